@@ -4,9 +4,9 @@ package bpf_test
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
@@ -20,13 +20,9 @@ func (b *bed) starts(n network, m message, via nic) effect {
 	if _, ok := m.(tcp); !ok {
 		return b.admits(n, m, via)
 	}
-	return effect{
-		events: once(bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN),
-		tables: halfOpen(b.born(n, m, via)),
-	}
+	return effect{events: once(eventAdmittedHalfOpen), tables: halfOpen(b.born(n, m, via))}
 }
 
-// starters are the packets that start a flow.
 var starters = []struct {
 	name string
 	message
@@ -41,43 +37,27 @@ var starters = []struct {
 func eachStarter(t *testing.T, f func(*testing.T, *bed, network, message)) {
 	t.Helper()
 	for _, m := range starters {
-		t.Run(m.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) { f(t, b, n, m.message) })
-		})
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) { f(t, b, n, m.message) })
 	}
-}
-
-func TestAdmit(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.run(ingress(b.replication, n.in(b.replication, m)), b.starts(n, m, b.replication))
-	})
 }
 
 func TestAdmitUnlistedProtocol(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.configure(func(s *bpf.DatapathSettings) {
-			own := uint8(m.protocol(n))
-			s.Protocols[own/8] &^= 1 << (own % 8)
-		})
-		b.run(ingress(b.replication, n.in(b.replication, m)), unlisted)
+		own := uint8(m.protocol(n))
+		b.configure(func(s *bpf.DatapathSettings) { s.Protocols[own/8] &^= 1 << (own % 8) })
+		b.arrives(n, m, unread(eventIgnoredProtocol))
 	})
 }
-
-// unlisted is the effect of a packet of a protocol that is not listed.
-var unlisted = unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
 
 // TestAdmitListedProtocol: a protocol without ports is recorded by address pair.
 func TestAdmitListedProtocol(t *testing.T) {
 	for _, protocol := range []layers.IPProtocol{
-		layers.IPProtocolGRE, layers.IPProtocolESP, layers.IPProtocolAH, layers.IPProtocolIPIP,
-		layers.IPProtocolVRRP, 0xff,
+		layers.IPProtocolGRE, layers.IPProtocolESP, layers.IPProtocolAH, layers.IPProtocolIPIP, layers.IPProtocolVRRP, 0xff,
 	} {
-		t.Run(protocol.String(), func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(uint8(protocol)) })
-				m := raw{protocol, []byte{1, 2, 3}}
-				b.run(ingress(b.replication, n.in(b.replication, m)), b.admits(n, m, b.replication))
-			})
+		under(t, protocol.String(), eachFamily, func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(uint8(protocol)) })
+			m := raw{protocol, []byte{1, 2, 3}}
+			b.arrives(n, m, b.admits(n, m, b.replication))
 		})
 	}
 }
@@ -85,84 +65,44 @@ func TestAdmitListedProtocol(t *testing.T) {
 func TestAdmitDHCP(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, port := range []uint16{67, 68, 546, 547} {
-			dhcp := udp{ports: ports{self: port}}
-			b.run(ingress(b.replication, n.in(b.replication, dhcp)), unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL))
+			b.arrives(n, udp{ports: ports{self: port}}, unread(eventIgnoredProtocol))
 		}
 		for _, m := range []message{
 			udp{ports: ports{self: 66}}, udp{ports: ports{self: 69}}, udp{ports: ports{self: 548}},
 			udp{ports: ports{peer: 67}}, tcp{ports: ports{self: 67}, flags: "S"},
 		} {
-			b.run(ingress(b.replication, n.in(b.replication, m)), b.starts(n, m, b.replication))
+			b.arrives(n, m, b.starts(n, m, b.replication))
 		}
 	})
 }
 
-// TestForeignDatagram: what is forwarded is looked at once a minute, in both
-// directions, until what counts as ours changes.
-func TestForeignDatagram(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		forwarded := n
-		forwarded.self = n.stranger
-		in, out := ingress(b.replication, forwarded.in(b.replication, m)), egress(b.production, forwarded.out(b.production, m))
-		b.keepPeriod()
-		b.run(in, unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-		b.run(in, nothing)
-		b.run(out, nothing)
-		b.run(out, nothing)
-
-		b.must(b.SetOwnAddress(n.stranger, bpf.DatapathOwnFlagsOWN_ADDRESS))
-		b.run(in, nothing)
-		b.run(out, nothing)
-		b.configure(func(s *bpf.DatapathSettings) { s.Generation++ })
-		b.run(in, b.admits(forwarded, m, b.replication))
-	})
-}
-
-// TestForeignAddress: of an address that is not ours one packet is looked at, whatever
-// it is about; ::a.b.c.d says nothing of a.b.c.d.
+// TestForeignAddress: of an address that is not ours one packet is looked at, whatever it is about; ::a.b.c.d says
+// nothing of a.b.c.d.
 func TestForeignAddress(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		forwarded := n
-		forwarded.self = n.stranger
+		forwarded := n.at(n.stranger)
 		b.keepPeriod()
-		b.run(ingress(b.replication, forwarded.in(b.replication, syn)), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
+		b.arrives(forwarded, syn, unread(eventIgnoredNotOwn))
 		for _, m := range []message{tcp{flags: "A"}, udp{}, udp{ports: ports{self: 53}}, echo{}} {
-			b.run(ingress(b.replication, forwarded.in(b.replication, m)), nothing)
+			b.arrives(forwarded, m, nothing)
 		}
 	})
-	t.Run("compatible", func(t *testing.T) {
-		b, v4, v6 := newBed(t, normal), networks[0], networks[1]
-		bytes := [16]byte(make([]byte, 16))
-		copy(bytes[12:], v4.self.AsSlice())
-		v6.self = netip.AddrFrom16(bytes)
-		b.run(ingress(b.replication, v6.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-		b.run(ingress(b.replication, v4.in(b.replication, udp{})), b.admits(v4, udp{}, b.replication))
-	})
+	b, v4 := newBed(t, normal), networks[0]
+	compatible := [16]byte{}
+	copy(compatible[12:], v4.self.AsSlice())
+	b.arrives(networks[1].at(netip.AddrFrom16(compatible)), udp{}, unread(eventIgnoredNotOwn))
+	b.arrives(v4, udp{}, b.admits(v4, udp{}, b.replication))
 }
 
-func TestAdmitScope(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		frame := n.in(b.replication, m, destination(n.stranger))
-		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
-		forwarded := n
-		forwarded.self = n.stranger
-		b.run(ingress(b.replication, frame), b.starts(forwarded, m, b.replication))
-	})
-}
-
-// TestAdmitLoopbackAddress: an address that only lo has follows the routing table
-// unless the operator wants otherwise.
+// TestAdmitLoopbackAddress: an address that only lo has follows the routing table unless the operator wants otherwise.
 func TestAdmitLoopbackAddress(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOwnAddress(n.self, bpf.DatapathOwnFlagsOWN_ADDRESS|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		frame := n.in(b.replication, m)
-		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_LOOPBACK))
+		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
+		b.arrives(n, m, unread(eventIgnoredLoopback))
 		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_LOOPBACK))
+		b.arrives(n, m, unread(eventIgnoredLoopback))
 		b.configure(func(s *bpf.DatapathSettings) { s.Loopback = 1 })
-		b.run(ingress(b.replication, frame), b.starts(n, m, b.replication))
+		b.arrives(n, m, b.starts(n, m, b.replication))
 	})
 }
 
@@ -180,52 +120,15 @@ var (
 	}
 )
 
-func TestAdmitSource(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		ignored := unread(bpf.DatapathEventEVENT_IGNORED_SOURCE)
-		for _, address := range extraordinary[n.family] {
-			b.run(ingress(b.replication, n.in(b.replication, m, source(netip.MustParseAddr(address)))), ignored)
-		}
-		for _, own := range []netip.Addr{n.self, n.other} {
-			b.run(ingress(b.replication, n.in(b.replication, m, source(own))), ignored)
-		}
-		for _, address := range ordinary[n.family] {
-			peer := n
-			peer.peer = netip.MustParseAddr(address)
-			b.run(ingress(b.replication, peer.in(b.replication, m)), b.starts(peer, m, b.replication))
-			b.must(b.SetTables(newTables()))
-		}
-	})
-}
-
-// TestAdmitDestination: a link-local address is the host's own, and yet its
-// packets find their way by themselves.
+// TestAdmitDestination: a link-local address is the host's own, and yet its packets find their way by themselves.
 func TestAdmitDestination(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 		for _, address := range extraordinary[n.family] {
 			to := netip.MustParseAddr(address)
-			frame := n.in(b.replication, m, destination(to))
-			b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-			b.must(b.SetOwnAddress(to, bpf.DatapathOwnFlagsOWN_ADDRESS))
-			b.configure(func(s *bpf.DatapathSettings) { s.Generation++ })
-			b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_SOURCE))
-		}
-	})
-}
-
-func TestAdmitMAC(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		for _, text := range []string{"00:00:00:00:00:00", "01:00:00:00:00:00", "03:00:00:00:01:01", "ff:ff:ff:ff:ff:ff"} {
-			mac, err := net.ParseMAC(text)
-			b.must(err)
-			b.run(ingress(b.replication, n.in(b.replication, m, sourceMAC(mac))), unread(bpf.DatapathEventEVENT_IGNORED_MAC))
-		}
-		for _, text := range []string{"00:00:00:00:00:01", "00:00:01:00:00:00", "fe:ff:ff:ff:ff:ff"} {
-			mac, err := net.ParseMAC(text)
-			b.must(err)
-			want := b.starts(n, m, nic{b.replication.Device, b.replication.interfaceIndex, mac})
-			b.run(ingress(b.replication, n.in(b.replication, m, sourceMAC(mac))), want)
-			b.must(b.SetTables(newTables()))
+			b.arrives(n, m, unread(eventIgnoredNotOwn), destination(to))
+			b.must(b.SetOwnAddress(to, ownAddress))
+			b.renew()
+			b.arrives(n, m, unread(eventIgnoredSource), destination(to))
 		}
 	})
 }
@@ -265,65 +168,48 @@ func masked(prefix netip.Prefix) (want, mask [2]uint64) {
 }
 
 func TestExclusions(t *testing.T) {
+	const everybody, nobody = "tcp udp sctp echo", ""
 	eachFamily(t, func(t *testing.T, _ *bed, n network) {
 		any := netip.Prefix{}
 		around := func(address netip.Addr, bits int) netip.Prefix { return netip.PrefixFrom(address, bits).Masked() }
 		for _, test := range []struct {
 			name     string
 			rule     bpf.DatapathExclusion
-			excluded []bool // by starter
+			excluded string // names of starters
 		}{
-			{"everything", exclusion(any, any, 0, 0), []bool{true, true, true, true}},
-			{"peer", exclusion(prefix(n.peer), any, 0, 0), []bool{true, true, true, true}},
-			{"peer's network", exclusion(around(n.peer, 16), any, 0, 0), []bool{true, true, true, true}},
-			{"another peer", exclusion(prefix(n.peer.Next()), any, 0, 0), []bool{false, false, false, false}},
-			{"another network", exclusion(around(n.stranger, 16), any, 0, 0), []bool{false, false, false, false}},
-			{"own address", exclusion(any, prefix(n.self), 0, 0), []bool{true, true, true, true}},
-			{"another own address", exclusion(any, prefix(n.other), 0, 0), []bool{false, false, false, false}},
-			{"own address as a peer", exclusion(prefix(n.self), any, 0, 0), []bool{false, false, false, false}},
-			{"protocol", exclusion(any, any, 17, 0), []bool{false, true, false, false}},
-			{"port", exclusion(any, any, 0, selfPort), []bool{true, true, true, false}},
-			{"peer's port", exclusion(any, any, 0, peerPort), []bool{false, false, false, false}},
-			{"protocol and port", exclusion(any, any, 6, selfPort), []bool{true, false, false, false}},
-			{"all four", exclusion(prefix(n.peer), prefix(n.self), 132, selfPort), []bool{false, false, true, false}},
-			{"all but the peer", exclusion(prefix(n.stranger), prefix(n.self), 132, selfPort), []bool{false, false, false, false}},
+			{"everything", exclusion(any, any, 0, 0), everybody},
+			{"peer", exclusion(prefix(n.peer), any, 0, 0), everybody},
+			{"peer's network", exclusion(around(n.peer, 16), any, 0, 0), everybody},
+			{"another peer", exclusion(prefix(n.peer.Next()), any, 0, 0), nobody},
+			{"another network", exclusion(around(n.stranger, 16), any, 0, 0), nobody},
+			{"own address", exclusion(any, prefix(n.self), 0, 0), everybody},
+			{"another own address", exclusion(any, prefix(n.other), 0, 0), nobody},
+			{"own address as a peer", exclusion(prefix(n.self), any, 0, 0), nobody},
+			{"protocol", exclusion(any, any, 17, 0), "udp"},
+			{"port", exclusion(any, any, 0, selfPort), "tcp udp sctp"},
+			{"peer's port", exclusion(any, any, 0, peerPort), nobody},
+			{"protocol and port", exclusion(any, any, 6, selfPort), "tcp"},
+			{"all four", exclusion(prefix(n.peer), prefix(n.self), 132, selfPort), "sctp"},
+			{"all but the peer", exclusion(prefix(n.stranger), prefix(n.self), 132, selfPort), nobody},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				for i, m := range starters {
+				for _, m := range starters {
 					b := newBed(t, normal)
-					b.must(b.SetExclusions(test.rule))
-					want := b.starts(n, m.message, b.replication)
-					if test.excluded[i] {
-						want = unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED)
-					}
-					b.run(ingress(b.replication, n.in(b.replication, m.message)), want)
+					b.exclude(test.rule)
+					excluded := strings.Contains(test.excluded, m.name)
+					b.arrives(n, m.message, either(excluded, unread(eventIgnoredExcluded), b.starts(n, m.message, b.replication)))
 				}
 			})
 		}
 	})
 }
 
-// TestExclusionsAllRules: the last of 64 rules counts, one beyond those in use does not.
-func TestExclusionsAllRules(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		const last = 63
-		rules := slices.Repeat([]bpf.DatapathExclusion{exclusion(prefix(n.stranger), netip.Prefix{}, 0, 0)}, last)
-		rules = append(rules, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
-		b.must(b.SetExclusions(rules...))
-		frame := n.in(b.replication, udp{})
-		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
-		b.must(b.SetExclusions(rules[:last]...))
-		b.run(ingress(b.replication, frame), b.starts(n, udp{}, b.replication))
-	})
-}
-
 // TestExclusionsOtherFamily: 0.0.0.0/0 means every IPv4 peer and no other.
 func TestExclusionsOtherFamily(t *testing.T) {
-	b := newBed(t, normal)
-	b.must(b.SetExclusions(exclusion(netip.MustParsePrefix("0.0.0.0/0"), netip.Prefix{}, 0, 0)))
-	v4, v6 := networks[0], networks[1]
-	b.run(ingress(b.replication, v4.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
-	b.run(ingress(b.replication, v6.in(b.replication, udp{})), b.starts(v6, udp{}, b.replication))
+	b, v4, v6 := newBed(t, normal), networks[0], networks[1]
+	b.exclude(exclusion(netip.MustParsePrefix("0.0.0.0/0"), netip.Prefix{}, 0, 0))
+	b.arrives(v4, udp{}, unread(eventIgnoredExcluded))
+	b.arrives(v6, udp{}, b.starts(v6, udp{}, b.replication))
 }
 
 // unmanage takes away an interface's record as the loader does when it goes.
@@ -333,26 +219,171 @@ func (b *bed) unmanage(i nic) {
 	b.must(b.Interfaces.Put(uint32(i.interfaceIndex), bpf.DatapathInterface{}))
 }
 
-func TestAdmitUnmanagedInterface(t *testing.T) {
+func hops(left uint8) edit {
+	return func(h *headers) {
+		if h.v4 != nil {
+			h.v4.TTL = left
+		} else {
+			h.v6.HopLimit = left
+		}
+	}
+}
+
+// TestExpired: a packet that is not for this host and has no hop left is remembered as one that the host may answer
+// with an error, be it the first to its address or not; whatever it is about.
+func TestExpired(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.unmanage(b.replication)
-		b.run(ingress(b.replication, n.in(b.replication, m)), unread(bpf.DatapathEventEVENT_IGNORED_INTERFACE))
+		forwarded := n.at(n.stranger)
+		_, opens := m.(tcp)
+		for _, left := range []uint8{0, 1} {
+			want := b.strays(forwarded, m, b.replication)
+			want.events = once(eventIgnoredNotOwn)
+			b.arrives(forwarded, m, want, hops(left))
+			b.put()
+			want.events = either(opens, want.events, nil) // each SYN is looked at
+			b.arrives(forwarded, m, want, hops(left))
+			b.put()
+			b.renew()
+		}
+		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(2))
 	})
 }
 
-// TestAdmitStaleInterface: two interfaces may share the low bits of their index,
-// and an index may come back with another interface.
-func TestAdmitStaleInterface(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+// TestTimestampFlow: a timestamp request of IPv4 starts a flow as an echo request does, its answer goes by that.
+func TestTimestampFlow(t *testing.T) {
+	b, n := newBed(t, normal), networks[0]
+	request, reply := echo{time: true}, echo{time: true, reply: true}
+	b.arrives(n, request, b.admits(n, request, b.replication))
+	b.put(connectionlessFlow(b.flow(n, request, b.replication, 0)))
+	b.wantMoved(n, reply)
+}
+
+// TestStackedDevice: a macvlan's frames pass the device below as well, in both directions, on the way that they should
+// go. Segments that never move a flow are not counted on their way up either.
+func TestStackedDevice(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
+		b.leaves(n, m, nothing)
+		frame := n.out(b.backup, m)
+		b.run(egress(b.backup, frame), b.moves(n, m, b.backup, b.replication, frame))
+	})
+	for _, m := range followers {
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.follow(followLatest)
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
+			b.put(flowOf(m.message, b.flow(n, m.message, b.replication, 20)))
+			b.run(ingress(b.backup, n.in(b.backup, m.message)), nothing)
+		})
+	}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
+		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
+		for _, flags := range []string{"R", "SA"} {
+			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), nothing)
+			b.run(ingress(b.production, n.in(b.production, tcp{flags: flags})), unread(contested))
+		}
+	})
+}
+
+// TestForeignDatagram: what is forwarded is looked at once a minute, in both directions, until what counts as ours
+// changes.
+func TestForeignDatagram(t *testing.T) {
+	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, _ uint32) {
+		forwarded := n.at(n.stranger)
+		b.keepPeriod()
+		b.arrives(forwarded, m, unread(eventIgnoredNotOwn))
+		b.arrives(forwarded, m, nothing)
+		b.leaves(forwarded, m, nothing)
+		b.leaves(forwarded, m, nothing)
+
+		b.must(b.SetOwnAddress(n.stranger, ownAddress))
+		b.arrives(forwarded, m, nothing)
+		b.leaves(forwarded, m, nothing)
+		b.renew()
+		b.arrives(forwarded, m, b.admits(forwarded, m, b.replication))
+	})
+}
+
+// TestExcludedIsNotNoted: who may ask an excluded port cannot fill the notes with our answers.
+func TestExcludedIsNotNoted(t *testing.T) {
+	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
+		b.exclude(exclusion(prefix(n.peer), prefix(n.self), 0, 0))
+		b.leaves(n, m, nothing)
+		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions, s.Generation = 1, s.Generation+1 })
+		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
+		b.leaves(n, m, nothing)
+	})
+}
+
+// TestExclusionsAllRules: the last of 64 rules counts, one beyond those in use does not.
+func TestExclusionsAllRules(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		const last = 63
+		rules := slices.Repeat([]bpf.DatapathExclusion{exclusion(prefix(n.stranger), netip.Prefix{}, 0, 0)}, last)
+		rules = append(rules, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.exclude(rules...)
+		b.arrives(n, udp{}, unread(eventIgnoredExcluded))
+		b.exclude(rules[:last]...)
+		b.arrives(n, udp{}, b.starts(n, udp{}, b.replication))
+	})
+}
+
+// TestAdmit: what starts a flow does so by an interface that is managed, from an address and a MAC that an answer can
+// be sent to.
+func TestAdmit(t *testing.T) {
+	gone := func(b *bed, _ network) { b.unmanage(b.replication) }
+	another := func(b *bed, _ network) { // that shares the low bits of its index
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Ifindex += 1 << 16 })
-		b.run(ingress(b.replication, n.in(b.replication, m)), unread(bpf.DatapathEventEVENT_IGNORED_INTERFACE))
+	}
+	unset := func(b *bed, _ network) { b.must(b.SetSettings(bpf.DatapathSettings{})) }
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		fresh := func() { b.put() }
+		b.arrives(n, m, b.starts(n, m, b.replication))
+		fresh()
+		b.arrives(n, m, b.starts(n, m, b.replication), hops(1)) // what is for this host needs no more
+		fresh()
+		for _, text := range []string{"00:00:00:00:00:01", "00:00:01:00:00:00", "fe:ff:ff:ff:ff:ff"} {
+			via := nic{b.replication.Device, b.replication.interfaceIndex, mac(text)}
+			b.arrives(n, m, b.starts(n, m, via), sourceMAC(via.router))
+			fresh()
+		}
+		for _, address := range ordinary[n.family] {
+			peer := n.from(netip.MustParseAddr(address))
+			b.arrives(peer, m, b.starts(peer, m, b.replication))
+			fresh()
+		}
+		for _, text := range []string{"00:00:00:00:00:00", "01:00:00:00:00:00", "03:00:00:00:01:01", "ff:ff:ff:ff:ff:ff"} {
+			b.arrives(n, m, unread(eventIgnoredMAC), sourceMAC(mac(text)))
+		}
+		for _, address := range append([]string{n.self.String(), n.other.String()}, extraordinary[n.family]...) {
+			b.arrives(n, m, unread(eventIgnoredSource), source(netip.MustParseAddr(address)))
+		}
 	})
+	for _, refused := range []struct {
+		change setup
+		event  bpf.DatapathEvent
+	}{{gone, eventIgnoredInterface}, {another, eventIgnoredInterface}, {unset, eventIgnoredProtocol}} {
+		eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+			refused.change(b, n)
+			b.arrives(n, m, unread(refused.event))
+		})
+	}
 }
 
-// TestAdmitWithoutSettings: nothing is recorded before the loader has said what.
-func TestAdmitWithoutSettings(t *testing.T) {
+// TestAdmitForwarded: with scope all, what is not for this host as well. What has no hop left leaves nothing behind if
+// it is excluded, or comes from an address of this host.
+func TestAdmitForwarded(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		b.run(ingress(b.replication, n.in(b.replication, m)), unlisted)
+		forwarded := n.at(n.stranger)
+		b.arrives(forwarded, m, unread(eventIgnoredNotOwn))
+		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
+		b.arrives(forwarded, m, b.starts(forwarded, m, b.replication))
+	})
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		forwarded := n.at(n.stranger)
+		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(1), source(n.other))
+		b.exclude(exclusion(prefix(n.peer), prefix(n.stranger), 0, 0))
+		b.renew()
+		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(1))
 	})
 }

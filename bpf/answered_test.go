@@ -11,8 +11,6 @@ import (
 	"replypath/bpf"
 )
 
-const noHeader = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
-
 // reaction is what comes back in the connection of segment.
 var reaction = tcp{flags: "PA", seq: 7, payload: 10}
 
@@ -38,14 +36,12 @@ func (b *bed) moveBySource(n network, m message) {
 // answeredHere has the established table tell of the connection of segment.
 func (b *bed) answeredHere(n network) {
 	b.t.Helper()
-	b.own(n)
-	b.manageStrong(b.replication, nil)
+	b.ownStrong(n)
 	b.opens(n)
-	b.run(ingress(b.replication, n.in(b.replication, reaction)), b.refreshesNote(n))
+	b.arrives(n, reaction, b.refreshesNote(n))
 	b.wantAnswered(n, true)
 }
 
-// refreshesNote is the effect of an answer once a second.
 func (b *bed) refreshesNote(n network) effect {
 	return effect{tables: func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(reaction))] = justNow }}
 }
@@ -64,8 +60,8 @@ func (b *bed) wantAnswered(n network, want bool) {
 	}
 }
 
-// wantMoved checks how many packets of the connection were moved, together.
-func (b *bed) wantMoved(n network, want uint64) {
+// wantCounted checks how many packets of the connection were moved, together.
+func (b *bed) wantCounted(n network, want uint64) {
 	b.t.Helper()
 	var got uint64
 	if record := b.record(n, segment); record != nil {
@@ -79,7 +75,6 @@ func (b *bed) wantMoved(n network, want uint64) {
 	}
 }
 
-// changeEntry writes over the entry of the connection.
 func (b *bed) changeEntry(n network, change func(*bpf.DatapathFlow)) {
 	b.t.Helper()
 	digest := b.Seeds.Digest(n.tuple(segment))
@@ -90,8 +85,8 @@ func (b *bed) changeEntry(n network, change func(*bpf.DatapathFlow)) {
 	b.must(b.Established.Put(index, set))
 }
 
-// TestAnswered: segments of an answered connection are moved and counted as before. The record has what was moved before, the
-// entry the rest.
+// TestAnswered: segments of an answered connection are moved and counted as before. The record has what was moved
+// before, the entry the rest.
 func TestAnswered(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
@@ -104,8 +99,8 @@ func TestAnswered(t *testing.T) {
 				pairs: pairs{b.originated(n, segment, corrected): {Packets: 1, Bytes: uint64(len(frame))}},
 			})
 		}
-		b.run(ingress(b.replication, n.in(b.replication, reaction)), nothing)
-		b.wantMoved(n, 3)
+		b.arrives(n, reaction, nothing)
+		b.wantCounted(n, 3)
 		if record, entry := b.record(n, segment), b.answeredEntry(n); record.Moved != 1 || entry.Corrected != 2 {
 			t.Errorf("the record has %d packets, the entry %d", record.Moved, entry.Corrected)
 		}
@@ -113,7 +108,7 @@ func TestAnswered(t *testing.T) {
 		// A second later the next answer enters it anew: the record has it all.
 		b.changeEntry(n, func(f *bpf.DatapathFlow) { f.Seen -= b.Seconds(1) })
 		b.ageNotes(1)
-		b.run(ingress(b.replication, n.in(b.replication, reaction)), b.refreshesNote(n))
+		b.arrives(n, reaction, b.refreshesNote(n))
 		if record, entry := b.record(n, segment), b.answeredEntry(n); record.Moved != 3 || entry == nil || entry.Corrected != 0 {
 			t.Errorf("anew: the record has %+v, the entry %+v", record, entry)
 		}
@@ -122,152 +117,125 @@ func TestAnswered(t *testing.T) {
 
 // TestAnsweredNotEntered: what is not certain is left to the record.
 func TestAnsweredNotEntered(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		change func(b *bed, n network) // before the answer
-		via    func(b *bed) nic        // nil: the replication interface
-	}{
-		{name: "the answer comes by another interface", via: func(b *bed) nic { return b.backup }},
-		{name: "something changed that decides", change: func(b *bed, _ network) { b.outdate() }},
-		{name: "it is not told what decides", change: func(b *bed, n network) {
+	record := func(change func(*bpf.DatapathOriginatedTuple)) setup {
+		return func(b *bed, n network) {
+			record := b.record(n, segment)
+			change(record)
+			b.must(b.SetRecord(n.tuple(segment), *record))
+		}
+	}
+	sent := func(m tcp) setup { return func(b *bed, n network) { b.moveBySource(n, m) } }
+	// The tables are written anew: what is noted of the connection is kept.
+	beside := func(change func(*bed, network) func(tables)) setup {
+		return func(b *bed, n network) { b.put(b.sent(n, segment, 1), change(b, n)) }
+	}
+	for name, change := range map[string]setup{
+		"the answer comes by another interface": nil,
+		"something changed that decides":        func(b *bed, _ network) { b.outdate() },
+		"it is not told what decides": func(b *bed, n network) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Ways = 0 })
 			b.moveBySource(n, segment)
-		}},
-		{name: "weak by now", change: func(b *bed, _ network) { b.manage(b.replication, nil) }},
-		{name: "the interface is gone", change: func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) }},
-		{name: "the last packet was not seen leaving", change: func(b *bed, n network) {
-			b.switchMode(bpf.DatapathModeMODE_OBSERVE)
+		},
+		"weak by now":           func(b *bed, _ network) { b.manage(b.replication, nil) },
+		"the interface is gone": func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) },
+		"the last packet was not seen leaving": func(b *bed, n network) {
+			b.switchMode(modeObserve)
 			b.exec(egress(b.production, n.out(b.production, segment)))
-		}},
-		{name: "no record", change: func(b *bed, n network) { b.must(b.DeleteRecord(n.tuple(segment))) }},
-		{name: "another's record", change: func(b *bed, n network) {
-			record := b.record(n, segment)
-			record.Tuple.PeerPort++
-			b.must(b.SetRecord(n.tuple(segment), *record))
-		}},
-		{name: "the peer opens the next one", change: func(b *bed, n network) {
-			note := b.note(n)
-			b.put(halfOpen(b.flow(n, syn, b.replication, 0)), note)
-		}},
-		{name: "in the nursery", change: func(b *bed, n network) {
-			note := b.note(n)
-			young := b.flow(n, syn, b.replication, 0)
-			young.Flags |= flagHandshake
-			b.put(note, func(t tables) { t.Young = map[bpf.DatapathTuple]bpf.DatapathFlow{young.Tuple: young} })
-		}},
-		{name: "closed by the host", change: func(b *bed, n network) { b.moveBySource(n, tcp{flags: "FA", seq: 3}) }},
-		{name: "reset by the host", change: func(b *bed, n network) { b.moveBySource(n, tcp{flags: "R", seq: 3}) }},
-		{name: "decided by no managed interface's choice", change: func(b *bed, n network) {
-			record := b.record(n, segment)
-			record.From = 0
-			b.must(b.SetRecord(n.tuple(segment), *record))
-		}},
-		{name: "a crowded set", change: func(b *bed, n network) {
-			note := b.note(n)
-			b.put(note, func(t tables) {
+		},
+		"no record":        func(b *bed, n network) { b.must(b.DeleteRecord(n.tuple(segment))) },
+		"another's record": record(func(r *bpf.DatapathOriginatedTuple) { r.Tuple.PeerPort++ }),
+		"the peer opens the next one": beside(func(b *bed, n network) func(tables) {
+			return halfOpen(b.flow(n, syn, b.replication, 0))
+		}),
+		"in the nursery": beside(func(b *bed, n network) func(tables) {
+			return youngHandshake(b.flow(n, syn, b.replication, 0))
+		}),
+		"closed by the host":                       sent(tcp{flags: "FA", seq: 3}),
+		"reset by the host":                        sent(tcp{flags: "R", seq: 3}),
+		"decided by no managed interface's choice": record(func(r *bpf.DatapathOriginatedTuple) { r.From = 0 }),
+		"a crowded set": beside(func(b *bed, n network) func(tables) {
+			return func(t tables) {
 				for i := range uint16(bpf.DatapathWaysCROWDED) {
-					f := b.flow(n, tcp{ports: ports{peer: peerPort + 100 + i, self: selfPort}}, b.backup, 0)
-					t.Established[f.Tuple] = f
+					establishedFlow(b.flow(n, tcp{ports: ports{peer: peerPort + 100 + i, self: selfPort}}, b.backup, 0))(t)
 				}
-			})
-		}},
+			}
+		}),
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				via := b.replication
-				if test.via != nil {
-					via = test.via(b)
-				}
-				b.own(n)
-				b.manageStrong(b.replication, nil)
-				b.opens(n)
-				if test.change != nil {
-					test.change(b, n)
-				}
-				b.exec(ingress(via, n.in(via, reaction)))
-				b.wantAnswered(n, false)
-			})
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			via := either(change == nil, b.backup, b.replication)
+			b.ownStrong(n)
+			b.opens(n)
+			change.on(b, n)
+			b.exec(ingress(via, n.in(via, reaction)))
+			b.wantAnswered(n, false)
 		})
 	}
 }
 
-// note keeps what is noted of the connection, where the tables are written anew.
-func (b *bed) note(n network) func(tables) { return b.sent(n, segment, 1) }
-
 // TestAnsweredEnds: what the entry does not tell ends it. The packet goes as without, and nothing that was counted is lost.
 func TestAnsweredEnds(t *testing.T) {
-	fragment := func(h *headers) { h.v4.Flags = layers.IPv4MoreFragments }
+	entry := func(change func(*bed, *bpf.DatapathFlow)) setup {
+		return func(b *bed, n network) { b.changeEntry(n, func(f *bpf.DatapathFlow) { change(b, f) }) }
+	}
 	for _, test := range []struct {
 		name   string
-		change func(b *bed, n network)
-		sends  *tcp                                  // nil: segment
-		frame  func(b *bed, n network, m tcp) []byte // nil: by the production interface
+		change setup
+		sends  *tcp        // nil: segment
+		edit   edit        // of the frame
+		extend []extension // by IPv6
 		by     way
 	}{
 		{name: "something changed that decides", change: func(b *bed, _ network) { b.outdate() }, by: byGateway},
-		{name: "no answer for two seconds", by: byGateway, change: func(b *bed, n network) {
-			b.changeEntry(n, func(f *bpf.DatapathFlow) { f.Seen -= b.Seconds(3) })
-		}},
-		{name: "the kernel chooses another interface", by: byGateway, change: func(b *bed, n network) {
+		{name: "no answer for two seconds", by: byGateway, change: entry(func(b *bed, f *bpf.DatapathFlow) { f.Seen -= b.Seconds(3) })},
+		{name: "the kernel chooses another interface", by: byGateway, change: entry(func(b *bed, f *bpf.DatapathFlow) {
 			b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Flags |= noHeader }) // so that no MAC tells
-			b.changeEntry(n, func(f *bpf.DatapathFlow) { f.SndNxt = uint32(b.backup.interfaceIndex) })
-		}},
-		{name: "the kernel's choice is no interface", by: byGateway, change: func(b *bed, n network) {
-			b.changeEntry(n, func(f *bpf.DatapathFlow) { f.SndNxt = 1 << 20 })
-		}},
+			f.SndNxt = uint32(b.backup.interfaceIndex)
+		})},
+		{name: "the kernel's choice is no interface", by: byGateway, change: entry(func(_ *bed, f *bpf.DatapathFlow) { f.SndNxt = 1 << 20 })},
 		{name: "FIN", sends: &tcp{flags: "FA", seq: 3}, by: byGateway},
 		{name: "RST", sends: &tcp{flags: "R", seq: 3}, by: byGateway},
-		{name: "the first fragment", by: byGateway, frame: func(b *bed, n network, m tcp) []byte {
-			if n.family == 4 {
-				return n.out(b.production, m, fragment)
+		{name: "the first fragment", by: byGateway, extend: []extension{first}, edit: func(h *headers) {
+			if h.v4 != nil {
+				h.v4.Flags = layers.IPv4MoreFragments
 			}
-			return extend(n.out(b.production, m), first)
 		}},
-		{name: "for a group", by: uncounted, frame: func(b *bed, n network, m tcp) []byte {
-			return n.out(b.production, m, destinationMAC([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}))
-		}},
-		{name: "a guest's frame", by: uncounted, frame: func(b *bed, n network, m tcp) []byte {
-			return readdressed(n.out(b.production, m), b.production.router, neighbour)
-		}},
+		{name: "for a group", by: uncounted, edit: destinationMAC(layers.EthernetBroadcast)},
+		{name: "a guest's frame", by: uncounted, edit: sourceMAC(neighbour)},
 		{name: "weak by now", by: asRouted(weakHost, 1), change: func(b *bed, _ network) { b.manage(b.replication, nil) }},
-		{name: "the interface is gone", by: asRouted(bpf.DatapathOutcomeOUTCOME_LINK_DOWN, 1), change: func(b *bed, _ network) {
+		{name: "the interface is gone", by: asRouted(outcomeLinkDown, 1), change: func(b *bed, _ network) {
 			b.setInterface(b.replication, bpf.DatapathInterface{})
 		}},
-		{name: "observing", by: asRouted(bpf.DatapathOutcomeOUTCOME_OBSERVE, 1), change: func(b *bed, _ network) {
-			b.switchMode(bpf.DatapathModeMODE_OBSERVE)
-		}},
-		{name: "link down", by: asRouted(bpf.DatapathOutcomeOUTCOME_LINK_DOWN, 1), change: func(b *bed, _ network) { b.cutCable(b.replication) }},
-		{name: "the gateway has no MAC any more", by: asRouted(noNextHop, 1), change: func(b *bed, n network) {
-			b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-		}},
+		{name: "observing", by: asRouted(outcomeObserve, 1), change: func(b *bed, _ network) { b.switchMode(modeObserve) }},
+		{name: "link down", by: asRouted(outcomeLinkDown, 1), change: func(b *bed, _ network) { b.cutCable(b.replication) }},
+		{name: "the gateway has no MAC any more", by: asRouted(noNextHop, 1), change: noGatewayMAC},
 		{name: "nor may another take its place", by: asRouted(noNextHop, 1), change: func(b *bed, n network) {
 			b.addGateway(b.replication, n, secondGateway, secondRouter)
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) {
 				r.NextHop, r.Gateway4, r.Gateway6 = uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY), secondGateway, secondGateway
 			})
-			b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
+			noGatewayMAC(b, n)
 		}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.answeredHere(n)
-				b.moveBySource(n, segment)
-				b.must(b.ForgetHandover())
-				m := segment
-				if test.sends != nil {
-					m = *test.sends
-				}
-				if test.change != nil {
-					test.change(b, n)
-				}
-				frame := n.out(b.production, m)
-				if test.frame != nil {
-					frame = test.frame(b, n, m)
-				}
-				b.run(egress(b.production, frame), test.by(b, n, m, frame))
-				b.wantAnswered(n, false)
-				b.wantMoved(n, 2)
-			})
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.answeredHere(n)
+			b.moveBySource(n, segment)
+			b.must(b.ForgetHandover())
+			m := segment
+			if test.sends != nil {
+				m = *test.sends
+			}
+			test.change.on(b, n)
+			edits := []edit{}
+			if test.edit != nil {
+				edits = append(edits, test.edit)
+			}
+			frame := n.out(b.production, m, edits...)
+			if n.family == 6 && test.extend != nil {
+				frame = extend(frame, test.extend...)
+			}
+			b.run(egress(b.production, frame), test.by(b, n, m, frame))
+			b.wantAnswered(n, false)
+			b.wantCounted(n, 2)
 		})
 	}
 }
@@ -276,76 +244,21 @@ func TestAnsweredEnds(t *testing.T) {
 // interface or from another MAC does, and any after a second.
 func TestAnsweredEndsByAnswer(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.answeredHere(n)
-		b.run(ingress(b.backup, n.in(b.backup, reaction)), nothing)
-		b.wantAnswered(n, false)
-	})
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.answeredHere(n)
-		b.run(ingress(b.replication, readdressed(n.in(b.replication, reaction), b.replication.MAC, secondRouter)), nothing)
-		b.wantAnswered(n, false)
+		for _, answer := range []run{
+			ingress(b.backup, n.in(b.backup, reaction)),
+			ingress(b.replication, n.in(b.replication, reaction, sourceMAC(secondRouter))),
+		} {
+			b.answeredHere(n)
+			b.run(answer, nothing)
+			b.wantAnswered(n, false)
+		}
 	})
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
 		b.changeEntry(n, func(f *bpf.DatapathFlow) { f.Seen -= b.Seconds(1) })
-		b.run(ingress(b.replication, n.in(b.replication, reaction)), nothing) // the note is not due
+		b.arrives(n, reaction, nothing) // the note is not due
 		b.wantAnswered(n, false)
-		b.wantMoved(n, 1)
-	})
-}
-
-// TestAnsweredClosed: a connection that the host has closed is not entered again, until the next one of the tuple is answered.
-func TestAnsweredClosed(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.answeredHere(n)
-		b.moveBySource(n, tcp{flags: "FA", seq: 3})
-		b.ageNotes(1)
-		b.exec(ingress(b.replication, n.in(b.replication, reaction)))
-		b.wantAnswered(n, false)
-		b.opens(n)
-		b.exec(ingress(b.replication, n.in(b.replication, reaction)))
-		b.wantAnswered(n, true)
-	})
-}
-
-// TestAnsweredKeepsRecord: what is sent keeps the record from being the quietest, though the entry takes it.
-func TestAnsweredKeepsRecord(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.answeredHere(n)
-		for _, half := range []bool{false, true} {
-			b.changeEntry(n, func(f *bpf.DatapathFlow) {
-				f.RcvNxt -= b.Seconds(1)
-				f.Created = f.Seen
-				if half {
-					f.Created -= b.Seconds(1) / 2
-				}
-			})
-			record := b.record(n, segment)
-			record.Seen -= b.Seconds(1)
-			b.must(b.SetRecord(n.tuple(segment), *record))
-			b.moveBySource(n, segment)
-			if after := b.record(n, segment); (after.Seen != record.Seen) != half || b.answeredEntry(n).RcvNxt < record.Seen+b.Seconds(1) {
-				t.Errorf("half a second later %v: the record was written at %d, then at %d", half, record.Seen, after.Seen)
-			}
-		}
-		b.must(b.DeleteRecord(n.tuple(segment)))
-		b.changeEntry(n, func(f *bpf.DatapathFlow) { f.RcvNxt--; f.Created -= b.Seconds(1) })
-		b.leavesBy(n, segment, byGateway)
-	})
-}
-
-// TestAnsweredEndedUnderWay: what ends between the move and the target counts in the record.
-func TestAnsweredEndedUnderWay(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.answeredHere(n)
-		b.must(b.ForgetHandover())
-		_, moved, _ := b.exec(egress(b.production, n.out(b.production, segment)))
-		b.exec(ingress(b.backup, n.in(b.backup, reaction)))
-		b.wantAnswered(n, false)
-		b.run(arrive(b.replication, moved, 1), effect{
-			pairs: pairs{b.originated(n, segment, corrected): {Packets: 1, Bytes: uint64(len(moved))}},
-		})
-		b.wantMoved(n, 2)
+		b.wantCounted(n, 1)
 	})
 }
 
@@ -356,7 +269,7 @@ func TestAnsweredNextConnection(t *testing.T) {
 		b.moveBySource(n, segment)
 		b.moveBySource(n, syn)
 		b.wantAnswered(n, false)
-		b.wantMoved(n, 3)
+		b.wantCounted(n, 3)
 	})
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
@@ -389,20 +302,57 @@ func TestAnsweredByNextHop(t *testing.T) {
 	})
 }
 
-// TestAnsweredFromTunnel: the kernel's choice has no Ethernet header, and thus no MAC that tells whose frame it is.
-func TestAnsweredFromTunnel(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+var answeredFamily = map[string]story{
+	"what the host has closed is not entered again": func(t *testing.T, b *bed, n network) {
+		b.answeredHere(n)
+		b.moveBySource(n, tcp{flags: "FA", seq: 3})
+		b.ageNotes(1)
+		b.exec(ingress(b.replication, n.in(b.replication, reaction)))
+		b.wantAnswered(n, false)
+		b.opens(n)
+		b.exec(ingress(b.replication, n.in(b.replication, reaction)))
+		b.wantAnswered(n, true)
+	},
+	"what the entry takes keeps the record in use": func(t *testing.T, b *bed, n network) {
+		b.answeredHere(n)
+		for _, half := range []bool{false, true} {
+			b.changeEntry(n, func(f *bpf.DatapathFlow) {
+				f.RcvNxt -= b.Seconds(1)
+				f.Created = f.Seen
+				if half {
+					f.Created -= b.Seconds(1) / 2
+				}
+			})
+			record := b.record(n, segment)
+			record.Seen -= b.Seconds(1)
+			b.must(b.SetRecord(n.tuple(segment), *record))
+			b.moveBySource(n, segment)
+			if after := b.record(n, segment); (after.Seen != record.Seen) != half || b.answeredEntry(n).RcvNxt < record.Seen+b.Seconds(1) {
+				t.Errorf("half a second later %v: the record was written at %d, then at %d", half, record.Seen, after.Seen)
+			}
+		}
+		b.must(b.DeleteRecord(n.tuple(segment)))
+		b.changeEntry(n, func(f *bpf.DatapathFlow) { f.RcvNxt--; f.Created -= b.Seconds(1) })
+		b.leavesBy(n, segment, byGateway)
+	},
+	"what ends between the move and the target counts in the record": func(t *testing.T, b *bed, n network) {
+		b.answeredHere(n)
+		b.must(b.ForgetHandover())
+		_, moved, _ := b.exec(egress(b.production, n.out(b.production, segment)))
+		b.exec(ingress(b.backup, n.in(b.backup, reaction)))
+		b.wantAnswered(n, false)
+		b.run(arrive(b.replication, moved, 1), effect{
+			pairs: pairs{b.originated(n, segment, corrected): {Packets: 1, Bytes: uint64(len(moved))}},
+		})
+		b.wantCounted(n, 2)
+	},
+	"the kernel's choice has no MAC that tells whose frame it is": func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
 		b.manage(b.production, func(r *bpf.DatapathInterface) { r.Flags |= noHeader })
-		frame := readdressed(n.out(b.production, segment), b.production.router, neighbour)
-		b.run(egress(b.production, frame), byGateway(b, n, segment, frame))
+		b.leaves(n, segment, byGateway(b, n, segment, n.out(b.production, segment)), sourceMAC(neighbour))
 		b.wantAnswered(n, true)
-	})
-}
-
-// TestAnsweredTooLarge: the sender is told of the size once a second, and the tracer what became of the packet.
-func TestAnsweredTooLarge(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"the sender is told of the size, and the tracer of that": func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
 		b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Mtu = narrowMTU; r.Flags |= narrow })
 		tracer := b.traceAll()
@@ -410,22 +360,18 @@ func TestAnsweredTooLarge(t *testing.T) {
 		frame := n.out(b.production, m)
 		verdict, _, _ := b.exec(egress(b.production, frame))
 		record := b.record(n, m)
-		if verdict != redirect || record.Told == 0 || bpf.DatapathOutcome(record.Outcome) != bpf.DatapathOutcomeOUTCOME_MTU {
+		if verdict != redirect || record.Told == 0 || bpf.DatapathOutcome(record.Outcome) != outcomeMTU {
 			t.Errorf("verdict %d, what is kept: %+v", verdict, record)
 		}
 		b.wantAnswered(n, false)
 		events := tracer.read()
 		if len(events) != 1 || events[0].Kind != uint8(bpf.DatapathTraceKindTRACE_RETURNED) || events[0].Tuple != n.tuple(m) ||
-			events[0].Table != uint8(bpf.DatapathTableTABLE_ORIGINATED) || events[0].FlowIfindex != b.replication.Index {
+			events[0].Table != uint8(tableOriginated) || events[0].FlowIfindex != b.replication.Index {
 			t.Errorf("traced: %+v", events)
 		}
-		b.leavesBy(n, m, asRouted(bpf.DatapathOutcomeOUTCOME_MTU, 0))
-	})
-}
-
-// TestAnsweredTraced: a tracer sees that the source decided, and that an answer is of no flow.
-func TestAnsweredTraced(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.leavesBy(n, m, asRouted(outcomeMTU, 0))
+	},
+	"a tracer sees that the source decided, and that an answer is of no flow": func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
 		tracer := b.traceAll()
 		b.moveBySource(n, segment)
@@ -435,7 +381,7 @@ func TestAnsweredTraced(t *testing.T) {
 			t.Fatalf("traced: %+v", events)
 		}
 		moved, leaving, in := events[0], events[1], events[2]
-		if moved.Kind != tracedMove || moved.Table != uint8(bpf.DatapathTableTABLE_ORIGINATED) || moved.FlowIfindex != b.replication.Index ||
+		if moved.Kind != tracedMove || moved.Table != uint8(tableOriginated) || moved.FlowIfindex != b.replication.Index ||
 			moved.Tuple != n.tuple(segment) {
 			t.Errorf("traced as moved: %+v", moved)
 		}
@@ -444,56 +390,35 @@ func TestAnsweredTraced(t *testing.T) {
 		}
 		b.exec(ingress(b.backup, n.in(b.backup, syn)))
 		events = tracer.read()
-		if len(events) != 1 || events[0].Table != uint8(bpf.DatapathTableTABLE_HALF_OPEN) || events[0].FlowIfindex != b.backup.Index {
+		if len(events) != 1 || events[0].Table != uint8(tableHalfOpen) || events[0].FlowIfindex != b.backup.Index {
 			t.Errorf("a handshake of the tuple is traced as %+v", events)
 		}
-	})
-}
-
-// TestAnsweredLost: what was moved and never seen leaving is lost, whoever decided.
-func TestAnsweredLost(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"what was moved and never seen leaving is lost, whoever decided": func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
 		b.must(b.ForgetHandover())
+		b.leavesBy(n, segment, byGateway)
 		frame := n.out(b.production, segment)
-		b.run(egress(b.production, frame), byGateway(b, n, segment, frame))
 		want := byGateway(b, n, segment, frame)
-		want.pairs = pairs{pair(b.production, b.replication, n, segment, bpf.DatapathOutcomeOUTCOME_LOST): {Packets: 1, Bytes: uint64(len(frame))}}
-		b.run(egress(b.production, frame), want)
-	})
-}
-
-// TestAnsweredIsNoFlow: nothing else heeds the entry: errors about the connection go as without, and it makes room.
-func TestAnsweredIsNoFlow(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		want.pairs = pairs{pair(b.production, b.replication, n, segment, outcomeLost): {Packets: 1, Bytes: uint64(len(frame))}}
+		b.leaves(n, segment, want)
+	},
+	"nothing else heeds the entry, and it makes room": func(t *testing.T, b *bed, n network) {
 		b.answeredHere(n)
-		e := b.about(n, segment)
-		frame := n.out(b.production, e)
-		b.exec(egress(b.production, frame))
+		b.exec(egress(b.production, n.out(b.production, b.about(n, segment))))
 		if record := b.record(n, segment); record.Moved != 1 || b.answeredEntry(n).Corrected != 0 {
 			t.Errorf("an error counts as a segment: %+v", record)
 		}
 		// A handshake of another tuple takes its way where the set is full.
-		var set bpf.DatapathFlowSet
-		digest := b.Seeds.Digest(n.tuple(segment))
-		index, _ := bpf.Sets(digest, b.Established.MaxEntries())
-		b.must(b.Established.Lookup(index, &set))
-		for way, taken := range set.Digest {
-			if taken == 0 {
-				f := b.flow(n, tcp{ports: ports{peer: peerPort + 100 + uint16(way), self: selfPort}}, b.backup, 0)
-				set.Digest[way], set.Flow[way] = b.Seeds.Digest(f.Tuple), f
-			}
+		for i := range uint16(ways - 1) {
+			b.must(b.AddFlow(b.Established, b.flow(n, tcp{ports: ports{peer: peerPort + 100 + i, self: selfPort}}, b.backup, 0)))
 		}
-		b.must(b.Established.Put(index, set))
-		b.must(b.EstablishedTags.Put(index, bpf.Tags(set.Digest)))
-		other := n.at(n.self)
-		other.peer = n.stranger
+		other := newcomer(n)
 		handshake := b.answered(other, b.backup, 0)
-		var handshakes bpf.DatapathFlowSet
-		handshakes.Digest[0], handshakes.Flow[0] = b.Seeds.Digest(handshake.Tuple), handshake
-		b.must(b.HalfOpen.Put(uint32(0), handshakes))
-		b.must(b.HalfOpenTags.Put(uint32(0), bpf.Tags(handshakes.Digest)))
+		b.must(b.AddFlow(b.HalfOpen, handshake))
 		b.run(ingress(b.backup, other.in(b.backup, finalAck)), establishes(handshake, finalAck))
 		b.wantAnswered(n, false)
-	})
+	},
 }
+
+func TestAnsweredFamily(t *testing.T) { tell(t, eachFamily, answeredFamily) }

@@ -17,8 +17,7 @@ import (
 
 const flagAlternates = uint16(bpf.DatapathFlowFlagsFLOW_ALTERNATES)
 
-// eachRepair runs a test for both families, with an empty table of who asked and
-// room for many flows.
+// eachRepair runs a test for both families, with an empty table of who asked and room for many flows.
 func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T, *bed, network)) {
 	t.Helper()
 	for _, n := range networks {
@@ -28,13 +27,12 @@ func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T
 			}
 			b := newBed(t, manySets)
 			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
-			b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(repair) })
+			b.repair(repair)
 			f(t, b, n)
 		})
 	}
 }
 
-// asked returns the digests of the flows by which peers asked last.
 func (b *bed) asked() []uint64 {
 	b.t.Helper()
 	var set bpf.DatapathAskedSet
@@ -72,7 +70,6 @@ func (b *bed) question(n network, m message) {
 	b.exec(ingress(b.replication, n.in(b.replication, m)))
 }
 
-// flags of the flow in the table.
 func (b *bed) flags(n network) uint16 {
 	b.t.Helper()
 	content, _ := b.snapshot()
@@ -83,84 +80,9 @@ func (b *bed) flags(n network) uint16 {
 	return flow.Flags
 }
 
-// TestAskedLast: a socket of the peer that asks two addresses at one port is
-// known by the one it asked last, however fast it alternates.
-func TestAskedLast(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		other := n.at(n.other)
-		b.question(n, udp{})
-		b.wantAsked(n.tuple(udp{}))
-		b.question(n, udp{})
-		if b.flags(n)&flagAlternates != 0 {
-			t.Error("one address is asked: this is no alternation")
-		}
-		for _, last := range []network{other, n, other, other, n} {
-			b.question(last, udp{})
-			b.wantAsked(last.tuple(udp{}))
-		}
-		if b.flags(n)&b.flags(other)&flagAlternates == 0 {
-			t.Errorf("flags %#x and %#x", b.flags(n), b.flags(other))
-		}
-		// Another port of the peer's, or of ours, is another conversation.
-		b.question(n, udp{ports: ports{peer: peerPort + 1}})
-		b.question(other, udp{ports: ports{self: selfPort + 1}})
-		b.wantAsked(n.tuple(udp{}), n.tuple(udp{ports: ports{peer: peerPort + 1}}), other.tuple(udp{ports: ports{self: selfPort + 1}}))
-	})
-}
-
-// TestAskedAgain: a flow that is missing is noted again within a second, also one
-// that began while nothing was noted.
-func TestAskedAgain(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_OFF, func(t *testing.T, b *bed, n network) {
-		b.question(n, udp{})
-		b.wantAsked()
-		n = n.at(n.other)
-		b.must(b.AddFlow(b.Connectionless, b.flow(n, udp{}, b.replication, 2)))
-		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_ON) })
-		b.question(n, udp{})
-		b.wantAsked(n.tuple(udp{}))
-	})
-}
-
-// TestAskedOnlyUDP: nothing else has an unconnected socket that could be repaired.
-func TestAskedOnlyUDP(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		b.question(n, sctp{})
-		b.question(n, echo{})
-		b.question(n, syn)
-		b.wantAsked()
-	})
-}
-
-// TestAskedForwarded: with scope all flows that are not for this host are
-// recorded, but no socket of ours answers them.
-func TestAskedForwarded(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-		b.question(n.at(n.stranger), udp{})
-		b.flags(n.at(n.stranger))
-		b.wantAsked()
-	})
-}
-
-// TestAskedForwardedToo: a socket of the peer that asks this host and one behind it is known
-// by what it asked this host.
-func TestAskedForwardedToo(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-		b.question(n, udp{})
-		b.question(n.at(n.stranger), udp{})
-		b.wantAsked(n.tuple(udp{}))
-		if flags := b.flags(n) | b.flags(n.at(n.stranger)); flags&flagAlternates != 0 {
-			t.Error("one address of ours is asked: this is no alternation")
-		}
-	})
-}
-
-// TestAskedFlood: questions that nobody goes on with push out one another, and
-// no conversation.
+// TestAskedFlood: questions that nobody goes on with push out one another, and no conversation.
 func TestAskedFlood(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+	eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
 		talks := crowd(n, ways/2)
 		for _, talk := range talks {
 			flow := b.flow(talk, udp{}, b.replication, 100) // the quietest of all
@@ -183,52 +105,13 @@ func TestAskedFlood(t *testing.T) {
 	})
 }
 
-// TestAskedOver: what belongs to flows that are over makes room first.
-func TestAskedOver(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		old := crowd(n, ways)
-		for _, other := range old {
-			b.question(other, udp{})
-		}
-		b.forget(old[3], udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
-		newcomer := n.at(n.other)
-		newcomer.peer = n.stranger
-		b.question(newcomer, udp{})
-		want := []bpf.DatapathTuple{newcomer.tuple(udp{})}
-		for i, other := range old {
-			if i != 3 {
-				want = append(want, other.tuple(udp{}))
-			}
-		}
-		b.wantAsked(want...)
-	})
-}
-
-// TestRepairWantedLater: it is told of one that is opened after the first question as well.
-func TestRepairWantedLater(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, func(t *testing.T, b *bed, n network) {
-		told := b.wantsRepair()
-		m := udp{ports: ports{self: selfPort + 2}}
-		b.question(n, m)
-		if told() {
-			t.Error("told although nobody is asked")
-		}
-		defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2)))
-		b.question(n, m)
-		if !told() {
-			t.Error("not told")
-		}
-		b.wantAsked(n.tuple(m))
-	})
-}
-
 // wantsRepair returns what tells whether the loader was told since it was called last.
 func (b *bed) wantsRepair() (told func() bool) {
 	b.t.Helper()
 	reader, err := ringbuf.NewReader(b.RepairWanted)
 	b.must(err)
 	b.t.Cleanup(func() { reader.Close() })
-	return func() bool {
+	told = func() bool {
 		reader.SetDeadline(time.Now())
 		_, err := reader.Read()
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -236,41 +119,9 @@ func (b *bed) wantsRepair() (told func() bool) {
 		}
 		return err == nil
 	}
-}
-
-// TestRepairWanted: the loader is told of a wildcard socket that is asked, and of
-// no other.
-func TestRepairWanted(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, func(t *testing.T, b *bed, n network) {
-		told := b.wantsRepair()
-		any := netip.IPv6Unspecified()
-		if n.family == 4 {
-			any = netip.IPv4Unspecified()
-		}
-		for i, c := range []struct {
-			what    string
-			address netip.Addr
-			wanted  bool
-		}{{"nobody", netip.Addr{}, false}, {"a socket at the address", n.self, false}, {"a wildcard socket", any, true}, {"a mapped one", netip.IPv6Unspecified(), true}} {
-			m := udp{ports: ports{self: selfPort + 2 + uint16(i)}}
-			if c.address.IsValid() {
-				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(c.address, selfPort+2+uint16(i))))
-			}
-			for _, first := range []bool{true, false} {
-				b.question(n, m)
-				if got := told(); got != (c.wanted && first) {
-					t.Errorf("%s was asked (for the first time: %v): told %v", c.what, first, got)
-				}
-			}
-		}
-		b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 4}}), n.tuple(udp{ports: ports{self: selfPort + 5}}))
-
-		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_OFF) })
-		b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 2}})
-		if told() {
-			t.Error("told while nobody wants to know")
-		}
-	})
+	for told() { // by earlier tests
+	}
+	return told
 }
 
 // speaks has the host send to the peer, from the address that the route picks.
@@ -279,12 +130,12 @@ func (b *bed) speaks(n network, m message) {
 	b.exec(egress(b.production, n.out(b.production, m)))
 }
 
-// TestAskedBegun: where the host began with a peer and was answered, no question of that peer's to
-// another address changes by which tuple they talk, for as long as it is known who began.
+// TestAskedBegun: where the host began with a peer and was answered, no question of that peer's to another address
+// changes by which tuple they talk, for as long as it is known who began.
 func TestAskedBegun(t *testing.T) {
 	for name, repair := range map[string]bpf.DatapathSourceRepair{
-		"on":    bpf.DatapathSourceRepairREPAIR_ON,
-		"watch": bpf.DatapathSourceRepairREPAIR_WATCH,
+		"on":    repairOn,
+		"watch": repairWatch,
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachRepair(t, repair, func(t *testing.T, b *bed, n network) {
@@ -297,11 +148,11 @@ func TestAskedBegun(t *testing.T) {
 				if b.flags(n.at(n.other))&flagAlternates != 0 {
 					t.Error("one address is asked: this is no alternation")
 				}
-				b.forget(n.at(n.other), udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
-				b.ageNotes(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) - 60)
+				b.forget(n.at(n.other), udp{}, tableConnectionless)
+				b.ageNotes(idleOutbound - 60)
 				b.question(n.at(n.other), udp{})
 				b.wantAsked(n.tuple(udp{}))
-				b.forget(n.at(n.other), udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
+				b.forget(n.at(n.other), udp{}, tableConnectionless)
 				b.ageNotes(61)
 				b.question(n.at(n.other), udp{})
 				b.wantAsked(n.at(n.other).tuple(udp{}))
@@ -310,39 +161,6 @@ func TestAskedBegun(t *testing.T) {
 	}
 }
 
-// TestAskedBegunMeanwhile: a question to another address that comes between what the host began and
-// the answer to it counts until that.
-func TestAskedBegunMeanwhile(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		b.speaks(n, udp{})
-		b.question(n.at(n.other), udp{})
-		b.wantAsked(n.at(n.other).tuple(udp{}))
-		b.question(n, udp{}) // the answer
-		b.wantAsked(n.tuple(udp{}))
-	})
-}
-
-// TestAskedBegunLater: what the host began is known also where its first answer came before
-// anything was repaired, or where it was pushed out, with an answer after it sent again.
-func TestAskedBegunLater(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_OFF, func(t *testing.T, b *bed, n network) {
-		b.speaks(n, udp{})
-		b.question(n, udp{})
-		b.wantAsked()
-		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_ON) })
-		for range 2 {
-			b.question(n, udp{})
-			b.wantAsked() // it is not looked at with every answer
-			b.ageNotes(1)
-			b.speaks(n, udp{})
-			b.question(n, udp{})
-			b.wantAsked(n.tuple(udp{}))
-			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
-		}
-	})
-}
-
-// ageNotes makes what the host sent older.
 func (b *bed) ageNotes(seconds uint32) {
 	b.t.Helper()
 	iterator, index, set := b.Outbound.Iterate(), uint32(0), bpf.DatapathOutboundSet{}
@@ -355,20 +173,19 @@ func (b *bed) ageNotes(seconds uint32) {
 	b.must(iterator.Err())
 }
 
-// TestAskedBegunByOthers: what is not for a socket that is bound to no address is not entered, whoever
-// began.
+// TestAskedBegunByOthers: what is not for a socket that is bound to no address is not entered, whoever began.
 func TestAskedBegunByOthers(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T, n network, port uint16) int{
 		"bound": func(t *testing.T, n network, port uint16) int {
 			return listenUDP(t, netip.AddrPortFrom(n.self, port))
 		},
 		"connected": func(t *testing.T, n network, port uint16) int {
-			return connectUDP(t, netip.AddrPortFrom(n.self, port), netip.AddrPortFrom(n.peer, peerPort))
+			return connectUDP(t, netip.AddrPortFrom(n.self, port), n.there())
 		},
 		"nobody": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+			eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
 				m := udp{ports: ports{self: selfPort + 7}}
 				if open != nil {
 					defer closeSocket(t, open(t, n, selfPort+7))
@@ -381,50 +198,215 @@ func TestAskedBegunByOthers(t *testing.T) {
 	}
 }
 
-// TestAskedBegunFlood: questions that nobody goes on with push out one another, and nothing that
-// the host began, however long it is quiet.
-func TestAskedBegunFlood(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		talks := crowd(n, ways/2)
-		for _, talk := range talks {
-			b.speaks(talk, udp{})
-			b.question(talk, udp{})
-		}
-		b.ageNotes(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) - 60)
-		for _, flood := range crowd(n.at(n.other), 200) {
-			question := udp{ports: ports{peer: peerPort + 1}}
-			b.question(flood, question)
-			b.question(flood, question)
-			b.speaks(flood, question) // which makes it a conversation
-		}
-		left := b.asked()
-		for _, talk := range talks {
-			if !slices.Contains(left, b.Seeds.Digest(talk.tuple(udp{}))) {
-				t.Errorf("what was begun with %s was pushed out", talk.peer)
+// TestAsked: what is entered of who asked, where that is wanted.
+func TestAsked(t *testing.T) {
+	tell(t, func(t *testing.T, f story) { eachRepair(t, repairOn, f) }, map[string]story{
+		"two addresses are asked in turn": func(t *testing.T, b *bed, n network) {
+			other := n.at(n.other)
+			b.question(n, udp{})
+			b.wantAsked(n.tuple(udp{}))
+			b.question(n, udp{})
+			if b.flags(n)&flagAlternates != 0 {
+				t.Error("one address is asked: this is no alternation")
 			}
-		}
+			for _, last := range []network{other, n, other, other, n} {
+				b.question(last, udp{})
+				b.wantAsked(last.tuple(udp{}))
+			}
+			if b.flags(n)&b.flags(other)&flagAlternates == 0 {
+				t.Errorf("flags %#x and %#x", b.flags(n), b.flags(other))
+			}
+			// Another port of the peer's, or of ours, is another conversation.
+			b.question(n, udp{ports: ports{peer: peerPort + 1}})
+			b.question(other, udp{ports: ports{self: selfPort + 1}})
+			b.wantAsked(n.tuple(udp{}), n.tuple(udp{ports: ports{peer: peerPort + 1}}),
+				other.tuple(udp{ports: ports{self: selfPort + 1}}))
+		},
+		"nothing else has an unconnected socket that could be repaired": func(t *testing.T, b *bed, n network) {
+			b.question(n, sctp{})
+			b.question(n, echo{})
+			b.question(n, syn)
+			b.wantAsked()
+		},
+		"no socket of ours answers what is forwarded": func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
+			b.question(n.at(n.stranger), udp{})
+			b.flags(n.at(n.stranger))
+			b.wantAsked()
+		},
+		"this host is asked, and one behind it": func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
+			b.question(n, udp{})
+			b.question(n.at(n.stranger), udp{})
+			b.wantAsked(n.tuple(udp{}))
+			if flags := b.flags(n) | b.flags(n.at(n.stranger)); flags&flagAlternates != 0 {
+				t.Error("one address of ours is asked: this is no alternation")
+			}
+		},
+		"what belongs to flows that are over makes room first": func(t *testing.T, b *bed, n network) {
+			old := crowd(n, ways)
+			for _, other := range old {
+				b.question(other, udp{})
+			}
+			b.forget(old[3], udp{}, tableConnectionless)
+			newcomer := n.at(n.other)
+			newcomer.peer = n.stranger
+			b.question(newcomer, udp{})
+			want := []bpf.DatapathTuple{newcomer.tuple(udp{})}
+			for i, other := range old {
+				if i != 3 {
+					want = append(want, other.tuple(udp{}))
+				}
+			}
+			b.wantAsked(want...)
+		},
+		"a question before the answer counts until that": func(t *testing.T, b *bed, n network) {
+			b.speaks(n, udp{})
+			b.question(n.at(n.other), udp{})
+			b.wantAsked(n.at(n.other).tuple(udp{}))
+			b.question(n, udp{}) // the answer
+			b.wantAsked(n.tuple(udp{}))
+		},
+		"a flood pushes out nothing that the host began": func(t *testing.T, b *bed, n network) {
+			talks := crowd(n, ways/2)
+			for _, talk := range talks {
+				b.speaks(talk, udp{})
+				b.question(talk, udp{})
+			}
+			b.ageNotes(idleOutbound - 60)
+			for _, flood := range crowd(n.at(n.other), 200) {
+				question := udp{ports: ports{peer: peerPort + 1}}
+				b.question(flood, question)
+				b.question(flood, question)
+				b.speaks(flood, question) // which makes it a conversation
+			}
+			left := b.asked()
+			for _, talk := range talks {
+				if !slices.Contains(left, b.Seeds.Digest(talk.tuple(udp{}))) {
+					t.Errorf("what was begun with %s was pushed out", talk.peer)
+				}
+			}
+		},
+		"another socket is bound to the address that is asked": func(t *testing.T, b *bed, n network) {
+			bound := listenUDP(t, netip.AddrPortFrom(n.other, selfPort))
+			b.question(n, udp{})
+			b.wantAsked(n.tuple(udp{}))
+			b.question(n.at(n.other), udp{}) // begins a flow
+			b.wantAsked(n.tuple(udp{}))
+			ageFlow := func() {
+				b.forget(n.at(n.other), udp{}, tableConnectionless)
+				b.must(b.AddFlow(b.Connectionless, b.flow(n.at(n.other), udp{}, b.replication, 2)))
+			}
+			ageFlow()
+			b.question(n.at(n.other), udp{}) // is the first of a second
+			b.wantAsked(n.tuple(udp{}))
+			closeSocket(t, bound)
+			ageFlow()
+			b.question(n.at(n.other), udp{})
+			b.wantAsked(n.at(n.other).tuple(udp{}))
+		},
+		// That another socket of the peer's asked is no alternation.
+		"what stands beside an asker may be of the next one already": func(t *testing.T, b *bed, n network) {
+			second := udp{ports: ports{peer: peerPort + 1}}
+			b.question(n, udp{})
+			var set bpf.DatapathAskedSet
+			b.must(b.Asked.Lookup(uint32(0), &set))
+			b.question(n, second)
+			for way, asker := range set.Asker {
+				if asker != 0 {
+					set.Flow[way] = b.Seeds.Digest(n.tuple(second))
+				}
+			}
+			b.must(b.Asked.Put(uint32(0), set))
+			b.question(n.at(n.other), udp{})
+			content, _ := b.snapshot()
+			for tuple, f := range content.Connectionless {
+				if f.Flags&flagAlternates != 0 {
+					t.Errorf("flags %#x of %+v", f.Flags, tuple)
+				}
+			}
+			b.wantAsked(n.at(n.other).tuple(udp{}))
+		},
 	})
 }
 
-// TestAskedOfBound: what a socket takes that is bound to the address no other one was asked,
-// though it has the same port.
-func TestAskedOfBound(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		bound := listenUDP(t, netip.AddrPortFrom(n.other, selfPort))
-		b.question(n, udp{})
-		b.wantAsked(n.tuple(udp{}))
-		b.question(n.at(n.other), udp{}) // begins a flow
-		b.wantAsked(n.tuple(udp{}))
-		ageFlow := func() {
-			b.forget(n.at(n.other), udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
-			b.must(b.AddFlow(b.Connectionless, b.flow(n.at(n.other), udp{}, b.replication, 2)))
-		}
-		ageFlow()
-		b.question(n.at(n.other), udp{}) // is the first of a second
-		b.wantAsked(n.tuple(udp{}))
-		closeSocket(t, bound)
-		ageFlow()
-		b.question(n.at(n.other), udp{})
-		b.wantAsked(n.at(n.other).tuple(udp{}))
+// TestAskedLate: what is entered of who asked, where that is wanted later.
+func TestAskedLate(t *testing.T) {
+	tell(t, func(t *testing.T, f story) { eachRepair(t, repairOff, f) }, map[string]story{
+		"a flow that began while nothing was noted": func(t *testing.T, b *bed, n network) {
+			b.question(n, udp{})
+			b.wantAsked()
+			n = n.at(n.other)
+			b.must(b.AddFlow(b.Connectionless, b.flow(n, udp{}, b.replication, 2)))
+			b.repair(repairOn)
+			b.question(n, udp{})
+			b.wantAsked(n.tuple(udp{}))
+		},
+		"the host began while nothing was noted, or is forgotten": func(t *testing.T, b *bed, n network) {
+			b.speaks(n, udp{})
+			b.question(n, udp{})
+			b.wantAsked()
+			b.repair(repairOn)
+			for range 2 {
+				b.question(n, udp{})
+				b.wantAsked() // it is not looked at with every answer
+				b.ageNotes(1)
+				b.speaks(n, udp{})
+				b.question(n, udp{})
+				b.wantAsked(n.tuple(udp{}))
+				b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+			}
+		},
+	})
+}
+
+// TestRepairWanted: what is entered of who asked, where that is only watched.
+func TestRepairWanted(t *testing.T) {
+	tell(t, func(t *testing.T, f story) { eachRepair(t, repairWatch, f) }, map[string]story{
+		"it is told of one that is opened after the first question as well": func(t *testing.T, b *bed, n network) {
+			told := b.wantsRepair()
+			m := udp{ports: ports{self: selfPort + 2}}
+			b.question(n, m)
+			if told() {
+				t.Error("told although nobody is asked")
+			}
+			defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2)))
+			b.question(n, m)
+			if !told() {
+				t.Error("not told")
+			}
+			b.wantAsked(n.tuple(m))
+		},
+		"the loader is told of a wildcard socket, and of no other": func(t *testing.T, b *bed, n network) {
+			told := b.wantsRepair()
+			for i, c := range []struct {
+				what    string
+				address netip.Addr
+				wanted  bool
+			}{
+				{"nobody", netip.Addr{}, false},
+				{"a socket at the address", n.self, false},
+				{"a wildcard socket", n.wildcard(), true},
+				{"a mapped one", netip.IPv6Unspecified(), true},
+			} {
+				m := udp{ports: ports{self: selfPort + 2 + uint16(i)}}
+				if c.address.IsValid() {
+					defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(c.address, selfPort+2+uint16(i))))
+				}
+				for _, first := range []bool{true, false} {
+					b.question(n, m)
+					if got := told(); got != (c.wanted && first) {
+						t.Errorf("%s was asked (for the first time: %v): told %v", c.what, first, got)
+					}
+				}
+			}
+			b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 4}}), n.tuple(udp{ports: ports{self: selfPort + 5}}))
+
+			b.repair(repairOff)
+			b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 2}})
+			if told() {
+				t.Error("told while nobody wants to know")
+			}
+		},
 	})
 }

@@ -26,7 +26,6 @@ type nic struct {
 	router         net.HardwareAddr
 }
 
-// gateway is the index of the interface's gateway of a family.
 func (i nic) gateway(family uint8) uint16 {
 	if family == 4 {
 		return i.interfaceIndex * 2
@@ -48,7 +47,6 @@ type bed struct {
 // Protocols of an empty configuration.
 var defaultProtocols = rig.Listed(1, 6, 17, 58, 132)
 
-// routerOf is the MAC of the router behind this device of the host.
 func routerOf(device int) net.HardwareAddr {
 	return net.HardwareAddr{2, 0, 0, 0, 1, byte(device + 1)}
 }
@@ -71,8 +69,8 @@ func newBed(t *testing.T, v variant) *bed {
 		b.addGateway(*to, networks[1], uint32(to.gateway(6)), to.router)
 	}
 	for _, n := range networks {
-		b.must(b.SetOwnAddress(n.self, bpf.DatapathOwnFlagsOWN_ADDRESS))
-		b.must(b.SetOwnAddress(n.other, bpf.DatapathOwnFlagsOWN_ADDRESS))
+		b.must(b.SetOwnAddress(n.self, ownAddress))
+		b.must(b.SetOwnAddress(n.other, ownAddress))
 	}
 	b.configure(func(s *bpf.DatapathSettings) {
 		s.Protocols = defaultProtocols
@@ -87,19 +85,30 @@ func (b *bed) must(err error) {
 	}
 }
 
-// configure changes the settings.
 func (b *bed) configure(change func(*bpf.DatapathSettings)) {
 	b.t.Helper()
 	change(&b.settings)
 	b.must(b.SetSettings(b.settings))
 }
 
-// manage writes an interface's record, with what change makes of the usual one.
 // switchMode is what `replypath mode` does.
-func (b *bed) switchMode(mode bpf.DatapathMode) {
+func (b *bed) switchMode(mode uint8) {
 	b.t.Helper()
-	b.must(b.ModeByHand.Put(uint32(0), mode))
+	b.must(b.ModeByHand.Put(uint32(0), uint32(mode)))
 }
+
+func (b *bed) renew() {
+	b.t.Helper()
+	b.configure(func(s *bpf.DatapathSettings) { s.Generation++ })
+}
+
+// repair says whether sockets are made to answer from the address that was asked.
+func (b *bed) repair(how bpf.DatapathSourceRepair) {
+	b.t.Helper()
+	b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(how) })
+}
+
+// manage writes an interface's record, with what change makes of the usual one.
 
 func (b *bed) manage(i nic, change func(*bpf.DatapathInterface)) {
 	b.t.Helper()
@@ -127,14 +136,12 @@ func (b *bed) setInterface(i nic, record bpf.DatapathInterface) {
 
 const interfaceUp = uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 
-// cutCable takes the carrier away until the end of the test.
 func (b *bed) cutCable(i nic) {
 	b.t.Helper()
 	b.t.Cleanup(func() { b.setCarrier(i, true) })
 	b.setCarrier(i, false)
 }
 
-// setDown sets an interface down until the end of the test. It loses its routes.
 func (b *bed) setDown(i nic) {
 	b.t.Helper()
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: int(i.Index)}}
@@ -151,7 +158,6 @@ func (b *bed) setCarrier(i nic, on bool) {
 	b.must(b.ForgetProof())
 }
 
-// addGateway enters a usable gateway under this index.
 func (b *bed) addGateway(i nic, n network, index uint32, mac net.HardwareAddr) {
 	b.t.Helper()
 	b.must(b.SetGateway(index, bpf.DatapathGateway{
@@ -162,7 +168,6 @@ func (b *bed) addGateway(i nic, n network, index uint32, mac net.HardwareAddr) {
 	}))
 }
 
-// ago is the time in ticks so many seconds ago.
 func (b *bed) ago(seconds uint32) uint32 {
 	b.t.Helper()
 	now, err := b.Now()
@@ -170,10 +175,9 @@ func (b *bed) ago(seconds uint32) uint32 {
 	return now - b.Seconds(seconds)
 }
 
-// flow is an entry as the programs make it for a peer behind the interface's
-// only gateway, last seen so many seconds ago, and answered if it is no connection.
+// flow is an entry as the programs make it for a peer behind the interface's only gateway, last seen so many seconds
+// ago, and answered if it is no connection.
 func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
-	b.t.Helper()
 	seen := b.ago(age)
 	state, rcvNxt := stateAnswered, uint32(0)
 	if segment, connection := m.(tcp); connection {
@@ -212,8 +216,7 @@ const (
 	stateHostSpoke  = uint8(bpf.DatapathFlowStateFLOW_HOST_SPOKE)
 )
 
-// yearsAgo is further back than half of all ticks, so that a signed difference would have it
-// in the future.
+// yearsAgo is further back than half of all ticks, so that a signed difference would have it in the future.
 const yearsAgo = 1<<31 + 100_000
 
 // justNow stands for the time of the run in expected entries.
@@ -221,7 +224,6 @@ const justNow = math.MaxUint32
 
 // born is an entry that the run is expected to make; no UDP socket takes the packet.
 func (b *bed) born(n network, m message, via nic) bpf.DatapathFlow {
-	b.t.Helper()
 	f := b.flow(n, m, via, 0)
 	f.Seen, f.Created, f.State = justNow, justNow, 0
 	if _, datagram := m.(udp); datagram && b.isOwn(n.self) {
@@ -251,7 +253,6 @@ func connectionlessFlow(f bpf.DatapathFlow) func(tables) {
 	return func(t tables) { t.Connectionless[f.Tuple] = f }
 }
 
-// put enters flows.
 func (b *bed) put(changes ...func(tables)) {
 	b.t.Helper()
 	t := newTables()
@@ -263,15 +264,14 @@ func (b *bed) put(changes ...func(tables)) {
 
 func newTables() tables {
 	return &rig.Tables{
-		HalfOpen:       make(map[bpf.DatapathTuple]bpf.DatapathFlow),
-		Established:    make(map[bpf.DatapathTuple]bpf.DatapathFlow),
-		Connectionless: make(map[bpf.DatapathTuple]bpf.DatapathFlow),
+		HalfOpen:       make(entries),
+		Established:    make(entries),
+		Connectionless: make(entries),
 		Outbound:       make(map[uint64]uint32),
 		Marks:          make(map[uint64]bool),
 	}
 }
 
-// run is one packet given to one program.
 type run struct {
 	program string
 	via     nic
@@ -301,16 +301,15 @@ const (
 	redirect = 7
 )
 
-// run runs a program on a packet and holds everything that it did against what
-// was expected: verdict, packet, context, tables and every counter.
+// run runs a program on a packet and holds everything that it did against what was expected: verdict, packet,
+// context, tables and every counter.
 func (b *bed) run(r run, want effect) {
 	b.t.Helper()
 	b.compare(r, want, b.perform(r))
 }
 
-// inOneTick is run for effects that depend on the very tick: setup enters what
-// the tables hold and says what is expected. It begins again when the clock
-// went on meanwhile.
+// inOneTick is run for effects that depend on the very tick: setup enters what the tables hold and says what is
+// expected. It begins again when the clock went on meanwhile.
 func (b *bed) inOneTick(r run, setup func() effect) {
 	b.t.Helper()
 	for {
@@ -342,7 +341,6 @@ func (b *bed) snapshot() (tables, rig.Counts) {
 	return t, c
 }
 
-// exec runs the program once.
 func (b *bed) exec(r run) (verdict int32, frame []byte, out rig.Context) {
 	b.t.Helper()
 	in := rig.Context{Ifindex: r.via.Index, Mark: 0xabcd, Priority: 3, WireLen: r.wireLen,
@@ -371,40 +369,21 @@ func (b *bed) exec(r run) (verdict int32, frame []byte, out rig.Context) {
 	}
 	b.must(err)
 	if r.program == bpf.DatapathProgReplypathGate {
-		return asForTC(verdict), slices.Concat(r.frame[:ethernetSize], opts.DataOut[ethernetSize:]), out // it sees no header
+		const ok = 0 // BPF_OK; BPF_DROP is TC_ACT_SHOT. It sees no header.
+		return either(verdict == ok, pass, verdict), slices.Concat(r.frame[:ethernetSize], opts.DataOut[ethernetSize:]), out
 	}
 	return verdict, opts.DataOut, out
 }
 
-// asForTC is the verdict of a program that a route asks, as one for tc says it.
-func asForTC(verdict int32) int32 {
-	const ok = 0 // BPF_OK; BPF_DROP is TC_ACT_SHOT
-	if verdict == ok {
-		return pass
-	}
-	return verdict
-}
-
 func (b *bed) program(name string) *ebpf.Program {
-	switch name {
-	case bpf.DatapathProgReplypathIngress:
-		return b.ReplypathIngress
-	case bpf.DatapathProgReplypathEgress:
-		return b.ReplypathEgress
-	case bpf.DatapathProgReplypathIngressL3:
-		return b.ReplypathIngressL3
-	case bpf.DatapathProgReplypathFallback:
-		return b.ReplypathFallback
-	case bpf.DatapathProgReplypathGate:
-		return b.ReplypathGate
-	case bpf.DatapathProgReplypathHeld:
-		return b.ReplypathHeld
-	default:
-		return b.ReplypathEgressL3
-	}
+	return map[string]*ebpf.Program{
+		bpf.DatapathProgReplypathIngress: b.ReplypathIngress, bpf.DatapathProgReplypathIngressL3: b.ReplypathIngressL3,
+		bpf.DatapathProgReplypathEgress: b.ReplypathEgress, bpf.DatapathProgReplypathEgressL3: b.ReplypathEgressL3,
+		bpf.DatapathProgReplypathFallback: b.ReplypathFallback, bpf.DatapathProgReplypathHeld: b.ReplypathHeld,
+		bpf.DatapathProgReplypathGate: b.ReplypathGate,
+	}[name]
 }
 
-// prefix is a whole address as a prefix.
 func prefix(address netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(address, address.BitLen())
 }

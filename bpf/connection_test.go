@@ -3,76 +3,51 @@
 package bpf_test
 
 import (
-	"fmt"
-	"net/netip"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 )
 
-// TestTupleReuse: a new handshake wins over the entry of an earlier connection.
+// TestTupleReuse: a new handshake wins over the entry of an earlier connection. What does not answer it leaves both
+// alone.
 func TestTupleReuse(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		before func(*bed, network) bpf.DatapathFlow
-	}{
-		{"closing", func(b *bed, n network) bpf.DatapathFlow {
-			f := b.flow(n, tcp{}, b.replication, 0)
-			f.State = stateClosing | stateCorrected
-			return f
-		}},
-		{"reset", func(b *bed, n network) bpf.DatapathFlow {
-			f := b.flow(n, tcp{}, b.replication, 0)
-			f.Flags |= flagReset
-			return f
-		}},
-		{"closing and idle", func(b *bed, n network) bpf.DatapathFlow {
-			f := b.flow(n, tcp{}, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_CLOSING)+1)
-			f.State = stateClosing
-			return f
-		}},
-		{"idle", func(b *bed, n network) bpf.DatapathFlow {
-			return b.flow(n, tcp{}, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_ESTABLISHED)+1)
-		}},
-		{"by another way", func(b *bed, n network) bpf.DatapathFlow { return b.flow(n, tcp{}, b.backup, 0) }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				flow := b.answered(n, b.replication, 0)
-				b.put(establishedFlow(test.before(b, n)), halfOpen(flow))
-				b.run(ingress(b.replication, n.in(b.replication, finalAck)), establishes(flow, finalAck))
-			})
-		})
-	}
-}
-
-// TestTupleReuseWrongACK: what does not answer the new handshake leaves both alone.
-func TestTupleReuseWrongACK(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		old := b.flow(n, tcp{}, b.backup, 0)
-		b.put(establishedFlow(old), halfOpen(b.answered(n, b.replication, 0)))
-		want := effect{events: events{
-			bpf.DatapathEventEVENT_IGNORED_HANDSHAKE: 1,
-			bpf.DatapathEventEVENT_REFUSED_CONTESTED: 1,
-		}}
-		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", ack: 1})), want)
-	})
-}
-
-func TestEstablishedRefresh(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, flags := range []string{"A", "PA", "FA"} {
-			b.refreshes(n, tcp{}, n.in(b.replication, tcp{flags: flags}))
+		old := func(age uint32, state uint8, flags uint16) bpf.DatapathFlow {
+			f := b.flow(n, tcp{}, b.replication, age)
+			f.State, f.Flags = state, f.Flags|flags
+			return f
 		}
+		elsewhere := b.flow(n, tcp{}, b.backup, 0)
+		for name, before := range map[string]bpf.DatapathFlow{
+			"closing":          old(0, stateClosing|stateCorrected, 0),
+			"reset":            old(0, 0, flagReset),
+			"closing and idle": old(idleClosing+1, stateClosing, 0),
+			"idle":             old(idleEstablished+1, 0, 0),
+			"by another way":   elsewhere,
+		} {
+			b.sub(name, func(t *testing.T) {
+				flow := b.answered(n, b.replication, 0)
+				b.put(establishedFlow(before), halfOpen(flow))
+				b.arrives(n, finalAck, establishes(flow, finalAck))
+			})
+		}
+		b.put(establishedFlow(elsewhere), halfOpen(b.answered(n, b.replication, 0)))
+		b.arrives(n, tcp{flags: "A", ack: 1}, effect{events: events{eventIgnoredHandshake: 1, eventRefusedContested: 1}})
 	})
 }
 
-// TestClosing: FIN and RST of ours end the flow soon, and not at once, however
-// long the peer was quiet before.
+// TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before.
 func TestClosing(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, flags := range []string{"FA", "RA", "R", "FPA"} {
-			flow := b.flow(n, tcp{}, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_CLOSING)+9)
+			flow := b.flow(n, tcp{}, b.replication, idleClosing+9)
 			b.put(establishedFlow(flow))
 			end := egress(b.replication, n.out(b.replication, tcp{flags: flags}))
 			flow.State, flow.Seen = stateClosing, justNow
@@ -81,7 +56,7 @@ func TestClosing(t *testing.T) {
 			b.put(establishedFlow(flow))
 			b.run(end, nothing) // only the first of them counts
 			flow.Seen = justNow
-			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), effect{tables: establishedFlow(flow)})
+			b.arrives(n, tcp{flags: "A"}, effect{tables: establishedFlow(flow)})
 		}
 	})
 }
@@ -90,44 +65,41 @@ func TestClosing(t *testing.T) {
 func TestEstablishedIdle(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		limit bpf.DatapathIdleSeconds
+		limit uint32
 		flags uint16
 		state uint8
 	}{
-		{"established", bpf.DatapathIdleSecondsIDLE_ESTABLISHED, 0, 0},
-		{"closing", bpf.DatapathIdleSecondsIDLE_CLOSING, 0, stateClosing},
-		{"reset", bpf.DatapathIdleSecondsIDLE_CLOSING, flagReset, 0},
+		{"established", idleEstablished, 0, 0},
+		{"closing", idleClosing, 0, stateClosing},
+		{"reset", idleClosing, flagReset, 0},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				entry := func() bpf.DatapathFlow {
-					flow := b.flow(n, tcp{}, b.replication, uint32(test.limit))
-					flow.Flags |= test.flags
-					flow.State |= test.state
-					return flow
-				}
-				out := egress(b.production, n.out(b.production, tcp{flags: "A"}))
-				b.inOneTick(out, func() effect {
-					b.put(establishedFlow(entry()))
-					return b.moves(n, tcp{}, b.production, b.replication, out.frame)
-				})
-				idle := entry()
-				idle.Seen -= yearsAgo
-				b.put(establishedFlow(idle))
-				b.run(out, nothing)
-				idle = entry()
-				idle.Seen--
-				b.put(establishedFlow(idle))
-				b.run(out, nothing)
-				b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), b.meetsStranger(n, b.replication))
-				b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), b.meetsStranger(n, b.backup))
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			entry := func() bpf.DatapathFlow {
+				flow := b.flow(n, tcp{}, b.replication, test.limit)
+				flow.Flags |= test.flags
+				flow.State |= test.state
+				return flow
+			}
+			out := egress(b.production, n.out(b.production, tcp{flags: "A"}))
+			b.inOneTick(out, func() effect {
+				b.put(establishedFlow(entry()))
+				return b.moves(n, tcp{}, b.production, b.replication, out.frame)
 			})
+			idle := entry()
+			idle.Seen -= yearsAgo
+			b.put(establishedFlow(idle))
+			b.run(out, nothing)
+			idle = entry()
+			idle.Seen--
+			b.put(establishedFlow(idle))
+			b.run(out, nothing)
+			b.arrives(n, tcp{flags: "A"}, b.meetsStranger(n, b.replication))
+			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), b.meetsStranger(n, b.backup))
 		})
 	}
 }
 
-// TestReset: a RST that the peer's host sent ends the flow, one that anybody can
-// send does not.
+// TestReset: a RST that the peer's host sent ends the flow, one that anybody can send does not.
 func TestReset(t *testing.T) {
 	state := connection{received: 1000, acked: 2000, window: 4096}
 	for _, test := range []struct {
@@ -141,44 +113,348 @@ func TestReset(t *testing.T) {
 		{"wrong sequence number", tcp{flags: "RA", seq: 1000 + 1<<20, ack: 2000}, false},
 		{"wrong sequence number, without an acknowledgement", tcp{flags: "R", seq: 1000 + 1<<20}, false},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				socket := connectTCP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort), state)
-				defer closeSocket(t, socket)
-				flow := b.flow(n, tcp{}, b.replication, 300)
-				b.put(establishedFlow(flow))
-				if test.genuine {
-					flow.Flags |= flagReset
-					flow.Seen = justNow
-				}
-				b.run(ingress(b.replication, n.in(b.replication, test.segment)), effect{tables: establishedFlow(flow)})
-			})
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			socket := connectTCP(t, n.here(), n.there(), state)
+			defer closeSocket(t, socket)
+			flow := b.flow(n, tcp{}, b.replication, 300)
+			b.put(establishedFlow(flow))
+			if test.genuine {
+				flow.Flags |= flagReset
+				flow.Seen = justNow
+			}
+			b.arrives(n, test.segment, effect{tables: establishedFlow(flow)})
 		})
 	}
-	t.Run("without a socket", func(t *testing.T) {
-		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 5)))
-			for _, flags := range []string{"R", "RA"} {
-				b.run(ingress(b.replication, n.in(b.replication, tcp{flags: flags})), nothing)
-			}
-		})
+	under(t, "without a socket", eachFamily, func(t *testing.T, b *bed, n network) {
+		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 5)))
+		for _, flags := range []string{"R", "RA"} {
+			b.arrives(n, tcp{flags: flags}, nothing)
+		}
 	})
 }
 
-// TestStrangeFlags: combinations that no host sends pass like any other packet.
-func TestStrangeFlags(t *testing.T) {
+// States of a TCP socket (include/net/tcp_states.h).
+const (
+	tcpSynRecv   = 3
+	tcpFinWait1  = 4
+	tcpFinWait2  = 5
+	tcpCloseWait = 8
+	tcpLastAck   = 9
+	tcpClosing   = 11
+)
+
+// ending is a state in which a connection is that ends, how it gets there, and what the peer sends then.
+type ending struct {
+	name    string
+	state   uint8
+	steps   []func(*bed, network, int)
+	segment tcp
+}
+
+// Of a connection that stands like this.
+var standingAt = connection{received: peerISN + 100, acked: ourISN + 200, window: 4096}
+
+var endings = []ending{
+	{"FIN-WAIT-1", tcpFinWait1, []func(*bed, network, int){weEnd}, fromPeer(0, 0)},
+	{"FIN-WAIT-2", tcpFinWait2, []func(*bed, network, int){weEnd, peerSends(fromPeer(0, 1))}, fromPeer(0, 1)},
+	{"CLOSING", tcpClosing, []func(*bed, network, int){weEnd, peerSends(fin)}, fromPeer(1, 0)},
+	{"CLOSE-WAIT", tcpCloseWait, []func(*bed, network, int){peerSends(fin)}, fromPeer(1, 0)},
+	{"LAST-ACK", tcpLastAck, []func(*bed, network, int){peerSends(fin), weEnd}, fromPeer(1, 0)},
+}
+
+var fin = tcp{flags: "FA", seq: standingAt.received, ack: standingAt.acked}
+
+// fromPeer is a segment that follows so many numbers of the peer's and acknowledges so many of ours.
+func fromPeer(sent, acked uint32) tcp {
+	return tcp{flags: "A", seq: standingAt.received + sent, ack: standingAt.acked + acked}
+}
+
+func weEnd(b *bed, _ network, fd int) { b.must(unix.Shutdown(fd, unix.SHUT_WR)) }
+
+// peerSends has a segment come in by the wire, to the kernel itself.
+func peerSends(m tcp) func(*bed, network, int) {
+	return func(b *bed, n network, fd int) {
+		b.t.Helper()
+		before := stateOf(b.t, fd)
+		wire := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0)
+		b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, m)))
+		for deadline := time.Now().Add(10 * time.Second); stateOf(b.t, fd) == before; {
+			if time.Now().After(deadline) {
+				b.t.Fatalf("a segment with %s leaves the socket in state %d", m.flags, before)
+			}
+		}
+	}
+}
+
+func stateOf(t testing.TB, fd int) uint8 {
+	t.Helper()
+	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.State
+}
+
+// TestFollowEnding: a connection that ends can be asked about its segments until it is over.
+func TestFollowEnding(t *testing.T) {
+	for _, e := range endings {
+		under(t, e.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			fd := connectTCP(t, n.here(), n.there(), standingAt)
+			t.Cleanup(func() { abort(t, fd) })
+			b.must(unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, tcpRepairOffSilently))
+			for _, step := range e.steps {
+				step(b, n, fd)
+			}
+			if state := stateOf(t, fd); state != e.state {
+				t.Fatalf("the socket is in state %d, not %d", state, e.state)
+			}
+			forged := e.segment
+			forged.ack += 1 << 20
+			old := b.flow(n, tcp{}, b.replication, 0)
+			b.put(establishedFlow(old))
+			b.run(ingress(b.backup, n.in(b.backup, forged)), unread(contested))
+			b.run(ingress(b.backup, n.in(b.backup, e.segment)), b.follows(n, e.segment, old, b.backup))
+		})
+	}
+}
+
+// openTCP has the host open a connection to the peer, who does not answer.
+func openTCP(t *testing.T, n network) int {
+	t.Helper()
+	return openWith(t, n.inet(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0, leaveNothing, bindTo(n.here()), func(fd int) error {
+		if err := connectTo(n.there())(fd); !errors.Is(err, unix.EINPROGRESS) {
+			return errors.Join(err, errors.New("the connection is not under way"))
+		}
+		return nil
+	})
+}
+
+// leaveNothing has a connection be over once its socket is closed.
+func leaveNothing(fd int) error {
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+func wantSynRecv(t *testing.T, fd int) {
+	t.Helper()
+	if state := stateOf(t, fd); state != tcpSynRecv {
+		t.Fatalf("the socket is in state %d, not %d", state, tcpSynRecv)
+	}
+}
+
+// TestSimultaneousOpen: while the host opens a connection, its peer's SYN for the same one is an answer (RFC 9293,
+// 3.5). For a socket that listens it is another connection.
+func TestSimultaneousOpen(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, flags := range []string{"SF", "SR", "SFRP", "SFRPA", "SRA", "SFA"} {
-			b.t.Run(fmt.Sprintf("flags %s", flags), func(t *testing.T) {
-				b := newBed(t, normal)
-				verdict, _, _ := b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: flags})))
-				if verdict != pass {
-					t.Errorf("verdict %d", verdict)
-				}
-				if after, _ := b.snapshot(); len(after.Established) != 0 {
-					t.Error("established a flow")
-				}
+		question := ingress(b.replication, n.in(b.replication, syn))
+		fd := openTCP(t, n)
+		b.put(b.sent(n, syn, 0))
+		b.run(question, unread(eventIgnoredAnswer))
+		b.must(unix.Shutdown(fd, unix.SHUT_RDWR)) // gives up
+
+		b.run(question, b.starts(n, syn, b.replication))
+	})
+}
+
+// TestFastOpenSentAgain: the socket that Fast Open makes with the SYN is in the same state. That SYN, which is sent
+// again, starts a connection, should its entry have been pushed out.
+func TestFastOpenSentAgain(t *testing.T) {
+	allowFastOpen(t)
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		listener := listenTCP(t, n.here())
+		defer closeSocket(t, listener)
+		b.must(setOption(unix.SOL_TCP, unix.TCP_FASTOPEN, 1)(listener))
+		m := syn
+		m.payload = 20
+		frame := n.in(b.replication, m)
+		b.must(sendFrame(openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0), b.replication.OtherEnd, frame))
+		child, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		b.must(err)
+		defer abort(t, child)
+		wantSynRecv(t, child)
+		b.run(ingress(b.replication, frame), b.starts(n, m, b.replication))
+	})
+}
+
+// allowFastOpen lets servers of the namespace do without a cookie.
+func allowFastOpen(t *testing.T) {
+	t.Helper()
+	const setting, server, withoutCookie = "/proc/sys/net/ipv4/tcp_fastopen", 0x2, 0x200
+	var before []byte
+	err := host.Do(func() (err error) {
+		if before, err = os.ReadFile(setting); err != nil {
+			return err
+		}
+		return os.WriteFile(setting, []byte(strconv.Itoa(server|withoutCookie)), 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := host.Do(func() error { return os.WriteFile(setting, before, 0) }); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFinalACK tries every bound of what answers a SYN-ACK.
+func TestFinalACK(t *testing.T) {
+	const wrapping, last = 1<<32 - 3, 1<<32 - 1
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, test := range []struct {
+			name          string
+			isn, nxt, ack uint32
+			good          bool
+		}{
+			{"one too low", ourISN, ourISN + 1, ourISN, false},
+			{"right", ourISN, ourISN + 1, ourISN + 1, true},
+			{"one too high", ourISN, ourISN + 1, ourISN + 2, false},
+			{"zero", ourISN, ourISN + 1, 0, false},
+			{"opposite", ourISN, ourISN + 1, ourISN + 1 + 1<<31, false},
+			{"lowest with data", ourISN, ourISN + 11, ourISN + 1, true},
+			{"within the data", ourISN, ourISN + 11, ourISN + 6, true},
+			{"all data", ourISN, ourISN + 11, ourISN + 11, true},
+			{"beyond the data", ourISN, ourISN + 11, ourISN + 12, false},
+			{"wrapped", last, 0, 0, true},
+			{"one too low, wrapped", last, 0, last, false},
+			{"one too high, wrapped", last, 0, 1, false},
+			{"data over the wrap, low", wrapping, 7, wrapping + 1, true},
+			{"data over the wrap, high", wrapping, 7, 7, true},
+			{"data over the wrap, too low", wrapping, 7, wrapping, false},
+			{"data over the wrap, too high", wrapping, 7, 8, false},
+		} {
+			b.sub(test.name, func(t *testing.T) {
+				flow := b.answered(n, b.replication, 1)
+				flow.SndUna, flow.SndNxt = test.isn, test.nxt
+				flow.State |= stateAsymmetric | stateCorrected
+				flow.Flags |= flagActive
+				flow.Corrected = 2
+				b.put(halfOpen(flow))
+				ack := tcp{flags: "A", ack: test.ack}
+				b.arrives(n, ack, either(test.good, establishes(flow, ack), unread(eventIgnoredHandshake)))
 			})
 		}
 	})
 }
+
+// TestFinalACKUnanswered: an ACK proves nothing while nothing was sent, even if it guesses what the empty entry
+// holds.
+func TestFinalACKUnanswered(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
+		for _, ack := range []uint32{0, 1, ourISN + 1} {
+			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", ack: ack})),
+				unread(eventIgnoredHandshake))
+		}
+	})
+}
+
+// TestFinalACKOtherWay: the ACK is the proof, so its way is the connection's.
+func TestFinalACKOtherWay(t *testing.T) {
+	for _, follow := range []bpf.DatapathFollow{followValidated, followLatest} {
+		eachFamily(t, func(t *testing.T, b *bed, n network) {
+			b.follow(follow)
+			flow := b.answered(n, b.replication, 1)
+			b.put(halfOpen(flow))
+			moved := b.flow(n, tcp{}, b.backup, 0)
+			moved.Created, moved.SndUna, moved.SndNxt = flow.Created, flow.SndUna, flow.SndNxt
+			b.run(ingress(b.backup, n.in(b.backup, finalAck)), establishes(moved, finalAck))
+		})
+	}
+}
+
+var connectionFamily = map[string]story{
+	"established refresh": func(t *testing.T, b *bed, n network) {
+		for _, flags := range []string{"A", "PA", "FA"} {
+			b.refreshes(n, tcp{}, n.in(b.replication, tcp{flags: flags}))
+		}
+	},
+	"combinations that no host sends pass like any other packet": func(t *testing.T, b *bed, n network) {
+		for _, flags := range []string{"SF", "SR", "SFRP", "SFRPA", "SRA", "SFA"} {
+			b.put()
+			verdict, _, _ := b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: flags})))
+			if after, _ := b.snapshot(); verdict != pass || len(after.Established) != 0 {
+				t.Errorf("flags %s: verdict %d, established: %v", flags, verdict, after.Established)
+			}
+		}
+	},
+	"the peer's SYN of a simultaneous open is sent again": func(t *testing.T, b *bed, n network) {
+		fd := openTCP(t, n)
+		b.put(b.sent(n, syn, 0))
+		peerSends(syn)(b, n, fd)
+		wantSynRecv(t, fd)
+		b.arrives(n, syn, unread(eventIgnoredAnswer))
+	},
+	"the flags of what ends a handshake": func(t *testing.T, b *bed, n network) {
+		for flags, good := range map[string]bool{
+			"A": true, "PA": true, "FA": true, "FPA": true, "RA": false, "R": false, "P": false, "F": false, "": false,
+		} {
+			flow := b.answered(n, b.replication, 1)
+			b.put(halfOpen(flow))
+			m := tcp{flags: flags, ack: ourISN + 1}
+			ignored := either(strings.Contains(flags, "R"), nothing, unread(eventIgnoredHandshake))
+			b.arrives(n, m, either(good, establishes(flow, m), ignored))
+		}
+	},
+	// Its peer has been excluded since, or somebody listens, who will answer it with a RST.
+	"a forged ACK of a handshake does not keep the genuine one from ending it": func(t *testing.T, b *bed, n network) {
+		flow, forged := b.answered(n, b.replication, 0), finalAck
+		forged.ack += 1000
+		try := func(why bpf.DatapathEvent) {
+			b.put(halfOpen(flow))
+			b.arrives(n, forged, effect{events: events{eventIgnoredHandshake: 1, why: 1}})
+			b.arrives(n, finalAck, establishes(flow, finalAck))
+		}
+		defer closeSocket(t, listenTCP(t, n.here()))
+		try(eventIgnoredSegment)
+		excludePeer(b, n)
+		try(eventIgnoredExcluded)
+	},
+	"it is chosen anew where the SYN is not of this very second": func(t *testing.T, b *bed, n network) {
+		for age, known := range map[uint32]bool{0: false, 1: true} {
+			r := ingress(b.replication, n.in(b.replication, finalAck))
+			b.inOneTick(r, func() effect {
+				flow := b.answered(n, b.replication, age)
+				flow.Gateway, flow.Flags = 0, 0
+				b.put(halfOpen(flow))
+				if known {
+					flow.Gateway, flow.Flags = b.replication.gateway(n.family), flagGateway
+				}
+				return establishes(flow, finalAck)
+			})
+		}
+	},
+	"with Fast Open the host may have said all before it": func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.replication, 0)
+		b.put(halfOpen(flow))
+		b.exec(egress(b.replication, n.out(b.replication, tcp{flags: "FPA", seq: ourISN + 1, payload: 100})))
+		flow.SndNxt += 101
+		ack := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 102}
+		b.arrives(n, ack, establishes(flow, ack))
+	},
+	"final ACK late": func(t *testing.T, b *bed, n network) {
+		r := ingress(b.replication, n.in(b.replication, finalAck))
+		b.inOneTick(r, func() effect {
+			flow := b.answered(n, b.replication, idleHalfOpen)
+			b.put(halfOpen(flow))
+			return establishes(flow, finalAck)
+		})
+		flow := b.answered(n, b.replication, idleHalfOpen)
+		flow.Seen--
+		b.put(halfOpen(flow))
+		b.run(r, b.meetsStranger(n, b.replication))
+	},
+	"pinned, the ACK ends the handshake by another way, and the flow stays": func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.replication, 1)
+		b.put(halfOpen(flow))
+		b.follow(followPinned)
+		want := establishes(flow, finalAck)
+		want.events[eventRefusedPinned] = 1
+		b.run(ingress(b.backup, n.in(b.backup, finalAck)), want)
+		b.follow(followValidated)
+		b.put(halfOpen(flow))
+		b.unmanage(b.backup)
+		b.run(ingress(b.backup, n.in(b.backup, finalAck)), unread(eventIgnoredInterface))
+	},
+}
+
+func TestConnectionFamily(t *testing.T) { tell(t, eachFamily, connectionFamily) }

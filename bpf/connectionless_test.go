@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -13,8 +14,8 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// eachConnectionless runs a test for both families and everything that has no
-// connection; idle is how long its flows live, in seconds.
+// eachConnectionless runs a test for both families and everything that has no connection; idle is how long its flows
+// live, in seconds.
 func eachConnectionless(t *testing.T, f func(t *testing.T, b *bed, n network, m message, idle uint32)) {
 	t.Helper()
 	for _, m := range []struct {
@@ -22,16 +23,14 @@ func eachConnectionless(t *testing.T, f func(t *testing.T, b *bed, n network, m 
 		message
 		idle uint32
 	}{
-		{"udp", udp{}, uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)},
-		{"sctp", sctp{}, uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)},
-		{"gre", raw{layers.IPProtocolGRE, make([]byte, 8)}, uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)},
+		{"udp", udp{}, idleConnectionless},
+		{"sctp", sctp{}, idleConnectionless},
+		{"gre", raw{layers.IPProtocolGRE, make([]byte, 8)}, idleConnectionless},
 		{"echo", echo{}, uint32(bpf.DatapathIdleSecondsIDLE_ECHO)},
 	} {
-		t.Run(m.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(1, 6, 17, 47, 58, 132) })
-				f(t, b, n, m.message, m.idle)
-			})
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(1, 6, 17, 47, 58, 132) })
+			f(t, b, n, m.message, m.idle)
 		})
 	}
 }
@@ -42,12 +41,6 @@ func answer(m message) message {
 		return echo{reply: true}
 	}
 	return m
-}
-
-func TestConnectionlessRefresh(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		b.refreshes(n, m, n.in(b.replication, m))
-	})
 }
 
 // refreshes tries a frame of a known flow at both sides of a second.
@@ -79,17 +72,6 @@ func (b *bed) refreshes(n network, m message, frame []byte) {
 	})
 }
 
-// TestConnectionlessRefreshNextHop: once a second the next hop is chosen anew.
-func TestConnectionlessRefreshNextHop(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		flow := b.flow(n, m, b.replication, 2)
-		flow.Gateway, flow.Flags = 0, flagEnforceMAC
-		b.put(connectionlessFlow(flow))
-		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
-		b.run(ingress(b.replication, n.in(b.replication, m)), effect{tables: connectionlessFlow(flow)})
-	})
-}
-
 func TestConnectionlessIdle(t *testing.T) {
 	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
 		in, out := n.in(b.replication, m), n.out(b.production, answer(m))
@@ -114,68 +96,8 @@ func TestConnectionlessIdle(t *testing.T) {
 	})
 }
 
-// TestConnectionlessIdleOut: to an idle flow the host speaks first, which its entry tells from then on.
-func TestConnectionlessIdleOut(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		flow := b.flow(n, m, b.replication, idle+1)
-		b.put(connectionlessFlow(flow))
-		flow.State |= stateHostSpoke
-		want := effect{tables: connectionlessFlow(flow)}
-		if _, ok := m.(echo); !ok {
-			want = b.notes(n, m)
-			noted := want.tables
-			want.tables = func(t tables) {
-				noted(t)
-				connectionlessFlow(flow)(t)
-			}
-		}
-		b.run(egress(b.production, n.out(b.production, answer(m))), want)
-	})
-}
-
-// TestConnectionlessIdleOtherWay: what comes another way after the end is a new flow.
-func TestConnectionlessIdleOtherWay(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
-		b.run(ingress(b.backup, n.in(b.backup, m)), b.admits(n, m, b.backup))
-	})
-}
-
-// TestConnectionlessIdleIgnored: what may not start a flow does not revive one.
-func TestConnectionlessIdleIgnored(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
-		b.must(b.SetExclusions(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
-		b.run(ingress(b.replication, n.in(b.replication, m)), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
-	})
-}
-
-// TestConnectionlessKnownIsNotChecked: admission is for new flows only.
-func TestConnectionlessKnownIsNotChecked(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(connectionlessFlow(flow))
-		b.must(b.SetExclusions(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
-		flow.Flags |= flagActive
-		b.run(ingress(b.replication, n.in(b.replication, m)), effect{tables: connectionlessFlow(flow)})
-	})
-}
-
-// TestEchoOfTheHost: the host's own pings and their answers are never flows.
-func TestEchoOfTheHost(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.run(egress(b.production, n.out(b.production, echo{})), nothing)
-		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
-		b.run(egress(b.production, n.out(b.production, echo{reply: true})), nothing)
-
-		b.put(connectionlessFlow(b.flow(n, echo{}, b.replication, 0)))
-		b.run(egress(b.production, n.out(b.production, echo{})), nothing)
-		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
-	})
-}
-
-// TestICMPMessages: errors, redirects, neighbour and router discovery, multicast
-// listeners: none is recorded, none moved.
+// TestICMPMessages: errors, redirects, neighbour and router discovery, multicast listeners: none is recorded, none
+// moved.
 func TestICMPMessages(t *testing.T) {
 	kinds := map[uint8][]icmp{
 		4: {{3, 1}, {3, 3}, {3, 4}, {4, 0}, {5, 1}, {9, 0}, {10, 0}, {11, 0}, {12, 0}, {13, 1}, {14, 1}, {15, 0}, {17, 0}, {8, 1}, {0, 1}, {42, 0}},
@@ -184,8 +106,8 @@ func TestICMPMessages(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, echo{}, b.replication, 0)))
 		for _, m := range kinds[n.family] {
-			b.run(ingress(b.replication, n.in(b.replication, m)), nothing)
-			b.run(egress(b.production, n.out(b.production, m)), nothing)
+			b.arrives(n, m, nothing)
+			b.leaves(n, m, nothing)
 		}
 	})
 }
@@ -193,7 +115,7 @@ func TestICMPMessages(t *testing.T) {
 // notes is the effect of a packet with which the host speaks first.
 func (b *bed) notes(n network, m message) effect {
 	return effect{
-		events: once(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND),
+		events: once(eventAdmittedOutbound),
 		tables: func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = justNow },
 	}
 }
@@ -212,56 +134,8 @@ func eachNoted(t *testing.T, f func(*testing.T, *bed, network, message)) {
 	})
 }
 
-func TestOutboundNoted(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		r := egress(b.production, n.out(b.production, m))
-		b.run(r, b.notes(n, m))
-		b.inOneTick(r, func() effect {
-			b.put(b.sent(n, m, 1))
-			want := b.notes(n, m)
-			want.events = nil
-			return want
-		})
-		b.inOneTick(r, func() effect {
-			ticks := b.ago(1) + 1
-			b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
-			return nothing
-		})
-	})
-}
-
-func TestOutboundAnswered(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		limit := uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND)
-		r := ingress(b.production, n.in(b.production, m))
-		for _, age := range []uint32{0, limit} {
-			b.inOneTick(r, func() effect {
-				b.put(b.sent(n, m, age))
-				return unread(bpf.DatapathEventEVENT_IGNORED_ANSWER)
-			})
-		}
-		ticks := b.ago(limit) - 1
-		b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
-		b.run(r, b.admits(n, m, b.production))
-	})
-}
-
-// TestOutboundGrace: for a while after the start nobody knows who spoke first.
-func TestOutboundGrace(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		r := egress(b.production, n.out(b.production, m))
-		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
-		b.run(r, nothing)
-		for _, over := range []uint32{b.ago(0), b.ago(0) - yearsAgo, 0} {
-			b.must(b.Grace.Put(uint32(0), over))
-			b.put()
-			b.run(r, b.notes(n, m))
-		}
-	})
-}
-
-// TestOutboundHearsay: what the host sent while an interface was not watched may have
-// answered what came in by that one, unless something came in by another.
+// TestOutboundHearsay: what the host sent while an interface was not watched may have answered what came in by that
+// one, unless something came in by another.
 func TestOutboundHearsay(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
 		since := b.ago(3)
@@ -269,96 +143,37 @@ func TestOutboundHearsay(t *testing.T) {
 		question := ingress(b.replication, n.in(b.replication, m))
 		for _, age := range []uint32{2, 3} {
 			b.put(b.sent(n, m, age))
-			b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+			b.run(question, unread(eventIgnoredAnswer))
 		}
 		b.put(b.sent(n, m, 5))
-		b.run(ingress(b.production, n.in(b.production, m)), unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
-		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER)) // it has been answered
+		b.run(ingress(b.production, n.in(b.production, m)), unread(eventIgnoredAnswer))
+		b.run(question, unread(eventIgnoredAnswer)) // it has been answered
 	})
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
 		since := b.ago(3)
 		b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
 		b.put(b.sent(n, m, 5))
-		b.run(ingress(b.replication, n.in(b.replication, m)), b.admits(n, m, b.replication))
-	})
-}
-
-// TestOutboundKnownFlow: with a flow the host answers, it does not speak first,
-// and an old note does not undo it.
-func TestOutboundKnownFlow(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(connectionlessFlow(flow), b.sent(n, m, 5))
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
-		flow.Flags |= flagActive
-		flow.State |= stateAsymmetric
-		b.run(ingress(b.replication, n.in(b.replication, m)), effect{tables: connectionlessFlow(flow)})
-	})
-}
-
-// TestOutboundNotNoted: what needs no note because nothing would be recorded.
-func TestOutboundNotNoted(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		for _, address := range extraordinary[n.family] {
-			b.run(egress(b.production, n.out(b.production, m, destination(netip.MustParseAddr(address)))), nothing)
-		}
-		b.run(egress(b.production, n.out(b.production, m, source(n.stranger))), nothing)
-
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
-		forwarded := n
-		forwarded.self = n.stranger
-		b.run(egress(b.production, forwarded.out(b.production, m)), b.notes(forwarded, m))
-
-		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_TCP) })
-		b.must(b.SetTables(newTables()))
-		b.run(egress(b.production, n.out(b.production, m)), nothing)
-	})
-}
-
-// TestConnectedSocket: a connected UDP socket asked; what comes in for it is an
-// answer even if nobody saw the question. A socket that takes all comers did not.
-func TestConnectedSocket(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		frame := n.in(b.replication, udp{})
-
-		server := listenUDP(t, netip.AddrPortFrom(n.self, selfPort))
-		b.run(ingress(b.replication, frame), b.admitsServed(n, b.replication))
-		closeSocket(t, server)
-		b.must(b.SetTables(newTables()))
-
-		other := connectUDP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort+1))
-		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
-		closeSocket(t, other)
-		b.must(b.SetTables(newTables()))
-
-		client := connectUDP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort))
-		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
-		sctp := sctp{}
-		b.run(ingress(b.replication, n.in(b.replication, sctp)), b.admits(n, sctp, b.replication))
-		closeSocket(t, client)
+		b.arrives(n, m, b.admits(n, m, b.replication))
 	})
 }
 
 // serve has a server take all comers, and the peer's datagrams by a socket of their own.
-func serve(t *testing.T, n network, peer netip.Addr) {
+func serve(t *testing.T, n network) {
 	t.Helper()
-	self := netip.AddrPortFrom(n.self, selfPort)
-	for _, fd := range []int{listenUDP(t, self), connectUDP(t, self, netip.AddrPortFrom(peer, peerPort))} {
+	for _, fd := range []int{listenUDP(t, n.here()), connectUDP(t, n.here(), n.there())} {
 		t.Cleanup(func() { closeSocket(t, fd) })
 	}
 }
 
-const afterIdle = uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS) + 1
+const afterIdle = idleConnectionless + 1
 
-// TestConnectedServer: a server may have connected a socket to the peer who asked. The peer began, as
-// the entry of the flow tells that is over: it begins another one.
+// TestConnectedServer: a server may have connected a socket to the peer who asked. The peer began, as the entry of
+// the flow tells that is over: it begins another one.
 func TestConnectedServer(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n, n.peer)
+		serve(t, n)
 		for name, via := range map[string]nic{"the same way": b.replication, "another way": b.backup} {
-			t.Run(name, func(t *testing.T) {
-				b.t = t
+			b.sub(name, func(t *testing.T) {
 				b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
 				b.run(ingress(via, n.in(via, udp{})), b.admitsServed(n, via))
 				frame := n.out(b.production, udp{})
@@ -370,13 +185,14 @@ func TestConnectedServer(t *testing.T) {
 	})
 }
 
-// TestConnectedServerSpeaks: what the host says once the flow is over it begins, however long ago
-// that was: what the peer says then is an answer. To say something while the flow lasts is none.
+// TestConnectedServerSpeaks: what the host says once the flow is over it begins, however long ago that was: what the
+// peer says then is an answer. To say something while the flow lasts is none.
 func TestConnectedServerSpeaks(t *testing.T) {
-	answer := unread(bpf.DatapathEventEVENT_IGNORED_ANSWER)
+	answer := unread(eventIgnoredAnswer)
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n, n.peer)
-		question, speaks := ingress(b.replication, n.in(b.replication, udp{})), egress(b.production, n.out(b.production, udp{}))
+		serve(t, n)
+		question := ingress(b.replication, n.in(b.replication, udp{}))
+		speaks := egress(b.production, n.out(b.production, udp{}))
 		over := b.flow(n, udp{}, b.replication, afterIdle)
 		b.put(connectionlessFlow(over))
 		b.exec(speaks)
@@ -384,7 +200,7 @@ func TestConnectedServerSpeaks(t *testing.T) {
 
 		spoken, _ := b.snapshot()
 		note := b.Seeds.Digest(n.tuple(udp{}))
-		spoken.Outbound[note] = b.ago(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) + 1)
+		spoken.Outbound[note] = b.ago(idleOutbound + 1)
 		b.must(b.SetTables(spoken))
 		b.run(question, answer)
 		delete(spoken.Outbound, note) // another one has its place
@@ -401,40 +217,103 @@ func TestConnectedServerSpeaks(t *testing.T) {
 	})
 }
 
-// TestConnectedServerInGrace: what the host says in the grace is not noted, but heard.
-func TestConnectedServerInGrace(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n, n.peer)
+// Sequences in which the programs once decided otherwise than the reference model.
+
+var connectionlessConnectionless = map[string]idleStory{
+	"connectionless refresh": func(t *testing.T, b *bed, n network, m message, _ uint32) {
+		b.refreshes(n, m, n.in(b.replication, m))
+	},
+	"once a second the next hop is chosen anew": func(t *testing.T, b *bed, n network, m message, _ uint32) {
+		flow := b.flow(n, m, b.replication, 2)
+		flow.Gateway, flow.Flags = 0, flagEnforceMAC
+		b.put(connectionlessFlow(flow))
+		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
+		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
+	},
+	"to an idle flow the host speaks first": func(t *testing.T, b *bed, n network, m message, idle uint32) {
+		flow := b.flow(n, m, b.replication, idle+1)
+		b.put(connectionlessFlow(flow))
+		flow.State |= stateHostSpoke
+		want := effect{tables: connectionlessFlow(flow)}
+		if _, ok := m.(echo); !ok {
+			want = b.notes(n, m)
+			want = want.and(func(t tables) { connectionlessFlow(flow)(t) })
+		}
+		b.leaves(n, answer(m), want)
+	},
+	"another way after the end": func(t *testing.T, b *bed, n network, m message, idle uint32) {
+		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
+		b.run(ingress(b.backup, n.in(b.backup, m)), b.admits(n, m, b.backup))
+	},
+	"what may not start a flow does not revive one": func(t *testing.T, b *bed, n network, m message, idle uint32) {
+		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
+		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.arrives(n, m, unread(eventIgnoredExcluded))
+	},
+	"admission is for new flows only": func(t *testing.T, b *bed, n network, m message, _ uint32) {
+		flow := b.flow(n, m, b.replication, 0)
+		b.put(connectionlessFlow(flow))
+		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		flow.Flags |= flagActive
+		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
+	},
+}
+
+func TestConnectionlessConnectionless(t *testing.T) {
+	tell(t, eachConnectionless, connectionlessConnectionless)
+}
+
+var connectionlessFamily = map[string]story{
+	"the host's own pings and their answers are never flows": func(t *testing.T, b *bed, n network) {
+		b.leaves(n, echo{}, nothing)
+		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
+		b.leaves(n, echo{reply: true}, nothing)
+
+		b.put(connectionlessFlow(b.flow(n, echo{}, b.replication, 0)))
+		b.leaves(n, echo{}, nothing)
+		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
+	},
+	// A socket that takes all comers did not.
+	"what comes in for a connected UDP socket is an answer": func(t *testing.T, b *bed, n network) {
+		frame := n.in(b.replication, udp{})
+
+		server := listenUDP(t, n.here())
+		b.run(ingress(b.replication, frame), b.admitsServed(n, b.replication))
+		closeSocket(t, server)
+		b.put()
+
+		other := connectUDP(t, n.here(), netip.AddrPortFrom(n.peer, peerPort+1))
+		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
+		closeSocket(t, other)
+		b.put()
+
+		client := connectUDP(t, n.here(), n.there())
+		b.run(ingress(b.replication, frame), unread(eventIgnoredAnswer))
+		sctp := sctp{}
+		b.arrives(n, sctp, b.admits(n, sctp, b.replication))
+		closeSocket(t, client)
+	},
+	"what the host says in the grace is not noted, but heard": func(t *testing.T, b *bed, n network) {
+		serve(t, n)
 		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
 		b.exec(egress(b.production, n.out(b.production, udp{})))
-		b.run(ingress(b.replication, n.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
-	})
-}
-
-// TestConnectedUnproved: nothing tells that the peer began where no flow of it is known, or one is
-// whose datagrams nobody took, or answered: its sender may be forged.
-func TestConnectedUnproved(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n, n.peer)
+		b.arrives(n, udp{}, unread(eventIgnoredAnswer))
+	},
+	"a connected socket, and a peer that may be forged": func(t *testing.T, b *bed, n network) {
+		serve(t, n)
 		question := ingress(b.replication, n.in(b.replication, udp{}))
-		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+		b.run(question, unread(eventIgnoredAnswer))
 		untaken := b.flow(n, udp{}, b.replication, afterIdle)
 		untaken.Flags |= flagNoSocket
 		untaken.State = 0
 		b.put(connectionlessFlow(untaken))
-		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+		b.run(question, unread(eventIgnoredAnswer))
 		untaken.Flags &^= flagNoSocket
 		b.put(connectionlessFlow(untaken))
-		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
-	})
-}
-
-// TestDatagramNobodyTakes: a flow to a port on which no socket is remembers that, until one
-// takes a datagram of it that is not the host's own; each datagram is looked at, unless
-// somebody has answered.
-func TestDatagramNobodyTakes(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.run(question, unread(eventIgnoredAnswer))
+	},
+	"a flow that no socket takes remembers that until one does": func(t *testing.T, b *bed, n network) {
 		frame := n.in(b.replication, udp{})
 		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
 		flow := b.flow(n, udp{}, b.replication, 0)
@@ -443,7 +322,7 @@ func TestDatagramNobodyTakes(t *testing.T) {
 		b.put(connectionlessFlow(flow))
 		b.run(ingress(b.replication, frame), nothing)
 
-		client := connectUDP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort))
+		client := connectUDP(t, n.here(), n.there())
 		b.run(ingress(b.replication, frame), nothing)
 		closeSocket(t, client)
 
@@ -461,12 +340,8 @@ func TestDatagramNobodyTakes(t *testing.T) {
 			b.put(connectionlessFlow(served))
 			b.run(ingress(b.replication, frame), nothing) // it was somebody's
 		}
-	})
-}
-
-// TestDatagramNobodyTakesMoves: such a flow follows its peer as any other does.
-func TestDatagramNobodyTakesMoves(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"such a flow follows its peer as any other does": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, udp{}, b.replication, 2)
 		flow.Flags |= flagNoSocket
 		b.put(connectionlessFlow(flow))
@@ -474,16 +349,11 @@ func TestDatagramNobodyTakesMoves(t *testing.T) {
 		moved.Created, moved.Seen = flow.Created, justNow
 		moved.Flags |= flagNoSocket
 		b.run(ingress(b.backup, n.in(b.backup, udp{})), effect{
-			events: once(bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_UDP)),
+			events: once(eventMoved + bpf.DatapathEvent(classUDP)),
 			tables: connectionlessFlow(moved),
 		})
-	})
-}
-
-// TestDatagramToVRF: where the interface is a port of a VRF, no socket found is no proof that
-// there is none.
-func TestDatagramToVRF(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"to a port of a VRF, no socket found proves nothing": func(t *testing.T, b *bed, n network) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Vrf = 77 })
 		frame := n.in(b.replication, udp{})
 		b.run(ingress(b.replication, frame), b.admitsServed(n, b.replication))
@@ -494,5 +364,121 @@ func TestDatagramToVRF(t *testing.T) {
 		served := flow
 		served.Flags = flow.Flags&^flagNoSocket | flagActive
 		b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
+	},
+	"a segment with both flags is a reset (RFC 9293, 3.10.7.2)": func(t *testing.T, b *bed, n network) {
+		for _, flags := range []string{"SR", "SRA"} {
+			b.arrives(n, tcp{flags: flags}, nothing)
+		}
+		flow := b.remote(n, 0)
+		b.put(establishedFlow(flow))
+		flow.Flags |= flagReset
+		flow.Seen = justNow
+		b.arrives(n, tcp{flags: "SR", seq: 5000}, effect{tables: establishedFlow(flow)})
+	},
+	"padding is no part of a message": func(t *testing.T, b *bed, n network) {
+		frame := n.in(b.replication, echo{})
+		for size := range 8 {
+			length := size
+			if n.family == 4 {
+				length += n.ipSize()
+			}
+			b.run(ingress(b.replication, n.setLength(append([]byte(nil), frame...), uint16(length))), malformed)
+		}
+	},
+}
+
+func TestConnectionlessFamily(t *testing.T) { tell(t, eachFamily, connectionlessFamily) }
+
+var connectionlessNoted = map[string]messageStory{
+	"outbound noted": func(t *testing.T, b *bed, n network, m message) {
+		r := egress(b.production, n.out(b.production, m))
+		b.run(r, b.notes(n, m))
+		b.inOneTick(r, func() effect {
+			b.put(b.sent(n, m, 1))
+			want := b.notes(n, m)
+			want.events = nil
+			return want
+		})
+		b.inOneTick(r, func() effect {
+			ticks := b.ago(1) + 1
+			b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
+			return nothing
+		})
+	},
+	"outbound answered": func(t *testing.T, b *bed, n network, m message) {
+		limit := idleOutbound
+		r := ingress(b.production, n.in(b.production, m))
+		for _, age := range []uint32{0, limit} {
+			b.inOneTick(r, func() effect {
+				b.put(b.sent(n, m, age))
+				return unread(eventIgnoredAnswer)
+			})
+		}
+		ticks := b.ago(limit) - 1
+		b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
+		b.run(r, b.admits(n, m, b.production))
+	},
+	"for a while after the start nobody knows who spoke first": func(t *testing.T, b *bed, n network, m message) {
+		r := egress(b.production, n.out(b.production, m))
+		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
+		b.run(r, nothing)
+		for _, over := range []uint32{b.ago(0), b.ago(0) - yearsAgo, 0} {
+			b.must(b.Grace.Put(uint32(0), over))
+			b.put()
+			b.run(r, b.notes(n, m))
+		}
+	},
+	"the host answers a flow in spite of a note": func(t *testing.T, b *bed, n network, m message) {
+		flow := b.flow(n, m, b.replication, 0)
+		b.put(connectionlessFlow(flow), b.sent(n, m, 5))
+		b.wantMoved(n, m)
+		flow.Flags |= flagActive
+		flow.State |= stateAsymmetric
+		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
+	},
+	"what needs no note because nothing would be recorded": func(t *testing.T, b *bed, n network, m message) {
+		for _, address := range extraordinary[n.family] {
+			b.run(egress(b.production, n.out(b.production, m, destination(netip.MustParseAddr(address)))), nothing)
+		}
+		b.leaves(n, m, nothing, source(n.stranger))
+
+		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
+		forwarded := n.at(n.stranger)
+		b.leaves(forwarded, m, b.notes(forwarded, m))
+
+		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_TCP) })
+		b.put()
+		b.leaves(n, m, nothing)
+	},
+	"the host speaks first in a tuple whose flow is over": func(t *testing.T, b *bed, n network, m message) {
+		b.put(connectionlessFlow(b.flow(n, m, b.production, idleConnectionless+2)), b.sent(n, m, 0))
+		b.run(ingress(b.production, n.in(b.production, m)), unread(eventIgnoredAnswer))
+	},
+}
+
+func TestConnectionlessNoted(t *testing.T) { tell(t, eachNoted, connectionlessNoted) }
+
+// TestFollowOddMAC: nothing can be sent to such a MAC, so no flow moves to it.
+func TestFollowOddMAC(t *testing.T) {
+	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		b.follow(followLatest)
+		b.put(flowOf(m, b.flow(n, m, b.replication, 20)))
+		for _, mac := range []net.HardwareAddr{{0, 0, 0, 0, 0, 0}, {1, 0, 0x5e, 0, 0, 1}} {
+			b.run(ingress(other, n.in(other, m, sourceMAC(mac))), unread(eventIgnoredMAC))
+		}
+	})
+}
+
+// TestUnmanagedRevivesNothing: an idle entry stays idle when a packet comes by an interface that is not managed.
+func TestUnmanagedRevivesNothing(t *testing.T) {
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		idle := b.flow(n, m, b.replication, 3600)
+		if _, ok := m.(tcp); ok {
+			b.put(halfOpen(idle))
+		} else {
+			b.put(connectionlessFlow(idle))
+		}
+		b.unmanage(b.production)
+		b.run(ingress(b.production, n.in(b.production, m)), unread(eventIgnoredInterface))
 	})
 }

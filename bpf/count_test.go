@@ -4,45 +4,180 @@ package bpf_test
 
 import (
 	"encoding/binary"
-	"maps"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
 
-// class is the name under which the metrics count a protocol.
-func class(protocol layers.IPProtocol) bpf.DatapathProtocolClass {
-	switch protocol {
-	case layers.IPProtocolTCP:
-		return bpf.DatapathProtocolClassCLASS_TCP
-	case layers.IPProtocolUDP:
-		return bpf.DatapathProtocolClassCLASS_UDP
-	case layers.IPProtocolICMPv4:
-		return bpf.DatapathProtocolClassCLASS_ICMP
-	case layers.IPProtocolICMPv6:
-		return bpf.DatapathProtocolClassCLASS_ICMPV6
-	case layers.IPProtocolSCTP:
-		return bpf.DatapathProtocolClassCLASS_SCTP
-	default:
-		return bpf.DatapathProtocolClassCLASS_OTHER
+func (b *bed) setHandover(h bpf.DatapathHandover) {
+	b.t.Helper()
+	words := make([]bpf.DatapathHandover, ebpf.MustPossibleCPU())
+	for i := range words {
+		words[i] = h
+	}
+	b.must(b.Handovers.Put(uint32(0), words))
+}
+
+// handOver runs a reply that is moved, and returns the frame as it is on its way to the target.
+func (b *bed) handOver(n network, m message) []byte {
+	b.t.Helper()
+	frame := n.out(b.production, m)
+	r := egress(b.production, frame)
+	r.probe.TCIndex = 0x4321
+	b.run(r, b.moves(n, m, b.production, b.replication, frame))
+	return readdressed(frame, b.replication.router, b.replication.MAC)
+}
+
+// arrive runs a frame at the target with this tc_index.
+func arrive(via nic, frame []byte, tcIndex uint16) run {
+	r := egress(via, frame)
+	r.probe.TCIndex = tcIndex
+	return r
+}
+
+// corrected is the effect of a packet at its target.
+func (b *bed) corrected(n network, m message, frame []byte, first bool) effect {
+	c := count{Packets: 1, Bytes: uint64(len(frame)), Flows: either[uint64](first, 1, 0)}
+	return effect{
+		pairs:  pairs{pair(b.production, b.replication, n, m, outcomeCorrected): c},
+		tables: b.marked(n, m, stateCorrected, 1),
+		probed: leftWith(0x4321),
 	}
 }
 
-// TestCountOtherProtocol: what has no name of its own in the metrics.
-func TestCountOtherProtocol(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		m := raw{layers.IPProtocolGRE, make([]byte, 30)}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
+// leftWith is what is seen of a packet that leaves with this tc_index.
+func leftWith(tcIndex uint16) *rig.Probed {
+	return &rig.Probed{TCIndex: tcIndex, PktType: unix.PACKET_OTHERHOST}
+}
+
+// TestArrival: a moved packet is counted where it arrives, even if its flow is gone by now. The word is for one packet.
+func TestArrival(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		frame := b.handOver(n, m)
+		b.run(arrive(b.replication, frame, 1), b.corrected(n, m, frame, true))
+		b.run(arrive(b.replication, frame, 1), effect{probed: leftWith(1)})
+
+		b.exec(arrive(b.production, n.out(b.production, m), 0x4321))
+		b.run(arrive(b.replication, frame, 2), b.corrected(n, m, frame, false))
+
+		b.exec(arrive(b.production, n.out(b.production, m), 0x4321))
+		b.put()
+		want := b.corrected(n, m, frame, false)
+		want.tables = nil
+		b.run(arrive(b.replication, frame, 3), want)
 	})
 }
 
-// TestCountWire: a GSO packet counts as the segments that it becomes, with all
-// their headers, at both ends of a move.
+// TestArrivalForged: a mark alone proves nothing; a container can send one.
+func TestArrivalForged(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		forged := func(frame []byte, marks ...uint16) {
+			for _, mark := range marks {
+				b.run(arrive(b.replication, frame, mark), effect{probed: leftWith(mark)})
+			}
+		}
+		forged(n.out(b.replication, m), 1, 2, 0xffff)
+		frame := b.handOver(n, m)
+		forged(frame, 2, 0xffff)
+		b.run(arrive(b.replication, frame, 1), b.corrected(n, m, frame, true))
+	})
+}
+
+// TestArrivalElsewhere: a packet with the mark at another interface is not the one.
+func TestArrivalElsewhere(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.handOver(n, m)
+		frame := n.out(b.backup, m)
+		want := b.moves(n, m, b.backup, b.replication, frame).again() // counted as a flow by now
+		want.probed = leftWith(2)
+		b.run(arrive(b.backup, frame, 1), want)
+	})
+}
+
+// TestArrivalDeliveryTime: before 5.18 a redirect forgets when TCP wanted a packet to leave. The target puts that
+// back, where nobody has said otherwise meanwhile.
+func TestArrivalDeliveryTime(t *testing.T) {
+	const sender, other = 1_000_000, 2_000_000
+	for _, test := range []struct {
+		name       string
+		kernel     variant
+		before, at uint64 // at the interface that the kernel chose, and at the target
+		putBack    uint64 // 0: nothing
+	}{
+		{"none", oldKernel, 0, 0, 0},
+		{"forgotten", oldKernel, sender, 0, sender},
+		{"set by another program", oldKernel, sender, other, 0},
+		{"kept by the kernel", normal, sender, sender, 0},
+		{"taken away", normal, sender, 0, 0},
+	} {
+		for _, n := range networks {
+			t.Run(test.name+", "+n.name, func(t *testing.T) {
+				b, m := newBed(t, test.kernel), udp{payload: 100}
+				b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
+				frame := n.out(b.production, m)
+				leaving := egress(b.production, frame)
+				leaving.tstamp = test.before
+				b.run(leaving, b.moves(n, m, b.production, b.replication, frame))
+
+				frame = readdressed(frame, b.replication.router, b.replication.MAC)
+				arriving, want := arrive(b.replication, frame, 1), b.corrected(n, m, frame, true)
+				arriving.tstamp, want.tstamp = test.at, test.putBack
+				want.probed.TCIndex = 0
+				b.run(arriving, want)
+			})
+		}
+	}
+}
+
+// TestArrivalMissing: what was moved and never came is counted with the next one that is moved.
+func TestArrivalMissing(t *testing.T) {
+	for name, lost := range map[string]bpf.DatapathOutcome{"unseen": outcomeLost, "link down": outcomeLostLinkDown} {
+		under(t, name, eachReply, func(t *testing.T, b *bed, n network, m message) {
+			b.handOver(n, m)
+			frame := n.out(b.production, m)
+			want := b.moves(n, m, b.production, b.replication, frame).again()
+			if lost == outcomeLostLinkDown {
+				b.cutCable(b.replication)
+				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
+				want = b.stays(n, m, b.production, b.replication, frame, outcomeLinkDown).again()
+			}
+			want.pairs[pair(b.production, b.replication, n, m, lost)] = count{Packets: 1, Bytes: uint64(len(frame))}
+			b.run(egress(b.production, frame), want)
+		})
+	}
+}
+
+// TestArrivalUnseen: what was moved to an interface that has no program of ours yet is not taken for lost.
+func TestArrivalUnseen(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) {
+			r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN)
+		})
+		b.handOver(n, m)
+		b.manage(b.replication, func(*bpf.DatapathInterface) {})
+		done := b.perform(egress(b.production, n.out(b.production, m)))
+		for p := range pairDelta(done.counted, done.counts) {
+			if isLost(p) {
+				t.Errorf("%+v is taken for lost", p)
+			}
+		}
+	})
+}
+
+func class(protocol layers.IPProtocol) bpf.DatapathProtocolClass {
+	return map[layers.IPProtocol]bpf.DatapathProtocolClass{
+		layers.IPProtocolTCP: classTCP, layers.IPProtocolUDP: classUDP, layers.IPProtocolICMPv4: classICMP,
+		layers.IPProtocolICMPv6: classICMPv6, layers.IPProtocolSCTP: classSCTP,
+	}[protocol] // else classOther
+}
+
+// TestCountWire: a GSO packet counts as the segments that it becomes, with all their headers, at both ends of a move.
 func TestCountWire(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		m := tcp{flags: "A", payload: 1200}
@@ -50,7 +185,7 @@ func TestCountWire(t *testing.T) {
 		r := egress(b.production, n.out(b.production, m))
 		r.gsoSize, r.gsoSegs, r.wireLen = 300, 4, 1600
 		want := b.moves(n, m, b.production, b.replication, r.frame)
-		want.pairs[pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
+		want.pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)] =
 			count{Packets: 4, Bytes: 1600, Flows: 1}
 		b.run(r, want)
 
@@ -58,16 +193,234 @@ func TestCountWire(t *testing.T) {
 		r.probe = rig.Probe{TCIndex: 1}
 		b.run(r, effect{
 			pairs: pairs{
-				pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_CORRECTED): {Packets: 4, Bytes: 1600, Flows: 1},
+				pair(b.production, b.replication, n, m, outcomeCorrected): {Packets: 4, Bytes: 1600, Flows: 1},
 			},
 			tables: b.marked(n, m, stateCorrected, 4),
 		})
 	})
 }
 
-// TestCountCPUs: every CPU counts for itself, readers add up.
-func TestCountCPUs(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+// sharers are interfaces, the first of them the replication interface, to which a moved packet is counted in the same
+// slot: where count_pair() in src/pair.h finds it.
+func (b *bed) sharers(n network, m message, count int) []nic {
+	slot := func(to nic) uint64 {
+		p := pair(b.production, to, n, m, outcomeAsymmetric)
+		bytes := binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, p.From), p.To)
+		return binary.NativeEndian.Uint64(append(bytes, p.Family, p.Protocol, p.Outcome, p.Pad)) * 0x9e3779b97f4a7c15 >> 54
+	}
+	sharers := []nic{b.replication}
+	for to := b.replication; len(sharers) < count; {
+		if to.interfaceIndex++; to.interfaceIndex == 4096 {
+			b.t.Fatalf("only %d pairs share a slot", len(sharers))
+		}
+		if slot(to) == slot(b.replication) {
+			sharers = append(sharers, to)
+		}
+	}
+	return sharers
+}
+
+// countTo runs a packet whose flow belongs to this record of the replication interface, and is counted or not.
+func (b *bed) countTo(n network, m message, to nic, counted bool) {
+	b.t.Helper()
+	b.must(b.ForgetHandover()) // else what was moved before is counted as lost
+	b.setInterface(to, rig.Record(to.Device, 0))
+	flow := b.flow(n, m, to, 0)
+	flow.Gateway = b.replication.gateway(n.family)
+	b.put(flowOf(m, flow))
+	want := b.moves(n, m, b.production, to, n.out(b.production, m))
+	if !counted {
+		want.pairs, want.events = nil, once(eventInsertFailedCounter)
+	}
+	b.leaves(n, m, want)
+}
+
+// TestCountFull: a packet that cannot be counted is moved all the same, and that is counted.
+func TestCountFull(t *testing.T) {
+	eachFamilyOn(t, onePair, func(t *testing.T, b *bed, n network) {
+		for i, to := range b.sharers(n, udp{}, 3) {
+			b.countTo(n, udp{}, to, i < 2)
+		}
+	})
+}
+
+// lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large
+// tables there are the tags alone, eleven times one of two lines, and the mark of what is over. Two of the locks are
+// taken: to enter the connection, and where the host is found not to have begun.
+var lookupsOfConnection = map[string]uint64{
+	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 9,
+	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 2,
+	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 4, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
+	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
+	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
+	bpf.DatapathMapScratch: 5, bpf.DatapathMapTraceFilter: 17,
+}
+
+// These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.
+var (
+	bytesOfConnection        = map[uint8]uint64{4: 5280, 6: 5983}
+	instructionsOfConnection = map[uint8]uint64{4: 6695, 6: 7108}
+)
+
+// TestCostOfConnection bounds what the programs do for one short connection: connect, request, answer, close by the
+// host first. More than this costs every connection of every host.
+func TestCostOfConnection(t *testing.T) {
+	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
+		total := rig.NewCost()
+		exec := func(what string, r run) (int32, []byte) {
+			verdict, frame, _ := b.exec(r)
+			cost, err := b.Cost()
+			b.must(err)
+			t.Logf("%s: %d bytes, %d instructions", what, cost.Bytes, cost.Instructions)
+			total.Add(cost)
+			return verdict, frame
+		}
+		in := func(m tcp) { exec("in "+m.flags, ingress(b.replication, n.in(b.replication, m))) }
+		// What is moved comes by the program at the target, too.
+		out := func(m tcp) {
+			b.must(b.ForgetProof()) // else the kernel is asked for the link once a jiffy
+			verdict, frame := exec("out "+m.flags, egress(b.production, n.out(b.production, m)))
+			if verdict != redirect {
+				t.Fatalf("verdict %d of what leaves", verdict)
+			}
+			var words []bpf.DatapathHandover
+			b.must(b.Handovers.Lookup(uint32(0), &words))
+			exec("at the target", arrive(b.replication, frame, words[0].Mark))
+		}
+		in(syn) // whose address is remembered
+		b.put()
+		total = rig.NewCost()
+
+		in(syn)
+		out(synAck)
+		in(finalAck)
+		in(tcp{flags: "PA", seq: finalAck.seq, ack: finalAck.ack, payload: 64})
+		out(tcp{flags: "A", seq: ourISN + 1, ack: finalAck.seq + 64})
+		out(tcp{flags: "PA", seq: ourISN + 1, ack: finalAck.seq + 64, payload: 64})
+		out(tcp{flags: "FA", seq: ourISN + 65, ack: finalAck.seq + 64})
+		in(tcp{flags: "A", seq: finalAck.seq + 64, ack: ourISN + 66})
+		in(tcp{flags: "FA", seq: finalAck.seq + 64, ack: ourISN + 66})
+		out(tcp{flags: "A", seq: ourISN + 66, ack: finalAck.seq + 65})
+
+		if diff := cmp.Diff(lookupsOfConnection, total.Lookups); diff != "" {
+			t.Errorf("lookups (-want +got):\n%s", diff)
+		}
+		if runs := total.Calls[bpf.DatapathProgReplypathIngress] + total.Calls[bpf.DatapathProgReplypathEgress]; runs != 15 {
+			t.Errorf("%d runs of programs, want 15", runs)
+		}
+		if most := bytesOfConnection[n.family]; total.Bytes > most {
+			t.Errorf("%d bytes are accessed, at most %d were to be", total.Bytes, most)
+		}
+		if most := instructionsOfConnection[n.family]; total.Instructions > most {
+			t.Errorf("%d instructions run, at most %d were to", total.Instructions, most)
+		}
+		// Of tables only the nursery is entered.
+		if entered := total.Calls["insert"]; entered != 0 {
+			t.Errorf("%d entries in other tables", entered)
+		}
+		b.wantYoung(n)
+	})
+}
+
+// instructionsOfOwn bounds by family what a segment of the host's own costs that leaves as routed, by the interface
+// of its address: most of what a host sends.
+var instructionsOfOwn = map[uint8]uint64{4: 312, 6: 357}
+
+// TestCostOfHostModel: who does not configure the strong host model pays nothing for it, and who does pays nothing
+// for what leaves rightly, nor for replies.
+func TestCostOfHostModel(t *testing.T) {
+	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
+		cost := func(r run) rig.Cost {
+			b.exec(r) // so that what each CPU keeps in mind is there
+			b.must(b.ForgetProof())
+			_, err := b.Cost()
+			b.must(err)
+			b.exec(r)
+			cost, err := b.Cost()
+			b.must(err)
+			return cost
+		}
+		m := tcp{flags: "PA", seq: 3, payload: 100}
+		reply, own := egress(b.production, n.out(b.production, m)), egress(b.replication, n.out(b.replication, m))
+		of := func() [2]rig.Cost {
+			b.put(establishedFlow(b.remote(n, 0)))
+			costs := [2]rig.Cost{cost(reply)}
+			b.put()
+			b.own(n)
+			costs[1] = cost(own)
+			return costs
+		}
+		of() // so that counters are there
+		weak := of()
+		b.manageStrong(b.replication, nil)
+		if diff := cmp.Diff(weak, of()); diff != "" {
+			t.Errorf("weak and strong, a reply and what the host originates (-weak +strong):\n%s", diff)
+		}
+		if got, most := weak[1].Instructions, instructionsOfOwn[n.family]; got > most {
+			t.Errorf("%d instructions run for the host's own segment, at most %d were to", got, most)
+		}
+	})
+}
+
+// TestCostOfAnswered: a segment of an answered connection that the strong host model moves, and its answer, cost what a
+// reply and its question do. They are counted once, not twice, but the settings are looked at, and whose frame it is:
+// that is a lookup more, and a fiftieth of the instructions.
+func TestCostOfAnswered(t *testing.T) {
+	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
+		exchange := func() rig.Cost {
+			b.must(b.ForgetProof())
+			_, err := b.Cost()
+			b.must(err)
+			b.exec(ingress(b.replication, n.in(b.replication, reaction)))
+			b.moveBySource(n, segment)
+			cost, err := b.Cost()
+			b.must(err)
+			return cost
+		}
+		second := func() (cost rig.Cost) { // counters are there by then, and the time is written down
+			for tick := b.ago(0) - 1; tick != b.ago(0); {
+				tick = b.ago(0)
+				exchange()
+				cost = exchange()
+			}
+			return cost
+		}
+		b.put()
+		b.must(b.AddFlow(b.Established, b.flow(n, segment, b.replication, 0))) // where programs enter it
+		reply := second()
+		b.put()
+		b.answeredHere(n)
+		own := second()
+		b.wantAnswered(n, true)
+		lookups := func(c rig.Cost) (sum uint64) {
+			for _, count := range c.Lookups {
+				sum += count
+			}
+			return sum
+		}
+		t.Logf("a reply: %d instructions, %d bytes, %d lookups; the host's own: %d, %d, %d", reply.Instructions, reply.Bytes, lookups(reply),
+			own.Instructions, own.Bytes, lookups(own))
+		if own.Instructions > reply.Instructions*51/50 || own.Bytes > reply.Bytes || lookups(own) > lookups(reply)+1 {
+			t.Errorf("the host's own costs more than a reply (-reply +own):\n%s", cmp.Diff(reply, own))
+		}
+	})
+}
+
+var countFamily = map[string]story{
+	"a SYN-ACK counts for its half-open flow": func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
+		frame := n.out(b.production, synAck)
+		b.exec(egress(b.production, frame))
+		want := b.corrected(n, synAck, frame, true)
+		want.probed = leftWith(0)
+		b.run(arrive(b.replication, readdressed(frame, b.replication.router, b.replication.MAC), 1), want)
+	},
+	"what has no name of its own in the metrics": func(t *testing.T, b *bed, n network) {
+		m := raw{layers.IPProtocolGRE, make([]byte, 30)}
+		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
+		b.wantMoved(n, m)
+	},
+	"every CPU counts for itself, readers add up": func(t *testing.T, b *bed, n network) {
 		m := udp{}
 		frame := n.out(b.production, m)
 		for cpu := range 2 {
@@ -79,90 +432,28 @@ func TestCountCPUs(t *testing.T) {
 		counts, err := b.Counts()
 		b.must(err)
 		want := bpf.DatapathPairCount{
-			Pair:    pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC),
+			Pair:    pair(b.production, b.replication, n, m, outcomeAsymmetric),
 			Packets: 2, Bytes: 2 * uint64(len(frame)), Flows: 2,
 		}
 		if got := counts.Pairs[want.Pair]; got != want {
 			t.Errorf("pair %+v, want %+v", got, want)
 		}
-	})
-}
-
-// slot is where a pair is counted, as count_pair() in src/count.h finds it.
-func slot(p bpf.DatapathPair) uint64 {
-	bytes := binary.NativeEndian.AppendUint16(nil, p.From)
-	bytes = binary.NativeEndian.AppendUint16(bytes, p.To)
-	bytes = append(bytes, p.Family, p.Protocol, p.Outcome, p.Pad)
-	return binary.NativeEndian.Uint64(bytes) * 0x9e3779b97f4a7c15 >> 54
-}
-
-// sharers are interfaces, the first of them the replication interface, to which
-// a moved packet is counted in the same slot.
-func (b *bed) sharers(n network, m message, count int) []nic {
-	asymmetric := func(to nic) bpf.DatapathPair {
-		return pair(b.production, to, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)
-	}
-	sharers := []nic{b.replication}
-	for to := b.replication; len(sharers) < count && to.interfaceIndex < 4095; {
-		to.interfaceIndex++
-		if slot(asymmetric(to)) == slot(asymmetric(b.replication)) {
-			sharers = append(sharers, to)
-		}
-	}
-	if len(sharers) < count {
-		b.t.Fatalf("only %d pairs share a slot", len(sharers))
-	}
-	return sharers
-}
-
-// countTo runs a packet whose flow belongs to this record of the replication interface.
-func (b *bed) countTo(n network, m message, to nic, want func(effect) effect) {
-	b.t.Helper()
-	b.must(b.ForgetHandover()) // else what was moved before is counted as lost
-	b.setInterface(to, rig.Record(to.Device, 0))
-	flow := b.flow(n, m, to, 0)
-	flow.Gateway = b.replication.gateway(n.family)
-	b.put(flowOf(m, flow))
-	frame := n.out(b.production, m)
-	b.run(egress(b.production, frame), want(b.moves(n, m, b.production, to, frame)))
-}
-
-// TestCountSharedSlot: pairs whose slot is another's are counted in the hash.
-func TestCountSharedSlot(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		m := udp{}
-		same := func(e effect) effect { return e }
-		sharers := b.sharers(n, m, 3)
-		for range 2 {
-			for _, to := range sharers {
-				b.countTo(n, m, to, same)
-			}
+	},
+	"pairs whose slot is another's are counted in the hash": func(t *testing.T, b *bed, n network) {
+		sharers := b.sharers(n, udp{}, 3)
+		for _, to := range append(sharers, sharers...) {
+			b.countTo(n, udp{}, to, true)
 		}
 		inHash := 0
-		for entries, key, value := b.Pairs.Iterate(), (bpf.DatapathPair{}), []bpf.DatapathPairCount(nil); entries.Next(&key, &value); {
+		var key bpf.DatapathPair
+		var value []bpf.DatapathPairCount
+		for entries := b.Pairs.Iterate(); entries.Next(&key, &value); {
 			inHash++
 		}
 		if inHash != len(sharers)-1 {
 			t.Errorf("%d pairs in the hash, want %d", inHash, len(sharers)-1)
 		}
-	})
+	},
 }
 
-// TestCountFull: a packet that cannot be counted is moved all the same, and that
-// is counted.
-func TestCountFull(t *testing.T) {
-	for _, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			b, m := newBed(t, onePair), udp{}
-			sharers := b.sharers(n, m, 3)
-			for _, to := range sharers[:2] {
-				b.countTo(n, m, to, func(e effect) effect { return e })
-			}
-			b.countTo(n, m, sharers[2], func(e effect) effect {
-				maps.DeleteFunc(e.pairs, func(bpf.DatapathPair, count) bool { return true })
-				e.events = once(bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER)
-				return e
-			})
-		})
-	}
-}
+func TestCountFamily(t *testing.T) { tell(t, eachFamily, countFamily) }

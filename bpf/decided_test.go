@@ -3,8 +3,11 @@
 package bpf_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -13,9 +16,8 @@ import (
 // segment is of a connection that the host opened; nothing is noted when it leaves.
 var segment = tcp{flags: "PA", seq: 3, payload: 100}
 
-const noNextHop = bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP
+const noNextHop = outcomeNoNextHop
 
-// way is how a packet leaves.
 type way func(b *bed, n network, m message, frame []byte) effect
 
 func byGateway(b *bed, _ network, _ message, frame []byte) effect {
@@ -41,7 +43,6 @@ func asRouted(reason bpf.DatapathOutcome, flows uint64) way {
 	}
 }
 
-// leavesBy sends a packet, which has to leave in this way.
 func (b *bed) leavesBy(n network, m message, by way) {
 	b.t.Helper()
 	frame := n.out(b.production, m)
@@ -62,110 +63,147 @@ func (b *bed) routeBy(n network, gateway uint32) {
 	b.must(b.SetRoute(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked(), gateway))
 }
 
-func (b *bed) exclude(rule bpf.DatapathExclusion) {
+func (b *bed) exclude(rules ...bpf.DatapathExclusion) {
 	b.t.Helper()
-	b.must(b.SetExclusions(rule))
+	b.must(b.SetExclusions(rules...))
 }
 
 // TestDecidedOnce: what was decided for a tuple holds until `ways` rises, whatever is in the maps.
 func TestDecidedOnce(t *testing.T) {
+	onLinkBy := func(flags bpf.DatapathOnLinkFlags) setup {
+		return func(b *bed, n network) { b.must(b.SetOnLinkBy(b.replication.Index, prefix(n.peer), flags)) }
+	}
+	first := func(gateway uint16) setup { return func(b *bed, _ network) { b.strongWith(gateway, gateway, 0) } }
+	routed := func(b *bed, n network) {
+		b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
+		b.routeBy(n, 0)
+	}
 	for _, test := range []struct {
 		name      string
-		set       func(b *bed, n network) // before the first packet
+		set       setup // before the first packet
 		first     way
-		change    func(b *bed, n network)
+		change    setup
 		then      way
 		meanwhile way // while the decision holds; nil: as the first
 	}{
-		{name: "the address moves to another interface", first: byGateway, then: byBackup, change: func(b *bed, n network) {
-			b.manageStrong(b.backup, nil)
-			b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
-		}},
-		{name: "excluded", first: byGateway, then: uncounted, change: func(b *bed, n network) {
-			want, mask := masked(prefix(n.peer))
-			b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})
-		}},
+		{name: "the address moves to another interface", first: byGateway, then: byBackup, change: ownedByBackup},
+		{name: "excluded", first: byGateway, then: uncounted, change: excludePeer},
 		{name: "protocol not listed", first: byGateway, then: uncounted, change: func(b *bed, _ network) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(17) })
 		}},
 		{name: "the peer's address is own", first: byGateway, then: uncounted, change: func(b *bed, n network) {
-			b.must(b.SetOwnAddress(n.peer, bpf.DatapathOwnFlagsOWN_ADDRESS))
+			b.must(b.SetOwnAddress(n.peer, ownAddress))
 		}},
-		{name: "the peer is on the link", first: byGateway, then: onLink, change: func(b *bed, n network) {
-			b.must(b.SetOnLink(b.replication.Index, prefix(n.peer)))
-		}},
-		{
-			name: "the peer is on the link no more", first: onLink, then: byGateway,
-			set: func(b *bed, n network) { b.must(b.SetOnLink(b.replication.Index, prefix(n.peer))) },
-			change: func(b *bed, n network) {
-				b.must(b.SetOnLinkBy(b.replication.Index, prefix(n.peer), bpf.DatapathOnLinkFlagsON_LINK))
-			},
-		},
-		{
-			name: "on the link, and there is no gateway", first: onLink, then: asRouted(noNextHop, 1),
+		{name: "the peer is on the link", first: byGateway, then: onLink, change: onLinkBy(rig.OnLinkRouted)},
+		{name: "the peer is on the link no more", first: onLink, then: byGateway,
+			set: onLinkBy(rig.OnLinkRouted), change: onLinkBy(bpf.DatapathOnLinkFlagsON_LINK)},
+		{name: "on the link, and there is no gateway", first: onLink, then: asRouted(noNextHop, 1),
 			set: func(b *bed, n network) {
-				b.strongWith(0, 0, 0)
-				b.must(b.SetOnLink(b.replication.Index, prefix(n.peer)))
-			},
-			change: func(b *bed, n network) {
-				b.must(b.SetOnLinkBy(b.replication.Index, prefix(n.peer), bpf.DatapathOnLinkFlagsON_LINK))
-			},
-		},
-		{name: "another gateway is the first", first: byGateway, then: bySecond, change: func(b *bed, _ network) {
-			b.strongWith(secondGateway, secondGateway, 0)
-		}},
-		{name: "no gateway any more", first: byGateway, then: asRouted(noNextHop, 1), change: func(b *bed, _ network) {
-			b.strongWith(0, 0, 0)
-		}},
-		{
-			name: "a gateway at last", first: asRouted(noNextHop, 1), then: byGateway, meanwhile: asRouted(noNextHop, 0),
-			set:    func(b *bed, _ network) { b.strongWith(0, 0, 0) },
-			change: func(b *bed, _ network) { b.manageStrong(b.replication, nil) },
-		},
-		{
-			name: "a route names another gateway", first: byGateway, then: bySecond,
-			set: func(b *bed, n network) {
-				b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
-				b.routeBy(n, 0)
-			},
-			change: func(b *bed, n network) { b.routeBy(n, secondGateway) },
-		},
-		{
-			name: "the source has another gateway", first: byGateway, then: bySecond,
-			set: func(b *bed, n network) {
-				b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
-				b.routeBy(n, 0)
-			},
-			change: func(b *bed, n network) { b.must(b.SetSource(n.self, secondGateway)) },
-		},
+				first(0)(b, n)
+				onLinkBy(rig.OnLinkRouted)(b, n)
+			}, change: onLinkBy(bpf.DatapathOnLinkFlagsON_LINK)},
+		{name: "another gateway is the first", first: byGateway, then: bySecond, change: first(secondGateway)},
+		{name: "no gateway any more", first: byGateway, then: asRouted(noNextHop, 1), change: first(0)},
+		{name: "a gateway at last", first: asRouted(noNextHop, 1), then: byGateway, meanwhile: asRouted(noNextHop, 0),
+			set: first(0), change: func(b *bed, _ network) { b.manageStrong(b.replication, nil) }},
+		{name: "a route names another gateway", first: byGateway, then: bySecond,
+			set: routed, change: func(b *bed, n network) { b.routeBy(n, secondGateway) }},
+		{name: "the source has another gateway", first: byGateway, then: bySecond,
+			set: routed, change: func(b *bed, n network) { b.must(b.SetSource(n.self, secondGateway)) }},
 		{name: "no gateway serves the peer", first: byGateway, then: asRouted(noNextHop, 1), change: func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
 		}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.addGateway(b.replication, n, secondGateway, secondRouter)
-				b.own(n)
-				b.manageStrong(b.replication, nil)
-				if test.set != nil {
-					test.set(b, n)
-				}
-				if test.meanwhile == nil {
-					test.meanwhile = test.first
-				}
-				b.leavesBy(n, segment, test.first)
-				test.change(b, n)
-				b.leavesBy(n, segment, test.meanwhile)
-				b.outdate()
-				b.leavesBy(n, segment, test.then)
-			})
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.addGateway(b.replication, n, secondGateway, secondRouter)
+			b.ownStrong(n)
+			test.set.on(b, n)
+			b.leavesBy(n, segment, test.first)
+			test.change(b, n)
+			if test.meanwhile == nil {
+				test.meanwhile = test.first
+			}
+			b.leavesBy(n, segment, test.meanwhile)
+			b.outdate()
+			b.leavesBy(n, segment, test.then)
 		})
 	}
 }
 
-// TestDecidedByNobody: as long as nobody has said of what is decided by, each packet is decided about.
-func TestDecidedByNobody(t *testing.T) {
+func ownedByBackup(b *bed, n network) {
+	b.manageStrong(b.backup, nil)
+	b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
+}
+
+func excludePeer(b *bed, n network) { b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) }
+
+func gatewayMAC(mac net.HardwareAddr) setup {
+	return func(b *bed, n network) {
+		b.addGateway(b.replication, n, uint32(b.replication.gateway(n.family)), either(mac != nil, mac, b.replication.router))
+	}
+}
+
+func noGatewayMAC(b *bed, n network) {
+	b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
+}
+
+// TestDecidedSeenAtOnce: what is no part of a decision is looked at with each packet, and the decision comes to hold again.
+func TestDecidedSeenAtOnce(t *testing.T) {
+	// Each CPU has in mind which interfaces have the address, until the generation is raised.
+	owned := func(flags func(*bed) bpf.DatapathOwnFlags) setup {
+		return func(b *bed, n network) {
+			b.must(b.SetOwnAddress(n.self, flags(b)))
+			b.renew()
+		}
+	}
+	strong := func(b *bed, _ network) { b.manageStrong(b.replication, nil) }
+	for _, test := range []struct {
+		name         string
+		change, undo setup
+		meanwhile    way
+	}{
+		{"weak host model", func(b *bed, _ network) { b.manage(b.replication, nil) }, strong, asRouted(weakHost, 1)},
+		{"the gateway has no MAC", noGatewayMAC, gatewayMAC(nil), asRouted(noNextHop, 1)},
+		{"the gateway has another MAC", gatewayMAC(secondRouter), gatewayMAC(nil), bySecond},
+		{"the gateway's number is another interface's", func(b *bed, n network) {
+			b.addGateway(b.backup, n, uint32(b.replication.gateway(n.family)), secondRouter)
+		}, gatewayMAC(nil), asRouted(noNextHop, 1)},
+		{"the interface is gone", func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) }, strong, uncounted},
+		{"observed", func(b *bed, _ network) {
+			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Mode = modeObserve })
+		}, strong, asRouted(outcomeObserve, 1)},
+		{"observed by hand", func(b *bed, _ network) { b.switchMode(modeObserve) },
+			func(b *bed, _ network) { b.switchMode(modeConfigured) }, asRouted(outcomeObserve, 1)},
+		{"link down", func(b *bed, _ network) {
+			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
+		}, strong, asRouted(outcomeLinkDown, 1)},
+		{"several interfaces have the address", owned(func(*bed) bpf.DatapathOwnFlags { return ownAddress }),
+			owned(func(b *bed) bpf.DatapathOwnFlags { return ownedBy(b.replication) }), uncounted},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownStrong(n)
+			b.leavesBy(n, segment, byGateway)
+			test.change(b, n)
+			b.leavesBy(n, segment, test.meanwhile)
+			test.undo(b, n)
+			b.leavesBy(n, segment, byGateway)
+		})
+	}
+}
+
+// TestDecidedNotForAll: a group's MAC and a guest's frame are left alone, whatever was decided for the tuple.
+func TestDecidedNotForAll(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.ownStrong(n)
+		b.leavesBy(n, segment, byGateway)
+		b.leaves(n, segment, nothing, destinationMAC(layers.EthernetBroadcast))
+		b.leaves(n, segment, nothing, sourceMAC(neighbour))
+		b.leavesBy(n, segment, byGateway)
+	})
+}
+
+var decidedFamily = map[string]story{
+	"each packet is decided about while there are no ways": func(t *testing.T, b *bed, n network) {
 		b.addGateway(b.replication, n, secondGateway, secondRouter)
 		b.own(n)
 		b.configure(func(s *bpf.DatapathSettings) { s.Ways = 0 })
@@ -176,71 +214,72 @@ func TestDecidedByNobody(t *testing.T) {
 		b.manageStrong(b.replication, nil)
 		b.outdate()
 		b.leavesBy(n, segment, byGateway)
-	})
+	},
+	"the decision is the same wherever the kernel sends the packets": func(t *testing.T, b *bed, n network) {
+		b.addGateway(b.replication, n, secondGateway, secondRouter)
+		b.ownStrong(n)
+		b.leavesBy(n, segment, byGateway)
+		b.strongWith(secondGateway, secondGateway, 0)
+		frame := n.out(b.backup, segment)
+		b.run(egress(b.backup, frame), byGateway(b, n, segment, frame))
+		if record := b.record(n, segment); record.From != b.backup.interfaceIndex || record.To != b.replication.interfaceIndex {
+			t.Errorf("what is kept: %+v", record)
+		}
+		b.outdate()
+		b.run(egress(b.backup, frame), bySecond(b, n, segment, frame))
+		b.leavesBy(n, segment, bySecond)
+		if record := b.record(n, segment); record.From != b.production.interfaceIndex {
+			t.Errorf("what is kept: %+v", record)
+		}
+		// The kernel's choice is that of the source: nothing is to be done.
+		b.run(egress(b.replication, n.out(b.replication, segment)), nothing)
+	},
+	// What that decided is not what goes for the other.
+	"a record is taken for another tuple while it is written to": func(t *testing.T, b *bed, n network) {
+		another := tcp{flags: "PA", seq: 3, ports: ports{peer: peerPort + 7, self: selfPort}}
+		b.ownStrong(n)
+		b.leavesBy(n, segment, byGateway)
+		b.leavesBy(n, another, byGateway)
+		record := b.record(n, another)
+		record.Decision = b.record(n, segment).Decision
+		b.must(b.SetRecord(n.tuple(another), *record))
+		b.manageStrong(b.backup, nil)
+		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
+		b.leavesBy(n, another, byBackup)
+		b.leavesBy(n, segment, byGateway)
+	},
+	// What is found out for it is no decision about the tuple, for which the exclusions may say otherwise.
+	"a later fragment has no ports": func(t *testing.T, b *bed, n network) {
+		b.ownStrong(n)
+		m, p := udp{}, n.inPieces(b.production, 1)
+		b.exec(egress(b.production, p.first))
+		b.exclude(bpf.DatapathExclusion{SelfPort: rig.Port(selfPort)})
+		b.outdate()
+		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
+		b.leavesBy(n, m, uncounted)
+
+		b.must(b.DeleteRecord(n.tuple(m)))
+		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
+		if record := b.record(n, m); record != nil {
+			t.Errorf("a later fragment made a record: %+v", record)
+		}
+	},
+	// They are rare, and decided with each.
+	"errors of no flow are of a tuple of their own": func(t *testing.T, b *bed, n network) {
+		b.addGateway(b.replication, n, secondGateway, secondRouter)
+		b.ownStrong(n)
+		e := b.about(n, udp{})
+		b.leavesBy(n, e, byGateway)
+		b.strongWith(secondGateway, secondGateway, 0)
+		b.leavesBy(n, e, bySecond)
+		want, mask := masked(prefix(n.peer))
+		b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})
+		b.outdate()
+		b.leavesBy(n, e, uncounted)
+	},
 }
 
-// TestDecidedSeenAtOnce: what is no part of a decision is looked at with each packet, and the decision comes to hold again.
-func TestDecidedSeenAtOnce(t *testing.T) {
-	for _, test := range []struct {
-		name         string
-		change, undo func(b *bed, n network)
-		meanwhile    way
-	}{
-		{"weak host model", func(b *bed, _ network) { b.manage(b.replication, nil) }, nil, asRouted(weakHost, 1)},
-		{"the gateway has no MAC", func(b *bed, n network) {
-			b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-		}, func(b *bed, n network) {
-			b.addGateway(b.replication, n, uint32(b.replication.gateway(n.family)), b.replication.router)
-		}, asRouted(noNextHop, 1)},
-		{"the gateway has another MAC", func(b *bed, n network) {
-			b.addGateway(b.replication, n, uint32(b.replication.gateway(n.family)), secondRouter)
-		}, func(b *bed, n network) {
-			b.addGateway(b.replication, n, uint32(b.replication.gateway(n.family)), b.replication.router)
-		}, bySecond},
-		{"the gateway's number is another interface's", func(b *bed, n network) {
-			b.addGateway(b.backup, n, uint32(b.replication.gateway(n.family)), secondRouter)
-		}, func(b *bed, n network) {
-			b.addGateway(b.replication, n, uint32(b.replication.gateway(n.family)), b.replication.router)
-		}, asRouted(noNextHop, 1)},
-		{"the interface is gone", func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) }, nil, uncounted},
-		{"observed", func(b *bed, _ network) {
-			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Mode = uint8(bpf.DatapathModeMODE_OBSERVE) })
-		}, nil, asRouted(bpf.DatapathOutcomeOUTCOME_OBSERVE, 1)},
-		{"observed by hand", func(b *bed, _ network) { b.switchMode(bpf.DatapathModeMODE_OBSERVE) },
-			func(b *bed, _ network) { b.switchMode(bpf.DatapathModeMODE_CONFIGURED) }, asRouted(bpf.DatapathOutcomeOUTCOME_OBSERVE, 1)},
-		{"link down", func(b *bed, _ network) {
-			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
-		}, nil, asRouted(bpf.DatapathOutcomeOUTCOME_LINK_DOWN, 1)},
-		{"several interfaces have the address", func(b *bed, n network) {
-			b.ownOtherwise(n, bpf.DatapathOwnFlagsOWN_ADDRESS)
-		}, func(b *bed, n network) {
-			b.ownOtherwise(n, ownedBy(b.replication))
-		}, uncounted},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.own(n)
-				b.manageStrong(b.replication, nil)
-				b.leavesBy(n, segment, byGateway)
-				test.change(b, n)
-				b.leavesBy(n, segment, test.meanwhile)
-				if test.undo != nil {
-					test.undo(b, n)
-				} else {
-					b.manageStrong(b.replication, nil)
-				}
-				b.leavesBy(n, segment, byGateway)
-			})
-		})
-	}
-}
-
-// ownOtherwise says anew which interfaces have the address, as the loader does: each CPU has it in mind until the generation
-// is raised.
-func (b *bed) ownOtherwise(n network, flags bpf.DatapathOwnFlags) {
-	b.must(b.SetOwnAddress(n.self, flags))
-	b.configure(func(s *bpf.DatapathSettings) { s.Generation++ })
-}
+func TestDecidedFamily(t *testing.T) { tell(t, eachFamily, decidedFamily) }
 
 // TestDecidedOfOneTuple: each tuple has a decision of its own.
 func TestDecidedOfOneTuple(t *testing.T) {
@@ -262,99 +301,5 @@ func TestDecidedOfOneTuple(t *testing.T) {
 		if record := b.record(n, m); record == nil || record.To != b.backup.interfaceIndex {
 			t.Errorf("what is kept: %+v", record)
 		}
-	})
-}
-
-// TestDecidedForEachChoice: the decision is the same wherever the kernel sends the packets, and the record says where.
-func TestDecidedForEachChoice(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.addGateway(b.replication, n, secondGateway, secondRouter)
-		b.own(n)
-		b.manageStrong(b.replication, nil)
-		b.leavesBy(n, segment, byGateway)
-		b.strongWith(secondGateway, secondGateway, 0)
-		frame := n.out(b.backup, segment)
-		b.run(egress(b.backup, frame), byGateway(b, n, segment, frame))
-		if record := b.record(n, segment); record.From != b.backup.interfaceIndex || record.To != b.replication.interfaceIndex {
-			t.Errorf("what is kept: %+v", record)
-		}
-		b.outdate()
-		b.run(egress(b.backup, frame), bySecond(b, n, segment, frame))
-		b.leavesBy(n, segment, bySecond)
-		if record := b.record(n, segment); record.From != b.production.interfaceIndex {
-			t.Errorf("what is kept: %+v", record)
-		}
-		// The kernel's choice is that of the source: nothing is to be done.
-		b.run(egress(b.replication, n.out(b.replication, segment)), nothing)
-	})
-}
-
-// TestDecidedNotForAll: a group's MAC and a guest's frame are left alone, whatever was decided for the tuple.
-func TestDecidedNotForAll(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.own(n)
-		b.manageStrong(b.replication, nil)
-		b.leavesBy(n, segment, byGateway)
-		group := n.out(b.production, segment, destinationMAC([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}))
-		b.run(egress(b.production, group), nothing)
-		b.run(egress(b.production, readdressed(n.out(b.production, segment), b.production.router, neighbour)), nothing)
-		b.leavesBy(n, segment, byGateway)
-	})
-}
-
-// TestDecidedForAnother: the table takes a record from one tuple for another while a CPU still writes to it for the first.
-// What that decided is not what goes for the other.
-func TestDecidedForAnother(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		another := tcp{flags: "PA", seq: 3, ports: ports{peer: peerPort + 7, self: selfPort}}
-		b.own(n)
-		b.manageStrong(b.replication, nil)
-		b.leavesBy(n, segment, byGateway)
-		b.leavesBy(n, another, byGateway)
-		record := b.record(n, another)
-		record.Decision = b.record(n, segment).Decision
-		b.must(b.SetRecord(n.tuple(another), *record))
-		b.manageStrong(b.backup, nil)
-		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
-		b.leavesBy(n, another, byBackup)
-		b.leavesBy(n, segment, byGateway)
-	})
-}
-
-// TestDecidedFragments: a later fragment has no ports. What is found out for it is no decision about the tuple, for
-// which the exclusions may say otherwise.
-func TestDecidedFragments(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.own(n)
-		b.manageStrong(b.replication, nil)
-		m, p := udp{}, n.inPieces(b.production, 1)
-		b.exec(egress(b.production, p.first))
-		b.exclude(bpf.DatapathExclusion{SelfPort: rig.Port(selfPort)})
-		b.outdate()
-		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
-		b.leavesBy(n, m, uncounted)
-
-		b.must(b.DeleteRecord(n.tuple(m)))
-		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
-		if record := b.record(n, m); record != nil {
-			t.Errorf("a later fragment made a record: %+v", record)
-		}
-	})
-}
-
-// TestDecidedErrors: errors of no flow are of a tuple of their own. They are rare, and decided with each.
-func TestDecidedErrors(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.addGateway(b.replication, n, secondGateway, secondRouter)
-		b.own(n)
-		b.manageStrong(b.replication, nil)
-		e := b.about(n, udp{})
-		b.leavesBy(n, e, byGateway)
-		b.strongWith(secondGateway, secondGateway, 0)
-		b.leavesBy(n, e, bySecond)
-		want, mask := masked(prefix(n.peer))
-		b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})
-		b.outdate()
-		b.leavesBy(n, e, uncounted)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"testing"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
@@ -16,8 +17,8 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// effect is everything that a run is expected to change. The zero value is a
-// packet that passes as it is and leaves no trace.
+// effect is everything that a run is expected to change. The zero value is a packet that passes as it is and leaves
+// no trace.
 type effect struct {
 	redirect bool
 	drop     bool
@@ -108,10 +109,7 @@ func (b *bed) compareContext(r run, want effect, got rig.Context) {
 	if got.Mark != 0xabcd || got.Priority != 3 || got.Ifindex != r.via.Index {
 		b.t.Errorf("context afterwards: mark %#x, priority %d, ifindex %d", got.Mark, got.Priority, got.Ifindex)
 	}
-	wantTstamp := want.tstamp
-	if wantTstamp == 0 {
-		wantTstamp = r.tstamp
-	}
+	wantTstamp := either(want.tstamp == 0, r.tstamp, want.tstamp)
 	if got.Tstamp != wantTstamp {
 		b.t.Errorf("tstamp afterwards: %d, want %d", got.Tstamp, wantTstamp)
 	}
@@ -128,12 +126,10 @@ func (b *bed) compareContext(r run, want effect, got rig.Context) {
 	}
 }
 
-// toldNow is justNow for when a sender was told of its size: an entry has the low
-// bits of that time only.
+// toldNow is justNow for when a sender was told of its size: an entry has the low bits of that time only.
 const toldNow = math.MaxUint16
 
-// settle writes justNow for every time that was expected to be it and lies
-// within the run.
+// settle writes justNow for every time that was expected to be it and lies within the run.
 func settle(got, want tables, earliest, latest uint32) {
 	within := func(time *uint32, expected uint32) {
 		if expected == justNow && *time-earliest <= latest-earliest {
@@ -154,7 +150,7 @@ func settle(got, want tables, earliest, latest uint32) {
 	}
 }
 
-func settleFlows(got, want map[bpf.DatapathTuple]bpf.DatapathFlow, within func(*uint32, uint32), told func(*uint16, uint16)) {
+func settleFlows(got, want entries, within func(*uint32, uint32), told func(*uint16, uint16)) {
 	for tuple, f := range got {
 		within(&f.Seen, want[tuple].Seen)
 		within(&f.Created, want[tuple].Created)
@@ -185,7 +181,6 @@ func pairDelta(before, after rig.Counts) pairs {
 	return delta
 }
 
-// eventNames are the names of enum event.
 type eventNames map[bpf.DatapathEvent]string
 
 func readEventNames() (eventNames, error) {
@@ -209,22 +204,20 @@ func (n eventNames) text(e events) map[string]uint64 {
 	for event, count := range e {
 		name, ok := n[event]
 		if !ok {
-			name = fmt.Sprintf("%s + %d", n[bpf.DatapathEventEVENT_MOVED], event-bpf.DatapathEventEVENT_MOVED)
+			name = fmt.Sprintf("%s + %d", n[eventMoved], event-eventMoved)
 		}
 		text[name] = count
 	}
 	return text
 }
 
-// once is one event.
 func once(event bpf.DatapathEvent) events {
 	return events{event: 1}
 }
 
-// pair is a counter's key.
 // isLost tells of packets that were moved and never came to their target.
 func isLost(p bpf.DatapathPair) bool {
-	return bpf.DatapathOutcome(p.Outcome) == bpf.DatapathOutcomeOUTCOME_LOST || bpf.DatapathOutcome(p.Outcome) == bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN
+	return bpf.DatapathOutcome(p.Outcome) == outcomeLost || bpf.DatapathOutcome(p.Outcome) == outcomeLostLinkDown
 }
 
 func pair(from, to nic, n network, m message, outcome bpf.DatapathOutcome) bpf.DatapathPair {
@@ -235,4 +228,87 @@ func pair(from, to nic, n network, m message, outcome bpf.DatapathOutcome) bpf.D
 		Protocol: uint8(class(m.protocol(n))),
 		Outcome:  uint8(outcome),
 	}
+}
+
+// and is the effect with a further change of the tables.
+func (e effect) and(change func(tables)) effect {
+	before := e.tables
+	e.tables = func(t tables) {
+		if before != nil {
+			before(t)
+		}
+		change(t)
+	}
+	return e
+}
+
+// again is the effect of the next packet: what it is counted for was counted as a flow before.
+func (e effect) again() effect {
+	e.pairs, e.tables = maps.Clone(e.pairs), nil
+	for p, c := range e.pairs {
+		c.Flows = 0
+		e.pairs[p] = c
+	}
+	return e
+}
+
+// What a test shows, for what each of its kind is.
+type (
+	story        = func(*testing.T, *bed, network)
+	messageStory = func(*testing.T, *bed, network, message)
+	wayStory     = func(*testing.T, *bed, network, message, nic)
+	idleStory    = func(*testing.T, *bed, network, message, uint32)
+	quotedStory  = func(*testing.T, *bed, network, message, func(bpf.DatapathFlow))
+	tableStory   = func(*testing.T, *bed, network, fullTable)
+)
+
+// setup changes what a test begins with; nil: nothing.
+type setup func(*bed, network)
+
+func (s setup) on(b *bed, n network) {
+	if s != nil {
+		s(b, n)
+	}
+}
+
+// either is the one where the condition holds, and else the other.
+func either[T any](condition bool, one, other T) T {
+	if condition {
+		return one
+	}
+	return other
+}
+
+// sub runs a part of the test by this name on the same bed.
+func (b *bed) sub(name string, f func(t *testing.T)) {
+	whole := b.t
+	defer func() { b.t = whole }()
+	whole.Run(name, func(t *testing.T) {
+		b.t = t
+		f(t)
+	})
+}
+
+// under runs a test by this name for each of something.
+func under[F any](t *testing.T, name string, each func(*testing.T, F), f F) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { each(t, f) })
+}
+
+// tell runs tests by their names for each of something.
+func tell[F any](t *testing.T, each func(*testing.T, F), stories map[string]F) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(stories)) {
+		under(t, name, each, stories[name])
+	}
+}
+
+func (b *bed) arrives(n network, m message, want effect, edits ...edit) {
+	b.t.Helper()
+	b.run(ingress(b.replication, n.in(b.replication, m, edits...)), want)
+}
+
+func (b *bed) leaves(n network, m message, want effect, edits ...edit) {
+	b.t.Helper()
+	b.run(egress(b.production, n.out(b.production, m, edits...)), want)
 }

@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"testing"
@@ -24,23 +25,10 @@ func held(via nic, frame []byte) run {
 
 // dropped counts what ended at the device of the fallback route.
 func (n network) dropped() events {
-	if n.family == 4 {
-		return events{bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4: 1}
-	}
-	return events{bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6: 1}
+	return once(either(n.family == 4, eventFallbackDroppedV4, eventFallbackDroppedV6))
 }
 
-// group and nowhere are addresses that nobody is answered at, or about.
-func (n network) group() netip.Addr {
-	return map[uint8]netip.Addr{4: netip.MustParseAddr("224.0.0.1"), 6: netip.MustParseAddr("ff02::1")}[n.family]
-}
-
-func (n network) nowhere() netip.Addr {
-	return map[uint8]netip.Addr{4: netip.IPv4Unspecified(), 6: netip.IPv6Unspecified()}[n.family]
-}
-
-// answerBy is the frame that says so to the sender of a packet, from the peer and by
-// the device itself.
+// answerBy is the frame that says so to the sender of a packet, from the peer and by the device itself.
 func (b *bed) answerBy(n network, via nic, protocol layers.IPProtocol,
 	rest func(gopacket.NetworkLayer) []gopacket.SerializableLayer) []byte {
 	b.t.Helper()
@@ -59,7 +47,6 @@ func (b *bed) answerBy(n network, via nic, protocol layers.IPProtocol,
 	return frame
 }
 
-// reset is the answer to a SYN.
 func (b *bed) reset(n network, via nic, syn tcp) []byte {
 	b.t.Helper()
 	return b.answerBy(n, via, layers.IPProtocolTCP, func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
@@ -73,7 +60,6 @@ func (b *bed) reset(n network, via nic, syn tcp) []byte {
 	})
 }
 
-// unreachable is the answer to what is not TCP.
 func (b *bed) unreachable(n network, via nic, frame []byte) []byte {
 	b.t.Helper()
 	quote := gopacket.Payload(frame[ethernetSize : ethernetSize+n.ipSize()+8])
@@ -91,7 +77,6 @@ func (b *bed) unreachable(n network, via nic, frame []byte) []byte {
 	})
 }
 
-// syns are beginnings of connections.
 var syns = map[string]tcp{
 	"plain": {flags: "S", seq: 7},
 	"options": {flags: "S", seq: 0xffffffff, options: []layers.TCPOption{
@@ -104,8 +89,7 @@ func TestFallbackRefuses(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		refused := 0
 		for name, syn := range syns {
-			t.Run(name, func(t *testing.T) {
-				b.t = t
+			b.sub(name, func(t *testing.T) {
 				b.run(fallback(b.production, n.out(b.production, syn)),
 					effect{redirect: true, frame: b.reset(n, b.production, syn), events: n.dropped()})
 				if !t.Failed() {
@@ -121,27 +105,152 @@ func TestFallbackRefuses(t *testing.T) {
 func TestFallbackTells(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for name, m := range map[string]message{
-			"udp":          udp{payload: 30},
-			"empty udp":    udp{},
-			"large udp":    udp{payload: 1400},
-			"sctp":         sctp{payload: 20},
-			"echo request": echo{},
-			"esp":          raw{layers.IPProtocolESP, filler(8)},
+			"udp": udp{payload: 30}, "empty udp": udp{}, "large udp": udp{payload: 1400}, "sctp": sctp{payload: 20},
+			"echo request": echo{}, "esp": raw{layers.IPProtocolESP, filler(8)},
 		} {
-			t.Run(name, func(t *testing.T) {
-				b.t = t
+			b.sub(name, func(t *testing.T) {
 				frame := n.out(b.production, m)
-				b.run(fallback(b.production, frame),
-					effect{redirect: true, frame: b.unreachable(n, b.production, frame), events: n.dropped()})
+				want := effect{redirect: true, frame: b.unreachable(n, b.production, frame), events: n.dropped()}
+				b.run(fallback(b.production, frame), want)
 			})
 		}
 	})
 }
 
-// TestFallbackDrops: everything else ends without a word.
-func TestFallbackDrops(t *testing.T) {
+// TestFallbackDropsOther: what is neither IPv4 nor IPv6 counts for IPv6, of which the kernel sends more than asked for.
+func TestFallbackDropsOther(t *testing.T) {
+	b := newBed(t, normal)
+	frame := networks[0].out(b.production, udp{}, etherType(layers.EthernetTypeARP))
+	b.run(fallback(b.production, frame), effect{drop: true, events: networks[1].dropped()})
+}
+
+// anotherVersion makes the IP header one of neither family.
+func anotherVersion(frame []byte) []byte {
+	frame[ethernetSize] = 0x75
+	return frame
+}
+
+func gate(via nic, frame []byte) run {
+	return run{program: bpf.DatapathProgReplypathGate, via: via, frame: frame}
+}
+
+// TestGateStops: a datagram that the host sends by a socket that is not connected, as that of a test run is.
+func TestGateStops(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		want := effect{events: n.dropped()}
+		want.drop = b.Features.ProbeRead
+		if !want.drop {
+			want.events = nil // whether it is to be translated back is not known
+		}
+		datagrams := map[string]message{"udp": udp{payload: 30}, "empty udp": udp{}, "large udp": udp{payload: 1400}}
+		stopped := 0
+		for name, m := range datagrams {
+			b.sub(name, func(t *testing.T) {
+				b.run(gate(b.production, n.out(b.production, m)), want)
+				if want.drop && !t.Failed() {
+					stopped++
+				}
+			})
+		}
+		t.Logf("%d datagrams of a socket that is not connected, %d stopped; the kernel has probe_read: %t",
+			len(datagrams), stopped, b.Features.ProbeRead)
+	})
+}
+
+var nobodies = map[string]net.HardwareAddr{"silent gateway": bpf.SilentGateway, "any peer": bpf.AnyPeer}
+
+// TestNobodyIsNoStranger: bridges and hosts take the MACs for what they are, locally administered ones of single
+// stations, and none is taken for a neighbouring number.
+func TestNobodyIsNoStranger(t *testing.T) {
+	for name, mac := range nobodies {
+		if mac[0]&3 != 2 || !bpf.IsNobody(mac) {
+			t.Errorf("%s: %s", name, mac)
+		}
+		for i := range mac {
+			other := bytes.Clone(mac)
+			if other[i] ^= 0x40; bpf.IsNobody(other) {
+				t.Errorf("%s is nobody's too", net.HardwareAddr(other))
+			}
+		}
+	}
+}
+
+// TestNobodyReaddressed: what belongs to a flow of this interface gets its MAC, whatever the next hop.
+func TestNobodyReaddressed(t *testing.T) {
+	for name, mac := range nobodies {
+		under(t, name, eachReply, func(t *testing.T, b *bed, n network, m message) {
+			frame := n.out(b.replication, m, destinationMAC(mac))
+			b.run(egress(b.replication, frame), b.readdresses(n, m, b.replication, frame))
+		})
+	}
+}
+
+// TestNobodyMoved: what belongs to a flow of another interface is moved as ever.
+func TestNobodyMoved(t *testing.T) {
+	for name, mac := range nobodies {
+		under(t, name, eachReply, func(t *testing.T, b *bed, n network, m message) {
+			b.leaves(n, m, b.moves(n, m, b.production, b.replication, n.out(b.production, m)), destinationMAC(mac))
+		})
+	}
+}
+
+// TestNobodyAsksEverybody: the kernel's question whether the gateway has the MAC that nobody has goes to everybody,
+// by IPv4 to all stations, by IPv6 to the group of the address.
+func TestNobodyAsksEverybody(t *testing.T) {
+	router := netip.MustParseAddr("fd00:3::12:3456")
+	solicitation := icmp{kind: layers.ICMPv6TypeNeighborSolicitation}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		asked := func(mac net.HardwareAddr, edits ...edit) []byte {
+			edits = append(edits, destinationMAC(mac))
+			if n.family == 4 {
+				return n.out(b.production, udp{}, append(edits, etherType(layers.EthernetTypeARP))...)
+			}
+			return n.out(b.production, solicitation, edits...)
+		}
+		want := asked(layers.EthernetBroadcast)
+		if n.family == 6 {
+			group := netip.MustParseAddr("ff02::1:ff12:3456")
+			want = asked(net.HardwareAddr{0x33, 0x33, 0xff, 0x12, 0x34, 0x56}, destination(group))
+		}
+		toRouter := func(h *headers) {
+			if n.family == 6 {
+				destination(router)(h)
+			}
+		}
+		got := b.perform(egress(b.production, asked(bpf.SilentGateway, toRouter)))
+		if got.verdict != pass || !bytes.Equal(got.frame, want) {
+			t.Errorf("verdict %d\n% x\nwanted to pass\n% x", got.verdict, got.frame, want)
+		}
+		t.Logf("asked as % x", got.frame[:6])
+	})
+}
+
+// TestNobodyIsAskedNothingElse: nothing leaves that is no such question.
+func TestNobodyIsAskedNothingElse(t *testing.T) {
+	b, v4, v6 := newBed(t, normal), networks[0], networks[1]
+	silent := destinationMAC(bpf.SilentGateway)
+	for name, frame := range map[string][]byte{
+		"any peer's MAC":            v4.out(b.production, udp{}, destinationMAC(bpf.AnyPeer), etherType(layers.EthernetTypeARP)),
+		"neither ARP nor IP":        v4.out(b.production, udp{}, silent, etherType(layers.EthernetTypeLinkLayerDiscovery)),
+		"advertisement":             v6.out(b.production, icmp{kind: layers.ICMPv6TypeNeighborAdvertisement}, silent),
+		"135 of another protocol":   v6.out(b.production, raw{layers.IPProtocolUDP, []byte{135, 0, 0, 0, 0, 0, 0, 0}}, silent),
+		"nothing behind the header": v6.out(b.production, raw{layers.IPProtocolNoNextHeader, nil}, silent),
+	} {
+		b.sub(name, func(t *testing.T) {
+			if got := b.perform(egress(b.production, frame)); got.verdict == pass {
+				t.Errorf("verdict %d: it leaves", got.verdict)
+			}
+		})
+	}
+}
+
+var fallbackFamily = map[string]story{
+	"everything else ends without a word": func(t *testing.T, b *bed, n network) {
 		out := func(m message, edits ...edit) []byte { return n.out(b.production, m, edits...) }
+		group, nowhere := netip.MustParseAddr(either(n.family == 4, "224.0.0.1", "ff02::1")), netip.IPv6Unspecified()
+		if n.family == 4 {
+			nowhere = netip.IPv4Unspecified()
+		}
 		frames := map[string][]byte{
 			"syn-ack":             out(tcp{flags: "SA"}),
 			"segment":             out(tcp{flags: "PA", payload: 10}),
@@ -152,10 +261,10 @@ func TestFallbackDrops(t *testing.T) {
 			"icmp error":          out(icmp{kind: map[uint8]uint8{4: 3, 6: 1}[n.family]}),
 			"too short to quote":  out(raw{layers.IPProtocolESP, filler(7)}),
 			"too short for tcp":   out(raw{layers.IPProtocolTCP, filler(19)}),
-			"to a group":          out(udp{}, destination(n.group())),
-			"syn to a group":      out(tcp{flags: "S"}, destination(n.group())),
-			"from no address":     out(udp{}, source(n.nowhere())),
-			"syn from no address": out(tcp{flags: "S"}, source(n.nowhere())),
+			"to a group":          out(udp{}, destination(group)),
+			"syn to a group":      out(tcp{flags: "S"}, destination(group)),
+			"from no address":     out(udp{}, source(nowhere)),
+			"syn from no address": out(tcp{flags: "S"}, source(nowhere)),
 			"another version":     anotherVersion(out(udp{})),
 			"syn of another":      anotherVersion(out(tcp{flags: "S"})),
 		}
@@ -169,71 +278,91 @@ func TestFallbackDrops(t *testing.T) {
 			frames["extension header"] = out(raw{layers.IPProtocolIPv6Destination, append(options, filler(8)...)})
 		}
 		for name, frame := range frames {
-			t.Run(name, func(t *testing.T) {
-				b.t = t
+			b.sub(name, func(t *testing.T) {
 				b.run(fallback(b.production, frame), effect{drop: true, events: n.dropped()})
 			})
 		}
-	})
-}
-
-// TestFallbackDropsOther: what is neither IPv4 nor IPv6 counts for IPv6, of which
-// the kernel sends more than asked for.
-func TestFallbackDropsOther(t *testing.T) {
-	b := newBed(t, normal)
-	frame := networks[0].out(b.production, udp{}, etherType(layers.EthernetTypeARP))
-	b.run(fallback(b.production, frame), effect{drop: true, events: networks[1].dropped()})
-}
-
-// anotherVersion makes the IP header one of neither family.
-func anotherVersion(frame []byte) []byte {
-	frame[ethernetSize] = 0x75
-	return frame
-}
-
-// hold says that a gateway of an interface is held, until so many seconds from now.
-func (b *bed) hold(n network, via nic, mac net.HardwareAddr, seconds int) {
-	b.t.Helper()
-	key := bpf.DatapathGatewayMac{Ifindex: via.Index, Mac: rig.MAC(mac), Family: n.family}
-	now, err := b.Now()
-	b.must(err)
-	b.must(b.HeldGateways.Put(key, now+uint32(seconds)*b.Seconds(1)))
-}
-
-// TestHeldRefuses: a SYN to a gateway that is held is answered, nothing else.
-func TestHeldRefuses(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.hold(n, b.production, b.production.router, 60)
-		for name, syn := range syns {
-			t.Run(name, func(t *testing.T) {
-				b.t = t
-				b.run(held(b.production, n.out(b.production, syn)),
-					effect{redirect: true, frame: b.reset(n, b.production, syn)})
-			})
-		}
-		for name, m := range map[string]message{
-			"syn-ack": tcp{flags: "SA"}, "segment": tcp{flags: "A"}, "udp": udp{payload: 30}, "echo request": echo{},
+	},
+	"the gate lets by what it need not stop": func(t *testing.T, b *bed, n network) {
+		for _, m := range []message{
+			tcp{flags: "S"}, tcp{flags: "PA", payload: 10}, echo{}, echo{reply: true}, sctp{payload: 20}, raw{17, filler(7)},
 		} {
-			t.Run(name, func(t *testing.T) {
-				b.t = t
-				b.run(held(b.production, n.out(b.production, m)), effect{})
+			b.run(gate(b.production, n.out(b.production, m)), nothing)
+		}
+		b.run(gate(b.production, anotherVersion(n.out(b.production, udp{}))), nothing)
+	},
+	"an answer is no beginning": func(t *testing.T, b *bed, n network) {
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 1)))
+		b.run(gate(b.production, n.out(b.production, udp{payload: 30})), nothing)
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 3600)))
+		b.run(gate(b.production, n.out(b.production, udp{payload: 30})),
+			effect{drop: b.Features.ProbeRead, events: n.dropped()})
+	},
+	"what connection tracking knows nothing of passes": func(t *testing.T, b *bed, n network) {
+		for _, m := range []message{udp{payload: 30}, tcp{flags: "S"}, tcp{flags: "PA", payload: 10}, echo{}} {
+			r := gate(b.production, n.out(b.production, m))
+			r.ingress = b.replication
+			b.run(r, nothing)
+		}
+	},
+	// By IPv4 what goes to any peer is sent to it as to a neighbour.
+	"what the host begins for nobody is refused, the rest ends": func(t *testing.T, b *bed, n network) {
+		for name, mac := range nobodies {
+			b.sub(name, func(t *testing.T) {
+				question := n.out(b.production, echo{}, destinationMAC(mac))
+				refused := effect{redirect: true, frame: b.unreachable(n, b.production, question), events: n.dropped()}
+				segment := n.out(b.production, tcp{flags: "PA", payload: 10}, destinationMAC(mac))
+				dropped := effect{drop: true, events: n.dropped()}
+				if n.family == 4 && name == "any peer" {
+					refused, dropped = effect{redirect: true}, effect{redirect: true}
+				}
+				b.run(egress(b.production, question), refused)
+				b.run(egress(b.production, segment), dropped)
 			})
+		}
+	},
+	"where the kernel has none, frames for nobody end without an answer": func(t *testing.T, b *bed, n network) {
+		b.must(b.Nobody.Delete(uint32(0)))
+		defer func() { b.must(b.Nobody.Put(uint32(0), b.ReplypathFallback)) }()
+		b.leaves(n, echo{}, effect{drop: true}, destinationMAC(bpf.SilentGateway))
+	},
+}
+
+func TestFallbackFamily(t *testing.T) { tell(t, eachFamily, fallbackFamily) }
+
+// TestNobodyObserved: where nothing is corrected nothing leaves for nobody either.
+func TestNobodyObserved(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.switchMode(modeObserve)
+		frame := n.out(b.production, m, destinationMAC(bpf.SilentGateway))
+		got := b.perform(egress(b.production, frame))
+		if left := got.verdict == pass; left {
+			t.Errorf("verdict %d: it leaves", got.verdict)
 		}
 	})
 }
 
-// TestHeldPasses: nobody is refused whose gateway is not held, or not any more.
-func TestHeldPasses(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		syn := tcp{flags: "S"}
-		other := networks[0]
-		if n.family == 4 {
-			other = networks[1]
+// TestHeldRefuses: a SYN to a gateway that is held is answered, nothing else. Nobody is refused whose gateway is not
+// held, or not any more.
+func TestHeldRefuses(t *testing.T) {
+	hold := func(b *bed, n network, via nic, mac net.HardwareAddr, seconds int) {
+		key := bpf.DatapathGatewayMac{Ifindex: via.Index, Mac: rig.MAC(mac), Family: n.family}
+		b.must(b.HeldGateways.Put(key, b.ago(0)+uint32(seconds)*b.Seconds(1)))
+	}
+	for i, n := range networks {
+		b, other := newBed(t, normal), networks[1-i]
+		hold(b, n, b.production, b.production.router, -1)
+		hold(b, other, b.production, b.production.router, 60)
+		hold(b, n, b.replication, b.production.router, 60)
+		hold(b, n, b.production, b.replication.router, 60)
+		b.run(held(b.production, n.out(b.production, tcp{flags: "S"})), nothing)
+		hold(b, n, b.production, b.production.router, 60)
+		for _, syn := range syns {
+			want := effect{redirect: true, frame: b.reset(n, b.production, syn)}
+			b.run(held(b.production, n.out(b.production, syn)), want)
 		}
-		b.hold(n, b.production, b.production.router, -1)
-		b.hold(other, b.production, b.production.router, 60)
-		b.hold(n, b.replication, b.production.router, 60)
-		b.hold(n, b.production, b.replication.router, 60)
-		b.run(held(b.production, n.out(b.production, syn)), effect{})
-	})
+		for _, m := range []message{tcp{flags: "SA"}, tcp{flags: "A"}, udp{payload: 30}, echo{}} {
+			b.run(held(b.production, n.out(b.production, m)), nothing)
+		}
+	}
 }

@@ -8,17 +8,16 @@ import (
 	"testing"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
-// follow sets what happens to a flow that starts to arrive another way.
 func (b *bed) follow(how bpf.DatapathFollow) {
 	b.t.Helper()
 	b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(how) })
 }
 
-const contested = bpf.DatapathEventEVENT_REFUSED_CONTESTED
+const contested = eventRefusedContested
 
-// flowOf enters a flow in the table that its message belongs to.
 func flowOf(m message, f bpf.DatapathFlow) func(tables) {
 	if _, ok := m.(tcp); ok {
 		return establishedFlow(f)
@@ -26,19 +25,14 @@ func flowOf(m message, f bpf.DatapathFlow) func(tables) {
 	return connectionlessFlow(f)
 }
 
-// follows is the effect of a frame that takes its flow along to the interface
-// and the MAC that it came by.
+// follows is the effect of a frame that takes its flow along to the interface and the MAC that it came by.
 func (b *bed) follows(n network, m message, old bpf.DatapathFlow, via nic) effect {
-	b.t.Helper()
 	moved := b.flow(n, m, via, 0)
 	moved.Created, moved.Seen, moved.Corrected = old.Created, justNow, old.Corrected
 	moved.Flags |= old.Flags & flagReset
 	moved.State = old.State &^ (stateAsymmetric | stateCorrected)
 	moved.SndUna, moved.SndNxt = old.SndUna, old.SndNxt
-	return effect{
-		events: events{bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(class(m.protocol(n))): 1},
-		tables: flowOf(m, moved),
-	}
+	return effect{events: events{eventMoved + bpf.DatapathEvent(class(m.protocol(n))): 1}, tables: flowOf(m, moved)}
 }
 
 // followers are packets of flows that are known.
@@ -47,66 +41,22 @@ var followers = append([]struct {
 	message
 }{{"tcp", tcp{flags: "A", seq: 1, ack: 1}}}, starters[1:]...)
 
-// eachWay runs a test for both families, every kind of flow and two other ways
-// than the flow's: another interface, and another MAC on the same one.
+// eachWay runs a test for both families, every kind of flow and two other ways than the flow's: another interface,
+// and another MAC on the same one.
 func eachWay(t *testing.T, f func(t *testing.T, b *bed, n network, m message, other nic)) {
 	t.Helper()
 	for _, m := range followers {
-		t.Run(m.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				second := b.replication
-				second.router = net.HardwareAddr{2, 0, 0, 0, 1, 0x22}
-				for _, way := range []struct {
-					name string
-					nic
-				}{{"interface", b.backup}, {"mac", second}} {
-					t.Run(way.name, func(t *testing.T) { f(t, newBed(t, normal), n, m.message, way.nic) })
-				}
-			})
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			second := b.replication
+			second.router = net.HardwareAddr{2, 0, 0, 0, 1, 0x22}
+			for _, way := range []struct {
+				name string
+				nic
+			}{{"interface", b.backup}, {"mac", second}} {
+				t.Run(way.name, func(t *testing.T) { f(t, newBed(t, normal), n, m.message, way.nic) })
+			}
 		})
 	}
-}
-
-func TestFollowPinned(t *testing.T) {
-	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.follow(bpf.DatapathFollowFOLLOW_PINNED)
-		b.put(flowOf(m, b.flow(n, m, b.replication, 20)))
-		b.run(ingress(other, n.in(other, m)), unread(bpf.DatapathEventEVENT_REFUSED_PINNED))
-	})
-}
-
-func TestFollowLatest(t *testing.T) {
-	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.follow(bpf.DatapathFollowFOLLOW_LATEST)
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags |= flagActive
-		flow.State = stateAsymmetric | stateCorrected
-		flow.Corrected = 9
-		b.put(flowOf(m, flow))
-		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
-	})
-}
-
-func TestFollowUnmanagedInterface(t *testing.T) {
-	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		if other.Index != b.backup.Index {
-			return
-		}
-		b.follow(bpf.DatapathFollowFOLLOW_LATEST)
-		b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-		b.unmanage(b.backup)
-		b.run(ingress(other, n.in(other, m)), unread(bpf.DatapathEventEVENT_IGNORED_INTERFACE))
-	})
-}
-
-// TestFollowValidatedWithoutSocket: nobody vouches for the segment.
-func TestFollowValidatedWithoutSocket(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 20)))
-		for _, flags := range []string{"A", "R", "RA", "FA", ""} {
-			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), unread(contested))
-		}
-	})
 }
 
 // TestFollowValidated holds segments against a real socket at every bound.
@@ -142,30 +92,214 @@ func TestFollowValidated(t *testing.T) {
 		{"around the wrap, too high", wrapped, "A", wrapped.received, 501, false},
 		{"opposite", small, "A", small.received + 1<<31, small.acked + 1<<31, false},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				socket := connectTCP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort), test.state)
-				defer closeSocket(t, socket)
-				flow := b.flow(n, tcp{}, b.replication, 0)
-				flow.State = stateAsymmetric | stateCorrected
-				b.put(establishedFlow(flow))
-				want := unread(contested)
-				if test.good {
-					want = b.follows(n, tcp{}, flow, b.backup)
-				}
-				b.run(ingress(b.backup, n.in(b.backup, tcp{flags: test.flags, seq: test.seq, ack: test.ack})), want)
-			})
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			socket := connectTCP(t, n.here(), n.there(), test.state)
+			defer closeSocket(t, socket)
+			flow := b.flow(n, tcp{}, b.replication, 0)
+			flow.State = stateAsymmetric | stateCorrected
+			b.put(establishedFlow(flow))
+			want := either(test.good, b.follows(n, tcp{}, flow, b.backup), unread(contested))
+			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: test.flags, seq: test.seq, ack: test.ack})), want)
 		})
 	}
 }
 
 var timeWaitPort uint16 = 20_000
 
-// TestFollowTimeWait holds segments against what is left of a connection that the host has
-// ended: what its peer sends again by another way moves the flow, a RST that is exact ends
-// it, and nothing is taken up as a flow of its own, as nobody knows any more who opened it.
-func TestFollowTimeWait(t *testing.T) {
+// eachDatagramWay is eachWay for what has no connection, in validated mode.
+func eachDatagramWay(t *testing.T, f func(t *testing.T, b *bed, n network, m message, other nic)) {
+	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		if _, ok := m.(tcp); !ok {
+			f(t, b, n, m, other)
+		}
+	})
+}
+
+// TestFollowSilent: a flow without a connection moves when its own way has been silent for a second: one forged
+// datagram does not steer answers.
+func TestFollowSilent(t *testing.T) {
+	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		r := ingress(other, n.in(other, m))
+		b.inOneTick(r, func() effect {
+			flow := b.flow(n, m, b.replication, 1)
+			flow.Seen++
+			b.put(flowOf(m, flow))
+			return unread(contested)
+		})
+		flow := b.flow(n, m, b.replication, 1)
+		b.put(flowOf(m, flow))
+		b.run(r, b.follows(n, m, flow, other))
+	})
+}
+
+// remote is an established flow of a connection that has no socket here, as a container's: the peer's next byte is
+// 5000, and of ours 1000 to 1999 are on their way.
+func (b *bed) remote(n network, age uint32) bpf.DatapathFlow {
+	f := b.flow(n, tcp{}, b.replication, age)
+	f.Flags |= flagNoSocket
+	f.SndUna, f.SndNxt, f.RcvNxt = 1000, 2000, 5000
+	return f
+}
+
+// TestNoSocketFollows holds segments that come another way against what the entry saw, at every bound.
+func TestNoSocketFollows(t *testing.T) {
+	const slack = 65536
+	for _, test := range []struct {
+		name     string
+		sent     uint32 // snd_nxt
+		flags    string
+		seq, ack uint32
+		good     bool
+	}{
+		{"expected", 2000, "A", 5000, 1000, true},
+		{"with data", 2000, "PA", 5000, 1500, true},
+		{"end of the connection", 2000, "FA", 5000, 2000, true},
+		{"oldest acknowledgement", 2000, "A", 5000, 1<<32 + 1000 - slack, true},
+		{"acknowledgement too old", 2000, "A", 5000, 1<<32 + 999 - slack, false},
+		{"newest acknowledgement", 2000, "A", 5000, 1000 + slack, true},
+		{"acknowledgement too new", 2000, "A", 5000, 1001 + slack, false},
+		{"much was sent", 200_000, "A", 5000, 200_000, true},
+		{"more than that", 200_000, "A", 5000, 200_001, false},
+		{"oldest sequence number", 2000, "A", 1<<32 + 5000 - slack, 1000, true},
+		{"sequence number too old", 2000, "A", 1<<32 + 4999 - slack, 1000, false},
+		{"newest sequence number", 2000, "A", 5000 + slack, 1000, true},
+		{"sequence number too new", 2000, "A", 5001 + slack, 1000, false},
+		{"no acknowledgement", 2000, "P", 5000, 1000, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			flow := b.remote(n, 20)
+			flow.SndNxt = test.sent
+			b.put(establishedFlow(flow))
+			moved := flow
+			moved.Seen, moved.Ifindex, moved.Interface = justNow, b.backup.Index, b.backup.interfaceIndex
+			moved.Gateway, moved.Mac = b.backup.gateway(n.family), rig.MAC(b.backup.router)
+			if test.ack >= flow.SndUna && test.ack <= test.sent {
+				moved.SndUna = test.ack
+			}
+			follows := effect{events: once(eventMoved + bpf.DatapathEvent(classTCP)), tables: establishedFlow(moved)}
+			m := tcp{flags: test.flags, seq: test.seq, ack: test.ack, payload: 10}
+			b.run(ingress(b.backup, n.in(b.backup, m)), either(test.good, follows, unread(contested)))
+		})
+	}
+}
+
+// TestNoSocketReset: by another way a reset ends the flow only at the very byte that is expected; by its own, also
+// after what our side has not acknowledged yet.
+func TestNoSocketReset(t *testing.T) {
+	const ahead = 256 << 10
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.remote(n, 0)
+		ended := flow
+		ended.Flags |= flagReset
+		ended.Seen = justNow
+		for _, reset := range []struct {
+			via  nic
+			seq  uint32
+			ends bool
+		}{
+			{b.replication, 4999, false}, {b.replication, 5000, true}, {b.replication, 5001, true},
+			{b.replication, 5000 + ahead, true}, {b.replication, 5001 + ahead, false},
+			{b.backup, 4999, false}, {b.backup, 5000, true}, {b.backup, 5001, false},
+		} {
+			b.put(establishedFlow(flow))
+			want := nothing
+			if reset.ends {
+				want = effect{tables: establishedFlow(ended)}
+			} else if reset.via.Index == b.backup.Index {
+				want = unread(contested)
+			}
+			b.run(ingress(reset.via, n.in(reset.via, tcp{flags: "R", seq: reset.seq})), want)
+		}
+	})
+}
+
+// TestNoSocketKeepsNumbers: the flow's numbers are what our side sent, the highest, and acknowledged; of the peer
+// only what it acknowledges of that.
+func TestNoSocketKeepsNumbers(t *testing.T) {
+	const slack = 65536
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.remote(n, 0)
+		flow.Flags |= flagActive
+		b.put(establishedFlow(flow))
+		receive := func(ack uint32, known uint32) {
+			flow.SndUna = known
+			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "PA", seq: 5000, ack: ack, payload: 100})),
+				effect{tables: establishedFlow(flow)})
+		}
+		receive(1500, 1500)
+		receive(1400, 1500) // late, or forged
+		receive(2000, 2000)
+		receive(2001, 2000) // nothing of ours
+
+		send := func(segment tcp, sent, acknowledged uint32) {
+			flow.SndNxt, flow.RcvNxt = sent, acknowledged
+			b.run(egress(b.replication, n.out(b.replication, segment)), effect{tables: establishedFlow(flow)})
+		}
+		send(tcp{flags: "PA", seq: 2000, ack: 5100, payload: 100}, 2100, 5100)
+		send(tcp{flags: "PA", seq: 1900, ack: 5100, payload: 100}, 2100, 5100) // sent again
+		send(tcp{flags: "P", seq: 2100, ack: 7, payload: 10}, 2110, 5100)      // acknowledges nothing
+		send(tcp{flags: "PA", seq: 1<<32 + 2000 - slack, ack: 5200}, 2110, 5200)
+		send(tcp{flags: "PA", seq: 2310, ack: 5200, payload: 100}, 2410, 5200) // another CPU's comes later
+		send(tcp{flags: "PA", seq: 2410 + slack, ack: 5200}, 2410+slack, 5200)
+
+		flow.SndUna = 2411 + 2*slack // what is not near is another connection
+		send(tcp{flags: "PA", seq: flow.SndUna, ack: 9000, payload: 20}, flow.SndUna+20, 9000)
+		flow.SndUna += 1<<32 - 1 - slack
+		send(tcp{flags: "PA", seq: flow.SndUna, ack: 9000, payload: 20}, flow.SndUna+20, 9000)
+		flow.SndUna = 1 << 30
+		send(tcp{flags: "A", seq: 1 << 30, ack: 9000}, 1<<30, 9000)
+
+		flow.SndUna, flow.SndNxt = 1<<32-20, 1<<32-10
+		b.put(establishedFlow(flow))
+		send(tcp{flags: "A", seq: 1<<32 - 10, ack: 9000, payload: 30}, 20, 9000) // around the wrap
+
+		send(tcp{flags: "RA", seq: 21 + slack, ack: 0}, 20, 9000) // the host's, not the connection's
+		flow.Seen, flow.State = justNow, stateClosing
+		send(tcp{flags: "RA", seq: 20, ack: 0}, 20, 9000)
+	})
+}
+
+var followWay = map[string]wayStory{
+	"follow pinned": func(t *testing.T, b *bed, n network, m message, other nic) {
+		b.follow(followPinned)
+		b.put(flowOf(m, b.flow(n, m, b.replication, 20)))
+		b.run(ingress(other, n.in(other, m)), unread(eventRefusedPinned))
+	},
+	"follow latest": func(t *testing.T, b *bed, n network, m message, other nic) {
+		b.follow(followLatest)
+		flow := b.flow(n, m, b.replication, 0)
+		flow.Flags |= flagActive
+		flow.State = stateAsymmetric | stateCorrected
+		flow.Corrected = 9
+		b.put(flowOf(m, flow))
+		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
+	},
+	"follow unmanaged interface": func(t *testing.T, b *bed, n network, m message, other nic) {
+		if other.Index != b.backup.Index {
+			return
+		}
+		b.follow(followLatest)
+		b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
+		b.unmanage(b.backup)
+		b.run(ingress(other, n.in(other, m)), unread(eventIgnoredInterface))
+	},
+	"nothing moves before the loader has said how": func(t *testing.T, b *bed, n network, m message, other nic) {
+		b.must(b.SetSettings(bpf.DatapathSettings{}))
+		b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
+		b.run(ingress(other, n.in(other, m)), unread(contested))
+	},
+}
+
+func TestFollowWay(t *testing.T) { tell(t, eachWay, followWay) }
+
+var followFamily = map[string]story{
+	"nobody vouches for the segment": func(t *testing.T, b *bed, n network) {
+		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 20)))
+		for _, flags := range []string{"A", "R", "RA", "FA", ""} {
+			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), unread(contested))
+		}
+	},
+	"TIME_WAIT: what is sent again moves the flow, or ends it": func(t *testing.T, b *bed, n network) {
 		n = newcomer(n)
 		timeWaitPort++ // which the last one still holds
 		m := tcp{ports: ports{peer: 4711, self: timeWaitPort}}
@@ -187,14 +321,11 @@ func TestFollowTimeWait(t *testing.T) {
 			flow := b.flow(n, m, b.replication, 0)
 			flow.State |= stateClosing
 			b.put(establishedFlow(flow))
-			want := unread(contested)
-			if test.good {
-				want = b.follows(n, m, flow, b.backup)
-			}
+			want := either(test.good, b.follows(n, m, flow, b.backup), unread(contested))
 			frame := n.in(b.backup, m)
 			b.run(ingress(b.backup, frame), want)
 			b.put()
-			b.run(ingress(b.backup, frame), unread(bpf.DatapathEventEVENT_IGNORED_SEGMENT))
+			b.run(ingress(b.backup, frame), unread(eventIgnoredSegment))
 		}
 		m.flags, m.seq, m.ack = "R", c.received, 0
 		flow := b.flow(n, m, b.replication, 0)
@@ -204,62 +335,39 @@ func TestFollowTimeWait(t *testing.T) {
 		b.run(ingress(b.backup, n.in(b.backup, m)), effect{tables: establishedFlow(flow)})
 		m.flags, m.seq = "SA", c.received
 		b.put()
-		b.run(ingress(b.backup, n.in(b.backup, m)), unread(bpf.DatapathEventEVENT_IGNORED_SEGMENT))
-	})
-}
-
-// TestFollowValidatedListener: a listening socket answers for the port, not for
-// a connection.
-func TestFollowValidatedListener(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		socket := listenTCP(t, netip.AddrPortFrom(n.self, selfPort))
+		b.run(ingress(b.backup, n.in(b.backup, m)), unread(eventIgnoredSegment))
+	},
+	"a listening socket answers for the port, not for a connection": func(t *testing.T, b *bed, n network) {
+		socket := listenTCP(t, n.here())
 		defer closeSocket(t, socket)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), unread(contested))
-	})
-}
-
-// TestFollowValidatedOtherSocket: a connection with another peer does not vouch.
-func TestFollowValidatedOtherSocket(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"a connection with another peer does not vouch": func(t *testing.T, b *bed, n network) {
 		state := connection{received: 1000, acked: 2000, window: 4096}
-		socket := connectTCP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort+1), state)
+		socket := connectTCP(t, n.here(), netip.AddrPortFrom(n.peer, peerPort+1), state)
 		defer closeSocket(t, socket)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A", seq: 1000, ack: 2000})), unread(contested))
-	})
+	},
+	// Somebody may listen on a container's port.
+	"a socket of SYN cookies is recognized with the next refresh": func(t *testing.T, b *bed, n network) {
+		n = newcomer(n)
+		c := accept(t, n)
+		flow := b.remote(n, 2)
+		b.put(establishedFlow(flow))
+		segment := tcp{flags: "A", seq: c.received, ack: c.acked}
+		known := b.flow(n, tcp{}, b.replication, 0)
+		known.Created, known.Seen = flow.Created, justNow
+		known.SndUna, known.SndNxt, known.RcvNxt = flow.SndUna, flow.SndNxt, flow.RcvNxt
+		b.arrives(n, segment, effect{tables: establishedFlow(known)})
+	},
 }
 
-// eachDatagramWay is eachWay for what has no connection, in validated mode.
-func eachDatagramWay(t *testing.T, f func(t *testing.T, b *bed, n network, m message, other nic)) {
-	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		if _, ok := m.(tcp); !ok {
-			f(t, b, n, m, other)
-		}
-	})
-}
+func TestFollowFamily(t *testing.T) { tell(t, eachFamily, followFamily) }
 
-// TestFollowSilent: a flow without a connection moves when its own way has been
-// silent for a second: one forged datagram does not steer answers.
-func TestFollowSilent(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		r := ingress(other, n.in(other, m))
-		b.inOneTick(r, func() effect {
-			flow := b.flow(n, m, b.replication, 1)
-			flow.Seen++
-			b.put(flowOf(m, flow))
-			return unread(contested)
-		})
-		flow := b.flow(n, m, b.replication, 1)
-		b.put(flowOf(m, flow))
-		b.run(r, b.follows(n, m, flow, other))
-	})
-}
-
-// TestFollowActive: frames came in after the entry's time was written, so nobody
-// knows for how long its way has been silent: the measurement begins anew.
-func TestFollowActive(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+var followDatagramWay = map[string]wayStory{
+	"the silence of an active flow is measured anew": func(t *testing.T, b *bed, n network, m message, other nic) {
 		flow := b.flow(n, m, b.replication, 20)
 		flow.Flags |= flagActive
 		b.put(flowOf(m, flow))
@@ -268,62 +376,42 @@ func TestFollowActive(t *testing.T) {
 		want := unread(contested)
 		want.tables = flowOf(m, flow)
 		b.run(ingress(other, n.in(other, m)), want)
-	})
+	},
 }
 
-// TestFollowLinkDown: no second is lost when the flow's own way is down.
-func TestFollowLinkDown(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags |= flagActive
-		b.put(flowOf(m, flow))
-		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
-	})
-}
+func TestFollowDatagramWay(t *testing.T) { tell(t, eachDatagramWay, followDatagramWay) }
 
-// TestFollowLinkUnseen: what the kernel says of the link counts, not what the loader said last.
-func TestFollowLinkUnseen(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		flow := b.flow(n, m, b.replication, 0)
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
-		b.setCarrier(b.replication, true)
-		b.put(flowOf(m, flow))
-		b.run(ingress(other, n.in(other, m)), unread(contested))
-		b.manage(b.replication, nil)
-		b.cutCable(b.replication)
-		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
-	})
-}
-
-// TestFollowDeviceGone: nor where its device has gone, and nobody lived to tell.
-func TestFollowDeviceGone(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.must(b.SetDevice(uint32(b.replication.interfaceIndex), 0))
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags |= flagActive
-		b.put(flowOf(m, flow))
-		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
-	})
-}
-
-func TestFollowInterfaceGone(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		if other.Index != b.backup.Index {
-			return
-		}
-		b.unmanage(b.replication)
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(flowOf(m, flow))
-		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
-	})
-}
-
-// TestFollowWithoutSettings: nothing moves before the loader has said how.
-func TestFollowWithoutSettings(t *testing.T) {
-	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-		b.run(ingress(other, n.in(other, m)), unread(contested))
-	})
+// TestFollowUnusable: no second is lost when the flow's own way is down, as the kernel says, whatever the loader said
+// last; nor where the interface or its device has gone, and nobody lived to tell.
+func TestFollowUnusable(t *testing.T) {
+	flags := func(flags uint8) setup {
+		return func(b *bed, _ network) { b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = flags }) }
+	}
+	for name, test := range map[string]struct {
+		change setup
+		usable bool
+	}{
+		"link down": {change: flags(0)},
+		"the loader has not seen that it is up": {func(b *bed, n network) {
+			flags(0)(b, n)
+			b.setCarrier(b.replication, true)
+		}, true},
+		"the loader has not seen that it is down": {change: func(b *bed, n network) {
+			flags(interfaceUp)(b, n)
+			b.cutCable(b.replication)
+		}},
+		"device gone":    {change: func(b *bed, _ network) { b.must(b.SetDevice(uint32(b.replication.interfaceIndex), 0)) }},
+		"interface gone": {change: func(b *bed, _ network) { b.unmanage(b.replication) }},
+	} {
+		under(t, name, eachDatagramWay, func(t *testing.T, b *bed, n network, m message, other nic) {
+			if name == "interface gone" && other.Index == b.replication.Index {
+				return // nothing comes in by it
+			}
+			test.change(b, n)
+			flow := b.flow(n, m, b.replication, 0)
+			flow.Flags |= flagActive
+			b.put(flowOf(m, flow))
+			b.run(ingress(other, n.in(other, m)), either(test.usable, unread(contested), b.follows(n, m, flow, other)))
+		})
+	}
 }

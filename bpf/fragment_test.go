@@ -6,16 +6,16 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
 )
 
-// fragments are a packet that the host sends in two pieces.
+// pieces are a packet that the host sends in two pieces.
 type pieces struct{ first, later []byte }
 
-// inPieces makes the frames of a datagram with this identification. What the later
-// one carries does not matter.
+// inPieces makes the frames of a datagram with this identification. What the later one carries does not matter.
 func (n network) inPieces(via nic, identification uint32) pieces {
 	m := udp{payload: 16}
 	if n.family == 4 {
@@ -34,91 +34,9 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 	return pieces{extend(n.out(via, m), header(first)), extend(n.out(via, m), header(last))}
 }
 
-const notFirst = bpf.DatapathEventEVENT_UNPARSED_FRAGMENT
+const notFirst = eventUnparsedFragment
 
-// TestFragmentsMoved: the later ones follow the first.
-func TestFragmentsMoved(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		m := udp{}
-		one, two := n.inPieces(b.production, 1), n.inPieces(b.production, 2)
-		again := func(frame []byte) effect {
-			want := b.moves(n, m, b.production, b.replication, frame)
-			want.pairs[pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
-				count{Packets: 1, Bytes: uint64(len(frame))}
-			want.tables = nil
-			return want
-		}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.run(egress(b.production, one.later), unread(notFirst)) // nobody has seen the first
-		b.run(egress(b.production, one.first), b.moves(n, m, b.production, b.replication, one.first))
-		b.run(egress(b.production, one.later), again(one.later))
-		b.run(egress(b.production, one.later), again(one.later))
-		b.run(egress(b.production, two.later), unread(notFirst)) // of another packet
-		b.run(egress(b.replication, n.inPieces(b.replication, 1).later), nothing)
-	})
-}
-
-// TestFragmentsStay: where the first one could not be moved, the others are not.
-func TestFragmentsStay(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		m := udp{}
-		frames := n.inPieces(b.production, 1)
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.run(egress(b.production, frames.first),
-			b.stays(n, m, b.production, b.replication, frames.first, bpf.DatapathOutcomeOUTCOME_LINK_DOWN))
-		b.manage(b.replication, nil) // up again
-		want := b.stays(n, m, b.production, b.replication, frames.later, bpf.DatapathOutcomeOUTCOME_LINK_DOWN)
-		want.pairs[pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
-			count{Packets: 1, Bytes: uint64(len(frames.later))}
-		want.tables = nil
-		b.run(egress(b.production, frames.later), want)
-	})
-}
-
-// TestFragmentsReaddressed: all of them get the MAC of the next hop that has to be
-// enforced.
-func TestFragmentsReaddressed(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.replication, 1)
-		flow := b.flow(n, udp{}, b.replication, 0)
-		flow.Flags = flow.Flags&^flagGateway | flagEnforceMAC
-		flow.Mac = [6]uint8{2, 0, 0, 0, 9, 9}
-		b.put(connectionlessFlow(flow))
-		for _, frame := range [][]byte{frames.first, frames.later} {
-			_, got, _ := b.exec(egress(b.replication, frame))
-			if [6]byte(got[:6]) != flow.Mac {
-				t.Errorf("destination %x, want %x", got[:6], flow.Mac)
-			}
-		}
-	})
-}
-
-// TestFragmentsOfGoneFlow: of an entry that was pushed out, and of one whose place
-// another flow has.
-func TestFragmentsOfGoneFlow(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.production, 1)
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		b.exec(egress(b.production, frames.first))
-		b.must(b.SetTables(newTables()))
-		b.run(egress(b.production, frames.later), unread(notFirst))
-	})
-}
-
-// TestFragmentsOutdated: identifications are used again.
-func TestFragmentsOutdated(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.production, 1)
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		b.exec(egress(b.production, frames.first))
-		b.must(b.AgeFragments(b.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_FRAGMENT)) + 1))
-		b.run(egress(b.production, frames.later), unread(notFirst))
-	})
-}
-
-// fragmentSet is the set of the map in which a datagram in pieces is noted: see
-// fragment_key() of src/fragment.h.
+// fragmentSet is the set of the map in which a datagram in pieces is noted: see fragment_key() of src/fragment.h.
 func (b *bed) fragmentSet(n network, identification uint32) uint32 {
 	inside, header := uint8(layers.IPProtocolUDP), make([]byte, 4)
 	if n.family == 4 {
@@ -135,10 +53,130 @@ func (b *bed) fragmentSet(n network, identification uint32) uint32 {
 	return set
 }
 
-// TestFragmentsOfManyPackets: where there is no room, the packet that was noted first
-// makes it, however many come at the same time.
-func TestFragmentsOfManyPackets(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+// icmpError quotes an inbound packet.
+type icmpError struct {
+	kind4, kind6 uint8
+	quote        []byte // from its IP header on
+}
+
+func (icmpError) protocol(n network) layers.IPProtocol { return icmp{}.protocol(n) }
+
+func (m icmpError) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	if n.family == 4 {
+		return []gopacket.SerializableLayer{
+			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(m.kind4, 3)},
+			gopacket.Payload(m.quote),
+		}
+	}
+	header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(m.kind6, 4)}
+	check(header.SetNetworkLayerForChecksum(ip))
+	return []gopacket.SerializableLayer{header, gopacket.Payload(append(make([]byte, 4), m.quote...))}
+}
+
+func (b *bed) about(n network, m message, edits ...edit) icmpError {
+	return icmpError{kind4: 3, kind6: 1, quote: n.in(b.replication, m, edits...)[ethernetSize:]}
+}
+
+// eachQuoted runs a test for both families and everything that starts a flow, with the entry in the table that it is
+// in.
+func eachQuoted(t *testing.T, f func(t *testing.T, b *bed, n network, m message, put func(bpf.DatapathFlow))) {
+	t.Helper()
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		places := map[string]func(bpf.DatapathFlow) func(tables){
+			"flow": func(f bpf.DatapathFlow) func(tables) { return flowOf(m, f) },
+		}
+		if _, ok := m.(tcp); ok {
+			places["handshake"] = halfOpen
+		} else {
+			places["stray"] = func(f bpf.DatapathFlow) func(tables) {
+				f.Flags |= flagStray
+				return halfOpen(f)
+			}
+		}
+		for name, place := range places {
+			t.Run(name, func(t *testing.T) {
+				b := newBed(t, normal)
+				f(t, b, n, m, func(flow bpf.DatapathFlow) { b.put(place(flow)) })
+			})
+		}
+	})
+}
+
+// errorMoves is the effect of an error about a packet of the flow of m.
+func (b *bed) errorMoves(n network, e icmpError, m message, frame []byte) effect {
+	want := b.moves(n, e, b.production, b.replication, frame)
+	want.tables = b.moves(n, m, b.production, b.replication, frame).tables
+	return want
+}
+
+func TestErrorGoesBack(t *testing.T) {
+	eachQuoted(t, func(t *testing.T, b *bed, n network, m message, put func(bpf.DatapathFlow)) {
+		for _, kinds := range [][2]uint8{{3, 1}, {3, 2}, {11, 3}, {12, 4}} {
+			e := b.about(n, m)
+			e.kind4, e.kind6 = kinds[0], kinds[1]
+			put(b.flow(n, m, b.replication, 0))
+			frame := n.out(b.production, e)
+			b.run(egress(b.production, frame), b.errorMoves(n, e, m, frame))
+			b.run(egress(b.replication, n.out(b.replication, e)), nothing)
+		}
+	})
+}
+
+var fragmentFamily = map[string]story{
+	"the later ones follow the first": func(t *testing.T, b *bed, n network) {
+		m := udp{}
+		one, two := n.inPieces(b.production, 1), n.inPieces(b.production, 2)
+		again := func(frame []byte) effect {
+			want := b.moves(n, m, b.production, b.replication, frame).again()
+			return want
+		}
+		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
+		b.run(egress(b.production, one.later), unread(notFirst)) // nobody has seen the first
+		b.run(egress(b.production, one.first), b.moves(n, m, b.production, b.replication, one.first))
+		b.run(egress(b.production, one.later), again(one.later))
+		b.run(egress(b.production, one.later), again(one.later))
+		b.run(egress(b.production, two.later), unread(notFirst)) // of another packet
+		b.run(egress(b.replication, n.inPieces(b.replication, 1).later), nothing)
+	},
+	"where the first one could not be moved, the others are not": func(t *testing.T, b *bed, n network) {
+		m := udp{}
+		frames := n.inPieces(b.production, 1)
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
+		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
+		b.run(egress(b.production, frames.first),
+			b.stays(n, m, b.production, b.replication, frames.first, outcomeLinkDown))
+		b.manage(b.replication, nil) // up again
+		want := b.stays(n, m, b.production, b.replication, frames.later, outcomeLinkDown).again()
+		b.run(egress(b.production, frames.later), want)
+	},
+	"all of them get the MAC of the next hop that has to be enforced": func(t *testing.T, b *bed, n network) {
+		frames := n.inPieces(b.replication, 1)
+		flow := b.flow(n, udp{}, b.replication, 0)
+		flow.Flags = flow.Flags&^flagGateway | flagEnforceMAC
+		flow.Mac = [6]uint8{2, 0, 0, 0, 9, 9}
+		b.put(connectionlessFlow(flow))
+		for _, frame := range [][]byte{frames.first, frames.later} {
+			_, got, _ := b.exec(egress(b.replication, frame))
+			if [6]byte(got[:6]) != flow.Mac {
+				t.Errorf("destination %x, want %x", got[:6], flow.Mac)
+			}
+		}
+	},
+	"of an entry that was pushed out, and of one whose place another flow has": func(t *testing.T, b *bed, n network) {
+		frames := n.inPieces(b.production, 1)
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		b.exec(egress(b.production, frames.first))
+		b.put()
+		b.run(egress(b.production, frames.later), unread(notFirst))
+	},
+	"identifications are used again": func(t *testing.T, b *bed, n network) {
+		frames := n.inPieces(b.production, 1)
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		b.exec(egress(b.production, frames.first))
+		b.must(b.AgeFragments(b.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_FRAGMENT)) + 1))
+		b.run(egress(b.production, frames.later), unread(notFirst))
+	},
+	"the packet that was noted first makes room for another": func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		var packets []pieces // one more than there is room for
 		for id := uint32(1); len(packets) <= ways; id++ {
@@ -168,5 +206,83 @@ func TestFragmentsOfManyPackets(t *testing.T) {
 		wantKnown(0)
 		note(packets[1], packets[0]) // known already, and the first one again
 		wantKnown(2)
+	},
+	"what is no error passes, and so does what comes in": func(t *testing.T, b *bed, n network) {
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		for kind := range 256 {
+			e := b.about(n, udp{})
+			e.kind4, e.kind6 = uint8(kind), uint8(kind)
+			b.run(ingress(b.backup, n.in(b.backup, e)), nothing)
+			if n.family == 4 && (kind == 3 || kind == 11 || kind == 12) || n.family == 6 && kind >= 1 && kind <= 4 {
+				continue
+			}
+			b.leaves(n, e, nothing)
+		}
+	},
+	"what an error quotes may be forged or damaged": func(t *testing.T, b *bed, n network) {
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
+			connectionlessFlow(b.flow(n, echo{}, b.replication, 0)))
+		other := n
+		other.peer = n.stranger
+		wrongVersion := b.about(n, udp{})
+		wrongVersion.quote[0] ^= 0x20
+		fragment := b.about(n, udp{payload: 8}, func(h *headers) {
+			if h.v4 != nil {
+				h.v4.FragOffset = 1
+			}
+		})
+		if n.family == 6 {
+			fragment.quote = extend(n.in(b.replication, udp{payload: 8}), later)[ethernetSize:]
+		}
+		for name, e := range map[string]icmpError{
+			"a packet of somebody else": b.about(other, udp{}),
+			"another port":              b.about(n, udp{ports: ports{peer: 7}}),
+			"another version":           wrongVersion,
+			"a later fragment":          fragment,
+			"an echo reply":             b.about(n, echo{reply: true}),
+			"an echo of another code":   b.about(n, echo{code: 1}),
+			"nothing":                   {kind4: 3, kind6: 1},
+			"a byte":                    {kind4: 3, kind6: 1, quote: []byte{0x45}},
+		} {
+			t.Run(name, func(t *testing.T) { b.leaves(n, e, nothing) })
+		}
+		t.Run("to somebody else", func(t *testing.T) {
+			b.leaves(n, b.about(n, udp{}), nothing, destination(n.stranger))
+		})
+		t.Run("idle flow", func(t *testing.T) {
+			b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, idleConnectionless+2)))
+			b.leaves(n, b.about(n, udp{}), nothing)
+		})
+	},
+	"the transport header is found behind options and extension headers": func(t *testing.T, b *bed, n network) {
+		e := b.about(n, udp{payload: 8}, func(h *headers) {
+			if h.v4 != nil {
+				h.v4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
+			}
+		})
+		if n.family == 6 {
+			e.quote = extend(n.in(b.replication, udp{payload: 8}), hopByHop, destinations, first)[ethernetSize:]
+		}
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		frame := n.out(b.production, e)
+		b.run(egress(b.production, frame), b.errorMoves(n, e, udp{}, frame))
+	},
+}
+
+func TestFragmentFamily(t *testing.T) { tell(t, eachFamily, fragmentFamily) }
+
+// TestErrorQuotesLittle: eight bytes of what the IP header carries are enough, and the padding of a short frame is
+// none of them.
+func TestErrorQuotesLittle(t *testing.T) {
+	eachQuoted(t, func(t *testing.T, b *bed, n network, m message, put func(bpf.DatapathFlow)) {
+		for _, size := range []int{8, 7, 0} {
+			e := b.about(n, m)
+			e.quote = e.quote[:n.ipSize()+size]
+			for _, padding := range []int{0, 18} {
+				frame := append(n.out(b.production, e), make([]byte, padding)...)
+				put(b.flow(n, m, b.replication, 0))
+				b.run(egress(b.production, frame), either(size == 8, b.errorMoves(n, e, m, frame), nothing))
+			}
+		}
 	})
 }

@@ -16,8 +16,8 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// network is one address family of the host under test: a peer behind routers,
-// and the host's addresses on its two interfaces.
+// network is one address family of the host under test: a peer behind routers, and the host's addresses on its two
+// interfaces.
 type network struct {
 	name     string
 	family   uint8
@@ -67,7 +67,6 @@ const (
 	outbound                  // from the host to the peer
 )
 
-// message is what an IP packet carries.
 type message interface {
 	protocol(network) layers.IPProtocol
 	layers(direction, network, gopacket.NetworkLayer) []gopacket.SerializableLayer
@@ -124,7 +123,6 @@ func (m tcp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket
 	return []gopacket.SerializableLayer{header, filler(m.payload)}
 }
 
-// udp is a UDP datagram.
 type udp struct {
 	ports
 	payload int
@@ -139,7 +137,6 @@ func (m udp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket
 	return []gopacket.SerializableLayer{header, filler(m.payload)}
 }
 
-// sctp is an SCTP packet of a common header and whatever follows.
 type sctp struct {
 	ports
 	payload int
@@ -181,7 +178,6 @@ func (m echo) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacke
 	return icmpLayers(n, ip, request, m.code, m.payload)
 }
 
-// icmp is a message of ICMP or ICMPv6.
 type icmp struct{ kind, code uint8 }
 
 func (icmp) protocol(n network) layers.IPProtocol {
@@ -195,8 +191,7 @@ func (m icmp) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacke
 	return icmpLayers(n, ip, m.kind, m.code, 0)
 }
 
-// icmpLayers are those of a message with an identifier and so many bytes beside
-// the usual 8.
+// icmpLayers are those of a message with an identifier and so many bytes beside the usual 8.
 func icmpLayers(n network, ip gopacket.NetworkLayer, kind, code uint8, payload int) []gopacket.SerializableLayer {
 	if n.family == 4 {
 		return []gopacket.SerializableLayer{&layers.ICMPv4{
@@ -214,7 +209,6 @@ func icmpLayers(n network, ip gopacket.NetworkLayer, kind, code uint8, payload i
 	}
 }
 
-// raw is a message of any protocol.
 type raw struct {
 	number layers.IPProtocol
 	bytes  []byte
@@ -234,7 +228,6 @@ func filler(size int) gopacket.Payload {
 	return payload
 }
 
-// headers are what an edit may change before the frame is built.
 type headers struct {
 	ethernet *layers.Ethernet
 	v4       *layers.IPv4 // nil in an IPv6 packet
@@ -264,15 +257,16 @@ func destination(address netip.Addr) edit {
 	}
 }
 
-func sourceMAC(mac net.HardwareAddr) edit      { return func(h *headers) { h.ethernet.SrcMAC = mac } }
+func sourceMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.ethernet.SrcMAC = mac } }
+
 func destinationMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.ethernet.DstMAC = mac } }
 
 func etherType(protocol layers.EthernetType) edit {
 	return func(h *headers) { h.ethernet.EthernetType = protocol }
 }
 
-// frame builds a frame between the host and the peer, as it passes by this
-// interface: the other end of the wire is the interface's router.
+// frame builds a frame between the host and the peer, as it passes by this interface: the other end of the wire is
+// the interface's router.
 func (n network) frame(d direction, via nic, m message, edits ...edit) []byte {
 	from, to := n.peer, n.self
 	h := &headers{ethernet: &layers.Ethernet{SrcMAC: via.router, DstMAC: via.MAC, EthernetType: layers.EthernetTypeIPv4}}
@@ -331,7 +325,22 @@ func (n network) address(m message, peerPort, selfPort uint16) bpf.DatapathTuple
 	return rig.Tuple(uint8(m.protocol(n)), netip.AddrPortFrom(n.peer, peerPort), netip.AddrPortFrom(n.self, selfPort))
 }
 
-// readdressed is the frame with other MAC addresses: what a redirect does to it.
+// here and there are the ends of its flows.
+func (n network) here() netip.AddrPort { return netip.AddrPortFrom(n.self, selfPort) }
+
+func (n network) there() netip.AddrPort { return netip.AddrPortFrom(n.peer, peerPort) }
+
+func (n network) from(peer netip.Addr) network {
+	n.peer = peer
+	return n
+}
+
+func mac(text string) net.HardwareAddr {
+	address, err := net.ParseMAC(text)
+	check(err)
+	return address
+}
+
 func readdressed(frame []byte, to, from net.HardwareAddr) []byte {
 	moved := append([]byte{}, frame...)
 	copy(moved[0:], to)
@@ -345,7 +354,6 @@ const (
 	ipv6Size     = 40
 )
 
-// ipSize is the size of a packet's IP header without options and extensions.
 func (n network) ipSize() int {
 	if n.family == 4 {
 		return ipv4Size
@@ -353,18 +361,14 @@ func (n network) ipSize() int {
 	return ipv6Size
 }
 
-// setLength writes the length field of the IP header: of the whole packet in
-// IPv4, of what follows the header in IPv6.
+// setLength writes the length field of the IP header: of the whole packet in IPv4, of what follows the header in
+// IPv6.
 func (n network) setLength(frame []byte, length uint16) []byte {
-	offset := ethernetSize + 2
-	if n.family == 6 {
-		offset = ethernetSize + 4
-	}
+	offset := either(n.family == 6, ethernetSize+4, ethernetSize+2)
 	binary.BigEndian.PutUint16(frame[offset:], length)
 	return frame
 }
 
-// check is for frames that are made of constants.
 func check(err error) {
 	if err != nil {
 		panic(err)

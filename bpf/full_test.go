@@ -18,8 +18,8 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// The flow tables, and the hash of interface pairs where it is made small, are filled
-// in table_test.go and count_test.go; all rules of exclusion in admission_test.go.
+// The flow tables, and the hash of interface pairs where it is made small, are filled in table_test.go and
+// count_test.go; all rules of exclusion in admission_test.go.
 
 // fillArray puts as many elements into an array as it has, made by number.
 func fillArray[V any](b *bed, m *ebpf.Map, element func(index uint32) V) {
@@ -52,42 +52,18 @@ func fillMap[K any](b *bed, m *ebpf.Map, value any, key func(number uint32) K) {
 	b.t.Fatalf("%s takes more than %d entries", m, m.MaxEntries())
 }
 
-// wantAsEver wants packets that start a flow to start it, and answers to known flows to be
-// moved.
+// wantAsEver wants packets that start a flow to start it, and answers to known flows to be moved.
 func (b *bed) wantAsEver(n network) {
 	b.t.Helper()
 	for _, m := range starters {
-		b.must(b.SetTables(newTables()))
-		b.run(ingress(b.replication, n.in(b.replication, m.message)), b.starts(n, m.message, b.replication))
+		b.put()
+		b.arrives(n, m.message, b.starts(n, m.message, b.replication))
 	}
 	for _, m := range repliers {
 		b.put(flowOf(m.message, b.flow(n, m.message, b.replication, 0)))
-		frame := n.out(b.production, m.message)
-		b.run(egress(b.production, frame), b.moves(n, m.message, b.production, b.replication, frame))
+		b.wantMoved(n, m.message)
 	}
-	b.must(b.SetTables(newTables()))
-}
-
-// TestFullFragments: packets of which more fragments are to come fill every set.
-func TestFullFragments(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		now := b.ago(0)
-		fillArray(b, b.Fragments, func(index uint32) (set bpf.DatapathFragmentSet) {
-			for way := range set.Fragment {
-				set.Fragment[way] = bpf.DatapathFragment{Key: uint64(index)<<8 | uint64(way)<<1 | 1, Seen: now}
-			}
-			return set
-		})
-		frames := n.inPieces(b.production, 1)
-		b.run(egress(b.production, frames.later), unread(notFirst))
-		b.run(egress(b.production, frames.first), b.moves(n, udp{}, b.production, b.replication, frames.first))
-		want := b.moves(n, udp{}, b.production, b.replication, frames.later)
-		want.pairs[pair(b.production, b.replication, n, udp{}, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
-			count{Packets: 1, Bytes: uint64(len(frames.later))}
-		want.tables = nil
-		b.run(egress(b.production, frames.later), want)
-	})
+	b.put()
 }
 
 // fillMarks marks a tuple of nobody's in every place, and returns which.
@@ -102,30 +78,6 @@ func (b *bed) fillMarks() (digests []uint64) {
 		return digest ^ present
 	})
 	return digests
-}
-
-// TestFullMarks: of a tuple that is marked, another one takes the place. What needs
-// no mark is as ever.
-func TestFullMarks(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.fillMarks()
-		for _, m := range starters {
-			b.run(ingress(b.replication, n.in(b.replication, m.message)), b.starts(n, m.message, b.replication))
-		}
-		b.must(b.SetTables(newTables())) // which forgets all marks
-		digests := b.fillMarks()
-		want := b.meetsStranger(n, b.replication)
-		enter := want.tables
-		want.tables = func(t tables) {
-			enter(t)
-			place := b.Seeds.Digest(n.tuple(tcp{})) >> 1 % uint64(len(digests))
-			delete(t.Marks, digests[place])
-		}
-		segment := ingress(b.replication, n.in(b.replication, tcp{flags: "A"}))
-		b.run(segment, want)
-		b.run(segment, nothing)
-		b.run(egress(b.production, n.out(b.production, udp{})), b.notes(n, udp{}))
-	})
 }
 
 // fillForeign has every place of what is none of ours be taken.
@@ -143,65 +95,6 @@ func (b *bed) fillForeign() {
 	})
 }
 
-// TestFullForeign: what is none of ours is remembered in the place of something else,
-// and what is ours is not taken for it.
-func TestFullForeign(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.fillForeign()
-		b.wantAsEver(n)
-		b.run(egress(b.production, n.out(b.production, udp{})), b.notes(n, udp{}))
-		forwarded := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
-		b.run(forwarded, unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-		b.run(forwarded, nothing)
-		b.run(egress(b.production, n.out(b.production, udp{}, source(n.stranger))), nothing)
-	})
-}
-
-// TestFullGateways: one that finds no room is none: who comes through it is answered
-// by the MAC that the question came from. The last of the others serves.
-func TestFullGateways(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.setGateways(b.replication, n, auto, 2)
-		last := uint32(b.Gateways.MaxEntries() - 1)
-		known := net.HardwareAddr{2, 0, 0, 0, 2, 2}
-		b.addGateway(b.replication, n, last, known)
-		t.Cleanup(func() {
-			fillArray(b, b.Gateways, func(uint32) (none bpf.DatapathGateway) { return none })
-		})
-		fillArray(b, b.Gateways, func(uint32) bpf.DatapathGateway {
-			return bpf.DatapathGateway{Address: n.stranger.As16(), Ifindex: b.replication.Index, Mac: [6]uint8(known), Usable: 1}
-		})
-		fillMap(b, b.GatewayMacs, last, func(number uint32) bpf.DatapathGatewayMac {
-			mac := [6]uint8{2, 1}
-			binary.BigEndian.PutUint32(mac[2:], number)
-			return bpf.DatapathGatewayMac{Ifindex: b.replication.Index, Mac: mac, Family: n.family}
-		})
-		for _, test := range []struct {
-			mac     net.HardwareAddr
-			gateway uint16
-			flags   uint16
-		}{{neighbour, 0, 0}, {known, uint16(last), flagGateway | flagEnforceMAC}} {
-			b.must(b.SetTables(newTables()))
-			via := b.replication
-			via.router = test.mac
-			born := b.born(n, udp{}, via)
-			born.Gateway, born.Flags = test.gateway, test.flags|flagNoSocket
-			b.run(ingress(via, n.in(via, udp{})), effect{
-				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
-			})
-			b.exec(egress(b.production, n.out(b.production, udp{})))
-			known, _ := b.snapshot()
-			flow := known.Connectionless[n.tuple(udp{})]
-			frame := n.out(b.production, udp{})
-			want := b.moves(n, udp{}, b.production, via, frame)
-			want.pairs[pair(b.production, via, n, udp{}, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
-				count{Packets: 1, Bytes: uint64(len(frame))}
-			want.tables = connectionlessFlow(flow)
-			b.run(egress(b.production, frame), want)
-		}
-	})
-}
-
 // numbered is an address that no test uses otherwise.
 func (n network) numbered(number uint32) netip.Addr {
 	address := n.stranger.As16()
@@ -213,87 +106,10 @@ func (n network) numbered(number uint32) netip.Addr {
 	return netip.AddrFrom16(address).Unmap()
 }
 
-// TestFullRoutes: a route that finds no room names nobody's gateway.
-func TestFullRoutes(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		via := b.replication
-		via.router = neighbour
-		gateway := uint32(via.gateway(n.family))
-		b.routes(via, n, map[netip.Prefix]uint32{prefix(n.peer): gateway})
-		fillMap(b, b.GatewayRoutes, gateway, func(number uint32) bpf.DatapathRouteKey {
-			return rig.RouteKey(via.Index, prefix(n.numbered(number)))
-		})
-		late := newcomer(n)
-		if err := b.SetRoute(via.Index, prefix(late.peer), gateway); !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("one more: %v", err)
-		}
-		b.run(ingress(via, n.in(via, udp{})), b.admits(n, udp{}, via))
-		born := b.born(late, udp{}, via)
-		born.Gateway, born.Flags = 0, flagEnforceMAC|flagNoSocket
-		b.run(ingress(via, late.in(via, udp{})), effect{
-			events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
-		})
-	})
-}
-
-// TestFullOnLink: a network that finds no room is behind the gateway.
-func TestFullOnLink(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.must(b.SetOnLink(b.replication.Index, prefix(n.stranger)))
-		fillMap(b, b.OnLink, uint32(1), func(number uint32) bpf.DatapathOnLinkKey {
-			return bpf.DatapathOnLinkKey{PrefixLength: 32 + 128, Ifindex: b.replication.Index, Address: n.numbered(number).As16()}
-		})
-		if err := b.SetOnLink(b.replication.Index, prefix(n.peer)); !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("one more: %v", err)
-		}
-		b.wantAsEver(n)
-		neighbour := newcomer(n)
-		born := b.born(neighbour, udp{}, b.replication)
-		born.Gateway, born.Flags = 0, flagNoSocket
-		b.run(ingress(b.replication, neighbour.in(b.replication, udp{})), effect{
-			events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
-		})
-	})
-}
-
-// TestFullOwnAddresses: an address that finds no room is not the host's.
-func TestFullOwnAddresses(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		fillMap(b, b.OwnAddresses, uint32(bpf.DatapathOwnFlagsOWN_ADDRESS), func(number uint32) bpf.DatapathAddress {
-			return bpf.DatapathAddress{Bytes: n.numbered(number).As16()}
-		})
-		b.wantAsEver(n)
-		if err := b.SetOwnAddress(n.stranger, bpf.DatapathOwnFlagsOWN_ADDRESS); !errors.Is(err, unix.E2BIG) {
-			t.Errorf("one more: %v", err)
-		}
-		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-		b.run(egress(b.production, n.out(b.production, udp{}, source(n.stranger))), nothing)
-	})
-}
-
-// TestFullExclusions: more rules are said to be there than there is room for, and
-// none of those that are there is about the packet. Nor is one of a set that is not in
-// force, or of one that does not exist.
-func TestFullExclusions(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		set := bpf.DatapathExclusionSet{Count: 1000}
-		for i := range set.Rule {
-			set.Rule[i].Protocol = 200
-		}
-		b.must(b.Exclusions.Put(uint32(0), set))
-		b.wantAsEver(n)
-		b.must(b.SetExclusions(bpf.DatapathExclusion{}))
-		for _, other := range []uint32{1, 1000} {
-			b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = other })
-			b.wantAsEver(n)
-		}
-	})
-}
-
-// TestFullAsked: everybody who asked goes on with it. A newcomer's question is
-// recorded, and is in the place of who was quiet longest.
+// TestFullAsked: everybody who asked goes on with it. A newcomer's question is recorded, and is in the place of who
+// was quiet longest.
 func TestFullAsked(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+	eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
 		talks := crowd(n, ways)
 		for i, talk := range talks {
 			flow := b.flow(talk, udp{}, b.replication, uint32(100-i))
@@ -302,7 +118,7 @@ func TestFullAsked(t *testing.T) {
 		}
 		b.must(b.Asked.Put(uint32(0), b.askedBy(talks)))
 		next := newcomer(n)
-		b.run(ingress(b.replication, next.in(b.replication, udp{})), b.admitsServed(next, b.replication))
+		b.arrives(next, udp{}, b.admitsServed(next, b.replication))
 		want := []bpf.DatapathTuple{next.tuple(udp{})}
 		for _, talk := range talks[1:] {
 			want = append(want, talk.tuple(udp{}))
@@ -327,21 +143,18 @@ func (b *bed) askedBy(talks []network) (set bpf.DatapathAskedSet) {
 	return set
 }
 
-// TestFullRepairWanted: nobody reads what the loader is told. A question to a
-// wildcard socket is recorded all the same.
+// TestFullRepairWanted: nobody reads what the loader is told. A question to a wildcard socket is recorded all the
+// same.
 func TestFullRepairWanted(t *testing.T) {
-	for _, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			b := newBed(t, smallRings)
-			b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_WATCH) })
-			socket := listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort))
-			defer closeSocket(t, socket)
-			ask := func(number uint32) message { return udp{ports: ports{peer: uint16(1000 + number)}} }
-			b.fillRing(b.RepairWanted, func(number uint32) { b.question(n, ask(number)) })
-			b.must(b.SetTables(newTables()))
-			b.run(ingress(b.replication, n.in(b.replication, udp{})), b.admitsServed(n, b.replication))
-		})
-	}
+	eachFamilyOn(t, smallRings, func(t *testing.T, b *bed, n network) {
+		b.repair(repairWatch)
+		socket := listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort))
+		defer closeSocket(t, socket)
+		ask := func(number uint32) message { return udp{ports: ports{peer: uint16(1000 + number)}} }
+		b.fillRing(b.RepairWanted, func(number uint32) { b.question(n, ask(number)) })
+		b.put()
+		b.arrives(n, udp{}, b.admitsServed(n, b.replication))
+	})
 }
 
 // fillRing does something until what it writes into a ring finds no more room.
@@ -360,28 +173,24 @@ func (b *bed) fillRing(ring *ebpf.Map, write func(number uint32)) {
 	}
 }
 
-// TestFullTraceEvents: nobody reads what is traced. Packets go their way, and how
-// many events were lost is counted.
+// TestFullTraceEvents: nobody reads what is traced. Packets go their way, and how many events were lost is counted.
 func TestFullTraceEvents(t *testing.T) {
-	for _, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			b := newBed(t, smallRings)
-			tracer := b.traceAll()
-			b.fillRing(b.TraceEvents, func(uint32) { b.exec(egress(b.replication, n.out(b.replication, udp{}))) })
-			lost := tracer.lost()
-			if lost == 0 {
-				t.Error("no event was lost")
-			}
-			b.wantAsEver(n)
-			if now, want := tracer.lost(), lost+uint64(len(starters)+len(repliers)); now != want {
-				t.Errorf("%d events were lost, want %d", now, want)
-			}
-		})
-	}
+	eachFamilyOn(t, smallRings, func(t *testing.T, b *bed, n network) {
+		tracer := b.traceAll()
+		b.fillRing(b.TraceEvents, func(uint32) { b.exec(egress(b.replication, n.out(b.replication, udp{}))) })
+		lost := tracer.lost()
+		if lost == 0 {
+			t.Error("no event was lost")
+		}
+		b.wantAsEver(n)
+		if now, want := tracer.lost(), lost+uint64(len(starters)+len(repliers)); now != want {
+			t.Errorf("%d events were lost, want %d", now, want)
+		}
+	})
 }
 
-// TestFullPairs: every slot is another pair's, and the hash is full. Packets are moved
-// all the same, and that they are missing is counted.
+// TestFullPairs: every slot is another pair's, and the hash is full. Packets are moved all the same, and that they
+// are missing is counted.
 func TestFullPairs(t *testing.T) {
 	b := newBed(t, normal)
 	cpus := ebpf.MustPossibleCPU()
@@ -403,8 +212,144 @@ func TestFullPairs(t *testing.T) {
 			want := b.moves(n, m.message, b.production, b.replication, frame)
 			maps.DeleteFunc(want.pairs, func(bpf.DatapathPair, count) bool { return true })
 			b.must(b.ForgetHandover()) // it would be counted as lost
-			want.events = once(bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER)
+			want.events = once(eventInsertFailedCounter)
 			b.run(egress(b.production, frame), want)
 		}
 	}
 }
+
+var fullFamily = map[string]story{
+	"packets of which more fragments are to come fill every set": func(t *testing.T, b *bed, n network) {
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		now := b.ago(0)
+		fillArray(b, b.Fragments, func(index uint32) (set bpf.DatapathFragmentSet) {
+			for way := range set.Fragment {
+				set.Fragment[way] = bpf.DatapathFragment{Key: uint64(index)<<8 | uint64(way)<<1 | 1, Seen: now}
+			}
+			return set
+		})
+		frames := n.inPieces(b.production, 1)
+		b.run(egress(b.production, frames.later), unread(notFirst))
+		b.run(egress(b.production, frames.first), b.moves(n, udp{}, b.production, b.replication, frames.first))
+		want := b.moves(n, udp{}, b.production, b.replication, frames.later).again()
+		b.run(egress(b.production, frames.later), want)
+	},
+	// What needs no mark is as ever.
+	"of a tuple that is marked, another one takes the place": func(t *testing.T, b *bed, n network) {
+		b.fillMarks()
+		for _, m := range starters {
+			b.arrives(n, m.message, b.starts(n, m.message, b.replication))
+		}
+		b.put() // which forgets all marks
+		digests := b.fillMarks()
+		want := b.meetsStranger(n, b.replication).and(func(t tables) {
+			place := b.Seeds.Digest(n.tuple(tcp{})) >> 1 % uint64(len(digests))
+			delete(t.Marks, digests[place])
+		})
+		segment := ingress(b.replication, n.in(b.replication, tcp{flags: "A"}))
+		b.run(segment, want)
+		b.run(segment, nothing)
+		b.leaves(n, udp{}, b.notes(n, udp{}))
+	},
+	"what is none of ours takes the place of something else": func(t *testing.T, b *bed, n network) {
+		b.fillForeign()
+		b.wantAsEver(n)
+		b.leaves(n, udp{}, b.notes(n, udp{}))
+		forwarded := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
+		b.run(forwarded, unread(eventIgnoredNotOwn))
+		b.run(forwarded, nothing)
+		b.leaves(n, udp{}, nothing, source(n.stranger))
+	},
+	// The last of the others serves.
+	"a gateway that finds no room is none, the last one serves": func(t *testing.T, b *bed, n network) {
+		b.setGateways(b.replication, n, auto, 2)
+		last := uint32(b.Gateways.MaxEntries() - 1)
+		known := net.HardwareAddr{2, 0, 0, 0, 2, 2}
+		b.addGateway(b.replication, n, last, known)
+		t.Cleanup(func() {
+			fillArray(b, b.Gateways, func(uint32) (none bpf.DatapathGateway) { return none })
+		})
+		fillArray(b, b.Gateways, func(uint32) bpf.DatapathGateway {
+			return bpf.DatapathGateway{Address: n.stranger.As16(), Ifindex: b.replication.Index, Mac: [6]uint8(known), Usable: 1}
+		})
+		fillMap(b, b.GatewayMacs, last, func(number uint32) bpf.DatapathGatewayMac {
+			mac := [6]uint8{2, 1}
+			binary.BigEndian.PutUint32(mac[2:], number)
+			return bpf.DatapathGatewayMac{Ifindex: b.replication.Index, Mac: mac, Family: n.family}
+		})
+		for _, test := range []struct {
+			mac     net.HardwareAddr
+			gateway uint16
+			flags   uint16
+		}{{neighbour, 0, 0}, {known, uint16(last), flagGateway | flagEnforceMAC}} {
+			b.put()
+			via := b.replication
+			via.router = test.mac
+			b.beginsBy(n, via, test.gateway, test.flags)
+			b.exec(egress(b.production, n.out(b.production, udp{})))
+			known, _ := b.snapshot()
+			flow := known.Connectionless[n.tuple(udp{})]
+			frame := n.out(b.production, udp{})
+			want := b.moves(n, udp{}, b.production, via, frame)
+			want.pairs[pair(b.production, via, n, udp{}, outcomeAsymmetric)] =
+				count{Packets: 1, Bytes: uint64(len(frame))}
+			want.tables = connectionlessFlow(flow)
+			b.run(egress(b.production, frame), want)
+		}
+	},
+	"a route that finds no room names nobody's gateway": func(t *testing.T, b *bed, n network) {
+		via := b.replication
+		via.router = neighbour
+		gateway := uint32(via.gateway(n.family))
+		b.routes(via, n, map[netip.Prefix]uint32{prefix(n.peer): gateway})
+		fillMap(b, b.GatewayRoutes, gateway, func(number uint32) bpf.DatapathRouteKey {
+			return rig.RouteKey(via.Index, prefix(n.numbered(number)))
+		})
+		late := newcomer(n)
+		if err := b.SetRoute(via.Index, prefix(late.peer), gateway); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("one more: %v", err)
+		}
+		b.run(ingress(via, n.in(via, udp{})), b.admits(n, udp{}, via))
+		b.beginsBy(late, via, 0, flagEnforceMAC)
+	},
+	"a network that finds no room is behind the gateway": func(t *testing.T, b *bed, n network) {
+		b.must(b.SetOnLink(b.replication.Index, prefix(n.stranger)))
+		fillMap(b, b.OnLink, uint32(1), func(number uint32) bpf.DatapathOnLinkKey {
+			address := n.numbered(number).As16()
+			return bpf.DatapathOnLinkKey{PrefixLength: 32 + 128, Ifindex: b.replication.Index, Address: address}
+		})
+		if err := b.SetOnLink(b.replication.Index, prefix(n.peer)); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("one more: %v", err)
+		}
+		b.wantAsEver(n)
+		neighbour := newcomer(n)
+		b.beginsBy(neighbour, b.replication, 0, 0)
+	},
+	"an address that finds no room is not the host's": func(t *testing.T, b *bed, n network) {
+		fillMap(b, b.OwnAddresses, uint32(ownAddress), func(number uint32) bpf.DatapathAddress {
+			return bpf.DatapathAddress{Bytes: n.numbered(number).As16()}
+		})
+		b.wantAsEver(n)
+		if err := b.SetOwnAddress(n.stranger, ownAddress); !errors.Is(err, unix.E2BIG) {
+			t.Errorf("one more: %v", err)
+		}
+		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), unread(eventIgnoredNotOwn))
+		b.leaves(n, udp{}, nothing, source(n.stranger))
+	},
+	// Nor is one of a set that is not in force, or of one that does not exist.
+	"more rules of exclusion are said to be there than can be": func(t *testing.T, b *bed, n network) {
+		set := bpf.DatapathExclusionSet{Count: 1000}
+		for i := range set.Rule {
+			set.Rule[i].Protocol = 200
+		}
+		b.must(b.Exclusions.Put(uint32(0), set))
+		b.wantAsEver(n)
+		b.exclude(bpf.DatapathExclusion{})
+		for _, other := range []uint32{1, 1000} {
+			b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = other })
+			b.wantAsEver(n)
+		}
+	},
+}
+
+func TestFullFamily(t *testing.T) { tell(t, eachFamily, fullFamily) }

@@ -15,22 +15,14 @@ import (
 	"replypath/bpf"
 	"replypath/bpf/internal/fuzz"
 	"replypath/bpf/internal/model"
-	"replypath/bpf/internal/rig"
 )
 
-// newFuzzer loads a datapath of its own: its tables are too large to be compared
-// whole, as the other tests do.
-func newFuzzer(t testing.TB, opts rig.Options, sockets fuzz.Sockets) *fuzz.Runner {
+func newFuzzer(t testing.TB, v variant, sockets fuzz.Sockets) *fuzz.Runner {
 	t.Helper()
-	d, err := rig.Load(opts)
+	d, err := load(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	r, err := fuzz.NewRunner(host, d, sockets, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -60,55 +52,68 @@ func compareWithModel(t *testing.T, r *fuzz.Runner, program []byte) {
 	t.Fatalf("datapath and model differ:\n%s\nprogram: %q\nbefore it was shrunk, at step %d: %s", text, small, d.Step, d.What)
 }
 
-// packetsToRun is how many packets TestModel runs: a million in `make test`.
-func packetsToRun(t *testing.T) int {
+// packetsToRun is how many packets a test runs, where so many hundredths of all are its.
+func packetsToRun(t *testing.T, hundredths int) int {
 	t.Helper()
-	text := os.Getenv("REPLYPATH_FUZZ_PACKETS")
-	if text == "" {
-		return 100_000
+	packets := either(testing.Short(), 20_000, 100_000)
+	if text := os.Getenv("REPLYPATH_FUZZ_PACKETS"); text != "" {
+		var err error
+		if packets, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("REPLYPATH_FUZZ_PACKETS: %v", err)
+		}
 	}
-	packets, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("REPLYPATH_FUZZ_PACKETS: %v", err)
-	}
-	return packets
+	return packets * hundredths / 100
 }
 
-// TestModel holds the datapath against the model: half of the packets are always
-// the same ones, half of them others every time.
+// TestModel holds the datapath against the model: stories, which have everything happen, and then packets, half of them
+// always the same ones, half of them others every time.
 func TestModel(t *testing.T) {
-	t.Run("old kernel", func(t *testing.T) {
-		r := newFuzzer(t, fuzz.Options(true), fuzz.Sockets{})
-		compareRandomly(t, r, packetsToRun(t)/2)
-		checkSeen(t, r)
-		checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated, fuzz.Answered)
-	})
-	t.Run("this kernel", func(t *testing.T) {
-		r := newFuzzer(t, fuzz.Options(false), fuzz.Sockets{})
-		r.Whole = true
-		compareRandomly(t, r, packetsToRun(t)/4)
-		checkSeen(t, r)
-	})
+	for name, oldKernel := range map[string]bool{"old kernel": true, "this kernel": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newFuzzer(t, either(oldKernel, fuzzedOld, fuzzed), fuzz.Sockets{})
+			compareStories(t, r, fuzz.Stories())
+			checkSeen(t, r)
+			checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated, fuzz.Answered)
+			r.Whole = !oldKernel
+			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 20)))
+		})
+	}
+}
+
+// compareStories runs programs that are always the same.
+func compareStories(t *testing.T, r *fuzz.Runner, stories []fuzz.Program) {
+	t.Helper()
+	for _, p := range stories {
+		d, err := r.RunProgram(p, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d != nil {
+			t.Fatalf("%s\n%v\nat step %d: %s", p.Setup, p.Steps, d.Step, d.What)
+		}
+	}
+}
+
+// checkRaised makes sure that packets raised these events.
+func checkRaised(t *testing.T, counts map[bpf.DatapathEvent]uint64, events ...bpf.DatapathEvent) {
+	t.Helper()
+	for _, event := range events {
+		if counts[event] == 0 {
+			t.Errorf("no packet raised %s", eventSet[event])
+		}
+	}
 }
 
 // TestModelWithRequests does it where a request sends each SYN-ACK: connections stay in the nursery.
 func TestModelWithRequests(t *testing.T) {
-	opts := fuzz.Options(true)
-	opts.Requests = true
-	r := newFuzzer(t, opts, fuzz.Sockets{})
+	r := newFuzzer(t, fuzzedAsked, fuzz.Sockets{})
 	r.Requests = true
-	compareRandomly(t, r, packetsToRun(t)/4)
+	compareRandomly(t, r, packetsToRun(t, 20))
 }
-
-// enough is how many packets it takes to see everything happen.
-const enough = 1_000_000
 
 // checkSeen makes sure that the packets were of every kind.
 func checkSeen(t *testing.T, r *fuzz.Runner) {
 	t.Helper()
-	if packetsToRun(t) < enough {
-		return
-	}
 	for event, name := range eventSet {
 		if r.Events[event] == 0 && !slices.Contains(unseen, event) {
 			t.Errorf("no packet raised %s", name)
@@ -118,11 +123,11 @@ func checkSeen(t *testing.T, r *fuzz.Runner) {
 		if slices.Contains(unseenOutcomes, outcome) {
 			continue
 		}
-		if r.Outcomes[outcome] == 0 && outcome != bpf.DatapathOutcomeOUTCOME_WEAK_HOST {
+		if r.Outcomes[outcome] == 0 && outcome != outcomeWeakHost {
 			t.Errorf("no reply had outcome %d", outcome)
 		}
-		isLost := outcome == bpf.DatapathOutcomeOUTCOME_LOST || outcome == bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN
-		if r.Outcomes[outcome|bpf.DatapathOutcomeOUTCOME_ORIGINATED] == 0 && outcome != bpf.DatapathOutcomeOUTCOME_ASYMMETRIC && !isLost {
+		isLost := outcome == outcomeLost || outcome == outcomeLostLinkDown
+		if r.Outcomes[outcome|outcomeOriginated] == 0 && outcome != outcomeAsymmetric && !isLost {
 			t.Errorf("nothing that the host originates had outcome %d", outcome)
 		}
 	}
@@ -130,7 +135,7 @@ func checkSeen(t *testing.T, r *fuzz.Runner) {
 
 // unseenOutcomes need sockets, or no memory.
 var unseenOutcomes = []bpf.DatapathOutcome{
-	bpf.DatapathOutcomeOUTCOME_NO_HEADER_ROOM, bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE, bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED,
+	outcomeNoHeaderRoom, outcomeBoundDevice, outcomeRewriteFailed,
 }
 
 // checkRemembered makes sure that there was something to compare in these maps.
@@ -145,57 +150,54 @@ func checkRemembered(t *testing.T, r *fuzz.Runner, maps ...string) {
 
 // TestModelWithSockets does it where some of the connections have sockets.
 func TestModelWithSockets(t *testing.T) {
-	r := newFuzzer(t, fuzz.Options(true), realSockets(t))
-	compareRandomly(t, r, packetsToRun(t)/4)
-	events := []bpf.DatapathEvent{bpf.DatapathEventEVENT_IGNORED_SEGMENT}
-	if packetsToRun(t) >= enough { // there is one among tens of thousands of packets
-		events = append(events, bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
-	}
-	for _, event := range events {
-		if r.Events[event] == 0 {
-			t.Errorf("no packet raised %s", eventSet[event])
-		}
-	}
+	r := newFuzzer(t, fuzzedOld, realSockets(t))
+	compareStories(t, r, fuzz.StoriesOfSockets())
+	checkRaised(t, r.Events, eventIgnoredSegment, eventReadmittedEstablished)
 	checkRemembered(t, r, bpf.DatapathMapAsked)
+	compareRandomly(t, r, packetsToRun(t, 20))
 }
 
-// unseen are events that need sockets, full tables, IPsec or the device of the fallback
-// route.
+// unseen are events that need sockets, full tables, IPsec or the device of the fallback route.
 var unseen = []bpf.DatapathEvent{
 	bpf.DatapathEventEVENT_IGNORED_IPSEC,
-	bpf.DatapathEventEVENT_IGNORED_SEGMENT,
-	bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN,
+	eventIgnoredSegment,
+	eventInsertFailedHalfOpen,
 	bpf.DatapathEventEVENT_INSERT_FAILED_ESTABLISHED,
-	bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS,
+	eventInsertFailedConnectionless,
 	bpf.DatapathEventEVENT_INSERT_FAILED_OUTBOUND,
-	bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER,
-	bpf.DatapathEventEVENT_EVICTED_HALF_OPEN,
-	bpf.DatapathEventEVENT_EVICTED_ESTABLISHED,
-	bpf.DatapathEventEVENT_EVICTED_CONNECTIONLESS,
-	bpf.DatapathEventEVENT_EVICTED_OUTBOUND,
-	bpf.DatapathEventEVENT_READMITTED_ESTABLISHED,
-	bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4,
-	bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6,
-	bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4,
-	bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6,
+	eventInsertFailedCounter,
+	eventEvictedHalfOpen,
+	eventEvictedEstablished,
+	eventEvictedConnectionless,
+	eventEvictedOutbound,
+	eventReadmittedEstablished,
+	eventSourceRepairedV4,
+	eventSourceRepairedV6,
+	eventFallbackDroppedV4,
+	eventFallbackDroppedV6,
 	bpf.DatapathEventEVENT_END,
 }
 
 func compareRandomly(t *testing.T, r *fuzz.Runner, packets int) {
 	t.Helper()
+	randomly(t, r, packets, 40, func(t *testing.T, program []byte) { compareWithModel(t, r, program) })
+}
+
+// randomly runs programs of so many steps: half of the packets by one seed, half of them by another every time.
+func randomly(t *testing.T, r *fuzz.Runner, packets, steps int, run func(t *testing.T, program []byte)) {
+	t.Helper()
+	before := r.Packets
 	for i, seed := range []uint64{1, uint64(time.Now().UnixNano())} {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 0))
-			for r.Packets < packets/2*(i+1) {
-				compareWithModel(t, r, fuzz.Random(rng, 40))
+			for rng := rand.New(rand.NewPCG(seed, 0)); r.Packets-before < packets/2*(i+1); {
+				run(t, fuzz.Random(rng, steps))
 			}
 		})
 	}
 }
 
-// realSockets are a connection that a peer opened, one that the host opened, and
-// a listener, in each family; and UDP sockets: connected ones, ones bound to an address, and one
-// for everything at the port after theirs.
+// realSockets are a connection that a peer opened, one that the host opened, and a listener, in each family; and UDP
+// sockets: connected ones, ones bound to an address, and one for everything at the port after theirs.
 func realSockets(t testing.TB) fuzz.Sockets {
 	t.Helper()
 	s := fuzz.Sockets{
@@ -220,7 +222,7 @@ func realSockets(t testing.TB) fuzz.Sockets {
 	}
 	listen(netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2))
 	for _, n := range networks {
-		peer, self := netip.AddrPortFrom(n.peer, peerPort), netip.AddrPortFrom(n.self, selfPort)
+		peer, self := n.there(), n.here()
 		listen(netip.AddrPortFrom(n.self, selfPort+1))
 		add(newcomer(n), accept(t, newcomer(n)), true)
 		opened := connection{received: 1 << 20, acked: 1<<32 - 500, unacked: 1000, window: 100_000}
@@ -241,18 +243,11 @@ func realSockets(t testing.TB) fuzz.Sockets {
 
 // FuzzDatapath is for `go test -fuzz=FuzzDatapath ./bpf`.
 func FuzzDatapath(f *testing.F) {
-	r := newFuzzer(f, fuzz.Options(true), fuzz.Sockets{})
+	r := newFuzzer(f, fuzzedOld, fuzz.Sockets{})
 	for seed := range uint64(10) {
 		f.Add(fuzz.Random(rand.New(rand.NewPCG(seed, 1)), 20))
 	}
 	f.Fuzz(func(t *testing.T, program []byte) { compareWithModel(t, r, program) })
-}
-
-// tiny are options that leave room for eight entries in each table.
-func tiny() rig.Options {
-	opts := fuzz.Options(true)
-	opts.Sets = 1
-	return opts
 }
 
 // checkFull runs a program where tables are full.
@@ -267,36 +262,26 @@ func checkFull(t *testing.T, r *fuzz.Runner, program []byte) {
 	}
 }
 
-// TestFullTables: whatever is forgotten, nothing goes where it does not belong,
-// and nothing but connections pushes out connections.
+// TestFullTables: whatever is forgotten, nothing goes where it does not belong, and nothing but connections pushes out
+// connections.
 func TestFullTables(t *testing.T) {
-	r := newFuzzer(t, tiny(), fuzz.Sockets{})
-	for i, seed := range []uint64{1, uint64(time.Now().UnixNano())} {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 0))
-			for r.Packets < packetsToRun(t)/20*(i+1) {
-				checkFull(t, r, fuzz.Random(rng, 60))
-			}
-		})
-	}
-	if packetsToRun(t) < enough {
-		return
+	r := newFuzzer(t, fuzzedFull, fuzz.Sockets{})
+	for _, p := range fuzz.StoriesOfFullTables() {
+		if what, err := r.RunFullProgram(p); what != "" || err != nil {
+			t.Fatal(what, err)
+		}
 	}
 	counts, err := r.Counted()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Handshakes mostly take the places of strays, which is no eviction.
-	for event := bpf.DatapathEventEVENT_EVICTED_ESTABLISHED; event <= bpf.DatapathEventEVENT_EVICTED_OUTBOUND; event++ {
-		if counts[event] == 0 {
-			t.Errorf("no packet raised %s", eventSet[event])
-		}
-	}
+	checkRaised(t, counts, eventEvictedHalfOpen, eventEvictedEstablished, eventEvictedConnectionless, eventEvictedOutbound)
+	randomly(t, r, packetsToRun(t, 10), 60, func(t *testing.T, program []byte) { checkFull(t, r, program) })
 }
 
 // FuzzFullTables is TestFullTables for `go test -fuzz=FuzzFullTables ./bpf`.
 func FuzzFullTables(f *testing.F) {
-	r := newFuzzer(f, tiny(), fuzz.Sockets{})
+	r := newFuzzer(f, fuzzedFull, fuzz.Sockets{})
 	for seed := range uint64(10) {
 		f.Add(fuzz.Random(rand.New(rand.NewPCG(seed, 2)), 60))
 	}

@@ -26,7 +26,6 @@ var (
 
 // answered is a half-open flow whose SYN-ACK has been sent.
 func (b *bed) answered(n network, via nic, age uint32) bpf.DatapathFlow {
-	b.t.Helper()
 	f := b.flow(n, syn, via, age)
 	f.State = stateAnswered
 	f.SndUna, f.SndNxt = ourISN, ourISN+1
@@ -37,15 +36,15 @@ func halfOpen(f bpf.DatapathFlow) func(tables) {
 	return func(t tables) { t.HalfOpen[f.Tuple] = f }
 }
 
-// establishes is the effect of the ACK that turns this half-open flow, with what
-// is to become of it, into a connection without a local socket.
+// establishes is the effect of the ACK that turns this half-open flow, with what is to become of it, into a
+// connection without a local socket.
 func establishes(f bpf.DatapathFlow, ack tcp) effect {
 	f.Seen = justNow
 	f.Flags = f.Flags&^flagActive | flagNoSocket
 	f.SndUna, f.RcvNxt = ack.ack, ack.end()
 	f.State &^= stateAnswered | stateClosing
 	return effect{
-		events: once(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED),
+		events: once(eventAdmittedEstablished),
 		tables: func(t tables) {
 			delete(t.HalfOpen, f.Tuple)
 			t.Established[f.Tuple] = f
@@ -53,40 +52,12 @@ func establishes(f bpf.DatapathFlow, ack tcp) effect {
 	}
 }
 
-// TestHandshake is one from the first packet to the last.
-func TestHandshake(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.run(ingress(b.replication, n.in(b.replication, syn)), b.starts(n, syn, b.replication))
-
-		before, err := b.Tables()
-		b.must(err)
-		flow := before.HalfOpen[n.tuple(syn)]
-		frame := n.out(b.production, synAck)
-		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
-		want := b.moves(n, synAck, b.production, b.replication, frame)
-		want.tables = halfOpen(flow)
-		b.run(egress(b.production, frame), want)
-
-		b.run(ingress(b.replication, n.in(b.replication, finalAck)), establishes(flow, finalAck))
-	})
-}
-
-func TestSYNAgain(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		flow := b.answered(n, b.replication, 3)
-		flow.Gateway, flow.Flags = 0, 0 // known by now
-		b.put(halfOpen(flow))
-		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
-		b.run(ingress(b.replication, n.in(b.replication, syn)), effect{tables: halfOpen(flow)})
-	})
-}
-
-// TestSYNOtherWay: one that is sent again may take another way, but what was
-// answered stays known: a forged SYN must not spoil the handshake.
+// TestSYNOtherWay: one that is sent again may take another way, but what was answered stays known: a forged SYN must
+// not spoil the handshake.
 func TestSYNOtherWay(t *testing.T) {
-	for _, follow := range []bpf.DatapathFollow{bpf.DatapathFollowFOLLOW_VALIDATED, bpf.DatapathFollowFOLLOW_LATEST} {
+	for _, follow := range []bpf.DatapathFollow{followValidated, followLatest} {
 		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(follow) })
+			b.follow(follow)
 			flow := b.answered(n, b.replication, 3)
 			b.put(halfOpen(flow))
 			moved := b.flow(n, syn, b.backup, 0)
@@ -97,63 +68,13 @@ func TestSYNOtherWay(t *testing.T) {
 			// The genuine ACK decides.
 			genuine := b.flow(n, tcp{}, b.replication, 0)
 			genuine.Created, genuine.SndUna, genuine.SndNxt = flow.Created, flow.SndUna, flow.SndNxt
-			b.run(ingress(b.replication, n.in(b.replication, finalAck)), establishes(genuine, finalAck))
+			b.arrives(n, finalAck, establishes(genuine, finalAck))
 		})
 	}
 }
 
-func TestSYNOtherWayPinned(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(bpf.DatapathFollowFOLLOW_PINNED) })
-		b.put(halfOpen(b.answered(n, b.replication, 3)))
-		b.run(ingress(b.backup, n.in(b.backup, syn)), unread(bpf.DatapathEventEVENT_REFUSED_PINNED))
-	})
-}
-
-// TestSYNExcluded: what may not start a flow does not keep one alive.
-func TestSYNExcluded(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.answered(n, b.replication, 3)))
-		b.must(b.SetExclusions(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
-		b.run(ingress(b.backup, n.in(b.backup, syn)), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
-	})
-}
-
-func TestSYNIdleEntry(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		flow := b.answered(n, b.backup, uint32(bpf.DatapathIdleSecondsIDLE_HALF_OPEN))
-		flow.Seen--
-		flow.State |= stateAsymmetric
-		flow.Corrected = 3
-		b.put(halfOpen(flow))
-		b.run(ingress(b.replication, n.in(b.replication, syn)), b.starts(n, syn, b.replication))
-		// What was sent in the entry's old life is no proof in the new one.
-		b.run(ingress(b.replication, n.in(b.replication, finalAck)), unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE))
-	})
-}
-
-// TestSYNOfLiveConnection: a SYN for a connection that is established, forged or
-// not, changes nothing for it.
-func TestSYNOfLiveConnection(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		b.put(establishedFlow(flow))
-		b.run(ingress(b.backup, n.in(b.backup, syn)), b.starts(n, syn, b.backup))
-
-		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "PA", seq: 9, payload: 5})), nothing)
-		flow.Flags |= flagActive
-		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), effect{tables: establishedFlow(flow)})
-		frame := n.out(b.production, tcp{flags: "A"})
-		want := b.moves(n, tcp{}, b.production, b.replication, frame)
-		flow.State |= stateAsymmetric
-		want.tables = establishedFlow(flow)
-		b.run(egress(b.production, frame), want)
-	})
-}
-
-// TestSYNACKIn: one that answers a SYN of the host's changes nothing, nor does one that
-// is forged for a flow. One that answers nothing is answered by a RST, as any segment is
-// that nobody takes.
+// TestSYNACKIn: one that answers a SYN of the host's changes nothing, nor does one that is forged for a flow. One
+// that answers nothing is answered by a RST, as any segment is that nobody takes.
 func TestSYNACKIn(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		in := ingress(b.backup, n.in(b.backup, tcp{flags: "SA"}))
@@ -162,7 +83,7 @@ func TestSYNACKIn(t *testing.T) {
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 3)))
 		b.run(in, unread(contested))
 		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"})), nothing) // by its own way
-		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"}, sourceMAC(b.backup.router))), unread(contested))
+		b.arrives(n, tcp{flags: "SA"}, unread(contested), sourceMAC(b.backup.router))
 		ending := b.flow(n, tcp{}, b.replication, 3) // whose tuple the host may use again
 		ending.State |= stateClosing
 		b.put(establishedFlow(ending))
@@ -174,8 +95,8 @@ func TestSYNACKIn(t *testing.T) {
 	})
 }
 
-// TestHostOpens: the host's own SYN ends whatever came in by this tuple, and
-// nothing else; it is noted that what comes in now are answers.
+// TestHostOpens: the host's own SYN ends whatever came in by this tuple, and nothing else; it is noted that what
+// comes in now are answers.
 func TestHostOpens(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		other := newcomer(n)
@@ -187,104 +108,181 @@ func TestHostOpens(t *testing.T) {
 			connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
 		)
 		out := egress(b.production, n.out(b.production, tcp{flags: "S"}))
-		want := b.notes(n, tcp{})
-		note := want.tables
-		want.tables = func(t tables) {
-			note(t)
+		want := b.notes(n, tcp{}).and(func(t tables) {
 			delete(t.HalfOpen, n.tuple(tcp{}))
 			delete(t.Established, n.tuple(tcp{}))
-		}
+		})
 		b.run(out, want)
 
 		b.put(b.sent(n, tcp{}, 100))
-		b.run(out, effect{tables: note}) // sent again
+		b.run(out, effect{tables: b.notes(n, tcp{}).tables}) // sent again
 		b.run(ingress(b.production, n.in(b.production, synAck)), nothing)
-		b.run(egress(b.production, n.out(b.production, tcp{flags: "A"})), nothing)
+		b.leaves(n, tcp{flags: "A"}, nothing)
 		b.run(ingress(b.production, n.in(b.production, tcp{flags: "A"})), nothing)
 	})
 }
 
-// TestHostOpensNotNoted: the host's notes are about its own packets.
-func TestHostOpensNotNoted(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.run(egress(b.production, n.out(b.production, syn, source(n.stranger))), nothing)
-		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_UDP) })
-		b.run(egress(b.production, n.out(b.production, syn)), nothing)
-	})
-}
-
-// TestForgedSYN: a SYN with the tuple of a connection that the host opened, or
-// that is older than its entry, must not steer what the host sends.
+// TestForgedSYN: a SYN with the tuple of a connection that the host opened, or that is older than its entry, must not
+// steer what the host sends.
 func TestForgedSYN(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.run(egress(b.production, n.out(b.production, tcp{flags: "S", seq: ourISN})), b.notes(n, tcp{}))
+		b.leaves(n, tcp{flags: "S", seq: ourISN}, b.notes(n, tcp{}))
 		b.exec(ingress(b.backup, n.in(b.backup, syn)))
 		for _, m := range []tcp{
-			{flags: "A", seq: ourISN + 1},
-			{flags: "PA", seq: ourISN + 1, payload: 100},
-			{flags: "FA", seq: ourISN + 101},
-			{flags: "RA", seq: ourISN + 101},
-			{flags: "R", seq: ourISN + 101},
-			{flags: "A", seq: 0},
+			{flags: "A", seq: ourISN + 1}, {flags: "PA", seq: ourISN + 1, payload: 100}, {flags: "FA", seq: ourISN + 101},
+			{flags: "RA", seq: ourISN + 101}, {flags: "R", seq: ourISN + 101}, {flags: "A", seq: 0},
 		} {
-			b.run(egress(b.production, n.out(b.production, m)), nothing)
+			b.leaves(n, m, nothing)
 		}
 	})
 }
 
-// TestForgedSYNAfterAnswer: the SYN-ACK told nobody else where the sequence is.
-func TestForgedSYNAfterAnswer(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.answered(n, b.backup, 0)))
-		for _, m := range []tcp{
-			{flags: "A", seq: ourISN},
-			{flags: "A", seq: ourISN + 2},
-			{flags: "PA", seq: ourISN - 1000, payload: 2000},
-			{flags: "RA", seq: 0},
-			{flags: "FA", seq: ourISN + 1<<31},
-		} {
-			b.run(egress(b.production, n.out(b.production, m)), nothing)
-		}
-	})
-}
-
-// TestRefusedConnection: the RST of a closed port goes where the SYN came from.
-func TestRefusedConnection(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		b.put(halfOpen(flow))
-		frame := n.out(b.production, tcp{flags: "RA", seq: 0, ack: peerISN + 1})
-		b.run(egress(b.production, frame), b.moves(n, tcp{}, b.production, b.replication, frame))
-	})
-}
-
-// TestRefusedConnectionAgain: the tuple had a connection by another interface, or a
-// handshake, and the port was closed since. What the RST acknowledges tells them apart.
+// TestRefusedConnectionAgain: the tuple had a connection by another interface, or a handshake, and the port was
+// closed since. What the RST acknowledges tells them apart.
 func TestRefusedConnectionAgain(t *testing.T) {
 	refusal := tcp{flags: "RA", seq: 0, ack: peerISN + 1}
+	another := tcp{flags: "RA", seq: 0, ack: peerISN + 2}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
+		b.wantMoved(n, refusal)
 		for _, begun := range []bpf.DatapathFlow{b.flow(n, syn, b.replication, 0), b.answered(n, b.replication, 0)} {
 			old := b.flow(n, tcp{}, b.backup, 0)
 			old.State = stateClosing
 			b.put(halfOpen(begun), establishedFlow(old))
-			frame := n.out(b.production, refusal)
-			want := b.moves(n, tcp{}, b.production, b.replication, frame)
 			begun.State |= stateAsymmetric
-			want.tables = halfOpen(begun)
-			b.run(egress(b.production, frame), want)
-
-			frame = n.out(b.production, tcp{flags: "RA", seq: 0, ack: peerISN + 2})
-			want = b.moves(n, tcp{}, b.production, b.backup, frame)
+			b.wantMoved(n, refusal, halfOpen(begun))
+			want := b.moves(n, tcp{}, b.production, b.backup, n.out(b.production, another))
 			old.State |= stateAsymmetric
 			want.tables = establishedFlow(old)
-			b.run(egress(b.production, frame), want)
+			b.leaves(n, another, want)
 		}
 	})
 }
 
-// TestRefusedThenAccepted: a client may try again from the same port.
-func TestRefusedThenAccepted(t *testing.T) {
+// strays is the effect of a packet that is of no flow, and that the kernel itself may answer.
+func (b *bed) strays(n network, m message, via nic) effect {
+	stray := b.born(n, m, via)
+	stray.Flags = stray.Flags&^flagNoSocket | flagStray
+	return effect{events: events{}, tables: halfOpen(stray)}
+}
+
+func (b *bed) stray(n network, m message, via nic, age uint32) bpf.DatapathFlow {
+	f := b.flow(n, m, via, age)
+	f.Flags |= flagStray
+	return f
+}
+
+// TestStrayReset: the RST that answers a segment without a socket, after a reboot, goes back by the way that the
+// segment came. Nothing else uses the entry.
+func TestStrayReset(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
+		for _, flags := range []string{"A", "PA", "FA", "SA", ""} {
+			b.leaves(n, tcp{flags: flags, seq: ourISN}, nothing)
+		}
+		for _, m := range []tcp{{flags: "R", seq: 4711}, {flags: "RA"}} {
+			b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
+			b.wantMoved(n, m)
+		}
+	})
+}
+
+// marked enters that the message's tuple was asked about.
+func marked(b *bed, n network, m message) func(tables) {
+	return func(t tables) { t.Marks[b.Seeds.Digest(n.tuple(m))] = true }
+}
+
+// TestStrayLeavesHandshake: a segment that is forged for the tuple of a handshake does not spoil it.
+func TestStrayLeavesHandshake(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.answered(n, b.replication, 3)))
+		b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A", ack: 1})), unread(eventIgnoredHandshake))
+	})
+}
+
+// TestStrayAmongHandshakes: a stray takes the place of another, or none.
+func TestStrayAmongHandshakes(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		crowd := make([]func(tables), ways)
+		for i := range crowd {
+			crowd[i] = halfOpen(b.flow(n, tcp{ports: ports{peer: uint16(1000 + i)}}, b.replication, 10))
+		}
+		b.put(crowd...)
+		b.keepPeriod()
+		b.arrives(n, tcp{flags: "A"}, unread(eventIgnoredNoSocket).and(marked(b, n, tcp{})))
+
+		other := tcp{ports: ports{peer: 1003}}
+		b.put(append(crowd[:3:3], append(crowd[4:], halfOpen(b.stray(n, other, b.replication, 1)))...)...)
+		want := b.meetsStranger(n, b.replication).and(func(t tables) { delete(t.HalfOpen, n.tuple(other)) })
+		b.arrives(n, tcp{flags: "A"}, want)
+	})
+}
+
+var handshakeFamily = map[string]story{
+	"from the first packet to the last": func(t *testing.T, b *bed, n network) {
+		b.arrives(n, syn, b.starts(n, syn, b.replication))
+		before, err := b.Tables()
+		b.must(err)
+		flow := before.HalfOpen[n.tuple(syn)]
+		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
+		b.wantMoved(n, synAck, halfOpen(flow))
+		b.arrives(n, finalAck, establishes(flow, finalAck))
+	},
+	"SYN again": func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.replication, 3)
+		flow.Gateway, flow.Flags = 0, 0 // known by now
+		b.put(halfOpen(flow))
+		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
+		b.arrives(n, syn, effect{tables: halfOpen(flow)})
+	},
+	"SYN of an idle entry, or a stray": func(t *testing.T, b *bed, n network) {
+		old := b.stray(n, tcp{}, b.backup, 3)
+		old.State, old.Corrected = stateAsymmetric, 4
+		b.put(halfOpen(old))
+		b.arrives(n, syn, b.starts(n, syn, b.replication))
+		idle := b.answered(n, b.backup, idleHalfOpen)
+		idle.Seen--
+		idle.State |= stateAsymmetric
+		idle.Corrected = 3
+		b.put(halfOpen(idle))
+		b.arrives(n, syn, b.starts(n, syn, b.replication))
+		// What was sent in the entry's old life is no proof in the new one.
+		b.arrives(n, finalAck, unread(eventIgnoredHandshake))
+	},
+	"a SYN for an established connection changes nothing for it": func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(establishedFlow(flow))
+		b.run(ingress(b.backup, n.in(b.backup, syn)), b.starts(n, syn, b.backup))
+
+		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "PA", seq: 9, payload: 5})), nothing)
+		flow.Flags |= flagActive
+		b.arrives(n, tcp{flags: "A"}, effect{tables: establishedFlow(flow)})
+		flow.State |= stateAsymmetric
+		b.wantMoved(n, tcp{flags: "A"}, establishedFlow(flow))
+	},
+	"the host's notes are about its own packets": func(t *testing.T, b *bed, n network) {
+		b.leaves(n, syn, nothing, source(n.stranger))
+		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_UDP) })
+		b.leaves(n, syn, nothing)
+	},
+	"a SYN by another way, pinned or of an excluded peer": func(t *testing.T, b *bed, n network) {
+		again := ingress(b.backup, n.in(b.backup, syn))
+		b.put(halfOpen(b.answered(n, b.replication, 3)))
+		b.follow(followPinned)
+		b.run(again, unread(eventRefusedPinned))
+		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.run(again, unread(eventIgnoredExcluded))
+	},
+	"the SYN-ACK told nobody else where the sequence is": func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.answered(n, b.backup, 0)))
+		for _, m := range []tcp{
+			{flags: "A", seq: ourISN}, {flags: "A", seq: ourISN + 2}, {flags: "PA", seq: ourISN - 1000, payload: 2000},
+			{flags: "RA", seq: 0}, {flags: "FA", seq: ourISN + 1<<31},
+		} {
+			b.leaves(n, m, nothing)
+		}
+	},
+	"a client may try again from the same port": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
 		b.put(halfOpen(flow))
 		b.exec(egress(b.replication, n.out(b.replication, tcp{flags: "RA", seq: 0, ack: peerISN + 1})))
@@ -295,11 +293,8 @@ func TestRefusedThenAccepted(t *testing.T) {
 		if f, ok := after.Established[n.tuple(syn)]; !ok || f.State&stateClosing != 0 {
 			t.Errorf("established flow %+v, found %v", f, ok)
 		}
-	})
-}
-
-func TestSYNACKNoted(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"SYNACK noted": func(t *testing.T, b *bed, n network) {
 		for _, test := range []struct {
 			name     string
 			state    uint8
@@ -330,19 +325,35 @@ func TestSYNACKNoted(t *testing.T) {
 				b.run(egress(b.replication, n.out(b.replication, test.segment)), effect{tables: halfOpen(flow)})
 			})
 		}
-	})
-}
-
-// TestSYNACKOfOldTuple: the tuple was connected before; a SYN-ACK goes where its
-// SYN came from.
-func TestSYNACKOfOldTuple(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	},
+	"the tuple was connected before; a SYN-ACK goes where its SYN came from": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.production, 0)), halfOpen(flow))
-		frame := n.out(b.production, synAck)
-		want := b.moves(n, synAck, b.production, b.replication, frame)
 		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
-		want.tables = halfOpen(flow)
-		b.run(egress(b.production, frame), want)
-	})
+		b.wantMoved(n, synAck, halfOpen(flow))
+	},
+	"a stray is no handshake, whatever a SYN-ACK or an ACK says": func(t *testing.T, b *bed, n network) {
+		b.keepPeriod() // which may wait until the stray were due for a new look
+		b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
+		b.leaves(n, synAck, nothing)
+		b.arrives(n, finalAck, unread(eventIgnoredNoSocket).and(marked(b, n, tcp{})))
+	},
+	// Then its RST takes the other way.
+	"a segment of a marked tuple comes another way, or later": func(t *testing.T, b *bed, n network) {
+		in := func(via nic) run { return ingress(via, n.in(via, tcp{flags: "A"})) }
+		b.run(in(b.replication), b.meetsStranger(n, b.replication))
+		b.run(in(b.backup), b.meetsStranger(n, b.backup))
+		b.inOneTick(in(b.backup), func() effect {
+			b.put(marked(b, n, tcp{}), halfOpen(b.stray(n, tcp{}, b.backup, 0)))
+			return nothing
+		})
+		flow := b.stray(n, tcp{}, b.backup, 2)
+		b.put(marked(b, n, tcp{}), halfOpen(flow))
+		flow.Seen = justNow
+		b.run(in(b.backup), effect{events: once(eventIgnoredNoSocket), tables: halfOpen(flow)})
+		b.put(marked(b, n, tcp{})) // the stray made room for a handshake
+		b.run(in(b.backup), nothing)
+	},
 }
+
+func TestHandshakeFamily(t *testing.T) { tell(t, eachFamily, handshakeFamily) }

@@ -3,13 +3,24 @@
 package bpf_test
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
 	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
-// eachLacking runs a test for both families where lookups in some maps fail.
-func eachLacking(t *testing.T, v variant, f func(*testing.T, *bed, network)) {
+// eachFamilyOn runs a test for both families where lookups in some maps fail.
+func eachFamilyOn(t *testing.T, v variant, f func(*testing.T, *bed, network)) {
 	t.Helper()
 	for _, n := range networks {
 		t.Run(n.name, func(t *testing.T) { f(t, newBed(t, v), n) })
@@ -24,61 +35,36 @@ func (b *bed) wantElsewhere(n network, m message) {
 	}
 }
 
-// startsNothing is the effect of a packet that could not be entered. That the answer to a
-// datagram is no beginning is known all the same.
-func (b *bed) startsNothing(n network, m message) effect {
-	if _, connection := m.(tcp); connection {
-		return unread(bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN)
-	}
-	b.keepPeriod()
-	want := unread(bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS)
-	want.tables = marked(b, n, m)
-	return want
-}
-
-// meetsForgotten is the effect of a segment of nobody's, of which nothing can be kept.
-func (b *bed) meetsForgotten(n network, marked bool) effect {
-	b.t.Helper()
-	b.keepPeriod()
-	want := unread(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET)
-	if marked {
-		want.tables = func(t tables) { t.Marks[b.Seeds.Digest(n.tuple(tcp{}))] = true }
-	}
-	return want
-}
-
-// TestWithoutFlowTables: where a set is not found, or cannot be locked, nothing is
-// recorded, which is counted, and every packet passes.
+// TestWithoutFlowTables: where a set is not found, or cannot be locked, nothing is recorded, which is counted, and every
+// packet passes. That the answer to a datagram is no beginning is known all the same. The host's own connection is
+// opened; that it opened it is not noted without a set or its lock, and no socket of these tests says so.
 func TestWithoutFlowTables(t *testing.T) {
 	for name, v := range map[string]variant{"sets": withoutTables, "tags": withoutTags, "locks": withoutLocks} {
 		t.Run(name, func(t *testing.T) {
-			eachLacking(t, v, func(t *testing.T, b *bed, n network) {
+			eachFamilyOn(t, v, func(t *testing.T, b *bed, n network) {
+				b.keepPeriod()
 				for _, m := range starters {
 					b.wantElsewhere(n, m.message)
-					b.run(ingress(b.replication, n.in(b.replication, m.message)), b.startsNothing(n, m.message))
+					want := unread(eventInsertFailedHalfOpen)
+					if m.name != "tcp" {
+						want = unread(eventInsertFailedConnectionless).and(marked(b, n, m.message))
+					}
+					b.arrives(n, m.message, want)
 				}
-				b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), b.meetsForgotten(n, true))
-				for _, m := range repliers {
-					b.run(egress(b.production, n.out(b.production, m.message)), nothing)
+				stranger := unread(eventIgnoredNoSocket).and(marked(b, n, tcp{}))
+				b.arrives(n, tcp{flags: "A"}, stranger)
+				for _, m := range append(repliers, struct {
+					name string
+					message
+				}{"syn-ack", synAck}) {
+					b.leaves(n, m.message, nothing)
 				}
-				b.run(egress(b.production, n.out(b.production, synAck)), nothing)
-			})
-		})
-	}
-}
-
-// TestWithoutFlowTablesHostOpens: the host's own connection is opened all the same. That
-// it opened it was not noted, and no socket of these tests says so.
-func TestWithoutFlowTablesHostOpens(t *testing.T) {
-	for name, v := range map[string]variant{"sets": withoutTables, "locks": withoutLocks} {
-		t.Run(name, func(t *testing.T) {
-			eachLacking(t, v, func(t *testing.T, b *bed, n network) {
-				b.wantElsewhere(n, syn)
-				b.run(egress(b.production, n.out(b.production, syn)), nothing)
-				b.keepPeriod()
-				want := unread(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET)
-				want.tables = marked(b, n, tcp{})
-				b.run(ingress(b.production, n.in(b.production, synAck)), want)
+				if v != withoutTags {
+					b.put()
+					b.leaves(n, syn, nothing)
+					b.keepPeriod()
+					b.run(ingress(b.production, n.in(b.production, synAck)), stranger)
+				}
 			})
 		})
 	}
@@ -86,34 +72,33 @@ func TestWithoutFlowTablesHostOpens(t *testing.T) {
 
 // TestWithoutLocksAnswers: what is known needs no lock.
 func TestWithoutLocksAnswers(t *testing.T) {
-	eachLacking(t, withoutLocks, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, withoutLocks, func(t *testing.T, b *bed, n network) {
 		for _, m := range repliers {
 			table := b.Connectionless
 			if _, connection := m.message.(tcp); connection {
 				table = b.Established
 			}
 			b.must(b.AddFlow(table, b.flow(n, m.message, b.replication, 0)))
-			frame := n.out(b.production, m.message)
-			b.run(egress(b.production, frame), b.moves(n, m.message, b.production, b.replication, frame))
+			b.wantMoved(n, m.message)
 		}
 	})
 }
 
-// TestWithoutPlaces: marks, what is foreign, fragments and counters of pairs find no
-// place. That costs what they are for, and nothing else.
+// TestWithoutPlaces: marks, what is foreign, fragments and counters of pairs find no place. That costs what they are
+// for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
-	eachLacking(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
 		notOwn := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
 		for range 2 { // it is asked about every time
-			b.run(notOwn, unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
+			b.run(notOwn, unread(eventIgnoredNotOwn))
 		}
-		b.run(egress(b.production, n.out(b.production, udp{}, source(n.stranger))), nothing)
+		b.leaves(n, udp{}, nothing, source(n.stranger))
 
 		stray := b.strays(n, tcp{}, b.replication)
-		stray.events[bpf.DatapathEventEVENT_IGNORED_NO_SOCKET] = 1
-		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), stray)
+		stray.events[eventIgnoredNoSocket] = 1
+		b.arrives(n, tcp{flags: "A"}, stray)
 
-		b.run(ingress(b.replication, n.in(b.replication, udp{})), b.admits(n, udp{}, b.replication))
+		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
 		known, _ := b.snapshot()
 		flow := known.Connectionless[n.tuple(udp{})]
 		flow.State = stateAnswered | stateAsymmetric
@@ -127,29 +112,19 @@ func TestWithoutPlaces(t *testing.T) {
 
 // TestWithoutEvents: what happens cannot be counted, and happens all the same.
 func TestWithoutEvents(t *testing.T) {
-	eachLacking(t, withoutEvents, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, withoutEvents, func(t *testing.T, b *bed, n network) {
 		for _, m := range starters {
 			want := b.starts(n, m.message, b.replication)
 			want.events = nil
-			b.run(ingress(b.replication, n.in(b.replication, m.message)), want)
+			b.arrives(n, m.message, want)
 		}
 		spoken := udp{ports: ports{peer: peerPort + 1}}
 		want := b.notes(n, spoken)
 		want.events = nil
-		b.run(egress(b.production, n.out(b.production, spoken)), want)
+		b.leaves(n, spoken, want)
 		b.run(ingress(b.production, n.in(b.production, spoken)), nothing)
 		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), nothing)
 		b.run(egress(b.production, n.inPieces(b.production, 1).later), nothing)
-	})
-}
-
-// TestWithoutSender: without the program that ends a move, a helper writes the MACs.
-func TestWithoutSender(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.Sender.Delete(uint32(0)))
-		defer func() { b.must(b.Sender.Put(uint32(0), b.ReplypathSend)) }()
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
 	})
 }
 
@@ -162,11 +137,11 @@ func TestInterfaceOutOfRange(t *testing.T) {
 		flow.Interface = gone.interfaceIndex
 		b.put(flowOf(m, flow))
 		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.stays(n, m, b.production, gone, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN))
+		b.run(egress(b.production, frame), b.stays(n, m, b.production, gone, frame, outcomeLinkDown))
 	})
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 		b.must(b.Managed.Put(b.replication.Index, b.Interfaces.MaxEntries()))
-		b.run(ingress(b.replication, n.in(b.replication, m)), unread(bpf.DatapathEventEVENT_IGNORED_INTERFACE))
+		b.arrives(n, m, unread(eventIgnoredInterface))
 	})
 }
 
@@ -179,7 +154,7 @@ func TestGatewayOutOfRange(t *testing.T) {
 			return e
 		},
 		gatewayOnly: func(b *bed, n network, frame []byte) effect {
-			return b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
+			return b.stays(n, udp{}, b.production, b.replication, frame, outcomeNoNextHop)
 		},
 	} {
 		eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -195,29 +170,146 @@ func TestGatewayOutOfRange(t *testing.T) {
 	}
 }
 
-// TestWithoutSettings: before the loader has said anything, nothing is noted, and
-// what is known is answered.
-func TestWithoutSettings(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
-		b.must(b.SetTables(newTables()))
-		b.run(egress(b.production, frame), nothing)
+// tunIndex stands for the tun device in the array of interfaces.
+const tunIndex = 20
+
+// openTun makes a device without an Ethernet header that takes packets of this size, attaches the program for such,
+// and returns it and what reads that which leaves by it.
+func (b *bed) openTun(mtu int) (nic, *os.File) {
+	b.t.Helper()
+	link := &netlink.Tuntap{
+		LinkAttrs:  netlink.LinkAttrs{Name: "tun0"},
+		Mode:       netlink.TUNTAP_MODE_TUN,
+		Flags:      netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE,
+		Queues:     1,
+		NonPersist: true,
+	}
+	b.must(host.Do(func() error {
+		return errors.Join(netlink.LinkAdd(link), netlink.LinkSetMTU(link, mtu), netlink.LinkSetUp(link))
+	}))
+	b.t.Cleanup(func() { b.must(link.Fds[0].Close()) })
+	tun := nic{interfaceIndex: tunIndex}
+	tun.Name, tun.Index, tun.MAC, tun.router = link.Name, uint32(link.Index), make(net.HardwareAddr, 6), make(net.HardwareAddr, 6)
+	b.manage(tun, func(r *bpf.DatapathInterface) {
+		r.Flags |= noHeader
+		r.Mac = [6]uint8{}
+		r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 0, 0, 0, 0
+	})
+	detach, err := host.AttachEgress(b.ReplypathEgressL3, tun.Device)
+	b.must(err)
+	b.t.Cleanup(func() { b.must(detach()) })
+	return tun, link.Fds[0]
+}
+
+// emitBare has a packet socket send a packet by a device without an Ethernet header.
+func (b *bed) emitBare(n network, tun nic, packet []byte, want effect) {
+	b.t.Helper()
+	kind := either(n.family == 6, unix.ETH_P_IPV6, uint16(unix.ETH_P_IP))
+	fd := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0)
+	b.emit(func() error {
+		to := &unix.SockaddrLinklayer{Protocol: rig.Port(kind), Ifindex: int(tun.Index)}
+		if err := unix.Sendto(fd, packet, 0, to); err != nil {
+			return fmt.Errorf("send %d bytes by %s: %w", len(packet), tun.Name, err)
+		}
+		return nil
+	}, want)
+}
+
+// wantLeaving holds what the tun device sends between the host and the peer against a packet.
+func (b *bed) wantLeaving(n network, device *os.File, want []byte) {
+	b.t.Helper()
+	b.must(device.SetReadDeadline(time.Now().Add(10 * time.Second)))
+	for buffer := make([]byte, 1<<16); ; {
+		length, err := device.Read(buffer)
+		b.must(err)
+		if bytes.Contains(buffer[:length], n.peer.AsSlice()) {
+			b.wantFrame(buffer[:length], want)
+			return
+		}
+	}
+}
+
+// wantNothingHandedOver makes sure that no CPU waits for a packet at its target.
+func (b *bed) wantNothingHandedOver() {
+	b.t.Helper()
+	var words []bpf.DatapathHandover
+	b.must(b.Handovers.Lookup(uint32(0), &words))
+	for cpu, word := range words {
+		if word.Ifindex != 0 {
+			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, word.Ifindex)
+		}
+	}
+}
+
+// largest is the size of the packets of these tests: the MTU of their device, and more than the kernel puts an
+// Ethernet header before.
+const largest = 20_000
+
+// eachNoRoom runs a test for a flow of an interface with a header, whose replies the kernel sends by one without.
+func eachNoRoom(t *testing.T, f func(t *testing.T, b *bed, n network, tun nic, device *os.File)) {
+	eachSender(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Mtu = 1 << 16 })
+		tun, device := b.openTun(largest)
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.backup, 0)))
+		f(t, b, n, tun, device)
 	})
 }
 
-// TestWithoutOwnAddresses: an interface without addresses has no flows but those that are
-// known.
-func TestWithoutOwnAddresses(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+// TestNoHeaderRoom: a packet that no header can be put before goes as routed, as it was.
+func TestNoHeaderRoom(t *testing.T) {
+	eachNoRoom(t, func(t *testing.T, b *bed, n network, tun nic, device *os.File) {
+		m := udp{payload: largest - n.ipSize() - 8}
+		packet := n.out(tun, m)[ethernetSize:]
+		b.emitBare(n, tun, packet, b.stays(n, m, tun, b.backup, packet, noRoom))
+		b.wantLeaving(n, device, packet)
+		b.wantNothingHandedOver()
+	})
+}
+
+const noRoom = outcomeNoHeaderRoom
+
+var lackingReply = map[string]messageStory{
+	"without settings what is known is answered": func(t *testing.T, b *bed, n network, m message) {
+		b.must(b.SetSettings(bpf.DatapathSettings{}))
+		frame := n.out(b.production, m)
+		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
+		b.put()
+		b.run(egress(b.production, frame), nothing)
+	},
+	"without addresses what is known is answered": func(t *testing.T, b *bed, n network, m message) {
 		for _, address := range []bpf.DatapathAddress{{Bytes: n.self.As16()}, {Bytes: n.other.As16()}} {
 			b.must(b.OwnAddresses.Delete(address))
 		}
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
-		b.must(b.SetTables(newTables()))
-		b.run(ingress(b.production, n.in(b.production, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
+		b.put()
+		b.run(ingress(b.production, n.in(b.production, udp{})), unread(eventIgnoredNotOwn))
 		b.run(egress(b.production, frame), nothing)
+	},
+}
+
+func TestLackingReply(t *testing.T) { tell(t, eachReply, lackingReply) }
+
+// TestNoHeaderRoomFragments: the other fragments of such a packet follow the first one.
+func TestNoHeaderRoomFragments(t *testing.T) {
+	eachNoRoom(t, func(t *testing.T, b *bed, n network, tun nic, device *os.File) {
+		m := udp{payload: largest - n.ipSize() - 8}
+		frame := n.out(tun, m, func(h *headers) {
+			if h.v4 != nil {
+				h.v4.Flags = layers.IPv4MoreFragments
+			}
+		})
+		later := n.inPieces(tun, 0x1234).later[ethernetSize:]
+		if n.family == 6 {
+			m.payload -= 8
+			frame = extend(n.out(tun, m), first)
+			later = extend(n.out(tun, udp{payload: 16}), last)[ethernetSize:]
+		}
+		b.emitBare(n, tun, frame[ethernetSize:], b.stays(n, m, tun, b.backup, frame[ethernetSize:], noRoom))
+		b.wantLeaving(n, device, frame[ethernetSize:])
+
+		want := b.stays(n, m, tun, b.backup, later, noRoom).again()
+		b.emitBare(n, tun, later, want)
+		b.wantLeaving(n, device, later)
 	})
 }

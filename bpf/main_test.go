@@ -12,11 +12,12 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/fuzz"
 	"replypath/bpf/internal/rig"
 )
 
-// The namespace and the programs are made once: the tests of this package share
-// them, one after the other, and begin with empty maps.
+// The namespace and the programs are made once: the tests of this package share them, one after the other, and begin
+// with empty maps.
 var (
 	host     *rig.Host
 	loaded   = make(map[variant]*loading)
@@ -50,16 +51,13 @@ const (
 	withoutLocks
 	withoutPlaces // where nothing depends on what is found
 	withoutEvents
-)
 
-// lacking are those maps.
-var lacking = map[variant][]string{
-	withoutTables: {bpf.DatapathMapNursery, bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound},
-	withoutTags:   {bpf.DatapathMapNurseryTags, bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags, bpf.DatapathMapConnectionlessTags},
-	withoutLocks:  {bpf.DatapathMapSetLocks},
-	withoutPlaces: {bpf.DatapathMapMarks, bpf.DatapathMapForeign, bpf.DatapathMapFragments, bpf.DatapathMapPairSlots},
-	withoutEvents: {bpf.DatapathMapEvents},
-}
+	// Whose tables are too large to be compared whole, as the other tests do.
+	fuzzed
+	fuzzedOld   // without what 5.10 lacks
+	fuzzedAsked // and a request sends each SYN-ACK
+	fuzzedFull  // room for eight entries in each table
+)
 
 func TestMain(m *testing.M) {
 	code, err := runTests(m)
@@ -100,43 +98,55 @@ func runTests(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// interruptions are the tables that another CPU writes.
-var interruptions = map[variant]string{
-	interrupted:          bpf.DatapathMapConnectionless,
-	interruptedHandshake: bpf.DatapathMapHalfOpen,
+// options says how the variant is loaded.
+func (v variant) options() rig.Options {
+	limit := func(entries int, names ...string) func(map[string]*ebpf.MapSpec) {
+		return func(maps map[string]*ebpf.MapSpec) {
+			for _, name := range names {
+				maps[name].MaxEntries = uint32(entries)
+			}
+		}
+	}
+	// The seeds are the same every time, so that no flow's place is the first by chance.
+	lacking := func(names ...string) rig.Options {
+		return rig.Options{Sets: 100, Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: limit(1, names...)}
+	}
+	requested, tiny := fuzz.Options(true), fuzz.Options(true)
+	requested.Requests, tiny.Sets = true, 1
+	opts := map[variant]rig.Options{
+		normal:               {Probes: true},
+		oldKernel:            {Probes: true, OldKernel: true},
+		manySets:             {Sets: 100},
+		onePair:              {Change: limit(1, bpf.DatapathMapPairs)},
+		interrupted:          {Meanwhile: bpf.DatapathMapConnectionless},
+		interruptedHandshake: {Meanwhile: bpf.DatapathMapHalfOpen},
+		slowWay:              {SlowWay: true},
+		noNursery:            {NoNursery: true},
+		counting:             {Probes: true, Requests: true, CountCost: true},
+		smallRings:           {Change: limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)},
+		withoutTables: lacking(bpf.DatapathMapNursery, bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
+			bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound),
+		withoutTags: lacking(bpf.DatapathMapNurseryTags, bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
+			bpf.DatapathMapConnectionlessTags),
+		withoutLocks: lacking(bpf.DatapathMapSetLocks),
+		withoutPlaces: lacking(bpf.DatapathMapMarks, bpf.DatapathMapForeign, bpf.DatapathMapFragments,
+			bpf.DatapathMapPairSlots),
+		withoutEvents: lacking(bpf.DatapathMapEvents),
+		fuzzed:        fuzz.Options(false),
+		fuzzedOld:     fuzz.Options(true),
+		fuzzedAsked:   requested,
+		fuzzedFull:    tiny,
+	}[v]
+	opts.Namespace = host.Cookie
+	return opts
 }
 
 // load returns the datapath of a variant with empty maps.
 func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
-		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal || v == oldKernel || v == counting, Namespace: host.Cookie,
-			Meanwhile: interruptions[v], SlowWay: v == slowWay, NoNursery: v == noNursery,
-			Requests: v == counting, CountCost: v == counting}
-		switch v {
-		case manySets:
-			opts.Sets = 100
-		case onePair:
-			opts.Change = func(maps map[string]*ebpf.MapSpec) { maps[bpf.DatapathMapPairs].MaxEntries = 1 }
-		case smallRings:
-			opts.Change = func(maps map[string]*ebpf.MapSpec) {
-				for _, name := range []string{bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents} {
-					maps[name].MaxEntries = uint32(os.Getpagesize())
-				}
-			}
-		default:
-			if names := lacking[v]; names != nil {
-				// The same every time, so that no flow's place is the first by chance.
-				opts.Sets, opts.Seeds = 100, &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}
-				opts.Change = func(maps map[string]*ebpf.MapSpec) {
-					for _, name := range names {
-						maps[name].MaxEntries = 1
-					}
-				}
-			}
-		}
 		l = &loading{}
-		l.datapath, l.err = rig.Load(opts)
+		l.datapath, l.err = rig.Load(v.options())
 		loaded[v] = l
 	}
 	if l.err != nil {

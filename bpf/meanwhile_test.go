@@ -3,15 +3,22 @@
 package bpf_test
 
 import (
+	"encoding/binary"
+	"net/netip"
+	"runtime"
+	syncatomic "sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // What a program finds while another CPU writes: states that last for a moment.
 
-// beginWrite leaves a set as it is while another CPU enters this flow: the digest is there,
-// its tag is not yet.
+// beginWrite leaves a set as it is while another CPU enters this flow: the digest is there, its tag is not yet.
 func (b *bed) beginWrite(way int, f bpf.DatapathFlow) {
 	b.t.Helper()
 	var set bpf.DatapathFlowSet
@@ -20,37 +27,6 @@ func (b *bed) beginWrite(way int, f bpf.DatapathFlow) {
 	b.must(b.ConnectionlessTags.Put(uint32(0), uint64(0)))
 }
 
-// TestWayTaken: a way that another CPU takes meanwhile is its, and a flow that it enters is not
-// entered twice. That no place was found, not at the second attempt either, is counted once.
-func TestWayTaken(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		m, other := udp{}, newcomer(n)
-		wanted, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(n.tuple(m)))
-		for _, c := range []struct {
-			name  string
-			way   int
-			taker network
-		}{
-			{"by another flow", int(wanted), other},
-			{"for the same flow", (int(wanted) + 1) % ways, n},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				b.t = t
-				b.put()
-				b.beginWrite(c.way, b.flow(c.taker, m, b.backup, 0))
-				b.keepPeriod()
-				want := unread(bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS)
-				want.tables = marked(b, n, m)
-				b.run(ingress(b.replication, n.in(b.replication, m)), want)
-				if entries := b.entries(n, m); entries > 1 {
-					t.Errorf("the flow is %d times in the table", entries)
-				}
-			})
-		}
-	})
-}
-
-// entries counts those with the message's digest in the first set.
 func (b *bed) entries(n network, m message) (count int) {
 	b.t.Helper()
 	var set bpf.DatapathFlowSet
@@ -63,44 +39,18 @@ func (b *bed) entries(n network, m message) (count int) {
 	return count
 }
 
-// TestAskedMeanwhile: what stands beside an asker may be of the next one already. That another
-// socket of the peer's asked is no alternation.
-func TestAskedMeanwhile(t *testing.T) {
-	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
-		second := udp{ports: ports{peer: peerPort + 1}}
-		b.question(n, udp{})
-		var set bpf.DatapathAskedSet
-		b.must(b.Asked.Lookup(uint32(0), &set))
-		b.question(n, second)
-		for way, asker := range set.Asker {
-			if asker != 0 {
-				set.Flow[way] = b.Seeds.Digest(n.tuple(second))
-			}
-		}
-		b.must(b.Asked.Put(uint32(0), set))
-		b.question(n.at(n.other), udp{})
-		content, _ := b.snapshot()
-		for tuple, f := range content.Connectionless {
-			if f.Flags&flagAlternates != 0 {
-				t.Errorf("flags %#x of %+v", f.Flags, tuple)
-			}
-		}
-		b.wantAsked(n.at(n.other).tuple(udp{}))
-	})
-}
-
 // TestAskedBeforeIdle: a flow that is over, or gone, is none that a socket alternates with.
 func TestAskedBeforeIdle(t *testing.T) {
 	for name, end := range map[string]func(*bed, network){
 		"idle": func(b *bed, n network) {
-			b.forget(n, udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
+			b.forget(n, udp{}, tableConnectionless)
 			b.must(b.AddFlow(b.Connectionless, b.flow(n, udp{}, b.replication,
-				uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)+1)))
+				idleConnectionless+1)))
 		},
-		"gone": func(b *bed, n network) { b.forget(n, udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS) },
+		"gone": func(b *bed, n network) { b.forget(n, udp{}, tableConnectionless) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+			eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
 				b.question(n, udp{})
 				end(b, n)
 				b.question(n.at(n.other), udp{})
@@ -113,22 +63,20 @@ func TestAskedBeforeIdle(t *testing.T) {
 	}
 }
 
-// TestFragmentMeanwhile: what is known of a fragment's packet may be of the next one already,
-// which has another peer, or asked another address.
+// TestFragmentMeanwhile: what is known of a fragment's packet may be of the next one already, which has another peer,
+// or asked another address.
 func TestFragmentMeanwhile(t *testing.T) {
 	m := udp{}
 	for name, other := range map[string]func(network) network{
 		"another peer":    newcomer,
 		"another address": func(n network) network { return n.at(n.other) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				frames, next := n.inPieces(b.production, 1), other(n)
-				b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)), connectionlessFlow(b.flow(next, m, b.backup, 0)))
-				b.exec(egress(b.production, frames.first))
-				b.rewriteFragments(b.Seeds.Digest(next.tuple(m)))
-				b.run(egress(b.production, frames.later), unread(notFirst))
-			})
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			frames, next := n.inPieces(b.production, 1), other(n)
+			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)), connectionlessFlow(b.flow(next, m, b.backup, 0)))
+			b.exec(egress(b.production, frames.first))
+			b.rewriteFragments(b.Seeds.Digest(next.tuple(m)))
+			b.run(egress(b.production, frames.later), unread(notFirst))
 		})
 	}
 }
@@ -153,8 +101,8 @@ func (b *bed) rewriteFragments(digest uint64) {
 	}
 }
 
-// TestEnteredMeanwhile: two CPUs may find no flow for the same tuple. The one that comes second
-// leaves the first one's entry alone, unless that is over.
+// TestEnteredMeanwhile: two CPUs may find no flow for the same tuple. The one that comes second leaves the first
+// one's entry alone, unless that is over.
 func TestEnteredMeanwhile(t *testing.T) {
 	m := udp{}
 	for name, c := range map[string]struct {
@@ -162,55 +110,324 @@ func TestEnteredMeanwhile(t *testing.T) {
 		replaced bool
 	}{
 		"live": {0, false},
-		"idle": {uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS) + 1, true},
+		"idle": {idleConnectionless + 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, n := range networks {
-				t.Run(n.name, func(t *testing.T) {
-					b := newBed(t, interrupted)
-					first := b.flow(n, m, b.backup, c.age)
-					var set bpf.DatapathFlowSet
-					set.Digest[5], set.Flow[5] = b.Seeds.Digest(first.Tuple), first
-					b.must(b.Meanwhile(set))
-					b.keepPeriod()
-					want := b.admits(n, m, b.replication)
-					if !c.replaced {
-						want = unread(bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS)
-						want.tables = func(t tables) {
-							marked(b, n, m)(t)
-							t.Connectionless[first.Tuple] = first
+			eachFamilyOn(t, interrupted, func(t *testing.T, b *bed, n network) {
+				first := b.flow(n, m, b.backup, c.age)
+				var set bpf.DatapathFlowSet
+				set.Digest[5], set.Flow[5] = b.Seeds.Digest(first.Tuple), first
+				b.must(b.Meanwhile(set))
+				b.keepPeriod()
+				want := b.admits(n, m, b.replication)
+				if !c.replaced {
+					want = unread(eventInsertFailedConnectionless)
+					want.tables = func(t tables) {
+						marked(b, n, m)(t)
+						t.Connectionless[first.Tuple] = first
+					}
+				}
+				b.arrives(n, m, want)
+			})
+		})
+	}
+}
+
+// TestReplacedMeanwhile: the place of a handshake may be another one's by the time that its SYN, which is sent again,
+// comes to be noted there. That one keeps its way, and the other is counted with the handshakes that found no place.
+func TestReplacedMeanwhile(t *testing.T) {
+	eachFamilyOn(t, interruptedHandshake, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.flow(n, syn, b.replication, 0)))
+		other := b.flow(newcomer(n), syn, b.backup, 0)
+		var found, set bpf.DatapathFlowSet
+		b.must(b.HalfOpen.Lookup(uint32(0), &found))
+		for way, digest := range found.Digest {
+			if digest != 0 {
+				set.Digest[way], set.Flow[way] = b.Seeds.Digest(other.Tuple), other
+			}
+		}
+		b.must(b.Meanwhile(set))
+		want := unread(eventInsertFailedHalfOpen)
+		want.tables = func(t tables) {
+			clear(t.HalfOpen)
+			t.HalfOpen[other.Tuple] = other
+		}
+		b.arrives(n, syn, want)
+	})
+}
+
+// meeting lets two threads go on at the same moment, again and again.
+type meeting struct{ came syncatomic.Uint64 }
+
+func (m *meeting) meet(round uint64) {
+	for m.came.Add(1); m.came.Load() < 2*round; {
+	}
+}
+
+// duel has two CPUs run the ingress program at once, each with its frame, until it is over.
+type duel struct {
+	b                *bed
+	begin, end, next meeting
+	isOver           syncatomic.Bool
+}
+
+func (d *duel) run(cpu int, via nic, frame []byte, check func()) error {
+	return host.Do(func() error {
+		if err := rig.Pin(cpu); err != nil {
+			return err
+		}
+		opts := &ebpf.RunOptions{Data: frame, Context: rig.Context{Ifindex: via.Index}}
+		var err error
+		for round := uint64(1); !d.isOver.Load(); round++ {
+			d.begin.meet(round)
+			if _, failed := d.b.ReplypathIngress.Run(opts); failed != nil {
+				err = failed
+			}
+			d.end.meet(round)
+			check()
+			d.next.meet(round)
+		}
+		return err
+	})
+}
+
+// TestTwoWriters: of two CPUs that write the way of a flow at once one's is left, never the interface of the one with
+// the MAC of the other.
+func TestTwoWriters(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("there is one CPU only")
+	}
+	const rounds = 100_000
+	patience := either(testing.Short(), time.Second, 3*time.Second)
+	eachFamilyOn(t, slowWay, func(t *testing.T, b *bed, n network) {
+		b.follow(followLatest)
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		d := duel{b: b}
+		last, round, torn := time.Now().Add(patience), 0, 0
+		other := make(chan error, 1)
+		go func() { other <- d.run(0, b.backup, n.in(b.backup, udp{}), func() {}) }()
+		err := d.run(1, b.replication, n.in(b.replication, udp{}), func() {
+			round++
+			if b.isTorn() {
+				torn++
+			}
+			d.isOver.Store(round == rounds || time.Now().After(last))
+		})
+		b.must(err)
+		b.must(<-other)
+		if torn != 0 {
+			t.Errorf("after %d of %d rounds the flow had the interface of one CPU's frame and the MAC of the other's", torn, round)
+		}
+	})
+}
+
+// isTorn tells whether the only flow has a way that no frame came.
+func (b *bed) isTorn() bool {
+	var set bpf.DatapathFlowSet
+	if err := b.Connectionless.Lookup(uint32(0), &set); err != nil {
+		b.t.Error(err)
+	}
+	for way, digest := range set.Digest {
+		f := &set.Flow[way]
+		if digest != 0 {
+			return !(f.Ifindex == b.replication.Index && f.Mac == rig.MAC(b.replication.router) ||
+				f.Ifindex == b.backup.Index && f.Mac == rig.MAC(b.backup.router))
+		}
+	}
+	return true
+}
+
+func (b *bed) sets(n network, m message) (first, second uint32) {
+	return bpf.Sets(b.Seeds.Digest(n.tuple(m)), b.Established.MaxEntries())
+}
+
+// eachManySets runs a test for both families on tables of several sets, for a tuple of the message whose two sets
+// differ.
+func eachManySets(t *testing.T, m message, f func(*testing.T, *bed, network)) {
+	t.Helper()
+	eachFamilyOn(t, manySets, func(t *testing.T, b *bed, n network) {
+		for _, n := range crowd(n, 1000) {
+			if first, second := b.sets(n, m); first != second {
+				f(t, b, n)
+				return
+			}
+		}
+		t.Fatal("every tuple has the same set twice")
+	})
+}
+
+// neighbours are networks whose tuples have this first set, and which are none of these.
+func (b *bed) neighbours(n network, m message, set uint32, count int, but ...network) []network {
+	b.t.Helper()
+	var found []network
+	for _, other := range crowd(n, 60_000) {
+		taken := false
+		for _, n := range but {
+			taken = taken || n.peer == other.peer
+		}
+		if first, _ := b.sets(other, m); first == set && !taken {
+			found = append(found, other)
+		}
+		if len(found) == count {
+			return found
+		}
+	}
+	b.t.Fatalf("%d of %d tuples have set %d", len(found), count, set)
+	return nil
+}
+
+// crowdSet fills a set of the connectionless table with these flows.
+func (b *bed) crowdSet(index uint32, flows ...bpf.DatapathFlow) {
+	b.t.Helper()
+	var set bpf.DatapathFlowSet
+	for way, f := range flows {
+		set.Digest[way], set.Flow[way] = b.Seeds.Digest(f.Tuple), f
+	}
+	b.must(b.Connectionless.Put(index, set))
+	b.must(b.ConnectionlessTags.Put(index, bpf.Tags(set.Digest)))
+}
+
+// TestSecondSetEviction: where both sets of a tuple are full, it is the one of them that makes room more readily,
+// whichever that is.
+func TestSecondSetEviction(t *testing.T) {
+	const oldest = 3
+	m := udp{}
+	for name, inSecond := range map[string]bool{"first": false, "second": true} {
+		t.Run(name, func(t *testing.T) {
+			eachManySets(t, m, func(t *testing.T, b *bed, n network) {
+				var gone bpf.DatapathFlow
+				first, second := b.sets(n, m)
+				for _, set := range []uint32{first, second} {
+					var flows []bpf.DatapathFlow
+					for i, other := range b.neighbours(n, m, set, ways, n) {
+						age := either(i == oldest && (set == second) == inSecond, 20, uint32(10))
+						flows = append(flows, b.flow(other, m, b.replication, age))
+						if age == 20 {
+							gone = flows[i]
 						}
 					}
-					b.run(ingress(b.replication, n.in(b.replication, m)), want)
+					b.crowdSet(set, flows...)
+				}
+				b.keepPeriod()
+				born := b.born(n, m, b.replication)
+				b.run(ingress(b.replication, n.in(b.replication, m)), effect{
+					events: events{eventAdmittedConnectionless: 1, eventEvictedConnectionless: 1},
+					tables: func(t tables) {
+						delete(t.Connectionless, gone.Tuple)
+						t.Connectionless[born.Tuple] = born
+						t.Marks[b.Seeds.Digest(gone.Tuple)] = true
+					},
 				})
+			})
+		})
+	}
+}
+
+// TestSecondSetHandshake: the handshake of the next connection with the tuple of one that is closing is found in its
+// second set as well.
+func TestSecondSetHandshake(t *testing.T) {
+	eachManySets(t, syn, func(t *testing.T, b *bed, n network) {
+		closing := b.flow(n, tcp{}, b.replication, 0)
+		closing.State = stateClosing
+		b.must(b.AddFlow(b.Established, closing))
+		first, second := b.sets(n, syn)
+		for _, other := range b.neighbours(n, syn, first, ways, n) {
+			b.must(b.AddFlow(b.HalfOpen, b.flow(other, syn, b.replication, 0)))
+		}
+		handshake := b.answered(n, b.replication, 0)
+		b.must(b.AddFlow(b.HalfOpen, handshake))
+		var set bpf.DatapathFlowSet
+		b.must(b.HalfOpen.Lookup(first, &set))
+		for _, f := range set.Flow {
+			if f.Tuple == handshake.Tuple {
+				t.Fatalf("the handshake is in set %d, not in set %d", first, second)
+			}
+		}
+		b.arrives(n, finalAck, establishes(handshake, finalAck))
+	})
+}
+
+// sameTag is this many networks whose flows have one tag.
+func (b *bed) sameTag(n network, m message, count int) []network {
+	b.t.Helper()
+	tag := func(n network) uint64 {
+		return bpf.Tags([ways]uint64{b.Seeds.Digest(n.tuple(m))})
+	}
+	var same []network
+	for i := range uint32(1 << 16) {
+		other := n
+		address := n.peer.AsSlice()
+		binary.BigEndian.PutUint16(address[len(address)-2:], uint16(i))
+		other.peer, _ = netip.AddrFromSlice(address)
+		if len(same) == 0 || tag(other) == tag(same[0]) {
+			same = append(same, other)
+		}
+		if len(same) == count {
+			return same
+		}
+	}
+	b.t.Fatalf("of 65536 flows only %d have one tag", len(same))
+	return nil
+}
+
+// TestTagOfAnother: a flow is found behind one with its tag, and one that is not in the table is not taken for those
+// that are.
+func TestTagOfAnother(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		message message
+		put     func(bpf.DatapathFlow) func(tables)
+	}{
+		{"established", tcp{flags: "A"}, establishedFlow},
+		{"connectionless", udp{}, connectionlessFlow},
+	} {
+		under(t, c.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			same := b.sameTag(n, c.message, ways)
+			absent := same[ways-1]
+			var flows []func(tables)
+			for _, n := range same[:ways-1] {
+				flows = append(flows, c.put(b.flow(n, c.message, b.replication, 0)))
+			}
+			b.put(flows...)
+			for i, n := range same[:ways-1] {
+				verdict, _, _ := b.exec(egress(b.production, n.out(b.production, c.message)))
+				if verdict != redirect {
+					t.Errorf("flow %d: verdict %d", i, verdict)
+				}
+			}
+			verdict, _, _ := b.exec(egress(b.production, absent.out(b.production, c.message)))
+			if verdict != pass {
+				t.Errorf("no flow: verdict %d", verdict)
 			}
 		})
 	}
 }
 
-// TestReplacedMeanwhile: the place of a handshake may be another one's by the time that its SYN,
-// which is sent again, comes to be noted there. That one keeps its way, and the other is counted
-// with the handshakes that found no place.
-func TestReplacedMeanwhile(t *testing.T) {
-	for _, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			b := newBed(t, interruptedHandshake)
-			b.put(halfOpen(b.flow(n, syn, b.replication, 0)))
-			other := b.flow(newcomer(n), syn, b.backup, 0)
-			var found, set bpf.DatapathFlowSet
-			b.must(b.HalfOpen.Lookup(uint32(0), &found))
-			for way, digest := range found.Digest {
-				if digest != 0 {
-					set.Digest[way], set.Flow[way] = b.Seeds.Digest(other.Tuple), other
+// TestWayTaken: a way that another CPU takes meanwhile is its, and a flow that it enters is not entered twice. That
+// no place was found, not at the second attempt either, is counted once.
+func TestWayTaken(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		m, other := udp{}, newcomer(n)
+		wanted, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(n.tuple(m)))
+		for _, c := range []struct {
+			name  string
+			way   int
+			taker network
+		}{
+			{"by another flow", int(wanted), other},
+			{"for the same flow", (int(wanted) + 1) % ways, n},
+		} {
+			b.sub(c.name, func(t *testing.T) {
+				b.put()
+				b.beginWrite(c.way, b.flow(c.taker, m, b.backup, 0))
+				b.keepPeriod()
+				want := unread(eventInsertFailedConnectionless)
+				want.tables = marked(b, n, m)
+				b.arrives(n, m, want)
+				if entries := b.entries(n, m); entries > 1 {
+					t.Errorf("the flow is %d times in the table", entries)
 				}
-			}
-			b.must(b.Meanwhile(set))
-			want := unread(bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN)
-			want.tables = func(t tables) {
-				clear(t.HalfOpen)
-				t.HalfOpen[other.Tuple] = other
-			}
-			b.run(ingress(b.replication, n.in(b.replication, syn)), want)
-		})
-	}
+			})
+		}
+	})
 }

@@ -25,18 +25,14 @@ var (
 
 const secondGateway = 40 // index of the second router
 
-// setGateways gives the interface this many gateways of a family: none, its
-// router, or its router and a second one.
+// setGateways gives the interface this many gateways of a family: none, its router, or its router and a second one.
 func (b *bed) setGateways(i nic, n network, mode bpf.DatapathNextHopMode, count uint8) {
 	b.t.Helper()
 	b.manage(i, func(r *bpf.DatapathInterface) {
 		r.NextHop = uint8(mode)
 		// The other family's must not be taken for this one's.
 		r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 1, 1, 50, 50
-		only := uint16(0)
-		if count == 1 {
-			only = i.gateway(n.family)
-		}
+		only := either(count == 1, i.gateway(n.family), uint16(0))
 		if n.family == 4 {
 			r.Gateways4, r.Gateway4 = count, only
 		} else {
@@ -52,8 +48,8 @@ func (b *bed) setGateways(i nic, n network, mode bpf.DatapathNextHopMode, count 
 	}
 }
 
-// TestNextHopChoice: what an inbound frame says about the way back, for every
-// mode, number of known gateways, sender and kind of peer.
+// TestNextHopChoice: what an inbound frame says about the way back, for every mode, number of known gateways, sender
+// and kind of peer.
 func TestNextHopChoice(t *testing.T) {
 	type way struct {
 		gateway int // 0 none, 1 the interface's router, 2 the second one
@@ -91,35 +87,23 @@ func TestNextHopChoice(t *testing.T) {
 		{lastHop, 2, false, secondRouter, way{0, flagEnforceMAC}},
 	} {
 		name := fmt.Sprintf("mode %d, %d gateways, on link %v, from %s", test.mode, test.count, test.onLink, test.from)
-		t.Run(name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.setGateways(b.replication, n, test.mode, test.count)
-				if test.onLink {
-					b.must(b.SetOnLink(b.replication.Index, netip.PrefixFrom(n.peer, n.peer.BitLen()-8).Masked()))
-				}
-				via := b.replication
-				if test.from != nil {
-					via.router = test.from
-				}
-				born := b.born(n, udp{}, via)
-				born.Gateway, born.Flags = 0, test.want.flags|flagNoSocket
-				switch test.want.gateway {
-				case 1:
-					born.Gateway = b.replication.gateway(n.family)
-				case 2:
-					born.Gateway = secondGateway
-				}
-				b.run(ingress(via, n.in(via, udp{})), effect{
-					events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
-					tables: connectionlessFlow(born),
-				})
-			})
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.setGateways(b.replication, n, test.mode, test.count)
+			if test.onLink {
+				b.must(b.SetOnLink(b.replication.Index, netip.PrefixFrom(n.peer, n.peer.BitLen()-8).Masked()))
+			}
+			via := b.replication
+			if test.from != nil {
+				via.router = test.from
+			}
+			gateways := []uint16{0, b.replication.gateway(n.family), secondGateway}
+			b.beginsBy(n, via, gateways[test.want.gateway], test.want.flags)
 		})
 	}
 }
 
-// routes says that the gateways of an interface serve some peers of a family only: of what is routed the
-// gateways are told.
+// routes says that the gateways of an interface serve some peers of a family only: of what is routed the gateways are
+// told.
 func (b *bed) routes(i nic, n network, routed map[netip.Prefix]uint32) {
 	b.t.Helper()
 	var record bpf.DatapathInterface
@@ -140,7 +124,6 @@ func around(address netip.Addr, bits int) netip.Prefix {
 	return netip.PrefixFrom(address, address.BitLen()-bits).Masked()
 }
 
-// everything is the prefix of a default route.
 func (n network) everything() netip.Prefix { return around(n.peer, n.peer.BitLen()) }
 
 // TestNextHopByRoute: where the gateways of an interface do not serve all peers, who sent the frame and what is
@@ -191,31 +174,24 @@ func TestNextHopByRoute(t *testing.T) {
 
 		{"last hop", lastHop, 1, covering(first), false, neighbour, 0, flagEnforceMAC},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				id := map[int]uint16{first: b.replication.gateway(n.family), second: secondGateway}
-				b.setGateways(b.replication, n, test.mode, test.count)
-				routed := make(map[netip.Prefix]uint32)
-				if test.routed != nil {
-					for prefix, gateway := range test.routed(n) {
-						routed[prefix] = uint32(id[gateway])
-					}
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			id := map[int]uint16{first: b.replication.gateway(n.family), second: secondGateway}
+			b.setGateways(b.replication, n, test.mode, test.count)
+			routed := make(map[netip.Prefix]uint32)
+			if test.routed != nil {
+				for prefix, gateway := range test.routed(n) {
+					routed[prefix] = uint32(id[gateway])
 				}
-				b.routes(b.replication, n, routed)
-				if test.onLink {
-					b.must(b.SetOnLink(b.replication.Index, around(n.peer, 8)))
-				}
-				via := b.replication
-				if test.from != nil {
-					via.router = test.from
-				}
-				born := b.born(n, udp{}, via)
-				born.Gateway, born.Flags = id[test.gateway], test.flags|flagNoSocket
-				b.run(ingress(via, n.in(via, udp{})), effect{
-					events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
-					tables: connectionlessFlow(born),
-				})
-			})
+			}
+			b.routes(b.replication, n, routed)
+			if test.onLink {
+				b.must(b.SetOnLink(b.replication.Index, around(n.peer, 8)))
+			}
+			via := b.replication
+			if test.from != nil {
+				via.router = test.from
+			}
+			b.beginsBy(n, via, id[test.gateway], test.flags)
 		})
 	}
 }
@@ -232,53 +208,13 @@ func TestNextHopByRouteElsewhere(t *testing.T) {
 			b.routes(via, n, map[netip.Prefix]uint32{around(n.stranger, 8): uint32(via.gateway(n.family))})
 			b.must(b.SetRoute(via.Index, other.everything(), uint32(via.gateway(other.family))))
 			b.must(b.SetRoute(b.production.Index, n.everything(), uint32(via.gateway(n.family))))
-			born := b.born(n, udp{}, via)
-			born.Gateway, born.Flags = 0, flagEnforceMAC|flagNoSocket
-			b.run(ingress(via, n.in(via, udp{})), effect{
-				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
-			})
+			b.beginsBy(n, via, 0, flagEnforceMAC)
 			b.run(ingress(via, other.in(via, udp{})), b.admits(other, udp{}, via))
 		})
 	}
 }
 
-// TestNextHopRouteComes: a route to somewhere else that is added while a flow lives leaves it the MAC that its frames
-// come from, a second later as well; one that covers its peer does not.
-func TestNextHopRouteComes(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		via := b.replication
-		via.router = neighbour
-		b.setGateways(via, n, auto, 1)
-		for _, test := range []struct {
-			routed  netip.Prefix
-			gateway uint16
-			flags   uint16
-		}{
-			{around(n.stranger, 8), 0, flagEnforceMAC},
-			{around(n.peer, 8), via.gateway(n.family), flagGateway},
-		} {
-			b.routes(via, n, map[netip.Prefix]uint32{test.routed: uint32(via.gateway(n.family))})
-			flow := b.flow(n, udp{}, via, 2)
-			flow.Mac, flow.Gateway, flow.Flags = [6]uint8(neighbour), 0, flagNoSocket
-			b.put(connectionlessFlow(flow))
-			flow.Seen, flow.Gateway, flow.Flags = justNow, test.gateway, test.flags|flagNoSocket
-			b.run(ingress(via, n.in(via, udp{})), effect{tables: connectionlessFlow(flow)})
-		}
-	})
-}
-
-// TestNextHopOnLinkElsewhere: a network on another interface says nothing, and
-// neither does one of the other family that looks alike.
-func TestNextHopOnLinkElsewhere(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.must(b.SetOnLink(b.production.Index, prefix(n.peer)))
-		b.must(b.SetOnLink(b.replication.Index, prefix(n.stranger)))
-		b.run(ingress(b.replication, n.in(b.replication, udp{})), b.admits(n, udp{}, b.replication))
-	})
-}
-
-// TestNextHopGatewayElsewhere: a MAC is a gateway's on its own interface and for
-// its own family only.
+// TestNextHopGatewayElsewhere: a MAC is a gateway's on its own interface and for its own family only.
 func TestNextHopGatewayElsewhere(t *testing.T) {
 	for i, n := range networks {
 		t.Run(n.name, func(t *testing.T) {
@@ -288,18 +224,12 @@ func TestNextHopGatewayElsewhere(t *testing.T) {
 			b.addGateway(b.replication, networks[1-i], 42, neighbour)
 			via := b.replication
 			via.router = neighbour
-			born := b.born(n, udp{}, via)
-			born.Gateway, born.Flags = 0, flagNoSocket
-			b.run(ingress(via, n.in(via, udp{})), effect{
-				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
-				tables: connectionlessFlow(born),
-			})
+			b.beginsBy(n, via, 0, 0)
 		})
 	}
 }
 
-// TestNextHopMAC: where a reply goes that is moved, by what its flow remembers
-// and what is known of the gateway now.
+// TestNextHopMAC: where a reply goes that is moved, by what its flow remembers and what is known of the gateway now.
 func TestNextHopMAC(t *testing.T) {
 	moved := net.HardwareAddr{2, 0, 0, 0, 1, 0x77}
 	for _, test := range []struct {
@@ -322,64 +252,103 @@ func TestNextHopMAC(t *testing.T) {
 		{"gateway only, of another interface", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Ifindex++ }, false, nil},
 		{"gateway only, none but the only one", gatewayOnly, flagGateway, nil, true, moved},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(test.mode) })
-				gateway := bpf.DatapathGateway{
-					Address: n.stranger.As16(),
-					Ifindex: b.replication.Index,
-					Mac:     [6]uint8(moved), // has changed since the flow came through it
-					Usable:  1,
-				}
-				if test.gateway != nil {
-					test.gateway(&gateway)
-				}
-				b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), gateway))
-				b.must(b.SetGateway(0, gateway)) // never used
-				flow := b.flow(n, udp{}, b.replication, 0)
-				flow.Mac, flow.Flags = [6]uint8(neighbour), test.flags
-				if test.noIndex {
-					flow.Gateway = 0
-				}
-				b.put(connectionlessFlow(flow))
-				frame := n.out(b.production, udp{})
-				want := b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
-				if test.want != nil {
-					want = b.moves(n, udp{}, b.production, b.replication, frame)
-					want.frame = readdressed(frame, test.want, b.replication.MAC)
-				}
-				b.run(egress(b.production, frame), want)
-			})
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(test.mode) })
+			gateway := bpf.DatapathGateway{
+				Address: n.stranger.As16(),
+				Ifindex: b.replication.Index,
+				Mac:     [6]uint8(moved), // has changed since the flow came through it
+				Usable:  1,
+			}
+			if test.gateway != nil {
+				test.gateway(&gateway)
+			}
+			b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), gateway))
+			b.must(b.SetGateway(0, gateway)) // never used
+			flow := b.flow(n, udp{}, b.replication, 0)
+			flow.Mac, flow.Flags = [6]uint8(neighbour), test.flags
+			if test.noIndex {
+				flow.Gateway = 0
+			}
+			b.put(connectionlessFlow(flow))
+			frame := n.out(b.production, udp{})
+			want := b.stays(n, udp{}, b.production, b.replication, frame, outcomeNoNextHop)
+			if test.want != nil {
+				want = b.moves(n, udp{}, b.production, b.replication, frame)
+				want.frame = readdressed(frame, test.want, b.replication.MAC)
+			}
+			b.run(egress(b.production, frame), want)
 		})
 	}
 }
 
-// TestNextHopGatewayReplaced: where only a gateway will do, and the flow's is gone, the
-// only one that there is takes its place; where it serves some peers only, there are several, or none is usable, no
-// other does.
+// TestNextHopGatewayReplaced: where only a gateway will do, and the flow's is gone, the only one that there is takes its
+// place; where it serves some peers only, there are several, or none is usable, no other does.
 func TestNextHopGatewayReplaced(t *testing.T) {
 	const gone = 60
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		only := b.replication.gateway(n.family)
+		only := uint32(b.replication.gateway(n.family))
 		flow := b.flow(n, udp{}, b.replication, 0)
 		flow.Mac, flow.Flags, flow.Gateway = [6]uint8(neighbour), flagGateway, gone
-		frame := n.out(b.production, udp{})
-		mode := func(r *bpf.DatapathInterface) { r.NextHop = uint8(gatewayOnly) }
-		b.manage(b.replication, mode)
+		onlyGateway := func(r *bpf.DatapathInterface) { r.NextHop = uint8(gatewayOnly) }
+		b.manage(b.replication, onlyGateway)
 		b.put(connectionlessFlow(flow))
-		b.run(egress(b.production, frame), b.moves(n, udp{}, b.production, b.replication, frame))
-		b.routes(b.replication, n, map[netip.Prefix]uint32{n.everything(): uint32(only)})
-		b.put(connectionlessFlow(flow))
-		b.run(egress(b.production, frame), b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP))
-		b.manage(b.replication, func(r *bpf.DatapathInterface) {
-			mode(r)
-			r.Gateway4, r.Gateway6 = 0, 0
-		})
-		b.put(connectionlessFlow(flow))
-		b.run(egress(b.production, frame), b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP))
-		b.manage(b.replication, mode)
-		b.must(b.SetGateway(uint32(only), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-		b.put(connectionlessFlow(flow))
-		b.run(egress(b.production, frame), b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP))
+		b.wantMoved(n, udp{})
+		for _, change := range []func(){
+			func() { b.routes(b.replication, n, map[netip.Prefix]uint32{n.everything(): only}) },
+			func() {
+				b.manage(b.replication, func(r *bpf.DatapathInterface) {
+					onlyGateway(r)
+					r.Gateway4, r.Gateway6 = 0, 0
+				})
+			},
+			func() {
+				b.manage(b.replication, onlyGateway)
+				noGatewayMAC(b, n)
+			},
+		} {
+			change()
+			b.put(connectionlessFlow(flow))
+			b.wantStays(n, udp{}, noNextHop)
+		}
 	})
+}
+
+var nextHopFamily = map[string]story{
+	"a route comes while a flow lives": func(t *testing.T, b *bed, n network) {
+		via := b.replication
+		via.router = neighbour
+		b.setGateways(via, n, auto, 1)
+		for _, test := range []struct {
+			routed  netip.Prefix
+			gateway uint16
+			flags   uint16
+		}{
+			{around(n.stranger, 8), 0, flagEnforceMAC},
+			{around(n.peer, 8), via.gateway(n.family), flagGateway},
+		} {
+			b.routes(via, n, map[netip.Prefix]uint32{test.routed: uint32(via.gateway(n.family))})
+			flow := b.flow(n, udp{}, via, 2)
+			flow.Mac, flow.Gateway, flow.Flags = [6]uint8(neighbour), 0, flagNoSocket
+			b.put(connectionlessFlow(flow))
+			flow.Seen, flow.Gateway, flow.Flags = justNow, test.gateway, test.flags|flagNoSocket
+			b.run(ingress(via, n.in(via, udp{})), effect{tables: connectionlessFlow(flow)})
+		}
+	},
+	"networks on another interface, or of strangers": func(t *testing.T, b *bed, n network) {
+		b.must(b.SetOnLink(b.production.Index, prefix(n.peer)))
+		b.must(b.SetOnLink(b.replication.Index, prefix(n.stranger)))
+		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
+	},
+}
+
+func TestNextHopFamily(t *testing.T) { tell(t, eachFamily, nextHopFamily) }
+
+// beginsBy has a flow begin whose way back is by this gateway, with these flags.
+func (b *bed) beginsBy(n network, via nic, gateway, flags uint16) {
+	b.t.Helper()
+	born := b.born(n, udp{}, via)
+	born.Gateway, born.Flags = gateway, flags|flagNoSocket
+	want := effect{events: once(eventAdmittedConnectionless), tables: connectionlessFlow(born)}
+	b.run(ingress(via, n.in(via, udp{})), want)
 }

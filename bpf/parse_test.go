@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"net"
@@ -20,21 +19,14 @@ import (
 
 // admits is the effect of a packet that starts a connectionless flow.
 func (b *bed) admits(n network, m message, via nic) effect {
-	return effect{
-		events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
-		tables: connectionlessFlow(b.born(n, m, via)),
-	}
+	return effect{events: once(eventAdmittedConnectionless), tables: connectionlessFlow(b.born(n, m, via))}
 }
 
 // admitsServed is admits of a datagram that a UDP socket takes.
 func (b *bed) admitsServed(n network, via nic) effect {
-	b.t.Helper()
 	f := b.born(n, udp{}, via)
 	f.Flags &^= flagNoSocket
-	return effect{
-		events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
-		tables: connectionlessFlow(f),
-	}
+	return effect{events: once(eventAdmittedConnectionless), tables: connectionlessFlow(f)}
 }
 
 // unread is the effect of a packet that cannot be read.
@@ -50,152 +42,81 @@ var (
 
 func TestParseOtherFrames(t *testing.T) {
 	b := newBed(t, normal)
-	payload := append(append(net.HardwareAddr{}, b.replication.MAC...), b.replication.router...)
-	for _, test := range []struct {
-		name string
-		kind layers.EthernetType
-	}{
-		{"arp", layers.EthernetTypeARP},
-		{"lldp", layers.EthernetTypeLinkLayerDiscovery},
-		{"mpls", layers.EthernetTypeMPLSUnicast},
-		{"unknown", 0x88b5},
-		{"length instead of type", 46},
-		{"tag in the frame", layers.EthernetTypeDot1Q},
+	for name, kind := range map[string]layers.EthernetType{
+		"arp": layers.EthernetTypeARP, "lldp": layers.EthernetTypeLinkLayerDiscovery, "mpls": layers.EthernetTypeMPLSUnicast,
+		"unknown": 0x88b5, "length instead of type": 46, "tag in the frame": layers.EthernetTypeDot1Q,
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			b.t = t
-			frame := binary.BigEndian.AppendUint16(slices.Clone(payload), uint16(test.kind))
-			frame = append(frame, networks[0].in(b.replication, udp{})[ethernetSize:]...)
-			b.run(ingress(b.replication, frame), nothing)
-			b.run(egress(b.production, frame), nothing)
+		b.sub(name, func(t *testing.T) {
+			b.arrives(networks[0], udp{}, nothing, etherType(kind))
+			b.leaves(networks[0], udp{}, nothing, etherType(kind))
 		})
 	}
 }
 
-// TestParsePacketType: TC sees frames for other stations, and those for several.
-func TestParsePacketType(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, mac := range []string{"02:00:00:00:00:99", "01:00:5e:00:00:01", "33:33:00:00:00:01", "ff:ff:ff:ff:ff:ff"} {
-			address, err := net.ParseMAC(mac)
-			b.must(err)
-			b.run(ingress(b.replication, n.in(b.replication, udp{}, destinationMAC(address))), nothing)
-		}
-		for kind := range uint32(unix.PACKET_OTHERHOST + 1) {
-			r := ingress(b.replication, n.in(b.replication, udp{}))
-			r.probe.PktType = &kind
-			want := nothing
-			if kind == unix.PACKET_HOST {
-				want = b.admits(n, udp{}, b.replication)
-			}
-			want.probed = &rig.Probed{PktType: kind}
-			b.run(r, want)
-		}
-	})
-}
-
 // TestParseVLAN: a frame with a tag belongs to the VLAN device; tag 0 is none.
 func TestParseVLAN(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, test := range []struct {
-			tci  uint16
-			ours bool
-		}{
-			{0x0001, false},
-			{0x0800, false},
-			{0x0fff, false},
-			{0xe064, false},
-			{0x0000, true},
-			{0xe000, true},
-			{0x1000, true},
+	eachFamily(t, func(t *testing.T, _ *bed, n network) {
+		for tci, ours := range map[uint16]bool{
+			0x0001: false, 0x0800: false, 0x0fff: false, 0xe064: false, 0x0000: true, 0xe000: true, 0x1000: true,
 		} {
-			t.Run(fmt.Sprintf("%#04x", test.tci), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%#04x", tci), func(t *testing.T) {
 				b := newBed(t, normal)
-				r := ingress(b.replication, n.in(b.replication, udp{}))
-				r.probe.VLAN = &test.tci
-				want := nothing
-				if test.ours {
-					want = b.admits(n, udp{}, b.replication)
-				}
-				want.probed = &rig.Probed{VLANPresent: true, VLANTCI: test.tci}
-				b.run(r, want)
+				in, out := ingress(b.replication, n.in(b.replication, udp{})), egress(b.production, n.out(b.production, udp{}))
+				in.probe.VLAN, out.probe.VLAN = &tci, &tci
+				want := either(ours, b.admits(n, udp{}, b.replication), nothing)
+				want.probed = &rig.Probed{VLANPresent: true, VLANTCI: tci}
+				b.run(in, want)
 
 				b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-				r = egress(b.production, n.out(b.production, udp{}))
-				r.probe.VLAN = &test.tci
-				want = nothing
-				want.probed = &rig.Probed{VLANPresent: true, VLANTCI: test.tci, PktType: unix.PACKET_OTHERHOST}
-				if test.ours {
-					probed := want.probed
-					want = b.moves(n, udp{}, b.production, b.replication, r.frame)
-					want.probed = probed
-					want.probed.TCIndex = 1 // the first mark
-				}
-				b.run(r, want)
+				want = either(ours, b.moves(n, udp{}, b.production, b.replication, out.frame), nothing)
+				want.probed = &rig.Probed{VLANPresent: true, VLANTCI: tci, PktType: unix.PACKET_OTHERHOST}
+				want.probed.TCIndex = either[uint16](ours, 1, 0) // the first mark
+				b.run(out, want)
 			})
 		}
 	})
 }
 
 func TestParseIPv4Options(t *testing.T) {
-	n := networks[0]
 	for words := 1; words <= 10; words++ {
-		t.Run(fmt.Sprintf("%d words", words), func(t *testing.T) {
-			b := newBed(t, normal)
-			options := func(h *headers) {
-				for range words * 4 {
-					h.v4.Options = append(h.v4.Options, layers.IPv4Option{OptionType: 1})
-				}
-			}
-			b.run(ingress(b.replication, n.in(b.replication, udp{}, options)), b.admits(n, udp{}, b.replication))
-		})
+		b, n := newBed(t, normal), networks[0]
+		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication), ipOptions(4*words))
 	}
 }
 
-func TestParseIPv4Malformed(t *testing.T) {
-	n := networks[0]
-	for _, test := range []struct {
-		name   string
-		change func(frame []byte) []byte
-		want   effect
-	}{
-		{"version 5", setByte(ethernetSize, 0x55), malformed},
-		{"version 6", setByte(ethernetSize, 0x65), malformed},
-		{"no header length", setByte(ethernetSize, 0x40), malformed},
-		{"header of four words", setByte(ethernetSize, 0x44), malformed},
-		{"header longer than the packet", setByte(ethernetSize, 0x4f), malformed},
-		{"total length 0", setTotal(n, 0), malformed},
-		{"total length shorter than the header", setTotal(n, 19), malformed},
-		{"nothing after the header", setTotal(n, 20), malformed},
-		{"part of a UDP header", setTotal(n, 27), malformed},
-		{"total length beyond the frame", setTotal(n, 29), truncated},
-		{"total length far beyond the frame", setTotal(n, 0xffff), truncated},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			b := newBed(t, normal)
-			b.run(ingress(b.replication, test.change(n.in(b.replication, udp{}))), test.want)
-			b.run(egress(b.production, test.change(n.out(b.production, udp{}))), test.want)
-		})
+func TestParseMalformed(t *testing.T) {
+	v4, v6 := networks[0], networks[1]
+	total := func(n network, length uint16) func([]byte) []byte {
+		return func(frame []byte) []byte { return n.setLength(frame, length) }
 	}
-}
-
-func TestParseIPv6Malformed(t *testing.T) {
-	n := networks[1]
 	for _, test := range []struct {
 		name   string
+		n      network
 		change func(frame []byte) []byte
 		want   effect
 	}{
-		{"version 4", setByte(ethernetSize, 0x40), malformed},
-		{"version 0", setByte(ethernetSize, 0x00), malformed},
-		{"payload length 0", setTotal(n, 0), malformed},
-		{"part of a UDP header", setTotal(n, 7), malformed},
-		{"payload length beyond the frame", setTotal(n, 9), truncated},
-		{"payload length far beyond the frame", setTotal(n, 0xffff), truncated},
+		{"version 5", v4, setByte(ethernetSize, 0x55), malformed},
+		{"version 6", v4, setByte(ethernetSize, 0x65), malformed},
+		{"no header length", v4, setByte(ethernetSize, 0x40), malformed},
+		{"header of four words", v4, setByte(ethernetSize, 0x44), malformed},
+		{"header longer than the packet", v4, setByte(ethernetSize, 0x4f), malformed},
+		{"total length 0", v4, total(v4, 0), malformed},
+		{"total length shorter than the header", v4, total(v4, 19), malformed},
+		{"nothing after the header", v4, total(v4, 20), malformed},
+		{"part of a UDP header", v4, total(v4, 27), malformed},
+		{"total length beyond the frame", v4, total(v4, 29), truncated},
+		{"total length far beyond the frame", v4, total(v4, 0xffff), truncated},
+		{"version 4", v6, setByte(ethernetSize, 0x40), malformed},
+		{"version 0", v6, setByte(ethernetSize, 0x00), malformed},
+		{"payload length 0", v6, total(v6, 0), malformed},
+		{"part of a UDP header", v6, total(v6, 7), malformed},
+		{"payload length beyond the frame", v6, total(v6, 9), truncated},
+		{"payload length far beyond the frame", v6, total(v6, 0xffff), truncated},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(test.n.name+", "+test.name, func(t *testing.T) {
 			b := newBed(t, normal)
-			b.run(ingress(b.replication, test.change(n.in(b.replication, udp{}))), test.want)
-			b.run(egress(b.production, test.change(n.out(b.production, udp{}))), test.want)
+			b.run(ingress(b.replication, test.change(test.n.in(b.replication, udp{}))), test.want)
+			b.run(egress(b.production, test.change(test.n.out(b.production, udp{}))), test.want)
 		})
 	}
 }
@@ -207,68 +128,21 @@ func setByte(offset int, value byte) func([]byte) []byte {
 	}
 }
 
-func setTotal(n network, length uint16) func([]byte) []byte {
-	return func(frame []byte) []byte { return n.setLength(frame, length) }
-}
-
-// TestParsePadding: an Ethernet frame has at least 60 bytes, whatever the packet's length.
-func TestParsePadding(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		frame := append(n.in(b.replication, udp{}), make([]byte, 18)...)
-		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
-	})
-}
-
-// TestParseTCPPayload: padding is not payload. What a SYN-ACK carries counts for
-// the ACK that answers it, so that payload shows in snd_nxt.
-func TestParseTCPPayload(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		b.put(halfOpen(flow))
-		answer := tcp{flags: "SA", seq: 1000, payload: 10}
-		answer.options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}}}
-		frame := append(n.out(b.replication, answer), make([]byte, 6)...)
-		flow.State, flow.SndUna, flow.SndNxt = stateAnswered, 1000, 1011
-		b.run(egress(b.replication, frame), effect{tables: halfOpen(flow)})
-	})
-}
-
-func TestParseTCPDataOffset(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		offset := ethernetSize + n.ipSize() + 12
-		for _, words := range []byte{0, 4, 6, 15} {
-			frame := n.in(b.replication, tcp{flags: "S"})
-			frame[offset] = words << 4
-			b.run(ingress(b.replication, frame), malformed)
-		}
-	})
-}
-
 // TestParseTruncated cuts packets at every byte of their headers.
 func TestParseTruncated(t *testing.T) {
-	for _, m := range []struct {
-		name string
-		message
-		size int // of its header
-	}{
-		{"tcp", tcp{flags: "S"}, 20},
-		{"udp", udp{}, 8},
-		{"sctp", sctp{}, 8}, // the ports are all that is read of twelve
-		{"echo", echo{}, 8},
-	} {
-		t.Run(m.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				in, out := n.in(b.replication, m), n.out(b.production, m)
-				headers := ethernetSize + n.ipSize() + m.size
-				for size := ethernetSize; size < len(in); size++ {
-					b.run(cut(ingress(b.replication, in), size), cutOff(truncated, in, size))
-					b.run(cut(egress(b.production, out), size), cutOff(truncated, out, size))
-				}
-				for size := ethernetSize + n.ipSize(); size < headers; size++ {
-					b.unreadable(ingress(b.replication, n.shorten(in, size)))
-					b.unreadable(egress(b.production, n.shorten(out, size)))
-				}
-			})
+	sizes := map[string]int{"tcp": 20, "udp": 8, "sctp": 8, "echo": 8} // of SCTP's twelve bytes the ports are all that is read
+	for _, m := range starters {
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			in, out := n.in(b.replication, m), n.out(b.production, m)
+			for size := ethernetSize; size < len(in); size++ {
+				b.run(cut(ingress(b.replication, in), size), cutOff(truncated, in, size))
+				b.run(cut(egress(b.production, out), size), cutOff(truncated, out, size))
+			}
+			headers := ethernetSize + n.ipSize()
+			for size := headers; size < headers+sizes[m.name]; size++ {
+				b.unreadable(ingress(b.replication, n.shorten(in, size)))
+				b.unreadable(egress(b.production, n.shorten(out, size)))
+			}
 		})
 	}
 }
@@ -284,8 +158,8 @@ func cutOff(e effect, frame []byte, size int) effect {
 	return e
 }
 
-// unreadable runs a program on a packet that is shorter than its headers say
-// while its lengths agree: truncated or malformed, it passes and is counted.
+// unreadable runs a program on a packet that is shorter than its headers say while its lengths agree: truncated or
+// malformed, it passes and is counted.
 func (b *bed) unreadable(r run) {
 	b.t.Helper()
 	_, counted := b.snapshot()
@@ -300,7 +174,6 @@ func (b *bed) unreadable(r run) {
 	}
 }
 
-// shorten cuts a frame and has its IP header agree.
 func (n network) shorten(frame []byte, size int) []byte {
 	length := size - ethernetSize
 	if n.family == 6 {
@@ -310,85 +183,219 @@ func (n network) shorten(frame []byte, size int) []byte {
 }
 
 func TestParseIPv4Fragments(t *testing.T) {
-	n := networks[0]
-	fragment := func(offset uint16, flags layers.IPv4Flag) edit {
-		return func(h *headers) { h.v4.FragOffset, h.v4.Flags = offset, flags }
-	}
 	for _, test := range []struct {
-		name  string
-		edit  edit
-		later bool
+		name   string
+		offset uint16
+		flags  layers.IPv4Flag
+		later  bool
 	}{
-		{"first", fragment(0, layers.IPv4MoreFragments), false},
-		{"whole, not to be fragmented", fragment(0, layers.IPv4DontFragment), false},
-		{"second", fragment(1, layers.IPv4MoreFragments), true},
-		{"in the middle", fragment(0x1000, layers.IPv4MoreFragments), true},
-		{"last", fragment(0x1fff, 0), true},
+		{"first", 0, layers.IPv4MoreFragments, false},
+		{"whole, not to be fragmented", 0, layers.IPv4DontFragment, false},
+		{"second", 1, layers.IPv4MoreFragments, true},
+		{"in the middle", 0x1000, layers.IPv4MoreFragments, true},
+		{"last", 0x1fff, 0, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := newBed(t, normal)
-			want := b.admits(n, udp{}, b.replication)
-			if test.later {
-				want = unread(bpf.DatapathEventEVENT_UNPARSED_FRAGMENT)
-			}
-			b.run(ingress(b.replication, n.in(b.replication, udp{payload: 8}, test.edit)), want)
-
+			b, n, m := newBed(t, normal), networks[0], udp{payload: 8}
+			piece := func(h *headers) { h.v4.FragOffset, h.v4.Flags = test.offset, test.flags }
+			unreadable := unread(eventUnparsedFragment)
+			b.arrives(n, m, either(test.later, unreadable, b.admits(n, udp{}, b.replication)), piece)
 			b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-			frame := n.out(b.production, udp{payload: 8}, test.edit)
-			if !test.later {
-				want = b.moves(n, udp{}, b.production, b.replication, frame)
-			}
-			b.run(egress(b.production, frame), want)
+			frame := n.out(b.production, m, piece)
+			moved := b.moves(n, udp{}, b.production, b.replication, frame)
+			b.run(egress(b.production, frame), either(test.later, unreadable, moved))
 		})
 	}
 }
 
 // TestParseNonLinear: drivers may leave headers in fragments of the packet.
 func TestParseNonLinear(t *testing.T) {
-	for _, m := range starters {
-		t.Run(m.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				frame := n.in(b.replication, m.message)
-				for linear := ethernetSize; linear < len(frame); linear++ {
-					r := ingress(b.replication, frame)
-					r.linear = uint32(linear)
-					b.run(r, b.starts(n, m.message, b.replication))
-					b.must(b.SetTables(newTables()))
-				}
-			})
-		})
-	}
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		r := ingress(b.replication, n.in(b.replication, m))
+		for r.linear = ethernetSize; int(r.linear) < len(r.frame); r.linear++ {
+			b.run(r, b.starts(n, m, b.replication))
+			b.put()
+		}
+	})
 }
 
 // TestParseForeignICMP: ICMP belongs into IPv4 and ICMPv6 into IPv6.
 func TestParseForeignICMP(t *testing.T) {
-	for _, test := range []struct {
-		n network
-		m raw
-	}{
-		{networks[0], raw{layers.IPProtocolICMPv6, []byte{128, 0, 0, 0, 1, 2, 3, 4}}},
-		{networks[1], raw{layers.IPProtocolICMPv4, []byte{8, 0, 0, 0, 1, 2, 3, 4}}},
+	b := newBed(t, normal)
+	for i, m := range []raw{
+		{layers.IPProtocolICMPv6, []byte{128, 0, 0, 0, 1, 2, 3, 4}},
+		{layers.IPProtocolICMPv4, []byte{8, 0, 0, 0, 1, 2, 3, 4}},
 	} {
-		b := newBed(t, normal)
-		b.run(ingress(b.replication, test.n.in(b.replication, test.m)), nothing)
-		b.run(egress(b.production, test.n.out(b.production, test.m)), nothing)
+		b.arrives(networks[i], m, nothing)
+		b.leaves(networks[i], m, nothing)
 	}
 }
 
-// TestParseMapped: an IPv4 address in an IPv6 header would be taken for the IPv4
-// flow of that address.
+// TestParseMapped: an IPv4 address in an IPv6 header would be taken for the IPv4 flow of that address.
 func TestParseMapped(t *testing.T) {
 	b, n := newBed(t, normal), networks[1]
 	mapped := netip.AddrFrom16(networks[0].peer.As16())
-	b.run(ingress(b.replication, n.in(b.replication, udp{}, source(mapped))), malformed)
-	b.run(ingress(b.replication, n.in(b.replication, udp{}, destination(mapped))), malformed)
-	b.run(egress(b.production, n.out(b.production, udp{}, source(mapped))), malformed)
-	b.run(egress(b.production, n.out(b.production, udp{}, destination(mapped))), malformed)
+	for _, place := range []edit{source(mapped), destination(mapped)} {
+		b.arrives(n, udp{}, malformed, place)
+		b.leaves(n, udp{}, malformed, place)
+	}
 }
 
-// TestParseBigTCP: a GSO packet of more than 64 KiB has no length in its header.
-func TestParseBigTCP(t *testing.T) {
+// extension is an IPv6 extension header; its first byte is filled in.
+type extension struct {
+	kind layers.IPProtocol
+	body []byte
+}
+
+var (
+	hopByHop     = extension{layers.IPProtocolIPv6HopByHop, []byte{0, 0, 1, 4, 0, 0, 0, 0}}
+	destinations = extension{layers.IPProtocolIPv6Destination, []byte{0, 0, 1, 4, 0, 0, 0, 0}}
+	longOptions  = extension{layers.IPProtocolIPv6Destination, append([]byte{0, 2, 1, 20}, make([]byte, 20)...)}
+	routed       = extension{layers.IPProtocolIPv6Routing, append([]byte{0, 2, 4, 0}, make([]byte, 20)...)}
+	routing      = extension{layers.IPProtocolIPv6Routing, append([]byte{0, 2, 4, 1}, make([]byte, 20)...)}
+	first        = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 1, 1, 2, 3, 4}}
+	later        = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 9, 1, 2, 3, 4}}
+	middle       = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0x80, 1, 1, 2, 3, 4}}
+	last         = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
+	atomic       = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 0, 1, 2, 3, 4}}
+)
+
+func extend(frame []byte, extensions ...extension) []byte {
+	const nextHeader = ethernetSize + 6
+	next := frame[nextHeader]
+	var inserted []byte
+	for i, e := range extensions {
+		body := slices.Clone(e.body)
+		body[0] = next
+		if i+1 < len(extensions) {
+			body[0] = byte(extensions[i+1].kind)
+		}
+		inserted = append(inserted, body...)
+	}
+	extended := slices.Insert(slices.Clone(frame), ethernetSize+ipv6Size, inserted...)
+	if len(extensions) > 0 {
+		extended[nextHeader] = byte(extensions[0].kind)
+	}
+	return networks[1].setLength(extended, uint16(len(extended)-ethernetSize-ipv6Size))
+}
+
+func TestParseExtensionHeaders(t *testing.T) {
+	n := networks[1]
+	repeat := func(count int) []extension { return slices.Repeat([]extension{destinations}, count) }
+	for _, test := range []struct {
+		name       string
+		extensions []extension
+		event      bpf.DatapathEvent // 0 stands for none
+		readable   bool
+	}{
+		{"hop by hop", []extension{hopByHop}, 0, true},
+		{"destination options", []extension{destinations}, 0, true},
+		{"long destination options", []extension{longOptions}, 0, true},
+		{"routing header that is used up", []extension{routed}, 0, true},
+		{"routing header with segments left", []extension{routing}, eventUnparsedSourceRoute, false},
+		{"first fragment", []extension{first}, 0, true},
+		{"later fragment", []extension{later}, eventUnparsedFragment, false},
+		{"fragment in the middle", []extension{middle}, eventUnparsedFragment, false},
+		{"last fragment", []extension{last}, eventUnparsedFragment, false},
+		{"atomic fragment", []extension{atomic}, 0, true},
+		{"four kinds", []extension{hopByHop, destinations, routed, first}, 0, true},
+		{"segments left behind others", []extension{hopByHop, destinations, routing}, eventUnparsedSourceRoute, false},
+		{"eight", repeat(8), 0, true},
+		{"far from the start", slices.Repeat([]extension{longOptions}, 8), 0, true},
+		{"nine", repeat(9), eventUnparsedExtensionHeaders, false},
+		{"forty", repeat(40), eventUnparsedExtensionHeaders, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBed(t, normal)
+			m := udp{payload: 8}
+			want := either(!test.readable, unread(test.event), b.admits(n, m, b.replication))
+			b.run(ingress(b.replication, extend(n.in(b.replication, m), test.extensions...)), want)
+
+			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
+			frame := extend(n.out(b.production, m), test.extensions...)
+			if test.readable {
+				want = b.moves(n, m, b.production, b.replication, frame)
+			}
+			b.run(egress(b.production, frame), want)
+		})
+	}
+}
+
+func TestParseExtensionHeadersTruncated(t *testing.T) {
+	n, b := networks[1], newBed(t, normal)
+	frame := extend(n.in(b.replication, udp{}), hopByHop, longOptions, first)
+	for size := ethernetSize + ipv6Size; size < len(frame)-8; size++ {
+		b.unreadable(ingress(b.replication, n.shorten(frame, size)))
+	}
+	// Where padding makes the bytes readable, only the payload length tells.
+	for size := ethernetSize + ipv6Size; size < len(frame); size++ {
+		short := n.setLength(slices.Clone(frame), uint16(size-ethernetSize-ipv6Size))
+		b.run(ingress(b.replication, short), malformed)
+	}
+	long := slices.Clone(frame)
+	long[ethernetSize+ipv6Size+1] = 255 // the hop-by-hop header's own length
+	b.run(ingress(b.replication, long), truncated)
+}
+
+// TestParseOtherProtocols: what is no extension header to us is a protocol, and none of these is listed.
+func TestParseOtherProtocols(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, protocol := range []layers.IPProtocol{
+			layers.IPProtocolAH, layers.IPProtocolESP, layers.IPProtocolGRE, layers.IPProtocolVRRP,
+			layers.IPProtocolIPIP, layers.IPProtocolIPv6, layers.IPProtocolIGMP, layers.IPProtocolNoNextHeader, 253,
+		} {
+			m := raw{protocol, make([]byte, 24)}
+			b.arrives(n, m, unread(eventIgnoredProtocol))
+			b.put()
+			b.leaves(n, m, nothing)
+		}
+	})
+	// IPv6's extension headers are nothing special in IPv4.
+	b, n := newBed(t, normal), networks[0]
+	for _, protocol := range []layers.IPProtocol{0, layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Fragment, layers.IPProtocolIPv6Destination} {
+		m := raw{protocol, make([]byte, 24)}
+		b.arrives(n, m, unread(eventIgnoredProtocol))
+	}
+}
+
+var parseFamily = map[string]story{
+	"TC sees frames for other stations, and those for several": func(t *testing.T, b *bed, n network) {
+		for _, mac := range []string{"02:00:00:00:00:99", "01:00:5e:00:00:01", "33:33:00:00:00:01", "ff:ff:ff:ff:ff:ff"} {
+			address, err := net.ParseMAC(mac)
+			b.must(err)
+			b.arrives(n, udp{}, nothing, destinationMAC(address))
+		}
+		for kind := range uint32(unix.PACKET_OTHERHOST + 1) {
+			r := ingress(b.replication, n.in(b.replication, udp{}))
+			r.probe.PktType = &kind
+			want := either(kind == unix.PACKET_HOST, b.admits(n, udp{}, b.replication), nothing)
+			want.probed = &rig.Probed{PktType: kind}
+			b.run(r, want)
+		}
+	},
+	"an Ethernet frame has at least 60 bytes, whatever the packet's length": func(t *testing.T, b *bed, n network) {
+		frame := append(n.in(b.replication, udp{}), make([]byte, 18)...)
+		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
+	},
+	// What a SYN-ACK carries counts for the ACK that answers it, so that payload shows in snd_nxt.
+	"padding is not payload": func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(halfOpen(flow))
+		answer := tcp{flags: "SA", seq: 1000, payload: 10}
+		answer.options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}}}
+		frame := append(n.out(b.replication, answer), make([]byte, 6)...)
+		flow.State, flow.SndUna, flow.SndNxt = stateAnswered, 1000, 1011
+		b.run(egress(b.replication, frame), effect{tables: halfOpen(flow)})
+	},
+	"parse TCP data offset": func(t *testing.T, b *bed, n network) {
+		offset := ethernetSize + n.ipSize() + 12
+		for _, words := range []byte{0, 4, 6, 15} {
+			frame := n.in(b.replication, tcp{flags: "S"})
+			frame[offset] = words << 4
+			b.run(ingress(b.replication, frame), malformed)
+		}
+	},
+	"a GSO packet of more than 64 KiB has no length in its header": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
 		flow.State, flow.SndUna, flow.SndNxt = stateAnswered, 999, 1000
 		b.put(halfOpen(flow))
@@ -399,5 +406,7 @@ func TestParseBigTCP(t *testing.T) {
 		r.gsoSegs, r.gsoSize = 2, 50
 		flow.SndNxt = 1100
 		b.run(r, effect{tables: halfOpen(flow)})
-	})
+	},
 }
+
+func TestParseFamily(t *testing.T) { tell(t, eachFamily, parseFamily) }

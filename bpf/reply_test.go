@@ -4,6 +4,8 @@ package bpf_test
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -12,17 +14,15 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// moves is the effect of a reply that the kernel sends by one interface and that
-// is moved to another, by an entry that was not counted before.
+// moves is the effect of a reply that the kernel sends by one interface and that is moved to another, by an entry
+// that was not counted before.
 func (b *bed) moves(n network, m message, from, to nic, frame []byte) effect {
 	return effect{
 		redirect: true,
 		frame:    readdressed(frame, to.router, to.MAC),
-		pairs: pairs{
-			pair(from, to, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1},
-		},
+		pairs:    pairs{pair(from, to, n, m, outcomeAsymmetric): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1}},
 		tables: func(t tables) {
-			for _, table := range []map[bpf.DatapathTuple]bpf.DatapathFlow{t.HalfOpen, t.Established, t.Connectionless} {
+			for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
 				if f, ok := table[n.tuple(m)]; ok {
 					f.State |= stateAsymmetric
 					table[n.tuple(m)] = f
@@ -51,26 +51,15 @@ var repliers = []struct {
 	{"echo", echo{reply: true}},
 }
 
-// eachReply runs a test for both families and every kind of reply, whose flow
-// came in by the replication interface.
+// eachReply runs a test for both families and every kind of reply, whose flow came in by the replication interface.
 func eachReply(t *testing.T, f func(t *testing.T, b *bed, n network, m message)) {
 	t.Helper()
 	for _, m := range repliers {
-		t.Run(m.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				b.put(flowOf(m.message, b.flow(n, m.message, b.replication, 0)))
-				f(t, b, n, m.message)
-			})
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.put(flowOf(m.message, b.flow(n, m.message, b.replication, 0)))
+			f(t, b, n, m.message)
 		})
 	}
-}
-
-func TestReplyAlreadyRight(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
-		// The kernel's choice among next hops on the flow's own interface stands.
-		b.run(egress(b.replication, n.out(b.replication, m, destinationMAC(neighbour))), nothing)
-	})
 }
 
 func TestReplyMoved(t *testing.T) {
@@ -84,21 +73,18 @@ func TestReplyMoved(t *testing.T) {
 
 		// The second packet is no second flow.
 		want = b.moves(n, m, b.production, b.replication, frame)
-		want.pairs[pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
-			count{Packets: 1, Bytes: uint64(len(frame))}
-		want.tables = nil
+		want = want.again()
 		b.run(egress(b.production, frame), want)
 	})
 }
 
-// TestReplyMovedByHelper: the same frame where the kernel does not show whether
-// the packet is shared, and where the program that writes to it is missing.
+// TestReplyMovedByHelper: the same frame where the kernel does not show whether the packet is shared, and where the
+// program that writes to it is missing.
 func TestReplyMovedByHelper(t *testing.T) {
 	move := func(t *testing.T, b *bed, n network) {
 		m := udp{payload: 100}
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
+		b.wantMoved(n, m)
 	}
 	for _, n := range networks {
 		t.Run("old kernel, "+n.name, func(t *testing.T) { move(t, newBed(t, oldKernel), n) })
@@ -111,36 +97,10 @@ func TestReplyMovedByHelper(t *testing.T) {
 	}
 }
 
-// TestReplyMark: every packet has a mark of its own, and none has 0.
-func TestReplyMark(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		for _, test := range []struct{ last, want uint16 }{{0, 1}, {1, 2}, {0xfffe, 0xffff}, {0xffff, 1}} {
-			b.setHandover(bpf.DatapathHandover{Mark: test.last})
-			r := egress(b.production, n.out(b.production, m))
-			r.probe.TCIndex = 0x4321
-			_, _, out := b.exec(r)
-			if got := rig.ReadProbed(&out).TCIndex; got != test.want {
-				t.Errorf("mark after %#x: %#x, want %#x", test.last, got, test.want)
-			}
-		}
-	})
-}
-
-func TestReplyFromUnmanagedInterface(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.unmanage(b.production)
-		frame := n.out(b.production, m)
-		from := b.production
-		from.interfaceIndex = 0
-		b.run(egress(b.production, frame), b.moves(n, m, from, b.replication, frame))
-	})
-}
-
 func TestReplyLinkDown(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN))
+		b.wantStays(n, m, outcomeLinkDown)
 	})
 }
 
@@ -155,7 +115,7 @@ func TestReplyLinkDownUnseen(t *testing.T) {
 				run := func(moves bool) {
 					t.Helper()
 					b.put(connectionlessFlow(b.flow(n, m, b.backup, 0)))
-					want := b.stays(n, m, b.production, b.backup, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN)
+					want := b.stays(n, m, b.production, b.backup, frame, outcomeLinkDown)
 					if moves {
 						want = b.moves(n, m, b.production, b.backup, frame)
 					}
@@ -176,22 +136,205 @@ func TestReplyLinkDownUnseen(t *testing.T) {
 	}
 }
 
-func TestReplyInterfaceGone(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		frame := n.out(b.production, m)
-		want := b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN)
-		b.unmanage(b.replication)
-		b.run(egress(b.production, frame), want)
-	})
+// TestReplyMode: the flow's interface decides unless the operator set a mode by hand.
+func TestReplyMode(t *testing.T) {
+	const (
+		configured = modeConfigured
+		enforce    = modeEnforce
+		observe    = modeObserve
+	)
+	for _, test := range []struct {
+		byHand, production, replication uint8
+		moved                           bool
+	}{
+		{configured, enforce, enforce, true},
+		{configured, observe, enforce, true},
+		{configured, enforce, observe, false},
+		{enforce, observe, observe, true},
+		{observe, enforce, enforce, false},
+	} {
+		name := fmt.Sprintf("by hand %d, production %d, replication %d", test.byHand, test.production, test.replication)
+		under(t, name, eachReply, func(t *testing.T, b *bed, n network, m message) {
+			b.switchMode(test.byHand)
+			b.manage(b.production, func(r *bpf.DatapathInterface) { r.Mode = test.production })
+			b.manage(b.replication, func(r *bpf.DatapathInterface) {
+				r.Mode = test.replication
+				r.Gateway4, r.Gateway6 = b.replication.gateway(4), b.replication.gateway(6)
+			})
+			frame := n.out(b.production, m)
+			want := b.moves(n, m, b.production, b.replication, frame)
+			if !test.moved {
+				want = b.stays(n, m, b.production, b.replication, frame, outcomeObserve)
+			}
+			b.run(egress(b.production, frame), want)
+		})
+	}
 }
 
-// TestReplyDeviceGone: the device was deleted, or its ifindex is another's by now,
-// and the loader has not seen it. The kernel is asked for every interface, and again in
-// the next jiffy.
-func TestReplyDeviceGone(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+// wantMoved sends what the kernel sends by the production interface, and what has to leave by the replication interface.
+// That is what is left in the tables, if it is more than that the reply was counted.
+func (b *bed) wantMoved(n network, m message, left ...func(tables)) {
+	b.t.Helper()
+	frame := n.out(b.production, m)
+	want := b.moves(n, m, b.production, b.replication, frame)
+	for _, change := range left {
+		want.tables = change
+	}
+	b.run(egress(b.production, frame), want)
+}
+
+// wantStays sends what should leave by the replication interface, and does not for a reason.
+func (b *bed) wantStays(n network, m message, reason bpf.DatapathOutcome) {
+	b.t.Helper()
+	frame := n.out(b.production, m)
+	b.run(egress(b.production, frame), b.stays(n, m, b.production, b.replication, frame, reason))
+}
+
+// readdresses is the effect of a reply that the kernel sends by the right interface to the wrong neighbour.
+func (b *bed) readdresses(n network, m message, via nic, frame []byte) effect {
+	once := count{Packets: 1, Bytes: uint64(len(frame)), Flows: 1}
+	return effect{
+		frame:  readdressed(frame, via.router, via.MAC),
+		pairs:  pairs{pair(via, via, n, m, outcomeAsymmetric): once, pair(via, via, n, m, outcomeCorrected): once},
+		tables: b.marked(n, m, stateAsymmetric|stateCorrected, 1),
+	}
+}
+
+// marked sets state bits of the message's flow and adds to its corrected packets.
+func (b *bed) marked(n network, m message, state uint8, corrected uint64) func(tables) {
+	return func(t tables) {
+		for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
+			if f, ok := table[n.tuple(m)]; ok {
+				f.State |= state
+				f.Corrected += corrected
+				table[n.tuple(m)] = f
+			}
+		}
+	}
+}
+
+// eachEnforced runs a test for flows whose MAC is enforced on their own interface: by the last hop, and by one of
+// several gateways.
+func eachEnforced(t *testing.T, f func(t *testing.T, b *bed, n network, m message)) {
+	t.Helper()
+	for _, kind := range []struct {
+		name  string
+		mode  bpf.DatapathNextHopMode
+		flags uint16
+	}{{"last hop", lastHop, flagEnforceMAC}, {"several gateways", auto, flagEnforceMAC | flagGateway}} {
+		under(t, kind.name, eachReply, func(t *testing.T, b *bed, n network, m message) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(kind.mode) })
+			flow := b.flow(n, m, b.replication, 0)
+			flow.Flags = kind.flags
+			b.put(flowOf(m, flow))
+			f(t, b, n, m)
+		})
+	}
+}
+
+// Devices without an Ethernet header. BPF_PROG_TEST_RUN takes the protocol from the 13th and 14th byte of what it is
+// given, where an IP header has two bytes of the source address: with these networks they say what they should.
+var l3Networks = []network{
+	{
+		name: "ipv4", family: 4,
+		peer: netip.MustParseAddr("8.0.2.100"),
+		self: netip.MustParseAddr("8.0.4.100"),
+	},
+	{
+		name: "ipv6", family: 6,
+		peer: netip.MustParseAddr("2001:db8:86dd:2::100"),
+		self: netip.MustParseAddr("2001:db8:86dd:4::100"),
+	},
+}
+
+// eachL3 runs a test for both families on a bed whose replication interface has no header.
+func eachL3(t *testing.T, f func(*testing.T, *bed, network)) {
+	t.Helper()
+	for _, n := range l3Networks {
+		t.Run(n.name, func(t *testing.T) {
+			b := newBed(t, normal)
+			b.must(b.SetOwnAddress(n.self, ownAddress))
+			b.manage(b.replication, func(r *bpf.DatapathInterface) {
+				r.Flags |= noHeader
+				r.Mac = [6]uint8{}
+				r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 0, 0, 0, 0
+			})
+			f(t, b, n)
+		})
+	}
+}
+
+// l3 runs a program for such devices on the frame without its Ethernet header, and with some padding: the test run
+// wants a whole IP header after 14 bytes.
+func l3(program string, via nic, frame []byte) run {
+	host := uint32(unix.PACKET_HOST)
+	r := run{program: program, via: via, frame: append(frame[ethernetSize:], make([]byte, ethernetSize)...)}
+	r.probe.PktType = &host // the test run saw a MAC address in the IP header
+	return r
+}
+
+func ingressL3(via nic, frame []byte) run { return l3(bpf.DatapathProgReplypathIngressL3, via, frame) }
+
+func egressL3(via nic, frame []byte) run { return l3(bpf.DatapathProgReplypathEgressL3, via, frame) }
+
+// withoutMAC is an entry of a flow that came in without a header.
+func withoutMAC(f bpf.DatapathFlow) bpf.DatapathFlow {
+	f.Mac, f.Gateway, f.Flags = [6]uint8{}, 0, f.Flags&^flagGateway
+	return f
+}
+
+func TestL3Ingress(t *testing.T) {
+	for _, m := range starters {
+		under(t, m.name, eachL3, func(t *testing.T, b *bed, n network) {
+			want := b.starts(n, m.message, b.replication)
+			fill := want.tables
+			want.tables = func(content tables) {
+				fill(content)
+				for _, flows := range []entries{content.HalfOpen, content.Connectionless} {
+					for tuple, f := range flows {
+						flows[tuple] = withoutMAC(f)
+					}
+				}
+			}
+			b.run(ingressL3(b.replication, n.in(b.replication, m.message)), want)
+		})
+	}
+}
+
+var replyReply = map[string]messageStory{
+	"reply already right": func(t *testing.T, b *bed, n network, m message) {
+		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
+		// The kernel's choice among next hops on the flow's own interface stands.
+		b.run(egress(b.replication, n.out(b.replication, m, destinationMAC(neighbour))), nothing)
+	},
+	"every packet has a mark of its own, and none has 0": func(t *testing.T, b *bed, n network, m message) {
+		for _, test := range []struct{ last, want uint16 }{{0, 1}, {1, 2}, {0xfffe, 0xffff}, {0xffff, 1}} {
+			b.setHandover(bpf.DatapathHandover{Mark: test.last})
+			r := egress(b.production, n.out(b.production, m))
+			r.probe.TCIndex = 0x4321
+			_, _, out := b.exec(r)
+			if got := rig.ReadProbed(&out).TCIndex; got != test.want {
+				t.Errorf("mark after %#x: %#x, want %#x", test.last, got, test.want)
+			}
+		}
+	},
+	"reply from unmanaged interface": func(t *testing.T, b *bed, n network, m message) {
+		b.unmanage(b.production)
+		frame := n.out(b.production, m)
+		from := b.production
+		from.interfaceIndex = 0
+		b.run(egress(b.production, frame), b.moves(n, m, from, b.replication, frame))
+	},
+	"reply interface gone": func(t *testing.T, b *bed, n network, m message) {
+		frame := n.out(b.production, m)
+		want := b.stays(n, m, b.production, b.replication, frame, outcomeLinkDown)
+		b.unmanage(b.replication)
+		b.run(egress(b.production, frame), want)
+	},
+	// The kernel is asked for every interface, and again in the next jiffy.
+	"the device has gone, unseen by the loader": func(t *testing.T, b *bed, n network, m message) {
 		id, frame := uint32(b.replication.interfaceIndex), n.out(b.production, m)
-		stays := b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN)
+		stays := b.stays(n, m, b.production, b.replication, frame, outcomeLinkDown)
 		moves := b.moves(n, m, b.production, b.replication, frame)
 		run := func(want effect) {
 			t.Helper()
@@ -207,60 +350,14 @@ func TestReplyDeviceGone(t *testing.T) {
 		b.put(flowOf(m, b.flow(n, m, b.backup, 0))) // which is proven, and no other is by that
 		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.backup, frame))
 		run(stays)
-	})
-}
-
-// TestReplyInterfaceReplaced: the record belongs to another life of the ifindex.
-func TestReplyInterfaceReplaced(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+	},
+	"the record belongs to another life of the ifindex": func(t *testing.T, b *bed, n network, m message) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Ifindex = 999 })
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN))
-	})
-}
-
-// TestReplyMode: the flow's interface decides unless the operator set a mode by hand.
-func TestReplyMode(t *testing.T) {
-	const (
-		configured = uint8(bpf.DatapathModeMODE_CONFIGURED)
-		enforce    = uint8(bpf.DatapathModeMODE_ENFORCE)
-		observe    = uint8(bpf.DatapathModeMODE_OBSERVE)
-	)
-	for _, test := range []struct {
-		byHand, production, replication uint8
-		moved                           bool
-	}{
-		{configured, enforce, enforce, true},
-		{configured, observe, enforce, true},
-		{configured, enforce, observe, false},
-		{enforce, observe, observe, true},
-		{observe, enforce, enforce, false},
-	} {
-		t.Run(fmt.Sprintf("by hand %d, production %d, replication %d", test.byHand, test.production, test.replication), func(t *testing.T) {
-			eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-				b.switchMode(bpf.DatapathMode(test.byHand))
-				b.manage(b.production, func(r *bpf.DatapathInterface) { r.Mode = test.production })
-				b.manage(b.replication, func(r *bpf.DatapathInterface) {
-					r.Mode = test.replication
-					r.Gateway4, r.Gateway6 = b.replication.gateway(4), b.replication.gateway(6)
-				})
-				frame := n.out(b.production, m)
-				want := b.moves(n, m, b.production, b.replication, frame)
-				if !test.moved {
-					want = b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_OBSERVE)
-				}
-				b.run(egress(b.production, frame), want)
-			})
-		})
-	}
-}
-
-// TestReplyToBareDevice: the kernel takes the Ethernet header off, whatever it
-// says, and no next hop is needed.
-func TestReplyToBareDevice(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.wantStays(n, m, outcomeLinkDown)
+	},
+	"to a device without a header no next hop is needed": func(t *testing.T, b *bed, n network, m message) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) {
-			r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+			r.Flags |= noHeader
 			r.NextHop = uint8(gatewayOnly)
 		})
 		b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{}))
@@ -268,16 +365,12 @@ func TestReplyToBareDevice(t *testing.T) {
 		want := b.moves(n, m, b.production, b.replication, frame)
 		want.frame = frame
 		b.run(egress(b.production, frame), want)
-	})
-}
-
-// TestReplyReasonOrder: the reason that is named is the one to mend first.
-func TestReplyReasonOrder(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+	},
+	"the reason that is named is the one to mend first": func(t *testing.T, b *bed, n network, m message) {
 		frame := n.out(b.production, m)
 		record := func(r *bpf.DatapathInterface) {
 			r.Flags = 0
-			r.Mode = uint8(bpf.DatapathModeMODE_OBSERVE)
+			r.Mode = modeObserve
 			r.NextHop = uint8(gatewayOnly)
 			r.Mtu = 10
 		}
@@ -286,10 +379,10 @@ func TestReplyReasonOrder(t *testing.T) {
 			mend   func(*bpf.DatapathInterface)
 			reason bpf.DatapathOutcome
 		}{
-			{func(*bpf.DatapathInterface) {}, bpf.DatapathOutcomeOUTCOME_LINK_DOWN},
-			{func(r *bpf.DatapathInterface) { r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) }, bpf.DatapathOutcomeOUTCOME_OBSERVE},
-			{func(r *bpf.DatapathInterface) { r.Mode = uint8(bpf.DatapathModeMODE_ENFORCE) }, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP},
-			{func(r *bpf.DatapathInterface) { r.NextHop = uint8(auto) }, bpf.DatapathOutcomeOUTCOME_MTU},
+			{func(*bpf.DatapathInterface) {}, outcomeLinkDown},
+			{func(r *bpf.DatapathInterface) { r.Flags |= interfaceUp }, outcomeObserve},
+			{func(r *bpf.DatapathInterface) { r.Mode = modeEnforce }, outcomeNoNextHop},
+			{func(r *bpf.DatapathInterface) { r.NextHop = uint8(auto) }, outcomeMTU},
 		} {
 			previous := record
 			record = func(r *bpf.DatapathInterface) { previous(r); step.mend(r) }
@@ -297,5 +390,113 @@ func TestReplyReasonOrder(t *testing.T) {
 			b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
 			b.run(egress(b.production, frame), b.stays(n, m, b.production, b.replication, frame, step.reason))
 		}
-	})
+	},
+	"the operator wants a gateway by now, and there is none": func(t *testing.T, b *bed, n network, m message) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) {
+			r.NextHop, r.Gateway4, r.Gateway6 = uint8(gatewayOnly), 0, 0
+		})
+		flow := b.flow(n, m, b.replication, 0)
+		flow.Flags, flow.Gateway = flagEnforceMAC|flagGateway, 0
+		b.put(flowOf(m, flow))
+		frame := n.out(b.replication, m)
+		b.run(egress(b.replication, frame), effect{pairs: pairs{
+			pair(b.replication, b.replication, n, m, outcomeNoNextHop): {Packets: 1, Bytes: uint64(len(frame))},
+		}})
+	},
+	"without the gateway the MAC of the flow is taken": func(t *testing.T, b *bed, n network, m message) {
+		b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{}))
+		flow := b.flow(n, m, b.replication, 0)
+		flow.Flags = flagEnforceMAC | flagGateway
+		b.put(flowOf(m, flow))
+		frame := n.out(b.replication, m, destinationMAC(neighbour))
+		b.run(egress(b.replication, frame), b.readdresses(n, m, b.replication, frame))
+	},
 }
+
+func TestReplyReply(t *testing.T) { tell(t, eachReply, replyReply) }
+
+var replyEnforced = map[string]messageStory{
+	"readdress": func(t *testing.T, b *bed, n network, m message) {
+		frame := n.out(b.replication, m, destinationMAC(neighbour))
+		want := b.readdresses(n, m, b.replication, frame)
+		b.run(egress(b.replication, frame), want)
+
+		again := count{Packets: 1, Bytes: uint64(len(frame))}
+		for p := range want.pairs {
+			want.pairs[p] = again
+		}
+		want.tables = b.marked(n, m, 0, 1)
+		b.run(egress(b.replication, frame), want)
+	},
+	"readdress already right": func(t *testing.T, b *bed, n network, m message) {
+		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
+	},
+	"on another interface the MAC is set as everywhere": func(t *testing.T, b *bed, n network, m message) {
+		b.wantMoved(n, m)
+	},
+	"readdress observed": func(t *testing.T, b *bed, n network, m message) {
+		b.switchMode(modeObserve)
+		frame := n.out(b.replication, m, destinationMAC(neighbour))
+		b.run(egress(b.replication, frame), b.stays(n, m, b.replication, b.replication, frame, outcomeObserve))
+	},
+	"readdress interface gone": func(t *testing.T, b *bed, n network, m message) {
+		b.unmanage(b.replication)
+		frame := n.out(b.replication, m, destinationMAC(neighbour))
+		b.run(egress(b.replication, frame), effect{pairs: pairs{
+			pair(b.replication, b.replication, n, m, outcomeLinkDown): {Packets: 1, Bytes: uint64(len(frame))},
+		}})
+	},
+}
+
+func TestReplyEnforced(t *testing.T) { tell(t, eachEnforced, replyEnforced) }
+
+var replyL3 = map[string]story{
+	"L3 refresh": func(t *testing.T, b *bed, n network) {
+		flow := withoutMAC(b.flow(n, udp{}, b.replication, 0))
+		b.put(connectionlessFlow(flow))
+		flow.Flags |= flagActive
+		b.run(ingressL3(b.replication, n.in(b.replication, udp{payload: 30})), effect{tables: connectionlessFlow(flow)})
+	},
+	"L3 truncated": func(t *testing.T, b *bed, n network) {
+		frame := n.in(b.replication, tcp{flags: "S"})
+		for size := ethernetSize; size < len(frame)-ethernetSize; size++ {
+			r := cut(ingressL3(b.replication, slices.Clone(frame)), size)
+			b.run(r, cutOff(truncated, r.frame, size))
+		}
+	},
+	"L3 already right": func(t *testing.T, b *bed, n network) {
+		for _, enforced := range []uint16{0, flagEnforceMAC} {
+			flow := withoutMAC(b.flow(n, udp{}, b.replication, 0))
+			flow.Flags |= enforced
+			b.put(connectionlessFlow(flow))
+			b.run(egressL3(b.replication, n.out(b.replication, udp{payload: 30})), nothing)
+		}
+	},
+	"the packet gets a header": func(t *testing.T, b *bed, n network) {
+		m := udp{payload: 30}
+		b.put(connectionlessFlow(b.flow(n, m, b.backup, 0)))
+		r := egressL3(b.replication, n.out(b.replication, m))
+		want := b.moves(n, m, b.replication, b.backup, r.frame)
+		kind := either(n.family == 6, []byte{0x86, 0xdd}, []byte{8, 0})
+		want.frame = slices.Concat(b.backup.router, b.backup.MAC, kind, r.frame)
+		b.run(r, want)
+	},
+	"the packet goes as it is": func(t *testing.T, b *bed, n network) {
+		b.manage(b.backup, func(r *bpf.DatapathInterface) {
+			r.Flags |= noHeader
+		})
+		m := udp{payload: 30}
+		b.put(connectionlessFlow(withoutMAC(b.flow(n, m, b.backup, 0))))
+		r := egressL3(b.replication, n.out(b.replication, m))
+		want := b.moves(n, m, b.replication, b.backup, r.frame)
+		want.frame = r.frame
+		b.run(r, want)
+	},
+	"notes and answers are the same with and without a header": func(t *testing.T, b *bed, n network) {
+		m := udp{payload: 30}
+		b.run(egressL3(b.replication, n.out(b.replication, m)), b.notes(n, m))
+		b.run(ingressL3(b.replication, n.in(b.replication, m)), unread(eventIgnoredAnswer))
+	},
+}
+
+func TestReplyL3(t *testing.T) { tell(t, eachL3, replyL3) }

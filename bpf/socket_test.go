@@ -10,11 +10,13 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
 )
 
-// setUpAddresses lets sockets in the namespace be bound to the host's own
-// addresses and connected to the peer. The stranger lives there as well, so that it
-// can open connections. What sockets send to the peer leaves by the replication interface.
+// setUpAddresses lets sockets in the namespace be bound to the host's own addresses and connected to the peer. The
+// stranger lives there as well, so that it can open connections. What sockets send to the peer leaves by the
+// replication interface.
 func setUpAddresses() error {
 	var errs []error
 	for _, n := range networks {
@@ -36,7 +38,6 @@ func sockaddr(a netip.AddrPort) (int, unix.Sockaddr) {
 	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
-// openSocket makes a socket in the namespace and hands it to f there.
 func openSocket(t testing.TB, family, kind int, f func(fd int) error) int {
 	t.Helper()
 	return openSocketOf(t, family, kind, 0, f)
@@ -130,8 +131,8 @@ const (
 	tcpRepairOffSilently = -1 // without a window probe
 )
 
-// connectTCP makes an established TCP socket with these sequence numbers, without
-// a packet: the way in which checkpoints are restored (TCP_REPAIR).
+// connectTCP makes an established TCP socket with these sequence numbers, without a packet: the way in which
+// checkpoints are restored (TCP_REPAIR).
 func connectTCP(t testing.TB, self, peer netip.AddrPort, c connection) int {
 	t.Helper()
 	family, local := sockaddr(self)
@@ -180,12 +181,12 @@ func setWindow(fd int, c connection) error {
 	return nil
 }
 
-// accept makes a connection from the peer's address to the host's, accepted as
-// any other: by a handshake, over loopback, where the peer must be the stranger. It says where the accepted socket
-// stands, which is closed at the end of the test.
+// accept makes a connection from the peer's address to the host's, accepted as any other: by a handshake, over
+// loopback, where the peer must be the stranger. It says where the accepted socket stands, which is closed at the end
+// of the test.
 func accept(t testing.TB, n network) connection {
 	t.Helper()
-	client, accepted := connectPair(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort))
+	client, accepted := connectPair(t, n.here(), n.there())
 	t.Cleanup(func() {
 		abort(t, client)
 		abort(t, accepted)
@@ -193,8 +194,8 @@ func accept(t testing.TB, n network) connection {
 	return standing(t, accepted)
 }
 
-// acceptedTimeWait makes such a connection and has the host end it first. It says what the
-// socket that is left of it expects next, in TIME_WAIT, where it keeps its port.
+// acceptedTimeWait makes such a connection and has the host end it first. It says what the socket that is left of it
+// expects next, in TIME_WAIT, where it keeps its port.
 func acceptedTimeWait(t testing.TB, self, peer netip.AddrPort) connection {
 	t.Helper()
 	client, accepted := connectPair(t, self, peer)
@@ -207,7 +208,6 @@ func acceptedTimeWait(t testing.TB, self, peer netip.AddrPort) connection {
 	return connection{received: c.received + 1, acked: c.acked + 1} // each FIN counts as one
 }
 
-// connectPair connects two sockets over loopback.
 func connectPair(t testing.TB, self, peer netip.AddrPort) (client, accepted int) {
 	t.Helper()
 	family, remote := sockaddr(self)
@@ -259,4 +259,147 @@ func standing(t testing.TB, fd int) (c connection) {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// What a socket of the host's sends, by the replication interface, where the programs are attached: what they ask of
+// the socket cannot be had from a test run.
+
+func (b *bed) attachEgress() {
+	b.t.Helper()
+	detach, err := host.AttachEgress(b.ReplypathEgress, b.production.Device, b.replication.Device, b.backup.Device)
+	b.must(err)
+	b.t.Cleanup(func() { b.must(detach()) })
+}
+
+// send has a UDP socket send to the peer and holds what the programs did against what was expected. All of it, at the
+// target too, happens within the system call.
+func (b *bed) send(n network, fd int, m udp, want effect) {
+	b.t.Helper()
+	b.sendTo(n.there(), fd, make([]byte, m.payload), want)
+}
+
+// sendRaw is that for a raw socket, which is given what comes behind the IP header, or the header too.
+func (b *bed) sendRaw(n network, fd int, m message, withHeader bool, want effect) {
+	b.t.Helper()
+	packet := n.out(b.replication, m)[either(withHeader, ethernetSize, ethernetSize+n.ipSize()):]
+	b.sendTo(netip.AddrPortFrom(n.peer, 0), fd, packet, want)
+}
+
+func (b *bed) sendTo(peer netip.AddrPort, fd int, bytes []byte, want effect) {
+	b.t.Helper()
+	_, to := sockaddr(peer)
+	b.emit(func() error { return unix.Sendto(fd, bytes, 0, to) }, want)
+}
+
+// emit is send for what is sent by other means.
+func (b *bed) emit(send func() error, want effect) {
+	b.t.Helper()
+	var o outcome
+	o.before, o.counted = b.snapshot()
+	o.earliest = b.ago(0)
+	b.must(send())
+	o.latest = b.ago(0)
+	o.after, o.counts = b.snapshot()
+	b.compareTraces(want, o)
+}
+
+// sentBy is the effect of a reply that is moved to another interface, and leaves there.
+func (b *bed) sentBy(n network, m message, to nic) effect {
+	frame := n.out(b.replication, m)
+	e := b.moves(n, m, b.replication, to, frame)
+	e.pairs[pair(b.replication, to, n, m, outcomeCorrected)] = count{Packets: 1, Bytes: uint64(len(frame)), Flows: 1}
+	answers := b.marked(n, m, stateAnswered|stateAsymmetric|stateCorrected, 1)
+	e.tables = func(t tables) {
+		answers(t)
+		for tuple, f := range t.Established { // which has no such state
+			f.State &^= stateAnswered
+			t.Established[tuple] = f
+		}
+	}
+	return e
+}
+
+func (b *bed) keptBy(n network, m message, to nic, reason bpf.DatapathOutcome) effect {
+	return b.stays(n, m, b.replication, to, n.out(b.replication, m), reason)
+}
+
+type step func(fd int) error
+
+func setOption(level, name, value int) step {
+	return func(fd int) error {
+		if err := unix.SetsockoptInt(fd, level, name, value); err != nil {
+			return fmt.Errorf("set option %d of level %d: %w", name, level, err)
+		}
+		return nil
+	}
+}
+
+func bindToDevice(i nic) step {
+	return func(fd int) error {
+		if err := unix.BindToDevice(fd, i.Name); err != nil {
+			return fmt.Errorf("bind to %s: %w", i.Name, err)
+		}
+		return nil
+	}
+}
+
+func bindTo(self netip.AddrPort) step {
+	_, local := sockaddr(self)
+	return func(fd int) error { return bind(fd, local) }
+}
+
+func connectTo(peer netip.AddrPort) step {
+	_, remote := sockaddr(peer)
+	return func(fd int) error { return connect(fd, remote) }
+}
+
+// openWith makes a socket, does all this to it, and closes it at the end of the test.
+func openWith(t testing.TB, family, kind, protocol int, steps ...step) int {
+	t.Helper()
+	fd := openSocketOf(t, family, kind, protocol, func(fd int) error {
+		for _, step := range steps {
+			if err := step(fd); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	t.Cleanup(func() { closeSocket(t, fd) })
+	return fd
+}
+
+func (n network) inet() int {
+	family, _ := sockaddr(netip.AddrPortFrom(n.self, 0))
+	return family
+}
+
+func (n network) wildcard() netip.Addr {
+	if n.family == 4 {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+func (n network) own() netip.Addr { return n.self }
+
+// writesHeader has a raw socket be given packets with their IP header.
+func (n network) writesHeader() step {
+	if n.family == 4 {
+		return setOption(unix.SOL_IP, unix.IP_HDRINCL, 1)
+	}
+	return setOption(unix.SOL_IPV6, unix.IPV6_HDRINCL, 1)
+}
+
+// emitFrame has a packet socket, to which this is done first, send a frame by an interface.
+func (b *bed) emitFrame(via nic, frame []byte, want effect, steps ...step) {
+	b.t.Helper()
+	fd := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, steps...)
+	b.emit(func() error { return sendFrame(fd, via.Index, frame) }, want)
+}
+
+func sendFrame(fd int, ifindex uint32, frame []byte) error {
+	if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: int(ifindex)}); err != nil {
+		return fmt.Errorf("send a frame: %w", err)
+	}
+	return nil
 }

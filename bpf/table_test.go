@@ -29,30 +29,28 @@ const ways = int(bpf.DatapathWaysWAYS)
 
 // fullTable is a table of one set, and the packet that enters one more flow.
 type fullTable struct {
-	name              string
-	admitted, evicted bpf.DatapathEvent
-	message           message
-	put               func(bpf.DatapathFlow) func(tables)
-	entry             func(*bed, network) run
-	flows             func(tables) map[bpf.DatapathTuple]bpf.DatapathFlow
+	name    string
+	table   bpf.DatapathTable
+	message message
+	put     func(bpf.DatapathFlow) func(tables)
+	flows   func(tables) entries
 }
 
 var fullTables = []fullTable{
-	{
-		"half-open", bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN, bpf.DatapathEventEVENT_EVICTED_HALF_OPEN, syn, halfOpen,
-		func(b *bed, n network) run { return ingress(b.replication, n.in(b.replication, syn)) },
-		func(t tables) map[bpf.DatapathTuple]bpf.DatapathFlow { return t.HalfOpen },
-	},
-	{
-		"established", bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_EVICTED_ESTABLISHED, finalAck, establishedFlow,
-		func(b *bed, n network) run { return ingress(b.replication, n.in(b.replication, finalAck)) },
-		func(t tables) map[bpf.DatapathTuple]bpf.DatapathFlow { return t.Established },
-	},
-	{
-		"connectionless", bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS, bpf.DatapathEventEVENT_EVICTED_CONNECTIONLESS, udp{}, connectionlessFlow,
-		func(b *bed, n network) run { return ingress(b.replication, n.in(b.replication, udp{})) },
-		func(t tables) map[bpf.DatapathTuple]bpf.DatapathFlow { return t.Connectionless },
-	},
+	{"half-open", tableHalfOpen, syn, halfOpen, func(t tables) entries { return t.HalfOpen }},
+	{"established", tableEstablished, finalAck, establishedFlow, func(t tables) entries { return t.Established }},
+	{"connectionless", tableConnectionless, udp{}, connectionlessFlow, func(t tables) entries { return t.Connectionless }},
+}
+
+// event is what the table counts under an event of the first one.
+func (t fullTable) event(first bpf.DatapathEvent) bpf.DatapathEvent {
+	return first + bpf.DatapathEvent(t.table)
+}
+
+// enter has the packet come in that enters one more flow.
+func (b *bed) enter(table fullTable, n network, want effect) {
+	b.t.Helper()
+	b.arrives(n, table.message, want)
 }
 
 // fill enters a flow for every network, the first of them the oldest.
@@ -66,9 +64,8 @@ func (b *bed) fill(table fullTable, crowd []network, change func(i int, f *bpf.D
 		}
 		changes = append(changes, table.put(flow))
 	}
-	if table.name == "established" { // one more handshake waits for its ACK
-		next := b.answered(newcomer(crowd[0]), b.replication, 0)
-		changes = append(changes, halfOpen(next))
+	if table.table == tableEstablished { // one more handshake waits for its ACK
+		changes = append(changes, halfOpen(b.answered(newcomer(crowd[0]), b.replication, 0)))
 	}
 	b.put(changes...)
 }
@@ -79,20 +76,17 @@ func newcomer(n network) network {
 	return n
 }
 
-// enters is the effect of the newcomer's packet: it takes the place of the flow
-// with this network, if any.
+// enters is the effect of the newcomer's packet: it takes the place of the flow with this network, if any.
 func (b *bed) enters(table fullTable, n network, gone *network) effect {
-	b.t.Helper()
 	b.keepPeriod() // who is pushed out may be marked
 	born := b.born(n, table.message, b.replication)
-	e := effect{events: once(table.admitted)}
+	e := effect{events: once(table.event(eventAdmittedHalfOpen))}
 	if gone != nil {
-		e.events[table.evicted] = 1
+		e.events[table.event(eventEvictedHalfOpen)] = 1
 	}
-	e.tables = func(t tables) {
-		if table.name == "established" {
-			handshake := t.HalfOpen[born.Tuple]
-			ack := table.message.(tcp)
+	return e.and(func(t tables) {
+		if table.table == tableEstablished {
+			handshake, ack := t.HalfOpen[born.Tuple], table.message.(tcp)
 			born.Created, born.SndNxt = handshake.Created, handshake.SndNxt
 			born.Flags |= flagNoSocket
 			born.SndUna, born.RcvNxt = ack.ack, ack.end()
@@ -100,149 +94,56 @@ func (b *bed) enters(table fullTable, n network, gone *network) effect {
 		}
 		if gone != nil {
 			delete(table.flows(t), gone.tuple(table.message))
-			if table.name == "connectionless" && e.events[table.evicted] != 0 {
-				t.Marks[b.Seeds.Digest(gone.tuple(table.message))] = true
+			if e.events[eventEvictedConnectionless] != 0 {
+				marked(b, *gone, table.message)(t)
 			}
 		}
 		table.flows(t)[born.Tuple] = born
-	}
-	return e
+	})
 }
 
 func eachTable(t *testing.T, f func(*testing.T, *bed, network, fullTable)) {
 	t.Helper()
 	for _, table := range fullTables {
 		t.Run(table.name, func(t *testing.T) {
-			for _, n := range networks {
-				t.Run(n.name, func(t *testing.T) { f(t, newBed(t, noNursery), n, table) })
-			}
+			eachFamilyOn(t, noNursery, func(t *testing.T, b *bed, n network) { f(t, b, n, table) })
 		})
 	}
 }
 
-func TestTableFreeWay(t *testing.T) {
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		b.fill(table, crowd(n, ways-1), nil)
-		next := newcomer(n)
-		b.run(table.entry(b, next), b.enters(table, next, nil))
-	})
-}
-
-// TestTableEviction: a full set forgets what has been quiet longest.
-func TestTableEviction(t *testing.T) {
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		crowd := crowd(n, ways)
-		b.fill(table, crowd, nil)
-		next := newcomer(n)
-		b.run(table.entry(b, next), b.enters(table, next, &crowd[0]))
-	})
-}
-
-// TestTableEvictionClosing: a connection that ends makes room before any other.
-func TestTableEvictionClosing(t *testing.T) {
-	const closing = 5
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		crowd := crowd(n, ways)
-		b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
-			if i == closing {
-				f.State = stateClosing
-			}
-		})
-		next := newcomer(n)
-		b.run(table.entry(b, next), b.enters(table, next, &crowd[closing]))
-	})
-}
-
-// TestTableEvictionConversation: what came in once and was answered once may be
-// one packet of a flood; it goes before a conversation, however quiet that is.
+// TestTableEvictionConversation: what came in once and was answered once may be one packet of a flood; it goes before a
+// conversation, however quiet that is. So does what was never answered.
 func TestTableEvictionConversation(t *testing.T) {
 	const single = 5
 	table := fullTables[2]
-	for _, change := range []func(f *bpf.DatapathFlow){
+	for _, converse := range []func(f *bpf.DatapathFlow){
 		func(f *bpf.DatapathFlow) { f.Flags |= flagActive },
 		func(f *bpf.DatapathFlow) { f.Created -= 10 },
 	} {
-		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			crowd, next := crowd(n, ways), newcomer(n)
-			b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
-				if i != single {
-					change(f)
-				}
+		for _, unanswered := range []bool{false, true} {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				crowd, next := crowd(n, ways), newcomer(n)
+				b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
+					if i != single || unanswered {
+						converse(f)
+					}
+					if i == single && unanswered {
+						f.State = 0
+					}
+				})
+				b.enter(table, next, b.enters(table, next, &crowd[single]))
 			})
-			b.run(table.entry(b, next), b.enters(table, next, &crowd[single]))
-		})
-		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			crowd, next := crowd(n, ways), newcomer(n)
-			b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
-				change(f)
-				if i == single {
-					f.State = 0 // never answered
-				}
-			})
-			b.run(table.entry(b, next), b.enters(table, next, &crowd[single]))
-		})
+		}
 	}
 }
 
-// TestTableEvictionSameMoment: a flood fills a set in less than a tick. A new flow takes the
-// place of one of the others all the same.
-func TestTableEvictionSameMoment(t *testing.T) {
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		crowd, next := crowd(n, ways), newcomer(n)
-		b.fill(table, crowd, func(_ int, f *bpf.DatapathFlow) {
-			f.Seen = b.ago(0) + b.Seconds(10) // what is still to come has no age
-			f.Created = f.Seen
-			f.Flags |= flagActive // a conversation
-		})
-		gone := b.preferred(table, crowd, next)
-		b.run(table.entry(b, next), b.enters(table, next, &gone))
-	})
-}
-
-// preferred is the network whose flow has the place that another's would prefer.
-func (b *bed) preferred(table fullTable, crowd []network, next network) network {
-	b.t.Helper()
-	maps := map[string]*ebpf.Map{"half-open": b.HalfOpen, "established": b.Established, "connectionless": b.Connectionless}
-	var set bpf.DatapathFlowSet
-	if err := maps[table.name].Lookup(uint32(0), &set); err != nil {
-		b.t.Fatal(err)
-	}
-	way, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(next.tuple(table.message)))
-	i := slices.IndexFunc(crowd, func(n network) bool { return n.tuple(table.message) == set.Flow[way].Tuple })
-	return crowd[i]
-}
-
-// TestTableEvictionIdle: an idle entry counts as none, so nothing is lost with it,
-// even if others have been quiet for longer.
-func TestTableEvictionIdle(t *testing.T) {
-	const idle = 5
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		crowd := crowd(n, ways)
-		b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
-			f.Seen = b.ago(90)
-			if i == idle {
-				f.Seen = b.ago(uint32(bpf.DatapathIdleSecondsIDLE_ESTABLISHED) + 1)
-			}
-		})
-		next := newcomer(n)
-		want := b.enters(table, next, &crowd[idle])
-		delete(want.events, table.evicted)
-		b.run(table.entry(b, next), want)
-	})
-}
-
-// TestTableKnownFlow: a packet of a flow that is known pushes nobody out, and
-// neither does a new life of it.
+// TestTableKnownFlow: a packet of a flow that is known pushes nobody out, and neither does a new life of it.
 func TestTableKnownFlow(t *testing.T) {
 	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
 		crowd := crowd(n, ways)
-		b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
-			if i == 3 {
-				f.Seen -= b.Seconds(100_000)
-			}
-		})
+		b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) { f.Seen -= either(i == 3, b.Seconds(100_000), 0) })
 		before, _ := b.snapshot()
-		b.exec(table.entry(b, crowd[3]))
+		b.exec(ingress(b.replication, crowd[3].in(b.replication, table.message)))
 		after, _ := b.snapshot()
 		for tuple := range table.flows(before) {
 			if _, ok := table.flows(after)[tuple]; !ok {
@@ -253,87 +154,37 @@ func TestTableKnownFlow(t *testing.T) {
 	})
 }
 
-// TestTableCollision: another flow has the digest. It keeps its place, and
-// neither is taken for the other.
-func TestTableCollision(t *testing.T) {
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		next, old := newcomer(n), b.flow(n, table.message, b.replication, 0)
-		b.fill(table, crowd(n, 1), nil)
-		content, err := b.Tables()
-		b.must(err)
-		table.flows(content)[next.tuple(table.message)] = old // under the newcomer's digest
-		b.must(b.SetTables(content))
-
-		failed := table.admitted - bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN + bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN
-		want := unread(failed)
-		if table.message == (udp{}) { // whose answer is no beginning
-			b.keepPeriod()
-			want.tables = func(t tables) { t.Marks[b.Seeds.Digest(next.tuple(udp{}))] = true }
-		}
-		b.run(table.entry(b, next), want)
-		for _, m := range []message{tcp{flags: "A"}, udp{}} {
-			if m.protocol(n) == table.message.protocol(n) {
-				verdict, _, _ := b.exec(egress(b.production, next.out(b.production, m)))
-				if verdict != pass {
-					t.Errorf("verdict %d for the other flow's reply", verdict)
-				}
-				if content, _ := b.snapshot(); len(content.Outbound) > 0 {
-					t.Error("the answer was noted as a beginning")
-				}
-			}
-		}
-	})
-}
-
-// TestTableForgetsEveryCopy: two CPUs may enter a flow at once, each in another place. Where the
-// host opens the connection anew, none of them is left.
-func TestTableForgetsEveryCopy(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for range 2 {
-			b.must(b.AddFlow(b.Established, b.flow(n, tcp{}, b.replication, 0)))
-		}
-		b.exec(egress(b.production, n.out(b.production, syn)))
-		if content, _ := b.snapshot(); len(content.Established) > 0 {
-			t.Errorf("still in the table: %v", content.Established)
-		}
-	})
-}
-
-// TestTableManySets: with many sets, both sides of the language border look for
-// a flow in the same two of them.
+// TestTableManySets: with many sets, both sides of the language border look for a flow in the same two of them.
 func TestTableManySets(t *testing.T) {
 	const flows = 300
-	for _, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			b := newBed(t, manySets)
-			for i, other := range crowd(n, flows) {
-				if i%2 == 0 {
-					b.exec(ingress(b.replication, other.in(b.replication, udp{})))
-				} else {
-					b.must(b.AddFlow(b.Connectionless, b.flow(other, udp{}, b.replication, 0)))
-				}
+	eachFamilyOn(t, manySets, func(t *testing.T, b *bed, n network) {
+		for i, other := range crowd(n, flows) {
+			if i%2 == 0 {
+				b.exec(ingress(b.replication, other.in(b.replication, udp{})))
+			} else {
+				b.must(b.AddFlow(b.Connectionless, b.flow(other, udp{}, b.replication, 0)))
 			}
-			content, counts := b.snapshot()
-			if len(content.Connectionless) != flows {
-				t.Errorf("%d flows in the table, want %d", len(content.Connectionless), flows)
+		}
+		content, counts := b.snapshot()
+		if len(content.Connectionless) != flows {
+			t.Errorf("%d flows in the table, want %d", len(content.Connectionless), flows)
+		}
+		if got := counts.Events[eventAdmittedConnectionless]; got != flows/2 {
+			t.Errorf("%d flows admitted, want %d", got, flows/2)
+		}
+		for _, other := range crowd(n, flows) {
+			verdict, _, _ := b.exec(egress(b.production, other.out(b.production, udp{})))
+			if verdict != redirect {
+				t.Errorf("verdict %d for the reply to %s", verdict, other.peer)
 			}
-			if got := counts.Events[bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS]; got != flows/2 {
-				t.Errorf("%d flows admitted, want %d", got, flows/2)
-			}
-			for _, other := range crowd(n, flows) {
-				verdict, _, _ := b.exec(egress(b.production, other.out(b.production, udp{})))
-				if verdict != redirect {
-					t.Errorf("verdict %d for the reply to %s", verdict, other.peer)
-				}
-			}
-			for _, other := range crowd(n, flows) {
-				b.forget(other, udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
-			}
-			if content, _ := b.snapshot(); len(content.Connectionless) != 0 {
-				t.Errorf("%d flows left", len(content.Connectionless))
-			}
-		})
-	}
+		}
+		for _, other := range crowd(n, flows) {
+			b.forget(other, udp{}, tableConnectionless)
+		}
+		if content, _ := b.snapshot(); len(content.Connectionless) != 0 {
+			t.Errorf("%d flows left", len(content.Connectionless))
+		}
+	})
 }
 
 // forget takes a flow out of a table as the loader does.
@@ -349,40 +200,6 @@ func (b *bed) forget(n network, m message, table bpf.DatapathTable) {
 	}
 }
 
-func TestForget(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		other := newcomer(n)
-		b.put(
-			halfOpen(b.flow(n, tcp{}, b.replication, 0)), halfOpen(b.flow(other, tcp{}, b.replication, 0)),
-			establishedFlow(b.flow(n, tcp{}, b.replication, 0)), establishedFlow(b.flow(other, tcp{}, b.replication, 0)),
-			connectionlessFlow(b.flow(n, udp{}, b.replication, 0)), connectionlessFlow(b.flow(other, udp{}, b.replication, 0)),
-		)
-		count := func() (counts [3]int) {
-			content, err := b.Tables()
-			b.must(err)
-			return [3]int{len(content.HalfOpen), len(content.Established), len(content.Connectionless)}
-		}
-		for _, step := range []struct {
-			m     message
-			table bpf.DatapathTable
-			left  [3]int
-		}{
-			{udp{}, bpf.DatapathTableTABLE_HALF_OPEN, [3]int{2, 2, 2}},
-			{tcp{}, bpf.DatapathTableTABLE_HALF_OPEN, [3]int{1, 2, 2}},
-			{tcp{}, bpf.DatapathTableTABLE_HALF_OPEN, [3]int{1, 2, 2}},
-			{tcp{}, bpf.DatapathTableTABLE_ESTABLISHED, [3]int{1, 1, 2}},
-			{tcp{}, bpf.DatapathTableTABLE_CONNECTIONLESS, [3]int{1, 1, 2}},
-			{udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS, [3]int{1, 1, 1}},
-		} {
-			b.forget(n, step.m, step.table)
-			if got := count(); got != step.left {
-				t.Errorf("after forgetting in table %d: %v entries, want %v", step.table, got, step.left)
-			}
-		}
-	})
-}
-
-// add enters a flow as the loader does.
 func (b *bed) add(n network, m message, table bpf.DatapathTable, flow bpf.DatapathFlow) uint32 {
 	b.t.Helper()
 	request, err := binary.Append(nil, binary.NativeEndian, &bpf.DatapathAddRequest{
@@ -397,23 +214,21 @@ func (b *bed) add(n network, m message, table bpf.DatapathTable, flow bpf.Datapa
 // TestAdd: what another table has recorded is found, and changes no entry of the same tuple. Nothing is counted.
 func TestAdd(t *testing.T) {
 	for _, replier := range repliers {
-		t.Run(replier.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) {
-				m, table := replier.message, bpf.DatapathTableTABLE_CONNECTIONLESS
-				if _, isTCP := m.(tcp); isTCP {
-					table = bpf.DatapathTableTABLE_ESTABLISHED
+		under(t, replier.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			m, table := replier.message, tableConnectionless
+			if _, isTCP := m.(tcp); isTCP {
+				table = tableEstablished
+			}
+			frame := n.out(b.production, m)
+			for _, from := range []nic{b.replication, b.backup} { // the second time there is an entry
+				if result := b.add(n, m, table, b.flow(n, m, from, 0)); result != 0 {
+					t.Errorf("add returned %d", result)
 				}
-				frame := n.out(b.production, m)
-				for _, from := range []nic{b.replication, b.backup} { // the second time there is an entry
-					if result := b.add(n, m, table, b.flow(n, m, from, 0)); result != 0 {
-						t.Errorf("add returned %d", result)
-					}
-				}
-				if _, counts := b.snapshot(); counts.Events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(table)] != 0 {
-					t.Error("it is counted as admitted")
-				}
-				b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
-			})
+			}
+			if _, counts := b.snapshot(); counts.Events[eventAdmittedHalfOpen+bpf.DatapathEvent(table)] != 0 {
+				t.Error("it is counted as admitted")
+			}
+			b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
 		})
 	}
 }
@@ -421,7 +236,7 @@ func TestAdd(t *testing.T) {
 // TestAddNothing: a table that holds no flows takes none, and a request may not be short.
 func TestAddNothing(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]
-	for _, table := range []bpf.DatapathTable{bpf.DatapathTableTABLE_OUTBOUND, bpf.DatapathTableTABLE_END, 1 << 31} {
+	for _, table := range []bpf.DatapathTable{tableOutbound, tableEnd, 1 << 31} {
 		if result := b.add(n, udp{}, table, b.flow(n, udp{}, b.replication, 0)); result == 0 {
 			t.Errorf("table %d took it", table)
 		}
@@ -439,7 +254,7 @@ func TestForgetNothing(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]
 	b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)), b.sent(n, udp{}, 0))
 	digest := binary.NativeEndian.AppendUint64(nil, b.Seeds.Digest(n.tuple(udp{})))
-	for _, table := range []uint32{uint32(bpf.DatapathTableTABLE_OUTBOUND), uint32(bpf.DatapathTableTABLE_END), 1 << 31} {
+	for _, table := range []uint32{uint32(tableOutbound), uint32(tableEnd), 1 << 31} {
 		request := binary.NativeEndian.AppendUint32(digest, table)
 		for _, request := range [][]byte{append(request, 0, 0, 0, 0), append(request, 0, 0)} { // the second is too short
 			before, _ := b.snapshot()
@@ -451,4 +266,128 @@ func TestForgetNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+var tableFamily = map[string]story{
+	// Where the host opens the connection anew, none of them is left.
+	"two CPUs may enter a flow at once, each in another place": func(t *testing.T, b *bed, n network) {
+		for range 2 {
+			b.must(b.AddFlow(b.Established, b.flow(n, tcp{}, b.replication, 0)))
+		}
+		b.exec(egress(b.production, n.out(b.production, syn)))
+		if content, _ := b.snapshot(); len(content.Established) > 0 {
+			t.Errorf("still in the table: %v", content.Established)
+		}
+	},
+	"forget": func(t *testing.T, b *bed, n network) {
+		other := newcomer(n)
+		b.put(
+			halfOpen(b.flow(n, tcp{}, b.replication, 0)), halfOpen(b.flow(other, tcp{}, b.replication, 0)),
+			establishedFlow(b.flow(n, tcp{}, b.replication, 0)), establishedFlow(b.flow(other, tcp{}, b.replication, 0)),
+			connectionlessFlow(b.flow(n, udp{}, b.replication, 0)), connectionlessFlow(b.flow(other, udp{}, b.replication, 0)),
+		)
+		count := func() (counts [3]int) {
+			content, err := b.Tables()
+			b.must(err)
+			return [3]int{len(content.HalfOpen), len(content.Established), len(content.Connectionless)}
+		}
+		for _, step := range []struct {
+			m     message
+			table bpf.DatapathTable
+			left  [3]int
+		}{
+			{udp{}, tableHalfOpen, [3]int{2, 2, 2}},
+			{tcp{}, tableHalfOpen, [3]int{1, 2, 2}},
+			{tcp{}, tableHalfOpen, [3]int{1, 2, 2}},
+			{tcp{}, tableEstablished, [3]int{1, 1, 2}},
+			{tcp{}, tableConnectionless, [3]int{1, 1, 2}},
+			{udp{}, tableConnectionless, [3]int{1, 1, 1}},
+		} {
+			b.forget(n, step.m, step.table)
+			if got := count(); got != step.left {
+				t.Errorf("after forgetting in table %d: %v entries, want %v", step.table, got, step.left)
+			}
+		}
+	},
+}
+
+func TestTableFamily(t *testing.T) { tell(t, eachFamily, tableFamily) }
+
+// TestTableEviction: a full set forgets what has been quiet longest, but a connection that ends before that. With an
+// idle entry, which counts as none, nothing is lost, even if others have been quiet for longer. Where a flood has filled
+// the set in less than a tick, the one goes whose place the new one would prefer.
+func TestTableEviction(t *testing.T) {
+	const chosen = 5
+	for name, test := range map[string]struct {
+		crowd  int
+		change func(b *bed, i int, f *bpf.DatapathFlow)
+		gone   func(b *bed, table fullTable, crowd []network, next network) int // -1: none
+		isLost bool
+	}{
+		"free way": {ways - 1, nil, func(*bed, fullTable, []network, network) int { return -1 }, false},
+		"quietest": {ways, nil, func(*bed, fullTable, []network, network) int { return 0 }, true},
+		"closing": {ways, func(_ *bed, i int, f *bpf.DatapathFlow) {
+			f.State = either(i == chosen, stateClosing, f.State)
+		}, func(*bed, fullTable, []network, network) int { return chosen }, true},
+		"idle": {ways, func(b *bed, i int, f *bpf.DatapathFlow) {
+			f.Seen = b.ago(either(i == chosen, idleEstablished+1, 90))
+		}, func(*bed, fullTable, []network, network) int { return chosen }, false},
+		"same moment": {ways, func(b *bed, _ int, f *bpf.DatapathFlow) {
+			f.Seen = b.ago(0) + b.Seconds(10) // what is still to come has no age
+			f.Created = f.Seen
+			f.Flags |= flagActive // a conversation
+		}, (*bed).preferred, true},
+	} {
+		under(t, name, eachTable, func(t *testing.T, b *bed, n network, table fullTable) {
+			crowd, next := crowd(n, test.crowd), newcomer(n)
+			b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) {
+				if test.change != nil {
+					test.change(b, i, f)
+				}
+			})
+			var gone *network
+			if i := test.gone(b, table, crowd, next); i >= 0 {
+				gone = &crowd[i]
+			}
+			want := b.enters(table, next, gone)
+			if !test.isLost {
+				delete(want.events, table.event(eventEvictedHalfOpen))
+			}
+			b.enter(table, next, want)
+		})
+	}
+}
+
+// preferred tells which flow of a crowd has the place that another's would prefer.
+func (b *bed) preferred(table fullTable, crowd []network, next network) int {
+	b.t.Helper()
+	var set bpf.DatapathFlowSet
+	b.must([]*ebpf.Map{b.HalfOpen, b.Established, b.Connectionless}[table.table].Lookup(uint32(0), &set))
+	way, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(next.tuple(table.message)))
+	return slices.IndexFunc(crowd, func(n network) bool { return n.tuple(table.message) == set.Flow[way].Tuple })
+}
+
+// TestTableCollision: another flow has the digest. It keeps its place, and neither is taken for the other.
+func TestTableCollision(t *testing.T) {
+	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
+		next, old := newcomer(n), b.flow(n, table.message, b.replication, 0)
+		b.fill(table, crowd(n, 1), nil)
+		content, err := b.Tables()
+		b.must(err)
+		table.flows(content)[next.tuple(table.message)] = old // under the newcomer's digest
+		b.must(b.SetTables(content))
+
+		want, reply := unread(table.event(eventInsertFailedHalfOpen)), message(tcp{flags: "A"})
+		if table.table == tableConnectionless { // whose answer is no beginning
+			b.keepPeriod()
+			want.tables, reply = marked(b, next, udp{}), udp{}
+		}
+		b.enter(table, next, want)
+		if verdict, _, _ := b.exec(egress(b.production, next.out(b.production, reply))); verdict != pass {
+			t.Errorf("verdict %d for the other flow's reply", verdict)
+		}
+		if content, _ := b.snapshot(); len(content.Outbound) > 0 {
+			t.Error("the answer was noted as a beginning")
+		}
+	})
 }

@@ -17,14 +17,12 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// tracer reads what the programs tell.
 type tracer struct {
 	*bed
 	events *ringbuf.Reader
 }
 
-// trace asks to be told of these addresses, not valid ones standing for all, for a
-// minute.
+// trace asks to be told of these addresses, not valid ones standing for all, for a minute.
 func (b *bed) trace(peer, self netip.Prefix) *tracer {
 	b.t.Helper()
 	events, err := ringbuf.NewReader(b.TraceEvents)
@@ -77,7 +75,6 @@ func (t *tracer) want(events ...bpf.DatapathTraceEvent) {
 	}
 }
 
-// lost is how many events found no room.
 func (t *tracer) lost() (sum uint64) {
 	t.t.Helper()
 	var slots []bpf.DatapathTraceSlot
@@ -106,19 +103,34 @@ func (n network) event(kind uint8, m message, via nic, frame []byte) bpf.Datapat
 	return e
 }
 
-// outgoing is an event of a frame that is addressed to a MAC by the kernel and
-// leaves for another, with a sequence number; of a flow in a table.
-func (n network) outgoing(kind uint8, m message, via nic, frame []byte, kernel, leaves net.HardwareAddr, sequence uint32) bpf.DatapathTraceEvent {
+// outgoing is an event of a frame that is addressed to a MAC by the kernel and leaves for another, with a sequence
+// number; of a flow in a table.
+func (n network) outgoing(kind uint8, m message, via nic, frame []byte, kernel, leaves net.HardwareAddr,
+	sequence uint32) bpf.DatapathTraceEvent {
 	e := n.event(kind, m, via, frame)
 	e.KernelMac, e.Mac, e.Sequence = rig.MAC(kernel), rig.MAC(leaves), sequence
 	return e
 }
 
-// of adds the flow.
 func of(e bpf.DatapathTraceEvent, m message, via nic) bpf.DatapathTraceEvent {
-	e.FlowIfindex, e.Table = via.Index, uint8(bpf.DatapathTableTABLE_CONNECTIONLESS)
+	e.FlowIfindex, e.Table = via.Index, uint8(tableConnectionless)
 	if _, connection := m.(tcp); connection {
-		e.Table = uint8(bpf.DatapathTableTABLE_ESTABLISHED)
+		e.Table = uint8(tableEstablished)
 	}
 	return e
+}
+
+// wantPassed sends a packet by an interface, and wants to be told that it stays there, with this number; of a flow of
+// the replication interface, or of none.
+func (t *tracer) wantPassed(n network, m message, via nic, sequence uint32, isOfFlow bool,
+	outcome bpf.DatapathOutcome) {
+	t.t.Helper()
+	frame := n.out(via, m)
+	t.exec(egress(via, frame))
+	e := n.outgoing(tracedPass, m, via, frame, via.router, via.router, sequence)
+	if isOfFlow {
+		e = of(e, m, t.replication)
+	}
+	e.Outcome = uint8(outcome)
+	t.want(e)
 }

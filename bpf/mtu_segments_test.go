@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/google/go-cmp/cmp"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+)
+
+// Options of TCP headers.
+func option(kind layers.TCPOptionKind, data ...byte) layers.TCPOption {
+	o := layers.TCPOption{OptionType: kind, OptionData: data, OptionLength: uint8(2 + len(data))}
+	if kind == layers.TCPOptionKindNop || kind == layers.TCPOptionKindEndList {
+		o.OptionLength = 1
+	}
+	return o
+}
+
+func mss(size uint16) layers.TCPOption {
+	return option(layers.TCPOptionKindMSS, byte(size>>8), byte(size))
+}
+
+var (
+	nop       = option(layers.TCPOptionKindNop)
+	end       = option(layers.TCPOptionKindEndList)
+	sack      = option(layers.TCPOptionKindSACKPermitted)
+	timestamp = option(layers.TCPOptionKindTimestamps, 1, 2, 3, 4, 5, 6, 7, 8)
+	scale     = option(layers.TCPOptionKindWindowScale, 7)
+	signature = option(19, make([]byte, 16)...) // RFC 2385: does not cover the options
+	signed    = option(29, make([]byte, 14)...) // RFC 5925: does
+)
+
+func largestMSS(n network) uint16 { return uint16(narrowMTU - n.ipSize() - 20) }
+
+// announcements are options of a SYN, and whether the size in them stays whatever it is.
+var announcements = []struct {
+	name    string
+	options func(size layers.TCPOption) []layers.TCPOption
+	stays   bool
+}{
+	{"only", func(s layers.TCPOption) []layers.TCPOption { return with(s) }, false},
+	{"linux", func(s layers.TCPOption) []layers.TCPOption { return with(s, sack, timestamp, nop, scale) }, false},
+	{"windows", func(s layers.TCPOption) []layers.TCPOption { return with(s, nop, scale, nop, nop, sack) }, false},
+	{"last", func(s layers.TCPOption) []layers.TCPOption { return with(sack, timestamp, scale, nop, s) }, false},
+	{"astride two words", func(s layers.TCPOption) []layers.TCPOption { return with(nop, s, nop, nop, nop) }, false},
+	{"astride two words, last", func(s layers.TCPOption) []layers.TCPOption { return with(nop, nop, nop, s, end) }, false},
+	{"after 36 no-operations", func(s layers.TCPOption) []layers.TCPOption { return append(nops(36), s) }, false},
+	{"before 36 no-operations", func(s layers.TCPOption) []layers.TCPOption { return append(with(s), nops(36)...) }, false},
+	{"signed without options", func(s layers.TCPOption) []layers.TCPOption { return with(nop, nop, signature, s) }, false},
+	{"before the end", func(s layers.TCPOption) []layers.TCPOption { return with(s, end, signed) }, false},
+	{"none", func(layers.TCPOption) []layers.TCPOption { return nil }, true},
+	{"others", func(layers.TCPOption) []layers.TCPOption { return with(sack, timestamp, scale, nop) }, true},
+	{"after the end", func(s layers.TCPOption) []layers.TCPOption { return with(sack, end, s) }, true},
+	{"signed", func(s layers.TCPOption) []layers.TCPOption { return with(s, signed) }, true},
+	{"twice", func(s layers.TCPOption) []layers.TCPOption { return with(s, s) }, true},
+	{"too short", func(layers.TCPOption) []layers.TCPOption { return with(option(layers.TCPOptionKindMSS, 0x20), nop) }, true},
+	{"too long", func(s layers.TCPOption) []layers.TCPOption {
+		return with(option(layers.TCPOptionKindMSS, append(s.OptionData, 0, 0)...), nop, nop)
+	}, true},
+}
+
+func with(options ...layers.TCPOption) []layers.TCPOption { return options }
+
+func nops(count int) []layers.TCPOption { return slices.Repeat(with(nop), count) }
+
+// TestSizeAnnounced: a SYN by a narrow interface, and the SYN-ACK that is moved to it, announce no more than it takes,
+// with whatever options, extension headers and IPv4 options; the checksum is right afterwards. A SYN that is sent again
+// is changed as the first was, and so is one of a device without an Ethernet header.
+func TestSizeAnnounced(t *testing.T) {
+	for _, test := range announcements {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.limit(b.replication, narrowMTU)
+			for _, size := range []uint16{0, 536, largestMSS(n) - 1, largestMSS(n), largestMSS(n) + 1, 1460, 8960, 0xffff} {
+				becomes := either(test.stays, size, min(size, largestMSS(n)))
+				in := func(size uint16, edits ...edit) []byte {
+					return n.in(b.replication, tcp{flags: "S", seq: peerISN, options: test.options(mss(size))}, edits...)
+				}
+				for _, length := range []int{0, 4, 40} {
+					b.announces(n, in(size, ipOptions(length)), in(becomes, ipOptions(length)))
+				}
+				if n.family == 6 {
+					b.announces(n, extend(in(size), hopByHop, longOptions), extend(in(becomes), hopByHop, longOptions))
+				}
+				out := func(size uint16) []byte {
+					return n.out(b.production, tcp{flags: "SA", seq: ourISN, ack: peerISN + 1, options: test.options(mss(size))})
+				}
+				b.put(halfOpen(b.answered(n, b.replication, 0)))
+				b.run(egress(b.production, out(size)), b.moves(n, synAck, b.production, b.replication, out(becomes)))
+			}
+		})
+	}
+	opening := func(size uint16) tcp { return tcp{flags: "S", seq: peerISN, options: with(mss(size))} }
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.limit(b.replication, narrowMTU)
+		flow := b.answered(n, b.replication, 3)
+		b.put(halfOpen(flow))
+		flow.Seen = justNow
+		b.arrives(n, opening(1460), effect{tables: halfOpen(flow), frame: n.in(b.replication, opening(largestMSS(n)))})
+	})
+	eachL3(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= narrow | noHeader; r.Mtu = narrowMTU })
+		_, frame, _ := b.exec(ingressL3(b.replication, n.in(b.replication, opening(1460))))
+		b.wantFrame(frame, ingressL3(b.replication, n.in(b.replication, opening(largestMSS(n)))).frame)
+	})
+}
+
+// announces runs a SYN that starts a flow, and has to become another.
+func (b *bed) announces(n network, frame, becomes []byte) {
+	b.t.Helper()
+	b.put()
+	want := b.starts(n, syn, b.replication)
+	want.frame = becomes
+	b.run(ingress(b.replication, frame), want)
+}
+
+// TestSizeNotAnnounced: what need not be lowered, or must not be, stays.
+func TestSizeNotAnnounced(t *testing.T) {
+	syn, synAck := syn, synAck
+	syn.options, synAck.options = with(mss(1460)), with(mss(1460))
+	asIs := func(b *bed, n network, frame []byte) { b.announces(n, frame, frame) }
+	for name, set := range map[string]func(*bed, *bpf.DatapathInterface){
+		"no other interface takes more": func(_ *bed, r *bpf.DatapathInterface) { r.Flags &^= narrow },
+		"observe":                       func(_ *bed, r *bpf.DatapathInterface) { r.Mode = modeObserve },
+		"observe by hand":               func(b *bed, _ *bpf.DatapathInterface) { b.switchMode(modeObserve) },
+	} {
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) {
+				r.Mtu, r.Flags = narrowMTU, r.Flags|narrow
+				set(b, r)
+			})
+			asIs(b, n, n.in(b.replication, syn))
+			b.put(halfOpen(b.answered(n, b.replication, 0)))
+			frame := n.out(b.production, synAck)
+			_, left, _ := b.exec(egress(b.production, frame))
+			b.wantFrame(left[2*6:], frame[2*6:])
+		})
+	}
+	tell(t, eachFamily, map[string]story{
+		"smaller than the headers": func(t *testing.T, b *bed, n network) {
+			for _, mtu := range []uint32{0, uint32(n.ipSize() + 20)} {
+				b.limit(b.replication, mtu)
+				asIs(b, n, n.in(b.replication, syn))
+			}
+		},
+		"fragment": func(t *testing.T, b *bed, n network) {
+			b.limit(b.replication, narrowMTU)
+			if n.family == 6 {
+				asIs(b, n, extend(n.in(b.replication, syn), first))
+				return
+			}
+			asIs(b, n, n.in(b.replication, syn, func(h *headers) { h.v4.Flags = layers.IPv4MoreFragments }))
+		},
+		"options of wrong lengths": func(t *testing.T, b *bed, n network) {
+			b.limit(b.replication, narrowMTU)
+			syn := tcp{flags: "S", seq: peerISN, options: with(mss(1460), sack, nop, nop)}
+			sackLength := ethernetSize + n.ipSize() + 20 + 4 + 1
+			for _, length := range []byte{0, 1, 5, 0xff} {
+				asIs(b, n, setByte(sackLength, length)(n.in(b.replication, syn)))
+			}
+		},
+		"no flow": func(t *testing.T, b *bed, n network) {
+			b.limit(b.replication, narrowMTU)
+			b.arrives(n, syn, unread(eventIgnoredNotOwn), destination(n.stranger))
+		},
+		"refused": func(t *testing.T, b *bed, n network) {
+			b.limit(b.replication, narrowMTU)
+			b.follow(followPinned)
+			b.put(halfOpen(b.answered(n, b.backup, 3)))
+			b.arrives(n, syn, unread(eventRefusedPinned))
+		},
+		"interface of another, and leaving by its own": func(t *testing.T, b *bed, n network) {
+			b.limit(b.replication, narrowMTU)
+			b.run(ingress(b.backup, n.in(b.backup, syn)), b.starts(n, syn, b.backup))
+			b.put(halfOpen(b.answered(n, b.replication, 0)))
+			b.run(egress(b.replication, n.out(b.replication, synAck)), nothing)
+		},
+	})
+}
+
+// gso is the effect of a packet of several segments: it is counted as those, and too large if they do not fit.
+func (b *bed) gso(n network, m message, frame []byte, segments count, fits bool) effect {
+	want := b.moves(n, m, b.production, b.replication, frame)
+	if !fits {
+		want.redirect, want.frame = false, nil
+		want.pairs[pair(b.production, b.replication, n, m, outcomeMTU)] = segments
+	}
+	segments.Flows = 1
+	want.pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)] = segments
+	return want
+}
+
+// TestReplyGSO: the size of the segments counts, not that of the packet, with headers as long as the packet's. The test
+// run makes GSO packets without a type, which the kernel refuses to change: they are left alone as any helper's failure
+// leaves them. TestSizeOfLiveConnections has them cut.
+func TestReplyGSO(t *testing.T) {
+	eachFamilyOn(t, oldKernel, func(t *testing.T, b *bed, n network) {
+		for _, m := range []message{tcp{flags: "A", payload: 2900}, udp{payload: 2900}, sctp{payload: 2900}} {
+			headers := uint32(n.ipSize()) + map[layers.IPProtocol]uint32{
+				layers.IPProtocolTCP: 20, layers.IPProtocolUDP: 8, layers.IPProtocolSCTP: 12}[m.protocol(n)]
+			_, isSCTP := m.(sctp) // whose segments have no one size
+			for _, test := range []struct {
+				size, segments uint32
+				fits           bool
+			}{
+				{1380, 3, true}, {1500 - headers, 3, true}, {1500 - headers + 1, 3, false},
+				// A virtual machine's packet does not say how many.
+				{1430, 0, true}, {1000, 0, true}, {967, 0, true}, {966, 0, true}, {725, 0, true}, {100, 0, true}, {1495, 0, false},
+			} {
+				if isSCTP && test.segments == 0 {
+					continue
+				}
+				b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
+				r := egress(b.production, n.out(b.production, m))
+				r.gsoSize, r.gsoSegs = test.size, test.segments
+				segments := (2900 + test.size - 1) / test.size
+				r.wireLen = uint32(len(r.frame)) + (segments-1)*(ethernetSize+headers)
+				counted := count{Packets: uint64(either(test.segments != 0, test.segments, segments)), Bytes: uint64(r.wireLen)}
+				b.run(r, b.gso(n, m, r.frame, counted, test.fits && !isSCTP))
+			}
+		}
+		m := tcp{flags: "A", payload: 2900, options: with(timestamp, nop, nop)}
+		frame, headers := n.out(b.production, m, ipOptions(8)), uint32(n.ipSize())+8+32
+		if n.family == 6 {
+			frame = extend(n.out(b.production, m), destinations)
+		}
+		for excess, fits := range map[uint32]bool{0: true, 1: false} {
+			b.put(establishedFlow(b.flow(n, m, b.replication, 0)))
+			r := egress(b.production, slices.Clone(frame))
+			r.gsoSize, r.gsoSegs = 1500-headers+excess, 3
+			b.run(r, b.gso(n, m, r.frame, count{Packets: 3, Bytes: uint64(len(frame))}, fits))
+		}
+	})
+}
+
+// TestReplyGSOChecked: bpf_check_mtu knows the segments.
+func TestReplyGSOChecked(t *testing.T) {
+	if errors.Is(features.HaveProgramHelper(ebpf.SchedCLS, asm.FnCheckMtu), ebpf.ErrNotSupported) {
+		t.Skip("the kernel has no bpf_check_mtu (Linux 5.12)")
+	}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		// What the test run gives the helper has no transport header.
+		for payload, fits := range map[int]bool{1000: true, 2900: false} {
+			m := tcp{flags: "A", payload: payload}
+			b.put(establishedFlow(b.flow(n, m, b.replication, 0)))
+			r := egress(b.production, n.out(b.production, m))
+			r.gsoSize, r.gsoSegs = 500, 2
+			b.run(r, b.gso(n, m, r.frame, count{Packets: 2, Bytes: uint64(len(r.frame))}, fits))
+		}
+	})
+}
+
+// offload is struct virtio_net_hdr of <linux/virtio_net.h>: what is left to a device to do to a packet. A packet
+// socket sends and shows it, where a test run knows neither the type of a GSO packet nor a checksum that is still to
+// be filled in.
+type offload struct {
+	Flags, GSOType        uint8
+	HeaderSize, GSOSize   uint16
+	CsumStart, CsumOffset uint16
+}
+
+const (
+	offloadNeedsCsum = 1
+	offloadTCPv4     = 1
+	offloadTCPv6     = 4
+
+	offloadSize = 10
+)
+
+var withOffload = setOption(unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+
+func (o offload) before(frame []byte) []byte {
+	packet, err := binary.Append(nil, binary.NativeEndian, o)
+	check(err)
+	return append(packet, frame...)
+}
+
+// ofSegments is that of a TCP packet with segments of this size.
+func (n network) ofSegments(size uint16) offload {
+	o := offload{
+		Flags: offloadNeedsCsum, GSOType: offloadTCPv4, GSOSize: size,
+		CsumStart: uint16(ethernetSize + n.ipSize()), CsumOffset: 16,
+	}
+	if n.family == 6 {
+		o.GSOType = offloadTCPv6
+	}
+	o.HeaderSize = o.CsumStart + tcpSize
+	return o
+}
+
+const tcpSize = 20
+
+// seen waits for the frame between the host and the peer that comes out of an interface.
+func (b *bed) seen(n network, wire int) (o offload, frame []byte) {
+	b.t.Helper()
+	for buffer := make([]byte, 1<<17); ; {
+		frame = buffer[offloadSize:b.read(wire, buffer)]
+		if !bytes.Contains(frame, n.peer.AsSlice()) { // neighbour discovery, multicast listeners
+			continue
+		}
+		_, err := binary.Decode(buffer, binary.NativeEndian, &o)
+		b.must(err)
+		return o, frame
+	}
+}
+
+// narrowDown gives the flow's interface of these tests and its device this MTU.
+func (b *bed) narrowDown(mtu int) {
+	b.t.Helper()
+	b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Mtu = uint32(mtu); r.Flags |= narrow })
+	b.must(host.SetMTU(b.backup.Device, mtu))
+	b.t.Cleanup(func() { b.must(host.SetMTU(b.backup.Device, 1500)) })
+}
+
+// TestCut: what TCP leaves to be cut for a larger interface is cut smaller.
+func TestCut(t *testing.T) {
+	for _, c := range []struct{ mtu, size, becomes uint16 }{ // of the payload of a segment, with a header of 40 bytes
+		{1280, 1460, 1240},
+		{1280, 1459, 1239}, // by whole words
+		{1281, 1460, 1240},
+		{1280, 3000, 1240}, // in several steps
+		{128, 9000, 88},    // which is more than the kernel takes off at once
+	} {
+		under(t, fmt.Sprintf("%d to %d", c.size, c.mtu), eachSender, func(t *testing.T, b *bed, n network) {
+			more := uint16(n.ipSize() - ipv4Size) // of the header
+			b.narrowDown(int(c.mtu + more))
+			b.wantCut(n, tcp{flags: "A", payload: 20_000}, c.size, c.becomes)
+		})
+	}
+}
+
+// wantCut sends a packet with segments of a size, and holds what leaves by the flow's interface against segments of
+// another one.
+func (b *bed) wantCut(n network, m tcp, size, becomes uint16) {
+	b.t.Helper()
+	b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
+	frame := n.out(b.replication, m)
+	want := b.sentBy(n, m, b.backup)
+	want.pairs = pairs{
+		pair(b.replication, b.backup, n, m, outcomeAsymmetric): n.segments(frame, m, size),
+		pair(b.replication, b.backup, n, m, outcomeCorrected):  n.segments(frame, m, becomes),
+	}
+	want.tables = b.marked(n, m, stateAsymmetric|stateCorrected, n.segments(frame, m, becomes).Packets)
+	left := readdressed(frame, b.backup.router, b.backup.MAC)
+	if o := b.emitOffload(n, n.ofSegments(size), frame, b.backup, left, want); o.GSOSize != becomes {
+		b.t.Errorf("segments of %d leave, want %d", o.GSOSize, becomes)
+	}
+}
+
+// emitOffload has a packet socket send a frame with what is left to a device to do, by the replication interface, and
+// wants a frame to leave by an interface. It returns what is left to that.
+func (b *bed) emitOffload(n network, o offload, frame []byte, by nic, left []byte, want effect) offload {
+	b.t.Helper()
+	wire := b.listen(by)
+	b.must(withOffload(wire))
+	b.emitFrame(b.replication, o.before(frame), want, withOffload)
+	o, got := b.seen(n, wire)
+	b.wantFrame(got, left)
+	return o
+}
+
+func (b *bed) wantFrame(got, want []byte) {
+	b.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		b.t.Errorf("what leaves (-want +got):\n%s", diff)
+	}
+}
+
+// segments counts a packet, the first of its flow, as the segments that it becomes.
+func (n network) segments(frame []byte, m tcp, size uint16) count {
+	segments := (m.payload + int(size) - 1) / int(size)
+	headers := ethernetSize + n.ipSize() + tcpSize
+	return count{Packets: uint64(segments), Bytes: uint64(len(frame) + (segments-1)*headers), Flows: 1}
+}
+
+// TestCutTooSmall: segments that carry next to nothing are not worth it.
+func TestCutTooSmall(t *testing.T) {
+	const smallest, size = 64, 1000
+	eachSender(t, func(t *testing.T, b *bed, n network) {
+		m := tcp{flags: "A", payload: 9000}
+		headers := n.ipSize() + tcpSize
+		b.narrowDown(headers + smallest)
+		b.wantCut(n, m, size, smallest)
+
+		b.narrowDown(headers + smallest - 1)
+		b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
+		frame := n.out(b.replication, m)
+		counted := n.segments(frame, m, size)
+		want := b.keptBy(n, m, b.backup, outcomeMTU)
+		want.pairs[pair(b.replication, b.backup, n, m, outcomeAsymmetric)] = counted
+		counted.Flows = 0
+		want.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = counted
+		if o := b.emitOffload(n, n.ofSegments(size), frame, b.replication, frame, want); o.GSOSize != size {
+			t.Errorf("segments of %d leave, want %d", o.GSOSize, size)
+		}
+	})
+}
+
+// TestSizeErrorPutBack: the kernel does not shorten a packet by the place of a checksum that is still to be filled in,
+// as a tunnel may leave it far behind. It goes as routed, as it was.
+func TestSizeErrorPutBack(t *testing.T) {
+	eachSender(t, func(t *testing.T, b *bed, n network) {
+		b.limit(b.backup, narrowMTU)
+		b.put(connectionlessFlow(b.flow(n, tooLarge, b.backup, 0)))
+		frame := n.out(b.replication, tooLarge)
+		far := offload{Flags: offloadNeedsCsum, CsumStart: uint16(ethernetSize + n.ipSize() + 200), CsumOffset: 16}
+		far.HeaderSize = far.CsumStart + tcpSize
+		o := b.emitOffload(n, far, frame, b.replication, frame, b.keptBy(n, tooLarge, b.backup, outcomeMTU))
+		if o.Flags&offloadNeedsCsum == 0 || o.CsumStart != far.CsumStart {
+			t.Errorf("what is left to the device is %+v, want %+v", o, far)
+		}
+	})
+}
