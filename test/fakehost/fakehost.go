@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fakehost stands for a host on which some pin directories hold something: the tests of the commands share what is
-// there. It touches nothing.
+// Package fakehost stands for a host on which some pin directories hold something: the tests of the commands share what
+// is there. It touches nothing.
 package fakehost
 
 import (

@@ -38,8 +38,8 @@ func newBurst() *burst {
 	return b
 }
 
-// Flood sends so many frames as fast as the kernel takes them. The layers of each are
-// asked for in turn; those of the last one may be used again.
+// Flood sends so many frames as fast as the kernel takes them. The layers of each are asked for in turn; those of the
+// last one may be used again.
 func (i *Injector) Flood(count int, layers func(number int) []gopacket.SerializableLayer) {
 	i.t.Helper()
 	// The address is in the socket, so that no message needs one.

@@ -17,8 +17,7 @@ import (
 // cgroupPrefix begins the names of control groups that tests make.
 const cgroupPrefix = "replypath-test-"
 
-// NewCgroup makes a control group, which is removed with those below it at the end
-// of the test.
+// NewCgroup makes a control group, which is removed with those below it at the end of the test.
 func NewCgroup(t testing.TB) *os.File {
 	t.Helper()
 	mounts := string(Must1[[]byte](t)(os.ReadFile("/proc/self/mounts")))

@@ -11,7 +11,8 @@ import (
 	"replypath/test/topology"
 )
 
-// contain gives a command what a container's runtime does: the capabilities $0 alone, and sysctls that it can only read.
+// contain gives a command what a container's runtime does: the capabilities $0 alone, and sysctls that it can only
+// read.
 const contain = `mount -t proc proc /proc
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys

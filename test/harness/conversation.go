@@ -29,13 +29,12 @@ const (
 // Kinds lists them all.
 var Kinds = []Kind{Ping, TCP, UDP}
 
-// Conversation is one flow: a client asks an echo server again and again from
-// one port, which nobody else uses in the test. It is not safe for concurrent
-// use.
+// Conversation is one flow: a client asks an echo server again and again from one port, which nobody else uses in the
+// test. It is not safe for concurrent use.
 type Conversation struct {
 	Kind Kind
-	// Peer asks Self. A ping has its identifier for the peer's port and none for
-	// the server's, as the flow table shows it.
+	// Peer asks Self. A ping has its identifier for the peer's port and none for the server's, as the flow table shows
+	// it.
 	Peer, Self netip.AddrPort
 
 	client  *topology.Interface
@@ -49,8 +48,8 @@ var ports atomic.Uint32
 
 const firstPort = 20000
 
-// NewConversation prepares a conversation between the client's address on an
-// interface and the server's address. Nothing is sent before the first question.
+// NewConversation prepares a conversation between the client's address on an interface and the server's address.
+// Nothing is sent before the first question.
 func NewConversation(t testing.TB, kind Kind, client *topology.Interface, server netip.Addr) *Conversation {
 	t.Helper()
 	c := &Conversation{Kind: kind, client: client, figures: figuresOf(t)}
@@ -73,8 +72,7 @@ func (c *Conversation) String() string {
 	return fmt.Sprintf("%s %s > %s", c.Kind, c.Peer, c.Self)
 }
 
-// Connect opens the socket, which for TCP sends the handshake. Ask does it where
-// it has not been done.
+// Connect opens the socket, which for TCP sends the handshake. Ask does it where it has not been done.
 func (c *Conversation) Connect(ctx context.Context) error {
 	if c.Kind == Ping || c.conn != nil {
 		return nil
@@ -179,8 +177,8 @@ func (c *Conversation) frames(from, to netip.AddrPort, echo topology.Filter) top
 	return topology.All(addresses, topology.FromPort(from.Port()), topology.ToPort(to.Port()))
 }
 
-// Behind returns the conversation as it is seen where the server's address has
-// been translated into another one, for the sake of Questions and Answers.
+// Behind returns the conversation as it is seen where the server's address has been translated into another one, for
+// the sake of Questions and Answers.
 func (c *Conversation) Behind(self netip.Addr) *Conversation {
 	return &Conversation{Kind: c.Kind, Peer: c.Peer, Self: netip.AddrPortFrom(self, c.Self.Port())}
 }

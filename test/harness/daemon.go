@@ -24,8 +24,7 @@ type Daemon struct {
 	notices *notices
 }
 
-// Start runs the daemon and waits until it is ready. It is killed at the end of
-// the test if it still runs then.
+// Start runs the daemon and waits until it is ready. It is killed at the end of the test if it still runs then.
 func (p *Product) Start(args ...string) *Daemon {
 	p.t.Helper()
 	d := p.Launch(args...)
@@ -44,8 +43,7 @@ func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon 
 	p.t.Helper()
 	started := Starting(p.t)
 	d := &Daemon{notices: listenForNotices(p.t, started)}
-	// Not the test's context: the daemon is told to end, and may be needed until
-	// then.
+	// Not the test's context: the daemon is told to end, and may be needed until then.
 	c := p.Command(context.Background(), append([]string{"run", "--state-dir", p.StateDir}, args...)...)
 	// Who hangs tells about all its threads: see await.
 	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.notices.path, "GOTRACEBACK=crash")

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Status is the JSON document of `replypath status`, as checks read it: keys
-// and types are those that scripts rely on, not of the code that writes them.
+// Status is the JSON document of `replypath status`, as checks read it: keys and types are those that scripts rely on,
+// not of the code that writes them.
 type Status struct {
 	Mode   string
 	Daemon struct {
@@ -59,8 +59,8 @@ type Gateway struct {
 // HostChange is what was changed on the host.
 type HostChange struct{ Object, Before, After, Undo string }
 
-// OtherChanges are the changes of the host but for those of the fallback routes and of those
-// behind them, which every host with a default route has.
+// OtherChanges are the changes of the host but for those of the fallback routes and of those behind them, which every
+// host with a default route has.
 func (s *Status) OtherChanges() []HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
 		return strings.Contains(c.Object, "replypath0") || strings.Contains(c.Object, "ignore_routes_with_linkdown") ||
@@ -108,7 +108,8 @@ var (
 // ReadStatus is what the command status does, in this process: see package inprocess. Nil has Status start the command.
 var ReadStatus func(pinDir string) (any, error)
 
-// Status reads the status of something attached. Most ask again and again: it does not start a process where it need not.
+// Status reads the status of something attached. Most ask again and again: it does not start a process where it need
+// not.
 func (p *Product) Status() *Status {
 	p.t.Helper()
 	if ReadStatus == nil {
@@ -168,8 +169,8 @@ func decode(t testing.TB, r *Result, v any, keys []string) {
 	}
 }
 
-// lacks returns an error unless a path of keys leads to something, through
-// every item of the lists on its way. A list is never null.
+// lacks returns an error unless a path of keys leads to something, through every item of the lists on its way. A list
+// is never null.
 func lacks(value any, path []string) error {
 	if len(path) == 0 {
 		return nil

@@ -15,8 +15,8 @@ import (
 // EchoPort is where Serve listens.
 const EchoPort = 7
 
-// Serve echoes TCP and UDP on a host, at one address or at the unspecified one,
-// until the test ends. The kernel itself answers pings.
+// Serve echoes TCP and UDP on a host, at one address or at the unspecified one, until the test ends. The kernel itself
+// answers pings.
 func Serve(t testing.TB, host *topology.Host, address netip.Addr) {
 	t.Helper()
 	ServeAt(t, host, netip.AddrPortFrom(address, EchoPort))

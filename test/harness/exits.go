@@ -12,9 +12,8 @@ import (
 	"replypath/test/topology"
 )
 
-// Exits holds captures at the far ends of some of a host's cables, which may lead
-// to a switch: what they received has really left the host, and its MACs tell who
-// it is for.
+// Exits holds captures at the far ends of some of a host's cables, which may lead to a switch: what they received has
+// really left the host, and its MACs tell who it is for.
 type Exits struct {
 	t    testing.TB
 	nics []*topology.Interface
@@ -44,8 +43,7 @@ func (e *Exits) Came(nic *topology.Interface, match topology.Filter) []*topology
 	return e.at[nic].Frames(topology.All(match, topology.Going(topology.Sent)))
 }
 
-// Want wants at least one of the frames, and all of them by one interface, from
-// its MAC to another. It returns them.
+// Want wants at least one of the frames, and all of them by one interface, from its MAC to another. It returns them.
 func (e *Exits) Want(what string, match topology.Filter, by *topology.Interface, to net.HardwareAddr) []*topology.Frame {
 	e.t.Helper()
 	right := e.Left(by, match)

@@ -46,8 +46,7 @@ func (p *Product) Examine(args ...string) Findings {
 	return findings
 }
 
-// WantHarmless wants no fix that may take traffic away, and of every problem either
-// what mends it or where to look.
+// WantHarmless wants no fix that may take traffic away, and of every problem either what mends it or where to look.
 func (f Findings) WantHarmless(t testing.TB) {
 	t.Helper()
 	for _, finding := range f {
@@ -88,8 +87,8 @@ func (f Findings) With(severity string, words ...string) Findings {
 // takesAway are words of commands that take away or rewrite what somebody else made.
 var takesAway = []string{"del", "flush", "ethtool", "sed", "ip route", "ip -6 route", "ip rule", "ip -6 rule", "ip link", "nft ", "tc ", "iptables", "nmcli"}
 
-// TakesAway returns the word of a fix by which it may take traffic away, "" for none:
-// no advice of doctor, pasted, may do so.
+// TakesAway returns the word of a fix by which it may take traffic away, "" for none: no advice of doctor, pasted, may
+// do so.
 func TakesAway(fix string) string {
 	for _, word := range takesAway {
 		if strings.Contains(fix, word) {

@@ -14,8 +14,7 @@ import (
 	"replypath/test/topology"
 )
 
-// Injector sends frames of any kind onto a cable, as if whatever is behind the
-// interface had sent them.
+// Injector sends frames of any kind onto a cable, as if whatever is behind the interface had sent them.
 type Injector struct {
 	t      testing.TB
 	socket int
@@ -44,8 +43,8 @@ func (i *Injector) Send(parts ...gopacket.SerializableLayer) {
 	Must(i.t, unix.Sendto(i.socket, i.buffer.Bytes(), 0, &i.to))
 }
 
-// SendAgain sends a captured frame once more, which has to be whole: shorter than
-// the snap length, with its checksums filled in when it was sent.
+// SendAgain sends a captured frame once more, which has to be whole: shorter than the snap length, with its checksums
+// filled in when it was sent.
 func (i *Injector) SendAgain(frame *topology.Frame) {
 	i.t.Helper()
 	if len(frame.Data) < frame.Length {
@@ -60,8 +59,7 @@ type Datagram struct {
 	From, To       netip.AddrPort
 }
 
-// Layers returns the datagram's headers and a payload, with other headers
-// between Ethernet's and IP's.
+// Layers returns the datagram's headers and a payload, with other headers between Ethernet's and IP's.
 func (d Datagram) Layers(between ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
 	udp := &layers.UDP{SrcPort: layers.UDPPort(d.From.Port()), DstPort: layers.UDPPort(d.To.Port())}
 	ethernet := &layers.Ethernet{SrcMAC: d.FromMAC, DstMAC: d.ToMAC, EthernetType: layers.EthernetTypeIPv4}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// pace is how often a question is asked: often enough that nothing goes wrong
-// unseen, seldom enough to leave the processors to what is tested.
+// pace is how often a question is asked: often enough that nothing goes wrong unseen, seldom enough to leave the
+// processors to what is tested.
 const pace = time.Millisecond
 
 // Talk is a conversation that goes on in the background.
@@ -26,8 +26,7 @@ type Talk struct {
 	err     error
 }
 
-// Keep asks a question every millisecond, or as often as there are answers, until
-// Stop. Nobody else may use the
+// Keep asks a question every millisecond, or as often as there are answers, until Stop. Nobody else may use the
 // conversation meanwhile.
 func (c *Conversation) Keep(t testing.TB) *Talk {
 	t.Helper()
@@ -52,8 +51,8 @@ func (k *Talk) start() *Talk {
 // repeatedAfter is TCP's least retransmission timeout.
 const repeatedAfter = 200 * time.Millisecond
 
-// KeepThrough is Keep through a fault. A ping without an answer is repeated: where a link goes down, the kernel discards
-// what another processor is about to send by its routes (dst_dev_put() in net/core/dst.c).
+// KeepThrough is Keep through a fault. A ping without an answer is repeated: where a link goes down, the kernel
+// discards what another processor is about to send by its routes (dst_dev_put() in net/core/dst.c).
 func (c *Conversation) KeepThrough(t testing.TB) *Talk {
 	t.Helper()
 	if c.Kind == Ping {
@@ -87,8 +86,7 @@ func (k *Talk) run(ctx context.Context) {
 	}
 }
 
-// askOnce lets a question that is on its way have its answer: the end of the
-// conversation does not interrupt it.
+// askOnce lets a question that is on its way have its answer: the end of the conversation does not interrupt it.
 func (k *Talk) askOnce() error {
 	ctx, cancel := context.WithTimeout(context.Background(), AnswerTime)
 	defer cancel()
@@ -103,8 +101,8 @@ func (k *Talk) askOnce() error {
 	return k.c.Ask(ctx)
 }
 
-// Stop ends the conversation after its last answer and wants that every question
-// was answered. It returns how many were.
+// Stop ends the conversation after its last answer and wants that every question was answered. It returns how many
+// were.
 func (k *Talk) Stop() int {
 	k.t.Helper()
 	k.stop()
@@ -115,6 +113,5 @@ func (k *Talk) Stop() int {
 	return k.answers
 }
 
-// Pause returns the longest time that an answer took. The conversation has to be
-// stopped.
+// Pause returns the longest time that an answer took. The conversation has to be stopped.
 func (k *Talk) Pause() time.Duration { return k.pause }

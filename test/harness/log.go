@@ -29,8 +29,8 @@ type Log struct {
 // NewLog returns an empty log.
 func NewLog() *Log { return &Log{changed: make(chan struct{})} }
 
-// Pipe returns a file for a process to write to. What it has written when the log is read is in the log: by an io.Writer
-// it would be some time later, though it may have told in another way by then what it had done.
+// Pipe returns a file for a process to write to. What it has written when the log is read is in the log: by an
+// io.Writer it would be some time later, though it may have told in another way by then what it had done.
 func (l *Log) Pipe() (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 	"replypath/test/topology"
 )
 
-// AskInVain asks until an answer has passed a capture and has had the time to
-// arrive, and returns what became of the question.
+// AskInVain asks until an answer has passed a capture and has had the time to arrive, and returns what became of the
+// question.
 func AskInVain(t testing.TB, c *Conversation, passes *topology.Capture) error {
 	t.Helper()
 	return AskUntilLost(t, c, passes, c.Answers())
 }
 
-// AskUntilLost asks until a frame, of an answer as a rule, has passed a capture and
-// has had the time to arrive, and returns what became of the question.
+// AskUntilLost asks until a frame, of an answer as a rule, has passed a capture and has had the time to arrive, and
+// returns what became of the question.
 func AskUntilLost(t testing.TB, c *Conversation, passes *topology.Capture, frame topology.Filter) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(Within(t, AnswerTime))
@@ -32,8 +32,7 @@ func AskUntilLost(t testing.TB, c *Conversation, passes *topology.Capture, frame
 	return <-asked
 }
 
-// WantLost asks, and wants the answers to leave the server by eth0 and not to
-// arrive.
+// WantLost asks, and wants the answers to leave the server by eth0 and not to arrive.
 func WantLost(t testing.TB, server *topology.Server, c *Conversation) {
 	t.Helper()
 	wires := Tap(t, server)

@@ -18,10 +18,9 @@ import (
 	"replypath/test/topology"
 )
 
-// Machine is a host that systemd boots, as the first process of namespaces of its
-// own. Its root file system is that of the real machine with all changes kept
-// apart (overlayfs): they last until the end of the test, reboots included. It has
-// few units: those of a whole machine would set up, and clean up, the real one.
+// Machine is a host that systemd boots, as the first process of namespaces of its own. Its root file system is that of
+// the real machine with all changes kept apart (overlayfs): they last until the end of the test, reboots included. It
+// has few units: those of a whole machine would set up, and clean up, the real one.
 type Machine struct {
 	t     testing.TB
 	host  *topology.Host
@@ -102,8 +101,8 @@ func (m *Machine) remove(path string) {
 // Shared returns where a file in the machine's /run/test is found from outside.
 func (m *Machine) Shared(name string) string { return filepath.Join(m.disk, "shared", name) }
 
-// Changes lists what the machine has and the real one has not, or has otherwise, but
-// for the databases and caches of /var that are not named after the product.
+// Changes lists what the machine has and the real one has not, or has otherwise, but for the databases and caches of
+// /var that are not named after the product.
 func (m *Machine) Changes() []string {
 	m.t.Helper()
 	upper := filepath.Join(m.disk, "upper")
@@ -145,8 +144,7 @@ func (m *Machine) Write(path, text string) {
 	}
 }
 
-// Install puts the binary under test and its unit where `make install` does, and
-// enables the unit.
+// Install puts the binary under test and its unit where `make install` does, and enables the unit.
 func (m *Machine) Install() {
 	m.t.Helper()
 	const binary = "/usr/local/bin/replypath"
@@ -165,10 +163,9 @@ func (m *Machine) Enable(unit, path string) {
 	Must(m.t, os.Symlink(path, filepath.Join(wants, unit)))
 }
 
-// boot assembles the file systems below the directory $1 and starts systemd. Of
-// the kernel's settings only those of the network namespace can be written, and the
-// root of the real machine is out of reach. Nobody runs udev, but its database says
-// of every interface that it is done with it.
+// boot assembles the file systems below the directory $1 and starts systemd. Of the kernel's settings only those of the
+// network namespace can be written, and the root of the real machine is out of reach. Nobody runs udev, but its
+// database says of every interface that it is done with it.
 const boot = `
 mount -t overlay -o lowerdir=/,upperdir=$1/upper,workdir=$1/work machine $1/root
 cd $1/root
@@ -239,8 +236,8 @@ func (m *Machine) WaitBooted() {
 	}
 }
 
-// PowerOff ends the machine as a power cut does: nothing is told. What a new kernel
-// would not have, it has no more: pins, devices, routes and settings.
+// PowerOff ends the machine as a power cut does: nothing is told. What a new kernel would not have, it has no more:
+// pins, devices, routes and settings.
 func (m *Machine) PowerOff() {
 	m.t.Helper()
 	m.first.Signal(unix.SIGKILL)

@@ -13,9 +13,8 @@ import (
 	"replypath/loader/datapath"
 )
 
-// Age makes everything that is recorded of flows older, as if nothing had come in
-// or gone out for so long: tests cannot wait for hours. Nothing may be under way
-// meanwhile. It reads the whole tables, so that SmallTables is a good idea.
+// Age makes everything that is recorded of flows older, as if nothing had come in or gone out for so long: tests cannot
+// wait for hours. Nothing may be under way meanwhile. It reads the whole tables, so that SmallTables is a good idea.
 func (p *Product) Age(by time.Duration) {
 	p.t.Helper()
 	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
@@ -39,9 +38,8 @@ func (p *Product) Age(by time.Duration) {
 	})
 }
 
-// ForgetBeginnings empties what is known of tuples that are no flows: those in which
-// the host spoke first, and those that were asked about in vain. So do many others, and
-// time.
+// ForgetBeginnings empties what is known of tuples that are no flows: those in which the host spoke first, and those
+// that were asked about in vain. So do many others, and time.
 func (p *Product) ForgetBeginnings() {
 	p.t.Helper()
 	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
@@ -86,8 +84,7 @@ func rewrite[Set any](t testing.TB, table *ebpf.Map, change func(*Set) bool) {
 	}
 }
 
-// WaitGrace returns when the time after the first start is over in which nothing
-// can be known of who spoke first.
+// WaitGrace returns when the time after the first start is over in which nothing can be known of who spoke first.
 func (p *Product) WaitGrace() {
 	p.t.Helper()
 	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// Memory returns a figure of the daemon's /proc/PID/status, such as VmRSS, in
-// bytes.
+// Memory returns a figure of the daemon's /proc/PID/status, such as VmRSS, in bytes.
 func (d *Daemon) Memory(name string) uint64 {
 	d.t.Helper()
 	path := fmt.Sprintf("/proc/%d/status", d.PID())

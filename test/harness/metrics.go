@@ -59,8 +59,8 @@ func (p *Product) Get(path string) (body string, err error) {
 	return string(data), err
 }
 
-// Sum adds up the series of a metric that have all the labels, each given as
-// name=value. A metric or series that there is not counts as 0.
+// Sum adds up the series of a metric that have all the labels, each given as name=value. A metric or series that there
+// is not counts as 0.
 func (m Metrics) Sum(name string, labels ...string) float64 {
 	var sum float64
 	for _, series := range m[name].GetMetric() {
@@ -95,8 +95,7 @@ func value(series *dto.Metric) float64 {
 	}
 }
 
-// Backwards returns the counters of this scrape that a later one shows lower,
-// or not at all.
+// Backwards returns the counters of this scrape that a later one shows lower, or not at all.
 func (m Metrics) Backwards(later Metrics) []string {
 	var found []string
 	for name, family := range m {

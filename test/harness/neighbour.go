@@ -27,8 +27,8 @@ type Neighbour struct {
 	Ways []Way
 }
 
-// Way is the device by which packets with a mark leave for an address. Over is the port of the datagrams that carry them,
-// by eth0 to the client's host; 0 for none.
+// Way is the device by which packets with a mark leave for an address. Over is the port of the datagrams that carry
+// them, by eth0 to the client's host; 0 for none.
 type Way struct {
 	Mark, To, Device string
 	Over             uint16
@@ -103,8 +103,8 @@ iptables -I ts-input ! -i tailscale0 -s 100.64.0.0/10 -j DROP
 }
 
 // Cilium is what cilium-agent installs where a pod's address is of a second network interface, with its proxy and IPsec
-// (pkg/datapath/linux/linux_defaults, pkg/proxy/routes.go, pkg/datapath/iptables). Its BPF programs are not there: routes
-// lead to the pod in their place.
+// (pkg/datapath/linux/linux_defaults, pkg/proxy/routes.go, pkg/datapath/iptables). Its BPF programs are not there:
+// routes lead to the pod in their place.
 var Cilium = &Neighbour{
 	Name: "Cilium", Device: "lxc0123456789ab",
 	guestAt: prefixes("10.66.0.7/32", "fd66::7/128"),
@@ -209,8 +209,8 @@ ip6tables -t nat -A cali-nat-outgoing -s fd44::/48 ! -d fd44::/48 -j MASQUERADE
 	},
 }
 
-// Flannel is what flanneld and its CNI plugin install with VXLAN (pkg/backend/vxlan, pkg/trafficmngr/iptables). The bridge
-// has no other port than the guest's cable, whose end stands in its place.
+// Flannel is what flanneld and its CNI plugin install with VXLAN (pkg/backend/vxlan, pkg/trafficmngr/iptables). The
+// bridge has no other port than the guest's cable, whose end stands in its place.
 var Flannel = &Neighbour{
 	Name: "flannel", Device: "cni0",
 	own:     prefixes("10.244.0.1/24", "fd44::1/64"),

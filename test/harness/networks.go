@@ -25,8 +25,7 @@ func NewHost(t testing.TB) *topology.Host {
 	return Must1[*topology.Host](t)(NewNetwork(t).Host("host"))
 }
 
-// NewS1 builds the network S1 for the duration of the test, with echo servers at
-// the addresses of B's eth1.
+// NewS1 builds the network S1 for the duration of the test, with echo servers at the addresses of B's eth1.
 func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {
 	t.Helper()
 	s := Must1[*topology.S1](t)(topology.NewS1(Within(t, setUpTime), options))
@@ -37,8 +36,8 @@ func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {
 	return s
 }
 
-// NewTwoNIC builds the network TwoNIC for the duration of the test, with echo
-// servers at the addresses of the server's eth1.
+// NewTwoNIC builds the network TwoNIC for the duration of the test, with echo servers at the addresses of the server's
+// eth1.
 func NewTwoNIC(t testing.TB, options topology.TwoNICOptions) *topology.TwoNIC {
 	t.Helper()
 	n := Must1[*topology.TwoNIC](t)(topology.NewTwoNIC(Within(t, setUpTime), options))
@@ -49,8 +48,8 @@ func NewTwoNIC(t testing.TB, options topology.TwoNICOptions) *topology.TwoNIC {
 	return n
 }
 
-// NewS7 builds the network S7 for the duration of the test, with echo servers at
-// the addresses of the server's eth1 and of the container.
+// NewS7 builds the network S7 for the duration of the test, with echo servers at the addresses of the server's eth1 and
+// of the container.
 func NewS7(t testing.TB, options topology.TwoNICOptions) *topology.S7 {
 	t.Helper()
 	s := Must1[*topology.S7](t)(topology.NewS7(Within(t, setUpTime), options))
@@ -70,8 +69,8 @@ func Build[N interface{ Close() error }](t testing.TB, build func(context.Contex
 	return n
 }
 
-// NewS4 builds the network S4 for the duration of the test, with echo servers at
-// the box's addresses of the management and of the outside, and on the internet.
+// NewS4 builds the network S4 for the duration of the test, with echo servers at the box's addresses of the management
+// and of the outside, and on the internet.
 func NewS4(t testing.TB) *topology.S4 {
 	t.Helper()
 	s := Build(t, topology.NewS4)

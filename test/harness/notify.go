@@ -17,9 +17,8 @@ type notices struct {
 	states chan string
 }
 
-// listenForNotices opens a socket for NOTIFY_SOCKET. It has a path, because an
-// abstract name is known in one network namespace only. The first READY=1 says that
-// the start is done.
+// listenForNotices opens a socket for NOTIFY_SOCKET. It has a path, because an abstract name is known in one network
+// namespace only. The first READY=1 says that the start is done.
 func listenForNotices(t testing.TB, started func()) *notices {
 	t.Helper()
 	// Short, because a socket's path is: the test's own directory may be deep.

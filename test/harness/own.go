@@ -16,8 +16,7 @@ import (
 	"replypath/test/topology"
 )
 
-// AwaitOwn returns how long after a moment the programs know that an address is the
-// host's, or that it is not any more.
+// AwaitOwn returns how long after a moment the programs know that an address is the host's, or that it is not any more.
 func (p *Product) AwaitOwn(address netip.Addr, own bool, since time.Time) time.Duration {
 	p.t.Helper()
 	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// Block is a fenced block of a page, under the heading Section. Line is that of the
-// opening fence, from 1.
+// Block is a fenced block of a page, under the heading Section. Line is that of the opening fence, from 1.
 type Block struct {
 	Section, Language, Text string
 	Line                    int

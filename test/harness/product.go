@@ -34,8 +34,7 @@ type Product struct {
 // directories counts the pin directories, so that no two tests share one.
 var directories atomic.Int32
 
-// On returns the product for a host. What is attached when the test ends is
-// detached then, which has to succeed.
+// On returns the product for a host. What is attached when the test ends is detached then, which has to succeed.
 func On(t testing.TB, host *topology.Host) *Product {
 	t.Helper()
 	Must(t, noteSources())
@@ -55,8 +54,8 @@ func (p *Product) At(host *topology.Host) *Product {
 	return &Product{Host: host, PinDir: p.PinDir, StateDir: p.StateDir, t: p.t}
 }
 
-// WithPinDir returns the product on the same host with another pin directory,
-// or with the usual one if it is empty. Nobody detaches it when the test ends.
+// WithPinDir returns the product on the same host with another pin directory, or with the usual one if it is empty.
+// Nobody detaches it when the test ends.
 func (p *Product) WithPinDir(dir string) *Product {
 	return &Product{Host: p.Host, PinDir: dir, StateDir: p.StateDir, t: p.t}
 }
@@ -112,8 +111,7 @@ func (p *Product) Run(args ...string) *Result {
 	return p.finish(p.Command(ctx, args...), args)
 }
 
-// RunAs runs a command that the caller has prepared, such as one with fewer
-// rights.
+// RunAs runs a command that the caller has prepared, such as one with fewer rights.
 func (p *Product) RunAs(prepare func(*topology.Cmd), args ...string) *Result {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)

@@ -26,8 +26,8 @@ type Program struct {
 	err   error // of the process, once it has ended
 }
 
-// StartProgram starts a command that the test is going to end by a signal. If it
-// has not by then, that is done when the test is cleaned up.
+// StartProgram starts a command that the test is going to end by a signal. If it has not by then, that is done when the
+// test is cleaned up.
 func StartProgram(t testing.TB, c *topology.Cmd, end syscall.Signal) *Program {
 	t.Helper()
 	p := &Program{Log: NewLog(), t: t, cmd: c, name: c.Args[0], ended: make(chan struct{})}
@@ -82,8 +82,7 @@ func (p *Program) Signal(s syscall.Signal) {
 	Must(p.t, p.cmd.Process.Signal(s))
 }
 
-// WaitEnd waits until the process has ended and returns its exit code, -1 after
-// a signal.
+// WaitEnd waits until the process has ended and returns its exit code, -1 after a signal.
 func (p *Program) WaitEnd() int {
 	p.t.Helper()
 	return p.WaitEndWithin(AnswerTime)

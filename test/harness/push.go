@@ -20,8 +20,7 @@ type Push struct {
 	t *testing.T
 }
 
-// NewPush connects the client to an address that is, or is translated into, the
-// server's own.
+// NewPush connects the client to an address that is, or is translated into, the server's own.
 func NewPush(t *testing.T, client, server *topology.Host, asked, own netip.Addr) *Push {
 	t.Helper()
 	ctx := Within(t, AnswerTime)

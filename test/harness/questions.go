@@ -70,8 +70,8 @@ func WantByEth1(t testing.TB, server *topology.Server, c *Conversation) {
 	if err := c.Ask(Within(t, AnswerTime)); err != nil {
 		t.Error(err)
 	} else {
-		// What another processor captures at the same time may keep the answer back for a
-		// moment: frames are taken in turn. Whether it came at all is judged below.
+		// What another processor captures at the same time may keep the answer back for a moment: frames are taken in
+		// turn. Whether it came at all is judged below.
 		_, _ = wires.Eth1.Wait(Within(t, AnswerTime), c.Answers())
 	}
 	wires.WantEth1(c.String(), c.Answers())

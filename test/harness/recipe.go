@@ -17,9 +17,8 @@ import (
 // recipes is where the pages are, seen from a test package.
 const recipes = "../../docs/guide/recipes"
 
-// Recipe is a page of docs/guide/recipes. What it tells the reader to type, in fenced
-// blocks, is what tests run: "sh" blocks are commands, "nft" blocks are read by
-// nft, "yaml" blocks are configurations.
+// Recipe is a page of docs/guide/recipes. What it tells the reader to type, in fenced blocks, is what tests run: "sh"
+// blocks are commands, "nft" blocks are read by nft, "yaml" blocks are configurations.
 type Recipe struct {
 	t      testing.TB
 	name   string
@@ -48,8 +47,8 @@ func (r *Recipe) RunWith(p *Product, section string) {
 	r.run(p.Host, section, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
 }
 
-// Watch starts the commands of a section, which end with a tcpdump, and returns once that listens. What it
-// returns waits until tcpdump has seen its packet.
+// Watch starts the commands of a section, which end with a tcpdump, and returns once that listens. What it returns
+// waits until tcpdump has seen its packet.
 func (r *Recipe) Watch(host *topology.Host, section string) (seen func()) {
 	r.t.Helper()
 	c := host.Command(Within(r.t, commandTime), "sh", "-ex")
@@ -97,8 +96,7 @@ func (r *Recipe) run(host *topology.Host, section string, environment []string) 
 	}
 }
 
-// Text returns what a section shows in a language, such as a file of another
-// program.
+// Text returns what a section shows in a language, such as a file of another program.
 func (r *Recipe) Text(section, language string) string {
 	r.t.Helper()
 	for _, b := range r.blocks {
@@ -122,15 +120,13 @@ func (r *Recipe) File(section, name string) string {
 	return ""
 }
 
-// Config writes the configuration that a section shows to a file, and returns
-// its path.
+// Config writes the configuration that a section shows to a file, and returns its path.
 func (r *Recipe) Config(section string) string {
 	r.t.Helper()
 	return WriteConfig(r.t, r.Text(section, "yaml"))
 }
 
-// WriteConfig writes a configuration file for the duration of the test and
-// returns its path.
+// WriteConfig writes a configuration file for the duration of the test and returns its path.
 func WriteConfig(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "replypath.yaml")

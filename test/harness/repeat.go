@@ -9,13 +9,12 @@ import (
 	"time"
 )
 
-// askAgain is how long the answer to a datagram may take before it is asked again:
-// floods and changes of the network cost some.
+// askAgain is how long the answer to a datagram may take before it is asked again: floods and changes of the network
+// cost some.
 const askAgain = time.Second
 
-// AskDatagram asks an echo server by a connected UDP socket until the answer to this
-// question comes, or AnswerTime is over. Every question of a socket needs another
-// number. It returns how often the question was repeated.
+// AskDatagram asks an echo server by a connected UDP socket until the answer to this question comes, or AnswerTime is
+// over. Every question of a socket needs another number. It returns how often the question was repeated.
 func AskDatagram(conn net.Conn, number uint64) (repeated int, err error) {
 	question, answer := binary.BigEndian.AppendUint64(nil, number), make([]byte, 8)
 	for begun := time.Now(); time.Since(begun) < AnswerTime; repeated++ {

@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	// BinaryVariable names the binary to be tested. Without it the one of this
-	// checkout is built.
+	// BinaryVariable names the binary to be tested. Without it the one of this checkout is built.
 	BinaryVariable = "REPLYPATH_BINARY"
 
 	insideVariable = "REPLYPATH_TEST_SANDBOX"
@@ -31,13 +30,11 @@ const (
 	version = "0.0.0-test"
 )
 
-// Main runs the tests of a package in the sandbox and does not return. It has
-// to be the only thing that TestMain does.
+// Main runs the tests of a package in the sandbox and does not return. It has to be the only thing that TestMain does.
 func Main(m *testing.M) { Sandboxed(m.Run) }
 
-// Sandboxed runs what a program does in the sandbox, ends the program with the
-// exit code that it returns, and does not return itself. Whatever the program
-// does before, it does twice.
+// Sandboxed runs what a program does in the sandbox, ends the program with the exit code that it returns, and does not
+// return itself. Whatever the program does before, it does twice.
 func Sandboxed(run func() int) { sandboxed(run, build) }
 
 // WithoutProduct is Sandboxed for tests that do not run the product, which is not built.
@@ -74,8 +71,8 @@ func runInSandbox(build func(dir string) (binary string, err error)) (code int, 
 		return 0, err
 	}
 	test := exec.Command("/proc/self/exe", os.Args[1:]...)
-	// All temporary files are in the directory, which goes whatever becomes of the
-	// tests. Programs of other users look for theirs in it.
+	// All temporary files are in the directory, which goes whatever becomes of the tests. Programs of other users look
+	// for theirs in it.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, err
 	}
@@ -85,8 +82,7 @@ func runInSandbox(build func(dir string) (binary string, err error)) (code int, 
 	return runAndForward(test)
 }
 
-// runAndForward runs a program and hands on to it the signals that ask this
-// process to end.
+// runAndForward runs a program and hands on to it the signals that ask this process to end.
 func runAndForward(c *exec.Cmd) (code int, err error) {
 	// The kernel takes the end of the thread that forked for that of the parent.
 	runtime.LockOSThread()
@@ -126,14 +122,14 @@ func build(dir string) (string, error) {
 	return binary, nil
 }
 
-// furnish prepares the mount namespace that this process has been started in.
-// The runtime of the parent made its mounts private.
+// furnish prepares the mount namespace that this process has been started in. The runtime of the parent made its mounts
+// private.
 func furnish() error {
 	if err := unix.Mount("bpf", bpfDir, "bpf", 0, ""); err != nil {
 		return fmt.Errorf("mount a bpf file system: %w", err)
 	}
-	// An empty configuration is one without the host's, and `ip` looks up the
-	// host's named network namespaces while others may be removing them.
+	// An empty configuration is one without the host's, and `ip` looks up the host's named network namespaces while
+	// others may be removing them.
 	for _, dir := range []string{configDir, namespaceDir} {
 		if _, err := os.Stat(dir); err != nil {
 			continue

@@ -9,8 +9,7 @@ import (
 	"replypath/test/topology"
 )
 
-// Shell runs commands on a host as its operator would type them, and wants that
-// each of them succeeds.
+// Shell runs commands on a host as its operator would type them, and wants that each of them succeeds.
 func Shell(t testing.TB, host *topology.Host, script string) string {
 	t.Helper()
 	c := host.Command(Within(t, commandTime), "sh", "-eu")

@@ -25,8 +25,8 @@ import (
 // Snapshot is the state of a host as an operator's tools show it, by command.
 type Snapshot map[string]string
 
-// snapshotCommands show everything that a product like this could have left on
-// a host, and nothing that changes by itself.
+// snapshotCommands show everything that a product like this could have left on a host, and nothing that changes by
+// itself.
 var snapshotCommands = []string{
 	"tc qdisc show",
 	"tc filter show",
@@ -42,9 +42,9 @@ var snapshotCommands = []string{
 	"nft list ruleset",
 }
 
-// TakeSnapshot looks at a host with iproute2, bpftool and nft, reads every sysctl of its
-// network namespace, and asks the kernel for the programs that act on it and for the
-// neighbours that somebody has set. Devices have to be named for tc to show their filters.
+// TakeSnapshot looks at a host with iproute2, bpftool and nft, reads every sysctl of its network namespace, and asks
+// the kernel for the programs that act on it and for the neighbours that somebody has set. Devices have to be named for
+// tc to show their filters.
 func TakeSnapshot(t testing.TB, host *topology.Host, devices ...string) Snapshot {
 	t.Helper()
 	s := make(Snapshot)
@@ -73,12 +73,11 @@ func TakeSnapshot(t testing.TB, host *topology.Host, devices ...string) Snapshot
 	return s
 }
 
-// Diff describes what a later snapshot has that this one has not, and the other
-// way round; empty if nothing.
+// Diff describes what a later snapshot has that this one has not, and the other way round; empty if nothing.
 func (s Snapshot) Diff(later Snapshot) string { return cmp.Diff(s, later) }
 
-// addTCX lists the programs of the TCX hooks, which Debian 12's bpftool does not
-// know, in the namespace of the calling thread.
+// addTCX lists the programs of the TCX hooks, which Debian 12's bpftool does not know, in the namespace of the calling
+// thread.
 func (s Snapshot) addTCX(devices []string) error {
 	for _, device := range devices {
 		i, err := net.InterfaceByName(device)
@@ -104,8 +103,7 @@ var sysctlsThatMove = map[string]bool{
 	"/proc/sys/net/netfilter/nf_conntrack_count": true,
 }
 
-// addSysctls reads the files below a directory in the namespace of the calling
-// thread.
+// addSysctls reads the files below a directory in the namespace of the calling thread.
 func (s Snapshot) addSysctls(root string) error {
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -121,8 +119,7 @@ func (s Snapshot) addSysctls(root string) error {
 	})
 }
 
-// Pins lists what there is on the bpf file system of the tests, of which others may
-// remove something meanwhile.
+// Pins lists what there is on the bpf file system of the tests, of which others may remove something meanwhile.
 func Pins(t testing.TB) []string {
 	t.Helper()
 	var found []string

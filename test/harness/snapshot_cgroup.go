@@ -29,10 +29,9 @@ var cgroupHooks = []ebpf.AttachType{
 	ebpf.AttachCGroupSysctl, ebpf.AttachCGroupGetsockopt, ebpf.AttachCGroupSetsockopt,
 }
 
-// addCgroups lists the programs of all control groups, which Debian 12's bpftool shows
-// by path only, but for those that act on another network namespace than the calling
-// thread's: hosts of other tests share the machine's control groups, and come and go
-// meanwhile. So do the groups that tests make.
+// addCgroups lists the programs of all control groups, which Debian 12's bpftool shows by path only, but for those that
+// act on another network namespace than the calling thread's: hosts of other tests share the machine's control groups,
+// and come and go meanwhile. So do the groups that tests make.
 func (s Snapshot) addCgroups() error {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -110,8 +109,8 @@ func (s Snapshot) addCgroupProgram(path string, hook ebpf.AttachType, id ebpf.Pr
 	return nil
 }
 
-// actsHere tells whether a program of ours is for the network namespace of the calling
-// thread: yes where that has no cookie yet (before Linux 5.14).
+// actsHere tells whether a program of ours is for the network namespace of the calling thread: yes where that has no
+// cookie yet (before Linux 5.14).
 func actsHere(info *ebpf.ProgramInfo) (bool, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -128,8 +127,8 @@ func actsHere(info *ebpf.ProgramInfo) (bool, error) {
 	return isFor(info, cookie)
 }
 
-// isFor tells whether a program is for the network namespace with a cookie, which is one of its
-// constants. The program may be of another build, as of a test that runs beside this one.
+// isFor tells whether a program is for the network namespace with a cookie, which is one of its constants. The program
+// may be of another build, as of a test that runs beside this one.
 func isFor(info *ebpf.ProgramInfo, cookie uint64) (bool, error) {
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
@@ -144,9 +143,8 @@ func isFor(info *ebpf.ProgramInfo, cookie uint64) (bool, error) {
 	return false, fmt.Errorf("%s does not tell for which namespace it is", info.Name)
 }
 
-// tellsOf tells whether constants name a namespace. Where they stand is known of this build's, which
-// are known by their size: the product keeps no type information with them. Those of another build
-// name it if any of them is the cookie.
+// tellsOf tells whether constants name a namespace. Where they stand is known of this build's, which are known by their
+// size: the product keeps no type information with them. Those of another build name it if any of them is the cookie.
 func tellsOf(constants []byte, cookie uint64) (bool, error) {
 	section, err := ownConstants()
 	if err != nil {
@@ -182,8 +180,7 @@ var ownConstants = sync.OnceValues(func() (s constantsSection, err error) {
 	return s, fmt.Errorf("no constant %s", bpf.DatapathVarOwnNamespace)
 })
 
-// readConstants returns the value of the map that holds a program's constants, nil for
-// another map.
+// readConstants returns the value of the map that holds a program's constants, nil for another map.
 func readConstants(id ebpf.MapID) (constants []byte, err error) {
 	m, err := ebpf.NewMapFromID(id)
 	if err != nil {

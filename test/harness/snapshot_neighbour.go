@@ -18,14 +18,12 @@ import (
 // ownDevice is the product's.
 const ownDevice = "replypath0"
 
-// addNeighbours lists the neighbour entries that somebody has set, or that are on the
-// product's device. The kernel makes and drops all others as it needs them (reachable,
-// stale, delayed, incomplete, failed; noarp for multicast), so that they differ from
-// moment to moment on a host that nobody touches.
+// addNeighbours lists the neighbour entries that somebody has set, or that are on the product's device. The kernel
+// makes and drops all others as it needs them (reachable, stale, delayed, incomplete, failed; noarp for multicast), so
+// that they differ from moment to moment on a host that nobody touches.
 //
-// One that is being checked is the kernel's or held by somebody who tells it to check
-// again and again. The kernel ends its check within seconds, so that the snapshot waits:
-// what remains is held.
+// One that is being checked is the kernel's or held by somebody who tells it to check again and again. The kernel ends
+// its check within seconds, so that the snapshot waits: what remains is held.
 func (s Snapshot) addNeighbours(t testing.TB, host *topology.Host) {
 	t.Helper()
 	Eventually(t, "the kernel is done with its neighbours", func() error {
@@ -61,8 +59,8 @@ func neighbours(host *topology.Host) (kept, checked []string, err error) {
 	return kept, checked, nil
 }
 
-// isSet tells whether an entry is not the kernel's own, which gives only one flag: to
-// those who say of themselves that they are routers (RFC 4861).
+// isSet tells whether an entry is not the kernel's own, which gives only one flag: to those who say of themselves that
+// they are routers (RFC 4861).
 func isSet(entry netlink.Neigh) bool {
 	return entry.State&unix.NUD_PERMANENT != 0 || entry.Flags&^unix.NTF_ROUTER != 0 || entry.FlagsExt != 0
 }

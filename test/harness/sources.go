@@ -9,13 +9,11 @@ import (
 	"sync"
 )
 
-// sources are the packages that the binary is built from, seen from a test
-// package of this directory.
+// sources are the packages that the binary is built from, seen from a test package of this directory.
 var sources = []string{"../../bpf", "../../cmd", "../../loader", "../../metrics"}
 
-// noteSources looks at every file that the binary under test is built from, so
-// that the go command does not take the tests' last result for the present one
-// when only those have changed: it caches by the files that a test opens.
+// noteSources looks at every file that the binary under test is built from, so that the go command does not take the
+// tests' last result for the present one when only those have changed: it caches by the files that a test opens.
 var noteSources = sync.OnceValue(func() error {
 	var errs []error
 	for _, dir := range sources {

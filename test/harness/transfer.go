@@ -36,8 +36,8 @@ func contentDigest(size int64) []byte {
 	return h.Sum(nil)
 }
 
-// ServeTransfers serves downloads and uploads at an address of a host, at a port
-// that the kernel chooses, until the test ends.
+// ServeTransfers serves downloads and uploads at an address of a host, at a port that the kernel chooses, until the
+// test ends.
 func ServeTransfers(t testing.TB, host *topology.Host, address netip.Addr) net.Listener {
 	t.Helper()
 	l := Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(address, 0).String()))
@@ -94,8 +94,7 @@ func DialTransfer(t testing.TB, client *topology.Host, to net.Listener) net.Conn
 	return Must1[net.Conn](t)(client.Dial(Within(t, AnswerTime), "tcp", to.Addr().String()))
 }
 
-// TransferBothWays downloads and uploads so many bytes, and holds them against what
-// they have to be.
+// TransferBothWays downloads and uploads so many bytes, and holds them against what they have to be.
 func TransferBothWays(t testing.TB, conn net.Conn, size int64) {
 	t.Helper()
 	for _, what := range []byte{download, upload} {

@@ -14,11 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Starts of the product load the processors for most of a second, which what is timed
-// beside them would show. All test processes of the machine share two locks (flock(2)),
-// which go with a process however it ends: whoever starts holds the first one together
-// with others, whoever measures holds it alone. The second is passed on the way to the
-// first, so that whoever waits to measure is not overtaken for ever.
+// Starts of the product load the processors for most of a second, which what is timed beside them would show. All test
+// processes of the machine share two locks (flock(2)), which go with a process however it ends: whoever starts holds
+// the first one together with others, whoever measures holds it alone. The second is passed on the way to the first, so
+// that whoever waits to measure is not overtaken for ever.
 const (
 	startsLock = "replypath-tests.lock"
 	gateLock   = "replypath-tests.gate"
@@ -34,10 +33,9 @@ var (
 	quiet      = make(map[string]bool)
 )
 
-// Quiet has the machine to the test from when the starts of others are over, for what it
-// measures: no other test starts the product until the test ends or calls what is
-// returned. It may start the product itself. Subtests that run in parallel are not to be
-// begun meanwhile: they wait for tests that wait for this one.
+// Quiet has the machine to the test from when the starts of others are over, for what it measures: no other test starts
+// the product until the test ends or calls what is returned. It may start the product itself. Subtests that run in
+// parallel are not to be begun meanwhile: they wait for tests that wait for this one.
 func Quiet(t testing.TB) (release func()) {
 	t.Helper()
 	if isQuietFor(t) {
@@ -53,8 +51,8 @@ func Quiet(t testing.TB) (release func()) {
 	return release
 }
 
-// Starting is called before the product starts, or its programs are loaded in this
-// process, and what it returns when that is done: it waits for whoever measures.
+// Starting is called before the product starts, or its programs are loaded in this process, and what it returns when
+// that is done: it waits for whoever measures.
 func Starting(t testing.TB) (done func()) {
 	t.Helper()
 	if isQuietFor(t) {

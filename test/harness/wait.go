@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// PatienceVariable holds a factor for all times that tests wait, for machines
-// that are slow by nature, such as an emulated one.
+// PatienceVariable holds a factor for all times that tests wait, for machines that are slow by nature, such as an
+// emulated one.
 const PatienceVariable = "REPLYPATH_TEST_PATIENCE"
 
 // poll is the pause after a question that costs little, slowPoll after one that starts a process.
@@ -23,12 +23,11 @@ const (
 var (
 	// AnswerTime is enough for whatever comes at all, on a busy machine.
 	AnswerTime = 10 * time.Second * patience()
-	// StartTime is enough for the daemon to get ready, or ready again with maps of another
-	// size: the verifier alone takes most of a second of processor time, and two tests,
-	// their load and the machine's neighbours share two processors.
+	// StartTime is enough for the daemon to get ready, or ready again with maps of another size: the verifier alone
+	// takes most of a second of processor time, and two tests, their load and the machine's neighbours share two
+	// processors.
 	StartTime = 6 * AnswerTime
-	// SilenceTime is how long what was seen on its wrong way has to arrive,
-	// which it must not.
+	// SilenceTime is how long what was seen on its wrong way has to arrive, which it must not.
 	SilenceTime = 50 * time.Millisecond * patience()
 )
 
@@ -52,9 +51,8 @@ func Within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// Eventually asks until the answer is nil, and fails the test with the last one
-// if that takes longer than AnswerTime. It is for what sends no event. What costs
-// little is asked every two milliseconds, what costs more the less often: the
+// Eventually asks until the answer is nil, and fails the test with the last one if that takes longer than AnswerTime.
+// It is for what sends no event. What costs little is asked every two milliseconds, what costs more the less often: the
 // processors are there for what is tested.
 func Eventually(t testing.TB, what string, missing func() error) {
 	t.Helper()
@@ -80,8 +78,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Must1 is Must for a function that returns a value as well:
-// Must1[int](t)(f()).
+// Must1 is Must for a function that returns a value as well: Must1[int](t)(f()).
 func Must1[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()

@@ -11,8 +11,7 @@ import (
 	"replypath/test/topology"
 )
 
-// Wires holds captures at the far ends of a server's cables: what they received
-// has really left the server.
+// Wires holds captures at the far ends of a server's cables: what they received has really left the server.
 type Wires struct {
 	Eth0, Eth1 *topology.Capture
 
@@ -57,8 +56,8 @@ func (w *Wires) Left(match topology.Filter) (eth0, eth1 []*topology.Frame) {
 	return w.Eth0.Frames(match), w.Eth1.Frames(match)
 }
 
-// WantEth1 wants at least one of the frames, and all of them by eth1, from its
-// MAC to that of its gateway. It returns them.
+// WantEth1 wants at least one of the frames, and all of them by eth1, from its MAC to that of its gateway. It returns
+// them.
 func (w *Wires) WantEth1(what string, match topology.Filter) []*topology.Frame {
 	w.t.Helper()
 	eth0, eth1 := w.Left(match)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testhost is a host that doctor has nothing to say of, changes that are problems, and what tests want of findings.
+// Package testhost is a host that doctor has nothing to say of, changes that are problems, and what tests want of
+// findings.
 package testhost
 
 import (

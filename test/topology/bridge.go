@@ -9,9 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Bridge is a bridge on a host, with or without addresses of the host's, as a
-// container engine makes it. It has no spanning tree and no multicast snooping,
-// so that it forwards every kind of frame from the first one on.
+// Bridge is a bridge on a host, with or without addresses of the host's, as a container engine makes it. It has no
+// spanning tree and no multicast snooping, so that it forwards every kind of frame from the first one on.
 type Bridge struct {
 	// Interface is the bridge itself; it has no Peer.
 	*Interface
@@ -36,8 +35,8 @@ func (h *Host) addBridge(name string, addresses []netip.Prefix) (*Interface, err
 	})
 }
 
-// Connect joins an interface of another host to the bridge by a cable. Its Peer
-// is the port, where a capture sees what passes in both directions.
+// Connect joins an interface of another host to the bridge by a cable. Its Peer is the port, where a capture sees what
+// passes in both directions.
 func (b *Bridge) Connect(nic NIC) (*Interface, error) {
 	n := b.Host.network
 	n.mu.Lock()

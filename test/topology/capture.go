@@ -16,14 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CaptureOptions are the properties of a capture; the zero value serves most. All captures
-// of an interface with that share one ring.
+// CaptureOptions are the properties of a capture; the zero value serves most. All captures of an interface with that
+// share one ring.
 type CaptureOptions struct {
-	// Backlog is how many frames may wait for this process; 0 is 16384. Each takes 512 bytes
-	// of kernel memory.
+	// Backlog is how many frames may wait for this process; 0 is 16384. Each takes 512 bytes of kernel memory.
 	Backlog int
-	// Only, where it is set, keeps what is no packet from or to this address out of
-	// the capture: a flood would fill it otherwise.
+	// Only, where it is set, keeps what is no packet from or to this address out of the capture: a flood would fill it
+	// otherwise.
 	Only netip.Addr
 	// ReceivedOnly leaves out what is sent here.
 	ReceivedOnly bool
@@ -35,11 +34,10 @@ const (
 	defaultBacklog = 16384
 )
 
-// Capture holds the frames that passed an interface since it was made. It
-// loses none without saying so: see Stop.
+// Capture holds the frames that passed an interface since it was made. It loses none without saying so: see Stop.
 //
-// A frame is there before whoever it is for can act on it: once an answer has
-// come back, the question has been captured on the whole way.
+// A frame is there before whoever it is for can act on it: once an answer has come back, the question has been captured
+// on the whole way.
 type Capture struct {
 	nic  *Interface
 	from *recorder
@@ -52,8 +50,8 @@ type Capture struct {
 	kept       []*Frame // what it has, once it is stopped
 }
 
-// recorder collects the frames of an interface for the captures that look at them. To open and to close a ring takes the
-// kernel tens of milliseconds: one serves all captures of an interface until the network is closed.
+// recorder collects the frames of an interface for the captures that look at them. To open and to close a ring takes
+// the kernel tens of milliseconds: one serves all captures of an interface until the network is closed.
 type recorder struct {
 	index int
 
@@ -66,9 +64,8 @@ type recorder struct {
 	arrived  chan struct{} // closed at the next frame, or when a capture stops
 }
 
-// Capture starts to capture in both directions. What is received here was
-// really sent by the other end; what is sent here has passed all of the host's
-// own programs and queues.
+// Capture starts to capture in both directions. What is received here was really sent by the other end; what is sent
+// here has passed all of the host's own programs and queues.
 func (i *Interface) Capture(options CaptureOptions) (*Capture, error) {
 	c, err := i.capture(options)
 	if err != nil {
@@ -253,9 +250,8 @@ func (r *recorder) close() error {
 	return err
 }
 
-// Stop ends the capture and returns an error if a frame was lost in it. The
-// frames can still be read. Further calls return the same; a capture that
-// nobody stopped is stopped by the network's Close.
+// Stop ends the capture and returns an error if a frame was lost in it. The frames can still be read. Further calls
+// return the same; a capture that nobody stopped is stopped by the network's Close.
 func (c *Capture) Stop() error {
 	return c.stop()
 }
@@ -276,8 +272,8 @@ func matching(frames []*Frame, match Filter) []*Frame {
 	return found
 }
 
-// Take is Frames that forgets all frames until now, also those that do not match,
-// for captures that go on for long. It is not for use beside Wait and WaitCount.
+// Take is Frames that forgets all frames until now, also those that do not match, for captures that go on for long. It
+// is not for use beside Wait and WaitCount.
 func (c *Capture) Take(match Filter) []*Frame {
 	c.from.mu.Lock()
 	defer c.from.mu.Unlock()
@@ -326,8 +322,7 @@ func (c *Capture) WaitCount(ctx context.Context, n int, match Filter) ([]*Frame,
 	}
 }
 
-// since returns the frames after the first seen ones and what to wait on for
-// more.
+// since returns the frames after the first seen ones and what to wait on for more.
 func (c *Capture) since(seen int) (fresh []*Frame, arrived <-chan struct{}, stopped bool) {
 	c.from.mu.Lock()
 	defer c.from.mu.Unlock()

@@ -122,8 +122,7 @@ func TestCaptureWait(t *testing.T) {
 	}
 }
 
-// TestCaptureOutlivesLinkDown shows that frames are captured again when the
-// interface comes back.
+// TestCaptureOutlivesLinkDown shows that frames are captured again when the interface comes back.
 func TestCaptureOutlivesLinkDown(t *testing.T) {
 	_, a, b := newPair(t)
 	c := capture(t, b)
@@ -137,8 +136,8 @@ func TestCaptureOutlivesLinkDown(t *testing.T) {
 	must(t, c.Stop())
 }
 
-// TestCapturesShare: captures of one interface see what passes from their own beginning to their own end, and nothing that
-// passes while none looks.
+// TestCapturesShare: captures of one interface see what passes from their own beginning to their own end, and nothing
+// that passes while none looks.
 func TestCapturesShare(t *testing.T) {
 	_, a, b := newPair(t)
 	ask := func() { must(t, askPing(within(t, answerTime), a.Host, b.Address(IPv4))) }
@@ -215,8 +214,8 @@ func bulk(t *testing.T, from, to *Interface, size int) {
 	must(t, <-read)
 }
 
-// TestCaptureSegmentation shows that frames above the MTU are captured with
-// their length, and that they vanish with the offload.
+// TestCaptureSegmentation shows that frames above the MTU are captured with their length, and that they vanish with the
+// offload.
 func TestCaptureSegmentation(t *testing.T) {
 	const size = 1 << 22
 	const largest = 1500 + 14

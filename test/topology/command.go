@@ -14,10 +14,9 @@ import (
 	"time"
 )
 
-// Cmd is a program to run on a host. It is used as an [exec.Cmd] is, whose
-// fields it has; all methods that start the program do so in the host's
-// network namespace. Of the file system, the program sees the machine's own:
-// /proc/sys/net is the host's, /sys/class/net is not.
+// Cmd is a program to run on a host. It is used as an [exec.Cmd] is, whose fields it has; all methods that start the
+// program do so in the host's network namespace. Of the file system, the program sees the machine's own: /proc/sys/net
+// is the host's, /sys/class/net is not.
 type Cmd struct {
 	*exec.Cmd
 
@@ -25,9 +24,8 @@ type Cmd struct {
 	wait func() error
 }
 
-// Command returns a program to run on the host. The program gets a process
-// group of its own, which is killed when ctx ends or the network is closed;
-// the program itself is killed by the kernel when this process dies.
+// Command returns a program to run on the host. The program gets a process group of its own, which is killed when ctx
+// ends or the network is closed; the program itself is killed by the kernel when this process dies.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *Cmd {
 	c := exec.CommandContext(ctx, name, args...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -113,8 +111,7 @@ func (c *Cmd) CombinedOutput() ([]byte, error) {
 	return output.Bytes(), err
 }
 
-// kill ends a started program and its children, whose exit status is nobody's
-// business any more.
+// kill ends a started program and its children, whose exit status is nobody's business any more.
 func (c *Cmd) kill() error {
 	if err := killGroup(c.Cmd); err != nil {
 		return fmt.Errorf("kill %s (pid %d): %w", c.Path, c.Process.Pid, err)
@@ -141,9 +138,8 @@ func (n *Network) killProcesses() error {
 	return errors.Join(errs...)
 }
 
-// launcher is a thread that lives as long as the network and starts its
-// processes: the parent-death signal comes when the *thread* that forked
-// ends, and the Go runtime may end any thread but one that is locked.
+// launcher is a thread that lives as long as the network and starts its processes: the parent-death signal comes when
+// the *thread* that forked ends, and the Go runtime may end any thread but one that is locked.
 type launcher struct {
 	requests chan func()
 	quit     chan struct{}

@@ -9,9 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// addDevice makes a device that is no end of a cable, sets it up and gives it
-// its addresses. One without addresses is never waited for: it may have no
-// port, or no IPv6.
+// addDevice makes a device that is no end of a cable, sets it up and gives it its addresses. One without addresses is
+// never waited for: it may have no port, or no IPv6.
 func (h *Host) addDevice(name string, addresses []netip.Prefix, link func(netlink.LinkAttrs) netlink.Link) (*Interface, error) {
 	nic := NIC{Host: h, Name: name, Addresses: addresses}
 	nic.chooseMAC()
@@ -33,8 +32,8 @@ func (h *Host) addDevice(name string, addresses []netip.Prefix, link func(netlin
 	return i, nil
 }
 
-// AddMacvlan makes a macvlan device (bridge mode) above an interface. It has a
-// MAC of its own; its Peer is the other end of the interface's cable.
+// AddMacvlan makes a macvlan device (bridge mode) above an interface. It has a MAC of its own; its Peer is the other
+// end of the interface's cable.
 func (i *Interface) AddMacvlan(name string, addresses ...netip.Prefix) (*Interface, error) {
 	m, err := i.Host.addDevice(name, addresses, func(attrs netlink.LinkAttrs) netlink.Link {
 		attrs.ParentIndex = i.Index
@@ -54,8 +53,8 @@ type VXLAN struct {
 	ID int
 	// Local and Remote are the addresses of the tunnel's ends.
 	Local, Remote netip.Addr
-	// SamePort has the outer datagrams come from the port that they go to,
-	// rather than from one that differs by inner flow.
+	// SamePort has the outer datagrams come from the port that they go to, rather than from one that differs by inner
+	// flow.
 	SamePort  bool
 	Addresses []netip.Prefix
 }

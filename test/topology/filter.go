@@ -117,8 +117,8 @@ func ToMAC(mac net.HardwareAddr) Filter {
 	return func(f *Frame) bool { return bytes.Equal(f.DestinationMAC, mac) }
 }
 
-// Flags matches TCP segments of whose bits in mask exactly those in set are
-// set: Flags(SYN|ACK, SYN) is the first segment of a connection.
+// Flags matches TCP segments of whose bits in mask exactly those in set are set: Flags(SYN|ACK, SYN) is the first
+// segment of a connection.
 func Flags(mask, set TCPFlags) Filter {
 	return func(f *Frame) bool { return TCP(f) && f.TCPFlags&mask == set }
 }

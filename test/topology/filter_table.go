@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All functions here work in the network namespace of the calling thread. The
-// tables are a router's own, so they are known by name.
+// All functions here work in the network namespace of the calling thread. The tables are a router's own, so they are
+// known by name.
 
 const (
 	reversePathTable = "urpf"
@@ -168,8 +168,7 @@ func matchInterface(name string) []expr.Any {
 	}
 }
 
-// matchFamily is "meta nfproto", which a table for both families needs before
-// an address is looked at.
+// matchFamily is "meta nfproto", which a table for both families needs before an address is looked at.
 func matchFamily(f Family) []expr.Any {
 	protocol := byte(unix.NFPROTO_IPV4)
 	if f == IPv6 {

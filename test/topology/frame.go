@@ -57,29 +57,25 @@ func (f TCPFlags) String() string {
 	return b.String()
 }
 
-// Frame is a captured frame. What the frame does not have is zero. Where
-// headers are nested, as in a tunnel, the fields are the outermost ones'.
+// Frame is a captured frame. What the frame does not have is zero. Where headers are nested, as in a tunnel, the fields
+// are the outermost ones'.
 type Frame struct {
 	Time      time.Time
 	Direction Direction
-	// Length is that on the wire, in bytes; above the MTU where segmentation
-	// is left to the interface.
+	// Length is that on the wire, in bytes; above the MTU where segmentation is left to the interface.
 	Length int
-	// Data is the frame from its Ethernet header on, cut to the snap length,
-	// with its VLAN tag in place.
+	// Data is the frame from its Ethernet header on, cut to the snap length, with its VLAN tag in place.
 	Data []byte
 
 	SourceMAC, DestinationMAC net.HardwareAddr
 	// Source and Destination are the IP header's.
 	Source, Destination netip.Addr
-	// Protocol is that of the last header before the payload: IPv6 extension
-	// headers are passed over.
+	// Protocol is that of the last header before the payload: IPv6 extension headers are passed over.
 	Protocol layers.IPProtocol
 	// Ports of TCP, UDP and SCTP; not in later fragments.
 	SourcePort, DestinationPort uint16
 	TCPFlags                    TCPFlags
-	// ICMPType, ICMPCode and ICMPID are ICMP's and ICMPv6's; ICMPID is the
-	// echo identifier.
+	// ICMPType, ICMPCode and ICMPID are ICMP's and ICMPv6's; ICMPID is the echo identifier.
 	ICMPType, ICMPCode uint8
 	ICMPID             uint16
 
@@ -107,8 +103,7 @@ const (
 	vlanTagOffset = 12
 )
 
-// bytes copies the frame and puts the VLAN tag back, which the kernel keeps
-// beside it.
+// bytes copies the frame and puts the VLAN tag back, which the kernel keeps beside it.
 func (s slot) bytes() []byte {
 	var data []byte
 	if s.tpid == 0 || len(s.data) < vlanTagOffset {
@@ -122,8 +117,7 @@ func (s slot) bytes() []byte {
 	return data[:min(len(data), snapLength)]
 }
 
-// link tells what the frame begins with: devices such as tun have no Ethernet
-// header.
+// link tells what the frame begins with: devices such as tun have no Ethernet header.
 func (s slot) link() gopacket.Decoder {
 	switch s.hardware {
 	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
@@ -166,8 +160,7 @@ func (f *Frame) setAddresses(source, destination net.IP, protocol layers.IPProto
 	f.Protocol = protocol
 }
 
-// setNextHeader follows the chain of extension headers of the outermost
-// packet.
+// setNextHeader follows the chain of extension headers of the outermost packet.
 func (f *Frame) setNextHeader(header, next layers.IPProtocol) {
 	if f.Protocol == header {
 		f.Protocol = next

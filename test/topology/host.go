@@ -23,9 +23,8 @@ type Host struct {
 	nics    int
 }
 
-// Host makes a host with the kernel's own defaults, whatever the machine
-// around it is set to: no forwarding, no rp_filter. Duplicate address
-// detection is off, so that IPv6 addresses are ready in milliseconds.
+// Host makes a host with the kernel's own defaults, whatever the machine around it is set to: no forwarding, no
+// rp_filter. Duplicate address detection is off, so that IPv6 addresses are ready in milliseconds.
 func (n *Network) Host(name string) (*Host, error) {
 	h, err := n.newHost(name)
 	if err != nil {
@@ -74,9 +73,8 @@ func (h *Host) close() error {
 	return nil
 }
 
-// Do runs fn on a thread inside the host's namespace and returns its error.
-// Calls may be nested. The thread is put back also when fn panics or calls
-// runtime.Goexit. fn must not unlock the thread.
+// Do runs fn on a thread inside the host's namespace and returns its error. Calls may be nested. The thread is put back
+// also when fn panics or calls runtime.Goexit. fn must not unlock the thread.
 func (h *Host) Do(fn func() error) error {
 	return inNamespace(h.ns, fn)
 }
@@ -86,8 +84,7 @@ func (h *Host) Netlink() *netlink.Handle {
 	return h.handle
 }
 
-// Namespace returns the descriptor that holds the host's namespace. It is
-// closed with the network.
+// Namespace returns the descriptor that holds the host's namespace. It is closed with the network.
 func (h *Host) Namespace() netns.NsHandle {
 	return h.ns
 }

@@ -120,8 +120,8 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// TestCommandOutlivesItsThread shows that the kernel does not take the end of
-// the thread that called Start for the end of the process.
+// TestCommandOutlivesItsThread shows that the kernel does not take the end of the thread that called Start for the end
+// of the process.
 func TestCommandOutlivesItsThread(t *testing.T) {
 	h := must1[*Host](t)(newNetwork(t).Host("a"))
 	c := h.Command(t.Context(), "cat")
@@ -147,8 +147,7 @@ func TestCommandOutlivesItsThread(t *testing.T) {
 	}
 }
 
-// awaitThreadEnd waits until a thread of this process is gone. The main thread
-// never goes.
+// awaitThreadEnd waits until a thread of this process is gone. The main thread never goes.
 func awaitThreadEnd(t *testing.T, tid int) {
 	t.Helper()
 	ctx := within(t, answerTime)

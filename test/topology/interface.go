@@ -25,8 +25,7 @@ type Interface struct {
 	peer *Interface
 }
 
-// Interface finds a device of the host that was not made through this package,
-// such as lo. It has no Peer.
+// Interface finds a device of the host that was not made through this package, such as lo. It has no Peer.
 func (h *Host) Interface(name string) (*Interface, error) {
 	link, err := h.handle.LinkByName(name)
 	if err != nil {
@@ -45,14 +44,13 @@ func (h *Host) Interface(name string) (*Interface, error) {
 	return i, nil
 }
 
-// Peer returns the other end of the cable: a router's or a host's interface,
-// or the port of a switch. What it receives has really left this interface.
+// Peer returns the other end of the cable: a router's or a host's interface, or the port of a switch. What it receives
+// has really left this interface.
 func (i *Interface) Peer() *Interface {
 	return i.peer
 }
 
-// Address returns the first address of that family that the interface was made
-// with, or the zero Addr.
+// Address returns the first address of that family that the interface was made with, or the zero Addr.
 func (i *Interface) Address(f Family) netip.Addr {
 	for _, p := range i.Addresses {
 		if FamilyOf(p.Addr()) == f {
@@ -76,8 +74,7 @@ func (i *Interface) SetUp() error {
 	return i.change("set up", i.Host.handle.LinkSetUp)
 }
 
-// SetDown sets the interface administratively down. The other end loses its
-// carrier.
+// SetDown sets the interface administratively down. The other end loses its carrier.
 func (i *Interface) SetDown() error {
 	return i.change("set down", i.Host.handle.LinkSetDown)
 }
@@ -89,16 +86,15 @@ func (i *Interface) SetMTU(mtu int) error {
 	})
 }
 
-// SetMAC changes the hardware address, as when a gateway is replaced. The
-// field MAC keeps the old one.
+// SetMAC changes the hardware address, as when a gateway is replaced. The field MAC keeps the old one.
 func (i *Interface) SetMAC(mac net.HardwareAddr) error {
 	return i.change("set the mac", func(link netlink.Link) error {
 		return i.Host.handle.LinkSetHardwareAddr(link, mac)
 	})
 }
 
-// AddAddress adds an address. An IPv6 address is usable as soon as WaitReady
-// says so. The field Addresses is left alone.
+// AddAddress adds an address. An IPv6 address is usable as soon as WaitReady says so. The field Addresses is left
+// alone.
 func (i *Interface) AddAddress(address netip.Prefix) error {
 	return i.change("add "+address.String(), func(link netlink.Link) error {
 		return i.Host.handle.AddrAdd(link, addressOf(address))

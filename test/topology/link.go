@@ -75,8 +75,7 @@ func (c *NIC) chooseMAC() {
 	c.Host.nics++
 }
 
-// createPair makes both ends where they belong in one request, so that no
-// name is ever taken in another namespace.
+// createPair makes both ends where they belong in one request, so that no name is ever taken in another namespace.
 func createPair(a, b NIC) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr, attrs.MTU = a.Name, a.MAC, a.MTU

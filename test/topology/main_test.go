@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// TestMain makes the test binary serve as its own child process: see
-// TestKilledProcessLeavesNothing.
+// TestMain makes the test binary serve as its own child process: see TestKilledProcessLeavesNothing.
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		if err := runChild(); err != nil {
@@ -28,8 +27,7 @@ func TestMain(m *testing.M) {
 const (
 	// answerTime is enough for any answer that comes at all.
 	answerTime = 5 * time.Second
-	// silenceTime is how long an answer that was seen on its wrong way has to
-	// arrive, which it must not.
+	// silenceTime is how long an answer that was seen on its wrong way has to arrive, which it must not.
 	silenceTime = 50 * time.Millisecond
 	setUpTime   = 10 * time.Second
 )
@@ -197,8 +195,8 @@ func askPing(ctx context.Context, h *Host, to netip.Addr) error {
 	return err
 }
 
-// askInVain asks a question until its answer has passed a capture on the wrong
-// way and had time to arrive, and returns what became of it.
+// askInVain asks a question until its answer has passed a capture on the wrong way and had time to arrive, and returns
+// what became of it.
 func askInVain(t *testing.T, q question, from *Host, to netip.Addr, wrong *Capture) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(within(t, answerTime))

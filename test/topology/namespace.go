@@ -10,8 +10,8 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// newNamespace makes a network namespace that only the returned descriptor
-// holds. The calling thread stays where it was.
+// newNamespace makes a network namespace that only the returned descriptor holds. The calling thread stays where it
+// was.
 func newNamespace() (netns.NsHandle, error) {
 	created := netns.None()
 	err := preserveNamespace(func() error {
@@ -38,9 +38,8 @@ func inNamespace(handle netns.NsHandle, fn func() error) error {
 	})
 }
 
-// preserveNamespace runs fn, which may change the network namespace of its
-// thread, and puts the thread back afterwards, also when fn panics or ends its
-// goroutine.
+// preserveNamespace runs fn, which may change the network namespace of its thread, and puts the thread back afterwards,
+// also when fn panics or ends its goroutine.
 func preserveNamespace(fn func() error) (err error) {
 	runtime.LockOSThread()
 	origin, err := netns.Get()

@@ -16,8 +16,8 @@ type Options struct {
 	NoIPv6 bool
 }
 
-// Network owns hosts, links, captures and processes. Its methods and those of
-// what it owns may be called from several goroutines, except where noted.
+// Network owns hosts, links, captures and processes. Its methods and those of what it owns may be called from several
+// goroutines, except where noted.
 type Network struct {
 	options Options
 
@@ -49,8 +49,8 @@ func (n *Network) Families() []Family {
 // ErrClosed says that the network has been closed.
 var ErrClosed = errors.New("network is closed")
 
-// onClose has fn called by Close, before everything that was registered
-// earlier. When the network is closed already, it calls fn at once.
+// onClose has fn called by Close, before everything that was registered earlier. When the network is closed already, it
+// calls fn at once.
 func (n *Network) onClose(fn func() error) error {
 	n.mu.Lock()
 	if !n.closed {
@@ -62,12 +62,11 @@ func (n *Network) onClose(fn func() error) error {
 	return errors.Join(ErrClosed, fn())
 }
 
-// Close kills the processes that still run in the network, ends its captures
-// and gives up its namespaces, newest first. It goes on after an error and
-// returns all of them; a second call does nothing.
+// Close kills the processes that still run in the network, ends its captures and gives up its namespaces, newest first.
+// It goes on after an error and returns all of them; a second call does nothing.
 //
-// The kernel takes a namespace apart, with the links in it, shortly after its
-// last user is gone. Sockets that callers opened and keep open are such users.
+// The kernel takes a namespace apart, with the links in it, shortly after its last user is gone. Sockets that callers
+// opened and keep open are such users.
 func (n *Network) Close() error {
 	n.mu.Lock()
 	closers, launcher := n.closers, n.launcher
@@ -82,8 +81,7 @@ func (n *Network) Close() error {
 	return errors.Join(errs...)
 }
 
-// WaitReady returns when every interface made so far has its carrier and
-// accepts packets for its addresses.
+// WaitReady returns when every interface made so far has its carrier and accepts packets for its addresses.
 func (n *Network) WaitReady(ctx context.Context) error {
 	n.mu.Lock()
 	interfaces := append([]*Interface(nil), n.interfaces...)
@@ -96,14 +94,13 @@ func (n *Network) WaitReady(ctx context.Context) error {
 	return nil
 }
 
-// mac returns the address of a host's interface, both counted from 0: readable
-// in a capture, locally administered, and the same in every run.
+// mac returns the address of a host's interface, both counted from 0: readable in a capture, locally administered, and
+// the same in every run.
 func mac(host, nic int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0, 0, byte(host >> 8), byte(host), byte(nic)}
 }
 
-// closeAfter adds the error of taking the network down to the error that made
-// its construction fail.
+// closeAfter adds the error of taking the network down to the error that made its construction fail.
 func (n *Network) closeAfter(what string, err error) error {
 	return errors.Join(fmt.Errorf("%s: %w", what, err), n.Close())
 }

@@ -21,8 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// observerLink is the end of a veth pair that tells whether the namespace with
-// its other end still exists.
+// observerLink is the end of a veth pair that tells whether the namespace with its other end still exists.
 const observerLink = "observed"
 
 // observe ties a host to the observer by a veth pair.
@@ -156,8 +155,8 @@ const (
 	observerFD = 3
 )
 
-// runChild is the process that TestKilledProcessLeavesNothing kills. It prints
-// the number of a process that it started, and waits.
+// runChild is the process that TestKilledProcessLeavesNothing kills. It prints the number of a process that it started,
+// and waits.
 func runChild() error {
 	n := New(Options{})
 	h, err := n.Host("child")

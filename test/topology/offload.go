@@ -10,12 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Offloads says which of the kernel's offloads an interface goes without. The
-// zero value leaves all of them as veth has them: on.
+// Offloads says which of the kernel's offloads an interface goes without. The zero value leaves all of them as veth has
+// them: on.
 type Offloads struct {
-	// NoSegmentation turns TSO and GSO off, so that every frame that leaves
-	// the interface fits its MTU. Otherwise veth hands frames of up to 64 KiB
-	// to the other end, past any MTU on the way.
+	// NoSegmentation turns TSO and GSO off, so that every frame that leaves the interface fits its MTU. Otherwise veth
+	// hands frames of up to 64 KiB to the other end, past any MTU on the way.
 	NoSegmentation bool
 	// NoChecksum has checksums filled in before the frame leaves.
 	NoChecksum bool
@@ -23,8 +22,8 @@ type Offloads struct {
 	NoReceive bool
 }
 
-// WireExact turns off what makes a captured frame stand for several on the wire, so
-// that frames and counters can be compared exactly.
+// WireExact turns off what makes a captured frame stand for several on the wire, so that frames and counters can be
+// compared exactly.
 var WireExact = Offloads{NoSegmentation: true, NoReceive: true}
 
 // SetOffloads turns off what o names and leaves the rest alone.
@@ -63,8 +62,7 @@ type ethtoolRequest struct {
 	_    [24 - unsafe.Sizeof(uintptr(0))]byte
 }
 
-// ethtoolDisable runs ethtool commands with the value 0 on an interface of the
-// calling thread's namespace.
+// ethtoolDisable runs ethtool commands with the value 0 on an interface of the calling thread's namespace.
 func ethtoolDisable(name string, commands []uint32) (err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -30,8 +30,7 @@ type Echo struct {
 	Size int
 }
 
-// Ping sends one echo request from the host and waits for its answer until ctx
-// ends. It returns the round-trip time.
+// Ping sends one echo request from the host and waits for its answer until ctx ends. It returns the round-trip time.
 func (h *Host) Ping(ctx context.Context, echo Echo) (time.Duration, error) {
 	p, err := h.NewPinger(ctx, echo)
 	if err != nil {
@@ -41,8 +40,7 @@ func (h *Host) Ping(ctx context.Context, echo Echo) (time.Duration, error) {
 	return rtt, errors.Join(err, p.Close())
 }
 
-// Pinger sends echo requests with one identifier, so that all of them are one
-// flow. It is not safe for concurrent use.
+// Pinger sends echo requests with one identifier, so that all of them are one flow. It is not safe for concurrent use.
 type Pinger struct {
 	host     *Host
 	echo     Echo
@@ -85,9 +83,8 @@ func (p *Pinger) Close() error {
 	return p.conn.Close()
 }
 
-// Ping sends the next echo request and waits for its answer until ctx ends.
-// What else arrives, an ICMP error too, is passed over. A payload that comes back
-// altered is an error.
+// Ping sends the next echo request and waits for its answer until ctx ends. What else arrives, an ICMP error too, is
+// passed over. A payload that comes back altered is an error.
 func (p *Pinger) Ping(ctx context.Context) (time.Duration, error) {
 	return p.PingFor(ctx, p.echo.Size)
 }

@@ -4,8 +4,8 @@ package topology
 
 import "net/netip"
 
-// addresses parses addresses with the lengths of their prefixes, and leaves out
-// those of a family that the network does not have.
+// addresses parses addresses with the lengths of their prefixes, and leaves out those of a family that the network does
+// not have.
 func (n *Network) addresses(texts ...string) []netip.Prefix {
 	var addresses []netip.Prefix
 	for _, text := range texts {
@@ -32,8 +32,7 @@ func (h *Host) addToLoopback(addresses ...netip.Prefix) error {
 	return nil
 }
 
-// routeBy gives a host routes, each as a destination, "" for the default route,
-// and the gateway that it leads by.
+// routeBy gives a host routes, each as a destination, "" for the default route, and the gateway that it leads by.
 func (n *Network) routeBy(h *Host, pairs ...[2]string) error {
 	for _, pair := range pairs {
 		r := Route{Via: netip.MustParseAddr(pair[1])}

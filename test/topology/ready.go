@@ -31,8 +31,8 @@ func (i *Interface) waitUntil(ctx context.Context, missing func() (string, error
 	}
 }
 
-// WaitReady returns when the interface has its carrier and, with IPv6 and a
-// hardware address, a link-local address, and the kernel accepts packets for all its addresses.
+// WaitReady returns when the interface has its carrier and, with IPv6 and a hardware address, a link-local address, and
+// the kernel accepts packets for all its addresses.
 func (i *Interface) WaitReady(ctx context.Context) error {
 	return i.waitUntil(ctx, i.missing)
 }
@@ -60,9 +60,8 @@ func neverKnows(link netlink.Link) bool {
 	return link.Type() == "vxlan" || link.Type() == "dummy" || len(link.Attrs().HardwareAddr) == 0
 }
 
-// missingIPv6 looks for addresses that the kernel does not accept packets for
-// yet: it enters an address into the local table later, in a work queue, also
-// without duplicate address detection.
+// missingIPv6 looks for addresses that the kernel does not accept packets for yet: it enters an address into the local
+// table later, in a work queue, also without duplicate address detection.
 func (i *Interface) missingIPv6(link netlink.Link) (string, error) {
 	addresses, err := retryDump(func() ([]netlink.Addr, error) {
 		return i.Host.handle.AddrList(link, netlink.FAMILY_V6)
@@ -87,8 +86,7 @@ func (i *Interface) missingIPv6(link netlink.Link) (string, error) {
 	return "", nil
 }
 
-// localRoutes returns the IPv6 addresses of the interface that the kernel
-// accepts packets for.
+// localRoutes returns the IPv6 addresses of the interface that the kernel accepts packets for.
 func (i *Interface) localRoutes() (map[string]bool, error) {
 	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: i.Index}
 	routes, err := retryDump(func() ([]netlink.Route, error) {
@@ -106,12 +104,11 @@ func (i *Interface) localRoutes() (map[string]bool, error) {
 	return local, nil
 }
 
-// Resolve has the kernel resolve a neighbour, with no packet to send to it, and
-// waits for the answer.
+// Resolve has the kernel resolve a neighbour, with no packet to send to it, and waits for the answer.
 //
-// It matters for a server's first gateway. A packet that waits for a MAC lends
-// its source to the ARP request (arp_announce), and a router that filters
-// strictly does not answer a request from a source that does not belong there.
+// It matters for a server's first gateway. A packet that waits for a MAC lends its source to the ARP request
+// (arp_announce), and a router that filters strictly does not answer a request from a source that does not belong
+// there.
 func (i *Interface) Resolve(ctx context.Context, address netip.Addr) error {
 	err := i.change("resolve "+address.String(), func(link netlink.Link) error {
 		return i.Host.handle.NeighSet(&netlink.Neigh{

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ring is a packet socket with a receive ring that it shares with the kernel
-// (TPACKET_V2, Documentation/networking/packet_mmap.rst): frames are copied
-// cut to size when they pass, so that large ones do not use up the space.
+// ring is a packet socket with a receive ring that it shares with the kernel (TPACKET_V2,
+// Documentation/networking/packet_mmap.rst): frames are copied cut to size when they pass, so that large ones do not
+// use up the space.
 type ring struct {
 	fd       int
 	memory   []byte
@@ -40,8 +40,8 @@ type slot struct {
 }
 
 const (
-	// headroom is the part of a slot that the kernel takes before the frame:
-	// TPACKET2_HDRLEN, 16 bytes for the link header, alignment.
+	// headroom is the part of a slot that the kernel takes before the frame: TPACKET2_HDRLEN, 16 bytes for the link
+	// header, alignment.
 	headroom = 80
 	// blockSize is a multiple of every page size there is.
 	blockSize = 1 << 16
@@ -104,9 +104,8 @@ func (r *ring) allocate(backlog int) error {
 	return os.NewSyscallError("mmap", err)
 }
 
-// drain hands every finished slot to take and releases it. Each CPU finishes its own, so
-// that one may be finished while another CPU still writes the one before: that is waited
-// for, as it passed earlier.
+// drain hands every finished slot to take and releases it. Each CPU finishes its own, so that one may be finished while
+// another CPU still writes the one before: that is waited for, as it passed earlier.
 func (r *ring) drain(take func(slot)) {
 	for {
 		memory, header := r.slot(r.next)

@@ -8,11 +8,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Route is a unicast route. The zero Table is main; the zero Metric is the
-// kernel's choice.
+// Route is a unicast route. The zero Table is main; the zero Metric is the kernel's choice.
 type Route struct {
-	// Destination is the prefix; the zero Prefix is the default route of Via's
-	// family.
+	// Destination is the prefix; the zero Prefix is the default route of Via's family.
 	Destination netip.Prefix
 	// Via is the gateway; the zero Addr is a directly connected network.
 	Via netip.Addr
@@ -58,8 +56,7 @@ func (h *Host) AddDefault(gateways ...netip.Addr) error {
 	return nil
 }
 
-// AddRule adds a policy rule "from source lookup table", as many hosts with
-// several interfaces have it.
+// AddRule adds a policy rule "from source lookup table", as many hosts with several interfaces have it.
 func (h *Host) AddRule(source netip.Prefix, table int) error {
 	rule := netlink.NewRule()
 	rule.Src, rule.Table = ipNet(source), table

@@ -18,13 +18,12 @@ type Policy int
 
 // The policies.
 const (
-	// StrictSource drops what comes in by another interface than the one that
-	// the route back to its source leaves by: strict unicast reverse path
-	// forwarding (RFC 3704, section 2.2), by rp_filter for IPv4 and by
-	// nftables' fib expression for IPv6, which has no such sysctl.
+	// StrictSource drops what comes in by another interface than the one that the route back to its source leaves by:
+	// strict unicast reverse path forwarding (RFC 3704, section 2.2), by rp_filter for IPv4 and by nftables' fib
+	// expression for IPv6, which has no such sysctl.
 	StrictSource Policy = iota
-	// Stateful forwards what belongs to a connection that the router has seen
-	// begin, and new connections where Permit allows them; it drops the rest.
+	// Stateful forwards what belongs to a connection that the router has seen begin, and new connections where Permit
+	// allows them; it drops the rest.
 	Stateful
 	// AnySource forwards everything.
 	AnySource
@@ -86,8 +85,8 @@ func (r *Router) apply() error {
 	}
 }
 
-// Permit lets a stateful router forward new connections that come in by an
-// interface from one of the prefixes. On other routers it does nothing.
+// Permit lets a stateful router forward new connections that come in by an interface from one of the prefixes. On other
+// routers it does nothing.
 func (r *Router) Permit(name string, from ...netip.Prefix) error {
 	if r.Policy != Stateful {
 		return nil
@@ -99,8 +98,7 @@ func (r *Router) Permit(name string, from ...netip.Prefix) error {
 	return nil
 }
 
-// Drops returns how many packets the router's policy has dropped so far, both
-// families together.
+// Drops returns how many packets the router's policy has dropped so far, both families together.
 func (r *Router) Drops() (uint64, error) {
 	var drops uint64
 	err := r.Do(func() error {
@@ -130,8 +128,7 @@ func (r *Router) countDrops() (uint64, error) {
 	}
 }
 
-// countReversePathFilter reads what rp_filter dropped in the namespace of the
-// calling thread.
+// countReversePathFilter reads what rp_filter dropped in the namespace of the calling thread.
 func countReversePathFilter() (count uint64, err error) {
 	f, err := os.Open("/proc/thread-self/net/netstat")
 	if err != nil {
@@ -141,8 +138,7 @@ func countReversePathFilter() (count uint64, err error) {
 	return parseNetstat(f, "TcpExt", "IPReversePathFilter")
 }
 
-// parseNetstat finds a counter in a file that has, for each group, one line
-// with names and one with values.
+// parseNetstat finds a counter in a file that has, for each group, one line with names and one with values.
 func parseNetstat(r io.Reader, group, name string) (uint64, error) {
 	var names []string
 	for lines := bufio.NewScanner(r); lines.Scan(); {

@@ -23,8 +23,7 @@ import "context"
 type S1 struct {
 	*Network
 	A, B *Server
-	// Production and Replication are the routers. Their end of the cable to B's
-	// eth0 is B.Eth0.Peer(), and so on.
+	// Production and Replication are the routers. Their end of the cable to B's eth0 is B.Eth0.Peer(), and so on.
 	Production, Replication *Router
 }
 
@@ -32,8 +31,7 @@ type S1 struct {
 type S1Options struct {
 	// Policy is that of both routers.
 	Policy Policy
-	// ProductionMTU and ReplicationMTU are those of the four networks' cables
-	// on either side, in bytes; 0 is 1500.
+	// ProductionMTU and ReplicationMTU are those of the four networks' cables on either side, in bytes; 0 is 1500.
 	ProductionMTU, ReplicationMTU int
 	// Offloads of all interfaces on those cables.
 	Offloads Offloads
@@ -41,8 +39,8 @@ type S1Options struct {
 	NoIPv6 bool
 	// NoStaticRoute leaves A's static route out.
 	NoStaticRoute bool
-	// ColdGateways leaves it to the first packet to resolve the gateways of
-	// eth0, which servers in use always know: see Interface.Resolve.
+	// ColdGateways leaves it to the first packet to resolve the gateways of eth0, which servers in use always know: see
+	// Interface.Resolve.
 	ColdGateways bool
 }
 
@@ -55,8 +53,7 @@ const (
 	s1BReplication subnet = 4
 )
 
-// transitNumber is the replication router's number in the transit network; the
-// production router's is gatewayNumber.
+// transitNumber is the replication router's number in the transit network; the production router's is gatewayNumber.
 const transitNumber = 2
 
 // NewS1 builds the network and waits until it is ready.
@@ -77,8 +74,8 @@ func NewS1(ctx context.Context, options S1Options) (*S1, error) {
 	return s, nil
 }
 
-// ReplicationRoute returns the route that would make B answer right without
-// replypath: to A's replication network by B's eth1.
+// ReplicationRoute returns the route that would make B answer right without replypath: to A's replication network by
+// B's eth1.
 func (s *S1) ReplicationRoute(f Family) Route {
 	return Route{Destination: s1AReplication.prefix(f), Via: s.B.Eth1.Gateway(f)}
 }
@@ -123,8 +120,7 @@ func (s *S1) layCables(options S1Options) error {
 	return nil
 }
 
-// connectRouters joins the routers, so that each knows the networks behind the
-// other.
+// connectRouters joins the routers, so that each knows the networks behind the other.
 func (s *S1) connectRouters() error {
 	const name = "transit"
 	_, err := s.lay(cable{

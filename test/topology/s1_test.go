@@ -48,8 +48,8 @@ func expectAnswer(t *testing.T, q question, from *Host, to netip.Addr) {
 	}
 }
 
-// TestS1IsBroken shows what replypath is for: B's answers leave by eth0 to
-// eth0's gateway, and the production router drops each of them.
+// TestS1IsBroken shows what replypath is for: B's answers leave by eth0 to eth0's gateway, and the production router
+// drops each of them.
 func TestS1IsBroken(t *testing.T) {
 	for _, policy := range []Policy{StrictSource, Stateful} {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -106,8 +106,8 @@ func testBroken(t *testing.T, s *S1, f Family, q question) {
 	}
 }
 
-// TestS1IsOtherwiseRight shows that nothing but the routers' check stands in
-// the way of the answers, and that a route on B mends it.
+// TestS1IsOtherwiseRight shows that nothing but the routers' check stands in the way of the answers, and that a route
+// on B mends it.
 func TestS1IsOtherwiseRight(t *testing.T) {
 	t.Run("no source check", func(t *testing.T) {
 		testAnswered(t, newS1(t, S1Options{Policy: AnySource}), false)
@@ -158,8 +158,7 @@ func testAnswered(t *testing.T, s *S1, byEth1 bool) {
 	}
 }
 
-// TestS1ProductionNetwork shows that the interfaces with the default routes
-// reach each other, whoever begins.
+// TestS1ProductionNetwork shows that the interfaces with the default routes reach each other, whoever begins.
 func TestS1ProductionNetwork(t *testing.T) {
 	for _, policy := range []Policy{StrictSource, Stateful} {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -176,8 +175,8 @@ func TestS1ProductionNetwork(t *testing.T) {
 	}
 }
 
-// TestS1WildcardUDP shows the second way in which the answer goes wrong: a
-// socket bound to no address answers from the one that the route picks.
+// TestS1WildcardUDP shows the second way in which the answer goes wrong: a socket bound to no address answers from the
+// one that the route picks.
 func TestS1WildcardUDP(t *testing.T) {
 	s := newS1(t, S1Options{})
 	serveUDP(t, s.B.Host, netip.IPv6Unspecified())
@@ -217,9 +216,8 @@ func TestS1WithoutIPv6(t *testing.T) {
 	}
 }
 
-// TestS1ColdGateway shows why the ready-made networks resolve the servers'
-// gateways: an answer with the wrong source lends it to the ARP request, which
-// a strict router does not answer, and so it never leaves at all.
+// TestS1ColdGateway shows why the ready-made networks resolve the servers' gateways: an answer with the wrong source
+// lends it to the ARP request, which a strict router does not answer, and so it never leaves at all.
 func TestS1ColdGateway(t *testing.T) {
 	s := newS1(t, S1Options{ColdGateways: true})
 	production := capture(t, s.B.Eth0.Peer())
@@ -229,8 +227,7 @@ func TestS1ColdGateway(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- askPing(ctx, s.A.Host, asked) }()
 
-	// The kernel asks three times, a second apart; the second time shows that
-	// the first was in vain.
+	// The kernel asks three times, a second apart; the second time shows that the first was in vain.
 	requests, err := production.WaitCount(ctx, 2, isARP(layers.ARPRequest))
 	must(t, err)
 	for _, frame := range requests {

@@ -24,8 +24,7 @@ type S2 struct {
 	*Network
 	Balancer                *Router
 	Server, Client, Outside *Host
-	// ServerEth0 and so on are the interfaces. The Peer of those in the subnet
-	// is a port of the switch.
+	// ServerEth0 and so on are the interfaces. The Peer of those in the subnet is a port of the switch.
 	ServerEth0, ClientEth0, BalancerEth0, OutsideEth0 *Interface
 }
 

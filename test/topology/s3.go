@@ -30,12 +30,11 @@ type S3a struct {
 	*Network
 	Server, Client   *Host
 	Director, Router *Router
-	// Eth0 is the interface of the real server's address; Eth1 is nil unless
-	// they are apart.
+	// Eth0 is the interface of the real server's address; Eth1 is nil unless they are apart.
 	Eth0, Eth1 *Interface
 	ClientEth0 *Interface
-	// DirectorInside is the director's interface at the real server's, and
-	// RouterInside the router's at the interface of the server's default route.
+	// DirectorInside is the director's interface at the real server's, and RouterInside the router's at the interface
+	// of the server's default route.
 	DirectorInside, RouterInside *Interface
 }
 

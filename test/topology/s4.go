@@ -28,8 +28,8 @@ import (
 // packets for all clients' addresses and can send from each of them.
 type S4 struct {
 	*Network
-	// Box is the host between the networks; Bond0 is its interface on the
-	// inside, Bond1 that on the outside, Eth0 that of the management.
+	// Box is the host between the networks; Bond0 is its interface on the inside, Bond1 that on the outside, Eth0 that
+	// of the management.
 	Box                *Host
 	Bond0, Bond1, Eth0 *Interface
 	Inside             *Host
@@ -53,8 +53,8 @@ func (d dual) prefix(f Family) netip.Prefix {
 	return d.v6
 }
 
-// host returns the address of a host, with the length of the prefix. The digits
-// of the number are the same in both families.
+// host returns the address of a host, with the length of the prefix. The digits of the number are the same in both
+// families.
 func (d dual) host(f Family, number int) netip.Prefix {
 	a := d.prefix(f).Addr().AsSlice()
 	if f == IPv6 {

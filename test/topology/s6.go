@@ -47,8 +47,7 @@ func NewS6(ctx context.Context) (*S6, error) {
 	return s, nil
 }
 
-// ClientAddresses are all of the client's of a family, the first of which is
-// its interface's.
+// ClientAddresses are all of the client's of a family, the first of which is its interface's.
 func (s *S6) ClientAddresses(f Family) []netip.Addr {
 	addresses := []netip.Addr{s.ClientEth0.Address(f)}
 	for range s6MoreAddresses {
@@ -57,8 +56,7 @@ func (s *S6) ClientAddresses(f Family) []netip.Addr {
 	return addresses
 }
 
-// s6MoreAddresses are so many that a choice by a hash of the addresses cannot
-// send all of them one way by chance.
+// s6MoreAddresses are so many that a choice by a hash of the addresses cannot send all of them one way by chance.
 const s6MoreAddresses = 15
 
 func (s *S6) addHosts() error {

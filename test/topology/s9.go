@@ -30,8 +30,7 @@ type S9 struct {
 	second string // the third number of eth1's addresses
 }
 
-// NewS9 builds the network with eth1 in a subnet of its own, and waits until it is
-// ready.
+// NewS9 builds the network with eth1 in a subnet of its own, and waits until it is ready.
 func NewS9(ctx context.Context) (*S9, error) { return newS9(ctx, "2") }
 
 // NewS9OneSubnet is NewS9 with both interfaces in one subnet.

@@ -30,8 +30,8 @@ func FromAddress(source netip.AddrPort) SocketOption {
 	return func(o *socketOptions) { o.source = source }
 }
 
-// ReuseAddress lets a dialled socket take an address that another connection of
-// the host still has (SO_REUSEADDR), as listeners may in any case.
+// ReuseAddress lets a dialled socket take an address that another connection of the host still has (SO_REUSEADDR), as
+// listeners may in any case.
 func ReuseAddress() SocketOption {
 	return func(o *socketOptions) { o.reuse = true }
 }
@@ -82,8 +82,8 @@ func (o *socketOptions) localAddress(network string) net.Addr {
 // noKeepAlives has nothing leave by a connection that nobody has sent.
 const noKeepAlives = -1
 
-// Listen opens a TCP listener on the host. The socket stays there and belongs
-// to the caller. It never speaks Multipath TCP and sends no keep-alives, which Go would turn on.
+// Listen opens a TCP listener on the host. The socket stays there and belongs to the caller. It never speaks Multipath
+// TCP and sends no keep-alives, which Go would turn on.
 func (h *Host) Listen(ctx context.Context, network, address string, options ...SocketOption) (net.Listener, error) {
 	config := net.ListenConfig{Control: newSocketOptions(options).control, KeepAlive: noKeepAlives}
 	config.SetMultipathTCP(false)
@@ -99,8 +99,7 @@ func (h *Host) Listen(ctx context.Context, network, address string, options ...S
 	return listener, nil
 }
 
-// ListenPacket opens a UDP or raw IP socket on the host, which belongs to the
-// caller.
+// ListenPacket opens a UDP or raw IP socket on the host, which belongs to the caller.
 func (h *Host) ListenPacket(ctx context.Context, network, address string, options ...SocketOption) (net.PacketConn, error) {
 	config := net.ListenConfig{Control: newSocketOptions(options).control}
 	var conn net.PacketConn
@@ -115,8 +114,7 @@ func (h *Host) ListenPacket(ctx context.Context, network, address string, option
 	return conn, nil
 }
 
-// Dial connects from the host. The address holds no name to be resolved. The
-// connection belongs to the caller.
+// Dial connects from the host. The address holds no name to be resolved. The connection belongs to the caller.
 func (h *Host) Dial(ctx context.Context, network, address string, options ...SocketOption) (net.Conn, error) {
 	o := newSocketOptions(options)
 	dialer := net.Dialer{Control: o.control, LocalAddr: o.localAddress(network), KeepAlive: noKeepAlives}

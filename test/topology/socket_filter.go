@@ -19,8 +19,7 @@ const (
 	offsetIPv6Receiver = offsetIPv6Source + 16
 )
 
-// aboutAddress is a filter for untagged Ethernet frames with a packet from or to an
-// address.
+// aboutAddress is a filter for untagged Ethernet frames with a packet from or to an address.
 func aboutAddress(a netip.Addr) []bpf.Instruction {
 	etherType, offsets := uint32(unix.ETH_P_IP), []uint32{offsetIPv4Source, offsetIPv4Receiver}
 	if a.Is6() {

@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// AddVLAN makes a VLAN device above an interface, with its MAC. The Peer is to be
-// set with PeerWith, as there is none before the other end has one too.
+// AddVLAN makes a VLAN device above an interface, with its MAC. The Peer is to be set with PeerWith, as there is none
+// before the other end has one too.
 func (i *Interface) AddVLAN(name string, id int, addresses ...netip.Prefix) (*Interface, error) {
 	v, err := i.Host.addDevice(name, addresses, func(attrs netlink.LinkAttrs) netlink.Link {
 		attrs.ParentIndex, attrs.HardwareAddr = i.Index, i.MAC
@@ -22,12 +22,10 @@ func (i *Interface) AddVLAN(name string, id int, addresses ...netip.Prefix) (*In
 	return v, nil
 }
 
-// PeerWith declares two devices to be the ends of one link: VLAN devices above
-// one cable, or tunnels between two hosts.
+// PeerWith declares two devices to be the ends of one link: VLAN devices above one cable, or tunnels between two hosts.
 func (i *Interface) PeerWith(other *Interface) { i.peer, other.peer = other, i }
 
-// AddBond makes a bond of which one port is in use at a time. Its MAC is that of
-// the port in use.
+// AddBond makes a bond of which one port is in use at a time. Its MAC is that of the port in use.
 func (h *Host) AddBond(name string) (*Interface, error) {
 	b, err := h.addDevice(name, nil, func(attrs netlink.LinkAttrs) netlink.Link {
 		attrs.HardwareAddr = nil
@@ -42,8 +40,7 @@ func (h *Host) AddBond(name string) (*Interface, error) {
 	return b, nil
 }
 
-// AddVRF makes a VRF with a routing table of its own (Documentation/networking/
-// vrf.rst in the kernel).
+// AddVRF makes a VRF with a routing table of its own (Documentation/networking/ vrf.rst in the kernel).
 func (h *Host) AddVRF(name string, table uint32) (*Interface, error) {
 	v, err := h.addDevice(name, nil, func(attrs netlink.LinkAttrs) netlink.Link {
 		return &netlink.Vrf{LinkAttrs: attrs, Table: table}
@@ -54,9 +51,8 @@ func (h *Host) AddVRF(name string, table uint32) (*Interface, error) {
 	return v, nil
 }
 
-// Enslave makes an interface a port of a bond or a VRF. The kernel takes it down
-// for that, and its IPv6 addresses away: it gets those that it was made with
-// again.
+// Enslave makes an interface a port of a bond or a VRF. The kernel takes it down for that, and its IPv6 addresses away:
+// it gets those that it was made with again.
 func (i *Interface) Enslave(master *Interface) error {
 	link, err := master.Link()
 	if err != nil {
@@ -96,8 +92,7 @@ func (h *Host) AddDummy(name string, addresses ...netip.Prefix) (*Interface, err
 	return d, nil
 }
 
-// AddWireGuard makes a WireGuard device. Its keys and peers are left to the
-// caller.
+// AddWireGuard makes a WireGuard device. Its keys and peers are left to the caller.
 func (h *Host) AddWireGuard(name string, addresses ...netip.Prefix) (*Interface, error) {
 	w, err := h.addDevice(name, addresses, func(attrs netlink.LinkAttrs) netlink.Link {
 		attrs.HardwareAddr = nil

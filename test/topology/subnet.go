@@ -23,8 +23,8 @@ func (s subnet) prefix(f Family) netip.Prefix {
 	return s.host(f, 0).Masked()
 }
 
-// host returns the address of a host, with the length of the prefix. The
-// digits of the number are the same in both families.
+// host returns the address of a host, with the length of the prefix. The digits of the number are the same in both
+// families.
 func (s subnet) host(f Family, number int) netip.Prefix {
 	if f == IPv4 {
 		return netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", s, number))
@@ -54,8 +54,7 @@ type cable struct {
 	device     Device // what the host's interface is
 }
 
-// lay connects a host with a router, which is the subnet's gateway, and
-// permits new connections from the subnet.
+// lay connects a host with a router, which is the subnet's gateway, and permits new connections from the subnet.
 func (n *Network) lay(c cable) (*Interface, error) {
 	host := NIC{
 		Host: c.host, Name: c.name, MTU: c.mtu, Offloads: c.offloads,
@@ -120,8 +119,7 @@ type Server struct {
 	Eth0, Eth1 *Interface
 }
 
-// Gateway returns the router's address on an interface's network, or the zero
-// Addr.
+// Gateway returns the router's address on an interface's network, or the zero Addr.
 func (i *Interface) Gateway(f Family) netip.Addr {
 	if i.peer == nil {
 		return netip.Addr{}

@@ -2,8 +2,7 @@
 
 package topology
 
-// Switch is an Ethernet switch: a bridge in a namespace of its own, without an
-// address.
+// Switch is an Ethernet switch: a bridge in a namespace of its own, without an address.
 type Switch struct {
 	*Host
 	bridge *Bridge
@@ -26,6 +25,6 @@ func (n *Network) Switch(name string) (*Switch, error) {
 	return &Switch{Host: h, bridge: b}, nil
 }
 
-// Connect joins an interface to the switch by a cable. Its Peer is the port,
-// where a capture sees what passes in both directions.
+// Connect joins an interface to the switch by a cable. Its Peer is the port, where a capture sees what passes in both
+// directions.
 func (s *Switch) Connect(nic NIC) (*Interface, error) { return s.bridge.Connect(nic) }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// SetSysctl writes a sysctl of the host. The key has slashes, as under
-// /proc/sys, because interface names may have dots: "net/ipv4/ip_forward".
+// SetSysctl writes a sysctl of the host. The key has slashes, as under /proc/sys, because interface names may have
+// dots: "net/ipv4/ip_forward".
 func (h *Host) SetSysctl(key, value string) error {
 	err := h.Do(func() error {
 		return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
@@ -46,9 +46,8 @@ func (h *Host) setSysctls(settings []setting) error {
 	return nil
 }
 
-// kernelIPv4Defaults are put back in each new namespace, which inherits the
-// machine's IPv4 settings (net.core.devconf_inherit_init_net): distributions
-// ship other values, of rp_filter above all.
+// kernelIPv4Defaults are put back in each new namespace, which inherits the machine's IPv4 settings
+// (net.core.devconf_inherit_init_net): distributions ship other values, of rp_filter above all.
 var kernelIPv4Defaults = []setting{
 	{"accept_local", "0"},
 	{"accept_redirects", "1"},

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ConnectTun joins two tun devices, whose frames begin with the IP header, and
-// sets both up. This process carries their packets.
+// ConnectTun joins two tun devices, whose frames begin with the IP header, and sets both up. This process carries their
+// packets.
 func (n *Network) ConnectTun(a, b NIC) (*Interface, *Interface, error) {
 	ia, fa, err := n.addTun(a)
 	if err != nil {
@@ -28,8 +28,8 @@ func (n *Network) ConnectTun(a, b NIC) (*Interface, *Interface, error) {
 	return ia, ib, nil
 }
 
-// carry writes each packet that one device sends into the other, until the
-// network is closed. What the other does not take is lost, as on any wire.
+// carry writes each packet that one device sends into the other, until the network is closed. What the other does not
+// take is lost, as on any wire.
 func carry(from, to *os.File) {
 	packet := make([]byte, 1<<16)
 	for {

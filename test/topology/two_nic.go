@@ -30,8 +30,7 @@ type TwoNIC struct {
 type TwoNICOptions struct {
 	// Policy is that of the production and the replication router.
 	Policy Policy
-	// ProductionMTU and ReplicationMTU are those of the server's cables, in
-	// bytes; 0 is 1500.
+	// ProductionMTU and ReplicationMTU are those of the server's cables, in bytes; 0 is 1500.
 	ProductionMTU, ReplicationMTU int
 	// ClientMTU is that of the client's cable; 0 is 1500.
 	ClientMTU int
@@ -41,11 +40,10 @@ type TwoNICOptions struct {
 	Eth1 Device
 	// NoIPv6 leaves IPv6 out.
 	NoIPv6 bool
-	// Eth1Metric, if not 0, gives the server a second default route by eth1's
-	// gateway, with this metric.
+	// Eth1Metric, if not 0, gives the server a second default route by eth1's gateway, with this metric.
 	Eth1Metric int
-	// ColdGateways leaves it to the first packet to resolve the gateways of
-	// eth0, which hosts in use always know: see Interface.Resolve.
+	// ColdGateways leaves it to the first packet to resolve the gateways of eth0, which hosts in use always know: see
+	// Interface.Resolve.
 	ColdGateways bool
 }
 
