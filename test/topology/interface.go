@@ -101,6 +101,15 @@ func (i *Interface) AddAddress(address netip.Prefix) error {
 	})
 }
 
+func (i *Interface) addAddresses(addresses []netip.Prefix) error {
+	for _, address := range addresses {
+		if err := i.AddAddress(address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // addressOf is an address without duplicate address detection.
 func addressOf(address netip.Prefix) *netlink.Addr {
 	a := &netlink.Addr{IPNet: ipNet(address)}

@@ -104,10 +104,5 @@ func (c NIC) configure() (*Interface, error) {
 	if err := i.SetUp(); err != nil {
 		return nil, err
 	}
-	for _, address := range c.Addresses {
-		if err := i.AddAddress(address); err != nil {
-			return nil, err
-		}
-	}
-	return i, nil
+	return i, i.addAddresses(c.Addresses)
 }

@@ -5,7 +5,6 @@ package topology
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 )
@@ -98,9 +97,4 @@ func (n *Network) WaitReady(ctx context.Context) error {
 // the same in every run.
 func mac(host, nic int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0, 0, byte(host >> 8), byte(host), byte(nic)}
-}
-
-// closeAfter adds the error of taking the network down to the error that made its construction fail.
-func (n *Network) closeAfter(what string, err error) error {
-	return errors.Join(fmt.Errorf("%s: %w", what, err), n.Close())
 }

@@ -2,7 +2,13 @@
 
 package topology
 
-import "net/netip"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
 
 // addresses parses addresses with the lengths of their prefixes, and leaves out those of a family that the network does
 // not have.
@@ -16,37 +22,6 @@ func (n *Network) addresses(texts ...string) []netip.Prefix {
 		addresses = append(addresses, p)
 	}
 	return addresses
-}
-
-// addToLoopback gives a host addresses that no cable leads to.
-func (h *Host) addToLoopback(addresses ...netip.Prefix) error {
-	lo, err := h.Interface("lo")
-	if err != nil {
-		return err
-	}
-	for _, address := range addresses {
-		if err := lo.AddAddress(address); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// routeBy gives a host routes, each as a destination, "" for the default route, and the gateway that it leads by.
-func (n *Network) routeBy(h *Host, pairs ...[2]string) error {
-	for _, pair := range pairs {
-		r := Route{Via: netip.MustParseAddr(pair[1])}
-		if r.Via.Is6() && n.options.NoIPv6 {
-			continue
-		}
-		if pair[0] != "" {
-			r.Destination = netip.MustParsePrefix(pair[0])
-		}
-		if err := h.AddRoute(r); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // end is that of a cable at a host, with one address for each family.
@@ -67,46 +42,117 @@ func (e end) store(i *Interface) {
 	}
 }
 
-// plug joins interfaces to the switch.
-func (s *Switch) plug(ends ...end) error {
+// builder makes a network step by step; after an error it does nothing more. The order in which hosts are made decides their
+// MACs.
+type builder struct {
+	*Network
+	err error
+}
+
+func newBuilder(options Options) *builder { return &builder{Network: New(options)} }
+
+// do takes a step of another kind.
+func (b *builder) do(step func() error) {
+	if b.err == nil {
+		b.err = step()
+	}
+}
+
+func (b *builder) host(name string) (h *Host) {
+	b.do(func() (err error) {
+		h, err = b.Host(name)
+		return err
+	})
+	return h
+}
+
+func (b *builder) server(name string) *Server { return &Server{Host: b.host(name)} }
+
+func (b *builder) router(name string, policy Policy) *Router {
+	r := new(Router)
+	b.do(func() (err error) {
+		made, err := b.Router(name, policy)
+		if err == nil {
+			r = made
+		}
+		return err
+	})
+	return r
+}
+
+// loopback gives a host addresses that no cable leads to.
+func (b *builder) loopback(h *Host, addresses ...string) {
+	b.do(func() error {
+		lo, err := h.Interface("lo")
+		if err != nil {
+			return err
+		}
+		return lo.addAddresses(b.addresses(addresses...))
+	})
+}
+
+// plug makes a switch and joins interfaces to it.
+func (b *builder) plug(name string, ends ...end) (s *Switch) {
+	b.do(func() (err error) {
+		s, err = b.Switch(name)
+		return err
+	})
 	for _, e := range ends {
-		i, err := s.Connect(e.nic())
-		if err != nil {
+		b.do(func() error {
+			i, err := s.Connect(e.nic())
+			e.store(i)
 			return err
+		})
+	}
+	return s
+}
+
+// join connects two interfaces by a cable.
+func (b *builder) join(a, other end) {
+	b.do(func() error {
+		i, j, err := b.Connect(a.nic(), other.nic())
+		a.store(i)
+		other.store(j)
+		return err
+	})
+}
+
+// routes gives a host routes, each as a gateway, which is that of a default route, or as a destination and a gateway.
+func (b *builder) routes(h *Host, routes ...string) {
+	for _, text := range routes {
+		var r Route
+		destination, via, found := strings.Cut(text, " via ")
+		if found {
+			r.Destination = netip.MustParsePrefix(destination)
+		} else {
+			via = text
 		}
-		e.store(i)
+		r.Via = netip.MustParseAddr(via)
+		b.do(func() error { return h.AddRoute(r) })
+	}
+}
+
+// finish waits until the network is ready and has interfaces resolve their gateways, which hosts in use always know. The
+// interfaces are looked up then.
+func (b *builder) finish(ctx context.Context, what string, warm ...**Interface) error {
+	b.do(func() error { return b.WaitReady(ctx) })
+	for _, i := range warm {
+		for _, f := range b.Families() {
+			b.do(func() error { return (*i).Resolve(ctx, (*i).Gateway(f)) })
+		}
+	}
+	if b.err != nil {
+		return errors.Join(fmt.Errorf("build network %s: %w", what, b.err), b.Close())
 	}
 	return nil
 }
 
-// join connects the interfaces of each pair by a cable.
-func (n *Network) join(pairs ...[2]end) error {
-	for _, pair := range pairs {
-		a, b, err := n.Connect(pair[0].nic(), pair[1].nic())
-		if err != nil {
-			return err
-		}
-		pair[0].store(a)
-		pair[1].store(b)
+// unless returns the interfaces, none where they are to be left alone.
+func unless(cold bool, interfaces ...**Interface) []**Interface {
+	if cold {
+		return nil
 	}
-	return nil
-}
-
-// newHost is a host to be made.
-type newHost struct {
-	to   **Host
-	name string
-}
-
-// makeHosts makes hosts in this order, which decides their MACs.
-func (n *Network) makeHosts(hosts ...newHost) error {
-	for _, h := range hosts {
-		var err error
-		if *h.to, err = n.Host(h.name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return interfaces
 }
 
 // inFamily returns the address of a family.

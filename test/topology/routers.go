@@ -29,76 +29,27 @@ type Routers struct {
 
 // NewRouters builds the network and waits until it is ready.
 func NewRouters(ctx context.Context) (*Routers, error) {
-	r := &Routers{Network: New(Options{})}
-	for _, step := range []func() error{
-		r.addHosts,
-		r.layCables,
-		r.addDefaults,
-		func() error { return r.WaitReady(ctx) },
-		func() error { return r.warm(ctx, true, r.Server.Eth0) },
-	} {
-		if err := step(); err != nil {
-			return nil, r.closeAfter("build network of routers", err)
-		}
-	}
-	return r, nil
-}
-
-func (r *Routers) addHosts() error {
-	var err error
-	if r.Server, err = r.server("server"); err != nil {
-		return err
-	}
-	if err := r.makeHosts(newHost{&r.Client, "client"}); err != nil {
-		return err
-	}
-	if r.Production, err = r.Router("production", AnySource); err != nil {
-		return err
-	}
+	b := newBuilder(Options{})
+	r := &Routers{Network: b.Network, Server: b.server("server"), Client: b.host("client")}
+	r.Production = b.router("production", AnySource)
 	for i, name := range []string{"router1", "router2", "router3"} {
-		if r.At[i], err = r.Router(name, AnySource); err != nil {
-			return err
-		}
+		r.At[i] = b.router(name, AnySource)
 	}
-	return nil
-}
-
-func (r *Routers) layCables() error {
-	inside, err := r.Switch("inside")
-	if err != nil {
-		return err
-	}
-	outside, err := r.Switch("outside")
-	if err != nil {
-		return err
-	}
-	err = inside.plug(
+	b.plug("inside",
 		end{&r.Server.Eth1, r.Server.Host, "eth1", "192.168.1.100/24", "2001:db8:1::100/64"},
 		end{&r.Inside[0], r.At[0].Host, "inside", "192.168.1.1/24", "2001:db8:1::1/64"},
 		end{&r.Inside[1], r.At[1].Host, "inside", "192.168.1.2/24", "2001:db8:1::2/64"},
 		end{&r.Inside[2], r.At[2].Host, "inside", "192.168.1.3/24", "2001:db8:1::3/64"})
-	if err != nil {
-		return err
-	}
-	err = outside.plug(
+	b.plug("outside",
 		end{&r.ClientEth0, r.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
 		end{nil, r.At[0].Host, "outside", "10.9.0.1/24", "2001:db8:9::1/64"},
 		end{nil, r.At[1].Host, "outside", "10.9.0.2/24", "2001:db8:9::2/64"},
 		end{nil, r.At[2].Host, "outside", "10.9.0.3/24", "2001:db8:9::3/64"},
 		end{nil, r.Production.Host, "outside", "10.9.0.4/24", "2001:db8:9::4/64"})
-	if err != nil {
-		return err
-	}
-	return r.join([2]end{
-		{&r.Server.Eth0, r.Server.Host, "eth0", "10.1.0.100/24", "2001:db8:11::100/64"},
-		{nil, r.Production.Host, "server", "10.1.0.1/24", "2001:db8:11::1/64"},
-	})
-}
-
-func (r *Routers) addDefaults() error {
-	err := r.routeBy(r.Server.Host, [2]string{"", "10.1.0.1"}, [2]string{"", "2001:db8:11::1"})
-	if err != nil {
-		return err
-	}
-	return r.routeBy(r.Client, [2]string{"", "10.9.0.4"}, [2]string{"", "2001:db8:9::4"})
+	b.join(
+		end{&r.Server.Eth0, r.Server.Host, "eth0", "10.1.0.100/24", "2001:db8:11::100/64"},
+		end{nil, r.Production.Host, "server", "10.1.0.1/24", "2001:db8:11::1/64"})
+	b.routes(r.Server.Host, "10.1.0.1", "2001:db8:11::1")
+	b.routes(r.Client, "10.9.0.4", "2001:db8:9::4")
+	return r, b.finish(ctx, "of routers", &r.Server.Eth0)
 }

@@ -58,99 +58,52 @@ const transitNumber = 2
 
 // NewS1 builds the network and waits until it is ready.
 func NewS1(ctx context.Context, options S1Options) (*S1, error) {
-	s := &S1{Network: New(Options{NoIPv6: options.NoIPv6})}
-	for _, step := range []func() error{
-		func() error { return s.addHosts(options.Policy) },
-		func() error { return s.layCables(options) },
-		s.connectRouters,
-		func() error { return s.addRoutes(options) },
-		func() error { return s.WaitReady(ctx) },
-		func() error { return s.warm(ctx, !options.ColdGateways, s.A.Eth0, s.B.Eth0) },
+	b := newBuilder(Options{NoIPv6: options.NoIPv6})
+	s := &S1{Network: b.Network, A: b.server("a"), B: b.server("b")}
+	s.Production, s.Replication = b.router("production", options.Policy), b.router("replication", options.Policy)
+	for _, c := range []struct {
+		to     **Interface
+		subnet subnet
+		host   *Host
+		name   string
+		router *Router
+		there  string // the router's interface
+		mtu    int
+	}{
+		{&s.A.Eth0, s1AProduction, s.A.Host, "eth0", s.Production, "a-eth0", options.ProductionMTU},
+		{&s.A.Eth1, s1AReplication, s.A.Host, "eth1", s.Replication, "a-eth1", options.ReplicationMTU},
+		{&s.B.Eth0, s1BProduction, s.B.Host, "eth0", s.Production, "b-eth0", options.ProductionMTU},
+		{&s.B.Eth1, s1BReplication, s.B.Host, "eth1", s.Replication, "b-eth1", options.ReplicationMTU},
 	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s1", err)
-		}
+		b.lay(c.to, cable{
+			subnet: c.subnet, host: c.host, name: c.name, number: serverNumber,
+			router: c.router, routerName: c.there, mtu: c.mtu, offloads: options.Offloads,
+		})
 	}
-	return s, nil
+	s.connectRouters(b)
+	b.defaultVia(s.A.Host, s1AProduction, 0)
+	b.defaultVia(s.B.Host, s1BProduction, 0)
+	if !options.NoStaticRoute {
+		b.routeVia(s.A.Host, s1AReplication, gatewayNumber, s1BReplication)
+	}
+	return s, b.finish(ctx, "s1", unless(options.ColdGateways, &s.A.Eth0, &s.B.Eth0)...)
+}
+
+// connectRouters joins the routers, so that each knows the networks behind the other.
+func (s *S1) connectRouters(b *builder) {
+	const name = "transit"
+	b.lay(nil, cable{
+		subnet: s1Transit, host: s.Replication.Host, name: name, number: transitNumber,
+		router: s.Production, routerName: name,
+	})
+	b.permit(s.Production, name, s1AReplication, s1BReplication)
+	b.permit(s.Replication, name, s1Transit, s1AProduction, s1BProduction)
+	b.routeVia(s.Production.Host, s1Transit, transitNumber, s1AReplication, s1BReplication)
+	b.routeVia(s.Replication.Host, s1Transit, gatewayNumber, s1AProduction, s1BProduction)
 }
 
 // ReplicationRoute returns the route that would make B answer right without replypath: to A's replication network by
 // B's eth1.
 func (s *S1) ReplicationRoute(f Family) Route {
 	return Route{Destination: s1AReplication.prefix(f), Via: s.B.Eth1.Gateway(f)}
-}
-
-func (s *S1) addHosts(policy Policy) error {
-	var err error
-	if s.A, err = s.server("a"); err != nil {
-		return err
-	}
-	if s.B, err = s.server("b"); err != nil {
-		return err
-	}
-	if s.Production, err = s.Router("production", policy); err != nil {
-		return err
-	}
-	s.Replication, err = s.Router("replication", policy)
-	return err
-}
-
-// server makes a server without interfaces.
-func (n *Network) server(name string) (*Server, error) {
-	h, err := n.Host(name)
-	return &Server{Host: h}, err
-}
-
-func (s *S1) layCables(options S1Options) error {
-	for _, c := range []struct {
-		to **Interface
-		cable
-	}{
-		{&s.A.Eth0, cable{subnet: s1AProduction, host: s.A.Host, name: "eth0", router: s.Production, routerName: "a-eth0", mtu: options.ProductionMTU}},
-		{&s.A.Eth1, cable{subnet: s1AReplication, host: s.A.Host, name: "eth1", router: s.Replication, routerName: "a-eth1", mtu: options.ReplicationMTU}},
-		{&s.B.Eth0, cable{subnet: s1BProduction, host: s.B.Host, name: "eth0", router: s.Production, routerName: "b-eth0", mtu: options.ProductionMTU}},
-		{&s.B.Eth1, cable{subnet: s1BReplication, host: s.B.Host, name: "eth1", router: s.Replication, routerName: "b-eth1", mtu: options.ReplicationMTU}},
-	} {
-		c.number, c.offloads = serverNumber, options.Offloads
-		var err error
-		if *c.to, err = s.lay(c.cable); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// connectRouters joins the routers, so that each knows the networks behind the other.
-func (s *S1) connectRouters() error {
-	const name = "transit"
-	_, err := s.lay(cable{
-		subnet: s1Transit, host: s.Replication.Host, name: name, number: transitNumber,
-		router: s.Production, routerName: name,
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.permitSubnets(s.Production, name, s1AReplication, s1BReplication); err != nil {
-		return err
-	}
-	if err := s.permitSubnets(s.Replication, name, s1Transit, s1AProduction, s1BProduction); err != nil {
-		return err
-	}
-	if err := s.routeVia(s.Production.Host, s1Transit, transitNumber, s1AReplication, s1BReplication); err != nil {
-		return err
-	}
-	return s.routeVia(s.Replication.Host, s1Transit, gatewayNumber, s1AProduction, s1BProduction)
-}
-
-func (s *S1) addRoutes(options S1Options) error {
-	if err := s.defaultVia(s.A.Host, s1AProduction, gatewayNumber, 0); err != nil {
-		return err
-	}
-	if err := s.defaultVia(s.B.Host, s1BProduction, gatewayNumber, 0); err != nil {
-		return err
-	}
-	if options.NoStaticRoute {
-		return nil
-	}
-	return s.routeVia(s.A.Host, s1AReplication, gatewayNumber, s1BReplication)
 }

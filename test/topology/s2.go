@@ -30,58 +30,22 @@ type S2 struct {
 
 // NewS2 builds the network and waits until it is ready.
 func NewS2(ctx context.Context) (*S2, error) {
-	s := &S2{Network: New(Options{})}
-	for _, step := range []func() error{
-		s.addHosts,
-		s.layCables,
-		s.addDefaults,
-		func() error { return s.WaitReady(ctx) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s2", err)
-		}
-	}
-	return s, nil
+	b := newBuilder(Options{})
+	s := &S2{Network: b.Network, Server: b.host("server"), Client: b.host("client"), Outside: b.host("outside")}
+	s.Balancer = b.router("balancer", AnySource)
+	b.loopback(s.Balancer.Host, "10.0.0.1/32", "2001:db8::1/128")
+	b.plug("lan",
+		end{&s.BalancerEth0, s.Balancer.Host, "eth0", "192.168.1.1/24", "2001:db8:1::1/64"},
+		end{&s.ClientEth0, s.Client, "eth0", "192.168.1.55/24", "2001:db8:1::55/64"},
+		end{&s.ServerEth0, s.Server, "eth0", "192.168.1.200/24", "2001:db8:1::200/64"})
+	b.join(
+		end{&s.OutsideEth0, s.Outside, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
+		end{nil, s.Balancer.Host, "eth1", "10.9.0.1/24", "2001:db8:9::1/64"})
+	b.routes(s.Server, "192.168.1.1", "2001:db8:1::1")
+	b.routes(s.Client, "192.168.1.1", "2001:db8:1::1")
+	b.routes(s.Outside, "10.9.0.1", "2001:db8:9::1")
+	return s, b.finish(ctx, "s2")
 }
 
 // Virtual returns the balancer's virtual address.
 func (s *S2) Virtual(f Family) netip.Addr { return inFamily(f, "10.0.0.1", "2001:db8::1") }
-
-func (s *S2) addHosts() error {
-	err := s.makeHosts(newHost{&s.Server, "server"}, newHost{&s.Client, "client"}, newHost{&s.Outside, "outside"})
-	if err != nil {
-		return err
-	}
-	if s.Balancer, err = s.Router("balancer", AnySource); err != nil {
-		return err
-	}
-	return s.Balancer.addToLoopback(s.addresses("10.0.0.1/32", "2001:db8::1/128")...)
-}
-
-func (s *S2) layCables() error {
-	lan, err := s.Switch("lan")
-	if err != nil {
-		return err
-	}
-	balancer := s.Balancer.Host
-	err = lan.plug(
-		end{&s.BalancerEth0, balancer, "eth0", "192.168.1.1/24", "2001:db8:1::1/64"},
-		end{&s.ClientEth0, s.Client, "eth0", "192.168.1.55/24", "2001:db8:1::55/64"},
-		end{&s.ServerEth0, s.Server, "eth0", "192.168.1.200/24", "2001:db8:1::200/64"})
-	if err != nil {
-		return err
-	}
-	return s.join([2]end{
-		{&s.OutsideEth0, s.Outside, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
-		{nil, balancer, "eth1", "10.9.0.1/24", "2001:db8:9::1/64"},
-	})
-}
-
-func (s *S2) addDefaults() error {
-	for _, h := range []*Host{s.Server, s.Client} {
-		if err := s.routeBy(h, [2]string{"", "192.168.1.1"}, [2]string{"", "2001:db8:1::1"}); err != nil {
-			return err
-		}
-	}
-	return s.routeBy(s.Outside, [2]string{"", "10.9.0.1"}, [2]string{"", "2001:db8:9::1"})
-}

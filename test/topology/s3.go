@@ -40,94 +40,41 @@ type S3a struct {
 
 // NewS3a builds the network and waits until it is ready.
 func NewS3a(ctx context.Context, apart bool) (*S3a, error) {
-	s := &S3a{Network: New(Options{})}
-	for _, step := range []func() error{
-		s.addHosts,
-		func() error { return s.layCables(apart) },
-		func() error { return s.addDefaults(apart) },
-		func() error { return s.WaitReady(ctx) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s3a", err)
-		}
+	b := newBuilder(Options{})
+	s := &S3a{Network: b.Network, Server: b.host("server"), Client: b.host("client")}
+	s.Director, s.Router = b.router("director", AnySource), b.router("router", AnySource)
+	director, router := s.Director.Host, s.Router.Host
+	for _, h := range []*Host{director, s.Server} {
+		b.loopback(h, "10.0.0.1/32", "2001:db8::1/128")
 	}
-	return s, nil
+	b.join(
+		end{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
+		end{nil, router, "client", "10.9.0.1/24", "2001:db8:9::1/64"})
+	b.join(
+		end{nil, director, "outside", "10.8.0.2/24", "2001:db8:8::2/64"},
+		end{nil, router, "director", "10.8.0.1/24", "2001:db8:8::1/64"})
+	server := end{&s.Eth0, s.Server, "eth0", "192.168.1.200/24", "2001:db8:1::200/64"}
+	inside := end{&s.DirectorInside, director, "inside", "192.168.1.1/24", "2001:db8:1::1/64"}
+	b.routes(s.Client, "10.9.0.1", "2001:db8:9::1")
+	b.routes(director, "10.8.0.1", "2001:db8:8::1")
+	b.routes(router, "10.0.0.1/32 via 10.8.0.2", "2001:db8::1/128 via 2001:db8:8::2")
+	if apart {
+		b.join(server, inside)
+		b.join(
+			end{&s.Eth1, s.Server, "eth1", "192.168.2.200/24", "2001:db8:2::200/64"},
+			end{&s.RouterInside, router, "inside", "192.168.2.254/24", "2001:db8:2::254/64"})
+		b.routes(router, "192.168.1.0/24 via 10.8.0.2", "2001:db8:1::/64 via 2001:db8:8::2")
+		b.routes(s.Server, "192.168.2.254", "2001:db8:2::254")
+	} else {
+		b.plug("lan", server, inside,
+			end{&s.RouterInside, router, "inside", "192.168.1.254/24", "2001:db8:1::254/64"})
+		b.routes(s.Server, "192.168.1.254", "2001:db8:1::254")
+	}
+	return s, b.finish(ctx, "s3a")
 }
 
 // Virtual returns the virtual address.
 func (s *S3a) Virtual(f Family) netip.Addr { return inFamily(f, "10.0.0.1", "2001:db8::1") }
-
-func (s *S3a) addHosts() error {
-	err := s.makeHosts(newHost{&s.Server, "server"}, newHost{&s.Client, "client"})
-	if err != nil {
-		return err
-	}
-	if s.Director, err = s.Network.Router("director", AnySource); err != nil {
-		return err
-	}
-	if s.Router, err = s.Network.Router("router", AnySource); err != nil {
-		return err
-	}
-	virtual := s.addresses("10.0.0.1/32", "2001:db8::1/128")
-	if err := s.Director.addToLoopback(virtual...); err != nil {
-		return err
-	}
-	return s.Server.addToLoopback(virtual...)
-}
-
-func (s *S3a) layCables(apart bool) error {
-	director, router := s.Director.Host, s.Router.Host
-	err := s.join(
-		[2]end{
-			{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
-			{nil, router, "client", "10.9.0.1/24", "2001:db8:9::1/64"},
-		},
-		[2]end{
-			{nil, director, "outside", "10.8.0.2/24", "2001:db8:8::2/64"},
-			{nil, router, "director", "10.8.0.1/24", "2001:db8:8::1/64"},
-		})
-	if err != nil {
-		return err
-	}
-	server := end{&s.Eth0, s.Server, "eth0", "192.168.1.200/24", "2001:db8:1::200/64"}
-	inside := end{&s.DirectorInside, director, "inside", "192.168.1.1/24", "2001:db8:1::1/64"}
-	if apart {
-		return s.join([2]end{server, inside}, [2]end{
-			{&s.Eth1, s.Server, "eth1", "192.168.2.200/24", "2001:db8:2::200/64"},
-			{&s.RouterInside, router, "inside", "192.168.2.254/24", "2001:db8:2::254/64"},
-		})
-	}
-	lan, err := s.Switch("lan")
-	if err != nil {
-		return err
-	}
-	return lan.plug(server, inside,
-		end{&s.RouterInside, router, "inside", "192.168.1.254/24", "2001:db8:1::254/64"})
-}
-
-func (s *S3a) addDefaults(apart bool) error {
-	err := s.routeBy(s.Client, [2]string{"", "10.9.0.1"}, [2]string{"", "2001:db8:9::1"})
-	if err != nil {
-		return err
-	}
-	err = s.routeBy(s.Director.Host, [2]string{"", "10.8.0.1"}, [2]string{"", "2001:db8:8::1"})
-	if err != nil {
-		return err
-	}
-	err = s.routeBy(s.Router.Host, [2]string{"10.0.0.1/32", "10.8.0.2"}, [2]string{"2001:db8::1/128", "2001:db8:8::2"})
-	if err != nil {
-		return err
-	}
-	if !apart {
-		return s.routeBy(s.Server, [2]string{"", "192.168.1.254"}, [2]string{"", "2001:db8:1::254"})
-	}
-	err = s.routeBy(s.Router.Host,
-		[2]string{"192.168.1.0/24", "10.8.0.2"}, [2]string{"2001:db8:1::/64", "2001:db8:8::2"})
-	if err != nil {
-		return err
-	}
-	return s.routeBy(s.Server, [2]string{"", "192.168.2.254"}, [2]string{"", "2001:db8:2::254"})
-}
 
 // S3c is a server with one NIC behind two directors that translate addresses:
 //
@@ -153,19 +100,26 @@ type S3c struct {
 
 // NewS3c builds the network and waits until it is ready.
 func NewS3c(ctx context.Context) (*S3c, error) {
-	s := &S3c{Network: New(Options{})}
-	for _, step := range []func() error{
-		s.addHosts,
-		s.layCables,
-		s.addSecond,
-		s.addDefaults,
-		func() error { return s.WaitReady(ctx) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s3c", err)
-		}
+	b := newBuilder(Options{})
+	s := &S3c{Network: b.Network, Server: b.host("server"), Client: b.host("client")}
+	for i, name := range []string{"director1", "director2"} {
+		s.Directors[i] = b.router(name, AnySource)
+		b.loopback(s.Directors[i].Host, s.Virtual(i, IPv4).String()+"/32", s.Virtual(i, IPv6).String()+"/128")
 	}
-	return s, nil
+	b.plug("inside",
+		end{&s.ServerEth0, s.Server, "eth0", "192.168.1.2/24", "2001:db8:1::2/64"},
+		end{&s.DirectorEth0[0], s.Directors[0].Host, "eth0", "192.168.1.1/24", "2001:db8:1::1/64"},
+		end{&s.DirectorEth0[1], s.Directors[1].Host, "eth0", "192.168.2.1/24", "2001:db8:2::1/64"})
+	b.plug("outside",
+		end{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
+		end{nil, s.Directors[0].Host, "eth1", "10.9.0.1/24", "2001:db8:9::1/64"},
+		end{nil, s.Directors[1].Host, "eth1", "10.9.0.2/24", "2001:db8:9::2/64"})
+	b.do(func() error { return s.ServerEth0.addAddresses(b.addresses("192.168.2.2/24", "2001:db8:2::2/64")) })
+	b.routes(s.Server, "192.168.1.1", "2001:db8:1::1")
+	b.routes(s.Client,
+		"10.0.1.1/32 via 10.9.0.1", "2001:db8:101::1/128 via 2001:db8:9::1",
+		"10.0.2.1/32 via 10.9.0.2", "2001:db8:102::1/128 via 2001:db8:9::2")
+	return s, b.finish(ctx, "s3c")
 }
 
 // Virtual returns the virtual address of a director, 0 or 1.
@@ -182,67 +136,4 @@ func (s *S3c) Real(director int, f Family) netip.Addr {
 		return inFamily(f, "192.168.1.2", "2001:db8:1::2")
 	}
 	return inFamily(f, "192.168.2.2", "2001:db8:2::2")
-}
-
-func (s *S3c) addHosts() error {
-	err := s.makeHosts(newHost{&s.Server, "server"}, newHost{&s.Client, "client"})
-	if err != nil {
-		return err
-	}
-	for i, name := range []string{"director1", "director2"} {
-		if s.Directors[i], err = s.Router(name, AnySource); err != nil {
-			return err
-		}
-		virtual := []netip.Prefix{}
-		for _, f := range s.Families() {
-			a := s.Virtual(i, f)
-			virtual = append(virtual, netip.PrefixFrom(a, a.BitLen()))
-		}
-		if err := s.Directors[i].addToLoopback(virtual...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *S3c) layCables() error {
-	inside, err := s.Switch("inside")
-	if err != nil {
-		return err
-	}
-	err = inside.plug(
-		end{&s.ServerEth0, s.Server, "eth0", "192.168.1.2/24", "2001:db8:1::2/64"},
-		end{&s.DirectorEth0[0], s.Directors[0].Host, "eth0", "192.168.1.1/24", "2001:db8:1::1/64"},
-		end{&s.DirectorEth0[1], s.Directors[1].Host, "eth0", "192.168.2.1/24", "2001:db8:2::1/64"})
-	if err != nil {
-		return err
-	}
-	outside, err := s.Switch("outside")
-	if err != nil {
-		return err
-	}
-	return outside.plug(
-		end{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
-		end{nil, s.Directors[0].Host, "eth1", "10.9.0.1/24", "2001:db8:9::1/64"},
-		end{nil, s.Directors[1].Host, "eth1", "10.9.0.2/24", "2001:db8:9::2/64"})
-}
-
-// addSecond gives the server its addresses in director 2's network.
-func (s *S3c) addSecond() error {
-	for _, address := range s.addresses("192.168.2.2/24", "2001:db8:2::2/64") {
-		if err := s.ServerEth0.AddAddress(address); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *S3c) addDefaults() error {
-	err := s.routeBy(s.Server, [2]string{"", "192.168.1.1"}, [2]string{"", "2001:db8:1::1"})
-	if err != nil {
-		return err
-	}
-	return s.routeBy(s.Client,
-		[2]string{"10.0.1.1/32", "10.9.0.1"}, [2]string{"2001:db8:101::1/128", "2001:db8:9::1"},
-		[2]string{"10.0.2.1/32", "10.9.0.2"}, [2]string{"2001:db8:102::1/128", "2001:db8:9::2"})
 }

@@ -104,45 +104,13 @@ const (
 
 // NewS4 builds the network and waits until it is ready.
 func NewS4(ctx context.Context) (*S4, error) {
-	s := &S4{Network: New(Options{})}
-	for _, step := range []func() error{
-		s.addHosts, s.layCables, s.addRoutes, s.acceptClients,
-		func() error { return s.WaitReady(ctx) },
-		func() error { return s.warm(ctx, true, s.Bond0, s.Bond1, s.Eth0) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s4", err)
-		}
+	b := newBuilder(Options{})
+	s := &S4{
+		Network: b.Network,
+		Box:     b.host("box"), Inside: b.host("inside"), Internet: b.host("internet"), Monitor: b.host("monitor"),
 	}
-	return s, nil
-}
-
-// Client returns the address of a client.
-func (s *S4) Client(f Family, number int) netip.Addr {
-	return s4Clients.host(f, number).Addr()
-}
-
-func (s *S4) addHosts() error {
-	for _, h := range []struct {
-		to   **Host
-		name string
-	}{{&s.Box, "box"}, {&s.Inside, "inside"}, {&s.Internet, "internet"}, {&s.Monitor, "monitor"}} {
-		var err error
-		if *h.to, err = s.Host(h.name); err != nil {
-			return err
-		}
-	}
-	var err error
-	if s.Outside, err = s.Router("outside", StrictSource); err != nil {
-		return err
-	}
-	if s.Campus, err = s.Router("campus", StrictSource); err != nil {
-		return err
-	}
-	return s.Box.forward()
-}
-
-func (s *S4) layCables() error {
+	s.Outside, s.Campus = b.router("outside", StrictSource), b.router("campus", StrictSource)
+	b.do(func() error { return s.Box.forward() })
 	var unused *Interface
 	for _, c := range []struct {
 		to            **Interface
@@ -161,16 +129,22 @@ func (s *S4) layCables() error {
 		{&s.MonitorEth0, s4Campus, s.Monitor, "eth0", serverNumber, s.Campus.Host, "monitor", gatewayNumber},
 		{&unused, s4Transit, s.Campus.Host, "transit", transitNumber, s.Outside.Host, "transit", gatewayNumber},
 	} {
-		i, _, err := s.Connect(
-			NIC{Host: c.host, Name: c.name, Addresses: c.network.hosts(c.number)},
-			NIC{Host: c.gateway, Name: c.gatewayName, Addresses: c.network.hosts(c.gatewayNumber)},
-		)
-		if err != nil {
+		b.do(func() (err error) {
+			*c.to, _, err = s.Connect(
+				NIC{Host: c.host, Name: c.name, Addresses: c.network.hosts(c.number)},
+				NIC{Host: c.gateway, Name: c.gatewayName, Addresses: c.network.hosts(c.gatewayNumber)},
+			)
 			return err
-		}
-		*c.to = i
+		})
 	}
-	return nil
+	b.do(s.addRoutes)
+	b.do(s.acceptClients)
+	return s, b.finish(ctx, "s4", &s.Bond0, &s.Bond1, &s.Eth0)
+}
+
+// Client returns the address of a client.
+func (s *S4) Client(f Family, number int) netip.Addr {
+	return s4Clients.host(f, number).Addr()
 }
 
 func (s *S4) addRoutes() error {

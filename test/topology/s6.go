@@ -32,86 +32,43 @@ type S6 struct {
 
 // NewS6 builds the network and waits until it is ready.
 func NewS6(ctx context.Context) (*S6, error) {
-	s := &S6{Network: New(Options{})}
-	for _, step := range []func() error{
-		s.addHosts,
-		s.layCables,
-		s.addDefaults,
-		func() error { return s.WaitReady(ctx) },
-		func() error { return s.warm(ctx, true, s.Server.Eth0, s.Server.Eth1) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s6", err)
-		}
+	b := newBuilder(Options{})
+	s := &S6{Network: b.Network, Server: b.server("host"), Client: b.host("client"), Inside: b.host("inside")}
+	s.Provider = b.router("provider", StrictSource)
+	host, provider := s.Server.Host, s.Provider.Host
+	b.join(
+		end{&s.Server.Eth0, host, "eth0", "203.0.113.66/30", "2001:db8:65::2/64"},
+		end{nil, provider, "uplink0", "203.0.113.65/30", "2001:db8:65::1/64"})
+	b.join(
+		end{&s.Server.Eth1, host, "eth1", "203.0.113.234/30", "2001:db8:233::2/64"},
+		end{nil, provider, "uplink1", "203.0.113.233/30", "2001:db8:233::1/64"})
+	b.join(
+		end{nil, host, "eth2", "10.5.0.1/24", "2001:db8:5::1/64"},
+		end{&s.InsideEth0, s.Inside, "eth0", "10.5.0.100/24", "2001:db8:5::100/64"})
+	b.join(
+		end{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
+		end{nil, provider, "client", "10.9.0.1/24", "2001:db8:9::1/64"})
+	for _, f := range s.Families() {
+		b.do(func() error {
+			var more []netip.Prefix
+			for _, a := range s.ClientAddresses(f)[1:] {
+				more = append(more, netip.PrefixFrom(a, a.BitLen()))
+			}
+			return s.ClientEth0.addAddresses(more)
+		})
 	}
-	return s, nil
+	b.routes(host, "203.0.113.233", "2001:db8:233::1")
+	b.routes(s.Client, "10.9.0.1", "2001:db8:9::1")
+	b.routes(s.Inside, "10.5.0.1", "2001:db8:5::1")
+	return s, b.finish(ctx, "s6", &s.Server.Eth0, &s.Server.Eth1)
 }
 
-// ClientAddresses are all of the client's of a family, the first of which is its interface's.
+// ClientAddresses are all of the client's of a family, the first of which is its interface's: so many that a choice by a
+// hash of the addresses cannot send all of them one way by chance.
 func (s *S6) ClientAddresses(f Family) []netip.Addr {
 	addresses := []netip.Addr{s.ClientEth0.Address(f)}
-	for range s6MoreAddresses {
+	for range 15 {
 		addresses = append(addresses, addresses[len(addresses)-1].Next())
 	}
 	return addresses
-}
-
-// s6MoreAddresses are so many that a choice by a hash of the addresses cannot send all of them one way by chance.
-const s6MoreAddresses = 15
-
-func (s *S6) addHosts() error {
-	var err error
-	if s.Server, err = s.server("host"); err != nil {
-		return err
-	}
-	err = s.makeHosts(newHost{&s.Client, "client"}, newHost{&s.Inside, "inside"})
-	if err != nil {
-		return err
-	}
-	s.Provider, err = s.Router("provider", StrictSource)
-	return err
-}
-
-func (s *S6) layCables() error {
-	host, provider := s.Server.Host, s.Provider.Host
-	err := s.join(
-		[2]end{
-			{&s.Server.Eth0, host, "eth0", "203.0.113.66/30", "2001:db8:65::2/64"},
-			{nil, provider, "uplink0", "203.0.113.65/30", "2001:db8:65::1/64"},
-		},
-		[2]end{
-			{&s.Server.Eth1, host, "eth1", "203.0.113.234/30", "2001:db8:233::2/64"},
-			{nil, provider, "uplink1", "203.0.113.233/30", "2001:db8:233::1/64"},
-		},
-		[2]end{
-			{nil, host, "eth2", "10.5.0.1/24", "2001:db8:5::1/64"},
-			{&s.InsideEth0, s.Inside, "eth0", "10.5.0.100/24", "2001:db8:5::100/64"},
-		},
-		[2]end{
-			{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
-			{nil, provider, "client", "10.9.0.1/24", "2001:db8:9::1/64"},
-		})
-	if err != nil {
-		return err
-	}
-	for _, f := range s.Families() {
-		for _, a := range s.ClientAddresses(f)[1:] {
-			if err := s.ClientEth0.AddAddress(netip.PrefixFrom(a, a.BitLen())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (s *S6) addDefaults() error {
-	err := s.routeBy(s.Server.Host, [2]string{"", "203.0.113.233"}, [2]string{"", "2001:db8:233::1"})
-	if err != nil {
-		return err
-	}
-	err = s.routeBy(s.Client, [2]string{"", "10.9.0.1"}, [2]string{"", "2001:db8:9::1"})
-	if err != nil {
-		return err
-	}
-	return s.routeBy(s.Inside, [2]string{"", "10.5.0.1"}, [2]string{"", "2001:db8:5::1"})
 }

@@ -26,38 +26,23 @@ const s7Containers subnet = 17
 
 // NewS7 builds the network and waits until it is ready.
 func NewS7(ctx context.Context, options TwoNICOptions) (*S7, error) {
-	t, err := NewTwoNIC(ctx, options)
-	if err != nil {
-		return nil, err
-	}
+	t, b := buildTwoNIC(options)
 	s := &S7{TwoNIC: t}
-	for _, step := range []func() error{
-		s.addContainer,
-		func() error { return s.defaultVia(s.Container, s7Containers, gatewayNumber, 0) },
-		s.Server.forward,
-		func() error { return s.routeVia(s.Replication.Host, twoNICReplication, serverNumber, s7Containers) },
-		func() error { return s.routeVia(s.Core.Host, twoNICCoreReplication, transitNumber, s7Containers) },
-		func() error { return s.permitSubnets(s.Replication, "server", s7Containers) },
-		func() error { return s.WaitReady(ctx) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s7", err)
-		}
-	}
-	return s, nil
-}
-
-func (s *S7) addContainer() error {
-	var err error
-	s.Bridge, err = s.Server.AddBridge("docker0", s.hostAddresses(s7Containers, gatewayNumber)...)
-	if err != nil {
+	b.do(func() (err error) {
+		s.Bridge, err = t.Server.AddBridge("docker0", b.hostAddresses(s7Containers, gatewayNumber)...)
 		return err
-	}
-	if s.Container, err = s.Host("container"); err != nil {
-		return err
-	}
-	s.ContainerEth0, err = s.Bridge.Connect(NIC{
-		Host: s.Container, Name: "eth0", Addresses: s.hostAddresses(s7Containers, serverNumber),
 	})
-	return err
+	s.Container = b.host("container")
+	b.do(func() (err error) {
+		s.ContainerEth0, err = s.Bridge.Connect(NIC{
+			Host: s.Container, Name: "eth0", Addresses: b.hostAddresses(s7Containers, serverNumber),
+		})
+		return err
+	})
+	b.defaultVia(s.Container, s7Containers, 0)
+	b.do(func() error { return t.Server.forward() })
+	b.routeVia(t.Replication.Host, twoNICReplication, serverNumber, s7Containers)
+	b.routeVia(t.Core.Host, twoNICCoreReplication, transitNumber, s7Containers)
+	b.permit(t.Replication, "server", s7Containers)
+	return s, b.finish(ctx, "s7", unless(options.ColdGateways, &t.Server.Eth0, &t.ClientEth0)...)
 }

@@ -37,39 +37,10 @@ func NewS9(ctx context.Context) (*S9, error) { return newS9(ctx, "2") }
 func NewS9OneSubnet(ctx context.Context) (*S9, error) { return newS9(ctx, "1") }
 
 func newS9(ctx context.Context, second string) (*S9, error) {
-	s := &S9{Network: New(Options{}), second: second}
-	for _, step := range []func() error{
-		s.addHosts,
-		s.layCables,
-		s.addDefaults,
-		func() error { return s.WaitReady(ctx) },
-		func() error { return s.warm(ctx, true, s.Instance.Eth0, s.Other.Eth0) },
-	} {
-		if err := step(); err != nil {
-			return nil, s.closeAfter("build network s9", err)
-		}
-	}
-	return s, nil
-}
-
-func (s *S9) addHosts() error {
-	var err error
-	if s.Instance, err = s.server("instance"); err != nil {
-		return err
-	}
-	if s.Other, err = s.server("other"); err != nil {
-		return err
-	}
-	if s.Client, err = s.Host("client"); err != nil {
-		return err
-	}
-	if s.Fabric, err = s.Router("fabric", StrictSource); err != nil {
-		return err
-	}
-	return s.Fabric.SetSysctl("net/ipv4/conf/all/proxy_arp", "1")
-}
-
-func (s *S9) layCables() error {
+	b := newBuilder(Options{})
+	s := &S9{Network: b.Network, Instance: b.server("instance"), Other: b.server("other"), second: second}
+	s.Client, s.Fabric = b.host("client"), b.router("fabric", StrictSource)
+	b.do(func() error { return s.Fabric.SetSysctl("net/ipv4/conf/all/proxy_arp", "1") })
 	for _, c := range []struct {
 		to      **Interface
 		host    *Host
@@ -78,44 +49,40 @@ func (s *S9) layCables() error {
 		numbers []string
 	}{
 		{&s.Instance.Eth0, s.Instance.Host, "eth0", "1", []string{"10", "11"}},
-		{&s.Instance.Eth1, s.Instance.Host, "eth1", s.second, []string{"20", "21"}},
+		{&s.Instance.Eth1, s.Instance.Host, "eth1", second, []string{"20", "21"}},
 		{&s.Other.Eth0, s.Other.Host, "eth0", "1", []string{"30"}},
-		{&s.Other.Eth1, s.Other.Host, "eth1", s.second, []string{"40"}},
+		{&s.Other.Eth1, s.Other.Host, "eth1", second, []string{"40"}},
 	} {
 		nic := NIC{Host: c.host, Name: c.name}
 		for _, n := range c.numbers {
 			nic.Addresses = append(nic.Addresses, s.addresses("10.0."+c.subnet+"."+n+"/24", "2001:db8:"+c.subnet+"::"+n+"/128")...)
 		}
-		var err error
-		*c.to, _, err = s.Connect(nic, NIC{
-			Host: s.Fabric.Host, Name: c.host.Name + "-" + c.name,
-			Addresses: s.addresses("10.0."+c.subnet+".1/32", "fe80::1/64"),
-		})
-		if err != nil {
-			return err
-		}
-		if err := s.Fabric.SetSysctl("net/ipv4/neigh/"+(*c.to).Peer().Name+"/proxy_delay", "0"); err != nil {
-			return err
-		}
-		for _, a := range nic.Addresses {
-			if err := s.Assign(a.Addr(), *c.to); err != nil {
-				return err
-			}
-		}
+		b.do(func() error { return s.attach(c.to, nic, s.addresses("10.0."+c.subnet+".1/32", "fe80::1/64")) })
 	}
-	return s.join([2]end{
-		{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
-		{nil, s.Fabric.Host, "client", "10.9.0.1/24", "2001:db8:9::1/64"},
-	})
+	b.join(
+		end{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
+		end{nil, s.Fabric.Host, "client", "10.9.0.1/24", "2001:db8:9::1/64"})
+	b.do(func() error { return s.AddDefaults(s.Instance) })
+	b.do(func() error { return s.AddDefaults(s.Other) })
+	b.routes(s.Client, "10.9.0.1", "2001:db8:9::1")
+	return s, b.finish(ctx, "s9", &s.Instance.Eth0, &s.Other.Eth0)
 }
 
-func (s *S9) addDefaults() error {
-	for _, instance := range []*Server{s.Instance, s.Other} {
-		if err := s.AddDefaults(instance); err != nil {
+// attach joins an instance's interface to the fabric, which has these addresses there.
+func (s *S9) attach(to **Interface, nic NIC, fabric []netip.Prefix) (err error) {
+	*to, _, err = s.Connect(nic, NIC{Host: s.Fabric.Host, Name: nic.Host.Name + "-" + nic.Name, Addresses: fabric})
+	if err != nil {
+		return err
+	}
+	if err := s.Fabric.SetSysctl("net/ipv4/neigh/"+(*to).Peer().Name+"/proxy_delay", "0"); err != nil {
+		return err
+	}
+	for _, a := range nic.Addresses {
+		if err := s.Assign(a.Addr(), *to); err != nil {
 			return err
 		}
 	}
-	return s.routeBy(s.Client, [2]string{"", "10.9.0.1"}, [2]string{"", "2001:db8:9::1"})
+	return nil
 }
 
 // AddDefaults gives an instance its default routes.

@@ -3,7 +3,6 @@
 package topology
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 )
@@ -55,62 +54,54 @@ type cable struct {
 }
 
 // lay connects a host with a router, which is the subnet's gateway, and permits new connections from the subnet.
-func (n *Network) lay(c cable) (*Interface, error) {
+func (b *builder) lay(to **Interface, c cable) {
 	host := NIC{
 		Host: c.host, Name: c.name, MTU: c.mtu, Offloads: c.offloads,
-		Addresses: n.hostAddresses(c.subnet, c.number),
+		Addresses: b.hostAddresses(c.subnet, c.number),
 	}
 	router := NIC{
 		Host: c.router.Host, Name: c.routerName, MTU: c.mtu, Offloads: c.offloads,
-		Addresses: n.hostAddresses(c.subnet, gatewayNumber),
+		Addresses: b.hostAddresses(c.subnet, gatewayNumber),
 	}
 	if c.device != Cable {
 		host.Name, host.Addresses = c.name+"nic", nil
 	}
-	i, _, err := n.Connect(host, router)
-	if err == nil && c.device != Cable {
-		i, err = c.device.above(i, c.name, n.hostAddresses(c.subnet, c.number))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return i, n.permitSubnets(c.router, c.routerName, c.subnet)
+	b.do(func() error {
+		i, _, err := b.Connect(host, router)
+		if err == nil && c.device != Cable {
+			i, err = c.device.above(i, c.name, b.hostAddresses(c.subnet, c.number))
+		}
+		if to != nil {
+			*to = i
+		}
+		return err
+	})
+	b.permit(c.router, c.routerName, c.subnet)
 }
 
-// permitSubnets permits new connections from subnets behind an interface.
-func (n *Network) permitSubnets(r *Router, name string, subnets ...subnet) error {
+// permit permits new connections from subnets behind an interface.
+func (b *builder) permit(r *Router, name string, subnets ...subnet) {
 	for _, s := range subnets {
-		for _, f := range n.Families() {
-			if err := r.Permit(name, s.prefix(f)); err != nil {
-				return err
-			}
+		for _, f := range b.Families() {
+			b.do(func() error { return r.Permit(name, s.prefix(f)) })
 		}
 	}
-	return nil
 }
 
 // routeVia gives a host a route to each subnet by another's address.
-func (n *Network) routeVia(h *Host, via subnet, number int, subnets ...subnet) error {
+func (b *builder) routeVia(h *Host, via subnet, number int, subnets ...subnet) {
 	for _, s := range subnets {
-		for _, f := range n.Families() {
-			err := h.AddRoute(Route{Destination: s.prefix(f), Via: via.host(f, number).Addr()})
-			if err != nil {
-				return err
-			}
+		for _, f := range b.Families() {
+			b.do(func() error { return h.AddRoute(Route{Destination: s.prefix(f), Via: via.host(f, number).Addr()}) })
 		}
 	}
-	return nil
 }
 
-// defaultVia gives a host a default route by a host of a subnet.
-func (n *Network) defaultVia(h *Host, via subnet, number, metric int) error {
-	for _, f := range n.Families() {
-		err := h.AddRoute(Route{Via: via.host(f, number).Addr(), Metric: metric})
-		if err != nil {
-			return err
-		}
+// defaultVia gives a host a default route by a subnet's gateway; metric 0 is the kernel's choice.
+func (b *builder) defaultVia(h *Host, via subnet, metric int) {
+	for _, f := range b.Families() {
+		b.do(func() error { return h.AddRoute(Route{Via: via.host(f, gatewayNumber).Addr(), Metric: metric}) })
 	}
-	return nil
 }
 
 // Server is a host with a production and a replication interface.
@@ -125,19 +116,4 @@ func (i *Interface) Gateway(f Family) netip.Addr {
 		return netip.Addr{}
 	}
 	return i.peer.Address(f)
-}
-
-// warm has interfaces resolve their gateways, if that is wanted.
-func (n *Network) warm(ctx context.Context, wanted bool, interfaces ...*Interface) error {
-	if !wanted {
-		return nil
-	}
-	for _, i := range interfaces {
-		for _, f := range n.Families() {
-			if err := i.Resolve(ctx, i.Gateway(f)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -58,94 +58,52 @@ const (
 
 // NewTwoNIC builds the network and waits until it is ready.
 func NewTwoNIC(ctx context.Context, options TwoNICOptions) (*TwoNIC, error) {
-	t := &TwoNIC{Network: New(Options{NoIPv6: options.NoIPv6})}
-	for _, step := range []func() error{
-		func() error { return t.addHosts(options.Policy) },
-		func() error { return t.layCables(options) },
-		func() error { return t.addRoutes(options.Eth1Metric) },
-		t.permitCore,
-		func() error { return t.WaitReady(ctx) },
-		func() error { return t.warm(ctx, !options.ColdGateways, t.Server.Eth0, t.ClientEth0) },
-	} {
-		if err := step(); err != nil {
-			return nil, t.closeAfter("build network with two NICs", err)
-		}
-	}
-	return t, nil
+	t, b := buildTwoNIC(options)
+	return t, b.finish(ctx, "with two NICs", unless(options.ColdGateways, &t.Server.Eth0, &t.ClientEth0)...)
 }
 
-func (t *TwoNIC) addHosts(policy Policy) error {
-	var err error
-	if t.Server, err = t.server("server"); err != nil {
-		return err
-	}
-	if t.Client, err = t.Host("client"); err != nil {
-		return err
-	}
-	if t.Production, err = t.Router("production", policy); err != nil {
-		return err
-	}
-	if t.Replication, err = t.Router("replication", policy); err != nil {
-		return err
-	}
-	t.Core, err = t.Router("core", AnySource)
-	return err
-}
-
-func (t *TwoNIC) layCables(options TwoNICOptions) error {
-	var unused *Interface
+func buildTwoNIC(options TwoNICOptions) (*TwoNIC, *builder) {
+	b := newBuilder(Options{NoIPv6: options.NoIPv6})
+	t := &TwoNIC{Network: b.Network, Server: b.server("server"), Client: b.host("client")}
+	t.Production, t.Replication = b.router("production", options.Policy), b.router("replication", options.Policy)
+	t.Core = b.router("core", AnySource)
+	production, replication, eth1 := options.ProductionMTU, options.ReplicationMTU, options.Eth1
 	for _, c := range []struct {
-		to **Interface
-		cable
+		to     **Interface
+		subnet subnet
+		host   *Host
+		name   string
+		number int
+		router *Router
+		there  string // the router's interface
+		mtu    int
+		device Device
 	}{
-		{&t.Server.Eth0, cable{subnet: twoNICProduction, host: t.Server.Host, name: "eth0", number: serverNumber, router: t.Production, routerName: "server", mtu: options.ProductionMTU}},
-		{&t.Server.Eth1, cable{subnet: twoNICReplication, host: t.Server.Host, name: "eth1", number: serverNumber, router: t.Replication, routerName: "server", mtu: options.ReplicationMTU, device: options.Eth1}},
-		{&t.ClientEth0, cable{subnet: twoNICClient, host: t.Client, name: "eth0", number: serverNumber, router: t.Core, routerName: "client", mtu: options.ClientMTU}},
-		{&unused, cable{subnet: twoNICCoreProduction, host: t.Production.Host, name: "core", number: transitNumber, router: t.Core, routerName: "production"}},
-		{&unused, cable{subnet: twoNICCoreReplication, host: t.Replication.Host, name: "core", number: transitNumber, router: t.Core, routerName: "replication"}},
+		{&t.Server.Eth0, twoNICProduction, t.Server.Host, "eth0", serverNumber, t.Production, "server", production, Cable},
+		{&t.Server.Eth1, twoNICReplication, t.Server.Host, "eth1", serverNumber, t.Replication, "server", replication, eth1},
+		{&t.ClientEth0, twoNICClient, t.Client, "eth0", serverNumber, t.Core, "client", options.ClientMTU, Cable},
+		{nil, twoNICCoreProduction, t.Production.Host, "core", transitNumber, t.Core, "production", 0, Cable},
+		{nil, twoNICCoreReplication, t.Replication.Host, "core", transitNumber, t.Core, "replication", 0, Cable},
 	} {
-		c.offloads = options.Offloads
-		var err error
-		if *c.to, err = t.lay(c.cable); err != nil {
-			return err
-		}
+		b.lay(c.to, cable{
+			subnet: c.subnet, host: c.host, name: c.name, number: c.number,
+			router: c.router, routerName: c.there, mtu: c.mtu, offloads: options.Offloads, device: c.device,
+		})
 	}
-	return nil
-}
-
-func (t *TwoNIC) addRoutes(eth1Metric int) error {
-	for _, r := range []struct {
-		host    *Host
-		gateway subnet
-	}{
-		{t.Server.Host, twoNICProduction},
-		{t.Client, twoNICClient},
-		{t.Production.Host, twoNICCoreProduction},
-		{t.Replication.Host, twoNICCoreReplication},
-	} {
-		if err := t.defaultVia(r.host, r.gateway, gatewayNumber, 0); err != nil {
-			return err
-		}
+	b.defaultVia(t.Server.Host, twoNICProduction, 0)
+	b.defaultVia(t.Client, twoNICClient, 0)
+	b.defaultVia(t.Production.Host, twoNICCoreProduction, 0)
+	b.defaultVia(t.Replication.Host, twoNICCoreReplication, 0)
+	b.routeVia(t.Core.Host, twoNICCoreProduction, transitNumber, twoNICProduction)
+	b.routeVia(t.Core.Host, twoNICCoreReplication, transitNumber, twoNICReplication)
+	if options.Eth1Metric != 0 {
+		b.defaultVia(t.Server.Host, twoNICReplication, options.Eth1Metric)
 	}
-	if err := t.routeVia(t.Core.Host, twoNICCoreProduction, transitNumber, twoNICProduction); err != nil {
-		return err
-	}
-	if err := t.routeVia(t.Core.Host, twoNICCoreReplication, transitNumber, twoNICReplication); err != nil {
-		return err
-	}
-	if eth1Metric == 0 {
-		return nil
-	}
-	return t.defaultVia(t.Server.Host, twoNICReplication, gatewayNumber, eth1Metric)
-}
-
-// permitCore permits new connections from the core, whoever they come from.
-func (t *TwoNIC) permitCore() error {
+	// New connections from the core, whoever they come from.
 	for _, r := range []*Router{t.Production, t.Replication} {
-		err := r.Permit("core", netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"))
-		if err != nil {
-			return err
-		}
+		b.do(func() error {
+			return r.Permit("core", netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"))
+		})
 	}
-	return nil
+	return t, b
 }

@@ -38,84 +38,35 @@ func (u *Uplinks) Own(provider int) *Interface {
 
 // NewUplinks builds the network and waits until it is ready.
 func NewUplinks(ctx context.Context) (*Uplinks, error) {
-	u := &Uplinks{Network: New(Options{})}
-	for _, step := range []func() error{
-		u.addHosts,
-		u.layCables,
-		u.addRoutes,
-		func() error { return u.WaitReady(ctx) },
-		func() error { return u.warm(ctx, true, u.Server.Eth0) },
-	} {
-		if err := step(); err != nil {
-			return nil, u.closeAfter("build network of uplinks", err)
-		}
-	}
-	return u, nil
-}
-
-func (u *Uplinks) addHosts() error {
-	var err error
-	if u.Server, err = u.server("server"); err != nil {
-		return err
-	}
-	if err := u.makeHosts(newHost{&u.Client, "client"}); err != nil {
-		return err
-	}
-	if u.Production, err = u.Router("production", StrictSource); err != nil {
-		return err
-	}
+	b := newBuilder(Options{})
+	u := &Uplinks{Network: b.Network, Server: b.server("server"), Client: b.host("client")}
+	u.Production = b.router("production", StrictSource)
 	for i, name := range []string{"provider1", "provider2"} {
-		if u.At[i], err = u.Router(name, StrictSource); err != nil {
-			return err
-		}
+		u.At[i] = b.router(name, StrictSource)
 	}
-	return nil
-}
-
-func (u *Uplinks) layCables() error {
-	inside, err := u.Switch("inside")
-	if err != nil {
-		return err
-	}
-	outside, err := u.Switch("outside")
-	if err != nil {
-		return err
-	}
-	err = inside.plug(
+	b.plug("inside",
 		end{&u.Server.Eth1, u.Server.Host, "eth1", "10.4.0.100/32", "2001:db8:4::100/128"},
 		end{&u.Inside[0], u.At[0].Host, "inside", "10.4.0.1/24", "2001:db8:4::1/64"},
 		end{&u.Inside[1], u.At[1].Host, "inside", "10.5.0.1/24", "2001:db8:5::1/64"})
-	if err != nil {
-		return err
-	}
-	for _, second := range u.addresses("10.5.0.100/32", "2001:db8:5::100/128") {
-		if err := u.Server.Eth1.AddAddress(second); err != nil {
-			return err
-		}
-		u.Server.Eth1.Addresses = append(u.Server.Eth1.Addresses, second)
-	}
-	err = outside.plug(
+	b.do(func() error {
+		second := b.addresses("10.5.0.100/32", "2001:db8:5::100/128")
+		u.Server.Eth1.Addresses = append(u.Server.Eth1.Addresses, second...)
+		return u.Server.Eth1.addAddresses(second)
+	})
+	b.plug("outside",
 		end{&u.ClientEth0, u.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
 		end{nil, u.At[0].Host, "outside", "10.9.0.1/24", "2001:db8:9::1/64"},
 		end{nil, u.At[1].Host, "outside", "10.9.0.2/24", "2001:db8:9::2/64"},
 		end{nil, u.Production.Host, "outside", "10.9.0.4/24", "2001:db8:9::4/64"})
-	if err != nil {
-		return err
-	}
-	return u.join([2]end{
-		{&u.Server.Eth0, u.Server.Host, "eth0", "10.1.0.100/24", "2001:db8:11::100/64"},
-		{nil, u.Production.Host, "server", "10.1.0.1/24", "2001:db8:11::1/64"},
-	})
-}
-
-func (u *Uplinks) addRoutes() error {
+	b.join(
+		end{&u.Server.Eth0, u.Server.Host, "eth0", "10.1.0.100/24", "2001:db8:11::100/64"},
+		end{nil, u.Production.Host, "server", "10.1.0.1/24", "2001:db8:11::1/64"})
 	for _, via := range []string{"10.1.0.1", "2001:db8:11::1"} {
-		if err := u.Server.AddRoute(Route{Via: netip.MustParseAddr(via), Metric: 100}); err != nil {
-			return err
-		}
+		b.do(func() error { return u.Server.AddRoute(Route{Via: netip.MustParseAddr(via), Metric: 100}) })
 	}
-	return u.routeBy(u.Client,
-		[2]string{"10.4.0.0/24", "10.9.0.1"}, [2]string{"2001:db8:4::/64", "2001:db8:9::1"},
-		[2]string{"10.5.0.0/24", "10.9.0.2"}, [2]string{"2001:db8:5::/64", "2001:db8:9::2"},
-		[2]string{"10.1.0.0/24", "10.9.0.4"}, [2]string{"2001:db8:11::/64", "2001:db8:9::4"})
+	b.routes(u.Client,
+		"10.4.0.0/24 via 10.9.0.1", "2001:db8:4::/64 via 2001:db8:9::1",
+		"10.5.0.0/24 via 10.9.0.2", "2001:db8:5::/64 via 2001:db8:9::2",
+		"10.1.0.0/24 via 10.9.0.4", "2001:db8:11::/64 via 2001:db8:9::4")
+	return u, b.finish(ctx, "of uplinks", &u.Server.Eth0)
 }
