@@ -151,3 +151,11 @@ func (p *Product) Detach() {
 	p.t.Helper()
 	p.Expect(0, "detach")
 }
+
+// WriteConfig writes a configuration file for the duration of the test and returns its path.
+func WriteConfig(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "replypath.yaml")
+	Must(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}

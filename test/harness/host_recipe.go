@@ -125,11 +125,3 @@ func (r *Recipe) Config(section string) string {
 	r.t.Helper()
 	return WriteConfig(r.t, r.Text(section, "yaml"))
 }
-
-// WriteConfig writes a configuration file for the duration of the test and returns its path.
-func WriteConfig(t testing.TB, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "replypath.yaml")
-	Must(t, os.WriteFile(path, []byte(text), 0o600))
-	return path
-}
