@@ -16,6 +16,7 @@ import (
 	"runtime"
 
 	"replypath/bpf/internal/rig"
+	benchmarks "replypath/test/bench/report"
 )
 
 func main() {
@@ -83,7 +84,7 @@ func (o *options) measure(host *rig.Host) error {
 		return err
 	}
 	report := report{
-		Machine: describeMachine(), Repeat: o.repeat, Rounds: o.rounds, Reference: referenceCost, Results: results(measurements),
+		Machine: benchmarks.DescribeMachine(), Repeat: o.repeat, Rounds: o.rounds, Reference: referenceCost, Results: results(measurements),
 	}
 	if o.scaled {
 		if err := report.scaleAgain(measurements); err != nil {

@@ -3,37 +3,29 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
+
+	benchmarks "replypath/test/bench/report"
 )
 
 // report is everything that one call of the program found out.
 type report struct {
-	Machine machine `json:"machine"`
-	Repeat  uint    `json:"repeat"`
-	Rounds  uint    `json:"rounds"`
-	Slower  float64 `json:"slower,omitempty"` // by what the bounds are multiplied; 0: the medians are held against them
+	Machine benchmarks.Machine `json:"machine"`
+	Repeat  uint               `json:"repeat"`
+	Rounds  uint               `json:"rounds"`
+	Slower  float64            `json:"slower,omitempty"` // by what the bounds are multiplied; 0: the medians are held against them
 	// Reference is what the first case costs where the bounds are from, in nanoseconds.
 	Reference float64       `json:"reference_cost"`
 	Results   []result      `json:"results"`
 	Programs  []programSize `json:"programs"`
-}
-
-type machine struct {
-	Kernel string `json:"kernel"`
-	CPU    string `json:"cpu"`
-	CPUs   int    `json:"cpus"`
 }
 
 // programSize is what the verifier and the JIT made of one program.
@@ -43,33 +35,6 @@ type programSize struct {
 	Bound      uint32 `json:"bound"`                 // of these
 	Translated int    `json:"translated_bytes"`
 	JITed      uint32 `json:"jited_bytes"`
-}
-
-func describeMachine() machine {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return machine{CPUs: runtime.NumCPU()}
-	}
-	return machine{
-		Kernel: unix.ByteSliceToString(name.Release[:]),
-		CPU:    cpuModel(),
-		CPUs:   runtime.NumCPU(),
-	}
-}
-
-// cpuModel is the CPU's name where the architecture's /proc/cpuinfo has one.
-func cpuModel() string {
-	file, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if key, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }
 
 // sizes looks up every program of the datapath.
