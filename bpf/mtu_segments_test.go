@@ -204,7 +204,7 @@ func (b *bed) gso(n network, m message, frame []byte, segments count, fits bool)
 
 // TestReplyGSO: the size of the segments counts, not that of the packet, with headers as long as the packet's. The test
 // run makes GSO packets without a type, which the kernel refuses to change: they are left alone as any helper's failure
-// leaves them. TestSizeOfLiveConnections has them cut.
+// leaves them. TestSizeOfConnections has them cut.
 func TestReplyGSO(t *testing.T) {
 	eachFamilyOn(t, oldKernel, func(t *testing.T, b *bed, n network) {
 		for _, m := range []message{tcp{flags: "A", payload: 2900}, udp{payload: 2900}, sctp{payload: 2900}} {

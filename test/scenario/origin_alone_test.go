@@ -3,7 +3,6 @@
 package scenario
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,17 +15,12 @@ import (
 	"replypath/test/topology"
 )
 
-// inBoth is for each family.
-func inBoth(v4, v6 string) map[topology.Family]netip.Addr {
-	return map[topology.Family]netip.Addr{topology.IPv4: netip.MustParseAddr(v4), topology.IPv6: netip.MustParseAddr(v6)}
-}
-
 // Addresses of B and of others, and ports.
 var (
-	ofBoth    = inBoth("10.77.0.1", "2001:db8:77::1") // eth0 and eth1 have it
-	ofLo      = inBoth("10.78.0.1", "2001:db8:78::1") // lo has it
-	ofLink    = inBoth("169.254.9.9", "fe80::9")      // a neighbour
-	ofGroup   = inBoth("239.9.9.9", "ff0e::9")
+	ofBoth    = addresses("10.77.0.1", "2001:db8:77::1") // eth0 and eth1 have it
+	ofLo      = addresses("10.78.0.1", "2001:db8:78::1") // lo has it
+	ofLink    = addresses("169.254.9.9", "fe80::9")      // a neighbour
+	ofGroup   = addresses("239.9.9.9", "ff0e::9")
 	dhcpPorts = map[topology.Family][2]uint16{topology.IPv4: {68, 67}, topology.IPv6: {546, 547}}
 )
 
@@ -79,67 +73,8 @@ func sendGroupsBy(t *testing.T, conn *net.UDPConn, f topology.Family, index int)
 	harness.Must(t, err)
 }
 
-// TestStrongHostLeavesAlone has B send what the strong host model leaves alone: it leaves by eth0 as without replypath, and
-// is not counted. Only of a socket that is bound to eth0 the reason is.
-func TestStrongHostLeavesAlone(t *testing.T) {
-	s := newBeginner(t, topology.StrictSource)
-	lo := harness.Must1[*topology.Interface](t)(s.B.Interface("lo"))
-	var alone, bound, moved []leaving
-	for _, f := range s.Families() {
-		for at, address := range map[*topology.Interface]netip.Addr{s.B.Eth0: ofBoth[f], s.B.Eth1: ofBoth[f], lo: ofLo[f]} {
-			harness.Must(t, at.AddAddress(netip.PrefixFrom(address, address.BitLen())))
-		}
-		harness.Must(t, s.B.Eth0.AddNeighbour(ofLink[f], s.B.Eth0.Peer().MAC))
-		harness.Must(t, s.B.Eth1.Resolve(harness.Within(t, harness.AnswerTime), s.B.Eth1.Gateway(f)))
-		from, to := netip.AddrPortFrom(s.B.Eth1.Address(f), 0), netip.AddrPortFrom(s.A.Eth1.Address(f), closedPort)
-		alone = append(alone, leftAlone(s, f)...)
-		bound = append(bound, datagram(s, "a bound socket", from, to, topology.BindToDevice("eth0")))
-		moved = append(moved, datagram(s, "any other", from, to))
-	}
-	run(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
-	linkLocal := netip.AddrPortFrom(netip.MustParseAddr("169.254.7.7"), 0)
-	alone = append(alone, datagram(s, "from a link-local address", linkLocal, netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)))
-	run(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
-
-	everything := append(append(alone, bound...), moved...)
-	wantByEth0(t, s, everything)
-	p := harness.On(t, s.B.Host)
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)+fmt.Sprintf("exclude: [{protocol: udp, self_port: %d}]\n", excludedPort)))
-	counted := func(name string, labels ...string) int {
-		return int(p.Metrics().Sum("replypath_originated_"+name, labels...))
-	}
-	if frames, n := wantByEth0(t, s, alone), counted("packets_total"); n > 0 || len(p.Flows("--originated")) > 0 {
-		t.Errorf("of %d frames that are left alone %d are counted", frames, n)
-	}
-	frames := wantByEth0(t, s, bound)
-	if n, reason := counted("packets_total"), counted("routed_packets_total", "reason=bound_device"); n != frames || reason != frames {
-		t.Errorf("of %d frames of bound sockets %d are counted, %d with the reason", frames, n, reason)
-	}
-	wantLeaving(t, s, moved, true)
-	t.Logf("%d kinds of datagrams left as without replypath", len(alone)+len(bound))
-}
-
-// wantByEth0 has B send, and wants all of it by eth0. It returns how many frames that were.
-func wantByEth0(t *testing.T, s *topology.S1, all []leaving) (count int) {
-	t.Helper()
-	wires := harness.Tap(t, s.B)
-	for _, l := range all {
-		l.send(t)
-		if _, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), topology.All(l.frames, topology.Going(topology.Received))); err != nil {
-			t.Errorf("%s: %v", l.name, err)
-		}
-	}
-	for _, l := range all {
-		eth0, eth1 := wires.Left(l.frames)
-		if count += len(eth0); len(eth1) > 0 {
-			t.Errorf("%s: by eth1 left %s", l.name, harness.Describe(eth1))
-		}
-	}
-	return count
-}
-
-// TestStrongHostWithoutGateway: where no gateway of eth1 is known, what B begins goes as routed, and explain says why. With
-// one it goes by eth1.
+// TestStrongHostWithoutGateway: where no gateway of eth1 is known, what B begins goes as routed, and explain says why; but
+// to a neighbour of eth1's, for whose MAC the kernel asks, by eth1. With a gateway all of it goes by eth1.
 func TestStrongHostWithoutGateway(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	p := harness.On(t, s.B.Host)
@@ -163,16 +98,47 @@ func TestStrongHostWithoutGateway(t *testing.T) {
 	if all, reason := m.Sum("replypath_originated_packets_total"), m.Sum("replypath_originated_routed_packets_total", "reason=no_next_hop"); reason == 0 || reason != all {
 		t.Errorf("of %v packets %v have the reason", all, reason)
 	}
+	onLink(t, s, p)
 	for _, f := range s.Families() { // of no peer's: it only names the gateway
 		run(t, s.B.Host, fmt.Sprintf("ip route add default via %s dev eth1 metric 5000", s.B.Eth1.Gateway(f)))
-		harness.Eventually(t, "the gateway is known", func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), 4*harness.SilenceTime)
-			defer cancel()
-			return fromEth1(t, s, harness.Ping, f).Ask(ctx)
-		})
+		awaitAnswer(t, fromEth1(t, s, harness.Ping, f))
 	}
 	eachBegun(t, s, "with a gateway", func(t *testing.T, c *harness.Conversation) {
 		want(t, c, "strong-host", "", "eth1")
 		wantBegun(t, s, c)
+	})
+}
+
+// awaitAnswer asks until an answer comes: what waits for a MAC is lost.
+func awaitAnswer(t *testing.T, c *harness.Conversation) {
+	t.Helper()
+	harness.Eventually(t, c.String()+" is answered", func() error { return c.Ask(harness.Within(t, 4*harness.SilenceTime)) })
+}
+
+// onLink has B begin to a neighbour of eth1's, to whom a route leads by eth0.
+func onLink(t *testing.T, s *topology.S1, p *harness.Product) {
+	t.Helper()
+	neighbour := s.B.Eth1.Peer()
+	for _, f := range s.Families() {
+		harness.Serve(t, s.Replication.Host, neighbour.Address(f))
+		route := fmt.Sprintf(" %s via %s", neighbour.Address(f), s.B.Eth0.Gateway(f))
+		run(t, s.B.Host, "ip route add"+route)
+		defer run(t, s.B.Host, "ip route del"+route)
+	}
+	p.Expect(0, "mode", "observe")
+	sampled(t, s.Families(), "observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c, wires := harness.NewConversation(t, kind, s.B.Eth1, neighbour.Address(f)), harness.Tap(t, s.B)
+		err := c.Ask(harness.Within(t, 4*harness.SilenceTime))
+		if _, eth1 := wires.Left(c.Questions()); len(eth1) > 0 {
+			t.Errorf("%d questions left by eth1: %v", len(eth1), err)
+		}
+	})
+	p.Expect(0, "mode", "enforce")
+	harness.EachQuestion(t, "on link", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		run(t, s.B.Host, "ip neighbour flush dev eth1")
+		awaitAnswer(t, harness.NewConversation(t, harness.Ping, s.B.Eth1, neighbour.Address(f)))
+		c, wires := harness.NewConversation(t, kind, s.B.Eth1, neighbour.Address(f)), harness.Tap(t, s.B)
+		harness.AskSizes(t, c)
+		wires.WantEth1(c.String(), c.Questions())
 	})
 }

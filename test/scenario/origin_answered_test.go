@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"testing"
 
@@ -24,7 +23,6 @@ type lasting struct {
 	*topology.S1
 	t       *testing.T
 	p       *harness.Product
-	config  string
 	open    []*harness.Conversation
 	wires   *harness.Wires
 	arrived *topology.Capture // at A
@@ -42,61 +40,47 @@ func TestStrongHostAnswered(t *testing.T) {
 	for _, f := range s.Families() {
 		wantBegunLost(t, s, fromEth1(t, s, harness.TCP, f))
 	}
+	config := harness.WriteConfig(t, strongHost(s))
 	l := &lasting{S1: s, t: t, p: harness.On(t, s.B.Host), gateway: s.B.Eth1.Peer().MAC}
-	l.config = harness.WriteConfig(t, strongHost(s))
-	d := l.p.Start("--config", l.config)
-	l.begin()
-	l.enter()
+	d := l.p.Start("--config", config)
+	l.wires, l.arrived = harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
+	for _, f := range s.Families() {
+		c := fromEth1(t, s, harness.TCP, f)
+		harness.Ask(t, c)
+		l.open = append(l.open, c)
+		if entry := l.entry(c); entry != nil { // no answer is so late that it would enter them
+			t.Errorf("%s stands in the established table at once: %+v", c, entry)
+		}
+	}
+	l.wantCounted()
+	l.goOn()
+	for _, c := range l.open {
+		wantExplained(t, l.p, c)
+	}
 	d.Kill()
-	l.goOnAlone()
-	d = l.p.Start("--config", l.config)
+	before := l.awaitEntries(func(int, *bpf.DatapathFlow) bool { return true })
+	l.awaitEntries(func(n int, entry *bpf.DatapathFlow) bool { return entry.Seen != before[n].Seen }) // anew
+	l.wantByEth1()
+	l.wantCounted()
+	d = l.p.Start("--config", config)
+	l.goOn()
 	l.changeGateway()
-	l.beWeak(d)
+	l.goOn()
+	l.beWeak(d, config)
+	l.goOn()
 	l.end()
 }
 
-// begin opens the connections. No answer is so late that it would enter them.
-func (l *lasting) begin() {
-	l.wires, l.arrived = harness.Tap(l.t, l.B), harness.Capture(l.t, l.A.Eth1)
-	for _, f := range l.Families() {
-		c := fromEth1(l.t, l.S1, harness.TCP, f)
-		harness.Ask(l.t, c)
-		l.open = append(l.open, c)
-		if entry := l.entry(c); entry != nil {
-			l.t.Errorf("%s stands in the established table at once: %+v", c, entry)
-		}
-	}
-	l.wantCounted()
-}
-
-// enter goes on until the connections are entered, and wants nobody to see a difference.
-func (l *lasting) enter() {
-	l.awaitEntries()
-	l.wantByEth1()
-	l.wantCounted()
-	l.awaitEntries()
-	for _, c := range l.open {
-		wantExplained(l.t, l.p, c)
-	}
-	l.wantEntered("when it was explained")
-}
-
-// goOnAlone goes on without the daemon, until the programs have entered the connections anew.
-func (l *lasting) goOnAlone() {
-	for _, c := range l.open {
-		before := l.entry(c)
-		if before == nil {
-			l.t.Fatalf("%s was not entered when the daemon died", c)
-		}
-		l.await(c, func(entry *bpf.DatapathFlow) bool { return entry.Seen != before.Seen })
-	}
+// goOn goes on until the connections are entered, and wants nobody to see a difference.
+func (l *lasting) goOn() {
+	l.t.Helper()
+	l.awaitEntries(func(int, *bpf.DatapathFlow) bool { return true })
 	l.wantByEth1()
 	l.wantCounted()
 }
 
 // changeGateway has another machine take over the address of eth1's gateway, which says so as routers do.
 func (l *lasting) changeGateway() {
-	l.awaitEntries()
 	router := l.B.Eth1.Peer()
 	harness.Must(l.t, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/arp_notify", "1"))
 	harness.Must(l.t, router.Host.SetSysctl("net/ipv6/conf/"+router.Name+"/ndisc_notify", "1"))
@@ -105,35 +89,30 @@ func (l *lasting) changeGateway() {
 	for _, f := range l.Families() {
 		waitGatewayMAC(l.t, l.p, "eth1", router.Address(f), l.gateway)
 	}
-	l.wantEntered("when its gateway had another MAC")
 	l.wantByEth1()
 	l.wantCounted()
 }
 
 // beWeak changes the host model to weak, by which what is sent goes as routed, and back: it is sent again, by eth1.
-func (l *lasting) beWeak(d *harness.Daemon) {
-	l.awaitEntries()
-	harness.Must(l.t, os.WriteFile(l.config, []byte(strings.Replace(strongHost(l.S1), "strong", "weak", 1)), 0o600))
-	d.Reload()
-	l.wantEntered("when the model had changed")
+func (l *lasting) beWeak(d *harness.Daemon, config string) {
+	reload(l.t, d, config, strings.Replace(strongHost(l.S1), "strong", "weak", 1))
 	exits, asked := harness.TapAll(l.t, l.B.Eth0, l.B.Eth1), make(chan error, len(l.open))
 	for _, c := range l.open {
+		if l.entry(c) == nil {
+			l.t.Errorf("%s: not entered when the model had changed", c)
+		}
 		go func() { asked <- c.Ask(harness.Within(l.t, harness.AnswerTime)) }()
 	}
 	for _, c := range l.open {
 		wait(l.t, exits.At(l.B.Eth0), c.Questions())
 		exits.Want(c.String()+", by the weak model", c.Questions(), l.B.Eth0, l.B.Eth0.Peer().MAC)
 	}
-	harness.Must(l.t, os.WriteFile(l.config, []byte(strongHost(l.S1)), 0o600))
-	d.Reload()
+	reload(l.t, d, config, strongHost(l.S1))
 	for range l.open {
 		if err := <-asked; err != nil {
 			l.t.Errorf("it does not go on: %v", err)
 		}
 	}
-	l.awaitEntries()
-	l.wantByEth1()
-	l.wantCounted()
 }
 
 // end closes the connections. The last segment of each acknowledges the peer's end.
@@ -178,31 +157,22 @@ func (l *lasting) entry(c *harness.Conversation) *bpf.DatapathFlow {
 	return harness.Must1[*bpf.DatapathFlow](l.t)(datapath.FindAnswered(maps.Established, digest))
 }
 
-// wantEntered wants the entries that were awaited to be there still.
-func (l *lasting) wantEntered(when string) {
+// awaitEntries asks until the connections are entered as wanted, the entries have had segments moved, and nothing is on its way.
+func (l *lasting) awaitEntries(wanted func(n int, entry *bpf.DatapathFlow) bool) (entries []*bpf.DatapathFlow) {
 	l.t.Helper()
-	clock := harness.Must1[datapath.Clock](l.t)(datapath.ReadClock(l.p.PinDir))
-	for _, c := range l.open {
-		entry := l.entry(c)
-		if entry == nil {
-			l.t.Errorf("%s: not entered %s", c, when)
-			continue
-		}
-		l.t.Logf("%s: entered %s, and %s old", c, when, clock.Since(entry.Seen))
+	for n, c := range l.open {
+		harness.Eventually(l.t, c.String()+" is entered", func() error {
+			harness.Ask(l.t, c)
+			l.awaitAcknowledged(c)
+			entry := l.entry(c)
+			if entry == nil || entry.Corrected == 0 || !wanted(n, entry) {
+				return fmt.Errorf("entry %+v", entry)
+			}
+			entries = append(entries, entry)
+			return nil
+		})
 	}
-}
-
-// await asks until the connection is entered as wanted, the entry has had segments moved, and nothing is on its way.
-func (l *lasting) await(c *harness.Conversation, wanted func(*bpf.DatapathFlow) bool) {
-	l.t.Helper()
-	harness.Eventually(l.t, c.String()+" is entered", func() error {
-		harness.Ask(l.t, c)
-		l.awaitAcknowledged(c)
-		if entry := l.entry(c); entry == nil || entry.Corrected == 0 || !wanted(entry) {
-			return fmt.Errorf("entry %+v", entry)
-		}
-		return nil
-	})
+	return entries
 }
 
 // awaitAcknowledged returns when B has acknowledged the last answer: from then on nothing is sent, nor sent again.
@@ -215,14 +185,6 @@ func (l *lasting) awaitAcknowledged(c *harness.Conversation) {
 		}
 		return nil
 	})
-}
-
-// awaitEntries awaits all of them.
-func (l *lasting) awaitEntries() {
-	l.t.Helper()
-	for _, c := range l.open {
-		l.await(c, func(*bpf.DatapathFlow) bool { return true })
-	}
 }
 
 // wantByEth1 asks questions of several sizes, and wants all that B sends to leave by eth1 to its gateway.

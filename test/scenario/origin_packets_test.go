@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -98,34 +99,82 @@ func wantLeaving(t *testing.T, s *topology.S1, all []leaving, eth1 bool) (count 
 	return count
 }
 
+// wantByEth0 has B send, and wants all of it by eth0. It returns how many frames that were.
+func wantByEth0(t *testing.T, s *topology.S1, all []leaving) (count int) {
+	t.Helper()
+	wires := harness.Tap(t, s.B)
+	for _, l := range all {
+		l.send(t)
+		if _, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), topology.All(l.frames, topology.Going(topology.Received))); err != nil {
+			t.Errorf("%s: %v", l.name, err)
+		}
+	}
+	for _, l := range all {
+		eth0, eth1 := wires.Left(l.frames)
+		if count += len(eth0); len(eth1) > 0 {
+			t.Errorf("%s: by eth1 left %s", l.name, harness.Describe(eth1))
+		}
+	}
+	return count
+}
+
 // TestStrongHostPackets has B originate what is neither TCP nor UDP from eth1's address: SCTP, a listed protocol, and ICMP
-// errors about what became no flow. Observed it leaves by eth0, where it is lost; enforced by eth1.
+// errors about what became no flow. Observed it leaves by eth0, where it is lost; enforced by eth1. What the strong host
+// model leaves alone goes by eth0 as without replypath, and is not counted. Only of a socket that is bound to eth0 the
+// reason is.
 func TestStrongHostPackets(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	inside := hostBehind(t, s)
 	promptErrors(t, s.B.Host)
-	var all []leaving
+	lo := harness.Must1[*topology.Interface](t)(s.B.Interface("lo"))
+	var all, alone, bound []leaving
 	for _, f := range s.Families() {
-		all = append(append(all, rawPackets(s, f)...), ownErrors(s, inside, f)...)
+		for at, address := range map[*topology.Interface]netip.Addr{s.B.Eth0: ofBoth[f], s.B.Eth1: ofBoth[f], lo: ofLo[f]} {
+			harness.Must(t, at.AddAddress(netip.PrefixFrom(address, address.BitLen())))
+		}
+		harness.Must(t, s.B.Eth0.AddNeighbour(ofLink[f], s.B.Eth0.Peer().MAC))
+		from, to := netip.AddrPortFrom(s.B.Eth1.Address(f), 0), netip.AddrPortFrom(s.A.Eth1.Address(f), closedPort)
+		all = slices.Concat(all, rawPackets(s, f), ownErrors(s, inside, f), []leaving{datagram(s, "any other", from, to)})
+		alone = append(alone, leftAlone(s, f)...)
+		bound = append(bound, datagram(s, "a bound socket", from, to, topology.BindToDevice("eth0")))
 	}
+	run(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
+	run(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
+	linkLocal := netip.AddrPortFrom(netip.MustParseAddr("169.254.7.7"), 0)
+	alone = append(alone, datagram(s, "from a link-local address", linkLocal, netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)))
+
 	wantLeaving(t, s, all, false)
+	wantByEth0(t, s, slices.Concat(alone, bound))
 	p := harness.On(t, s.B.Host)
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)+"mode: observe\nprotocols: [tcp, udp, icmp, icmpv6, sctp, gre]\n"))
-	counted := func(labels ...string) float64 {
-		return p.Metrics().Sum("replypath_originated_packets_total", append(labels, "from_interface=eth0", "to_interface=eth1")...)
+	p.Start("--config", harness.WriteConfig(t, strongHost(s)+fmt.Sprintf(
+		"mode: observe\nprotocols: [tcp, udp, icmp, icmpv6, sctp, gre]\nexclude: [{protocol: udp, self_port: %d}]\n", excludedPort)))
+	counted := func(labels ...string) int {
+		return int(p.Metrics().Sum("replypath_originated_packets_total", append(labels, "from_interface=eth0", "to_interface=eth1")...))
+	}
+	because := func(reason string) int {
+		return int(p.Metrics().Sum("replypath_originated_routed_packets_total", "reason="+reason))
 	}
 	observed := wantLeaving(t, s, all, false)
-	reason := p.Metrics().Sum("replypath_originated_routed_packets_total", "reason=observe")
-	if routed, total := counted("outcome=routed"), counted(); int(routed) != observed || routed != total || routed != reason {
-		t.Errorf("observed: %d frames left, counted are %v, %v of them as routed and %v as observed", observed, total, routed, reason)
+	if routed, total, reason := counted("outcome=routed"), counted(), because("observe"); routed != observed || routed != total || routed != reason {
+		t.Errorf("observed: %d frames left, counted are %d, %d of them as routed and %d as observed", observed, total, routed, reason)
 	}
 	for _, f := range s.Families() { // whom observing asks for nobody has, nor has enforcing at once
 		harness.Must(t, s.B.Eth1.Resolve(harness.Within(t, harness.AnswerTime), s.B.Eth1.Gateway(f)))
 	}
 	p.Expect(0, "mode", "enforce")
 	enforced := wantLeaving(t, s, all, true)
-	if moved := counted("outcome=moved"); int(moved) != enforced || int(counted("outcome=routed")) != observed {
-		t.Errorf("enforced: %d frames left, %v are counted as moved", enforced, moved)
+	if moved := counted("outcome=moved"); moved != enforced || counted("outcome=routed") != observed {
+		t.Errorf("enforced: %d frames left, %d are counted as moved", enforced, moved)
+	}
+	before := p.Metrics().Sum("replypath_originated_packets_total")
+	left := wantByEth0(t, s, alone)
+	if more := p.Metrics().Sum("replypath_originated_packets_total") - before; more > 0 {
+		t.Errorf("of %d frames that are left alone %v are counted", left, more)
+	}
+	frames := wantByEth0(t, s, bound)
+	if n, reason := counted("outcome=routed")-observed, because("bound_device"); n != frames || reason != frames {
+		t.Errorf("of %d frames of bound sockets %d are counted, %d with the reason", frames, n, reason)
 	}
 	t.Logf("%d kinds of packets: %d frames by eth0 while observed, %d by eth1 while enforced", len(all), observed, enforced)
+	t.Logf("%d kinds of datagrams left as without replypath", len(alone)+len(bound))
 }

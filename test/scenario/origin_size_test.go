@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -25,7 +23,8 @@ func TestStrongHostSizes(t *testing.T) {
 	for _, f := range s.Families() {
 		wantBegunLost(t, s, fromEth1(t, s, harness.TCP, f))
 		for _, kind := range datagramKinds {
-			loseLargeBegun(t, s, fromEth1(t, s, kind, f))
+			c := fromEth1(t, s, kind, f)
+			loseLargeOf(t, s.B, c, answersOf(reversed(c)))
 		}
 	}
 	p := harness.On(t, s.B.Host)
@@ -43,38 +42,13 @@ func TestStrongHostSizes(t *testing.T) {
 	}
 	for _, f := range s.Families() {
 		forgetSizes(t, s.B.Host)
-		t.Run("datagrams/"+f.String(), func(t *testing.T) { datagramsFromEth1(t, s, p.In(t), f) })
-		forgetSizes(t, s.B.Host)
 		t.Run("fragments/"+f.String(), func(t *testing.T) { fragmentsFromEth1(t, s, f) })
 	}
-}
-
-// forgetSizes has a host know nothing of what fits on the way to others.
-func forgetSizes(t *testing.T, host *topology.Host) {
-	t.Helper()
-	harness.Shell(t, host, "ip -4 route flush cache; ip -6 route flush cache")
 }
 
 // routedForSize counts what was too large for eth1.
 func routedForSize(p *harness.Product) float64 {
 	return p.Metrics().Sum("replypath_originated_routed_packets_total", "reason=mtu", "from_interface=eth0", "to_interface=eth1")
-}
-
-// loseLargeBegun asks with a large datagram, all of whose fragments leave by eth0.
-func loseLargeBegun(t *testing.T, s *topology.S1, c *harness.Conversation) {
-	t.Helper()
-	wires := harness.Tap(t, s.B)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
-	asked := make(chan error, 1)
-	go func() { asked <- c.AskFor(ctx, largeDatagram) }()
-	if _, err := wires.Eth0.WaitCount(ctx, largeFragments, answersOf(reversed(c))); err != nil {
-		t.Errorf("%s: %v", c, err)
-	}
-	cancel()
-	if err := <-asked; err == nil {
-		t.Errorf("%s was answered", c)
-	}
-	wires.WantEth0(c.String(), answersOf(reversed(c)))
 }
 
 // reversed is a conversation whose answers are the questions of another.
@@ -96,7 +70,7 @@ func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topolo
 	defer conn.Close()
 	harness.TransferBothWays(t, conn, transferSize/10)
 	eth0, eth1 := wires.Left(topology.All(topology.TCP, topology.ToPort(uint16(l.Addr().(*net.TCPAddr).Port))))
-	wantFitting(t, topology.TwoNICOptions{Offloads: topology.WireExact}, eth1)
+	wantFitting(t, eth1)
 	routed, told, cut := int(routedForSize(p)-before), atB.Frames(tooBig), 0
 	for _, frame := range eth1 {
 		if frame.Length > 14+narrowMTU-20 && (len(told) == 0 || frame.Time.Before(told[0].Time)) {
@@ -109,30 +83,6 @@ func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topolo
 	}
 	if n := atA.Count(tooBig); n > 0 {
 		t.Errorf("A had to be told %d times what fits: the handshake did not say it", n)
-	}
-}
-
-// datagramsFromEth1 has B send datagrams that nobody may cut: it learns that one was too large, once.
-func datagramsFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family) {
-	ctx := harness.Within(t, harness.AnswerTime)
-	listener := harness.Must1[net.PacketConn](t)(s.A.ListenPacket(ctx, "udp", netip.AddrPortFrom(s.A.Eth1.Address(f), 0).String()))
-	t.Cleanup(func() { listener.Close() })
-	conn := harness.Must1[net.Conn](t)(s.B.Dial(ctx, "udp", listener.LocalAddr().String(),
-		topology.FromAddress(netip.AddrPortFrom(s.B.Eth1.Address(f), 0))))
-	t.Cleanup(func() { conn.Close() })
-	deadline, _ := ctx.Deadline()
-	harness.Must(t, listener.SetDeadline(deadline))
-	harness.Must(t, conn.SetDeadline(deadline))
-	d := &datagrams{client: listener, server: conn, headers: map[topology.Family]int{topology.IPv4: 28, topology.IPv6: 48}[f]}
-	d.discover(t, f, unix.IP_PMTUDISC_DO)
-	before, wires, errors := routedForSize(p), harness.Tap(t, s.B), harness.Capture(t, s.B.Eth1)
-	d.send(t, 1500)
-	d.wantTooLarge(t)
-	d.send(t, narrowMTU)
-	d.wantArrival(t, narrowMTU)
-	wires.WantEth1("what fits", topology.All(topology.UDP, topology.From(s.B.Eth1.Address(f))))
-	if told, routed := errors.Count(tooBig), routedForSize(p)-before; told != 1 || routed != 1 {
-		t.Errorf("%d errors, %v datagrams are counted as too large", told, routed)
 	}
 }
 
@@ -154,6 +104,6 @@ func fragmentsFromEth1(t *testing.T, s *topology.S1, f topology.Family) {
 		if len(frames) < 3*largeFragments {
 			t.Errorf("%s: few fragments: %s", c, harness.Describe(frames))
 		}
-		wantFitting(t, topology.TwoNICOptions{Offloads: topology.WireExact}, frames)
+		wantFitting(t, frames)
 	}
 }

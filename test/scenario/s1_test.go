@@ -9,40 +9,42 @@ import (
 	"replypath/test/topology"
 )
 
-// TestS1 has A ask B's replication address, by every kind of question, in both
-// families. Without replypath B's answers leave by eth0, where a router that
-// checks sources drops them; with it, without any configuration, all of them
-// leave by eth1.
+// TestS1 has A ask B's replication address, by every kind of question, in both families. Without replypath B's
+// answers leave by eth0, where a router that checks sources drops them; with it, without any configuration, all of
+// them leave by eth1, as with what the recipe shows beside it.
 func TestS1(t *testing.T) {
 	for _, policy := range []topology.Policy{topology.StrictSource, topology.Stateful, topology.AnySource} {
-		t.Run(policy.String(), func(t *testing.T) {
-			if testing.Short() && policy != topology.StrictSource {
-				t.Skip("left out by -short")
-			}
-			testS1(t, policy)
-		})
-	}
-}
-
-// TestS1Recipe sets up what the recipe shows beside replypath.
-func TestS1Recipe(t *testing.T) {
-	for _, section := range []string{"With ip rule", "With a static route"} {
-		s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
-		each(t, s, "without "+section, func(t *testing.T, c *harness.Conversation) { wantLost(t, s.B, c, s.A.Eth1) })
-		harness.ReadRecipe(t, "s1-two-server-replication").Run(s.B.Host, section)
-		each(t, s, section, func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
+		t.Run(policy.String(), func(t *testing.T) { testS1(t, policy) })
 	}
 }
 
 func testS1(t *testing.T, policy topology.Policy) {
-	s := harness.NewS1(t, topology.S1Options{Policy: policy})
-	each(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
+	s, page := harness.NewS1(t, topology.S1Options{Policy: policy}), harness.ReadRecipe(t, "s1-two-server-replication")
+	wrong := func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantEth0(t, s, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+	}
+	right := func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
+	}
+	sampled(t, s.Families(), "without replypath", wrong)
 	p := harness.On(t, s.B.Host)
 	p.Start()
-	each(t, s, "with replypath", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
-	harness.ReadRecipe(t, "s1-two-server-replication").RunWith(p, "With replypath")
+	if policy == topology.StrictSource {
+		harness.EachQuestion(t, "with replypath", right)
+	} else {
+		sampled(t, s.Families(), "with replypath", right)
+	}
+	page.RunWith(p, "With replypath")
 	p.Expect(0, "detach", "--stop")
-	each(t, s, "after detach", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
+	sampled(t, s.Families(), "after detach", wrong)
+	if policy == topology.StrictSource {
+		page.Run(s.B.Host, "With ip rule")
+		sampled(t, s.Families(), "ip rule", right)
+		removeRules(t, s.B.Host)
+		sampled(t, s.Families(), "without rules", wrong)
+		page.Run(s.B.Host, "With a static route")
+		sampled(t, s.Families(), "static route", right)
+	}
 }
 
 // each runs a subtest for each family and kind of question.
@@ -52,11 +54,11 @@ func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harne
 	})
 }
 
-// wantEth0 wants the answers to leave by eth0, and to arrive only where no
-// router checks their source.
+// wantEth0 wants the answers to leave by eth0, and to arrive only where no router checks their source.
 func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
 	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
-	before := drops(t, s)
+	drops := func() uint64 { return harness.Must1[uint64](t)(s.Production.Drops()) }
+	before := drops()
 	err := harness.AskInVain(t, c, wires.Eth0)
 	wrong := wires.WantEth0("without replypath", c.Answers())
 	if wires.Eth1.Count(c.Questions()) == 0 {
@@ -72,12 +74,7 @@ func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
 	if n := arrived.Count(c.Answers()); n != 0 {
 		t.Errorf("%d answers reached A", n)
 	}
-	if dropped := drops(t, s) - before; dropped < uint64(len(wrong)) {
+	if dropped := drops() - before; dropped < uint64(len(wrong)) {
 		t.Errorf("the router dropped %d packets, B sent %s", dropped, harness.Describe(wrong))
 	}
-}
-
-func drops(t *testing.T, s *topology.S1) uint64 {
-	t.Helper()
-	return harness.Must1[uint64](t)(s.Production.Drops())
 }

@@ -11,14 +11,10 @@ import (
 	"replypath/test/topology"
 )
 
-const s3bPage = "s3b-lvs-nat-redirects"
-
-// newS3b builds S2 with a director that translates as IPVS does, without the
-// connection tracking of netfilter, and so sends ICMP redirects to the real
-// server for what it sends back by the interface that it came in by: netfilter
-// drops redirects of connections that it translates itself (nf_nat_proto.c,
-// nf_nat_icmp_reply_translation). The source is put back after the director has
-// forwarded, as IPVS does, because the redirect goes to the source.
+// newS3b builds S2 with a director that translates as IPVS does, without the connection tracking of netfilter, and so
+// sends ICMP redirects to the real server for what it sends back by the interface that it came in by: netfilter drops
+// redirects of connections that it translates itself (nf_nat_proto.c, nf_nat_icmp_reply_translation). The source is
+// put back after the director has forwarded, as IPVS does, because the redirect goes to the source.
 func newS3b(t *testing.T) *topology.S2 {
 	t.Helper()
 	s := harness.Build(t, topology.NewS2)
@@ -48,40 +44,40 @@ func redirect(f *topology.Frame) bool {
 		f.Source.Is6() && f.Protocol == 58 && f.ICMPType == 137)
 }
 
-// TestS3b has the director teach the real server a short cut to a client in its
-// own network. The routes that send answers by the director serve until then;
-// with next_hop last-hop it changes nothing, with those routes and without.
+// TestS3b has the director teach the real server a short cut to a client in its own network. The routes that send
+// answers by the director serve until then; with next_hop last-hop it changes nothing, with those routes and without.
+// In its place the routes serve a server that does not listen to redirects.
 func TestS3b(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) { testS3b(t, f) })
-	}
-}
-
-func testS3b(t *testing.T, f topology.Family) {
-	s := newS3b(t)
-	harness.ReadRecipe(t, s3bPage).Run(s.Server, "The routes")
+	s, page := newS3b(t), harness.ReadRecipe(t, "s3b-lvs-nat-redirects")
 	toClient := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.ClientEth0.MAC}
 	toDirector := exit{toClient.nics, s.ServerEth0, s.BalancerEth0.MAC}
-	each := func(name string, run func(*testing.T, *harness.Conversation, topology.Filter)) {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+string(kind), func(t *testing.T) {
-				c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
-				run(t, c, c.Behind(s.ServerEth0.Address(f)).Answers())
-			})
-		}
+	virtual := asking{s.ClientEth0, s.Virtual, s.ServerEth0.Address}
+	page.Run(s.Server, "The routes")
+	seen := page.Watch(s.Server, "What goes wrong")
+	for _, f := range s.Families() {
+		teach(t, s, f)
 	}
-
-	seen := harness.ReadRecipe(t, s3bPage).Watch(s.Server, "What goes wrong")
-	teach(t, s, f)
 	seen()
-	each("without replypath", toClient.wantLost)
+	virtual.lost(t, "without replypath", toClient)
 	p := harness.On(t, s.Server)
-	p.Start("--config", harness.ReadRecipe(t, s3bPage).Config("With replypath"))
-	each("with the short cut", toDirector.wantAnswers)
-	direct := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.ServerEth0.Address(f))
-	toClient.wantAnswers(t, direct, direct.Answers())
-	harness.ReadRecipe(t, s3bPage).Run(s.Server, "With replypath")
-	each("without the routes", toDirector.wantAnswers)
+	p.Start("--config", page.Config("With replypath"))
+	virtual.answered(t, "with the short cut", toDirector)
+	asking{client: s.ClientEth0, of: s.ServerEth0.Address}.answered(t, "directly", toClient)
+	page.Run(s.Server, "With replypath")
+	virtual.answered(t, "without the routes", toDirector)
+
+	p.Expect(0, "detach", "--stop")
+	virtual.lost(t, "after detach", toClient)
+	for _, heading := range []string{"The routes", "With routes and without redirects"} {
+		page.Run(s.Server, heading)
+	}
+	taught := harness.Capture(t, s.ServerEth0)
+	for _, round := range []string{"deaf", "deaf again"} {
+		virtual.answered(t, round, toDirector)
+	}
+	if taught.Count(redirect) == 0 {
+		t.Error("no redirect reached the server")
+	}
 }
 
 // teach has the client ask by pings until the director's redirects have taught
@@ -106,24 +102,4 @@ func teach(t *testing.T, s *topology.S2, f topology.Family) {
 		}
 		return nil
 	})
-}
-
-// TestS3bDeaf runs the set-up that replypath replaces: the routes, and redirects
-// that the server does not listen to.
-func TestS3bDeaf(t *testing.T) {
-	s := newS3b(t)
-	for _, heading := range []string{"The routes", "With routes and without redirects"} {
-		harness.ReadRecipe(t, s3bPage).Run(s.Server, heading)
-	}
-	toDirector := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC}
-	taught := harness.Capture(t, s.ServerEth0)
-	for _, round := range []string{"first", "again"} {
-		harness.EachQuestion(t, round, func(t *testing.T, f topology.Family, kind harness.Kind) {
-			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
-			toDirector.wantAnswers(t, c, c.Behind(s.ServerEth0.Address(f)).Answers())
-		})
-	}
-	if taught.Count(redirect) == 0 {
-		t.Error("no redirect reached the server")
-	}
 }

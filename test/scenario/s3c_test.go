@@ -16,8 +16,6 @@ import (
 	"replypath/test/topology"
 )
 
-const s3cPage = "s3c-one-server-two-directors"
-
 // s3c is the network with directors that translate, and the ways to them.
 type s3c struct {
 	*topology.S3c
@@ -28,76 +26,65 @@ func newS3c(t *testing.T) s3c {
 	t.Helper()
 	s := s3c{S3c: harness.Build(t, topology.NewS3c)}
 	for i, director := range s.Directors {
+		asked := s.by(i)
 		for _, f := range s.Families() {
-			harness.Serve(t, s.Server, s.Real(i, f))
-			destinationNAT(t, director.Host, [2]netip.Addr{s.Virtual(i, f), s.Real(i, f)})
+			harness.Serve(t, s.Server, asked.seenAs(f))
 		}
-		nic := s.ServerEth0
-		s.to[i] = exit{[]*topology.Interface{nic}, nic, s.DirectorEth0[i].MAC}
+		destinationNAT(t, director.Host, asked.of, asked.seenAs)
+		s.to[i] = exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.DirectorEth0[i].MAC}
 	}
 	return s
 }
 
-// by has the client ask by a director, and holds the answers as the server sends
-// them against a want.
-func (s s3c) by(director int, want func(*testing.T, *harness.Conversation, topology.Filter)) func(*testing.T, topology.Family, harness.Kind) {
-	return func(t *testing.T, f topology.Family, kind harness.Kind) {
-		c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
-		want(t, c, c.Behind(s.Real(director, f)).Answers())
+// by has the client ask by a director.
+func (s s3c) by(director int) asking {
+	virtual := func(f topology.Family) netip.Addr { return s.Virtual(director, f) }
+	return asking{s.ClientEth0, virtual, func(f topology.Family) netip.Addr { return s.Real(director, f) }}
+}
+
+// answered wants each director's clients to be answered by it.
+func (s s3c) answered(t *testing.T, name string) {
+	for i := range s.Directors {
+		s.by(i).answered(t, fmt.Sprintf("director %d%s", i+1, name), s.to[i])
 	}
 }
 
-// TestS3c has a client ask by both directors. Without replypath all answers go to
-// director 1, which has the default route, and those to the clients of director 2
-// arrive as a stranger's; with it each goes back to the director that it came
-// from. Director 2 is in no route of the server, so the configuration names it.
+// TestS3c has a client ask by both directors. Without replypath all answers go to director 1, which has the default
+// route, and those to the clients of director 2 arrive as a stranger's; with it each goes back to the director that
+// it came from. Director 2 is in no route of the server, so the configuration names it, or stands in one that is
+// never used. The recipe's rules do the same.
 func TestS3c(t *testing.T) {
-	s := newS3c(t)
-	harness.EachQuestion(t, "director 1 without replypath", s.by(0, s.to[0].wantAnswers))
-	seen := harness.ReadRecipe(t, s3cPage).Watch(s.Server, "What goes wrong")
-	harness.EachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
+	s, page := newS3c(t), harness.ReadRecipe(t, "s3c-one-server-two-directors")
+	s.by(0).answered(t, "director 1 without replypath", s.to[0])
+	seen := page.Watch(s.Server, "What goes wrong")
+	s.by(1).lost(t, "director 2 without replypath", s.to[0])
 	seen()
 	p := harness.On(t, s.Server)
-	p.Start("--config", harness.ReadRecipe(t, s3cPage).Config("With replypath"))
-	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
-	harness.EachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+	p.Start("--config", page.Config("With replypath"))
+	s.answered(t, "")
 	for i := range s.Directors {
 		t.Run(fmt.Sprintf("director %d changes its mac", i+1), func(t *testing.T) { s.changeMAC(t, p, i) })
-		harness.EachQuestion(t, "director 1 then", s.by(0, s.to[0].wantAnswers))
-		harness.EachQuestion(t, "director 2 then", s.by(1, s.to[1].wantAnswers))
+		s.answered(t, fmt.Sprintf(" after change %d", i+1))
 	}
 	p.Expect(0, "detach", "--stop")
-	harness.EachQuestion(t, "director 2 after detach", s.by(1, s.to[0].wantLost))
+	s.by(1).lost(t, "director 2 after detach", s.to[0])
+	page.Run(s.Server, "With replypath")
+	s.by(1).lost(t, "director 2 with a second route", s.to[0])
+	p.Start()
+	s.answered(t, " by a second route")
+	p.Expect(0, "detach", "--stop")
+	page.Run(s.Server, "With ip rule")
+	s.answered(t, " by rules")
 }
 
-// TestS3cSecondRoute needs no configuration, because director 2 stands in a route
-// that is never used.
-func TestS3cSecondRoute(t *testing.T) {
-	s := newS3c(t)
-	harness.ReadRecipe(t, s3cPage).Run(s.Server, "With replypath")
-	harness.EachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
-	harness.On(t, s.Server).Start()
-	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
-	harness.EachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
-}
-
-// TestS3cRules runs the set-up that replypath replaces.
-func TestS3cRules(t *testing.T) {
-	s := newS3c(t)
-	harness.ReadRecipe(t, s3cPage).Run(s.Server, "With ip rule")
-	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
-	harness.EachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
-}
-
-// changeMAC gives a director another MAC, which says so as directors do. All flows
-// by it follow: a connection in which only the server speaks, and what the client
-// goes on to ask.
+// changeMAC gives a director another MAC, which says so as directors do. All flows by it follow: a connection in
+// which only the server speaks, and what the client goes on to ask.
 func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
 	t.Helper()
 	var talks []*harness.Conversation
 	var pushes []*harness.Push
 	for _, f := range s.Families() {
-		pushes = append(pushes, s.push(t, director, f))
+		pushes = append(pushes, harness.NewPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f)))
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
 			harness.Ask(t, c)
@@ -122,12 +109,6 @@ func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
 	for _, c := range talks {
 		s.to[director].wantAnswers(t, c, c.Behind(s.Real(director, topology.FamilyOf(c.Self.Addr()))).Answers())
 	}
-}
-
-// push connects the client with the server by a director.
-func (s *s3c) push(t *testing.T, director int, f topology.Family) *harness.Push {
-	t.Helper()
-	return harness.NewPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f))
 }
 
 // waitGatewayMAC returns when the status shows an interface's gateway with a MAC, and the programs know it. The status

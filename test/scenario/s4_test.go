@@ -24,73 +24,65 @@ func newS4(t *testing.T) (*topology.S4, *harness.Recipe) {
 	return s, recipe
 }
 
-// managed returns the box as a server with its default route by bond1 that is
-// asked by eth0.
+// managed returns the box as a server with its default route by bond1 that is asked by eth0.
 func managed(s *topology.S4) *topology.Server {
 	return &topology.Server{Host: s.Box, Eth0: s.Bond1, Eth1: s.Eth0}
 }
 
-// turned returns the box as its owner wanted it: with its default route by eth0,
-// asked by bond1.
-func turned(s *topology.S4) *topology.Server {
-	return &topology.Server{Host: s.Box, Eth0: s.Eth0, Eth1: s.Bond1}
-}
-
-// TestS4 manages the box by eth0 while its default route is by bond1.
+// TestS4 manages the box by eth0 while its default route is by bond1, with replypath and by the rules of the recipe.
 func TestS4(t *testing.T) {
-	s, recipe := newS4(t)
+	s, page := newS4(t)
 	manage := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 		return harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f))
 	}
-	harness.EachQuestionOf(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantLost(t, managed(s), manage(f, kind), s.MonitorEth0)
-	})
-	harness.On(t, s.Box).Start()
-	harness.EachQuestionOf(t, s.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	}
+	sampled(t, s.Families(), "without replypath", lost)
+	p := harness.On(t, s.Box)
+	p.Start()
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, managed(s), manage(f, kind), true)
 		// Who asks from the outside is answered there.
 		outside := harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
 		wantAnswers(t, managed(s), outside, false)
 	})
 	wantSyslog(t, s, managed(s))
-	recipe.Run(s.Box, "With replypath")
+	p.Expect(0, "detach", "--stop")
+	sampled(t, s.Families(), "after detach", lost)
+	page.Run(s.Box, "With ip rule")
+	sampled(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, managed(s), manage(f, kind), true)
+	})
+	page.Run(s.Box, "With replypath")
 }
 
-// TestS4Turned has the default route by eth0 and a rule by incoming interface for
-// what is forwarded, as the recipe shows: now it is the outside address that is
-// answered by the wrong side.
+// TestS4Turned has the default route by eth0 and a rule by incoming interface for what is forwarded, as the recipe
+// shows: now it is the outside address that is answered by the wrong side.
 func TestS4Turned(t *testing.T) {
-	s, recipe := newS4(t)
-	recipe.Run(s.Box, "The other way round")
+	s, page := newS4(t)
+	page.Run(s.Box, "The other way round")
 	for _, f := range s.Families() {
 		harness.Must(t, s.Eth0.Resolve(harness.Within(t, harness.AnswerTime), s.Eth0.Gateway(f)))
 	}
+	// As its owner wanted it: with its default route by eth0, asked by bond1.
+	turned := &topology.Server{Host: s.Box, Eth0: s.Eth0, Eth1: s.Bond1}
 	ask := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 		return harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
 	}
-	harness.EachQuestionOf(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantLost(t, turned(s), ask(f, kind), s.InternetEth0)
+	sampled(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantLost(t, turned, ask(f, kind), s.InternetEth0)
 	})
 	harness.On(t, s.Box).Start()
-	harness.EachQuestionOf(t, s.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantAnswers(t, turned(s), ask(f, kind), true)
-		wantAnswers(t, turned(s), harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, turned, ask(f, kind), true)
+		wantAnswers(t, turned, harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
 		askAsClient(t, s, f, kind)
 	})
-	wantSyslog(t, s, turned(s))
+	wantSyslog(t, s, turned)
 }
 
-// TestS4IPRule sets up what the recipe shows beside replypath.
-func TestS4IPRule(t *testing.T) {
-	s, recipe := newS4(t)
-	recipe.Run(s.Box, "With ip rule")
-	harness.EachQuestionOf(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantAnswers(t, managed(s), harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), true)
-	})
-}
-
-// askAsClient asks the internet from a client's address, and wants the question
-// to leave by bond1.
+// askAsClient asks the internet from a client's address, and wants the question to leave by bond1.
 func askAsClient(t *testing.T, s *topology.S4, f topology.Family, kind harness.Kind) {
 	t.Helper()
 	wires := harness.Tap(t, managed(s))
@@ -101,14 +93,11 @@ func askAsClient(t *testing.T, s *topology.S4, f topology.Family, kind harness.K
 	wires.WantEth0("a client's question", topology.To(c.Self.Addr()))
 }
 
-// syslogPort is the collector's.
-const syslogPort = 514
-
-// wantSyslog has the box send to a collector on the monitor, and wants it to go
-// as routed, although the monitor asks the box by the other interface, and its
-// answers come in by it.
+// wantSyslog has the box send to a collector on the monitor, and wants it to go as routed, although the monitor asks
+// the box by the other interface, and its answers come in by it.
 func wantSyslog(t *testing.T, s *topology.S4, server *topology.Server) {
 	t.Helper()
+	const syslogPort = 514
 	for _, f := range s.Families() {
 		collector := netip.AddrPortFrom(s.MonitorEth0.Address(f), syslogPort)
 		harness.ServeAt(t, s.Monitor, collector)

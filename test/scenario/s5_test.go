@@ -10,27 +10,26 @@ import (
 	"replypath/test/topology"
 )
 
-const s5Page = "s5-two-nics-one-subnet"
+// s5 is the network with echo servers at both addresses of the server.
+type s5 struct {
+	*topology.S5
+	page *harness.Recipe
+}
 
-// newS5 builds S5 with echo servers at both addresses. The server answers ARP
-// requests by the NIC that has the address, as the recipe says; with guarded, the
-// switch lets each of the server's ports send from its own address only, as
-// hosting networks and hypervisors do (IP source guard).
-func newS5(t *testing.T, guarded bool) *topology.S5 {
+func newS5(t *testing.T) s5 {
 	t.Helper()
-	s := harness.Build(t, topology.NewS5)
+	s := s5{harness.Build(t, topology.NewS5), harness.ReadRecipe(t, "s5-two-nics-one-subnet")}
 	for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
 		for _, f := range s.Families() {
 			harness.Serve(t, s.Server.Host, nic.Address(f))
 		}
 	}
-	if guarded {
-		guard(t, s)
-	}
 	return s
 }
 
-func guard(t *testing.T, s *topology.S5) {
+// guard has the switch let each of the server's ports send from its own address only, as
+// hosting networks and hypervisors do (IP source guard).
+func (s s5) guard(t *testing.T) {
 	t.Helper()
 	var rules string
 	for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
@@ -40,26 +39,15 @@ func guard(t *testing.T, s *topology.S5) {
 	harness.Nft(t, s.Switch.Host, "table bridge guard {\nchain prerouting { type filter hook prerouting priority 0;\n"+rules+"}\n}")
 }
 
-// s5 asks the server's addresses.
-type s5 struct{ *topology.S5 }
-
-// askers are who asks, from the server's own subnet, and from beyond the router:
-// their interfaces and the MACs that answers to them go to.
-func (s s5) askers() map[string]exit {
-	return map[string]exit{
-		"neighbour": {by: s.NeighbourEth0, to: s.NeighbourEth0.MAC},
-		"beyond":    {by: s.ClientEth0, to: s.RouterInside.MAC},
-	}
-}
-
-// each asks for an address of `asked` by everybody, and holds the answers, which
-// should leave by `by`, against a want.
-func (s s5) each(t *testing.T, families []topology.Family, name string, asked, by *topology.Interface, want func(exit, *testing.T, *harness.Conversation, topology.Filter)) {
-	for who, asker := range s.askers() {
-		harness.EachQuestionOf(t, families, name+"/"+who, func(t *testing.T, f topology.Family, kind harness.Kind) {
-			c := harness.NewConversation(t, kind, asker.by, asked.Address(f))
-			w := exit{[]*topology.Interface{s.Server.Eth0, s.Server.Eth1}, by, asker.to}
-			want(w, t, c, c.Answers())
+// each asks for an address of `asked` from the server's own subnet and from beyond the router, and holds the
+// answers, which should leave by `by`, against a want.
+func (s s5) each(t *testing.T, families []topology.Family, name string, asked, by *topology.Interface,
+	want func(exit, *testing.T, *harness.Conversation, topology.Filter)) {
+	nics := []*topology.Interface{s.Server.Eth0, s.Server.Eth1}
+	for who, to := range map[*topology.Interface]*topology.Interface{s.NeighbourEth0: s.NeighbourEth0, s.ClientEth0: s.RouterInside} {
+		sampled(t, families, name+"/"+who.Host.Name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+			c := harness.NewConversation(t, kind, who, asked.Address(f))
+			want(exit{nics, by, to.MAC}, t, c, c.Answers())
 		})
 	}
 }
@@ -76,29 +64,48 @@ func (s s5) lost(e exit, t *testing.T, c *harness.Conversation, answers topology
 	e.wantLost(t, c, answers)
 }
 
-// TestS5 asks both NICs of a server in one subnet. Without replypath all answers
-// leave by eth0, where the switch drops those that have eth1's address; with it
-// each leaves by the NIC that was asked, directly to who is on-link.
+// TestS5 asks both NICs of a server in one subnet, which answers ARP requests by the NIC that has the address, as the
+// recipe says. Without replypath all answers leave by eth0, where the switch drops those that have eth1's address; with it,
+// and with the rules of the recipe, each leaves by the NIC that was asked, directly to who is on-link. The same helps where
+// the server itself drops the questions that come by eth1, since the way back is eth0: replypath makes the filter loose.
 func TestS5(t *testing.T) {
-	s := s5{newS5(t, true)}
-	harness.ReadRecipe(t, s5Page).Run(s.Server.Host, "ARP")
+	s := newS5(t)
+	s.guard(t)
+	s.page.Run(s.Server.Host, "ARP")
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
 	s.each(t, harness.Families, "eth0 without replypath", eth0, eth0, exit.wantAnswers)
 	s.each(t, harness.Families, "eth1 without replypath", eth1, eth0, s.lost)
 	p := harness.On(t, s.Server.Host)
+	answered := func(name string) {
+		s.each(t, harness.Families, "eth0"+name, eth0, eth0, exit.wantAnswers)
+		s.each(t, harness.Families, "eth1"+name, eth1, eth1, exit.wantAnswers)
+	}
 	p.Start()
-	s.each(t, harness.Families, "eth0", eth0, eth0, exit.wantAnswers)
-	s.each(t, harness.Families, "eth1", eth1, eth1, exit.wantAnswers)
+	answered("")
 	p.Expect(0, "detach", "--stop")
 	s.each(t, harness.Families, "after detach", eth1, eth0, s.lost)
+
+	// It does not answer ARP requests by eth1 either, then.
+	for _, other := range []*topology.Interface{s.NeighbourEth0, s.RouterInside} {
+		harness.Must(t, other.Resolve(harness.Within(t, harness.AnswerTime), eth1.Address(topology.IPv4)))
+	}
+	harness.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "1"))
+	for _, kind := range harness.Kinds {
+		wantNoAnswer(t, harness.NewConversation(t, kind, s.NeighbourEth0, eth1.Address(topology.IPv4)), eth1, eth0)
+	}
+	p.Start()
+	answered(" with a strict filter")
+	p.Expect(0, "detach", "--stop")
+	harness.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
+	s.page.Run(s.Server.Host, "With ip rule")
+	answered(" by rules")
 }
 
-// TestS5Flux has the neighbour and the router believe that each IPv4 address is at
-// the other NIC, as ARP flux brings it about: questions for eth1's address come in
-// by eth0 and the other way round. Answers leave by the NIC that the question came
-// in by. IPv6 addresses are asked for at their own NIC only.
+// TestS5Flux has the neighbour and the router believe that each IPv4 address is at the other NIC, as ARP flux brings
+// it about: questions for eth1's address come in by eth0 and the other way round. Answers leave by the NIC that the
+// question came in by. IPv6 addresses are asked for at their own NIC only.
 func TestS5Flux(t *testing.T) {
-	s := s5{newS5(t, false)}
+	s := newS5(t)
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
 	for _, other := range []*topology.Interface{s.NeighbourEth0, s.RouterInside} {
 		harness.Must(t, other.AddNeighbour(eth0.Address(topology.IPv4), eth1.MAC))
@@ -108,33 +115,4 @@ func TestS5Flux(t *testing.T) {
 	harness.On(t, s.Server.Host).Start()
 	s.each(t, ipv4, "eth0's address", eth0, eth1, exit.wantAnswers)
 	s.each(t, ipv4, "eth1's address", eth1, eth0, exit.wantAnswers)
-}
-
-// TestS5StrictFilter has the server itself drop the questions that come by eth1,
-// since the way back is eth0: the same symptom by strict rp_filter, which
-// replypath makes loose.
-func TestS5StrictFilter(t *testing.T) {
-	s := s5{newS5(t, false)}
-	harness.ReadRecipe(t, s5Page).Run(s.Server.Host, "ARP")
-	// It does not answer ARP requests by eth1 either, then.
-	for _, other := range []*topology.Interface{s.NeighbourEth0, s.RouterInside} {
-		harness.Must(t, other.Resolve(harness.Within(t, harness.AnswerTime), s.Server.Eth1.Address(topology.IPv4)))
-	}
-	harness.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "1"))
-	for _, kind := range harness.Kinds {
-		c := harness.NewConversation(t, kind, s.NeighbourEth0, s.Server.Eth1.Address(topology.IPv4))
-		wantNoAnswer(t, c, s.Server.Eth1, s.Server.Eth0)
-	}
-	harness.On(t, s.Server.Host).Start()
-	s.each(t, harness.Families, "eth1", s.Server.Eth1, s.Server.Eth1, exit.wantAnswers)
-}
-
-// TestS5Rules runs the set-up that replypath replaces.
-func TestS5Rules(t *testing.T) {
-	s := s5{newS5(t, true)}
-	for _, heading := range []string{"ARP", "With ip rule"} {
-		harness.ReadRecipe(t, s5Page).Run(s.Server.Host, heading)
-	}
-	s.each(t, harness.Families, "eth0", s.Server.Eth0, s.Server.Eth0, exit.wantAnswers)
-	s.each(t, harness.Families, "eth1", s.Server.Eth1, s.Server.Eth1, exit.wantAnswers)
 }

@@ -13,10 +13,7 @@ import (
 	"replypath/test/topology"
 )
 
-const s6Page = "s6-two-uplinks"
-
-// s6 is the network with echo servers at both uplink addresses, at the client and
-// in the network behind the host.
+// s6 is the network with echo servers at both uplink addresses, at the client and in the network behind the host.
 type s6 struct {
 	*topology.S6
 	nics []*topology.Interface
@@ -47,36 +44,57 @@ func (s s6) client(f topology.Family, n int) *topology.Interface {
 
 // by is the exit by an uplink.
 func (s s6) by(uplink *topology.Interface) exit {
-	return exit{s.nics, uplink, uplink.Peer().MAC}
+	return exitBy(s.Server, uplink)
 }
 
-// asked has the client ask an uplink's address.
-func (s s6) asked(uplink *topology.Interface, want func(*testing.T, *harness.Conversation, topology.Filter)) func(*testing.T, topology.Family, harness.Kind) {
-	return func(t *testing.T, f topology.Family, kind harness.Kind) {
-		c := harness.NewConversation(t, kind, s.ClientEth0, uplink.Address(f))
-		want(t, c, c.Answers())
+// asked has the client ask an uplink's address, whose answers should leave by one.
+func (s s6) asked(uplink *topology.Interface) asking {
+	return asking{client: s.ClientEth0, of: uplink.Address}
+}
+
+// answered wants both uplinks to answer.
+func (s s6) answered(t *testing.T, name string) {
+	for _, uplink := range s.nics {
+		s.asked(uplink).answered(t, uplink.Name+name, s.by(uplink))
 	}
 }
 
-// TestS6 asks both addresses of a host with two uplinks. Without replypath all
-// answers leave by the uplink of the default route, where the provider drops
-// those with the other's address.
+// TestS6 asks both addresses of a host with two uplinks. Without replypath all answers leave by the uplink of the
+// default route, where the provider drops those with the other's address. The same helps where the host itself drops
+// what comes by eth0, since the way back is eth1, and the rules of the recipe do as well.
 func TestS6(t *testing.T) {
 	s := newS6(t)
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
-	harness.EachQuestion(t, "eth0 without replypath", s.asked(eth0, s.by(eth1).wantLost))
-	harness.EachQuestion(t, "eth1 without replypath", s.asked(eth1, s.by(eth1).wantAnswers))
+	s.asked(eth0).lost(t, "eth0 without replypath", s.by(eth1))
+	s.asked(eth1).answered(t, "eth1 without replypath", s.by(eth1))
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	harness.EachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
-	harness.EachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
+	s.answered(t, "")
 	s.eachStarted(t, "the host asks", eth1)
 	p.Expect(0, "detach", "--stop")
-	harness.EachQuestion(t, "eth0 after detach", s.asked(eth0, s.by(eth1).wantLost))
+	s.asked(eth0).lost(t, "eth0 after detach", s.by(eth1))
+
+	const filter = "net/ipv4/conf/all/rp_filter"
+	harness.Must(t, s.Server.SetSysctl(filter, "1"))
+	for _, kind := range harness.Kinds {
+		wantNoAnswer(t, harness.NewConversation(t, kind, s.ClientEth0, eth0.Address(topology.IPv4)), s.nics...)
+	}
+	p.Start()
+	s.answered(t, " with a strict filter")
+	p.Expect(0, "detach", "--stop")
+	if got := harness.Must1[string](t)(s.Server.Sysctl(filter)); got != "1" {
+		t.Errorf("after detach rp_filter is %s", got)
+	}
+	harness.ReadRecipe(t, "s6-two-uplinks").Run(s.Server.Host, "With ip rule")
+	s.answered(t, " by rules")
+	s.translate(t)
+	open := []session{s.newSession(t, topology.IPv4, harness.TCP, 0), s.newSession(t, topology.IPv6, harness.TCP, 0)}
+	s.goOn(t, open...)
+	s.moveDefault(t)
+	s.goOn(t, open...) // by its mark
 }
 
-// eachStarted has the host ask the client, from the address that the route gives
-// it, and wants that by an uplink.
+// eachStarted has the host ask the client, from the address that the route gives it, and wants that by an uplink.
 func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
 	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, uplink, s.ClientEth0.Address(f))
@@ -84,30 +102,9 @@ func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
 	})
 }
 
-// TestS6StrictFilter has the host itself drop what comes by eth0, since the way
-// back is eth1: the same symptom, and the same mend.
-func TestS6StrictFilter(t *testing.T) {
-	s := newS6(t)
-	harness.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "1"))
-	for _, kind := range harness.Kinds {
-		c := harness.NewConversation(t, kind, s.ClientEth0, s.Server.Eth0.Address(topology.IPv4))
-		wantNoAnswer(t, c, s.nics...)
-	}
-	p := harness.On(t, s.Server.Host)
-	p.Start()
-	harness.EachQuestion(t, "eth0", s.asked(s.Server.Eth0, s.by(s.Server.Eth0).wantAnswers))
-	harness.EachQuestion(t, "eth1", s.asked(s.Server.Eth1, s.by(s.Server.Eth1).wantAnswers))
-	p.Expect(0, "detach", "--stop")
-	if got := harness.Must1[string](t)(s.Server.Sysctl("net/ipv4/conf/all/rp_filter")); got != "1" {
-		t.Errorf("after detach rp_filter is %s", got)
-	}
-}
-
-// multipath gives the host one default route by both uplinks, which chooses by
-// addresses, and another address that the provider sends by eth0. It
-// returns that address: for an answer from a NIC's first IPv4 address, the kernel
-// prefers that NIC (since 6.16, fib_select_multipath), so that only others show
-// what all show on older kernels.
+// multipath gives the host one default route by both uplinks, which chooses by addresses, and another address that
+// the provider sends by eth0. It returns that address: for an answer from a NIC's first IPv4 address, the kernel
+// prefers that NIC (since 6.16, fib_select_multipath), so that only others show what all show on older kernels.
 func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
 	t.Helper()
 	// IPv6's choice looks at the flow label as well, which is a hash of ports.
@@ -137,15 +134,13 @@ func TestS6Multipath(t *testing.T) {
 	}
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
-	harness.EachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
-	harness.EachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
+	s.answered(t, "")
 	harness.EachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		exits := harness.TapAll(t, s.nics...)
 		for n := range s.ClientAddresses(f) {
 			c := harness.NewConversation(t, kind, s.client(f, n), other[f])
 			harness.Ask(t, c)
-			s.by(eth0).want(exits, c.String(), c.Answers())
+			s.by(s.Server.Eth0).want(exits, c.String(), c.Answers())
 		}
 	})
 	for _, f := range s.Families() {
@@ -178,9 +173,8 @@ func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
 	}
 }
 
-// wantStartedAsRouted has the host ask all of the client's addresses from none of
-// its own, and wants each question by the uplink that the routing table names,
-// from its address.
+// wantStartedAsRouted has the host ask all of the client's addresses from none of its own, and wants each question by
+// the uplink that the routing table names, from its address.
 func (s s6) wantStartedAsRouted(t *testing.T, f topology.Family) {
 	exits := harness.TapAll(t, s.nics...)
 	used := make(map[*topology.Interface]bool)
@@ -214,8 +208,7 @@ func (s s6) routed(t *testing.T, query string) *topology.Interface {
 	return nil
 }
 
-// translate has the host forward what comes from inside, by the address of
-// whichever uplink it leaves by.
+// translate has the host forward what comes from inside, by the address of whichever uplink it leaves by.
 func (s s6) translate(t *testing.T) {
 	t.Helper()
 	harness.Shell(t, s.Server.Host, `
@@ -245,8 +238,7 @@ func (s s6) newSession(t *testing.T, f topology.Family, kind harness.Kind, n int
 	return session{c, left, by}
 }
 
-// newSessions prepares sessions with all of the client's addresses, which a route
-// over both uplinks has to spread.
+// newSessions prepares sessions with all of the client's addresses, which a route over both uplinks has to spread.
 func (s s6) newSessions(t *testing.T, spread bool) (sessions []session) {
 	t.Helper()
 	used := make(map[*topology.Interface]bool)
@@ -263,8 +255,7 @@ func (s s6) newSessions(t *testing.T, spread bool) (sessions []session) {
 	return sessions
 }
 
-// goOn goes on with sessions and wants their frames by the uplinks that the
-// routing table says.
+// goOn goes on with sessions and wants their frames by the uplinks that the routing table says.
 func (s s6) goOn(t *testing.T, sessions ...session) {
 	t.Helper()
 	exits := harness.TapAll(t, s.nics...)
@@ -274,11 +265,10 @@ func (s s6) goOn(t *testing.T, sessions ...session) {
 	}
 }
 
-// TestS6Translated has long sessions come from inside, which the host translates
-// to the address of the uplink that they leave by. They go where the routing
-// table says, by one default route and by one over both uplinks, when replypath
-// starts and afterwards, also while the client asks the host itself by the other
-// uplink.
+// TestS6Translated has long sessions come from inside, which the host translates to the address of the uplink that they
+// leave by. They go where the routing table says, by one default route and by one over both uplinks, when replypath starts
+// and afterwards, also while the client asks the host itself by the other uplink. One whose default route moves dies with
+// the address that it loses, as without replypath.
 func TestS6Translated(t *testing.T) {
 	for _, spread := range []bool{false, true} {
 		t.Run(fmt.Sprintf("multipath %t", spread), func(t *testing.T) { testS6Translated(t, spread) })
@@ -297,59 +287,26 @@ func testS6Translated(t *testing.T, spread bool) {
 	p.Start()
 	s.goOn(t, before...)
 	s.goOn(t, s.newSessions(t, spread)...)
-	for _, uplink := range s.nics {
-		harness.EachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
-	}
+	s.answered(t, "")
 	s.goOn(t, before...)
-	if !spread { // the host itself forwards now, and is asked by eth0
-		s.eachStarted(t, "the host asks", s.Server.Eth1)
-	}
-}
-
-// TestS6RouteChanges moves the default route to the other uplink under a translated
-// session. It dies with the address that it loses, with replypath as without:
-// what goes on goes where the routing table says. The recipe's mark keeps it.
-func TestS6RouteChanges(t *testing.T) {
-	for _, set := range []string{"nothing", "replypath", "the recipe's mark"} {
-		t.Run(set, func(t *testing.T) { testS6RouteChanges(t, set) })
-	}
-}
-
-func testS6RouteChanges(t *testing.T, set string) {
-	s := newS6(t)
-	s.translate(t)
-	switch set {
-	case "replypath":
-		harness.On(t, s.Server.Host).Start()
-	case "the recipe's mark":
-		harness.ReadRecipe(t, s6Page).Run(s.Server.Host, "With ip rule")
-	}
-	var open []session
-	for _, f := range s.Families() {
-		open = append(open, s.newSession(t, f, harness.TCP, 0))
-	}
-	s.goOn(t, open...)
-	harness.Shell(t, s.Server.Host, `
-		ip -4 route replace default via 203.0.113.65
-		ip -6 route replace default via 2001:db8:65::1`)
-	if set == "the recipe's mark" {
-		s.goOn(t, open...)
+	if spread {
 		return
 	}
+	s.eachStarted(t, "the host asks", s.Server.Eth1) // which itself forwards now, and is asked by eth0
+	s.moveDefault(t)
 	exits := harness.TapAll(t, s.nics...)
-	for _, x := range open {
-		if err := x.Ask(harness.Within(t, harness.AnswerTime)); err == nil {
+	for _, x := range before[:len(harness.Families)] { // by TCP
+		if err := harness.AskUntilLost(t, x.Conversation, exits.At(s.Server.Eth0), x.left); err == nil {
 			t.Errorf("%s goes on", x)
 		}
 		s.by(s.Server.Eth0).want(exits, x.String(), x.left)
 	}
 }
 
-// TestS6Rules runs the set-up that replypath replaces.
-func TestS6Rules(t *testing.T) {
-	s := newS6(t)
-	harness.ReadRecipe(t, s6Page).Run(s.Server.Host, "With ip rule")
-	for _, uplink := range s.nics {
-		harness.EachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
-	}
+// moveDefault moves the default route to the other uplink.
+func (s s6) moveDefault(t *testing.T) {
+	t.Helper()
+	harness.Shell(t, s.Server.Host, `
+		ip -4 route replace default via 203.0.113.65
+		ip -6 route replace default via 2001:db8:65::1`)
 }

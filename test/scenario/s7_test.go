@@ -10,14 +10,10 @@ import (
 	"replypath/test/topology"
 )
 
-// Ports of the published service.
-const (
-	publishedPort = 80
-	containerPort = 8080
-)
+// publishedPort is that of the service, which its container has at another.
+const publishedPort = 80
 
-// newS7 builds S7, with the container's echo server published as its recipe
-// shows.
+// newS7 builds S7, with the container's echo server published as its recipe shows.
 func newS7(t *testing.T, policy topology.Policy) (*topology.S7, *harness.Recipe) {
 	t.Helper()
 	s := harness.NewS7(t, topology.TwoNICOptions{Policy: policy})
@@ -28,7 +24,7 @@ func newS7(t *testing.T, policy topology.Policy) (*topology.S7, *harness.Recipe)
 func publish(t *testing.T, s *topology.S7) *harness.Recipe {
 	t.Helper()
 	for _, f := range s.Families() {
-		harness.ServeAt(t, s.Container, netip.AddrPortFrom(s.ContainerEth0.Address(f), containerPort))
+		harness.ServeAt(t, s.Container, netip.AddrPortFrom(s.ContainerEth0.Address(f), 8080))
 	}
 	recipe := harness.ReadRecipe(t, "s7-published-port")
 	recipe.Run(s.Server.Host, "The published port")
@@ -46,72 +42,49 @@ func published(t *testing.T, s *topology.S7, kind harness.Kind, at *topology.Int
 	return c
 }
 
-// TestS7 asks a published port by both of the host's addresses. Without replypath
-// all answers leave by eth0, with it by the interface that was asked.
+// TestS7 asks a published port by both of the host's addresses. Without replypath all answers leave by eth0, with it
+// by the interface that was asked. Of what the recipe shows beside it, a rule by source mends the host's own answers
+// and not the container's; marks of connections help.
 func TestS7(t *testing.T) {
 	for _, policy := range []topology.Policy{topology.StrictSource, topology.Stateful} {
-		t.Run(policy.String(), func(t *testing.T) {
-			s, recipe := newS7(t, policy)
-			lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantLost(t, s.Server, published(t, s, kind, s.Server.Eth1, f), s.ClientEth0)
-			}
-			harness.EachQuestionOf(t, s.Families(), "without replypath", lost)
-			p := harness.On(t, s.Server.Host)
-			p.Start()
-			harness.EachQuestionOf(t, s.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth1, f), true)
-				wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
-			})
-			recipe.RunWith(p, "With replypath")
-			p.Expect(0, "detach", "--stop")
-			harness.EachQuestionOf(t, s.Families(), "after detach", lost)
-		})
+		t.Run(policy.String(), func(t *testing.T) { testS7(t, policy) })
 	}
 }
 
-// TestS7IPRule sets up what the recipe shows beside replypath: a rule by source
-// mends the host's own answers and not the container's.
-func TestS7IPRule(t *testing.T) {
-	s, recipe := newS7(t, topology.StrictSource)
-	recipe.Run(s.Server.Host, "With ip rule")
-	harness.EachQuestionOf(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		c := published(t, s, kind, s.Server.Eth1, f)
-		if kind == harness.Ping {
-			wantAnswers(t, s.Server, c, true)
-		} else {
-			wantLost(t, s.Server, c, s.ClientEth0)
-		}
-	})
-}
-
-// TestS7Connmark is the recipe's other set-up, which helps.
-func TestS7Connmark(t *testing.T) {
-	s, recipe := newS7(t, topology.StrictSource)
-	recipe.Run(s.Server.Host, "With connmark")
-	harness.EachQuestionOf(t, s.Families(), "connmark", func(t *testing.T, f topology.Family, kind harness.Kind) {
+func testS7(t *testing.T, policy topology.Policy) {
+	s, page := newS7(t, policy)
+	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantLost(t, s.Server, published(t, s, kind, s.Server.Eth1, f), s.ClientEth0)
+	}
+	answered := func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth1, f), true)
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
+	}
+	sampled(t, s.Families(), "without replypath", lost)
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	harness.EachQuestion(t, "with replypath", answered)
+	page.RunWith(p, "With replypath")
+	p.Expect(0, "detach", "--stop")
+	sampled(t, s.Families(), "after detach", lost)
+	if policy != topology.StrictSource {
+		return
+	}
+	page.Run(s.Server.Host, "With ip rule")
+	harness.EachQuestion(t, "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		if kind == harness.Ping {
+			answered(t, f, kind)
+		} else {
+			lost(t, f, kind)
+		}
 	})
+	removeRules(t, s.Server.Host)
+	harness.Shell(t, s.Server.Host, "ip -4 route flush table 102; ip -6 route flush table 102")
+	page.Run(s.Server.Host, "With connmark")
+	harness.EachQuestion(t, "connmark", answered)
 }
 
-// goesOnBy wants more answers of a running conversation to leave by eth1, or by
-// eth0.
-func goesOnBy(t *testing.T, wires *harness.Wires, c *harness.Conversation, eth1 bool) {
-	t.Helper()
-	const more = 20
-	by, name := wires.Eth0, "eth0"
-	if eth1 {
-		by, name = wires.Eth1, "eth1"
-	}
-	answers := topology.All(c.Answers(), topology.Going(topology.Received))
-	_, err := by.WaitCount(harness.Within(t, harness.AnswerTime), by.Count(answers)+more, answers)
-	if err != nil {
-		t.Fatalf("%s does not go on by %s: %v", c, name, err)
-	}
-}
-
-// TestContainerLongLived has conversations with a container go on while the
-// daemon dies and comes back.
+// TestContainerLongLived has conversations with a container go on while the daemon dies and comes back.
 func TestContainerLongLived(t *testing.T) {
 	s, _ := newS7(t, topology.StrictSource)
 	p := harness.On(t, s.Server.Host)
@@ -124,14 +97,20 @@ func TestContainerLongLived(t *testing.T) {
 			talks[c] = c.Keep(t)
 		}
 	}
+	wantMore := func() {
+		for c := range talks {
+			const more = 20
+			answers := topology.All(c.Answers(), topology.Going(topology.Received))
+			_, err := wires.Eth1.WaitCount(harness.Within(t, harness.AnswerTime), wires.Eth1.Count(answers)+more, answers)
+			if err != nil {
+				t.Fatalf("%s does not go on by eth1: %v", c, err)
+			}
+		}
+	}
 	for range 2 {
-		for c := range talks {
-			goesOnBy(t, wires, c, true)
-		}
+		wantMore()
 		d.Kill()
-		for c := range talks {
-			goesOnBy(t, wires, c, true)
-		}
+		wantMore()
 		d = p.Start()
 	}
 	for c, talk := range talks {

@@ -16,38 +16,29 @@ import (
 	"replypath/test/topology"
 )
 
-const s9Page = "s9-cloud"
-
 // s9 is the network with echo servers at all addresses of the instance.
-type s9 struct{ *topology.S9 }
-
-// s9Networks are both.
-var s9Networks = map[string]struct {
-	build func(*testing.T) s9
+type s9 struct {
+	*topology.S9
+	page *harness.Recipe
 	// fit makes what is typed for two subnets fit.
 	fit *strings.Replacer
-}{
-	"two subnets": {func(t *testing.T) s9 { return newS9(t, harness.Build(t, topology.NewS9)) }, strings.NewReplacer()},
-	"one subnet": {func(t *testing.T) s9 { return newS9(t, harness.Build(t, topology.NewS9OneSubnet)) },
-		strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")},
 }
 
-func newS9(t *testing.T, s *topology.S9) s9 {
+// newS9 has the instance's interfaces in one subnet, or in two.
+func newS9(t *testing.T, subnets int) s9 {
 	t.Helper()
+	s := s9{page: harness.ReadRecipe(t, "s9-cloud"), fit: strings.NewReplacer()}
+	if subnets == 2 {
+		s.S9 = harness.Build(t, topology.NewS9)
+	} else {
+		s.S9, s.fit = harness.Build(t, topology.NewS9OneSubnet), strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")
+	}
 	for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
 		for _, a := range nic.Addresses {
 			harness.Serve(t, s.Instance.Host, a.Addr())
 		}
 	}
-	return s9{s}
-}
-
-// want is what a conversation and its answers have to be like.
-type want = func(*testing.T, *harness.Conversation, topology.Filter)
-
-// by is the exit by an interface of an instance, to the fabric.
-func (s s9) by(server *topology.Server, nic *topology.Interface) exit {
-	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, nic, nic.Peer().MAC}
+	return s
 }
 
 // asked asks for an address, by someone beyond the fabric.
@@ -60,7 +51,7 @@ func (s s9) asked(t *testing.T, address netip.Addr, kind harness.Kind, want want
 // wantEth1 asks for all of eth1's addresses.
 func (s s9) wantEth1(t *testing.T, families []topology.Family, name string, want want) {
 	t.Helper()
-	harness.EachQuestionOf(t, families, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+	sampled(t, families, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
 		for _, a := range s.Instance.Eth1.Addresses {
 			if topology.FamilyOf(a.Addr()) == f {
 				s.asked(t, a.Addr(), kind, want)
@@ -69,28 +60,37 @@ func (s s9) wantEth1(t *testing.T, families []topology.Family, name string, want
 	})
 }
 
-// TestS9 asks for all addresses of an instance with two elastic interfaces, from beyond
-// the fabric and from another instance. Without replypath those of eth1 are mute: the
-// fabric drops what comes by eth0 with another interface's address.
+// TestS9 asks for all addresses of an instance with two elastic interfaces, from beyond the fabric and from another
+// instance. Without replypath those of eth1 are mute: the fabric drops what comes by eth0 with another interface's address.
+// Then the instance boots.
 func TestS9(t *testing.T) {
-	for name, network := range s9Networks {
-		t.Run(name, func(t *testing.T) {
-			s := network.build(t)
-			eth0, eth1 := s.by(s.Instance, s.Instance.Eth0), s.by(s.Instance, s.Instance.Eth1)
-			s.wantEth1(t, harness.Families, "without replypath", eth0.wantLost)
-			harness.On(t, s.Instance.Host).Start()
-			s.wantEth1(t, harness.Families, "with replypath", eth1.wantAnswers)
-			harness.EachQuestion(t, "eth0", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				s.asked(t, s.Instance.Eth0.Address(f), kind, eth0.wantAnswers)
-			})
-			harness.ReadRecipe(t, s9Page).Run(s.Instance.Host, "ARP")
-			s.byEth0(t)
-			harness.EachQuestion(t, "another instance", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				c := harness.NewConversation(t, kind, s.Other.Eth0, s.Instance.Eth1.Address(f))
-				eth1.wantAnswers(t, c, c.Answers())
-			})
-		})
+	for subnets := 1; subnets <= 2; subnets++ {
+		t.Run(fmt.Sprintf("%d subnets", subnets), func(t *testing.T) { testS9(t, newS9(t, subnets)) })
 	}
+}
+
+func testS9(t *testing.T, s s9) {
+	// What a load balancer hands on for its own address the GCE guest agent makes local on eth1 by a route, and no address
+	// (GoogleCloudPlatform/guest-agent, addLocalRoute). By IPv6 no server could bind to it.
+	forwarded := netip.MustParseAddr("10.0.5.5")
+	harness.Shell(t, s.Instance.Host, "ip route add to local 10.0.5.5/32 scope host dev eth1 proto 66")
+	harness.Must(t, s.Assign(forwarded, s.Instance.Eth1))
+	harness.Serve(t, s.Instance.Host, forwarded)
+	balanced := asking{client: s.ClientEth0, of: func(topology.Family) netip.Addr { return forwarded }}
+
+	eth0, eth1 := exitBy(s.Instance, s.Instance.Eth0), exitBy(s.Instance, s.Instance.Eth1)
+	s.wantEth1(t, harness.Families, "without replypath", eth0.wantLost)
+	balanced.each(t, ipv4, "a load balancer without replypath", eth0.wantLost)
+	p := harness.On(t, s.Instance.Host)
+	d := p.Start()
+	s.wantEth1(t, harness.Families, "with replypath", eth1.wantAnswers)
+	balanced.each(t, ipv4, "a load balancer", eth1.wantAnswers)
+	asking{client: s.ClientEth0, of: s.Instance.Eth0.Address}.answered(t, "eth0", eth0)
+	s.page.Run(s.Instance.Host, "ARP")
+	s.byEth0(t)
+	asking{client: s.Other.Eth0, of: s.Instance.Eth1.Address}.answered(t, "another instance", eth1)
+	s.reboot(t, p, d)
+	s.wantEth1(t, harness.Families, "after a reboot", eth1.wantAnswers)
 }
 
 // byEth0 has the other instance ask for eth1's first addresses by its eth0: its own eth1 may be in their subnet.
@@ -104,50 +104,36 @@ func (s s9) byEth0(t *testing.T) {
 	}
 }
 
-// TestS9Reboot has the instance boot. A reboot leaves no process, nothing pinned, and interfaces without addresses: replypath
-// starts before the agent gives them any.
-func TestS9Reboot(t *testing.T) {
-	for name, network := range s9Networks {
-		t.Run(name, func(t *testing.T) {
-			s := network.build(t)
-			eth0, eth1 := s.by(s.Instance, s.Instance.Eth0), s.by(s.Instance, s.Instance.Eth1)
-			s.wantEth1(t, harness.Families, "without replypath", eth0.wantLost)
-			p := harness.On(t, s.Instance.Host)
-			p.Start().Kill()
-			s.wantEth1(t, harness.Families, "before the reboot", eth1.wantAnswers)
-			p.Detach()
-			for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
-				harness.Shell(t, s.Instance.Host, "ip link set "+nic.Name+" down; ip addr flush dev "+nic.Name)
-			}
-			p.Start()
-			for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
-				harness.Must(t, nic.SetUp())
-				for _, a := range nic.Addresses {
-					harness.Must(t, nic.AddAddress(a))
-				}
-			}
-			harness.Must(t, s.AddDefaults(s.Instance))
-			harness.Must(t, s.WaitReady(t.Context()))
-			harness.Eventually(t, "eth1 is served", func() error {
-				if n := p.Metrics().Sum("replypath_interface_attached", "interface=eth1"); n != 2 {
-					return fmt.Errorf("%v programs are attached there", n)
-				}
-				return nil
-			})
-			for _, f := range s.Families() {
-				s.awaitEth0(t, f)
-			}
-			s.wantEth1(t, harness.Families, "after it", eth1.wantAnswers)
+// reboot leaves no process, nothing pinned, and interfaces without addresses: replypath starts before the agent gives them any.
+func (s s9) reboot(t *testing.T, p *harness.Product, d *harness.Daemon) {
+	t.Helper()
+	d.Kill()
+	p.Detach()
+	nics := []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1}
+	for _, nic := range nics {
+		harness.Shell(t, s.Instance.Host, "ip link set "+nic.Name+" down; ip addr flush dev "+nic.Name)
+	}
+	p.Start()
+	for _, nic := range nics {
+		harness.Must(t, nic.SetUp())
+		for _, a := range nic.Addresses {
+			harness.Must(t, nic.AddAddress(a))
+		}
+	}
+	harness.Must(t, s.AddDefaults(s.Instance))
+	harness.Must(t, s.WaitReady(t.Context()))
+	harness.Eventually(t, "eth1 is served", func() error {
+		if n := p.Metrics().Sum("replypath_interface_attached", "interface=eth1"); n != 2 {
+			return fmt.Errorf("%v programs are attached there", n)
+		}
+		return nil
+	})
+	for _, f := range s.Families() {
+		// Until then the kernel asks for the gateway's MAC, and for a second after each failure.
+		harness.Eventually(t, "eth0 answers", func() error {
+			return harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Instance.Eth0.Address(f)).Ask(harness.Within(t, time.Second))
 		})
 	}
-}
-
-// awaitEth0 waits until eth0 answers: until then the kernel asks for the gateway's MAC, and for a second after each failure.
-func (s s9) awaitEth0(t *testing.T, f topology.Family) {
-	t.Helper()
-	harness.Eventually(t, "eth0 answers", func() error {
-		return harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Instance.Eth0.Address(f)).Ask(harness.Within(t, time.Second))
-	})
 }
 
 // s9Agents are what the agents of clouds install, typed in for two subnets.
@@ -190,33 +176,23 @@ ip route add 10.0.2.0/24 dev eth1 table 201; ip route add default via 10.0.2.1 d
 `, ipv4, "201", ""},
 }
 
-// s9RulesGo takes an agent's rules away, whichever they are.
-const s9RulesGo = `
-for family in -4 -6; do
-	ip $family rule show | while read -r priority rule; do
-		case $priority in 0: | 32766: | 32767:) ;; *) ip $family rule del priority ${priority%:} ;; esac
-	done
-done
-`
-
-// TestS9Agents runs replypath beside what agents install, and in its place. Beside it,
-// both families are answered right, whatever the agent does, and plan and doctor say
-// whose the rules are.
+// TestS9Agents runs replypath beside what agents install, and in its place. Beside it, both families are answered
+// right, whatever the agent does, and plan and doctor say whose the rules are.
 func TestS9Agents(t *testing.T) {
 	for agent := range s9Agents {
-		t.Run(agent, func(t *testing.T) { testS9Agent(t, "two subnets", agent) })
+		t.Run(agent, func(t *testing.T) { testS9Agent(t, 2, agent) })
 	}
-	t.Run("ec2-net-utils in one subnet", func(t *testing.T) { testS9Agent(t, "one subnet", "ec2-net-utils") })
+	t.Run("ec2-net-utils in one subnet", func(t *testing.T) { testS9Agent(t, 1, "ec2-net-utils") })
 }
 
-func testS9Agent(t *testing.T, network, name string) {
-	s, agent := s9Networks[network].build(t), s9Agents[name]
+func testS9Agent(t *testing.T, subnets int, name string) {
+	s, agent := newS9(t, subnets), s9Agents[name]
 	script := agent.script
 	if script == "" {
-		script = harness.ReadRecipe(t, s9Page).Text("With ip rule", "sh")
+		script = s.page.Text("With ip rule", "sh")
 	}
-	harness.Shell(t, s.Instance.Host, s9Networks[network].fit.Replace(script))
-	eth0, eth1 := s.by(s.Instance, s.Instance.Eth0), s.by(s.Instance, s.Instance.Eth1)
+	harness.Shell(t, s.Instance.Host, s.fit.Replace(script))
+	eth0, eth1 := exitBy(s.Instance, s.Instance.Eth0), exitBy(s.Instance, s.Instance.Eth1)
 	s.wantEth1(t, agent.answered, "the agent alone", eth1.wantAnswers)
 	if len(agent.answered) == 1 {
 		s.wantEth1(t, harness.Families[1:], "the agent alone", eth0.wantLost)
@@ -229,7 +205,7 @@ func testS9Agent(t *testing.T, network, name string) {
 			s.wantOwned(t, p, a.Addr().String()+" lookup "+agent.table, agent.owner)
 		}
 	}
-	harness.Shell(t, s.Instance.Host, s9RulesGo)
+	removeRules(t, s.Instance.Host)
 	s.wantEth1(t, harness.Families, "in its place", eth1.wantAnswers)
 }
 
@@ -255,17 +231,18 @@ func (s s9) wantOwned(t *testing.T, p *harness.Product, rest, owner string) {
 // TestS9Floating has an address go from one instance's eth1 to the other's, and back. Each answers by eth1 for as long as it
 // has the address. A connection that was open then is reset.
 func TestS9Floating(t *testing.T) {
-	s := s9Networks["two subnets"].build(t)
-	here, there := s.by(s.Instance, s.Instance.Eth1), s.by(s.Other, s.Other.Eth1)
+	s := newS9(t, 2)
+	here, there := exitBy(s.Instance, s.Instance.Eth1), exitBy(s.Other, s.Other.Eth1)
+	floating := asking{client: s.ClientEth0, of: s.Floating}
 	s.float(t, nil, here.by)
 	for _, f := range s.Families() {
 		harness.Serve(t, s.Instance.Host, s.Floating(f))
-		s.asked(t, s.Floating(f), harness.UDP, s.by(s.Instance, s.Instance.Eth0).wantLost)
 	}
+	floating.lost(t, "without replypath", exitBy(s.Instance, s.Instance.Eth0))
 	first, second := harness.On(t, s.Instance.Host), harness.On(t, s.Other.Host)
 	first.Start()
 	second.Start()
-	s.wantFloating(t, "at the first", here)
+	floating.answered(t, "at the first", here)
 	var open []*harness.Conversation
 	for _, f := range s.Families() {
 		c := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Floating(f))
@@ -284,12 +261,12 @@ func TestS9Floating(t *testing.T) {
 		}
 		there.want(exits, "the reset of "+c.String(), topology.All(c.Answers(), topology.Flags(topology.RST, topology.RST)))
 	}
-	s.wantFloating(t, "at the other", there)
+	floating.answered(t, "at the other", there)
 	s.float(t, there.by, here.by)
 	for _, f := range s.Families() {
 		first.AwaitOwn(s.Floating(f), true, time.Now())
 	}
-	s.wantFloating(t, "back at the first", here)
+	floating.answered(t, "back at the first", here)
 }
 
 // float has the floating addresses go from one interface, or from none, to another.
@@ -304,29 +281,4 @@ func (s s9) float(t *testing.T, from, to *topology.Interface) {
 		harness.Must(t, s.Assign(address.Addr(), to))
 		harness.AwaitAddress(t, to, address.Addr(), true)
 	}
-}
-
-func (s s9) wantFloating(t *testing.T, name string, by exit) {
-	t.Helper()
-	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-		s.asked(t, s.Floating(f), kind, by.wantAnswers)
-	})
-}
-
-// TestS9Forwarded has a load balancer hand on what is for its own address, which the GCE guest agent makes local on eth1 by
-// a route, and no address (GoogleCloudPlatform/guest-agent, addLocalRoute). By IPv6 no server could bind to it.
-func TestS9Forwarded(t *testing.T) {
-	s := s9Networks["two subnets"].build(t)
-	forwarded := netip.MustParseAddr("10.0.5.5")
-	harness.Shell(t, s.Instance.Host, "ip route add to local 10.0.5.5/32 scope host dev eth1 proto 66")
-	harness.Must(t, s.Assign(forwarded, s.Instance.Eth1))
-	harness.Serve(t, s.Instance.Host, forwarded)
-	each := func(name string, want want) {
-		harness.EachQuestionOf(t, ipv4, name, func(t *testing.T, _ topology.Family, kind harness.Kind) {
-			s.asked(t, forwarded, kind, want)
-		})
-	}
-	each("without replypath", s.by(s.Instance, s.Instance.Eth0).wantLost)
-	harness.On(t, s.Instance.Host).Start()
-	each("with replypath", s.by(s.Instance, s.Instance.Eth1).wantAnswers)
 }

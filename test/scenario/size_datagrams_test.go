@@ -15,8 +15,7 @@ import (
 	"replypath/test/topology"
 )
 
-// datagrams is a UDP flow that a client began, whose server has connected its
-// socket since.
+// datagrams is a UDP flow that a client began, whose server has connected its socket since.
 type datagrams struct {
 	client  net.PacketConn
 	server  net.Conn
@@ -56,8 +55,7 @@ func (d *datagrams) send(t *testing.T, size int) {
 	}
 }
 
-// wantTooLarge wants the server's socket to learn that its last answer was too
-// large.
+// wantTooLarge wants the server's socket to learn that its last answer was too large.
 func (d *datagrams) wantTooLarge(t *testing.T) {
 	t.Helper()
 	if _, err := d.server.Read(make([]byte, 100)); !errors.Is(err, unix.EMSGSIZE) {
@@ -74,8 +72,7 @@ func (d *datagrams) wantArrival(t *testing.T, size int) {
 	}
 }
 
-// discover has the server's socket deal with path MTUs in a way of IP_PMTUDISC_*,
-// whose numbers IPv6 shares.
+// discover has the server's socket deal with path MTUs in a way of IP_PMTUDISC_*, whose numbers IPv6 shares.
 func (d *datagrams) discover(t *testing.T, f topology.Family, way int) {
 	t.Helper()
 	raw := harness.Must1[syscall.RawConn](t)(d.server.(*net.UDPConn).SyscallConn())

@@ -33,24 +33,28 @@ func answersOf(c *harness.Conversation) topology.Filter {
 	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()), topology.Not(topology.TCP))
 }
 
-// loseLarge asks with a large datagram, and wants the answer to leave by eth0 and
-// not to arrive. It returns the fragments.
+// loseLarge asks with a large datagram, and wants the answer to leave by eth0 and not to arrive. It returns the fragments.
 func loseLarge(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) []*topology.Frame {
 	t.Helper()
-	wires := harness.Tap(t, n.Server)
+	return loseLargeOf(t, n.Server, c, answersOf(c))
+}
+
+// loseLargeOf is that for what leaves a server.
+func loseLargeOf(t *testing.T, server *topology.Server, c *harness.Conversation, left topology.Filter) []*topology.Frame {
+	t.Helper()
+	wires := harness.Tap(t, server)
 	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
 	defer cancel()
 	asked := make(chan error, 1)
 	go func() { asked <- c.AskFor(ctx, largeDatagram) }()
-	if _, err := wires.Eth0.WaitCount(ctx, largeFragments, answersOf(c)); err != nil {
+	if _, err := wires.Eth0.WaitCount(ctx, largeFragments, left); err != nil {
 		t.Errorf("%s: %v", c, err)
 	}
-	silence := time.AfterFunc(harness.SilenceTime, cancel)
-	defer silence.Stop()
+	defer time.AfterFunc(harness.SilenceTime, cancel).Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered", c)
 	}
-	return wires.WantEth0(c.String(), answersOf(c))
+	return wires.WantEth0(c.String(), left)
 }
 
 // TestFragments asks with datagrams that come in fragments, and whose answers leave
@@ -79,9 +83,7 @@ func TestFragments(t *testing.T) {
 		before, ofProtocol := countedBy(p), correctedOf(p, c)
 		wires := harness.Tap(t, n.Server)
 		for range 3 {
-			if err := c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram); err != nil {
-				t.Error(err)
-			}
+			harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
 		}
 		frames := wires.WantEth1(c.String(), answersOf(c))
 		if len(frames) != 3*largeFragments {
@@ -92,18 +94,20 @@ func TestFragments(t *testing.T) {
 			t.Errorf("%s: %v fragments of %d were counted for its protocol", c, counted, len(frames))
 		}
 	})
+	for _, f := range harness.Families {
+		t.Run("out of order/"+f.String(), func(t *testing.T) { testOutOfOrder(t, n, p.In(t), f) })
+	}
+	wantNoMoves(t, p)
 }
 
-// correctedOf counts the packets of a conversation's protocol and family that were
-// moved.
+// correctedOf counts the packets of a conversation's protocol and family that were moved.
 func correctedOf(p *harness.Product, c *harness.Conversation) float64 {
 	family := topology.FamilyOf(c.Self.Addr()).String()
 	return p.Metrics().Sum("replypath_corrected_packets_total", "family="+family, "protocol="+c.Protocol())
 }
 
-// TestFragmentsOfTheHost has the server ask with datagrams that leave in fragments,
-// from either of its addresses: they go where the routing table says, also when their
-// answers come in by eth1.
+// TestFragmentsOfTheHost has the server ask with datagrams that leave in fragments, from either of its addresses:
+// they go where the routing table says, also when their answers come in by eth1.
 func TestFragmentsOfTheHost(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	p := harness.On(t, n.Server.Host)
@@ -130,45 +134,37 @@ func TestFragmentsOfTheHost(t *testing.T) {
 	}
 }
 
-// TestFragmentsOfSeveralRouters has several routers of one NIC bring datagrams in
-// fragments: each answer goes back through its own, in one piece, where the kernel
-// alone would send it by eth0, or by eth1 to the first of them.
+// TestFragmentsOfSeveralRouters has several routers of one NIC bring datagrams in fragments: each answer goes back through
+// its own, in one piece, where the kernel alone would send it by eth0, or by eth1 to the first of them. So do errors. Where
+// the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
 func TestFragmentsOfSeveralRouters(t *testing.T) {
-	eachNextHop(t, testFragmentsOfSeveralRouters)
-}
-
-// eachNextHop runs a test of several routers for each way to choose among them, and with the default route by
-// each NIC. Where the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
-func eachNextHop(t *testing.T, test func(t *testing.T, nextHop, routed string)) {
-	for nextHop, routes := range map[string][]string{
-		"auto": {"eth0", "eth1"}, "gateway": {"eth0"}, "last-hop": {"eth0", "eth1"},
-	} {
-		for _, routed := range routes {
-			t.Run(nextHop+", default route by "+routed, func(t *testing.T) { test(t, nextHop, routed) })
-		}
-	}
-}
-
-func testFragmentsOfSeveralRouters(t *testing.T, nextHop, routed string) {
-	r, alone := newSeveralRouters(t, routed)
-	ask := func(want func(router int) exit) {
-		for i := range r.At {
-			r.bring(t, i)
-			for _, f := range harness.Families {
-				for _, kind := range datagramKinds {
-					c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
-					exits := harness.TapAll(t, r.nics...)
-					harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
-					want(i).want(exits, c.String(), answersOf(c))
+	for routed, nextHops := range map[string][]string{"eth0": {"auto", "gateway", "last-hop"}, "eth1": {"auto", "last-hop"}} {
+		t.Run("default route by "+routed, func(t *testing.T) {
+			r, alone := newSeveralRouters(t, routed)
+			promptErrors(t, r.Server.Host)
+			ask := func(t *testing.T, want func(router int) exit) {
+				for i := range r.At {
+					r.bring(t, i)
+					for _, f := range harness.Families {
+						for _, kind := range datagramKinds {
+							c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
+							exits := harness.TapAll(t, r.nics...)
+							harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+							want(i).want(exits, c.String(), answersOf(c))
+						}
+					}
+					r.wantErrors(t, i, want(i))
 				}
 			}
-			r.wantErrors(t, i, want(i))
-		}
+			ask(t, func(int) exit { return alone })
+			config := harness.WriteConfig(t, "")
+			d := harness.On(t, r.Server.Host).Start("--config", config)
+			for _, nextHop := range nextHops {
+				reload(t, d, config, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, next_hop: %s}]\n", nextHop))
+				t.Run(nextHop, func(t *testing.T) { ask(t, func(router int) exit { return r.to(r.Inside[router].MAC) }) })
+			}
+		})
 	}
-	promptErrors(t, r.Server.Host)
-	ask(func(int) exit { return alone })
-	r.start(t, nextHop)
-	ask(func(router int) exit { return r.to(r.Inside[router].MAC) })
 }
 
 // newSeveralRouters has all routers of eth1 stand in routes, and the default route of
@@ -191,64 +187,48 @@ func newSeveralRouters(t *testing.T, routed string) (r routers, alone exit) {
 	return r, alone
 }
 
-// start starts replypath with a kind of next hop on eth1.
-func (r routers) start(t *testing.T, nextHop string) {
-	t.Helper()
-	config := fmt.Sprintf("interfaces:\n  - name: eth0\n  - {name: eth1, next_hop: %s}\n", nextHop)
-	harness.On(t, r.Server.Host).Start("--config", harness.WriteConfig(t, config))
-}
-
 // piece is a part of a datagram, as a fragment brings it.
 type piece struct {
 	from, to int
 	altered  bool // its bytes are others than the datagram's
 }
 
-// TestFragmentsOutOfOrder has the fragments of questions come in in every order, and
-// twice: the server answers each by eth1. Fragments that overlap are answered by
-// nobody, and disturb no flow.
-func TestFragmentsOutOfOrder(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+// testOutOfOrder has the fragments of questions come in in every order, and twice: the server answers each by eth1.
+// Fragments that overlap are answered by nobody, and disturb no flow.
+func testOutOfOrder(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
 	const size = 1208 // of the datagram, with its header
 	a, b, c := piece{0, 408, false}, piece{408, 808, false}, piece{808, size, false}
-	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) {
-			q := newPieces(t, n, f, size)
-			going := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-			harness.Ask(t, going)
-			for _, order := range [][]piece{
-				{a, b, c}, {a, c, b}, {b, a, c}, {b, c, a}, {c, a, b}, {c, b, a}, {c, b, b, c, a},
-			} {
-				wires := harness.Tap(t, n.Server)
-				q.send(order)
-				q.wantAnswer(order)
-				wires.WantEth1(fmt.Sprintf("the answer to %v", order), q.answers)
-			}
-			before := ways(p.In(t))
-			wires := harness.Tap(t, n.Server)
-			for _, overlapping := range [][]piece{
-				{a, {400, 808, true}, b, c},
-				{a, {0, 408, true}, b, c},
-				{{0, 408, true}, {200, 808, false}, c},
-				{c, {0, 816, true}, a},
-				{a, {0, 8, true}, b, c},
-			} {
-				q.send(overlapping)
-				q.send([]piece{a, b, c})
-				q.wantAnswer(overlapping)
-			}
-			harness.Ask(t, going)
-			wires.WantEth1("answers after fragments that overlap", topology.All(topology.UDP, topology.From(going.Self.Addr())))
-			for name, way := range ways(p.In(t)) {
-				if was, known := before[name]; known && was != way {
-					t.Errorf("%s: %s, then %s", name, was, way)
-				}
-			}
-		})
+	q := newPieces(t, n, f, size)
+	going := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	harness.Ask(t, going)
+	for _, order := range [][]piece{
+		{a, b, c}, {a, c, b}, {b, a, c}, {b, c, a}, {c, a, b}, {c, b, a}, {c, b, b, c, a},
+	} {
+		wires := harness.Tap(t, n.Server)
+		q.send(order)
+		q.wantAnswer(order)
+		wires.WantEth1(fmt.Sprintf("the answer to %v", order), q.answers)
 	}
-	wantNoMoves(t, p)
+	before := ways(p)
+	wires := harness.Tap(t, n.Server)
+	for _, overlapping := range [][]piece{
+		{a, {400, 808, true}, b, c},
+		{a, {0, 408, true}, b, c},
+		{{0, 408, true}, {200, 808, false}, c},
+		{c, {0, 816, true}, a},
+		{a, {0, 8, true}, b, c},
+	} {
+		q.send(overlapping)
+		q.send([]piece{a, b, c})
+		q.wantAnswer(overlapping)
+	}
+	harness.Ask(t, going)
+	wires.WantEth1("answers after fragments that overlap", topology.All(topology.UDP, topology.From(going.Self.Addr())))
+	for name, way := range ways(p) {
+		if was, known := before[name]; known && was != way {
+			t.Errorf("%s: %s, then %s", name, was, way)
+		}
+	}
 }
 
 // pieces sends questions in fragments to the server's eth1, as if they came from the
@@ -309,41 +289,5 @@ func (q *pieces) wantAnswer(order []piece) {
 	n, _, err := q.client.ReadFrom(answer)
 	if err != nil || !bytes.Equal(answer[:n], q.datagram[8:]) {
 		q.t.Errorf("%v: %d bytes came back of %d, %v", order, n, len(q.datagram)-8, err)
-	}
-}
-
-// TestFragmentsNarrow has the flow's NIC take less than the routed one: the first
-// answer tells the kernel, which cuts all others so that they fit.
-func TestFragmentsNarrow(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) {
-			var asking []*harness.Conversation
-			for _, kind := range datagramKinds {
-				asking = append(asking, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
-			}
-			lost := asking[1] // a ping: what is said of it is for the kernel alone
-			harness.Eventually(t, "the kernel has learned the size", func() error {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*harness.SilenceTime)
-				defer cancel()
-				return lost.AskFor(ctx, largeDatagram)
-			})
-			if tooLarge(p.In(t)) == 0 {
-				t.Error("nothing was too large")
-			}
-			for _, c := range asking {
-				wires := harness.Tap(t, n.Server)
-				for range 3 {
-					harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
-				}
-				for _, frame := range wires.WantEth1(c.String(), answersOf(c)) {
-					if frame.Length > 14+narrowMTU {
-						t.Errorf("too large: %s", frame)
-					}
-				}
-			}
-		})
 	}
 }

@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -22,52 +21,42 @@ func pinned(t *testing.T, p *harness.Product) bool {
 	return len(found) > 0
 }
 
-// wantWaiting wants nothing to be attached yet.
-func wantWaiting(t *testing.T, p *harness.Product) {
-	t.Helper()
-	if _, effect := sourceFeature(t, p); !strings.HasPrefix(effect, "waits for") || pinned(t, p) {
-		t.Errorf("effect %q, pinned %v", effect, pinned(t, p))
-	}
-	for _, change := range p.Status().OtherChanges() {
-		t.Errorf("changed: %+v", change)
-	}
-}
-
-// TestAutoWaits attaches nothing while nobody needs it, and does so with the
-// first question to a daemon that came later: its answer is lost, as it would
-// have been, and the next is right.
+// TestAutoWaits attaches nothing while nobody needs it, and does so with the first question to a daemon that came
+// later: its answer is lost, as it would have been, and the next is right. It goes on without the daemon, and the
+// next one takes it over.
 func TestAutoWaits(t *testing.T) {
-	eachListening(t, func(t *testing.T, s *topology.S1, l listening) {
-		p := harness.On(t, s.B.Host)
-		d := p.Start()
+	s, config := harness.NewS1(t, topology.S1Options{}), harness.WriteConfig(t, "")
+	p := harness.On(t, s.B.Host)
+	d := p.Start("--config", config)
+	eachListening(t, "auto", func(t *testing.T, l listening) {
+		reload(t, d, config, "repair_udp_source: false\n") // what the last one needed
+		reload(t, d, config, "repair_udp_source: auto\n")
+		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		// A server at one address needs no repair.
-		c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(l.asked))
-		harness.Ask(t, c)
-		wantWaiting(t, p)
+		harness.Ask(t, harness.NewConversation(t, harness.UDP, s.A.Eth1, eth1))
+		wantSource(t, p, true, "waits for")
+		if changes := p.Status().OtherChanges(); pinned(t, p) || len(changes) > 0 {
+			t.Errorf("pinned %v, changed: %+v", pinned(t, p), changes)
+		}
 
 		l.serve(t, s.B.Host)
-		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		a := newAsker(t, s.A.Eth1, l.asked)
 		a.wantFrom(eth1, eth0)
-		d.WaitLog(1, "attached to repair the source")
 		harness.Eventually(t, "the repair is on", func() error {
 			if _, effect := sourceFeature(t, p); !strings.HasPrefix(effect, "on:") {
 				return fmt.Errorf("effect %q", effect)
 			}
 			return nil
 		})
+		d.WaitLog(1, "attached to repair the source")
 		a.wantFrom(eth1, eth1)
 		newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth1)
-		if available, effect := sourceFeature(t, p); !available || !strings.HasPrefix(effect, "on:") || !pinned(t, p) {
-			t.Errorf("available %v, effect %q, pinned %v", available, effect, pinned(t, p))
+		if changes := p.Status().OtherChanges(); !pinned(t, p) || len(changes) != 1 || !strings.Contains(changes[0].Object, "cgroup") {
+			t.Errorf("pinned %v, host changes %+v", pinned(t, p), changes)
 		}
-		if changes := p.Status().OtherChanges(); len(changes) != 1 || !strings.Contains(changes[0].Object, "cgroup") {
-			t.Errorf("host changes %+v", changes)
-		}
-		// It goes on without the daemon, and the next one takes it over.
 		d.Kill()
 		a.wantFrom(eth1, eth1)
-		p.Start()
+		d = p.Start("--config", config)
 		a.wantFrom(eth1, eth1)
 	})
 }
@@ -75,26 +64,18 @@ func TestAutoWaits(t *testing.T) {
 // TestRepairNever leaves the source alone, whatever is asked, until the
 // configuration changes, and again when it changes back.
 func TestRepairNever(t *testing.T) {
-	eachListening(t, func(t *testing.T, s *topology.S1, l listening) {
+	s, config := harness.NewS1(t, topology.S1Options{}), harness.WriteConfig(t, "repair_udp_source: false\n")
+	p := harness.On(t, s.B.Host)
+	d := p.Start("--config", config)
+	eachListening(t, "never", func(t *testing.T, l listening) {
 		l.serve(t, s.B.Host)
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
-		path := filepath.Join(t.TempDir(), "replypath.yaml")
-		configure := func(repair string) {
-			harness.Must(t, os.WriteFile(path, fmt.Appendf(nil, "repair_udp_source: %s\n", repair), 0o644))
-		}
-		configure("false")
-		p := harness.On(t, s.B.Host)
-		d := p.Start("--config", path)
 		a := newAsker(t, s.A.Eth1, l.asked)
-		for _, want := range []struct {
-			repair  string
-			answers string
-		}{{"false", "eth0"}, {"auto", "eth1"}, {"false", "eth0"}, {"true", "eth1"}} {
-			configure(want.repair)
-			d.Reload()
-			from := eth0
-			if want.answers == "eth1" {
-				from = eth1
+		for _, repair := range []string{"false", "auto", "false", "true", "false"} {
+			reload(t, d, config, "repair_udp_source: "+repair+"\n")
+			from := eth1
+			if repair == "false" {
+				from = eth0
 			}
 			newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, from)
 			// A flow that began while nothing was noted is noted once a second.
@@ -105,14 +86,13 @@ func TestRepairNever(t *testing.T) {
 				return nil
 			})
 			if pinned(t, p) != (from == eth1) {
-				t.Errorf("repair_udp_source %s: pinned %v", want.repair, pinned(t, p))
+				t.Errorf("repair_udp_source %s: pinned %v", repair, pinned(t, p))
 			}
 		}
 	})
 }
 
-// launchAfter runs the daemon behind a shell command in a mount namespace of its
-// own.
+// launchAfter runs the daemon behind a shell command in a mount namespace of its own.
 func launchAfter(t *testing.T, p *harness.Product, command string) *harness.Daemon {
 	t.Helper()
 	shell := harness.Must1[string](t)(exec.LookPath("unshare"))
@@ -125,38 +105,24 @@ func launchAfter(t *testing.T, p *harness.Product, command string) *harness.Daem
 	return d
 }
 
-// TestWithoutCgroup2 names what is missing, and does everything else.
-func TestWithoutCgroup2(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{})
-	l := listenings[0]
+// TestCgroup2 starts where no cgroup2 is mounted: that is named, and everything else is done. Where a new /sys lies above
+// that of the caller, as `ip netns exec` leaves it, it is found.
+func TestCgroup2(t *testing.T) {
+	s, l := harness.NewS1(t, topology.S1Options{}), listenings[0]
 	l.serve(t, s.B.Host)
+	eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 	p := harness.On(t, s.B.Host)
 	d := launchAfter(t, p, `awk '/ - cgroup2 / { print $5 }' /proc/self/mountinfo | xargs -r umount -l`)
 	d.WaitLog(1, "WARN", "no cgroup2 file system is mounted")
-	available, effect := sourceFeature(t, p)
-	if available || !strings.Contains(effect, "no cgroup2") {
-		t.Errorf("available %v, effect %q", available, effect)
-	}
+	wantSource(t, p, false, "no cgroup2")
 	if got := p.Metrics().Sum("replypath_kernel_feature", "feature=repair_udp_source"); got != 0 {
 		t.Errorf("the metric says %v", got)
 	}
-	eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 	newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth0)
-	c := harness.NewConversation(t, harness.UDP, s.A.Eth1, eth1)
-	harness.Ask(t, c)
-}
+	harness.Ask(t, harness.NewConversation(t, harness.UDP, s.A.Eth1, eth1))
+	p.Expect(0, "detach", "--stop")
 
-// TestHiddenCgroup2 has a new /sys above that of the caller, as `ip netns exec`
-// leaves it.
-func TestHiddenCgroup2(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{})
-	l := listenings[0]
-	l.serve(t, s.B.Host)
-	p := harness.On(t, s.B.Host)
 	launchAfter(t, p, "umount -l /sys && mount -t sysfs sysfs /sys")
-	if available, effect := sourceFeature(t, p); !available || !strings.HasPrefix(effect, "on:") {
-		t.Errorf("available %v, effect %q", available, effect)
-	}
-	eth1 := s.B.Eth1.Address(l.asked)
+	wantSource(t, p, true, "on:")
 	newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth1)
 }

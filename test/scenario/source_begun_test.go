@@ -14,10 +14,9 @@ import (
 // resolverPort is where the server's queries go.
 const resolverPort = 5300
 
-// TestSourceOfBegun has a server begin with a resolver by a socket that is bound to a port and no
-// address. Then somebody sends in the resolver's name, by eth1, to the server's other address, so
-// that a flow of these is there. What the server goes on to ask leaves as it did: from the
-// address of eth0, by eth0.
+// TestSourceOfBegun has a server begin with a resolver by a socket that is bound to a port and no address. Then
+// somebody sends in the resolver's name, by eth1, to the server's other address, so that a flow of these is there.
+// What the server goes on to ask leaves as it did: from the address of eth0, by eth0.
 func TestSourceOfBegun(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	p := harness.On(t, n.Server.Host)

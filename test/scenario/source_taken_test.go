@@ -16,23 +16,6 @@ import (
 	"replypath/test/topology"
 )
 
-// backWithin is how soon what others take away is back.
-const backWithin = time.Second
-
-// sourceTheft is a way in which others take our programs off the control group.
-type sourceTheft struct {
-	name  string
-	steal func(pin string) error
-	hooks []string
-}
-
-var sourceThefts = []sourceTheft{
-	{"both links are detached", detachPinned, []string{"sendmsg4", "sendmsg6"}},
-	{"the link for ipv4 is detached", detachPinned, []string{"sendmsg4"}},
-	{"the link for ipv6 is detached", detachPinned, []string{"sendmsg6"}},
-	{"the pins of both links are deleted", os.Remove, []string{"sendmsg4", "sendmsg6"}},
-}
-
 // detachPinned does what `bpftool link detach pinned` does.
 func detachPinned(pin string) error {
 	l, err := link.LoadPinnedLink(pin, nil)
@@ -42,57 +25,48 @@ func detachPinned(pin string) error {
 	return errors.Join(l.Detach(), l.Close())
 }
 
-// TestSourceTaken has others take the programs of the source repair off the control group,
-// three times, while a daemon that binds to no address is asked by both families: within a
-// second it answers from the address that was asked again. It is logged and counted.
+// TestSourceTaken has others take the programs of the source repair off the control group, three times, while a
+// daemon that binds to no address is asked by both families: within a second it answers from the address that was
+// asked again. It is logged and counted. All but the first time the programs are those of an earlier process.
 func TestSourceTaken(t *testing.T) {
-	for _, theft := range sourceThefts {
-		t.Run(theft.name, func(t *testing.T) {
-			s, p := newSourceRepair(t)
-			theft.repeat(t, s, p, p.Start(), 3)
-		})
-	}
-}
-
-// TestSourceTakenAfterARestart has the programs that an earlier process attached taken from the next one.
-func TestSourceTakenAfterARestart(t *testing.T) {
-	s, p := newSourceRepair(t)
-	d := p.Start()
-	wantRepaired(t, s)
-	d.Stop(unix.SIGTERM)
-	sourceThefts[0].repeat(t, s, p, p.Start(), 2)
-}
-
-// newSourceRepair has a daemon of B bind to no address.
-func newSourceRepair(t *testing.T) (*topology.S1, *harness.Product) {
-	t.Helper()
 	s := harness.NewS1(t, topology.S1Options{})
 	listening{network: "udp", address: "::"}.serve(t, s.B.Host)
-	return s, harness.On(t, s.B.Host)
-}
-
-// repeat steals so many times, and wants everything back within a second.
-func (theft *sourceTheft) repeat(t *testing.T, s *topology.S1, p *harness.Product, d *harness.Daemon, times int) {
-	t.Helper()
-	wantRepaired(t, s)
-	var took []time.Duration
-	for i := range times {
-		began := time.Now()
-		for _, hook := range theft.hooks {
-			harness.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
-		}
-		d.WaitLog(i+1, "level=WARN", "programs had been taken off, attached again", "cgroup=")
-		took = append(took, time.Since(began).Round(time.Millisecond))
-		wantRepaired(t, s)
-	}
-	t.Logf("%s, %d times: back after %v", theft.name, times, took)
-	for _, one := range took {
-		if one > harness.Patient(backWithin) {
-			t.Errorf("back after %s", one)
-		}
-	}
-	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != float64(times) {
-		t.Errorf("%v repairs are counted", repairs)
+	p := harness.On(t, s.B.Host)
+	harness.Quiet(t)
+	for _, theft := range []struct {
+		name  string
+		steal func(pin string) error
+		hooks []string
+	}{
+		{"both links are detached", detachPinned, []string{"sendmsg4", "sendmsg6"}},
+		{"both links of an earlier process are detached", detachPinned, []string{"sendmsg4", "sendmsg6"}},
+		{"the link for ipv4 is detached", detachPinned, []string{"sendmsg4"}},
+		{"the link for ipv6 is detached", detachPinned, []string{"sendmsg6"}},
+		{"the pins of both links are deleted", os.Remove, []string{"sendmsg4", "sendmsg6"}},
+	} {
+		t.Run(theft.name, func(t *testing.T) {
+			const backWithin = time.Second
+			repairs := func() float64 { return p.Metrics().Sum("replypath_host_repairs_total", "object=program") }
+			d := p.Start() // one process puts back a few at once
+			wantRepaired(t, s)
+			before := repairs()
+			for taken := 1; taken <= 3; taken++ {
+				began := time.Now()
+				for _, hook := range theft.hooks {
+					harness.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
+				}
+				d.WaitLog(taken, "level=WARN", "programs had been taken off, attached again", "cgroup=")
+				took := time.Since(began).Round(time.Millisecond)
+				if t.Logf("back after %s", took); took > harness.Patient(backWithin) {
+					t.Errorf("back after %s", took)
+				}
+				wantRepaired(t, s)
+				if more := repairs() - before; more != float64(taken) {
+					t.Errorf("%v repairs are counted of %d", more, taken)
+				}
+			}
+			d.Stop(unix.SIGTERM)
+		})
 	}
 }
 

@@ -4,12 +4,12 @@ package scenario
 
 import (
 	"bytes"
-
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,12 +32,10 @@ var listenings = []listening{
 	{"mapped", "udp", "::", topology.IPv4},
 }
 
-// eachListening runs a subtest for each on S1, with the daemon on B.
-func eachListening(t *testing.T, run func(*testing.T, *topology.S1, listening)) {
+// eachListening runs a subtest for each.
+func eachListening(t *testing.T, name string, run func(*testing.T, listening)) {
 	for _, l := range listenings {
-		t.Run(l.name, func(t *testing.T) {
-			run(t, harness.NewS1(t, topology.S1Options{}), l)
-		})
+		t.Run(name+"/"+l.name, func(t *testing.T) { run(t, l) })
 	}
 }
 
@@ -84,28 +82,14 @@ func newAsker(t testing.TB, at *topology.Interface, f topology.Family) *asker {
 // ask asks a daemon and returns who answered.
 func (a *asker) ask(server netip.Addr) netip.AddrPort {
 	a.t.Helper()
-	from, err := a.try(server, harness.AnswerTime)
-	harness.Must(a.t, err)
-	return from
-}
-
-func (a *asker) try(server netip.Addr, patience time.Duration) (netip.AddrPort, error) {
-	a.t.Helper()
 	question := []byte("who are you, " + server.String())
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort))
-	_, err := a.conn.WriteTo(question, to)
-	harness.Must(a.t, err)
-	harness.Must(a.t, a.conn.SetReadDeadline(time.Now().Add(patience)))
-	buffer := make([]byte, 1<<16)
-	n, from, err := a.conn.ReadFrom(buffer)
-	if err == nil && !bytes.Equal(buffer[:n], question) {
-		err = fmt.Errorf("answer %q", buffer[:n])
-	}
-	if err != nil {
-		return netip.AddrPort{}, err
+	harness.Must1[int](a.t)(a.conn.WriteTo(question, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort))))
+	answer, from := receive(a.t, a.conn)
+	if !bytes.Equal(answer, question) {
+		a.t.Errorf("answer %q", answer)
 	}
 	address := from.(*net.UDPAddr).AddrPort()
-	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port()), nil
+	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
 }
 
 // wantFrom asks and wants that address to answer.
@@ -138,26 +122,31 @@ func repairs(p *harness.Product, f topology.Family) float64 {
 	return p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String())
 }
 
-// TestWildcardUDP asks a daemon that binds to no address: it answers from the
-// address of the default route's interface, which nobody asked, and with
-// replypath from the right one, by the right interface.
+// wantSource wants the status to tell this of the source repair.
+func wantSource(t *testing.T, p *harness.Product, available bool, effect string) {
+	t.Helper()
+	got, says := sourceFeature(t, p)
+	if got != available || !strings.Contains(says, effect) {
+		t.Errorf("repair_udp_source: available %v, effect %q", got, says)
+	}
+}
+
+// TestWildcardUDP asks a daemon that binds to no address: it answers from the address of the default route's
+// interface, which nobody asked, and with replypath from the right one, by the right interface.
 func TestWildcardUDP(t *testing.T) {
-	eachListening(t, func(t *testing.T, s *topology.S1, l listening) {
+	s := harness.NewS1(t, topology.S1Options{})
+	p := harness.On(t, s.B.Host)
+	eachListening(t, "a wildcard socket", func(t *testing.T, l listening) {
 		l.serve(t, s.B.Host)
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
-
-		before := newAsker(t, s.A.Eth1, l.asked)
-		before.wantFrom(eth1, eth0)
+		newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth0)
 		client := harness.Must1[net.Conn](t)(s.A.Dial(t.Context(), "udp", netip.AddrPortFrom(eth1, daemonPort).String()))
 		defer client.Close()
 		wires := harness.Tap(t, s.B)
 		wantDiscarded(t, client, wires, eth0)
 
-		p := harness.On(t, s.B.Host)
 		p.Start()
-		if _, effect := sourceFeature(t, p); effect != "on: wildcard udp sockets reply from the address of the request" {
-			t.Errorf("effect %q", effect)
-		}
+		wantSource(t, p, true, "on: wildcard udp sockets reply from the address of the request")
 		a := newAsker(t, s.A.Eth1, l.asked)
 		wires = harness.Tap(t, s.B)
 		for range 3 {

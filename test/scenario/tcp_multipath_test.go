@@ -12,47 +12,10 @@ import (
 	"replypath/test/topology"
 )
 
-// TestMultipathTCP has the client open a connection to one of the server's addresses
-// and, as the server names its other one, a second subflow to that. Without replypath
-// the one to eth1 is answered by eth0, which is lost; with it, each is answered by the
-// NIC that it came by.
-func TestMultipathTCP(t *testing.T) {
-	c := newMultipath(t)
-	for _, f := range harness.Families {
-		t.Run("without replypath/"+f.String(), func(t *testing.T) { c.wantNoSecond(t, f) })
-	}
-	c.start()
-	for _, f := range harness.Families {
-		for _, nic := range []*topology.Interface{c.Server.Eth0, c.Server.Eth1} {
-			t.Run("opened to "+nic.Name+"/"+f.String(), func(t *testing.T) { c.wantBoth(t, f, nic) })
-		}
-	}
-}
-
-// multipath is a server at both of whose addresses clients speak Multipath TCP.
-type multipath struct{ corners }
-
-func newMultipath(t *testing.T) multipath {
+// openMultipath opens a connection to the address of one NIC. As the server names that of the other, the client opens a
+// second subflow to it.
+func (c corners) openMultipath(t *testing.T, f topology.Family, to, named *topology.Interface) *pair {
 	t.Helper()
-	c := newCornersWithout(t)
-	for _, h := range []*topology.Host{c.Client, c.Server.Host} {
-		harness.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
-	}
-	return multipath{c}
-}
-
-// other returns the server's other NIC.
-func (c multipath) other(nic *topology.Interface) *topology.Interface {
-	if nic == c.Server.Eth0 {
-		return c.Server.Eth1
-	}
-	return c.Server.Eth0
-}
-
-// open opens a connection to the address of one NIC; the server names that of the other.
-func (c multipath) open(t *testing.T, f topology.Family, to *topology.Interface) *pair {
-	t.Helper()
-	named := c.other(to)
 	harness.Shell(t, c.Server.Host, fmt.Sprintf("ip mptcp endpoint flush; ip mptcp endpoint add %s dev %s signal", named.Address(f), named.Name))
 	d := dialect{multipath: true, wildcard: true}
 	l := c.listen(t, f, d)
@@ -78,11 +41,11 @@ var (
 	notHandshake = topology.Flags(topology.SYN|topology.RST, 0)
 )
 
-// wantNoSecond opens a connection to eth0. The subflow to eth1 is answered by eth0, and
+// wantNoSecondSubflow opens a connection to eth0. The subflow to eth1 is answered by eth0, and
 // never gets beyond its handshake.
-func (c multipath) wantNoSecond(t *testing.T, f topology.Family) {
+func (c corners) wantNoSecondSubflow(t *testing.T, f topology.Family) {
 	exits := harness.TapAll(t, c.eth1.nics...)
-	p := c.open(t, f, c.Server.Eth0)
+	p := c.openMultipath(t, f, c.Server.Eth0, c.Server.Eth1)
 	second := p.subflow(f, c.Server.Eth1)
 	// The kernel answers once more when it hears nothing.
 	harness.Must1[[]*topology.Frame](t)(exits.At(c.Server.Eth0).WaitCount(harness.Within(t, harness.AnswerTime), 2,
@@ -94,25 +57,26 @@ func (c multipath) wantNoSecond(t *testing.T, f topology.Family) {
 	}
 }
 
-// wantBoth opens a connection to one NIC, and wants both of its subflows to be used and
+// wantSecondSubflow opens a connection to either NIC, and wants both of its subflows to be used and
 // each to be answered by its own.
-func (c multipath) wantBoth(t *testing.T, f topology.Family, to *topology.Interface) {
-	exits := harness.TapAll(t, c.eth1.nics...)
-	p := c.open(t, f, to)
-	second := p.subflow(f, c.other(to))
-	harness.Eventually(t, "the second subflow is used", func() error {
-		p.goOn(t)
-		for _, nic := range c.eth1.nics {
-			if len(exits.Left(nic, topology.All(second, notHandshake))) > 0 {
-				return nil
+func (c corners) wantSecondSubflow(t *testing.T, f topology.Family) {
+	for to, named := range map[*topology.Interface]*topology.Interface{c.Server.Eth0: c.Server.Eth1, c.Server.Eth1: c.Server.Eth0} {
+		exits := harness.TapAll(t, c.eth1.nics...)
+		p := c.openMultipath(t, f, to, named)
+		harness.Eventually(t, "the second subflow is used", func() error {
+			p.goOn(t)
+			for _, nic := range c.eth1.nics {
+				if len(exits.Left(nic, topology.All(p.subflow(f, named), notHandshake))) > 0 {
+					return nil
+				}
 			}
+			return fmt.Errorf("it is not:\n%s", exits)
+		})
+		for range 10 {
+			p.goOn(t)
 		}
-		return fmt.Errorf("it is not:\n%s", exits)
-	})
-	for range 10 {
-		p.goOn(t)
-	}
-	for _, nic := range c.eth1.nics {
-		exits.Want("the subflow to "+nic.Name, p.subflow(f, nic), nic, nic.Peer().MAC)
+		for _, nic := range c.eth1.nics {
+			exits.Want("the subflow to "+nic.Name, p.subflow(f, nic), nic, nic.Peer().MAC)
+		}
 	}
 }

@@ -4,46 +4,45 @@ package scenario
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
-// corners is a server with replypath, of which everything that leaves by the wrong
-// NIC is lost.
+// corners is a server of which everything that leaves by the wrong NIC is lost.
 type corners struct {
 	*topology.TwoNIC
 	p    *harness.Product
 	eth1 exit
-
-	t *testing.T
 }
 
+// newCorners allows both hosts what is not usual.
 func newCorners(t *testing.T) corners {
-	t.Helper()
-	c := newCornersWithout(t)
-	c.start()
-	return c
-}
-
-// newCornersWithout is newCorners before replypath is started.
-func newCornersWithout(t *testing.T) corners {
 	t.Helper()
 	// With checksums, so that captured frames can be sent again.
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
 		Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
 	})
-	nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
-	return corners{n, harness.On(t, n.Server.Host), exit{nics, nics[1], nics[1].Peer().MAC}, t}
+	for _, h := range []*topology.Host{n.Client, n.Server.Host} {
+		harness.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
+		harness.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
+	}
+	return corners{n, harness.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth1)}
 }
 
-func (c corners) start() {
-	c.p.Start("--config", harness.WriteConfig(c.t, harness.SmallTables))
+// start starts replypath with small tables.
+func (c corners) start(t *testing.T) {
+	t.Helper()
+	c.p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
 }
 
 // setting changes a socket before it is bound or connected; nil changes nothing.
@@ -138,11 +137,43 @@ func (c corners) wantEth1(t *testing.T, what string, p *pair, run func()) {
 	c.eth1.want(exits, what, p.segments)
 }
 
-// eachCorner runs a subtest for each family.
-func (c corners) eachCorner(t *testing.T, run func(*testing.T, topology.Family)) {
-	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) { run(t, f) })
-	}
+// port returns the server's port.
+func (p *pair) port() uint16 { return netip.MustParseAddrPort(p.client.RemoteAddr().String()).Port() }
+
+// connected opens a connection on which both ends have spoken.
+func (c corners) connected(t *testing.T, f topology.Family) *pair {
+	t.Helper()
+	p := c.connect(t, f, dialect{})
+	p.goOn(t)
+	return p
+}
+
+// push has one end send a lot and the other read it all, and returns when all is acknowledged: what comes after that is
+// not of what was sent.
+func push(t *testing.T, from, to *net.TCPConn) {
+	t.Helper()
+	const size = 200_000
+	harness.Must(t, to.SetDeadline(time.Now().Add(harness.AnswerTime)))
+	go func() { _, _ = from.Write(make([]byte, size)) }() // who reads notices
+	harness.Must1[int64](t)(io.CopyN(io.Discard, to, size))
+	raw := harness.Must1[syscall.RawConn](t)(from.SyscallConn())
+	harness.Eventually(t, "everything is acknowledged", func() (err error) {
+		var left int
+		harness.Must(t, raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }))
+		if err == nil && left > 0 {
+			err = fmt.Errorf("%d bytes are not", left)
+		}
+		return err
+	})
+}
+
+// end closes a connection, and returns when both ends have nothing left.
+func (c corners) end(t *testing.T, p *pair, first, second *net.TCPConn) {
+	t.Helper()
+	harness.Must(t, first.Close())
+	waitEnd(t, second)
+	harness.Must(t, second.Close())
+	waitQuiet(t, p.port(), c.Client, c.Server.Host)
 }
 
 // wait returns when a capture has the frame.

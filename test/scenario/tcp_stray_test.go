@@ -40,54 +40,50 @@ func read(t *testing.T, conn net.Conn, patience time.Duration) error {
 }
 
 // TestReboot has the client go on with connections that a server knows nothing of any
-// more, replypath included: the resets leave by eth1, and end them. Without replypath
-// they are lost, and the client goes on and on.
+// more, replypath included: the resets leave by eth1, and end them, whether the service listens
+// again or not. Without replypath they are lost, and the client goes on and on.
 func TestReboot(t *testing.T) {
-	testReboot(t, false)
-}
-
-// TestRebootListening is TestReboot with a service that listens again.
-func TestRebootListening(t *testing.T) { testReboot(t, true) }
-
-// testReboot is TestReboot with or without the service listening again.
-func testReboot(t *testing.T, listening bool) {
 	c := newCorners(t)
-	conns := make(map[topology.Family]*pair)
+	c.start(t)
+	var pairs []*pair
 	for _, f := range harness.Families {
-		l := c.listen(t, f, dialect{})
-		conns[f] = c.dial(t, f, l, dialect{})
-		conns[f].accept(t, l)
-		conns[f].goOn(t)
-		if !listening {
-			harness.Must(t, l.Close())
+		for _, listening := range []bool{false, true} {
+			l := c.listen(t, f, dialect{})
+			p := c.dial(t, f, l, dialect{})
+			p.accept(t, l)
+			p.goOn(t)
+			pairs = append(pairs, p)
+			if !listening {
+				harness.Must(t, l.Close())
+			}
 		}
 	}
 	c.p.Expect(0, "detach", "--stop")
-	resets := func(f topology.Family) topology.Filter {
-		return topology.All(conns[f].segments, topology.Flags(topology.RST, topology.RST))
+	resets := func(p *pair) topology.Filter {
+		return topology.All(p.segments, topology.Flags(topology.RST, topology.RST))
 	}
-	for _, f := range harness.Families {
-		vanish(t, conns[f].server)
+	for _, p := range pairs {
+		vanish(t, p.server)
 		wires := harness.Tap(t, c.Server)
-		harness.Must1[int](t)(conns[f].client.Write([]byte("are you there")))
-		wait(t, wires.Eth0, resets(f))
-		if err := read(t, conns[f].client, harness.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s, without replypath: %v", f, err)
+		harness.Must1[int](t)(p.client.Write([]byte("are you there")))
+		wait(t, wires.Eth0, resets(p))
+		if err := read(t, p.client, harness.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("without replypath: %v", err)
 		}
-		wires.WantEth0("without replypath", resets(f))
+		wires.WantEth0("without replypath", resets(p))
 	}
 	// The client sends again and again: maybe before the start, or as soon as programs
 	// are attached, which is before they are said to be.
 	eth1 := harness.Capture(t, c.Server.Eth1.Peer())
 	c.p.Start()
 	eth0 := harness.Capture(t, c.Server.Eth0.Peer())
-	for _, f := range harness.Families {
-		if err := read(t, conns[f].client, harness.AnswerTime); !errors.Is(err, unix.ECONNRESET) {
-			t.Errorf("%s: %v", f, err)
+	for _, p := range pairs {
+		if err := read(t, p.client, harness.AnswerTime); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("with replypath: %v", err)
 		}
-		left := topology.All(resets(f), topology.Going(topology.Received))
+		left := topology.All(resets(p), topology.Going(topology.Received))
 		if right, wrong := eth1.Count(left), eth0.Count(left); right == 0 || wrong > 0 {
-			t.Errorf("%s: %d resets left by eth1, %d by eth0", f, right, wrong)
+			t.Errorf("%d resets left by eth1, %d by eth0", right, wrong)
 		}
 	}
 	wantNoFlows(t, c.p)
@@ -101,9 +97,8 @@ func wantNoFlows(t *testing.T, p *harness.Product) {
 	}
 }
 
-// TestStraySegments has segments come in by eth1 that belong to nothing, several of
-// each connection, seconds apart: every reset leaves by eth1 and is counted, and in
-// mode observe by eth0.
+// TestStraySegments has segments come in by eth1 that belong to nothing, several of each connection, seconds apart:
+// every reset leaves by eth1 and is counted, and in mode observe by eth0.
 func TestStraySegments(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	strays := map[string]layers.TCP{
@@ -156,58 +151,51 @@ func TestStraySegments(t *testing.T) {
 	wantNoFlows(t, p)
 }
 
-// TestStraysAreNoFlows has somebody forge a segment by the wrong NIC, for a tuple that
-// a client then opens a connection with, by eth1: the whole connection is answered
-// there.
-func TestStraysAreNoFlows(t *testing.T) {
-	c := newCorners(t)
-	at, injector := c.Server.Eth0.Peer(), harness.NewInjector(t, c.Server.Eth0.Peer())
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		client := netip.AddrPortFrom(c.ClientEth0.Address(f), 9002)
-		server := netip.AddrPortFrom(c.Server.Eth1.Address(f), 9001)
-		segments := topology.All(topology.TCP, topology.From(server.Addr()), topology.FromPort(server.Port()))
-		before := harness.TapAll(t, c.eth1.nics...)
-		injector.Send(segmentFrame(at.MAC, c.Server.Eth0.MAC, client.Addr(), server.Addr(), &layers.TCP{
-			SrcPort: layers.TCPPort(client.Port()), DstPort: layers.TCPPort(server.Port()), Seq: 1000, Ack: 2000, ACK: true, Window: 1000,
-		})...)
-		wait(t, before.At(c.Server.Eth0), topology.All(segments, topology.Flags(topology.RST, topology.RST)))
-		exits := harness.TapAll(t, c.eth1.nics...)
-		a, b := open(t, c.Client, c.Server.Host, client, server)
-		for range 3 {
-			talk(t, a, b)
-			talk(t, b, a)
-		}
-		endings["reset"](t, a, b)
-		c.eth1.want(exits, "the connection", segments)
-	})
+// strayAt sends a segment that belongs to nothing to the server, by the wrong NIC.
+func (c corners) strayAt(t *testing.T, injector *harness.Injector, client, server netip.AddrPort) {
+	t.Helper()
+	injector.Send(segmentFrame(c.Server.Eth0.Peer().MAC, c.Server.Eth0.MAC, client.Addr(), server.Addr(), &layers.TCP{
+		SrcPort: layers.TCPPort(client.Port()), DstPort: layers.TCPPort(server.Port()), Seq: 1000, Ack: 2000, ACK: true, Window: 1000,
+	})...)
 }
 
-// TestStrayFlood has far more segments come in by the wrong NIC that belong to nothing
-// than there is room for: connections that clients open meanwhile by eth1 are answered
-// there, and those that are open go on.
-func TestStrayFlood(t *testing.T) {
-	c := newCorners(t) // with small tables
-	at, injector := c.Server.Eth0.Peer(), harness.NewInjector(t, c.Server.Eth0.Peer())
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		l := c.listen(t, f, dialect{})
-		before := c.dial(t, f, l, dialect{})
-		before.accept(t, l)
-		exits := harness.TapAll(t, c.eth1.nics[1])
-		port := layers.TCPPort(0)
-		for range 20 {
-			for range 250 {
-				port++
-				injector.Send(segmentFrame(at.MAC, c.Server.Eth0.MAC, c.ClientEth0.Address(f), c.Server.Eth1.Address(f), &layers.TCP{
-					SrcPort: port, DstPort: closedPort, Seq: 1000, Ack: 2000, ACK: true, Window: 1000,
-				})...)
-			}
-			p := c.dial(t, f, l, dialect{})
-			p.accept(t, l)
-			p.goOn(t)
-			harness.Must(t, p.client.Close())
+// strayIsNoFlow has somebody forge a segment by the wrong NIC, for a tuple that a client then opens a connection
+// with, by eth1: the whole connection is answered there.
+func (c corners) strayIsNoFlow(t *testing.T, f topology.Family) {
+	client := netip.AddrPortFrom(c.ClientEth0.Address(f), 9002)
+	server := netip.AddrPortFrom(c.Server.Eth1.Address(f), 9001)
+	segments := topology.All(topology.TCP, topology.From(server.Addr()), topology.FromPort(server.Port()))
+	before := harness.TapAll(t, c.eth1.nics...)
+	c.strayAt(t, harness.NewInjector(t, c.Server.Eth0.Peer()), client, server)
+	wait(t, before.At(c.Server.Eth0), topology.All(segments, topology.Flags(topology.RST, topology.RST)))
+	exits := harness.TapAll(t, c.eth1.nics...)
+	a, b := open(t, c.Client, c.Server.Host, client, server)
+	for range 3 {
+		talk(t, a, b)
+		talk(t, b, a)
+	}
+	endings["reset"](t, a, b)
+	c.eth1.want(exits, "the connection", segments)
+}
+
+// strayFlood has far more segments come in by the wrong NIC that belong to nothing than there is room for:
+// connections that clients open meanwhile by eth1 are answered there, and those that are open go on.
+func (c corners) strayFlood(t *testing.T, f topology.Family) {
+	injector, l := harness.NewInjector(t, c.Server.Eth0.Peer()), c.listen(t, f, dialect{})
+	before := c.dial(t, f, l, dialect{})
+	before.accept(t, l)
+	exits := harness.TapAll(t, c.Server.Eth1)
+	for round := range uint16(20) {
+		for n := range uint16(250) {
+			c.strayAt(t, injector, netip.AddrPortFrom(c.ClientEth0.Address(f), 1+round*250+n),
+				netip.AddrPortFrom(c.Server.Eth1.Address(f), closedPort))
 		}
-		before.goOn(t)
-		// The routers would drop what leaves by eth0: these connections show it themselves.
-		exits.Want("the connections", before.segments, c.Server.Eth1, c.Server.Eth1.Peer().MAC)
-	})
+		p := c.dial(t, f, l, dialect{})
+		p.accept(t, l)
+		p.goOn(t)
+		harness.Must(t, p.client.Close())
+	}
+	before.goOn(t)
+	// The routers would drop what leaves by eth0: these connections show it themselves.
+	exits.Want("the connections", before.segments, c.Server.Eth1, c.Server.Eth1.Peer().MAC)
 }

@@ -7,11 +7,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -24,62 +24,138 @@ var fastOpen = dialect{
 	server: func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) },
 }
 
-// allowFastOpen lets both hosts use it.
-func (c corners) allowFastOpen(t *testing.T) {
-	t.Helper()
-	for _, h := range []*topology.Host{c.Client, c.Server.Host} {
-		harness.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
+// TestCorners: a connection keeps its way at its corners. Without replypath a second subflow of Multipath TCP is answered
+// the wrong way.
+func TestCorners(t *testing.T) {
+	c := newCorners(t)
+	each := func(name string, run func(*testing.T, topology.Family)) {
+		t.Run(name, func(t *testing.T) {
+			for _, f := range harness.Families {
+				t.Run(f.String(), func(t *testing.T) { run(t, f) })
+			}
+		})
+	}
+	each("no second subflow", c.wantNoSecondSubflow)
+	c.start(t)
+	each("second subflow", c.wantSecondSubflow)
+	each("fast open", c.fastOpen)
+	each("half closed", c.halfClosed)
+	each("closed after silence", c.closedAfterSilence)
+	each("time wait", c.timeWait)
+	t.Run("keep alive", c.keepAlive)
+	each("stray is no flow", c.strayIsNoFlow)
+	each("stray flood", c.strayFlood)
+}
+
+// fastOpen has the client ask in its SYN, and the server answer before the handshake is over: the client's
+// acknowledgements are held up until its answer has left.
+func (c corners) fastOpen(t *testing.T, f topology.Family) {
+	l := c.listen(t, f, fastOpen)
+	first := c.dial(t, f, l, fastOpen) // for the cookie
+	first.accept(t, l)
+	first.goOn(t)
+
+	exits := harness.TapAll(t, c.eth1.nics...)
+	harness.Nft(t, c.Core.Host, fmt.Sprintf(`table inet delay {
+		chain forward { type filter hook forward priority filter
+			tcp dport %d tcp flags & (syn | ack) == ack drop
+		}
+	}`, l.Addr().(*net.TCPAddr).Port))
+	p := c.dial(t, f, l, fastOpen)
+	question := []byte("a question in the SYN")
+	harness.Must1[int](t)(p.client.Write(question))
+	p.accept(t, l)
+	talked := make([]byte, len(question))
+	harness.Must1[int](t)(io.ReadFull(p.server, talked))
+	talk(t, p.server, p.client)
+	syn := topology.All(topology.TCP, topology.Flags(topology.SYN, topology.SYN), func(frame *topology.Frame) bool {
+		tcp, ok := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+		return ok && len(tcp.Payload) > 0
+	})
+	if came := exits.Came(c.Server.Eth1, syn); len(came) != 1 {
+		t.Errorf("of SYNs with data came %s", harness.Describe(came))
+	}
+	port := uint16(p.client.LocalAddr().(*net.TCPAddr).Port)
+	acknowledged := topology.All(topology.FromPort(port), topology.Flags(topology.SYN|topology.ACK, topology.ACK))
+	if came := exits.Came(c.Server.Eth1, acknowledged); len(came) > 0 {
+		t.Errorf("the handshake was over already: %s", harness.Describe(came))
+	}
+	harness.Shell(t, c.Core.Host, "nft delete table inet delay")
+	p.goOn(t)
+	c.eth1.want(exits, "fast open", p.segments)
+}
+
+// halfClosed closes one direction of a connection and goes on in the other, at once and after an hour.
+func (c corners) halfClosed(t *testing.T, f topology.Family) {
+	for name, closed := range map[string]func(*pair) (quiet, speaks *net.TCPConn){
+		"the client": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.client, p.server },
+		"the server": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.server, p.client },
+	} {
+		p := c.connected(t, f)
+		quiet, speaks := closed(p)
+		harness.Must(t, quiet.CloseWrite())
+		waitEnd(t, speaks)
+		c.wantEth1(t, name+" has closed", p, func() { push(t, speaks, quiet) })
+		c.p.In(t).Age(time.Hour)
+		c.wantEth1(t, name+" has closed long ago", p, func() { push(t, speaks, quiet) })
+		c.wantEth1(t, "the end after "+name, p, func() { c.end(t, p, speaks, quiet) })
 	}
 }
 
-// TestFastOpen has the client ask in its SYN, and the server answer before the
-// handshake is over: the client's acknowledgements are held up until its answer
-// has left.
-func TestFastOpen(t *testing.T) {
-	c := newCorners(t)
-	c.allowFastOpen(t)
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		l := c.listen(t, f, fastOpen)
-		first := c.dial(t, f, l, fastOpen) // for the cookie
-		first.accept(t, l)
-		first.goOn(t)
+// closedAfterSilence has the server close a connection that has been quiet for hours: all of the end leaves by eth1.
+func (c corners) closedAfterSilence(t *testing.T, f topology.Family) {
+	p := c.connected(t, f)
+	c.p.In(t).Age(3 * time.Hour)
+	c.wantEth1(t, "the end", p, func() { c.end(t, p, p.server, p.client) })
+}
 
+// timeWait has the server close a connection first, and repeats to it what the client sent at the end, as if its
+// acknowledgement had been lost: what is left of the connection answers by eth1.
+func (c corners) timeWait(t *testing.T, f topology.Family) {
+	exits := harness.TapAll(t, c.eth1.nics...)
+	p := c.connected(t, f)
+	c.end(t, p, p.server, p.client)
+	if left := harness.Shell(t, c.Server.Host, fmt.Sprintf("ss -Htan state time-wait 'sport = %d'", p.port())); left == "" {
+		t.Fatal("nothing is left of the connection")
+	}
+	fins := exits.Came(c.Server.Eth1, topology.All(topology.ToPort(p.port()), topology.Flags(topology.FIN, topology.FIN)))
+	if len(fins) == 0 {
+		t.Fatal("the client has sent no FIN")
+	}
+	c.p.In(t).Age(30 * time.Second)
+	again := harness.TapAll(t, c.eth1.nics...)
+	harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(fins[0])
+	wait(t, again.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
+	c.eth1.want(again, "the answer of TIME_WAIT", p.segments)
+}
+
+// keepAlive has connections be quiet for hours, until one of their ends asks whether the other is there.
+func (c corners) keepAlive(t *testing.T) {
+	for name, quiet := range map[string]time.Duration{"the server": 3 * time.Hour, "the client": 30 * time.Hour} {
+		pairs := []*pair{c.connected(t, topology.IPv4), c.connected(t, topology.IPv6)}
+		c.p.In(t).Age(quiet)
 		exits := harness.TapAll(t, c.eth1.nics...)
-		harness.Nft(t, c.Core.Host, fmt.Sprintf(`table inet delay {
-			chain forward { type filter hook forward priority filter
-				tcp dport %d tcp flags & (syn | ack) == ack drop
+		for _, p := range pairs {
+			asks := p.server
+			if name == "the client" {
+				asks = p.client
 			}
-		}`, l.Addr().(*net.TCPAddr).Port))
-		p := c.dial(t, f, l, fastOpen)
-		question := []byte("a question in the SYN")
-		harness.Must1[int](t)(p.client.Write(question))
-		p.accept(t, l)
-		talked := make([]byte, len(question))
-		harness.Must1[int](t)(io.ReadFull(p.server, talked))
-		talk(t, p.server, p.client)
-		syn := topology.All(topology.TCP, topology.Flags(topology.SYN, topology.SYN), func(frame *topology.Frame) bool {
-			tcp, ok := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
-			return ok && len(tcp.Payload) > 0
-		})
-		if came := exits.Came(c.Server.Eth1, syn); len(came) != 1 {
-			t.Errorf("of SYNs with data came %s", harness.Describe(came))
+			harness.Must(t, asks.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}))
+			defer func() { harness.Must(t, asks.SetKeepAlive(false)) }() // otherwise it asks on
 		}
-		port := uint16(p.client.LocalAddr().(*net.TCPAddr).Port)
-		acknowledged := topology.All(topology.FromPort(port), topology.Flags(topology.SYN|topology.ACK, topology.ACK))
-		if came := exits.Came(c.Server.Eth1, acknowledged); len(came) > 0 {
-			t.Errorf("the handshake was over already: %s", harness.Describe(came))
+		for _, p := range pairs {
+			wait(t, exits.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
+			p.goOn(t)
+			c.eth1.want(exits, name+" asks", p.segments)
 		}
-		harness.Shell(t, c.Core.Host, "nft delete table inet delay")
-		p.goOn(t)
-		c.eth1.want(exits, "fast open", p.segments)
-	})
+	}
 }
 
 // TestOpenBefore takes over connections that are older than the start, however
-// they were opened: the first answer leaves by eth1.
+// they were opened: the first answer leaves by eth1. One end may have closed before.
 func TestOpenBefore(t *testing.T) {
 	c := newCorners(t)
-	c.allowFastOpen(t)
+	c.start(t)
 	open := make(map[string]*pair)
 	for name, d := range map[string]dialect{
 		"plain": {}, "wildcard": {wildcard: true}, "fast open": fastOpen, "multipath": {multipath: true}, "syn cookies": {},
@@ -103,144 +179,40 @@ func TestOpenBefore(t *testing.T) {
 			before.wantMore(t, c.Server.Host, 2*len(harness.Families))
 		}
 	}
+	closed := make(map[topology.Family]halves)
+	for _, f := range harness.Families {
+		byServer, byClient := c.connected(t, f), c.connected(t, f)
+		closed[f] = halves{
+			c.closeHalf(t, byServer, byServer.server, byServer.client, "fin-wait-2"),
+			c.closeHalf(t, byClient, byClient.client, byClient.server, "close-wait"),
+		}
+	}
 	c.p.Expect(0, "detach", "--stop")
+	for _, f := range harness.Families {
+		c.wantHalvesRouted(t, closed[f])
+	}
 	c.p.Start()
 	for name, p := range open {
 		t.Run(name, func(t *testing.T) {
 			c.wantEth1(t, "the next answer", p, func() { p.goOn(t) })
 		})
 	}
+	for _, f := range harness.Families {
+		t.Run("closed by the server/"+f.String(), func(t *testing.T) { c.testFinWait(t, closed[f].byServer) })
+		t.Run("closed by the client/"+f.String(), func(t *testing.T) { c.testCloseWait(t, closed[f].byClient) })
+	}
 }
 
-// TestHalfClosed closes one direction of a connection and goes on in the other, at
-// once and after an hour.
-func TestHalfClosed(t *testing.T) {
-	c := newCorners(t)
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		const size = 200_000
-		push := func(from, to *net.TCPConn) {
-			harness.Must(t, to.SetDeadline(time.Now().Add(harness.AnswerTime)))
-			go func() { _, _ = from.Write(make([]byte, size)) }()
-			harness.Must1[int64](t)(io.CopyN(io.Discard, to, size))
-			waitAcknowledged(t, from)
-		}
-		for name, closed := range map[string]func(*pair) (quiet, speaks *net.TCPConn){
-			"the client": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.client, p.server },
-			"the server": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.server, p.client },
-		} {
-			p := c.connect(t, f, dialect{})
-			p.goOn(t)
-			quiet, speaks := closed(p)
-			harness.Must(t, quiet.CloseWrite())
-			waitEnd(t, speaks)
-			c.wantEth1(t, name+" has closed", p, func() { push(speaks, quiet) })
-			c.p.In(t).Age(time.Hour)
-			c.wantEth1(t, name+" has closed long ago", p, func() { push(speaks, quiet) })
-			c.wantEth1(t, "the end after "+name, p, func() {
-				harness.Must(t, speaks.Close())
-				waitEnd(t, quiet)
-				harness.Must(t, quiet.Close())
-				waitQuiet(t, p.port(), c.Client, c.Server.Host)
-			})
-		}
-	})
-}
-
-// waitAcknowledged waits until the peer has acknowledged all that was sent: what comes after
-// that is not of what was sent.
-func waitAcknowledged(t *testing.T, conn *net.TCPConn) {
-	t.Helper()
-	raw := harness.Must1[syscall.RawConn](t)(conn.SyscallConn())
-	harness.Eventually(t, "everything is acknowledged", func() error {
-		var left int
-		var err error
-		if controlErr := raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); controlErr != nil {
-			return controlErr
-		}
-		if err == nil && left > 0 {
-			err = fmt.Errorf("%d bytes are not", left)
-		}
-		return err
-	})
-}
-
-// TestClosedAfterSilence has the server close a connection that has been quiet for
-// hours: all of the end leaves by eth1.
-func TestClosedAfterSilence(t *testing.T) {
-	c := newCorners(t)
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		p := c.connect(t, f, dialect{})
-		p.goOn(t)
-		c.p.In(t).Age(3 * time.Hour)
-		c.wantEth1(t, "the end", p, func() {
-			harness.Must(t, p.server.Close())
-			waitEnd(t, p.client)
-			harness.Must(t, p.client.Close())
-			waitQuiet(t, p.port(), c.Client, c.Server.Host)
-		})
-	})
-}
-
-// port returns the server's port.
-func (p *pair) port() uint16 { return netip.MustParseAddrPort(p.client.RemoteAddr().String()).Port() }
-
-// TestTimeWait has the server close a connection first, and repeats to it what the
-// client sent at the end, as if its acknowledgement had been lost: what is left of
-// the connection answers by eth1.
-func TestTimeWait(t *testing.T) {
-	c := newCorners(t)
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		exits := harness.TapAll(t, c.eth1.nics...)
-		p := c.connect(t, f, dialect{})
-		p.goOn(t)
-		harness.Must(t, p.server.Close())
-		waitEnd(t, p.client)
-		harness.Must(t, p.client.Close())
-		waitQuiet(t, p.port(), c.Client, c.Server.Host)
-		if left := harness.Shell(t, c.Server.Host, "ss -Htan state time-wait"); left == "" {
-			t.Fatal("nothing is left of the connection")
-		}
-		fins := exits.Came(c.Server.Eth1, topology.All(topology.ToPort(p.port()), topology.Flags(topology.FIN, topology.FIN)))
-		if len(fins) == 0 {
-			t.Fatal("the client has sent no FIN")
-		}
-		c.p.In(t).Age(30 * time.Second)
-		again := harness.TapAll(t, c.eth1.nics...)
-		harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(fins[0])
-		wait(t, again.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
-		c.eth1.want(again, "the answer of TIME_WAIT", p.segments)
-	})
-}
-
-// TestKeepAlive has a connection be quiet for hours, until one of its ends asks
-// whether the other is there.
-func TestKeepAlive(t *testing.T) {
-	c := newCorners(t)
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		for name, quiet := range map[string]time.Duration{"the server": 3 * time.Hour, "the client": 30 * time.Hour} {
-			p := c.connect(t, f, dialect{})
-			p.goOn(t)
-			asks := p.server
-			if name == "the client" {
-				asks = p.client
-			}
-			c.p.In(t).Age(quiet)
-			exits := harness.TapAll(t, c.eth1.nics...)
-			harness.Must(t, asks.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}))
-			wait(t, exits.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
-			p.goOn(t)
-			c.eth1.want(exits, name+" asks", p.segments)
-			// Otherwise it asks on, during the next one.
-			harness.Must(t, asks.SetKeepAlive(false))
-		}
-	})
-}
-
-// TestSimultaneousOpen has both ends open the connection. The client's SYN comes to
-// a server that has sent one itself: the host opened it, so that it goes as routed.
+// TestSimultaneousOpen has both ends open the connection. The client's SYN comes to a server that has sent one itself:
+// the host opened it, so that it goes as routed.
 func TestSimultaneousOpen(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	harness.On(t, n.Server.Host).Start()
+	harness.Nft(t, n.Core.Host, `table inet delay { # the server's SYN is lost
+		chain forward { type filter hook forward priority filter
+			tcp sport 9001 tcp flags & (syn | ack) == syn drop
+		}
+	}`)
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testSimultaneousOpen(t, n, f) })
 	}
@@ -250,40 +222,27 @@ func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	server := netip.AddrPortFrom(n.Server.Eth1.Address(f), 9001)
 	client := netip.AddrPortFrom(n.ClientEth0.Address(f), 9002)
 	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
-	// The server's SYN is lost.
-	harness.Nft(t, n.Core.Host, `table inet delay {
-		chain forward { type filter hook forward priority filter
-			tcp sport 9001 tcp flags & (syn | ack) == syn drop
-		}
-	}`)
-	defer harness.Shell(t, n.Core.Host, "nft delete table inet delay")
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	opened := make(chan result, 1)
+	var a, b net.Conn
+	var opened errgroup.Group
 	ctx := harness.Within(t, harness.AnswerTime)
-	go func() {
-		conn, err := n.Server.Dial(ctx, "tcp", client.String(), topology.FromAddress(server))
-		opened <- result{conn, err}
-	}()
-	syn := topology.All(topology.FromPort(server.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN))
-	wait(t, exits.At(n.Server.Eth0), syn)
-	b := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "tcp", server.String(), topology.FromAddress(client)))
+	opened.Go(func() (err error) {
+		a, err = n.Server.Dial(ctx, "tcp", client.String(), topology.FromAddress(server))
+		return err
+	})
+	wait(t, exits.At(n.Server.Eth0), topology.All(topology.FromPort(server.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN)))
+	b = harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "tcp", server.String(), topology.FromAddress(client)))
 	defer b.Close()
-	r := <-opened
-	harness.Must(t, r.err)
-	defer r.conn.Close()
+	harness.Must(t, opened.Wait())
+	defer a.Close()
 
 	after := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 	for range 10 {
-		talk(t, r.conn, b)
-		talk(t, b, r.conn)
+		talk(t, a, b)
+		talk(t, b, a)
 	}
 	segments := topology.All(topology.TCP, topology.FromPort(server.Port()))
 	after.Want("a connection that both opened", segments, n.Server.Eth0, n.Server.Eth0.Peer().MAC)
-	answer := topology.All(segments, topology.Flags(topology.SYN|topology.ACK, topology.SYN|topology.ACK))
-	if len(exits.Left(n.Server.Eth0, answer))+len(exits.Left(n.Server.Eth1, answer)) == 0 {
+	if len(exits.Left(n.Server.Eth0, topology.All(segments, handshake)))+len(exits.Left(n.Server.Eth1, topology.All(segments, handshake))) == 0 {
 		t.Error("the server has sent no SYN-ACK: only it has opened the connection")
 	}
 }
