@@ -16,9 +16,13 @@ const askAgain = time.Second
 // AskDatagram asks an echo server by a connected UDP socket until the answer to this question comes, or AnswerTime is
 // over. Every question of a socket needs another number. It returns how often the question was repeated.
 func AskDatagram(conn net.Conn, number uint64) (repeated int, err error) {
+	return askDatagram(conn, number, askAgain)
+}
+
+func askDatagram(conn net.Conn, number uint64, again time.Duration) (repeated int, err error) {
 	question, answer := binary.BigEndian.AppendUint64(nil, number), make([]byte, 8)
 	for begun := time.Now(); time.Since(begun) < AnswerTime; repeated++ {
-		deadline := time.Now().Add(askAgain)
+		deadline := time.Now().Add(again)
 		if err = conn.SetDeadline(deadline); err != nil {
 			return repeated, err
 		}

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -23,22 +23,22 @@ const wildcardPort = 8
 // another MAC of a gateway: until then, what is asked is answered as before.
 const knownWithin = time.Second
 
-// second are addresses beside those of the network: of eth1, and of the routers as
-// another gateway.
+// second are addresses beside those of the network: of eth1, and of the routers as another gateway.
 var (
-	secondOwn = []netip.Prefix{netip.MustParsePrefix("10.2.0.50/24"), netip.MustParsePrefix("2001:db8:2::50/64")}
+	secondOwn = prefixes("10.2.0.50/24", "2001:db8:2::50/64")
 	second    = map[string][]netip.Prefix{
-		"production":  {netip.MustParsePrefix("10.1.0.2/24"), netip.MustParsePrefix("2001:db8:1::2/64")},
-		"replication": {netip.MustParsePrefix("10.2.0.2/24"), netip.MustParsePrefix("2001:db8:2::2/64")},
+		"production": prefixes("10.1.0.2/24", "2001:db8:1::2/64"), "replication": prefixes("10.2.0.2/24", "2001:db8:2::2/64"),
 	}
 	first = map[string][]netip.Prefix{
-		"production":  {netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("2001:db8:1::1/64")},
-		"replication": {netip.MustParsePrefix("10.2.0.1/24"), netip.MustParsePrefix("2001:db8:2::1/64")},
+		"production": prefixes("10.1.0.1/24", "2001:db8:1::1/64"), "replication": prefixes("10.2.0.1/24", "2001:db8:2::1/64"),
 	}
-	// lateNetworks are those of an interface that comes and goes.
-	lateOwn    = []netip.Prefix{netip.MustParsePrefix("10.5.0.2/24"), netip.MustParsePrefix("2001:db8:5::2/64")}
-	lateRouter = []netip.Prefix{netip.MustParsePrefix("10.5.0.1/24"), netip.MustParsePrefix("2001:db8:5::1/64")}
+	// The networks of an interface that comes and goes.
+	lateOwn, lateRouter = prefixes("10.5.0.2/24", "2001:db8:5::2/64"), prefixes("10.5.0.1/24", "2001:db8:5::1/64")
 )
+
+func prefixes(v4, v6 string) []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix(v4), netip.MustParsePrefix(v6)}
+}
 
 // changes are what can happen, by name.
 var changes = []struct {
@@ -57,8 +57,7 @@ var changes = []struct {
 	{"carrier of eth0 lost and back", (*soak).loseCarrier},
 }
 
-// change makes one of the changes, each of them before any comes again, and asks at the
-// addresses that come and go.
+// change makes one of the changes, each of them before any comes again, and asks at the addresses that come and go.
 func (s *soak) change() {
 	s.t.Helper()
 	if len(s.order) == 0 {
@@ -77,9 +76,9 @@ func (s *soak) change() {
 func (s *soak) visitPresent(when string) {
 	s.t.Helper()
 	for _, address := range s.present {
-		to := netip.AddrPortFrom(address, wildcardPort).String()
-		if err := s.load.visitOnce(s.n.Client, to); err != nil {
-			s.report.fail(fmt.Sprintf("visit to %s, %s: %v", to, when, err))
+		visitor := &harness.Asker{Kind: harness.TCP, From: s.n.Client, To: netip.AddrPortFrom(address, wildcardPort), Fresh: true, Bulk: bulk}
+		if err := s.load.Visit(visitor); err != nil {
+			s.report.fail(fmt.Sprintf("%s, %s: %v", visitor, when, err))
 		}
 	}
 }
@@ -124,16 +123,11 @@ var configurations = []string{
 	"interfaces: [{name: 'eth*'}]\nlog: {format: json}\n",
 }
 
-func (s *soak) configure(text string) {
-	s.t.Helper()
-	harness.Must(s.t, os.WriteFile(s.config, []byte(text), 0o644))
-}
-
 // reload puts the next configuration in force.
 func (s *soak) reload() {
 	s.t.Helper()
 	s.configuration = (s.configuration + 1) % len(configurations)
-	s.configure(configurations[s.configuration])
+	harness.Must(s.t, os.WriteFile(s.config, []byte(configurations[s.configuration]), 0o644))
 	s.d.Reload()
 }
 
@@ -143,7 +137,7 @@ func (s *soak) changeAddress() {
 	eth1 := s.n.Server.Eth1
 	if s.hasSecond = !s.hasSecond; !s.hasSecond {
 		for _, own := range secondOwn {
-			s.leave(own.Addr())
+			s.present = slices.DeleteFunc(s.present, func(a netip.Addr) bool { return a == own.Addr() })
 			harness.Must(s.t, eth1.RemoveAddress(own))
 		}
 		return
@@ -155,16 +149,6 @@ func (s *soak) changeAddress() {
 		s.present = append(s.present, own.Addr())
 	}
 	harness.Must(s.t, eth1.WaitReady(harness.Within(s.t, harness.AnswerTime)))
-}
-
-// leave takes an address out of those that are asked.
-func (s *soak) leave(address netip.Addr) {
-	for i, present := range s.present {
-		if present == address {
-			s.present = append(s.present[:i:i], s.present[i+1:]...)
-			return
-		}
-	}
 }
 
 // changeInterface plugs an interface in, renames it, or deletes it.
@@ -180,7 +164,7 @@ func (s *soak) changeInterface() {
 		return
 	}
 	for _, own := range lateOwn {
-		s.leave(own.Addr())
+		s.present = slices.DeleteFunc(s.present, func(a netip.Addr) bool { return a == own.Addr() })
 		s.judge.excuse("no interface", 0, own.Addr())
 	}
 	s.judge.unwatch(s.t, lateName)
@@ -228,12 +212,11 @@ func (s *soak) changeDefault() {
 // setDefault has the default routes lead by the present gateway of eth0.
 func (s *soak) setDefault() {
 	s.t.Helper()
-	gateways := [][]netip.Prefix{first["production"], second["production"]}
-	for i := range gateways[0] {
-		via := gateways[0][i]
-		if s.otherDefault {
-			via = gateways[1][i]
-		}
+	gateways := first["production"]
+	if s.otherDefault {
+		gateways = second["production"]
+	}
+	for _, via := range gateways {
 		harness.Shell(s.t, s.n.Server.Host, fmt.Sprintf("ip route replace default via %s dev eth0", via.Addr()))
 	}
 }
@@ -241,15 +224,14 @@ func (s *soak) setDefault() {
 // changeRoute gives eth1 a second gateway, or takes it away.
 func (s *soak) changeRoute() {
 	s.t.Helper()
-	s.hasRoute = !s.hasRoute
-	for i, destination := range []string{"10.200.0.0/16", "2001:db8:200::/48"} {
-		r := topology.Route{Destination: netip.MustParsePrefix(destination), Via: second["replication"][i].Addr()}
-		if s.hasRoute {
-			harness.Must(s.t, s.n.Server.AddRoute(r))
-		} else {
-			harness.Must(s.t, s.n.Server.RemoveRoute(r))
-		}
+	do := s.n.Server.AddRoute
+	if s.hasRoute {
+		do = s.n.Server.RemoveRoute
 	}
+	for i, destination := range prefixes("10.200.0.0/16", "2001:db8:200::/48") {
+		harness.Must(s.t, do(topology.Route{Destination: destination, Via: second["replication"][i].Addr()}))
+	}
+	s.hasRoute = !s.hasRoute
 }
 
 // read runs the commands that only look.
@@ -265,11 +247,4 @@ func (s *soak) read() {
 	peer, self := s.n.ClientEth0.Address(topology.IPv4), s.n.Server.Eth1.Address(topology.IPv4)
 	// Of one flow: without a protocol it would be thousands.
 	s.p.Explain("--peer", peer.String(), "--self", self.String(), "--protocol", "icmp")
-}
-
-// descriptors counts what the daemon has open.
-func (s *soak) descriptors() int {
-	s.t.Helper()
-	dir := filepath.Join("/proc", fmt.Sprint(s.d.PID()), "fd")
-	return len(harness.Must1[[]os.DirEntry](s.t)(os.ReadDir(dir)))
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +18,9 @@ import (
 
 // bridged is what was answered while the fallback routes were all that the server had.
 type bridged struct {
-	// Answers are those of conversations that have to go on.
-	Answers int64 `json:"answers"`
-	// Pauses are the longest between two answers of one of them, in seconds, by its kind. Datagrams
-	// and pings are repeated by who asks, after a second.
-	Pauses map[string]float64 `json:"pauses"`
-	// Refused are connections of the server's own, each at once.
-	Refused int `json:"refused"`
+	Answers int64   `json:"answers"` // those of conversations that have to go on
+	Pause   float64 `json:"pause"`   // the longest between two answers of a connection, in seconds
+	Refused int     `json:"refused"` // connections of the server's own, each at once
 }
 
 // moreAnswers is how many each conversation gets by way of a fallback route: with the pace
@@ -38,22 +36,14 @@ const secondMetric = 5000
 // changeSecondDefault gives eth1 default routes behind those of eth0, or takes them away.
 func (s *soak) changeSecondDefault() {
 	s.t.Helper()
-	if s.hasSecondDefault = !s.hasSecondDefault; s.hasSecondDefault {
-		s.addSecondDefault()
-	} else {
-		s.removeSecondDefault()
+	do := s.n.Server.AddRoute
+	if s.hasSecondDefault {
+		do = s.n.Server.RemoveRoute
 	}
-}
-
-func (s *soak) addSecondDefault() { s.t.Helper(); s.eachSecondDefault(s.n.Server.AddRoute) }
-
-func (s *soak) removeSecondDefault() { s.t.Helper(); s.eachSecondDefault(s.n.Server.RemoveRoute) }
-
-func (s *soak) eachSecondDefault(do func(topology.Route) error) {
-	s.t.Helper()
 	for _, gateway := range first["replication"] {
 		harness.Must(s.t, do(topology.Route{Via: gateway.Addr(), Interface: "eth1", Metric: secondMetric}))
 	}
+	s.hasSecondDefault = !s.hasSecondDefault
 }
 
 // loseDefault takes all default routes away and gives them back. Nothing that clients ask may
@@ -61,23 +51,20 @@ func (s *soak) eachSecondDefault(do func(topology.Route) error) {
 func (s *soak) loseDefault() {
 	const event = "no default route"
 	s.t.Helper()
-	s.load.leave(event, func(a *asker) bool { return a.own })
-	defer s.load.comeBack()
-	b := s.load.bridge(s.n.Server.Eth0, s.n.Server.Eth1)
+	defer harness.Quiet(s.t)()
+	defer s.leave(event, s.isOwn)()
+	b := s.bridge(s.n.Server.Eth0, s.n.Server.Eth1)
 	if s.hasSecondDefault {
-		s.removeSecondDefault()
+		s.changeSecondDefault()
+		defer s.changeSecondDefault()
 	}
 	harness.Shell(s.t, s.n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
 	s.goOn(event, b)
 	s.setDefault()
-	if s.hasSecondDefault {
-		s.addSecondDefault()
-	}
 }
 
-// loseCarrier pulls the plug of eth0, which holds the only default routes then, and puts it
-// in again. Nothing that clients ask by other interfaces may notice; by eth0 they are answered
-// again afterwards.
+// loseCarrier pulls the plug of eth0, which holds the only default routes then, and puts it in again. Nothing that
+// clients ask by other interfaces may notice; by eth0 they are answered again afterwards.
 func (s *soak) loseCarrier() {
 	const event = "no carrier"
 	s.t.Helper()
@@ -86,27 +73,19 @@ func (s *soak) loseCarrier() {
 	}
 	s.awaitGivingWay()
 	eth0, router := s.n.Server.Eth0, s.n.Server.Eth0.Peer()
-	s.load.leave(event, func(a *asker) bool { return a.own || a.asks(eth0) })
-	defer s.load.comeBack()
-	b := s.load.bridge(s.n.Server.Eth1)
+	defer harness.Quiet(s.t)()
+	defer s.leave(event, func(a *harness.Asker) bool { return s.isOwn(a) || asks(a, eth0) })()
+	b := s.bridge(s.n.Server.Eth1)
 	harness.Must(s.t, router.SetDown())
 	s.goOn(event, b)
 	harness.Must(s.t, router.SetUp())
-	s.giveBack(router)
-	s.awaitRoute("eth0")
-	s.load.bridge(eth0).await(s.t, 1)
-}
-
-// giveBack adds the IPv6 addresses that the kernel takes off what is down.
-func (s *soak) giveBack(router *topology.Interface) {
-	s.t.Helper()
-	for _, addresses := range []map[string][]netip.Prefix{first, second} {
-		for _, address := range addresses[router.Host.Name] {
-			if err := router.AddAddress(address); err != nil && !errors.Is(err, unix.EEXIST) {
-				s.t.Fatal(err)
-			}
+	for _, address := range slices.Concat(first["production"], second["production"]) { // the kernel took those of IPv6 off
+		if err := router.AddAddress(address); err != nil && !errors.Is(err, unix.EEXIST) {
+			s.t.Fatal(err)
 		}
 	}
+	s.awaitRoute("eth0")
+	s.bridge(eth0).await(s.t, 1)
 }
 
 // awaitGivingWay returns when the daemon knows that eth0 holds the only default routes.
@@ -149,15 +128,10 @@ func (s *soak) goOn(event string, b *bridge) {
 	s.visitPresent("in event " + event)
 	total := s.report.Bridged[event]
 	total.Refused += s.wantRefused(event)
-	total.Answers += b.answers()
-	if total.Pauses == nil {
-		total.Pauses = make(map[string]float64)
-	}
-	for kind, pause := range b.pauses {
-		total.Pauses[kind] = max(total.Pauses[kind], pause.Seconds())
-	}
-	if pause := b.pauses["tcp"]; pause >= harness.Patient(oneRetransmission) {
-		s.report.fail(fmt.Sprintf("in event %s a connection paused for %s", event, pause))
+	total.Answers += b.answered() - b.before
+	total.Pause = max(total.Pause, b.pause.Round(time.Millisecond).Seconds())
+	if b.pause >= harness.Patient(oneRetransmission) {
+		s.report.fail(fmt.Sprintf("in event %s a connection paused for %s", event, b.pause))
 	}
 	s.report.Bridged[event] = total
 }
@@ -169,9 +143,8 @@ const refusedWithin = time.Second
 func (s *soak) wantRefused(event string) (count int) {
 	s.t.Helper()
 	for _, f := range s.n.Families() {
-		to := netip.AddrPortFrom(s.n.ClientEth0.Address(f), harness.EchoPort).String()
-		begun := time.Now()
-		conn, err := s.load.dial(s.n.Server.Host, "tcp", to)
+		to, begun := echoAt(s.n.ClientEth0.Address(f)), time.Now()
+		conn, err := s.load.Dial(s.n.Server.Host, "tcp", to)
 		if err == nil {
 			conn.Close()
 		}
@@ -182,4 +155,127 @@ func (s *soak) wantRefused(event string) (count int) {
 		count++
 	}
 	return count
+}
+
+const (
+	// pace is how often a conversation asks.
+	pace = 20 * time.Millisecond
+	// patience is how long a ping may take before it is sent again, which has to help
+	// within AnswerTime: a gateway that is replaced takes some along.
+	patience = time.Second
+	// visitors are how many open one connection after the other, of each family.
+	visitors = 2
+	// bulk is what a visitor asks for, in bytes.
+	bulk = 20_000
+)
+
+// startLoad begins conversations of every kind: by eth1 and by eth0, and such as the server begins.
+func (s *soak) startLoad() {
+	s.t.Helper()
+	s.load = harness.NewLoad(s.t)
+	s.load.Again, s.load.Repeated = patience, s.repeated
+	for _, f := range s.n.Families() {
+		harness.Serve(s.t, s.n.Server.Host, s.n.Server.Eth0.Address(f))
+		harness.Serve(s.t, s.n.Client, s.n.ClientEth0.Address(f))
+		for _, nic := range []*topology.Interface{s.n.Server.Eth0, s.n.Server.Eth1} {
+			for _, kind := range harness.Kinds {
+				s.load.Start(&harness.Asker{Kind: kind, From: s.n.Client, To: echoAt(nic.Address(f)), Pace: pace})
+			}
+		}
+		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+			s.load.Start(&harness.Asker{Kind: kind, From: s.n.Server.Host, To: echoAt(s.n.ClientEth0.Address(f)), Pace: pace})
+		}
+		for range visitors {
+			s.load.Start(&harness.Asker{
+				Kind: harness.TCP, From: s.n.Client, To: echoAt(s.n.Server.Eth1.Address(f)), Pace: pace, Fresh: true, Bulk: bulk,
+			})
+		}
+	}
+}
+
+func echoAt(address netip.Addr) netip.AddrPort { return netip.AddrPortFrom(address, harness.EchoPort) }
+
+// isOwn tells whether the server has begun it, asks whether it is asked by an interface.
+func (s *soak) isOwn(a *harness.Asker) bool { return a.From == s.n.Server.Host }
+
+func asks(a *harness.Asker, nic *topology.Interface) bool {
+	return nic.Address(topology.FamilyOf(a.To.Addr())) == a.To.Addr()
+}
+
+// absence is a time in which some askers have no way, so that they ask again.
+type absence struct {
+	event    string
+	concerns func(*harness.Asker) bool
+	from, to time.Time
+}
+
+// leave says that some askers have no way from now on, until what it returns is called.
+func (s *soak) leave(event string, concerns func(*harness.Asker) bool) (comeBack func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := &absence{event, concerns, time.Now(), forever}
+	s.absences = append(s.absences, one)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		one.to = time.Now()
+	}
+}
+
+// repeated counts how often a question was repeated that was begun at a time and has an end now,
+// for the event that explains it where one does.
+func (s *soak) repeated(a *harness.Asker, begun time.Time, times int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, one := range s.absences {
+		if one.concerns(a) && one.from.Before(now) && begun.Before(one.to) {
+			s.report.Explained[one.event] += times
+			return
+		}
+	}
+	s.report.Repeated += times
+}
+
+// bridge looks at some askers while a fault lasts.
+type bridge struct {
+	load   *harness.Load
+	askers []*harness.Asker
+	before int64         // how often they had been answered
+	pause  time.Duration // the longest between two answers of a connection
+}
+
+// bridge begins to look at what clients ask by some of the server's interfaces.
+func (s *soak) bridge(nics ...*topology.Interface) *bridge {
+	b := &bridge{load: s.load}
+	for _, a := range s.load.Askers {
+		for _, nic := range nics {
+			if asks(a, nic) {
+				b.askers = append(b.askers, a)
+			}
+		}
+	}
+	b.before = b.answered()
+	return b
+}
+
+func (b *bridge) answered() (sum int64) {
+	for _, a := range b.askers {
+		sum += a.Answered()
+	}
+	return sum
+}
+
+// await returns when each has been answered so many times, to questions that it has asked since, and measures for how
+// long they wait.
+func (b *bridge) await(t *testing.T, times int64) {
+	t.Helper()
+	b.load.Await(b.askers, times, func() error {
+		for _, a := range b.askers {
+			if a.Kind == harness.TCP && !a.Fresh {
+				b.pause = max(b.pause, a.Silence())
+			}
+		}
+		return nil
+	})
 }

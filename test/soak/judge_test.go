@@ -3,7 +3,9 @@
 package soak
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -15,10 +17,9 @@ import (
 	"replypath/test/topology"
 )
 
-// judge looks at every packet that leaves the server by an interface. Who has what
-// address tells which way it belongs: all that the server sends from an address of
-// eth1 are answers to what came in by eth1. And whatever leaves by an interface is for
-// the router behind it, by that one's MAC.
+// judge looks at every packet that leaves the server by an interface. Who has what address tells which way it belongs:
+// all that the server sends from an address of eth1 are answers to what came in by eth1. And whatever leaves by an
+// interface is for the router behind it, by that one's MAC.
 type judge struct {
 	captures map[string]*topology.Capture // by the server's interface
 	home     map[netip.Addr]string        // which interface has an address, or had it last
@@ -31,8 +32,7 @@ type judge struct {
 	wrong     []string
 }
 
-// excuse is an event that makes packets from an address go by another interface for a
-// moment.
+// excuse is an event that makes packets from an address go by another interface for a moment.
 type excuse struct {
 	event    string
 	address  netip.Addr
@@ -41,6 +41,12 @@ type excuse struct {
 
 // forever ends an excuse that nothing ends yet.
 var forever = time.Unix(1<<40, 0)
+
+// routerMAC is one that a router has, or had until some time.
+type routerMAC struct {
+	mac net.HardwareAddr
+	to  time.Time
+}
 
 // backlog is what fits between two looks at the captures.
 const backlog = 1 << 16
@@ -116,22 +122,53 @@ func (j *judge) look() {
 
 func (j *judge) judge(name string, frame *topology.Frame) {
 	home, known := j.home[frame.Source]
-	if !known {
-		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s, from nobody's address: %s", frame.Time.Format(time.StampMicro), name, frame))
-	} else if event, right := j.judgeMAC(name, frame); !right {
-		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s to a MAC that nobody has there: %s",
-			frame.Time.Format(time.StampMicro), name, frame))
-	} else if ownBy(frame) != "" && ownBy(frame) != name {
-		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s, begun by the server: %s", frame.Time.Format(time.StampMicro), name, frame))
-	} else if event != "" {
+	event, right := j.judgeMAC(name, frame)
+	excuse := slices.IndexFunc(j.excuses, func(e excuse) bool { return e.covers(frame) })
+	wrong := ""
+	switch own := ownBy(frame); {
+	case !known:
+		wrong = "from nobody's address"
+	case !right:
+		wrong = "to a MAC that nobody has there"
+	case own != "" && own != name:
+		wrong = "begun by the server"
+	case event != "":
 		j.explained[event]++
-	} else if home == name {
+	case home == name:
 		j.right++
-	} else if i := slices.IndexFunc(j.excuses, func(e excuse) bool { return e.covers(frame) }); i >= 0 {
-		j.explained[j.excuses[i].event]++
-	} else {
-		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s: %s", frame.Time.Format(time.StampMicro), name, frame))
+	case excuse >= 0:
+		j.explained[j.excuses[excuse].event]++
+	default:
+		wrong = "not where its address is"
 	}
+	if wrong != "" {
+		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s, %s: %s", frame.Time.Format(time.StampMicro), name, wrong, frame))
+	}
+}
+
+// routerChanged notes that the router behind an interface has another MAC now. What left
+// until then had to be for either.
+func (j *judge) routerChanged(name string, mac net.HardwareAddr) {
+	all := j.routers[name]
+	all[len(all)-1].to = time.Now()
+	j.routers[name] = append(all, routerMAC{mac, forever})
+}
+
+// judgeMAC tells whether a packet by an interface is for the router there, and if it is
+// for the MAC that this had a moment ago, by which event.
+func (j *judge) judgeMAC(name string, frame *topology.Frame) (event string, right bool) {
+	for _, one := range j.routers[name] {
+		late := frame.Time.Sub(one.to)
+		switch {
+		case !bytes.Equal(one.mac, frame.DestinationMAC) || late >= knownWithin:
+		case late < 0:
+			return "", true
+		default:
+			j.latestMAC = max(j.latestMAC, late)
+			return "a new gateway mac", true
+		}
+	}
+	return "", false
 }
 
 // ownBy is the interface by which alone what the server itself begins may leave: eth0, as there
@@ -148,8 +185,7 @@ func (e *excuse) covers(frame *topology.Frame) bool {
 	return e.address == frame.Source && !frame.Time.Before(e.from) && frame.Time.Before(e.to)
 }
 
-// concerns matches what replypath may move: IP but for neighbour discovery and what
-// is for this link alone.
+// concerns matches what replypath may move: IP but for neighbour discovery and what is for this link alone.
 func concerns(f *topology.Frame) bool {
 	const routerSolicitation, redirect = layers.ICMPv6TypeRouterSolicitation, layers.ICMPv6TypeRedirect
 	isDiscovery := f.Protocol == layers.IPProtocolICMPv6 && f.ICMPType >= routerSolicitation && f.ICMPType <= redirect

@@ -27,8 +27,8 @@ type sample struct {
 	Seconds     float64 `json:"seconds"` // since the beginning
 	Resident    uint64  `json:"resident"`
 	Heap        uint64  `json:"heap"`
-	Goroutines  int     `json:"goroutines"`
-	Descriptors int     `json:"descriptors"`
+	Goroutines  uint64  `json:"goroutines"`
+	Descriptors uint64  `json:"descriptors"`
 	Flows       int     `json:"flows"`
 }
 
@@ -44,8 +44,7 @@ type frames struct {
 	Right       int            `json:"right"`
 	Explained   map[string]int `json:"explained"` // by the event
 	Unexplained int            `json:"unexplained"`
-	// LatestMAC is how many seconds after a gateway's MAC had changed a packet went to
-	// the one of before.
+	// LatestMAC is how many seconds after a gateway's MAC had changed a packet went to the one of before.
 	LatestMAC float64 `json:"latest_mac"`
 }
 
@@ -82,7 +81,7 @@ func newReport(t *testing.T) report {
 	r := report{
 		Commit: os.Getenv(commitVariable), Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
 		Began: time.Now(), Events: make(map[string]int), Slowest: make(map[string]float64), Failures: []string{},
-		Bridged: make(map[string]bridged),
+		Bridged: make(map[string]bridged), Explained: make(map[string]int),
 	}
 	info, err := buildinfo.ReadFile(harness.Binary())
 	harness.Must(t, err)
@@ -105,13 +104,13 @@ const (
 )
 
 // conclude sums up and judges.
-func (r *report) conclude(l *load, j *judge) {
+func (r *report) conclude(l *harness.Load, j *judge) {
 	r.Seconds = time.Since(r.Began).Seconds()
-	r.Connections, r.Questions, r.Repeated, r.Explained = l.connections.Load(), l.questions.Load(), l.repeated, l.explained
+	r.Connections, r.Questions = l.Connections(), l.Answers()
 	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong), LatestMAC: j.latestMAC.Seconds()}
 	r.Resident = r.trend(func(s sample) uint64 { return s.Resident })
-	r.Descriptors = r.trend(func(s sample) uint64 { return uint64(s.Descriptors) })
-	r.Goroutines = r.trend(func(s sample) uint64 { return uint64(s.Goroutines) })
+	r.Descriptors = r.trend(func(s sample) uint64 { return s.Descriptors })
+	r.Goroutines = r.trend(func(s sample) uint64 { return s.Goroutines })
 	for _, frame := range j.wrong[:min(len(j.wrong), 20)] {
 		r.fail("unexplained: " + frame)
 	}
@@ -121,40 +120,38 @@ func (r *report) conclude(l *load, j *judge) {
 	if r.Seconds < telling.Seconds() {
 		return
 	}
-	if float64(r.Resident.Late) > float64(r.Resident.Early)*mostGrowth {
-		r.fail(fmt.Sprintf("memory grew from %d to %d bytes", r.Resident.Early, r.Resident.Late))
-	}
-	if r.Descriptors.Late > r.Descriptors.Early+mostDescriptors {
-		r.fail(fmt.Sprintf("open files grew from %d to %d", r.Descriptors.Early, r.Descriptors.Late))
-	}
-	if r.Goroutines.Late > r.Goroutines.Early+mostGoroutines {
-		r.fail(fmt.Sprintf("goroutines grew from %d to %d", r.Goroutines.Early, r.Goroutines.Late))
+	for what, grew := range map[string]bool{
+		"memory":     float64(r.Resident.Late) > float64(r.Resident.Early)*mostGrowth,
+		"open files": r.Descriptors.Late > r.Descriptors.Early+mostDescriptors,
+		"goroutines": r.Goroutines.Late > r.Goroutines.Early+mostGoroutines,
+	} {
+		if grew {
+			r.fail(what + " grew: the medians tell how much")
+		}
 	}
 }
 
 func (r *report) trend(of func(sample) uint64) trend {
+	median := func(samples []sample) uint64 {
+		values := []uint64{0}
+		for _, s := range samples {
+			values = append(values, of(s))
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
+	}
 	quarter := len(r.Samples) / 4
-	return trend{Early: median(r.Samples[quarter:2*quarter], of), Late: median(r.Samples[3*quarter:], of)}
-}
-
-func median(samples []sample, of func(sample) uint64) uint64 {
-	var values []uint64
-	for _, s := range samples {
-		values = append(values, of(s))
-	}
-	if len(values) == 0 {
-		return 0
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
+	return trend{Early: median(r.Samples[quarter : 2*quarter]), Late: median(r.Samples[3*quarter:])}
 }
 
 // progress is a line for who watches.
-func (r *report) progress(l *load) string {
-	last := r.Samples[len(r.Samples)-1]
+func (s *soak) progress() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, last := &s.report, s.report.Samples[len(s.report.Samples)-1]
 	return fmt.Sprintf("%s: %d connections, %d questions, %d repeated, %d events; "+
 		"daemon: %d MiB, %d open files, %d goroutines; %d flows",
-		time.Since(r.Began).Round(time.Second), l.connections.Load(), l.questions.Load(), l.repeatedSoFar(), r.events(),
+		time.Since(r.Began).Round(time.Second), s.load.Connections(), s.load.Answers(), r.Repeated, r.events(),
 		last.Resident>>20, last.Descriptors, last.Goroutines, last.Flows)
 }
 
@@ -177,9 +174,9 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
 		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
 	for _, event := range slices.Sorted(maps.Keys(r.Bridged)) {
-		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pauses %s; "+
+		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pause of a connection %v s; "+
 			"%d connections of the server's own refused\n",
-			event, r.Bridged[event].Answers, describePauses(r.Bridged[event].Pauses), r.Bridged[event].Refused)
+			event, r.Bridged[event].Answers, r.Bridged[event].Pause, r.Bridged[event].Refused)
 	}
 	fmt.Fprintf(&b, "%.0f ms after a gateway's MAC had changed a packet last went to the one of before\n", r.Frames.LatestMAC*1000)
 	fmt.Fprintf(&b, "medians of the second and the last quarter: "+
@@ -200,12 +197,4 @@ func (r *report) write(t *testing.T) {
 	data := harness.Must1[[]byte](t)(json.MarshalIndent(r, "", "  "))
 	harness.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	harness.Must(t, os.WriteFile(path, append(bytes.TrimSpace(data), '\n'), 0o644))
-}
-
-func describePauses(pauses map[string]float64) string {
-	var words []string
-	for _, kind := range slices.Sorted(maps.Keys(pauses)) {
-		words = append(words, fmt.Sprintf("%s %.0f ms", kind, pauses[kind]*1000))
-	}
-	return strings.Join(words, ", ")
 }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package soak runs the product for long under load while everything around it
-// changes: connections, interfaces, addresses, routes, gateways and the configuration. What
-// leaves by the wrong NIC without an event that explains it is a failure, and so is
-// a daemon that grows. `make soak` runs it for half an hour, with the race detector
-// in the daemon; without [timeVariable] it is short, to see that it works.
+// Package soak runs the product for long under load while everything around it changes: connections, interfaces,
+// addresses, routes, gateways and the configuration. What leaves by the wrong NIC without an event that explains it is
+// a failure, and so is a daemon that grows. `make soak` runs it for half an hour, with the race detector in the daemon;
+// without [timeVariable] it is short, to see that it works.
 package soak
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,10 +32,9 @@ const (
 	// commitVariable is what the report says that it is about.
 	commitVariable = "REPLYPATH_SOAK_COMMIT"
 
-	shortTime = 22 * time.Second // each event once
 	// eventEvery is how often something changes, sampleEvery how often the daemon is
 	// looked at, progressEvery how often that is told.
-	eventEvery    = 2 * time.Second
+	eventEvery    = time.Second
 	sampleEvery   = 5 * time.Second
 	progressEvery = time.Minute
 )
@@ -48,10 +47,13 @@ type soak struct {
 	d      *harness.Daemon
 	config string // the file's path
 	rng    *rand.Rand
-	load   *load
+	load   *harness.Load
 	state
-	judge  *judge
-	report report
+	judge *judge
+
+	mu       sync.Mutex // of what askers tell
+	absences []*absence
+	report   report
 }
 
 // state is what changes have made so far.
@@ -76,26 +78,24 @@ func TestSoak(t *testing.T) {
 	for _, ticker := range []*time.Ticker{events, samples, progress} {
 		defer ticker.Stop()
 	}
-	for time.Now().Before(end) {
+	for time.Now().Before(end) || len(s.report.Events) < len(changes) {
 		select {
 		case <-events.C:
 			s.change()
 		case <-samples.C:
 			s.sample()
 		case <-progress.C:
-			t.Log(s.report.progress(s.load))
+			t.Log(s.progress())
 		}
 		s.judge.look()
 	}
 	s.finish()
 }
 
+// duration is how long the test runs at least. Each change is made once in any case.
 func duration(t *testing.T) time.Duration {
 	t.Helper()
-	text := os.Getenv(timeVariable)
-	if text == "" {
-		return shortTime
-	}
+	text := cmp.Or(os.Getenv(timeVariable), "0s")
 	return harness.Must1[time.Duration](t)(time.ParseDuration(text))
 }
 
@@ -104,23 +104,23 @@ func begin(t *testing.T) *soak {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	s := &soak{
-		t: t, n: n, p: harness.On(t, n.Server.Host), config: filepath.Join(t.TempDir(), "replypath.yaml"),
+		t: t, n: n, p: harness.On(t, n.Server.Host), config: harness.WriteConfig(t, configurations[0]),
 		rng: rand.New(rand.NewPCG(1, 0)),
 	}
 	s.prepareChanges()
-	s.configure("")
 	s.d = s.p.Start("--config", s.config)
 	s.p.WaitGrace()
 	s.judge = newJudge(t, n)
-	s.load = newLoad(t, n)
 	s.report = newReport(t)
+	s.startLoad()
 	return s
 }
 
 // finish ends the load and the daemon, and judges.
 func (s *soak) finish() {
 	s.t.Helper()
-	s.report.fail(s.load.stop()...)
+	s.load.End()
+	s.report.fail(s.load.Failures()...)
 	s.sample()
 	s.judge.look()
 	s.report.conclude(s.load, s.judge)
@@ -147,8 +147,8 @@ func (s *soak) sample() {
 		Seconds:     time.Since(s.report.Began).Seconds(),
 		Resident:    s.d.Memory("VmRSS"),
 		Heap:        uint64(metrics.Sum("go_memstats_heap_inuse_bytes")),
-		Goroutines:  int(metrics.Sum("go_goroutines")),
-		Descriptors: s.descriptors(),
+		Goroutines:  uint64(metrics.Sum("go_goroutines")),
+		Descriptors: uint64(len(harness.Must1[[]os.DirEntry](s.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.d.PID()))))),
 		Flows:       int(metrics.Sum("replypath_flows")),
 	})
 }
