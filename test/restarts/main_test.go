@@ -6,27 +6,32 @@ package restarts
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 
 	"replypath/test/harness"
 	_ "replypath/test/harness/inprocess"
+	"replypath/test/restarts/builds"
 	"replypath/test/topology"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// timesVariable cuts down how often everything is done, for virtual machines and where every change is tested.
+// timesVariable says how often everything is done.
 const timesVariable = "REPLYPATH_TEST_RESTARTS"
 
-// times is how often everything is done.
-func times(t *testing.T) int {
+// times is how often something is done of which there are so many kinds: each kind once with -short.
+func times(t *testing.T, kinds int) int {
 	t.Helper()
-	text := os.Getenv(timesVariable)
-	if text == "" {
-		return 100
+	if text := os.Getenv(timesVariable); text != "" {
+		return harness.Must1[int](t)(strconv.Atoi(text))
 	}
-	return harness.Must1[int](t)(strconv.Atoi(text))
+	if testing.Short() {
+		return kinds
+	}
+	return 30
 }
 
 // newServer builds the network of a server with two interfaces, where every
@@ -34,4 +39,28 @@ func times(t *testing.T) int {
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()
 	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+}
+
+var building sync.Mutex
+
+// binaryOf returns the path of a build, which is made of this tree, once, where the environment names none.
+func binaryOf(t *testing.T, b *builds.Build) string {
+	t.Helper()
+	if path := os.Getenv(b.Variable); path != "" {
+		return path
+	}
+	building.Lock()
+	defer building.Unlock()
+	path := filepath.Join(os.TempDir(), b.Name) // which goes with this process
+	if _, err := os.Stat(path); err != nil {
+		harness.Must(t, b.Make(t.Context(), "../..", path, harness.Version(t)))
+	}
+	return path
+}
+
+// startBuild starts a build's daemon and waits until it is ready.
+func startBuild(p *harness.Product, binary string, args ...string) *harness.Daemon {
+	d := p.LaunchAs(func(c *topology.Cmd) { c.Path = binary }, args...)
+	d.WaitReady()
+	return d
 }

@@ -22,7 +22,6 @@ const sshPort = 22
 
 // sshServer is OpenSSH on the server, for root with a key of the test's own.
 type sshServer struct {
-	t   *testing.T
 	n   *topology.TwoNIC
 	dir string
 }
@@ -34,12 +33,9 @@ func startSSH(t *testing.T, n *topology.TwoNIC) *sshServer {
 	if err != nil {
 		t.Fatalf("%v: run test/install-packages.sh", err)
 	}
-	s := &sshServer{t: t, n: n, dir: t.TempDir()}
+	s := &sshServer{n: n, dir: t.TempDir()}
 	for _, name := range []string{"host", "key"} {
-		output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", s.path(name)).CombinedOutput()
-		if err != nil {
-			t.Fatalf("ssh-keygen: %v\n%s", err, output)
-		}
+		harness.Shell(t, n.Server.Host, "ssh-keygen -q -t ed25519 -N '' -f "+s.path(name))
 	}
 	// Where sshd's unprivileged part is shut in; the package's unit makes it.
 	harness.Must(t, os.MkdirAll("/run/sshd", 0o755))
@@ -56,15 +52,18 @@ func startSSH(t *testing.T, n *topology.TwoNIC) *sshServer {
 
 func (s *sshServer) path(name string) string { return filepath.Join(s.dir, name) }
 
-// session runs a command of the product in a terminal on the server, by way of eth1.
-func (s *sshServer) session(p *harness.Product, f topology.Family, keyboard *os.File, args ...string) *harness.Program {
-	s.t.Helper()
-	command := append([]string{harness.Binary(), "--pin-dir", p.PinDir}, args...)
-	c := s.n.Client.Command(s.t.Context(), "ssh", "-tt", "-F", "none", "-i", s.path("key"), "-p", fmt.Sprint(sshPort),
+// try tries in a terminal on the server, by way of eth1, until that can be confirmed.
+func (s *sshServer) try(t *testing.T, p *harness.Product, f topology.Family, timeout string) (session *harness.Program, keys *os.File) {
+	t.Helper()
+	keyboard, keys := newKeyboard(t)
+	c := s.n.Client.Command(t.Context(), "ssh", "-tt", "-F", "none", "-i", s.path("key"), "-p", fmt.Sprint(sshPort),
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-		"root@"+s.n.Server.Eth1.Address(f).String(), strings.Join(command, " "))
+		"root@"+s.n.Server.Eth1.Address(f).String(),
+		strings.Join([]string{harness.Binary(), "--pin-dir", p.PinDir, "try", "--timeout", timeout}, " "))
 	c.Stdin = keyboard
-	return harness.StartProgram(s.t, c, unix.SIGTERM)
+	session = harness.StartProgram(t, c, unix.SIGTERM)
+	session.WaitLog(1, onTrial)
+	return session, keys
 }
 
 // answers matches what sshd sends.
@@ -75,17 +74,24 @@ func (s *sshServer) answers(f topology.Family) topology.Filter {
 // repeated matches what sshd sends once more, as nobody has acknowledged it.
 func (s *sshServer) repeated(f topology.Family) topology.Filter {
 	sent := make(map[uint32]bool)
-	isAgain := func(frame *topology.Frame) bool {
+	return topology.All(s.answers(f), topology.Flags(topology.PSH, topology.PSH), func(frame *topology.Frame) bool {
 		sequence := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP).Seq
 		again := sent[sequence]
 		sent[sequence] = true
 		return again
-	}
-	return topology.All(s.answers(f), topology.Flags(topology.PSH, topology.PSH), isAgain)
+	})
 }
 
-// TestTryOverSSH tries over an ssh session on the very NIC whose replies are going to
-// leave another way, in a terminal.
+// wantEnd wants a session to end with a code, and to have said the words before.
+func wantEnd(t *testing.T, session *harness.Program, code int, words ...string) {
+	t.Helper()
+	session.WaitLog(1, words...)
+	if got := session.WaitEnd(); got != code {
+		t.Errorf("exit code %d, not %d:\n%s", got, code, session.Log)
+	}
+}
+
+// TestTryOverSSH tries over an ssh session on the very NIC whose replies are going to leave another way, in a terminal.
 func TestTryOverSSH(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -93,15 +99,10 @@ func TestTryOverSSH(t *testing.T) {
 	r := newTried(t, n, p)
 	for _, f := range n.Families() {
 		t.Run(f.String()+" confirmed", func(t *testing.T) {
-			keyboard, keys := newKeyboard(t)
-			session := ssh.session(p, f, keyboard, "try", "--timeout", "60s")
-			session.WaitLog(1, onTrial)
+			session, keys := ssh.try(t, p, f, "60s")
 			wires := harness.Tap(t, n.Server)
-			_, err := keys.Write([]byte("\r"))
-			harness.Must(t, err)
-			if code := session.WaitEnd(); code != 0 {
-				t.Errorf("exit code %d:\n%s", code, session.Log)
-			}
+			harness.Must1[int](t)(keys.WriteString("\r"))
+			wantEnd(t, session, 0)
 			frames := wires.WantEth1("the session", ssh.answers(f))
 			r.wantBy(true)
 			p.Detach()
@@ -109,19 +110,12 @@ func TestTryOverSSH(t *testing.T) {
 			t.Logf("the session goes on: %d of its frames by eth1 once it is on trial, 0 differences after detach", len(frames))
 		})
 		t.Run(f.String()+" not confirmed", func(t *testing.T) {
-			keyboard, _ := newKeyboard(t)
-			session := ssh.session(p, f, keyboard, "try", "--timeout", "2s")
-			session.WaitLog(1, onTrial)
-			session.WaitLog(1, "not confirmed within 2s: everything is as it was before")
-			if code := session.WaitEnd(); code != 1 {
-				t.Errorf("exit code %d:\n%s", code, session.Log)
-			}
+			session, _ := ssh.try(t, p, f, "1s")
+			wantEnd(t, session, 1, "not confirmed within 1s: everything is as it was before")
 			t.Logf("host and pins are as before within %s of the end of the session, 0 differences", r.wantBack())
 		})
 		t.Run(f.String()+" terminal gone", func(t *testing.T) {
-			keyboard, _ := newKeyboard(t)
-			session := ssh.session(p, f, keyboard, "try", "--timeout", "1h")
-			session.WaitLog(1, onTrial)
+			session, _ := ssh.try(t, p, f, "1h")
 			session.Signal(unix.SIGKILL)
 			session.WaitEnd()
 			t.Logf("host and pins are as before within %s of the end of the session, 0 differences", r.wantBack())
@@ -129,9 +123,8 @@ func TestTryOverSSH(t *testing.T) {
 	}
 }
 
-// TestTryLocksOut tries what cuts its own session: the router of eth1 lets nothing
-// out, so that only replies by eth0 arrive. What is typed shows no effect; when the
-// time is over the session is there again, and tells.
+// TestTryLocksOut tries what cuts its own session: the router of eth1 lets nothing out, so that only replies by eth0
+// arrive. What is typed shows no effect; when the time is over the session is there again, and tells.
 func TestTryLocksOut(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -141,37 +134,25 @@ func TestTryLocksOut(t *testing.T) {
 	r := newTried(t, n, p)
 	for _, f := range n.Families() {
 		t.Run(f.String(), func(t *testing.T) {
-			cut := tryUnderCut(t, ssh, p, f)
+			session, keys := ssh.try(t, p, f, "3s")
+			wires := harness.Tap(t, n.Server)
+			const typed = "hello?"
+			harness.Must1[int](t)(keys.WriteString(typed))
+			cut := time.Now()
+			// The terminal's echo. Once it is sent again, the first one has had its time to arrive.
+			_, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.repeated(f))
+			harness.Must(t, err)
+			if text := session.Log.String(); strings.Contains(text, typed) {
+				t.Errorf("the session is not cut:\n%s", text)
+			}
+			wantEnd(t, session, 1, "not confirmed within 3s: everything is as it was before")
+			back := time.Since(cut)
+			if text := session.Log.String(); !strings.Contains(text, typed) {
+				t.Errorf("the echo is lost:\n%s", text)
+			}
 			r.wantBack()
-			t.Logf("a trial of 5s: the session is cut for %s, then back with what was typed, and the host as before, 0 differences", cut)
+			t.Logf("a trial of 3s: the session is back after %s with what was typed, and the host as before, 0 differences",
+				back.Round(time.Millisecond))
 		})
 	}
-}
-
-// tryUnderCut tries in a session that the trial cuts, and returns for how long it was.
-func tryUnderCut(t *testing.T, ssh *sshServer, p *harness.Product, f topology.Family) time.Duration {
-	t.Helper()
-	keyboard, keys := newKeyboard(t)
-	session := ssh.session(p, f, keyboard, "try", "--timeout", "5s")
-	session.WaitLog(1, onTrial)
-	wires := harness.Tap(t, ssh.n.Server)
-	const typed = "hello?"
-	_, err := keys.WriteString(typed)
-	harness.Must(t, err)
-	cut := time.Now()
-	// The terminal's echo. Once it is sent again, the first one has had its time to arrive.
-	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.repeated(f))
-	harness.Must(t, err)
-	if text := session.Log.String(); strings.Contains(text, typed) {
-		t.Errorf("the session is not cut:\n%s", text)
-	}
-	session.WaitLog(1, "not confirmed within 5s: everything is as it was before")
-	back := time.Now()
-	if code := session.WaitEnd(); code != 1 {
-		t.Errorf("exit code %d:\n%s", code, session.Log)
-	}
-	if text := session.Log.String(); !strings.Contains(text, typed) {
-		t.Errorf("the echo is lost:\n%s", text)
-	}
-	return back.Sub(cut).Round(time.Millisecond)
 }

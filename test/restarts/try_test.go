@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +24,9 @@ import (
 // onTrial is what `replypath try` says when it can be confirmed.
 const onTrial = "on trial: replies are corrected on "
 
+// eth1RPFilter is what a trial that enforces changes on the host besides.
+const eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
+
 // tried is a server on which something is tried.
 type tried struct {
 	t      *testing.T
@@ -37,15 +39,29 @@ type tried struct {
 // newTried looks at the server as it is now.
 func newTried(t *testing.T, n *topology.TwoNIC, p *harness.Product) *tried {
 	t.Helper()
-	return &tried{t: t, n: n, p: p, before: harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"), pins: pinsOf(t, p)}
+	r := &tried{t: t, n: n, p: p}
+	r.before, r.pins = r.snapshot(), r.pinned()
+	return r
 }
 
-// pinsOf lists the pins of one datapath.
-func pinsOf(t *testing.T, p *harness.Product) []string {
+// newStrict is a server without anything, which drops questions by eth1 itself until replypath enforces.
+func newStrict(t *testing.T) *tried {
 	t.Helper()
-	var found []string
-	for _, path := range harness.Pins(t) {
-		if strings.HasPrefix(path, p.PinDir) {
+	n := newServer(t)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	return newTried(t, n, harness.On(t, n.Server.Host))
+}
+
+func (r *tried) snapshot() harness.Snapshot {
+	r.t.Helper()
+	return harness.TakeSnapshot(r.t, r.n.Server.Host, "eth0", "eth1")
+}
+
+// pinned lists the pins of the datapath.
+func (r *tried) pinned() (found []string) {
+	r.t.Helper()
+	for _, path := range harness.Pins(r.t) {
+		if strings.HasPrefix(path, r.p.PinDir) {
 			found = append(found, path)
 		}
 	}
@@ -60,6 +76,14 @@ func (r *tried) try(stdin io.Reader, args ...string) *harness.Program {
 	return harness.StartProgram(r.t, c, unix.SIGKILL)
 }
 
+// begin starts it, and returns when there is something to be confirmed.
+func (r *tried) begin(args ...string) *harness.Program {
+	r.t.Helper()
+	try := r.try(nil, args...)
+	try.WaitLog(1, "on trial: replies are ")
+	return try
+}
+
 // wantBy asks the server's eth1 and wants all answers by it, or by eth0.
 func (r *tried) wantBy(eth1 bool) {
 	r.t.Helper()
@@ -69,22 +93,31 @@ func (r *tried) wantBy(eth1 bool) {
 	}
 }
 
-// wantBack wants the server to be as it was before, or to get so by itself, and returns
-// how long that took at most.
+// wantBack wants the server to be as it was before, or to get so by itself, and returns how long that took at most.
 func (r *tried) wantBack() time.Duration {
 	r.t.Helper()
 	begun := time.Now()
 	harness.Eventually(r.t, "everything is taken back", func() error {
-		if diff := cmp.Diff(r.pins, pinsOf(r.t, r.p)); diff != "" {
+		if diff := cmp.Diff(r.pins, r.pinned()); diff != "" {
 			return fmt.Errorf("pins (-before +after):\n%s", diff)
 		}
 		return nil
 	})
 	took := time.Since(begun).Truncate(time.Millisecond) + time.Millisecond
-	if diff := r.before.Diff(harness.TakeSnapshot(r.t, r.n.Server.Host, "eth0", "eth1")); diff != "" {
+	if diff := r.before.Diff(r.snapshot()); diff != "" {
 		r.t.Errorf("host after the trial (-before +after):\n%s", diff)
 	}
 	return took
+}
+
+// newKeyboard makes what a program reads from, and what writes to that.
+func newKeyboard(t *testing.T) (keyboard, keys *os.File) {
+	t.Helper()
+	keyboard, keys, err := os.Pipe()
+	harness.Must(t, err)
+	t.Cleanup(func() { keyboard.Close() })
+	t.Cleanup(func() { keys.Close() })
+	return keyboard, keys
 }
 
 // TestTryConfirmed keeps what is on trial: by Enter, by the command for scripts, and
@@ -133,6 +166,9 @@ var endings = map[string]func(t *testing.T, try *harness.Program){
 	"stopped":         func(_ *testing.T, try *harness.Program) { try.Signal(unix.SIGSTOP) },
 }
 
+// noticed are those of them that somebody else notices each: the process, its guardian, and the process again.
+var noticed = []string{"time", "killed", "guardian killed"}
+
 // child returns the only child of a process, which one of its threads has.
 func child(t *testing.T, of *harness.Program) int {
 	t.Helper()
@@ -143,27 +179,16 @@ func child(t *testing.T, of *harness.Program) int {
 	return harness.Must1[int](t)(strconv.Atoi(strings.TrimSpace(children)))
 }
 
-// newKeyboard makes what a program reads from, and what writes to that.
-func newKeyboard(t *testing.T) (keyboard, keys *os.File) {
-	t.Helper()
-	keyboard, keys, err := os.Pipe()
-	harness.Must(t, err)
-	t.Cleanup(func() { keyboard.Close() })
-	t.Cleanup(func() { keys.Close() })
-	return keyboard, keys
-}
-
-// TestTryTakenBack tries on a server without anything, and wants nothing left of it
-// whatever ends the trial.
+// TestTryTakenBack tries on a server without anything, and wants nothing left of it whatever ends the trial.
 func TestTryTakenBack(t *testing.T) {
 	for name, end := range endings {
+		if testing.Short() && !slices.Contains(noticed, name) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := newServer(t)
-			harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
-			r := newTried(t, n, harness.On(t, n.Server.Host))
-			try := r.try(nil, "--timeout", "3s")
-			try.WaitLog(1, onTrial)
+			r := newStrict(t)
+			try := r.begin("--timeout", "3s")
 			r.wantBy(true)
 			end(t, try)
 			// The guardian ends a process that hangs 10 s after its time.
@@ -175,13 +200,31 @@ func TestTryTakenBack(t *testing.T) {
 	}
 }
 
-// TestTryRestores tries in the place of a datapath in mode observe, whose daemon has
-// ended, with other interfaces: it is back afterwards, with its programs, flows and
-// counters.
+// TestTryKilledWhileStarting kills the process that tries before anything is on trial: with nothing but its journal pinned,
+// and with all attached. TestKilledStartIsDetached of package loader does it at each step of a start.
+func TestTryKilledWhileStarting(t *testing.T) {
+	t.Parallel()
+	r := newStrict(t)
+	for _, pinned := range []string{"journal", "maps"} {
+		try := r.try(nil)
+		harness.Eventually(t, pinned, func() error {
+			_, err := os.Stat(filepath.Join(r.p.PinDir, pinned))
+			return err
+		})
+		try.Signal(unix.SIGKILL)
+		try.WaitEnd()
+		r.wantBack()
+	}
+}
+
+// TestTryRestores tries in the place of a datapath in mode observe, whose daemon has ended, with other interfaces: it
+// is back afterwards, with its programs, flows and counters.
 func TestTryRestores(t *testing.T) {
 	// Others differ in who notices, not in what is put back.
-	for _, name := range []string{"time", "killed", "guardian killed"} {
-		end := endings[name]
+	for _, name := range noticed {
+		if testing.Short() && name != "killed" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newServer(t)
@@ -192,10 +235,9 @@ func TestTryRestores(t *testing.T) {
 			d.Kill()
 			r := newTried(t, n, p)
 			flows := p.Status().Flows.Count
-			try := r.try(nil, "--timeout", "3s", "--interface", "eth0", "--interface", "eth1")
-			try.WaitLog(1, onTrial)
+			try := r.begin("--timeout", "3s", "--interface", "eth0", "--interface", "eth1")
 			r.wantBy(true)
-			end(t, try)
+			endings[name](t, try)
 			if code := try.WaitEnd(); code == 0 {
 				t.Errorf("exit code 0:\n%s", try.Log)
 			}
@@ -220,17 +262,14 @@ func TestTryRestores(t *testing.T) {
 // changed on the host is there again afterwards, and gone once the trial is confirmed.
 func TestTryObserve(t *testing.T) {
 	t.Parallel()
-	n := newServer(t)
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
-	p := harness.On(t, n.Server.Host)
-	untouched := harness.TakeSnapshot(t, n.Server.Host)
+	untouched := newStrict(t)
+	n, p := untouched.n, untouched.p
 	p.Start().Kill()
 	r := newTried(t, n, p)
 	r.wantBy(true)
 	changed := p.Status().HostChanges
-	try := r.try(nil, "--timeout", "60s", "--observe")
-	try.WaitLog(1, "on trial: replies are only observed")
-	if value := harness.Must1[string](t)(n.Server.Sysctl("net/ipv4/conf/eth1/rp_filter")); value != "1" {
+	try := r.begin("--timeout", "60s", "--observe")
+	if value := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); value != "1" {
 		t.Errorf("rp_filter of eth1 is %s while observing is tried", value)
 	}
 	try.Signal(unix.SIGINT)
@@ -241,8 +280,7 @@ func TestTryObserve(t *testing.T) {
 		t.Errorf("changed on the host are %+v, before the trial %+v", now, changed)
 	}
 
-	try = r.try(nil, "--timeout", "60s", "--observe")
-	try.WaitLog(1, "on trial: replies are only observed")
+	try = r.begin("--timeout", "60s", "--observe")
 	p.Expect(0, "try", "confirm")
 	harness.Eventually(t, "nothing of the host is changed", func() error {
 		if s := p.Status(); s.Mode != "observe" || slices.ContainsFunc(s.HostChanges, isNoQdisc) || len(s.WouldChange) == 0 {
@@ -252,12 +290,10 @@ func TestTryObserve(t *testing.T) {
 	})
 	try.WaitEnd()
 	p.Detach()
-	if diff := untouched.Diff(harness.TakeSnapshot(t, n.Server.Host)); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	untouched.wantBack()
 }
 
-// isNoQdisc tells a change from what observing needs as well.
+// isNoQdisc tells a change from what observing needs as well, where there is no TCX.
 func isNoQdisc(c harness.HostChange) bool { return !strings.HasPrefix(c.Object, "qdisc ") }
 
 // TestTryRestoresBoundRoute tries a configuration without a route for sockets that are bound to eth1, in the place of
@@ -271,8 +307,7 @@ func TestTryRestoresBoundRoute(t *testing.T) {
 	p.Start().Kill()
 	r := newTried(t, n, p)
 	before := routes()
-	try := r.try(nil, "--timeout", "60s", "--config", harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
-	try.WaitLog(1, onTrial)
+	try := r.begin("--config", harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
 	if during := routes(); before == "" || during != "" {
 		t.Errorf("before %q, during the trial %q", before, during)
 	}
@@ -280,32 +315,6 @@ func TestTryRestoresBoundRoute(t *testing.T) {
 	try.WaitEnd()
 	r.wantBack()
 	t.Logf("%q is back", strings.TrimSpace(before))
-}
-
-// TestTryKilledAnyTime kills the process that tries at many moments, from its start
-// to its trial: every time everything is taken back.
-func TestTryKilledAnyTime(t *testing.T) {
-	t.Parallel()
-	n := newServer(t)
-	r := newTried(t, n, harness.On(t, n.Server.Host))
-	begun := time.Now()
-	first := r.try(nil)
-	first.WaitLog(1, onTrial)
-	whole := time.Since(begun)
-	first.Signal(unix.SIGTERM)
-	first.WaitEnd()
-	r.wantBack()
-	count := max(1, times(t)/5)
-	for i := range count {
-		try := r.try(nil)
-		// The moment is what is tested, so that there is nothing to wait for.
-		time.Sleep(whole * time.Duration(i) / time.Duration(count))
-		try.Signal(unix.SIGKILL)
-		try.WaitEnd()
-		r.wantBack()
-	}
-	r.wantBy(false)
-	t.Logf("%d kills within %s, %d times everything taken back", count, whole.Round(time.Millisecond), count)
 }
 
 // TestTryBesideRun is refused, and changes nothing.
@@ -322,8 +331,7 @@ func TestTryBesideRun(t *testing.T) {
 	r.wantBy(false)
 	p.Expect(1, "try", "confirm")
 	d.Kill()
-	try := r.try(nil)
-	try.WaitLog(1, onTrial)
+	try := r.begin()
 	refused := []string{"run", "try", "detach"}
 	for _, command := range refused {
 		if result := p.Expect(1, command); !strings.Contains(result.Stderr, fmt.Sprint(try.PID())) {
@@ -338,32 +346,24 @@ func TestTryBesideRun(t *testing.T) {
 	t.Logf("try beside a daemon, and %q beside a trial: %d refused, each names the other, 0 differences", refused, 1+len(refused))
 }
 
-// TestTryWithoutGuard starts a daemon where a trial ended without anybody to take it
-// back: the daemon does that first.
+// TestTryWithoutGuard starts a daemon where a trial ended without anybody to take it back: the daemon does that first.
 func TestTryWithoutGuard(t *testing.T) {
-	n := newServer(t)
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
-	p := harness.On(t, n.Server.Host)
-	r := newTried(t, n, p)
-	try := r.try(nil)
-	try.WaitLog(1, onTrial)
+	r := newStrict(t)
+	p := r.p
+	try := r.begin()
 	guardian := child(t, try)
 	// Stopped, neither can do anything about the other's end.
 	for _, pid := range []int{try.PID(), guardian} {
-		harness.Must(t, unix.Kill(pid, syscall.SIGSTOP))
+		harness.Must(t, unix.Kill(pid, unix.SIGSTOP))
 	}
-	harness.Must(t, unix.Kill(guardian, syscall.SIGKILL))
+	harness.Must(t, unix.Kill(guardian, unix.SIGKILL))
 	try.Signal(unix.SIGKILL)
 	try.WaitEnd()
 	r.wantBy(true)
 	d := p.Start("--interface", "eth0", "--observe")
 	d.WaitLog(1, "a trial was not confirmed, it is taken back")
-	s := p.Status()
-	changes := slices.DeleteFunc(s.HostChanges, func(c harness.HostChange) bool {
-		return c.Object == "qdisc clsact on eth0" // its own, where there is no TCX
-	})
-	if len(s.Interfaces) != 1 || len(changes) != 0 {
-		t.Errorf("interfaces %+v, changes %+v", s.Interfaces, changes)
+	if s := p.Status(); len(s.Interfaces) != 1 || slices.ContainsFunc(s.HostChanges, isNoQdisc) {
+		t.Errorf("interfaces %+v, changes %+v", s.Interfaces, s.HostChanges)
 	}
 	d.Stop(unix.SIGTERM)
 	p.Detach()

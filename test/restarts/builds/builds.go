@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package builds makes other builds of the program, for tests that change from one to
-// another.
+// Package builds makes other builds of the program, for tests that change from one to another.
 package builds
 
 import (
@@ -29,8 +28,7 @@ type Build struct {
 type change struct{ file, from, to string }
 
 var (
-	// OtherPrograms counts one event more: other instructions, and a map of counters
-	// that is larger.
+	// OtherPrograms counts one event more: other instructions, and a map of counters that is larger.
 	OtherPrograms = Build{"other-programs", "REPLYPATH_TEST_OTHER_PROGRAMS", []change{
 		{"types.h", "	EVENT_END,\n", "	EVENT_OF_ANOTHER_BUILD,\n	EVENT_END,\n"},
 		{"replypath.c", "	return ingress(skb, ETH_HLEN);\n", "	count_event(EVENT_OF_ANOTHER_BUILD);\n	return ingress(skb, ETH_HLEN);\n"},
@@ -42,8 +40,7 @@ var (
 	}}
 )
 
-// Make builds the program of the tree in source, at path. It calls itself by version and
-// its name.
+// Make builds the program of the tree in source, at path. It calls itself by version and its name.
 func (b *Build) Make(ctx context.Context, source, path, version string) error {
 	dir, err := os.MkdirTemp("", "replypath-"+b.Name+"-")
 	if err != nil {
@@ -77,8 +74,7 @@ func (c *change) apply(dir string) error {
 	return os.WriteFile(path, []byte(changed), 0o600)
 }
 
-// compilePrograms does what `go generate ./bpf` does, with the sources below dir, and
-// leaves the result in dir.
+// compilePrograms does what `go generate ./bpf` does, with the sources below dir, and leaves the result in dir.
 func compilePrograms(ctx context.Context, source, dir string) error {
 	const mark = "//go:generate go tool "
 	text, err := os.ReadFile(filepath.Join(source, "bpf", "bpf.go"))
@@ -106,8 +102,7 @@ func compilePrograms(ctx context.Context, source, dir string) error {
 	return goCommand(ctx, filepath.Join(source, "bpf"), args...)
 }
 
-// buildWith builds the program with the generated files in dir in the place of those
-// of the tree.
+// buildWith builds the program with the generated files in dir in the place of those of the tree.
 func buildWith(ctx context.Context, source, dir, path, version string) error {
 	generated, err := filepath.Glob(filepath.Join(dir, "datapath_*"))
 	if err != nil || len(generated) == 0 {
