@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,14 +38,6 @@ const (
 
 // sizes are how many times tableSize each flood has.
 var sizes = []int{1, 10, 50}
-
-// chosenSizes are only the smallest with -short.
-func chosenSizes() []int {
-	if testing.Short() {
-		return sizes[:1]
-	}
-	return sizes
-}
 
 // flood is one kind.
 type flood struct {
@@ -106,22 +99,29 @@ var kinds = []flood{
 // TestFloods has 1,000 connections and 100 conversations live through every flood. Nine
 // of ten are in use while it goes on, the others are silent until it is over.
 func TestFloods(t *testing.T) {
+	sizes := sizes
+	if testing.Short() {
+		sizes = sizes[:1]
+	}
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
-			newVictim(t, f, config, connections, conversations).withstandAll(t, chosenSizes())
+			newVictim(t, f, config, connections, conversations).withstandAll(t, sizes)
 		})
 	}
 }
 
-// TestFloodsByClsact is the same with the smallest floods, where the programs are attached
-// the other way: what they return means something else there, and what they pass on
-// is for filters that come after them.
+// TestFloodsByClsact is the same with the smallest floods, where the programs are attached the other way: what they
+// return means something else there, and what they pass on is for filters that come after them.
 func TestFloodsByClsact(t *testing.T) {
 	const mechanism = "clsact"
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, config, connections, conversations, "--mechanism", mechanism)
-			v.wantAttachedBy(t, mechanism)
+			for _, i := range v.p.Status().Interfaces {
+				if harness.OrEmpty(i.Mechanism) != mechanism {
+					t.Fatalf("%s is not attached by %s", i.Name, mechanism)
+				}
+			}
 			v.withstandAll(t, sizes[:1])
 		})
 	}
@@ -146,8 +146,7 @@ func (v *victim) withstandAll(t *testing.T, sizes []int) {
 	}
 }
 
-// withstand floods the victim, and wants that nothing comes of it but counts. It returns
-// how many strangers came.
+// withstand floods the victim, and wants that nothing comes of it but counts. It returns how many strangers came.
 func (v *victim) withstand(t *testing.T, kind flood, from, count int) int {
 	before := v.p.Metrics()
 	d := v.flood(t, kind, from, count)
@@ -174,37 +173,27 @@ func (v *victim) withstand(t *testing.T, kind flood, from, count int) int {
 	return d.sent
 }
 
-// dropped is how many frames the other end of an interface's cable had no room for: the
-// kernel drops what the processor that receives does not keep up with.
-func dropped(t *testing.T, nic *topology.Interface) int {
-	t.Helper()
-	link := harness.Must1[netlink.Link](t)(nic.Link())
-	return int(link.Attrs().Statistics.TxDropped)
-}
-
 func evictions(m harness.Metrics) float64 { return m.Sum(evictionsTotal) }
 
 // flood sends frames while everything live is in use, and judges.
 func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {
 	t.Helper()
+	defer harness.Quiet(t)() // or the cable thins the flood out
 	w, before := v.tap(t), v.p.Metrics()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	broken, opened := make(chan error, 1), make(chan error, 1)
+	var meanwhile sync.WaitGroup
+	var broken, refused error
 	newcomers := 0
-	go func() { broken <- v.keepUsing(ctx) }()
-	go func() {
-		var err error
-		newcomers, err = v.keepOpening(ctx)
-		opened <- err
-	}()
+	meanwhile.Go(func() { _, broken = keep(ctx, pace, func() error { return v.useAll(ctx, v.busy()) }) })
+	meanwhile.Go(func() { newcomers, refused = keep(ctx, openingPace, v.openOne) })
 	begun := time.Now()
 	sent, lost := v.pour(t, kind, from, count)
 	took := time.Since(begun)
 	cancel()
-	err := errors.Join(<-broken, <-opened)
+	meanwhile.Wait()
 	silent, silentErr := v.wake(t)
-	err = errors.Join(err, silentErr)
+	err := errors.Join(broken, refused, silentErr)
 	if err == nil {
 		err = v.useAll(t.Context(), v.live)
 	}
@@ -217,16 +206,20 @@ func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {
 // of so many: a flood that the cable thins out is none.
 const mostLost = 10
 
-// pour sends frames until so many have reached the server: what the cable has lost is
-// sent again, as others.
+// pour sends frames until so many have reached the server: what the cable has lost is sent again, as others.
 func (v *victim) pour(t *testing.T, kind flood, from, count int) (sent, lost int) {
 	t.Helper()
 	cable, frames := kind.nic(v.n.Server).Peer(), kind.frames(v)
-	before, injector := dropped(t, cable), harness.NewInjector(t, cable)
+	injector := harness.NewInjector(t, cable)
+	// The kernel drops what the processor that receives does not keep up with.
+	dropped := func() int {
+		return int(harness.Must1[netlink.Link](t)(cable.Link()).Attrs().Statistics.TxDropped)
+	}
+	before := dropped()
 	for sent-lost < count {
 		missing, next := count-(sent-lost), from+sent
 		injector.Flood(missing, func(number int) []gopacket.SerializableLayer { return frames(next + number) })
-		sent, lost = sent+missing, dropped(t, cable)-before
+		sent, lost = sent+missing, dropped()-before
 		if lost > count/mostLost {
 			t.Fatalf("%d of %d frames were lost on the cable", lost, sent)
 		}

@@ -58,8 +58,7 @@ func newHeaders(f topology.Family, from, to net.HardwareAddr, protocol layers.IP
 	return h
 }
 
-// above are a transport header and a payload with the headers for a packet between
-// two addresses.
+// above are a transport header and a payload with the headers for a packet between two addresses.
 func (h *headers) above(
 	from, to netip.Addr, transport gopacket.SerializableLayer, payload int,
 ) []gopacket.SerializableLayer {
@@ -140,18 +139,16 @@ func pings(v *victim) frames {
 	}
 }
 
-// spoofs are the ends of live connections, as somebody would send them who sees
-// nothing but addresses and ports: a FIN and a RST in turn, of one connection after
-// the other. Sequence numbers are random but for what would be a lucky hit, which
-// the kernel itself takes for genuine (RFC 5961, 3.2).
+// spoofs are the ends of live connections, as somebody would send them who sees nothing but addresses and ports: a FIN
+// and a RST in turn, of one connection after the other. Sequence numbers are random but for what would be a lucky hit,
+// which the kernel itself takes for genuine (RFC 5961, 3.2).
 func spoofs(v *victim, nic *topology.Interface, mac net.HardwareAddr) frames {
 	h := newHeaders(v.family, mac, nic.MAC, layers.IPProtocolTCP)
 	return func(number int) []gopacket.SerializableLayer {
 		c := v.connections[number/2%len(v.connections)]
 		tcp := &layers.TCP{
 			SrcPort: layers.TCPPort(c.peer.Port()), DstPort: layers.TCPPort(v.port), Window: 1000,
-			// All questions have messageSize bytes: no sequence number that is
-			// expected has this remainder.
+			// All questions have messageSize bytes: no sequence number that is expected has this remainder.
 			Seq: rand.Uint32()/messageSize*messageSize + (c.peerStart+messageSize/2)%messageSize,
 		}
 		if number%2 == 0 {

@@ -27,8 +27,7 @@ type verdict struct {
 	// may lose its handshake to that, and is recorded by its next segment: that is none.
 	evicted float64
 	silent  []string // what is wrong with those who said nothing meanwhile
-	// uncounted are protocols whose counter of corrected packets differs from what was
-	// captured.
+	// uncounted are protocols whose counter of corrected packets differs from what was captured.
 	uncounted []string
 	broken    error
 	took      time.Duration // for the flood alone

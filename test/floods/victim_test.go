@@ -24,8 +24,7 @@ const (
 	messageSize = 16
 	// askers is how many ask at a time while a flood goes on.
 	askers = 4
-	// pace is how often everything is used while a flood goes on, openingPace how often
-	// a connection is opened.
+	// pace is how often everything is used while a flood goes on, openingPace how often a connection is opened.
 	pace        = time.Second
 	openingPace = 50 * time.Millisecond
 )
@@ -69,7 +68,13 @@ func newVictim(
 		Policy: topology.AnySource, Offloads: topology.WireExact,
 	})
 	for _, router := range []*topology.Router{n.Production, n.Replication} {
-		swallow(t, router)
+		// Nothing is done about the answers to strangers.
+		harness.Nft(t, router.Host, fmt.Sprintf(`table inet swallow { chain prerouting {
+			type filter hook prerouting priority raw;
+			ip daddr %s drop
+			ip6 daddr %s drop
+		}
+		}`, strangers[topology.IPv4], strangers[topology.IPv6]))
 	}
 	// Else the strangers of a flood are answered for a minute more.
 	harness.Must(t, n.Server.SetSysctl("net/ipv4/tcp_synack_retries", "0"))
@@ -82,30 +87,6 @@ func newVictim(
 	v.connect(connections)
 	v.converse(conversations)
 	return v
-}
-
-// wantAttachedBy wants both interfaces to have the programs by a mechanism.
-func (v *victim) wantAttachedBy(t *testing.T, mechanism string) {
-	t.Helper()
-	status := v.p.Status()
-	for _, nic := range []*topology.Interface{v.n.Server.Eth0, v.n.Server.Eth1} {
-		i := status.Interface(nic.Name)
-		if i == nil || harness.OrEmpty(i.Mechanism) != mechanism {
-			t.Fatalf("%s is not attached by %s: %+v", nic.Name, mechanism, i)
-		}
-	}
-}
-
-// swallow has a router drop the answers to strangers, before anything is done about
-// them.
-func swallow(t *testing.T, router *topology.Router) {
-	t.Helper()
-	harness.Nft(t, router.Host, fmt.Sprintf(`table inet swallow { chain prerouting {
-		type filter hook prerouting priority raw;
-		ip daddr %s drop
-		ip6 daddr %s drop
-	}
-	}`, strangers[topology.IPv4], strangers[topology.IPv6]))
 }
 
 // connect opens TCP connections from the client to the server.
@@ -210,41 +191,32 @@ func (v *victim) useAll(ctx context.Context, all live) error {
 	return errors.Join(errs...)
 }
 
-// keepOpening opens connections, each of which asks once, until ctx ends. It returns how
-// many.
-func (v *victim) keepOpening(ctx context.Context) (count int, err error) {
-	tick := time.NewTicker(openingPace)
+// openOne opens a connection, which asks once.
+func (v *victim) openOne() error {
+	ctx, cancel := context.WithTimeout(context.Background(), harness.AnswerTime)
+	defer cancel()
+	c, err := v.open(ctx)
+	if err == nil {
+		err = c.ask()
+	}
+	if err != nil {
+		return fmt.Errorf("new connection: %w", err)
+	}
+	return nil
+}
+
+// keep does something again and again until ctx ends, and returns how often.
+func keep(ctx context.Context, pace time.Duration, do func() error) (count int, err error) {
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for {
-		within, cancel := context.WithTimeout(context.Background(), harness.AnswerTime)
-		c, err := v.open(within)
-		cancel()
-		if err == nil {
-			err = c.ask()
-		}
-		if err != nil {
-			return count, fmt.Errorf("new connection %d: %w", count+1, err)
+		if err := do(); err != nil {
+			return count, err
 		}
 		count++
 		select {
 		case <-ctx.Done():
 			return count, nil
-		case <-tick.C:
-		}
-	}
-}
-
-// keepUsing uses all who are busy again and again, and leaves some time to the flood.
-func (v *victim) keepUsing(ctx context.Context) error {
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	for {
-		if err := v.useAll(ctx, v.busy()); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
 		case <-tick.C:
 		}
 	}
