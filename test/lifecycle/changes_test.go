@@ -3,9 +3,11 @@
 package lifecycle
 
 import (
-	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -13,39 +15,15 @@ import (
 	"replypath/test/topology"
 )
 
-// TestRename renames a managed interface under running conversations of every kind.
-func TestRename(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	all := keepAskingAll(t, n)
-	link := harness.Must1[netlink.Link](t)(n.Server.Eth1.Link())
-	harness.Must(t, n.Server.Netlink().LinkSetName(link, "lan1"))
-	waitAttached(t, p, "lan1", n.Server.Eth1.Index)
-	goOn(all)
-	right, wrong := endAll(all)
-	if i := p.Status().Interface("eth1"); i != nil {
-		t.Errorf("the old name is still there: %+v", *i)
-	}
-	wantInterface(t, p, "lan1", all)
-	harness.Must1[string](t)(p.Get("/healthz"))
-	t.Logf("%d conversations by ping, TCP and UDP, IPv4 and IPv6, go on under a rename: %d answers by the interface, %d by eth0",
-		len(all), right, wrong)
-}
-
-// TestRenameWithoutDaemon renames it after the daemon was killed: the conversations go on by it, and what the next start
-// shows, also of what was counted before, has the new name.
-func TestRenameWithoutDaemon(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) { testRenameWithoutDaemon(t, mechanism) })
-	}
-}
+// TestRenameWithoutDaemon renames a managed interface after the daemon was killed: the conversations go on by it, and what
+// the next start shows, also of what was counted before, has the new name. TestNamesAreSwapped has it with a daemon.
+func TestRenameWithoutDaemon(t *testing.T) { eachMechanism(t, "tcx", testRenameWithoutDaemon) }
 
 func testRenameWithoutDaemon(t *testing.T, mechanism string) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	t.Parallel()
+	n, p := newServer(t)
 	d := start(p, mechanism)
-	if mechanism != mechanisms[1] {
+	if mechanism == "tcx" {
 		harness.NeedTCX(t)
 	}
 	all := keepAskingAll(t, n)
@@ -80,8 +58,7 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 // TestRouteMoves moves the default route to eth1 and back under conversations
 // with both interfaces: each stays where it came in.
 func TestRouteMoves(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	p.Start()
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
@@ -105,44 +82,26 @@ func TestRouteMoves(t *testing.T) {
 	}
 }
 
-// TestStartWhileDown starts while eth1 is down, and again sets it down and up
-// while the daemon runs.
+// TestStartWhileDown starts while eth1 is down, which comes up and has its addresses later.
 func TestStartWhileDown(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	harness.Must(t, n.Server.Eth1.SetDown())
 	p.Start()
-	for range 2 {
-		waitUp(t, p, false)
-		harness.Must(t, n.Server.Eth1.SetUp())
-		// The kernel has taken the IPv6 address away with the link.
-		harness.Must(t, n.Server.Eth1.AddAddress(n.Server.Eth1.Addresses[1]))
-		harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
-		waitUp(t, p, true)
-		for _, f := range n.Families() {
-			waitByEth1(t, n, n.Server.Eth1.Address(f))
-			for _, kind := range harness.Kinds {
-				harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
-			}
-		}
-		harness.Must(t, n.Server.Eth1.SetDown())
+	if i := p.Status().Interface("eth1"); i == nil || i.Up || !i.Attached {
+		t.Errorf("eth1 is %+v", i)
 	}
-}
-
-// waitUp returns when the status shows whether eth1 is up, and attached in any
-// case.
-func waitUp(t *testing.T, p *harness.Product, up bool) {
-	t.Helper()
-	harness.Eventually(t, fmt.Sprintf("eth1 is shown, up %t", up), func() error {
-		i := p.Status().Interface("eth1")
-		if i == nil {
-			return errors.New("not in the status")
-		}
-		if i.Up != up || !i.Attached {
+	harness.Must(t, n.Server.Eth1.SetUp())
+	// The kernel has taken the IPv6 address away with the link.
+	harness.Must(t, n.Server.Eth1.AddAddress(n.Server.Eth1.Addresses[1]))
+	harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+	harness.Eventually(t, "eth1 is up", func() error {
+		if i := p.Status().Interface("eth1"); !i.Up {
 			return fmt.Errorf("%+v", *i)
 		}
 		return nil
 	})
+	p.AwaitOwn(n.Server.Eth1.Address(topology.IPv6), true, time.Now())
+	wantAll(t, n, true)
 }
 
 // TestWithoutIPv6 runs on a host that has IPv6 turned off.
@@ -158,29 +117,89 @@ func TestWithoutIPv6(t *testing.T) {
 		t.Errorf("complaints in the log: %q", lines)
 	}
 	p.Expect(0, "detach", "--stop")
-	if diff := before.Diff(snapshot(t, n)); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	wantSame(t, "host after detach", before, snapshot(t, n))
 }
 
-// TestProgramsTakenOff has somebody delete what replypath attached by clsact,
-// with the whole qdisc, while no daemon runs: the status shows it, and the next
-// start mends it.
+// TestProgramsTakenOff has somebody delete what replypath attached by clsact, with the whole qdisc, while no daemon
+// runs: the status shows it, and the next start mends it.
 func TestProgramsTakenOff(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	d := start(p, "clsact")
 	c := conversation(t, n, harness.TCP, topology.IPv4)
 	harness.WantBy(t, n.Server, c, true)
 	d.Kill()
-	output, err := n.Server.Command(t.Context(), "tc", "qdisc", "del", "dev", "eth0", "clsact").CombinedOutput()
-	if err != nil {
-		t.Fatalf("tc: %v\n%s", err, output)
-	}
+	harness.Shell(t, n.Server.Host, "tc qdisc del dev eth0 clsact")
 	if i := p.Status().Interface("eth0"); i == nil || i.Attached {
 		t.Errorf("status of eth0 without its programs: %+v", i)
 	}
 	start(p, "clsact")
 	harness.WantBy(t, n.Server, c, true)
 	harness.Must1[string](t)(p.Get("/healthz"))
+}
+
+// TestGatewayChangesMAC replaces eth1's gateway by another machine with the same address, which says so as routers do.
+// Connections are taken along without a word from their peer.
+func TestGatewayChangesMAC(t *testing.T) {
+	// A second default makes the gateway a known one.
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	router, capture := n.Server.Eth1.Peer(), harness.Capture(t, n.Server.Eth1.Peer())
+	for _, key := range []string{"net/ipv4/conf/server/arp_notify", "net/ipv6/conf/server/ndisc_notify"} {
+		harness.Must(t, n.Replication.SetSysctl(key, "1"))
+	}
+	pushed := make(map[topology.Family]*harness.Push)
+	wantTo := func(mac net.HardwareAddr) {
+		t.Helper()
+		for _, push := range pushed {
+			push.Speak()
+			// With data: an acknowledgement may be older than what is looked at.
+			frames := capture.Frames(topology.All(push.Segments, topology.Flags(topology.PSH, topology.PSH)))
+			if len(frames) == 0 || frames[len(frames)-1].DestinationMAC.String() != mac.String() {
+				t.Errorf("the last of these was not sent to %s: %s", mac, harness.Describe(frames))
+			}
+		}
+	}
+	for _, f := range n.Families() {
+		address := n.Server.Eth1.Address(f)
+		pushed[f] = harness.NewPush(t, n.Client, n.Server.Host, address, address)
+	}
+	wantTo(router.MAC)
+	replacement := net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}
+	harness.Must(t, router.SetMAC(replacement))
+	for f := range pushed {
+		waitGateway(t, p, router.Address(f), replacement)
+	}
+	wantTo(replacement)
+}
+
+// TestLateGateway names a gateway outside eth1's networks: a warning, and it is
+// one as soon as eth1 has an address there.
+func TestLateGateway(t *testing.T) {
+	n, p := newServer(t)
+	gateway, own := netip.MustParsePrefix("10.2.1.1/24"), netip.MustParsePrefix("10.2.1.100/24")
+	d := p.Start("--config", harness.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%s]}]\n", gateway.Addr())))
+	d.WaitLog(1, "level=WARN", gateway.Addr().String())
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	router := n.Server.Eth1.Peer()
+	harness.Must(t, router.AddAddress(gateway))
+	harness.Must(t, n.Server.Eth1.AddAddress(own))
+	waitGateway(t, p, gateway.Addr(), router.MAC)
+	if s := p.Status(); len(s.Errors) > 0 {
+		t.Errorf("errors in the status: %q", s.Errors)
+	}
+}
+
+// waitGateway returns when the status shows the gateway with a MAC.
+func waitGateway(t *testing.T, p *harness.Product, address netip.Addr, mac net.HardwareAddr) {
+	t.Helper()
+	harness.Eventually(t, "the gateway has its new mac", func() error {
+		gateways := p.Status().Interface("eth1").Gateways
+		for _, g := range gateways {
+			if g.Address == address.String() && harness.OrEmpty(g.MAC) == mac.String() {
+				return nil
+			}
+		}
+		return fmt.Errorf("gateways %+v", gateways)
+	})
 }

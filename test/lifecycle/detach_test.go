@@ -16,41 +16,41 @@ import (
 	"replypath/test/topology"
 )
 
-// TestDetachRestores takes a host that others have set up, works on it, and
-// wants everything as it was: what tc, bpftool, ip and nft show, every sysctl,
-// and no pin.
+// TestDetachRestores works on a host and wants everything as it was: what tc, bpftool, ip and nft show, every sysctl,
+// and no pin. Others have set the host up before, with filters of their own in the hooks that replypath uses, a rule, a
+// table, a firewall and a fixed neighbour; or nobody has touched it.
 func TestDetachRestores(t *testing.T) {
 	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			occupy(t, n)
-			harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
-			testRestores(t, n, mechanism)
-		})
-	}
-}
-
-// TestDetachRestoresEmpty is TestDetachRestores on a host that nobody touched.
-func TestDetachRestoresEmpty(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			testRestores(t, n, mechanism)
-			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
-		})
-	}
-}
-
-func testRestores(t *testing.T, n *topology.TwoNIC, mechanism string) {
-	pins := harness.Pins(t)
-	before := snapshot(t, n)
-	p := harness.On(t, n.Server.Host)
-	start(p, mechanism)
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
+		for what, command := range map[string]string{"untouched": "", "occupied": `
+			tc qdisc add dev eth1 clsact
+			tc filter add dev eth1 ingress prio 1 protocol ip handle 1: u32 divisor 1
+			tc filter add dev eth1 egress prio 1 protocol all u32 match u32 0 0 classid 1:1
+			ip rule add from 192.0.2.0/24 lookup 100
+			ip route add default via 10.2.0.1 table 100
+			ip -6 route add default via 2001:db8:2::1 table 100
+			nft add table inet theirs
+			sysctl -q -w net.ipv4.conf.eth1.rp_filter=1`} {
+			if testing.Short() && (mechanism == "tcx") != (what == "untouched") {
+				continue
+			}
+			t.Run(mechanism+"/"+what, func(t *testing.T) {
+				n, p := newServer(t)
+				if command != "" {
+					harness.Shell(t, n.Server.Host, "set -e"+command)
+					stranger := net.HardwareAddr{2, 0, 0, 0, 0xff, 1}
+					harness.Must(t, n.Server.Eth1.AddNeighbour(n.Server.Eth1.Address(topology.IPv4).Next(), stranger))
+				}
+				testRestores(t, n, p, mechanism)
+				harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), false)
+			})
 		}
 	}
+}
+
+func testRestores(t *testing.T, n *topology.TwoNIC, p *harness.Product, mechanism string) {
+	pins, before := harness.Pins(t), snapshot(t, n)
+	start(p, mechanism)
+	wantAll(t, n, true)
 	if before.Diff(snapshot(t, n)) == "" {
 		t.Error("the snapshot does not show that something is attached")
 	}
@@ -58,148 +58,119 @@ func testRestores(t *testing.T, n *topology.TwoNIC, mechanism string) {
 	if !strings.Contains(result.Stdout, "removed") {
 		t.Errorf("detach does not say what it removed: %s", result)
 	}
-	if diff := before.Diff(snapshot(t, n)); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	wantSame(t, "host after detach", before, snapshot(t, n))
 	if diff := cmp.Diff(pins, harness.Pins(t)); diff != "" {
 		t.Errorf("pins after detach (-before +after):\n%s", diff)
 	}
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))
 }
 
-func snapshot(t *testing.T, n *topology.TwoNIC) harness.Snapshot {
-	t.Helper()
-	return harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
-}
-
-// occupy sets a host up as other products do: with filters of their own in the
-// hooks that replypath uses, a rule, a table, a firewall and a fixed neighbour.
-func occupy(t *testing.T, n *topology.TwoNIC) {
-	t.Helper()
-	for _, command := range []string{
-		"tc qdisc add dev eth1 clsact",
-		"tc filter add dev eth1 ingress prio 1 protocol ip handle 1: u32 divisor 1",
-		"tc filter add dev eth1 egress prio 1 protocol all u32 match u32 0 0 classid 1:1",
-		"ip rule add from 192.0.2.0/24 lookup 100",
-		"ip route add default via 10.2.0.1 table 100",
-		"ip -6 route add default via 2001:db8:2::1 table 100",
-		"nft add table inet theirs",
-	} {
-		args := strings.Fields(command)
-		if output, err := n.Server.Command(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", command, err, output)
-		}
-	}
-	stranger := net.HardwareAddr{2, 0, 0, 0, 0xff, 1}
-	harness.Must(t, n.Server.Eth1.AddNeighbour(n.Server.Eth1.Address(topology.IPv4).Next(), stranger))
-}
-
 // TestDetachLeavesOthersChanges restores a sysctl only while it holds the value
-// that replypath gave it.
+// that replypath gave it, detaches where there is nothing to detach, and again where there is nothing any more.
 func TestDetachLeavesOthersChanges(t *testing.T) {
-	const key = "net/ipv4/conf/eth1/rp_filter"
-	n := newServer(t)
-	harness.Must(t, n.Server.SetSysctl(key, "1"))
-	p := harness.On(t, n.Server.Host)
-	p.Start().Stop(unix.SIGTERM)
-	harness.Must(t, n.Server.SetSysctl(key, "0"))
+	n, p := newServer(t)
 	p.Detach()
-	if got := harness.Must1[string](t)(n.Server.Sysctl(key)); got != "0" {
-		t.Errorf("rp_filter is %s, although somebody had set it to 0 meanwhile", got)
-	}
-}
-
-// TestDetachTwice detaches where there is nothing to detach any more.
-func TestDetachTwice(t *testing.T) {
-	p := harness.On(t, newServer(t).Server.Host)
-	p.Detach()
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	p.Start().Kill()
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
 	p.Detach()
+	wantRPFilter(t, n, "0")
 	p.Detach()
 	p.Expect(3, "status")
 	p.Expect(1, "flows", "-o", "json")
 }
 
-// TestDetachBesideDaemon refuses while the daemon runs, and names it.
+// TestDetachBesideDaemon refuses while the daemon runs, and names it, unless it is to end it: then the daemon does not say
+// that replies stay corrected.
 func TestDetachBesideDaemon(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	d := p.Start()
-	result := p.Expect(1, "detach")
-	wantOneLine(t, result, fmt.Sprint(d.PID()), "--stop")
+	wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint(d.PID()), "--stop")
 	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
 	if code := d.WaitEnd(); code != 0 {
 		t.Errorf("detach --stop ended the daemon with exit code %d", code)
 	}
+	wantSaid(t, d, "what is attached goes; `replypath detach --stop --pin-dir "+p.PinDir+"` takes it away", false)
 	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
-}
-
-// TestSecondRun refuses to start twice on the same pins, and names who holds
-// them.
-func TestSecondRun(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := p.Start()
-	r := keepAsking(t, n, harness.TCP, topology.IPv4)
-	wantOneLine(t, p.Expect(1, "run"), fmt.Sprint(d.PID()), p.PinDir)
-	r.goesOn()
-	r.end()
-	if s := p.Status(); !s.Daemon.Running || *s.Daemon.PID != d.PID() {
-		t.Errorf("the daemon of the status is %+v", s.Daemon)
-	}
-}
-
-// TestForeignPins refuses to work on the pins of another network namespace,
-// whether its daemon still runs or not.
-func TestForeignPins(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	foreign := p.At(n.Client)
-	d := p.Start()
-	foreign.Expect(1, "run")
-	foreign.Expect(1, "detach")
-	foreign.Expect(1, "detach", "--stop")
-	d.Kill()
-	pins := harness.Pins(t)
-	for _, command := range []string{"run", "detach"} {
-		wantOneLine(t, foreign.Expect(1, command), "another network namespace")
-	}
-	if after := harness.Pins(t); !slices.Equal(pins, after) {
-		t.Errorf("pins changed (-before +after):\n%s", cmp.Diff(pins, after))
-	}
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
 // TestDetachTypo names where the datapath is, and leaves it.
 func TestDetachTypo(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start().Kill()
+	n, p := newServer(t)
+	p.Start().Stop(unix.SIGTERM)
 	before := snapshot(t, n)
 	typo := p.WithPinDir(p.PinDir + "x")
 	wantOneLine(t, typo.Expect(1, "detach"), typo.PinDir+";", "replypath detach --pin-dir "+p.PinDir)
 	wantOneLine(t, typo.Expect(1, "detach", "--stop"), "replypath detach --pin-dir "+p.PinDir)
-	if diff := before.Diff(snapshot(t, n)); diff != "" {
-		t.Errorf("(-before +after):\n%s", diff)
-	}
+	wantSame(t, "the host of before", before, snapshot(t, n))
 	t.Log("refused twice, naming the other directory: 0 differences to the host of before")
 	p.Detach()
 	typo.Expect(0, "detach")
 }
 
-// wantOneLine wants an error message of one line in lower case that has all of
-// the words.
-func wantOneLine(t *testing.T, r *harness.Result, words ...string) {
-	t.Helper()
-	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
-	message := lines[len(lines)-1]
-	if len(lines) != 1 || !strings.HasPrefix(message, "replypath: ") {
-		t.Errorf("not one line of error: %s", r)
+const eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
+
+// TestStrictRPFilter starts on a host that drops the question itself, as
+// distributions ship it: strict becomes loose, is told, and is put back. It is left alone where replypath is told so.
+func TestStrictRPFilter(t *testing.T) {
+	n, p := newServer(t)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	wires := harness.Tap(t, n.Server)
+	unheard := conversation(t, n, harness.Ping, topology.IPv4)
+	if err := unheard.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+		t.Fatal("the host answers in spite of its strict rp_filter")
 	}
-	for _, word := range words {
-		if !strings.Contains(message, word) {
-			t.Errorf("the error does not say %q: %s", word, r)
-		}
+	if eth0, eth1 := wires.Left(unheard.Answers()); len(eth0)+len(eth1) > 0 {
+		t.Fatalf("the host answers in spite of its strict rp_filter: %d by eth0, %d by eth1", len(eth0), len(eth1))
+	}
+
+	p.Start("--config", harness.WriteConfig(t, "manage_rp_filter: false\n"))
+	wantRPFilter(t, n, "1")
+	s := p.Status()
+	touched := slices.ContainsFunc(s.HostChanges, func(c harness.HostChange) bool { return strings.Contains(c.Object, "rp_filter") })
+	if touched || *s.Interface("eth1").RPFilter != 1 {
+		t.Errorf("left alone: host changes %+v, rp_filter %d", s.HostChanges, *s.Interface("eth1").RPFilter)
+	}
+	p.Expect(0, "detach", "--stop")
+
+	d := p.Start()
+	frames := 0
+	for _, kind := range harness.Kinds {
+		frames += len(harness.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true))
+	}
+	wantRPFilter(t, n, "2")
+	s = p.Status()
+	if got := s.Interface("eth1").RPFilter; got == nil || *got != 2 {
+		t.Errorf("the status has rp_filter %v on eth1", got)
+	}
+	want := harness.HostChange{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}
+	// Without TCX there are qdiscs as well.
+	sysctls := slices.DeleteFunc(s.OtherChanges(), func(c harness.HostChange) bool {
+		return !strings.HasPrefix(c.Object, "sysctl ")
+	})
+	if len(sysctls) != 1 {
+		t.Fatalf("host changes %+v, want %+v", s.HostChanges, want)
+	}
+	got := sysctls[0]
+	want.Undo = got.Undo
+	if got != want || got.Undo == "" {
+		t.Errorf("host change %+v, want %+v", got, want)
+	}
+	if got := p.Metrics().Sum("replypath_rp_filter", "interface=eth1"); got != 2 {
+		t.Errorf("replypath_rp_filter of eth1 is %v", got)
+	}
+	d.WaitLog(1, "rp_filter", "eth1")
+	d.Kill()
+	p.Detach()
+	wantRPFilter(t, n, "1")
+	t.Logf("strict: 1 question, 0 answers; loose: %d questions by ping, TCP and UDP, %d frames of answers by eth1; strict again after detach",
+		len(harness.Kinds), frames)
+}
+
+func wantRPFilter(t *testing.T, n *topology.TwoNIC, want string) {
+	t.Helper()
+	if got := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); got != want {
+		t.Errorf("rp_filter of eth1 is %s, not %s", got, want)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -18,35 +18,27 @@ import (
 	"replypath/test/topology"
 )
 
-// TestFlowFilters lists and forgets flows by each of the filters, without a
-// daemon.
+// TestFlowFilters lists and forgets flows by each of the filters, without a daemon.
 func TestFlowFilters(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	p.Start().Kill()
 	harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(topology.IPv4))
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			harness.Ask(t, conversation(t, n, kind, f))
-		}
+	for _, c := range conversations(t, n) {
+		harness.Ask(t, c)
 	}
 	harness.Ask(t, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(topology.IPv4)))
-	filters := []struct {
-		args  []string
-		flows int
-	}{
-		{nil, 7},
-		{[]string{"--peer", "10.9.0.0/24"}, 4},
-		{[]string{"--peer", "2001:db8:9::100"}, 3},
-		{[]string{"--interface", "eth0"}, 1},
-		{[]string{"--interface", "eth1", "--protocol", "udp"}, 2},
-		{[]string{"--protocol", "icmpv6"}, 1},
-		{[]string{"--asymmetric"}, 6},
-		{[]string{"--limit", "5"}, 5},
-	}
-	for _, filter := range filters {
-		if flows := p.Flows(filter.args...); len(flows) != filter.flows {
-			t.Errorf("flows %v: %d, not %d: %v", filter.args, len(flows), filter.flows, flows)
+	for filter, want := range map[string]int{
+		"":                                7,
+		"--peer 10.9.0.0/24":              4,
+		"--peer 2001:db8:9::100":          3,
+		"--interface eth0":                1,
+		"--interface eth1 --protocol udp": 2,
+		"--protocol icmpv6":               1,
+		"--asymmetric":                    6,
+		"--limit 5":                       5,
+	} {
+		if flows := p.Flows(strings.Fields(filter)...); len(flows) != want {
+			t.Errorf("flows %s: %d, not %d: %v", filter, len(flows), want, flows)
 		}
 	}
 	for _, command := range [][]string{{"flows"}, {"flows", "--follow"}, {"flows", "flush"}} {
@@ -68,104 +60,113 @@ func TestFlowFilters(t *testing.T) {
 // TestFlushUnderTraffic forgets flows that are in use: each is known again with
 // its next question, and stays where it belongs.
 func TestFlushUnderTraffic(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	p.Start()
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			c := conversation(t, n, kind, f)
-			harness.Ask(t, c)
-			talk := c.Keep(t)
-			for range 5 {
-				p.Expect(0, "flows", "flush", "--protocol", c.Protocol())
-			}
-			harness.Eventually(t, c.String()+" is known again", func() error {
-				for _, flow := range p.Flows("--protocol", c.Protocol()) {
-					if flow.PeerPort == c.Peer.Port() {
-						return nil
-					}
+	all := conversations(t, n)
+	var talks []*harness.Talk
+	for _, c := range all {
+		harness.Ask(t, c)
+		talks = append(talks, c.Keep(t))
+	}
+	for range 5 {
+		p.Expect(0, "flows", "flush")
+	}
+	for i, c := range all {
+		harness.Eventually(t, c.String()+" is known again", func() error {
+			for _, flow := range p.Flows("--protocol", c.Protocol()) {
+				if flow.PeerPort == c.Peer.Port() {
+					return nil
 				}
-				return fmt.Errorf("flows %v", p.Flows())
-			})
-			talk.Stop()
-			harness.WantBy(t, n.Server, c, true)
+			}
+			return fmt.Errorf("flows %v", p.Flows())
+		})
+		talks[i].Stop()
+		harness.WantBy(t, n.Server, c, true)
+	}
+}
+
+// TestFollow tells which flows begin, move and end, and goes on where the daemon starts anew with tables of another size.
+// One moves that comes from another MAC, as behind a router that takes another's place.
+func TestFollow(t *testing.T) {
+	n, p := newServer(t)
+	const follow = "interfaces: [{name: eth*, next_hop: last-hop}]\nfollow: latest\n"
+	d := p.Start("--config", harness.WriteConfig(t, follow))
+	command := p.Command(harness.Within(t, 2*harness.AnswerTime), "flows", "--follow", "--limit", "4", "-o", "json")
+	events := bufio.NewScanner(harness.Must1[io.ReadCloser](t)(command.StdoutPipe()))
+	harness.Must(t, command.Start())
+	want := func(want string, c *harness.Conversation) {
+		t.Helper()
+		var event struct {
+			Event    string
+			PeerPort uint16 `json:"peer_port"`
+		}
+		if !events.Scan() {
+			t.Fatalf("no event %s: %v", want, events.Err())
+		}
+		harness.Must(t, json.Unmarshal(events.Bytes(), &event))
+		if event.Event != want || event.PeerPort != c.Peer.Port() {
+			t.Errorf("got %s, want %s of %s", events.Text(), want, c)
 		}
 	}
-}
-
-// followed reads the events of `flows --follow`, until there were so many.
-type followed struct {
-	*topology.Cmd
-	events *bufio.Scanner
-}
-
-func follow(t *testing.T, p *harness.Product, limit int) *followed {
-	t.Helper()
-	c := p.Command(harness.Within(t, harness.AnswerTime), "flows", "--follow", "--limit", strconv.Itoa(limit), "-o", "json")
-	stdout := harness.Must1[io.ReadCloser](t)(c.StdoutPipe())
-	harness.Must(t, c.Start())
-	return &followed{c, bufio.NewScanner(stdout)}
-}
-
-// want awaits the next event, which has to be this one of the conversation.
-func (f *followed) want(t *testing.T, want string, c *harness.Conversation) {
-	t.Helper()
-	var event struct {
-		Event    string
-		PeerPort uint16 `json:"peer_port"`
-	}
-	if !f.events.Scan() {
-		t.Fatalf("no event %s: %v", want, f.events.Err())
-	}
-	harness.Must(t, json.Unmarshal(f.events.Bytes(), &event))
-	if event.Event != want || event.PeerPort != c.Peer.Port() {
-		t.Errorf("got %s, want %s of %s", f.events.Text(), want, c)
-	}
-}
-
-// TestFollow tells which flows begin and end.
-func TestFollow(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	f := follow(t, p, 2)
-	c := conversation(t, n, harness.UDP, topology.IPv4)
-	harness.Ask(t, c)
-	f.want(t, "new", c)
-	p.Expect(0, "flows", "flush")
-	f.want(t, "ended", c)
-	harness.Must(t, f.Wait())
-}
-
-// TestFollowMoved changes the MAC that a peer's packets come from, as a router does that
-// takes another's place.
-func TestFollowMoved(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start("--config", harness.WriteConfig(t, "interfaces: [{name: eth*, next_hop: last-hop}]\nfollow: latest\n"))
-	f := follow(t, p, 2)
-	c := conversation(t, n, harness.UDP, topology.IPv4)
-	harness.Ask(t, c)
-	f.want(t, "new", c)
-	harness.Must(t, n.Server.Eth1.Peer().SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}))
-	harness.Ask(t, c)
-	f.want(t, "moved", c)
-	harness.Must(t, f.Wait())
-}
-
-// TestFollowGoesOn starts the daemon anew with tables of another size.
-func TestFollowGoesOn(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := p.Start()
-	f := follow(t, p, 2)
 	before, after := conversation(t, n, harness.UDP, topology.IPv4), conversation(t, n, harness.UDP, topology.IPv4)
 	harness.Ask(t, before)
-	f.want(t, "new", before)
-	d.Signal(unix.SIGTERM)
-	d.WaitEnd()
-	p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
+	want("new", before)
+	harness.Must(t, n.Server.Eth1.Peer().SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}))
+	harness.Ask(t, before)
+	want("moved", before)
+	p.Expect(0, "flows", "flush")
+	want("ended", before)
+	d.Stop(unix.SIGTERM)
+	p.Start("--config", harness.WriteConfig(t, follow+harness.SmallTables))
 	harness.Ask(t, after)
-	f.want(t, "new", after)
-	harness.Must(t, f.Wait())
+	want("new", after)
+	harness.Must(t, command.Wait())
+}
+
+const (
+	manyFlows = 100_000
+	mostBytes = 40 << 20
+)
+
+// TestMemory fills the flow table from 100,000 sources, beside a connection that they must not evict, and looks at what
+// the daemon takes while everything is read.
+func TestMemory(t *testing.T) {
+	n, p := newServer(t)
+	daemon := p.Start()
+	c := conversation(t, n, harness.TCP, topology.IPv4)
+	harness.Ask(t, c)
+	talk := c.Keep(t)
+	injector := harness.NewInjector(t, n.Server.Eth1.Peer())
+	d, source := plainDatagram(n, topology.IPv4), netip.MustParseAddr("198.18.0.1") // RFC 2544: for such tests
+	d.To = netip.AddrPortFrom(d.To.Addr(), 9)
+	for range manyFlows {
+		d.From = netip.AddrPortFrom(source, strangePort)
+		injector.Send(d.Layers()...)
+		source = source.Next()
+	}
+	harness.Settle(t, n.Replication, n.Server.Eth1)
+	talk.Stop()
+	harness.WantBy(t, n.Server, c, true)
+
+	// A few find all their places in the table taken.
+	const least = manyFlows * 99 / 100
+	if count := p.Status().Flows.Count; count < least {
+		t.Fatalf("%d flows, not %d", count, least)
+	}
+	for range 3 {
+		if flows := p.Metrics().Sum("replypath_flows"); flows < least {
+			t.Fatalf("the metrics show %v flows, not %d", flows, least)
+		}
+	}
+	// Decoding so much takes this process longer than the other to write it.
+	if flows := strings.Count(p.Expect(0, "flows", "-o", "json").Stdout, `"peer_port"`); flows < least {
+		t.Fatalf("%d flows are listed, not %d", flows, least)
+	}
+	for _, figure := range []string{"VmRSS", "VmHWM"} {
+		size := daemon.Memory(figure)
+		t.Logf("%s: %.1f MiB", figure, float64(size)/(1<<20))
+		if size > mostBytes {
+			t.Errorf("%s is %d bytes, not within %d", figure, size, mostBytes)
+		}
+	}
 }

@@ -4,9 +4,13 @@ package lifecycle
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -57,8 +61,7 @@ var departures = map[string]func(*late) *topology.Interface{
 	"it is moved, and its index another's": (*late).leaveAndFollow,
 }
 
-// leaveAndFollow moves the interface away, and has another come that brings its
-// index along.
+// leaveAndFollow moves the interface away, and has another come that brings its index along.
 func (l *late) leaveAndFollow() *topology.Interface {
 	l.t.Helper()
 	l.leave()
@@ -77,25 +80,27 @@ func (l *late) leaveAndFollow() *topology.Interface {
 	return harness.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
 }
 
-// TestIdentity takes the interface of a flow away, and puts another in its place,
-// with the daemon alive and dead. What the server goes on sending takes the
-// kernel's way, counted, never the other device; a question from the same port
+// TestIdentity takes the interface of a flow away, and puts another in its place, with the daemon alive and dead. What
+// the server goes on sending takes the kernel's way, counted, never the other device; a question from the same port
 // that comes in elsewhere is answered there.
 func TestIdentity(t *testing.T) {
 	for name, depart := range departures {
 		for _, dead := range []bool{false, true} {
+			if testing.Short() && dead != strings.Contains(name, "moved") {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, daemon dead: %t", name, dead), func(t *testing.T) { testIdentity(t, depart, dead) })
 		}
 	}
 }
 
 func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead bool) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	t.Parallel()
+	n, p := newServer(t)
 	l := newLate(t, n, "wan7")
 	l.appear()
-	config := newConfig(t, harness.SmallTables)
-	d := p.Start("--config", config.path)
+	config := harness.WriteConfig(t, harness.SmallTables)
+	d := p.Start("--config", config)
 	orphans := newOrphans(l)
 	before := p.Metrics()
 	if dead {
@@ -120,13 +125,12 @@ func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead boo
 		}
 	}
 	if dead {
-		p.Start("--config", config.path)
+		p.Start("--config", config)
 	}
 	wantLinkDown(t, l.name, before, p.Metrics(), wires, orphans)
 }
 
-// wantLinkDown wants everything to be counted that was sent before the peer could say
-// where it is now.
+// wantLinkDown wants everything to be counted that was sent before the peer could say where it is now.
 func wantLinkDown(t *testing.T, name string, before, after harness.Metrics, wires *harness.Wires, orphans map[topology.Family][]*orphan) {
 	t.Helper()
 	sent, flows := 0, 0
@@ -156,8 +160,7 @@ func moveRoute(t *testing.T, n *topology.TwoNIC, f topology.Family, address neti
 // TestNamesAreSwapped gives two managed interfaces each other's name under
 // conversations of every kind with both: each stays on its device.
 func TestNamesAreSwapped(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	l := newLate(t, n, "wan7")
 	l.appear()
 	p.Start()
@@ -177,6 +180,7 @@ func TestNamesAreSwapped(t *testing.T) {
 	}
 	wantInterface(t, p, "wan7", byEth1)
 	wantInterface(t, p, "eth1", byLate)
+	harness.Must1[string](t)(p.Get("/healthz"))
 	t.Logf("%d conversations by ping, TCP and UDP, IPv4 and IPv6, go on while names are swapped: %d answers by their device, %d by the other, %d by eth0",
 		len(all), right, crossed, wrong)
 }
@@ -188,4 +192,109 @@ func answersAt(other *harness.Wires, all []*running) (count int) {
 		count += len(left)
 	}
 	return count
+}
+
+// orphan is a flow that came in by an interface which goes away, while the address that was asked stays, on eth0.
+type orphan struct {
+	t              *testing.T
+	client, server net.Conn
+	answers        topology.Filter // all that the server sends
+}
+
+// newOrphans has the client ask the interface by UDP and TCP, which answers.
+func newOrphans(l *late) map[topology.Family][]*orphan {
+	l.t.Helper()
+	orphans := make(map[topology.Family][]*orphan)
+	for f, own := range l.addresses() {
+		stream := harness.NewPush(l.t, l.n.Client, l.n.Server.Host, own, own)
+		client, server := listen(l.t, l.n.Client, l.n.ClientEth0.Address(f)), listen(l.t, l.n.Server.Host, own)
+		client.to, server.to = server.LocalAddr(), client.LocalAddr()
+		orphans[f] = []*orphan{newOrphan(l.t, topology.UDP, client, server), newOrphan(l.t, topology.TCP, stream.Client, stream.Server)}
+		wires := harness.Tap(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface})
+		for _, o := range orphans[f] {
+			o.ask()
+			wires.WantEth1("the answer", o.answers)
+		}
+		harness.Must(l.t, l.n.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
+	}
+	return orphans
+}
+
+// unconnected is a socket for datagrams that is not connected: to a connected one only the host itself speaks first.
+type unconnected struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func listen(t *testing.T, host *topology.Host, at netip.Addr) *unconnected {
+	t.Helper()
+	conn := harness.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(at, 0).String()))
+	t.Cleanup(func() { conn.Close() })
+	return &unconnected{PacketConn: conn}
+}
+
+func (c *unconnected) RemoteAddr() net.Addr              { return c.to }
+func (c *unconnected) Write(p []byte) (n int, err error) { return c.WriteTo(p, c.to) }
+func (c *unconnected) Read(p []byte) (n int, err error) {
+	n, _, err = c.ReadFrom(p)
+	return n, err
+}
+
+func newOrphan(t *testing.T, match topology.Filter, client, server net.Conn) *orphan {
+	for _, conn := range []net.Conn{client, server} {
+		harness.Must(t, conn.SetDeadline(time.Now().Add(2*harness.AnswerTime)))
+	}
+	own := addressOf(server.LocalAddr())
+	return &orphan{t, client, server, topology.All(match, topology.From(own.Addr()), topology.FromPort(own.Port()))}
+}
+
+func addressOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
+
+// message is sent by either end.
+const message = "message"
+
+func (o *orphan) send(from net.Conn) {
+	o.t.Helper()
+	harness.Must1[int](o.t)(from.Write([]byte(message)))
+}
+
+func (o *orphan) receive(at net.Conn) {
+	o.t.Helper()
+	harness.Must1[int](o.t)(io.ReadFull(at, make([]byte, len(message))))
+}
+
+// ask has the client ask, from the same port every time, and the server answer.
+func (o *orphan) ask() {
+	o.t.Helper()
+	o.send(o.client)
+	o.receive(o.server)
+	o.send(o.server)
+	o.receive(o.client)
+}
+
+// wantOnItsOwn has the server go on sending before the peer can reach it again: that takes the kernel's way.
+func (o *orphan) wantOnItsOwn(p *harness.Product, wires *harness.Wires) {
+	o.t.Helper()
+	explained := p.Explain("--protocol", o.server.LocalAddr().Network(),
+		"--peer", o.client.LocalAddr().String(), "--self", o.server.LocalAddr().String())
+	if reason := harness.OrEmpty(explained.Reason); explained.Verdict != "fallback" || reason != "link_down" {
+		o.t.Errorf("%s", explained)
+	}
+	o.send(o.server)
+	o.receive(o.client)
+	wires.WantEth0("what goes on to be sent", o.answers)
+}
+
+// sentBeforeAsked counts what the server sent until the first packet of the peer came in by eth0. TCP sends again what the
+// peer cannot acknowledge.
+func (o *orphan) sentBeforeAsked(eth0 *topology.Capture) (sent int) {
+	peer, own := addressOf(o.client.LocalAddr()), addressOf(o.server.LocalAddr())
+	question := topology.All(topology.From(peer.Addr()), topology.FromPort(peer.Port()), topology.To(own.Addr()), topology.ToPort(own.Port()))
+	for _, frame := range eth0.Frames(topology.OneOf(question, o.answers)) {
+		if frame.Direction == topology.Sent {
+			return sent
+		}
+		sent++
+	}
+	return sent
 }

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -21,7 +25,6 @@ type late struct {
 	name string
 	*topology.Interface
 	served bool // the sockets outlive the interface
-	asked  int  // questions that were answered by it
 }
 
 // latePrefixes are those of its network; the router behind it has number 1.
@@ -30,8 +33,7 @@ var latePrefixes = map[topology.Family]netip.Prefix{
 	topology.IPv6: netip.MustParsePrefix("2001:db8:5::/64"),
 }
 
-// newLate prepares an interface between the server and the replication router,
-// and the client's way to it.
+// newLate prepares an interface between the server and the replication router, and the client's way to it.
 func newLate(t *testing.T, n *topology.TwoNIC, name string) *late {
 	t.Helper()
 	for f, prefix := range latePrefixes {
@@ -71,6 +73,11 @@ func (l *late) disappear() {
 	harness.Must(l.t, l.n.Server.Netlink().LinkDel(link))
 }
 
+// addresses are those of the interface, also once it is gone.
+func (l *late) addresses() map[topology.Family]netip.Addr {
+	return map[topology.Family]netip.Addr{topology.IPv4: l.Address(topology.IPv4), topology.IPv6: l.Address(topology.IPv6)}
+}
+
 // answers wants replies to leave by the interface, from when it is attached on.
 func (l *late) answers(p *harness.Product) {
 	l.t.Helper()
@@ -82,7 +89,6 @@ func (l *late) answers(p *harness.Product) {
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(l.t, kind, l.n.ClientEth0, l.Address(f))
 			harness.WantBy(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface}, c, true)
-			l.asked++
 		}
 	}
 	l.served = true
@@ -102,110 +108,211 @@ func waitAttached(t *testing.T, p *harness.Product, name string, index int) {
 	})
 }
 
-// TestLateInterface names an interface, or a glob, that matches nothing yet: a
-// warning, and it takes effect as soon as there is one.
-func TestLateInterface(t *testing.T) {
-	for _, pattern := range []string{"wan7", "wan*"} {
-		t.Run(pattern, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			l := newLate(t, n, "wan7")
-			d := p.Start("--interface", "eth0", "--interface", pattern)
-			d.WaitLog(1, "level=WARN", pattern)
-			if s := p.Status(); len(s.Interfaces) != 1 {
-				t.Errorf("%d interfaces, not 1: %+v", len(s.Interfaces), s.Interfaces)
+// TestMissingName: a configured name that no interface has, or a glob, shows in the log, and the name in metrics, health and
+// status, until an interface gets it. What comes is managed, and answers.
+func TestMissingName(t *testing.T) {
+	n, p := newServer(t)
+	d := p.Start("--interface", "eth0", "--interface", "eht1", "--interface", "wan*")
+	const warning = "interface eht1 is not there yet: it is managed once it appears"
+	d.WaitLog(1, "level=WARN", warning)
+	d.WaitLog(1, "level=WARN", "wan*")
+	if s := p.Status(); !slices.Contains(s.Errors, warning) || len(s.Interfaces) != 1 {
+		t.Errorf("status has the errors %q and interfaces %+v", s.Errors, s.Interfaces)
+	}
+	series := func() (zeros, ones float64) {
+		for _, m := range p.Metrics()["replypath_interface_attached"].GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "interface" && l.GetValue() == "eht1" {
+					ones += m.GetGauge().GetValue()
+					zeros += 1 - m.GetGauge().GetValue()
+				}
 			}
-			l.appear()
-			l.answers(p)
-			if s := p.Status(); len(s.Errors) > 0 {
-				t.Errorf("errors in the status: %q", s.Errors)
-			}
-		})
+		}
+		return zeros, ones
+	}
+	if zeros, ones := series(); zeros != 2 || ones != 0 {
+		t.Errorf("%v series of eht1 are 0, %v are 1", zeros, ones)
+	}
+	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "eht1") {
+		t.Errorf("/healthz: %v", err)
+	}
+	harness.Shell(t, n.Server.Host, "ip link set eth1 down && ip link set eth1 name eht1 && ip link set eht1 up")
+	harness.Eventually(t, "eht1 is attached", func() error {
+		if zeros, ones := series(); zeros != 0 || ones != 2 {
+			return fmt.Errorf("%v series of eht1 are 0, %v are 1", zeros, ones)
+		}
+		_, err := p.Get("/healthz")
+		return err
+	})
+	l := newLate(t, n, "wan7")
+	l.appear()
+	l.answers(p)
+	if s := p.Status(); len(s.Errors) > 0 {
+		t.Errorf("errors in the status: %q", s.Errors)
 	}
 }
 
-// TestDiscoveredInterface is TestLateInterface without any configuration.
-func TestDiscoveredInterface(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	l := newLate(t, n, "wan7")
-	p.Start()
-	l.appear()
-	l.answers(p)
+// followedWithin is how soon an address that comes or goes is known.
+const followedWithin = time.Second
+
+// wantSoon wants times within that, and prints them.
+func wantSoon(t *testing.T, what string, took ...time.Duration) {
+	t.Helper()
+	for i := range took {
+		if took[i] > harness.Patient(followedWithin) {
+			t.Errorf("%s took %s", what, took[i])
+		}
+		took[i] = took[i].Round(time.Millisecond)
+	}
+	t.Logf("%s: known after %v", what, took)
 }
 
-// TestRecreatedInterface deletes an interface and makes it anew. The flows of
-// the others never notice, and the counters go on.
-func TestRecreatedInterface(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	l := newLate(t, n, "wan7")
-	l.appear()
+// virtual is a virtual address of the server's eth1.
+var virtual = map[topology.Family]netip.Prefix{
+	topology.IPv4: netip.MustParsePrefix("10.2.0.200/24"),
+	topology.IPv6: netip.MustParsePrefix("2001:db8:2::200/64"),
+}
+
+// virtualConfig has keepalived hold it as soon as it hears no other.
+func virtualConfig() string {
+	text := "global_defs {\n vrrp_version 3\n}\n"
+	for f, first := range map[topology.Family]string{topology.IPv4: "", topology.IPv6: "fe80::200/64"} {
+		text += fmt.Sprintf(`
+vrrp_instance service%d {
+	interface eth1
+	virtual_router_id 52
+	priority 200
+	advert_int 0.1
+	virtual_ipaddress {
+		%s
+		%s
+	}
+}
+`, int(f), first, virtual[f])
+	}
+	return text
+}
+
+// TestVirtualAddress has keepalived take over a virtual address and give it up
+// again: it is known within a second, and what it is asked is answered by eth1.
+func TestVirtualAddress(t *testing.T) {
+	n, p := newServer(t)
+	p.Start()
+	var came, went []time.Duration
+	for i := range 2 {
+		keepalived := harness.StartKeepalived(t, n.Server.Host, virtualConfig())
+		for f, address := range virtual {
+			there := harness.AwaitAddress(t, n.Server.Eth1, address.Addr(), true)
+			came = append(came, p.AwaitOwn(address.Addr(), true, there))
+			harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+			if i == 0 { // the sockets outlive it
+				harness.Serve(t, n.Server.Host, address.Addr())
+			}
+			for _, kind := range harness.Kinds {
+				harness.WantBy(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address.Addr()), true)
+			}
+			if len(p.Flows("--peer", n.ClientEth0.Address(f).String())) == 0 {
+				t.Errorf("no flow to %s", address)
+			}
+		}
+		keepalived.Signal(unix.SIGTERM)
+		for _, address := range virtual {
+			gone := harness.AwaitAddress(t, n.Server.Eth1, address.Addr(), false)
+			went = append(went, p.AwaitOwn(address.Addr(), false, gone))
+		}
+		keepalived.WaitEnd()
+	}
+	wantSoon(t, "a virtual address that comes", came...)
+	wantSoon(t, "a virtual address that goes", went...)
+}
+
+// TestHotPlug plugs in an interface with addresses, as a cloud does, and takes it out again: within a second it is attached
+// and its addresses are known. The flows of the others never notice, and the counters go on, also where it comes anew while
+// nobody watches.
+func TestHotPlug(t *testing.T) {
+	n, p := newServer(t)
 	d := p.Start()
 	r := keepAsking(t, n, harness.TCP, topology.IPv4)
+	l := newLate(t, n, "wan7")
+	var took []time.Duration
 	for range 2 {
-		before := p.Metrics()
+		before, last := p.Metrics(), l.Interface
+		l.plug()
+		began := time.Now()
+		waitAttached(t, p, l.name, l.Index)
+		took = append(took, time.Since(began))
+		for _, address := range l.addresses() {
+			took = append(took, p.AwaitOwn(address, true, began))
+		}
+		harness.Must(t, l.WaitReady(harness.Within(t, harness.AnswerTime)))
 		l.answers(p)
-		gone := l.Index
+		if last != nil && last.Index == l.Index {
+			t.Fatalf("the index %d is the same", l.Index)
+		}
+		own := l.addresses()
 		l.disappear()
-		harness.Eventually(t, "the interface is gone", func() error {
+		gone := time.Now()
+		for _, address := range own {
+			took = append(took, p.AwaitOwn(address, false, gone))
+		}
+		harness.Eventually(t, l.name+" is gone", func() error {
 			if i := p.Status().Interface(l.name); i != nil {
 				return fmt.Errorf("%+v", *i)
 			}
-			return nil
-		})
-		// What is published follows the journal.
-		harness.Eventually(t, "all is well without it", func() error {
-			_, err := p.Get("/healthz")
+			_, err := p.Get("/healthz") // what is published follows the journal
 			return err
 		})
-		l.appear()
-		if l.Index == gone {
-			t.Fatalf("the index %d is the same", gone)
-		}
 		r.goesOn()
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("counters went backwards: %q", went)
 		}
 	}
-	l.answers(p)
-	answers := len(r.end())
-	// It also comes while nobody watches.
+	wantSoon(t, "an interface that is plugged in and out", took...)
 	d.Kill()
-	l.disappear()
 	l.appear()
 	p.Start()
 	l.answers(p)
-	t.Logf("made anew 3 times, once without a daemon: %d questions answered by it; %d answers of another interface's connection by that one",
-		l.asked, answers)
+	r.goesOn()
+	r.end()
 }
 
-// TestAddressAppears gives a managed interface one more address, which replies
-// have to leave from by that interface as well.
-func TestAddressAppears(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+// TestAddressOfADeadDaemon gives eth1 addresses that nobody is there to learn of: what they are asked is answered by
+// eth1 from the first packet on, a SYN that was sent before and is repeated as well, and the next daemon knows them.
+func TestAddressOfADeadDaemon(t *testing.T) {
+	n, p := newServer(t)
+	p.Start().Kill()
+	wires := harness.Tap(t, n.Server)
+	asked := make(map[netip.Addr]*harness.Conversation)
 	for _, f := range n.Families() {
-		address := n.Server.Eth1.Address(f).Next()
-		harness.Must(t, n.Server.Eth1.AddAddress(netip.PrefixFrom(address, address.BitLen())))
-		harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
-		harness.Serve(t, n.Server.Host, address)
-		waitByEth1(t, n, address)
-	}
-}
-
-// waitByEth1 returns when replies from an address leave by eth1: the daemon takes
-// a moment to learn of a new one.
-func waitByEth1(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
-	t.Helper()
-	harness.Eventually(t, "replies from "+address.String()+" leave by eth1", func() error {
-		wires := harness.Tap(t, n.Server)
-		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, address)
-		harness.Ask(t, c)
-		if eth0, eth1 := wires.Left(c.Answers()); len(eth0) > 0 || len(eth1) == 0 {
-			return fmt.Errorf("by eth0 left %s", harness.Describe(eth0))
+		address := n.Server.Eth1.Address(f)
+		for _, kind := range harness.Kinds { // one for each, whose first packet it is
+			address = address.Next()
+			c := harness.NewConversation(t, kind, n.ClientEth0, address)
+			connected := make(chan error, 1)
+			if kind == harness.TCP {
+				harness.Must(t, n.Server.Eth1.Peer().AddNeighbour(address, n.Server.Eth1.MAC)) // it comes here already
+				go func() { connected <- c.Connect(harness.Within(t, harness.AnswerTime)) }()
+				_, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), c.Questions())
+				harness.Must(t, err)
+			} else {
+				connected <- nil
+			}
+			harness.Must(t, n.Server.Eth1.AddAddress(netip.PrefixFrom(address, address.BitLen())))
+			harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+			harness.Serve(t, n.Server.Host, address)
+			harness.Must(t, <-connected)
+			harness.Ask(t, c)
+			wires.WantEth1(c.String(), c.Answers())
+			asked[address] = c
 		}
-		return nil
-	})
+	}
+	p.Start()
+	if notOwn := p.Metrics().Sum("replypath_ignored_packets_total", "reason=not_own"); notOwn > float64(len(n.Families())) {
+		t.Errorf("%v packets are counted as not_own, of %d SYNs", notOwn, len(n.Families()))
+	}
+	for address, c := range asked {
+		p.AwaitOwn(address, true, time.Now())
+		harness.WantBy(t, n.Server, c, true)
+		harness.WantBy(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, address), true)
+	}
 }

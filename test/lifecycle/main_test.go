@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lifecycle tests how the daemon comes and goes, what it tells, and what
-// it leaves alone.
+// Package lifecycle tests how the daemon comes and goes, what it tells, and what it leaves alone.
 package lifecycle
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"replypath/test/harness"
@@ -15,10 +16,11 @@ import (
 func TestMain(m *testing.M) { harness.Main(m) }
 
 // newServer builds the network of a server with two interfaces, where every
-// router takes any source: answers arrive whichever way they go.
-func newServer(t *testing.T) *topology.TwoNIC {
+// router takes any source: answers arrive whichever way they go. The product is not started there.
+func newServer(t *testing.T) (*topology.TwoNIC, *harness.Product) {
 	t.Helper()
-	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	return n, harness.On(t, n.Server.Host)
 }
 
 // conversation prepares one between the client and the server's eth1.
@@ -27,14 +29,83 @@ func conversation(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topolog
 	return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 }
 
+// conversations prepares those of every kind and family.
+func conversations(t *testing.T, n *topology.TwoNIC) (all []*harness.Conversation) {
+	t.Helper()
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			all = append(all, conversation(t, n, kind, f))
+		}
+	}
+	return all
+}
+
+// wantAll wants answers of every kind and family by eth1, or by eth0.
+func wantAll(t *testing.T, n *topology.TwoNIC, eth1 bool) {
+	t.Helper()
+	for _, c := range conversations(t, n) {
+		harness.WantBy(t, n.Server, c, eth1)
+	}
+}
+
+// wantTCP wants the answers of a connection of each family by eth1, or by eth0.
+func wantTCP(t *testing.T, n *topology.TwoNIC, eth1 bool) {
+	t.Helper()
+	for _, f := range n.Families() {
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), eth1)
+	}
+}
+
 // mechanisms are the two ways to attach.
 var mechanisms = []string{"tcx", "clsact"}
 
-// start starts the daemon so that it attaches by a mechanism. Where there is a
-// choice the product takes tcx.
+// eachMechanism runs a subtest for both, with -short for one of them.
+func eachMechanism(t *testing.T, short string, run func(t *testing.T, mechanism string)) {
+	t.Helper()
+	for _, mechanism := range mechanisms {
+		if !testing.Short() || mechanism == short {
+			t.Run(mechanism, func(t *testing.T) { run(t, mechanism) })
+		}
+	}
+}
+
+// start starts the daemon so that it attaches by a mechanism. Where there is a choice the product takes tcx.
 func start(p *harness.Product, mechanism string, args ...string) *harness.Daemon {
 	if mechanism != "tcx" {
 		args = append(args, "--mechanism", mechanism)
 	}
 	return p.Start(args...)
+}
+
+func snapshot(t *testing.T, n *topology.TwoNIC) harness.Snapshot {
+	t.Helper()
+	return harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+}
+
+func wantSame(t *testing.T, what string, before, after harness.Snapshot) {
+	t.Helper()
+	if diff := before.Diff(after); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// wantOneLine wants an error message of one line in lower case that has all of the words.
+func wantOneLine(t *testing.T, r *harness.Result, words ...string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
+	message := lines[len(lines)-1]
+	if len(lines) != 1 || !strings.HasPrefix(message, "replypath: ") {
+		t.Errorf("not one line of error: %s", r)
+	}
+	for _, word := range words {
+		if !strings.Contains(message, word) {
+			t.Errorf("the error does not say %q: %s", word, r)
+		}
+	}
+}
+
+// rewrite gives a configuration file another text.
+func rewrite(t *testing.T, path, text string) {
+	t.Helper()
+	harness.Must(t, os.WriteFile(path, []byte(text), 0o644))
 }

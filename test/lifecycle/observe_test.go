@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,9 +22,9 @@ import (
 
 // newTouchable is a server of which enforcing changes all that it ever changes: both interfaces have a strict rp_filter,
 // a wildcard UDP socket wants its source repaired, and eth1 has gateways that stand in no route.
-func newTouchable(t *testing.T) (n *topology.TwoNIC, gateways string) {
+func newTouchable(t *testing.T) (n *topology.TwoNIC, p *harness.Product, gateways string) {
 	t.Helper()
-	n = newServer(t)
+	n, p = newServer(t)
 	for _, name := range []string{"eth0", "eth1"} {
 		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", "1"))
 	}
@@ -34,13 +33,13 @@ func newTouchable(t *testing.T) (n *topology.TwoNIC, gateways string) {
 	for _, f := range n.Families() {
 		gateways += fmt.Sprintf("%q, ", n.Server.Eth1.Gateway(f))
 	}
-	return n, "gateways: [" + gateways + "]"
+	return n, p, "gateways: [" + gateways + "]"
 }
 
 // withEth1 is a configuration of both interfaces, with these keys for eth0 and eth1.
 func withEth1(t *testing.T, eth0, eth1 string) string {
 	t.Helper()
-	return newConfig(t, fmt.Sprintf("interfaces: [{name: eth0, %s}, {name: eth1, %s}]\n", eth0, eth1)).path
+	return harness.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0, %s}, {name: eth1, %s}]\n", eth0, eth1))
 }
 
 // programsOf are the parts of a snapshot that show what is attached to interfaces.
@@ -72,20 +71,13 @@ func objects(changes []harness.HostChange) []string {
 	return lines
 }
 
-func wantSame(t *testing.T, what string, before, after harness.Snapshot) {
-	t.Helper()
-	if diff := before.Diff(after); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
-	}
-}
-
 // asksForGateway are frames that ask who has an address of a router.
 func asksForGateway(n *topology.TwoNIC) topology.Filter {
 	return func(f *topology.Frame) bool {
 		if f.Direction != topology.Sent {
 			return false
 		}
-		packet := gopacket.NewPacket(f.Data, layers.LayerTypeEthernet, gopacket.NoCopy)
+		packet := f.Packet()
 		if arp, ok := packet.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
 			return net.IP(arp.DstProtAddress).Equal(n.Server.Eth1.Gateway(topology.IPv4).AsSlice())
 		}
@@ -102,13 +94,12 @@ func neighboursOfEth1(t *testing.T, n *topology.TwoNIC) string {
 // TestObserveIsPassive observes on a host where enforcing changes all that it ever does: nothing differs but programs
 // and pins, no gateway is asked, also not when a carrier comes back, and the status says what enforcing would change.
 func TestObserveIsPassive(t *testing.T) {
-	n, gateways := newTouchable(t)
+	n, p, gateways := newTouchable(t)
 	harness.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1")
 	before, neighbours := snapshot(t, n), neighboursOfEth1(t, n)
 	wire := harness.Capture(t, n.Server.Eth1)
-	p := harness.On(t, n.Server.Host)
 	p.Start("--observe", "--config", withEth1(t, "mode: enforce", gateways))
-	settleEth0(t, n)
+	harness.Settle(t, n.Production, n.Server.Eth0) // it has had time to hear and answer
 	if asked := wire.Count(asksForGateway(n)); asked > 0 {
 		t.Errorf("gateways of eth1 were asked for, %d times", asked)
 	}
@@ -141,13 +132,6 @@ func TestObserveIsPassive(t *testing.T) {
 	p.Expect(0, "detach", "--stop")
 	wantSame(t, "the host after detach", before, snapshot(t, n))
 	t.Logf("0 differences, 0 questions for gateways, %d changes that enforcing would make", len(would))
-}
-
-// settleEth0 returns when the server has had time to hear and answer.
-func settleEth0(t *testing.T, n *topology.TwoNIC) {
-	t.Helper()
-	_, err := n.Production.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: n.Server.Eth0.Address(topology.IPv4)})
-	harness.Must(t, err)
 }
 
 // switchTime is how soon the host has to be as after a start in the mode that was switched to.
@@ -183,21 +167,32 @@ func hasOwnDevice(n *topology.TwoNIC) bool {
 	return err == nil
 }
 
-// awaitSwitch wants the host to be like after a start, in time.
-func (s *startedIn) awaitSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
+// wantSwitch switches, and wants the host to be like after a start, in time.
+func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
 	t.Helper()
+	quiet := harness.Quiet(t)
 	begun := time.Now()
+	if r := p.Expect(0, "mode", mode); r.Stderr != "" {
+		t.Errorf("with a daemon it says %q", r.Stderr)
+	}
 	harness.Eventually(t, "the host follows the mode", func() error {
 		if routes := ownRoutes(t, n); routes != s.routes || hasOwnDevice(n) != s.device {
 			return fmt.Errorf("%d routes rather than %d, device %v", routes, s.routes, hasOwnDevice(n))
 		}
 		return nil
 	})
-	if took := time.Since(begun); took > harness.Patient(switchTime) {
+	took := time.Since(begun)
+	quiet()
+	t.Logf("mode %s: within %s", mode, took.Round(time.Millisecond))
+	if took > harness.Patient(switchTime) {
 		t.Errorf("mode %s: it took %s", mode, took)
-	} else {
-		t.Logf("mode %s: within %s", mode, took.Round(time.Millisecond))
 	}
+	s.want(t, n, p, mode)
+}
+
+// want wants the host to be like after a start, as soon as the status says so.
+func (s *startedIn) want(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
+	t.Helper()
 	harness.Eventually(t, "the status follows the mode", func() error {
 		if changed := objects(p.Status().HostChanges); !slices.Equal(changed, s.changed) {
 			return fmt.Errorf("changed are %q, not %q", changed, s.changed)
@@ -219,9 +214,8 @@ func (s *startedIn) awaitSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Pro
 // TestSwitchIsStart switches there and back under a daemon: each time the host is as after a fresh start in that mode,
 // what enforcing changes is what observing has said before, and replies survive the loss of the default route.
 func TestSwitchIsStart(t *testing.T) {
-	n, gateways := newTouchable(t)
+	n, p, gateways := newTouchable(t)
 	config := withEth1(t, "mode: enforce", gateways)
-	p := harness.On(t, n.Server.Host)
 	before := snapshot(t, n)
 	var enforced, observed startedIn
 	for _, start := range []struct {
@@ -240,16 +234,13 @@ func TestSwitchIsStart(t *testing.T) {
 
 	d := p.Start("--observe", "--config", config)
 	for turn := 1; turn <= 2; turn++ {
-		p.Expect(0, "mode", "enforce")
-		enforced.awaitSwitch(t, n, p, "enforce")
+		enforced.wantSwitch(t, n, p, "enforce")
 		d.WaitLog(turn, "mode was switched", "mode=enforce")
 		wantAnswersWithoutDefault(t, n)
-		p.Expect(0, "mode", "observe")
-		observed.awaitSwitch(t, n, p, "observe")
+		observed.wantSwitch(t, n, p, "observe")
 		d.WaitLog(turn, "mode was switched", "mode=observe")
 	}
-	p.Expect(0, "mode", "enforce")
-	enforced.awaitSwitch(t, n, p, "enforce")
+	enforced.wantSwitch(t, n, p, "enforce")
 	p.Expect(0, "detach", "--stop")
 	wantSame(t, "the host after detach", before, snapshot(t, n))
 }
@@ -257,21 +248,24 @@ func TestSwitchIsStart(t *testing.T) {
 // wantAnswersWithoutDefault asks by eth1 while the server has no default route.
 func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
-	harness.Shell(t, n.Server.Host, "ip route del default via "+n.Server.Eth0.Gateway(topology.IPv4).String()+
-		"; ip -6 route del default via "+n.Server.Eth0.Gateway(topology.IPv6).String())
 	for _, f := range n.Families() {
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
+		harness.Must(t, n.Server.RemoveRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
 	}
-	harness.Shell(t, n.Server.Host, "ip route add default via "+n.Server.Eth0.Gateway(topology.IPv4).String()+
-		" dev eth0; ip -6 route add default via "+n.Server.Eth0.Gateway(topology.IPv6).String()+" dev eth0")
+	wantTCP(t, n, true)
+	for _, f := range n.Families() {
+		harness.Must(t, n.Server.AddRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
+	}
 }
 
 // TestObservedInterface enforces one interface and only observes the other: of that one nothing is changed, of the
 // other all is.
 func TestObservedInterface(t *testing.T) {
-	for _, observed := range []string{"eth0", "eth1"} {
+	for _, observed := range []string{"eth1", "eth0"} {
+		if testing.Short() && observed == "eth0" {
+			break
+		}
 		t.Run(observed, func(t *testing.T) {
-			n, gateways := newTouchable(t)
+			n, p, gateways := newTouchable(t)
 			eth0, eth1, other := "mode: enforce", gateways, "eth0"
 			if observed == "eth0" {
 				eth0, other = "mode: observe", "eth1"
@@ -282,7 +276,6 @@ func TestObservedInterface(t *testing.T) {
 				return func(line string) bool { return strings.Contains(line, of) }
 			}
 			before := snapshot(t, n)
-			p := harness.On(t, n.Server.Host)
 			d := p.Start("--config", withEth1(t, eth0, eth1))
 			s := p.Status()
 			changed, would := objects(s.HostChanges), objects(s.WouldChange)
@@ -331,13 +324,12 @@ func wantModes(t *testing.T, s *harness.Status, want map[string]string) {
 // TestStrictRPFilterWhileObserving leaves it strict, so that the kernel drops the question, and says in the log, the
 // status and by doctor that observing does not see it. Enforcing ends that.
 func TestStrictRPFilterWhileObserving(t *testing.T) {
-	n := newServer(t)
-	for _, test := range []struct{ device, value string }{{"eth1", "1"}, {"all", "1"}} {
+	n, p := newServer(t)
+	for _, device := range []string{"eth1", "all"} {
 		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
 		harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+test.device+"/rp_filter", test.value))
+		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+device+"/rp_filter", "1"))
 		own := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter))
-		p := harness.On(t, n.Server.Host)
 		d := p.Start("--observe")
 		wantRPFilter(t, n, own)
 		unheard := conversation(t, n, harness.Ping, topology.IPv4)
@@ -373,9 +365,8 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 // TestSwitchWithoutDaemon switches the programs only, changes nothing else, and names what stays undone. The next
 // start does it.
 func TestSwitchWithoutDaemon(t *testing.T) {
-	n, gateways := newTouchable(t)
+	n, p, gateways := newTouchable(t)
 	config := withEth1(t, "mode: enforce", gateways)
-	p := harness.On(t, n.Server.Host)
 	before := snapshot(t, n)
 	p.Start("--config", config)
 	enforced := inspect(t, n, p)
@@ -396,7 +387,7 @@ func TestSwitchWithoutDaemon(t *testing.T) {
 	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 
 	d := p.Start("--config", config)
-	enforced.awaitSwitch(t, n, p, "enforce")
+	enforced.want(t, n, p, "enforce")
 	d.Kill()
 	stays := p.Expect(0, "mode", "observe")
 	wantOneLine(t, stays, "no daemon runs", "stays changed until `replypath run`",
@@ -408,10 +399,74 @@ func TestSwitchWithoutDaemon(t *testing.T) {
 	wantSame(t, "the host after a restart in observe", hostOf(before), hostOf(snapshot(t, n)))
 	d.Reload()
 	wantSame(t, "the host after a reload in observe", hostOf(before), hostOf(snapshot(t, n)))
-	if r := p.Expect(0, "mode", "enforce"); r.Stderr != "" {
-		t.Errorf("with a daemon it says %q", r.Stderr)
-	}
-	enforced.awaitSwitch(t, n, p, "enforce")
+	enforced.wantSwitch(t, n, p, "enforce")
 	p.Expect(0, "detach", "--stop")
 	wantSame(t, "the host after detach", before, snapshot(t, n))
+}
+
+// TestMode switches between observing and enforcing under flows of every kind, with a daemon and without. It takes
+// effect with the next packet. A mode that there is not, or is nowhere to be set, is refused.
+func TestMode(t *testing.T) {
+	n, p := newServer(t)
+	wantOneLine(t, p.Expect(2, "mode", "monitor"), `"monitor"`, "observe", "enforce")
+	if r := p.Expect(1, "mode", "observe"); !strings.Contains(r.Stderr, "replypath run") {
+		t.Errorf("without anything attached: %s", r)
+	}
+	d := p.Start()
+	all := conversations(t, n)
+	check := func(mode string) {
+		t.Helper()
+		if got := p.Status().Mode; got != mode {
+			t.Errorf("status says mode %s, not %s", got, mode)
+		}
+		for _, c := range all {
+			harness.WantBy(t, n.Server, c, mode == "enforce")
+		}
+	}
+	check("enforce")
+	for _, running := range []bool{true, false} {
+		if !running {
+			d.Kill()
+		}
+		for _, mode := range []string{"observe", "enforce"} {
+			result := p.Expect(0, "mode", mode)
+			if got := p.Expect(0, "mode").Stdout; got != mode+"\n" || got != result.Stdout {
+				t.Errorf("mode %s: then mode is %q", mode, got)
+			}
+			check(mode)
+		}
+	}
+}
+
+// TestObserve counts what would be moved and moves nothing.
+func TestObserve(t *testing.T) {
+	n, p := newServer(t)
+	p.Start("--observe")
+	for _, f := range n.Families() {
+		before, wires := p.Metrics(), harness.Tap(t, n.Server)
+		c := conversation(t, n, harness.TCP, f)
+		for range 5 {
+			harness.Ask(t, c)
+		}
+		answers := wires.WantEth0(c.String(), c.Answers())
+		after := p.Metrics()
+		for name, want := range map[string]int{
+			"replypath_asymmetric_packets_total":  len(answers),
+			"replypath_asymmetric_flows_total":    1,
+			"replypath_corrected_packets_total":   0,
+			"replypath_corrected_flows_total":     0,
+			"replypath_uncorrected_packets_total": len(answers),
+		} {
+			labels := []string{"from_interface=eth0", "to_interface=eth1", "family=" + f.String(), "protocol=tcp"}
+			if strings.Contains(name, "uncorrected") {
+				labels = append(labels, "reason=observe")
+			}
+			if got := after.Sum(name, labels...) - before.Sum(name, labels...); got != float64(want) {
+				t.Errorf("%s: %s is %v, not %d", f, name, got, want)
+			}
+		}
+	}
+	if got := p.Metrics().Sum("replypath_mode", "mode=observe"); got != 1 {
+		t.Errorf("replypath_mode of observe is %v", got)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,49 +32,44 @@ func secondTo(t *testing.T, p *harness.Product) *harness.Product {
 // TestSecondDatapath has a second `run`, and `try`, with other pins refused beside a live daemon, beside a dead one, and
 // beside one that has ended in order. Before, both attached, and each deleted the other's replypath0 ten times a second.
 func TestSecondDatapath(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			second := secondTo(t, p)
-			d := start(p, mechanism)
-			r := keepAsking(t, n, harness.TCP, topology.IPv4)
-			refuse := func(words ...string) {
-				t.Helper()
-				before := snapshot(t, n)
-				for _, command := range [][]string{{"run"}, {"run", "--observe"}, {"run", "--mechanism", "clsact"}, {"try"}} {
-					result := second.Expect(1, command...)
-					wantOneLine(t, result, append(words, p.PinDir)...)
-					if strings.Contains(result.Stderr, "choose another") {
-						t.Errorf("it advises to do the same once more: %s", result)
-					}
-				}
-				if diff := before.Diff(snapshot(t, n)); diff != "" {
-					t.Errorf("the host after refusals (-before +after):\n%s", diff)
-				}
-				if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
-					t.Errorf("the second pin directory is left: %v", err)
+	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+		t.Parallel()
+		n, p := newServer(t)
+		second := secondTo(t, p)
+		d := start(p, mechanism)
+		r := keepAsking(t, n, harness.TCP, topology.IPv4)
+		refuse := func(words ...string) {
+			t.Helper()
+			before := snapshot(t, n)
+			for _, command := range [][]string{{"run"}, {"run", "--observe"}, {"run", "--mechanism", "clsact"}, {"try"}} {
+				result := second.Expect(1, command...)
+				wantOneLine(t, result, append(words, p.PinDir)...)
+				if strings.Contains(result.Stderr, "choose another") {
+					t.Errorf("it advises to do the same once more: %s", result)
 				}
 			}
-			pid := fmt.Sprint("pid ", d.PID())
-			refuse(pid, "replypath detach --stop --pin-dir "+p.PinDir)
-			d.Kill()
-			refuse(pid, "dead", "replypath detach --pin-dir "+p.PinDir)
-			start(p, mechanism).Stop(unix.SIGTERM)
-			refuse("without a daemon", "replypath detach --pin-dir "+p.PinDir)
-			r.goesOn()
-			r.end()
-		})
-	}
+			wantSame(t, "the host after refusals", before, snapshot(t, n))
+			if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
+				t.Errorf("the second pin directory is left: %v", err)
+			}
+		}
+		pid := fmt.Sprint("pid ", d.PID())
+		refuse(pid, "replypath detach --stop --pin-dir "+p.PinDir)
+		d.Kill()
+		refuse(pid, "dead", "replypath detach --pin-dir "+p.PinDir)
+		start(p, mechanism).Stop(unix.SIGTERM)
+		refuse("without a daemon", "replypath detach --pin-dir "+p.PinDir)
+		r.goesOn()
+		r.end()
+	})
 }
 
 // TestTwoStartsAtOnce has two daemons with other pins start in the same moment, several times: one of them is ready, the
 // other names it, and whoever has won works alone.
 func TestTwoStartsAtOnce(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	second := secondTo(t, p)
-	for range 4 {
+	for range 2 {
 		products := [2]*harness.Product{p, second}
 		daemons := [2]*harness.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
 		isReady := func(i int) bool { return len(daemons[i].Log.Lines("msg=ready")) > 0 }
@@ -109,48 +105,44 @@ func TestTwoStartsAtOnce(t *testing.T) {
 
 // TestPinsRemovedByHand has somebody remove the pins of a dead daemon: another pin directory is free to be used then.
 func TestPinsRemovedByHand(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			start(p, mechanism).Kill()
-			second := secondTo(t, p)
-			second.Expect(1, "run")
-			harness.Must(t, os.RemoveAll(p.PinDir))
-			start(second, mechanism)
-			harness.WantBy(t, n.Server, conversation(t, n, harness.UDP, topology.IPv4), true)
-			second.Expect(0, "detach", "--stop")
-			if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
-				t.Error("replypath0 is left")
-			}
-		})
-	}
+	eachMechanism(t, "clsact", func(t *testing.T, mechanism string) {
+		t.Parallel()
+		n, p := newServer(t)
+		start(p, mechanism).Kill()
+		second := secondTo(t, p)
+		second.Expect(1, "run")
+		harness.Must(t, os.RemoveAll(p.PinDir))
+		start(second, mechanism)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.UDP, topology.IPv4), true)
+		second.Expect(0, "detach", "--stop")
+		if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
+			t.Error("replypath0 is left")
+		}
+	})
 }
 
 // TestDetachOfTheOther detaches pins while another datapath works in the same network namespace, out of sight, as earlier
 // versions let two begin: that one keeps its device, its routes and its programs. Before, replypath0 went.
 func TestDetachOfTheOther(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			start(p, mechanism).Kill()
-			hidden := p.WithPinDir("/sys/fs/bpf/hidden")
-			d := startHidden(t, hidden, mechanism)
-			result := p.Expect(0, "detach")
-			if !strings.Contains(result.Stderr, "another datapath") || strings.Contains(result.Stdout, "device replypath0") {
-				t.Errorf("what detach says: %s", result)
-			}
-			if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
-				t.Errorf("the other one has lost something: %q", lines)
-			}
-			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
-			// Nothing is pinned there now, and still a daemon works here.
-			wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
-			wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
-			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
-		})
-	}
+	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+		t.Parallel()
+		n, p := newServer(t)
+		start(p, mechanism).Kill()
+		hidden := p.WithPinDir("/sys/fs/bpf/hidden")
+		d := startHidden(t, hidden, mechanism)
+		result := p.Expect(0, "detach")
+		if !strings.Contains(result.Stderr, "another datapath") || strings.Contains(result.Stdout, "device replypath0") {
+			t.Errorf("what detach says: %s", result)
+		}
+		if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
+			t.Errorf("the other one has lost something: %q", lines)
+		}
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+		// Nothing is pinned there now, and still a daemon works here.
+		wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
+		wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
+	})
 }
 
 // startHidden starts a daemon whose pins nobody else sees: in a mount namespace with a bpf file system of its own.
@@ -174,8 +166,8 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 		"route":  {"ip -4 route del default dev replypath0", "a fallback route had been deleted", "a fallback route is deleted again and again"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
+			t.Parallel() // it waits for seconds
+			n, p := newServer(t)
 			d := p.Start()
 			for i := range inARow {
 				harness.Shell(t, n.Server.Host, what.command)
@@ -201,23 +193,108 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 
 // TestStrangerLocks has a process without rights lock the network namespace, as anybody can: the daemon starts all the same.
 func TestStrangerLocks(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	c := n.Server.Command(t.Context(), "flock", "--no-fork", "/proc/self/ns/net", "sleep", "1000")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	stranger := harness.StartProgram(t, c, unix.SIGKILL)
-	harness.Eventually(t, "the stranger has the lock", func() error { return locks(stranger.PID()) })
+	harness.Eventually(t, "the stranger has the lock", func() error {
+		text, err := os.ReadFile("/proc/locks")
+		if err == nil && !strings.Contains(string(text), fmt.Sprintf(" WRITE %d ", stranger.PID())) {
+			err = errors.New("it has none")
+		}
+		return err
+	})
 	d := p.Start()
 	d.WaitLog(1, "level=WARN", "locked the network namespace", fmt.Sprint("pid=", stranger.PID()))
 	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
 }
 
-// locks returns nil where a process has a lock.
-func locks(pid int) error {
-	text, err := os.ReadFile("/proc/locks")
-	if err == nil && !strings.Contains(string(text), fmt.Sprintf(" WRITE %d ", pid)) {
-		err = errors.New("it has none")
+// servesAnywhere are the commands that have nothing to do with pins.
+var servesAnywhere = []string{"check", "completion", "demo", "help", "version"}
+
+// flagsFor are the flags without which a command does not get to the pins.
+var flagsFor = map[string][]string{
+	"explain": {"--peer", "10.1.0.100", "--self", "10.4.0.100"},
+}
+
+// otherUses are other uses of commands.
+var otherUses = [][]string{
+	{"detach", "--stop"},
+	{"doctor", "--fix"},
+	{"flows", "--follow"},
+	{"flows", "-o", "json"},
+	{"run", "--observe"},
+	{"status", "-o", "json"},
+	{"top", "-o", "json"},
+}
+
+// completions are the words that may follow others, each with what it does.
+func completions(p *harness.Product, words ...string) []string {
+	var found []string
+	for line := range strings.Lines(p.Expect(0, append(append([]string{"__complete"}, words...), "")...).Stdout) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		if !strings.HasPrefix(word, ":") {
+			found = append(found, word)
+		}
 	}
-	return err
+	return found
+}
+
+// everyUse lists all commands that work on pins, with their subcommands and arguments.
+func everyUse(t *testing.T, p *harness.Product, self string) [][]string {
+	t.Helper()
+	uses := append(slices.Clone(otherUses), []string{"trace", "--self", self, "--peer", self, "--send"})
+	for _, name := range completions(p) {
+		if slices.Contains(servesAnywhere, name) {
+			continue
+		}
+		uses = append(uses, append([]string{name}, flagsFor[name]...))
+		for _, below := range completions(p, name) {
+			uses = append(uses, []string{name, below})
+		}
+	}
+	if len(uses) < len(otherUses)+12 {
+		t.Fatalf("these are not all commands: %q", uses)
+	}
+	return uses
+}
+
+// TestForeignPinsAreRefused: every command refuses the pins of another network namespace, says
+// which they are and what to do, and leaves them alone. One that is new is among them.
+func TestForeignPinsAreRefused(t *testing.T) {
+	n, p := newServer(t)
+	d := p.Start()
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	foreign := p.At(n.Client)
+	pins := harness.Pins(t)
+	for _, daemon := range []string{"alive", "dead"} {
+		if daemon == "dead" {
+			d.Kill()
+		}
+		refused := 0
+		for _, use := range everyUse(t, p, n.ClientEth0.Address(topology.IPv4).String()) {
+			result := foreign.Run(use...)
+			if result.Code != 1 || result.Stdout != "" {
+				t.Errorf("daemon %s: not refused: %s", daemon, result)
+				continue
+			}
+			wantOneLine(t, result, p.PinDir+": pins belong to another network namespace", "run it there")
+			refused++
+		}
+		t.Logf("daemon %s: %d uses of commands refused", daemon, refused)
+	}
+	if after := harness.Pins(t); !slices.Equal(pins, after) {
+		t.Errorf("pins were %q, are %q", pins, after)
+	}
+	if flows := p.Flows(); len(flows) == 0 {
+		t.Error("the flows are gone")
+	}
+	if mode := p.Status().Mode; mode != "enforce" {
+		t.Errorf("the mode is %s", mode)
+	}
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	for _, use := range [][]string{{"check"}, {"version"}, {"completion", "bash"}} {
+		foreign.Expect(0, use...)
+	}
 }

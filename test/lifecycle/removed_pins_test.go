@@ -29,17 +29,18 @@ const (
 // removals are ways to remove the pin directory, or parts of it.
 var removals = []struct {
 	name, logged string
-	clsact       bool // it is no different by clsact
+	clsact       bool   // it differs by clsact
+	short        string // the mechanism that it is done by with -short
 	remove       func(dir string) error
 }{
-	{"all of it", madeAgain, true, removeAll},
-	{"moved away", madeAgain, false, func(dir string) error { return os.Rename(dir, dir+"-moved") }},
-	{"the links", attachedAgain, false, removeIn("links")},
-	{"the maps", pinnedAgain, true, removeIn("maps")},
-	{"single maps", pinnedAgain, false, removeIn("maps/established", "maps/interfaces", "maps/layout")},
-	{"the programs", pinnedAgain, false, removeIn("maps/programs")},
-	{"the journal", pinnedAgain, false, removeIn("journal")},
-	{"all but the journal", pinnedAgain, false, removeIn("maps", "links")},
+	{"all of it", madeAgain, true, "clsact", removeAll},
+	{"moved away", madeAgain, false, "tcx", func(dir string) error { return os.Rename(dir, dir+"-moved") }},
+	{"the links", attachedAgain, false, "tcx", removeIn("links")},
+	{"the maps", pinnedAgain, true, "", removeIn("maps")},
+	{"single maps", pinnedAgain, false, "tcx", removeIn("maps/established", "maps/interfaces", "maps/layout")},
+	{"the programs", pinnedAgain, false, "", removeIn("maps/programs")},
+	{"the journal", pinnedAgain, false, "", removeIn("journal")},
+	{"all but the journal", pinnedAgain, false, "", removeIn("maps", "links")},
 }
 
 // removeAll is `rm -r`, as often as it takes where the daemon pins again what has just gone.
@@ -68,19 +69,21 @@ func removeIn(names ...string) func(dir string) error {
 func TestPinsRemoved(t *testing.T) {
 	for _, mechanism := range mechanisms {
 		for _, removal := range removals {
-			if mechanism == "clsact" && !removal.clsact {
+			if mechanism == "clsact" && !removal.clsact || testing.Short() && removal.short != mechanism {
 				continue
 			}
 			t.Run(mechanism+"/"+removal.name, func(t *testing.T) {
-				n := newServer(t)
-				p := harness.On(t, n.Server.Host)
+				t.Parallel()
+				n, p := newServer(t)
 				d := start(p, mechanism)
 				all := []*running{keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.UDP, topology.IPv6)}
 				before := p.Metrics()
 				wantPinsBack(t, p, d, removal.logged, func() { harness.Must(t, removal.remove(p.PinDir)) })
-				wantAllByEth1(t, n)
+				wantAll(t, n, true)
 				goOn(all)
-				endTalks(all)
+				for _, r := range all { // whichever way its answers went meanwhile
+					r.talk.Stop()
+				}
 				after := p.Metrics()
 				if went := before.Backwards(after); len(went) > 0 {
 					t.Errorf("counters went backwards: %q", went)
@@ -106,13 +109,6 @@ func TestPinsRemoved(t *testing.T) {
 	}
 }
 
-// endTalks ends conversations, whichever way their answers went meanwhile.
-func endTalks(all []*running) {
-	for _, r := range all {
-		r.talk.Stop()
-	}
-}
-
 // wantPinsBack has somebody remove pins, and wants all of it back in time, with a warning and a count.
 func wantPinsBack(t *testing.T, p *harness.Product, d *harness.Daemon, logged string, remove func()) {
 	t.Helper()
@@ -135,21 +131,10 @@ func wantPinsBack(t *testing.T, p *harness.Product, d *harness.Daemon, logged st
 	p.Expect(0, "status")
 }
 
-// wantAllByEth1 wants answers of every kind by eth1.
-func wantAllByEth1(t *testing.T, n *topology.TwoNIC) {
-	t.Helper()
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
-		}
-	}
-}
-
 // TestRunWhilePinsAreRemoved removes the directory of a live daemon, and starts another at once, with the same pins and with
 // others: it is refused, and the first one works on.
 func TestRunWhilePinsAreRemoved(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	second := secondTo(t, p)
 	d := p.Start()
 	for _, product := range []*harness.Product{p, second} {
@@ -157,7 +142,7 @@ func TestRunWhilePinsAreRemoved(t *testing.T) {
 			harness.Must(t, removeAll(p.PinDir))
 			wantOneLine(t, product.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
 		})
-		wantAllByEth1(t, n)
+		wantAll(t, n, true)
 	}
 	if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
 		t.Errorf("the second pin directory is left: %v", err)
@@ -167,25 +152,24 @@ func TestRunWhilePinsAreRemoved(t *testing.T) {
 // TestBPFFSUnmounted unmounts the BPF file system of a live daemon: that is an error in the log, with the remedy, replies
 // are still corrected, and once there is one again so are the pins.
 func TestBPFFSUnmounted(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			mounted := t.TempDir()
-			mount := func() { harness.Must(t, unix.Mount("bpf", mounted, "bpf", 0, "")) }
-			mount()
-			t.Cleanup(func() { unix.Unmount(mounted, unix.MNT_DETACH) })
-			p := harness.On(t, n.Server.Host).WithPinDir(filepath.Join(mounted, "pins"))
-			d := start(p, mechanism)
-			t.Cleanup(func() { p.Expect(0, "detach", "--stop") })
-			r := keepAsking(t, n, harness.TCP, topology.IPv4)
-			harness.Must(t, unix.Unmount(mounted, unix.MNT_DETACH))
-			d.WaitLog(1, "level=ERROR", mounted, "mount -t bpf")
-			r.goesOn()
-			wantPinsBack(t, p, d, madeAgain, mount)
-			wantAllByEth1(t, n)
-			d.WaitLog(1, "no longer", "mount -t bpf")
-			r.goesOn()
-			r.talk.Stop()
-		})
-	}
+	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+		t.Parallel()
+		n, p := newServer(t)
+		mounted := t.TempDir()
+		mount := func() { harness.Must(t, unix.Mount("bpf", mounted, "bpf", 0, "")) }
+		mount()
+		t.Cleanup(func() { unix.Unmount(mounted, unix.MNT_DETACH) })
+		p = p.WithPinDir(filepath.Join(mounted, "pins"))
+		d := start(p, mechanism)
+		t.Cleanup(func() { p.Expect(0, "detach", "--stop") })
+		r := keepAsking(t, n, harness.TCP, topology.IPv4)
+		harness.Must(t, unix.Unmount(mounted, unix.MNT_DETACH))
+		d.WaitLog(1, "level=ERROR", mounted, "mount -t bpf")
+		r.goesOn()
+		wantPinsBack(t, p, d, madeAgain, mount)
+		wantAll(t, n, true)
+		d.WaitLog(1, "no longer", "mount -t bpf")
+		r.goesOn()
+		r.talk.Stop()
+	})
 }

@@ -3,13 +3,25 @@
 package lifecycle
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -25,11 +37,9 @@ var needed = []struct{ name, taken, purpose string }{
 	{"CAP_PERFMON", "-perfmon,-sys_admin", "sockets"},
 }
 
-// TestMissingCapability names what the process lacks and what for, and attaches
-// nothing.
+// TestMissingCapability names what the process lacks and what for, and attaches nothing.
 func TestMissingCapability(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	before := snapshot(t, n)
 	unprivileged := p.RunAs(asNobody, "run")
 	for _, c := range needed {
@@ -52,22 +62,18 @@ func asNobody(c *topology.Cmd) {
 
 // TestFewestCapabilities runs with nothing but what it says that it needs.
 func TestFewestCapabilities(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	const needed = "-all,+net_admin,+bpf,+perfmon"
 	d := p.LaunchAs(wrap("setpriv", "--bounding-set="+needed, "--inh-caps="+needed))
 	d.WaitReady()
-	for _, f := range n.Families() {
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
-	}
+	wantTCP(t, n, true)
 	harness.Must1[string](t)(p.Get("/healthz"))
 }
 
 // TestMissingKernelParts starts where something of the kernel is not to be
 // found: exit code 1, the remedy, and nothing left behind.
 func TestMissingKernelParts(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	before := snapshot(t, n)
 	elsewhere := p.WithPinDir(filepath.Join(t.TempDir(), "pins"))
 	wantRefusal(t, elsewhere.Run("run"), "mount -t bpf", filepath.Dir(elsewhere.PinDir))
@@ -78,20 +84,16 @@ func TestMissingKernelParts(t *testing.T) {
 	wantUntouched(t, n, p, before)
 }
 
-// TestHiddenBPFFS starts where something is mounted over the bpf file system, as
-// ip netns exec does: what is pinned is pinned into that of the caller all the
-// same, outlives the process, and can be seen and taken away from both sides.
+// TestHiddenBPFFS starts where something is mounted over the bpf file system, as ip netns exec does: what is pinned is
+// pinned into that of the caller all the same, outlives the process, and can be seen and taken away from both sides.
 func TestHiddenBPFFS(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	before := snapshot(t, n)
 	hidden := inShell("mount -t tmpfs none /sys/fs/bpf")
 	d := p.LaunchAs(hidden)
 	d.WaitReady()
 	d.Kill()
-	for _, f := range n.Families() {
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
-	}
+	wantTCP(t, n, true)
 	if !p.Status().Interfaces[0].Attached {
 		t.Error("what is attached cannot be seen from outside")
 	}
@@ -128,13 +130,207 @@ func wantRefusal(t *testing.T, r *harness.Result, words ...string) {
 // wantUntouched wants the host as it was and nothing pinned.
 func wantUntouched(t *testing.T, n *topology.TwoNIC, p *harness.Product, before harness.Snapshot) {
 	t.Helper()
-	if diff := before.Diff(snapshot(t, n)); diff != "" {
-		t.Errorf("the host has changed (-before +after):\n%s", diff)
-	}
+	wantSame(t, "the host has changed", before, snapshot(t, n))
 	for _, pin := range harness.Pins(t) {
 		if strings.HasPrefix(pin, p.PinDir) {
 			t.Errorf("%s was left", pin)
 		}
 	}
 	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
+}
+
+// asRootOfNothing has a program run as a user without rights who has made himself root of a user namespace.
+func asRootOfNothing(c *topology.Cmd) {
+	asNobody(c)
+	wrap("unshare", "--user", "--map-root-user", "--mount")(c)
+}
+
+// unprivileged are the ways to have no rights.
+var unprivileged = map[string]func(*topology.Cmd){"nobody": asNobody, "root of a user namespace": asRootOfNothing}
+
+// TestUnprivilegedUser tries to read and to alter what is pinned, by the product's own commands, by bpftool and by the
+// file system: nothing is told, and nothing changes. It is well-formed, as root succeeds with all of it afterwards, and the
+// mode is altered behind the product's back.
+func TestUnprivilegedUser(t *testing.T) {
+	n, p := newServer(t)
+	config := harness.WriteConfig(t, harness.SmallTables) // the whole of a table is shown
+	d := p.Start("--config", config, "--listen", "")
+	c := conversation(t, n, harness.TCP, topology.IPv4)
+	harness.WantBy(t, n.Server, c, true)
+	if _, err := p.Scrape(); err == nil {
+		t.Error("metrics are served, although they are switched off")
+	}
+	wantPrivate(t, p.PinDir)
+	before, flows := harness.Pins(t), len(p.Flows())
+	for name, as := range unprivileged {
+		tried := attempts(t, p)
+		for _, attempt := range tried {
+			as(attempt)
+			output, err := attempt.CombinedOutput()
+			if err == nil || !isDenied(string(output)) || bytes.Contains(output, []byte(c.Peer.Addr().String())) {
+				t.Errorf("as %s: %v: %v\n%s", name, attempt.Args, err, output)
+			}
+		}
+		t.Logf("as %s: %d attempts refused", name, len(tried))
+	}
+	if diff := cmp.Diff(before, harness.Pins(t)); diff != "" {
+		t.Errorf("pins (-before +after):\n%s", diff)
+	}
+	if status := p.Status(); status.Mode != "enforce" || !status.Daemon.Running || len(p.Flows()) != flows {
+		t.Errorf("status %+v, %d flows", status, len(p.Flows()))
+	}
+	harness.WantBy(t, n.Server, c, true)
+
+	d.Kill()
+	var foreign []string // before the first of them takes away what they name
+	for _, command := range foreignCommands {
+		foreign = append(foreign, onPins(t, p, command))
+	}
+	for _, command := range foreign[:len(foreign)-destructive] {
+		harness.Shell(t, n.Server.Host, command)
+		if strings.Contains(command, "map update") {
+			if mode := p.Status().Mode; mode != "observe" {
+				t.Errorf("after %s the mode is %s", command, mode)
+			}
+			p.Expect(0, "mode", "enforce")
+		}
+	}
+	for _, command := range productCommands {
+		if !endless[command] {
+			p.Expect(0, strings.Fields(command)...)
+		}
+	}
+	p.Start("--config", config).Kill()
+	for _, command := range foreign[len(foreign)-destructive:] {
+		harness.Shell(t, n.Server.Host, command)
+	}
+	t.Logf("as root: %d attempts succeed", len(foreign)+len(productCommands)-len(endless))
+}
+
+// productCommands read or alter what is pinned.
+var productCommands = []string{
+	"status", "flows", "flows flush", "explain --peer 192.0.2.1 --self 192.0.2.2", "trace --count 1",
+	"mode", "mode observe", "detach", "detach --stop", "run",
+}
+
+// endless commands do not end where they succeed.
+var endless = map[string]bool{"trace --count 1": true, "run": true}
+
+// foreignCommands try the same without the product, with MODE for the map that holds the mode, by path and by ID. The last
+// ones, so many, destroy what others need.
+const destructive = 6
+
+var foreignCommands = []string{
+	"ls PINS", "cat PINS/maps/configuration", "bpftool map dump pinned PINS/maps/established", "bpftool map dump id MODE",
+	"bpftool map update pinned PINS/maps/mode_by_hand key 0 0 0 0 value OBSERVE",
+	"bpftool map update id MODE key 0 0 0 0 value OBSERVE",
+	"bpftool map show", "bpftool prog show", "bpftool link show",
+	"unshare --mount mount -t bpf bpf /mnt",
+	"mkdir PINS/x", "chmod 755 PINS", "tc qdisc replace dev eth1 root pfifo", "ip link set eth1 down", "rm -rf PINS/maps", "mv PINS PINS-old",
+}
+
+// onPins fills in what belongs to a host.
+func onPins(t *testing.T, p *harness.Product, command string) string {
+	t.Helper()
+	m := harness.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(p.PinDir, "maps", bpf.DatapathMapModeByHand), nil))
+	defer m.Close()
+	id, _ := harness.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
+	observe := make([]byte, m.ValueSize())
+	binary.NativeEndian.PutUint32(observe, uint32(bpf.DatapathModeMODE_OBSERVE))
+	return strings.NewReplacer("PINS", p.PinDir, "MODE", fmt.Sprint(id), "OBSERVE", strings.Trim(fmt.Sprint(observe), "[]")).Replace(command)
+}
+
+// isDenied tells whether a message is about rights. bpftool takes a directory that it
+// must not look into for one elsewhere.
+func isDenied(message string) bool {
+	return slices.ContainsFunc([]string{
+		"ermission denied", "peration not permitted", "must be superuser", "this process lacks CAP_", "directory not in bpf file system",
+	}, func(words string) bool { return strings.Contains(message, words) })
+}
+
+// attempts are all of these.
+func attempts(t *testing.T, p *harness.Product) (commands []*topology.Cmd) {
+	t.Helper()
+	ctx := harness.Within(t, 6*harness.AnswerTime)
+	for _, command := range productCommands {
+		commands = append(commands, p.Command(ctx, strings.Fields(command)...))
+	}
+	for _, command := range foreignCommands {
+		commands = append(commands, p.Host.Command(ctx, "sh", "-c", onPins(t, p, command)))
+	}
+	return commands
+}
+
+// wantPrivate wants everything below a directory to be root's alone.
+func wantPrivate(t *testing.T, dir string) {
+	t.Helper()
+	harness.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if owner := info.Sys().(*syscall.Stat_t); info.Mode().Perm()&0o077 != 0 || owner.Uid != 0 || owner.Gid != 0 {
+			t.Errorf("%s: %s of %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
+		}
+		return nil
+	}))
+}
+
+// TestMetricsOnLoopback wants the default listener to be out of the network's
+// reach, which one that listens everywhere is not, and not to let anybody profile, or stop, the process.
+func TestMetricsOnLoopback(t *testing.T) {
+	n, p := newServer(t)
+	d := p.Start("--listen", ":9945")
+	reached, tried := dialMetrics(t, n)
+	if len(reached) != tried {
+		t.Errorf("where the metrics are to be reached at all of %d addresses, they are at %q", tried, reached)
+	}
+	d.Stop(unix.SIGTERM)
+	p.Start()
+	harness.Must1[string](t)(p.Get("/healthz"))
+	if reached, _ := dialMetrics(t, n); len(reached) > 0 {
+		t.Errorf("the metrics can be reached at %q", reached)
+	}
+	paths := []string{
+		"/debug", "/debug/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap",
+		"/debug/pprof/goroutine", "/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace",
+		"/debug/vars", "/debug/requests", "/-/reload", "/-/quit",
+	}
+	for _, path := range paths {
+		if body, err := p.Get(path); err == nil || !strings.Contains(err.Error(), "404") {
+			t.Errorf("%s: %v %s", path, err, body)
+		}
+	}
+	if page := harness.Must1[string](t)(p.Get("/")); strings.Contains(page, "/debug") {
+		t.Errorf("the landing page leads to profiles: %s", page)
+	}
+	if bytes.Contains(harness.Must1[[]byte](t)(os.ReadFile(harness.Binary())), []byte("net/http/pprof.")) {
+		t.Error("the binary has net/http/pprof")
+	}
+	t.Logf("the metrics cannot be reached at any of %d addresses, where --listen :9945 is reached at %d; "+
+		"%d paths of profiles and commands, none of which is there", tried, len(reached), len(paths))
+}
+
+// dialMetrics has the client connect to the metrics of the server, and returns at which of its addresses it can.
+func dialMetrics(t *testing.T, n *topology.TwoNIC) (reached []string, tried int) {
+	t.Helper()
+	port := netip.MustParseAddrPort(harness.MetricsAddress).Port()
+	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		for _, f := range n.Families() {
+			address := netip.AddrPortFrom(i.Address(f), port).String()
+			tried++
+			conn, err := n.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", address)
+			switch {
+			case err == nil:
+				conn.Close()
+				reached = append(reached, address)
+			case !errors.Is(err, unix.ECONNREFUSED):
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+	}
+	return reached, tried
 }

@@ -5,9 +5,10 @@ package lifecycle
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -26,65 +27,48 @@ func wantSaid(t *testing.T, d *harness.Daemon, words string, corrected bool) {
 	}
 }
 
-// TestSaysWhatStays: what a daemon says when it ends is what the frames show afterwards.
+// TestSaysWhatStays: what a daemon says when a service manager or a terminal ends it is what the frames show afterwards.
 func TestSaysWhatStays(t *testing.T) {
-	n := newServer(t)
+	n, p := newServer(t)
 	c := conversation(t, n, harness.TCP, topology.IPv4)
+	const observed = "replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that"
 	for name, test := range map[string]struct {
 		args      []string
 		mode      string // by hand, once it runs
+		signal    unix.Signal
 		says      string
 		corrected bool
 	}{
-		"enforce": {nil, "", "replies are still corrected on eth0, eth1; `replypath detach%s` ends that", true},
-		"observe": {
-			[]string{"--observe"}, "",
-			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that", false,
-		},
-		"observe by hand": {
-			nil, "observe",
-			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that", false,
-		},
+		"enforce":         {nil, "enforce", unix.SIGTERM, "replies are still corrected on eth0, eth1; `replypath detach%s` ends that", true},
+		"observe":         {[]string{"--observe"}, "", unix.SIGINT, observed, false},
+		"observe by hand": {nil, "observe", unix.SIGTERM, observed, false},
 		"nothing attached": {
-			[]string{"--interface", "eht1"}, "",
+			[]string{"--interface", "eht1"}, "", unix.SIGTERM,
 			"nothing is attached, replies leave as routed; `replypath detach%s` removes the pins", false,
 		},
 		"one observed": {
-			[]string{"--config", harness.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eth1}]\n")}, "",
+			[]string{"--config", harness.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eth1}]\n")}, "", unix.SIGINT,
 			"replies are still corrected on eth1, and only observed on eth0; `replypath detach%s` ends that", true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := harness.On(t, n.Server.Host)
+			p := p.In(t)
 			d := p.Start(test.args...)
 			if test.mode != "" {
 				p.Expect(0, "mode", test.mode)
 			}
-			d.Stop(unix.SIGTERM)
+			d.Stop(test.signal)
 			wantSaid(t, d, fmt.Sprintf(test.says, " --pin-dir "+p.PinDir), test.corrected)
 			harness.WantBy(t, n.Server, c, test.corrected)
+			p.Detach()
 		})
 	}
 }
 
-// TestSaysWhatGoes: a daemon that detach ends does not say that replies stay corrected.
-func TestSaysWhatGoes(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := p.Start()
-	p.Expect(0, "detach", "--stop")
-	if code := d.WaitEnd(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-	wantSaid(t, d, "what is attached goes; `replypath detach --stop --pin-dir "+p.PinDir+"` takes it away", false)
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
-}
-
 // TestSaysReady: the line of a start names mode, interfaces, mechanism, and what was changed on the host.
 func TestSaysReady(t *testing.T) {
-	n := newServer(t)
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	d := start(p, "clsact")
 	for _, words := range []string{
 		"mode=enforce", `interfaces="eth0, eth1"`, "mechanism=clsact", "sysctl net.ipv4.conf.eth1.rp_filter: 1 -> 2",
@@ -96,51 +80,9 @@ func TestSaysReady(t *testing.T) {
 	}
 }
 
-// TestMissingName: a configured name that no interface has shows in metrics, health, status and log, until
-// an interface gets it.
-func TestMissingName(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := p.Start("--interface", "eth0", "--interface", "eht1", "--interface", "wlan*")
-	const warning = "interface eht1 is not there yet: it is managed once it appears"
-	d.WaitLog(1, "level=WARN", warning)
-	if !slices.Contains(p.Status().Errors, warning) {
-		t.Errorf("status has the errors %q", p.Status().Errors)
-	}
-	series := func() (zeros, ones float64) {
-		for _, m := range p.Metrics()["replypath_interface_attached"].GetMetric() {
-			for _, l := range m.GetLabel() {
-				if l.GetName() == "interface" && l.GetValue() == "eht1" {
-					ones += m.GetGauge().GetValue()
-					zeros += 1 - m.GetGauge().GetValue()
-				}
-			}
-		}
-		return zeros, ones
-	}
-	if zeros, ones := series(); zeros != 2 || ones != 0 {
-		t.Errorf("%v series of eht1 are 0, %v are 1", zeros, ones)
-	}
-	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "eht1") {
-		t.Errorf("/healthz: %v", err)
-	}
-	harness.Shell(t, n.Server.Host, "ip link set eth1 down && ip link set eth1 name eht1 && ip link set eht1 up")
-	harness.Eventually(t, "eht1 is attached", func() error {
-		if zeros, ones := series(); zeros != 0 || ones != 2 {
-			return fmt.Errorf("%v series of eht1 are 0, %v are 1", zeros, ones)
-		}
-		_, err := p.Get("/healthz")
-		return err
-	})
-	if slices.Contains(p.Status().Errors, warning) {
-		t.Error("the warning stands")
-	}
-}
-
 // TestCheckListsTheHost: what would be managed, without any rights.
 func TestCheckListsTheHost(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	_, p := newServer(t)
 	file := harness.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eht1}]\n")
 	result := p.Expect(0, "check", "--config", file)
 	for _, row := range []string{
@@ -149,6 +91,111 @@ func TestCheckListsTheHost(t *testing.T) {
 	} {
 		if !regexp.MustCompile(row).MatchString(result.Stdout) {
 			t.Errorf("no row %s: %s", row, result)
+		}
+	}
+}
+
+// wantAnswer wants the first line of status to be like this at last, and every line of its table to fit.
+func wantAnswer(t *testing.T, p *harness.Product, pattern string) {
+	t.Helper()
+	harness.Eventually(t, "the answer "+pattern, func() error {
+		table := p.Expect(0, "status").Stdout
+		first, _, _ := strings.Cut(table, "\n")
+		if utf8.RuneCountInString(first) > 80 || !regexp.MustCompile(`^`+pattern+`$`).MatchString(first) {
+			return fmt.Errorf("%s", table)
+		}
+		return nil
+	})
+}
+
+// TestAnswerOfStatus: the first line says what is done, what came of it, and what is wrong. Its counts are those of the
+// metrics.
+func TestAnswerOfStatus(t *testing.T) {
+	n, p := newServer(t)
+	d := p.Start("--observe")
+	wantAnswer(t, p, `ok: observing on eth0, eth1; 0 replies need correction, since \d\d:\d\d`)
+	harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
+	wantAnswer(t, p, `ok: observing on eth0, eth1; 1 reply would be corrected, since \d\d:\d\d`)
+	p.Expect(0, "mode", "enforce")
+	for range 3 {
+		harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
+	}
+	wantAnswer(t, p, `ok: enforcing on eth0, eth1; 3 replies corrected, none lost, since \d\d:\d\d`)
+	if counted := p.Metrics().Sum("replypath_corrected_packets_total"); counted != 3 {
+		t.Errorf("the metrics have %v", counted)
+	}
+	harness.Must(t, n.Server.Eth1.SetDown())
+	wantAnswer(t, p, `warning: eth1 is down.*; enforcing on eth0, eth1; .*`)
+	harness.Must(t, n.Server.Eth1.SetUp())
+	d.Stop(unix.SIGTERM)
+	wantAnswer(t, p, `warning: no daemon.*; enforcing on eth0, eth1; 3 replies corrected, none lost.*`)
+}
+
+// TestHostModelIsShown: status shows the host model in force, as its programs have it, with and without a daemon, and check
+// the one that would be.
+func TestHostModelIsShown(t *testing.T) {
+	_, p := newServer(t)
+	file := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, host_model: strong}]\n")
+	row := regexp.MustCompile(`(?m)^eth0 .* weak .*\neth1 .* strong `)
+	if r := p.Expect(0, "check", "--config", file); !row.MatchString(r.Stdout) {
+		t.Errorf("check: %s", r)
+	}
+	d := p.Start("--config", file)
+	for _, what := range []string{"with a daemon", "without one"} {
+		if r := p.Expect(0, "status"); !row.MatchString(r.Stdout) {
+			t.Errorf("%s: %s", what, r)
+		}
+		if models := [2]string{p.Status().Interface("eth0").HostModel, p.Status().Interface("eth1").HostModel}; models != [2]string{"weak", "strong"} {
+			t.Errorf("%s: %q", what, models)
+		}
+		if what == "with a daemon" {
+			d.Stop(unix.SIGTERM)
+		}
+	}
+}
+
+// TestFlowsOnOneScreen: the table fits 80 columns with the kernel's choice and the state, in the order that is asked for.
+func TestFlowsOnOneScreen(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
+	n, p := newServer(t)
+	p.Start()
+	small, large := conversation(t, n, harness.TCP, topology.IPv4), conversation(t, n, harness.TCP, topology.IPv4)
+	harness.Ask(t, small)
+	harness.Must(t, large.AskFor(harness.Within(t, harness.AnswerTime), 100_000))
+	p.Age(10 * time.Second)
+	fresh := conversation(t, n, harness.UDP, topology.IPv4)
+	harness.Ask(t, fresh)
+	wantRows := func(arguments string, rows ...string) {
+		t.Helper()
+		harness.Eventually(t, "flows "+arguments, func() error {
+			table := p.Expect(0, append([]string{"flows"}, strings.Fields(arguments)...)...).Stdout
+			lines := strings.Split(strings.TrimSpace(table), "\n")
+			if len(lines) != 1+len(rows) {
+				return fmt.Errorf("%d lines:\n%s", len(lines), table)
+			}
+			for i, line := range lines {
+				if len(line) > 80 || i > 0 && !regexp.MustCompile(rows[i-1]).MatchString(line) {
+					return fmt.Errorf("line %d, %d columns:\n%s", i, len(line), table)
+				}
+			}
+			return nil
+		})
+	}
+	row := func(c *harness.Conversation, more string) string {
+		return fmt.Sprintf(`^%s +%s +%s +eth1 +eth0 +%s`, c.Protocol(), c.Peer, c.Self, more)
+	}
+	wantRows("--sort bytes --protocol tcp", row(large, `.*100000$`), row(small, `.*\d+$`))
+	wantRows("--sort bytes --limit 1", row(large, `.*100000$`))
+	wantRows("--sort corrected --limit 1", row(large, `.*\d+$`))
+	wantRows("--sort age --limit 1", row(fresh, `.*1$`))
+	harness.Must(t, small.Close())
+	wantRows("--sort corrected --protocol tcp", row(large, `established .*\d+$`), row(small, `closing .*\d+$`))
+	if r := p.Expect(2, "flows", "--sort", "age", "--follow"); !strings.Contains(r.Stderr, "--follow") {
+		t.Errorf("sorted events: %s", r)
+	}
+	for _, flow := range p.Flows("--protocol", "udp") {
+		if flow.CorrectedPackets != 1 {
+			t.Errorf("%s has %d packets corrected", flow, flow.CorrectedPackets)
 		}
 	}
 }

@@ -3,7 +3,16 @@
 package lifecycle
 
 import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 )
@@ -33,7 +42,7 @@ const unfixed = "ip neighbour del 10.2.0.77 dev eth1"
 // TestSnapshot shows that what other tests compare hosts by sees each of these, and
 // nothing of what the kernel makes and drops by itself.
 func TestSnapshot(t *testing.T) {
-	n := newServer(t)
+	n, _ := newServer(t)
 	before := snapshot(t, n)
 	for _, remains := range remains {
 		harness.Shell(t, n.Server.Host, remains.leave)
@@ -41,33 +50,27 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("%s is not seen", remains.name)
 		}
 		harness.Shell(t, n.Server.Host, remains.remove)
-		if diff := before.Diff(snapshot(t, n)); diff != "" {
-			t.Errorf("%s is taken away (-before +after):\n%s", remains.name, diff)
-		}
+		wantSame(t, remains.name+" is taken away", before, snapshot(t, n))
 	}
 	for _, f := range n.Families() {
 		harness.Ask(t, conversation(t, n, harness.TCP, f)) // which has both sides ask for each other
 	}
 	harness.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1\n"+
 		"ip neighbour add 10.2.0.78 dev eth1 lladdr 02:00:00:00:ff:03 nud stale")
-	if diff := before.Diff(snapshot(t, n)); diff != "" {
-		t.Errorf("what the kernel does by itself is seen (-before +after):\n%s", diff)
-	}
+	wantSame(t, "what the kernel does by itself is seen", before, snapshot(t, n))
 	t.Logf("%d kinds of remains, each seen, 0 differences without them", len(remains))
 }
 
-// TestSnapshotOfControlGroups shows the same of the programs that repair source
-// addresses, which stand in a control group that all hosts of the machine share: they
-// are seen on their own host, and on no other.
+// TestSnapshotOfControlGroups shows the same of the programs that repair source addresses, which stand in a control
+// group that all hosts of the machine share: they are seen on their own host, and on no other.
 func TestSnapshotOfControlGroups(t *testing.T) {
-	n := newServer(t)
+	n, p := newServer(t)
 	other, empty := harness.TakeSnapshot(t, n.Client), snapshot(t, n)
-	p := harness.On(t, n.Server.Host)
 	without := "fallback_route: false\nmanage_rp_filter: false\n"
-	d := p.Start("--config", newConfig(t, without+"repair_udp_source: false\n").path)
+	d := p.Start("--config", harness.WriteConfig(t, without+"repair_udp_source: false\n"))
 	before := snapshot(t, n)
 	d.Kill()
-	p.Start("--config", newConfig(t, without+"repair_udp_source: true\n").path)
+	p.Start("--config", harness.WriteConfig(t, without+"repair_udp_source: true\n"))
 	seen := 0
 	for what := range snapshot(t, n) {
 		if _, was := before[what]; !was {
@@ -78,11 +81,57 @@ func TestSnapshotOfControlGroups(t *testing.T) {
 	if seen != 2 { // for each family
 		t.Errorf("%d programs are seen", seen)
 	}
-	if diff := other.Diff(harness.TakeSnapshot(t, n.Client)); diff != "" {
-		t.Errorf("another host has changed (-before +after):\n%s", diff)
-	}
+	wantSame(t, "another host", other, harness.TakeSnapshot(t, n.Client))
 	p.Expect(0, "detach", "--stop")
-	if diff := empty.Diff(snapshot(t, n)); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
+	wantSame(t, "host after detach", empty, snapshot(t, n))
+}
+
+// TestSnapshotOfAnotherBuild shows the same as TestSnapshotOfControlGroups of programs of other builds, whose constants
+// stand elsewhere: so many bytes before the one that tells the network namespace.
+func TestSnapshotOfAnotherBuild(t *testing.T) {
+	n, _ := newServer(t)
+	mount := strings.TrimSpace(harness.Shell(t, n.Server.Host, "findmnt --noheadings --first-only --output TARGET --types cgroup2"))
+	group := filepath.Join(mount, "replypath-test-"+filepath.Base(t.TempDir()))
+	harness.Must(t, os.Mkdir(group, 0o755))
+	t.Cleanup(func() { harness.Must(t, unix.Rmdir(group)) })
+	var namespace uint64
+	harness.Must(t, n.Server.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		namespace, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	}))
+	for _, before := range []uint32{0, 64, 512} {
+		other, empty := harness.TakeSnapshot(t, n.Client), snapshot(t, n)
+		value := make([]byte, before+8)
+		binary.NativeEndian.PutUint64(value[before:], namespace)
+		constants := harness.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{
+			Name: ".rodata", Type: ebpf.Array, KeySize: 4, ValueSize: before + 8, MaxEntries: 1, Flags: unix.BPF_F_RDONLY_PROG,
+			Contents: []ebpf.MapKV{{Key: uint32(0), Value: value}},
+		}))
+		defer constants.Close()
+		program := harness.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "replypath_sendmsg4", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupUDP4Sendmsg, License: "Dual BSD/GPL",
+			Instructions: asm.Instructions{asm.LoadMapValue(asm.R1, constants.FD(), before), asm.Mov.Imm(asm.R0, 1), asm.Return()},
+		}))
+		defer program.Close()
+		attached := harness.Must1[link.Link](t)(link.AttachCgroup(link.CgroupOptions{
+			Path: group, Attach: ebpf.AttachCGroupUDP4Sendmsg, Program: program,
+		}))
+		seen := 0
+		for what := range snapshot(t, n) {
+			if strings.Contains(what, group) {
+				seen++
+			}
+		}
+		if seen != 1 {
+			t.Errorf("%d programs are seen", seen)
+		}
+		wantSame(t, "another host", other, harness.TakeSnapshot(t, n.Client))
+		harness.Must(t, attached.Close())
+		wantSame(t, "host without it", empty, snapshot(t, n))
 	}
 }

@@ -4,8 +4,13 @@ package lifecycle
 
 import (
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -26,8 +31,13 @@ type running struct {
 // keepAsking begins a conversation of a kind, which is corrected, and goes on.
 func keepAsking(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *running {
 	t.Helper()
-	r := &running{t: t, c: conversation(t, n, kind, f), wires: harness.Tap(t, n.Server)}
-	harness.Ask(t, r.c)
+	return keep(t, n, conversation(t, n, kind, f))
+}
+
+func keep(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) *running {
+	t.Helper()
+	r := &running{t: t, c: c, wires: harness.Tap(t, n.Server)}
+	harness.Ask(t, c)
 	r.talk = r.c.Keep(t)
 	r.goesOn()
 	return r
@@ -37,10 +47,8 @@ func keepAsking(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.
 func keepAskingAll(t *testing.T, n *topology.TwoNIC) []*running {
 	t.Helper()
 	var all []*running
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			all = append(all, keepAsking(t, n, kind, f))
-		}
+	for _, c := range conversations(t, n) {
+		all = append(all, keep(t, n, c))
 	}
 	return all
 }
@@ -70,8 +78,7 @@ func (r *running) end() []*topology.Frame {
 	return r.wires.WantEth1(r.c.String(), r.c.Answers())
 }
 
-// endAll ends conversations, and counts their answers by the interface that was asked
-// and by eth0.
+// endAll ends conversations, and counts their answers by the interface that was asked and by eth0.
 func endAll(all []*running) (right, wrong int) {
 	for _, r := range all {
 		r.t.Helper()
@@ -89,15 +96,14 @@ func wantInterface(t *testing.T, p *harness.Product, name string, all []*running
 	for _, r := range all {
 		harness.Eventually(t, fmt.Sprintf("the flow of %s is listed with %s", r.c, name), func() error {
 			if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != name {
-				return fmt.Errorf("its interface is %v", deref(flow.Interface))
+				return fmt.Errorf("its interface is %v", harness.OrEmpty(flow.Interface))
 			}
 			return nil
 		})
 	}
 }
 
-// settled returns all answers, and metrics that were read when there were no others:
-// TCP may send the last one again.
+// settled returns all answers, and metrics that were read when there were no others: TCP may send the last one again.
 func (r *running) settled(p *harness.Product) ([]*topology.Frame, harness.Metrics) {
 	r.t.Helper()
 	for ctx := harness.Within(r.t, harness.AnswerTime); ctx.Err() == nil; {
@@ -111,74 +117,89 @@ func (r *running) settled(p *harness.Product) ([]*topology.Frame, harness.Metric
 	return nil, nil
 }
 
-// TestKill kills the daemon again and again under running conversations of every
-// kind: neither its death nor the next start may send a single reply the wrong
-// way, lose a flow or set a counter back.
+// TestKill kills the daemon, and stops it, under running conversations of every kind: neither its end nor the next start may
+// send a single reply the wrong way, lose a flow, set a counter back or have a program verified again, as a first start does.
 func TestKill(t *testing.T) {
-	for _, mechanism := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			d := start(p, mechanism)
-			if mechanism != mechanisms[1] {
-				harness.NeedTCX(t)
+	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+		n, p := newServer(t)
+		first := start(p, mechanism)
+		if mechanism == "tcx" {
+			harness.NeedTCX(t)
+		}
+		all, programs := keepAskingAll(t, n), pinnedPrograms(t, p)
+		last := killAndStart(t, p, first, all, mechanism, mechanism)
+		t.Logf("ready after %s, the first start after %s", last.ReadyAfter, first.ReadyAfter)
+		if after := pinnedPrograms(t, p); !maps.Equal(programs, after) {
+			t.Errorf("programs %v became %v", programs, after)
+		}
+		for _, r := range all {
+			answers, metrics := r.settled(p)
+			checkMetrics(t, nil, metrics, r.c, answers)
+			checkFlows(t, p, n.Server.Eth1, r.c, answers)
+		}
+		wantAdmissions(t, p, 2, 2, 4)
+		p.Expect(0, "detach", "--stop")
+		start(p, mechanism)
+		for name, id := range pinnedPrograms(t, p) {
+			if programs[name] == id {
+				t.Errorf("%s has outlived detach", name)
 			}
-			all := keepAskingAll(t, n)
-			killAndStart(t, p, d, all, mechanism, mechanism)
-			for _, r := range all {
-				r.end()
-			}
-			for _, r := range all {
-				answers, metrics := r.settled(p)
-				checkMetrics(t, nil, metrics, r.c, answers)
-				checkFlows(t, p, n.Server.Eth1, r.c, answers)
-			}
-			wantAdmissions(t, p, 2, 2, 4)
-		})
-	}
+		}
+	})
 }
 
-// TestChangeOfMechanism has the next daemon attach by the other mechanism, as
-// after an update of its abilities or the kernel's. Only TCP is sure to survive
-// that: the kernel stops an interface's queues for a moment when it gets or
-// loses a clsact qdisc (net/sched/sch_api.c, qdisc_graft), and drops what comes
-// to them.
+// pinnedPrograms returns the ids of the programs that are pinned. The kernel gives another to each that it verifies.
+func pinnedPrograms(t *testing.T, p *harness.Product) map[string]ebpf.ProgramID {
+	t.Helper()
+	dir := filepath.Join(p.PinDir, "maps", "programs")
+	ids := make(map[string]ebpf.ProgramID)
+	for _, entry := range harness.Must1[[]os.DirEntry](t)(os.ReadDir(dir)) {
+		program := harness.Must1[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, entry.Name()), nil))
+		info := harness.Must1[*ebpf.ProgramInfo](t)(program.Info())
+		ids[entry.Name()], _ = info.ID()
+		harness.Must(t, program.Close())
+	}
+	return ids
+}
+
+// TestChangeOfMechanism has the next daemon attach by the other mechanism, as after an update of its abilities or the
+// kernel's. Only TCP is sure to survive that: the kernel stops an interface's queues for a moment when it gets or loses
+// a clsact qdisc (net/sched/sch_api.c, qdisc_graft), and drops what comes to them.
 func TestChangeOfMechanism(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := start(p, mechanisms[1])
+	n, p := newServer(t)
+	d := start(p, "clsact")
 	harness.NeedTCX(t)
-	all := []*running{
-		keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.TCP, topology.IPv6),
-	}
-	killAndStart(t, p, d, all, mechanisms[0], mechanisms[1])
-	for _, r := range all {
-		r.end()
-	}
+	all := []*running{keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.TCP, topology.IPv6)}
+	killAndStart(t, p, d, all, "tcx", "clsact")
 	wantAdmissions(t, p, 2, 2, 0)
 }
 
-// killAndStart kills a daemon and starts the next one, by two mechanisms in turn,
-// while all conversations go on.
-func killAndStart(t *testing.T, p *harness.Product, d *harness.Daemon, all []*running, mechanism, next string) {
+// killAndStart kills a daemon and starts the next one by a mechanism, stops that and starts one by another, while all
+// conversations go on.
+func killAndStart(t *testing.T, p *harness.Product, d *harness.Daemon, all []*running, next, other string) *harness.Daemon {
 	t.Helper()
-	for range 3 {
+	for i, mechanism := range []string{next, other} {
 		before := p.Metrics()
-		d.Kill()
+		if i == 0 {
+			d.Kill()
+		} else {
+			d.Stop(unix.SIGTERM)
+		}
 		goOn(all)
 		if s := p.Status(); s.Daemon.Running || s.Daemon.PID != nil || s.Flows.Count != len(all) {
-			t.Errorf("after the kill: daemon %+v, %d flows, not %d", s.Daemon, s.Flows.Count, len(all))
+			t.Errorf("without a daemon: daemon %+v, %d flows, not %d", s.Daemon, s.Flows.Count, len(all))
 		}
 		d = start(p, mechanism)
-		if got := p.Status().Interface("eth1").Mechanism; got == nil || *got != mechanism {
-			t.Errorf("attached by %s, not by %s", deref(got), mechanism)
+		if got := harness.OrEmpty(p.Status().Interface("eth1").Mechanism); got != mechanism {
+			t.Errorf("attached by %q, not by %s", got, mechanism)
 		}
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after the next start, counters went backwards: %q", went)
 		}
 		goOn(all)
-		mechanism, next = next, mechanism
 	}
+	endAll(all)
+	return d
 }
 
 // wantAdmissions wants so many flows to have been entered into the tables, and
@@ -199,46 +220,42 @@ func wantAdmissions(t *testing.T, p *harness.Product, halfOpen, established, con
 }
 
 // TestKillWhileStarting kills a daemon in the middle of its start, first on a
-// host without anything, then beside a datapath that works. The next one makes
-// good for it.
+// host without anything, where detach leaves nothing of it, then beside a datapath that works, where the next one makes
+// good for it. TestKilledStartIsDetached and others of package loader do it at each step of a start.
 func TestKillWhileStarting(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	// From an early line of the log to a late one.
-	moments := []string{"gateway is resolved", "interface=eth0 index", "interface=eth1 index"}
-	for _, moment := range moments {
+	n, p := newServer(t)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	pins, before := harness.Pins(t), snapshot(t, n)
+	kill := func(moment string) {
+		t.Helper()
 		d := p.Launch()
 		harness.Must(t, d.Log.Wait(harness.Within(t, harness.StartTime), 1, moment))
 		d.Kill()
-		p.Start().Stop(unix.SIGTERM)
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+		if lines := d.Log.Lines("msg=ready"); len(lines) > 0 {
+			t.Errorf("it was ready before %q: %q", moment, lines)
+		}
+	}
+	// From an early line of the log to a late one.
+	moments := []string{"gateway is resolved", "interface=eth0 index", "interface=eth1 index"}
+	for _, moment := range moments {
+		kill(moment)
 		p.Detach()
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
+		wantSame(t, "the host after "+moment, before, snapshot(t, n))
+		if diff := cmp.Diff(pins, harness.Pins(t)); diff != "" {
+			t.Errorf("pins after %s (-before +after):\n%s", moment, diff)
+		}
 	}
-	p.Start().Kill()
+	t.Logf("%d kills while it starts, then detach: 0 differences", len(moments))
+	kill(moments[1])
+	d := p.Start()
 	r := keepAsking(t, n, harness.TCP, topology.IPv6)
-	for range 3 {
-		d := p.Launch()
-		r.goesOn()
+	for range 2 {
 		d.Kill()
+		d = p.Launch()
+		r.goesOn()
 	}
+	d.Kill()
 	p.Start()
 	r.goesOn()
 	r.end()
-}
-
-// TestStopSignals ends the daemon as a terminal and as a service manager do.
-func TestStopSignals(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	c := conversation(t, n, harness.TCP, topology.IPv4)
-	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
-		d := p.Start()
-		harness.WantBy(t, n.Server, c, true)
-		d.Stop(signal)
-		if len(d.Log.Lines("replies are still corrected on eth0, eth1; `replypath detach --pin-dir "+p.PinDir+"` ends that")) != 1 {
-			t.Errorf("after %s the log does not say that replies are still corrected:\n%s", signal, d.Log)
-		}
-		harness.WantBy(t, n.Server, c, true)
-	}
 }

@@ -4,36 +4,45 @@ package lifecycle
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
-// TestHostOpened has the server itself ask the client from eth1's address. The
-// routing table sends that by eth0, and the answers come in by eth1: nothing of
-// it may be moved, before and after the client has asked something as well.
+// TestHostOpened has the server itself ask the client from eth1's address. The routing table sends that by eth0, and
+// the answers come in by eth1: nothing of it may be moved, before and after the client has asked something as well.
 func TestHostOpened(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	p.Start()
+	p.WaitGrace() // for a moment after the first start nothing can be known of who spoke first
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
 	}
 	for _, clientAsksToo := range []bool{false, true} {
 		for _, f := range n.Families() {
+			wantUnconnected(t, n, f)
 			for _, kind := range harness.Kinds {
 				if clientAsksToo {
 					harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 				}
-				wantHostOpened(t, n, kind, f)
+				wires := harness.Tap(t, n.Server)
+				c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
+				for range 5 {
+					harness.Ask(t, c)
+				}
+				wires.WantEth0("host-opened "+c.String(), c.Questions())
+				if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
+					t.Errorf("%s: no answer came in by eth1", c)
+				}
 			}
 		}
 		if corrected := p.Metrics().Sum("replypath_corrected_packets_total"); !clientAsksToo && corrected != 0 {
@@ -45,39 +54,43 @@ func TestHostOpened(t *testing.T) {
 	}
 }
 
-// wantHostOpened has the server ask, and wants all that it sends by eth0,
-// although the answers come in by eth1.
-func wantHostOpened(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) {
+// wantUnconnected asks a few times by new sockets of the server that are not connected, of which the kernel does not tell
+// who spoke first, and wants all of it by eth0.
+func wantUnconnected(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	t.Helper()
-	wires := harness.Tap(t, n.Server)
-	c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
+	own := netip.AddrPortFrom(n.Server.Eth1.Address(f), 0)
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort))
 	for range 5 {
-		harness.Ask(t, c)
-	}
-	wires.WantEth0("host-opened "+c.String(), c.Questions())
-	if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
-		t.Errorf("%s: no answer came in by eth1", c)
+		wires := harness.Tap(t, n.Server)
+		conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", own.String()))
+		harness.Must(t, conn.SetDeadline(time.Now().Add(harness.AnswerTime)))
+		for range 5 {
+			harness.Must1[int](t)(conn.WriteTo([]byte("question"), to))
+			_, _, err := conn.ReadFrom(make([]byte, 100))
+			harness.Must(t, err)
+		}
+		port := addressOf(conn.LocalAddr()).Port()
+		harness.Must(t, conn.Close())
+		wires.WantEth0("host-opened, unconnected", topology.All(topology.UDP, topology.From(own.Addr()), topology.FromPort(port)))
 	}
 }
 
-// TestHostOpenedBefore is TestHostOpened with conversations that are older than
-// the start and go on meanwhile.
+// TestHostOpenedBefore is TestHostOpened with conversations that are older than the start and go on meanwhile.
 func TestHostOpenedBefore(t *testing.T) {
-	n := newServer(t)
+	n, p := newServer(t)
 	wires := harness.Tap(t, n.Server)
-	conversations := make(map[*harness.Conversation]*harness.Talk)
+	talks := make(map[*harness.Conversation]*harness.Talk)
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
 			harness.Ask(t, c)
-			conversations[c] = c.Keep(t)
+			talks[c] = c.Keep(t)
 		}
 	}
-	p := harness.On(t, n.Server.Host)
 	for range 2 {
 		p.Start().Kill()
-		for c := range conversations {
+		for c := range talks {
 			seen := wires.Eth0.Count(c.Questions())
 			_, err := wires.Eth0.WaitCount(harness.Within(t, harness.AnswerTime), seen+live, c.Questions())
 			if err != nil {
@@ -85,7 +98,7 @@ func TestHostOpenedBefore(t *testing.T) {
 			}
 		}
 	}
-	for c, talk := range conversations {
+	for c, talk := range talks {
 		talk.Stop()
 		wires.WantEth0("host-opened "+c.String(), c.Questions())
 	}
@@ -94,49 +107,8 @@ func TestHostOpenedBefore(t *testing.T) {
 	}
 }
 
-// TestHostOpenedUnconnected has the server ask by sockets that are not
-// connected, of which the kernel does not tell who spoke first.
-func TestHostOpenedUnconnected(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	p.WaitGrace() // for a moment after the first start nothing can be known of who spoke first
-	for _, f := range n.Families() {
-		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
-		for range 10 {
-			if err := askUnconnected(t, n, f); err != nil {
-				t.Errorf("%s: %v", f, err)
-			}
-		}
-	}
-}
-
-// askUnconnected asks a few times by a new socket of the server and wants all of
-// it by eth0.
-func askUnconnected(t *testing.T, n *topology.TwoNIC, f topology.Family) error {
-	t.Helper()
-	wires := harness.Tap(t, n.Server)
-	own := netip.AddrPortFrom(n.Server.Eth1.Address(f), 0)
-	conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", own.String()))
-	defer conn.Close()
-	harness.Must(t, conn.SetDeadline(time.Now().Add(harness.AnswerTime)))
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort))
-	for range 5 {
-		_, err := conn.WriteTo([]byte("question"), to)
-		harness.Must(t, err)
-		_, _, err = conn.ReadFrom(make([]byte, 100))
-		harness.Must(t, err)
-	}
-	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	eth0, eth1 := wires.Left(topology.All(topology.UDP, topology.From(own.Addr()), topology.FromPort(port)))
-	if len(eth0) == 0 || len(eth1) > 0 {
-		return fmt.Errorf("%d frames left by eth0, and by eth1 %s", len(eth0), harness.Describe(eth1))
-	}
-	return nil
-}
-
 // strangeFrames are frames to the server's eth1 that start no flow, whatever
-// their payload asks for.
+// their payload asks for: TestAdmitSource, TestAdmitDestination and TestAdmitMAC of package bpf have more.
 func strangeFrames(n *topology.TwoNIC) map[string][]gopacket.SerializableLayer {
 	plain4, plain6 := plainDatagram(n, topology.IPv4), plainDatagram(n, topology.IPv6)
 	alter := func(d harness.Datagram, change func(*harness.Datagram)) []gopacket.SerializableLayer {
@@ -155,38 +127,23 @@ func strangeFrames(n *topology.TwoNIC) map[string][]gopacket.SerializableLayer {
 	}
 	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	return map[string][]gopacket.SerializableLayer{
-		"multicast":            alter(plain4, to(net.HardwareAddr{1, 0, 0x5e, 0, 0, 9}, "224.0.0.9")),
 		"ipv6 multicast":       alter(plain6, to(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, "ff02::1")),
-		"broadcast":            alter(plain4, to(broadcast, "255.255.255.255")),
 		"subnet broadcast":     alter(plain4, to(broadcast, "10.2.0.255")),
 		"unicast by broadcast": alter(plain4, func(d *harness.Datagram) { d.ToMAC = broadcast }),
 		"another station":      alter(plain4, func(d *harness.Datagram) { d.ToMAC = net.HardwareAddr{2, 9, 9, 9, 9, 9} }),
 		"another host":         alter(plain4, to(plain4.ToMAC, "10.2.0.77")),
 		"link-local source":    alter(plain4, from("169.254.1.1")),
-		"ipv6 link-local":      alter(plain6, from("fe80::77")),
-		"loopback source":      alter(plain4, from("127.0.0.1")),
 		"no source":            alter(plain4, from("0.0.0.0")),
 		"own source":           alter(plain4, from("10.1.0.100")),
 		"own ipv6 source":      alter(plain6, from("2001:db8:1::100")),
-		"tagged": plain4.Layers(&layers.Dot1Q{
-			VLANIdentifier: 100, Type: layers.EthernetTypeIPv4,
-		}),
-		"arp": {
-			&layers.Ethernet{SrcMAC: plain4.FromMAC, DstMAC: broadcast, EthernetType: layers.EthernetTypeARP},
-			&layers.ARP{
-				AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
-				Operation: layers.ARPRequest, SourceHwAddress: plain4.FromMAC, SourceProtAddress: []byte{10, 2, 0, 1},
-				DstHwAddress: make([]byte, 6), DstProtAddress: plain4.To.Addr().AsSlice(),
-			},
-		},
+		"tagged":               plain4.Layers(&layers.Dot1Q{VLANIdentifier: 100, Type: layers.EthernetTypeIPv4}),
 	}
 }
 
 // strangePort is that of the client in frames that are made by hand.
 const strangePort = 999
 
-// plainDatagram is a datagram from the client to the server's eth1, as its
-// router hands it over.
+// plainDatagram is a datagram from the client to the server's eth1, as its router hands it over.
 func plainDatagram(n *topology.TwoNIC, f topology.Family) harness.Datagram {
 	return harness.Datagram{
 		FromMAC: n.Server.Eth1.Peer().MAC, ToMAC: n.Server.Eth1.MAC,
@@ -195,11 +152,10 @@ func plainDatagram(n *topology.TwoNIC, f topology.Family) harness.Datagram {
 	}
 }
 
-// TestStrangeFrames sends what is no unicast question to this host, and wants
+// TestStrangeFrames sends what is no unicast question to this host, and what comes to DHCP's ports, and wants
 // neither a flow nor a single moved packet of it.
 func TestStrangeFrames(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	p.Start()
 	injector := harness.NewInjector(t, n.Server.Eth1.Peer())
 	wires := harness.Tap(t, n.Server)
@@ -214,6 +170,25 @@ func TestStrangeFrames(t *testing.T) {
 			t.Fatalf("%s: an answer was moved: %s", name, harness.Describe(eth1))
 		}
 	}
+	for f, ports := range map[topology.Family][]uint16{topology.IPv4: {67, 68}, topology.IPv6: {546, 547}} {
+		for _, port := range ports {
+			d := plainDatagram(n, f)
+			d.To = netip.AddrPortFrom(d.To.Addr(), port)
+			conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", d.To.String()))
+			injector.Send(d.Layers()...)
+			_, from, err := conn.ReadFrom(make([]byte, 100))
+			harness.Must(t, err)
+			harness.Must1[int](t)(conn.WriteTo([]byte("answer"), from))
+			harness.Must(t, conn.Close())
+			answer := topology.All(topology.UDP, topology.FromPort(port))
+			_, err = wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), answer)
+			harness.Must(t, err)
+			wires.WantEth0("an answer from a DHCP port", answer)
+		}
+	}
+	if flows := p.Flows("--protocol", "udp"); len(flows) > 0 {
+		t.Errorf("flows %v", flows)
+	}
 	for _, f := range n.Families() {
 		plain := plainDatagram(n, f)
 		// Another port: to what came in strangely the host may have spoken first.
@@ -226,42 +201,10 @@ func TestStrangeFrames(t *testing.T) {
 	}
 }
 
-// TestDHCPPorts leaves DHCP's ports alone, of both families and both ends.
-func TestDHCPPorts(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	injector := harness.NewInjector(t, n.Server.Eth1.Peer())
-	for f, ports := range map[topology.Family][]uint16{topology.IPv4: {67, 68}, topology.IPv6: {546, 547}} {
-		for _, port := range ports {
-			conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp",
-				netip.AddrPortFrom(n.Server.Eth1.Address(f), port).String()))
-			d := plainDatagram(n, f)
-			d.To = netip.AddrPortFrom(d.To.Addr(), port)
-			wires := harness.Tap(t, n.Server)
-			injector.Send(d.Layers()...)
-			_, from, err := conn.ReadFrom(make([]byte, 100))
-			harness.Must(t, err)
-			_, err = conn.WriteTo([]byte("answer"), from)
-			harness.Must(t, err)
-			harness.Must(t, conn.Close())
-			answer := topology.All(topology.UDP, topology.FromPort(port))
-			_, err = wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), answer)
-			harness.Must(t, err)
-			wires.WantEth0("an answer from a DHCP port", answer)
-		}
-	}
-	if flows := p.Flows(); len(flows) > 0 {
-		t.Errorf("flows %v", flows)
-	}
-}
-
-// TestNeighbours has both ends resolve each other on eth1 while it is managed:
-// answers leave by the interface that they were asked on, as the kernel sends
-// them.
+// TestNeighbours has both ends resolve each other on eth1 while it is managed: answers leave by the interface that they
+// were asked on, as the kernel sends them.
 func TestNeighbours(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	n, p := newServer(t)
 	p.Start()
 	wires := harness.Tap(t, n.Server)
 	for _, f := range n.Families() {
@@ -282,5 +225,107 @@ func TestNeighbours(t *testing.T) {
 	}
 	if m := p.Metrics(); m.Sum("replypath_asymmetric_packets_total") != 0 {
 		t.Error("what the kernel sent right anyway was counted as asymmetric")
+	}
+}
+
+// TestBoundDevice has a socket that is bound to eth0 (SO_BINDTODEVICE) send replies of a flow that came in by eth1:
+// they stay on the device that the program chose, and are counted.
+func TestBoundDevice(t *testing.T) {
+	n, p := newServer(t)
+	// The peer's way of a connection is moved to eth0 below; that its flow stays at eth1 is the configuration's doing.
+	p.Start("--config", harness.WriteConfig(t, "follow: pinned\n"))
+	for _, f := range n.Families() {
+		t.Run(f.String()+"/udp", func(t *testing.T) { testBoundDatagrams(t, n, p.In(t), f) })
+		t.Run(f.String()+"/tcp", func(t *testing.T) { testBoundConnection(t, n, p.In(t), f) })
+	}
+}
+
+// testBoundDatagrams has two sockets at one port. What comes in by eth1 reaches
+// only the one that is not bound; both answer it.
+func testBoundDatagrams(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	ctx := harness.Within(t, harness.AnswerTime)
+	listen := func(at netip.AddrPort, options ...topology.SocketOption) net.PacketConn {
+		options = append(options, topology.ReuseAddress())
+		conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(ctx, "udp", at.String(), options...))
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	free := listen(netip.AddrPortFrom(n.Server.Eth1.Address(f), 0))
+	self := addressOf(free.LocalAddr())
+	bound := listen(self, topology.BindToDevice("eth0"))
+	client := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "udp", self.String()))
+	t.Cleanup(func() { client.Close() })
+	answers := topology.All(topology.UDP, topology.From(self.Addr()), topology.FromPort(self.Port()))
+
+	answerFrom := func(conn net.PacketConn) {
+		buffer := make([]byte, 100)
+		harness.Must1[int](t)(client.Write([]byte("question")))
+		_, peer, err := free.ReadFrom(buffer)
+		harness.Must(t, err)
+		harness.Must1[int](t)(conn.WriteTo([]byte("answer"), peer))
+		harness.Must1[int](t)(client.Read(buffer))
+	}
+	wires := harness.Tap(t, n.Server)
+	answerFrom(free)
+	wires.WantEth1("the answer of the socket that is not bound", answers)
+	wantLeftAlone(t, n, p, client, answers, func() { answerFrom(bound) })
+}
+
+// testBoundConnection binds the socket of a connection that was accepted by eth1.
+// From then on it hears of its peer by eth0 only, so the peer's way is moved there.
+func testBoundConnection(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	address := n.Server.Eth1.Address(f)
+	wires := harness.Tap(t, n.Server)
+	c := harness.NewPush(t, n.Client, n.Server.Host, address, address)
+	wires.WantEth1("what was sent before the socket was bound", c.Segments)
+	moveRoute(t, n, f, address)
+	raw := harness.Must1[syscall.RawConn](t)(c.Server.(syscall.Conn).SyscallConn())
+	var err error
+	harness.Must(t, raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }))
+	harness.Must(t, err)
+	wantLeftAlone(t, n, p, c.Client, c.Segments, c.Speak)
+	e := p.Explain("--peer", c.Server.RemoteAddr().String(), "--self", c.Server.LocalAddr().String(), "--protocol", "tcp")
+	if e.Verdict != "fallback" || harness.OrEmpty(e.Reason) != "bound_device" {
+		t.Errorf("the way of what the bound socket sends: %s", e)
+	}
+}
+
+// wantLeftAlone sends, and wants every frame by eth0 and every one of them counted
+// with the reason, while the client's flow is still eth1's.
+func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *harness.Product, client net.Conn, frames topology.Filter, send func()) {
+	t.Helper()
+	const messages = 3
+	wires, before := harness.Tap(t, n.Server), p.Metrics()
+	for range messages {
+		send()
+	}
+	left := wires.WantEth0("what the bound socket sent", frames)
+	after := p.Metrics()
+	// TCP may send the last one again.
+	for eth0, _ := wires.Left(frames); len(eth0) > len(left); eth0, _ = wires.Left(frames) {
+		left, after = eth0, p.Metrics()
+	}
+	if len(left) < messages {
+		t.Errorf("%d frames of %d messages: %s", len(left), messages, harness.Describe(left))
+	}
+	peer, protocol := addressOf(client.LocalAddr()), client.LocalAddr().Network()
+	pair := []string{"from_interface=eth0", "to_interface=eth1", "family=" + topology.FamilyOf(peer.Addr()).String(), "protocol=" + protocol}
+	for _, want := range []struct {
+		name   string
+		labels []string
+		count  int
+	}{
+		{"replypath_uncorrected_packets_total", append(pair, "reason=bound_device"), len(left)},
+		{"replypath_uncorrected_packets_total", nil, len(left)}, // with no other reason
+		{"replypath_asymmetric_packets_total", pair, len(left)},
+		{"replypath_corrected_packets_total", nil, 0},
+	} {
+		if got := after.Sum(want.name, want.labels...) - before.Sum(want.name, want.labels...); got != float64(want.count) {
+			t.Errorf("%s%v: %v more, want %d", want.name, want.labels, got, want.count)
+		}
+	}
+	flows := p.Flows("--protocol", protocol, "--peer", peer.Addr().String())
+	if len(flows) != 1 || flows[0].PeerPort != peer.Port() || harness.OrEmpty(flows[0].Interface) != "eth1" {
+		t.Errorf("the flow is not eth1's: %+v", flows)
 	}
 }
