@@ -83,7 +83,7 @@ func TestReadingCommandsBesideWriters(t *testing.T) {
 	d := start()
 	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
 	harness.Ask(t, c)
-	readBeside(t, p, c, "restarts and reloads", false, func(i int) {
+	readBeside(t, p, c, "restarts and reloads", 2, false, func(i int) {
 		if i%2 == 0 {
 			d.Kill()
 			d = start()
@@ -92,16 +92,16 @@ func TestReadingCommandsBesideWriters(t *testing.T) {
 		harness.Must(t, os.WriteFile(config, fmt.Appendf(nil, "flow_table: {max_entries: %d}\n", 1024<<(i%5)), 0o600))
 		d.Reload()
 	})
-	readBeside(t, p, c, "detachments and starts", true, func(int) {
+	readBeside(t, p, c, "detachments and starts", 1, true, func(int) {
 		d.Stop(unix.SIGTERM)
 		p.Detach()
 		d = start()
 	})
 }
 
-// readBeside writes several times while everybody reads, and wants no error. Every reader has to find what each writing
+// readBeside writes in so many ways while everybody reads, and wants no error. Every reader has to find what each writing
 // left.
-func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what string, mayBeNone bool, write func(int)) {
+func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what string, kinds int, mayBeNone bool, write func(int)) {
 	t.Helper()
 	var reads, failed, none atomic.Int64
 	var reading sync.WaitGroup
@@ -127,7 +127,7 @@ func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what 
 			}
 		})
 	}
-	writes := max(2, times(t, 2)/5) // each kind once
+	writes := max(kinds, times(t, kinds)/5)
 	for i := range writes {
 		write(i)
 		for _, r := range readers {
