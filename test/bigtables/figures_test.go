@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package bigtables has the product on hosts with large routing tables that change all the time, as routers
+// with BGP have them, and with hundreds of interfaces that come and go, as container hosts have them.
 package bigtables
 
 import (
@@ -18,6 +20,8 @@ import (
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
+
+func TestMain(m *testing.M) { harness.Main(m) }
 
 const (
 	// figuresVariable, if set, has the figures measured, which takes minutes.
