@@ -171,10 +171,10 @@ func hasOwnDevice(n *topology.TwoNIC) bool {
 func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
 	t.Helper()
 	quiet := harness.Quiet(t)
-	begun := time.Now()
 	if r := p.Expect(0, "mode", mode); r.Stderr != "" {
 		t.Errorf("with a daemon it says %q", r.Stderr)
 	}
+	begun := time.Now()
 	harness.Eventually(t, "the host follows the mode", func() error {
 		if routes := ownRoutes(t, n); routes != s.routes || hasOwnDevice(n) != s.device {
 			return fmt.Errorf("%d routes rather than %d, device %v", routes, s.routes, hasOwnDevice(n))
