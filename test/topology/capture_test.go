@@ -191,6 +191,8 @@ func TestCaptureOfWhatCameBack(t *testing.T) {
 	}
 }
 
+const echoPort = 7
+
 // bulk sends bytes by TCP and returns when they have been read.
 func bulk(t *testing.T, from, to *Interface, size int) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -181,8 +182,9 @@ func TestSockets(t *testing.T) {
 	_, a, b := newPair(t)
 	for _, f := range []Family{IPv4, IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
-			serveAll(t, b.Host, b.Address(f))
 			server := netip.AddrPortFrom(b.Address(f), echoPort).String()
+			listener := must1[net.Listener](t)(b.Host.Listen(t.Context(), "tcp", server))
+			defer listener.Close()
 			for _, network := range []string{"tcp", "udp"} {
 				source := netip.AddrPortFrom(a.Address(f), 4000)
 				conn, err := a.Host.Dial(within(t, answerTime), network, server, FromAddress(source), BindToDevice("eth0"))

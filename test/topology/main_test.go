@@ -5,7 +5,6 @@ package topology
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -80,15 +79,6 @@ func newNetwork(t *testing.T) *Network {
 	return n
 }
 
-func newS1(t *testing.T, options S1Options) *S1 {
-	t.Helper()
-	needRoot(t)
-	s, err := NewS1(within(t, setUpTime), options)
-	must(t, err)
-	closeAtEnd(t, s.Network)
-	return s
-}
-
 // newPair connects two hosts, each with an address per family.
 func newPair(t *testing.T) (*Network, *Interface, *Interface) {
 	t.Helper()
@@ -111,101 +101,8 @@ func capture(t *testing.T, i *Interface) *Capture {
 	return c
 }
 
-// echoPort is where the tests' servers listen.
-const echoPort = 7
-
-// serveTCP echoes on the host until the test ends.
-func serveTCP(t *testing.T, h *Host, address netip.Addr) {
-	t.Helper()
-	l, err := h.Listen(t.Context(), "tcp", netip.AddrPortFrom(address, echoPort).String())
-	must(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go echoStream(conn)
-		}
-	}()
-}
-
-func echoStream(conn net.Conn) {
-	defer conn.Close()
-	buffer := make([]byte, 1<<16)
-	for {
-		n, err := conn.Read(buffer)
-		if err != nil {
-			return
-		}
-		if _, err := conn.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
-}
-
-// serveUDP echoes on the host until the test ends.
-func serveUDP(t *testing.T, h *Host, address netip.Addr) {
-	t.Helper()
-	conn, err := h.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(address, echoPort).String())
-	must(t, err)
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buffer := make([]byte, 1<<16)
-		for {
-			n, from, err := conn.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			// An error is the network's: the asker notices.
-			_, _ = conn.WriteTo(buffer[:n], from)
-		}
-	}()
-}
-
-// ask sends a message to an echo server and reads it back.
-func ask(ctx context.Context, h *Host, network string, to netip.Addr) error {
-	conn, err := h.Dial(ctx, network, netip.AddrPortFrom(to, echoPort).String())
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer func() {
-		stop()
-		conn.Close()
-	}()
-	const message = "hello"
-	if _, err := conn.Write([]byte(message)); err != nil {
-		return err
-	}
-	buffer := make([]byte, len(message))
-	if _, err := conn.Read(buffer); err != nil {
-		return err
-	}
-	if string(buffer) != message {
-		return fmt.Errorf("got %q back for %q", buffer, message)
-	}
-	return nil
-}
-
-// askPing is ask with an echo request.
+// askPing asks by an echo request.
 func askPing(ctx context.Context, h *Host, to netip.Addr) error {
 	_, err := h.Ping(ctx, Echo{To: to})
 	return err
-}
-
-// askInVain asks a question until its answer has passed a capture on the wrong way and had time to arrive, and returns
-// what became of it.
-func askInVain(t *testing.T, q question, from *Host, to netip.Addr, wrong *Capture) error {
-	t.Helper()
-	ctx, cancel := context.WithCancel(within(t, answerTime))
-	asked := make(chan error, 1)
-	go func() { asked <- q.ask(ctx, from, to) }()
-	if _, err := wrong.Wait(ctx, All(q.answer, From(to))); err != nil {
-		t.Errorf("no answer on its wrong way: %v", err)
-	}
-	silence := time.AfterFunc(silenceTime, cancel)
-	defer silence.Stop()
-	return <-asked
 }

@@ -1,196 +1,108 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package topology
+package topology_test
 
 import (
-	"bytes"
 	"context"
 	"net/netip"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
 )
 
-// question is a way to ask a server for an answer.
-type question struct {
-	name   string
-	ask    func(ctx context.Context, from *Host, to netip.Addr) error
-	answer Filter
-}
+var checked = []topology.Policy{topology.StrictSource, topology.Stateful}
 
-var questions = []question{
-	{"ping", askPing, EchoReply},
-	{"tcp", func(ctx context.Context, h *Host, to netip.Addr) error { return ask(ctx, h, "tcp", to) }, TCP},
-	{"udp", func(ctx context.Context, h *Host, to netip.Addr) error { return ask(ctx, h, "udp", to) }, UDP},
-}
-
-// serveAll has the host answer all questions at an address.
-func serveAll(t *testing.T, h *Host, address netip.Addr) {
+func drops(t *testing.T, r *topology.Router) uint64 {
 	t.Helper()
-	serveTCP(t, h, address)
-	serveUDP(t, h, address)
-}
-
-// eachQuestion runs a subtest for each family and question.
-func eachQuestion(t *testing.T, families []Family, run func(t *testing.T, f Family, q question)) {
-	for _, f := range families {
-		for _, q := range questions {
-			t.Run(f.String()+"/"+q.name, func(t *testing.T) { run(t, f, q) })
-		}
-	}
-}
-
-// expectAnswer fails the test unless the question is answered.
-func expectAnswer(t *testing.T, q question, from *Host, to netip.Addr) {
-	t.Helper()
-	if err := q.ask(within(t, answerTime), from, to); err != nil {
-		t.Errorf("no answer from %s: %v", to, err)
-	}
+	return harness.Must1[uint64](t)(r.Drops())
 }
 
 // TestS1IsBroken shows what replypath is for: B's answers leave by eth0 to eth0's gateway, and the production router
 // drops each of them.
 func TestS1IsBroken(t *testing.T) {
-	for _, policy := range []Policy{StrictSource, Stateful} {
-		t.Run(policy.String(), func(t *testing.T) {
-			s := newS1(t, S1Options{Policy: policy})
-			for _, f := range s.Families() {
-				serveAll(t, s.B.Host, s.B.Eth1.Address(f))
-			}
-			eachQuestion(t, s.Families(), func(t *testing.T, f Family, q question) {
-				testBroken(t, s, f, q)
-			})
+	for _, policy := range checked {
+		s := harness.NewS1(t, topology.S1Options{Policy: policy})
+		harness.EachQuestion(t, policy.String(), func(t *testing.T, f topology.Family, kind harness.Kind) {
+			testBroken(t, s, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
 		})
 	}
 }
 
-func testBroken(t *testing.T, s *S1, f Family, q question) {
-	production := capture(t, s.B.Eth0.Peer())
-	replication := capture(t, s.B.Eth1.Peer())
-	arrived := capture(t, s.A.Eth1)
-	before := must1[uint64](t)(s.Production.Drops())
-	asker, asked := s.A.Eth1.Address(f), s.B.Eth1.Address(f)
-
-	if err := askInVain(t, q, s.A.Host, asked, production); err == nil {
+func testBroken(t *testing.T, s *topology.S1, c *harness.Conversation) {
+	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
+	before := drops(t, s.Production)
+	if err := harness.AskInVain(t, c, wires.Eth0); err == nil {
 		t.Error("the question was answered")
 	}
-
-	answers := All(q.answer, From(asked), To(asker))
-	if n := replication.Count(All(Between(asker, asked), Going(Sent))); n == 0 {
+	if n := wires.Eth1.Count(topology.All(c.Questions(), topology.Going(topology.Sent))); n == 0 {
 		t.Error("no question reached eth1")
 	}
-	if n := replication.Count(answers); n != 0 {
-		t.Errorf("%d answers left by eth1", n)
-	}
-	wrong := production.Frames(answers)
-	if len(wrong) == 0 {
-		t.Fatal("no answer left by eth0")
-	}
-	for _, frame := range wrong {
-		if frame.Direction != Received || !bytes.Equal(frame.SourceMAC, s.B.Eth0.MAC) ||
-			!bytes.Equal(frame.DestinationMAC, s.B.Eth0.Peer().MAC) {
-			t.Errorf("not from eth0 to its gateway: %s", frame)
-		}
-	}
-	if n := arrived.Count(answers); n != 0 {
+	wrong := wires.WantEth0(c.String(), c.Answers())
+	if n := arrived.Count(c.Answers()); n != 0 {
 		t.Errorf("%d answers reached A", n)
 	}
-	drops := must1[uint64](t)(s.Production.Drops()) - before
-	for _, c := range []*Capture{production, replication, arrived} {
-		must(t, c.Stop())
-	}
+	dropped := drops(t, s.Production) - before
 	// B goes on to repeat the SYN-ACK of this or an earlier subtest.
-	most := production.Count(OneOf(From(s.B.Eth1.Address(IPv4)), From(s.B.Eth1.Address(IPv6))))
-	if drops < uint64(len(wrong)) || drops > uint64(most) {
-		t.Errorf("the router dropped %d packets, B sent %d to %d", drops, len(wrong), most)
+	own := topology.OneOf(topology.From(s.B.Eth1.Address(topology.IPv4)), topology.From(s.B.Eth1.Address(topology.IPv6)))
+	most := wires.Eth0.Count(own)
+	if dropped < uint64(len(wrong)) || dropped > uint64(most) {
+		t.Errorf("the router dropped %d packets, B sent %d to %d", dropped, len(wrong), most)
 	}
 }
 
 // TestS1IsOtherwiseRight shows that nothing but the routers' check stands in the way of the answers, and that a route
 // on B mends it.
 func TestS1IsOtherwiseRight(t *testing.T) {
-	t.Run("no source check", func(t *testing.T) {
-		testAnswered(t, newS1(t, S1Options{Policy: AnySource}), false)
-	})
-	for _, policy := range []Policy{StrictSource, Stateful} {
-		t.Run("route and "+policy.String(), func(t *testing.T) {
-			s := newS1(t, S1Options{Policy: policy})
-			for _, f := range s.Families() {
-				must(t, s.B.AddRoute(s.ReplicationRoute(f)))
-			}
-			testAnswered(t, s, true)
-		})
-		t.Run("rule and "+policy.String(), func(t *testing.T) {
-			s := newS1(t, S1Options{Policy: policy})
-			const table = 100
-			for _, f := range s.Families() {
-				must(t, s.B.AddRoute(Route{Via: s.B.Eth1.Gateway(f), Table: table}))
-				address := s.B.Eth1.Address(f)
-				must(t, s.B.AddRule(netip.PrefixFrom(address, address.BitLen()), table))
-			}
-			testAnswered(t, s, true)
-		})
+	testAnswered(t, "no source check", harness.NewS1(t, topology.S1Options{Policy: topology.AnySource}), false)
+	for _, policy := range checked {
+		routed := harness.NewS1(t, topology.S1Options{Policy: policy})
+		ruled := harness.NewS1(t, topology.S1Options{Policy: policy})
+		const table = 100
+		for _, f := range routed.Families() {
+			harness.Must(t, routed.B.AddRoute(routed.ReplicationRoute(f)))
+			eth1 := ruled.B.Eth1
+			harness.Must(t, ruled.B.AddRoute(topology.Route{Via: eth1.Gateway(f), Table: table}))
+			harness.Must(t, ruled.B.AddRule(netip.PrefixFrom(eth1.Address(f), eth1.Address(f).BitLen()), table))
+		}
+		testAnswered(t, "route and "+policy.String(), routed, true)
+		testAnswered(t, "rule and "+policy.String(), ruled, true)
 	}
 }
 
-// testAnswered asks all questions and looks by which interface B answers.
-func testAnswered(t *testing.T, s *S1, byEth1 bool) {
+// testAnswered asks all questions and looks by which interface B answers. Those of the interfaces with the default
+// routes are answered whoever begins.
+func testAnswered(t *testing.T, name string, s *topology.S1, byEth1 bool) {
 	for _, f := range s.Families() {
-		serveAll(t, s.B.Host, s.B.Eth1.Address(f))
+		harness.Serve(t, s.A.Host, s.A.Eth0.Address(f))
+		harness.Serve(t, s.B.Host, s.B.Eth0.Address(f))
 	}
-	eachQuestion(t, s.Families(), func(t *testing.T, f Family, q question) {
-		production := capture(t, s.B.Eth0.Peer())
-		replication := capture(t, s.B.Eth1.Peer())
-		asked := s.B.Eth1.Address(f)
-		expectAnswer(t, q, s.A.Host, asked)
-		answers := All(q.answer, From(asked))
-		if byEth0 := production.Count(answers); (byEth0 > 0) == byEth1 {
-			t.Errorf("%d answers left by eth0", byEth0)
-		}
-		if n := replication.Count(answers); (n > 0) != byEth1 {
-			t.Errorf("%d answers left by eth1", n)
-		}
+	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantBy(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), byEth1)
+		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth0, s.B.Eth0.Address(f)))
+		harness.Ask(t, harness.NewConversation(t, kind, s.B.Eth0, s.A.Eth0.Address(f)))
 	})
-	for _, r := range []*Router{s.Production, s.Replication} {
-		if n := must1[uint64](t)(r.Drops()); n != 0 {
-			t.Errorf("the %s router dropped %d packets", r.Name, n)
+	for _, r := range []*topology.Router{s.Production, s.Replication} {
+		if n := drops(t, r); n != 0 {
+			t.Errorf("%s: the %s router dropped %d packets", name, r.Name, n)
 		}
-	}
-}
-
-// TestS1ProductionNetwork shows that the interfaces with the default routes reach each other, whoever begins.
-func TestS1ProductionNetwork(t *testing.T) {
-	for _, policy := range []Policy{StrictSource, Stateful} {
-		t.Run(policy.String(), func(t *testing.T) {
-			s := newS1(t, S1Options{Policy: policy})
-			for _, f := range s.Families() {
-				serveAll(t, s.A.Host, s.A.Eth0.Address(f))
-				serveAll(t, s.B.Host, s.B.Eth0.Address(f))
-			}
-			eachQuestion(t, s.Families(), func(t *testing.T, f Family, q question) {
-				expectAnswer(t, q, s.A.Host, s.B.Eth0.Address(f))
-				expectAnswer(t, q, s.B.Host, s.A.Eth0.Address(f))
-			})
-		})
 	}
 }
 
 // TestS1WildcardUDP shows the second way in which the answer goes wrong: a socket bound to no address answers from the
 // one that the route picks.
 func TestS1WildcardUDP(t *testing.T) {
-	s := newS1(t, S1Options{})
-	serveUDP(t, s.B.Host, netip.IPv6Unspecified())
+	s := harness.NewS1(t, topology.S1Options{})
+	const port = 4007
+	harness.ServeAt(t, s.B.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
 	for _, f := range s.Families() {
 		t.Run(f.String(), func(t *testing.T) {
-			arrived := capture(t, s.A.Eth1)
-			ctx, cancel := context.WithCancel(within(t, answerTime))
-			asked := make(chan error, 1)
-			go func() { asked <- ask(ctx, s.A.Host, "udp", s.B.Eth1.Address(f)) }()
-			if _, err := arrived.Wait(ctx, All(UDP, From(s.B.Eth0.Address(f)))); err != nil {
-				t.Errorf("no answer from eth0's address: %v", err)
-			}
-			cancel()
-			if err := <-asked; err == nil {
+			c, arrived := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(f)), harness.Capture(t, s.A.Eth1)
+			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
+			other := topology.All(topology.UDP, topology.From(s.B.Eth0.Address(f)))
+			if err := harness.AskUntilLost(t, c, arrived, other); err == nil {
 				t.Error("the question was answered")
 			}
 		})
@@ -198,20 +110,19 @@ func TestS1WildcardUDP(t *testing.T) {
 }
 
 func TestS1WithoutIPv6(t *testing.T) {
-	s := newS1(t, S1Options{NoIPv6: true, ProductionMTU: 9000, ReplicationMTU: 1400})
-	if f := s.Families(); len(f) != 1 || f[0] != IPv4 {
+	s := harness.NewS1(t, topology.S1Options{NoIPv6: true, ProductionMTU: 9000, ReplicationMTU: 1400})
+	if f := s.Families(); len(f) != 1 || f[0] != topology.IPv4 {
 		t.Errorf("families are %v", f)
 	}
-	must(t, s.B.AddRoute(s.ReplicationRoute(IPv4)))
-	must(t, askPing(within(t, answerTime), s.A.Host, s.B.Eth1.Address(IPv4)))
-	for _, c := range []struct {
-		i   *Interface
-		mtu int
-	}{{s.A.Eth0, 9000}, {s.B.Eth0.Peer(), 9000}, {s.A.Eth1, 1400}, {s.B.Eth1.Peer(), 1400}} {
-		link, err := c.i.Link()
-		must(t, err)
-		if mtu := link.Attrs().MTU; mtu != c.mtu {
-			t.Errorf("%s on %s has mtu %d, not %d", c.i.Name, c.i.Host.Name, mtu, c.mtu)
+	harness.Must(t, s.B.AddRoute(s.ReplicationRoute(topology.IPv4)))
+	harness.Ask(t, harness.NewConversation(t, harness.Ping, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
+	for nic, mtu := range map[*topology.Interface]int{
+		s.A.Eth0: 9000, s.B.Eth0.Peer(): 9000, s.A.Eth1: 1400, s.B.Eth1.Peer(): 1400,
+	} {
+		link, err := nic.Link()
+		harness.Must(t, err)
+		if got := link.Attrs().MTU; got != mtu {
+			t.Errorf("%s on %s has mtu %d, not %d", nic.Name, nic.Host.Name, got, mtu)
 		}
 	}
 }
@@ -219,17 +130,17 @@ func TestS1WithoutIPv6(t *testing.T) {
 // TestS1ColdGateway shows why the ready-made networks resolve the servers' gateways: an answer with the wrong source
 // lends it to the ARP request, which a strict router does not answer, and so it never leaves at all.
 func TestS1ColdGateway(t *testing.T) {
-	s := newS1(t, S1Options{ColdGateways: true})
-	production := capture(t, s.B.Eth0.Peer())
-	asked := s.B.Eth1.Address(IPv4)
-	ctx, cancel := context.WithCancel(within(t, answerTime))
+	s := harness.NewS1(t, topology.S1Options{ColdGateways: true})
+	production := harness.Capture(t, s.B.Eth0.Peer())
+	asked := s.B.Eth1.Address(topology.IPv4)
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- askPing(ctx, s.A.Host, asked) }()
+	go func() { done <- harness.NewConversation(t, harness.Ping, s.A.Eth1, asked).Ask(ctx) }()
 
 	// The kernel asks three times, a second apart; the second time shows that the first was in vain.
 	requests, err := production.WaitCount(ctx, 2, isARP(layers.ARPRequest))
-	must(t, err)
+	harness.Must(t, err)
 	for _, frame := range requests {
 		arp := frame.Packet().Layer(layers.LayerTypeARP).(*layers.ARP)
 		if source, _ := netip.AddrFromSlice(arp.SourceProtAddress); source != asked {
@@ -240,14 +151,14 @@ func TestS1ColdGateway(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Error("the ping was answered")
 	}
-	if n := production.Count(OneOf(isARP(layers.ARPReply), EchoReply)); n != 0 {
+	if n := production.Count(topology.OneOf(isARP(layers.ARPReply), topology.EchoReply)); n != 0 {
 		t.Errorf("%d answers, to the ARP request or to the ping", n)
 	}
 }
 
 // isARP matches ARP packets with an operation.
-func isARP(operation uint16) Filter {
-	return func(f *Frame) bool {
+func isARP(operation uint16) topology.Filter {
+	return func(f *topology.Frame) bool {
 		arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP)
 		return ok && arp.Operation == operation
 	}
