@@ -8,9 +8,11 @@ package rig
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -63,6 +65,9 @@ type Options struct {
 	// Mapped makes the flow tables readable and writable without system calls, and what is
 	// known of who asked, which gets as many sets.
 	Mapped bool
+	// Only are the programs that are run: in place of the others there are some that refuse everything, as it takes the
+	// kernel most of the time to look through them. Nil: all.
+	Only []string
 	// Change alters the maps before they are made.
 	Change func(maps map[string]*ebpf.MapSpec)
 }
@@ -103,6 +108,7 @@ func Load(opts Options) (*Datapath, error) {
 			return nil, err
 		}
 	}
+	opts.replace(spec.Programs)
 	return d, d.load(spec, opts.Probes)
 }
 
@@ -186,6 +192,20 @@ func (o Options) changePrograms(spec *ebpf.CollectionSpec) (err error) {
 		err = errors.Join(err, addMeanwhile(spec, o.Meanwhile))
 	}
 	return err
+}
+
+// replace has programs that are not run refuse everything.
+func (o Options) replace(programs map[string]*ebpf.ProgramSpec) {
+	for name, program := range programs {
+		if o.Only == nil || slices.Contains(o.Only, name) {
+			continue
+		}
+		var verdict int32
+		if program.Type == ebpf.SchedCLS {
+			verdict = 2 // TC_ACT_SHOT
+		}
+		program.Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()}
+	}
 }
 
 func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
