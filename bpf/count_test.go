@@ -237,7 +237,7 @@ func (b *bed) countTo(n network, m message, to nic, counted bool) {
 
 // TestCountFull: a packet that cannot be counted is moved all the same, and that is counted.
 func TestCountFull(t *testing.T) {
-	eachFamilyOn(t, onePair, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
 		for i, to := range b.sharers(n, udp{}, 3) {
 			b.countTo(n, udp{}, to, i < 2)
 		}

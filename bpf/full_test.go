@@ -146,7 +146,7 @@ func (b *bed) askedBy(talks []network) (set bpf.DatapathAskedSet) {
 // TestFullRepairWanted: nobody reads what the loader is told. A question to a wildcard socket is recorded all the
 // same.
 func TestFullRepairWanted(t *testing.T) {
-	eachFamilyOn(t, smallRings, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
 		b.repair(repairWatch)
 		socket := listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort))
 		defer closeSocket(t, socket)
@@ -175,7 +175,7 @@ func (b *bed) fillRing(ring *ebpf.Map, write func(number uint32)) {
 
 // TestFullTraceEvents: nobody reads what is traced. Packets go their way, and how many events were lost is counted.
 func TestFullTraceEvents(t *testing.T) {
-	eachFamilyOn(t, smallRings, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
 		tracer := b.traceAll()
 		b.fillRing(b.TraceEvents, func(uint32) { b.exec(egress(b.replication, n.out(b.replication, udp{}))) })
 		lost := tracer.lost()

@@ -34,16 +34,17 @@ type loading struct {
 type variant int
 
 const (
-	normal      variant = iota // every flow table is one set
-	oldKernel                  // without what 5.10 lacks
-	manySets                   // flow tables of several sets
-	onePair                    // room for one interface pair in the hash
-	interrupted                // another CPU writes a table meanwhile
+	normal    variant = iota // every flow table is one set
+	oldKernel                // without what 5.10 lacks
+	counting                 // what it costs is counted, and a request sends each SYN-ACK
+
+	// Of these only the programs for devices with an Ethernet header are run.
+	manySets    // flow tables of several sets
+	cramped     // as little room as there can be for what user space is told, and for one interface pair in the hash
+	interrupted // another CPU writes a table meanwhile
 	interruptedHandshake
-	slowWay    // two CPUs that write a flow's way meet
-	noNursery  // connections begin in the tables
-	counting   // what it costs is counted, and a request sends each SYN-ACK
-	smallRings // as little room as there can be for what user space is told
+	slowWay   // two CPUs that write a flow's way meet
+	noNursery // connections begin in the tables
 
 	// Of these maps only the first element is there, so that lookups of others fail.
 	withoutTables
@@ -117,13 +118,15 @@ func (v variant) options() rig.Options {
 		normal:               {Probes: true},
 		oldKernel:            {Probes: true, OldKernel: true},
 		manySets:             {Sets: 100},
-		onePair:              {Change: limit(1, bpf.DatapathMapPairs)},
 		interrupted:          {Meanwhile: bpf.DatapathMapConnectionless},
 		interruptedHandshake: {Meanwhile: bpf.DatapathMapHalfOpen},
 		slowWay:              {SlowWay: true},
 		noNursery:            {NoNursery: true},
 		counting:             {Probes: true, Requests: true, CountCost: true},
-		smallRings:           {Change: limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)},
+		cramped: {Change: func(maps map[string]*ebpf.MapSpec) {
+			limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)(maps)
+			limit(1, bpf.DatapathMapPairs)(maps)
+		}},
 		withoutTables: lacking(bpf.DatapathMapNursery, bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
 			bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound),
 		withoutTags: lacking(bpf.DatapathMapNurseryTags, bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
@@ -138,6 +141,12 @@ func (v variant) options() rig.Options {
 		fuzzedFull:    tiny,
 	}[v]
 	opts.Namespace = host.Cookie
+	if manySets <= v && v <= withoutEvents {
+		opts.Only = []string{
+			bpf.DatapathProgReplypathIngress, bpf.DatapathProgReplypathEgress, bpf.DatapathProgReplypathSend,
+			bpf.DatapathProgReplypathAdd, bpf.DatapathProgReplypathForget, bpf.DatapathProgReplypathClock,
+		}
+	}
 	return opts
 }
 

@@ -44,7 +44,7 @@ func TestTraceOriginated(t *testing.T) {
 
 // TestTraceLostReturned: a sender is told of its size as well where there is no room to tell of that.
 func TestTraceLostReturned(t *testing.T) {
-	eachFamilyOn(t, smallRings, func(t *testing.T, b *bed, n network) {
+	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
 		b.limit(b.replication, narrowMTU)
 		tracer := b.traceAll()
 		b.fillRing(b.TraceEvents, func(uint32) { b.exec(egress(b.replication, n.out(b.replication, udp{}))) })
