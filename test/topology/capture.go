@@ -68,10 +68,7 @@ type recorder struct {
 // here has passed all of the host's own programs and queues.
 func (i *Interface) Capture(options CaptureOptions) (*Capture, error) {
 	c, err := i.capture(options)
-	if err != nil {
-		return nil, i.errorf("capture: %w", err)
-	}
-	return c, nil
+	return c, i.named(err, "capture")
 }
 
 func (i *Interface) capture(options CaptureOptions) (*Capture, error) {
@@ -86,10 +83,7 @@ func (i *Interface) capture(options CaptureOptions) (*Capture, error) {
 		if !shared {
 			err = errors.Join(err, r.close())
 		}
-		if err != nil {
-			return i.errorf("capture: %w", err)
-		}
-		return nil
+		return i.named(err, "capture")
 	})
 	if err := r.add(c, shared); err != nil {
 		return nil, err
@@ -121,12 +115,8 @@ func (i *Interface) newRecorder(options CaptureOptions) (*recorder, error) {
 		options.Backlog = defaultBacklog
 	}
 	r := &recorder{index: i.Index, captures: make(map[*Capture]struct{}), arrived: make(chan struct{})}
-	err := i.Host.Do(func() error {
-		var err error
-		r.ring, err = openRing(i.Index, options)
-		return err
-	})
-	if err != nil {
+	var err error
+	if r.ring, err = valueIn(i.Host, func() (*ring, error) { return openRing(i.Index, options) }); err != nil {
 		return nil, err
 	}
 	r.file = os.NewFile(uintptr(r.ring.fd), "capture of "+i.Name)

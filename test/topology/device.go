@@ -80,10 +80,7 @@ func (h *Host) AddVXLAN(v VXLAN) (*Interface, error) {
 		}
 		return link
 	})
-	if err != nil {
-		return nil, h.errorf("add vxlan %s: %w", v.Name, err)
-	}
-	return i, nil
+	return i, h.named(err, "add vxlan %s", v.Name)
 }
 
 // Tunnel makes both ends of a tunnel, each the other's Peer.

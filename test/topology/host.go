@@ -94,6 +94,23 @@ func (h *Host) errorf(format string, args ...any) error {
 	return fmt.Errorf("host %s: %w", h.Name, fmt.Errorf(format, args...))
 }
 
+// named is errorf for an error that there may be: it says what went wrong, nil where nothing did.
+func (h *Host) named(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return h.errorf("%s: %w", fmt.Sprintf(format, args...), err)
+}
+
+// valueIn returns what fn does on a thread inside the host's namespace.
+func valueIn[T any](h *Host, fn func() (T, error)) (value T, err error) {
+	err = h.Do(func() error {
+		value, err = fn()
+		return err
+	})
+	return value, err
+}
+
 // retryDump repeats a netlink dump that a concurrent change has interrupted.
 func retryDump[T any](dump func() (T, error)) (T, error) {
 	for {

@@ -63,10 +63,7 @@ func (i *Interface) Address(f Family) netip.Addr {
 // Link reads the interface's present state from the kernel.
 func (i *Interface) Link() (netlink.Link, error) {
 	link, err := i.Host.handle.LinkByIndex(i.Index)
-	if err != nil {
-		return nil, i.errorf("read the link: %w", err)
-	}
-	return link, nil
+	return link, i.named(err, "read the link")
 }
 
 // SetUp sets the interface administratively up.
@@ -151,6 +148,14 @@ func (i *Interface) change(what string, apply func(netlink.Link) error) error {
 // errorf names the host and the interface in an error.
 func (i *Interface) errorf(format string, args ...any) error {
 	return fmt.Errorf("host %s, interface %s: %w", i.Host.Name, i.Name, fmt.Errorf(format, args...))
+}
+
+// named is errorf for an error that there may be: it says what went wrong, nil where nothing did.
+func (i *Interface) named(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return i.errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
 // errNoHost is a mistake of the caller.

@@ -43,10 +43,7 @@ func (i *Interface) SetOffloads(o Offloads) error {
 		return nil
 	}
 	err := i.Host.Do(func() error { return ethtoolDisable(i.Name, commands) })
-	if err != nil {
-		return i.errorf("turn offloads off: %w", err)
-	}
-	return nil
+	return i.named(err, "turn offloads off")
 }
 
 // ethtoolValue is struct ethtool_value of linux/ethtool.h.

@@ -28,10 +28,7 @@ func (h *Host) AddRoute(r Route) error {
 	if err == nil {
 		err = h.handle.RouteAdd(route)
 	}
-	if err != nil {
-		return h.errorf("add route %s: %w", r, err)
-	}
-	return nil
+	return h.named(err, "add route %s", r)
 }
 
 // RemoveRoute removes a route.
@@ -40,10 +37,7 @@ func (h *Host) RemoveRoute(r Route) error {
 	if err == nil {
 		err = h.handle.RouteDel(route)
 	}
-	if err != nil {
-		return h.errorf("remove route %s: %w", r, err)
-	}
-	return nil
+	return h.named(err, "remove route %s", r)
 }
 
 // AddDefault adds a default route by each of the gateways.

@@ -92,24 +92,13 @@ func (r *Router) Permit(name string, from ...netip.Prefix) error {
 		return nil
 	}
 	err := r.Do(func() error { return permit(name, from) })
-	if err != nil {
-		return r.errorf("permit connections from %s: %w", name, err)
-	}
-	return nil
+	return r.named(err, "permit connections from %s", name)
 }
 
 // Drops returns how many packets the router's policy has dropped so far, both families together.
 func (r *Router) Drops() (uint64, error) {
-	var drops uint64
-	err := r.Do(func() error {
-		var err error
-		drops, err = r.countDrops()
-		return err
-	})
-	if err != nil {
-		return 0, r.errorf("count drops: %w", err)
-	}
-	return drops, nil
+	drops, err := valueIn(r.Host, r.countDrops)
+	return drops, r.named(err, "count drops")
 }
 
 func (r *Router) countDrops() (uint64, error) {

@@ -101,10 +101,7 @@ func (s *S9) Assign(address netip.Addr, to *Interface) error {
 	if err == nil {
 		err = s.Fabric.handle.RouteReplace(route)
 	}
-	if err != nil {
-		return s.Fabric.errorf("assign %s to %s: %w", address, to.Name, err)
-	}
-	return nil
+	return s.Fabric.named(err, "assign %s to %s", address, to.Name)
 }
 
 // Floating is an address of eth1's subnet that no interface has.

@@ -87,12 +87,7 @@ const noKeepAlives = -1
 func (h *Host) Listen(ctx context.Context, network, address string, options ...SocketOption) (net.Listener, error) {
 	config := net.ListenConfig{Control: newSocketOptions(options).control, KeepAlive: noKeepAlives}
 	config.SetMultipathTCP(false)
-	var listener net.Listener
-	err := h.Do(func() error {
-		var err error
-		listener, err = config.Listen(ctx, network, address)
-		return err
-	})
+	listener, err := valueIn(h, func() (net.Listener, error) { return config.Listen(ctx, network, address) })
 	if err != nil {
 		return nil, h.errorf("%w", err)
 	}
@@ -102,12 +97,7 @@ func (h *Host) Listen(ctx context.Context, network, address string, options ...S
 // ListenPacket opens a UDP or raw IP socket on the host, which belongs to the caller.
 func (h *Host) ListenPacket(ctx context.Context, network, address string, options ...SocketOption) (net.PacketConn, error) {
 	config := net.ListenConfig{Control: newSocketOptions(options).control}
-	var conn net.PacketConn
-	err := h.Do(func() error {
-		var err error
-		conn, err = config.ListenPacket(ctx, network, address)
-		return err
-	})
+	conn, err := valueIn(h, func() (net.PacketConn, error) { return config.ListenPacket(ctx, network, address) })
 	if err != nil {
 		return nil, h.errorf("%w", err)
 	}
@@ -119,12 +109,7 @@ func (h *Host) Dial(ctx context.Context, network, address string, options ...Soc
 	o := newSocketOptions(options)
 	dialer := net.Dialer{Control: o.control, LocalAddr: o.localAddress(network), KeepAlive: noKeepAlives}
 	dialer.SetMultipathTCP(false)
-	var conn net.Conn
-	err := h.Do(func() error {
-		var err error
-		conn, err = dialer.DialContext(ctx, network, address)
-		return err
-	})
+	conn, err := valueIn(h, func() (net.Conn, error) { return dialer.DialContext(ctx, network, address) })
 	if err != nil {
 		return nil, h.errorf("%w", err)
 	}

@@ -34,10 +34,7 @@ func (h *Host) AddBond(name string) (*Interface, error) {
 		bond.FailOverMac = netlink.BOND_FAIL_OVER_MAC_ACTIVE
 		return bond
 	})
-	if err != nil {
-		return nil, h.errorf("add bond %s: %w", name, err)
-	}
-	return b, nil
+	return b, h.named(err, "add bond %s", name)
 }
 
 // AddVRF makes a VRF with a routing table of its own (Documentation/networking/ vrf.rst in the kernel).
@@ -45,10 +42,7 @@ func (h *Host) AddVRF(name string, table uint32) (*Interface, error) {
 	v, err := h.addDevice(name, nil, func(attrs netlink.LinkAttrs) netlink.Link {
 		return &netlink.Vrf{LinkAttrs: attrs, Table: table}
 	})
-	if err != nil {
-		return nil, h.errorf("add vrf %s: %w", name, err)
-	}
-	return v, nil
+	return v, h.named(err, "add vrf %s", name)
 }
 
 // Enslave makes an interface a port of a bond or a VRF. The kernel takes it down for that, and its IPv6 addresses away:
@@ -86,10 +80,7 @@ func (h *Host) AddDummy(name string, addresses ...netip.Prefix) (*Interface, err
 	d, err := h.addDevice(name, addresses, func(attrs netlink.LinkAttrs) netlink.Link {
 		return &netlink.Dummy{LinkAttrs: attrs}
 	})
-	if err != nil {
-		return nil, h.errorf("add dummy %s: %w", name, err)
-	}
-	return d, nil
+	return d, h.named(err, "add dummy %s", name)
 }
 
 // AddWireGuard makes a WireGuard device. Its keys and peers are left to the caller.

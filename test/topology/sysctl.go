@@ -14,24 +14,13 @@ func (h *Host) SetSysctl(key, value string) error {
 	err := h.Do(func() error {
 		return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
 	})
-	if err != nil {
-		return h.errorf("set sysctl %s to %s: %w", key, value, err)
-	}
-	return nil
+	return h.named(err, "set sysctl %s to %s", key, value)
 }
 
 // Sysctl reads a sysctl of the host; the key as for SetSysctl.
 func (h *Host) Sysctl(key string) (string, error) {
-	var data []byte
-	err := h.Do(func() error {
-		var err error
-		data, err = os.ReadFile(filepath.Join("/proc/sys", key))
-		return err
-	})
-	if err != nil {
-		return "", h.errorf("read sysctl %s: %w", key, err)
-	}
-	return strings.TrimSpace(string(data)), nil
+	data, err := valueIn(h, func() ([]byte, error) { return os.ReadFile(filepath.Join("/proc/sys", key)) })
+	return strings.TrimSpace(string(data)), h.named(err, "read sysctl %s", key)
 }
 
 // setting is a sysctl and its value.
