@@ -162,7 +162,7 @@ func (n *poolNetwork) compare(t *testing.T, f topology.Family, streams []net.Con
 		by[number%2] = append(by[number%2], conn)
 	}
 	moved := 0
-	a := bulk(f.String()+", moved", func(parts int) cost { return sendBulk(t, by[moved], 2*parts) })
+	a := bulk(f.String()+", moved", func(parts int) cost { return sendBulk(t, by[moved], parts) })
 	defer harness.Quiet(t)()
 	a.takeWithout()
 	for range turns {

@@ -84,20 +84,26 @@ const (
 // slowest bounds how many times as long it may take at its fastest: who waits for what was lost takes far longer.
 const slowest = 2.5
 
-func (a *alternation) least(work int) cost {
-	least := a.measure(work)
-	for range tries - 1 {
-		c := a.measure(work)
-		least = cost{min(least.spent, c.spent), min(least.took, c.took)}
+// least measures works by turns, and returns the least of each.
+func (a *alternation) least(works ...int) []cost {
+	least := make([]cost, len(works))
+	for try := range tries {
+		for i, work := range works {
+			c := a.measure(work)
+			if try > 0 {
+				c = cost{min(least[i].spent, c.spent), min(least[i].took, c.took)}
+			}
+			least[i] = c
+		}
 	}
 	return least
 }
 
-func (a *alternation) takeWith() { a.with = append(a.with, a.least(a.work)) }
+func (a *alternation) takeWith() { a.with = append(a.with, a.least(a.work)...) }
 
 func (a *alternation) takeWithout() {
-	a.without = append(a.without, a.least(a.work))
-	a.control = append(a.control, a.least(a.more))
+	least := a.least(a.work, a.more)
+	a.without, a.control = append(a.without, least[0]), append(a.control, least[1])
 }
 
 // judge wants the bounds to be kept, and the control to break them.
@@ -107,7 +113,7 @@ func (a *alternation) judge(t *testing.T) {
 	for i, c := range a.with {
 		between := math.Sqrt(a.without[i].spent.Seconds() * a.without[i+1].spent.Seconds())
 		with = append(with, c.spent.Seconds()/between)
-		control = append(control, a.control[i].spent.Seconds()/between)
+		control = append(control, a.control[i].spent.Seconds()/a.without[i].spent.Seconds())
 	}
 	slices.Sort(with)
 	slices.Sort(control)
@@ -126,9 +132,9 @@ func (a *alternation) judge(t *testing.T) {
 	}
 }
 
-// bulk is an alternation of bulk data, of which a quarter more is always told.
+// bulk is an alternation of bulk data. It was 0.94 to 1.13 beside other runs of tests: a factor of 1.25 is found.
 func bulk(name string, send func(parts int) cost) *alternation {
-	return &alternation{name: name, bound: 1.15, work: 4, more: 5, measure: send}
+	return &alternation{name: name, bound: 1.15, work: 6, more: 8, measure: send}
 }
 
 // TestS4Throughput forwards bulk data of some of the 30,000 clients while the flows of all, each of whom has pinged, are
