@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -175,59 +173,6 @@ func TestCommandEndsWithContext(t *testing.T) {
 	must(t, err)
 	if err := c.Wait(); err == nil {
 		t.Error("the program ended well")
-	}
-}
-
-func TestSockets(t *testing.T) {
-	_, a, b := newPair(t)
-	for _, f := range []Family{IPv4, IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			server := netip.AddrPortFrom(b.Address(f), echoPort).String()
-			listener := must1[net.Listener](t)(b.Host.Listen(t.Context(), "tcp", server))
-			defer listener.Close()
-			for _, network := range []string{"tcp", "udp"} {
-				source := netip.AddrPortFrom(a.Address(f), 4000)
-				conn, err := a.Host.Dial(within(t, answerTime), network, server, FromAddress(source), BindToDevice("eth0"))
-				must(t, err)
-				if got := conn.LocalAddr().String(); got != source.String() {
-					t.Errorf("%s from %s, not from %s", network, got, source)
-				}
-				must(t, conn.Close())
-				if _, err := a.Host.Dial(within(t, answerTime), network, server, BindToDevice("no-such")); err == nil {
-					t.Errorf("%s by an interface that there is not", network)
-				}
-			}
-		})
-	}
-}
-
-func TestPing(t *testing.T) {
-	_, a, b := newPair(t)
-	for _, f := range []Family{IPv4, IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			c := capture(t, b)
-			p, err := a.Host.NewPinger(t.Context(), Echo{To: b.Address(f), From: a.Address(f), Interface: "eth0", Size: 1000})
-			must(t, err)
-			for range 3 {
-				rtt, err := p.Ping(within(t, answerTime))
-				must(t, err)
-				if rtt <= 0 {
-					t.Errorf("a round trip took %s", rtt)
-				}
-			}
-			must(t, p.Close())
-			for _, match := range []Filter{EchoRequest, EchoReply} {
-				frames := c.Frames(match)
-				if len(frames) != 3 {
-					t.Errorf("%d frames, not 3", len(frames))
-				}
-				for _, frame := range frames {
-					if frame.ICMPID != p.ID() || frame.Length < 1000 {
-						t.Errorf("identifier %d, not %d: %s", frame.ICMPID, p.ID(), frame)
-					}
-				}
-			}
-		})
 	}
 }
 
