@@ -35,6 +35,7 @@ type job struct {
 	packages []string // import paths
 	tests    []string // those that are run, all where it is empty
 	skip     []string // those that are not
+	busy     bool     // it computes all the time
 }
 
 // jobs are those with most to do first.
@@ -62,7 +63,7 @@ func (o *options) jobs(ctx context.Context) ([]*job, error) {
 		jobs = append(jobs, j)
 	}
 	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(len(quick[b.packages[0]]), len(quick[a.packages[0]])) })
-	jobs = slices.Insert(jobs, min(1, len(jobs)), &job{packages: others})
+	jobs = append(jobs, &job{packages: others, busy: true})
 	if o.quick {
 		return jobs, nil
 	}

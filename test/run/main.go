@@ -10,12 +10,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,26 +61,18 @@ func (o *options) run(ctx context.Context) (passed bool, err error) {
 		return false, fmt.Errorf("make a directory for logs: %w", err)
 	}
 	r := newReport(os.Stdout, o.logs, o.quick)
-	lanes := make(chan struct{}, o.lanes)
-	done := make(chan error)
-	go func() {
+	// What computes all the time goes first: pauses are judged in what follows.
+	for _, busy := range []bool{true, false} {
+		var lanes errgroup.Group
+		lanes.SetLimit(o.lanes)
 		for _, j := range jobs {
-			lanes <- struct{}{}
-			go func() {
-				err := j.run(ctx, o, r)
-				<-lanes
-				done <- err
-			}()
+			if j.busy == busy {
+				lanes.Go(func() error { return j.run(ctx, o, r) })
+			}
 		}
-	}()
-	for range jobs {
-		if failed := <-done; failed != nil && err == nil {
-			err = failed
-		}
+		err = errors.Join(err, lanes.Wait())
 	}
-	if err == nil {
-		err = ctx.Err()
-	}
+	err = errors.Join(err, ctx.Err())
 	passed = r.end(jobs)
 	if err == nil && passed && o.quick {
 		err = r.noteShown(jobs)
