@@ -66,7 +66,8 @@ func askForTime(t *testing.T, n *topology.TwoNIC) topology.Filter {
 	t.Helper()
 	from, to := n.ClientEth0.Address(topology.IPv4), n.Server.Eth1.Address(topology.IPv4)
 	request := append([]byte{0, 77, 0, 1}, make([]byte, 12)...)
-	harness.NewInjector(t, n.ClientEth0).Send(icmpFrame(n.ClientEth0.MAC, n.ClientEth0.Peer().MAC, from, to, kind{13, 0}, request)...)
+	frame := icmpFrame(n.ClientEth0.MAC, n.ClientEth0.Peer().MAC, from, to, kind{13, 0}, request)
+	harness.NewInjector(t, n.ClientEth0).Send(frame...)
 	return topology.All(icmpOf(topology.IPv4, kind{14, 0}), topology.From(to), topology.To(from))
 }
 
@@ -76,7 +77,9 @@ func askForTime(t *testing.T, n *topology.TwoNIC) topology.Filter {
 func TestAnswers(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	withReserved(t, n)
-	eachReserved(t, n, "without replypath", func(t *testing.T, c *harness.Conversation) { wantLost(t, n.Server, c, n.ClientEth0) })
+	eachReserved(t, n, "without replypath", func(t *testing.T, c *harness.Conversation) {
+		wantLost(t, n.Server, c, n.ClientEth0)
+	})
 	wires := harness.Tap(t, n.Server)
 	wait(t, wires.Eth0, askForTime(t, n))
 

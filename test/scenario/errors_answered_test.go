@@ -172,7 +172,8 @@ func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *harness.Product, f to
 	route := "unreachable " + n.ClientEth0.Address(f).String()
 	harness.Shell(t, n.Replication.Host, "ip route add "+route)
 	lost.send(t, 100)
-	wantRead(lost, "the client cannot be reached", map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}[f])
+	unreachable := map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}
+	wantRead(lost, "the client cannot be reached", unreachable[f])
 	harness.Shell(t, n.Replication.Host, "ip route del "+route)
 	lost.send(t, 100)
 	lost.wantArrival(t, 100)
@@ -291,7 +292,8 @@ func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *harness.Product, f 
 		for _, c := range begun[1:] { // a ping quotes no ports
 			for _, quote := range nonsense(c, stranger[f]) {
 				for _, k := range arrivingErrors[f] {
-					injector.Send(icmpFrame(at.MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), k, append(make([]byte, 4), quote...))...)
+					rest := append(make([]byte, 4), quote...)
+					injector.Send(icmpFrame(at.MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), k, rest)...)
 					sent++
 				}
 			}

@@ -38,6 +38,9 @@ func kinds(v4, v6 kind) map[topology.Family]kind {
 	return map[topology.Family]kind{topology.IPv4: v4, topology.IPv6: v6}
 }
 
+// onlyIPv6 is that of what IPv4 is not asked.
+func onlyIPv6(v6 kind) map[topology.Family]kind { return map[topology.Family]kind{topology.IPv6: v6} }
+
 // isOf tells whether the provocation is one in a family.
 func (p provocation) isOf(f topology.Family) bool { _, ok := p.error[f]; return ok }
 
@@ -77,11 +80,11 @@ var answeredWithErrors = []provocation{
 		return badOption(ip, protocol, echo, mark)
 	}},
 	// To IPv4 these are protocols that it does not know.
-	{"option for every hop", map[topology.Family]kind{topology.IPv6: {4, 2}}, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+	{"option for every hop", onlyIPv6(kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		option := gopacket.Payload{byte(layers.IPProtocolUDP), 0, unknownOption, 4, 0, 0, 0, 0}
 		return packet{withProtocol(ip, layers.IPProtocolIPv6HopByHop), option, udpTo(ip, closedPort), mark}
 	}},
-	{"fragment of a length that none has", map[topology.Family]kind{topology.IPv6: {4, 0}}, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+	{"fragment of a length that none has", onlyIPv6(kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		fragment := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 0, 0, 0, 1}
 		return packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
 	}},

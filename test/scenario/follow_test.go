@@ -3,12 +3,13 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
-	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/test/harness"
@@ -21,22 +22,6 @@ type moving struct {
 	*topology.TwoNIC
 	p          *harness.Product
 	eth0, eth1 exit
-}
-
-// newMoving builds the network with replypath on the server, with a configuration.
-func newMoving(t *testing.T, config string) moving {
-	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
-	m := moving{
-		n, harness.On(t, n.Server.Host),
-		exit{nics, nics[0], nics[0].Peer().MAC}, exit{nics, nics[1], nics[1].Peer().MAC},
-	}
-	for _, f := range n.Families() {
-		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-	}
-	m.p.Start("--config", harness.WriteConfig(t, config))
-	return m
 }
 
 // other returns the other exit.
@@ -62,144 +47,135 @@ func (m moving) bring(t *testing.T, asked netip.Addr, by exit) {
 	}
 }
 
-// moves reads how many flows have moved, and how many moves were refused.
-func (m moving) moves(t *testing.T) (moved, contested, pinned float64) {
-	t.Helper()
-	metrics := m.p.In(t).Metrics()
-	const refused = "replypath_flow_moves_refused_total"
-	return metrics.Sum("replypath_flow_moves_total"),
-		metrics.Sum(refused, "reason=contested"), metrics.Sum(refused, "reason=pinned")
+// moved are how many flows have moved, and how many moves were refused.
+type moved struct{ moved, contested, pinned float64 }
+
+func (m moving) moved() moved {
+	metrics := m.p.Metrics()
+	refused := func(reason string) float64 {
+		return metrics.Sum("replypath_flow_moves_refused_total", "reason="+reason)
+	}
+	return moved{metrics.Sum("replypath_flow_moves_total"), refused("contested"), refused("pinned")}
 }
 
-// askBy asks once and wants the answer by an exit.
-func (m moving) askBy(t *testing.T, c *harness.Conversation, by exit) {
+// wantMoved wants so many flows to have moved since then, and so many moves to have been contested.
+func (m moving) wantMoved(t *testing.T, since moved, count, contested int) {
 	t.Helper()
-	exits := harness.TapAll(t, by.nics...)
-	harness.Ask(t, c)
-	by.want(exits, c.String(), c.Answers())
+	want := moved{since.moved + float64(count), since.contested + float64(contested), since.pinned}
+	if now := m.moved(); now != want {
+		t.Errorf("counted %+v, not %+v", now, want)
+	}
 }
 
-// eachMove runs a subtest for each family, kind and NIC that is asked first. The
-// conversation has been answered by that NIC then.
-func (m moving) eachMove(t *testing.T, run func(*testing.T, *harness.Conversation, exit)) {
+// eachMove runs a test for each family, kind and NIC that is asked first. The conversation has been answered by that NIC
+// then.
+func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *harness.Conversation, exit)) {
 	for _, from := range []exit{m.eth0, m.eth1} {
 		harness.EachQuestion(t, "from "+from.by.Name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+			here := m
+			here.p = m.p.In(t)
 			asked := from.by.Address(f)
-			m.bring(t, asked, from)
+			here.bring(t, asked, from)
 			c := harness.NewConversation(t, kind, m.ClientEth0, asked)
-			m.askBy(t, c, from)
-			run(t, c, from)
+			from.askBy(t, c)
+			test(t, here, c, from)
+			harness.Must(t, c.Close()) // or an acknowledgement that comes late counts elsewhere
 		})
 	}
 }
 
-// TestFollowPinned keeps every flow where it began, also one whose peer has really
-// moved, and counts that.
-func TestFollowPinned(t *testing.T) {
-	m := newMoving(t, "follow: pinned\n")
-	m.eachMove(t, func(t *testing.T, c *harness.Conversation, from exit) {
-		movedBefore, _, pinnedBefore := m.moves(t)
-		m.bring(t, c.Self.Addr(), m.other(from))
-		for range 3 {
-			m.askBy(t, c, from)
-		}
-		if moved, _, pinned := m.moves(t); moved != movedBefore || pinned < pinnedBefore+3 {
-			t.Errorf("%v moves, %v refused, after %v and %v", moved, pinned, movedBefore, pinnedBefore)
-		}
-	})
-}
-
-// TestFollowLatest has every flow follow the last packet, at once.
-func TestFollowLatest(t *testing.T) {
-	m := newMoving(t, "follow: latest\n")
-	m.eachMove(t, func(t *testing.T, c *harness.Conversation, from exit) {
-		before, _, _ := m.moves(t)
-		for i, by := range []exit{m.other(from), from, m.other(from)} {
-			m.bring(t, c.Self.Addr(), by)
-			m.askBy(t, c, by)
-			if moved, _, _ := m.moves(t); moved != before+float64(i+1) {
-				t.Errorf("%v moves after %v and %d more", moved, before, i+1)
-			}
-		}
-	})
-}
-
-// TestFollowValidated moves a TCP connection with the first segment that comes by
-// another NIC, there and back, as its socket vouches for it. What has no
-// connection moves when its way has been silent for a second; until then it stays
-// and is counted.
-func TestFollowValidated(t *testing.T) {
-	m := newMoving(t, "")
-	m.eachMove(t, func(t *testing.T, c *harness.Conversation, from exit) {
-		before, contestedBefore, _ := m.moves(t)
-		to := m.other(from)
-		m.bring(t, c.Self.Addr(), to)
-		if c.Kind == harness.TCP {
-			m.askBy(t, c, to)
-			m.bring(t, c.Self.Addr(), from)
-			m.askBy(t, c, from)
-			if moved, contested, _ := m.moves(t); moved != before+2 || contested != contestedBefore {
-				t.Errorf("%v moves, %v contested, after %v and %v", moved, contested, before, contestedBefore)
-			}
-			return
-		}
-		m.askBy(t, c, from)
-		if moved, contested, _ := m.moves(t); moved != before || contested != contestedBefore+1 {
-			t.Errorf("%v moves, %v contested, after %v and %v", moved, contested, before, contestedBefore)
-		}
-		m.waitMove(t, c, to)
-		m.askBy(t, c, to)
-		if moved, _, _ := m.moves(t); moved != before+1 {
-			t.Errorf("%v moves after %v", moved, before)
-		}
-	})
-}
-
-// waitMove asks until the answer leaves by an exit.
-func (m moving) waitMove(t *testing.T, c *harness.Conversation, to exit) {
-	t.Helper()
-	exits := harness.TapAll(t, to.nics...)
-	harness.Eventually(t, "the flow moves", func() error {
-		harness.Ask(t, c)
-		if len(exits.Left(to.by, c.Answers())) == 0 {
-			return fmt.Errorf("%s is answered by the other NIC", c)
-		}
-		return nil
-	})
-}
-
-// TestFollowDown moves what has no connection at once when its NIC has lost its
-// carrier, and a TCP connection as well: the peer's next question comes by the
-// other one.
-func TestFollowDown(t *testing.T) {
+// TestFollow has a client's questions come by another interface, in earnest and forged, with each of the policies.
+func TestFollow(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	m := moving{n, harness.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
 	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) { testFollowDown(t, f) })
+		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+	}
+	config := harness.WriteConfig(t, harness.SmallTables+"follow: pinned\n")
+	d := m.p.Start("--config", config)
+	t.Run("pinned", func(t *testing.T) { m.eachMove(t, testPinned) })
+	reload(t, d, config, harness.SmallTables+"follow: latest\n")
+	t.Run("latest", func(t *testing.T) { m.eachMove(t, testLatest) })
+	t.Run("spoofed and latest", func(t *testing.T) { testSpoofedLatest(t, m) })
+	reload(t, d, config, harness.SmallTables)
+	t.Run("validated", func(t *testing.T) { m.eachMove(t, testValidated) })
+	t.Run("spoofed", func(t *testing.T) {
+		for _, f := range harness.Families {
+			testSpoofed(t, m, f)
+		}
+	})
+	t.Run("down", func(t *testing.T) { testDown(t, m) })
+}
+
+// testPinned keeps every flow where it began, also one whose peer has really moved, and counts that.
+func testPinned(t *testing.T, m moving, c *harness.Conversation, from exit) {
+	before := m.moved()
+	m.bring(t, c.Self.Addr(), m.other(from))
+	for range 3 {
+		from.askBy(t, c)
+	}
+	if now := m.moved(); now.moved != before.moved || now.pinned < before.pinned+3 {
+		t.Errorf("counted %+v, after %+v", now, before)
 	}
 }
 
-func testFollowDown(t *testing.T, f topology.Family) {
-	m := newMoving(t, "")
-	var talks []*harness.Conversation
-	asked := m.Server.Eth1.Address(f)
-	for _, kind := range harness.Kinds {
-		c := harness.NewConversation(t, kind, m.ClientEth0, asked)
-		m.askBy(t, c, m.eth1)
-		talks = append(talks, c)
+// testLatest has every flow follow the last packet, at once.
+func testLatest(t *testing.T, m moving, c *harness.Conversation, from exit) {
+	before := m.moved()
+	for i, by := range []exit{m.other(from), from, m.other(from)} {
+		m.bring(t, c.Self.Addr(), by)
+		by.askBy(t, c)
+		m.wantMoved(t, before, i+1, 0)
 	}
+}
+
+// testValidated moves a TCP connection with the first segment that comes by another NIC, there and back, as its socket
+// vouches for it. What has no connection moves when its way has been silent for a second; until then it stays and is
+// counted.
+func testValidated(t *testing.T, m moving, c *harness.Conversation, from exit) {
+	before, to := m.moved(), m.other(from)
+	m.bring(t, c.Self.Addr(), to)
+	if c.Kind == harness.TCP {
+		to.askBy(t, c)
+		m.bring(t, c.Self.Addr(), from)
+		from.askBy(t, c)
+		m.wantMoved(t, before, 2, 0)
+		return
+	}
+	from.askBy(t, c)
+	m.wantMoved(t, before, 0, 1)
+	m.p.Age(2 * time.Second)
+	to.askBy(t, c)
+	m.wantMoved(t, before, 1, 1)
+}
+
+// testDown moves what has no connection at once when its NIC has lost its carrier, and a TCP connection as well: the
+// peer's next question comes by the other one.
+func testDown(t *testing.T, m moving) {
+	var talks []*harness.Conversation
+	for _, f := range harness.Families {
+		m.bring(t, m.Server.Eth1.Address(f), m.eth1)
+		for _, kind := range harness.Kinds {
+			c := harness.NewConversation(t, kind, m.ClientEth0, m.Server.Eth1.Address(f))
+			m.eth1.askBy(t, c)
+			talks = append(talks, c)
+		}
+	}
+	before := m.moved()
 	harness.Must(t, m.Server.Eth1.Peer().SetDown())
 	harness.Eventually(t, "eth1 is known to be down", func() error {
 		if m.p.Status().Interface("eth1").Up {
-			return fmt.Errorf("eth1 is up")
+			return errors.New("eth1 is up")
 		}
 		return nil
 	})
-	m.bring(t, asked, m.eth0)
+	for _, f := range harness.Families {
+		m.bring(t, m.Server.Eth1.Address(f), m.eth0)
+	}
 	for _, c := range talks {
-		m.askBy(t, c, m.eth0)
+		m.eth0.askBy(t, c)
 	}
-	if moved, contested, _ := m.moves(t); moved != float64(len(talks)) || contested != 0 {
-		t.Errorf("%v moves, %v contested", moved, contested)
-	}
+	m.wantMoved(t, before, len(talks), 0)
 }
 
 // spoofs are segments that somebody who sees nothing of a connection but its
@@ -213,35 +189,49 @@ var spoofs = map[string]layers.TCP{
 	"an answer":          {SYN: true, ACK: true, Seq: 4711, Ack: 4711, Window: 1000},
 }
 
-// TestSpoofedSegment sends forged segments of a live connection by another NIC, and
-// from another MAC by its own. Those that could move it are counted, and what the
-// server pushes goes on by the connection's way. With follow: latest, any of them
-// takes it along.
-func TestSpoofedSegment(t *testing.T) {
-	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) { testSpoofedSegment(t, f) })
-	}
+// pushed is a connection in which the server speaks, with its ends.
+type pushed struct {
+	*harness.Push
+	from, to netip.AddrPort
 }
 
-func testSpoofedSegment(t *testing.T, f topology.Family) {
-	m := newMoving(t, "")
+// push has a client connect to eth1, and the server speak by that.
+func (m moving) push(t *testing.T, f topology.Family) pushed {
+	t.Helper()
 	asked := m.Server.Eth1.Address(f)
+	m.bring(t, asked, m.eth1)
+	p := harness.NewPush(t, m.Client, m.Server.Host, asked, asked)
+	m.pushBy(t, p, m.eth1)
+	at := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+	return pushed{p, at(p.Client.LocalAddr()), at(p.Client.RemoteAddr())}
+}
+
+// forge sends one of the spoofs of a connection by one of the server's NICs, and returns when the server has dealt with it.
+func (m moving) forge(t *testing.T, p pushed, segment layers.TCP, by exit, mac net.HardwareAddr) {
+	t.Helper()
+	segment.SrcPort, segment.DstPort = layers.TCPPort(p.from.Port()), layers.TCPPort(p.to.Port())
+	router := by.by.Peer()
+	harness.NewInjector(t, router).Send(segmentFrame(mac, by.by.MAC, p.from.Addr(), p.to.Addr(), &segment)...)
+	// The cable keeps the order.
+	_, err := router.Host.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: by.by.Address(topology.IPv4)})
+	harness.Must(t, err)
+}
+
+// testSpoofed sends forged segments of a live connection by another NIC, and from another MAC by its own. Those that could
+// move it are counted, and what the server pushes goes on by the connection's way.
+func testSpoofed(t *testing.T, m moving, f topology.Family) {
 	for _, by := range []exit{m.eth0, m.eth1} {
-		p := harness.NewPush(t, m.Client, m.Server.Host, asked, asked) // each with a handshake to forge
-		from := netip.MustParseAddrPort(p.Client.LocalAddr().String())
-		to := netip.MustParseAddrPort(p.Client.RemoteAddr().String())
-		m.pushBy(t, p, m.eth1)
-		mac := by.by.Peer().MAC
+		p := m.push(t, f) // each with a handshake to forge
+		mac := by.to
 		if by.by == m.eth1.by {
 			mac = net.HardwareAddr{2, 0xbb, 0, 0, 0, 1}
 		}
 		for name, segment := range spoofs {
-			t.Run(name+" by "+by.by.Name, func(t *testing.T) {
-				before := m.p.In(t).Metrics()
-				segment.SrcPort, segment.DstPort = layers.TCPPort(from.Port()), layers.TCPPort(to.Port())
-				m.inject(t, by, segmentFrame(mac, by.by.MAC, from.Addr(), to.Addr(), &segment)...)
-				m.pushBy(t, p, m.eth1)
-				wantSpoofCounted(t, before, m.p.In(t).Metrics(), segment)
+			t.Run(f.String()+"/"+name+" by "+by.by.Name, func(t *testing.T) {
+				before := m.p.Metrics()
+				m.forge(t, p, segment, by, mac)
+				m.pushBy(t, p.Push, m.eth1)
+				wantSpoofCounted(t, before, m.p.Metrics(), segment)
 			})
 		}
 		harness.Must(t, p.Client.Close())
@@ -274,32 +264,13 @@ func wantSpoofCounted(t *testing.T, before, after harness.Metrics, segment layer
 	}
 }
 
-// TestSpoofedSegmentLatest shows that the spoofs of TestSpoofedSegment reach the
-// programs.
-func TestSpoofedSegmentLatest(t *testing.T) {
-	m := newMoving(t, "follow: latest\n")
+// testSpoofedLatest shows that the spoofs reach the programs: with follow: latest, any of them takes the connection along.
+func testSpoofedLatest(t *testing.T, m moving) {
 	for _, f := range harness.Families {
-		asked := m.Server.Eth1.Address(f)
-		p := harness.NewPush(t, m.Client, m.Server.Host, asked, asked)
-		from := netip.MustParseAddrPort(p.Client.LocalAddr().String())
-		to := netip.MustParseAddrPort(p.Client.RemoteAddr().String())
-		m.pushBy(t, p, m.eth1)
-		segment := spoofs["an acknowledgement"]
-		segment.SrcPort, segment.DstPort = layers.TCPPort(from.Port()), layers.TCPPort(to.Port())
-		m.inject(t, m.eth0, segmentFrame(m.eth0.to, m.eth0.by.MAC, from.Addr(), to.Addr(), &segment)...)
-		m.pushBy(t, p, m.eth0)
+		p := m.push(t, f)
+		m.forge(t, p, spoofs["an acknowledgement"], m.eth0, m.eth0.to)
+		m.pushBy(t, p.Push, m.eth0)
 	}
-}
-
-// inject sends a frame to one of the server's NICs and returns when the server has
-// dealt with it.
-func (m moving) inject(t *testing.T, by exit, frame ...gopacket.SerializableLayer) {
-	t.Helper()
-	router := by.by.Peer()
-	harness.NewInjector(t, router).Send(frame...)
-	// The cable keeps the order.
-	_, err := router.Host.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: by.by.Address(topology.IPv4)})
-	harness.Must(t, err)
 }
 
 // pushBy has the server speak, and wants that by an exit.

@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -242,24 +241,19 @@ func (n *proxied) converse(from, to netip.AddrPort, data []byte) error {
 	return nil
 }
 
-// originalDestination reads the socket address that IP_RECVORIGDSTADDR brings:
-// family, port and address (struct sockaddr_in and sockaddr_in6).
+// originalDestination is the address that IP_RECVORIGDSTADDR brings.
 func originalDestination(control []byte) (netip.AddrPort, error) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	for _, m := range messages {
-		var address netip.Addr
-		switch {
-		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR && len(m.Data) >= 8:
-			address = netip.AddrFrom4([4]byte(m.Data[4:8]))
-		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR && len(m.Data) >= 24:
-			address = netip.AddrFrom16([16]byte(m.Data[8:24]))
-		default:
-			continue
+	for i := range messages {
+		switch to, _ := unix.ParseOrigDstAddr(&messages[i]); to := to.(type) {
+		case *unix.SockaddrInet4:
+			return netip.AddrPortFrom(netip.AddrFrom4(to.Addr), uint16(to.Port)), nil
+		case *unix.SockaddrInet6:
+			return netip.AddrPortFrom(netip.AddrFrom16(to.Addr), uint16(to.Port)), nil
 		}
-		return netip.AddrPortFrom(address, binary.BigEndian.Uint16(m.Data[2:4])), nil
 	}
 	return netip.AddrPort{}, errors.New("no original destination")
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,27 +16,6 @@ import (
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
-
-// run runs a command on a host and wants success.
-func run(t *testing.T, host *topology.Host, command string) string {
-	t.Helper()
-	args := strings.Fields(command)
-	output, err := host.Command(harness.Within(t, harness.AnswerTime), args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, output)
-	}
-	return string(output)
-}
-
-// loadRules has a host load nftables rules.
-func loadRules(t *testing.T, host *topology.Host, rules string) {
-	t.Helper()
-	c := host.Command(harness.Within(t, harness.AnswerTime), "nft", "-f", "-")
-	c.Stdin = strings.NewReader(rules)
-	if output, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("nft: %v\n%s", err, output)
-	}
-}
 
 // TestContainer has a server publish a port of a container, and route to the container's own address. Answers of the
 // published port leave by the interface that was asked, in fragments as well, as what the container says of a port where
@@ -67,7 +45,7 @@ func TestContainer(t *testing.T) {
 		loseLarge(t, s.TwoNIC, published(t, s, harness.UDP, s.Server.Eth1, f))
 	}
 	refuse(t, false)
-	harness.EachQuestion(t, "without replypath", lost)
+	sampled(t, harness.Families, "without replypath", lost)
 
 	p := harness.On(t, s.Server.Host)
 	config := harness.WriteConfig(t, "scope: local\n")
@@ -80,7 +58,7 @@ func TestContainer(t *testing.T) {
 		}
 	})
 	t.Run("closed port", func(t *testing.T) { refuse(t, true) })
-	harness.EachQuestion(t, "scope local", lost)
+	sampled(t, harness.Families, "scope local", lost)
 	reload(t, d, config, "scope: all\n")
 	harness.EachQuestion(t, "scope all", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := routed(t, f, kind)
@@ -209,7 +187,8 @@ func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) []packet 
 		harness.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 5000), To: netip.AddrPortFrom(dst, 53)}.Layers(),
 		harness.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 53), To: netip.AddrPortFrom(dst, 5001)}.Layers(),
 	}
-	for _, echo := range map[topology.Family][]kind{topology.IPv4: {{8, 0}, {0, 0}}, topology.IPv6: {{128, 0}, {129, 0}}}[topology.FamilyOf(src)] {
+	echoes := map[topology.Family][]kind{topology.IPv4: {{8, 0}, {0, 0}}, topology.IPv6: {{128, 0}, {129, 0}}}
+	for _, echo := range echoes[topology.FamilyOf(src)] {
 		frames = append(frames, icmpFrame(from.MAC, nic.MAC, src, dst, echo, []byte{0, 77, 0, 1}))
 	}
 	ethernet, ip := ipHeaders(from.MAC, nic.MAC, src, dst, layers.IPProtocolESP)
@@ -273,17 +252,10 @@ type forgery struct {
 	moves    bool
 }
 
-// forgeries are on both sides of the bounds: 64 KiB from what the container acknowledged
-// last, and from what was acknowledged of what it sent.
 var forgeries = []forgery{
 	{"both far", 1 << 30, 1 << 30, false, false},
-	{"sequence far", 70_000, 0, false, false},
-	{"sequence far behind", ^uint32(70_000), 0, false, false},
-	{"acknowledgement far", 0, 70_000, false, false},
-	{"acknowledgement far behind", 0, ^uint32(70_000), false, false},
-	{"both far, twice", 1 << 30, 1 << 30, true, false},
 	{"sequence far, twice", 70_000, 0, true, false},
-	{"acknowledgement far, twice", 0, 70_000, true, false},
+	{"acknowledgement far behind", 0, ^uint32(70_000), false, false},
 	{"both as expected", 0, 0, false, true},
 }
 
@@ -307,7 +279,8 @@ func testContainerForgedMove(t *testing.T, s *topology.S7, p *harness.Product) {
 				injector.Send(segment(s.Server.Eth0)...)
 				harness.Settle(t, s.Production, s.Server.Eth0)
 				// The client's own questions come by eth1 and would move it back.
-				moved := slices.ContainsFunc(p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String()), func(flow harness.Flow) bool {
+				flows := p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String())
+				moved := slices.ContainsFunc(flows, func(flow harness.Flow) bool {
 					return flow.PeerPort == c.Peer.Port() && harness.OrEmpty(flow.Interface) == "eth0"
 				})
 				if moved != forged.moves {

@@ -5,7 +5,12 @@ package scenario
 import (
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -38,105 +43,286 @@ func (r routers) bring(t *testing.T, router int) {
 // to is the exit by eth1 to a MAC.
 func (r routers) to(mac net.HardwareAddr) exit { return exit{r.nics, r.Server.Eth1, mac} }
 
-// TestSeveralRouters has three routers bring questions by eth1, all of which stand
-// in routes: each flow goes back through its own, also when the next question of
-// another flow comes by another. A flow whose questions come by another router
-// from then on goes there.
-func TestSeveralRouters(t *testing.T) {
-	r := newRouters(t)
-	for i := range r.At {
-		harness.Shell(t, r.Server.Host, fmt.Sprintf(`
-			ip -4 route add default via 192.168.1.%[1]d metric 500%[1]d
-			ip -6 route add default via 2001:db8:1::%[1]d metric 500%[1]d`, i+1))
-	}
-	harness.On(t, r.Server.Host).Start()
-	var begun []*harness.Conversation
-	var by []int
-	for i := range r.At {
-		r.bring(t, i)
-		for _, f := range harness.Families {
-			for _, kind := range harness.Kinds {
-				c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
-				exits := harness.TapAll(t, r.nics...)
-				harness.Ask(t, c)
-				r.to(r.Inside[i].MAC).want(exits, c.String(), c.Answers())
-				begun, by = append(begun, c), append(by, i)
-			}
-		}
-	}
-	for n, c := range begun {
-		r.bring(t, by[n])
-		r.to(r.Inside[by[n]].MAC).wantAnswers(t, c, c.Answers())
-	}
-}
+// Routes by eth1 that lead to somewhere else, or to where the client is.
+var (
+	elsewhere    = map[topology.Family]string{topology.IPv4: "10.50.0.0/16", topology.IPv6: "2001:db8:50::/48"}
+	andFurther   = map[topology.Family]string{topology.IPv4: "10.60.0.0/16", topology.IPv6: "2001:db8:60::/48"}
+	metadata     = map[topology.Family]string{topology.IPv4: "169.254.169.254", topology.IPv6: "fd00:ec2::254"}
+	whereTheyAre = map[topology.Family]string{topology.IPv4: "10.9.0.0/24", topology.IPv6: "2001:db8:9::/64"}
+	anywhere     = map[topology.Family]string{topology.IPv4: "default", topology.IPv6: "default"}
+)
 
-// TestPeerChangesRouter has a connection's questions come by another router of the
-// same NIC: the answer to the first of them goes there.
-func TestPeerChangesRouter(t *testing.T) {
-	r := newRouters(t)
-	harness.On(t, r.Server.Host).Start()
+// route adds routes by one of the routers, or takes them away.
+func (r routers) route(t *testing.T, change string, to map[topology.Family]string, router int, table string) {
+	t.Helper()
 	for _, f := range harness.Families {
-		c := harness.NewConversation(t, harness.TCP, r.ClientEth0, r.Server.Eth1.Address(f))
-		for _, router := range []int{0, 1, 2, 0} {
-			r.bring(t, router)
-			exits := harness.TapAll(t, r.nics...)
-			harness.Ask(t, c)
-			r.to(r.Inside[router].MAC).want(exits, c.String(), c.Answers())
-		}
+		harness.Shell(t, r.Server.Host, fmt.Sprintf("ip %s route %s %s via %s dev eth1 table %s metric %d",
+			ipFlag(f), change, to[f], r.Inside[router].Address(f), table, 5000+router))
 	}
 }
 
-// TestRouterOfOneHost has a router beside the one that brings the questions, to which a route for a single host leads, as those to a
-// cloud's metadata do: answers go to the router that brought the question, before that route is there and after it.
-func TestRouterOfOneHost(t *testing.T) {
-	r := newRouters(t)
-	p := harness.On(t, r.Server.Host)
-	p.Start()
-	r.bring(t, 0)
-	answered := 0
-	ask := func(conversations ...*harness.Conversation) {
-		t.Helper()
-		for _, c := range conversations {
-			exits := harness.TapAll(t, r.nics...)
-			harness.Ask(t, c)
-			r.to(r.Inside[0].MAC).want(exits, c.String(), c.Answers())
-			answered++
-		}
-	}
-	all := func() (list []*harness.Conversation) {
-		for _, f := range harness.Families {
-			for _, kind := range harness.Kinds {
-				list = append(list, harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
+// waitKnown waits until the routers' MACs are known by which routes of eth1 lead, and nobody else's.
+func (r routers) waitKnown(t *testing.T, p *harness.Product, addresses ...netip.Addr) {
+	t.Helper()
+	harness.Eventually(t, "eth1's gateways are known", func() error {
+		known := p.Status().Interface("eth1").Gateways
+		usable := 0
+		for _, g := range known {
+			if harness.OrEmpty(g.MAC) != "" && slices.Contains(addresses, netip.MustParseAddr(g.Address)) {
+				usable++
 			}
 		}
-		return list
-	}
-	open := all()
-	ask(open...)
-	harness.Shell(t, r.Server.Host, `
-		ip -4 route add 169.254.169.254 via 192.168.1.2 dev eth1
-		ip -6 route add fd00:ec2::254 via 2001:db8:1::2 dev eth1`)
-	isKnown := func() error {
-		known := map[string]string{}
-		for _, g := range p.Status().Interface("eth1").Gateways {
-			known[g.Address] = g.State
-		}
-		if known["192.168.1.2"] != "reachable" || known["2001:db8:1::2"] != "reachable" {
-			return fmt.Errorf("eth1's gateways are %v", known)
+		if usable != len(addresses) || len(known) != len(addresses) {
+			return fmt.Errorf("eth1's gateways are %+v", known)
 		}
 		return nil
+	})
+}
+
+// inside returns the addresses of some routers at eth1.
+func (r routers) inside(of ...int) (all []netip.Addr) {
+	for _, router := range of {
+		for _, f := range harness.Families {
+			all = append(all, r.Inside[router].Address(f))
+		}
 	}
-	harness.Eventually(t, "the other router is known", isKnown)
-	ask(open...)
-	ask(all()...)
+	return all
+}
+
+// conversations are new ones of every kind.
+func (r routers) conversations(t *testing.T) (all []*harness.Conversation) {
+	t.Helper()
+	for _, f := range harness.Families {
+		for _, kind := range harness.Kinds {
+			all = append(all, harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
+		}
+	}
+	return all
+}
+
+// wantThrough asks, and wants each answer by eth1 to one of the routers.
+func (r routers) wantThrough(t *testing.T, router int, conversations ...*harness.Conversation) {
+	t.Helper()
+	for _, c := range conversations {
+		r.to(r.Inside[router].MAC).askBy(t, c)
+	}
+}
+
+// wantThroughAgain is wantThrough when the flows choose their next hop anew, as they do once a second, and after that.
+func (r routers) wantThroughAgain(t *testing.T, p *harness.Product, router int, conversations ...*harness.Conversation) {
+	t.Helper()
+	p.Age(2 * time.Second)
+	for range 2 {
+		r.wantThrough(t, router, conversations...)
+	}
+}
+
+// TestRouters has the routers of eth1 bring questions: each flow goes back through the one that brought its questions, as
+// far as no route says who leads to the client, whatever else routes lead to.
+func TestRouters(t *testing.T) {
+	r := newRouters(t)
+	for key, value := range map[string]string{
+		"ipv6/conf/eth1/accept_ra": "2", "ipv6/conf/eth1/accept_ra_rt_info_max_plen": "64",
+		"ipv4/neigh/eth1/delay_first_probe_time": "1", "ipv6/neigh/eth1/delay_first_probe_time": "1",
+	} {
+		harness.Must(t, r.Server.SetSysctl("net/"+key, value))
+	}
+	r.route(t, "add", elsewhere, 1, "main")
+	r.route(t, "add", andFurther, 2, "101")
+	p := harness.On(t, r.Server.Host)
+	config := harness.WriteConfig(t, harness.SmallTables)
+	d := p.Start("--config", config)
+	r.waitKnown(t, p, r.inside(1, 2)...)
+	t.Run("elsewhere", func(t *testing.T) {
+		for router := range r.At {
+			r.bring(t, router)
+			r.wantThrough(t, router, r.conversations(t)...)
+		}
+	})
+	t.Run("bound", func(t *testing.T) { testBoundToEth1(t, r) })
+	r.route(t, "del", elsewhere, 1, "main")
+	r.route(t, "del", andFurther, 2, "101")
+	r.waitKnown(t, p)
+
+	t.Run("another router", func(t *testing.T) {
+		for _, f := range harness.Families {
+			c := harness.NewConversation(t, harness.TCP, r.ClientEth0, r.Server.Eth1.Address(f))
+			for _, router := range []int{0, 1, 2, 0} {
+				r.bring(t, router)
+				r.wantThrough(t, router, c)
+			}
+		}
+	})
+	for _, table := range []string{"main", "101"} {
+		t.Run("elsewhere comes/"+table, func(t *testing.T) { testRouteComes(t, r, p.In(t), table) })
+	}
+	t.Run("to one host", func(t *testing.T) { testRouteToOneHost(t, r, p.In(t)) })
+	t.Run("announced", func(t *testing.T) { testRouteAnnounced(t, r, p.In(t)) })
+	t.Run("several", func(t *testing.T) { testSeveralRouters(t, r, p.In(t)) })
+
+	reload(t, d, config, harness.SmallTables+"interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n")
+	t.Run("next hop gateway", func(t *testing.T) { testRouteElsewhereByGateway(t, r, p.In(t)) })
+}
+
+// testBoundToEth1 asks a socket that is bound to eth1: its answers, too, go to the router that brought the question.
+func testBoundToEth1(t *testing.T, r routers) {
+	const port = 7007
+	r.bring(t, 0)
+	for _, f := range harness.Families {
+		harness.ServeAt(t, r.Server.Host, netip.AddrPortFrom(r.Server.Eth1.Address(f), port), topology.BindToDevice("eth1"))
+		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+			c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
+			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
+			r.wantThrough(t, 0, c)
+		}
+	}
+}
+
+// testRouteComes has a route to somewhere else come and go while connections are alive, and one to where the client is:
+// who is there is answered through its router.
+func testRouteComes(t *testing.T, r routers, p *harness.Product, table string) {
+	r.bring(t, 0)
+	open := r.conversations(t)
+	r.wantThrough(t, 0, open...)
+	r.route(t, "add", elsewhere, 1, table)
+	r.waitKnown(t, p, r.inside(1)...)
+	r.wantThroughAgain(t, p, 0, open...)
+	r.wantThrough(t, 0, r.conversations(t)...)
+	r.bring(t, 1)
+	r.wantThrough(t, 1, r.conversations(t)...)
+	r.bring(t, 0)
+	if table != "main" { // where the kernel itself would send them by eth1
+		r.route(t, "add", whereTheyAre, 1, table)
+		for _, f := range harness.Families {
+			harness.Eventually(t, "the route counts", func() error {
+				c := harness.NewConversation(t, harness.UDP, r.ClientEth0, r.Server.Eth1.Address(f))
+				exits := harness.TapAll(t, r.nics...)
+				harness.Ask(t, c)
+				for _, frame := range exits.Left(r.Server.Eth1, c.Answers()) {
+					if frame.DestinationMAC.String() != r.Inside[1].MAC.String() {
+						return fmt.Errorf("%s left to %s", c, frame.DestinationMAC)
+					}
+				}
+				return nil
+			})
+		}
+		r.wantThrough(t, 1, r.conversations(t)...)
+		r.route(t, "del", whereTheyAre, 1, table)
+	}
+	r.route(t, "del", elsewhere, 1, table)
+	r.waitKnown(t, p)
+	r.wantThroughAgain(t, p, 0, open...)
+}
+
+// testRouteToOneHost has a route for a single host come, as those to a cloud's metadata are, by another router than the one
+// that brings the questions.
+func testRouteToOneHost(t *testing.T, r routers, p *harness.Product) {
+	r.bring(t, 0)
+	open := r.conversations(t)
+	r.wantThrough(t, 0, open...)
+	r.route(t, "add", metadata, 1, "main")
+	wantThroughFirst := func() {
+		t.Helper()
+		harness.Eventually(t, "the other router has answered", func() error {
+			gateways, reachable := p.Status().Interface("eth1").Gateways, 0
+			for _, g := range gateways {
+				if g.State == "reachable" {
+					reachable++
+				}
+			}
+			if reachable != 2 || len(gateways) != 2 {
+				return fmt.Errorf("eth1's gateways are %+v", gateways)
+			}
+			return nil
+		})
+		r.wantThrough(t, 0, open...)
+		r.wantThrough(t, 0, r.conversations(t)...)
+	}
+	wantThroughFirst()
 	// Its entries get old, and are checked: events of which none tells what its routes are.
-	for _, address := range []string{"192.168.1.2", "2001:db8:1::2"} {
+	for _, address := range r.inside(1) {
 		harness.Shell(t, r.Server.Host, fmt.Sprintf("ip neigh change %s lladdr %s dev eth1 nud stale", address, r.Inside[1].MAC))
 	}
-	harness.Eventually(t, "the other router has answered again", isKnown)
-	ask(open...)
-	ask(all()...)
-	if !t.Failed() {
-		t.Logf("%d answers to the router that brought the question, 0 to the other", answered)
+	wantThroughFirst()
+	r.route(t, "del", metadata, 1, "main")
+	r.waitKnown(t, p)
+}
+
+// testRouteAnnounced has a router announce a route to somewhere else, and itself as no default router (RFC 4191).
+func testRouteAnnounced(t *testing.T, r routers, p *harness.Product) {
+	r.bring(t, 0)
+	open := r.conversations(t)
+	r.wantThrough(t, 0, open...)
+	gateway := linkLocalOf(t, r.Inside[1])
+	r.announce(t, 1, gateway, netip.MustParsePrefix(elsewhere[topology.IPv6]))
+	r.waitKnown(t, p, gateway)
+	r.wantThroughAgain(t, p, 0, open...)
+	r.wantThrough(t, 0, r.conversations(t)...)
+	harness.Shell(t, r.Server.Host, "ip -6 route flush proto ra dev eth1")
+	r.waitKnown(t, p)
+}
+
+// announce sends a router advertisement of one of the routers, with a route information option.
+func (r routers) announce(t *testing.T, router int, from netip.Addr, to netip.Prefix) {
+	t.Helper()
+	const routeInformation, halfHour = 24, 1800
+	prefix := to.Addr().As16()
+	data := append([]byte{byte(to.Bits()), 0, 0, 0, halfHour >> 8, halfHour & 0xff}, prefix[:8]...)
+	option := layers.ICMPv6Option{Type: routeInformation, Data: data}
+	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: from.AsSlice(),
+		DstIP: netip.IPv6LinkLocalAllNodes().AsSlice()}
+	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeRouterAdvertisement, 0)}
+	harness.Must(t, icmp.SetNetworkLayerForChecksum(ip))
+	harness.NewInjector(t, r.Inside[router]).Send(
+		&layers.Ethernet{SrcMAC: r.Inside[router].MAC, DstMAC: []byte{0x33, 0x33, 0, 0, 0, 1}, EthernetType: layers.EthernetTypeIPv6},
+		ip, icmp, &layers.ICMPv6RouterAdvertisement{HopLimit: 64, Options: layers.ICMPv6Options{option}})
+}
+
+// testSeveralRouters has three routers bring questions, all of which stand in routes: each flow goes back through its own,
+// also when the next question of another flow comes by another.
+func testSeveralRouters(t *testing.T, r routers, p *harness.Product) {
+	for router := range r.At {
+		r.route(t, "add", anywhere, router, "main")
+	}
+	r.waitKnown(t, p, r.inside(0, 1, 2)...)
+	begun := make(map[int][]*harness.Conversation)
+	for router := range r.At {
+		r.bring(t, router)
+		begun[router] = r.conversations(t)
+		r.wantThrough(t, router, begun[router]...)
+	}
+	for router, conversations := range begun {
+		r.bring(t, router)
+		for _, c := range conversations {
+			r.to(r.Inside[router].MAC).wantAnswers(t, c, c.Answers())
+		}
+	}
+	for router := range r.At {
+		r.route(t, "del", anywhere, router, "main")
+	}
+}
+
+// testRouteElsewhereByGateway has `next_hop: gateway`: through a router that no route names nothing is sent to one that
+// leads elsewhere, but left to the kernel, and counted; through the one that a route names answers go there.
+func testRouteElsewhereByGateway(t *testing.T, r routers, p *harness.Product) {
+	r.route(t, "add", elsewhere, 1, "main")
+	r.waitKnown(t, p, r.inside(1)...)
+	r.bring(t, 1)
+	r.wantThrough(t, 1, r.conversations(t)...)
+	r.bring(t, 0)
+	counted := func() float64 {
+		return p.Metrics().Sum("replypath_uncorrected_packets_total", "to_interface=eth1", "reason=no_next_hop")
+	}
+	before, answers := counted(), 0
+	for _, c := range r.conversations(t) {
+		exits := harness.TapAll(t, r.nics...)
+		harness.Ask(t, c)
+		if left := exits.Left(r.Server.Eth1, c.Answers()); len(left) > 0 {
+			t.Errorf("%s: by eth1 left %s", c, harness.Describe(left))
+		}
+		answers += len(exits.Left(r.Server.Eth0, c.Answers()))
+	}
+	if more := counted() - before; answers == 0 || more < float64(answers) {
+		t.Errorf("%d answers left by eth0, %.0f counted", answers, more)
 	}
 }

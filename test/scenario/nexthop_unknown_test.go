@@ -4,7 +4,7 @@ package scenario
 
 import (
 	"fmt"
-	"strings"
+	"net"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
@@ -13,48 +13,6 @@ import (
 	"replypath/test/topology"
 )
 
-// TestColdNeighbour has the server lose the MAC of one of its gateways, or of both,
-// and a client ask eth1 that very moment. The answer leaves by eth1, and it costs a
-// retransmission at most, also where routers check sources: they do not answer an
-// ARP request that has the address of the other NIC for its source, which is what
-// the kernel sends for the first answer.
-func TestColdNeighbour(t *testing.T) {
-	for _, policy := range []topology.Policy{topology.AnySource, topology.StrictSource} {
-		t.Run(policy.String(), func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy, Eth1Metric: 5000})
-			harness.On(t, n.Server.Host).Start()
-			eth0, eth1 := n.Server.Eth0, n.Server.Eth1
-			for name, loss := range losses {
-				for _, f := range harness.Families {
-					loseAndAsk(t, n, f, name, loss, eth0)
-					loseAndAsk(t, n, f, name, loss, eth1)
-					loseAndAsk(t, n, f, name, loss, eth0, eth1)
-				}
-			}
-		})
-	}
-}
-
-// TestColdGateway has the server lose the only next hop that it may use, that of eth1: what it sends until
-// it is known again goes as routed, which costs a retransmission at most.
-func TestColdGateway(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1Metric: 5000})
-	harness.On(t, n.Server.Host).Start("--config", harness.WriteConfig(t, "interfaces: [{name: 'eth*', next_hop: gateway}]\n"))
-	for name, loss := range losses {
-		for _, f := range harness.Families {
-			t.Run(name+"/"+f.String(), func(t *testing.T) {
-				eth1 := n.Server.Eth1
-				harness.Must(t, eth1.Resolve(harness.Within(t, harness.AnswerTime), eth1.Gateway(f)))
-				harness.Shell(t, n.Server.Host, fmt.Sprintf(loss, eth1.Gateway(f), eth1.Name))
-				exits := harness.TapAll(t, n.Server.Eth0, eth1)
-				c := harness.NewConversation(t, harness.TCP, n.ClientEth0, eth1.Address(f))
-				harness.Ask(t, c)
-				wantRepeated(t, exits, c, 1)
-			})
-		}
-	}
-}
-
 // losses are how the kernel comes to know a MAC no more, as commands.
 var losses = map[string]string{
 	"cold":   "ip neighbour del %s dev %s",
@@ -62,30 +20,66 @@ var losses = map[string]string{
 	"stale":  "ip neighbour change %s dev %s nud stale",
 }
 
-// loseAndAsk has the gateways of some NICs lost, one of the losses, and asks eth1.
-func loseAndAsk(t *testing.T, n *topology.TwoNIC, f topology.Family, name, loss string, nics ...*topology.Interface) {
-	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		harness.Must(t, nic.Resolve(harness.Within(t, harness.AnswerTime), nic.Gateway(f)))
+// TestGatewayUnknown has the server lose the MAC of one of its gateways, or of both, and a client ask eth1 that very
+// moment. The answer leaves by eth1, and it costs a retransmission at most, also where routers check sources: they do not
+// answer an ARP request that has the address of the other NIC for its source, which is what the kernel sends for the first
+// answer.
+func TestGatewayUnknown(t *testing.T) {
+	for _, policy := range []topology.Policy{topology.StrictSource, topology.AnySource} {
+		if testing.Short() && policy != topology.StrictSource {
+			continue // whose routers answer more
+		}
+		t.Run(policy.String(), func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy, Eth1Metric: 5000})
+			p := harness.On(t, n.Server.Host)
+			config := harness.WriteConfig(t, "{}\n")
+			d := p.Start("--config", config)
+			eth0, eth1 := n.Server.Eth0, n.Server.Eth1
+			eachLoss(t, n, "eth0", true, eth0)
+			eachLoss(t, n, "eth1", true, eth1)
+			eachLoss(t, n, "both", true, eth0, eth1)
+			if policy == topology.AnySource {
+				return
+			}
+			// What it sends until the only next hop that it may use is known again goes as routed.
+			reload(t, d, config, "interfaces: [{name: 'eth*', next_hop: gateway}]\n")
+			eachLoss(t, n, "only next hop", false, eth1)
+			reload(t, d, config, "{}\n")
+			t.Run("own mac changes", func(t *testing.T) { testOwnMACChanges(t, n) })
+			t.Run("deaf", func(t *testing.T) { testDeafGateway(t, n, p.In(t)) })
+		})
 	}
-	var script, names []string
-	for _, nic := range nics {
-		script = append(script, fmt.Sprintf(loss, nic.Gateway(f), nic.Name))
-		names = append(names, nic.Name)
-	}
-	t.Run(fmt.Sprintf("%s %s/%s", name, strings.Join(names, " and "), f), func(t *testing.T) {
-		harness.Shell(t, n.Server.Host, strings.Join(script, "\n"))
-		askOnceMore(t, n, f)
-	})
 }
 
-// askOnceMore has the client open a connection to eth1 and wants it answered by
-// eth1, with one segment sent twice at most.
-func askOnceMore(t *testing.T, n *topology.TwoNIC, f topology.Family) {
+// eachLoss asks in a subtest for each family and each way to lose the gateways of some NICs.
+func eachLoss(t *testing.T, n *topology.TwoNIC, name string, byEth1 bool, nics ...*topology.Interface) {
+	for how, loss := range losses {
+		for _, f := range harness.Families {
+			t.Run(name+"/"+how+"/"+f.String(), func(t *testing.T) {
+				for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+					harness.Must(t, nic.Resolve(harness.Within(t, harness.AnswerTime), nic.Gateway(f)))
+				}
+				script := ""
+				for _, nic := range nics {
+					script += fmt.Sprintf(loss, nic.Gateway(f), nic.Name) + "\n"
+				}
+				harness.Shell(t, n.Server.Host, script)
+				askOnceMore(t, n, f, byEth1)
+			})
+		}
+	}
+}
+
+// askOnceMore has the client open a connection to eth1, with one segment sent twice at most, and answered by eth1 where
+// that is wanted.
+func askOnceMore(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 	t.Helper()
 	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 	harness.Ask(t, c)
-	exits.Want(c.String(), c.Answers(), n.Server.Eth1, n.Server.Eth1.Peer().MAC)
+	if byEth1 {
+		exitBy(n.Server, n.Server.Eth1).want(exits, c.String(), c.Answers())
+	}
 	wantRepeated(t, exits, c, 1)
 }
 
@@ -125,24 +119,59 @@ func repetitions(frames []*topology.Frame) (repeated []*topology.Frame) {
 	return repeated
 }
 
-// TestDeafGateway has eth1's gateway answer no request for its MAC any more, so
+// testOwnMACChanges gives the server's eth1 another MAC under a connection. What is
+// sent by it has the new one from the moment on that the kernel tells of it.
+func testOwnMACChanges(t *testing.T, n *topology.TwoNIC) {
+	eth1 := n.Server.Eth1
+	// The router learns of it by itself.
+	for _, key := range []string{"net/ipv4/conf/eth1/arp_notify", "net/ipv6/conf/eth1/ndisc_notify"} {
+		harness.Must(t, n.Server.SetSysctl(key, "1"))
+	}
+	pushes := make(map[topology.Family]*harness.Push)
+	for _, f := range harness.Families {
+		pushes[f] = harness.NewPush(t, n.Client, n.Server.Host, eth1.Address(f), eth1.Address(f))
+		pushes[f].Speak()
+	}
+	for _, mac := range []net.HardwareAddr{{2, 0xcc, 0, 0, 0, 1}, {2, 0xcc, 0, 0, 0, 2}, eth1.MAC} {
+		changed := *eth1
+		changed.MAC = mac
+		harness.Must(t, eth1.SetMAC(changed.MAC))
+		by := exit{[]*topology.Interface{n.Server.Eth0, &changed}, &changed, eth1.Peer().MAC}
+		for f, push := range pushes {
+			harness.Eventually(t, "frames have the new mac", func() error {
+				exits := harness.TapAll(t, eth1)
+				push.Speak()
+				if len(exits.Left(eth1, topology.All(push.Segments, topology.FromMAC(changed.MAC)))) == 0 {
+					return fmt.Errorf("captured:\n%s", exits)
+				}
+				return nil
+			})
+			exits := harness.TapAll(t, by.nics...)
+			for range 10 {
+				push.Speak()
+			}
+			by.want(exits, "what the server pushes", push.Segments)
+			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, eth1.Address(f))
+			by.wantAnswers(t, c, c.Answers())
+		}
+	}
+}
+
+// testDeafGateway has eth1's gateway answer no request for its MAC any more, so
 // that the kernel's entry is incomplete and then failed; by IPv6 only that, as eth0's gateway is another one, which the
 // kernel is not kept from. Answers go on to where the questions come from, at once.
-func TestDeafGateway(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1Metric: 5000})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+func testDeafGateway(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 	// It fails soon; by IPv4 it is incomplete for long enough to be seen, three times as long as the kernel asks apart.
 	for key, value := range map[string]string{
-		"ipv4/neigh/eth1/retrans_time_ms": "500", "ipv4/neigh/eth1/delay_first_probe_time": "1", "ipv6/neigh/eth1/retrans_time_ms": "100",
+		"ipv4/neigh/eth1/retrans_time_ms": "500", "ipv4/neigh/eth1/delay_first_probe_time": "1",
+		"ipv6/neigh/eth1/retrans_time_ms": "100",
 	} {
 		harness.Must(t, n.Server.SetSysctl("net/"+key, value))
 	}
 	for _, f := range harness.Families {
-		askOnceMore(t, n, f)
-	}
-	// Entries that the router has do not have to be resolved again meanwhile.
-	for _, f := range harness.Families {
+		harness.Must(t, n.Server.Eth1.Resolve(harness.Within(t, harness.AnswerTime), n.Server.Eth1.Gateway(f)))
+		askOnceMore(t, n, f, true)
+		// Entries that the router has do not have to be resolved again meanwhile.
 		harness.Must(t, n.Server.Eth1.Peer().AddNeighbour(n.Server.Eth1.Address(f), n.Server.Eth1.MAC))
 	}
 	harness.Nft(t, n.Replication.Host, `
@@ -154,12 +183,8 @@ func TestDeafGateway(t *testing.T) {
 				icmpv6 type nd-neighbor-solicit drop
 			}
 		}`)
-	for _, f := range harness.Families {
+	for f, states := range map[topology.Family][]string{topology.IPv4: {"incomplete", "failed"}, topology.IPv6: {"failed"}} {
 		harness.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
-		states := []string{"incomplete", "failed"}
-		if f == topology.IPv6 {
-			states = states[1:]
-		}
 		for _, state := range states {
 			harness.Eventually(t, "the gateway is "+state, func() error {
 				for _, g := range p.Status().Interface("eth1").Gateways {
@@ -171,9 +196,8 @@ func TestDeafGateway(t *testing.T) {
 			})
 			for _, kind := range harness.Kinds {
 				c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-				nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
-				exits := harness.TapAll(t, nics...)
-				exit{nics, n.Server.Eth1, n.Server.Eth1.Peer().MAC}.wantAnswers(t, c, c.Answers())
+				exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+				exitBy(n.Server, n.Server.Eth1).wantAnswers(t, c, c.Answers())
 				if kind == harness.TCP { // which probes after a few milliseconds without an answer
 					wantRepeated(t, exits, c, 1)
 				}

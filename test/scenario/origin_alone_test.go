@@ -100,7 +100,7 @@ func TestStrongHostWithoutGateway(t *testing.T) {
 	}
 	onLink(t, s, p)
 	for _, f := range s.Families() { // of no peer's: it only names the gateway
-		run(t, s.B.Host, fmt.Sprintf("ip route add default via %s dev eth1 metric 5000", s.B.Eth1.Gateway(f)))
+		harness.Shell(t, s.B.Host, fmt.Sprintf("ip route add default via %s dev eth1 metric 5000", s.B.Eth1.Gateway(f)))
 		awaitAnswer(t, fromEth1(t, s, harness.Ping, f))
 	}
 	eachBegun(t, s, "with a gateway", func(t *testing.T, c *harness.Conversation) {
@@ -122,8 +122,8 @@ func onLink(t *testing.T, s *topology.S1, p *harness.Product) {
 	for _, f := range s.Families() {
 		harness.Serve(t, s.Replication.Host, neighbour.Address(f))
 		route := fmt.Sprintf(" %s via %s", neighbour.Address(f), s.B.Eth0.Gateway(f))
-		run(t, s.B.Host, "ip route add"+route)
-		defer run(t, s.B.Host, "ip route del"+route)
+		harness.Shell(t, s.B.Host, "ip route add"+route)
+		defer harness.Shell(t, s.B.Host, "ip route del"+route)
 	}
 	p.Expect(0, "mode", "observe")
 	sampled(t, s.Families(), "observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
@@ -135,7 +135,7 @@ func onLink(t *testing.T, s *topology.S1, p *harness.Product) {
 	})
 	p.Expect(0, "mode", "enforce")
 	harness.EachQuestion(t, "on link", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		run(t, s.B.Host, "ip neighbour flush dev eth1")
+		harness.Shell(t, s.B.Host, "ip neighbour flush dev eth1")
 		awaitAnswer(t, harness.NewConversation(t, harness.Ping, s.B.Eth1, neighbour.Address(f)))
 		c, wires := harness.NewConversation(t, kind, s.B.Eth1, neighbour.Address(f)), harness.Tap(t, s.B)
 		harness.AskSizes(t, c)

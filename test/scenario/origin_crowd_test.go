@@ -81,8 +81,8 @@ func TestStrongHostBesideRules(t *testing.T) {
 	if moved := p.Metrics().Sum("replypath_originated_packets_total"); moved != 0 {
 		t.Errorf("%v packets were taken for originated by the wrong side, beside rules", moved)
 	}
-	run(t, s.B.Host, "ip rule del priority 100")
-	run(t, s.B.Host, "ip -6 rule del priority 100")
+	harness.Shell(t, s.B.Host, "ip rule del priority 100")
+	harness.Shell(t, s.B.Host, "ip -6 rule del priority 100")
 	for _, c := range kept {
 		wires := harness.Tap(t, s.B)
 		harness.Ask(t, c)

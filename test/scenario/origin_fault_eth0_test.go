@@ -132,7 +132,7 @@ func newTranslated(t *testing.T) *translated {
 		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade\n", ip, n.masked.Address(f))
 		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade fully-random\n", ip, n.random.Address(f))
 	}
-	loadRules(t, s.B.Host, fmt.Sprintf(`table inet masks {
+	harness.Nft(t, s.B.Host, fmt.Sprintf(`table inet masks {
 	chain outward {
 		type nat hook postrouting priority srcnat
 		%s

@@ -46,7 +46,7 @@ func fallSilent(t *testing.T, uplink *topology.Interface) {
 	harness.Nft(t, gateway.Host, silenceOf(gateway.Name))
 	for _, f := range harness.Families {
 		harness.Must(t, uplink.Host.SetSysctl("net/"+f.String()+"/neigh/"+uplink.Name+"/retrans_time_ms", "100"))
-		run(t, uplink.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev %s nud probe",
+		harness.Shell(t, uplink.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev %s nud probe",
 			gateway.Address(f), gateway.MAC, uplink.Name))
 	}
 }
@@ -76,7 +76,7 @@ func speakAgain(t *testing.T, uplink *topology.Interface) {
 	t.Helper()
 	gateway := uplink.Peer()
 	harness.Nft(t, gateway.Host, "delete table arp silence\ndelete table ip6 silence\n")
-	run(t, gateway.Host, "ip neighbour flush dev "+gateway.Name)
+	harness.Shell(t, gateway.Host, "ip neighbour flush dev "+gateway.Name)
 }
 
 // setUpAgain gives back the addresses as well that IPv6 takes off what is down, as a network manager does.

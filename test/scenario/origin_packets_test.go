@@ -138,8 +138,8 @@ func TestStrongHostPackets(t *testing.T) {
 		alone = append(alone, leftAlone(s, f)...)
 		bound = append(bound, datagram(s, "a bound socket", from, to, topology.BindToDevice("eth0")))
 	}
-	run(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
-	run(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
+	harness.Shell(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
+	harness.Shell(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
 	linkLocal := netip.AddrPortFrom(netip.MustParseAddr("169.254.7.7"), 0)
 	alone = append(alone, datagram(s, "from a link-local address", linkLocal, netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)))
 

@@ -51,7 +51,7 @@ func newPool(t *testing.T) *poolNetwork {
 		toPool := func(of, to *topology.Interface) string {
 			return fmt.Sprintf("%s daddr %s snat to %s-%s", ip, to.Address(f), of.Address(f), nth(of.Address(f), poolAddresses-1))
 		}
-		loadRules(t, s.B.Host, fmt.Sprintf(`table %s masks {
+		harness.Nft(t, s.B.Host, fmt.Sprintf(`table %s masks {
 	chain outward { type nat hook postrouting priority srcnat; %s; %s; }
 }`, ip, toPool(s.B.Eth0, s.A.Eth0), toPool(s.B.Eth1, s.A.Eth1)))
 	}

@@ -33,7 +33,7 @@ func TestStrongHostSizes(t *testing.T) {
 		name := "packets of segments"
 		if single {
 			name = "segment by segment"
-			run(t, s.B.Host, "ip link set eth0 gso_max_segs 1")
+			harness.Shell(t, s.B.Host, "ip link set eth0 gso_max_segs 1")
 		}
 		forgetSizes(t, s.B.Host)
 		for _, f := range s.Families() {

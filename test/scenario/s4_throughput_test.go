@@ -33,7 +33,7 @@ func (c *crowd) ping(pings int) cost {
 	c.t.Helper()
 	counter := map[topology.Family]string{topology.IPv4: "IcmpInEchoReps", topology.IPv6: "Icmp6InEchoReplies"}[c.family]
 	answered := func() int { // so far
-		lines := strings.Fields(run(c.t, c.s.Inside, "nstat -asz "+counter))
+		lines := strings.Fields(harness.Shell(c.t, c.s.Inside, "nstat -asz "+counter))
 		return harness.Must1[int](c.t)(strconv.Atoi(lines[slices.Index(lines, counter)+1]))
 	}
 	runtime.LockOSThread()

@@ -18,31 +18,19 @@ import (
 // attached and left alone.
 type busyServer struct {
 	*topology.TwoNIC
-	t             *testing.T
 	product       *harness.Product
 	conversations []*harness.Conversation
 }
 
-func newBusyServer(t *testing.T) *busyServer {
-	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.WireExact,
-	})
-	b := &busyServer{TwoNIC: n, t: t, product: harness.On(t, n.Server.Host)}
-	b.product.Start().Kill()
-	return b
-}
-
 // converse has new conversations ask, each more often than the one before.
-func (b *busyServer) converse() {
-	b.t.Helper()
-	b.conversations = nil
-	for _, f := range b.Families() {
-		for _, kind := range harness.Kinds {
-			c := harness.NewConversation(b.t, kind, b.ClientEth0, b.Server.Eth1.Address(f))
+func (b *busyServer) converse(t *testing.T) {
+	t.Helper()
+	for _, f := range harness.Families {
+		for i, kind := range harness.Kinds {
+			c := harness.NewConversation(t, kind, b.ClientEth0, b.Server.Eth1.Address(f))
 			b.conversations = append(b.conversations, c)
-			for range 3 * len(b.conversations) {
-				harness.Must(b.t, c.AskFor(harness.Within(b.t, harness.AnswerTime), 1000))
+			for range 3 * (i + 1) {
+				harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 1000))
 			}
 		}
 	}
@@ -105,18 +93,19 @@ func wantFigures(t *testing.T, top *harness.Top, figures []figure) {
 	}
 }
 
-// TestTop compares the rates that top shows with the frames that leave: in mode
-// observe by eth0, else by eth1.
+// TestTop compares the rates that top shows with the frames that leave: in mode observe by eth0, else by eth1. It goes on
+// while the daemon starts, with tables of another size, and ends with the datapath.
 func TestTop(t *testing.T) {
-	b := newBusyServer(t)
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	p := harness.On(t, n.Server.Host)
+	p.Start().Kill()
 	for _, mode := range []string{"observe", "enforce"} {
 		t.Run(mode, func(t *testing.T) {
-			b.t = t
-			p := b.product.In(t)
-			p.Expect(0, "mode", mode)
-			top := p.Top()
+			b := &busyServer{TwoNIC: n, product: p.In(t)}
+			b.product.Expect(0, "mode", mode)
+			top := b.product.Top()
 			wires := harness.Tap(t, b.Server)
-			b.converse()
+			b.converse(t)
 			eth0, eth1 := wires.Left(b.answers)
 			wantFigures(t, top, ratesOf(eth0, eth1))
 			checkLooks(t, top.Looks(), mode)
@@ -128,6 +117,21 @@ func TestTop(t *testing.T) {
 			}
 		})
 	}
+	t.Run("goes on", func(t *testing.T) {
+		b := &busyServer{TwoNIC: n, product: p.In(t)}
+		top := b.product.Top()
+		wires := harness.Tap(t, b.Server)
+		b.converse(t)
+		b.product.Start("--config", harness.WriteConfig(t, harness.SmallTables)).Kill()
+		b.converse(t)
+		eth0, eth1 := wires.Left(b.answers)
+		wantFigures(t, top, ratesOf(eth0, eth1))
+		b.wantBusiest(t, top, wires)
+		b.product.Detach()
+		if code := top.WaitEnd(); code != 1 || len(top.Log.Lines("no datapath is pinned")) != 1 {
+			t.Errorf("after detach it ends with %d:\n%s", code, top.Log)
+		}
+	})
 }
 
 // ratesOf is what has to be shown where these frames, which belong to eth1 and were
@@ -214,24 +218,4 @@ func (b *busyServer) wantLeft(t *testing.T, top *harness.Top) {
 		}
 		return nil
 	})
-}
-
-// TestTopGoesOn looks on while the daemon starts, with tables of another size,
-// and ends with the datapath.
-func TestTopGoesOn(t *testing.T) {
-	b := newBusyServer(t)
-	top := b.product.Top()
-	wires := harness.Tap(t, b.Server)
-	b.converse()
-	b.product.Start("--config", harness.WriteConfig(t, harness.SmallTables)).Kill()
-	before := b.conversations
-	b.converse()
-	b.conversations = append(before, b.conversations...)
-	eth0, eth1 := wires.Left(b.answers)
-	wantFigures(t, top, ratesOf(eth0, eth1))
-	b.wantBusiest(t, top, wires)
-	b.product.Detach()
-	if code := top.WaitEnd(); code != 1 || len(top.Log.Lines("no datapath is pinned")) != 1 {
-		t.Errorf("after detach it ends with %d:\n%s", code, top.Log)
-	}
 }

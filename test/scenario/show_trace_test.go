@@ -25,19 +25,24 @@ func ofConversation(packets []harness.TracedPacket, c *harness.Conversation, dir
 	return found
 }
 
-// TestTrace compares what trace shows with the frames that leave, one by one.
+// TestTrace compares what trace and tcpdump show with the frames that leave.
 func TestTrace(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.WireExact,
-	})
-	server := n.Server
-	p := harness.On(t, server.Host)
-	p.Start().Kill()
-	for _, f := range n.Families() {
-		harness.Serve(t, server.Host, server.Eth0.Address(f))
-		for _, kind := range harness.Kinds {
-			for _, mode := range []string{"enforce", "observe"} {
-				for _, at := range []*topology.Interface{server.Eth0, server.Eth1} {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	p := harness.On(t, n.Server.Host)
+	p.Start("--mechanism", "clsact").Kill()
+	t.Run("tcpdump and clsact", func(t *testing.T) { testTap(t, n) })
+	p.Detach()
+	p.Start().Kill() // by tcx where there is one; kernels before 6.6 have none
+	t.Run("tcpdump", func(t *testing.T) { testTap(t, n) })
+	for _, f := range harness.Families {
+		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+		t.Run("probe/"+f.String(), func(t *testing.T) { testTraceSend(t, n, p.In(t), f) })
+		for k, kind := range harness.Kinds {
+			for m, mode := range []string{"enforce", "observe"} {
+				for a, at := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+					if testing.Short() && (k+m+a)%2 != 0 { // each two of kind, mode and interface are shown
+						continue
+					}
 					t.Run(fmt.Sprintf("%s/%s/%s/%s", f, kind, mode, at.Name), func(t *testing.T) {
 						p := p.In(t)
 						p.Expect(0, "mode", mode)
@@ -47,8 +52,27 @@ func TestTrace(t *testing.T) {
 			}
 		}
 	}
+	t.Run("nobody answers", func(t *testing.T) {
+		self := n.Server.Eth1.Address(topology.IPv4).String()
+		result := p.In(t).Expect(0, "trace", "--send", "--peer", "10.9.0.200", "--self", self, "-o", "json")
+		lines := harness.TracedPackets(t, result.Stdout)
+		if len(lines) != 1 || lines[0].Verdict != "local-origin" || result.Stderr != "replypath: no answer within 3s\n" {
+			t.Errorf("a probe without an answer: %s", result)
+		}
+		p.In(t).Expect(1, "trace", "--send", "--peer", n.ClientEth0.Address(topology.IPv4).String(), "--self", "192.0.2.1")
+	})
+
+	p.Start()
+	p.Expect(0, "mode", "enforce")
+	for _, f := range harness.Families {
+		t.Run("exact/"+f.String(), func(t *testing.T) { testTraceExact(t, n, p.In(t), f) })
+		t.Run("of the host/"+f.String(), func(t *testing.T) { testTraceHost(t, n, p.In(t), f) })
+	}
+	t.Run("one", func(t *testing.T) { testTraceOne(t, n, p.In(t)) })
+	t.Run("lost", func(t *testing.T) { testTraceLost(t, n, p.In(t)) })
 }
 
+// testTrace compares packets one by one.
 func testTrace(t *testing.T, n *topology.TwoNIC, p *harness.Product, c *harness.Conversation, at *topology.Interface, mode string) {
 	wires := harness.Tap(t, n.Server)
 	ask := func() error { return c.Ask(harness.Within(t, harness.AnswerTime)) }
@@ -86,147 +110,89 @@ func testTrace(t *testing.T, n *topology.TwoNIC, p *harness.Product, c *harness.
 	if len(in) == 0 || len(leaving) == 0 || len(leaving) > captured {
 		t.Errorf("%d questions and %d answers are shown, %d answers were captured", len(in), len(leaving), captured)
 	}
-	if out == n.Server.Eth1 {
-		wires.WantEth1("as traced", c.Answers())
-	} else {
-		wires.WantEth0("as traced", c.Answers())
-	}
+	wires.Want(out == n.Server.Eth1, "as traced", c.Answers())
 }
 
-// TestTraceExact counts: as many packets are shown as leave.
-func TestTraceExact(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.WireExact,
-	})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	for _, f := range n.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			first := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-			trace := p.In(t).Trace(func() error { return first.Ask(harness.Within(t, harness.AnswerTime)) },
-				"--peer", netip.PrefixFrom(first.Peer.Addr(), 8).Masked().String())
-			wires := harness.Tap(t, n.Server)
-			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-			for range 20 {
-				harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 5000))
-			}
-			eth0, eth1 := wires.Left(c.Answers())
-			packets := trace.Interrupt()
-			out := ofConversation(packets, c, "out")
-			shown := 0
-			for _, packet := range out {
-				shown += packet.Packets
-			}
-			if shown != len(eth1) || len(eth0) != 0 {
-				t.Errorf("%d answers are shown, %d left by eth1, %d by eth0", shown, len(eth1), len(eth0))
-			}
-			in := ofConversation(packets, c, "in")
-			if len(in) < 2 || harness.OrEmpty(in[0].TCPFlags) != "S" || in[0].Verdict != "new" || in[1].Verdict != "new" {
-				t.Errorf("how the connection begins: %v", in)
-			}
-			for _, packet := range in[2:] {
-				if packet.Verdict != "known" {
-					t.Errorf("on the way: %s", &packet)
-				}
-			}
-			for i := range out {
-				if out[i].Verdict != "corrected" {
-					t.Errorf("an answer: %s", &out[i])
-				}
-			}
-		})
+// testTraceExact counts: as many packets are shown as leave.
+func testTraceExact(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	first := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	trace := p.Trace(func() error { return first.Ask(harness.Within(t, harness.AnswerTime)) },
+		"--peer", netip.PrefixFrom(first.Peer.Addr(), 8).Masked().String())
+	wires := harness.Tap(t, n.Server)
+	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+	for range 20 {
+		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 5000))
 	}
-}
-
-// TestTraceHost shows what the host starts, and what is not recorded.
-func TestTraceHost(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	server := n.Server
-	p := harness.On(t, server.Host)
-	p.Start()
-	for _, f := range n.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			harness.Serve(t, n.Client, n.ClientEth0.Address(f))
-			to := netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort).String()
-			from := topology.FromAddress(netip.AddrPortFrom(server.Eth1.Address(f), 0))
-			ask := func(network string) error {
-				conn, err := server.Host.Dial(harness.Within(t, harness.AnswerTime), network, to, from)
-				if err != nil {
-					return err
-				}
-				// Just after the start the socket is all that tells who asked.
-				t.Cleanup(func() { conn.Close() })
-				if _, err = conn.Write([]byte("question")); err == nil {
-					_, err = conn.Read(make([]byte, 100))
-				}
-				return err
-			}
-			trace := p.In(t).Trace(func() error { return ask("tcp") })
-			harness.Must(t, ask("tcp"))
-			harness.Must(t, ask("udp"))
-			packets := trace.Interrupt()
-			if len(packets) == 0 {
-				t.Error("nothing is shown")
-			}
-			for _, packet := range packets {
-				if packet.Protocol == "icmpv6" { // neighbour discovery is of no concern
-					continue
-				}
-				switch {
-				case packet.Direction == "out" && packet.Verdict == "local-origin" && harness.OrEmpty(packet.Out.Interface) == "eth0":
-				case packet.Direction == "in" && packet.Verdict == "ignored" && harness.OrEmpty(packet.Reason) == "answer":
-				default:
-					t.Errorf("of what the host starts: %s", &packet)
-				}
-			}
-		})
-	}
-}
-
-// TestTraceSend sends a probe: it goes as the kernel routes it.
-func TestTraceSend(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	server := n.Server
-	p := harness.On(t, server.Host)
-	p.Start().Kill()
-	for _, f := range n.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			wires := harness.Tap(t, server)
-			peer, self := n.ClientEth0.Address(f), server.Eth1.Address(f)
-			result := p.In(t).Expect(0, "trace", "--send", "--peer", peer.String(), "--self", self.String(), "-o", "json")
-			lines := harness.TracedPackets(t, result.Stdout)
-			if len(lines) != 2 {
-				t.Fatalf("not a probe and its answer: %s", result)
-			}
-			out, in := lines[0], lines[1]
-			if out.Direction != "out" || out.Verdict != "local-origin" || harness.OrEmpty(out.Out.Interface) != "eth0" ||
-				harness.OrEmpty(out.Out.NextHopMAC) != server.Eth0.Peer().MAC.String() {
-				t.Errorf("the probe: %s", &out)
-			}
-			// The answer goes to the address that asked, wherever the probe left.
-			if in.Direction != "in" || in.Verdict != "ignored" || harness.OrEmpty(in.Reason) != "answer" || harness.OrEmpty(in.InterfaceIn) != "eth1" {
-				t.Errorf("its answer: %s", &in)
-			}
-			wires.WantEth0("the probe", topology.All(topology.From(self), topology.To(peer), topology.EchoRequest))
-		})
-	}
-	t.Run("nobody answers", func(t *testing.T) {
-		result := p.In(t).Expect(0, "trace", "--send", "--peer", "10.9.0.200", "--self", server.Eth1.Address(topology.IPv4).String(), "-o", "json")
-		lines := harness.TracedPackets(t, result.Stdout)
-		if len(lines) != 1 || lines[0].Verdict != "local-origin" || result.Stderr != "replypath: no answer within 3s\n" {
-			t.Errorf("a probe without an answer: %s", result)
+	eth0, eth1 := wires.Left(c.Answers())
+	packets := trace.Interrupt()
+	shown := 0
+	for _, packet := range ofConversation(packets, c, "out") {
+		shown += packet.Packets
+		if packet.Verdict != "corrected" {
+			t.Errorf("an answer: %s", &packet)
 		}
-	})
-	t.Run("not an own address", func(t *testing.T) {
-		p.In(t).Expect(1, "trace", "--send", "--peer", n.ClientEth0.Address(topology.IPv4).String(), "--self", "192.0.2.1")
-	})
+	}
+	if shown != len(eth1) || len(eth0) != 0 {
+		t.Errorf("%d answers are shown, %d left by eth1, %d by eth0", shown, len(eth1), len(eth0))
+	}
+	in := ofConversation(packets, c, "in")
+	if len(in) < 2 || harness.OrEmpty(in[0].TCPFlags) != "S" || in[0].Verdict != "new" || in[1].Verdict != "new" {
+		t.Errorf("how the connection begins: %v", in)
+	}
+	for _, packet := range in[2:] {
+		if packet.Verdict != "known" {
+			t.Errorf("on the way: %s", &packet)
+		}
+	}
 }
 
-// TestTraceOne runs one trace at a time, each from its own beginning.
-func TestTraceOne(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+// testTraceHost shows what the host starts, and what is not recorded.
+func testTraceHost(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	harness.ServeAt(t, n.Client, netip.AddrPortFrom(n.ClientEth0.Address(f), clientPort))
+	trace := p.Trace(func() error {
+		askedByHost(t, n, "tcp", f) // just after the start its socket is all that tells who asked
+		return nil
+	})
+	askedByHost(t, n, "tcp", f)
+	askedByHost(t, n, "udp", f)
+	packets := trace.Interrupt()
+	if len(packets) == 0 {
+		t.Error("nothing is shown")
+	}
+	for _, packet := range packets {
+		switch {
+		case packet.Protocol == "icmpv6": // neighbour discovery is of no concern
+		case packet.Direction == "out" && packet.Verdict == "local-origin" && harness.OrEmpty(packet.Out.Interface) == "eth0":
+		case packet.Direction == "in" && packet.Verdict == "ignored" && harness.OrEmpty(packet.Reason) == "answer":
+		default:
+			t.Errorf("of what the host starts: %s", &packet)
+		}
+	}
+}
+
+// testTraceSend sends a probe: it goes as the kernel routes it.
+func testTraceSend(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	wires := harness.Tap(t, n.Server)
+	peer, self := n.ClientEth0.Address(f), n.Server.Eth1.Address(f)
+	result := p.Expect(0, "trace", "--send", "--peer", peer.String(), "--self", self.String(), "-o", "json")
+	lines := harness.TracedPackets(t, result.Stdout)
+	if len(lines) != 2 {
+		t.Fatalf("not a probe and its answer: %s", result)
+	}
+	out, in := lines[0], lines[1]
+	if out.Direction != "out" || out.Verdict != "local-origin" || harness.OrEmpty(out.Out.Interface) != "eth0" ||
+		harness.OrEmpty(out.Out.NextHopMAC) != n.Server.Eth0.Peer().MAC.String() {
+		t.Errorf("the probe: %s", &out)
+	}
+	// The answer goes to the address that asked, wherever the probe left.
+	if in.Direction != "in" || in.Verdict != "ignored" || harness.OrEmpty(in.Reason) != "answer" || harness.OrEmpty(in.InterfaceIn) != "eth1" {
+		t.Errorf("its answer: %s", &in)
+	}
+	wires.WantEth0("the probe", topology.All(topology.From(self), topology.To(peer), topology.EchoRequest))
+}
+
+// testTraceOne runs one trace at a time, each from its own beginning.
+func testTraceOne(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
 	ask := func() error { return c.Ask(harness.Within(t, harness.AnswerTime)) }
 	trace := p.Trace(ask)
@@ -248,12 +214,9 @@ func TestTraceOne(t *testing.T) {
 	p.Expect(1, "trace", "--pin-dir", "/sys/fs/bpf/none")
 }
 
-// TestTraceLost stops the tracer while packets pass: what it cannot show it
+// testTraceLost stops the tracer while packets pass: what it cannot show it
 // counts.
-func TestTraceLost(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+func testTraceLost(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 	self := netip.AddrPortFrom(n.Server.Eth1.Address(topology.IPv4), harness.EchoPort)
 	// The flood may fill the receive buffer of the echo server, but not the kernel's.
 	c := harness.NewConversation(t, harness.Ping, n.ClientEth0, self.Addr())
@@ -279,4 +242,26 @@ func TestTraceLost(t *testing.T) {
 		return nil
 	})
 	trace.Interrupt()
+}
+
+// testTap captures on the server itself, as an operator does with tcpdump: a moved
+// answer is seen at the interface that it leaves by, with the MACs that it leaves
+// with, and nowhere else. docs/guide/troubleshooting.md says so.
+func testTap(t *testing.T, n *topology.TwoNIC) {
+	for _, f := range harness.Families {
+		eth0, eth1 := harness.Capture(t, n.Server.Eth0), harness.Capture(t, n.Server.Eth1)
+		c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+		harness.Ask(t, c)
+		sent := topology.All(c.Answers(), topology.Going(topology.Sent))
+		if frames := eth0.Frames(sent); len(frames) != 0 {
+			t.Errorf("a moved answer is seen at the interface of the route: %s", harness.Describe(frames))
+		}
+		moved := topology.All(sent, topology.FromMAC(n.Server.Eth1.MAC), topology.ToMAC(n.Server.Eth1.Peer().MAC))
+		if all, right := eth1.Count(sent), eth1.Count(moved); all == 0 || right != all {
+			t.Errorf("%d answers are seen at the flow's interface, %d of them with its MACs", all, right)
+		}
+		if eth1.Count(topology.All(c.Questions(), topology.Going(topology.Received))) == 0 {
+			t.Error("no question is seen where it comes in")
+		}
+	}
 }
