@@ -304,7 +304,7 @@ var adoptFamily = map[string]story{
 		b.arrives(n, syn, b.starts(n, syn, b.replication))
 		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
 	},
-	// What it forwards does.
+	// That says nothing of the address. What it forwards does: it is none of the host's.
 	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {
 		other := udp{ports: ports{peer: 999}}
 		want := b.admits(n, other, b.replication)

@@ -109,7 +109,6 @@ func (b *bed) repair(how bpf.DatapathSourceRepair) {
 }
 
 // manage writes an interface's record, with what change makes of the usual one.
-
 func (b *bed) manage(i nic, change func(*bpf.DatapathInterface)) {
 	b.t.Helper()
 	record := rig.Record(i.Device, 0)

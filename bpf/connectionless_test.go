@@ -217,8 +217,6 @@ func TestConnectedServerSpeaks(t *testing.T) {
 	})
 }
 
-// Sequences in which the programs once decided otherwise than the reference model.
-
 var connectionlessConnectionless = map[string]idleStory{
 	"connectionless refresh": func(t *testing.T, b *bed, n network, m message, _ uint32) {
 		b.refreshes(n, m, n.in(b.replication, m))
@@ -273,7 +271,7 @@ var connectionlessFamily = map[string]story{
 		b.leaves(n, echo{}, nothing)
 		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
 	},
-	// A socket that takes all comers did not.
+	// One that takes all comers asked nobody.
 	"what comes in for a connected UDP socket is an answer": func(t *testing.T, b *bed, n network) {
 		frame := n.in(b.replication, udp{})
 

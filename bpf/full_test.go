@@ -260,7 +260,6 @@ var fullFamily = map[string]story{
 		b.run(forwarded, nothing)
 		b.leaves(n, udp{}, nothing, source(n.stranger))
 	},
-	// The last of the others serves.
 	"a gateway that finds no room is none, the last one serves": func(t *testing.T, b *bed, n network) {
 		b.setGateways(b.replication, n, auto, 2)
 		last := uint32(b.Gateways.MaxEntries() - 1)
@@ -336,7 +335,7 @@ var fullFamily = map[string]story{
 		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), unread(eventIgnoredNotOwn))
 		b.leaves(n, udp{}, nothing, source(n.stranger))
 	},
-	// Nor is one of a set that is not in force, or of one that does not exist.
+	// None is about the packet. Nor is one of a set that is not in force, or that does not exist.
 	"more rules of exclusion are said to be there than can be": func(t *testing.T, b *bed, n network) {
 		set := bpf.DatapathExclusionSet{Count: 1000}
 		for i := range set.Rule {
