@@ -47,8 +47,8 @@ func (a asking) lost(t *testing.T, name string, by exit) {
 	sampled(t, harness.Families, name, a.asks(by.wantLost))
 }
 
-// sampled is harness.EachQuestionOf. With -short it runs one kind of question for each family, which the name decides: in
-// a matrix every two of phase, family and kind still meet.
+// sampled is harness.EachQuestionOf. With -short it runs one kind of question for each family, which the name
+// decides: in a matrix every two of phase, family and kind still meet.
 func sampled(t *testing.T, families []topology.Family, name string, run func(*testing.T, topology.Family, harness.Kind)) {
 	if !testing.Short() {
 		harness.EachQuestionOf(t, families, name, run)

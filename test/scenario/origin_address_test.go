@@ -37,9 +37,9 @@ func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) (al
 	return all
 }
 
-// TestStrongHostAddressBack has B talk from eth1's address while others of eth1's come and go, and then that one itself.
-// Without it B begins nothing from there: IPv4 sends nothing, by IPv6 what is open goes as routed, uncounted. An address
-// that goes to the other interface takes its way with it.
+// TestStrongHostAddressBack has B talk from eth1's address while others of eth1's come and go, and then that one
+// itself. Without it B begins nothing from there: IPv4 sends nothing, by IPv6 what is open goes as routed, uncounted.
+// An address that goes to the other interface takes its way with it.
 func TestStrongHostAddressBack(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	sampledBegun(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantBegunLost(t, s, c) })
@@ -81,12 +81,14 @@ func othersComeAndGo(t *testing.T, s *topology.S1, p *harness.Product) {
 
 // goneAndBack removes eth1's own address, and puts it back.
 func goneAndBack(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family) {
-	own := s.B.Eth1.Addresses[slices.IndexFunc(s.B.Eth1.Addresses, func(a netip.Prefix) bool { return topology.FamilyOf(a.Addr()) == f })]
+	all := s.B.Eth1.Addresses
+	own := all[slices.IndexFunc(all, func(a netip.Prefix) bool { return topology.FamilyOf(a.Addr()) == f })]
 	open := openFromEth1(t, s, f)
 	harness.Must(t, s.B.Eth1.RemoveAddress(own))
 	gone := p.AwaitOwn(own.Addr(), false, time.Now())
 	wantGone(t, s, p, open)
-	if err := fromEth1(t, s, harness.UDP, f).Connect(harness.Within(t, harness.AnswerTime)); !errors.Is(err, unix.EADDRNOTAVAIL) {
+	err := fromEth1(t, s, harness.UDP, f).Connect(harness.Within(t, harness.AnswerTime))
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("B begins from an address that it does not have: %v", err)
 	}
 	harness.Must(t, s.B.Eth1.AddAddress(own))
@@ -106,7 +108,8 @@ func addressMoves(t *testing.T, s *topology.S1) {
 	for _, at := range []*topology.Interface{s.B.Eth1, s.B.Eth0, s.B.Eth1} {
 		harness.Must(t, at.AddAddress(address))
 		to := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), harness.EchoPort)
-		conn := harness.Must1[net.Conn](t)(s.B.Dial(t.Context(), "udp", to.String(), topology.FromAddress(netip.AddrPortFrom(address.Addr(), 0))))
+		from := topology.FromAddress(netip.AddrPortFrom(address.Addr(), 0))
+		conn := harness.Must1[net.Conn](t)(s.B.Dial(t.Context(), "udp", to.String(), from))
 		harness.Eventually(t, "the way is that of "+at.Name, func() error {
 			exits := harness.TapAll(t, at)
 			harness.Must1[int](t)(conn.Write([]byte("question")))

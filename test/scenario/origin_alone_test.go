@@ -73,8 +73,8 @@ func sendGroupsBy(t *testing.T, conn *net.UDPConn, f topology.Family, index int)
 	harness.Must(t, err)
 }
 
-// TestStrongHostWithoutGateway: where no gateway of eth1 is known, what B begins goes as routed, and explain says why; but
-// to a neighbour of eth1's, for whose MAC the kernel asks, by eth1. With a gateway all of it goes by eth1.
+// TestStrongHostWithoutGateway: where no gateway of eth1 is known, what B begins goes as routed, and explain says
+// why; but to a neighbour of eth1's, for whose MAC the kernel asks, by eth1. With a gateway all of it goes by eth1.
 func TestStrongHostWithoutGateway(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	p := harness.On(t, s.B.Host)
@@ -112,7 +112,9 @@ func TestStrongHostWithoutGateway(t *testing.T) {
 // awaitAnswer asks until an answer comes: what waits for a MAC is lost.
 func awaitAnswer(t *testing.T, c *harness.Conversation) {
 	t.Helper()
-	harness.Eventually(t, c.String()+" is answered", func() error { return c.Ask(harness.Within(t, 4*harness.SilenceTime)) })
+	harness.Eventually(t, c.String()+" is answered", func() error {
+		return c.Ask(harness.Within(t, 4*harness.SilenceTime))
+	})
 }
 
 // onLink has B begin to a neighbour of eth1's, to whom a route leads by eth0.

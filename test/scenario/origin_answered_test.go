@@ -157,7 +157,8 @@ func (l *lasting) entry(c *harness.Conversation) *bpf.DatapathFlow {
 	return harness.Must1[*bpf.DatapathFlow](l.t)(datapath.FindAnswered(maps.Established, digest))
 }
 
-// awaitEntries asks until the connections are entered as wanted, the entries have had segments moved, and nothing is on its way.
+// awaitEntries asks until the connections are entered as wanted, the entries have had segments moved, and nothing is
+// on its way.
 func (l *lasting) awaitEntries(wanted func(n int, entry *bpf.DatapathFlow) bool) (entries []*bpf.DatapathFlow) {
 	l.t.Helper()
 	for n, c := range l.open {

@@ -65,8 +65,8 @@ func TestStrongHostRestarts(t *testing.T) {
 	t.Logf("%d connections went on over %d restarts", len(all), 2*restarts)
 }
 
-// TestStrongHostBesideRules: where a rule sends what B begins by eth1 already, the strong host model finds it right, moves
-// nothing, and takes it over without a break when the rule goes.
+// TestStrongHostBesideRules: where a rule sends what B begins by eth1 already, the strong host model finds it right,
+// moves nothing, and takes it over without a break when the rule goes.
 func TestStrongHostBesideRules(t *testing.T) {
 	s := ruled(t)
 	p := harness.On(t, s.B.Host)

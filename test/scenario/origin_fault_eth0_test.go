@@ -141,8 +141,8 @@ func newTranslated(t *testing.T) *translated {
 	return n
 }
 
-// addInside gives the host behind B the address that comes so many after its first, and returns the interface with that one
-// alone.
+// addInside gives the host behind B the address that comes so many after its first, and returns the interface with
+// that one alone.
 func (n *translated) addInside(t *testing.T, eth0 *topology.Interface, number int) *topology.Interface {
 	t.Helper()
 	another := *eth0
@@ -194,9 +194,9 @@ func (n *translated) wantUnder(t *testing.T, wires *harness.Wires, uplink *topol
 }
 
 // TestStrongHostFaultOfEth0 has B forward under addresses of eth1's: routing comes before the translation, so that no
-// `ip rule` for the source sends it by eth1. Then eth0 fails: what is forwarded, and what B began from there, goes on by
-// eth1, although the kernel has no route to A but the fallback route. What is masqueraded by eth0 does not leave by another
-// interface, and goes on afterwards.
+// `ip rule` for the source sends it by eth1. Then eth0 fails: what is forwarded, and what B began from there, goes on
+// by eth1, although the kernel has no route to A but the fallback route. What is masqueraded by eth0 does not leave
+// by another interface, and goes on afterwards.
 func TestStrongHostFaultOfEth0(t *testing.T) {
 	n := newTranslated(t)
 	each := func(name string, want func(t *testing.T, s *topology.S1, c, seen *harness.Conversation)) {

@@ -51,7 +51,8 @@ func fallSilent(t *testing.T, uplink *topology.Interface) {
 	}
 }
 
-// silenceOf has a router answer, by an interface, no question for its MAC address, and ask none, from which B would learn it.
+// silenceOf has a router answer, by an interface, no question for its MAC address, and ask none, from which B would
+// learn it.
 func silenceOf(device string) string {
 	return strings.ReplaceAll(`
 table arp silence {
@@ -92,8 +93,8 @@ func setUpAgain(t *testing.T, i *topology.Interface) {
 	harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
 }
 
-// TestStrongHostFaultOfEth1 has eth1 fail while B talks from its address: what cannot be moved goes as routed, counted with
-// the reason, until eth1 is back. What eth0 carries goes on.
+// TestStrongHostFaultOfEth1 has eth1 fail while B talks from its address: what cannot be moved goes as routed,
+// counted with the reason, until eth1 is back. What eth0 carries goes on.
 func TestStrongHostFaultOfEth1(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	for _, f := range s.Families() {
@@ -162,8 +163,8 @@ func (fault *eth1Fault) wantOpenRouted(t *testing.T, s *topology.S1, p *harness.
 	}
 }
 
-// wantRouted wants a question to leave by eth0, where a strict router drops it, and to be counted with the reason and no
-// other.
+// wantRouted wants a question to leave by eth0, where a strict router drops it, and to be counted with the reason and
+// no other.
 func (fault *eth1Fault) wantRouted(t *testing.T, s *topology.S1, p *harness.Product, c *harness.Conversation) {
 	t.Helper()
 	family := topology.FamilyOf(c.Self.Addr()).String()

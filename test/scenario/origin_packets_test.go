@@ -69,8 +69,8 @@ func ownErrors(s *topology.S1, inside *topology.Interface, f topology.Family) (a
 	return all
 }
 
-// wantLeaving has B send, and wants all of it by one of its interfaces, and at A only what left by eth1. It returns how many
-// frames that were.
+// wantLeaving has B send, and wants all of it by one of its interfaces, and at A only what left by eth1. It returns
+// how many frames that were.
 func wantLeaving(t *testing.T, s *topology.S1, all []leaving, eth1 bool) (count int) {
 	t.Helper()
 	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
@@ -105,7 +105,8 @@ func wantByEth0(t *testing.T, s *topology.S1, all []leaving) (count int) {
 	wires := harness.Tap(t, s.B)
 	for _, l := range all {
 		l.send(t)
-		if _, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), topology.All(l.frames, topology.Going(topology.Received))); err != nil {
+		left := topology.All(l.frames, topology.Going(topology.Received))
+		if _, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), left); err != nil {
 			t.Errorf("%s: %v", l.name, err)
 		}
 	}
@@ -118,10 +119,10 @@ func wantByEth0(t *testing.T, s *topology.S1, all []leaving) (count int) {
 	return count
 }
 
-// TestStrongHostPackets has B originate what is neither TCP nor UDP from eth1's address: SCTP, a listed protocol, and ICMP
-// errors about what became no flow. Observed it leaves by eth0, where it is lost; enforced by eth1. What the strong host
-// model leaves alone goes by eth0 as without replypath, and is not counted. Only of a socket that is bound to eth0 the
-// reason is.
+// TestStrongHostPackets has B originate what is neither TCP nor UDP from eth1's address: SCTP, a listed protocol, and
+// ICMP errors about what became no flow. Observed it leaves by eth0, where it is lost; enforced by eth1. What the
+// strong host model leaves alone goes by eth0 as without replypath, and is not counted. Only of a socket that is
+// bound to eth0 the reason is.
 func TestStrongHostPackets(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	inside := hostBehind(t, s)
@@ -141,7 +142,8 @@ func TestStrongHostPackets(t *testing.T) {
 	harness.Shell(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
 	harness.Shell(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
 	linkLocal := netip.AddrPortFrom(netip.MustParseAddr("169.254.7.7"), 0)
-	alone = append(alone, datagram(s, "from a link-local address", linkLocal, netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)))
+	nobody := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)
+	alone = append(alone, datagram(s, "from a link-local address", linkLocal, nobody))
 
 	wantLeaving(t, s, all, false)
 	wantByEth0(t, s, slices.Concat(alone, bound))
@@ -149,13 +151,15 @@ func TestStrongHostPackets(t *testing.T) {
 	p.Start("--config", harness.WriteConfig(t, strongHost(s)+fmt.Sprintf(
 		"mode: observe\nprotocols: [tcp, udp, icmp, icmpv6, sctp, gre]\nexclude: [{protocol: udp, self_port: %d}]\n", excludedPort)))
 	counted := func(labels ...string) int {
-		return int(p.Metrics().Sum("replypath_originated_packets_total", append(labels, "from_interface=eth0", "to_interface=eth1")...))
+		labels = append(labels, "from_interface=eth0", "to_interface=eth1")
+		return int(p.Metrics().Sum("replypath_originated_packets_total", labels...))
 	}
 	because := func(reason string) int {
 		return int(p.Metrics().Sum("replypath_originated_routed_packets_total", "reason="+reason))
 	}
 	observed := wantLeaving(t, s, all, false)
-	if routed, total, reason := counted("outcome=routed"), counted(), because("observe"); routed != observed || routed != total || routed != reason {
+	routed, total, reason := counted("outcome=routed"), counted(), because("observe")
+	if routed != observed || routed != total || routed != reason {
 		t.Errorf("observed: %d frames left, counted are %d, %d of them as routed and %d as observed", observed, total, routed, reason)
 	}
 	for _, f := range s.Families() { // whom observing asks for nobody has, nor has enforcing at once

@@ -74,9 +74,9 @@ func isOf(uplink *topology.Interface, a netip.Addr) bool {
 	return first.Compare(a) <= 0 && a.Compare(nth(first, poolAddresses-1)) <= 0
 }
 
-// TestStrongHostPool has B forward bulk data under pools of addresses of both uplinks. What got one of eth1's is lost without
-// replypath, also beside rules for the addresses, as routing comes before the translation. The strong host model has every
-// stream arrive, each by the uplink of its address, as fast by that to which it is moved.
+// TestStrongHostPool has B forward bulk data under pools of addresses of both uplinks. What got one of eth1's is lost
+// without replypath, also beside rules for the addresses, as routing comes before the translation. The strong host
+// model has every stream arrive, each by the uplink of its address, as fast by that to which it is moved.
 func TestStrongHostPool(t *testing.T) {
 	n := newPool(t)
 	half := func(name string) {

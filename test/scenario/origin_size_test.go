@@ -12,8 +12,8 @@ import (
 	"replypath/test/topology"
 )
 
-// TestStrongHostSizes has B originate from the address of an eth1 that takes less than eth0. TCP goes on and tells A what
-// fits, segments are cut smaller, whoever sends what cannot be cut learns the size, and fragments stay together.
+// TestStrongHostSizes has B originate from the address of an eth1 that takes less than eth0. TCP goes on and tells A
+// what fits, segments are cut smaller, whoever sends what cannot be cut learns the size, and fragments stay together.
 func TestStrongHostSizes(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	harness.Must(t, s.B.Eth1.SetMTU(narrowMTU))
@@ -59,8 +59,8 @@ func reversed(c *harness.Conversation) *harness.Conversation {
 	return &harness.Conversation{Kind: c.Kind, Peer: c.Self, Self: c.Peer}
 }
 
-// transferFromEth1 has a megabyte cross in either direction by a connection that B opens. Of a packet of several segments
-// these are made smaller; of the first that is cut already and too large B learns the size.
+// transferFromEth1 has a megabyte cross in either direction by a connection that B opens. Of a packet of several
+// segments these are made smaller; of the first that is cut already and too large B learns the size.
 func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family, single bool) {
 	l := harness.ServeTransfers(t, s.A.Host, s.A.Eth1.Address(f))
 	wires, atA, atB := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1), harness.Capture(t, s.B.Eth1)
@@ -86,8 +86,8 @@ func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topolo
 	}
 }
 
-// fragmentsFromEth1 has B send large datagrams. Of the first a fragment is too large; the kernel cuts all others so that
-// they fit.
+// fragmentsFromEth1 has B send large datagrams. Of the first a fragment is too large; the kernel cuts all others so
+// that they fit.
 func fragmentsFromEth1(t *testing.T, s *topology.S1, f topology.Family) {
 	learns := fromEth1(t, s, harness.Ping, f)
 	harness.Eventually(t, "the kernel has learned the size", func() error {

@@ -78,7 +78,9 @@ func wantBegunAs(t *testing.T, s *topology.S1, c, seen *harness.Conversation) {
 
 // sampledBegun is eachBegun, with -short for one kind of question in each family.
 func sampledBegun(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harness.Conversation)) {
-	sampled(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) { run(t, fromEth1(t, s, kind, f)) })
+	sampled(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		run(t, fromEth1(t, s, kind, f))
+	})
 }
 
 // TestStrongHost has B begin from eth1's address, while its default route is by eth0, between routers that check
@@ -118,7 +120,10 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 		wantAnswers(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
 	})
 	if policy == topology.StrictSource {
-		kept := []*harness.Conversation{fromEth1(t, s, harness.TCP, topology.IPv4), fromEth1(t, s, harness.TCP, topology.IPv6)}
+		var kept []*harness.Conversation
+		for _, f := range s.Families() {
+			kept = append(kept, fromEth1(t, s, harness.TCP, f))
+		}
 		for _, c := range kept {
 			harness.Ask(t, c)
 		}

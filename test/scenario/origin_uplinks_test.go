@@ -59,7 +59,8 @@ func (u uplinks) routeByAll(t *testing.T) {
 	}
 }
 
-// advertise sends a provider's advertisement as a default router, with prefixes for addresses that somebody else assigns.
+// advertise sends a provider's advertisement as a default router, with prefixes for addresses that somebody else
+// assigns.
 func (u uplinks) advertise(t *testing.T, provider int, prefixes ...netip.Prefix) {
 	t.Helper()
 	const sourceAddress, prefixInformation, halfHour = 1, 3, 1800
@@ -79,7 +80,8 @@ func (u uplinks) advertise(t *testing.T, provider int, prefixes ...netip.Prefix)
 		&layers.Ethernet{SrcMAC: inside.MAC, DstMAC: []byte{0x33, 0x33, 0, 0, 0, 1}, EthernetType: layers.EthernetTypeIPv6}, ip, icmp, advertisement)
 }
 
-// explained is the MAC of the next hop that explain names for what the server begins from its address of a provider, or why not.
+// explained is the MAC of the next hop that explain names for what the server begins from its address of a provider,
+// or why not.
 func (u uplinks) explained(p *harness.Product, provider int, f topology.Family) string {
 	e := p.Explain("--peer", u.ClientEth0.Address(f).String(), "--self", u.Own(provider).Address(f).String(), "--protocol", "udp")
 	return e.Verdict + " " + harness.OrEmpty(e.Replypath.NextHopMAC)
@@ -109,9 +111,10 @@ func (u uplinks) wantOwn(t *testing.T, name string) {
 	})
 }
 
-// TestStrongHostUplinks has the server begin from the addresses of two providers, whose routers are both at eth1. As long as
-// nothing tells which of them takes what, one gets everything, and drops what is the other's. Then IPv4 networks and IPv6
-// advertisements tell. That outlives the daemon. A router that falls silent is not replaced by the other.
+// TestStrongHostUplinks has the server begin from the addresses of two providers, whose routers are both at eth1. As
+// long as nothing tells which of them takes what, one gets everything, and drops what is the other's. Then IPv4
+// networks and IPv6 advertisements tell. That outlives the daemon. A router that falls silent is not replaced by the
+// other.
 func TestStrongHostUplinks(t *testing.T) {
 	harness.NeedAnnounced(t)
 	u := newUplinks(t)

@@ -60,7 +60,9 @@ func pingFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) []gopacket.
 
 func (c *crowd) send(pings []gopacket.Payload) {
 	c.t.Helper()
-	c.injector.Flood(len(pings), func(n int) []gopacket.SerializableLayer { return []gopacket.SerializableLayer{pings[n]} })
+	c.injector.Flood(len(pings), func(n int) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{pings[n]}
+	})
 }
 
 // wantAnswers has all of them ping, and wants every one to be answered.

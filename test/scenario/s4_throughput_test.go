@@ -26,9 +26,9 @@ import (
 // leastTime is less than any machine takes to forward a ping and its answer.
 const leastTime = 2 * time.Microsecond
 
-// ping has so many clients ping, and wants answers. The kernel forwards a packet in the thread that sends it, on the way
-// there and on the way back: unlike the time that passes, what is accounted to that thread hardly depends on what else is
-// going on.
+// ping has so many clients ping, and wants answers. The kernel forwards a packet in the thread that sends it, on the
+// way there and on the way back: unlike the time that passes, what is accounted to that thread hardly depends on what
+// else is going on.
 func (c *crowd) ping(pings int) cost {
 	c.t.Helper()
 	counter := map[topology.Family]string{topology.IPv4: "IcmpInEchoReps", topology.IPv6: "Icmp6InEchoReplies"}[c.family]
@@ -62,8 +62,9 @@ func processorTime(t *testing.T, clock int32) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// alternation compares what something costs by turns: each time with what is judged lies between two without. Each counts
-// with the least of some tries, as whatever else the machine does only adds to it. How many there are is fixed beforehand.
+// alternation compares what something costs by turns: each time with what is judged lies between two without. Each
+// counts with the least of some tries, as whatever else the machine does only adds to it. How many there are is fixed
+// beforehand.
 type alternation struct {
 	name    string
 	bound   float64 // of how many times as much of the processors' time it may take, in the median
@@ -137,8 +138,8 @@ func bulk(name string, send func(parts int) cost) *alternation {
 	return &alternation{name: name, bound: 1.2, work: 6, more: 8, measure: send}
 }
 
-// TestS4Throughput forwards bulk data of some of the 30,000 clients while the flows of all, each of whom has pinged, are
-// known to the box, and small packets: pings of many of them.
+// TestS4Throughput forwards bulk data of some of the 30,000 clients while the flows of all, each of whom has pinged,
+// are known to the box, and small packets: pings of many of them.
 func TestS4Throughput(t *testing.T) {
 	s, _ := newS4(t)
 	p := harness.On(t, s.Box)
@@ -221,8 +222,8 @@ func confirmBulk(conn net.Conn) {
 	}
 }
 
-// sendBulk sends so many parts in each stream, until all is confirmed, and returns what that costs this process, which is
-// both ends and forwards for them: the kernel accounts to who sends.
+// sendBulk sends so many parts in each stream, until all is confirmed, and returns what that costs this process,
+// which is both ends and forwards for them: the kernel accounts to who sends.
 func sendBulk(t *testing.T, streams []net.Conn, parts int) cost {
 	t.Helper()
 	data := make([]byte, parts*bulkPart)

@@ -65,9 +65,10 @@ func (s s5) lost(e exit, t *testing.T, c *harness.Conversation, answers topology
 }
 
 // TestS5 asks both NICs of a server in one subnet, which answers ARP requests by the NIC that has the address, as the
-// recipe says. Without replypath all answers leave by eth0, where the switch drops those that have eth1's address; with it,
-// and with the rules of the recipe, each leaves by the NIC that was asked, directly to who is on-link. The same helps where
-// the server itself drops the questions that come by eth1, since the way back is eth0: replypath makes the filter loose.
+// recipe says. Without replypath all answers leave by eth0, where the switch drops those that have eth1's address;
+// with it, and with the rules of the recipe, each leaves by the NIC that was asked, directly to who is on-link. The
+// same helps where the server itself drops the questions that come by eth1, since the way back is eth0: replypath
+// makes the filter loose.
 func TestS5(t *testing.T) {
 	s := newS5(t)
 	s.guard(t)

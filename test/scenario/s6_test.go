@@ -265,10 +265,10 @@ func (s s6) goOn(t *testing.T, sessions ...session) {
 	}
 }
 
-// TestS6Translated has long sessions come from inside, which the host translates to the address of the uplink that they
-// leave by. They go where the routing table says, by one default route and by one over both uplinks, when replypath starts
-// and afterwards, also while the client asks the host itself by the other uplink. One whose default route moves dies with
-// the address that it loses, as without replypath.
+// TestS6Translated has long sessions come from inside, which the host translates to the address of the uplink that
+// they leave by. They go where the routing table says, by one default route and by one over both uplinks, when
+// replypath starts and afterwards, also while the client asks the host itself by the other uplink. One whose default
+// route moves dies with the address that it loses, as without replypath.
 func TestS6Translated(t *testing.T) {
 	for _, spread := range []bool{false, true} {
 		t.Run(fmt.Sprintf("multipath %t", spread), func(t *testing.T) { testS6Translated(t, spread) })

@@ -31,7 +31,8 @@ func newS9(t *testing.T, subnets int) s9 {
 	if subnets == 2 {
 		s.S9 = harness.Build(t, topology.NewS9)
 	} else {
-		s.S9, s.fit = harness.Build(t, topology.NewS9OneSubnet), strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")
+		s.S9 = harness.Build(t, topology.NewS9OneSubnet)
+		s.fit = strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")
 	}
 	for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
 		for _, a := range nic.Addresses {
@@ -61,8 +62,8 @@ func (s s9) wantEth1(t *testing.T, families []topology.Family, name string, want
 }
 
 // TestS9 asks for all addresses of an instance with two elastic interfaces, from beyond the fabric and from another
-// instance. Without replypath those of eth1 are mute: the fabric drops what comes by eth0 with another interface's address.
-// Then the instance boots.
+// instance. Without replypath those of eth1 are mute: the fabric drops what comes by eth0 with another interface's
+// address. Then the instance boots.
 func TestS9(t *testing.T) {
 	for subnets := 1; subnets <= 2; subnets++ {
 		t.Run(fmt.Sprintf("%d subnets", subnets), func(t *testing.T) { testS9(t, newS9(t, subnets)) })
@@ -70,8 +71,8 @@ func TestS9(t *testing.T) {
 }
 
 func testS9(t *testing.T, s s9) {
-	// What a load balancer hands on for its own address the GCE guest agent makes local on eth1 by a route, and no address
-	// (GoogleCloudPlatform/guest-agent, addLocalRoute). By IPv6 no server could bind to it.
+	// What a load balancer hands on for its own address the GCE guest agent makes local on eth1 by a route, and no
+	// address (GoogleCloudPlatform/guest-agent, addLocalRoute). By IPv6 no server could bind to it.
 	forwarded := netip.MustParseAddr("10.0.5.5")
 	harness.Shell(t, s.Instance.Host, "ip route add to local 10.0.5.5/32 scope host dev eth1 proto 66")
 	harness.Must(t, s.Assign(forwarded, s.Instance.Eth1))
@@ -104,7 +105,8 @@ func (s s9) byEth0(t *testing.T) {
 	}
 }
 
-// reboot leaves no process, nothing pinned, and interfaces without addresses: replypath starts before the agent gives them any.
+// reboot leaves no process, nothing pinned, and interfaces without addresses: replypath starts before the agent gives
+// them any.
 func (s s9) reboot(t *testing.T, p *harness.Product, d *harness.Daemon) {
 	t.Helper()
 	d.Kill()
@@ -131,7 +133,8 @@ func (s s9) reboot(t *testing.T, p *harness.Product, d *harness.Daemon) {
 	for _, f := range s.Families() {
 		// Until then the kernel asks for the gateway's MAC, and for a second after each failure.
 		harness.Eventually(t, "eth0 answers", func() error {
-			return harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Instance.Eth0.Address(f)).Ask(harness.Within(t, time.Second))
+			c := harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Instance.Eth0.Address(f))
+			return c.Ask(harness.Within(t, time.Second))
 		})
 	}
 }
@@ -228,8 +231,8 @@ func (s s9) wantOwned(t *testing.T, p *harness.Product, rest, owner string) {
 	}
 }
 
-// TestS9Floating has an address go from one instance's eth1 to the other's, and back. Each answers by eth1 for as long as it
-// has the address. A connection that was open then is reset.
+// TestS9Floating has an address go from one instance's eth1 to the other's, and back. Each answers by eth1 for as
+// long as it has the address. A connection that was open then is reset.
 func TestS9Floating(t *testing.T) {
 	s := newS9(t, 2)
 	here, there := exitBy(s.Instance, s.Instance.Eth1), exitBy(s.Other, s.Other.Eth1)

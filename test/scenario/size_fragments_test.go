@@ -33,7 +33,8 @@ func answersOf(c *harness.Conversation) topology.Filter {
 	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()), topology.Not(topology.TCP))
 }
 
-// loseLarge asks with a large datagram, and wants the answer to leave by eth0 and not to arrive. It returns the fragments.
+// loseLarge asks with a large datagram, and wants the answer to leave by eth0 and not to arrive. It returns the
+// fragments.
 func loseLarge(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) []*topology.Frame {
 	t.Helper()
 	return loseLargeOf(t, n.Server, c, answersOf(c))
@@ -134,9 +135,9 @@ func TestFragmentsOfTheHost(t *testing.T) {
 	}
 }
 
-// TestFragmentsOfSeveralRouters has several routers of one NIC bring datagrams in fragments: each answer goes back through
-// its own, in one piece, where the kernel alone would send it by eth0, or by eth1 to the first of them. So do errors. Where
-// the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
+// TestFragmentsOfSeveralRouters has several routers of one NIC bring datagrams in fragments: each answer goes back
+// through its own, in one piece, where the kernel alone would send it by eth0, or by eth1 to the first of them. So do
+// errors. Where the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
 func TestFragmentsOfSeveralRouters(t *testing.T) {
 	for routed, nextHops := range map[string][]string{"eth0": {"auto", "gateway", "last-hop"}, "eth1": {"auto", "last-hop"}} {
 		t.Run("default route by "+routed, func(t *testing.T) {

@@ -105,8 +105,8 @@ func launchAfter(t *testing.T, p *harness.Product, command string) *harness.Daem
 	return d
 }
 
-// TestCgroup2 starts where no cgroup2 is mounted: that is named, and everything else is done. Where a new /sys lies above
-// that of the caller, as `ip netns exec` leaves it, it is found.
+// TestCgroup2 starts where no cgroup2 is mounted: that is named, and everything else is done. Where a new /sys lies
+// above that of the caller, as `ip netns exec` leaves it, it is found.
 func TestCgroup2(t *testing.T) {
 	s, l := harness.NewS1(t, topology.S1Options{}), listenings[0]
 	l.serve(t, s.B.Host)

@@ -91,7 +91,8 @@ func (r repairing) alternating(t *testing.T, l listening) {
 // another gives B's eth1 the address after one.
 func (r repairing) another(t *testing.T, before netip.Addr) netip.Prefix {
 	t.Helper()
-	next := netip.PrefixFrom(before.Next(), map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[topology.FamilyOf(before)])
+	bits := map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[topology.FamilyOf(before)]
+	next := netip.PrefixFrom(before.Next(), bits)
 	harness.Must(t, r.B.Eth1.AddAddress(next))
 	r.p.AwaitOwn(next.Addr(), true, time.Now())
 	t.Cleanup(func() { _ = r.B.Eth1.RemoveAddress(next) }) // a test may have done so

@@ -52,7 +52,9 @@ func (c corners) wantRouted(t *testing.T, what string, h half, run func()) {
 // wantHalvesRouted is the control.
 func (c corners) wantHalvesRouted(t *testing.T, of halves) {
 	t.Helper()
-	c.wantRouted(t, "an acknowledgement without replypath", of.byServer, func() { talk(t, of.byServer.client, of.byServer.server) })
+	c.wantRouted(t, "an acknowledgement without replypath", of.byServer, func() {
+		talk(t, of.byServer.client, of.byServer.server)
+	})
 	c.wantRouted(t, "the answer to a repeated FIN without replypath", of.byClient, func() {
 		harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(of.byClient.fin)
 	})

@@ -24,8 +24,8 @@ var fastOpen = dialect{
 	server: func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) },
 }
 
-// TestCorners: a connection keeps its way at its corners. Without replypath a second subflow of Multipath TCP is answered
-// the wrong way.
+// TestCorners: a connection keeps its way at its corners. Without replypath a second subflow of Multipath TCP is
+// answered the wrong way.
 func TestCorners(t *testing.T) {
 	c := newCorners(t)
 	each := func(name string, run func(*testing.T, topology.Family)) {
@@ -229,7 +229,8 @@ func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 		a, err = n.Server.Dial(ctx, "tcp", client.String(), topology.FromAddress(server))
 		return err
 	})
-	wait(t, exits.At(n.Server.Eth0), topology.All(topology.FromPort(server.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN)))
+	syn := topology.All(topology.FromPort(server.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN))
+	wait(t, exits.At(n.Server.Eth0), syn)
 	b = harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "tcp", server.String(), topology.FromAddress(client)))
 	defer b.Close()
 	harness.Must(t, opened.Wait())
@@ -242,7 +243,8 @@ func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	}
 	segments := topology.All(topology.TCP, topology.FromPort(server.Port()))
 	after.Want("a connection that both opened", segments, n.Server.Eth0, n.Server.Eth0.Peer().MAC)
-	if len(exits.Left(n.Server.Eth0, topology.All(segments, handshake)))+len(exits.Left(n.Server.Eth1, topology.All(segments, handshake))) == 0 {
+	answer := topology.All(segments, handshake)
+	if len(exits.Left(n.Server.Eth0, answer))+len(exits.Left(n.Server.Eth1, answer)) == 0 {
 		t.Error("the server has sent no SYN-ACK: only it has opened the connection")
 	}
 }
