@@ -86,7 +86,7 @@ func (i *Interface) capture(options CaptureOptions) (*Capture, error) {
 		return i.named(err, "capture")
 	})
 	if err := r.add(c, shared); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Stop())
 	}
 	return c, i.Host.network.onClose(c.Stop)
 }
@@ -136,6 +136,11 @@ type recorderKey struct {
 
 // isBound is false once the device has left its namespace, though it may have come back.
 func (r *recorder) isBound() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ring == nil {
+		return false
+	}
 	address, err := unix.Getsockname(r.ring.fd)
 	link, ok := address.(*unix.SockaddrLinklayer)
 	return err == nil && ok && link.Ifindex == r.index
@@ -186,12 +191,12 @@ func (r *recorder) add(c *Capture, shared bool) (err error) {
 		return ErrClosed
 	}
 	r.drain()
+	c.begin = r.first + len(r.frames)
 	if shared && len(r.captures) == 0 {
 		if err := attachFilter(r.ring.fd, everything); err != nil {
 			return err
 		}
 	}
-	c.begin = r.first + len(r.frames)
 	c.lostBefore, err = r.ring.lost()
 	r.captures[c] = struct{}{}
 	return err

@@ -165,8 +165,11 @@ func TestCapturesShare(t *testing.T) {
 	ask()
 	third := capture(t, b)
 	want(third, 0)
-	if frames := third.from.frames; len(frames) > 0 {
-		t.Errorf("%d frames are kept that nobody looks at", len(frames))
+	third.from.mu.Lock()
+	kept := len(third.from.frames)
+	third.from.mu.Unlock()
+	if kept > 0 {
+		t.Errorf("%d frames are kept that nobody looks at", kept)
 	}
 	ask()
 	want(third, 1)

@@ -112,10 +112,15 @@ func useEverything(t *testing.T, observer *Host) error {
 func TestCloseTwice(t *testing.T) {
 	n := newNetwork(t)
 	h := must1[*Host](t)(n.Host("a"))
+	lo := must1[*Interface](t)(h.Interface("lo"))
+	must(t, capture(t, lo).Stop())
 	must(t, n.Close())
 	must(t, n.Close())
 	if _, err := n.Host("b"); !errors.Is(err, ErrClosed) {
 		t.Errorf("a host in a closed network: %v", err)
+	}
+	if _, err := lo.Capture(CaptureOptions{}); err == nil {
+		t.Error("a capture in a closed network")
 	}
 	if err := h.Command(t.Context(), "true").Run(); !errors.Is(err, ErrClosed) {
 		t.Errorf("a process in a closed network: %v", err)
