@@ -4,40 +4,41 @@ package loader
 
 import (
 	"slices"
-	"testing"
 
 	"replypath/metrics"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
-// answers has A ask B at both interfaces, and counts what leaves by either.
+// answers has A ask B at both interfaces, and counts what leaves by either. Of nil nobody asks.
 type answers struct {
-	*testing.T
-	s          *topology.S1
-	eth0, eth1 *topology.Capture
-	asked      int
+	*server
+	by0, by1 *topology.Capture
+	asked    int
 }
 
-func newAnswers(t *testing.T, s *topology.S1) *answers {
-	t.Helper()
+func newAnswers(b *server) *answers {
+	b.Helper()
 	capture := func(i *topology.Interface) *topology.Capture {
 		c, err := i.Peer().Capture(topology.CaptureOptions{})
-		harness.Must(t, err)
-		t.Cleanup(func() { harness.Must(t, c.Stop()) })
+		harness.Must(b.T, err)
+		b.Cleanup(func() { harness.Must(b.T, c.Stop()) })
 		return c
 	}
-	return &answers{T: t, s: s, eth0: capture(s.B.Eth0), eth1: capture(s.B.Eth1)}
+	return &answers{server: b, by0: capture(b.eth0), by1: capture(b.eth1)}
 }
 
-// wantRight has each of B's interfaces asked while the default route leads by the
-// other one: without programs no answer would leave by the right one.
+// wantRight has each of B's interfaces asked while the default route leads by the other one: without programs no answer
+// would leave by the right one.
 func (a *answers) wantRight() {
+	if a == nil {
+		return
+	}
 	a.Helper()
-	a.ask(a.s.B.Eth1)
-	a.moveDefault(a.s.B.Eth0, a.s.B.Eth1)
-	a.ask(a.s.B.Eth0)
-	a.moveDefault(a.s.B.Eth1, a.s.B.Eth0)
+	a.ask(a.eth1)
+	a.moveDefault(a.eth0, a.eth1)
+	a.ask(a.eth0)
+	a.moveDefault(a.eth1, a.eth0)
 	if right, wrong := a.left(); right != a.asked || wrong > 0 {
 		a.Errorf("%d answers left by the right interface, %d by the other, of %d", right, wrong, a.asked)
 	}
@@ -45,9 +46,9 @@ func (a *answers) wantRight() {
 
 func (a *answers) ask(at *topology.Interface) {
 	a.Helper()
-	for _, f := range a.s.Families() {
+	for _, f := range a.net.Families() {
 		a.asked++
-		if _, err := a.s.A.Ping(within(a.T), topology.Echo{To: at.Address(f)}); err != nil {
+		if _, err := a.net.A.Ping(within(a.T), topology.Echo{To: at.Address(f)}); err != nil {
 			a.Fatalf("%s by %s: %v", f, at.Name, err)
 		}
 	}
@@ -55,9 +56,9 @@ func (a *answers) ask(at *topology.Interface) {
 
 func (a *answers) moveDefault(from, to *topology.Interface) {
 	a.Helper()
-	for _, f := range a.s.Families() {
-		harness.Must(a.T, a.s.B.RemoveRoute(topology.Route{Via: from.Gateway(f)}))
-		harness.Must(a.T, a.s.B.AddRoute(topology.Route{Via: to.Gateway(f)}))
+	for _, f := range a.net.Families() {
+		harness.Must(a.T, a.net.B.RemoveRoute(topology.Route{Via: from.Gateway(f)}))
+		harness.Must(a.T, a.net.B.AddRoute(topology.Route{Via: to.Gateway(f)}))
 		harness.Must(a.T, to.Resolve(within(a.T), to.Gateway(f)))
 	}
 }
@@ -66,23 +67,32 @@ func (a *answers) moveDefault(from, to *topology.Interface) {
 func (a *answers) left() (right, wrong int) {
 	of := func(i *topology.Interface) topology.Filter {
 		var from []topology.Filter
-		for _, f := range a.s.Families() {
+		for _, f := range a.net.Families() {
 			from = append(from, topology.From(i.Address(f)))
 		}
 		return topology.All(topology.EchoReply, topology.Going(topology.Received), topology.OneOf(from...))
 	}
-	right = a.eth0.Count(of(a.s.B.Eth0)) + a.eth1.Count(of(a.s.B.Eth1))
-	wrong = a.eth0.Count(of(a.s.B.Eth1)) + a.eth1.Count(of(a.s.B.Eth0))
+	right = a.by0.Count(of(a.eth0)) + a.by1.Count(of(a.eth1))
+	wrong = a.by0.Count(of(a.eth1)) + a.by1.Count(of(a.eth0))
 	return right, wrong
 }
 
-// corrected returns how many packets were moved to another interface, as they are
-// counted.
-func corrected(c *metrics.Snapshot) (sum uint64) {
-	for _, p := range c.Pairs {
-		sum += p.CorrectedPackets
+// wantCorrected wants as many packets counted as corrected as there were questions.
+func (a *answers) wantCorrected(r *running) {
+	if a == nil {
+		return
 	}
-	return sum
+	a.Helper()
+	var corrected uint64
+	for _, p := range r.counters().Pairs {
+		corrected += p.CorrectedPackets
+	}
+	if corrected != uint64(a.asked) {
+		a.Errorf("%d packets corrected", corrected)
+	}
+	right, wrong := a.left()
+	a.Logf("refused by eth1: %d questions, %d answers by the interface that was asked, %d by the other, %d counted as corrected",
+		a.asked, right, wrong, corrected)
 }
 
 // backwards lists the pairs of interfaces that have been counted less for.

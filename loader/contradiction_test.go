@@ -4,15 +4,12 @@ package loader
 
 import (
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 const lastHopOnTunnel = `
@@ -44,101 +41,67 @@ func parsed(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
-func checkRefused(t *testing.T, what string, err error, begins string) {
+// configured starts with such a configuration.
+func configured(t *testing.T, text string) func(*Options) {
+	return func(o *Options) { o.Config = parsed(t, text) }
+}
+
+// reloadText reloads such a configuration.
+func (r *running) reloadText(text string) error {
+	return r.reload(func(c *config.Config) { *c = *parsed(r.b.T, text) })
+}
+
+func wantRefused(t *testing.T, err error, begins string) {
 	t.Helper()
 	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), begins) {
-		t.Errorf("%s: %v", what, err)
+		t.Errorf("refused: %v", err)
 	}
 }
 
 // addTun makes a tun device that stays without a process.
-func (b *bed) addTun() {
+func (b *server) addTun(name string) {
 	b.Helper()
-	b.ip("tuntap add dev tun0 mode tun\naddress add 10.9.0.1/24 dev tun0\nlink set tun0 up\n")
+	b.ip("tuntap add dev " + name + " mode tun\naddress add 10.9.0.1/24 dev " + name + "\nlink set " + name + " up")
 }
 
-// TestStartOfAContradiction: last-hop on a device without an Ethernet header is
-// refused before anything is attached or pinned.
-func TestStartOfAContradiction(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.addTun()
-	before := b.trace()
-	_, err := b.tryStart(func(o *Options) { o.Config = parsed(t, lastHopOnTunnel) })
-	checkRefused(t, "start", err, noLastHop)
-	if after := b.trace(); !slices.Equal(before, after) {
-		t.Errorf("a refused start leaves\n%q\nbefore\n%q", after, before)
-	}
-	if _, err := os.Stat(b.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the pin directory is there: %v", err)
-	}
-}
-
-// TestReloadOfAContradiction: the configuration before stays in force, as a whole.
-func TestReloadOfAContradiction(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.addTun()
-	r := b.start(nil)
-	before := b.settings()
-	checkRefused(t, "reload", r.reload(func(c *config.Config) {
-		*c = *parsed(t, lastHopOnTunnel+"follow: pinned\n")
-	}), noLastHop)
-	if after := b.settings(); after != before {
-		t.Errorf("settings %+v, before %+v", after, before)
-	}
-	if status := b.status(); !status.of("eth0").Attached || status.of("tun0").NextHop != "auto" {
-		t.Errorf("interfaces %+v", status.Interfaces)
-	}
-	pingB(t, s)
-}
-
-// TestContradictionThatAppears: an interface that comes later is served as far as
-// it can be. It is warned of, and what follows that warning is a refused reload.
+// TestContradictionThatAppears: an interface that comes later is served as far as it can be, by the first of globs that
+// differ. It is warned of once, and what follows that warning is a refused reload.
 func TestContradictionThatAppears(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	r := b.start(func(o *Options) { o.Config = parsed(t, lastHopOnTunnel) })
-	b.addTun()
-	const warning = "interface tun0 has no ethernet header: next_hop last-hop is served as auto there"
-	eventually(t, "a warning of tun0", func() bool { return slices.Contains(b.status().Errors, warning) })
-	if tun := b.status().of("tun0"); tun == nil || !tun.Attached {
-		t.Errorf("tun0 is %+v", tun)
-	}
-	if n := b.log.count(warning); n != 1 {
-		t.Errorf("logged %d times", n)
-	}
-	checkRefused(t, "reload", r.reload(func(c *config.Config) { *c = *parsed(t, lastHopOnTunnel) }), noLastHop)
-	harness.Must(t, r.reload(func(c *config.Config) { *c = *parsed(t, "interfaces: [{name: eth1}, {name: tun0}]") }))
-	if errs := b.status().Errors; slices.Contains(errs, warning) {
-		t.Errorf("errors %q", errs)
-	}
-}
-
-// TestGlobsOfOneInterface: globs that differ are refused where an interface that is there matches both. Under a
-// daemon it may appear: it is warned of, and the first glob holds.
-func TestGlobsOfOneInterface(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	r := b.start(func(o *Options) { o.Config = parsed(t, globsOfEth2) })
-	b.ip("link add eth2 type veth peer name far\naddress add 10.9.0.1/24 dev eth2\nlink set eth2 up\nlink set far up\n")
-	const warning = `interface eth2 has another next_hop by its entry "eth*" than by "*2": the former is in force, but the next start or reload is refused`
-	eventually(t, "a warning of eth2", func() bool { return slices.Contains(b.status().Errors, warning) })
-	if eth2 := b.status().of("eth2"); eth2 == nil || !eth2.Attached || eth2.NextHop != "auto" {
-		t.Errorf("eth2 is %+v", eth2)
-	}
-	if n := b.log.count(strings.ReplaceAll(warning, `"`, `\"`)); n != 1 {
-		t.Errorf("logged %d times", n)
-	}
-	checkRefused(t, "reload", r.reload(func(c *config.Config) { *c = *parsed(t, globsOfEth2) }), globsContradict)
-	pingB(t, s)
-	r.stop()
-	_, err := b.tryStart(func(o *Options) { o.Config = parsed(t, globsOfEth2) })
-	checkRefused(t, "start", err, globsContradict)
-}
-
-func TestMostExclusions(t *testing.T) {
-	if most := len(bpf.DatapathExclusionSet{}.Rule); most != config.MaxExclusions {
-		t.Errorf("the programs look at %d exclusions, a configuration may have %d", most, config.MaxExclusions)
+	for _, c := range []struct{ name, text, warning, refused, mended string }{
+		{
+			"tun0", lastHopOnTunnel,
+			"interface tun0 has no ethernet header: next_hop last-hop is served as auto there", noLastHop,
+			"interfaces: [{name: eth1}, {name: tun0}]",
+		},
+		{
+			"eth2", globsOfEth2,
+			`interface eth2 has another next_hop by its entry "eth*" than by "*2": the former is in force, but the next start or reload is refused`,
+			globsContradict, `interfaces: [{name: "eth*"}]`,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newServer(t)
+			r := b.start(configured(t, c.text))
+			if c.name == "eth2" {
+				b.ip("link add eth2 type veth peer name far\naddress add 10.9.0.1/24 dev eth2\nlink set eth2 up\nlink set far up")
+			} else {
+				b.addTun(c.name)
+			}
+			eventually(t, "a warning", func() bool { return slices.Contains(b.status().Errors, c.warning) })
+			if i := b.status().of(c.name); i == nil || !i.Attached || c.name == "eth2" && i.NextHop != "auto" {
+				t.Errorf("%s is %+v", c.name, i)
+			}
+			if n := b.log.count(strings.ReplaceAll(c.warning, `"`, `\"`)); n != 1 {
+				t.Errorf("logged %d times", n)
+			}
+			wantRefused(t, r.reloadText(c.text), c.refused)
+			harness.Must(t, r.reloadText(c.mended))
+			if errs := b.status().Errors; slices.Contains(errs, c.warning) {
+				t.Errorf("errors %q", errs)
+			}
+			r.stop()
+			_, err := b.tryStart(configured(t, c.text))
+			wantRefused(t, err, c.refused)
+		})
 	}
 }

@@ -7,75 +7,66 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/nexthop"
 	"replypath/loader/status"
+	"replypath/loader/ways"
 	"replypath/metrics"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
-// gatewayMACs returns which gateways the programs tell by MAC on an interface.
-func (b *bed) gatewayMACs(index int) map[bpf.DatapathGatewayMac]uint32 {
+// gatewayBy returns which gateway the programs tell by a MAC on an interface, 0 for none.
+func (b *server) gatewayBy(i *topology.Interface, mac net.HardwareAddr, f topology.Family) uint32 {
 	b.Helper()
-	found := make(map[bpf.DatapathGatewayMac]uint32)
-	var (
-		key bpf.DatapathGatewayMac
-		id  uint32
-	)
-	entries := b.maps().GatewayMacs.Iterate()
-	for entries.Next(&key, &id) {
-		if key.Ifindex == uint32(index) {
-			found[key] = id
-		}
-	}
-	harness.Must(b.T, entries.Err())
-	return found
-}
-
-func macKey(index int, mac net.HardwareAddr, family uint8) bpf.DatapathGatewayMac {
-	key := bpf.DatapathGatewayMac{Ifindex: uint32(index), Family: family}
+	key := bpf.DatapathGatewayMac{Ifindex: uint32(i.Index), Family: uint8(f)}
 	copy(key.Mac[:], mac)
-	return key
+	return entries[bpf.DatapathGatewayMac, uint32](b, b.maps().GatewayMacs)[key]
 }
 
-func (b *bed) setNeighbour(index int, address netip.Addr, mac net.HardwareAddr, state int) {
+func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net.HardwareAddr, state int) {
 	b.Helper()
 	harness.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
-		LinkIndex: index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
+		LinkIndex: i.Index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
 	}))
 }
 
+func (b *server) isUsable(gateway netip.Addr) bool {
+	b.Helper()
+	entry, _ := b.gatewayOf(gateway)
+	return entry.Usable == 1
+}
+
 func TestGatewayTakesANewMAC(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil)
+	b := newServer(t)
+	b.start()
 	mac := net.HardwareAddr{2, 0, 0, 9, 9, 9}
+	old := b.eth0.Peer().MAC
 	ids := make(map[topology.Family]uint16)
-	for _, f := range s.Families() {
-		before, id := b.gatewayOf(s.B.Eth0.Gateway(f))
-		if before.Usable != 1 || !slices.Equal(before.Mac[:], s.B.Eth0.Peer().MAC) || before.Ifindex != uint32(s.B.Eth0.Index) {
+	for _, f := range b.net.Families() {
+		before, id := b.gatewayOf(b.eth0.Gateway(f))
+		if before.Usable != 1 || !slices.Equal(before.Mac[:], old) || before.Ifindex != uint32(b.eth0.Index) {
 			t.Errorf("%s: gateway %+v", f, before)
 		}
 		ids[f] = id
 	}
-	harness.Must(t, s.B.Eth0.Peer().SetMAC(mac))
-	for _, f := range s.Families() {
-		gateway := s.B.Eth0.Gateway(f)
-		b.setNeighbour(s.B.Eth0.Index, gateway, mac, netlink.NUD_REACHABLE)
+	harness.Must(t, b.eth0.Peer().SetMAC(mac))
+	for _, f := range b.net.Families() {
+		gateway := b.eth0.Gateway(f)
+		b.setNeighbour(b.eth0, gateway, mac, netlink.NUD_REACHABLE)
 		eventually(t, "the MAC is seen", func() bool {
 			entry, id := b.gatewayOf(gateway)
 			return id == ids[f] && slices.Equal(entry.Mac[:], mac) && entry.Usable == 1
 		})
 		eventually(t, "it is known by its MAC", func() bool {
-			macs := b.gatewayMACs(s.B.Eth0.Index)
-			return macs[macKey(s.B.Eth0.Index, mac, uint8(f))] == uint32(ids[f]) &&
-				macs[macKey(s.B.Eth0.Index, s.B.Eth0.Peer().MAC, uint8(f))] == 0
+			return b.gatewayBy(b.eth0, mac, f) == uint32(ids[f]) && b.gatewayBy(b.eth0, b.eth0.Peer().MAC, f) == 0
 		})
 	}
 	entry := b.entry(b.idsOf("eth0")[0])
@@ -84,49 +75,24 @@ func TestGatewayTakesANewMAC(t *testing.T) {
 	}
 }
 
-// A gateway that fails for the first time is asked once more at once.
+// TestGatewayThatFailsOnce is asked once more at once.
 func TestGatewayThatFailsOnce(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil)
-	for i, f := range s.Families() {
-		gateway := s.B.Eth0.Gateway(f)
-		b.setNeighbour(s.B.Eth0.Index, gateway, nil, netlink.NUD_FAILED)
+	b := newServer(t)
+	b.start()
+	for i, f := range b.net.Families() {
+		gateway := b.eth0.Gateway(f)
+		b.setNeighbour(b.eth0, gateway, nil, netlink.NUD_FAILED)
 		eventually(t, "the failure is seen", func() bool { return b.log.count("gateway does not answer") > i })
-		eventually(t, "it is usable again", func() bool {
-			entry, _ := b.gatewayOf(gateway)
-			return entry.Usable == 1
-		})
+		eventually(t, "it is usable again", func() bool { return b.isUsable(gateway) })
 	}
-}
-
-func TestGatewayThatNeverAnswers(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	for _, family := range []string{"ipv4", "ipv6"} {
-		harness.Must(t, b.host.SetSysctl("net/"+family+"/neigh/eth1/retrans_time_ms", "20"))
-	}
-	b.start(nil)
-	b.ip("route add 10.99.0.0/16 via 10.4.0.77\nroute add 2001:db8:99::/48 via 2001:db8:4::77\n")
-	eventually(t, "both have failed", func() bool { return b.log.count("gateway does not answer") == 2 })
-	for _, address := range []string{"10.4.0.77", "2001:db8:4::77"} {
-		if entry, _ := b.gatewayOf(netip.MustParseAddr(address)); entry.Usable != 0 || entry.Ifindex == 0 {
-			t.Errorf("%s: %+v", address, entry)
-		}
-	}
-	for _, g := range b.status().of("eth1").Gateways {
-		if g.MAC != nil {
-			t.Errorf("status %+v", g)
-		}
-	}
-	pingB(t, s)
 }
 
 func TestColdGatewayIsResolved(t *testing.T) {
-	s := newS1(t, topology.S1Options{ColdGateways: true})
-	b := newBed(t, s.B.Host)
-	b.ip("route add default via 10.4.0.1 metric 500\nroute add default via 2001:db8:4::1 metric 5000\n")
-	b.start(nil)
+	t.Parallel()
+	b := newServerIn(t, topology.S1Options{ColdGateways: true})
+	b.object = hollow("a build")
+	b.ip("route add default via 10.4.0.1 metric 500\nroute add default via 2001:db8:4::1 metric 5000")
+	b.start()
 	eventually(t, "all gateways are reachable", func() bool {
 		reachable := 0
 		for _, i := range b.status().Interfaces {
@@ -141,22 +107,20 @@ func TestColdGatewayIsResolved(t *testing.T) {
 }
 
 func TestGatewayComesAndGoes(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil)
+	b := newServer(t)
+	b.start()
 	id := b.idsOf("eth1")[0]
-	gateway := s.B.Eth1.Gateway(topology.IPv4)
+	gateway := b.eth1.Gateway(topology.IPv4)
 	for range 2 {
-		b.ip("route add 10.99.0.0/16 via 10.4.0.1\n")
+		b.ip("route add 10.99.0.0/16 via 10.4.0.1")
 		eventually(t, "the gateway is usable", func() bool {
-			i := b.status().of("eth1")
-			if len(i.Gateways) == 0 {
+			if len(b.status().of("eth1").Gateways) == 0 {
 				return false
 			}
 			entry, gatewayID := b.gatewayOf(gateway)
 			return entry.Usable == 1 && b.entry(id).Gateway4 == gatewayID
 		})
-		b.ip("route del 10.99.0.0/16\n")
+		b.ip("route del 10.99.0.0/16")
 		eventually(t, "the gateway is forgotten", func() bool {
 			entry, _ := b.gatewayOf(gateway)
 			return entry == (bpf.DatapathGateway{}) && len(b.status().of("eth1").Gateways) == 0 && b.entry(id).Gateways4 == 0
@@ -174,61 +138,49 @@ func TestGatewayComesAndGoes(t *testing.T) {
 }
 
 func TestConfiguredGateway(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
+	b := newAnsweringServer(t)
+	gateways := []netip.Addr{b.eth1.Gateway(topology.IPv4), b.eth1.Gateway(topology.IPv6)}
 	b.start(func(o *Options) {
-		o.Config.Interfaces = []config.Interface{
-			{Name: "eth0"},
-			{Name: "eth1", NextHop: config.NextHopGateway, Gateways: []netip.Addr{
-				s.B.Eth1.Gateway(topology.IPv4), s.B.Eth1.Gateway(topology.IPv6),
-			}},
-		}
+		o.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: "eth1", NextHop: config.NextHopGateway, Gateways: gateways}}
 	})
-	eventually(t, "both are resolved", func() bool {
-		gateways := b.status().of("eth1").Gateways
-		return len(gateways) == 2 && gateways[0].MAC != nil && gateways[1].MAC != nil
-	})
-	for _, f := range s.Families() { // the kernel knows the MACs a moment before the programs do
-		eventually(t, "the programs know the gateway", func() bool {
-			entry, _ := b.gatewayOf(s.B.Eth1.Gateway(f))
-			return entry.Usable == 1
-		})
+	for _, gateway := range gateways {
+		b.awaitKnown(b.eth1, gateway)
+		// The kernel knows the MACs a moment before the programs do.
+		eventually(t, "the programs know the gateway", func() bool { return b.isUsable(gateway) })
 	}
 	if entry := b.entry(b.idsOf("eth1")[0]); entry.NextHop != uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) {
 		t.Errorf("entry %+v", entry)
 	}
-	pingB(t, s)
+	b.ping()
 }
 
 // flaps are ways in which the kernel throws the neighbours of an interface away.
-var flaps = map[string]func(*bed, *topology.Interface){
-	"carrier": func(b *bed, i *topology.Interface) {
+var flaps = map[string]func(*server, *topology.Interface){
+	"carrier": func(b *server, i *topology.Interface) {
 		harness.Must(b.T, i.Peer().SetDown())
 		b.awaitUp(i.Name, false)
 		harness.Must(b.T, i.Peer().SetUp())
 	},
-	"set down": func(b *bed, i *topology.Interface) {
+	"set down": func(b *server, i *topology.Interface) {
 		harness.Must(b.T, i.SetDown())
 		b.awaitUp(i.Name, false)
 		harness.Must(b.T, i.SetUp())
 	},
-	"its own mac": func(b *bed, i *topology.Interface) {
+	"its own mac": func(b *server, i *topology.Interface) {
 		mac := slices.Clone(b.linkOf(i.Name).Attrs().HardwareAddr)
 		mac[5]++
 		harness.Must(b.T, i.SetMAC(mac))
 	},
 }
 
-func (b *bed) awaitUp(name string, want bool) {
+func (b *server) awaitUp(name string, want bool) {
 	b.Helper()
 	id := b.idsOf(name)[0]
-	eventually(b.T, fmt.Sprintf("%s is up: %t", name, want), func() bool {
-		return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 == want
-	})
+	eventually(b.T, fmt.Sprintf("%s is up: %t", name, want), func() bool { return b.isUp(id) == want })
 }
 
 // awaitKnown waits until the kernel has a MAC for a gateway.
-func (b *bed) awaitKnown(i *topology.Interface, gateway netip.Addr) {
+func (b *server) awaitKnown(i *topology.Interface, gateway netip.Addr) {
 	b.Helper()
 	eventually(b.T, gateway.String()+" is known", func() bool {
 		of := b.status().of(i.Name)
@@ -239,60 +191,164 @@ func (b *bed) awaitKnown(i *topology.Interface, gateway netip.Addr) {
 }
 
 // isReachable tells whether the daemon says that a gateway answers: it hears of that later than the kernel knows.
-func isReachable(t *testing.T, r *running, gateway netip.Addr) bool {
-	t.Helper()
-	s := harness.Must1[*metrics.Snapshot](t)(r.Snapshot())
-	return slices.ContainsFunc(s.Gateways, func(g metrics.Gateway) bool { return g.Address == gateway && g.Reachable })
+func (r *running) isReachable(gateway netip.Addr) bool {
+	return slices.ContainsFunc(r.counters().Gateways, func(g metrics.Gateway) bool { return g.Address == gateway && g.Reachable })
 }
 
-// TestFlapIsNoRepair: what goes with the carrier, or with the interface's MAC, was taken by
-// nobody. What somebody deletes is counted, before and after, be it the only gateway of
-// the default routes or not.
+// TestFlapIsNoRepair: what goes with the carrier, or with the interface's MAC, was taken by nobody. What somebody deletes is
+// counted, before and after, be it the only gateway of the default routes or not.
 func TestFlapIsNoRepair(t *testing.T) {
 	for name, flap := range flaps {
-		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-			t.Run(fmt.Sprintf("%s/%s", name, f), func(t *testing.T) {
-				s := newS1(t, topology.S1Options{})
-				b := newBed(t, s.B.Host)
-				eth0, eth1 := s.B.Eth0, s.B.Eth1
-				gateways := map[*topology.Interface]netip.Addr{eth0: eth0.Gateway(f), eth1: eth1.Gateway(f)}
-				routes := map[topology.Family]string{
-					topology.IPv4: "route replace default via %s dev eth0\nroute replace 10.99.0.0/16 via %s dev eth1\n",
-					topology.IPv6: "route replace default via %s dev eth0\nroute replace 2001:db8:99::/48 via %s dev eth1\n",
+		t.Run(name, func(t *testing.T) {
+			b := newServer(t)
+			for _, i := range []*topology.Interface{b.eth0, b.eth1} {
+				for _, end := range []*topology.Interface{i, i.Peer()} {
+					harness.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
 				}
-				route := func() { b.ip(fmt.Sprintf(routes[f], gateways[eth0], gateways[eth1])) }
-				route()
-				for i := range gateways {
-					for _, end := range []*topology.Interface{i, i.Peer()} {
-						harness.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
+			}
+			route := func() {
+				b.ip(`route replace default via 10.3.0.1 dev eth0
+route replace 10.99.0.0/16 via 10.4.0.1 dev eth1
+route replace default via 2001:db8:3::1 dev eth0
+route replace 2001:db8:99::/48 via 2001:db8:4::1 dev eth1`)
+			}
+			route()
+			r := b.start()
+			want, done := uint64(0), 0
+			for range 2 {
+				for _, i := range []*topology.Interface{b.eth0, b.eth1} {
+					for _, f := range b.net.Families() {
+						b.awaitKnown(i, i.Gateway(f))
 					}
-				}
-				r := b.start(nil)
-				want, done := uint64(0), 0
-				for range 2 {
-					for i, gateway := range gateways {
+					flap(b, i)
+					done++
+					b.awaitUp(i.Name, true)
+					route() // which the kernel takes away from a link that is set down
+					for _, f := range b.net.Families() {
+						gateway := i.Gateway(f)
 						b.awaitKnown(i, gateway)
-						flap(b, i)
-						done++
-						b.awaitUp(i.Name, true)
-						route() // which the kernel takes away from a link that is set down
-						b.awaitKnown(i, gateway)
-						eventually(t, "the daemon knows that "+gateway.String()+" answers", func() bool { return isReachable(t, r, gateway) })
-						if got := b.repairs(repairNeighbour); got != want {
-							t.Fatalf("%d repairs after a flap of %s, want %d", got, i.Name, want)
-						}
-						b.ip(fmt.Sprintf("neighbour delete %s dev %s\n", gateway, i.Name))
+						eventually(t, "the daemon knows that "+gateway.String()+" answers", func() bool { return r.isReachable(gateway) })
+					}
+					if got := b.repairs(repairNeighbour); got != want {
+						t.Fatalf("%d repairs after a flap of %s, want %d", got, i.Name, want)
+					}
+					for _, f := range b.net.Families() {
+						b.ip(fmt.Sprintf("neighbour delete %s dev %s", i.Gateway(f), i.Name))
 						want++
-						eventually(t, "the deletion is counted", func() bool { return b.repairs(repairNeighbour) == want })
+						b.awaitRepairs(repairNeighbour, want)
 					}
 				}
-				r.stop()
-				got := b.repairs(repairNeighbour)
-				if got != want {
-					t.Errorf("%d repairs in the end, want %d", got, want)
-				}
-				t.Logf("%s: %d flaps, %d entries deleted: %d repairs counted", name, done, want, got)
-			})
+			}
+			r.stop()
+			got := b.repairs(repairNeighbour)
+			if got != want {
+				t.Errorf("%d repairs in the end, want %d", got, want)
+			}
+			t.Logf("%s: %d flaps, %d entries deleted: %d repairs counted", name, done, want, got)
+		})
+	}
+}
+
+// routes returns the gateways of an interface's routes, as the programs know them.
+func (b *server) routes(i *topology.Interface) map[bpf.DatapathRouteKey]uint32 {
+	b.Helper()
+	found := entries[bpf.DatapathRouteKey, uint32](b, b.maps().GatewayRoutes)
+	for key := range found {
+		if key.Ifindex != uint32(i.Index) {
+			delete(found, key)
 		}
 	}
+	return found
+}
+
+// TestGatewayRoutes: with routes by gateways that lead somewhere only, the programs know where, as they come and go.
+func TestGatewayRoutes(t *testing.T) {
+	const v4, v6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4), uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
+	b := newServer(t)
+	b.start()
+	id, index := b.idsOf("eth1")[0], b.eth1.Index
+	await := func(what string, flags uint8, networks ...string) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			ids := make(map[string]uint32) // of the gateways that there are or were
+			for _, r := range b.journal().Gateways {
+				ids[r.Address] = uint32(r.ID)
+			}
+			want := make(map[bpf.DatapathRouteKey]uint32)
+			for _, text := range networks {
+				network := netip.MustParsePrefix(text)
+				want[ways.RouteKey(index, network)] = ids[b.eth1.Gateway(topology.FamilyOf(network.Addr())).String()]
+			}
+			return cmp.Equal(b.routes(b.eth1), want) && b.entry(id).Flags&(v4|v6) == flags
+		})
+	}
+	await("nothing is routed", 0)
+	b.ip("route add 10.50.0.0/16 via 10.4.0.1 table 7\nroute add 2001:db8:50::/48 via 2001:db8:4::1")
+	await("routes elsewhere", v4|v6, "10.50.0.0/16", "2001:db8:50::/48")
+	b.ip("route add 10.60.0.0/16 via 10.4.0.1\nroute del 2001:db8:50::/48")
+	await("others", v4, "10.50.0.0/16", "10.60.0.0/16")
+	b.ip("route add default via 10.4.0.1 table 7")
+	await("a default route", 0)
+	b.ip("route del default table 7")
+	await("no more", v4, "10.50.0.0/16", "10.60.0.0/16")
+
+	var add, del strings.Builder
+	for i := range nexthop.MostNetworks {
+		fmt.Fprintf(&add, "route add 10.%d.%d.0/24 via 10.4.0.1 table 8\n", 100+i>>8, i&255)
+		fmt.Fprintf(&del, "route del 10.%d.%d.0/24 table 8\n", 100+i>>8, i&255)
+	}
+	b.ip(add.String())
+	eventually(t, "too many are told of", func() bool { return b.log.count("too many routes lead by gateway 10.4.0.1") == 1 })
+	got := b.routes(b.eth1)
+	if len(got) != 1 || got[ways.RouteKey(index, netip.MustParsePrefix("0.0.0.0/0"))] != 0 || b.entry(id).Flags&v4 == 0 {
+		t.Errorf("%d routes: %v", len(got), got)
+	}
+	b.ip(del.String())
+	await("a few again", v4, "10.50.0.0/16", "10.60.0.0/16")
+}
+
+// sourceGateways returns the gateways of own addresses, as the programs know them.
+func (b *server) sourceGateways() map[string]string {
+	b.Helper()
+	names := make(map[uint32]string)
+	for _, r := range b.journal().Gateways {
+		names[uint32(r.ID)] = r.Address
+	}
+	found := make(map[string]string)
+	for own, id := range entries[bpf.DatapathAddress, uint32](b, b.maps().SourceGateways) {
+		found[netip.AddrFrom16(own.Bytes).Unmap().String()] = names[id]
+	}
+	return found
+}
+
+// TestSourceGateways: with several gateways of everything, each address gets its own as routes and addresses come and go, and
+// none where there is nothing to choose.
+func TestSourceGateways(t *testing.T) {
+	b := newServer(t)
+	strong := func(o *Options) { o.Config.HostModel = config.HostModelStrong }
+	r := b.start(strong)
+	await := func(what string, want map[string]string) {
+		t.Helper()
+		eventually(t, what, func() bool { return cmp.Equal(b.sourceGateways(), want) })
+	}
+	b.ip(`addr add 10.5.0.100/24 dev eth1
+addr add 2001:db8:5::100/64 dev eth1 nodad
+route add default via 10.4.0.1 table 7
+route add default via 2001:db8:4::1 table 7`)
+	eventually(t, "one gateway of each family", func() bool { return len(b.status().of("eth1").Gateways) == 2 })
+	none := map[string]string{}
+	await("nothing that the source decides", none)
+	before := b.settings().Ways
+	b.ip("route add default via 10.5.0.1 table 8\nroute add default from 2001:db8:5::/64 via fe80::5 dev eth1 table 8")
+	both := map[string]string{
+		"10.4.0.100": "10.4.0.1", "10.5.0.100": "10.5.0.1",
+		"2001:db8:4::100": "2001:db8:4::1", "2001:db8:5::100": "fe80::5",
+	}
+	await("two", both)
+	eventually(t, "what was decided before is void", func() bool { return b.settings().Ways != before })
+	r.stop()
+	b.start(strong)
+	await("a new process", both)
+	b.ip("route del default table 7\naddr del 10.5.0.100/24 dev eth1\nroute del default from 2001:db8:5::/64 table 8")
+	await("one again", none)
 }

@@ -7,23 +7,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 func TestRPFilterIsLooseWhileManaged(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
+	b := newServer(t)
 	b.setRPFilter("all", 1)
 	b.setRPFilter("eth1", 0)
-	r := b.start(nil)
+	r := b.start()
 	want := status.HostChange{
 		Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "0", After: "2",
 		Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=0",
@@ -35,22 +31,24 @@ func TestRPFilterIsLooseWhileManaged(t *testing.T) {
 	if i := status.of("eth1"); i.RPFilter == nil || *i.RPFilter != 2 {
 		t.Errorf("status %+v", i)
 	}
-	pingB(t, s)
 
 	// The first value counts, whatever somebody sets and however often we start.
 	b.setRPFilter("eth1", 1)
 	eventually(t, "it is loose again", func() bool { return b.rpFilter("eth1") == "2" })
-	eventually(t, "the repair is written down", func() bool { return b.repairs(repairSysctl) == 1 })
+	b.awaitRepairs(repairSysctl, 1)
 	r.stop()
 	b.setRPFilter("eth1", 1)
-	b.start(nil).stop()
-	if got := b.rpFilter("eth1"); got != "2" {
-		t.Errorf("after another start it is %s", got)
-	}
+	b.start().stop()
+	b.wantRPFilter("after another start", "eth1", "2")
 	b.detach()
-	if got := b.rpFilter("eth1"); got != "0" {
-		t.Errorf("after detach it is %s", got)
-	}
+	b.wantRPFilter("after detach", "eth1", "0")
+
+	// What somebody sets afterwards stays.
+	b.setRPFilter("eth1", 1)
+	b.start().stop()
+	b.setRPFilter("eth1", 0)
+	b.detach()
+	b.wantRPFilter("that somebody has set", "eth1", "0")
 }
 
 // otherChanges are those that are not of the fallback route, nor of those behind it.
@@ -63,132 +61,57 @@ func otherChanges(s shown) []status.HostChange {
 	})
 }
 
-func (b *bed) repairs(object string) uint64 {
-	b.Helper()
-	return b.journal().Repairs[object]
-}
-
-func TestRPFilterOfOthersIsLeft(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.setRPFilter("eth1", 1)
-	b.start(nil).stop()
-	b.setRPFilter("eth1", 0)
-	b.detach()
-	if got := b.rpFilter("eth1"); got != "0" {
-		t.Errorf("rp_filter that somebody has set is %s after detach", got)
-	}
-}
-
 func TestRPFilterIsRestoredWhereNotManaged(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
+	b := newServer(t)
 	b.setRPFilter("eth0", 1)
 	b.setRPFilter("eth1", 1)
-	r := b.start(nil)
+	r := b.start()
 	harness.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth1"}} }))
-	if got := b.rpFilter("eth0"); got != "1" {
-		t.Errorf("rp_filter of eth0 is %s", got)
-	}
+	b.wantRPFilter("without eth0", "eth0", "1")
 	harness.Must(t, r.reload(func(c *config.Config) { c.ManageRPFilter = false }))
-	if got := b.rpFilter("eth1"); got != "1" {
-		t.Errorf("rp_filter of eth1 is %s", got)
-	}
+	b.wantRPFilter("without manage_rp_filter", "eth1", "1")
 	if changes := otherChanges(b.status()); len(changes) != 0 {
 		t.Errorf("host changes %+v", changes)
 	}
 	r.stop()
 
-	b.start(nil).stop()
+	b.start().stop()
 	b.start(func(o *Options) { o.Config.ManageRPFilter = false })
-	for _, name := range []string{"eth0", "eth1"} {
-		if got := b.rpFilter(name); got != "1" {
-			t.Errorf("after a start without manage_rp_filter that of %s is %s", name, got)
-		}
-	}
+	b.wantRPFilter("after a start without manage_rp_filter", "eth0", "1")
+	b.wantRPFilter("after a start without manage_rp_filter", "eth1", "1")
 }
 
-// A qdisc with filters of others stays, whoever made it, and so do they.
+// TestForeignFiltersAreLeft: a qdisc with filters of others stays, whoever made it, and so do they.
 func TestForeignFiltersAreLeft(t *testing.T) {
-	const filter = "filter add dev eth1 ingress prio 7 protocol ip bpf bytecode '1,6 0 0 0,' flowid 1:1\n"
-	t.Run("in a foreign qdisc", func(t *testing.T) {
-		s := newS1(t, topology.S1Options{})
-		b := newBed(t, s.B.Host)
-		b.tc("qdisc add dev eth1 clsact\n" + filter)
+	b := newAnsweringServer(t)
+	nothing := b.trace()
+	addFilter := func(prio string) {
+		b.tc("filter add dev eth1 ingress " + prio + " protocol ip bpf bytecode '1,6 0 0 0,' flowid 1:1")
+	}
+	for what, prio := range map[string]string{"a foreign qdisc": "prio 7", "a foreign qdisc, at our priority": "prio 5"} {
+		b.tc("qdisc add dev eth1 clsact")
+		addFilter(prio)
 		before := b.trace()
 		r := b.start(byClsact)
 		if changes := otherChanges(b.status()); len(changes) != 1 || !strings.Contains(changes[0].Object, "eth0") {
-			t.Errorf("host changes %+v", changes)
+			t.Errorf("%s: host changes %+v", what, changes)
 		}
-		pingB(t, s)
+		b.ping()
 		r.stop()
 		b.detach()
-		if diff := cmp.Diff(before, b.trace()); diff != "" {
-			t.Errorf("after detach (-want +got):\n%s", diff)
-		}
-	})
-	t.Run("in a qdisc of ours", func(t *testing.T) {
-		s := newS1(t, topology.S1Options{})
-		b := newBed(t, s.B.Host)
-		before := b.trace()
-		r := b.start(byClsact)
-		b.tc(filter)
-		r.stop()
-		b.detach()
-		b.tc("filter del dev eth1 ingress prio 7\n")
-		got := b.trace()
-		if diff := cmp.Diff(append([]string{}, before...), without(got, "eth1 qdisc clsact")); diff != "" {
-			t.Errorf("after detach (-want +got):\n%s", diff)
-		}
-		if len(got) != len(before)+1 {
-			t.Error("the qdisc went with the filter of somebody else")
-		}
-	})
-	t.Run("at our priority", func(t *testing.T) {
-		s := newS1(t, topology.S1Options{})
-		b := newBed(t, s.B.Host)
-		b.tc("qdisc add dev eth1 clsact\nfilter add dev eth1 ingress prio 5 protocol ip bpf bytecode '1,6 0 0 0,' flowid 1:1\n")
-		before := b.trace()
-		b.start(byClsact).stop()
-		pingB(t, s)
-		b.detach()
-		if diff := cmp.Diff(before, b.trace()); diff != "" {
-			t.Errorf("after detach (-want +got):\n%s", diff)
-		}
-	})
-}
-
-func without(lines []string, unwanted string) []string {
-	var left []string
-	for _, line := range lines {
-		if line != unwanted {
-			left = append(left, line)
-		}
+		wantSame(b, what+", after detach", before, b.trace())
+		b.tc("qdisc del dev eth1 clsact")
 	}
-	return left
-}
 
-// Programs that somebody takes off are put back, and it stays the same interface.
-func TestLostProgramsAreAttachedAgain(t *testing.T) {
-	for mechanism, options := range mechanisms {
-		t.Run(string(mechanism), func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			r := b.start(options)
-			lives := b.idsOf("eth1")
-			r.mu.Lock() // so that nothing is put back meanwhile
-			b.takeOff(r, "eth1")
-			attached := b.status().of("eth1").Attached
-			r.mu.Unlock()
-			if attached {
-				t.Fatal("still attached")
-			}
-			b.awaitAttached("eth1")
-			eventually(t, "the repair is written down", func() bool { return b.repairs(repairProgram) == 1 })
-			if diff := cmp.Diff(lives, b.idsOf("eth1")); diff != "" {
-				t.Errorf("ids (-before +after):\n%s", diff)
-			}
-			pingB(t, s)
-		})
+	r := b.start(byClsact) // a qdisc of ours
+	addFilter("prio 7")
+	r.stop()
+	b.detach()
+	b.tc("filter del dev eth1 ingress prio 7")
+	got := b.trace()
+	ours := slices.Index(got, "eth1 qdisc clsact")
+	if ours < 0 {
+		t.Fatal("the qdisc went with the filter of somebody else")
 	}
+	wantSame(b, "a qdisc of ours, after detach", nothing, slices.Delete(got, ours, ours+1))
 }

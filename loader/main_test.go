@@ -6,35 +6,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"replypath/loader/attach"
-	"replypath/loader/config"
 	"replypath/loader/kernel"
 	"replypath/test/harness"
+	"replypath/test/topology"
 )
 
-// TestMain runs the tests in the sandbox. In a child, which is in it already, it is the process that a test needs.
+// These tell this binary, started by a test, which of the children it is, on which pin directory, and the argument.
+const (
+	childVariable    = "REPLYPATH_TEST_CHILD"
+	dirVariable      = "REPLYPATH_TEST_DIR"
+	argumentVariable = "REPLYPATH_TEST_ARGUMENT"
+)
+
+// children are the processes that a test may need besides its own.
+var children = map[string]func(o Options, argument string) error{
+	"daemon": runDaemon, "dies in its start": dieInStart, "dies attaching": dieAttaching, "lacks a capability": startWithout,
+}
+
+// child returns a child that attaches by a mechanism.
+func (b *server) child(kind, argument string, by attach.Mechanism) *topology.Cmd {
+	c := b.host.Command(b.Context(), "/proc/self/exe")
+	c.Env = append(os.Environ(), childVariable+"="+kind+"/"+string(by), dirVariable+"="+b.dir, argumentVariable+"="+argument)
+	c.Stderr = b.log
+	return c
+}
+
+// TestMain runs the tests in the sandbox. A child is in it already.
 func TestMain(m *testing.M) {
-	err := errors.New("no test")
-	switch {
-	case os.Getenv(daemonVariable) != "":
-		err = runDaemon(os.Getenv(daemonVariable))
-	case os.Getenv(withoutVariable) != "":
-		err = startWithout(os.Getenv(withoutVariable), os.Getenv(lackingVariable))
-	default:
+	kind, by, is := strings.Cut(os.Getenv(childVariable), "/")
+	if !is {
 		harness.WithoutProduct(func() int { return runTests(m) })
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	b := &server{dir: os.Getenv(dirVariable), log: new(log), object: hollow("a build")}
+	if kind == "lacks a capability" {
+		b.object = nil // that the verifier refuses
+	}
+	if err := children[kind](b.options(func(o *Options) { o.Mechanism = attach.Mechanism(by) }), os.Getenv(argumentVariable)); err != nil {
+		fmt.Fprintln(os.Stderr, b.log, err)
 		os.Exit(1)
 	}
 }
@@ -49,32 +67,16 @@ func runTests(m *testing.M) (code int) {
 	}
 	if !tcx {
 		fmt.Println("the kernel has no tcx (Linux 6.6): tests attach by clsact only")
-		delete(mechanisms, attach.TCX)
+		mechanisms = []attach.Mechanism{attach.Clsact}
 	}
 	return m.Run()
 }
 
-// daemonVariable tells the test binary to serve as a daemon on this pin
-// directory.
-const daemonVariable = "REPLYPATH_TEST_DAEMON"
-
-// runDaemon puts a datapath in place until SIGTERM. It prints a line when it is
-// ready.
-func runDaemon(dir string) error {
+// runDaemon puts a datapath in place until SIGTERM. It prints a line when it is ready.
+func runDaemon(o Options, _ string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	options := Options{
-		PinDir: dir, Config: config.Default(), Log: log, Version: "daemon",
-		Mechanism: attach.Mechanism(os.Getenv(mechanismVariable)),
-	}
-	if steps := os.Getenv(dieVariable); steps != "" {
-		return dieInStart(options, steps)
-	}
-	if moment := os.Getenv(dieAttachingVariable); moment != "" {
-		return dieAttaching(options, moment)
-	}
-	l, err := New(options)
+	l, err := New(o)
 	if err != nil {
 		return err
 	}
@@ -82,47 +84,59 @@ func runDaemon(dir string) error {
 	return errors.Join(l.Run(ctx), l.Close())
 }
 
-// mechanismVariable tells a daemon how to attach; what the kernel has is chosen where it is empty.
-const mechanismVariable = "REPLYPATH_TEST_MECHANISM"
-
-// dieVariable tells a daemon after how many steps of its start it is killed,
-// dieAttachingVariable in which moment of its attaching.
-const (
-	dieVariable          = "REPLYPATH_TEST_DIE_AFTER"
-	dieAttachingVariable = "REPLYPATH_TEST_DIE_ATTACHING"
-)
-
-// dieInStart returns nil where there are fewer steps.
-func dieInStart(options Options, after string) error {
-	count, err := strconv.Atoi(after)
-	if err != nil {
+// dieInStart kills the process after so many steps of its start; it returns nil where there are fewer.
+func dieInStart(o Options, argument string) error {
+	taken, err := strconv.Atoi(argument)
+	l := &Loader{newCore(o)}
+	steps := start{l.core}.steps()
+	if err != nil || taken > len(steps) {
 		return err
 	}
-	l := &Loader{newCore(options)}
-	steps := start{l.core}.steps()
-	if count > len(steps) {
-		return nil
-	}
-	return start{l.core}.attempt(append(steps[:count:count], die))
+	return start{l.core}.attempt(append(steps[:taken:taken], die))
 }
 
-func die() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }
-
-// dieAttaching returns nil where there are fewer moments.
-func dieAttaching(options Options, in string) error {
-	moment, err := strconv.Atoi(in)
+// dieAttaching kills the process in that moment of its attaching; it returns nil where there are fewer.
+func dieAttaching(o Options, argument string) error {
+	moment, err := strconv.Atoi(argument)
 	if err != nil {
 		return err
 	}
-	l, err := (&dying{moments: moment}).start(options)
+	l, err := startBy(dieIn(moment))(o)
 	if err != nil {
 		return err
 	}
 	return l.Close()
 }
 
-// pinDir returns a pin directory of the test's own, which does not exist yet.
-func pinDir(t *testing.T) string {
-	t.Helper()
-	return filepath.Join("/sys/fs/bpf", strings.ReplaceAll(t.Name(), "/", "-"))
+func die() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }
+
+// startWithout succeeds if the kernel refuses a start without a capability, which does not look whether it has it.
+func startWithout(o Options, capability string) error {
+	value, err := cap.FromName(capability)
+	set := cap.GetProc()
+	for _, v := range []cap.Value{value, cap.SYS_ADMIN} {
+		err = errors.Join(err, set.SetFlag(cap.Effective, false, v), set.SetFlag(cap.Permitted, false, v))
+	}
+	if err = errors.Join(err, set.SetProc()); err != nil {
+		return fmt.Errorf("give up %s: %w", capability, err)
+	}
+	l := &Loader{newCore(o)}
+	if err = (start{l.core}).attempt(start{l.core}.steps()); errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		fmt.Println("refused:", err)
+		return nil
+	}
+	return fmt.Errorf("without %s: %v", capability, err)
+}
+
+// TestEachCapabilityIsNeeded starts without each of the capabilities in turn. That they are asked for at the start proves
+// nothing; here the kernel is asked.
+func TestEachCapabilityIsNeeded(t *testing.T) {
+	b := newServer(t)
+	for _, r := range kernel.Rights {
+		output, err := b.child("lacks a capability", strings.ToLower(r.Name()), attach.Auto).Output()
+		if err != nil || !strings.Contains(string(output), "refused") {
+			t.Errorf("%s %s: %v\n%s", r.Name(), r.Purpose, err, output)
+		}
+		b.wantNoPins("without " + r.Name())
+	}
 }

@@ -5,101 +5,84 @@ package loader
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/bpf"
+	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/detach"
 	"replypath/loader/status"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
-func (b *bed) mode() string {
+func (b *server) wantMode(when, want string) {
 	b.Helper()
-	return read(b, func() (string, error) { return status.Mode(b.dir) })
+	if got := b.mode(); got != want {
+		b.Errorf("%s the mode is %s, want %s", when, got, want)
+	}
 }
 
-func (b *bed) setMode(mode string) (undone []string) {
+// wantByHand wants what is set by hand, which may be that what is configured holds.
+func (b *server) wantByHand(when string, want bpf.DatapathMode) {
 	b.Helper()
-	b.inside(func() (err error) {
-		undone, err = status.SetMode(b.dir, mode)
-		return err
-	})
-	if got := b.mode(); got != mode {
-		b.Errorf("mode is %s, not %s", got, mode)
+	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != want {
+		b.Errorf("%s, set by hand is %d: %v, want %d", when, got, err, want)
 	}
-	return undone
 }
 
 func TestMode(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
+	b := newServer(t)
 	observe := func(o *Options) { o.Config.Mode = config.ModeObserve }
 
-	r := b.start(nil)
-	if got := b.mode(); got != "enforce" {
-		t.Errorf("at first the mode is %s", got)
-	}
+	r := b.start()
+	b.wantMode("at first", "enforce")
 	b.setMode("observe")
-	harness.Must(t, r.reload(func(*config.Config) {}))
-	if got := b.mode(); got != "observe" {
-		t.Errorf("after a reload the mode is %s", got)
-	}
+	harness.Must(t, r.reload())
+	b.wantMode("after a reload", "observe")
 	r.stop()
 
-	r = b.start(nil)
+	r = b.start()
 	if got := b.status().Mode; got != "observe" || b.log.count("level=WARN msg=\"mode observe") != 1 {
 		t.Errorf("after a start the mode is %s", got)
 	}
 	b.setMode("enforce")
-	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_CONFIGURED {
-		t.Errorf("the mode that is configured is set by hand, %d: %v", got, err)
-	}
+	b.wantByHand("with the mode that is configured", bpf.DatapathModeMODE_CONFIGURED)
 	r.stop()
 	b.setMode("observe")
 	b.setMode("enforce")
-	pingB(t, s)
 
 	r = b.start(observe)
-	if got := b.mode(); got != "observe" {
-		t.Errorf("with observe configured the mode is %s", got)
-	}
+	b.wantMode("with observe configured", "observe")
 	b.setMode("enforce")
-	pingB(t, s)
 	r.stop()
 	b.start(observe)
-	if got := b.mode(); got != "observe" {
-		t.Errorf("after a start with observe configured the mode is %s", got)
-	}
+	b.wantMode("after a start with observe configured", "observe")
 	if _, err := status.SetMode(b.dir, "perhaps"); err == nil {
 		t.Error("a mode that there is not was accepted")
 	}
 }
 
-// An interface's own mode gives way to the one that is set by hand.
-func TestModeOfInterfaces(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(func(o *Options) {
-		o.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: "eth1", Mode: config.ModeObserve}}
-	})
-	if got := b.status().of("eth1").Mode; got != "observe" {
-		t.Errorf("mode of eth1 is %s", got)
+// TestModeByHandStays: who switched to observe had a reason that another layout of the maps does not change.
+func TestModeByHandStays(t *testing.T) {
+	for _, upgrade := range upgrades {
+		t.Run(upgrade.what, func(t *testing.T) {
+			b := newServer(t)
+			r := b.start()
+			b.setMode("observe")
+			r.stop()
+			upgrade.prepare(b)
+			b.start(upgrade.options)
+			b.wantMode("after the start", "observe")
+			t.Logf("%s: by hand observe, after the start %s", upgrade.what, b.mode())
+		})
 	}
-	if got := b.entry(b.idsOf("eth1")[0]).Mode; got != uint8(bpf.DatapathModeMODE_OBSERVE) {
-		t.Errorf("entry of eth1 has mode %d", got)
-	}
-	b.setMode("enforce")
-	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_ENFORCE {
-		t.Errorf("mode set by hand %d: %v", got, err)
-	}
-	pingB(t, s)
 }
 
-// TestObserveByHandIsMoreThanConfigured: observe by hand holds for what the configuration wants
-// enforced later, be it an interface that comes or a reload, also where all that is there now is
-// configured to observe.
+// TestObserveByHandIsMoreThanConfigured: observe by hand holds for what the configuration wants enforced later, be it an
+// interface that comes or a reload, also where all that is there now is configured to observe.
 func TestObserveByHandIsMoreThanConfigured(t *testing.T) {
-	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b := newServer(t)
 	of := func(mode config.Mode) func(*config.Config) {
 		return func(c *config.Config) {
 			c.Mode = mode
@@ -110,17 +93,70 @@ func TestObserveByHandIsMoreThanConfigured(t *testing.T) {
 	b.setMode("observe")
 	b.addEth2(0)
 	b.awaitAttached("eth2")
-	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_OBSERVE {
-		t.Errorf("eth2, which has come, goes by what is configured: mode set by hand %d: %v", got, err)
-	}
+	b.wantByHand("once eth2 has come", bpf.DatapathModeMODE_OBSERVE)
 	harness.Must(t, r.reload(of(config.ModeEnforce)))
-	if got := b.mode(); got != "observe" {
-		t.Errorf("after a reload with enforce the mode is %s", got)
-	}
+	b.wantMode("after a reload with enforce", "observe")
 	r.stop()
 	b.start(func(o *Options) { of(config.ModeEnforce)(o.Config) })
-	if got := b.mode(); got != "observe" {
-		t.Errorf("after a start with enforce the mode is %s", got)
-	}
+	b.wantMode("after a start with enforce", "observe")
 	b.setMode("enforce")
+}
+
+// TestEffectIsThatOfHooksAndModes: an interface's own mode gives way to the one that is set by hand, and nothing is
+// corrected where a program is missing.
+func TestEffectIsThatOfHooksAndModes(t *testing.T) {
+	b := newServer(t)
+	want := func(l *Loader, corrected, observed []string) {
+		t.Helper()
+		e, err := l.Effect()
+		harness.Must(t, err)
+		if diff := cmp.Diff([][]string{corrected, observed}, [][]string{e.Corrected, e.Observed}); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	switchTo := func(mode config.Mode) {
+		_, err := status.SetMode(b.dir, string(mode))
+		harness.Must(t, err)
+	}
+	_, err := b.tryStartBy(func(o Options) (*Loader, error) { // while nobody puts anything back
+		l, err := New(o)
+		harness.Must(t, err)
+		want(l, []string{"eth0"}, []string{"eth1"})
+		if got := b.status().of("eth1").Mode; got != "observe" {
+			t.Errorf("mode of eth1 is %s", got)
+		}
+		if got := b.entry(b.idsOf("eth1")[0]).Mode; got != uint8(bpf.DatapathModeMODE_OBSERVE) {
+			t.Errorf("entry of eth1 has mode %d", got)
+		}
+		switchTo(config.ModeObserve)
+		want(l, nil, []string{"eth0", "eth1"})
+		switchTo(config.ModeEnforce)
+		b.wantByHand("which eth1's own gives way to", bpf.DatapathModeMODE_ENFORCE)
+		want(l, []string{"eth0", "eth1"}, nil)
+		for _, served := range l.interfaces.All() {
+			harness.Must(t, l.attacher.DetachFrom(served.Target(), attach.Egress))
+		}
+		want(l, nil, nil)
+		return l, nil
+	}, func(o *Options) { o.Config = parsed(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]") })
+	harness.Must(t, err)
+}
+
+// TestEffectOfADetach: one that is announced is seen until the last one that announced it ends.
+func TestEffectOfADetach(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	want := func(want bool) {
+		t.Helper()
+		e, err := r.Effect()
+		if harness.Must(t, err); e.Detaching != want {
+			t.Errorf("detaching: %t, not %t", e.Detaching, want)
+		}
+	}
+	want(false)
+	first, second := detach.Announce(b.dir), detach.Announce(b.dir)
+	harness.Must(t, first.Close())
+	want(true)
+	harness.Must(t, second.Close())
+	want(false)
 }

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 func TestCoalescer(t *testing.T) {
@@ -38,12 +41,76 @@ func TestCoalescer(t *testing.T) {
 	}
 }
 
-// Maps of an earlier version, which lack one, are not taken for none: its programs
-// are attached.
-func TestMapsOfAnotherVersion(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil).stop()
+// TestMarks: what had failed is remembered once an hour, and compared with is what had one hour to two hours ago.
+func TestMarks(t *testing.T) {
+	start := time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+	marks := []pins.MarkRecord{{At: start}}
+	for minute := range 600 {
+		now := start.Add(time.Duration(minute) * time.Minute)
+		if isMarkDue(marks, now) {
+			marks = marked(marks, pins.MarkRecord{At: now, Lost: uint64(minute)})
+		}
+		if age := now.Sub(marks[0].At); age >= 2*markEvery || minute >= 60 && age < markEvery || len(marks) > 2 {
+			t.Fatalf("in minute %d: %+v", minute, marks)
+		}
+	}
+	if !isMarkDue(nil, start) {
+		t.Error("a journal of an earlier version gets none")
+	}
+}
+
+// TestClone: what a start changes in the lists of its journal is not in the one that a failure puts back.
+func TestClone(t *testing.T) {
+	before := pins.Journal{
+		Interfaces: make([]pins.InterfaceRecord, 1), Gateways: make([]pins.GatewayRecord, 1), Announced: make([]pins.AnnouncedRecord, 1),
+		Sysctls: make([]pins.SysctlRecord, 1), Qdiscs: make([]pins.QdiscRecord, 1),
+	}
+	c := clone(&before)
+	for list, isShared := range map[string]bool{
+		"interfaces": &c.Interfaces[0] == &before.Interfaces[0], "gateways": &c.Gateways[0] == &before.Gateways[0],
+		"announced": &c.Announced[0] == &before.Announced[0], "sysctls": &c.Sysctls[0] == &before.Sysctls[0],
+		"qdiscs": &c.Qdiscs[0] == &before.Qdiscs[0],
+	} {
+		if isShared {
+			t.Errorf("both have the same %s", list)
+		}
+	}
+}
+
+func TestMostExclusions(t *testing.T) {
+	if most := len(bpf.DatapathExclusionSet{}.Rule); most != config.MaxExclusions {
+		t.Errorf("the programs look at %d exclusions, a configuration may have %d", most, config.MaxExclusions)
+	}
+}
+
+// TestLongAlternativeName: a name that is too long for an interface is accepted where one has it as its alternative name.
+func TestLongAlternativeName(t *testing.T) {
+	const name = "replication-uplink-1"
+	b := newServer(t)
+	check := func() error { return config.CheckInterfaceName(name) }
+	if err := b.host.Do(check); err == nil {
+		t.Errorf("%q is accepted, and nobody has it", name)
+	}
+	b.ip("link property add dev eth1 altname " + name)
+	b.inside(check)
+}
+
+// TestStatusIsRefused where nothing is pinned, and maps of an earlier version, which lack one, are not taken for nothing: its
+// programs are attached.
+func TestStatusIsRefused(t *testing.T) {
+	b := newServer(t)
+	b.inside(func() error {
+		_, statusErr := status.Read(b.dir)
+		_, modeErr := status.Mode(b.dir)
+		_, setModeErr := status.SetMode(b.dir, "observe")
+		for _, err := range []error{statusErr, modeErr, setModeErr} {
+			if !errors.Is(err, ErrNotAttached) {
+				t.Errorf("error %v", err)
+			}
+		}
+		return nil
+	})
+	b.start().stop()
 	harness.Must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
 	b.inside(func() error {
 		_, err := status.Read(b.dir)
@@ -52,4 +119,42 @@ func TestMapsOfAnotherVersion(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestNothingStaysOpen: rounds of all that opens something leave the same files open.
+func TestNothingStaysOpen(t *testing.T) {
+	b := newServerAlone(t)
+	// The first round opens what stays for good, such as the kernel's BTF.
+	for round, before := 0, []string(nil); round < 3; round++ {
+		r := b.start()
+		harness.Must(t, r.reload(largerConfig))
+		b.status()
+		b.flows()
+		b.setMode("observe")
+		r.stop()
+		b.failAfter(b.failAfter(1), byClsact)
+		b.detach()
+		b.failAfter(b.failAfter(1))
+		after := openFiles(t)
+		if round > 0 {
+			wantSame(b, "open files", before, after)
+		}
+		before = after
+	}
+}
+
+// openFiles returns what the descriptors of this process refer to. Those of the topology and of the runtime are there
+// before and after.
+func openFiles(t *testing.T) (files []string) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	harness.Must(t, err)
+	for _, entry := range entries {
+		target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name()))
+		if err == nil && !strings.HasPrefix(target, "/proc/") {
+			files = append(files, target)
+		}
+	}
+	slices.Sort(files)
+	return files
 }

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,251 +25,199 @@ import (
 	"replypath/test/topology"
 )
 
-// repairing asks for the source repair.
-func repairing(when config.RepairUDPSource) func(*Options) {
-	return func(o *Options) { o.Config.RepairUDPSource = when }
-}
+func repairSource(o *Options) { o.Config.RepairUDPSource = config.RepairTrue }
 
 // sourceLinks returns the links on the cgroup, and the programs that they run.
-func (b *bed) sourceLinks() (links []link.ID, programs []ebpf.ProgramID) {
+func (b *server) sourceLinks() (links []link.ID, programs []ebpf.ProgramID) {
 	b.Helper()
-	for _, path := range source.Pins(filepath.Join(b.dir, "links")) {
+	for _, path := range b.sourcePins() {
 		l, err := link.LoadPinnedLink(path, nil)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		harness.Must(b.T, err)
 		info, err := l.Info()
-		harness.Must(b.T, err)
-		harness.Must(b.T, l.Close())
+		harness.Must(b.T, errors.Join(err, l.Close()))
 		links, programs = append(links, info.ID), append(programs, info.Program)
 	}
 	return links, programs
 }
 
-// isAttachedToCgroup tells whether the program is, whoever holds the link.
-func isAttachedToCgroup(t *testing.T, program ebpf.ProgramID) bool {
+func (b *server) sourcePins() []string { return source.Pins(filepath.Join(b.dir, "links")) }
+
+// wantOnCgroup wants programs to be attached, whoever holds the links, or not to be.
+func wantOnCgroup(t *testing.T, want bool, programs ...ebpf.ProgramID) {
 	t.Helper()
 	path, err := source.Cgroup()
 	harness.Must(t, err)
 	cgroup, err := os.Open(path)
 	harness.Must(t, err)
 	defer cgroup.Close()
+	var found []ebpf.ProgramID
 	for _, kind := range []ebpf.AttachType{ebpf.AttachCGroupUDP4Sendmsg, ebpf.AttachCGroupUDP6Sendmsg} {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: kind})
+		result, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: kind})
 		harness.Must(t, err)
-		if slices.ContainsFunc(found.Programs, func(p link.AttachedProgram) bool { return p.ID == program }) {
-			return true
+		for _, p := range result.Programs {
+			found = append(found, p.ID)
 		}
 	}
-	return false
+	for _, program := range programs {
+		if slices.Contains(found, program) != want {
+			t.Errorf("program %d is attached: %t", program, !want)
+		}
+	}
 }
 
-func (b *bed) repair() bpf.DatapathSourceRepair {
+func (b *server) wantRepair(want bpf.DatapathSourceRepair) {
 	b.Helper()
-	var settings bpf.DatapathSettings
-	harness.Must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
-	return bpf.DatapathSourceRepair(settings.Repair)
+	if got := bpf.DatapathSourceRepair(b.settings().Repair); got != want {
+		b.Errorf("repair %d, want %d", got, want)
+	}
 }
 
-// TestSourceTakeover leaves the programs on their links, replaces them by link update where
-// the maps are others, and takes them off in the end.
+// wantUpdatedSource wants other programs in the same links, and returns them.
+func (b *server) wantUpdatedSource(what string, links []link.ID, programs []ebpf.ProgramID) []ebpf.ProgramID {
+	b.Helper()
+	now, others := b.sourceLinks()
+	if len(now) != 2 || !slices.Equal(links, now) || others[0] == programs[0] || others[1] == programs[1] {
+		b.Errorf("%s: links %v became %v, programs %v %v", what, links, now, programs, others)
+	}
+	wantOnCgroup(b.T, false, programs...)
+	wantOnCgroup(b.T, true, others...)
+	return others
+}
+
+// TestSourceTakeover replaces the programs by link update, leaves those of an earlier process on the maps that stay pinned
+// where it fails, and takes them off in the end.
 func TestSourceTakeover(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(repairing(config.RepairTrue)).stop()
-	before, old := b.sourceLinks()
-	if len(before) != 2 || !isAttachedToCgroup(t, old[0]) || !isAttachedToCgroup(t, old[1]) {
-		t.Fatalf("links %v", before)
+	b := newServer(t)
+	b.start(repairSource).stop()
+	links, programs := b.sourceLinks()
+	if wantOnCgroup(t, true, programs...); len(links) != 2 {
+		t.Fatalf("links %v", links)
+	}
+	b.failAfter(len(start{newCore(b.options())}.steps())-1, repairSource, larger) // all but the pinning
+	if same, samePrograms := b.sourceLinks(); !slices.Equal(links, same) || !slices.Equal(programs, samePrograms) {
+		t.Errorf("after a failure: links %v became %v, programs %v %v", links, same, programs, samePrograms)
 	}
 	// Nobody needs it any more, but it may be needed again any moment.
-	r := b.start(repairing(config.RepairAuto))
-	after, programs := b.sourceLinks()
-	if !slices.Equal(before, after) {
-		t.Errorf("links %v became %v", before, after)
-	}
-	if !slices.Equal(old, programs) {
-		t.Errorf("programs %v became %v", old, programs)
-	}
-	if got := b.repair(); got != bpf.DatapathSourceRepairREPAIR_ON {
-		t.Errorf("repair %d", got)
-	}
-	harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
-	resized, last := b.sourceLinks()
-	if !slices.Equal(before, resized) || slices.Equal(programs, last) {
-		t.Errorf("with other maps: links %v became %v, programs %v %v", before, resized, programs, last)
+	r := b.start(anotherBuild)
+	programs = b.wantUpdatedSource("by another build", links, programs)
+	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
+	harness.Must(t, r.reload(largerConfig))
+	programs = b.wantUpdatedSource("with other maps", links, programs)
+	r.stop()
+	b.start(repairSource) // with those of before
+	programs = b.wantUpdatedSource("by a start with other maps", links, programs)
+	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
+}
+
+// TestSourceIsPutBack attaches again what somebody else has detached, and detach ends it.
+func TestSourceIsPutBack(t *testing.T) {
+	b := newServer(t)
+	r := b.start(repairSource)
+	l, err := link.LoadPinnedLink(b.sourcePins()[0], nil)
+	harness.Must(t, err)
+	harness.Must(t, errors.Join(l.Detach(), l.Close()))
+	r.verifyNow()
+	_, programs := b.sourceLinks()
+	if wantOnCgroup(t, true, programs...); len(programs) != 2 {
+		t.Errorf("programs %v", programs)
 	}
 	r.stop()
 	b.detach()
-	for _, program := range last {
-		if isAttachedToCgroup(t, program) {
-			t.Errorf("program %d is still attached", program)
-		}
-	}
-}
-
-// TestSourceIsPutBack attaches again what somebody else has detached.
-func TestSourceIsPutBack(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	r := b.start(repairing(config.RepairTrue))
-	path := source.Pins(filepath.Join(b.dir, "links"))[0]
-	l, err := link.LoadPinnedLink(path, nil)
-	harness.Must(t, err)
-	harness.Must(t, l.Detach())
-	harness.Must(t, l.Close())
-	r.verifyNow()
-	_, programs := b.sourceLinks()
-	if len(programs) != 2 || !isAttachedToCgroup(t, programs[0]) || !isAttachedToCgroup(t, programs[1]) {
-		t.Errorf("programs %v", programs)
-	}
+	wantOnCgroup(t, false, programs...)
 }
 
 // TestSourceIsUndone attaches in a start that fails later.
 func TestSourceIsUndone(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.inside(func() error {
-		l := &Loader{newCore(b.options(repairing(config.RepairTrue)))}
-		broken := errors.New("broken")
-		var programs []ebpf.ProgramID
-		err := start{l.core}.attempt(append(start{l.core}.steps(), func() error {
-			_, programs = b.sourceLinks()
-			return broken
-		}))
-		if !errors.Is(err, broken) || len(programs) != 2 {
-			t.Errorf("error %v, programs %v", err, programs)
-		}
-		for _, program := range programs {
-			if isAttachedToCgroup(t, program) {
-				t.Errorf("program %d is still attached", program)
-			}
-		}
-		return nil
-	})
-}
-
-// TestSourceStaysInAFailedTakeover leaves the programs of an earlier process on the
-// maps that stay pinned.
-func TestSourceStaysInAFailedTakeover(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(repairing(config.RepairTrue)).stop()
-	links, programs := b.sourceLinks()
-	larger := func(o *Options) {
-		repairing(config.RepairTrue)(o)
-		o.Config.MaxEntries *= 2
-	}
-	begun := len(start{newCore(b.options(larger))}.steps()) - 1 // all but the pinning
-	b.failAfter(begun, larger)
-	sameLinks, samePrograms := b.sourceLinks()
-	if !slices.Equal(links, sameLinks) || !slices.Equal(programs, samePrograms) {
-		t.Errorf("links %v became %v, programs %v %v", links, sameLinks, programs, samePrograms)
-	}
-	b.start(larger)
-	sameLinks, others := b.sourceLinks()
-	if !slices.Equal(links, sameLinks) || len(others) != 2 || slices.Equal(programs, others) {
-		t.Errorf("after a start: links %v became %v, programs %v %v", links, sameLinks, programs, others)
-	}
-	if got := b.repair(); got != bpf.DatapathSourceRepairREPAIR_ON {
-		t.Errorf("repair %d", got)
+	b := newServer(t)
+	var programs []ebpf.ProgramID
+	b.failIn(len(start{newCore(b.options())}.steps()), func() { _, programs = b.sourceLinks() }, repairSource)
+	if wantOnCgroup(t, false, programs...); len(programs) != 2 {
+		t.Errorf("programs %v", programs)
 	}
 }
 
 // TestSourceFollowsTheSockets looks at what is there when the loader starts.
 func TestSourceFollowsTheSockets(t *testing.T) {
+	b := newServer(t)
 	for _, c := range []struct {
 		what, network, address string
-		connected              bool
 		want                   bpf.DatapathSourceRepair
 	}{
-		{"wildcard", "udp4", "0.0.0.0:5300", false, bpf.DatapathSourceRepairREPAIR_ON},
-		{"wildcard6", "udp6", "[::]:5300", false, bpf.DatapathSourceRepairREPAIR_ON},
-		{"any-port", "udp4", "0.0.0.0:0", false, bpf.DatapathSourceRepairREPAIR_ON},
-		{"bound", "udp4", "10.4.0.100:5300", false, bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"loopback", "udp6", "[::1]:5300", false, bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"connected", "udp4", "10.4.0.100:5300", true, bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"dhcp", "udp4", "0.0.0.0:68", false, bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"mdns", "udp6", "[::]:5353", false, bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"excluded", "udp4", "0.0.0.0:5301", false, bpf.DatapathSourceRepairREPAIR_WATCH},
+		{"wildcard", "udp4", "0.0.0.0:5300", bpf.DatapathSourceRepairREPAIR_ON},
+		{"wildcard6", "udp6", "[::]:5300", bpf.DatapathSourceRepairREPAIR_ON},
+		{"any-port", "udp4", "0.0.0.0:0", bpf.DatapathSourceRepairREPAIR_ON},
+		{"bound", "udp4", "10.4.0.100:5300", bpf.DatapathSourceRepairREPAIR_WATCH},
+		{"loopback", "udp6", "[::1]:5300", bpf.DatapathSourceRepairREPAIR_WATCH},
+		{"connected", "udp4", "10.4.0.100:5300", bpf.DatapathSourceRepairREPAIR_WATCH},
+		{"dhcp", "udp4", "0.0.0.0:68", bpf.DatapathSourceRepairREPAIR_WATCH},
+		{"mdns", "udp6", "[::]:5353", bpf.DatapathSourceRepairREPAIR_WATCH},
+		{"excluded", "udp4", "0.0.0.0:5301", bpf.DatapathSourceRepairREPAIR_WATCH},
 	} {
-		t.Run(c.what, func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			if c.connected {
-				conn, err := s.B.Dial(t.Context(), c.network, c.address)
-				harness.Must(t, err)
-				defer conn.Close()
-			} else {
-				conn, err := s.B.ListenPacket(t.Context(), c.network, c.address)
-				harness.Must(t, err)
-				defer conn.Close()
-			}
-			b.start(func(o *Options) {
-				o.Config.Exclude = []config.Exclusion{{Protocol: unix.IPPROTO_UDP, SelfPort: 5301}}
-			})
-			if got := b.repair(); got != c.want {
-				t.Errorf("repair %d, want %d", got, c.want)
-			}
-			if links, _ := b.sourceLinks(); (len(links) > 0) != (c.want == bpf.DatapathSourceRepairREPAIR_ON) {
-				t.Errorf("links %v", links)
-			}
-		})
+		var socket io.Closer
+		var err error
+		if c.what == "connected" {
+			socket, err = b.net.B.Dial(t.Context(), c.network, c.address)
+		} else {
+			socket, err = b.net.B.ListenPacket(t.Context(), c.network, c.address)
+		}
+		harness.Must(t, err)
+		b.start(func(o *Options) {
+			o.Config.Exclude = []config.Exclusion{{Protocol: unix.IPPROTO_UDP, SelfPort: 5301}}
+		}).stop()
+		b.wantRepair(c.want)
+		if links, _ := b.sourceLinks(); (len(links) > 0) != (c.want == bpf.DatapathSourceRepairREPAIR_ON) {
+			t.Errorf("%s: links %v", c.what, links)
+		}
+		b.detach()
+		harness.Must(t, socket.Close())
 	}
 }
 
-// TestSourceFailure tells what is in the way, attaches what it can later, and
-// nobody waits for questions meanwhile.
+// TestSourceFailure tells what is in the way, attaches what it can later, and nobody waits for questions meanwhile.
 func TestSourceFailure(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	conn, err := s.B.ListenPacket(t.Context(), "udp", "[::]:5300")
+	b := newServer(t)
+	conn, err := b.net.B.ListenPacket(t.Context(), "udp", "[::]:5300")
 	harness.Must(t, err)
 	defer conn.Close()
-	harness.Must(t, os.MkdirAll(filepath.Join(b.dir, "links"), 0o700))
-	// Somebody else's, whatever it is.
-	inTheWay := pinSomething(t, source.Pins(filepath.Join(b.dir, "links"))[0])
-	journal, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: 1})
-	harness.Must(t, err)
-	harness.Must(t, journal.Pin(filepath.Join(b.dir, "journal")))
-	harness.Must(t, journal.Close())
-
-	r := b.start(nil)
-	if got := b.repair(); got != bpf.DatapathSourceRepairREPAIR_OFF {
-		t.Errorf("repair %d", got)
-	}
-	feature := func() status.Feature {
-		features := b.status().Features
-		return features[slices.IndexFunc(features, func(f status.Feature) bool { return f.Name == "repair_udp_source" })]
-	}
-	if f := feature(); f.Available || len(b.status().Errors) == 0 {
-		t.Errorf("feature %+v, errors %q", f, b.status().Errors)
-	}
-	harness.Must(t, inTheWay.Unpin())
-	harness.Must(t, r.reload(func(*config.Config) {}))
-	if got, f := b.repair(), feature(); got != bpf.DatapathSourceRepairREPAIR_ON || !f.Available || len(b.status().Errors) != 0 {
-		t.Errorf("repair %d, feature %+v, errors %q", got, f, b.status().Errors)
-	}
-}
-
-// pinSomething pins a program where a link belongs.
-func pinSomething(t *testing.T, path string) *ebpf.Program {
-	t.Helper()
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+	// Somebody else's program, where a link belongs.
+	inTheWay, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SocketFilter, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
 	harness.Must(t, err)
-	t.Cleanup(func() { program.Close() })
-	harness.Must(t, program.Pin(path))
-	return program
+	defer inTheWay.Close()
+	harness.Must(t, os.MkdirAll(filepath.Join(b.dir, "links"), 0o700))
+	harness.Must(t, inTheWay.Pin(b.sourcePins()[0]))
+	journal, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: 1})
+	harness.Must(t, err)
+	harness.Must(t, errors.Join(journal.Pin(filepath.Join(b.dir, "journal")), journal.Close()))
+
+	r := b.start()
+	b.wantRepair(bpf.DatapathSourceRepairREPAIR_OFF)
+	isAvailable := func() bool {
+		return slices.ContainsFunc(b.status().Features, func(f status.Feature) bool {
+			return f.Name == "repair_udp_source" && f.Available
+		})
+	}
+	if isAvailable() || len(b.status().Errors) == 0 {
+		t.Errorf("features %+v, errors %q", b.status().Features, b.status().Errors)
+	}
+	harness.Must(t, inTheWay.Unpin())
+	harness.Must(t, r.reload())
+	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
+	if b.wantNoErrors(); !isAvailable() {
+		t.Errorf("features %+v", b.status().Features)
+	}
 }
 
-// TestNamespaceIsTold compares what a program tells with what newer kernels tell
-// directly.
-func TestNamespaceIsTold(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	for _, host := range []*topology.Host{s.A.Host, s.B.Host} {
+// TestSourceWithToldNamespace: what a program tells of the network namespace is what newer kernels tell directly, and the
+// programs work with it, as on kernels before 5.14.
+func TestSourceWithToldNamespace(t *testing.T) {
+	b := newAnsweringServer(t)
+	for _, host := range []*topology.Host{b.net.A.Host, b.host} {
 		harness.Must(t, host.Do(func() error {
 			want, err := pins.CurrentNamespace()
 			harness.Must(t, err)
@@ -281,18 +230,12 @@ func TestNamespaceIsTold(t *testing.T) {
 			return nil
 		}))
 	}
-}
 
-// TestSourceWithToldNamespace has the programs work with the cookie that was
-// told, as on kernels before 5.14.
-func TestSourceWithToldNamespace(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	conn, err := s.B.ListenPacket(t.Context(), "udp", "[::]:5300")
+	conn, err := b.net.B.ListenPacket(t.Context(), "udp", "[::]:5300")
 	harness.Must(t, err)
 	defer conn.Close()
 	b.inside(func() error {
-		l := &Loader{newCore(b.options(repairing(config.RepairTrue)))}
+		l := &Loader{newCore(b.options(repairSource))}
 		steps := start{l.core}.steps()
 		forget := func() error { l.state.Namespace.Cookie = 0; return nil }
 		harness.Must(t, start{l.core}.attempt(slices.Insert(steps, len(steps)-2, forget)))
@@ -302,9 +245,9 @@ func TestSourceWithToldNamespace(t *testing.T) {
 		}
 		return nil
 	})
-	for _, f := range s.Families() {
-		asked := netip.AddrPortFrom(s.B.Eth1.Address(f), 5300)
-		client, err := s.A.Dial(within(t), "udp", asked.String())
+	for _, f := range b.net.Families() {
+		asked := netip.AddrPortFrom(b.eth1.Address(f), 5300)
+		client, err := b.net.A.Dial(within(t), "udp", asked.String())
 		harness.Must(t, err)
 		defer client.Close()
 		_, err = client.Write([]byte("question"))

@@ -3,8 +3,6 @@
 package loader
 
 import (
-	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,14 +14,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
-	"replypath/loader/config"
-	"replypath/loader/detach"
+	"replypath/loader/attach"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 // pinned opens all programs that are pinned, and returns what the kernel says of them.
-func (b *bed) pinned() map[string]*ebpf.ProgramInfo {
+func (b *server) pinned() map[string]*ebpf.ProgramInfo {
 	b.Helper()
 	entries, err := os.ReadDir(b.pin("programs"))
 	harness.Must(b.T, err)
@@ -36,13 +32,13 @@ func (b *bed) pinned() map[string]*ebpf.ProgramInfo {
 	return infos
 }
 
-func (b *bed) pin(elem ...string) string {
+func (b *server) pin(elem ...string) string {
 	return filepath.Join(append([]string{b.dir, "maps"}, elem...)...)
 }
 
 // pinnedIDs tells the pinned programs apart. They have to be of one datapath: the maps that they use are pinned, or those
 // of their constants.
-func (b *bed) pinnedIDs() map[string]ebpf.ProgramID {
+func (b *server) pinnedIDs() map[string]ebpf.ProgramID {
 	b.Helper()
 	ids, ofMaps := make(map[string]ebpf.ProgramID), slices.Collect(maps.Values(b.mapIDs()))
 	for name, info := range b.pinned() {
@@ -63,92 +59,69 @@ func (b *bed) pinnedIDs() map[string]ebpf.ProgramID {
 }
 
 // wholePins tells whether so many programs are pinned, which are the last to be.
-func (b *bed) wholePins(programs int) bool {
+func (b *server) wholePins(programs int) bool {
 	entries, _ := os.ReadDir(b.pin("programs"))
 	return len(entries) == programs
 }
 
 // TestProgramsAreTakenOver: what the verifier has seen it need not see again.
 func TestProgramsAreTakenOver(t *testing.T) {
-	for mechanism, options := range mechanisms {
-		t.Run(string(mechanism), func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			repairing := func(o *Options) {
-				o.Config.RepairUDPSource = config.RepairTrue
-				if options != nil {
-					options(o)
-				}
-			}
-			b.addTun1() // so that all programs are loaded
-			r := b.start(repairing)
-			b.awaitAttached("tun1")
-			pingB(t, s)
-			pinned, attached, ofMaps := b.pinnedIDs(), b.programIDs(), b.mapIDs()
-			_, onCgroup := b.sourceLinks()
-			if len(pinned) != 13 {
-				t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
-			}
-			wantSame := func(after string) {
-				t.Helper()
-				_, onCgroupNow := b.sourceLinks()
-				for what, diff := range map[string]string{
-					"pinned":     cmp.Diff(pinned, b.pinnedIDs()),
-					"attached":   cmp.Diff(attached, b.programIDs()),
-					"on cgroup":  cmp.Diff(onCgroup, onCgroupNow),
-					"their maps": cmp.Diff(ofMaps, b.mapIDs()),
-				} {
-					if diff != "" {
-						t.Errorf("after %s, %s (-want +got):\n%s", after, what, diff)
-					}
-				}
-				pingB(t, s)
-			}
-			r.stop()
-			r = b.start(repairing)
-			wantSame("a restart")
+	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+		b := newServer(t)
+		b.addTun("tun1") // so that all programs are loaded
+		r := b.start(repairSource, by(mechanism))
+		b.awaitAttached("tun1")
+		pinned, attached, ofMaps := b.pinnedIDs(), b.attached(), b.mapIDs()
+		_, onCgroup := b.sourceLinks()
+		if len(pinned) != 13 {
+			t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
+		}
+		wantTakenOver := func(after string) {
+			t.Helper()
+			_, onCgroupNow := b.sourceLinks()
+			wantSame(b, "after "+after+", pinned", pinned, b.pinnedIDs())
+			wantSame(b, "after "+after+", attached", programsOf(attached), programsOf(b.attached()))
+			wantSame(b, "after "+after+", on cgroup", onCgroup, onCgroupNow)
+			wantSame(b, "after "+after+", their maps", ofMaps, b.mapIDs())
+		}
+		r.stop()
+		r = b.start(repairSource, by(mechanism))
+		wantTakenOver("a restart")
 
-			// What is noted is pinned again with all else.
-			harness.Must(t, os.RemoveAll(b.pin()))
-			eventually(t, "the pins are back", func() bool { return b.wholePins(len(pinned)) })
-			r.stop()
-			b.start(repairing).stop()
-			wantSame("the pins were removed under a daemon")
+		// What is noted is pinned again with all else.
+		harness.Must(t, os.RemoveAll(b.pin()))
+		eventually(t, "the pins are back", func() bool { return b.wholePins(len(pinned)) })
+		r.stop()
+		b.start(repairSource, by(mechanism)).stop()
+		wantTakenOver("the pins were removed under a daemon")
 
-			b.start(alsoOnTrial(repairing)).stop()
-			if diff := cmp.Diff(pinned, b.pinnedIDs()); !strings.Contains(diff, "egress") {
-				t.Error("a trial has taken programs over")
-			}
-			b.inside(func() error {
-				_, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
-				return err
-			})
-			wantSame("a trial was taken back")
-			b.start(repairing).stop()
-			wantSame("another start")
+		b.start(repairSource, by(mechanism), onTrial).stop()
+		if diff := cmp.Diff(pinned, b.pinnedIDs()); !strings.Contains(diff, "egress") {
+			t.Error("a trial has taken programs over")
+		}
+		b.takeBack()
+		wantTakenOver("a trial was taken back")
+		b.start(repairSource, by(mechanism)).stop()
+		wantTakenOver("another start")
 
-			r = b.start(alsoOnTrial(repairing))
-			b.inside(r.Keep)
-			r.stop()
-			pinned, attached, ofMaps = b.pinnedIDs(), b.programIDs(), b.mapIDs()
-			_, onCgroup = b.sourceLinks()
-			b.start(repairing).stop()
-			wantSame("a trial was kept")
+		r = b.start(repairSource, by(mechanism), onTrial)
+		b.inside(r.Keep)
+		r.stop()
+		pinned, attached, ofMaps = b.pinnedIDs(), b.attached(), b.mapIDs()
+		_, onCgroup = b.sourceLinks()
+		b.start(repairSource, by(mechanism)).stop()
+		wantTakenOver("a trial was kept")
 
-			for taken, steps := 1, 1; taken <= steps; taken++ {
-				steps = b.failAfter(taken, repairing)
-			}
-			wantSame("starts that failed")
-			b.start(repairing).stop()
-			wantSame("a start after those")
-		})
-	}
+		b.eachFailure(func(string) {}, repairSource, by(mechanism))
+		wantTakenOver("starts that failed")
+		b.start(repairSource, by(mechanism)).stop()
+		wantTakenOver("a start after those")
+	})
 }
 
 // TestOtherProgramsAreLoaded: programs are taken over as a whole, and only if each is known to be what would be loaded.
 func TestOtherProgramsAreLoaded(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
+	b := newServer(t)
 	remove := func(name ...string) { harness.Must(t, os.Remove(b.pin(name...))) }
 	notes := func(do func(*ebpf.Map) error) {
 		m, err := ebpf.LoadPinnedMap(b.pin("verified"), nil)
@@ -177,7 +150,7 @@ func TestOtherProgramsAreLoaded(t *testing.T) {
 		"another size":       func(o *Options) { o.Config.MaxEntries = 1 << 13 },
 		"notes of a version": func(*Options) { remove("verified"); pinOtherNotes(t, b.pin("verified")) },
 	} {
-		b.start(nil).stop()
+		b.start().stop()
 		before := b.pinnedIDs()
 		b.start(change).stop()
 		for program, id := range b.pinnedIDs() {
@@ -185,7 +158,6 @@ func TestOtherProgramsAreLoaded(t *testing.T) {
 				t.Errorf("%s: %s is the earlier process's", name, program)
 			}
 		}
-		pingB(t, s)
 	}
 }
 
@@ -201,31 +173,25 @@ func pinOtherNotes(t *testing.T, path string) {
 // TestTakeoverAfterAKilledStart: a process that is killed in the middle of its start leaves programs that go with their
 // maps, and notes of just these.
 func TestTakeoverAfterAKilledStart(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil).stop()
+	b := newServer(t)
+	b.start(larger).stop()
 	kills := 0
 	for ; ; kills++ {
 		before := b.pinnedIDs()
-		if !b.killed("", dieVariable, kills) { // with tables of another size
+		if !b.killed("dies in its start", kills, attach.Auto) { // with tables of another size
 			break
 		}
 		isNew := b.mapIDs()[bpf.DatapathMapEstablished]
-		b.start(nil).stop()
+		b.start(larger).stop()
 		after := b.pinnedIDs()
 		if was := b.mapIDs()[bpf.DatapathMapEstablished] == isNew; was != maps.Equal(before, after) {
 			t.Errorf("kill %d: the maps stayed: %t; programs (-before +after):\n%s", kills, was, cmp.Diff(before, after))
 		}
-		var attached []string
-		for _, line := range b.programIDs() {
-			attached = append(attached, line[strings.LastIndex(line, " ")+1:])
-		}
 		for _, name := range ethernet {
-			if id := fmt.Sprint(after[name]); !slices.Contains(attached, id) {
-				t.Errorf("kill %d: %s %s is pinned, attached are %v", kills, name, id, attached)
+			if !slices.ContainsFunc(b.attached(), func(p attached) bool { return p.Program == after[name] }) {
+				t.Errorf("kill %d: %s %d is pinned, attached are %v", kills, name, after[name], b.attached())
 			}
 		}
-		pingB(t, s)
 	}
 	t.Logf("%d kills", kills)
 }

@@ -3,49 +3,43 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/loader/pins"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 // upgrade is what a start finds that is not of its own making.
 type upgrade struct {
-	prepare func(*bed)
+	what    string
+	prepare func(*server)
 	options func(*Options)
-	says    string // in the log
+	says    string // in the log; nothing where the flow tables are shared with the datapath of before
 }
 
-var upgrades = map[string]upgrade{
-	"the same maps":        {prepare: (*bed).makeForeignPrograms, options: func(*Options) {}},
-	"maps of another size": {options: func(o *Options) { o.Config.MaxEntries *= 4 }, says: "a flow table changes its size"},
-	"another layout": {
-		prepare: (*bed).setForeignLayout, options: func(*Options) {},
+var upgrades = []upgrade{
+	{what: "the same maps", prepare: func(*server) {}, options: anotherBuild},
+	{what: "maps of another size", prepare: func(*server) {}, options: larger, says: "a flow table changes its size"},
+	{
+		what: "another layout", prepare: (*server).setForeignLayout, options: func(*Options) {},
 		says: "it has another layout, 4294967295 rather than",
 	},
 }
 
-// makeForeignPrograms makes the pinned programs those of another build.
-func (b *bed) makeForeignPrograms() {
-	b.Helper()
-	harness.Must(b.T, os.Remove(filepath.Join(b.dir, "maps", "verified")))
-}
-
 // setForeignLayout makes the pinned maps those of a version that never was.
-func (b *bed) setForeignLayout() {
+func (b *server) setForeignLayout() {
 	b.Helper()
 	layout, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "maps", "layout"), nil)
 	harness.Must(b.T, err)
@@ -53,189 +47,284 @@ func (b *bed) setForeignLayout() {
 	harness.Must(b.T, layout.Put(uint32(0), ^uint32(0)))
 }
 
-// programIDs tells the attached programs apart, in the order in which they run.
-func (b *bed) programIDs() []string {
-	b.Helper()
-	var ids []string
-	b.inside(func() error {
-		links, err := b.host.Netlink().LinkList()
-		if err != nil {
-			return err
-		}
-		for _, device := range links {
-			of, err := b.programIDsOf(device)
-			if err != nil {
-				return err
-			}
-			ids = append(ids, of...)
-		}
-		return nil
-	})
-	return ids
+// attached is a program of a hook.
+type attached struct {
+	Device, Hook string
+	Place        int
+	Link         link.ID // of TCX
+	Program      ebpf.ProgramID
 }
 
-func (b *bed) programIDsOf(device netlink.Link) (ids []string, err error) {
-	name := device.Attrs().Name
-	for parent, hook := range map[uint32]ebpf.AttachType{
-		netlink.HANDLE_MIN_INGRESS: ebpf.AttachTCXIngress, netlink.HANDLE_MIN_EGRESS: ebpf.AttachTCXEgress,
-	} {
-		result, err := link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: hook})
-		if err != nil {
-			return nil, err
+// attached returns the programs of all interfaces, in the order in which they run.
+func (b *server) attached() (all []attached) {
+	b.Helper()
+	for _, device := range b.links() {
+		name := device.Attrs().Name
+		for _, hook := range tcx {
+			for place, p := range b.queryTCX(device, hook).Programs {
+				id, _ := p.LinkID()
+				all = append(all, attached{name, hook.String(), place, id, p.ID})
+			}
 		}
-		for _, p := range result.Programs {
-			ids = append(ids, fmt.Sprintf("%s %s %d", name, hook, p.ID))
-		}
-		filters, err := b.host.Netlink().FilterList(device, parent)
-		if err != nil {
-			continue // there is no clsact qdisc
-		}
-		for _, f := range filters {
-			if f, ok := f.(*netlink.BpfFilter); ok {
-				ids = append(ids, fmt.Sprintf("%s filter %x %d", name, parent, f.Id))
+		for _, hook := range hooks {
+			for place, f := range b.filters(device, hook) {
+				if f, ok := f.(*netlink.BpfFilter); ok {
+					all = append(all, attached{name, fmt.Sprintf("%x", hook), place, 0, ebpf.ProgramID(f.Id)})
+				}
 			}
 		}
 	}
-	slices.Sort(ids)
-	return ids, nil
+	return all
 }
 
-// A start that fails after any of its steps leaves the datapath that was there as it
-// was, programs included, whatever had to be replaced.
+// standing is what a datapath is told by.
+type standing struct {
+	Host     []string
+	Programs []attached
+	Journal  *pins.Journal
+	Settings bpf.DatapathSettings
+	Eth1     bpf.DatapathInterface
+	Maps     map[string]ebpf.MapID
+}
+
+func (b *server) standing() standing {
+	b.Helper()
+	return standing{b.trace(), programsOf(b.attached()), b.journal(), b.rules(), b.entry(2), b.mapIDs()}
+}
+
+// programsOf leaves out the links, which are others once the mechanism has changed, and changed back.
+func programsOf(all []attached) []attached {
+	programs := slices.Clone(all)
+	for i := range programs {
+		programs[i].Link = 0
+	}
+	return programs
+}
+
+// TestFailedUpgradeLeavesTheDatapath: a start that fails after any of its steps leaves the datapath that was there as it
+// was, programs included, whatever had to be replaced. In short each upgrade goes by one mechanism.
 func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
-	for what, upgrade := range upgrades {
-		for mechanism, options := range mechanisms {
-			t.Run(what+"/"+string(mechanism), func(t *testing.T) {
-				s := newS1(t, topology.S1Options{})
-				b := newBed(t, s.B.Host)
+	for i, upgrade := range upgrades {
+		byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+			if testing.Short() && mechanism != mechanisms[i%len(mechanisms)] {
+				return
+			}
+			t.Run(upgrade.what, func(t *testing.T) {
+				b := newServer(t)
 				b.setRPFilter("eth1", 1)
-				b.start(options).stop()
-				pingB(t, s)
-				before, journal, entry, settings, ids := b.trace(), b.journal(), b.entry(2), b.rules(), b.mapIDs()
-				programs := b.programIDs()
-				if upgrade.prepare != nil {
-					upgrade.prepare(b)
-				}
+				b.start(by(mechanism)).stop()
+				before := b.standing()
+				upgrade.prepare(b)
 				change := func(o *Options) {
-					if options != nil {
-						options(o)
-					}
+					by(mechanism)(o)
 					upgrade.options(o)
-					o.Config.Interfaces = lastHop("eth1")
-					o.Config.Protocols = nil
-					o.Config.ManageRPFilter = false
+					lastHop("eth1")(o)
+					o.Config.Protocols, o.Config.ManageRPFilter = nil, false
 				}
-				failures := 0
-				for taken, steps := 1, 1; taken <= steps; taken++ {
-					steps = b.failAfter(taken, change)
-					failures++
-					for what, diff := range map[string]string{
-						"host":     cmp.Diff(before, b.trace()),
-						"programs": cmp.Diff(programs, b.programIDs()),
-						"journal":  cmp.Diff(journal, b.journal(), equalAddresses),
-						"eth1":     cmp.Diff(entry, b.entry(2)),
-						"settings": cmp.Diff(settings, b.rules()),
-						"maps":     cmp.Diff(ids, b.mapIDs()),
-					} {
-						if diff != "" {
-							t.Errorf("a failure after step %d: %s (-want +got):\n%s", taken, what, diff)
-						}
-					}
-					pingB(t, s)
-				}
+				failures := b.eachFailure(func(after string) { wantSame(b, after, before, b.standing()) }, change)
 				b.start(change)
-				if got := b.rpFilter("eth1"); got != "1" {
-					t.Errorf("rp_filter of eth1 is %s", got)
-				}
+				b.wantRPFilter("at last", "eth1", "1")
 				if b.log.count(upgrade.says) == 0 {
 					t.Errorf("the log does not say %q", upgrade.says)
 				}
 				t.Logf("%d failures, 0 differences", failures)
 			})
-		}
-	}
-}
-
-// TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs
-// may remember what its configuration refused. No later configuration has the same. A generation of before goes on only
-// where nothing had to be put back: programs may have admitted what is no own address any more.
-func TestFailedStartOutdatesItsRefusals(t *testing.T) {
-	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
-	b.start(nil).stop()
-	change := func(o *Options) { o.Config.Protocols = nil }
-	used := []uint32{b.settings().Generation}
-	for taken, steps := 1, 1; taken <= steps; taken++ {
-		var tried uint32
-		b.inside(func() error {
-			l := &Loader{newCore(b.options(change))}
-			all := start{l.core}.steps()
-			steps = len(all)
-			err := start{l.core}.attempt(append(all[:taken:taken], func() error {
-				tried = b.settings().Generation
-				return errInjected
-			}))
-			if !errors.Is(err, errInjected) {
-				t.Errorf("after step %d: %v", taken, err)
-			}
-			return nil
 		})
-		last := used[len(used)-1]
-		after := b.settings().Generation
-		if after < tried || after == tried && tried != last {
-			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
-		}
-		used = append(used, after)
 	}
-	b.start(change).stop()
-	if after := b.settings().Generation; slices.Contains(used, after) {
-		t.Errorf("generation %d once more, after %v", after, used)
-	}
-	t.Logf("generations %v", used)
 }
 
-// Counters are of all versions: they go on where the maps of flows are replaced.
+// refusal is why eth1 does not take new programs, while eth0 has taken them.
+type refusal struct {
+	what          string
+	before, after attach.Mechanism // by which the programs are attached, and those of the upgrade
+	place         obstacle
+	says          string
+	// left is how many programs of before are on eth1 where the start goes on.
+	left int
+}
+
+var refusals = []refusal{
+	{"tcx, at once", attach.TCX, attach.TCX, refuse(false), "interface eth1: injected", 2},
+	{"clsact, after ingress", attach.Clsact, attach.Clsact, refuse(true), "interface eth1: injected", 1},
+	// By the kernel itself.
+	{"from clsact to tcx, whose places are taken", attach.Clsact, attach.TCX, fillTCX, "interface eth1: attach on eth1 ingress", 2},
+	{"from tcx to clsact, where another qdisc is", attach.TCX, attach.Clsact, takeQdisc, "interface eth1: eth1 has a qdisc of kind ingress", 2},
+	{"tcx, after ingress", attach.TCX, attach.TCX, refuse(true), "interface eth1: injected", 1},
+	{"clsact, at once", attach.Clsact, attach.Clsact, refuse(false), "interface eth1: injected", 2},
+}
+
+// TestUpgradeRefusedByOneInterface has eth0 take the programs of an upgrade and eth1 refuse them. Where they have flow
+// tables of their own, the whole upgrade is taken back: what the old program of eth1 records nobody would look at soon.
+// Where they share the tables of before, old and new go together: the start goes on, names eth1, and is complete once eth1
+// takes them. No answer leaves by the wrong interface: each refusal meets one upgrade with answers, in short every other
+// one, and the rest goes without packets.
+func TestUpgradeRefusedByOneInterface(t *testing.T) {
+	for i, refusal := range refusals {
+		for j, upgrade := range upgrades {
+			answering := i%len(upgrades) == j && (i < len(upgrades) || !testing.Short())
+			t.Run(refusal.what+"/"+upgrade.what, func(t *testing.T) {
+				if refusal.before == attach.TCX || refusal.after == attach.TCX {
+					harness.NeedTCX(t)
+				}
+				testRefused(t, refusal, upgrade, answering)
+			})
+		}
+	}
+}
+
+func testRefused(t *testing.T, refusal refusal, upgrade upgrade, answering bool) {
+	b, a := newRefusedServer(t, answering)
+	r := b.start(by(refusal.before))
+	a.wantRight()
+	counted, programs := r.counters(), b.attached()
+	r.stop()
+	start, lift := refusal.place(b)
+	before := b.standing()
+	upgrade.prepare(b)
+	r, err := b.tryStartBy(start, by(refusal.after), upgrade.options)
+	if upgrade.says == "" { // the tables of before
+		harness.Must(t, err)
+		b.wantMixed(programs, refusal)
+		a.wantRight()
+		lift()
+		r.verifyNow()
+	} else {
+		if err == nil || !strings.Contains(err.Error(), refusal.says) {
+			b.Fatalf("the start: %v", err)
+		}
+		wantSame(b, "after the refusal", before, b.standing())
+		a.wantRight()
+		lift()
+		r = b.start(by(refusal.after), upgrade.options)
+	}
+	b.wantComplete(programs)
+	a.wantRight()
+	after := r.counters()
+	if less := backwards(after, counted); len(less) > 0 {
+		t.Errorf("counted less than before for %v", less)
+	}
+	a.wantCorrected(r)
+}
+
+// newRefusedServer returns a server that answers, or nobody who asks it.
+func newRefusedServer(t *testing.T, answering bool) (*server, *answers) {
+	t.Helper()
+	if !answering {
+		return newServer(t), nil
+	}
+	b := newAnsweringServer(t)
+	return b, newAnswers(b)
+}
+
+// wantMixed wants new programs on eth0, those of before on eth1, and the status to tell.
+func (b *server) wantMixed(before []attached, refusal refusal) {
+	b.Helper()
+	now := b.attached()
+	if eth0, eth1 := common(before, now, "eth0"), common(before, now, "eth1"); eth0 != 0 || eth1 != refusal.left {
+		b.Errorf("of before are %d programs on eth0 and %d, not %d, on eth1: %v, before %v", eth0, eth1, refusal.left, now, before)
+	}
+	status := b.status()
+	named := func(e string) bool { return strings.HasPrefix(e, refusal.says) }
+	if !slices.ContainsFunc(status.Errors, named) || !status.of("eth1").Attached {
+		b.Errorf("status of eth1 %+v, errors %q", *status.of("eth1"), status.Errors)
+	}
+}
+
+// wantComplete wants no program of before, and no complaint.
+func (b *server) wantComplete(before []attached) {
+	b.Helper()
+	for _, p := range b.attached() {
+		if slices.Contains(before, p) {
+			b.Errorf("left is %+v", p)
+		}
+	}
+	b.wantNoErrors()
+}
+
+// common counts the programs of an interface that are in both lists.
+func common(a, b []attached, device string) (count int) {
+	for _, p := range a {
+		if p.Device == device && slices.Contains(b, p) {
+			count++
+		}
+	}
+	return count
+}
+
+// TestReloadRefusedByOneInterface has eth0 take the programs for tables of another size and eth1 refuse them, while the
+// daemon runs: those of before are back on both. In short there are answers with one of each.
+func TestReloadRefusedByOneInterface(t *testing.T) {
+	for where, halfway := range map[string]bool{"at once": false, "after ingress": true} {
+		byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+			t.Run(where, func(t *testing.T) {
+				b, a := newRefusedServer(t, halfway == (mechanism == attach.TCX) || !testing.Short())
+				r := b.start(by(mechanism))
+				a.wantRight()
+				programs, maps := b.attached(), b.mapIDs()
+				r.attachBy(refuseEth1(halfway, true, new(atomic.Bool)))
+				if err := r.reload(largerConfig); err == nil || !strings.Contains(err.Error(), errInjected.Error()) {
+					t.Fatalf("the reload: %v", err)
+				}
+				wantSame(b, "programs after the refusal", programs, b.attached())
+				wantSame(b, "maps after the refusal", maps, b.mapIDs())
+				a.wantRight()
+				harness.Must(t, r.reload(largerConfig))
+				b.wantComplete(programs)
+				a.wantRight()
+				a.wantCorrected(r)
+			})
+		})
+	}
+}
+
+// TestUpgradeUpdatesTheLinks: other programs get into the links that are there, there and back. A link that were made anew
+// would leave a gap, or lose its place among those of others.
+func TestUpgradeUpdatesTheLinks(t *testing.T) {
+	harness.NeedTCX(t)
+	for _, upgrade := range upgrades {
+		t.Run(upgrade.what, func(t *testing.T) {
+			b := newServer(t)
+			b.start().stop()
+			before, changes := b.attached(), 0
+			if len(before) < 4 {
+				t.Fatalf("attached are %+v", before)
+			}
+			upgrade.prepare(b)
+			for _, options := range []func(*Options){upgrade.options, thirdBuild} {
+				b.start(options).stop()
+				after := b.attached()
+				if len(after) != len(before) {
+					t.Fatalf("%+v, before %+v", after, before)
+				}
+				for i, now := range after {
+					if changes++; now.Link != before[i].Link || now.Link == 0 || now.Program == before[i].Program {
+						t.Errorf("%+v, before %+v", now, before[i])
+					}
+				}
+				before = after
+			}
+			t.Logf("%d links on eth0, eth1 and the fallback route's device, an upgrade and back: %d programs replaced, 0 links",
+				len(before), changes)
+		})
+	}
+}
+
+// TestCountersOutliveALayout: counters are of all versions, and go on where the maps of flows are replaced.
 func TestCountersOutliveALayout(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	r := b.start(nil)
-	pingB(t, s)
+	b := newAnsweringServer(t)
+	r := b.start()
+	b.ping()
 	before := admissions(r)
 	r.stop()
 	b.setForeignLayout()
-	b.opened = nil
-	r = b.start(nil)
+	r = b.start()
 	after := admissions(r)
 	if after < before || before == 0 {
 		t.Errorf("%d admissions, before %d", after, before)
 	}
-	pingB(t, s)
+	b.ping()
 	t.Logf("%d admissions counted before the change of the layout, %d after it, %d with the next questions",
 		before, after, admissions(r))
-}
-
-// TestModeByHandStays: who switched to observe had a reason that another layout of the maps
-// does not change.
-func TestModeByHandStays(t *testing.T) {
-	for name, upgrade := range upgrades {
-		t.Run(name, func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			r := b.start(nil)
-			b.setMode("observe")
-			byHand := b.mode()
-			r.stop()
-			if upgrade.prepare != nil {
-				upgrade.prepare(b)
-			}
-			b.opened = nil
-			b.start(upgrade.options)
-			got := b.mode()
-			if got != "observe" {
-				t.Errorf("after the start the mode is %s", got)
-			}
-			t.Logf("%s: by hand %s, after the start %s", name, byHand, got)
-		})
-	}
 }
 
 // admissions returns how many flows were recorded.
@@ -246,186 +335,76 @@ func admissions(r *running) (sum uint64) {
 	return sum
 }
 
-// killed lets a process that attaches by a mechanism be killed in its start, where a
-// variable says so, and tells whether it got that far.
-func (b *bed) killed(by attach.Mechanism, variable string, value int) bool {
-	b.Helper()
-	c := b.host.Command(b.Context(), "/proc/self/exe")
-	c.Env = append(os.Environ(), daemonVariable+"="+b.dir, mechanismVariable+"="+string(by), fmt.Sprintf("%s=%d", variable, value))
-	c.Stdout, c.Stderr = b.log, b.log
-	err := c.Run()
-	if err == nil {
-		return false
-	}
-	if c.ProcessState.Exited() {
-		b.Fatalf("it was not killed with %s=%d: %v", variable, value, err)
-	}
-	return true
-}
-
-// found are what a process may find that is killed in its start. It is told how to
-// attach what was there before.
-var found = map[string]func(*bed, func(*Options)){
-	"nothing there":   func(*bed, func(*Options)) {},
-	"another size":    func(b *bed, by func(*Options)) { b.start(by).stop() },
-	"another layout":  func(b *bed, by func(*Options)) { b.start(by).stop(); b.setForeignLayout() },
-	"another's trial": func(b *bed, by func(*Options)) { b.start(by).stop(); b.start(alsoOnTrial(by)).stop() },
-}
-
-// A process that is killed after any step of its start leaves nothing that detach does
-// not take away: on a host without anything, in the place of an earlier datapath with
-// tables of another size, and of one with another layout.
-func TestKilledStartIsDetached(t *testing.T) {
-	for what, prepare := range found {
-		for mechanism, options := range mechanisms {
-			t.Run(what+"/"+string(mechanism), func(t *testing.T) {
-				s := newS1(t, topology.S1Options{})
-				b := newBed(t, s.B.Host)
-				b.setRPFilter("eth1", 1)
-				before := b.snapshot()
-				kills, attached := 0, 0
-				for ; ; kills++ {
-					prepare(b, options)
-					if !b.killed(mechanism, dieVariable, kills) {
-						break
-					}
-					if b.hasAttached(mechanism) {
-						attached++
-					}
-					b.detach()
-					b.wantNothingLeft(before, fmt.Sprintf("killed after step %d", kills))
-				}
-				if attached == 0 {
-					t.Errorf("nothing is ever attached by %s", mechanism)
-				}
-				if !t.Failed() {
-					t.Logf("%s: %d kills, %d of them with programs attached by %s, 0 differences", what, kills, attached, mechanism)
-				}
-			})
+// TestSenderGoesWithItsHandovers: egress programs of another version hand a move over in a map of their own, to a program of
+// their own.
+func TestSenderGoesWithItsHandovers(t *testing.T) {
+	b := newServer(t)
+	b.start().stop()
+	b.repinLarger("handovers")
+	before := b.mapIDs()
+	b.start()
+	after := b.mapIDs()
+	for _, name := range []string{"handovers", "sender"} {
+		if before[name] == after[name] {
+			t.Errorf("map %s was taken over", name)
 		}
 	}
-}
-
-// TestKilledAttachingIsDetached has a process killed while it attaches, also where an interface has
-// only a part of what belongs to it: what it was about to put on the host was written down before.
-func TestKilledAttachingIsDetached(t *testing.T) {
-	for mechanism := range mechanisms {
-		t.Run(string(mechanism), func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			b.setRPFilter("eth1", 1)
-			before, kills := b.snapshot(), 0
-			var partly []string
-			for ; b.killed(mechanism, dieAttachingVariable, kills); kills++ {
-				partly = append(partly, b.partlyAttached(mechanism)...)
-				b.detach()
-				b.wantNothingLeft(before, fmt.Sprintf("killed in moment %d", kills))
-			}
-			slices.Sort(partly)
-			if diff := cmp.Diff(parts[mechanism], partly); diff != "" {
-				t.Errorf("what a part was attached of (-want +got):\n%s", diff)
-			}
-			if !t.Failed() {
-				t.Logf("%d kills by %s, %d of them inside one interface's attachment (%s), 0 differences",
-					kills, mechanism, len(partly), strings.Join(partly, "; "))
-			}
-		})
+	if before["events"] != after["events"] {
+		t.Error("the other maps were replaced too")
 	}
+	b.wantNoErrors()
 }
 
-// parts are what is attached of two programs, and of a qdisc, where a process is killed inside the
-// attachment of an interface.
-var parts = map[attach.Mechanism][]string{
-	attach.TCX: {"eth0 1 of 2", "eth1 1 of 2"},
-	attach.Clsact: {
-		"eth0 qdisc clsact with 0 of 2", "eth0 qdisc clsact with 1 of 2",
-		"eth1 qdisc clsact with 0 of 2", "eth1 qdisc clsact with 1 of 2",
-	},
-}
-
-// partlyAttached returns which interfaces have a part of what a mechanism puts there, and what.
-func (b *bed) partlyAttached(by attach.Mechanism) (partly []string) {
+// repinLarger puts a map with larger values in the place of one that is pinned.
+func (b *server) repinLarger(name string) {
 	b.Helper()
-	trace := b.trace()
-	for _, name := range []string{"eth0", "eth1"} {
-		filters := 0
-		for _, line := range trace {
-			if strings.HasPrefix(line, name+" filter ") {
-				filters++
-			}
+	path := filepath.Join(b.dir, "maps", name)
+	pinned, err := ebpf.LoadPinnedMap(path, nil)
+	harness.Must(b.T, err)
+	defer pinned.Close()
+	other, err := ebpf.NewMap(&ebpf.MapSpec{
+		Type: pinned.Type(), KeySize: pinned.KeySize(), ValueSize: pinned.ValueSize() + 8,
+		MaxEntries: pinned.MaxEntries(), Flags: pinned.Flags(),
+	})
+	harness.Must(b.T, err)
+	defer other.Close()
+	harness.Must(b.T, os.Remove(path))
+	harness.Must(b.T, other.Pin(path))
+}
+
+// TestMechanismChangesAtRestart: the qdisc of one mechanism stays until detach, as to remove it would lose packets.
+func TestMechanismChangesAtRestart(t *testing.T) {
+	harness.NeedTCX(t)
+	b := newServer(t)
+	before := b.trace()
+	b.start(byClsact).stop()
+	if changes := otherChanges(b.status()); len(changes) != 2 || changes[0].Undo != "tc qdisc del dev eth0 clsact" {
+		t.Errorf("host changes %+v", changes)
+	}
+	b.start().stop()
+	if changes := otherChanges(b.status()); len(changes) != 2 {
+		t.Errorf("host changes after the change to tcx: %+v", changes)
+	}
+	b.start(byClsact).stop()
+	b.detach()
+	wantSame(b, "after detach", before, b.trace())
+}
+
+// TestRestartTakesOver the maps, and the ids of the interfaces.
+func TestRestartTakesOver(t *testing.T) {
+	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+		b := newServer(t)
+		r := b.start(by(mechanism))
+		maps, ids := b.mapIDs(), b.idsOf("eth1")
+		r.stop()
+		if pid := b.journal().PID; pid != 0 {
+			t.Errorf("pid %d after the end", pid)
 		}
-		qdisc := name + " qdisc clsact"
-		switch {
-		case by == attach.TCX && slices.Contains(trace, name+" tcx programs 1"):
-			partly = append(partly, name+" 1 of 2")
-		case by == attach.Clsact && slices.Contains(trace, qdisc) && filters < 2:
-			partly = append(partly, fmt.Sprintf("%s with %d of 2", qdisc, filters))
+		b.start(by(mechanism))
+		wantSame(b, "maps", maps, b.mapIDs())
+		wantSame(b, "ids of eth1", ids, b.idsOf("eth1"))
+		if d := b.status().Daemon; !d.Running || *d.PID != os.Getpid() || *d.Version != "test" {
+			t.Errorf("daemon %+v", d)
 		}
-	}
-	return partly
-}
-
-// hasAttached tells whether eth1 has what a mechanism puts there: the qdisc is looked at
-// rather than its filters.
-func (b *bed) hasAttached(by attach.Mechanism) bool {
-	b.Helper()
-	trace := b.trace()
-	if by == attach.Clsact {
-		return slices.Contains(trace, "eth1 qdisc clsact")
-	}
-	return slices.Contains(trace, "eth1 tcx programs 2")
-}
-
-// wantNothingLeft wants the host as it was, and no pins.
-func (b *bed) wantNothingLeft(before harness.Snapshot, after string) {
-	b.Helper()
-	if diff := before.Diff(b.snapshot()); diff != "" {
-		b.Errorf("%s, then detached (-want +got):\n%s", after, diff)
-	}
-	if _, err := os.Stat(b.dir); !errors.Is(err, os.ErrNotExist) {
-		b.Errorf("%s, then detached: the pin directory: %v", after, err)
-	}
-}
-
-func onTrial(o *Options) { o.Trial = time.Hour }
-
-// alsoOnTrial is onTrial beside another change, which may be nil.
-func alsoOnTrial(change func(*Options)) func(*Options) {
-	return func(o *Options) {
-		if change != nil {
-			change(o)
-		}
-		onTrial(o)
-	}
-}
-
-// Whoever starts after a process that was killed in the middle of an upgrade finds all
-// maps of one layout. Until then programs of two kinds may be attached, and what begins by them goes as routed.
-func TestStartAfterAKilledUpgrade(t *testing.T) {
-	for mechanism, options := range mechanisms {
-		t.Run(string(mechanism), func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			before := b.trace()
-			kills := 0
-			for ; ; kills++ {
-				b.start(options).stop()
-				pingB(t, s)
-				b.setForeignLayout()
-				if !b.killed(mechanism, dieVariable, kills) {
-					break
-				}
-				b.start(options).stop()
-				pingB(t, s)
-				if left, err := filepath.Glob(filepath.Join(b.dir, "maps-*")); err != nil || len(left) > 0 {
-					t.Errorf("left after kill %d: %v, %v", kills, left, err)
-				}
-			}
-			t.Logf("%d kills by %s", kills, mechanism)
-			b.detach()
-			if diff := cmp.Diff(before, b.trace()); diff != "" {
-				t.Errorf("after detach (-want +got):\n%s", diff)
-			}
-		})
-	}
+	})
 }

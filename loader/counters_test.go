@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/loader/counters"
+	"replypath/loader/discover"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+	"replypath/loader/status"
+	"replypath/metrics"
+	"replypath/test/harness"
+)
+
+func (r *running) counters() *metrics.Snapshot {
+	r.b.Helper()
+	return read(r.b, r.Snapshot)
+}
+
+// pairs returns what is counted for pairs of interfaces, in the order of their families.
+func (r *running) pairs() []metrics.PairCounters {
+	r.b.Helper()
+	return slices.SortedFunc(slices.Values(r.counters().Pairs), func(a, b metrics.PairCounters) int {
+		return cmp.Compare(a.Family, b.Family)
+	})
+}
+
+func TestCounters(t *testing.T) {
+	b := newAnsweringServer(t)
+	r := b.start()
+	const pings = 3
+	for range pings {
+		b.ping()
+	}
+	c := r.counters()
+	for _, pair := range []metrics.Pair{
+		{From: "eth0", To: "eth1", Family: "ipv4", Protocol: "icmp"},
+		{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "icmpv6"},
+	} {
+		i := slices.IndexFunc(c.Pairs, func(p metrics.PairCounters) bool { return p.Pair == pair })
+		if i < 0 {
+			t.Errorf("nothing is counted for %+v", pair)
+			continue
+		}
+		got := c.Pairs[i]
+		if got.CorrectedPackets != pings || got.AsymmetricPackets != pings || got.CorrectedBytes == 0 ||
+			got.CorrectedFlows != got.AsymmetricFlows || got.CorrectedFlows == 0 {
+			t.Errorf("counted %+v", got)
+		}
+		for _, reason := range counters.UncorrectedReasons() {
+			if !slices.Contains(c.Uncorrected, metrics.Uncorrected{Pair: pair, Reason: reason}) {
+				t.Errorf("no zero for %s of %+v", reason, pair)
+			}
+		}
+	}
+	if c.Mode != "enforce" || c.ReloadFailed || c.ReloadSuccess.IsZero() || c.RPFilterDrops == nil || len(c.Features) == 0 {
+		t.Errorf("%+v", c)
+	}
+	if len(c.Unparsed) != 5 || len(c.MovesRefused) != 2 || len(c.Moves) != 6 || c.Ignored["not_own"] != 0 {
+		t.Errorf("reasons: %v, %v, %v, %v", c.Unparsed, c.Ignored, c.Moves, c.MovesRefused)
+	}
+	mechanism := string(mechanisms[0])
+	for _, i := range c.Interfaces {
+		want := []metrics.Hook{
+			{Name: "ingress", Mechanism: mechanism, Attached: true}, {Name: "egress", Mechanism: mechanism, Attached: true},
+		}
+		if !i.Up || i.RPFilter == nil || !gocmp.Equal(i.Hooks, want) {
+			t.Errorf("interface %+v", i)
+		}
+	}
+	if len(c.Interfaces) != 2 || len(c.Gateways) != 2 || !c.Gateways[0].Reachable || c.Gateways[0].Interface != "eth0" {
+		t.Errorf("interfaces %+v, gateways %+v", c.Interfaces, c.Gateways)
+	}
+	for _, table := range c.Tables {
+		if table.Name == "connectionless" && (table.Flows == 0 || table.Admissions != table.Flows || table.Capacity < table.Flows) {
+			t.Errorf("table %+v", table)
+		}
+	}
+
+	before := r.pairs()
+	r.stop()
+	if _, err := r.Snapshot(); err == nil {
+		t.Error("a closed loader has counters")
+	}
+	r = b.start()
+	wantSame(b, "after another start", before, r.pairs())
+
+	// What was counted for an interface stays when it goes, under its name.
+	b.ip("link del eth1")
+	b.awaitGone("eth1")
+	wantSame(b, "without eth1", before, r.pairs())
+	r.locked(func() error { b.wantRecycled(r, b.idsOf("eth1")[0]); return nil })
+}
+
+// wantRecycled has interfaces come until the id of eth1, which has gone, is given once more: nothing is counted for it.
+func (b *server) wantRecycled(r *running, id uint16) {
+	b.Helper()
+	known := len(r.state.Interfaces)
+	for next := uint16(known + 1); next < 4096; next++ {
+		r.state.Interfaces = append(r.state.Interfaces, pins.InterfaceRecord{ID: next, Index: int(next) + 1<<20})
+	}
+	comes := func(index int) error {
+		return r.interfaces.Adopt([]discover.Interface{{Index: index, Name: "eth9"}}, bpf.DatapathModeMODE_CONFIGURED)
+	}
+	harness.Must(b.T, comes(1<<22))
+	if recycled := r.interfaces.Get(1 << 22).ID; recycled != id {
+		b.Fatalf("id %d, want %d", recycled, id)
+	}
+	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
+	harness.Must(b.T, err)
+	for pair := range maps.Keys(pairs) {
+		if counters.Concerns(pair, id) {
+			b.Errorf("left: %+v", pair)
+		}
+	}
+	if err := comes(1<<22 + 1); err == nil {
+		b.Error("there is an id where all are taken")
+	}
+	r.state.Interfaces = r.state.Interfaces[:1]
+}
+
+// TestCountersOfWhatTheHostBegan: it is counted beside the flow tables, not as one of them.
+func TestCountersOfWhatTheHostBegan(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	before := r.counters()
+	if slices.ContainsFunc(before.Tables, func(table metrics.Table) bool { return table.Name == bpf.DatapathMapOutbound }) {
+		t.Errorf("a flow table of notes: %+v", before.Tables)
+	}
+	want := metrics.Notes{Capacity: uint64(newConfig().MaxEntries) / 4, Admissions: before.Outbound.Admissions, Evictions: before.Outbound.Evictions}
+	for event, count := range map[bpf.DatapathEvent]*uint64{
+		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: &want.Admissions, bpf.DatapathEventEVENT_EVICTED_OUTBOUND: &want.Evictions,
+	} {
+		var counted []uint64
+		harness.Must(t, b.maps().Events.Lookup(uint32(event), &counted))
+		for cpu := range counted {
+			counted[cpu] += 3
+			*count += 3
+		}
+		harness.Must(t, b.maps().Events.Put(uint32(event), counted))
+	}
+	if got := r.counters().Outbound; got != want {
+		t.Errorf("notes: %+v, want %+v", got, want)
+	}
+}
+
+// TestPairsInTheHash: pairs that have no slot of their own are counted in the hash, forgotten, and count on.
+func TestPairsInTheHash(t *testing.T) {
+	b := newServer(t)
+	b.start()
+	m := b.maps()
+	pair := bpf.DatapathPair{From: 1, To: 2, Family: 4, Protocol: uint8(bpf.DatapathProtocolClassCLASS_TCP), Outcome: uint8(bpf.DatapathOutcomeOUTCOME_MTU)}
+	var counts []bpf.DatapathPairCount
+	harness.Must(t, m.PairSlots.Lookup(uint32(7), &counts))
+	for cpu := range counts {
+		counts[cpu] = bpf.DatapathPairCount{Pair: pair, Packets: 1, Bytes: 10}
+	}
+	harness.Must(t, m.Pairs.Put(pair, counts))
+	counts[0].Pair.To = 9
+	harness.Must(t, m.PairSlots.Put(uint32(7), counts))
+	pairs, err := counters.ReadPairs(m, nil)
+	harness.Must(t, err)
+	cpus := uint64(len(counts))
+	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
+		t.Errorf("%+v on %d cpus", got, cpus)
+	}
+	forgotten, err := counters.Forget(m, 9, nil)
+	harness.Must(t, err)
+	forgotten, err = counters.Forget(m, 2, forgotten)
+	harness.Must(t, err)
+	pairs, err = counters.ReadPairs(m, forgotten)
+	if harness.Must(t, err); len(pairs) != 0 {
+		t.Errorf("left: %v", pairs)
+	}
+
+	// Meanwhile the programs count on.
+	last := len(counts) - 1
+	counts[last].Packets += 3
+	counts[last].Bytes += 30
+	harness.Must(t, m.PairSlots.Put(uint32(7), counts))
+	forgotten, err = counters.Forget(m, 9, forgotten)
+	harness.Must(t, err)
+	pairs, err = counters.ReadPairs(m, forgotten)
+	harness.Must(t, err)
+	want := counters.Pairs{pair: {Packets: 3, Bytes: 30}}
+	if last == 0 { // the only CPU's slot is the other pair's
+		want = counters.Pairs{}
+	}
+	wantSame(b, "counted since", want, pairs)
+}
+
+// TestStraysAreNoEntries: what nobody here took is not listed as a flow, whoever asks.
+func TestStraysAreNoEntries(t *testing.T) {
+	b := newServer(t)
+	clock, err := b.start().datapath.Clock()
+	harness.Must(t, err)
+	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
+	defer table.Close()
+	for flags, want := range map[bpf.DatapathFlowFlags]int{0: 1, bpf.DatapathFlowFlagsFLOW_STRAY: 0} {
+		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
+		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
+		harness.Must(t, b.maps().HalfOpen.Put(uint32(0), &set))
+		entries := read(b, func() ([]flows.Entry, error) {
+			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
+		})
+		if len(entries) != want {
+			t.Errorf("with flags %#x: %d entries", flags, len(entries))
+		}
+	}
+}
+
+func (b *server) traffic() *status.Traffic {
+	b.Helper()
+	return read(b, func() (*status.Traffic, error) { return status.ReadTraffic(b.dir, b.maps()) })
+}
+
+// TestTraffic: what is read from the pins is what the daemon knows, and goes on without it: interfaces are renamed, go down
+// and vanish then without anybody's notice.
+func TestTraffic(t *testing.T) {
+	b := newAnsweringServer(t)
+	r := b.start()
+	b.ping()
+	pairs, traffic := r.counters().Pairs, b.traffic()
+	if !traffic.Daemon.Running || traffic.Mode != "enforce" || len(traffic.Interfaces) != 2 {
+		t.Errorf("%+v", traffic)
+	}
+	if len(pairs) == 0 || len(traffic.Uncorrected) != len(pairs)*len(counters.UncorrectedReasons()) {
+		t.Errorf("%d pairs, %d reasons for packets that were not corrected", len(pairs), len(traffic.Uncorrected))
+	}
+	wantPairs := func(when, to string) {
+		for _, p := range pairs {
+			if p.To = to; !slices.Contains(traffic.Pairs, p) {
+				t.Errorf("%s: no %+v among %+v", when, p, traffic.Pairs)
+			}
+		}
+	}
+	wantPairs("with a daemon", "eth1")
+	r.stop()
+	if i := named(b.traffic().Interfaces, "eth1"); i == nil || !i.Up || !i.Attached || *i.Mechanism != string(mechanisms[0]) {
+		t.Errorf("without a daemon: %+v", i)
+	}
+	b.ip("link set eth1 down\nlink set eth1 name eth9")
+	traffic = b.traffic()
+	if i := named(traffic.Interfaces, "eth9"); i == nil || i.Up || !i.Attached || traffic.Daemon.Running {
+		t.Errorf("renamed: %+v of %+v", i, traffic)
+	}
+	wantPairs("renamed", "eth9")
+	b.ip("link del eth9")
+	if i := named(b.traffic().Interfaces, "eth1"); i == nil || i.Up || i.Attached || i.Mechanism != nil {
+		t.Errorf("gone: %+v", i)
+	}
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/loader/attach"
+	"replypath/test/harness"
+)
+
+func TestDetachLeavesTheHostAsItWas(t *testing.T) {
+	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+		b := newServer(t)
+		b.setRPFilter("eth1", 1)
+		before := b.trace()
+		b.start(by(mechanism)).stop()
+		for _, name := range []string{"eth0", "eth1"} {
+			if i := b.status().of(name); i == nil || !i.Attached || i.Mechanism == nil || *i.Mechanism != string(mechanism) || !i.Up {
+				t.Errorf("status of %s: %+v", name, i)
+			}
+		}
+		b.wantRPFilter("while it is managed", "eth1", "2")
+		if removed := b.detach(); len(removed) == 0 {
+			t.Error("detach tells nothing")
+		}
+		wantSame(b, "after detach", before, b.trace())
+		b.wantNoPins("after detach")
+		if again := b.detach(); again != nil {
+			t.Errorf("the second detach removed %v", again)
+		}
+	})
+}
+
+// TestDetachWithoutPins: filters outlive their pins; detach finds them all the same.
+func TestDetachWithoutPins(t *testing.T) {
+	b := newServer(t)
+	b.start(byClsact).stop()
+	harness.Must(t, os.RemoveAll(b.dir))
+	removed := b.detach()
+	if len(removed) != 6 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
+		t.Errorf("removed %q", removed)
+	}
+	if b.log.count("level=WARN msg=\"nothing was pinned") != 1 {
+		t.Error("no warning that the rest cannot be told")
+	}
+	b.wantNoPrograms()
+	if removed := b.detach(); len(removed) != 0 {
+		t.Errorf("removed again %q", removed)
+	}
+}
+
+// TestDetachElsewhere: with a pin directory that holds no datapath, detach does not strip one of this namespace that is
+// pinned beside it, with a daemon and without.
+func TestDetachElsewhere(t *testing.T) {
+	others := map[string]func(*server){
+		"absent":       func(*server) {},
+		"within it":    func(b *server) { b.dir = strings.TrimSuffix(b.dir, "-typo") + "/deeper" },
+		"two absent":   func(b *server) { b.dir += "/deeper" },
+		"empty":        func(b *server) { harness.Must(b.T, os.Mkdir(b.dir, 0o700)) },
+		"doctor's":     func(b *server) { b.repairByDoctor("net.ipv4.conf.eth1.arp_ignore", "1") },
+		"one level up": func(b *server) { b.dir = filepath.Dir(b.dir) },
+	}
+	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+		b := newServer(t)
+		for what, prepare := range others {
+			r := b.start(by(mechanism))
+			other := *b
+			other.dir = b.dir + "-typo"
+			prepare(&other)
+			for _, daemon := range []bool{true, false} {
+				if !daemon {
+					r.stop()
+				}
+				before := b.snapshot()
+				removed, err := other.detachOrNot()
+				if err == nil || !strings.Contains(err.Error(), "replypath detach --pin-dir "+b.dir) {
+					t.Errorf("%s, with a daemon: %t: removed %q, %v", what, daemon, removed, err)
+				}
+				wantSame(b, what, before, b.snapshot())
+			}
+			b.detach()
+			removed, err := other.detachOrNot()
+			if harness.Must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
+				t.Errorf("%s: removed %q where nothing was left", what, removed)
+			}
+		}
+		t.Logf("all of %d refused", 2*len(others))
+	})
+}
+
+// TestDetachElsewhereBesideADamagedJournal: where the directory that is named has a journal that cannot be read, detach does
+// not say that nothing is pinned there, and what it advises takes away both.
+func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
+	b := newServer(t)
+	damaged := *b
+	damaged.dir = b.dir + "-damaged"
+	damaged.start().stop()
+	damaged.damageJournal() // or no other would start beside it
+	b.start().stop()
+
+	before := b.snapshot()
+	removed, err := damaged.detachOrNot()
+	if err == nil {
+		t.Fatalf("removed %q", removed)
+	}
+	wantSame(b, "after the refusal", before, b.snapshot())
+	first, second := "replypath detach --pin-dir "+b.dir, "replypath detach --pin-dir "+damaged.dir
+	if said := err.Error(); strings.Contains(said, "no datapath is pinned in "+damaged.dir) || !strings.Contains(said, "its checksum does not match") ||
+		!strings.Contains(said, first) || !strings.Contains(said, second) {
+		t.Errorf("error: %v", err)
+	}
+
+	b.detach()
+	_, err = damaged.detachOrNot()
+	harness.Must(t, err)
+	b.wantNoPrograms()
+	b.wantNoPins("in the end")
+	damaged.wantNoPins("in the end, the damaged one")
+}
+
+// damageJournal has the checksum of the journal not match.
+func (b *server) damageJournal() {
+	b.Helper()
+	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
+	harness.Must(b.T, err)
+	defer journal.Close()
+	value, err := journal.LookupBytes(uint32(0))
+	harness.Must(b.T, err)
+	value[8] ^= 1 // the first byte of the text
+	harness.Must(b.T, journal.Put(uint32(0), value))
+}
+
+// detachOrNot is detach for one that may be refused.
+func (b *server) detachOrNot() (removed []string, err error) {
+	err = b.host.Do(func() (err error) {
+		removed, err = b.tryDetach(false)
+		return err
+	})
+	return removed, err
+}
+
+// TestSysctlOfInterfaceThatLostItsPrograms: an interface that lost both programs while nobody watched looks like another one
+// with its index; what was changed for it is put back all the same.
+func TestSysctlOfInterfaceThatLostItsPrograms(t *testing.T) {
+	b := newServer(t)
+	b.setRPFilter("eth1", 1)
+	b.start(byClsact).stop()
+	b.tc("qdisc del dev eth1 clsact")
+	b.start(byClsact).stop()
+	b.detach()
+	b.wantRPFilter("after detach", "eth1", "1")
+}

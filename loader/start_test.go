@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/loader/attach"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+var errInjected = errors.New("injected")
+
+// failAfter takes so many steps of a start, fails then, and returns how many steps there are.
+func (b *server) failAfter(taken int, changes ...func(*Options)) (steps int) {
+	b.Helper()
+	return b.failIn(taken, func() {}, changes...)
+}
+
+// failIn is failAfter that does something before it fails.
+func (b *server) failIn(taken int, do func(), changes ...func(*Options)) (steps int) {
+	b.Helper()
+	b.inside(func() error {
+		l := &Loader{newCore(b.options(changes...))}
+		all := start{l.core}.steps()
+		steps = len(all)
+		err := start{l.core}.attempt(append(all[:taken:taken], func() error { do(); return errInjected }))
+		if err == nil || err.Error() != errInjected.Error() {
+			b.Errorf("after step %d: %v", taken, err)
+		}
+		return nil
+	})
+	return steps
+}
+
+// eachFailure has a start fail after each of its steps, and looks at what that leaves.
+func (b *server) eachFailure(look func(after string), changes ...func(*Options)) (failures int) {
+	b.Helper()
+	for taken, steps := 1, 1; taken <= steps; taken++ {
+		steps = b.failAfter(taken, changes...)
+		look(fmt.Sprintf("a failure after step %d", taken))
+		failures++
+	}
+	return failures
+}
+
+func TestFailedStartIsUndone(t *testing.T) {
+	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+		b := newServer(t)
+		// So that sockets that are bound to eth1 get a default route.
+		b.ip(fmt.Sprintf("route add 10.77.0.0/16 via %s dev eth1", b.eth1.Gateway(topology.IPv4)))
+		b.setRPFilter("eth1", 1)
+		before := b.snapshot()
+		failures := b.eachFailure(func(after string) {
+			wantSame(b, after, before, b.snapshot())
+			b.wantNoPins(after)
+		}, by(mechanism))
+		harness.Must(t, os.Mkdir(b.dir, 0o700))
+		b.failAfter(b.failAfter(1, by(mechanism)), by(mechanism))
+		if left, err := os.ReadDir(b.dir); err != nil || len(left) != 0 {
+			t.Errorf("left in a directory that was there before: %v, %v", left, err)
+		}
+		b.start(by(mechanism))
+		b.awaitAttached("eth1")
+		t.Logf("%d failures, 0 differences", failures)
+	})
+}
+
+// TestRefusedStart: a start that no interface takes leaves nothing, and names what is in the way.
+func TestRefusedStart(t *testing.T) {
+	b := newServer(t)
+	// An ingress qdisc is where clsact would have to be.
+	b.tc("qdisc add dev eth0 ingress; tc qdisc add dev eth1 ingress")
+	before := b.trace()
+	if _, err := b.tryStart(byClsact); err == nil || !strings.Contains(err.Error(), "tc qdisc del") {
+		t.Errorf("with another qdisc: %v", err)
+	}
+	wantSame(b, "after a start with another qdisc", before, b.trace())
+	b.wantNoPins("after a start with another qdisc")
+}
+
+// TestCrashInTheStart: where no journal tells of links and filters, a start takes links off what it does not manage, and
+// detach takes away both.
+func TestCrashInTheStart(t *testing.T) {
+	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
+		b := newServer(t)
+		before := b.trace()
+		b.start(by(mechanism)).stop()
+		b.loseState()
+		b.start(by(mechanism), lastHop("eth1")).stop()
+		if b.tcxPrograms(b.linkOf("eth0")) > 0 {
+			t.Error("a program is left on eth0, which is not managed")
+		}
+		b.loseState()
+		b.detach()
+		b.wantNoPrograms()
+		if mechanism == attach.TCX { // whose qdisc is in the journal alone
+			wantSame(b, "after detach", before, b.trace())
+		}
+	})
+}
+
+// loseState leaves what a process leaves that is killed in its start: links and filters, no maps, and nothing in the
+// journal.
+func (b *server) loseState() {
+	b.Helper()
+	harness.Must(b.T, os.RemoveAll(filepath.Join(b.dir, "maps")))
+	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
+	harness.Must(b.T, err)
+	defer journal.Close()
+	harness.Must(b.T, journal.Put(uint32(0), make([]byte, journal.ValueSize())))
+}
+
+// TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs may remember what its
+// configuration refused. No later configuration has the same. A generation of before goes on only where nothing had to be
+// put back: programs may have admitted what is no own address any more.
+func TestFailedStartOutdatesItsRefusals(t *testing.T) {
+	b := newServer(t)
+	b.start().stop()
+	change := func(o *Options) { o.Config.Protocols = nil }
+	used := []uint32{b.settings().Generation}
+	for taken, steps := 1, 1; taken <= steps; taken++ {
+		var tried uint32
+		steps = b.failIn(taken, func() { tried = b.settings().Generation }, change)
+		last, after := used[len(used)-1], b.settings().Generation
+		if after < tried || after == tried && tried != last {
+			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
+		}
+		used = append(used, after)
+	}
+	b.start(change).stop()
+	if after := b.settings().Generation; slices.Contains(used, after) {
+		t.Errorf("generation %d once more, after %v", after, used)
+	}
+}
