@@ -36,9 +36,9 @@ type variant int
 const (
 	normal    variant = iota // every flow table is one set
 	oldKernel                // without what 5.10 lacks
-	counting                 // what it costs is counted, and a request sends each SYN-ACK
 
 	// Of these only the programs for devices with an Ethernet header are run.
+	counting    // what it costs is counted, and a request sends each SYN-ACK
 	manySets    // flow tables of several sets
 	cramped     // as little room as there can be for what user space is told, and for one interface pair in the hash
 	interrupted // another CPU writes a table meanwhile
@@ -141,7 +141,7 @@ func (v variant) options() rig.Options {
 		fuzzedFull:    tiny,
 	}[v]
 	opts.Namespace = host.Cookie
-	if manySets <= v && v <= withoutEvents {
+	if counting <= v && v <= withoutEvents {
 		opts.Only = []string{
 			bpf.DatapathProgReplypathIngress, bpf.DatapathProgReplypathEgress, bpf.DatapathProgReplypathSend,
 			bpf.DatapathProgReplypathAdd, bpf.DatapathProgReplypathForget, bpf.DatapathProgReplypathClock,

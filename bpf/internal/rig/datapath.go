@@ -204,7 +204,9 @@ func (o Options) replace(programs map[string]*ebpf.ProgramSpec) {
 		if program.Type == ebpf.SchedCLS {
 			verdict = 2 // TC_ACT_SHOT
 		}
-		program.Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()}
+		begin := asm.Mov.Imm(asm.R0, verdict)
+		begin.Metadata = program.Instructions[0].Metadata // its name, by which a wrapper calls it
+		program.Instructions = asm.Instructions{begin, asm.Return()}
 	}
 }
 
