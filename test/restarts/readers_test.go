@@ -127,7 +127,7 @@ func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what 
 			}
 		})
 	}
-	writes := max(kinds, times(t, kinds)/5)
+	writes := max(kinds, times(t, kinds)/10)
 	for i := range writes {
 		write(i)
 		for _, r := range readers {
