@@ -118,7 +118,7 @@ func TestUFW(t *testing.T) {
 	n, _ := newServer(t)
 	m := newMachine(t, n.Server.Host)
 	m.run("sh", "-ec", copied+`
-		copied /etc/ufw /var/lib/ufw
+		copied /etc/ufw /var/lib # ufw makes its directory there when it is first used
 		ufw allow 7
 		ufw --force enable`)
 	wantUnchanged(t, n, func() { m.run("ufw", "reload") })
