@@ -251,10 +251,9 @@ func (l start) begin() error {
 	return nil
 }
 
-// replaceRest tries once more where programs of an earlier datapath are left whose flow
-// tables are others. The start ends where one stays: what that records nobody looks at,
-// while the earlier datapath as a whole works on. Old and
-// new programs that share their tables may go together until the next try.
+// replaceRest tries once more where programs of an earlier datapath are left whose flow tables are others. The start ends
+// where one stays: what that records nobody looks at, while the earlier datapath as a whole works on. Old and new programs
+// that share their tables may go together until the next try.
 func (l start) replaceRest() error {
 	if !l.datapath.HasNewTables() {
 		return nil
@@ -279,9 +278,8 @@ func (l start) pin() error {
 	return l.datapath.Pin()
 }
 
-// adoptMode decides about a mode that was set by hand before this start. Who
-// switched to observe had a reason that a restart does not change; to enforce
-// what the configuration only wants observed, it has to be said again.
+// adoptMode decides about a mode that was set by hand before this start. Who switched to observe had a reason that a
+// restart does not change; to enforce what the configuration only wants observed, it has to be said again.
 func (l start) adoptMode() (err error) {
 	l.byHand, err = datapath.ReadMode(l.datapath.ModeByHand)
 	switch l.byHand {

@@ -24,9 +24,7 @@ type Datapath struct {
 	dir      *pins.Dir
 	maps     *mapSet // those that are pinned
 	programs *ProgramSet
-	notes    *ebpf.Map // of what programs are made
-	earlier  *ProgramSet
-	noted    map[programName]digest // of earlier
+	notebook *notebook
 	pinned   bool
 	filled   *Clock // when Fill began, nil once AddMissed is done
 }
@@ -39,6 +37,7 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 		maps:     newMapSet(dir, opts),
 		programs: &ProgramSet{make(map[string]*ebpf.Program)},
 	}
+	d.notebook = &notebook{opts: opts, maps: d.maps, add: d.add}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -46,18 +45,19 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 }
 
 func (d *Datapath) load() (err error) {
-	if d.earlier, err = openPrograms(d.dir.Path(MapsDir, programsDir)); err != nil {
+	n := d.notebook
+	if n.earlier, err = openPrograms(d.dir.Path(MapsDir, programsDir)); err != nil {
 		return err
 	}
-	d.noted = readNotes(d.dir.Path(MapsDir))
-	if d.notes, err = ebpf.NewMap(&notesSpec); err != nil {
+	n.noted = readNotes(d.dir.Path(MapsDir))
+	if n.notes, err = ebpf.NewMap(&notesSpec); err != nil {
 		return fmt.Errorf("create the map of what programs are made of: %w", err)
 	}
 	shapes := d.opts.shapes()
 	if err := d.maps.open(shapes); err != nil {
 		return err
 	}
-	taken, err := d.takeOver(0, new(egressProgram), new(otherPrograms))
+	taken, err := n.takeOver(0, new(egressProgram), new(otherPrograms))
 	if err == nil && !taken {
 		err = inLittleMemory(d.make)
 	}
@@ -87,13 +87,13 @@ func (d *Datapath) make() error {
 		egress egressProgram
 		others otherPrograms
 	)
-	return d.loadInto(0, func() error { return d.maps.loadBoth(spec, &egress, &others) }, &egress, &others)
+	return d.notebook.loadInto(0, func() error { return d.maps.loadBoth(spec, &egress, &others) }, &egress, &others)
 }
 
 // loadLater has load load programs into a struct that few hosts need, unless they can be taken over. Some work for the
 // network namespace with this cookie.
 func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.CollectionSpec) error) error {
-	if taken, err := d.takeOver(namespace, later); taken || err != nil {
+	if taken, err := d.notebook.takeOver(namespace, later); taken || err != nil {
 		return err
 	}
 	return inLittleMemory(func() error {
@@ -101,7 +101,7 @@ func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.C
 		if err != nil {
 			return err
 		}
-		return d.loadInto(namespace, func() error { return load(spec) }, later)
+		return d.notebook.loadInto(namespace, func() error { return load(spec) }, later)
 	})
 }
 
@@ -120,7 +120,7 @@ func (d *Datapath) HasNewTables() bool {
 func (d *Datapath) HasNewCounters() bool { return d.maps.fresh[bpf.DatapathMapPairSlots] }
 
 // Earlier returns the programs that were attached when this datapath was loaded.
-func (d *Datapath) Earlier() *ProgramSet { return d.earlier }
+func (d *Datapath) Earlier() *ProgramSet { return d.notebook.earlier }
 
 // Clock reads the clock of a loaded datapath.
 func (d *Datapath) Clock() (Clock, error) { return runClock(d.programs.program(clockName)) }
@@ -177,7 +177,7 @@ func (d *Datapath) Close() error {
 		return nil
 	}
 	d.maps.close()
-	return errors.Join(d.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close(), d.notes.Close())
+	return errors.Join(d.notebook.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close(), d.notebook.notes.Close())
 }
 
 // add adds programs, and pins them where the others are pinned already.

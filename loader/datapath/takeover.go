@@ -35,6 +35,16 @@ var notesSpec = ebpf.MapSpec{
 	KeySize: uint32(len(programName{})), ValueSize: uint32(len(digest{})), MaxEntries: 32,
 }
 
+// notebook knows of what the programs of a datapath are made, and notes it.
+type notebook struct {
+	opts    Options
+	maps    *mapSet
+	add     func(programs map[string]*ebpf.Program) error // to the datapath
+	notes   *ebpf.Map                                     // of what they are made
+	earlier *ProgramSet
+	noted   map[programName]digest // of earlier
+}
+
 // readNotes reads those that are pinned in a directory. Where none can be read, every program is loaded.
 func readNotes(path string) map[programName]digest {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(path, notesName), &ebpf.LoadPinOptions{ReadOnly: true})
@@ -59,8 +69,8 @@ func readNotes(path string) map[programName]digest {
 
 // origin tells of what the programs of this process are made: object, constants, kernel and maps. The build is part of it
 // as it has a hand in how they are loaded.
-func (d *Datapath) origin() (origin digest, err error) {
-	c, err := d.opts.constants()
+func (n *notebook) origin() (origin digest, err error) {
+	c, err := n.opts.constants()
 	if err != nil {
 		return origin, err
 	}
@@ -70,10 +80,10 @@ func (d *Datapath) origin() (origin digest, err error) {
 	}
 	build, _ := debug.ReadBuildInfo()
 	h := sha256.New()
-	fmt.Fprintf(h, "%v\n%x %q\n%+v\n", build, bpf.ObjectDigest(), d.opts.object().Name, c)
+	fmt.Fprintf(h, "%v\n%x %q\n%+v\n", build, bpf.ObjectDigest(), n.opts.object().Name, c)
 	fmt.Fprintf(h, "%s %s %s\n", kernel.Release, kernel.Version, kernel.Machine)
-	for _, name := range slices.Sorted(maps.Keys(d.maps.ids)) {
-		fmt.Fprintln(h, name, d.maps.ids[name])
+	for _, name := range slices.Sorted(maps.Keys(n.maps.ids)) {
+		fmt.Fprintln(h, name, n.maps.ids[name])
 	}
 	for _, name := range typedModules {
 		types, err := os.Open(filepath.Join("/sys/kernel/btf", name))
@@ -113,15 +123,15 @@ func noteOf(origin digest, namespace uint64, program *ebpf.Program) (note digest
 }
 
 // takeOver adds programs that an earlier process has pinned, if loading these here would make the same: all, or none.
-func (d *Datapath) takeOver(namespace uint64, wanted ...any) (taken bool, err error) {
-	origin, err := d.origin()
+func (n *notebook) takeOver(namespace uint64, wanted ...any) (taken bool, err error) {
+	origin, err := n.origin()
 	if err != nil {
 		return false, nil //nolint:nilerr
 	}
 	programs := make(map[string]*ebpf.Program)
 	for _, name := range programNames(wanted...) {
-		earlier := d.earlier.program(name)
-		if !d.isNoted(origin, namespace, name, earlier) {
+		earlier := n.earlier.program(name)
+		if !n.isNoted(origin, namespace, name, earlier) {
 			return false, nil
 		}
 		programs[name] = earlier
@@ -131,39 +141,39 @@ func (d *Datapath) takeOver(namespace uint64, wanted ...any) (taken bool, err er
 			return false, fmt.Errorf("take over program %s: %w", name, err)
 		}
 	}
-	return true, errors.Join(d.add(programs), d.note(origin, namespace, programs))
+	return true, errors.Join(n.add(programs), n.note(origin, namespace, programs))
 }
 
-func (d *Datapath) isNoted(origin digest, namespace uint64, name string, earlier *ebpf.Program) bool {
+func (n *notebook) isNoted(origin digest, namespace uint64, name string, earlier *ebpf.Program) bool {
 	if earlier == nil {
 		return false
 	}
 	note, err := noteOf(origin, namespace, earlier)
-	noted, has := d.noted[keyOf(name)]
+	noted, has := n.noted[keyOf(name)]
 	return err == nil && has && noted == note
 }
 
 // loadInto has load load programs into structs, adds them, and notes what they were made of.
-func (d *Datapath) loadInto(namespace uint64, load func() error, into ...any) error {
-	before, _ := d.origin()
+func (n *notebook) loadInto(namespace uint64, load func() error, into ...any) error {
+	before, _ := n.origin()
 	err := load()
 	programs := loadedInto(into...)
-	if err := errors.Join(err, d.add(programs)); err != nil {
+	if err := errors.Join(err, n.add(programs)); err != nil {
 		return err
 	}
 	// A module may have come or gone meanwhile, or its types were of no use.
-	if after, err := d.origin(); err != nil || after != before || d.maps.untyped.Load() {
+	if after, err := n.origin(); err != nil || after != before || n.maps.untyped.Load() {
 		return nil
 	}
-	return d.note(before, namespace, programs)
+	return n.note(before, namespace, programs)
 }
 
 // note notes of what programs were made that are pinned, or going to be.
-func (d *Datapath) note(origin digest, namespace uint64, programs map[string]*ebpf.Program) error {
+func (n *notebook) note(origin digest, namespace uint64, programs map[string]*ebpf.Program) error {
 	for name, program := range programs {
 		note, err := noteOf(origin, namespace, program)
 		if err == nil {
-			err = d.notes.Put(keyOf(name), note)
+			err = n.notes.Put(keyOf(name), note)
 		}
 		if err != nil {
 			return fmt.Errorf("note what program %s is made of: %w", name, err)

@@ -16,12 +16,12 @@ import (
 // TestOrigin: whatever goes into the programs makes their origin another one.
 func TestOrigin(t *testing.T) {
 	origins := make(map[digest]string)
-	look := func(what string, change func(*Datapath)) {
+	look := func(what string, change func(*notebook)) {
 		t.Helper()
-		d := &Datapath{opts: Options{MaxEntries: 1 << 10}, maps: newMapSet(nil, Options{})}
-		d.maps.ids["events"], d.maps.ids["pairs"] = 7, 8
-		change(d)
-		origin, err := d.origin()
+		n := &notebook{opts: Options{MaxEntries: 1 << 10}, maps: newMapSet(nil, Options{})}
+		n.maps.ids["events"], n.maps.ids["pairs"] = 7, 8
+		change(n)
+		origin, err := n.origin()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,20 +29,20 @@ func TestOrigin(t *testing.T) {
 			t.Errorf("the origin with %s is that with %s", what, other)
 		}
 		origins[origin] = what
-		if again, err := d.origin(); err != nil || again != origin {
+		if again, err := n.origin(); err != nil || again != origin {
 			t.Errorf("with %s it is another one the second time: %v", what, err)
 		}
 	}
-	look("nothing changed", func(*Datapath) {})
-	look("other sizes", func(d *Datapath) { d.opts.MaxEntries *= 2 })
-	look("another object", func(d *Datapath) { d.opts.Object = &Object{Name: "another"} })
-	look("other seeds", func(d *Datapath) { d.opts.Seeds[0]++ })
-	look("another map", func(d *Datapath) { d.maps.ids["events"]++ })
-	look("maps by each other's names", func(d *Datapath) { d.maps.ids["events"], d.maps.ids["pairs"] = 8, 7 })
-	look("one map less", func(d *Datapath) { delete(d.maps.ids, "pairs") })
+	look("nothing changed", func(*notebook) {})
+	look("other sizes", func(n *notebook) { n.opts.MaxEntries *= 2 })
+	look("another object", func(n *notebook) { n.opts.Object = &Object{Name: "another"} })
+	look("other seeds", func(n *notebook) { n.opts.Seeds[0]++ })
+	look("another map", func(n *notebook) { n.maps.ids["events"]++ })
+	look("maps by each other's names", func(n *notebook) { n.maps.ids["events"], n.maps.ids["pairs"] = 8, 7 })
+	look("one map less", func(n *notebook) { delete(n.maps.ids, "pairs") })
 	features := reflect.TypeFor[bpf.Features]()
 	for i := range features.NumField() {
-		look(features.Field(i).Name, func(d *Datapath) { reflect.ValueOf(&d.opts.Features).Elem().Field(i).SetBool(true) })
+		look(features.Field(i).Name, func(n *notebook) { reflect.ValueOf(&n.opts.Features).Elem().Field(i).SetBool(true) })
 	}
 }
 
