@@ -137,8 +137,7 @@ func TestOtherRequests(t *testing.T) {
 	}
 }
 
-// Meant for the race detector: scrapes and health checks while the source
-// changes its mind.
+// Meant for the race detector: scrapes and health checks while the source changes its mind.
 func TestConcurrentScrapes(t *testing.T) {
 	source := &fakeSource{snapshot: busy()}
 	h := newTestHandler(t, source, slog.New(slog.DiscardHandler))

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
 )
 
 // Whatever is asked gets an answer of HTTP, or silence, and nothing is logged.
@@ -154,12 +156,8 @@ func TestHandshakesAreNotLoggedForEver(t *testing.T) {
 func TestStrangeWebConfig(t *testing.T) {
 	dir := t.TempDir()
 	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, unix.Mkfifo(pipe, 0o600))
+	harness.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600))
 	for path, want := range map[string]string{
 		pipe: "is not a regular file", "/dev/zero": "is not a regular file", large: fmt.Sprintf("is larger than %d bytes", maxWebConfig),
 	} {

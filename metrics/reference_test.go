@@ -12,6 +12,8 @@ import (
 	"text/template"
 
 	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
 )
 
 const reference = "../docs/METRICS.md"
@@ -21,14 +23,9 @@ const reference = "../docs/METRICS.md"
 func TestReferenceIsCurrent(t *testing.T) {
 	want := render(t)
 	if os.Getenv("UPDATE_DOCS") != "" {
-		if err := os.WriteFile(reference, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, os.WriteFile(reference, want, 0o644))
 	}
-	got, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := harness.Must1[[]byte](t)(os.ReadFile(reference))
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Errorf("docs/METRICS.md is not what the code says (-want +got); run make generate:\n%s", diff)
 	}

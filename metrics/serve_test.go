@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"replypath/test/harness"
 )
 
 const deadline = 10 * time.Second
@@ -43,10 +45,7 @@ func options(t *testing.T) Options {
 // start serves o until the test ends, and returns the address.
 func start(t *testing.T, o Options) string {
 	t.Helper()
-	listener, err := listen(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := harness.Must1[net.Listener](t)(listen(t.Context(), o))
 	result := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { result <- serve(ctx, listener, o) }()
@@ -79,19 +78,13 @@ func fetch(t *testing.T, client *http.Client, request *http.Request) (int, strin
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := harness.Must1[[]byte](t)(io.ReadAll(response.Body))
 	return response.StatusCode, string(body)
 }
 
 func newRequest(t *testing.T, url string) *http.Request {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	request := harness.Must1[*http.Request](t)(http.NewRequest(http.MethodGet, url, nil))
 	return request
 }
 
@@ -141,10 +134,7 @@ func TestServeEndsGracefully(t *testing.T) {
 	source := &slowSource{began: make(chan struct{}), proceed: make(chan struct{})}
 	o := options(t)
 	o.Source = source
-	listener, err := listen(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := harness.Must1[net.Listener](t)(listen(t.Context(), o))
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- serve(ctx, listener, o) }()
@@ -195,47 +185,47 @@ func firstFailure(t *testing.T, o Options) error {
 	return nil
 }
 
-func TestServeAddressInUse(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	o := options(t)
-	o.Listen = taken.Addr().String()
-	err = firstFailure(t, o)
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "serve metrics at "+o.Listen) {
-		t.Errorf("got error %v", err)
+// serveUntil has ServeUntil work until the returned function ends it, and passes on what it reports.
+func serveUntil(t *testing.T, o Options, do func(func())) (reports chan error, end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, ended := make(chan error, 10), make(chan struct{})
+	go do(func() {
+		defer close(ended)
+		ServeUntil(ctx, o, func(err error) { reports <- err })
+	})
+	return reports, func() {
+		t.Helper()
+		cancel()
+		receive(t, ended)
 	}
 }
 
-func TestServeUntilAddressIsFree(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+func here(do func()) { do() }
+
+// wantReport wants the next report to be of an error, or of none.
+func wantReport(t *testing.T, reports <-chan error, want error) {
+	t.Helper()
+	if err := receive(t, reports); !errors.Is(err, want) {
+		t.Fatalf("got report %v, want %v", err, want)
 	}
+}
+
+func TestServeAddressInUse(t *testing.T) {
+	taken := harness.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	defer taken.Close()
 	o := options(t)
 	o.Listen = taken.Addr().String()
-
-	ctx, cancel := context.WithCancel(t.Context())
-	reports, ended := make(chan error, 10), make(chan struct{})
-	go func() {
-		defer close(ended)
-		ServeUntil(ctx, o, func(err error) { reports <- err })
-	}()
-	if err := receive(t, reports); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Fatalf("got report %v, want that the address is in use", err)
+	err := firstFailure(t, o)
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "serve metrics at "+o.Listen) {
+		t.Errorf("got error %v", err)
 	}
+	reports, end := serveUntil(t, o, here)
+	wantReport(t, reports, syscall.EADDRINUSE)
 	taken.Close()
-	if err := receive(t, reports); err != nil {
-		t.Fatalf("got report %v, want nil: the address is free", err)
-	}
-	if status, body := fetch(t, newClient(nil), newRequest(t, "http://"+o.Listen+"/healthz")); status != http.StatusOK {
-		t.Errorf("got %d: %s", status, body)
-	}
-	cancel()
-	receive(t, ended)
+	wantReport(t, reports, nil)
+	wantStatus(t, nil, "http://"+o.Listen+"/healthz", "", http.StatusOK)
+	end()
 	if len(reports) != 0 {
 		t.Errorf("got another report: %v", <-reports)
 	}
@@ -245,73 +235,49 @@ func TestServeUntilAddressIsFree(t *testing.T) {
 func TestServeUntilEndsWhileWaiting(t *testing.T) {
 	o := options(t)
 	o.Listen = "192.0.2.1:9945" // nobody's
-	ctx, cancel := context.WithCancel(t.Context())
-	reports, ended := make(chan error, 10), make(chan struct{})
-	go func() {
-		defer close(ended)
-		ServeUntil(ctx, o, func(err error) { reports <- err })
-	}()
-	if err := receive(t, reports); !errors.Is(err, syscall.EADDRNOTAVAIL) {
-		t.Errorf("got report %v, want that there is no such address", err)
+	reports, end := serveUntil(t, o, here)
+	wantReport(t, reports, syscall.EADDRNOTAVAIL)
+	end()
+}
+
+// wantStatus asks with a password, or without.
+func wantStatus(t *testing.T, roots *x509.CertPool, url, password string, want int) {
+	t.Helper()
+	request := newRequest(t, url)
+	if password != "" {
+		request.SetBasicAuth("prometheus", password)
 	}
-	cancel()
-	receive(t, ended)
+	if status, body := fetch(t, newClient(roots), request); status != want {
+		t.Errorf("%s with the password %q: got %d, want %d: %s", url, password, status, want, body)
+	}
 }
 
 func TestTLSAndBasicAuth(t *testing.T) {
+	const server = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}"
 	dir := t.TempDir()
 	roots := writeCertificate(t, dir)
 	o := options(t)
-	o.WebConfigFile = writeWebConfig(t, dir, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "secret")
+	o.WebConfigFile = writeWebConfig(t, dir, server, "secret")
 	address := start(t, o)
-
 	for _, path := range []string{"/", "/metrics", "/healthz"} {
-		t.Run(path, func(t *testing.T) {
-			request := newRequest(t, "https://"+address+path)
-			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
-				t.Errorf("without a password: got status %d", status)
-			}
-			request.SetBasicAuth("prometheus", "guess")
-			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
-				t.Errorf("with a wrong password: got status %d", status)
-			}
-			request.SetBasicAuth("prometheus", "secret")
-			if status, body := fetch(t, newClient(roots), request); status != http.StatusOK {
-				t.Errorf("with the password: got status %d: %s", status, body)
-			}
-		})
+		wantStatus(t, roots, "https://"+address+path, "", http.StatusUnauthorized)
+		wantStatus(t, roots, "https://"+address+path, "guess", http.StatusUnauthorized)
+		wantStatus(t, roots, "https://"+address+path, "secret", http.StatusOK)
 	}
-	if status, _ := fetch(t, newClient(nil), newRequest(t, "http://"+address+"/metrics")); status != http.StatusBadRequest {
-		t.Errorf("without TLS: got status %d", status)
-	}
+	wantStatus(t, nil, "http://"+address+"/metrics", "", http.StatusBadRequest)
 
-	// Users are read again at every request: no restart for a new password.
-	writeWebConfig(t, dir, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "changed")
-	request := newRequest(t, "https://"+address+"/metrics")
-	request.SetBasicAuth("prometheus", "changed")
-	if status, _ := fetch(t, newClient(roots), request); status != http.StatusOK {
-		t.Errorf("with the new password: got status %d", status)
-	}
-
-	// So are certificates.
-	request = newRequest(t, "https://"+address+"/metrics")
-	request.SetBasicAuth("prometheus", "changed")
-	if status, _ := fetch(t, newClient(writeCertificate(t, dir)), request); status != http.StatusOK {
-		t.Errorf("with the new certificate: got status %d", status)
-	}
+	// Users and certificates are read again at every request: no restart for new ones.
+	writeWebConfig(t, dir, server, "changed")
+	wantStatus(t, roots, "https://"+address+"/metrics", "changed", http.StatusOK)
+	wantStatus(t, writeCertificate(t, dir), "https://"+address+"/metrics", "changed", http.StatusOK)
 }
 
 func TestBasicAuthWithoutTLS(t *testing.T) {
 	o := options(t)
 	o.WebConfigFile = writeWebConfig(t, t.TempDir(), "", "secret")
-	request := newRequest(t, "http://"+start(t, o)+"/metrics")
-	if status, _ := fetch(t, newClient(nil), request); status != http.StatusUnauthorized {
-		t.Errorf("without a password: got status %d", status)
-	}
-	request.SetBasicAuth("prometheus", "secret")
-	if status, _ := fetch(t, newClient(nil), request); status != http.StatusOK {
-		t.Errorf("with the password: got status %d", status)
-	}
+	url := "http://" + start(t, o) + "/metrics"
+	wantStatus(t, nil, url, "", http.StatusUnauthorized)
+	wantStatus(t, nil, url, "secret", http.StatusOK)
 }
 
 func TestCheckWebConfig(t *testing.T) {
@@ -327,9 +293,7 @@ func TestCheckWebConfig(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(dir, "web.yaml")
-			if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			harness.Must(t, os.WriteFile(path, []byte(tt.content), 0o600))
 			checkWebConfigError(t, path, tt.want)
 		})
 	}
@@ -341,8 +305,8 @@ func TestCheckWebConfig(t *testing.T) {
 	}
 }
 
-// checkWebConfigError checks what is said about the file, and that it is never
-// served without the protection that it asks for.
+// checkWebConfigError checks what is said about the file, and that it is never served without the protection that it
+// asks for.
 func checkWebConfigError(t *testing.T, path, want string) {
 	t.Helper()
 	err := CheckWebConfig(path)
@@ -362,9 +326,8 @@ func checkWebConfigError(t *testing.T, path, want string) {
 	}
 }
 
-// writeWebConfig writes a web configuration with one user, prometheus.
-// What stands in the wrong place of a web configuration is never shown: neither when
-// the file is checked, nor when it went bad while it is in use.
+// writeWebConfig writes a web configuration with one user, prometheus. What stands in the wrong place of a web
+// configuration is never shown: neither when the file is checked, nor when it went bad while it is in use.
 func TestSecretsAreNotShown(t *testing.T) {
 	const secret = "s3cr3t!"
 	for name, content := range map[string]string{
@@ -393,19 +356,15 @@ func TestSecretsAreNotShown(t *testing.T) {
 			o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			const server = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}"
 			o.WebConfigFile = writeWebConfig(t, dir, server, "right")
-			request := newRequest(t, "https://"+start(t, o)+"/metrics")
-			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
-				t.Errorf("without a password: got status %d", status)
-			}
-			if err := os.WriteFile(o.WebConfigFile, []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			url := "https://" + start(t, o) + "/metrics"
+			wantStatus(t, roots, url, "", http.StatusUnauthorized)
+			harness.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
 			err := CheckWebConfig(o.WebConfigFile)
 			if err == nil {
 				t.Fatal("it is valid")
 			}
 			fmt.Fprintln(said, err)
-			if response, err := newClient(roots).Do(request); err == nil {
+			if response, err := newClient(roots).Do(newRequest(t, url)); err == nil {
 				response.Body.Close()
 			}
 			t.Log(said)
@@ -431,6 +390,7 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
+// writeWebConfig writes a web configuration with one user, prometheus.
 func writeWebConfig(t *testing.T, dir, content, password string) string {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
@@ -439,14 +399,11 @@ func writeWebConfig(t *testing.T, dir, content, password string) string {
 	}
 	path := filepath.Join(dir, "web.yaml")
 	content = fmt.Sprintf("%s\nbasic_auth_users: {prometheus: %s}\n", content, hash)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.WriteFile(path, []byte(content), 0o600))
 	return path
 }
 
-// writeCertificate writes cert.pem and key.pem for the loopback addresses and
-// returns the pool that trusts them.
+// writeCertificate writes cert.pem and key.pem for the loopback addresses and returns the pool that trusts them.
 func writeCertificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -472,9 +429,7 @@ func writeCertificate(t *testing.T, dir string) *x509.CertPool {
 		"cert.pem": certificate,
 		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(certificate)

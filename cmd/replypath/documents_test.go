@@ -14,14 +14,12 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/test/documents"
+	"replypath/test/harness"
 )
 
 func documentPages(t *testing.T) []*documents.Page {
 	t.Helper()
-	pages, err := documents.Pages("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pages := harness.Must1[[]*documents.Page](t)(documents.Pages("../.."))
 	return pages
 }
 

@@ -199,8 +199,8 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 	return s
 }
 
-// fakeFindings are those of a host that can be mended, of one that cannot
-// (fakehost.WatchedDir), and of one where nothing is left to be done (fakehost.LonelyDir).
+// fakeFindings are those of a host that can be mended, of one that cannot (fakehost.WatchedDir), and of one where
+// nothing is left to be done (fakehost.LonelyDir).
 func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	if o.PinDir == fakehost.ForeignDir {
 		return nil, fakehost.DirError(fakehost.ForeignDir)

@@ -13,8 +13,7 @@ import (
 	"replypath/test/fakehost"
 )
 
-// fakeExplain knows the flows of fakeFlows; of what is no flow the host has no
-// route to IPv6.
+// fakeExplain knows the flows of fakeFlows; of what is no flow the host has no route to IPv6.
 func fakeExplain(dir string, q explain.Question) (*explain.Answer, error) {
 	if err := fakehost.DirError(dir); err != nil {
 		return nil, err
@@ -51,8 +50,8 @@ func fakeExplain(dir string, q explain.Question) (*explain.Answer, error) {
 	return answer, nil
 }
 
-// fakeTrace tells of a question and its answer, one of which is moved, and of an
-// echo of the host's own; then three events are lost.
+// fakeTrace tells of a question and its answer, one of which is moved, and of an echo of the host's own; then three
+// events are lost.
 func fakeTrace(ctx context.Context, dir string, filter trace.Filter, o trace.Observer) error {
 	if err := fakehost.DirError(dir); err != nil {
 		return err

@@ -20,14 +20,15 @@ import (
 	"github.com/spf13/pflag"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/test/harness"
 )
 
-// manualDate is shown at the foot of the manual pages. It changes by hand, with
-// their text, so that generating them twice gives the same.
+// manualDate is shown at the foot of the manual pages. It changes by hand, with their text, so that generating them
+// twice gives the same.
 var manualDate = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
-// The manual pages in packaging are those of this source. The test also writes
-// them, with UPDATE_MANUAL: what makes them is no part of the program.
+// The manual pages in packaging are those of this source. The test also writes them, with UPDATE_MANUAL: what makes
+// them is no part of the program.
 func TestManual(t *testing.T) {
 	const packaged = "../../packaging/man"
 	if os.Getenv("UPDATE_MANUAL") != "" {
@@ -53,26 +54,19 @@ func writeManual(t *testing.T, dir string) {
 	t.Helper()
 	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
 	eachCommand(root, func(c *cobra.Command) { c.Long = manualText(c.Long) })
-	err := doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{
+	harness.Must(t, doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{
 		Path:             dir,
 		CommandSeparator: "-",
 		Header: &doc.GenManHeader{
 			Section: "8", Date: &manualDate, Source: "replypath", Manual: "System Administration",
 		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	for _, name := range pages(t, dir) {
 		page := options.ReplaceAll(read(t, filepath.Join(dir, name)), []byte(".TP\n$1\n$2"))
-		if err := os.WriteFile(filepath.Join(dir, name), page, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, os.WriteFile(filepath.Join(dir, name), page, 0o644))
 	}
 	title := fmt.Sprintf("%% \"REPLYPATH.YAML\" \"5\" \"%s\" \"replypath\" \"File Formats\"\n", manualDate.Format("Jan 2006"))
-	if err := os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+yamlManual())), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+yamlManual())), 0o644))
 }
 
 // eachCommand calls f for a command and those below it that users see.
@@ -145,17 +139,12 @@ func writeProse(t *testing.T, dir, name, prose string) {
 	t.Helper()
 	// A list of definitions is no paragraph with what it defines.
 	prose = strings.ReplaceAll(prose, "\n: ", "\n\n")
-	if err := os.WriteFile(filepath.Join(dir, name+".md"), []byte(prose), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.WriteFile(filepath.Join(dir, name+".md"), []byte(prose), 0o644))
 }
 
 func pages(t *testing.T, dir string) []string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := harness.Must1[[]os.DirEntry](t)(os.ReadDir(dir))
 	var names []string
 	for _, entry := range entries {
 		names = append(names, entry.Name())
@@ -165,9 +154,6 @@ func pages(t *testing.T, dir string) []string {
 
 func read(t *testing.T, path string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := harness.Must1[[]byte](t)(os.ReadFile(path))
 	return data
 }

@@ -19,8 +19,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// The transcripts in testdata are what a user sees on the fake host. After a
-// change that is meant: UPDATE_SCRIPTS=1 go test -run Script.
+// The transcripts in testdata are what a user sees on the fake host. After a change that is meant: UPDATE_SCRIPTS=1 go
+// test -run Script.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -35,8 +35,8 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// exits runs replypath and wants an exit code: "exits 2 run --frobnicate". What
-// it wrote is there for stdout, stderr and cmp.
+// exits runs replypath and wants an exit code: "exits 2 run --frobnicate". What it wrote is there for stdout, stderr
+// and cmp.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: exits code [argument...]")

@@ -68,8 +68,8 @@ func markdown(k *yamlKey) string {
 	return fmt.Sprintf("**%s**\n: %s\n\n    %s\n\n", escapeMarkdown(k.Path), strings.Join(facts, "; "), strings.ReplaceAll(k.Text, "\n\n", "\n\n    "))
 }
 
-// escapeMarkdown keeps globs and brackets from being taken for emphasis and
-// links. *key* on its own is meant as emphasis.
+// escapeMarkdown keeps globs and brackets from being taken for emphasis and links. *key* on its own is meant as
+// emphasis.
 func escapeMarkdown(text string) string {
 	replacer := strings.NewReplacer("[", `\[`, "]", `\]`, `*"`, `\*"`)
 	return replacer.Replace(text)

@@ -127,8 +127,7 @@ func yamlOf(path, value string) string {
 	return fmt.Sprintf("%s: {%s: %s}", parent, key, value)
 }
 
-// knownKeys collects the keys that Parse takes from what it offers in place of
-// an unknown one.
+// knownKeys collects the keys that Parse takes from what it offers in place of an unknown one.
 func knownKeys(t *testing.T, prefix string) []string {
 	t.Helper()
 	_, err := config.Parse("", []byte(yamlOf(prefix+"there-is-no-such-key", "1")))

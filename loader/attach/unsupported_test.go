@@ -69,8 +69,8 @@ func newProgram(t *testing.T) *ebpf.Program {
 	return program
 }
 
-// A kernel without the qdisc or the filter is told by name, with the remedy, and is
-// left as it was. Every other error stays what it is.
+// A kernel without the qdisc or the filter is told by name, with the remedy, and is left as it was. Every other error
+// stays what it is.
 func TestClsactOfAnotherKernel(t *testing.T) {
 	const remedy = "modprobe -a sch_ingress cls_bpf, " +
 		"or use a kernel that is built with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF: "

@@ -30,8 +30,8 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// TestDecodeOthers: what an earlier version left out has its default, what a later one added is left
-// out, and another form is refused.
+// TestDecodeOthers: what an earlier version left out has its default, what a later one added is left out, and another
+// form is refused.
 func TestDecodeOthers(t *testing.T) {
 	got, err := Decode([]byte(`{"version": 1, "config": {"Mode": "observe", "KeyOfALaterVersion": "on", "Interfaces": [{"Name": "eth1"}]}}`))
 	if err != nil {

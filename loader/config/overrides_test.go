@@ -41,8 +41,8 @@ func TestNoOverrides(t *testing.T) {
 	}
 }
 
-// A glob of the command line that matches what a glob of the file does: the interfaces that are there tell
-// whether they contradict each other.
+// A glob of the command line that matches what a glob of the file does: the interfaces that are there tell whether they
+// contradict each other.
 func TestGlobsOfOverrides(t *testing.T) {
 	c := mustParse(t, "interfaces: [{name: \"eth*\", next_hop: last-hop}]")
 	if err := (Overrides{Interfaces: []string{"e*", "eth*"}}).Apply(c); err != nil {

@@ -140,8 +140,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// What is wrong with a file that the configuration names is blamed on the line that
-// names it, and its cause can be told.
+// What is wrong with a file that the configuration names is blamed on the line that names it, and its cause can be
+// told.
 func TestBlameWebConfig(t *testing.T) {
 	cause := errors.New("web configuration /web.yaml: broken")
 	for text, want := range map[string]string{

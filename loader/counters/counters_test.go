@@ -117,8 +117,8 @@ func TestTotals(t *testing.T) {
 	}
 }
 
-// TestFewFail: pairs of which a few fail, or one in many, are no reason to worry, whatever others do. What goes as routed
-// as it was meant does not fail.
+// TestFewFail: pairs of which a few fail, or one in many, are no reason to worry, whatever others do. What goes as
+// routed as it was meant does not fail.
 func TestFewFail(t *testing.T) {
 	type packets struct {
 		corrected, lost, linkDown, mtu, bound uint64

@@ -71,15 +71,12 @@ addr add 2001:db8:4::100/64 dev eth1 nodad
 
 func astray(t *testing.T, h *topology.Host, r *Result) (lines []string) {
 	t.Helper()
-	err := h.Do(func() error {
+	harness.Must(t, h.Do(func() error {
 		found, err := r.Astray(h.Netlink())
 		for n := range found {
 			lines = append(lines, found[n].String())
 		}
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return lines
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -14,13 +15,10 @@ import (
 func scan(t *testing.T, h *topology.Host, cfg *config.Config) Result {
 	t.Helper()
 	var r Result
-	err := h.Do(func() (err error) {
+	harness.Must(t, h.Do(func() (err error) {
 		r, err = Scan(h.Netlink(), cfg)
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return r
 }
 

@@ -91,10 +91,7 @@ addr add 10.10.0.1/24 dev replypath0
 	if !slices.IsSortedFunc(r.Interfaces, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) }) {
 		t.Errorf("not in the order of their index: %v", r.Interfaces)
 	}
-	link, err := h.Netlink().LinkByName("eth0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth0"))
 	eth0 := Interface{
 		Index:     link.Attrs().Index,
 		Name:      "eth0",
@@ -142,8 +139,7 @@ link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
 	}
 }
 
-// An address that duplicate address detection refused is the host's all the
-// same.
+// An address that duplicate address detection refused is the host's all the same.
 func TestAddressInAnyState(t *testing.T) {
 	h := harness.NewHost(t)
 	harness.IPBatch(t, h, `
@@ -152,12 +148,8 @@ link set eth0 up
 addr add 2001:db8::1/64 dev eth0 preferred_lft 0
 addr add 2001:db8::2/64 dev eth0 nodad
 `)
-	if err := h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"))
+	harness.Must(t, h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"))
 	harness.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
 	r := scan(t, h, config.Default())
 	eth0 := find(t, r, "eth0").Index
@@ -172,10 +164,7 @@ addr add 2001:db8::2/64 dev eth0 nodad
 
 func indexOf(t *testing.T, h *topology.Host, name string) int {
 	t.Helper()
-	link, err := h.Netlink().LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
 	return link.Attrs().Index
 }
 
@@ -335,9 +324,7 @@ func TestScanWhileInterfacesComeAndGo(t *testing.T) {
 		}
 	}
 	close(stop)
-	if err := <-churned; err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, <-churned)
 }
 
 // churn makes interfaces with addresses and deletes them until it is stopped.

@@ -40,13 +40,10 @@ func named(name string) netlink.LinkAttrs {
 func look(t *testing.T, h *topology.Host, cfg *config.Config) []Finding {
 	t.Helper()
 	var found []Finding
-	err := h.Do(func() (err error) {
+	harness.Must(t, h.Do(func() (err error) {
 		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	testhost.WantForm(t, found)
 	return found
 }
@@ -93,8 +90,7 @@ func TestContradiction(t *testing.T) {
 	}
 }
 
-// TestVirtualAddressOnDummy: kube-proxy and LVS set-ups put their addresses on a
-// dummy device.
+// TestVirtualAddressOnDummy: kube-proxy and LVS set-ups put their addresses on a dummy device.
 func TestVirtualAddressOnDummy(t *testing.T) {
 	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
@@ -122,9 +118,7 @@ func TestPortsOfVRF(t *testing.T) {
 func TestDirector(t *testing.T) {
 	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
-	if err := h.SetSysctl("net/ipv4/ip_forward", "1"); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, h.SetSysctl("net/ipv4/ip_forward", "1"))
 	of(t, look(t, h, config.Default()), "send-redirects", OK, "is no load balancer")
 	if _, err := h.Sysctl("net/ipv4/vs/conntrack"); err != nil {
 		t.Skipf("kernel %s has no ipvs", testhost.KernelRelease())

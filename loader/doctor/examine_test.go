@@ -15,9 +15,8 @@ import (
 	"replypath/test/topology"
 )
 
-// TestHandMadeRules is what S8 leaves behind: rules that somebody typed and wrote
-// down, each in another file, and the classical mistake. doctor names the rule, the
-// file and the line.
+// TestHandMadeRules is what S8 leaves behind: rules that somebody typed and wrote down, each in another file, and the
+// classical mistake. doctor names the rule, the file and the line.
 func TestHandMadeRules(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

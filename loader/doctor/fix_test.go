@@ -15,8 +15,8 @@ import (
 	"replypath/loader/pins"
 )
 
-// mountBPF returns a directory on a bpf file system that only the test's own thread
-// sees, in a network namespace of its own. Both go with it.
+// mountBPF returns a directory on a bpf file system that only the test's own thread sees, in a network namespace of its
+// own. Both go with it.
 func mountBPF(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -41,8 +41,7 @@ func mountBPF(t *testing.T) string {
 	return dir
 }
 
-// A change that the kernel refuses is not written down as one that detach takes
-// back; what was made before it is.
+// A change that the kernel refuses is not written down as one that detach takes back; what was made before it is.
 func TestRefusedChangeIsNotRecorded(t *testing.T) {
 	dir := filepath.Join(mountBPF(t), "a")
 	refused := finding.Sysctl{Key: "net.ipv4.conf.lo.arp_ignore", Value: "many"}

@@ -23,13 +23,13 @@ import (
 	"replypath/test/testhost"
 )
 
-// ownMachineVariable is set where the machine is there for the tests alone, so that they may
-// change what all of its network namespaces share.
+// ownMachineVariable is set where the machine is there for the tests alone, so that they may change what all of its
+// network namespaces share.
 const ownMachineVariable = "REPLYPATH_TEST_OWN_MACHINE"
 
-// TestNeighbourTableOfTheKernel fills the neighbour tables of the machine, and has doctor find
-// that, and say what has room. Their limits are those of all network namespaces and seen in the first one
-// only: `make test-kernels` runs it, in virtual machines.
+// TestNeighbourTableOfTheKernel fills the neighbour tables of the machine, and has doctor find that, and say what has
+// room. Their limits are those of all network namespaces and seen in the first one only: `make test-kernels` runs it,
+// in virtual machines.
 func TestNeighbourTableOfTheKernel(t *testing.T) {
 	if os.Getenv(ownMachineVariable) == "" {
 		t.Skip("it changes the limits of the machine's neighbour tables: for a virtual machine of its own")
@@ -61,8 +61,7 @@ func TestNeighbourTableOfTheKernel(t *testing.T) {
 	}
 }
 
-// kernelTable is the kernel's neighbour table of a family, with a device that entries
-// are made on.
+// kernelTable is the kernel's neighbour table of a family, with a device that entries are made on.
 type kernelTable struct {
 	*testing.T
 	family int
@@ -127,8 +126,8 @@ func (k *kernelTable) add() error {
 	})
 }
 
-// overflow makes entries until there is no room. The kernel collects those of more than five
-// seconds ago at first (neigh_forced_gc).
+// overflow makes entries until there is no room. The kernel collects those of more than five seconds ago at first
+// (neigh_forced_gc).
 func (k *kernelTable) overflow(most int) {
 	k.Helper()
 	for range most {

@@ -7,16 +7,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"replypath/test/harness"
 )
 
-// The table of checks in the documentation is the one in the source. After a
-// change that is meant: UPDATE_DOCS=1 go test -run Reference.
+// The table of checks in the documentation is the one in the source. After a change that is meant: UPDATE_DOCS=1 go
+// test -run Reference.
 func TestReference(t *testing.T) {
 	const file = "../../docs/guide/troubleshooting.md"
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := harness.Must1[[]byte](t)(os.ReadFile(file))
 	between := regexp.MustCompile(`(?s)(<!-- checks -->\n).*(<!-- /checks -->\n)`)
 	if !between.Match(text) {
 		t.Fatalf("%s has no place for the table", file)
@@ -28,9 +27,7 @@ func TestReference(t *testing.T) {
 	if os.Getenv("UPDATE_DOCS") == "" {
 		t.Fatalf("the checks in %s are not up to date: UPDATE_DOCS=1 go test ./loader/doctor -run Reference", file)
 	}
-	if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.WriteFile(file, []byte(want), 0o644))
 }
 
 func table() string {
@@ -43,8 +40,7 @@ func table() string {
 	return b.String()
 }
 
-// Names are for scripts: kebab-case, each once, and what stands beside them is
-// one line.
+// Names are for scripts: kebab-case, each once, and what stands beside them is one line.
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	name := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)

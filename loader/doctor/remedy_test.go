@@ -27,8 +27,7 @@ import (
 	"replypath/test/testhost"
 )
 
-// problems are hosts that each check has to warn of: one for each way in which it
-// does.
+// problems are hosts that each check has to warn of: one for each way in which it does.
 var problems = map[string][]func(*snapshot.Host){
 	"managed": {func(h *snapshot.Host) { h.Interfaces = nil }, func(h *snapshot.Host) {
 		h.Interfaces, h.Unmanaged = nil, []discover.Unmanaged{{Name: "eth0", Reason: "no global address"}}
@@ -174,8 +173,8 @@ func connectedTo(process string, isSuspicious bool) func(*snapshot.Host) {
 	}
 }
 
-// TestEveryProblemHasARemedy: whatever a check warns of, it says what mends it and takes
-// no traffic away, or where to look; and what --fix sets mends.
+// TestEveryProblemHasARemedy: whatever a check warns of, it says what mends it and takes no traffic away, or where to
+// look; and what --fix sets mends.
 func TestEveryProblemHasARemedy(t *testing.T) {
 	for _, c := range checks {
 		if c.name == "loopback-address" {
@@ -241,8 +240,8 @@ func wantMended(t *testing.T, h *snapshot.Host, check string) {
 	}
 }
 
-// TestConstructors: a finding is made by the constructors alone, and none that is a
-// problem with nothing to say of what to do. Its fix is made of replypath's own.
+// TestConstructors: a finding is made by the constructors alone, and none that is a problem with nothing to say of what
+// to do. Its fix is made of replypath's own.
 func TestConstructors(t *testing.T) {
 	names, err := filepath.Glob("*/*.go")
 	if err != nil {
@@ -284,8 +283,7 @@ func TestConstructors(t *testing.T) {
 	}
 }
 
-// isOwn tells an expression that calls what makes a fix of replypath's configuration
-// or its commands.
+// isOwn tells an expression that calls what makes a fix of replypath's configuration or its commands.
 func isOwn(e ast.Expr) bool {
 	call, ok := e.(*ast.CallExpr)
 	if !ok {

@@ -8,8 +8,8 @@ import (
 	"replypath/bpf"
 )
 
-// A reply of a flow by interface 3 that the kernel sends by 2: every condition in
-// the order in which the programs look at them, from the last to the first.
+// A reply of a flow by interface 3 that the kernel sends by 2: every condition in the order in which the programs look
+// at them, from the last to the first.
 func TestDecide(t *testing.T) {
 	up := uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 	enforce, observe := uint8(bpf.DatapathModeMODE_ENFORCE), uint8(bpf.DatapathModeMODE_OBSERVE)

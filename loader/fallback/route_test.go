@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestEncodeBesideReaders has a route written while events of neighbours are read. It fails with the race
-// detector only, as netlink.BpfEncap's own Encode does.
+// TestEncodeBesideReaders has a route written while events of neighbours are read. It fails with the race detector
+// only, as netlink.BpfEncap's own Encode does.
 func TestEncodeBesideReaders(t *testing.T) {
 	event := make([]byte, unix.SizeofNdMsg)
 	// NDA_CACHEINFO: numbers in the machine's byte order.

@@ -117,7 +117,8 @@ func TestIsActive(t *testing.T) {
 	}
 }
 
-// TestFamilies: a family without an address has no route, nor one with a default route that would never be used any more.
+// TestFamilies: a family without an address has no route, nor one with a default route that would never be used any
+// more.
 func TestFamilies(t *testing.T) {
 	r := newTestRoutes(nil)
 	all := r.host.Interfaces()
@@ -165,8 +166,8 @@ func TestBoundWanted(t *testing.T) {
 	}
 }
 
-// TestBoundOfRenamed: under its old name an interface that is renamed has no settings. Its IPv6 route for bound sockets stays,
-// and none is made.
+// TestBoundOfRenamed: under its old name an interface that is renamed has no settings. Its IPv6 route for bound sockets
+// stays, and none is made.
 func TestBoundOfRenamed(t *testing.T) {
 	r := newTestRoutes(func(interfaces []Interface) {
 		interfaces[1].Name, interfaces[1].MAC = "renamed0", []byte{2, 0, 0, 0, 0, 1}

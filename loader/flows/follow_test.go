@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"replypath/bpf"
+	"replypath/test/harness"
 )
 
-// A handshake that ends between two looks is no other flow, nor is one that begins with the
-// tuple of a connection: it is one as soon as it takes its place.
+// A handshake that ends between two looks is no other flow, nor is one that begins with the tuple of a connection: it
+// is one as soon as it takes its place.
 func TestChangesOfConnection(t *testing.T) {
 	const digest = 7
 	name := func(s string) *string { return &s }
@@ -45,9 +46,7 @@ func TestChangesOfConnection(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got string
-			if err := changes(test.before, test.after, func(f Flow) error { got += f.Event; return nil }); err != nil {
-				t.Fatal(err)
-			}
+			harness.Must(t, changes(test.before, test.after, func(f Flow) error { got += f.Event; return nil }))
 			if got != test.want {
 				t.Errorf("%q, want %q", got, test.want)
 			}

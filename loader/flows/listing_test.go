@@ -76,8 +76,8 @@ func flowOf(peer, self netip.AddrPort) Flow {
 	}
 }
 
-// TestBytes: they are those that the own end sent, also when it is closing, and from an IPv6 socket that serves IPv4. What
-// has no socket has none.
+// TestBytes: they are those that the own end sent, also when it is closing, and from an IPv6 socket that serves IPv4.
+// What has no socket has none.
 func TestBytes(t *testing.T) {
 	ctx, s := newS1(t)
 	listener := harness.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", "[::]:0"))

@@ -15,8 +15,8 @@ import (
 	"replypath/loader/pins"
 )
 
-// The kernel throws entries away that it has not used for long. That says
-// nothing about the gateway, and it keeps its MAC until it fails to answer.
+// The kernel throws entries away that it has not used for long. That says nothing about the gateway, and it keeps its
+// MAC until it fails to answer.
 func TestGatewayMACOutlivesItsEntry(t *testing.T) {
 	table := New(Host{
 		Log: slog.New(slog.DiscardHandler), NameOf: func(int) string { return "eth0" },
@@ -91,8 +91,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// TestMACBefore: an interface that was made anew takes the last MAC of its gateway over, one with
-// another name does not, be its gateway's address the same: fe80::1 is one on each segment.
+// TestMACBefore: an interface that was made anew takes the last MAC of its gateway over, one with another name does
+// not, be its gateway's address the same: fe80::1 is one on each segment.
 func TestMACBefore(t *testing.T) {
 	const mac = "02:00:00:00:00:01"
 	address := netip.MustParseAddr("fe80::1")

@@ -16,8 +16,9 @@ import (
 	"replypath/test/topology"
 )
 
-// TestProgressWhileAnEntryIsFailed: IPv6 goes over from a gateway to the fallback route while its entry is a failed one. A
-// connection that leads by the gateway else leads by it all the same, and one that a route of somebody else's takes does not.
+// TestProgressWhileAnEntryIsFailed: IPv6 goes over from a gateway to the fallback route while its entry is a failed
+// one. A connection that leads by the gateway else leads by it all the same, and one that a route of somebody else's
+// takes does not.
 func TestProgressWhileAnEntryIsFailed(t *testing.T) {
 	n := harness.NewNetwork(t)
 	host := harness.Must1[*topology.Host](t)

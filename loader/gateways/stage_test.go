@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"replypath/loader/nexthop"
+	"replypath/test/harness"
 )
 
 // TestTransitions: every event is decided in every stage, and every stage is come to.
@@ -51,17 +52,14 @@ func TestTransitionsAreDocumented(t *testing.T) {
 		}
 		fmt.Fprintf(&table, " %s |\n", transition.why)
 	}
-	text, err := os.ReadFile("../../docs/design/gateways.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := harness.Must1[[]byte](t)(os.ReadFile("../../docs/design/gateways.md"))
 	if !strings.Contains(string(text), "\n\n"+table.String()+"\n") {
 		t.Errorf("docs/design/gateways.md does not have this table:\n%s", table.String())
 	}
 }
 
-// TestFailedIsAskedAtOnce: one that fails is asked again at once, and no sooner than resolveFailed after it was asked last;
-// one whose interface only observes is left to the kernel.
+// TestFailedIsAskedAtOnce: one that fails is asked again at once, and no sooner than resolveFailed after it was asked
+// last; one whose interface only observes is left to the kernel.
 func TestFailedIsAskedAtOnce(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"replypath/test/harness"
 )
 
 var epoch = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
@@ -91,9 +93,7 @@ func TestHistoryFile(t *testing.T) {
 	opened := replies("2001:db8::1", 9, 0, 0)
 	opened.Originated, opened.begun, opened.PeerPort = true, time.Time{}, 443
 	gather(h, 0, replies("10.9.0.1", 1, time.Hour, 100), opened)
-	if err := h.Save(path); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, h.Save(path))
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the directory: %v, %v", info, err)
 	}
@@ -112,9 +112,7 @@ func TestHistoryFile(t *testing.T) {
 		t.Errorf("another that was opened: %+v", rows)
 	}
 	for name, text := range map[string]string{"a later version": `{"version": 2, "rows": []}`, "half of one": `{"version": 1, "ro`} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		if got, err := Load(path); !errors.Is(err, ErrFile) || len(got.rows) != 0 {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
@@ -179,21 +177,16 @@ func TestPath(t *testing.T) {
 	}
 }
 
-// TestRemove takes away what stands beside a file as well, and nothing else. A file is replaced, not what it may be a link to.
+// TestRemove takes away what stands beside a file as well, and nothing else. A file is replaced, not what it may be a
+// link to.
 func TestRemove(t *testing.T) {
 	dir := t.TempDir()
 	path, other := filepath.Join(dir, "history.json"), filepath.Join(dir, "history-b.json")
 	for _, file := range []string{path + ".old", path + ".new123", other} {
-		if err := os.WriteFile(file, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, os.WriteFile(file, nil, 0o600))
 	}
-	if err := os.Symlink(other, path); err != nil {
-		t.Fatal(err)
-	}
-	if err := New().Save(path); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.Symlink(other, path))
+	harness.Must(t, New().Save(path))
 	if text, err := os.ReadFile(other); err != nil || len(text) != 0 {
 		t.Errorf("the file behind a link has %q, %v", text, err)
 	}

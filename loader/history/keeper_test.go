@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"replypath/test/harness"
 )
 
 // keep runs a keeper of no pins for some time, and returns what it logged.
@@ -79,9 +81,7 @@ func TestKeeperSaves(t *testing.T) {
 // TestKeeperOfBadFiles: what is of another version is set aside; what cannot be read stays. Either is logged once.
 func TestKeeperOfBadFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.json")
-	if err := os.WriteFile(path, []byte(`{"version": 2}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.WriteFile(path, []byte(`{"version": 2}`), 0o600))
 	log := keep(t, path, time.Hour)
 	if strings.Count(log, "\n") != 1 || !strings.Contains(log, "the history cannot be read and starts empty") {
 		t.Errorf("of a later version is logged: %s", log)
@@ -92,9 +92,7 @@ func TestKeeperOfBadFiles(t *testing.T) {
 	}
 
 	unreadable := filepath.Join(t.TempDir(), "history.json") // a directory
-	if err := os.Mkdir(unreadable, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.Mkdir(unreadable, 0o700))
 	if log := keep(t, unreadable, time.Hour); strings.Count(log, "\n") != 1 {
 		t.Errorf("of a directory is logged: %s", log)
 	}

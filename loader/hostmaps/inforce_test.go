@@ -112,8 +112,8 @@ func (b *hostBed) settings() bpf.DatapathSettings {
 	return settings
 }
 
-// TestDecisionsBecomeVoid: `ways` rises with whatever the programs decide by for what the host originates, and when it goes
-// again.
+// TestDecisionsBecomeVoid: `ways` rises with whatever the programs decide by for what the host originates, and when it
+// goes again.
 func TestDecisionsBecomeVoid(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -245,7 +245,8 @@ func TestDecisionsAreNeverZero(t *testing.T) {
 	}
 }
 
-// TestSettingsOutdateDecisions: what settings say is in force as soon as they are written, whatever else is to be written.
+// TestSettingsOutdateDecisions: what settings say is in force as soon as they are written, whatever else is to be
+// written.
 func TestSettingsOutdateDecisions(t *testing.T) {
 	for name, change := range map[string]func(d *desired){
 		"exclusion":   func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} },

@@ -7,14 +7,13 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"replypath/test/harness"
 )
 
 // TestMirrorOfWhatOthersEnter: what somebody else has put into a map is found, and goes.
 func TestMirrorOfWhatOthersEnter(t *testing.T) {
-	table, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := harness.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8}))
 	defer table.Close()
 	var m *Mirror[uint32, uint32]
 	desired := map[uint32]uint32{1: 10, 2: 20}
@@ -26,9 +25,7 @@ func TestMirrorOfWhatOthersEnter(t *testing.T) {
 		func() error { return m.Sync(desired) },
 		func() error { return readMirror(&m, "numbers", table) },
 	} {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, step())
 	}
 	if !maps.Equal(m.actual, desired) {
 		t.Errorf("the map holds %v, not %v", m.actual, desired)

@@ -32,17 +32,13 @@ func host(t *testing.T, names ...string) *topology.Host {
 // inside runs fn in the host's network namespace.
 func inside(t *testing.T, h *topology.Host, fn func() error) {
 	t.Helper()
-	if err := h.Do(fn); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, h.Do(fn))
 }
 
 // set sets rp_filter of an interface, or of "all".
 func set(t *testing.T, h *topology.Host, name string, value int) {
 	t.Helper()
-	if err := h.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, h.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)))
 }
 
 // get returns what the kernel holds.
@@ -80,10 +76,7 @@ func restore(t *testing.T, h *topology.Host, c Change) bool {
 
 func indexIn(t *testing.T, h *topology.Host, name string) int {
 	t.Helper()
-	link, err := h.Netlink().LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
 	return link.Attrs().Index
 }
 
@@ -168,33 +161,22 @@ func TestRestoreOfAnInterfaceThatHasGone(t *testing.T) {
 	h := host(t, "eth1")
 	set(t, h, "eth1", 1)
 	change := loosen(t, h, "eth1")
-	link, err := h.Netlink().LinkByName("eth1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Netlink().LinkDel(link); err != nil {
-		t.Fatal(err)
-	}
+	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth1"))
+	harness.Must(t, h.Netlink().LinkDel(link))
 	if restore(t, h, *change) {
 		t.Error("restored on an interface that has gone")
 	}
 }
 
-// The name of the interface has gone to another device that happens to hold the
-// same value.
+// The name of the interface has gone to another device that happens to hold the same value.
 func TestRestoreUnderAnotherName(t *testing.T) {
 	h := host(t, "eth1", "eth2")
 	set(t, h, "eth1", 1)
 	set(t, h, "eth2", 2)
 	change := loosen(t, h, "eth1")
 	for _, names := range [][2]string{{"eth1", "old"}, {"eth2", "eth1"}} {
-		link, err := h.Netlink().LinkByName(names[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := h.Netlink().LinkSetName(link, names[1]); err != nil {
-			t.Fatal(err)
-		}
+		link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(names[0]))
+		harness.Must(t, h.Netlink().LinkSetName(link, names[1]))
 	}
 	if !restore(t, h, change.On("old")) {
 		t.Error("not restored under the new name")

@@ -14,8 +14,7 @@ import (
 	"replypath/test/topology"
 )
 
-// A repair belongs to an interface that has kept its name or its MAC, not to
-// whatever has got the index since.
+// A repair belongs to an interface that has kept its name or its MAC, not to whatever has got the index since.
 func TestPresentRepair(t *testing.T) {
 	s := newS1(t)
 	eth1 := s.B.Eth1

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNameOfWithoutAnAnswer: a question that the kernel does not answer is no word that the
-// interface has gone.
+// TestNameOfWithoutAnAnswer: a question that the kernel does not answer is no word that the interface has gone.
 func TestNameOfWithoutAnAnswer(t *testing.T) {
 	l := &Resolver{Netlink: newS1(t).B.Netlink(), Log: slog.New(slog.DiscardHandler)}
 	const none, refused = 4711, -1

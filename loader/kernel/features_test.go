@@ -14,8 +14,7 @@ import (
 	"replypath/loader/attach"
 )
 
-// A kernel without programs for tc is told by name, with the remedy; that it could not
-// be asked is another error.
+// A kernel without programs for tc is told by name, with the remedy; that it could not be asked is another error.
 func TestCheckPrograms(t *testing.T) {
 	if err := checkPrograms(nil); err != nil {
 		t.Errorf("with programs: %v", err)

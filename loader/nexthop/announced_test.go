@@ -42,7 +42,8 @@ func TestAnnounced(t *testing.T) {
 	}
 }
 
-// TestSources: whose packets the default routes by a gateway take, in any table, as far as they do not take everybody's.
+// TestSources: whose packets the default routes by a gateway take, in any table, as far as they do not take
+// everybody's.
 func TestSources(t *testing.T) {
 	p := newPair(t)
 	for _, route := range []string{
@@ -69,8 +70,8 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// TestNote: what is heard again is no news, but lasts longer; what is withdrawn, over, or of an interface that has gone is
-// forgotten.
+// TestNote: what is heard again is no news, but lasts longer; what is withdrawn, over, or of an interface that has gone
+// is forgotten.
 func TestNote(t *testing.T) {
 	start, router := time.Unix(1000, 0), address("fe80::1")
 	first, second := netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:2::/64")
@@ -107,7 +108,8 @@ func TestNote(t *testing.T) {
 	}
 }
 
-// TestNoteOfManaged: what is heard by interfaces that are not managed is not kept, nor what was heard by one that has gone.
+// TestNoteOfManaged: what is heard by interfaces that are not managed is not kept, nor what was heard by one that has
+// gone.
 func TestNoteOfManaged(t *testing.T) {
 	var journal []pins.AnnouncedRecord
 	table := &Table{known: newKnowledge()}

@@ -12,9 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -47,10 +49,7 @@ link set far1 up
 addr add 10.2.0.100/24 dev eth1
 addr add 2001:db8:2::100/64 dev eth1 nodad
 `)
-	link, err := p.server.Netlink().LinkByName("eth1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	link := harness.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("eth1"))
 	return link.Attrs().Index
 }
 
@@ -115,9 +114,7 @@ func TestGatewaysSurviveALostCarrier(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.server, "route add default via 10.1.0.1")
 	events := p.watch(t)
-	if err := p.r0.SetDown(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, p.r0.SetDown())
 	await(t, events, "eth0 without a carrier", func(e Event) bool { return e.Kind == KindLink && e.Interface == p.eth0.Index })
 	check(t, p.gateways(t), bare(p.eth0.Index, "10.1.0.1", 4))
 }
@@ -150,8 +147,7 @@ route add 10.10.0.0/16 via 10.2.0.1
 		bare(eth0, "10.99.0.1", 4), bare(eth0, "2001:db8:1::1", 6), other)
 }
 
-// Own addresses are no gateways, but a router may have the link-local address
-// that the host has on another interface.
+// Own addresses are no gateways, but a router may have the link-local address that the host has on another interface.
 func TestOwnAddressIsNoGateway(t *testing.T) {
 	p := newPair(t)
 	p.addEth1(t)
@@ -256,9 +252,7 @@ func TestIncompleteGateway(t *testing.T) {
 	sysctl(t, p.server, "net/ipv4/neigh/eth0/retrans_time_ms=1000000")
 	ip(t, p.server, "route add default via 10.1.0.9")
 	for _, g := range p.gateways(t) {
-		if err := Resolve(p.server.Netlink(), g); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, Resolve(p.server.Netlink(), g))
 	}
 	want := bare(p.eth0.Index, "10.1.0.9", 4)
 	want.State = StateIncomplete
@@ -277,10 +271,7 @@ route add 10.10.0.0/16 via 10.1.0.1
 route add 10.11.0.0/16 via 10.1.0.2
 neigh add 10.1.0.2 dev eth0 lladdr 02:00:00:00:09:09 nud permanent
 `)
-	tun, err := p.server.Netlink().LinkByName("tun0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	tun := harness.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("tun0"))
 	silent := bare(p.eth0.Index, "10.1.0.1", 4)
 	silent.State = StateNoARP
 	fixed := bare(p.eth0.Index, "10.1.0.2", 4)

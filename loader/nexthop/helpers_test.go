@@ -18,8 +18,7 @@ import (
 // patience is how long a test waits for what the kernel has to do.
 const patience = 10 * time.Second
 
-// pair is a server whose eth0 is connected to a router's r0, both with .1.0/24
-// and :1::/64 addresses.
+// pair is a server whose eth0 is connected to a router's r0, both with .1.0/24 and :1::/64 addresses.
 type pair struct {
 	server, router *topology.Host
 	eth0, r0       *topology.Interface
@@ -44,9 +43,7 @@ func newPair(t *testing.T) *pair {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := n.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, n.WaitReady(ctx))
 	return p
 }
 
@@ -69,9 +66,7 @@ func sysctl(t *testing.T, h *topology.Host, settings ...string) {
 	t.Helper()
 	for _, s := range settings {
 		key, value, _ := strings.Cut(s, "=")
-		if err := h.SetSysctl(key, value); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, h.SetSysctl(key, value))
 	}
 }
 
@@ -81,13 +76,10 @@ func (p *pair) manage(t *testing.T, interfaces ...config.Interface) []discover.I
 	cfg := config.Default()
 	cfg.Interfaces = interfaces
 	var r discover.Result
-	err := p.server.Do(func() (err error) {
+	harness.Must(t, p.server.Do(func() (err error) {
 		r, err = discover.Scan(p.server.Netlink(), cfg)
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return r.Interfaces
 }
 
@@ -101,17 +93,14 @@ func (p *pair) gateways(t *testing.T, interfaces ...config.Interface) []Gateway 
 func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 	t.Helper()
 	var found Routers
-	err := p.server.Do(func() (err error) {
+	harness.Must(t, p.server.Do(func() (err error) {
 		var table Table
 		if err := table.ReadIfDue(); err != nil {
 			return err
 		}
 		found, err = Find(p.server.Netlink(), p.manage(t, interfaces...), &table)
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return found
 }
 
@@ -119,13 +108,10 @@ func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 func (p *pair) watch(t *testing.T) <-chan Event {
 	t.Helper()
 	var events <-chan Event
-	err := p.server.Do(func() (err error) {
+	harness.Must(t, p.server.Do(func() (err error) {
 		events, err = Watch(t.Context())
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return events
 }
 

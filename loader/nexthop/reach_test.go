@@ -18,8 +18,8 @@ import (
 
 var equalPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
-// TestReach: whom gateways serve, by routes of any table and kind, by one that a router has advertised (RFC 4191)
-// among them, and whether they are of the main table.
+// TestReach: whom gateways serve, by routes of any table and kind, by one that a router has advertised (RFC 4191) among
+// them, and whether they are of the main table.
 func TestReach(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.server, `

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
 )
 
 // families names the router's address and one that nobody has yet.
@@ -47,13 +49,10 @@ func (p *pair) gateway(t *testing.T) Gateway {
 
 func (p *pair) resolve(t *testing.T, g Gateway) {
 	t.Helper()
-	if err := Resolve(p.server.Netlink(), g); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, Resolve(p.server.Netlink(), g))
 }
 
-// checkResolved expects both the event and the table to show the gateway
-// reachable at a MAC address.
+// checkResolved expects both the event and the table to show the gateway reachable at a MAC address.
 func (p *pair) checkResolved(t *testing.T, events <-chan Event, g Gateway, mac net.HardwareAddr) {
 	t.Helper()
 	for _, now := range []Gateway{awaitState(t, events, g.Address, StateReachable), p.gateway(t)} {
@@ -149,9 +148,7 @@ func TestResolveFailed(t *testing.T) {
 			}
 
 			bits := g.Address.BitLen()
-			if err := p.r0.AddAddress(netip.PrefixFrom(g.Address, bits)); err != nil {
-				t.Fatal(err)
-			}
+			harness.Must(t, p.r0.AddAddress(netip.PrefixFrom(g.Address, bits)))
 			p.resolve(t, p.gateway(t))
 			p.checkResolved(t, events, g, p.r0.MAC)
 		})
@@ -202,16 +199,14 @@ func TestResolveOnAnInterfaceThatIsDown(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			p := newPair(t)
 			g := p.routeVia(t, f.router)
-			if err := p.eth0.SetDown(); err != nil {
-				t.Fatal(err)
-			}
+			harness.Must(t, p.eth0.SetDown())
 			p.resolve(t, g)
 		})
 	}
 }
 
-// TestNewerMACStays: what the kernel has learnt meanwhile is not overridden with what was
-// known before; where it knows nothing, it is.
+// TestNewerMACStays: what the kernel has learnt meanwhile is not overridden with what was known before; where it knows
+// nothing, it is.
 func TestNewerMACStays(t *testing.T) {
 	older, newer := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	for name, enter := range map[string]func(*netlink.Handle, Gateway, net.HardwareAddr) error{
@@ -229,9 +224,7 @@ func TestNewerMACStays(t *testing.T) {
 					{"neigh replace " + f.free + " dev eth0 nud reachable lladdr " + newer.String(), newer},
 				} {
 					ip(t, p.server, step.prepare)
-					if err := enter(p.server.Netlink(), g, older); err != nil {
-						t.Fatal(err)
-					}
+					harness.Must(t, enter(p.server.Netlink(), g, older))
 					if now := p.gateway(t); !slices.Equal(now.MAC, step.want) {
 						t.Errorf("after %s it is at %s, want %s", step.prepare, now.MAC, step.want)
 					}

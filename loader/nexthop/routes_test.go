@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
 )
 
 // manyKinds has the server have a route of each kind that is told apart, and a rule more than the router.
@@ -30,7 +32,7 @@ func TestOwnRoutes(t *testing.T) {
 	p := newPair(t)
 	p.manyKinds(t)
 	managed := p.manage(t)
-	err := p.server.Do(func() error {
+	harness.Must(t, p.server.Do(func() error {
 		got, err := FindOwn()
 		if err != nil {
 			return err
@@ -45,13 +47,11 @@ func TestOwnRoutes(t *testing.T) {
 		gateways, err := Gateways(p.server.Netlink(), managed)
 		check(t, gateways, bare(p.eth0.Index, "10.1.0.1", 4), bare(p.eth0.Index, "10.1.0.2", 4))
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 }
 
-// TestBehind: of IPv4's default routes those of another metric than the smallest are behind, which IPv6 goes over to by itself.
+// TestBehind: of IPv4's default routes those of another metric than the smallest are behind, which IPv6 goes over to by
+// itself.
 func TestBehind(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.server, `

@@ -112,8 +112,8 @@ func routesBy(command, gateway string, from, to int) string {
 	return batch.String()
 }
 
-// TestTableManyChanges: beside a large table of routes by the gateway that takes everything, or by one of more networks than are
-// kept, routes that come, go and are replaced have nobody read anything.
+// TestTableManyChanges: beside a large table of routes by the gateway that takes everything, or by one of more networks
+// than are kept, routes that come, go and are replaced have nobody read anything.
 func TestTableManyChanges(t *testing.T) {
 	many := 3 * mostNetworks
 	for name, before := range map[string]string{
@@ -147,8 +147,8 @@ func TestTableLastOfMany(t *testing.T) {
 	}
 }
 
-// TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says that it
-// may not be.
+// TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says
+// that it may not be.
 func TestTableFollows(t *testing.T) {
 	f := follow(t, `
 link add eth1 type veth peer name far1
@@ -303,7 +303,8 @@ func TestTableOfNobody(t *testing.T) {
 	}
 }
 
-// TestTableNearlyMany: routes that have gone, and are kept until all are read, do not make many of a gateway's networks.
+// TestTableNearlyMany: routes that have gone, and are kept until all are read, do not make many of a gateway's
+// networks.
 func TestTableNearlyMany(t *testing.T) {
 	inTable := func(routes string) string { return strings.ReplaceAll(routes, "\n", " table 7\n") }
 	f := follow(t, inTable(routesBy("add", "10.1.0.1", 0, MostNetworks-10)))
@@ -327,7 +328,8 @@ func (f *followed) gatewaysNow() []Gateway {
 	return found.Gateways
 }
 
-// TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or has a managed one covered.
+// TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or has a managed one
+// covered.
 func TestTableOfUnmanaged(t *testing.T) {
 	f := follow(t, `
 link add eth1 type veth peer name far1

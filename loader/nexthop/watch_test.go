@@ -17,6 +17,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
 )
 
 func TestWatch(t *testing.T) {
@@ -77,9 +79,7 @@ func TestWatchDetails(t *testing.T) {
 func TestWatchLostCarrier(t *testing.T) {
 	p := newPair(t)
 	events := p.watch(t)
-	if err := p.r0.SetDown(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, p.r0.SetDown())
 	await(t, events, "eth0 without a carrier", func(e Event) bool {
 		return e.Kind == KindLink && e.Interface == p.eth0.Index && !p.manage(t)[0].Up
 	})
@@ -176,13 +176,10 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var events <-chan Event
-			err := p.server.Do(func() (err error) {
+			harness.Must(t, p.server.Do(func() (err error) {
 				events, err = Watch(ctx)
 				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			}))
 			if name != "idle" {
 				p.change(t, 200)
 			}
@@ -205,10 +202,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 // descriptors counts the sockets of this process.
 func descriptors(t *testing.T) int {
 	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := harness.Must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd"))
 	sockets := 0
 	for _, e := range entries {
 		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
@@ -227,29 +221,21 @@ func (p *pair) change(t *testing.T, n int) {
 	}
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 7, 0, 1).To4(), Mask: net.CIDRMask(32, 32)}}
 	for range n {
-		if err := p.server.Netlink().AddrAdd(link, a); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.server.Netlink().AddrDel(link, a); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, p.server.Netlink().AddrAdd(link, a))
+		harness.Must(t, p.server.Netlink().AddrDel(link, a))
 	}
 }
 
-// What overflows the buffer is reported, and what comes after the report is
-// complete again.
+// What overflows the buffer is reported, and what comes after the report is complete again.
 func TestWatchReportsLostEvents(t *testing.T) {
 	p := newPair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var events <-chan Event
-	err := p.server.Do(func() (err error) {
+	harness.Must(t, p.server.Do(func() (err error) {
 		events, err = watch(ctx, 4<<10)
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	p.change(t, 1000)
 	lost := await(t, events, "loss", func(e Event) bool { return e.Kind == KindLost })
 	if !errors.Is(lost.Err, errLost) {
@@ -262,22 +248,17 @@ func TestWatchReportsLostEvents(t *testing.T) {
 	}
 }
 
-// Whoever reads the tables once a loss was reported sees every later change as
-// an event: what was queued must not keep the kernel dropping.
+// Whoever reads the tables once a loss was reported sees every later change as an event: what was queued must not keep
+// the kernel dropping.
 func TestReceiveIsCompleteAfterALoss(t *testing.T) {
 	p := newPair(t)
 	var s *socket
-	err := p.server.Do(func() (err error) {
+	harness.Must(t, p.server.Do(func() (err error) {
 		s, err = subscribe(4<<10, events...)
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	defer s.close()
-	if err := s.file.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, s.file.SetReadDeadline(time.Now().Add(patience)))
 	p.change(t, 1000)
 	if _, err := s.receive(); !errors.Is(err, errLost) {
 		t.Fatalf("error %v, want a loss", err)
@@ -295,7 +276,7 @@ func TestReceiveIsCompleteAfterALoss(t *testing.T) {
 // Only what the kernel sends is an event.
 func TestWatchIgnoresForeignSenders(t *testing.T) {
 	p := newPair(t)
-	err := p.server.Do(func() error {
+	harness.Must(t, p.server.Do(func() error {
 		s, err := subscribe(receiveBuffer, events...)
 		if err != nil {
 			return err
@@ -318,10 +299,7 @@ func TestWatchIgnoresForeignSenders(t *testing.T) {
 			t.Errorf("took a foreign message: %+v", messages)
 		}
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 }
 
 func TestParseBrokenMessages(t *testing.T) {

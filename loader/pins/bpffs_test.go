@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountBPF returns a directory on a bpf file system that only the test's own
-// thread sees, and that goes with it.
+// mountBPF returns a directory on a bpf file system that only the test's own thread sees, and that goes with it.
 func mountBPF(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

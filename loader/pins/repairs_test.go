@@ -74,8 +74,7 @@ func TestRepairsOfNothing(t *testing.T) {
 	}
 }
 
-// A directory without a journal, which a process left that was killed in between,
-// is nobody's and goes.
+// A directory without a journal, which a process left that was killed in between, is nobody's and goes.
 func TestRepairsWithoutAJournal(t *testing.T) {
 	path := mkdir(t, mountBPF(t), "a")
 	mkdir(t, path, repairsDir)
@@ -87,8 +86,7 @@ func TestRepairsWithoutAJournal(t *testing.T) {
 	}
 }
 
-// One at a time, whoever owns the pins meanwhile; and who owns them takes the
-// repairs for nobody else's.
+// One at a time, whoever owns the pins meanwhile; and who owns them takes the repairs for nobody else's.
 func TestRepairsBesideAnOwner(t *testing.T) {
 	path := filepath.Join(mountBPF(t), "a")
 	j, err := OwnRepairs(path)

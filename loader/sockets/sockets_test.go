@@ -15,8 +15,8 @@ import (
 	"replypath/test/topology"
 )
 
-// TestEachConnection: connections that are established are visited, once from each end, and no other
-// sockets; until one is enough, or the time has come and some have been visited.
+// TestEachConnection: connections that are established are visited, once from each end, and no other sockets; until one
+// is enough, or the time has come and some have been visited.
 func TestEachConnection(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -30,7 +30,8 @@ func healthy(modes ...string) *Status {
 	return s
 }
 
-// TestSummary: the line answers whether all is well, and what is done, and fits 80 columns. What weighs most goes first.
+// TestSummary: the line answers whether all is well, and what is done, and fits 80 columns. What weighs most goes
+// first.
 func TestSummary(t *testing.T) {
 	for want, change := range map[string]func() *Status{
 		"ok: enforcing on eth0, eth1; 550 replies corrected, none lost, since 10:14": func() *Status {

@@ -68,8 +68,7 @@ func TestRates(t *testing.T) {
 	wantRates(t, "in all", l.Total, Total{Volume{15, 1140}, asymmetry(17, 2)})
 }
 
-// Nothing is known of counters that began anew, nor of what was before the first
-// look.
+// Nothing is known of counters that began anew, nor of what was before the first look.
 func TestNoRates(t *testing.T) {
 	many, few := &status.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
 		&status.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}

@@ -23,8 +23,7 @@ func text(list []passage) string {
 	return strings.Join(words, ", ")
 }
 
-// A packet that is moved is shown once it was seen leaving, or once it cannot be
-// any more.
+// A packet that is moved is shown once it was seen leaving, or once it cannot be any more.
 func TestJoin(t *testing.T) {
 	type e = *bpf.DatapathTraceEvent
 	event := func(kind uint8, cpu, sequence uint32) e {

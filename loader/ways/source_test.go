@@ -37,8 +37,8 @@ func announcing(g *gateways.View, texts ...string) *gateways.View {
 	return g
 }
 
-// TestSourceEntries: of several gateways that take everything, the source decides: by routes for some sources, by what was
-// announced, by networks.
+// TestSourceEntries: of several gateways that take everything, the source decides: by routes for some sources, by what
+// was announced, by networks.
 func TestSourceEntries(t *testing.T) {
 	silent := func(g *gateways.View) *gateways.View {
 		g.ReplyMAC, g.Answers = nil, false

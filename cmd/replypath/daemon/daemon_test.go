@@ -23,6 +23,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/status"
 	"replypath/metrics"
+	"replypath/test/harness"
 )
 
 // patience is how long a test waits for what has to come.
@@ -119,8 +120,7 @@ type daemonRun struct {
 	pinDir  string // " --pin-dir" and a directory, where it is not the usual one
 }
 
-// lockedBuffer is a buffer that may be read, and waited for, while it is
-// written. Its zero value is ready for use.
+// lockedBuffer is a buffer that may be read, and waited for, while it is written. Its zero value is ready for use.
 type lockedBuffer struct {
 	mu      sync.Mutex
 	b       bytes.Buffer
@@ -143,8 +143,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// next returns what was written, and a channel that is closed when there is
-// more.
+// next returns what was written, and a channel that is closed when there is more.
 func (l *lockedBuffer) next() (string, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -328,9 +327,7 @@ func writeConfig(t *testing.T, text string) string {
 
 func rewriteConfig(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 func TestRun(t *testing.T) {
@@ -383,8 +380,7 @@ func TestRunEndsWithContext(t *testing.T) {
 	}
 }
 
-// TestEndBeforeReload: of a reload and an end that both came while the daemon was starting, only
-// the end is obeyed.
+// TestEndBeforeReload: of a reload and an end that both came while the daemon was starting, only the end is obeyed.
 func TestEndBeforeReload(t *testing.T) {
 	host := fakeHost()
 	path := &fakeDatapath{errSet: make(chan error, 100)}
@@ -408,8 +404,8 @@ func TestEndBeforeReload(t *testing.T) {
 	}
 }
 
-// hangUpAtEnd is `replypath run` with the signals of the host; the daemon is told to end as soon
-// as it is ready, and to reload while it ends.
+// hangUpAtEnd is `replypath run` with the signals of the host; the daemon is told to end as soon as it is ready, and to
+// reload while it ends.
 func hangUpAtEnd() {
 	host := fakeHost()
 	host.Signals = daemonSignals
@@ -477,9 +473,7 @@ func TestReloadRefused(t *testing.T) {
 	want := path + ":1: mode: 1 is not one of enforce, observe"
 	r.wantLog(want)
 
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, os.Remove(path))
 	r.reload()
 	r.wantLog(path + ": there is no such file")
 

@@ -14,15 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 )
 
-// An address in use does not keep the daemon from being ready. It is told once,
-// and served as soon as it is free.
+// An address in use does not keep the daemon from being ready. It is told once, and served as soon as it is free.
 func TestMetricsAddressInUse(t *testing.T) {
-	squatter, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	squatter := harness.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	address := squatter.Addr().String()
 	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", address)
 	if err := receive(t, r.path.errSet); err != nil {
@@ -60,8 +57,8 @@ func badWebConfig(path string, line int, web string) string {
 		`name a valid web configuration, or "" for none`, path, line, web)
 }
 
-// A web configuration that is not there costs the metrics, not the reply path: it
-// is told once, and they are served as soon as it is there.
+// A web configuration that is not there costs the metrics, not the reply path: it is told once, and they are served as
+// soon as it is there.
 func TestRunWithBadWebConfig(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yaml")
 	path := writeConfig(t, "mode: enforce\nmetrics:\n  listen: \"127.0.0.1:0\"\n  web_config_file: "+web+"\n")
@@ -83,8 +80,8 @@ func TestRunWithBadWebConfig(t *testing.T) {
 	}
 }
 
-// A reload that names a bad web configuration is refused before anything of the one
-// in force is given up: its metrics go on.
+// A reload that names a bad web configuration is refused before anything of the one in force is given up: its metrics
+// go on.
 func TestReloadBadWebConfig(t *testing.T) {
 	path := writeConfig(t, "metrics: {listen: \"127.0.0.1:0\"}\n")
 	r := startDaemon(t, "--config", path)

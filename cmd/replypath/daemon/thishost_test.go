@@ -12,15 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
 )
 
 func TestDaemonSignals(t *testing.T) {
 	reload, end, stop := daemonSignals()
 	defer stop()
 	for want, from := range map[unix.Signal]<-chan os.Signal{unix.SIGHUP: reload, unix.SIGTERM: end, unix.SIGINT: end} {
-		if err := unix.Kill(unix.Getpid(), want); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, unix.Kill(unix.Getpid(), want))
 		if got := receive(t, from); got != want {
 			t.Errorf("got %v, not %v", got, want)
 		}
@@ -40,9 +40,7 @@ func TestManyHangups(t *testing.T) {
 		if i == hangups {
 			sent = unix.SIGTERM
 		}
-		if err := unix.Kill(unix.Getpid(), sent); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, unix.Kill(unix.Getpid(), sent))
 		receive(t, witness)
 	}
 	if got := receive(t, end); got != unix.SIGTERM {
@@ -56,18 +54,11 @@ func TestManyHangups(t *testing.T) {
 
 func TestNotifySystemd(t *testing.T) {
 	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"}
-	manager, err := net.ListenUnixgram("unixgram", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	manager := harness.Must1[*net.UnixConn](t)(net.ListenUnixgram("unixgram", address))
 	defer manager.Close()
 	t.Setenv("NOTIFY_SOCKET", address.Name)
-	if err := notifySystemd(reloadingState()); err != nil {
-		t.Fatal(err)
-	}
-	if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, notifySystemd(reloadingState()))
+	harness.Must(t, manager.SetReadDeadline(time.Now().Add(patience)))
 	message := make([]byte, 100)
 	n, err := manager.Read(message)
 	if err != nil {

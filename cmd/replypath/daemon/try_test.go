@@ -227,8 +227,8 @@ func TestTryMuteGuardian(t *testing.T) {
 	}
 }
 
-// TestGuardianInsists: taking a trial back is tried again where it fails, but not for ever, and counts as done where it failed
-// only in the end.
+// TestGuardianInsists: taking a trial back is tried again where it fails, but not for ever, and counts as done where it
+// failed only in the end.
 func TestGuardianInsists(t *testing.T) {
 	for _, test := range []struct {
 		failures int
@@ -258,8 +258,8 @@ func TestGuardianInsists(t *testing.T) {
 	}
 }
 
-// TestGuardianWaits: the guardian gives the trial its whole time after a start that takes longer
-// than that, and ends what hangs before or after.
+// TestGuardianWaits: the guardian gives the trial its whole time after a start that takes longer than that, and ends
+// what hangs before or after.
 func TestGuardianWaits(t *testing.T) {
 	const timeout, never, lastMoment = time.Second, 24 * time.Hour, time.Minute + time.Second + guardianSlack - 1
 	for name, test := range map[string]struct {

@@ -85,8 +85,7 @@ func expectInOrder(t *testing.T, text string, patterns []string) {
 	}
 }
 
-// TestEndedEarly ends the demo in each of its steps, by signals that it can
-// answer and by one that it cannot.
+// TestEndedEarly ends the demo in each of its steps, by signals that it can answer and by one that it cannot.
 func TestEndedEarly(t *testing.T) {
 	for signal, steps := range map[syscall.Signal][]string{
 		syscall.SIGINT:  {"1.", "2.", "3.", "4.", "5.", "6.", "7."},

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain makes the test program the heir of whatever a demo leaves running,
-// and plays `replypath run` on a host where that fails: see TestFailedStart.
+// TestMain makes the test program the heir of whatever a demo leaves running, and plays `replypath run` on a host where
+// that fails: see TestFailedStart.
 func TestMain(m *testing.M) {
 	if os.Args[0] == "replypath" {
 		fmt.Fprintln(os.Stderr, failedStart)

@@ -26,8 +26,7 @@ import (
 	"replypath/test/topology"
 )
 
-// patienceWithKernel is how long the kernel may take to clear away what nobody
-// uses any more.
+// patienceWithKernel is how long the kernel may take to clear away what nobody uses any more.
 const patienceWithKernel = time.Minute
 
 // remains finds what a demo leaves on the host.
@@ -78,8 +77,8 @@ func bpfMounts(t *testing.T) []string {
 	return found
 }
 
-// watchNamespaces ties each network namespace that a process holds to the
-// observer, by a cable that goes with the namespace.
+// watchNamespaces ties each network namespace that a process holds to the observer, by a cable that goes with the
+// namespace.
 func (r *remains) watchNamespaces(pid int) {
 	r.t.Helper()
 	watched := []string{harness.Must1[string](r.t)(os.Readlink("/proc/self/ns/net"))}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+
+	"replypath/test/harness"
 )
 
 func TestWidth(t *testing.T) {
@@ -18,9 +20,7 @@ func TestWidth(t *testing.T) {
 	}
 	defer master.Close()
 	defer slave.Close()
-	if err := pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}))
 	for columns, want := range map[string][2]int{
 		"": {132, Unlimited}, "wide": {132, Unlimited}, "0": {132, Unlimited}, "200": {200, 200},
 	} {
@@ -29,18 +29,13 @@ func TestWidth(t *testing.T) {
 			t.Errorf("COLUMNS=%s: a terminal and a buffer are %d wide, not %d", columns, got, want)
 		}
 	}
-	file, err := os.Create(t.TempDir() + "/out")
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := harness.Must1[*os.File](t)(os.Create(t.TempDir() + "/out"))
 	defer file.Close()
 	t.Setenv("COLUMNS", "")
 	if got := Width(file); got != Unlimited || ProseWidth(got) != 80 {
 		t.Errorf("a file is %d wide, and for prose %d", got, ProseWidth(got))
 	}
-	if err := pty.Setsize(slave, &pty.Winsize{}); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, pty.Setsize(slave, &pty.Winsize{}))
 	if got := Width(slave); got != 80 {
 		t.Errorf("a terminal that does not tell is %d wide", got)
 	}
@@ -71,8 +66,8 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// TestLongCells: no column goes for a cell of unusual length, which loses its middle. Words are said shorter before their
-// column goes.
+// TestLongCells: no column goes for a cell of unusual length, which loses its middle. Words are said shorter before
+// their column goes.
 func TestLongCells(t *testing.T) {
 	columns := []Column{
 		{Name: "PEER", Most: 20}, {Name: "SELF", Most: 20}, {Name: "KERNEL"},
@@ -97,8 +92,8 @@ func TestLongCells(t *testing.T) {
 	}
 }
 
-// TestGrowing: which columns there are is told from their first widths. A longer cell moves what is behind it in its own
-// row, and the header comes again for another screen only.
+// TestGrowing: which columns there are is told from their first widths. A longer cell moves what is behind it in its
+// own row, and the header comes again for another screen only.
 func TestGrowing(t *testing.T) {
 	t.Setenv("COLUMNS", "22")
 	var out bytes.Buffer
@@ -106,22 +101,14 @@ func TestGrowing(t *testing.T) {
 		{Name: "PEER"}, {Name: "MAC", Rank: 2}, {Name: "STATE", Rank: 1, Shorter: []Shorter{{Word: "known", By: "k", Width: 1}}}, {Name: "VERDICT"},
 	}
 	g := NewGrowing(&out, columns, []int{6, 3, 8, 0})
-	if err := g.Header(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, g.Header())
 	rows := [][]string{{"one", "m", "new", "x"}, {"three", "", "known", "y"}, {"a longer", "m", "", "z"}, {"four", "m", "known", "new\x1b"}}
 	for _, cells := range rows {
-		if err := g.Row(slices.Clone(cells), ""); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, g.Row(slices.Clone(cells), ""))
 	}
-	if err := g.Row([]string{"five", "m", "new", "new"}, "31"); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, g.Row([]string{"five", "m", "new", "new"}, "31"))
 	t.Setenv("COLUMNS", "")
-	if err := g.Row(slices.Clone(rows[1]), ""); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, g.Row(slices.Clone(rows[1]), ""))
 	const want = `PEER    STATE  VERDICT
 one     new    x
 three   k      y

@@ -6,22 +6,18 @@ import (
 	"bytes"
 	"os"
 	"testing"
+
+	"replypath/test/harness"
 )
 
 // A file and a buffer are no terminals.
 func TestIsTerminal(t *testing.T) {
-	file, err := os.Create(t.TempDir() + "/out")
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := harness.Must1[*os.File](t)(os.Create(t.TempDir() + "/out"))
 	defer file.Close()
 	if IsTerminal(file) || IsTerminal(new(bytes.Buffer)) {
 		t.Error("a file or a buffer is taken for a terminal")
 	}
-	terminal, err := os.Open("/dev/ptmx")
-	if err != nil {
-		t.Fatal(err)
-	}
+	terminal := harness.Must1[*os.File](t)(os.Open("/dev/ptmx"))
 	defer terminal.Close()
 	if !IsTerminal(terminal) {
 		t.Error("a terminal is not taken for one")

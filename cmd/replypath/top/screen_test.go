@@ -14,6 +14,7 @@ import (
 	"replypath/loader/flows"
 	"replypath/loader/top"
 	"replypath/test/fakehost"
+	"replypath/test/harness"
 )
 
 // shownTop is a display after its first look, on a terminal that is none.
@@ -26,9 +27,7 @@ type shownTop struct {
 func showTop(t *testing.T, width, height int) *shownTop {
 	t.Helper()
 	screen := tcell.NewSimulationScreen("UTF-8")
-	if err := screen.Init(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, screen.Init())
 	t.Cleanup(screen.Fini)
 	screen.SetSize(width, height)
 	monitor, err := fakehost.OpenTop(fakehost.WatchedDir, defaultFlows)
@@ -36,9 +35,7 @@ func showTop(t *testing.T, width, height int) *shownTop {
 		t.Fatal(err)
 	}
 	s := &display{count: 3, read: monitor.Look, screen: screen, table: table{order: flows.ByRate}}
-	if err := s.look(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, s.look())
 	return &shownTop{s, t, screen}
 }
 

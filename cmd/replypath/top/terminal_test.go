@@ -19,13 +19,13 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/test/fakehost"
+	"replypath/test/harness"
 )
 
 // patience is how long a test waits for what has to come.
 const patience = 10 * time.Second
 
-// What terminals are told (xterm(1), ctlseqs): to change to another screen, to
-// change back.
+// What terminals are told (xterm(1), ctlseqs): to change to another screen, to change back.
 const (
 	enterScreen = "\x1b[?1049h"
 	leaveScreen = "\x1b[?1049l"
@@ -51,13 +51,8 @@ func inTerminal(t *testing.T, environment []string, args ...string) *terminal {
 		t.Fatal(err)
 	}
 	// What package pty did made it block, and reading then outlives Close.
-	if err := unix.SetNonblock(int(master.Fd()), true); err != nil {
-		t.Fatal(err)
-	}
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, unix.SetNonblock(int(master.Fd()), true))
+	executable := harness.Must1[string](t)(os.Executable())
 	term := &terminal{T: t, master: master, slave: slave, ended: make(chan struct{})}
 	term.resize(140, 30)
 	term.before = term.settings()
@@ -67,9 +62,7 @@ func inTerminal(t *testing.T, environment []string, args ...string) *terminal {
 		Stdin: slave, Stdout: slave, Stderr: slave,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 	}
-	if err := term.command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, term.command.Start())
 	go term.read()
 	go func() {
 		defer close(term.ended)
@@ -111,18 +104,13 @@ func (t *terminal) text() string {
 
 func (t *terminal) settings() unix.Termios {
 	t.Helper()
-	settings, err := unix.IoctlGetTermios(int(t.slave.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	settings := harness.Must1[*unix.Termios](t)(unix.IoctlGetTermios(int(t.slave.Fd()), unix.TCGETS))
 	return *settings
 }
 
 func (t *terminal) resize(columns, rows uint16) {
 	t.Helper()
-	if err := pty.Setsize(t.slave, &pty.Winsize{Cols: columns, Rows: rows}); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, pty.Setsize(t.slave, &pty.Winsize{Cols: columns, Rows: rows}))
 }
 
 func (t *terminal) press(keys string) {
@@ -134,9 +122,7 @@ func (t *terminal) press(keys string) {
 
 func (t *terminal) signal(s syscall.Signal) {
 	t.Helper()
-	if err := t.command.Process.Signal(s); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, t.command.Process.Signal(s))
 }
 
 // await waits until something holds.
@@ -159,8 +145,7 @@ func (t *terminal) awaitText(text string, times int) {
 	t.await(fmt.Sprintf("%q, %d times", text, times), func() bool { return strings.Count(t.text(), text) >= times })
 }
 
-// awaitKeys waits until the screen was taken over for the n-th time, by a command
-// that does not end by itself.
+// awaitKeys waits until the screen was taken over for the n-th time, by a command that does not end by itself.
 func (t *terminal) awaitKeys(n int) {
 	t.Helper()
 	t.awaitText(enterScreen, n)
@@ -181,8 +166,7 @@ func (t *terminal) awaitExit() int {
 	return t.command.ProcessState.ExitCode()
 }
 
-// awaitEnd waits for the end with an exit code, after which the terminal has to
-// be as before.
+// awaitEnd waits for the end with an exit code, after which the terminal has to be as before.
 func (t *terminal) awaitEnd(code int) {
 	t.Helper()
 	if got := t.awaitExit(); got != code {
@@ -201,8 +185,7 @@ func (t *terminal) checkRestored(n int) {
 	}
 }
 
-// The terminal is given back whatever ends top, and what it has to say then
-// stands on the screen that stays.
+// The terminal is given back whatever ends top, and what it has to say then stands on the screen that stays.
 func TestTopEnds(t *testing.T) {
 	send := func(s syscall.Signal) func(*terminal) { return func(t *terminal) { t.signal(s) } }
 	press := func(keys string) func(*terminal) { return func(t *terminal) { t.press(keys) } }
@@ -268,9 +251,7 @@ func TestTopStops(t *testing.T) {
 func TestTopHangsUp(t *testing.T) {
 	term := inTerminal(t, nil, "top", "--pin-dir", "watched", "--interval", "1h")
 	term.awaitKeys(1)
-	if err := term.master.Close(); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, term.master.Close())
 	if code := term.awaitExit(); code != cli.ExitDone && code != cli.ExitFailed {
 		t.Errorf("exit code %d", code)
 	}

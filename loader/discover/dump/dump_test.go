@@ -53,7 +53,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestInterruptedRoutes: of a dump that was interrupted nothing is left with a collector, of the other family's everything.
+// TestInterruptedRoutes: of a dump that was interrupted nothing is left with a collector, of the other family's
+// everything.
 func TestInterruptedRoutes(t *testing.T) {
 	routeTo := func(family, table int) *Route { return &Route{Family: family, Table: table} }
 	tries := map[int]int{}
@@ -70,9 +71,7 @@ func TestInterruptedRoutes(t *testing.T) {
 		return NewValues(func(r *Route, add func([2]int)) { add([2]int{r.Family, r.Table}) })
 	}
 	collectors := []Collector{values(), values()}
-	if err := readRoutes(list, collectors); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, readRoutes(list, collectors))
 	want := [][2]int{{unix.AF_INET, 1}, {unix.AF_INET, 3}, {unix.AF_INET6, 1}, {unix.AF_INET6, 3}}
 	for _, c := range collectors {
 		got := c.(*Values[[2]int]).List()
@@ -108,22 +107,16 @@ route add local 2001:db8:6::/48 dev lo
 		limits              Limits
 	}
 	var got []seen
-	err := h.Do(func() (err error) {
+	harness.Must(t, h.Do(func() (err error) {
 		got, err = Routes(func(r *Route, add func(seen)) {
 			for _, hop := range r.Hops {
 				add(seen{r.Family, r.Type, r.Table, r.Dst, hop, r.Limits})
 			}
 		})
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	index := func(name string) int {
-		link, err := h.Netlink().LinkByName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
 		return link.Attrs().Index
 	}
 	lo, eth0, eth1 := index("lo"), index("eth0"), index("eth1")

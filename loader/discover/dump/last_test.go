@@ -33,8 +33,8 @@ func routeMessage(network string, change func(*nl.RtMsg, map[uint16][]byte)) []b
 	return message
 }
 
-// TestAnotherRoute: whatever two routes differ in, the second is read as if there were no first; and none is parsed whose
-// network alone is another.
+// TestAnotherRoute: whatever two routes differ in, the second is read as if there were no first; and none is parsed
+// whose network alone is another.
 func TestAnotherRoute(t *testing.T) {
 	type attributes = map[uint16][]byte
 	plain := func(network string) []byte { return routeMessage(network, nil) }

@@ -25,16 +25,13 @@ ip -6 rule add from 2001:db8::2 unreachable priority 8
 		action                  uint8
 	}
 	var got []rule
-	err := h.Do(func() error {
+	harness.Must(t, h.Do(func() error {
 		all, err := Rules(h.Netlink())
 		for _, r := range all {
 			got = append(got, rule{r.Family, r.Priority, r.Table, r.Action})
 		}
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	want := []rule{
 		{unix.AF_INET, 0, unix.RT_TABLE_LOCAL, nl.FR_ACT_TO_TBL},
 		{unix.AF_INET, 5, 100, nl.FR_ACT_TO_TBL},

@@ -15,8 +15,8 @@ import (
 	"replypath/test/harness"
 )
 
-// TestConfigurationExamined: what is examined is what is in force, flags included, whatever the file says
-// by now; a file that is named comes first.
+// TestConfigurationExamined: what is examined is what is in force, flags included, whatever the file says by now; a
+// file that is named comes first.
 func TestConfigurationExamined(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "replypath.yaml")

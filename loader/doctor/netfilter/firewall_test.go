@@ -12,8 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"github.com/vishvananda/netlink"
 
 	"replypath/loader/doctor/snapshot"
+	"replypath/test/harness"
 	"replypath/test/testhost"
 	"replypath/test/topology"
 )
@@ -83,22 +85,16 @@ table netdev t {
 	}
 }
 
-// readChains reads a host's chains, by name, and leaves out the handles of rules,
-// which it wants to be there.
+// readChains reads a host's chains, by name, and leaves out the handles of rules, which it wants to be there.
 func readChains(t *testing.T, host *topology.Host) map[string]snapshot.Chain {
 	t.Helper()
 	names := map[int]string{}
 	for _, name := range []string{"eth0", "eth1"} {
-		link, err := host.Netlink().LinkByName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		link := harness.Must1[netlink.Link](t)(host.Netlink().LinkByName(name))
 		names[link.Attrs().Index] = name
 	}
 	var f snapshot.Firewall
-	if err := host.Do(func() error { return Read(&f, func(index int) string { return names[index] }) }); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, host.Do(func() error { return Read(&f, func(index int) string { return names[index] }) }))
 	chains := map[string]snapshot.Chain{}
 	for _, c := range f.Chains {
 		for n := range c.Rules {
@@ -112,8 +108,7 @@ func readChains(t *testing.T, host *topology.Host) map[string]snapshot.Chain {
 	return chains
 }
 
-// TestReadMarks has nft and iptables load rules about marks, and reads which they give,
-// compare and bring back.
+// TestReadMarks has nft and iptables load rules about marks, and reads which they give, compare and bring back.
 func TestReadMarks(t *testing.T) {
 	_, host := testhost.NewNetwork(t)
 	testhost.Run(t, host, `
@@ -183,9 +178,7 @@ func TestReadEgressChain(t *testing.T) {
 func TestReadNoFirewall(t *testing.T) {
 	_, host := testhost.NewNetwork(t)
 	var f snapshot.Firewall
-	if err := host.Do(func() error { return Read(&f, nil) }); err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, host.Do(func() error { return Read(&f, nil) }))
 	if diff := cmp.Diff(snapshot.Firewall{}, f); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -246,9 +239,7 @@ func TestFollowJumps(t *testing.T) {
 func TestLegacyTables(t *testing.T) {
 	dir := t.TempDir()
 	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": "raw\n"} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.Must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
 	}
 	if diff := cmp.Diff([]string{"ip filter", "ip nat", "ip6 raw"}, legacyIn(dir)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

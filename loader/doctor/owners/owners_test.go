@@ -11,8 +11,7 @@ import (
 	"replypath/test/testhost"
 )
 
-// TestOwnerOfRule: rules as each program makes them, and next to each one that only
-// looks like it.
+// TestOwnerOfRule: rules as each program makes them, and next to each one that only looks like it.
 func TestOwnerOfRule(t *testing.T) {
 	own, pod := testhost.Prefix("10.4.0.100/32"), testhost.Prefix("10.0.1.7/32")
 	for _, test := range []struct {
