@@ -39,11 +39,9 @@ type Options struct {
 	History    string // the file that somebody keeps the history in, for readers; empty: nobody does
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
-	Trial time.Duration
-	// Mechanism is attach.Auto unless one is wanted.
-	Mechanism attach.Mechanism
-	// object is loaded in place of the product's own, where a test wants another.
-	object *datapath.Object
+	Trial     time.Duration
+	Mechanism attach.Mechanism // attach.Auto unless one is wanted
+	object    *datapath.Object // loaded in place of the product's own, where a test wants another
 }
 
 // core is what all parts of the loader work with.
