@@ -10,16 +10,16 @@ import (
 	"time"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
 // TestBond has one of the ways be a bond, whose MAC becomes another when its port
 // in use loses the carrier. Answers have the MAC that it has at the time.
 func TestBond(t *testing.T) {
-	t.Run("production is a bond", func(t *testing.T) {
-		longOnly(t)
-		newSite(t, bond, ethernet).wantMended(t)
-	})
+	if !short.Run(t) {
+		eachWays(t, []ways{{"production is a bond", bond, ethernet}})
+	}
 	t.Run("replication is a bond", func(t *testing.T) {
 		s := newSite(t, ethernet, bond)
 		s.wantMended(t)

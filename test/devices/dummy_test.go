@@ -50,7 +50,6 @@ func virtual(f topology.Family) netip.Prefix {
 // TestDummyAddress asks addresses that only a dummy has. Their answers follow the
 // routing table unless they are to be symmetric.
 func TestDummyAddress(t *testing.T) {
-	longOnly(t)
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("dummy0", virtual(topology.IPv4), virtual(topology.IPv6)))
 	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))

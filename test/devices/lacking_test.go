@@ -16,15 +16,6 @@ import (
 // is nothing to skip then.
 const requiredVariable = "REPLYPATH_TEST_ALL_DEVICES"
 
-// longOnly leaves out what differs little from the rest where time is short
-// (-short), as in the virtual machines that run with every change.
-func longOnly(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("left out by -short")
-	}
-}
-
 // made returns a device that was made, or skips the test where the kernel does
 // not have its kind.
 func made[T any](t *testing.T, kind string) func(T, error) T {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -86,11 +87,12 @@ func (n *tally) wantUnanswered(t *testing.T, c *harness.Conversation, answers to
 // Nothing breaks by default: answers from the virtual address go to the router
 // that the routing table names, with the director on its NIC or on another.
 func TestLVSDirectRouting(t *testing.T) {
+	quick := short.Run(t)
 	for name, apart := range map[string]bool{"one NIC": false, "two NICs": true} {
+		if quick && !apart {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			if !apart {
-				longOnly(t)
-			}
 			s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
 			n := newTally(t)
 			nics, byDefault := []*topology.Interface{s.Eth0}, s.Eth0
@@ -160,8 +162,10 @@ func TestLVSTranslation(t *testing.T) {
 		harness.On(t, s.Server).Start("--config", lastHop(t))
 		eachBalanced(t, "with replypath", right(s, n))
 	})
+	if short.Run(t) {
+		return
+	}
 	t.Run("the director's redirects", func(t *testing.T) {
-		longOnly(t)
 		s, n := newSite(t), newTally(t)
 		// A host takes an IPv6 redirect from the link-local address of its gateway only.
 		harness.Shell(t, s.Balancer.Host, `

@@ -48,6 +48,7 @@ func TestTakenFallback(t *testing.T) {
 			var took []time.Duration
 			failed := 0
 			for i := range times {
+				release := harness.Quiet(t)
 				began := time.Now()
 				harness.Must(t, theft.steal(t, p, device))
 				harness.Eventually(t, "the repair is logged", func() error {
@@ -58,6 +59,7 @@ func TestTakenFallback(t *testing.T) {
 				})
 				harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
 				took = append(took, time.Since(began).Round(time.Millisecond))
+				release()
 				talks.awaitMore(wires)
 			}
 			talks.wantEth1(wires)
@@ -92,10 +94,12 @@ func TestTakenFallbackAndKept(t *testing.T) {
 	if fallbackWorks(t, n) == nil {
 		t.Error("nobody would have noticed that they were gone")
 	}
+	release := harness.Quiet(t)
 	harness.Shell(t, n.Server.Host, remedy)
 	began := time.Now()
 	d.WaitLog(1, "level=WARN", takenOff, "interface=replypath0")
 	took := time.Since(began)
+	release()
 	t.Logf("back %s after the others have gone", took.Round(time.Millisecond))
 	if took > harness.Patient(backWithin) {
 		t.Error("that is too late")
@@ -179,6 +183,7 @@ func TestTakenFallbackAgainAndAgain(t *testing.T) {
 				d.WaitLog(1, "level=WARN", problem)
 			}
 			var took []time.Duration
+			release := harness.Quiet(t)
 			for len(took) < manyTimes {
 				began := time.Now()
 				harness.Shell(t, n.Server.Host, "tc qdisc del dev replypath0 clsact")
@@ -187,6 +192,7 @@ func TestTakenFallbackAgainAndAgain(t *testing.T) {
 				}
 				took = append(took, time.Since(began).Round(time.Millisecond))
 			}
+			release()
 			if len(took) < inARow || len(took) > inARow+moreInARow {
 				t.Errorf("put back %d times in a row", len(took))
 			}

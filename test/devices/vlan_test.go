@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -15,21 +16,16 @@ import (
 // one cable, and on the cable that is the other way itself.
 func TestVLAN(t *testing.T) {
 	onEth0 := vlanOn(func(s *site) *topology.Interface { return s.Production }, 5)
-	for name, ways := range map[string][2]way{
-		"replication is a vlan": {ethernet, vlan(5)},
-		"production is a vlan":  {vlan(5), ethernet},
-		"two cables":            {vlan(5), vlan(6)},
-		"a vlan and its parent": {ethernet, onEth0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if name != "a vlan and its parent" {
-				longOnly(t)
-			}
-			newSite(t, ways[0], ways[1]).wantMended(t)
-		})
+	eachWays(t, []ways{
+		{"a vlan and its parent", ethernet, onEth0},
+		{"replication is a vlan", ethernet, vlan(5)},
+		{"production is a vlan", vlan(5), ethernet},
+		{"two cables", vlan(5), vlan(6)},
+	})
+	if short.Run(t) {
+		return
 	}
 	t.Run("the parent and its vlan", func(t *testing.T) {
-		longOnly(t)
 		// The VLAN device is made after its parent, and has the default route.
 		s := bareSite(t)
 		s.Replication = ethernet(s, "eth1", replicationNet)
@@ -56,13 +52,14 @@ func newTrunk(t *testing.T) (*site, *topology.Interface) {
 // TestVLANTags has both ways be VLANs on one cable, and looks at the tags of what
 // leaves by it: with the kernel's offloads and without.
 func TestVLANTags(t *testing.T) {
+	quick := short.Run(t)
 	for name, change := range map[string]string{
 		"offload": "", "no offload": "ethtool -K trunk txvlan off rxvlan off",
 	} {
+		if quick && change != "" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			if change != "" {
-				longOnly(t)
-			}
 			s, cable := newTrunk(t)
 			harness.Shell(t, s.Server, change)
 			harness.EachQuestion(t, "without replypath", s.wantLost)

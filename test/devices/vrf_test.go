@@ -76,7 +76,6 @@ func wantPlanOfVRF(t *testing.T, made *harness.Plan) {
 // TestVRFWildcard has a UDP server in a VRF that is bound to no address, and so leaves it to the VRF's
 // route from which it answers.
 func TestVRFWildcard(t *testing.T) {
-	longOnly(t)
 	s := newVRF(t)
 	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort), topology.BindToDevice("blue"))
 	p := harness.On(t, s.Server)
@@ -95,7 +94,6 @@ func TestVRFWildcard(t *testing.T) {
 // TestVRFAccept has TCP servers that know nothing of the VRF and serve it all the
 // same (net.ipv4.tcp_l3mdev_accept). What they accept is bound to the VRF.
 func TestVRFAccept(t *testing.T) {
-	longOnly(t)
 	s := newVRF(t)
 	harness.Must(t, s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"))
 	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort))

@@ -6,8 +6,26 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
+
+// ways are those by production and by replication.
+type ways struct {
+	name                    string
+	production, replication way
+}
+
+// eachWays mends a site of each of them, a quick run one of the first.
+func eachWays(t *testing.T, all []ways) {
+	t.Helper()
+	if short.Run(t) {
+		all = all[:1]
+	}
+	for _, w := range all {
+		t.Run(w.name, func(t *testing.T) { newSite(t, w.production, w.replication).wantMended(t) })
+	}
+}
 
 // ethernet is a plain cable.
 func ethernet(s *site, name string, network int) *topology.Interface {

@@ -61,18 +61,11 @@ func wireGuard(s *site, name string, network int) *topology.Interface {
 // TestWireGuard has one of the ways, or both, be a WireGuard tunnel, whose device has no
 // Ethernet header.
 func TestWireGuard(t *testing.T) {
-	for name, ways := range map[string][2]way{
-		"replication by wireguard": {ethernet, wireGuard},
-		"production by wireguard":  {wireGuard, ethernet},
-		"both by wireguard":        {wireGuard, wireGuard},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if name != "replication by wireguard" {
-				longOnly(t)
-			}
-			newSite(t, ways[0], ways[1]).wantMended(t)
-		})
-	}
+	eachWays(t, []ways{
+		{"replication by wireguard", ethernet, wireGuard},
+		{"production by wireguard", wireGuard, ethernet},
+		{"both by wireguard", wireGuard, wireGuard},
+	})
 }
 
 // innerNet is the network inside the tunnel between the client and the server.
@@ -130,7 +123,6 @@ func TestTunnelOverReplication(t *testing.T) {
 // interface than the question came by (drivers/net/wireguard/socket.c, send4), and
 // answers from production's address. The client follows.
 func TestTunnelRoams(t *testing.T) {
-	longOnly(t)
 	s, server := newWireGuard(t, topology.IPv4)
 	harness.On(t, s.Server).Start()
 	seen := harness.TapAll(t, s.nics()...)
@@ -146,7 +138,6 @@ func TestTunnelRoams(t *testing.T) {
 // TestTunnelKept is the remedy: where a rule by source address leads to the interface that
 // the question came by, WireGuard keeps the address that it was asked on.
 func TestTunnelKept(t *testing.T) {
-	longOnly(t)
 	s, server := newWireGuard(t, topology.IPv4)
 	asked := s.Replication.Address(topology.IPv4)
 	harness.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",

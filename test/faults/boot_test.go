@@ -31,28 +31,19 @@ add rule inet booting prerouting iifname "server" drop
 
 const booted = "delete table arp booting\ndelete table inet booting\n"
 
-// ending are the faults that have an end before the gateway answers.
-func ending() []fault {
-	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
-}
-
 // TestRouterBoots ends each fault while the router still boots: the default route is back, or
 // the link up, and nobody there to answer. By the kernel's own timers.
 func TestRouterBoots(t *testing.T) {
 	t.Parallel()
-	for _, fault := range ending() {
-		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-			t.Run(fault.name+"/"+f.String(), func(t *testing.T) {
-				t.Parallel()
-				b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-				log := b.start().Log
-				b.bootRouter(fault)
-				if said := log.Lines("gateway does not answer"); len(said) > 0 {
-					t.Errorf("the gateway was said to be silent before the kernel gave it up: %s", said)
-				}
-			})
+	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
+		b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		log := b.start().Log
+		b.bootRouter(fault)
+		if said := log.Lines("gateway does not answer"); len(said) > 0 {
+			t.Errorf("the gateway was said to be silent before the kernel gave it up: %s", said)
 		}
-	}
+	})
 }
 
 // bootRouter has a fault end before the router answers, and wants that nobody notices on eth1
@@ -191,7 +182,7 @@ func TestRouterExchanged(t *testing.T) {
 	// No whole number of seconds: a question is repeated each second, and which host asks just before
 	// the router answers, and which just after it, would be chance.
 	for _, boots := range []time.Duration{0, bootsFor, bootsFor + 2*time.Second} {
-		for _, fault := range ending()[:2] {
+		for _, fault := range gone()[:2] {
 			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 				t.Run(fmt.Sprintf("boots for %s/%s/%s", boots, fault.name, f), func(t *testing.T) {
 					t.Parallel()

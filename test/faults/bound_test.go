@@ -84,6 +84,7 @@ func TestBound(t *testing.T) {
 		b.start()
 		wires, open := harness.Tap(t, b.net.Server), b.boundConversation(harness.TCP)
 		answered := 0
+		release := harness.Quiet(t)
 		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
 			step(b)
 			for _, c := range []*harness.Conversation{open, b.boundConversation(harness.TCP), b.boundConversation(harness.UDP)} {
@@ -93,6 +94,7 @@ func TestBound(t *testing.T) {
 			}
 			b.sendUnasked()
 		}
+		release()
 		b.wantNoLeak(fault.name, wires.Eth1)
 		b.product.Expect(0, "detach", "--stop")
 		if fault.holds { // else eth0 has lost and got back what is its own
@@ -123,10 +125,12 @@ func testBoundRoute(t *testing.T, b *bed) {
 	b.awaitBoundRoute("at the start", true)
 
 	own := "default via " + b.net.Server.Eth1.Gateway(b.family).String() + " dev eth1 metric "
+	release := harness.Quiet(t)
 	began := time.Now()
 	b.ip("route del default dev eth1 metric 4294967295")
 	b.awaitBoundRoute("after somebody has deleted it", true)
 	took := time.Since(began)
+	release()
 	t.Logf("deleted: back after %s", took.Round(time.Millisecond))
 	if took > backWithin {
 		t.Error("that is too late")

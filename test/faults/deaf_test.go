@@ -25,34 +25,32 @@ const deafFor = 15 * time.Second
 // noticed by that connection, nor by those of eth1, and what the host begins meanwhile works.
 func TestDeafGateway(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		for _, with := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/replypath %t", f, with), func(t *testing.T) {
-				t.Parallel()
-				b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-				var talk *harness.Talk
-				if with {
-					b.start()
+	for _, with := range []bool{false, true} {
+		t.Run(fmt.Sprintf("replypath %t", with), func(t *testing.T) {
+			t.Parallel()
+			b := newPatientBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+			if with {
+				b.start()
+			}
+			beds := b.inBoth()
+			var talks []*harness.Talk
+			if with {
+				for _, b := range beds {
 					c := b.conversation(harness.TCP)
 					b.ask(c)
-					talk = c.KeepThrough(t)
+					talks = append(talks, c.KeepThrough(t))
 				}
-				slowest, refused := b.deafen(promptly)
-				if slowest >= oneRetransmission {
-					t.Errorf("an open connection of the host's paused for %s", slowest)
-				}
-				if refused > 0 {
-					t.Errorf("%d connections of the host's were refused", refused)
-				}
-				if talk == nil {
-					return
-				}
+			}
+			if slowest := deafen(t, promptly, beds); slowest >= oneRetransmission {
+				t.Errorf("an open connection of the host's paused for %s", slowest)
+			}
+			for _, talk := range talks {
 				talk.Stop()
 				if talk.Pause() >= oneRetransmission {
 					t.Errorf("an open connection by eth1 paused for %s", talk.Pause())
 				}
-			})
-		}
+			}
+		})
 	}
 }
 
@@ -60,16 +58,11 @@ func TestDeafGateway(t *testing.T) {
 // what the host begins may have to wait, and is not refused.
 func TestDeafGatewayBusyMachine(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			starve(t, b.start())
-			if _, refused := b.deafen(harness.AnswerTime); refused > 0 {
-				t.Errorf("%d connections of the host's were refused", refused)
-			}
-		})
-	}
+	b := newPatientBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	d := b.start()
+	defer harness.Quiet(t)()
+	starve(t, d)
+	deafen(t, harness.AnswerTime, b.inBoth())
 }
 
 // starve has a daemon run for a millisecond at a time until the test ends, and rest for longer than it looks at connections
@@ -95,44 +88,51 @@ func starve(t *testing.T, d *harness.Daemon) {
 	t.Cleanup(func() { <-ended })
 }
 
-// deafen has the gateway answer nobody for a while, and returns how long the host's open connection had to wait, and how
-// many of those that it began within that time were refused. The others have to work within some time.
-func (b *bed) deafen(within time.Duration) (slowest time.Duration, refused int) {
-	b.Helper()
-	conn := b.connectBy(harness.TCP)
-	// It does not have to ask for the server, whose answers it would not hear either.
-	eth0 := b.net.Server.Eth0
-	harness.Must(b, eth0.Peer().AddNeighbour(eth0.Address(b.family), eth0.MAC))
-	harness.Nft(b, b.net.Production.Host, silence)
+// deafen has the gateway answer nobody for a while, and returns how long the host's open connections had to wait. None that
+// it begins within that time may be refused, and each has to work within some time.
+func deafen(t *testing.T, within time.Duration, beds []*bed) (slowest time.Duration) {
+	t.Helper()
+	eth0 := beds[0].net.Server.Eth0
+	open := make([]net.Conn, len(beds))
+	for k, b := range beds {
+		open[k] = b.connectBy(harness.TCP)
+		// It does not have to ask for the server, whose answers it would not hear either.
+		harness.Must(t, eth0.Peer().AddNeighbour(eth0.Address(b.family), eth0.MAC))
+	}
+	harness.Nft(t, beds[0].net.Production.Host, silence)
 	began := time.Now()
-	var worked int
-	var firstRefused time.Duration
+	var worked, refused int
 	for time.Since(began) < deafFor {
-		asked := time.Now()
-		harness.Must(b, exchange(conn, harness.AnswerTime))
-		slowest = max(slowest, time.Since(asked))
-		switch err := b.reachWithin(within, harness.TCP); {
-		case err == nil:
-			worked++
-		case errors.Is(err, syscall.ECONNREFUSED):
-			if refused++; refused == 1 {
-				firstRefused = time.Since(began)
+		for k, b := range beds {
+			asked := time.Now()
+			harness.Must(t, exchange(open[k], harness.AnswerTime))
+			slowest = max(slowest, time.Since(asked))
+			switch err := b.reachWithin(within, harness.TCP); {
+			case err == nil:
+				worked++
+			case errors.Is(err, syscall.ECONNREFUSED):
+				refused++
+				t.Errorf("%s: a connection of the host's was refused after %s", b.family, since(began))
+			default:
+				t.Errorf("%s: a new connection of the host's: %v", b.family, err)
 			}
-		default:
-			b.Errorf("a new connection of the host's: %v", err)
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	b.Logf("within %s: the host's open connection waits %s at most, of its new ones %d work and %d are refused, the first after %s; the entry is %q",
-		deafFor, slowest.Round(time.Millisecond), worked, refused, firstRefused.Round(time.Millisecond), b.neighbour())
-	if b.product != nil && !b.isHeld() {
-		b.Errorf("the gateway is %s, and was to be held", b.gatewayState())
+	t.Logf("within %s: the host's open connections wait %s at most, of its new ones %d work and %d are refused",
+		deafFor, slowest.Round(time.Millisecond), worked, refused)
+	for _, b := range beds {
+		if b.product != nil && !b.isHeld() {
+			t.Errorf("%s: the gateway is %s, its entry %q, and was to be held", b.family, b.gatewayState(), b.neighbour())
+		}
 	}
-	b.wakeGateway()
+	beds[0].wakeGateway()
 	woken := time.Now()
-	b.Eventually("what the host begins works", func() error { return b.reachWithin(within, harness.TCP) })
-	b.Logf("what the host begins works %s after the gateway answers again", since(woken))
-	return slowest, refused
+	for _, b := range beds {
+		b.Eventually("what the host begins works", func() error { return b.reachWithin(within, harness.TCP) })
+	}
+	t.Logf("what the host begins works %s after the gateway answers again", since(woken))
+	return slowest
 }
 
 // otherWays are connections of an address of eth0's that make progress, and lead by other ways than

@@ -33,9 +33,12 @@ var faults = []fault{
 	{name: "carrier lost", begin: (*bed).cutCable, end: (*bed).plugCable},
 	{name: "link down", begin: (*bed).setDown, end: (*bed).setUp},
 	{name: "eth0 deleted", begin: (*bed).deleteEth0, end: (*bed).replaceEth0},
-	{name: "gateway silent", begin: (*bed).silenceGateway, end: (*bed).wakeGateway, holds: true},
 	{name: "default route removed", begin: (*bed).removeDefault, end: (*bed).addDefault},
+	{name: "gateway silent", begin: (*bed).silenceGateway, end: (*bed).wakeGateway, holds: true},
 }
+
+// gone are the faults that take the default route away, or its use: they have an end before the gateway answers.
+func gone() []fault { return faults[:4] }
 
 // bed is a two-NIC server with a client, in one family.
 type bed struct {
@@ -50,6 +53,8 @@ type bed struct {
 	routes string
 	// asked are the conversations that clients have, or may have, begun.
 	asked []*harness.Conversation
+	// forgets is how long the kernel takes to forget what it knew before a fault.
+	forgets time.Duration
 }
 
 // newBed builds one whose kernel soon notices a silent neighbour of eth0.
@@ -63,10 +68,19 @@ func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *be
 // newPatientBed builds one with the kernel's own neighbour timers.
 func newPatientBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
 	t.Helper()
-	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options)}
+	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options), forgets: time.Second}
 	b.routes = b.showRoutes()
 	harness.Serve(t, b.net.Client, b.clientAddress())
 	return b
+}
+
+// inBoth are beds of both families on one server, the second with what the first one has.
+func (b *bed) inBoth() []*bed {
+	b.Helper()
+	other := *b
+	other.family = topology.IPv6
+	harness.Serve(b, b.net.Client, other.clientAddress())
+	return []*bed{b, &other}
 }
 
 // quicken has the kernel notice a silent neighbour within a second instead of a
@@ -74,12 +88,15 @@ func newPatientBed(t testing.TB, f topology.Family, options topology.TwoNICOptio
 // cable comes up answers a little later. What it does is the same.
 func (b *bed) quicken(table string) {
 	b.Helper()
-	patience := int(harness.AnswerTime / (10 * time.Second)) // 1, but on slow machines
-	for leaf, value := range map[string]int{
-		"base_reachable_time_ms": 300 * patience, "delay_first_probe_time": 0, "retrans_time_ms": 100 * patience,
+	reachable, retransmit := harness.Patient(200*time.Millisecond), harness.Patient(50*time.Millisecond)
+	for leaf, value := range map[string]time.Duration{
+		"base_reachable_time_ms": reachable, "delay_first_probe_time": 0, "retrans_time_ms": retransmit,
 	} {
-		harness.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, strconv.Itoa(value)))
+		key := "net/" + b.family.String() + "/" + table + "/" + leaf
+		harness.Must(b, b.net.Server.SetSysctl(key, strconv.FormatInt(value.Milliseconds(), 10)))
 	}
+	// An entry is good for half as long again, then its MAC is asked three times, and everybody as often.
+	b.forgets = reachable*3/2 + 6*retransmit
 }
 
 func (b *bed) clientAddress() netip.Addr { return b.net.ClientEth0.Address(b.family) }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -31,21 +32,30 @@ var (
 	inVain = harness.AnswerTime * 3 / 100
 )
 
-// each runs a subtest for each of the faults and family.
+// each runs a subtest for each of the faults and family. A quick run takes turns with the families.
 func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Family)) {
-	for _, fault := range faults {
-		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-			t.Run(fault.name+"/"+f.String(), func(t *testing.T) { run(t, fault, f) })
+	t.Helper()
+	quick := short.Run(t)
+	for n, fault := range faults {
+		for k, f := range bothFamilies {
+			if !quick || n%2 == k {
+				t.Run(fault.name+"/"+f.String(), func(t *testing.T) { run(t, fault, f) })
+			}
 		}
 	}
 }
 
 // TestFaults has each of them happen under open connections. Taken away after it, replypath leaves the host as
 // the same fault leaves one without it.
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { testFaults(t) }
+
+// TestFaultsByClsact has them happen where the kernel has no TCX, or as if.
+func TestFaultsByClsact(t *testing.T) { testFaults(t, mechanisms["clsact"]...) }
+
+func testFaults(t *testing.T, args ...string) {
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
 		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-		b.start()
+		b.start(args...)
 		b.bridgeShown(fault)
 		b.product.Expect(0, "detach", "--stop")
 		with, alone := b.withoutIndices(), afterAlone(t, fault, f).withoutIndices()
@@ -94,20 +104,6 @@ func (b *bed) losesDatagram(fault fault) bool {
 // (fib_netdev_event() in net/ipv4/fib_frontend.c): what another processor sends between them finds a route but no MAC.
 func (b *bed) mayWaitForMAC(fault fault) bool { return b.unattended && fault.name == "carrier lost" }
 
-// TestFaultsByClsact has them happen where the kernel has no TCX, or as if.
-func TestFaultsByClsact(t *testing.T) {
-	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
-		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-		b.start("--mechanism", "clsact")
-		b.bridgeShown(fault)
-		b.product.Expect(0, "detach", "--stop")
-		if fault.holds { // else eth0 has lost and got back what is its own
-			b.wantSnapshot(before)
-		}
-	})
-}
-
 // wantSnapshot wants the server as it was.
 func (b *bed) wantSnapshot(before harness.Snapshot) {
 	b.Helper()
@@ -116,46 +112,51 @@ func (b *bed) wantSnapshot(before harness.Snapshot) {
 	}
 }
 
-// TestFaultsWithoutDaemon has those happen that the kernel bridges alone, after
-// the daemon was killed.
+// TestFaultsWithoutDaemon has those happen that the kernel bridges alone, after the daemon was killed. A quick run has
+// each with the family that it does not have in TestFaults, and takes turns with the mechanisms.
 func TestFaultsWithoutDaemon(t *testing.T) {
-	bridged := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
-	for mechanism, args := range map[string][]string{"usual": nil, "clsact": {"--mechanism", "clsact"}} {
-		t.Run(mechanism, func(t *testing.T) {
-			each(t, bridged, func(t *testing.T, fault fault, f topology.Family) {
-				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-				b.start(args...).Kill()
-				b.unattended = true
-				b.bridge(fault, func() {}, func() {})
-			})
-		})
+	quick := short.Run(t)
+	for n, fault := range gone() {
+		for m, mechanism := range []string{"clsact", "usual"} {
+			for k, f := range bothFamilies {
+				if quick && (m != n/2 || k == n%2) {
+					continue
+				}
+				t.Run(mechanism+"/"+fault.name+"/"+f.String(), func(t *testing.T) {
+					b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					b.start(mechanisms[mechanism]...).Kill()
+					b.unattended = true
+					defer harness.Quiet(t)()
+					b.bridge(fault, func() {}, func() {})
+				})
+			}
+		}
 	}
 }
 
 // TestSilenceUnderTraffic has the gateway fall silent while a connection on eth1 goes on,
 // whose progress makes the kernel believe in the gateway: it is found out all the same.
 func TestSilenceUnderTraffic(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			b.start()
-			c := b.conversation(harness.TCP)
-			b.ask(c)
-			talk := c.KeepThrough(t)
-			began := time.Now()
-			harness.Nft(t, b.net.Production.Host, silence)
-			b.Eventually("the gateway is held", func() error {
-				if state := b.gatewayState(); state != "held" {
-					return errors.New(state)
-				}
-				return nil
-			})
-			t.Logf("held after %s, %d answers, the longest pause %s",
-				time.Since(began).Round(time.Millisecond), talk.Stop(), talk.Pause())
-			if talk.Pause() >= oneRetransmission {
-				t.Errorf("an open connection paused for %s", talk.Pause())
-			}
-		})
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b.start()
+	beds := b.inBoth()
+	beds[1].quicken("neigh/eth0")
+	defer harness.Quiet(t)()
+	var talks []*harness.Talk
+	for _, b := range beds {
+		c := b.conversation(harness.TCP)
+		b.ask(c)
+		talks = append(talks, c.KeepThrough(t))
+	}
+	began := time.Now()
+	harness.Nft(t, b.net.Production.Host, silence)
+	for k, b := range beds {
+		b.awaitHeld()
+		t.Logf("%s: held after %s, %d answers, the longest pause %s",
+			b.family, since(began), talks[k].Stop(), talks[k].Pause())
+		if talks[k].Pause() >= oneRetransmission {
+			t.Errorf("an open connection paused for %s", talks[k].Pause())
+		}
 	}
 }
 
@@ -169,6 +170,7 @@ func TestNeighbourIsPutBack(t *testing.T) {
 			gateway := b.net.Server.Eth0.Peer()
 			var backs []string
 			deleted := func(what string, times float64) {
+				defer harness.Quiet(t)()
 				began := time.Now()
 				b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
 				b.Eventually("the entry is put back", func() error {
@@ -293,14 +295,14 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	}
 }
 
-// askForSomeTime asks for a second, in which the kernel forgets what it knew before a fault,
-// and wants each answer at once.
+// askForSomeTime asks until the kernel has forgotten what it knew before a fault, and wants each answer at once.
 func (b *bed) askForSomeTime(what string, c *harness.Conversation) {
 	b.Helper()
-	const pace, questions = 10 * time.Millisecond, 100
+	const pace = 10 * time.Millisecond
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	var slowest time.Duration
+	questions := int(b.forgets / pace)
 	for range questions {
 		<-tick.C
 		asked := time.Now()
@@ -338,6 +340,7 @@ func (b *bed) askPromptly(what string, c *harness.Conversation) {
 // afterwards what it had before.
 func (b *bed) bridgeShown(fault fault) {
 	b.Helper()
+	defer harness.Quiet(b)()
 	before := b.hostChanges()
 	b.bridge(fault, func() { b.wantShown(fault, true) }, func() {
 		b.wantShown(fault, false)

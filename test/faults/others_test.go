@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -61,16 +62,17 @@ func TestSecondDefault(t *testing.T) {
 	})
 }
 
-// covers are routes by eth1 to eth0's network, or to one around it, by their names; none leads to the client.
-var covers = map[string]map[topology.Family]cover{
-	"a wider network": {topology.IPv4: {route: "10.0.0.0/14"}, topology.IPv6: {route: "2001:db8::/46"}},
-	"the same network": {
-		topology.IPv4: {route: "10.1.0.0/24 metric 5000"}, topology.IPv6: {route: "2001:db8:1::/64 metric 5000"},
-	},
-	"around what is behind eth0's gateway": {
-		topology.IPv4: {route: "10.16.0.0/12", lies: "10.20.0.0/16", to: netip.MustParseAddr("10.20.0.1")},
-		topology.IPv6: {route: "2001:db8:f000::/36", lies: "2001:db8:f00f::/48", to: netip.MustParseAddr("2001:db8:f00f::1")},
-	},
+// covers are routes by eth1 to eth0's network, or to one around it, for each family; none leads to the client.
+var covers = []struct {
+	name string
+	by   [2]cover
+}{
+	{"a wider network", [2]cover{{route: "10.0.0.0/14"}, {route: "2001:db8::/46"}}},
+	{"the same network", [2]cover{{route: "10.1.0.0/24 metric 5000"}, {route: "2001:db8:1::/64 metric 5000"}}},
+	{"around what is behind eth0's gateway", [2]cover{
+		{route: "10.16.0.0/12", lies: "10.20.0.0/16", to: netip.MustParseAddr("10.20.0.1")},
+		{route: "2001:db8:f000::/36", lies: "2001:db8:f00f::/48", to: netip.MustParseAddr("2001:db8:f00f::1")},
+	}},
 }
 
 // cover is a route by eth1, and one by eth0's gateway that lies within it, "" for that to eth0's own network; to is somebody
@@ -86,9 +88,12 @@ type cover struct {
 // comes meanwhile.
 func TestCovered(t *testing.T) {
 	t.Parallel()
-	for name, cover := range covers {
-		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-			t.Run(name+"/"+f.String(), func(t *testing.T) { testCovered(t, f, cover[f]) })
+	quick := short.Run(t)
+	for n, cover := range covers {
+		for k, f := range bothFamilies {
+			if !quick || k == n%2 {
+				t.Run(cover.name+"/"+f.String(), func(t *testing.T) { testCovered(t, f, cover.by[k]) })
+			}
 		}
 	}
 }
@@ -167,6 +172,7 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 	d := b.start()
 	open := b.conversation(harness.TCP)
 	b.ask(open)
+	release := harness.Quiet(t)
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
 	const passOver = "net/ipv4/conf/eth0/ignore_routes_with_linkdown"
@@ -186,6 +192,7 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 	d.Signal(unix.SIGCONT)
 	harness.Must(t, <-asked)
 	took := time.Since(began)
+	release()
 	t.Logf("an answer that waited when the carrier was lost: there %s after the daemon knew", took.Round(time.Millisecond))
 	if took >= oneRetransmission {
 		t.Errorf("it was there after %s", took)
@@ -267,6 +274,7 @@ func TestFallbackIsPutBack(t *testing.T) {
 		"ip -4 route del default dev replypath0", "ip -6 route del default dev replypath0",
 		"ip link set replypath0 down", "ip link del replypath0",
 	} {
+		release := harness.Quiet(t)
 		harness.Shell(t, b.net.Server.Host, command)
 		began := time.Now()
 		b.Eventually("it is put back after "+command, func() error {
@@ -277,6 +285,7 @@ func TestFallbackIsPutBack(t *testing.T) {
 			return nil
 		})
 		took := time.Since(began)
+		release()
 		t.Logf("%s: back after %s", command, took.Round(time.Millisecond))
 		if took > backWithin {
 			t.Error("that is too late")

@@ -21,8 +21,12 @@ import (
 // connection when it has repeated a segment three times; a UDP socket that is connected keeps its route. One that
 // forwards does not look at routers (net/ipv6/route.c, ip6_pol_route()): nothing is answered until the router is back.
 func TestSilentRouterWithoutDaemon(t *testing.T) {
+	t.Parallel()
 	for _, forwards := range []bool{false, true} {
-		t.Run(fmt.Sprintf("forwards %t", forwards), func(t *testing.T) { testSilentRouter(t, forwards) })
+		t.Run(fmt.Sprintf("forwards %t", forwards), func(t *testing.T) {
+			t.Parallel()
+			testSilentRouter(t, forwards)
+		})
 	}
 }
 

@@ -34,9 +34,11 @@ func (b *bed) syns(wire *topology.Capture) int {
 // fails the kernel takes any address and looks again (net/ipv6/ip6_output.c, ip6_dst_lookup_tail()). With replypath
 // the first does not fail, and nothing leaves.
 func TestSourceWithoutEth0(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+	t.Parallel()
+	for _, f := range bothFamilies {
 		for _, ruled := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/rule %t", f, ruled), func(t *testing.T) {
+				t.Parallel()
 				for _, product := range []bool{false, true} {
 					b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 					if ruled {

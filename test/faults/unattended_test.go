@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -95,8 +96,12 @@ func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family)
 // runs. Where it is not, they go to who sent the last frame, as with a daemon.
 func TestRouterReplacedWithoutDaemon(t *testing.T) {
 	t.Parallel()
-	for _, known := range []bool{true, false} {
-		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+	quick := short.Run(t)
+	for n, known := range []bool{true, false} {
+		for k, f := range bothFamilies {
+			if quick && k != n {
+				continue
+			}
 			t.Run(fmt.Sprintf("known gateway %t/%s", known, f), func(t *testing.T) { testRouterReplaced(t, known, f) })
 		}
 	}
