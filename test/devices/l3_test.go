@@ -101,9 +101,7 @@ func TestL3(t *testing.T) {
 				t.Helper()
 				return harness.NewConversation(t, kind, n.ClientEth0, l.server.Eth1.Address(f))
 			}
-			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, l.server, asked(t, f, kind))
-			})
+			wantAllLost(t, n, l.server)
 			p := harness.On(t, n.Server.Host)
 			p.Start()
 			for _, nic := range []*topology.Interface{l.server.Eth0, l.server.Eth1} {
@@ -111,9 +109,7 @@ func TestL3(t *testing.T) {
 					t.Errorf("%s is not managed: %+v", nic.Name, i)
 				}
 			}
-			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantByEth1(t, l.server, asked(t, f, kind))
-			})
+			wantAllByEth1(t, n, l.server)
 			harness.EachQuestion(t, "byte by byte", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				l.wantExact(t, p.In(t), asked(t, f, kind))
 			})

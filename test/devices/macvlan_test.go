@@ -16,18 +16,11 @@ func TestKinds(t *testing.T) {
 	for _, device := range []topology.Device{topology.MacvlanDevice, topology.BridgeDevice} {
 		t.Run(device.String(), func(t *testing.T) {
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: device})
-			conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
-				return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-			}
-			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, n.Server, conversation(f, kind))
-			})
+			wantAllLost(t, n, n.Server)
 			p := harness.On(t, n.Server.Host)
 			// A bridge whose ports are all veth is a container engine's, unless it is named.
 			p.Start("--interface", "eth0", "--interface", "eth1")
-			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantByEth1(t, n.Server, conversation(f, kind))
-			})
+			wantAllByEth1(t, n, n.Server)
 			if i := p.Status().Interface("eth1"); i == nil || len(p.Status().Interfaces) != 2 {
 				t.Errorf("managed: %+v", p.Status().Interfaces)
 			}
@@ -57,18 +50,11 @@ func TestMacvlanBesideParent(t *testing.T) {
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Server.Host, above.Address(f))
 	}
-	conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
-		return harness.NewConversation(t, kind, n.ClientEth0, above.Address(f))
-	}
-	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		harness.WantLost(t, macvlan, conversation(f, kind))
-	})
+	wantAllLost(t, n, macvlan)
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		harness.WantByEth1(t, macvlan, conversation(f, kind))
-		harness.WantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, parent.Address(f)))
-	})
+	wantAllByEth1(t, n, macvlan)
+	wantAllByEth1(t, n, n.Server)
 	if managed := p.Status().Interfaces; len(managed) != 3 {
 		t.Errorf("managed: %+v", managed)
 	}

@@ -26,6 +26,22 @@ func needMechanism(t *testing.T, mechanism string) {
 	}
 }
 
+// wantAllLost wants answers to questions at a server's eth1 to get lost without replypath.
+func wantAllLost(t *testing.T, n *topology.TwoNIC, server *topology.Server) {
+	t.Helper()
+	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantLost(t, server, harness.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
+	})
+}
+
+// wantAllByEth1 wants them by eth1 with replypath.
+func wantAllByEth1(t *testing.T, n *topology.TwoNIC, server *topology.Server) {
+	t.Helper()
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantByEth1(t, server, harness.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
+	})
+}
+
 // talks are conversations with the server's eth1 that go on, one of each family.
 type talks struct {
 	t    *testing.T

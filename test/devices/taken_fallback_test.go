@@ -47,8 +47,8 @@ func TestTakenFallback(t *testing.T) {
 			const times = 3
 			var took []time.Duration
 			failed := 0
+			release := harness.Quiet(t)
 			for i := range times {
-				release := harness.Quiet(t)
 				began := time.Now()
 				harness.Must(t, theft.steal(t, p, device))
 				harness.Eventually(t, "the repair is logged", func() error {
@@ -59,9 +59,9 @@ func TestTakenFallback(t *testing.T) {
 				})
 				harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
 				took = append(took, time.Since(began).Round(time.Millisecond))
-				release()
 				talks.awaitMore(wires)
 			}
+			release()
 			talks.wantEth1(wires)
 			t.Logf("%s, %d times: failed %d times, all as before after %v, %d answers of both families",
 				theft.name, times, failed, took, talks.stop())

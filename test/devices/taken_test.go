@@ -126,8 +126,8 @@ func TestTaken(t *testing.T) {
 			const times = 3
 			var took []time.Duration
 			shown := 0
+			release := harness.Quiet(t)
 			for i := range times {
-				release := harness.Quiet(t)
 				began := time.Now()
 				harness.Must(t, theft.steal(t, p, n.Server.Eth1))
 				if attachedHooks(p, "eth1") < len(hooks) {
@@ -135,12 +135,12 @@ func TestTaken(t *testing.T) {
 				}
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
-				release()
 				wantAttached(t, p, "eth1", true)
 				wires := harness.Tap(t, n.Server)
 				talks.awaitMore(wires)
 				talks.wantEth1(wires)
 			}
+			release()
 			t.Logf("%s, %d times: back after %v, shown %d times, %d answers of both families",
 				theft.name, times, took, shown, talks.stop())
 			// They may be back before the scrape comes to them, but hardly each time.

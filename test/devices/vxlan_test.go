@@ -49,17 +49,10 @@ func TestTunnel(t *testing.T) {
 	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			n, tunnel := newVXLAN(t, outer)
-			conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
-				return harness.NewConversation(t, kind, n.ClientEth0, tunnel.Eth1.Address(f))
-			}
-			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, tunnel, conversation(f, kind))
-			})
+			wantAllLost(t, n, tunnel)
 			harness.On(t, n.Server.Host).Start()
 			wires := harness.Tap(t, n.Server)
-			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantByEth1(t, tunnel, conversation(f, kind))
-			})
+			wantAllByEth1(t, n, tunnel)
 			wires.WantEth1("what carries the answers", topology.All(
 				topology.UDP, topology.From(n.Server.Eth1.Address(outer)), topology.To(n.Server.Eth1.Gateway(outer))))
 			for _, f := range n.Families() {

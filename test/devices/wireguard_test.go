@@ -124,15 +124,7 @@ func TestTunnelOverReplication(t *testing.T) {
 // answers from production's address. The client follows.
 func TestTunnelRoams(t *testing.T) {
 	s, server := newWireGuard(t, topology.IPv4)
-	harness.On(t, s.Server).Start()
-	seen := harness.TapAll(t, s.nics()...)
-	s.wantInside(t, server)
-	own := seen.Want("the tunnel", datagrams(s.Production.Address(topology.IPv4)), s.Production, s.Production.Peer().MAC)
-	n := len(seen.Left(s.Production, datagrams(s.Replication.Address(topology.IPv4))))
-	if n > 0 {
-		t.Errorf("%d datagrams from replication's address left by production", n)
-	}
-	t.Logf("the tunnel's own datagrams by eth0: %d from its address, %d from that of eth1, which was asked", len(own), n)
+	s.wantTunnelFrom(t, server, s.Production, s.Replication)
 }
 
 // TestTunnelKept is the remedy: where a rule by source address leads to the interface that
@@ -142,15 +134,22 @@ func TestTunnelKept(t *testing.T) {
 	asked := s.Replication.Address(topology.IPv4)
 	harness.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",
 		asked, address(topology.IPv4, replicationNet, routerNumber).Addr(), s.Replication.Name))
+	s.wantTunnelFrom(t, server, s.Replication, s.Production)
+}
+
+// wantTunnelFrom starts replypath, asks through the tunnel, and wants the tunnel's own datagrams to have an interface's
+// address and to leave by it, and none that leaves by production to have the other one's.
+func (s *site) wantTunnelFrom(t *testing.T, server peer, by, other *topology.Interface) {
+	t.Helper()
 	harness.On(t, s.Server).Start()
 	seen := harness.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
-	own := seen.Want("the tunnel", datagrams(asked), s.Replication, s.Replication.Peer().MAC)
-	n := len(seen.Left(s.Production, datagrams(s.Production.Address(topology.IPv4))))
+	own := seen.Want("the tunnel", datagrams(by.Address(topology.IPv4)), by, by.Peer().MAC)
+	n := len(seen.Left(s.Production, datagrams(other.Address(topology.IPv4))))
 	if n > 0 {
-		t.Errorf("%d datagrams from production's address left", n)
+		t.Errorf("%d datagrams from the address of %s left by production", n, other.Name)
 	}
-	t.Logf("the tunnel's own datagrams: %d by eth1 from its address, which was asked, %d by eth0 from that one's", len(own), n)
+	t.Logf("the tunnel's own datagrams: %d by %s from its address, %d by eth0 from that of %s", len(own), by.Name, n, other.Name)
 }
 
 // wantInside asks through the tunnel, from the client's address outside of it, and

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -37,7 +36,7 @@ func TestRouterBoots(t *testing.T) {
 	t.Parallel()
 	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
 		t.Parallel()
-		b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		b := newPatientBed(t, f, anySource)
 		log := b.start().Log
 		b.bootRouter(fault)
 		if said := log.Lines("gateway does not answer"); len(said) > 0 {
@@ -67,7 +66,8 @@ func (b *bed) bootRouter(fault fault) {
 	harness.Nft(b, b.net.Production.Host, booting)
 	fault.end(b)
 	ended := time.Now()
-	connected := b.connectMeanwhile()
+	connected := make(chan failure, 1)
+	go func() { connected <- b.connectOnce() }()
 	slowest := b.askWhile(ended.Add(bootsFor))
 	state := b.gatewayState()
 	if state == "held" || state == "failed" {
@@ -96,15 +96,8 @@ func (b *bed) bootRouter(fault fault) {
 	}
 	b.wantNoLeak(fault.name, wire)
 	b.wantShown(fault, false)
-	b.Eventually("the changes of the host are those of before", func() error {
-		if now := b.hostChanges(); !slices.Equal(now, before) {
-			return fmt.Errorf("%+v, before %+v", now, before)
-		}
-		return nil
-	})
-	if routes := b.showRoutes(); routes != b.routes {
-		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
-	}
+	b.awaitChanges(before)
+	b.wantRoutes()
 }
 
 // forgetsGateway tells whether the kernel has no MAC of eth0's gateway after a fault, so that it has that of before from us until
@@ -143,28 +136,17 @@ func (b *bed) askWhile(until time.Time) (slowest time.Duration) {
 	return slowest
 }
 
-// attempt is what became of something that the host has started.
-type attempt struct {
-	took time.Duration
-	err  error
-}
-
-// connectMeanwhile has the host begin a connection by eth0, and tells when it is there.
-func (b *bed) connectMeanwhile() <-chan attempt {
+// connectOnce has the host begin a connection to the client, and tells what becomes of it.
+func (b *bed) connectOnce(options ...topology.SocketOption) failure {
 	b.Helper()
-	done := make(chan attempt, 1)
-	ctx := harness.Within(b, 2*harness.AnswerTime)
+	began := time.Now()
 	to := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
-	go func() {
-		began := time.Now()
-		conn, err := b.net.Server.Dial(ctx, "tcp", to)
-		if err == nil {
-			err = exchange(conn, harness.AnswerTime)
-			conn.Close()
-		}
-		done <- attempt{time.Since(began), err}
-	}()
-	return done
+	conn, err := b.net.Server.Dial(harness.Within(b, 2*harness.AnswerTime), "tcp", to, options...)
+	if err == nil {
+		err = exchange(conn, harness.AnswerTime)
+		conn.Close()
+	}
+	return failure{time.Since(began), err}
 }
 
 // anotherMAC is that of the router that takes the place of the one that was there.
@@ -186,8 +168,8 @@ func TestRouterExchanged(t *testing.T) {
 			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 				t.Run(fmt.Sprintf("boots for %s/%s/%s", boots, fault.name, f), func(t *testing.T) {
 					t.Parallel()
-					alone := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-					beside := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					alone := newPatientBed(t, f, anySource)
+					beside := newPatientBed(t, f, anySource)
 					beside.start()
 					without, with := alone.exchangeRouter(fault, boots), beside.exchangeRouter(fault, boots)
 					for what, took := range with {

@@ -28,7 +28,7 @@ func TestDeafGateway(t *testing.T) {
 	for _, with := range []bool{false, true} {
 		t.Run(fmt.Sprintf("replypath %t", with), func(t *testing.T) {
 			t.Parallel()
-			b := newPatientBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+			b := newPatientBed(t, topology.IPv4, anySource)
 			if with {
 				b.start()
 			}
@@ -58,7 +58,7 @@ func TestDeafGateway(t *testing.T) {
 // what the host begins may have to wait, and is not refused.
 func TestDeafGatewayBusyMachine(t *testing.T) {
 	t.Parallel()
-	b := newPatientBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newPatientBed(t, topology.IPv4, anySource)
 	d := b.start()
 	defer harness.Quiet(t)()
 	starve(t, d)
@@ -173,7 +173,7 @@ func TestProgressElsewhere(t *testing.T) {
 		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 			t.Run(name+"/"+f.String(), func(t *testing.T) {
 				t.Parallel()
-				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				b := newBed(t, f, anySource)
 				b.start()
 				b.progressElsewhere(open)
 			})
@@ -186,12 +186,7 @@ func (b *bed) progressElsewhere(open func(*bed) net.Conn) {
 	conn := open(b)
 	harness.Must(b, exchange(conn, harness.AnswerTime))
 	harness.Nft(b, b.net.Production.Host, booting) // drops what it is to forward, too
-	b.Eventually("the gateway is held", func() error {
-		if state := b.gatewayState(); state != "held" {
-			return errors.New(state)
-		}
-		return nil
-	})
+	b.awaitHeld()
 	// Through the gateway that is gone, whatever else there is.
 	nobody := map[topology.Family]string{topology.IPv4: "203.0.113.1:9", topology.IPv6: "[2001:db8:113::1]:9"}[b.family]
 	var slowest time.Duration

@@ -49,7 +49,7 @@ func TestRouterFailover(t *testing.T) {
 			}
 			t.Run(second.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				b := newBed(t, second.family, topology.TwoNICOptions{Policy: topology.AnySource})
+				b := newBed(t, second.family, anySource)
 				backup := b.addBackup(second.preference)
 				if name == "with replypath" {
 					b.start()
@@ -99,7 +99,7 @@ func TestRouterOfANetwork(t *testing.T) {
 	for _, name := range []string{"without replypath", "with replypath"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBed(t, topology.IPv6, topology.TwoNICOptions{Policy: topology.AnySource})
+			b := newBed(t, topology.IPv6, anySource)
 			b.removeDefault()
 			b.ip("route add", netip.PrefixFrom(b.clientAddress(), 48).Masked().String(), "via", b.defaultRoute().Via.String())
 			if name != "without replypath" {

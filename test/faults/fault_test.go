@@ -40,6 +40,9 @@ var faults = []fault{
 // gone are the faults that take the default route away, or its use: they have an end before the gateway answers.
 func gone() []fault { return faults[:4] }
 
+// anySource is a network whose routers check no source.
+var anySource = topology.TwoNICOptions{Policy: topology.AnySource}
+
 // bed is a two-NIC server with a client, in one family.
 type bed struct {
 	testing.TB
@@ -106,6 +109,15 @@ func (b *bed) conversation(kind harness.Kind) *harness.Conversation {
 	c := harness.NewConversation(b, kind, b.net.ClientEth0, b.net.Server.Eth1.Address(b.family))
 	b.asked = append(b.asked, c)
 	return c
+}
+
+// fresh are conversations that have not begun, one of each kind.
+func (b *bed) fresh() (all []*harness.Conversation) {
+	b.Helper()
+	for _, kind := range harness.Kinds {
+		all = append(all, b.conversation(kind))
+	}
+	return all
 }
 
 // ip runs iproute2 on the server for this family.

@@ -45,6 +45,14 @@ func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Fam
 	}
 }
 
+// eachFamily runs a subtest for either family.
+func eachFamily(t *testing.T, run func(*testing.T, topology.Family)) {
+	t.Helper()
+	for _, f := range bothFamilies {
+		t.Run(f.String(), func(t *testing.T) { run(t, f) })
+	}
+}
+
 // TestFaults has each of them happen under open connections. Taken away after it, replypath leaves the host as
 // the same fault leaves one without it.
 func TestFaults(t *testing.T) { testFaults(t) }
@@ -54,7 +62,7 @@ func TestFaultsByClsact(t *testing.T) { testFaults(t, mechanisms["clsact"]...) }
 
 func testFaults(t *testing.T, args ...string) {
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
-		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		b := newBed(t, f, anySource)
 		b.start(args...)
 		b.bridgeShown(fault)
 		b.product.Expect(0, "detach", "--stop")
@@ -84,7 +92,7 @@ func (b *bed) withoutIndices() harness.Snapshot {
 // afterAlone is a host without replypath that has been through a fault.
 func afterAlone(t *testing.T, fault fault, f topology.Family) *bed {
 	t.Helper()
-	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, f, anySource)
 	fault.begin(b)
 	fault.end(b)
 	b.eventually(b.conversation(harness.TCP))
@@ -123,7 +131,7 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 					continue
 				}
 				t.Run(mechanism+"/"+fault.name+"/"+f.String(), func(t *testing.T) {
-					b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					b := newBed(t, f, anySource)
 					b.start(mechanisms[mechanism]...).Kill()
 					b.unattended = true
 					defer harness.Quiet(t)()
@@ -137,7 +145,7 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 // TestSilenceUnderTraffic has the gateway fall silent while a connection on eth1 goes on,
 // whose progress makes the kernel believe in the gateway: it is found out all the same.
 func TestSilenceUnderTraffic(t *testing.T) {
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	b.start()
 	beds := b.inBoth()
 	beds[1].quicken("neigh/eth0")
@@ -163,42 +171,40 @@ func TestSilenceUnderTraffic(t *testing.T) {
 // TestNeighbourIsPutBack deletes the entry of the gateway, once while it answers and
 // once while it is held: replies on eth1 go on, and both are counted.
 func TestNeighbourIsPutBack(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			b.start()
-			gateway := b.net.Server.Eth0.Peer()
-			var backs []string
-			deleted := func(what string, times float64) {
-				defer harness.Quiet(t)()
-				began := time.Now()
-				b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
-				b.Eventually("the entry is put back", func() error {
-					n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=neighbour")
-					if state := b.neighbour(); n != times || !strings.Contains(state, gateway.MAC.String()) {
-						return fmt.Errorf("%v repairs, %q", n, state)
-					}
-					return nil
-				})
-				took := time.Since(began)
-				backs = append(backs, fmt.Sprintf("%s after %s", what, took.Round(time.Millisecond)))
-				if took > backWithin {
-					t.Errorf("%s: back after %s", what, took)
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		b := newBed(t, f, anySource)
+		b.start()
+		gateway := b.net.Server.Eth0.Peer()
+		var backs []string
+		deleted := func(what string, times float64) {
+			defer harness.Quiet(t)()
+			began := time.Now()
+			b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
+			b.Eventually("the entry is put back", func() error {
+				n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=neighbour")
+				if state := b.neighbour(); n != times || !strings.Contains(state, gateway.MAC.String()) {
+					return fmt.Errorf("%v repairs, %q", n, state)
 				}
-				b.ask(b.conversation(harness.TCP))
+				return nil
+			})
+			took := time.Since(began)
+			backs = append(backs, fmt.Sprintf("%s after %s", what, took.Round(time.Millisecond)))
+			if took > backWithin {
+				t.Errorf("%s: back after %s", what, took)
 			}
 			b.ask(b.conversation(harness.TCP))
-			deleted("while it answers", 1)
-			b.silenceGateway()
-			b.awaitHeld()
-			deleted("while it is held", 2)
-			state := b.gatewayState()
-			if state != "held" {
-				t.Errorf("the gateway is %s", state)
-			}
-			t.Logf("deleted %d times: back and counted %s, the gateway is %s", len(backs), strings.Join(backs, ", "), state)
-		})
-	}
+		}
+		b.ask(b.conversation(harness.TCP))
+		deleted("while it answers", 1)
+		b.silenceGateway()
+		b.awaitHeld()
+		deleted("while it is held", 2)
+		state := b.gatewayState()
+		if state != "held" {
+			t.Errorf("the gateway is %s", state)
+		}
+		t.Logf("deleted %d times: back and counted %s, the gateway is %s", len(backs), strings.Join(backs, ", "), state)
+	})
 }
 
 // TestSilentGatewayWithoutDaemon kills the daemon while it holds a gateway. The kernel
@@ -207,32 +213,25 @@ func TestNeighbourIsPutBack(t *testing.T) {
 // daemon's is in the way.
 func TestSilentGatewayWithoutDaemon(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			d := b.start()
-			b.silenceGateway()
-			b.ask(b.conversation(harness.TCP))
-			d.Kill()
-			b.Eventually("the kernel gives up", func() error {
-				if state := b.neighbour(); !strings.Contains(state, "FAILED") {
-					return errors.New(state)
-				}
-				return nil
-			})
-			if state := b.gatewayState(); state == "held" {
-				t.Error("the status says that the gateway is held by nobody")
-			}
-			t.Logf("the kernel gives the gateway up, the status says %s", b.gatewayState())
-			if f == topology.IPv6 {
-				b.eventually(b.conversation(harness.TCP))
-			}
-			b.wakeGateway()
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, anySource)
+		d := b.start()
+		b.silenceGateway()
+		b.ask(b.conversation(harness.TCP))
+		d.Kill()
+		b.awaitEntry("FAILED")
+		if state := b.gatewayState(); state == "held" {
+			t.Error("the status says that the gateway is held by nobody")
+		}
+		t.Logf("the kernel gives the gateway up, the status says %s", b.gatewayState())
+		if f == topology.IPv6 {
 			b.eventually(b.conversation(harness.TCP))
-			b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
-		})
-	}
+		}
+		b.wakeGateway()
+		b.eventually(b.conversation(harness.TCP))
+		b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	})
 }
 
 // bridge has a fault begin and end, and wants that nobody notices on eth1, and that
@@ -258,9 +257,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
 	b.wantHostReaches(true, harness.TCP, harness.UDP)
 	fault.begin(b)
-	for _, kind := range harness.Kinds {
-		b.askPromptly(fmt.Sprintf("%s: new %s", fault.name, kind), b.conversation(kind))
-	}
+	b.askFresh(fault.name)
 	during()
 	if b.unattended && b.dropsNeighbour(fault) {
 		b.Logf("%s: a connection that was silent is not asked", fault.name)
@@ -272,7 +269,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		b.wantHostReaches(false, harness.UDP)
 	}
 	b.sendUnasked()
-	connected := b.connectUDP()
+	connected := b.connectBy(harness.UDP)
 	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
@@ -290,6 +287,12 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		}
 	}
 	b.wantNoLeak("after "+fault.name, wire)
+	b.wantRoutes()
+}
+
+// wantRoutes wants those of before the fault.
+func (b *bed) wantRoutes() {
+	b.Helper()
 	if routes := b.showRoutes(); routes != b.routes {
 		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
 	}
@@ -336,6 +339,14 @@ func (b *bed) askPromptly(what string, c *harness.Conversation) {
 	}
 }
 
+// askFresh asks by each kind, and wants the answers at once.
+func (b *bed) askFresh(when string) {
+	b.Helper()
+	for _, c := range b.fresh() {
+		b.askPromptly(when+": new "+string(c.Kind), c)
+	}
+}
+
 // bridgeShown is bridge with a daemon, which shows the fault while it lasts, and has changed of the host
 // afterwards what it had before.
 func (b *bed) bridgeShown(fault fault) {
@@ -344,12 +355,18 @@ func (b *bed) bridgeShown(fault fault) {
 	before := b.hostChanges()
 	b.bridge(fault, func() { b.wantShown(fault, true) }, func() {
 		b.wantShown(fault, false)
-		b.Eventually("the changes of the host are those of before", func() error {
-			if now := b.hostChanges(); !slices.Equal(now, before) {
-				return fmt.Errorf("%+v, before %+v", now, before)
-			}
-			return nil
-		})
+		b.awaitChanges(before)
+	})
+}
+
+// awaitChanges returns when the changes of the host are those of before a fault.
+func (b *bed) awaitChanges(before []harness.HostChange) {
+	b.Helper()
+	b.Eventually("the changes of the host are those of before", func() error {
+		if now := b.hostChanges(); !slices.Equal(now, before) {
+			return fmt.Errorf("%+v, before %+v", now, before)
+		}
+		return nil
 	})
 }
 
@@ -381,9 +398,7 @@ func (b *bed) reachWithin(d time.Duration, kind harness.Kind) error {
 	return exchange(conn, d)
 }
 
-// connectUDP connects a socket of the host's to the client's server.
-func (b *bed) connectUDP() net.Conn { return b.connectBy(harness.UDP) }
-
+// connectBy connects a socket of the host's to the client's server.
 func (b *bed) connectBy(kind harness.Kind) net.Conn {
 	b.Helper()
 	client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort)

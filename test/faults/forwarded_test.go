@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ var askFor = harness.Patient(5 * time.Second)
 // newContainerBed is a server with a container, which begins what leaves by eth0, masqueraded.
 func newContainerBed(t testing.TB, f topology.Family, rule string) (*bed, *topology.S7) {
 	t.Helper()
-	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	s := harness.NewS7(t, anySource)
 	b := &bed{TB: t, family: f, net: s.TwoNIC}
 	b.quicken("neigh/eth0")
 	b.routes = b.showRoutes()
@@ -111,11 +112,14 @@ func TestMasqueraded(t *testing.T) {
 				t.Parallel()
 				alone, sa := newContainerBed(t, mask.family, mask.rule)
 				alone.hideContainers(sa)
-				without := alone.carries(sa, fault)
 				beside, sb := newContainerBed(t, mask.family, mask.rule)
 				beside.hideContainers(sb)
 				beside.start()
-				with := beside.carries(sb, fault)
+				var without, with map[harness.Kind]failure
+				var carrying sync.WaitGroup
+				carrying.Go(func() { without = alone.carries(sa, fault) })
+				carrying.Go(func() { with = beside.carries(sb, fault) })
+				carrying.Wait()
 				if without[harness.TCP].err != nil && without[harness.UDP].err != nil {
 					t.Errorf("%s: without replypath nothing goes on: %v", fault.name, without)
 				}
@@ -178,7 +182,7 @@ func TestContainerAnswers(t *testing.T) {
 // that answered before for who began: what it says still goes by the interface of its flow.
 func TestContainerSpeaksFirst(t *testing.T) {
 	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
-		s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
+		s := harness.NewS7(t, anySource)
 		b := &bed{TB: t, family: f, net: s.TwoNIC}
 		b.start("--config", harness.WriteConfig(t, "scope: all\n"))
 		at := netip.AddrPortFrom(s.ContainerEth0.Address(f), publishedPort).String()

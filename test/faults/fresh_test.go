@@ -32,7 +32,7 @@ func TestFirstStartDuringFault(t *testing.T) {
 
 func testFirstStart(t *testing.T, fault fault, f topology.Family, args []string) {
 	t.Parallel()
-	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, f, anySource)
 	open := []*harness.Conversation{b.conversation(harness.TCP), b.conversation(harness.UDP)}
 	for _, c := range open {
 		b.ask(c) // answered by eth0
@@ -52,18 +52,12 @@ func testFirstStart(t *testing.T, fault fault, f topology.Family, args []string)
 			answered += len(wires.WantEth1(c.String(), c.Answers()))
 		}
 	}
-	fresh := func() (all []*harness.Conversation) {
-		for _, kind := range harness.Kinds {
-			all = append(all, b.conversation(kind))
-		}
-		return all
-	}
 	askAll("during the fault, open", open...)
-	askAll("during the fault, new", fresh()...)
+	askAll("during the fault, new", b.fresh()...)
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
 	b.wantShown(fault, false)
 	askAll("afterwards, open", open...)
-	askAll("afterwards, new", fresh()...)
+	askAll("afterwards, new", b.fresh()...)
 	t.Logf("%d answers by eth1, 0 by eth0", answered)
 }

@@ -14,67 +14,50 @@ import (
 	"replypath/test/topology"
 )
 
-// TestFallbackFalseHoldsNothing has the gateway fall silent while a daemon runs that is to leave it alone: it
-// is given up, as it is without replypath.
-func TestFallbackFalseHoldsNothing(t *testing.T) {
+// TestSwitchedOff has a daemon that is to leave the gateway alone, by its configuration or in mode observe, before the
+// gateway falls silent and while it is held: it is given up, as it is without replypath. Switched back, it is held again.
+func TestSwitchedOff(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
-			b.ask(b.conversation(harness.TCP))
-			b.silenceGateway()
-			b.wantGivenUp()
-		})
-	}
-}
-
-// TestFallbackFalseLetsGo switches the fallback route off while a gateway is held: it is let go of, and
-// given up.
-func TestFallbackFalseLetsGo(t *testing.T) {
-	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-			config := harness.WriteConfig(t, "")
-			d := b.start("--config", config)
-			b.silenceGateway()
-			b.awaitHeld()
-			b.ask(b.conversation(harness.TCP))
-			harness.Must(t, os.WriteFile(config, []byte("fallback_route: false\n"), 0o600))
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, anySource)
+		before, settings := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1"), b.neighbourSettings()
+		const off = "fallback_route: false\n"
+		config := harness.WriteConfig(t, off)
+		d := b.start("--config", config)
+		configure := func(text string) {
+			harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
 			d.Reload()
-			b.wantGivenUp()
-			b.product.Expect(0, "detach", "--stop")
-			b.wantSnapshot(before)
-		})
-	}
-}
-
-// TestObserveLetsGo switches to observe while a gateway is held: it is let go of, and given up, as without
-// replypath. Switched back, it is held again.
-func TestObserveLetsGo(t *testing.T) {
-	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-			b.start()
-			b.silenceGateway()
+		}
+		wantHeld := func() {
+			t.Helper()
 			b.awaitHeld()
 			b.ask(b.conversation(harness.TCP))
-			b.product.Expect(0, "mode", "observe")
+		}
+		wantGivenUp := func() {
+			t.Helper()
 			b.wantGivenUp()
-			b.product.Expect(0, "mode", "enforce")
-			b.awaitHeld()
-			b.ask(b.conversation(harness.TCP))
-			b.product.Expect(0, "detach", "--stop")
-			b.wantSnapshot(before)
-		})
-	}
+			if now := b.neighbourSettings(); now != settings {
+				t.Errorf("given up, the settings of eth0's neighbours are\n%sbefore:\n%s", now, settings)
+			}
+		}
+		b.ask(b.conversation(harness.TCP))
+		b.silenceGateway()
+		wantGivenUp()
+		configure("")
+		wantHeld()
+		configure(off)
+		wantGivenUp()
+		configure("")
+		wantHeld()
+		b.product.Expect(0, "mode", "observe")
+		wantGivenUp()
+		b.product.Expect(0, "mode", "enforce")
+		wantHeld()
+		b.product.Expect(0, "detach", "--stop")
+		b.wantSnapshot(before)
+		t.Logf("detached while the gateway was held: %d outputs and sysctls compared", len(before))
+	})
 }
 
 // wantGivenUp wants that the kernel gives the gateway up, which nothing keeps, and that nothing of the host is
@@ -89,24 +72,6 @@ func (b *bed) wantGivenUp() {
 		}
 		return fmt.Errorf("%s, in the status %s, changes %+v", state, b.gatewayState(), changes)
 	})
-}
-
-// TestDetachWhileHeld takes everything away while a gateway is held.
-func TestDetachWhileHeld(t *testing.T) {
-	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-			b.start()
-			b.silenceGateway()
-			b.awaitHeld()
-			b.product.Expect(0, "detach", "--stop")
-			b.wantSnapshot(before)
-			t.Logf("detached while the gateway was held: %d outputs and sysctls compared", len(before))
-		})
-	}
 }
 
 // departures are how a daemon goes before detach has taken everything away, and how it
@@ -132,7 +97,7 @@ func TestDetachWhileBridged(t *testing.T) {
 			t.Parallel()
 			each(t, without, func(t *testing.T, fault fault, f topology.Family) {
 				t.Parallel()
-				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				b := newBed(t, f, anySource)
 				b.detachDuring(fault, departure.args, departure.leave)
 			})
 		})
@@ -170,67 +135,63 @@ func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *harness
 // without replypath, and the host is what it was.
 func TestKilledWhileHeld(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			b.silenceGateway()
-			failed := b.neighbour()
-			b.wakeGateway()
-			b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
-			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-			d := b.start()
-			b.silenceGateway()
-			b.awaitHeld()
-			d.Kill()
-			b.product.Detach()
-			b.wantSnapshot(before)
-			// Whoever asks has the kernel try once more.
-			b.Eventually("the kernel gives up as without replypath", func() error {
-				if state := b.neighbour(); state != failed {
-					return fmt.Errorf("%q, without it %q", state, failed)
-				}
-				return nil
-			})
-			t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
-			b.wakeGateway()
-			b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, anySource)
+		b.silenceGateway()
+		failed := b.neighbour()
+		b.wakeGateway()
+		b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		d := b.start()
+		b.silenceGateway()
+		b.awaitHeld()
+		d.Kill()
+		b.product.Detach()
+		b.wantSnapshot(before)
+		// Whoever asks has the kernel try once more.
+		b.Eventually("the kernel gives up as without replypath", func() error {
+			if state := b.neighbour(); state != failed {
+				return fmt.Errorf("%q, without it %q", state, failed)
+			}
+			return nil
 		})
-	}
+		t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
+		b.wakeGateway()
+		b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	})
 }
 
 // TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next
 // one lets go of it.
 func TestHeldGatewayLeaves(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			asksAgain := func() string {
-				key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)
-				return harness.Must1[string](b)(b.net.Server.Sysctl(key))
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, anySource)
+		asksAgain := func() string {
+			key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)
+			return harness.Must1[string](b)(b.net.Server.Sysctl(key))
+		}
+		before := asksAgain()
+		d := b.start()
+		b.silenceGateway()
+		b.awaitHeld()
+		held := asksAgain()
+		if held == before {
+			t.Fatalf("the gateway is held, mcast_resolicit %s", held)
+		}
+		d.Kill()
+		b.removeDefault()
+		began := time.Now()
+		b.product.Start()
+		b.Eventually("the gateway is let go of", func() error {
+			if now := asksAgain(); now != before {
+				return fmt.Errorf("mcast_resolicit is %s, was %s", now, before)
 			}
-			before := asksAgain()
-			d := b.start()
-			b.silenceGateway()
-			b.awaitHeld()
-			held := asksAgain()
-			if held == before {
-				t.Fatalf("the gateway is held, mcast_resolicit %s", held)
-			}
-			d.Kill()
-			b.removeDefault()
-			began := time.Now()
-			b.product.Start()
-			b.Eventually("the gateway is let go of", func() error {
-				if now := asksAgain(); now != before {
-					return fmt.Errorf("mcast_resolicit is %s, was %s", now, before)
-				}
-				return nil
-			})
-			t.Logf("mcast_resolicit %s before, %s while it was held, %s again %s after the next start",
-				before, held, asksAgain(), time.Since(began).Round(time.Millisecond))
+			return nil
 		})
-	}
+		t.Logf("mcast_resolicit %s before, %s while it was held, %s again %s after the next start",
+			before, held, asksAgain(), time.Since(began).Round(time.Millisecond))
+	})
 }

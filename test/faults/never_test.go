@@ -47,45 +47,43 @@ func newNeverBed(t *testing.T, f topology.Family) *bed {
 // used once it answers.
 func TestGatewayNeverAnswered(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newNeverBed(t, f)
-			b.wantNoneAnswered()
-			b.wantAnsweredByRule()
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newNeverBed(t, f)
+		b.wantNoneAnswered("without replypath")
+		b.ruleForEth1("add")
+		b.askFresh("with ip rule")
+		b.ruleForEth1("del")
 
-			before := b.askMeanwhile("asked before the start")
-			wires := harness.Tap(t, b.net.Server)
-			b.start()
-			started := time.Now()
-			b.askMeanwhile("asked at the start")(started)
-			before(started)
-			b.awaitHeld()
-			b.wantHeldUnknown()
-			for _, kind := range harness.Kinds {
-				c := b.conversation(kind)
-				b.askPromptly("asked while it is held", c)
-				wires.WantEth1(c.String(), c.Answers())
-			}
-			b.wantHostReaches(false, harness.TCP, harness.UDP)
-			b.sendUnasked()
-			b.wantNoLeak("while nobody knows the gateway", wires.Eth1)
-			b.wantNoneToNobody(wires)
+		before := b.askMeanwhile("asked before the start")
+		wires := harness.Tap(t, b.net.Server)
+		b.start()
+		started := time.Now()
+		b.askMeanwhile("asked at the start")(started)
+		before(started)
+		b.awaitHeld()
+		b.wantHeldUnknown()
+		for _, kind := range harness.Kinds {
+			c := b.conversation(kind)
+			b.askPromptly("asked while it is held", c)
+			wires.WantEth1(c.String(), c.Answers())
+		}
+		b.wantHostReaches(false, harness.TCP, harness.UDP)
+		b.sendUnasked()
+		b.wantNoLeak("while nobody knows the gateway", wires.Eth1)
+		b.wantNoneToNobody(wires)
 
-			began := time.Now()
-			b.wakeGateway()
-			b.Eventually("the host reaches the client", func() error { return b.reachWithin(inVain, harness.TCP) })
-			t.Logf("the router is used %s after it answers", since(began))
-			if took := time.Since(began); took > foundWithin {
-				t.Error("that is too late")
-			}
-			b.wantKnown()
-			for _, kind := range harness.Kinds {
-				b.askPromptly("asked afterwards", b.conversation(kind))
-			}
-			b.wantNoneToNobody(wires)
-		})
-	}
+		began := time.Now()
+		b.wakeGateway()
+		b.Eventually("the host reaches the client", func() error { return b.reachWithin(inVain, harness.TCP) })
+		t.Logf("the router is used %s after it answers", since(began))
+		if took := time.Since(began); took > foundWithin {
+			t.Error("that is too late")
+		}
+		b.wantKnown()
+		b.askFresh("asked afterwards")
+		b.wantNoneToNobody(wires)
+	})
 }
 
 // askMeanwhile has clients ask by each kind, TCP once, the others again and again. What it returns waits until all are
@@ -131,34 +129,12 @@ func (b *bed) askUntilAnswered(tries []*harness.Conversation) {
 	b.Errorf("%s is not answered, as those before it", tries[len(tries)-1])
 }
 
-func (b *bed) wantNoneAnswered() {
+func (b *bed) wantNoneAnswered(when string) {
 	b.Helper()
-	ctx := harness.Within(b, answeredWithin)
-	var asking sync.WaitGroup
-	for _, kind := range harness.Kinds {
-		c := b.conversation(kind)
-		asking.Go(func() {
-			if c.Ask(ctx) == nil {
-				b.Errorf("without replypath %s was answered", c)
-			}
-		})
+	if answered := b.askAll(b.fresh(), answeredWithin); len(answered) > 0 {
+		b.Errorf("%s %s were answered", when, answered)
 	}
-	asking.Wait()
-	b.Logf("without replypath: nothing is answered within %s", answeredWithin)
-}
-
-func (b *bed) wantAnsweredByRule() {
-	b.Helper()
-	eth1 := b.net.Server.Eth1
-	route := []string{"default", "via", eth1.Gateway(b.family).String(), "dev", "eth1", "table", "102"}
-	rule := []string{"from", eth1.Address(b.family).String(), "lookup", "102"}
-	b.ip(append([]string{"route", "add"}, route...)...)
-	b.ip(append([]string{"rule", "add"}, rule...)...)
-	for _, kind := range harness.Kinds {
-		b.askPromptly("with ip rule", b.conversation(kind))
-	}
-	b.ip(append([]string{"rule", "del"}, rule...)...)
-	b.ip(append([]string{"route", "del"}, route...)...)
+	b.Logf("%s: nothing is answered within %s", when, answeredWithin)
 }
 
 // wantHeldUnknown wants entry, status and metrics to tell of a gateway whose MAC nobody knows.
@@ -204,39 +180,37 @@ func (b *bed) wantNoneToNobody(wires *harness.Wires) {
 // by its own timers, nothing stays in its entry or its settings, and the router is used when it answers.
 func TestGatewayNeverAnsweredKilled(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newNeverBed(t, f)
-			asks := b.neighbourSettings()
-			d := b.start()
-			b.awaitHeld()
-			d.Kill()
-			if now := b.neighbourSettings(); now != asks {
-				t.Errorf("killed, the settings of eth0's neighbours are\n%sbefore:\n%s", now, asks)
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newNeverBed(t, f)
+		asks := b.neighbourSettings()
+		d := b.start()
+		b.awaitHeld()
+		d.Kill()
+		if now := b.neighbourSettings(); now != asks {
+			t.Errorf("killed, the settings of eth0's neighbours are\n%sbefore:\n%s", now, asks)
+		}
+		entry, began := b.neighbour(), time.Now()
+		if !strings.Contains(entry, "PROBE") && !strings.Contains(entry, "FAILED") || strings.Contains(entry, "extern") {
+			t.Errorf("killed, the entry is %q", entry)
+		}
+		b.Eventually("the kernel gives up", func() error {
+			if entry := b.neighbour(); strings.Contains(entry, "lladdr") {
+				return fmt.Errorf("%q", entry)
 			}
-			entry, began := b.neighbour(), time.Now()
-			if !strings.Contains(entry, "PROBE") && !strings.Contains(entry, "FAILED") || strings.Contains(entry, "extern") {
-				t.Errorf("killed, the entry is %q", entry)
-			}
-			b.Eventually("the kernel gives up", func() error {
-				if entry := b.neighbour(); strings.Contains(entry, "lladdr") {
-					return fmt.Errorf("%q", entry)
-				}
-				return nil
-			})
-			t.Logf("killed while the entry was %q: nothing of it %s later", strings.TrimSpace(entry), since(began))
-			if g := b.gateway(b.net.Server.Eth0.Peer().Address(f)); g == nil || g.MAC != nil || g.State == "held" {
-				t.Errorf("the status shows %+v", g)
-			}
-			b.product.Start() // finds it anew
-			b.awaitHeld()
-			b.ask(b.conversation(harness.TCP))
-			b.wakeGateway()
-			b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
-			b.wantKnown()
+			return nil
 		})
-	}
+		t.Logf("killed while the entry was %q: nothing of it %s later", strings.TrimSpace(entry), since(began))
+		if g := b.gateway(b.net.Server.Eth0.Peer().Address(f)); g == nil || g.MAC != nil || g.State == "held" {
+			t.Errorf("the status shows %+v", g)
+		}
+		b.product.Start() // finds it anew
+		b.awaitHeld()
+		b.ask(b.conversation(harness.TCP))
+		b.wakeGateway()
+		b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+		b.wantKnown()
+	})
 }
 
 // neighbourSettings are the sysctls of eth0's neighbours.
@@ -245,82 +219,64 @@ func (b *bed) neighbourSettings() string {
 	return harness.Shell(b, b.net.Server.Host, "sysctl -a -r '^net\\.ipv[46]\\.neigh\\.eth0\\.'")
 }
 
-// TestGatewayNeverAnsweredDetach takes everything away while such a gateway is held, with a daemon that goes on, that was
-// killed, and that starts anew.
-func TestGatewayNeverAnsweredDetach(t *testing.T) {
-	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newNeverBed(t, f)
-			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-			d := b.start()
-			b.awaitHeld()
-			d.Stop(syscall.SIGTERM)
-			b.product.Start()
-			b.awaitHeld() // taken over
-			b.ask(b.conversation(harness.TCP))
-			b.product.Expect(0, "detach", "--stop")
-			if entry := b.neighbour(); strings.Contains(entry, bpf.SilentGateway.String()) {
-				t.Errorf("after detach the entry is %q", entry)
-			}
-			b.wantSnapshot(before)
-		})
-	}
-}
-
-// TestGatewayNeverAnsweredLeftAlone: where no fallback route is wanted nothing is held, and the entry never has a MAC.
-func TestGatewayNeverAnsweredLeftAlone(t *testing.T) {
-	t.Parallel()
-	b := newNeverBed(t, topology.IPv4)
-	b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
-	b.wantNoneAnswered()
-	if b.isHeld() || strings.Contains(b.neighbour(), "lladdr") {
-		t.Errorf("the gateway is %s, its entry %q", b.gatewayState(), b.neighbour())
-	}
-}
-
 // TestGatewayNeverAnsweredImpatient: where somebody has the kernel ask so briefly that it heeds no answer (`locktime`), the
 // router is used as well once it answers.
 func TestGatewayNeverAnsweredImpatient(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newNeverBed(t, f)
-			harness.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", "1"))
-			b.start()
-			b.awaitHeld()
-			c := b.conversation(harness.TCP)
-			b.ask(c)
-			b.askForSomeTime("while it is held", c)
-			began := time.Now()
-			b.wakeGateway()
-			b.wantKnown()
-			t.Logf("the router is used %s after it answers", since(began))
-			if took := time.Since(began); took > foundWithin {
-				t.Error("that is too late")
-			}
-		})
-	}
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newNeverBed(t, f)
+		harness.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", "1"))
+		b.start()
+		b.awaitHeld()
+		c := b.conversation(harness.TCP)
+		b.ask(c)
+		b.askForSomeTime("while it is held", c)
+		began := time.Now()
+		b.wakeGateway()
+		b.wantKnown()
+		t.Logf("the router is used %s after it answers", since(began))
+		if took := time.Since(began); took > foundWithin {
+			t.Error("that is too late")
+		}
+	})
 }
 
-// TestGatewayNeverAnsweredLetGo has such a gateway held no more, as the fallback route is not wanted any more, or as IPv6 has
-// another router: nothing of what was done stays, and the kernel goes over to the other one.
+// TestGatewayNeverAnsweredLetGo holds such a gateway where the fallback route is wanted, over a restart, and no more once it
+// is not, or once IPv6 has another router: nothing of what was done stays, and the kernel goes over to the other one.
 func TestGatewayNeverAnsweredLetGo(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run("not wanted/"+f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newNeverBed(t, f)
-			config := harness.WriteConfig(t, "")
-			d := b.start("--config", config)
-			b.awaitHeld()
-			harness.Must(t, os.WriteFile(config, []byte("fallback_route: false\n"), 0o600))
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newNeverBed(t, f)
+		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		const off = "fallback_route: false\n"
+		config := harness.WriteConfig(t, off)
+		d := b.start("--config", config)
+		configure := func(text string) {
+			harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
 			d.Reload()
-			b.wantLetGo()
-		})
-	}
+		}
+		b.wantNoneAnswered("with fallback_route: false")
+		if b.isHeld() || strings.Contains(b.neighbour(), "lladdr") {
+			t.Errorf("the gateway is %s, its entry %q", b.gatewayState(), b.neighbour())
+		}
+		configure("")
+		b.awaitHeld()
+		configure(off)
+		b.wantLetGo()
+		configure("")
+		b.awaitHeld()
+		d.Stop(syscall.SIGTERM)
+		b.product.Start("--config", config)
+		b.awaitHeld() // taken over
+		b.ask(b.conversation(harness.TCP))
+		b.product.Expect(0, "detach", "--stop")
+		if entry := b.neighbour(); strings.Contains(entry, bpf.SilentGateway.String()) {
+			t.Errorf("after detach the entry is %q", entry)
+		}
+		b.wantSnapshot(before)
+	})
 	t.Run("another router/ipv6", func(t *testing.T) {
 		t.Parallel()
 		b := newNeverBed(t, topology.IPv6)
@@ -329,7 +285,9 @@ func TestGatewayNeverAnsweredLetGo(t *testing.T) {
 		b.wantHostReaches(false, harness.TCP)
 		b.ip("route", "add", "default", "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev", "eth1", "metric", "2048")
 		b.wantLetGo()
-		b.Eventually("the host reaches the client by the other router", func() error { return b.reachWithin(inVain, harness.TCP) })
+		b.Eventually("the host reaches the client by the other router", func() error {
+			return b.reachWithin(inVain, harness.TCP)
+		})
 	})
 }
 

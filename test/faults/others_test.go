@@ -26,7 +26,7 @@ var secondDefault = topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metri
 
 // TestSecondDefault compares the kernel's choice for what the host starts, before,
 // during and after each fault, with and without replypath: a second default route
-// keeps its meaning, and nothing is done that gives it another.
+// keeps its meaning, nothing is done that gives it another, and clients of eth1 notice nothing.
 func TestSecondDefault(t *testing.T) {
 	t.Parallel()
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
@@ -35,9 +35,12 @@ func TestSecondDefault(t *testing.T) {
 		beside := newBed(t, f, secondDefault)
 		beside.start()
 		wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
+		open := beside.conversation(harness.TCP)
 		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
-			step(alone)
 			step(beside)
+			beside.askFresh(fault.name)
+			beside.askForSomeTime(fault.name+": a connection that was silent", open)
+			step(alone)
 			beside.Eventually("the kernel chooses as without replypath", func() error {
 				want, got := alone.choice(), beside.choice()
 				if want != got {
@@ -100,8 +103,8 @@ func TestCovered(t *testing.T) {
 
 func testCovered(t *testing.T, f topology.Family, cover cover) {
 	t.Parallel()
-	alone := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-	beside := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	alone := newBed(t, f, anySource)
+	beside := newBed(t, f, anySource)
 	beside.start()
 	beside.awaitPassedOver(true)
 	wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
@@ -121,14 +124,12 @@ func testCovered(t *testing.T, f topology.Family, cover cover) {
 	for _, step := range []func(*bed){func(*bed) {}, (*bed).cutCable} {
 		step(alone)
 		step(beside)
-		if want, got := alone.choiceFor(near), beside.choiceFor(near); want != got || want != "eth0" {
+		if want, got := alone.choiceOf(near.String()), beside.choiceOf(near.String()); want != got || want != "eth0" {
 			t.Errorf("the kernel sends to eth0's network by %q, and by %q without replypath", got, want)
 		}
 		beside.sendUnaskedTo(near)
 	}
-	for _, kind := range harness.Kinds {
-		beside.askPromptly(fmt.Sprintf("new %s", kind), beside.conversation(kind))
-	}
+	beside.askFresh("during it")
 	beside.askForSomeTime("the route by eth1 is there", open)
 	beside.cover("del", cover.route)
 	beside.awaitPassedOver(true)
@@ -168,7 +169,7 @@ func (b *bed) awaitPassedOver(want bool) {
 // makes that so by itself at times, for the moment between dropping the gateway's entry and passing over the route,
 // which is made longer here.
 func TestCarrierLostWhileWaiting(t *testing.T) {
-	b := newPatientBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newPatientBed(t, topology.IPv4, anySource)
 	d := b.start()
 	open := b.conversation(harness.TCP)
 	b.ask(open)
@@ -180,22 +181,23 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 	b.cutCable()
 	asked := make(chan error, 1)
 	go func() { asked <- open.Ask(harness.Within(t, harness.AnswerTime)) }()
-	b.Eventually("an answer waits", func() error {
-		if state := b.neighbour(); !strings.Contains(state, "INCOMPLETE") {
-			return errors.New(state)
-		}
-		return nil
-	})
+	b.awaitEntry("INCOMPLETE") // the answer waits
 	harness.Must(t, b.net.Server.SetSysctl(passOver, "1"))
 	harness.Shell(t, b.net.Server.Host, "ip route flush cache")
+	b.wantLetGoAtOnce("the carrier was lost", d, asked)
+	release()
+}
+
+// wantLetGoAtOnce has a daemon go on that was stopped, and wants an answer that waited since a fault to be there soon.
+func (b *bed) wantLetGoAtOnce(since string, d *harness.Daemon, asked <-chan error) {
+	b.Helper()
 	began := time.Now()
 	d.Signal(unix.SIGCONT)
-	harness.Must(t, <-asked)
+	harness.Must(b, <-asked)
 	took := time.Since(began)
-	release()
-	t.Logf("an answer that waited when the carrier was lost: there %s after the daemon knew", took.Round(time.Millisecond))
+	b.Logf("an answer that waited when %s: there %s after the daemon knew", since, took.Round(time.Millisecond))
 	if took >= oneRetransmission {
-		t.Errorf("it was there after %s", took)
+		b.Errorf("it was there after %s", took)
 	}
 }
 
@@ -237,17 +239,10 @@ func (b *bed) wantLeak(wire *topology.Capture) {
 	})
 }
 
-// choice is the interface that the kernel chooses for what the host starts, "" for
-// none.
+// choice is the interface that the kernel chooses for what the host starts, "" for none.
 func (b *bed) choice() string {
 	b.Helper()
-	return b.choiceFor(b.clientAddress())
-}
-
-// choiceFor is choice for an address.
-func (b *bed) choiceFor(to netip.Addr) string {
-	b.Helper()
-	return b.choiceOf(to.String())
+	return b.choiceOf(b.clientAddress().String())
 }
 
 // choiceOf is that for a packet, as `ip route get` describes it.
@@ -268,7 +263,7 @@ var backWithin = harness.Patient(time.Second)
 
 // TestFallbackIsPutBack has somebody delete the fallback route and its device.
 func TestFallbackIsPutBack(t *testing.T) {
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	b.start()
 	for i, command := range []string{
 		"ip -4 route del default dev replypath0", "ip -6 route del default dev replypath0",
@@ -303,7 +298,7 @@ func TestFallbackIsPutBack(t *testing.T) {
 
 // TestFallbackWithoutIPv6 has somebody switch IPv6 off between two starts: what there is for IPv4 is as ever.
 func TestFallbackWithoutIPv6(t *testing.T) {
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	d := b.start()
 	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
 	d.Kill()
@@ -320,7 +315,7 @@ func TestFallbackWithoutIPv6(t *testing.T) {
 // TestGateAfterAReload has flows forgotten while those of another datapath are still asked for: the fallback
 // routes ask the gate again at once.
 func TestGateAfterAReload(t *testing.T) {
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	config := harness.WriteConfig(t, "")
 	d := b.start("--config", config)
 	b.ask(b.conversation(harness.UDP))
@@ -337,7 +332,7 @@ func TestGateAfterAReload(t *testing.T) {
 
 // TestFallbackReload switches it off and on again: nothing of it is left in between.
 func TestFallbackReload(t *testing.T) {
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	before := harness.TakeSnapshot(t, b.net.Server.Host)
 	config := harness.WriteConfig(t, "")
 	d := b.start("--config", config)
@@ -379,7 +374,7 @@ func TestKilledWhileStarting(t *testing.T) {
 
 func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 	t.Parallel()
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	b.product = harness.On(t, b.net.Server.Host)
 	b.ip("route add", far[b.family], "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev eth1")
 	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
@@ -420,7 +415,7 @@ func (b *bed) wantQdiscs(moment string) {
 // TestForeignDevice has a device of somebody else's with the name of ours: everything
 // else works, the status tells, and detach leaves it alone.
 func TestForeignDevice(t *testing.T) {
-	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, topology.IPv4, anySource)
 	harness.Shell(t, b.net.Server.Host, "ip link add replypath0 type veth peer name far")
 	b.start()
 	b.ask(b.conversation(harness.TCP))
@@ -444,33 +439,31 @@ func (b *bed) wantOneNeighbour() {
 
 // TestExplainFallbackDevice asks where replies go while there is no default route.
 func TestExplainFallbackDevice(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			b.start()
-			b.removeDefault()
-			c := b.conversation(harness.TCP)
-			b.ask(c)
-			e := b.product.Explain("--peer", c.Peer.String(), "--self", c.Self.String())
-			if e.Verdict != "corrected" ||
-				harness.OrEmpty(e.Kernel.Interface) != "replypath0" || harness.OrEmpty(e.LeavesBy) != "eth1" {
-				t.Errorf("a reply: %s", e)
-			}
-			e = b.product.Explain("--peer", b.clientAddress().String(), "--self", c.Self.Addr().String(), "--protocol", "udp")
-			if e.Verdict != "no-flow" || e.LeavesBy != nil {
-				t.Errorf("what the host starts: %s", e)
-			}
-			b.wantOneNeighbour()
-			labels := []string{"from_interface=none", "to_interface=eth1", "family=" + f.String()}
-			if n := b.product.Metrics().Sum("replypath_corrected_packets_total", labels...); n == 0 {
-				t.Error("nothing was counted as corrected from none")
-			}
-			if err := b.reach(harness.TCP); !errors.Is(err, unix.ECONNREFUSED) {
-				t.Errorf("what the host starts: %v", err)
-			}
-			if n := b.product.Metrics().Sum("replypath_fallback_dropped_packets_total", "family="+f.String()); n != 1 {
-				t.Errorf("%v packets counted as dropped", n)
-			}
-		})
-	}
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		b := newBed(t, f, anySource)
+		b.start()
+		b.removeDefault()
+		c := b.conversation(harness.TCP)
+		b.ask(c)
+		e := b.product.Explain("--peer", c.Peer.String(), "--self", c.Self.String())
+		if e.Verdict != "corrected" ||
+			harness.OrEmpty(e.Kernel.Interface) != "replypath0" || harness.OrEmpty(e.LeavesBy) != "eth1" {
+			t.Errorf("a reply: %s", e)
+		}
+		e = b.product.Explain("--peer", b.clientAddress().String(), "--self", c.Self.Addr().String(), "--protocol", "udp")
+		if e.Verdict != "no-flow" || e.LeavesBy != nil {
+			t.Errorf("what the host starts: %s", e)
+		}
+		b.wantOneNeighbour()
+		labels := []string{"from_interface=none", "to_interface=eth1", "family=" + f.String()}
+		if n := b.product.Metrics().Sum("replypath_corrected_packets_total", labels...); n == 0 {
+			t.Error("nothing was counted as corrected from none")
+		}
+		if err := b.reach(harness.TCP); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("what the host starts: %v", err)
+		}
+		if n := b.product.Metrics().Sum("replypath_fallback_dropped_packets_total", "family="+f.String()); n != 1 {
+			t.Errorf("%v packets counted as dropped", n)
+		}
+	})
 }

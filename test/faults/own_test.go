@@ -84,7 +84,7 @@ const saidMeanwhile = 3
 
 func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family) {
 	t.Parallel()
-	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, f, anySource)
 	args := append([]string{"--config", harness.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)
 	d := b.start(args...)
 	client, server := b.connect(way.kind)

@@ -29,7 +29,7 @@ const indexPort = 7008
 // newUnroutedBed has servers at eth1, whose gateway nobody names.
 func newUnroutedBed(t testing.TB, f topology.Family) *bed {
 	t.Helper()
-	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, f, anySource)
 	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(f), boundPort)
 	harness.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
 	b.serveByIndex()
@@ -47,9 +47,8 @@ func (b *bed) naming() []*harness.Conversation {
 // serveByIndex echoes, and names the interface of the question with each answer.
 func (b *bed) serveByIndex() {
 	b.Helper()
-	any := map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}[b.family]
 	network := map[topology.Family]string{topology.IPv4: "udp4", topology.IPv6: "udp6"}[b.family]
-	packet, err := b.net.Server.ListenPacket(b.Context(), network, netip.AddrPortFrom(any, indexPort).String())
+	packet, err := b.net.Server.ListenPacket(b.Context(), network, netip.AddrPortFrom(unspecified[b.family], indexPort).String())
 	harness.Must(b, err)
 	conn := packet.(*net.UDPConn)
 	raw := harness.Must1[syscall.RawConn](b)(conn.SyscallConn())
@@ -152,19 +151,15 @@ func (b *bed) awaitEth0() {
 // TestNamedInterfaceByRule: a rule for eth1's address serves these servers too.
 func TestNamedInterfaceByRule(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newUnroutedBed(t, f)
-			eth1 := b.net.Server.Eth1
-			b.ip("route", "add", "default", "via", eth1.Gateway(f).String(), "dev", "eth1", "table", "102")
-			b.ip("rule", "add", "from", eth1.Address(f).String(), "lookup", "102")
-			b.ip("rule", "add", "oif", "eth1", "lookup", "102")
-			for _, c := range b.naming() {
-				b.askPromptly("with ip rule, "+c.String(), c)
-			}
-		})
-	}
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newUnroutedBed(t, f)
+		b.ruleForEth1("add")
+		b.ip("rule", "add", "oif", "eth1", "lookup", "102")
+		for _, c := range b.naming() {
+			b.askPromptly("with ip rule, "+c.String(), c)
+		}
+	})
 }
 
 // wantNamingLost wants that no answer leaves by eth1. For IPv6 the kernel heeds the index of in6_pktinfo only where a route
@@ -243,19 +238,5 @@ func (b *bed) wantBegins() {
 	b.wantNoneToNobody(wires)
 }
 
-func (a attempt) String() string {
-	return fmt.Sprintf("%v after %s", a.err, a.took.Round(time.Millisecond))
-}
-
 // connectByEth1 has a socket that is bound to eth1 connect to the client.
-func (b *bed) connectByEth1() attempt {
-	b.Helper()
-	began := time.Now()
-	to := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
-	conn, err := b.net.Server.Dial(harness.Within(b, harness.AnswerTime), "tcp", to, topology.BindToDevice("eth1"))
-	if err == nil {
-		err = exchange(conn, harness.AnswerTime)
-		conn.Close()
-	}
-	return attempt{time.Since(began), err}
-}
+func (b *bed) connectByEth1() failure { return b.connectOnce(topology.BindToDevice("eth1")) }

@@ -83,8 +83,8 @@ func (s start) wantErrors(t *testing.T, fault fault, f topology.Family, with, wi
 // kernel alone waits for the gateway, by the timers that it has for that.
 func TestFailsAsPromptly(t *testing.T) {
 	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
-		alone := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-		beside := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		alone := newPatientBed(t, f, anySource)
+		beside := newPatientBed(t, f, anySource)
 		beside.start()
 		for _, b := range []*bed{alone, beside} {
 			b.wantHostReaches(true, harness.TCP, harness.UDP)
@@ -119,33 +119,31 @@ func TestFailsAsPromptly(t *testing.T) {
 func TestSilentFailsAsPromptly(t *testing.T) {
 	t.Parallel()
 	silent := faults[len(gone())]
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			alone := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			beside := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			beside.start()
-			for _, b := range []*bed{alone, beside} {
-				b.wantHostReaches(true, harness.TCP)
-				silent.begin(b)
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		alone := newBed(t, f, anySource)
+		beside := newBed(t, f, anySource)
+		beside.start()
+		for _, b := range []*bed{alone, beside} {
+			b.wantHostReaches(true, harness.TCP)
+			silent.begin(b)
+		}
+		beside.awaitHeld()
+		connect := starts[0]
+		release := harness.Quiet(t)
+		with := beside.failures(connect.try)
+		release()
+		without := alone.failures(connect.try)
+		t.Logf("%s, %s: %s; without replypath %s", silent.name, connect.name, with, without)
+		if with.fastest().took >= asPromptly || with.slowest().took >= promptly {
+			t.Errorf("connect fails after %s to %s", with.fastest().took, with.slowest().took)
+		}
+		for _, failure := range with {
+			if failure.name() != connect.fails[f] {
+				t.Errorf("connect: %s, not %s", failure.name(), connect.fails[f])
 			}
-			beside.awaitHeld()
-			connect := starts[0]
-			release := harness.Quiet(t)
-			with := beside.failures(connect.try)
-			release()
-			without := alone.failures(connect.try)
-			t.Logf("%s, %s: %s; without replypath %s", silent.name, connect.name, with, without)
-			if with.fastest().took >= asPromptly || with.slowest().took >= promptly {
-				t.Errorf("connect fails after %s to %s", with.fastest().took, with.slowest().took)
-			}
-			for _, failure := range with {
-				if failure.name() != connect.fails[f] {
-					t.Errorf("connect: %s, not %s", failure.name(), connect.fails[f])
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // failure is how something ended that the host started in vain.

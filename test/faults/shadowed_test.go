@@ -57,7 +57,7 @@ func TestLateDefault(t *testing.T) {
 
 func testLateDefault(t *testing.T, f topology.Family, late lateDefault) {
 	t.Parallel()
-	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, f, anySource)
 	b.moveDefault(late, "add")
 	b.removeDefault()
 	packet := []string{b.clientAddress().String(), "from", b.net.Server.Eth0.Address(f).String()}

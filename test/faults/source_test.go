@@ -12,15 +12,6 @@ import (
 	"replypath/test/topology"
 )
 
-// eth1Rule sends what has eth1's address by eth1, as hosts do that are set up by source.
-func (b *bed) eth1Rule() {
-	b.Helper()
-	const table = "100"
-	eth1 := b.net.Server.Eth1
-	b.ip("rule", "add", "from", eth1.Address(b.family).String(), "lookup", table)
-	b.ip("route", "add", "default", "via", eth1.Peer().Address(b.family).String(), "dev", "eth1", "table", table)
-}
-
 // syns are the connections that the host begins by eth1.
 func (b *bed) syns(wire *topology.Capture) int {
 	b.Helper()
@@ -40,9 +31,9 @@ func TestSourceWithoutEth0(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/rule %t", f, ruled), func(t *testing.T) {
 				t.Parallel()
 				for _, product := range []bool{false, true} {
-					b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					b := newBed(t, f, anySource)
 					if ruled {
-						b.eth1Rule()
+						b.ruleForEth1("add")
 					}
 					if product {
 						b.start()

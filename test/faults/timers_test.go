@@ -27,21 +27,19 @@ const givenUp = 2
 // neighbour timer of ours, and with nobody to tell the kernel to ask.
 func TestSilentGatewayByKernelTimers(t *testing.T) {
 	t.Parallel()
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-			b.start()
-			silent := fault{
-				name: "gateway silent, by the kernel's timers", holds: true,
-				begin: (*bed).waitUntilHeld, end: (*bed).waitUntilAnswered,
-			}
-			b.bridge(silent, func() {
-				b.wantShown(silent, true)
-				b.keepHeld()
-			}, func() { b.wantShown(silent, false) })
-		})
-	}
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newPatientBed(t, f, anySource)
+		b.start()
+		silent := fault{
+			name: "gateway silent, by the kernel's timers", holds: true,
+			begin: (*bed).waitUntilHeld, end: (*bed).waitUntilAnswered,
+		}
+		b.bridge(silent, func() {
+			b.wantShown(silent, true)
+			b.keepHeld()
+		}, func() { b.wantShown(silent, false) })
+	})
 }
 
 // waitUntilHeld silences the gateway and returns when it is held.

@@ -46,7 +46,7 @@ func TestLinkBackWithoutDaemon(t *testing.T) {
 
 func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family) {
 	t.Parallel()
-	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := newBed(t, f, anySource)
 	// IPv6 takes the addresses off what is set down: one that a daemon has seen go is one that came while none runs.
 	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/keep_addr_on_down", "1"))
 	d := b.start(args...)
@@ -70,8 +70,7 @@ func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family)
 	for _, c := range open {
 		b.ask(c)
 	}
-	for _, kind := range harness.Kinds {
-		c := b.conversation(kind)
+	for _, c := range b.fresh() {
 		b.ask(c)
 		open = append(open, c)
 	}
@@ -131,16 +130,8 @@ func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
 	}
 	harness.Must(t, router.SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xee, 1}))
 	wires := harness.Tap(t, b.net.Server)
-	all := []*harness.Conversation{open}
-	for _, kind := range harness.Kinds {
-		all = append(all, b.conversation(kind))
-	}
-	answered := 0
-	for _, c := range all {
-		if c.Ask(harness.Within(t, 10*inVain)) == nil {
-			answered++
-		}
-	}
+	all := append(b.fresh(), open)
+	answered := len(b.askAll(all, 10*inVain))
 	misdirected := wires.Eth1.Count(topology.All(topology.Going(topology.Received), topology.ToMAC(before), topology.To(b.clientAddress())))
 	t.Logf("%d of %d answered, %d frames to the MAC of before", answered, len(all), misdirected)
 	switch {
