@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 )
 
 // lan is a made-up namespace, of devices that not every kernel can make.
@@ -90,9 +91,7 @@ func TestDiscoveryOfDeviceKinds(t *testing.T) {
 		"ib0":    "link type infiniband is not supported",
 		"eth3":   "a port of interface 99, which counts in its place",
 	}
-	if diff := gocmp.Diff(want, reasons(r)); diff != "" {
-		t.Errorf("unmanaged (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "unmanaged", want, reasons(r))
 	for _, own := range r.Own {
 		isLoopback := own.Address == address("10.0.1.1") || own.Address == address("10.0.8.1")
 		if own.LoopbackOnly != isLoopback {
@@ -230,12 +229,8 @@ func TestNamedInterfaces(t *testing.T) {
 					t.Errorf("%s is not said to be named", i.Name)
 				}
 			}
-			if diff := gocmp.Diff(test.managed, managed); diff != "" {
-				t.Errorf("managed (-want +got):\n%s", diff)
-			}
-			if diff := gocmp.Diff(test.warnings, r.Warnings); diff != "" {
-				t.Errorf("warnings (-want +got):\n%s", diff)
-			}
+			harness.Same(t, "managed", test.managed, managed)
+			harness.Same(t, "warnings", test.warnings, r.Warnings)
 			if len(r.Interfaces)+len(r.Unmanaged) != len(l.links) {
 				t.Errorf("%d managed and %d unmanaged of %d", len(r.Interfaces), len(r.Unmanaged), len(l.links))
 			}
@@ -262,9 +257,7 @@ func TestEffectiveSettings(t *testing.T) {
 	for _, i := range r.Interfaces {
 		got = append(got, i.Settings)
 	}
-	if diff := gocmp.Diff(want, got, equalAddr); diff != "" {
-		t.Errorf("settings (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "settings", want, got, equalAddr)
 	if got := reasons(r)["eth2"]; got != "not named by the configuration" {
 		t.Errorf("eth2 is unmanaged because %q", got)
 	}

@@ -5,8 +5,6 @@ package discover
 import (
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
-
 	"replypath/loader/config"
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -56,9 +54,7 @@ addr add 2001:db8:4::100/64 dev eth1 nodad
 			h := harness.NewHost(t)
 			harness.IPBatch(t, h, links+test.batch)
 			r := scan(t, h, named(test.managed...))
-			if diff := gocmp.Diff(test.want, astray(t, h, &r)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			harness.Same(t, "default routes astray", test.want, astray(t, h, &r))
 			for i := range r.Interfaces {
 				r.Interfaces[i].VRF = 7 // which not every kernel has
 			}

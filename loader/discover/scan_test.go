@@ -82,9 +82,7 @@ addr add 10.10.0.1/24 dev replypath0
 		"port1":      "a port of lan0, which counts in its place",
 		"replypath0": "replypath's own device",
 	}
-	if diff := gocmp.Diff(want, reasons(r)); diff != "" {
-		t.Errorf("unmanaged (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "unmanaged", want, reasons(r))
 	if len(r.Warnings) != 0 {
 		t.Errorf("warnings: %q", r.Warnings)
 	}
@@ -102,9 +100,7 @@ addr add 10.10.0.1/24 dev replypath0
 		Addresses: []netip.Prefix{prefix("10.1.0.100/24"), prefix("10.1.0.101/24"), prefix("2001:db8:1::100/64")},
 		Settings:  config.Interface{Name: "eth0", Mode: config.ModeEnforce, NextHop: config.NextHopAuto, HostModel: config.HostModelWeak},
 	}
-	if diff := gocmp.Diff(eth0, find(t, r, "eth0"), equal, equalAddr); diff != "" {
-		t.Errorf("eth0 (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "eth0", eth0, find(t, r, "eth0"), equal, equalAddr)
 	if eth1 := find(t, r, "eth1"); eth1.Up {
 		t.Error("eth1 is up without a carrier")
 	}
@@ -154,9 +150,7 @@ addr add 2001:db8::2/64 dev eth0 nodad
 	r := scan(t, h, config.Default())
 	eth0 := find(t, r, "eth0").Index
 	want := []OwnAddress{{address("2001:db8::1"), false, eth0}, {address("2001:db8::2"), false, eth0}, {address("2001:db8::3"), false, eth0}}
-	if diff := gocmp.Diff(want, r.Own, equalAddr); diff != "" {
-		t.Errorf("own addresses (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "own addresses", want, r.Own, equalAddr)
 	if n := len(find(t, r, "eth0").Addresses); n != 3 {
 		t.Errorf("%d addresses, want 3", n)
 	}
@@ -207,17 +201,13 @@ route add local 2001:db8:8::/64 dev lo table 100
 		{address("240.1.0.100"), false, eth0},
 		{address("2001:db8::1"), true, lo},
 	}
-	if diff := gocmp.Diff(own, r.Own, equalAddr); diff != "" {
-		t.Errorf("own addresses (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "own addresses", own, r.Own, equalAddr)
 	prefixes := []OwnPrefix{
 		{prefix("198.51.100.128/25"), true},
 		{prefix("203.0.113.0/24"), false},
 		{prefix("2001:db8:9::/64"), true},
 	}
-	if diff := gocmp.Diff(prefixes, r.OwnPrefixes, equal); diff != "" {
-		t.Errorf("own prefixes (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "own prefixes", prefixes, r.OwnPrefixes, equal)
 }
 
 func TestOnLink(t *testing.T) {
@@ -275,9 +265,7 @@ route add 2001:db8:8::/64 dev eth1 table 100
 		{eth1, prefix("2001:db8:8::/64"), true},
 	}
 	slices.SortStableFunc(want, func(a, b OnLink) int { return cmp.Compare(a.Interface, b.Interface) })
-	if diff := gocmp.Diff(want, r.OnLink, equal); diff != "" {
-		t.Errorf("on-link (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "on-link", want, r.OnLink, equal)
 }
 
 func TestStrayGateways(t *testing.T) {
@@ -297,9 +285,7 @@ route add default via 172.31.1.1 dev eth0 onlink
 		"gateway 10.4.0.1 is outside the present networks of interface eth0: it is used once it answers there",
 		"gateway 2001:db8::1 is outside the present networks of interface eth0: it is used once it answers there",
 	}
-	if diff := gocmp.Diff(want, scan(t, h, cfg).Warnings); diff != "" {
-		t.Errorf("warnings (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "warnings", want, scan(t, h, cfg).Warnings)
 	harness.IPBatch(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
 	if got := scan(t, h, cfg).Warnings; len(got) != 0 {
 		t.Errorf("warnings with the addresses there: %q", got)

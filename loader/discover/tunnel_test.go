@@ -7,7 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
@@ -55,9 +54,7 @@ func TestOpenTunnels(t *testing.T) {
 			"vxlan_sys": external, "genev_sys": external, "bareudp0": external, "gre_sys": external,
 			"mgre0": noRemote, "ip6gre0": noRemote, "gretap0": noRemote, "tunl0": noRemote, "ip6tnl0": noRemote, "sit0": noRemote,
 		}
-		if diff := gocmp.Diff(want, reasons(r)); diff != "" {
-			t.Errorf("unmanaged (-want +got):\n%s", diff)
-		}
+		harness.Same(t, "unmanaged", want, reasons(r))
 	}
 }
 

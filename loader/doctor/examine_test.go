@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/testhost"
 	"replypath/test/topology"
 )
@@ -108,7 +107,5 @@ func TestWorstFirst(t *testing.T) {
 		got = append(got, string(f.Severity)+" "+f.Check)
 	}
 	want := []string{"error rp-filter", "error own-gateway", "warning accept-local", "ok managed"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "findings", want, got)
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/test/harness"
@@ -244,7 +243,5 @@ func TestPortsOfVRFs(t *testing.T) {
 		&netlink.Dummy{LinkAttrs: device(3, 0, "eth2")}, &netlink.Vrf{LinkAttrs: device(4, 0, "red")},
 		&netlink.Bridge{LinkAttrs: device(5, 0, "br0")},
 	})
-	if diff := cmp.Diff(map[string]int{"eth0": 4}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "flows", map[string]int{"eth0": 4}, got)
 }

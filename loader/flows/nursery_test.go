@@ -68,7 +68,5 @@ func TestNursery(t *testing.T) {
 			t.Errorf("%s: %d more were visited after the last", s.state, count-1)
 		}
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b bpf.DatapathFlow) bool { return a == b })); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "flows", want, got, cmp.Comparer(func(a, b bpf.DatapathFlow) bool { return a == b }))
 }

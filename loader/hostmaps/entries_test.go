@@ -7,11 +7,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/test/harness"
 )
 
 func TestExclusionSet(t *testing.T) {
@@ -39,9 +38,7 @@ func TestOnLinkEntries(t *testing.T) {
 		{PrefixLength: 32 + 96 + 24, Ifindex: 3, Address: netip.MustParseAddr("10.1.0.0").As16()}: 1,
 		{PrefixLength: 32 + 64, Ifindex: 4, Address: netip.MustParseAddr("2001:db8::").As16()}:    1,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "networks", want, got)
 }
 
 // Whatever takes less than another interface is narrow.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/test/harness"
@@ -118,9 +117,7 @@ func TestPlanRPFilter(t *testing.T) {
 				}
 			}
 			change := loosen(t, h, "eth1")
-			if diff := cmp.Diff(want, change); diff != "" {
-				t.Errorf("change (-want +got):\n%s", diff)
-			}
+			harness.Same(t, "change", want, change)
 			if got := get(t, h, "eth1"); got != test.after {
 				t.Errorf("rp_filter is %s, want %s", got, test.after)
 			}

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"replypath/test/harness"
 )
 
 func TestKey(t *testing.T) {
@@ -40,9 +40,7 @@ func TestPlan(t *testing.T) {
 			return err
 		}
 		want := &Change{Interface: indexIn(t, h, "eth1"), Key: key, Before: "0", After: "1"}
-		if diff := cmp.Diff(want, change); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
+		harness.Same(t, "values", want, change)
 		if value, err := Read(key); value != "0" || err != nil {
 			t.Errorf("planning it has made it %s, %v", value, err)
 		}

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/pins"
 	"replypath/test/harness"
 )
@@ -65,9 +63,7 @@ func TestSources(t *testing.T) {
 	want := map[string][]string{
 		"2001:db8:1::1": nil, "2001:db8:1::2": {"2001:db8:1::/64"}, "2001:db8:1::3": {"::/0", "2001:db8:7::/64"},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("sources (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "sources", want, got)
 }
 
 // TestNote: what is heard again is no news, but lasts longer; what is withdrawn, over, or of an interface that has gone

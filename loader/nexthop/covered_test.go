@@ -8,11 +8,11 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/test/harness"
 )
 
 // TestCovered has routes of the managed interfaces 1 and 2, and one more.
@@ -48,9 +48,7 @@ func TestCovered(t *testing.T) {
 			}
 			got := n.covered(managed)
 			slices.SortFunc(got, func(a, b Covered) int { return 100*(a.Family-b.Family) + a.Interface - b.Interface })
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			harness.Same(t, "covered", test.want, got)
 		})
 	}
 }

@@ -34,9 +34,7 @@ func bare(device int, gateway string, families ...int) Gateway {
 
 func check(t *testing.T, got []Gateway, want ...Gateway) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, equalAddr, cmpopts.IgnoreFields(Gateway{}, "Main", "Reach4", "Reach6")); diff != "" {
-		t.Errorf("gateways (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "gateways", want, got, equalAddr, cmpopts.IgnoreFields(Gateway{}, "Main", "Reach4", "Reach6"))
 }
 
 // addEth1 gives the server a second interface with a carrier.
@@ -238,9 +236,7 @@ neigh change fe80::9 dev eth0 lladdr 02:00:00:00:09:09 nud `+test.state)
 				want.IPv4, want.IPv6 = false, false
 				want.Requested = test.state == StateFailed // by ip(8)
 				event := awaitState(t, events, want.Address, test.state)
-				if diff := cmp.Diff(want, event, equalAddr); diff != "" {
-					t.Errorf("event (-want +got):\n%s", diff)
-				}
+				harness.Same(t, "event", want, event, equalAddr)
 			}
 		})
 	}

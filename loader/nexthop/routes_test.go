@@ -5,7 +5,6 @@ package nexthop
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -41,9 +40,7 @@ func TestOwnRoutes(t *testing.T) {
 			Fallback: []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.3"), Family: unix.AF_INET}},
 			Bound:    []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.1"), Family: unix.AF_INET}},
 		}
-		if diff := cmp.Diff(want, got, equalAddr); diff != "" {
-			t.Errorf("own (-want +got):\n%s", diff)
-		}
+		harness.Same(t, "own", want, got, equalAddr)
 		gateways, err := Gateways(p.server.Netlink(), managed)
 		check(t, gateways, bare(p.eth0.Index, "10.1.0.1", 4), bare(p.eth0.Index, "10.1.0.2", 4))
 		return err
@@ -65,7 +62,5 @@ route add default via 10.1.0.3 metric 200
 		behind[d.Gateway.String()] = d.Behind
 	}
 	want := map[string]bool{"10.1.0.1": false, "10.1.0.2": false, "10.1.0.3": true, "fe80::1": false, "fe80::2": false}
-	if diff := cmp.Diff(want, behind); diff != "" {
-		t.Errorf("behind the first (-want +got):\n%s", diff)
-	}
+	harness.Same(t, "behind the first", want, behind)
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // PatienceVariable holds a factor for all times that tests wait, for machines that are slow by nature, such as an
@@ -84,5 +86,13 @@ func Must1[T any](t testing.TB) func(T, error) T {
 		t.Helper()
 		Must(t, err)
 		return v
+	}
+}
+
+// Same reports how a value, of which it says what it is, differs from the one that is wanted.
+func Same(t testing.TB, what string, want, got any, options ...cmp.Option) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, options...); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }

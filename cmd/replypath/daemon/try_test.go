@@ -13,13 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
 	"replypath/loader"
 	"replypath/loader/config"
 	"replypath/loader/status"
+	"replypath/test/harness"
 )
 
 // trialRun is a running `replypath try`.
@@ -205,9 +205,7 @@ func wantSaid(t *testing.T, effect status.Effect, want string) {
 	r := startTrialOn(t, effect, "--config", writeConfig(t, ""))
 	r.signals <- unix.SIGUSR1
 	r.end(cli.ExitDone, 1, 0, "kept")
-	if diff := cmp.Diff(want, r.stdout.String()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "said", want, r.stdout.String())
 }
 
 // TestTryMuteGuardian: a guardian that cannot be told of the begin would end the trial too early.

@@ -133,9 +133,7 @@ func TestTopNarrow(t *testing.T) {
 		"INTERFACE   CORRECTED  UNCORRE", "eth0                -", "eth1                -", "eth2                -",
 		"q quit  s sort (rate)  p pause",
 	}
-	if diff := cmp.Diff(want, s.lines()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "screen", want, s.lines())
 	for _, size := range [][2]int{{1, 1}, {0, 0}, {140, 2}} {
 		s.screen.SetSize(size[0], size[1])
 		s.lines()

@@ -43,7 +43,5 @@ ip -6 rule add from 2001:db8::2 unreachable priority 8
 		{unix.AF_INET6, 8, 0, nl.FR_ACT_UNREACHABLE},
 		{unix.AF_INET6, 32766, unix.RT_TABLE_MAIN, nl.FR_ACT_TO_TBL},
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(rule{})); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "rules", want, got, cmp.AllowUnexported(rule{}))
 }

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
@@ -60,9 +58,7 @@ func TestConfigurationExamined(t *testing.T) {
 				journal: &pins.Journal{ConfigPath: path, Config: test.record},
 			}
 			harness.Must(t, g.configuration())
-			if diff := cmp.Diff(string(test.want.Encode()), string(g.host.Config.Encode())); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			harness.Same(t, "configuration", string(test.want.Encode()), string(g.host.Config.Encode()))
 			if f := g.host.InForce; f.Wrong != test.wrong || test.said != "" && f.File[:len(test.said)] != test.said || test.said == "" && f.File != "" {
 				t.Errorf("the file: %q, wrong %v", f.File, f.Wrong)
 			}

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"replypath/test/harness"
 	"replypath/test/testhost"
 )
 
@@ -63,9 +62,7 @@ func TestFiles(t *testing.T) {
 		"/usr/lib/systemd/network/20-eth2.network:1",
 	}
 	slices.Sort(got)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "files", want, got)
 	if f, err := Firewalld(root); err != nil || f == nil || f.IPv6RPFilter != "strict" || !f.IsStrict() {
 		t.Errorf("firewalld: %+v", f)
 	}

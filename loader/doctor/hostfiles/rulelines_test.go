@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
+	"replypath/test/harness"
 	"replypath/test/testhost"
 )
 
@@ -131,9 +132,7 @@ routing-rule1=priority 5 from 192.0.2.1 table 100
 				test.want[n].File = "f"
 			}
 			got := test.parse("f", test.text)
-			if diff := cmp.Diff(test.want, got, cmp.Comparer(testhost.SamePrefix)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			harness.Same(t, "lines", test.want, got, cmp.Comparer(testhost.SamePrefix))
 		})
 	}
 }

@@ -80,9 +80,7 @@ table netdev t {
 		"ip nat post": {Family: "ip", Table: "nat", Name: "post", Type: "nat", Hooks: []string{"postrouting"}, Rules: []snapshot.FirewallRule{{OutNames: []string{"eth0"}}}},
 		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Hooks: []string{"ingress"}, Devices: []string{"eth1"}},
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "read", want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
 }
 
 // readChains reads a host's chains, by name, and leaves out the handles of rules, which it wants to be there.
@@ -169,9 +167,7 @@ func TestReadEgressChain(t *testing.T) {
 	want := map[string]snapshot.Chain{
 		"netdev t out": {Family: "netdev", Table: "t", Name: "out", Type: "filter", Hooks: []string{"egress"}, Devices: []string{"eth0", "eth1"}},
 	}
-	if diff := cmp.Diff(want, readChains(t, host)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "read", want, readChains(t, host))
 }
 
 // TestReadNoFirewall: nothing is read where nothing is.
@@ -179,9 +175,7 @@ func TestReadNoFirewall(t *testing.T) {
 	_, host := testhost.NewNetwork(t)
 	var f snapshot.Firewall
 	harness.Must(t, host.Do(func() error { return Read(&f, nil) }))
-	if diff := cmp.Diff(snapshot.Firewall{}, f); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "read", snapshot.Firewall{}, f)
 }
 
 // What iptables-nft leaves to its own extensions.
@@ -241,7 +235,5 @@ func TestLegacyTables(t *testing.T) {
 	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": "raw\n"} {
 		harness.Must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
 	}
-	if diff := cmp.Diff([]string{"ip filter", "ip nat", "ip6 raw"}, legacyIn(dir)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	harness.Same(t, "read", []string{"ip filter", "ip nat", "ip6 raw"}, legacyIn(dir))
 }
