@@ -148,11 +148,20 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 // wantOriginated wants a conversation to be counted as one that B originated, with this outcome and no other.
 func wantOriginated(t *testing.T, p *harness.Product, c *harness.Conversation, outcome string) {
 	t.Helper()
+	wantOriginatedSince(t, nil, p, c, outcome)
+}
+
+// wantOriginatedSince is wantOriginated of what was counted since earlier metrics.
+func wantOriginatedSince(t *testing.T, before harness.Metrics, p *harness.Product, c *harness.Conversation, outcome string) {
+	t.Helper()
 	m := p.Metrics()
 	labels := []string{"from_interface=eth0", "to_interface=eth1", "family=" + topology.FamilyOf(c.Peer.Addr()).String(), "protocol=" + c.Protocol()}
 	for _, o := range []string{"moved", "routed"} {
-		packets := m.Sum("replypath_originated_packets_total", append(labels, "outcome="+o)...)
-		flows := m.Sum("replypath_originated_flows_total", append(labels, "outcome="+o)...)
+		since := func(name string) float64 {
+			of := append(labels, "outcome="+o)
+			return m.Sum(name, of...) - before.Sum(name, of...)
+		}
+		packets, flows := since("replypath_originated_packets_total"), since("replypath_originated_flows_total")
 		if counted := packets > 0; counted != (o == outcome) || counted != (flows > 0) {
 			t.Errorf("%s: %v packets and %v flows are %s", c, packets, flows, o)
 		}
