@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,7 +24,7 @@ import (
 
 // Whatever is asked gets an answer of HTTP, or silence, and nothing is logged.
 func TestStrangeRequests(t *testing.T) {
-	var log lockedLog
+	var log lockedBuffer
 	o := options(t)
 	o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	address := start(t, o)
@@ -141,7 +140,7 @@ func TestManyConnections(t *testing.T) {
 
 // Failed handshakes do not fill the log.
 func TestHandshakesAreNotLoggedForEver(t *testing.T) {
-	var log lockedLog
+	var log lockedBuffer
 	quiet := newSparing(slog.NewTextHandler(&log, nil))
 	logger := slog.NewLogLogger(quiet, slog.LevelWarn)
 	for i := range 1000 {
@@ -167,22 +166,4 @@ func TestStrangeWebConfig(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-}
-
-// lockedLog is a log that several goroutines write.
-type lockedLog struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }

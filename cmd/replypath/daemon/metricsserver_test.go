@@ -22,19 +22,25 @@ func TestMetricsAddressInUse(t *testing.T) {
 	squatter := harness.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	address := squatter.Addr().String()
 	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", address)
-	if err := receive(t, r.path.errSet); err != nil {
-		t.Errorf("an error at the start: %v", err)
+	r.wantToldOnce(func(err error) bool { return errors.Is(err, unix.EADDRINUSE) }, func() { squatter.Close() })
+}
+
+// wantToldOnce wants the start to tell of an error, once, and then that it is over when it has been mended.
+func (r *daemonRun) wantToldOnce(isIt func(error) bool, mend func()) {
+	r.t.Helper()
+	if err := receive(r.t, r.path.errSet); err != nil {
+		r.t.Errorf("an error at the start: %v", err)
 	}
-	if err := receive(t, r.path.errSet); !errors.Is(err, unix.EADDRINUSE) {
-		t.Errorf("told of %v", err)
+	if err := receive(r.t, r.path.errSet); err == nil || !isIt(err) {
+		r.t.Errorf("told of %v", err)
 	}
-	squatter.Close()
-	if err := receive(t, r.path.errSet); err != nil {
-		t.Errorf("still failing: %v", err)
+	mend()
+	if err := receive(r.t, r.path.errSet); err != nil {
+		r.t.Errorf("still failing: %v", err)
 	}
 	r.end()
 	if n := strings.Count(r.stderr.String(), "level=ERROR"); n != 1 {
-		t.Errorf("%d errors in the log:\n%s", n, r.stderr.String())
+		r.t.Errorf("%d errors in the log:\n%s", n, r.stderr.String())
 	}
 }
 
@@ -63,21 +69,8 @@ func TestRunWithBadWebConfig(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yaml")
 	path := writeConfig(t, "mode: enforce\nmetrics:\n  listen: \"127.0.0.1:0\"\n  web_config_file: "+web+"\n")
 	r := startDaemon(t, "--config", path)
-	if err := receive(t, r.path.errSet); err != nil {
-		t.Errorf("an error at the start: %v", err)
-	}
 	want := badWebConfig(path, 4, web)
-	if err := receive(t, r.path.errSet); err == nil || err.Error() != want {
-		t.Errorf("told of %v, not of %s", err, want)
-	}
-	rewriteConfig(t, web, "")
-	if err := receive(t, r.path.errSet); err != nil {
-		t.Errorf("still failing: %v", err)
-	}
-	r.end()
-	if n := strings.Count(r.stderr.String(), "level=ERROR"); n != 1 {
-		t.Errorf("%d errors in the log:\n%s", n, r.stderr.String())
-	}
+	r.wantToldOnce(func(err error) bool { return err.Error() == want }, func() { rewriteConfig(t, web, "") })
 }
 
 // A reload that names a bad web configuration is refused before anything of the one in force is given up: its metrics
