@@ -108,15 +108,6 @@ route add 2001:db8:12::/48 nhid 2
 	)
 }
 
-func TestGatewaysSurviveALostCarrier(t *testing.T) {
-	p := newPair(t)
-	ip(t, p.server, "route add default via 10.1.0.1")
-	events := p.watch(t)
-	harness.Must(t, p.r0.SetDown())
-	await(t, events, "eth0 without a carrier", func(e Event) bool { return e.Kind == KindLink && e.Interface == p.eth0.Index })
-	check(t, p.gateways(t), bare(p.eth0.Index, "10.1.0.1", 4))
-}
-
 func TestConfiguredGateways(t *testing.T) {
 	p := newPair(t)
 	eth0, eth1 := p.eth0.Index, p.addEth1(t)

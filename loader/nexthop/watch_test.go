@@ -76,13 +76,16 @@ func TestWatchDetails(t *testing.T) {
 	})
 }
 
+// A gateway stays one without a carrier, of whose loss an event tells.
 func TestWatchLostCarrier(t *testing.T) {
 	p := newPair(t)
+	ip(t, p.server, "route add default via 10.1.0.1")
 	events := p.watch(t)
 	harness.Must(t, p.r0.SetDown())
 	await(t, events, "eth0 without a carrier", func(e Event) bool {
 		return e.Kind == KindLink && e.Interface == p.eth0.Index && !p.manage(t)[0].Up
 	})
+	check(t, p.gateways(t), bare(p.eth0.Index, "10.1.0.1", 4))
 }
 
 func TestWatchNeighbours(t *testing.T) {

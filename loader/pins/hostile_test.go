@@ -148,7 +148,7 @@ func FuzzJournal(f *testing.F) {
 		return append(value, text...)
 	}
 	whole, err := json.Marshal(&Journal{Version: "1.0", Seeds: []uint64{1, 2}, Trial: &TrialRecord{Before: &Journal{}}})
-	mustSeed(f, err)
+	must(f, err)
 	for _, seed := range [][]byte{
 		nil, {0}, make([]byte, journalHeader), encode(""), encode(string(whole)), encode("{}"), encode("null"), encode("[]"),
 		encode(`{"pid":"x"}`), encode(`{"pid":1e99}`), encode(`{"seeds":null,"sysctls":[{}]}`), encode(`{"trial":{"before":{"trial":{}}}}`),
@@ -164,13 +164,6 @@ func FuzzJournal(f *testing.F) {
 			}
 		}
 	})
-}
-
-func mustSeed(f *testing.F, err error) {
-	f.Helper()
-	if err != nil {
-		f.Fatal(err)
-	}
 }
 
 // TestNamespaceLock has one lock a network namespace, whoever asks.
