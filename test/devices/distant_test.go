@@ -100,7 +100,7 @@ func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind harness
 // eth1 to the router. Either is lost without replypath. What the server itself asks the
 // client goes neither way.
 func TestDistantTunnel(t *testing.T) {
-	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
+	for _, outer := range harness.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, true)
 			d.introduce(t)
@@ -163,7 +163,7 @@ func movedTo(p *harness.Product, name string) float64 {
 // is inside, as VXLAN's do unless told otherwise: by its ports, what carries an answer is none
 // to what carried the question, and goes as routed, like all that the host starts.
 func TestDistantTunnelOfManyPorts(t *testing.T) {
-	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
+	for _, outer := range harness.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, false)
 			d.introduce(t)
@@ -176,7 +176,7 @@ func TestDistantTunnelOfManyPorts(t *testing.T) {
 // TestDistantTunnelOfBoundSocket has the answers come from sockets that are bound to the
 // tunnel's device: that holds them there, and not what carries them.
 func TestDistantTunnelOfBoundSocket(t *testing.T) {
-	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
+	for _, outer := range harness.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, true)
 			d.introduce(t)

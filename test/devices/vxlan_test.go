@@ -46,7 +46,7 @@ func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.
 // NIC: the answer goes into the tunnel, and what carries it where the routing
 // table says.
 func TestTunnel(t *testing.T) {
-	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
+	for _, outer := range harness.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			n, tunnel := newVXLAN(t, outer)
 			wantAllLost(t, n, tunnel)

@@ -165,7 +165,7 @@ func TestRouterExchanged(t *testing.T) {
 	// the router answers, and which just after it, would be chance.
 	for _, boots := range []time.Duration{0, bootsFor, bootsFor + 2*time.Second} {
 		for _, fault := range gone()[:2] {
-			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			for _, f := range harness.Families {
 				t.Run(fmt.Sprintf("boots for %s/%s/%s", boots, fault.name, f), func(t *testing.T) {
 					t.Parallel()
 					alone := newPatientBed(t, f, anySource)

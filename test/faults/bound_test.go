@@ -96,12 +96,11 @@ func TestBound(t *testing.T) {
 
 // TestBoundRoute has the route come and go with its reasons.
 func TestBoundRoute(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		t.Run(f.String(), func(t *testing.T) { testBoundRoute(t, newBoundBed(t, f)) })
-	}
+	eachFamily(t, testBoundRoute)
 }
 
-func testBoundRoute(t *testing.T, b *bed) {
+func testBoundRoute(t *testing.T, f topology.Family) {
+	b := newBoundBed(t, f)
 	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 	config := harness.WriteConfig(t, "")
 	configure := func(d *harness.Daemon, text string) {

@@ -170,7 +170,7 @@ func (b *bed) leadsByAnother() net.Conn {
 func TestProgressElsewhere(t *testing.T) {
 	t.Parallel()
 	for name, open := range otherWays {
-		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		for _, f := range harness.Families {
 			t.Run(name+"/"+f.String(), func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t, f, anySource)

@@ -56,8 +56,6 @@ type bed struct {
 	routes string
 	// asked are the conversations that clients have, or may have, begun.
 	asked []*harness.Conversation
-	// forgets is how long the kernel takes to forget what it knew before a fault.
-	forgets time.Duration
 }
 
 // newBed builds one whose kernel soon notices a silent neighbour of eth0.
@@ -71,7 +69,7 @@ func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *be
 // newPatientBed builds one with the kernel's own neighbour timers.
 func newPatientBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
 	t.Helper()
-	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options), forgets: time.Second}
+	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options)}
 	b.routes = b.showRoutes()
 	harness.Serve(t, b.net.Client, b.clientAddress())
 	return b
@@ -91,15 +89,13 @@ func (b *bed) inBoth() []*bed {
 // cable comes up answers a little later. What it does is the same.
 func (b *bed) quicken(table string) {
 	b.Helper()
-	reachable, retransmit := harness.Patient(200*time.Millisecond), harness.Patient(50*time.Millisecond)
-	for leaf, value := range map[string]time.Duration{
-		"base_reachable_time_ms": reachable, "delay_first_probe_time": 0, "retrans_time_ms": retransmit,
+	patience := int(harness.AnswerTime / (10 * time.Second)) // 1, but on slow machines
+	// Any shorter, and a daemon that waits for a processor comes too late for what the kernel holds back meanwhile.
+	for leaf, value := range map[string]int{
+		"base_reachable_time_ms": 300 * patience, "delay_first_probe_time": 0, "retrans_time_ms": 100 * patience,
 	} {
-		key := "net/" + b.family.String() + "/" + table + "/" + leaf
-		harness.Must(b, b.net.Server.SetSysctl(key, strconv.FormatInt(value.Milliseconds(), 10)))
+		harness.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, strconv.Itoa(value)))
 	}
-	// An entry is good for half as long again, then its MAC is asked three times, and everybody as often.
-	b.forgets = reachable*3/2 + 6*retransmit
 }
 
 func (b *bed) clientAddress() netip.Addr { return b.net.ClientEth0.Address(b.family) }

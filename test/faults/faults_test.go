@@ -37,7 +37,7 @@ func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Fam
 	t.Helper()
 	quick := short.Run(t)
 	for n, fault := range faults {
-		for k, f := range bothFamilies {
+		for k, f := range harness.Families {
 			if !quick || n%2 == k {
 				t.Run(fault.name+"/"+f.String(), func(t *testing.T) { run(t, fault, f) })
 			}
@@ -48,7 +48,7 @@ func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Fam
 // eachFamily runs a subtest for either family.
 func eachFamily(t *testing.T, run func(*testing.T, topology.Family)) {
 	t.Helper()
-	for _, f := range bothFamilies {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { run(t, f) })
 	}
 }
@@ -126,7 +126,7 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 	quick := short.Run(t)
 	for n, fault := range gone() {
 		for m, mechanism := range []string{"clsact", "usual"} {
-			for k, f := range bothFamilies {
+			for k, f := range harness.Families {
 				if quick && (m != n/2 || k == n%2) {
 					continue
 				}
@@ -298,14 +298,14 @@ func (b *bed) wantRoutes() {
 	}
 }
 
-// askForSomeTime asks until the kernel has forgotten what it knew before a fault, and wants each answer at once.
+// askForSomeTime asks for a second, in which the kernel forgets what it knew before a fault,
+// and wants each answer at once.
 func (b *bed) askForSomeTime(what string, c *harness.Conversation) {
 	b.Helper()
-	const pace = 10 * time.Millisecond
+	const pace, questions = 10 * time.Millisecond, 100
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	var slowest time.Duration
-	questions := int(b.forgets / pace)
 	for range questions {
 		<-tick.C
 		asked := time.Now()

@@ -18,7 +18,7 @@ func TestFirstStartDuringFault(t *testing.T) {
 	quick := short.Run(t)
 	for n, fault := range slices.Delete(slices.Clone(faults), 2, 3) { // without eth0 there is nothing to manage
 		for m, mechanism := range []string{"usual", "clsact"} {
-			for k, f := range bothFamilies {
+			for k, f := range harness.Families {
 				if quick && (m != n/2 || k != n%2) {
 					continue
 				}

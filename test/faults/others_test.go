@@ -93,7 +93,7 @@ func TestCovered(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
 	for n, cover := range covers {
-		for k, f := range bothFamilies {
+		for k, f := range harness.Families {
 			if !quick || k == n%2 {
 				t.Run(cover.name+"/"+f.String(), func(t *testing.T) { testCovered(t, f, cover.by[k]) })
 			}

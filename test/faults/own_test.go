@@ -69,7 +69,7 @@ func TestOwnNICDies(t *testing.T) {
 	quick := short.Run(t)
 	for k, fault := range ownFaults {
 		for n, way := range ownWays {
-			for m, f := range bothFamilies {
+			for m, f := range harness.Families {
 				if quick && (k != n%len(ownFaults) || m != n%2) {
 					continue
 				}

@@ -192,7 +192,7 @@ func TestNamedInterfaceBegins(t *testing.T) {
 	elsewhere := map[topology.Family]string{
 		topology.IPv4: "route add 10.50.0.0/16 via 10.2.0.254 dev eth1", topology.IPv6: "-6 route add 2001:db8:50::/48 via 2001:db8:2::fe dev eth1",
 	}
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+	for _, f := range harness.Families {
 		t.Run(f.String()+"/no route", func(t *testing.T) {
 			t.Parallel()
 			newUnroutedBed(t, f).wantBegins()

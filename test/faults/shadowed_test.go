@@ -25,17 +25,15 @@ type lateDefault struct {
 	which string // in the status
 }
 
-var bothFamilies = []topology.Family{topology.IPv4, topology.IPv6}
-
 var lateDefaults = []lateDefault{
-	{name: "of table default", families: bothFamilies[:1], route: map[topology.Family]string{topology.IPv4: "default via 10.1.0.1 table 253"},
+	{name: "of table default", families: harness.Families[:1], route: map[topology.Family]string{topology.IPv4: "default via 10.1.0.1 table 253"},
 		which: "of table 253"},
-	{name: "of a table that is asked after main", families: bothFamilies, rule: "prio 40000 table 222", route: map[topology.Family]string{
+	{name: "of a table that is asked after main", families: harness.Families, rule: "prio 40000 table 222", route: map[topology.Family]string{
 		topology.IPv4: "default via 10.1.0.1 table 222", topology.IPv6: "default via 2001:db8:1::1 table 222"}, which: "of table 222"},
-	{name: "of the last metric", families: bothFamilies, route: map[topology.Family]string{
+	{name: "of the last metric", families: harness.Families, route: map[topology.Family]string{
 		topology.IPv4: "default via 10.1.0.1 metric 4294967295", topology.IPv6: "default via 2001:db8:1::1 metric 4294967295"},
 		which: "of metric 4294967295"},
-	{name: "for some sources only", families: bothFamilies[1:], route: map[topology.Family]string{
+	{name: "for some sources only", families: harness.Families[1:], route: map[topology.Family]string{
 		topology.IPv6: "default from 2001:db8:1::/64 via 2001:db8:1::1,default from 2001:db8:2::/64 via 2001:db8:2::1"}, which: "for some sources only"},
 }
 

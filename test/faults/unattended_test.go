@@ -37,7 +37,7 @@ func TestLinkBackWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	for mechanism, args := range mechanisms {
 		for _, link := range linksBack {
-			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			for _, f := range harness.Families {
 				t.Run(mechanism+"/"+link.name+"/"+f.String(), func(t *testing.T) { testLinkBack(t, link, args, f) })
 			}
 		}
@@ -97,7 +97,7 @@ func TestRouterReplacedWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
 	for n, known := range []bool{true, false} {
-		for k, f := range bothFamilies {
+		for k, f := range harness.Families {
 			if quick && k != n {
 				continue
 			}
