@@ -18,7 +18,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 // followed is a server whose routes are followed.
@@ -32,6 +31,14 @@ type followed struct {
 
 	unmanaged int // index
 }
+
+// withEth1 gives the server a second interface, with a network of its own.
+const withEth1 = `
+link add eth1 type veth peer name far1
+addr add 10.3.0.1/24 dev eth1
+link set far1 up
+link set eth1 up
+`
 
 func follow(t *testing.T, before string) *followed {
 	t.Helper()
@@ -150,12 +157,7 @@ func TestTableLastOfMany(t *testing.T) {
 // TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says
 // that it may not be.
 func TestTableFollows(t *testing.T) {
-	f := follow(t, `
-link add eth1 type veth peer name far1
-addr add 10.3.0.1/24 dev eth1
-link set far1 up
-link set eth1 up
-`)
+	f := follow(t, withEth1)
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(of ...string) string { return of[random.IntN(len(of))] }
 	for n := range 300 {
@@ -199,13 +201,7 @@ func (f *followed) tryChange(command string) {
 
 // TestTableImplied: routes that go with something else are told of by nobody.
 func TestTableImplied(t *testing.T) {
-	const before = `
-link add eth1 type veth peer name far1
-addr add 10.3.0.1/24 dev eth1
-addr add 10.3.0.2/24 dev eth1
-link set far1 up
-link set eth1 up
-`
+	const before = withEth1 + "addr add 10.3.0.2/24 dev eth1\n"
 	for name, test := range map[string]struct{ before, change string }{
 		"with their interface":      {"route add 10.50.0.0/16 via 10.3.0.9", "link set eth1 down"},
 		"with one that is deleted":  {"route add 10.50.0.0/16 via 10.3.0.9", "link del eth1"},
@@ -313,7 +309,8 @@ func TestTableNearlyMany(t *testing.T) {
 		if f.table.IsDue() { // as before each look
 			f.settle()
 		}
-		for _, g := range f.gatewaysNow() {
+		found, _ := f.find(&f.table)
+		for _, g := range found.Gateways {
 			if g.Reach4.Many {
 				t.Fatalf("%d networks are taken for many", MostNetworks-10)
 			}
@@ -321,22 +318,10 @@ func TestTableNearlyMany(t *testing.T) {
 	}
 }
 
-// gatewaysNow are those that the table tells of without reading anything.
-func (f *followed) gatewaysNow() []Gateway {
-	f.t.Helper()
-	found, _ := f.find(&f.table)
-	return found.Gateways
-}
-
 // TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or has a managed one
 // covered.
 func TestTableOfUnmanaged(t *testing.T) {
-	f := follow(t, `
-link add eth1 type veth peer name far1
-link set far1 up
-link set eth1 up
-addr add 10.3.0.1/24 dev eth1
-`)
+	f := follow(t, withEth1)
 	f.unmanaged = harness.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
 	f.change("route add 10.50.0.0/16 dev eth1\nroute add 10.51.0.0/16 via 10.3.0.9\n")
 	if f.looks > 0 {
@@ -358,14 +343,14 @@ addr add 10.3.0.1/24 dev eth1
 func TestReadWaitsForFlush(t *testing.T) {
 	const network = "route add %s.%d.0/24 via 10.3.0.9 dev eth1\n"
 	var batch strings.Builder
-	batch.WriteString("link add eth1 type veth peer name far1\nlink set far1 up\nlink set eth1 up\naddr add 10.3.0.1/24 dev eth1\n")
+	batch.WriteString(withEth1)
 	for n := range 200 << 8 {
 		fmt.Fprintf(&batch, network, fmt.Sprintf("20.%d", n>>8), n&255)
 	}
 	f := follow(t, batch.String())
 	eth1 := harness.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
 	down := make(chan error)
-	go func() { down <- exec(f.server, "ip link set eth1 down") }()
+	go func() { down <- f.server.Command(context.Background(), "ip", "link", "set", "eth1", "down").Run() }()
 	isOfEth1 := func(e Event) bool { return e.Kind == KindLink && e.Interface == eth1 && e.NoCarrier }
 	await(t, f.events, "eth1 goes down", isOfEth1)
 	f.inside(func() error { _, err := f.table.Read(); return err })
@@ -375,10 +360,4 @@ func TestReadWaitsForFlush(t *testing.T) {
 			t.Errorf("a gateway of eth1 is known after it has gone down: %+v", to)
 		}
 	}
-}
-
-// exec runs a command on a host.
-func exec(h *topology.Host, command string) error {
-	fields := strings.Fields(command)
-	return h.Command(context.Background(), fields[0], fields[1:]...).Run()
 }
