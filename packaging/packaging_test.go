@@ -5,7 +5,6 @@ package packaging
 
 import (
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 )
 
 const sample = "replypath.yaml"
@@ -21,26 +21,17 @@ const sample = "replypath.yaml"
 var equalPrefixes = cmpopts.EquateComparable()
 
 func TestSampleConfigurationSetsNothing(t *testing.T) {
-	got, err := config.Load(sample)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := harness.Must1[*config.Config](t)(config.Load(sample))
 	if diff := cmp.Diff(config.Default(), got, equalPrefixes, cmpopts.IgnoreTypes(config.Origin{})); diff != "" {
 		t.Errorf("the sample changes the defaults (-default +sample):\n%s", diff)
 	}
 }
 
 func TestSampleConfigurationShowsDefaults(t *testing.T) {
-	text, err := os.ReadFile(sample)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := harness.Must1[[]byte](t)(os.ReadFile(sample))
 	// A setting has no space after the "#", or two and more below another.
 	settings := regexp.MustCompile(`(?m)^#([^ \n]|  )`).ReplaceAll(text, []byte("$1"))
-	got, err := config.Parse(sample, settings)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := harness.Must1[*config.Config](t)(config.Parse(sample, settings))
 	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 {
 		t.Error("interfaces or exclude has no example")
 	}
@@ -50,27 +41,18 @@ func TestSampleConfigurationShowsDefaults(t *testing.T) {
 	}
 }
 
-// TestPackageVersion wants packages to be of the version that the changelog begins
-// with, whatever git says.
+// TestPackageVersion wants packages to be of the version that the changelog begins with, whatever git says.
 func TestPackageVersion(t *testing.T) {
-	text, err := os.ReadFile("../CHANGELOG.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := harness.Must1[[]byte](t)(os.ReadFile("../CHANGELOG.md"))
 	found := regexp.MustCompile(`(?m)^## \[([0-9][0-9.]*)\]`).FindStringSubmatch(string(text))
 	if found == nil {
 		t.Fatal("the changelog names no version")
 	}
 	version := found[1]
 	for _, kind := range []string{"deb", "rpm"} {
-		c := exec.CommandContext(t.Context(), "make", "--dry-run", "-C", "..", kind)
-		c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
-		output, err := c.CombinedOutput()
-		if err != nil {
-			t.Fatalf("make %s: %v\n%s", kind, err, output)
-		}
+		output := run(t, "make", "--dry-run", "-C", checkout, kind)
 		for _, part := range []string{"main.version=" + version + "'", "VERSION=" + version + " ARCHITECTURE="} {
-			if !strings.Contains(string(output), part) {
+			if !strings.Contains(output, part) {
 				t.Errorf("make %s does not say %q:\n%s", kind, part, output)
 			}
 		}
@@ -79,14 +61,9 @@ func TestPackageVersion(t *testing.T) {
 
 // TestThirdPartyLicenses wants the notices of what is linked into the program, Go's own among them.
 func TestThirdPartyLicenses(t *testing.T) {
-	command := exec.Command("packaging/third-party-licenses", "./cmd/replypath")
-	command.Dir = ".."
-	notices, err := command.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	notices := run(t, "sh", "-euc", `cd "$0" && packaging/third-party-licenses ./cmd/replypath`, checkout)
 	for _, want := range []string{"==== github.com/cilium/ebpf v", "==== golang.org/x/sys v", "==== Go go1", "Permission is hereby granted"} {
-		if !strings.Contains(string(notices), want) {
+		if !strings.Contains(notices, want) {
 			t.Errorf("%q is not in %d bytes of notices", want, len(notices))
 		}
 	}

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package short tells tests whether this is a quick run, which shows each promise once.
+// Package short tells tests whether this is a quick run, which shows each promise once, or one for long.
 package short
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 // Reason stands in the log of a test that has left something out: a full run runs that test again.
 const Reason = "a quick run leaves out some of it: make test-all"
@@ -15,4 +18,14 @@ func Run(t testing.TB) bool {
 		t.Log(Reason)
 	}
 	return testing.Short()
+}
+
+// Long tells whether this is a run for long, of make test-long. Any other has the test say what it leaves out.
+func Long(t testing.TB, leftOut string) bool {
+	t.Helper()
+	isLong := os.Getenv("REPLYPATH_TEST_LONG") != ""
+	if !isLong {
+		t.Logf("left out: %s: make test-long", leftOut)
+	}
+	return isLong
 }
