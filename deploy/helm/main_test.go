@@ -117,6 +117,15 @@ var variants = map[string]string{
 	"a large table": "config: {flow_table: {max_entries: 16777216}}",
 }
 
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 // TestLint is `helm lint`. That a chart has no picture is what it remarks on every one.
 func TestLint(t *testing.T) {
 	for name, values := range variants {
@@ -148,10 +157,7 @@ func TestObjects(t *testing.T) {
 // TestPage: the chart takes the values that the page sets, and the nodes the configuration. In a cluster
 // `make test-kubernetes` runs all commands of the page.
 func TestPage(t *testing.T) {
-	page, err := os.ReadFile("../../docs/guide/kubernetes.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, "../../docs/guide/kubernetes.md")
 	values := make(map[string]any)
 	for _, set := range regexp.MustCompile(`--set (\S+)`).FindAllSubmatch(page, -1) {
 		if err := strvals.ParseInto(string(set[1]), values); err != nil {
@@ -174,10 +180,7 @@ func TestPage(t *testing.T) {
 // TestPodPage: what the page on pods with several interfaces adds to a pod is decoded as strictly, and has the rights of
 // the service. A test of test/scenario runs its container.
 func TestPodPage(t *testing.T) {
-	page, err := os.ReadFile("../../docs/guide/recipes/multi-nic-pods.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := read(t, "../../docs/guide/recipes/multi-nic-pods.md")
 	shown := regexp.MustCompile("(?s)```yaml\n(# pod.yaml:.*?)```").FindSubmatch(page)
 	if shown == nil {
 		t.Fatal("the page shows no pod.yaml")
@@ -259,10 +262,7 @@ var wrong = map[string]string{
 // TestSchema: values.schema.json knows the keys of the configuration, and no others: an unknown one is refused before
 // it gets to a node.
 func TestSchema(t *testing.T) {
-	source, err := os.ReadFile(chartDir + "/values.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := read(t, chartDir+"/values.schema.json")
 	var values schema
 	if err := json.Unmarshal(source, &values); err != nil {
 		t.Fatal(err)
@@ -288,10 +288,7 @@ func TestSchema(t *testing.T) {
 
 // TestRights: a pod has what the service has, and neither ends the datapath nor meets another pod.
 func TestRights(t *testing.T) {
-	unit, err := os.ReadFile("../../packaging/replypath.service")
-	if err != nil {
-		t.Fatal(err)
-	}
+	unit := read(t, "../../packaging/replypath.service")
 	granted := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindSubmatch(unit)
 	want := strings.Fields(strings.ReplaceAll(string(granted[1]), "CAP_", ""))
 	o := objects(t, "")
@@ -376,15 +373,9 @@ func TestDetach(t *testing.T) {
 
 // TestVersion: the chart is of the version that the changelog begins with.
 func TestVersion(t *testing.T) {
-	changelog, err := os.ReadFile("../../CHANGELOG.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	changelog := read(t, "../../CHANGELOG.md")
 	version := string(regexp.MustCompile(`(?m)^## \[([0-9][0-9.]*)\]`).FindSubmatch(changelog)[1])
-	chart, err := os.ReadFile(chartDir + "/Chart.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	chart := read(t, chartDir+"/Chart.yaml")
 	for _, key := range []string{"version", "appVersion"} {
 		if line := key + ": " + version + "\n"; !strings.Contains(string(chart), "\n"+line) {
 			t.Errorf("Chart.yaml does not say %q", line)
