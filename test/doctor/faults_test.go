@@ -18,8 +18,7 @@ type fault struct {
 	name string
 	// script brings it about.
 	script string
-	// What doctor says of it: the check, severity, interface and words of one
-	// finding.
+	// What doctor says of it: the check, severity, interface and words of one finding.
 	check, severity, device string
 	words                   []string
 	// todo is what mends it, a sysctl, else the command that it shows, which only reads.
@@ -82,9 +81,9 @@ var faults = []fault{
 		"netdev-egress", "warning", "eth1", []string{"netdev t out"}, "nft --handle list chain netdev t out", ""},
 }
 
-// TestFaults brings each fault about on a host that has none, and has doctor find it.
-// A sysctl that stands beside it is typed, and mends it. What somebody made is only
-// looked at: the command that stands beside it works, and changes nothing.
+// TestFaults brings each fault about on a host that has none, and has doctor find it. A sysctl that stands beside it is
+// typed, and mends it. What somebody made is only looked at: the command that stands beside it works, and changes
+// nothing.
 func TestFaults(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
@@ -132,8 +131,7 @@ func wantSeen(t *testing.T, n *topology.TwoNIC, f harness.Finding, inspect strin
 	harness.Shell(t, n.Server.Host, inspect)
 }
 
-// TestRoutedInterface names the NIC of the default route where the configuration
-// names others only.
+// TestRoutedInterface names the NIC of the default route where the configuration names others only.
 func TestRoutedInterface(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -151,8 +149,7 @@ func TestRoutedInterface(t *testing.T) {
 	}
 }
 
-// TestConfiguredGateway has the configuration name a gateway that does not answer,
-// and an interface that is down.
+// TestConfiguredGateway has the configuration name a gateway that does not answer, and an interface that is down.
 func TestConfiguredGateway(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -187,9 +184,8 @@ func (f *fault) wantFound(t *testing.T, p *harness.Product) harness.Finding {
 	return found
 }
 
-// TestFixMendsWhatItMay has several faults at once: --fix sets the sysctls, leaves
-// what is somebody's alone, and detach restores the host as it was with all its
-// faults.
+// TestFixMendsWhatItMay has several faults at once: --fix sets the sysctls, leaves what is somebody's alone, and detach
+// restores the host as it was with all its faults.
 func TestFixMendsWhatItMay(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

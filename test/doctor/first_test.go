@@ -13,8 +13,8 @@ import (
 	"replypath/test/topology"
 )
 
-// isolated runs a command after a script, in a mount and a PID namespace of its own: nothing of what its callers
-// have mounted can be found by way of them.
+// isolated runs a command after a script, in a mount and a PID namespace of its own: nothing of what its callers have
+// mounted can be found by way of them.
 func isolated(t *testing.T, script string) func(*topology.Cmd) {
 	return by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", script+`; exec "$@"`, "sh")
 }
@@ -116,7 +116,8 @@ func TestWithoutRights(t *testing.T) {
 	onlyOne(t, all, "capabilities", "", "warning", "CAP_BPF")
 }
 
-// TestMissingInterface: a name that nothing has, in the file or on the command line, of a daemon that runs or has ended.
+// TestMissingInterface: a name that nothing has, in the file or on the command line, of a daemon that runs or has
+// ended.
 func TestMissingInterface(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

@@ -58,8 +58,7 @@ func wantGone(t *testing.T, p *harness.Product) {
 	}
 }
 
-// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator, and does not
-// touch a host that needs accept_local.
+// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator, and does not touch a host that needs accept_local.
 func TestFixNamesWhatIsLeft(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -85,8 +84,8 @@ ip rule del priority 0
 	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "1")
 }
 
-// TestFixBeforeTheFirstStart mends a host on which nothing is attached: status
-// shows it, the next run and detach know of it.
+// TestFixBeforeTheFirstStart mends a host on which nothing is attached: status shows it, the next run and detach know
+// of it.
 func TestFixBeforeTheFirstStart(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -105,19 +104,35 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 	}
 }
 
-// TestFixWithoutEver is undone by detach where nothing was ever attached.
-func TestFixWithoutEver(t *testing.T) {
+// TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, and where the daemon was killed.
+// The first value counts, whoever mends again, and only while the repair holds.
+func TestFixWithoutADaemon(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
+	wantBack := func(want string) {
+		t.Helper()
+		p.Detach()
+		wantGone(t, p)
+		wantSysctl(t, n.Server.Host, eth1RPFilter, want)
+	}
 	strict(t, n, p)
-	p.Detach()
-	wantGone(t, p)
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-	p.Detach()
+	strict(t, n, p) // somebody has taken it back in between
+	wantChange(t, p.StatusOf(3))
+	wantBack("1")
+	p.Detach() // finds nothing to take back
+
+	strict(t, n, p)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	wantBack("0")
+
+	p.Start().Kill()
+	strict(t, n, p)
+	wantChange(t, p.Status())
+	wantBack("1")
 }
 
-// TestFixBesideADaemon mends what the daemon was told to leave alone, and what
-// it writes into its own journal afterwards does not make that forgotten.
+// TestFixBesideADaemon mends what the daemon was told to leave alone, and what it writes into its own journal
+// afterwards does not make that forgotten.
 func TestFixBesideADaemon(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -129,40 +144,6 @@ func TestFixBesideADaemon(t *testing.T) {
 	wantChange(t, p.Status())
 	p.Expect(0, "detach", "--stop")
 	wantGone(t, p)
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-}
-
-// TestFixWithoutTheDaemon mends what stands after the daemon was killed.
-func TestFixWithoutTheDaemon(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start().Kill()
-	strict(t, n, p)
-	wantChange(t, p.Status())
-	p.Detach()
-	wantGone(t, p)
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-}
-
-// TestDetachLeavesForeignValues takes a repair back only while it holds.
-func TestDetachLeavesForeignValues(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	strict(t, n, p)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	p.Detach()
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "0")
-}
-
-// TestFixAgain keeps the first value, also where somebody took the repair back in
-// between.
-func TestFixAgain(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	strict(t, n, p)
-	strict(t, n, p)
-	wantChange(t, p.StatusOf(3))
-	p.Detach()
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
 }
 

@@ -19,8 +19,8 @@ import (
 // promptly is half of what doctor waits for a detach that is under way, as here none is.
 const promptly = 5 * time.Second
 
-// examines has doctor examine a host by a command that the test prepares, and wants its answer
-// promptly, with an exit code. Lines are long, so that words can be looked for.
+// examines has doctor examine a host by a command that the test prepares, and wants its answer promptly, with an exit
+// code. Lines are long, so that words can be looked for.
 func examines(t *testing.T, p *harness.Product, code int, prepare func(*topology.Cmd), args ...string) *harness.Result {
 	t.Helper()
 	begun := time.Now()
@@ -64,38 +64,31 @@ func contained(t *testing.T) func(*topology.Cmd) {
 	return by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
 }
 
-// TestDaemonInPIDNamespace has a daemon that does not come to put a program back, and is the first
-// process of a PID namespace. From outside it is the daemon that it says it is; where it cannot be
-// seen, that is said, and nothing is waited for.
+// TestDaemonInPIDNamespace has a daemon that does not come to put a program back: the first process of a PID namespace,
+// or one of the host. From outside it is the daemon that it says it is; where it cannot be seen, that is said, and
+// nothing is waited for.
 func TestDaemonInPIDNamespace(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := p.LaunchAs(inPIDNamespace, "--mechanism", "clsact")
-	d.WaitReady()
-	examines(t, p, 0, here)
-	examines(t, p, 0, contained(t))
-	d.Signal(unix.SIGSTOP)
-	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
-	wantSaid(t, examines(t, p, 3, here), "no program of replypath at egress: a running daemon puts it back within a second")
-	wantSaid(t, examines(t, p, 3, contained(t)),
-		"no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back",
-		"replypath doctor --pin-dir "+p.PinDir+"  # where the daemon runs")
-	d.Signal(unix.SIGCONT)
+	for name, start := range map[string]func(*topology.Cmd){"contained": inPIDNamespace, "of the host": here} {
+		t.Run(name, func(t *testing.T) {
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			d := p.LaunchAs(start, "--mechanism", "clsact")
+			d.WaitReady()
+			examines(t, p, 0, here)
+			examines(t, p, 0, contained(t))
+			d.Signal(unix.SIGSTOP)
+			harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
+			wantSaid(t, examines(t, p, 3, contained(t)),
+				"no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back",
+				"replypath doctor --pin-dir "+p.PinDir+"  # where the daemon runs")
+			wantSaid(t, examines(t, p, 3, here), "no program of replypath at egress: a running daemon puts it back within a second")
+			d.Signal(unix.SIGCONT)
+		})
+	}
 }
 
-// TestDoctorInPIDNamespace is the same with a daemon of the host and doctor in a container.
-func TestDoctorInPIDNamespace(t *testing.T) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	d := p.Start("--mechanism", "clsact")
-	d.Signal(unix.SIGSTOP)
-	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
-	wantSaid(t, examines(t, p, 3, contained(t)), "the daemon, in a PID namespace that cannot be looked into from here")
-	d.Signal(unix.SIGCONT)
-}
-
-// TestConfigInMountNamespace: the configuration in force is what the daemon has loaded, from a file that need not
-// be the one here. Where it is another one, or none, doctor says so.
+// TestConfigInMountNamespace: the configuration in force is what the daemon has loaded, from a file that need not be
+// the one here. Where it is another one, or none, doctor says so.
 func TestConfigInMountNamespace(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

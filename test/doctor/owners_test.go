@@ -23,9 +23,8 @@ nft add rule inet marks in iifname eth1 ct mark set 0x1
 nft add rule inet marks out ct mark 0x1 meta mark set ct mark
 `
 
-// TestRulesOfOthers has doctor look at a host with rules as a program installs them,
-// beside marks of somebody else's: none of its rules is said to be needless or in the
-// way, what is said names it, and nothing is told to be changed.
+// TestRulesOfOthers has doctor look at a host with rules as a program installs them, beside marks of somebody else's:
+// none of its rules is said to be needless or in the way, what is said names it, and nothing is told to be changed.
 func TestRulesOfOthers(t *testing.T) {
 	for _, program := range []struct {
 		*harness.Neighbour
@@ -88,8 +87,8 @@ func ofText(all harness.Findings, words string) harness.Findings {
 	return found
 }
 
-// TestRuleInUse: a rule for an own address is said not to be needed only once replypath
-// corrects replies, and nothing lives by it that this host opened. Then it is true.
+// TestRuleInUse: a rule for an own address is said not to be needed only once replypath corrects replies, and nothing
+// lives by it that this host opened. Then it is true.
 func TestRuleInUse(t *testing.T) {
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testRuleInUse(t, f) })
@@ -152,8 +151,7 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	}
 }
 
-// TestRuleUsedByTracked: datagrams of a socket that is not connected are seen by what the
-// kernel tracks.
+// TestRuleUsedByTracked: datagrams of a socket that is not connected are seen by what the kernel tracks.
 func TestRuleUsedByTracked(t *testing.T) {
 	n := newServer(t)
 	harness.Serve(t, n.Client, n.ClientEth0.Address(topology.IPv4))

@@ -84,8 +84,8 @@ func TestOffloads(t *testing.T) {
 	wantSeen(t, n, onlyOne(t, p.Doctor(0), "offloads", "eth1", "warning", "tx-tcp-segmentation", "tx-generic-segmentation"), "ethtool -k eth1")
 }
 
-// TestNoDefaultRoute: replypath itself is the remedy for replies. Where the host's own
-// connections go is not for it to say.
+// TestNoDefaultRoute: replypath itself is the remedy for replies. Where the host's own connections go is not for it to
+// say.
 func TestNoDefaultRoute(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -114,8 +114,7 @@ func TestNothingManaged(t *testing.T) {
 	onlyOne(t, p.Doctor(0, "--config", config), "managed", "", "ok", "eth0")
 }
 
-// TestOtherPrograms names the programs of others by where they run, with the
-// daemon under the fewest rights as well.
+// TestOtherPrograms names the programs of others by where they run, with the daemon under the fewest rights as well.
 func TestOtherPrograms(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

@@ -21,8 +21,8 @@ import (
 	"replypath/test/topology"
 )
 
-// TestLastHop is S2 without its configuration: doctor proposes it once a client
-// was seen to come through the balancer, and no more when it is in force.
+// TestLastHop is S2 without its configuration: doctor proposes it once a client was seen to come through the balancer,
+// and no more when it is in force.
 func TestLastHop(t *testing.T) {
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testLastHop(t, f) })
@@ -70,8 +70,8 @@ func testLastHop(t *testing.T, f topology.Family) {
 	}
 }
 
-// TestLVSRealServer is S3a: the virtual address is named, with the choice. Whether a balancer has it cannot be seen, so that
-// arp_ignore is left to who knows; arp_announce is set and given back.
+// TestLVSRealServer is S3a: the virtual address is named, with the choice. Whether a balancer has it cannot be seen, so
+// that arp_ignore is left to who knows; arp_announce is set and given back.
 func TestLVSRealServer(t *testing.T) {
 	s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, true) })
 	p := harness.On(t, s.Server)
@@ -89,8 +89,7 @@ func TestLVSRealServer(t *testing.T) {
 	wantSysctl(t, s.Server, "net/ipv4/conf/eth1/arp_announce", "0")
 }
 
-// TestARPFlux is S5: before --fix both interfaces answer for an address, after it
-// only its own.
+// TestARPFlux is S5: before --fix both interfaces answer for an address, after it only its own.
 func TestARPFlux(t *testing.T) {
 	s := harness.Build(t, topology.NewS5)
 	p := harness.On(t, s.Server.Host)
@@ -111,8 +110,8 @@ func TestARPFlux(t *testing.T) {
 	}
 }
 
-// macsOf counts who answers the neighbour's question for an address of eth1, who
-// always does. It waits for as many as are wanted.
+// macsOf counts who answers the neighbour's question for an address of eth1, who always does. It waits for as many as
+// are wanted.
 func macsOf(t *testing.T, s *topology.S5, asked netip.Addr, want int) int {
 	t.Helper()
 	at := s.NeighbourEth0
@@ -141,22 +140,21 @@ func macsOf(t *testing.T, s *topology.S5, asked netip.Addr, want int) int {
 	return 2
 }
 
-// TestConnectedSocket has a daemon do what iperf3 does: bind the wildcard, take the
-// first datagram, connect to its sender. Its answers come from the address of the
-// default route.
+// TestConnectedSocket has a daemon do what iperf3 does: bind the wildcard, take the first datagram, connect to its
+// sender. Its answers come from the address of the default route.
 func TestConnectedSocket(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
 	for _, daemon := range []struct {
 		name, network string
 		asked         topology.Family
 	}{{"ipv4", "udp4", topology.IPv4}, {"ipv6", "udp6", topology.IPv6}, {"mapped", "udp", topology.IPv4}} {
-		t.Run(daemon.name, func(t *testing.T) { testConnectedSocket(t, daemon.network, daemon.asked) })
+		t.Run(daemon.name, func(t *testing.T) { testConnectedSocket(t, n, p.In(t), daemon.network, daemon.asked) })
 	}
 }
 
-func testConnectedSocket(t *testing.T, network string, f topology.Family) {
-	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+func testConnectedSocket(t *testing.T, n *topology.TwoNIC, p *harness.Product, network string, f topology.Family) {
 	const port = 5201
 	var conn net.PacketConn
 	harness.Must(t, n.Server.Do(func() (err error) {

@@ -36,26 +36,25 @@ func talks(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 	}
 }
 
-// TestObservedWrongWay: replies leave by eth0 while replypath observes. doctor says so, with the command that
-// ends it; once it was typed, what was counted before is nothing to be warned of.
+// TestObservedWrongWay: replies leave by eth0 while replypath observes. doctor says so, with the command that ends it; once
+// it was typed, what was counted before is nothing to be warned of.
 func TestObservedWrongWay(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start("--observe", "--listen", "")
 	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			p.Start("--observe", "--listen", "")
-			onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
-			talks(t, n, f, false)
-			found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe")
-			fix := harness.OrEmpty(found.Fix)
-			if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
-				t.Errorf("fix %q, not %q", fix, want)
-			}
-			p.Expect(0, "mode", "enforce")
-			talks(t, n, f, true)
-			onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
-		})
+		p.Expect(0, "mode", "observe")
+		p.Expect(0, "flows", "flush") // of the other family
+		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
+		talks(t, n, f, false)
+		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe")
+		fix := harness.OrEmpty(found.Fix)
+		if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
+			t.Errorf("fix %q, not %q", fix, want)
+		}
+		p.Expect(0, "mode", "enforce")
+		talks(t, n, f, true)
+		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 	}
 }
 
@@ -99,30 +98,30 @@ func wantSome(found harness.Findings) error {
 	return nil
 }
 
-// TestUncorrectableWrongWay: eth1 enforces a gateway, and has none. doctor names the reason for as long as it
-// holds; the packets that it counted stay counted.
+// TestUncorrectableWrongWay: eth1 enforces a gateway, and has none. doctor names the reason for as long as it holds; the
+// packets that it counted stay counted.
 func TestUncorrectableWrongWay(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	const without = "interfaces: [{name: eth0}, {name: eth1, next_hop: gateway}]\n"
+	gateways := n.Server.Eth1.Peer().Address(topology.IPv4).String() + `, "` + n.Server.Eth1.Peer().Address(topology.IPv6).String() + `"`
+	path := harness.WriteConfig(t, without)
+	d := p.Start("--config", path, "--listen", "")
 	for _, f := range harness.Families {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			path := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, next_hop: gateway}]\n")
-			d := p.Start("--config", path, "--listen", "")
-			talk(t, n, harness.UDP, f, false)
-			onlyOne(t, p.Doctor(3), "wrong-way", "eth1", "error", "replies of eth1 leave by eth0: ", "reason no_next_hop")
-			gateways := n.Server.Eth1.Peer().Address(topology.IPv4).String() + `, "` + n.Server.Eth1.Peer().Address(topology.IPv6).String() + `"`
-			harness.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth0}, {name: eth1, next_hop: gateway, gateways: ["+gateways+"]}]\n"), 0o600))
-			d.Reload()
-			p.Expect(0, "flows", "flush")
-			talk(t, n, harness.UDP, f, true)
-			onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
-		})
+		harness.Must(t, os.WriteFile(path, []byte(without), 0o600))
+		d.Reload()
+		talk(t, n, harness.UDP, f, false)
+		onlyOne(t, p.Doctor(3), "wrong-way", "eth1", "error", "replies of eth1 leave by eth0: ", "reason no_next_hop")
+		harness.Must(t, os.WriteFile(path, []byte(strings.Replace(without, "gateway}", "gateway, gateways: ["+gateways+"]}", 1)), 0o600))
+		d.Reload()
+		p.Expect(0, "flows", "flush")
+		talk(t, n, harness.UDP, f, true)
+		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 	}
 }
 
-// TestEth1Alone: a default route by eth0, and --interface eth1 alone, mends nothing. The log, the status,
-// /healthz and check name what is missing, as doctor does, until it is named.
+// TestEth1Alone: a default route by eth0, and --interface eth1 alone, mends nothing. The log, the status, /healthz and
+// check name what is missing, as doctor does, until it is named.
 func TestEth1Alone(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

@@ -24,8 +24,8 @@ const (
 	window, step              = "5s", "1"
 )
 
-// TestDashboardPicture records what the dashboard shows of two hosts, for make docs-pictures: one observes, then enforces,
-// then loses datagrams, then not any more. dashboard.py draws it.
+// TestDashboardPicture records what the dashboard shows of two hosts, for make docs-pictures: one observes, then
+// enforces, then loses datagrams, then not any more. dashboard.py draws it.
 func TestDashboardPicture(t *testing.T) {
 	dir := os.Getenv("REPLYPATH_PICTURES")
 	if dir == "" {

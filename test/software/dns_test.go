@@ -26,8 +26,7 @@ const (
 	knownAddress = "192.0.2.7"
 )
 
-// lookUp asks a DNS server by UDP from A's eth1, with a socket that is connected
-// to it as resolvers' are.
+// lookUp asks a DNS server by UDP from A's eth1, with a socket that is connected to it as resolvers' are.
 func lookUp(ctx context.Context, s *topology.S1, server netip.Addr) error {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		from := topology.FromAddress(netip.AddrPortFrom(s.A.Eth1.Address(topology.FamilyOf(server)), 0))
@@ -59,14 +58,8 @@ func awaitDNS(t *testing.T, s *topology.S1) {
 	})
 }
 
-// TestUnbound asks a DNS server that listens on the wildcard address and leaves
-// its source address to the kernel: the answer comes from the address of eth0,
-// and the resolver discards it.
-func TestUnbound(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
-	dir := publicDir(t)
-	path := filepath.Join(dir, "unbound.conf")
-	harness.Must(t, os.WriteFile(path, fmt.Appendf(nil, `
+// unboundConf has unbound leave its source address to the kernel. %[1]q is its directory.
+const unboundConf = `
 server:
   interface: 0.0.0.0
   interface: ::0
@@ -83,58 +76,50 @@ server:
   local-data: "%[2]s A %[3]s"
 remote-control:
   control-enable: no
-`, dir, knownName, knownAddress), 0o644))
-	unbound := s.B.Command(context.Background(), need(t, "unbound"), "-d", "-c", path)
-	harness.StartProgram(t, unbound, unix.SIGTERM)
-	awaitDNS(t, s)
-	for _, f := range s.Families() {
-		wires := harness.Tap(t, s.B)
-		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		if err := lookUp(short, s, s.B.Eth1.Address(f)); err == nil {
-			t.Errorf("%s: answered without replypath", f)
-		}
-		cancel()
-		wires.WantEth0("unbound without replypath", dnsAnswers(s.B.Eth0.Address(f)))
-	}
-	p := harness.On(t, s.B.Host)
-	p.Start()
-	for _, f := range s.Families() {
-		wires := harness.Tap(t, s.B)
-		harness.Must(t, lookUp(harness.Within(t, harness.AnswerTime), s, s.B.Eth1.Address(f)))
-		wires.WantEth1("unbound", dnsAnswers(s.B.Eth1.Address(f)))
-		if got := p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String()); got == 0 {
-			t.Errorf("%s: no repair is counted", f)
-		}
-	}
+`
+
+// TestUnbound asks a DNS server that listens on the wildcard address and leaves its source address to the kernel: the
+// answer comes from the address of eth0, and the resolver discards it.
+func TestUnbound(t *testing.T) {
+	dir := publicDir(t)
+	path := filepath.Join(dir, "unbound.conf")
+	harness.Must(t, os.WriteFile(path, fmt.Appendf(nil, unboundConf, dir, knownName, knownAddress), 0o644))
+	testDNS(t, true, "unbound", "-d", "-c", path)
 }
 
-// TestDnsmasq asks a DNS server that listens on the wildcard address and chooses
-// its source by IP_PKTINFO: that is right by itself, only by the wrong NIC, and
-// stays what it is with the source repair beside it.
+// TestDnsmasq asks a DNS server that listens on the wildcard address and chooses its source by IP_PKTINFO: that is
+// right by itself, only by the wrong NIC, and stays what it is with the source repair beside it.
 func TestDnsmasq(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
-	dnsmasq := s.B.Command(context.Background(), need(t, "dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null",
+	testDNS(t, false, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
 		"--no-resolv", "--no-hosts", "--user=root", "--pid-file=", "--log-facility=-",
 		"--host-record="+strings.TrimSuffix(knownName, ".")+","+knownAddress)
-	harness.StartProgram(t, dnsmasq, unix.SIGTERM)
+}
+
+// testDNS asks a server on B at the address of eth1, of which it tells whether the source of its answers is repaired.
+func testDNS(t *testing.T, repaired bool, program string, args ...string) {
+	t.Helper()
+	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
+	harness.StartProgram(t, s.B.Command(context.Background(), need(t, program), args...), unix.SIGTERM)
 	awaitDNS(t, s)
+	source := s.B.Eth1
+	if repaired {
+		source = s.B.Eth0
+	}
 	for _, f := range s.Families() {
 		wires := harness.Tap(t, s.B)
-		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		if err := lookUp(short, s, s.B.Eth1.Address(f)); err == nil {
+		if err := lookUp(harness.Within(t, 300*time.Millisecond), s, s.B.Eth1.Address(f)); err == nil {
 			t.Errorf("%s: answered without replypath", f)
 		}
-		cancel()
-		wires.WantEth0("dnsmasq without replypath", dnsAnswers(s.B.Eth1.Address(f)))
+		wires.WantEth0(program+" without replypath", dnsAnswers(source.Address(f)))
 	}
 	p := harness.On(t, s.B.Host)
 	p.Start()
 	for _, f := range s.Families() {
 		wires := harness.Tap(t, s.B)
 		harness.Must(t, lookUp(harness.Within(t, harness.AnswerTime), s, s.B.Eth1.Address(f)))
-		wires.WantEth1("dnsmasq", dnsAnswers(s.B.Eth1.Address(f)))
-		if got := p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String()); got != 0 {
-			t.Errorf("%s: %v repairs of a server that needs none", f, got)
+		wires.WantEth1(program, dnsAnswers(s.B.Eth1.Address(f)))
+		if got := p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String()); (got > 0) != repaired {
+			t.Errorf("%s: %v repairs are counted", f, got)
 		}
 	}
 }

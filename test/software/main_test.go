@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package software runs programs of Debian 12 on the networks that people
-// brought: what they do for a living fails without replypath and works with it.
+// Package software runs programs of Debian 12 on the networks that people brought: what they do for a living fails
+// without replypath and works with it.
 package software
 
 import (

@@ -124,8 +124,7 @@ func (s *site) check(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// TestNginx serves a large file and many small ones from B's eth1 address to
-// curl on A, by IPv4 and IPv6.
+// TestNginx serves a large file and many small ones from B's eth1 address to curl on A, by IPv4 and IPv6.
 func TestNginx(t *testing.T) {
 	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
 	files := newSite(t)
@@ -174,8 +173,8 @@ func testLargeFile(t *testing.T, s *topology.S1, p *harness.Product, files *site
 	checkSegments(t, before, p.Metrics(), f, wires.b.WantEth1("nginx", topology.All(mine, topology.From(s.B.Eth1.Address(f)))))
 }
 
-// Downloads with replypath come from ports that none without it had: what the
-// kernel repeats to those still goes by eth0.
+// Downloads with replypath come from ports that none without it had: what the kernel repeats to those still goes by
+// eth0.
 const ownPorts = "10000-19999"
 
 func ownPort(f *topology.Frame) bool {
@@ -183,8 +182,8 @@ func ownPort(f *topology.Frame) bool {
 	return is(f.SourcePort) || is(f.DestinationPort)
 }
 
-// checkSegments compares the counters with frames that stand for several
-// segments each, because the interfaces cut them.
+// checkSegments compares the counters with frames that stand for several segments each, because the interfaces cut
+// them.
 func checkSegments(t *testing.T, before, after harness.Metrics, f topology.Family, frames []*topology.Frame) {
 	t.Helper()
 	var packets, bytes int
@@ -205,8 +204,7 @@ func checkSegments(t *testing.T, before, after harness.Metrics, f topology.Famil
 	}
 }
 
-// segments returns how many packets and bytes a captured TCP frame is on a wire
-// whose packets have at most 1500 bytes.
+// segments returns how many packets and bytes a captured TCP frame is on a wire whose packets have at most 1500 bytes.
 func segments(f *topology.Frame) (packets, bytes int) {
 	const ethernet, mtu = 14, 1500
 	ip := 20

@@ -55,8 +55,7 @@ func newCluster(t *testing.T, host *topology.Host) *cluster {
 
 func (c *cluster) data() string { return filepath.Join(c.dir, "data") }
 
-// command returns one of PostgreSQL's programs, to be run as its user: most
-// refuse to be run by root.
+// command returns one of PostgreSQL's programs, to be run as its user: most refuse to be run by root.
 func (c *cluster) command(ctx context.Context, program string, args ...string) *topology.Cmd {
 	cmd := c.host.Command(ctx, need(c.t, filepath.Join(postgresPrograms, program)), args...)
 	cmd.SysProcAttr.Credential = c.credential
@@ -120,9 +119,8 @@ func (c *cluster) ask(sql string) string {
 	return c.mustRun("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", c.dir, "-d", "postgres", "-c", sql)
 }
 
-// TestPostgreSQL replicates between the eth1 addresses of S1: a primary on B, a
-// standby on A, which opens the connections. The primary's answers go by eth0
-// without replypath, and the base backup cannot even connect.
+// TestPostgreSQL replicates between the eth1 addresses of S1: a primary on B, a standby on A, which opens the
+// connections. The primary's answers go by eth0 without replypath, and the base backup cannot even connect.
 func TestPostgreSQL(t *testing.T) {
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) { testPostgreSQL(t, f) })
@@ -167,15 +165,14 @@ func backupArguments(standby *cluster, primary netip.Addr) []string {
 	}
 }
 
-// replication matches the segments between both servers' eth1 addresses and the
-// primary's port, in either direction.
+// replication matches the segments between both servers' eth1 addresses and the primary's port, in either direction.
 func replication(s *topology.S1, f topology.Family) topology.Filter {
 	port := topology.OneOf(topology.FromPort(postgresPort), topology.ToPort(postgresPort))
 	return topology.All(topology.TCP, port, topology.Between(s.A.Eth1.Address(f), s.B.Eth1.Address(f)))
 }
 
-// wantNoBackup shows that the primary is asked, answers by eth0 and is not heard.
-// It returns what matches this attempt to connect.
+// wantNoBackup shows that the primary is asked, answers by eth0 and is not heard. It returns what matches this attempt
+// to connect.
 func wantNoBackup(t *testing.T, s *topology.S1, standby *cluster, address netip.Addr) topology.Filter {
 	t.Helper()
 	wires := harness.Tap(t, s.B)

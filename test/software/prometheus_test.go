@@ -21,9 +21,8 @@ const alertRules = "../../docs/prometheus-alerts.yaml"
 // scrapeInterval is short: a test waits for what is scraped.
 const scrapeInterval = 250 * time.Millisecond
 
-// TestPrometheus has Prometheus on A scrape B's daemon by the production
-// network, while A asks B by the replication network: what it stores is what was
-// captured, over a restart of the daemon as well.
+// TestPrometheus has Prometheus on A scrape B's daemon by the production network, while A asks B by the replication
+// network: what it stores is what was captured, over a restart of the daemon as well.
 func TestPrometheus(t *testing.T) {
 	s := harness.NewS1(t, topology.S1Options{
 		Policy: topology.StrictSource, Offloads: topology.WireExact,
@@ -58,8 +57,7 @@ func TestPrometheus(t *testing.T) {
 	prom.WantValue("count(ALERTS) or vector(0)", 0)
 }
 
-// wantStored compares what Prometheus has of a conversation's labels with the
-// frames that left by eth1.
+// wantStored compares what Prometheus has of a conversation's labels with the frames that left by eth1.
 func wantStored(t *testing.T, prom *harness.Prometheus, wires *harness.Wires, c *harness.Conversation) {
 	t.Helper()
 	answers := wires.WantEth1(c.String(), c.Answers())
