@@ -39,27 +39,10 @@ func (f *fleet) layOut(version, next string) {
 	harness.Must(f.t, os.Symlink(harness.Binary(), f.path("bin/replypath")))
 	harness.Must(f.t, os.Symlink(harness.Must1[string](f.t)(filepath.Abs("../../packaging")), f.path("packaging")))
 	named := func(version string) string { return f.path("build/packages/replypath_" + version + "-1_amd64.deb") }
-	harness.Must(f.t, os.Rename(makePackage(f.t, version), named(version)))
+	harness.Must(f.t, os.Link(harness.MakePackage(f.t, "deb", version), named(version)))
 	// Its files are the same: what an upgrade does with others is shown elsewhere.
 	f.typed(fmt.Sprintf(`dpkg-deb -R %[1]s next; sed -i "s/^Version: .*/Version: %[2]s-1/" next/DEBIAN/control
 dpkg-deb -Zgzip -z1 -b next %[3]s; rm -r next`, named(version), next, named(next)), 0)
-}
-
-// makePackage makes the Debian package and returns its path.
-func makePackage(t *testing.T, version string) string {
-	t.Helper()
-	dir := t.TempDir()
-	c := exec.CommandContext(t.Context(), "make", "--silent", "-C", "../..", "deb", "VERSION="+version, "PACKAGES="+dir,
-		"BINARY="+filepath.Join(dir, "replypath"))
-	c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
-	if output, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("make deb: %v\n%s", err, output)
-	}
-	found := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(dir, "*"+version+"*.deb")))
-	if len(found) != 1 {
-		t.Fatalf("packages: %v", found)
-	}
-	return found[0]
 }
 
 // typed runs a command on the controller, wants an exit code, and returns what it wrote.

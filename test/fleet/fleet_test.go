@@ -162,8 +162,8 @@ func (f *fleet) want(mode string, byEth1 ...bool) {
 }
 
 // TestFleet walks a fleet as FLEET.md says, from the first look to enforcing, and back: one host whose replies leave by
-// the wrong interface, one that lives by a rule, and one that somebody's firewall blocks. What ansible.md says is done on
-// the way: a trial that the controller cannot confirm, and a configuration with which nothing is attached.
+// the wrong interface, one that lives by a rule, and one that somebody's firewall blocks. What ansible.md says is done
+// on the way: a trial that the controller cannot confirm, and a configuration with which nothing is attached.
 func TestFleet(t *testing.T) {
 	f := newFleet(t)
 	w := f.open("FLEET.md")

@@ -21,7 +21,8 @@ contexts: [{name: here, context: {cluster: here, user: admin}}]
 current-context: here
 `
 
-// kubeletConf leaves control groups alone: to set limits needs rights that containers, where tests may run, do not have.
+// kubeletConf leaves control groups alone: to set limits needs rights that containers, where tests may run, do not
+// have.
 const kubeletConf = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}

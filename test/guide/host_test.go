@@ -17,8 +17,8 @@ import (
 	"replypath/test/topology"
 )
 
-// host is the one that the pages speak of: server B of recipe S1, which systemd has booted,
-// with a checkout in which the reader types. Its client asks eth1 all the time.
+// host is the one that the pages speak of: server B of recipe S1, which systemd has booted, with a checkout in which
+// the reader types. Its client asks eth1 all the time.
 type host struct {
 	t *testing.T
 	s *topology.S1
@@ -107,8 +107,8 @@ var built string
 // made are the commands of make that have been run.
 var made = make(map[string]bool)
 
-// make runs a command in the checkout, as it stands: where its results go is told by the
-// environment. The machine gets them.
+// make runs a command in the checkout, as it stands: where its results go is told by the environment. The machine gets
+// them.
 func (h *host) make(command string) {
 	h.t.Helper()
 	if built == "" {
@@ -135,7 +135,8 @@ func (h *host) make(command string) {
 	}
 }
 
-// command returns what the reader types in a terminal of 80 columns, to be run by a shell that ends at the first failure.
+// command returns what the reader types in a terminal of 80 columns, to be run by a shell that ends at the first
+// failure.
 func (h *host) command(ctx context.Context, script string) *topology.Cmd {
 	return h.m.Command(ctx, "sh", "-euc", "export COLUMNS=80\ncd "+work+"\n"+script)
 }
@@ -143,8 +144,7 @@ func (h *host) command(ctx context.Context, script string) *topology.Cmd {
 // limit bounds each block that ends by itself.
 var limit = 3 * harness.AnswerTime
 
-// typed runs commands that end by themselves, with the answer to what they ask, and returns
-// what they wrote.
+// typed runs commands that end by themselves, with the answer to what they ask, and returns what they wrote.
 func (h *host) typed(command, answer string, code int) string {
 	h.t.Helper()
 	c := h.command(harness.Within(h.t, limit), command)

@@ -25,9 +25,9 @@ type page struct {
 // way is how a command is run that does not simply end with success.
 type way struct {
 	code int // that it ends with
-	// until is what a line of a command says that goes on by itself. Then enter is typed, or
-	// Ctrl-C where there is none; or stays is set, and it goes on in a terminal of its own
-	// until another command of ends, or the end of the page.
+	// until is what a line of a command says that goes on by itself. Then enter is typed, or Ctrl-C where there is
+	// none; or stays is set, and it goes on in a terminal of its own until another command of ends, or the end of the
+	// page.
 	until, enter string
 	stays        bool
 	// confirms has what stays end by itself.
@@ -44,8 +44,7 @@ func openPage(t *testing.T, name string) *page {
 	return p
 }
 
-// run runs the commands of sections on a host, or all where none is named, in the order of
-// the page.
+// run runs the commands of sections on a host, or all where none is named, in the order of the page.
 func (p *page) run(h *host, sections ...string) {
 	p.t.Helper()
 	count := 0
@@ -107,8 +106,7 @@ func (p *page) wantAllRun() {
 	}
 }
 
-// runCommands runs commands: those that end by themselves in one shell, as far as others do
-// not come between.
+// runCommands runs commands: those that end by themselves in one shell, as far as others do not come between.
 func (p *page) runCommands(h *host, commands []string) {
 	p.t.Helper()
 	var script []string
@@ -214,8 +212,7 @@ func (p *page) runShown(h *host, b harness.Block) {
 	check()
 }
 
-// varying is what differs from run to run, and what of it is compared: addresses are, and
-// names with digits in them.
+// varying is what differs from run to run, and what of it is compared: addresses are, and names with digits in them.
 var varying = []struct {
 	pattern *regexp.Regexp
 	by      string
@@ -234,8 +231,8 @@ func shape(line string) string {
 	return strings.TrimSpace(line)
 }
 
-// missing returns the first of the shown lines that the output has not, in their order, but
-// for what varies. Other lines may stand between, and a line that ends with ... may go on.
+// missing returns the first of the shown lines that the output has not, in their order, but for what varies. Other
+// lines may stand between, and a line that ends with ... may go on.
 func missing(shown, output string) string {
 	lines := strings.Split(output, "\n")
 	for want := range strings.Lines(shown) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 )
 
 // checkout is where the pages are, seen from here.
@@ -45,7 +46,7 @@ func isRecipe(name string) bool { return filepath.Base(filepath.Dir(name)) == "r
 
 // TestPages runs the commands of every page on its host.
 func TestPages(t *testing.T) {
-	if testing.Short() || os.Geteuid() != 0 {
+	if short.Run(t) || os.Geteuid() != 0 {
 		t.Skip("left out by -short; namespaces need root")
 	}
 	for _, name := range pages(t) {
@@ -59,8 +60,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestEachBlockHasARunner: what a page has the reader type is run by TestPages, or, of a
-// recipe, by the test of its network.
+// TestEachBlockHasARunner: what a page has the reader type is run by TestPages, or, of a recipe, by the test of its
+// network.
 func TestEachBlockHasARunner(t *testing.T) {
 	sources := readTests(t)
 	all := pages(t)

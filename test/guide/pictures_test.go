@@ -28,18 +28,18 @@ func TestPictures(t *testing.T) {
 	h.restart("")
 	h.record(dir, "demo", tall, "replypath demo", nil)
 	h.record(dir, "status", tall, "replypath status", nil)
-	h.record(dir, "top", short, "replypath top", rates)
+	h.record(dir, "top", low, "replypath top", rates)
 	h.strict()
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 100\nip rule add pref 100 from 10.4.0.100 lookup 100", "", 0)
 	h.restart("manage_rp_filter: false\n")
 	h.record(dir, "doctor", tall, "replypath doctor || true", nil)
 }
 
-// tall has room for all that a command prints; short is what top fills.
-const tall, short = 100, 16
+// tall has room for all that a command prints; low is what top fills.
+const tall, low = 100, 16
 
-// record runs a command in a terminal, and keeps what it sends there. until tells when it has sent enough; without it the
-// command ends by itself.
+// record runs a command in a terminal, and keeps what it sends there. until tells when it has sent enough; without it
+// the command ends by itself.
 func (h *host) record(dir, name string, rows int, command string, until func(sent []byte) error) {
 	h.t.Helper()
 	typed := fmt.Sprintf("env -u COLUMNS script --quiet --return --command 'stty rows %d cols 120; TERM=xterm-256color %s' /dev/null", rows, command)

@@ -22,8 +22,8 @@ var others = map[string]string{
 // sources are the files of the test packages.
 type sources []*source
 
-// source is what a file has: its strings, the names that it uses, and, of its package, the
-// strings in the declaration of each name.
+// source is what a file has: its strings, the names that it uses, and, of its package, the strings in the declaration
+// of each name.
 type source struct {
 	strings, names map[string]bool
 	declared       map[string]map[string]bool

@@ -22,8 +22,7 @@ type terminal struct {
 	keyboard *os.File
 }
 
-// open starts a program in a terminal of its own, and returns when a line of it contains
-// some words.
+// open starts a program in a terminal of its own, and returns when a line of it contains some words.
 func (h *host) open(command, until string) *terminal {
 	h.t.Helper()
 	c := h.command(context.Background(), "exec "+command)

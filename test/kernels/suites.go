@@ -53,7 +53,7 @@ var suites = []suite{
 	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestSilentEvicted)$",
 		brief: &brief{run: "^TestFloods$/^ipv4$/^SYNs$|^TestFloods$/^ipv6$/^spoofed_FINs_and_RSTs_by_eth0$"}},
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
-	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestFallbackTaken|TestBoot" +
+	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestRoutesTaken|TestBoot" +
 		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
 	{name: "kinds", pkg: "test/devices", run: kinds, timeout: 30 * time.Minute},
 	{name: "devices", pkg: "test/devices", skip: kinds, timeout: 30 * time.Minute},

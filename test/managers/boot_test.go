@@ -19,8 +19,8 @@ import (
 // unitFile is what is installed.
 const unitFile = "../../packaging/replypath.service"
 
-// cloudInit orders itself as the one of Ubuntu does, which needs the network before
-// sysinit.target: whoever is before network-pre.target must not be after that.
+// cloudInit orders itself as the one of Ubuntu does, which needs the network before sysinit.target: whoever is before
+// network-pre.target must not be after that.
 const cloudInit = `[Unit]
 DefaultDependencies=no
 Wants=networking.service
@@ -31,8 +31,7 @@ Type=oneshot
 ExecStart=true
 `
 
-// TestUnit has systemd check the packaged unit, together with those that bring the
-// network up.
+// TestUnit has systemd check the packaged unit, together with those that bring the network up.
 func TestUnit(t *testing.T) {
 	text := string(harness.Must1[[]byte](t)(os.ReadFile(unitFile)))
 	dir := t.TempDir()
@@ -88,9 +87,8 @@ func microseconds(t *testing.T, m *harness.Machine, unit, property string) uint6
 	return harness.Must1[uint64](t)(strconv.ParseUint(m.Property(unit, property), 10, 64))
 }
 
-// TestBootBySystemd boots the packaged service, and boots it again (scenario S8):
-// it is there before networkd touches an interface, and questions are answered
-// right as soon as there are addresses.
+// TestBootBySystemd boots the packaged service, and boots it again (scenario S8): it is there before networkd touches
+// an interface, and questions are answered right as soon as there are addresses.
 func TestBootBySystemd(t *testing.T) {
 	n, _ := newServer(t)
 	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
@@ -123,15 +121,13 @@ ExecStart=
 ExecStart=sh -c 'if grep yes /etc/hang; then echo it hangs; sleep infinity; fi; exec /usr/local/bin/replypath run'
 `
 
-// obstacles keep the service from starting: a change of the unit, a file before and
-// after, and what is said of it.
+// obstacles keep the service from starting: a change of the unit, a file before and after, and what is said of it.
 var obstacles = map[string]struct{ unit, file, bad, good, said string }{
 	"bad configuration":  {"", "/etc/replypath/replypath.yaml", "mode: sideways\n", "mode: enforce\n", "sideways"},
 	"a start that hangs": {hanging, "/etc/hang", "yes\n", "no\n", "it hangs"},
 }
 
-// TestBootWithout comes up with the network but without replypath, which is there
-// by itself once the obstacle has gone.
+// TestBootWithout comes up with the network but without replypath, which is there by itself once the obstacle has gone.
 func TestBootWithout(t *testing.T) {
 	for name, obstacle := range obstacles {
 		t.Run(name, func(t *testing.T) {

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"replypath/test/harness"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
-// composeUp is what `docker compose up` does to the host's network for one
-// project: a bridge, a container's cable in it, and rules for its addresses.
+// composeUp is what `docker compose up` does to the host's network for one project: a bridge, a container's cable in
+// it, and rules for its addresses.
 func composeUp(project int) (links, rules string) {
 	bridge, cable := fmt.Sprintf("br-%012x", project), fmt.Sprintf("veth%07x", project)
 	links = fmt.Sprintf(`link add %[1]s type bridge
@@ -50,11 +51,11 @@ table ip6 nat {
 flush table ip6 nat
 `
 
-// TestContainerNetworks makes and deletes container networks under conversations:
-// none of them notices, no such bridge is managed, and nothing is left of them.
+// TestContainerNetworks makes and deletes container networks under conversations: none of them notices, no such bridge
+// is managed, and nothing is left of them.
 func TestContainerNetworks(t *testing.T) {
 	rounds, projects := 5, 20
-	if testing.Short() {
+	if short.Run(t) {
 		rounds, projects = 2, 5
 	}
 	n, _ := newServer(t)

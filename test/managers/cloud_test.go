@@ -112,8 +112,8 @@ func cloudSetup(eth1 *topology.Interface) []string {
 			"priority 30350 from 0.0.0.0/0 table 254 suppress_prefixlength 0, priority 30401 from %[1]s/32 table 30401", address)}
 }
 
-// TestCloudSetup gives NetworkManager what nm-cloud-setup gives it. That serves IPv4 alone. replypath serves both families
-// beside it, and when NetworkManager forgets it.
+// TestCloudSetup gives NetworkManager what nm-cloud-setup gives it. That serves IPv4 alone. replypath serves both
+// families beside it, and when NetworkManager forgets it.
 func TestCloudSetup(t *testing.T) {
 	n, _ := newServer(t)
 	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))

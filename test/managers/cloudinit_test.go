@@ -30,8 +30,8 @@ BindPaths=/sys/class /sys/devices /sys/kernel
 BindReadOnlyPaths=/etc/ec2-uuid:/sys/hypervisor/uuid
 `
 
-// fitMachine does what generators do on a whole machine. It has networkd find a veth, which has no permanent MAC, by what
-// netplan writes for NICs.
+// fitMachine does what generators do on a whole machine. It has networkd find a veth, which has no permanent MAC, by
+// what netplan writes for NICs.
 const fitMachine = `[Service]
 ExecStartPre=+netplan generate
 ExecStartPre=+sh -c 'sed -i s/^PermanentMACAddress/MACAddress/ /run/systemd/network/*.network'
@@ -82,9 +82,9 @@ func bootCloudInit(t *testing.T, n *topology.TwoNIC, m *harness.Machine) {
 	waitConfigured(t, n)
 }
 
-// TestCloudInit boots with cloud-init, which makes no rules: replies are lost. With replypath they are right after the next
-// boot. There cloud-init is done before replypath begins. Where interfaces are named, it would ask by replypath0 otherwise,
-// the only one that is up.
+// TestCloudInit boots with cloud-init, which makes no rules: replies are lost. With replypath they are right after the
+// next boot. There cloud-init is done before replypath begins. Where interfaces are named, it would ask by replypath0
+// otherwise, the only one that is up.
 func TestCloudInit(t *testing.T) {
 	n, _ := newServer(t)
 	m := newCloudInit(t, n)

@@ -86,8 +86,8 @@ func (d *dhcp) lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *harn
 	return server
 }
 
-// TestDHCP has eth1's address by DHCP: its renewal changes nothing for an open
-// connection, and another address is known within a second.
+// TestDHCP has eth1's address by DHCP: its renewal changes nothing for an open connection, and another address is known
+// within a second.
 func TestDHCP(t *testing.T) {
 	for _, d := range dhcps {
 		t.Run(d.family.String(), func(t *testing.T) {
@@ -139,9 +139,11 @@ func (d *dhcp) asked(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
 func (d *dhcp) changes(t *testing.T, n *topology.TwoNIC, p *harness.Product, network *networkd) {
 	t.Helper()
 	d.lease(t, n, d.leased[1])
+	quiet := harness.Quiet(t)
 	network.run("networkctl", "reconfigure", "eth1")
 	took := p.AwaitOwn(d.leased[1], true, harness.AwaitAddress(t, n.Server.Eth1, d.leased[1], true))
 	gone := p.AwaitOwn(d.leased[0], false, harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], false))
+	quiet()
 	t.Logf("%s, another address: known after %s, the old one forgotten after %s",
 		d.family, took.Round(time.Millisecond), gone.Round(time.Millisecond))
 	if took > harness.Patient(backWithin) || gone > harness.Patient(backWithin) {

@@ -10,8 +10,7 @@ import (
 	"replypath/test/topology"
 )
 
-// firewall is one that lets the tests' questions in, and answers out, and its
-// program.
+// firewall is one that lets the tests' questions in, and answers out, and its program.
 type firewall struct {
 	name      string
 	load      func(*testing.T, *topology.Host)
@@ -48,8 +47,8 @@ table inet filter {
 `
 )
 
-// restored is what netfilter-persistent hands to iptables-restore and
-// ip6tables-restore, with the name of ICMP for the family.
+// restored is what netfilter-persistent hands to iptables-restore and ip6tables-restore, with the name of ICMP for the
+// family.
 const restored = `*filter
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]
@@ -83,8 +82,7 @@ func restore(t *testing.T, host *topology.Host) {
 	}
 }
 
-// TestFirewallReloads loads firewalls anew under replypath, with connection
-// tracking and without: nothing changes.
+// TestFirewallReloads loads firewalls anew under replypath, with connection tracking and without: nothing changes.
 func TestFirewallReloads(t *testing.T) {
 	for _, f := range []firewall{
 		{"nftables without conntrack", nft(stateless), false},
@@ -124,8 +122,9 @@ func TestUFW(t *testing.T) {
 	wantUnchanged(t, n, func() { m.run("ufw", "reload") })
 }
 
-// TestFirewalld runs firewalld. It drops IPv6 questions to eth1 itself, as the route back leads by eth0 (IPv6_rpfilter),
-// with replypath too: doctor says so. Without that setting firewalld loads its rules anew, and nothing changes.
+// TestFirewalld runs firewalld. It drops IPv6 questions to eth1 itself, as the route back leads by eth0
+// (IPv6_rpfilter), with replypath too: doctor says so. Without that setting firewalld loads its rules anew, and nothing
+// changes.
 func TestFirewalld(t *testing.T) {
 	n, _ := newServer(t)
 	m := newMachine(t, n.Server.Host)

@@ -14,7 +14,8 @@ import (
 	"replypath/test/topology"
 )
 
-// upstreamConf has BIRD on a router announce a default route of each family to the server, and leave the router's own alone.
+// upstreamConf has BIRD on a router announce a default route of each family to the server, and leave the router's own
+// alone.
 const upstreamConf = `router id 10.N.0.1;
 protocol device {}
 protocol static default4 { ipv4; route 0.0.0.0/0 blackhole; }
@@ -142,8 +143,8 @@ func TestFRR(t *testing.T) {
 	wantUnchanged(t, n, d.withdraw, d.announce)
 }
 
-// TestFRRKilled kills FRR and starts it again. It deletes its earlier routes then and learns them anew. Replies leave by
-// eth1 meanwhile, and neither FRR nor replypath touches the other's routes.
+// TestFRRKilled kills FRR and starts it again. It deletes its earlier routes then and learns them anew. Replies leave
+// by eth1 meanwhile, and neither FRR nor replypath touches the other's routes.
 func TestFRRKilled(t *testing.T) {
 	n, _ := newServer(t)
 	d := startFRR(t, n)

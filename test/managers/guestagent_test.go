@@ -111,8 +111,8 @@ func awaitForwarded(t *testing.T, n *topology.TwoNIC, there bool) {
 	})
 }
 
-// TestGuestAgent runs the agent of GCE with a metadata service in the place of the cloud's, which hands a load balancer's
-// address on to eth1, takes it away and gives it again. The agent makes it local by a route, and no rule.
+// TestGuestAgent runs the agent of GCE with a metadata service in the place of the cloud's, which hands a load
+// balancer's address on to eth1, takes it away and gives it again. The agent makes it local by a route, and no rule.
 func TestGuestAgent(t *testing.T) {
 	n, _ := newServer(t)
 	metadata := &gceMetadata{n: n, forwarded: []netip.Addr{forwarded}, changed: make(chan struct{})}

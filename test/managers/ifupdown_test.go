@@ -57,8 +57,7 @@ func (u *ifupdown) restart() {
 	u.waitReady()
 }
 
-// TestIfupdownLosesRoutes sets up rules and routes by hand: the routes go with the
-// interface.
+// TestIfupdownLosesRoutes sets up rules and routes by hand: the routes go with the interface.
 func TestIfupdownLosesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))
@@ -68,8 +67,8 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 	eachQuestion(t, n, "after", harness.WantLost)
 }
 
-// TestIfupdown takes eth1 down and up under replypath: once it is up again,
-// nothing has changed, for what is new and for a connection that stayed open.
+// TestIfupdown takes eth1 down and up under replypath: once it is up again, nothing has changed, for what is new and
+// for a connection that stayed open.
 func TestIfupdown(t *testing.T) {
 	n, _ := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))

@@ -4,7 +4,7 @@ package managers
 
 import (
 	"fmt"
-	"sync"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -12,68 +12,36 @@ import (
 	"replypath/test/topology"
 )
 
-// load asks eth1 all the time, by connections that stay open and by one new
-// connection after the other.
+// load asks eth1 all the time, by connections that stay open and by one new connection after the other.
 type load struct {
+	*harness.Load
 	t     *testing.T
 	n     *topology.TwoNIC
 	wires *harness.Wires
-	talks []*harness.Talk
-	quit  chan struct{}
-	fresh sync.WaitGroup
-	// opened and err belong to the new connections until they have ended.
-	opened int
-	err    error
-}
-
-// startLoad begins to ask.
-func startLoad(t *testing.T, n *topology.TwoNIC) *load {
-	t.Helper()
-	l := &load{t: t, n: n, wires: harness.Tap(t, n.Server), quit: make(chan struct{})}
-	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-		harness.Ask(t, c)
-		l.talks = append(l.talks, c.Keep(t))
-	}
-	l.fresh.Go(l.open)
-	return l
 }
 
 // pace is how often a connection is opened.
 const pace = 5 * time.Millisecond
 
-// open opens connections until the end.
-func (l *load) open() {
-	families := l.n.Families()
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	for l.err == nil {
-		select {
-		case <-l.quit:
-			return
-		case <-tick.C:
-		}
-		f := families[l.opened%len(families)]
-		c := harness.NewConversation(l.t, harness.TCP, l.n.ClientEth0, l.n.Server.Eth1.Address(f))
-		if l.err = c.Ask(harness.Within(l.t, harness.AnswerTime)); l.err == nil {
-			l.err = c.Close()
-			l.opened++
-		}
+// startLoad begins to ask, and returns when every connection is open.
+func startLoad(t *testing.T, n *topology.TwoNIC) *load {
+	t.Helper()
+	l := &load{harness.NewLoad(t), t, n, harness.Tap(t, n.Server)}
+	for _, f := range n.Families() {
+		eth1 := netip.AddrPortFrom(n.Server.Eth1.Address(f), harness.EchoPort)
+		l.Start(&harness.Asker{Kind: harness.TCP, From: n.Client, To: eth1, Pace: pace},
+			&harness.Asker{Kind: harness.TCP, From: n.Client, To: eth1, Pace: pace * time.Duration(len(n.Families())), Fresh: true})
 	}
+	l.Await(l.Askers, 1, func() error { return nil })
+	return l
 }
 
-// stop ends the load, wants every question to be answered and every answer by
-// eth1, and tells how many there were.
+// stop ends the load, wants every question to be answered and every answer by eth1, and tells how many there were.
 func (l *load) stop() string {
 	l.t.Helper()
-	close(l.quit)
-	l.fresh.Wait()
-	if l.err != nil {
-		l.t.Errorf("after %d new connections: %v", l.opened, l.err)
-	}
-	answers := 0
-	for _, talk := range l.talks {
-		answers += talk.Stop()
+	l.End()
+	if failures := l.Failures(); len(failures) > 0 {
+		l.t.Errorf("after %d connections: %q", l.Connections(), failures)
 	}
 	frames, strays := 0, 0
 	for _, f := range l.n.Families() {
@@ -83,6 +51,6 @@ func (l *load) stop() string {
 			l.t.Errorf("by the wrong NIC: %s", harness.Describe(eth0))
 		}
 	}
-	return fmt.Sprintf("%d answers, %d new connections, %d frames by eth1, %d by the wrong NIC",
-		answers, l.opened, frames, strays)
+	return fmt.Sprintf("%d answers, %d connections, %d frames by eth1, %d by the wrong NIC",
+		l.Answers(), l.Connections(), frames, strays)
 }

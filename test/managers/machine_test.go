@@ -17,9 +17,8 @@ import (
 	"replypath/test/topology"
 )
 
-// machine is a mount namespace for a host, with its own /run and the /sys of its
-// network namespace: programs of which there is one on a machine take it for
-// theirs. Nothing that a test writes there is ever seen outside.
+// machine is a mount namespace for a host, with its own /run and the /sys of its network namespace: programs of which
+// there is one on a machine take it for theirs. Nothing that a test writes there is ever seen outside.
 type machine struct {
 	t    *testing.T
 	host *topology.Host
@@ -27,9 +26,8 @@ type machine struct {
 	enter []string
 }
 
-// furnish prepares the mount namespace. Nobody runs udev, but its database says of
-// every interface that it is done with it. What an administrator has configured on
-// the real machine is hidden.
+// furnish prepares the mount namespace. Nobody runs udev, but its database says of every interface that it is done with
+// it. What an administrator has configured on the real machine is hidden.
 const furnish = `
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 tmpfs /run

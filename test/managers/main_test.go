@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package managers runs what configures networks, and what starts services, on real
-// hosts beside replypath: systemd-networkd, NetworkManager, ifupdown and systemd
-// itself (scenario S8), agents of clouds (S9), firewalls, routing daemons and container
-// engines (S7).
+// Package managers runs what configures networks, and what starts services, on real hosts beside replypath:
+// systemd-networkd, NetworkManager, ifupdown and systemd itself (scenario S8), agents of clouds (S9), firewalls,
+// routing daemons and container engines (S7).
 package managers
 
 import (
@@ -17,16 +16,15 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// newServer builds the network of a server with two interfaces, the replication
-// address behind a router that checks sources, and the recipe.
+// newServer builds the network of a server with two interfaces, the replication address behind a router that checks
+// sources, and the recipe.
 func newServer(t *testing.T) (*topology.TwoNIC, *harness.Recipe) {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	return n, harness.ReadRecipe(t, "s8-reboot-and-restarts")
 }
 
-// eachQuestion runs a subtest for each family and kind of question to eth1, and tells which
-// ways the answers left.
+// eachQuestion runs a subtest for each family and kind of question to eth1, and tells which ways the answers left.
 func eachQuestion(t *testing.T, n *topology.TwoNIC, name string, run func(testing.TB, *topology.Server, *harness.Conversation)) {
 	t.Helper()
 	wires, asked := harness.Tap(t, n.Server), 0

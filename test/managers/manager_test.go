@@ -21,8 +21,7 @@ type networkDaemon interface {
 	reconfigure(device string)
 }
 
-// networkDaemons start each of them on a server whose eth1 has neither rules nor
-// routes.
+// networkDaemons start each of them on a server whose eth1 has neither rules nor routes.
 var networkDaemons = map[string]func(*testing.T, *topology.TwoNIC) networkDaemon{
 	"networkd": func(t *testing.T, n *topology.TwoNIC) networkDaemon { return startNetworkd(t, n, eth1File(n)) },
 	"NetworkManager": func(t *testing.T, n *topology.TwoNIC) networkDaemon {
@@ -30,8 +29,7 @@ var networkDaemons = map[string]func(*testing.T, *topology.TwoNIC) networkDaemon
 	},
 }
 
-// waitConfigured returns when both interfaces have their addresses, and know the
-// MACs of eth0's gateways.
+// waitConfigured returns when both interfaces have their addresses, and know the MACs of eth0's gateways.
 func waitConfigured(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
@@ -43,8 +41,7 @@ func waitConfigured(t *testing.T, n *topology.TwoNIC) {
 	}
 }
 
-// TestNetworkDaemons restarts each of them under replypath, and has it
-// configure eth1 anew: nothing changes.
+// TestNetworkDaemons restarts each of them under replypath, and has it configure eth1 anew: nothing changes.
 func TestNetworkDaemons(t *testing.T) {
 	for name, start := range networkDaemons {
 		t.Run(name, func(t *testing.T) {
@@ -55,8 +52,8 @@ func TestNetworkDaemons(t *testing.T) {
 	}
 }
 
-// wantUnchanged runs replypath and wants changes by a network daemon to send no
-// reply the wrong way: neither of a connection that stays open, nor afterwards.
+// wantUnchanged runs replypath and wants changes by a network daemon to send no reply the wrong way: neither of a
+// connection that stays open, nor afterwards.
 func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	t.Helper()
 	p := harness.On(t, n.Server.Host)
@@ -78,8 +75,7 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	wantManaged(t, p)
 }
 
-// awaitOwn returns when the programs know the addresses that are asked, which may
-// have been away for a moment.
+// awaitOwn returns when the programs know the addresses that are asked, which may have been away for a moment.
 func awaitOwn(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 	t.Helper()
 	for _, f := range n.Families() {
@@ -87,8 +83,7 @@ func awaitOwn(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 	}
 }
 
-// wantManaged wants both interfaces to be managed, attached, and with what was
-// learned of eth0's gateways.
+// wantManaged wants both interfaces to be managed, attached, and with what was learned of eth0's gateways.
 func wantManaged(t *testing.T, p *harness.Product) {
 	t.Helper()
 	status := p.Status()
@@ -102,8 +97,8 @@ func wantManaged(t *testing.T, p *harness.Product) {
 	}
 }
 
-// TestBoot starts replypath on a host whose interfaces have neither addresses nor
-// a carrier, as at boot, and has each daemon configure them then.
+// TestBoot starts replypath on a host whose interfaces have neither addresses nor a carrier, as at boot, and has each
+// daemon configure them then.
 func TestBoot(t *testing.T) {
 	for name, start := range networkDaemons {
 		t.Run(name, func(t *testing.T) {

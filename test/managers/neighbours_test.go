@@ -74,8 +74,8 @@ func wantWays(t *testing.T, n *topology.TwoNIC, b *harness.Neighbour, guest *top
 	}
 }
 
-// masqueraded matches the questions behind a masquerade, which may have changed the client's port. The server's port,
-// 0 for a ping, keeps out the SYN-ACKs that the host sends again of lost connections.
+// masqueraded matches the questions behind a masquerade, which may have changed the client's port. The server's port, 0
+// for a ping, keeps out the SYN-ACKs that the host sends again of lost connections.
 func masqueraded(c *harness.Conversation, as netip.Addr) topology.Filter {
 	return topology.All(topology.From(as), topology.To(c.Self.Addr()), topology.ToPort(c.Self.Port()))
 }

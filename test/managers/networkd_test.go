@@ -44,8 +44,7 @@ func addressLines(i *topology.Interface) (text string) {
 	return text
 }
 
-// startNetworkd writes its files, starts it and waits until it has configured
-// both interfaces.
+// startNetworkd writes its files, starts it and waits until it has configured both interfaces.
 func startNetworkd(t *testing.T, n *topology.TwoNIC, eth1 string) *networkd {
 	t.Helper()
 	d := &networkd{machine: newMachine(t, n.Server.Host), n: n}
@@ -95,8 +94,8 @@ func (d *networkd) reconfigure(device string) {
 	d.waitConfigured()
 }
 
-// TestNetworkdDeletesRules sets up rules and routes by hand, as the recipe shows.
-// They work until networkd is restarted, or told to configure eth1 anew.
+// TestNetworkdDeletesRules sets up rules and routes by hand, as the recipe shows. They work until networkd is
+// restarted, or told to configure eth1 anew.
 func TestNetworkdDeletesRules(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkd(t, n, eth1File(n))
@@ -108,8 +107,7 @@ func TestNetworkdDeletesRules(t *testing.T) {
 	}
 }
 
-// TestNetworkdRules is what the recipe shows for networkd alone: rules in its own
-// files stay.
+// TestNetworkdRules is what the recipe shows for networkd alone: rules in its own files stay.
 func TestNetworkdRules(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkd(t, n, recipe.Text("With networkd", "ini"))

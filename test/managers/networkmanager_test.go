@@ -24,8 +24,8 @@ type networkManager struct {
 	program *harness.Program
 }
 
-// networkManagerConf keeps NetworkManager to the interfaces: it may neither name
-// the machine nor write its resolv.conf, nor ask the internet whether it is there.
+// networkManagerConf keeps NetworkManager to the interfaces: it may neither name the machine nor write its resolv.conf,
+// nor ask the internet whether it is there.
 const networkManagerConf = `[main]
 plugins=keyfile
 dns=none
@@ -35,8 +35,7 @@ hostname-mode=none
 enabled=false
 `
 
-// keyfile is NetworkManager's for an interface, without any rule or route but, for
-// eth0, the default one.
+// keyfile is NetworkManager's for an interface, without any rule or route but, for eth0, the default one.
 func keyfile(n *topology.TwoNIC, i *topology.Interface) string {
 	text := fmt.Sprintf("[connection]\nid=%[1]s\ntype=ethernet\ninterface-name=%[1]s\n", i.Name)
 	for _, f := range n.Families() {
@@ -53,8 +52,7 @@ func keyfile(n *topology.TwoNIC, i *topology.Interface) string {
 	return text
 }
 
-// startNetworkManager writes its files, starts it and waits until it has
-// configured both interfaces.
+// startNetworkManager writes its files, starts it and waits until it has configured both interfaces.
 func startNetworkManager(t *testing.T, n *topology.TwoNIC, eth1 string) *networkManager {
 	t.Helper()
 	d := &networkManager{machine: newMachine(t, n.Server.Host), n: n}
@@ -111,8 +109,8 @@ func (d *networkManager) reconfigure(device string) {
 	d.waitConfigured()
 }
 
-// TestNetworkManagerDeletesRoutes sets up rules and routes by hand, as the recipe
-// shows. They work until NetworkManager is told to configure eth1 anew.
+// TestNetworkManagerDeletesRoutes sets up rules and routes by hand, as the recipe shows. They work until NetworkManager
+// is told to configure eth1 anew.
 func TestNetworkManagerDeletesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))

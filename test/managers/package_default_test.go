@@ -14,19 +14,16 @@ import (
 // newDefault is a configuration under which replies would leave by the wrong NIC.
 const newDefault = "# Theirs.\nmode: observe\n"
 
-// TestPackageNewDefault upgrades, under traffic, to a package that brings another
-// default than the one that the operator has made his configuration of. What the
-// operator wrote stays and is what the new program runs by; the default goes beside it.
+// TestPackageNewDefault upgrades, under traffic, to a package that brings another default than the one that the
+// operator has made his configuration of. What the operator wrote stays and is what the new program runs by; the
+// default goes beside it.
 func TestPackageNewDefault(t *testing.T) {
 	sample := filepath.Join(t.TempDir(), "replypath.yaml")
 	harness.Must(t, os.WriteFile(sample, []byte(newDefault), 0o644))
-	packages := map[string]map[string]string{
-		oldVersion: makePackages(t, oldVersion),
-		newVersion: makePackages(t, newVersion, "SAMPLE_CONFIG="+sample),
-	}
+	another := "SAMPLE_CONFIG=" + sample
 	for _, manager := range managers {
 		t.Run(manager.kind, func(t *testing.T) {
-			p := newPackaged(t, manager, packages)
+			p := newPackaged(t, manager, another)
 			files := p.m.Changes()
 			p.installs()
 			p.serves()
@@ -38,7 +35,7 @@ func TestPackageNewDefault(t *testing.T) {
 		})
 	}
 	t.Run("deb/nobody answers", func(t *testing.T) {
-		p := newPackaged(t, managers[0], packages)
+		p := newPackaged(t, managers[0], another)
 		p.installs()
 		p.serves()
 		p.asksInVain()
@@ -46,8 +43,7 @@ func TestPackageNewDefault(t *testing.T) {
 	})
 }
 
-// wantBeside wants the operator's configuration in force, the default beside it, and
-// nothing else.
+// wantBeside wants the operator's configuration in force, the default beside it, and nothing else.
 func (p *packaged) wantBeside() {
 	p.Helper()
 	if mode := p.p.Status().Mode; mode != "enforce" {
@@ -63,9 +59,8 @@ func (p *packaged) wantBeside() {
 	p.Logf("%s: the operator's configuration is in force, of %q", p.kind, list)
 }
 
-// asksInVain has dpkg ask which of the two configurations it shall be, where nobody is
-// there to answer: it gives up. Process, datapath and configuration are as before until
-// it is told.
+// asksInVain has dpkg ask which of the two configurations it shall be, where nobody is there to answer: it gives up.
+// Process, datapath and configuration are as before until it is told.
 func (p *packaged) asksInVain() {
 	p.Helper()
 	load := startLoad(p.T, p.n)

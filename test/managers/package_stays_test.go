@@ -14,8 +14,8 @@ import (
 	"replypath/test/harness"
 )
 
-// stays wants the package to stay where it cannot take everything off the host, with what its
-// script had ended: here something is mounted over a pin that the removal is to unpin.
+// stays wants the package to stay where it cannot take everything off the host, with what its script had ended: here
+// something is mounted over a pin that the removal is to unpin.
 func (p *packaged) stays() {
 	p.Helper()
 	p.Log("what is left of an earlier removal is in the way, which a start does not mind")
@@ -38,8 +38,7 @@ func (p *packaged) stays() {
 	p.serving("enabled", oldVersion)
 }
 
-// refusesRemoval wants a removal to fail while something is mounted at a path, and something to
-// hold then.
+// refusesRemoval wants a removal to fail while something is mounted at a path, and something to hold then.
 func (p *packaged) refusesRemoval(path string, holds func()) {
 	p.Helper()
 	p.m.Run("mkdir", "-p", path)
@@ -80,19 +79,17 @@ func (p *packaged) wantNothingNoted() {
 	}
 }
 
-// TestPackageRemovalGivenUp has dpkg begin a removal, which it gives up after the package's own script has
-// succeeded, or is killed in the middle of it. What ran and was enabled runs and is enabled again.
+// TestPackageRemovalGivenUp has dpkg begin a removal, which it gives up after the package's own script has succeeded,
+// or is killed in the middle of it. What ran and was enabled runs and is enabled again.
 func TestPackageRemovalGivenUp(t *testing.T) {
-	packages := map[string]map[string]string{oldVersion: makePackages(t, oldVersion)}
-	p := newPackaged(t, managers[0], packages)
+	p := newPackaged(t, managers[0])
 	p.installs()
 	p.serves()
 	p.outlivesUsurper()
 	p.outlivesKilled()
 }
 
-// usurper is a package that takes the place of another, and fails as it is to be unpacked. $1 is
-// its file.
+// usurper is a package that takes the place of another, and fails as it is to be unpacked. $1 is its file.
 const usurper = `
 mkdir -p /tmp/usurper/DEBIAN
 cat >/tmp/usurper/DEBIAN/control <<end
@@ -122,12 +119,12 @@ func (p *packaged) outlivesUsurper() {
 	p.wantNothingNoted()
 }
 
-// deaf waits for the lock of the pin directory $1, which the daemon has, holds it then, and does not
-// end when it is told to.
+// deaf waits for the lock of the pin directory $1, which the daemon has, holds it then, and does not end when it is
+// told to.
 const deaf = `trap '' TERM; exec flock "$1" sh -c 'echo $$ >/run/test/deaf; exec sleep infinity'`
 
-// outlivesKilled kills dpkg while the package's script waits for the end of a process, after it has
-// stopped the service, and goes on as dpkg is told to.
+// outlivesKilled kills dpkg while the package's script waits for the end of a process, after it has stopped the
+// service, and goes on as dpkg is told to.
 func (p *packaged) outlivesKilled() {
 	p.Helper()
 	holder := harness.StartProgram(p.T, p.m.Command(context.Background(), "sh", "-ec", deaf, "sh", pins.DefaultDir), unix.SIGKILL)

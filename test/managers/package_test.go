@@ -25,15 +25,15 @@ type manager struct {
 	// Of a package file: what it holds, and which of that is configuration.
 	list, configs []string
 	zsh           string // where completions are looked for
-	// install serves upgrades as well, keep those to a package with another default, which
-	// goes beside the operator's configuration. purge is nil where a removal is all there is.
+	// install serves upgrades as well, keep those to a package with another default, which goes beside the operator's
+	// configuration. purge is nil where a removal is all there is.
 	install, keep, remove, purge []string
 	beside                       string   // suffix of that default
 	query                        []string // succeeds while the package is there
 }
 
-// rpm is a command on a database of its own: to that of Debian's rpm, which is made
-// for looking at packages, dpkg's would be missing.
+// rpm is a command on a database of its own: to that of Debian's rpm, which is made for looking at packages, dpkg's
+// would be missing.
 func rpm(args ...string) []string {
 	return append([]string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test"}, args...)
 }
@@ -71,48 +71,13 @@ const (
 	newVersion = "1.1.0"
 )
 
-// madePackages are those of makePackages, which are made once. They last as long as the
-// sandbox.
-var madePackages = make(map[string]map[string]string)
-
-// makePackages makes the packages of a version and returns their paths by kind. More
-// variables of make may be set.
-func makePackages(t *testing.T, version string, more ...string) map[string]string {
-	t.Helper()
-	key := version + strings.Join(more, " ")
-	if made := madePackages[key]; made != nil {
-		return made
-	}
-	dir := harness.Must1[string](t)(os.MkdirTemp("", "packages-"))
-	c := exec.CommandContext(t.Context(), "make", append([]string{"--silent", "-C", "../..", "deb", "rpm",
-		"VERSION=" + version, "PACKAGES=" + dir, "BINARY=" + filepath.Join(dir, "replypath")}, more...)...)
-	c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
-	if output, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("make packages: %v\n%s", err, output)
-	}
-	packages := make(map[string]string)
-	for _, kind := range []string{"deb", "rpm"} {
-		found := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(dir, "*"+version+"*."+kind)))
-		if len(found) != 1 {
-			t.Fatalf("%s packages of %s: %v", kind, version, found)
-		}
-		packages[kind] = found[0]
-	}
-	madePackages[key] = packages
-	return packages
-}
-
-// TestPackage installs, upgrades, removes and purges the packages with the real
-// dpkg and rpm, on a machine of their own, under traffic.
+// TestPackage installs, upgrades, removes and purges the packages with the real dpkg and rpm, on a machine of their
+// own, under traffic.
 func TestPackage(t *testing.T) {
-	packages := make(map[string]map[string]string)
-	for _, version := range []string{oldVersion, newVersion} {
-		packages[version] = makePackages(t, version)
-	}
 	for _, manager := range managers {
 		t.Run(manager.kind, func(t *testing.T) {
-			p := newPackaged(t, manager, packages)
-			p.holds(packages[oldVersion][manager.kind])
+			p := newPackaged(t, manager)
+			p.holds(harness.MakePackage(t, manager.kind, oldVersion))
 			host, files := p.look(), p.m.Changes()
 			p.installs()
 			p.serves()
@@ -135,14 +100,14 @@ type packaged struct {
 	p *harness.Product
 }
 
-// newPackaged boots a machine that has the packages, by version and kind, at hand.
-func newPackaged(t *testing.T, manager manager, packages map[string]map[string]string) *packaged {
+// newPackaged boots a machine that has packages of both versions at hand. More variables of make may be set for the new one.
+func newPackaged(t *testing.T, manager manager, variables ...string) *packaged {
 	t.Helper()
 	n, _ := newServer(t)
 	p := &packaged{T: t, manager: manager, n: n, m: harness.NewMachine(t, n.Server.Host)}
 	p.p = harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
-	for version, made := range packages {
-		text := harness.Must1[[]byte](t)(os.ReadFile(made[manager.kind]))
+	for version, variables := range map[string][]string{oldVersion: nil, newVersion: variables} {
+		text := harness.Must1[[]byte](t)(os.ReadFile(harness.MakePackage(t, manager.kind, version, variables...)))
 		harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
 	}
 	p.m.Boot()
@@ -171,8 +136,7 @@ func (p *packaged) put(version string) string {
 // howToBegin is what a first installation says.
 const howToBegin = `begin with "replypath doctor", then "replypath try"`
 
-// installs wants nothing to be enabled, started or attached by a first
-// installation.
+// installs wants nothing to be enabled, started or attached by a first installation.
 func (p *packaged) installs() {
 	p.Helper()
 	if said := p.put(oldVersion); strings.Count(said, howToBegin) != 1 {
@@ -200,8 +164,7 @@ const (
 	packagedConfig     = "# Mine.\nmode: enforce\n"
 )
 
-// serves enables and starts the service as the README tells, with a configuration
-// of the operator's.
+// serves enables and starts the service as the README tells, with a configuration of the operator's.
 func (p *packaged) serves() {
 	p.Helper()
 	p.m.Write(packagedConfigFile, packagedConfig)
@@ -225,8 +188,7 @@ func (p *packaged) wantVersion(version string) {
 	wantManaged(p.T, p.p)
 }
 
-// replaces upgrades to another version, or goes back to one, and wants every
-// question meanwhile to be answered by eth1.
+// replaces upgrades to another version, or goes back to one, and wants every question meanwhile to be answered by eth1.
 func (p *packaged) replaces(version string) {
 	p.Helper()
 	load := startLoad(p.T, p.n)
@@ -278,8 +240,7 @@ func (p *packaged) purges(before []string) {
 	}
 }
 
-// holds wants a package to hold what `make install` installs, all of it root's, and
-// one file to be configuration.
+// holds wants a package to hold what `make install` installs, all of it root's, and one file to be configuration.
 func (p *packaged) holds(file string) {
 	p.Helper()
 	show := func(args []string) string {

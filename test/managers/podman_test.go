@@ -10,8 +10,8 @@ import (
 	"replypath/test/topology"
 )
 
-// podmanConf leaves control groups and limits as the test's are: to set them needs rights that containers, where tests may
-// run, do not have.
+// podmanConf leaves control groups and limits as the test's are: to set them needs rights that containers, where tests
+// may run, do not have.
 const podmanConf = `[containers]
 cgroups = "disabled"
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]

@@ -21,16 +21,14 @@ import (
 
 const service = "replypath.service"
 
-// capabilities are what the unit grants, with words of what the program says that
-// each is for.
+// capabilities are what the unit grants, with words of what the program says that each is for.
 var capabilities = map[string]string{
 	"CAP_BPF":       "to load programs",
 	"CAP_NET_ADMIN": "to attach programs",
 	"CAP_PERFMON":   "to let programs read the kernel's sockets",
 }
 
-// running prepares a machine on which the packaged service runs, and the network is
-// that of the test.
+// running prepares a machine on which the packaged service runs, and the network is that of the test.
 func running(t *testing.T) (*harness.Machine, *harness.Product) {
 	t.Helper()
 	n, _ := newServer(t)
@@ -49,8 +47,7 @@ func dropIn(m *harness.Machine, lines string) {
 	m.Run("systemctl", "daemon-reload")
 }
 
-// refusal restarts the service with a change that does not let it start, and
-// returns what it says.
+// refusal restarts the service with a change that does not let it start, and returns what it says.
 func refusal(t *testing.T, m *harness.Machine, lines string) string {
 	t.Helper()
 	dropIn(m, "Restart=no\n"+lines)
@@ -59,8 +56,8 @@ func refusal(t *testing.T, m *harness.Machine, lines string) string {
 	return m.Log()[before:]
 }
 
-// lastWords returns the only line that a program ended with in a log, where what the one before has logged at
-// its end may stand too.
+// lastWords returns the only line that a program ended with in a log, where what the one before has logged at its end
+// may stand too.
 func lastWords(t *testing.T, log string) string {
 	t.Helper()
 	var found []string
@@ -75,8 +72,8 @@ func lastWords(t *testing.T, log string) string {
 	return strings.Join(found, "\n")
 }
 
-// TestUnitCapabilities takes each of the unit's capabilities away in turn: the
-// service does not start, and says which it lacks and what for.
+// TestUnitCapabilities takes each of the unit's capabilities away in turn: the service does not start, and says which
+// it lacks and what for.
 func TestUnitCapabilities(t *testing.T) {
 	m, p := running(t)
 	granted := strings.Fields(strings.ToUpper(m.Property(service, "CapabilityBoundingSet")))
@@ -113,8 +110,7 @@ func mask(t *testing.T, names []string) string {
 	return fmt.Sprintf("%016x", bits)
 }
 
-// TestUnitForbidsNothingNeeded has the service do all that it does on a host:
-// nothing of it is refused.
+// TestUnitForbidsNothingNeeded has the service do all that it does on a host: nothing of it is refused.
 func TestUnitForbidsNothingNeeded(t *testing.T) {
 	n, _ := newServer(t)
 	harness.Must(t, n.Server.Host.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1")) // to be loosened
@@ -172,8 +168,8 @@ func wantNotInLog(t *testing.T, m *harness.Machine, signs ...string) {
 	}
 }
 
-// TestUnitSystemCalls takes bpf(2), which no group of system calls has, from the
-// filter: the service does not start, and says what the kernel refused.
+// TestUnitSystemCalls takes bpf(2), which no group of system calls has, from the filter: the service does not start,
+// and says what the kernel refused.
 func TestUnitSystemCalls(t *testing.T) {
 	m, p := running(t)
 	said := lastWords(t, refusal(t, m, "SystemCallFilter=~bpf\n"))
@@ -186,8 +182,8 @@ func TestUnitSystemCalls(t *testing.T) {
 	wantManaged(t, p)
 }
 
-// TestUnitFileSystem writes where the service runs: only pins and sysctls of the
-// network can be written. The machine itself can write to all of these places.
+// TestUnitFileSystem writes where the service runs: only pins and sysctls of the network can be written. The machine
+// itself can write to all of these places.
 func TestUnitFileSystem(t *testing.T) {
 	m, _ := running(t)
 	inside := []string{"nsenter", "--mount", "--target", m.Property(service, "MainPID"), "sh", "-c"}
@@ -241,8 +237,7 @@ func wantWritable(t *testing.T, mountinfo string) {
 	t.Logf("of %d mounts only %q can be written", len(found)+len(closed), found)
 }
 
-// TestReloadOnlyAfterCheck reloads by systemctl: a file that is not valid never
-// reaches the process.
+// TestReloadOnlyAfterCheck reloads by systemctl: a file that is not valid never reaches the process.
 func TestReloadOnlyAfterCheck(t *testing.T) {
 	m, p := running(t)
 	const file = "/etc/replypath/replypath.yaml"
@@ -279,8 +274,8 @@ while [ $(show NRestarts) -lt $0 ]; do
 done
 `
 
-// TestRestartsWithoutLimit kills the service again and again, where one restart
-// would be too many if there was a limit. Replies stay right all the time.
+// TestRestartsWithoutLimit kills the service again and again, where one restart would be too many if there was a limit.
+// Replies stay right all the time.
 func TestRestartsWithoutLimit(t *testing.T) {
 	n, _ := newServer(t)
 	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
@@ -306,8 +301,8 @@ func TestRestartsWithoutLimit(t *testing.T) {
 // rights is where the figure stands.
 const rights = "../../docs/guide/rights.md"
 
-// TestSecurityFigure compares the figure in the documentation with what
-// systemd-analyze says of the unit. It depends on systemd's version.
+// TestSecurityFigure compares the figure in the documentation with what systemd-analyze says of the unit. It depends on
+// systemd's version.
 func TestSecurityFigure(t *testing.T) {
 	analyze := func(args ...string) string {
 		output, err := exec.CommandContext(t.Context(), "systemd-analyze", args...).CombinedOutput()

@@ -34,7 +34,7 @@ nft add rule inet marks out ct mark 0x66 meta mark set ct mark
 ip tuntap add dev wg0 mode tun
 ip link set wg0 up
 ip address add 10.66.0.1/32 dev wg0
-ip address add fd66::1/128 dev wg0
+ip address add fd66::1/128 dev wg0 nodad
 for family in -4 -6; do
 	ip $family route add default dev wg0 table 51820
 	ip $family rule add not fwmark 0xca6c table 51820
@@ -43,9 +43,8 @@ done
 `,
 }
 
-// TestRulesStay runs replypath beside rules that are there already: answers go by
-// eth1, whatever the rules say of them, what the host starts goes by the rules, and
-// of these nothing is changed.
+// TestRulesStay runs replypath beside rules that are there already: answers go by eth1, whatever the rules say of them,
+// what the host starts goes by the rules, and of these nothing is changed.
 func TestRulesStay(t *testing.T) {
 	for name, script := range ruleSets {
 		t.Run(name, func(t *testing.T) {

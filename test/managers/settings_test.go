@@ -13,9 +13,9 @@ import (
 // backWithin is how soon what others take away is back.
 const backWithin = time.Second
 
-// TestSettingsTaken sets every sysctl back that replypath has changed, as `sysctl
-// --system` does when a package is installed: it is changed again within a second,
-// which is logged and counted, and questions to eth1 go on being answered.
+// TestSettingsTaken sets every sysctl back that replypath has changed, as `sysctl --system` does when a package is
+// installed: it is changed again within a second, which is logged and counted, and questions to eth1 go on being
+// answered.
 func TestSettingsTaken(t *testing.T) {
 	n, _ := newServer(t)
 	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
@@ -23,6 +23,7 @@ func TestSettingsTaken(t *testing.T) {
 	d := p.Start()
 	repairs := func() float64 { return p.Metrics().Sum("replypath_host_repairs_total", "object=sysctl") }
 	seen := 0
+	quiet := harness.Quiet(t)
 	for _, change := range p.Status().HostChanges {
 		key, isSysctl := strings.CutPrefix(change.Object, "sysctl ")
 		if !isSysctl {
@@ -50,6 +51,7 @@ func TestSettingsTaken(t *testing.T) {
 			}
 		}
 	}
+	quiet()
 	if seen < 4 {
 		t.Errorf("only %d sysctls are changed", seen)
 	}

@@ -25,8 +25,7 @@ type systemCall struct {
 // nowhere is no address of anything.
 const nowhere = 1
 
-// forbidden are calls that the unit's filter leaves out, of each group that is for more
-// than a service.
+// forbidden are calls that the unit's filter leaves out, of each group that is for more than a service.
 var forbidden = []systemCall{
 	{"kexec_load", unix.SYS_KEXEC_LOAD, []int{0, 0, 0, -1}},
 	{"reboot", unix.SYS_REBOOT, []int{0, 0, 0, 0}},
@@ -60,10 +59,9 @@ var permitted = []systemCall{
 // callsFile is the program that makes the calls, as the machine sees it.
 const callsFile = "/run/test/calls.pl"
 
-// TestUnitForbidsSystemCalls has a program call what the service must not, in the
-// service's place: with everything that the unit says, under its real systemd. An error
-// that no call has by itself is made the filter's in between, so that nothing else that
-// refuses, such as a missing capability, is taken for it.
+// TestUnitForbidsSystemCalls has a program call what the service must not, in the service's place: with everything that
+// the unit says, under its real systemd. An error that no call has by itself is made the filter's in between, so that
+// nothing else that refuses, such as a missing capability, is taken for it.
 func TestUnitForbidsSystemCalls(t *testing.T) {
 	m, p := running(t)
 	calls := slices.Concat(forbidden, permitted)
@@ -106,8 +104,7 @@ func program(calls []systemCall) string {
 	return lines.String()
 }
 
-// callsMade runs the program in the service's place, and returns the error of each
-// call.
+// callsMade runs the program in the service's place, and returns the error of each call.
 func callsMade(t *testing.T, m *harness.Machine, lines string) map[string]unix.Errno {
 	t.Helper()
 	dropIn(m, "Type=oneshot\nRestart=no\nExecStart=\nExecStart=/usr/bin/perl "+callsFile+"\n"+lines)
