@@ -5,7 +5,6 @@ package faults
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -103,10 +102,6 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	b := newBoundBed(t, f)
 	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 	config := harness.WriteConfig(t, "")
-	configure := func(d *harness.Daemon, text string) {
-		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
-		d.Reload()
-	}
 	b.wantNoBoundAnswer("without replypath")
 	d := b.start("--config", config)
 	b.awaitBoundRoute("at the start", true)
@@ -127,14 +122,14 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	b.awaitBoundRoute("beside a default route by eth1", false)
 	b.ip("route del", own+"5000")
 	b.awaitBoundRoute("without that", true)
-	configure(d, "fallback_route: false\n")
+	b.reload(d, config, "fallback_route: false\n")
 	b.awaitBoundRoute("with fallback_route: false", false)
 	b.wantNoBoundAnswer("with fallback_route: false")
-	configure(d, "mode: observe\n")
+	b.reload(d, config, "mode: observe\n")
 	b.awaitBoundRoute("in mode observe", false)
-	configure(d, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n")
+	b.reload(d, config, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n")
 	b.awaitBoundRoute("with eth1 in mode observe", false)
-	configure(d, "")
+	b.reload(d, config, "")
 	b.awaitBoundRoute("as at first", true)
 	b.undoBoundRoute()
 	if b.family == topology.IPv6 {

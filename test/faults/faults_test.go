@@ -472,6 +472,13 @@ func (b *bed) start(args ...string) *harness.Daemon {
 	return b.product.Start(args...)
 }
 
+// reload has a daemon read another configuration.
+func (b *bed) reload(d *harness.Daemon, config, text string) {
+	b.Helper()
+	harness.Must(b, os.WriteFile(config, []byte(text), 0o600))
+	d.Reload()
+}
+
 func (b *bed) ask(c *harness.Conversation) {
 	b.Helper()
 	harness.Ask(b, c)

@@ -4,7 +4,6 @@ package faults
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -25,10 +24,6 @@ func TestSwitchedOff(t *testing.T) {
 		const off = "fallback_route: false\n"
 		config := harness.WriteConfig(t, off)
 		d := b.start("--config", config)
-		configure := func(text string) {
-			harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
-			d.Reload()
-		}
 		wantHeld := func() {
 			t.Helper()
 			b.awaitHeld()
@@ -44,11 +39,11 @@ func TestSwitchedOff(t *testing.T) {
 		b.ask(b.conversation(harness.TCP))
 		b.silenceGateway()
 		wantGivenUp()
-		configure("")
+		b.reload(d, config, "")
 		wantHeld()
-		configure(off)
+		b.reload(d, config, off)
 		wantGivenUp()
-		configure("")
+		b.reload(d, config, "")
 		wantHeld()
 		b.product.Expect(0, "mode", "observe")
 		wantGivenUp()

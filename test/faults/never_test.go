@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -253,19 +252,15 @@ func TestGatewayNeverAnsweredLetGo(t *testing.T) {
 		const off = "fallback_route: false\n"
 		config := harness.WriteConfig(t, off)
 		d := b.start("--config", config)
-		configure := func(text string) {
-			harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
-			d.Reload()
-		}
 		b.wantNoneAnswered("with fallback_route: false")
 		if b.isHeld() || strings.Contains(b.neighbour(), "lladdr") {
 			t.Errorf("the gateway is %s, its entry %q", b.gatewayState(), b.neighbour())
 		}
-		configure("")
+		b.reload(d, config, "")
 		b.awaitHeld()
-		configure(off)
+		b.reload(d, config, off)
 		b.wantLetGo()
-		configure("")
+		b.reload(d, config, "")
 		b.awaitHeld()
 		d.Stop(syscall.SIGTERM)
 		b.product.Start("--config", config)

@@ -319,8 +319,7 @@ func TestGateAfterAReload(t *testing.T) {
 	config := harness.WriteConfig(t, "")
 	d := b.start("--config", config)
 	b.ask(b.conversation(harness.UDP))
-	harness.Must(t, os.WriteFile(config, []byte("flow_table: {max_entries: 4096}\nexclude: [{protocol: udp}]\n"), 0o644))
-	d.Reload()
+	b.reload(d, config, "flow_table: {max_entries: 4096}\nexclude: [{protocol: udp}]\n")
 	if lines := d.Log.Lines("flows forgotten"); len(lines) != 1 {
 		t.Errorf("flows were forgotten %d times", len(lines))
 	}
@@ -338,8 +337,7 @@ func TestFallbackReload(t *testing.T) {
 	d := b.start("--config", config)
 	reloads := []string{"fallback_route: false\n", "fallback_route: true\n", "mode: observe\n"}
 	for _, text := range reloads {
-		harness.Must(t, os.WriteFile(config, []byte(text), 0o644))
-		d.Reload()
+		b.reload(d, config, text)
 		links := harness.Shell(t, b.net.Server.Host, "ip -o link")
 		on := text == "fallback_route: true\n"
 		if strings.Contains(links, "replypath0") != on {
