@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"replypath/metrics"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -21,8 +21,8 @@ func newAnswers(b *server) *answers {
 	b.Helper()
 	capture := func(i *topology.Interface) *topology.Capture {
 		c, err := i.Peer().Capture(topology.CaptureOptions{})
-		harness.Must(b.T, err)
-		b.Cleanup(func() { harness.Must(b.T, c.Stop()) })
+		await.Must(b.T, err)
+		b.Cleanup(func() { await.Must(b.T, c.Stop()) })
 		return c
 	}
 	return &answers{server: b, by0: capture(b.eth0), by1: capture(b.eth1)}
@@ -57,9 +57,9 @@ func (a *answers) ask(at *topology.Interface) {
 func (a *answers) moveDefault(from, to *topology.Interface) {
 	a.Helper()
 	for _, f := range a.net.Families() {
-		harness.Must(a.T, a.net.B.RemoveRoute(topology.Route{Via: from.Gateway(f)}))
-		harness.Must(a.T, a.net.B.AddRoute(topology.Route{Via: to.Gateway(f)}))
-		harness.Must(a.T, to.Resolve(within(a.T), to.Gateway(f)))
+		await.Must(a.T, a.net.B.RemoveRoute(topology.Route{Via: from.Gateway(f)}))
+		await.Must(a.T, a.net.B.AddRoute(topology.Route{Via: to.Gateway(f)}))
+		await.Must(a.T, to.Resolve(within(a.T), to.Gateway(f)))
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/attachment"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // attachFunc attaches as a test wants it, by the loader's own attacher.
@@ -109,7 +109,7 @@ func fillTCX(b *server) (start func(Options) (*Loader, error), lift func()) {
 			program, err := ebpf.NewProgram(&ebpf.ProgramSpec{ // which can be there only once
 				Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
 			})
-			harness.Must(b.T, err)
+			await.Must(b.T, err)
 			defer program.Close()
 			l, err := link.AttachTCX(link.TCXOptions{Interface: b.eth1.Index, Program: program, Attach: ebpf.AttachTCXIngress})
 			if err != nil {
@@ -124,7 +124,7 @@ func fillTCX(b *server) (start func(Options) (*Loader, error), lift func()) {
 	}
 	leave := func() {
 		for _, l := range links {
-			harness.Must(b.T, errors.Join(l.Detach(), l.Close()))
+			await.Must(b.T, errors.Join(l.Detach(), l.Close()))
 		}
 		links = nil
 	}

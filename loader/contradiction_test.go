@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 const lastHopOnTunnel = `
@@ -36,7 +36,7 @@ const (
 func parsed(t *testing.T, text string) *config.Config {
 	t.Helper()
 	cfg, err := config.Parse("replypath.yaml", []byte(text))
-	harness.Must(t, err)
+	await.Must(t, err)
 	cfg.MaxEntries = newConfig().MaxEntries
 	return cfg
 }
@@ -95,7 +95,7 @@ func TestContradictionThatAppears(t *testing.T) {
 				t.Errorf("logged %d times", n)
 			}
 			wantRefused(t, r.reloadText(c.text), c.refused)
-			harness.Must(t, r.reloadText(c.mended))
+			await.Must(t, r.reloadText(c.mended))
 			if errs := b.status().Errors; slices.Contains(errs, c.warning) {
 				t.Errorf("errors %q", errs)
 			}

@@ -17,7 +17,7 @@ import (
 	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/metrics"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func (r *running) counters() *metrics.Snapshot {
@@ -110,12 +110,12 @@ func (b *server) wantRecycled(r *running, id uint16) {
 	comes := func(index int) error {
 		return r.interfaces.Adopt([]discover.Interface{{Index: index, Name: "eth9"}}, bpf.DatapathModeMODE_CONFIGURED)
 	}
-	harness.Must(b.T, comes(1<<22))
+	await.Must(b.T, comes(1<<22))
 	if recycled := r.interfaces.Get(1 << 22).ID; recycled != id {
 		b.Fatalf("id %d, want %d", recycled, id)
 	}
 	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	for pair := range maps.Keys(pairs) {
 		if counters.Concerns(pair, id) {
 			b.Errorf("left: %+v", pair)
@@ -140,12 +140,12 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: &want.Admissions, bpf.DatapathEventEVENT_EVICTED_OUTBOUND: &want.Evictions,
 	} {
 		var counted []uint64
-		harness.Must(t, b.maps().Events.Lookup(uint32(event), &counted))
+		await.Must(t, b.maps().Events.Lookup(uint32(event), &counted))
 		for cpu := range counted {
 			counted[cpu] += 3
 			*count += 3
 		}
-		harness.Must(t, b.maps().Events.Put(uint32(event), counted))
+		await.Must(t, b.maps().Events.Put(uint32(event), counted))
 	}
 	if got := r.counters().Outbound; got != want {
 		t.Errorf("notes: %+v, want %+v", got, want)
@@ -159,25 +159,25 @@ func TestPairsInTheHash(t *testing.T) {
 	m := b.maps()
 	pair := bpf.DatapathPair{From: 1, To: 2, Family: 4, Protocol: uint8(bpf.DatapathProtocolClassCLASS_TCP), Outcome: uint8(bpf.DatapathOutcomeOUTCOME_MTU)}
 	var counts []bpf.DatapathPairCount
-	harness.Must(t, m.PairSlots.Lookup(uint32(7), &counts))
+	await.Must(t, m.PairSlots.Lookup(uint32(7), &counts))
 	for cpu := range counts {
 		counts[cpu] = bpf.DatapathPairCount{Pair: pair, Packets: 1, Bytes: 10}
 	}
-	harness.Must(t, m.Pairs.Put(pair, counts))
+	await.Must(t, m.Pairs.Put(pair, counts))
 	counts[0].Pair.To = 9
-	harness.Must(t, m.PairSlots.Put(uint32(7), counts))
+	await.Must(t, m.PairSlots.Put(uint32(7), counts))
 	pairs, err := counters.ReadPairs(m, nil)
-	harness.Must(t, err)
+	await.Must(t, err)
 	cpus := uint64(len(counts))
 	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
 		t.Errorf("%+v on %d cpus", got, cpus)
 	}
 	forgotten, err := counters.Forget(m, 9, nil)
-	harness.Must(t, err)
+	await.Must(t, err)
 	forgotten, err = counters.Forget(m, 2, forgotten)
-	harness.Must(t, err)
+	await.Must(t, err)
 	pairs, err = counters.ReadPairs(m, forgotten)
-	if harness.Must(t, err); len(pairs) != 0 {
+	if await.Must(t, err); len(pairs) != 0 {
 		t.Errorf("left: %v", pairs)
 	}
 
@@ -185,11 +185,11 @@ func TestPairsInTheHash(t *testing.T) {
 	last := len(counts) - 1
 	counts[last].Packets += 3
 	counts[last].Bytes += 30
-	harness.Must(t, m.PairSlots.Put(uint32(7), counts))
+	await.Must(t, m.PairSlots.Put(uint32(7), counts))
 	forgotten, err = counters.Forget(m, 9, forgotten)
-	harness.Must(t, err)
+	await.Must(t, err)
 	pairs, err = counters.ReadPairs(m, forgotten)
-	harness.Must(t, err)
+	await.Must(t, err)
 	want := counters.Pairs{pair: {Packets: 3, Bytes: 30}}
 	if last == 0 { // the only CPU's slot is the other pair's
 		want = counters.Pairs{}
@@ -201,13 +201,13 @@ func TestPairsInTheHash(t *testing.T) {
 func TestStraysAreNoEntries(t *testing.T) {
 	b := newServer(t)
 	clock, err := b.start().datapath.Clock()
-	harness.Must(t, err)
+	await.Must(t, err)
 	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
 	for flags, want := range map[bpf.DatapathFlowFlags]int{0: 1, bpf.DatapathFlowFlagsFLOW_STRAY: 0} {
 		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
 		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
-		harness.Must(t, b.maps().HalfOpen.Put(uint32(0), &set))
+		await.Must(t, b.maps().HalfOpen.Put(uint32(0), &set))
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})

@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/loader/attach"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestDetachLeavesTheHostAsItWas(t *testing.T) {
@@ -42,7 +42,7 @@ func TestDetachLeavesTheHostAsItWas(t *testing.T) {
 func TestDetachWithoutPins(t *testing.T) {
 	b := newServer(t)
 	b.start(byClsact).stop()
-	harness.Must(t, os.RemoveAll(b.dir))
+	await.Must(t, os.RemoveAll(b.dir))
 	removed := b.detach()
 	if len(removed) != 6 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
 		t.Errorf("removed %q", removed)
@@ -63,7 +63,7 @@ func TestDetachElsewhere(t *testing.T) {
 		"absent":       func(*server) {},
 		"within it":    func(b *server) { b.dir = strings.TrimSuffix(b.dir, "-typo") + "/deeper" },
 		"two absent":   func(b *server) { b.dir += "/deeper" },
-		"empty":        func(b *server) { harness.Must(b.T, os.Mkdir(b.dir, 0o700)) },
+		"empty":        func(b *server) { await.Must(b.T, os.Mkdir(b.dir, 0o700)) },
 		"doctor's":     func(b *server) { b.repairByDoctor("net.ipv4.conf.eth1.arp_ignore", "1") },
 		"one level up": func(b *server) { b.dir = filepath.Dir(b.dir) },
 	}
@@ -87,7 +87,7 @@ func TestDetachElsewhere(t *testing.T) {
 			}
 			b.detach()
 			removed, err := other.detachOrNot()
-			if harness.Must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
+			if await.Must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
 				t.Errorf("%s: removed %q where nothing was left", what, removed)
 			}
 		}
@@ -119,7 +119,7 @@ func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
 
 	b.detach()
 	_, err = damaged.detachOrNot()
-	harness.Must(t, err)
+	await.Must(t, err)
 	b.wantNoPrograms()
 	b.wantNoPins("in the end")
 	damaged.wantNoPins("in the end, the damaged one")
@@ -129,12 +129,12 @@ func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
 func (b *server) damageJournal() {
 	b.Helper()
 	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	defer journal.Close()
 	value, err := journal.LookupBytes(uint32(0))
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	value[8] ^= 1 // the first byte of the text
-	harness.Must(b.T, journal.Put(uint32(0), value))
+	await.Must(b.T, journal.Put(uint32(0), value))
 }
 
 // detachOrNot is detach for one that may be refused.

@@ -19,7 +19,7 @@ import (
 	"replypath/loader/status"
 	"replypath/loader/ways"
 	"replypath/metrics"
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -33,7 +33,7 @@ func (b *server) gatewayBy(i *topology.Interface, mac net.HardwareAddr, f topolo
 
 func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net.HardwareAddr, state int) {
 	b.Helper()
-	harness.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
+	testawait.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
 		LinkIndex: i.Index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
 	}))
 }
@@ -57,7 +57,7 @@ func TestGatewayTakesANewMAC(t *testing.T) {
 		}
 		ids[f] = id
 	}
-	harness.Must(t, b.eth0.Peer().SetMAC(mac))
+	testawait.Must(t, b.eth0.Peer().SetMAC(mac))
 	for _, f := range b.net.Families() {
 		gateway := b.eth0.Gateway(f)
 		b.setNeighbour(b.eth0, gateway, mac, netlink.NUD_REACHABLE)
@@ -157,19 +157,19 @@ func TestConfiguredGateway(t *testing.T) {
 // flaps are ways in which the kernel throws the neighbours of an interface away.
 var flaps = map[string]func(*server, *topology.Interface){
 	"carrier": func(b *server, i *topology.Interface) {
-		harness.Must(b.T, i.Peer().SetDown())
+		testawait.Must(b.T, i.Peer().SetDown())
 		b.awaitUp(i.Name, false)
-		harness.Must(b.T, i.Peer().SetUp())
+		testawait.Must(b.T, i.Peer().SetUp())
 	},
 	"set down": func(b *server, i *topology.Interface) {
-		harness.Must(b.T, i.SetDown())
+		testawait.Must(b.T, i.SetDown())
 		b.awaitUp(i.Name, false)
-		harness.Must(b.T, i.SetUp())
+		testawait.Must(b.T, i.SetUp())
 	},
 	"its own mac": func(b *server, i *topology.Interface) {
 		mac := slices.Clone(b.linkOf(i.Name).Attrs().HardwareAddr)
 		mac[5]++
-		harness.Must(b.T, i.SetMAC(mac))
+		testawait.Must(b.T, i.SetMAC(mac))
 	},
 }
 
@@ -203,7 +203,7 @@ func TestFlapIsNoRepair(t *testing.T) {
 			b := newServer(t)
 			for _, i := range []*topology.Interface{b.eth0, b.eth1} {
 				for _, end := range []*topology.Interface{i, i.Peer()} {
-					harness.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
+					testawait.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
 				}
 			}
 			route := func() {

@@ -19,7 +19,7 @@ import (
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -137,7 +137,7 @@ func TestOthersAreAskedAsUsual(t *testing.T) {
 			b.setSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000")
 			asked := other
 			asked.State, asked.Flags = netlink.NUD_NONE, netlink.NTF_USE
-			harness.Must(t, b.host.Netlink().NeighSet(&asked))
+			await.Must(t, b.host.Netlink().NeighSet(&asked))
 		}
 		want := func(when, want string) {
 			t.Helper()
@@ -147,7 +147,7 @@ func TestOthersAreAskedAsUsual(t *testing.T) {
 		}
 		wantAlone := func(when, settings string) {
 			t.Helper()
-			harness.Must(t, b.host.Netlink().NeighDel(&other))
+			await.Must(t, b.host.Netlink().NeighDel(&other))
 			r.locked(func() error { return r.reconcile() })
 			want(when, settings)
 		}
@@ -235,11 +235,11 @@ func TestBridgedIsAskedAtOnce(t *testing.T) {
 		b.leadByAbsent(f)
 		b.setAbsent(f, firstMAC, netlink.NUD_PROBE)
 		wire, err := b.eth0.Peer().Capture(topology.CaptureOptions{})
-		harness.Must(t, err)
+		await.Must(t, err)
 		r.carrierIsBack(func() {})
 		_, err = wire.Wait(within(t), asksEverybodyFor(absentRouters[f]))
-		harness.Must(t, err)
-		harness.Must(t, wire.Stop())
+		await.Must(t, err)
+		await.Must(t, wire.Stop())
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/pins"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestRPFilterIsLooseWhileManaged(t *testing.T) {
@@ -66,9 +66,9 @@ func TestRPFilterIsRestoredWhereNotManaged(t *testing.T) {
 	b.setRPFilter("eth0", 1)
 	b.setRPFilter("eth1", 1)
 	r := b.start()
-	harness.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth1"}} }))
+	await.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth1"}} }))
 	b.wantRPFilter("without eth0", "eth0", "1")
-	harness.Must(t, r.reload(func(c *config.Config) { c.ManageRPFilter = false }))
+	await.Must(t, r.reload(func(c *config.Config) { c.ManageRPFilter = false }))
 	b.wantRPFilter("without manage_rp_filter", "eth1", "1")
 	if changes := otherChanges(b.status()); len(changes) != 0 {
 		t.Errorf("host changes %+v", changes)

@@ -21,7 +21,9 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/traffic"
 )
 
 // heirs are interfaces that have got the index of eth2, which we had changed, while nobody watched.
@@ -38,11 +40,11 @@ var heirs = map[string]func(b *server, index int) (name string){
 		mac := b.linkOf("eth2").Attrs().HardwareAddr
 		b.ip("link del eth2")
 		b.addVeth("eth3", index)
-		harness.Must(b.T, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), mac))
+		await.Must(b.T, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), mac))
 		return "eth3"
 	},
 	"eth2 in another namespace": func(b *server, index int) string {
-		harness.Must(b.T, b.host.Netlink().LinkSetNsFd(b.linkOf("eth2"), int(harness.NewHost(b.T).Namespace())))
+		await.Must(b.T, b.host.Netlink().LinkSetNsFd(b.linkOf("eth2"), int(traffic.NewHost(b.T).Namespace())))
 		return b.addVeth("eth3", index)
 	},
 }
@@ -52,7 +54,7 @@ func (b *server) addVeth(name string, index int) string {
 	b.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Index = name, index
-	harness.Must(b.T, b.host.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far3"}))
+	await.Must(b.T, b.host.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far3"}))
 	return name
 }
 
@@ -112,7 +114,7 @@ func TestRenamedIsRestored(t *testing.T) {
 			b := newServer(t)
 			b.changed(away.changes...)
 			b.rename("eth2", "eth3")
-			harness.Must(t, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), net.HardwareAddr{2, 0, 0, 7, 7, 7}))
+			await.Must(t, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), net.HardwareAddr{2, 0, 0, 7, 7, 7}))
 			b.addVeth("eth2", 0)
 			b.setRPFilter("eth2", 2)
 			away.do(b)
@@ -184,7 +186,7 @@ func TestUntoldInterface(t *testing.T) {
 			test.become(b, b.changed())
 			b.setRPFilter("eth3", 2)
 			if test.forget {
-				harness.Must(t, os.Remove(filepath.Join(b.dir, datapath.MapsDir, "devices")))
+				await.Must(t, os.Remove(filepath.Join(b.dir, datapath.MapsDir, "devices")))
 			}
 			b.detach()
 			b.wantRPFilter("after detach", "eth3", "2")
@@ -225,7 +227,7 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 			}
 			for _, c := range want {
 				if command, is := strings.CutPrefix(c.Undo, "sysctl -w "); is {
-					harness.Shell(t, b.host, "sysctl -qw '"+command+"'")
+					host.Shell(t, b.host, "sysctl -qw '"+command+"'")
 				}
 			}
 			b.wantRPFilter("when all is undone by hand", "eth3", "1")
@@ -250,7 +252,7 @@ func (b *server) repairByDoctor(key, value string) {
 			Interface: change.Interface, Key: key, Before: change.Before, After: change.After,
 		}}
 		namespace, err := pins.CurrentNamespace()
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		repairs := &pins.Repairs{Namespace: namespace, Sysctls: []pins.RepairRecord{record}}
 		return errors.Join(journal.Write(repairs), change.Make(), journal.Close())
 	})

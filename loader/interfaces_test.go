@@ -15,7 +15,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestInterfaceComesAndGoes(t *testing.T) {
@@ -58,14 +58,14 @@ func TestLinkStateIsLive(t *testing.T) {
 	if !b.isUp(id) {
 		t.Fatal("not up at the start")
 	}
-	harness.Must(t, b.eth1.Peer().SetDown())
+	await.Must(t, b.eth1.Peer().SetDown())
 	eventually(t, "lost carrier is seen", func() bool { return !b.isUp(id) && !b.status().of("eth1").Up })
-	harness.Must(t, b.eth1.Peer().SetUp())
+	await.Must(t, b.eth1.Peer().SetUp())
 	eventually(t, "carrier is seen", func() bool { return b.isUp(id) })
 
-	harness.Must(t, b.eth1.SetMTU(1400))
+	await.Must(t, b.eth1.SetMTU(1400))
 	mac := net.HardwareAddr{2, 0, 0, 1, 2, 3}
-	harness.Must(t, b.eth1.SetMAC(mac))
+	await.Must(t, b.eth1.SetMAC(mac))
 	eventually(t, "MTU and MAC are seen", func() bool {
 		entry := b.entry(id)
 		return entry.Mtu == 1400 && slices.Equal(entry.Mac[:], mac)
@@ -146,7 +146,7 @@ route add local 172.16.0.0/12 dev eth0
 		t.Errorf("errors %v", errs)
 	}
 	added := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}
-	harness.Must(t, b.host.Netlink().AddrAdd(b.linkOf("eth1"), added))
+	await.Must(t, b.host.Netlink().AddrAdd(b.linkOf("eth1"), added))
 	eventually(t, "an address is seen", func() bool { return b.own("10.4.0.9") != 0 })
 }
 
@@ -157,7 +157,7 @@ func TestLostProgramsAreAttachedAgain(t *testing.T) {
 		r := b.start(by(mechanism))
 		ids := b.idsOf("eth1")
 		r.locked(func() error { // so that nothing is put back meanwhile
-			harness.Must(t, r.takeOff("eth1"))
+			await.Must(t, r.takeOff("eth1"))
 			if b.status().of("eth1").Attached {
 				t.Error("still attached")
 			}

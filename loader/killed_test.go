@@ -20,7 +20,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/detach"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -29,8 +29,8 @@ func (b *server) startDaemon() *topology.Cmd {
 	b.Helper()
 	c := b.child("daemon", "", attach.Auto)
 	out, err := c.StdoutPipe()
-	harness.Must(b.T, err)
-	harness.Must(b.T, c.Start())
+	await.Must(b.T, err)
+	await.Must(b.T, c.Start())
 	b.Cleanup(func() {
 		_ = c.Process.Kill() // it may have ended
 		_ = c.Wait()
@@ -49,7 +49,7 @@ func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 	if status := b.status(); *status.Daemon.PID != daemon.Process.Pid {
 		t.Errorf("status says pid %d, it is %d", *status.Daemon.PID, daemon.Process.Pid)
 	}
-	harness.Must(t, daemon.Process.Signal(syscall.SIGSTOP))
+	await.Must(t, daemon.Process.Signal(syscall.SIGSTOP))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	b.inside(func() error {
@@ -62,8 +62,8 @@ func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 	if !b.status().of("eth1").Attached {
 		t.Error("not attached any more")
 	}
-	harness.Must(t, daemon.Process.Signal(syscall.SIGCONT))
-	harness.Must(t, daemon.Wait())
+	await.Must(t, daemon.Process.Signal(syscall.SIGCONT))
+	await.Must(t, daemon.Wait())
 }
 
 // TestDetachNamesNobody: while a datapath is taken away nobody takes who does it for the daemon that was killed, also not
@@ -71,15 +71,15 @@ func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 func TestDetachNamesNobody(t *testing.T) {
 	b := newServer(t)
 	daemon := b.startDaemon()
-	harness.Must(t, daemon.Process.Kill())
+	await.Must(t, daemon.Process.Kill())
 	_ = daemon.Wait() // it was killed
 	if status := b.status(); status.Daemon.Running || status.Daemon.PID != nil || !status.of("eth1").Attached {
 		t.Errorf("status %+v", status)
 	}
 	// A file system in the way lasts as a detach that is under way does not.
 	inTheWay := filepath.Join(b.dir, datapath.LinksDir+"-gone")
-	harness.Must(t, os.Mkdir(inTheWay, 0o700))
-	harness.Must(t, unix.Mount("tmpfs", inTheWay, "tmpfs", 0, ""))
+	await.Must(t, os.Mkdir(inTheWay, 0o700))
+	await.Must(t, unix.Mount("tmpfs", inTheWay, "tmpfs", 0, ""))
 	b.inside(func() error {
 		if _, err := b.tryDetach(false); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("detach with a file system in the way: %v", err)
@@ -89,7 +89,7 @@ func TestDetachNamesNobody(t *testing.T) {
 	if journal := b.journal(); journal.PID != 0 {
 		t.Errorf("the journal names process %d", journal.PID)
 	}
-	harness.Must(t, unix.Unmount(inTheWay, 0))
+	await.Must(t, unix.Unmount(inTheWay, 0))
 }
 
 // killed runs a child that is killed in its start, and tells whether it got that far.

@@ -17,7 +17,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/kernel"
-	"replypath/test/harness"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -45,7 +45,7 @@ func (b *server) child(kind, argument string, by attach.Mechanism) *topology.Cmd
 func TestMain(m *testing.M) {
 	kind, by, is := strings.Cut(os.Getenv(childVariable), "/")
 	if !is {
-		harness.WithoutProduct(func() int { return runTests(m) })
+		product.WithoutProduct(func() int { return runTests(m) })
 	}
 	b := &server{dir: os.Getenv(dirVariable), log: new(log), object: hollow("a build")}
 	if kind == "lacks a capability" {

@@ -13,7 +13,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/detach"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func (b *server) wantMode(when, want string) {
@@ -38,7 +38,7 @@ func TestMode(t *testing.T) {
 	r := b.start()
 	b.wantMode("at first", "enforce")
 	b.setMode("observe")
-	harness.Must(t, r.reload())
+	await.Must(t, r.reload())
 	b.wantMode("after a reload", "observe")
 	r.stop()
 
@@ -94,7 +94,7 @@ func TestObserveByHandIsMoreThanConfigured(t *testing.T) {
 	b.addEth2(0)
 	b.awaitAttached("eth2")
 	b.wantByHand("once eth2 has come", bpf.DatapathModeMODE_OBSERVE)
-	harness.Must(t, r.reload(of(config.ModeEnforce)))
+	await.Must(t, r.reload(of(config.ModeEnforce)))
 	b.wantMode("after a reload with enforce", "observe")
 	r.stop()
 	b.start(func(o *Options) { of(config.ModeEnforce)(o.Config) })
@@ -109,18 +109,18 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 	want := func(l *Loader, corrected, observed []string) {
 		t.Helper()
 		e, err := l.Effect()
-		harness.Must(t, err)
+		await.Must(t, err)
 		if diff := cmp.Diff([][]string{corrected, observed}, [][]string{e.Corrected, e.Observed}); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
 	switchTo := func(mode config.Mode) {
 		_, err := status.SetMode(b.dir, string(mode))
-		harness.Must(t, err)
+		await.Must(t, err)
 	}
 	_, err := b.tryStartBy(func(o Options) (*Loader, error) { // while nobody puts anything back
 		l, err := New(o)
-		harness.Must(t, err)
+		await.Must(t, err)
 		want(l, []string{"eth0"}, []string{"eth1"})
 		if got := b.status().of("eth1").Mode; got != "observe" {
 			t.Errorf("mode of eth1 is %s", got)
@@ -134,12 +134,12 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 		b.wantByHand("which eth1's own gives way to", bpf.DatapathModeMODE_ENFORCE)
 		want(l, []string{"eth0", "eth1"}, nil)
 		for _, served := range l.interfaces.All() {
-			harness.Must(t, l.attacher.DetachFrom(served.Target(), attach.Egress))
+			await.Must(t, l.attacher.DetachFrom(served.Target(), attach.Egress))
 		}
 		want(l, nil, nil)
 		return l, nil
 	}, func(o *Options) { o.Config = parsed(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]") })
-	harness.Must(t, err)
+	await.Must(t, err)
 }
 
 // TestEffectOfADetach: one that is announced is seen until the last one that announced it ends.
@@ -149,14 +149,14 @@ func TestEffectOfADetach(t *testing.T) {
 	want := func(want bool) {
 		t.Helper()
 		e, err := r.Effect()
-		if harness.Must(t, err); e.Detaching != want {
+		if await.Must(t, err); e.Detaching != want {
 			t.Errorf("detaching: %t, not %t", e.Detaching, want)
 		}
 	}
 	want(false)
 	first, second := detach.Announce(b.dir), detach.Announce(b.dir)
-	harness.Must(t, first.Close())
+	await.Must(t, first.Close())
 	want(true)
-	harness.Must(t, second.Close())
+	await.Must(t, second.Close())
 	want(false)
 }

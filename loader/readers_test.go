@@ -24,8 +24,10 @@ import (
 	"replypath/loader/status"
 	"replypath/loader/trace"
 	"replypath/metrics"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	testtraffic "replypath/test/traffic"
 )
 
 // reader reads once, as a command does, and returns what is wrong with what it has read.
@@ -88,7 +90,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 		r := b.start(func(o *Options) { o.Config.MaxEntries *= sizes[round%2] })
 		done.awaitLooks() // before the flows are asked, which brings back what is lost
 		w.ask()
-		harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= sizes[2+round%3] }))
+		await.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= sizes[2+round%3] }))
 		done.awaitLooks()
 		w.ask()
 		w.switchMode()
@@ -101,8 +103,8 @@ func TestReadersBesideAWriter(t *testing.T) {
 // whole is what every reader has to see while datapaths take each other's place.
 type whole struct {
 	*server
-	kept       []*harness.Conversation // that began before
-	capacities []int                   // of the flow tables of one datapath
+	kept       []*testtraffic.Conversation // that began before
+	capacities []int                       // of the flow tables of one datapath
 	// switches is odd while the mode is switched: from enforce to observe, and back.
 	switches atomic.Int64
 }
@@ -128,11 +130,11 @@ func newWhole(b *server, multiples []uint32) *whole {
 func capacityOf(largest uint32) int { return int(largest/4 + largest + largest/2) }
 
 // conversations have one of each kind and family.
-func (b *server) conversations() (all []*harness.Conversation) {
+func (b *server) conversations() (all []*testtraffic.Conversation) {
 	b.Helper()
 	for _, f := range b.net.Families() {
-		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-			all = append(all, harness.NewConversation(b.T, kind, b.net.A.Eth1, b.eth1.Address(f)))
+		for _, kind := range []testtraffic.Kind{testtraffic.TCP, testtraffic.UDP} {
+			all = append(all, testtraffic.NewConversation(b.T, kind, b.net.A.Eth1, b.eth1.Address(f)))
 		}
 	}
 	return all
@@ -142,7 +144,7 @@ func (b *server) conversations() (all []*harness.Conversation) {
 func (w *whole) ask() {
 	w.Helper()
 	for _, c := range w.kept {
-		harness.Must(w.T, c.Ask(within(w.T)))
+		await.Must(w.T, c.Ask(within(w.T)))
 	}
 }
 
@@ -170,10 +172,10 @@ func (w *whole) isDecided(verdict string, reason *string, since int64) error {
 	switch {
 	case verdict == explain.Corrected:
 		return w.isMode(string(config.ModeEnforce), since)
-	case verdict == explain.Fallback && harness.OrEmpty(reason) == string(config.ModeObserve):
+	case verdict == explain.Fallback && product.OrEmpty(reason) == string(config.ModeObserve):
 		return w.isMode(string(config.ModeObserve), since)
 	}
-	return fmt.Errorf("verdict %s, reason %s", verdict, harness.OrEmpty(reason))
+	return fmt.Errorf("verdict %s, reason %s", verdict, product.OrEmpty(reason))
 }
 
 func (w *whole) readers() []reader {
@@ -216,12 +218,12 @@ func (w *whole) explanations() reader {
 	return func() error {
 		c, since := w.kept[next%len(w.kept)], w.switches.Load()
 		next++
-		protocol := map[harness.Kind]uint8{harness.TCP: config.ProtocolTCP, harness.UDP: config.ProtocolUDP}[c.Kind]
+		protocol := map[testtraffic.Kind]uint8{testtraffic.TCP: config.ProtocolTCP, testtraffic.UDP: config.ProtocolUDP}[c.Kind]
 		e, err := explain.Ask(w.dir, explain.Question{Peer: c.Peer, Self: c.Self, Protocol: &protocol})
 		if err != nil {
 			return err
 		}
-		if e.Flow == nil || harness.OrEmpty(e.Replypath.Interface) != "eth1" || harness.OrEmpty(e.Kernel.Interface) != "eth0" {
+		if e.Flow == nil || product.OrEmpty(e.Replypath.Interface) != "eth1" || product.OrEmpty(e.Kernel.Interface) != "eth0" {
 			return fmt.Errorf("explained %s: %+v", c, e.Explanation)
 		}
 		return w.isDecided(e.Verdict, e.Reason, since)
@@ -229,7 +231,7 @@ func (w *whole) explanations() reader {
 }
 
 // isOf tells whether a flow is that of a conversation.
-func isOf(f *flows.Flow, c *harness.Conversation) bool {
+func isOf(f *flows.Flow, c *testtraffic.Conversation) bool {
 	return f.Protocol == c.Protocol() && f.Peer == c.Peer.Addr().String() && f.PeerPort == c.Peer.Port()
 }
 
@@ -251,8 +253,8 @@ func (w *whole) tables() reader {
 				return fmt.Errorf("%s is not among %d flows", c, len(list))
 			}
 			f := &list[i]
-			if harness.OrEmpty(f.Interface) != "eth1" || f.NextHopMAC == nil || f.AgeSeconds < ages[c.Peer] {
-				return fmt.Errorf("%s, by %s, is %f s old after %f s", f, harness.OrEmpty(f.Interface), f.AgeSeconds, ages[c.Peer])
+			if product.OrEmpty(f.Interface) != "eth1" || f.NextHopMAC == nil || f.AgeSeconds < ages[c.Peer] {
+				return fmt.Errorf("%s, by %s, is %f s old after %f s", f, product.OrEmpty(f.Interface), f.AgeSeconds, ages[c.Peer])
 			}
 			ages[c.Peer] = f.AgeSeconds
 		}
@@ -304,7 +306,7 @@ func newMonitor(b *server) *monitor {
 	m := &monitor{server: b}
 	b.Cleanup(func() {
 		if m.current != nil {
-			harness.Must(b.T, m.current.Close())
+			await.Must(b.T, m.current.Close())
 		}
 	})
 	return m
@@ -366,7 +368,7 @@ func (b *server) followed(report func(flows.Flow) error) error {
 func (w *whole) follows() error {
 	told := 0
 	err := w.followed(func(f flows.Flow) error {
-		if !slices.ContainsFunc(w.kept, func(c *harness.Conversation) bool { return isOf(&f, c) }) {
+		if !slices.ContainsFunc(w.kept, func(c *testtraffic.Conversation) bool { return isOf(&f, c) }) {
 			return nil // of a trace
 		}
 		if told++; f.Event != flows.EventNew {
@@ -408,13 +410,13 @@ func (w *whole) traces() reader {
 		questions, answers := 0, 0
 		for i := range told {
 			p := &told[i]
-			in, kernel, out := harness.OrEmpty(p.InterfaceIn), harness.OrEmpty(p.Kernel.Interface), harness.OrEmpty(p.Out.Interface)
+			in, kernel, out := product.OrEmpty(p.InterfaceIn), product.OrEmpty(p.Kernel.Interface), product.OrEmpty(p.Out.Interface)
 			wantOut := map[string]string{explain.Corrected: "eth1", explain.Fallback: "eth0"}[p.Verdict]
 			switch {
 			case p.Direction == trace.Inbound:
 				questions++
 				if in != "eth1" || p.Verdict != trace.Known && p.Verdict != trace.New {
-					err = errors.Join(err, fmt.Errorf("in by %s, %s %s", in, p.Verdict, harness.OrEmpty(p.Reason)))
+					err = errors.Join(err, fmt.Errorf("in by %s, %s %s", in, p.Verdict, product.OrEmpty(p.Reason)))
 				}
 			case kernel != "eth0" || out != wantOut:
 				err = errors.Join(err, fmt.Errorf("out by %s, by the kernel %s, %s", out, kernel, p.Verdict))
@@ -431,7 +433,7 @@ func (w *whole) traces() reader {
 }
 
 // traced returns what is told of a question and its answer.
-func (b *server) traced(c *harness.Conversation) (told []trace.Packet, err error) {
+func (b *server) traced(c *testtraffic.Conversation) (told []trace.Packet, err error) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	asked := make(chan error, 1)
@@ -583,9 +585,9 @@ func TestTraceWhileDetaching(t *testing.T) {
 	b := newServer(t)
 	b.start().stop()
 	links := b.dir + "/" + datapath.LinksDir
-	harness.Must(t, os.Rename(links, links+"-aside"))
+	await.Must(t, os.Rename(links, links+"-aside"))
 	err := b.traceUntilTheEnd(func() {})
-	harness.Must(t, os.Rename(links+"-aside", links))
+	await.Must(t, os.Rename(links+"-aside", links))
 	if !errors.Is(err, pins.ErrNone) {
 		t.Errorf("the trace ended with %v", err)
 	}

@@ -22,7 +22,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // TestBystanders: interfaces of containers come and go, and the list of those that are left out follows. One that gets an
@@ -98,8 +98,8 @@ func TestFailureIsTriedAgain(t *testing.T) {
 	r.locked(func() error {
 		working := r.journal
 		broken, _, err := pins.CreateJournal(r.dir)
-		harness.Must(t, err)
-		harness.Must(t, broken.Close())
+		await.Must(t, err)
+		await.Must(t, broken.Close())
 		r.journal = broken
 		other.look()
 		r.journal = working
@@ -127,7 +127,7 @@ func TestReloadReadsRoutes(t *testing.T) {
 		r.table.Note(&nexthop.Event{Kind: nexthop.KindRoute, Route: &route}, func(int) bool { return true })
 		return nil
 	})
-	harness.Must(t, r.reload())
+	await.Must(t, r.reload())
 	for _, g := range b.status().of("eth1").Gateways {
 		if g.Address == gone.String() {
 			t.Errorf("a gateway whose route has gone in silence: %+v", g)
@@ -141,14 +141,14 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 	r := b.start()
 	r.locked(func() error {
 		found, err := discover.Scan(r.netlink, r.config)
-		harness.Must(t, err)
+		await.Must(t, err)
 		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table)
-		harness.Must(t, err)
+		await.Must(t, err)
 		before := b.snapshot()
 		wantWhole := func(when string) {
 			t.Helper()
 			hasDevice, err := r.routes.Renew()
-			harness.Must(t, err)
+			await.Must(t, err)
 			for _, family := range fallback.Families {
 				if !hasDevice || !r.routes.GivesWay(b.eth0.Index, family) {
 					t.Errorf("%s: device %t, %s gives way %t", when, hasDevice, fallback.Name(family), r.routes.GivesWay(b.eth0.Index, family))
@@ -167,7 +167,7 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 		}
 		wantWhole("when it cannot be looked for")
 
-		harness.Must(t, r.routes.Reconcile(&routers))
+		await.Must(t, r.routes.Reconcile(&routers))
 		wantWhole("when it can be looked for again")
 		return nil
 	})
@@ -176,7 +176,7 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 func brokenNetlink(t *testing.T) *netlink.Handle {
 	t.Helper()
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	harness.Must(t, err)
+	await.Must(t, err)
 	broken := *handle // the original forgets its sockets with their end, and would open new ones
 	handle.Close()
 	return &broken
@@ -272,7 +272,7 @@ func (b *server) look(program *ebpf.Program) (ebpf.ProgramID, *ebpf.ProgramInfo)
 	b.Helper()
 	defer program.Close()
 	info, err := program.Info()
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	id, _ := info.ID()
 	return id, info
 }

@@ -21,7 +21,9 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -40,23 +42,23 @@ func TestReloadForgetsWhatIsNotServed(t *testing.T) {
 	r := b.start()
 	b.ping()
 	b.wantFlows("to begin with", 2)
-	harness.Must(t, r.reload(func(c *config.Config) { c.Follow, c.Protocols = config.FollowPinned, []uint8{1, 58, 255} }))
+	await.Must(t, r.reload(func(c *config.Config) { c.Follow, c.Protocols = config.FollowPinned, []uint8{1, 58, 255} }))
 	if settings := b.settings(); settings.Protocols != [32]uint8{0: 1 << 1, 7: 1 << 2, 31: 1 << 7} {
 		t.Errorf("protocols %v", settings.Protocols)
 	}
 	b.wantFlows("after a change that concerns none", 2)
-	harness.Must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolICMPv6} }))
+	await.Must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolICMPv6} }))
 	if list := b.wantFlows("of ICMPv6", 1); list[0].Family != "ipv6" {
 		t.Errorf("flows %v", list)
 	}
 	peer := b.net.A.Eth1.Address(topology.IPv6)
-	harness.Must(t, r.reload(func(c *config.Config) {
+	await.Must(t, r.reload(func(c *config.Config) {
 		c.Exclude = []config.Exclusion{{Peer: netip.PrefixFrom(peer, 64).Masked()}}
 	}))
 	b.wantFlows("of an excluded peer", 0)
-	harness.Must(t, r.reload())
+	await.Must(t, r.reload())
 	b.ping()
-	harness.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth0"}} }))
+	await.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth0"}} }))
 	b.wantFlows("of an interface that is not managed any more", 0)
 	if b.status().of("eth1") != nil || b.tcxPrograms(b.linkOf("eth1")) != 0 {
 		t.Error("eth1 is managed, or has a program")
@@ -90,9 +92,9 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 		r := b.start(by(mechanism))
 		capacity := b.status().Flows.Capacity
 		r.attachBy(doFirst(b.ping))
-		harness.Must(t, r.reload(largerConfig))
+		await.Must(t, r.reload(largerConfig))
 		b.wantFlows("that began meanwhile", 2)
-		harness.Must(t, r.reload())
+		await.Must(t, r.reload())
 		b.wantFlows("in tables as before", 2)
 		if got := b.status().Flows.Capacity; got != capacity {
 			t.Errorf("capacity %d, before %d", got, capacity)
@@ -109,12 +111,12 @@ func TestReloadAsksNoGateMeanwhile(t *testing.T) {
 		b := newServer(t)
 		r := b.start(by(mechanism))
 		asking := func() int {
-			routes := harness.Shell(t, b.host, "ip -4 route show proto 114; ip -6 route show proto 114")
+			routes := host.Shell(t, b.host, "ip -4 route show proto 114; ip -6 route show proto 114")
 			return strings.Count(routes, "encap bpf")
 		}
 		before, meanwhile := asking(), -1
 		r.attachBy(doFirst(func() { meanwhile = asking() }))
-		harness.Must(t, r.reload(largerConfig))
+		await.Must(t, r.reload(largerConfig))
 		if after := asking(); before != 2 || meanwhile != 0 || after != 2 {
 			t.Errorf("of 2 fallback routes %d ask a gate before, %d while tables are replaced, %d afterwards", before, meanwhile, after)
 		}
@@ -132,9 +134,9 @@ func TestFailedReloadKeepsTheConfiguration(t *testing.T) {
 	}
 	// Nothing can be removed where a file system is mounted.
 	obstacle := filepath.Join(b.dir, "maps-new-gone", "obstacle")
-	harness.Must(t, os.MkdirAll(obstacle, 0o700))
-	harness.Must(t, unix.Mount("tmpfs", obstacle, "tmpfs", 0, ""))
-	defer func() { harness.Must(t, unix.Unmount(obstacle, 0)) }()
+	await.Must(t, os.MkdirAll(obstacle, 0o700))
+	await.Must(t, unix.Mount("tmpfs", obstacle, "tmpfs", 0, ""))
+	defer func() { await.Must(t, unix.Unmount(obstacle, 0)) }()
 	if err := r.reload(largerConfig, func(c *config.Config) { c.Protocols = nil }); err == nil {
 		t.Error("a size was accepted that could not be put in place")
 	}
@@ -159,7 +161,7 @@ func (b *server) wantGrace(when string, want bool) {
 	if ends := value[uint32](b, b.maps().Grace); ends != 0 != want {
 		b.Errorf("%s: a grace until tick %d", when, ends)
 	}
-	harness.Must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
+	await.Must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
 }
 
 // TestGraceOnlyWhereFlowsAreForgotten: only what forgets a flow may open it.
@@ -168,7 +170,7 @@ func TestGraceOnlyWhereFlowsAreForgotten(t *testing.T) {
 	r := b.start()
 	b.ping()
 	b.wantGrace("after the start", true)
-	harness.Must(t, r.reload())
+	await.Must(t, r.reload())
 	b.wantGrace("after a reload that forgets nothing", false)
 	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
@@ -187,7 +189,7 @@ func TestGraceWhenTablesAreReplaced(t *testing.T) {
 	b := newServer(t)
 	r := b.start()
 	b.wantGrace("after the start", true)
-	harness.Must(t, r.reload(largerConfig))
+	await.Must(t, r.reload(largerConfig))
 	if left := r.graceLeft(); left > datapath.GracePeriod {
 		t.Errorf("the grace lasts for %v after the reload", left)
 	}
@@ -202,9 +204,9 @@ func TestGraceWhenTablesAreReplaced(t *testing.T) {
 // graceLeft returns how long the grace goes on.
 func (r *running) graceLeft() time.Duration {
 	clock, err := r.datapath.Clock()
-	harness.Must(r.b.T, err)
+	await.Must(r.b.T, err)
 	hertz, err := datapath.Hertz()
-	harness.Must(r.b.T, err)
+	await.Must(r.b.T, err)
 	ticks := int32(value[uint32](r.b, r.b.maps().Grace) - clock.Now())
 	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * time.Second / time.Duration(hertz)
 }
@@ -213,7 +215,7 @@ func (r *running) graceLeft() time.Duration {
 func TestReadersDoNotWait(t *testing.T) {
 	b := newServerIn(t, topology.S1Options{})
 	r := b.start()
-	harness.Quiet(t)
+	product.Quiet(t)
 	ended := make(chan error, 1)
 	began := time.Now()
 	go func() { ended <- r.reload(largerConfig) }()
@@ -222,7 +224,7 @@ func TestReadersDoNotWait(t *testing.T) {
 	for reloading := true; reloading; reads++ {
 		select {
 		case err := <-ended:
-			harness.Must(t, err)
+			await.Must(t, err)
 			reloading = false
 		default:
 		}
@@ -254,7 +256,7 @@ func TestReloadExcludesNobodyElse(t *testing.T) {
 	for _, f := range b.net.Families() {
 		server := netip.AddrPortFrom(b.eth1.Address(f), 9) // nobody is there
 		conn, err := b.net.A.Dial(ctx, "udp", server.String())
-		harness.Must(t, err)
+		await.Must(t, err)
 		asking.Go(func() {
 			defer conn.Close()
 			for ctx.Err() == nil {
@@ -273,7 +275,7 @@ func TestReloadExcludesNobodyElse(t *testing.T) {
 		reloads, enough = reloads/10, enough/10
 	}
 	for i := 0; i < reloads || r.counters().Ignored["protocol"] < enough; i++ {
-		harness.Must(t, r.reload(func(c *config.Config) { onlyTCP(c); c.Exclude = rules[i%len(rules)] }))
+		await.Must(t, r.reload(func(c *config.Config) { onlyTCP(c); c.Exclude = rules[i%len(rules)] }))
 	}
 	counters := r.counters()
 	if n := counters.Ignored["excluded"]; n != 0 {

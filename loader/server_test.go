@@ -31,8 +31,11 @@ import (
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // server is host B of the network S1, on which a datapath is put in place.
@@ -72,7 +75,7 @@ func newAnsweringServer(t *testing.T) *server {
 
 func newServerIn(t *testing.T, options topology.S1Options) *server {
 	t.Helper()
-	s := harness.NewS1(t, options)
+	s := traffic.NewS1(t, options)
 	b := &server{
 		T: t, net: s, host: s.B.Host, eth0: s.B.Eth0, eth1: s.B.Eth1, log: new(log),
 		dir: filepath.Join("/sys/fs/bpf", strings.ReplaceAll(t.Name(), "/", "-")),
@@ -149,7 +152,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 func within(t *testing.T) context.Context {
 	t.Helper()
-	return harness.Within(t, harness.AnswerTime)
+	return await.Within(t, await.AnswerTime)
 }
 
 func (b *server) logger() *slog.Logger {
@@ -174,7 +177,7 @@ func (b *server) options(changes ...func(*Options)) Options {
 // inside runs fn in the host's network namespace.
 func (b *server) inside(fn func() error) {
 	b.Helper()
-	harness.Must(b.T, b.host.Do(fn))
+	await.Must(b.T, b.host.Do(fn))
 }
 
 // read reads something in the host's network namespace.
@@ -199,7 +202,7 @@ type running struct {
 func (b *server) start(changes ...func(*Options)) *running {
 	b.Helper()
 	r, err := b.tryStart(changes...)
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	return r
 }
 
@@ -210,7 +213,7 @@ func (b *server) tryStart(changes ...func(*Options)) (*running, error) {
 // tryStartBy is tryStart with something else than New. The maps may be others after it.
 func (b *server) tryStartBy(start func(Options) (*Loader, error), changes ...func(*Options)) (*running, error) {
 	if b.object == nil {
-		defer harness.Starting(b.T)()
+		defer product.Starting(b.T)()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{b: b, leave: cancel, ended: make(chan error, 1)}
@@ -395,7 +398,7 @@ func (b *server) maps() *bpf.DatapathMaps {
 	b.Helper()
 	if b.opened == nil {
 		opened, err := datapath.OpenMaps(b.dir)
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		b.Cleanup(func() { opened.Close() })
 		b.opened = opened
 	}
@@ -405,7 +408,7 @@ func (b *server) maps() *bpf.DatapathMaps {
 // value returns the first value of a map.
 func value[V any](b *server, m *ebpf.Map) (v V) {
 	b.Helper()
-	harness.Must(b.T, m.Lookup(uint32(0), &v))
+	await.Must(b.T, m.Lookup(uint32(0), &v))
 	return v
 }
 
@@ -421,7 +424,7 @@ func entries[K comparable, V any](b *server, m *ebpf.Map) map[K]V {
 	for i.Next(&key, &value) {
 		all[key] = value
 	}
-	harness.Must(b.T, i.Err())
+	await.Must(b.T, i.Err())
 	return all
 }
 
@@ -442,7 +445,7 @@ func (b *server) rules() bpf.DatapathSettings {
 func (b *server) entry(id uint16) bpf.DatapathInterface {
 	b.Helper()
 	var entry bpf.DatapathInterface
-	harness.Must(b.T, b.maps().Interfaces.Lookup(uint32(id), &entry))
+	await.Must(b.T, b.maps().Interfaces.Lookup(uint32(id), &entry))
 	return entry
 }
 
@@ -456,7 +459,7 @@ func (b *server) gatewayOf(address netip.Addr) (entry bpf.DatapathGateway, id ui
 	b.Helper()
 	for _, r := range b.journal().Gateways {
 		if r.Address == address.String() {
-			harness.Must(b.T, b.maps().Gateways.Lookup(uint32(r.ID), &entry))
+			await.Must(b.T, b.maps().Gateways.Lookup(uint32(r.ID), &entry))
 			return entry, r.ID
 		}
 	}
@@ -469,18 +472,18 @@ func (b *server) mapIDs() map[string]ebpf.MapID {
 	b.Helper()
 	ids := make(map[string]ebpf.MapID)
 	files, err := filepath.Glob(filepath.Join(b.dir, "maps", "*"))
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	for _, file := range files {
 		switch filepath.Base(file) {
 		case "programs", "layout", "verified": // pinned anew by every start
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(file, nil)
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		info, err := m.Info()
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		ids[filepath.Base(file)], _ = info.ID()
-		harness.Must(b.T, bpf.Close(m))
+		await.Must(b.T, bpf.Close(m))
 	}
 	return ids
 }
@@ -496,9 +499,9 @@ func (b *server) ping() {
 }
 
 // snapshot is everything on the host that anything of a datapath could change, as an operator's tools show it.
-func (b *server) snapshot() harness.Snapshot {
+func (b *server) snapshot() host.Snapshot {
 	b.Helper()
-	return harness.TakeSnapshot(b.T, b.host, "eth0", "eth1")
+	return host.TakeSnapshot(b.T, b.host, "eth0", "eth1")
 }
 
 // trace is what is visible of a datapath on a host: everything that detach has to take away.
@@ -508,7 +511,7 @@ func (b *server) trace() (seen []string) {
 		name := device.Attrs().Name
 		seen = append(seen, name+" rp_filter "+b.rpFilter(name))
 		qdiscs, err := b.host.Netlink().QdiscList(device)
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		for _, q := range qdiscs {
 			seen = append(seen, name+" qdisc "+q.Type())
 		}
@@ -525,12 +528,12 @@ func (b *server) trace() (seen []string) {
 
 func (b *server) links() []netlink.Link {
 	b.Helper()
-	return harness.Must1[[]netlink.Link](b.T)(b.host.Netlink().LinkList())
+	return await.Must1[[]netlink.Link](b.T)(b.host.Netlink().LinkList())
 }
 
 func (b *server) linkOf(name string) netlink.Link {
 	b.Helper()
-	return harness.Must1[netlink.Link](b.T)(b.host.Netlink().LinkByName(name))
+	return await.Must1[netlink.Link](b.T)(b.host.Netlink().LinkByName(name))
 }
 
 // filters returns those of a hook, none where there is no clsact qdisc.
@@ -603,12 +606,12 @@ func (b *server) wantNoPrograms() {
 
 func (b *server) sysctl(key string) string {
 	b.Helper()
-	return harness.Must1[string](b.T)(b.host.Sysctl(key))
+	return await.Must1[string](b.T)(b.host.Sysctl(key))
 }
 
 func (b *server) setSysctl(key, value string) {
 	b.Helper()
-	harness.Must(b.T, b.host.SetSysctl(key, value))
+	await.Must(b.T, b.host.SetSysctl(key, value))
 }
 
 func (b *server) rpFilter(name string) string {
@@ -631,13 +634,13 @@ func (b *server) setRPFilter(name string, value int) {
 // ip changes the host with the lines of a batch for ip(8).
 func (b *server) ip(batch string) {
 	b.Helper()
-	harness.IPBatch(b.T, b.host, batch)
+	host.IPBatch(b.T, b.host, batch)
 }
 
 // tc changes the host by tc(8).
 func (b *server) tc(line string) {
 	b.Helper()
-	harness.Shell(b.T, b.host, "tc "+line)
+	host.Shell(b.T, b.host, "tc "+line)
 }
 
 // addEth2 adds an interface with addresses; index 0 leaves its index to the kernel.

@@ -15,7 +15,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/pins"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestCoalescer(t *testing.T) {
@@ -111,7 +111,7 @@ func TestStatusIsRefused(t *testing.T) {
 		return nil
 	})
 	b.start().stop()
-	harness.Must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
+	await.Must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
 	b.inside(func() error {
 		_, err := status.Read(b.dir)
 		if err == nil || errors.Is(err, ErrNotAttached) || !strings.Contains(err.Error(), "restart the daemon") {
@@ -127,7 +127,7 @@ func TestNothingStaysOpen(t *testing.T) {
 	// The first round opens what stays for good, such as the kernel's BTF.
 	for round, before := 0, []string(nil); round < 3; round++ {
 		r := b.start()
-		harness.Must(t, r.reload(largerConfig))
+		await.Must(t, r.reload(largerConfig))
 		b.status()
 		b.flows()
 		b.setMode("observe")
@@ -148,7 +148,7 @@ func TestNothingStaysOpen(t *testing.T) {
 func openFiles(t *testing.T) (files []string) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
-	harness.Must(t, err)
+	await.Must(t, err)
 	for _, entry := range entries {
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name()))
 		if err == nil && !strings.HasPrefix(target, "/proc/") {

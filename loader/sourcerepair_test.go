@@ -21,7 +21,7 @@ import (
 	"replypath/loader/pins"
 	"replypath/loader/source"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -35,9 +35,9 @@ func (b *server) sourceLinks() (links []link.ID, programs []ebpf.ProgramID) {
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		info, err := l.Info()
-		harness.Must(b.T, errors.Join(err, l.Close()))
+		await.Must(b.T, errors.Join(err, l.Close()))
 		links, programs = append(links, info.ID), append(programs, info.Program)
 	}
 	return links, programs
@@ -49,14 +49,14 @@ func (b *server) sourcePins() []string { return source.Pins(filepath.Join(b.dir,
 func wantOnCgroup(t *testing.T, want bool, programs ...ebpf.ProgramID) {
 	t.Helper()
 	path, err := source.Cgroup()
-	harness.Must(t, err)
+	await.Must(t, err)
 	cgroup, err := os.Open(path)
-	harness.Must(t, err)
+	await.Must(t, err)
 	defer cgroup.Close()
 	var found []ebpf.ProgramID
 	for _, kind := range []ebpf.AttachType{ebpf.AttachCGroupUDP4Sendmsg, ebpf.AttachCGroupUDP6Sendmsg} {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: kind})
-		harness.Must(t, err)
+		await.Must(t, err)
 		for _, p := range result.Programs {
 			found = append(found, p.ID)
 		}
@@ -104,7 +104,7 @@ func TestSourceTakeover(t *testing.T) {
 	r := b.start(anotherBuild)
 	programs = b.wantUpdatedSource("by another build", links, programs)
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
-	harness.Must(t, r.reload(largerConfig))
+	await.Must(t, r.reload(largerConfig))
 	programs = b.wantUpdatedSource("with other maps", links, programs)
 	r.stop()
 	b.start(repairSource) // with those of before
@@ -117,8 +117,8 @@ func TestSourceIsPutBack(t *testing.T) {
 	b := newServer(t)
 	r := b.start(repairSource)
 	l, err := link.LoadPinnedLink(b.sourcePins()[0], nil)
-	harness.Must(t, err)
-	harness.Must(t, errors.Join(l.Detach(), l.Close()))
+	await.Must(t, err)
+	await.Must(t, errors.Join(l.Detach(), l.Close()))
 	r.verifyNow()
 	_, programs := b.sourceLinks()
 	if wantOnCgroup(t, true, programs...); len(programs) != 2 {
@@ -163,7 +163,7 @@ func TestSourceFollowsTheSockets(t *testing.T) {
 		} else {
 			socket, err = b.net.B.ListenPacket(t.Context(), c.network, c.address)
 		}
-		harness.Must(t, err)
+		await.Must(t, err)
 		b.start(func(o *Options) {
 			o.Config.Exclude = []config.Exclusion{{Protocol: unix.IPPROTO_UDP, SelfPort: 5301}}
 		}).stop()
@@ -172,7 +172,7 @@ func TestSourceFollowsTheSockets(t *testing.T) {
 			t.Errorf("%s: links %v", c.what, links)
 		}
 		b.detach()
-		harness.Must(t, socket.Close())
+		await.Must(t, socket.Close())
 	}
 }
 
@@ -180,20 +180,20 @@ func TestSourceFollowsTheSockets(t *testing.T) {
 func TestSourceFailure(t *testing.T) {
 	b := newServer(t)
 	conn, err := b.net.B.ListenPacket(t.Context(), "udp", "[::]:5300")
-	harness.Must(t, err)
+	await.Must(t, err)
 	defer conn.Close()
 	// Somebody else's program, where a link belongs.
 	inTheWay, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SocketFilter, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
-	harness.Must(t, err)
+	await.Must(t, err)
 	defer inTheWay.Close()
-	harness.Must(t, os.MkdirAll(filepath.Join(b.dir, "links"), 0o700))
-	harness.Must(t, inTheWay.Pin(b.sourcePins()[0]))
+	await.Must(t, os.MkdirAll(filepath.Join(b.dir, "links"), 0o700))
+	await.Must(t, inTheWay.Pin(b.sourcePins()[0]))
 	journal, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: 1})
-	harness.Must(t, err)
-	harness.Must(t, errors.Join(journal.Pin(filepath.Join(b.dir, "journal")), journal.Close()))
+	await.Must(t, err)
+	await.Must(t, errors.Join(journal.Pin(filepath.Join(b.dir, "journal")), journal.Close()))
 
 	r := b.start()
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_OFF)
@@ -205,8 +205,8 @@ func TestSourceFailure(t *testing.T) {
 	if isAvailable() || len(b.status().Errors) == 0 {
 		t.Errorf("features %+v, errors %q", b.status().Features, b.status().Errors)
 	}
-	harness.Must(t, inTheWay.Unpin())
-	harness.Must(t, r.reload())
+	await.Must(t, inTheWay.Unpin())
+	await.Must(t, r.reload())
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
 	if b.wantNoErrors(); !isAvailable() {
 		t.Errorf("features %+v", b.status().Features)
@@ -218,11 +218,11 @@ func TestSourceFailure(t *testing.T) {
 func TestSourceWithToldNamespace(t *testing.T) {
 	b := newAnsweringServer(t)
 	for _, host := range []*topology.Host{b.net.A.Host, b.host} {
-		harness.Must(t, host.Do(func() error {
+		await.Must(t, host.Do(func() error {
 			want, err := pins.CurrentNamespace()
-			harness.Must(t, err)
+			await.Must(t, err)
 			cgroup, err := source.Cgroup()
-			harness.Must(t, err)
+			await.Must(t, err)
 			got, err := source.AskNamespace(cgroup)
 			if err != nil || got == 0 || (want.Cookie != 0 && got != want.Cookie) {
 				t.Errorf("%s: cookie %d, %v, want %d", host.Name, got, err, want.Cookie)
@@ -232,13 +232,13 @@ func TestSourceWithToldNamespace(t *testing.T) {
 	}
 
 	conn, err := b.net.B.ListenPacket(t.Context(), "udp", "[::]:5300")
-	harness.Must(t, err)
+	await.Must(t, err)
 	defer conn.Close()
 	b.inside(func() error {
 		l := &Loader{newCore(b.options(repairSource))}
 		steps := start{l.core}.steps()
 		forget := func() error { l.state.Namespace.Cookie = 0; return nil }
-		harness.Must(t, start{l.core}.attempt(slices.Insert(steps, len(steps)-2, forget)))
+		await.Must(t, start{l.core}.attempt(slices.Insert(steps, len(steps)-2, forget)))
 		defer l.Close()
 		if l.source.Namespace() == 0 {
 			t.Error("the namespace was not told")
@@ -248,17 +248,17 @@ func TestSourceWithToldNamespace(t *testing.T) {
 	for _, f := range b.net.Families() {
 		asked := netip.AddrPortFrom(b.eth1.Address(f), 5300)
 		client, err := b.net.A.Dial(within(t), "udp", asked.String())
-		harness.Must(t, err)
+		await.Must(t, err)
 		defer client.Close()
 		_, err = client.Write([]byte("question"))
-		harness.Must(t, err)
+		await.Must(t, err)
 		buffer := make([]byte, 100)
 		n, from, err := conn.ReadFrom(buffer)
-		harness.Must(t, err)
+		await.Must(t, err)
 		_, err = conn.WriteTo(buffer[:n], from)
-		harness.Must(t, err)
+		await.Must(t, err)
 		deadline, _ := within(t).Deadline()
-		harness.Must(t, client.SetReadDeadline(deadline))
+		await.Must(t, client.SetReadDeadline(deadline))
 		if _, err := client.Read(buffer); err != nil {
 			t.Errorf("%s: %v", f, err)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/loader/attach"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -64,7 +64,7 @@ func TestFailedStartIsUndone(t *testing.T) {
 			wantSame(b, after, before, b.snapshot())
 			b.wantNoPins(after)
 		}, by(mechanism))
-		harness.Must(t, os.Mkdir(b.dir, 0o700))
+		await.Must(t, os.Mkdir(b.dir, 0o700))
 		b.failAfter(b.failAfter(1, by(mechanism)), by(mechanism))
 		if left, err := os.ReadDir(b.dir); err != nil || len(left) != 0 {
 			t.Errorf("left in a directory that was there before: %v, %v", left, err)
@@ -113,11 +113,11 @@ func TestCrashInTheStart(t *testing.T) {
 // journal.
 func (b *server) loseState() {
 	b.Helper()
-	harness.Must(b.T, os.RemoveAll(filepath.Join(b.dir, "maps")))
+	await.Must(b.T, os.RemoveAll(filepath.Join(b.dir, "maps")))
 	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	defer journal.Close()
-	harness.Must(b.T, journal.Put(uint32(0), make([]byte, journal.ValueSize())))
+	await.Must(b.T, journal.Put(uint32(0), make([]byte, journal.ValueSize())))
 }
 
 // TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs may remember what its

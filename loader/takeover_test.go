@@ -15,18 +15,18 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // pinned opens all programs that are pinned, and returns what the kernel says of them.
 func (b *server) pinned() map[string]*ebpf.ProgramInfo {
 	b.Helper()
 	entries, err := os.ReadDir(b.pin("programs"))
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	infos := make(map[string]*ebpf.ProgramInfo)
 	for _, entry := range entries {
 		program, err := ebpf.LoadPinnedProgram(b.pin("programs", entry.Name()), nil)
-		harness.Must(b.T, err)
+		await.Must(b.T, err)
 		_, infos[entry.Name()] = b.look(program)
 	}
 	return infos
@@ -46,10 +46,10 @@ func (b *server) pinnedIDs() map[string]ebpf.ProgramID {
 		used, _ := info.MapIDs()
 		for _, id := range used {
 			m, err := ebpf.NewMapFromID(id)
-			harness.Must(b.T, err)
+			await.Must(b.T, err)
 			info, err := m.Info()
-			harness.Must(b.T, err)
-			harness.Must(b.T, bpf.Close(m))
+			await.Must(b.T, err)
+			await.Must(b.T, bpf.Close(m))
 			if !slices.Contains(ofMaps, id) && !strings.HasPrefix(info.Name, ".") {
 				b.Errorf("%s uses another map %s than that which is pinned", name, info.Name)
 			}
@@ -89,7 +89,7 @@ func TestProgramsAreTakenOver(t *testing.T) {
 		wantTakenOver("a restart")
 
 		// What is noted is pinned again with all else.
-		harness.Must(t, os.RemoveAll(b.pin()))
+		await.Must(t, os.RemoveAll(b.pin()))
 		eventually(t, "the pins are back", func() bool { return b.wholePins(len(pinned)) })
 		r.stop()
 		b.start(repairSource, by(mechanism)).stop()
@@ -122,12 +122,12 @@ func TestProgramsAreTakenOver(t *testing.T) {
 // TestOtherProgramsAreLoaded: programs are taken over as a whole, and only if each is known to be what would be loaded.
 func TestOtherProgramsAreLoaded(t *testing.T) {
 	b := newServer(t)
-	remove := func(name ...string) { harness.Must(t, os.Remove(b.pin(name...))) }
+	remove := func(name ...string) { await.Must(t, os.Remove(b.pin(name...))) }
 	notes := func(do func(*ebpf.Map) error) {
 		m, err := ebpf.LoadPinnedMap(b.pin("verified"), nil)
-		harness.Must(t, err)
+		await.Must(t, err)
 		defer m.Close()
-		harness.Must(t, do(m))
+		await.Must(t, do(m))
 	}
 	key := [16]byte([]byte("egress\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	for name, change := range map[string]func(*Options){
@@ -135,13 +135,13 @@ func TestOtherProgramsAreLoaded(t *testing.T) {
 		"one program is missing": func(*Options) { remove("programs", "clock") },
 		"another is in its place": func(*Options) {
 			program, err := ebpf.LoadPinnedProgram(b.pin("programs", "clock"), nil)
-			harness.Must(t, err)
+			await.Must(t, err)
 			defer program.Close()
 			remove("programs", "held")
 			other, err := program.Clone()
-			harness.Must(t, err)
+			await.Must(t, err)
 			defer other.Close()
-			harness.Must(t, other.Pin(b.pin("programs", "held")))
+			await.Must(t, other.Pin(b.pin("programs", "held")))
 		},
 		"one is not noted":   func(*Options) { notes(func(m *ebpf.Map) error { return m.Delete(key) }) },
 		"another is noted":   func(*Options) { notes(func(m *ebpf.Map) error { return m.Put(key, [32]byte{1}) }) },
@@ -165,9 +165,9 @@ func TestOtherProgramsAreLoaded(t *testing.T) {
 func pinOtherNotes(t *testing.T, path string) {
 	t.Helper()
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	harness.Must(t, err)
+	await.Must(t, err)
 	defer m.Close()
-	harness.Must(t, m.Pin(path))
+	await.Must(t, m.Pin(path))
 }
 
 // TestTakeoverAfterAKilledStart: a process that is killed in the middle of its start leaves programs that go with their

@@ -10,7 +10,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func onTrial(o *Options) { o.Trial = time.Hour }
@@ -27,9 +27,9 @@ func TestTakeBackOfNothing(t *testing.T) {
 		},
 	} {
 		dir, err := pins.Own(b.dir)
-		harness.Must(t, err)
-		harness.Must(t, begin(dir))
-		harness.Must(t, dir.Close())
+		await.Must(t, err)
+		await.Must(t, begin(dir))
+		await.Must(t, dir.Close())
 		if done := b.takeBack(); done != hasJournal {
 			t.Errorf("with a journal: %t, taken back: %t", hasJournal, done)
 		}
@@ -44,7 +44,7 @@ func TestTakeBack(t *testing.T) {
 	b.start().stop()
 	r := b.start(onTrial)
 	started := time.Now()
-	harness.Must(t, r.CountDown())
+	await.Must(t, r.CountDown())
 	if until := b.status().TrialUntil; until == nil || until.Before(started.Add(r.options.Trial)) {
 		t.Errorf("started %s, on trial until %v, for %s", started, until, r.options.Trial)
 	}

@@ -18,7 +18,8 @@ import (
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 )
 
 // upgrade is what a start finds that is not of its own making.
@@ -42,9 +43,9 @@ var upgrades = []upgrade{
 func (b *server) setForeignLayout() {
 	b.Helper()
 	layout, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "maps", "layout"), nil)
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	defer layout.Close()
-	harness.Must(b.T, layout.Put(uint32(0), ^uint32(0)))
+	await.Must(b.T, layout.Put(uint32(0), ^uint32(0)))
 }
 
 // attached is a program of a hook.
@@ -164,7 +165,7 @@ func TestUpgradeRefusedByOneInterface(t *testing.T) {
 			answering := i%len(upgrades) == j && (i < len(upgrades) || !testing.Short())
 			t.Run(refusal.what+"/"+upgrade.what, func(t *testing.T) {
 				if refusal.before == attach.TCX || refusal.after == attach.TCX {
-					harness.NeedTCX(t)
+					host.NeedTCX(t)
 				}
 				testRefused(t, refusal, upgrade, answering)
 			})
@@ -183,7 +184,7 @@ func testRefused(t *testing.T, refusal refusal, upgrade upgrade, answering bool)
 	upgrade.prepare(b)
 	r, err := b.tryStartBy(start, by(refusal.after), upgrade.options)
 	if upgrade.says == "" { // the tables of before
-		harness.Must(t, err)
+		await.Must(t, err)
 		b.wantMixed(programs, refusal)
 		a.wantRight()
 		lift()
@@ -268,7 +269,7 @@ func TestReloadRefusedByOneInterface(t *testing.T) {
 				wantSame(b, "programs after the refusal", programs, b.attached())
 				wantSame(b, "maps after the refusal", maps, b.mapIDs())
 				a.wantRight()
-				harness.Must(t, r.reload(largerConfig))
+				await.Must(t, r.reload(largerConfig))
 				b.wantComplete(programs)
 				a.wantRight()
 				a.wantCorrected(r)
@@ -280,7 +281,7 @@ func TestReloadRefusedByOneInterface(t *testing.T) {
 // TestUpgradeUpdatesTheLinks: other programs get into the links that are there, there and back. A link that were made anew
 // would leave a gap, or lose its place among those of others.
 func TestUpgradeUpdatesTheLinks(t *testing.T) {
-	harness.NeedTCX(t)
+	host.NeedTCX(t)
 	for _, upgrade := range upgrades {
 		t.Run(upgrade.what, func(t *testing.T) {
 			b := newServer(t)
@@ -360,21 +361,21 @@ func (b *server) repinLarger(name string) {
 	b.Helper()
 	path := filepath.Join(b.dir, "maps", name)
 	pinned, err := ebpf.LoadPinnedMap(path, nil)
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	defer pinned.Close()
 	other, err := ebpf.NewMap(&ebpf.MapSpec{
 		Type: pinned.Type(), KeySize: pinned.KeySize(), ValueSize: pinned.ValueSize() + 8,
 		MaxEntries: pinned.MaxEntries(), Flags: pinned.Flags(),
 	})
-	harness.Must(b.T, err)
+	await.Must(b.T, err)
 	defer other.Close()
-	harness.Must(b.T, os.Remove(path))
-	harness.Must(b.T, other.Pin(path))
+	await.Must(b.T, os.Remove(path))
+	await.Must(b.T, other.Pin(path))
 }
 
 // TestMechanismChangesAtRestart: the qdisc of one mechanism stays until detach, as to remove it would lose packets.
 func TestMechanismChangesAtRestart(t *testing.T) {
-	harness.NeedTCX(t)
+	host.NeedTCX(t)
 	b := newServer(t)
 	before := b.trace()
 	b.start(byClsact).stop()

@@ -13,15 +13,16 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/traffic"
 )
 
 // At boot the daemon may be there before its address is.
 func TestServeUntilAddressAppears(t *testing.T) {
 	for _, text := range []string{"192.0.2.1", "2001:db8::1"} {
 		t.Run(text, func(t *testing.T) {
-			host := harness.NewHost(t)
-			lo := harness.Must1[netlink.Link](t)(host.Netlink().LinkByName("lo"))
+			host := traffic.NewHost(t)
+			lo := await.Must1[netlink.Link](t)(host.Netlink().LinkByName("lo"))
 			o := options(t)
 			o.Listen = net.JoinHostPort(text, "9945")
 			reports, end := serveUntil(t, o, func(do func()) {
@@ -32,7 +33,7 @@ func TestServeUntilAddressAppears(t *testing.T) {
 			wantReport(t, reports, syscall.EADDRNOTAVAIL)
 			ip := netip.MustParseAddr(text)
 			added := &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}}
-			harness.Must(t, host.Netlink().AddrAdd(lo, added))
+			await.Must(t, host.Netlink().AddrAdd(lo, added))
 			wantReport(t, reports, nil)
 			client := &http.Client{Timeout: deadline, Transport: &http.Transport{
 				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {

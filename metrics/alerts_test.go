@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // Each alert has a section of the runbook that its runbook_url leads to, and each section an alert.
@@ -110,7 +110,7 @@ func haveAll(series, metrics []string) bool {
 
 func parse(t *testing.T, file string, to any) {
 	t.Helper()
-	text := harness.Must1[[]byte](t)(os.ReadFile(file))
+	text := await.Must1[[]byte](t)(os.ReadFile(file))
 	if err := yaml.Unmarshal(text, to); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
@@ -119,7 +119,7 @@ func parse(t *testing.T, file string, to any) {
 // matches returns the first group of each match in a file.
 func matches(t *testing.T, file, pattern string) []string {
 	t.Helper()
-	text := harness.Must1[[]byte](t)(os.ReadFile(file))
+	text := await.Must1[[]byte](t)(os.ReadFile(file))
 	var names []string
 	for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(text, -1) {
 		names = append(names, string(match[1]))

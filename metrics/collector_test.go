@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestCollectorLint(t *testing.T) {
@@ -36,7 +36,7 @@ func TestCollectorLint(t *testing.T) {
 func TestCollectorOutput(t *testing.T) {
 	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
 		t.Run(name, func(t *testing.T) {
-			want := harness.Must1[[]byte](t)(os.ReadFile(filepath.Join("testdata", name+".prom")))
+			want := await.Must1[[]byte](t)(os.ReadFile(filepath.Join("testdata", name+".prom")))
 			want = bytes.ReplaceAll(want, []byte("GOVERSION"), []byte(runtime.Version()))
 			c := NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3")
 			if err := testutil.CollectAndCompare(c, bytes.NewReader(want)); err != nil {

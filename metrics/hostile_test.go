@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // Whatever is asked gets an answer of HTTP, or silence, and nothing is logged.
@@ -155,8 +155,8 @@ func TestHandshakesAreNotLoggedForEver(t *testing.T) {
 func TestStrangeWebConfig(t *testing.T) {
 	dir := t.TempDir()
 	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large")
-	harness.Must(t, unix.Mkfifo(pipe, 0o600))
-	harness.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600))
+	await.Must(t, unix.Mkfifo(pipe, 0o600))
+	await.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600))
 	for path, want := range map[string]string{
 		pipe: "is not a regular file", "/dev/zero": "is not a regular file", large: fmt.Sprintf("is larger than %d bytes", maxWebConfig),
 	} {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 const reference = "../docs/METRICS.md"
@@ -23,9 +23,9 @@ const reference = "../docs/METRICS.md"
 func TestReferenceIsCurrent(t *testing.T) {
 	want := render(t)
 	if os.Getenv("UPDATE_DOCS") != "" {
-		harness.Must(t, os.WriteFile(reference, want, 0o644))
+		await.Must(t, os.WriteFile(reference, want, 0o644))
 	}
-	got := harness.Must1[[]byte](t)(os.ReadFile(reference))
+	got := await.Must1[[]byte](t)(os.ReadFile(reference))
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Errorf("docs/METRICS.md is not what the code says (-want +got); run make generate:\n%s", diff)
 	}

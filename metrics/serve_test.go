@@ -28,7 +28,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 const deadline = 10 * time.Second
@@ -45,7 +45,7 @@ func options(t *testing.T) Options {
 // start serves o until the test ends, and returns the address.
 func start(t *testing.T, o Options) string {
 	t.Helper()
-	listener := harness.Must1[net.Listener](t)(listen(t.Context(), o))
+	listener := await.Must1[net.Listener](t)(listen(t.Context(), o))
 	result := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { result <- serve(ctx, listener, o) }()
@@ -78,13 +78,13 @@ func fetch(t *testing.T, client *http.Client, request *http.Request) (int, strin
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body := harness.Must1[[]byte](t)(io.ReadAll(response.Body))
+	body := await.Must1[[]byte](t)(io.ReadAll(response.Body))
 	return response.StatusCode, string(body)
 }
 
 func newRequest(t *testing.T, url string) *http.Request {
 	t.Helper()
-	request := harness.Must1[*http.Request](t)(http.NewRequest(http.MethodGet, url, nil))
+	request := await.Must1[*http.Request](t)(http.NewRequest(http.MethodGet, url, nil))
 	return request
 }
 
@@ -134,7 +134,7 @@ func TestServeEndsGracefully(t *testing.T) {
 	source := &slowSource{began: make(chan struct{}), proceed: make(chan struct{})}
 	o := options(t)
 	o.Source = source
-	listener := harness.Must1[net.Listener](t)(listen(t.Context(), o))
+	listener := await.Must1[net.Listener](t)(listen(t.Context(), o))
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- serve(ctx, listener, o) }()
@@ -212,7 +212,7 @@ func wantReport(t *testing.T, reports <-chan error, want error) {
 }
 
 func TestServeAddressInUse(t *testing.T) {
-	taken := harness.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	taken := await.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	defer taken.Close()
 	o := options(t)
 	o.Listen = taken.Addr().String()
@@ -293,7 +293,7 @@ func TestCheckWebConfig(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(dir, "web.yaml")
-			harness.Must(t, os.WriteFile(path, []byte(tt.content), 0o600))
+			await.Must(t, os.WriteFile(path, []byte(tt.content), 0o600))
 			checkWebConfigError(t, path, tt.want)
 		})
 	}
@@ -358,7 +358,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 			o.WebConfigFile = writeWebConfig(t, dir, server, "right")
 			url := "https://" + start(t, o) + "/metrics"
 			wantStatus(t, roots, url, "", http.StatusUnauthorized)
-			harness.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
+			await.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
 			err := CheckWebConfig(o.WebConfigFile)
 			if err == nil {
 				t.Fatal("it is valid")
@@ -399,7 +399,7 @@ func writeWebConfig(t *testing.T, dir, content, password string) string {
 	}
 	path := filepath.Join(dir, "web.yaml")
 	content = fmt.Sprintf("%s\nbasic_auth_users: {prometheus: %s}\n", content, hash)
-	harness.Must(t, os.WriteFile(path, []byte(content), 0o600))
+	await.Must(t, os.WriteFile(path, []byte(content), 0o600))
 	return path
 }
 
@@ -429,7 +429,7 @@ func writeCertificate(t *testing.T, dir string) *x509.CertPool {
 		"cert.pem": certificate,
 		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	} {
-		harness.Must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		await.Must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(certificate)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 )
 
@@ -50,7 +50,7 @@ func TestArchitectures(t *testing.T) {
 			binary := one(t, "replypath-*-linux-"+a.name)
 			wantStatic(t, binary, a.machine)
 			deb, rpm := one(t, "apt/pool/*_"+a.name+".deb"), one(t, "dnf/*."+a.rpm+".rpm")
-			want := fmt.Sprintf("%x", sha256.Sum256(harness.Must1[[]byte](t)(os.ReadFile(binary))))
+			want := fmt.Sprintf("%x", sha256.Sum256(await.Must1[[]byte](t)(os.ReadFile(binary))))
 			const ofRPM = `[%{FILENAMES} %{FILEDIGESTS}\n]`
 			for what, c := range map[string]struct{ got, want string }{
 				"architecture of the deb":    {run(t, "dpkg-deb", "--field", deb, "Architecture"), a.name + "\n"},
@@ -75,7 +75,7 @@ func TestArchitectures(t *testing.T) {
 // wantStatic wants a binary for a machine that needs no library of the host.
 func wantStatic(t *testing.T, path string, machine elf.Machine) {
 	t.Helper()
-	f := harness.Must1[*elf.File](t)(elf.Open(path))
+	f := await.Must1[*elf.File](t)(elf.Open(path))
 	defer f.Close()
 	if f.Machine != machine {
 		t.Errorf("%s is for %s, not %s", path, f.Machine, machine)
@@ -129,5 +129,5 @@ func readImages(t *testing.T, archive string) map[string]image {
 
 func readJSON(t *testing.T, path string, to any) {
 	t.Helper()
-	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(path)), to))
+	await.Must(t, json.Unmarshal(await.Must1[[]byte](t)(os.ReadFile(path)), to))
 }

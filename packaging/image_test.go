@@ -16,8 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // upgraded is the version of the image that takes the place of the first.
@@ -26,13 +30,13 @@ const upgraded = "9.9.9"
 // TestImage runs the image in S1 as the install page says, with the capabilities of the unit and no others. The process
 // is killed, started again, and replaced by a container of another version, and all the time no reply leaves by eth0.
 func TestImage(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource})
-	p := harness.On(t, s.B.Host).WithPinDir(pins.DefaultDir)
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource})
+	p := product.On(t, s.B.Host).WithPinDir(pins.DefaultDir)
 	e := newEngine(t, s.B.Host)
-	each(s, func(f topology.Family, kind harness.Kind) {
-		harness.WantBy(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), false)
+	each(s, func(f topology.Family, kind traffic.Kind) {
+		wire.WantBy(t, s.B, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), false)
 	})
-	before := harness.TakeSnapshot(t, s.B.Host, "eth0", "eth1")
+	before := testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1")
 
 	e.run(e.typed("load"))
 	start := e.typed("run")
@@ -60,15 +64,15 @@ func TestImage(t *testing.T) {
 
 	e.run("podman rm --force --time 10 reply")
 	e.run(strings.Replace(start, "--detach", "--rm", 1) + " detach")
-	if diff := before.Diff(harness.TakeSnapshot(t, s.B.Host, "eth0", "eth1")); diff != "" {
+	if diff := before.Diff(testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1")); diff != "" {
 		t.Errorf("the host has changed (-before +after):\n%s", diff)
 	}
 }
 
 // each calls what is to be done for each family and kind of question.
-func each(s *topology.S1, do func(topology.Family, harness.Kind)) {
+func each(s *topology.S1, do func(topology.Family, traffic.Kind)) {
 	for _, f := range s.Families() {
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			do(f, kind)
 		}
 	}
@@ -78,16 +82,16 @@ func each(s *topology.S1, do func(topology.Family, harness.Kind)) {
 type watch struct {
 	t     *testing.T
 	s     *topology.S1
-	wires *harness.Wires
-	talks []*harness.Talk
+	wires *wire.Wires
+	talks []*traffic.Talk
 }
 
 func startWatch(t *testing.T, s *topology.S1) *watch {
 	t.Helper()
-	w := &watch{t: t, s: s, wires: harness.Tap(t, s.B)}
-	each(s, func(f topology.Family, kind harness.Kind) {
-		c := harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f))
-		harness.Ask(t, c)
+	w := &watch{t: t, s: s, wires: wire.Tap(t, s.B)}
+	each(s, func(f topology.Family, kind traffic.Kind) {
+		c := traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f))
+		traffic.Ask(t, c)
 		w.talks = append(w.talks, c.Keep(t))
 	})
 	return w
@@ -96,8 +100,8 @@ func startWatch(t *testing.T, s *topology.S1) *watch {
 // goesOn wants new conversations to be answered by eth1, too.
 func (w *watch) goesOn() {
 	w.t.Helper()
-	each(w.s, func(f topology.Family, kind harness.Kind) {
-		harness.WantBy(w.t, w.s.B, harness.NewConversation(w.t, kind, w.s.A.Eth1, w.s.B.Eth1.Address(f)), true)
+	each(w.s, func(f topology.Family, kind traffic.Kind) {
+		wire.WantBy(w.t, w.s.B, traffic.NewConversation(w.t, kind, w.s.A.Eth1, w.s.B.Eth1.Address(f)), true)
 	})
 }
 
@@ -112,7 +116,7 @@ func (w *watch) stop() string {
 		eth0, eth1 := w.wires.Left(topology.From(w.s.B.Eth1.Address(f)))
 		frames += len(eth1)
 		if strays += len(eth0); len(eth0) > 0 {
-			w.t.Errorf("by the wrong NIC: %s", harness.Describe(eth0))
+			w.t.Errorf("by the wrong NIC: %s", wire.Describe(eth0))
 		}
 	}
 	return fmt.Sprintf("%d answers, %d frames by eth1, %d stray frames", answers, frames, strays)
@@ -150,16 +154,16 @@ func newEngine(t *testing.T, host *topology.Host) *engine {
 	t.Helper()
 	showCgroups(t)
 	// Short, as a socket's path is.
-	e := &engine{t: t, host: host, dir: harness.Must1[string](t)(os.MkdirTemp("", "podman-"))}
+	e := &engine{t: t, host: host, dir: await.Must1[string](t)(os.MkdirTemp("", "podman-"))}
 	for name, text := range map[string]string{"containers.conf": engineConf, "storage.conf": storageConf} {
-		harness.Must(t, os.WriteFile(filepath.Join(e.dir, name), fmt.Appendf(nil, text, e.dir), 0o644))
+		await.Must(t, os.WriteFile(filepath.Join(e.dir, name), fmt.Appendf(nil, text, e.dir), 0o644))
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of the container:\n%s", e.try("podman logs reply"))
 		}
 		e.run("podman rm --force --all --time 0")
-		harness.Must(t, os.RemoveAll(e.dir))
+		await.Must(t, os.RemoveAll(e.dir))
 	})
 	return e
 }
@@ -169,17 +173,17 @@ func showCgroups(t *testing.T) {
 	t.Helper()
 	const usual = "/sys/fs/cgroup"
 	var there unix.Statfs_t
-	harness.Must(t, unix.Statfs(usual, &there))
+	await.Must(t, unix.Statfs(usual, &there))
 	if there.Type != unix.CGROUP2_SUPER_MAGIC {
-		harness.Must(t, unix.Mount(usual+"/unified", usual, "", unix.MS_BIND, ""))
+		await.Must(t, unix.Mount(usual+"/unified", usual, "", unix.MS_BIND, ""))
 	}
 }
 
 // typed returns what the install page says to type that begins with a command of podman. The image is the release's.
 func (e *engine) typed(command string) string {
 	e.t.Helper()
-	page := string(harness.Must1[[]byte](e.t)(os.ReadFile(filepath.Join(checkout, "docs/guide/install.md"))))
-	for _, b := range harness.Blocks(page) {
+	page := string(await.Must1[[]byte](e.t)(os.ReadFile(filepath.Join(checkout, "docs/guide/install.md"))))
+	for _, b := range testhost.Blocks(page) {
 		for _, typed := range strings.Split(strings.ReplaceAll(b.Text, "\\\n", ""), "\n") {
 			if strings.HasPrefix(typed, "podman "+command+" ") {
 				return strings.ReplaceAll(typed, "build/", release(e.t)+"/")
@@ -221,9 +225,9 @@ func (e *engine) upgrade() string {
 }
 
 // waitRuns waits until the container's process of a version has the datapath.
-func (e *engine) waitRuns(p *harness.Product, version string) {
+func (e *engine) waitRuns(p *product.Product, version string) {
 	e.t.Helper()
-	harness.Eventually(e.t, version+" runs", func() error {
+	await.Eventually(e.t, version+" runs", func() error {
 		if r := p.Run("status", "-o", "json"); r.Code != 0 {
 			return fmt.Errorf("%s", r)
 		}
@@ -236,9 +240,9 @@ func (e *engine) waitRuns(p *harness.Product, version string) {
 }
 
 // waitEnded waits until no process has the datapath.
-func (e *engine) waitEnded(p *harness.Product) {
+func (e *engine) waitEnded(p *product.Product) {
 	e.t.Helper()
-	harness.Eventually(e.t, "the process ends", func() error {
+	await.Eventually(e.t, "the process ends", func() error {
 		if p.Status().Daemon.Running {
 			return errors.New("it runs")
 		}
@@ -249,7 +253,7 @@ func (e *engine) waitEnded(p *harness.Product) {
 // wantUnitsCapabilities wants the container's process to have the capabilities that the unit grants, and no others.
 func (e *engine) wantUnitsCapabilities() {
 	e.t.Helper()
-	unit := string(harness.Must1[[]byte](e.t)(os.ReadFile("replypath.service")))
+	unit := string(await.Must1[[]byte](e.t)(os.ReadFile("replypath.service")))
 	granted := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindStringSubmatch(unit)[1]
 	numbers := map[string]int{"CAP_BPF": unix.CAP_BPF, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_PERFMON": unix.CAP_PERFMON}
 	set := uint64(0)
@@ -261,7 +265,7 @@ func (e *engine) wantUnitsCapabilities() {
 		set |= 1 << number
 	}
 	pid := strings.TrimSpace(e.run("podman inspect --format '{{.State.Pid}}' reply"))
-	status := string(harness.Must1[[]byte](e.t)(os.ReadFile("/proc/" + pid + "/status")))
+	status := string(await.Must1[[]byte](e.t)(os.ReadFile("/proc/" + pid + "/status")))
 	for _, want := range []string{
 		fmt.Sprintf("CapPrm:\t%016x\n", set), fmt.Sprintf("CapEff:\t%016x\n", set), fmt.Sprintf("CapBnd:\t%016x\n", set),
 		"CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n", "NoNewPrivs:\t1\n",

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 const sample = "replypath.yaml"
@@ -21,17 +21,17 @@ const sample = "replypath.yaml"
 var equalPrefixes = cmpopts.EquateComparable()
 
 func TestSampleConfigurationSetsNothing(t *testing.T) {
-	got := harness.Must1[*config.Config](t)(config.Load(sample))
+	got := await.Must1[*config.Config](t)(config.Load(sample))
 	if diff := cmp.Diff(config.Default(), got, equalPrefixes, cmpopts.IgnoreTypes(config.Origin{})); diff != "" {
 		t.Errorf("the sample changes the defaults (-default +sample):\n%s", diff)
 	}
 }
 
 func TestSampleConfigurationShowsDefaults(t *testing.T) {
-	text := harness.Must1[[]byte](t)(os.ReadFile(sample))
+	text := await.Must1[[]byte](t)(os.ReadFile(sample))
 	// A setting has no space after the "#", or two and more below another.
 	settings := regexp.MustCompile(`(?m)^#([^ \n]|  )`).ReplaceAll(text, []byte("$1"))
-	got := harness.Must1[*config.Config](t)(config.Parse(sample, settings))
+	got := await.Must1[*config.Config](t)(config.Parse(sample, settings))
 	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 {
 		t.Error("interfaces or exclude has no example")
 	}
@@ -43,7 +43,7 @@ func TestSampleConfigurationShowsDefaults(t *testing.T) {
 
 // TestPackageVersion wants packages to be of the version that the changelog begins with, whatever git says.
 func TestPackageVersion(t *testing.T) {
-	text := harness.Must1[[]byte](t)(os.ReadFile("../CHANGELOG.md"))
+	text := await.Must1[[]byte](t)(os.ReadFile("../CHANGELOG.md"))
 	found := regexp.MustCompile(`(?m)^## \[([0-9][0-9.]*)\]`).FindStringSubmatch(string(text))
 	if found == nil {
 		t.Fatal("the changelog names no version")

@@ -13,11 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/documents"
-	"replypath/test/harness"
+	"replypath/test/product"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // checkout is where make is run.
 const checkout = ".."
@@ -29,7 +30,7 @@ var released string
 func release(t *testing.T) string {
 	t.Helper()
 	if released == "" {
-		dir := harness.Must1[string](t)(os.MkdirTemp("", "release-"))
+		dir := await.Must1[string](t)(os.MkdirTemp("", "release-"))
 		makeRelease(t, dir, "022")
 		released = dir
 	}
@@ -62,7 +63,7 @@ func run(t *testing.T, args ...string) string {
 // one returns the only file of a release that matches.
 func one(t *testing.T, pattern string) string {
 	t.Helper()
-	found := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(release(t), pattern)))
+	found := await.Must1[[]string](t)(filepath.Glob(filepath.Join(release(t), pattern)))
 	if len(found) != 1 {
 		t.Fatalf("%s: %q", pattern, found)
 	}
@@ -112,7 +113,7 @@ func relativeCpio(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	script := "#!/bin/sh\nexec /usr/bin/cpio --no-absolute-filenames \"$@\"\n"
-	harness.Must(t, os.WriteFile(filepath.Join(dir, "cpio"), []byte(script), 0o755))
+	await.Must(t, os.WriteFile(filepath.Join(dir, "cpio"), []byte(script), 0o755))
 	return dir
 }
 
@@ -130,7 +131,7 @@ func TestRepositories(t *testing.T) {
 	state, conf := t.TempDir(), t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(conf, name)
-		harness.Must(t, os.WriteFile(path, []byte(text), 0o644))
+		await.Must(t, os.WriteFile(path, []byte(text), 0o644))
 		return path
 	}
 	list := write("list", "deb [trusted=yes] file:"+release(t)+"/apt stable main\n")
@@ -164,7 +165,7 @@ func TestBillOfMaterials(t *testing.T) {
 		BOMFormat  string
 		Components []struct{ Name, Version string }
 	}
-	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(one(t, "*-"+runtime.GOARCH+".cdx.json"))), &bill))
+	await.Must(t, json.Unmarshal(await.Must1[[]byte](t)(os.ReadFile(one(t, "*-"+runtime.GOARCH+".cdx.json"))), &bill))
 	if bill.BOMFormat != "CycloneDX" {
 		t.Errorf("its form is %q", bill.BOMFormat)
 	}
@@ -183,10 +184,10 @@ func TestPackagedPages(t *testing.T) {
 	dir := t.TempDir()
 	run(t, "dpkg-deb", "--extract", one(t, "apt/pool/*_"+runtime.GOARCH+".deb"), dir)
 	root := filepath.Join(dir, "usr/share/doc/replypath")
-	if plots := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(root, "docs/benchmarks/*.svg"))); plots != nil {
+	if plots := await.Must1[[]string](t)(filepath.Glob(filepath.Join(root, "docs/benchmarks/*.svg"))); plots != nil {
 		t.Errorf("plots are in the package: %q", plots)
 	}
-	pages := harness.Must1[[]*documents.Page](t)(documents.Pages(root))
+	pages := await.Must1[[]*documents.Page](t)(documents.Pages(root))
 	links := 0
 	for _, page := range pages {
 		for _, link := range page.Links() {

@@ -13,13 +13,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/test/await"
 	"replypath/test/documents"
-	"replypath/test/harness"
 )
 
 func documentPages(t *testing.T) []*documents.Page {
 	t.Helper()
-	pages := harness.Must1[[]*documents.Page](t)(documents.Pages("../.."))
+	pages := await.Must1[[]*documents.Page](t)(documents.Pages("../.."))
 	return pages
 }
 

@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // manualDate is shown at the foot of the manual pages. It changes by hand, with their text, so that generating them
@@ -54,7 +54,7 @@ func writeManual(t *testing.T, dir string) {
 	t.Helper()
 	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
 	eachCommand(root, func(c *cobra.Command) { c.Long = manualText(c.Long) })
-	harness.Must(t, doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{
+	await.Must(t, doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{
 		Path:             dir,
 		CommandSeparator: "-",
 		Header: &doc.GenManHeader{
@@ -63,10 +63,10 @@ func writeManual(t *testing.T, dir string) {
 	}))
 	for _, name := range pages(t, dir) {
 		page := options.ReplaceAll(read(t, filepath.Join(dir, name)), []byte(".TP\n$1\n$2"))
-		harness.Must(t, os.WriteFile(filepath.Join(dir, name), page, 0o644))
+		await.Must(t, os.WriteFile(filepath.Join(dir, name), page, 0o644))
 	}
 	title := fmt.Sprintf("%% \"REPLYPATH.YAML\" \"5\" \"%s\" \"replypath\" \"File Formats\"\n", manualDate.Format("Jan 2006"))
-	harness.Must(t, os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+yamlManual())), 0o644))
+	await.Must(t, os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+yamlManual())), 0o644))
 }
 
 // eachCommand calls f for a command and those below it that users see.
@@ -139,12 +139,12 @@ func writeProse(t *testing.T, dir, name, prose string) {
 	t.Helper()
 	// A list of definitions is no paragraph with what it defines.
 	prose = strings.ReplaceAll(prose, "\n: ", "\n\n")
-	harness.Must(t, os.WriteFile(filepath.Join(dir, name+".md"), []byte(prose), 0o644))
+	await.Must(t, os.WriteFile(filepath.Join(dir, name+".md"), []byte(prose), 0o644))
 }
 
 func pages(t *testing.T, dir string) []string {
 	t.Helper()
-	entries := harness.Must1[[]os.DirEntry](t)(os.ReadDir(dir))
+	entries := await.Must1[[]os.DirEntry](t)(os.ReadDir(dir))
 	var names []string
 	for _, entry := range entries {
 		names = append(names, entry.Name())
@@ -154,6 +154,6 @@ func pages(t *testing.T, dir string) []string {
 
 func read(t *testing.T, path string) []byte {
 	t.Helper()
-	data := harness.Must1[[]byte](t)(os.ReadFile(path))
+	data := await.Must1[[]byte](t)(os.ReadFile(path))
 	return data
 }

@@ -7,13 +7,15 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/traffic"
 )
 
 // TestBystanders: an event about an interface passes only where a scan would leave that out before and after.
 func TestBystanders(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 addr add 10.1.0.1/24 dev eth0
 link add cali7 type veth peer name far7
@@ -25,7 +27,7 @@ link set port0 master br0
 `)
 	indexOf := func(name string) int {
 		link, err := h.Netlink().LinkByName(name)
-		harness.Must(t, err)
+		await.Must(t, err)
 		return link.Attrs().Index
 	}
 	const unknown = 9999

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // lan is a made-up namespace, of devices that not every kernel can make.
@@ -91,7 +91,7 @@ func TestDiscoveryOfDeviceKinds(t *testing.T) {
 		"ib0":    "link type infiniband is not supported",
 		"eth3":   "a port of interface 99, which counts in its place",
 	}
-	harness.Same(t, "unmanaged", want, reasons(r))
+	await.Same(t, "unmanaged", want, reasons(r))
 	for _, own := range r.Own {
 		isLoopback := own.Address == address("10.0.1.1") || own.Address == address("10.0.8.1")
 		if own.LoopbackOnly != isLoopback {
@@ -229,8 +229,8 @@ func TestNamedInterfaces(t *testing.T) {
 					t.Errorf("%s is not said to be named", i.Name)
 				}
 			}
-			harness.Same(t, "managed", test.managed, managed)
-			harness.Same(t, "warnings", test.warnings, r.Warnings)
+			await.Same(t, "managed", test.managed, managed)
+			await.Same(t, "warnings", test.warnings, r.Warnings)
 			if len(r.Interfaces)+len(r.Unmanaged) != len(l.links) {
 				t.Errorf("%d managed and %d unmanaged of %d", len(r.Interfaces), len(r.Unmanaged), len(l.links))
 			}
@@ -257,7 +257,7 @@ func TestEffectiveSettings(t *testing.T) {
 	for _, i := range r.Interfaces {
 		got = append(got, i.Settings)
 	}
-	harness.Same(t, "settings", want, got, equalAddr)
+	await.Same(t, "settings", want, got, equalAddr)
 	if got := reasons(r)["eth2"]; got != "not named by the configuration" {
 		t.Errorf("eth2 is unmanaged because %q", got)
 	}

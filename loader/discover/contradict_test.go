@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func parse(t *testing.T, text string) *config.Config {
@@ -112,11 +112,11 @@ func TestAllContradictions(t *testing.T) {
 		`replypath.yaml:5: interfaces[3].mode: "*1" contradicts "eth*" on line 2, as both match interface eth1`)
 
 	flags := config.Overrides{Interfaces: []string{"eth*", "e*"}}
-	harness.Must(t, flags.Apply(cfg))
+	await.Must(t, flags.Apply(cfg))
 	r = l.evaluate(cfg)
 	checkLines(t, contradictionOf(t, &r), `--interface: "e*" contradicts "eth*" on line 2, as both match interface eth0`)
 	flags.Observe = true
-	harness.Must(t, flags.Apply(cfg))
+	await.Must(t, flags.Apply(cfg))
 	r = l.evaluate(cfg)
 	checkLines(t, contradictionOf(t, &r))
 }

@@ -6,8 +6,10 @@ import (
 	"testing"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestAstray: the default route that everybody takes counts, whatever leads elsewhere for a few.
@@ -51,10 +53,10 @@ addr add 2001:db8:4::100/64 dev eth1 nodad
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := harness.NewHost(t)
-			harness.IPBatch(t, h, links+test.batch)
+			h := traffic.NewHost(t)
+			host.IPBatch(t, h, links+test.batch)
 			r := scan(t, h, named(test.managed...))
-			harness.Same(t, "default routes astray", test.want, astray(t, h, &r))
+			await.Same(t, "default routes astray", test.want, astray(t, h, &r))
 			for i := range r.Interfaces {
 				r.Interfaces[i].VRF = 7 // which not every kernel has
 			}
@@ -67,7 +69,7 @@ addr add 2001:db8:4::100/64 dev eth1 nodad
 
 func astray(t *testing.T, h *topology.Host, r *Result) (lines []string) {
 	t.Helper()
-	harness.Must(t, h.Do(func() error {
+	await.Must(t, h.Do(func() error {
 		found, err := r.Astray(h.Netlink())
 		for n := range found {
 			lines = append(lines, found[n].String())

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -15,7 +15,7 @@ import (
 func scan(t *testing.T, h *topology.Host, cfg *config.Config) Result {
 	t.Helper()
 	var r Result
-	harness.Must(t, h.Do(func() (err error) {
+	await.Must(t, h.Do(func() (err error) {
 		r, err = Scan(h.Netlink(), cfg)
 		return err
 	}))

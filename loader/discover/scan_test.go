@@ -16,8 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // equal compares by value, addresses included.
@@ -26,8 +28,8 @@ var equal = gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 var equalAddr = gocmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 func TestDiscovery(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 address 02:00:00:00:00:01 type veth peer name far0
 link add eth1 type veth peer name far1
 link add eth2 type veth peer name far2
@@ -82,14 +84,14 @@ addr add 10.10.0.1/24 dev replypath0
 		"port1":      "a port of lan0, which counts in its place",
 		"replypath0": "replypath's own device",
 	}
-	harness.Same(t, "unmanaged", want, reasons(r))
+	await.Same(t, "unmanaged", want, reasons(r))
 	if len(r.Warnings) != 0 {
 		t.Errorf("warnings: %q", r.Warnings)
 	}
 	if !slices.IsSortedFunc(r.Interfaces, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) }) {
 		t.Errorf("not in the order of their index: %v", r.Interfaces)
 	}
-	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth0"))
+	link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth0"))
 	eth0 := Interface{
 		Index:     link.Attrs().Index,
 		Name:      "eth0",
@@ -100,7 +102,7 @@ addr add 10.10.0.1/24 dev replypath0
 		Addresses: []netip.Prefix{prefix("10.1.0.100/24"), prefix("10.1.0.101/24"), prefix("2001:db8:1::100/64")},
 		Settings:  config.Interface{Name: "eth0", Mode: config.ModeEnforce, NextHop: config.NextHopAuto, HostModel: config.HostModelWeak},
 	}
-	harness.Same(t, "eth0", eth0, find(t, r, "eth0"), equal, equalAddr)
+	await.Same(t, "eth0", eth0, find(t, r, "eth0"), equal, equalAddr)
 	if eth1 := find(t, r, "eth1"); eth1.Up {
 		t.Error("eth1 is up without a carrier")
 	}
@@ -120,8 +122,8 @@ func find(t *testing.T, r Result, name string) Interface {
 
 // A bridge is looked at again when its ports change.
 func TestBridgeGetsAnUplink(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add br1 type bridge
 addr add 10.5.0.1/24 dev br1
 link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
@@ -129,7 +131,7 @@ link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
 	if got := names(scan(t, h, config.Default())); got != nil {
 		t.Errorf("managed %q, want none", got)
 	}
-	harness.IPBatch(t, h, "link set uplink master br1")
+	host.IPBatch(t, h, "link set uplink master br1")
 	if got, want := names(scan(t, h, config.Default())), []string{"br1"}; !slices.Equal(got, want) {
 		t.Errorf("managed %q, want %q", got, want)
 	}
@@ -137,20 +139,20 @@ link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
 
 // An address that duplicate address detection refused is the host's all the same.
 func TestAddressInAnyState(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link set eth0 up
 addr add 2001:db8::1/64 dev eth0 preferred_lft 0
 addr add 2001:db8::2/64 dev eth0 nodad
 `)
-	harness.Must(t, h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"))
-	harness.Must(t, h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"))
-	harness.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
+	await.Must(t, h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"))
+	await.Must(t, h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"))
+	host.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
 	r := scan(t, h, config.Default())
 	eth0 := find(t, r, "eth0").Index
 	want := []OwnAddress{{address("2001:db8::1"), false, eth0}, {address("2001:db8::2"), false, eth0}, {address("2001:db8::3"), false, eth0}}
-	harness.Same(t, "own addresses", want, r.Own, equalAddr)
+	await.Same(t, "own addresses", want, r.Own, equalAddr)
 	if n := len(find(t, r, "eth0").Addresses); n != 3 {
 		t.Errorf("%d addresses, want 3", n)
 	}
@@ -158,14 +160,14 @@ addr add 2001:db8::2/64 dev eth0 nodad
 
 func indexOf(t *testing.T, h *topology.Host, name string) int {
 	t.Helper()
-	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
+	link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
 	return link.Attrs().Index
 }
 
 // TestOwnAddresses: of an address that several devices carry none is the only one, and of one that lo carries as well.
 func TestOwnAddresses(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link set eth0 up
 link set far0 up
@@ -201,18 +203,18 @@ route add local 2001:db8:8::/64 dev lo table 100
 		{address("240.1.0.100"), false, eth0},
 		{address("2001:db8::1"), true, lo},
 	}
-	harness.Same(t, "own addresses", own, r.Own, equalAddr)
+	await.Same(t, "own addresses", own, r.Own, equalAddr)
 	prefixes := []OwnPrefix{
 		{prefix("198.51.100.128/25"), true},
 		{prefix("203.0.113.0/24"), false},
 		{prefix("2001:db8:9::/64"), true},
 	}
-	harness.Same(t, "own prefixes", prefixes, r.OwnPrefixes, equal)
+	await.Same(t, "own prefixes", prefixes, r.OwnPrefixes, equal)
 }
 
 func TestOnLink(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link add eth1 type veth peer name far1
 link set eth0 up
@@ -241,7 +243,7 @@ route add 2001:db8:7::/64 via 2001:db8:1::1
 route add 2001:db8:8::/64 dev eth1 table 100
 `)
 	// The kernel adds the route to a peer of IPv6 a moment later (net/ipv6/addrconf.c, addrconf_dad_work()).
-	harness.Eventually(t, "the route to 2001:db8:4::2", func() error {
+	await.Eventually(t, "the route to 2001:db8:4::2", func() error {
 		routes, err := h.Command(t.Context(), "ip", "-6", "route", "show", "2001:db8:4::2").Output()
 		if err == nil && len(routes) == 0 {
 			err = errors.New("there is none")
@@ -265,12 +267,12 @@ route add 2001:db8:8::/64 dev eth1 table 100
 		{eth1, prefix("2001:db8:8::/64"), true},
 	}
 	slices.SortStableFunc(want, func(a, b OnLink) int { return cmp.Compare(a.Interface, b.Interface) })
-	harness.Same(t, "on-link", want, r.OnLink, equal)
+	await.Same(t, "on-link", want, r.OnLink, equal)
 }
 
 func TestStrayGateways(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link set eth0 up
 link set far0 up
@@ -285,8 +287,8 @@ route add default via 172.31.1.1 dev eth0 onlink
 		"gateway 10.4.0.1 is outside the present networks of interface eth0: it is used once it answers there",
 		"gateway 2001:db8::1 is outside the present networks of interface eth0: it is used once it answers there",
 	}
-	harness.Same(t, "warnings", want, scan(t, h, cfg).Warnings)
-	harness.IPBatch(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
+	await.Same(t, "warnings", want, scan(t, h, cfg).Warnings)
+	host.IPBatch(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
 	if got := scan(t, h, cfg).Warnings; len(got) != 0 {
 		t.Errorf("warnings with the addresses there: %q", got)
 	}
@@ -294,8 +296,8 @@ route add default via 172.31.1.1 dev eth0 onlink
 
 // Interfaces, addresses and routes come and go while the scan goes on.
 func TestScanWhileInterfacesComeAndGo(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, "link add eth0 type bridge\naddr add 10.1.0.100/24 dev eth0")
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, "link add eth0 type bridge\naddr add 10.1.0.100/24 dev eth0")
 	other, err := netlink.NewHandleAt(h.Namespace(), unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
@@ -310,7 +312,7 @@ func TestScanWhileInterfacesComeAndGo(t *testing.T) {
 		}
 	}
 	close(stop)
-	harness.Must(t, <-churned)
+	await.Must(t, <-churned)
 }
 
 // churn makes interfaces with addresses and deletes them until it is stopped.

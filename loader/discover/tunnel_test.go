@@ -10,7 +10,9 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/traffic"
 )
 
 // Tunnels whose far end depends on the packet are never managed, not even by name.
@@ -54,14 +56,14 @@ func TestOpenTunnels(t *testing.T) {
 			"vxlan_sys": external, "genev_sys": external, "bareudp0": external, "gre_sys": external,
 			"mgre0": noRemote, "ip6gre0": noRemote, "gretap0": noRemote, "tunl0": noRemote, "ip6tnl0": noRemote, "sit0": noRemote,
 		}
-		harness.Same(t, "unmanaged", want, reasons(r))
+		await.Same(t, "unmanaged", want, reasons(r))
 	}
 }
 
 // What the kernel itself tells of such a device.
 func TestOpenTunnelOfTheKernel(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add vxlan7 type vxlan id 7 dstport 4789 local 10.1.0.100
 link add vxlan_sys type vxlan external dstport 4790
 addr add 10.7.0.1/24 dev vxlan7

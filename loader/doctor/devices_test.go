@@ -13,7 +13,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 	"replypath/test/topology"
 )
@@ -40,7 +40,7 @@ func named(name string) netlink.LinkAttrs {
 func look(t *testing.T, h *topology.Host, cfg *config.Config) []Finding {
 	t.Helper()
 	var found []Finding
-	harness.Must(t, h.Do(func() (err error) {
+	await.Must(t, h.Do(func() (err error) {
 		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
 		return err
 	}))
@@ -77,7 +77,7 @@ func TestContradiction(t *testing.T) {
 	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
 	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
-	harness.Must(t, err)
+	await.Must(t, err)
 	of(t, look(t, h, cfg), "managed", OK, "eth0, eth1")
 	testhost.Run(t, h, "", "ip", "link", "add", "eth2", "type", "veth", "peer", "name", "far")
 	err = h.Do(func() error {
@@ -118,7 +118,7 @@ func TestPortsOfVRF(t *testing.T) {
 func TestDirector(t *testing.T) {
 	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
-	harness.Must(t, h.SetSysctl("net/ipv4/ip_forward", "1"))
+	await.Must(t, h.SetSysctl("net/ipv4/ip_forward", "1"))
 	of(t, look(t, h, config.Default()), "send-redirects", OK, "is no load balancer")
 	if _, err := h.Sysctl("net/ipv4/vs/conntrack"); err != nil {
 		t.Skipf("kernel %s has no ipvs", testhost.KernelRelease())

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 	"replypath/test/topology"
 )
@@ -107,5 +107,5 @@ func TestWorstFirst(t *testing.T) {
 		got = append(got, string(f.Severity)+" "+f.Check)
 	}
 	want := []string{"error rp-filter", "error own-gateway", "warning accept-local", "ok managed"}
-	harness.Same(t, "findings", want, got)
+	await.Same(t, "findings", want, got)
 }

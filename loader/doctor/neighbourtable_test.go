@@ -19,7 +19,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -40,7 +40,7 @@ func TestNeighbourTableOfTheKernel(t *testing.T) {
 			table := newTable(t, family, network)
 			table.limit(unlimited, unlimited, unlimited) // nothing is collected while it fills
 			for range entries {
-				harness.Must(t, table.add())
+				await.Must(t, table.add())
 			}
 			table.limit(unlimited, 4*entries, 8*entries)
 			table.want(OK, "gc_thresh2 400, gc_thresh3 800")
@@ -75,23 +75,23 @@ func newTable(t *testing.T, family int, network netip.Prefix) *kernelTable {
 	before := make(map[string]string)
 	for _, n := range []string{"1", "2", "3"} {
 		value, err := hostsettings.Read(table.threshold(n))
-		harness.Must(t, err)
+		await.Must(t, err)
 		before[n] = value
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "neighbours0"
-	harness.Must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "neighbours1"}))
+	await.Must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "neighbours1"}))
 	var err error
 	table.device, err = netlink.LinkByName(attrs.Name)
-	harness.Must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() {
-		harness.Must(t, netlink.LinkDel(table.device))
+		await.Must(t, netlink.LinkDel(table.device))
 		for n, value := range before {
 			table.set(n, value)
 		}
 	})
-	harness.Must(t, netlink.LinkSetUp(table.device))
-	harness.Must(t, netlink.AddrAdd(table.device, &netlink.Addr{
+	await.Must(t, netlink.LinkSetUp(table.device))
+	await.Must(t, netlink.AddrAdd(table.device, &netlink.Addr{
 		IPNet: &net.IPNet{IP: network.Addr().AsSlice(), Mask: net.CIDRMask(network.Bits(), network.Addr().BitLen())}, Flags: unix.IFA_F_NODAD,
 	}))
 	return table
@@ -104,9 +104,9 @@ func (k *kernelTable) threshold(n string) string {
 func (k *kernelTable) set(n, value string) {
 	k.Helper()
 	change, err := hostsettings.Plan(k.threshold(n), value)
-	harness.Must(k.T, err)
+	await.Must(k.T, err)
 	if change != nil {
-		harness.Must(k.T, change.Make())
+		await.Must(k.T, change.Make())
 	}
 }
 
@@ -135,7 +135,7 @@ func (k *kernelTable) overflow(most int) {
 		if errors.Is(err, unix.ENOBUFS) {
 			return
 		}
-		harness.Must(k.T, err)
+		await.Must(k.T, err)
 	}
 	k.Fatalf("the table was never full in %d entries", most)
 }
@@ -144,7 +144,7 @@ func (k *kernelTable) overflow(most int) {
 func (k *kernelTable) want(severity finding.Severity, words string) {
 	k.Helper()
 	all, err := Examine(Options{PinDir: filepath.Join(k.TempDir(), "pins"), Config: config.Default(), Root: k.TempDir()})
-	harness.Must(k.T, err)
+	await.Must(k.T, err)
 	var found []Finding
 	for _, f := range all {
 		if f.Check == "neighbour-table" && strings.HasPrefix(f.Found, snapshot.FamilyName[k.family]+": ") {

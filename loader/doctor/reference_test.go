@@ -8,14 +8,14 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // The table of checks in the documentation is the one in the source. After a change that is meant: UPDATE_DOCS=1 go
 // test -run Reference.
 func TestReference(t *testing.T) {
 	const file = "../../docs/guide/troubleshooting.md"
-	text := harness.Must1[[]byte](t)(os.ReadFile(file))
+	text := await.Must1[[]byte](t)(os.ReadFile(file))
 	between := regexp.MustCompile(`(?s)(<!-- checks -->\n).*(<!-- /checks -->\n)`)
 	if !between.Match(text) {
 		t.Fatalf("%s has no place for the table", file)
@@ -27,7 +27,7 @@ func TestReference(t *testing.T) {
 	if os.Getenv("UPDATE_DOCS") == "" {
 		t.Fatalf("the checks in %s are not up to date: UPDATE_DOCS=1 go test ./loader/doctor -run Reference", file)
 	}
-	harness.Must(t, os.WriteFile(file, []byte(want), 0o644))
+	await.Must(t, os.WriteFile(file, []byte(want), 0o644))
 }
 
 func table() string {

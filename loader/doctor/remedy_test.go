@@ -23,7 +23,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -232,7 +232,7 @@ func wantMended(t *testing.T, h *snapshot.Host, check string) {
 			return
 		}
 		value, err := strconv.Atoi(f.Sysctl.Value)
-		harness.Must(t, err)
+		await.Must(t, err)
 		h.Settings[f.Sysctl.Key] = value
 	}
 	if found := remainingOf(Judge(h), check); len(found) > 0 {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // A handshake that ends between two looks is no other flow, nor is one that begins with the tuple of a connection: it
@@ -46,7 +46,7 @@ func TestChangesOfConnection(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got string
-			harness.Must(t, changes(test.before, test.after, func(f Flow) error { got += f.Event; return nil }))
+			await.Must(t, changes(test.before, test.after, func(f Flow) error { got += f.Event; return nil }))
 			if got != test.want {
 				t.Errorf("%q, want %q", got, test.want)
 			}

@@ -14,7 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
 )
 
@@ -62,8 +63,8 @@ func newS1(t *testing.T) (context.Context, *topology.S1) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	s := harness.Must1[*topology.S1](t)(topology.NewS1(ctx, topology.S1Options{}))
-	t.Cleanup(func() { harness.Must(t, s.Close()) })
+	s := await.Must1[*topology.S1](t)(topology.NewS1(ctx, topology.S1Options{}))
+	t.Cleanup(func() { await.Must(t, s.Close()) })
 	return ctx, s
 }
 
@@ -79,28 +80,28 @@ func flowOf(peer, self netip.AddrPort) Flow {
 // What has no socket has none.
 func TestBytes(t *testing.T) {
 	ctx, s := newS1(t)
-	listener := harness.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", "[::]:0"))
+	listener := await.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", "[::]:0"))
 	defer listener.Close()
 	port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
 	var list []Flow
 	for n, f := range s.Families() {
 		self := netip.AddrPortFrom(s.B.Eth0.Address(f), port)
-		client := harness.Must1[net.Conn](t)(s.A.Dial(ctx, "tcp", self.String()))
+		client := await.Must1[net.Conn](t)(s.A.Dial(ctx, "tcp", self.String()))
 		defer client.Close()
-		server := harness.Must1[net.Conn](t)(listener.Accept())
+		server := await.Must1[net.Conn](t)(listener.Accept())
 		defer server.Close()
 		peer := client.LocalAddr().(*net.TCPAddr).AddrPort()
 		list = append(list, flowOf(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), self))
-		harness.Must1[int](t)(server.Write(make([]byte, 1000+n)))
+		await.Must1[int](t)(server.Write(make([]byte, 1000+n)))
 		_, err := io.ReadFull(client, make([]byte, 1000+n))
-		harness.Must(t, err)
-		harness.Must1[int](t)(client.Write(make([]byte, 10)))
+		await.Must(t, err)
+		await.Must1[int](t)(client.Write(make([]byte, 10)))
 		if n == 0 {
-			harness.Must(t, server.(*net.TCPConn).CloseWrite())
+			await.Must(t, server.(*net.TCPConn).CloseWrite())
 		}
 	}
 	list = append(list, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("10.4.0.100:2")))
-	harness.Must(t, s.B.Do(func() error { return new(Listing).setBytes(list) }))
+	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(list) }))
 	wantBytes(t, list)
 	for n := range list {
 		list[n].Bytes = nil
@@ -109,7 +110,7 @@ func TestBytes(t *testing.T) {
 	for port := range uint16(fewConnections + 1) { // a dump then
 		many = append(many, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.AddrPortFrom(netip.MustParseAddr("10.4.0.100"), 3+port)))
 	}
-	harness.Must(t, s.B.Do(func() error { return new(Listing).setBytes(many) }))
+	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(many) }))
 	wantBytes(t, many[:len(list)])
 }
 
@@ -132,7 +133,7 @@ func TestKernelChoice(t *testing.T) {
 	_, s := newS1(t)
 	want := func(what string, f Flow, name string) {
 		t.Helper()
-		harness.Must(t, s.B.Do(func() error {
+		await.Must(t, s.B.Do(func() error {
 			c := newChooser()
 			defer c.close()
 			c.set(&f)
@@ -158,7 +159,7 @@ func TestKernelChoice(t *testing.T) {
 	foreign.Self = "192.0.2.1"
 	want("of another host", foreign, "")
 	for _, f := range s.Families() {
-		harness.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
+		await.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
 	}
 	for _, flow := range flows {
 		want("without a default route", flow, NoInterface)
@@ -170,20 +171,20 @@ func TestKernelChoice(t *testing.T) {
 func TestKernelChoiceByRules(t *testing.T) {
 	ctx, s := newS1(t)
 	self := s.B.Eth1.Address(topology.IPv4)
-	listener := harness.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", netip.AddrPortFrom(self, 5432).String()))
+	listener := await.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", netip.AddrPortFrom(self, 5432).String()))
 	defer listener.Close()
 	add := func(rule string) {
 		t.Helper()
-		harness.Shell(t, s.B.Host, "ip rule add "+rule+" lookup 100\n")
+		host.Shell(t, s.B.Host, "ip rule add "+rule+" lookup 100\n")
 	}
-	harness.Shell(t, s.B.Host, fmt.Sprintf("ip route add default via %s table 100\n", s.B.Eth1.Gateway(topology.IPv4)))
+	host.Shell(t, s.B.Host, fmt.Sprintf("ip route add default via %s table 100\n", s.B.Eth1.Gateway(topology.IPv4)))
 	add("from " + self.String() + " ipproto tcp sport 5432")
 	peer := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), 50000)
 	by := func(protocol string, port uint16) string {
 		t.Helper()
 		f := flowOf(peer, netip.AddrPortFrom(self, port))
 		f.Protocol = protocol
-		harness.Must(t, s.B.Do(func() error {
+		await.Must(t, s.B.Do(func() error {
 			c := newChooser()
 			defer c.close()
 			c.set(&f)
@@ -211,7 +212,7 @@ func TestKernelChoiceByRules(t *testing.T) {
 // TestKernelIsAskedOnce: flows with the same addresses take one question, and more than enough take none.
 func TestKernelIsAskedOnce(t *testing.T) {
 	_, s := newS1(t)
-	harness.Must(t, s.B.Do(func() error {
+	await.Must(t, s.B.Do(func() error {
 		c := newChooser()
 		defer c.close()
 		for port := range uint16(10) {
@@ -243,5 +244,5 @@ func TestPortsOfVRFs(t *testing.T) {
 		&netlink.Dummy{LinkAttrs: device(3, 0, "eth2")}, &netlink.Vrf{LinkAttrs: device(4, 0, "red")},
 		&netlink.Bridge{LinkAttrs: device(5, 0, "br0")},
 	})
-	harness.Same(t, "flows", map[string]int{"eth0": 4}, got)
+	await.Same(t, "flows", map[string]int{"eth0": 4}, got)
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // newSet makes a table of one set that holds these flows.
 func newSet(t *testing.T, flows map[uint64]bpf.DatapathFlow) *ebpf.Map {
 	t.Helper()
-	spec := harness.Must1[*ebpf.CollectionSpec](t)(bpf.LoadDatapath()).Maps[bpf.DatapathMapNursery]
-	m := harness.Must1[*ebpf.Map](t)(ebpf.NewMap(spec))
+	spec := await.Must1[*ebpf.CollectionSpec](t)(bpf.LoadDatapath()).Maps[bpf.DatapathMapNursery]
+	m := await.Must1[*ebpf.Map](t)(ebpf.NewMap(spec))
 	t.Cleanup(func() { m.Close() })
 	var set bpf.DatapathFlowSet
 	way := 0
@@ -24,7 +24,7 @@ func newSet(t *testing.T, flows map[uint64]bpf.DatapathFlow) *ebpf.Map {
 		set.Digest[way], set.Flow[way] = digest, flow
 		way++
 	}
-	harness.Must(t, m.Put(uint32(0), set))
+	await.Must(t, m.Put(uint32(0), set))
 	return m
 }
 
@@ -51,16 +51,16 @@ func TestNursery(t *testing.T) {
 	got := make(map[string]map[place]bpf.DatapathFlow)
 	for _, s := range states(maps) {
 		got[s.state] = make(map[place]bpf.DatapathFlow)
-		harness.Must(t, s.each(func(table bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
+		await.Must(t, s.each(func(table bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 			got[s.state][place{table, digest}] = *flow
-			found := harness.Must1[*bpf.DatapathFlow](t)(s.find(digest))
+			found := await.Must1[*bpf.DatapathFlow](t)(s.find(digest))
 			if found == nil || *found != *flow {
 				t.Errorf("%s: %d is found as %+v, listed as %+v", s.state, digest, found, flow)
 			}
 			return true
 		}))
 		count := 0
-		harness.Must(t, s.each(func(bpf.DatapathTable, uint64, *bpf.DatapathFlow) bool {
+		await.Must(t, s.each(func(bpf.DatapathTable, uint64, *bpf.DatapathFlow) bool {
 			count++
 			return false
 		}))
@@ -68,5 +68,5 @@ func TestNursery(t *testing.T) {
 			t.Errorf("%s: %d more were visited after the last", s.state, count-1)
 		}
 	}
-	harness.Same(t, "flows", want, got, cmp.Comparer(func(a, b bpf.DatapathFlow) bool { return a == b }))
+	await.Same(t, "flows", want, got, cmp.Comparer(func(a, b bpf.DatapathFlow) bool { return a == b }))
 }

@@ -12,30 +12,32 @@ import (
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/sockets"
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestProgressWhileAnEntryIsFailed: IPv6 goes over from a gateway to the fallback route while its entry is a failed
 // one. A connection that leads by the gateway else leads by it all the same, and one that a route of somebody else's
 // takes does not.
 func TestProgressWhileAnEntryIsFailed(t *testing.T) {
-	n := harness.NewNetwork(t)
-	host := harness.Must1[*topology.Host](t)
+	n := traffic.NewNetwork(t)
+	host := await.Must1[*topology.Host](t)
 	server, router := host(n.Host("server")), host(n.Host("router"))
 	connect := func(name, self, other string) *topology.Interface {
 		nic, _, err := n.Connect(
 			topology.NIC{Host: server, Name: name, Addresses: []netip.Prefix{netip.MustParsePrefix(self)}},
 			topology.NIC{Host: router, Name: name + "-r", Addresses: []netip.Prefix{netip.MustParsePrefix(other)}},
 		)
-		harness.Must(t, err)
+		await.Must(t, err)
 		return nic
 	}
 	eth0 := connect("eth0", "2001:db8:1::100/64", "2001:db8:1::1/64")
 	other := connect("other", "2001:db8:2::100/64", "2001:db8:2::1/64")
-	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
-	harness.Shell(t, server, "ip -6 route add default via 2001:db8:1::1 dev eth0")
-	harness.Shell(t, server, "ip -6 route add default via 2001:db8:2::1 dev other metric 4294967294")
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	testhost.Shell(t, server, "ip -6 route add default via 2001:db8:1::1 dev eth0")
+	testhost.Shell(t, server, "ip -6 route add default via 2001:db8:2::1 dev other metric 4294967294")
 
 	g := &gateway{Gateway: nexthop.Gateway{Interface: eth0.Index, Address: netip.MustParseAddr("2001:db8:1::1"), IPv6: true}}
 	s := &sockets.Socket{Local: netip.MustParseAddrPort("[2001:db8:1::100]:9"), Remote: netip.MustParseAddrPort("[2001:db8:9::1]:7")}
@@ -44,7 +46,7 @@ func TestProgressWhileAnEntryIsFailed(t *testing.T) {
 		return c.isRoutedBy(g, s)
 	}
 	setGateway := func(mac net.HardwareAddr, state int) {
-		harness.Must(t, server.Netlink().NeighSet(&netlink.Neigh{
+		await.Must(t, server.Netlink().NeighSet(&netlink.Neigh{
 			LinkIndex: eth0.Index, IP: g.Address.AsSlice(), HardwareAddr: mac, State: state,
 		}))
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"replypath/loader/nexthop"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // TestTransitions: every event is decided in every stage, and every stage is come to.
@@ -52,7 +52,7 @@ func TestTransitionsAreDocumented(t *testing.T) {
 		}
 		fmt.Fprintf(&table, " %s |\n", transition.why)
 	}
-	text := harness.Must1[[]byte](t)(os.ReadFile("../../docs/design/gateways.md"))
+	text := await.Must1[[]byte](t)(os.ReadFile("../../docs/design/gateways.md"))
 	if !strings.Contains(string(text), "\n\n"+table.String()+"\n") {
 		t.Errorf("docs/design/gateways.md does not have this table:\n%s", table.String())
 	}

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 var epoch = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
@@ -93,7 +93,7 @@ func TestHistoryFile(t *testing.T) {
 	opened := replies("2001:db8::1", 9, 0, 0)
 	opened.Originated, opened.begun, opened.PeerPort = true, time.Time{}, 443
 	gather(h, 0, replies("10.9.0.1", 1, time.Hour, 100), opened)
-	harness.Must(t, h.Save(path))
+	await.Must(t, h.Save(path))
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the directory: %v, %v", info, err)
 	}
@@ -112,7 +112,7 @@ func TestHistoryFile(t *testing.T) {
 		t.Errorf("another that was opened: %+v", rows)
 	}
 	for name, text := range map[string]string{"a later version": `{"version": 2, "rows": []}`, "half of one": `{"version": 1, "ro`} {
-		harness.Must(t, os.WriteFile(path, []byte(text), 0o600))
+		await.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		if got, err := Load(path); !errors.Is(err, ErrFile) || len(got.rows) != 0 {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
@@ -183,10 +183,10 @@ func TestRemove(t *testing.T) {
 	dir := t.TempDir()
 	path, other := filepath.Join(dir, "history.json"), filepath.Join(dir, "history-b.json")
 	for _, file := range []string{path + ".old", path + ".new123", other} {
-		harness.Must(t, os.WriteFile(file, nil, 0o600))
+		await.Must(t, os.WriteFile(file, nil, 0o600))
 	}
-	harness.Must(t, os.Symlink(other, path))
-	harness.Must(t, New().Save(path))
+	await.Must(t, os.Symlink(other, path))
+	await.Must(t, New().Save(path))
 	if text, err := os.ReadFile(other); err != nil || len(text) != 0 {
 		t.Errorf("the file behind a link has %q, %v", text, err)
 	}

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // keep runs a keeper of no pins for some time, and returns what it logged.
@@ -81,7 +81,7 @@ func TestKeeperSaves(t *testing.T) {
 // TestKeeperOfBadFiles: what is of another version is set aside; what cannot be read stays. Either is logged once.
 func TestKeeperOfBadFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.json")
-	harness.Must(t, os.WriteFile(path, []byte(`{"version": 2}`), 0o600))
+	await.Must(t, os.WriteFile(path, []byte(`{"version": 2}`), 0o600))
 	log := keep(t, path, time.Hour)
 	if strings.Count(log, "\n") != 1 || !strings.Contains(log, "the history cannot be read and starts empty") {
 		t.Errorf("of a later version is logged: %s", log)
@@ -92,7 +92,7 @@ func TestKeeperOfBadFiles(t *testing.T) {
 	}
 
 	unreadable := filepath.Join(t.TempDir(), "history.json") // a directory
-	harness.Must(t, os.Mkdir(unreadable, 0o700))
+	await.Must(t, os.Mkdir(unreadable, 0o700))
 	if log := keep(t, unreadable, time.Hour); strings.Count(log, "\n") != 1 {
 		t.Errorf("of a directory is logged: %s", log)
 	}

@@ -10,7 +10,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestExclusionSet(t *testing.T) {
@@ -38,7 +38,7 @@ func TestOnLinkEntries(t *testing.T) {
 		{PrefixLength: 32 + 96 + 24, Ifindex: 3, Address: netip.MustParseAddr("10.1.0.0").As16()}: 1,
 		{PrefixLength: 32 + 64, Ifindex: 4, Address: netip.MustParseAddr("2001:db8::").As16()}:    1,
 	}
-	harness.Same(t, "networks", want, got)
+	await.Same(t, "networks", want, got)
 }
 
 // Whatever takes less than another interface is narrow.

@@ -8,12 +8,12 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // TestMirrorOfWhatOthersEnter: what somebody else has put into a map is found, and goes.
 func TestMirrorOfWhatOthersEnter(t *testing.T) {
-	table := harness.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8}))
+	table := await.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8}))
 	defer table.Close()
 	var m *Mirror[uint32, uint32]
 	desired := map[uint32]uint32{1: 10, 2: 20}
@@ -25,7 +25,7 @@ func TestMirrorOfWhatOthersEnter(t *testing.T) {
 		func() error { return m.Sync(desired) },
 		func() error { return readMirror(&m, "numbers", table) },
 	} {
-		harness.Must(t, step())
+		await.Must(t, step())
 	}
 	if !maps.Equal(m.actual, desired) {
 		t.Errorf("the map holds %v, not %v", m.actual, desired)

@@ -10,14 +10,15 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // host returns a host whose interfaces are lo and the named bridges.
 func host(t *testing.T, names ...string) *topology.Host {
 	t.Helper()
-	h := harness.NewHost(t)
+	h := traffic.NewHost(t)
 	for _, name := range names {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = name
@@ -31,13 +32,13 @@ func host(t *testing.T, names ...string) *topology.Host {
 // inside runs fn in the host's network namespace.
 func inside(t *testing.T, h *topology.Host, fn func() error) {
 	t.Helper()
-	harness.Must(t, h.Do(fn))
+	await.Must(t, h.Do(fn))
 }
 
 // set sets rp_filter of an interface, or of "all".
 func set(t *testing.T, h *topology.Host, name string, value int) {
 	t.Helper()
-	harness.Must(t, h.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)))
+	await.Must(t, h.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)))
 }
 
 // get returns what the kernel holds.
@@ -75,7 +76,7 @@ func restore(t *testing.T, h *topology.Host, c Change) bool {
 
 func indexIn(t *testing.T, h *topology.Host, name string) int {
 	t.Helper()
-	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
+	link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
 	return link.Attrs().Index
 }
 
@@ -117,7 +118,7 @@ func TestPlanRPFilter(t *testing.T) {
 				}
 			}
 			change := loosen(t, h, "eth1")
-			harness.Same(t, "change", want, change)
+			await.Same(t, "change", want, change)
 			if got := get(t, h, "eth1"); got != test.after {
 				t.Errorf("rp_filter is %s, want %s", got, test.after)
 			}
@@ -158,8 +159,8 @@ func TestRestoreOfAnInterfaceThatHasGone(t *testing.T) {
 	h := host(t, "eth1")
 	set(t, h, "eth1", 1)
 	change := loosen(t, h, "eth1")
-	link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth1"))
-	harness.Must(t, h.Netlink().LinkDel(link))
+	link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth1"))
+	await.Must(t, h.Netlink().LinkDel(link))
 	if restore(t, h, *change) {
 		t.Error("restored on an interface that has gone")
 	}
@@ -172,8 +173,8 @@ func TestRestoreUnderAnotherName(t *testing.T) {
 	set(t, h, "eth2", 2)
 	change := loosen(t, h, "eth1")
 	for _, names := range [][2]string{{"eth1", "old"}, {"eth2", "eth1"}} {
-		link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(names[0]))
-		harness.Must(t, h.Netlink().LinkSetName(link, names[1]))
+		link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName(names[0]))
+		await.Must(t, h.Netlink().LinkSetName(link, names[1]))
 	}
 	if !restore(t, h, change.On("old")) {
 		t.Error("not restored under the new name")

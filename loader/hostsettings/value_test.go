@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestKey(t *testing.T) {
@@ -40,7 +40,7 @@ func TestPlan(t *testing.T) {
 			return err
 		}
 		want := &Change{Interface: indexIn(t, h, "eth1"), Key: key, Before: "0", After: "1"}
-		harness.Same(t, "values", want, change)
+		await.Same(t, "values", want, change)
 		if value, err := Read(key); value != "0" || err != nil {
 			t.Errorf("planning it has made it %s, %v", value, err)
 		}

@@ -10,7 +10,7 @@ import (
 
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -31,7 +31,7 @@ func TestPresentRepair(t *testing.T) {
 		"gone":             {4711, "eth1", eth1.MAC.String(), false},
 		"the host's":       {0, "", "", true},
 	} {
-		harness.Must(t, s.B.Do(func() error {
+		await.Must(t, s.B.Do(func() error {
 			record := pins.SysctlRecord{Interface: test.index, Key: hostsettings.Key("ipv4", cmp.Or(test.name, "all"), "arp_ignore")}
 			change, err := Repaired(&pins.RepairRecord{SysctlRecord: record, Name: test.name, MAC: test.mac})
 			if same := change != nil; same != test.same {
@@ -50,7 +50,7 @@ func newS1(t *testing.T) *topology.S1 {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, err := topology.NewS1(ctx, topology.S1Options{NoIPv6: true})
-	harness.Must(t, err)
-	t.Cleanup(func() { harness.Must(t, s.Close()) })
+	await.Must(t, err)
+	t.Cleanup(func() { await.Must(t, s.Close()) })
 	return s
 }

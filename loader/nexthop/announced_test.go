@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	testawait "replypath/test/await"
+	"replypath/test/host"
 )
 
 // prefixOption tells of a prefix (RFC 4861, 4.6.2), for so many seconds.
@@ -24,7 +25,7 @@ func prefixOption(prefix netip.Prefix, seconds uint32) []byte {
 
 // TestAnnounced: prefixes that a router announces are told of, each with the router, and when they are withdrawn.
 func TestAnnounced(t *testing.T) {
-	harness.NeedAnnounced(t)
+	host.NeedAnnounced(t)
 	p := newPair(t)
 	ip(t, p.router, "addr add fe80::5/64 dev r0 nodad")
 	events := p.watch(t)
@@ -63,7 +64,7 @@ func TestSources(t *testing.T) {
 	want := map[string][]string{
 		"2001:db8:1::1": nil, "2001:db8:1::2": {"2001:db8:1::/64"}, "2001:db8:1::3": {"::/0", "2001:db8:7::/64"},
 	}
-	harness.Same(t, "sources", want, got)
+	testawait.Same(t, "sources", want, got)
 }
 
 // TestNote: what is heard again is no news, but lasts longer; what is withdrawn, over, or of an interface that has gone

@@ -12,7 +12,7 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 )
 
 // TestCovered has routes of the managed interfaces 1 and 2, and one more.
@@ -48,7 +48,7 @@ func TestCovered(t *testing.T) {
 			}
 			got := n.covered(managed)
 			slices.SortFunc(got, func(a, b Covered) int { return 100*(a.Family-b.Family) + a.Interface - b.Interface })
-			harness.Same(t, "covered", test.want, got)
+			testawait.Same(t, "covered", test.want, got)
 		})
 	}
 }

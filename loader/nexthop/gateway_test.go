@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -34,7 +34,7 @@ func bare(device int, gateway string, families ...int) Gateway {
 
 func check(t *testing.T, got []Gateway, want ...Gateway) {
 	t.Helper()
-	harness.Same(t, "gateways", want, got, equalAddr, cmpopts.IgnoreFields(Gateway{}, "Main", "Reach4", "Reach6"))
+	testawait.Same(t, "gateways", want, got, equalAddr, cmpopts.IgnoreFields(Gateway{}, "Main", "Reach4", "Reach6"))
 }
 
 // addEth1 gives the server a second interface with a carrier.
@@ -47,7 +47,7 @@ link set far1 up
 addr add 10.2.0.100/24 dev eth1
 addr add 2001:db8:2::100/64 dev eth1 nodad
 `)
-	link := harness.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("eth1"))
+	link := testawait.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("eth1"))
 	return link.Attrs().Index
 }
 
@@ -227,7 +227,7 @@ neigh change fe80::9 dev eth0 lladdr 02:00:00:00:09:09 nud `+test.state)
 				want.IPv4, want.IPv6 = false, false
 				want.Requested = test.state == StateFailed // by ip(8)
 				event := awaitState(t, events, want.Address, test.state)
-				harness.Same(t, "event", want, event, equalAddr)
+				testawait.Same(t, "event", want, event, equalAddr)
 			}
 		})
 	}
@@ -239,7 +239,7 @@ func TestIncompleteGateway(t *testing.T) {
 	sysctl(t, p.server, "net/ipv4/neigh/eth0/retrans_time_ms=1000000")
 	ip(t, p.server, "route add default via 10.1.0.9")
 	for _, g := range p.gateways(t) {
-		harness.Must(t, Resolve(p.server.Netlink(), g))
+		testawait.Must(t, Resolve(p.server.Netlink(), g))
 	}
 	want := bare(p.eth0.Index, "10.1.0.9", 4)
 	want.State = StateIncomplete
@@ -258,7 +258,7 @@ route add 10.10.0.0/16 via 10.1.0.1
 route add 10.11.0.0/16 via 10.1.0.2
 neigh add 10.1.0.2 dev eth0 lladdr 02:00:00:00:09:09 nud permanent
 `)
-	tun := harness.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("tun0"))
+	tun := testawait.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("tun0"))
 	silent := bare(p.eth0.Index, "10.1.0.1", 4)
 	silent.State = StateNoARP
 	fixed := bare(p.eth0.Index, "10.1.0.2", 4)

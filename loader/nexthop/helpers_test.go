@@ -11,8 +11,9 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // patience is how long a test waits for what the kernel has to do.
@@ -26,8 +27,8 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	n := harness.NewNetwork(t)
-	host := harness.Must1[*topology.Host](t)
+	n := traffic.NewNetwork(t)
+	host := testawait.Must1[*topology.Host](t)
 	p := &pair{server: host(n.Host("server")), router: host(n.Host("router"))}
 	var err error
 	p.eth0, p.r0, err = n.Connect(
@@ -43,7 +44,7 @@ func newPair(t *testing.T) *pair {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	harness.Must(t, n.WaitReady(ctx))
+	testawait.Must(t, n.WaitReady(ctx))
 	return p
 }
 
@@ -66,7 +67,7 @@ func sysctl(t *testing.T, h *topology.Host, settings ...string) {
 	t.Helper()
 	for _, s := range settings {
 		key, value, _ := strings.Cut(s, "=")
-		harness.Must(t, h.SetSysctl(key, value))
+		testawait.Must(t, h.SetSysctl(key, value))
 	}
 }
 
@@ -76,7 +77,7 @@ func (p *pair) manage(t *testing.T, interfaces ...config.Interface) []discover.I
 	cfg := config.Default()
 	cfg.Interfaces = interfaces
 	var r discover.Result
-	harness.Must(t, p.server.Do(func() (err error) {
+	testawait.Must(t, p.server.Do(func() (err error) {
 		r, err = discover.Scan(p.server.Netlink(), cfg)
 		return err
 	}))
@@ -93,7 +94,7 @@ func (p *pair) gateways(t *testing.T, interfaces ...config.Interface) []Gateway 
 func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 	t.Helper()
 	var found Routers
-	harness.Must(t, p.server.Do(func() (err error) {
+	testawait.Must(t, p.server.Do(func() (err error) {
 		var table Table
 		if err := table.ReadIfDue(); err != nil {
 			return err
@@ -108,7 +109,7 @@ func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 func (p *pair) watch(t *testing.T) <-chan Event {
 	t.Helper()
 	var events <-chan Event
-	harness.Must(t, p.server.Do(func() (err error) {
+	testawait.Must(t, p.server.Do(func() (err error) {
 		events, err = Watch(t.Context())
 		return err
 	}))

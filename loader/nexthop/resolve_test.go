@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 )
 
 // families names the router's address and one that nobody has yet.
@@ -70,7 +70,7 @@ func (r *resolving) gateway() Gateway {
 
 func (r *resolving) resolve(g Gateway) {
 	r.t.Helper()
-	harness.Must(r.t, Resolve(r.server.Netlink(), g))
+	testawait.Must(r.t, Resolve(r.server.Netlink(), g))
 }
 
 // want wants the gateway to be in a state at a MAC address.
@@ -137,7 +137,7 @@ func TestResolveFailed(t *testing.T) {
 		if failed.Requested {
 			r.t.Errorf("%s: nobody has asked for the failure", r.address)
 		}
-		harness.Must(r.t, r.r0.AddAddress(netip.PrefixFrom(r.address, r.address.BitLen())))
+		testawait.Must(r.t, r.r0.AddAddress(netip.PrefixFrom(r.address, r.address.BitLen())))
 		r.resolve(r.gateway())
 		r.wantResolved()
 	})
@@ -184,11 +184,11 @@ func TestResolveOnAnInterfaceThatIsDown(t *testing.T) {
 		p := newPair(t)
 		ip(t, p.server, "route add default via "+f.router)
 		gateways := p.gateways(t)
-		harness.Must(t, p.eth0.SetDown())
+		testawait.Must(t, p.eth0.SetDown())
 		if len(gateways) != 1 {
 			t.Fatalf("gateways %+v", gateways)
 		}
-		harness.Must(t, Resolve(p.server.Netlink(), gateways[0]))
+		testawait.Must(t, Resolve(p.server.Netlink(), gateways[0]))
 	}
 }
 
@@ -208,7 +208,7 @@ func TestNewerMACStays(t *testing.T) {
 				{"neigh replace " + r.address.String() + " dev eth0 nud reachable lladdr " + newer.String(), newer},
 			} {
 				ip(r.t, r.server, step.prepare)
-				harness.Must(r.t, enter(r.server.Netlink(), r.before, oldMAC))
+				testawait.Must(r.t, enter(r.server.Netlink(), r.before, oldMAC))
 				if now := r.gateway(); !slices.Equal(now.MAC, step.want) {
 					r.t.Errorf("%s after %s: it is at %s, want %s", name, step.prepare, now.MAC, step.want)
 				}

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 )
 
 // manyKinds has the server have a route of each kind that is told apart, and a rule more than the router.
@@ -31,7 +31,7 @@ func TestOwnRoutes(t *testing.T) {
 	p := newPair(t)
 	p.manyKinds(t)
 	managed := p.manage(t)
-	harness.Must(t, p.server.Do(func() error {
+	testawait.Must(t, p.server.Do(func() error {
 		got, err := FindOwn()
 		if err != nil {
 			return err
@@ -40,7 +40,7 @@ func TestOwnRoutes(t *testing.T) {
 			Fallback: []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.3"), Family: unix.AF_INET}},
 			Bound:    []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.1"), Family: unix.AF_INET}},
 		}
-		harness.Same(t, "own", want, got, equalAddr)
+		testawait.Same(t, "own", want, got, equalAddr)
 		gateways, err := Gateways(p.server.Netlink(), managed)
 		check(t, gateways, bare(p.eth0.Index, "10.1.0.1", 4), bare(p.eth0.Index, "10.1.0.2", 4))
 		return err
@@ -62,5 +62,5 @@ route add default via 10.1.0.3 metric 200
 		behind[d.Gateway.String()] = d.Behind
 	}
 	want := map[string]bool{"10.1.0.1": false, "10.1.0.2": false, "10.1.0.3": true, "fe80::1": false, "fe80::2": false}
-	harness.Same(t, "behind the first", want, behind)
+	testawait.Same(t, "behind the first", want, behind)
 }

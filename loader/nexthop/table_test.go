@@ -17,7 +17,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 )
 
 // followed is a server whose routes are followed.
@@ -51,7 +51,7 @@ func follow(t *testing.T, before string) *followed {
 
 func (f *followed) inside(do func() error) {
 	f.t.Helper()
-	harness.Must(f.t, f.server.Do(do))
+	testawait.Must(f.t, f.server.Do(do))
 }
 
 // change changes routes by ip(8), and has the table take note of all that the kernel tells of it.
@@ -264,15 +264,15 @@ func TestReadingIsMeasured(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	const span = 50 * time.Millisecond
 	computed := func(do func(from time.Duration)) time.Duration {
-		from := harness.Must1[time.Duration](t)(threadTime())
+		from := testawait.Must1[time.Duration](t)(threadTime())
 		do(from)
-		return harness.Must1[time.Duration](t)(threadTime()) - from
+		return testawait.Must1[time.Duration](t)(threadTime()) - from
 	}
 	if got := computed(func(time.Duration) { <-time.After(span) }); got > span/5 {
 		t.Errorf("waiting for %s counts as %s", span, got)
 	}
 	got := computed(func(from time.Duration) {
-		for harness.Must1[time.Duration](t)(threadTime())-from < span {
+		for testawait.Must1[time.Duration](t)(threadTime())-from < span {
 		}
 	})
 	if got < span || got > 2*span {
@@ -322,7 +322,7 @@ func TestTableNearlyMany(t *testing.T) {
 // covered.
 func TestTableOfUnmanaged(t *testing.T) {
 	f := follow(t, withEth1)
-	f.unmanaged = harness.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
+	f.unmanaged = testawait.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
 	f.change("route add 10.50.0.0/16 dev eth1\nroute add 10.51.0.0/16 via 10.3.0.9\n")
 	if f.looks > 0 {
 		t.Errorf("the host is looked at %d times", f.looks)
@@ -348,13 +348,13 @@ func TestReadWaitsForFlush(t *testing.T) {
 		fmt.Fprintf(&batch, network, fmt.Sprintf("20.%d", n>>8), n&255)
 	}
 	f := follow(t, batch.String())
-	eth1 := harness.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
+	eth1 := testawait.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
 	down := make(chan error)
 	go func() { down <- f.server.Command(context.Background(), "ip", "link", "set", "eth1", "down").Run() }()
 	isOfEth1 := func(e Event) bool { return e.Kind == KindLink && e.Interface == eth1 && e.NoCarrier }
 	await(t, f.events, "eth1 goes down", isOfEth1)
 	f.inside(func() error { _, err := f.table.Read(); return err })
-	harness.Must(t, <-down)
+	testawait.Must(t, <-down)
 	for to := range f.table.known.reaches {
 		if to.device == eth1 {
 			t.Errorf("a gateway of eth1 is known after it has gone down: %+v", to)

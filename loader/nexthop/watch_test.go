@@ -18,7 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	testawait "replypath/test/await"
 )
 
 func TestWatch(t *testing.T) {
@@ -81,7 +81,7 @@ func TestWatchLostCarrier(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.server, "route add default via 10.1.0.1")
 	events := p.watch(t)
-	harness.Must(t, p.r0.SetDown())
+	testawait.Must(t, p.r0.SetDown())
 	await(t, events, "eth0 without a carrier", func(e Event) bool {
 		return e.Kind == KindLink && e.Interface == p.eth0.Index && !p.manage(t)[0].Up
 	})
@@ -179,7 +179,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var events <-chan Event
-			harness.Must(t, p.server.Do(func() (err error) {
+			testawait.Must(t, p.server.Do(func() (err error) {
 				events, err = Watch(ctx)
 				return err
 			}))
@@ -205,7 +205,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 // descriptors counts the sockets of this process.
 func descriptors(t *testing.T) int {
 	t.Helper()
-	entries := harness.Must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd"))
+	entries := testawait.Must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd"))
 	sockets := 0
 	for _, e := range entries {
 		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
@@ -224,8 +224,8 @@ func (p *pair) change(t *testing.T, n int) {
 	}
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 7, 0, 1).To4(), Mask: net.CIDRMask(32, 32)}}
 	for range n {
-		harness.Must(t, p.server.Netlink().AddrAdd(link, a))
-		harness.Must(t, p.server.Netlink().AddrDel(link, a))
+		testawait.Must(t, p.server.Netlink().AddrAdd(link, a))
+		testawait.Must(t, p.server.Netlink().AddrDel(link, a))
 	}
 }
 
@@ -235,7 +235,7 @@ func TestWatchReportsLostEvents(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var events <-chan Event
-	harness.Must(t, p.server.Do(func() (err error) {
+	testawait.Must(t, p.server.Do(func() (err error) {
 		events, err = watch(ctx, 4<<10)
 		return err
 	}))
@@ -256,12 +256,12 @@ func TestWatchReportsLostEvents(t *testing.T) {
 func TestReceiveIsCompleteAfterALoss(t *testing.T) {
 	p := newPair(t)
 	var s *socket
-	harness.Must(t, p.server.Do(func() (err error) {
+	testawait.Must(t, p.server.Do(func() (err error) {
 		s, err = subscribe(4<<10, events...)
 		return err
 	}))
 	defer s.close()
-	harness.Must(t, s.file.SetReadDeadline(time.Now().Add(patience)))
+	testawait.Must(t, s.file.SetReadDeadline(time.Now().Add(patience)))
 	p.change(t, 1000)
 	if _, err := s.receive(); !errors.Is(err, errLost) {
 		t.Fatalf("error %v, want a loss", err)
@@ -279,7 +279,7 @@ func TestReceiveIsCompleteAfterALoss(t *testing.T) {
 // Only what the kernel sends is an event.
 func TestWatchIgnoresForeignSenders(t *testing.T) {
 	p := newPair(t)
-	harness.Must(t, p.server.Do(func() error {
+	testawait.Must(t, p.server.Do(func() error {
 		s, err := subscribe(receiveBuffer, events...)
 		if err != nil {
 			return err

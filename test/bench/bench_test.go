@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"replypath/test/await"
 	"replypath/test/bench/contender"
 	"replypath/test/bench/report"
-	"replypath/test/harness"
 )
 
 // TestTinyRun measures two contenders with two workloads, and reads what that leaves
@@ -25,7 +25,7 @@ func TestTinyRun(t *testing.T) {
 		rounds: 2, duration: 200 * time.Millisecond, output: dir, noFigures: true,
 		contenders: "static replypath", workloads: "udp-echo-64 tcp-rr",
 	}
-	harness.Must(t, bench(t.Context(), o))
+	await.Must(t, bench(t.Context(), o))
 
 	var results struct {
 		Machine   *struct{ Kernel string }
@@ -37,8 +37,8 @@ func TestTinyRun(t *testing.T) {
 			}
 		}
 	}
-	text := harness.Must1[[]byte](t)(os.ReadFile(filepath.Join(dir, resultsFile)))
-	harness.Must(t, json.Unmarshal(text, &results))
+	text := await.Must1[[]byte](t)(os.ReadFile(filepath.Join(dir, resultsFile)))
+	await.Must(t, json.Unmarshal(text, &results))
 	if results.Machine == nil || results.Machine.Kernel == "" {
 		t.Error("no machine is described")
 	}
@@ -67,7 +67,7 @@ func TestTinyRun(t *testing.T) {
 // pins returns what daemons have pinned.
 func pins(t *testing.T) []string {
 	t.Helper()
-	return harness.Must1[[]string](t)(filepath.Glob("/sys/fs/bpf/replypath-bench-*"))
+	return await.Must1[[]string](t)(filepath.Glob("/sys/fs/bpf/replypath-bench-*"))
 }
 
 // wantNothingLeft looks for pins; namespaces end with the process in any case.
@@ -93,8 +93,8 @@ func TestEmulated(t *testing.T) {
 		"alone": "", "behind others": "booted\n", "behind a bar": "booted\n\r\x1b[K[##..] round 1\r\x1b[K",
 	} {
 		log := filepath.Join(t.TempDir(), "bench.log")
-		harness.Must(t, os.WriteFile(log, []byte(before+tables+"\n\n/tmp/"+resultsFile+rawData+"\npoweroff\n"), 0o600))
-		if got := harness.Must1[string](t)(readEmulated(log)); got != tables {
+		await.Must(t, os.WriteFile(log, []byte(before+tables+"\n\n/tmp/"+resultsFile+rawData+"\npoweroff\n"), 0o600))
+		if got := await.Must1[string](t)(readEmulated(log)); got != tables {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -102,7 +102,7 @@ func TestEmulated(t *testing.T) {
 	if got, err := readEmulated(log); got != "" || err != nil {
 		t.Errorf("without a log: %q, %v", got, err)
 	}
-	harness.Must(t, os.WriteFile(log, []byte("booted\n"), 0o600))
+	await.Must(t, os.WriteFile(log, []byte("booted\n"), 0o600))
 	if _, err := readEmulated(log); err == nil {
 		t.Error("a log without results is no error")
 	}
@@ -118,7 +118,7 @@ func TestInterruption(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- bench(ctx, o) }()
-	harness.Eventually(t, "replypath is at work", func() error {
+	await.Eventually(t, "replypath is at work", func() error {
 		if len(pins(t)) == 0 {
 			return errors.New("nothing is pinned")
 		}
@@ -139,12 +139,12 @@ func TestInterruption(t *testing.T) {
 // TestWrongWay has answers leave by another interface than the contender's: its
 // figure would be that of something else.
 func TestWrongWay(t *testing.T) {
-	nothing := harness.Must1[[]*contender.Contender](t)(contender.Named("none"))[0]
+	nothing := await.Must1[[]*contender.Contender](t)(contender.Named("none"))[0]
 	enforcing := *nothing
 	enforcing.Way = contender.ByEth1
 	o := options{rounds: 1, duration: 100 * time.Millisecond, workloads: "udp-echo-64"}
 	workloads, _, err := o.chosenWorkloads()
-	harness.Must(t, err)
+	await.Must(t, err)
 	p := newPlan(workloads, []*contender.Contender{nothing, &enforcing}, o)
 	r := newRunner(p, o, newProgress(os.Stderr, p))
 	if _, err := r.measure(t.Context(), p.slots[0]); err != nil {
@@ -159,8 +159,8 @@ func TestWrongWay(t *testing.T) {
 // TestFailures has a measurement that comes to nothing noted, and the others go on.
 func TestFailures(t *testing.T) {
 	workloads, _, err := (&options{workloads: "udp-echo-64"}).chosenWorkloads()
-	harness.Must(t, err)
-	contenders := harness.Must1[[]*contender.Contender](t)(contender.Named("static"))
+	await.Must(t, err)
+	contenders := await.Must1[[]*contender.Contender](t)(contender.Named("static"))
 	p := newPlan(workloads, contenders, options{rounds: 1})
 	r := newRunner(p, options{}, newProgress(os.Stderr, p))
 	r.note(p.slots[0], report.Value{}, errors.New("broken"))

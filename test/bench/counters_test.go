@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/test/await"
 	"replypath/test/bench/load"
-	"replypath/test/harness"
 )
 
 // steady is work that is done a hundred times a second.
@@ -29,11 +29,11 @@ func (steady) Close() error { return nil }
 // the CPU does: the CPU's time in nanoseconds.
 func TestCounters(t *testing.T) {
 	clock := event{unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_CPU_CLOCK}
-	c := harness.Must1[*counters](t)(openCounters(load.CPU(), []event{clock, clock}))
+	c := await.Must1[*counters](t)(openCounters(load.CPU(), []event{clock, clock}))
 	r := &runner{duration: 50 * time.Millisecond, counters: c}
 	value, err := r.count(t.Context(), slot{workload: &load.Workload{}}, steady{}, r.duration)
-	harness.Must(t, err)
-	harness.Must(t, c.close())
+	await.Must(t, err)
+	await.Must(t, c.close())
 	// A hundredth of a second each, whoever has used it; the readings are not at the
 	// same instants as those of the clock.
 	if value.Value != 100 || value.Cycles < 5e6 || value.Cycles > 20e6 || value.Misses < 5e6 {

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/product"
 )
 
 func main() {
@@ -23,7 +23,7 @@ func main() {
 	if o.page != "" {
 		exit(writePage(o))
 	}
-	harness.Sandboxed(func() int {
+	product.Sandboxed(func() int {
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 		defer stop()
 		return code(bench(ctx, o))

@@ -5,7 +5,7 @@ package main
 import (
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/product"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }

@@ -13,9 +13,9 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"replypath/test/await"
 	"replypath/test/bench/contender"
 	"replypath/test/bench/load"
-	"replypath/test/harness"
 )
 
 // shortly measures every slot of a plan once.
@@ -29,10 +29,10 @@ func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.C
 		t.Run(s.workload.Name+"/"+s.name, func(t *testing.T) {
 			value, err := r.measure(t.Context(), s)
 			// So short a time may pass with other work of the machine.
-			for begun := time.Now(); errors.Is(err, load.ErrIdle) && time.Since(begun) < harness.AnswerTime; {
+			for begun := time.Now(); errors.Is(err, load.ErrIdle) && time.Since(begun) < await.AnswerTime; {
 				value, err = r.measure(t.Context(), s)
 			}
-			harness.Must(t, err)
+			await.Must(t, err)
 			t.Logf("%.0f %s", value.Value, s.workload.Unit)
 		})
 	}
@@ -41,9 +41,9 @@ func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.C
 // TestContenders has each contender's answers leave as it has them leave, which every
 // measurement checks.
 func TestContenders(t *testing.T) {
-	workloads := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64", "tcp-rr", "udp-echo-64-ipv6"))
+	workloads := await.Must1[[]*load.Workload](t)(load.Named("udp-echo-64", "tcp-rr", "udp-echo-64-ipv6"))
 	fit, absent, err := contender.Fit(contender.All())
-	harness.Must(t, err)
+	await.Must(t, err)
 	t.Logf("not here: %v", absent)
 	shortly(t, workloads, fit)
 }
@@ -57,17 +57,17 @@ func TestWorkloads(t *testing.T) {
 			own = append(own, w)
 		}
 	}
-	shortly(t, own, harness.Must1[[]*contender.Contender](t)(contender.Named(contender.Static)))
+	shortly(t, own, await.Must1[[]*contender.Contender](t)(contender.Named(contender.Static)))
 }
 
 // TestProfile has an answer that is moved pass the programs three times: its question as it comes
 // in, and itself at the hook of the route's interface and at that of its flow's.
 func TestProfile(t *testing.T) {
-	stats := harness.Must1[io.Closer](t)(ebpf.EnableStats(unix.BPF_STATS_RUN_TIME))
+	stats := await.Must1[io.Closer](t)(ebpf.EnableStats(unix.BPF_STATS_RUN_TIME))
 	defer stats.Close()
-	echo := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
-	for _, c := range harness.Must1[[]*contender.Contender](t)(contender.Named(contender.Replypath, contender.Floor, contender.Recorder)) {
-		p := harness.Must1[profile](t)(profileOf(t.Context(), c, echo[0]))
+	echo := await.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
+	for _, c := range await.Must1[[]*contender.Contender](t)(contender.Named(contender.Replypath, contender.Floor, contender.Recorder)) {
+		p := await.Must1[profile](t)(profileOf(t.Context(), c, echo[0]))
 		t.Logf("%s: %+v", c.Name, p)
 		if math.Abs(p.runs-3) > 0.1 {
 			t.Errorf("%s: %.2f runs of programs for an echo, want 3", c.Name, p.runs)

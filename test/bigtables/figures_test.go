@@ -17,11 +17,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 const (
 	// figuresVariable, if set, has the figures measured, which takes minutes.
@@ -54,18 +56,18 @@ func needFigures(t *testing.T) {
 
 // measure has a daemon start beside so many routes, watches it while they change, and takes the default routes away.
 func measure(t *testing.T, v4, v6 int) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{})
 	gateways := []netip.Addr{n.Server.Eth0.Peer().Address(topology.IPv4), n.Server.Eth0.Peer().Address(topology.IPv6)}
-	harness.Must(t, n.Server.SetSysctl("net/ipv6/route/max_size", "4000000"))
+	await.Must(t, n.Server.SetSysctl("net/ipv6/route/max_size", "4000000"))
 	s := newSpeaker(t, n.Server.Host, n.Server.Eth0, gateways...)
 	s.send(unix.RTM_NEWROUTE, topology.IPv4, 0, v4)
 	s.send(unix.RTM_NEWROUTE, topology.IPv6, 0, v6)
-	d := harness.On(t, n.Server.Host).Start()
+	d := product.On(t, n.Server.Host).Start()
 	busy := busyWhileChanging(t, d, s)
-	conversation := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-	harness.Must(t, conversation.Ask(harness.Within(t, harness.AnswerTime)))
+	conversation := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	await.Must(t, conversation.Ask(await.Within(t, await.AnswerTime)))
 	for _, gateway := range gateways {
-		harness.Must(t, n.Server.RemoveRoute(topology.Route{Via: gateway}))
+		await.Must(t, n.Server.RemoveRoute(topology.Route{Via: gateway}))
 	}
 	bridged := timeToAnswer(t, conversation)
 	memory := d.Memory("VmHWM")
@@ -77,7 +79,7 @@ func measure(t *testing.T, v4, v6 int) {
 }
 
 // busyWhileChanging returns the share of a processor that the daemon takes, once the work of its start is done.
-func busyWhileChanging(t *testing.T, d *harness.Daemon, s *speaker) float64 {
+func busyWhileChanging(t *testing.T, d *product.Daemon, s *speaker) float64 {
 	t.Helper()
 	change := func(length time.Duration) {
 		ctx, cancel := context.WithTimeout(t.Context(), length)
@@ -94,10 +96,10 @@ func busyWhileChanging(t *testing.T, d *harness.Daemon, s *speaker) float64 {
 }
 
 // timeToAnswer is how long it takes until a question is answered. One that is lost is repeated soon.
-func timeToAnswer(t *testing.T, c *harness.Conversation) time.Duration {
+func timeToAnswer(t *testing.T, c *traffic.Conversation) time.Duration {
 	t.Helper()
 	begun := time.Now()
-	harness.Eventually(t, "an answer", func() error {
+	await.Eventually(t, "an answer", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		return c.Ask(ctx)
@@ -106,13 +108,13 @@ func timeToAnswer(t *testing.T, c *harness.Conversation) time.Duration {
 }
 
 // processorTime is what the daemon has taken of the processors.
-func processorTime(t *testing.T, d *harness.Daemon) time.Duration {
+func processorTime(t *testing.T, d *product.Daemon) time.Duration {
 	t.Helper()
-	text := string(harness.Must1[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))))
+	text := string(await.Must1[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))))
 	fields := strings.Fields(text[strings.LastIndex(text, ")")+1:])
 	var ticks int
 	for _, field := range fields[11:13] { // utime and stime
-		ticks += harness.Must1[int](t)(strconv.Atoi(field))
+		ticks += await.Must1[int](t)(strconv.Atoi(field))
 	}
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ
 }
@@ -126,14 +128,14 @@ const (
 // TestContainers has interfaces come and go, as those of containers do.
 func TestContainers(t *testing.T) {
 	needFigures(t)
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{})
 	host := n.Server.Host
 	for c := range containers {
-		harness.Must(t, start(host, c))
+		await.Must(t, start(host, c))
 	}
-	conversation := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	conversation := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
 	begun := time.Now()
-	d := harness.On(t, host).Launch()
+	d := product.On(t, host).Launch()
 	answered := timeToAnswer(t, conversation) // no router lets the reply through that leaves by eth0
 	d.WaitReady()
 	ctx, cancel := context.WithTimeout(t.Context(), changesFor)
@@ -166,8 +168,8 @@ func comeAndGo(ctx context.Context, t *testing.T, host *topology.Host) {
 			return
 		case <-tick.C:
 		}
-		link := harness.Must1[netlink.Link](t)(host.Netlink().LinkByName(fmt.Sprintf("c%d", c-containers)))
-		harness.Must(t, host.Netlink().LinkDel(link))
-		harness.Must(t, start(host, c))
+		link := await.Must1[netlink.Link](t)(host.Netlink().LinkByName(fmt.Sprintf("c%d", c-containers)))
+		await.Must(t, host.Netlink().LinkDel(link))
+		await.Must(t, start(host, c))
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -34,7 +34,7 @@ func newSpeaker(t testing.TB, host *topology.Host, nic *topology.Interface, via 
 	for _, gateway := range via {
 		s.via[topology.FamilyOf(gateway)] = gateway
 	}
-	harness.Must(t, host.Do(func() (err error) {
+	await.Must(t, host.Do(func() (err error) {
 		s.socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 		return err
 	}))
@@ -60,7 +60,7 @@ func (s *speaker) send(messageType uint16, family topology.Family, from, to int)
 	var message []byte
 	flush := func() {
 		if len(message) > 0 {
-			harness.Must(s.t, unix.Sendto(s.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+			await.Must(s.t, unix.Sendto(s.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 			message = message[:0]
 		}
 	}

@@ -10,19 +10,22 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestOthersBetween has other programs around and between the two of ours on the device of the fallback route: replies, which
 // the first one moves, are seen only before it; what the host starts is also seen between them, before the last one ends it.
 func TestOthersBetween(t *testing.T) {
-	harness.NeedTCX(t)
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	p := harness.On(t, n.Server.Host)
+	host.NeedTCX(t)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	p := product.On(t, n.Server.Host)
 	p.Start("--mechanism", "tcx")
 	useFallback(t, n, p)
-	device, egress := harness.Must1[*topology.Interface](t)(n.Server.Interface("replypath0")), hooks[1]
+	device, egress := await.Must1[*topology.Interface](t)(n.Server.Interface("replypath0")), hooks[1]
 	ours := ourPrograms(t, device, egress)
 	if len(ours) != 2 {
 		t.Fatalf("%d programs of ours on the device of the fallback route", len(ours))
@@ -41,22 +44,22 @@ func TestOthersBetween(t *testing.T) {
 	}
 	for _, f := range n.Families() {
 		for range questions {
-			beginWatched(t, n, netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort))
+			beginWatched(t, n, netip.AddrPortFrom(n.ClientEth0.Address(f), traffic.EchoPort))
 		}
 	}
 	if diff := cmp.Diff(map[string]int{"before": frames, "between": frames}, all.seen()); diff != "" {
 		t.Errorf("seen of what the host starts (-want +got):\n%s", diff)
 	}
 	all.remove()
-	harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
+	await.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
 	t.Logf("programs of others before, between and behind ours: %d replies seen by the first alone, %d datagrams of the host's by two", frames, frames)
 }
 
 // beginWatched has the server send a datagram that the watchers know, by a socket of its own.
 func beginWatched(t *testing.T, n *topology.TwoNIC, to netip.AddrPort) {
 	t.Helper()
-	conn := harness.Must1[net.Conn](t)(n.Server.Dial(harness.Within(t, harness.AnswerTime), "udp", to.String()))
+	conn := await.Must1[net.Conn](t)(n.Server.Dial(await.Within(t, await.AnswerTime), "udp", to.String()))
 	defer conn.Close()
 	_, err := conn.Write(make([]byte, watchedSize))
-	harness.Must(t, err)
+	await.Must(t, err)
 }

@@ -9,9 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestBond has one of the ways be a bond, whose MAC becomes another when its port
@@ -23,12 +27,12 @@ func TestBond(t *testing.T) {
 	t.Run("replication is a bond", func(t *testing.T) {
 		s := newSite(t, ethernet, bond)
 		s.wantMended(t)
-		p := harness.On(t, s.Server)
+		p := product.On(t, s.Server)
 		p.Start()
 		wantManaged(t, p.Status(), "eth0", "eth1")
-		harness.EachQuestion(t, "by the first port", s.wantRight)
+		traffic.EachQuestion(t, "by the first port", s.wantRight)
 		s.failOver(t)
-		harness.EachQuestion(t, "by the second port", s.wantRight)
+		traffic.EachQuestion(t, "by the second port", s.wantRight)
 	})
 }
 
@@ -36,24 +40,24 @@ func TestBond(t *testing.T) {
 // answer has left from the bond's new MAC.
 func (s *site) failOver(t *testing.T) {
 	t.Helper()
-	port := harness.Must1[*topology.Interface](t)(s.Server.Interface("eth1a"))
+	port := await.Must1[*topology.Interface](t)(s.Server.Interface("eth1a"))
 	lost := time.Now()
-	harness.Shell(t, s.Router.Host, "ip link set eth1p1 down")
+	host.Shell(t, s.Router.Host, "ip link set eth1p1 down")
 	before := net.HardwareAddr(bytes.Clone(s.Replication.MAC))
-	harness.Eventually(t, "the bond takes the MAC of the other port", func() error {
+	await.Eventually(t, "the bond takes the MAC of the other port", func() error {
 		if readMAC(t, s.Replication); bytes.Equal(before, s.Replication.MAC) {
 			return fmt.Errorf("it has still that of %s, %s", port.Name, port.MAC)
 		}
 		return nil
 	})
-	seen := harness.Capture(t, s.Replication.Peer())
-	harness.Eventually(t, "an answer from the new MAC", func() error {
-		c := s.ask(t, harness.Ping, s.Replication.Address(topology.IPv4))
-		if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
+	seen := wire.Capture(t, s.Replication.Peer())
+	await.Eventually(t, "an answer from the new MAC", func() error {
+		c := s.ask(t, traffic.Ping, s.Replication.Address(topology.IPv4))
+		if err := c.Ask(await.Within(t, await.AnswerTime)); err != nil {
 			return err
 		}
 		if seen.Count(topology.All(c.Answers(), topology.FromMAC(s.Replication.MAC))) == 0 {
-			return fmt.Errorf("%s", harness.Describe(seen.Frames(c.Answers())))
+			return fmt.Errorf("%s", wire.Describe(seen.Frames(c.Answers())))
 		}
 		return nil
 	})
@@ -62,7 +66,7 @@ func (s *site) failOver(t *testing.T) {
 }
 
 // wantManaged wants exactly these interfaces to be managed.
-func wantManaged(t *testing.T, status *harness.Status, names ...string) {
+func wantManaged(t *testing.T, status *product.Status, names ...string) {
 	t.Helper()
 	var managed []string
 	for _, i := range status.Interfaces {

@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // distant is a VXLAN tunnel whose other end, the client, is not on a link of the server's:
@@ -29,7 +33,7 @@ type distant struct {
 // that they go to; else from one that differs by what is inside.
 func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
 	v := topology.VXLAN{Name: "vxlan7", ID: 7, SamePort: onePort}
 	server, client := v, v
 	server.Local = n.Server.Eth1.Address(outer)
@@ -39,10 +43,10 @@ func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 		server.Addresses = append(server.Addresses, overlay[f][1])
 	}
 	end, _, err := n.Tunnel(n.Server.Host, server, n.Client, client)
-	harness.Must(t, err)
-	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Server.Host, end.Address(f))
+		traffic.Serve(t, n.Server.Host, end.Address(f))
 	}
 	return &distant{n, outer, end, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}}
 }
@@ -51,8 +55,8 @@ func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 func (d *distant) introduce(t *testing.T) {
 	t.Helper()
 	for _, f := range d.Families() {
-		harness.Must(t, d.end.AddNeighbour(d.end.Peer().Address(f), d.end.Peer().MAC))
-		harness.Must(t, d.end.Peer().AddNeighbour(d.end.Address(f), d.end.MAC))
+		await.Must(t, d.end.AddNeighbour(d.end.Peer().Address(f), d.end.Peer().MAC))
+		await.Must(t, d.end.Peer().AddNeighbour(d.end.Address(f), d.end.MAC))
 	}
 }
 
@@ -60,21 +64,21 @@ func (d *distant) introduce(t *testing.T) {
 func (d *distant) forget(t *testing.T) {
 	t.Helper()
 	for _, host := range []*topology.Host{d.Server.Host, d.Client} {
-		harness.Shell(t, host, "ip -4 neighbour flush dev vxlan7 nud permanent; ip -6 neighbour flush dev vxlan7 nud permanent")
+		testhost.Shell(t, host, "ip -4 neighbour flush dev vxlan7 nud permanent; ip -6 neighbour flush dev vxlan7 nud permanent")
 	}
 }
 
 // inside is a conversation between the addresses of the tunnel's ends.
-func (d *distant) inside(t *testing.T, f topology.Family, kind harness.Kind) *harness.Conversation {
+func (d *distant) inside(t *testing.T, f topology.Family, kind traffic.Kind) *traffic.Conversation {
 	t.Helper()
-	return harness.NewConversation(t, kind, d.end.Peer(), d.end.Address(f))
+	return traffic.NewConversation(t, kind, d.end.Peer(), d.end.Address(f))
 }
 
 // through is one whose client has its own address, to which the server's route leads by
 // eth0, and asks through the tunnel.
-func (d *distant) through(t *testing.T, f topology.Family, kind harness.Kind) *harness.Conversation {
+func (d *distant) through(t *testing.T, f topology.Family, kind traffic.Kind) *traffic.Conversation {
 	t.Helper()
-	return harness.NewConversation(t, kind, d.ClientEth0, d.end.Address(f))
+	return traffic.NewConversation(t, kind, d.ClientEth0, d.end.Address(f))
 }
 
 // carriers are the datagrams that carry what the server sends into the tunnel.
@@ -86,10 +90,10 @@ func (d *distant) carriers() topology.Filter {
 
 // wantCarriersLost asks inside, and wants what carries the answer to leave by eth0 and not
 // to arrive.
-func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind harness.Kind) {
+func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind traffic.Kind) {
 	t.Helper()
-	wires, c := harness.Tap(t, d.Server), d.inside(t, f, kind)
-	if err := harness.AskUntilLost(t, c, wires.Eth0, d.carriers()); err == nil {
+	wires, c := wire.Tap(t, d.Server), d.inside(t, f, kind)
+	if err := wire.AskUntilLost(t, c, wires.Eth0, d.carriers()); err == nil {
 		t.Errorf("%s was answered, although what carries the answer came from the wrong side", c)
 	}
 	wires.WantEth0("what carries "+c.String(), d.carriers())
@@ -100,29 +104,29 @@ func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind harness
 // eth1 to the router. Either is lost without replypath. What the server itself asks the
 // client goes neither way.
 func TestDistantTunnel(t *testing.T) {
-	for _, outer := range harness.Families {
+	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, true)
 			d.introduce(t)
-			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, d.server, d.through(t, f, kind))
+			traffic.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				wire.WantLost(t, d.server, d.through(t, f, kind))
 				d.wantCarriersLost(t, f, kind)
 			})
 			d.forget(t)
-			p := harness.On(t, d.Server.Host)
+			p := product.On(t, d.Server.Host)
 			p.Start()
 			if i := p.Status().Interface(d.end.Name); i == nil || !i.Attached {
 				t.Errorf("%s is not managed: %+v", d.end.Name, i)
 			}
 			// Until the client speaks, what was asked in vain may still be answered again.
-			harness.AskSizes(t, d.inside(t, topology.IPv4, harness.UDP))
-			wires, before := harness.Tap(t, d.Server), movedTo(p, "eth1")
-			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantByEth1(t, d.server, d.inside(t, f, kind))
-				harness.WantByEth1(t, d.server, d.through(t, f, kind))
+			traffic.AskSizes(t, d.inside(t, topology.IPv4, traffic.UDP))
+			wires, before := wire.Tap(t, d.Server), movedTo(p, "eth1")
+			traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				wire.WantByEth1(t, d.server, d.inside(t, f, kind))
+				wire.WantByEth1(t, d.server, d.through(t, f, kind))
 			})
 			var carriers int
-			harness.Eventually(t, "what left is what was counted", func() error { // connections may just be ending
+			await.Eventually(t, "what left is what was counted", func() error { // connections may just be ending
 				_, left := wires.Left(d.carriers())
 				if carriers = int(movedTo(p, "eth1") - before); carriers != len(left) {
 					return fmt.Errorf("%d datagrams left by eth1, %d were counted as moved there", len(left), carriers)
@@ -141,21 +145,21 @@ func TestDistantTunnel(t *testing.T) {
 
 // wantOwnQuestions wants what the server itself asks the client, beside the tunnel, to go as
 // routed.
-func (d *distant) wantOwnQuestions(t *testing.T, p *harness.Product) {
+func (d *distant) wantOwnQuestions(t *testing.T, p *product.Product) {
 	p.WaitGrace()
 	for _, f := range d.Families() {
-		harness.Serve(t, d.Client, d.ClientEth0.Address(f))
+		traffic.Serve(t, d.Client, d.ClientEth0.Address(f))
 	}
-	harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		c := harness.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
-		wires := harness.Tap(t, d.Server)
-		harness.AskSizes(t, c)
+	traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c := traffic.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
+		wires := wire.Tap(t, d.Server)
+		traffic.AskSizes(t, c)
 		wires.WantEth0(c.String(), c.Questions())
 	})
 }
 
 // movedTo counts the packets that were moved from eth0 to another device.
-func movedTo(p *harness.Product, name string) float64 {
+func movedTo(p *product.Product, name string) float64 {
 	return p.Metrics().Sum("replypath_corrected_packets_total", "from_interface=eth0", "to_interface="+name)
 }
 
@@ -163,12 +167,12 @@ func movedTo(p *harness.Product, name string) float64 {
 // is inside, as VXLAN's do unless told otherwise: by its ports, what carries an answer is none
 // to what carried the question, and goes as routed, like all that the host starts.
 func TestDistantTunnelOfManyPorts(t *testing.T) {
-	for _, outer := range harness.Families {
+	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, false)
 			d.introduce(t)
-			harness.On(t, d.Server.Host).Start()
-			harness.EachQuestion(t, "with replypath", d.wantCarriersLost)
+			product.On(t, d.Server.Host).Start()
+			traffic.EachQuestion(t, "with replypath", d.wantCarriersLost)
 		})
 	}
 }
@@ -176,21 +180,21 @@ func TestDistantTunnelOfManyPorts(t *testing.T) {
 // TestDistantTunnelOfBoundSocket has the answers come from sockets that are bound to the
 // tunnel's device: that holds them there, and not what carries them.
 func TestDistantTunnelOfBoundSocket(t *testing.T) {
-	for _, outer := range harness.Families {
+	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, true)
 			d.introduce(t)
-			p := harness.On(t, d.Server.Host)
+			p := product.On(t, d.Server.Host)
 			p.Start()
 			for _, f := range d.Families() {
-				harness.ServeAt(t, d.Server.Host, d.bound(f), topology.BindToDevice(d.end.Name))
+				traffic.ServeAt(t, d.Server.Host, d.bound(f), topology.BindToDevice(d.end.Name))
 				for _, network := range []string{"udp", "tcp"} {
 					t.Run(f.String()+"/"+network, func(t *testing.T) {
 						client := d.dialBound(t, f, network)
-						wires, buffer := harness.Tap(t, d.Server), make([]byte, 100)
+						wires, buffer := wire.Tap(t, d.Server), make([]byte, 100)
 						for range 3 {
-							harness.Must1[int](t)(client.Write([]byte("question")))
-							harness.Must1[int](t)(client.Read(buffer))
+							await.Must1[int](t)(client.Write([]byte("question")))
+							await.Must1[int](t)(client.Read(buffer))
 						}
 						wires.WantEth1("what carries the answers", d.carriers())
 					})
@@ -207,14 +211,14 @@ func TestDistantTunnelOfBoundSocket(t *testing.T) {
 // tunnel and sends back what it gets.
 func (d *distant) dialBound(t *testing.T, f topology.Family, network string) net.Conn {
 	t.Helper()
-	client := harness.Must1[net.Conn](t)(d.Client.Dial(harness.Within(t, harness.AnswerTime), network, d.bound(f).String()))
+	client := await.Must1[net.Conn](t)(d.Client.Dial(await.Within(t, await.AnswerTime), network, d.bound(f).String()))
 	t.Cleanup(func() { client.Close() })
-	harness.Must(t, client.SetDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must(t, client.SetDeadline(time.Now().Add(await.AnswerTime)))
 	return client
 }
 
 // bound is where that socket is.
 func (d *distant) bound(f topology.Family) netip.AddrPort {
-	const port = harness.EchoPort + 1
+	const port = traffic.EchoPort + 1
 	return netip.AddrPortFrom(d.end.Address(f), port)
 }

@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestDiscovery has a server with what Kubernetes makes of it: a dummy with the
@@ -21,21 +23,21 @@ func TestDiscovery(t *testing.T) {
 		topology.IPv6: {Name: "flannel-v6.1", ID: 1, Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:244::/128")}},
 	} {
 		v.Local, v.Remote = s.Production.Address(f), s.Production.Peer().Address(f)
-		harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v))
+		await.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v))
 	}
-	bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge("cni0",
+	bridge := await.Must1[*topology.Bridge](t)(s.Server.AddBridge("cni0",
 		netip.MustParsePrefix("10.244.0.1/24"), netip.MustParsePrefix("2001:db8:244::1/64")))
-	pod := harness.Must1[*topology.Host](t)(s.Host("pod"))
+	pod := await.Must1[*topology.Host](t)(s.Host("pod"))
 	_, err := bridge.Connect(topology.NIC{Host: pod, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.2/24")}})
-	harness.Must(t, err)
+	await.Must(t, err)
 
-	harness.EachQuestion(t, "without replypath, production", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		harness.Must(t, s.ask(t, kind, s.Production.Address(f)).Ask(harness.Within(t, harness.AnswerTime)))
+	traffic.EachQuestion(t, "without replypath, production", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		await.Must(t, s.ask(t, kind, s.Production.Address(f)).Ask(await.Within(t, await.AnswerTime)))
 	})
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start()
 	wantManaged(t, p.Status(), "eth0", "eth1")
-	harness.EachQuestion(t, "with replypath", s.wantRight)
+	traffic.EachQuestion(t, "with replypath", s.wantRight)
 }
 
 // virtual are the addresses on the dummy, which the router knows to be behind
@@ -52,21 +54,21 @@ func virtual(f topology.Family) netip.Prefix {
 func TestDummyAddress(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("dummy0", virtual(topology.IPv4), virtual(topology.IPv6)))
-	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))
-	for _, f := range harness.Families {
-		harness.Must(t, s.Router.AddRoute(topology.Route{Destination: virtual(f), Via: s.Replication.Address(f)}))
-		harness.Serve(t, s.Server, virtual(f).Addr())
+	await.Must(t, s.WaitReady(await.Within(t, await.AnswerTime)))
+	for _, f := range traffic.Families {
+		await.Must(t, s.Router.AddRoute(topology.Route{Destination: virtual(f), Via: s.Replication.Address(f)}))
+		traffic.Serve(t, s.Server, virtual(f).Addr())
 	}
-	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
+	lost := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantConversationLost(t, s.ask(t, kind, virtual(f).Addr()))
 	}
-	harness.EachQuestion(t, "without replypath", lost)
-	p := harness.On(t, s.Server)
+	traffic.EachQuestion(t, "without replypath", lost)
+	p := product.On(t, s.Server)
 	p.Start()
-	harness.EachQuestion(t, "as the kernel routes", lost)
+	traffic.EachQuestion(t, "as the kernel routes", lost)
 	p.Expect(0, "detach", "--stop")
-	p.Start("--config", harness.WriteConfig(t, "loopback_addresses: symmetric\n"))
-	harness.EachQuestion(t, "symmetric", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	p.Start("--config", product.WriteConfig(t, "loopback_addresses: symmetric\n"))
+	traffic.EachQuestion(t, "symmetric", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantAnswers(t, s.ask(t, kind, virtual(f).Addr()), s.Replication)
 	})
 }

@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
+	"replypath/test/traffic"
 )
 
 // version is that of a kernel.
@@ -25,10 +27,10 @@ func (v version) before(other version) bool {
 func running(t *testing.T) version {
 	t.Helper()
 	var name unix.Utsname
-	harness.Must(t, unix.Uname(&name))
+	await.Must(t, unix.Uname(&name))
 	var v version
 	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &v.major, &v.minor)
-	harness.Must(t, err)
+	await.Must(t, err)
 	return v
 }
 
@@ -49,8 +51,8 @@ var since = map[string]version{
 // well, and replies are right without it.
 func TestFeatures(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
-	harness.EachQuestion(t, "without replypath", s.wantLost)
-	p := harness.On(t, s.Server)
+	traffic.EachQuestion(t, "without replypath", s.wantLost)
+	p := product.On(t, s.Server)
 	p.Start()
 	status, metrics, kernel := p.Status(), p.Metrics(), running(t)
 	table := p.Expect(0, "status", "--verbose").Stdout
@@ -79,12 +81,12 @@ func TestFeatures(t *testing.T) {
 		}
 	}
 	wantMechanism(t, status, kernel)
-	harness.EachQuestion(t, "with replypath", s.wantRight)
+	traffic.EachQuestion(t, "with replypath", s.wantRight)
 }
 
 // wantMechanism wants the programs to be attached by the best that the kernel
 // has.
-func wantMechanism(t *testing.T, status *harness.Status, kernel version) {
+func wantMechanism(t *testing.T, status *product.Status, kernel version) {
 	t.Helper()
 	want := "tcx"
 	if kernel.before(since["tcx"]) {

@@ -7,8 +7,11 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const (
@@ -23,28 +26,28 @@ const (
 func TestNoHeaderRoom(t *testing.T) {
 	s := newSite(t, tun, ethernet)
 	for _, i := range []*topology.Interface{s.Production, s.Replication} {
-		harness.Must(t, i.SetMTU(largestMTU))
-		harness.Must(t, i.Peer().SetMTU(largestMTU))
+		await.Must(t, i.SetMTU(largestMTU))
+		await.Must(t, i.Peer().SetMTU(largestMTU))
 	}
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start()
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) {
-			ctx := harness.Within(t, harness.AnswerTime)
+			ctx := await.Within(t, await.AnswerTime)
 			at := netip.AddrPortFrom(s.Replication.Address(f), 0).String()
-			server := harness.Must1[net.PacketConn](t)(s.Server.ListenPacket(ctx, "udp", at))
+			server := await.Must1[net.PacketConn](t)(s.Server.ListenPacket(ctx, "udp", at))
 			defer server.Close()
-			client := harness.Must1[net.Conn](t)(s.Client.Dial(ctx, "udp", server.LocalAddr().String()))
+			client := await.Must1[net.Conn](t)(s.Client.Dial(ctx, "udp", server.LocalAddr().String()))
 			defer client.Close()
-			harness.Must1[int](t)(client.Write([]byte("?")))
+			await.Must1[int](t)(client.Write([]byte("?")))
 			_, peer, err := server.ReadFrom(make([]byte, 1))
-			harness.Must(t, err)
+			await.Must(t, err)
 
 			answers := topology.All(topology.UDP, topology.FromPort(netip.MustParseAddrPort(server.LocalAddr().String()).Port()))
-			exits := harness.TapAll(t, s.nics()...)
+			exits := wire.TapAll(t, s.nics()...)
 			answer := func(length int, by *topology.Interface) {
-				harness.Must1[int](t)(server.WriteTo(make([]byte, length), peer))
-				harness.Must1[*topology.Frame](t)(exits.At(by).Wait(ctx, topology.All(answers, topology.Going(topology.Received))))
+				await.Must1[int](t)(server.WriteTo(make([]byte, length), peer))
+				await.Must1[*topology.Frame](t)(exits.At(by).Wait(ctx, topology.All(answers, topology.Going(topology.Received))))
 			}
 			answer(headless, s.Production)
 			exits.Want("an answer that is too long", answers, s.Production, nil)
@@ -52,7 +55,7 @@ func TestNoHeaderRoom(t *testing.T) {
 			if counted := p.In(t).Metrics().Sum(counter, "reason=no_header_room", "family="+f.String()); counted != 1 {
 				t.Errorf("%v packets are counted", counted)
 			}
-			exits = harness.TapAll(t, s.nics()...)
+			exits = wire.TapAll(t, s.nics()...)
 			answer(headless/2, s.Replication)
 			exits.Want("a shorter answer", answers, s.Replication, s.Replication.Peer().MAC)
 		})

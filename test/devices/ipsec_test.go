@@ -8,8 +8,11 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestIPsec has the client's questions come out of an ESP tunnel that ends at
@@ -19,16 +22,16 @@ import (
 // the tunnel leads one way only, by production: a flow of theirs would move them.
 func TestIPsec(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		s.connectESP(f)
 	}
-	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	traffic.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantByESP(t, s.ask(t, kind, s.Replication.Address(f)), true)
 		s.wantByESP(t, s.ask(t, kind, s.Production.Address(f)), false)
 	})
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start()
-	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantIgnored(t, p.In(t), s.ask(t, kind, s.Replication.Address(f)), true)
 		s.wantIgnored(t, p.In(t), s.ask(t, kind, s.Production.Address(f)), false)
 		if flows := p.In(t).Flows(); len(flows) > 0 {
@@ -62,7 +65,7 @@ func (s *site) connectESP(f topology.Family) {
 // xfrm runs commands of ip(8), one a line.
 func (s *site) xfrm(host *topology.Host, commands string) {
 	s.t.Helper()
-	c := host.Command(harness.Within(s.t, harness.AnswerTime), "ip", "-batch", "-")
+	c := host.Command(await.Within(s.t, await.AnswerTime), "ip", "-batch", "-")
 	c.Stdin = strings.NewReader(commands)
 	output, err := c.CombinedOutput()
 	if err == nil {
@@ -81,18 +84,18 @@ func (s *site) xfrm(host *topology.Host, commands string) {
 // wantByESP asks once and wants the question by the tunnel, and the answer back
 // into it or as it is by production. It returns the questions that came out of the
 // tunnel.
-func (s *site) wantByESP(t *testing.T, c *harness.Conversation, tunnelled bool) []*topology.Frame {
+func (s *site) wantByESP(t *testing.T, c *traffic.Conversation, tunnelled bool) []*topology.Frame {
 	t.Helper()
 	esp := topology.Protocol(layers.IPProtocolESP)
 	// The device that a packet is decrypted behind receives it again, as what was inside.
-	inside, exits := harness.Capture(t, s.Replication), harness.TapAll(t, s.nics()...)
-	harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 1000))
+	inside, exits := wire.Capture(t, s.Replication), wire.TapAll(t, s.nics()...)
+	await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), 1000))
 	s.tally.answered++
 	if tunnelled {
 		encrypted := exits.Want("the encrypted answer of "+c.String(), esp, s.Replication, s.Replication.Peer().MAC)
 		clear := inside.Frames(topology.All(c.Answers(), topology.Going(topology.Sent)))
 		if clear = append(clear, exits.Left(s.Production, c.Answers())...); len(clear) > 0 {
-			t.Errorf("%s: beside the tunnel left %s", c, harness.Describe(clear))
+			t.Errorf("%s: beside the tunnel left %s", c, wire.Describe(clear))
 		}
 		s.tally.right, s.tally.wrong = s.tally.right+len(encrypted), s.tally.wrong+len(clear)
 	} else {
@@ -101,7 +104,7 @@ func (s *site) wantByESP(t *testing.T, c *harness.Conversation, tunnelled bool) 
 	}
 	for _, nic := range s.nics() {
 		if clear := exits.Came(nic, c.Questions()); len(clear) > 0 {
-			t.Errorf("%s: beside the tunnel came by %s %s", c, nic.Name, harness.Describe(clear))
+			t.Errorf("%s: beside the tunnel came by %s %s", c, nic.Name, wire.Describe(clear))
 		}
 	}
 	questions := inside.Frames(topology.All(c.Questions(), topology.Going(topology.Received)))
@@ -113,13 +116,13 @@ func (s *site) wantByESP(t *testing.T, c *harness.Conversation, tunnelled bool) 
 
 // wantIgnored is wantByESP with replypath, and wants every question to be counted as
 // one that starts no flow because it came out of a tunnel.
-func (s *site) wantIgnored(t *testing.T, p *harness.Product, c *harness.Conversation, tunnelled bool) {
+func (s *site) wantIgnored(t *testing.T, p *product.Product, c *traffic.Conversation, tunnelled bool) {
 	t.Helper()
 	const ignored = "replypath_ignored_packets_total"
 	before := p.Metrics().Sum(ignored, "reason=ipsec")
 	questions := s.wantByESP(t, c, tunnelled)
 	want := len(questions)
-	if c.Kind == harness.TCP {
+	if c.Kind == traffic.TCP {
 		// Of what follows a handshake only the first segment is looked at: the tuple is marked then.
 		want = 1
 		for _, frame := range questions {
@@ -129,6 +132,6 @@ func (s *site) wantIgnored(t *testing.T, p *harness.Product, c *harness.Conversa
 		}
 	}
 	if got := p.Metrics().Sum(ignored, "reason=ipsec") - before; got != float64(want) {
-		t.Errorf("%s: %v packets ignored with reason ipsec, not %d; of the tunnel came %s", c, got, want, harness.Describe(questions))
+		t.Errorf("%s: %v packets ignored with reason ipsec, not %d; of the tunnel came %s", c, got, want, wire.Describe(questions))
 	}
 }

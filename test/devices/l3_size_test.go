@@ -13,8 +13,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestL3Size has datagrams leave by an Ethernet interface that takes less than the tun
@@ -22,21 +25,21 @@ import (
 // which comes in by the Ethernet interface, and its next answers fit.
 func TestL3Size(t *testing.T) {
 	const narrow, size = 1400, 1450
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrow})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrow})
 	l := l3Networks["tun to ethernet"](t, n)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	for _, f := range n.Families() {
-		harness.WantLost(t, l.server, harness.NewConversation(t, harness.UDP, n.ClientEth0, l.server.Eth1.Address(f)))
+		wire.WantLost(t, l.server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, l.server.Eth1.Address(f)))
 	}
 	p.Start()
 	for _, f := range n.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			pair := []string{"reason=mtu", "family=" + f.String(), "from_interface=tun0", "to_interface=eth1"}
-			errors, wires := harness.Capture(t, l.server.Eth1), harness.Tap(t, l.server)
-			harness.Eventually(t, "an answer of 1450 bytes", func() error { // the client has its path's size to learn, too
+			errors, wires := wire.Capture(t, l.server.Eth1), wire.Tap(t, l.server)
+			await.Eventually(t, "an answer of 1450 bytes", func() error { // the client has its path's size to learn, too
 				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 				defer cancel()
-				return harness.NewConversation(t, harness.UDP, n.ClientEth0, l.server.Eth1.Address(f)).AskFor(ctx, size)
+				return traffic.NewConversation(t, traffic.UDP, n.ClientEth0, l.server.Eth1.Address(f)).AskFor(ctx, size)
 			})
 			wires.WantEth1("in fragments that fit", topology.From(l.server.Eth1.Address(f)))
 			if count := errors.Count(topology.All(isTooBig, topology.To(l.server.Eth1.Address(f)))); count != 1 {
@@ -71,29 +74,29 @@ const (
 func TestL3Transfer(t *testing.T) {
 	for name, build := range l3Networks {
 		t.Run(name, func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{
 				// Else an Ethernet device hands on what is to be segmented, of any size.
 				Policy: topology.StrictSource, Offloads: topology.Offloads{NoSegmentation: true},
 			})
 			l := build(t, n)
 			for _, f := range n.Families() {
-				harness.WantLost(t, l.server, harness.NewConversation(t, harness.TCP, n.ClientEth0, l.server.Eth1.Address(f)))
+				wire.WantLost(t, l.server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, l.server.Eth1.Address(f)))
 			}
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			daemon := p.Start()
 			open := make(map[topology.Family]net.Conn)
 			for _, f := range n.Families() {
-				open[f] = harness.DialTransfer(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
+				open[f] = traffic.DialTransfer(t, n.Client, traffic.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
 				defer open[f].Close()
-				harness.TransferBothWays(t, open[f], 1)
+				traffic.TransferBothWays(t, open[f], 1)
 			}
 			daemon.Stop(unix.SIGTERM)
-			harness.Must(t, l.server.Eth1.SetMTU(l3Narrow))
-			harness.Must(t, l.server.Eth1.Peer().SetMTU(l3Narrow))
+			await.Must(t, l.server.Eth1.SetMTU(l3Narrow))
+			await.Must(t, l.server.Eth1.Peer().SetMTU(l3Narrow))
 			p.Start()
 			for _, f := range n.Families() {
 				t.Run("new/"+f.String(), func(t *testing.T) {
-					conn := harness.DialTransfer(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
+					conn := traffic.DialTransfer(t, n.Client, traffic.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
 					defer conn.Close()
 					if told := l.wantTransfers(t, p.In(t), f, conn); told > 0 {
 						t.Errorf("%d packets were too large, although the handshake said what fits", told)
@@ -108,18 +111,18 @@ func TestL3Transfer(t *testing.T) {
 // wantTransfers has 10 MB cross in either direction, and wants everything by the flow's
 // device in packets that fit it. Of what cannot be cut the first becomes word of its size,
 // and others may be under way by then, as routed. It returns how many packets those were.
-func (l l3) wantTransfers(t *testing.T, p *harness.Product, f topology.Family, conn net.Conn) (told int) {
+func (l l3) wantTransfers(t *testing.T, p *product.Product, f topology.Family, conn net.Conn) (told int) {
 	t.Helper()
 	before, dropped := l.counted(t, p, f), l.dropped(t)
-	wires, began := harness.Tap(t, l.server), time.Now()
-	harness.TransferBothWays(t, conn, l3TransferSize)
+	wires, began := wire.Tap(t, l.server), time.Now()
+	traffic.TransferBothWays(t, conn, l3TransferSize)
 	took := time.Since(began).Round(time.Millisecond)
 
 	segments := topology.All(topology.TCP, topology.FromPort(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Port()))
 	var left, routed []*topology.Frame
 	var after l3Counted
 	var lost int
-	harness.Eventually(t, "what was counted is what left", func() error {
+	await.Eventually(t, "what was counted is what left", func() error {
 		routed, left = wires.Left(segments)
 		after, lost = l.counted(t, p, f), l.dropped(t)-dropped
 		if moved := after.moved - before.moved; moved > len(left)+lost || moved < len(left)+lost-ownLost {
@@ -131,7 +134,7 @@ func (l l3) wantTransfers(t *testing.T, p *harness.Product, f topology.Family, c
 	if len(routed) == 0 {
 		wires.WantEth1("the transfers", segments)
 	} else if len(routed) >= told {
-		t.Errorf("%d packets were counted as too large, by %s left %s", told, l.server.Eth0.Name, harness.Describe(routed))
+		t.Errorf("%d packets were counted as too large, by %s left %s", told, l.server.Eth0.Name, wire.Describe(routed))
 	}
 	largest := largestPacket(l.server.Eth1, left)
 	if largest > l3Narrow {
@@ -145,7 +148,7 @@ func (l l3) wantTransfers(t *testing.T, p *harness.Product, f topology.Family, c
 // l3Counted is what the metrics say about packets of a family for the flow's device.
 type l3Counted struct{ moved, told int }
 
-func (l l3) counted(t *testing.T, p *harness.Product, f topology.Family) l3Counted {
+func (l l3) counted(t *testing.T, p *product.Product, f topology.Family) l3Counted {
 	t.Helper()
 	metrics := p.Metrics()
 	pair := []string{"family=" + f.String(), "protocol=tcp", "from_interface=" + l.server.Eth0.Name, "to_interface=" + l.server.Eth1.Name}
@@ -159,7 +162,7 @@ func (l l3) counted(t *testing.T, p *harness.Product, f topology.Family) l3Count
 // read as fast as its process does.
 func (l l3) dropped(t *testing.T) int {
 	t.Helper()
-	return int(harness.Must1[netlink.Link](t)(l.server.Eth1.Link()).Attrs().Statistics.TxDropped)
+	return int(await.Must1[netlink.Link](t)(l.server.Eth1.Link()).Attrs().Statistics.TxDropped)
 }
 
 // largestPacket returns the length of the largest packet that a device has sent, without

@@ -15,8 +15,12 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // The networks of the tunnels of TestL3.
@@ -40,12 +44,12 @@ func addTun(t *testing.T, n *topology.TwoNIC, name string, router *topology.Rout
 	end, _, err := n.ConnectTun(
 		topology.NIC{Host: n.Server.Host, Name: name, Addresses: tunnelled(network, 100)},
 		topology.NIC{Host: router.Host, Name: name, Addresses: tunnelled(network, 1)})
-	harness.Must(t, err)
-	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
-	core := harness.Must1[*topology.Interface](t)(router.Interface("core"))
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	core := await.Must1[*topology.Interface](t)(router.Interface("core"))
 	for i, f := range n.Families() {
-		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: tunnelled(network, 0)[i].Masked(), Via: core.Address(f)}))
-		harness.Serve(t, n.Server.Host, end.Address(f))
+		await.Must(t, n.Core.AddRoute(topology.Route{Destination: tunnelled(network, 0)[i].Masked(), Via: core.Address(f)}))
+		traffic.Serve(t, n.Server.Host, end.Address(f))
 	}
 	return end
 }
@@ -62,7 +66,7 @@ type l3 struct {
 func (l l3) defaultBy(t *testing.T, i *topology.Interface) {
 	t.Helper()
 	for _, f := range l.Families() {
-		harness.Shell(t, l.Server.Host, fmt.Sprintf("ip -%[1]d route del default dev eth0; ip -%[1]d route add default via %[2]s dev %[3]s", int(f), i.Gateway(f), i.Name))
+		testhost.Shell(t, l.Server.Host, fmt.Sprintf("ip -%[1]d route del default dev eth0; ip -%[1]d route add default via %[2]s dev %[3]s", int(f), i.Gateway(f), i.Name))
 	}
 }
 
@@ -93,16 +97,16 @@ var l3Networks = map[string]func(*testing.T, *topology.TwoNIC) l3{
 func TestL3(t *testing.T) {
 	for name, build := range l3Networks {
 		t.Run(name, func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{
 				Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
 			})
 			l := build(t, n)
-			asked := func(t *testing.T, f topology.Family, kind harness.Kind) *harness.Conversation {
+			asked := func(t *testing.T, f topology.Family, kind traffic.Kind) *traffic.Conversation {
 				t.Helper()
-				return harness.NewConversation(t, kind, n.ClientEth0, l.server.Eth1.Address(f))
+				return traffic.NewConversation(t, kind, n.ClientEth0, l.server.Eth1.Address(f))
 			}
 			wantAllLost(t, n, l.server)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			p.Start()
 			for _, nic := range []*topology.Interface{l.server.Eth0, l.server.Eth1} {
 				if i := p.Status().Interface(nic.Name); i == nil || !i.Attached {
@@ -110,7 +114,7 @@ func TestL3(t *testing.T) {
 				}
 			}
 			wantAllByEth1(t, n, l.server)
-			harness.EachQuestion(t, "byte by byte", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			traffic.EachQuestion(t, "byte by byte", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				l.wantExact(t, p.In(t), asked(t, f, kind))
 			})
 			for _, f := range n.Families() {
@@ -118,17 +122,17 @@ func TestL3(t *testing.T) {
 			}
 			p.WaitGrace()
 			for _, f := range n.Families() {
-				harness.Serve(t, n.Client, n.ClientEth0.Address(f))
+				traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
 			}
-			harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				c := harness.NewConversation(t, kind, l.server.Eth0, n.ClientEth0.Address(f))
-				wires := harness.Tap(t, l.server)
-				harness.AskSizes(t, c)
+			traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				c := traffic.NewConversation(t, kind, l.server.Eth0, n.ClientEth0.Address(f))
+				wires := wire.Tap(t, l.server)
+				traffic.AskSizes(t, c)
 				wires.WantEth0(c.String(), c.Questions())
 			})
 			p.Expect(0, "mode", "observe")
-			harness.EachQuestion(t, "in mode observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, l.server, asked(t, f, kind))
+			traffic.EachQuestion(t, "in mode observe", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				wire.WantLost(t, l.server, asked(t, f, kind))
 			})
 			t.Logf("%s: ping, TCP and UDP of both families lost without replypath and in mode observe, right with it", name)
 		})
@@ -138,19 +142,19 @@ func TestL3(t *testing.T) {
 // wantExact asks with packets of several sizes, of which large ones come in fragments,
 // and wants every packet of the answers to be whole and unaltered, and to be counted
 // as it leaves.
-func (l l3) wantExact(t *testing.T, p *harness.Product, c *harness.Conversation) {
+func (l l3) wantExact(t *testing.T, p *product.Product, c *traffic.Conversation) {
 	t.Helper()
 	from, to := "from_interface="+l.server.Eth0.Name, "to_interface="+l.server.Eth1.Name
 	before := p.Metrics()
-	wires := harness.Tap(t, l.server)
+	wires := wire.Tap(t, l.server)
 	for _, size := range []int{40, 100, 1000, 8000} { // all of which fill an Ethernet frame
-		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), size))
+		await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), size))
 	}
-	harness.Must(t, c.Close())
+	await.Must(t, c.Close())
 	answers := wholeAnswers(c)
-	if c.Kind == harness.TCP {
+	if c.Kind == traffic.TCP {
 		fin := topology.All(answers, topology.Flags(topology.FIN, topology.FIN))
-		harness.Must1[*topology.Frame](t)(wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), fin))
+		await.Must1[*topology.Frame](t)(wires.Eth1.Wait(await.Within(t, await.AnswerTime), fin))
 	}
 	frames := wires.WantEth1(c.String(), answers)
 	compared := 0
@@ -164,14 +168,14 @@ func (l l3) wantExact(t *testing.T, p *harness.Product, c *harness.Conversation)
 		}
 	}
 	if compared == 0 {
-		t.Errorf("none of %s is short enough", harness.Describe(frames))
+		t.Errorf("none of %s is short enough", wire.Describe(frames))
 	}
-	if c.Kind == harness.TCP {
+	if c.Kind == traffic.TCP {
 		return // a frame may stand for several
 	}
 	after := p.Metrics()
 	for name, want := range map[string]float64{
-		"replypath_corrected_packets_total": float64(len(frames)), "replypath_corrected_bytes_total": float64(harness.Bytes(frames)),
+		"replypath_corrected_packets_total": float64(len(frames)), "replypath_corrected_bytes_total": float64(wire.Bytes(frames)),
 		"replypath_asymmetric_packets_total": float64(len(frames)), "replypath_uncorrected_packets_total": 0,
 	} {
 		if got := after.Sum(name, from, to) - before.Sum(name, from, to); got != want {
@@ -182,8 +186,8 @@ func (l l3) wantExact(t *testing.T, p *harness.Product, c *harness.Conversation)
 
 // wholeAnswers matches the answers with their later fragments, which have no ports. The
 // SYN-ACK of a connection that came to nothing is sent again for a minute.
-func wholeAnswers(c *harness.Conversation) topology.Filter {
-	if c.Kind == harness.TCP {
+func wholeAnswers(c *traffic.Conversation) topology.Filter {
+	if c.Kind == traffic.TCP {
 		return c.Answers()
 	}
 	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()), topology.Not(topology.TCP))
@@ -211,11 +215,11 @@ func encodedAgain(t *testing.T, frame *topology.Frame) []byte {
 		if transport, ok := part.(interface {
 			SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
 		}); ok {
-			harness.Must(t, transport.SetNetworkLayerForChecksum(network))
+			await.Must(t, transport.SetNetworkLayerForChecksum(network))
 		}
 	}
 	buffer := gopacket.NewSerializeBuffer()
-	harness.Must(t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, parts...))
+	await.Must(t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, parts...))
 	return buffer.Bytes()
 }
 
@@ -223,12 +227,12 @@ func encodedAgain(t *testing.T, frame *topology.Frame) []byte {
 func (l l3) wantRefused(t *testing.T, f topology.Family) {
 	t.Helper()
 	const closedPort = 9
-	wires := harness.Tap(t, l.server)
+	wires := wire.Tap(t, l.server)
 	at := netip.AddrPortFrom(l.server.Eth1.Address(f), closedPort).String()
-	conn := harness.Must1[net.Conn](t)(l.Client.Dial(t.Context(), "udp", at))
+	conn := await.Must1[net.Conn](t)(l.Client.Dial(t.Context(), "udp", at))
 	defer conn.Close()
-	harness.Must1[int](t)(conn.Write([]byte("question")))
-	harness.Must(t, conn.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must1[int](t)(conn.Write([]byte("question")))
+	await.Must(t, conn.SetReadDeadline(time.Now().Add(await.AnswerTime)))
 	if _, err := conn.Read(make([]byte, 100)); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("read %v", err)
 	}

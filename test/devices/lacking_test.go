@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // requiredVariable is set where the kernel is known to have every device: there
@@ -24,7 +24,7 @@ func made[T any](t *testing.T, kind string) func(T, error) T {
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			lacks(t, kind)
 		}
-		harness.Must(t, err)
+		await.Must(t, err)
 		return device
 	}
 }
@@ -33,7 +33,7 @@ func made[T any](t *testing.T, kind string) func(T, error) T {
 func lacks(t *testing.T, what string) {
 	t.Helper()
 	var name unix.Utsname
-	harness.Must(t, unix.Uname(&name))
+	await.Must(t, unix.Uname(&name))
 	release := unix.ByteSliceToString(name.Release[:])
 	if os.Getenv(requiredVariable) != "" {
 		t.Fatalf("Linux %s has no %s", release, what)

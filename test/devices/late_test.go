@@ -11,20 +11,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestProgramsRefusedLate: what a device without an Ethernet header needs is loaded once the first one comes. A daemon
 // that cannot load it says so of that device, goes on to serve all others, and tries again.
 func TestProgramsRefusedLate(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	p := product.On(t, n.Server.Host)
 	p.StateDir = "" // to gather the history takes files now and then
 	d := p.Start()
 	lift := limitFiles(t, d)
 	tun := addTun(t, n, "tun1", n.Replication, replicationTunnel)
-	harness.Eventually(t, "the status names tun1", func() error {
+	await.Eventually(t, "the status names tun1", func() error {
 		if errs := p.Status().Errors; !slices.ContainsFunc(errs, isRefused) {
 			return fmt.Errorf("it has %q", errs)
 		}
@@ -34,12 +38,12 @@ func TestProgramsRefusedLate(t *testing.T) {
 		t.Errorf("tun1: %+v", i)
 	}
 	for _, f := range n.Families() {
-		harness.WantByEth1(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
-		harness.WantLost(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, tun.Address(f)))
+		wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+		wire.WantLost(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, tun.Address(f)))
 	}
 	lift()
-	harness.Shell(t, n.Server.Host, "ip address add 10.99.0.1/32 dev tun1") // an event, so that nobody waits for the slow timer
-	harness.Eventually(t, "tun1 is served", func() error {
+	host.Shell(t, n.Server.Host, "ip address add 10.99.0.1/32 dev tun1") // an event, so that nobody waits for the slow timer
+	await.Eventually(t, "tun1 is served", func() error {
 		if s := p.Status(); !s.Interface("tun1").Attached || slices.ContainsFunc(s.Errors, isRefused) {
 			return fmt.Errorf("%+v, errors %q", s.Interface("tun1"), s.Errors)
 		}
@@ -47,7 +51,7 @@ func TestProgramsRefusedLate(t *testing.T) {
 	})
 	byTun := &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: tun}
 	for _, f := range n.Families() {
-		harness.WantByEth1(t, byTun, harness.NewConversation(t, harness.TCP, n.ClientEth0, tun.Address(f)))
+		wire.WantByEth1(t, byTun, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, tun.Address(f)))
 	}
 }
 
@@ -60,7 +64,7 @@ func isRefused(message string) bool {
 const spareFiles = 20
 
 // limitFiles keeps a daemon from opening more than a few files, and returns what lifts that.
-func limitFiles(t *testing.T, d *harness.Daemon) (lift func()) {
+func limitFiles(t *testing.T, d *product.Daemon) (lift func()) {
 	t.Helper()
 	limit, free := uint64(0), 0
 	for ; free < spareFiles; limit++ { // the limit is that of their numbers
@@ -69,7 +73,7 @@ func limitFiles(t *testing.T, d *harness.Daemon) (lift func()) {
 		}
 	}
 	var before unix.Rlimit
-	harness.Must(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, nil, &before))
-	harness.Must(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: before.Max}, nil))
-	return func() { harness.Must(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &before, nil)) }
+	await.Must(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, nil, &before))
+	await.Must(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: before.Max}, nil))
+	return func() { await.Must(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &before, nil)) }
 }

@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // balance has a director hand echo questions for its virtual addresses to the
@@ -23,12 +27,12 @@ func balance(t *testing.T, director *topology.Host, how string, pairs ...[2]neti
 	var script strings.Builder
 	for _, p := range pairs {
 		for _, protocol := range []string{"-t", "-u"} {
-			virtual, real := netip.AddrPortFrom(p[0], harness.EchoPort), netip.AddrPortFrom(p[1], harness.EchoPort)
+			virtual, real := netip.AddrPortFrom(p[0], traffic.EchoPort), netip.AddrPortFrom(p[1], traffic.EchoPort)
 			fmt.Fprintf(&script, "ipvsadm -A %s %s -s rr\n", protocol, virtual)
 			fmt.Fprintf(&script, "ipvsadm -a %s %s -r %s %s\n", protocol, virtual, real, how)
 		}
 	}
-	c := director.Command(harness.Within(t, harness.AnswerTime), "sh", "-eu")
+	c := director.Command(await.Within(t, await.AnswerTime), "sh", "-eu")
 	c.Stdin = strings.NewReader(script.String())
 	output, err := c.CombinedOutput()
 	if err != nil && strings.Contains(string(output), "Can't initialize ipvs") {
@@ -41,11 +45,11 @@ func balance(t *testing.T, director *topology.Host, how string, pairs ...[2]neti
 
 // balanced are the kinds of question that a director hands on. Pings of its
 // address it answers itself.
-var balanced = []harness.Kind{harness.TCP, harness.UDP}
+var balanced = []traffic.Kind{traffic.TCP, traffic.UDP}
 
-func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
+func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Family, traffic.Kind)) {
 	t.Helper()
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, kind := range balanced {
 			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
 		}
@@ -53,10 +57,10 @@ func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Famil
 }
 
 // wantAnswered asks, and wants every answer by an interface of the server to a MAC.
-func (n *tally) wantAnswered(t *testing.T, c *harness.Conversation, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
+func (n *tally) wantAnswered(t *testing.T, c *traffic.Conversation, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
 	t.Helper()
-	exits := harness.TapAll(t, nics...)
-	harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 1000))
+	exits := wire.TapAll(t, nics...)
+	await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), 1000))
 	n.answered++
 	exits.Want(c.String(), answers, by, to)
 	n.add(exits, answers, nics, by, to)
@@ -64,16 +68,16 @@ func (n *tally) wantAnswered(t *testing.T, c *harness.Conversation, answers topo
 
 // wantUnanswered asks in vain until an answer has left by an interface of the server
 // to a MAC.
-func (n *tally) wantUnanswered(t *testing.T, c *harness.Conversation, answers topology.Filter, by *topology.Interface, to net.HardwareAddr) {
+func (n *tally) wantUnanswered(t *testing.T, c *traffic.Conversation, answers topology.Filter, by *topology.Interface, to net.HardwareAddr) {
 	t.Helper()
-	exits := harness.TapAll(t, by)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	exits := wire.TapAll(t, by)
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
 	asked := make(chan error, 1)
 	go func() { asked <- c.Ask(ctx) }()
 	if _, err := exits.At(by).Wait(ctx, topology.All(answers, topology.Going(topology.Received))); err != nil {
 		t.Errorf("%s: no answer left: %v", c, err)
 	}
-	silence := time.AfterFunc(harness.SilenceTime, cancel)
+	silence := time.AfterFunc(await.SilenceTime, cancel)
 	defer silence.Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered", c)
@@ -93,26 +97,26 @@ func TestLVSDirectRouting(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
+			s := traffic.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
 			n := newTally(t)
 			nics, byDefault := []*topology.Interface{s.Eth0}, s.Eth0
 			if apart {
 				nics, byDefault = append(nics, s.Eth1), s.Eth1
 			}
-			for _, f := range harness.Families {
-				harness.Serve(t, s.Server, s.Virtual(f))
-				harness.Serve(t, s.Server, s.Eth0.Address(f))
+			for _, f := range traffic.Families {
+				traffic.Serve(t, s.Server, s.Virtual(f))
+				traffic.Serve(t, s.Server, s.Eth0.Address(f))
 				balance(t, s.Director.Host, "-g", [2]netip.Addr{s.Virtual(f), s.Eth0.Address(f)})
 			}
-			virtual := func(t *testing.T, f topology.Family, kind harness.Kind) {
-				c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+			virtual := func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				c := traffic.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
 				n.wantAnswered(t, c, c.Answers(), nics, byDefault, s.RouterInside.MAC)
 			}
 			eachBalanced(t, "virtual without replypath", virtual)
-			harness.On(t, s.Server).Start()
+			product.On(t, s.Server).Start()
 			eachBalanced(t, "virtual", virtual)
-			eachBalanced(t, "real", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				c := harness.NewConversation(t, kind, s.ClientEth0, s.Eth0.Address(f))
+			eachBalanced(t, "real", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				c := traffic.NewConversation(t, kind, s.ClientEth0, s.Eth0.Address(f))
 				to := s.RouterInside.MAC
 				if apart {
 					to = s.DirectorInside.MAC
@@ -129,37 +133,37 @@ func TestLVSDirectRouting(t *testing.T) {
 // redirects, where routes send answers by the director.
 func TestLVSTranslation(t *testing.T) {
 	newSite := func(t *testing.T) *topology.S2 {
-		s := harness.Build(t, topology.NewS2)
-		for _, f := range harness.Families {
-			harness.Serve(t, s.Server, s.ServerEth0.Address(f))
+		s := traffic.Build(t, topology.NewS2)
+		for _, f := range traffic.Families {
+			traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
 			balance(t, s.Balancer.Host, "-m", [2]netip.Addr{s.Virtual(f), s.ServerEth0.Address(f)})
 		}
 		return s
 	}
-	conversation := func(t *testing.T, s *topology.S2, f topology.Family, kind harness.Kind) (*harness.Conversation, topology.Filter) {
-		c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+	conversation := func(t *testing.T, s *topology.S2, f topology.Family, kind traffic.Kind) (*traffic.Conversation, topology.Filter) {
+		c := traffic.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
 		return c, c.Behind(s.ServerEth0.Address(f)).Answers()
 	}
-	lost := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, harness.Kind) {
-		return func(t *testing.T, f topology.Family, kind harness.Kind) {
+	lost := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, traffic.Kind) {
+		return func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			c, answers := conversation(t, s, f, kind)
 			n.wantUnanswered(t, c, answers, s.ServerEth0, s.ClientEth0.MAC)
 		}
 	}
-	right := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, harness.Kind) {
-		return func(t *testing.T, f topology.Family, kind harness.Kind) {
+	right := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, traffic.Kind) {
+		return func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			c, answers := conversation(t, s, f, kind)
 			n.wantAnswered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
 		}
 	}
 	lastHop := func(t *testing.T) string {
-		return harness.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n")
+		return product.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n")
 	}
 
 	t.Run("a client on the server's network", func(t *testing.T) {
 		s, n := newSite(t), newTally(t)
 		eachBalanced(t, "without replypath", lost(s, n))
-		harness.On(t, s.Server).Start("--config", lastHop(t))
+		product.On(t, s.Server).Start("--config", lastHop(t))
 		eachBalanced(t, "with replypath", right(s, n))
 	})
 	if short.Run(t) {
@@ -168,15 +172,15 @@ func TestLVSTranslation(t *testing.T) {
 	t.Run("the director's redirects", func(t *testing.T) {
 		s, n := newSite(t), newTally(t)
 		// A host takes an IPv6 redirect from the link-local address of its gateway only.
-		harness.Shell(t, s.Balancer.Host, `
+		host.Shell(t, s.Balancer.Host, `
 			ip -6 address flush dev eth0 scope link
 			ip -6 address add fe80::1/64 dev eth0 nodad`)
-		harness.ReadRecipe(t, "s3b-lvs-nat-redirects").Run(s.Server, "The routes")
-		for _, f := range harness.Families {
+		host.ReadRecipe(t, "s3b-lvs-nat-redirects").Run(s.Server, "The routes")
+		for _, f := range traffic.Families {
 			teach(t, s, f)
 		}
 		eachBalanced(t, "without replypath", lost(s, n))
-		harness.On(t, s.Server).Start("--config", lastHop(t))
+		product.On(t, s.Server).Start("--config", lastHop(t))
 		eachBalanced(t, "with replypath", right(s, n))
 	})
 }
@@ -186,17 +190,17 @@ func TestLVSTranslation(t *testing.T) {
 // bound to the interface (net/ipv6/route.c, ip6_redirect_nh_match).
 func teach(t *testing.T, s *topology.S2, f topology.Family) {
 	t.Helper()
-	seen := harness.TapAll(t, s.ServerEth0)
-	harness.Eventually(t, "the server answers past the director", func() error {
-		c := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Virtual(f))
+	seen := wire.TapAll(t, s.ServerEth0)
+	await.Eventually(t, "the server answers past the director", func() error {
+		c := traffic.NewConversation(t, traffic.TCP, s.ClientEth0, s.Virtual(f))
 		defer c.Close()
 		answers := c.Behind(s.ServerEth0.Address(f)).Answers()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*harness.SilenceTime)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*await.SilenceTime)
 		defer cancel()
 		// The last of them is not answered, and that is the point.
 		_ = c.Ask(ctx)
 		if len(seen.Left(s.ServerEth0, topology.All(answers, topology.ToMAC(s.ClientEth0.MAC)))) == 0 {
-			return fmt.Errorf("it still answers by the director; of ICMP came %s", harness.Describe(seen.Came(s.ServerEth0, icmpError)))
+			return fmt.Errorf("it still answers by the director; of ICMP came %s", wire.Describe(seen.Came(s.ServerEth0, icmpError)))
 		}
 		return nil
 	})

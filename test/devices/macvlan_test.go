@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestKinds has the server asked by a macvlan device, and by a bridge that has the
@@ -15,9 +17,9 @@ import (
 func TestKinds(t *testing.T) {
 	for _, device := range []topology.Device{topology.MacvlanDevice, topology.BridgeDevice} {
 		t.Run(device.String(), func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: device})
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: device})
 			wantAllLost(t, n, n.Server)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			// A bridge whose ports are all veth is a container engine's, unless it is named.
 			p.Start("--interface", "eth0", "--interface", "eth1")
 			wantAllByEth1(t, n, n.Server)
@@ -32,10 +34,10 @@ func TestKinds(t *testing.T) {
 // address, as keepalived's use_vmac makes them: the macvlan's answers pass eth1's
 // programs as well, which leave them alone.
 func TestMacvlanBesideParent(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	parent := n.Server.Eth1
 	// Each answers for its own address only: what comes by the other's MAC is answered by it.
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/arp_ignore", "1"))
+	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/arp_ignore", "1"))
 	var addresses []netip.Prefix
 	for _, f := range n.Families() {
 		length := 24
@@ -44,14 +46,14 @@ func TestMacvlanBesideParent(t *testing.T) {
 		}
 		addresses = append(addresses, netip.PrefixFrom(parent.Address(f).Next(), length))
 	}
-	above := harness.Must1[*topology.Interface](t)(parent.AddMacvlan("mv0", addresses...))
-	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
+	above := await.Must1[*topology.Interface](t)(parent.AddMacvlan("mv0", addresses...))
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
 	macvlan := &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: above}
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Server.Host, above.Address(f))
+		traffic.Serve(t, n.Server.Host, above.Address(f))
 	}
 	wantAllLost(t, n, macvlan)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
 	wantAllByEth1(t, n, macvlan)
 	wantAllByEth1(t, n, n.Server)

@@ -11,67 +11,71 @@ package devices
 import (
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // needMechanism is needTCX where that is the mechanism.
 func needMechanism(t *testing.T, mechanism string) {
 	t.Helper()
 	if mechanism == "tcx" {
-		harness.NeedTCX(t)
+		host.NeedTCX(t)
 	}
 }
 
 // wantAllLost wants answers to questions at a server's eth1 to get lost without replypath.
 func wantAllLost(t *testing.T, n *topology.TwoNIC, server *topology.Server) {
 	t.Helper()
-	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		harness.WantLost(t, server, harness.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
+	traffic.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wire.WantLost(t, server, traffic.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
 	})
 }
 
 // wantAllByEth1 wants them by eth1 with replypath.
 func wantAllByEth1(t *testing.T, n *topology.TwoNIC, server *topology.Server) {
 	t.Helper()
-	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		harness.WantByEth1(t, server, harness.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
+	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wire.WantByEth1(t, server, traffic.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
 	})
 }
 
 // talks are conversations with the server's eth1 that go on, one of each family.
 type talks struct {
 	t    *testing.T
-	all  []*harness.Conversation
-	kept []*harness.Talk
+	all  []*traffic.Conversation
+	kept []*traffic.Talk
 }
 
 func talkAll(t *testing.T, n *topology.TwoNIC) *talks {
 	t.Helper()
 	a := &talks{t: t}
 	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+		c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 		a.all, a.kept = append(a.all, c), append(a.kept, c.Keep(t))
 	}
 	return a
 }
 
 // awaitMore returns when each of them has had some more answers.
-func (a *talks) awaitMore(wires *harness.Wires) {
+func (a *talks) awaitMore(wires *wire.Wires) {
 	a.t.Helper()
 	const more = 20
 	for _, c := range a.all {
 		seen := wires.Eth1.Count(c.Answers())
-		_, err := wires.Eth1.WaitCount(harness.Within(a.t, harness.AnswerTime), seen+more, c.Answers())
-		harness.Must(a.t, err)
+		_, err := wires.Eth1.WaitCount(await.Within(a.t, await.AnswerTime), seen+more, c.Answers())
+		await.Must(a.t, err)
 	}
 }
 
 // wantEth1 wants all answers by eth1.
-func (a *talks) wantEth1(wires *harness.Wires) {
+func (a *talks) wantEth1(wires *wire.Wires) {
 	a.t.Helper()
 	for _, c := range a.all {
 		wires.WantEth1(c.String(), c.Answers())

@@ -13,9 +13,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // hook is one of the two of an interface, as TCX and as cls_bpf know it.
@@ -84,7 +88,7 @@ func ourProgram(t *testing.T, i *topology.Interface, h hook) ebpf.ProgramID {
 func ourPrograms(t *testing.T, i *topology.Interface, h hook) []ebpf.ProgramID {
 	t.Helper()
 	var found []ebpf.ProgramID
-	harness.Must(t, i.Host.Do(func() error {
+	await.Must(t, i.Host.Do(func() error {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
 		if err != nil {
 			return err
@@ -97,7 +101,7 @@ func ourPrograms(t *testing.T, i *topology.Interface, h hook) []ebpf.ProgramID {
 			if isOurs(t, program) {
 				found = append(found, p.ID)
 			}
-			harness.Must(t, program.Close())
+			await.Must(t, program.Close())
 		}
 		return nil
 	}))
@@ -107,12 +111,12 @@ func ourPrograms(t *testing.T, i *topology.Interface, h hook) []ebpf.ProgramID {
 // addClsact adds a clsact qdisc unless there is one.
 func addClsact(t testing.TB, i *topology.Interface) {
 	t.Helper()
-	qdiscs, err := i.Host.Netlink().QdiscList(harness.Must1[netlink.Link](t)(i.Link()))
-	harness.Must(t, err)
+	qdiscs, err := i.Host.Netlink().QdiscList(await.Must1[netlink.Link](t)(i.Link()))
+	await.Must(t, err)
 	if slices.ContainsFunc(qdiscs, func(q netlink.Qdisc) bool { return q.Type() == "clsact" }) {
 		return
 	}
-	harness.Must(t, i.Host.Netlink().QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+	await.Must(t, i.Host.Netlink().QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: i.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}}))
 }
@@ -161,9 +165,9 @@ const questions = 10
 func askWatched(t *testing.T, n *topology.TwoNIC, at *topology.Interface) {
 	t.Helper()
 	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.UDP, n.ClientEth0, at.Address(f))
+		c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, at.Address(f))
 		for range questions {
-			harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), watchedSize))
+			await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), watchedSize))
 		}
 	}
 }
@@ -213,12 +217,12 @@ func TestOthers(t *testing.T) {
 func (b beside) need(t *testing.T) {
 	t.Helper()
 	if strings.Contains(b.name, "tcx") {
-		harness.NeedTCX(t)
+		host.NeedTCX(t)
 	}
 }
 
 // together starts the product and puts the others in place, in the right order.
-func (b beside) together(t *testing.T, n *topology.TwoNIC, p *harness.Product) watchers {
+func (b beside) together(t *testing.T, n *topology.TwoNIC, p *product.Product) watchers {
 	t.Helper()
 	if !b.oursFirst {
 		all := addWatchers(t, n.Server, b.places(t))
@@ -231,11 +235,11 @@ func (b beside) together(t *testing.T, n *topology.TwoNIC, p *harness.Product) w
 
 func testOthers(t *testing.T, b beside) {
 	b.need(t)
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
 	}
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	all := b.together(t, n, p)
 	frames := questions * len(n.Families())
 	everywhere := func(hooks ...string) map[string]int {
@@ -271,10 +275,10 @@ func TestOthersLeave(t *testing.T) {
 	for _, b := range besides {
 		t.Run(b.name, func(t *testing.T) {
 			b.need(t)
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
-			p := harness.On(t, n.Server.Host)
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
+			p := product.On(t, n.Server.Host)
 			all := b.together(t, n, p)
-			wires := harness.Tap(t, n.Server)
+			wires := wire.Tap(t, n.Server)
 			talks := talkAll(t, n)
 			talks.awaitMore(wires)
 			all.remove()

@@ -19,16 +19,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // qdisc puts a queueing discipline on the server's interfaces.
 func qdisc(t *testing.T, host *topology.Host, device string, what ...string) {
 	t.Helper()
 	args := append([]string{"qdisc", "replace", "dev", device, "root"}, what...)
-	output, err := host.Command(harness.Within(t, harness.AnswerTime), "tc", args...).CombinedOutput()
+	output, err := host.Command(await.Within(t, await.AnswerTime), "tc", args...).CombinedOutput()
 	if err != nil && strings.Contains(string(output), "qdisc kind is unknown") {
 		lacks(t, "queueing discipline "+what[0])
 	}
@@ -44,24 +48,24 @@ func TestNetem(t *testing.T) {
 	const production, replication = 2 * time.Second, 500 * time.Millisecond
 	s := newSite(t, ethernet, ethernet)
 	// What resolves MACs is delayed as well.
-	for _, f := range harness.Families {
-		ctx := harness.Within(t, harness.AnswerTime)
-		harness.Must(t, s.Replication.Resolve(ctx, s.Replication.Gateway(f)))
-		harness.Must(t, s.Replication.Peer().Resolve(ctx, s.Replication.Address(f)))
+	for _, f := range traffic.Families {
+		ctx := await.Within(t, await.AnswerTime)
+		await.Must(t, s.Replication.Resolve(ctx, s.Replication.Gateway(f)))
+		await.Must(t, s.Replication.Peer().Resolve(ctx, s.Replication.Address(f)))
 	}
 	qdisc(t, s.Server, "eth0", "netem", "delay", "2s")
 	qdisc(t, s.Server, "eth1", "netem", "delay", "500ms")
-	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	traffic.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		c := s.ask(t, kind, s.Replication.Address(f))
-		exits := harness.TapAll(t, s.nics()...)
+		exits := wire.TapAll(t, s.nics()...)
 		s.wantConversationLost(t, c)
 		wantHeld(t, exits, c, s.Replication, s.Production, production)
 	})
-	harness.On(t, s.Server).Start()
-	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	product.On(t, s.Server).Start()
+	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		c := s.ask(t, kind, s.Replication.Address(f))
-		exits := harness.TapAll(t, s.nics()...)
-		harness.Ask(t, c)
+		exits := wire.TapAll(t, s.nics()...)
+		traffic.Ask(t, c)
 		wantHeld(t, exits, c, s.Replication, s.Replication, replication)
 		exits.Want(c.String(), c.Answers(), s.Replication, s.Replication.Peer().MAC)
 	})
@@ -69,7 +73,7 @@ func TestNetem(t *testing.T) {
 
 // wantHeld wants the first answer to leave by an interface so long after its
 // question came in, and not twice as long.
-func wantHeld(t *testing.T, exits *harness.Exits, c *harness.Conversation, in, out *topology.Interface, delay time.Duration) {
+func wantHeld(t *testing.T, exits *wire.Exits, c *traffic.Conversation, in, out *topology.Interface, delay time.Duration) {
 	t.Helper()
 	questions, answers := exits.Came(in, c.Questions()), exits.Left(out, c.Answers())
 	if len(questions) == 0 || len(answers) == 0 {
@@ -91,18 +95,18 @@ const lossy = 10
 func TestNetemLoss(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	qdisc(t, s.Server, "eth1", "netem", "loss", "10%")
-	for _, f := range harness.Families {
-		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, harness.TCP) })
+	for _, f := range traffic.Families {
+		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, traffic.TCP) })
 	}
-	harness.On(t, s.Server).Start()
-	for _, f := range harness.Families {
+	product.On(t, s.Server).Start()
+	for _, f := range traffic.Families {
 		t.Run("with replypath/"+f.String(), func(t *testing.T) {
-			c := s.ask(t, harness.TCP, s.Replication.Address(f))
-			exits := harness.TapAll(t, s.nics()...)
-			ctx := harness.Within(t, 3*harness.AnswerTime)
+			c := s.ask(t, traffic.TCP, s.Replication.Address(f))
+			exits := wire.TapAll(t, s.nics()...)
+			ctx := await.Within(t, 3*await.AnswerTime)
 			asked, before := 0, s.repeated(t)
 			for s.repeated(t)-before < lossy {
-				harness.Must(t, c.AskFor(ctx, 10_000))
+				await.Must(t, c.AskFor(ctx, 10_000))
 				asked++
 			}
 			frames := exits.Want(c.String(), c.Answers(), s.Replication, s.Replication.Peer().MAC)
@@ -117,7 +121,7 @@ var retransmitted = regexp.MustCompile(`TcpRetransSegs\s+(\d+)`)
 // repeated is how many TCP segments the server has sent again.
 func (s *site) repeated(t *testing.T) int {
 	t.Helper()
-	return number(t, retransmitted, harness.Shell(t, s.Server, "nstat -asz TcpRetransSegs"))
+	return number(t, retransmitted, testhost.Shell(t, s.Server, "nstat -asz TcpRetransSegs"))
 }
 
 // number returns what the first group of an expression matches, 0 where nothing
@@ -128,7 +132,7 @@ func number(t *testing.T, expression *regexp.Regexp, text string) int {
 	if match == nil {
 		return 0
 	}
-	return harness.Must1[int](t)(strconv.Atoi(match[1]))
+	return await.Must1[int](t)(strconv.Atoi(match[1]))
 }
 
 // paced is how many bytes a second a server sends where it has set a limit: far
@@ -144,7 +148,7 @@ const leastPace = 0.97
 // that the server opens from replication's address.
 func TestPacing(t *testing.T) {
 	quick := short.Run(t)
-	families, openedBy := harness.Families, harness.Families
+	families, openedBy := traffic.Families, traffic.Families
 	if quick { // each takes seconds, in which nothing happens
 		families, openedBy = families[:1], families[1:]
 	}
@@ -163,13 +167,13 @@ func TestPacing(t *testing.T) {
 			uncorrected := make(map[topology.Family]float64)
 			for _, f := range families {
 				t.Run("without replypath/"+f.String(), func(t *testing.T) {
-					s.wantLost(t, f, harness.TCP)
-					opened := harness.NewConversation(t, harness.TCP, s.Replication, s.ClientEth0.Address(f))
+					s.wantLost(t, f, traffic.TCP)
+					opened := traffic.NewConversation(t, traffic.TCP, s.Replication, s.ClientEth0.Address(f))
 					s.wantAnswersLost(t, opened, opened.Questions())
 					uncorrected[f] = s.routedRate(t, f, byFQ)
 				})
 			}
-			harness.On(t, s.Server).Start("--config", harness.WriteConfig(t, s.strongHost()))
+			product.On(t, s.Server).Start("--config", product.WriteConfig(t, s.strongHost()))
 			if len(devices) == 2 {
 				for _, f := range openedBy {
 					t.Run("originated/"+f.String(), func(t *testing.T) { s.wantPaceOfOpened(t, f) })
@@ -210,19 +214,19 @@ func (s *site) wantPaceOfOpened(t *testing.T, f topology.Family) {
 func (s *site) openedRate(t *testing.T, f topology.Family) float64 {
 	t.Helper()
 	const size = 3 * paced
-	ctx := harness.Within(t, 3*harness.AnswerTime)
-	l := harness.Must1[net.Listener](t)(s.Client.Listen(ctx, "tcp", netip.AddrPortFrom(s.ClientEth0.Address(f), 0).String()))
+	ctx := await.Within(t, 3*await.AnswerTime)
+	l := await.Must1[net.Listener](t)(s.Client.Listen(ctx, "tcp", netip.AddrPortFrom(s.ClientEth0.Address(f), 0).String()))
 	defer l.Close()
 	received := make(chan int64, 1)
 	go func() { received <- receiveAll(l) }()
-	exits, before := harness.TapAll(t, s.nics()...), s.throttled(t)
+	exits, before := wire.TapAll(t, s.nics()...), s.throttled(t)
 	from := topology.FromAddress(netip.AddrPortFrom(s.Replication.Address(f), 0))
-	conn := harness.Must1[net.Conn](t)(s.Server.Dial(ctx, "tcp", l.Addr().String(), from))
+	conn := await.Must1[net.Conn](t)(s.Server.Dial(ctx, "tcp", l.Addr().String(), from))
 	defer conn.Close()
-	raw := harness.Must1[syscall.RawConn](t)(conn.(*net.TCPConn).SyscallConn())
-	harness.Must(t, control(raw, limitPace))
-	harness.Must1[int](t)(conn.Write(make([]byte, size)))
-	harness.Must(t, conn.(*net.TCPConn).CloseWrite())
+	raw := await.Must1[syscall.RawConn](t)(conn.(*net.TCPConn).SyscallConn())
+	await.Must(t, control(raw, limitPace))
+	await.Must1[int](t)(conn.Write(make([]byte, size)))
+	await.Must(t, conn.(*net.TCPConn).CloseWrite())
 	if n := <-received; n != size {
 		t.Errorf("%d bytes arrived of %d", n, size)
 	}
@@ -250,8 +254,8 @@ func (s *site) routedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
 	route := topology.Route{
 		Destination: address(f, clientNet, 0), Via: address(f, replicationNet, routerNumber).Addr(), Interface: s.Replication.Name,
 	}
-	harness.Must(t, s.Server.AddRoute(route))
-	defer func() { harness.Must(t, s.Server.RemoveRoute(route)) }()
+	await.Must(t, s.Server.AddRoute(route))
+	defer func() { await.Must(t, s.Server.RemoveRoute(route)) }()
 	return s.pacedRate(t, f, byFQ)
 }
 
@@ -260,19 +264,19 @@ func (s *site) routedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
 func (s *site) pacedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
 	t.Helper()
 	const size = 5 * paced
-	ctx := harness.Within(t, 3*harness.AnswerTime)
-	l := harness.Must1[net.Listener](t)(s.listenPaced(ctx, s.Replication.Address(f)))
+	ctx := await.Within(t, 3*await.AnswerTime)
+	l := await.Must1[net.Listener](t)(s.listenPaced(ctx, s.Replication.Address(f)))
 	defer l.Close()
 	sent := make(chan error, 1)
 	go func() { sent <- sendAll(l, size) }()
 	port := netip.MustParseAddrPort(l.Addr().String())
-	exits := harness.TapAll(t, s.nics()...)
+	exits := wire.TapAll(t, s.nics()...)
 	before := s.throttled(t)
-	conn := harness.Must1[net.Conn](t)(s.Client.Dial(ctx, "tcp", port.String()))
+	conn := await.Must1[net.Conn](t)(s.Client.Dial(ctx, "tcp", port.String()))
 	defer conn.Close()
 	got, err := io.Copy(io.Discard, conn)
-	harness.Must(t, err)
-	harness.Must(t, <-sent)
+	await.Must(t, err)
+	await.Must(t, <-sent)
 	if got != size {
 		t.Errorf("%d bytes arrived of %d", got, size)
 	}
@@ -356,5 +360,5 @@ var throttledFlows = regexp.MustCompile(`gc \d+.* throttled (\d+)`)
 // throttled is how many packets fq at replication has held back.
 func (s *site) throttled(t *testing.T) int {
 	t.Helper()
-	return number(t, throttledFlows, harness.Shell(t, s.Server, "tc -s qdisc show dev eth1"))
+	return number(t, throttledFlows, testhost.Shell(t, s.Server, "tc -s qdisc show dev eth1"))
 }

@@ -7,8 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // sent returns how many packets the root qdisc of an interface has sent.
@@ -18,7 +22,7 @@ func sent(t *testing.T, i *topology.Interface) int {
 		Root    bool
 		Packets int
 	}
-	harness.Must(t, json.Unmarshal([]byte(harness.Shell(t, i.Host, "tc -s -j qdisc show dev "+i.Name)), &qdiscs))
+	await.Must(t, json.Unmarshal([]byte(host.Shell(t, i.Host, "tc -s -j qdisc show dev "+i.Name)), &qdiscs))
 	for _, q := range qdiscs {
 		if q.Root {
 			return q.Packets
@@ -50,15 +54,15 @@ var shapings = []struct {
 func TestShaping(t *testing.T) {
 	for _, shaping := range shapings {
 		t.Run(shaping.name, func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
-			harness.Shell(t, n.Server.Host, "tc qdisc add dev eth0 root handle 1: tbf rate 500kbit burst 16kb latency 50ms")
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
+			host.Shell(t, n.Server.Host, "tc qdisc add dev eth0 root handle 1: tbf rate 500kbit burst 16kb latency 50ms")
 			for _, command := range shaping.commands {
-				harness.Shell(t, n.Server.Host, "tc "+command)
+				host.Shell(t, n.Server.Host, "tc "+command)
 			}
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			p.Start()
 			for _, f := range n.Families() {
-				c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+				c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 				wantShaped(t, n.Server, c, shaping.rate)
 			}
 		})
@@ -67,7 +71,7 @@ func TestShaping(t *testing.T) {
 
 // wantShaped has a server answer with a megabyte and wants it to take the time
 // that the rate of eth1 demands.
-func wantShaped(t *testing.T, server *topology.Server, c *harness.Conversation, rate float64) {
+func wantShaped(t *testing.T, server *topology.Server, c *traffic.Conversation, rate float64) {
 	t.Helper()
 	// A bucket may be full at the beginning. htb overdraws its by a packet, which TCP
 	// makes of up to 64 KiB: it is cut into segments behind the qdisc, each with its
@@ -77,14 +81,14 @@ func wantShaped(t *testing.T, server *topology.Server, c *harness.Conversation, 
 		burst = 32<<10 + 69<<10
 		most  = 12 * time.Second
 	)
-	wires := harness.Tap(t, server)
+	wires := wire.Tap(t, server)
 	byEth0, byEth1 := sent(t, server.Eth0), sent(t, server.Eth1)
 	begun := time.Now()
-	harness.Must(t, c.AskFor(harness.Within(t, 2*most), size))
+	await.Must(t, c.AskFor(await.Within(t, 2*most), size))
 	took := time.Since(begun)
 	byEth0, byEth1 = sent(t, server.Eth0)-byEth0, sent(t, server.Eth1)-byEth1
 
-	answers := harness.Bytes(wires.WantEth1(c.String(), c.Answers()))
+	answers := wire.Bytes(wires.WantEth1(c.String(), c.Answers()))
 	least := time.Duration(float64(answers-burst) * 8 / rate * float64(time.Second))
 	t.Logf("%s: %d bytes at %.0f Mbit/s took %s, at least %s", c, size, rate/1e6, took, least)
 	if took < least || took > most {

@@ -11,8 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // site is a server that a router, which checks sources, reaches in two ways:
@@ -58,7 +62,7 @@ func address(f topology.Family, network, number int) netip.Prefix {
 // addresses are those of a host in a network, of both families.
 func addresses(network, number int) []netip.Prefix {
 	var a []netip.Prefix
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		a = append(a, address(f, network, number))
 	}
 	return a
@@ -82,15 +86,15 @@ func newSite(t *testing.T, production, replication way) *site {
 // bareSite is a site without any way between the server and the router.
 func bareSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{Network: harness.NewNetwork(t), t: t, tally: newTally(t)}
-	s.Server = harness.Must1[*topology.Host](t)(s.Host("server"))
-	s.Client = harness.Must1[*topology.Host](t)(s.Host("client"))
-	s.Router = harness.Must1[*topology.Router](t)(s.Network.Router("router", topology.StrictSource))
+	s := &site{Network: traffic.NewNetwork(t), t: t, tally: newTally(t)}
+	s.Server = await.Must1[*topology.Host](t)(s.Host("server"))
+	s.Client = await.Must1[*topology.Host](t)(s.Host("client"))
+	s.Router = await.Must1[*topology.Router](t)(s.Network.Router("router", topology.StrictSource))
 	s.ClientEth0 = s.cable(
 		topology.NIC{Host: s.Client, Name: "eth0", Addresses: addresses(clientNet, serverNumber)},
 		topology.NIC{Host: s.Router.Host, Name: "client", Addresses: addresses(clientNet, routerNumber)})
-	for _, f := range harness.Families {
-		harness.Must(t, s.Client.AddRoute(topology.Route{Via: address(f, clientNet, routerNumber).Addr()}))
+	for _, f := range traffic.Families {
+		await.Must(t, s.Client.AddRoute(topology.Route{Via: address(f, clientNet, routerNumber).Addr()}))
 	}
 	return s
 }
@@ -99,7 +103,7 @@ func bareSite(t *testing.T) *site {
 func (s *site) cable(a, b topology.NIC) *topology.Interface {
 	s.t.Helper()
 	i, _, err := s.Connect(a, b)
-	harness.Must(s.t, err)
+	await.Must(s.t, err)
 	return i
 }
 
@@ -113,16 +117,16 @@ func (s *site) ends(name string, network int) (server, router topology.NIC) {
 // production.
 func (s *site) ready() {
 	s.t.Helper()
-	ctx := harness.Within(s.t, harness.AnswerTime)
-	harness.Must(s.t, s.WaitReady(ctx))
-	for _, f := range harness.Families {
+	ctx := await.Within(s.t, await.AnswerTime)
+	await.Must(s.t, s.WaitReady(ctx))
+	for _, f := range traffic.Families {
 		s.addDefault(f, s.Production, 0)
 	}
 	if s.Production.MAC == nil {
 		return
 	}
-	for _, f := range harness.Families {
-		harness.Must(s.t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
+	for _, f := range traffic.Families {
+		await.Must(s.t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
 	}
 }
 
@@ -133,7 +137,7 @@ func (s *site) addDefault(f topology.Family, by *topology.Interface, table int) 
 	if by.MAC == nil {
 		r.Via, r.Destination = netip.Addr{}, anywhere(f)
 	}
-	harness.Must(s.t, s.Server.AddRoute(r))
+	await.Must(s.t, s.Server.AddRoute(r))
 }
 
 // anywhere is the prefix of all addresses.
@@ -147,8 +151,8 @@ func anywhere(f topology.Family) netip.Prefix {
 // serve echoes at the server's addresses.
 func (s *site) serve() {
 	for _, i := range []*topology.Interface{s.Production, s.Replication} {
-		for _, f := range harness.Families {
-			harness.Serve(s.t, s.Server, i.Address(f))
+		for _, f := range traffic.Families {
+			traffic.Serve(s.t, s.Server, i.Address(f))
 		}
 	}
 }
@@ -159,9 +163,9 @@ func (s *site) nics() []*topology.Interface {
 }
 
 // ask prepares a conversation of the client with an address of the server.
-func (s *site) ask(t *testing.T, kind harness.Kind, at netip.Addr) *harness.Conversation {
+func (s *site) ask(t *testing.T, kind traffic.Kind, at netip.Addr) *traffic.Conversation {
 	t.Helper()
-	return harness.NewConversation(t, kind, s.ClientEth0, at)
+	return traffic.NewConversation(t, kind, s.ClientEth0, at)
 }
 
 // wantMended shows that answers of the replication address leave by production
@@ -169,16 +173,16 @@ func (s *site) ask(t *testing.T, kind harness.Kind, at netip.Addr) *harness.Conv
 // nothing behind.
 func (s *site) wantMended(t *testing.T, args ...string) {
 	t.Helper()
-	harness.EachQuestion(t, "without replypath", s.wantLost)
-	p := harness.On(t, s.Server)
+	traffic.EachQuestion(t, "without replypath", s.wantLost)
+	p := product.On(t, s.Server)
 	p.Start(args...)
-	harness.EachQuestion(t, "with replypath", s.wantRight)
+	traffic.EachQuestion(t, "with replypath", s.wantRight)
 	p.Expect(0, "detach", "--stop")
-	harness.EachQuestion(t, "after detach", s.wantLost)
+	traffic.EachQuestion(t, "after detach", s.wantLost)
 }
 
 // wantRight wants the answers of each address by its own interface.
-func (s *site) wantRight(t *testing.T, f topology.Family, kind harness.Kind) {
+func (s *site) wantRight(t *testing.T, f topology.Family, kind traffic.Kind) {
 	for _, by := range s.nics() {
 		s.wantAnswers(t, s.ask(t, kind, by.Address(f)), by)
 	}
@@ -186,25 +190,25 @@ func (s *site) wantRight(t *testing.T, f topology.Family, kind harness.Kind) {
 
 // wantAnswers asks questions of several sizes and wants every answer by an
 // interface, from its MAC to the router's, if it has one.
-func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.Interface) {
+func (s *site) wantAnswers(t *testing.T, c *traffic.Conversation, by *topology.Interface) {
 	t.Helper()
-	exits := harness.TapAll(t, s.nics()...)
+	exits := wire.TapAll(t, s.nics()...)
 	for _, size := range c.Sizes() {
-		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
+		if err := c.AskFor(await.Within(t, await.AnswerTime), size); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
 			s.showStuck(t, c, exits)
 		} else {
 			s.tally.answered++
 		}
 	}
-	harness.End(t, c, exits.At(by), untagged(c.Answers()))
+	wire.End(t, c, exits.At(by), untagged(c.Answers()))
 	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
 	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
 }
 
 // showStuck logs what was seen of a conversation that has got no answer, the server's sockets and counters, and
 // what the echo servers do.
-func (s *site) showStuck(t *testing.T, c *harness.Conversation, exits *harness.Exits) {
+func (s *site) showStuck(t *testing.T, c *traffic.Conversation, exits *wire.Exits) {
 	t.Helper()
 	ofIt := func(f *topology.Frame) bool { return c.Questions()(f) || c.Answers()(f) }
 	for _, nic := range s.nics() {
@@ -212,9 +216,9 @@ func (s *site) showStuck(t *testing.T, c *harness.Conversation, exits *harness.E
 			t.Logf("%s: %s", nic.Name, frame)
 		}
 	}
-	t.Log(harness.Shell(t, s.Server, "cat /proc/net/tcp /proc/net/netstat /proc/net/snmp /proc/net/softnet_stat"))
+	t.Log(host.Shell(t, s.Server, "cat /proc/net/tcp /proc/net/netstat /proc/net/snmp /proc/net/softnet_stat"))
 	var servers strings.Builder
-	harness.Must(t, pprof.Lookup("goroutine").WriteTo(&servers, 1))
+	await.Must(t, pprof.Lookup("goroutine").WriteTo(&servers, 1))
 	t.Log(servers.String())
 }
 
@@ -225,28 +229,28 @@ func untagged(match topology.Filter) topology.Filter {
 }
 
 // wantLost asks the replication address in vain: its answers leave by production.
-func (s *site) wantLost(t *testing.T, f topology.Family, kind harness.Kind) {
+func (s *site) wantLost(t *testing.T, f topology.Family, kind traffic.Kind) {
 	s.wantConversationLost(t, s.ask(t, kind, s.Replication.Address(f)))
 }
 
 // wantConversationLost asks in vain: the answers leave by production.
-func (s *site) wantConversationLost(t *testing.T, c *harness.Conversation) {
+func (s *site) wantConversationLost(t *testing.T, c *traffic.Conversation) {
 	t.Helper()
 	s.wantAnswersLost(t, c, c.Answers())
 }
 
 // wantAnswersLost asks in vain, where the answers may be of another address than was asked.
-func (s *site) wantAnswersLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+func (s *site) wantAnswersLost(t *testing.T, c *traffic.Conversation, answers topology.Filter) {
 	t.Helper()
-	exits := harness.TapAll(t, s.nics()...)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	exits := wire.TapAll(t, s.nics()...)
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
 	asked := make(chan error, 1)
 	go func() { asked <- c.Ask(ctx) }()
 	left := topology.All(untagged(answers), topology.Going(topology.Received))
 	if _, err := exits.At(s.Production).Wait(ctx, left); err != nil {
 		t.Errorf("no answer left by %s: %v\n%s", s.Production.Name, err, exits)
 	}
-	silence := time.AfterFunc(harness.SilenceTime, cancel)
+	silence := time.AfterFunc(await.SilenceTime, cancel)
 	defer silence.Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)

@@ -12,8 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // fallbackThefts are ways in which others remove what is on the device of the fallback
@@ -37,27 +41,27 @@ func TestTakenFallback(t *testing.T) {
 	for _, theft := range fallbackThefts {
 		t.Run(theft.name, func(t *testing.T) {
 			needMechanism(t, theft.mechanism)
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-			p := harness.On(t, n.Server.Host)
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+			p := product.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
 			useFallback(t, n, p)
-			talks, wires := talkAll(t, n), harness.Tap(t, n.Server)
+			talks, wires := talkAll(t, n), wire.Tap(t, n.Server)
 			talks.awaitMore(wires)
-			device := harness.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))
+			device := await.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))
 			const times = 3
 			var took []time.Duration
 			failed := 0
-			release := harness.Quiet(t)
+			release := product.Quiet(t)
 			for i := range times {
 				began := time.Now()
-				harness.Must(t, theft.steal(t, p, device))
-				harness.Eventually(t, "the repair is logged", func() error {
+				await.Must(t, theft.steal(t, p, device))
+				await.Eventually(t, "the repair is logged", func() error {
 					if fallbackWorks(t, n) != nil {
 						failed++
 					}
 					return lacksLines(d, i+1, "level=WARN", takenOff, "interface=replypath0")
 				})
-				harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
+				await.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
 				took = append(took, time.Since(began).Round(time.Millisecond))
 				talks.awaitMore(wires)
 			}
@@ -78,13 +82,13 @@ func TestTakenFallback(t *testing.T) {
 // leave they are.
 func TestTakenFallbackAndKept(t *testing.T) {
 	const remedy = "tc qdisc del dev replypath0 ingress"
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := product.On(t, n.Server.Host)
 	d := p.Start("--mechanism", "clsact")
 	useFallback(t, n, p)
-	harness.Must(t, placeIngress(t, p, harness.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))))
+	await.Must(t, placeIngress(t, p, await.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))))
 	d.WaitLog(1, "level=WARN", remedy)
-	harness.Must(t, lacksLines(d, 0, takenOff, "interface=replypath0"))
+	await.Must(t, lacksLines(d, 0, takenOff, "interface=replypath0"))
 	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != 0 {
 		t.Errorf("%v repairs are counted", repairs)
 	}
@@ -94,18 +98,18 @@ func TestTakenFallbackAndKept(t *testing.T) {
 	if fallbackWorks(t, n) == nil {
 		t.Error("nobody would have noticed that they were gone")
 	}
-	release := harness.Quiet(t)
-	harness.Shell(t, n.Server.Host, remedy)
+	release := product.Quiet(t)
+	host.Shell(t, n.Server.Host, remedy)
 	began := time.Now()
 	d.WaitLog(1, "level=WARN", takenOff, "interface=replypath0")
 	took := time.Since(began)
 	release()
 	t.Logf("back %s after the others have gone", took.Round(time.Millisecond))
-	if took > harness.Patient(backWithin) {
+	if took > await.Patient(backWithin) {
 		t.Error("that is too late")
 	}
-	harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
-	harness.Eventually(t, "the status has no errors", func() error {
+	await.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
+	await.Eventually(t, "the status has no errors", func() error {
 		if s := p.Status(); len(s.Errors) != 0 {
 			return fmt.Errorf("%q", s.Errors)
 		}
@@ -114,7 +118,7 @@ func TestTakenFallbackAndKept(t *testing.T) {
 }
 
 // lacksLines tells that there are not so many lines with all the words.
-func lacksLines(d *harness.Daemon, want int, words ...string) error {
+func lacksLines(d *product.Daemon, want int, words ...string) error {
 	if lines := d.Log.Lines(words...); len(lines) != want {
 		return fmt.Errorf("%d lines, not %d: %q", len(lines), want, lines)
 	}
@@ -123,10 +127,10 @@ func lacksLines(d *harness.Daemon, want int, words ...string) error {
 
 // useFallback removes the default routes, and returns when the fallback routes are all that
 // the server has.
-func useFallback(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+func useFallback(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	t.Helper()
-	harness.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
-	harness.Eventually(t, "the fallback routes are in use", func() error {
+	host.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
+	await.Eventually(t, "the fallback routes are in use", func() error {
 		if active := p.Metrics().Sum("replypath_fallback_active"); active != float64(len(n.Families())) {
 			return fmt.Errorf("of %v families", active)
 		}
@@ -136,19 +140,19 @@ func useFallback(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 
 // atOnce, 50 ms, is how soon an answer comes, and what the host starts fails, where nothing
 // is missing. A datagram that is lost is not asked again, and a SYN after a second.
-var atOnce = harness.AnswerTime / 200
+var atOnce = await.AnswerTime / 200
 
 // fallbackWorks tells what of either family does not: that a new question by UDP to eth1 is
 // answered, and that a connection that the host opens is refused.
 func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 	t.Helper()
 	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-		if err := c.Ask(harness.Within(t, atOnce)); err != nil {
+		c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+		if err := c.Ask(await.Within(t, atOnce)); err != nil {
 			return err
 		}
-		client := netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort).String()
-		conn, err := n.Server.Dial(harness.Within(t, atOnce), "tcp", client)
+		client := netip.AddrPortFrom(n.ClientEth0.Address(f), traffic.EchoPort).String()
+		conn, err := n.Server.Dial(await.Within(t, atOnce), "tcp", client)
 		if err == nil {
 			conn.Close()
 		}
@@ -173,21 +177,21 @@ const (
 func TestTakenFallbackAgainAndAgain(t *testing.T) {
 	for name, problem := range map[string]string{"no other problem": "", "another problem": "add the ipv6 fallback route"} {
 		t.Run(name, func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-			p := harness.On(t, n.Server.Host)
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+			p := product.On(t, n.Server.Host)
 			d := p.Start("--mechanism", "clsact")
 			useFallback(t, n, p)
 			if problem != "" {
 				// The gateway of the route can be no address of the device.
-				harness.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route del default dev replypath0")
+				host.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route del default dev replypath0")
 				d.WaitLog(1, "level=WARN", problem)
 			}
 			var took []time.Duration
-			release := harness.Quiet(t)
+			release := product.Quiet(t)
 			for len(took) < manyTimes {
 				began := time.Now()
-				harness.Shell(t, n.Server.Host, "tc qdisc del dev replypath0 clsact")
-				if d.Log.Wait(harness.Within(t, 3*backWithin), len(took)+1, takenOff, "interface=replypath0") != nil {
+				host.Shell(t, n.Server.Host, "tc qdisc del dev replypath0 clsact")
+				if d.Log.Wait(await.Within(t, 3*backWithin), len(took)+1, takenOff, "interface=replypath0") != nil {
 					break
 				}
 				took = append(took, time.Since(began).Round(time.Millisecond))

@@ -15,9 +15,13 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // backWithin is how soon what others take away is back.
@@ -29,19 +33,19 @@ const takenOff = "programs had been taken off, attached again"
 // theft is a way in which others remove from an interface what they think is theirs.
 type theft struct {
 	name, mechanism string
-	steal           func(*testing.T, *harness.Product, *topology.Interface) error
+	steal           func(*testing.T, *product.Product, *topology.Interface) error
 }
 
 // byTC is a theft by tc(8), in one go: between two calls of it the daemon may have put back what the first one took.
 func byTC(name string, commands ...string) theft {
-	return theft{name, "clsact", func(t *testing.T, _ *harness.Product, i *topology.Interface) error {
+	return theft{name, "clsact", func(t *testing.T, _ *product.Product, i *topology.Interface) error {
 		return tcBatch(t, i.Host, commands...)
 	}}
 }
 
 // tcBatch runs several commands of tc(8) in one process.
 func tcBatch(t *testing.T, host *topology.Host, commands ...string) error {
-	c := host.Command(harness.Within(t, harness.AnswerTime), "tc", "-batch", "-")
+	c := host.Command(await.Within(t, await.AnswerTime), "tc", "-batch", "-")
 	c.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
 	output, err := c.CombinedOutput()
 	if err != nil {
@@ -59,8 +63,8 @@ var thefts = []theft{
 }
 
 // deletePins deletes the pins of links of an interface, each of which goes with its pin.
-func deletePins(places ...string) func(*testing.T, *harness.Product, *topology.Interface) error {
-	return func(_ *testing.T, p *harness.Product, i *topology.Interface) error {
+func deletePins(places ...string) func(*testing.T, *product.Product, *topology.Interface) error {
+	return func(_ *testing.T, p *product.Product, i *topology.Interface) error {
 		var errs []error
 		for _, place := range places {
 			pin := strconv.Itoa(i.Index) + "-" + place
@@ -71,7 +75,7 @@ func deletePins(places ...string) func(*testing.T, *harness.Product, *topology.I
 }
 
 // detachLinks detaches every TCX link of an interface, whoever made it.
-func detachLinks(_ *testing.T, _ *harness.Product, i *topology.Interface) error {
+func detachLinks(_ *testing.T, _ *product.Product, i *topology.Interface) error {
 	for _, h := range hooks {
 		if err := h.detachLinks(i); err != nil {
 			return err
@@ -118,25 +122,25 @@ func TestTaken(t *testing.T) {
 		}
 		t.Run(theft.name, func(t *testing.T) {
 			needMechanism(t, theft.mechanism)
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-			p := harness.On(t, n.Server.Host)
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+			p := product.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
 			talks := talkAll(t, n)
-			talks.awaitMore(harness.Tap(t, n.Server))
+			talks.awaitMore(wire.Tap(t, n.Server))
 			const times = 3
 			var took []time.Duration
 			shown := 0
-			release := harness.Quiet(t)
+			release := product.Quiet(t)
 			for i := range times {
 				began := time.Now()
-				harness.Must(t, theft.steal(t, p, n.Server.Eth1))
+				await.Must(t, theft.steal(t, p, n.Server.Eth1))
 				if attachedHooks(p, "eth1") < len(hooks) {
 					shown++
 				}
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
 				wantAttached(t, p, "eth1", true)
-				wires := harness.Tap(t, n.Server)
+				wires := wire.Tap(t, n.Server)
 				talks.awaitMore(wires)
 				talks.wantEth1(wires)
 			}
@@ -158,15 +162,15 @@ const setBack = "a sysctl had been set back"
 // TestTakenAgainAndAgain has somebody who does not give in, about programs and a sysctl:
 // after a few times in a row he is left alone for a while.
 func TestTakenAgainAndAgain(t *testing.T) {
-	harness.NeedTCX(t) // it takes links
+	testhost.NeedTCX(t) // it takes links
 	const key = "net/ipv4/conf/eth1/rp_filter"
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	harness.Must(t, n.Server.SetSysctl(key, "1"))
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	await.Must(t, n.Server.SetSysctl(key, "1"))
+	p := product.On(t, n.Server.Host)
 	d := p.Start()
 	take := func() {
-		harness.Must(t, detachLinks(t, p, n.Server.Eth1))
-		harness.Must(t, n.Server.SetSysctl(key, "1"))
+		await.Must(t, detachLinks(t, p, n.Server.Eth1))
+		await.Must(t, n.Server.SetSysctl(key, "1"))
 	}
 	const inARow = 5
 	for i := range inARow {
@@ -175,7 +179,7 @@ func TestTakenAgainAndAgain(t *testing.T) {
 		d.WaitLog(i+1, setBack)
 	}
 	take()
-	if d.Log.Wait(harness.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
+	if d.Log.Wait(await.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
 		t.Errorf("put back more than %d times in a row", inARow)
 	}
 	if lines := d.Log.Lines(setBack); len(lines) > inARow {
@@ -192,7 +196,7 @@ type obstacle struct {
 	name, mechanism string
 	// place removes ours and takes their room; it fails where they came back in
 	// between.
-	place   func(*testing.T, *harness.Product, *topology.Interface) error
+	place   func(*testing.T, *product.Product, *topology.Interface) error
 	remove  func(*testing.T, *topology.Interface)
 	message string
 }
@@ -200,24 +204,24 @@ type obstacle struct {
 var obstacles = []obstacle{
 	{
 		"an ingress qdisc", "clsact", placeIngress,
-		func(t *testing.T, i *topology.Interface) { harness.Shell(t, i.Host, "tc qdisc del dev eth1 ingress") },
+		func(t *testing.T, i *topology.Interface) { testhost.Shell(t, i.Host, "tc qdisc del dev eth1 ingress") },
 		"tc qdisc del dev eth1 ingress",
 	},
 	{
 		"as many tcx programs as there can be", "tcx", fill,
-		func(t *testing.T, i *topology.Interface) { harness.Must(t, hooks[0].detachLinks(i)) },
+		func(t *testing.T, i *topology.Interface) { await.Must(t, hooks[0].detachLinks(i)) },
 		"attach on eth1 ingress",
 	},
 }
 
 // placeIngress puts an ingress qdisc in the place of ours, at once.
-func placeIngress(t *testing.T, _ *harness.Product, i *topology.Interface) error {
+func placeIngress(t *testing.T, _ *product.Product, i *topology.Interface) error {
 	return tcBatch(t, i.Host, "qdisc del dev "+i.Name+" clsact", "qdisc add dev "+i.Name+" ingress")
 }
 
 // fill takes ours off and puts programs of somebody else in every place on ingress:
 // in all but one while ours is there, so that it has no time to come back.
-func fill(t *testing.T, _ *harness.Product, i *topology.Interface) error {
+func fill(t *testing.T, _ *product.Product, i *topology.Interface) error {
 	const most = 63 // BPF_MPROG_MAX and an empty one behind them
 	var links []link.Link
 	attach := func(w *watcher) error {
@@ -266,18 +270,18 @@ func TestTakenAndKept(t *testing.T) {
 	for _, o := range obstacles {
 		t.Run(o.name, func(t *testing.T) {
 			needMechanism(t, o.mechanism)
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-			p := harness.On(t, n.Server.Host)
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+			p := product.On(t, n.Server.Host)
 			d := p.Start("--mechanism", o.mechanism)
 			both := func() {
 				t.Helper()
 				for _, f := range n.Families() {
-					harness.WantByEth1(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
+					wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
 				}
 			}
 			both()
 			wantAttached(t, p, "eth1", true)
-			harness.Eventually(t, o.name, func() error { return o.place(t, p, n.Server.Eth1) })
+			await.Eventually(t, o.name, func() error { return o.place(t, p, n.Server.Eth1) })
 			d.WaitLog(1, "level=ERROR", o.message)
 			wantAttached(t, p, "eth1", false)
 			wantAttached(t, p, "eth0", true)
@@ -288,14 +292,14 @@ func TestTakenAndKept(t *testing.T) {
 				t.Errorf("errors of the status: %q", s.Errors)
 			}
 			before := len(d.Log.Lines("level=WARN", takenOff, "interface=eth1"))
-			release := harness.Quiet(t)
+			release := product.Quiet(t)
 			o.remove(t, n.Server.Eth1)
 			began := time.Now()
 			d.WaitLog(before+1, "level=WARN", takenOff, "interface=eth1")
 			took := time.Since(began)
 			release()
 			t.Logf("%s: back %s after it has gone", o.name, took.Round(time.Millisecond))
-			if took > harness.Patient(backWithin) {
+			if took > await.Patient(backWithin) {
 				t.Error("that is too late")
 			}
 			wantAttached(t, p, "eth1", true)
@@ -306,7 +310,7 @@ func TestTakenAndKept(t *testing.T) {
 
 // wantAttached wants the metrics and /healthz to tell whether an interface has
 // both programs.
-func wantAttached(t *testing.T, p *harness.Product, name string, attached bool) {
+func wantAttached(t *testing.T, p *product.Product, name string, attached bool) {
 	t.Helper()
 	want := 0
 	if attached {
@@ -322,15 +326,15 @@ func wantAttached(t *testing.T, p *harness.Product, name string, attached bool) 
 }
 
 // attachedHooks returns on how many hooks of an interface the metrics show a program.
-func attachedHooks(p *harness.Product, name string) int {
+func attachedHooks(p *product.Product, name string) int {
 	return int(p.Metrics().Sum("replypath_interface_attached", "interface="+name))
 }
 
 // wantRepairs wants each of the repairs to have come in time, and all to be counted.
-func wantRepairs(t *testing.T, p *harness.Product, took []time.Duration) {
+func wantRepairs(t *testing.T, p *product.Product, took []time.Duration) {
 	t.Helper()
 	for _, one := range took {
-		if one > harness.Patient(backWithin) {
+		if one > await.Patient(backWithin) {
 			t.Errorf("back after %s", one)
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"net"
 	"testing"
 
-	"replypath/test/harness"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // tally counts what became of the questions of a test, which it prints at its end.
@@ -30,7 +30,7 @@ func newTally(t *testing.T) *tally {
 }
 
 // add adds the frames of answers that left a host by some of its interfaces.
-func (n *tally) add(exits *harness.Exits, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
+func (n *tally) add(exits *wire.Exits, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
 	for _, nic := range nics {
 		for _, frame := range exits.Left(nic, answers) {
 			if nic == by && bytes.Equal(frame.DestinationMAC, to) {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestVLAN has one of the ways, or both, be a VLAN: on cables of their own, on
@@ -61,11 +64,11 @@ func TestVLANTags(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			s, cable := newTrunk(t)
-			harness.Shell(t, s.Server, change)
-			harness.EachQuestion(t, "without replypath", s.wantLost)
-			harness.On(t, s.Server).Start()
+			host.Shell(t, s.Server, change)
+			traffic.EachQuestion(t, "without replypath", s.wantLost)
+			product.On(t, s.Server).Start()
 			tags := make(map[string]int)
-			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				s.wantTags(t, cable, f, kind, tags)
 			})
 			t.Logf("frames of answers on the cable, by VLAN: %v", tags)
@@ -79,24 +82,24 @@ func TestVLANTags(t *testing.T) {
 // taken out again.
 func TestVLANTagInFrame(t *testing.T) {
 	s, _ := newTrunk(t)
-	reorder := func(how string) { harness.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr "+how) }
-	asRouted := func(t *testing.T, f topology.Family, kind harness.Kind) {
+	reorder := func(how string) { host.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr "+how) }
+	asRouted := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantLost(t, f, kind)
 		s.wantAnswers(t, s.ask(t, kind, s.Production.Address(f)), s.Production)
 	}
 	reorder("off")
-	harness.EachQuestion(t, "without replypath", asRouted)
-	harness.On(t, s.Server).Start()
-	harness.EachQuestion(t, "with replypath", asRouted)
+	traffic.EachQuestion(t, "without replypath", asRouted)
+	product.On(t, s.Server).Start()
+	traffic.EachQuestion(t, "with replypath", asRouted)
 	reorder("on")
-	harness.EachQuestion(t, "with the tags taken out", s.wantRight)
+	traffic.EachQuestion(t, "with the tags taken out", s.wantRight)
 }
 
 // wantTags wants the answers of each address with the tag of its VLAN, and counts the tags.
-func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Family, kind harness.Kind, tags map[string]int) {
+func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Family, kind traffic.Kind, tags map[string]int) {
 	for by, id := range map[*topology.Interface]uint16{s.Production: 5, s.Replication: 6} {
 		c := s.ask(t, kind, by.Address(f))
-		seen := harness.Capture(t, cable.Peer())
+		seen := wire.Capture(t, cable.Peer())
 		s.wantAnswers(t, c, by)
 		answers := seen.Frames(topology.All(c.Answers(), topology.Going(topology.Received)))
 		if len(answers) == 0 {

@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // vrfTable is the routing table of the VRF.
@@ -21,14 +23,14 @@ func newVRF(t *testing.T) *site {
 	v := made[*topology.Interface](t, "VRF")(s.Server.AddVRF("blue", vrfTable))
 	s.Production = ethernet(s, "eth0", productionNet)
 	s.Replication = ethernet(s, "eth1", replicationNet)
-	ctx := harness.Within(t, harness.AnswerTime)
+	ctx := await.Within(t, await.AnswerTime)
 	for _, i := range s.nics() {
-		harness.Must(t, i.Enslave(v))
+		await.Must(t, i.Enslave(v))
 	}
-	harness.Must(t, s.WaitReady(ctx))
-	for _, f := range harness.Families {
+	await.Must(t, s.WaitReady(ctx))
+	for _, f := range traffic.Families {
 		s.addDefault(f, s.Production, vrfTable)
-		harness.Must(t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
+		await.Must(t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
 	}
 	return s
 }
@@ -39,28 +41,28 @@ func newVRF(t *testing.T) *site {
 func TestVRF(t *testing.T) {
 	s := newVRF(t)
 	for _, i := range s.nics() {
-		for _, f := range harness.Families {
-			harness.ServeAt(t, s.Server, netip.AddrPortFrom(i.Address(f), harness.EchoPort), topology.BindToDevice("blue"))
+		for _, f := range traffic.Families {
+			traffic.ServeAt(t, s.Server, netip.AddrPortFrom(i.Address(f), traffic.EchoPort), topology.BindToDevice("blue"))
 		}
 	}
-	harness.EachQuestion(t, "without replypath", s.wantLost)
-	p := harness.On(t, s.Server)
+	traffic.EachQuestion(t, "without replypath", s.wantLost)
+	p := product.On(t, s.Server)
 	p.Start()
 	status := p.Status()
 	wantManaged(t, status, "eth0", "eth1")
-	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != len(harness.Families) {
+	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != len(traffic.Families) {
 		t.Errorf("gateways of eth0 are %v, not those of the VRF's table", i.Gateways)
 	}
-	harness.EachQuestion(t, "with replypath", s.wantRight)
+	traffic.EachQuestion(t, "with replypath", s.wantRight)
 	wantPlanOfVRF(t, p.Plan(0))
 	p.Expect(0, "detach", "--stop")
-	harness.EachQuestion(t, "after detach", s.wantLost)
+	traffic.EachQuestion(t, "after detach", s.wantLost)
 }
 
 // wantPlanOfVRF wants a plan to know the routes of the VRF, and the rule for others' own.
-func wantPlanOfVRF(t *testing.T, made *harness.Plan) {
+func wantPlanOfVRF(t *testing.T, made *product.Plan) {
 	t.Helper()
-	if rule := made.Of("rule", "rule 1000: "); rule.Verdict != "foreign" || harness.OrEmpty(rule.Owner) == "" {
+	if rule := made.Of("rule", "rule 1000: "); rule.Verdict != "foreign" || product.OrEmpty(rule.Owner) == "" {
 		t.Errorf("the rule of VRFs: %+v", rule)
 	}
 	if len(made.WouldMove) == 0 || len(made.Originated) != 0 {
@@ -77,17 +79,17 @@ func wantPlanOfVRF(t *testing.T, made *harness.Plan) {
 // route from which it answers.
 func TestVRFWildcard(t *testing.T) {
 	s := newVRF(t)
-	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort), topology.BindToDevice("blue"))
-	p := harness.On(t, s.Server)
-	for _, f := range harness.Families {
+	traffic.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), traffic.EchoPort), topology.BindToDevice("blue"))
+	p := product.On(t, s.Server)
+	for _, f := range traffic.Families {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) {
-			c := s.ask(t, harness.UDP, s.Replication.Address(f))
+			c := s.ask(t, traffic.UDP, s.Replication.Address(f))
 			s.wantAnswersLost(t, c, c.Behind(s.Production.Address(f)).Answers())
 		})
 	}
-	p.Start("--config", harness.WriteConfig(t, "repair_udp_source: true\n"))
-	for _, f := range harness.Families {
-		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, harness.UDP) })
+	p.Start("--config", product.WriteConfig(t, "repair_udp_source: true\n"))
+	for _, f := range traffic.Families {
+		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, traffic.UDP) })
 	}
 }
 
@@ -95,14 +97,14 @@ func TestVRFWildcard(t *testing.T) {
 // same (net.ipv4.tcp_l3mdev_accept). What they accept is bound to the VRF.
 func TestVRFAccept(t *testing.T) {
 	s := newVRF(t)
-	harness.Must(t, s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"))
-	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort))
-	p := harness.On(t, s.Server)
-	for _, f := range harness.Families {
-		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, harness.TCP) })
+	await.Must(t, s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"))
+	traffic.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), traffic.EchoPort))
+	p := product.On(t, s.Server)
+	for _, f := range traffic.Families {
+		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, traffic.TCP) })
 	}
 	p.Start()
-	for _, f := range harness.Families {
-		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, harness.TCP) })
+	for _, f := range traffic.Families {
+		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, traffic.TCP) })
 	}
 }

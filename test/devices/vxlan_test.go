@@ -6,8 +6,11 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // The overlay network of TestTunnel.
@@ -21,7 +24,7 @@ var overlay = map[topology.Family][2]netip.Prefix{
 // through it.
 func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.Server) {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	v := topology.VXLAN{Name: "vxlan7", ID: 7}
 	gateway, server := v, v
 	gateway.Local, gateway.Remote = n.Server.Eth1.Gateway(outer), n.Server.Eth1.Address(outer)
@@ -31,13 +34,13 @@ func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.
 		server.Addresses = append(server.Addresses, overlay[f][1])
 	}
 	end, _, err := n.Tunnel(n.Server.Host, server, n.Replication.Host, gateway)
-	harness.Must(t, err)
-	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
 	for _, f := range n.Families() {
 		core, err := n.Replication.Interface("core")
-		harness.Must(t, err)
-		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: overlay[f][0].Masked(), Via: core.Address(f)}))
-		harness.Serve(t, n.Server.Host, end.Address(f))
+		await.Must(t, err)
+		await.Must(t, n.Core.AddRoute(topology.Route{Destination: overlay[f][0].Masked(), Via: core.Address(f)}))
+		traffic.Serve(t, n.Server.Host, end.Address(f))
 	}
 	return n, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}
 }
@@ -46,17 +49,17 @@ func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.
 // NIC: the answer goes into the tunnel, and what carries it where the routing
 // table says.
 func TestTunnel(t *testing.T) {
-	for _, outer := range harness.Families {
+	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			n, tunnel := newVXLAN(t, outer)
 			wantAllLost(t, n, tunnel)
-			harness.On(t, n.Server.Host).Start()
-			wires := harness.Tap(t, n.Server)
+			product.On(t, n.Server.Host).Start()
+			wires := wire.Tap(t, n.Server)
 			wantAllByEth1(t, n, tunnel)
 			wires.WantEth1("what carries the answers", topology.All(
 				topology.UDP, topology.From(n.Server.Eth1.Address(outer)), topology.To(n.Server.Eth1.Gateway(outer))))
 			for _, f := range n.Families() {
-				harness.WantByEth1(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+				wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
 			}
 		})
 	}

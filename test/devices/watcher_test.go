@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -35,9 +35,9 @@ const (
 func newWatcher(t testing.TB) *watcher {
 	t.Helper()
 	w := &watcher{t: t}
-	w.counter = harness.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}))
+	w.counter = await.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}))
 	t.Cleanup(func() { w.counter.Close() })
-	w.program = harness.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
+	w.program = await.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "watcher", Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{
 			// __sk_buff.len is the first field.
@@ -64,8 +64,8 @@ func newWatcher(t testing.TB) *watcher {
 func (w *watcher) seen() int {
 	w.t.Helper()
 	var count uint64
-	harness.Must(w.t, w.counter.Lookup(uint32(0), &count))
-	harness.Must(w.t, w.counter.Put(uint32(0), uint64(0)))
+	await.Must(w.t, w.counter.Lookup(uint32(0), &count))
+	await.Must(w.t, w.counter.Put(uint32(0), uint64(0)))
 	return int(count)
 }
 
@@ -73,12 +73,12 @@ func (w *watcher) seen() int {
 func (w *watcher) byTCX(i *topology.Interface, hook ebpf.AttachType, at link.Anchor) {
 	w.t.Helper()
 	var l link.Link
-	harness.Must(w.t, i.Host.Do(func() (err error) {
+	await.Must(w.t, i.Host.Do(func() (err error) {
 		l, err = link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: w.program, Attach: hook, Anchor: at})
 		return err
 	}))
 	w.t.Cleanup(func() { l.Close() })
-	w.remove = func() { harness.Must(w.t, l.Close()) }
+	w.remove = func() { await.Must(w.t, l.Close()) }
 }
 
 // byFilter adds the watcher as a filter, whose qdisc there has to be.
@@ -90,14 +90,14 @@ func (w *watcher) byFilter(i *topology.Interface, parent uint32, priority uint16
 		},
 		Fd: w.program.FD(), Name: "watcher", DirectAction: true,
 	}
-	harness.Must(w.t, i.Host.Netlink().FilterAdd(filter))
-	w.remove = func() { harness.Must(w.t, i.Host.Netlink().FilterDel(filter)) }
+	await.Must(w.t, i.Host.Netlink().FilterAdd(filter))
+	w.remove = func() { await.Must(w.t, i.Host.Netlink().FilterDel(filter)) }
 }
 
 // isOurs tells the product's programs by their names.
 func isOurs(t testing.TB, program *ebpf.Program) bool {
 	t.Helper()
 	info, err := program.Info()
-	harness.Must(t, err)
+	await.Must(t, err)
 	return strings.HasPrefix(info.Name, "replypath_")
 }

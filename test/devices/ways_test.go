@@ -5,7 +5,7 @@ package devices
 import (
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 	"replypath/test/topology"
 )
@@ -38,7 +38,7 @@ func tun(s *site, name string, network int) *topology.Interface {
 	s.t.Helper()
 	server, router := s.ends(name, network)
 	i, _, err := s.ConnectTun(server, router)
-	harness.Must(s.t, err)
+	await.Must(s.t, err)
 	return i
 }
 
@@ -56,7 +56,7 @@ func vlanOn(cable func(*site) *topology.Interface, id int) way {
 		s.t.Helper()
 		parent := cable(s)
 		server := made[*topology.Interface](s.t, "VLAN (8021q)")(parent.AddVLAN(name, id, addresses(network, serverNumber)...))
-		router := harness.Must1[*topology.Interface](s.t)(parent.Peer().AddVLAN(name, id, addresses(network, routerNumber)...))
+		router := await.Must1[*topology.Interface](s.t)(parent.Peer().AddVLAN(name, id, addresses(network, routerNumber)...))
 		server.PeerWith(router)
 		return server
 	}
@@ -74,17 +74,17 @@ func vlan(id int) way {
 func bond(s *site, name string, network int) *topology.Interface {
 	s.t.Helper()
 	b := made[*topology.Interface](s.t, "bonding")(s.Server.AddBond(name))
-	bridge := harness.Must1[*topology.Bridge](s.t)(s.Router.AddBridge(name, addresses(network, routerNumber)...))
+	bridge := await.Must1[*topology.Bridge](s.t)(s.Router.AddBridge(name, addresses(network, routerNumber)...))
 	for _, port := range []string{name + "a", name + "b"} {
-		i := harness.Must1[*topology.Interface](s.t)(bridge.Connect(topology.NIC{Host: s.Server, Name: port}))
-		harness.Must(s.t, i.Enslave(b))
+		i := await.Must1[*topology.Interface](s.t)(bridge.Connect(topology.NIC{Host: s.Server, Name: port}))
+		await.Must(s.t, i.Enslave(b))
 	}
 	for _, a := range addresses(network, serverNumber) {
-		harness.Must(s.t, b.AddAddress(a))
+		await.Must(s.t, b.AddAddress(a))
 		b.Addresses = append(b.Addresses, a)
 	}
 	b.PeerWith(bridge.Interface)
-	harness.Must(s.t, b.WaitReady(harness.Within(s.t, harness.AnswerTime)))
+	await.Must(s.t, b.WaitReady(await.Within(s.t, await.AnswerTime)))
 	readMAC(s.t, b)
 	return b
 }
@@ -93,6 +93,6 @@ func bond(s *site, name string, network int) *topology.Interface {
 func readMAC(t *testing.T, i *topology.Interface) {
 	t.Helper()
 	link, err := i.Link()
-	harness.Must(t, err)
+	await.Must(t, err)
 	i.MAC = link.Attrs().HardwareAddr
 }

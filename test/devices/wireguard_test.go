@@ -10,8 +10,12 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const wireGuardPort = 51820
@@ -27,7 +31,7 @@ type peer struct {
 func newPeer(t *testing.T, host *topology.Host, name string, addresses ...netip.Prefix) peer {
 	t.Helper()
 	i := made[*topology.Interface](t, "WireGuard")(host.AddWireGuard(name, addresses...))
-	return peer{i, harness.Must1[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader)), wireGuardPort}
+	return peer{i, await.Must1[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader)), wireGuardPort}
 }
 
 // talksTo tells the device where its only peer is, or with an endpoint that is
@@ -39,7 +43,7 @@ func (p peer) talksTo(t *testing.T, other peer, endpoint netip.Addr) {
 	if endpoint.IsValid() {
 		where = "endpoint " + netip.AddrPortFrom(endpoint, p.port).String()
 	}
-	harness.Shell(t, p.Host, fmt.Sprintf("echo %s | wg set %s listen-port %d private-key /dev/stdin peer %s allowed-ips 0.0.0.0/0,::/0 %s",
+	testhost.Shell(t, p.Host, fmt.Sprintf("echo %s | wg set %s listen-port %d private-key /dev/stdin peer %s allowed-ips 0.0.0.0/0,::/0 %s",
 		text(p.key.Bytes()), p.Name, p.port, text(other.key.PublicKey().Bytes()), where))
 }
 
@@ -80,10 +84,10 @@ func newWireGuard(t *testing.T, outer topology.Family) (*site, peer) {
 	client := newPeer(t, s.Client, "wg0", addresses(innerNet, serverNumber)...)
 	server.talksTo(t, client, netip.Addr{})
 	client.talksTo(t, server, s.Replication.Address(outer))
-	for _, f := range harness.Families {
-		harness.Serve(t, s.Server, server.Address(f))
+	for _, f := range traffic.Families {
+		traffic.Serve(t, s.Server, server.Address(f))
 	}
-	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))
+	await.Must(t, s.WaitReady(await.Within(t, await.AnswerTime)))
 	return s, server
 }
 
@@ -99,19 +103,19 @@ func datagrams(from netip.Addr) topology.Filter {
 func TestTunnelOverReplication(t *testing.T) {
 	s, server := newWireGuard(t, topology.IPv6)
 	answers := datagrams(s.Replication.Address(topology.IPv6))
-	lost := harness.TapAll(t, s.nics()...)
-	c := s.ask(t, harness.UDP, server.Address(topology.IPv4))
-	harness.Must(t, c.Connect(harness.Within(t, harness.AnswerTime)))
+	lost := wire.TapAll(t, s.nics()...)
+	c := s.ask(t, traffic.UDP, server.Address(topology.IPv4))
+	await.Must(t, c.Connect(await.Within(t, await.AnswerTime)))
 	asked := make(chan error, 1)
-	go func() { asked <- c.Ask(harness.Within(t, harness.AnswerTime)) }()
-	_, err := lost.At(s.Production).Wait(harness.Within(t, harness.AnswerTime), answers)
-	harness.Must(t, err)
+	go func() { asked <- c.Ask(await.Within(t, await.AnswerTime)) }()
+	_, err := lost.At(s.Production).Wait(await.Within(t, await.AnswerTime), answers)
+	await.Must(t, err)
 	lost.Want("the tunnel without replypath", answers, s.Production, s.Production.Peer().MAC)
 
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start()
 	wantManaged(t, p.Status(), "eth0", "eth1", "wg0")
-	seen := harness.TapAll(t, s.nics()...)
+	seen := wire.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
 	seen.Want("the tunnel with replypath", answers, s.Replication, s.Replication.Peer().MAC)
 	t.Logf("the tunnel's own datagrams from the address that was asked: %d by eth1, %d by eth0",
@@ -132,7 +136,7 @@ func TestTunnelRoams(t *testing.T) {
 func TestTunnelKept(t *testing.T) {
 	s, server := newWireGuard(t, topology.IPv4)
 	asked := s.Replication.Address(topology.IPv4)
-	harness.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",
+	testhost.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",
 		asked, address(topology.IPv4, replicationNet, routerNumber).Addr(), s.Replication.Name))
 	s.wantTunnelFrom(t, server, s.Replication, s.Production)
 }
@@ -141,8 +145,8 @@ func TestTunnelKept(t *testing.T) {
 // address and to leave by it, and none that leaves by production to have the other one's.
 func (s *site) wantTunnelFrom(t *testing.T, server peer, by, other *topology.Interface) {
 	t.Helper()
-	harness.On(t, s.Server).Start()
-	seen := harness.TapAll(t, s.nics()...)
+	product.On(t, s.Server).Start()
+	seen := wire.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
 	own := seen.Want("the tunnel", datagrams(by.Address(topology.IPv4)), by, by.Peer().MAC)
 	n := len(seen.Left(s.Production, datagrams(other.Address(topology.IPv4))))
@@ -155,12 +159,12 @@ func (s *site) wantTunnelFrom(t *testing.T, server peer, by, other *topology.Int
 // wantInside asks through the tunnel, from the client's address outside of it, and
 // wants every answer by the tunnel.
 func (s *site) wantInside(t *testing.T, server peer) {
-	seen := harness.TapAll(t, s.nics()...)
-	harness.EachQuestion(t, "inside", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		inside := harness.Capture(t, server.Interface)
+	seen := wire.TapAll(t, s.nics()...)
+	traffic.EachQuestion(t, "inside", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		inside := wire.Capture(t, server.Interface)
 		c := s.ask(t, kind, server.Address(f))
 		// WireGuard begins its handshake again every five seconds.
-		harness.Must(t, c.AskFor(harness.Within(t, 2*harness.AnswerTime), 1000))
+		await.Must(t, c.AskFor(await.Within(t, 2*await.AnswerTime), 1000))
 		s.tally.answered++
 		byTunnel := inside.Count(topology.All(c.Answers(), topology.Going(topology.Sent)))
 		if byTunnel == 0 {
@@ -170,7 +174,7 @@ func (s *site) wantInside(t *testing.T, server peer) {
 		s.tally.add(seen, c.Answers(), s.nics(), server.Interface, nil)
 		for _, nic := range s.nics() {
 			if clear := seen.Left(nic, c.Answers()); len(clear) > 0 {
-				t.Errorf("%s: beside the tunnel left by %s %s", c, nic.Name, harness.Describe(clear))
+				t.Errorf("%s: beside the tunnel left by %s %s", c, nic.Name, wire.Describe(clear))
 			}
 		}
 	})

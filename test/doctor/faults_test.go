@@ -9,7 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -89,21 +91,21 @@ func TestFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			if found := p.Doctor(0).Of(f.check, "").With(f.severity, f.words...); len(found) > 0 {
 				t.Fatalf("found without its cause: %+v", found)
 			}
-			harness.Shell(t, n.Server.Host, f.script)
-			before := harness.Made(t, n.Server.Host)
+			host.Shell(t, n.Server.Host, f.script)
+			before := host.Made(t, n.Server.Host)
 			found := f.wantFound(t, p)
 			if found.Fix == nil {
-				harness.Shell(t, n.Server.Host, *found.Inspect)
-				if diff := cmp.Diff(before, harness.Made(t, n.Server.Host)); diff != "" {
+				host.Shell(t, n.Server.Host, *found.Inspect)
+				if diff := cmp.Diff(before, host.Made(t, n.Server.Host)); diff != "" {
 					t.Errorf("%s (-before +after):\n%s", *found.Inspect, diff)
 				}
 				return
 			}
-			harness.Shell(t, n.Server.Host, *found.Fix)
+			host.Shell(t, n.Server.Host, *found.Fix)
 			if found := p.Examine().Of(f.check, f.device).With(f.severity, f.words...); len(found) > 0 {
 				t.Errorf("found after %s: %+v", f.todo, found)
 			}
@@ -115,35 +117,35 @@ func TestFaults(t *testing.T) {
 func TestMTU(t *testing.T) {
 	for script, larger := range map[string]string{"ip link set eth1 mtu 1400": "1500", "ip link set eth0 mtu 9000": "9000"} {
 		n := newServer(t)
-		p := harness.On(t, n.Server.Host)
+		p := product.On(t, n.Server.Host)
 		onlyOne(t, p.Doctor(0), "mtu", "", "ok")
-		harness.Shell(t, n.Server.Host, script)
+		host.Shell(t, n.Server.Host, script)
 		wantSeen(t, n, onlyOne(t, p.Doctor(0), "mtu", "eth1", "warning", "eth0 has "+larger), "ip link show dev eth1")
 	}
 }
 
 // wantSeen wants a finding without a fix, and a command that works.
-func wantSeen(t *testing.T, n *topology.TwoNIC, f harness.Finding, inspect string) {
+func wantSeen(t *testing.T, n *topology.TwoNIC, f product.Finding, inspect string) {
 	t.Helper()
-	if f.Fix != nil || harness.OrEmpty(f.Inspect) != inspect {
-		t.Errorf("fix %q and inspect %q, not %q alone", harness.OrEmpty(f.Fix), harness.OrEmpty(f.Inspect), inspect)
+	if f.Fix != nil || product.OrEmpty(f.Inspect) != inspect {
+		t.Errorf("fix %q and inspect %q, not %q alone", product.OrEmpty(f.Fix), product.OrEmpty(f.Inspect), inspect)
 	}
-	harness.Shell(t, n.Server.Host, inspect)
+	host.Shell(t, n.Server.Host, inspect)
 }
 
 // TestRoutedInterface names the NIC of the default route where the configuration names others only.
 func TestRoutedInterface(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	for text, want := range map[string]int{"interfaces: [{name: eth1}]\n": 2, "interfaces: [{name: eth0}, {name: eth1}]\n": 0} {
-		path := harness.WriteConfig(t, text)
+		path := product.WriteConfig(t, text)
 		found := p.Doctor(0, "--config", path).Of("routed-interface", "eth0").With("warning", "not named by the configuration")
 		if len(found) != want {
 			t.Errorf("%s: found %+v, not %d", text, found, want)
 		}
 		for _, f := range found {
-			if !strings.Contains(harness.OrEmpty(f.Fix), "add {name: eth0} under interfaces in "+path) {
-				t.Errorf("fix %q", harness.OrEmpty(f.Fix))
+			if !strings.Contains(product.OrEmpty(f.Fix), "add {name: eth0} under interfaces in "+path) {
+				t.Errorf("fix %q", product.OrEmpty(f.Fix))
 			}
 		}
 	}
@@ -152,18 +154,18 @@ func TestRoutedInterface(t *testing.T) {
 // TestConfiguredGateway has the configuration name a gateway that does not answer, and an interface that is down.
 func TestConfiguredGateway(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	path := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.77, 10.2.0.1]}]\n")
+	p := product.On(t, n.Server.Host)
+	path := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.77, 10.2.0.1]}]\n")
 	silent := onlyOne(t, p.Doctor(3, "--config", path), "gateway", "eth1", "error", "10.2.0.77 is failed", "the configuration names it")
 	wantSeen(t, n, silent, "ip neigh show 10.2.0.77 dev eth1")
-	path = harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.1]}]\n")
+	path = product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.1]}]\n")
 	onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "ok", "10.2.0.1")
-	harness.Shell(t, n.Server.Host, "ip link set eth1 down")
+	host.Shell(t, n.Server.Host, "ip link set eth1 down")
 	wantSeen(t, n, onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "warning", "10.2.0.1", "the interface is down"), "ip link show dev eth1")
 }
 
 // wantFound returns the finding, with the sysctl that mends it or a command to look by.
-func (f *fault) wantFound(t *testing.T, p *harness.Product) harness.Finding {
+func (f *fault) wantFound(t *testing.T, p *product.Product) product.Finding {
 	t.Helper()
 	code := 0
 	if f.severity == "error" {
@@ -174,8 +176,8 @@ func (f *fault) wantFound(t *testing.T, p *harness.Product) harness.Finding {
 	if isSysctl {
 		todo = found.Fix
 	}
-	command, _, _ := strings.Cut(harness.OrEmpty(todo), "  # ")
-	if command != f.todo || isSysctl != (found.Fix != nil) || harness.OrEmpty(found.Owner) != f.owner {
+	command, _, _ := strings.Cut(product.OrEmpty(todo), "  # ")
+	if command != f.todo || isSysctl != (found.Fix != nil) || product.OrEmpty(found.Owner) != f.owner {
 		t.Fatalf("not %q of %q: %+v", f.todo, f.owner, found)
 	}
 	if found.Automatic != isSysctl {
@@ -188,8 +190,8 @@ func (f *fault) wantFound(t *testing.T, p *harness.Product) harness.Finding {
 // restores the host as it was with all its faults.
 func TestFixMendsWhatItMay(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	harness.Shell(t, n.Server.Host, `
+	p := product.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, `
 sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.all.arp_ignore=0
 ip address add 10.1.0.7/24 dev eth1
 ip address add 10.2.0.9/32 dev lo
@@ -200,7 +202,7 @@ nft add table inet t
 nft add chain inet t pre '{ type filter hook prerouting priority 0; }'
 nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 `)
-	before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
 	d := p.Start()
 	// The daemon mends rp_filter by itself, and leaves the rest.
 	all := p.Doctor(3, "--fix")
@@ -229,7 +231,7 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	}
 	d.Stop(unix.SIGTERM)
 	p.Detach()
-	if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
+	if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
 		t.Errorf("host after detach (-before +after):\n%s", diff)
 	}
 }
@@ -237,8 +239,8 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 // TestTable is what people see.
 func TestTable(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	p := product.On(t, n.Server.Host)
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	result := p.Expect(3, "doctor")
 	for _, words := range []string{"error    rp-filter  eth1\n  rp_filter: ", "\n  fix: sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
 		if !strings.Contains(result.Stdout, words) {

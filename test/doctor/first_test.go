@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -22,10 +24,10 @@ func isolated(t *testing.T, script string) func(*topology.Cmd) {
 const hideBPFFS = "mount -t tmpfs none /sys/fs/bpf"
 
 // examineAs examines a host by a command that the test prepares, and wants an exit code.
-func examineAs(t *testing.T, p *harness.Product, code int, prepare func(*topology.Cmd), args ...string) harness.Findings {
+func examineAs(t *testing.T, p *product.Product, code int, prepare func(*topology.Cmd), args ...string) product.Findings {
 	t.Helper()
 	result := examines(t, p, code, prepare, append([]string{"-o", "json"}, args...)...)
-	var findings harness.Findings
+	var findings product.Findings
 	if err := json.Unmarshal([]byte(result.Stdout), &findings); err != nil {
 		t.Fatalf("%v: %s", err, result)
 	}
@@ -37,8 +39,8 @@ func examineAs(t *testing.T, p *harness.Product, code int, prepare func(*topolog
 // says what, and what mends it, and looks at all else.
 func TestBeforeTheFirstStart(t *testing.T) {
 	n := newServer(t)
-	harness.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1")
-	p := harness.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1")
+	p := product.On(t, n.Server.Host)
 	for _, check := range []string{"pin-directory", "btf", "kernel", "capabilities", "configuration"} {
 		for _, f := range p.Doctor(3).Of(check, "") {
 			if f.Severity == "error" {
@@ -57,7 +59,7 @@ func TestBeforeTheFirstStart(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			all := examineAs(t, p, 3, isolated(t, test.script))
-			fix := harness.OrEmpty(onlyOne(t, all, test.check, "", "error", test.words...).Fix)
+			fix := product.OrEmpty(onlyOne(t, all, test.check, "", "error", test.words...).Fix)
 			onlyOne(t, all, "rp-filter", "eth1", "error")
 			if test.fix == "" {
 				return
@@ -71,7 +73,7 @@ func TestBeforeTheFirstStart(t *testing.T) {
 	t.Run("another file system", func(t *testing.T) {
 		other := p.WithPinDir(t.TempDir() + "/pins")
 		f := onlyOne(t, other.Doctor(3), "pin-directory", "", "error", "is not on a bpf file system")
-		if fix := harness.OrEmpty(f.Fix); !strings.HasPrefix(fix, "replypath run --pin-dir /sys/fs/bpf/replypath") {
+		if fix := product.OrEmpty(f.Fix); !strings.HasPrefix(fix, "replypath run --pin-dir /sys/fs/bpf/replypath") {
 			t.Errorf("fix %q", fix)
 		}
 	})
@@ -86,8 +88,8 @@ var rights = []struct{ name, taken string }{
 // looks at the rest.
 func TestWithoutRights(t *testing.T) {
 	n := newServer(t)
-	harness.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1; nft add table inet t")
-	p := harness.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1; nft add table inet t")
+	p := product.On(t, n.Server.Host)
 	for _, r := range rights {
 		all := examineAs(t, p, 3, by(t, "setpriv", "--bounding-set="+r.taken, "--inh-caps="+r.taken))
 		onlyOne(t, all, "capabilities", "", "error", r.name)
@@ -120,13 +122,13 @@ func TestWithoutRights(t *testing.T) {
 // ended.
 func TestMissingInterface(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	harness.Shell(t, n.Server.Host, "ip link property add dev eth0 altname uplink0")
-	path := harness.WriteConfig(t, "interfaces: [{name: uplink0}, {name: eht1}, {name: wan}]\n")
+	p := product.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, "ip link property add dev eth0 altname uplink0")
+	path := product.WriteConfig(t, "interfaces: [{name: uplink0}, {name: eht1}, {name: wan}]\n")
 	all := p.Doctor(3, "--config", path)
 	f := onlyOne(t, all, "missing-interface", "eht1", "error", path, "eth1 is there")
-	if want := "write eth1 in the place of eht1 under interfaces in " + path + ", then "; !strings.HasPrefix(harness.OrEmpty(f.Fix), want) {
-		t.Errorf("fix %q, not %q", harness.OrEmpty(f.Fix), want)
+	if want := "write eth1 in the place of eht1 under interfaces in " + path + ", then "; !strings.HasPrefix(product.OrEmpty(f.Fix), want) {
+		t.Errorf("fix %q, not %q", product.OrEmpty(f.Fix), want)
 	}
 	onlyOne(t, all, "missing-interface", "wan", "error", "there are eth0 (uplink0), eth1")
 	if got := len(all.Of("missing-interface", "")); got != 2 {
@@ -138,7 +140,7 @@ func TestMissingInterface(t *testing.T) {
 		end()
 		f := onlyOne(t, p.Doctor(3), "missing-interface", "eht1", "error", "--interface", "eth1 is there")
 		want := "replypath run --pin-dir " + p.PinDir + " --interface uplink0 --interface eth1 --observe --listen ''"
-		if fix := harness.OrEmpty(f.Fix); !strings.HasPrefix(fix, want) {
+		if fix := product.OrEmpty(f.Fix); !strings.HasPrefix(fix, want) {
 			t.Errorf("fix %q, not %q", fix, want)
 		}
 	}
@@ -151,33 +153,33 @@ func TestMissingInterface(t *testing.T) {
 // not read yet; a file that is named comes first.
 func TestConfigurationInForce(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	onlyOne(t, p.Doctor(0), "configuration", "", "ok", "nothing is attached")
-	path := harness.WriteConfig(t, "loopback_addresses: symmetric\n")
-	harness.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
+	path := product.WriteConfig(t, "loopback_addresses: symmetric\n")
+	host.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
 	d := p.Start("--config", path, "--interface", "eth1", "--observe", "--listen", "")
 	all := p.Doctor(0)
 	onlyOne(t, all, "configuration", "", "ok", path+" with --interface eth1 --observe --listen ''")
 	onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: symmetric")
-	fix := harness.OrEmpty(onlyOne(t, all, "routed-interface", "eth0", "warning", "ipv4").Fix)
+	fix := product.OrEmpty(onlyOne(t, all, "routed-interface", "eth0", "warning", "ipv4").Fix)
 	if want := "replypath run --pin-dir " + p.PinDir + " --config " + path + " --interface eth1 --interface eth0 --observe"; !strings.HasPrefix(fix, want) {
 		t.Errorf("fix %q, not %q", fix, want)
 	}
 
-	other := harness.WriteConfig(t, "loopback_addresses: kernel\n")
+	other := product.WriteConfig(t, "loopback_addresses: kernel\n")
 	onlyOne(t, p.Doctor(0, "--config", other), "loopback-address", "", "ok", "loopback_addresses: kernel")
-	harness.Shell(t, n.Server.Host, "cp "+other+" "+path)
+	host.Shell(t, n.Server.Host, "cp "+other+" "+path)
 	all = p.Doctor(0)
 	onlyOne(t, all, "configuration", "", "warning", path, "it has changed since it was loaded")
 	onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: symmetric")
 	d.Reload()
 	onlyOne(t, p.Doctor(0), "loopback-address", "", "ok", "loopback_addresses: kernel")
 
-	harness.Shell(t, n.Server.Host, "echo 'mode: 1' >"+path)
+	host.Shell(t, n.Server.Host, "echo 'mode: 1' >"+path)
 	d.Signal(unix.SIGHUP)
-	harness.Must(t, d.Log.Wait(harness.Within(t, harness.AnswerTime), 1, "configuration refused"))
+	await.Must(t, d.Log.Wait(await.Within(t, await.AnswerTime), 1, "configuration refused"))
 	onlyOne(t, p.Doctor(0), "configuration", "", "warning", "a later configuration was refused")
-	harness.Shell(t, n.Server.Host, "rm "+path)
+	host.Shell(t, n.Server.Host, "rm "+path)
 	d.Kill()
 	all = p.Doctor(0)
 	onlyOne(t, all, "configuration", "", "warning", "no daemon runs", path+" with --interface eth1 --observe --listen ''")

@@ -11,7 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -21,9 +23,9 @@ const (
 )
 
 // strict makes eth1 drop the question, and has doctor say so and mend it.
-func strict(t *testing.T, n *topology.TwoNIC, p *harness.Product, args ...string) {
+func strict(t *testing.T, n *topology.TwoNIC, p *product.Product, args ...string) {
 	t.Helper()
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	found := onlyOne(t, p.Doctor(3, args...), "rp-filter", "eth1", "error", "all 0", "device 1", "effective 1")
 	if found.Fix == nil || *found.Fix != "sysctl -w net.ipv4.conf.eth1.rp_filter=2" {
 		t.Errorf("fix %v", found.Fix)
@@ -40,18 +42,18 @@ func strict(t *testing.T, n *topology.TwoNIC, p *harness.Product, args ...string
 }
 
 // wantChange wants the repair in a status.
-func wantChange(t *testing.T, s *harness.Status) {
+func wantChange(t *testing.T, s *product.Status) {
 	t.Helper()
-	want := harness.HostChange{
+	want := product.HostChange{
 		Object: strictKey, Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
 	}
-	if diff := cmp.Diff([]harness.HostChange{want}, s.OtherChanges()); diff != "" {
+	if diff := cmp.Diff([]product.HostChange{want}, s.OtherChanges()); diff != "" {
 		t.Errorf("host changes (-want +got):\n%s", diff)
 	}
 }
 
 // wantGone wants the pin directory gone.
-func wantGone(t *testing.T, p *harness.Product) {
+func wantGone(t *testing.T, p *product.Product) {
 	t.Helper()
 	if _, err := os.Stat(p.PinDir); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", p.PinDir, err)
@@ -61,8 +63,8 @@ func wantGone(t *testing.T, p *harness.Product) {
 // TestFixNamesWhatIsLeft: --fix says what it leaves to the operator, and does not touch a host that needs accept_local.
 func TestFixNamesWhatIsLeft(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	harness.Shell(t, n.Server.Host, `
+	p := product.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, `
 sysctl -qw net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.eth0.rp_filter=1
 ip link set eth1 mtu 1400
 ip rule add iif eth1 lookup local priority 10
@@ -88,8 +90,8 @@ ip rule del priority 0
 // of it.
 func TestFixBeforeTheFirstStart(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+	p := product.On(t, n.Server.Host)
+	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
 	strict(t, n, p)
 	wantChange(t, p.StatusOf(3))
 	d := p.Start()
@@ -98,8 +100,8 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 	p.Detach()
 	wantGone(t, p)
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
 		t.Errorf("host after detach (-before +after):\n%s", diff)
 	}
 }
@@ -108,7 +110,7 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 // The first value counts, whoever mends again, and only while the repair holds.
 func TestFixWithoutADaemon(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	wantBack := func(want string) {
 		t.Helper()
 		p.Detach()
@@ -122,7 +124,7 @@ func TestFixWithoutADaemon(t *testing.T) {
 	p.Detach() // finds nothing to take back
 
 	strict(t, n, p)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
 	wantBack("0")
 
 	p.Start().Kill()
@@ -135,9 +137,9 @@ func TestFixWithoutADaemon(t *testing.T) {
 // afterwards does not make that forgotten.
 func TestFixBesideADaemon(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	config := filepath.Join(t.TempDir(), "replypath.yaml")
-	harness.Must(t, os.WriteFile(config, []byte("manage_rp_filter: false\n"), 0o644))
+	await.Must(t, os.WriteFile(config, []byte("manage_rp_filter: false\n"), 0o644))
 	d := p.Start("--config", config)
 	strict(t, n, p)
 	d.Reload()
@@ -150,30 +152,30 @@ func TestFixBesideADaemon(t *testing.T) {
 // TestRenamedInterface follows the interface, and not its name.
 func TestRenamedInterface(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	strict(t, n, p)
-	harness.Shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
+	host.Shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
 	p.Detach()
 	const oldRPFilter = "net/ipv4/conf/old/rp_filter"
 	wantSysctl(t, n.Server.Host, oldRPFilter, "1")
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
 	t.Logf("rp_filter after detach: %s of the interface that was eth1, %s of the other one that is now",
-		harness.Must1[string](t)(n.Server.Sysctl(oldRPFilter)), harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)))
+		await.Must1[string](t)(n.Server.Sysctl(oldRPFilter)), await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)))
 }
 
 // TestForeignRepairs refuses the repairs of another network namespace.
 func TestForeignRepairs(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	strict(t, n, p)
 	foreign := p.At(n.Client)
-	pins := harness.Pins(t)
-	harness.Must(t, n.Client.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1"))
+	pins := host.Pins(t)
+	await.Must(t, n.Client.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1"))
 	for _, command := range [][]string{{"detach"}, {"run"}, {"status"}, {"doctor", "--fix"}, {"doctor"}} {
 		foreign.Expect(1, command...)
 	}
-	if after := harness.Pins(t); !slices.Equal(pins, after) {
+	if after := host.Pins(t); !slices.Equal(pins, after) {
 		t.Errorf("pins changed (-before +after):\n%s", cmp.Diff(pins, after))
 	}
 	wantSysctl(t, n.Client, "net/ipv4/conf/eth0/rp_filter", "1")

@@ -9,27 +9,29 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/await"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()
-	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	return traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 }
 
 func wantSysctl(t *testing.T, host *topology.Host, key, want string) {
 	t.Helper()
-	if got := harness.Must1[string](t)(host.Sysctl(key)); got != want {
+	if got := await.Must1[string](t)(host.Sysctl(key)); got != want {
 		t.Errorf("%s is %s, not %s", key, got, want)
 	}
 }
 
 // onlyOne wants exactly one finding of a severity.
-func onlyOne(t *testing.T, all harness.Findings, check, device, severity string, words ...string) harness.Finding {
+func onlyOne(t *testing.T, all product.Findings, check, device, severity string, words ...string) product.Finding {
 	t.Helper()
 	found := all.Of(check, device).With(severity, words...)
 	if len(found) != 1 {

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -21,14 +23,14 @@ const promptly = 5 * time.Second
 
 // examines has doctor examine a host by a command that the test prepares, and wants its answer promptly, with an exit
 // code. Lines are long, so that words can be looked for.
-func examines(t *testing.T, p *harness.Product, code int, prepare func(*topology.Cmd), args ...string) *harness.Result {
+func examines(t *testing.T, p *product.Product, code int, prepare func(*topology.Cmd), args ...string) *product.Result {
 	t.Helper()
 	begun := time.Now()
 	result := p.RunAs(func(c *topology.Cmd) {
 		prepare(c)
 		c.Env = append(c.Environ(), "COLUMNS=1000")
 	}, append([]string{"doctor"}, args...)...)
-	if took := time.Since(begun); took > harness.Patient(promptly) {
+	if took := time.Since(begun); took > await.Patient(promptly) {
 		t.Errorf("it took %s: %s", took, result)
 	}
 	if result.Code != code {
@@ -38,7 +40,7 @@ func examines(t *testing.T, p *harness.Product, code int, prepare func(*topology
 }
 
 // wantSaid wants a result to say all of the words.
-func wantSaid(t *testing.T, result *harness.Result, words ...string) {
+func wantSaid(t *testing.T, result *product.Result, words ...string) {
 	t.Helper()
 	for _, word := range words {
 		if !strings.Contains(result.Stdout+result.Stderr, word) {
@@ -50,7 +52,7 @@ func wantSaid(t *testing.T, result *harness.Result, words ...string) {
 // by has a command be run by another one.
 func by(t *testing.T, args ...string) func(*topology.Cmd) {
 	return func(c *topology.Cmd) {
-		c.Path = harness.Must1[string](t)(exec.LookPath(args[0]))
+		c.Path = await.Must1[string](t)(exec.LookPath(args[0]))
 		c.Args = append(append([]string{}, args...), c.Args...)
 	}
 }
@@ -71,13 +73,13 @@ func TestDaemonInPIDNamespace(t *testing.T) {
 	for name, start := range map[string]func(*topology.Cmd){"contained": inPIDNamespace, "of the host": here} {
 		t.Run(name, func(t *testing.T) {
 			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			d := p.LaunchAs(start, "--mechanism", "clsact")
 			d.WaitReady()
 			examines(t, p, 0, here)
 			examines(t, p, 0, contained(t))
 			d.Signal(unix.SIGSTOP)
-			harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
+			host.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
 			wantSaid(t, examines(t, p, 3, contained(t)),
 				"no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back",
 				"replypath doctor --pin-dir "+p.PinDir+"  # where the daemon runs")
@@ -91,9 +93,9 @@ func TestDaemonInPIDNamespace(t *testing.T) {
 // the one here. Where it is another one, or none, doctor says so.
 func TestConfigInMountNamespace(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, "loopback_addresses: kernel\n")
-	harness.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, "loopback_addresses: kernel\n")
+	host.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
 	dir := filepath.Dir(config)
 	hide := `mount -t tmpfs tmpfs "$0"; `
 	inside := func(script string) func(*topology.Cmd) {
@@ -117,7 +119,7 @@ func TestConfigInMountNamespace(t *testing.T) {
 	d.Kill()
 	inForce(inside(":"), "warning", config, "it is gone")
 
-	harness.Shell(t, n.Server.Host, "echo 'loopback_addresses: symmetric' >"+config)
+	host.Shell(t, n.Server.Host, "echo 'loopback_addresses: symmetric' >"+config)
 	e := p.Start("--config", config)
 	inForce(here, "ok", config)
 	inForce(by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", hide+`exec "$@"`, dir), "warning",

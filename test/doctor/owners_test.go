@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // connmarks is what somebody typed so that answers go back by eth1, by the mark 0x1.
@@ -27,35 +30,35 @@ nft add rule inet marks out ct mark 0x1 meta mark set ct mark
 // none of its rules is said to be needless or in the way, what is said names it, and nothing is told to be changed.
 func TestRulesOfOthers(t *testing.T) {
 	for _, program := range []struct {
-		*harness.Neighbour
+		*host.Neighbour
 		about []string // beginnings of what stands in its rules
 		says  map[string]string
 	}{
-		{harness.Tailscale, []string{"0x80000", "lookup 52"}, map[string]string{
+		{host.Tailscale, []string{"0x80000", "lookup 52"}, map[string]string{
 			"rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only": "ip rule show",
 		}},
-		{harness.Cilium, []string{"0xe00", "0x200", "0xa00", "0xb00", "fwmark 0x80", "10.66.0.7"}, map[string]string{
+		{host.Cilium, []string{"0xe00", "0x200", "0xa00", "0xb00", "fwmark 0x80", "10.66.0.7"}, map[string]string{
 			"default via 10.66.0.1 dev cilium_host table 2005: the gateway is this host itself, as Cilium has it": "ip route show table 2005",
 		}},
 	} {
 		t.Run(program.Name, func(t *testing.T) {
 			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			harness.Shell(t, n.Server.Host, connmarks)
+			p := product.On(t, n.Server.Host)
+			host.Shell(t, n.Server.Host, connmarks)
 			program.Install(t, n)
-			before := harness.Made(t, n.Server.Host)
-			look := func() harness.Findings {
+			before := host.Made(t, n.Server.Host)
+			look := func() product.Findings {
 				all := p.Examine()
 				for _, f := range all {
 					for _, words := range program.about {
-						if strings.Contains(f.Found, words) && (f.Fix != nil || harness.OrEmpty(f.Owner) != program.Name || f.Severity != "ok") {
+						if strings.Contains(f.Found, words) && (f.Fix != nil || product.OrEmpty(f.Owner) != program.Name || f.Severity != "ok") {
 							t.Errorf("about %s of %s: %+v", words, program.Name, f)
 						}
 					}
 				}
 				for words, inspect := range program.says {
 					found := ofText(all, words)
-					if len(found) == 0 || found[0].Fix != nil || harness.OrEmpty(found[0].Inspect) != inspect || harness.OrEmpty(found[0].Owner) != program.Name {
+					if len(found) == 0 || found[0].Fix != nil || product.OrEmpty(found[0].Inspect) != inspect || product.OrEmpty(found[0].Owner) != program.Name {
 						t.Errorf("not %q with %q of %s: %+v", words, inspect, program.Name, found)
 					}
 				}
@@ -69,7 +72,7 @@ func TestRulesOfOthers(t *testing.T) {
 				t.Errorf("not one finding for each family: %+v", all.Of("needless-marks", ""))
 			}
 			p.Expect(0, "detach", "--stop")
-			if after := harness.Made(t, n.Server.Host); after != before {
+			if after := host.Made(t, n.Server.Host); after != before {
 				t.Errorf("the host was changed:\n%s\nbefore:\n%s", after, before)
 			}
 		})
@@ -77,8 +80,8 @@ func TestRulesOfOthers(t *testing.T) {
 }
 
 // ofText returns the findings that have some words.
-func ofText(all harness.Findings, words string) harness.Findings {
-	var found harness.Findings
+func ofText(all product.Findings, words string) product.Findings {
+	var found product.Findings
 	for _, f := range all {
 		if strings.Contains(f.Found, words) {
 			found = append(found, f)
@@ -90,22 +93,22 @@ func ofText(all harness.Findings, words string) harness.Findings {
 // TestRuleInUse: a rule for an own address is said not to be needed only once replypath corrects replies, and nothing
 // lives by it that this host opened. Then it is true.
 func TestRuleInUse(t *testing.T) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) { testRuleInUse(t, f) })
 	}
 }
 
 func testRuleInUse(t *testing.T, f topology.Family) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{}) // whose routers drop what has the other's source
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{}) // whose routers drop what has the other's source
 	server, client := n.Server.Eth1.Address(f), n.ClientEth0.Address(f)
-	harness.Serve(t, n.Client, client)
-	p := harness.On(t, n.Server.Host)
+	traffic.Serve(t, n.Client, client)
+	p := product.On(t, n.Server.Host)
 	ip, gateway := "ip", "10.2.0.1"
 	if f == topology.IPv6 {
 		ip, gateway = "ip -6", "2001:db8:2::1"
 	}
 	rule := fmt.Sprintf("priority 1000 from %s lookup 101", server)
-	harness.Shell(t, n.Server.Host, fmt.Sprintf("%s route add default via %s dev eth1 table 101; %s rule add %s", ip, gateway, ip, rule))
+	host.Shell(t, n.Server.Host, fmt.Sprintf("%s route add default via %s dev eth1 table 101; %s rule add %s", ip, gateway, ip, rule))
 	want := func(severity, text string) {
 		t.Helper()
 		found := onlyOne(t, p.Doctor(0), "needless-rules", "eth1", severity, "rule 1000: from "+server.String()+" lookup 101 "+text)
@@ -113,23 +116,23 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	}
 	want("ok", "is needed: replypath is not attached, and 0 connections were opened from "+server.String())
 
-	stream := harness.NewConversation(t, harness.TCP, n.Server.Eth1, client)
-	harness.Ask(t, stream)
+	stream := traffic.NewConversation(t, traffic.TCP, n.Server.Eth1, client)
+	traffic.Ask(t, stream)
 	want("ok", "is needed: replypath is not attached, and 1 connection was opened from "+server.String())
 	p.Start("--observe")
-	asked := harness.NewConversation(t, harness.TCP, n.ClientEth0, server) // is none that the host opened
-	harness.Ask(t, asked)
+	asked := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, server) // is none that the host opened
+	traffic.Ask(t, asked)
 	want("ok", "is needed: replypath does not enforce on eth1, and 1 connection was opened from "+server.String())
 	p.Expect(0, "mode", "enforce")
 	want("ok", "is needed: 1 connection was opened from "+server.String())
-	datagrams := harness.NewConversation(t, harness.UDP, n.Server.Eth1, client)
-	harness.Ask(t, datagrams)
+	datagrams := traffic.NewConversation(t, traffic.UDP, n.Server.Eth1, client)
+	traffic.Ask(t, datagrams)
 	want("ok", "is needed: 2 connections were opened from "+server.String())
-	harness.Ask(t, stream)
+	traffic.Ask(t, stream)
 
-	harness.Must(t, stream.Close())
-	harness.Must(t, datagrams.Close())
-	harness.Eventually(t, "the end of what used the rule", func() error {
+	await.Must(t, stream.Close())
+	await.Must(t, datagrams.Close())
+	await.Eventually(t, "the end of what used the rule", func() error {
 		if left := p.Examine().Of("needless-rules", "eth1").With("warning"); len(left) != 1 {
 			return fmt.Errorf("%+v", p.Examine().Of("needless-rules", ""))
 		}
@@ -137,16 +140,16 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	})
 	want("warning", "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "+server.String())
 	route := fmt.Sprintf("%s route replace default via %s dev eth1 table 101", ip, gateway)
-	harness.Shell(t, n.Server.Host, route+" mtu 1400")
+	host.Shell(t, n.Server.Host, route+" mtu 1400")
 	want("ok", fmt.Sprintf("is needed: default via %s dev eth1 table 101", gateway))
-	harness.Shell(t, n.Server.Host, route)
+	host.Shell(t, n.Server.Host, route)
 	// It is so: without the rule answers arrive. What the host opens itself would not.
-	harness.Shell(t, n.Server.Host, ip+" rule del "+rule)
-	harness.Ask(t, asked)
-	again := harness.NewConversation(t, harness.TCP, n.ClientEth0, server)
-	harness.Ask(t, again)
-	lost := harness.NewConversation(t, harness.TCP, n.Server.Eth1, client)
-	if err := lost.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+	host.Shell(t, n.Server.Host, ip+" rule del "+rule)
+	traffic.Ask(t, asked)
+	again := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, server)
+	traffic.Ask(t, again)
+	lost := traffic.NewConversation(t, traffic.TCP, n.Server.Eth1, client)
+	if err := lost.Ask(await.Within(t, await.SilenceTime)); err == nil {
 		t.Error("what the host opens from the address does without the rule, so that it proves nothing")
 	}
 }
@@ -154,9 +157,9 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 // TestRuleUsedByTracked: datagrams of a socket that is not connected are seen by what the kernel tracks.
 func TestRuleUsedByTracked(t *testing.T) {
 	n := newServer(t)
-	harness.Serve(t, n.Client, n.ClientEth0.Address(topology.IPv4))
-	p := harness.On(t, n.Server.Host)
-	harness.Shell(t, n.Server.Host, `
+	traffic.Serve(t, n.Client, n.ClientEth0.Address(topology.IPv4))
+	p := product.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, `
 ip route add default via 10.2.0.1 dev eth1 table 101
 ip rule add priority 1000 from 10.2.0.100 lookup 101
 nft add table inet t
@@ -165,18 +168,18 @@ nft add rule inet t out ct state established accept
 `)
 	p.Start()
 	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "warning", "is not needed")
-	ping := harness.NewConversation(t, harness.Ping, n.Server.Eth1, n.ClientEth0.Address(topology.IPv4))
-	harness.Ask(t, ping)
+	ping := traffic.NewConversation(t, traffic.Ping, n.Server.Eth1, n.ClientEth0.Address(topology.IPv4))
+	traffic.Ask(t, ping)
 	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "ok", "is needed: 1 connection was opened from 10.2.0.100")
 }
 
 // TestOffloadsOfOthers: a device of somebody's that is managed keeps the offloads that it has.
 func TestOffloadsOfOthers(t *testing.T) {
 	n := newServer(t)
-	harness.Tailscale.Install(t, n)
-	config := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1}, {name: tailscale0}]\n")
-	found := ofText(harness.On(t, n.Server.Host).Examine("--config", config), "other managed interfaces have it on: replies that are moved here are cut in software")
-	if len(found) == 0 || found[0].Fix != nil || harness.OrEmpty(found[0].Inspect) != "ethtool -k tailscale0" || harness.OrEmpty(found[0].Owner) != "Tailscale" {
+	host.Tailscale.Install(t, n)
+	config := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1}, {name: tailscale0}]\n")
+	found := ofText(product.On(t, n.Server.Host).Examine("--config", config), "other managed interfaces have it on: replies that are moved here are cut in software")
+	if len(found) == 0 || found[0].Fix != nil || product.OrEmpty(found[0].Inspect) != "ethtool -k tailscale0" || product.OrEmpty(found[0].Owner) != "Tailscale" {
 		t.Errorf("%+v", found)
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // pass is a program of somebody else's that lets everything pass.
@@ -21,7 +24,7 @@ func pass(t *testing.T, kind ebpf.ProgramType, verdict int32) *ebpf.Program {
 		Name: "theirs", Type: kind, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
 	})
-	harness.Must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() { p.Close() })
 	return p
 }
@@ -34,14 +37,14 @@ const (
 // attached keeps a link until the test ends.
 func attached(t *testing.T, l link.Link, err error) {
 	t.Helper()
-	harness.Must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 }
 
 // inside does something in the server's namespace.
 func inside(t *testing.T, n *topology.TwoNIC, attach func() (link.Link, error)) {
 	t.Helper()
-	harness.Must(t, n.Server.Do(func() error {
+	await.Must(t, n.Server.Do(func() error {
 		l, err := attach()
 		attached(t, l, err)
 		return nil
@@ -51,7 +54,7 @@ func inside(t *testing.T, n *topology.TwoNIC, attach func() (link.Link, error)) 
 // TestXDP names a program that sees frames before replypath does.
 func TestXDP(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	onlyOne(t, p.Doctor(0), "xdp", "", "ok")
 	program := pass(t, ebpf.XDP, xdpPass)
 	inside(t, n, func() (link.Link, error) {
@@ -63,13 +66,13 @@ func TestXDP(t *testing.T) {
 // TestProgramsTaken names the interface from which somebody took a program.
 func TestProgramsTaken(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start("--mechanism", "clsact").Kill()
 	onlyOne(t, p.Doctor(0), "attached", "", "ok")
-	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
+	host.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
 	found := onlyOne(t, p.Doctor(3), "attached", "eth1", "error", "no program of replypath at egress")
-	if want := "replypath run --pin-dir " + p.PinDir; harness.OrEmpty(found.Fix) != want {
-		t.Errorf("fix %q, not %q", harness.OrEmpty(found.Fix), want)
+	if want := "replypath run --pin-dir " + p.PinDir; product.OrEmpty(found.Fix) != want {
+		t.Errorf("fix %q, not %q", product.OrEmpty(found.Fix), want)
 	}
 	p.Start("--mechanism", "clsact")
 	onlyOne(t, p.Doctor(0), "attached", "", "ok")
@@ -78,9 +81,9 @@ func TestProgramsTaken(t *testing.T) {
 // TestOffloads names the interface that lacks what another has.
 func TestOffloads(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	onlyOne(t, p.Doctor(0), "offloads", "", "ok")
-	harness.Must(t, n.Server.Eth1.SetOffloads(topology.Offloads{NoSegmentation: true}))
+	await.Must(t, n.Server.Eth1.SetOffloads(topology.Offloads{NoSegmentation: true}))
 	wantSeen(t, n, onlyOne(t, p.Doctor(0), "offloads", "eth1", "warning", "tx-tcp-segmentation", "tx-generic-segmentation"), "ethtool -k eth1")
 }
 
@@ -88,36 +91,36 @@ func TestOffloads(t *testing.T) {
 // say.
 func TestNoDefaultRoute(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	harness.Shell(t, n.Server.Host, "ip route del default")
+	p := product.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, "ip route del default")
 	found := onlyOne(t, p.Doctor(3), "default-route", "", "error", "ipv4: no default route")
-	if want := "replypath run --pin-dir " + p.PinDir + "  # "; !strings.HasPrefix(harness.OrEmpty(found.Fix), want) {
-		t.Errorf("fix %q, not %q", harness.OrEmpty(found.Fix), want)
+	if want := "replypath run --pin-dir " + p.PinDir + "  # "; !strings.HasPrefix(product.OrEmpty(found.Fix), want) {
+		t.Errorf("fix %q, not %q", product.OrEmpty(found.Fix), want)
 	}
 	p.Start()
 	own := onlyOne(t, p.Doctor(0), "default-route", "", "warning", "no default route but that of replypath0")
 	wantSeen(t, n, own, "ip route show table all default")
-	c := harness.NewConversation(t, harness.Ping, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-	harness.Ask(t, c)
+	c := traffic.NewConversation(t, traffic.Ping, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	traffic.Ask(t, c)
 }
 
 // TestNothingManaged says so, and why.
 func TestNothingManaged(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	harness.Shell(t, n.Server.Host, "ip address flush dev eth0; ip address flush dev eth1")
+	p := product.On(t, n.Server.Host)
+	host.Shell(t, n.Server.Host, "ip address flush dev eth0; ip address flush dev eth1")
 	found := onlyOne(t, p.Doctor(3), "managed", "", "error", "no interface is managed", "eth1: no global address")
-	if !strings.HasPrefix(harness.OrEmpty(found.Fix), "set interfaces: [{name: eth0}] in ") {
-		t.Errorf("fix %q", harness.OrEmpty(found.Fix))
+	if !strings.HasPrefix(product.OrEmpty(found.Fix), "set interfaces: [{name: eth0}] in ") {
+		t.Errorf("fix %q", product.OrEmpty(found.Fix))
 	}
-	config := harness.WriteConfig(t, "interfaces: [{name: eth0}]\n")
+	config := product.WriteConfig(t, "interfaces: [{name: eth0}]\n")
 	onlyOne(t, p.Doctor(0, "--config", config), "managed", "", "ok", "eth0")
 }
 
 // TestOtherPrograms names the programs of others by where they run, with the daemon under the fewest rights as well.
 func TestOtherPrograms(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	attach := func(at ebpf.AttachType, anchor link.Anchor) {
 		program := pass(t, ebpf.SchedCLS, tcxNext) // each can be attached once
 		inside(t, n, func() (link.Link, error) {
@@ -153,8 +156,8 @@ func TestOtherPrograms(t *testing.T) {
 	}
 	onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at ingress runs before")
 	behind := onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at egress runs behind")
-	if want := "bpftool net show dev eth1"; behind.Fix != nil || harness.OrEmpty(behind.Inspect) != want {
-		t.Errorf("fix %q, inspect %q, not %q alone", harness.OrEmpty(behind.Fix), harness.OrEmpty(behind.Inspect), want)
+	if want := "bpftool net show dev eth1"; behind.Fix != nil || product.OrEmpty(behind.Inspect) != want {
+		t.Errorf("fix %q, inspect %q, not %q alone", product.OrEmpty(behind.Fix), product.OrEmpty(behind.Inspect), want)
 	}
 	p.Expect(0, "detach", "--stop")
 	p.Start()

@@ -17,30 +17,33 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestLastHop is S2 without its configuration: doctor proposes it once a client was seen to come through the balancer,
 // and no more when it is in force.
 func TestLastHop(t *testing.T) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) { testLastHop(t, f) })
 	}
 }
 
 func testLastHop(t *testing.T, f topology.Family) {
-	s := harness.Build(t, topology.NewS2)
-	harness.Serve(t, s.Server, s.ServerEth0.Address(f))
+	s := traffic.Build(t, topology.NewS2)
+	traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
 	ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
-	harness.Nft(t, s.Balancer.Host, `table `+ip+` balance {
+	host.Nft(t, s.Balancer.Host, `table `+ip+` balance {
 	chain pre { type nat hook prerouting priority dstnat; `+ip+` daddr `+s.Virtual(f).String()+` dnat to `+s.ServerEth0.Address(f).String()+`; }
 }`)
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	d := p.Start()
 	onlyOne(t, p.Doctor(0), "last-hop", "", "ok")
-	c := harness.NewConversation(t, harness.Ping, s.ClientEth0, s.Virtual(f))
-	if err := c.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+	c := traffic.NewConversation(t, traffic.Ping, s.ClientEth0, s.Virtual(f))
+	if err := c.Ask(await.Within(t, await.SilenceTime)); err == nil {
 		t.Fatal("the client is answered although the server does not answer through the balancer")
 	}
 	all := p.Doctor(0)
@@ -54,10 +57,10 @@ func testLastHop(t *testing.T, f topology.Family) {
 	d.Stop(unix.SIGTERM)
 
 	config := filepath.Join(t.TempDir(), "replypath.yaml")
-	harness.Must(t, os.WriteFile(config, []byte("interfaces:\n- {name: eth0, next_hop: last-hop}\n"), 0o644))
+	await.Must(t, os.WriteFile(config, []byte("interfaces:\n- {name: eth0, next_hop: last-hop}\n"), 0o644))
 	p.Start("--config", config)
-	again := harness.NewConversation(t, harness.Ping, s.ClientEth0, s.Virtual(f))
-	harness.Ask(t, again)
+	again := traffic.NewConversation(t, traffic.Ping, s.ClientEth0, s.Virtual(f))
+	traffic.Ask(t, again)
 	all = p.Doctor(0, "--fix")
 	onlyOne(t, all, "last-hop", "", "ok")
 	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv4", "net.ipv4.conf.all.accept_redirects does it for every interface")
@@ -73,8 +76,8 @@ func testLastHop(t *testing.T, f topology.Family) {
 // TestLVSRealServer is S3a: the virtual address is named, with the choice. Whether a balancer has it cannot be seen, so
 // that arp_ignore is left to who knows; arp_announce is set and given back.
 func TestLVSRealServer(t *testing.T) {
-	s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, true) })
-	p := harness.On(t, s.Server)
+	s := traffic.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, true) })
+	p := product.On(t, s.Server)
 	all := p.Doctor(0)
 	for _, f := range s.Families() {
 		onlyOne(t, all, "loopback-address", "", "ok", s.Virtual(f).String(), "loopback_addresses: kernel")
@@ -91,8 +94,8 @@ func TestLVSRealServer(t *testing.T) {
 
 // TestARPFlux is S5: before --fix both interfaces answer for an address, after it only its own.
 func TestARPFlux(t *testing.T) {
-	s := harness.Build(t, topology.NewS5)
-	p := harness.On(t, s.Server.Host)
+	s := traffic.Build(t, topology.NewS5)
+	p := product.On(t, s.Server.Host)
 	asked := s.Server.Eth1.Address(topology.IPv4)
 	if got := macsOf(t, s, asked, 2); got != 2 {
 		t.Fatalf("%d interfaces answer for %s, not both", got, asked)
@@ -115,26 +118,26 @@ func TestARPFlux(t *testing.T) {
 func macsOf(t *testing.T, s *topology.S5, asked netip.Addr, want int) int {
 	t.Helper()
 	at := s.NeighbourEth0
-	seen := harness.Must1[*topology.Capture](t)(at.Capture(topology.CaptureOptions{}))
-	defer func() { harness.Must(t, seen.Stop()) }()
+	seen := await.Must1[*topology.Capture](t)(at.Capture(topology.CaptureOptions{}))
+	defer func() { await.Must(t, seen.Stop()) }()
 	answers := func(f *topology.Frame) bool {
 		arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP)
 		return ok && arp.Operation == layers.ARPReply
 	}
-	harness.NewInjector(t, at).Send(
+	traffic.NewInjector(t, at).Send(
 		&layers.Ethernet{SrcMAC: at.MAC, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
 		&layers.ARP{
 			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
 			Operation: layers.ARPRequest, SourceHwAddress: at.MAC, SourceProtAddress: at.Address(topology.IPv4).AsSlice(),
 			DstHwAddress: make([]byte, 6), DstProtAddress: asked.AsSlice(),
 		})
-	harness.Must1[*topology.Frame](t)(seen.Wait(harness.Within(t, harness.AnswerTime), topology.All(answers, topology.FromMAC(s.Server.Eth1.MAC))))
-	patience := harness.SilenceTime
+	await.Must1[*topology.Frame](t)(seen.Wait(await.Within(t, await.AnswerTime), topology.All(answers, topology.FromMAC(s.Server.Eth1.MAC))))
+	patience := await.SilenceTime
 	if want == 2 {
-		patience = harness.AnswerTime
+		patience = await.AnswerTime
 	}
 	// A second answer is none but eth0's.
-	if _, err := seen.WaitCount(harness.Within(t, patience), 2, answers); err != nil {
+	if _, err := seen.WaitCount(await.Within(t, patience), 2, answers); err != nil {
 		return 1
 	}
 	return 2
@@ -144,7 +147,7 @@ func macsOf(t *testing.T, s *topology.S5, asked netip.Addr, want int) int {
 // sender. Its answers come from the address of the default route.
 func TestConnectedSocket(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
 	for _, daemon := range []struct {
 		name, network string
@@ -154,21 +157,21 @@ func TestConnectedSocket(t *testing.T) {
 	}
 }
 
-func testConnectedSocket(t *testing.T, n *topology.TwoNIC, p *harness.Product, network string, f topology.Family) {
+func testConnectedSocket(t *testing.T, n *topology.TwoNIC, p *product.Product, network string, f topology.Family) {
 	const port = 5201
 	var conn net.PacketConn
-	harness.Must(t, n.Server.Do(func() (err error) {
+	await.Must(t, n.Server.Do(func() (err error) {
 		conn, err = net.ListenPacket(network, ":5201")
 		return err
 	}))
 	defer conn.Close()
 	self := netip.AddrPortFrom(n.Server.Eth1.Address(f), port)
-	client := harness.Must1[net.Conn](t)(n.Client.Dial(harness.Within(t, harness.AnswerTime), "udp", self.String()))
+	client := await.Must1[net.Conn](t)(n.Client.Dial(await.Within(t, await.AnswerTime), "udp", self.String()))
 	defer client.Close()
-	harness.Must1[int](t)(client.Write([]byte("hello")))
+	await.Must1[int](t)(client.Write([]byte("hello")))
 	buffer := make([]byte, 16)
 	_, sender, err := conn.ReadFrom(buffer)
-	harness.Must(t, err)
+	await.Must(t, err)
 	from := sender.(*net.UDPAddr).AddrPort()
 	onlyOne(t, p.Doctor(0), "udp-connect", "", "ok")
 
@@ -177,11 +180,11 @@ func testConnectedSocket(t *testing.T, n *topology.TwoNIC, p *harness.Product, n
 		netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
 		"from "+n.Server.Eth0.Address(f).String(), "the request went to "+self.Addr().String())
 	// Of a daemon that nobody knows, it can only be shown who it is.
-	show, what, _ := strings.Cut(harness.OrEmpty(found.Inspect), "  # ")
+	show, what, _ := strings.Cut(product.OrEmpty(found.Inspect), "  # ")
 	if what != "who has the socket: have it bind to "+self.Addr().String() {
-		t.Errorf("inspect %q", harness.OrEmpty(found.Inspect))
+		t.Errorf("inspect %q", product.OrEmpty(found.Inspect))
 	}
-	output := harness.Must1[[]byte](t)(n.Server.Command(harness.Within(t, harness.AnswerTime), "sh", "-ec", show).CombinedOutput())
+	output := await.Must1[[]byte](t)(n.Server.Command(await.Within(t, await.AnswerTime), "sh", "-ec", show).CombinedOutput())
 	if !strings.Contains(string(output), ":5201") {
 		t.Errorf("%s shows no socket:\n%s", show, output)
 	}
@@ -197,14 +200,14 @@ func connect(t *testing.T, conn *net.UDPConn, network string, to netip.AddrPort)
 	if network == "udp4" {
 		address = &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())}
 	}
-	raw := harness.Must1[syscall.RawConn](t)(conn.SyscallConn())
+	raw := await.Must1[syscall.RawConn](t)(conn.SyscallConn())
 	var failed error
 	err := raw.Control(func(fd uintptr) { failed = unix.Connect(int(fd), address) })
-	harness.Must(t, errors.Join(err, failed))
+	await.Must(t, errors.Join(err, failed))
 }
 
 func processName(t *testing.T) string {
 	t.Helper()
-	name := harness.Must1[[]byte](t)(os.ReadFile("/proc/self/comm"))
+	name := await.Must1[[]byte](t)(os.ReadFile("/proc/self/comm"))
 	return strings.TrimSpace(string(name))
 }

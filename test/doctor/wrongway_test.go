@@ -9,17 +9,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // talk asks eth1's address from afar, and wants the answer to leave by eth1, or by eth0.
-func talk(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family, byEth1 bool) {
+func talk(t *testing.T, n *topology.TwoNIC, kind traffic.Kind, f topology.Family, byEth1 bool) {
 	t.Helper()
-	c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-	wires := harness.Tap(t, n.Server)
+	c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+	wires := wire.Tap(t, n.Server)
 	for range 3 {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 	}
 	if byEth1 {
 		wires.WantEth1(c.String(), c.Answers())
@@ -31,7 +34,7 @@ func talk(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family
 // talks is talk by every kind.
 func talks(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 	t.Helper()
-	for _, kind := range harness.Kinds {
+	for _, kind := range traffic.Kinds {
 		talk(t, n, kind, f, byEth1)
 	}
 }
@@ -40,15 +43,15 @@ func talks(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 // it was typed, what was counted before is nothing to be warned of.
 func TestObservedWrongWay(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start("--observe", "--listen", "")
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		p.Expect(0, "mode", "observe")
 		p.Expect(0, "flows", "flush") // of the other family
 		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 		talks(t, n, f, false)
 		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe")
-		fix := harness.OrEmpty(found.Fix)
+		fix := product.OrEmpty(found.Fix)
 		if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
 			t.Errorf("fix %q, not %q", fix, want)
 		}
@@ -62,10 +65,10 @@ func TestObservedWrongWay(t *testing.T) {
 func TestObservedWrongWayAsPacketsPass(t *testing.T) {
 	n := newServer(t)
 	f := topology.IPv4
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start("--listen", "")
 	p.Expect(0, "mode", "observe")
-	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -78,20 +81,20 @@ func TestObservedWrongWayAsPacketsPass(t *testing.T) {
 			}
 		}
 	}()
-	harness.Eventually(t, "packets are counted", func() error {
+	await.Eventually(t, "packets are counted", func() error {
 		return wantSome(p.Doctor(0).Of("wrong-way", "eth1").With("warning", "replies of eth1 leave by eth0: ", " packets within ", "reason observe"))
 	})
 	close(stop)
 	<-done
 	found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "1 live flows")
-	if want := "replypath mode enforce --pin-dir " + p.PinDir; harness.OrEmpty(found.Fix) != want {
-		t.Errorf("fix %q, not %q", harness.OrEmpty(found.Fix), want)
+	if want := "replypath mode enforce --pin-dir " + p.PinDir; product.OrEmpty(found.Fix) != want {
+		t.Errorf("fix %q, not %q", product.OrEmpty(found.Fix), want)
 	}
 	p.Expect(0, "flows", "flush")
 	onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 }
 
-func wantSome(found harness.Findings) error {
+func wantSome(found product.Findings) error {
 	if len(found) == 0 {
 		return os.ErrNotExist
 	}
@@ -102,20 +105,20 @@ func wantSome(found harness.Findings) error {
 // packets that it counted stay counted.
 func TestUncorrectableWrongWay(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	const without = "interfaces: [{name: eth0}, {name: eth1, next_hop: gateway}]\n"
 	gateways := n.Server.Eth1.Peer().Address(topology.IPv4).String() + `, "` + n.Server.Eth1.Peer().Address(topology.IPv6).String() + `"`
-	path := harness.WriteConfig(t, without)
+	path := product.WriteConfig(t, without)
 	d := p.Start("--config", path, "--listen", "")
-	for _, f := range harness.Families {
-		harness.Must(t, os.WriteFile(path, []byte(without), 0o600))
+	for _, f := range traffic.Families {
+		await.Must(t, os.WriteFile(path, []byte(without), 0o600))
 		d.Reload()
-		talk(t, n, harness.UDP, f, false)
+		talk(t, n, traffic.UDP, f, false)
 		onlyOne(t, p.Doctor(3), "wrong-way", "eth1", "error", "replies of eth1 leave by eth0: ", "reason no_next_hop")
-		harness.Must(t, os.WriteFile(path, []byte(strings.Replace(without, "gateway}", "gateway, gateways: ["+gateways+"]}", 1)), 0o600))
+		await.Must(t, os.WriteFile(path, []byte(strings.Replace(without, "gateway}", "gateway, gateways: ["+gateways+"]}", 1)), 0o600))
 		d.Reload()
 		p.Expect(0, "flows", "flush")
-		talk(t, n, harness.UDP, f, true)
+		talk(t, n, traffic.UDP, f, true)
 		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 	}
 }
@@ -124,24 +127,24 @@ func TestUncorrectableWrongWay(t *testing.T) {
 // check name what is missing, as doctor does, until it is named.
 func TestEth1Alone(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	path := harness.WriteConfig(t, "interfaces: [{name: eth1}]\n")
+	p := product.On(t, n.Server.Host)
+	path := product.WriteConfig(t, "interfaces: [{name: eth1}]\n")
 	d := p.Start("--config", path)
-	for _, f := range harness.Families {
-		talk(t, n, harness.TCP, f, false)
+	for _, f := range traffic.Families {
+		talk(t, n, traffic.TCP, f, false)
 		words := []string{f.String() + ": the default route leads by eth0", "not managed"}
-		harness.Must(t, d.Log.Wait(harness.Within(t, harness.AnswerTime), 1, append(words, "WARN")...))
-		wantAll(t, "/healthz", harness.Must1[string](t)(p.Get("/healthz")), append(words, "ok\n")...)
+		await.Must(t, d.Log.Wait(await.Within(t, await.AnswerTime), 1, append(words, "WARN")...))
+		wantAll(t, "/healthz", await.Must1[string](t)(p.Get("/healthz")), append(words, "ok\n")...)
 		wantAll(t, "status", strings.Join(p.Status().Errors, "\n"), words...)
 		wantAll(t, "check", p.Expect(0, "check", "--config", path).Stdout, words...)
 		onlyOne(t, p.Doctor(0), "routed-interface", "eth0", "warning", words...)
 	}
-	harness.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth1}, {name: eth0}]\n"), 0o600))
+	await.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth1}, {name: eth0}]\n"), 0o600))
 	d.Reload()
-	for _, f := range harness.Families {
-		talk(t, n, harness.TCP, f, true)
+	for _, f := range traffic.Families {
+		talk(t, n, traffic.TCP, f, true)
 	}
-	if body := harness.Must1[string](t)(p.Get("/healthz")); body != "ok\n" {
+	if body := await.Must1[string](t)(p.Get("/healthz")); body != "ok\n" {
 		t.Errorf("/healthz: %s", body)
 	}
 	if errs := p.Status().Errors; len(errs) > 0 {
@@ -152,7 +155,7 @@ func TestEth1Alone(t *testing.T) {
 	}
 	d.Stop(unix.SIGTERM)
 	e := p.Start("--interface", "eth1", "--config", path)
-	harness.Must(t, e.Log.Wait(harness.Within(t, harness.AnswerTime), 1, "WARN", "ipv4: the default route leads by eth0"))
+	await.Must(t, e.Log.Wait(await.Within(t, await.AnswerTime), 1, "WARN", "ipv4: the default route leads by eth0"))
 }
 
 // wantAll wants a text to have all of the words.

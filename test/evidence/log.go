@@ -29,7 +29,7 @@ var (
 	endings     = map[string]int{"PASS": passed, "SKIP": skipped, "FAIL": failed}
 )
 
-// generalSource logs how much was asked and answered, which every test does (test/harness/figures.go).
+// generalSource logs how much was asked and answered, which every test does (test/traffic/figures.go).
 const generalSource = "figures.go"
 
 // run is what the logs are of.

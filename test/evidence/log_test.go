@@ -46,7 +46,7 @@ level=INFO msg=started
 === RUN   TestHung
 PASS
 ok  	replypath/test/faults	12.3s
-?   	replypath/test/harness	[no test files]
+?   	replypath/test/host	[no test files]
 === RUN   TestBond
     bond_test.go:7: Linux 5.10 has no bonding
 --- SKIP: TestBond (0.00s)

@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	testwire "replypath/test/wire"
 )
 
 // bootsFor is how long a router takes to boot once its cable is in: not as long as the
@@ -49,12 +52,12 @@ func TestRouterBoots(t *testing.T) {
 // and that nothing is told of a silent gateway yet.
 func (b *bed) bootRouter(fault fault) {
 	b.Helper()
-	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
-	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	wire := testwire.Capture(b, b.net.Server.Eth1.Peer())
+	b.wantHostReaches(true, traffic.TCP, traffic.UDP)
 	before := b.hostChanges()
-	talks := make(map[harness.Kind]*harness.Talk)
-	for _, kind := range harness.Kinds {
-		if kind != harness.TCP && b.dropsNeighbour(fault) {
+	talks := make(map[traffic.Kind]*traffic.Talk)
+	for _, kind := range traffic.Kinds {
+		if kind != traffic.TCP && b.dropsNeighbour(fault) {
 			continue
 		}
 		c := b.conversation(kind)
@@ -62,8 +65,8 @@ func (b *bed) bootRouter(fault fault) {
 		talks[kind] = c.KeepThrough(b)
 	}
 	fault.begin(b)
-	b.askPromptly(fault.name, b.conversation(harness.TCP))
-	harness.Nft(b, b.net.Production.Host, booting)
+	b.askPromptly(fault.name, b.conversation(traffic.TCP))
+	host.Nft(b, b.net.Production.Host, booting)
 	fault.end(b)
 	ended := time.Now()
 	connected := make(chan failure, 1)
@@ -76,13 +79,13 @@ func (b *bed) bootRouter(fault fault) {
 	if b.forgetsGateway(fault) {
 		b.wantNoAnswer(state)
 	}
-	harness.Nft(b, b.net.Production.Host, booted)
+	host.Nft(b, b.net.Production.Host, booted)
 	if c := <-connected; c.err != nil {
 		b.Errorf("what the host began before the router answered: %v", c.err)
 	} else {
 		b.Logf("what the host began before the router answered is there after %s", c.took.Round(time.Millisecond))
 	}
-	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
 	for kind, talk := range talks {
 		answers := talk.Stop()
 		b.Logf("%s, open %s: %d answers, the longest pause %s", fault.name, kind, answers, talk.Pause().Round(time.Microsecond))
@@ -126,7 +129,7 @@ func (b *bed) askWhile(until time.Time) (slowest time.Duration) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for time.Now().Before(until) {
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			asked := time.Now()
 			b.ask(b.conversation(kind))
 			slowest = max(slowest, time.Since(asked))
@@ -140,10 +143,10 @@ func (b *bed) askWhile(until time.Time) (slowest time.Duration) {
 func (b *bed) connectOnce(options ...topology.SocketOption) failure {
 	b.Helper()
 	began := time.Now()
-	to := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
-	conn, err := b.net.Server.Dial(harness.Within(b, 2*harness.AnswerTime), "tcp", to, options...)
+	to := netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort).String()
+	conn, err := b.net.Server.Dial(await.Within(b, 2*await.AnswerTime), "tcp", to, options...)
 	if err == nil {
-		err = exchange(conn, harness.AnswerTime)
+		err = exchange(conn, await.AnswerTime)
 		conn.Close()
 	}
 	return failure{time.Since(began), err}
@@ -155,7 +158,7 @@ var anotherMAC = net.HardwareAddr{0x02, 0, 0, 0, 0x77, 0x01}
 // foundLater is how much later than on a host without replypath a router with another MAC may be
 // found: less than the second after which a question is repeated. Both hosts ask from the moment on in which
 // the link is up; what was sent to the router of before is tried again after 0.3 s.
-var foundLater = harness.Patient(900 * time.Millisecond)
+var foundLater = await.Patient(900 * time.Millisecond)
 
 // TestRouterExchanged has a fault take away the link, and another router, with another MAC, at its
 // other end when it is back. A host with replypath finds it nearly as soon as one without.
@@ -165,7 +168,7 @@ func TestRouterExchanged(t *testing.T) {
 	// the router answers, and which just after it, would be chance.
 	for _, boots := range []time.Duration{0, bootsFor, bootsFor + 2*time.Second} {
 		for _, fault := range gone()[:2] {
-			for _, f := range harness.Families {
+			for _, f := range traffic.Families {
 				t.Run(fmt.Sprintf("boots for %s/%s/%s", boots, fault.name, f), func(t *testing.T) {
 					t.Parallel()
 					alone := newPatientBed(t, f, anySource)
@@ -188,27 +191,27 @@ func TestRouterExchanged(t *testing.T) {
 // reaches the client.
 func (b *bed) exchangeRouter(fault fault, boots time.Duration) map[string]time.Duration {
 	b.Helper()
-	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	b.wantHostReaches(true, traffic.TCP, traffic.UDP)
 	fault.begin(b)
 	if boots > 0 {
-		harness.Nft(b, b.net.Production.Host, booting)
+		host.Nft(b, b.net.Production.Host, booting)
 	}
 	router := b.net.Server.Eth0.Peer()
 	if _, err := router.Link(); err == nil {
-		harness.Must(b, router.SetMAC(anotherMAC))
+		await.Must(b, router.SetMAC(anotherMAC))
 	}
 	router.MAC = anotherMAC
 	fault.end(b)
 	ended := time.Now()
 	tries := map[string]func() error{
-		"a connection of the host's": func() error { return b.reachWithin(inVain, harness.TCP) },
-		"a datagram of the host's":   func() error { return b.reachWithin(inVain/3, harness.UDP) },
+		"a connection of the host's": func() error { return b.reachWithin(inVain, traffic.TCP) },
+		"a datagram of the host's":   func() error { return b.reachWithin(inVain/3, traffic.UDP) },
 	}
 	worked := make(map[string]chan time.Time)
 	for what, try := range tries {
 		done := make(chan time.Time, 1)
 		worked[what] = done
-		until := ended.Add(2 * harness.AnswerTime)
+		until := ended.Add(2 * await.AnswerTime)
 		go func() {
 			defer close(done)
 			for time.Now().Before(until) {
@@ -221,7 +224,7 @@ func (b *bed) exchangeRouter(fault fault, boots time.Duration) map[string]time.D
 	}
 	if boots > 0 {
 		<-time.After(time.Until(ended.Add(boots)))
-		harness.Nft(b, b.net.Production.Host, booted)
+		host.Nft(b, b.net.Production.Host, booted)
 	}
 	answers := time.Now()
 	took := make(map[string]time.Duration)

@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // boundPort is where a server listens whose sockets are bound to eth1 (SO_BINDTODEVICE).
@@ -20,7 +24,7 @@ const boundPort = 7007
 var far = map[topology.Family]string{topology.IPv4: "10.77.0.0/16", topology.IPv6: "2001:db8:77::/48"}
 
 // boundKinds are asked of sockets: the kernel's own for pings are bound to nothing.
-var boundKinds = []harness.Kind{harness.TCP, harness.UDP}
+var boundKinds = []traffic.Kind{traffic.TCP, traffic.UDP}
 
 func newBoundBed(t *testing.T, f topology.Family) *bed {
 	t.Helper()
@@ -29,11 +33,11 @@ func newBoundBed(t *testing.T, f topology.Family) *bed {
 	b.ip("route add", far[f], "via", eth1.Gateway(f).String(), "dev eth1")
 	b.routes = b.showRoutes()
 	at := netip.AddrPortFrom(eth1.Address(f), boundPort)
-	harness.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
+	traffic.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
 	return b
 }
 
-func (b *bed) boundConversation(kind harness.Kind) *harness.Conversation {
+func (b *bed) boundConversation(kind traffic.Kind) *traffic.Conversation {
 	b.Helper()
 	c := b.conversation(kind)
 	c.Self = netip.AddrPortFrom(c.Self.Addr(), boundPort)
@@ -46,15 +50,15 @@ func (b *bed) wantNoBoundAnswer(what string) {
 	b.Helper()
 	asked, answered, frames := 0, 0, 0
 	for _, kind := range boundKinds {
-		wires, c := harness.Tap(b, b.net.Server), b.boundConversation(kind)
+		wires, c := wire.Tap(b, b.net.Server), b.boundConversation(kind)
 		asked++
-		if err := harness.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
+		if err := wire.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
 			answered++
 			b.Errorf("%s: %s was answered", what, c)
 		}
 		eth0, eth1 := wires.Left(c.Answers())
 		if len(eth0)+len(eth1) > 0 {
-			b.Errorf("%s: answers left: %s, %s", what, harness.Describe(eth0), harness.Describe(eth1))
+			b.Errorf("%s: answers left: %s, %s", what, wire.Describe(eth0), wire.Describe(eth1))
 		}
 		frames += len(eth0) + len(eth1)
 	}
@@ -66,15 +70,15 @@ func (b *bed) wantNoBoundAnswer(what string) {
 func TestBound(t *testing.T) {
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
 		b := newBoundBed(t, f)
-		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 		b.start()
-		wires, open := harness.Tap(t, b.net.Server), b.boundConversation(harness.TCP)
+		wires, open := wire.Tap(t, b.net.Server), b.boundConversation(traffic.TCP)
 		answered := 0
-		release := harness.Quiet(t)
+		release := product.Quiet(t)
 		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
 			step(b)
-			for _, c := range []*harness.Conversation{open, b.boundConversation(harness.TCP), b.boundConversation(harness.UDP)} {
-				harness.Must(t, c.Ask(harness.Within(t, promptly)))
+			for _, c := range []*traffic.Conversation{open, b.boundConversation(traffic.TCP), b.boundConversation(traffic.UDP)} {
+				await.Must(t, c.Ask(await.Within(t, promptly)))
 				wires.WantEth1(c.String(), c.Answers())
 				answered++
 			}
@@ -100,14 +104,14 @@ func TestBoundRoute(t *testing.T) {
 
 func testBoundRoute(t *testing.T, f topology.Family) {
 	b := newBoundBed(t, f)
-	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-	config := harness.WriteConfig(t, "")
+	before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+	config := product.WriteConfig(t, "")
 	b.wantNoBoundAnswer("without replypath")
 	d := b.start("--config", config)
 	b.awaitBoundRoute("at the start", true)
 
 	own := "default via " + b.net.Server.Eth1.Gateway(b.family).String() + " dev eth1 metric "
-	release := harness.Quiet(t)
+	release := product.Quiet(t)
 	began := time.Now()
 	b.ip("route del default dev eth1 metric 4294967295")
 	b.awaitBoundRoute("after somebody has deleted it", true)
@@ -133,10 +137,10 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	b.awaitBoundRoute("as at first", true)
 	b.undoBoundRoute()
 	if b.family == topology.IPv6 {
-		harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/forwarding", "1"))
+		await.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/forwarding", "1"))
 		d.Reload()
 		b.awaitBoundRoute("on a router", false)
-		harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/forwarding", "0"))
+		await.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/forwarding", "0"))
 	}
 
 	b.product.Expect(0, "detach", "--stop")
@@ -156,8 +160,8 @@ func TestBoundRouteAlone(t *testing.T) {
 	b := newBoundBed(t, topology.IPv4)
 	b.start().Kill()
 	b.awaitBoundRoute("without a daemon", true)
-	harness.Shell(t, b.net.Server.Host, "ip link del replypath0")
-	b.product.Start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
+	host.Shell(t, b.net.Server.Host, "ip link del replypath0")
+	b.product.Start("--config", product.WriteConfig(t, "fallback_route: false\n"))
 	b.awaitBoundRoute("without the fallback route", false)
 }
 
@@ -168,7 +172,7 @@ func (b *bed) undoBoundRoute() {
 		if !strings.HasPrefix(change.Object, b.family.String()+" default route by eth1") {
 			continue
 		}
-		harness.Shell(b, b.net.Server.Host, change.Undo) // fails where there is no such route
+		host.Shell(b, b.net.Server.Host, change.Undo) // fails where there is no such route
 		b.awaitBoundRoute("after it was undone", true)
 		return
 	}

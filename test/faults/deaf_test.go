@@ -13,8 +13,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // deafFor is longer than it takes until a silent gateway is held by the kernel's timers.
@@ -33,10 +36,10 @@ func TestDeafGateway(t *testing.T) {
 				b.start()
 			}
 			beds := b.inBoth()
-			var talks []*harness.Talk
+			var talks []*traffic.Talk
 			if with {
 				for _, b := range beds {
-					c := b.conversation(harness.TCP)
+					c := b.conversation(traffic.TCP)
 					b.ask(c)
 					talks = append(talks, c.KeepThrough(t))
 				}
@@ -60,17 +63,17 @@ func TestDeafGatewayBusyMachine(t *testing.T) {
 	t.Parallel()
 	b := newPatientBed(t, topology.IPv4, anySource)
 	d := b.start()
-	defer harness.Quiet(t)()
+	defer product.Quiet(t)()
 	starve(t, d)
-	deafen(t, harness.AnswerTime, b.inBoth())
+	deafen(t, await.AnswerTime, b.inBoth())
 }
 
 // starve has a daemon run for a millisecond at a time until the test ends, and rest for longer than it looks at connections
 // where they are many (progressTime in loader/gateways/progress.go).
-func starve(t *testing.T, d *harness.Daemon) {
+func starve(t *testing.T, d *product.Daemon) {
 	t.Helper()
 	const runs, rests = time.Millisecond, 170 * time.Millisecond
-	harness.Must(t, unix.Kill(d.PID(), unix.SIGSTOP))
+	await.Must(t, unix.Kill(d.PID(), unix.SIGSTOP))
 	next := time.NewTimer(rests)
 	ended := make(chan struct{})
 	go func() {
@@ -95,19 +98,19 @@ func deafen(t *testing.T, within time.Duration, beds []*bed) (slowest time.Durat
 	eth0 := beds[0].net.Server.Eth0
 	open := make([]net.Conn, len(beds))
 	for k, b := range beds {
-		open[k] = b.connectBy(harness.TCP)
+		open[k] = b.connectBy(traffic.TCP)
 		// It does not have to ask for the server, whose answers it would not hear either.
-		harness.Must(t, eth0.Peer().AddNeighbour(eth0.Address(b.family), eth0.MAC))
+		await.Must(t, eth0.Peer().AddNeighbour(eth0.Address(b.family), eth0.MAC))
 	}
-	harness.Nft(t, beds[0].net.Production.Host, silence)
+	host.Nft(t, beds[0].net.Production.Host, silence)
 	began := time.Now()
 	var worked, refused int
 	for time.Since(began) < deafFor {
 		for k, b := range beds {
 			asked := time.Now()
-			harness.Must(t, exchange(open[k], harness.AnswerTime))
+			await.Must(t, exchange(open[k], await.AnswerTime))
 			slowest = max(slowest, time.Since(asked))
-			switch err := b.reachWithin(within, harness.TCP); {
+			switch err := b.reachWithin(within, traffic.TCP); {
 			case err == nil:
 				worked++
 			case errors.Is(err, syscall.ECONNREFUSED):
@@ -129,7 +132,7 @@ func deafen(t *testing.T, within time.Duration, beds []*bed) (slowest time.Durat
 	beds[0].wakeGateway()
 	woken := time.Now()
 	for _, b := range beds {
-		b.Eventually("what the host begins works", func() error { return b.reachWithin(within, harness.TCP) })
+		b.Eventually("what the host begins works", func() error { return b.reachWithin(within, traffic.TCP) })
 	}
 	t.Logf("what the host begins works %s after the gateway answers again", since(woken))
 	return slowest
@@ -146,13 +149,13 @@ var otherWays = map[string]func(*bed) net.Conn{
 func (b *bed) askedByEth1() net.Conn {
 	b.Helper()
 	asked := b.net.Server.Eth0.Address(b.family)
-	harness.Serve(b, b.net.Server.Host, asked)
+	traffic.Serve(b, b.net.Server.Host, asked)
 	via := map[topology.Family]string{topology.IPv4: "10.12.0.2", topology.IPv6: "2001:db8:12::2"}[b.family]
-	harness.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
-	harness.Shell(b, b.net.Replication.Host,
+	host.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
+	host.Shell(b, b.net.Replication.Host,
 		fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth1.Address(b.family)))
-	at := netip.AddrPortFrom(asked, harness.EchoPort).String()
-	conn := harness.Must1[net.Conn](b)(b.net.Client.Dial(harness.Within(b, harness.AnswerTime), "tcp", at))
+	at := netip.AddrPortFrom(asked, traffic.EchoPort).String()
+	conn := await.Must1[net.Conn](b)(b.net.Client.Dial(await.Within(b, await.AnswerTime), "tcp", at))
 	b.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -162,7 +165,7 @@ func (b *bed) leadsByAnother() net.Conn {
 	b.Helper()
 	b.addRouter()
 	b.ip("route add " + b.clientAddress().String() + " via " + backups[b.family].Addr().String() + " dev eth0")
-	return b.connectBy(harness.TCP)
+	return b.connectBy(traffic.TCP)
 }
 
 // TestProgressElsewhere has a gateway be gone while a connection from an address of its interface
@@ -170,7 +173,7 @@ func (b *bed) leadsByAnother() net.Conn {
 func TestProgressElsewhere(t *testing.T) {
 	t.Parallel()
 	for name, open := range otherWays {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			t.Run(name+"/"+f.String(), func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t, f, anySource)
@@ -184,8 +187,8 @@ func TestProgressElsewhere(t *testing.T) {
 func (b *bed) progressElsewhere(open func(*bed) net.Conn) {
 	b.Helper()
 	conn := open(b)
-	harness.Must(b, exchange(conn, harness.AnswerTime))
-	harness.Nft(b, b.net.Production.Host, booting) // drops what it is to forward, too
+	await.Must(b, exchange(conn, await.AnswerTime))
+	host.Nft(b, b.net.Production.Host, booting) // drops what it is to forward, too
 	b.awaitHeld()
 	// Through the gateway that is gone, whatever else there is.
 	nobody := map[topology.Family]string{topology.IPv4: "203.0.113.1:9", topology.IPv6: "[2001:db8:113::1]:9"}[b.family]
@@ -193,9 +196,9 @@ func (b *bed) progressElsewhere(open func(*bed) net.Conn) {
 	refused := 0
 	const tries = 10
 	for range tries {
-		harness.Must(b, exchange(conn, harness.AnswerTime))
+		await.Must(b, exchange(conn, await.AnswerTime))
 		began := time.Now()
-		_, err := b.net.Server.Dial(harness.Within(b, promptly), "tcp", nobody)
+		_, err := b.net.Server.Dial(await.Within(b, promptly), "tcp", nobody)
 		slowest = max(slowest, time.Since(began))
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			refused++

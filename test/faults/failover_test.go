@@ -11,9 +11,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	testwire "replypath/test/wire"
 )
 
 // backups are a second router's addresses on eth0's network.
@@ -79,7 +81,7 @@ func TestRouterFailover(t *testing.T) {
 					t.Errorf("%d connections went to the silent router", toFirst)
 				}
 				if b.product != nil {
-					b.ask(b.conversation(harness.TCP))
+					b.ask(b.conversation(traffic.TCP))
 					if b.isHeld() {
 						t.Error("the silent router is held")
 					}
@@ -90,7 +92,7 @@ func TestRouterFailover(t *testing.T) {
 }
 
 // networkBack is longer than the daemon takes to ask a silent router again, 5 s, and the answer.
-var networkBack = harness.Patient(6 * time.Second)
+var networkBack = await.Patient(6 * time.Second)
 
 // TestRouterOfANetwork silences the router of a network by IPv6, on a host without a default route, until the kernel has given it
 // up: once it answers again the host reaches that network as soon as the daemon has asked for it.
@@ -105,14 +107,14 @@ func TestRouterOfANetwork(t *testing.T) {
 			if name != "without replypath" {
 				b.start()
 			}
-			harness.Must(t, b.reach(harness.TCP))
+			await.Must(t, b.reach(traffic.TCP))
 			b.silenceGateway()
-			if b.reachWithin(inVain, harness.TCP) == nil {
+			if b.reachWithin(inVain, traffic.TCP) == nil {
 				t.Error("the silent router forwards")
 			}
 			b.wakeGateway()
 			began := time.Now()
-			b.Eventually("the host reaches the network", func() error { return b.reachWithin(inVain, harness.TCP) })
+			b.Eventually("the host reaches the network", func() error { return b.reachWithin(inVain, traffic.TCP) })
 			took := time.Since(began)
 			t.Logf("the host reaches the network %s after its router has come back", took.Round(10*time.Millisecond))
 			if took >= networkBack {
@@ -134,7 +136,7 @@ func (b *bed) addBackup(preference string) *topology.Interface {
 	}
 	// By port, and by who of them is there.
 	for _, leaf := range []string{"fib_multipath_hash_policy", "fib_multipath_use_neigh"} {
-		harness.Must(b, b.net.Server.SetSysctl("net/ipv4/"+leaf, "1"))
+		await.Must(b, b.net.Server.SetSysctl("net/ipv4/"+leaf, "1"))
 	}
 	b.ip("route replace default nexthop via " + b.defaultRoute().Via.String() + " dev eth0 nexthop via " + via + " dev eth0")
 	return backup
@@ -145,19 +147,19 @@ func (b *bed) addBackup(preference string) *topology.Interface {
 func (b *bed) addRouter() *topology.Interface {
 	b.Helper()
 	first := b.net.Server.Eth0.Peer()
-	backup := harness.Must1[*topology.Interface](b)(first.AddMacvlan("backup", backups[b.family]))
+	backup := await.Must1[*topology.Interface](b)(first.AddMacvlan("backup", backups[b.family]))
 	// Each of them answers for its own addresses, and knows the host while it is silent.
 	for _, i := range []*topology.Interface{first, backup} {
-		harness.Must(b, i.Host.SetSysctl("net/ipv4/conf/"+i.Name+"/arp_ignore", "1"))
+		await.Must(b, i.Host.SetSysctl("net/ipv4/conf/"+i.Name+"/arp_ignore", "1"))
 	}
-	harness.Must(b, first.AddNeighbour(b.net.Server.Eth0.Address(b.family), b.net.Server.Eth0.MAC))
+	await.Must(b, first.AddNeighbour(b.net.Server.Eth0.Address(b.family), b.net.Server.Eth0.MAC))
 	return backup
 }
 
 // openAll has the host open connections, and returns how many of them went to either router.
 func (b *bed) openAll(backup *topology.Interface, open func()) (toFirst, toBackup int) {
 	b.Helper()
-	wire := harness.Capture(b, b.net.Server.Eth0.Peer())
+	wire := testwire.Capture(b, b.net.Server.Eth0.Peer())
 	for range openings {
 		open()
 	}
@@ -169,7 +171,7 @@ func (b *bed) openAll(backup *topology.Interface, open func()) (toFirst, toBacku
 // mustReach has the host open a connection, which has to work.
 func (b *bed) mustReach() {
 	b.Helper()
-	harness.Must(b, b.reach(harness.TCP))
+	await.Must(b, b.reach(traffic.TCP))
 }
 
 // reachUnlessForgotten is mustReach, but for a connection that begins when the kernel has collected the entry of the
@@ -177,11 +179,11 @@ func (b *bed) mustReach() {
 // (neigh_periodic_work). It then believes in the router, and asks for it in vain (rt6_check_neigh, fib_good_nh).
 func (w *entryWatch) reachUnlessForgotten() {
 	w.Helper()
-	err := w.reach(harness.TCP)
+	err := w.reach(traffic.TCP)
 	if errors.Is(err, unix.EHOSTUNREACH) {
 		w.awaitUpdate("collected", func(u netlink.NeighUpdate) bool { return u.Type == unix.RTM_DELNEIGH })
 		w.Log("the kernel had forgotten that the router is silent, and asked for it again")
 		return
 	}
-	harness.Must(w, err)
+	await.Must(w, err)
 }

@@ -13,8 +13,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // fault is a way in which the production NIC, or what is behind it, goes.
@@ -49,13 +52,13 @@ type bed struct {
 	net    *topology.TwoNIC
 	family topology.Family
 	// product is replypath on the server, nil where it does not run.
-	product *harness.Product
+	product *product.Product
 	// unattended is true where its daemon has been killed.
 	unattended bool
 	// routes are the server's before any fault.
 	routes string
 	// asked are the conversations that clients have, or may have, begun.
-	asked []*harness.Conversation
+	asked []*traffic.Conversation
 }
 
 // newBed builds one whose kernel soon notices a silent neighbour of eth0.
@@ -69,9 +72,9 @@ func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *be
 // newPatientBed builds one with the kernel's own neighbour timers.
 func newPatientBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
 	t.Helper()
-	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options)}
+	b := &bed{TB: t, family: f, net: traffic.NewTwoNIC(t, options)}
 	b.routes = b.showRoutes()
-	harness.Serve(t, b.net.Client, b.clientAddress())
+	traffic.Serve(t, b.net.Client, b.clientAddress())
 	return b
 }
 
@@ -80,7 +83,7 @@ func (b *bed) inBoth() []*bed {
 	b.Helper()
 	other := *b
 	other.family = topology.IPv6
-	harness.Serve(b, b.net.Client, other.clientAddress())
+	traffic.Serve(b, b.net.Client, other.clientAddress())
 	return []*bed{b, &other}
 }
 
@@ -89,28 +92,28 @@ func (b *bed) inBoth() []*bed {
 // cable comes up answers a little later. What it does is the same.
 func (b *bed) quicken(table string) {
 	b.Helper()
-	patience := int(harness.AnswerTime / (10 * time.Second)) // 1, but on slow machines
+	patience := int(await.AnswerTime / (10 * time.Second)) // 1, but on slow machines
 	// Any shorter, and a daemon that waits for a processor comes too late for what the kernel holds back meanwhile.
 	for leaf, value := range map[string]int{
 		"base_reachable_time_ms": 300 * patience, "delay_first_probe_time": 0, "retrans_time_ms": 100 * patience,
 	} {
-		harness.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, strconv.Itoa(value)))
+		await.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, strconv.Itoa(value)))
 	}
 }
 
 func (b *bed) clientAddress() netip.Addr { return b.net.ClientEth0.Address(b.family) }
 
-func (b *bed) conversation(kind harness.Kind) *harness.Conversation {
+func (b *bed) conversation(kind traffic.Kind) *traffic.Conversation {
 	b.Helper()
-	c := harness.NewConversation(b, kind, b.net.ClientEth0, b.net.Server.Eth1.Address(b.family))
+	c := traffic.NewConversation(b, kind, b.net.ClientEth0, b.net.Server.Eth1.Address(b.family))
 	b.asked = append(b.asked, c)
 	return c
 }
 
 // fresh are conversations that have not begun, one of each kind.
-func (b *bed) fresh() (all []*harness.Conversation) {
+func (b *bed) fresh() (all []*traffic.Conversation) {
 	b.Helper()
-	for _, kind := range harness.Kinds {
+	for _, kind := range traffic.Kinds {
 		all = append(all, b.conversation(kind))
 	}
 	return all
@@ -120,7 +123,7 @@ func (b *bed) fresh() (all []*harness.Conversation) {
 func (b *bed) ip(args ...string) string {
 	b.Helper()
 	family := map[topology.Family]string{topology.IPv4: "-4", topology.IPv6: "-6"}[b.family]
-	return harness.Shell(b, b.net.Server.Host, strings.Join(append([]string{"ip", family}, args...), " "))
+	return host.Shell(b, b.net.Server.Host, strings.Join(append([]string{"ip", family}, args...), " "))
 }
 
 // showRoutes are the server's routes but for the product's, in any order.
@@ -139,7 +142,7 @@ func (b *bed) showRoutes() string {
 // awaitCarrier returns when the server knows about the state of eth0.
 func (b *bed) awaitCarrier(want bool) {
 	b.Helper()
-	harness.Eventually(b, fmt.Sprintf("eth0 has carrier: %t", want), func() error {
+	await.Eventually(b, fmt.Sprintf("eth0 has carrier: %t", want), func() error {
 		link, err := b.net.Server.Eth0.Link()
 		if err == nil && (link.Attrs().OperState == netlink.OperUp) != want {
 			err = fmt.Errorf("its state is %s", link.Attrs().OperState)
@@ -150,26 +153,26 @@ func (b *bed) awaitCarrier(want bool) {
 
 func (b *bed) cutCable() {
 	b.Helper()
-	harness.Must(b, b.net.Server.Eth0.Peer().SetDown())
+	await.Must(b, b.net.Server.Eth0.Peer().SetDown())
 	b.awaitCarrier(false)
 }
 
 func (b *bed) plugCable() {
 	b.Helper()
 	router := b.net.Server.Eth0.Peer()
-	harness.Must(b, router.SetUp())
+	await.Must(b, router.SetUp())
 	b.giveBack(router) // IPv6 takes the addresses off what is down
 	b.awaitCarrier(true)
 }
 
 func (b *bed) setDown() {
 	b.Helper()
-	harness.Must(b, b.net.Server.Eth0.SetDown())
+	await.Must(b, b.net.Server.Eth0.SetDown())
 }
 
 func (b *bed) setUp() {
 	b.Helper()
-	harness.Must(b, b.net.Server.Eth0.SetUp())
+	await.Must(b, b.net.Server.Eth0.SetUp())
 	b.giveBack(b.net.Server.Eth0)
 	b.addDefaultOnceReady()
 }
@@ -178,17 +181,17 @@ func (b *bed) setUp() {
 // does.
 func (b *bed) giveBack(i *topology.Interface) {
 	b.Helper()
-	present := harness.Must1[*topology.Interface](b)(i.Host.Interface(i.Name))
+	present := await.Must1[*topology.Interface](b)(i.Host.Interface(i.Name))
 	for _, address := range i.Addresses {
 		if !strings.Contains(fmt.Sprint(present.Addresses), address.String()) {
-			harness.Must(b, i.AddAddress(address))
+			await.Must(b, i.AddAddress(address))
 		}
 	}
 }
 
 func (b *bed) deleteEth0() {
 	b.Helper()
-	harness.Must(b, b.net.Server.Netlink().LinkDel(harness.Must1[netlink.Link](b)(b.net.Server.Eth0.Link())))
+	await.Must(b, b.net.Server.Netlink().LinkDel(await.Must1[netlink.Link](b)(b.net.Server.Eth0.Link())))
 }
 
 // replaceEth0 makes an interface of the same name, as a driver does that is loaded
@@ -200,7 +203,7 @@ func (b *bed) replaceEth0() {
 	eth0, _, err := b.net.Connect(
 		topology.NIC{Host: b.net.Server.Host, Name: old.Name, MAC: old.MAC, Addresses: old.Addresses},
 		topology.NIC{Host: router.Host, Name: router.Name, MAC: router.MAC, Addresses: router.Addresses})
-	harness.Must(b, err)
+	await.Must(b, err)
 	b.net.Server.Eth0 = eth0
 	b.addDefaultOnceReady()
 }
@@ -211,7 +214,7 @@ func (b *bed) defaultRoute() topology.Route {
 
 func (b *bed) removeDefault() {
 	b.Helper()
-	harness.Must(b, b.net.Server.RemoveRoute(b.defaultRoute()))
+	await.Must(b, b.net.Server.RemoveRoute(b.defaultRoute()))
 }
 
 // addDefaultOnceReady adds the route when there is carrier, as network managers do,
@@ -220,14 +223,14 @@ func (b *bed) addDefaultOnceReady() {
 	b.Helper()
 	b.awaitCarrier(true)
 	for _, i := range []*topology.Interface{b.net.Server.Eth0, b.net.Server.Eth0.Peer()} {
-		harness.Must(b, i.WaitReady(harness.Within(b, harness.AnswerTime)))
+		await.Must(b, i.WaitReady(await.Within(b, await.AnswerTime)))
 	}
 	b.addDefault()
 }
 
 func (b *bed) addDefault() {
 	b.Helper()
-	harness.Must(b, b.net.Server.AddRoute(b.defaultRoute()))
+	await.Must(b, b.net.Server.AddRoute(b.defaultRoute()))
 }
 
 // silence drops ARP and neighbour discovery that comes in at the router, and what it asks itself, from which the
@@ -250,10 +253,10 @@ add rule ip6 silence output oifname "server" icmpv6 type { nd-neighbor-solicit, 
 func (b *bed) silenceGateway() {
 	b.Helper()
 	gateway := b.net.Server.Eth0.Peer()
-	harness.Nft(b, b.net.Production.Host, silence)
+	host.Nft(b, b.net.Production.Host, silence)
 	b.ip("neighbour", "change", gateway.Address(b.family).String(),
 		"lladdr", gateway.MAC.String(), "dev", "eth0", "nud", "probe")
-	harness.Eventually(b, "the silence is noticed", func() error {
+	await.Eventually(b, "the silence is noticed", func() error {
 		state := b.neighbour()
 		if strings.Contains(state, "FAILED") || b.isHeld() {
 			return nil
@@ -295,7 +298,7 @@ func (b *bed) gatewayState() string {
 }
 
 // gateway is what the status says of one, nil where it does not know it: its interface may be gone.
-func (b *bed) gateway(address netip.Addr) *harness.Gateway {
+func (b *bed) gateway(address netip.Addr) *product.Gateway {
 	b.Helper()
 	for _, i := range b.product.Status().Interfaces {
 		for _, g := range i.Gateways {
@@ -309,5 +312,5 @@ func (b *bed) gateway(address netip.Addr) *harness.Gateway {
 
 func (b *bed) wakeGateway() {
 	b.Helper()
-	harness.Nft(b, b.net.Production.Host, "delete table arp silence\ndelete table ip6 silence\n")
+	host.Nft(b, b.net.Production.Host, "delete table arp silence\ndelete table ip6 silence\n")
 }

@@ -15,21 +15,25 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	testwire "replypath/test/wire"
 )
 
 // Times grow with the patience that slow machines need.
 var (
 	// oneRetransmission is 500 ms: more than the first retransmission of a segment
 	// takes (RFC 6298 with Linux's 200 ms, and the round trip), less than the second.
-	oneRetransmission = harness.AnswerTime / 20
+	oneRetransmission = await.AnswerTime / 20
 	// promptly, 500 ms, is how soon what is new has to be answered, and what the host
 	// starts has to fail, on a busy machine. A SYN is sent again after a second.
-	promptly = harness.AnswerTime / 20
+	promptly = await.AnswerTime / 20
 	// inVain, 300 ms, is how long nothing must come.
-	inVain = harness.AnswerTime * 3 / 100
+	inVain = await.AnswerTime * 3 / 100
 )
 
 // each runs a subtest for each of the faults and family. A quick run takes turns with the families.
@@ -37,7 +41,7 @@ func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Fam
 	t.Helper()
 	quick := short.Run(t)
 	for n, fault := range faults {
-		for k, f := range harness.Families {
+		for k, f := range traffic.Families {
 			if !quick || n%2 == k {
 				t.Run(fault.name+"/"+f.String(), func(t *testing.T) { run(t, fault, f) })
 			}
@@ -48,7 +52,7 @@ func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Fam
 // eachFamily runs a subtest for either family.
 func eachFamily(t *testing.T, run func(*testing.T, topology.Family)) {
 	t.Helper()
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) { run(t, f) })
 	}
 }
@@ -78,9 +82,9 @@ var ifindex = regexp.MustCompile(`(?m)^\d+: |@if\d+`)
 
 // withoutIndices is the snapshot of the server but for the interfaces' numbers: an eth0 that is made anew has another one
 // where there has been a replypath0.
-func (b *bed) withoutIndices() harness.Snapshot {
+func (b *bed) withoutIndices() host.Snapshot {
 	b.Helper()
-	s := harness.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1")
+	s := host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1")
 	for command, said := range s {
 		if strings.HasPrefix(command, "ip ") {
 			s[command] = ifindex.ReplaceAllString(said, "")
@@ -95,7 +99,7 @@ func afterAlone(t *testing.T, fault fault, f topology.Family) *bed {
 	b := newBed(t, f, anySource)
 	fault.begin(b)
 	fault.end(b)
-	b.eventually(b.conversation(harness.TCP))
+	b.eventually(b.conversation(traffic.TCP))
 	return b
 }
 
@@ -113,9 +117,9 @@ func (b *bed) losesDatagram(fault fault) bool {
 func (b *bed) mayWaitForMAC(fault fault) bool { return b.unattended && fault.name == "carrier lost" }
 
 // wantSnapshot wants the server as it was.
-func (b *bed) wantSnapshot(before harness.Snapshot) {
+func (b *bed) wantSnapshot(before host.Snapshot) {
 	b.Helper()
-	if diff := before.Diff(harness.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1")); diff != "" {
+	if diff := before.Diff(host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1")); diff != "" {
 		b.Errorf("the host is not what it was:\n%s", diff)
 	}
 }
@@ -126,7 +130,7 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 	quick := short.Run(t)
 	for n, fault := range gone() {
 		for m, mechanism := range []string{"clsact", "usual"} {
-			for k, f := range harness.Families {
+			for k, f := range traffic.Families {
 				if quick && (m != n/2 || k == n%2) {
 					continue
 				}
@@ -134,7 +138,7 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 					b := newBed(t, f, anySource)
 					b.start(mechanisms[mechanism]...).Kill()
 					b.unattended = true
-					defer harness.Quiet(t)()
+					defer product.Quiet(t)()
 					b.bridge(fault, func() {}, func() {})
 				})
 			}
@@ -149,15 +153,15 @@ func TestSilenceUnderTraffic(t *testing.T) {
 	b.start()
 	beds := b.inBoth()
 	beds[1].quicken("neigh/eth0")
-	defer harness.Quiet(t)()
-	var talks []*harness.Talk
+	defer product.Quiet(t)()
+	var talks []*traffic.Talk
 	for _, b := range beds {
-		c := b.conversation(harness.TCP)
+		c := b.conversation(traffic.TCP)
 		b.ask(c)
 		talks = append(talks, c.KeepThrough(t))
 	}
 	began := time.Now()
-	harness.Nft(t, b.net.Production.Host, silence)
+	host.Nft(t, b.net.Production.Host, silence)
 	for k, b := range beds {
 		b.awaitHeld()
 		t.Logf("%s: held after %s, %d answers, the longest pause %s",
@@ -177,7 +181,7 @@ func TestNeighbourIsPutBack(t *testing.T) {
 		gateway := b.net.Server.Eth0.Peer()
 		var backs []string
 		deleted := func(what string, times float64) {
-			defer harness.Quiet(t)()
+			defer product.Quiet(t)()
 			began := time.Now()
 			b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
 			b.Eventually("the entry is put back", func() error {
@@ -192,9 +196,9 @@ func TestNeighbourIsPutBack(t *testing.T) {
 			if took > backWithin {
 				t.Errorf("%s: back after %s", what, took)
 			}
-			b.ask(b.conversation(harness.TCP))
+			b.ask(b.conversation(traffic.TCP))
 		}
-		b.ask(b.conversation(harness.TCP))
+		b.ask(b.conversation(traffic.TCP))
 		deleted("while it answers", 1)
 		b.silenceGateway()
 		b.awaitHeld()
@@ -218,7 +222,7 @@ func TestSilentGatewayWithoutDaemon(t *testing.T) {
 		b := newBed(t, f, anySource)
 		d := b.start()
 		b.silenceGateway()
-		b.ask(b.conversation(harness.TCP))
+		b.ask(b.conversation(traffic.TCP))
 		d.Kill()
 		b.awaitEntry("FAILED")
 		if state := b.gatewayState(); state == "held" {
@@ -226,11 +230,11 @@ func TestSilentGatewayWithoutDaemon(t *testing.T) {
 		}
 		t.Logf("the kernel gives the gateway up, the status says %s", b.gatewayState())
 		if f == topology.IPv6 {
-			b.eventually(b.conversation(harness.TCP))
+			b.eventually(b.conversation(traffic.TCP))
 		}
 		b.wakeGateway()
-		b.eventually(b.conversation(harness.TCP))
-		b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+		b.eventually(b.conversation(traffic.TCP))
+		b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
 	})
 }
 
@@ -238,24 +242,24 @@ func TestSilentGatewayWithoutDaemon(t *testing.T) {
 // nothing is there that was not before. It looks on during and after the fault.
 func (b *bed) bridge(fault fault, during, after func()) {
 	b.Helper()
-	var talks []*harness.Talk
-	for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-		if kind == harness.UDP && b.losesDatagram(fault) {
+	var talks []*traffic.Talk
+	for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
+		if kind == traffic.UDP && b.losesDatagram(fault) {
 			b.Logf("%s: no conversation by %s goes on meanwhile", fault.name, kind)
 			continue
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		if kind == harness.UDP && b.mayWaitForMAC(fault) {
+		if kind == traffic.UDP && b.mayWaitForMAC(fault) {
 			talks = append(talks, c.KeepRepeating(b))
 		} else {
 			talks = append(talks, c.KeepThrough(b))
 		}
 	}
-	silent := b.conversation(harness.TCP) // until the fault has been noticed
+	silent := b.conversation(traffic.TCP) // until the fault has been noticed
 	b.ask(silent)
-	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
-	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	wire := testwire.Capture(b, b.net.Server.Eth1.Peer())
+	b.wantHostReaches(true, traffic.TCP, traffic.UDP)
 	fault.begin(b)
 	b.askFresh(fault.name)
 	during()
@@ -264,18 +268,18 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	} else {
 		b.askForSomeTime(fault.name+": a connection that was silent", silent)
 	}
-	b.wantHostReaches(false, harness.TCP)
+	b.wantHostReaches(false, traffic.TCP)
 	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
-		b.wantHostReaches(false, harness.UDP)
+		b.wantHostReaches(false, traffic.UDP)
 	}
 	b.sendUnasked()
-	connected := b.connectBy(harness.UDP)
+	connected := b.connectBy(traffic.UDP)
 	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)
-	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
 	b.Eventually("so does a socket that was connected meanwhile", func() error { return exchange(connected, promptly) })
 	after()
-	for _, kind := range harness.Kinds {
+	for _, kind := range traffic.Kinds {
 		b.ask(b.conversation(kind))
 	}
 	b.ask(silent)
@@ -300,7 +304,7 @@ func (b *bed) wantRoutes() {
 
 // askForSomeTime asks for a second, in which the kernel forgets what it knew before a fault,
 // and wants each answer at once.
-func (b *bed) askForSomeTime(what string, c *harness.Conversation) {
+func (b *bed) askForSomeTime(what string, c *traffic.Conversation) {
 	b.Helper()
 	const pace, questions = 10 * time.Millisecond, 100
 	tick := time.NewTicker(pace)
@@ -328,7 +332,7 @@ func (b *bed) dropsNeighbour(fault fault) bool {
 }
 
 // askPromptly asks, and wants the answers at once.
-func (b *bed) askPromptly(what string, c *harness.Conversation) {
+func (b *bed) askPromptly(what string, c *traffic.Conversation) {
 	b.Helper()
 	asked := time.Now()
 	b.ask(c)
@@ -351,7 +355,7 @@ func (b *bed) askFresh(when string) {
 // afterwards what it had before.
 func (b *bed) bridgeShown(fault fault) {
 	b.Helper()
-	defer harness.Quiet(b)()
+	defer product.Quiet(b)()
 	before := b.hostChanges()
 	b.bridge(fault, func() { b.wantShown(fault, true) }, func() {
 		b.wantShown(fault, false)
@@ -360,7 +364,7 @@ func (b *bed) bridgeShown(fault fault) {
 }
 
 // awaitChanges returns when the changes of the host are those of before a fault.
-func (b *bed) awaitChanges(before []harness.HostChange) {
+func (b *bed) awaitChanges(before []product.HostChange) {
 	b.Helper()
 	b.Eventually("the changes of the host are those of before", func() error {
 		if now := b.hostChanges(); !slices.Equal(now, before) {
@@ -372,25 +376,25 @@ func (b *bed) awaitChanges(before []harness.HostChange) {
 
 // hostChanges are those of the host but for the other family's, whose default route nobody gives back to an
 // interface that was deleted.
-func (b *bed) hostChanges() []harness.HostChange {
+func (b *bed) hostChanges() []product.HostChange {
 	b.Helper()
 	others := map[topology.Family][]string{
 		topology.IPv4: {"net.ipv6.", "ipv6 default route by ", "neighbour entry of fe80::"},
 		topology.IPv6: {"net.ipv4.", "ipv4 default route by ", "neighbour entry of 192.0.0.8"},
 	}[b.family]
-	changes := slices.DeleteFunc(b.product.Status().HostChanges, func(c harness.HostChange) bool {
+	changes := slices.DeleteFunc(b.product.Status().HostChanges, func(c product.HostChange) bool {
 		return slices.ContainsFunc(others, func(other string) bool { return strings.Contains(c.Object, other) })
 	})
-	slices.SortFunc(changes, func(x, y harness.HostChange) int { return strings.Compare(x.Object, y.Object) })
+	slices.SortFunc(changes, func(x, y product.HostChange) int { return strings.Compare(x.Object, y.Object) })
 	return changes
 }
 
 // reach has the host ask the client's server, by a connected socket.
-func (b *bed) reach(kind harness.Kind) error { return b.reachWithin(harness.AnswerTime, kind) }
+func (b *bed) reach(kind traffic.Kind) error { return b.reachWithin(await.AnswerTime, kind) }
 
-func (b *bed) reachWithin(d time.Duration, kind harness.Kind) error {
-	ctx := harness.Within(b, d)
-	conn, err := b.net.Server.Dial(ctx, string(kind), netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String())
+func (b *bed) reachWithin(d time.Duration, kind traffic.Kind) error {
+	ctx := await.Within(b, d)
+	conn, err := b.net.Server.Dial(ctx, string(kind), netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort).String())
 	if err != nil {
 		return err
 	}
@@ -399,10 +403,10 @@ func (b *bed) reachWithin(d time.Duration, kind harness.Kind) error {
 }
 
 // connectBy connects a socket of the host's to the client's server.
-func (b *bed) connectBy(kind harness.Kind) net.Conn {
+func (b *bed) connectBy(kind traffic.Kind) net.Conn {
 	b.Helper()
-	client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort)
-	conn := harness.Must1[net.Conn](b)(b.net.Server.Dial(harness.Within(b, harness.AnswerTime), string(kind), client.String()))
+	client := netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort)
+	conn := await.Must1[net.Conn](b)(b.net.Server.Dial(await.Within(b, await.AnswerTime), string(kind), client.String()))
 	b.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -419,7 +423,7 @@ func exchange(conn net.Conn, within time.Duration) error {
 }
 
 // wantHostReaches wants that what the host starts works, or fails promptly.
-func (b *bed) wantHostReaches(want bool, kinds ...harness.Kind) {
+func (b *bed) wantHostReaches(want bool, kinds ...traffic.Kind) {
 	b.Helper()
 	for _, kind := range kinds {
 		began := time.Now()
@@ -463,31 +467,31 @@ func (b *bed) wantShown(fault fault, present bool) {
 // Eventually is harness.Eventually.
 func (b *bed) Eventually(what string, missing func() error) {
 	b.Helper()
-	harness.Eventually(b, what, missing)
+	await.Eventually(b, what, missing)
 }
 
-func (b *bed) start(args ...string) *harness.Daemon {
+func (b *bed) start(args ...string) *product.Daemon {
 	b.Helper()
-	b.product = harness.On(b, b.net.Server.Host)
+	b.product = product.On(b, b.net.Server.Host)
 	return b.product.Start(args...)
 }
 
 // reload has a daemon read another configuration.
-func (b *bed) reload(d *harness.Daemon, config, text string) {
+func (b *bed) reload(d *product.Daemon, config, text string) {
 	b.Helper()
-	harness.Must(b, os.WriteFile(config, []byte(text), 0o600))
+	await.Must(b, os.WriteFile(config, []byte(text), 0o600))
 	d.Reload()
 }
 
-func (b *bed) ask(c *harness.Conversation) {
+func (b *bed) ask(c *traffic.Conversation) {
 	b.Helper()
-	harness.Ask(b, c)
+	traffic.Ask(b, c)
 }
 
 // eventually asks until there is an answer.
-func (b *bed) eventually(c *harness.Conversation) {
+func (b *bed) eventually(c *traffic.Conversation) {
 	b.Helper()
 	b.Eventually(c.String()+" is answered", func() error {
-		return b.conversation(c.Kind).Ask(harness.Within(b, inVain))
+		return b.conversation(c.Kind).Ask(await.Within(b, inVain))
 	})
 }

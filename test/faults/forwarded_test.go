@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // masks are how a host gives what its containers start an address of its own, and the family by which
@@ -33,17 +36,17 @@ var outage = 2 * time.Second
 // askEvery is how often they ask, and askFor for how long afterwards: TCP repeats a segment twice until then.
 const askEvery = 100 * time.Millisecond
 
-var askFor = harness.Patient(5 * time.Second)
+var askFor = await.Patient(5 * time.Second)
 
 // newContainerBed is a server with a container, which begins what leaves by eth0, masqueraded.
 func newContainerBed(t testing.TB, f topology.Family, rule string) (*bed, *topology.S7) {
 	t.Helper()
-	s := harness.NewS7(t, anySource)
+	s := traffic.NewS7(t, anySource)
 	b := &bed{TB: t, family: f, net: s.TwoNIC}
 	b.quicken("neigh/eth0")
 	b.routes = b.showRoutes()
-	harness.Serve(t, s.Client, b.clientAddress())
-	harness.Nft(t, s.Server.Host, fmt.Sprintf(`table inet masked {
+	traffic.Serve(t, s.Client, b.clientAddress())
+	host.Nft(t, s.Server.Host, fmt.Sprintf(`table inet masked {
 	chain postrouting {
 		type nat hook postrouting priority srcnat
 		%s
@@ -57,21 +60,21 @@ func (b *bed) hideContainers(s *topology.S7) {
 	b.Helper()
 	for _, address := range s.ContainerEth0.Addresses {
 		if topology.FamilyOf(address.Addr()) == b.family {
-			harness.Shell(b, s.Core.Host, fmt.Sprintf("ip route del %s", address.Masked()))
+			host.Shell(b, s.Core.Host, fmt.Sprintf("ip route del %s", address.Masked()))
 		}
 	}
 }
 
 // carries has a container keep a TCP connection and a UDP conversation with the client, and ask while a fault
 // lasts. It tells after how long each is answered again, with the error where it is not.
-func (b *bed) carries(s *topology.S7, fault fault) map[harness.Kind]failure {
+func (b *bed) carries(s *topology.S7, fault fault) map[traffic.Kind]failure {
 	b.Helper()
-	conns := map[harness.Kind]net.Conn{}
-	for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-		client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort)
-		conn := harness.Must1[net.Conn](b)(s.Container.Dial(harness.Within(b, harness.AnswerTime), string(kind), client.String()))
+	conns := map[traffic.Kind]net.Conn{}
+	for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
+		client := netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort)
+		conn := await.Must1[net.Conn](b)(s.Container.Dial(await.Within(b, await.AnswerTime), string(kind), client.String()))
 		b.Cleanup(func() { conn.Close() })
-		harness.Must(b, exchange(conn, harness.AnswerTime))
+		await.Must(b, exchange(conn, await.AnswerTime))
 		conns[kind] = conn
 	}
 	fault.begin(b)
@@ -85,8 +88,8 @@ func (b *bed) carries(s *topology.S7, fault fault) map[harness.Kind]failure {
 		}
 	}
 	fault.end(b)
-	b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
-	back := map[harness.Kind]failure{}
+	b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
+	back := map[traffic.Kind]failure{}
 	for began := time.Now(); len(conns) > 0; <-tick.C {
 		for kind, conn := range conns {
 			err := exchange(conn, askEvery)
@@ -115,12 +118,12 @@ func TestMasqueraded(t *testing.T) {
 				beside, sb := newContainerBed(t, mask.family, mask.rule)
 				beside.hideContainers(sb)
 				beside.start()
-				var without, with map[harness.Kind]failure
+				var without, with map[traffic.Kind]failure
 				var carrying sync.WaitGroup
 				carrying.Go(func() { without = alone.carries(sa, fault) })
 				carrying.Go(func() { with = beside.carries(sb, fault) })
 				carrying.Wait()
-				if without[harness.TCP].err != nil && without[harness.UDP].err != nil {
+				if without[traffic.TCP].err != nil && without[traffic.UDP].err != nil {
 					t.Errorf("%s: without replypath nothing goes on: %v", fault.name, without)
 				}
 				for kind := range with {
@@ -153,14 +156,14 @@ func TestContainerAnswers(t *testing.T) {
 	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
 		t.Parallel()
 		b, s := newContainerBed(t, f, masks[1].rule)
-		harness.Nft(t, s.Server.Host, published)
-		b.start("--config", harness.WriteConfig(t, "scope: all\n"))
-		conversations := func() map[string]*harness.Conversation {
-			all := map[string]*harness.Conversation{}
-			for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+		host.Nft(t, s.Server.Host, published)
+		b.start("--config", product.WriteConfig(t, "scope: all\n"))
+		conversations := func() map[string]*traffic.Conversation {
+			all := map[string]*traffic.Conversation{}
+			for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
 				all["published "+string(kind)] = b.conversation(kind)
 				all["published "+string(kind)].Self = netip.AddrPortFrom(b.net.Server.Eth1.Address(f), publishedPort)
-				all["routed "+string(kind)] = harness.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
+				all["routed "+string(kind)] = traffic.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
 			}
 			return all
 		}
@@ -182,32 +185,32 @@ func TestContainerAnswers(t *testing.T) {
 // that answered before for who began: what it says still goes by the interface of its flow.
 func TestContainerSpeaksFirst(t *testing.T) {
 	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
-		s := harness.NewS7(t, anySource)
+		s := traffic.NewS7(t, anySource)
 		b := &bed{TB: t, family: f, net: s.TwoNIC}
-		b.start("--config", harness.WriteConfig(t, "scope: all\n"))
+		b.start("--config", product.WriteConfig(t, "scope: all\n"))
 		at := netip.AddrPortFrom(s.ContainerEth0.Address(f), publishedPort).String()
-		listener := harness.Must1[net.Listener](t)(s.Container.Listen(t.Context(), "tcp", at))
+		listener := await.Must1[net.Listener](t)(s.Container.Listen(t.Context(), "tcp", at))
 		defer listener.Close()
-		client := harness.Must1[net.Conn](t)(s.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", at))
+		client := await.Must1[net.Conn](t)(s.Client.Dial(await.Within(t, await.AnswerTime), "tcp", at))
 		defer client.Close()
-		server := harness.Must1[net.Conn](t)(listener.Accept())
+		server := await.Must1[net.Conn](t)(listener.Accept())
 		defer server.Close()
-		datagrams := harness.Must1[net.PacketConn](t)(s.Container.ListenPacket(t.Context(), "udp", at))
+		datagrams := await.Must1[net.PacketConn](t)(s.Container.ListenPacket(t.Context(), "udp", at))
 		defer datagrams.Close()
-		asker := harness.Must1[net.Conn](t)(s.Client.Dial(harness.Within(t, harness.AnswerTime), "udp", at))
+		asker := await.Must1[net.Conn](t)(s.Client.Dial(await.Within(t, await.AnswerTime), "udp", at))
 		defer asker.Close()
-		harness.Must1[int](t)(asker.Write([]byte("question")))
+		await.Must1[int](t)(asker.Write([]byte("question")))
 		_, from, err := datagrams.ReadFrom(make([]byte, 8))
-		harness.Must(t, err)
+		await.Must(t, err)
 
 		fault.begin(b)
-		harness.Nft(t, s.Server.Host, "table inet tracked {\n\tchain forward {\n\t\ttype filter hook forward priority 0\n\t\tct state established accept\n\t}\n}")
+		host.Nft(t, s.Server.Host, "table inet tracked {\n\tchain forward {\n\t\ttype filter hook forward priority 0\n\t\tct state established accept\n\t}\n}")
 		said := time.Now()
-		harness.Must1[int](t)(server.Write([]byte("unasked")))
-		harness.Must1[int](t)(datagrams.WriteTo([]byte("unasked"), from))
+		await.Must1[int](t)(server.Write([]byte("unasked")))
+		await.Must1[int](t)(datagrams.WriteTo([]byte("unasked"), from))
 		clients, arrived := map[string]net.Conn{"tcp": client, "udp": asker}, 0
 		for name, conn := range clients {
-			harness.Must(t, conn.SetReadDeadline(time.Now().Add(promptly)))
+			await.Must(t, conn.SetReadDeadline(time.Now().Add(promptly)))
 			if _, err := conn.Read(make([]byte, 8)); err != nil {
 				t.Errorf("%s: what a container says first by %s: %v", fault.name, name, err)
 				continue

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestFirstStartDuringFault starts for the first time while the production NIC is gone, or its default route:
@@ -18,7 +20,7 @@ func TestFirstStartDuringFault(t *testing.T) {
 	quick := short.Run(t)
 	for n, fault := range slices.Delete(slices.Clone(faults), 2, 3) { // without eth0 there is nothing to manage
 		for m, mechanism := range []string{"usual", "clsact"} {
-			for k, f := range harness.Families {
+			for k, f := range traffic.Families {
 				if quick && (m != n/2 || k != n%2) {
 					continue
 				}
@@ -33,19 +35,19 @@ func TestFirstStartDuringFault(t *testing.T) {
 func testFirstStart(t *testing.T, fault fault, f topology.Family, args []string) {
 	t.Parallel()
 	b := newBed(t, f, anySource)
-	open := []*harness.Conversation{b.conversation(harness.TCP), b.conversation(harness.UDP)}
+	open := []*traffic.Conversation{b.conversation(traffic.TCP), b.conversation(traffic.UDP)}
 	for _, c := range open {
 		b.ask(c) // answered by eth0
 	}
 	fault.begin(b)
-	if c := b.conversation(harness.TCP); c.Ask(harness.Within(t, inVain)) == nil {
+	if c := b.conversation(traffic.TCP); c.Ask(await.Within(t, inVain)) == nil {
 		t.Errorf("%s was answered without replypath", c)
 	}
 	b.start(args...)
 	b.wantShown(fault, true)
-	wires := harness.Tap(t, b.net.Server)
+	wires := wire.Tap(t, b.net.Server)
 	answered := 0
-	askAll := func(when string, conversations ...*harness.Conversation) {
+	askAll := func(when string, conversations ...*traffic.Conversation) {
 		t.Helper()
 		for _, c := range conversations {
 			b.askPromptly(when+" "+c.String(), c)
@@ -55,7 +57,7 @@ func testFirstStart(t *testing.T, fault fault, f topology.Family, args []string)
 	askAll("during the fault, open", open...)
 	askAll("during the fault, new", b.fresh()...)
 	fault.end(b)
-	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
 	b.wantShown(fault, false)
 	askAll("afterwards, open", open...)
 	askAll("afterwards, new", b.fresh()...)

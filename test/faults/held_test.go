@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestSwitchedOff has a daemon that is to leave the gateway alone, by its configuration or in mode observe, before the
@@ -20,14 +23,14 @@ func TestSwitchedOff(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f topology.Family) {
 		t.Parallel()
 		b := newBed(t, f, anySource)
-		before, settings := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1"), b.neighbourSettings()
+		before, settings := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1"), b.neighbourSettings()
 		const off = "fallback_route: false\n"
-		config := harness.WriteConfig(t, off)
+		config := product.WriteConfig(t, off)
 		d := b.start("--config", config)
 		wantHeld := func() {
 			t.Helper()
 			b.awaitHeld()
-			b.ask(b.conversation(harness.TCP))
+			b.ask(b.conversation(traffic.TCP))
 		}
 		wantGivenUp := func() {
 			t.Helper()
@@ -36,7 +39,7 @@ func TestSwitchedOff(t *testing.T) {
 				t.Errorf("given up, the settings of eth0's neighbours are\n%sbefore:\n%s", now, settings)
 			}
 		}
-		b.ask(b.conversation(harness.TCP))
+		b.ask(b.conversation(traffic.TCP))
 		b.silenceGateway()
 		wantGivenUp()
 		b.reload(d, config, "")
@@ -73,10 +76,10 @@ func (b *bed) wantGivenUp() {
 // has attached.
 var departures = map[string]struct {
 	args  []string
-	leave func(*bed, *harness.Daemon)
+	leave func(*bed, *product.Daemon)
 }{
-	"stopped":           {mechanisms["usual"], func(b *bed, _ *harness.Daemon) { b.product.Expect(0, "detach", "--stop") }},
-	"killed, by clsact": {mechanisms["clsact"], func(b *bed, d *harness.Daemon) { d.Kill(); b.product.Detach() }},
+	"stopped":           {mechanisms["usual"], func(b *bed, _ *product.Daemon) { b.product.Expect(0, "detach", "--stop") }},
+	"killed, by clsact": {mechanisms["clsact"], func(b *bed, d *product.Daemon) { d.Kill(); b.product.Detach() }},
 }
 
 // TestDetachWhileBridged takes everything away while the fallback route carries replies:
@@ -99,27 +102,27 @@ func TestDetachWhileBridged(t *testing.T) {
 	}
 }
 
-func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *harness.Daemon)) {
+func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *product.Daemon)) {
 	b.Helper()
-	look := func() harness.Snapshot { return harness.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1") }
+	look := func() host.Snapshot { return host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1") }
 	fault.begin(b)
 	during := look()
-	failed := b.reach(harness.TCP)
+	failed := b.reach(traffic.TCP)
 	fault.end(b)
-	b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+	b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
 	after := look() // eth0 may have lost and got back what is its own
 
 	d := b.start(args...)
 	fault.begin(b)
-	b.ask(b.conversation(harness.TCP))
+	b.ask(b.conversation(traffic.TCP))
 	b.wantShown(fault, true)
 	leave(b, d)
 	b.wantSnapshot(during)
-	if err := b.reach(harness.TCP); fmt.Sprint(err) != fmt.Sprint(failed) {
+	if err := b.reach(traffic.TCP); fmt.Sprint(err) != fmt.Sprint(failed) {
 		b.Errorf("what the host starts: %v, without replypath %v", err, failed)
 	}
 	fault.end(b)
-	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
 	b.wantSnapshot(after)
 	b.Logf("%s: %d outputs and sysctls compared during it, %d after it, what the host starts: %v",
 		fault.name, len(during), len(after), failed)
@@ -136,8 +139,8 @@ func TestKilledWhileHeld(t *testing.T) {
 		b.silenceGateway()
 		failed := b.neighbour()
 		b.wakeGateway()
-		b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
-		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
+		before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 		d := b.start()
 		b.silenceGateway()
 		b.awaitHeld()
@@ -153,7 +156,7 @@ func TestKilledWhileHeld(t *testing.T) {
 		})
 		t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
 		b.wakeGateway()
-		b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+		b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
 	})
 }
 
@@ -166,7 +169,7 @@ func TestHeldGatewayLeaves(t *testing.T) {
 		b := newBed(t, f, anySource)
 		asksAgain := func() string {
 			key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)
-			return harness.Must1[string](b)(b.net.Server.Sysctl(key))
+			return await.Must1[string](b)(b.net.Server.Sysctl(key))
 		}
 		before := asksAgain()
 		d := b.start()

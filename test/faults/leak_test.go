@@ -16,8 +16,9 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	testwire "replypath/test/wire"
 )
 
 // discardPort is where nobody listens.
@@ -53,16 +54,16 @@ func (b *bed) sendUnaskedTo(targets ...netip.Addr) {
 	b.Helper()
 	ping := pings[b.family]
 	echo := icmp.Message{Type: ping.echo, Body: &icmp.Echo{ID: 1, Seq: 1, Data: []byte("unasked")}}
-	request := harness.Must1[[]byte](b)(echo.Marshal(nil))
+	request := await.Must1[[]byte](b)(echo.Marshal(nil))
 	for _, from := range []netip.Addr{unspecified[b.family], b.net.Server.Eth1.Address(b.family)} {
-		ctx := harness.Within(b, harness.AnswerTime)
-		datagrams := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))
-		echoes := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, ping.network, from.String()))
+		ctx := await.Within(b, await.AnswerTime)
+		datagrams := await.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))
+		echoes := await.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, ping.network, from.String()))
 		for _, to := range targets {
 			_, _ = datagrams.WriteTo([]byte("unasked"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discardPort)))
 			_, _ = echoes.WriteTo(request, &net.IPAddr{IP: to.AsSlice()})
 		}
-		harness.Must(b, errors.Join(datagrams.Close(), echoes.Close()))
+		await.Must(b, errors.Join(datagrams.Close(), echoes.Close()))
 	}
 }
 
@@ -142,7 +143,7 @@ func (b *bed) wantNoLeak(what string, wire *topology.Capture) {
 	b.Helper()
 	leaked, others := b.leaks(wire)
 	if len(leaked) > 0 {
-		b.Errorf("%s: of what the host started, by eth1 left %s", what, harness.Describe(leaked))
+		b.Errorf("%s: of what the host started, by eth1 left %s", what, testwire.Describe(leaked))
 	}
 	var seen []string
 	for _, kind := range slices.Sorted(maps.Keys(others)) {

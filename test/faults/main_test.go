@@ -7,8 +7,8 @@ package faults
 import (
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }

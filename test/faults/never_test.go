@@ -14,29 +14,33 @@ import (
 	"time"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 var (
 	// answeredWithin is how soon a question by eth1 has an answer whose eth0's gateway has never answered.
-	answeredWithin = harness.Patient(5 * time.Second)
+	answeredWithin = await.Patient(5 * time.Second)
 	// asksAgain is when a client repeats its question, as resolvers do.
-	asksAgain = harness.Patient(time.Second)
+	asksAgain = await.Patient(time.Second)
 	// foundWithin is how soon a gateway that answers is used: the kernel asks for it once a second.
-	foundWithin = harness.Patient(2 * time.Second)
+	foundWithin = await.Patient(2 * time.Second)
 )
 
 // newNeverBed has eth0's gateway dead before the server boots, by the kernel's own timers.
 func newNeverBed(t *testing.T, f topology.Family) *bed {
 	t.Helper()
 	b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource, ColdGateways: true})
-	harness.Nft(t, b.net.Production.Host, silence)
+	host.Nft(t, b.net.Production.Host, silence)
 	b.ip("neighbour", "flush", "dev", "eth0")
 	// The client repeats a SYN every second, as often as the start on a busy machine may take.
 	err := b.net.Client.SetSysctl("net/ipv4/tcp_syn_linear_timeouts", "20")
 	if !errors.Is(err, fs.ErrNotExist) { // from 6.5
-		harness.Must(t, err)
+		await.Must(t, err)
 	}
 	return b
 }
@@ -55,26 +59,26 @@ func TestGatewayNeverAnswered(t *testing.T) {
 		b.ruleForEth1("del")
 
 		before := b.askMeanwhile("asked before the start")
-		wires := harness.Tap(t, b.net.Server)
+		wires := wire.Tap(t, b.net.Server)
 		b.start()
 		started := time.Now()
 		b.askMeanwhile("asked at the start")(started)
 		before(started)
 		b.awaitHeld()
 		b.wantHeldUnknown()
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			c := b.conversation(kind)
 			b.askPromptly("asked while it is held", c)
 			wires.WantEth1(c.String(), c.Answers())
 		}
-		b.wantHostReaches(false, harness.TCP, harness.UDP)
+		b.wantHostReaches(false, traffic.TCP, traffic.UDP)
 		b.sendUnasked()
 		b.wantNoLeak("while nobody knows the gateway", wires.Eth1)
 		b.wantNoneToNobody(wires)
 
 		began := time.Now()
 		b.wakeGateway()
-		b.Eventually("the host reaches the client", func() error { return b.reachWithin(inVain, harness.TCP) })
+		b.Eventually("the host reaches the client", func() error { return b.reachWithin(inVain, traffic.TCP) })
 		t.Logf("the router is used %s after it answers", since(began))
 		if took := time.Since(began); took > foundWithin {
 			t.Error("that is too late")
@@ -90,10 +94,10 @@ func TestGatewayNeverAnswered(t *testing.T) {
 func (b *bed) askMeanwhile(when string) (wait func(since time.Time)) {
 	b.Helper()
 	var asking sync.WaitGroup
-	answered := make([]time.Time, len(harness.Kinds))
-	for k, kind := range harness.Kinds {
-		tries := []*harness.Conversation{b.conversation(kind)}
-		for kind != harness.TCP && time.Duration(len(tries))*asksAgain < harness.AnswerTime { // the kernel repeats a SYN
+	answered := make([]time.Time, len(traffic.Kinds))
+	for k, kind := range traffic.Kinds {
+		tries := []*traffic.Conversation{b.conversation(kind)}
+		for kind != traffic.TCP && time.Duration(len(tries))*asksAgain < await.AnswerTime { // the kernel repeats a SYN
 			tries = append(tries, b.conversation(kind))
 		}
 		asking.Go(func() { b.askUntilAnswered(tries); answered[k] = time.Now() })
@@ -101,7 +105,7 @@ func (b *bed) askMeanwhile(when string) (wait func(since time.Time)) {
 	return func(since time.Time) {
 		b.Helper()
 		asking.Wait()
-		for k, kind := range harness.Kinds {
+		for k, kind := range traffic.Kinds {
 			took := answered[k].Sub(since)
 			b.Logf("%s, %s: answered %s after the start", when, kind, took.Round(time.Millisecond))
 			if took > answeredWithin {
@@ -112,11 +116,11 @@ func (b *bed) askMeanwhile(when string) (wait func(since time.Time)) {
 }
 
 // askUntilAnswered tries one after the other.
-func (b *bed) askUntilAnswered(tries []*harness.Conversation) {
+func (b *bed) askUntilAnswered(tries []*traffic.Conversation) {
 	for k, c := range tries {
 		patience := asksAgain
 		if k == len(tries)-1 {
-			patience = 2 * harness.AnswerTime
+			patience = 2 * await.AnswerTime
 		}
 		ctx, cancel := context.WithTimeout(b.Context(), patience)
 		err := c.Ask(ctx)
@@ -167,11 +171,11 @@ func (b *bed) wantKnown() {
 }
 
 // wantNoneToNobody wants that no frame has left for a MAC that nobody has.
-func (b *bed) wantNoneToNobody(wires *harness.Wires) {
+func (b *bed) wantNoneToNobody(wires *wire.Wires) {
 	b.Helper()
 	eth0, eth1 := wires.Left(topology.OneOf(topology.ToMAC(bpf.SilentGateway), topology.ToMAC(bpf.AnyPeer)))
 	if len(eth0)+len(eth1) > 0 {
-		b.Errorf("frames left for nobody: %s, %s", harness.Describe(eth0), harness.Describe(eth1))
+		b.Errorf("frames left for nobody: %s, %s", wire.Describe(eth0), wire.Describe(eth1))
 	}
 }
 
@@ -205,9 +209,9 @@ func TestGatewayNeverAnsweredKilled(t *testing.T) {
 		}
 		b.product.Start() // finds it anew
 		b.awaitHeld()
-		b.ask(b.conversation(harness.TCP))
+		b.ask(b.conversation(traffic.TCP))
 		b.wakeGateway()
-		b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+		b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
 		b.wantKnown()
 	})
 }
@@ -215,7 +219,7 @@ func TestGatewayNeverAnsweredKilled(t *testing.T) {
 // neighbourSettings are the sysctls of eth0's neighbours.
 func (b *bed) neighbourSettings() string {
 	b.Helper()
-	return harness.Shell(b, b.net.Server.Host, "sysctl -a -r '^net\\.ipv[46]\\.neigh\\.eth0\\.'")
+	return host.Shell(b, b.net.Server.Host, "sysctl -a -r '^net\\.ipv[46]\\.neigh\\.eth0\\.'")
 }
 
 // TestGatewayNeverAnsweredImpatient: where somebody has the kernel ask so briefly that it heeds no answer (`locktime`), the
@@ -225,10 +229,10 @@ func TestGatewayNeverAnsweredImpatient(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f topology.Family) {
 		t.Parallel()
 		b := newNeverBed(t, f)
-		harness.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", "1"))
+		await.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", "1"))
 		b.start()
 		b.awaitHeld()
-		c := b.conversation(harness.TCP)
+		c := b.conversation(traffic.TCP)
 		b.ask(c)
 		b.askForSomeTime("while it is held", c)
 		began := time.Now()
@@ -248,9 +252,9 @@ func TestGatewayNeverAnsweredLetGo(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f topology.Family) {
 		t.Parallel()
 		b := newNeverBed(t, f)
-		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 		const off = "fallback_route: false\n"
-		config := harness.WriteConfig(t, off)
+		config := product.WriteConfig(t, off)
 		d := b.start("--config", config)
 		b.wantNoneAnswered("with fallback_route: false")
 		if b.isHeld() || strings.Contains(b.neighbour(), "lladdr") {
@@ -265,7 +269,7 @@ func TestGatewayNeverAnsweredLetGo(t *testing.T) {
 		d.Stop(syscall.SIGTERM)
 		b.product.Start("--config", config)
 		b.awaitHeld() // taken over
-		b.ask(b.conversation(harness.TCP))
+		b.ask(b.conversation(traffic.TCP))
 		b.product.Expect(0, "detach", "--stop")
 		if entry := b.neighbour(); strings.Contains(entry, bpf.SilentGateway.String()) {
 			t.Errorf("after detach the entry is %q", entry)
@@ -277,11 +281,11 @@ func TestGatewayNeverAnsweredLetGo(t *testing.T) {
 		b := newNeverBed(t, topology.IPv6)
 		b.start()
 		b.awaitHeld()
-		b.wantHostReaches(false, harness.TCP)
+		b.wantHostReaches(false, traffic.TCP)
 		b.ip("route", "add", "default", "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev", "eth1", "metric", "2048")
 		b.wantLetGo()
 		b.Eventually("the host reaches the client by the other router", func() error {
-			return b.reachWithin(inVain, harness.TCP)
+			return b.reachWithin(inVain, traffic.TCP)
 		})
 	})
 }

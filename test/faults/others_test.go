@@ -16,9 +16,13 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	testwire "replypath/test/wire"
 )
 
 // secondDefault gives eth1 a default route behind eth0's.
@@ -34,8 +38,8 @@ func TestSecondDefault(t *testing.T) {
 		alone := newBed(t, f, secondDefault)
 		beside := newBed(t, f, secondDefault)
 		beside.start()
-		wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
-		open := beside.conversation(harness.TCP)
+		wire := testwire.Capture(t, beside.net.Server.Eth1.Peer())
+		open := beside.conversation(traffic.TCP)
 		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
 			step(beside)
 			beside.askFresh(fault.name)
@@ -93,7 +97,7 @@ func TestCovered(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
 	for n, cover := range covers {
-		for k, f := range harness.Families {
+		for k, f := range traffic.Families {
 			if !quick || k == n%2 {
 				t.Run(cover.name+"/"+f.String(), func(t *testing.T) { testCovered(t, f, cover.by[k]) })
 			}
@@ -107,7 +111,7 @@ func testCovered(t *testing.T, f topology.Family, cover cover) {
 	beside := newBed(t, f, anySource)
 	beside.start()
 	beside.awaitPassedOver(true)
-	wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
+	wire := testwire.Capture(t, beside.net.Server.Eth1.Peer())
 	for _, b := range []*bed{alone, beside} {
 		if cover.lies != "" {
 			b.ip("route add", cover.lies, "via", b.net.Server.Eth0.Peer().Address(f).String())
@@ -119,7 +123,7 @@ func testCovered(t *testing.T, f topology.Family, cover cover) {
 	if !near.IsValid() {
 		near = beside.net.Server.Eth0.Peer().Address(f)
 	}
-	open := beside.conversation(harness.TCP)
+	open := beside.conversation(traffic.TCP)
 	beside.ask(open)
 	for _, step := range []func(*bed){func(*bed) {}, (*bed).cutCable} {
 		step(alone)
@@ -171,29 +175,29 @@ func (b *bed) awaitPassedOver(want bool) {
 func TestCarrierLostWhileWaiting(t *testing.T) {
 	b := newPatientBed(t, topology.IPv4, anySource)
 	d := b.start()
-	open := b.conversation(harness.TCP)
+	open := b.conversation(traffic.TCP)
 	b.ask(open)
-	release := harness.Quiet(t)
+	release := product.Quiet(t)
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
 	const passOver = "net/ipv4/conf/eth0/ignore_routes_with_linkdown"
-	harness.Must(t, b.net.Server.SetSysctl(passOver, "0"))
+	await.Must(t, b.net.Server.SetSysctl(passOver, "0"))
 	b.cutCable()
 	asked := make(chan error, 1)
-	go func() { asked <- open.Ask(harness.Within(t, harness.AnswerTime)) }()
+	go func() { asked <- open.Ask(await.Within(t, await.AnswerTime)) }()
 	b.awaitEntry("INCOMPLETE") // the answer waits
-	harness.Must(t, b.net.Server.SetSysctl(passOver, "1"))
-	harness.Shell(t, b.net.Server.Host, "ip route flush cache")
+	await.Must(t, b.net.Server.SetSysctl(passOver, "1"))
+	host.Shell(t, b.net.Server.Host, "ip route flush cache")
 	b.wantLetGoAtOnce("the carrier was lost", d, asked)
 	release()
 }
 
 // wantLetGoAtOnce has a daemon go on that was stopped, and wants an answer that waited since a fault to be there soon.
-func (b *bed) wantLetGoAtOnce(since string, d *harness.Daemon, asked <-chan error) {
+func (b *bed) wantLetGoAtOnce(since string, d *product.Daemon, asked <-chan error) {
 	b.Helper()
 	began := time.Now()
 	d.Signal(unix.SIGCONT)
-	harness.Must(b, <-asked)
+	await.Must(b, <-asked)
 	took := time.Since(began)
 	b.Logf("an answer that waited when %s: there %s after the daemon knew", since, took.Round(time.Millisecond))
 	if took >= oneRetransmission {
@@ -203,10 +207,10 @@ func (b *bed) wantLetGoAtOnce(since string, d *harness.Daemon, asked <-chan erro
 
 // awaitStopped returns when no thread of a daemon runs any more that has been sent SIGSTOP: on a busy machine one may
 // still do something meanwhile.
-func (b *bed) awaitStopped(d *harness.Daemon) {
+func (b *bed) awaitStopped(d *product.Daemon) {
 	b.Helper()
 	b.Eventually("the daemon has stopped", func() error {
-		for _, path := range harness.Must1[[]string](b)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID()))) {
+		for _, path := range await.Must1[[]string](b)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID()))) {
 			stat, err := os.ReadFile(path)
 			if err != nil {
 				return err
@@ -231,7 +235,7 @@ func (b *bed) wantLeak(wire *topology.Capture) {
 		for _, to := range far {
 			for _, kind := range []layers.IPProtocol{layers.IPProtocolUDP, pings[b.family].protocol} {
 				if !slices.ContainsFunc(leaked, topology.All(topology.To(to), topology.Protocol(kind))) {
-					return fmt.Errorf("no %s to %s, only %s", kind, to, harness.Describe(leaked))
+					return fmt.Errorf("no %s to %s, only %s", kind, to, testwire.Describe(leaked))
 				}
 			}
 		}
@@ -259,7 +263,7 @@ func (b *bed) choiceOf(packet ...string) string {
 }
 
 // backWithin is how soon what others take is back.
-var backWithin = harness.Patient(time.Second)
+var backWithin = await.Patient(time.Second)
 
 // TestFallbackIsPutBack has somebody delete the fallback route and its device.
 func TestFallbackIsPutBack(t *testing.T) {
@@ -269,11 +273,11 @@ func TestFallbackIsPutBack(t *testing.T) {
 		"ip -4 route del default dev replypath0", "ip -6 route del default dev replypath0",
 		"ip link set replypath0 down", "ip link del replypath0",
 	} {
-		release := harness.Quiet(t)
-		harness.Shell(t, b.net.Server.Host, command)
+		release := product.Quiet(t)
+		host.Shell(t, b.net.Server.Host, command)
 		began := time.Now()
 		b.Eventually("it is put back after "+command, func() error {
-			routes := harness.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
+			routes := host.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
 			if strings.Count(routes, "replypath0") != 2 {
 				return errors.New(routes)
 			}
@@ -293,18 +297,18 @@ func TestFallbackIsPutBack(t *testing.T) {
 		})
 	}
 	b.removeDefault()
-	b.ask(b.conversation(harness.TCP))
+	b.ask(b.conversation(traffic.TCP))
 }
 
 // TestFallbackWithoutIPv6 has somebody switch IPv6 off between two starts: what there is for IPv4 is as ever.
 func TestFallbackWithoutIPv6(t *testing.T) {
 	b := newBed(t, topology.IPv4, anySource)
 	d := b.start()
-	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
+	await.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
 	d.Kill()
 	b.product.Start()
 	b.cutCable()
-	for _, kind := range []harness.Kind{harness.TCP, harness.UDP, harness.Ping} {
+	for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP, traffic.Ping} {
 		b.ask(b.conversation(kind))
 	}
 	if f := b.failure((*bed).sendUnconnected); !errors.Is(f.err, unix.EPERM) {
@@ -316,14 +320,14 @@ func TestFallbackWithoutIPv6(t *testing.T) {
 // routes ask the gate again at once.
 func TestGateAfterAReload(t *testing.T) {
 	b := newBed(t, topology.IPv4, anySource)
-	config := harness.WriteConfig(t, "")
+	config := product.WriteConfig(t, "")
 	d := b.start("--config", config)
-	b.ask(b.conversation(harness.UDP))
+	b.ask(b.conversation(traffic.UDP))
 	b.reload(d, config, "flow_table: {max_entries: 4096}\nexclude: [{protocol: udp}]\n")
 	if lines := d.Log.Lines("flows forgotten"); len(lines) != 1 {
 		t.Errorf("flows were forgotten %d times", len(lines))
 	}
-	routes := harness.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
+	routes := host.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
 	if n := strings.Count(routes, "encap bpf"); n != 2 {
 		t.Errorf("%d of 2 fallback routes ask the gate: %s", n, routes)
 	}
@@ -332,18 +336,18 @@ func TestGateAfterAReload(t *testing.T) {
 // TestFallbackReload switches it off and on again: nothing of it is left in between.
 func TestFallbackReload(t *testing.T) {
 	b := newBed(t, topology.IPv4, anySource)
-	before := harness.TakeSnapshot(t, b.net.Server.Host)
-	config := harness.WriteConfig(t, "")
+	before := host.TakeSnapshot(t, b.net.Server.Host)
+	config := product.WriteConfig(t, "")
 	d := b.start("--config", config)
 	reloads := []string{"fallback_route: false\n", "fallback_route: true\n", "mode: observe\n"}
 	for _, text := range reloads {
 		b.reload(d, config, text)
-		links := harness.Shell(t, b.net.Server.Host, "ip -o link")
+		links := host.Shell(t, b.net.Server.Host, "ip -o link")
 		on := text == "fallback_route: true\n"
 		if strings.Contains(links, "replypath0") != on {
 			t.Errorf("%s: links\n%s", text, links)
 		}
-		now := withoutPrograms(harness.TakeSnapshot(t, b.net.Server.Host))
+		now := withoutPrograms(host.TakeSnapshot(t, b.net.Server.Host))
 		if diff := withoutPrograms(before).Diff(now); !on && diff != "" {
 			t.Errorf("%s: the host is not what it was:\n%s", text, diff)
 		}
@@ -352,7 +356,7 @@ func TestFallbackReload(t *testing.T) {
 }
 
 // withoutPrograms leaves out what the programs on the NICs change in a snapshot.
-func withoutPrograms(s harness.Snapshot) harness.Snapshot {
+func withoutPrograms(s host.Snapshot) host.Snapshot {
 	delete(s, "bpftool net show")
 	return s
 }
@@ -373,16 +377,16 @@ func TestKilledWhileStarting(t *testing.T) {
 func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 	t.Parallel()
 	b := newBed(t, topology.IPv4, anySource)
-	b.product = harness.On(t, b.net.Server.Host)
+	b.product = product.On(t, b.net.Server.Host)
 	b.ip("route add", far[b.family], "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev eth1")
-	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+	before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 	moments := []string{
 		"interface=eth1 index", "made the device", "router_probe_interval", "ipv4.conf.eth0.ignore",
 		"ipv6.conf.eth0.ignore", "sockets that are bound", "msg=ready",
 	}
 	for _, moment := range moments {
 		d := b.product.Launch(args...)
-		harness.Must(t, d.Log.Wait(harness.Within(t, harness.StartTime), 1, moment))
+		await.Must(t, d.Log.Wait(await.Within(t, await.StartTime), 1, moment))
 		d.Kill()
 		if mechanism == "clsact" {
 			b.wantQdiscs(moment)
@@ -402,7 +406,7 @@ func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 // wantQdiscs wants the qdiscs that the filters are in, which detach has to find.
 func (b *bed) wantQdiscs(moment string) {
 	b.Helper()
-	qdiscs := harness.Shell(b, b.net.Server.Host, "tc qdisc show")
+	qdiscs := host.Shell(b, b.net.Server.Host, "tc qdisc show")
 	for _, nic := range []string{"eth0", "eth1"} {
 		if !strings.Contains(qdiscs, "qdisc clsact ffff: dev "+nic+" ") {
 			b.Errorf("killed after %q: no clsact qdisc on %s:\n%s", moment, nic, qdiscs)
@@ -414,21 +418,21 @@ func (b *bed) wantQdiscs(moment string) {
 // else works, the status tells, and detach leaves it alone.
 func TestForeignDevice(t *testing.T) {
 	b := newBed(t, topology.IPv4, anySource)
-	harness.Shell(t, b.net.Server.Host, "ip link add replypath0 type veth peer name far")
+	host.Shell(t, b.net.Server.Host, "ip link add replypath0 type veth peer name far")
 	b.start()
-	b.ask(b.conversation(harness.TCP))
+	b.ask(b.conversation(traffic.TCP))
 	if s := b.product.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "somebody else") {
 		t.Errorf("errors in the status: %q", s.Errors)
 	}
 	b.product.Expect(0, "detach", "--stop")
-	harness.Shell(t, b.net.Server.Host, "ip link show replypath0")
+	host.Shell(t, b.net.Server.Host, "ip link show replypath0")
 }
 
 // wantOneNeighbour wants one entry for all peers: each its own would fill the kernel's
 // table.
 func (b *bed) wantOneNeighbour() {
 	b.Helper()
-	other := harness.NewConversation(b, harness.UDP, b.net.ClientEth0.Peer(), b.net.Server.Eth1.Address(b.family))
+	other := traffic.NewConversation(b, traffic.UDP, b.net.ClientEth0.Peer(), b.net.Server.Eth1.Address(b.family))
 	b.ask(other)
 	if entries := b.ip("neighbour", "show", "dev", "replypath0", "nud", "all"); strings.Count(entries, "\n") != 1 {
 		b.Errorf("neighbours:\n%s", entries)
@@ -441,11 +445,11 @@ func TestExplainFallbackDevice(t *testing.T) {
 		b := newBed(t, f, anySource)
 		b.start()
 		b.removeDefault()
-		c := b.conversation(harness.TCP)
+		c := b.conversation(traffic.TCP)
 		b.ask(c)
 		e := b.product.Explain("--peer", c.Peer.String(), "--self", c.Self.String())
 		if e.Verdict != "corrected" ||
-			harness.OrEmpty(e.Kernel.Interface) != "replypath0" || harness.OrEmpty(e.LeavesBy) != "eth1" {
+			product.OrEmpty(e.Kernel.Interface) != "replypath0" || product.OrEmpty(e.LeavesBy) != "eth1" {
 			t.Errorf("a reply: %s", e)
 		}
 		e = b.product.Explain("--peer", b.clientAddress().String(), "--self", c.Self.Addr().String(), "--protocol", "udp")
@@ -457,7 +461,7 @@ func TestExplainFallbackDevice(t *testing.T) {
 		if n := b.product.Metrics().Sum("replypath_corrected_packets_total", labels...); n == 0 {
 			t.Error("nothing was counted as corrected from none")
 		}
-		if err := b.reach(harness.TCP); !errors.Is(err, unix.ECONNREFUSED) {
+		if err := b.reach(traffic.TCP); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("what the host starts: %v", err)
 		}
 		if n := b.product.Metrics().Sum("replypath_fallback_dropped_packets_total", "family="+f.String()); n != 1 {

@@ -12,9 +12,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // ownFault is a way in which the NIC goes that a flow came by.
@@ -24,14 +28,14 @@ type ownFault struct {
 }
 
 var ownFaults = []ownFault{
-	{"carrier lost", func(b *bed) { harness.Must(b, b.net.Server.Eth1.Peer().SetDown()) }},
+	{"carrier lost", func(b *bed) { await.Must(b, b.net.Server.Eth1.Peer().SetDown()) }},
 	{"link down", func(b *bed) {
 		b.keepAddress()
-		harness.Must(b, b.net.Server.Eth1.SetDown())
+		await.Must(b, b.net.Server.Eth1.SetDown())
 	}},
 	{"eth1 deleted", func(b *bed) {
 		b.keepAddress()
-		harness.Must(b, b.net.Server.Netlink().LinkDel(harness.Must1[netlink.Link](b)(b.net.Server.Eth1.Link())))
+		await.Must(b, b.net.Server.Netlink().LinkDel(await.Must1[netlink.Link](b)(b.net.Server.Eth1.Link())))
 	}},
 }
 
@@ -40,25 +44,25 @@ var ownFaults = []ownFault{
 func (b *bed) keepAddress() {
 	b.Helper()
 	own := b.net.Server.Eth1.Address(b.family)
-	harness.Must(b, b.net.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
+	await.Must(b, b.net.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
 }
 
 // ownWay is how a flow is served whose NIC goes.
 type ownWay struct {
 	name, follow string
-	kind         harness.Kind
+	kind         traffic.Kind
 	args         []string
 	unattended   bool // its daemon has been killed
 }
 
 var ownWays = []ownWay{
-	{name: "validated", follow: "validated", kind: harness.TCP},
-	{name: "latest", follow: "latest", kind: harness.TCP},
-	{name: "validated, by clsact", follow: "validated", kind: harness.TCP, args: mechanisms["clsact"]},
-	{name: "udp", follow: "validated", kind: harness.UDP},
-	{name: "no daemon", follow: "validated", kind: harness.TCP, unattended: true},
-	{name: "no daemon, by clsact", follow: "validated", kind: harness.TCP, args: mechanisms["clsact"], unattended: true},
-	{name: "udp, no daemon", follow: "validated", kind: harness.UDP, unattended: true},
+	{name: "validated", follow: "validated", kind: traffic.TCP},
+	{name: "latest", follow: "latest", kind: traffic.TCP},
+	{name: "validated, by clsact", follow: "validated", kind: traffic.TCP, args: mechanisms["clsact"]},
+	{name: "udp", follow: "validated", kind: traffic.UDP},
+	{name: "no daemon", follow: "validated", kind: traffic.TCP, unattended: true},
+	{name: "no daemon, by clsact", follow: "validated", kind: traffic.TCP, args: mechanisms["clsact"], unattended: true},
+	{name: "udp, no daemon", follow: "validated", kind: traffic.UDP, unattended: true},
 }
 
 // TestOwnNICDies has the NIC go that a flow came by. What the server sends takes the
@@ -69,7 +73,7 @@ func TestOwnNICDies(t *testing.T) {
 	quick := short.Run(t)
 	for k, fault := range ownFaults {
 		for n, way := range ownWays {
-			for m, f := range harness.Families {
+			for m, f := range traffic.Families {
 				if quick && (k != n%len(ownFaults) || m != n%2) {
 					continue
 				}
@@ -85,10 +89,10 @@ const saidMeanwhile = 3
 func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family) {
 	t.Parallel()
 	b := newBed(t, f, anySource)
-	args := append([]string{"--config", harness.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)
+	args := append([]string{"--config", product.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)
 	d := b.start(args...)
 	client, server := b.connect(way.kind)
-	wires := harness.Tap(t, b.net.Server)
+	wires := wire.Tap(t, b.net.Server)
 	sent := topology.All(protocols[way.kind], topology.From(b.net.Server.Eth1.Address(f)))
 	b.say(client, server) // in UDP it is who asks that makes the flow
 	b.say(server, client)
@@ -115,7 +119,7 @@ func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family)
 	}
 	peer, self := client.LocalAddr().String(), client.RemoteAddr().String()
 	e := b.product.Explain("--peer", peer, "--self", self, "--protocol", string(way.kind))
-	if harness.OrEmpty(e.Reason) != "link_down" {
+	if product.OrEmpty(e.Reason) != "link_down" {
 		t.Errorf("what the server says is explained as\n%s", e)
 	}
 	b.bringByEth0()
@@ -129,7 +133,7 @@ func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family)
 	labels := []string{"from_interface=eth0", "to_interface=eth1", "reason=link_down"}
 	down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", labels...)
 	// TCP repeats what the peer cannot acknowledge yet, and acknowledges what has moved the flow.
-	if down < float64(len(least)) || down > float64(len(most)) || way.kind == harness.UDP && down != saidMeanwhile {
+	if down < float64(len(least)) || down > float64(len(most)) || way.kind == traffic.UDP && down != saidMeanwhile {
 		t.Errorf("%v packets were counted as link_down, by eth0 had left %d and then %d", down, len(least), len(most))
 	}
 	if moves := b.product.Metrics().Sum("replypath_flow_moves_total", "protocol="+string(way.kind)); moves != 1 {
@@ -137,29 +141,29 @@ func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family)
 	}
 	_, eth1 := wires.Left(sent)
 	if len(eth1) > before {
-		t.Errorf("by the dead NIC left %s", harness.Describe(eth1[before:]))
+		t.Errorf("by the dead NIC left %s", wire.Describe(eth1[before:]))
 	}
 	t.Logf("%v packets counted as link_down, of %d by eth0 until the flow had moved there, %d by the dead NIC",
 		down, len(most), len(eth1)-before)
 }
 
-var protocols = map[harness.Kind]topology.Filter{harness.TCP: topology.TCP, harness.UDP: topology.UDP}
+var protocols = map[traffic.Kind]topology.Filter{traffic.TCP: topology.TCP, traffic.UDP: topology.UDP}
 
 // connect opens a connection from the client to the server's eth1, where each side may
 // speak once the client has.
-func (b *bed) connect(kind harness.Kind) (client, server net.Conn) {
+func (b *bed) connect(kind traffic.Kind) (client, server net.Conn) {
 	b.Helper()
-	ctx := harness.Within(b, harness.AnswerTime)
+	ctx := await.Within(b, await.AnswerTime)
 	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(b.family), 0).String()
-	if kind == harness.UDP {
-		bound := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", at)).(*net.UDPConn)
-		client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "udp", bound.LocalAddr().String()))
+	if kind == traffic.UDP {
+		bound := await.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", at)).(*net.UDPConn)
+		client = await.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "udp", bound.LocalAddr().String()))
 		server = answering{bound, client.LocalAddr()}
 	} else {
-		l := harness.Must1[net.Listener](b)(b.net.Server.Listen(ctx, "tcp", at))
+		l := await.Must1[net.Listener](b)(b.net.Server.Listen(ctx, "tcp", at))
 		defer l.Close()
-		client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "tcp", l.Addr().String()))
-		server = harness.Must1[net.Conn](b)(l.Accept())
+		client = await.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "tcp", l.Addr().String()))
+		server = await.Must1[net.Conn](b)(l.Accept())
 	}
 	b.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
@@ -177,17 +181,17 @@ func (a answering) Write(message []byte) (int, error) { return a.WriteTo(message
 func (b *bed) say(from, to net.Conn) {
 	b.Helper()
 	_, err := from.Write([]byte("message"))
-	harness.Must(b, err)
-	harness.Must(b, to.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must(b, err)
+	await.Must(b, to.SetReadDeadline(time.Now().Add(await.AnswerTime)))
 	_, err = to.Read(make([]byte, 7))
-	harness.Must(b, err)
+	await.Must(b, err)
 }
 
 // wantFlow wants the only flow of a kind to be that of an interface.
-func (b *bed) wantFlow(kind harness.Kind, name string) {
+func (b *bed) wantFlow(kind traffic.Kind, name string) {
 	b.Helper()
 	flows := b.product.Flows("--protocol", string(kind))
-	if len(flows) != 1 || harness.OrEmpty(flows[0].Interface) != name {
+	if len(flows) != 1 || product.OrEmpty(flows[0].Interface) != name {
 		b.Errorf("flows %v, not one by %s", flows, name)
 	}
 }
@@ -198,7 +202,7 @@ func (b *bed) bringByEth0() {
 	b.Helper()
 	asked := b.net.Server.Eth1.Address(b.family)
 	via := map[topology.Family]string{topology.IPv4: "10.11.0.2", topology.IPv6: "2001:db8:11::2"}[b.family]
-	harness.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
-	harness.Shell(b, b.net.Production.Host,
+	host.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
+	host.Shell(b, b.net.Production.Host,
 		fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth0.Address(b.family)))
 }

@@ -15,8 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // A NIC whose gateway stands in no table: sockets that name the NIC for what they send, be it that they are bound to it or that
@@ -31,17 +34,17 @@ func newUnroutedBed(t testing.TB, f topology.Family) *bed {
 	t.Helper()
 	b := newBed(t, f, anySource)
 	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(f), boundPort)
-	harness.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
+	traffic.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
 	b.serveByIndex()
 	return b
 }
 
 // naming are conversations with those servers.
-func (b *bed) naming() []*harness.Conversation {
+func (b *bed) naming() []*traffic.Conversation {
 	b.Helper()
-	byIndex := b.conversation(harness.UDP)
+	byIndex := b.conversation(traffic.UDP)
 	byIndex.Self = netip.AddrPortFrom(byIndex.Self.Addr(), indexPort)
-	return []*harness.Conversation{b.boundConversation(harness.TCP), b.boundConversation(harness.UDP), byIndex}
+	return []*traffic.Conversation{b.boundConversation(traffic.TCP), b.boundConversation(traffic.UDP), byIndex}
 }
 
 // serveByIndex echoes, and names the interface of the question with each answer.
@@ -49,18 +52,18 @@ func (b *bed) serveByIndex() {
 	b.Helper()
 	network := map[topology.Family]string{topology.IPv4: "udp4", topology.IPv6: "udp6"}[b.family]
 	packet, err := b.net.Server.ListenPacket(b.Context(), network, netip.AddrPortFrom(unspecified[b.family], indexPort).String())
-	harness.Must(b, err)
+	await.Must(b, err)
 	conn := packet.(*net.UDPConn)
-	raw := harness.Must1[syscall.RawConn](b)(conn.SyscallConn())
+	raw := await.Must1[syscall.RawConn](b)(conn.SyscallConn())
 	var optErr error
-	harness.Must(b, raw.Control(func(fd uintptr) {
+	await.Must(b, raw.Control(func(fd uintptr) {
 		if b.family == topology.IPv4 {
 			optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 		} else {
 			optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 		}
 	}))
-	harness.Must(b, optErr)
+	await.Must(b, optErr)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -101,11 +104,11 @@ func TestNamedInterface(t *testing.T) {
 		b := newUnroutedBed(t, f)
 		b.wantNamingLost("without replypath")
 		b.ip("neigh flush dev eth1") // or the kernel goes on asking for the client, to whom it could send nothing
-		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 		d := b.start()
-		wires, open := harness.Tap(t, b.net.Server), b.naming()
+		wires, open := wire.Tap(t, b.net.Server), b.naming()
 		answered := 0
-		ask := func(when string, all []*harness.Conversation) {
+		ask := func(when string, all []*traffic.Conversation) {
 			for _, c := range all {
 				b.askPromptly(when+", "+c.String(), c)
 				answered += len(wires.WantEth1(c.String(), c.Answers()))
@@ -168,17 +171,17 @@ func (b *bed) wantNamingLost(when string) {
 	b.Helper()
 	all := b.naming()
 	for _, c := range all {
-		wires := harness.Tap(b, b.net.Server)
+		wires := wire.Tap(b, b.net.Server)
 		if b.family == topology.IPv6 && c.Self.Port() == indexPort {
 			b.ask(c)
 			wires.WantEth0(when+", "+c.String(), c.Answers())
 			continue
 		}
-		if err := harness.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
+		if err := wire.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
 			b.Errorf("%s: %s was answered", when, c)
 		}
 		if eth0, eth1 := wires.Left(c.Answers()); len(eth0)+len(eth1) > 0 {
-			b.Errorf("%s: answers left: %s, %s", when, harness.Describe(eth0), harness.Describe(eth1))
+			b.Errorf("%s: answers left: %s, %s", when, wire.Describe(eth0), wire.Describe(eth1))
 		}
 	}
 	b.Logf("%s: %d servers asked that name eth1, no answer left by it", when, len(all))
@@ -192,7 +195,7 @@ func TestNamedInterfaceBegins(t *testing.T) {
 	elsewhere := map[topology.Family]string{
 		topology.IPv4: "route add 10.50.0.0/16 via 10.2.0.254 dev eth1", topology.IPv6: "-6 route add 2001:db8:50::/48 via 2001:db8:2::fe dev eth1",
 	}
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String()+"/no route", func(t *testing.T) {
 			t.Parallel()
 			newUnroutedBed(t, f).wantBegins()
@@ -211,11 +214,11 @@ func (b *bed) wantBegins() {
 	b.Helper()
 	router, isIPv4 := b.net.Server.Eth1.Peer(), b.family == topology.IPv4
 	if isIPv4 {
-		harness.Must(b, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/proxy_arp", "1"))
+		await.Must(b, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/proxy_arp", "1"))
 	}
 	without := b.connectByEth1()
 	b.start()
-	wires := harness.Tap(b, b.net.Server)
+	wires := wire.Tap(b, b.net.Server)
 	with := b.connectByEth1()
 	b.Logf("a connection by eth1 without replypath: %s; with it: %s", without, with)
 	if isIPv4 && (without.err != nil || with.err != nil) {
@@ -228,11 +231,11 @@ func (b *bed) wantBegins() {
 	if !isIPv4 {
 		return
 	}
-	harness.Must(b, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/proxy_arp", "0"))
+	await.Must(b, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/proxy_arp", "0"))
 	b.ip("neigh", "flush", "dev", "eth1")
 	nobody := b.connectByEth1()
 	b.Logf("a connection by eth1 to somebody whom nobody answers for: %s", nobody)
-	if nobody.err == nil || nobody.took > harness.Patient(4*time.Second) {
+	if nobody.err == nil || nobody.took > await.Patient(4*time.Second) {
 		b.Error("it does not fail as without a route")
 	}
 	b.wantNoneToNobody(wires)

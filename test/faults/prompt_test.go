@@ -17,8 +17,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // attempts is how often each thing is started. The fastest are compared, as any of them
@@ -27,11 +29,11 @@ const attempts = 5
 
 // asPromptly is how much longer, 20 ms, a failure may take with replypath than without. It
 // takes less than one; a SYN that nobody answers is sent again after a second.
-var asPromptly = harness.Patient(20 * time.Millisecond)
+var asPromptly = await.Patient(20 * time.Millisecond)
 
 // patience is how long something may hang: longer than the three seconds for which the
 // kernel asks for a gateway's MAC.
-var patience = harness.Patient(4 * time.Second)
+var patience = await.Patient(4 * time.Second)
 
 // start is what a host starts, which hears of an error where there is no way out.
 type start struct {
@@ -44,9 +46,9 @@ type start struct {
 }
 
 var starts = []start{
-	{"connect", func(b *bed) error { return b.reachWithin(patience, harness.TCP) },
+	{"connect", func(b *bed) error { return b.reachWithin(patience, traffic.TCP) },
 		inBoth("ECONNREFUSED"), "ENETUNREACH", "EHOSTUNREACH"},
-	{"a datagram by a connected socket", func(b *bed) error { return b.reachWithin(patience, harness.UDP) },
+	{"a datagram by a connected socket", func(b *bed) error { return b.reachWithin(patience, traffic.UDP) },
 		map[topology.Family]string{topology.IPv4: "ENETUNREACH", topology.IPv6: "ECONNREFUSED"}, "ENETUNREACH", noError},
 	{"a datagram by a socket that is not connected", (*bed).sendUnconnected, inBoth("EPERM"), "ENETUNREACH", noError},
 	{"ping", (*bed).ping, nil, "", ""},
@@ -87,7 +89,7 @@ func TestFailsAsPromptly(t *testing.T) {
 		beside := newPatientBed(t, f, anySource)
 		beside.start()
 		for _, b := range []*bed{alone, beside} {
-			b.wantHostReaches(true, harness.TCP, harness.UDP)
+			b.wantHostReaches(true, traffic.TCP, traffic.UDP)
 			fault.begin(b)
 		}
 		without := make([]failures, len(starts))
@@ -98,7 +100,7 @@ func TestFailsAsPromptly(t *testing.T) {
 			}
 			asking.Wait()
 		}
-		release := harness.Quiet(t)
+		release := product.Quiet(t)
 		for k, start := range starts {
 			with := beside.failures(start.try)
 			if without[k] == nil {
@@ -125,12 +127,12 @@ func TestSilentFailsAsPromptly(t *testing.T) {
 		beside := newBed(t, f, anySource)
 		beside.start()
 		for _, b := range []*bed{alone, beside} {
-			b.wantHostReaches(true, harness.TCP)
+			b.wantHostReaches(true, traffic.TCP)
 			silent.begin(b)
 		}
 		beside.awaitHeld()
 		connect := starts[0]
-		release := harness.Quiet(t)
+		release := product.Quiet(t)
 		with := beside.failures(connect.try)
 		release()
 		without := alone.failures(connect.try)
@@ -219,7 +221,7 @@ var pingError = regexp.MustCompile(`Network is unreachable|Destination [A-Za-z: 
 
 // ping runs the program ping, which asks once.
 func (b *bed) ping() error {
-	ctx := harness.Within(b, 2*harness.AnswerTime)
+	ctx := await.Within(b, 2*await.AnswerTime)
 	output, err := b.net.Server.Command(ctx, "ping", "-n", "-c1", "-W10", b.clientAddress().String()).CombinedOutput()
 	if said := pingError.FindString(string(output)); err != nil && said != "" {
 		return fmt.Errorf("%q", said)
@@ -229,13 +231,13 @@ func (b *bed) ping() error {
 
 // sendUnconnected sends a datagram by a socket that is not connected, and waits for an error.
 func (b *bed) sendUnconnected() error {
-	ctx := harness.Within(b, harness.AnswerTime)
+	ctx := await.Within(b, await.AnswerTime)
 	conn, err := b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(unspecified[b.family], 0).String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.clientAddress(), harness.EchoPort))
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort))
 	if _, err := conn.WriteTo([]byte("question"), to); err != nil {
 		return err
 	}

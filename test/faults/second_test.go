@@ -9,8 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestSecondDefaultWithout shows what happens to eth1's clients without the fallback route where eth1 has a default route
@@ -24,13 +26,13 @@ func TestSecondDefaultWithout(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, topology.IPv4, secondDefault)
-			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n")).Kill()
+			b.start("--config", product.WriteConfig(t, "fallback_route: false\n")).Kill()
 			fault.begin(b)
 			if answered := b.askAll(b.fresh(), inVain); len(answered) > 0 {
 				t.Errorf("%s were answered", answered)
 			}
 			fault.end(b)
-			b.eventually(b.conversation(harness.TCP))
+			b.eventually(b.conversation(traffic.TCP))
 		})
 	}
 }
@@ -40,18 +42,18 @@ func TestSecondDefaultWithout(t *testing.T) {
 func TestSecondDefaultWhileWaiting(t *testing.T) {
 	b := newBed(t, topology.IPv6, secondDefault)
 	d := b.start()
-	open := b.conversation(harness.TCP)
+	open := b.conversation(traffic.TCP)
 	b.ask(open)
 	b.cutCable()
 	b.awaitEntry("STALE") // the kernel has dropped it, the daemon put it back
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
-	b.ask(b.conversation(harness.UDP))
+	b.ask(b.conversation(traffic.UDP))
 	b.awaitEntry("FAILED")
-	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/neigh/eth0/retrans_time_ms", "1000"))
-	release := harness.Quiet(t)
+	await.Must(t, b.net.Server.SetSysctl("net/ipv6/neigh/eth0/retrans_time_ms", "1000"))
+	release := product.Quiet(t)
 	asked := make(chan error, 1)
-	go func() { asked <- open.Ask(harness.Within(t, harness.AnswerTime)) }()
+	go func() { asked <- open.Ask(await.Within(t, await.AnswerTime)) }()
 	b.awaitEntry("INCOMPLETE")
 	b.wantLetGoAtOnce("the router was given up", d, asked)
 	release()

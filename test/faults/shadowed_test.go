@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // A lateDefault is the way of the host's default route that the kernel looks at after every default route of the main table, or
@@ -26,14 +26,14 @@ type lateDefault struct {
 }
 
 var lateDefaults = []lateDefault{
-	{name: "of table default", families: harness.Families[:1], route: map[topology.Family]string{topology.IPv4: "default via 10.1.0.1 table 253"},
+	{name: "of table default", families: traffic.Families[:1], route: map[topology.Family]string{topology.IPv4: "default via 10.1.0.1 table 253"},
 		which: "of table 253"},
-	{name: "of a table that is asked after main", families: harness.Families, rule: "prio 40000 table 222", route: map[topology.Family]string{
+	{name: "of a table that is asked after main", families: traffic.Families, rule: "prio 40000 table 222", route: map[topology.Family]string{
 		topology.IPv4: "default via 10.1.0.1 table 222", topology.IPv6: "default via 2001:db8:1::1 table 222"}, which: "of table 222"},
-	{name: "of the last metric", families: harness.Families, route: map[topology.Family]string{
+	{name: "of the last metric", families: traffic.Families, route: map[topology.Family]string{
 		topology.IPv4: "default via 10.1.0.1 metric 4294967295", topology.IPv6: "default via 2001:db8:1::1 metric 4294967295"},
 		which: "of metric 4294967295"},
-	{name: "for some sources only", families: harness.Families[1:], route: map[topology.Family]string{
+	{name: "for some sources only", families: traffic.Families[1:], route: map[topology.Family]string{
 		topology.IPv6: "default from 2001:db8:1::/64 via 2001:db8:1::1,default from 2001:db8:2::/64 via 2001:db8:2::1"}, which: "for some sources only"},
 }
 
@@ -63,7 +63,7 @@ func testLateDefault(t *testing.T, f topology.Family, late lateDefault) {
 	if want != "eth0" {
 		t.Fatalf("without replypath the kernel chooses %q", want)
 	}
-	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	b.wantHostReaches(true, traffic.TCP, traffic.UDP)
 	b.start()
 	b.awaitFallbackRoute(late, false)
 	asked := 0
@@ -72,8 +72,8 @@ func testLateDefault(t *testing.T, f topology.Family, late lateDefault) {
 		if got := b.choiceOf(packet...); got != want {
 			t.Errorf("the kernel chooses %q, and %q without replypath", got, want)
 		}
-		b.wantHostReaches(true, harness.TCP, harness.UDP)
-		b.ask(b.conversation(harness.TCP))
+		b.wantHostReaches(true, traffic.TCP, traffic.UDP)
+		b.ask(b.conversation(traffic.TCP))
 		asked++
 	}
 	reach()

@@ -12,8 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestSilentRouterWithoutDaemon has the production NIC's IPv6 router fall silent while no daemon runs, on a host and
@@ -33,25 +34,25 @@ func TestSilentRouterWithoutDaemon(t *testing.T) {
 func testSilentRouter(t *testing.T, forwards bool) {
 	b := newBed(t, topology.IPv6, anySource)
 	if forwards {
-		harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
+		await.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
 		b.quicken("neigh/eth0")
 	}
 	d := b.start()
-	open := b.conversation(harness.TCP)
+	open := b.conversation(traffic.TCP)
 	b.ask(open)
 	client, server := b.connectBoth()
 	b.say(client, server)
 	b.say(server, client)
-	b.wantFlow(harness.UDP, "eth1")
+	b.wantFlow(traffic.UDP, "eth1")
 	d.Kill()
 	b.silenceGateway()
 
 	began, asked := time.Now(), make(chan error, 1)
-	go func() { asked <- open.Ask(harness.Within(t, harness.AnswerTime)) }()
-	fresh := make(map[harness.Kind]int)
+	go func() { asked <- open.Ask(await.Within(t, await.AnswerTime)) }()
+	fresh := make(map[traffic.Kind]int)
 	for range 3 {
-		for _, kind := range harness.Kinds {
-			if b.conversation(kind).Ask(harness.Within(t, promptly)) == nil {
+		for _, kind := range traffic.Kinds {
+			if b.conversation(kind).Ask(await.Within(t, promptly)) == nil {
 				fresh[kind]++
 			}
 		}
@@ -60,7 +61,7 @@ func testSilentRouter(t *testing.T, forwards bool) {
 	openErr := <-asked
 	t.Logf("of 3 new ones each answered: %v; open connection: %v after %s; connected UDP: %d of %d",
 		fresh, openErr, since(began), heard, said)
-	for _, kind := range harness.Kinds {
+	for _, kind := range traffic.Kinds {
 		if !forwards && fresh[kind] == 0 || forwards && fresh[kind] > 0 {
 			t.Errorf("new, by %s: %d of 3 answered", kind, fresh[kind])
 		}
@@ -72,7 +73,7 @@ func testSilentRouter(t *testing.T, forwards bool) {
 		t.Errorf("a connected socket was heard %d times", heard)
 	}
 	b.wakeGateway()
-	for _, kind := range harness.Kinds {
+	for _, kind := range traffic.Kinds {
 		b.eventually(b.conversation(kind))
 	}
 	b.Eventually("the connected socket is heard", func() error {
@@ -91,7 +92,7 @@ func (b *bed) sayAll(from, to net.Conn) (said, heard int) {
 		if err != nil && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ECONNREFUSED) {
 			b.Fatal(err)
 		}
-		harness.Must(b, to.SetReadDeadline(time.Now().Add(inVain/3)))
+		await.Must(b, to.SetReadDeadline(time.Now().Add(inVain/3)))
 		if _, err := to.Read(make([]byte, 7)); err == nil {
 			heard++
 		}
@@ -103,15 +104,15 @@ func (b *bed) sayAll(from, to net.Conn) (said, heard int) {
 // servers of DTLS do.
 func (b *bed) connectBoth() (client, server net.Conn) {
 	b.Helper()
-	client, listening := b.connect(harness.UDP)
+	client, listening := b.connect(traffic.UDP)
 	b.say(client, listening)
 	bound := listening.(answering).UDPConn
 	peer := client.LocalAddr().(*net.UDPAddr).AddrPort()
 	raw, err := bound.SyscallConn()
-	harness.Must(b, err)
+	await.Must(b, err)
 	var connectErr error
-	harness.Must(b, raw.Control(func(fd uintptr) { connectErr = unix.Connect(int(fd), sockaddr(peer)) }))
-	harness.Must(b, connectErr)
+	await.Must(b, raw.Control(func(fd uintptr) { connectErr = unix.Connect(int(fd), sockaddr(peer)) }))
+	await.Must(b, connectErr)
 	return client, connected{bound}
 }
 

@@ -8,16 +8,18 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	testwire "replypath/test/wire"
 )
 
 // syns are the connections that the host begins by eth1.
 func (b *bed) syns(wire *topology.Capture) int {
 	b.Helper()
 	return len(wire.Frames(topology.All(topology.Going(topology.Received), topology.TCP,
-		topology.From(b.net.Server.Eth1.Address(b.family)), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort))))
+		topology.From(b.net.Server.Eth1.Address(b.family)), topology.To(b.clientAddress()), topology.ToPort(traffic.EchoPort))))
 }
 
 // TestSourceWithoutEth0 shows what is not survived: while eth0 has no address the kernel takes another NIC's for
@@ -28,7 +30,7 @@ func (b *bed) syns(wire *topology.Capture) int {
 func TestSourceWithoutEth0(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
-	for k, f := range harness.Families {
+	for k, f := range traffic.Families {
 		for n, ruled := range []bool{false, true} {
 			if quick && k == n {
 				continue
@@ -52,13 +54,13 @@ func TestSourceWithoutEth0(t *testing.T) {
 
 func (b *bed) sourceWithoutEth0(ruled, product bool) {
 	b.Helper()
-	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
+	wire := testwire.Capture(b, b.net.Server.Eth1.Peer())
 	b.deleteEth0()
-	client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
-	connected, udpErr := b.net.Server.Dial(harness.Within(b, harness.AnswerTime), "udp", client)
-	tcpErr := b.reach(harness.TCP)
+	client := netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort).String()
+	connected, udpErr := b.net.Server.Dial(await.Within(b, await.AnswerTime), "udp", client)
+	tcpErr := b.reach(traffic.TCP)
 	b.replaceEth0()
-	b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+	b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
 	source := "none"
 	if udpErr == nil {
 		defer connected.Close()

@@ -10,14 +10,16 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // noticed is enough for the kernel to give a gateway up by its own timers: replypath
 // has it ask every 5 s, it then asks the last MAC three times and, of a gateway that is
 // held, everybody three times, a second each.
-var noticed = harness.Patient(30 * time.Second)
+var noticed = await.Patient(30 * time.Second)
 
 // givenUp is how often the kernel gives the gateway up while it is held, beside the
 // first time.
@@ -47,7 +49,7 @@ func (b *bed) waitUntilHeld() {
 	b.Helper()
 	entry := b.watchEntry()
 	began := time.Now()
-	harness.Nft(b, b.net.Production.Host, silence)
+	host.Nft(b, b.net.Production.Host, silence)
 	entry.await(netlink.NUD_FAILED)
 	entry.await(netlink.NUD_PROBE)
 	b.Logf("given up by the kernel and held %s after it fell silent", since(began))
@@ -61,7 +63,7 @@ func (b *bed) keepHeld() {
 		began := time.Now()
 		entry.await(netlink.NUD_FAILED)
 		entry.await(netlink.NUD_PROBE)
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			asked := time.Now()
 			b.ask(b.conversation(kind))
 			if took := time.Since(asked); took >= promptly {
@@ -102,7 +104,7 @@ func (b *bed) watchEntry() *entryWatch {
 		updates: make(chan netlink.NeighUpdate, 1024), failed: make(chan error, 1),
 	}
 	namespace, done := b.net.Server.Namespace(), make(chan struct{})
-	harness.Must(b, netlink.NeighSubscribeWithOptions(w.updates, done, netlink.NeighSubscribeOptions{
+	await.Must(b, netlink.NeighSubscribeWithOptions(w.updates, done, netlink.NeighSubscribeOptions{
 		Namespace: &namespace, ErrorCallback: func(err error) { w.failed <- err },
 	}))
 	b.Cleanup(func() { close(done) })
@@ -118,7 +120,7 @@ func (w *entryWatch) await(state int) {
 // awaitUpdate returns when the kernel tells, or has told, of the entry what is wanted.
 func (w *entryWatch) awaitUpdate(what string, wanted func(netlink.NeighUpdate) bool) {
 	w.Helper()
-	ctx := harness.Within(w, noticed)
+	ctx := await.Within(w, noticed)
 	var seen []int
 	for {
 		select {

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // linkBack is a way in which eth1 goes and comes back.
@@ -21,12 +23,12 @@ type linkBack struct {
 }
 
 var linksBack = []linkBack{
-	{"carrier lost", func(b *bed) { harness.Must(b, b.net.Server.Eth1.Peer().SetDown()) }, func(b *bed) {
-		harness.Must(b, b.net.Server.Eth1.Peer().SetUp())
+	{"carrier lost", func(b *bed) { await.Must(b, b.net.Server.Eth1.Peer().SetDown()) }, func(b *bed) {
+		await.Must(b, b.net.Server.Eth1.Peer().SetUp())
 		b.giveBack(b.net.Server.Eth1.Peer()) // IPv6 takes the addresses off what is down
 	}},
-	{"link down", func(b *bed) { harness.Must(b, b.net.Server.Eth1.SetDown()) }, func(b *bed) {
-		harness.Must(b, b.net.Server.Eth1.SetUp())
+	{"link down", func(b *bed) { await.Must(b, b.net.Server.Eth1.SetDown()) }, func(b *bed) {
+		await.Must(b, b.net.Server.Eth1.SetUp())
 		b.giveBack(b.net.Server.Eth1)
 	}},
 }
@@ -37,7 +39,7 @@ func TestLinkBackWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	for mechanism, args := range mechanisms {
 		for _, link := range linksBack {
-			for _, f := range harness.Families {
+			for _, f := range traffic.Families {
 				t.Run(mechanism+"/"+link.name+"/"+f.String(), func(t *testing.T) { testLinkBack(t, link, args, f) })
 			}
 		}
@@ -48,9 +50,9 @@ func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family)
 	t.Parallel()
 	b := newBed(t, f, anySource)
 	// IPv6 takes the addresses off what is set down: one that a daemon has seen go is one that came while none runs.
-	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/keep_addr_on_down", "1"))
+	await.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/keep_addr_on_down", "1"))
 	d := b.start(args...)
-	open := []*harness.Conversation{b.conversation(harness.TCP), b.conversation(harness.UDP)}
+	open := []*traffic.Conversation{b.conversation(traffic.TCP), b.conversation(traffic.UDP)}
 	for _, c := range open {
 		b.ask(c)
 	}
@@ -64,9 +66,9 @@ func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family)
 	d.Kill()
 	link.be(b)
 	for _, i := range []*topology.Interface{b.net.Server.Eth1, b.net.Server.Eth1.Peer()} {
-		harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+		await.Must(t, i.WaitReady(await.Within(t, await.AnswerTime)))
 	}
-	wires := harness.Tap(t, b.net.Server)
+	wires := wire.Tap(t, b.net.Server)
 	for _, c := range open {
 		b.ask(c)
 	}
@@ -97,7 +99,7 @@ func TestRouterReplacedWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
 	for n, known := range []bool{true, false} {
-		for k, f := range harness.Families {
+		for k, f := range traffic.Families {
 			if quick && k != n {
 				continue
 			}
@@ -114,7 +116,7 @@ func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
 	}
 	b := newBed(t, f, options)
 	d := b.start()
-	open := b.conversation(harness.TCP)
+	open := b.conversation(traffic.TCP)
 	b.ask(open)
 	router := b.net.Server.Eth1.Peer()
 	before := router.MAC
@@ -126,10 +128,10 @@ func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
 	})
 	d.Kill()
 	for _, announce := range []string{"ipv4/conf/" + router.Name + "/arp_notify", "ipv6/conf/" + router.Name + "/ndisc_notify"} {
-		harness.Must(t, router.Host.SetSysctl("net/"+announce, "1"))
+		await.Must(t, router.Host.SetSysctl("net/"+announce, "1"))
 	}
-	harness.Must(t, router.SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xee, 1}))
-	wires := harness.Tap(t, b.net.Server)
+	await.Must(t, router.SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xee, 1}))
+	wires := wire.Tap(t, b.net.Server)
 	all := append(b.fresh(), open)
 	answered := len(b.askAll(all, 10*inVain))
 	misdirected := wires.Eth1.Count(topology.All(topology.Going(topology.Received), topology.ToMAC(before), topology.To(b.clientAddress())))
@@ -141,7 +143,7 @@ func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
 		t.Error("replies do not go to who asked")
 	}
 	b.product.Start()
-	for _, kind := range harness.Kinds {
+	for _, kind := range traffic.Kinds {
 		b.eventually(b.conversation(kind))
 	}
 }

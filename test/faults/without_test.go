@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestWithout shows what each fault does without the fallback route: nobody gets
@@ -19,8 +21,8 @@ func TestWithout(t *testing.T) {
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
 		t.Parallel()
 		b := newBed(t, f, anySource)
-		b.start("--config", harness.WriteConfig(t, "fallback_route: false\n")).Kill()
-		open := b.conversation(harness.TCP)
+		b.start("--config", product.WriteConfig(t, "fallback_route: false\n")).Kill()
+		open := b.conversation(traffic.TCP)
 		b.ask(open)
 		fault.begin(b)
 		silenced := append(b.fresh(), open)
@@ -29,11 +31,11 @@ func TestWithout(t *testing.T) {
 			t.Errorf("answered were %s", answered)
 		}
 		fault.end(b)
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			b.eventually(b.conversation(kind))
 		}
 		t.Logf("%s: an open connection and %d new ones by ping, TCP and UDP, %d answered; after it %d",
-			fault.name, len(silenced)-1, len(answered), len(harness.Kinds))
+			fault.name, len(silenced)-1, len(answered), len(traffic.Kinds))
 	})
 }
 
@@ -45,7 +47,7 @@ func TestRule(t *testing.T) {
 		t.Parallel()
 		b := newBed(t, f, anySource)
 		b.ruleForEth1("add")
-		open, silent := b.conversation(harness.TCP), b.conversation(harness.TCP)
+		open, silent := b.conversation(traffic.TCP), b.conversation(traffic.TCP)
 		b.ask(open)
 		b.ask(silent)
 		talk := open.KeepThrough(t)
@@ -53,7 +55,7 @@ func TestRule(t *testing.T) {
 		b.askFresh(fault.name)
 		b.askForSomeTime(fault.name+": a connection that was silent", silent)
 		fault.end(b)
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			b.ask(b.conversation(kind))
 		}
 		answers := talk.Stop()
@@ -74,9 +76,9 @@ func (b *bed) ruleForEth1(how string) {
 }
 
 // askAll asks side by side for a while, and returns those that were answered.
-func (b *bed) askAll(all []*harness.Conversation, within time.Duration) (answered []*harness.Conversation) {
+func (b *bed) askAll(all []*traffic.Conversation, within time.Duration) (answered []*traffic.Conversation) {
 	b.Helper()
-	ctx, errs := harness.Within(b, within), make([]error, len(all))
+	ctx, errs := await.Within(b, within), make([]error, len(all))
 	var asked sync.WaitGroup
 	for k, c := range all {
 		asked.Go(func() { errs[k] = c.Ask(ctx) })

@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 )
 
 // roles is the directory of the playbook and its role.
@@ -32,14 +34,14 @@ func TestAnsibleLint(t *testing.T) {
 // layOut gives the controller what its commands take from a checkout: the package in two versions, too.
 func (f *fleet) layOut(version, next string) {
 	f.t.Helper()
-	harness.Must(f.t, os.CopyFS(f.path("deploy/ansible"), os.DirFS(roles)))
+	await.Must(f.t, os.CopyFS(f.path("deploy/ansible"), os.DirFS(roles)))
 	for _, dir := range []string{"bin", "build/packages", "deploy/ansible/inventory/host_vars"} {
-		harness.Must(f.t, os.MkdirAll(f.path(dir), 0o755))
+		await.Must(f.t, os.MkdirAll(f.path(dir), 0o755))
 	}
-	harness.Must(f.t, os.Symlink(harness.Binary(), f.path("bin/replypath")))
-	harness.Must(f.t, os.Symlink(harness.Must1[string](f.t)(filepath.Abs("../../packaging")), f.path("packaging")))
+	await.Must(f.t, os.Symlink(product.Binary(), f.path("bin/replypath")))
+	await.Must(f.t, os.Symlink(await.Must1[string](f.t)(filepath.Abs("../../packaging")), f.path("packaging")))
 	named := func(version string) string { return f.path("build/packages/replypath_" + version + "-1_amd64.deb") }
-	harness.Must(f.t, os.Link(harness.MakePackage(f.t, "deb", version), named(version)))
+	await.Must(f.t, os.Link(testhost.MakePackage(f.t, "deb", version), named(version)))
 	// Its files are the same: what an upgrade does with others is shown elsewhere.
 	f.typed(fmt.Sprintf(`dpkg-deb -R %[1]s next; sed -i "s/^Version: .*/Version: %[2]s-1/" next/DEBIAN/control
 dpkg-deb -Zgzip -z1 -b next %[3]s; rm -r next`, named(version), next, named(next)), 0)
@@ -49,7 +51,7 @@ dpkg-deb -Zgzip -z1 -b next %[3]s; rm -r next`, named(version), next, named(next
 func (f *fleet) typed(command string, code int) string {
 	f.t.Helper()
 	began := time.Now()
-	c := f.controller.Host.Command(harness.Within(f.t, 30*harness.AnswerTime), "sh", "-euc", command)
+	c := f.controller.Host.Command(await.Within(f.t, 30*await.AnswerTime), "sh", "-euc", command)
 	c.Dir = f.path("deploy/ansible")
 	c.Env = append(os.Environ(), "HOME="+f.dir, "LC_ALL=C.UTF-8", "ANSIBLE_NOCOLOR=1", "ANSIBLE_HOST_KEY_CHECKING=False",
 		"ANSIBLE_SSH_CONTROL_PATH_DIR="+f.path("cp"), "ANSIBLE_PYTHON_INTERPRETER=/usr/bin/python3")

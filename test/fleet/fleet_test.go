@@ -15,27 +15,29 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // walk is a page whose commands the controller runs, in the page's order.
 type walk struct {
 	*fleet
 	name   string
-	blocks []harness.Block
+	blocks []testhost.Block
 	ran    map[string]bool // commands and expressions
-	prom   *harness.Prometheus
+	prom   *testhost.Prometheus
 }
 
 func (f *fleet) open(name string) *walk {
 	f.t.Helper()
-	page := harness.Must1[[]byte](f.t)(os.ReadFile("../../docs/" + name))
-	return &walk{fleet: f, name: name, blocks: harness.Blocks(string(page)), ran: make(map[string]bool)}
+	page := await.Must1[[]byte](f.t)(os.ReadFile("../../docs/" + name))
+	return &walk{fleet: f, name: name, blocks: testhost.Blocks(string(page)), ran: make(map[string]bool)}
 }
 
 // of returns the blocks of a section in a language.
-func (w *walk) of(section, language string) (found []harness.Block) {
+func (w *walk) of(section, language string) (found []testhost.Block) {
 	for _, b := range w.blocks {
 		if b.Section == section && b.Language == language {
 			found = append(found, b)
@@ -76,7 +78,7 @@ func (w *walk) expressions(section string, count int) (found []string) {
 	for _, b := range w.of(section, "promql") {
 		for line := range strings.Lines(b.Text) {
 			expression := strings.TrimSpace(line)
-			harness.Eventually(w.t, section, func() error { return w.prom.LackedSeries(expression, "") })
+			await.Eventually(w.t, section, func() error { return w.prom.LackedSeries(expression, "") })
 			w.ran[expression] = true
 			found = append(found, expression)
 		}
@@ -94,7 +96,7 @@ func (w *walk) wantInstances(expression string, hosts ...server) {
 	for _, host := range hosts {
 		want[scraped(host).String()] = true
 	}
-	harness.Eventually(w.t, expression, func() error {
+	await.Eventually(w.t, expression, func() error {
 		all, err := w.prom.Series(expression)
 		got := make(map[string]bool)
 		for _, one := range all {
@@ -130,7 +132,7 @@ func scraped(host server) netip.AddrPort {
 // write writes a file of the inventory.
 func (f *fleet) write(name, text string) {
 	f.t.Helper()
-	harness.Must(f.t, os.WriteFile(filepath.Join(f.path("deploy/ansible/inventory"), name), []byte(text), 0o644))
+	await.Must(f.t, os.WriteFile(filepath.Join(f.path("deploy/ansible/inventory"), name), []byte(text), 0o644))
 }
 
 // writeInventory writes what the page shows, for three hosts. One of them has the binary.
@@ -148,7 +150,7 @@ func (w *walk) writeInventory() {
 
 func (f *fleet) append(name, text string) {
 	f.t.Helper()
-	old := harness.Must1[[]byte](f.t)(os.ReadFile(filepath.Join(f.path("deploy/ansible/inventory"), name)))
+	old := await.Must1[[]byte](f.t)(os.ReadFile(filepath.Join(f.path("deploy/ansible/inventory"), name)))
 	f.write(name, string(old)+text)
 }
 
@@ -220,7 +222,7 @@ func (w *walk) observe() {
 	for _, host := range w.servers {
 		targets = append(targets, scraped(host))
 	}
-	w.prom = harness.StartPrometheus(w.t, w.controller.Host, time.Second, targets...)
+	w.prom = testhost.StartPrometheus(w.t, w.controller.Host, time.Second, targets...)
 	w.wantMoved(w.servers[0], false)
 	w.wantMoved(w.servers[1], true)
 	asked := w.expressions("4. Look for a week", 5)
@@ -279,15 +281,15 @@ func (w *walk) widen() {
 func (w *walk) watch() {
 	w.t.Helper()
 	host := w.servers[0]
-	thief := harness.TakeUDP(w.t, host.Eth1)
-	c := harness.NewConversation(w.t, harness.UDP, w.controller, host.Eth1.Address(topology.IPv4))
-	harness.Eventually(w.t, "lost replies", func() error {
-		if err := c.Ask(harness.Within(w.t, harness.SilenceTime)); err == nil {
+	thief := testhost.TakeUDP(w.t, host.Eth1)
+	c := traffic.NewConversation(w.t, traffic.UDP, w.controller, host.Eth1.Address(topology.IPv4))
+	await.Eventually(w.t, "lost replies", func() error {
+		if err := c.Ask(await.Within(w.t, await.SilenceTime)); err == nil {
 			w.t.Error("a question was answered, although the answer was taken")
 		}
 		return w.prom.LackedSeries("rate(replypath_lost_packets_total[5m]) > 0.02", "{{reason}}") // as the alert has it
 	})
-	harness.Must(w.t, thief.Close())
+	await.Must(w.t, thief.Close())
 	asked := w.expressions("8. Watch", 5)
 	w.wantInstances(asked[1], host, w.servers[2]) // the rule of the other still does its work
 	w.wantInstances(asked[2], host)
@@ -366,7 +368,7 @@ func (w *walk) back() {
 	w.typed(commands[5], 0)
 	w.wantMoved(w.servers[2], false)
 	loop := w.commands("Without Ansible", 1)[0]
-	harness.Must(w.t, os.WriteFile(w.path("deploy/ansible/hosts"), []byte("db001\ndb002\n"), 0o644))
+	await.Must(w.t, os.WriteFile(w.path("deploy/ansible/hosts"), []byte("db001\ndb002\n"), 0o644))
 	w.typed(loop, 0)
 	wantReason(w.t, w.fleet.typed("jq .mode db002.json", 0), "observe")
 
@@ -390,8 +392,8 @@ func (w *walk) back() {
 // ansibleCommands are those of the page of the role: to observe, to enforce, and to take it away.
 func ansibleCommands(t *testing.T) (found []string) {
 	t.Helper()
-	page := harness.Must1[[]byte](t)(os.ReadFile("../../docs/guide/ansible.md"))
-	for _, b := range harness.Blocks(string(page)) {
+	page := await.Must1[[]byte](t)(os.ReadFile("../../docs/guide/ansible.md"))
+	for _, b := range testhost.Blocks(string(page)) {
 		if strings.HasPrefix(b.Text, "ansible-playbook ") {
 			found = append(found, b.Commands()...)
 		}

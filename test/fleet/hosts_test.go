@@ -13,8 +13,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // fleet are three servers that systemd has booted, each with two interfaces and OpenSSH, and a controller behind the
@@ -30,7 +34,7 @@ type fleet struct {
 // server is one of the servers, under the name that the controller knows it by.
 type server struct {
 	*topology.Server
-	m    *harness.Machine
+	m    *testhost.Machine
 	name string
 }
 
@@ -49,19 +53,19 @@ const served = 5432
 // newFleet boots the servers.
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource, NoStaticRoute: true, NoIPv6: true})
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.StrictSource, NoStaticRoute: true, NoIPv6: true})
 	f := &fleet{t: t, s: s, dir: t.TempDir()}
 	f.controller = f.connect("controller", s.Production, "eth0", controllerAddress, controllerGateway)
 	third := &topology.Server{Eth0: f.connect("c", s.Production, "eth0", thirdProduction, thirdProductionGateway)}
 	third.Host = third.Eth0.Host
 	third.Eth1 = f.plug(third.Host, s.Replication, "eth1", thirdReplication, thirdReplicationGateway)
-	harness.Must(t, f.s.WaitReady(harness.Within(t, harness.AnswerTime)))
-	harness.Must(t, third.Eth0.Resolve(harness.Within(t, harness.AnswerTime), thirdProductionGateway.Addr()))
-	harness.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
-	harness.Serve(t, third.Host, third.Eth1.Address(topology.IPv4))
+	await.Must(t, f.s.WaitReady(await.Within(t, await.AnswerTime)))
+	await.Must(t, third.Eth0.Resolve(await.Within(t, await.AnswerTime), thirdProductionGateway.Addr()))
+	traffic.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
+	traffic.Serve(t, third.Host, third.Eth1.Address(topology.IPv4))
 	for i, host := range []*topology.Server{s.A, s.B, third} {
-		harness.ServeAt(t, host.Host, netip.AddrPortFrom(host.Eth1.Address(topology.IPv4), served))
-		f.servers = append(f.servers, server{Server: host, m: harness.NewMachine(t, host.Host), name: fmt.Sprintf("db%03d", i+1)})
+		traffic.ServeAt(t, host.Host, netip.AddrPortFrom(host.Eth1.Address(topology.IPv4), served))
+		f.servers = append(f.servers, server{Server: host, m: testhost.NewMachine(t, host.Host), name: fmt.Sprintf("db%03d", i+1)})
 	}
 	for _, host := range f.servers {
 		host.m.Boot()
@@ -84,9 +88,9 @@ func (f *fleet) path(name string) string { return filepath.Join(f.dir, name) }
 // connect makes a host that has its default route by a router, and tells the other router the way to it.
 func (f *fleet) connect(name string, router *topology.Router, nic string, address, gateway netip.Prefix) *topology.Interface {
 	f.t.Helper()
-	host := harness.Must1[*topology.Host](f.t)(f.s.Host(name))
+	host := await.Must1[*topology.Host](f.t)(f.s.Host(name))
 	connected := f.plug(host, router, nic, address, gateway)
-	harness.Must(f.t, host.AddRoute(topology.Route{Via: gateway.Addr()}))
+	await.Must(f.t, host.AddRoute(topology.Route{Via: gateway.Addr()}))
 	return connected
 }
 
@@ -96,13 +100,13 @@ func (f *fleet) plug(host *topology.Host, router *topology.Router, nic string, a
 	connected, _, err := f.s.Connect(
 		topology.NIC{Host: host, Name: nic, Addresses: []netip.Prefix{address}},
 		topology.NIC{Host: router.Host, Name: host.Name + "-" + nic, Addresses: []netip.Prefix{gateway}})
-	harness.Must(f.t, err)
+	await.Must(f.t, err)
 	other := f.s.Replication
 	if router == other {
 		other = f.s.Production
 	}
-	transit := harness.Must1[*topology.Interface](f.t)(router.Interface("transit"))
-	harness.Must(f.t, other.AddRoute(topology.Route{Destination: address.Masked(), Via: transit.Address(topology.IPv4)}))
+	transit := await.Must1[*topology.Interface](f.t)(router.Interface("transit"))
+	await.Must(f.t, other.AddRoute(topology.Route{Destination: address.Masked(), Via: transit.Address(topology.IPv4)}))
 	return connected
 }
 
@@ -116,38 +120,38 @@ func (f *fleet) makeKeys() {
 		}
 	}
 	const dir = "/etc/ssh/ssh_config.d" // of the sandbox
-	harness.Must(f.t, unix.Mount("none", dir, "tmpfs", 0, "mode=755"))
-	f.t.Cleanup(func() { harness.Must(f.t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	await.Must(f.t, unix.Mount("none", dir, "tmpfs", 0, "mode=755"))
+	f.t.Cleanup(func() { await.Must(f.t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	config := "IdentityFile " + f.path("key") + "\nUserKnownHostsFile /dev/null\nStrictHostKeyChecking no\nLogLevel ERROR\n"
 	for _, host := range f.servers {
 		config += fmt.Sprintf("Host %s\nHostName %s\n", host.name, host.Eth0.Address(topology.IPv4))
 	}
-	harness.Must(f.t, os.WriteFile(dir+"/fleet.conf", []byte(config), 0o644))
+	await.Must(f.t, os.WriteFile(dir+"/fleet.conf", []byte(config), 0o644))
 }
 
 // startSSH starts sshd on a server, for root with the controller's key.
 func (f *fleet) startSSH(host server) {
 	f.t.Helper()
 	for _, name := range []string{"host", "key.pub"} {
-		text := harness.Must1[[]byte](f.t)(os.ReadFile(f.path(name)))
-		harness.Must(f.t, os.WriteFile(host.m.Shared(name), text, 0o600))
+		text := await.Must1[[]byte](f.t)(os.ReadFile(f.path(name)))
+		await.Must(f.t, os.WriteFile(host.m.Shared(name), text, 0o600))
 	}
 	host.m.Write("/run/test/sshd_config", "HostKey /run/test/host\nAuthorizedKeysFile /run/test/key.pub\nStrictModes no\n"+
 		"UsePAM no\nPidFile none\nPrintMotd no\nListenAddress 0.0.0.0\nSubsystem sftp internal-sftp\n")
 	host.m.Run("mkdir", "-p", "/run/sshd") // where its unprivileged part is shut in; the package's unit makes it
 	command := host.m.Command(f.t.Context(), "/usr/sbin/sshd", "-D", "-e", "-f", "/run/test/sshd_config")
-	sshd := harness.StartProgram(f.t, command, unix.SIGTERM)
+	sshd := product.StartProgram(f.t, command, unix.SIGTERM)
 	sshd.WaitLog(1, "Server listening")
 }
 
 // wantMoved has the controller ask a server's eth1, and wants the answers to leave by it; or else to be lost by eth0.
 func (f *fleet) wantMoved(host server, moved bool) {
 	f.t.Helper()
-	c := harness.NewConversation(f.t, harness.UDP, f.controller, host.Eth1.Address(topology.IPv4))
+	c := traffic.NewConversation(f.t, traffic.UDP, f.controller, host.Eth1.Address(topology.IPv4))
 	if moved {
-		harness.WantByEth1(f.t, host.Server, c)
+		wire.WantByEth1(f.t, host.Server, c)
 	} else {
-		harness.WantLost(f.t, host.Server, c)
+		wire.WantLost(f.t, host.Server, c)
 	}
 }
 

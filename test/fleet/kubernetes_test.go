@@ -13,8 +13,12 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // manifests is where those for Kubernetes are.
@@ -44,12 +48,12 @@ type probe struct {
 // readPod reads the pod of a manifest's DaemonSet.
 func readPod(t *testing.T, name string) podSpec {
 	t.Helper()
-	text := string(harness.Must1[[]byte](t)(os.ReadFile(manifests + name)))
+	text := string(await.Must1[[]byte](t)(os.ReadFile(manifests + name)))
 	_, text, _ = strings.Cut(text, "kind: DaemonSet\n")
 	var set struct {
 		Spec struct{ Template struct{ Spec podSpec } }
 	}
-	harness.Must(t, yaml.Unmarshal([]byte(text), &set))
+	await.Must(t, yaml.Unmarshal([]byte(text), &set))
 	return set.Spec.Template.Spec
 }
 
@@ -57,21 +61,21 @@ func readPod(t *testing.T, name string) podSpec {
 type node struct {
 	t *testing.T
 	n *topology.TwoNIC
-	p *harness.Product
+	p *product.Product
 }
 
 // command returns a container's command, with more flags.
 func (n *node) command(c container, flags ...string) *topology.Cmd {
 	command := n.p.Command(context.Background(), slices.Concat(c.Args, flags)...)
-	harness.Contain(command, c.SecurityContext.Capabilities.Add)
+	host.Contain(command, c.SecurityContext.Capabilities.Add)
 	return command
 }
 
 // wantProbe asks what the kubelet asks, and wants success or a failure that names something.
 func (n *node) wantProbe(p probe, failure string) {
 	n.t.Helper()
-	if at := net.JoinHostPort(p.HTTPGet.Host, p.HTTPGet.Port); at != harness.MetricsAddress {
-		n.t.Errorf("asked is %s, not %s", at, harness.MetricsAddress)
+	if at := net.JoinHostPort(p.HTTPGet.Host, p.HTTPGet.Port); at != product.MetricsAddress {
+		n.t.Errorf("asked is %s, not %s", at, product.MetricsAddress)
 	}
 	_, err := n.p.Get(p.HTTPGet.Path)
 	if failed := err != nil; failed != (failure != "") || failed && !strings.Contains(err.Error(), failure) {
@@ -85,12 +89,12 @@ const mostWarnings = 20
 // run runs a container with a configuration, and ends it as the kubelet does.
 func (n *node) run(c container, config, unready string) {
 	n.t.Helper()
-	command := n.command(c, "--config", harness.WriteConfig(n.t, config), "--state-dir", n.p.StateDir)
-	pod := harness.StartProgram(n.t, command, unix.SIGTERM)
+	command := n.command(c, "--config", product.WriteConfig(n.t, config), "--state-dir", n.p.StateDir)
+	pod := product.StartProgram(n.t, command, unix.SIGTERM)
 	pod.WaitLog(1, "msg=ready")
 	n.wantProbe(c.Ready, unready)
 	n.wantProbe(c.Live, "")
-	n.ask(harness.WantByEth1)
+	n.ask(wire.WantByEth1)
 	for _, c := range n.p.Status().HostChanges {
 		if strings.HasPrefix(c.Object, "sysctl") {
 			n.t.Errorf("told to be changed, by a pod that only reads sysctls: %+v", c)
@@ -105,30 +109,30 @@ func (n *node) run(c container, config, unready string) {
 	}
 }
 
-func (n *node) ask(want func(testing.TB, *topology.Server, *harness.Conversation)) {
+func (n *node) ask(want func(testing.TB, *topology.Server, *traffic.Conversation)) {
 	n.t.Helper()
 	for _, f := range n.n.Families() {
-		want(n.t, n.n.Server, harness.NewConversation(n.t, harness.TCP, n.n.ClientEth0, n.n.Server.Eth1.Address(f)))
+		want(n.t, n.n.Server, traffic.NewConversation(n.t, traffic.TCP, n.n.ClientEth0, n.n.Server.Eth1.Address(f)))
 	}
 }
 
 // TestKubernetes runs the containers of the manifests on a node, one after the other: replies are right beside each and
 // in between, a missing interface makes a pod not ready, and no more. The one of detach.yaml leaves nothing.
 func TestKubernetes(t *testing.T) {
-	network := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	n := &node{t: t, n: network, p: harness.On(t, network.Server.Host)}
-	harness.Must(t, network.Server.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1")) // which a pod cannot make loose
-	before := harness.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")
-	n.ask(harness.WantLost)
+	network := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := &node{t: t, n: network, p: product.On(t, network.Server.Host)}
+	await.Must(t, network.Server.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1")) // which a pod cannot make loose
+	before := host.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")
+	n.ask(wire.WantLost)
 	c := readPod(t, "replypath.yaml").Containers[0]
 	n.run(c, "{}\n", "")
-	n.ask(harness.WantByEth1)
+	n.ask(wire.WantByEth1)
 	n.run(c, "interfaces: [{name: eth0}, {name: eth1}, {name: eth2}]\n", "503 Service Unavailable: not attached: eth2")
 	if output, err := n.command(readPod(t, "detach.yaml").InitContainers[0]).CombinedOutput(); err != nil {
 		t.Errorf("detach: %v\n%s", err, output)
 	}
-	n.ask(harness.WantLost)
-	if diff := before.Diff(harness.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")); diff != "" {
+	n.ask(wire.WantLost)
+	if diff := before.Diff(host.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")); diff != "" {
 		t.Errorf("the node has changed (-before +after):\n%s", diff)
 	}
 }

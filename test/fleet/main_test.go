@@ -6,7 +6,7 @@ package fleet
 import (
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/product"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }

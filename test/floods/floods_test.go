@@ -18,11 +18,13 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 const (
 	// tableSize is flow_table.max_entries, and config has it.
@@ -103,7 +105,7 @@ func TestFloods(t *testing.T) {
 	if testing.Short() {
 		sizes = sizes[:1]
 	}
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			newVictim(t, f, config, connections, conversations).withstandAll(t, sizes)
 		})
@@ -114,11 +116,11 @@ func TestFloods(t *testing.T) {
 // return means something else there, and what they pass on is for filters that come after them.
 func TestFloodsByClsact(t *testing.T) {
 	const mechanism = "clsact"
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, config, connections, conversations, "--mechanism", mechanism)
 			for _, i := range v.p.Status().Interfaces {
-				if harness.OrEmpty(i.Mechanism) != mechanism {
+				if product.OrEmpty(i.Mechanism) != mechanism {
 					t.Fatalf("%s is not attached by %s", i.Name, mechanism)
 				}
 			}
@@ -129,7 +131,7 @@ func TestFloodsByClsact(t *testing.T) {
 
 // withstandAll floods the victim in every way, with so many times tableSize each.
 func (v *victim) withstandAll(t *testing.T, sizes []int) {
-	harness.ServeAt(t, v.n.Server.Host, netip.AddrPortFrom(v.asked, floodPort))
+	traffic.ServeAt(t, v.n.Server.Host, netip.AddrPortFrom(v.asked, floodPort))
 	sent := 0 // strangers are others every time
 	for _, kind := range kinds {
 		sizes := sizes
@@ -173,12 +175,12 @@ func (v *victim) withstand(t *testing.T, kind flood, from, count int) int {
 	return d.sent
 }
 
-func evictions(m harness.Metrics) float64 { return m.Sum(evictionsTotal) }
+func evictions(m product.Metrics) float64 { return m.Sum(evictionsTotal) }
 
 // flood sends frames while everything live is in use, and judges.
 func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {
 	t.Helper()
-	defer harness.Quiet(t)() // or the cable thins the flood out
+	defer product.Quiet(t)() // or the cable thins the flood out
 	w, before := v.tap(t), v.p.Metrics()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -210,10 +212,10 @@ const mostLost = 10
 func (v *victim) pour(t *testing.T, kind flood, from, count int) (sent, lost int) {
 	t.Helper()
 	cable, frames := kind.nic(v.n.Server).Peer(), kind.frames(v)
-	injector := harness.NewInjector(t, cable)
+	injector := traffic.NewInjector(t, cable)
 	// The kernel drops what the processor that receives does not keep up with.
 	dropped := func() int {
-		return int(harness.Must1[netlink.Link](t)(cable.Link()).Attrs().Statistics.TxDropped)
+		return int(await.Must1[netlink.Link](t)(cable.Link()).Attrs().Statistics.TxDropped)
 	}
 	before := dropped()
 	for sent-lost < count {

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // TestEvicted has more live connections and conversations than the tables hold, so that each pushes out another: with
 // its next question each is back, and its answer goes by eth1.
 func TestEvicted(t *testing.T) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) { testEvicted(t, f) })
 	}
 }
@@ -34,9 +36,9 @@ func testEvicted(t *testing.T, f topology.Family) {
 	w := v.tap(t)
 	// Each asks on its own account: what the server says first has no question that brings the flow back.
 	for _, c := range v.connections {
-		harness.Must(t, c.ask())
+		await.Must(t, c.ask())
 	}
-	harness.Must(t, v.askConversations(t.Context(), v.conversations))
+	await.Must(t, v.askConversations(t.Context(), v.conversations))
 	after := v.p.Metrics()
 	rose := func(metric, label string) float64 { return after.Sum(metric, label) - before.Sum(metric, label) }
 	readmitted := rose("replypath_flow_readmissions_total", "table=established")
@@ -47,7 +49,7 @@ func testEvicted(t *testing.T, f topology.Family) {
 		f, tooMany, tooMany/2, gone["established"], gone["connectionless"], readmitted, admitted,
 		len(byEth0), len(byEth0)+byEth1)
 	if len(byEth0) > 0 {
-		t.Errorf("by eth0 left %s", harness.Describe(byEth0))
+		t.Errorf("by eth0 left %s", wire.Describe(byEth0))
 	}
 	if gone["established"] == 0 || readmitted < float64(gone["established"]) {
 		t.Errorf("%v connections readmitted, of %d", readmitted, gone["established"])
@@ -70,7 +72,7 @@ func (v *victim) evicted() map[string]int {
 // TestSpoofedLatest shows that the spoofs of TestFloods reach the programs, and that
 // its verdict notices: with follow: latest they take the connections along.
 func TestSpoofedLatest(t *testing.T) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, config+"follow: latest\n", 100, 10)
 			kind := kinds[4]
@@ -151,7 +153,7 @@ func (v *victim) toRouter() topology.Filter { return topology.ToMAC(v.n.Server.E
 // TestSilentEvicted shows that the verdict notices who was pushed out: here the live ones
 // are more than the table has room for, so that it is those who say nothing.
 func TestSilentEvicted(t *testing.T) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, smallConfig, tooMany, conversations)
 			v.p.Age(2 * time.Second) // in the nursery those stay that are younger than a second

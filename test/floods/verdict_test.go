@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // verdict is what a flood did to the live connections and conversations.
@@ -45,11 +46,11 @@ func (d *verdict) String() string {
 		}
 	}
 	complain(d.moved != 0, "%v flows moved", d.moved)
-	complain(len(d.resets) > 0, "reset: %s", harness.Describe(d.resets))
-	complain(len(d.strayed) > 0, "by eth0: %s", harness.Describe(d.strayed))
+	complain(len(d.resets) > 0, "reset: %s", wire.Describe(d.resets))
+	complain(len(d.strayed) > 0, "by eth0: %s", wire.Describe(d.strayed))
 	complain(len(d.misplaced) > 0, "%d flows are not where they belong, such as %s", len(d.misplaced), first(d.misplaced))
 	complain(d.answers == 0, "nothing was captured")
-	complain(len(d.misdirected) > 0, "to another MAC: %s", harness.Describe(d.misdirected))
+	complain(len(d.misdirected) > 0, "to another MAC: %s", wire.Describe(d.misdirected))
 	complain(d.evicted != 0, "%v connections were pushed out", d.evicted)
 	complain(len(d.silent) > 0, "%d complaints about those who were silent, such as %s", len(d.silent), first(d.silent))
 	complain(len(d.uncounted) > 0, "counters and captures differ: %s", d.uncounted)
@@ -72,7 +73,7 @@ const (
 
 // judge compares captures, counters and the flow table. Of the protocol of a flood,
 // the counters tell nothing about those who are alive.
-func (v *victim) judge(w *wires, before, after harness.Metrics, flooded string, broken error) *verdict {
+func (v *victim) judge(w *wires, before, after product.Metrics, flooded string, broken error) *verdict {
 	v.t.Helper()
 	from := topology.From(v.asked)
 	d := &verdict{
@@ -104,10 +105,10 @@ func (v *victim) judge(w *wires, before, after harness.Metrics, flooded string, 
 }
 
 // check looks for a flow in the table.
-func (d *verdict) check(v *victim, flows map[string]harness.Flow, state string, peer netip.AddrPort) {
+func (d *verdict) check(v *victim, flows map[string]product.Flow, state string, peer netip.AddrPort) {
 	eth1 := v.n.Server.Eth1
 	flow, known := flows[state+" "+peer.String()]
-	by, to := harness.OrEmpty(flow.Interface), harness.OrEmpty(flow.NextHopMAC)
+	by, to := product.OrEmpty(flow.Interface), product.OrEmpty(flow.NextHopMAC)
 	switch {
 	case !known:
 		d.misplaced = append(d.misplaced, fmt.Sprintf("%s of %s: not there", state, peer))
@@ -117,9 +118,9 @@ func (d *verdict) check(v *victim, flows map[string]harness.Flow, state string, 
 }
 
 // flows reads the client's flows, by state and peer.
-func (v *victim) flows() map[string]harness.Flow {
+func (v *victim) flows() map[string]product.Flow {
 	v.t.Helper()
-	flows := make(map[string]harness.Flow)
+	flows := make(map[string]product.Flow)
 	for _, flow := range v.p.Flows("--peer", v.peer.String()) {
 		peer := netip.AddrPortFrom(netip.MustParseAddr(flow.Peer), flow.PeerPort)
 		flows[flow.State+" "+peer.String()] = flow

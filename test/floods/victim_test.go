@@ -15,8 +15,11 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 const (
@@ -47,7 +50,7 @@ type live struct {
 type victim struct {
 	t      *testing.T
 	n      *topology.TwoNIC
-	p      *harness.Product
+	p      *product.Product
 	family topology.Family
 	asked  netip.Addr // the server's address on eth1
 	peer   netip.Addr // the client's
@@ -64,12 +67,12 @@ func newVictim(
 	t *testing.T, f topology.Family, config string, connections, conversations int, flags ...string,
 ) *victim {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{
 		Policy: topology.AnySource, Offloads: topology.WireExact,
 	})
 	for _, router := range []*topology.Router{n.Production, n.Replication} {
 		// Nothing is done about the answers to strangers.
-		harness.Nft(t, router.Host, fmt.Sprintf(`table inet swallow { chain prerouting {
+		host.Nft(t, router.Host, fmt.Sprintf(`table inet swallow { chain prerouting {
 			type filter hook prerouting priority raw;
 			ip daddr %s drop
 			ip6 daddr %s drop
@@ -77,12 +80,12 @@ func newVictim(
 		}`, strangers[topology.IPv4], strangers[topology.IPv6]))
 	}
 	// Else the strangers of a flood are answered for a minute more.
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/tcp_synack_retries", "0"))
+	await.Must(t, n.Server.SetSysctl("net/ipv4/tcp_synack_retries", "0"))
 	v := &victim{
-		t: t, n: n, p: harness.On(t, n.Server.Host), family: f,
+		t: t, n: n, p: product.On(t, n.Server.Host), family: f,
 		asked: n.Server.Eth1.Address(f), peer: n.ClientEth0.Address(f),
 	}
-	v.p.Start(append([]string{"--config", harness.WriteConfig(t, config)}, flags...)...)
+	v.p.Start(append([]string{"--config", product.WriteConfig(t, config)}, flags...)...)
 	v.p.WaitGrace()
 	v.connect(connections)
 	v.converse(conversations)
@@ -92,13 +95,13 @@ func newVictim(
 // connect opens TCP connections from the client to the server.
 func (v *victim) connect(count int) {
 	v.t.Helper()
-	ctx := harness.Within(v.t, 3*harness.AnswerTime)
-	l := harness.Must1[net.Listener](v.t)(v.n.Server.Listen(ctx, "tcp", netip.AddrPortFrom(v.asked, 0).String()))
+	ctx := await.Within(v.t, 3*await.AnswerTime)
+	l := await.Must1[net.Listener](v.t)(v.n.Server.Listen(ctx, "tcp", netip.AddrPortFrom(v.asked, 0).String()))
 	v.t.Cleanup(func() { l.Close() })
 	v.listener, v.port = l, netip.MustParseAddrPort(l.Addr().String()).Port()
 	wires := v.tap(v.t)
 	for range count {
-		v.connections = append(v.connections, harness.Must1[*connection](v.t)(v.open(ctx)))
+		v.connections = append(v.connections, await.Must1[*connection](v.t)(v.open(ctx)))
 	}
 	starts := make(map[uint16]*layers.TCP)
 	for _, frame := range wires.left(topology.Flags(topology.SYN|topology.ACK, topology.SYN|topology.ACK)) {
@@ -132,14 +135,14 @@ func (v *victim) open(ctx context.Context) (*connection, error) {
 // converse begins conversations by UDP, each with more than one question.
 func (v *victim) converse(count int) {
 	v.t.Helper()
-	to := netip.AddrPortFrom(v.asked, harness.EchoPort).String()
+	to := netip.AddrPortFrom(v.asked, traffic.EchoPort).String()
 	for range count {
-		conn := harness.Must1[net.Conn](v.t)(v.n.Client.Dial(v.t.Context(), "udp", to))
+		conn := await.Must1[net.Conn](v.t)(v.n.Client.Dial(v.t.Context(), "udp", to))
 		v.t.Cleanup(func() { conn.Close() })
 		v.conversations = append(v.conversations, conn)
 	}
 	for range 3 {
-		harness.Must(v.t, v.askConversations(v.t.Context(), v.conversations))
+		await.Must(v.t, v.askConversations(v.t.Context(), v.conversations))
 	}
 }
 
@@ -161,7 +164,7 @@ func (c *connection) ask() error {
 
 // pass sends a message and returns when the other end has it.
 func (c *connection) pass(from, to net.Conn) error {
-	message, deadline := make([]byte, messageSize), time.Now().Add(harness.AnswerTime)
+	message, deadline := make([]byte, messageSize), time.Now().Add(await.AnswerTime)
 	if err := errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)); err != nil {
 		return err
 	}
@@ -193,7 +196,7 @@ func (v *victim) useAll(ctx context.Context, all live) error {
 
 // openOne opens a connection, which asks once.
 func (v *victim) openOne() error {
-	ctx, cancel := context.WithTimeout(context.Background(), harness.AnswerTime)
+	ctx, cancel := context.WithTimeout(context.Background(), await.AnswerTime)
 	defer cancel()
 	c, err := v.open(ctx)
 	if err == nil {
@@ -229,7 +232,7 @@ func (v *victim) askConversations(ctx context.Context, conversations []net.Conn)
 			break
 		}
 		v.questions++
-		if _, err := harness.AskDatagram(conn, v.questions); err != nil {
+		if _, err := traffic.AskDatagram(conn, v.questions); err != nil {
 			errs = append(errs, fmt.Errorf("conversation of %s: %w", conn.LocalAddr(), err))
 		}
 	}
@@ -242,7 +245,7 @@ type wires struct{ eth0, eth1 *topology.Capture }
 func (v *victim) tap(t *testing.T) *wires {
 	t.Helper()
 	capture := func(nic *topology.Interface) *topology.Capture {
-		c := harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{
+		c := await.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{
 			Only: v.peer, ReceivedOnly: true, Backlog: 1 << 16,
 		}))
 		t.Cleanup(func() {

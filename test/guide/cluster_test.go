@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // tokens has the password of whom the programs of a cluster, and the reader, log in as.
@@ -72,8 +72,8 @@ done`
 func (h *host) joinCluster(dir string) {
 	h.t.Helper()
 	const programs, login = "/run/test/cluster", "--kubeconfig=/root/.kube/config"
-	harness.Must(h.t, os.CopyFS(h.m.Shared("cluster"), os.DirFS(dir)))
-	harness.Must(h.t, os.CopyFS(h.m.Shared("checkout/deploy"), os.DirFS(filepath.Join(checkout, "deploy"))))
+	await.Must(h.t, os.CopyFS(h.m.Shared("cluster"), os.DirFS(dir)))
+	await.Must(h.t, os.CopyFS(h.m.Shared("checkout/deploy"), os.DirFS(filepath.Join(checkout, "deploy"))))
 	for path, text := range map[string]string{
 		"/etc/cni/net.d/none.conflist": podNetwork,
 		"/run/cluster/containerd.toml": containerdConf,
@@ -115,8 +115,8 @@ func (h *host) start(program string, flags ...string) {
 // wait waits until a command ends with success.
 func (h *host) wait(command string) {
 	h.t.Helper()
-	harness.Eventually(h.t, command, func() error {
-		if output, err := h.command(harness.Within(h.t, limit), command).CombinedOutput(); err != nil {
+	await.Eventually(h.t, command, func() error {
+		if output, err := h.command(await.Within(h.t, limit), command).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, output)
 		}
 		return nil

@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // host is the one that the pages speak of: server B of recipe S1, which systemd has booted, with a checkout in which
@@ -22,7 +24,7 @@ import (
 type host struct {
 	t *testing.T
 	s *topology.S1
-	m *harness.Machine
+	m *testhost.Machine
 	// others are the terminals in which a program goes on.
 	others []*terminal
 }
@@ -37,12 +39,12 @@ var (
 func newHost(t *testing.T) *host {
 	t.Helper()
 	// Without the route A asks by its eth0: all its questions have the address that pages name.
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource, NoStaticRoute: true})
-	h := &host{t: t, s: s, m: harness.NewMachine(t, s.B.Host)}
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource, NoStaticRoute: true})
+	h := &host{t: t, s: s, m: testhost.NewMachine(t, s.B.Host)}
 	h.m.Boot()
 	h.m.WaitBooted()
 	h.m.Run("mkdir", "-p", work)
-	harness.ServeAt(t, s.B.Host, asked)
+	traffic.ServeAt(t, s.B.Host, asked)
 	keepAsking(t, s.A.Host)
 	return h
 }
@@ -112,10 +114,10 @@ var made = make(map[string]bool)
 func (h *host) make(command string) {
 	h.t.Helper()
 	if built == "" {
-		built = harness.Must1[string](h.t)(os.MkdirTemp("", "built-"))
+		built = await.Must1[string](h.t)(os.MkdirTemp("", "built-"))
 	}
 	if !made[command] {
-		c := exec.CommandContext(harness.Within(h.t, harness.StartTime), "sh", "-euc", command)
+		c := exec.CommandContext(await.Within(h.t, await.StartTime), "sh", "-euc", command)
 		c.Dir = checkout
 		c.Env = append(os.Environ(), "MAKEFLAGS=", "PACKAGES="+built+"/build/packages", "BINARY="+built+"/bin/replypath", "DESTDIR="+built+"/root")
 		if output, err := c.CombinedOutput(); err != nil {
@@ -123,14 +125,14 @@ func (h *host) make(command string) {
 		}
 		made[command] = true
 	}
-	packages := harness.Must1[[]string](h.t)(filepath.Glob(built + "/build/packages/replypath*.*"))
+	packages := await.Must1[[]string](h.t)(filepath.Glob(built + "/build/packages/replypath*.*"))
 	for _, file := range packages {
 		to := h.m.Shared("checkout/build/packages/" + filepath.Base(file))
-		harness.Must(h.t, os.MkdirAll(filepath.Dir(to), 0o755))
-		harness.Must(h.t, os.WriteFile(to, harness.Must1[[]byte](h.t)(os.ReadFile(file)), 0o644))
+		await.Must(h.t, os.MkdirAll(filepath.Dir(to), 0o755))
+		await.Must(h.t, os.WriteFile(to, await.Must1[[]byte](h.t)(os.ReadFile(file)), 0o644))
 	}
 	if strings.HasPrefix(command, "make install") {
-		harness.Must(h.t, os.CopyFS(h.m.Shared("root"), os.DirFS(built+"/root")))
+		await.Must(h.t, os.CopyFS(h.m.Shared("root"), os.DirFS(built+"/root")))
 		h.m.Run("cp", "-r", "/run/test/root/.", "/")
 	}
 }
@@ -142,12 +144,12 @@ func (h *host) command(ctx context.Context, script string) *topology.Cmd {
 }
 
 // limit bounds each block that ends by itself.
-var limit = 3 * harness.AnswerTime
+var limit = 3 * await.AnswerTime
 
 // typed runs commands that end by themselves, with the answer to what they ask, and returns what they wrote.
 func (h *host) typed(command, answer string, code int) string {
 	h.t.Helper()
-	c := h.command(harness.Within(h.t, limit), command)
+	c := h.command(await.Within(h.t, limit), command)
 	c.Stdin = strings.NewReader(answer)
 	output, err := c.CombinedOutput()
 	if c.ProcessState == nil || c.ProcessState.ExitCode() != code {

@@ -6,7 +6,9 @@ import (
 	"os"
 	"testing"
 
-	"replypath/test/harness"
+	testhost "replypath/test/host"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 func init() { runners["docs/guide/kubernetes.md"] = runKubernetes }
@@ -22,7 +24,7 @@ func runKubernetes(t *testing.T, p *page) {
 	}
 	h := newHost(t)
 	h.joinCluster(dir)
-	before := harness.TakeSnapshot(t, h.s.B.Host, "eth0", "eth1")
+	before := testhost.TakeSnapshot(t, h.s.B.Host, "eth0", "eth1")
 	h.wantMended(false)
 	p.run(h, "Install")
 	h.wantMended(false)
@@ -38,10 +40,10 @@ func runKubernetes(t *testing.T, p *page) {
 }
 
 // wantUnchanged wants nothing to be left on the host of what replypath has changed.
-func (h *host) wantUnchanged(before harness.Snapshot) {
+func (h *host) wantUnchanged(before testhost.Snapshot) {
 	h.t.Helper()
 	h.wantMended(false)
-	if diff := before.Diff(harness.TakeSnapshot(h.t, h.s.B.Host, "eth0", "eth1")); diff != "" {
+	if diff := before.Diff(testhost.TakeSnapshot(h.t, h.s.B.Host, "eth0", "eth1")); diff != "" {
 		h.t.Errorf("the node has changed (-before +after):\n%s", diff)
 	}
 }
@@ -50,6 +52,6 @@ func (h *host) wantUnchanged(before harness.Snapshot) {
 func (h *host) wantMended(mended bool) {
 	h.t.Helper()
 	for _, f := range h.s.Families() {
-		harness.WantBy(h.t, h.s.B, harness.NewConversation(h.t, harness.TCP, h.s.A.Eth0, h.s.B.Eth1.Address(f)), mended)
+		wire.WantBy(h.t, h.s.B, traffic.NewConversation(h.t, traffic.TCP, h.s.A.Eth0, h.s.B.Eth1.Address(f)), mended)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"os"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/product"
 )
 
 // TestMain makes namespaces only where commands are run.
@@ -19,5 +19,5 @@ func TestMain(m *testing.M) {
 	if testing.Short() || os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
-	harness.Main(m)
+	product.Main(m)
 }

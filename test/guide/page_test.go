@@ -8,14 +8,15 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
 )
 
 // page is a page whose commands are run.
 type page struct {
 	t      *testing.T
 	name   string
-	blocks []harness.Block
+	blocks []testhost.Block
 	ran    []bool
 	// ways are those of commands that do not simply end with success.
 	ways map[string]way
@@ -39,7 +40,7 @@ type way struct {
 }
 
 func openPage(t *testing.T, name string) *page {
-	p := &page{t: t, name: name, blocks: harness.Blocks(read(t, name)), used: make(map[string]bool)}
+	p := &page{t: t, name: name, blocks: testhost.Blocks(read(t, name)), used: make(map[string]bool)}
 	p.ran = make([]bool, len(p.blocks))
 	return p
 }
@@ -164,7 +165,7 @@ func (p *page) runWay(h *host, command string, w way) {
 		h.others = append(h.others, t)
 		return
 	case w.enter != "":
-		harness.Must1[int](p.t)(t.keyboard.WriteString(w.enter))
+		await.Must1[int](p.t)(t.keyboard.WriteString(w.enter))
 	default:
 		t.interrupt()
 	}
@@ -175,7 +176,7 @@ func (p *page) runWay(h *host, command string, w way) {
 var prompt = regexp.MustCompile(`^[$#] `)
 
 // runShown runs the commands of a block, and wants each to write what the block shows below.
-func (p *page) runShown(h *host, b harness.Block) {
+func (p *page) runShown(h *host, b testhost.Block) {
 	p.t.Helper()
 	command, shown := "", ""
 	check := func() {
@@ -204,7 +205,7 @@ func (p *page) runShown(h *host, b harness.Block) {
 	for line := range strings.Lines(b.Text) {
 		if prompt.MatchString(line) {
 			check()
-			command, shown = harness.WithoutComment(line[2:]), ""
+			command, shown = testhost.WithoutComment(line[2:]), ""
 			continue
 		}
 		shown += line

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
 	"replypath/test/short"
 )
 
@@ -27,8 +28,8 @@ func pages(t *testing.T) []string {
 	t.Helper()
 	var found []string
 	for _, glob := range globs {
-		for _, path := range harness.Must1[[]string](t)(filepath.Glob(filepath.Join(checkout, glob))) {
-			found = append(found, harness.Must1[string](t)(filepath.Rel(checkout, path)))
+		for _, path := range await.Must1[[]string](t)(filepath.Glob(filepath.Join(checkout, glob))) {
+			found = append(found, await.Must1[string](t)(filepath.Rel(checkout, path)))
 		}
 	}
 	if len(found) < 10 {
@@ -39,7 +40,7 @@ func pages(t *testing.T) []string {
 
 func read(t *testing.T, name string) string {
 	t.Helper()
-	return string(harness.Must1[[]byte](t)(os.ReadFile(filepath.Join(checkout, name))))
+	return string(await.Must1[[]byte](t)(os.ReadFile(filepath.Join(checkout, name))))
 }
 
 func isRecipe(name string) bool { return filepath.Base(filepath.Dir(name)) == "recipes" }
@@ -66,7 +67,7 @@ func TestEachBlockHasARunner(t *testing.T) {
 	sources := readTests(t)
 	all := pages(t)
 	for _, name := range all {
-		blocks := slices.DeleteFunc(harness.Blocks(read(t, name)), func(b harness.Block) bool { return !b.Typed() })
+		blocks := slices.DeleteFunc(testhost.Blocks(read(t, name)), func(b testhost.Block) bool { return !b.Typed() })
 		switch {
 		case isRecipe(name):
 			recipe := strings.TrimSuffix(filepath.Base(name), ".md")
@@ -101,7 +102,7 @@ var indented = regexp.MustCompile(`^(    |\t)\s*[^ |*\-\d]`)
 // TestFences: each block is in a fence, and its language tells whether it is typed.
 func TestFences(t *testing.T) {
 	for _, name := range pages(t) {
-		for _, b := range harness.Blocks(read(t, name)) {
+		for _, b := range testhost.Blocks(read(t, name)) {
 			bare := b.Language == "" && isRecipe(name) // pictures of networks
 			if !bare && !slices.Contains(languages, b.Language) {
 				t.Errorf("%s:%d: the language of the fence is %q, none of %q", name, b.Line, b.Language, languages)

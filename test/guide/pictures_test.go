@@ -12,7 +12,7 @@ import (
 	"regexp"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // picturesVariable names the directory to which TestPictures writes what terminals were sent.
@@ -43,11 +43,11 @@ const tall, low = 100, 16
 func (h *host) record(dir, name string, rows int, command string, until func(sent []byte) error) {
 	h.t.Helper()
 	typed := fmt.Sprintf("env -u COLUMNS script --quiet --return --command 'stty rows %d cols 120; TERM=xterm-256color %s' /dev/null", rows, command)
-	c := h.command(harness.Within(h.t, limit), typed)
-	keyboard := harness.Must1[io.WriteCloser](h.t)(c.StdinPipe())
+	c := h.command(await.Within(h.t, limit), typed)
+	keyboard := await.Must1[io.WriteCloser](h.t)(c.StdinPipe())
 	defer keyboard.Close()
-	screen := harness.Must1[io.ReadCloser](h.t)(c.StdoutPipe())
-	harness.Must(h.t, c.Start())
+	screen := await.Must1[io.ReadCloser](h.t)(c.StdoutPipe())
+	await.Must(h.t, c.Start())
 	var sent bytes.Buffer
 	buffer := make([]byte, 4096)
 	for until == nil || until(sent.Bytes()) != nil {
@@ -56,12 +56,12 @@ func (h *host) record(dir, name string, rows int, command string, until func(sen
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		harness.Must(h.t, err)
+		await.Must(h.t, err)
 	}
-	harness.Must(h.t, os.WriteFile(filepath.Join(dir, name+".terminal"), sent.Bytes(), 0o644))
+	await.Must(h.t, os.WriteFile(filepath.Join(dir, name+".terminal"), sent.Bytes(), 0o644))
 	_, _ = io.WriteString(keyboard, "q") // where the program goes on
 	_, _ = io.Copy(io.Discard, screen)
-	harness.Must(h.t, c.Wait())
+	await.Must(h.t, c.Wait())
 }
 
 // rate is a number in top's row of eth1, to which tcell moves first (ECMA-48, CUP).

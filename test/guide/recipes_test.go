@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // others are commands of recipes that the tests of their networks do not run, and which test is there instead.
@@ -34,7 +34,7 @@ func readTests(t *testing.T) sources {
 	t.Helper()
 	declared := make(map[string]map[string]map[string]bool) // by directory
 	var all sources
-	for _, path := range harness.Must1[[]string](t)(filepath.Glob("../*/*_test.go")) {
+	for _, path := range await.Must1[[]string](t)(filepath.Glob("../*/*_test.go")) {
 		dir := filepath.Dir(path)
 		if dir == "../guide" {
 			continue
@@ -42,7 +42,7 @@ func readTests(t *testing.T) sources {
 		if declared[dir] == nil {
 			declared[dir] = make(map[string]map[string]bool)
 		}
-		file := harness.Must1[*ast.File](t)(parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution))
+		file := await.Must1[*ast.File](t)(parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution))
 		s := &source{declared: declared[dir]}
 		s.strings, s.names = wordsOf(file)
 		for name, node := range declarations(file) {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // runners run the commands of a page on the host that it speaks of, by the page's path.
@@ -82,7 +82,7 @@ func runRollOut(t *testing.T, p *page) {
 // wantSaid wants a line of a command to contain some words, at last.
 func (h *host) wantSaid(command string, words ...string) {
 	h.t.Helper()
-	harness.Eventually(h.t, command, func() error {
+	await.Eventually(h.t, command, func() error {
 		said := h.typed(command, "", 0)
 		for line := range strings.Lines(said) {
 			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {

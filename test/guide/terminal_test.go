@@ -11,12 +11,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 )
 
 // terminal is where a program goes on while the reader types elsewhere.
 type terminal struct {
-	*harness.Program
+	*product.Program
 	h        *host
 	command  string
 	keyboard *os.File
@@ -27,13 +28,13 @@ func (h *host) open(command, until string) *terminal {
 	h.t.Helper()
 	c := h.command(context.Background(), "exec "+command)
 	reader, writer, err := os.Pipe()
-	harness.Must(h.t, err)
+	await.Must(h.t, err)
 	c.Stdin = reader
 	h.t.Cleanup(func() {
 		reader.Close()
 		writer.Close()
 	})
-	t := &terminal{Program: harness.StartProgram(h.t, c, unix.SIGKILL), h: h, command: command, keyboard: writer}
+	t := &terminal{Program: product.StartProgram(h.t, c, unix.SIGKILL), h: h, command: command, keyboard: writer}
 	t.WaitLog(1, until)
 	return t
 }
@@ -43,9 +44,9 @@ func (t *terminal) interrupt() {
 	t.h.t.Helper()
 	// nsenter has forked, as the program is in another namespace of processes.
 	path := fmt.Sprintf("/proc/%d/task/%[1]d/children", t.PID())
-	children := strings.Fields(string(harness.Must1[[]byte](t.h.t)(os.ReadFile(path))))
+	children := strings.Fields(string(await.Must1[[]byte](t.h.t)(os.ReadFile(path))))
 	for _, child := range children {
-		harness.Must(t.h.t, unix.Kill(harness.Must1[int](t.h.t)(strconv.Atoi(child)), unix.SIGINT))
+		await.Must(t.h.t, unix.Kill(await.Must1[int](t.h.t)(strconv.Atoi(child)), unix.SIGINT))
 	}
 }
 

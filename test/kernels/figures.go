@@ -13,7 +13,7 @@ import (
 type figure struct {
 	test, text string
 	// general is how much was asked and answered, which every test logs
-	// (test/harness/figures.go).
+	// (test/traffic/figures.go).
 	general bool
 }
 

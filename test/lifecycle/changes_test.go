@@ -11,8 +11,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestRenameWithoutDaemon renames a managed interface after the daemon was killed: the conversations go on by it, and what
@@ -24,12 +28,12 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	n, p := newServer(t)
 	d := start(p, mechanism)
 	if mechanism == "tcx" {
-		harness.NeedTCX(t)
+		host.NeedTCX(t)
 	}
 	all := keepAskingAll(t, n)
 	d.Kill()
-	link := harness.Must1[netlink.Link](t)(n.Server.Eth1.Link())
-	harness.Must(t, n.Server.Netlink().LinkSetName(link, "lan1"))
+	link := await.Must1[netlink.Link](t)(n.Server.Eth1.Link())
+	await.Must(t, n.Server.Netlink().LinkSetName(link, "lan1"))
 	goOn(all)
 	start(p, mechanism)
 	waitAttached(t, p, "lan1", n.Server.Eth1.Index)
@@ -39,7 +43,7 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 		t.Errorf("the old name is still there: %+v", *i)
 	}
 	wantInterface(t, p, "lan1", all)
-	harness.Must1[string](t)(p.Get("/healthz"))
+	await.Must1[string](t)(p.Get("/healthz"))
 	var counted float64
 	for _, r := range all {
 		answers, metrics := r.settled(p)
@@ -61,40 +65,40 @@ func TestRouteMoves(t *testing.T) {
 	n, p := newServer(t)
 	p.Start()
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-		byEth0 := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth0.Address(f))
-		byEth1 := conversation(t, n, harness.TCP, f)
-		harness.WantBy(t, n.Server, byEth0, false)
-		harness.WantBy(t, n.Server, byEth1, true)
+		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+		byEth0 := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth0.Address(f))
+		byEth1 := conversation(t, n, traffic.TCP, f)
+		wire.WantBy(t, n.Server, byEth0, false)
+		wire.WantBy(t, n.Server, byEth1, true)
 		before := topology.Route{Via: n.Server.Eth0.Gateway(f)}
 		after := topology.Route{Via: n.Server.Eth1.Gateway(f)}
-		harness.Must(t, n.Server.RemoveRoute(before))
-		harness.Must(t, n.Server.AddRoute(after))
-		harness.Must(t, n.Server.Eth1.Resolve(harness.Within(t, harness.AnswerTime), after.Via))
-		harness.WantBy(t, n.Server, byEth1, true)
+		await.Must(t, n.Server.RemoveRoute(before))
+		await.Must(t, n.Server.AddRoute(after))
+		await.Must(t, n.Server.Eth1.Resolve(await.Within(t, await.AnswerTime), after.Via))
+		wire.WantBy(t, n.Server, byEth1, true)
 		// eth0's gateway stands in no routing table any more.
-		harness.WantBy(t, n.Server, byEth0, false)
-		harness.WantBy(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(f)), false)
-		harness.Must(t, n.Server.RemoveRoute(after))
-		harness.Must(t, n.Server.AddRoute(before))
-		harness.WantBy(t, n.Server, byEth0, false)
-		harness.WantBy(t, n.Server, byEth1, true)
+		wire.WantBy(t, n.Server, byEth0, false)
+		wire.WantBy(t, n.Server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth0.Address(f)), false)
+		await.Must(t, n.Server.RemoveRoute(after))
+		await.Must(t, n.Server.AddRoute(before))
+		wire.WantBy(t, n.Server, byEth0, false)
+		wire.WantBy(t, n.Server, byEth1, true)
 	}
 }
 
 // TestStartWhileDown starts while eth1 is down, which comes up and has its addresses later.
 func TestStartWhileDown(t *testing.T) {
 	n, p := newServer(t)
-	harness.Must(t, n.Server.Eth1.SetDown())
+	await.Must(t, n.Server.Eth1.SetDown())
 	p.Start()
 	if i := p.Status().Interface("eth1"); i == nil || i.Up || !i.Attached {
 		t.Errorf("eth1 is %+v", i)
 	}
-	harness.Must(t, n.Server.Eth1.SetUp())
+	await.Must(t, n.Server.Eth1.SetUp())
 	// The kernel has taken the IPv6 address away with the link.
-	harness.Must(t, n.Server.Eth1.AddAddress(n.Server.Eth1.Addresses[1]))
-	harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
-	harness.Eventually(t, "eth1 is up", func() error {
+	await.Must(t, n.Server.Eth1.AddAddress(n.Server.Eth1.Addresses[1]))
+	await.Must(t, n.Server.Eth1.WaitReady(await.Within(t, await.AnswerTime)))
+	await.Eventually(t, "eth1 is up", func() error {
 		if i := p.Status().Interface("eth1"); !i.Up {
 			return fmt.Errorf("%+v", *i)
 		}
@@ -106,12 +110,12 @@ func TestStartWhileDown(t *testing.T) {
 
 // TestWithoutIPv6 runs on a host that has IPv6 turned off.
 func TestWithoutIPv6(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{NoIPv6: true})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{NoIPv6: true})
 	before := snapshot(t, n)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	d := p.Start()
-	for _, kind := range harness.Kinds {
-		harness.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true)
+	for _, kind := range traffic.Kinds {
+		wire.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true)
 	}
 	if lines := append(d.Log.Lines("level=WARN"), d.Log.Lines("level=ERROR")...); len(lines) > 0 {
 		t.Errorf("complaints in the log: %q", lines)
@@ -125,30 +129,30 @@ func TestWithoutIPv6(t *testing.T) {
 func TestProgramsTakenOff(t *testing.T) {
 	n, p := newServer(t)
 	d := start(p, "clsact")
-	c := conversation(t, n, harness.TCP, topology.IPv4)
-	harness.WantBy(t, n.Server, c, true)
+	c := conversation(t, n, traffic.TCP, topology.IPv4)
+	wire.WantBy(t, n.Server, c, true)
 	d.Kill()
-	harness.Shell(t, n.Server.Host, "tc qdisc del dev eth0 clsact")
+	host.Shell(t, n.Server.Host, "tc qdisc del dev eth0 clsact")
 	if i := p.Status().Interface("eth0"); i == nil || i.Attached {
 		t.Errorf("status of eth0 without its programs: %+v", i)
 	}
 	start(p, "clsact")
-	harness.WantBy(t, n.Server, c, true)
-	harness.Must1[string](t)(p.Get("/healthz"))
+	wire.WantBy(t, n.Server, c, true)
+	await.Must1[string](t)(p.Get("/healthz"))
 }
 
 // TestGatewayChangesMAC replaces eth1's gateway by another machine with the same address, which says so as routers do.
 // Connections are taken along without a word from their peer.
 func TestGatewayChangesMAC(t *testing.T) {
 	// A second default makes the gateway a known one.
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000})
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000})
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	router, capture := n.Server.Eth1.Peer(), harness.Capture(t, n.Server.Eth1.Peer())
+	router, capture := n.Server.Eth1.Peer(), wire.Capture(t, n.Server.Eth1.Peer())
 	for _, key := range []string{"net/ipv4/conf/server/arp_notify", "net/ipv6/conf/server/ndisc_notify"} {
-		harness.Must(t, n.Replication.SetSysctl(key, "1"))
+		await.Must(t, n.Replication.SetSysctl(key, "1"))
 	}
-	pushed := make(map[topology.Family]*harness.Push)
+	pushed := make(map[topology.Family]*traffic.Push)
 	wantTo := func(mac net.HardwareAddr) {
 		t.Helper()
 		for _, push := range pushed {
@@ -156,17 +160,17 @@ func TestGatewayChangesMAC(t *testing.T) {
 			// With data: an acknowledgement may be older than what is looked at.
 			frames := capture.Frames(topology.All(push.Segments, topology.Flags(topology.PSH, topology.PSH)))
 			if len(frames) == 0 || frames[len(frames)-1].DestinationMAC.String() != mac.String() {
-				t.Errorf("the last of these was not sent to %s: %s", mac, harness.Describe(frames))
+				t.Errorf("the last of these was not sent to %s: %s", mac, wire.Describe(frames))
 			}
 		}
 	}
 	for _, f := range n.Families() {
 		address := n.Server.Eth1.Address(f)
-		pushed[f] = harness.NewPush(t, n.Client, n.Server.Host, address, address)
+		pushed[f] = traffic.NewPush(t, n.Client, n.Server.Host, address, address)
 	}
 	wantTo(router.MAC)
 	replacement := net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}
-	harness.Must(t, router.SetMAC(replacement))
+	await.Must(t, router.SetMAC(replacement))
 	for f := range pushed {
 		waitGateway(t, p, router.Address(f), replacement)
 	}
@@ -178,12 +182,12 @@ func TestGatewayChangesMAC(t *testing.T) {
 func TestLateGateway(t *testing.T) {
 	n, p := newServer(t)
 	gateway, own := netip.MustParsePrefix("10.2.1.1/24"), netip.MustParsePrefix("10.2.1.100/24")
-	d := p.Start("--config", harness.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%s]}]\n", gateway.Addr())))
+	d := p.Start("--config", product.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%s]}]\n", gateway.Addr())))
 	d.WaitLog(1, "level=WARN", gateway.Addr().String())
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	router := n.Server.Eth1.Peer()
-	harness.Must(t, router.AddAddress(gateway))
-	harness.Must(t, n.Server.Eth1.AddAddress(own))
+	await.Must(t, router.AddAddress(gateway))
+	await.Must(t, n.Server.Eth1.AddAddress(own))
 	waitGateway(t, p, gateway.Addr(), router.MAC)
 	if s := p.Status(); len(s.Errors) > 0 {
 		t.Errorf("errors in the status: %q", s.Errors)
@@ -191,12 +195,12 @@ func TestLateGateway(t *testing.T) {
 }
 
 // waitGateway returns when the status shows the gateway with a MAC.
-func waitGateway(t *testing.T, p *harness.Product, address netip.Addr, mac net.HardwareAddr) {
+func waitGateway(t *testing.T, p *product.Product, address netip.Addr, mac net.HardwareAddr) {
 	t.Helper()
-	harness.Eventually(t, "the gateway has its new mac", func() error {
+	await.Eventually(t, "the gateway has its new mac", func() error {
 		gateways := p.Status().Interface("eth1").Gateways
 		for _, g := range gateways {
-			if g.Address == address.String() && harness.OrEmpty(g.MAC) == mac.String() {
+			if g.Address == address.String() && product.OrEmpty(g.MAC) == mac.String() {
 				return nil
 			}
 		}

@@ -12,8 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestDetachRestores works on a host and wants everything as it was: what tc, bpftool, ip and nft show, every sysctl,
@@ -36,19 +40,19 @@ func TestDetachRestores(t *testing.T) {
 			t.Run(mechanism+"/"+what, func(t *testing.T) {
 				n, p := newServer(t)
 				if command != "" {
-					harness.Shell(t, n.Server.Host, "set -e"+command)
+					host.Shell(t, n.Server.Host, "set -e"+command)
 					stranger := net.HardwareAddr{2, 0, 0, 0, 0xff, 1}
-					harness.Must(t, n.Server.Eth1.AddNeighbour(n.Server.Eth1.Address(topology.IPv4).Next(), stranger))
+					await.Must(t, n.Server.Eth1.AddNeighbour(n.Server.Eth1.Address(topology.IPv4).Next(), stranger))
 				}
 				testRestores(t, n, p, mechanism)
-				harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), false)
+				wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), false)
 			})
 		}
 	}
 }
 
-func testRestores(t *testing.T, n *topology.TwoNIC, p *harness.Product, mechanism string) {
-	pins, before := harness.Pins(t), snapshot(t, n)
+func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanism string) {
+	pins, before := host.Pins(t), snapshot(t, n)
 	start(p, mechanism)
 	wantAll(t, n, true)
 	if before.Diff(snapshot(t, n)) == "" {
@@ -59,7 +63,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *harness.Product, mechanis
 		t.Errorf("detach does not say what it removed: %s", result)
 	}
 	wantSame(t, "host after detach", before, snapshot(t, n))
-	if diff := cmp.Diff(pins, harness.Pins(t)); diff != "" {
+	if diff := cmp.Diff(pins, host.Pins(t)); diff != "" {
 		t.Errorf("pins after detach (-before +after):\n%s", diff)
 	}
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))
@@ -70,9 +74,9 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *harness.Product, mechanis
 func TestDetachLeavesOthersChanges(t *testing.T) {
 	n, p := newServer(t)
 	p.Detach()
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	p.Start().Kill()
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
 	p.Detach()
 	wantRPFilter(t, n, "0")
 	p.Detach()
@@ -86,13 +90,13 @@ func TestDetachBesideDaemon(t *testing.T) {
 	n, p := newServer(t)
 	d := p.Start()
 	wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint(d.PID()), "--stop")
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
 	if code := d.WaitEnd(); code != 0 {
 		t.Errorf("detach --stop ended the daemon with exit code %d", code)
 	}
 	wantSaid(t, d, "what is attached goes; `replypath detach --stop --pin-dir "+p.PinDir+"` takes it away", false)
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), false)
 }
 
 // TestDetachTypo names where the datapath is, and leaves it.
@@ -115,20 +119,20 @@ const eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
 // distributions ship it: strict becomes loose, is told, and is put back. It is left alone where replypath is told so.
 func TestStrictRPFilter(t *testing.T) {
 	n, p := newServer(t)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	wires := harness.Tap(t, n.Server)
-	unheard := conversation(t, n, harness.Ping, topology.IPv4)
-	if err := unheard.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	wires := wire.Tap(t, n.Server)
+	unheard := conversation(t, n, traffic.Ping, topology.IPv4)
+	if err := unheard.Ask(await.Within(t, await.SilenceTime)); err == nil {
 		t.Fatal("the host answers in spite of its strict rp_filter")
 	}
 	if eth0, eth1 := wires.Left(unheard.Answers()); len(eth0)+len(eth1) > 0 {
 		t.Fatalf("the host answers in spite of its strict rp_filter: %d by eth0, %d by eth1", len(eth0), len(eth1))
 	}
 
-	p.Start("--config", harness.WriteConfig(t, "manage_rp_filter: false\n"))
+	p.Start("--config", product.WriteConfig(t, "manage_rp_filter: false\n"))
 	wantRPFilter(t, n, "1")
 	s := p.Status()
-	touched := slices.ContainsFunc(s.HostChanges, func(c harness.HostChange) bool { return strings.Contains(c.Object, "rp_filter") })
+	touched := slices.ContainsFunc(s.HostChanges, func(c product.HostChange) bool { return strings.Contains(c.Object, "rp_filter") })
 	if touched || *s.Interface("eth1").RPFilter != 1 {
 		t.Errorf("left alone: host changes %+v, rp_filter %d", s.HostChanges, *s.Interface("eth1").RPFilter)
 	}
@@ -136,17 +140,17 @@ func TestStrictRPFilter(t *testing.T) {
 
 	d := p.Start()
 	frames := 0
-	for _, kind := range harness.Kinds {
-		frames += len(harness.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true))
+	for _, kind := range traffic.Kinds {
+		frames += len(wire.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true))
 	}
 	wantRPFilter(t, n, "2")
 	s = p.Status()
 	if got := s.Interface("eth1").RPFilter; got == nil || *got != 2 {
 		t.Errorf("the status has rp_filter %v on eth1", got)
 	}
-	want := harness.HostChange{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}
+	want := product.HostChange{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}
 	// Without TCX there are qdiscs as well.
-	sysctls := slices.DeleteFunc(s.OtherChanges(), func(c harness.HostChange) bool {
+	sysctls := slices.DeleteFunc(s.OtherChanges(), func(c product.HostChange) bool {
 		return !strings.HasPrefix(c.Object, "sysctl ")
 	})
 	if len(sysctls) != 1 {
@@ -165,12 +169,12 @@ func TestStrictRPFilter(t *testing.T) {
 	p.Detach()
 	wantRPFilter(t, n, "1")
 	t.Logf("strict: 1 question, 0 answers; loose: %d questions by ping, TCP and UDP, %d frames of answers by eth1; strict again after detach",
-		len(harness.Kinds), frames)
+		len(traffic.Kinds), frames)
 }
 
 func wantRPFilter(t *testing.T, n *topology.TwoNIC, want string) {
 	t.Helper()
-	if got := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); got != want {
+	if got := await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); got != want {
 		t.Errorf("rp_filter of eth1 is %s, not %s", got, want)
 	}
 }

@@ -14,19 +14,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestFlowFilters lists and forgets flows by each of the filters, without a daemon.
 func TestFlowFilters(t *testing.T) {
 	n, p := newServer(t)
 	p.Start().Kill()
-	harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(topology.IPv4))
+	traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(topology.IPv4))
 	for _, c := range conversations(t, n) {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 	}
-	harness.Ask(t, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(topology.IPv4)))
+	traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth0.Address(topology.IPv4)))
 	for filter, want := range map[string]int{
 		"":                                7,
 		"--peer 10.9.0.0/24":              4,
@@ -63,16 +67,16 @@ func TestFlushUnderTraffic(t *testing.T) {
 	n, p := newServer(t)
 	p.Start()
 	all := conversations(t, n)
-	var talks []*harness.Talk
+	var talks []*traffic.Talk
 	for _, c := range all {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 		talks = append(talks, c.Keep(t))
 	}
 	for range 5 {
 		p.Expect(0, "flows", "flush")
 	}
 	for i, c := range all {
-		harness.Eventually(t, c.String()+" is known again", func() error {
+		await.Eventually(t, c.String()+" is known again", func() error {
 			for _, flow := range p.Flows("--protocol", c.Protocol()) {
 				if flow.PeerPort == c.Peer.Port() {
 					return nil
@@ -81,7 +85,7 @@ func TestFlushUnderTraffic(t *testing.T) {
 			return fmt.Errorf("flows %v", p.Flows())
 		})
 		talks[i].Stop()
-		harness.WantBy(t, n.Server, c, true)
+		wire.WantBy(t, n.Server, c, true)
 	}
 }
 
@@ -90,11 +94,11 @@ func TestFlushUnderTraffic(t *testing.T) {
 func TestFollow(t *testing.T) {
 	n, p := newServer(t)
 	const follow = "interfaces: [{name: eth*, next_hop: last-hop}]\nfollow: latest\n"
-	d := p.Start("--config", harness.WriteConfig(t, follow))
-	command := p.Command(harness.Within(t, 2*harness.AnswerTime), "flows", "--follow", "--limit", "4", "-o", "json")
-	events := bufio.NewScanner(harness.Must1[io.ReadCloser](t)(command.StdoutPipe()))
-	harness.Must(t, command.Start())
-	want := func(want string, c *harness.Conversation) {
+	d := p.Start("--config", product.WriteConfig(t, follow))
+	command := p.Command(await.Within(t, 2*await.AnswerTime), "flows", "--follow", "--limit", "4", "-o", "json")
+	events := bufio.NewScanner(await.Must1[io.ReadCloser](t)(command.StdoutPipe()))
+	await.Must(t, command.Start())
+	want := func(want string, c *traffic.Conversation) {
 		t.Helper()
 		var event struct {
 			Event    string
@@ -103,24 +107,24 @@ func TestFollow(t *testing.T) {
 		if !events.Scan() {
 			t.Fatalf("no event %s: %v", want, events.Err())
 		}
-		harness.Must(t, json.Unmarshal(events.Bytes(), &event))
+		await.Must(t, json.Unmarshal(events.Bytes(), &event))
 		if event.Event != want || event.PeerPort != c.Peer.Port() {
 			t.Errorf("got %s, want %s of %s", events.Text(), want, c)
 		}
 	}
-	before, after := conversation(t, n, harness.UDP, topology.IPv4), conversation(t, n, harness.UDP, topology.IPv4)
-	harness.Ask(t, before)
+	before, after := conversation(t, n, traffic.UDP, topology.IPv4), conversation(t, n, traffic.UDP, topology.IPv4)
+	traffic.Ask(t, before)
 	want("new", before)
-	harness.Must(t, n.Server.Eth1.Peer().SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}))
-	harness.Ask(t, before)
+	await.Must(t, n.Server.Eth1.Peer().SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}))
+	traffic.Ask(t, before)
 	want("moved", before)
 	p.Expect(0, "flows", "flush")
 	want("ended", before)
 	d.Stop(unix.SIGTERM)
-	p.Start("--config", harness.WriteConfig(t, follow+harness.SmallTables))
-	harness.Ask(t, after)
+	p.Start("--config", product.WriteConfig(t, follow+product.SmallTables))
+	traffic.Ask(t, after)
 	want("new", after)
-	harness.Must(t, command.Wait())
+	await.Must(t, command.Wait())
 }
 
 const (
@@ -133,10 +137,10 @@ const (
 func TestMemory(t *testing.T) {
 	n, p := newServer(t)
 	daemon := p.Start()
-	c := conversation(t, n, harness.TCP, topology.IPv4)
-	harness.Ask(t, c)
+	c := conversation(t, n, traffic.TCP, topology.IPv4)
+	traffic.Ask(t, c)
 	talk := c.Keep(t)
-	injector := harness.NewInjector(t, n.Server.Eth1.Peer())
+	injector := traffic.NewInjector(t, n.Server.Eth1.Peer())
 	d, source := plainDatagram(n, topology.IPv4), netip.MustParseAddr("198.18.0.1") // RFC 2544: for such tests
 	d.To = netip.AddrPortFrom(d.To.Addr(), 9)
 	for range manyFlows {
@@ -144,9 +148,9 @@ func TestMemory(t *testing.T) {
 		injector.Send(d.Layers()...)
 		source = source.Next()
 	}
-	harness.Settle(t, n.Replication, n.Server.Eth1)
+	host.Settle(t, n.Replication, n.Server.Eth1)
 	talk.Stop()
-	harness.WantBy(t, n.Server, c, true)
+	wire.WantBy(t, n.Server, c, true)
 
 	// A few find all their places in the table taken.
 	const least = manyFlows * 99 / 100

@@ -14,34 +14,38 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // decoy replaces the interface by another device, which leads elsewhere.
 func (l *late) decoy(name, how string) *topology.Interface {
 	l.t.Helper()
 	l.disappear()
-	harness.IPBatch(l.t, l.n.Server.Host, fmt.Sprintf(`link add %[1]s %[2]s type veth peer name far
+	testhost.IPBatch(l.t, l.n.Server.Host, fmt.Sprintf(`link add %[1]s %[2]s type veth peer name far
 link set far up
 link set %[1]s up
 address add 10.77.0.1/24 dev %[1]s
 address add 2001:db8:77::1/64 dev %[1]s nodad
 `, name, how))
-	return harness.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
+	return await.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
 }
 
 // leave moves the interface to a network namespace of its own, with its addresses.
 func (l *late) leave() *topology.Interface {
 	l.t.Helper()
-	container := harness.Must1[*topology.Host](l.t)(l.n.Host("container"))
-	link := harness.Must1[netlink.Link](l.t)(l.Link())
-	harness.Must(l.t, l.n.Server.Netlink().LinkSetNsFd(link, int(container.Namespace())))
+	container := await.Must1[*topology.Host](l.t)(l.n.Host("container"))
+	link := await.Must1[netlink.Link](l.t)(l.Link())
+	await.Must(l.t, l.n.Server.Netlink().LinkSetNsFd(link, int(container.Namespace())))
 	batch := "link set " + l.name + " up\n"
 	for _, a := range l.Addresses {
 		batch += "address add " + a.String() + " dev " + l.name + "\n"
 	}
-	harness.IPBatch(l.t, container, batch)
+	testhost.IPBatch(l.t, container, batch)
 	return l.Peer()
 }
 
@@ -65,19 +69,19 @@ var departures = map[string]func(*late) *topology.Interface{
 func (l *late) leaveAndFollow() *topology.Interface {
 	l.t.Helper()
 	l.leave()
-	elsewhere := harness.Must1[*topology.Host](l.t)(l.n.Host("elsewhere"))
-	harness.IPBatch(l.t, elsewhere, fmt.Sprintf("link add %s index %d type veth peer name far\n", l.name, l.Index))
+	elsewhere := await.Must1[*topology.Host](l.t)(l.n.Host("elsewhere"))
+	testhost.IPBatch(l.t, elsewhere, fmt.Sprintf("link add %s index %d type veth peer name far\n", l.name, l.Index))
 	for _, name := range []string{"far", l.name} {
-		link := harness.Must1[netlink.Link](l.t)(elsewhere.Netlink().LinkByName(name))
-		harness.Must(l.t, elsewhere.Netlink().LinkSetNsFd(link, int(l.n.Server.Namespace())))
+		link := await.Must1[netlink.Link](l.t)(elsewhere.Netlink().LinkByName(name))
+		await.Must(l.t, elsewhere.Netlink().LinkSetNsFd(link, int(l.n.Server.Namespace())))
 	}
-	harness.IPBatch(l.t, l.n.Server.Host,
+	testhost.IPBatch(l.t, l.n.Server.Host,
 		fmt.Sprintf("link set far up\nlink set %[1]s up\naddress add 10.77.0.1/24 dev %[1]s\n", l.name))
-	follower := harness.Must1[*topology.Interface](l.t)(l.n.Server.Interface(l.name))
+	follower := await.Must1[*topology.Interface](l.t)(l.n.Server.Interface(l.name))
 	if follower.Index != l.Index {
 		l.t.Fatalf("%s has index %d, not %d", l.name, follower.Index, l.Index)
 	}
-	return harness.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
+	return await.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
 }
 
 // TestIdentity takes the interface of a flow away, and puts another in its place, with the daemon alive and dead. What
@@ -99,15 +103,15 @@ func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead boo
 	n, p := newServer(t)
 	l := newLate(t, n, "wan7")
 	l.appear()
-	config := harness.WriteConfig(t, harness.SmallTables)
+	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	orphans := newOrphans(l)
 	before := p.Metrics()
 	if dead {
 		d.Kill()
 	}
-	wires := harness.Tap(t, n.Server) // TCP may send again what was on its way
-	decoy := harness.Capture(t, depart(l))
+	wires := wire.Tap(t, n.Server) // TCP may send again what was on its way
+	decoy := wire.Capture(t, depart(l))
 	if !dead {
 		d.WaitLog(1, "interface is gone", l.name)
 	}
@@ -120,7 +124,7 @@ func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead boo
 			o.ask()
 			wires.WantEth0("the answer to a new question", o.answers)
 			if wrong := decoy.Frames(o.answers); len(wrong) > 0 {
-				t.Errorf("by the other device left %s", harness.Describe(wrong))
+				t.Errorf("by the other device left %s", wire.Describe(wrong))
 			}
 		}
 	}
@@ -131,7 +135,7 @@ func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead boo
 }
 
 // wantLinkDown wants everything to be counted that was sent before the peer could say where it is now.
-func wantLinkDown(t *testing.T, name string, before, after harness.Metrics, wires *harness.Wires, orphans map[topology.Family][]*orphan) {
+func wantLinkDown(t *testing.T, name string, before, after product.Metrics, wires *wire.Wires, orphans map[topology.Family][]*orphan) {
 	t.Helper()
 	sent, flows := 0, 0
 	for _, of := range orphans {
@@ -152,9 +156,9 @@ func wantLinkDown(t *testing.T, name string, before, after harness.Metrics, wire
 func moveRoute(t *testing.T, n *topology.TwoNIC, f topology.Family, address netip.Addr) {
 	t.Helper()
 	only := netip.PrefixFrom(address, address.BitLen())
-	core := harness.Must1[*topology.Interface](t)(n.Production.Interface("core"))
-	harness.Must(t, n.Core.AddRoute(topology.Route{Destination: only, Via: core.Address(f)}))
-	harness.Must(t, n.Production.AddRoute(topology.Route{Destination: only, Via: n.Server.Eth0.Address(f)}))
+	core := await.Must1[*topology.Interface](t)(n.Production.Interface("core"))
+	await.Must(t, n.Core.AddRoute(topology.Route{Destination: only, Via: core.Address(f)}))
+	await.Must(t, n.Production.AddRoute(topology.Route{Destination: only, Via: n.Server.Eth0.Address(f)}))
 }
 
 // TestNamesAreSwapped gives two managed interfaces each other's name under
@@ -169,7 +173,7 @@ func TestNamesAreSwapped(t *testing.T) {
 		Server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: l.Interface}}
 	byEth1, byLate := keepAskingAll(t, n), keepAskingAll(t, asLate)
 	all := slices.Concat(byEth1, byLate)
-	harness.IPBatch(t, n.Server.Host, "link set eth1 name tmp\nlink set wan7 name eth1\nlink set tmp name wan7\n")
+	testhost.IPBatch(t, n.Server.Host, "link set eth1 name tmp\nlink set wan7 name eth1\nlink set tmp name wan7\n")
 	waitAttached(t, p, "wan7", n.Server.Eth1.Index)
 	waitAttached(t, p, "eth1", l.Index)
 	goOn(all)
@@ -180,13 +184,13 @@ func TestNamesAreSwapped(t *testing.T) {
 	}
 	wantInterface(t, p, "wan7", byEth1)
 	wantInterface(t, p, "eth1", byLate)
-	harness.Must1[string](t)(p.Get("/healthz"))
+	await.Must1[string](t)(p.Get("/healthz"))
 	t.Logf("%d conversations by ping, TCP and UDP, IPv4 and IPv6, go on while names are swapped: %d answers by their device, %d by the other, %d by eth0",
 		len(all), right, crossed, wrong)
 }
 
 // answersAt counts answers of conversations with one device that left by another.
-func answersAt(other *harness.Wires, all []*running) (count int) {
+func answersAt(other *wire.Wires, all []*running) (count int) {
 	for _, r := range all {
 		_, left := other.Left(r.c.Answers())
 		count += len(left)
@@ -206,16 +210,16 @@ func newOrphans(l *late) map[topology.Family][]*orphan {
 	l.t.Helper()
 	orphans := make(map[topology.Family][]*orphan)
 	for f, own := range l.addresses() {
-		stream := harness.NewPush(l.t, l.n.Client, l.n.Server.Host, own, own)
+		stream := traffic.NewPush(l.t, l.n.Client, l.n.Server.Host, own, own)
 		client, server := listen(l.t, l.n.Client, l.n.ClientEth0.Address(f)), listen(l.t, l.n.Server.Host, own)
 		client.to, server.to = server.LocalAddr(), client.LocalAddr()
 		orphans[f] = []*orphan{newOrphan(l.t, topology.UDP, client, server), newOrphan(l.t, topology.TCP, stream.Client, stream.Server)}
-		wires := harness.Tap(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface})
+		wires := wire.Tap(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface})
 		for _, o := range orphans[f] {
 			o.ask()
 			wires.WantEth1("the answer", o.answers)
 		}
-		harness.Must(l.t, l.n.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
+		await.Must(l.t, l.n.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
 	}
 	return orphans
 }
@@ -228,7 +232,7 @@ type unconnected struct {
 
 func listen(t *testing.T, host *topology.Host, at netip.Addr) *unconnected {
 	t.Helper()
-	conn := harness.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(at, 0).String()))
+	conn := await.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(at, 0).String()))
 	t.Cleanup(func() { conn.Close() })
 	return &unconnected{PacketConn: conn}
 }
@@ -242,7 +246,7 @@ func (c *unconnected) Read(p []byte) (n int, err error) {
 
 func newOrphan(t *testing.T, match topology.Filter, client, server net.Conn) *orphan {
 	for _, conn := range []net.Conn{client, server} {
-		harness.Must(t, conn.SetDeadline(time.Now().Add(2*harness.AnswerTime)))
+		await.Must(t, conn.SetDeadline(time.Now().Add(2*await.AnswerTime)))
 	}
 	own := addressOf(server.LocalAddr())
 	return &orphan{t, client, server, topology.All(match, topology.From(own.Addr()), topology.FromPort(own.Port()))}
@@ -255,12 +259,12 @@ const message = "message"
 
 func (o *orphan) send(from net.Conn) {
 	o.t.Helper()
-	harness.Must1[int](o.t)(from.Write([]byte(message)))
+	await.Must1[int](o.t)(from.Write([]byte(message)))
 }
 
 func (o *orphan) receive(at net.Conn) {
 	o.t.Helper()
-	harness.Must1[int](o.t)(io.ReadFull(at, make([]byte, len(message))))
+	await.Must1[int](o.t)(io.ReadFull(at, make([]byte, len(message))))
 }
 
 // ask has the client ask, from the same port every time, and the server answer.
@@ -273,11 +277,11 @@ func (o *orphan) ask() {
 }
 
 // wantOnItsOwn has the server go on sending before the peer can reach it again: that takes the kernel's way.
-func (o *orphan) wantOnItsOwn(p *harness.Product, wires *harness.Wires) {
+func (o *orphan) wantOnItsOwn(p *product.Product, wires *wire.Wires) {
 	o.t.Helper()
 	explained := p.Explain("--protocol", o.server.LocalAddr().Network(),
 		"--peer", o.client.LocalAddr().String(), "--self", o.server.LocalAddr().String())
-	if reason := harness.OrEmpty(explained.Reason); explained.Verdict != "fallback" || reason != "link_down" {
+	if reason := product.OrEmpty(explained.Reason); explained.Verdict != "fallback" || reason != "link_down" {
 		o.t.Errorf("%s", explained)
 	}
 	o.send(o.server)

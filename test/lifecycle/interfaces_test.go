@@ -14,8 +14,12 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // late is a third interface of the server, that comes and goes.
@@ -38,8 +42,8 @@ func newLate(t *testing.T, n *topology.TwoNIC, name string) *late {
 	t.Helper()
 	for f, prefix := range latePrefixes {
 		via := n.Replication.Host
-		gateway := harness.Must1[*topology.Interface](t)(via.Interface("core")).Address(f)
-		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: prefix, Via: gateway}))
+		gateway := await.Must1[*topology.Interface](t)(via.Interface("core")).Address(f)
+		await.Must(t, n.Core.AddRoute(topology.Route{Destination: prefix, Via: gateway}))
 	}
 	return &late{t: t, n: n, name: name}
 }
@@ -48,7 +52,7 @@ func newLate(t *testing.T, n *topology.TwoNIC, name string) *late {
 func (l *late) appear() {
 	l.t.Helper()
 	l.plug()
-	harness.Must(l.t, l.WaitReady(harness.Within(l.t, harness.AnswerTime)))
+	await.Must(l.t, l.WaitReady(await.Within(l.t, await.AnswerTime)))
 }
 
 // plug plugs the interface in.
@@ -62,15 +66,15 @@ func (l *late) plug() {
 		server.Addresses = append(server.Addresses, netip.PrefixFrom(first.Next(), prefix.Bits()))
 	}
 	i, _, err := l.n.Connect(server, router)
-	harness.Must(l.t, err)
+	await.Must(l.t, err)
 	l.Interface = i
 }
 
 // disappear deletes it.
 func (l *late) disappear() {
 	l.t.Helper()
-	link := harness.Must1[netlink.Link](l.t)(l.Link())
-	harness.Must(l.t, l.n.Server.Netlink().LinkDel(link))
+	link := await.Must1[netlink.Link](l.t)(l.Link())
+	await.Must(l.t, l.n.Server.Netlink().LinkDel(link))
 }
 
 // addresses are those of the interface, also once it is gone.
@@ -79,24 +83,24 @@ func (l *late) addresses() map[topology.Family]netip.Addr {
 }
 
 // answers wants replies to leave by the interface, from when it is attached on.
-func (l *late) answers(p *harness.Product) {
+func (l *late) answers(p *product.Product) {
 	l.t.Helper()
 	waitAttached(l.t, p, l.name, l.Index)
 	for _, f := range l.n.Families() {
 		if !l.served {
-			harness.Serve(l.t, l.n.Server.Host, l.Address(f))
+			traffic.Serve(l.t, l.n.Server.Host, l.Address(f))
 		}
-		for _, kind := range harness.Kinds {
-			c := harness.NewConversation(l.t, kind, l.n.ClientEth0, l.Address(f))
-			harness.WantBy(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface}, c, true)
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(l.t, kind, l.n.ClientEth0, l.Address(f))
+			wire.WantBy(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface}, c, true)
 		}
 	}
 	l.served = true
 }
 
-func waitAttached(t *testing.T, p *harness.Product, name string, index int) {
+func waitAttached(t *testing.T, p *product.Product, name string, index int) {
 	t.Helper()
-	harness.Eventually(t, name+" is attached", func() error {
+	await.Eventually(t, name+" is attached", func() error {
 		i := p.Status().Interface(name)
 		switch {
 		case i == nil:
@@ -136,8 +140,8 @@ func TestMissingName(t *testing.T) {
 	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "eht1") {
 		t.Errorf("/healthz: %v", err)
 	}
-	harness.Shell(t, n.Server.Host, "ip link set eth1 down && ip link set eth1 name eht1 && ip link set eht1 up")
-	harness.Eventually(t, "eht1 is attached", func() error {
+	host.Shell(t, n.Server.Host, "ip link set eth1 down && ip link set eth1 name eht1 && ip link set eht1 up")
+	await.Eventually(t, "eht1 is attached", func() error {
 		if zeros, ones := series(); zeros != 0 || ones != 2 {
 			return fmt.Errorf("%v series of eht1 are 0, %v are 1", zeros, ones)
 		}
@@ -159,7 +163,7 @@ const followedWithin = time.Second
 func wantSoon(t *testing.T, what string, took ...time.Duration) {
 	t.Helper()
 	for i := range took {
-		if took[i] > harness.Patient(followedWithin) {
+		if took[i] > await.Patient(followedWithin) {
 			t.Errorf("%s took %s", what, took[i])
 		}
 		took[i] = took[i].Round(time.Millisecond)
@@ -200,16 +204,16 @@ func TestVirtualAddress(t *testing.T) {
 	p.Start()
 	var came, went []time.Duration
 	for i := range 2 {
-		keepalived := harness.StartKeepalived(t, n.Server.Host, virtualConfig())
+		keepalived := host.StartKeepalived(t, n.Server.Host, virtualConfig())
 		for f, address := range virtual {
-			there := harness.AwaitAddress(t, n.Server.Eth1, address.Addr(), true)
+			there := product.AwaitAddress(t, n.Server.Eth1, address.Addr(), true)
 			came = append(came, p.AwaitOwn(address.Addr(), true, there))
-			harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+			await.Must(t, n.Server.Eth1.WaitReady(await.Within(t, await.AnswerTime)))
 			if i == 0 { // the sockets outlive it
-				harness.Serve(t, n.Server.Host, address.Addr())
+				traffic.Serve(t, n.Server.Host, address.Addr())
 			}
-			for _, kind := range harness.Kinds {
-				harness.WantBy(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address.Addr()), true)
+			for _, kind := range traffic.Kinds {
+				wire.WantBy(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, address.Addr()), true)
 			}
 			if len(p.Flows("--peer", n.ClientEth0.Address(f).String())) == 0 {
 				t.Errorf("no flow to %s", address)
@@ -217,7 +221,7 @@ func TestVirtualAddress(t *testing.T) {
 		}
 		keepalived.Signal(unix.SIGTERM)
 		for _, address := range virtual {
-			gone := harness.AwaitAddress(t, n.Server.Eth1, address.Addr(), false)
+			gone := product.AwaitAddress(t, n.Server.Eth1, address.Addr(), false)
 			went = append(went, p.AwaitOwn(address.Addr(), false, gone))
 		}
 		keepalived.WaitEnd()
@@ -230,9 +234,10 @@ func TestVirtualAddress(t *testing.T) {
 // and its addresses are known. The flows of the others never notice, and the counters go on, also where it comes anew while
 // nobody watches.
 func TestHotPlug(t *testing.T) {
+	defer product.Quiet(t)() // a second is judged
 	n, p := newServer(t)
 	d := p.Start()
-	r := keepAsking(t, n, harness.TCP, topology.IPv4)
+	r := keepAsking(t, n, traffic.TCP, topology.IPv4)
 	l := newLate(t, n, "wan7")
 	var took []time.Duration
 	for range 2 {
@@ -244,7 +249,7 @@ func TestHotPlug(t *testing.T) {
 		for _, address := range l.addresses() {
 			took = append(took, p.AwaitOwn(address, true, began))
 		}
-		harness.Must(t, l.WaitReady(harness.Within(t, harness.AnswerTime)))
+		await.Must(t, l.WaitReady(await.Within(t, await.AnswerTime)))
 		l.answers(p)
 		if last != nil && last.Index == l.Index {
 			t.Fatalf("the index %d is the same", l.Index)
@@ -255,7 +260,7 @@ func TestHotPlug(t *testing.T) {
 		for _, address := range own {
 			took = append(took, p.AwaitOwn(address, false, gone))
 		}
-		harness.Eventually(t, l.name+" is gone", func() error {
+		await.Eventually(t, l.name+" is gone", func() error {
 			if i := p.Status().Interface(l.name); i != nil {
 				return fmt.Errorf("%+v", *i)
 			}
@@ -281,27 +286,27 @@ func TestHotPlug(t *testing.T) {
 func TestAddressOfADeadDaemon(t *testing.T) {
 	n, p := newServer(t)
 	p.Start().Kill()
-	wires := harness.Tap(t, n.Server)
-	asked := make(map[netip.Addr]*harness.Conversation)
+	wires := wire.Tap(t, n.Server)
+	asked := make(map[netip.Addr]*traffic.Conversation)
 	for _, f := range n.Families() {
 		address := n.Server.Eth1.Address(f)
-		for _, kind := range harness.Kinds { // one for each, whose first packet it is
+		for _, kind := range traffic.Kinds { // one for each, whose first packet it is
 			address = address.Next()
-			c := harness.NewConversation(t, kind, n.ClientEth0, address)
+			c := traffic.NewConversation(t, kind, n.ClientEth0, address)
 			connected := make(chan error, 1)
-			if kind == harness.TCP {
-				harness.Must(t, n.Server.Eth1.Peer().AddNeighbour(address, n.Server.Eth1.MAC)) // it comes here already
-				go func() { connected <- c.Connect(harness.Within(t, harness.AnswerTime)) }()
-				_, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), c.Questions())
-				harness.Must(t, err)
+			if kind == traffic.TCP {
+				await.Must(t, n.Server.Eth1.Peer().AddNeighbour(address, n.Server.Eth1.MAC)) // it comes here already
+				go func() { connected <- c.Connect(await.Within(t, await.AnswerTime)) }()
+				_, err := wires.Eth1.Wait(await.Within(t, await.AnswerTime), c.Questions())
+				await.Must(t, err)
 			} else {
 				connected <- nil
 			}
-			harness.Must(t, n.Server.Eth1.AddAddress(netip.PrefixFrom(address, address.BitLen())))
-			harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
-			harness.Serve(t, n.Server.Host, address)
-			harness.Must(t, <-connected)
-			harness.Ask(t, c)
+			await.Must(t, n.Server.Eth1.AddAddress(netip.PrefixFrom(address, address.BitLen())))
+			await.Must(t, n.Server.Eth1.WaitReady(await.Within(t, await.AnswerTime)))
+			traffic.Serve(t, n.Server.Host, address)
+			await.Must(t, <-connected)
+			traffic.Ask(t, c)
 			wires.WantEth1(c.String(), c.Answers())
 			asked[address] = c
 		}
@@ -312,7 +317,7 @@ func TestAddressOfADeadDaemon(t *testing.T) {
 	}
 	for address, c := range asked {
 		p.AwaitOwn(address, true, time.Now())
-		harness.WantBy(t, n.Server, c, true)
-		harness.WantBy(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, address), true)
+		wire.WantBy(t, n.Server, c, true)
+		wire.WantBy(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, address), true)
 	}
 }

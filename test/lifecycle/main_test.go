@@ -8,32 +8,36 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // newServer builds the network of a server with two interfaces, where every
 // router takes any source: answers arrive whichever way they go. The product is not started there.
-func newServer(t *testing.T) (*topology.TwoNIC, *harness.Product) {
+func newServer(t *testing.T) (*topology.TwoNIC, *product.Product) {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	return n, harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	return n, product.On(t, n.Server.Host)
 }
 
 // conversation prepares one between the client and the server's eth1.
-func conversation(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
+func conversation(t *testing.T, n *topology.TwoNIC, kind traffic.Kind, f topology.Family) *traffic.Conversation {
 	t.Helper()
-	return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+	return traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 }
 
 // conversations prepares those of every kind and family.
-func conversations(t *testing.T, n *topology.TwoNIC) (all []*harness.Conversation) {
+func conversations(t *testing.T, n *topology.TwoNIC) (all []*traffic.Conversation) {
 	t.Helper()
 	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			all = append(all, conversation(t, n, kind, f))
 		}
 	}
@@ -44,7 +48,7 @@ func conversations(t *testing.T, n *topology.TwoNIC) (all []*harness.Conversatio
 func wantAll(t *testing.T, n *topology.TwoNIC, eth1 bool) {
 	t.Helper()
 	for _, c := range conversations(t, n) {
-		harness.WantBy(t, n.Server, c, eth1)
+		wire.WantBy(t, n.Server, c, eth1)
 	}
 }
 
@@ -52,7 +56,7 @@ func wantAll(t *testing.T, n *topology.TwoNIC, eth1 bool) {
 func wantTCP(t *testing.T, n *topology.TwoNIC, eth1 bool) {
 	t.Helper()
 	for _, f := range n.Families() {
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), eth1)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, f), eth1)
 	}
 }
 
@@ -70,19 +74,19 @@ func eachMechanism(t *testing.T, short string, run func(t *testing.T, mechanism 
 }
 
 // start starts the daemon so that it attaches by a mechanism. Where there is a choice the product takes tcx.
-func start(p *harness.Product, mechanism string, args ...string) *harness.Daemon {
+func start(p *product.Product, mechanism string, args ...string) *product.Daemon {
 	if mechanism != "tcx" {
 		args = append(args, "--mechanism", mechanism)
 	}
 	return p.Start(args...)
 }
 
-func snapshot(t *testing.T, n *topology.TwoNIC) harness.Snapshot {
+func snapshot(t *testing.T, n *topology.TwoNIC) host.Snapshot {
 	t.Helper()
-	return harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+	return host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
 }
 
-func wantSame(t *testing.T, what string, before, after harness.Snapshot) {
+func wantSame(t *testing.T, what string, before, after host.Snapshot) {
 	t.Helper()
 	if diff := before.Diff(after); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
@@ -90,7 +94,7 @@ func wantSame(t *testing.T, what string, before, after harness.Snapshot) {
 }
 
 // wantOneLine wants an error message of one line in lower case that has all of the words.
-func wantOneLine(t *testing.T, r *harness.Result, words ...string) {
+func wantOneLine(t *testing.T, r *product.Result, words ...string) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
 	message := lines[len(lines)-1]
@@ -107,5 +111,5 @@ func wantOneLine(t *testing.T, r *harness.Result, words ...string) {
 // rewrite gives a configuration file another text.
 func rewrite(t *testing.T, path, text string) {
 	t.Helper()
-	harness.Must(t, os.WriteFile(path, []byte(text), 0o644))
+	await.Must(t, os.WriteFile(path, []byte(text), 0o644))
 }

@@ -14,7 +14,8 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -22,8 +23,8 @@ import (
 // that must not cost the reply path, and the metrics come as soon as they can.
 func TestStartWhileAddressInUse(t *testing.T) {
 	n, p := newServer(t)
-	other := harness.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", harness.MetricsAddress))
-	var d *harness.Daemon
+	other := await.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", product.MetricsAddress))
+	var d *product.Daemon
 	wantFast(t, "ready", func() time.Duration {
 		p.Expect(0, "detach", "--stop")
 		d = p.Start()
@@ -35,22 +36,22 @@ func TestStartWhileAddressInUse(t *testing.T) {
 // TestMetricsAddressNotThereYet is the same with an address that the host gets later.
 func TestMetricsAddressNotThereYet(t *testing.T) {
 	n, p := newServer(t)
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/ip_nonlocal_bind", "0"))
-	lo := harness.Must1[*topology.Interface](t)(n.Server.Interface("lo"))
-	harness.Must(t, lo.RemoveAddress(lo.Addresses[0]))
+	await.Must(t, n.Server.SetSysctl("net/ipv4/ip_nonlocal_bind", "0"))
+	lo := await.Must1[*topology.Interface](t)(n.Server.Interface("lo"))
+	await.Must(t, lo.RemoveAddress(lo.Addresses[0]))
 	wantMetricsLater(t, n, p, p.Start(), func() error { return lo.AddAddress(lo.Addresses[0]) })
 }
 
 // wantMetricsLater wants right answers and an error, until what is in the way goes.
-func wantMetricsLater(t *testing.T, n *topology.TwoNIC, p *harness.Product, d *harness.Daemon, clear func() error) {
+func wantMetricsLater(t *testing.T, n *topology.TwoNIC, p *product.Product, d *product.Daemon, clear func() error) {
 	t.Helper()
 	wantTCP(t, n, true)
-	d.WaitLog(1, "level=ERROR", harness.MetricsAddress)
+	d.WaitLog(1, "level=ERROR", product.MetricsAddress)
 	if s := p.Status(); len(s.Errors) != 1 {
 		t.Errorf("errors in the status: %q, want one", s.Errors)
 	}
-	harness.Must(t, clear())
-	harness.Eventually(t, "metrics are served", func() error {
+	await.Must(t, clear())
+	await.Eventually(t, "metrics are served", func() error {
 		_, err := p.Scrape()
 		return err
 	})
@@ -69,11 +70,11 @@ func wantMetricsLater(t *testing.T, n *topology.TwoNIC, p *harness.Product, d *h
 func TestNoSecretsInLogs(t *testing.T) {
 	_, p := newServer(t)
 	const password = "c0rrect-h0rse"
-	hash := string(harness.Must1[[]byte](t)(bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)))
+	hash := string(await.Must1[[]byte](t)(bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)))
 	web := filepath.Join(t.TempDir(), "web.yaml")
-	write := func(text string) { harness.Must(t, os.WriteFile(web, []byte(text), 0o600)) }
+	write := func(text string) { await.Must(t, os.WriteFile(web, []byte(text), 0o600)) }
 	write("basic_auth_users: {prometheus: " + hash + "}\n")
-	file := harness.WriteConfig(t, "metrics: {web_config_file: "+web+"}\nlog: {level: debug}\n")
+	file := product.WriteConfig(t, "metrics: {web_config_file: "+web+"}\nlog: {level: debug}\n")
 	d := p.Start("--config", file)
 	if got := scrapeAs(t, p, "guess"); got != http.StatusUnauthorized {
 		t.Errorf("with a wrong password: %d", got)
@@ -103,14 +104,14 @@ func TestNoSecretsInLogs(t *testing.T) {
 }
 
 // scrapeAs asks for the metrics with a password and returns the status.
-func scrapeAs(t *testing.T, p *harness.Product, password string) int {
+func scrapeAs(t *testing.T, p *product.Product, password string) int {
 	t.Helper()
-	c := p.Host.Command(harness.Within(t, harness.AnswerTime), "curl", "--silent", "--output", "/dev/null",
-		"--write-out", "%{http_code}", "--user", "prometheus:"+password, "http://"+harness.MetricsAddress+"/metrics")
+	c := p.Host.Command(await.Within(t, await.AnswerTime), "curl", "--silent", "--output", "/dev/null",
+		"--write-out", "%{http_code}", "--user", "prometheus:"+password, "http://"+product.MetricsAddress+"/metrics")
 	output, err := c.Output()
-	harness.Must(t, err)
+	await.Must(t, err)
 	code := 0
 	_, err = fmt.Sscan(string(output), &code)
-	harness.Must(t, err)
+	await.Must(t, err)
 	return code
 }

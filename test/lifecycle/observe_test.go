@@ -16,19 +16,23 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	testwire "replypath/test/wire"
 )
 
 // newTouchable is a server of which enforcing changes all that it ever changes: both interfaces have a strict rp_filter,
 // a wildcard UDP socket wants its source repaired, and eth1 has gateways that stand in no route.
-func newTouchable(t *testing.T) (n *topology.TwoNIC, p *harness.Product, gateways string) {
+func newTouchable(t *testing.T) (n *topology.TwoNIC, p *product.Product, gateways string) {
 	t.Helper()
 	n, p = newServer(t)
 	for _, name := range []string{"eth0", "eth1"} {
-		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", "1"))
+		await.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", "1"))
 	}
-	wildcard := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", ":5301"))
+	wildcard := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", ":5301"))
 	t.Cleanup(func() { wildcard.Close() })
 	for _, f := range n.Families() {
 		gateways += fmt.Sprintf("%q, ", n.Server.Eth1.Gateway(f))
@@ -39,7 +43,7 @@ func newTouchable(t *testing.T) (n *topology.TwoNIC, p *harness.Product, gateway
 // withEth1 is a configuration of both interfaces, with these keys for eth0 and eth1.
 func withEth1(t *testing.T, eth0, eth1 string) string {
 	t.Helper()
-	return harness.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0, %s}, {name: eth1, %s}]\n", eth0, eth1))
+	return product.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0, %s}, {name: eth1, %s}]\n", eth0, eth1))
 }
 
 // programsOf are the parts of a snapshot that show what is attached to interfaces.
@@ -49,8 +53,8 @@ var programsOf = regexp.MustCompile(`^(tcx |bpftool net show|tc filter |tc qdisc
 var varying = regexp.MustCompile(`(?m)^\d+: replypath0|(replypath_\w+) \d+|(rp_\w+) \d+|link/ether [0-9a-f:]+ brd`)
 
 // hostOf is a snapshot without the programs on interfaces and what differs between two starts.
-func hostOf(s harness.Snapshot) harness.Snapshot {
-	host := make(harness.Snapshot)
+func hostOf(s testhost.Snapshot) testhost.Snapshot {
+	host := make(testhost.Snapshot)
 	for what, state := range s {
 		if !programsOf.MatchString(what) {
 			host[what] = varying.ReplaceAllString(state, "$1$2")
@@ -60,7 +64,7 @@ func hostOf(s harness.Snapshot) harness.Snapshot {
 }
 
 // objects are what a status says of changes of the host.
-func objects(changes []harness.HostChange) []string {
+func objects(changes []product.HostChange) []string {
 	var lines []string
 	for _, c := range changes {
 		if !strings.HasPrefix(c.Object, "qdisc ") { // observing needs those as well
@@ -88,18 +92,18 @@ func asksForGateway(n *topology.TwoNIC) topology.Filter {
 
 func neighboursOfEth1(t *testing.T, n *topology.TwoNIC) string {
 	t.Helper()
-	return harness.Shell(t, n.Server.Host, "ip neighbour show dev eth1; ip -6 neighbour show dev eth1 nud all | grep -v ^ff || true")
+	return testhost.Shell(t, n.Server.Host, "ip neighbour show dev eth1; ip -6 neighbour show dev eth1 nud all | grep -v ^ff || true")
 }
 
 // TestObserveIsPassive observes on a host where enforcing changes all that it ever does: nothing differs but programs
 // and pins, no gateway is asked, also not when a carrier comes back, and the status says what enforcing would change.
 func TestObserveIsPassive(t *testing.T) {
 	n, p, gateways := newTouchable(t)
-	harness.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1")
+	testhost.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1")
 	before, neighbours := snapshot(t, n), neighboursOfEth1(t, n)
-	wire := harness.Capture(t, n.Server.Eth1)
+	wire := testwire.Capture(t, n.Server.Eth1)
 	p.Start("--observe", "--config", withEth1(t, "mode: enforce", gateways))
-	harness.Settle(t, n.Production, n.Server.Eth0) // it has had time to hear and answer
+	testhost.Settle(t, n.Production, n.Server.Eth0) // it has had time to hear and answer
 	if asked := wire.Count(asksForGateway(n)); asked > 0 {
 		t.Errorf("gateways of eth1 were asked for, %d times", asked)
 	}
@@ -139,13 +143,13 @@ const switchTime = time.Second
 
 // startedIn is what a host is like after a start.
 type startedIn struct {
-	host           harness.Snapshot
+	host           testhost.Snapshot
 	changed, would []string
 	routes         int // of replypath's
 	device         bool
 }
 
-func inspect(t *testing.T, n *topology.TwoNIC, p *harness.Product) startedIn {
+func inspect(t *testing.T, n *topology.TwoNIC, p *product.Product) startedIn {
 	t.Helper()
 	s := p.Status()
 	return startedIn{
@@ -158,7 +162,7 @@ func inspect(t *testing.T, n *topology.TwoNIC, p *harness.Product) startedIn {
 func ownRoutes(t *testing.T, n *topology.TwoNIC) int {
 	t.Helper()
 	routes, err := n.Server.Netlink().RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 114}, netlink.RT_FILTER_PROTOCOL)
-	harness.Must(t, err)
+	await.Must(t, err)
 	return len(routes)
 }
 
@@ -168,14 +172,14 @@ func hasOwnDevice(n *topology.TwoNIC) bool {
 }
 
 // wantSwitch switches, and wants the host to be like after a start, in time.
-func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
+func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *product.Product, mode string) {
 	t.Helper()
-	quiet := harness.Quiet(t)
+	quiet := product.Quiet(t)
 	if r := p.Expect(0, "mode", mode); r.Stderr != "" {
 		t.Errorf("with a daemon it says %q", r.Stderr)
 	}
 	begun := time.Now()
-	harness.Eventually(t, "the host follows the mode", func() error {
+	await.Eventually(t, "the host follows the mode", func() error {
 		if routes := ownRoutes(t, n); routes != s.routes || hasOwnDevice(n) != s.device {
 			return fmt.Errorf("%d routes rather than %d, device %v", routes, s.routes, hasOwnDevice(n))
 		}
@@ -184,16 +188,16 @@ func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Prod
 	took := time.Since(begun)
 	quiet()
 	t.Logf("mode %s: within %s", mode, took.Round(time.Millisecond))
-	if took > harness.Patient(switchTime) {
+	if took > await.Patient(switchTime) {
 		t.Errorf("mode %s: it took %s", mode, took)
 	}
 	s.want(t, n, p, mode)
 }
 
 // want wants the host to be like after a start, as soon as the status says so.
-func (s *startedIn) want(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
+func (s *startedIn) want(t *testing.T, n *topology.TwoNIC, p *product.Product, mode string) {
 	t.Helper()
-	harness.Eventually(t, "the status follows the mode", func() error {
+	await.Eventually(t, "the status follows the mode", func() error {
 		if changed := objects(p.Status().HostChanges); !slices.Equal(changed, s.changed) {
 			return fmt.Errorf("changed are %q, not %q", changed, s.changed)
 		}
@@ -249,11 +253,11 @@ func TestSwitchIsStart(t *testing.T) {
 func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	for _, f := range n.Families() {
-		harness.Must(t, n.Server.RemoveRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
+		await.Must(t, n.Server.RemoveRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
 	}
 	wantTCP(t, n, true)
 	for _, f := range n.Families() {
-		harness.Must(t, n.Server.AddRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
+		await.Must(t, n.Server.AddRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
 	}
 }
 
@@ -293,7 +297,7 @@ func TestObservedInterface(t *testing.T) {
 			}
 			wantModes(t, s, map[string]string{observed: "observe", other: "enforce"})
 			p.Expect(0, "mode", "enforce")
-			harness.Eventually(t, "what would change is changed", func() error {
+			await.Eventually(t, "what would change is changed", func() error {
 				all := slices.Sorted(slices.Values(slices.Concat(changed, would)))
 				if got := objects(p.Status().HostChanges); !slices.Equal(got, all) {
 					return fmt.Errorf("changed are %q, not %q", got, all)
@@ -312,7 +316,7 @@ func TestObservedInterface(t *testing.T) {
 	}
 }
 
-func wantModes(t *testing.T, s *harness.Status, want map[string]string) {
+func wantModes(t *testing.T, s *product.Status, want map[string]string) {
 	t.Helper()
 	for name, mode := range want {
 		if i := s.Interface(name); i == nil || i.Mode != mode {
@@ -326,14 +330,14 @@ func wantModes(t *testing.T, s *harness.Status, want map[string]string) {
 func TestStrictRPFilterWhileObserving(t *testing.T) {
 	n, p := newServer(t)
 	for _, device := range []string{"eth1", "all"} {
-		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
-		harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+device+"/rp_filter", "1"))
-		own := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter))
+		await.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
+		await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+		await.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+device+"/rp_filter", "1"))
+		own := await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter))
 		d := p.Start("--observe")
 		wantRPFilter(t, n, own)
-		unheard := conversation(t, n, harness.Ping, topology.IPv4)
-		if err := unheard.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+		unheard := conversation(t, n, traffic.Ping, topology.IPv4)
+		if err := unheard.Ask(await.Within(t, await.SilenceTime)); err == nil {
 			t.Fatal("the host answers in spite of its strict rp_filter")
 		}
 		d.WaitLog(1, "level=WARN", "eth1", "only observes", "rp_filter is strict")
@@ -350,13 +354,13 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 			t.Errorf("doctor says %+v", p.Examine().Of("rp-filter", "eth1"))
 		}
 		p.Expect(0, "mode", "enforce")
-		harness.Eventually(t, "it is loose", func() error {
+		await.Eventually(t, "it is loose", func() error {
 			if s := p.Status(); *s.Interface("eth1").RPFilter != 2 || slices.ContainsFunc(s.Errors, isSaid) {
 				return fmt.Errorf("rp_filter %d, errors %q", *s.Interface("eth1").RPFilter, s.Errors)
 			}
 			return nil
 		})
-		harness.WantBy(t, n.Server, conversation(t, n, harness.Ping, topology.IPv4), true)
+		testwire.WantBy(t, n.Server, conversation(t, n, traffic.Ping, topology.IPv4), true)
 		p.Expect(0, "detach", "--stop")
 		wantRPFilter(t, n, own)
 	}
@@ -375,16 +379,16 @@ func TestSwitchWithoutDaemon(t *testing.T) {
 	p.Start("--observe", "--config", config).Stop(unix.SIGTERM)
 	undone := p.Expect(0, "mode", "enforce", "-o", "json")
 	var shown struct{ Mode string }
-	harness.Must(t, json.Unmarshal([]byte(undone.Stdout), &shown))
+	await.Must(t, json.Unmarshal([]byte(undone.Stdout), &shown))
 	wantOneLine(t, undone, "no daemon runs", "left undone until `replypath run`",
 		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
 	wantSame(t, "the host after a switch without a daemon", hostOf(before), hostOf(snapshot(t, n)))
 	if s := p.Status(); s.Mode != "enforce" || len(s.WouldChange) == 0 {
 		t.Errorf("mode %s, and what is left undone is %v", s.Mode, s.WouldChange)
 	}
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	testwire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 
 	d := p.Start("--config", config)
 	enforced.want(t, n, p, "enforce")
@@ -420,7 +424,7 @@ func TestMode(t *testing.T) {
 			t.Errorf("status says mode %s, not %s", got, mode)
 		}
 		for _, c := range all {
-			harness.WantBy(t, n.Server, c, mode == "enforce")
+			testwire.WantBy(t, n.Server, c, mode == "enforce")
 		}
 	}
 	check("enforce")
@@ -443,10 +447,10 @@ func TestObserve(t *testing.T) {
 	n, p := newServer(t)
 	p.Start("--observe")
 	for _, f := range n.Families() {
-		before, wires := p.Metrics(), harness.Tap(t, n.Server)
-		c := conversation(t, n, harness.TCP, f)
+		before, wires := p.Metrics(), testwire.Tap(t, n.Server)
+		c := conversation(t, n, traffic.TCP, f)
 		for range 5 {
-			harness.Ask(t, c)
+			traffic.Ask(t, c)
 		}
 		answers := wires.WantEth0(c.String(), c.Answers())
 		after := p.Metrics()

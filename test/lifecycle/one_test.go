@@ -17,12 +17,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // secondTo returns the product on the same host with other pins, which are none of p's neighbours: they lie deeper.
-func secondTo(t *testing.T, p *harness.Product) *harness.Product {
+func secondTo(t *testing.T, p *product.Product) *product.Product {
 	t.Helper()
 	second := p.WithPinDir(filepath.Join(p.PinDir+"-second", "deep", "down"))
 	t.Cleanup(func() { os.RemoveAll(p.PinDir + "-second") })
@@ -37,7 +41,7 @@ func TestSecondDatapath(t *testing.T) {
 		n, p := newServer(t)
 		second := secondTo(t, p)
 		d := start(p, mechanism)
-		r := keepAsking(t, n, harness.TCP, topology.IPv4)
+		r := keepAsking(t, n, traffic.TCP, topology.IPv4)
 		refuse := func(words ...string) {
 			t.Helper()
 			before := snapshot(t, n)
@@ -70,10 +74,10 @@ func TestTwoStartsAtOnce(t *testing.T) {
 	n, p := newServer(t)
 	second := secondTo(t, p)
 	for range 2 {
-		products := [2]*harness.Product{p, second}
-		daemons := [2]*harness.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
+		products := [2]*product.Product{p, second}
+		daemons := [2]*product.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
 		isReady := func(i int) bool { return len(daemons[i].Log.Lines("msg=ready")) > 0 }
-		waiting, stop := context.WithTimeout(t.Context(), harness.StartTime)
+		waiting, stop := context.WithTimeout(t.Context(), await.StartTime)
 		for _, d := range daemons {
 			go func() {
 				_ = d.Log.Wait(waiting, 1, "msg=ready")
@@ -96,10 +100,10 @@ func TestTwoStartsAtOnce(t *testing.T) {
 		if len(loser.Log.Lines(products[winner].PinDir, fmt.Sprint("pid ", daemons[winner].PID()))) != 1 || isReady(1-winner) {
 			t.Errorf("the second one does not name the first:\n%s", loser.Log)
 		}
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), true)
 		daemons[winner].Stop(unix.SIGTERM)
 		products[winner].Detach()
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), false)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), false)
 	}
 }
 
@@ -111,9 +115,9 @@ func TestPinsRemovedByHand(t *testing.T) {
 		start(p, mechanism).Kill()
 		second := secondTo(t, p)
 		second.Expect(1, "run")
-		harness.Must(t, os.RemoveAll(p.PinDir))
+		await.Must(t, os.RemoveAll(p.PinDir))
 		start(second, mechanism)
-		harness.WantBy(t, n.Server, conversation(t, n, harness.UDP, topology.IPv4), true)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.UDP, topology.IPv4), true)
 		second.Expect(0, "detach", "--stop")
 		if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
 			t.Error("replypath0 is left")
@@ -137,20 +141,20 @@ func TestDetachOfTheOther(t *testing.T) {
 		if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
 			t.Errorf("the other one has lost something: %q", lines)
 		}
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 		// Nothing is pinned there now, and still a daemon works here.
 		wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
 		wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), true)
 	})
 }
 
 // startHidden starts a daemon whose pins nobody else sees: in a mount namespace with a bpf file system of its own.
-func startHidden(t *testing.T, p *harness.Product, mechanism string) *harness.Daemon {
+func startHidden(t *testing.T, p *product.Product, mechanism string) *product.Daemon {
 	t.Helper()
 	d := p.LaunchAs(func(c *topology.Cmd) {
 		command := append([]string{c.Path}, c.Args[1:]...)
-		c.Path = harness.Must1[string](t)(exec.LookPath("unshare"))
+		c.Path = await.Must1[string](t)(exec.LookPath("unshare"))
 		c.Args = append([]string{"unshare", "--mount", "sh", "-c", `mount -t bpf bpf /sys/fs/bpf && exec "$@"`, "sh"}, command...)
 	}, "--mechanism", mechanism)
 	d.WaitReady()
@@ -170,20 +174,20 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 			n, p := newServer(t)
 			d := p.Start()
 			for i := range inARow {
-				harness.Shell(t, n.Server.Host, what.command)
+				host.Shell(t, n.Server.Host, what.command)
 				d.WaitLog(i+1, what.logged)
 			}
-			harness.Shell(t, n.Server.Host, what.command)
+			host.Shell(t, n.Server.Host, what.command)
 			d.WaitLog(1, what.problem)
 			// Whatever else happens has everything looked at, and is no reason to begin again.
-			harness.Shell(t, n.Server.Host, "ip addr add 10.2.0.55/24 dev eth1")
-			if d.Log.Wait(harness.Within(t, 3*time.Second), inARow+1, what.logged) == nil {
+			host.Shell(t, n.Server.Host, "ip addr add 10.2.0.55/24 dev eth1")
+			if d.Log.Wait(await.Within(t, 3*time.Second), inARow+1, what.logged) == nil {
 				t.Errorf("made again more than %d times in a row", inARow)
 			}
 			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], what.problem) {
 				t.Errorf("errors of the status: %q", s.Errors)
 			}
-			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+			wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 			if count := p.Metrics().Sum("replypath_host_repairs_total", "object=route"); count != inARow {
 				t.Errorf("%v repairs are counted", count)
 			}
@@ -196,8 +200,8 @@ func TestStrangerLocks(t *testing.T) {
 	n, p := newServer(t)
 	c := n.Server.Command(t.Context(), "flock", "--no-fork", "/proc/self/ns/net", "sleep", "1000")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	stranger := harness.StartProgram(t, c, unix.SIGKILL)
-	harness.Eventually(t, "the stranger has the lock", func() error {
+	stranger := product.StartProgram(t, c, unix.SIGKILL)
+	await.Eventually(t, "the stranger has the lock", func() error {
 		text, err := os.ReadFile("/proc/locks")
 		if err == nil && !strings.Contains(string(text), fmt.Sprintf(" WRITE %d ", stranger.PID())) {
 			err = errors.New("it has none")
@@ -206,7 +210,7 @@ func TestStrangerLocks(t *testing.T) {
 	})
 	d := p.Start()
 	d.WaitLog(1, "level=WARN", "locked the network namespace", fmt.Sprint("pid=", stranger.PID()))
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
 }
 
@@ -230,7 +234,7 @@ var otherUses = [][]string{
 }
 
 // completions are the words that may follow others, each with what it does.
-func completions(p *harness.Product, words ...string) []string {
+func completions(p *product.Product, words ...string) []string {
 	var found []string
 	for line := range strings.Lines(p.Expect(0, append(append([]string{"__complete"}, words...), "")...).Stdout) {
 		word, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
@@ -242,7 +246,7 @@ func completions(p *harness.Product, words ...string) []string {
 }
 
 // everyUse lists all commands that work on pins, with their subcommands and arguments.
-func everyUse(t *testing.T, p *harness.Product, self string) [][]string {
+func everyUse(t *testing.T, p *product.Product, self string) [][]string {
 	t.Helper()
 	uses := append(slices.Clone(otherUses), []string{"trace", "--self", self, "--peer", self, "--send"})
 	for _, name := range completions(p) {
@@ -265,9 +269,9 @@ func everyUse(t *testing.T, p *harness.Product, self string) [][]string {
 func TestForeignPinsAreRefused(t *testing.T) {
 	n, p := newServer(t)
 	d := p.Start()
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	foreign := p.At(n.Client)
-	pins := harness.Pins(t)
+	pins := host.Pins(t)
 	for _, daemon := range []string{"alive", "dead"} {
 		if daemon == "dead" {
 			d.Kill()
@@ -284,7 +288,7 @@ func TestForeignPinsAreRefused(t *testing.T) {
 		}
 		t.Logf("daemon %s: %d uses of commands refused", daemon, refused)
 	}
-	if after := harness.Pins(t); !slices.Equal(pins, after) {
+	if after := host.Pins(t); !slices.Equal(pins, after) {
 		t.Errorf("pins were %q, are %q", pins, after)
 	}
 	if flows := p.Flows(); len(flows) == 0 {
@@ -293,7 +297,7 @@ func TestForeignPinsAreRefused(t *testing.T) {
 	if mode := p.Status().Mode; mode != "enforce" {
 		t.Errorf("the mode is %s", mode)
 	}
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	for _, use := range [][]string{{"check"}, {"version"}, {"completion", "bash"}} {
 		foreign.Expect(0, use...)
 	}

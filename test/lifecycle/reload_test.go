@@ -9,27 +9,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestReloadRefused wants a bad file logged with its line, shown in the status
 // and in the metrics, and forgotten with the next good one. One that is gone is no better than a bad one.
 func TestReloadRefused(t *testing.T) {
 	n, p := newServer(t)
-	config := harness.WriteConfig(t, "")
+	config := product.WriteConfig(t, "")
 	d := p.Start("--config", config)
 	wantRefused := func(says string, eth1 bool) {
 		t.Helper()
 		d.Reload()
 		d.WaitLog(1, "level=ERROR", says)
-		if said := harness.OrEmpty(p.Status().Config.Error); !strings.Contains(said, says) {
+		if said := product.OrEmpty(p.Status().Config.Error); !strings.Contains(said, says) {
 			t.Errorf("the status says %q, not %q", said, says)
 		}
 		if got := p.Metrics().Sum("replypath_config_last_reload_successful"); got != 0 {
 			t.Errorf("with %q the last reload counts as successful", says)
 		}
-		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), eth1)
+		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), eth1)
 	}
 	for text, says := range map[string]string{
 		"mode: enforce\nmodes: observe\n":  config + ":2",
@@ -43,13 +47,13 @@ func TestReloadRefused(t *testing.T) {
 	rewrite(t, config, "mode: observe\n")
 	d.Reload()
 	if s := p.Status(); s.Config.Error != nil || s.Mode != "observe" {
-		t.Errorf("after a good file: mode %s, error %q", s.Mode, harness.OrEmpty(s.Config.Error))
+		t.Errorf("after a good file: mode %s, error %q", s.Mode, product.OrEmpty(s.Config.Error))
 	}
 	if got := p.Metrics().Sum("replypath_config_last_reload_successful"); got != 1 {
 		t.Error("after a good file the last reload counts as failed")
 	}
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
-	harness.Must(t, os.Remove(config))
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), false)
+	await.Must(t, os.Remove(config))
 	wantRefused("no such file", false)
 }
 
@@ -58,7 +62,7 @@ func TestReloadRefused(t *testing.T) {
 // managed, of a peer that was excluded, of a protocol that was not listed.
 func TestReloadRunningDatagrams(t *testing.T) {
 	n, p := newServer(t)
-	config := harness.WriteConfig(t, "interfaces: [{name: eth0}]\n")
+	config := product.WriteConfig(t, "interfaces: [{name: eth0}]\n")
 	d := p.Start("--config", config)
 	p.WaitGrace()
 	for _, before := range []string{"interfaces: [{name: eth0}]\n", "exclude: [{protocol: udp}]\n", "protocols: [tcp]\n"} {
@@ -66,10 +70,10 @@ func TestReloadRunningDatagrams(t *testing.T) {
 			rewrite(t, config, before)
 			d.Reload()
 			routed, moved := 0, 0
-			var running []*harness.Conversation
+			var running []*traffic.Conversation
 			for _, f := range n.Families() {
-				c := conversation(t, n, harness.UDP, f)
-				routed += len(harness.WantBy(t, n.Server, c, false))
+				c := conversation(t, n, traffic.UDP, f)
+				routed += len(wire.WantBy(t, n.Server, c, false))
 				running = append(running, c)
 			}
 			rewrite(t, config, "")
@@ -80,7 +84,7 @@ func TestReloadRunningDatagrams(t *testing.T) {
 				d = p.Start("--config", config)
 			}
 			for _, c := range running {
-				moved += len(harness.WantBy(t, n.Server, c, true))
+				moved += len(wire.WantBy(t, n.Server, c, true))
 			}
 			t.Logf("after %q, by reload %t, %d conversations by UDP, IPv4 and IPv6, go on: "+
 				"%d answers by eth0 before, %d by eth1 with the next question", before, byReload, len(running), routed, moved)
@@ -91,7 +95,7 @@ func TestReloadRunningDatagrams(t *testing.T) {
 // TestReloadInterfaces takes an interface out of the configuration and back into it, and has it observed alone.
 func TestReloadInterfaces(t *testing.T) {
 	n, p := newServer(t)
-	config, before := harness.WriteConfig(t, ""), snapshot(t, n)
+	config, before := product.WriteConfig(t, ""), snapshot(t, n)
 	d := p.Start("--config", config)
 	running := conversations(t, n)
 	const all = 4 // lo, eth0, eth1 and replypath0
@@ -114,7 +118,7 @@ func TestReloadInterfaces(t *testing.T) {
 			t.Errorf("after %q: interfaces %+v, unmanaged %+v", step.text, s.Interfaces, s.Unmanaged)
 		}
 		for _, c := range running {
-			harness.WantBy(t, n.Server, c, step.byEth1)
+			wire.WantBy(t, n.Server, c, step.byEth1)
 		}
 	}
 	p.Expect(0, "detach", "--stop")
@@ -132,7 +136,7 @@ func TestBadConfiguration(t *testing.T) {
 		"interfaces: [{name: " + strings.Repeat("x", 128) + "}]\n": {":1:", "name"}, // longer than an alternative name
 		"interfaces: [{name: 'eth0:1'}]\n":                         {":1:", "eth0:1", "eth0"},
 	} {
-		config := harness.WriteConfig(t, text)
+		config := product.WriteConfig(t, text)
 		for _, command := range []string{"run", "check"} {
 			wantOneLine(t, p.Expect(2, command, "--config", config), append(words, config)...)
 		}
@@ -159,16 +163,16 @@ var contradictions = []struct{ name, text, says string }{
 // before anything is attached, and by a running daemon with nothing changed.
 func TestContradiction(t *testing.T) {
 	n, p := newServer(t)
-	harness.Shell(t, n.Server.Host, "ip tuntap add dev tun0 mode tun; ip address add 10.99.0.1/24 dev tun0; ip link set tun0 up")
-	config := harness.WriteConfig(t, "")
-	before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0")
+	host.Shell(t, n.Server.Host, "ip tuntap add dev tun0 mode tun; ip address add 10.99.0.1/24 dev tun0; ip link set tun0 up")
+	config := product.WriteConfig(t, "")
+	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0")
 	for _, c := range contradictions {
 		rewrite(t, config, c.text)
 		for _, command := range []string{"check", "run"} {
 			wantOneLine(t, p.Expect(2, command, "--config", config), config+c.says)
 		}
 	}
-	wantSame(t, "what a refused start leaves", before, harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0"))
+	wantSame(t, "what a refused start leaves", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0"))
 
 	rewrite(t, config, "interfaces: [{name: 'eth*'}]\n")
 	d := p.Start("--config", config)
@@ -176,7 +180,7 @@ func TestContradiction(t *testing.T) {
 		rewrite(t, config, c.text)
 		d.Reload()
 		d.WaitLog(1, "level=ERROR", strings.ReplaceAll(config+c.says, `"`, `\"`))
-		if said := harness.OrEmpty(p.Status().Config.Error); !strings.Contains(said, c.says) {
+		if said := product.OrEmpty(p.Status().Config.Error); !strings.Contains(said, c.says) {
 			t.Errorf("%s: the status says %q", c.name, said)
 		}
 		wantTCP(t, n, true)

@@ -12,8 +12,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testproduct "replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // againWithin is how soon replies are corrected again once somebody has removed pins.
@@ -76,9 +79,9 @@ func TestPinsRemoved(t *testing.T) {
 				t.Parallel()
 				n, p := newServer(t)
 				d := start(p, mechanism)
-				all := []*running{keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.UDP, topology.IPv6)}
+				all := []*running{keepAsking(t, n, traffic.TCP, topology.IPv4), keepAsking(t, n, traffic.UDP, topology.IPv6)}
 				before := p.Metrics()
-				wantPinsBack(t, p, d, removal.logged, func() { harness.Must(t, removal.remove(p.PinDir)) })
+				wantPinsBack(t, p, d, removal.logged, func() { await.Must(t, removal.remove(p.PinDir)) })
 				wantAll(t, n, true)
 				goOn(all)
 				for _, r := range all { // whichever way its answers went meanwhile
@@ -99,7 +102,7 @@ func TestPinsRemoved(t *testing.T) {
 				}
 				wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
 				d.Kill()
-				harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+				wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 				start(p, mechanism)
 				if went := after.Backwards(p.Metrics()); len(went) > 0 {
 					t.Errorf("after the next start counters went backwards: %q", went)
@@ -110,19 +113,19 @@ func TestPinsRemoved(t *testing.T) {
 }
 
 // wantPinsBack has somebody remove pins, and wants all of it back in time, with a warning and a count.
-func wantPinsBack(t *testing.T, p *harness.Product, d *harness.Daemon, logged string, remove func()) {
+func wantPinsBack(t *testing.T, p *testproduct.Product, d *testproduct.Daemon, logged string, remove func()) {
 	t.Helper()
 	lines, counted := len(d.Log.Lines("level=WARN", logged)), p.Metrics().Sum("replypath_host_repairs_total", "object=program")
 	began := time.Now()
 	remove()
 	d.WaitLog(lines+1, "level=WARN", logged)
-	harness.Eventually(t, "both interfaces are attached", func() error {
+	await.Eventually(t, "both interfaces are attached", func() error {
 		_, err := p.Get("/healthz")
 		return err
 	})
 	took := time.Since(began)
 	t.Logf("back after %s", took.Round(time.Millisecond))
-	if took > harness.Patient(againWithin) {
+	if took > await.Patient(againWithin) {
 		t.Error("that is too late")
 	}
 	if now := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); now <= counted {
@@ -137,9 +140,9 @@ func TestRunWhilePinsAreRemoved(t *testing.T) {
 	n, p := newServer(t)
 	second := secondTo(t, p)
 	d := p.Start()
-	for _, product := range []*harness.Product{p, second} {
+	for _, product := range []*testproduct.Product{p, second} {
 		wantPinsBack(t, p, d, madeAgain, func() {
-			harness.Must(t, removeAll(p.PinDir))
+			await.Must(t, removeAll(p.PinDir))
 			wantOneLine(t, product.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
 		})
 		wantAll(t, n, true)
@@ -156,14 +159,14 @@ func TestBPFFSUnmounted(t *testing.T) {
 		t.Parallel()
 		n, p := newServer(t)
 		mounted := t.TempDir()
-		mount := func() { harness.Must(t, unix.Mount("bpf", mounted, "bpf", 0, "")) }
+		mount := func() { await.Must(t, unix.Mount("bpf", mounted, "bpf", 0, "")) }
 		mount()
 		t.Cleanup(func() { unix.Unmount(mounted, unix.MNT_DETACH) })
 		p = p.WithPinDir(filepath.Join(mounted, "pins"))
 		d := start(p, mechanism)
 		t.Cleanup(func() { p.Expect(0, "detach", "--stop") })
-		r := keepAsking(t, n, harness.TCP, topology.IPv4)
-		harness.Must(t, unix.Unmount(mounted, unix.MNT_DETACH))
+		r := keepAsking(t, n, traffic.TCP, topology.IPv4)
+		await.Must(t, unix.Unmount(mounted, unix.MNT_DETACH))
 		d.WaitLog(1, "level=ERROR", mounted, "mount -t bpf")
 		r.goesOn()
 		wantPinsBack(t, p, d, madeAgain, mount)

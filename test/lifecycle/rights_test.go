@@ -22,8 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // nobody is a user without any rights (base-passwd's number).
@@ -67,7 +71,7 @@ func TestFewestCapabilities(t *testing.T) {
 	d := p.LaunchAs(wrap("setpriv", "--bounding-set="+needed, "--inh-caps="+needed))
 	d.WaitReady()
 	wantTCP(t, n, true)
-	harness.Must1[string](t)(p.Get("/healthz"))
+	await.Must1[string](t)(p.Get("/healthz"))
 }
 
 // TestMissingKernelParts starts where something of the kernel is not to be
@@ -119,7 +123,7 @@ func inShell(command string) func(*topology.Cmd) {
 	}
 }
 
-func wantRefusal(t *testing.T, r *harness.Result, words ...string) {
+func wantRefusal(t *testing.T, r *product.Result, words ...string) {
 	t.Helper()
 	if r.Code != 1 {
 		t.Errorf("exit code %d, not 1: %s", r.Code, r)
@@ -128,15 +132,15 @@ func wantRefusal(t *testing.T, r *harness.Result, words ...string) {
 }
 
 // wantUntouched wants the host as it was and nothing pinned.
-func wantUntouched(t *testing.T, n *topology.TwoNIC, p *harness.Product, before harness.Snapshot) {
+func wantUntouched(t *testing.T, n *topology.TwoNIC, p *product.Product, before host.Snapshot) {
 	t.Helper()
 	wantSame(t, "the host has changed", before, snapshot(t, n))
-	for _, pin := range harness.Pins(t) {
+	for _, pin := range host.Pins(t) {
 		if strings.HasPrefix(pin, p.PinDir) {
 			t.Errorf("%s was left", pin)
 		}
 	}
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), false)
 }
 
 // asRootOfNothing has a program run as a user without rights who has made himself root of a user namespace.
@@ -153,15 +157,15 @@ var unprivileged = map[string]func(*topology.Cmd){"nobody": asNobody, "root of a
 // mode is altered behind the product's back.
 func TestUnprivilegedUser(t *testing.T) {
 	n, p := newServer(t)
-	config := harness.WriteConfig(t, harness.SmallTables) // the whole of a table is shown
+	config := product.WriteConfig(t, product.SmallTables) // the whole of a table is shown
 	d := p.Start("--config", config, "--listen", "")
-	c := conversation(t, n, harness.TCP, topology.IPv4)
-	harness.WantBy(t, n.Server, c, true)
+	c := conversation(t, n, traffic.TCP, topology.IPv4)
+	wire.WantBy(t, n.Server, c, true)
 	if _, err := p.Scrape(); err == nil {
 		t.Error("metrics are served, although they are switched off")
 	}
 	wantPrivate(t, p.PinDir)
-	before, flows := harness.Pins(t), len(p.Flows())
+	before, flows := host.Pins(t), len(p.Flows())
 	for name, as := range unprivileged {
 		tried := attempts(t, p)
 		for _, attempt := range tried {
@@ -173,13 +177,13 @@ func TestUnprivilegedUser(t *testing.T) {
 		}
 		t.Logf("as %s: %d attempts refused", name, len(tried))
 	}
-	if diff := cmp.Diff(before, harness.Pins(t)); diff != "" {
+	if diff := cmp.Diff(before, host.Pins(t)); diff != "" {
 		t.Errorf("pins (-before +after):\n%s", diff)
 	}
 	if status := p.Status(); status.Mode != "enforce" || !status.Daemon.Running || len(p.Flows()) != flows {
 		t.Errorf("status %+v, %d flows", status, len(p.Flows()))
 	}
-	harness.WantBy(t, n.Server, c, true)
+	wire.WantBy(t, n.Server, c, true)
 
 	d.Kill()
 	var foreign []string // before the first of them takes away what they name
@@ -187,7 +191,7 @@ func TestUnprivilegedUser(t *testing.T) {
 		foreign = append(foreign, onPins(t, p, command))
 	}
 	for _, command := range foreign[:len(foreign)-destructive] {
-		harness.Shell(t, n.Server.Host, command)
+		host.Shell(t, n.Server.Host, command)
 		if strings.Contains(command, "map update") {
 			if mode := p.Status().Mode; mode != "observe" {
 				t.Errorf("after %s the mode is %s", command, mode)
@@ -202,7 +206,7 @@ func TestUnprivilegedUser(t *testing.T) {
 	}
 	p.Start("--config", config).Kill()
 	for _, command := range foreign[len(foreign)-destructive:] {
-		harness.Shell(t, n.Server.Host, command)
+		host.Shell(t, n.Server.Host, command)
 	}
 	t.Logf("as root: %d attempts succeed", len(foreign)+len(productCommands)-len(endless))
 }
@@ -230,11 +234,11 @@ var foreignCommands = []string{
 }
 
 // onPins fills in what belongs to a host.
-func onPins(t *testing.T, p *harness.Product, command string) string {
+func onPins(t *testing.T, p *product.Product, command string) string {
 	t.Helper()
-	m := harness.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(p.PinDir, "maps", bpf.DatapathMapModeByHand), nil))
+	m := await.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(p.PinDir, "maps", bpf.DatapathMapModeByHand), nil))
 	defer m.Close()
-	id, _ := harness.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
+	id, _ := await.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
 	observe := make([]byte, m.ValueSize())
 	binary.NativeEndian.PutUint32(observe, uint32(bpf.DatapathModeMODE_OBSERVE))
 	return strings.NewReplacer("PINS", p.PinDir, "MODE", fmt.Sprint(id), "OBSERVE", strings.Trim(fmt.Sprint(observe), "[]")).Replace(command)
@@ -249,9 +253,9 @@ func isDenied(message string) bool {
 }
 
 // attempts are all of these.
-func attempts(t *testing.T, p *harness.Product) (commands []*topology.Cmd) {
+func attempts(t *testing.T, p *product.Product) (commands []*topology.Cmd) {
 	t.Helper()
-	ctx := harness.Within(t, 6*harness.AnswerTime)
+	ctx := await.Within(t, 6*await.AnswerTime)
 	for _, command := range productCommands {
 		commands = append(commands, p.Command(ctx, strings.Fields(command)...))
 	}
@@ -264,7 +268,7 @@ func attempts(t *testing.T, p *harness.Product) (commands []*topology.Cmd) {
 // wantPrivate wants everything below a directory to be root's alone.
 func wantPrivate(t *testing.T, dir string) {
 	t.Helper()
-	harness.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	await.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -290,7 +294,7 @@ func TestMetricsOnLoopback(t *testing.T) {
 	}
 	d.Stop(unix.SIGTERM)
 	p.Start()
-	harness.Must1[string](t)(p.Get("/healthz"))
+	await.Must1[string](t)(p.Get("/healthz"))
 	if reached, _ := dialMetrics(t, n); len(reached) > 0 {
 		t.Errorf("the metrics can be reached at %q", reached)
 	}
@@ -304,10 +308,10 @@ func TestMetricsOnLoopback(t *testing.T) {
 			t.Errorf("%s: %v %s", path, err, body)
 		}
 	}
-	if page := harness.Must1[string](t)(p.Get("/")); strings.Contains(page, "/debug") {
+	if page := await.Must1[string](t)(p.Get("/")); strings.Contains(page, "/debug") {
 		t.Errorf("the landing page leads to profiles: %s", page)
 	}
-	if bytes.Contains(harness.Must1[[]byte](t)(os.ReadFile(harness.Binary())), []byte("net/http/pprof.")) {
+	if bytes.Contains(await.Must1[[]byte](t)(os.ReadFile(product.Binary())), []byte("net/http/pprof.")) {
 		t.Error("the binary has net/http/pprof")
 	}
 	t.Logf("the metrics cannot be reached at any of %d addresses, where --listen :9945 is reached at %d; "+
@@ -317,12 +321,12 @@ func TestMetricsOnLoopback(t *testing.T) {
 // dialMetrics has the client connect to the metrics of the server, and returns at which of its addresses it can.
 func dialMetrics(t *testing.T, n *topology.TwoNIC) (reached []string, tried int) {
 	t.Helper()
-	port := netip.MustParseAddrPort(harness.MetricsAddress).Port()
+	port := netip.MustParseAddrPort(product.MetricsAddress).Port()
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		for _, f := range n.Families() {
 			address := netip.AddrPortFrom(i.Address(f), port).String()
 			tried++
-			conn, err := n.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", address)
+			conn, err := n.Client.Dial(await.Within(t, await.AnswerTime), "tcp", address)
 			switch {
 			case err == nil:
 				conn.Close()

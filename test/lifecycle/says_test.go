@@ -12,12 +12,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // wantSaid wants one line of a daemon's log with the words, and none that says more than is true.
-func wantSaid(t *testing.T, d *harness.Daemon, words string, corrected bool) {
+func wantSaid(t *testing.T, d *product.Daemon, words string, corrected bool) {
 	t.Helper()
 	if lines := d.Log.Lines(words); len(lines) != 1 {
 		t.Errorf("%d lines say %q:\n%s", len(lines), words, d.Log)
@@ -30,7 +33,7 @@ func wantSaid(t *testing.T, d *harness.Daemon, words string, corrected bool) {
 // TestSaysWhatStays: what a daemon says when a service manager or a terminal ends it is what the frames show afterwards.
 func TestSaysWhatStays(t *testing.T) {
 	n, p := newServer(t)
-	c := conversation(t, n, harness.TCP, topology.IPv4)
+	c := conversation(t, n, traffic.TCP, topology.IPv4)
 	const observed = "replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that"
 	for name, test := range map[string]struct {
 		args      []string
@@ -47,7 +50,7 @@ func TestSaysWhatStays(t *testing.T) {
 			"nothing is attached, replies leave as routed; `replypath detach%s` removes the pins", false,
 		},
 		"one observed": {
-			[]string{"--config", harness.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eth1}]\n")}, "", unix.SIGINT,
+			[]string{"--config", product.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eth1}]\n")}, "", unix.SIGINT,
 			"replies are still corrected on eth1, and only observed on eth0; `replypath detach%s` ends that", true,
 		},
 	} {
@@ -59,7 +62,7 @@ func TestSaysWhatStays(t *testing.T) {
 			}
 			d.Stop(test.signal)
 			wantSaid(t, d, fmt.Sprintf(test.says, " --pin-dir "+p.PinDir), test.corrected)
-			harness.WantBy(t, n.Server, c, test.corrected)
+			wire.WantBy(t, n.Server, c, test.corrected)
 			p.Detach()
 		})
 	}
@@ -68,7 +71,7 @@ func TestSaysWhatStays(t *testing.T) {
 // TestSaysReady: the line of a start names mode, interfaces, mechanism, and what was changed on the host.
 func TestSaysReady(t *testing.T) {
 	n, p := newServer(t)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	d := start(p, "clsact")
 	for _, words := range []string{
 		"mode=enforce", `interfaces="eth0, eth1"`, "mechanism=clsact", "sysctl net.ipv4.conf.eth1.rp_filter: 1 -> 2",
@@ -83,7 +86,7 @@ func TestSaysReady(t *testing.T) {
 // TestCheckListsTheHost: what would be managed, without any rights.
 func TestCheckListsTheHost(t *testing.T) {
 	_, p := newServer(t)
-	file := harness.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eht1}]\n")
+	file := product.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eht1}]\n")
 	result := p.Expect(0, "check", "--config", file)
 	for _, row := range []string{
 		`(?m)^eth0 +yes +observe +-$`, `(?m)^eht1 +no +- +no such interface`, `(?m)^eth1 +no +- +not named by the configuration$`,
@@ -96,9 +99,9 @@ func TestCheckListsTheHost(t *testing.T) {
 }
 
 // wantAnswer wants the first line of status to be like this at last, and every line of its table to fit.
-func wantAnswer(t *testing.T, p *harness.Product, pattern string) {
+func wantAnswer(t *testing.T, p *product.Product, pattern string) {
 	t.Helper()
-	harness.Eventually(t, "the answer "+pattern, func() error {
+	await.Eventually(t, "the answer "+pattern, func() error {
 		table := p.Expect(0, "status").Stdout
 		first, _, _ := strings.Cut(table, "\n")
 		if utf8.RuneCountInString(first) > 80 || !regexp.MustCompile(`^`+pattern+`$`).MatchString(first) {
@@ -114,19 +117,19 @@ func TestAnswerOfStatus(t *testing.T) {
 	n, p := newServer(t)
 	d := p.Start("--observe")
 	wantAnswer(t, p, `ok: observing on eth0, eth1; 0 replies need correction, since \d\d:\d\d`)
-	harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
+	traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
 	wantAnswer(t, p, `ok: observing on eth0, eth1; 1 reply would be corrected, since \d\d:\d\d`)
 	p.Expect(0, "mode", "enforce")
 	for range 3 {
-		harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
+		traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
 	}
 	wantAnswer(t, p, `ok: enforcing on eth0, eth1; 3 replies corrected, none lost, since \d\d:\d\d`)
 	if counted := p.Metrics().Sum("replypath_corrected_packets_total"); counted != 3 {
 		t.Errorf("the metrics have %v", counted)
 	}
-	harness.Must(t, n.Server.Eth1.SetDown())
+	await.Must(t, n.Server.Eth1.SetDown())
 	wantAnswer(t, p, `warning: eth1 is down.*; enforcing on eth0, eth1; .*`)
-	harness.Must(t, n.Server.Eth1.SetUp())
+	await.Must(t, n.Server.Eth1.SetUp())
 	d.Stop(unix.SIGTERM)
 	wantAnswer(t, p, `warning: no daemon.*; enforcing on eth0, eth1; 3 replies corrected, none lost.*`)
 }
@@ -135,7 +138,7 @@ func TestAnswerOfStatus(t *testing.T) {
 // the one that would be.
 func TestHostModelIsShown(t *testing.T) {
 	_, p := newServer(t)
-	file := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, host_model: strong}]\n")
+	file := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, host_model: strong}]\n")
 	row := regexp.MustCompile(`(?m)^eth0 .* weak .*\neth1 .* strong `)
 	if r := p.Expect(0, "check", "--config", file); !row.MatchString(r.Stdout) {
 		t.Errorf("check: %s", r)
@@ -159,15 +162,15 @@ func TestFlowsOnOneScreen(t *testing.T) {
 	t.Setenv("COLUMNS", "80")
 	n, p := newServer(t)
 	p.Start()
-	small, large := conversation(t, n, harness.TCP, topology.IPv4), conversation(t, n, harness.TCP, topology.IPv4)
-	harness.Ask(t, small)
-	harness.Must(t, large.AskFor(harness.Within(t, harness.AnswerTime), 100_000))
+	small, large := conversation(t, n, traffic.TCP, topology.IPv4), conversation(t, n, traffic.TCP, topology.IPv4)
+	traffic.Ask(t, small)
+	await.Must(t, large.AskFor(await.Within(t, await.AnswerTime), 100_000))
 	p.Age(10 * time.Second)
-	fresh := conversation(t, n, harness.UDP, topology.IPv4)
-	harness.Ask(t, fresh)
+	fresh := conversation(t, n, traffic.UDP, topology.IPv4)
+	traffic.Ask(t, fresh)
 	wantRows := func(arguments string, rows ...string) {
 		t.Helper()
-		harness.Eventually(t, "flows "+arguments, func() error {
+		await.Eventually(t, "flows "+arguments, func() error {
 			table := p.Expect(0, append([]string{"flows"}, strings.Fields(arguments)...)...).Stdout
 			lines := strings.Split(strings.TrimSpace(table), "\n")
 			if len(lines) != 1+len(rows) {
@@ -181,14 +184,14 @@ func TestFlowsOnOneScreen(t *testing.T) {
 			return nil
 		})
 	}
-	row := func(c *harness.Conversation, more string) string {
+	row := func(c *traffic.Conversation, more string) string {
 		return fmt.Sprintf(`^%s +%s +%s +eth1 +eth0 +%s`, c.Protocol(), c.Peer, c.Self, more)
 	}
 	wantRows("--sort bytes --protocol tcp", row(large, `.*100000$`), row(small, `.*\d+$`))
 	wantRows("--sort bytes --limit 1", row(large, `.*100000$`))
 	wantRows("--sort corrected --limit 1", row(large, `.*\d+$`))
 	wantRows("--sort age --limit 1", row(fresh, `.*1$`))
-	harness.Must(t, small.Close())
+	await.Must(t, small.Close())
 	wantRows("--sort corrected --protocol tcp", row(large, `established .*\d+$`), row(small, `closing .*\d+$`))
 	if r := p.Expect(2, "flows", "--sort", "age", "--follow"); !strings.Contains(r.Stderr, "--follow") {
 		t.Errorf("sorted events: %s", r)

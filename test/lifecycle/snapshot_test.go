@@ -14,7 +14,10 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
+	"replypath/test/traffic"
 )
 
 // remains are what a product like this could leave on a host, with how it is taken away.
@@ -45,17 +48,17 @@ func TestSnapshot(t *testing.T) {
 	n, _ := newServer(t)
 	before := snapshot(t, n)
 	for _, remains := range remains {
-		harness.Shell(t, n.Server.Host, remains.leave)
+		host.Shell(t, n.Server.Host, remains.leave)
 		if before.Diff(snapshot(t, n)) == "" {
 			t.Errorf("%s is not seen", remains.name)
 		}
-		harness.Shell(t, n.Server.Host, remains.remove)
+		host.Shell(t, n.Server.Host, remains.remove)
 		wantSame(t, remains.name+" is taken away", before, snapshot(t, n))
 	}
 	for _, f := range n.Families() {
-		harness.Ask(t, conversation(t, n, harness.TCP, f)) // which has both sides ask for each other
+		traffic.Ask(t, conversation(t, n, traffic.TCP, f)) // which has both sides ask for each other
 	}
-	harness.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1\n"+
+	host.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1\n"+
 		"ip neighbour add 10.2.0.78 dev eth1 lladdr 02:00:00:00:ff:03 nud stale")
 	wantSame(t, "what the kernel does by itself is seen", before, snapshot(t, n))
 	t.Logf("%d kinds of remains, each seen, 0 differences without them", len(remains))
@@ -65,12 +68,12 @@ func TestSnapshot(t *testing.T) {
 // group that all hosts of the machine share: they are seen on their own host, and on no other.
 func TestSnapshotOfControlGroups(t *testing.T) {
 	n, p := newServer(t)
-	other, empty := harness.TakeSnapshot(t, n.Client), snapshot(t, n)
+	other, empty := host.TakeSnapshot(t, n.Client), snapshot(t, n)
 	without := "fallback_route: false\nmanage_rp_filter: false\n"
-	d := p.Start("--config", harness.WriteConfig(t, without+"repair_udp_source: false\n"))
+	d := p.Start("--config", product.WriteConfig(t, without+"repair_udp_source: false\n"))
 	before := snapshot(t, n)
 	d.Kill()
-	p.Start("--config", harness.WriteConfig(t, without+"repair_udp_source: true\n"))
+	p.Start("--config", product.WriteConfig(t, without+"repair_udp_source: true\n"))
 	seen := 0
 	for what := range snapshot(t, n) {
 		if _, was := before[what]; !was {
@@ -81,7 +84,7 @@ func TestSnapshotOfControlGroups(t *testing.T) {
 	if seen != 2 { // for each family
 		t.Errorf("%d programs are seen", seen)
 	}
-	wantSame(t, "another host", other, harness.TakeSnapshot(t, n.Client))
+	wantSame(t, "another host", other, host.TakeSnapshot(t, n.Client))
 	p.Expect(0, "detach", "--stop")
 	wantSame(t, "host after detach", empty, snapshot(t, n))
 }
@@ -90,12 +93,12 @@ func TestSnapshotOfControlGroups(t *testing.T) {
 // stand elsewhere: so many bytes before the one that tells the network namespace.
 func TestSnapshotOfAnotherBuild(t *testing.T) {
 	n, _ := newServer(t)
-	mount := strings.TrimSpace(harness.Shell(t, n.Server.Host, "findmnt --noheadings --first-only --output TARGET --types cgroup2"))
+	mount := strings.TrimSpace(host.Shell(t, n.Server.Host, "findmnt --noheadings --first-only --output TARGET --types cgroup2"))
 	group := filepath.Join(mount, "replypath-test-"+filepath.Base(t.TempDir()))
-	harness.Must(t, os.Mkdir(group, 0o755))
-	t.Cleanup(func() { harness.Must(t, unix.Rmdir(group)) })
+	await.Must(t, os.Mkdir(group, 0o755))
+	t.Cleanup(func() { await.Must(t, unix.Rmdir(group)) })
 	var namespace uint64
-	harness.Must(t, n.Server.Do(func() error {
+	await.Must(t, n.Server.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -105,20 +108,20 @@ func TestSnapshotOfAnotherBuild(t *testing.T) {
 		return err
 	}))
 	for _, before := range []uint32{0, 64, 512} {
-		other, empty := harness.TakeSnapshot(t, n.Client), snapshot(t, n)
+		other, empty := host.TakeSnapshot(t, n.Client), snapshot(t, n)
 		value := make([]byte, before+8)
 		binary.NativeEndian.PutUint64(value[before:], namespace)
-		constants := harness.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{
+		constants := await.Must1[*ebpf.Map](t)(ebpf.NewMap(&ebpf.MapSpec{
 			Name: ".rodata", Type: ebpf.Array, KeySize: 4, ValueSize: before + 8, MaxEntries: 1, Flags: unix.BPF_F_RDONLY_PROG,
 			Contents: []ebpf.MapKV{{Key: uint32(0), Value: value}},
 		}))
 		defer constants.Close()
-		program := harness.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
+		program := await.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
 			Name: "replypath_sendmsg4", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupUDP4Sendmsg, License: "Dual BSD/GPL",
 			Instructions: asm.Instructions{asm.LoadMapValue(asm.R1, constants.FD(), before), asm.Mov.Imm(asm.R0, 1), asm.Return()},
 		}))
 		defer program.Close()
-		attached := harness.Must1[link.Link](t)(link.AttachCgroup(link.CgroupOptions{
+		attached := await.Must1[link.Link](t)(link.AttachCgroup(link.CgroupOptions{
 			Path: group, Attach: ebpf.AttachCGroupUDP4Sendmsg, Program: program,
 		}))
 		seen := 0
@@ -130,8 +133,8 @@ func TestSnapshotOfAnotherBuild(t *testing.T) {
 		if seen != 1 {
 			t.Errorf("%d programs are seen", seen)
 		}
-		wantSame(t, "another host", other, harness.TakeSnapshot(t, n.Client))
-		harness.Must(t, attached.Close())
+		wantSame(t, "another host", other, host.TakeSnapshot(t, n.Client))
+		await.Must(t, attached.Close())
 		wantSame(t, "host without it", empty, snapshot(t, n))
 	}
 }

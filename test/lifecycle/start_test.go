@@ -12,8 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // startTime is what a start may take, to READY=1 and to the first corrected reply.
@@ -23,15 +27,15 @@ const startTime = time.Second
 func wantFast(t *testing.T, what string, start func() time.Duration) {
 	t.Helper()
 	took := make([]time.Duration, 3)
-	quiet := harness.Quiet(t)
+	quiet := product.Quiet(t)
 	for i := range took {
 		took[i] = start()
 	}
 	quiet()
 	slices.Sort(took)
 	t.Logf("%s after %v", what, took)
-	if median := took[len(took)/2]; median > harness.Patient(startTime) {
-		t.Errorf("%s: after %s, not within %s", what, median, harness.Patient(startTime))
+	if median := took[len(took)/2]; median > await.Patient(startTime) {
+		t.Errorf("%s: after %s, not within %s", what, median, await.Patient(startTime))
 	}
 }
 
@@ -40,9 +44,9 @@ func wantFast(t *testing.T, what string, start func() time.Duration) {
 func TestEmptyConfiguration(t *testing.T) { eachMechanism(t, "tcx", testEmptyConfiguration) }
 
 func testEmptyConfiguration(t *testing.T, mechanism string) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
-	p := harness.On(t, n.Server.Host)
-	var d *harness.Daemon
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
+	p := product.On(t, n.Server.Host)
+	var d *product.Daemon
 	wantFast(t, "ready", func() time.Duration {
 		p.Expect(0, "detach", "--stop")
 		d = start(p, mechanism)
@@ -50,17 +54,17 @@ func testEmptyConfiguration(t *testing.T, mechanism string) {
 	})
 	checkStatus(t, n, p, d, mechanism)
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-		for _, kind := range harness.Kinds {
+		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+		for _, kind := range traffic.Kinds {
 			t.Run(f.String()+"/"+string(kind), func(t *testing.T) { testAgreement(t, n, p.In(t), f, kind) })
 		}
 	}
-	harness.Must1[string](t)(p.Get("/healthz"))
+	await.Must1[string](t)(p.Get("/healthz"))
 }
 
 // checkStatus looks at the parts of the status that do not depend on traffic. eth0 has gateways of both families, with their
 // MAC: eth1 has none in any routing table.
-func checkStatus(t *testing.T, n *topology.TwoNIC, p *harness.Product, d *harness.Daemon, mechanism string) {
+func checkStatus(t *testing.T, n *topology.TwoNIC, p *product.Product, d *product.Daemon, mechanism string) {
 	t.Helper()
 	s := p.Status()
 	if s.Mode != "enforce" || !s.Daemon.Running || s.Daemon.PID == nil || *s.Daemon.PID != d.PID() {
@@ -74,12 +78,12 @@ func checkStatus(t *testing.T, n *topology.TwoNIC, p *harness.Product, d *harnes
 	}
 	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		i := s.Interface(nic.Name)
-		if i == nil || i.Index != nic.Index || !i.Up || !i.Attached || harness.OrEmpty(i.Mechanism) != mechanism {
+		if i == nil || i.Index != nic.Index || !i.Up || !i.Attached || product.OrEmpty(i.Mechanism) != mechanism {
 			t.Fatalf("%s in the status: %+v", nic.Name, i)
 		}
 		got, want := make(map[string]string), make(map[string]string)
 		for _, g := range i.Gateways {
-			got[g.Address] = harness.OrEmpty(g.MAC)
+			got[g.Address] = product.OrEmpty(g.MAC)
 		}
 		for _, f := range n.Families() {
 			if nic == n.Server.Eth0 {
@@ -94,18 +98,18 @@ func checkStatus(t *testing.T, n *topology.TwoNIC, p *harness.Product, d *harnes
 
 // testAgreement has one conversation with eth1 and one with eth0, and wants the
 // metrics, the status and the flow table to say what was captured.
-func testAgreement(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family, kind harness.Kind) {
-	wires, before := harness.Tap(t, n.Server), p.Metrics()
+func testAgreement(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family, kind traffic.Kind) {
+	wires, before := wire.Tap(t, n.Server), p.Metrics()
 	flowsBefore := p.Status().Flows.Count
 	c := conversation(t, n, kind, f)
 	for range 10 {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 	}
-	if kind == harness.TCP {
-		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 100_000))
+	if kind == traffic.TCP {
+		await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), 100_000))
 	}
-	direct := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth0.Address(f))
-	harness.Ask(t, direct)
+	direct := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth0.Address(f))
+	traffic.Ask(t, direct)
 
 	answers := wires.WantEth1("asking eth1", c.Answers())
 	wires.WantEth0("asking eth0", direct.Answers())
@@ -128,13 +132,13 @@ func counted(answers []*topology.Frame) map[string]int {
 		"replypath_asymmetric_packets_total": len(answers),
 		"replypath_asymmetric_flows_total":   1,
 		"replypath_corrected_packets_total":  len(answers),
-		"replypath_corrected_bytes_total":    int(harness.Bytes(answers)),
+		"replypath_corrected_bytes_total":    int(wire.Bytes(answers)),
 		"replypath_corrected_flows_total":    1,
 	}
 }
 
 // checkMetrics compares the counters of the conversation's labels with frames.
-func checkMetrics(t *testing.T, before, after harness.Metrics, c *harness.Conversation, answers []*topology.Frame) {
+func checkMetrics(t *testing.T, before, after product.Metrics, c *traffic.Conversation, answers []*topology.Frame) {
 	t.Helper()
 	labels := []string{
 		"from_interface=eth0", "to_interface=eth1", "protocol=" + c.Protocol(),
@@ -153,15 +157,15 @@ func checkMetrics(t *testing.T, before, after harness.Metrics, c *harness.Conver
 }
 
 // checkFlows compares the conversation's entry in the flow table with frames.
-func checkFlows(t *testing.T, p *harness.Product, by *topology.Interface, c *harness.Conversation, answers []*topology.Frame) {
+func checkFlows(t *testing.T, p *product.Product, by *topology.Interface, c *traffic.Conversation, answers []*topology.Frame) {
 	t.Helper()
 	flow := findFlow(t, p, c)
 	mac := by.Peer().MAC.String()
 	state := "connectionless"
-	if c.Kind == harness.TCP {
+	if c.Kind == traffic.TCP {
 		state = "established"
 	}
-	want := harness.Flow{
+	want := product.Flow{
 		Protocol: c.Protocol(), Family: topology.FamilyOf(c.Self.Addr()).String(),
 		Peer: c.Peer.Addr().String(), PeerPort: c.Peer.Port(),
 		Self: c.Self.Addr().String(), SelfPort: c.Self.Port(),
@@ -171,13 +175,13 @@ func checkFlows(t *testing.T, p *harness.Product, by *topology.Interface, c *har
 	if diff := cmp.Diff(want, *flow); diff != "" {
 		t.Errorf("flow (-want +got):\n%s", diff)
 	}
-	if oldest := time.Since(answers[0].Time) + harness.AnswerTime; flow.AgeSeconds < 0 || flow.AgeSeconds > oldest.Seconds() {
+	if oldest := time.Since(answers[0].Time) + await.AnswerTime; flow.AgeSeconds < 0 || flow.AgeSeconds > oldest.Seconds() {
 		t.Errorf("the flow is %v seconds old", flow.AgeSeconds)
 	}
 }
 
 // findFlow returns the conversation's entry in the flow table.
-func findFlow(t *testing.T, p *harness.Product, c *harness.Conversation) *harness.Flow {
+func findFlow(t *testing.T, p *product.Product, c *traffic.Conversation) *product.Flow {
 	t.Helper()
 	flows := p.Flows("--protocol", c.Protocol(), "--peer", c.Peer.Addr().String())
 	for i, flow := range flows {
@@ -196,13 +200,13 @@ func TestFirstCorrection(t *testing.T) {
 	n, p := newServer(t)
 	all := conversations(t, n)
 	for _, c := range all {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 		talk := c.Keep(t)
 		t.Cleanup(func() { talk.Stop() })
 	}
 	wantFast(t, "first correction", func() time.Duration {
 		p.Expect(0, "detach", "--stop")
-		wires := harness.Tap(t, n.Server)
+		wires := wire.Tap(t, n.Server)
 		d := p.Start()
 		var last time.Time
 		for _, c := range all {
@@ -215,41 +219,41 @@ func TestFirstCorrection(t *testing.T) {
 }
 
 // firstCorrection returns when the first answer left by eth1, and wants all later ones there.
-func firstCorrection(t *testing.T, p *harness.Product, wires *harness.Wires, c *harness.Conversation) time.Time {
+func firstCorrection(t *testing.T, p *product.Product, wires *wire.Wires, c *traffic.Conversation) time.Time {
 	t.Helper()
-	first, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), c.Answers())
+	first, err := wires.Eth1.Wait(await.Within(t, await.AnswerTime), c.Answers())
 	if err != nil {
 		t.Fatalf("%s, begun before the start: no answer by eth1: %v; flows: %v; inbound packets taken for answers: %v",
 			c, err, p.Flows(), p.Metrics().Sum("replypath_ignored_packets_total", "reason=answer"))
 	}
 	// One more round shows what the table has been told since.
 	seen := wires.Eth1.Count(c.Answers())
-	if _, err := wires.Eth1.WaitCount(harness.Within(t, harness.AnswerTime), seen+live, c.Answers()); err != nil {
+	if _, err := wires.Eth1.WaitCount(await.Within(t, await.AnswerTime), seen+live, c.Answers()); err != nil {
 		t.Errorf("%s does not go on by eth1: %v", c, err)
 	}
 	eth0, _ := wires.Left(topology.All(c.Answers(), func(f *topology.Frame) bool { return f.Time.After(first.Time) }))
 	if len(eth0) > 0 {
-		t.Errorf("%s: after the first reply by eth1, by eth0 left %s", c, harness.Describe(eth0))
+		t.Errorf("%s: after the first reply by eth1, by eth0 left %s", c, wire.Describe(eth0))
 	}
 	return first.Time
 }
 
 // TestTwoNamespaces has the product run on two hosts at once, neither of which sees the other.
 func TestTwoNamespaces(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource, NoStaticRoute: true})
-	harness.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
-	a, b := harness.On(t, s.A.Host), harness.On(t, s.B.Host)
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource, NoStaticRoute: true})
+	traffic.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
+	a, b := product.On(t, s.A.Host), product.On(t, s.B.Host)
 	a.Start()
 	b.Start()
 	for _, server := range []struct {
-		*harness.Product
+		*product.Product
 		*topology.Server
 		client *topology.Interface
 	}{{a, s.A, s.B.Eth0}, {b, s.B, s.A.Eth0}} {
 		// Only the question that came by eth1 is answered by it: sent there from its router's address.
-		c := harness.NewConversation(t, harness.TCP, server.client, server.Eth1.Address(topology.IPv4))
-		wires := harness.Tap(t, server.Server)
-		harness.Ask(t, c)
+		c := traffic.NewConversation(t, traffic.TCP, server.client, server.Eth1.Address(topology.IPv4))
+		wires := wire.Tap(t, server.Server)
+		traffic.Ask(t, c)
 		wires.WantEth1(c.String(), c.Answers())
 		if flows := server.Flows(); len(flows) != 1 || flows[0].PeerPort != c.Peer.Port() {
 			t.Errorf("host %s has flows %v", server.Name, flows)
@@ -268,10 +272,10 @@ func TestDefaults(t *testing.T) {
 	p = p.WithPinDir("")
 	d := p.Start()
 	d.WaitLog(1, "msg=ready", pins)
-	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
+	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	d.Stop(unix.SIGTERM)
 	p.Detach()
-	if found := harness.Pins(t); slices.Contains(found, pins) {
+	if found := host.Pins(t); slices.Contains(found, pins) {
 		t.Errorf("pins are left: %q", found)
 	}
 }
@@ -279,8 +283,8 @@ func TestDefaults(t *testing.T) {
 // TestJSONLog has every line of the log be a JSON object.
 func TestJSONLog(t *testing.T) {
 	n, p := newServer(t)
-	d := p.Start("--config", harness.WriteConfig(t, "log: {format: json, level: debug}\n"))
-	harness.Ask(t, conversation(t, n, harness.TCP, topology.IPv4))
+	d := p.Start("--config", product.WriteConfig(t, "log: {format: json, level: debug}\n"))
+	traffic.Ask(t, conversation(t, n, traffic.TCP, topology.IPv4))
 	d.Stop(unix.SIGTERM)
 	for line := range strings.Lines(d.Log.String()) {
 		var record struct{ Time, Level, Msg string }

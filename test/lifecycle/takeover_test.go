@@ -13,8 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // live is how many more answers of a conversation show that it goes on.
@@ -23,21 +27,21 @@ const live = 30
 // running is a conversation that goes on while daemons come and go.
 type running struct {
 	t     *testing.T
-	c     *harness.Conversation
-	talk  *harness.Talk
-	wires *harness.Wires
+	c     *traffic.Conversation
+	talk  *traffic.Talk
+	wires *wire.Wires
 }
 
 // keepAsking begins a conversation of a kind, which is corrected, and goes on.
-func keepAsking(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *running {
+func keepAsking(t *testing.T, n *topology.TwoNIC, kind traffic.Kind, f topology.Family) *running {
 	t.Helper()
 	return keep(t, n, conversation(t, n, kind, f))
 }
 
-func keep(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) *running {
+func keep(t *testing.T, n *topology.TwoNIC, c *traffic.Conversation) *running {
 	t.Helper()
-	r := &running{t: t, c: c, wires: harness.Tap(t, n.Server)}
-	harness.Ask(t, c)
+	r := &running{t: t, c: c, wires: wire.Tap(t, n.Server)}
+	traffic.Ask(t, c)
 	r.talk = r.c.Keep(t)
 	r.goesOn()
 	return r
@@ -64,10 +68,10 @@ func goOn(all []*running) {
 func (r *running) goesOn() {
 	r.t.Helper()
 	seen := r.wires.Eth1.Count(r.c.Answers())
-	_, err := r.wires.Eth1.WaitCount(harness.Within(r.t, harness.AnswerTime), seen+live, r.c.Answers())
+	_, err := r.wires.Eth1.WaitCount(await.Within(r.t, await.AnswerTime), seen+live, r.c.Answers())
 	if err != nil {
 		eth0, _ := r.wires.Left(r.c.Answers())
-		r.t.Fatalf("%s does not go on by eth1: %v; by eth0 left %s", r.c, err, harness.Describe(eth0))
+		r.t.Fatalf("%s does not go on by eth1: %v; by eth0 left %s", r.c, err, wire.Describe(eth0))
 	}
 }
 
@@ -91,12 +95,12 @@ func endAll(all []*running) (right, wrong int) {
 
 // wantInterface wants the flows of conversations to be listed with an interface. The journal has its name later than
 // the kernel.
-func wantInterface(t *testing.T, p *harness.Product, name string, all []*running) {
+func wantInterface(t *testing.T, p *product.Product, name string, all []*running) {
 	t.Helper()
 	for _, r := range all {
-		harness.Eventually(t, fmt.Sprintf("the flow of %s is listed with %s", r.c, name), func() error {
+		await.Eventually(t, fmt.Sprintf("the flow of %s is listed with %s", r.c, name), func() error {
 			if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != name {
-				return fmt.Errorf("its interface is %v", harness.OrEmpty(flow.Interface))
+				return fmt.Errorf("its interface is %v", product.OrEmpty(flow.Interface))
 			}
 			return nil
 		})
@@ -104,9 +108,9 @@ func wantInterface(t *testing.T, p *harness.Product, name string, all []*running
 }
 
 // settled returns all answers, and metrics that were read when there were no others: TCP may send the last one again.
-func (r *running) settled(p *harness.Product) ([]*topology.Frame, harness.Metrics) {
+func (r *running) settled(p *product.Product) ([]*topology.Frame, product.Metrics) {
 	r.t.Helper()
-	for ctx := harness.Within(r.t, harness.AnswerTime); ctx.Err() == nil; {
+	for ctx := await.Within(r.t, await.AnswerTime); ctx.Err() == nil; {
 		answers := r.wires.WantEth1(r.c.String(), r.c.Answers())
 		metrics := p.Metrics()
 		if _, eth1 := r.wires.Left(r.c.Answers()); len(eth1) == len(answers) {
@@ -124,7 +128,7 @@ func TestKill(t *testing.T) {
 		n, p := newServer(t)
 		first := start(p, mechanism)
 		if mechanism == "tcx" {
-			harness.NeedTCX(t)
+			host.NeedTCX(t)
 		}
 		all, programs := keepAskingAll(t, n), pinnedPrograms(t, p)
 		last := killAndStart(t, p, first, all, mechanism, mechanism)
@@ -149,15 +153,15 @@ func TestKill(t *testing.T) {
 }
 
 // pinnedPrograms returns the ids of the programs that are pinned. The kernel gives another to each that it verifies.
-func pinnedPrograms(t *testing.T, p *harness.Product) map[string]ebpf.ProgramID {
+func pinnedPrograms(t *testing.T, p *product.Product) map[string]ebpf.ProgramID {
 	t.Helper()
 	dir := filepath.Join(p.PinDir, "maps", "programs")
 	ids := make(map[string]ebpf.ProgramID)
-	for _, entry := range harness.Must1[[]os.DirEntry](t)(os.ReadDir(dir)) {
-		program := harness.Must1[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, entry.Name()), nil))
-		info := harness.Must1[*ebpf.ProgramInfo](t)(program.Info())
+	for _, entry := range await.Must1[[]os.DirEntry](t)(os.ReadDir(dir)) {
+		program := await.Must1[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, entry.Name()), nil))
+		info := await.Must1[*ebpf.ProgramInfo](t)(program.Info())
 		ids[entry.Name()], _ = info.ID()
-		harness.Must(t, program.Close())
+		await.Must(t, program.Close())
 	}
 	return ids
 }
@@ -168,15 +172,15 @@ func pinnedPrograms(t *testing.T, p *harness.Product) map[string]ebpf.ProgramID 
 func TestChangeOfMechanism(t *testing.T) {
 	n, p := newServer(t)
 	d := start(p, "clsact")
-	harness.NeedTCX(t)
-	all := []*running{keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.TCP, topology.IPv6)}
+	host.NeedTCX(t)
+	all := []*running{keepAsking(t, n, traffic.TCP, topology.IPv4), keepAsking(t, n, traffic.TCP, topology.IPv6)}
 	killAndStart(t, p, d, all, "tcx", "clsact")
 	wantAdmissions(t, p, 2, 2, 0)
 }
 
 // killAndStart kills a daemon and starts the next one by a mechanism, stops that and starts one by another, while all
 // conversations go on.
-func killAndStart(t *testing.T, p *harness.Product, d *harness.Daemon, all []*running, next, other string) *harness.Daemon {
+func killAndStart(t *testing.T, p *product.Product, d *product.Daemon, all []*running, next, other string) *product.Daemon {
 	t.Helper()
 	for i, mechanism := range []string{next, other} {
 		before := p.Metrics()
@@ -190,7 +194,7 @@ func killAndStart(t *testing.T, p *harness.Product, d *harness.Daemon, all []*ru
 			t.Errorf("without a daemon: daemon %+v, %d flows, not %d", s.Daemon, s.Flows.Count, len(all))
 		}
 		d = start(p, mechanism)
-		if got := harness.OrEmpty(p.Status().Interface("eth1").Mechanism); got != mechanism {
+		if got := product.OrEmpty(p.Status().Interface("eth1").Mechanism); got != mechanism {
 			t.Errorf("attached by %q, not by %s", got, mechanism)
 		}
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
@@ -204,7 +208,7 @@ func killAndStart(t *testing.T, p *harness.Product, d *harness.Daemon, all []*ru
 
 // wantAdmissions wants so many flows to have been entered into the tables, and
 // none to have been lost and entered again.
-func wantAdmissions(t *testing.T, p *harness.Product, halfOpen, established, connectionless float64) {
+func wantAdmissions(t *testing.T, p *product.Product, halfOpen, established, connectionless float64) {
 	t.Helper()
 	m := p.Metrics()
 	for table, want := range map[string]float64{
@@ -224,12 +228,12 @@ func wantAdmissions(t *testing.T, p *harness.Product, halfOpen, established, con
 // good for it. TestKilledStartIsDetached and others of package loader do it at each step of a start.
 func TestKillWhileStarting(t *testing.T) {
 	n, p := newServer(t)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	pins, before := harness.Pins(t), snapshot(t, n)
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	pins, before := host.Pins(t), snapshot(t, n)
 	kill := func(moment string) {
 		t.Helper()
 		d := p.Launch()
-		harness.Must(t, d.Log.Wait(harness.Within(t, harness.StartTime), 1, moment))
+		await.Must(t, d.Log.Wait(await.Within(t, await.StartTime), 1, moment))
 		d.Kill()
 		if lines := d.Log.Lines("msg=ready"); len(lines) > 0 {
 			t.Errorf("it was ready before %q: %q", moment, lines)
@@ -241,14 +245,14 @@ func TestKillWhileStarting(t *testing.T) {
 		kill(moment)
 		p.Detach()
 		wantSame(t, "the host after "+moment, before, snapshot(t, n))
-		if diff := cmp.Diff(pins, harness.Pins(t)); diff != "" {
+		if diff := cmp.Diff(pins, host.Pins(t)); diff != "" {
 			t.Errorf("pins after %s (-before +after):\n%s", moment, diff)
 		}
 	}
 	t.Logf("%d kills while it starts, then detach: 0 differences", len(moments))
 	kill(moments[1])
 	d := p.Start()
-	r := keepAsking(t, n, harness.TCP, topology.IPv6)
+	r := keepAsking(t, n, traffic.TCP, topology.IPv6)
 	for range 2 {
 		d.Kill()
 		d = p.Launch()

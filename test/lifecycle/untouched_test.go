@@ -14,8 +14,12 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestHostOpened has the server itself ask the client from eth1's address. The routing table sends that by eth0, and
@@ -25,19 +29,19 @@ func TestHostOpened(t *testing.T) {
 	p.Start()
 	p.WaitGrace() // for a moment after the first start nothing can be known of who spoke first
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
+		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
 	}
 	for _, clientAsksToo := range []bool{false, true} {
 		for _, f := range n.Families() {
 			wantUnconnected(t, n, f)
-			for _, kind := range harness.Kinds {
+			for _, kind := range traffic.Kinds {
 				if clientAsksToo {
-					harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
+					wire.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 				}
-				wires := harness.Tap(t, n.Server)
-				c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
+				wires := wire.Tap(t, n.Server)
+				c := traffic.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
 				for range 5 {
-					harness.Ask(t, c)
+					traffic.Ask(t, c)
 				}
 				wires.WantEth0("host-opened "+c.String(), c.Questions())
 				if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
@@ -59,18 +63,18 @@ func TestHostOpened(t *testing.T) {
 func wantUnconnected(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	t.Helper()
 	own := netip.AddrPortFrom(n.Server.Eth1.Address(f), 0)
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort))
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.ClientEth0.Address(f), traffic.EchoPort))
 	for range 5 {
-		wires := harness.Tap(t, n.Server)
-		conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", own.String()))
-		harness.Must(t, conn.SetDeadline(time.Now().Add(harness.AnswerTime)))
+		wires := wire.Tap(t, n.Server)
+		conn := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", own.String()))
+		await.Must(t, conn.SetDeadline(time.Now().Add(await.AnswerTime)))
 		for range 5 {
-			harness.Must1[int](t)(conn.WriteTo([]byte("question"), to))
+			await.Must1[int](t)(conn.WriteTo([]byte("question"), to))
 			_, _, err := conn.ReadFrom(make([]byte, 100))
-			harness.Must(t, err)
+			await.Must(t, err)
 		}
 		port := addressOf(conn.LocalAddr()).Port()
-		harness.Must(t, conn.Close())
+		await.Must(t, conn.Close())
 		wires.WantEth0("host-opened, unconnected", topology.All(topology.UDP, topology.From(own.Addr()), topology.FromPort(port)))
 	}
 }
@@ -78,13 +82,13 @@ func wantUnconnected(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 // TestHostOpenedBefore is TestHostOpened with conversations that are older than the start and go on meanwhile.
 func TestHostOpenedBefore(t *testing.T) {
 	n, p := newServer(t)
-	wires := harness.Tap(t, n.Server)
-	talks := make(map[*harness.Conversation]*harness.Talk)
+	wires := wire.Tap(t, n.Server)
+	talks := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range n.Families() {
-		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
-		for _, kind := range harness.Kinds {
-			c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
-			harness.Ask(t, c)
+		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
+			traffic.Ask(t, c)
 			talks[c] = c.Keep(t)
 		}
 	}
@@ -92,7 +96,7 @@ func TestHostOpenedBefore(t *testing.T) {
 		p.Start().Kill()
 		for c := range talks {
 			seen := wires.Eth0.Count(c.Questions())
-			_, err := wires.Eth0.WaitCount(harness.Within(t, harness.AnswerTime), seen+live, c.Questions())
+			_, err := wires.Eth0.WaitCount(await.Within(t, await.AnswerTime), seen+live, c.Questions())
 			if err != nil {
 				t.Errorf("%s does not go on by eth0: %v", c, err)
 			}
@@ -111,17 +115,17 @@ func TestHostOpenedBefore(t *testing.T) {
 // their payload asks for: TestAdmitSource, TestAdmitDestination and TestAdmitMAC of package bpf have more.
 func strangeFrames(n *topology.TwoNIC) map[string][]gopacket.SerializableLayer {
 	plain4, plain6 := plainDatagram(n, topology.IPv4), plainDatagram(n, topology.IPv6)
-	alter := func(d harness.Datagram, change func(*harness.Datagram)) []gopacket.SerializableLayer {
+	alter := func(d traffic.Datagram, change func(*traffic.Datagram)) []gopacket.SerializableLayer {
 		change(&d)
 		return d.Layers()
 	}
-	from := func(address string) func(*harness.Datagram) {
-		return func(d *harness.Datagram) {
+	from := func(address string) func(*traffic.Datagram) {
+		return func(d *traffic.Datagram) {
 			d.From = netip.AddrPortFrom(netip.MustParseAddr(address), d.From.Port())
 		}
 	}
-	to := func(mac net.HardwareAddr, address string) func(*harness.Datagram) {
-		return func(d *harness.Datagram) {
+	to := func(mac net.HardwareAddr, address string) func(*traffic.Datagram) {
+		return func(d *traffic.Datagram) {
 			d.ToMAC, d.To = mac, netip.AddrPortFrom(netip.MustParseAddr(address), d.To.Port())
 		}
 	}
@@ -129,8 +133,8 @@ func strangeFrames(n *topology.TwoNIC) map[string][]gopacket.SerializableLayer {
 	return map[string][]gopacket.SerializableLayer{
 		"ipv6 multicast":       alter(plain6, to(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, "ff02::1")),
 		"subnet broadcast":     alter(plain4, to(broadcast, "10.2.0.255")),
-		"unicast by broadcast": alter(plain4, func(d *harness.Datagram) { d.ToMAC = broadcast }),
-		"another station":      alter(plain4, func(d *harness.Datagram) { d.ToMAC = net.HardwareAddr{2, 9, 9, 9, 9, 9} }),
+		"unicast by broadcast": alter(plain4, func(d *traffic.Datagram) { d.ToMAC = broadcast }),
+		"another station":      alter(plain4, func(d *traffic.Datagram) { d.ToMAC = net.HardwareAddr{2, 9, 9, 9, 9, 9} }),
 		"another host":         alter(plain4, to(plain4.ToMAC, "10.2.0.77")),
 		"link-local source":    alter(plain4, from("169.254.1.1")),
 		"no source":            alter(plain4, from("0.0.0.0")),
@@ -144,11 +148,11 @@ func strangeFrames(n *topology.TwoNIC) map[string][]gopacket.SerializableLayer {
 const strangePort = 999
 
 // plainDatagram is a datagram from the client to the server's eth1, as its router hands it over.
-func plainDatagram(n *topology.TwoNIC, f topology.Family) harness.Datagram {
-	return harness.Datagram{
+func plainDatagram(n *topology.TwoNIC, f topology.Family) traffic.Datagram {
+	return traffic.Datagram{
 		FromMAC: n.Server.Eth1.Peer().MAC, ToMAC: n.Server.Eth1.MAC,
 		From: netip.AddrPortFrom(n.ClientEth0.Address(f), strangePort),
-		To:   netip.AddrPortFrom(n.Server.Eth1.Address(f), harness.EchoPort),
+		To:   netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort),
 	}
 }
 
@@ -157,32 +161,32 @@ func plainDatagram(n *topology.TwoNIC, f topology.Family) harness.Datagram {
 func TestStrangeFrames(t *testing.T) {
 	n, p := newServer(t)
 	p.Start()
-	injector := harness.NewInjector(t, n.Server.Eth1.Peer())
-	wires := harness.Tap(t, n.Server)
+	injector := traffic.NewInjector(t, n.Server.Eth1.Peer())
+	wires := wire.Tap(t, n.Server)
 	for name, frame := range strangeFrames(n) {
 		injector.Send(frame...)
-		harness.Settle(t, n.Replication, n.Server.Eth1)
+		host.Settle(t, n.Replication, n.Server.Eth1)
 		for _, flow := range p.Flows("--protocol", "udp") {
 			t.Errorf("%s: became the flow %s", name, flow)
 		}
 		_, eth1 := wires.Left(topology.All(topology.UDP, topology.ToPort(strangePort)))
 		if len(eth1) > 0 {
-			t.Fatalf("%s: an answer was moved: %s", name, harness.Describe(eth1))
+			t.Fatalf("%s: an answer was moved: %s", name, wire.Describe(eth1))
 		}
 	}
 	for f, ports := range map[topology.Family][]uint16{topology.IPv4: {67, 68}, topology.IPv6: {546, 547}} {
 		for _, port := range ports {
 			d := plainDatagram(n, f)
 			d.To = netip.AddrPortFrom(d.To.Addr(), port)
-			conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", d.To.String()))
+			conn := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", d.To.String()))
 			injector.Send(d.Layers()...)
 			_, from, err := conn.ReadFrom(make([]byte, 100))
-			harness.Must(t, err)
-			harness.Must1[int](t)(conn.WriteTo([]byte("answer"), from))
-			harness.Must(t, conn.Close())
+			await.Must(t, err)
+			await.Must1[int](t)(conn.WriteTo([]byte("answer"), from))
+			await.Must(t, conn.Close())
 			answer := topology.All(topology.UDP, topology.FromPort(port))
-			_, err = wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), answer)
-			harness.Must(t, err)
+			_, err = wires.Eth0.Wait(await.Within(t, await.AnswerTime), answer)
+			await.Must(t, err)
 			wires.WantEth0("an answer from a DHCP port", answer)
 		}
 	}
@@ -195,8 +199,8 @@ func TestStrangeFrames(t *testing.T) {
 		plain.From = netip.AddrPortFrom(plain.From.Addr(), strangePort+1)
 		injector.Send(plain.Layers()...)
 		answer := topology.All(topology.UDP, topology.From(plain.To.Addr()), topology.ToPort(strangePort+1))
-		_, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), answer)
-		harness.Must(t, err)
+		_, err := wires.Eth1.Wait(await.Within(t, await.AnswerTime), answer)
+		await.Must(t, err)
 		wires.WantEth1("a plain datagram", answer)
 	}
 }
@@ -206,10 +210,10 @@ func TestStrangeFrames(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	n, p := newServer(t)
 	p.Start()
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	for _, f := range n.Families() {
-		harness.Must(t, n.Server.Eth1.Peer().Resolve(harness.Within(t, harness.AnswerTime), n.Server.Eth1.Address(f)))
-		harness.Must(t, n.Server.Eth1.Resolve(harness.Within(t, harness.AnswerTime), n.Server.Eth1.Gateway(f)))
+		await.Must(t, n.Server.Eth1.Peer().Resolve(await.Within(t, await.AnswerTime), n.Server.Eth1.Address(f)))
+		await.Must(t, n.Server.Eth1.Resolve(await.Within(t, await.AnswerTime), n.Server.Eth1.Gateway(f)))
 	}
 	eth0, _ := wires.Left(topology.Any)
 	for _, frame := range eth0 {
@@ -219,8 +223,8 @@ func TestNeighbours(t *testing.T) {
 	}
 	// On-link: the router itself asks, and is answered directly.
 	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.TCP, n.Server.Eth1.Peer(), n.Server.Eth1.Address(f))
-		harness.Ask(t, c)
+		c := traffic.NewConversation(t, traffic.TCP, n.Server.Eth1.Peer(), n.Server.Eth1.Address(f))
+		traffic.Ask(t, c)
 		wires.WantEth1(c.String(), c.Answers())
 	}
 	if m := p.Metrics(); m.Sum("replypath_asymmetric_packets_total") != 0 {
@@ -233,7 +237,7 @@ func TestNeighbours(t *testing.T) {
 func TestBoundDevice(t *testing.T) {
 	n, p := newServer(t)
 	// The peer's way of a connection is moved to eth0 below; that its flow stays at eth1 is the configuration's doing.
-	p.Start("--config", harness.WriteConfig(t, "follow: pinned\n"))
+	p.Start("--config", product.WriteConfig(t, "follow: pinned\n"))
 	for _, f := range n.Families() {
 		t.Run(f.String()+"/udp", func(t *testing.T) { testBoundDatagrams(t, n, p.In(t), f) })
 		t.Run(f.String()+"/tcp", func(t *testing.T) { testBoundConnection(t, n, p.In(t), f) })
@@ -242,30 +246,30 @@ func TestBoundDevice(t *testing.T) {
 
 // testBoundDatagrams has two sockets at one port. What comes in by eth1 reaches
 // only the one that is not bound; both answer it.
-func testBoundDatagrams(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
-	ctx := harness.Within(t, harness.AnswerTime)
+func testBoundDatagrams(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	ctx := await.Within(t, await.AnswerTime)
 	listen := func(at netip.AddrPort, options ...topology.SocketOption) net.PacketConn {
 		options = append(options, topology.ReuseAddress())
-		conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(ctx, "udp", at.String(), options...))
+		conn := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(ctx, "udp", at.String(), options...))
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
 	free := listen(netip.AddrPortFrom(n.Server.Eth1.Address(f), 0))
 	self := addressOf(free.LocalAddr())
 	bound := listen(self, topology.BindToDevice("eth0"))
-	client := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "udp", self.String()))
+	client := await.Must1[net.Conn](t)(n.Client.Dial(ctx, "udp", self.String()))
 	t.Cleanup(func() { client.Close() })
 	answers := topology.All(topology.UDP, topology.From(self.Addr()), topology.FromPort(self.Port()))
 
 	answerFrom := func(conn net.PacketConn) {
 		buffer := make([]byte, 100)
-		harness.Must1[int](t)(client.Write([]byte("question")))
+		await.Must1[int](t)(client.Write([]byte("question")))
 		_, peer, err := free.ReadFrom(buffer)
-		harness.Must(t, err)
-		harness.Must1[int](t)(conn.WriteTo([]byte("answer"), peer))
-		harness.Must1[int](t)(client.Read(buffer))
+		await.Must(t, err)
+		await.Must1[int](t)(conn.WriteTo([]byte("answer"), peer))
+		await.Must1[int](t)(client.Read(buffer))
 	}
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	answerFrom(free)
 	wires.WantEth1("the answer of the socket that is not bound", answers)
 	wantLeftAlone(t, n, p, client, answers, func() { answerFrom(bound) })
@@ -273,29 +277,29 @@ func testBoundDatagrams(t *testing.T, n *topology.TwoNIC, p *harness.Product, f 
 
 // testBoundConnection binds the socket of a connection that was accepted by eth1.
 // From then on it hears of its peer by eth0 only, so the peer's way is moved there.
-func testBoundConnection(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+func testBoundConnection(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
 	address := n.Server.Eth1.Address(f)
-	wires := harness.Tap(t, n.Server)
-	c := harness.NewPush(t, n.Client, n.Server.Host, address, address)
+	wires := wire.Tap(t, n.Server)
+	c := traffic.NewPush(t, n.Client, n.Server.Host, address, address)
 	wires.WantEth1("what was sent before the socket was bound", c.Segments)
 	moveRoute(t, n, f, address)
-	raw := harness.Must1[syscall.RawConn](t)(c.Server.(syscall.Conn).SyscallConn())
+	raw := await.Must1[syscall.RawConn](t)(c.Server.(syscall.Conn).SyscallConn())
 	var err error
-	harness.Must(t, raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }))
-	harness.Must(t, err)
+	await.Must(t, raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }))
+	await.Must(t, err)
 	wantLeftAlone(t, n, p, c.Client, c.Segments, c.Speak)
 	e := p.Explain("--peer", c.Server.RemoteAddr().String(), "--self", c.Server.LocalAddr().String(), "--protocol", "tcp")
-	if e.Verdict != "fallback" || harness.OrEmpty(e.Reason) != "bound_device" {
+	if e.Verdict != "fallback" || product.OrEmpty(e.Reason) != "bound_device" {
 		t.Errorf("the way of what the bound socket sends: %s", e)
 	}
 }
 
 // wantLeftAlone sends, and wants every frame by eth0 and every one of them counted
 // with the reason, while the client's flow is still eth1's.
-func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *harness.Product, client net.Conn, frames topology.Filter, send func()) {
+func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *product.Product, client net.Conn, frames topology.Filter, send func()) {
 	t.Helper()
 	const messages = 3
-	wires, before := harness.Tap(t, n.Server), p.Metrics()
+	wires, before := wire.Tap(t, n.Server), p.Metrics()
 	for range messages {
 		send()
 	}
@@ -306,7 +310,7 @@ func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *harness.Product, client 
 		left, after = eth0, p.Metrics()
 	}
 	if len(left) < messages {
-		t.Errorf("%d frames of %d messages: %s", len(left), messages, harness.Describe(left))
+		t.Errorf("%d frames of %d messages: %s", len(left), messages, wire.Describe(left))
 	}
 	peer, protocol := addressOf(client.LocalAddr()), client.LocalAddr().Network()
 	pair := []string{"from_interface=eth0", "to_interface=eth1", "family=" + topology.FamilyOf(peer.Addr()).String(), "protocol=" + protocol}
@@ -325,7 +329,7 @@ func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *harness.Product, client 
 		}
 	}
 	flows := p.Flows("--protocol", protocol, "--peer", peer.Addr().String())
-	if len(flows) != 1 || flows[0].PeerPort != peer.Port() || harness.OrEmpty(flows[0].Interface) != "eth1" {
+	if len(flows) != 1 || flows[0].PeerPort != peer.Port() || product.OrEmpty(flows[0].Interface) != "eth1" {
 		t.Errorf("the flow is not eth1's: %+v", flows)
 	}
 }

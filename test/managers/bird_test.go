@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/wire"
 )
 
 // birdConf has BIRD export a default route of each family, by an interface.
@@ -27,9 +29,9 @@ func TestBIRD(t *testing.T) {
 	const conf, socket = "/run/bird.conf", "/run/bird.ctl"
 	exports := func(subnet string) {
 		t.Helper()
-		harness.Eventually(t, "BIRD has exported its routes", func() error {
+		await.Eventually(t, "BIRD has exported its routes", func() error {
 			for _, f := range []string{"-4", "-6"} {
-				routes := harness.Shell(t, n.Server.Host, "ip "+f+" route show default proto bird")
+				routes := host.Shell(t, n.Server.Host, "ip "+f+" route show default proto bird")
 				if !strings.Contains(routes, "."+subnet+".0.1 ") && !strings.Contains(routes, ":"+subnet+"::1 ") {
 					return errors.New(routes)
 				}
@@ -40,8 +42,8 @@ func TestBIRD(t *testing.T) {
 	m.write(conf, strings.ReplaceAll(birdConf, "N", "1"))
 	m.start("bird", "-f", "-c", conf, "-s", socket)
 	exports("1")
-	harness.Shell(t, n.Server.Host, "ip route del default proto boot; ip -6 route del default proto boot")
-	eachQuestion(t, n, "by BIRD's route alone", harness.WantLost)
+	host.Shell(t, n.Server.Host, "ip route del default proto boot; ip -6 route del default proto boot")
+	eachQuestion(t, n, "by BIRD's route alone", wire.WantLost)
 	changeTo := func(subnet string) func() {
 		return func() {
 			t.Helper()

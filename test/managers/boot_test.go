@@ -12,8 +12,12 @@ import (
 	"time"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // unitFile is what is installed.
@@ -33,15 +37,15 @@ ExecStart=true
 
 // TestUnit has systemd check the packaged unit, together with those that bring the network up.
 func TestUnit(t *testing.T) {
-	text := string(harness.Must1[[]byte](t)(os.ReadFile(unitFile)))
+	text := string(await.Must1[[]byte](t)(os.ReadFile(unitFile)))
 	dir := t.TempDir()
 	unit, first := filepath.Join(dir, "replypath.service"), filepath.Join(dir, "cloud-init.service")
-	text = strings.ReplaceAll(text, "/usr/local/bin/replypath", harness.Binary())
-	harness.Must(t, os.WriteFile(unit, []byte(text), 0o644))
-	harness.Must(t, os.WriteFile(first, []byte(cloudInit), 0o644))
-	host := harness.NewHost(t)
+	text = strings.ReplaceAll(text, "/usr/local/bin/replypath", product.Binary())
+	await.Must(t, os.WriteFile(unit, []byte(text), 0o644))
+	await.Must(t, os.WriteFile(first, []byte(cloudInit), 0o644))
+	host := traffic.NewHost(t)
 	verify := []string{"verify", "--man=no", unit, first, "systemd-networkd.service", "networking.service", "multi-user.target"}
-	output, err := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", verify...).CombinedOutput()
+	output, err := host.Command(await.Within(t, await.AnswerTime), "systemd-analyze", verify...).CombinedOutput()
 	t.Logf("systemd-analyze %s: %d bytes of complaints", strings.Join(verify[2:], " "), len(output))
 	if err != nil || len(output) > 0 {
 		t.Errorf("%v\n%s", err, output)
@@ -57,9 +61,9 @@ ExecStart=sh -c '/usr/local/bin/replypath status -o json >/run/test/asked.part; 
 `
 
 // newBootable prepares a machine with the packaged service and networkd.
-func newBootable(t *testing.T, n *topology.TwoNIC) *harness.Machine {
+func newBootable(t *testing.T, n *topology.TwoNIC) *testhost.Machine {
 	t.Helper()
-	m := harness.NewMachine(t, n.Server.Host)
+	m := testhost.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Write("/etc/systemd/network/10-eth0.network", eth0File(n))
 	m.Write("/etc/systemd/network/10-eth1.network", eth1File(n))
@@ -70,28 +74,28 @@ func newBootable(t *testing.T, n *topology.TwoNIC) *harness.Machine {
 }
 
 // waitAsked returns the status at the time when the network could be used.
-func waitAsked(t *testing.T, m *harness.Machine) (status string) {
+func waitAsked(t *testing.T, m *testhost.Machine) (status string) {
 	t.Helper()
-	harness.Eventually(t, "the network may be used", func() error {
+	await.Eventually(t, "the network may be used", func() error {
 		text, err := os.ReadFile(m.Shared("asked"))
 		status = string(text)
 		return err
 	})
-	harness.Must(t, os.Remove(m.Shared("asked")))
+	await.Must(t, os.Remove(m.Shared("asked")))
 	return status
 }
 
 // microseconds reads a time of a unit's, counted from the start of the machine.
-func microseconds(t *testing.T, m *harness.Machine, unit, property string) uint64 {
+func microseconds(t *testing.T, m *testhost.Machine, unit, property string) uint64 {
 	t.Helper()
-	return harness.Must1[uint64](t)(strconv.ParseUint(m.Property(unit, property), 10, 64))
+	return await.Must1[uint64](t)(strconv.ParseUint(m.Property(unit, property), 10, 64))
 }
 
 // TestBootBySystemd boots the packaged service, and boots it again (scenario S8): it is there before networkd touches
 // an interface, and questions are answered right as soon as there are addresses.
 func TestBootBySystemd(t *testing.T) {
 	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	m := newBootable(t, n)
 	for _, name := range []string{"after boot", "after another one"} {
 		forgetAddresses(t, n)
@@ -101,7 +105,7 @@ func TestBootBySystemd(t *testing.T) {
 		}
 		waitManaged(t, p)
 		awaitOwn(t, n, p)
-		eachQuestion(t, n, name, harness.WantByEth1)
+		eachQuestion(t, n, name, wire.WantByEth1)
 		wantManaged(t, p)
 		ready := microseconds(t, m, "replypath.service", "ActiveEnterTimestampMonotonic")
 		configures := microseconds(t, m, "systemd-networkd.service", "ExecMainStartTimestampMonotonic")
@@ -132,7 +136,7 @@ func TestBootWithout(t *testing.T) {
 	for name, obstacle := range obstacles {
 		t.Run(name, func(t *testing.T) {
 			n, _ := newServer(t)
-			p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+			p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 			m := newBootable(t, n)
 			m.Write("/etc/systemd/system/"+service+".d/test.conf", obstacle.unit)
 			m.Write(obstacle.file, obstacle.bad)
@@ -140,9 +144,9 @@ func TestBootWithout(t *testing.T) {
 			m.Boot()
 			waitAsked(t, m)
 			for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-				harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+				await.Must(t, i.WaitReady(await.Within(t, await.AnswerTime)))
 			}
-			harness.Eventually(t, "it is tried again", func() error {
+			await.Eventually(t, "it is tried again", func() error {
 				if strings.Count(m.Log(), obstacle.said) < 2 {
 					return errors.New(m.Log())
 				}
@@ -150,7 +154,7 @@ func TestBootWithout(t *testing.T) {
 			})
 			m.Write(obstacle.file, obstacle.good)
 			tries := m.Property(service, "NRestarts")
-			harness.Eventually(t, "what was tried has ended", func() error {
+			await.Eventually(t, "what was tried has ended", func() error {
 				if again := m.Property(service, "NRestarts"); again == tries {
 					return errors.New(again)
 				}
@@ -161,7 +165,7 @@ func TestBootWithout(t *testing.T) {
 			t.Logf("%s: the network is up without it, %s tries before the obstacle went; managed %s after the next one began",
 				name, tries, time.Since(began).Round(time.Millisecond))
 			awaitOwn(t, n, p)
-			eachQuestion(t, n, "then", harness.WantByEth1)
+			eachQuestion(t, n, "then", wire.WantByEth1)
 			p.Expect(0, "detach", "--stop")
 		})
 	}

@@ -8,9 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // composeUp is what `docker compose up` does to the host's network for one project: a bridge, a container's cable in
@@ -59,21 +63,21 @@ func TestContainerNetworks(t *testing.T) {
 		rounds, projects = 2, 5
 	}
 	n, _ := newServer(t)
-	harness.Nft(t, n.Server.Host, dockerTables)
-	p := harness.On(t, n.Server.Host)
+	testhost.Nft(t, n.Server.Host, dockerTables)
+	p := product.On(t, n.Server.Host)
 	d := p.Start()
-	wires := harness.Tap(t, n.Server)
-	conversations := make(map[*harness.Conversation]*harness.Talk)
+	wires := wire.Tap(t, n.Server)
+	conversations := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 			conversations[c] = c.Keep(t)
 		}
 	}
 	began := time.Now()
 	for range rounds {
 		changeNetworks(t, n.Server.Host, projects)
-		eachQuestion(t, n, "meanwhile", harness.WantByEth1)
+		eachQuestion(t, n, "meanwhile", wire.WantByEth1)
 	}
 	took := time.Since(began)
 	answers := 0
@@ -87,7 +91,7 @@ func TestContainerNetworks(t *testing.T) {
 	if lines := append(d.Log.Lines("level=WARN"), d.Log.Lines("level=ERROR")...); len(lines) > 0 {
 		t.Errorf("complaints in the log: %q", lines)
 	}
-	harness.Eventually(t, "they are forgotten", func() error {
+	await.Eventually(t, "they are forgotten", func() error {
 		if left := p.Expect(0, "status", "--verbose").Stdout; strings.Contains(left, "br-") || strings.Contains(left, "veth") {
 			return fmt.Errorf("left: %s", left)
 		}
@@ -100,11 +104,11 @@ func changeNetworks(t *testing.T, host *topology.Host, projects int) {
 	t.Helper()
 	for project := range projects {
 		links, rules := composeUp(project + 1)
-		harness.IPBatch(t, host, links)
-		harness.Nft(t, host, rules)
+		testhost.IPBatch(t, host, links)
+		testhost.Nft(t, host, rules)
 	}
 	for project := range projects {
-		harness.IPBatch(t, host, composeDown(project+1))
+		testhost.IPBatch(t, host, composeDown(project+1))
 	}
-	harness.Nft(t, host, dockerTables)
+	testhost.Nft(t, host, dockerTables)
 }

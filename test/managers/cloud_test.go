@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // startEC2 runs networkd with the files of amazon-ec2-net-utils, and then its program for eth1, as udev has it run.
@@ -33,8 +37,8 @@ func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
 func (d *networkd) refresh() {
 	d.t.Helper()
 	d.run("setup-policy-routes", "eth1", "start")
-	harness.Eventually(d.t, "the agent's rules are there", func() error {
-		rules := harness.Shell(d.t, d.n.Server.Host,
+	await.Eventually(d.t, "the agent's rules are there", func() error {
+		rules := host.Shell(d.t, d.n.Server.Host,
 			"for f in -4 -6; do ip $f rule show; ip $f route show table 10001 || true; done")
 		for _, want := range []string{"from 10.2.0.100 lookup 10001", "from 10.2.0.101 lookup 10001",
 			"from 2001:db8:2::100 lookup 10001", "default via 10.2.0.1", "default via fe80:"} {
@@ -45,7 +49,7 @@ func (d *networkd) refresh() {
 		return nil
 	})
 	for _, a := range append(d.n.Server.Eth1.Addresses, secondary) {
-		harness.AwaitAddress(d.t, d.n.Server.Eth1, a.Addr(), true)
+		product.AwaitAddress(d.t, d.n.Server.Eth1, a.Addr(), true)
 	}
 	d.waitConfigured()
 }
@@ -65,38 +69,38 @@ func TestEC2NetUtils(t *testing.T) {
 	serveMetadata(t, n, newEC2Metadata(n))
 	serveLeases(t, n.Server.Eth1)
 	d := startEC2(t, n)
-	harness.Serve(t, n.Server.Host, secondary.Addr())
-	each := func(name string, want func(testing.TB, *topology.Server, *harness.Conversation)) {
+	traffic.Serve(t, n.Server.Host, secondary.Addr())
+	each := func(name string, want func(testing.TB, *topology.Server, *traffic.Conversation)) {
 		t.Helper()
 		eachQuestion(t, n, name, want)
-		for _, kind := range harness.Kinds {
-			want(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, secondary.Addr()))
+		for _, kind := range traffic.Kinds {
+			want(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, secondary.Addr()))
 		}
 	}
-	each("the agent alone", harness.WantByEth1)
-	harness.Shell(t, n.Server.Host, withoutRules)
-	each("without its rules", harness.WantLost)
-	p := harness.On(t, n.Server.Host)
+	each("the agent alone", wire.WantByEth1)
+	host.Shell(t, n.Server.Host, withoutRules)
+	each("without its rules", wire.WantLost)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	each("in its place", harness.WantByEth1)
+	each("in its place", wire.WantByEth1)
 	d.reconfigure("eth1")
 	d.refresh()
 	awaitOwn(t, n, p)
 	p.AwaitOwn(secondary.Addr(), true, time.Now())
-	each("beside it", harness.WantByEth1)
+	each("beside it", wire.WantByEth1)
 	wantOwner(t, p, "amazon-ec2-net-utils",
 		"from 10.2.0.100 lookup 10001", "from 10.2.0.101 lookup 10001", "from 2001:db8:2::100 lookup 10001")
 }
 
 // wantOwner wants plan and doctor to say whose the rules for eth1's addresses are, and that replies need none of them.
-func wantOwner(t *testing.T, p *harness.Product, owner string, rules ...string) {
+func wantOwner(t *testing.T, p *product.Product, owner string, rules ...string) {
 	t.Helper()
 	made, found := p.Plan(0), p.Examine().Of("needless-rules", "eth1")
 	for _, words := range rules {
-		if r := made.Of("rule", words); r.Verdict != "not-needed" || harness.OrEmpty(r.Owner) != owner {
+		if r := made.Of("rule", words); r.Verdict != "not-needed" || product.OrEmpty(r.Owner) != owner {
 			t.Errorf("plan, of a rule of %s: %+v", owner, r)
 		}
-		if f := found.With("warning", words); len(f) == 0 || harness.OrEmpty(f[0].Owner) != owner || f[0].Fix != nil {
+		if f := found.With("warning", words); len(f) == 0 || product.OrEmpty(f[0].Owner) != owner || f[0].Fix != nil {
 			t.Errorf("doctor, %s of %s: %+v", words, owner, found)
 		}
 	}
@@ -123,21 +127,21 @@ func TestCloudSetup(t *testing.T) {
 		d.waitConfigured()
 	}
 	apply()
-	for f, want := range map[topology.Family]func(testing.TB, *topology.Server, *harness.Conversation){
-		topology.IPv4: harness.WantByEth1, topology.IPv6: harness.WantLost,
+	for f, want := range map[topology.Family]func(testing.TB, *topology.Server, *traffic.Conversation){
+		topology.IPv4: wire.WantByEth1, topology.IPv6: wire.WantLost,
 	} {
-		for _, kind := range harness.Kinds {
-			want(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+		for _, kind := range traffic.Kinds {
+			want(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
 		}
 	}
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	eachQuestion(t, n, "beside it", harness.WantByEth1)
+	eachQuestion(t, n, "beside it", wire.WantByEth1)
 	wantOwner(t, p, "nm-cloud-setup", "from 10.2.0.100 lookup 30401")
 	d.reconfigure("eth1") // forgets it
 	awaitOwn(t, n, p)
-	eachQuestion(t, n, "in its place", harness.WantByEth1)
+	eachQuestion(t, n, "in its place", wire.WantByEth1)
 	apply()
 	awaitOwn(t, n, p)
-	eachQuestion(t, n, "it is back", harness.WantByEth1)
+	eachQuestion(t, n, "it is back", wire.WantByEth1)
 }

@@ -9,8 +9,12 @@ import (
 	"testing"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // cloudInitUnit is the stage before the network.
@@ -38,13 +42,13 @@ ExecStartPre=+sh -c 'sed -i s/^PermanentMACAddress/MACAddress/ /run/systemd/netw
 `
 
 // newCloudInit prepares a machine that cloud-init configures at boot.
-func newCloudInit(t *testing.T, n *topology.TwoNIC) *harness.Machine {
+func newCloudInit(t *testing.T, n *topology.TwoNIC) *host.Machine {
 	t.Helper()
 	serveMetadata(t, n, newEC2Metadata(n))
 	serveLeases(t, n.Server.Eth0)
 	serveLeases(t, n.Server.Eth1)
-	m := harness.NewMachine(t, n.Server.Host)
-	m.Write(cloudInitUnit, string(harness.Must1[[]byte](t)(os.ReadFile(cloudInitUnit))))
+	m := host.NewMachine(t, n.Server.Host)
+	m.Write(cloudInitUnit, string(await.Must1[[]byte](t)(os.ReadFile(cloudInitUnit))))
 	m.Write("/etc/cloud/cloud.cfg.d/99-test.cfg", cloudInitConfig)
 	m.Write("/etc/systemd/system/cloud-init-local.service.d/test.conf", onEC2)
 	m.Write("/etc/ec2-uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n")
@@ -56,19 +60,19 @@ func newCloudInit(t *testing.T, n *topology.TwoNIC) *harness.Machine {
 }
 
 // bootCloudInit boots it, and returns when both interfaces have all that cloud-init and the cloud tell networkd.
-func bootCloudInit(t *testing.T, n *topology.TwoNIC, m *harness.Machine) {
+func bootCloudInit(t *testing.T, n *topology.TwoNIC, m *host.Machine) {
 	t.Helper()
-	harness.Shell(t, n.Server.Host, "for i in eth0 eth1; do ip link set $i down; ip address flush dev $i; done")
+	host.Shell(t, n.Server.Host, "for i in eth0 eth1; do ip link set $i down; ip address flush dev $i; done")
 	m.Boot()
 	m.WaitBooted()
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		for _, a := range i.Addresses {
-			harness.AwaitAddress(t, i, a.Addr(), true)
+			product.AwaitAddress(t, i, a.Addr(), true)
 		}
 	}
-	harness.AwaitAddress(t, n.Server.Eth1, secondary.Addr(), true)
-	harness.Eventually(t, "all default routes are there", func() error {
-		routes := harness.Shell(t, n.Server.Host, "for f in -4 -6; do ip $f route show default; done")
+	product.AwaitAddress(t, n.Server.Eth1, secondary.Addr(), true)
+	await.Eventually(t, "all default routes are there", func() error {
+		routes := host.Shell(t, n.Server.Host, "for f in -4 -6; do ip $f route show default; done")
 		for _, want := range []string{
 			"dev eth0 proto dhcp src 10.1.0.100 metric 100", "dev eth1 proto dhcp src 10.2.0.100 metric 200",
 			"dev eth0 proto ra metric 100", "dev eth1 proto ra metric 200",
@@ -89,17 +93,17 @@ func TestCloudInit(t *testing.T) {
 	n, _ := newServer(t)
 	m := newCloudInit(t, n)
 	bootCloudInit(t, n, m)
-	harness.Serve(t, n.Server.Host, secondary.Addr())
-	eachQuestion(t, n, "cloud-init alone", harness.WantLost)
+	traffic.Serve(t, n.Server.Host, secondary.Addr())
+	eachQuestion(t, n, "cloud-init alone", wire.WantLost)
 	m.PowerOff()
 	m.Install()
 	bootCloudInit(t, n, m)
-	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	waitManaged(t, p)
 	awaitOwn(t, n, p)
-	eachQuestion(t, n, "with replypath", harness.WantByEth1)
-	for _, kind := range harness.Kinds {
-		harness.WantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, secondary.Addr()))
+	eachQuestion(t, n, "with replypath", wire.WantByEth1)
+	for _, kind := range traffic.Kinds {
+		wire.WantByEth1(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, secondary.Addr()))
 	}
 	done := microseconds(t, m, "cloud-init-local.service", "ExecMainExitTimestampMonotonic")
 	if begins := microseconds(t, m, "replypath.service", "ExecMainStartTimestampMonotonic"); begins < done {
@@ -109,7 +113,7 @@ func TestCloudInit(t *testing.T) {
 }
 
 // wantNothingFound wants plan and doctor to take nothing that an agent makes for a rule or for a problem.
-func wantNothingFound(t *testing.T, p *harness.Product) {
+func wantNothingFound(t *testing.T, p *product.Product) {
 	t.Helper()
 	if made := p.Plan(0); len(made.Rules) > 0 {
 		t.Errorf("plan: %+v", made.Rules)

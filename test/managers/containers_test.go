@@ -15,8 +15,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // furnishContainers makes a machine's file systems a container engine's. What it writes is gone with its processes. It
@@ -54,8 +57,8 @@ func startEngine(t *testing.T, n *topology.TwoNIC, cli []string, first, ready st
 	c := n.Server.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "--cgroup",
 		"sh", "-ec", furnish+copied+furnishContainers+"exec tini -- "+first)
 	c.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWIPC
-	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(harness.NewCgroup(t).Fd())
-	holder := harness.StartProgram(t, c, unix.SIGKILL)
+	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(host.NewCgroup(t).Fd())
+	holder := product.StartProgram(t, c, unix.SIGKILL)
 	holder.WaitLog(1, ready)
 	enter := []string{"--target=" + strconv.Itoa(holder.PID()), "--mount", "--pid", "--ipc"}
 	return &engine{machine: &machine{t: t, host: n.Server.Host, enter: enter}, n: n, cli: cli}
@@ -87,21 +90,21 @@ func (e *engine) publish(port int, options string) {
 }
 
 // asked prepares a conversation with a published port of an address of the server. Pings are answered by the host.
-func (e *engine) asked(t testing.TB, kind harness.Kind, at netip.Addr, port int) *harness.Conversation {
+func (e *engine) asked(t testing.TB, kind traffic.Kind, at netip.Addr, port int) *traffic.Conversation {
 	t.Helper()
-	c := harness.NewConversation(t, kind, e.n.ClientEth0, at)
-	if kind != harness.Ping {
+	c := traffic.NewConversation(t, kind, e.n.ClientEth0, at)
+	if kind != traffic.Ping {
 		c.Self = netip.AddrPortFrom(c.Self.Addr(), uint16(port))
 	}
 	return c
 }
 
 // each runs a subtest for each published port, family and kind of question.
-func (e *engine) each(name string, at *topology.Interface, want func(testing.TB, *topology.Server, *harness.Conversation)) {
+func (e *engine) each(name string, at *topology.Interface, want func(testing.TB, *topology.Server, *traffic.Conversation)) {
 	e.t.Helper()
 	for _, port := range e.ports {
-		harness.EachQuestionOf(e.t, e.n.Families(), fmt.Sprintf("%s/port %d", name, port),
-			func(t *testing.T, f topology.Family, kind harness.Kind) {
+		traffic.EachQuestionOf(e.t, e.n.Families(), fmt.Sprintf("%s/port %d", name, port),
+			func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				want(t, e.n.Server, e.asked(t, kind, at.Address(f), port))
 			})
 	}
@@ -109,15 +112,15 @@ func (e *engine) each(name string, at *topology.Interface, want func(testing.TB,
 
 // wantServed asks published ports without replypath, and wants the answers lost as said. With it each leaves by the
 // interface that was asked, also while containers and networks come and go. Devices of such names are not managed.
-func (e *engine) wantServed(lost func(testing.TB, *topology.Server, *harness.Conversation), devices ...string) {
+func (e *engine) wantServed(lost func(testing.TB, *topology.Server, *traffic.Conversation), devices ...string) {
 	e.t.Helper()
 	e.each("without replypath", e.n.Server.Eth1, lost)
-	p := harness.On(e.t, e.n.Server.Host)
+	p := product.On(e.t, e.n.Server.Host)
 	d := p.Start()
-	e.each("with replypath", e.n.Server.Eth1, harness.WantByEth1)
-	e.each("eth0 is asked", e.n.Server.Eth0, func(t testing.TB, s *topology.Server, c *harness.Conversation) {
+	e.each("with replypath", e.n.Server.Eth1, wire.WantByEth1)
+	e.each("eth0 is asked", e.n.Server.Eth0, func(t testing.TB, s *topology.Server, c *traffic.Conversation) {
 		t.Helper()
-		harness.WantBy(t, s, c, false)
+		wire.WantBy(t, s, c, false)
 	})
 	wantNotManaged(e.t, p, devices)
 	own := e.routes(ownProtocol)
@@ -138,7 +141,7 @@ func (e *engine) wantServed(lost func(testing.TB, *topology.Server, *harness.Con
 }
 
 // wantNotManaged wants devices whose names begin so, and neither them nor others to be managed beside both interfaces.
-func wantNotManaged(t *testing.T, p *harness.Product, devices []string) {
+func wantNotManaged(t *testing.T, p *product.Product, devices []string) {
 	t.Helper()
 	status := p.Status()
 	for _, device := range devices {
@@ -156,13 +159,13 @@ func wantNotManaged(t *testing.T, p *harness.Product, devices []string) {
 // connection, which leaves as routed.
 func (e *engine) comeAndGo() {
 	e.t.Helper()
-	client := netip.AddrPortFrom(e.n.ClientEth0.Address(topology.IPv4), harness.EchoPort)
-	harness.ServeAt(e.t, e.n.Client, client)
-	wires := harness.Tap(e.t, e.n.Server)
-	talks := make(map[*harness.Conversation]*harness.Talk)
+	client := netip.AddrPortFrom(e.n.ClientEth0.Address(topology.IPv4), traffic.EchoPort)
+	traffic.ServeAt(e.t, e.n.Client, client)
+	wires := wire.Tap(e.t, e.n.Server)
+	talks := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, port := range e.ports {
 		for _, f := range e.n.Families() {
-			for _, kind := range harness.Kinds {
+			for _, kind := range traffic.Kinds {
 				c := e.asked(e.t, kind, e.n.Server.Eth1.Address(f), port)
 				talks[c] = c.Keep(e.t)
 			}

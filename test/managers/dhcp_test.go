@@ -11,8 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // dhcp is that of one family.
@@ -74,14 +77,14 @@ UseHostname=no
 }
 
 // lease runs a DHCP server on eth1's router, which has one address to give.
-func (d *dhcp) lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *harness.Program {
+func (d *dhcp) lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *product.Program {
 	t.Helper()
 	leases := filepath.Join(t.TempDir(), "leases")
 	args := []string{"--keep-in-foreground", "--conf-file=/dev/null",
 		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
 		"--interface=" + n.Server.Eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile=" + leases}
 	c := n.Replication.Command(context.Background(), "dnsmasq", append(args, d.offer(n.Server.Eth1, address)...)...)
-	server := harness.StartProgram(t, c, unix.SIGTERM)
+	server := product.StartProgram(t, c, unix.SIGTERM)
 	server.WaitLog(1, d.ready)
 	return server
 }
@@ -94,11 +97,11 @@ func TestDHCP(t *testing.T) {
 			n, _ := newServer(t)
 			server := d.lease(t, n, d.leased[0])
 			network := startNetworkd(t, n, d.file)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			p.Start()
-			harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
+			product.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
 			p.AwaitOwn(d.leased[0], true, time.Now())
-			harness.Serve(t, n.Server.Host, d.leased[0])
+			traffic.Serve(t, n.Server.Host, d.leased[0])
 			server.WaitLog(1, d.given, d.leased[0].String())
 			d.renews(t, n, p, network, server)
 			server.Signal(unix.SIGTERM)
@@ -109,17 +112,17 @@ func TestDHCP(t *testing.T) {
 }
 
 // renews has the lease renewed under an open connection.
-func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *harness.Product, network *networkd, server *harness.Program) {
+func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *product.Product, network *networkd, server *product.Program) {
 	t.Helper()
 	const renewals = 3
-	long := harness.NewConversation(t, harness.TCP, n.ClientEth0, d.leased[0])
-	wires := harness.Tap(t, n.Server)
+	long := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, d.leased[0])
+	wires := wire.Tap(t, n.Server)
 	talk := long.Keep(t)
 	for range renewals {
 		given := len(server.Log.Lines(d.given, d.leased[0].String()))
 		network.run("networkctl", d.renew, "eth1")
 		server.WaitLog(given+1, d.given, d.leased[0].String())
-		harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
+		product.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
 		p.AwaitOwn(d.leased[0], true, time.Now())
 		d.asked(t, n, d.leased[0])
 	}
@@ -130,25 +133,25 @@ func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *harness.Product, netw
 // asked asks at an address, and wants answers by eth1 only.
 func (d *dhcp) asked(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
 	t.Helper()
-	for _, kind := range harness.Kinds {
-		harness.WantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address))
+	for _, kind := range traffic.Kinds {
+		wire.WantByEth1(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, address))
 	}
 }
 
 // changes has eth1 get another address.
-func (d *dhcp) changes(t *testing.T, n *topology.TwoNIC, p *harness.Product, network *networkd) {
+func (d *dhcp) changes(t *testing.T, n *topology.TwoNIC, p *product.Product, network *networkd) {
 	t.Helper()
 	d.lease(t, n, d.leased[1])
-	quiet := harness.Quiet(t)
+	quiet := product.Quiet(t)
 	network.run("networkctl", "reconfigure", "eth1")
-	took := p.AwaitOwn(d.leased[1], true, harness.AwaitAddress(t, n.Server.Eth1, d.leased[1], true))
-	gone := p.AwaitOwn(d.leased[0], false, harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], false))
+	took := p.AwaitOwn(d.leased[1], true, product.AwaitAddress(t, n.Server.Eth1, d.leased[1], true))
+	gone := p.AwaitOwn(d.leased[0], false, product.AwaitAddress(t, n.Server.Eth1, d.leased[0], false))
 	quiet()
 	t.Logf("%s, another address: known after %s, the old one forgotten after %s",
 		d.family, took.Round(time.Millisecond), gone.Round(time.Millisecond))
-	if took > harness.Patient(backWithin) || gone > harness.Patient(backWithin) {
+	if took > await.Patient(backWithin) || gone > await.Patient(backWithin) {
 		t.Error("that is too late")
 	}
-	harness.Serve(t, n.Server.Host, d.leased[1])
+	traffic.Serve(t, n.Server.Host, d.leased[1])
 	d.asked(t, n, d.leased[1])
 }

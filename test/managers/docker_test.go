@@ -5,8 +5,9 @@ package managers
 import (
 	"testing"
 
-	"replypath/test/harness"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // dockerd keeps images in plain directories, as its file system may be an overlay already. Where a network has IPv6
@@ -33,15 +34,15 @@ func TestDocker(t *testing.T) {
 }
 
 // wantLostOrStrange is harness.WantLost, but for datagrams of docker-proxy: they come from the address of eth0.
-func wantLostOrStrange(t testing.TB, s *topology.Server, c *harness.Conversation) {
+func wantLostOrStrange(t testing.TB, s *topology.Server, c *traffic.Conversation) {
 	t.Helper()
-	if c.Kind != harness.UDP || c.Self.Addr().Is4() || c.Self.Port() != proxied {
-		harness.WantLost(t, s, c)
+	if c.Kind != traffic.UDP || c.Self.Addr().Is4() || c.Self.Port() != proxied {
+		wire.WantLost(t, s, c)
 		return
 	}
-	wires := harness.Tap(t, s)
+	wires := wire.Tap(t, s)
 	strange := c.Behind(s.Eth0.Address(topology.IPv6)).Answers()
-	if err := harness.AskUntilLost(t, c, wires.Eth0, strange); err == nil {
+	if err := wire.AskUntilLost(t, c, wires.Eth0, strange); err == nil {
 		t.Errorf("%s was answered", c)
 	}
 	wires.WantEth0(c.String()+", from another address", strange)

@@ -6,8 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // firewall is one that lets the tests' questions in, and answers out, and its program.
@@ -66,7 +70,7 @@ COMMIT
 func nft(ruleset string) func(*testing.T, *topology.Host) {
 	return func(t *testing.T, host *topology.Host) {
 		t.Helper()
-		harness.Nft(t, host, ruleset)
+		testhost.Nft(t, host, ruleset)
 	}
 }
 
@@ -74,7 +78,7 @@ func nft(ruleset string) func(*testing.T, *topology.Host) {
 func restore(t *testing.T, host *topology.Host) {
 	t.Helper()
 	for program, icmp := range map[string]string{"iptables-restore": "icmp", "ip6tables-restore": "ipv6-icmp"} {
-		c := host.Command(harness.Within(t, harness.AnswerTime), program)
+		c := host.Command(await.Within(t, await.AnswerTime), program)
 		c.Stdin = strings.NewReader(strings.ReplaceAll(restored, "ICMP", icmp))
 		if output, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", program, err, output)
@@ -93,7 +97,7 @@ func TestFirewallReloads(t *testing.T) {
 			n, _ := newServer(t)
 			f.load(t, n.Server.Host)
 			wantUnchanged(t, n, func() { f.load(t, n.Server.Host) })
-			tracked := harness.Must1[string](t)(n.Server.Sysctl("net/netfilter/nf_conntrack_count"))
+			tracked := await.Must1[string](t)(n.Server.Sysctl("net/netfilter/nf_conntrack_count"))
 			if isTracked := tracked != "0"; isTracked != f.conntrack {
 				t.Errorf("%s connections are tracked", tracked)
 			}
@@ -131,19 +135,19 @@ func TestFirewalld(t *testing.T) {
 	m.run("sh", "-ec", copied+"copied /etc/firewalld /var/log; mkdir -p /run/firewalld")
 	m.startBus()
 	m.start("firewalld", "--nofork", "--nopid")
-	harness.Eventually(t, "firewalld runs", func() error { return m.command("firewall-cmd", "--state").Run() })
+	await.Eventually(t, "firewalld runs", func() error { return m.command("firewall-cmd", "--state").Run() })
 	m.run("firewall-cmd", "--permanent", "--add-port=7/tcp", "--add-port=7/udp")
 	reload := func() { m.run("firewall-cmd", "--reload") }
 	reload()
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	dropped := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv6))
-	wires := harness.Tap(t, n.Server)
-	if err := harness.AskUntilLost(t, dropped, wires.Eth1, dropped.Questions()); err == nil {
+	dropped := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv6))
+	wires := wire.Tap(t, n.Server)
+	if err := wire.AskUntilLost(t, dropped, wires.Eth1, dropped.Questions()); err == nil {
 		t.Errorf("%s was answered", dropped)
 	}
 	found := p.Examine().Of("reverse-path-rules", "")
-	if len(found) == 0 || found[0].Severity == "ok" || harness.OrEmpty(found[0].Owner) != "firewalld" {
+	if len(found) == 0 || found[0].Severity == "ok" || product.OrEmpty(found[0].Owner) != "firewalld" {
 		t.Errorf("doctor, of IPv6_rpfilter: %+v", found)
 	}
 	p.Expect(0, "detach", "--stop")

@@ -10,8 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // upstreamConf has BIRD on a router announce a default route of each family to the server, and leave the router's own
@@ -52,7 +55,7 @@ const (
 type frr struct {
 	*machine
 	upstream    *machine
-	zebra, bgpd *harness.Program
+	zebra, bgpd *product.Program
 }
 
 // newFRR furnishes the server's machine for FRR.
@@ -70,7 +73,7 @@ func startFRR(t *testing.T, n *topology.TwoNIC) *frr {
 	d := newFRR(t, n)
 	d.upstream = startUpstream(t, n.Production, "1")
 	startUpstream(t, n.Replication, "2")
-	harness.Shell(t, n.Server.Host, "ip route del default; ip -6 route del default")
+	host.Shell(t, n.Server.Host, "ip route del default; ip -6 route del default")
 	d.write("/run/frr/bgpd.conf", bgpdConf)
 	d.startZebra()
 	d.startBGP()
@@ -88,7 +91,7 @@ func startUpstream(t *testing.T, r *topology.Router, subnet string) *machine {
 func (d *frr) startZebra() {
 	d.t.Helper()
 	d.zebra = d.start("/usr/lib/frr/zebra", "-f", "/run/frr/zebra.conf", "--log", "stdout")
-	harness.Eventually(d.t, "zebra serves other daemons", func() error { return d.command("test", "-S", zebraSocket).Run() })
+	await.Eventually(d.t, "zebra serves other daemons", func() error { return d.command("test", "-S", zebraSocket).Run() })
 }
 
 // startBGP starts bgpd and returns when its routes are there.
@@ -101,7 +104,7 @@ func (d *frr) startBGP() {
 // kill ends both without a chance to delete their routes.
 func (d *frr) kill() {
 	d.t.Helper()
-	for _, program := range []*harness.Program{d.bgpd, d.zebra} {
+	for _, program := range []*product.Program{d.bgpd, d.zebra} {
 		program.Signal(unix.SIGKILL)
 		program.WaitEnd()
 	}
@@ -125,7 +128,7 @@ func (d *frr) announce() {
 // waitRoutes returns when FRR's default routes lead by an interface.
 func (d *frr) waitRoutes(device string) {
 	d.t.Helper()
-	harness.Eventually(d.t, "FRR's routes lead by "+device, func() error {
+	await.Eventually(d.t, "FRR's routes lead by "+device, func() error {
 		routes := d.routes("bgp")
 		if strings.Count(routes, "default ") != 2 || strings.Count(routes, " dev "+device+" ") != 2 {
 			return errors.New(routes)
@@ -139,7 +142,7 @@ func (d *frr) waitRoutes(device string) {
 func TestFRR(t *testing.T) {
 	n, _ := newServer(t)
 	d := startFRR(t, n)
-	eachQuestion(t, n, "by FRR's routes alone", harness.WantLost)
+	eachQuestion(t, n, "by FRR's routes alone", wire.WantLost)
 	wantUnchanged(t, n, d.withdraw, d.announce)
 }
 
@@ -149,32 +152,32 @@ func TestFRRKilled(t *testing.T) {
 	n, _ := newServer(t)
 	d := startFRR(t, n)
 	learned := d.routes("bgp")
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	eachQuestion(t, n, "beside FRR", harness.WantByEth1)
+	eachQuestion(t, n, "beside FRR", wire.WantByEth1)
 	wantRoutes(t, "FRR's routes under replypath", d.routes("bgp"), learned)
 	if found := p.Examine().Of("default-route", "").With("ok", "metric 20"); len(found) != len(n.Families()) {
 		t.Errorf("doctor takes for the default routes of FRR %+v", found)
 	}
 	own := d.routes(ownProtocol)
-	wires, talks := harness.Tap(t, n.Server), keepAll(t, n)
+	wires, talks := wire.Tap(t, n.Server), keepAll(t, n)
 	d.kill()
 	d.startZebra()
-	harness.Eventually(t, "zebra has deleted its earlier routes", func() error {
+	await.Eventually(t, "zebra has deleted its earlier routes", func() error {
 		if routes := d.routes("bgp"); routes != "" {
 			return errors.New(routes)
 		}
 		return nil
 	})
-	eachQuestion(t, n, "without a route of FRR", harness.WantByEth1)
+	eachQuestion(t, n, "without a route of FRR", wire.WantByEth1)
 	d.startBGP()
-	eachQuestion(t, n, "with its routes again", harness.WantByEth1)
+	eachQuestion(t, n, "with its routes again", wire.WantByEth1)
 	for long, talk := range talks {
 		t.Logf("%s, open all the time: %d answers", long, talk.Stop())
 		wires.WantEth1("a connection that stays open", long.Answers())
 	}
 	// An interface without a default route of others has one of ours meanwhile.
-	harness.Eventually(t, "replypath has the routes that it had", func() error {
+	await.Eventually(t, "replypath has the routes that it had", func() error {
 		if now := d.routes(ownProtocol); now != own {
 			return fmt.Errorf("%snot\n%s", now, own)
 		}
@@ -202,14 +205,14 @@ func TestFRRStatic(t *testing.T) {
 	d.write("/run/frr/staticd.conf", "ip route 128.0.0.0/2 eth1\n")
 	d.startZebra()
 	d.machine.start("/usr/lib/frr/staticd", "-f", "/run/frr/staticd.conf", "--log", "stdout")
-	harness.Eventually(t, "FRR has its route", func() error {
+	await.Eventually(t, "FRR has its route", func() error {
 		if routes := d.routes("196"); !strings.HasPrefix(routes, "128.0.0.0/2 ") {
 			return errors.New(routes)
 		}
 		return nil
 	})
-	found := harness.On(t, n.Server.Host).Examine().Of("route-without-gateway", "eth1").With("warning", "128.0.0.0/2")
-	if len(found) != 1 || harness.OrEmpty(found[0].Owner) != "FRR" {
+	found := product.On(t, n.Server.Host).Examine().Of("route-without-gateway", "eth1").With("warning", "128.0.0.0/2")
+	if len(found) != 1 || product.OrEmpty(found[0].Owner) != "FRR" {
 		t.Errorf("doctor, of FRR's route: %+v", found)
 	}
 }

@@ -15,8 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // forwarded is the address of a load balancer that hands packets on to eth1 unchanged.
@@ -84,11 +88,11 @@ setup = false
 // startGuestAgent boots a machine with networkd, and starts the agent there.
 func startGuestAgent(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
-	m := harness.NewMachine(t, n.Server.Host)
+	m := host.NewMachine(t, n.Server.Host)
 	m.Write("/etc/systemd/network/10-eth0.network", eth0File(n))
 	m.Write("/etc/systemd/network/10-eth1.network", eth1File(n))
 	m.Write("/etc/default/instance_configs.cfg", guestAgentConfig)
-	m.Write(guestAgentUnit, string(harness.Must1[[]byte](t)(os.ReadFile(guestAgentUnit))))
+	m.Write(guestAgentUnit, string(await.Must1[[]byte](t)(os.ReadFile(guestAgentUnit))))
 	// It sets the scheduler of every disk.
 	m.Write("/etc/systemd/system/google-guest-agent.service.d/test.conf", "[Service]\nReadOnlyPaths=/sys\n")
 	m.Enable("systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")
@@ -102,8 +106,8 @@ func startGuestAgent(t *testing.T, n *topology.TwoNIC) {
 // awaitForwarded returns when the agent has made the address local, or foreign.
 func awaitForwarded(t *testing.T, n *topology.TwoNIC, there bool) {
 	t.Helper()
-	harness.Eventually(t, "the agent follows the metadata", func() error {
-		routes := harness.Shell(t, n.Server.Host, "ip route show table local proto 66")
+	await.Eventually(t, "the agent follows the metadata", func() error {
+		routes := host.Shell(t, n.Server.Host, "ip route show table local proto 66")
 		if want := fmt.Sprintf("local %s dev eth1 scope host", forwarded); strings.Contains(routes, want) != there {
 			return errors.New("routes of the agent: " + routes)
 		}
@@ -119,19 +123,19 @@ func TestGuestAgent(t *testing.T) {
 	serveMetadata(t, n, metadata)
 	startGuestAgent(t, n)
 	awaitForwarded(t, n, true)
-	harness.Serve(t, n.Server.Host, forwarded)
-	each := func(name string, want func(testing.TB, *topology.Server, *harness.Conversation)) {
+	traffic.Serve(t, n.Server.Host, forwarded)
+	each := func(name string, want func(testing.TB, *topology.Server, *traffic.Conversation)) {
 		t.Helper()
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			t.Run(name+"/"+string(kind), func(t *testing.T) {
-				want(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, forwarded))
+				want(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, forwarded))
 			})
 		}
 	}
-	each("the agent alone", harness.WantLost)
-	p := harness.On(t, n.Server.Host)
+	each("the agent alone", wire.WantLost)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	each("with replypath", harness.WantByEth1)
+	each("with replypath", wire.WantByEth1)
 	wantNothingFound(t, p)
 	metadata.forward()
 	awaitForwarded(t, n, false)
@@ -139,5 +143,5 @@ func TestGuestAgent(t *testing.T) {
 	metadata.forward(forwarded)
 	awaitForwarded(t, n, true)
 	p.AwaitOwn(forwarded, true, time.Now())
-	each("it is back", harness.WantByEth1)
+	each("it is back", wire.WantByEth1)
 }

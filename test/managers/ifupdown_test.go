@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // ifupdown configures eth1 by /etc/network/interfaces.
@@ -37,7 +40,7 @@ func newIfupdown(t *testing.T, n *topology.TwoNIC, interfaces string) *ifupdown 
 	// Without duplicate address detection, which the real one would wait for.
 	u.write("/etc/network/interfaces", strings.ReplaceAll(interfaces, "inet6 static\n", "inet6 static\n\tdad-attempts 0\n"))
 	for _, a := range n.Server.Eth1.Addresses {
-		harness.Must(t, n.Server.Eth1.RemoveAddress(a))
+		await.Must(t, n.Server.Eth1.RemoveAddress(a))
 	}
 	u.run("ifup", "eth1")
 	u.waitReady()
@@ -46,7 +49,7 @@ func newIfupdown(t *testing.T, n *topology.TwoNIC, interfaces string) *ifupdown 
 
 func (u *ifupdown) waitReady() {
 	u.t.Helper()
-	harness.Must(u.t, u.n.Server.Eth1.WaitReady(harness.Within(u.t, harness.AnswerTime)))
+	await.Must(u.t, u.n.Server.Eth1.WaitReady(await.Within(u.t, await.AnswerTime)))
 }
 
 // restart is `ifdown eth1; ifup eth1`.
@@ -62,9 +65,9 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))
 	recipe.Run(n.Server.Host, "By hand")
-	eachQuestion(t, n, "before", harness.WantByEth1)
+	eachQuestion(t, n, "before", wire.WantByEth1)
 	u.restart()
-	eachQuestion(t, n, "after", harness.WantLost)
+	eachQuestion(t, n, "after", wire.WantLost)
 }
 
 // TestIfupdown takes eth1 down and up under replypath: once it is up again, nothing has changed, for what is new and
@@ -72,19 +75,19 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 func TestIfupdown(t *testing.T) {
 	n, _ := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	wires := harness.Tap(t, n.Server)
-	var long []*harness.Conversation
+	wires := wire.Tap(t, n.Server)
+	var long []*traffic.Conversation
 	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-		harness.Ask(t, c)
+		c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+		traffic.Ask(t, c)
 		long = append(long, c)
 	}
 	for range 2 {
 		began := time.Now()
 		u.restart()
-		harness.Eventually(t, "eth1 is managed again", func() error {
+		await.Eventually(t, "eth1 is managed again", func() error {
 			if i := p.Status().Interface("eth1"); i == nil || !i.Attached || !i.Up {
 				return fmt.Errorf("status of eth1: %+v", i)
 			}
@@ -94,9 +97,9 @@ func TestIfupdown(t *testing.T) {
 			p.AwaitOwn(n.Server.Eth1.Address(f), true, began)
 		}
 		t.Logf("down, up and managed again within %s", time.Since(began).Round(time.Millisecond))
-		eachQuestion(t, n, "after", harness.WantByEth1)
+		eachQuestion(t, n, "after", wire.WantByEth1)
 		for _, c := range long {
-			harness.Ask(t, c)
+			traffic.Ask(t, c)
 		}
 	}
 	for _, c := range long {
@@ -111,5 +114,5 @@ func TestIfupdownRules(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, recipe.Text("With ifupdown", "interfaces"))
 	u.restart()
-	eachQuestion(t, n, "rules in the file", harness.WantByEth1)
+	eachQuestion(t, n, "rules in the file", wire.WantByEth1)
 }

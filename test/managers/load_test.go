@@ -8,16 +8,17 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // load asks eth1 all the time, by connections that stay open and by one new connection after the other.
 type load struct {
-	*harness.Load
+	*traffic.Load
 	t     *testing.T
 	n     *topology.TwoNIC
-	wires *harness.Wires
+	wires *wire.Wires
 }
 
 // pace is how often a connection is opened.
@@ -26,11 +27,11 @@ const pace = 5 * time.Millisecond
 // startLoad begins to ask, and returns when every connection is open.
 func startLoad(t *testing.T, n *topology.TwoNIC) *load {
 	t.Helper()
-	l := &load{harness.NewLoad(t), t, n, harness.Tap(t, n.Server)}
+	l := &load{traffic.NewLoad(t), t, n, wire.Tap(t, n.Server)}
 	for _, f := range n.Families() {
-		eth1 := netip.AddrPortFrom(n.Server.Eth1.Address(f), harness.EchoPort)
-		l.Start(&harness.Asker{Kind: harness.TCP, From: n.Client, To: eth1, Pace: pace},
-			&harness.Asker{Kind: harness.TCP, From: n.Client, To: eth1, Pace: pace * time.Duration(len(n.Families())), Fresh: true})
+		eth1 := netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort)
+		l.Start(&traffic.Asker{Kind: traffic.TCP, From: n.Client, To: eth1, Pace: pace},
+			&traffic.Asker{Kind: traffic.TCP, From: n.Client, To: eth1, Pace: pace * time.Duration(len(n.Families())), Fresh: true})
 	}
 	l.Await(l.Askers, 1, func() error { return nil })
 	return l
@@ -48,7 +49,7 @@ func (l *load) stop() string {
 		eth0, eth1 := l.wires.Left(topology.From(l.n.Server.Eth1.Address(f)))
 		frames += len(eth1)
 		if strays += len(eth0); len(eth0) > 0 {
-			l.t.Errorf("by the wrong NIC: %s", harness.Describe(eth0))
+			l.t.Errorf("by the wrong NIC: %s", wire.Describe(eth0))
 		}
 	}
 	return fmt.Sprintf("%d answers, %d connections, %d frames by eth1, %d by the wrong NIC",

@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -43,7 +45,7 @@ mkdir -p /etc/network/if-pre-up.d /etc/network/if-up.d /etc/network/if-down.d /e
 func newMachine(t *testing.T, host *topology.Host) *machine {
 	t.Helper()
 	c := host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "sh", "-ec", furnish+"echo furnished; exec sleep infinity")
-	holder := harness.StartProgram(t, c, unix.SIGKILL)
+	holder := product.StartProgram(t, c, unix.SIGKILL)
 	holder.WaitLog(1, "furnished")
 	return &machine{t: t, host: host, enter: []string{"--target=" + strconv.Itoa(holder.PID()), "--mount"}}
 }
@@ -54,9 +56,9 @@ func (m *machine) command(args ...string) *topology.Cmd {
 }
 
 // start starts a program that runs until it is told to end.
-func (m *machine) start(args ...string) *harness.Program {
+func (m *machine) start(args ...string) *product.Program {
 	m.t.Helper()
-	return harness.StartProgram(m.t, m.command(args...), syscall.SIGTERM)
+	return product.StartProgram(m.t, m.command(args...), syscall.SIGTERM)
 }
 
 // run runs a command of the machine and wants success.
@@ -82,7 +84,7 @@ func (m *machine) write(path, text string) {
 // routes are those of a protocol.
 func (m *machine) routes(protocol string) string {
 	m.t.Helper()
-	return harness.Shell(m.t, m.host, fmt.Sprintf("ip -4 route show proto %s; ip -6 route show proto %[1]s", protocol))
+	return testhost.Shell(m.t, m.host, fmt.Sprintf("ip -4 route show proto %s; ip -6 route show proto %[1]s", protocol))
 }
 
 // startBus starts the system bus, by which programs are told what to do.
@@ -90,7 +92,7 @@ func (m *machine) startBus() {
 	m.t.Helper()
 	const socket = "/run/dbus/system_bus_socket"
 	m.start("dbus-daemon", "--system", "--nofork", "--nopidfile", "--nosyslog", "--address=unix:path="+socket)
-	harness.Eventually(m.t, "the system bus is there", func() error {
+	await.Eventually(m.t, "the system bus is there", func() error {
 		return m.command("test", "-S", socket).Run()
 	})
 }

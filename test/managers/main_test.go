@@ -9,34 +9,37 @@ import (
 	"fmt"
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/host"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // newServer builds the network of a server with two interfaces, the replication address behind a router that checks
 // sources, and the recipe.
-func newServer(t *testing.T) (*topology.TwoNIC, *harness.Recipe) {
+func newServer(t *testing.T) (*topology.TwoNIC, *host.Recipe) {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	return n, harness.ReadRecipe(t, "s8-reboot-and-restarts")
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	return n, host.ReadRecipe(t, "s8-reboot-and-restarts")
 }
 
 // eachQuestion runs a subtest for each family and kind of question to eth1, and tells which ways the answers left.
-func eachQuestion(t *testing.T, n *topology.TwoNIC, name string, run func(testing.TB, *topology.Server, *harness.Conversation)) {
+func eachQuestion(t *testing.T, n *topology.TwoNIC, name string, run func(testing.TB, *topology.Server, *traffic.Conversation)) {
 	t.Helper()
-	wires, asked := harness.Tap(t, n.Server), 0
-	harness.EachQuestionOf(t, n.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+	wires, asked := wire.Tap(t, n.Server), 0
+	traffic.EachQuestionOf(t, n.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		asked++
-		run(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+		run(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
 	})
 	t.Logf("%s: %d questions by IPv4 and IPv6, %s", name, asked, ways(n, wires))
 }
 
 // ways counts what left the server from eth1's addresses.
-func ways(n *topology.TwoNIC, wires *harness.Wires) string {
+func ways(n *topology.TwoNIC, wires *wire.Wires) string {
 	byEth0, byEth1 := 0, 0
 	for _, f := range n.Families() {
 		eth0, eth1 := wires.Left(topology.From(n.Server.Eth1.Address(f)))
@@ -46,11 +49,11 @@ func ways(n *topology.TwoNIC, wires *harness.Wires) string {
 }
 
 // keepAll has an open connection of each family ask eth1 all the time.
-func keepAll(t *testing.T, n *topology.TwoNIC) map[*harness.Conversation]*harness.Talk {
+func keepAll(t *testing.T, n *topology.TwoNIC) map[*traffic.Conversation]*traffic.Talk {
 	t.Helper()
-	talks := make(map[*harness.Conversation]*harness.Talk)
+	talks := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range n.Families() {
-		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+		c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 		talks[c] = c.Keep(t)
 	}
 	return talks

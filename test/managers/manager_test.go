@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // networkDaemon is what configures a server's interfaces.
@@ -33,11 +35,11 @@ var networkDaemons = map[string]func(*testing.T, *topology.TwoNIC) networkDaemon
 func waitConfigured(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+		await.Must(t, i.WaitReady(await.Within(t, await.AnswerTime)))
 	}
 	for _, f := range n.Families() {
 		i := n.Server.Eth0
-		harness.Must(t, i.Resolve(harness.Within(t, harness.AnswerTime), i.Gateway(f)))
+		await.Must(t, i.Resolve(await.Within(t, await.AnswerTime), i.Gateway(f)))
 	}
 }
 
@@ -56,15 +58,15 @@ func TestNetworkDaemons(t *testing.T) {
 // connection that stays open, nor afterwards.
 func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	t.Helper()
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	eachQuestion(t, n, "before", harness.WantByEth1)
-	wires, talks := harness.Tap(t, n.Server), keepAll(t, n)
+	eachQuestion(t, n, "before", wire.WantByEth1)
+	wires, talks := wire.Tap(t, n.Server), keepAll(t, n)
 	for range 3 {
 		for _, change := range changes {
 			change()
 			awaitOwn(t, n, p)
-			eachQuestion(t, n, "after", harness.WantByEth1)
+			eachQuestion(t, n, "after", wire.WantByEth1)
 		}
 	}
 	for long, talk := range talks {
@@ -76,7 +78,7 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 }
 
 // awaitOwn returns when the programs know the addresses that are asked, which may have been away for a moment.
-func awaitOwn(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+func awaitOwn(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	t.Helper()
 	for _, f := range n.Families() {
 		p.AwaitOwn(n.Server.Eth1.Address(f), true, time.Now())
@@ -84,7 +86,7 @@ func awaitOwn(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 }
 
 // wantManaged wants both interfaces to be managed, attached, and with what was learned of eth0's gateways.
-func wantManaged(t *testing.T, p *harness.Product) {
+func wantManaged(t *testing.T, p *product.Product) {
 	t.Helper()
 	status := p.Status()
 	for _, name := range []string{"eth0", "eth1"} {
@@ -104,14 +106,14 @@ func TestBoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n, _ := newServer(t)
 			forgetAddresses(t, n)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			p.Start()
 			p.Expect(3, "status") // nothing is attached
 			start(t, n)
 			began := time.Now()
 			waitManaged(t, p)
 			t.Logf("both interfaces are managed %s after %s is done", time.Since(began).Round(time.Millisecond), name)
-			eachQuestion(t, n, "after boot", harness.WantByEth1)
+			eachQuestion(t, n, "after boot", wire.WantByEth1)
 			wantManaged(t, p)
 		})
 	}
@@ -123,17 +125,17 @@ func forgetAddresses(t *testing.T, n *topology.TwoNIC) {
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		for _, a := range i.Addresses {
 			if err := i.RemoveAddress(a); !errors.Is(err, unix.EADDRNOTAVAIL) { // they may be gone already
-				harness.Must(t, err)
+				await.Must(t, err)
 			}
 		}
-		harness.Must(t, i.SetDown())
+		await.Must(t, i.SetDown())
 	}
 }
 
 // waitManaged returns when both interfaces are attached.
-func waitManaged(t *testing.T, p *harness.Product) {
+func waitManaged(t *testing.T, p *product.Product) {
 	t.Helper()
-	harness.Eventually(t, "both interfaces are managed", func() error {
+	await.Eventually(t, "both interfaces are managed", func() error {
 		result := p.Run("status")
 		if result.Code != 0 || !strings.Contains(result.Stdout, "eth0") || !strings.Contains(result.Stdout, "eth1") {
 			return errors.New(result.String())

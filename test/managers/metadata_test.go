@@ -17,7 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -29,11 +30,11 @@ func serveMetadata(t *testing.T, n *topology.TwoNIC, service http.Handler) {
 	t.Helper()
 	at := netip.MustParsePrefix("169.254.169.254/32")
 	fabric := n.Server.Eth0.Peer()
-	harness.Must(t, fabric.AddAddress(at))
-	listener := harness.Must1[net.Listener](t)(fabric.Host.Listen(t.Context(), "tcp", at.Addr().String()+":80"))
-	server := &http.Server{Handler: service, ReadHeaderTimeout: harness.AnswerTime}
+	await.Must(t, fabric.AddAddress(at))
+	listener := await.Must1[net.Listener](t)(fabric.Host.Listen(t.Context(), "tcp", at.Addr().String()+":80"))
+	server := &http.Server{Handler: service, ReadHeaderTimeout: await.AnswerTime}
 	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { harness.Must(t, server.Close()) })
+	t.Cleanup(func() { await.Must(t, server.Close()) })
 }
 
 // ec2Metadata are the texts of EC2's service by their paths, without the version that comes first.
@@ -89,12 +90,12 @@ func (m ec2Metadata) list(path string) string {
 func serveLeases(t *testing.T, i *topology.Interface) {
 	t.Helper()
 	v4, v6 := i.Address(topology.IPv4), i.Address(topology.IPv6).String()
-	subnet := harness.Must1[netip.Prefix](t)(v4.Prefix(24))
+	subnet := await.Must1[netip.Prefix](t)(v4.Prefix(24))
 	c := i.Peer().Host.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
 		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
 		"--interface="+i.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--enable-ra",
 		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
 		"--dhcp-range="+subnet.Addr().String()+",static,255.255.255.0,2m", "--dhcp-host="+i.MAC.String()+","+v4.String(),
 		"--dhcp-range="+v6+","+v6+",64,2m")
-	harness.StartProgram(t, c, unix.SIGTERM).WaitLog(1, "DHCPv6, IP range")
+	product.StartProgram(t, c, unix.SIGTERM).WaitLog(1, "DHCPv6, IP range")
 }

@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
+	"replypath/test/wire"
 )
 
 // netplanDir is where netplan's files are, and doctor looks for them.
@@ -38,7 +40,7 @@ type netplan struct{ *networkd }
 // generate has netplan write networkd's files by one of its own.
 func (d *netplan) generate(text string) {
 	d.t.Helper()
-	harness.Must(d.t, os.WriteFile(netplanDir+"/50-server.yaml", []byte(text), 0o600))
+	await.Must(d.t, os.WriteFile(netplanDir+"/50-server.yaml", []byte(text), 0o600))
 	d.run("netplan", "generate")
 }
 
@@ -54,20 +56,20 @@ func (d *netplan) apply(text string) {
 // replypath they are right without the rules and beside them, which doctor calls netplan's.
 func TestNetplan(t *testing.T) {
 	n, _ := newServer(t)
-	harness.Must(t, unix.Mount("netplan", netplanDir, "tmpfs", 0, "mode=755"))
-	t.Cleanup(func() { harness.Must(t, unix.Unmount(netplanDir, unix.MNT_DETACH)) })
+	await.Must(t, unix.Mount("netplan", netplanDir, "tmpfs", 0, "mode=755"))
+	t.Cleanup(func() { await.Must(t, unix.Unmount(netplanDir, unix.MNT_DETACH)) })
 	d := &netplan{&networkd{machine: newMachine(t, n.Server.Host), n: n}}
 	d.generate(netplanInterfaces + netplanRules)
 	d.startBus()
 	d.start()
-	eachQuestion(t, n, "its rules alone", harness.WantByEth1)
+	eachQuestion(t, n, "its rules alone", wire.WantByEth1)
 	d.apply(netplanInterfaces)
-	eachQuestion(t, n, "without its rules", harness.WantLost)
-	p := harness.On(t, n.Server.Host)
+	eachQuestion(t, n, "without its rules", wire.WantLost)
+	p := product.On(t, n.Server.Host)
 	p.Start()
-	eachQuestion(t, n, "in their place", harness.WantByEth1)
+	eachQuestion(t, n, "in their place", wire.WantByEth1)
 	d.apply(netplanInterfaces + netplanRules)
 	awaitOwn(t, n, p)
-	eachQuestion(t, n, "beside them", harness.WantByEth1)
+	eachQuestion(t, n, "beside them", wire.WantByEth1)
 	wantOwner(t, p, "netplan", "from 10.2.0.100 lookup 102", "from 2001:db8:2::100 lookup 102")
 }

@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 const networkdBinary = "/lib/systemd/systemd-networkd"
@@ -20,7 +22,7 @@ const networkdBinary = "/lib/systemd/systemd-networkd"
 type networkd struct {
 	*machine
 	n       *topology.TwoNIC
-	program *harness.Program
+	program *product.Program
 }
 
 // eth0File is networkd's for eth0.
@@ -65,7 +67,7 @@ func (d *networkd) start() {
 func (d *networkd) waitConfigured() {
 	d.t.Helper()
 	for _, name := range []string{"eth0", "eth1"} {
-		harness.Eventually(d.t, name+" is configured", func() error {
+		await.Eventually(d.t, name+" is configured", func() error {
 			output, err := d.command("networkctl", "list", "--no-legend", "--no-pager", name).CombinedOutput()
 			if err == nil && !strings.HasSuffix(strings.TrimSpace(string(output)), " configured") {
 				err = errors.New("not yet")
@@ -101,9 +103,9 @@ func TestNetworkdDeletesRules(t *testing.T) {
 	d := startNetworkd(t, n, eth1File(n))
 	for name, change := range map[string]func(){"restart": d.restart, "reconfigure": func() { d.reconfigure("eth1") }} {
 		recipe.Run(n.Server.Host, "By hand")
-		eachQuestion(t, n, "before "+name, harness.WantByEth1)
+		eachQuestion(t, n, "before "+name, wire.WantByEth1)
 		change()
-		eachQuestion(t, n, "after "+name, harness.WantLost)
+		eachQuestion(t, n, "after "+name, wire.WantLost)
 	}
 }
 
@@ -112,5 +114,5 @@ func TestNetworkdRules(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkd(t, n, recipe.Text("With networkd", "ini"))
 	d.restart()
-	eachQuestion(t, n, "rules in a file", harness.WantByEth1)
+	eachQuestion(t, n, "rules in a file", wire.WantByEth1)
 }

@@ -11,8 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 const networkManagerBinary = "/usr/sbin/NetworkManager"
@@ -21,7 +23,7 @@ const networkManagerBinary = "/usr/sbin/NetworkManager"
 type networkManager struct {
 	*machine
 	n       *topology.TwoNIC
-	program *harness.Program
+	program *product.Program
 }
 
 // networkManagerConf keeps NetworkManager to the interfaces: it may neither name the machine nor write its resolv.conf,
@@ -80,7 +82,7 @@ func (d *networkManager) start() {
 // waitConfigured waits until NetworkManager is done with both interfaces.
 func (d *networkManager) waitConfigured() {
 	d.t.Helper()
-	harness.Eventually(d.t, "NetworkManager has configured both interfaces", func() error {
+	await.Eventually(d.t, "NetworkManager has configured both interfaces", func() error {
 		output, err := d.command("nmcli", "--terse", "--fields", "DEVICE,STATE", "device").CombinedOutput()
 		devices := strings.Split(string(output), "\n")
 		if err == nil && !(slices.Contains(devices, "eth0:connected") && slices.Contains(devices, "eth1:connected")) {
@@ -115,9 +117,9 @@ func TestNetworkManagerDeletesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
 	recipe.Run(n.Server.Host, "By hand")
-	eachQuestion(t, n, "before", harness.WantByEth1)
+	eachQuestion(t, n, "before", wire.WantByEth1)
 	d.reconfigure("eth1")
-	eachQuestion(t, n, "after", harness.WantLost)
+	eachQuestion(t, n, "after", wire.WantLost)
 }
 
 // TestNetworkManagerRules is what the recipe shows for NetworkManager alone.
@@ -126,6 +128,6 @@ func TestNetworkManagerRules(t *testing.T) {
 	d := startNetworkManager(t, n, recipe.Text("With NetworkManager", "ini"))
 	for name, change := range map[string]func(){"restart": d.restart, "reconfigure": func() { d.reconfigure("eth1") }} {
 		change()
-		eachQuestion(t, n, "rules in a file, "+name, harness.WantByEth1)
+		eachQuestion(t, n, "rules in a file, "+name, wire.WantByEth1)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // newDefault is a configuration under which replies would leave by the wrong NIC.
@@ -19,7 +19,7 @@ const newDefault = "# Theirs.\nmode: observe\n"
 // default goes beside it.
 func TestPackageNewDefault(t *testing.T) {
 	sample := filepath.Join(t.TempDir(), "replypath.yaml")
-	harness.Must(t, os.WriteFile(sample, []byte(newDefault), 0o644))
+	await.Must(t, os.WriteFile(sample, []byte(newDefault), 0o644))
 	another := "SAMPLE_CONFIG=" + sample
 	for _, manager := range managers {
 		t.Run(manager.kind, func(t *testing.T) {

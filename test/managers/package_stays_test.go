@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 )
 
 // stays wants the package to stay where it cannot take everything off the host, with what its script had ended: here
@@ -127,14 +128,14 @@ const deaf = `trap '' TERM; exec flock "$1" sh -c 'echo $$ >/run/test/deaf; exec
 // service, and goes on as dpkg is told to.
 func (p *packaged) outlivesKilled() {
 	p.Helper()
-	holder := harness.StartProgram(p.T, p.m.Command(context.Background(), "sh", "-ec", deaf, "sh", pins.DefaultDir), unix.SIGKILL)
-	removal := harness.StartProgram(p.T, p.m.Command(context.Background(), p.remove...), unix.SIGKILL)
-	harness.Eventually(p.T, "the service is stopped", func() error {
+	holder := product.StartProgram(p.T, p.m.Command(context.Background(), "sh", "-ec", deaf, "sh", pins.DefaultDir), unix.SIGKILL)
+	removal := product.StartProgram(p.T, p.m.Command(context.Background(), p.remove...), unix.SIGKILL)
+	await.Eventually(p.T, "the service is stopped", func() error {
 		_, err := os.Stat(p.m.Shared("deaf"))
 		return err
 	})
-	for _, program := range []*harness.Program{removal, holder} {
-		harness.Must(p.T, unix.Kill(-program.PID(), unix.SIGKILL))
+	for _, program := range []*product.Program{removal, holder} {
+		await.Must(p.T, unix.Kill(-program.PID(), unix.SIGKILL))
 		program.WaitEnd()
 	}
 	p.m.Refuse("systemctl", "--quiet", "is-active", service)

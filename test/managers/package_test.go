@@ -15,7 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -77,7 +79,7 @@ func TestPackage(t *testing.T) {
 	for _, manager := range managers {
 		t.Run(manager.kind, func(t *testing.T) {
 			p := newPackaged(t, manager)
-			p.holds(harness.MakePackage(t, manager.kind, oldVersion))
+			p.holds(testhost.MakePackage(t, manager.kind, oldVersion))
 			host, files := p.look(), p.m.Changes()
 			p.installs()
 			p.serves()
@@ -96,28 +98,28 @@ type packaged struct {
 	*testing.T
 	manager
 	n *topology.TwoNIC
-	m *harness.Machine
-	p *harness.Product
+	m *testhost.Machine
+	p *product.Product
 }
 
 // newPackaged boots a machine that has packages of both versions at hand. More variables of make may be set for the new one.
 func newPackaged(t *testing.T, manager manager, variables ...string) *packaged {
 	t.Helper()
 	n, _ := newServer(t)
-	p := &packaged{T: t, manager: manager, n: n, m: harness.NewMachine(t, n.Server.Host)}
-	p.p = harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	p := &packaged{T: t, manager: manager, n: n, m: testhost.NewMachine(t, n.Server.Host)}
+	p.p = product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	for version, variables := range map[string][]string{oldVersion: nil, newVersion: variables} {
-		text := harness.Must1[[]byte](t)(os.ReadFile(harness.MakePackage(t, manager.kind, version, variables...)))
-		harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
+		text := await.Must1[[]byte](t)(os.ReadFile(testhost.MakePackage(t, manager.kind, version, variables...)))
+		await.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
 	}
 	p.m.Boot()
 	p.m.WaitBooted()
 	return p
 }
 
-func (p *packaged) look() harness.Snapshot {
+func (p *packaged) look() testhost.Snapshot {
 	p.Helper()
-	return harness.TakeSnapshot(p.T, p.n.Server.Host, "eth0", "eth1")
+	return testhost.TakeSnapshot(p.T, p.n.Server.Host, "eth0", "eth1")
 }
 
 // file is where the machine has a package.
@@ -176,7 +178,7 @@ func (p *packaged) serves() {
 // wantVersion wants a version to run, with the operator's configuration.
 func (p *packaged) wantVersion(version string) {
 	p.Helper()
-	harness.Eventually(p.T, version+" runs", func() error {
+	await.Eventually(p.T, version+" runs", func() error {
 		if s := p.p.Status(); !s.Daemon.Running || *s.Daemon.Version != version {
 			return fmt.Errorf("%+v", s.Daemon)
 		}
@@ -208,7 +210,7 @@ func (p *packaged) reboots() {
 }
 
 // removes wants a removal to leave the host as it was, but for the configuration.
-func (p *packaged) removes(before harness.Snapshot) {
+func (p *packaged) removes(before testhost.Snapshot) {
 	p.Helper()
 	p.m.Run(p.remove...)
 	diff := before.Diff(p.look())
@@ -253,7 +255,7 @@ func (p *packaged) holds(file string) {
 	}
 	list := show(p.list)
 	root := filepath.Join(filepath.Dir(file), p.kind)
-	harness.Must(p.T, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	await.Must(p.T, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, root)
 		if filepath.Base(name) == "_replypath" {
 			name = p.zsh

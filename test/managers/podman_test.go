@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"testing"
 
-	"replypath/test/harness"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // podmanConf leaves control groups and limits as the test's are: to set them needs rights that containers, where tests
@@ -46,7 +46,7 @@ func TestPodman(t *testing.T) {
 			e := startPodman(t, n, backend)
 			e.do("network create --ipv6 --subnet 10.17.0.0/24 --subnet 2001:db8:17::/64 both")
 			e.publish(80, "--network both")
-			e.wantServed(harness.WantLost, bridge, "veth")
+			e.wantServed(wire.WantLost, bridge, "veth")
 		})
 	}
 }

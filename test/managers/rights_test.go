@@ -16,7 +16,10 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
+	"replypath/test/wire"
 )
 
 const service = "replypath.service"
@@ -29,11 +32,11 @@ var capabilities = map[string]string{
 }
 
 // running prepares a machine on which the packaged service runs, and the network is that of the test.
-func running(t *testing.T) (*harness.Machine, *harness.Product) {
+func running(t *testing.T) (*host.Machine, *product.Product) {
 	t.Helper()
 	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
-	m := harness.NewMachine(t, n.Server.Host)
+	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	m := host.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Boot()
 	m.WaitBooted()
@@ -42,13 +45,13 @@ func running(t *testing.T) (*harness.Machine, *harness.Product) {
 }
 
 // dropIn changes the service for its next start; empty takes that back.
-func dropIn(m *harness.Machine, lines string) {
+func dropIn(m *host.Machine, lines string) {
 	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Service]\n"+lines)
 	m.Run("systemctl", "daemon-reload")
 }
 
 // refusal restarts the service with a change that does not let it start, and returns what it says.
-func refusal(t *testing.T, m *harness.Machine, lines string) string {
+func refusal(t *testing.T, m *host.Machine, lines string) string {
 	t.Helper()
 	dropIn(m, "Restart=no\n"+lines)
 	before := len(m.Log())
@@ -105,7 +108,7 @@ func mask(t *testing.T, names []string) string {
 	t.Helper()
 	var bits uint64
 	for _, name := range names {
-		bits |= 1 << harness.Must1[cap.Value](t)(cap.FromName(strings.ToLower(name)))
+		bits |= 1 << await.Must1[cap.Value](t)(cap.FromName(strings.ToLower(name)))
 	}
 	return fmt.Sprintf("%016x", bits)
 }
@@ -113,9 +116,9 @@ func mask(t *testing.T, names []string) string {
 // TestUnitForbidsNothingNeeded has the service do all that it does on a host: nothing of it is refused.
 func TestUnitForbidsNothingNeeded(t *testing.T) {
 	n, _ := newServer(t)
-	harness.Must(t, n.Server.Host.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1")) // to be loosened
-	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
-	m := harness.NewMachine(t, n.Server.Host)
+	await.Must(t, n.Server.Host.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1")) // to be loosened
+	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	m := host.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Write("/etc/replypath/replypath.yaml", "repair_udp_source: true\n") // to be attached to the cgroup
 	m.Boot()
@@ -124,13 +127,13 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 	m.Write("/etc/replypath/replypath.yaml", "repair_udp_source: true\nflow_table: {max_entries: 4096}\n")
 	before := p.Status().Flows.Capacity
 	m.Run("systemctl", "reload", service)
-	harness.Eventually(t, "the tables have another size", func() error {
+	await.Eventually(t, "the tables have another size", func() error {
 		if got := p.Status().Flows.Capacity; got == before {
 			return fmt.Errorf("%d", got)
 		}
 		return nil
 	})
-	harness.Must1[string](t)(p.Get("/metrics"))
+	await.Must1[string](t)(p.Get("/metrics"))
 	status := p.Status()
 	if len(status.Errors) > 0 {
 		t.Errorf("errors: %q", status.Errors)
@@ -146,20 +149,20 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 	wantNotInLog(t, m, "level=WARN", "level=ERROR")
 	wantManaged(t, p)
 	// Routes and neighbours are set where the way out is gone.
-	harness.Must(t, n.Server.Eth0.SetDown())
-	harness.Eventually(t, "the fallback route is in use", func() error {
+	await.Must(t, n.Server.Eth0.SetDown())
+	await.Eventually(t, "the fallback route is in use", func() error {
 		if active := p.Metrics().Sum("replypath_fallback_active"); active != 2 {
 			return fmt.Errorf("by %v families", active)
 		}
 		return nil
 	})
-	eachQuestion(t, n, "without eth0", harness.WantByEth1)
+	eachQuestion(t, n, "without eth0", wire.WantByEth1)
 	wantNotInLog(t, m, "permitted", "denied", "read-only")
 	t.Logf("%d changes of the host, %d features looked for, 2 fallback routes in use, tables of %d and then %d flows: nothing is refused",
 		len(status.HostChanges), len(status.Features), before, status.Flows.Capacity)
 }
 
-func wantNotInLog(t *testing.T, m *harness.Machine, signs ...string) {
+func wantNotInLog(t *testing.T, m *host.Machine, signs ...string) {
 	t.Helper()
 	for _, sign := range signs {
 		if strings.Contains(m.Log(), sign) {
@@ -250,7 +253,7 @@ func TestReloadOnlyAfterCheck(t *testing.T) {
 	}
 	m.Write(file, "mode: observe\n")
 	m.Run("systemctl", "reload", service)
-	harness.Eventually(t, "the mode is the new one", func() error {
+	await.Eventually(t, "the mode is the new one", func() error {
 		if mode := p.Status().Mode; mode != "observe" {
 			return errors.New(mode)
 		}
@@ -278,8 +281,8 @@ done
 // Replies stay right all the time.
 func TestRestartsWithoutLimit(t *testing.T) {
 	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
-	m := harness.NewMachine(t, n.Server.Host)
+	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	m := host.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Unit]\nStartLimitBurst=1\n[Service]\nRestartSec=1ms\n")
 	m.Boot()
@@ -288,7 +291,7 @@ func TestRestartsWithoutLimit(t *testing.T) {
 	load := startLoad(t, n)
 	const kills = 6
 	m.Run("sh", "-ec", killAgain, strconv.Itoa(kills))
-	harness.Eventually(t, "it is there again", func() error {
+	await.Eventually(t, "it is there again", func() error {
 		if state := m.Property(service, "ActiveState"); state != "active" {
 			return errors.New(state)
 		}
@@ -318,7 +321,7 @@ func TestSecurityFigure(t *testing.T) {
 	}
 	want := fmt.Sprintf("systemd %s: exposure level %s", strings.Fields(analyze("--version"))[1], figure[1])
 	t.Log(want)
-	if text := string(harness.Must1[[]byte](t)(os.ReadFile(rights))); !strings.Contains(text, want) {
+	if text := string(await.Must1[[]byte](t)(os.ReadFile(rights))); !strings.Contains(text, want) {
 		t.Errorf("%s does not say %q", rights, want)
 	}
 }

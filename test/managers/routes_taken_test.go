@@ -12,8 +12,11 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/discover"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // TestRoutesTaken has each network daemon restarted and both interfaces configured anew, which may delete routes that it
@@ -32,11 +35,11 @@ func TestRoutesTaken(t *testing.T) {
 func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 	t.Helper()
 	eth1 := n.Server.Eth1
-	p := harness.On(t, n.Server.Host)
-	d := p.Start("--config", harness.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%q, %q]}]\n",
+	p := product.On(t, n.Server.Host)
+	d := p.Start("--config", product.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%q, %q]}]\n",
 		eth1.Gateway(topology.IPv4), eth1.Gateway(topology.IPv6))))
 	awaitBound := func(when string) {
-		harness.Eventually(t, "both routes of eth1 are there "+when, func() error {
+		await.Eventually(t, "both routes of eth1 are there "+when, func() error {
 			found, err := boundRoutes(eth1)
 			if err == nil && found != len(n.Families()) {
 				return fmt.Errorf("%d are", found)
@@ -46,7 +49,7 @@ func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 	}
 	awaitBound("at the start")
 	shell := func(commands string) func() {
-		return func() { harness.Shell(t, n.Server.Host, commands) }
+		return func() { host.Shell(t, n.Server.Host, commands) }
 	}
 	countMade := func() int { return len(d.Log.Lines("sockets that are bound to the interface have a default route")) }
 	countLogged := func() float64 { return float64(len(d.Log.Lines("level=WARN", "had been deleted"))) }
@@ -64,12 +67,12 @@ func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 		{"the device is deleted", shell("ip link del replypath0"), 0, false, true},
 	} {
 		made, lines, repairs := countMade(), countLogged(), countRepairs()
-		quiet := harness.Quiet(t)
+		quiet := product.Quiet(t)
 		gaps := watchBound(t.Context(), eth1, len(n.Families()))
 		theft.steal()
 		began := time.Now()
-		harness.Eventually(t, "both fallback routes are there after "+theft.name, func() error {
-			routes := harness.Shell(t, n.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
+		await.Eventually(t, "both fallback routes are there after "+theft.name, func() error {
+			routes := host.Shell(t, n.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
 			if strings.Count(routes, "dev replypath0") != 2 {
 				return fmt.Errorf("routes %q", routes)
 			}
@@ -81,7 +84,7 @@ func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 		quiet()
 		// They are counted and logged when they are there.
 		var logged, counted float64
-		harness.Eventually(t, "it is logged and counted", func() error {
+		await.Eventually(t, "it is logged and counted", func() error {
 			logged, counted = countLogged()-lines, countRepairs()-repairs
 			if logged != counted || theft.fallback && logged == 0 {
 				return fmt.Errorf("%v repairs are logged, %v counted", logged, counted)
@@ -91,15 +94,15 @@ func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 		made = countMade() - made
 		t.Logf("%s: fallback routes there after %s, %v repairs; routes of eth1 made anew %d times, one was missing for %s at most",
 			theft.name, took.Round(time.Millisecond), counted, made, longest.Round(time.Millisecond))
-		if max(took, longest) > harness.Patient(backWithin) {
+		if max(took, longest) > await.Patient(backWithin) {
 			t.Error("that is too late")
 		}
 		if theft.bound && made == 0 {
 			t.Error("nobody would have noticed that routes of eth1 were gone")
 		}
 	}
-	harness.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
-	eachQuestion(t, n, "without a default route", harness.WantByEth1)
+	host.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
+	eachQuestion(t, n, "without a default route", wire.WantByEth1)
 }
 
 // boundRoutes counts our default routes by an interface.

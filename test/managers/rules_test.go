@@ -5,8 +5,10 @@ package managers
 import (
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // ruleSets are set-ups of rules that stay in place beside replypath, as commands.
@@ -49,18 +51,18 @@ func TestRulesStay(t *testing.T) {
 	for name, script := range ruleSets {
 		t.Run(name, func(t *testing.T) {
 			n, _ := newServer(t)
-			harness.Shell(t, n.Server.Host, script)
+			host.Shell(t, n.Server.Host, script)
 			started := routesOfOwn(t, n)
-			before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
-			p := harness.On(t, n.Server.Host)
+			before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+			p := product.On(t, n.Server.Host)
 			p.Start()
-			eachQuestion(t, n, "with replypath", harness.WantByEth1)
+			eachQuestion(t, n, "with replypath", wire.WantByEth1)
 			if now := routesOfOwn(t, n); now != started {
 				t.Errorf("what the host starts goes\n%snot\n%s", now, started)
 			}
 			p.Expect(0, "detach", "--stop")
 			t.Logf("what the host starts, before and with replypath:\n%s", started)
-			if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
+			if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
 				t.Errorf("host after detach (-before +after):\n%s", diff)
 			}
 		})
@@ -70,7 +72,7 @@ func TestRulesStay(t *testing.T) {
 // routesOfOwn tells where the host sends what it starts from either address.
 func routesOfOwn(t *testing.T, n *topology.TwoNIC) string {
 	t.Helper()
-	return harness.Shell(t, n.Server.Host, `
+	return host.Shell(t, n.Server.Host, `
 for from in 10.1.0.100 10.2.0.100; do ip route get 10.9.0.100 from $from; done
 for from in 2001:db8:1::100 2001:db8:2::100; do ip -6 route get 2001:db8:9::100 from $from; done
 `)

@@ -12,7 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 )
 
 // systemCall is one with arguments that do no harm where it is permitted.
@@ -65,7 +66,7 @@ const callsFile = "/run/test/calls.pl"
 func TestUnitForbidsSystemCalls(t *testing.T) {
 	m, p := running(t)
 	calls := slices.Concat(forbidden, permitted)
-	harness.Must(t, os.WriteFile(m.Shared("calls.pl"), []byte(program(calls)), 0o644))
+	await.Must(t, os.WriteFile(m.Shared("calls.pl"), []byte(program(calls)), 0o644))
 	const own = unix.ENOANO
 	asPackaged := callsMade(t, m, "")
 	marked := callsMade(t, m, "SystemCallErrorNumber="+unix.ErrnoName(own)+"\n")
@@ -105,7 +106,7 @@ func program(calls []systemCall) string {
 }
 
 // callsMade runs the program in the service's place, and returns the error of each call.
-func callsMade(t *testing.T, m *harness.Machine, lines string) map[string]unix.Errno {
+func callsMade(t *testing.T, m *host.Machine, lines string) map[string]unix.Errno {
 	t.Helper()
 	dropIn(m, "Type=oneshot\nRestart=no\nExecStart=\nExecStart=/usr/bin/perl "+callsFile+"\n"+lines)
 	before := len(m.Log())

@@ -13,7 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/restarts/builds"
 	"replypath/test/topology"
 )
@@ -33,8 +34,8 @@ func TestEndAndUpgradeByClsact(t *testing.T) { testAgain(t, 2, clsact...) }
 // may leave by eth0, no counter may go backwards.
 func testAgain(t *testing.T, seldom int, args ...string) {
 	t.Parallel()
-	version := harness.Version(t)
-	starts := []struct{ binary, version string }{{harness.Binary(), version}}
+	version := product.Version(t)
+	starts := []struct{ binary, version string }{{product.Binary(), version}}
 	if !testing.Short() { // another build needs a compiler
 		other := binaryOf(t, &builds.OtherPrograms)
 		starts = append(starts, struct{ binary, version string }{other, version + "-" + builds.OtherPrograms.Name}, starts[0])
@@ -42,7 +43,7 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 	const waysToEnd = 2
 	count := max(waysToEnd*len(starts), times(t, waysToEnd)/seldom)
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	// By clsact what is sent in the moment that an interface gets its qdisc is lost: it gets it before anybody asks.
 	d := p.Start(append(args, "--observe")...)
 	l := startLoad(t, n)
@@ -79,10 +80,10 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 }
 
 // wantMechanism wants the programs to be attached by clsact where that was asked for.
-func wantMechanism(t *testing.T, p *harness.Product, args []string) {
+func wantMechanism(t *testing.T, p *product.Product, args []string) {
 	t.Helper()
 	for _, i := range p.Status().Interfaces {
-		if slices.Equal(args, clsact) && harness.OrEmpty(i.Mechanism) != "clsact" {
+		if slices.Equal(args, clsact) && product.OrEmpty(i.Mechanism) != "clsact" {
 			t.Errorf("%s: the mechanism is not clsact", i.Name)
 		}
 	}
@@ -112,8 +113,8 @@ func TestReloadByClsact(t *testing.T) { testReload(t, times(t, 1)*3/10, clsact..
 func testReload(t *testing.T, wanted int, args ...string) {
 	t.Parallel()
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, "")
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, "")
 	d := p.Start(append(args, "--config", config)...)
 	wantMechanism(t, p, args)
 	l := startLoad(t, n)
@@ -126,7 +127,7 @@ func testReload(t *testing.T, wanted int, args ...string) {
 		} else {
 			done++
 		}
-		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+		await.Must(t, os.WriteFile(config, []byte(text), 0o600))
 		d.Reload()
 		after := p.Metrics()
 		if got := after.Sum("replypath_config_last_reload_successful"); got != taken {
@@ -154,19 +155,19 @@ func testReload(t *testing.T, wanted int, args ...string) {
 func TestRestartByHand(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, "mode: observe\n")
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, "mode: observe\n")
 	d := p.Start("--config", config)
 	l := startLoad(t, n)
 	l.wantAstray(topology.TCP, topology.UDP, topology.EchoReply)
 	const restarts = 3
 	for range restarts {
-		harness.Must(t, os.WriteFile(config, []byte("mode: observe\n"), 0o600))
+		await.Must(t, os.WriteFile(config, []byte("mode: observe\n"), 0o600))
 		d.Reload()
 		p.Expect(0, "mode", "enforce")
 		l.goesOn()
 		l.forget()
-		harness.Must(t, os.WriteFile(config, []byte("mode: enforce\n"), 0o600))
+		await.Must(t, os.WriteFile(config, []byte("mode: enforce\n"), 0o600))
 		d.Stop(unix.SIGTERM)
 		d = p.Start("--config", config)
 		l.goesOn()
@@ -180,9 +181,9 @@ func TestRestartByHand(t *testing.T) {
 // The log says what is. Of the answers to what was asked before, few go as routed.
 func TestLayout(t *testing.T) {
 	t.Parallel()
-	binaries := []string{harness.Binary(), binaryOf(t, &builds.OtherLayout)}
+	binaries := []string{product.Binary(), binaryOf(t, &builds.OtherLayout)}
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	d := startBuild(p, binaries[0])
 	l := startLoad(t, n)
 	count := max(len(binaries), times(t, 1)/10)
@@ -190,7 +191,7 @@ func TestLayout(t *testing.T) {
 		before := p.Metrics()
 		d.Kill()
 		l.goesOn()
-		quiet := harness.Quiet(t) // or more comes in while the programs are replaced, one after the other
+		quiet := product.Quiet(t) // or more comes in while the programs are replaced, one after the other
 		d = startBuild(p, binaries[(i+1)%2])
 		quiet()
 		d.WaitLog(1, "level=WARN", "flows are recorded again", "it has another layout")
@@ -207,12 +208,12 @@ func TestLayout(t *testing.T) {
 func TestWriters(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	d := p.Start("--observe")
 	commands := [][]string{{"run"}, {"try"}, {"detach"}}
 	const rounds = 3
 	for range rounds {
-		results := make([]*harness.Result, len(commands))
+		results := make([]*product.Result, len(commands))
 		var all sync.WaitGroup
 		for i, command := range commands {
 			all.Go(func() { results[i] = p.Run(command...) })
@@ -225,11 +226,11 @@ func TestWriters(t *testing.T) {
 		}
 	}
 	d.Kill()
-	daemons := []*harness.Daemon{p.Launch("--listen", ""), p.Launch("--listen", ""), p.Launch("--listen", "")}
+	daemons := []*product.Daemon{p.Launch("--listen", ""), p.Launch("--listen", ""), p.Launch("--listen", "")}
 	owner := 0
-	harness.Eventually(t, "one has the pins", func() error {
+	await.Eventually(t, "one has the pins", func() error {
 		s := p.Status()
-		isOwner := func(d *harness.Daemon) bool { return s.Daemon.PID != nil && *s.Daemon.PID == d.PID() }
+		isOwner := func(d *product.Daemon) bool { return s.Daemon.PID != nil && *s.Daemon.PID == d.PID() }
 		if !s.Daemon.Running || !slices.ContainsFunc(daemons, isOwner) { // at first it is named as who was before
 			return fmt.Errorf("daemon %+v", s.Daemon)
 		}

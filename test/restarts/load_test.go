@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 
 // load is what the client asks of the server's eth1, without end.
 type load struct {
-	*harness.Load
+	*traffic.Load
 	t    *testing.T
 	n    *topology.TwoNIC
 	eth0 *topology.Capture
@@ -38,15 +40,15 @@ type load struct {
 // server by eth0.
 func startLoad(t *testing.T, n *topology.TwoNIC) *load {
 	t.Helper()
-	l := &load{Load: harness.NewLoad(t), t: t, n: n, eth0: harness.Capture(t, n.Server.Eth0.Peer())}
+	l := &load{Load: traffic.NewLoad(t), t: t, n: n, eth0: wire.Capture(t, n.Server.Eth0.Peer())}
 	for _, f := range n.Families() {
-		to := netip.AddrPortFrom(n.Server.Eth1.Address(f), harness.EchoPort)
+		to := netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort)
 		for range busy / len(n.Families()) {
-			l.Start(&harness.Asker{Kind: harness.TCP, From: n.Client, To: to, Pace: busyPace})
+			l.Start(&traffic.Asker{Kind: traffic.TCP, From: n.Client, To: to, Pace: busyPace})
 		}
-		l.Start(&harness.Asker{Kind: harness.TCP, From: n.Client, To: to, Pace: newPace, Fresh: true},
-			&harness.Asker{Kind: harness.UDP, From: n.Client, To: to, Pace: datagramPace},
-			&harness.Asker{Kind: harness.Ping, From: n.Client, To: to, Pace: datagramPace})
+		l.Start(&traffic.Asker{Kind: traffic.TCP, From: n.Client, To: to, Pace: newPace, Fresh: true},
+			&traffic.Asker{Kind: traffic.UDP, From: n.Client, To: to, Pace: datagramPace},
+			&traffic.Asker{Kind: traffic.Ping, From: n.Client, To: to, Pace: datagramPace})
 	}
 	l.goesOn()
 	return l
@@ -88,7 +90,7 @@ func (l *load) wantAstray(kinds ...topology.Filter) {
 			missing = append(missing, topology.All(kind, topology.From(l.n.Server.Eth1.Address(f))))
 		}
 	}
-	harness.Eventually(l.t, "replies leave by eth0", func() error {
+	await.Eventually(l.t, "replies leave by eth0", func() error {
 		strays := l.strays()[begun:]
 		missing = slices.DeleteFunc(missing, func(match topology.Filter) bool { return slices.ContainsFunc(strays, match) })
 		if len(missing) > 0 {
@@ -119,7 +121,7 @@ func (l *load) report(what string, args ...any) (strays []*topology.Frame) {
 func wantFew(t *testing.T, strays []*topology.Frame, each, exchanges int) {
 	t.Helper()
 	if len(strays) > each*exchanges {
-		t.Errorf("more than %d frames at each of %d exchanges of the tables: by eth0 left %s", each, exchanges, harness.Describe(strays))
+		t.Errorf("more than %d frames at each of %d exchanges of the tables: by eth0 left %s", each, exchanges, wire.Describe(strays))
 	}
 }
 
@@ -127,6 +129,6 @@ func wantFew(t *testing.T, strays []*topology.Frame, each, exchanges int) {
 func wantNone(t *testing.T, strays []*topology.Frame) {
 	t.Helper()
 	if len(strays) > 0 {
-		t.Errorf("by eth0 left %s", harness.Describe(strays))
+		t.Errorf("by eth0 left %s", wire.Describe(strays))
 	}
 }

@@ -11,13 +11,15 @@ import (
 	"sync"
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/await"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 	"replypath/test/restarts/builds"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // timesVariable says how often everything is done.
 const timesVariable = "REPLYPATH_TEST_RESTARTS"
@@ -26,7 +28,7 @@ const timesVariable = "REPLYPATH_TEST_RESTARTS"
 func times(t *testing.T, kinds int) int {
 	t.Helper()
 	if text := os.Getenv(timesVariable); text != "" {
-		return harness.Must1[int](t)(strconv.Atoi(text))
+		return await.Must1[int](t)(strconv.Atoi(text))
 	}
 	if testing.Short() {
 		return kinds
@@ -38,7 +40,7 @@ func times(t *testing.T, kinds int) int {
 // router takes any source: a reply that goes astray arrives, and is captured.
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()
-	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	return traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 }
 
 var building sync.Mutex
@@ -53,13 +55,13 @@ func binaryOf(t *testing.T, b *builds.Build) string {
 	defer building.Unlock()
 	path := filepath.Join(os.TempDir(), b.Name) // which goes with this process
 	if _, err := os.Stat(path); err != nil {
-		harness.Must(t, b.Make(t.Context(), "../..", path, harness.Version(t)))
+		await.Must(t, b.Make(t.Context(), "../..", path, product.Version(t)))
 	}
 	return path
 }
 
 // startBuild starts a build's daemon and waits until it is ready.
-func startBuild(p *harness.Product, binary string, args ...string) *harness.Daemon {
+func startBuild(p *product.Product, binary string, args ...string) *product.Daemon {
 	d := p.LaunchAs(func(c *topology.Cmd) { c.Path = binary }, args...)
 	d.WaitReady()
 	return d

@@ -16,8 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // reader is a reading command, and what it has to say.
@@ -28,7 +30,7 @@ type reader struct {
 	found *atomic.Int64 // how often it has found a datapath
 }
 
-func readersOf(c *harness.Conversation) (all []reader) {
+func readersOf(c *traffic.Conversation) (all []reader) {
 	peer, self := c.Peer.Addr().String(), c.Self.Addr().String()
 	for _, r := range []struct {
 		args, says string
@@ -49,7 +51,7 @@ func readersOf(c *harness.Conversation) (all []reader) {
 }
 
 // wrong returns why an answer is not one of a whole datapath, or, where there may be none, of a host without one.
-func (r reader) wrong(result *harness.Result, dir string, mayBeNone bool) (err error) {
+func (r reader) wrong(result *product.Result, dir string, mayBeNone bool) (err error) {
 	decoder := json.NewDecoder(strings.NewReader(result.Stdout))
 	for document := any(nil); err == nil; err = decoder.Decode(&document) {
 	}
@@ -77,19 +79,19 @@ func (r reader) wrong(result *harness.Result, dir string, mayBeNone bool) (err e
 // is detached and started anew. TestReadersBesideAWriter of package loader looks at all that they say.
 func TestReadingCommandsBesideWriters(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, harness.SmallTables)
-	start := func() *harness.Daemon { return p.Start("--config", config, "--listen", "") }
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, product.SmallTables)
+	start := func() *product.Daemon { return p.Start("--config", config, "--listen", "") }
 	d := start()
-	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-	harness.Ask(t, c)
+	c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	traffic.Ask(t, c)
 	readBeside(t, p, c, "restarts and reloads", 2, false, func(i int) {
 		if i%2 == 0 {
 			d.Kill()
 			d = start()
 			return
 		}
-		harness.Must(t, os.WriteFile(config, fmt.Appendf(nil, "flow_table: {max_entries: %d}\n", 1024<<(i%5)), 0o600))
+		await.Must(t, os.WriteFile(config, fmt.Appendf(nil, "flow_table: {max_entries: %d}\n", 1024<<(i%5)), 0o600))
 		d.Reload()
 	})
 	readBeside(t, p, c, "detachments and starts", 1, true, func(int) {
@@ -101,7 +103,7 @@ func TestReadingCommandsBesideWriters(t *testing.T) {
 
 // readBeside writes in so many ways while everybody reads, and wants no error. Every reader has to find what each writing
 // left.
-func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what string, kinds int, mayBeNone bool, write func(int)) {
+func readBeside(t *testing.T, p *product.Product, c *traffic.Conversation, what string, kinds int, mayBeNone bool, write func(int)) {
 	t.Helper()
 	var reads, failed, none atomic.Int64
 	var reading sync.WaitGroup
@@ -132,7 +134,7 @@ func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what 
 		write(i)
 		for _, r := range readers {
 			enough := r.found.Load() + 2 // one may be under way
-			harness.Eventually(t, fmt.Sprintf("%s finds what there is", r.args[0]), func() error {
+			await.Eventually(t, fmt.Sprintf("%s finds what there is", r.args[0]), func() error {
 				if found := r.found.Load(); found < enough {
 					return fmt.Errorf("%d times of %d", found, enough)
 				}

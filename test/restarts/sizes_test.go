@@ -15,7 +15,9 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
+	"replypath/test/traffic"
 )
 
 // sizes are odd, huge, and as small as can be.
@@ -30,8 +32,8 @@ const silent = 20
 func TestReloadSizes(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, harness.SmallTables)
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	l := startLoad(t, n)
 	quiet := l.beSilent()
@@ -42,7 +44,7 @@ func TestReloadSizes(t *testing.T) {
 	for i := range count {
 		before := p.Metrics()
 		text := fmt.Sprintf("flow_table: {max_entries: %d}\n", sizes[i%len(sizes)])
-		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+		await.Must(t, os.WriteFile(config, []byte(text), 0o600))
 		d.Reload()
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
@@ -68,12 +70,12 @@ func TestReloadSizes(t *testing.T) {
 }
 
 // tableID returns the kernel's number of the largest table.
-func tableID(t *testing.T, p *harness.Product) ebpf.MapID {
+func tableID(t *testing.T, p *product.Product) ebpf.MapID {
 	t.Helper()
 	path := filepath.Join(p.PinDir, "maps", "established")
-	m := harness.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true}))
+	m := await.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true}))
 	defer m.Close()
-	id, _ := harness.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
+	id, _ := await.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
 	return id
 }
 
@@ -87,7 +89,7 @@ func wantFreed(t *testing.T, tables []ebpf.MapID) {
 			t.Errorf("table %d is one of before", id)
 			continue
 		}
-		harness.Eventually(t, fmt.Sprintf("table %d is freed", id), func() error {
+		await.Eventually(t, fmt.Sprintf("table %d is freed", id), func() error {
 			m, err := ebpf.NewMapFromID(id)
 			if errors.Is(err, os.ErrNotExist) {
 				return nil
@@ -97,9 +99,9 @@ func wantFreed(t *testing.T, tables []ebpf.MapID) {
 	}
 }
 
-func openFiles(t *testing.T, d *harness.Daemon) int {
+func openFiles(t *testing.T, d *product.Daemon) int {
 	t.Helper()
-	return len(harness.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", d.PID()))))
+	return len(await.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", d.PID()))))
 }
 
 // silence is connections by which nothing is sent, so that a flow that is lost stays so.
@@ -114,10 +116,10 @@ func (l *load) beSilent() *silence {
 	l.t.Helper()
 	s := &silence{load: l}
 	for i := range silent {
-		to := netip.AddrPortFrom(l.n.Server.Eth1.Address(l.n.Families()[i%2]), harness.EchoPort)
-		conn := harness.Must1[net.Conn](l.t)(l.Dial(l.n.Client, "tcp", to))
+		to := netip.AddrPortFrom(l.n.Server.Eth1.Address(l.n.Families()[i%2]), traffic.EchoPort)
+		conn := await.Must1[net.Conn](l.t)(l.Dial(l.n.Client, "tcp", to))
 		l.t.Cleanup(func() { conn.Close() })
-		harness.Must(l.t, harness.AskStream(conn, 32))
+		await.Must(l.t, traffic.AskStream(conn, 32))
 		s.conns = append(s.conns, conn)
 	}
 	l.goesOn() // until the answers have been acknowledged, for which the kernel takes 40 ms
@@ -134,25 +136,25 @@ func (s *silence) speak() {
 		if sent := segmentsOut(s.t, conn); sent != s.sent[i] {
 			s.t.Errorf("the silent connection %s has sent %d segments", conn.LocalAddr(), sent-s.sent[i])
 		}
-		harness.Must(s.t, harness.AskStream(conn, 32))
+		await.Must(s.t, traffic.AskStream(conn, 32))
 	}
 }
 
 // segmentsOut are those that a socket has sent, acknowledgements too.
 func segmentsOut(t *testing.T, conn net.Conn) uint32 {
 	t.Helper()
-	raw := harness.Must1[syscall.RawConn](t)(conn.(*net.TCPConn).SyscallConn())
+	raw := await.Must1[syscall.RawConn](t)(conn.(*net.TCPConn).SyscallConn())
 	var info *unix.TCPInfo
 	var err error
-	harness.Must(t, raw.Control(func(fd uintptr) {
+	await.Must(t, raw.Control(func(fd uintptr) {
 		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	}))
-	harness.Must(t, err)
+	await.Must(t, err)
 	return info.Segs_out
 }
 
 // wantFlows wants a flow of every one of them.
-func (s *silence) wantFlows(p *harness.Product, reload int) {
+func (s *silence) wantFlows(p *product.Product, reload int) {
 	s.t.Helper()
 	known := make(map[netip.AddrPort]bool)
 	for _, f := range p.Flows("--protocol", "tcp") {

@@ -14,8 +14,11 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 const sshPort = 22
@@ -35,17 +38,17 @@ func startSSH(t *testing.T, n *topology.TwoNIC) *sshServer {
 	}
 	s := &sshServer{n: n, dir: t.TempDir()}
 	for _, name := range []string{"host", "key"} {
-		harness.Shell(t, n.Server.Host, "ssh-keygen -q -t ed25519 -N '' -f "+s.path(name))
+		host.Shell(t, n.Server.Host, "ssh-keygen -q -t ed25519 -N '' -f "+s.path(name))
 	}
 	// Where sshd's unprivileged part is shut in; the package's unit makes it.
-	harness.Must(t, os.MkdirAll("/run/sshd", 0o755))
+	await.Must(t, os.MkdirAll("/run/sshd", 0o755))
 	config := fmt.Sprintf("Port %d\nHostKey %s\nAuthorizedKeysFile %s\nStrictModes no\nUsePAM no\nPidFile none\nPrintMotd no\n",
 		sshPort, s.path("host"), s.path("key.pub"))
 	for _, f := range n.Families() {
 		config += fmt.Sprintf("ListenAddress %s\n", n.Server.Eth1.Address(f))
 	}
-	harness.Must(t, os.WriteFile(s.path("config"), []byte(config), 0o600))
-	sshd := harness.StartProgram(t, n.Server.Command(t.Context(), program, "-D", "-e", "-f", s.path("config")), unix.SIGTERM)
+	await.Must(t, os.WriteFile(s.path("config"), []byte(config), 0o600))
+	sshd := product.StartProgram(t, n.Server.Command(t.Context(), program, "-D", "-e", "-f", s.path("config")), unix.SIGTERM)
 	sshd.WaitLog(len(n.Families()), "Server listening")
 	return s
 }
@@ -53,15 +56,15 @@ func startSSH(t *testing.T, n *topology.TwoNIC) *sshServer {
 func (s *sshServer) path(name string) string { return filepath.Join(s.dir, name) }
 
 // try tries in a terminal on the server, by way of eth1, until that can be confirmed.
-func (s *sshServer) try(t *testing.T, p *harness.Product, f topology.Family, timeout string) (session *harness.Program, keys *os.File) {
+func (s *sshServer) try(t *testing.T, p *product.Product, f topology.Family, timeout string) (session *product.Program, keys *os.File) {
 	t.Helper()
 	keyboard, keys := newKeyboard(t)
 	c := s.n.Client.Command(t.Context(), "ssh", "-tt", "-F", "none", "-i", s.path("key"), "-p", fmt.Sprint(sshPort),
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
 		"root@"+s.n.Server.Eth1.Address(f).String(),
-		strings.Join([]string{harness.Binary(), "--pin-dir", p.PinDir, "try", "--timeout", timeout}, " "))
+		strings.Join([]string{product.Binary(), "--pin-dir", p.PinDir, "try", "--timeout", timeout}, " "))
 	c.Stdin = keyboard
-	session = harness.StartProgram(t, c, unix.SIGTERM)
+	session = product.StartProgram(t, c, unix.SIGTERM)
 	session.WaitLog(1, onTrial)
 	return session, keys
 }
@@ -83,7 +86,7 @@ func (s *sshServer) repeated(f topology.Family) topology.Filter {
 }
 
 // wantEnd wants a session to end with a code, and to have said the words before.
-func wantEnd(t *testing.T, session *harness.Program, code int, words ...string) {
+func wantEnd(t *testing.T, session *product.Program, code int, words ...string) {
 	t.Helper()
 	session.WaitLog(1, words...)
 	if got := session.WaitEnd(); got != code {
@@ -94,14 +97,14 @@ func wantEnd(t *testing.T, session *harness.Program, code int, words ...string) 
 // TestTryOverSSH tries over an ssh session on the very NIC whose replies are going to leave another way, in a terminal.
 func TestTryOverSSH(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	ssh := startSSH(t, n)
 	r := newTried(t, n, p)
 	for _, f := range n.Families() {
 		t.Run(f.String()+" confirmed", func(t *testing.T) {
 			session, keys := ssh.try(t, p, f, "60s")
-			wires := harness.Tap(t, n.Server)
-			harness.Must1[int](t)(keys.WriteString("\r"))
+			wires := wire.Tap(t, n.Server)
+			await.Must1[int](t)(keys.WriteString("\r"))
 			wantEnd(t, session, 0)
 			frames := wires.WantEth1("the session", ssh.answers(f))
 			r.wantBy(true)
@@ -127,21 +130,21 @@ func TestTryOverSSH(t *testing.T) {
 // arrive. What is typed shows no effect; when the time is over the session is there again, and tells.
 func TestTryLocksOut(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	ssh := startSSH(t, n)
-	harness.Nft(t, n.Replication.Host, `table inet cut { chain forward {
+	host.Nft(t, n.Replication.Host, `table inet cut { chain forward {
 		type filter hook forward priority 0; meta l4proto tcp tcp sport 22 drop; }; }`)
 	r := newTried(t, n, p)
 	for _, f := range n.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			session, keys := ssh.try(t, p, f, "3s")
-			wires := harness.Tap(t, n.Server)
+			wires := wire.Tap(t, n.Server)
 			const typed = "hello?"
-			harness.Must1[int](t)(keys.WriteString(typed))
+			await.Must1[int](t)(keys.WriteString(typed))
 			cut := time.Now()
 			// The terminal's echo. Once it is sent again, the first one has had its time to arrive.
-			_, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.repeated(f))
-			harness.Must(t, err)
+			_, err := wires.Eth1.Wait(await.Within(t, await.AnswerTime), ssh.repeated(f))
+			await.Must(t, err)
 			if text := session.Log.String(); strings.Contains(text, typed) {
 				t.Errorf("the session is not cut:\n%s", text)
 			}

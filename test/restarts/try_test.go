@@ -17,8 +17,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // onTrial is what `replypath try` says when it can be confirmed.
@@ -31,13 +35,13 @@ const eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
 type tried struct {
 	t      *testing.T
 	n      *topology.TwoNIC
-	p      *harness.Product
-	before harness.Snapshot
+	p      *product.Product
+	before host.Snapshot
 	pins   []string
 }
 
 // newTried looks at the server as it is now.
-func newTried(t *testing.T, n *topology.TwoNIC, p *harness.Product) *tried {
+func newTried(t *testing.T, n *topology.TwoNIC, p *product.Product) *tried {
 	t.Helper()
 	r := &tried{t: t, n: n, p: p}
 	r.before, r.pins = r.snapshot(), r.pinned()
@@ -48,19 +52,19 @@ func newTried(t *testing.T, n *topology.TwoNIC, p *harness.Product) *tried {
 func newStrict(t *testing.T) *tried {
 	t.Helper()
 	n := newServer(t)
-	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	return newTried(t, n, harness.On(t, n.Server.Host))
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	return newTried(t, n, product.On(t, n.Server.Host))
 }
 
-func (r *tried) snapshot() harness.Snapshot {
+func (r *tried) snapshot() host.Snapshot {
 	r.t.Helper()
-	return harness.TakeSnapshot(r.t, r.n.Server.Host, "eth0", "eth1")
+	return host.TakeSnapshot(r.t, r.n.Server.Host, "eth0", "eth1")
 }
 
 // pinned lists the pins of the datapath.
 func (r *tried) pinned() (found []string) {
 	r.t.Helper()
-	for _, path := range harness.Pins(r.t) {
+	for _, path := range host.Pins(r.t) {
 		if strings.HasPrefix(path, r.p.PinDir) {
 			found = append(found, path)
 		}
@@ -69,15 +73,15 @@ func (r *tried) pinned() (found []string) {
 }
 
 // try starts `replypath try` with something to read.
-func (r *tried) try(stdin io.Reader, args ...string) *harness.Program {
+func (r *tried) try(stdin io.Reader, args ...string) *product.Program {
 	r.t.Helper()
 	c := r.p.Command(r.t.Context(), append([]string{"try"}, args...)...)
 	c.Stdin = stdin
-	return harness.StartProgram(r.t, c, unix.SIGKILL)
+	return product.StartProgram(r.t, c, unix.SIGKILL)
 }
 
 // begin starts it, and returns when there is something to be confirmed.
-func (r *tried) begin(args ...string) *harness.Program {
+func (r *tried) begin(args ...string) *product.Program {
 	r.t.Helper()
 	try := r.try(nil, args...)
 	try.WaitLog(1, "on trial: replies are ")
@@ -88,8 +92,8 @@ func (r *tried) begin(args ...string) *harness.Program {
 func (r *tried) wantBy(eth1 bool) {
 	r.t.Helper()
 	for _, f := range r.n.Families() {
-		c := harness.NewConversation(r.t, harness.TCP, r.n.ClientEth0, r.n.Server.Eth1.Address(f))
-		harness.WantBy(r.t, r.n.Server, c, eth1)
+		c := traffic.NewConversation(r.t, traffic.TCP, r.n.ClientEth0, r.n.Server.Eth1.Address(f))
+		wire.WantBy(r.t, r.n.Server, c, eth1)
 	}
 }
 
@@ -97,7 +101,7 @@ func (r *tried) wantBy(eth1 bool) {
 func (r *tried) wantBack() time.Duration {
 	r.t.Helper()
 	begun := time.Now()
-	harness.Eventually(r.t, "everything is taken back", func() error {
+	await.Eventually(r.t, "everything is taken back", func() error {
 		if diff := cmp.Diff(r.pins, r.pinned()); diff != "" {
 			return fmt.Errorf("pins (-before +after):\n%s", diff)
 		}
@@ -114,7 +118,7 @@ func (r *tried) wantBack() time.Duration {
 func newKeyboard(t *testing.T) (keyboard, keys *os.File) {
 	t.Helper()
 	keyboard, keys, err := os.Pipe()
-	harness.Must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() { keyboard.Close() })
 	t.Cleanup(func() { keys.Close() })
 	return keyboard, keys
@@ -124,17 +128,17 @@ func newKeyboard(t *testing.T) (keyboard, keys *os.File) {
 // by the signal. The next daemon takes it over.
 func TestTryConfirmed(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	r := newTried(t, n, p)
-	for name, confirm := range map[string]func(try *harness.Program, keyboard io.Writer){
-		"enter":   func(_ *harness.Program, keyboard io.Writer) { _, _ = keyboard.Write([]byte("\n")) },
-		"command": func(*harness.Program, io.Writer) { p.Expect(0, "try", "confirm") },
-		"signal":  func(try *harness.Program, _ io.Writer) { try.Signal(unix.SIGUSR1) },
+	for name, confirm := range map[string]func(try *product.Program, keyboard io.Writer){
+		"enter":   func(_ *product.Program, keyboard io.Writer) { _, _ = keyboard.Write([]byte("\n")) },
+		"command": func(*product.Program, io.Writer) { p.Expect(0, "try", "confirm") },
+		"signal":  func(try *product.Program, _ io.Writer) { try.Signal(unix.SIGUSR1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.wantBy(false)
 			keyboard, keys := newKeyboard(t)
-			try := r.try(keyboard, "--config", harness.WriteConfig(t, "mode: observe\n"))
+			try := r.try(keyboard, "--config", product.WriteConfig(t, "mode: observe\n"))
 			try.WaitLog(1, onTrial)
 			confirm(try, keys)
 			if code := try.WaitEnd(); code != 0 {
@@ -157,26 +161,26 @@ func TestTryConfirmed(t *testing.T) {
 }
 
 // endings are ways in which a trial ends without a confirmation.
-var endings = map[string]func(t *testing.T, try *harness.Program){
-	"time":            func(*testing.T, *harness.Program) {},
-	"interrupted":     func(_ *testing.T, try *harness.Program) { try.Signal(unix.SIGINT) },
-	"hung up":         func(_ *testing.T, try *harness.Program) { try.Signal(unix.SIGHUP) },
-	"killed":          func(_ *testing.T, try *harness.Program) { try.Signal(unix.SIGKILL) },
-	"guardian killed": func(t *testing.T, try *harness.Program) { harness.Must(t, unix.Kill(child(t, try), unix.SIGKILL)) },
-	"stopped":         func(_ *testing.T, try *harness.Program) { try.Signal(unix.SIGSTOP) },
+var endings = map[string]func(t *testing.T, try *product.Program){
+	"time":            func(*testing.T, *product.Program) {},
+	"interrupted":     func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGINT) },
+	"hung up":         func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGHUP) },
+	"killed":          func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGKILL) },
+	"guardian killed": func(t *testing.T, try *product.Program) { await.Must(t, unix.Kill(child(t, try), unix.SIGKILL)) },
+	"stopped":         func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGSTOP) },
 }
 
 // noticed are those of them that somebody else notices each: the process, its guardian, and the process again.
 var noticed = []string{"time", "killed", "guardian killed"}
 
 // child returns the only child of a process, which one of its threads has.
-func child(t *testing.T, of *harness.Program) int {
+func child(t *testing.T, of *product.Program) int {
 	t.Helper()
 	var children string
-	for _, file := range harness.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", of.PID()))) {
-		children += string(harness.Must1[[]byte](t)(os.ReadFile(file)))
+	for _, file := range await.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", of.PID()))) {
+		children += string(await.Must1[[]byte](t)(os.ReadFile(file)))
 	}
-	return harness.Must1[int](t)(strconv.Atoi(strings.TrimSpace(children)))
+	return await.Must1[int](t)(strconv.Atoi(strings.TrimSpace(children)))
 }
 
 // TestTryTakenBack tries on a server without anything, and wants nothing left of it whatever ends the trial.
@@ -192,7 +196,7 @@ func TestTryTakenBack(t *testing.T) {
 			r.wantBy(true)
 			end(t, try)
 			// The guardian ends a process that hangs 10 s after its time.
-			if code := try.WaitEndWithin(2 * harness.AnswerTime); code == 0 {
+			if code := try.WaitEndWithin(2 * await.AnswerTime); code == 0 {
 				t.Errorf("exit code 0:\n%s", try.Log)
 			}
 			t.Logf("%s: host and pins are as before within %s of the end of the process, 0 differences", name, r.wantBack())
@@ -207,7 +211,7 @@ func TestTryKilledWhileStarting(t *testing.T) {
 	r := newStrict(t)
 	for _, pinned := range []string{"journal", "maps"} {
 		try := r.try(nil)
-		harness.Eventually(t, pinned, func() error {
+		await.Eventually(t, pinned, func() error {
 			_, err := os.Stat(filepath.Join(r.p.PinDir, pinned))
 			return err
 		})
@@ -228,7 +232,7 @@ func TestTryRestores(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
+			p := product.On(t, n.Server.Host)
 			d := p.Start("--observe")
 			newTried(t, n, p).wantBy(false)
 			before := p.Metrics()
@@ -269,7 +273,7 @@ func TestTryObserve(t *testing.T) {
 	r.wantBy(true)
 	changed := p.Status().HostChanges
 	try := r.begin("--timeout", "60s", "--observe")
-	if value := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); value != "1" {
+	if value := await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); value != "1" {
 		t.Errorf("rp_filter of eth1 is %s while observing is tried", value)
 	}
 	try.Signal(unix.SIGINT)
@@ -282,7 +286,7 @@ func TestTryObserve(t *testing.T) {
 
 	try = r.begin("--timeout", "60s", "--observe")
 	p.Expect(0, "try", "confirm")
-	harness.Eventually(t, "nothing of the host is changed", func() error {
+	await.Eventually(t, "nothing of the host is changed", func() error {
 		if s := p.Status(); s.Mode != "observe" || slices.ContainsFunc(s.HostChanges, isNoQdisc) || len(s.WouldChange) == 0 {
 			return fmt.Errorf("mode %s, changed %+v, would change %+v", s.Mode, s.HostChanges, s.WouldChange)
 		}
@@ -294,20 +298,20 @@ func TestTryObserve(t *testing.T) {
 }
 
 // isNoQdisc tells a change from what observing needs as well, where there is no TCX.
-func isNoQdisc(c harness.HostChange) bool { return !strings.HasPrefix(c.Object, "qdisc ") }
+func isNoQdisc(c product.HostChange) bool { return !strings.HasPrefix(c.Object, "qdisc ") }
 
 // TestTryRestoresBoundRoute tries a configuration without a route for sockets that are bound to eth1, in the place of
 // a datapath that has one.
 func TestTryRestoresBoundRoute(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	routes := func() string { return harness.Shell(t, n.Server.Host, "ip route show default dev eth1 proto 114") }
-	harness.Shell(t, n.Server.Host, "ip route add 10.77.0.0/16 via "+n.Server.Eth1.Gateway(topology.IPv4).String()+" dev eth1")
+	p := product.On(t, n.Server.Host)
+	routes := func() string { return host.Shell(t, n.Server.Host, "ip route show default dev eth1 proto 114") }
+	host.Shell(t, n.Server.Host, "ip route add 10.77.0.0/16 via "+n.Server.Eth1.Gateway(topology.IPv4).String()+" dev eth1")
 	p.Start().Kill()
 	r := newTried(t, n, p)
 	before := routes()
-	try := r.begin("--config", harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
+	try := r.begin("--config", product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
 	if during := routes(); before == "" || during != "" {
 		t.Errorf("before %q, during the trial %q", before, during)
 	}
@@ -320,7 +324,7 @@ func TestTryRestoresBoundRoute(t *testing.T) {
 // TestTryBesideRun is refused, and changes nothing.
 func TestTryBesideRun(t *testing.T) {
 	n := newServer(t)
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	d := p.Start("--observe")
 	r := newTried(t, n, p)
 	result := p.Expect(1, "try")
@@ -354,9 +358,9 @@ func TestTryWithoutGuard(t *testing.T) {
 	guardian := child(t, try)
 	// Stopped, neither can do anything about the other's end.
 	for _, pid := range []int{try.PID(), guardian} {
-		harness.Must(t, unix.Kill(pid, unix.SIGSTOP))
+		await.Must(t, unix.Kill(pid, unix.SIGSTOP))
 	}
-	harness.Must(t, unix.Kill(guardian, unix.SIGKILL))
+	await.Must(t, unix.Kill(guardian, unix.SIGKILL))
 	try.Signal(unix.SIGKILL)
 	try.WaitEnd()
 	r.wantBy(true)

@@ -23,7 +23,7 @@ import (
 
 const (
 	module  = "replypath"
-	harness = module + "/test/harness"
+	product = module + "/test/product" // runs the program
 )
 
 // modules have tests of their own and are built with other libraries. Only a full run builds them.
@@ -100,7 +100,7 @@ func packages(ctx context.Context) (beds, others []string, err error) {
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if slices.Contains(fields[1:], harness) && !isProduct(fields[0]) {
+		if slices.Contains(fields[1:], product) && !isProduct(fields[0]) {
 			beds = append(beds, fields[0])
 		} else {
 			others = append(others, fields[0])

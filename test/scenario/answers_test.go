@@ -8,8 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // closedPort is one that nobody listens on.
@@ -27,25 +31,25 @@ var reserved = [][2]netip.Prefix{
 func withReserved(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	gatewayOf := func(p netip.Prefix) netip.Prefix { return netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits()) }
-	towardsReplication := harness.Must1[*topology.Interface](t)(n.Replication.Interface("core")).Address(topology.IPv4)
+	towardsReplication := await.Must1[*topology.Interface](t)(n.Replication.Interface("core")).Address(topology.IPv4)
 	for _, pair := range reserved {
 		client, server := pair[0], pair[1]
-		harness.Must(t, n.ClientEth0.AddAddress(client))
-		harness.Must(t, n.Server.Eth1.AddAddress(server))
-		harness.Must(t, n.ClientEth0.Peer().AddAddress(gatewayOf(client)))
-		harness.Must(t, n.Server.Eth1.Peer().AddAddress(gatewayOf(server)))
-		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: server.Masked(), Via: towardsReplication}))
-		harness.Must(t, n.ClientEth0.WaitReady(harness.Within(t, harness.AnswerTime)))
-		harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
-		harness.Serve(t, n.Server.Host, server.Addr())
+		await.Must(t, n.ClientEth0.AddAddress(client))
+		await.Must(t, n.Server.Eth1.AddAddress(server))
+		await.Must(t, n.ClientEth0.Peer().AddAddress(gatewayOf(client)))
+		await.Must(t, n.Server.Eth1.Peer().AddAddress(gatewayOf(server)))
+		await.Must(t, n.Core.AddRoute(topology.Route{Destination: server.Masked(), Via: towardsReplication}))
+		await.Must(t, n.ClientEth0.WaitReady(await.Within(t, await.AnswerTime)))
+		await.Must(t, n.Server.Eth1.WaitReady(await.Within(t, await.AnswerTime)))
+		traffic.Serve(t, n.Server.Host, server.Addr())
 	}
 }
 
 // eachReserved runs a subtest for each kind of question between two addresses one of which is reserved at least.
-func eachReserved(t *testing.T, n *topology.TwoNIC, name string, want func(*testing.T, *harness.Conversation)) {
+func eachReserved(t *testing.T, n *topology.TwoNIC, name string, want func(*testing.T, *traffic.Conversation)) {
 	peers := []netip.Prefix{reserved[0][0], reserved[1][0], n.ClientEth0.Addresses[0]}
 	selves := []netip.Prefix{reserved[0][1], reserved[1][1], n.Server.Eth1.Addresses[0]}
-	for k, kind := range harness.Kinds {
+	for k, kind := range traffic.Kinds {
 		for i, peer := range peers {
 			for j, self := range selves {
 				if i == 2 && j == 2 || testing.Short() && (i+j)%3 != k { // every pair of the three is asked
@@ -54,7 +58,7 @@ func eachReserved(t *testing.T, n *topology.TwoNIC, name string, want func(*test
 				t.Run(fmt.Sprintf("%s/%s/%s-%s", name, kind, peer.Addr(), self.Addr()), func(t *testing.T) {
 					client := *n.ClientEth0
 					client.Addresses = []netip.Prefix{peer}
-					want(t, harness.NewConversation(t, kind, &client, self.Addr()))
+					want(t, traffic.NewConversation(t, kind, &client, self.Addr()))
 				})
 			}
 		}
@@ -67,7 +71,7 @@ func askForTime(t *testing.T, n *topology.TwoNIC) topology.Filter {
 	from, to := n.ClientEth0.Address(topology.IPv4), n.Server.Eth1.Address(topology.IPv4)
 	request := append([]byte{0, 77, 0, 1}, make([]byte, 12)...)
 	frame := icmpFrame(n.ClientEth0.MAC, n.ClientEth0.Peer().MAC, from, to, kind{13, 0}, request)
-	harness.NewInjector(t, n.ClientEth0).Send(frame...)
+	traffic.NewInjector(t, n.ClientEth0).Send(frame...)
 	return topology.All(icmpOf(topology.IPv4, kind{14, 0}), topology.From(to), topology.To(from))
 }
 
@@ -75,18 +79,18 @@ func askForTime(t *testing.T, n *topology.TwoNIC) topology.Filter {
 // addresses as well; ask for the time; and connect to a server that keeps nothing of the handshake, or listens at no
 // address of its own. The answers leave by the interface that was asked.
 func TestAnswers(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	withReserved(t, n)
-	eachReserved(t, n, "without replypath", func(t *testing.T, c *harness.Conversation) {
+	eachReserved(t, n, "without replypath", func(t *testing.T, c *traffic.Conversation) {
 		wantLost(t, n.Server, c, n.ClientEth0)
 	})
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	wait(t, wires.Eth0, askForTime(t, n))
 
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
 	t.Run("time", func(t *testing.T) {
-		wires, arrived := harness.Tap(t, n.Server), harness.Capture(t, n.ClientEth0)
+		wires, arrived := wire.Tap(t, n.Server), wire.Capture(t, n.ClientEth0)
 		answer := askForTime(t, n)
 		wait(t, arrived, answer)
 		wires.WantEth1("the answer", answer)
@@ -95,24 +99,24 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("the flows are %v", flows)
 		}
 	})
-	eachReserved(t, n, "with replypath", func(t *testing.T, c *harness.Conversation) {
+	eachReserved(t, n, "with replypath", func(t *testing.T, c *traffic.Conversation) {
 		wantAnswers(t, n.Server, c, true)
 		wantVerdict(t, explained(t, p, c), "corrected", "")
 	})
 	t.Run("wildcard", func(t *testing.T) {
 		const port = 7007
-		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
-		for _, f := range harness.Families {
-			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+		traffic.ServeAt(t, n.Server.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+		for _, f := range traffic.Families {
+			c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
 			wantAnswers(t, n.Server, c, true)
 		}
 	})
 	t.Run("SYN cookies", func(t *testing.T) {
-		harness.Must(t, n.Server.SetSysctl("net/ipv4/tcp_syncookies", "2")) // as under a flood
-		for _, f := range harness.Families {
+		await.Must(t, n.Server.SetSysctl("net/ipv4/tcp_syncookies", "2")) // as under a flood
+		for _, f := range traffic.Families {
 			before := cookiesOf(t, n.Server.Host)
-			wantAnswers(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)), true)
+			wantAnswers(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)), true)
 			before.wantMore(t, n.Server.Host, 1)
 		}
 	})
@@ -123,7 +127,7 @@ type cookies struct{ sent, accepted int }
 
 func cookiesOf(t *testing.T, host *topology.Host) (c cookies) {
 	t.Helper()
-	for line := range strings.Lines(harness.Shell(t, host, "nstat -asz TcpExtSyncookiesSent TcpExtSyncookiesRecv")) {
+	for line := range strings.Lines(testhost.Shell(t, host, "nstat -asz TcpExtSyncookiesSent TcpExtSyncookiesRecv")) {
 		// What does not fit the one fits the other, or is a heading.
 		_, _ = fmt.Sscanf(line, "TcpExtSyncookiesSent %d", &c.sent)
 		_, _ = fmt.Sscanf(line, "TcpExtSyncookiesRecv %d", &c.accepted)

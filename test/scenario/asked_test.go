@@ -13,12 +13,15 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // ipv4 is that family alone.
-var ipv4 = harness.Families[:1]
+var ipv4 = traffic.Families[:1]
 
 // addresses are one of each family.
 func addresses(v4, v6 string) map[topology.Family]netip.Addr {
@@ -33,7 +36,7 @@ func addressesOf(i *topology.Interface) map[topology.Family]netip.Addr {
 // linkLocalOf returns the link-local address of an interface.
 func linkLocalOf(t *testing.T, i *topology.Interface) netip.Addr {
 	t.Helper()
-	for _, address := range harness.Must1[*topology.Interface](t)(i.Host.Interface(i.Name)).Addresses {
+	for _, address := range await.Must1[*topology.Interface](t)(i.Host.Interface(i.Name)).Addresses {
 		if address.Addr().IsLinkLocalUnicast() {
 			return address.Addr()
 		}
@@ -43,31 +46,31 @@ func linkLocalOf(t *testing.T, i *topology.Interface) netip.Addr {
 }
 
 // reload gives a daemon another configuration.
-func reload(t *testing.T, d *harness.Daemon, config, text string) {
+func reload(t *testing.T, d *product.Daemon, config, text string) {
 	t.Helper()
-	harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+	await.Must(t, os.WriteFile(config, []byte(text), 0o600))
 	d.Reload()
 }
 
 // wantAnswers asks for more and more, and wants every answer to leave the server
 // by eth1, or by eth0, with the MAC of its gateway there.
-func wantAnswers(t *testing.T, server *topology.Server, c *harness.Conversation, eth1 bool) {
+func wantAnswers(t *testing.T, server *topology.Server, c *traffic.Conversation, eth1 bool) {
 	t.Helper()
-	wires := harness.Tap(t, server)
-	harness.AskSizes(t, c)
+	wires := wire.Tap(t, server)
+	traffic.AskSizes(t, c)
 	by := wires.Eth0
 	if eth1 {
 		by = wires.Eth1
 	}
-	harness.End(t, c, by, c.Answers())
+	wire.End(t, c, by, c.Answers())
 	wires.Want(eth1, c.String(), c.Answers())
 }
 
 // wantLost asks, and wants the answer to leave by eth0 and never to arrive.
-func wantLost(t *testing.T, server *topology.Server, c *harness.Conversation, client *topology.Interface) {
+func wantLost(t *testing.T, server *topology.Server, c *traffic.Conversation, client *topology.Interface) {
 	t.Helper()
-	wires, arrived := harness.Tap(t, server), harness.Capture(t, client)
-	if err := harness.AskInVain(t, c, wires.Eth0); err == nil {
+	wires, arrived := wire.Tap(t, server), wire.Capture(t, client)
+	if err := wire.AskInVain(t, c, wires.Eth0); err == nil {
 		t.Error("the question was answered, although its answer came from the wrong side")
 	}
 	wires.WantEth0("an answer that gets lost", c.Answers())
@@ -94,41 +97,41 @@ func exitBy(server *topology.Server, by *topology.Interface) exit {
 // wantAnswers asks a few questions and wants all of the answers, and every one of
 // them by this exit. Answers are seen as they leave the server, which may be behind
 // a translation.
-func (e exit) wantAnswers(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+func (e exit) wantAnswers(t *testing.T, c *traffic.Conversation, answers topology.Filter) {
 	t.Helper()
-	exits := harness.TapAll(t, e.nics...)
-	harness.AskSizes(t, c)
-	harness.End(t, c, exits.At(e.by), answers)
+	exits := wire.TapAll(t, e.nics...)
+	traffic.AskSizes(t, c)
+	wire.End(t, c, exits.At(e.by), answers)
 	e.want(exits, c.String(), answers)
 }
 
 // wantQuestions has the server ask somebody, and wants all of its questions by this exit.
-func (e exit) wantQuestions(t *testing.T, c *harness.Conversation) {
+func (e exit) wantQuestions(t *testing.T, c *traffic.Conversation) {
 	t.Helper()
-	exits := harness.TapAll(t, e.nics...)
-	harness.AskSizes(t, c)
+	exits := wire.TapAll(t, e.nics...)
+	traffic.AskSizes(t, c)
 	e.want(exits, "what the server opened: "+c.String(), c.Questions())
 }
 
 // askBy asks once and wants the answer by this exit.
-func (e exit) askBy(t *testing.T, c *harness.Conversation) []*topology.Frame {
+func (e exit) askBy(t *testing.T, c *traffic.Conversation) []*topology.Frame {
 	t.Helper()
-	exits := harness.TapAll(t, e.nics...)
-	harness.Ask(t, c)
+	exits := wire.TapAll(t, e.nics...)
+	traffic.Ask(t, c)
 	return e.want(exits, c.String(), c.Answers())
 }
 
 // want wants frames, and every one of them by this exit. It returns them.
-func (e exit) want(seen *harness.Exits, what string, frames topology.Filter) []*topology.Frame {
+func (e exit) want(seen *wire.Exits, what string, frames topology.Filter) []*topology.Frame {
 	return seen.Want(what, frames, e.by, e.to)
 }
 
 // wantLost asks in vain: the answers leave by this exit, but never come to who
 // asked.
-func (e exit) wantLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+func (e exit) wantLost(t *testing.T, c *traffic.Conversation, answers topology.Filter) {
 	t.Helper()
-	exits := harness.TapAll(t, e.nics...)
-	if err := harness.AskUntilLost(t, c, exits.At(e.by), answers); err == nil {
+	exits := wire.TapAll(t, e.nics...)
+	if err := wire.AskUntilLost(t, c, exits.At(e.by), answers); err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
 	}
 	e.want(exits, c.String(), answers)
@@ -136,15 +139,15 @@ func (e exit) wantLost(t *testing.T, c *harness.Conversation, answers topology.F
 
 // wantNoAnswer asks in vain: the question comes in by one of the server's NICs, the
 // first, and is dropped there, so that no answer leaves by any.
-func wantNoAnswer(t *testing.T, c *harness.Conversation, nics ...*topology.Interface) {
+func wantNoAnswer(t *testing.T, c *traffic.Conversation, nics ...*topology.Interface) {
 	t.Helper()
-	exits := harness.TapAll(t, nics...)
-	if err := harness.AskUntilLost(t, c, exits.At(nics[0]), c.Questions()); err == nil {
+	exits := wire.TapAll(t, nics...)
+	if err := wire.AskUntilLost(t, c, exits.At(nics[0]), c.Questions()); err == nil {
 		t.Errorf("%s was answered", c)
 	}
 	for _, nic := range nics {
 		if left := exits.Left(nic, c.Answers()); len(left) > 0 {
-			t.Errorf("%s: by %s left %s", c, nic.Name, harness.Describe(left))
+			t.Errorf("%s: by %s left %s", c, nic.Name, wire.Describe(left))
 		}
 	}
 }
@@ -188,7 +191,7 @@ func icmpFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, k kind, res
 // askDatagram asks an echo server by a connected UDP socket.
 func askDatagram(t *testing.T, conn net.Conn) {
 	t.Helper()
-	harness.Must(t, conn.SetDeadline(time.Now().Add(harness.AnswerTime)))
-	harness.Must1[int](t)(conn.Write([]byte("question")))
-	harness.Must1[int](t)(conn.Read(make([]byte, 100)))
+	await.Must(t, conn.SetDeadline(time.Now().Add(await.AnswerTime)))
+	await.Must1[int](t)(conn.Write([]byte("question")))
+	await.Must1[int](t)(conn.Read(make([]byte, 100)))
 }

@@ -13,14 +13,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // endings are how a connection ends before its tuple is used again. Who closes first keeps the tuple in TIME_WAIT.
 var endings = map[string]func(t *testing.T, opener, other net.Conn){
 	"reset": func(t *testing.T, opener, other net.Conn) {
-		harness.Must(t, opener.(*net.TCPConn).SetLinger(0))
+		await.Must(t, opener.(*net.TCPConn).SetLinger(0))
 		closeBoth(t, opener, other)
 	},
 	"opener closes": closeBoth,
@@ -28,15 +31,15 @@ var endings = map[string]func(t *testing.T, opener, other net.Conn){
 }
 
 func closeBoth(t *testing.T, first, second net.Conn) {
-	harness.Must(t, first.Close())
+	await.Must(t, first.Close())
 	waitEnd(t, second)
-	harness.Must(t, second.Close())
+	await.Must(t, second.Close())
 }
 
 // waitEnd returns when the other end has closed or reset a connection.
 func waitEnd(t *testing.T, conn net.Conn) {
 	t.Helper()
-	harness.Must(t, conn.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must(t, conn.SetReadDeadline(time.Now().Add(await.AnswerTime)))
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the connection has not ended: %v", err)
 	}
@@ -46,9 +49,9 @@ func waitEnd(t *testing.T, conn net.Conn) {
 // any of the hosts: the last one has been sent, then.
 func waitQuiet(t *testing.T, port uint16, hosts ...*topology.Host) {
 	t.Helper()
-	harness.Eventually(t, "the connection has ended", func() error {
+	await.Eventually(t, "the connection has ended", func() error {
 		for _, h := range hosts {
-			left := harness.Shell(t, h, fmt.Sprintf("ss -Htan state connected exclude time-wait '( sport = %[1]d or dport = %[1]d )'", port))
+			left := host.Shell(t, h, fmt.Sprintf("ss -Htan state connected exclude time-wait '( sport = %[1]d or dport = %[1]d )'", port))
 			if left != "" {
 				return fmt.Errorf("on %s there is %s", h.Name, left)
 			}
@@ -60,17 +63,17 @@ func waitQuiet(t *testing.T, port uint16, hosts ...*topology.Host) {
 // open opens a connection between two addresses and returns both of its ends.
 func open(t *testing.T, opener, other *topology.Host, from, to netip.AddrPort) (a, b net.Conn) {
 	t.Helper()
-	ctx := harness.Within(t, harness.AnswerTime)
-	l := harness.Must1[net.Listener](t)(other.Listen(ctx, "tcp", to.String()))
+	ctx := await.Within(t, await.AnswerTime)
+	l := await.Must1[net.Listener](t)(other.Listen(ctx, "tcp", to.String()))
 	defer l.Close()
-	harness.Eventually(t, "the tuple can be opened", func() (err error) {
+	await.Eventually(t, "the tuple can be opened", func() (err error) {
 		a, err = opener.Dial(ctx, "tcp", to.String(), topology.FromAddress(from), topology.ReuseAddress())
 		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EADDRINUSE) {
 			t.Fatal(err)
 		}
 		return err
 	})
-	b = harness.Must1[net.Conn](t)(l.Accept())
+	b = await.Must1[net.Conn](t)(l.Accept())
 	t.Cleanup(func() {
 		a.Close()
 		b.Close()
@@ -83,18 +86,18 @@ func open(t *testing.T, opener, other *topology.Host, from, to netip.AddrPort) (
 func testClosedDoors(t *testing.T, s *begunServer) {
 	promptErrors(t, s.Client)
 	before := countedBy(s.p)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, from := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
 			for _, network := range []string{"tcp", "udp"} {
-				wires := harness.Tap(t, s.Server)
+				wires := wire.Tap(t, s.Server)
 				to := netip.AddrPortFrom(s.ClientEth0.Address(f), closedPort)
 				for range 3 {
 					source := topology.FromAddress(netip.AddrPortFrom(from.Address(f), 0))
-					conn, err := s.Server.Dial(harness.Within(t, harness.AnswerTime), network, to.String(), source)
+					conn, err := s.Server.Dial(await.Within(t, await.AnswerTime), network, to.String(), source)
 					if err == nil {
-						harness.Must1[int](t)(conn.Write([]byte("question")))
-						err = read(t, conn, harness.AnswerTime)
-						harness.Must(t, conn.Close())
+						await.Must1[int](t)(conn.Write([]byte("question")))
+						err = read(t, conn, await.AnswerTime)
+						await.Must(t, conn.Close())
 					}
 					if !errors.Is(err, unix.ECONNREFUSED) {
 						t.Errorf("%s from %s: %v", network, from.Address(f), err)
@@ -114,19 +117,19 @@ func testClosedDoors(t *testing.T, s *begunServer) {
 // was left in TIME_WAIT.
 func testTupleReused(t *testing.T, s *begunServer) {
 	for _, h := range []*topology.Host{s.Client, s.Server.Host} {
-		harness.Must(t, h.SetSysctl("net/ipv4/tcp_tw_reuse", "1")) // a tuple in TIME_WAIT may be opened again after a second
+		await.Must(t, h.SetSysctl("net/ipv4/tcp_tw_reuse", "1")) // a tuple in TIME_WAIT may be opened again after a second
 	}
 	for i, outward := range []bool{true, false, true, false, false, true, true} {
 		port := uint16(9000)
 		for _, end := range []string{"reset", "opener closes", "other closes"} {
-			for _, f := range harness.Families {
+			for _, f := range traffic.Families {
 				port++ // each ending has a tuple of its own
 				from, to := netip.AddrPortFrom(s.ClientEth0.Address(f), port+100), netip.AddrPortFrom(s.Server.Eth1.Address(f), port)
 				opener, other := s.Client, s.Server.Host
 				if outward {
 					opener, other, from, to = other, opener, to, from
 				}
-				wires := harness.Tap(t, s.Server)
+				wires := wire.Tap(t, s.Server)
 				a, b := open(t, opener, other, from, to)
 				for range 3 {
 					talk(t, a, b)

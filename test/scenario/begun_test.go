@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testproduct "replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // talker is an end of a conversation.
@@ -41,15 +44,15 @@ func (u unconnected) Read(p []byte) (int, error) {
 // talk sends something and wants it to arrive. What somebody else has sent in between is passed over.
 func talk(t *testing.T, from, to talker) {
 	t.Helper()
-	deadline := time.Now().Add(harness.AnswerTime)
-	harness.Must(t, errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)))
+	deadline := time.Now().Add(await.AnswerTime)
+	await.Must(t, errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)))
 	const message = "something"
 	_, err := from.Write([]byte(message))
-	harness.Must(t, err)
+	await.Must(t, err)
 	buffer := make([]byte, 100)
 	for got := ""; got != message; {
 		n, err := to.Read(buffer)
-		harness.Must(t, err)
+		await.Must(t, err)
 		got = string(buffer[:n])
 	}
 }
@@ -78,7 +81,7 @@ func newEquals(t *testing.T, n *topology.TwoNIC, f topology.Family, port uint16)
 // newClientOf opens no socket of the server's yet.
 func newClientOf(t *testing.T, n *topology.TwoNIC, client, server netip.AddrPort) *equals {
 	t.Helper()
-	socket := harness.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", client.String()))
+	socket := await.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", client.String()))
 	t.Cleanup(func() { socket.Close() })
 	return &equals{t: t, n: n, client: unconnected{socket, server}, clientAt: client, serverAt: server}
 }
@@ -93,10 +96,10 @@ func (p *equals) serve(s serverSocket) {
 		at = netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
 	}
 	if s.connected {
-		p.server = harness.Must1[net.Conn](p.t)(p.n.Server.Dial(p.t.Context(), "udp", p.clientAt.String(),
+		p.server = await.Must1[net.Conn](p.t)(p.n.Server.Dial(p.t.Context(), "udp", p.clientAt.String(),
 			topology.FromAddress(at), topology.ReuseAddress()))
 	} else {
-		socket := harness.Must1[net.PacketConn](p.t)(p.n.Server.ListenPacket(p.t.Context(), "udp", at.String(),
+		socket := await.Must1[net.PacketConn](p.t)(p.n.Server.ListenPacket(p.t.Context(), "udp", at.String(),
 			topology.ReuseAddress()))
 		p.server = unconnected{socket, p.clientAt}
 	}
@@ -120,7 +123,7 @@ func (p *equals) talk() {
 // want has both speak, and wants all that the server sends by eth1, or by eth0.
 func (p *equals) want(eth1 bool) {
 	p.t.Helper()
-	wires := harness.Tap(p.t, p.n.Server)
+	wires := wire.Tap(p.t, p.n.Server)
 	p.talk()
 	wires.Want(eth1, "what the server sends", p.datagrams())
 }
@@ -135,13 +138,13 @@ func (p *equals) datagrams() topology.Filter {
 func (p *equals) forge() {
 	p.t.Helper()
 	nic := p.n.Server.Eth1
-	harness.NewInjector(p.t, nic.Peer()).Send(harness.Datagram{
+	traffic.NewInjector(p.t, nic.Peer()).Send(traffic.Datagram{
 		FromMAC: nic.Peer().MAC, ToMAC: nic.MAC, From: p.clientAt, To: p.serverAt,
 	}.Layers()...)
 }
 
 // flows are what is recorded of these two.
-func (p *equals) flows(product *harness.Product) (flows []harness.Flow) {
+func (p *equals) flows(product *testproduct.Product) (flows []testproduct.Flow) {
 	p.t.Helper()
 	for _, flow := range product.Flows("--protocol", "udp", "--peer", p.clientAt.Addr().String()) {
 		if flow.PeerPort == p.clientAt.Port() && flow.Self == p.serverAt.Addr().String() && flow.SelfPort == p.serverAt.Port() {
@@ -152,10 +155,10 @@ func (p *equals) flows(product *harness.Product) (flows []harness.Flow) {
 }
 
 // waitRecorded waits until a flow by eth1 is recorded.
-func (p *equals) waitRecorded(product *harness.Product) {
+func (p *equals) waitRecorded(product *testproduct.Product) {
 	p.t.Helper()
-	harness.Eventually(p.t, "the datagram is recorded", func() error {
-		if flows := p.flows(product); len(flows) != 1 || harness.OrEmpty(flows[0].Interface) != "eth1" {
+	await.Eventually(p.t, "the datagram is recorded", func() error {
+		if flows := p.flows(product); len(flows) != 1 || testproduct.OrEmpty(flows[0].Interface) != "eth1" {
 			return errors.New("no flow by eth1")
 		}
 		return nil
@@ -165,7 +168,7 @@ func (p *equals) waitRecorded(product *harness.Product) {
 // begunServer is a server with replypath and small tables, for which it is known who begins.
 type begunServer struct {
 	*topology.TwoNIC
-	p    *harness.Product
+	p    *testproduct.Product
 	port uint16 // the last that was used: nothing is recorded of those after it
 }
 
@@ -192,9 +195,11 @@ var symmetricPorts = map[string]uint16{"vxlan": 4789, "ike": 500, "corosync": 54
 // TestBegun has a server and a client speak to each other, one of them first. That decides which way the server sends,
 // whatever happens meanwhile.
 func TestBegun(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	s := &begunServer{n, harness.On(t, n.Server.Host), 12_000}
-	start := func() *harness.Daemon { return s.p.Start("--config", harness.WriteConfig(t, harness.SmallTables)) }
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	s := &begunServer{n, testproduct.On(t, n.Server.Host), 12_000}
+	start := func() *testproduct.Daemon {
+		return s.p.Start("--config", testproduct.WriteConfig(t, testproduct.SmallTables))
+	}
 	d := start()
 	s.p.WaitGrace()
 	s.run(t, "closed doors", testClosedDoors)
@@ -206,7 +211,7 @@ func TestBegun(t *testing.T) {
 	s.run(t, "client's flow evicted", testClientEvicted)
 	t.Run("equal ports", func(t *testing.T) {
 		pairs := make(map[*equals]bool)
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			for _, port := range symmetricPorts {
 				first := newEquals(t, n, f, port)
 				first.clientSpeaks()
@@ -216,7 +221,7 @@ func TestBegun(t *testing.T) {
 				pairs[first], pairs[second] = true, false
 			}
 		}
-		wires := harness.Tap(t, n.Server)
+		wires := wire.Tap(t, n.Server)
 		talk := func() {
 			for pair := range pairs {
 				pair.talk()
@@ -238,7 +243,7 @@ func TestBegun(t *testing.T) {
 // testConnectedServer has a server with a socket for each client, as those of DTLS and QUIC have, be quiet for longer than
 // a flow lives, and the client go on.
 func testConnectedServer(t *testing.T, s *begunServer) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, clientBegan := range []bool{true, false} {
 			pair := s.equals(t, f)
 			if clientBegan {
@@ -260,7 +265,7 @@ func testConnectedServer(t *testing.T, s *begunServer) {
 // testForgedDatagram has somebody send datagrams by eth1 in the name of a resolver, to ports on which nothing listens
 // (yet). What the server then asks the resolver from these ports leaves as routed, and so does all that follows.
 func testForgedDatagram(t *testing.T, s *begunServer) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, socket := range []serverSocket{{}, {connected: true}, {wildcard: true}, {connected: true, wildcard: true}} {
 			s.port++
 			resolver := netip.AddrPortFrom(s.ClientEth0.Address(f), s.port)
@@ -272,7 +277,7 @@ func testForgedDatagram(t *testing.T, s *begunServer) {
 				e := s.p.Explain("--peer", q.clientAt.String(), "--self", q.serverAt.String(), "--protocol", "udp")
 				wantVerdict(t, e, "local-origin", "")
 			}
-			wires := harness.Tap(t, s.Server)
+			wires := wire.Tap(t, s.Server)
 			for range 2 {
 				q.serverSpeaks()
 				q.clientSpeaks()
@@ -288,10 +293,10 @@ func testForgedDatagram(t *testing.T, s *begunServer) {
 
 // testServerAfterQuestion has a server start between two questions of a client.
 func testServerAfterQuestion(t *testing.T, s *begunServer) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		pair := s.equals(t, f)
-		harness.Must(t, pair.server.Close())
-		harness.Must1[int](t)(pair.client.Write([]byte("anybody there?")))
+		await.Must(t, pair.server.Close())
+		await.Must1[int](t)(pair.client.Write([]byte("anybody there?")))
 		pair.waitRecorded(s.p)
 		pair.serve(serverSocket{})
 		pair.want(true)
@@ -301,13 +306,13 @@ func testServerAfterQuestion(t *testing.T, s *begunServer) {
 // testLongSilence has both be silent for longer than anything is known of who spoke first: who speaks after that decides.
 func testLongSilence(t *testing.T, s *begunServer) {
 	var pairs []*equals
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		pairs = append(pairs, s.equals(t, f))
 	}
 	for _, outward := range []bool{true, false, true, true, false, false, true} {
 		s.p.Age(2 * time.Hour)
 		for _, pair := range pairs {
-			wires := harness.Tap(t, s.Server)
+			wires := wire.Tap(t, s.Server)
 			if outward {
 				pair.serverSpeaks()
 			}
@@ -324,18 +329,18 @@ const evictions = 3000
 // still the client who spoke first.
 func testClientEvicted(t *testing.T, s *begunServer) {
 	var pairs []*equals
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		pair := s.equals(t, f)
 		pair.clientSpeaks()
 		pair.want(true)
 		pairs = append(pairs, pair)
 	}
 	for i := range evictions {
-		c := harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Server.Eth1.Address(harness.Families[i%2]))
+		c := traffic.NewConversation(t, traffic.UDP, s.ClientEth0, s.Server.Eth1.Address(traffic.Families[i%2]))
 		for range 2 { // one question is soon forgotten anyway
-			harness.Ask(t, c)
+			traffic.Ask(t, c)
 		}
-		harness.Must(t, c.Close())
+		await.Must(t, c.Close())
 	}
 	for _, pair := range pairs {
 		if flows := pair.flows(s.p); len(flows) > 0 {

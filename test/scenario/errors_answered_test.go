@@ -19,8 +19,12 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // refusal is what a client asks in vain, by which rule of the server's firewall, if any, and what it learns.
@@ -66,14 +70,14 @@ func (r refusal) knock(ctx context.Context, client *topology.Host, to netip.Addr
 func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answer topology.Filter, eth1 bool) {
 	t.Helper()
 	what := fmt.Sprintf("what refuses %s to port %d, %d bytes, %s", r.network, r.port, r.size, f)
-	wires := harness.Tap(t, n.Server)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	wires := wire.Tap(t, n.Server)
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
 	defer cancel()
 	knocked := make(chan error, 1)
 	go func() { knocked <- r.knock(ctx, n.Client, n.Server.Eth1.Address(f)) }()
 	waitLeft(t, wires, what, answer)
 	if !eth1 {
-		defer time.AfterFunc(harness.SilenceTime, cancel).Stop()
+		defer time.AfterFunc(await.SilenceTime, cancel).Stop()
 	}
 	if err := <-knocked; errors.Is(err, r.error[f]) != eth1 {
 		t.Errorf("%s: %v, by eth1: %t", what, err, eth1)
@@ -85,7 +89,7 @@ func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answe
 // is about, and is counted; without replypath, and in mode observe, by the routed one. Errors about what starts no flow go
 // as routed. What arrives of errors reaches its socket, and changes no flow.
 func TestErrors(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	for _, h := range []*topology.Host{n.Server.Host, n.Client, n.Replication.Host} {
 		promptErrors(t, h)
 	}
@@ -93,12 +97,12 @@ func TestErrors(t *testing.T) {
 	for _, r := range refusals {
 		rules += r.rule + "\n"
 	}
-	harness.Nft(t, n.Server.Host, rules+"}; }")
+	host.Nft(t, n.Server.Host, rules+"}; }")
 	provoked := func(t *testing.T, provocations []provocation, eth1 bool) []*topology.Frame {
 		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), provocations, eth1)
 	}
 	refuse := func(t *testing.T, eth1 bool) {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			for _, r := range refusals {
 				r.want(t, n, f, topology.All(topology.From(n.Server.Eth1.Address(f)), topology.To(n.ClientEth0.Address(f))), eth1)
 			}
@@ -108,7 +112,7 @@ func TestErrors(t *testing.T) {
 	refuse(t, false)
 	loseAnswers(t, n)
 
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start("--observe")
 	before := countedBy(p)
 	wantCounted(t, p, before, provoked(t, answeredWithErrors, false), false)
@@ -124,7 +128,7 @@ func TestErrors(t *testing.T) {
 		wantCounted(t, p, before, nil, true)
 	})
 	t.Run("refused", func(t *testing.T) { refuse(t, true) })
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run("arriving/"+f.String(), func(t *testing.T) { testErrorsArrive(t, n, p.In(t), f) })
 		t.Run("nonsense/"+f.String(), func(t *testing.T) { testNonsenseErrors(t, n, p.In(t), f) })
 		t.Run("foreign/"+f.String(), func(t *testing.T) { testForeignErrorsLeave(t, n, f) })
@@ -135,16 +139,16 @@ func TestErrors(t *testing.T) {
 // loseAnswers has a server's answers leave by eth0, where they get lost.
 func loseAnswers(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
-	for _, f := range harness.Families {
-		wires, dropped := harness.Tap(t, n.Server), harness.Must1[uint64](t)(n.Production.Drops())
+	for _, f := range traffic.Families {
+		wires, dropped := wire.Tap(t, n.Server), await.Must1[uint64](t)(n.Production.Drops())
 		d := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
-		harness.Must(t, d.client.Close())
+		await.Must(t, d.client.Close())
 		d.send(t, 100)
 		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
 		wait(t, wires.Eth0, answers)
 		wires.WantEth0("without replypath", answers)
-		harness.Eventually(t, "the answer is dropped", func() error {
-			if harness.Must1[uint64](t)(n.Production.Drops()) == dropped {
+		await.Eventually(t, "the answer is dropped", func() error {
+			if await.Must1[uint64](t)(n.Production.Drops()) == dropped {
 				return errors.New("not yet")
 			}
 			return nil
@@ -154,8 +158,8 @@ func loseAnswers(t *testing.T, n *topology.TwoNIC) {
 
 // testErrorsArrive has a server's answers end up nowhere, by the corrected way: what the client says of it, and a router
 // on the way, reaches the socket that sent them, and moves nothing.
-func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
-	wires := harness.Tap(t, n.Server)
+func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	wires := wire.Tap(t, n.Server)
 	wantRead := func(d *datagrams, what string, want error) {
 		t.Helper()
 		if _, err := d.server.Read(make([]byte, 100)); !errors.Is(err, want) {
@@ -166,15 +170,15 @@ func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *harness.Product, f to
 	lost := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
 	wantErrors(t, lost.server, f)
 	before := ways(p)
-	harness.Must(t, refused.client.Close())
+	await.Must(t, refused.client.Close())
 	refused.send(t, 100)
 	wantRead(refused, "the client has closed its socket", unix.ECONNREFUSED)
 	route := "unreachable " + n.ClientEth0.Address(f).String()
-	harness.Shell(t, n.Replication.Host, "ip route add "+route)
+	host.Shell(t, n.Replication.Host, "ip route add "+route)
 	lost.send(t, 100)
 	unreachable := map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}
 	wantRead(lost, "the client cannot be reached", unreachable[f])
-	harness.Shell(t, n.Replication.Host, "ip route del "+route)
+	host.Shell(t, n.Replication.Host, "ip route del "+route)
 	lost.send(t, 100)
 	lost.wantArrival(t, 100)
 	wires.WantEth1("the answers", topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f))))
@@ -190,23 +194,23 @@ func wantErrors(t *testing.T, conn net.Conn, f topology.Family) {
 	if f == topology.IPv6 {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
-	raw := harness.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+	raw := await.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
 	var err error
-	harness.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }))
-	harness.Must(t, err)
+	await.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }))
+	await.Must(t, err)
 }
 
 // ways tells where replypath sends the replies of each flow.
-func ways(p *harness.Product) map[string]string {
+func ways(p *product.Product) map[string]string {
 	all := make(map[string]string)
 	for _, flow := range p.Flows() {
-		all[flow.String()] = fmt.Sprintf("%s, by %s to %s", flow.State, harness.OrEmpty(flow.Interface), harness.OrEmpty(flow.NextHopMAC))
+		all[flow.String()] = fmt.Sprintf("%s, by %s to %s", flow.State, product.OrEmpty(flow.Interface), product.OrEmpty(flow.NextHopMAC))
 	}
 	return all
 }
 
 // wantNoMoves wants that nothing has moved, nor tried to.
-func wantNoMoves(t *testing.T, p *harness.Product) {
+func wantNoMoves(t *testing.T, p *product.Product) {
 	t.Helper()
 	m := p.Metrics()
 	if n := m.Sum("replypath_flow_moves_total") + m.Sum("replypath_flow_moves_refused_total"); n != 0 {
@@ -218,9 +222,9 @@ func wantNoMoves(t *testing.T, p *harness.Product) {
 var stranger = addresses("10.99.0.1", "2001:db8:99::1")
 
 // nonsense are quotes that no packet of the server's fits, or that are none; by name.
-func nonsense(c *harness.Conversation, foreign netip.Addr) map[string][]byte {
+func nonsense(c *traffic.Conversation, foreign netip.Addr) map[string][]byte {
 	self, peer, protocol := c.Self, c.Peer, layers.IPProtocolUDP
-	if c.Kind == harness.TCP {
+	if c.Kind == traffic.TCP {
 		protocol = layers.IPProtocolTCP
 	}
 	of := func(from, to netip.AddrPort) []byte { return quoted(from, to, protocol) }
@@ -277,18 +281,18 @@ var arrivingErrors = map[topology.Family][]kind{
 // testNonsenseErrors has errors of every kind come in by both NICs that quote nothing
 // that fits: conversations go on as before, by the NIC that they came in by, and no
 // flow begins, ends or moves.
-func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
-	var begun []*harness.Conversation
-	for _, kind := range harness.Kinds {
-		c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-		harness.Ask(t, c)
+func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	var begun []*traffic.Conversation
+	for _, kind := range traffic.Kinds {
+		c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+		traffic.Ask(t, c)
 		begun = append(begun, c)
 	}
 	before := ways(p)
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	sent := 0
 	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		injector, at := harness.NewInjector(t, nic.Peer()), nic.Peer()
+		injector, at := traffic.NewInjector(t, nic.Peer()), nic.Peer()
 		for _, c := range begun[1:] { // a ping quotes no ports
 			for _, quote := range nonsense(c, stranger[f]) {
 				for _, k := range arrivingErrors[f] {
@@ -301,7 +305,7 @@ func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *harness.Product, f 
 	}
 	for _, c := range begun {
 		for range 3 {
-			harness.Ask(t, c)
+			traffic.Ask(t, c)
 		}
 		wires.WantEth1(c.String(), c.Answers())
 	}
@@ -313,12 +317,12 @@ func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *harness.Product, f 
 // testForeignErrorsLeave has a program on the server send errors to the client: those
 // that are about nothing which came in by eth1 go where the routing table says.
 func testForeignErrorsLeave(t *testing.T, n *topology.TwoNIC, f topology.Family) {
-	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-	harness.Ask(t, c)
+	c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+	traffic.Ask(t, c)
 	network := map[topology.Family]string{topology.IPv4: "ip4:icmp", topology.IPv6: "ip6:ipv6-icmp"}[f]
-	conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), network, c.Self.Addr().String()))
+	conn := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), network, c.Self.Addr().String()))
 	defer conn.Close()
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	unreachable := answeredWithErrors[0].error[f]
 	for name, quote := range nonsense(c, stranger[f]) {
 		mark := fmt.Appendf(nil, "|%s|", name)
@@ -327,12 +331,12 @@ func testForeignErrorsLeave(t *testing.T, n *topology.TwoNIC, f topology.Family)
 		if f == topology.IPv4 {
 			binary.BigEndian.PutUint16(message[2:], internetChecksum(message))
 		}
-		harness.Must1[int](t)(conn.WriteTo(message, &net.IPAddr{IP: c.Peer.Addr().AsSlice()}))
+		await.Must1[int](t)(conn.WriteTo(message, &net.IPAddr{IP: c.Peer.Addr().AsSlice()}))
 		sent := topology.All(icmpOf(f, unreachable), quoting(mark))
 		waitLeft(t, wires, name, sent)
 		wires.Want(name == "the peer's own packet", name, sent)
 	}
-	harness.Ask(t, c)
+	traffic.Ask(t, c)
 	wires.WantEth1(c.String(), c.Answers())
 }
 
@@ -354,12 +358,12 @@ func internetChecksum(data []byte) uint16 {
 // wantErrors has one of the routers bring packets that are answered with errors, and wants these by an exit.
 func (r routers) wantErrors(t *testing.T, router int, by exit) {
 	t.Helper()
-	injector := harness.NewInjector(t, r.Inside[router])
+	injector := traffic.NewInjector(t, r.Inside[router])
 	// Every router brings somebody else's.
 	from := addresses(fmt.Sprintf("10.9.0.%d", 101+router), fmt.Sprintf("2001:db8:9::%d", 101+router))
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, p := range answeredWithErrors[:2] { // without a second for the others
-			exits := harness.TapAll(t, r.nics...)
+			exits := wire.TapAll(t, r.nics...)
 			injector.Send(p.frame(r.Inside[router].MAC, r.Server.Eth1.MAC, from[f], r.Server.Eth1.Address(f))...)
 			answer := topology.All(p.answer(f), topology.To(from[f]))
 			wait(t, exits.At(by.by), topology.All(answer, topology.Going(topology.Received)))

@@ -10,8 +10,12 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // Where the packets of forwardedInVain go.
@@ -53,11 +57,11 @@ var forwardedInVain = []struct {
 func forwarding(t *testing.T, host *topology.Host) {
 	t.Helper()
 	promptErrors(t, host)
-	harness.Must(t, host.SetSysctl("net/ipv4/ip_forward", "1"))
-	harness.Must(t, host.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
-	for _, f := range harness.Families {
+	await.Must(t, host.SetSysctl("net/ipv4/ip_forward", "1"))
+	await.Must(t, host.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
+	for _, f := range traffic.Families {
 		for route, to := range map[string]netip.Addr{"unreachable": nowhere[f], "prohibit": prohibited[f]} {
-			harness.Shell(t, host, fmt.Sprintf("ip route add %s %s", route, to))
+			testhost.Shell(t, host, fmt.Sprintf("ip route add %s %s", route, to))
 		}
 	}
 }
@@ -66,11 +70,11 @@ func forwarding(t *testing.T, host *topology.Host) {
 // hop left, as a traceroute wants to hear, leaves by the NIC of the packet, whatever address it comes
 // from; all other errors only with `scope: all`.
 func TestErrorsAboutForwarded(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ProductionMTU: 1400})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ProductionMTU: 1400})
 	forwarding(t, n.Server.Host)
 	ask := func(eth1 func(name string) bool) (moved []*topology.Frame) {
 		for _, inbound := range []string{"0", "1"} {
-			harness.Must(t, n.Server.SetSysctl("net/ipv4/icmp_errors_use_inbound_ifaddr", inbound))
+			await.Must(t, n.Server.SetSysctl("net/ipv4/icmp_errors_use_inbound_ifaddr", inbound))
 			for _, p := range forwardedInVain {
 				if inbound == "1" && p.name != "time exceeded" {
 					continue // the kernel sends a peer few of these (ip_error() in net/ipv4/route.c)
@@ -85,8 +89,8 @@ func TestErrorsAboutForwarded(t *testing.T) {
 	}
 	ask(func(string) bool { return false })
 
-	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, "scope: local\n")
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, "scope: local\n")
 	d := p.Start("--config", config)
 	before := countedBy(p)
 	wantCounted(t, p, before, ask(func(name string) bool { return name == "time exceeded" }), true)
@@ -102,22 +106,22 @@ func TestErrorsAboutForwarded(t *testing.T) {
 // eth1 to a router there, and tell the sender of the short cut: such a redirect is
 // no answer, and stays where the kernel sends it, unlike an error to the same sender.
 func TestRedirectStays(t *testing.T) {
-	s := harness.Build(t, topology.NewS5)
+	s := traffic.Build(t, topology.NewS5)
 	forwarding(t, s.Server.Host)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		via := s.RouterInside.Address(f)
 		if f == topology.IPv6 { // redirects name no other (RFC 4861, 8.2)
 			via = linkLocalOf(t, s.RouterInside)
 		}
-		harness.Shell(t, s.Server.Host, fmt.Sprintf("ip route add %s via %s dev eth1", beyond[f], via))
+		testhost.Shell(t, s.Server.Host, fmt.Sprintf("ip route add %s via %s dev eth1", beyond[f], via))
 	}
-	injector := harness.NewInjector(t, s.NeighbourEth0)
+	injector := traffic.NewInjector(t, s.NeighbourEth0)
 	// The kernel forgets to whom it has sent one: it sends few.
 	ask := func(f topology.Family, p provocation, by *topology.Interface) {
 		t.Helper()
-		exits := harness.TapAll(t, s.Server.Eth0, s.Server.Eth1)
+		exits := wire.TapAll(t, s.Server.Eth0, s.Server.Eth1)
 		injector.Send(p.frame(s.NeighbourEth0.MAC, s.Server.Eth1.MAC, s.NeighbourEth0.Address(f), beyond[f])...)
-		harness.Eventually(t, p.name+" is answered", func() error {
+		await.Eventually(t, p.name+" is answered", func() error {
 			if len(exits.Left(s.Server.Eth0, p.answer(f)))+len(exits.Left(s.Server.Eth1, p.answer(f))) == 0 {
 				return fmt.Errorf("captured:\n%s", exits)
 			}
@@ -130,12 +134,12 @@ func TestRedirectStays(t *testing.T) {
 	redirectedBy := map[topology.Family]*topology.Interface{topology.IPv4: s.Server.Eth0, topology.IPv6: s.Server.Eth1}
 	want := func(errorBy *topology.Interface) {
 		t.Helper()
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			ask(f, shortCut, redirectedBy[f])
 			ask(f, forwardedInVain[0].provocation, errorBy)
 		}
 	}
 	want(s.Server.Eth0)
-	harness.On(t, s.Server.Host).Start("--config", harness.WriteConfig(t, "scope: all\n"))
+	product.On(t, s.Server.Host).Start("--config", product.WriteConfig(t, "scope: all\n"))
 	want(s.Server.Eth1)
 }

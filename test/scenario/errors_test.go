@@ -13,8 +13,11 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // kind is type and code of an ICMP message.
@@ -60,7 +63,7 @@ var answeredWithErrors = []provocation{
 		return badOption(ip, layers.IPProtocolUDP, udpTo(ip, closedPort), mark)
 	}},
 	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, harness.EchoPort), mark)
+		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, traffic.EchoPort), mark)
 	}},
 	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{ACK: true}), toEight, mark)
@@ -227,7 +230,7 @@ func promptErrors(t *testing.T, host *topology.Host) {
 		"net/ipv4/icmp_ratemask": "0", "net/ipv6/icmp/ratemask": "255",
 		"net/ipv4/ipfrag_time": "1", "net/ipv6/ip6frag_time": "1",
 	} {
-		harness.Must(t, host.SetSysctl(key, value))
+		await.Must(t, host.SetSysctl(key, value))
 	}
 }
 
@@ -236,11 +239,11 @@ func promptErrors(t *testing.T, host *topology.Host) {
 func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family]netip.Addr, provocations []provocation,
 	eth1 bool) (frames []*topology.Frame) {
 	t.Helper()
-	wires := harness.Tap(t, server)
+	wires := wire.Tap(t, server)
 	at := server.Eth1.Peer()
-	injector := harness.NewInjector(t, at)
+	injector := traffic.NewInjector(t, at)
 	answers := make(map[string]topology.Filter)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, p := range provocations {
 			if p.isOf(f) {
 				injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
@@ -256,11 +259,11 @@ func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family
 }
 
 // waitLeft waits until a frame has left a server, by whichever NIC.
-func waitLeft(t *testing.T, wires *harness.Wires, what string, frame topology.Filter) {
+func waitLeft(t *testing.T, wires *wire.Wires, what string, frame topology.Filter) {
 	t.Helper()
-	harness.Eventually(t, what, func() error {
+	await.Eventually(t, what, func() error {
 		if eth0, eth1 := wires.Left(frame); len(eth0)+len(eth1) == 0 {
-			return fmt.Errorf("it has not left; by eth0 %s", harness.Describe(wires.Eth0.Frames(topology.Any)))
+			return fmt.Errorf("it has not left; by eth0 %s", wire.Describe(wires.Eth0.Frames(topology.Any)))
 		}
 		return nil
 	})
@@ -269,7 +272,7 @@ func waitLeft(t *testing.T, wires *harness.Wires, what string, frame topology.Fi
 // counted is what the metrics say about packets from eth0 to eth1.
 type counted struct{ asymmetric, corrected, bytes, observed, uncorrected float64 }
 
-func countedBy(p *harness.Product) counted {
+func countedBy(p *product.Product) counted {
 	m := p.Metrics()
 	sum := func(name string, labels ...string) float64 {
 		return m.Sum("replypath_"+name+"_total", append(labels, "from_interface=eth0", "to_interface=eth1")...)
@@ -281,9 +284,9 @@ func countedBy(p *harness.Product) counted {
 }
 
 // wantCounted wants the metrics to have grown by these frames.
-func wantCounted(t *testing.T, p *harness.Product, before counted, frames []*topology.Frame, moved bool) {
+func wantCounted(t *testing.T, p *product.Product, before counted, frames []*topology.Frame, moved bool) {
 	t.Helper()
-	n, size := float64(len(frames)), float64(harness.Bytes(frames))
+	n, size := float64(len(frames)), float64(wire.Bytes(frames))
 	want := counted{before.asymmetric + n, before.corrected, before.bytes, before.observed + n, before.uncorrected + n}
 	if moved {
 		want = counted{before.asymmetric + n, before.corrected + n, before.bytes + size, before.observed, before.uncorrected}

@@ -12,15 +12,19 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // moving is a server with two NICs whose peer can move to the other one: the
 // routers bring questions for an address by either, and take answers by either.
 type moving struct {
 	*topology.TwoNIC
-	p          *harness.Product
+	p          *product.Product
 	eth0, eth1 exit
 }
 
@@ -41,9 +45,9 @@ func (m moving) bring(t *testing.T, asked netip.Addr, by exit) {
 	if by.by == m.eth1.by {
 		router, via = m.Replication, addresses("10.12.0.2", "2001:db8:12::2")[f]
 	}
-	harness.Shell(t, m.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
+	host.Shell(t, m.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
 	if neighbour := by.by.Address(f); neighbour != asked {
-		harness.Shell(t, router.Host, fmt.Sprintf("ip route replace %s via %s", asked, neighbour))
+		host.Shell(t, router.Host, fmt.Sprintf("ip route replace %s via %s", asked, neighbour))
 	}
 }
 
@@ -69,38 +73,38 @@ func (m moving) wantMoved(t *testing.T, since moved, count, contested int) {
 
 // eachMove runs a test for each family, kind and NIC that is asked first. The conversation has been answered by that NIC
 // then.
-func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *harness.Conversation, exit)) {
+func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *traffic.Conversation, exit)) {
 	for _, from := range []exit{m.eth0, m.eth1} {
-		harness.EachQuestion(t, "from "+from.by.Name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		traffic.EachQuestion(t, "from "+from.by.Name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			here := m
 			here.p = m.p.In(t)
 			asked := from.by.Address(f)
 			here.bring(t, asked, from)
-			c := harness.NewConversation(t, kind, m.ClientEth0, asked)
+			c := traffic.NewConversation(t, kind, m.ClientEth0, asked)
 			from.askBy(t, c)
 			test(t, here, c, from)
-			harness.Must(t, c.Close()) // or an acknowledgement that comes late counts elsewhere
+			await.Must(t, c.Close()) // or an acknowledgement that comes late counts elsewhere
 		})
 	}
 }
 
 // TestFollow has a client's questions come by another interface, in earnest and forged, with each of the policies.
 func TestFollow(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	m := moving{n, harness.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
-	for _, f := range harness.Families {
-		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	m := moving{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
+	for _, f := range traffic.Families {
+		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
 	}
-	config := harness.WriteConfig(t, harness.SmallTables+"follow: pinned\n")
+	config := product.WriteConfig(t, product.SmallTables+"follow: pinned\n")
 	d := m.p.Start("--config", config)
 	t.Run("pinned", func(t *testing.T) { m.eachMove(t, testPinned) })
-	reload(t, d, config, harness.SmallTables+"follow: latest\n")
+	reload(t, d, config, product.SmallTables+"follow: latest\n")
 	t.Run("latest", func(t *testing.T) { m.eachMove(t, testLatest) })
 	t.Run("spoofed and latest", func(t *testing.T) { testSpoofedLatest(t, m) })
-	reload(t, d, config, harness.SmallTables)
+	reload(t, d, config, product.SmallTables)
 	t.Run("validated", func(t *testing.T) { m.eachMove(t, testValidated) })
 	t.Run("spoofed", func(t *testing.T) {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			testSpoofed(t, m, f)
 		}
 	})
@@ -108,7 +112,7 @@ func TestFollow(t *testing.T) {
 }
 
 // testPinned keeps every flow where it began, also one whose peer has really moved, and counts that.
-func testPinned(t *testing.T, m moving, c *harness.Conversation, from exit) {
+func testPinned(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 	before := m.moved()
 	m.bring(t, c.Self.Addr(), m.other(from))
 	for range 3 {
@@ -120,7 +124,7 @@ func testPinned(t *testing.T, m moving, c *harness.Conversation, from exit) {
 }
 
 // testLatest has every flow follow the last packet, at once.
-func testLatest(t *testing.T, m moving, c *harness.Conversation, from exit) {
+func testLatest(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 	before := m.moved()
 	for i, by := range []exit{m.other(from), from, m.other(from)} {
 		m.bring(t, c.Self.Addr(), by)
@@ -132,10 +136,10 @@ func testLatest(t *testing.T, m moving, c *harness.Conversation, from exit) {
 // testValidated moves a TCP connection with the first segment that comes by another NIC, there and back, as its socket
 // vouches for it. What has no connection moves when its way has been silent for a second; until then it stays and is
 // counted.
-func testValidated(t *testing.T, m moving, c *harness.Conversation, from exit) {
+func testValidated(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 	before, to := m.moved(), m.other(from)
 	m.bring(t, c.Self.Addr(), to)
-	if c.Kind == harness.TCP {
+	if c.Kind == traffic.TCP {
 		to.askBy(t, c)
 		m.bring(t, c.Self.Addr(), from)
 		from.askBy(t, c)
@@ -152,24 +156,24 @@ func testValidated(t *testing.T, m moving, c *harness.Conversation, from exit) {
 // testDown moves what has no connection at once when its NIC has lost its carrier, and a TCP connection as well: the
 // peer's next question comes by the other one.
 func testDown(t *testing.T, m moving) {
-	var talks []*harness.Conversation
-	for _, f := range harness.Families {
+	var talks []*traffic.Conversation
+	for _, f := range traffic.Families {
 		m.bring(t, m.Server.Eth1.Address(f), m.eth1)
-		for _, kind := range harness.Kinds {
-			c := harness.NewConversation(t, kind, m.ClientEth0, m.Server.Eth1.Address(f))
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, m.ClientEth0, m.Server.Eth1.Address(f))
 			m.eth1.askBy(t, c)
 			talks = append(talks, c)
 		}
 	}
 	before := m.moved()
-	harness.Must(t, m.Server.Eth1.Peer().SetDown())
-	harness.Eventually(t, "eth1 is known to be down", func() error {
+	await.Must(t, m.Server.Eth1.Peer().SetDown())
+	await.Eventually(t, "eth1 is known to be down", func() error {
 		if m.p.Status().Interface("eth1").Up {
 			return errors.New("eth1 is up")
 		}
 		return nil
 	})
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		m.bring(t, m.Server.Eth1.Address(f), m.eth0)
 	}
 	for _, c := range talks {
@@ -191,7 +195,7 @@ var spoofs = map[string]layers.TCP{
 
 // pushed is a connection in which the server speaks, with its ends.
 type pushed struct {
-	*harness.Push
+	*traffic.Push
 	from, to netip.AddrPort
 }
 
@@ -200,7 +204,7 @@ func (m moving) push(t *testing.T, f topology.Family) pushed {
 	t.Helper()
 	asked := m.Server.Eth1.Address(f)
 	m.bring(t, asked, m.eth1)
-	p := harness.NewPush(t, m.Client, m.Server.Host, asked, asked)
+	p := traffic.NewPush(t, m.Client, m.Server.Host, asked, asked)
 	m.pushBy(t, p, m.eth1)
 	at := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 	return pushed{p, at(p.Client.LocalAddr()), at(p.Client.RemoteAddr())}
@@ -211,10 +215,10 @@ func (m moving) forge(t *testing.T, p pushed, segment layers.TCP, by exit, mac n
 	t.Helper()
 	segment.SrcPort, segment.DstPort = layers.TCPPort(p.from.Port()), layers.TCPPort(p.to.Port())
 	router := by.by.Peer()
-	harness.NewInjector(t, router).Send(segmentFrame(mac, by.by.MAC, p.from.Addr(), p.to.Addr(), &segment)...)
+	traffic.NewInjector(t, router).Send(segmentFrame(mac, by.by.MAC, p.from.Addr(), p.to.Addr(), &segment)...)
 	// The cable keeps the order.
-	_, err := router.Host.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: by.by.Address(topology.IPv4)})
-	harness.Must(t, err)
+	_, err := router.Host.Ping(await.Within(t, await.AnswerTime), topology.Echo{To: by.by.Address(topology.IPv4)})
+	await.Must(t, err)
 }
 
 // testSpoofed sends forged segments of a live connection by another NIC, and from another MAC by its own. Those that could
@@ -234,14 +238,14 @@ func testSpoofed(t *testing.T, m moving, f topology.Family) {
 				wantSpoofCounted(t, before, m.p.Metrics(), segment)
 			})
 		}
-		harness.Must(t, p.Client.Close())
+		await.Must(t, p.Client.Close())
 	}
 }
 
 // wantSpoofCounted wants that a forged segment was counted once, by its kind, and nothing else: a
 // SYN is the beginning of a handshake, which changes nothing for the connection, and any other
 // gives no proof that this has moved.
-func wantSpoofCounted(t *testing.T, before, after harness.Metrics, segment layers.TCP) {
+func wantSpoofCounted(t *testing.T, before, after product.Metrics, segment layers.TCP) {
 	t.Helper()
 	begun, contested := 0.0, 1.0
 	if segment.SYN && !segment.ACK {
@@ -266,7 +270,7 @@ func wantSpoofCounted(t *testing.T, before, after harness.Metrics, segment layer
 
 // testSpoofedLatest shows that the spoofs reach the programs: with follow: latest, any of them takes the connection along.
 func testSpoofedLatest(t *testing.T, m moving) {
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		p := m.push(t, f)
 		m.forge(t, p, spoofs["an acknowledgement"], m.eth0, m.eth0.to)
 		m.pushBy(t, p.Push, m.eth0)
@@ -274,9 +278,9 @@ func testSpoofedLatest(t *testing.T, m moving) {
 }
 
 // pushBy has the server speak, and wants that by an exit.
-func (m moving) pushBy(t *testing.T, p *harness.Push, by exit) {
+func (m moving) pushBy(t *testing.T, p *traffic.Push, by exit) {
 	t.Helper()
-	exits := harness.TapAll(t, by.nics...)
+	exits := wire.TapAll(t, by.nics...)
 	p.Speak()
 	by.want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }

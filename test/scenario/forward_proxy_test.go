@@ -16,8 +16,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // redirectedPort is redirected to a server of the host's own.
@@ -27,22 +30,22 @@ const redirectedPort = 82
 func redirectPort(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	const port = 8082
-	harness.Nft(t, n.Server.Host, fmt.Sprintf(`
+	host.Nft(t, n.Server.Host, fmt.Sprintf(`
 		table inet redirected {
 			chain prerouting {
 				type nat hook prerouting priority dstnat
 				meta l4proto { tcp, udp } th dport %d redirect to :%d
 			}
 		}`, redirectedPort, port))
-	for _, f := range harness.Families {
-		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), port))
+	for _, f := range traffic.Families {
+		traffic.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), port))
 	}
 }
 
 // askRedirected is a conversation with the port that is redirected.
-func askRedirected(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
+func askRedirected(t *testing.T, n *topology.TwoNIC, kind traffic.Kind, f topology.Family) *traffic.Conversation {
 	t.Helper()
-	c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+	c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 	c.Self = netip.AddrPortFrom(c.Self.Addr(), redirectedPort)
 	return c
 }
@@ -52,23 +55,23 @@ func askRedirected(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topolo
 func TestProxies(t *testing.T) {
 	n := newProxied(t)
 	redirectPort(t, n.TwoNIC)
-	eachRedirected := func(t *testing.T, want func(*harness.Conversation)) {
-		for _, f := range harness.Families {
-			for _, kind := range harness.Kinds[1:] { // a ping is redirected nowhere
+	eachRedirected := func(t *testing.T, want func(*traffic.Conversation)) {
+		for _, f := range traffic.Families {
+			for _, kind := range traffic.Kinds[1:] { // a ping is redirected nowhere
 				want(askRedirected(t, n.TwoNIC, kind, f))
 			}
 		}
 	}
-	eachRedirected(t, func(c *harness.Conversation) { wantLost(t, n.Server, c, n.ClientEth0) })
-	eachProxied(t, n, "without replypath", func(t *testing.T, c *harness.Conversation, _ bool) {
+	eachRedirected(t, func(c *traffic.Conversation) { wantLost(t, n.Server, c, n.ClientEth0) })
+	eachProxied(t, n, "without replypath", func(t *testing.T, c *traffic.Conversation, _ bool) {
 		wantLost(t, n.Server, c, n.ClientEth0)
 	})
-	config := harness.WriteConfig(t, "scope: local\n")
-	d := harness.On(t, n.Server.Host).Start("--config", config)
+	config := product.WriteConfig(t, "scope: local\n")
+	d := product.On(t, n.Server.Host).Start("--config", config)
 	t.Run("redirected", func(t *testing.T) {
-		eachRedirected(t, func(c *harness.Conversation) { wantAnswers(t, n.Server, c, true) })
+		eachRedirected(t, func(c *traffic.Conversation) { wantAnswers(t, n.Server, c, true) })
 	})
-	eachProxied(t, n, "local", func(t *testing.T, c *harness.Conversation, own bool) {
+	eachProxied(t, n, "local", func(t *testing.T, c *traffic.Conversation, own bool) {
 		if own {
 			wantAnswers(t, n.Server, c, true)
 		} else {
@@ -76,7 +79,7 @@ func TestProxies(t *testing.T) {
 		}
 	})
 	reload(t, d, config, "scope: all\n")
-	eachProxied(t, n, "all", func(t *testing.T, c *harness.Conversation, _ bool) {
+	eachProxied(t, n, "all", func(t *testing.T, c *traffic.Conversation, _ bool) {
 		wantAnswers(t, n.Server, c, true)
 	})
 }
@@ -94,21 +97,21 @@ type proxied struct {
 
 func newProxied(t *testing.T) *proxied {
 	t.Helper()
-	n := &proxied{t: t, TwoNIC: harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})}
-	core := harness.Must1[*topology.Interface](t)(n.Replication.Interface("core"))
-	for _, f := range harness.Families {
+	n := &proxied{t: t, TwoNIC: traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})}
+	core := await.Must1[*topology.Interface](t)(n.Replication.Interface("core"))
+	for _, f := range traffic.Families {
 		to := netip.PrefixFrom(behind[f], behind[f].BitLen())
-		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: to, Via: core.Address(f)}))
-		harness.Must(t, n.Replication.AddRoute(topology.Route{Destination: to, Via: n.Server.Eth1.Address(f)}))
+		await.Must(t, n.Core.AddRoute(topology.Route{Destination: to, Via: core.Address(f)}))
+		await.Must(t, n.Replication.AddRoute(topology.Route{Destination: to, Via: n.Server.Eth1.Address(f)}))
 	}
-	harness.Nft(t, n.Server.Host, `
+	host.Nft(t, n.Server.Host, `
 		table inet proxy {
 			chain prerouting {
 				type filter hook prerouting priority mangle
 				meta l4proto { tcp, udp } th dport 80 tproxy to :8081 meta mark set 1 accept
 			}
 		}`)
-	harness.Shell(t, n.Server.Host, `
+	host.Shell(t, n.Server.Host, `
 		sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 		for f in -4 -6; do ip $f rule add fwmark 1 lookup 100; ip $f route add local default dev lo table 100; done`)
 	n.serveTransparently(t)
@@ -117,14 +120,14 @@ func newProxied(t *testing.T) *proxied {
 
 // eachProxied runs a subtest for TCP, UDP, and UDP that is answered by connected sockets, to the
 // server's own address and to one behind it.
-func eachProxied(t *testing.T, n *proxied, name string, run func(t *testing.T, c *harness.Conversation, own bool)) {
-	for _, f := range harness.Families {
+func eachProxied(t *testing.T, n *proxied, name string, run func(t *testing.T, c *traffic.Conversation, own bool)) {
+	for _, f := range traffic.Families {
 		for what, to := range map[string]netip.Addr{"own address": n.Server.Eth1.Address(f), "address behind": behind[f]} {
 			for _, how := range []string{"tcp", "udp", "udp, connected"} {
 				t.Run(name+"/"+what+"/"+f.String()+"/"+how, func(t *testing.T) {
 					n.connects.Store(how == "udp, connected")
 					kind, _, _ := strings.Cut(how, ",")
-					c := harness.NewConversation(t, harness.Kind(kind), n.ClientEth0, to)
+					c := traffic.NewConversation(t, traffic.Kind(kind), n.ClientEth0, to)
 					c.Self = netip.AddrPortFrom(to, publishedPort)
 					run(t, c, to != behind[f])
 				})
@@ -164,7 +167,7 @@ func (n *proxied) serveTransparently(t *testing.T) {
 		if at[0] == '[' {
 			version = "6"
 		}
-		harness.Must(t, n.Server.Do(func() error {
+		await.Must(t, n.Server.Do(func() error {
 			l, err := config.Listen(t.Context(), "tcp"+version, at)
 			if err != nil {
 				return err

@@ -13,8 +13,12 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestContainer has a server publish a port of a container, and route to the container's own address. Answers of the
@@ -23,62 +27,62 @@ import (
 func TestContainer(t *testing.T) {
 	s, _ := newS7(t, topology.StrictSource)
 	promptErrors(t, s.Container)
-	harness.Nft(t, s.Server.Host, `table inet closed {
+	testhost.Nft(t, s.Server.Host, `table inet closed {
 		chain published { type nat hook prerouting priority -110
 			fib daddr type local udp dport 81 dnat ip to 10.17.0.100:81
 			fib daddr type local udp dport 81 dnat ip6 to [2001:db8:17::100]:81
 		}
 	}`)
 	refuse := func(t *testing.T, eth1 bool) {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			answer := topology.All(icmpOf(f, answeredWithErrors[0].error[f]), topology.To(s.ClientEth0.Address(f)))
 			refusal{"udp", 81, 10, "", connectionRefused}.want(t, s.TwoNIC, f, answer, eth1)
 		}
 	}
-	routed := func(t *testing.T, f topology.Family, kind harness.Kind) *harness.Conversation {
-		return harness.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
+	routed := func(t *testing.T, f topology.Family, kind traffic.Kind) *traffic.Conversation {
+		return traffic.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
 	}
-	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
+	lost := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantLost(t, s.Server, routed(t, f, kind), s.ClientEth0)
 	}
-	for _, f := range harness.Families {
-		loseLarge(t, s.TwoNIC, published(t, s, harness.UDP, s.Server.Eth1, f))
+	for _, f := range traffic.Families {
+		loseLarge(t, s.TwoNIC, published(t, s, traffic.UDP, s.Server.Eth1, f))
 	}
 	refuse(t, false)
-	sampled(t, harness.Families, "without replypath", lost)
+	sampled(t, traffic.Families, "without replypath", lost)
 
-	p := harness.On(t, s.Server.Host)
-	config := harness.WriteConfig(t, "scope: local\n")
+	p := product.On(t, s.Server.Host)
+	config := product.WriteConfig(t, "scope: local\n")
 	d := p.Start("--config", config)
 	t.Run("fragments", func(t *testing.T) {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			before := countedBy(p)
-			frames := wantLargeAnswers(t, s.Server, published(t, s, harness.UDP, s.Server.Eth1, f), 3)
+			frames := wantLargeAnswers(t, s.Server, published(t, s, traffic.UDP, s.Server.Eth1, f), 3)
 			wantCounted(t, p, before, frames, true)
 		}
 	})
 	t.Run("closed port", func(t *testing.T) { refuse(t, true) })
-	sampled(t, harness.Families, "scope local", lost)
+	sampled(t, traffic.Families, "scope local", lost)
 	reload(t, d, config, "scope: all\n")
-	harness.EachQuestion(t, "scope all", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	traffic.EachQuestion(t, "scope all", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		c := routed(t, f, kind)
 		wantAnswers(t, s.Server, c, true)
-		if kind != harness.TCP {
+		if kind != traffic.TCP {
 			wantLargeAnswers(t, s.Server, c, 1)
 		}
 	})
 }
 
 // wantLargeAnswers asks with large datagrams, and wants all fragments of the answers by eth1.
-func wantLargeAnswers(t *testing.T, server *topology.Server, c *harness.Conversation, questions int) []*topology.Frame {
+func wantLargeAnswers(t *testing.T, server *topology.Server, c *traffic.Conversation, questions int) []*topology.Frame {
 	t.Helper()
-	wires := harness.Tap(t, server)
+	wires := wire.Tap(t, server)
 	for range questions {
-		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+		await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
 	}
 	frames := wires.WantEth1(c.String(), answersOf(c))
 	if len(frames) != questions*largeFragments {
-		t.Errorf("%s: %s", c, harness.Describe(frames))
+		t.Errorf("%s: %s", c, wire.Describe(frames))
 	}
 	return frames
 }
@@ -86,11 +90,11 @@ func wantLargeAnswers(t *testing.T, server *topology.Server, c *harness.Conversa
 // TestForwarded has a server forward for a container, where routers bring questions by either interface and take answers
 // by either.
 func TestForwarded(t *testing.T) {
-	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	s := traffic.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	pass := newTransit(t, s)
 	before := pass()
-	p := harness.On(t, s.Server.Host)
-	config := harness.WriteConfig(t, harness.SmallTables)
+	p := product.On(t, s.Server.Host)
+	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	t.Run("untouched", func(t *testing.T) {
 		if diff := cmp.Diff(before, pass()); diff != "" {
@@ -103,11 +107,11 @@ func TestForwarded(t *testing.T) {
 			t.Errorf("%v forwarded packets counted as asymmetric", n)
 		}
 	})
-	reload(t, d, config, harness.SmallTables+"scope: all\n")
+	reload(t, d, config, product.SmallTables+"scope: all\n")
 	p.WaitGrace()
 	t.Run("begun with scope all", func(t *testing.T) { testContainerBegins(t, s) })
 
-	reload(t, d, config, harness.SmallTables)
+	reload(t, d, config, product.SmallTables)
 	publish(t, s)
 	redirectPort(t, s.TwoNIC)
 	t.Run("moves", func(t *testing.T) { testContainerMoves(t, s, p.In(t)) })
@@ -117,13 +121,13 @@ func TestForwarded(t *testing.T) {
 // testContainerBegins has the container ask, by eth0 as routed, and wants its questions to stay there although their
 // answers come in by eth1.
 func testContainerBegins(t *testing.T, s *topology.S7) {
-	for _, f := range harness.Families {
-		harness.Serve(t, s.Client, s.ClientEth0.Address(f))
-		for _, kind := range harness.Kinds {
-			wires := harness.Tap(t, s.Server)
-			c := harness.NewConversation(t, kind, s.ContainerEth0, s.ClientEth0.Address(f))
+	for _, f := range traffic.Families {
+		traffic.Serve(t, s.Client, s.ClientEth0.Address(f))
+		for _, kind := range traffic.Kinds {
+			wires := wire.Tap(t, s.Server)
+			c := traffic.NewConversation(t, kind, s.ContainerEth0, s.ClientEth0.Address(f))
 			for range 5 {
-				harness.Ask(t, c)
+				traffic.Ask(t, c)
 			}
 			wires.WantEth0(c.String(), c.Questions())
 			if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
@@ -140,9 +144,9 @@ func newTransit(t *testing.T, s *topology.S7) (pass func() map[string][]string) 
 	far := addresses("10.9.0.200", "2001:db8:9::200")
 	behindEth1 := addresses("10.2.0.77", "2001:db8:2::77")
 	contained := addresses("10.17.0.200", "2001:db8:17::200")
-	for _, f := range harness.Families {
-		harness.Must(t, s.Bridge.AddNeighbour(contained[f], s.ContainerEth0.MAC))
-		harness.Shell(t, s.Production.Host, "ip route add blackhole "+far[f].String())
+	for _, f := range traffic.Families {
+		await.Must(t, s.Bridge.AddNeighbour(contained[f], s.ContainerEth0.MAC))
+		testhost.Shell(t, s.Production.Host, "ip route add blackhole "+far[f].String())
 	}
 	ways := map[string]struct {
 		from, nic, to *topology.Interface // where a frame is injected, comes in, and comes out
@@ -156,15 +160,15 @@ func newTransit(t *testing.T, s *topology.S7) (pass func() map[string][]string) 
 		t.Helper()
 		came := make(map[string][]string)
 		for name, w := range ways {
-			injector := harness.NewInjector(t, w.from)
-			for _, f := range harness.Families {
-				out := harness.Capture(t, w.to)
+			injector := traffic.NewInjector(t, w.from)
+			for _, f := range traffic.Families {
+				out := wire.Capture(t, w.to)
 				frames := transitFrames(w.from, w.nic, w.src[f], w.dst[f])
 				for _, frame := range frames {
 					injector.Send(frame...)
 				}
 				these := topology.All(topology.Going(topology.Received), topology.From(w.src[f]), topology.To(w.dst[f]))
-				got, err := out.WaitCount(harness.Within(t, harness.AnswerTime), len(frames), these)
+				got, err := out.WaitCount(await.Within(t, await.AnswerTime), len(frames), these)
 				if err != nil {
 					t.Fatalf("%s, %s: %v", name, f, err)
 				}
@@ -184,8 +188,8 @@ func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) []packet 
 		segmentFrame(from.MAC, nic.MAC, src, dst, &layers.TCP{SrcPort: 4000, DstPort: 80, Seq: 2, Ack: 7, ACK: true, Window: 1000}),
 		segmentFrame(from.MAC, nic.MAC, src, dst, &layers.TCP{SrcPort: 80, DstPort: 4001, Seq: 5, Ack: 9, SYN: true, ACK: true, Window: 1000}),
 		segmentFrame(from.MAC, nic.MAC, src, dst, &layers.TCP{SrcPort: 80, DstPort: 4001, Seq: 6, RST: true}),
-		harness.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 5000), To: netip.AddrPortFrom(dst, 53)}.Layers(),
-		harness.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 53), To: netip.AddrPortFrom(dst, 5001)}.Layers(),
+		traffic.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 5000), To: netip.AddrPortFrom(dst, 53)}.Layers(),
+		traffic.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 53), To: netip.AddrPortFrom(dst, 5001)}.Layers(),
 	}
 	echoes := map[topology.Family][]kind{topology.IPv4: {{8, 0}, {0, 0}}, topology.IPv6: {{128, 0}, {129, 0}}}
 	for _, echo := range echoes[topology.FamilyOf(src)] {
@@ -200,16 +204,16 @@ func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) []packet 
 func detour(t *testing.T, n *topology.TwoNIC, f topology.Family, on bool) {
 	t.Helper()
 	server := netip.PrefixFrom(n.Server.Eth1.Address(f), n.Server.Eth1.Address(f).BitLen())
-	core := harness.Must1[*topology.Interface](t)(n.Production.Interface("core"))
+	core := await.Must1[*topology.Interface](t)(n.Production.Interface("core"))
 	routes := map[*topology.Host]topology.Route{
 		n.Core.Host:       {Destination: server, Via: core.Address(f)},
 		n.Production.Host: {Destination: server, Via: n.Server.Eth0.Address(f)},
 	}
 	for host, route := range routes {
 		if on {
-			harness.Must(t, host.AddRoute(route))
+			await.Must(t, host.AddRoute(route))
 		} else {
-			harness.Must(t, host.RemoveRoute(route))
+			await.Must(t, host.RemoveRoute(route))
 		}
 	}
 }
@@ -217,28 +221,28 @@ func detour(t *testing.T, n *topology.TwoNIC, f topology.Family, on bool) {
 // testContainerMoves changes the way that a client's segments come in: a TCP flow of a container, and one of a port that is
 // redirected, follows at once, as what was seen of the connection decides where no socket is found; one without
 // connections after the second in which nothing came by its old way.
-func testContainerMoves(t *testing.T, s *topology.S7, p *harness.Product) {
+func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 	moves := func() float64 { return p.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp") }
-	for _, f := range harness.Families {
-		conversations := []*harness.Conversation{askRedirected(t, s.TwoNIC, harness.TCP, f)}
-		for _, kind := range harness.Kinds {
+	for _, f := range traffic.Families {
+		conversations := []*traffic.Conversation{askRedirected(t, s.TwoNIC, traffic.TCP, f)}
+		for _, kind := range traffic.Kinds {
 			conversations = append(conversations, published(t, s, kind, s.Server.Eth1, f))
 		}
 		for _, c := range conversations {
-			harness.WantBy(t, s.Server, c, true)
+			wire.WantBy(t, s.Server, c, true)
 			before := moves()
 			for _, eth1 := range []bool{false, true} {
 				detour(t, s.TwoNIC, f, !eth1)
-				if c.Kind != harness.TCP {
-					harness.WantBy(t, s.Server, c, !eth1) // the present way is up and was in use a moment ago
+				if c.Kind != traffic.TCP {
+					wire.WantBy(t, s.Server, c, !eth1) // the present way is up and was in use a moment ago
 					p.Age(2 * time.Second)
 				}
-				harness.WantBy(t, s.Server, c, eth1)
+				wire.WantBy(t, s.Server, c, eth1)
 			}
-			if more := moves() - before; c.Kind == harness.TCP && more != 2 {
+			if more := moves() - before; c.Kind == traffic.TCP && more != 2 {
 				t.Errorf("%s: %v moves were counted, not 2", c, more)
 			}
-			harness.Must(t, c.Close()) // or an acknowledgement that comes late moves it
+			await.Must(t, c.Close()) // or an acknowledgement that comes late moves it
 		}
 	}
 }
@@ -261,27 +265,27 @@ var forgeries = []forgery{
 
 // testContainerForgedMove sends segments of a container's TCP flow by the other interface. Without a socket of the host
 // they are held against what was seen last.
-func testContainerForgedMove(t *testing.T, s *topology.S7, p *harness.Product) {
-	injector := harness.NewInjector(t, s.Server.Eth0.Peer())
-	own := harness.NewInjector(t, s.Server.Eth1.Peer())
-	for _, f := range harness.Families {
+func testContainerForgedMove(t *testing.T, s *topology.S7, p *product.Product) {
+	injector := traffic.NewInjector(t, s.Server.Eth0.Peer())
+	own := traffic.NewInjector(t, s.Server.Eth1.Peer())
+	for _, f := range traffic.Families {
 		for _, forged := range forgeries {
 			t.Run(f.String()+"/"+forged.name, func(t *testing.T) {
-				p, wires := p.In(t), harness.Tap(t, s.Server)
-				c := published(t, s, harness.TCP, s.Server.Eth1, f)
-				harness.WantBy(t, s.Server, c, true)
+				p, wires := p.In(t), wire.Tap(t, s.Server)
+				c := published(t, s, traffic.TCP, s.Server.Eth1, f)
+				wire.WantBy(t, s.Server, c, true)
 				refused := contested(p)
 				segment := forged.segment(t, wires, c)
 				if forged.planted {
 					own.Send(segment(s.Server.Eth1)...)
-					harness.Settle(t, s.Replication, s.Server.Eth1)
+					testhost.Settle(t, s.Replication, s.Server.Eth1)
 				}
 				injector.Send(segment(s.Server.Eth0)...)
-				harness.Settle(t, s.Production, s.Server.Eth0)
+				testhost.Settle(t, s.Production, s.Server.Eth0)
 				// The client's own questions come by eth1 and would move it back.
 				flows := p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String())
-				moved := slices.ContainsFunc(flows, func(flow harness.Flow) bool {
-					return flow.PeerPort == c.Peer.Port() && harness.OrEmpty(flow.Interface) == "eth0"
+				moved := slices.ContainsFunc(flows, func(flow product.Flow) bool {
+					return flow.PeerPort == c.Peer.Port() && product.OrEmpty(flow.Interface) == "eth0"
 				})
 				if moved != forged.moves {
 					t.Errorf("moved: %t, not %t", moved, forged.moves)
@@ -289,19 +293,19 @@ func testContainerForgedMove(t *testing.T, s *topology.S7, p *harness.Product) {
 				if n := contested(p) - refused; !forged.moves && n != 1 {
 					t.Errorf("%v moves counted as contested, not 1", n)
 				}
-				harness.WantBy(t, s.Server, c, true)
+				wire.WantBy(t, s.Server, c, true)
 			})
 		}
 	}
 }
 
-func contested(p *harness.Product) float64 {
+func contested(p *product.Product) float64 {
 	return p.Metrics().Sum("replypath_flow_moves_refused_total", "reason=contested")
 }
 
 // segment makes the forged ACK out of the client's last segment, as the
 // router of an interface would hand it over.
-func (f forgery) segment(t *testing.T, wires *harness.Wires, c *harness.Conversation) func(*topology.Interface) packet {
+func (f forgery) segment(t *testing.T, wires *wire.Wires, c *traffic.Conversation) func(*topology.Interface) packet {
 	t.Helper()
 	frames := wires.Eth1.Frames(c.Questions())
 	last, ok := frames[len(frames)-1].Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)

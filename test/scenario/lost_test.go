@@ -10,27 +10,30 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestLost has many clients ask all the time while replypath starts: what eth0's program moves before eth1 has one is not
 // taken for lost. Then somebody's program at eth1 takes what was moved there: it is counted as lost, and nothing else is.
 func TestLost(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource})
-	p := harness.On(t, s.B.Host)
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource})
+	p := product.On(t, s.B.Host)
 	startBesideQuestions(t, s, p)
-	each(t, s, "before", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
+	each(t, s, "before", func(t *testing.T, c *traffic.Conversation) { wantAnswers(t, s.B, c, true) })
 	lost := func() float64 { return p.Metrics().Sum("replypath_lost_packets_total") }
 	if n := lost(); n != 0 {
 		t.Errorf("%v packets are lost before anybody takes them", n)
 	}
-	thief := harness.TakeUDP(t, s.B.Eth1)
+	thief := host.TakeUDP(t, s.B.Eth1)
 	corrected := p.Metrics().Sum("replypath_corrected_packets_total", "protocol=udp")
 	questions := runtime.NumCPU() + 1 // a processor counts what it lost with the next packet that it moves
 	for range questions {
-		c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
-		if err := c.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+		c := traffic.NewConversation(t, traffic.UDP, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
+		if err := c.Ask(await.Within(t, await.SilenceTime)); err == nil {
 			t.Error("a question was answered, although the answer was taken")
 		}
 	}
@@ -42,21 +45,21 @@ func TestLost(t *testing.T) {
 	if n := m.Sum("replypath_corrected_packets_total", "protocol=udp"); n != corrected {
 		t.Errorf("%v packets were corrected meanwhile", n-corrected)
 	}
-	harness.Must(t, thief.Close())
-	each(t, s, "after", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
+	await.Must(t, thief.Close())
+	each(t, s, "after", func(t *testing.T, c *traffic.Conversation) { wantAnswers(t, s.B, c, true) })
 }
 
 // startBesideQuestions starts replypath again and again while clients ask, and wants nothing to be taken for lost.
-func startBesideQuestions(t *testing.T, s *topology.S1, p *harness.Product) {
+func startBesideQuestions(t *testing.T, s *topology.S1, p *product.Product) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	var asking errgroup.Group
 	for n := range 8 {
-		c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(s.Families()[n%2]))
-		harness.Ask(t, c)
+		c := traffic.NewConversation(t, traffic.UDP, s.A.Eth1, s.B.Eth1.Address(s.Families()[n%2]))
+		traffic.Ask(t, c)
 		asking.Go(func() error {
 			for ctx.Err() == nil {
-				if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
+				if err := c.Ask(await.Within(t, await.AnswerTime)); err != nil {
 					return err
 				}
 			}
@@ -72,7 +75,7 @@ func startBesideQuestions(t *testing.T, s *topology.S1, p *harness.Product) {
 			p.Expect(0, "detach", "--stop")
 		}
 		p.Start()
-		harness.Eventually(t, "replies are corrected", func() error {
+		await.Eventually(t, "replies are corrected", func() error {
 			if p.Metrics().Sum("replypath_corrected_packets_total") < 1000 {
 				return errors.New("few of them")
 			}
@@ -83,5 +86,5 @@ func startBesideQuestions(t *testing.T, s *topology.S1, p *harness.Product) {
 		}
 	}
 	stop()
-	harness.Must(t, asking.Wait())
+	await.Must(t, asking.Wait())
 }

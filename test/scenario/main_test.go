@@ -25,8 +25,8 @@ package scenario
 import (
 	"testing"
 
-	"replypath/test/harness"
-	_ "replypath/test/harness/inprocess"
+	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }

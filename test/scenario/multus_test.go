@@ -14,8 +14,12 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const (
@@ -41,27 +45,27 @@ type pod struct {
 
 // newPod builds the node and a pod whose net1 is of the page's first plugin: a macvlan of the node's eth1, with an address
 // of that network and no route but its own.
-func newPod(t *testing.T, page *harness.Recipe) *pod {
+func newPod(t *testing.T, page *testhost.Recipe) *pod {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	p := &pod{t: t, node: n.Server.Host, client: n.ClientEth0}
 	var definition struct{ Spec struct{ Config string } }
-	harness.Must(t, yaml.Unmarshal([]byte(page.Text(sbrSection, "yaml")), &definition))
-	harness.Must(t, json.Unmarshal([]byte(definition.Spec.Config), &p.network))
-	host := harness.Must1[*topology.Host](t)(n.Host("pod"))
+	await.Must(t, yaml.Unmarshal([]byte(page.Text(sbrSection, "yaml")), &definition))
+	await.Must(t, json.Unmarshal([]byte(definition.Spec.Config), &p.network))
+	host := await.Must1[*topology.Host](t)(n.Host("pod"))
 	eth0, _, err := n.Connect(
 		topology.NIC{Host: host, Name: "eth0", Addresses: prefixes("10.244.1.100/24", "2001:db8:244:1::100/64")},
 		topology.NIC{Host: p.node, Name: "cali1", Addresses: prefixes("10.244.1.1/24", "2001:db8:244:1::1/64")})
-	harness.Must(t, err)
-	harness.Shell(t, p.node, "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-	harness.IPBatch(t, host, "route add default via 10.244.1.1\nroute add default via 2001:db8:244:1::1")
+	await.Must(t, err)
+	testhost.Shell(t, p.node, "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	testhost.IPBatch(t, host, "route add default via 10.244.1.1\nroute add default via 2001:db8:244:1::1")
 	p.Server = &topology.Server{Host: host, Eth0: eth0}
 	p.add("macvlan")
-	p.Eth1 = harness.Must1[*topology.Interface](t)(host.Interface("net1"))
+	p.Eth1 = await.Must1[*topology.Interface](t)(host.Interface("net1"))
 	p.Eth1.PeerWith(n.Server.Eth1.Peer())
-	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
-	for _, f := range harness.Families {
-		harness.Serve(t, host, p.Eth1.Address(f))
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	for _, f := range traffic.Families {
+		traffic.Serve(t, host, p.Eth1.Address(f))
 	}
 	return p
 }
@@ -72,10 +76,10 @@ func (p *pod) add(plugin string) {
 	conf := p.network.Plugins[0]
 	p.network.Plugins = p.network.Plugins[1:]
 	conf["cniVersion"], conf["name"], conf["prevResult"] = p.network.CNIVersion, p.network.Name, p.result
-	c := p.node.Command(harness.Within(p.t, harness.AnswerTime), cniPlugins+"/"+plugin)
+	c := p.node.Command(await.Within(p.t, await.AnswerTime), cniPlugins+"/"+plugin)
 	c.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID=pod", "CNI_IFNAME=net1", "CNI_PATH="+cniPlugins,
 		fmt.Sprintf("CNI_NETNS=/proc/%d/fd/%d", os.Getpid(), p.Namespace()))
-	c.Stdin = bytes.NewReader(harness.Must1[[]byte](p.t)(json.Marshal(conf)))
+	c.Stdin = bytes.NewReader(await.Must1[[]byte](p.t)(json.Marshal(conf)))
 	output, err := c.Output()
 	if err != nil || conf["type"] != plugin {
 		p.t.Fatalf("%v of %v: %v\n%s", plugin, conf, err, output)
@@ -96,12 +100,12 @@ type podManifest struct {
 }
 
 // startContainer starts the page's container: its arguments and its capabilities, with the page's configuration.
-func startContainer(t *testing.T, p *harness.Product, page *harness.Recipe) *harness.Daemon {
+func startContainer(t *testing.T, p *product.Product, page *testhost.Recipe) *product.Daemon {
 	t.Helper()
 	var manifest podManifest
-	harness.Must(t, yaml.Unmarshal([]byte(page.File(podSection, "pod.yaml")), &manifest))
+	await.Must(t, yaml.Unmarshal([]byte(page.File(podSection, "pod.yaml")), &manifest))
 	c := manifest.Spec.InitContainers[0]
-	d := p.LaunchAs(func(command *topology.Cmd) { harness.Contain(command, c.SecurityContext.Capabilities.Add) },
+	d := p.LaunchAs(func(command *topology.Cmd) { testhost.Contain(command, c.SecurityContext.Capabilities.Add) },
 		append(c.Args[1:], "--config", page.Config(podSection))...)
 	d.WaitReady()
 	return d
@@ -117,30 +121,30 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 // TestMultus asks a pod at its second interface. Without replypath the answers leave by eth0 and are lost. With it, in the
 // pod, each leaves by net1, also while its container starts again. Beside the rules of the sbr plugin the same holds.
 func TestMultus(t *testing.T) {
-	page := harness.ReadRecipe(t, multusPage)
+	page := testhost.ReadRecipe(t, multusPage)
 	pod := newPod(t, page)
-	each := func(name string, want func(testing.TB, *topology.Server, *harness.Conversation)) {
-		harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-			want(t, pod.Server, harness.NewConversation(t, kind, pod.client, pod.Eth1.Address(f)))
+	each := func(name string, want func(testing.TB, *topology.Server, *traffic.Conversation)) {
+		traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+			want(t, pod.Server, traffic.NewConversation(t, kind, pod.client, pod.Eth1.Address(f)))
 		})
 	}
-	p := harness.On(t, pod.Host)
-	start := func() *harness.Daemon { return startContainer(t, p, page) }
-	each("without replypath", harness.WantLost)
+	p := product.On(t, pod.Host)
+	start := func() *product.Daemon { return startContainer(t, p, page) }
+	each("without replypath", wire.WantLost)
 	start().Stop(unix.SIGTERM) // as the kubelet ends it
-	each("between two containers", harness.WantByEth1)
+	each("between two containers", wire.WantByEth1)
 	start()
-	each("in the pod", harness.WantByEth1)
+	each("in the pod", wire.WantByEth1)
 	p.Expect(0, "detach", "--stop")
-	each("after detach", harness.WantLost)
+	each("after detach", wire.WantLost)
 	pod.add("sbr")
-	made := harness.Shell(t, pod.Host, "for f in -4 -6; do ip $f rule show; ip $f route show table all; done")
+	made := testhost.Shell(t, pod.Host, "for f in -4 -6; do ip $f rule show; ip $f route show table all; done")
 	for line := range strings.Lines(page.Text(sbrSection, "text")) {
 		if !strings.Contains(made, strings.TrimSpace(line)) {
 			t.Errorf("sbr has not made %q, but\n%s", line, made)
 		}
 	}
-	each("sbr alone", harness.WantByEth1)
+	each("sbr alone", wire.WantByEth1)
 	start()
-	each("beside sbr", harness.WantByEth1)
+	each("beside sbr", wire.WantByEth1)
 }

@@ -12,8 +12,12 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // routers is a server whose eth1 has several routers.
@@ -24,10 +28,10 @@ type routers struct {
 
 func newRouters(t *testing.T) routers {
 	t.Helper()
-	r := routers{Routers: harness.Build(t, topology.NewRouters)}
+	r := routers{Routers: traffic.Build(t, topology.NewRouters)}
 	r.nics = []*topology.Interface{r.Server.Eth0, r.Server.Eth1}
 	for _, f := range r.Families() {
-		harness.Serve(t, r.Server.Host, r.Server.Eth1.Address(f))
+		traffic.Serve(t, r.Server.Host, r.Server.Eth1.Address(f))
 	}
 	return r
 }
@@ -35,7 +39,7 @@ func newRouters(t *testing.T) routers {
 // bring has one of the routers bring what the client sends to eth1.
 func (r routers) bring(t *testing.T, router int) {
 	t.Helper()
-	harness.Shell(t, r.Client, fmt.Sprintf(`
+	host.Shell(t, r.Client, fmt.Sprintf(`
 		ip -4 route replace 192.168.1.0/24 via 10.9.0.%[1]d
 		ip -6 route replace 2001:db8:1::/64 via 2001:db8:9::%[1]d`, router+1))
 }
@@ -55,20 +59,20 @@ var (
 // route adds routes by one of the routers, or takes them away.
 func (r routers) route(t *testing.T, change string, to map[topology.Family]string, router int, table string) {
 	t.Helper()
-	for _, f := range harness.Families {
-		harness.Shell(t, r.Server.Host, fmt.Sprintf("ip %s route %s %s via %s dev eth1 table %s metric %d",
+	for _, f := range traffic.Families {
+		host.Shell(t, r.Server.Host, fmt.Sprintf("ip %s route %s %s via %s dev eth1 table %s metric %d",
 			ipFlag(f), change, to[f], r.Inside[router].Address(f), table, 5000+router))
 	}
 }
 
 // waitKnown waits until the routers' MACs are known by which routes of eth1 lead, and nobody else's.
-func (r routers) waitKnown(t *testing.T, p *harness.Product, addresses ...netip.Addr) {
+func (r routers) waitKnown(t *testing.T, p *product.Product, addresses ...netip.Addr) {
 	t.Helper()
-	harness.Eventually(t, "eth1's gateways are known", func() error {
+	await.Eventually(t, "eth1's gateways are known", func() error {
 		known := p.Status().Interface("eth1").Gateways
 		usable := 0
 		for _, g := range known {
-			if harness.OrEmpty(g.MAC) != "" && slices.Contains(addresses, netip.MustParseAddr(g.Address)) {
+			if product.OrEmpty(g.MAC) != "" && slices.Contains(addresses, netip.MustParseAddr(g.Address)) {
 				usable++
 			}
 		}
@@ -82,7 +86,7 @@ func (r routers) waitKnown(t *testing.T, p *harness.Product, addresses ...netip.
 // inside returns the addresses of some routers at eth1.
 func (r routers) inside(of ...int) (all []netip.Addr) {
 	for _, router := range of {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			all = append(all, r.Inside[router].Address(f))
 		}
 	}
@@ -90,18 +94,18 @@ func (r routers) inside(of ...int) (all []netip.Addr) {
 }
 
 // conversations are new ones of every kind.
-func (r routers) conversations(t *testing.T) (all []*harness.Conversation) {
+func (r routers) conversations(t *testing.T) (all []*traffic.Conversation) {
 	t.Helper()
-	for _, f := range harness.Families {
-		for _, kind := range harness.Kinds {
-			all = append(all, harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
+	for _, f := range traffic.Families {
+		for _, kind := range traffic.Kinds {
+			all = append(all, traffic.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
 		}
 	}
 	return all
 }
 
 // wantThrough asks, and wants each answer by eth1 to one of the routers.
-func (r routers) wantThrough(t *testing.T, router int, conversations ...*harness.Conversation) {
+func (r routers) wantThrough(t *testing.T, router int, conversations ...*traffic.Conversation) {
 	t.Helper()
 	for _, c := range conversations {
 		r.to(r.Inside[router].MAC).askBy(t, c)
@@ -109,7 +113,7 @@ func (r routers) wantThrough(t *testing.T, router int, conversations ...*harness
 }
 
 // wantThroughAgain is wantThrough when the flows choose their next hop anew, as they do once a second, and after that.
-func (r routers) wantThroughAgain(t *testing.T, p *harness.Product, router int, conversations ...*harness.Conversation) {
+func (r routers) wantThroughAgain(t *testing.T, p *product.Product, router int, conversations ...*traffic.Conversation) {
 	t.Helper()
 	p.Age(2 * time.Second)
 	for range 2 {
@@ -125,12 +129,12 @@ func TestRouters(t *testing.T) {
 		"ipv6/conf/eth1/accept_ra": "2", "ipv6/conf/eth1/accept_ra_rt_info_max_plen": "64",
 		"ipv4/neigh/eth1/delay_first_probe_time": "1", "ipv6/neigh/eth1/delay_first_probe_time": "1",
 	} {
-		harness.Must(t, r.Server.SetSysctl("net/"+key, value))
+		await.Must(t, r.Server.SetSysctl("net/"+key, value))
 	}
 	r.route(t, "add", elsewhere, 1, "main")
 	r.route(t, "add", andFurther, 2, "101")
-	p := harness.On(t, r.Server.Host)
-	config := harness.WriteConfig(t, harness.SmallTables)
+	p := product.On(t, r.Server.Host)
+	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	r.waitKnown(t, p, r.inside(1, 2)...)
 	t.Run("elsewhere", func(t *testing.T) {
@@ -145,8 +149,8 @@ func TestRouters(t *testing.T) {
 	r.waitKnown(t, p)
 
 	t.Run("another router", func(t *testing.T) {
-		for _, f := range harness.Families {
-			c := harness.NewConversation(t, harness.TCP, r.ClientEth0, r.Server.Eth1.Address(f))
+		for _, f := range traffic.Families {
+			c := traffic.NewConversation(t, traffic.TCP, r.ClientEth0, r.Server.Eth1.Address(f))
 			for _, router := range []int{0, 1, 2, 0} {
 				r.bring(t, router)
 				r.wantThrough(t, router, c)
@@ -160,7 +164,7 @@ func TestRouters(t *testing.T) {
 	t.Run("announced", func(t *testing.T) { testRouteAnnounced(t, r, p.In(t)) })
 	t.Run("several", func(t *testing.T) { testSeveralRouters(t, r, p.In(t)) })
 
-	reload(t, d, config, harness.SmallTables+"interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n")
+	reload(t, d, config, product.SmallTables+"interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n")
 	t.Run("next hop gateway", func(t *testing.T) { testRouteElsewhereByGateway(t, r, p.In(t)) })
 }
 
@@ -168,10 +172,10 @@ func TestRouters(t *testing.T) {
 func testBoundToEth1(t *testing.T, r routers) {
 	const port = 7007
 	r.bring(t, 0)
-	for _, f := range harness.Families {
-		harness.ServeAt(t, r.Server.Host, netip.AddrPortFrom(r.Server.Eth1.Address(f), port), topology.BindToDevice("eth1"))
-		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-			c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
+	for _, f := range traffic.Families {
+		traffic.ServeAt(t, r.Server.Host, netip.AddrPortFrom(r.Server.Eth1.Address(f), port), topology.BindToDevice("eth1"))
+		for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
+			c := traffic.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
 			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
 			r.wantThrough(t, 0, c)
 		}
@@ -180,7 +184,7 @@ func testBoundToEth1(t *testing.T, r routers) {
 
 // testRouteComes has a route to somewhere else come and go while connections are alive, and one to where the client is:
 // who is there is answered through its router.
-func testRouteComes(t *testing.T, r routers, p *harness.Product, table string) {
+func testRouteComes(t *testing.T, r routers, p *product.Product, table string) {
 	r.bring(t, 0)
 	open := r.conversations(t)
 	r.wantThrough(t, 0, open...)
@@ -193,11 +197,11 @@ func testRouteComes(t *testing.T, r routers, p *harness.Product, table string) {
 	r.bring(t, 0)
 	if table != "main" { // where the kernel itself would send them by eth1
 		r.route(t, "add", whereTheyAre, 1, table)
-		for _, f := range harness.Families {
-			harness.Eventually(t, "the route counts", func() error {
-				c := harness.NewConversation(t, harness.UDP, r.ClientEth0, r.Server.Eth1.Address(f))
-				exits := harness.TapAll(t, r.nics...)
-				harness.Ask(t, c)
+		for _, f := range traffic.Families {
+			await.Eventually(t, "the route counts", func() error {
+				c := traffic.NewConversation(t, traffic.UDP, r.ClientEth0, r.Server.Eth1.Address(f))
+				exits := wire.TapAll(t, r.nics...)
+				traffic.Ask(t, c)
 				for _, frame := range exits.Left(r.Server.Eth1, c.Answers()) {
 					if frame.DestinationMAC.String() != r.Inside[1].MAC.String() {
 						return fmt.Errorf("%s left to %s", c, frame.DestinationMAC)
@@ -216,14 +220,14 @@ func testRouteComes(t *testing.T, r routers, p *harness.Product, table string) {
 
 // testRouteToOneHost has a route for a single host come, as those to a cloud's metadata are, by another router than the one
 // that brings the questions.
-func testRouteToOneHost(t *testing.T, r routers, p *harness.Product) {
+func testRouteToOneHost(t *testing.T, r routers, p *product.Product) {
 	r.bring(t, 0)
 	open := r.conversations(t)
 	r.wantThrough(t, 0, open...)
 	r.route(t, "add", metadata, 1, "main")
 	wantThroughFirst := func() {
 		t.Helper()
-		harness.Eventually(t, "the other router has answered", func() error {
+		await.Eventually(t, "the other router has answered", func() error {
 			gateways, reachable := p.Status().Interface("eth1").Gateways, 0
 			for _, g := range gateways {
 				if g.State == "reachable" {
@@ -241,7 +245,7 @@ func testRouteToOneHost(t *testing.T, r routers, p *harness.Product) {
 	wantThroughFirst()
 	// Its entries get old, and are checked: events of which none tells what its routes are.
 	for _, address := range r.inside(1) {
-		harness.Shell(t, r.Server.Host, fmt.Sprintf("ip neigh change %s lladdr %s dev eth1 nud stale", address, r.Inside[1].MAC))
+		host.Shell(t, r.Server.Host, fmt.Sprintf("ip neigh change %s lladdr %s dev eth1 nud stale", address, r.Inside[1].MAC))
 	}
 	wantThroughFirst()
 	r.route(t, "del", metadata, 1, "main")
@@ -249,7 +253,7 @@ func testRouteToOneHost(t *testing.T, r routers, p *harness.Product) {
 }
 
 // testRouteAnnounced has a router announce a route to somewhere else, and itself as no default router (RFC 4191).
-func testRouteAnnounced(t *testing.T, r routers, p *harness.Product) {
+func testRouteAnnounced(t *testing.T, r routers, p *product.Product) {
 	r.bring(t, 0)
 	open := r.conversations(t)
 	r.wantThrough(t, 0, open...)
@@ -258,7 +262,7 @@ func testRouteAnnounced(t *testing.T, r routers, p *harness.Product) {
 	r.waitKnown(t, p, gateway)
 	r.wantThroughAgain(t, p, 0, open...)
 	r.wantThrough(t, 0, r.conversations(t)...)
-	harness.Shell(t, r.Server.Host, "ip -6 route flush proto ra dev eth1")
+	host.Shell(t, r.Server.Host, "ip -6 route flush proto ra dev eth1")
 	r.waitKnown(t, p)
 }
 
@@ -272,20 +276,20 @@ func (r routers) announce(t *testing.T, router int, from netip.Addr, to netip.Pr
 	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: from.AsSlice(),
 		DstIP: netip.IPv6LinkLocalAllNodes().AsSlice()}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeRouterAdvertisement, 0)}
-	harness.Must(t, icmp.SetNetworkLayerForChecksum(ip))
-	harness.NewInjector(t, r.Inside[router]).Send(
+	await.Must(t, icmp.SetNetworkLayerForChecksum(ip))
+	traffic.NewInjector(t, r.Inside[router]).Send(
 		&layers.Ethernet{SrcMAC: r.Inside[router].MAC, DstMAC: []byte{0x33, 0x33, 0, 0, 0, 1}, EthernetType: layers.EthernetTypeIPv6},
 		ip, icmp, &layers.ICMPv6RouterAdvertisement{HopLimit: 64, Options: layers.ICMPv6Options{option}})
 }
 
 // testSeveralRouters has three routers bring questions, all of which stand in routes: each flow goes back through its own,
 // also when the next question of another flow comes by another.
-func testSeveralRouters(t *testing.T, r routers, p *harness.Product) {
+func testSeveralRouters(t *testing.T, r routers, p *product.Product) {
 	for router := range r.At {
 		r.route(t, "add", anywhere, router, "main")
 	}
 	r.waitKnown(t, p, r.inside(0, 1, 2)...)
-	begun := make(map[int][]*harness.Conversation)
+	begun := make(map[int][]*traffic.Conversation)
 	for router := range r.At {
 		r.bring(t, router)
 		begun[router] = r.conversations(t)
@@ -304,7 +308,7 @@ func testSeveralRouters(t *testing.T, r routers, p *harness.Product) {
 
 // testRouteElsewhereByGateway has `next_hop: gateway`: through a router that no route names nothing is sent to one that
 // leads elsewhere, but left to the kernel, and counted; through the one that a route names answers go there.
-func testRouteElsewhereByGateway(t *testing.T, r routers, p *harness.Product) {
+func testRouteElsewhereByGateway(t *testing.T, r routers, p *product.Product) {
 	r.route(t, "add", elsewhere, 1, "main")
 	r.waitKnown(t, p, r.inside(1)...)
 	r.bring(t, 1)
@@ -315,10 +319,10 @@ func testRouteElsewhereByGateway(t *testing.T, r routers, p *harness.Product) {
 	}
 	before, answers := counted(), 0
 	for _, c := range r.conversations(t) {
-		exits := harness.TapAll(t, r.nics...)
-		harness.Ask(t, c)
+		exits := wire.TapAll(t, r.nics...)
+		traffic.Ask(t, c)
 		if left := exits.Left(r.Server.Eth1, c.Answers()); len(left) > 0 {
-			t.Errorf("%s: by eth1 left %s", c, harness.Describe(left))
+			t.Errorf("%s: by eth1 left %s", c, wire.Describe(left))
 		}
 		answers += len(exits.Left(r.Server.Eth0, c.Answers()))
 	}

@@ -9,8 +9,12 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // losses are how the kernel comes to know a MAC no more, as commands.
@@ -30,9 +34,9 @@ func TestGatewayUnknown(t *testing.T) {
 			continue // whose routers answer more
 		}
 		t.Run(policy.String(), func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy, Eth1Metric: 5000})
-			p := harness.On(t, n.Server.Host)
-			config := harness.WriteConfig(t, "{}\n")
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy, Eth1Metric: 5000})
+			p := product.On(t, n.Server.Host)
+			config := product.WriteConfig(t, "{}\n")
 			d := p.Start("--config", config)
 			eth0, eth1 := n.Server.Eth0, n.Server.Eth1
 			eachLoss(t, n, "eth0", true, eth0)
@@ -54,16 +58,16 @@ func TestGatewayUnknown(t *testing.T) {
 // eachLoss asks in a subtest for each family and each way to lose the gateways of some NICs.
 func eachLoss(t *testing.T, n *topology.TwoNIC, name string, byEth1 bool, nics ...*topology.Interface) {
 	for how, loss := range losses {
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			t.Run(name+"/"+how+"/"+f.String(), func(t *testing.T) {
 				for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-					harness.Must(t, nic.Resolve(harness.Within(t, harness.AnswerTime), nic.Gateway(f)))
+					await.Must(t, nic.Resolve(await.Within(t, await.AnswerTime), nic.Gateway(f)))
 				}
 				script := ""
 				for _, nic := range nics {
 					script += fmt.Sprintf(loss, nic.Gateway(f), nic.Name) + "\n"
 				}
-				harness.Shell(t, n.Server.Host, script)
+				host.Shell(t, n.Server.Host, script)
 				askOnceMore(t, n, f, byEth1)
 			})
 		}
@@ -74,9 +78,9 @@ func eachLoss(t *testing.T, n *topology.TwoNIC, name string, byEth1 bool, nics .
 // that is wanted.
 func askOnceMore(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 	t.Helper()
-	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
-	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-	harness.Ask(t, c)
+	exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+	traffic.Ask(t, c)
 	if byEth1 {
 		exitBy(n.Server, n.Server.Eth1).want(exits, c.String(), c.Answers())
 	}
@@ -86,15 +90,15 @@ func askOnceMore(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 boo
 // wantRepeated wants no more segments than so many to have been sent once more by either end: of the client's those that
 // came to the server, of the server's those that left it. A SYN that comes again is answered again, beside what the
 // server's own timer repeats.
-func wantRepeated(t *testing.T, exits *harness.Exits, c *harness.Conversation, most int) {
+func wantRepeated(t *testing.T, exits *wire.Exits, c *traffic.Conversation, most int) {
 	t.Helper()
 	questions := repetitions(exits.All(topology.All(c.Questions(), topology.Going(topology.Sent))))
 	if len(questions) > most {
-		t.Errorf("the client sent again: %s", harness.Describe(questions))
+		t.Errorf("the client sent again: %s", wire.Describe(questions))
 	}
 	answers := repetitions(exits.All(topology.All(c.Answers(), topology.Going(topology.Received))))
 	if len(answers) > most+len(questions) {
-		t.Errorf("the server sent again: %s", harness.Describe(answers))
+		t.Errorf("the server sent again: %s", wire.Describe(answers))
 	}
 }
 
@@ -126,33 +130,33 @@ func testOwnMACChanges(t *testing.T, n *topology.TwoNIC) {
 	eth1 := n.Server.Eth1
 	// The router learns of it by itself.
 	for _, key := range []string{"net/ipv4/conf/eth1/arp_notify", "net/ipv6/conf/eth1/ndisc_notify"} {
-		harness.Must(t, n.Server.SetSysctl(key, "1"))
+		await.Must(t, n.Server.SetSysctl(key, "1"))
 	}
-	pushes := make(map[topology.Family]*harness.Push)
-	for _, f := range harness.Families {
-		pushes[f] = harness.NewPush(t, n.Client, n.Server.Host, eth1.Address(f), eth1.Address(f))
+	pushes := make(map[topology.Family]*traffic.Push)
+	for _, f := range traffic.Families {
+		pushes[f] = traffic.NewPush(t, n.Client, n.Server.Host, eth1.Address(f), eth1.Address(f))
 		pushes[f].Speak()
 	}
 	for _, mac := range []net.HardwareAddr{{2, 0xcc, 0, 0, 0, 1}, {2, 0xcc, 0, 0, 0, 2}, eth1.MAC} {
 		changed := *eth1
 		changed.MAC = mac
-		harness.Must(t, eth1.SetMAC(changed.MAC))
+		await.Must(t, eth1.SetMAC(changed.MAC))
 		by := exit{[]*topology.Interface{n.Server.Eth0, &changed}, &changed, eth1.Peer().MAC}
 		for f, push := range pushes {
-			harness.Eventually(t, "frames have the new mac", func() error {
-				exits := harness.TapAll(t, eth1)
+			await.Eventually(t, "frames have the new mac", func() error {
+				exits := wire.TapAll(t, eth1)
 				push.Speak()
 				if len(exits.Left(eth1, topology.All(push.Segments, topology.FromMAC(changed.MAC)))) == 0 {
 					return fmt.Errorf("captured:\n%s", exits)
 				}
 				return nil
 			})
-			exits := harness.TapAll(t, by.nics...)
+			exits := wire.TapAll(t, by.nics...)
 			for range 10 {
 				push.Speak()
 			}
 			by.want(exits, "what the server pushes", push.Segments)
-			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, eth1.Address(f))
+			c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, eth1.Address(f))
 			by.wantAnswers(t, c, c.Answers())
 		}
 	}
@@ -161,21 +165,21 @@ func testOwnMACChanges(t *testing.T, n *topology.TwoNIC) {
 // testDeafGateway has eth1's gateway answer no request for its MAC any more, so
 // that the kernel's entry is incomplete and then failed; by IPv6 only that, as eth0's gateway is another one, which the
 // kernel is not kept from. Answers go on to where the questions come from, at once.
-func testDeafGateway(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+func testDeafGateway(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	// It fails soon; by IPv4 it is incomplete for long enough to be seen, three times as long as the kernel asks apart.
 	for key, value := range map[string]string{
 		"ipv4/neigh/eth1/retrans_time_ms": "500", "ipv4/neigh/eth1/delay_first_probe_time": "1",
 		"ipv6/neigh/eth1/retrans_time_ms": "100",
 	} {
-		harness.Must(t, n.Server.SetSysctl("net/"+key, value))
+		await.Must(t, n.Server.SetSysctl("net/"+key, value))
 	}
-	for _, f := range harness.Families {
-		harness.Must(t, n.Server.Eth1.Resolve(harness.Within(t, harness.AnswerTime), n.Server.Eth1.Gateway(f)))
+	for _, f := range traffic.Families {
+		await.Must(t, n.Server.Eth1.Resolve(await.Within(t, await.AnswerTime), n.Server.Eth1.Gateway(f)))
 		askOnceMore(t, n, f, true)
 		// Entries that the router has do not have to be resolved again meanwhile.
-		harness.Must(t, n.Server.Eth1.Peer().AddNeighbour(n.Server.Eth1.Address(f), n.Server.Eth1.MAC))
+		await.Must(t, n.Server.Eth1.Peer().AddNeighbour(n.Server.Eth1.Address(f), n.Server.Eth1.MAC))
 	}
-	harness.Nft(t, n.Replication.Host, `
+	host.Nft(t, n.Replication.Host, `
 		table arp deaf {
 			chain input { type filter hook input priority filter; policy drop; }
 		}
@@ -185,9 +189,9 @@ func testDeafGateway(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 			}
 		}`)
 	for f, states := range map[topology.Family][]string{topology.IPv4: {"incomplete", "failed"}, topology.IPv6: {"failed"}} {
-		harness.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
+		host.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
 		for _, state := range states {
-			harness.Eventually(t, "the gateway is "+state, func() error {
+			await.Eventually(t, "the gateway is "+state, func() error {
 				for _, g := range p.Status().Interface("eth1").Gateways {
 					if g.Address == n.Server.Eth1.Gateway(f).String() && g.State != state {
 						return fmt.Errorf("%s is %s", g.Address, g.State)
@@ -195,11 +199,11 @@ func testDeafGateway(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 				}
 				return nil
 			})
-			for _, kind := range harness.Kinds {
-				c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-				exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+			for _, kind := range traffic.Kinds {
+				c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+				exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 				exitBy(n.Server, n.Server.Eth1).wantAnswers(t, c, c.Answers())
-				if kind == harness.TCP { // which probes after a few milliseconds without an answer
+				if kind == traffic.TCP { // which probes after a few milliseconds without an answer
 					wantRepeated(t, exits, c, 1)
 				}
 			}

@@ -11,8 +11,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // virtualMAC is that of VRRP's virtual router (RFC 9568, 7.3) with the number that
@@ -59,9 +63,9 @@ func testVRRP(t *testing.T, virtual, beside bool) {
 	shared := &lane{routers: r, asked: addressesOf(r.Server.Eth1)}
 	shared.wantAsRouted(t)
 	third.wantAsRouted(t)
-	p := harness.On(t, r.Server.Host)
+	p := product.On(t, r.Server.Host)
 	config := fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%s]}]\n", gateways)
-	p.Start("--config", harness.WriteConfig(t, harness.SmallTables+config))
+	p.Start("--config", product.WriteConfig(t, product.SmallTables+config))
 	own := func(router int) func(topology.Family) net.HardwareAddr {
 		return func(topology.Family) net.HardwareAddr { return r.Inside[router].MAC }
 	}
@@ -77,7 +81,7 @@ func testVRRP(t *testing.T, virtual, beside bool) {
 	}
 	waitMaster := func(master int) {
 		t.Helper()
-		for _, f := range harness.Families {
+		for _, f := range traffic.Families {
 			waitGatewayMAC(t, p, "eth1", sharedGateway[f], gatewayMAC(master)(f))
 			if beside {
 				waitGatewayMAC(t, p, "eth1", r.Inside[2].Address(f), r.Inside[2].MAC)
@@ -115,8 +119,8 @@ func testVRRP(t *testing.T, virtual, beside bool) {
 type lane struct {
 	routers
 	asked  map[topology.Family]netip.Addr
-	pushes map[topology.Family]*harness.Push
-	talks  []*harness.Conversation
+	pushes map[topology.Family]*traffic.Push
+	talks  []*traffic.Conversation
 }
 
 // addThirdLane gives eth1 other addresses, to which the third router alone brings what the
@@ -125,10 +129,10 @@ func (r routers) addThirdLane(t *testing.T) *lane {
 	t.Helper()
 	l := &lane{routers: r, asked: addresses("192.168.1.101", "2001:db8:1::101")}
 	for f, bits := range map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64} {
-		harness.Must(t, r.Server.Eth1.AddAddress(netip.PrefixFrom(l.asked[f], bits)))
-		harness.Serve(t, r.Server.Host, l.asked[f])
+		await.Must(t, r.Server.Eth1.AddAddress(netip.PrefixFrom(l.asked[f], bits)))
+		traffic.Serve(t, r.Server.Host, l.asked[f])
 	}
-	harness.Shell(t, r.Client, `
+	testhost.Shell(t, r.Client, `
 		ip -4 route add 192.168.1.101/32 via 10.9.0.3
 		ip -6 route add 2001:db8:1::101/128 via 2001:db8:9::3`)
 	return l
@@ -138,7 +142,7 @@ func (r routers) addThirdLane(t *testing.T) *lane {
 func (l *lane) wantAsRouted(t *testing.T) {
 	t.Helper()
 	for _, asked := range l.asked {
-		c := harness.NewConversation(t, harness.TCP, l.ClientEth0, asked)
+		c := traffic.NewConversation(t, traffic.TCP, l.ClientEth0, asked)
 		exitBy(l.Server, l.Server.Eth0).wantAnswers(t, c, c.Answers())
 	}
 }
@@ -146,11 +150,11 @@ func (l *lane) wantAsRouted(t *testing.T) {
 // open begins flows of all kinds, and connections in which only the server will speak.
 func (l *lane) open(t *testing.T) {
 	t.Helper()
-	l.pushes = make(map[topology.Family]*harness.Push)
+	l.pushes = make(map[topology.Family]*traffic.Push)
 	for f, asked := range l.asked {
-		l.pushes[f] = harness.NewPush(t, l.Client, l.Server.Host, asked, asked)
-		for _, kind := range harness.Kinds {
-			l.talks = append(l.talks, harness.NewConversation(t, kind, l.ClientEth0, asked))
+		l.pushes[f] = traffic.NewPush(t, l.Client, l.Server.Host, asked, asked)
+		for _, kind := range traffic.Kinds {
+			l.talks = append(l.talks, traffic.NewConversation(t, kind, l.ClientEth0, asked))
 		}
 	}
 }
@@ -168,11 +172,11 @@ func (l *lane) want(t *testing.T, mac func(topology.Family) net.HardwareAddr) {
 
 // share has the first two routers share a gateway by VRRP, of which the first is the
 // master.
-func (r routers) share(t *testing.T, virtual bool) (keepalived [2]*harness.Program) {
+func (r routers) share(t *testing.T, virtual bool) (keepalived [2]*product.Program) {
 	t.Helper()
 	for i := range keepalived {
 		// Else the device of IPv6's virtual MAC may answer for IPv4's address.
-		harness.Must(t, r.At[i].SetSysctl("net/ipv4/conf/all/arp_ignore", "1"))
+		await.Must(t, r.At[i].SetSysctl("net/ipv4/conf/all/arp_ignore", "1"))
 		keepalived[i] = keepAlive(t, r.At[i].Host, 200-i*100, virtual)
 		if i == 0 {
 			keepalived[i].WaitLog(2, "Entering MASTER STATE")
@@ -185,34 +189,34 @@ func (r routers) share(t *testing.T, virtual bool) (keepalived [2]*harness.Progr
 
 // powerOff has the master say nothing any more, and waits until the other one takes its
 // place.
-func (r routers) powerOff(t *testing.T, keepalived [2]*harness.Program) {
+func (r routers) powerOff(t *testing.T, keepalived [2]*product.Program) {
 	t.Helper()
 	const isMaster = "Entering MASTER STATE"
 	before := len(keepalived[1].Log.Lines(isMaster))
-	harness.Must(t, r.Inside[0].Peer().SetDown())
+	await.Must(t, r.Inside[0].Peer().SetDown())
 	keepalived[0].Signal(unix.SIGKILL)
 	keepalived[1].WaitLog(before+2, isMaster)
 }
 
 // wantPush has the server speak and wants that to go to a MAC.
-func (r routers) wantPush(t *testing.T, p *harness.Push, mac net.HardwareAddr) {
+func (r routers) wantPush(t *testing.T, p *traffic.Push, mac net.HardwareAddr) {
 	t.Helper()
-	exits := harness.TapAll(t, r.nics...)
+	exits := wire.TapAll(t, r.nics...)
 	p.Speak()
 	r.to(mac).want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }
 
 // wantUnheard has the server speak, and wants that to go to a MAC that nobody has any more.
-func (r routers) wantUnheard(t *testing.T, p *harness.Push, mac net.HardwareAddr) {
+func (r routers) wantUnheard(t *testing.T, p *traffic.Push, mac net.HardwareAddr) {
 	t.Helper()
-	exits := harness.TapAll(t, r.nics...)
-	harness.Must1[int](t)(p.Server.Write([]byte("push")))
+	exits := wire.TapAll(t, r.nics...)
+	await.Must1[int](t)(p.Server.Write([]byte("push")))
 	wait(t, exits.At(r.Server.Eth1), topology.All(p.Segments, topology.Going(topology.Received)))
 	r.to(mac).want(exits, "what nobody hears", p.Segments)
 }
 
 // keepAlive runs keepalived on a router.
-func keepAlive(t *testing.T, host *topology.Host, priority int, virtualMAC bool) *harness.Program {
+func keepAlive(t *testing.T, host *topology.Host, priority int, virtualMAC bool) *product.Program {
 	t.Helper()
 	extra := ""
 	if virtualMAC {
@@ -237,5 +241,5 @@ vrrp_instance gateway%d {
 }
 `, f, priority, more, addresses)
 	}
-	return harness.StartKeepalived(t, host, text)
+	return testhost.StartKeepalived(t, host, text)
 }

@@ -14,8 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // passing are addresses of eth1 that come and go, on its network and on another.
@@ -25,12 +28,12 @@ var passing = map[topology.Family][]netip.Prefix{
 }
 
 // openFromEth1 are conversations that B has begun from eth1's address, one of each kind.
-func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) (all []*harness.Conversation) {
+func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) (all []*traffic.Conversation) {
 	t.Helper()
 	for _, f := range families {
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			c := fromEth1(t, s, kind, f)
-			harness.Ask(t, c)
+			traffic.Ask(t, c)
 			all = append(all, c)
 		}
 	}
@@ -42,17 +45,17 @@ func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) (al
 // An address that goes to the other interface takes its way with it.
 func TestStrongHostAddressBack(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
-	sampledBegun(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantBegunLost(t, s, c) })
-	p := harness.On(t, s.B.Host)
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
+	sampledBegun(t, s, "without replypath", func(t *testing.T, c *traffic.Conversation) { wantBegunLost(t, s, c) })
+	p := product.On(t, s.B.Host)
+	p.Start("--config", product.WriteConfig(t, strongHost(s)))
 	for _, f := range s.Families() {
-		awaitAnswer(t, fromEth1(t, s, harness.Ping, f)) // from when the gateway has answered
+		awaitAnswer(t, fromEth1(t, s, traffic.Ping, f)) // from when the gateway has answered
 	}
 	t.Run("others come and go", func(t *testing.T) { othersComeAndGo(t, s, p.In(t)) })
 	for _, f := range s.Families() {
 		t.Run("gone/"+f.String(), func(t *testing.T) { goneAndBack(t, s, p.In(t), f) })
 	}
-	sampledBegun(t, s, "back", func(t *testing.T, c *harness.Conversation) {
+	sampledBegun(t, s, "back", func(t *testing.T, c *traffic.Conversation) {
 		before := p.Metrics() // what was asked until the gateway had answered again may have gone as routed
 		wantBegun(t, s, c)
 		wantOriginatedSince(t, before, p, c, "moved")
@@ -61,17 +64,17 @@ func TestStrongHostAddressBack(t *testing.T) {
 }
 
 // othersComeAndGo wants what is open to keep its way meanwhile.
-func othersComeAndGo(t *testing.T, s *topology.S1, p *harness.Product) {
-	wires, open := harness.Tap(t, s.B), openFromEth1(t, s, s.Families()...)
-	var talks []*harness.Talk
+func othersComeAndGo(t *testing.T, s *topology.S1, p *product.Product) {
+	wires, open := wire.Tap(t, s.B), openFromEth1(t, s, s.Families()...)
+	var talks []*traffic.Talk
 	for _, c := range open {
 		talks = append(talks, c.KeepThrough(t))
 	}
 	for _, f := range s.Families() {
 		for _, other := range passing[f] {
-			harness.Must(t, s.B.Eth1.AddAddress(other))
+			await.Must(t, s.B.Eth1.AddAddress(other))
 			p.AwaitOwn(other.Addr(), true, time.Now())
-			harness.Must(t, s.B.Eth1.RemoveAddress(other))
+			await.Must(t, s.B.Eth1.RemoveAddress(other))
 			p.AwaitOwn(other.Addr(), false, time.Now())
 		}
 	}
@@ -84,24 +87,24 @@ func othersComeAndGo(t *testing.T, s *topology.S1, p *harness.Product) {
 }
 
 // goneAndBack removes eth1's own address, and puts it back.
-func goneAndBack(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family) {
+func goneAndBack(t *testing.T, s *topology.S1, p *product.Product, f topology.Family) {
 	all := s.B.Eth1.Addresses
 	own := all[slices.IndexFunc(all, func(a netip.Prefix) bool { return topology.FamilyOf(a.Addr()) == f })]
 	open := openFromEth1(t, s, f)
-	harness.Must(t, s.B.Eth1.RemoveAddress(own))
+	await.Must(t, s.B.Eth1.RemoveAddress(own))
 	gone := p.AwaitOwn(own.Addr(), false, time.Now())
 	wantGone(t, s, p, open)
-	err := fromEth1(t, s, harness.UDP, f).Connect(harness.Within(t, harness.AnswerTime))
+	err := fromEth1(t, s, traffic.UDP, f).Connect(await.Within(t, await.AnswerTime))
 	if !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("B begins from an address that it does not have: %v", err)
 	}
-	harness.Must(t, s.B.Eth1.AddAddress(own))
+	await.Must(t, s.B.Eth1.AddAddress(own))
 	back := p.AwaitOwn(own.Addr(), true, time.Now())
-	awaitAnswer(t, fromEth1(t, s, harness.Ping, f)) // the kernel has forgotten the gateway with the last address of eth1
+	awaitAnswer(t, fromEth1(t, s, traffic.Ping, f)) // the kernel has forgotten the gateway with the last address of eth1
 	t.Logf("%s: known as gone after %s, as back after %s", own, gone, back)
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	for _, c := range open {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 		wires.WantEth1(c.String()+", which is older", c.Questions())
 	}
 }
@@ -110,30 +113,30 @@ func goneAndBack(t *testing.T, s *topology.S1, p *harness.Product, f topology.Fa
 func addressMoves(t *testing.T, s *topology.S1) {
 	address := netip.MustParsePrefix("10.4.0.7/32")
 	for _, at := range []*topology.Interface{s.B.Eth1, s.B.Eth0, s.B.Eth1} {
-		harness.Must(t, at.AddAddress(address))
-		to := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), harness.EchoPort)
+		await.Must(t, at.AddAddress(address))
+		to := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), traffic.EchoPort)
 		from := topology.FromAddress(netip.AddrPortFrom(address.Addr(), 0))
-		conn := harness.Must1[net.Conn](t)(s.B.Dial(t.Context(), "udp", to.String(), from))
-		harness.Eventually(t, "the way is that of "+at.Name, func() error {
-			exits := harness.TapAll(t, at)
-			harness.Must1[int](t)(conn.Write([]byte("question")))
-			ctx, cancel := context.WithTimeout(t.Context(), 4*harness.SilenceTime)
+		conn := await.Must1[net.Conn](t)(s.B.Dial(t.Context(), "udp", to.String(), from))
+		await.Eventually(t, "the way is that of "+at.Name, func() error {
+			exits := wire.TapAll(t, at)
+			await.Must1[int](t)(conn.Write([]byte("question")))
+			ctx, cancel := context.WithTimeout(t.Context(), 4*await.SilenceTime)
 			defer cancel()
 			_, err := exits.At(at).Wait(ctx, topology.All(topology.From(address.Addr()), topology.Going(topology.Received)))
 			return err
 		})
-		harness.Must(t, conn.Close())
-		harness.Must(t, at.RemoveAddress(address))
+		await.Must(t, conn.Close())
+		await.Must(t, at.RemoveAddress(address))
 	}
 }
 
 // wantGone wants what is open to be lost, as the kernel alone would have it, and not to count as originated.
-func wantGone(t *testing.T, s *topology.S1, p *harness.Product, open []*harness.Conversation) {
+func wantGone(t *testing.T, s *topology.S1, p *product.Product, open []*traffic.Conversation) {
 	t.Helper()
 	f := topology.FamilyOf(open[0].Self.Addr())
 	originated := func() float64 { return p.Metrics().Sum("replypath_originated_packets_total", "family="+f.String()) }
 	if f == topology.IPv6 {
-		harness.Eventually(t, open[0].String()+" is of no address of the host", func() error {
+		await.Eventually(t, open[0].String()+" is of no address of the host", func() error {
 			before := originated()
 			err := askByEth0(t, s, open[0])
 			if more := originated() - before; err == nil && more > 0 {
@@ -143,14 +146,14 @@ func wantGone(t *testing.T, s *topology.S1, p *harness.Product, open []*harness.
 		})
 	}
 	for _, c := range open {
-		before, wires := originated(), harness.Tap(t, s.B)
+		before, wires := originated(), wire.Tap(t, s.B)
 		if f == topology.IPv6 {
-			if err := harness.AskUntilLost(t, c, wires.Eth0, c.Questions()); err == nil {
+			if err := wire.AskUntilLost(t, c, wires.Eth0, c.Questions()); err == nil {
 				t.Errorf("%s was answered", c)
 			}
 			wires.WantEth0(fmt.Sprintf("%s without its address", c), c.Questions())
 		} else {
-			err := c.Ask(harness.Within(t, 4*harness.SilenceTime))
+			err := c.Ask(await.Within(t, 4*await.SilenceTime))
 			if eth0, eth1 := wires.Left(c.Questions()); err == nil || len(eth0)+len(eth1) > 0 {
 				t.Errorf("%s: %d and %d frames left without its address: %v", c, len(eth0), len(eth1), err)
 			}
@@ -162,11 +165,11 @@ func wantGone(t *testing.T, s *topology.S1, p *harness.Product, open []*harness.
 }
 
 // askByEth0 asks, and returns an error if nothing leaves by eth0.
-func askByEth0(t *testing.T, s *topology.S1, c *harness.Conversation) error {
+func askByEth0(t *testing.T, s *topology.S1, c *traffic.Conversation) error {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	defer wires.Stop()
-	err := c.Ask(harness.Within(t, harness.SilenceTime))
+	err := c.Ask(await.Within(t, await.SilenceTime))
 	if eth0, _ := wires.Left(c.Questions()); len(eth0) == 0 {
 		return fmt.Errorf("%s: no frame left by eth0, and the question ended with %w", c, err)
 	}

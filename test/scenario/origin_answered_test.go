@@ -14,17 +14,20 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // lasting is S1 with connections that B has opened from eth1's address, one of each family, and all that they send.
 type lasting struct {
 	*topology.S1
 	t       *testing.T
-	p       *harness.Product
-	open    []*harness.Conversation
-	wires   *harness.Wires
+	p       *product.Product
+	open    []*traffic.Conversation
+	wires   *wire.Wires
 	arrived *topology.Capture // at A
 	gateway net.HardwareAddr  // of eth1
 }
@@ -35,18 +38,18 @@ func TestStrongHostAnswered(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	// A captured frame is one segment then, as it is counted.
 	for _, nic := range []*topology.Interface{s.B.Eth1, s.B.Eth1.Peer()} {
-		harness.Must(t, nic.SetOffloads(topology.WireExact))
+		await.Must(t, nic.SetOffloads(topology.WireExact))
 	}
 	for _, f := range s.Families() {
-		wantBegunLost(t, s, fromEth1(t, s, harness.TCP, f))
+		wantBegunLost(t, s, fromEth1(t, s, traffic.TCP, f))
 	}
-	config := harness.WriteConfig(t, strongHost(s))
-	l := &lasting{S1: s, t: t, p: harness.On(t, s.B.Host), gateway: s.B.Eth1.Peer().MAC}
+	config := product.WriteConfig(t, strongHost(s))
+	l := &lasting{S1: s, t: t, p: product.On(t, s.B.Host), gateway: s.B.Eth1.Peer().MAC}
 	d := l.p.Start("--config", config)
-	l.wires, l.arrived = harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
+	l.wires, l.arrived = wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
 	for _, f := range s.Families() {
-		c := fromEth1(t, s, harness.TCP, f)
-		harness.Ask(t, c)
+		c := fromEth1(t, s, traffic.TCP, f)
+		traffic.Ask(t, c)
 		l.open = append(l.open, c)
 		if entry := l.entry(c); entry != nil { // no answer is so late that it would enter them
 			t.Errorf("%s stands in the established table at once: %+v", c, entry)
@@ -82,10 +85,10 @@ func (l *lasting) goOn() {
 // changeGateway has another machine take over the address of eth1's gateway, which says so as routers do.
 func (l *lasting) changeGateway() {
 	router := l.B.Eth1.Peer()
-	harness.Must(l.t, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/arp_notify", "1"))
-	harness.Must(l.t, router.Host.SetSysctl("net/ipv6/conf/"+router.Name+"/ndisc_notify", "1"))
+	await.Must(l.t, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/arp_notify", "1"))
+	await.Must(l.t, router.Host.SetSysctl("net/ipv6/conf/"+router.Name+"/ndisc_notify", "1"))
 	l.gateway = net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}
-	harness.Must(l.t, router.SetMAC(l.gateway))
+	await.Must(l.t, router.SetMAC(l.gateway))
 	for _, f := range l.Families() {
 		waitGatewayMAC(l.t, l.p, "eth1", router.Address(f), l.gateway)
 	}
@@ -94,14 +97,14 @@ func (l *lasting) changeGateway() {
 }
 
 // beWeak changes the host model to weak, by which what is sent goes as routed, and back: it is sent again, by eth1.
-func (l *lasting) beWeak(d *harness.Daemon, config string) {
+func (l *lasting) beWeak(d *product.Daemon, config string) {
 	reload(l.t, d, config, strings.Replace(strongHost(l.S1), "strong", "weak", 1))
-	exits, asked := harness.TapAll(l.t, l.B.Eth0, l.B.Eth1), make(chan error, len(l.open))
+	exits, asked := wire.TapAll(l.t, l.B.Eth0, l.B.Eth1), make(chan error, len(l.open))
 	for _, c := range l.open {
 		if l.entry(c) == nil {
 			l.t.Errorf("%s: not entered when the model had changed", c)
 		}
-		go func() { asked <- c.Ask(harness.Within(l.t, harness.AnswerTime)) }()
+		go func() { asked <- c.Ask(await.Within(l.t, await.AnswerTime)) }()
 	}
 	for _, c := range l.open {
 		wait(l.t, exits.At(l.B.Eth0), c.Questions())
@@ -118,7 +121,7 @@ func (l *lasting) beWeak(d *harness.Daemon, config string) {
 // end closes the connections. The last segment of each acknowledges the peer's end.
 func (l *lasting) end() {
 	for _, c := range l.open {
-		harness.End(l.t, c, l.wires.Eth1, c.Questions())
+		wire.End(l.t, c, l.wires.Eth1, c.Questions())
 		peerEnded, ends := false, topology.All(c.Answers(), topology.Flags(topology.FIN, topology.FIN))
 		wait(l.t, l.wires.Eth1, func(f *topology.Frame) bool {
 			peerEnded = peerEnded || ends(f)
@@ -131,7 +134,7 @@ func (l *lasting) end() {
 	l.wantCounted()
 	for _, c := range l.open {
 		eth0, eth1 := l.wires.Left(c.Questions())
-		arrived, err := l.arrived.WaitCount(harness.Within(l.t, harness.AnswerTime), len(eth1), c.Questions())
+		arrived, err := l.arrived.WaitCount(await.Within(l.t, await.AnswerTime), len(eth1), c.Questions())
 		if err != nil || len(arrived) != len(eth1) {
 			l.t.Errorf("%s: %d frames reached A, %d left by eth1: %v", c, len(arrived), len(eth1), err)
 		}
@@ -141,12 +144,12 @@ func (l *lasting) end() {
 }
 
 // entry is what the established table has of a connection, nil for nothing.
-func (l *lasting) entry(c *harness.Conversation) *bpf.DatapathFlow {
+func (l *lasting) entry(c *traffic.Conversation) *bpf.DatapathFlow {
 	l.t.Helper()
-	maps := harness.Must1[*bpf.DatapathMaps](l.t)(datapath.OpenMaps(l.p.PinDir))
+	maps := await.Must1[*bpf.DatapathMaps](l.t)(datapath.OpenMaps(l.p.PinDir))
 	defer maps.Close()
 	var journal *pins.Journal
-	harness.Must(l.t, l.B.Do(func() (err error) {
+	await.Must(l.t, l.B.Do(func() (err error) {
 		journal, err = pins.ReadJournal(l.p.PinDir)
 		return err
 	}))
@@ -154,7 +157,7 @@ func (l *lasting) entry(c *harness.Conversation) *bpf.DatapathFlow {
 		Peer: c.Self.Addr().As16(), PeerPort: datapath.Port(c.Self.Port()),
 		Self: c.Peer.Addr().As16(), SelfPort: datapath.Port(c.Peer.Port()), Protocol: unix.IPPROTO_TCP,
 	})
-	return harness.Must1[*bpf.DatapathFlow](l.t)(datapath.FindAnswered(maps.Established, digest))
+	return await.Must1[*bpf.DatapathFlow](l.t)(datapath.FindAnswered(maps.Established, digest))
 }
 
 // awaitEntries asks until the connections are entered as wanted, the entries have had segments moved, and nothing is
@@ -162,8 +165,8 @@ func (l *lasting) entry(c *harness.Conversation) *bpf.DatapathFlow {
 func (l *lasting) awaitEntries(wanted func(n int, entry *bpf.DatapathFlow) bool) (entries []*bpf.DatapathFlow) {
 	l.t.Helper()
 	for n, c := range l.open {
-		harness.Eventually(l.t, c.String()+" is entered", func() error {
-			harness.Ask(l.t, c)
+		await.Eventually(l.t, c.String()+" is entered", func() error {
+			traffic.Ask(l.t, c)
 			l.awaitAcknowledged(c)
 			entry := l.entry(c)
 			if entry == nil || entry.Corrected == 0 || !wanted(n, entry) {
@@ -177,9 +180,9 @@ func (l *lasting) awaitEntries(wanted func(n int, entry *bpf.DatapathFlow) bool)
 }
 
 // awaitAcknowledged returns when B has acknowledged the last answer: from then on nothing is sent, nor sent again.
-func (l *lasting) awaitAcknowledged(c *harness.Conversation) {
+func (l *lasting) awaitAcknowledged(c *traffic.Conversation) {
 	l.t.Helper()
-	harness.Eventually(l.t, c.String()+" is acknowledged", func() error {
+	await.Eventually(l.t, c.String()+" is acknowledged", func() error {
 		frames := l.wires.Eth1.Frames(topology.OneOf(c.Questions(), c.Answers()))
 		if last := frames[len(frames)-1]; last.Direction != topology.Received {
 			return fmt.Errorf("the last frame is %s", last)
@@ -199,7 +202,7 @@ func (l *lasting) wantByEth1() {
 // wantCounted wants what has left by eth1 to be listed as moved, as soon as nothing is on its way, and not as a flow.
 func (l *lasting) wantCounted() {
 	l.t.Helper()
-	harness.Eventually(l.t, "each frame is counted once", func() (err error) {
+	await.Eventually(l.t, "each frame is counted once", func() (err error) {
 		moved := make(map[uint16]uint64)
 		for _, f := range l.p.Flows("--originated", "--protocol", "tcp") {
 			moved[f.SelfPort] = f.CorrectedPackets

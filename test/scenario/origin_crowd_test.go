@@ -10,31 +10,35 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestStrongHostRestarts has B hold a hundred connections that it began from eth1's address, half of them by IPv6, and
 // ask in all of them while the daemon ends, is killed, and starts again: none breaks, and no packet leaves by eth0.
 func TestStrongHostRestarts(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
-	p := harness.On(t, s.B.Host)
-	config := harness.WriteConfig(t, strongHost(s))
+	p := product.On(t, s.B.Host)
+	config := product.WriteConfig(t, strongHost(s))
 	d := p.Start("--config", config)
-	var all []*harness.Conversation
+	var all []*traffic.Conversation
 	for n := range 100 {
-		c := fromEth1(t, s, harness.TCP, s.Families()[n%2])
-		harness.Ask(t, c)
+		c := fromEth1(t, s, traffic.TCP, s.Families()[n%2])
+		traffic.Ask(t, c)
 		all = append(all, c)
 	}
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	ctx, stop := context.WithCancel(t.Context())
 	asked := make([]int, len(all))
 	var asks errgroup.Group
 	for n, c := range all {
 		asks.Go(func() error {
 			for ctx.Err() == nil {
-				if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
+				if err := c.Ask(await.Within(t, await.AnswerTime)); err != nil {
 					return fmt.Errorf("%s: %w", c, err)
 				}
 				asked[n]++
@@ -53,7 +57,7 @@ func TestStrongHostRestarts(t *testing.T) {
 		d = p.Start("--config", config)
 	}
 	stop()
-	harness.Must(t, asks.Wait())
+	await.Must(t, asks.Wait())
 	for n, c := range all {
 		if asked[n] == 0 {
 			t.Errorf("%s: nothing was asked meanwhile", c)
@@ -69,24 +73,24 @@ func TestStrongHostRestarts(t *testing.T) {
 // moves nothing, and takes it over without a break when the rule goes.
 func TestStrongHostBesideRules(t *testing.T) {
 	s := ruled(t)
-	p := harness.On(t, s.B.Host)
-	var kept []*harness.Conversation
+	p := product.On(t, s.B.Host)
+	var kept []*traffic.Conversation
 	for _, f := range s.Families() {
-		c := fromEth1(t, s, harness.TCP, f)
-		harness.Ask(t, c)
+		c := fromEth1(t, s, traffic.TCP, f)
+		traffic.Ask(t, c)
 		kept = append(kept, c)
 	}
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
-	eachBegun(t, s, "by rule", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	eachBegun(t, s, "by rule", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	if moved := p.Metrics().Sum("replypath_originated_packets_total"); moved != 0 {
 		t.Errorf("%v packets were taken for originated by the wrong side, beside rules", moved)
 	}
-	harness.Shell(t, s.B.Host, "ip rule del priority 100")
-	harness.Shell(t, s.B.Host, "ip -6 rule del priority 100")
+	host.Shell(t, s.B.Host, "ip rule del priority 100")
+	host.Shell(t, s.B.Host, "ip -6 rule del priority 100")
 	for _, c := range kept {
-		wires := harness.Tap(t, s.B)
-		harness.Ask(t, c)
+		wires := wire.Tap(t, s.B)
+		traffic.Ask(t, c)
 		wires.WantEth1(c.String()+" when its rule has gone", c.Questions())
 	}
-	eachBegun(t, s, "without rules", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	eachBegun(t, s, "without rules", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 }

@@ -17,35 +17,39 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // eth0Fault is a way in which the production NIC goes, or what is behind it.
 type eth0Fault struct {
 	name       string
-	begin, end func(*testing.T, *topology.S1, *harness.Product)
+	begin, end func(*testing.T, *topology.S1, *product.Product)
 	noRoute    bool // the kernel has no route but the fallback route
 	keepsMasks bool // the kernel forgets nothing that it masquerades: its port need not be the same to go on
 }
 
 var eth0Faults = []eth0Fault{
-	{name: "carrier lost", noRoute: true, keepsMasks: true, begin: func(t *testing.T, s *topology.S1, _ *harness.Product) {
-		harness.Must(t, s.B.Eth0.Peer().SetDown())
+	{name: "carrier lost", noRoute: true, keepsMasks: true, begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
+		await.Must(t, s.B.Eth0.Peer().SetDown())
 		awaitNoCarrier(t, s.B.Eth0)
-	}, end: func(t *testing.T, s *topology.S1, _ *harness.Product) { setUpAgain(t, s.B.Eth0.Peer()) }},
-	{name: "set down", noRoute: true, begin: func(t *testing.T, s *topology.S1, _ *harness.Product) {
-		harness.Must(t, s.B.Eth0.SetDown())
-	}, end: func(t *testing.T, s *topology.S1, _ *harness.Product) {
+	}, end: func(t *testing.T, s *topology.S1, _ *product.Product) { setUpAgain(t, s.B.Eth0.Peer()) }},
+	{name: "set down", noRoute: true, begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
+		await.Must(t, s.B.Eth0.SetDown())
+	}, end: func(t *testing.T, s *topology.S1, _ *product.Product) {
 		setUpAgain(t, s.B.Eth0)
 		addDefaults(t, s)
 	}},
 	{name: "default route removed", noRoute: true, keepsMasks: true, begin: removeDefaults,
-		end: func(t *testing.T, s *topology.S1, _ *harness.Product) { addDefaults(t, s) }},
-	{name: "gateway silent", keepsMasks: true, begin: func(t *testing.T, s *topology.S1, p *harness.Product) {
+		end: func(t *testing.T, s *topology.S1, _ *product.Product) { addDefaults(t, s) }},
+	{name: "gateway silent", keepsMasks: true, begin: func(t *testing.T, s *topology.S1, p *product.Product) {
 		fallSilent(t, s.B.Eth0)
 		awaitGateways(t, p, "eth0", "held", true)
-	}, end: func(t *testing.T, s *topology.S1, p *harness.Product) {
+	}, end: func(t *testing.T, s *topology.S1, p *product.Product) {
 		speakAgain(t, s.B.Eth0)
 		awaitGateways(t, p, "eth0", "held", false)
 	}},
@@ -56,7 +60,7 @@ var eth0Faults = []eth0Fault{
 func needMasks(t *testing.T) {
 	t.Helper()
 	types := bpf.KernelTypes()
-	kernel := harness.Must1[*btf.Spec](t)(types.Kernel())
+	kernel := await.Must1[*btf.Spec](t)(types.Kernel())
 	var translation *btf.Struct
 	err := kernel.TypeByName("nf_conn_nat", &translation)
 	if errors.Is(err, btf.ErrNotFound) {
@@ -65,25 +69,25 @@ func needMasks(t *testing.T) {
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip("the kernel does not tell the types of nf_nat")
 	}
-	harness.Must(t, err)
+	await.Must(t, err)
 }
 
-func removeDefaults(t *testing.T, s *topology.S1, _ *harness.Product) {
+func removeDefaults(t *testing.T, s *topology.S1, _ *product.Product) {
 	t.Helper()
 	for _, f := range s.Families() {
-		harness.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
+		await.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
 	}
 }
 
 func addDefaults(t *testing.T, s *topology.S1) {
 	t.Helper()
-	harness.Must(t, s.B.AddDefault(s.B.Eth0.Gateway(topology.IPv4), s.B.Eth0.Gateway(topology.IPv6)))
+	await.Must(t, s.B.AddDefault(s.B.Eth0.Gateway(topology.IPv4), s.B.Eth0.Gateway(topology.IPv6)))
 }
 
 // awaitNoCarrier returns when the host knows that the cable is dead.
 func awaitNoCarrier(t *testing.T, i *topology.Interface) {
 	t.Helper()
-	harness.Eventually(t, i.Name+" has lost its carrier", func() error {
+	await.Eventually(t, i.Name+" has lost its carrier", func() error {
 		link, err := i.Link()
 		if err == nil && link.Attrs().OperState == netlink.OperUp {
 			err = errors.New("it is up")
@@ -93,9 +97,9 @@ func awaitNoCarrier(t *testing.T, i *topology.Interface) {
 }
 
 // awaitGateways returns when all gateways of an interface have a state, or none has.
-func awaitGateways(t *testing.T, p *harness.Product, of, state string, want bool) {
+func awaitGateways(t *testing.T, p *product.Product, of, state string, want bool) {
 	t.Helper()
-	harness.Eventually(t, fmt.Sprintf("the gateways of %s are %s: %t", of, state, want), func() error {
+	await.Eventually(t, fmt.Sprintf("the gateways of %s are %s: %t", of, state, want), func() error {
 		for _, i := range p.Status().Interfaces {
 			for _, g := range i.Gateways {
 				if i.Name == of && (g.State == state) != want {
@@ -120,10 +124,10 @@ func newTranslated(t *testing.T) *translated {
 	eth0 := hostBehind(t, s)
 	n := &translated{poolNetwork: &poolNetwork{S1: s, inside: eth0}, single: eth0}
 	n.pool, n.masked, n.random = n.addInside(t, eth0, 1), n.addInside(t, eth0, 2), n.addInside(t, eth0, 3)
-	harness.Must(t, eth0.WaitReady(harness.Within(t, harness.AnswerTime)))
+	await.Must(t, eth0.WaitReady(await.Within(t, await.AnswerTime)))
 	var rules strings.Builder
 	for _, f := range s.Families() {
-		harness.Serve(t, s.A.Host, s.A.Eth0.Address(f))
+		traffic.Serve(t, s.A.Host, s.A.Eth0.Address(f))
 		n.addPool(t, s.B.Eth1, f)
 		ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
 		own := s.B.Eth1.Address(f)
@@ -132,7 +136,7 @@ func newTranslated(t *testing.T) *translated {
 		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade\n", ip, n.masked.Address(f))
 		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade fully-random\n", ip, n.random.Address(f))
 	}
-	harness.Nft(t, s.B.Host, fmt.Sprintf(`table inet masks {
+	host.Nft(t, s.B.Host, fmt.Sprintf(`table inet masks {
 	chain outward {
 		type nat hook postrouting priority srcnat
 		%s
@@ -149,40 +153,40 @@ func (n *translated) addInside(t *testing.T, eth0 *topology.Interface, number in
 	another.Addresses = nil
 	for _, first := range eth0.Addresses {
 		address := netip.PrefixFrom(nth(first.Addr(), number), first.Bits())
-		harness.Must(t, eth0.AddAddress(address))
+		await.Must(t, eth0.AddAddress(address))
 		another.Addresses = append(another.Addresses, address)
 	}
 	return &another
 }
 
 // begin prepares conversations with an address of A's, one by TCP and UDP each in both families.
-func (n *translated) begin(t *testing.T, from, to *topology.Interface) (all []*harness.Conversation) {
+func (n *translated) begin(t *testing.T, from, to *topology.Interface) (all []*traffic.Conversation) {
 	t.Helper()
 	for _, f := range n.Families() {
-		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-			all = append(all, harness.NewConversation(t, kind, from, to.Address(f)))
+		for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
+			all = append(all, traffic.NewConversation(t, kind, from, to.Address(f)))
 		}
 	}
 	return all
 }
 
 // open is begin with the first question.
-func (n *translated) open(t *testing.T, from, to *topology.Interface) []*harness.Conversation {
+func (n *translated) open(t *testing.T, from, to *topology.Interface) []*traffic.Conversation {
 	t.Helper()
 	all := n.begin(t, from, to)
 	for _, c := range all {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 	}
 	return all
 }
 
 // outward matches the questions of a conversation, under whatever address they left.
-func outward(c *harness.Conversation) topology.Filter {
+func outward(c *traffic.Conversation) topology.Filter {
 	return topology.All(topology.To(c.Self.Addr()), topology.FromPort(c.Peer.Port()), topology.ToPort(c.Self.Port()))
 }
 
 // wantUnder wants the questions to have left by the uplink whose address they have.
-func (n *translated) wantUnder(t *testing.T, wires *harness.Wires, uplink *topology.Interface, of []*harness.Conversation) {
+func (n *translated) wantUnder(t *testing.T, wires *wire.Wires, uplink *topology.Interface, of []*traffic.Conversation) {
 	t.Helper()
 	for _, c := range of {
 		for _, frame := range wires.Want(uplink == n.B.Eth1, c.String(), outward(c)) {
@@ -199,17 +203,17 @@ func (n *translated) wantUnder(t *testing.T, wires *harness.Wires, uplink *topol
 // by another interface, and goes on afterwards.
 func TestStrongHostFaultOfEth0(t *testing.T) {
 	n := newTranslated(t)
-	each := func(name string, want func(t *testing.T, s *topology.S1, c, seen *harness.Conversation)) {
-		sampled(t, n.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-			c := harness.NewConversation(t, kind, n.single, n.A.Eth1.Address(f))
+	each := func(name string, want func(t *testing.T, s *topology.S1, c, seen *traffic.Conversation)) {
+		sampled(t, n.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+			c := traffic.NewConversation(t, kind, n.single, n.A.Eth1.Address(f))
 			want(t, n.S1, c, c.Masked(n.B.Eth1.Address(f)))
 		})
 	}
 	each("without replypath", wantLostAs)
-	p := harness.On(t, n.B.Host)
+	p := product.On(t, n.B.Host)
 	eth0 := n.B.Eth0 // that its gateway is named has what is up have a way without a default route
 	named := fmt.Sprintf("eth0, gateways: [%s, %q]}", eth0.Gateway(topology.IPv4), eth0.Gateway(topology.IPv6))
-	p.Start("--config", harness.WriteConfig(t, strings.Replace(strongHost(n.S1), "eth0}", named, 1)))
+	p.Start("--config", product.WriteConfig(t, strings.Replace(strongHost(n.S1), "eth0}", named, 1)))
 	each("strong", wantBegunAs)
 	for i, fault := range eth0Faults {
 		if testing.Short() && i%2 == 1 {
@@ -219,17 +223,17 @@ func TestStrongHostFaultOfEth0(t *testing.T) {
 	}
 }
 
-func (fault *eth0Fault) test(t *testing.T, n *translated, p *harness.Product) {
+func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 	if fault.noRoute {
 		needMasks(t)
 	}
-	wires := harness.Tap(t, n.B)
+	wires := wire.Tap(t, n.B)
 	open := slices.Concat(n.open(t, n.single, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1))
 	silent := slices.Concat(n.open(t, n.pool, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1))
 	masked, random := n.open(t, n.masked, n.A.Eth0), n.open(t, n.random, n.A.Eth0)
-	var talks []*harness.Talk
+	var talks []*traffic.Talk
 	for _, c := range open {
-		if c.Kind == harness.UDP { // as for pings: see KeepThrough
+		if c.Kind == traffic.UDP { // as for pings: see KeepThrough
 			talks = append(talks, c.KeepRepeating(t))
 		} else {
 			talks = append(talks, c.Keep(t))
@@ -238,10 +242,10 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *harness.Product) {
 	transfers := n.connect(t, n.single, n.A.Eth1)
 	fault.begin(t, n.S1, p)
 	for _, c := range silent {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 	}
 	for _, conn := range transfers {
-		harness.TransferBothWays(t, conn, poolSize)
+		traffic.TransferBothWays(t, conn, poolSize)
 	}
 	begun := n.meanwhile(t, fault, wires, slices.Concat(masked, random))
 	own := openFromEth1(t, n.S1, n.Families()...)
@@ -252,14 +256,14 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *harness.Product) {
 		pause = max(pause, talk.Pause())
 	}
 	for _, c := range slices.Concat(silent, begun) {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 	}
 	goOn := masked
 	if fault.keepsMasks {
 		goOn = slices.Concat(masked, random)
 	}
 	for _, c := range goOn {
-		harness.Eventually(t, c.String()+" goes on", func() error { return c.Ask(harness.Within(t, harness.AnswerTime/2)) })
+		await.Eventually(t, c.String()+" goes on", func() error { return c.Ask(await.Within(t, await.AnswerTime/2)) })
 	}
 	n.wantUnder(t, wires, n.B.Eth1, slices.Concat(open, silent, begun))
 	n.wantUnder(t, wires, n.B.Eth0, masked)
@@ -274,9 +278,9 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *harness.Product) {
 func (n *translated) connect(t *testing.T, from, to *topology.Interface) (all []net.Conn) {
 	t.Helper()
 	for _, f := range n.Families() {
-		at := harness.ServeTransfers(t, to.Host, to.Address(f)).Addr().String()
+		at := traffic.ServeTransfers(t, to.Host, to.Address(f)).Addr().String()
 		self := topology.FromAddress(netip.AddrPortFrom(from.Address(f), 0))
-		conn := harness.Must1[net.Conn](t)(from.Host.Dial(harness.Within(t, harness.AnswerTime), "tcp", at, self))
+		conn := await.Must1[net.Conn](t)(from.Host.Dial(await.Within(t, await.AnswerTime), "tcp", at, self))
 		t.Cleanup(func() { conn.Close() })
 		all = append(all, conn)
 	}
@@ -286,14 +290,14 @@ func (n *translated) connect(t *testing.T, from, to *topology.Interface) (all []
 // meanwhile has more begin while the fault lasts. By TCP it begins as ever. A datagram begins nothing
 // where the kernel has no route for it: it ends before it is translated.
 func (n *translated) meanwhile(
-	t *testing.T, fault *eth0Fault, wires *harness.Wires, masked []*harness.Conversation,
-) (begun []*harness.Conversation) {
+	t *testing.T, fault *eth0Fault, wires *wire.Wires, masked []*traffic.Conversation,
+) (begun []*traffic.Conversation) {
 	t.Helper()
 	begun = n.begin(t, n.single, n.A.Eth1)
 	waiting := masked
 	for _, c := range begun {
-		if !fault.noRoute || c.Kind == harness.TCP {
-			harness.Ask(t, c)
+		if !fault.noRoute || c.Kind == traffic.TCP {
+			traffic.Ask(t, c)
 		} else {
 			waiting = append(waiting, c)
 		}
@@ -303,7 +307,7 @@ func (n *translated) meanwhile(
 	}
 	for _, c := range waiting {
 		before0, before1 := wires.Left(outward(c))
-		if err := c.Ask(harness.Within(t, 4*harness.SilenceTime)); err == nil {
+		if err := c.Ask(await.Within(t, 4*await.SilenceTime)); err == nil {
 			t.Errorf("%s was answered", c)
 		}
 		eth0, eth1 := wires.Left(outward(c))

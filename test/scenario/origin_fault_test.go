@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // eth1Fault is a way in which the interface of the source goes.
@@ -22,19 +26,19 @@ type eth1Fault struct {
 
 var eth1Faults = []eth1Fault{
 	{name: "carrier lost", reason: "link_down", begin: func(t *testing.T, s *topology.S1) {
-		harness.Must(t, s.B.Eth1.Peer().SetDown())
+		await.Must(t, s.B.Eth1.Peer().SetDown())
 		awaitNoCarrier(t, s.B.Eth1)
 	}, end: func(t *testing.T, s *topology.S1) { setUpAgain(t, s.B.Eth1.Peer()) }},
 	{name: "set down", reason: "link_down", takesAddress: true,
-		begin: func(t *testing.T, s *topology.S1) { harness.Must(t, s.B.Eth1.SetDown()) },
+		begin: func(t *testing.T, s *topology.S1) { await.Must(t, s.B.Eth1.SetDown()) },
 		end:   func(t *testing.T, s *topology.S1) { setUpAgain(t, s.B.Eth1) }},
 	{name: "gateway silent", reason: "no_next_hop", begin: func(t *testing.T, s *topology.S1) {
 		fallSilent(t, s.B.Eth1)
 	}, end: func(t *testing.T, s *topology.S1) {
 		speakAgain(t, s.B.Eth1)
 		for _, f := range s.Families() { // it asks for B before the daemon asks for it again, which is within 5 s
-			_, err := s.Replication.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: s.B.Eth1.Address(f)})
-			harness.Must(t, err)
+			_, err := s.Replication.Ping(await.Within(t, await.AnswerTime), topology.Echo{To: s.B.Eth1.Address(f)})
+			await.Must(t, err)
 		}
 	}},
 }
@@ -43,10 +47,10 @@ var eth1Faults = []eth1Fault{
 func fallSilent(t *testing.T, uplink *topology.Interface) {
 	t.Helper()
 	gateway := uplink.Peer()
-	harness.Nft(t, gateway.Host, silenceOf(gateway.Name))
-	for _, f := range harness.Families {
-		harness.Must(t, uplink.Host.SetSysctl("net/"+f.String()+"/neigh/"+uplink.Name+"/retrans_time_ms", "100"))
-		harness.Shell(t, uplink.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev %s nud probe",
+	host.Nft(t, gateway.Host, silenceOf(gateway.Name))
+	for _, f := range traffic.Families {
+		await.Must(t, uplink.Host.SetSysctl("net/"+f.String()+"/neigh/"+uplink.Name+"/retrans_time_ms", "100"))
+		host.Shell(t, uplink.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev %s nud probe",
 			gateway.Address(f), gateway.MAC, uplink.Name))
 	}
 }
@@ -76,21 +80,21 @@ table ip6 silence {
 func speakAgain(t *testing.T, uplink *topology.Interface) {
 	t.Helper()
 	gateway := uplink.Peer()
-	harness.Nft(t, gateway.Host, "delete table arp silence\ndelete table ip6 silence\n")
-	harness.Shell(t, gateway.Host, "ip neighbour flush dev "+gateway.Name)
+	host.Nft(t, gateway.Host, "delete table arp silence\ndelete table ip6 silence\n")
+	host.Shell(t, gateway.Host, "ip neighbour flush dev "+gateway.Name)
 }
 
 // setUpAgain gives back the addresses as well that IPv6 takes off what is down, as a network manager does.
 func setUpAgain(t *testing.T, i *topology.Interface) {
 	t.Helper()
-	harness.Must(t, i.SetUp())
-	present := harness.Must1[*topology.Interface](t)(i.Host.Interface(i.Name))
+	await.Must(t, i.SetUp())
+	present := await.Must1[*topology.Interface](t)(i.Host.Interface(i.Name))
 	for _, address := range i.Addresses {
 		if !slices.Contains(present.Addresses, address) {
-			harness.Must(t, i.AddAddress(address))
+			await.Must(t, i.AddAddress(address))
 		}
 	}
-	harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+	await.Must(t, i.WaitReady(await.Within(t, await.AnswerTime)))
 }
 
 // TestStrongHostFaultOfEth1 has eth1 fail while B talks from its address: what cannot be moved goes as routed,
@@ -98,11 +102,11 @@ func setUpAgain(t *testing.T, i *topology.Interface) {
 func TestStrongHostFaultOfEth1(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	for _, f := range s.Families() {
-		harness.Serve(t, s.A.Host, s.A.Eth0.Address(f))
+		traffic.Serve(t, s.A.Host, s.A.Eth0.Address(f))
 	}
-	p := harness.On(t, s.B.Host)
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
-	sampledBegun(t, s, "strong", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	p := product.On(t, s.B.Host)
+	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	sampledBegun(t, s, "strong", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	for _, fault := range eth1Faults {
 		if testing.Short() && fault.takesAddress {
 			continue // TestStrongHostAddressBack has that
@@ -111,7 +115,7 @@ func TestStrongHostFaultOfEth1(t *testing.T) {
 	}
 }
 
-func (fault *eth1Fault) test(t *testing.T, s *topology.S1, p *harness.Product) {
+func (fault *eth1Fault) test(t *testing.T, s *topology.S1, p *product.Product) {
 	open, undisturbed := openFromEth1(t, s, s.Families()...), keepEth0(t, s)
 	routed := func() float64 {
 		return p.Metrics().Sum("replypath_originated_routed_packets_total", "reason="+fault.reason)
@@ -120,37 +124,37 @@ func (fault *eth1Fault) test(t *testing.T, s *topology.S1, p *harness.Product) {
 	fault.begin(t, s)
 	if !fault.takesAddress {
 		for n := range s.Families() {
-			fault.await(t, s, open[n*len(harness.Kinds)])
+			fault.await(t, s, open[n*len(traffic.Kinds)])
 		}
-		sampledBegun(t, s, "begun meanwhile", func(t *testing.T, c *harness.Conversation) { fault.wantRouted(t, s, p.In(t), c) })
+		sampledBegun(t, s, "begun meanwhile", func(t *testing.T, c *traffic.Conversation) { fault.wantRouted(t, s, p.In(t), c) })
 	}
 	fault.wantOpenRouted(t, s, p, open)
 	fault.end(t, s)
 	for _, f := range s.Families() {
-		awaitAnswer(t, fromEth1(t, s, harness.Ping, f))
+		awaitAnswer(t, fromEth1(t, s, traffic.Ping, f))
 	}
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	for _, c := range open {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 		wires.WantEth1(c.String()+", which is older", c.Questions())
 	}
-	sampledBegun(t, s, "afterwards", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	sampledBegun(t, s, "afterwards", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	t.Logf("%v packets went as routed, counted as %s", routed()-before, fault.reason)
 	undisturbed()
 }
 
 // await returns when a question goes as routed.
-func (fault *eth1Fault) await(t *testing.T, s *topology.S1, c *harness.Conversation) {
+func (fault *eth1Fault) await(t *testing.T, s *topology.S1, c *traffic.Conversation) {
 	t.Helper()
-	harness.Eventually(t, c.String()+" goes as routed", func() error { return askByEth0(t, s, c) })
+	await.Eventually(t, c.String()+" goes as routed", func() error { return askByEth0(t, s, c) })
 }
 
 // wantOpenRouted wants what is open to go as routed: last of all, as TCP tries again the later, the
 // longer it has had no answer.
-func (fault *eth1Fault) wantOpenRouted(t *testing.T, s *topology.S1, p *harness.Product, open []*harness.Conversation) {
+func (fault *eth1Fault) wantOpenRouted(t *testing.T, s *topology.S1, p *product.Product, open []*traffic.Conversation) {
 	t.Helper()
 	for n, f := range s.Families() {
-		of := open[n*len(harness.Kinds):][:len(harness.Kinds)]
+		of := open[n*len(traffic.Kinds):][:len(traffic.Kinds)]
 		if fault.takesAddress && f == topology.IPv6 {
 			p.AwaitOwn(s.B.Eth1.Address(f), false, time.Now())
 			wantGone(t, s, p, of)
@@ -165,7 +169,7 @@ func (fault *eth1Fault) wantOpenRouted(t *testing.T, s *topology.S1, p *harness.
 
 // wantRouted wants a question to leave by eth0, where a strict router drops it, and to be counted with the reason and
 // no other.
-func (fault *eth1Fault) wantRouted(t *testing.T, s *topology.S1, p *harness.Product, c *harness.Conversation) {
+func (fault *eth1Fault) wantRouted(t *testing.T, s *topology.S1, p *product.Product, c *traffic.Conversation) {
 	t.Helper()
 	family := topology.FamilyOf(c.Self.Addr()).String()
 	labels := []string{"from_interface=eth0", "to_interface=eth1", "family=" + family, "protocol=" + c.Protocol()}
@@ -187,11 +191,11 @@ func (fault *eth1Fault) wantRouted(t *testing.T, s *topology.S1, p *harness.Prod
 // keepEth0 has B talk from eth0's address until the function is called, which wants every question answered, by eth0.
 func keepEth0(t *testing.T, s *topology.S1) func() {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
-	var all []*harness.Conversation
-	var talks []*harness.Talk
+	wires := wire.Tap(t, s.B)
+	var all []*traffic.Conversation
+	var talks []*traffic.Talk
 	for _, f := range s.Families() {
-		c := harness.NewConversation(t, harness.TCP, s.B.Eth0, s.A.Eth0.Address(f))
+		c := traffic.NewConversation(t, traffic.TCP, s.B.Eth0, s.A.Eth0.Address(f))
 		all, talks = append(all, c), append(talks, c.Keep(t))
 	}
 	return func() {

@@ -12,8 +12,12 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // leaving is what B originates from eth1's address.
@@ -40,7 +44,7 @@ func rawPacket(s *topology.S1, f topology.Family, protocol layers.IPProtocol, co
 	frames := topology.All(topology.Protocol(protocol), topology.From(self), topology.To(peer))
 	return leaving{protocol.String(), frames, func(t *testing.T) {
 		buffer := gopacket.NewSerializeBuffer()
-		harness.Must(t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, content...))
+		await.Must(t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, content...))
 		sendRaw(t, s.B.Host, protocol, self, peer, buffer.Bytes())
 	}}
 }
@@ -49,9 +53,9 @@ func rawPacket(s *topology.S1, f topology.Family, protocol layers.IPProtocol, co
 func sendRaw(t *testing.T, host *topology.Host, protocol layers.IPProtocol, from, to netip.Addr, content []byte) {
 	t.Helper()
 	network := map[topology.Family]string{topology.IPv4: "ip4:", topology.IPv6: "ip6:"}[topology.FamilyOf(from)] + fmt.Sprint(uint8(protocol))
-	conn := harness.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), network, from.String()))
+	conn := await.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), network, from.String()))
 	defer conn.Close()
-	harness.Must1[int](t)(conn.WriteTo(content, &net.IPAddr{IP: to.AsSlice()}))
+	await.Must1[int](t)(conn.WriteTo(content, &net.IPAddr{IP: to.AsSlice()}))
 }
 
 // ownErrors are about packets that became no flow, from A: by eth1 what has a protocol that is not listed, by
@@ -59,7 +63,7 @@ func sendRaw(t *testing.T, host *topology.Host, protocol layers.IPProtocol, from
 func ownErrors(s *topology.S1, inside *topology.Interface, f topology.Family) (all []leaving) {
 	add := func(p provocation, at *topology.Interface, toMAC net.HardwareAddr) {
 		all = append(all, leaving{"error: " + p.name, topology.All(p.answer(f), topology.From(s.B.Eth1.Address(f))), func(t *testing.T) {
-			harness.NewInjector(t, at).Send(p.frame(at.MAC, toMAC, s.A.Eth1.Address(f), s.B.Eth1.Address(f))...)
+			traffic.NewInjector(t, at).Send(p.frame(at.MAC, toMAC, s.A.Eth1.Address(f), s.B.Eth1.Address(f))...)
 		}})
 	}
 	for _, p := range answeredAsRouted {
@@ -73,14 +77,14 @@ func ownErrors(s *topology.S1, inside *topology.Interface, f topology.Family) (a
 // how many frames that were.
 func wantLeaving(t *testing.T, s *topology.S1, all []leaving, eth1 bool) (count int) {
 	t.Helper()
-	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
+	wires, arrived := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
 	by := wires.Eth0
 	if eth1 {
 		by = wires.Eth1
 	}
 	for _, l := range all {
 		l.send(t)
-		if _, err := by.Wait(harness.Within(t, harness.AnswerTime), topology.All(l.frames, topology.Going(topology.Received))); err != nil {
+		if _, err := by.Wait(await.Within(t, await.AnswerTime), topology.All(l.frames, topology.Going(topology.Received))); err != nil {
 			t.Errorf("%s: %v", l.name, err)
 		}
 	}
@@ -102,18 +106,18 @@ func wantLeaving(t *testing.T, s *topology.S1, all []leaving, eth1 bool) (count 
 // wantByEth0 has B send, and wants all of it by eth0. It returns how many frames that were.
 func wantByEth0(t *testing.T, s *topology.S1, all []leaving) (count int) {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	for _, l := range all {
 		l.send(t)
 		left := topology.All(l.frames, topology.Going(topology.Received))
-		if _, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), left); err != nil {
+		if _, err := wires.Eth0.Wait(await.Within(t, await.AnswerTime), left); err != nil {
 			t.Errorf("%s: %v", l.name, err)
 		}
 	}
 	for _, l := range all {
 		eth0, eth1 := wires.Left(l.frames)
 		if count += len(eth0); len(eth1) > 0 {
-			t.Errorf("%s: by eth1 left %s", l.name, harness.Describe(eth1))
+			t.Errorf("%s: by eth1 left %s", l.name, wire.Describe(eth1))
 		}
 	}
 	return count
@@ -127,28 +131,28 @@ func TestStrongHostPackets(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	inside := hostBehind(t, s)
 	promptErrors(t, s.B.Host)
-	lo := harness.Must1[*topology.Interface](t)(s.B.Interface("lo"))
+	lo := await.Must1[*topology.Interface](t)(s.B.Interface("lo"))
 	var all, alone, bound []leaving
 	for _, f := range s.Families() {
 		for at, address := range map[*topology.Interface]netip.Addr{s.B.Eth0: ofBoth[f], s.B.Eth1: ofBoth[f], lo: ofLo[f]} {
-			harness.Must(t, at.AddAddress(netip.PrefixFrom(address, address.BitLen())))
+			await.Must(t, at.AddAddress(netip.PrefixFrom(address, address.BitLen())))
 		}
-		harness.Must(t, s.B.Eth0.AddNeighbour(ofLink[f], s.B.Eth0.Peer().MAC))
+		await.Must(t, s.B.Eth0.AddNeighbour(ofLink[f], s.B.Eth0.Peer().MAC))
 		from, to := netip.AddrPortFrom(s.B.Eth1.Address(f), 0), netip.AddrPortFrom(s.A.Eth1.Address(f), closedPort)
 		all = slices.Concat(all, rawPackets(s, f), ownErrors(s, inside, f), []leaving{datagram(s, "any other", from, to)})
 		alone = append(alone, leftAlone(s, f)...)
 		bound = append(bound, datagram(s, "a bound socket", from, to, topology.BindToDevice("eth0")))
 	}
-	harness.Shell(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
-	harness.Shell(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
+	testhost.Shell(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
+	testhost.Shell(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
 	linkLocal := netip.AddrPortFrom(netip.MustParseAddr("169.254.7.7"), 0)
 	nobody := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)
 	alone = append(alone, datagram(s, "from a link-local address", linkLocal, nobody))
 
 	wantLeaving(t, s, all, false)
 	wantByEth0(t, s, slices.Concat(alone, bound))
-	p := harness.On(t, s.B.Host)
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)+fmt.Sprintf(
+	p := product.On(t, s.B.Host)
+	p.Start("--config", product.WriteConfig(t, strongHost(s)+fmt.Sprintf(
 		"mode: observe\nprotocols: [tcp, udp, icmp, icmpv6, sctp, gre]\nexclude: [{protocol: udp, self_port: %d}]\n", excludedPort)))
 	counted := func(labels ...string) int {
 		labels = append(labels, "from_interface=eth0", "to_interface=eth1")
@@ -163,7 +167,7 @@ func TestStrongHostPackets(t *testing.T) {
 		t.Errorf("observed: %d frames left, counted are %d, %d of them as routed and %d as observed", observed, total, routed, reason)
 	}
 	for _, f := range s.Families() { // whom observing asks for nobody has, nor has enforcing at once
-		harness.Must(t, s.B.Eth1.Resolve(harness.Within(t, harness.AnswerTime), s.B.Eth1.Gateway(f)))
+		await.Must(t, s.B.Eth1.Resolve(await.Within(t, await.AnswerTime), s.B.Eth1.Gateway(f)))
 	}
 	p.Expect(0, "mode", "enforce")
 	enforced := wantLeaving(t, s, all, true)

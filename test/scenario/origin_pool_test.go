@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 const (
@@ -45,17 +48,17 @@ func newPool(t *testing.T) *poolNetwork {
 		n.addPool(t, s.B.Eth1, f)
 		for c := range poolClients - 1 {
 			address := nth(eth0.Address(f), 1+c)
-			harness.Must(t, eth0.AddAddress(netip.PrefixFrom(address, address.BitLen())))
+			await.Must(t, eth0.AddAddress(netip.PrefixFrom(address, address.BitLen())))
 		}
 		ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
 		toPool := func(of, to *topology.Interface) string {
 			return fmt.Sprintf("%s daddr %s snat to %s-%s", ip, to.Address(f), of.Address(f), nth(of.Address(f), poolAddresses-1))
 		}
-		harness.Nft(t, s.B.Host, fmt.Sprintf(`table %s masks {
+		host.Nft(t, s.B.Host, fmt.Sprintf(`table %s masks {
 	chain outward { type nat hook postrouting priority srcnat; %s; %s; }
 }`, ip, toPool(s.B.Eth0, s.A.Eth0), toPool(s.B.Eth1, s.A.Eth1)))
 	}
-	harness.Must(t, eth0.WaitReady(harness.Within(t, harness.AnswerTime)))
+	await.Must(t, eth0.WaitReady(await.Within(t, await.AnswerTime)))
 	return n
 }
 
@@ -64,7 +67,7 @@ func (n *poolNetwork) addPool(t *testing.T, uplink *topology.Interface, f topolo
 	t.Helper()
 	bits := map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[f]
 	for a := range poolAddresses - 1 {
-		harness.Must(t, uplink.AddAddress(netip.PrefixFrom(nth(uplink.Address(f), 1+a), bits)))
+		await.Must(t, uplink.AddAddress(netip.PrefixFrom(nth(uplink.Address(f), 1+a), bits)))
 	}
 }
 
@@ -81,24 +84,24 @@ func TestStrongHostPool(t *testing.T) {
 	n := newPool(t)
 	half := func(name string) {
 		for _, f := range n.Families() {
-			if streams := n.open(t, f, harness.SilenceTime); len(streams) != poolStreams/2 {
+			if streams := n.open(t, f, await.SilenceTime); len(streams) != poolStreams/2 {
 				t.Errorf("%s, %s: %d of %d streams are connected, not half of them", name, f, len(streams), poolStreams)
 			}
 		}
 	}
 	half("without replypath")
 	for _, f := range n.Families() {
-		harness.Must(t, n.B.AddRoute(topology.Route{Via: n.B.Eth1.Gateway(f), Table: 101}))
+		await.Must(t, n.B.AddRoute(topology.Route{Via: n.B.Eth1.Gateway(f), Table: 101}))
 		for a := range poolAddresses {
 			of := nth(n.B.Eth1.Address(f), a)
-			harness.Must(t, n.B.AddRule(netip.PrefixFrom(of, of.BitLen()), 101))
+			await.Must(t, n.B.AddRule(netip.PrefixFrom(of, of.BitLen()), 101))
 		}
 	}
 	half("by rules")
-	harness.On(t, n.B.Host).Start("--config", harness.WriteConfig(t, strongHost(n.S1)))
+	product.On(t, n.B.Host).Start("--config", product.WriteConfig(t, strongHost(n.S1)))
 	for _, f := range n.Families() {
-		wires := harness.Tap(t, n.B)
-		streams := n.open(t, f, harness.AnswerTime)
+		wires := wire.Tap(t, n.B)
+		streams := n.open(t, f, await.AnswerTime)
 		if len(streams) != poolStreams {
 			t.Fatalf("strong, %s: %d of %d streams are connected", f, len(streams), poolStreams)
 		}
@@ -114,7 +117,7 @@ func (n *poolNetwork) open(t *testing.T, f topology.Family, patience time.Durati
 	t.Helper()
 	at := []string{takeBulk(t, n.A.Host, n.A.Eth0.Address(f)), takeBulk(t, n.A.Host, n.A.Eth1.Address(f))}
 	for number := range poolStreams {
-		within := harness.AnswerTime
+		within := await.AnswerTime
 		if number%2 == 1 {
 			within = patience
 		}
@@ -131,7 +134,7 @@ func (n *poolNetwork) open(t *testing.T, f topology.Family, patience time.Durati
 }
 
 // wantByUplink wants what goes to either address of A to have several addresses of a pool, and to leave by its uplink.
-func (n *poolNetwork) wantByUplink(t *testing.T, f topology.Family, wires *harness.Wires) {
+func (n *poolNetwork) wantByUplink(t *testing.T, f topology.Family, wires *wire.Wires) {
 	t.Helper()
 	for _, u := range []struct {
 		uplink, to *topology.Interface
@@ -163,7 +166,7 @@ func (n *poolNetwork) compare(t *testing.T, f topology.Family, streams []net.Con
 	}
 	moved := 0
 	a := bulk(f.String()+", moved", func(parts int) cost { return sendBulk(t, by[moved], parts) })
-	defer harness.Quiet(t)()
+	defer product.Quiet(t)()
 	a.takeWithout()
 	for range turns {
 		moved = 1

@@ -8,32 +8,36 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestStrongHostSizes has B originate from the address of an eth1 that takes less than eth0. TCP goes on and tells A
 // what fits, segments are cut smaller, whoever sends what cannot be cut learns the size, and fragments stay together.
 func TestStrongHostSizes(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
-	harness.Must(t, s.B.Eth1.SetMTU(narrowMTU))
-	harness.Must(t, s.B.Eth1.Peer().SetMTU(narrowMTU))
+	await.Must(t, s.B.Eth1.SetMTU(narrowMTU))
+	await.Must(t, s.B.Eth1.Peer().SetMTU(narrowMTU))
 	// eth0 leaves segmentation to the device, eth1 does not: so segments are seen as they are cut.
-	harness.Must(t, s.B.Eth1.SetOffloads(topology.WireExact))
+	await.Must(t, s.B.Eth1.SetOffloads(topology.WireExact))
 	for _, f := range s.Families() {
-		wantBegunLost(t, s, fromEth1(t, s, harness.TCP, f))
+		wantBegunLost(t, s, fromEth1(t, s, traffic.TCP, f))
 		for _, kind := range datagramKinds {
 			c := fromEth1(t, s, kind, f)
 			loseLargeOf(t, s.B, c, answersOf(reversed(c)))
 		}
 	}
-	p := harness.On(t, s.B.Host)
-	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
+	p := product.On(t, s.B.Host)
+	p.Start("--config", product.WriteConfig(t, strongHost(s)))
 	for _, single := range []bool{false, true} {
 		name := "packets of segments"
 		if single {
 			name = "segment by segment"
-			harness.Shell(t, s.B.Host, "ip link set eth0 gso_max_segs 1")
+			host.Shell(t, s.B.Host, "ip link set eth0 gso_max_segs 1")
 		}
 		forgetSizes(t, s.B.Host)
 		for _, f := range s.Families() {
@@ -47,28 +51,28 @@ func TestStrongHostSizes(t *testing.T) {
 }
 
 // routedForSize counts what was too large for eth1.
-func routedForSize(p *harness.Product) float64 {
+func routedForSize(p *product.Product) float64 {
 	return p.Metrics().Sum("replypath_originated_routed_packets_total", "reason=mtu", "from_interface=eth0", "to_interface=eth1")
 }
 
 // reversed is a conversation whose answers are the questions of another.
-func reversed(c *harness.Conversation) *harness.Conversation {
-	if c.Kind == harness.Ping { // its identifier is the peer's
-		return &harness.Conversation{Kind: c.Kind, Peer: netip.AddrPortFrom(c.Self.Addr(), c.Peer.Port()), Self: netip.AddrPortFrom(c.Peer.Addr(), 0)}
+func reversed(c *traffic.Conversation) *traffic.Conversation {
+	if c.Kind == traffic.Ping { // its identifier is the peer's
+		return &traffic.Conversation{Kind: c.Kind, Peer: netip.AddrPortFrom(c.Self.Addr(), c.Peer.Port()), Self: netip.AddrPortFrom(c.Peer.Addr(), 0)}
 	}
-	return &harness.Conversation{Kind: c.Kind, Peer: c.Self, Self: c.Peer}
+	return &traffic.Conversation{Kind: c.Kind, Peer: c.Self, Self: c.Peer}
 }
 
 // transferFromEth1 has a megabyte cross in either direction by a connection that B opens. Of a packet of several
 // segments these are made smaller; of the first that is cut already and too large B learns the size.
-func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family, single bool) {
-	l := harness.ServeTransfers(t, s.A.Host, s.A.Eth1.Address(f))
-	wires, atA, atB := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1), harness.Capture(t, s.B.Eth1)
+func transferFromEth1(t *testing.T, s *topology.S1, p *product.Product, f topology.Family, single bool) {
+	l := traffic.ServeTransfers(t, s.A.Host, s.A.Eth1.Address(f))
+	wires, atA, atB := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1), wire.Capture(t, s.B.Eth1)
 	before := routedForSize(p)
-	conn := harness.Must1[net.Conn](t)(s.B.Dial(harness.Within(t, harness.AnswerTime), "tcp", l.Addr().String(),
+	conn := await.Must1[net.Conn](t)(s.B.Dial(await.Within(t, await.AnswerTime), "tcp", l.Addr().String(),
 		topology.FromAddress(netip.AddrPortFrom(s.B.Eth1.Address(f), 0))))
 	defer conn.Close()
-	harness.TransferBothWays(t, conn, transferSize/10)
+	traffic.TransferBothWays(t, conn, transferSize/10)
 	eth0, eth1 := wires.Left(topology.All(topology.TCP, topology.ToPort(uint16(l.Addr().(*net.TCPAddr).Port))))
 	wantFitting(t, eth1)
 	routed, told, cut := int(routedForSize(p)-before), atB.Frames(tooBig), 0
@@ -79,7 +83,7 @@ func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topolo
 	}
 	t.Logf("%d segments left by eth1, %d of them cut smaller; %d packets were too large", len(eth1), cut, routed)
 	if len(eth0) > max(routed-len(told), 0) || single && len(told) == 0 || single == (cut > 0) {
-		t.Errorf("by eth0 left %s; B was told %d times", harness.Describe(eth0), len(told))
+		t.Errorf("by eth0 left %s; B was told %d times", wire.Describe(eth0), len(told))
 	}
 	if n := atA.Count(tooBig); n > 0 {
 		t.Errorf("A had to be told %d times what fits: the handshake did not say it", n)
@@ -89,20 +93,20 @@ func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topolo
 // fragmentsFromEth1 has B send large datagrams. Of the first a fragment is too large; the kernel cuts all others so
 // that they fit.
 func fragmentsFromEth1(t *testing.T, s *topology.S1, f topology.Family) {
-	learns := fromEth1(t, s, harness.Ping, f)
-	harness.Eventually(t, "the kernel has learned the size", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 4*harness.SilenceTime)
+	learns := fromEth1(t, s, traffic.Ping, f)
+	await.Eventually(t, "the kernel has learned the size", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*await.SilenceTime)
 		defer cancel()
 		return learns.AskFor(ctx, largeDatagram)
 	})
 	for _, kind := range datagramKinds {
-		c, wires := fromEth1(t, s, kind, f), harness.Tap(t, s.B)
+		c, wires := fromEth1(t, s, kind, f), wire.Tap(t, s.B)
 		for range 3 {
-			harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+			await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
 		}
 		frames := wires.WantEth1(c.String(), answersOf(reversed(c)))
 		if len(frames) < 3*largeFragments {
-			t.Errorf("%s: few fragments: %s", c, harness.Describe(frames))
+			t.Errorf("%s: few fragments: %s", c, wire.Describe(frames))
 		}
 		wantFitting(t, frames)
 	}

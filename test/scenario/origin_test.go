@@ -8,8 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // strongHost names the gateways of eth1, to which no route leads.
@@ -22,37 +25,37 @@ func strongHost(s *topology.S1) string {
 // newBeginner is S1 where A answers what B begins.
 func newBeginner(t *testing.T, policy topology.Policy) *topology.S1 {
 	t.Helper()
-	s := harness.NewS1(t, topology.S1Options{Policy: policy})
+	s := traffic.NewS1(t, topology.S1Options{Policy: policy})
 	for _, f := range s.Families() {
-		harness.Serve(t, s.A.Host, s.A.Eth1.Address(f))
+		traffic.Serve(t, s.A.Host, s.A.Eth1.Address(f))
 	}
 	return s
 }
 
 // fromEth1 prepares a conversation that B begins from eth1's address.
-func fromEth1(t *testing.T, s *topology.S1, kind harness.Kind, f topology.Family) *harness.Conversation {
+func fromEth1(t *testing.T, s *topology.S1, kind traffic.Kind, f topology.Family) *traffic.Conversation {
 	t.Helper()
-	return harness.NewConversation(t, kind, s.B.Eth1, s.A.Eth1.Address(f))
+	return traffic.NewConversation(t, kind, s.B.Eth1, s.A.Eth1.Address(f))
 }
 
 // eachBegun runs a subtest for each family and kind of question that B asks from eth1's address.
-func eachBegun(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harness.Conversation)) {
-	harness.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+func eachBegun(t *testing.T, s *topology.S1, name string, run func(*testing.T, *traffic.Conversation)) {
+	traffic.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		run(t, fromEth1(t, s, kind, f))
 	})
 }
 
 // wantBegunLost wants what B begins to leave by eth0, where a strict router drops it.
-func wantBegunLost(t *testing.T, s *topology.S1, c *harness.Conversation) {
+func wantBegunLost(t *testing.T, s *topology.S1, c *traffic.Conversation) {
 	t.Helper()
 	wantLostAs(t, s, c, c)
 }
 
 // wantLostAs is that for what leaves translated into another conversation.
-func wantLostAs(t *testing.T, s *topology.S1, c, seen *harness.Conversation) {
+func wantLostAs(t *testing.T, s *topology.S1, c, seen *traffic.Conversation) {
 	t.Helper()
-	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
-	if err := harness.AskUntilLost(t, c, wires.Eth0, seen.Questions()); err == nil {
+	wires, arrived := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
+	if err := wire.AskUntilLost(t, c, wires.Eth0, seen.Questions()); err == nil {
 		t.Error("the question was answered, although it left by the wrong side")
 	}
 	wires.WantEth0("what the host begins", seen.Questions())
@@ -62,23 +65,23 @@ func wantLostAs(t *testing.T, s *topology.S1, c, seen *harness.Conversation) {
 }
 
 // wantBegun wants what B begins to leave by eth1, and to be answered.
-func wantBegun(t *testing.T, s *topology.S1, c *harness.Conversation) {
+func wantBegun(t *testing.T, s *topology.S1, c *traffic.Conversation) {
 	t.Helper()
 	wantBegunAs(t, s, c, c)
 }
 
 // wantBegunAs is that for what leaves translated into another conversation.
-func wantBegunAs(t *testing.T, s *topology.S1, c, seen *harness.Conversation) {
+func wantBegunAs(t *testing.T, s *topology.S1, c, seen *traffic.Conversation) {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
-	harness.AskSizes(t, c)
-	harness.End(t, c, wires.Eth1, seen.Questions())
+	wires := wire.Tap(t, s.B)
+	traffic.AskSizes(t, c)
+	wire.End(t, c, wires.Eth1, seen.Questions())
 	wires.WantEth1("what the host begins", seen.Questions())
 }
 
 // sampledBegun is eachBegun, with -short for one kind of question in each family.
-func sampledBegun(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harness.Conversation)) {
-	sampled(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+func sampledBegun(t *testing.T, s *topology.S1, name string, run func(*testing.T, *traffic.Conversation)) {
+	sampled(t, s.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		run(t, fromEth1(t, s, kind, f))
 	})
 }
@@ -93,39 +96,39 @@ func TestStrongHost(t *testing.T) {
 
 func testStrongHost(t *testing.T, policy topology.Policy) {
 	s := newBeginner(t, policy)
-	lost := func(t *testing.T, c *harness.Conversation) { wantBegunLost(t, s, c) }
-	begun := func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) }
+	lost := func(t *testing.T, c *traffic.Conversation) { wantBegunLost(t, s, c) }
+	begun := func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) }
 	sampledBegun(t, s, "without replypath", lost)
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	if policy == topology.StrictSource {
 		p.Start()
-		eachBegun(t, s, "weak", func(t *testing.T, c *harness.Conversation) {
+		eachBegun(t, s, "weak", func(t *testing.T, c *traffic.Conversation) {
 			wantBegunLost(t, s, c)
 			wantOriginated(t, p, c, "routed")
 		})
 		p.Expect(0, "detach", "--stop")
 	}
-	config := harness.WriteConfig(t, strongHost(s))
+	config := product.WriteConfig(t, strongHost(s))
 	d := p.Start("--config", config)
 	each := eachBegun
 	if policy != topology.StrictSource {
 		each = sampledBegun
 	}
-	each(t, s, "strong", func(t *testing.T, c *harness.Conversation) {
+	each(t, s, "strong", func(t *testing.T, c *traffic.Conversation) {
 		wantBegun(t, s, c)
 		wantOriginated(t, p, c, "moved")
 		wantExplained(t, p, c)
 	})
-	sampled(t, s.Families(), "replies", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantAnswers(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
+	sampled(t, s.Families(), "replies", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wantAnswers(t, s.B, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
 	})
 	if policy == topology.StrictSource {
-		var kept []*harness.Conversation
+		var kept []*traffic.Conversation
 		for _, f := range s.Families() {
-			kept = append(kept, fromEth1(t, s, harness.TCP, f))
+			kept = append(kept, fromEth1(t, s, traffic.TCP, f))
 		}
 		for _, c := range kept {
-			harness.Ask(t, c)
+			traffic.Ask(t, c)
 		}
 		d.Kill()
 		sampledBegun(t, s, "daemon dead", begun)
@@ -146,13 +149,13 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 }
 
 // wantOriginated wants a conversation to be counted as one that B originated, with this outcome and no other.
-func wantOriginated(t *testing.T, p *harness.Product, c *harness.Conversation, outcome string) {
+func wantOriginated(t *testing.T, p *product.Product, c *traffic.Conversation, outcome string) {
 	t.Helper()
 	wantOriginatedSince(t, nil, p, c, outcome)
 }
 
 // wantOriginatedSince is wantOriginated of what was counted since earlier metrics.
-func wantOriginatedSince(t *testing.T, before harness.Metrics, p *harness.Product, c *harness.Conversation, outcome string) {
+func wantOriginatedSince(t *testing.T, before product.Metrics, p *product.Product, c *traffic.Conversation, outcome string) {
 	t.Helper()
 	m := p.Metrics()
 	labels := []string{"from_interface=eth0", "to_interface=eth1", "family=" + topology.FamilyOf(c.Peer.Addr()).String(), "protocol=" + c.Protocol()}
@@ -169,22 +172,22 @@ func wantOriginatedSince(t *testing.T, before harness.Metrics, p *harness.Produc
 }
 
 // wantExplained wants explain and flows to say which way a conversation goes that B began.
-func wantExplained(t *testing.T, p *harness.Product, c *harness.Conversation) {
+func wantExplained(t *testing.T, p *product.Product, c *traffic.Conversation) {
 	t.Helper()
 	peer := c.Self.String() // of B
-	if c.Kind == harness.Ping {
+	if c.Kind == traffic.Ping {
 		peer = c.Self.Addr().String()
 	}
 	self := c.Peer.String()
-	if c.Kind == harness.Ping {
+	if c.Kind == traffic.Ping {
 		self = c.Peer.Addr().String()
 	}
 	e := p.Explain("--peer", peer, "--self", self, "--protocol", c.Protocol())
-	if e.Verdict != "strong-host" || harness.OrEmpty(e.Replypath.Interface) != "eth1" || harness.OrEmpty(e.Kernel.Interface) != "eth0" {
+	if e.Verdict != "strong-host" || product.OrEmpty(e.Replypath.Interface) != "eth1" || product.OrEmpty(e.Kernel.Interface) != "eth0" {
 		t.Errorf("explain: %s", e)
 	}
 	if list := p.Flows("--originated", "--peer", c.Self.Addr().String(), "--protocol", c.Protocol()); len(list) == 0 || list[0].State != "originated" ||
-		list[0].Self != c.Peer.Addr().String() || harness.OrEmpty(list[0].Interface) != "eth1" || list[0].CorrectedPackets == 0 {
+		list[0].Self != c.Peer.Addr().String() || product.OrEmpty(list[0].Interface) != "eth1" || list[0].CorrectedPackets == 0 {
 		t.Errorf("flows --originated: %v", list)
 	}
 }
@@ -192,15 +195,15 @@ func wantExplained(t *testing.T, p *harness.Product, c *harness.Conversation) {
 // hostBehind connects a host to B, which forwards for it, and returns its interface with 10.9.9.2 and 2001:db8:99::2.
 func hostBehind(t *testing.T, s *topology.S1) *topology.Interface {
 	t.Helper()
-	inside := harness.Must1[*topology.Host](t)(s.Host("inside"))
+	inside := await.Must1[*topology.Host](t)(s.Host("inside"))
 	near := topology.NIC{Host: s.B.Host, Name: "inside", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("2001:db8:99::1/64")}}
 	far := topology.NIC{Host: inside, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.9.2/24"), netip.MustParsePrefix("2001:db8:99::2/64")}}
 	_, eth0, err := s.Connect(near, far)
-	harness.Must(t, err)
-	harness.Must(t, eth0.WaitReady(harness.Within(t, harness.AnswerTime)))
-	harness.Must(t, inside.AddDefault(netip.MustParseAddr("10.9.9.1"), netip.MustParseAddr("2001:db8:99::1")))
+	await.Must(t, err)
+	await.Must(t, eth0.WaitReady(await.Within(t, await.AnswerTime)))
+	await.Must(t, inside.AddDefault(netip.MustParseAddr("10.9.9.1"), netip.MustParseAddr("2001:db8:99::1")))
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
-		harness.Must(t, s.B.SetSysctl(key, "1"))
+		await.Must(t, s.B.SetSysctl(key, "1"))
 	}
 	return eth0
 }

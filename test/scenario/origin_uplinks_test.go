@@ -9,8 +9,12 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // uplinks is a server whose eth1 has the routers of two providers, each of which drops what has no source of its own.
@@ -21,10 +25,10 @@ type uplinks struct {
 
 func newUplinks(t *testing.T) uplinks {
 	t.Helper()
-	u := uplinks{Uplinks: harness.Build(t, topology.NewUplinks)}
+	u := uplinks{Uplinks: traffic.Build(t, topology.NewUplinks)}
 	u.nics = []*topology.Interface{u.Server.Eth0, u.Server.Eth1}
 	for _, f := range u.Families() {
-		harness.Serve(t, u.Client, u.ClientEth0.Address(f))
+		traffic.Serve(t, u.Client, u.ClientEth0.Address(f))
 	}
 	return u
 }
@@ -36,14 +40,14 @@ func (u uplinks) network(provider int, f topology.Family) netip.Prefix {
 }
 
 // begin prepares a conversation that the server begins from its address of a provider.
-func (u uplinks) begin(t *testing.T, provider int, f topology.Family, kind harness.Kind) *harness.Conversation {
+func (u uplinks) begin(t *testing.T, provider int, f topology.Family, kind traffic.Kind) *traffic.Conversation {
 	t.Helper()
-	return harness.NewConversation(t, kind, u.Own(provider), u.ClientEth0.Address(f))
+	return traffic.NewConversation(t, kind, u.Own(provider), u.ClientEth0.Address(f))
 }
 
 // each runs a subtest for each family, kind of question and provider.
-func (u uplinks) each(t *testing.T, name string, run func(*testing.T, *harness.Conversation, int)) {
-	harness.EachQuestionOf(t, u.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+func (u uplinks) each(t *testing.T, name string, run func(*testing.T, *traffic.Conversation, int)) {
+	traffic.EachQuestionOf(t, u.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		for provider := range u.At {
 			run(t, u.begin(t, provider, f, kind), provider)
 		}
@@ -54,7 +58,7 @@ func (u uplinks) each(t *testing.T, name string, run func(*testing.T, *harness.C
 func (u uplinks) routeByAll(t *testing.T) {
 	t.Helper()
 	for provider, inside := range u.Inside {
-		harness.Shell(t, u.Server.Host, fmt.Sprintf("ip route add default via %s dev eth1 onlink metric 500%d", inside.Address(topology.IPv4), provider))
+		host.Shell(t, u.Server.Host, fmt.Sprintf("ip route add default via %s dev eth1 onlink metric 500%d", inside.Address(topology.IPv4), provider))
 		u.advertise(t, provider)
 	}
 }
@@ -75,22 +79,22 @@ func (u uplinks) advertise(t *testing.T, provider int, prefixes ...netip.Prefix)
 	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: linkLocalOf(t, inside).AsSlice(),
 		DstIP: netip.IPv6LinkLocalAllNodes().AsSlice()}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeRouterAdvertisement, 0)}
-	harness.Must(t, icmp.SetNetworkLayerForChecksum(ip))
-	harness.NewInjector(t, inside).Send(
+	await.Must(t, icmp.SetNetworkLayerForChecksum(ip))
+	traffic.NewInjector(t, inside).Send(
 		&layers.Ethernet{SrcMAC: inside.MAC, DstMAC: []byte{0x33, 0x33, 0, 0, 0, 1}, EthernetType: layers.EthernetTypeIPv6}, ip, icmp, advertisement)
 }
 
 // explained is the MAC of the next hop that explain names for what the server begins from its address of a provider,
 // or why not.
-func (u uplinks) explained(p *harness.Product, provider int, f topology.Family) string {
+func (u uplinks) explained(p *product.Product, provider int, f topology.Family) string {
 	e := p.Explain("--peer", u.ClientEth0.Address(f).String(), "--self", u.Own(provider).Address(f).String(), "--protocol", "udp")
-	return e.Verdict + " " + harness.OrEmpty(e.Replypath.NextHopMAC)
+	return e.Verdict + " " + product.OrEmpty(e.Replypath.NextHopMAC)
 }
 
 // await returns when explain names a router for what is sent from the addresses of each provider.
-func (u uplinks) await(t *testing.T, p *harness.Product, what string, router func(provider int, f topology.Family) int) {
+func (u uplinks) await(t *testing.T, p *product.Product, what string, router func(provider int, f topology.Family) int) {
 	t.Helper()
-	harness.Eventually(t, what, func() error {
+	await.Eventually(t, what, func() error {
 		for provider := range u.At {
 			for _, f := range u.Families() {
 				want := "strong-host " + u.Inside[router(provider, f)].MAC.String()
@@ -106,7 +110,7 @@ func (u uplinks) await(t *testing.T, p *harness.Product, what string, router fun
 // wantOwn wants what the server begins to leave by the router of its source's provider, and to be answered.
 func (u uplinks) wantOwn(t *testing.T, name string) {
 	t.Helper()
-	u.each(t, name, func(t *testing.T, c *harness.Conversation, provider int) {
+	u.each(t, name, func(t *testing.T, c *traffic.Conversation, provider int) {
 		exit{u.nics, u.Server.Eth1, u.Inside[provider].MAC}.wantQuestions(t, c)
 	})
 }
@@ -116,26 +120,26 @@ func (u uplinks) wantOwn(t *testing.T, name string) {
 // networks and IPv6 advertisements tell. That outlives the daemon. A router that falls silent is not replaced by the
 // other.
 func TestStrongHostUplinks(t *testing.T) {
-	harness.NeedAnnounced(t)
+	host.NeedAnnounced(t)
 	u := newUplinks(t)
 	u.routeByAll(t)
-	lost := func(t *testing.T, c *harness.Conversation, by exit) {
+	lost := func(t *testing.T, c *traffic.Conversation, by exit) {
 		t.Helper()
-		exits := harness.TapAll(t, u.nics...)
-		if err := harness.AskUntilLost(t, c, exits.At(by.by), c.Questions()); err == nil {
+		exits := wire.TapAll(t, u.nics...)
+		if err := wire.AskUntilLost(t, c, exits.At(by.by), c.Questions()); err == nil {
 			t.Errorf("%s was answered", c)
 		}
 		by.want(exits, c.String(), c.Questions())
 	}
 	byEth0 := exit{u.nics, u.Server.Eth0, u.Server.Eth0.Peer().MAC}
-	u.each(t, "without replypath", func(t *testing.T, c *harness.Conversation, _ int) { lost(t, c, byEth0) })
+	u.each(t, "without replypath", func(t *testing.T, c *traffic.Conversation, _ int) { lost(t, c, byEth0) })
 
-	p := harness.On(t, u.Server.Host)
-	config := harness.WriteConfig(t, "host_model: strong\n")
+	p := product.On(t, u.Server.Host)
+	config := product.WriteConfig(t, "host_model: strong\n")
 	d := p.Start("--config", config)
 	u.await(t, p, "one router gets everything", func(int, topology.Family) int { return 0 })
 	byFirst := exit{u.nics, u.Server.Eth1, u.Inside[0].MAC}
-	u.each(t, "nothing tells", func(t *testing.T, c *harness.Conversation, provider int) {
+	u.each(t, "nothing tells", func(t *testing.T, c *traffic.Conversation, provider int) {
 		if provider == 0 {
 			byFirst.wantQuestions(t, c)
 		} else {
@@ -146,7 +150,7 @@ func TestStrongHostUplinks(t *testing.T) {
 	own := func(provider int, _ topology.Family) int { return provider }
 	for provider := range u.At {
 		address := u.Own(provider).Address(topology.IPv4)
-		harness.Must(t, u.Server.Eth1.AddAddress(netip.PrefixFrom(address, u.network(provider, topology.IPv4).Bits())))
+		await.Must(t, u.Server.Eth1.AddAddress(netip.PrefixFrom(address, u.network(provider, topology.IPv4).Bits())))
 		u.advertise(t, provider, u.network(provider, topology.IPv6))
 	}
 	u.await(t, p, "each source has its router", own)
@@ -158,7 +162,7 @@ func TestStrongHostUplinks(t *testing.T) {
 	u.wantOwn(t, "daemon back")
 
 	u.silence(t, p, 1)
-	u.each(t, "one router silent", func(t *testing.T, c *harness.Conversation, provider int) {
+	u.each(t, "one router silent", func(t *testing.T, c *traffic.Conversation, provider int) {
 		if provider == 0 {
 			byFirst.wantQuestions(t, c)
 		} else {
@@ -174,14 +178,14 @@ func TestStrongHostUplinks(t *testing.T) {
 }
 
 // silence has a provider's router answer no question for its MAC any more, and the kernel give up.
-func (u uplinks) silence(t *testing.T, p *harness.Product, provider int) {
+func (u uplinks) silence(t *testing.T, p *product.Product, provider int) {
 	t.Helper()
 	inside := u.Inside[provider]
-	harness.Nft(t, u.At[provider].Host, silenceOf("inside"))
+	host.Nft(t, u.At[provider].Host, silenceOf("inside"))
 	for f, gateway := range map[topology.Family]netip.Addr{topology.IPv4: inside.Address(topology.IPv4), topology.IPv6: linkLocalOf(t, inside)} {
-		harness.Must(t, u.Server.SetSysctl("net/"+f.String()+"/neigh/eth1/retrans_time_ms", "100"))
-		harness.Shell(t, u.Server.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev eth1 nud probe", gateway, inside.MAC))
-		harness.Eventually(t, "the gateway is given up", func() error {
+		await.Must(t, u.Server.SetSysctl("net/"+f.String()+"/neigh/eth1/retrans_time_ms", "100"))
+		host.Shell(t, u.Server.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev eth1 nud probe", gateway, inside.MAC))
+		await.Eventually(t, "the gateway is given up", func() error {
 			if got := u.explained(p, provider, f); got != "fallback " {
 				return fmt.Errorf("explain: %s", got)
 			}
@@ -193,9 +197,9 @@ func (u uplinks) silence(t *testing.T, p *harness.Product, provider int) {
 // speak has it answer again, ask for the server by IPv4, and advertise itself by IPv6.
 func (u uplinks) speak(t *testing.T, provider int) {
 	t.Helper()
-	harness.Nft(t, u.At[provider].Host, "delete table arp silence\ndelete table ip6 silence\n")
-	harness.Shell(t, u.At[provider].Host, "ip neighbour flush dev inside")
-	_, err := u.At[provider].Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: u.Own(provider).Address(topology.IPv4)})
-	harness.Must(t, err)
+	host.Nft(t, u.At[provider].Host, "delete table arp silence\ndelete table ip6 silence\n")
+	host.Shell(t, u.At[provider].Host, "ip neighbour flush dev inside")
+	_, err := u.At[provider].Ping(await.Within(t, await.AnswerTime), topology.Echo{To: u.Own(provider).Address(topology.IPv4)})
+	await.Must(t, err)
 	u.advertise(t, provider, u.network(provider, topology.IPv6))
 }

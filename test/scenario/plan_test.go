@@ -15,8 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // ruled is S1 where B lives by a rule for each address of eth1, as people type them.
@@ -24,14 +28,14 @@ func ruled(t *testing.T) *topology.S1 {
 	t.Helper()
 	s := newBeginner(t, topology.StrictSource)
 	for _, f := range s.Families() {
-		harness.Must(t, s.B.AddRoute(topology.Route{Via: s.B.Eth1.Gateway(f), Table: 101}))
-		harness.Shell(t, s.B.Host, "ip "+ipFlag(f)+" rule add from "+s.B.Eth1.Address(f).String()+" lookup 101 priority 100")
+		await.Must(t, s.B.AddRoute(topology.Route{Via: s.B.Eth1.Gateway(f), Table: 101}))
+		testhost.Shell(t, s.B.Host, "ip "+ipFlag(f)+" rule add from "+s.B.Eth1.Address(f).String()+" lookup 101 priority 100")
 	}
 	return s
 }
 
 // wantRule wants a plan to say something of a rule, and returns it.
-func wantRule(t *testing.T, p *harness.PlanRule, verdict string, words ...string) {
+func wantRule(t *testing.T, p *product.PlanRule, verdict string, words ...string) {
 	t.Helper()
 	if p.Verdict != verdict {
 		t.Errorf("%q is %q, not %s: %s", p.Rule, p.Verdict, verdict, p.Reason)
@@ -46,18 +50,18 @@ func wantRule(t *testing.T, p *harness.PlanRule, verdict string, words ...string
 // planned is a host with rules, whose eth1 a client asks.
 type planned struct {
 	*topology.S1
-	p   *harness.Product
-	all []*harness.Conversation
+	p   *product.Product
+	all []*traffic.Conversation
 }
 
 // plan makes a plan where no daemon runs, which changes nothing of the host, the pins and the kept history.
-func (s planned) plan(t *testing.T, when string) *harness.Plan {
+func (s planned) plan(t *testing.T, when string) *product.Plan {
 	t.Helper()
-	host, pins, state := harness.TakeSnapshot(t, s.B.Host, "eth0", "eth1"), harness.Pins(t), filesIn(t, s.p.StateDir)
+	host, pins, state := testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1"), testhost.Pins(t), filesIn(t, s.p.StateDir)
 	made := s.planNotNeeded(t)
 	for what, diff := range map[string]string{
-		"host": host.Diff(harness.TakeSnapshot(t, s.B.Host, "eth0", "eth1")),
-		"pins": cmp.Diff(pins, harness.Pins(t)), "history": cmp.Diff(state, filesIn(t, s.p.StateDir)),
+		"host": host.Diff(testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1")),
+		"pins": cmp.Diff(pins, testhost.Pins(t)), "history": cmp.Diff(state, filesIn(t, s.p.StateDir)),
 	} {
 		if diff != "" {
 			t.Errorf("%s: %s (-before +after):\n%s", when, what, diff)
@@ -67,10 +71,10 @@ func (s planned) plan(t *testing.T, when string) *harness.Plan {
 }
 
 // planNotNeeded wants the rules not to be needed.
-func (s planned) planNotNeeded(t *testing.T) *harness.Plan {
+func (s planned) planNotNeeded(t *testing.T) *product.Plan {
 	t.Helper()
 	made := s.p.Plan(0)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
 		wantRule(t, rule, "not-needed", "replypath sends the replies", "no known file makes it at boot")
 		wantRule(t, made.Of("table", f.String()+" table 101"), "needed", "learns the gateway of eth1 from it")
@@ -81,9 +85,9 @@ func (s planned) planNotNeeded(t *testing.T) *harness.Plan {
 // askAll asks in every conversation, and wants the answers by eth1.
 func (s planned) askAll(t *testing.T) {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	for _, c := range s.all {
-		harness.Ask(t, c)
+		traffic.Ask(t, c)
 		wires.WantEth1(c.String(), c.Answers())
 	}
 }
@@ -92,13 +96,13 @@ func (s planned) askAll(t *testing.T) {
 // daemon that the replies need none of them, and without them every conversation goes on. Then the host lives by marks.
 func TestPlan(t *testing.T) {
 	s := planned{S1: ruled(t)}
-	for _, f := range harness.Families {
-		for _, kind := range harness.Kinds {
-			s.all = append(s.all, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+	for _, f := range traffic.Families {
+		for _, kind := range traffic.Kinds {
+			s.all = append(s.all, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
 		}
 	}
 	s.askAll(t)
-	s.p = harness.On(t, s.B.Host)
+	s.p = product.On(t, s.B.Host)
 	first := s.plan(t, "before the first start")
 	if first.Verdict != "ready" || first.Summary != "ready: replypath try" || first.WatchedSince != nil {
 		t.Errorf("before the first start: %q (%s)", first.Verdict, first.Summary)
@@ -113,7 +117,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%s: rows %+v", c, rows)
 			continue
 		}
-		if isTCP := c.Kind == harness.TCP; isTCP != (rows[0].Packets != nil) || isTCP != (rows[0].Bytes != nil) {
+		if isTCP := c.Kind == traffic.TCP; isTCP != (rows[0].Packets != nil) || isTCP != (rows[0].Bytes != nil) {
 			t.Errorf("%s: %+v", c, rows[0])
 		}
 	}
@@ -137,13 +141,13 @@ func TestPlan(t *testing.T) {
 	}
 	dead := s.plan(t, "beside a dead daemon")
 	for _, c := range s.all {
-		for when, made := range map[string]*harness.Plan{"after a restart": enforced, "beside a dead daemon": dead} {
+		for when, made := range map[string]*product.Plan{"after a restart": enforced, "beside a dead daemon": dead} {
 			if rows := made.Moves(c); len(rows) != 1 || rows[0].Flows != observed.Moves(c)[0].Flows {
 				t.Errorf("%s: %s %+v, observed %+v", c, when, rows, observed.Moves(c))
 			}
 		}
 	}
-	harness.Shell(t, s.B.Host, "ip rule del priority 100; ip -6 rule del priority 100")
+	testhost.Shell(t, s.B.Host, "ip rule del priority 100; ip -6 rule del priority 100")
 	s.askAll(t)
 
 	s.p.Start()
@@ -161,7 +165,7 @@ func TestPlan(t *testing.T) {
 func (s planned) wantNeeded(t *testing.T) {
 	t.Helper()
 	a, from := s.A.Eth1.Address(topology.IPv4), "from "+s.B.Eth1.Address(topology.IPv4).String()
-	harness.Shell(t, s.B.Host, `ip link add docker9 type veth peer name docker9p
+	testhost.Shell(t, s.B.Host, `ip link add docker9 type veth peer name docker9p
 		ip link set docker9 up; ip link set docker9p up; ip addr add 172.31.9.1/24 dev docker9`)
 	for _, test := range []struct{ add, del, reason string }{
 		{"ip route add unreachable 10.0.0.0/8", "ip route del unreachable 10.0.0.0/8", "unreachable 10.0.0.0/8 refuses replies"},
@@ -171,14 +175,14 @@ func (s planned) wantNeeded(t *testing.T) {
 		{"ip route add default via 172.31.9.2 dev docker9 table 200; ip rule add pref 200 not fwmark 51820 lookup 200",
 			"ip rule del pref 200; ip route flush table 200", "leads replies by docker9, which is not managed"},
 	} {
-		harness.Shell(t, s.B.Host, test.add)
+		testhost.Shell(t, s.B.Host, test.add)
 		wantRule(t, s.p.Plan(0).Of("rule", from), "needed", test.reason)
-		harness.Shell(t, s.B.Host, test.del)
+		testhost.Shell(t, s.B.Host, test.del)
 	}
-	harness.Shell(t, s.B.Host, "ip link del docker9")
-	pinger := harness.Must1[*topology.Pinger](t)(s.B.NewPinger(t.Context(), topology.Echo{To: a, From: s.B.Eth1.Address(topology.IPv4)}))
+	testhost.Shell(t, s.B.Host, "ip link del docker9")
+	pinger := await.Must1[*topology.Pinger](t)(s.B.NewPinger(t.Context(), topology.Echo{To: a, From: s.B.Eth1.Address(topology.IPv4)}))
 	wantRule(t, s.p.Plan(0).Of("rule", from), "needed", "may send first")
-	harness.Must(t, pinger.Close())
+	await.Must(t, pinger.Close())
 	s.askAll(t)
 }
 
@@ -195,17 +199,17 @@ nft add rule inet marks out ct mark 0x1 meta mark set ct mark
 // wantMarksNotNeeded has the host live by marks of connections that only what arrives by eth1 gets.
 func (s planned) wantMarksNotNeeded(t *testing.T) {
 	t.Helper()
-	harness.Shell(t, s.B.Host, planMarks)
+	testhost.Shell(t, s.B.Host, planMarks)
 	s.askAll(t)
 	made := s.p.Plan(0)
 	wantRule(t, made.Of("rule", "fwmark 0x1 lookup 101"), "not-needed", "only what arrives by eth1 gets the mark")
 	wantRule(t, made.Of("mark", "inet marks out"), "not-needed")
 
 	// Whoever else has the mark needs it.
-	harness.Shell(t, s.B.Host, "nft add rule inet marks out udp dport 4242 meta mark set 0x1")
+	testhost.Shell(t, s.B.Host, "nft add rule inet marks out udp dport 4242 meta mark set 0x1")
 	wantRule(t, s.p.Plan(0).Of("rule", "fwmark 0x1 lookup 101"), "needed", "has the mark is not known")
 
-	harness.Shell(t, s.B.Host, "ip rule del priority 100; ip -6 rule del priority 100; nft delete table inet marks")
+	testhost.Shell(t, s.B.Host, "ip rule del priority 100; ip -6 rule del priority 100; nft delete table inet marks")
 	s.askAll(t)
 }
 
@@ -213,16 +217,16 @@ func (s planned) wantMarksNotNeeded(t *testing.T) {
 // takes it over, and then everything goes on without them.
 func TestPlanReplica(t *testing.T) {
 	s := ruled(t)
-	opened := make(map[topology.Family]*harness.Conversation)
-	for _, f := range harness.Families {
-		opened[f] = fromEth1(t, s, harness.TCP, f)
-		harness.Ask(t, opened[f])
+	opened := make(map[topology.Family]*traffic.Conversation)
+	for _, f := range traffic.Families {
+		opened[f] = fromEth1(t, s, traffic.TCP, f)
+		traffic.Ask(t, opened[f])
 	}
-	p := harness.On(t, s.B.Host)
-	config := harness.WriteConfig(t, "{}\n")
+	p := product.On(t, s.B.Host)
+	config := product.WriteConfig(t, "{}\n")
 	d := p.Start("--config", config)
 	made := p.Plan(0)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
 		wantRule(t, rule, "needed", "1 connection open from", "host_model: strong")
 		if rule.Connections != 1 || len(rule.Peers) != 1 || !netip.MustParsePrefix(rule.Peers[0]).Contains(s.A.Eth1.Address(f)) {
@@ -236,22 +240,22 @@ func TestPlanReplica(t *testing.T) {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
 		wantRule(t, rule, "not-needed", "by host_model: strong what this host opens")
 		wantRule(t, made.Of("table", f.String()+" table 101"), "not-needed") // the configuration names the gateway
-		harness.Shell(t, s.B.Host, fmt.Sprintf("ip %[1]s rule del priority 100; ip %[1]s route flush table 101", ipFlag(f)))
-		wires := harness.Tap(t, s.B)
-		harness.Ask(t, c)
+		testhost.Shell(t, s.B.Host, fmt.Sprintf("ip %[1]s rule del priority 100; ip %[1]s route flush table 101", ipFlag(f)))
+		wires := wire.Tap(t, s.B)
+		traffic.Ask(t, c)
 		wires.WantEth1("what the host opened, without its rule", c.Questions())
 	}
 }
 
 // wantOpened wants one row of what the host opened from an address, with both remedies.
-func wantOpened(t *testing.T, made *harness.Plan, self netip.Addr) {
+func wantOpened(t *testing.T, made *product.Plan, self netip.Addr) {
 	t.Helper()
-	i := slices.IndexFunc(made.Originated, func(o harness.PlanRow) bool { return o.Self == self })
+	i := slices.IndexFunc(made.Originated, func(o product.PlanRow) bool { return o.Self == self })
 	if i < 0 {
 		t.Fatalf("opened: %+v", made.Originated)
 	}
 	o := made.Originated[i]
-	if o.PeerPort != harness.EchoPort || o.Flows != 1 || o.FromInterface != "eth0" || o.ToInterface != "eth1" ||
+	if o.PeerPort != traffic.EchoPort || o.Flows != 1 || o.FromInterface != "eth0" || o.ToInterface != "eth1" ||
 		!strings.Contains(o.Remedy, "host_model: strong of eth1; or a route to "+o.Peer.String()+" via ") {
 		t.Errorf("opened: %+v", o)
 	}
@@ -266,12 +270,12 @@ func ipFlag(f topology.Family) string {
 
 // TestPlanNothing is of hosts where there is nothing to do, and where rules are others'.
 func TestPlanNothing(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
-	p := harness.On(t, s.B.Host)
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
+	p := product.On(t, s.B.Host)
 	if made := p.Plan(0); made.Verdict != "nothing-to-do" || made.Summary != "nothing to do here" {
 		t.Errorf("%s: %+v", made.Summary, made)
 	}
-	harness.Shell(t, s.B.Host, `
+	testhost.Shell(t, s.B.Host, `
 ip rule add pref 5210 fwmark 0x80000/0xff0000 table main
 ip rule add pref 5270 table 52
 ip rule add pref 60 to 192.0.2.0/24 lookup 103
@@ -284,13 +288,13 @@ ip rule add pref 61 from `+s.B.Eth1.Address(topology.IPv4).String()+` iif eth1 l
 	} {
 		rule := made.Of("rule", words)
 		wantRule(t, rule, want[0], want[2])
-		if harness.OrEmpty(rule.Owner) != want[1] {
-			t.Errorf("%s: of %q", rule.Rule, harness.OrEmpty(rule.Owner))
+		if product.OrEmpty(rule.Owner) != want[1] {
+			t.Errorf("%s: of %q", rule.Rule, product.OrEmpty(rule.Owner))
 		}
 	}
 
 	// Blocked: a firewall that checks the way back.
-	harness.Shell(t, s.B.Host, `
+	testhost.Shell(t, s.B.Host, `
 nft add table inet t
 nft add chain inet t pre '{ type filter hook prerouting priority 0; }'
 nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
@@ -304,7 +308,7 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 func filesIn(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
-	harness.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	await.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}

@@ -5,8 +5,12 @@ package scenario
 import (
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestS1 has A ask B's replication address, by every kind of question, in both families. Without replypath B's
@@ -19,18 +23,18 @@ func TestS1(t *testing.T) {
 }
 
 func testS1(t *testing.T, policy topology.Policy) {
-	s, page := harness.NewS1(t, topology.S1Options{Policy: policy}), harness.ReadRecipe(t, "s1-two-server-replication")
-	wrong := func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantEth0(t, s, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+	s, page := traffic.NewS1(t, topology.S1Options{Policy: policy}), host.ReadRecipe(t, "s1-two-server-replication")
+	wrong := func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wantEth0(t, s, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
 	}
-	right := func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantAnswers(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
+	right := func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wantAnswers(t, s.B, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
 	}
 	sampled(t, s.Families(), "without replypath", wrong)
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	p.Start()
 	if policy == topology.StrictSource {
-		harness.EachQuestion(t, "with replypath", right)
+		traffic.EachQuestion(t, "with replypath", right)
 	} else {
 		sampled(t, s.Families(), "with replypath", right)
 	}
@@ -48,24 +52,24 @@ func testS1(t *testing.T, policy topology.Policy) {
 }
 
 // each runs a subtest for each family and kind of question.
-func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harness.Conversation)) {
-	harness.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-		run(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *traffic.Conversation)) {
+	traffic.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		run(t, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
 	})
 }
 
 // wantEth0 wants the answers to leave by eth0, and to arrive only where no router checks their source.
-func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
-	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
-	drops := func() uint64 { return harness.Must1[uint64](t)(s.Production.Drops()) }
+func wantEth0(t *testing.T, s *topology.S1, c *traffic.Conversation) {
+	wires, arrived := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
+	drops := func() uint64 { return await.Must1[uint64](t)(s.Production.Drops()) }
 	before := drops()
-	err := harness.AskInVain(t, c, wires.Eth0)
+	err := wire.AskInVain(t, c, wires.Eth0)
 	wrong := wires.WantEth0("without replypath", c.Answers())
 	if wires.Eth1.Count(c.Questions()) == 0 {
 		t.Error("no question reached B by eth1")
 	}
 	if s.Production.Policy == topology.AnySource {
-		harness.Must(t, err)
+		await.Must(t, err)
 		return
 	}
 	if err == nil {
@@ -75,6 +79,6 @@ func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
 		t.Errorf("%d answers reached A", n)
 	}
 	if dropped := drops() - before; dropped < uint64(len(wrong)) {
-		t.Errorf("the router dropped %d packets, B sent %s", dropped, harness.Describe(wrong))
+		t.Errorf("the router dropped %d packets, B sent %s", dropped, wire.Describe(wrong))
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // The tests' kernel has no IPVS. What a balancer does to packets, which is all that the real server sees of it, is
@@ -21,7 +23,7 @@ func destinationNAT(t *testing.T, balancer *topology.Host, virtual, real func(to
 	for f, ip := range map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"} {
 		rules += fmt.Sprintf("%s daddr %s dnat %s to %s\n", ip, virtual(f), ip, real(f))
 	}
-	harness.Nft(t, balancer, `table inet balancer {
+	host.Nft(t, balancer, `table inet balancer {
 		chain prerouting { type nat hook prerouting priority dstnat;
 `+rules+`}
 	}`)
@@ -31,10 +33,10 @@ func destinationNAT(t *testing.T, balancer *topology.Host, virtual, real func(to
 // network is answered directly, by a stranger; with it, by next_hop last-hop, everybody is answered by the way of the
 // question, as with the marks that the recipe shows beside it.
 func TestS2(t *testing.T) {
-	s, page := harness.Build(t, topology.NewS2), harness.ReadRecipe(t, "s2-load-balancer-nat")
+	s, page := traffic.Build(t, topology.NewS2), host.ReadRecipe(t, "s2-load-balancer-nat")
 	for _, f := range s.Families() {
-		harness.Serve(t, s.Server, s.ServerEth0.Address(f))
-		harness.Serve(t, s.Client, s.ClientEth0.Address(f))
+		traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
+		traffic.Serve(t, s.Client, s.ClientEth0.Address(f))
 	}
 	destinationNAT(t, s.Balancer.Host, s.Virtual, s.ServerEth0.Address)
 	toClient := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.ClientEth0.MAC}
@@ -46,13 +48,13 @@ func TestS2(t *testing.T) {
 	through.lost(t, "without replypath", toClient)
 	seen()
 
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start("--config", page.Config("With replypath"))
 	through.answered(t, "through the balancer", toBalancer)
 	outside.answered(t, "from outside", toBalancer)
 	directly.answered(t, "directly", toClient)
-	harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		toClient.wantQuestions(t, harness.NewConversation(t, kind, s.ServerEth0, s.ClientEth0.Address(f)))
+	traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		toClient.wantQuestions(t, traffic.NewConversation(t, kind, s.ServerEth0, s.ClientEth0.Address(f)))
 	})
 
 	p.Expect(0, "detach", "--stop")

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // newS3a builds S3a with a director that does what IPVS does with a frame for the virtual address: it gives it the
@@ -16,25 +18,25 @@ import (
 // the real server's network that come from another.
 func newS3a(t *testing.T, apart bool) *topology.S3a {
 	t.Helper()
-	s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
+	s := traffic.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
 	to := fmt.Sprintf("ether saddr set %s ether daddr set %s fwd to inside", s.DirectorInside.MAC, s.Eth0.MAC)
-	harness.Nft(t, s.Director.Host, `table netdev director {
+	host.Nft(t, s.Director.Host, `table netdev director {
 		chain ingress { type filter hook ingress device outside priority filter;
 			ip daddr 10.0.0.1 `+to+`
 			ip6 daddr 2001:db8::1 `+to+`
 		}
 	}`)
 	if apart {
-		harness.Nft(t, s.Router.Host, `table inet sources {
+		host.Nft(t, s.Router.Host, `table inet sources {
 			chain prerouting { type filter hook prerouting priority raw;
 				iifname inside ip saddr 192.168.1.0/24 drop
 				iifname inside ip6 saddr 2001:db8:1::/64 drop
 			}
 		}`)
 	}
-	for _, f := range harness.Families {
-		harness.Serve(t, s.Server, s.Virtual(f))
-		harness.Serve(t, s.Server, s.Eth0.Address(f))
+	for _, f := range traffic.Families {
+		traffic.Serve(t, s.Server, s.Virtual(f))
+		traffic.Serve(t, s.Server, s.Eth0.Address(f))
 	}
 	return s
 }
@@ -42,8 +44,8 @@ func newS3a(t *testing.T, apart bool) *topology.S3a {
 // wantSymmetric wants what loopback_addresses: symmetric does here: answers from the virtual address go to the
 // director, which takes IPv4 ones for its own and drops them. IPv6 knows no such check, and this director forwards.
 func wantSymmetric(t *testing.T, virtual asking, toDirector exit) {
-	virtual.each(t, harness.Families[:1], "virtual, symmetric", toDirector.wantLost)
-	virtual.each(t, harness.Families[1:], "virtual, symmetric", toDirector.wantAnswers)
+	virtual.each(t, traffic.Families[:1], "virtual, symmetric", toDirector.wantLost)
+	virtual.each(t, traffic.Families[1:], "virtual, symmetric", toDirector.wantAnswers)
 }
 
 // TestS3aOneNIC has the director and the router on the real server's one NIC. Answers from the virtual address go to
@@ -55,8 +57,8 @@ func TestS3aOneNIC(t *testing.T) {
 	toRouter, toDirector := exit{nics, s.Eth0, s.RouterInside.MAC}, exit{nics, s.Eth0, s.DirectorInside.MAC}
 	virtual, real := asking{client: s.ClientEth0, of: s.Virtual}, asking{client: s.ClientEth0, of: s.Eth0.Address}
 	virtual.answered(t, "without replypath", toRouter)
-	config := harness.WriteConfig(t, "")
-	d := harness.On(t, s.Server).Start("--config", config)
+	config := product.WriteConfig(t, "")
+	d := product.On(t, s.Server).Start("--config", config)
 	virtual.answered(t, "virtual", toRouter)
 	real.answered(t, "real", toRouter)
 	const lastHop = "interfaces: [{name: eth0, next_hop: last-hop}]\n"
@@ -76,7 +78,7 @@ func TestS3aTwoNICs(t *testing.T) {
 	virtual, real := asking{client: s.ClientEth0, of: s.Virtual}, asking{client: s.ClientEth0, of: s.Eth0.Address}
 	virtual.answered(t, "virtual without replypath", toRouter)
 	real.lost(t, "real without replypath", toRouter)
-	p, config := harness.On(t, s.Server), harness.WriteConfig(t, "")
+	p, config := product.On(t, s.Server), product.WriteConfig(t, "")
 	d := p.Start("--config", config)
 	virtual.answered(t, "virtual", toRouter)
 	real.answered(t, "real", toDirector)
@@ -84,7 +86,7 @@ func TestS3aTwoNICs(t *testing.T) {
 	wantSymmetric(t, virtual, toDirector)
 	p.Expect(0, "detach", "--stop")
 	real.lost(t, "real after detach", toRouter)
-	harness.ReadRecipe(t, "s3a-lvs-direct-routing").Run(s.Server, "With ip rule")
+	host.ReadRecipe(t, "s3a-lvs-direct-routing").Run(s.Server, "With ip rule")
 	virtual.answered(t, "virtual by rules", toRouter)
 	real.answered(t, "real by rules", toDirector)
 }

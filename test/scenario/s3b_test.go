@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // newS3b builds S2 with a director that translates as IPVS does, without the connection tracking of netfilter, and so
@@ -17,8 +21,8 @@ import (
 // put back after the director has forwarded, as IPVS does, because the redirect goes to the source.
 func newS3b(t *testing.T) *topology.S2 {
 	t.Helper()
-	s := harness.Build(t, topology.NewS2)
-	harness.Nft(t, s.Balancer.Host, `table inet director {
+	s := traffic.Build(t, topology.NewS2)
+	host.Nft(t, s.Balancer.Host, `table inet director {
 		chain prerouting { type filter hook prerouting priority raw;
 			ip daddr 10.0.0.1 ip daddr set 192.168.1.200 notrack
 			ip6 daddr 2001:db8::1 ip6 daddr set 2001:db8:1::200 notrack
@@ -29,11 +33,11 @@ func newS3b(t *testing.T) *topology.S2 {
 		}
 	}`)
 	// A host takes an IPv6 redirect from the link-local address of its gateway only.
-	harness.Shell(t, s.Balancer.Host, `
+	host.Shell(t, s.Balancer.Host, `
 		ip -6 address flush dev eth0 scope link
 		ip -6 address add fe80::1/64 dev eth0 nodad`)
 	for _, f := range s.Families() {
-		harness.Serve(t, s.Server, s.ServerEth0.Address(f))
+		traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
 	}
 	return s
 }
@@ -48,7 +52,7 @@ func redirect(f *topology.Frame) bool {
 // answers by the director serve until then; with next_hop last-hop it changes nothing, with those routes and without.
 // In its place the routes serve a server that does not listen to redirects.
 func TestS3b(t *testing.T) {
-	s, page := newS3b(t), harness.ReadRecipe(t, "s3b-lvs-nat-redirects")
+	s, page := newS3b(t), host.ReadRecipe(t, "s3b-lvs-nat-redirects")
 	toClient := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.ClientEth0.MAC}
 	toDirector := exit{toClient.nics, s.ServerEth0, s.BalancerEth0.MAC}
 	virtual := asking{s.ClientEth0, s.Virtual, s.ServerEth0.Address}
@@ -59,7 +63,7 @@ func TestS3b(t *testing.T) {
 	}
 	seen()
 	virtual.lost(t, "without replypath", toClient)
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start("--config", page.Config("With replypath"))
 	virtual.answered(t, "with the short cut", toDirector)
 	asking{client: s.ClientEth0, of: s.ServerEth0.Address}.answered(t, "directly", toClient)
@@ -71,7 +75,7 @@ func TestS3b(t *testing.T) {
 	for _, heading := range []string{"The routes", "With routes and without redirects"} {
 		page.Run(s.Server, heading)
 	}
-	taught := harness.Capture(t, s.ServerEth0)
+	taught := wire.Capture(t, s.ServerEth0)
 	for _, round := range []string{"deaf", "deaf again"} {
 		virtual.answered(t, round, toDirector)
 	}
@@ -84,16 +88,16 @@ func TestS3b(t *testing.T) {
 // the real server to answer past it. The first answers, by the director, arrive.
 func teach(t *testing.T, s *topology.S2, f topology.Family) {
 	t.Helper()
-	taught := harness.Capture(t, s.ServerEth0)
-	ctx := harness.Within(t, harness.AnswerTime)
-	p := harness.Must1[*topology.Pinger](t)(s.Client.NewPinger(ctx, topology.Echo{To: s.Virtual(f)}))
+	taught := wire.Capture(t, s.ServerEth0)
+	ctx := await.Within(t, await.AnswerTime)
+	p := await.Must1[*topology.Pinger](t)(s.Client.NewPinger(ctx, topology.Echo{To: s.Virtual(f)}))
 	defer p.Close()
 	_, err := p.Ping(ctx)
-	harness.Must(t, err)
+	await.Must(t, err)
 	_, err = taught.Wait(ctx, redirect)
-	harness.Must(t, err)
-	harness.Eventually(t, "the server answers past the director", func() error {
-		ctx, cancel := context.WithTimeout(ctx, harness.SilenceTime)
+	await.Must(t, err)
+	await.Eventually(t, "the server answers past the director", func() error {
+		ctx, cancel := context.WithTimeout(ctx, await.SilenceTime)
 		defer cancel()
 		// The last of them is not answered, and that is the point.
 		_, _ = p.Ping(ctx)

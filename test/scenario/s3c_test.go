@@ -12,8 +12,12 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // s3c is the network with directors that translate, and the ways to them.
@@ -24,11 +28,11 @@ type s3c struct {
 
 func newS3c(t *testing.T) s3c {
 	t.Helper()
-	s := s3c{S3c: harness.Build(t, topology.NewS3c)}
+	s := s3c{S3c: traffic.Build(t, topology.NewS3c)}
 	for i, director := range s.Directors {
 		asked := s.by(i)
 		for _, f := range s.Families() {
-			harness.Serve(t, s.Server, asked.seenAs(f))
+			traffic.Serve(t, s.Server, asked.seenAs(f))
 		}
 		destinationNAT(t, director.Host, asked.of, asked.seenAs)
 		s.to[i] = exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.DirectorEth0[i].MAC}
@@ -54,12 +58,12 @@ func (s s3c) answered(t *testing.T, name string) {
 // it came from. Director 2 is in no route of the server, so the configuration names it, or stands in one that is
 // never used. The recipe's rules do the same.
 func TestS3c(t *testing.T) {
-	s, page := newS3c(t), harness.ReadRecipe(t, "s3c-one-server-two-directors")
+	s, page := newS3c(t), host.ReadRecipe(t, "s3c-one-server-two-directors")
 	s.by(0).answered(t, "director 1 without replypath", s.to[0])
 	seen := page.Watch(s.Server, "What goes wrong")
 	s.by(1).lost(t, "director 2 without replypath", s.to[0])
 	seen()
-	p := harness.On(t, s.Server)
+	p := product.On(t, s.Server)
 	p.Start("--config", page.Config("With replypath"))
 	s.answered(t, "")
 	for i := range s.Directors {
@@ -79,30 +83,30 @@ func TestS3c(t *testing.T) {
 
 // changeMAC gives a director another MAC, which says so as directors do. All flows by it follow: a connection in
 // which only the server speaks, and what the client goes on to ask.
-func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
+func (s *s3c) changeMAC(t *testing.T, p *product.Product, director int) {
 	t.Helper()
-	var talks []*harness.Conversation
-	var pushes []*harness.Push
+	var talks []*traffic.Conversation
+	var pushes []*traffic.Push
 	for _, f := range s.Families() {
-		pushes = append(pushes, harness.NewPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f)))
-		for _, kind := range harness.Kinds {
-			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
-			harness.Ask(t, c)
+		pushes = append(pushes, traffic.NewPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f)))
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
+			traffic.Ask(t, c)
 			talks = append(talks, c)
 		}
 	}
 	nic := s.DirectorEth0[director]
 	for _, key := range []string{"net/ipv4/conf/eth0/arp_notify", "net/ipv6/conf/eth0/ndisc_notify"} {
-		harness.Must(t, nic.Host.SetSysctl(key, "1"))
+		await.Must(t, nic.Host.SetSysctl(key, "1"))
 	}
 	mac := net.HardwareAddr{2, 0, 0, 0, 0xfe, byte(director)}
-	harness.Must(t, nic.SetMAC(mac))
+	await.Must(t, nic.SetMAC(mac))
 	s.to[director].to = mac
 	for _, f := range s.Families() {
 		waitGatewayMAC(t, p, "eth0", nic.Address(f), mac)
 	}
 	for _, c := range pushes {
-		exits := harness.TapAll(t, s.ServerEth0)
+		exits := wire.TapAll(t, s.ServerEth0)
 		c.Speak()
 		exits.Want("what the server pushes", c.Segments, s.ServerEth0, mac)
 	}
@@ -113,9 +117,9 @@ func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
 
 // waitGatewayMAC returns when the status shows an interface's gateway with a MAC, and the programs know it. The status
 // asks the kernel, whom the programs follow a moment later.
-func waitGatewayMAC(t *testing.T, p *harness.Product, nic string, address netip.Addr, mac net.HardwareAddr) {
+func waitGatewayMAC(t *testing.T, p *product.Product, nic string, address netip.Addr, mac net.HardwareAddr) {
 	t.Helper()
-	harness.Eventually(t, "the gateway has its new mac", func() error {
+	await.Eventually(t, "the gateway has its new mac", func() error {
 		gateways := p.Status().Interface(nic).Gateways
 		for _, g := range gateways {
 			if g.Address == address.String() && g.MAC != nil && *g.MAC == mac.String() {
@@ -124,10 +128,10 @@ func waitGatewayMAC(t *testing.T, p *harness.Product, nic string, address netip.
 		}
 		return fmt.Errorf("gateways %+v", gateways)
 	})
-	maps := harness.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	index := uint32(p.Status().Interface(nic).Index)
-	harness.Eventually(t, "the programs know its new mac", func() error {
+	await.Eventually(t, "the programs know its new mac", func() error {
 		var (
 			id    uint32
 			known bpf.DatapathGateway

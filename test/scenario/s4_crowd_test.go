@@ -14,8 +14,11 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // clients is how many ping through the box of S4.
@@ -26,19 +29,19 @@ type crowd struct {
 	t        *testing.T
 	s        *topology.S4
 	family   topology.Family
-	injector *harness.Injector
+	injector *traffic.Injector
 	pings    []gopacket.Payload // as frames
 }
 
 func newCrowd(t *testing.T, s *topology.S4, f topology.Family) *crowd {
 	t.Helper()
 	inside := s.Bond0.Peer()
-	c := &crowd{t: t, s: s, family: f, injector: harness.NewInjector(t, inside)}
+	c := &crowd{t: t, s: s, family: f, injector: traffic.NewInjector(t, inside)}
 	buffer := gopacket.NewSerializeBuffer()
 	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	for number := range clients {
 		ping := pingFrame(inside.MAC, s.Bond0.MAC, s.Client(f, number+1), s.InternetEth0.Address(f))
-		harness.Must(t, gopacket.SerializeLayers(buffer, options, ping...))
+		await.Must(t, gopacket.SerializeLayers(buffer, options, ping...))
 		c.pings = append(c.pings, bytes.Clone(buffer.Bytes()))
 	}
 	return c
@@ -74,9 +77,9 @@ func (c *crowd) wantAnswers() {
 		missing[c.s.Client(c.family, n+1)] = ping
 	}
 	for range 3 { // the kernel drops packets where the whole machine has too many on their way
-		inside := harness.Capture(c.t, c.s.Bond0.Peer())
+		inside := wire.Capture(c.t, c.s.Bond0.Peer())
 		c.send(slices.Collect(maps.Values(missing)))
-		_, _ = inside.WaitCount(harness.Within(c.t, time.Second), len(missing), answers)
+		_, _ = inside.WaitCount(await.Within(c.t, time.Second), len(missing), answers)
 		for _, answer := range inside.Frames(answers) {
 			delete(missing, answer.Destination)
 		}
@@ -92,21 +95,21 @@ func TestS4Crowd(t *testing.T) {
 	s, _ := newS4(t)
 	askAsClients := func() {
 		for _, f := range s.Families() {
-			for _, kind := range harness.Kinds {
+			for _, kind := range traffic.Kinds {
 				askAsClient(t, s, f, kind)
 			}
 		}
 	}
 	askAsClients()
 	before := neighbours(t, s.Box)
-	p := harness.On(t, s.Box)
+	p := product.On(t, s.Box)
 	p.Start()
 	p.WaitGrace()
-	wires := harness.Tap(t, managed(s))
+	wires := wire.Tap(t, managed(s))
 	var management []topology.Filter // its answers
-	var talks []*harness.Talk
+	var talks []*traffic.Talk
 	for _, f := range s.Families() {
-		c := harness.NewConversation(t, harness.TCP, s.MonitorEth0, s.Eth0.Address(f))
+		c := traffic.NewConversation(t, traffic.TCP, s.MonitorEth0, s.Eth0.Address(f))
 		management = append(management, c.Answers())
 		talks = append(talks, c.Keep(t))
 	}

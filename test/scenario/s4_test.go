@@ -12,14 +12,18 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // newS4 builds the box, with the translation that its recipe shows.
-func newS4(t *testing.T) (*topology.S4, *harness.Recipe) {
+func newS4(t *testing.T) (*topology.S4, *testhost.Recipe) {
 	t.Helper()
-	s, recipe := harness.NewS4(t), harness.ReadRecipe(t, "s4-nat-box")
+	s, recipe := traffic.NewS4(t), testhost.ReadRecipe(t, "s4-nat-box")
 	recipe.Run(s.Box, "The box")
 	return s, recipe
 }
@@ -32,26 +36,26 @@ func managed(s *topology.S4) *topology.Server {
 // TestS4 manages the box by eth0 while its default route is by bond1, with replypath and by the rules of the recipe.
 func TestS4(t *testing.T) {
 	s, page := newS4(t)
-	manage := func(f topology.Family, kind harness.Kind) *harness.Conversation {
-		return harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f))
+	manage := func(f topology.Family, kind traffic.Kind) *traffic.Conversation {
+		return traffic.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f))
 	}
-	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
+	lost := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantLost(t, managed(s), manage(f, kind), s.MonitorEth0)
 	}
 	sampled(t, s.Families(), "without replypath", lost)
-	p := harness.On(t, s.Box)
+	p := product.On(t, s.Box)
 	p.Start()
-	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantAnswers(t, managed(s), manage(f, kind), true)
 		// Who asks from the outside is answered there.
-		outside := harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
+		outside := traffic.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
 		wantAnswers(t, managed(s), outside, false)
 	})
 	wantSyslog(t, s, managed(s))
 	p.Expect(0, "detach", "--stop")
 	sampled(t, s.Families(), "after detach", lost)
 	page.Run(s.Box, "With ip rule")
-	sampled(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	sampled(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantAnswers(t, managed(s), manage(f, kind), true)
 	})
 	page.Run(s.Box, "With replypath")
@@ -63,33 +67,33 @@ func TestS4Turned(t *testing.T) {
 	s, page := newS4(t)
 	page.Run(s.Box, "The other way round")
 	for _, f := range s.Families() {
-		harness.Must(t, s.Eth0.Resolve(harness.Within(t, harness.AnswerTime), s.Eth0.Gateway(f)))
+		await.Must(t, s.Eth0.Resolve(await.Within(t, await.AnswerTime), s.Eth0.Gateway(f)))
 	}
 	// As its owner wanted it: with its default route by eth0, asked by bond1.
 	turned := &topology.Server{Host: s.Box, Eth0: s.Eth0, Eth1: s.Bond1}
-	ask := func(f topology.Family, kind harness.Kind) *harness.Conversation {
-		return harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
+	ask := func(f topology.Family, kind traffic.Kind) *traffic.Conversation {
+		return traffic.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
 	}
-	sampled(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	sampled(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantLost(t, turned, ask(f, kind), s.InternetEth0)
 	})
-	harness.On(t, s.Box).Start()
-	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	product.On(t, s.Box).Start()
+	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantAnswers(t, turned, ask(f, kind), true)
-		wantAnswers(t, turned, harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
+		wantAnswers(t, turned, traffic.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
 		askAsClient(t, s, f, kind)
 	})
 	wantSyslog(t, s, turned)
 }
 
 // askAsClient asks the internet from a client's address, and wants the question to leave by bond1.
-func askAsClient(t *testing.T, s *topology.S4, f topology.Family, kind harness.Kind) {
+func askAsClient(t *testing.T, s *topology.S4, f topology.Family, kind traffic.Kind) {
 	t.Helper()
-	wires := harness.Tap(t, managed(s))
+	wires := wire.Tap(t, managed(s))
 	client := *s.Bond0.Peer()
 	client.Addresses = []netip.Prefix{netip.PrefixFrom(s.Client(f, 7), s.Client(f, 7).BitLen())}
-	c := harness.NewConversation(t, kind, &client, s.InternetEth0.Address(f))
-	harness.Ask(t, c)
+	c := traffic.NewConversation(t, kind, &client, s.InternetEth0.Address(f))
+	traffic.Ask(t, c)
 	wires.WantEth0("a client's question", topology.To(c.Self.Addr()))
 }
 
@@ -100,19 +104,19 @@ func wantSyslog(t *testing.T, s *topology.S4, server *topology.Server) {
 	const syslogPort = 514
 	for _, f := range s.Families() {
 		collector := netip.AddrPortFrom(s.MonitorEth0.Address(f), syslogPort)
-		harness.ServeAt(t, s.Monitor, collector)
+		traffic.ServeAt(t, s.Monitor, collector)
 		for _, network := range []string{"udp", "tcp"} {
-			wires := harness.Tap(t, server)
-			conn := harness.Must1[net.Conn](t)(s.Box.Dial(harness.Within(t, harness.AnswerTime), network, collector.String()))
-			stop := context.AfterFunc(harness.Within(t, harness.AnswerTime), func() { conn.Close() })
+			wires := wire.Tap(t, server)
+			conn := await.Must1[net.Conn](t)(s.Box.Dial(await.Within(t, await.AnswerTime), network, collector.String()))
+			stop := context.AfterFunc(await.Within(t, await.AnswerTime), func() { conn.Close() })
 			for range 3 {
 				_, err := conn.Write([]byte("<13>message"))
-				harness.Must(t, err)
+				await.Must(t, err)
 				_, err = conn.Read(make([]byte, 100))
-				harness.Must(t, err)
+				await.Must(t, err)
 			}
 			stop()
-			harness.Must(t, conn.Close())
+			await.Must(t, conn.Close())
 			wires.WantEth0("syslog by "+network, topology.All(topology.To(collector.Addr()), topology.ToPort(syslogPort)))
 		}
 	}
@@ -125,7 +129,7 @@ func neighbours(t *testing.T, host *topology.Host) int {
 	count := 0
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		entries, err := host.Netlink().NeighList(0, family)
-		harness.Must(t, err)
+		await.Must(t, err)
 		for _, entry := range entries {
 			if entry.State&netlink.NUD_NOARP == 0 && !bytes.Equal(entry.HardwareAddr, bpf.AnyPeer) {
 				count++

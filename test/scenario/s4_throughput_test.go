@@ -19,7 +19,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -33,15 +35,15 @@ func (c *crowd) ping(pings int) cost {
 	c.t.Helper()
 	counter := map[topology.Family]string{topology.IPv4: "IcmpInEchoReps", topology.IPv6: "Icmp6InEchoReplies"}[c.family]
 	answered := func() int { // so far
-		lines := strings.Fields(harness.Shell(c.t, c.s.Inside, "nstat -asz "+counter))
-		return harness.Must1[int](c.t)(strconv.Atoi(lines[slices.Index(lines, counter)+1]))
+		lines := strings.Fields(testhost.Shell(c.t, c.s.Inside, "nstat -asz "+counter))
+		return await.Must1[int](c.t)(strconv.Atoi(lines[slices.Index(lines, counter)+1]))
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before, begin, began := answered(), processorTime(c.t, unix.CLOCK_THREAD_CPUTIME_ID), time.Now()
 	c.send(c.pings[:pings])
 	spent, took := processorTime(c.t, unix.CLOCK_THREAD_CPUTIME_ID)-begin, time.Since(began)
-	harness.Eventually(c.t, "the pings are answered", func() error {
+	await.Eventually(c.t, "the pings are answered", func() error {
 		// That every client is served is for TestS4Crowd to tell.
 		if n := answered() - before; n < pings*99/100 {
 			return fmt.Errorf("%d of %d", n, pings)
@@ -58,7 +60,7 @@ func (c *crowd) ping(pings int) cost {
 func processorTime(t *testing.T, clock int32) time.Duration {
 	t.Helper()
 	var now unix.Timespec
-	harness.Must(t, unix.ClockGettime(clock, &now))
+	await.Must(t, unix.ClockGettime(clock, &now))
 	return time.Duration(now.Nano())
 }
 
@@ -142,7 +144,7 @@ func bulk(name string, send func(parts int) cost) *alternation {
 // are known to the box, and small packets: pings of many of them.
 func TestS4Throughput(t *testing.T) {
 	s, _ := newS4(t)
-	p := harness.On(t, s.Box)
+	p := product.On(t, s.Box)
 	var crowds []*crowd
 	var all []*alternation
 	for _, f := range s.Families() {
@@ -160,7 +162,7 @@ func TestS4Throughput(t *testing.T) {
 			take(a)
 		}
 	}
-	harness.Quiet(t)
+	product.Quiet(t)
 	take((*alternation).takeWithout)
 	for range turns {
 		p.Start()
@@ -186,7 +188,7 @@ func bulkStreams(t *testing.T, s *topology.S4, f topology.Family) []net.Conn {
 	var streams []net.Conn
 	for number := range bulkClients {
 		from := topology.FromAddress(netip.AddrPortFrom(s.Client(f, number+1), 0))
-		conn := harness.Must1[net.Conn](t)(s.Inside.Dial(harness.Within(t, harness.AnswerTime), "tcp", at, from))
+		conn := await.Must1[net.Conn](t)(s.Inside.Dial(await.Within(t, await.AnswerTime), "tcp", at, from))
 		t.Cleanup(func() { conn.Close() })
 		streams = append(streams, conn)
 	}
@@ -196,7 +198,7 @@ func bulkStreams(t *testing.T, s *topology.S4, f topology.Family) []net.Conn {
 // takeBulk has a host take what it is sent, and confirm every part. It returns the address.
 func takeBulk(t *testing.T, host *topology.Host, self netip.Addr) string {
 	t.Helper()
-	l := harness.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(self, 0).String()))
+	l := await.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(self, 0).String()))
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -241,6 +243,6 @@ func sendBulk(t *testing.T, streams []net.Conn, parts int) cost {
 			return err
 		})
 	}
-	harness.Must(t, all.Wait())
+	await.Must(t, all.Wait())
 	return cost{processorTime(t, unix.CLOCK_PROCESS_CPUTIME_ID) - spent, time.Since(begin)}
 }

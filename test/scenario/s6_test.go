@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // s6 is the network with echo servers at both uplink addresses, at the client and in the network behind the host.
@@ -21,14 +25,14 @@ type s6 struct {
 
 func newS6(t *testing.T) s6 {
 	t.Helper()
-	s := s6{S6: harness.Build(t, topology.NewS6)}
+	s := s6{S6: traffic.Build(t, topology.NewS6)}
 	s.nics = []*topology.Interface{s.Server.Eth0, s.Server.Eth1}
 	for _, f := range s.Families() {
 		for _, nic := range s.nics {
-			harness.Serve(t, s.Server.Host, nic.Address(f))
+			traffic.Serve(t, s.Server.Host, nic.Address(f))
 		}
 		for _, address := range s.ClientAddresses(f) {
-			harness.Serve(t, s.Client, address)
+			traffic.Serve(t, s.Client, address)
 		}
 	}
 	return s
@@ -67,7 +71,7 @@ func TestS6(t *testing.T) {
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
 	s.asked(eth0).lost(t, "eth0 without replypath", s.by(eth1))
 	s.asked(eth1).answered(t, "eth1 without replypath", s.by(eth1))
-	p := harness.On(t, s.Server.Host)
+	p := product.On(t, s.Server.Host)
 	p.Start()
 	s.answered(t, "")
 	s.eachStarted(t, "the host asks", eth1)
@@ -75,20 +79,20 @@ func TestS6(t *testing.T) {
 	s.asked(eth0).lost(t, "eth0 after detach", s.by(eth1))
 
 	const filter = "net/ipv4/conf/all/rp_filter"
-	harness.Must(t, s.Server.SetSysctl(filter, "1"))
-	for _, kind := range harness.Kinds {
-		wantNoAnswer(t, harness.NewConversation(t, kind, s.ClientEth0, eth0.Address(topology.IPv4)), s.nics...)
+	await.Must(t, s.Server.SetSysctl(filter, "1"))
+	for _, kind := range traffic.Kinds {
+		wantNoAnswer(t, traffic.NewConversation(t, kind, s.ClientEth0, eth0.Address(topology.IPv4)), s.nics...)
 	}
 	p.Start()
 	s.answered(t, " with a strict filter")
 	p.Expect(0, "detach", "--stop")
-	if got := harness.Must1[string](t)(s.Server.Sysctl(filter)); got != "1" {
+	if got := await.Must1[string](t)(s.Server.Sysctl(filter)); got != "1" {
 		t.Errorf("after detach rp_filter is %s", got)
 	}
-	harness.ReadRecipe(t, "s6-two-uplinks").Run(s.Server.Host, "With ip rule")
+	host.ReadRecipe(t, "s6-two-uplinks").Run(s.Server.Host, "With ip rule")
 	s.answered(t, " by rules")
 	s.translate(t)
-	open := []session{s.newSession(t, topology.IPv4, harness.TCP, 0), s.newSession(t, topology.IPv6, harness.TCP, 0)}
+	open := []session{s.newSession(t, topology.IPv4, traffic.TCP, 0), s.newSession(t, topology.IPv6, traffic.TCP, 0)}
 	s.goOn(t, open...)
 	s.moveDefault(t)
 	s.goOn(t, open...) // by its mark
@@ -96,8 +100,8 @@ func TestS6(t *testing.T) {
 
 // eachStarted has the host ask the client, from the address that the route gives it, and wants that by an uplink.
 func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
-	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-		c := harness.NewConversation(t, kind, uplink, s.ClientEth0.Address(f))
+	traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c := traffic.NewConversation(t, kind, uplink, s.ClientEth0.Address(f))
 		s.by(uplink).wantQuestions(t, c)
 	})
 }
@@ -109,15 +113,15 @@ func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
 	t.Helper()
 	// IPv6's choice looks at the flow label as well, which is a hash of ports.
 	for _, h := range []*topology.Host{s.Server.Host, s.Inside} {
-		harness.Must(t, h.SetSysctl("net/ipv6/auto_flowlabels", "0"))
+		await.Must(t, h.SetSysctl("net/ipv6/auto_flowlabels", "0"))
 	}
-	harness.Shell(t, s.Server.Host, `
+	host.Shell(t, s.Server.Host, `
 		ip -4 route replace default nexthop via 203.0.113.65 nexthop via 203.0.113.233
 		ip -6 route del default
 		ip -6 route add default nexthop via 2001:db8:65::1 nexthop via 2001:db8:233::1
 		ip -4 address add 198.51.100.1/32 dev eth0
 		ip -6 address add 2001:db8:100::1/128 dev eth0 nodad`)
-	harness.Shell(t, s.Provider.Host, `
+	host.Shell(t, s.Provider.Host, `
 		ip -4 route add 198.51.100.1 via 203.0.113.66
 		ip -6 route add 2001:db8:100::1 via 2001:db8:65::2`)
 	return addresses("198.51.100.1", "2001:db8:100::1")
@@ -130,16 +134,16 @@ func TestS6Multipath(t *testing.T) {
 	other := s.multipath(t)
 	for _, f := range s.Families() {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantSpread(t, other[f]) })
-		harness.Serve(t, s.Server.Host, other[f])
+		traffic.Serve(t, s.Server.Host, other[f])
 	}
-	p := harness.On(t, s.Server.Host)
+	p := product.On(t, s.Server.Host)
 	p.Start()
 	s.answered(t, "")
-	harness.EachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		exits := harness.TapAll(t, s.nics...)
+	traffic.EachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		exits := wire.TapAll(t, s.nics...)
 		for n := range s.ClientAddresses(f) {
-			c := harness.NewConversation(t, kind, s.client(f, n), other[f])
-			harness.Ask(t, c)
+			c := traffic.NewConversation(t, kind, s.client(f, n), other[f])
+			traffic.Ask(t, c)
 			s.by(s.Server.Eth0).want(exits, c.String(), c.Answers())
 		}
 	})
@@ -151,17 +155,17 @@ func TestS6Multipath(t *testing.T) {
 // wantSpread has all of the client's addresses ask an address that the provider
 // sends by eth0. Some of the answers leave by eth1, and those are lost.
 func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
-	exits := harness.TapAll(t, s.nics...)
+	exits := wire.TapAll(t, s.nics...)
 	lost := 0
 	for _, from := range s.ClientAddresses(topology.FamilyOf(asked)) {
 		answer := topology.All(topology.EchoReply, topology.From(asked), topology.To(from))
 		ask := func(patience time.Duration) (wrong int, err error) {
-			_, err = s.Client.Ping(harness.Within(t, patience), topology.Echo{To: asked, From: from})
+			_, err = s.Client.Ping(await.Within(t, patience), topology.Echo{To: asked, From: from})
 			return len(exits.Left(s.Server.Eth1, answer)), err
 		}
-		wrong, err := ask(4 * harness.SilenceTime)
+		wrong, err := ask(4 * await.SilenceTime)
 		if err != nil && wrong == 0 { // a busy machine is slower
-			wrong, err = ask(harness.AnswerTime)
+			wrong, err = ask(await.AnswerTime)
 		}
 		if (err != nil) != (wrong > 0) {
 			t.Errorf("asked from %s: %d answers left by eth1, but: %v", from, wrong, err)
@@ -176,13 +180,13 @@ func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
 // wantStartedAsRouted has the host ask all of the client's addresses from none of its own, and wants each question by
 // the uplink that the routing table names, from its address.
 func (s s6) wantStartedAsRouted(t *testing.T, f topology.Family) {
-	exits := harness.TapAll(t, s.nics...)
+	exits := wire.TapAll(t, s.nics...)
 	used := make(map[*topology.Interface]bool)
 	for _, address := range s.ClientAddresses(f) {
 		uplink := s.routed(t, address.String()+" ipproto udp")
 		used[uplink] = true
-		conn, err := s.Server.Dial(t.Context(), "udp", netip.AddrPortFrom(address, harness.EchoPort).String())
-		harness.Must(t, err)
+		conn, err := s.Server.Dial(t.Context(), "udp", netip.AddrPortFrom(address, traffic.EchoPort).String())
+		await.Must(t, err)
 		defer conn.Close()
 		for range 3 {
 			askDatagram(t, conn)
@@ -198,7 +202,7 @@ func (s s6) wantStartedAsRouted(t *testing.T, f topology.Family) {
 // routed asks the host's routing table.
 func (s s6) routed(t *testing.T, query string) *topology.Interface {
 	t.Helper()
-	answer := harness.Shell(t, s.Server.Host, "ip -o route get "+query)
+	answer := host.Shell(t, s.Server.Host, "ip -o route get "+query)
 	for _, nic := range s.nics {
 		if strings.Contains(answer, " dev "+nic.Name+" ") {
 			return nic
@@ -211,9 +215,9 @@ func (s s6) routed(t *testing.T, query string) *topology.Interface {
 // translate has the host forward what comes from inside, by the address of whichever uplink it leaves by.
 func (s s6) translate(t *testing.T) {
 	t.Helper()
-	harness.Shell(t, s.Server.Host, `
+	host.Shell(t, s.Server.Host, `
 		sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`)
-	harness.Nft(t, s.Server.Host, `table inet translation {
+	host.Nft(t, s.Server.Host, `table inet translation {
 		chain postrouting { type nat hook postrouting priority srcnat;
 			oifname { eth0, eth1 } masquerade
 		}
@@ -222,16 +226,16 @@ func (s s6) translate(t *testing.T) {
 
 // session is one that comes from inside and is translated.
 type session struct {
-	*harness.Conversation
+	*traffic.Conversation
 	// left matches its frames as they leave by either uplink.
 	left topology.Filter
 	by   *topology.Interface // as the routing table says
 }
 
 // newSession prepares a session from inside with the client's nth address.
-func (s s6) newSession(t *testing.T, f topology.Family, kind harness.Kind, n int) session {
+func (s s6) newSession(t *testing.T, f topology.Family, kind traffic.Kind, n int) session {
 	t.Helper()
-	c := harness.NewConversation(t, kind, s.InsideEth0, s.ClientAddresses(f)[n])
+	c := traffic.NewConversation(t, kind, s.InsideEth0, s.ClientAddresses(f)[n])
 	left := topology.OneOf(
 		c.Masked(s.Server.Eth0.Address(f)).Questions(), c.Masked(s.Server.Eth1.Address(f)).Questions())
 	by := s.routed(t, fmt.Sprintf("%s from %s iif eth2 ipproto %s", c.Self.Addr(), c.Peer.Addr(), kind))
@@ -243,7 +247,7 @@ func (s s6) newSessions(t *testing.T, spread bool) (sessions []session) {
 	t.Helper()
 	used := make(map[*topology.Interface]bool)
 	for n := range s.ClientAddresses(topology.IPv4) {
-		kind := []harness.Kind{harness.TCP, harness.UDP}[n%2]
+		kind := []traffic.Kind{traffic.TCP, traffic.UDP}[n%2]
 		for _, f := range s.Families() {
 			x := s.newSession(t, f, kind, n)
 			sessions, used[x.by] = append(sessions, x), true
@@ -258,9 +262,9 @@ func (s s6) newSessions(t *testing.T, spread bool) (sessions []session) {
 // goOn goes on with sessions and wants their frames by the uplinks that the routing table says.
 func (s s6) goOn(t *testing.T, sessions ...session) {
 	t.Helper()
-	exits := harness.TapAll(t, s.nics...)
+	exits := wire.TapAll(t, s.nics...)
 	for _, x := range sessions {
-		harness.Ask(t, x.Conversation)
+		traffic.Ask(t, x.Conversation)
 		s.by(x.by).want(exits, "translated "+x.String(), x.left)
 	}
 }
@@ -283,7 +287,7 @@ func testS6Translated(t *testing.T, spread bool) {
 	}
 	before := s.newSessions(t, spread)
 	s.goOn(t, before...)
-	p := harness.On(t, s.Server.Host)
+	p := product.On(t, s.Server.Host)
 	p.Start()
 	s.goOn(t, before...)
 	s.goOn(t, s.newSessions(t, spread)...)
@@ -294,9 +298,9 @@ func testS6Translated(t *testing.T, spread bool) {
 	}
 	s.eachStarted(t, "the host asks", s.Server.Eth1) // which itself forwards now, and is asked by eth0
 	s.moveDefault(t)
-	exits := harness.TapAll(t, s.nics...)
-	for _, x := range before[:len(harness.Families)] { // by TCP
-		if err := harness.AskUntilLost(t, x.Conversation, exits.At(s.Server.Eth0), x.left); err == nil {
+	exits := wire.TapAll(t, s.nics...)
+	for _, x := range before[:len(traffic.Families)] { // by TCP
+		if err := wire.AskUntilLost(t, x.Conversation, exits.At(s.Server.Eth0), x.left); err == nil {
 			t.Errorf("%s goes on", x)
 		}
 		s.by(s.Server.Eth0).want(exits, x.String(), x.left)
@@ -306,7 +310,7 @@ func testS6Translated(t *testing.T, spread bool) {
 // moveDefault moves the default route to the other uplink.
 func (s s6) moveDefault(t *testing.T) {
 	t.Helper()
-	harness.Shell(t, s.Server.Host, `
+	host.Shell(t, s.Server.Host, `
 		ip -4 route replace default via 203.0.113.65
 		ip -6 route replace default via 2001:db8:65::1`)
 }

@@ -10,14 +10,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // TestContainerHost wants discovery to manage the NICs of a host full of what
 // container engines make, and nothing else, and to say why.
 func TestContainerHost(t *testing.T) {
-	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	s := traffic.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	address := netip.MustParsePrefix
 	for name, prefixes := range map[string][]netip.Prefix{
 		"web0":        {address("10.18.0.1/24")}, // another engine's, by no known name
@@ -25,11 +27,11 @@ func TestContainerHost(t *testing.T) {
 		"br-01234567": {address("10.19.0.1/24")},
 		"cni0":        {address("10.20.0.1/24"), address("2001:db8:20::1/64")},
 	} {
-		bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge(name, prefixes...))
-		guest := harness.Must1[*topology.Host](t)(s.Host("guest of " + name))
-		harness.Must1[*topology.Interface](t)(bridge.Connect(topology.NIC{Host: guest, Name: "eth0"}))
+		bridge := await.Must1[*topology.Bridge](t)(s.Server.AddBridge(name, prefixes...))
+		guest := await.Must1[*topology.Host](t)(s.Host("guest of " + name))
+		await.Must1[*topology.Interface](t)(bridge.Connect(topology.NIC{Host: guest, Name: "eth0"}))
 	}
-	harness.Must1[*topology.Bridge](t)(s.Server.AddBridge("empty0", address("10.21.0.1/24")))
+	await.Must1[*topology.Bridge](t)(s.Server.AddBridge("empty0", address("10.21.0.1/24")))
 	for _, v := range []struct {
 		topology.VXLAN
 		outer topology.Family
@@ -42,13 +44,13 @@ func TestContainerHost(t *testing.T) {
 		{topology.VXLAN{Name: "overlay2v6", ID: 3, Addresses: []netip.Prefix{address("2001:db8:245::1/64")}}, topology.IPv6},
 	} {
 		v.Local, v.Remote = s.Server.Eth1.Address(v.outer), s.Server.Eth1.Gateway(v.outer)
-		harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v.VXLAN))
+		await.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v.VXLAN))
 	}
 
-	p := harness.On(t, s.Server.Host)
+	p := product.On(t, s.Server.Host)
 	p.Start()
 	status := p.Status()
-	harness.Eventually(t, "our own device is seen", func() error {
+	await.Eventually(t, "our own device is seen", func() error {
 		if status = p.Status(); !slices.ContainsFunc(status.Unmanaged, func(u struct{ Name, Reason string }) bool { return u.Name == "replypath0" }) {
 			return fmt.Errorf("%+v", status.Unmanaged)
 		}
@@ -91,6 +93,6 @@ func TestContainerHost(t *testing.T) {
 		t.Errorf("unmanaged, and why (-want +got):\n%s", diff)
 	}
 	for _, f := range s.Families() {
-		wantAnswers(t, s.Server, harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Server.Eth1.Address(f)), true)
+		wantAnswers(t, s.Server, traffic.NewConversation(t, traffic.TCP, s.ClientEth0, s.Server.Eth1.Address(f)), true)
 	}
 }

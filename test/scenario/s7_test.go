@@ -6,37 +6,41 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // publishedPort is that of the service, which its container has at another.
 const publishedPort = 80
 
 // newS7 builds S7, with the container's echo server published as its recipe shows.
-func newS7(t *testing.T, policy topology.Policy) (*topology.S7, *harness.Recipe) {
+func newS7(t *testing.T, policy topology.Policy) (*topology.S7, *host.Recipe) {
 	t.Helper()
-	s := harness.NewS7(t, topology.TwoNICOptions{Policy: policy})
+	s := traffic.NewS7(t, topology.TwoNICOptions{Policy: policy})
 	return s, publish(t, s)
 }
 
 // publish publishes the container's echo server as the recipe shows.
-func publish(t *testing.T, s *topology.S7) *harness.Recipe {
+func publish(t *testing.T, s *topology.S7) *host.Recipe {
 	t.Helper()
 	for _, f := range s.Families() {
-		harness.ServeAt(t, s.Container, netip.AddrPortFrom(s.ContainerEth0.Address(f), 8080))
+		traffic.ServeAt(t, s.Container, netip.AddrPortFrom(s.ContainerEth0.Address(f), 8080))
 	}
-	recipe := harness.ReadRecipe(t, "s7-published-port")
+	recipe := host.ReadRecipe(t, "s7-published-port")
 	recipe.Run(s.Server.Host, "The published port")
 	return recipe
 }
 
 // published prepares a conversation with the published port of an interface of
 // the server. Pings are answered by the host.
-func published(t *testing.T, s *topology.S7, kind harness.Kind, at *topology.Interface, f topology.Family) *harness.Conversation {
+func published(t *testing.T, s *topology.S7, kind traffic.Kind, at *topology.Interface, f topology.Family) *traffic.Conversation {
 	t.Helper()
-	c := harness.NewConversation(t, kind, s.ClientEth0, at.Address(f))
-	if kind != harness.Ping {
+	c := traffic.NewConversation(t, kind, s.ClientEth0, at.Address(f))
+	if kind != traffic.Ping {
 		c.Self = netip.AddrPortFrom(c.Self.Addr(), publishedPort)
 	}
 	return c
@@ -53,17 +57,17 @@ func TestS7(t *testing.T) {
 
 func testS7(t *testing.T, policy topology.Policy) {
 	s, page := newS7(t, policy)
-	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
+	lost := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantLost(t, s.Server, published(t, s, kind, s.Server.Eth1, f), s.ClientEth0)
 	}
-	answered := func(t *testing.T, f topology.Family, kind harness.Kind) {
+	answered := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth1, f), true)
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
 	}
 	sampled(t, s.Families(), "without replypath", lost)
-	p := harness.On(t, s.Server.Host)
+	p := product.On(t, s.Server.Host)
 	p.Start()
-	harness.EachQuestion(t, "with replypath", answered)
+	traffic.EachQuestion(t, "with replypath", answered)
 	page.RunWith(p, "With replypath")
 	p.Expect(0, "detach", "--stop")
 	sampled(t, s.Families(), "after detach", lost)
@@ -71,28 +75,28 @@ func testS7(t *testing.T, policy topology.Policy) {
 		return
 	}
 	page.Run(s.Server.Host, "With ip rule")
-	harness.EachQuestion(t, "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		if kind == harness.Ping {
+	traffic.EachQuestion(t, "ip rule", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		if kind == traffic.Ping {
 			answered(t, f, kind)
 		} else {
 			lost(t, f, kind)
 		}
 	})
 	removeRules(t, s.Server.Host)
-	harness.Shell(t, s.Server.Host, "ip -4 route flush table 102; ip -6 route flush table 102")
+	host.Shell(t, s.Server.Host, "ip -4 route flush table 102; ip -6 route flush table 102")
 	page.Run(s.Server.Host, "With connmark")
-	harness.EachQuestion(t, "connmark", answered)
+	traffic.EachQuestion(t, "connmark", answered)
 }
 
 // TestContainerLongLived has conversations with a container go on while the daemon dies and comes back.
 func TestContainerLongLived(t *testing.T) {
 	s, _ := newS7(t, topology.StrictSource)
-	p := harness.On(t, s.Server.Host)
+	p := product.On(t, s.Server.Host)
 	d := p.Start()
-	wires := harness.Tap(t, s.Server)
-	talks := make(map[*harness.Conversation]*harness.Talk)
+	wires := wire.Tap(t, s.Server)
+	talks := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range s.Families() {
-		for _, kind := range harness.Kinds {
+		for _, kind := range traffic.Kinds {
 			c := published(t, s, kind, s.Server.Eth1, f)
 			talks[c] = c.Keep(t)
 		}
@@ -101,7 +105,7 @@ func TestContainerLongLived(t *testing.T) {
 		for c := range talks {
 			const more = 20
 			answers := topology.All(c.Answers(), topology.Going(topology.Received))
-			_, err := wires.Eth1.WaitCount(harness.Within(t, harness.AnswerTime), wires.Eth1.Count(answers)+more, answers)
+			_, err := wires.Eth1.WaitCount(await.Within(t, await.AnswerTime), wires.Eth1.Count(answers)+more, answers)
 			if err != nil {
 				t.Fatalf("%s does not go on by eth1: %v", c, err)
 			}

@@ -12,14 +12,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // s9 is the network with echo servers at all addresses of the instance.
 type s9 struct {
 	*topology.S9
-	page *harness.Recipe
+	page *host.Recipe
 	// fit makes what is typed for two subnets fit.
 	fit *strings.Replacer
 }
@@ -27,32 +31,32 @@ type s9 struct {
 // newS9 has the instance's interfaces in one subnet, or in two.
 func newS9(t *testing.T, subnets int) s9 {
 	t.Helper()
-	s := s9{page: harness.ReadRecipe(t, "s9-cloud"), fit: strings.NewReplacer()}
+	s := s9{page: host.ReadRecipe(t, "s9-cloud"), fit: strings.NewReplacer()}
 	if subnets == 2 {
-		s.S9 = harness.Build(t, topology.NewS9)
+		s.S9 = traffic.Build(t, topology.NewS9)
 	} else {
-		s.S9 = harness.Build(t, topology.NewS9OneSubnet)
+		s.S9 = traffic.Build(t, topology.NewS9OneSubnet)
 		s.fit = strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")
 	}
 	for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
 		for _, a := range nic.Addresses {
-			harness.Serve(t, s.Instance.Host, a.Addr())
+			traffic.Serve(t, s.Instance.Host, a.Addr())
 		}
 	}
 	return s
 }
 
 // asked asks for an address, by someone beyond the fabric.
-func (s s9) asked(t *testing.T, address netip.Addr, kind harness.Kind, want want) {
+func (s s9) asked(t *testing.T, address netip.Addr, kind traffic.Kind, want want) {
 	t.Helper()
-	c := harness.NewConversation(t, kind, s.ClientEth0, address)
+	c := traffic.NewConversation(t, kind, s.ClientEth0, address)
 	want(t, c, c.Answers())
 }
 
 // wantEth1 asks for all of eth1's addresses.
 func (s s9) wantEth1(t *testing.T, families []topology.Family, name string, want want) {
 	t.Helper()
-	sampled(t, families, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+	sampled(t, families, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		for _, a := range s.Instance.Eth1.Addresses {
 			if topology.FamilyOf(a.Addr()) == f {
 				s.asked(t, a.Addr(), kind, want)
@@ -74,24 +78,24 @@ func testS9(t *testing.T, s s9) {
 	// What a load balancer hands on for its own address the GCE guest agent makes local on eth1 by a route, and no
 	// address (GoogleCloudPlatform/guest-agent, addLocalRoute). By IPv6 no server could bind to it.
 	forwarded := netip.MustParseAddr("10.0.5.5")
-	harness.Shell(t, s.Instance.Host, "ip route add to local 10.0.5.5/32 scope host dev eth1 proto 66")
-	harness.Must(t, s.Assign(forwarded, s.Instance.Eth1))
-	harness.Serve(t, s.Instance.Host, forwarded)
+	host.Shell(t, s.Instance.Host, "ip route add to local 10.0.5.5/32 scope host dev eth1 proto 66")
+	await.Must(t, s.Assign(forwarded, s.Instance.Eth1))
+	traffic.Serve(t, s.Instance.Host, forwarded)
 	balanced := asking{client: s.ClientEth0, of: func(topology.Family) netip.Addr { return forwarded }}
 
 	eth0, eth1 := exitBy(s.Instance, s.Instance.Eth0), exitBy(s.Instance, s.Instance.Eth1)
-	s.wantEth1(t, harness.Families, "without replypath", eth0.wantLost)
+	s.wantEth1(t, traffic.Families, "without replypath", eth0.wantLost)
 	balanced.each(t, ipv4, "a load balancer without replypath", eth0.wantLost)
-	p := harness.On(t, s.Instance.Host)
+	p := product.On(t, s.Instance.Host)
 	d := p.Start()
-	s.wantEth1(t, harness.Families, "with replypath", eth1.wantAnswers)
+	s.wantEth1(t, traffic.Families, "with replypath", eth1.wantAnswers)
 	balanced.each(t, ipv4, "a load balancer", eth1.wantAnswers)
 	asking{client: s.ClientEth0, of: s.Instance.Eth0.Address}.answered(t, "eth0", eth0)
 	s.page.Run(s.Instance.Host, "ARP")
 	s.byEth0(t)
 	asking{client: s.Other.Eth0, of: s.Instance.Eth1.Address}.answered(t, "another instance", eth1)
 	s.reboot(t, p, d)
-	s.wantEth1(t, harness.Families, "after a reboot", eth1.wantAnswers)
+	s.wantEth1(t, traffic.Families, "after a reboot", eth1.wantAnswers)
 }
 
 // byEth0 has the other instance ask for eth1's first addresses by its eth0: its own eth1 may be in their subnet.
@@ -99,7 +103,7 @@ func (s s9) byEth0(t *testing.T) {
 	t.Helper()
 	for _, f := range s.Families() {
 		asked := s.Instance.Eth1.Address(f)
-		harness.Must(t, s.Other.AddRoute(topology.Route{
+		await.Must(t, s.Other.AddRoute(topology.Route{
 			Destination: netip.PrefixFrom(asked, asked.BitLen()), Via: s.Other.Eth0.Gateway(f), Interface: "eth0",
 		}))
 	}
@@ -107,24 +111,24 @@ func (s s9) byEth0(t *testing.T) {
 
 // reboot leaves no process, nothing pinned, and interfaces without addresses: replypath starts before the agent gives
 // them any.
-func (s s9) reboot(t *testing.T, p *harness.Product, d *harness.Daemon) {
+func (s s9) reboot(t *testing.T, p *product.Product, d *product.Daemon) {
 	t.Helper()
 	d.Kill()
 	p.Detach()
 	nics := []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1}
 	for _, nic := range nics {
-		harness.Shell(t, s.Instance.Host, "ip link set "+nic.Name+" down; ip addr flush dev "+nic.Name)
+		host.Shell(t, s.Instance.Host, "ip link set "+nic.Name+" down; ip addr flush dev "+nic.Name)
 	}
 	p.Start()
 	for _, nic := range nics {
-		harness.Must(t, nic.SetUp())
+		await.Must(t, nic.SetUp())
 		for _, a := range nic.Addresses {
-			harness.Must(t, nic.AddAddress(a))
+			await.Must(t, nic.AddAddress(a))
 		}
 	}
-	harness.Must(t, s.AddDefaults(s.Instance))
-	harness.Must(t, s.WaitReady(t.Context()))
-	harness.Eventually(t, "eth1 is served", func() error {
+	await.Must(t, s.AddDefaults(s.Instance))
+	await.Must(t, s.WaitReady(t.Context()))
+	await.Eventually(t, "eth1 is served", func() error {
 		if n := p.Metrics().Sum("replypath_interface_attached", "interface=eth1"); n != 2 {
 			return fmt.Errorf("%v programs are attached there", n)
 		}
@@ -132,9 +136,9 @@ func (s s9) reboot(t *testing.T, p *harness.Product, d *harness.Daemon) {
 	})
 	for _, f := range s.Families() {
 		// Until then the kernel asks for the gateway's MAC, and for a second after each failure.
-		harness.Eventually(t, "eth0 answers", func() error {
-			c := harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Instance.Eth0.Address(f))
-			return c.Ask(harness.Within(t, time.Second))
+		await.Eventually(t, "eth0 answers", func() error {
+			c := traffic.NewConversation(t, traffic.UDP, s.ClientEth0, s.Instance.Eth0.Address(f))
+			return c.Ask(await.Within(t, time.Second))
 		})
 	}
 }
@@ -148,7 +152,7 @@ var s9Agents = map[string]struct {
 	owner    string // of its rules
 }{
 	// amazonlinux/amazon-ec2-net-utils, lib/lib.sh: the recipe's rules.
-	"ec2-net-utils": {"", harness.Families, "10001", "amazon-ec2-net-utils"},
+	"ec2-net-utils": {"", traffic.Families, "10001", "amazon-ec2-net-utils"},
 	// NetworkManager, src/nm-cloud-setup/main.c, _nmc_mangle_connection.
 	"nm-cloud-setup": {`
 for priority in 30200 30400; do
@@ -194,38 +198,38 @@ func testS9Agent(t *testing.T, subnets int, name string) {
 	if script == "" {
 		script = s.page.Text("With ip rule", "sh")
 	}
-	harness.Shell(t, s.Instance.Host, s.fit.Replace(script))
+	host.Shell(t, s.Instance.Host, s.fit.Replace(script))
 	eth0, eth1 := exitBy(s.Instance, s.Instance.Eth0), exitBy(s.Instance, s.Instance.Eth1)
 	s.wantEth1(t, agent.answered, "the agent alone", eth1.wantAnswers)
 	if len(agent.answered) == 1 {
-		s.wantEth1(t, harness.Families[1:], "the agent alone", eth0.wantLost)
+		s.wantEth1(t, traffic.Families[1:], "the agent alone", eth0.wantLost)
 	}
-	p := harness.On(t, s.Instance.Host)
+	p := product.On(t, s.Instance.Host)
 	p.Start()
-	s.wantEth1(t, harness.Families, "beside it", eth1.wantAnswers)
+	s.wantEth1(t, traffic.Families, "beside it", eth1.wantAnswers)
 	for _, a := range s.Instance.Eth1.Addresses {
 		if a.Addr().Is4() {
 			s.wantOwned(t, p, a.Addr().String()+" lookup "+agent.table, agent.owner)
 		}
 	}
 	removeRules(t, s.Instance.Host)
-	s.wantEth1(t, harness.Families, "in its place", eth1.wantAnswers)
+	s.wantEth1(t, traffic.Families, "in its place", eth1.wantAnswers)
 }
 
 // wantOwned wants plan and doctor to say of a rule for an address whose it is, and that replies do not need it.
-func (s s9) wantOwned(t *testing.T, p *harness.Product, rest, owner string) {
+func (s s9) wantOwned(t *testing.T, p *product.Product, rest, owner string) {
 	t.Helper()
 	rule := p.Plan(0).Of("rule", "from "+rest)
 	wantRule(t, rule, "not-needed", "replypath sends the replies")
-	if harness.OrEmpty(rule.Owner) != owner {
-		t.Errorf("plan: %s is said to be of %q, not %q", rule.Rule, harness.OrEmpty(rule.Owner), owner)
+	if product.OrEmpty(rule.Owner) != owner {
+		t.Errorf("plan: %s is said to be of %q, not %q", rule.Rule, product.OrEmpty(rule.Owner), owner)
 	}
 	found := p.Examine().Of("needless-rules", "eth1").With("warning", "from "+rest)
 	if len(found) == 0 {
 		t.Errorf("doctor does not say that the rule from %s is needless: %+v", rest, p.Examine().Of("needless-rules", ""))
 	}
 	for _, f := range found {
-		if harness.OrEmpty(f.Owner) != owner || f.Fix != nil {
+		if product.OrEmpty(f.Owner) != owner || f.Fix != nil {
 			t.Errorf("doctor, of a rule of %q: %+v", owner, f)
 		}
 	}
@@ -239,27 +243,27 @@ func TestS9Floating(t *testing.T) {
 	floating := asking{client: s.ClientEth0, of: s.Floating}
 	s.float(t, nil, here.by)
 	for _, f := range s.Families() {
-		harness.Serve(t, s.Instance.Host, s.Floating(f))
+		traffic.Serve(t, s.Instance.Host, s.Floating(f))
 	}
 	floating.lost(t, "without replypath", exitBy(s.Instance, s.Instance.Eth0))
-	first, second := harness.On(t, s.Instance.Host), harness.On(t, s.Other.Host)
+	first, second := product.On(t, s.Instance.Host), product.On(t, s.Other.Host)
 	first.Start()
 	second.Start()
 	floating.answered(t, "at the first", here)
-	var open []*harness.Conversation
+	var open []*traffic.Conversation
 	for _, f := range s.Families() {
-		c := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Floating(f))
-		harness.Ask(t, c)
+		c := traffic.NewConversation(t, traffic.TCP, s.ClientEth0, s.Floating(f))
+		traffic.Ask(t, c)
 		open = append(open, c)
 	}
 	s.float(t, here.by, there.by)
 	for _, f := range s.Families() {
 		second.AwaitOwn(s.Floating(f), true, time.Now())
-		harness.Serve(t, s.Other.Host, s.Floating(f))
+		traffic.Serve(t, s.Other.Host, s.Floating(f))
 	}
 	for _, c := range open {
-		exits := harness.TapAll(t, there.nics...)
-		if err := c.Ask(harness.Within(t, harness.AnswerTime)); !errors.Is(err, unix.ECONNRESET) {
+		exits := wire.TapAll(t, there.nics...)
+		if err := c.Ask(await.Within(t, await.AnswerTime)); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("%s, of a connection that stayed behind: %v", c, err)
 		}
 		there.want(exits, "the reset of "+c.String(), topology.All(c.Answers(), topology.Flags(topology.RST, topology.RST)))
@@ -278,10 +282,10 @@ func (s s9) float(t *testing.T, from, to *topology.Interface) {
 	for _, f := range s.Families() {
 		address := netip.PrefixFrom(s.Floating(f), s.Floating(f).BitLen())
 		if from != nil {
-			harness.Must(t, from.RemoveAddress(address))
+			await.Must(t, from.RemoveAddress(address))
 		}
-		harness.Must(t, to.AddAddress(address))
-		harness.Must(t, s.Assign(address.Addr(), to))
-		harness.AwaitAddress(t, to, address.Addr(), true)
+		await.Must(t, to.AddAddress(address))
+		await.Must(t, s.Assign(address.Addr(), to))
+		product.AwaitAddress(t, to, address.Addr(), true)
 	}
 }

@@ -9,12 +9,16 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // explained runs `replypath explain` for the answers of a conversation.
-func explained(t *testing.T, p *harness.Product, c *harness.Conversation, args ...string) *harness.Explanation {
+func explained(t *testing.T, p *product.Product, c *traffic.Conversation, args ...string) *product.Explanation {
 	t.Helper()
 	peer, self := c.Peer.String(), c.Self.String()
 	if c.Self.Port() == 0 {
@@ -24,27 +28,27 @@ func explained(t *testing.T, p *harness.Product, c *harness.Conversation, args .
 }
 
 // wantVerdict wants a verdict with a reason, "" for none.
-func wantVerdict(t *testing.T, e *harness.Explanation, verdict, reason string) {
+func wantVerdict(t *testing.T, e *product.Explanation, verdict, reason string) {
 	t.Helper()
-	if got := harness.OrEmpty(e.Reason); e.Verdict != verdict || got != reason {
+	if got := product.OrEmpty(e.Reason); e.Verdict != verdict || got != reason {
 		t.Errorf("explain says %s %q, not %s %q: %s", e.Verdict, got, verdict, reason, e)
 	}
 }
 
 // wantTrue asks once more and wants the answers to leave as explain says.
-func wantTrue(t *testing.T, e *harness.Explanation, server *topology.Server, c *harness.Conversation) {
+func wantTrue(t *testing.T, e *product.Explanation, server *topology.Server, c *traffic.Conversation) {
 	t.Helper()
-	wires := harness.Tap(t, server)
-	harness.Ask(t, c)
+	wires := wire.Tap(t, server)
+	traffic.Ask(t, c)
 	eth0, eth1 := wires.Left(c.Answers())
 	var left []*topology.Frame
-	switch harness.OrEmpty(e.LeavesBy) {
+	switch product.OrEmpty(e.LeavesBy) {
 	case "eth0":
 		left = wires.WantEth0("as explained", c.Answers())
 	case "eth1":
 		left = wires.WantEth1("as explained", c.Answers())
 	default:
-		t.Errorf("explain has the packet leave nowhere: %s; captured: %s, %s", e, harness.Describe(eth0), harness.Describe(eth1))
+		t.Errorf("explain has the packet leave nowhere: %s; captured: %s, %s", e, wire.Describe(eth0), wire.Describe(eth1))
 		return
 	}
 	want := e.Kernel.NextHopMAC
@@ -52,14 +56,14 @@ func wantTrue(t *testing.T, e *harness.Explanation, server *topology.Server, c *
 		want = e.Replypath.NextHopMAC
 	}
 	for _, frame := range left {
-		if frame.DestinationMAC.String() != harness.OrEmpty(want) {
-			t.Errorf("explain says MAC %s: %s", harness.OrEmpty(want), frame)
+		if frame.DestinationMAC.String() != product.OrEmpty(want) {
+			t.Errorf("explain says MAC %s: %s", product.OrEmpty(want), frame)
 		}
 	}
 }
 
 // wantDetail wants words in the sentence for people.
-func wantDetail(t *testing.T, e *harness.Explanation, words string) {
+func wantDetail(t *testing.T, e *product.Explanation, words string) {
 	t.Helper()
 	if !strings.Contains(e.Detail, words) {
 		t.Errorf("it does not say %q: %s", words, e)
@@ -68,70 +72,70 @@ func wantDetail(t *testing.T, e *harness.Explanation, words string) {
 
 // TestExplain compares what explain says with the frames that leave, for each kind of question, verdict and reason.
 func TestExplain(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	server := n.Server
-	for _, f := range harness.Families {
-		harness.Serve(t, server.Host, server.Eth0.Address(f))
+	for _, f := range traffic.Families {
+		traffic.Serve(t, server.Host, server.Eth0.Address(f))
 	}
-	harness.Shell(t, server.Host, "ip link add nic9 type veth peer name nic8")
-	p := harness.On(t, server.Host)
+	host.Shell(t, server.Host, "ip link add nic9 type veth peer name nic8")
+	p := product.On(t, server.Host)
 	p.Start().Kill()
-	eachExplained := func(name string, explain func(*testing.T, *topology.TwoNIC, *harness.Product, *harness.Conversation)) {
-		harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-			explain(t, n, p.In(t), harness.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
+	eachExplained := func(name string, explain func(*testing.T, *topology.TwoNIC, *product.Product, *traffic.Conversation)) {
+		traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+			explain(t, n, p.In(t), traffic.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
 		})
 	}
-	harness.EachQuestion(t, "without a daemon", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	traffic.EachQuestion(t, "without a daemon", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		for at, verdict := range map[*topology.Interface]string{server.Eth0: "already-right", server.Eth1: "corrected"} {
-			explainWithAndWithoutFlow(t, server, p.In(t), harness.NewConversation(t, kind, n.ClientEth0, at.Address(f)), verdict)
+			explainWithAndWithoutFlow(t, server, p.In(t), traffic.NewConversation(t, kind, n.ClientEth0, at.Address(f)), verdict)
 		}
 	})
 
-	config := harness.WriteConfig(t, "{}\n")
+	config := product.WriteConfig(t, "{}\n")
 	d := p.Start("--config", config)
 	t.Run("several", func(t *testing.T) { testExplainSeveral(t, n, p.In(t)) })
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run("unknown gateway/"+f.String(), func(t *testing.T) { testExplainUnknown(t, n, p.In(t), f) })
 		t.Run("bound listener/"+f.String(), func(t *testing.T) { testExplainBoundListener(t, n, p.In(t), f) })
 	}
 	reload(t, d, config, "exclude: [{protocol: udp, self_port: 51820}, 10.9.0.77, 2001:db8:9::77]\nfallback_route: false\n")
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run("why/"+f.String(), func(t *testing.T) { testExplainWhy(t, n, p.In(t), f) })
 		t.Run("fallback/"+f.String(), func(t *testing.T) { testExplainFallback(t, n, p.In(t), f) })
 	}
 	reload(t, d, config, "interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\n")
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run("own interface/"+f.String(), func(t *testing.T) { testExplainOwnInterface(t, n, p.In(t), f) })
 	}
 
 	reload(t, d, config, "{}\n")
-	for _, f := range harness.Families {
-		harness.Must(t, server.Host.AddRoute(topology.Route{Via: server.Eth1.Gateway(f), Metric: 2000}))
+	for _, f := range traffic.Families {
+		await.Must(t, server.Host.AddRoute(topology.Route{Via: server.Eth1.Gateway(f), Metric: 2000}))
 		for _, network := range []string{"tcp", "udp"} {
 			t.Run("bound/"+f.String()+"/"+network, func(t *testing.T) { testExplainBound(t, n, p.In(t), f, network) })
 		}
 	}
 	eachExplained("if it came in", testExplainIfItCameIn)
 	p.Expect(0, "mode", "observe")
-	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, server.Eth1.Address(topology.IPv4))
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, server.Eth1.Address(topology.IPv4))
 	wantVerdict(t, explained(t, p, c, "--interface", "eth1"), "fallback", "observe")
 	p.Expect(1, "explain", "--peer", c.Peer.String(), "--self", c.Self.String(), "--interface", "eht1")
 }
 
 // explainWithAndWithoutFlow asks before and after there is a flow.
-func explainWithAndWithoutFlow(t *testing.T, server *topology.Server, p *harness.Product, c *harness.Conversation, verdict string) {
+func explainWithAndWithoutFlow(t *testing.T, server *topology.Server, p *product.Product, c *traffic.Conversation, verdict string) {
 	t.Helper()
 	at := map[string]string{"already-right": "eth0", "corrected": "eth1"}[verdict]
 	e := explained(t, p, c)
 	wantVerdict(t, e, "no-flow", "")
 	gateway := server.Eth0.Gateway(topology.FamilyOf(c.Self.Addr())).String()
-	if harness.OrEmpty(e.LeavesBy) != "eth0" || harness.OrEmpty(e.Kernel.Gateway) != gateway {
+	if product.OrEmpty(e.LeavesBy) != "eth0" || product.OrEmpty(e.Kernel.Gateway) != gateway {
 		t.Errorf("without a flow: %s", e)
 	}
-	harness.Ask(t, c)
+	traffic.Ask(t, c)
 	e = explained(t, p, c)
 	wantVerdict(t, e, verdict, "")
-	if harness.OrEmpty(e.Kernel.Interface) != "eth0" || harness.OrEmpty(e.Replypath.Interface) != at {
+	if product.OrEmpty(e.Kernel.Interface) != "eth0" || product.OrEmpty(e.Replypath.Interface) != at {
 		t.Errorf("interfaces: %s", e)
 	}
 	wantTrue(t, e, server, c)
@@ -139,12 +143,12 @@ func explainWithAndWithoutFlow(t *testing.T, server *topology.Server, p *harness
 
 // testExplainIfItCameIn: without a flow, --interface tells what becomes of the reply if the question
 // comes in there, as the frames show afterwards. Of a recorded flow it changes nothing.
-func testExplainIfItCameIn(t *testing.T, n *topology.TwoNIC, p *harness.Product, c *harness.Conversation) {
+func testExplainIfItCameIn(t *testing.T, n *topology.TwoNIC, p *product.Product, c *traffic.Conversation) {
 	wantVerdict(t, explained(t, p, c), "no-flow", "")
 	e := explained(t, p, c, "--interface", "eth0")
 	wantVerdict(t, e, "already-right", "")
 	wantDetail(t, e, "no flow is recorded; if it arrived by eth0: ")
-	harness.Eventually(t, "the gateway of eth1 is known", func() error {
+	await.Eventually(t, "the gateway of eth1 is known", func() error {
 		if e = explained(t, p, c, "--interface", "eth1"); e.Replypath.NextHopMAC == nil {
 			return fmt.Errorf("no next hop: %s", e)
 		}
@@ -152,7 +156,7 @@ func testExplainIfItCameIn(t *testing.T, n *topology.TwoNIC, p *harness.Product,
 	})
 	wantVerdict(t, e, "corrected", "")
 	wantDetail(t, e, "no flow is recorded; if it arrived by eth1: ")
-	if harness.OrEmpty(e.Kernel.Interface) != "eth0" || harness.OrEmpty(e.Replypath.Interface) != "eth1" {
+	if product.OrEmpty(e.Kernel.Interface) != "eth0" || product.OrEmpty(e.Replypath.Interface) != "eth1" {
 		t.Errorf("interfaces: %s", e)
 	}
 	wantVerdict(t, explained(t, p, c, "--interface", "nic9"), "no-flow", "unmanaged")
@@ -161,7 +165,7 @@ func testExplainIfItCameIn(t *testing.T, n *topology.TwoNIC, p *harness.Product,
 	for _, name := range []string{"eth0", "eth1"} {
 		e := explained(t, p, c, "--interface", name)
 		wantVerdict(t, e, "corrected", "")
-		if harness.OrEmpty(e.LeavesBy) != "eth1" {
+		if product.OrEmpty(e.LeavesBy) != "eth1" {
 			t.Errorf("of a flow that came in by eth1, asked about %s: %s", name, e)
 		}
 		if name == "eth0" {
@@ -172,23 +176,23 @@ func testExplainIfItCameIn(t *testing.T, n *topology.TwoNIC, p *harness.Product,
 }
 
 // testExplainUnknown: where any router may send the frame, its MAC is not known before.
-func testExplainUnknown(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
-	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+func testExplainUnknown(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
 	e := explained(t, p, c, "--interface", "eth1")
 	wantVerdict(t, e, "corrected", "")
-	if e.Replypath.NextHopMAC != nil || harness.OrEmpty(e.LeavesBy) != "eth1" {
+	if e.Replypath.NextHopMAC != nil || product.OrEmpty(e.LeavesBy) != "eth1" {
 		t.Errorf("without a known gateway: %s", e)
 	}
-	harness.Ask(t, c)
+	traffic.Ask(t, c)
 	if e := explained(t, p, c, "--interface", "eth1"); e.Replypath.NextHopMAC == nil {
 		t.Errorf("with a flow: %s", e)
 	}
 }
 
 // testExplainFallback has replypath leave replies alone, for every reason that a host with two NICs has.
-func testExplainFallback(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
-	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-	harness.Ask(t, c)
+func testExplainFallback(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	traffic.Ask(t, c)
 	p.Expect(0, "mode", "observe")
 	e := explained(t, p, c)
 	wantVerdict(t, e, "fallback", "observe")
@@ -196,50 +200,50 @@ func testExplainFallback(t *testing.T, n *topology.TwoNIC, p *harness.Product, f
 	p.Expect(0, "mode", "enforce")
 
 	route := topology.Route{Via: n.Server.Eth0.Gateway(f)}
-	harness.Must(t, n.Server.RemoveRoute(route))
+	await.Must(t, n.Server.RemoveRoute(route))
 	e = explained(t, p, c)
 	wantVerdict(t, e, "fallback", "no_route")
 	if e.LeavesBy != nil || e.Kernel.Interface != nil || e.Kernel.Error == nil {
 		t.Errorf("without a route: %s", e)
 	}
-	harness.Must(t, n.Server.AddRoute(route))
+	await.Must(t, n.Server.AddRoute(route))
 	e = explained(t, p, c)
 	wantVerdict(t, e, "corrected", "")
 	wantTrue(t, e, n.Server, c)
 }
 
 // testExplainOwnInterface has the kernel choose the flow's interface, but another next hop there.
-func testExplainOwnInterface(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+func testExplainOwnInterface(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
 	eth1, client := n.Server.Eth1, n.ClientEth0.Address(f)
 	other := eth1.Gateway(f).Next().Next()
-	harness.Must(t, eth1.AddNeighbour(other, net.HardwareAddr{2, 0, 0, 0, 0x77, 0}))
+	await.Must(t, eth1.AddNeighbour(other, net.HardwareAddr{2, 0, 0, 0, 0x77, 0}))
 	route := topology.Route{Destination: netip.PrefixFrom(client, client.BitLen()), Via: other}
-	harness.Must(t, n.Server.AddRoute(route))
-	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, eth1.Address(f))
-	harness.Ask(t, c)
+	await.Must(t, n.Server.AddRoute(route))
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, eth1.Address(f))
+	traffic.Ask(t, c)
 	e := explained(t, p, c)
 	wantVerdict(t, e, "corrected", "")
-	if harness.OrEmpty(e.Kernel.Interface) != "eth1" || harness.OrEmpty(e.Kernel.Gateway) != other.String() {
+	if product.OrEmpty(e.Kernel.Interface) != "eth1" || product.OrEmpty(e.Kernel.Gateway) != other.String() {
 		t.Errorf("the kernel's choice: %s", e)
 	}
 	wantTrue(t, e, n.Server, c)
 	p.Expect(0, "mode", "observe")
 	wantVerdict(t, explained(t, p, c), "fallback", "observe")
 	p.Expect(0, "mode", "enforce")
-	harness.Must(t, n.Server.RemoveRoute(route))
+	await.Must(t, n.Server.RemoveRoute(route))
 }
 
 // testExplainBound asks about sockets that are bound to the device of the route: the program finds out by itself.
-func testExplainBound(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family, network string) {
-	ctx := harness.Within(t, harness.AnswerTime)
+func testExplainBound(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family, network string) {
+	ctx := await.Within(t, await.AnswerTime)
 	self := netip.AddrPortFrom(n.Server.Eth1.Address(f), 6000)
-	harness.ServeAt(t, n.Server.Host, self, topology.BindToDevice("eth1"))
-	conn := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, network, self.String()))
+	traffic.ServeAt(t, n.Server.Host, self, topology.BindToDevice("eth1"))
+	conn := await.Must1[net.Conn](t)(n.Client.Dial(ctx, network, self.String()))
 	defer conn.Close()
-	harness.Must1[int](t)(conn.Write([]byte("question")))
-	harness.Eventually(t, "the flow is known", func() error {
+	await.Must1[int](t)(conn.Write([]byte("question")))
+	await.Eventually(t, "the flow is known", func() error {
 		e := p.Explain("--peer", conn.LocalAddr().String(), "--self", self.String(), "--protocol", network)
-		if e.Verdict != "already-right" || harness.OrEmpty(e.Kernel.Interface) != "eth1" {
+		if e.Verdict != "already-right" || product.OrEmpty(e.Kernel.Interface) != "eth1" {
 			return fmt.Errorf("the kernel sends by the bound device: %s", e)
 		}
 		return nil
@@ -248,12 +252,12 @@ func testExplainBound(t *testing.T, n *topology.TwoNIC, p *harness.Product, f to
 
 // testExplainBoundListener: a listener that is bound to the other device sends nothing. The RST of the port that is closed
 // here goes by the flow's interface.
-func testExplainBoundListener(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
-	ctx := harness.Within(t, harness.AnswerTime)
+func testExplainBoundListener(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	ctx := await.Within(t, await.AnswerTime)
 	self := netip.AddrPortFrom(n.Server.Eth1.Address(f), 6001)
-	l := harness.Must1[net.Listener](t)(n.Server.Listen(ctx, "tcp", self.String(), topology.BindToDevice("eth0")))
+	l := await.Must1[net.Listener](t)(n.Server.Listen(ctx, "tcp", self.String(), topology.BindToDevice("eth0")))
 	defer l.Close()
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	if conn, err := n.Client.Dial(ctx, "tcp", self.String()); err == nil {
 		conn.Close()
 		t.Fatal("somebody has accepted a connection by eth1")
@@ -264,12 +268,12 @@ func testExplainBoundListener(t *testing.T, n *topology.TwoNIC, p *harness.Produ
 }
 
 // testExplainWhy asks about packets that belong to no flow.
-func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
 	p.Expect(0, "flows", "flush")
 	client, own := n.ClientEth0.Address(f), n.Server.Eth1.Address(f)
 	peer, self := client.String(), own.String()
 	selfAt := func(port uint16) string { return netip.AddrPortFrom(own, port).String() }
-	harness.ServeAt(t, n.Client, netip.AddrPortFrom(client, clientPort))
+	traffic.ServeAt(t, n.Client, netip.AddrPortFrom(client, clientPort))
 	udp, tcp := askedByHost(t, n, "udp", f), askedByHost(t, n, "tcp", f)
 	for _, question := range []struct {
 		peer, self, protocol string
@@ -304,19 +308,19 @@ func askedByHost(t *testing.T, n *topology.TwoNIC, network string, f topology.Fa
 	t.Helper()
 	to := netip.AddrPortFrom(n.ClientEth0.Address(f), clientPort)
 	from := topology.FromAddress(netip.AddrPortFrom(n.Server.Eth1.Address(f), 0))
-	conn := harness.Must1[net.Conn](t)(n.Server.Dial(harness.Within(t, harness.AnswerTime), network, to.String(), from))
+	conn := await.Must1[net.Conn](t)(n.Server.Dial(await.Within(t, await.AnswerTime), network, to.String(), from))
 	t.Cleanup(func() { conn.Close() })
 	askDatagram(t, conn)
 	return conn
 }
 
 // testExplainSeveral leaves the ports open: all flows between two addresses are explained, the latest first.
-func testExplainSeveral(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+func testExplainSeveral(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	p.Expect(0, "flows", "flush")
-	var last *harness.Conversation
-	for _, kind := range []harness.Kind{harness.TCP, harness.UDP, harness.Ping} {
-		last = harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-		harness.Ask(t, last)
+	var last *traffic.Conversation
+	for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP, traffic.Ping} {
+		last = traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+		traffic.Ask(t, last)
 	}
 	between := []string{"--peer", last.Peer.Addr().String(), "--self", last.Self.Addr().String()}
 	e := p.Explain(between...)
@@ -331,7 +335,7 @@ func testExplainSeveral(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
 		t.Errorf("with --limit 2: %s", e)
 	}
 	e = p.Explain(append(between, "--protocol", "tcp")...)
-	if len(e.Others) != 0 || harness.OrEmpty(e.Protocol) != "tcp" {
+	if len(e.Others) != 0 || product.OrEmpty(e.Protocol) != "tcp" {
 		t.Errorf("the only TCP connection: %s", e)
 	}
 }

@@ -10,27 +10,30 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // busyServer is a server with conversations that come in by eth1, and replypath
 // attached and left alone.
 type busyServer struct {
 	*topology.TwoNIC
-	product       *harness.Product
-	conversations []*harness.Conversation
+	product       *product.Product
+	conversations []*traffic.Conversation
 }
 
 // converse has new conversations ask, each more often than the one before.
 func (b *busyServer) converse(t *testing.T) {
 	t.Helper()
-	for _, f := range harness.Families {
-		for i, kind := range harness.Kinds {
-			c := harness.NewConversation(t, kind, b.ClientEth0, b.Server.Eth1.Address(f))
+	for _, f := range traffic.Families {
+		for i, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, b.ClientEth0, b.Server.Eth1.Address(f))
 			b.conversations = append(b.conversations, c)
 			for range 3 * (i + 1) {
-				harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 1000))
+				await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), 1000))
 			}
 		}
 	}
@@ -49,13 +52,13 @@ func (b *busyServer) answers(f *topology.Frame) bool {
 // figure is a rate of a look, and the count that all of them are to come to.
 type figure struct {
 	what string
-	rate func(*harness.Look) float64
+	rate func(*product.Look) float64
 	want uint64
 }
 
 // of returns the rate of an interface.
-func of(name string, rate func(*harness.LookedAt) float64) func(*harness.Look) float64 {
-	return func(l *harness.Look) float64 {
+func of(name string, rate func(*product.LookedAt) float64) func(*product.Look) float64 {
+	return func(l *product.Look) float64 {
 		for i := range l.Interfaces {
 			if l.Interfaces[i].Name == name {
 				return rate(&l.Interfaces[i])
@@ -65,29 +68,29 @@ func of(name string, rate func(*harness.LookedAt) float64) func(*harness.Look) f
 	}
 }
 
-func toPackets(i *harness.LookedAt) float64   { return i.To.Packets }
-func toBytes(i *harness.LookedAt) float64     { return i.To.Bytes }
-func fromPackets(i *harness.LookedAt) float64 { return i.From.Packets }
-func fromBytes(i *harness.LookedAt) float64   { return i.From.Bytes }
-func asymmetric(i *harness.LookedAt) float64  { return i.Packets }
-func observed(i *harness.LookedAt) float64    { return i.Uncorrected["observe"] }
+func toPackets(i *product.LookedAt) float64   { return i.To.Packets }
+func toBytes(i *product.LookedAt) float64     { return i.To.Bytes }
+func fromPackets(i *product.LookedAt) float64 { return i.From.Packets }
+func fromBytes(i *product.LookedAt) float64   { return i.From.Bytes }
+func asymmetric(i *product.LookedAt) float64  { return i.Packets }
+func observed(i *product.LookedAt) float64    { return i.Uncorrected["observe"] }
 
 // wantFigures waits until the rates of all looks come to what was captured, and
 // wants them to stay there.
-func wantFigures(t *testing.T, top *harness.Top, figures []figure) {
+func wantFigures(t *testing.T, top *product.Top, figures []figure) {
 	t.Helper()
 	check := func() error {
 		looks := top.Looks()
 		for _, f := range figures {
-			if got := harness.Sum(looks, f.rate); got != f.want {
+			if got := product.Sum(looks, f.rate); got != f.want {
 				return fmt.Errorf("%s: the rates of %d looks come to %d, captured were %d", f.what, len(looks), got, f.want)
 			}
 		}
 		return nil
 	}
-	harness.Eventually(t, "the rates agree with the frames", check)
+	await.Eventually(t, "the rates agree with the frames", check)
 	top.WaitLooks(len(top.Looks()) + 2)
-	harness.Must(t, check())
+	await.Must(t, check())
 	for _, f := range figures {
 		t.Logf("%s: %d", f.what, f.want)
 	}
@@ -96,15 +99,15 @@ func wantFigures(t *testing.T, top *harness.Top, figures []figure) {
 // TestTop compares the rates that top shows with the frames that leave: in mode observe by eth0, else by eth1. It goes on
 // while the daemon starts, with tables of another size, and ends with the datapath.
 func TestTop(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	p := product.On(t, n.Server.Host)
 	p.Start().Kill()
 	for _, mode := range []string{"observe", "enforce"} {
 		t.Run(mode, func(t *testing.T) {
 			b := &busyServer{TwoNIC: n, product: p.In(t)}
 			b.product.Expect(0, "mode", mode)
 			top := b.product.Top()
-			wires := harness.Tap(t, b.Server)
+			wires := wire.Tap(t, b.Server)
 			b.converse(t)
 			eth0, eth1 := wires.Left(b.answers)
 			wantFigures(t, top, ratesOf(eth0, eth1))
@@ -120,9 +123,9 @@ func TestTop(t *testing.T) {
 	t.Run("goes on", func(t *testing.T) {
 		b := &busyServer{TwoNIC: n, product: p.In(t)}
 		top := b.product.Top()
-		wires := harness.Tap(t, b.Server)
+		wires := wire.Tap(t, b.Server)
 		b.converse(t)
-		b.product.Start("--config", harness.WriteConfig(t, harness.SmallTables)).Kill()
+		b.product.Start("--config", product.WriteConfig(t, product.SmallTables)).Kill()
 		b.converse(t)
 		eth0, eth1 := wires.Left(b.answers)
 		wantFigures(t, top, ratesOf(eth0, eth1))
@@ -137,7 +140,7 @@ func TestTop(t *testing.T) {
 // ratesOf is what has to be shown where these frames, which belong to eth1 and were
 // routed by eth0, left.
 func ratesOf(eth0, eth1 []*topology.Frame) []figure {
-	left, moved, bytes := uint64(len(eth0)), uint64(len(eth1)), harness.Bytes(eth1)
+	left, moved, bytes := uint64(len(eth0)), uint64(len(eth1)), wire.Bytes(eth1)
 	return []figure{
 		{"packets to eth1", of("eth1", toPackets), moved},
 		{"bytes to eth1", of("eth1", toBytes), bytes},
@@ -147,14 +150,14 @@ func ratesOf(eth0, eth1 []*topology.Frame) []figure {
 		{"packets from eth1", of("eth1", fromPackets), 0},
 		{"asymmetric packets of eth1", of("eth1", asymmetric), left + moved},
 		{"uncorrected packets of eth1", of("eth1", observed), left},
-		{"packets in all", func(l *harness.Look) float64 { return l.Total.Corrected.Packets }, moved},
-		{"bytes in all", func(l *harness.Look) float64 { return l.Total.Corrected.Bytes }, bytes},
-		{"asymmetric packets in all", func(l *harness.Look) float64 { return l.Total.Packets }, left + moved},
+		{"packets in all", func(l *product.Look) float64 { return l.Total.Corrected.Packets }, moved},
+		{"bytes in all", func(l *product.Look) float64 { return l.Total.Corrected.Bytes }, bytes},
+		{"asymmetric packets in all", func(l *product.Look) float64 { return l.Total.Packets }, left + moved},
 	}
 }
 
 // checkLooks wants what does not change, and intervals that fill the time.
-func checkLooks(t *testing.T, looks []harness.Look, mode string) {
+func checkLooks(t *testing.T, looks []product.Look, mode string) {
 	t.Helper()
 	for i := range looks {
 		l := &looks[i]
@@ -179,12 +182,12 @@ func checkLooks(t *testing.T, looks []harness.Look, mode string) {
 
 // wantBusiest compares each flow's rates with the frames of its conversation. In
 // each look the busiest flows come first.
-func (b *busyServer) wantBusiest(t *testing.T, top *harness.Top, wires *harness.Wires) {
+func (b *busyServer) wantBusiest(t *testing.T, top *product.Top, wires *wire.Wires) {
 	t.Helper()
 	var figures []figure
 	for _, c := range b.conversations {
 		_, eth1 := wires.Left(c.Answers())
-		figures = append(figures, figure{c.String(), func(l *harness.Look) float64 {
+		figures = append(figures, figure{c.String(), func(l *product.Look) float64 {
 			for _, f := range l.Flows {
 				if f.Protocol == c.Protocol() && f.Peer == c.Peer.Addr().String() && f.PeerPort == c.Peer.Port() {
 					return f.Rate
@@ -204,12 +207,12 @@ func (b *busyServer) wantBusiest(t *testing.T, top *harness.Top, wires *harness.
 }
 
 // wantLeft closes the conversations, and wants the connections among them to leave the list.
-func (b *busyServer) wantLeft(t *testing.T, top *harness.Top) {
+func (b *busyServer) wantLeft(t *testing.T, top *product.Top) {
 	t.Helper()
 	for _, c := range b.conversations {
-		harness.Must(t, c.Close())
+		await.Must(t, c.Close())
 	}
-	harness.Eventually(t, "connections that have ended are not shown", func() error {
+	await.Eventually(t, "connections that have ended are not shown", func() error {
 		looks := top.Looks()
 		for _, f := range looks[len(looks)-1].Flows {
 			if f.Protocol == "tcp" {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -25,25 +25,25 @@ type datagrams struct {
 // askDatagrams has a client ask a server at an address of an interface.
 func askDatagrams(t *testing.T, client, server *topology.Interface, f topology.Family) *datagrams {
 	t.Helper()
-	ctx := harness.Within(t, harness.AnswerTime)
+	ctx := await.Within(t, await.AnswerTime)
 	listen := func(at *topology.Interface) net.PacketConn {
-		conn := harness.Must1[net.PacketConn](t)(at.Host.ListenPacket(ctx, "udp", netip.AddrPortFrom(at.Address(f), 0).String()))
+		conn := await.Must1[net.PacketConn](t)(at.Host.ListenPacket(ctx, "udp", netip.AddrPortFrom(at.Address(f), 0).String()))
 		deadline, _ := ctx.Deadline()
-		harness.Must(t, conn.SetDeadline(deadline))
+		await.Must(t, conn.SetDeadline(deadline))
 		return conn
 	}
 	d := &datagrams{client: listen(client), headers: map[topology.Family]int{topology.IPv4: 28, topology.IPv6: 48}[f]}
 	t.Cleanup(func() { d.client.Close() })
 	listener := listen(server)
-	harness.Must1[int](t)(d.client.WriteTo([]byte("question"), listener.LocalAddr()))
+	await.Must1[int](t)(d.client.WriteTo([]byte("question"), listener.LocalAddr()))
 	_, from, err := listener.ReadFrom(make([]byte, 100))
-	harness.Must(t, err)
-	harness.Must(t, listener.Close())
+	await.Must(t, err)
+	await.Must(t, listener.Close())
 	self := listener.LocalAddr().(*net.UDPAddr).AddrPort()
-	d.server = harness.Must1[net.Conn](t)(server.Host.Dial(ctx, "udp", from.String(), topology.FromAddress(self)))
+	d.server = await.Must1[net.Conn](t)(server.Host.Dial(ctx, "udp", from.String(), topology.FromAddress(self)))
 	t.Cleanup(func() { d.server.Close() })
 	deadline, _ := ctx.Deadline()
-	harness.Must(t, d.server.SetDeadline(deadline))
+	await.Must(t, d.server.SetDeadline(deadline))
 	return d
 }
 
@@ -75,16 +75,16 @@ func (d *datagrams) wantArrival(t *testing.T, size int) {
 // discover has the server's socket deal with path MTUs in a way of IP_PMTUDISC_*, whose numbers IPv6 shares.
 func (d *datagrams) discover(t *testing.T, f topology.Family, way int) {
 	t.Helper()
-	raw := harness.Must1[syscall.RawConn](t)(d.server.(*net.UDPConn).SyscallConn())
+	raw := await.Must1[syscall.RawConn](t)(d.server.(*net.UDPConn).SyscallConn())
 	var err error
-	harness.Must(t, raw.Control(func(fd uintptr) {
+	await.Must(t, raw.Control(func(fd uintptr) {
 		if f == topology.IPv4 {
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, way)
 		} else {
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, way)
 		}
 	}))
-	harness.Must(t, err)
+	await.Must(t, err)
 }
 
 // sendDeaf sends an answer until the socket has nothing more to complain about.

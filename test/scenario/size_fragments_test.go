@@ -14,8 +14,12 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // What comes in fragments: so many bytes, in so many of them.
@@ -25,33 +29,33 @@ const (
 )
 
 // datagramKinds are what is fragmented where it is large; TCP never is.
-var datagramKinds = []harness.Kind{harness.UDP, harness.Ping}
+var datagramKinds = []traffic.Kind{traffic.UDP, traffic.Ping}
 
 // answersOf matches all that a conversation's server sends to its client without a connection: later
 // fragments say no more of what they belong to. SYN-ACKs that got lost are sent again for a minute.
-func answersOf(c *harness.Conversation) topology.Filter {
+func answersOf(c *traffic.Conversation) topology.Filter {
 	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()), topology.Not(topology.TCP))
 }
 
 // loseLarge asks with a large datagram, and wants the answer to leave by eth0 and not to arrive. It returns the
 // fragments.
-func loseLarge(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) []*topology.Frame {
+func loseLarge(t *testing.T, n *topology.TwoNIC, c *traffic.Conversation) []*topology.Frame {
 	t.Helper()
 	return loseLargeOf(t, n.Server, c, answersOf(c))
 }
 
 // loseLargeOf is that for what leaves a server.
-func loseLargeOf(t *testing.T, server *topology.Server, c *harness.Conversation, left topology.Filter) []*topology.Frame {
+func loseLargeOf(t *testing.T, server *topology.Server, c *traffic.Conversation, left topology.Filter) []*topology.Frame {
 	t.Helper()
-	wires := harness.Tap(t, server)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	wires := wire.Tap(t, server)
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
 	defer cancel()
 	asked := make(chan error, 1)
 	go func() { asked <- c.AskFor(ctx, largeDatagram) }()
 	if _, err := wires.Eth0.WaitCount(ctx, largeFragments, left); err != nil {
 		t.Errorf("%s: %v", c, err)
 	}
-	defer time.AfterFunc(harness.SilenceTime, cancel).Stop()
+	defer time.AfterFunc(await.SilenceTime, cancel).Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered", c)
 	}
@@ -62,47 +66,47 @@ func loseLargeOf(t *testing.T, server *topology.Server, c *harness.Conversation,
 // in fragments: all by the NIC that was asked, byte by byte as they were; without
 // replypath, and in mode observe, by the routed one. Each of them is counted.
 func TestFragments(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	each := func(run func(*harness.Conversation)) {
-		for _, f := range harness.Families {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	each := func(run func(*traffic.Conversation)) {
+		for _, f := range traffic.Families {
 			for _, kind := range datagramKinds {
-				run(harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+				run(traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
 			}
 		}
 	}
-	each(func(c *harness.Conversation) { loseLarge(t, n, c) })
+	each(func(c *traffic.Conversation) { loseLarge(t, n, c) })
 
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start("--observe")
-	each(func(c *harness.Conversation) {
+	each(func(c *traffic.Conversation) {
 		before := countedBy(p)
 		wantCounted(t, p, before, loseLarge(t, n, c), false)
 	})
 
 	p.Expect(0, "mode", "enforce")
-	each(func(c *harness.Conversation) {
+	each(func(c *traffic.Conversation) {
 		before, ofProtocol := countedBy(p), correctedOf(p, c)
-		wires := harness.Tap(t, n.Server)
+		wires := wire.Tap(t, n.Server)
 		for range 3 {
-			harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+			await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
 		}
 		frames := wires.WantEth1(c.String(), answersOf(c))
 		if len(frames) != 3*largeFragments {
-			t.Errorf("%s: %s", c, harness.Describe(frames))
+			t.Errorf("%s: %s", c, wire.Describe(frames))
 		}
 		wantCounted(t, p, before, frames, true)
 		if counted := correctedOf(p, c) - ofProtocol; int(counted) != len(frames) {
 			t.Errorf("%s: %v fragments of %d were counted for its protocol", c, counted, len(frames))
 		}
 	})
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run("out of order/"+f.String(), func(t *testing.T) { testOutOfOrder(t, n, p.In(t), f) })
 	}
 	wantNoMoves(t, p)
 }
 
 // correctedOf counts the packets of a conversation's protocol and family that were moved.
-func correctedOf(p *harness.Product, c *harness.Conversation) float64 {
+func correctedOf(p *product.Product, c *traffic.Conversation) float64 {
 	family := topology.FamilyOf(c.Self.Addr()).String()
 	return p.Metrics().Sum("replypath_corrected_packets_total", "family="+family, "protocol="+c.Protocol())
 }
@@ -110,22 +114,22 @@ func correctedOf(p *harness.Product, c *harness.Conversation) float64 {
 // TestFragmentsOfTheHost has the server ask with datagrams that leave in fragments, from either of its addresses:
 // they go where the routing table says, also when their answers come in by eth1.
 func TestFragmentsOfTheHost(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := product.On(t, n.Server.Host)
 	p.Start()
 	p.WaitGrace()
-	for _, f := range harness.Families {
-		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
+	for _, f := range traffic.Families {
+		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
 		for _, from := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 			for _, kind := range datagramKinds {
-				c := harness.NewConversation(t, kind, from, n.ClientEth0.Address(f))
-				wires := harness.Tap(t, n.Server)
+				c := traffic.NewConversation(t, kind, from, n.ClientEth0.Address(f))
+				wires := wire.Tap(t, n.Server)
 				for range 3 {
-					harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+					await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
 				}
 				questions := topology.All(topology.From(c.Peer.Addr()), topology.To(c.Self.Addr()))
 				if frames := wires.WantEth0(c.String(), questions); len(frames) != 3*largeFragments {
-					t.Errorf("%s: %s", c, harness.Describe(frames))
+					t.Errorf("%s: %s", c, wire.Describe(frames))
 				}
 			}
 		}
@@ -146,11 +150,11 @@ func TestFragmentsOfSeveralRouters(t *testing.T) {
 			ask := func(t *testing.T, want func(router int) exit) {
 				for i := range r.At {
 					r.bring(t, i)
-					for _, f := range harness.Families {
+					for _, f := range traffic.Families {
 						for _, kind := range datagramKinds {
-							c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
-							exits := harness.TapAll(t, r.nics...)
-							harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+							c := traffic.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
+							exits := wire.TapAll(t, r.nics...)
+							await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
 							want(i).want(exits, c.String(), answersOf(c))
 						}
 					}
@@ -158,8 +162,8 @@ func TestFragmentsOfSeveralRouters(t *testing.T) {
 				}
 			}
 			ask(t, func(int) exit { return alone })
-			config := harness.WriteConfig(t, "")
-			d := harness.On(t, r.Server.Host).Start("--config", config)
+			config := product.WriteConfig(t, "")
+			d := product.On(t, r.Server.Host).Start("--config", config)
 			for _, nextHop := range nextHops {
 				reload(t, d, config, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, next_hop: %s}]\n", nextHop))
 				t.Run(nextHop, func(t *testing.T) { ask(t, func(router int) exit { return r.to(r.Inside[router].MAC) }) })
@@ -178,10 +182,10 @@ func newSeveralRouters(t *testing.T, routed string) (r routers, alone exit) {
 	if routed == "eth1" {
 		metric = 1
 		alone = r.to(r.Inside[0].MAC)
-		harness.Shell(t, r.Server.Host, "ip -4 route del default dev eth0; ip -6 route del default dev eth0")
+		host.Shell(t, r.Server.Host, "ip -4 route del default dev eth0; ip -6 route del default dev eth0")
 	}
 	for i := range r.At {
-		harness.Shell(t, r.Server.Host, fmt.Sprintf(`
+		host.Shell(t, r.Server.Host, fmt.Sprintf(`
 			ip -4 route add default via 192.168.1.%[1]d metric %[2]d
 			ip -6 route add default via 2001:db8:1::%[1]d metric %[2]d`, i+1, metric+i))
 	}
@@ -196,22 +200,22 @@ type piece struct {
 
 // testOutOfOrder has the fragments of questions come in in every order, and twice: the server answers each by eth1.
 // Fragments that overlap are answered by nobody, and disturb no flow.
-func testOutOfOrder(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+func testOutOfOrder(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
 	const size = 1208 // of the datagram, with its header
 	a, b, c := piece{0, 408, false}, piece{408, 808, false}, piece{808, size, false}
 	q := newPieces(t, n, f, size)
-	going := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-	harness.Ask(t, going)
+	going := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	traffic.Ask(t, going)
 	for _, order := range [][]piece{
 		{a, b, c}, {a, c, b}, {b, a, c}, {b, c, a}, {c, a, b}, {c, b, a}, {c, b, b, c, a},
 	} {
-		wires := harness.Tap(t, n.Server)
+		wires := wire.Tap(t, n.Server)
 		q.send(order)
 		q.wantAnswer(order)
 		wires.WantEth1(fmt.Sprintf("the answer to %v", order), q.answers)
 	}
 	before := ways(p)
-	wires := harness.Tap(t, n.Server)
+	wires := wire.Tap(t, n.Server)
 	for _, overlapping := range [][]piece{
 		{a, {400, 808, true}, b, c},
 		{a, {0, 408, true}, b, c},
@@ -223,7 +227,7 @@ func testOutOfOrder(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topo
 		q.send([]piece{a, b, c})
 		q.wantAnswer(overlapping)
 	}
-	harness.Ask(t, going)
+	traffic.Ask(t, going)
 	wires.WantEth1("answers after fragments that overlap", topology.All(topology.UDP, topology.From(going.Self.Addr())))
 	for name, way := range ways(p) {
 		if was, known := before[name]; known && was != way {
@@ -240,17 +244,17 @@ type pieces struct {
 	client   net.PacketConn
 	self     netip.AddrPort
 	datagram []byte
-	injector *harness.Injector
+	injector *traffic.Injector
 	id       uint16
 	answers  topology.Filter
 }
 
 func newPieces(t *testing.T, n *topology.TwoNIC, f topology.Family, size int) *pieces {
 	t.Helper()
-	q := &pieces{t: t, nic: n.Server.Eth1, self: netip.AddrPortFrom(n.Server.Eth1.Address(f), harness.EchoPort)}
-	q.client = harness.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(n.ClientEth0.Address(f), 0).String()))
+	q := &pieces{t: t, nic: n.Server.Eth1, self: netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort)}
+	q.client = await.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(n.ClientEth0.Address(f), 0).String()))
 	t.Cleanup(func() { q.client.Close() })
-	q.injector = harness.NewInjector(t, n.Server.Eth1.Peer())
+	q.injector = traffic.NewInjector(t, n.Server.Eth1.Peer())
 	peer := q.client.LocalAddr().(*net.UDPAddr).AddrPort()
 	_, ip := ipHeaders(nil, nil, peer.Addr(), q.self.Addr(), layers.IPProtocolUDP)
 	udp := udpTo(ip.(gopacket.NetworkLayer), q.self.Port())
@@ -258,7 +262,7 @@ func newPieces(t *testing.T, n *topology.TwoNIC, f topology.Family, size int) *p
 	payload := bytes.Repeat([]byte("fragment "), size)[:size-8]
 	buffer := gopacket.NewSerializeBuffer()
 	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	harness.Must(t, gopacket.SerializeLayers(buffer, options, udp, gopacket.Payload(payload)))
+	await.Must(t, gopacket.SerializeLayers(buffer, options, udp, gopacket.Payload(payload)))
 	q.datagram = buffer.Bytes()
 	q.answers = topology.All(topology.UDP, topology.From(q.self.Addr()), topology.ToPort(peer.Port()))
 	return q
@@ -285,7 +289,7 @@ func (q *pieces) send(order []piece) {
 // wantAnswer wants one answer at the client, which is the datagram itself.
 func (q *pieces) wantAnswer(order []piece) {
 	q.t.Helper()
-	harness.Must(q.t, q.client.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must(q.t, q.client.SetReadDeadline(time.Now().Add(await.AnswerTime)))
 	answer := make([]byte, 1<<16)
 	n, _, err := q.client.ReadFrom(answer)
 	if err != nil || !bytes.Equal(answer[:n], q.datagram[8:]) {

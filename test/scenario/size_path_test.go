@@ -9,8 +9,11 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // place is the address of a host in a network of a test's own, in both families.
@@ -34,20 +37,20 @@ type narrower struct{ *topology.TwoNIC }
 func (n narrower) set(t *testing.T, mtu int) {
 	t.Helper()
 	for host, name := range map[*topology.Host]string{n.Replication.Host: "core", n.Core.Host: "replication"} {
-		harness.Must(t, harness.Must1[*topology.Interface](t)(host.Interface(name)).SetMTU(mtu))
+		await.Must(t, await.Must1[*topology.Interface](t)(host.Interface(name)).SetMTU(mtu))
 	}
 }
 
 // TestPathMTU has the router of the corrected way tell the server how large its packets may be, twice: that reaches the
 // right socket, and moves nothing.
 func TestPathMTU(t *testing.T) {
-	n := narrower{harness.NewTwoNIC(t, topology.TwoNICOptions{
+	n := narrower{traffic.NewTwoNIC(t, topology.TwoNICOptions{
 		Policy: topology.StrictSource, Offloads: topology.Offloads{NoSegmentation: true},
 	})}
 	for _, f := range n.Families() {
-		harness.WantLost(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+		wire.WantLost(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
 	}
-	p := harness.On(t, n.Server.Host)
+	p := product.On(t, n.Server.Host)
 	p.Start()
 	for _, f := range n.Families() {
 		for name, test := range map[string]func(narrower, *testing.T, topology.Family){
@@ -57,7 +60,7 @@ func TestPathMTU(t *testing.T) {
 			forgetSizes(t, n.Server.Host) // what it learns from one would serve the next
 			forgetSizes(t, n.Client)
 			t.Run(name+"/"+f.String(), func(t *testing.T) {
-				wires, word := harness.Tap(t, n.Server), harness.Capture(t, n.Server.Eth1)
+				wires, word := wire.Tap(t, n.Server), wire.Capture(t, n.Server.Eth1)
 				test(n, t, f)
 				wires.WantEth1("the answers", topology.All(topology.Not(tooBig), topology.From(n.Server.Eth1.Address(f))))
 				router := topology.All(tooBig, topology.From(n.Server.Eth1.Gateway(f)))
@@ -75,11 +78,11 @@ func TestPathMTU(t *testing.T) {
 }
 
 func (n narrower) stream(t *testing.T, f topology.Family) {
-	conn := harness.DialTransfer(t, n.Client, harness.ServeTransfers(t, n.Server.Host, n.Server.Eth1.Address(f)))
+	conn := traffic.DialTransfer(t, n.Client, traffic.ServeTransfers(t, n.Server.Host, n.Server.Eth1.Address(f)))
 	defer conn.Close()
 	for _, mtu := range []int{1400, 1300} {
 		n.set(t, mtu)
-		harness.TransferBothWays(t, conn, 200_000)
+		traffic.TransferBothWays(t, conn, 200_000)
 	}
 }
 

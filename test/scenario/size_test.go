@@ -12,8 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // Sizes of the tests below.
@@ -23,12 +27,12 @@ const (
 )
 
 // tooLarge counts the packets that were left alone, or turned into word of their size, since the product was started.
-func tooLarge(p *harness.Product) float64 {
+func tooLarge(p *product.Product) float64 {
 	return p.Metrics().Sum("replypath_uncorrected_packets_total", "reason=mtu", "from_interface=eth0", "to_interface=eth1")
 }
 
 // corrected counts the packets of a family that were moved.
-func corrected(p *harness.Product, f topology.Family) float64 {
+func corrected(p *product.Product, f topology.Family) float64 {
 	return p.Metrics().Sum("replypath_corrected_packets_total", "family="+f.String(), "protocol=tcp")
 }
 
@@ -46,7 +50,7 @@ func wantFitting(t *testing.T, frames []*topology.Frame) {
 // forgetSizes has a host know nothing of what fits on the way to others.
 func forgetSizes(t *testing.T, host *topology.Host) {
 	t.Helper()
-	harness.Shell(t, host, "ip -4 route flush cache; ip -6 route flush cache")
+	testhost.Shell(t, host, "ip -4 route flush cache; ip -6 route flush cache")
 }
 
 // dialTransfers opens a connection of each family for transfers with an address of the server.
@@ -54,9 +58,9 @@ func dialTransfers(t *testing.T, n *topology.TwoNIC, at *topology.Interface) map
 	t.Helper()
 	conns := make(map[topology.Family]net.Conn)
 	for _, f := range n.Families() {
-		conns[f] = harness.DialTransfer(t, n.Client, harness.ServeTransfers(t, n.Server.Host, at.Address(f)))
+		conns[f] = traffic.DialTransfer(t, n.Client, traffic.ServeTransfers(t, n.Server.Host, at.Address(f)))
 		t.Cleanup(func() { conns[f].Close() })
-		harness.TransferBothWays(t, conns[f], 1)
+		traffic.TransferBothWays(t, conns[f], 1)
 	}
 	return conns
 }
@@ -85,18 +89,18 @@ func TestSizeOfConnections(t *testing.T) {
 }
 
 func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
-	n := harness.NewTwoNIC(t, options)
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, options)
+	p := product.On(t, n.Server.Host)
 	daemon := p.Start()
 	live := dialTransfers(t, n, n.Server.Eth1)
 	daemon.Stop(unix.SIGTERM)
-	harness.Must(t, n.Server.Eth1.SetMTU(narrowMTU))
-	harness.Must(t, n.Server.Eth1.Peer().SetMTU(narrowMTU))
+	await.Must(t, n.Server.Eth1.SetMTU(narrowMTU))
+	await.Must(t, n.Server.Eth1.Peer().SetMTU(narrowMTU))
 	p.Start()
 	for f, conn := range dialTransfers(t, n, n.Server.Eth1) {
 		t.Run("new/"+f.String(), func(t *testing.T) {
-			wires := harness.Tap(t, n.Server)
-			harness.TransferBothWays(t, conn, transferSize)
+			wires := wire.Tap(t, n.Server)
+			traffic.TransferBothWays(t, conn, transferSize)
 			frames := wires.WantEth1("the transfers", sentTo(conn))
 			if options.Offloads.NoSegmentation {
 				wantFitting(t, frames)
@@ -109,12 +113,12 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 	for f, conn := range live {
 		t.Run("live/"+f.String(), func(t *testing.T) {
 			already, correctedBefore := tooLarge(p), corrected(p, f)
-			wires := harness.Tap(t, n.Server)
-			harness.TransferBothWays(t, conn, transferSize)
+			wires := wire.Tap(t, n.Server)
+			traffic.TransferBothWays(t, conn, transferSize)
 			eth0, eth1 := wires.Left(sentTo(conn))
 			if options.Offloads.NoSegmentation { // else the wire has seen packets, not segments
 				wantFitting(t, eth1)
-				harness.Eventually(t, "the last acknowledgement", func() error {
+				await.Eventually(t, "the last acknowledgement", func() error {
 					_, eth1 := wires.Left(sentTo(conn))
 					if moved := int(corrected(p, f) - correctedBefore); moved != len(eth1) {
 						return fmt.Errorf("%d packets were counted as corrected, %d left by eth1", moved, len(eth1))
@@ -124,7 +128,7 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 			}
 			// The first that cannot be cut becomes word of its size; others may be under way by then.
 			if counted := int(tooLarge(p) - already); len(eth0) > max(counted-1, 0) {
-				t.Errorf("%d packets were counted as too large, as routed left %s", counted, harness.Describe(eth0))
+				t.Errorf("%d packets were counted as too large, as routed left %s", counted, wire.Describe(eth0))
 			}
 		})
 	}
@@ -133,21 +137,21 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 // narrow is a server whose flows come in by an interface that takes less than the routed one.
 type narrow struct {
 	*topology.TwoNIC
-	p *harness.Product
+	p *product.Product
 }
 
 // TestSizeOfDatagrams has answers that are too large for the flow's interface: who sends them learns of it.
 func TestSizeOfDatagrams(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
 	for _, f := range n.Families() {
 		asked := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
-		wires := harness.Tap(t, n.Server)
+		wires := wire.Tap(t, n.Server)
 		asked.send(t, narrowMTU)
 		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
 		wait(t, wires.Eth0, answers)
 		wires.WantEth0("without replypath", answers)
 	}
-	s := narrow{n, harness.On(t, n.Server.Host)}
+	s := narrow{n, product.On(t, n.Server.Host)}
 	s.p.Start()
 	for _, f := range n.Families() {
 		for name, test := range map[string]func(narrow, *testing.T, topology.Family){
@@ -164,7 +168,7 @@ func TestSizeOfDatagrams(t *testing.T) {
 func (s narrow) toldOnce(t *testing.T, f topology.Family) {
 	before := tooLarge(s.p)
 	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
-	wires, errors := harness.Tap(t, s.Server), harness.Capture(t, s.Server.Eth1)
+	wires, errors := wire.Tap(t, s.Server), wire.Capture(t, s.Server.Eth1)
 	asked.send(t, 1500)
 	asked.wantTooLarge(t)
 	asked.send(t, narrowMTU)
@@ -182,7 +186,7 @@ func (s narrow) deafSender(t *testing.T, f topology.Family) {
 	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
 	asked.discover(t, f, unix.IP_PMTUDISC_PROBE)
 	before := tooLarge(s.p)
-	wires, errors := harness.Tap(t, s.Server), harness.Capture(t, s.Server.Eth1)
+	wires, errors := wire.Tap(t, s.Server), wire.Capture(t, s.Server.Eth1)
 	began := time.Now()
 	for range count {
 		asked.sendDeaf(t, 1500)
@@ -206,14 +210,14 @@ func (s narrow) udpInFragments(t *testing.T, f topology.Family) {
 	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
 	asked.send(t, 1500)
 	asked.wantTooLarge(t)
-	wires := harness.Tap(t, s.Server)
+	wires := wire.Tap(t, s.Server)
 	for _, size := range []int{1500, 4000} {
 		asked.send(t, size)
 		asked.wantArrival(t, size)
 	}
 	frames := wires.WantEth1("the fragments", topology.From(s.Server.Eth1.Address(f)))
 	if len(frames) < 2+3 {
-		t.Errorf("few fragments: %s", harness.Describe(frames))
+		t.Errorf("few fragments: %s", wire.Describe(frames))
 	}
 	if counted := tooLarge(s.p) - before; counted != 1 {
 		t.Errorf("%v packets were counted as too large", counted)
@@ -223,22 +227,22 @@ func (s narrow) udpInFragments(t *testing.T, f topology.Family) {
 // fragments has the first large answer tell the kernel, which cuts all others so that they fit.
 func (s narrow) fragments(t *testing.T, f topology.Family) {
 	before := tooLarge(s.p)
-	ask := func(kind harness.Kind) *harness.Conversation {
-		return harness.NewConversation(t, kind, s.ClientEth0, s.Server.Eth1.Address(f))
+	ask := func(kind traffic.Kind) *traffic.Conversation {
+		return traffic.NewConversation(t, kind, s.ClientEth0, s.Server.Eth1.Address(f))
 	}
-	lost := ask(harness.Ping) // what is said of it is for the kernel alone
-	harness.Eventually(t, "the kernel has learned the size", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 4*harness.SilenceTime)
+	lost := ask(traffic.Ping) // what is said of it is for the kernel alone
+	await.Eventually(t, "the kernel has learned the size", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*await.SilenceTime)
 		defer cancel()
 		return lost.AskFor(ctx, largeDatagram)
 	})
 	if tooLarge(s.p) == before {
 		t.Error("nothing was too large")
 	}
-	for _, c := range []*harness.Conversation{ask(harness.UDP), lost} {
-		wires := harness.Tap(t, s.Server)
+	for _, c := range []*traffic.Conversation{ask(traffic.UDP), lost} {
+		wires := wire.Tap(t, s.Server)
 		for range 3 {
-			harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+			await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
 		}
 		wantFitting(t, wires.WantEth1(c.String(), answersOf(c)))
 	}
@@ -248,14 +252,14 @@ func (s narrow) fragments(t *testing.T, f topology.Family) {
 // do. Telling them would lose the first answer to each client: all go as routed, and are counted.
 func TestSizeOfSenderThatHeedsNone(t *testing.T) {
 	const clients = 10
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, ReplicationMTU: narrowMTU})
-	p := harness.On(t, n.Server.Host)
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, ReplicationMTU: narrowMTU})
+	p := product.On(t, n.Server.Host)
 	p.Start()
 	for _, f := range n.Families() {
 		for name, way := range map[string]int{"omit": unix.IP_PMTUDISC_OMIT, "interface": unix.IP_PMTUDISC_INTERFACE} {
 			t.Run(f.String()+"/"+name, func(t *testing.T) {
 				before := tooLarge(p)
-				wires := harness.Tap(t, n.Server)
+				wires := wire.Tap(t, n.Server)
 				for range clients {
 					asked := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
 					asked.discover(t, f, way)

@@ -9,15 +9,17 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // pinned tells whether the programs of the source repair are.
-func pinned(t *testing.T, p *harness.Product) bool {
+func pinned(t *testing.T, p *product.Product) bool {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(p.PinDir, "links", "sendmsg*"))
-	harness.Must(t, err)
+	await.Must(t, err)
 	return len(found) > 0
 }
 
@@ -25,15 +27,15 @@ func pinned(t *testing.T, p *harness.Product) bool {
 // later: its answer is lost, as it would have been, and the next is right. It goes on without the daemon, and the
 // next one takes it over.
 func TestAutoWaits(t *testing.T) {
-	s, config := harness.NewS1(t, topology.S1Options{}), harness.WriteConfig(t, "")
-	p := harness.On(t, s.B.Host)
+	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, "")
+	p := product.On(t, s.B.Host)
 	d := p.Start("--config", config)
 	eachListening(t, "auto", func(t *testing.T, l listening) {
 		reload(t, d, config, "repair_udp_source: false\n") // what the last one needed
 		reload(t, d, config, "repair_udp_source: auto\n")
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		// A server at one address needs no repair.
-		harness.Ask(t, harness.NewConversation(t, harness.UDP, s.A.Eth1, eth1))
+		traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, s.A.Eth1, eth1))
 		wantSource(t, p, true, "waits for")
 		if changes := p.Status().OtherChanges(); pinned(t, p) || len(changes) > 0 {
 			t.Errorf("pinned %v, changed: %+v", pinned(t, p), changes)
@@ -42,7 +44,7 @@ func TestAutoWaits(t *testing.T) {
 		l.serve(t, s.B.Host)
 		a := newAsker(t, s.A.Eth1, l.asked)
 		a.wantFrom(eth1, eth0)
-		harness.Eventually(t, "the repair is on", func() error {
+		await.Eventually(t, "the repair is on", func() error {
 			if _, effect := sourceFeature(t, p); !strings.HasPrefix(effect, "on:") {
 				return fmt.Errorf("effect %q", effect)
 			}
@@ -64,8 +66,8 @@ func TestAutoWaits(t *testing.T) {
 // TestRepairNever leaves the source alone, whatever is asked, until the
 // configuration changes, and again when it changes back.
 func TestRepairNever(t *testing.T) {
-	s, config := harness.NewS1(t, topology.S1Options{}), harness.WriteConfig(t, "repair_udp_source: false\n")
-	p := harness.On(t, s.B.Host)
+	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, "repair_udp_source: false\n")
+	p := product.On(t, s.B.Host)
 	d := p.Start("--config", config)
 	eachListening(t, "never", func(t *testing.T, l listening) {
 		l.serve(t, s.B.Host)
@@ -79,7 +81,7 @@ func TestRepairNever(t *testing.T) {
 			}
 			newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, from)
 			// A flow that began while nothing was noted is noted once a second.
-			harness.Eventually(t, "the older flow follows", func() error {
+			await.Eventually(t, "the older flow follows", func() error {
 				if got := a.ask(eth1).Addr(); got != from {
 					return fmt.Errorf("%s answers", got)
 				}
@@ -93,9 +95,9 @@ func TestRepairNever(t *testing.T) {
 }
 
 // launchAfter runs the daemon behind a shell command in a mount namespace of its own.
-func launchAfter(t *testing.T, p *harness.Product, command string) *harness.Daemon {
+func launchAfter(t *testing.T, p *product.Product, command string) *product.Daemon {
 	t.Helper()
-	shell := harness.Must1[string](t)(exec.LookPath("unshare"))
+	shell := await.Must1[string](t)(exec.LookPath("unshare"))
 	d := p.LaunchAs(func(c *topology.Cmd) {
 		c.Args = append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-e", "-c",
 			command + "\nexec \"$0\" \"$@\"", c.Path}, c.Args[1:]...)
@@ -108,10 +110,10 @@ func launchAfter(t *testing.T, p *harness.Product, command string) *harness.Daem
 // TestCgroup2 starts where no cgroup2 is mounted: that is named, and everything else is done. Where a new /sys lies
 // above that of the caller, as `ip netns exec` leaves it, it is found.
 func TestCgroup2(t *testing.T) {
-	s, l := harness.NewS1(t, topology.S1Options{}), listenings[0]
+	s, l := traffic.NewS1(t, topology.S1Options{}), listenings[0]
 	l.serve(t, s.B.Host)
 	eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	d := launchAfter(t, p, `awk '/ - cgroup2 / { print $5 }' /proc/self/mountinfo | xargs -r umount -l`)
 	d.WaitLog(1, "WARN", "no cgroup2 file system is mounted")
 	wantSource(t, p, false, "no cgroup2")
@@ -119,7 +121,7 @@ func TestCgroup2(t *testing.T) {
 		t.Errorf("the metric says %v", got)
 	}
 	newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth0)
-	harness.Ask(t, harness.NewConversation(t, harness.UDP, s.A.Eth1, eth1))
+	traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, s.A.Eth1, eth1))
 	p.Expect(0, "detach", "--stop")
 
 	launchAfter(t, p, "umount -l /sys && mount -t sysfs sysfs /sys")

@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // resolverPort is where the server's queries go.
@@ -18,9 +20,9 @@ const resolverPort = 5300
 // somebody sends in the resolver's name, by eth1, to the server's other address, so that a flow of these is there.
 // What the server goes on to ask leaves as it did: from the address of eth0, by eth0.
 func TestSourceOfBegun(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := harness.On(t, n.Server.Host)
-	p.Start("--config", harness.WriteConfig(t, "repair_udp_source: true\n"))
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := product.On(t, n.Server.Host)
+	p.Start("--config", product.WriteConfig(t, "repair_udp_source: true\n"))
 	p.WaitGrace()
 	port := uint16(21_000)
 	for _, f := range n.Families() {
@@ -35,7 +37,7 @@ func TestSourceOfBegun(t *testing.T) {
 					other.waitRecorded(p)
 				}
 				q.serve(serverSocket{wildcard: true})
-				wires := harness.Tap(t, n.Server)
+				wires := wire.Tap(t, n.Server)
 				if when == "afterwards" {
 					q.serverSpeaks()
 					q.clientSpeaks()

@@ -15,17 +15,21 @@ import (
 	packet6 "golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // receive reads one question.
 func receive(t testing.TB, conn net.PacketConn) (question []byte, from net.Addr) {
 	t.Helper()
-	harness.Must(t, conn.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must(t, conn.SetReadDeadline(time.Now().Add(await.AnswerTime)))
 	buffer := make([]byte, 1<<16)
 	n, from, err := conn.ReadFrom(buffer)
-	harness.Must(t, err)
+	await.Must(t, err)
 	return buffer[:n], from
 }
 
@@ -33,7 +37,7 @@ func receive(t testing.TB, conn net.PacketConn) (question []byte, from net.Addr)
 func (a *asker) send(server netip.Addr) {
 	a.t.Helper()
 	_, err := a.conn.WriteTo([]byte("question"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort)))
-	harness.Must(a.t, err)
+	await.Must(a.t, err)
 }
 
 // heard waits for a datagram and returns who sent it.
@@ -46,14 +50,14 @@ func (a *asker) heard() netip.Addr {
 // repairing is S1 with the source repair on from the start.
 type repairing struct {
 	*topology.S1
-	p *harness.Product
+	p *product.Product
 }
 
 // TestSourceCare: the source of an answer is repaired as often as an address was asked, and nothing but that.
 func TestSourceCare(t *testing.T) {
 	const on = "repair_udp_source: true\n"
-	s, config := harness.NewS1(t, topology.S1Options{}), harness.WriteConfig(t, on)
-	r := repairing{s, harness.On(t, s.B.Host)}
+	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, on)
+	r := repairing{s, product.On(t, s.B.Host)}
 	d := r.p.Start("--config", config)
 	eachListening(t, "alternating", r.alternating)
 	eachListening(t, "many at once", r.sendMany)
@@ -93,7 +97,7 @@ func (r repairing) another(t *testing.T, before netip.Addr) netip.Prefix {
 	t.Helper()
 	bits := map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[topology.FamilyOf(before)]
 	next := netip.PrefixFrom(before.Next(), bits)
-	harness.Must(t, r.B.Eth1.AddAddress(next))
+	await.Must(t, r.B.Eth1.AddAddress(next))
 	r.p.AwaitOwn(next.Addr(), true, time.Now())
 	t.Cleanup(func() { _ = r.B.Eth1.RemoveAddress(next) }) // a test may have done so
 	return next
@@ -139,7 +143,7 @@ func (r repairing) packetInfo(t *testing.T, l listening) {
 			control = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: source.As4()})
 		}
 		_, _, err := conn.(*net.UDPConn).WriteMsgUDP(question, control, from.(*net.UDPAddr))
-		harness.Must(t, err)
+		await.Must(t, err)
 		if got := a.heard(); got != source {
 			t.Errorf("the daemon chose %s, the answer came from %s", source, got)
 		}
@@ -157,7 +161,7 @@ func (r repairing) otherNamespace(t *testing.T, l listening) {
 	eth1 := r.B.Eth1.Address(l.asked)
 	a := newAsker(t, r.A.Eth1, l.asked)
 	a.wantFrom(eth1, eth1)
-	harness.Must1[int](t)(stranger.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(a.at)))
+	await.Must1[int](t)(stranger.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(a.at)))
 	if got, want := a.heard(), r.A.Eth1.Gateway(l.asked); got != want {
 		t.Errorf("the router sent from %s, not %s", got, want)
 	}
@@ -171,13 +175,13 @@ func (r repairing) hostSpeaksFirst(t *testing.T, l listening) {
 	a, silent := newAsker(t, r.A.Eth1, l.asked), newAsker(t, r.A.Eth0, l.asked)
 	a.send(eth1)
 	question, from := receive(t, conn)
-	wires := harness.Tap(t, r.B)
-	harness.Must1[int](t)(conn.WriteTo(question, net.UDPAddrFromAddrPort(silent.at)))
+	wires := wire.Tap(t, r.B)
+	await.Must1[int](t)(conn.WriteTo(question, net.UDPAddrFromAddrPort(silent.at)))
 	if got := silent.heard(); got != eth0 {
 		t.Errorf("what the host starts came from %s", got)
 	}
 	wires.WantEth0("what the host starts", silent.answers())
-	harness.Must1[int](t)(conn.WriteTo(question, from))
+	await.Must1[int](t)(conn.WriteTo(question, from))
 	if got := a.heard(); got != eth1 {
 		t.Errorf("the answer came from %s", got)
 	}
@@ -194,12 +198,12 @@ func (r repairing) addressGone(t *testing.T, l listening) {
 	a := newAsker(t, r.A.Eth1, l.asked)
 	a.send(second.Addr())
 	question, from := receive(t, conn)
-	harness.Must1[int](t)(conn.WriteTo(question, from))
+	await.Must1[int](t)(conn.WriteTo(question, from))
 	if got := a.heard(); got != second.Addr() {
 		t.Errorf("the answer came from %s", got)
 	}
-	harness.Must(t, r.B.Eth1.RemoveAddress(second))
-	harness.Eventually(t, "an answer from the address that the route picks", func() error {
+	await.Must(t, r.B.Eth1.RemoveAddress(second))
+	await.Eventually(t, "an answer from the address that the route picks", func() error {
 		if _, err := conn.WriteTo(question, from); err != nil {
 			return err
 		}
@@ -218,7 +222,7 @@ func (r repairing) boundSocket(t *testing.T, f topology.Family) {
 	a := newAsker(t, r.A.Eth1, f)
 	a.send(eth1)
 	question, from := receive(t, asked)
-	harness.Must1[int](t)(other.WriteTo(question, from))
+	await.Must1[int](t)(other.WriteTo(question, from))
 	if got := a.heard(); got != eth0 {
 		t.Errorf("a socket at %s sent from %s", eth0, got)
 	}
@@ -236,7 +240,7 @@ func (r repairing) observe(t *testing.T, l listening) {
 	}
 	r.p.Expect(0, "mode", "enforce")
 	// Who asks is noted with the first question of a second.
-	harness.Eventually(t, "the source is repaired", func() error {
+	await.Eventually(t, "the source is repaired", func() error {
 		if from := a.ask(eth1).Addr(); from != eth1 {
 			return fmt.Errorf("%s answers", from)
 		}
@@ -249,8 +253,8 @@ func (r repairing) observe(t *testing.T, l listening) {
 // TestConnectedWildcard has a daemon connect the wildcard socket by which it was asked, as iperf3 does: the kernel
 // has chosen its address then, and the page says to bind it.
 func TestConnectedWildcard(t *testing.T) {
-	s, page := harness.NewS1(t, topology.S1Options{}), harness.ReadRecipe(t, "udp-daemons")
-	harness.On(t, s.B.Host).Start("--config", page.Config("With replypath"))
+	s, page := traffic.NewS1(t, topology.S1Options{}), host.ReadRecipe(t, "udp-daemons")
+	product.On(t, s.B.Host).Start("--config", page.Config("With replypath"))
 	eachListening(t, "connected", func(t *testing.T, l listening) {
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		answer := func(conn net.PacketConn) netip.Addr {
@@ -261,11 +265,11 @@ func TestConnectedWildcard(t *testing.T) {
 			if l.network == "udp4" {
 				to = &unix.SockaddrInet4{Addr: a.at.Addr().As4(), Port: int(a.at.Port())}
 			}
-			raw := harness.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
-			harness.Must(t, raw.Control(func(fd uintptr) {
-				harness.Must(t, unix.Connect(int(fd), to))
+			raw := await.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+			await.Must(t, raw.Control(func(fd uintptr) {
+				await.Must(t, unix.Connect(int(fd), to))
 				_, err := unix.Write(int(fd), question)
-				harness.Must(t, err)
+				await.Must(t, err)
 			}))
 			return a.heard()
 		}
@@ -274,7 +278,7 @@ func TestConnectedWildcard(t *testing.T) {
 		if got := answer(wildcard); got != eth0 {
 			t.Errorf("a connected wildcard socket answers from %s: the page says that it cannot be mended", got)
 		}
-		harness.Must(t, wildcard.Close())
+		await.Must(t, wildcard.Close())
 		if l.address = eth1.String(); eth1.Is4() {
 			l.network = "udp4"
 		}

@@ -12,8 +12,10 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // detachPinned does what `bpftool link detach pinned` does.
@@ -29,10 +31,10 @@ func detachPinned(pin string) error {
 // daemon that binds to no address is asked by both families: within a second it answers from the address that was
 // asked again. It is logged and counted. All but the first time the programs are those of an earlier process.
 func TestSourceTaken(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{})
+	s := traffic.NewS1(t, topology.S1Options{})
 	listening{network: "udp", address: "::"}.serve(t, s.B.Host)
-	p := harness.On(t, s.B.Host)
-	harness.Quiet(t)
+	p := product.On(t, s.B.Host)
+	product.Quiet(t)
 	for _, theft := range []struct {
 		name  string
 		steal func(pin string) error
@@ -53,11 +55,11 @@ func TestSourceTaken(t *testing.T) {
 			for taken := 1; taken <= 3; taken++ {
 				began := time.Now()
 				for _, hook := range theft.hooks {
-					harness.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
+					await.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
 				}
 				d.WaitLog(taken, "level=WARN", "programs had been taken off, attached again", "cgroup=")
 				took := time.Since(began).Round(time.Millisecond)
-				if t.Logf("back after %s", took); took > harness.Patient(backWithin) {
+				if t.Logf("back after %s", took); took > await.Patient(backWithin) {
 					t.Errorf("back after %s", took)
 				}
 				wantRepaired(t, s)

@@ -13,8 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // daemonPort is where the daemons of these tests listen.
@@ -43,7 +46,7 @@ func eachListening(t *testing.T, name string, run func(*testing.T, listening)) {
 func (l listening) listen(t *testing.T, host *topology.Host) net.PacketConn {
 	t.Helper()
 	at := net.JoinHostPort(l.address, fmt.Sprint(daemonPort))
-	conn := harness.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), l.network, at))
+	conn := await.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), l.network, at))
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -74,7 +77,7 @@ type asker struct {
 func newAsker(t testing.TB, at *topology.Interface, f topology.Family) *asker {
 	t.Helper()
 	address := netip.AddrPortFrom(at.Address(f), 0).String()
-	conn := harness.Must1[net.PacketConn](t)(at.Host.ListenPacket(t.Context(), "udp", address))
+	conn := await.Must1[net.PacketConn](t)(at.Host.ListenPacket(t.Context(), "udp", address))
 	t.Cleanup(func() { conn.Close() })
 	return &asker{t, conn, conn.LocalAddr().(*net.UDPAddr).AddrPort()}
 }
@@ -83,7 +86,7 @@ func newAsker(t testing.TB, at *topology.Interface, f topology.Family) *asker {
 func (a *asker) ask(server netip.Addr) netip.AddrPort {
 	a.t.Helper()
 	question := []byte("who are you, " + server.String())
-	harness.Must1[int](a.t)(a.conn.WriteTo(question, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort))))
+	await.Must1[int](a.t)(a.conn.WriteTo(question, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort))))
 	answer, from := receive(a.t, a.conn)
 	if !bytes.Equal(answer, question) {
 		a.t.Errorf("answer %q", answer)
@@ -106,7 +109,7 @@ func (a *asker) answers() topology.Filter {
 }
 
 // sourceFeature returns what the status says of the source repair.
-func sourceFeature(t *testing.T, p *harness.Product) (available bool, effect string) {
+func sourceFeature(t *testing.T, p *product.Product) (available bool, effect string) {
 	t.Helper()
 	for _, f := range p.Status().Features {
 		if f.Name == "repair_udp_source" {
@@ -118,12 +121,12 @@ func sourceFeature(t *testing.T, p *harness.Product) (available bool, effect str
 }
 
 // repairs returns what the metric says.
-func repairs(p *harness.Product, f topology.Family) float64 {
+func repairs(p *product.Product, f topology.Family) float64 {
 	return p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String())
 }
 
 // wantSource wants the status to tell this of the source repair.
-func wantSource(t *testing.T, p *harness.Product, available bool, effect string) {
+func wantSource(t *testing.T, p *product.Product, available bool, effect string) {
 	t.Helper()
 	got, says := sourceFeature(t, p)
 	if got != available || !strings.Contains(says, effect) {
@@ -134,28 +137,28 @@ func wantSource(t *testing.T, p *harness.Product, available bool, effect string)
 // TestWildcardUDP asks a daemon that binds to no address: it answers from the address of the default route's
 // interface, which nobody asked, and with replypath from the right one, by the right interface.
 func TestWildcardUDP(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{})
-	p := harness.On(t, s.B.Host)
+	s := traffic.NewS1(t, topology.S1Options{})
+	p := product.On(t, s.B.Host)
 	eachListening(t, "a wildcard socket", func(t *testing.T, l listening) {
 		l.serve(t, s.B.Host)
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth0)
-		client := harness.Must1[net.Conn](t)(s.A.Dial(t.Context(), "udp", netip.AddrPortFrom(eth1, daemonPort).String()))
+		client := await.Must1[net.Conn](t)(s.A.Dial(t.Context(), "udp", netip.AddrPortFrom(eth1, daemonPort).String()))
 		defer client.Close()
-		wires := harness.Tap(t, s.B)
+		wires := wire.Tap(t, s.B)
 		wantDiscarded(t, client, wires, eth0)
 
 		p.Start()
 		wantSource(t, p, true, "on: wildcard udp sockets reply from the address of the request")
 		a := newAsker(t, s.A.Eth1, l.asked)
-		wires = harness.Tap(t, s.B)
+		wires = wire.Tap(t, s.B)
 		for range 3 {
 			a.wantFrom(eth1, eth1)
 		}
 		wires.WantEth1("the daemon", a.answers())
 		newAsker(t, s.A.Eth0, l.asked).wantFrom(eth0, eth0)
 		// The client from before is answered as well, whatever came first.
-		if err := exchange(client, harness.AnswerTime); err != nil {
+		if err := exchange(client, await.AnswerTime); err != nil {
 			t.Errorf("the client from before: %v", err)
 		}
 		if got := repairs(p, l.asked); got != 5 {
@@ -167,10 +170,10 @@ func TestWildcardUDP(t *testing.T) {
 }
 
 // wantDiscarded asks by a connected socket, which nobody else can answer.
-func wantDiscarded(t *testing.T, client net.Conn, wires *harness.Wires, stranger netip.Addr) {
+func wantDiscarded(t *testing.T, client net.Conn, wires *wire.Wires, stranger netip.Addr) {
 	t.Helper()
 	port := client.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	if err := exchange(client, harness.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := exchange(client, await.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a client that is connected to the address: %v", err)
 	}
 	wires.WantEth0("the stranger's answer", topology.All(topology.UDP, topology.From(stranger), topology.ToPort(port)))

@@ -9,8 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // half is a connection that one of its ends has closed, which the other has heard.
@@ -26,11 +29,11 @@ type halves struct{ byServer, byClient half }
 // closeHalf has one end close, and waits until the server's socket is in the state of that.
 func (c corners) closeHalf(t *testing.T, p *pair, quiet, speaks *net.TCPConn, state string) half {
 	t.Helper()
-	exits := harness.TapAll(t, c.Server.Eth1)
-	harness.Must(t, quiet.CloseWrite())
+	exits := wire.TapAll(t, c.Server.Eth1)
+	await.Must(t, quiet.CloseWrite())
 	waitEnd(t, speaks)
-	harness.Eventually(t, "the server's socket is in "+state, func() error {
-		found := harness.Shell(t, c.Server.Host, fmt.Sprintf("ss -Htan state %s 'sport = %d'", state, p.port()))
+	await.Eventually(t, "the server's socket is in "+state, func() error {
+		found := host.Shell(t, c.Server.Host, fmt.Sprintf("ss -Htan state %s 'sport = %d'", state, p.port()))
 		if strings.TrimSpace(found) == "" {
 			return errors.New("there is none")
 		}
@@ -43,7 +46,7 @@ func (c corners) closeHalf(t *testing.T, p *pair, quiet, speaks *net.TCPConn, st
 // wantRouted runs what makes the server send and wants that to leave by eth0, where it is lost.
 func (c corners) wantRouted(t *testing.T, what string, h half, run func()) {
 	t.Helper()
-	exits, eth0 := harness.TapAll(t, c.eth1.nics...), exitBy(c.Server, c.Server.Eth0)
+	exits, eth0 := wire.TapAll(t, c.eth1.nics...), exitBy(c.Server, c.Server.Eth0)
 	run()
 	wait(t, exits.At(eth0.by), topology.All(h.segments, topology.Going(topology.Received)))
 	eth0.want(exits, what, h.segments)
@@ -56,7 +59,7 @@ func (c corners) wantHalvesRouted(t *testing.T, of halves) {
 		talk(t, of.byServer.client, of.byServer.server)
 	})
 	c.wantRouted(t, "the answer to a repeated FIN without replypath", of.byClient, func() {
-		harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(of.byClient.fin)
+		traffic.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(of.byClient.fin)
 	})
 }
 
@@ -74,12 +77,12 @@ func (c corners) testFinWait(t *testing.T, h half) {
 // until then, which is what the kernel would do. As soon as it repeats its FIN, everything leaves by eth1.
 func (c corners) testCloseWait(t *testing.T, h half) {
 	c.wantRouted(t, "what the server says before its client", h, func() {
-		harness.Must1[int](t)(h.server.Write([]byte("x")))
+		await.Must1[int](t)(h.server.Write([]byte("x")))
 	})
-	exits := harness.TapAll(t, c.eth1.nics...)
-	harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(h.fin)
+	exits := wire.TapAll(t, c.eth1.nics...)
+	traffic.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(h.fin)
 	first := wait(t, exits.At(c.Server.Eth1), topology.All(h.segments, topology.Going(topology.Received)))
-	harness.Must(t, read(t, h.client, harness.AnswerTime))
+	await.Must(t, read(t, h.client, await.AnswerTime))
 	push(t, h.server, h.client)
 	c.end(t, h.pair, h.server, h.client)
 	// What had been lost may have been sent again, as routed, just before.

@@ -8,15 +8,17 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
 // openMultipath opens a connection to the address of one NIC. As the server names that of the other, the client opens a
 // second subflow to it.
 func (c corners) openMultipath(t *testing.T, f topology.Family, to, named *topology.Interface) *pair {
 	t.Helper()
-	harness.Shell(t, c.Server.Host, fmt.Sprintf("ip mptcp endpoint flush; ip mptcp endpoint add %s dev %s signal", named.Address(f), named.Name))
+	host.Shell(t, c.Server.Host, fmt.Sprintf("ip mptcp endpoint flush; ip mptcp endpoint add %s dev %s signal", named.Address(f), named.Name))
 	d := dialect{multipath: true, wildcard: true}
 	l := c.listen(t, f, d)
 	at := netip.AddrPortFrom(to.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port())
@@ -44,16 +46,16 @@ var (
 // wantNoSecondSubflow opens a connection to eth0. The subflow to eth1 is answered by eth0, and
 // never gets beyond its handshake.
 func (c corners) wantNoSecondSubflow(t *testing.T, f topology.Family) {
-	exits := harness.TapAll(t, c.eth1.nics...)
+	exits := wire.TapAll(t, c.eth1.nics...)
 	p := c.openMultipath(t, f, c.Server.Eth0, c.Server.Eth1)
 	second := p.subflow(f, c.Server.Eth1)
 	// The kernel answers once more when it hears nothing.
-	harness.Must1[[]*topology.Frame](t)(exits.At(c.Server.Eth0).WaitCount(harness.Within(t, harness.AnswerTime), 2,
+	await.Must1[[]*topology.Frame](t)(exits.At(c.Server.Eth0).WaitCount(await.Within(t, await.AnswerTime), 2,
 		topology.All(second, handshake, topology.Going(topology.Received))))
 	exits.Want("the subflow to eth1", second, c.Server.Eth0, c.Server.Eth0.Peer().MAC)
 	confirmed := topology.All(topology.To(c.Server.Eth1.Address(f)), topology.ToPort(p.port()), notHandshake)
 	if came := exits.Came(c.Server.Eth1, confirmed); len(came) > 0 {
-		t.Errorf("the client has heard of it: %s", harness.Describe(came))
+		t.Errorf("the client has heard of it: %s", wire.Describe(came))
 	}
 }
 
@@ -61,9 +63,9 @@ func (c corners) wantNoSecondSubflow(t *testing.T, f topology.Family) {
 // each to be answered by its own.
 func (c corners) wantSecondSubflow(t *testing.T, f topology.Family) {
 	for to, named := range map[*topology.Interface]*topology.Interface{c.Server.Eth0: c.Server.Eth1, c.Server.Eth1: c.Server.Eth0} {
-		exits := harness.TapAll(t, c.eth1.nics...)
+		exits := wire.TapAll(t, c.eth1.nics...)
 		p := c.openMultipath(t, f, to, named)
-		harness.Eventually(t, "the second subflow is used", func() error {
+		await.Eventually(t, "the second subflow is used", func() error {
 			p.goOn(t)
 			for _, nic := range c.eth1.nics {
 				if len(exits.Left(nic, topology.All(p.subflow(f, named), notHandshake))) > 0 {

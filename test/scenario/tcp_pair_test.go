@@ -14,14 +14,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // corners is a server of which everything that leaves by the wrong NIC is lost.
 type corners struct {
 	*topology.TwoNIC
-	p    *harness.Product
+	p    *product.Product
 	eth1 exit
 }
 
@@ -29,20 +33,20 @@ type corners struct {
 func newCorners(t *testing.T) corners {
 	t.Helper()
 	// With checksums, so that captured frames can be sent again.
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{
 		Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
 	})
 	for _, h := range []*topology.Host{n.Client, n.Server.Host} {
-		harness.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
-		harness.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
+		await.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
+		host.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
 	}
-	return corners{n, harness.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth1)}
+	return corners{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth1)}
 }
 
 // start starts replypath with small tables.
 func (c corners) start(t *testing.T) {
 	t.Helper()
-	c.p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
+	c.p.Start("--config", product.WriteConfig(t, product.SmallTables))
 }
 
 // setting changes a socket before it is bound or connected; nil changes nothing.
@@ -80,7 +84,7 @@ func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener
 		at = "::"
 	}
 	var l net.Listener
-	harness.Must(t, c.Server.Do(func() (err error) {
+	await.Must(t, c.Server.Do(func() (err error) {
 		l, err = config.Listen(t.Context(), "tcp", net.JoinHostPort(at, "0"))
 		return err
 	}))
@@ -100,8 +104,8 @@ func (c corners) dialAt(t *testing.T, at netip.AddrPort, d dialect) *pair {
 	p := &pair{segments: topology.All(topology.TCP, topology.From(at.Addr()), topology.FromPort(at.Port()))}
 	dialer := net.Dialer{Control: d.client.control}
 	dialer.SetMultipathTCP(d.multipath)
-	ctx := harness.Within(t, harness.AnswerTime)
-	harness.Must(t, c.Client.Do(func() error {
+	ctx := await.Within(t, await.AnswerTime)
+	await.Must(t, c.Client.Do(func() error {
 		conn, err := dialer.DialContext(ctx, "tcp", at.String())
 		if err == nil {
 			p.client = conn.(*net.TCPConn)
@@ -115,8 +119,8 @@ func (c corners) dialAt(t *testing.T, at netip.AddrPort, d dialect) *pair {
 // accept takes the server's end of the connection.
 func (p *pair) accept(t *testing.T, l net.Listener) {
 	t.Helper()
-	harness.Must(t, l.(*net.TCPListener).SetDeadline(time.Now().Add(harness.AnswerTime)))
-	p.server = harness.Must1[net.Conn](t)(l.Accept()).(*net.TCPConn)
+	await.Must(t, l.(*net.TCPListener).SetDeadline(time.Now().Add(await.AnswerTime)))
+	p.server = await.Must1[net.Conn](t)(l.Accept()).(*net.TCPConn)
 	t.Cleanup(func() { p.server.Close() })
 }
 
@@ -132,7 +136,7 @@ func (c corners) connect(t *testing.T, f topology.Family, d dialect) *pair {
 // wantEth1 runs what makes the server send, and wants that by eth1.
 func (c corners) wantEth1(t *testing.T, what string, p *pair, run func()) {
 	t.Helper()
-	exits := harness.TapAll(t, c.eth1.nics...)
+	exits := wire.TapAll(t, c.eth1.nics...)
 	run()
 	c.eth1.want(exits, what, p.segments)
 }
@@ -153,13 +157,13 @@ func (c corners) connected(t *testing.T, f topology.Family) *pair {
 func push(t *testing.T, from, to *net.TCPConn) {
 	t.Helper()
 	const size = 200_000
-	harness.Must(t, to.SetDeadline(time.Now().Add(harness.AnswerTime)))
+	await.Must(t, to.SetDeadline(time.Now().Add(await.AnswerTime)))
 	go func() { _, _ = from.Write(make([]byte, size)) }() // who reads notices
-	harness.Must1[int64](t)(io.CopyN(io.Discard, to, size))
-	raw := harness.Must1[syscall.RawConn](t)(from.SyscallConn())
-	harness.Eventually(t, "everything is acknowledged", func() (err error) {
+	await.Must1[int64](t)(io.CopyN(io.Discard, to, size))
+	raw := await.Must1[syscall.RawConn](t)(from.SyscallConn())
+	await.Eventually(t, "everything is acknowledged", func() (err error) {
 		var left int
-		harness.Must(t, raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }))
+		await.Must(t, raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }))
 		if err == nil && left > 0 {
 			err = fmt.Errorf("%d bytes are not", left)
 		}
@@ -170,16 +174,16 @@ func push(t *testing.T, from, to *net.TCPConn) {
 // end closes a connection, and returns when both ends have nothing left.
 func (c corners) end(t *testing.T, p *pair, first, second *net.TCPConn) {
 	t.Helper()
-	harness.Must(t, first.Close())
+	await.Must(t, first.Close())
 	waitEnd(t, second)
-	harness.Must(t, second.Close())
+	await.Must(t, second.Close())
 	waitQuiet(t, p.port(), c.Client, c.Server.Host)
 }
 
 // wait returns when a capture has the frame.
 func wait(t *testing.T, at *topology.Capture, frame topology.Filter) *topology.Frame {
 	t.Helper()
-	return harness.Must1[*topology.Frame](t)(at.Wait(harness.Within(t, harness.AnswerTime), frame))
+	return await.Must1[*topology.Frame](t)(at.Wait(await.Within(t, await.AnswerTime), frame))
 }
 
 // goOn has both ends speak in turns.

@@ -15,26 +15,29 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // vanish takes a connection away without a word to the other end, as a reboot does.
 func vanish(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
-	raw := harness.Must1[syscall.RawConn](t)(conn.SyscallConn())
+	raw := await.Must1[syscall.RawConn](t)(conn.SyscallConn())
 	var err error
-	harness.Must(t, raw.Control(func(fd uintptr) {
+	await.Must(t, raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 	}))
-	harness.Must(t, err)
-	harness.Must(t, conn.Close())
+	await.Must(t, err)
+	await.Must(t, conn.Close())
 }
 
 // read waits for what a connection has to say, for so long.
 func read(t *testing.T, conn net.Conn, patience time.Duration) error {
 	t.Helper()
-	harness.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	await.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	_, err := conn.Read(make([]byte, 100))
 	return err
 }
@@ -46,7 +49,7 @@ func TestReboot(t *testing.T) {
 	c := newCorners(t)
 	c.start(t)
 	var pairs []*pair
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		for _, listening := range []bool{false, true} {
 			l := c.listen(t, f, dialect{})
 			p := c.dial(t, f, l, dialect{})
@@ -54,7 +57,7 @@ func TestReboot(t *testing.T) {
 			p.goOn(t)
 			pairs = append(pairs, p)
 			if !listening {
-				harness.Must(t, l.Close())
+				await.Must(t, l.Close())
 			}
 		}
 	}
@@ -64,21 +67,21 @@ func TestReboot(t *testing.T) {
 	}
 	for _, p := range pairs {
 		vanish(t, p.server)
-		wires := harness.Tap(t, c.Server)
-		harness.Must1[int](t)(p.client.Write([]byte("are you there")))
+		wires := wire.Tap(t, c.Server)
+		await.Must1[int](t)(p.client.Write([]byte("are you there")))
 		wait(t, wires.Eth0, resets(p))
-		if err := read(t, p.client, harness.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := read(t, p.client, await.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("without replypath: %v", err)
 		}
 		wires.WantEth0("without replypath", resets(p))
 	}
 	// The client sends again and again: maybe before the start, or as soon as programs
 	// are attached, which is before they are said to be.
-	eth1 := harness.Capture(t, c.Server.Eth1.Peer())
+	eth1 := wire.Capture(t, c.Server.Eth1.Peer())
 	c.p.Start()
-	eth0 := harness.Capture(t, c.Server.Eth0.Peer())
+	eth0 := wire.Capture(t, c.Server.Eth0.Peer())
 	for _, p := range pairs {
-		if err := read(t, p.client, harness.AnswerTime); !errors.Is(err, unix.ECONNRESET) {
+		if err := read(t, p.client, await.AnswerTime); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("with replypath: %v", err)
 		}
 		left := topology.All(resets(p), topology.Going(topology.Received))
@@ -90,7 +93,7 @@ func TestReboot(t *testing.T) {
 }
 
 // wantNoFlows wants the flow table to show nothing: what has no socket is no flow.
-func wantNoFlows(t *testing.T, p *harness.Product) {
+func wantNoFlows(t *testing.T, p *product.Product) {
 	t.Helper()
 	if flows := p.Flows(); len(flows) != 0 {
 		t.Errorf("flows: %v", flows)
@@ -100,26 +103,26 @@ func wantNoFlows(t *testing.T, p *harness.Product) {
 // TestStraySegments has segments come in by eth1 that belong to nothing, several of each connection, seconds apart:
 // every reset leaves by eth1 and is counted, and in mode observe by eth0.
 func TestStraySegments(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	strays := map[string]layers.TCP{
 		"ack": {ACK: true}, "data": {ACK: true, PSH: true}, "end": {FIN: true, ACK: true},
 		"end without ack": {FIN: true}, "nothing": {}, "answer to nothing": {SYN: true, ACK: true},
 	}
-	eth0, eth1 := harness.NewInjector(t, n.Server.Eth0.Peer()), harness.NewInjector(t, n.Server.Eth1.Peer())
+	eth0, eth1 := traffic.NewInjector(t, n.Server.Eth0.Peer()), traffic.NewInjector(t, n.Server.Eth1.Peer())
 	by, injector := n.Server.Eth1, eth1
 	resets := topology.Flags(topology.RST, topology.RST)
-	send := func(port layers.TCPPort) (wires *harness.Wires) {
+	send := func(port layers.TCPPort) (wires *wire.Wires) {
 		t.Helper()
-		wires = harness.Tap(t, n.Server)
-		for _, f := range harness.Families {
+		wires = wire.Tap(t, n.Server)
+		for _, f := range traffic.Families {
 			for _, tcp := range strays {
 				tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack, tcp.Window = port, closedPort, 1000, 2000, 1000
 				port++
 				injector.Send(segmentFrame(by.Peer().MAC, by.MAC, n.ClientEth0.Address(f), n.Server.Eth1.Address(f), &tcp)...)
 			}
 		}
-		harness.Eventually(t, "every segment is answered", func() error {
-			if eth0, eth1 := wires.Left(resets); len(eth0)+len(eth1) < len(harness.Families)*len(strays) {
+		await.Eventually(t, "every segment is answered", func() error {
+			if eth0, eth1 := wires.Left(resets); len(eth0)+len(eth1) < len(traffic.Families)*len(strays) {
 				return fmt.Errorf("%d and %d resets", len(eth0), len(eth1))
 			}
 			return nil
@@ -128,8 +131,8 @@ func TestStraySegments(t *testing.T) {
 	}
 	send(4000).WantEth0("without replypath", resets)
 
-	p := harness.On(t, n.Server.Host)
-	p.Start("--observe", "--config", harness.WriteConfig(t, harness.SmallTables))
+	p := product.On(t, n.Server.Host)
+	p.Start("--observe", "--config", product.WriteConfig(t, product.SmallTables))
 	before := countedBy(p)
 	wantCounted(t, p, before, send(5000).WantEth0("in mode observe", resets), false)
 
@@ -152,7 +155,7 @@ func TestStraySegments(t *testing.T) {
 }
 
 // strayAt sends a segment that belongs to nothing to the server, by the wrong NIC.
-func (c corners) strayAt(t *testing.T, injector *harness.Injector, client, server netip.AddrPort) {
+func (c corners) strayAt(t *testing.T, injector *traffic.Injector, client, server netip.AddrPort) {
 	t.Helper()
 	injector.Send(segmentFrame(c.Server.Eth0.Peer().MAC, c.Server.Eth0.MAC, client.Addr(), server.Addr(), &layers.TCP{
 		SrcPort: layers.TCPPort(client.Port()), DstPort: layers.TCPPort(server.Port()), Seq: 1000, Ack: 2000, ACK: true, Window: 1000,
@@ -165,10 +168,10 @@ func (c corners) strayIsNoFlow(t *testing.T, f topology.Family) {
 	client := netip.AddrPortFrom(c.ClientEth0.Address(f), 9002)
 	server := netip.AddrPortFrom(c.Server.Eth1.Address(f), 9001)
 	segments := topology.All(topology.TCP, topology.From(server.Addr()), topology.FromPort(server.Port()))
-	before := harness.TapAll(t, c.eth1.nics...)
-	c.strayAt(t, harness.NewInjector(t, c.Server.Eth0.Peer()), client, server)
+	before := wire.TapAll(t, c.eth1.nics...)
+	c.strayAt(t, traffic.NewInjector(t, c.Server.Eth0.Peer()), client, server)
 	wait(t, before.At(c.Server.Eth0), topology.All(segments, topology.Flags(topology.RST, topology.RST)))
-	exits := harness.TapAll(t, c.eth1.nics...)
+	exits := wire.TapAll(t, c.eth1.nics...)
 	a, b := open(t, c.Client, c.Server.Host, client, server)
 	for range 3 {
 		talk(t, a, b)
@@ -181,10 +184,10 @@ func (c corners) strayIsNoFlow(t *testing.T, f topology.Family) {
 // strayFlood has far more segments come in by the wrong NIC that belong to nothing than there is room for:
 // connections that clients open meanwhile by eth1 are answered there, and those that are open go on.
 func (c corners) strayFlood(t *testing.T, f topology.Family) {
-	injector, l := harness.NewInjector(t, c.Server.Eth0.Peer()), c.listen(t, f, dialect{})
+	injector, l := traffic.NewInjector(t, c.Server.Eth0.Peer()), c.listen(t, f, dialect{})
 	before := c.dial(t, f, l, dialect{})
 	before.accept(t, l)
-	exits := harness.TapAll(t, c.Server.Eth1)
+	exits := wire.TapAll(t, c.Server.Eth1)
 	for round := range uint16(20) {
 		for n := range uint16(250) {
 			c.strayAt(t, injector, netip.AddrPortFrom(c.ClientEth0.Address(f), 1+round*250+n),
@@ -193,7 +196,7 @@ func (c corners) strayFlood(t *testing.T, f topology.Family) {
 		p := c.dial(t, f, l, dialect{})
 		p.accept(t, l)
 		p.goOn(t)
-		harness.Must(t, p.client.Close())
+		await.Must(t, p.client.Close())
 	}
 	before.goOn(t)
 	// The routers would drop what leaves by eth0: these connections show it themselves.

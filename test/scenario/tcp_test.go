@@ -14,8 +14,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // fastOpen asks for TCP Fast Open (RFC 7413) at both ends.
@@ -30,7 +34,7 @@ func TestCorners(t *testing.T) {
 	c := newCorners(t)
 	each := func(name string, run func(*testing.T, topology.Family)) {
 		t.Run(name, func(t *testing.T) {
-			for _, f := range harness.Families {
+			for _, f := range traffic.Families {
 				t.Run(f.String(), func(t *testing.T) { run(t, f) })
 			}
 		})
@@ -55,32 +59,32 @@ func (c corners) fastOpen(t *testing.T, f topology.Family) {
 	first.accept(t, l)
 	first.goOn(t)
 
-	exits := harness.TapAll(t, c.eth1.nics...)
-	harness.Nft(t, c.Core.Host, fmt.Sprintf(`table inet delay {
+	exits := wire.TapAll(t, c.eth1.nics...)
+	host.Nft(t, c.Core.Host, fmt.Sprintf(`table inet delay {
 		chain forward { type filter hook forward priority filter
 			tcp dport %d tcp flags & (syn | ack) == ack drop
 		}
 	}`, l.Addr().(*net.TCPAddr).Port))
 	p := c.dial(t, f, l, fastOpen)
 	question := []byte("a question in the SYN")
-	harness.Must1[int](t)(p.client.Write(question))
+	await.Must1[int](t)(p.client.Write(question))
 	p.accept(t, l)
 	talked := make([]byte, len(question))
-	harness.Must1[int](t)(io.ReadFull(p.server, talked))
+	await.Must1[int](t)(io.ReadFull(p.server, talked))
 	talk(t, p.server, p.client)
 	syn := topology.All(topology.TCP, topology.Flags(topology.SYN, topology.SYN), func(frame *topology.Frame) bool {
 		tcp, ok := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
 		return ok && len(tcp.Payload) > 0
 	})
 	if came := exits.Came(c.Server.Eth1, syn); len(came) != 1 {
-		t.Errorf("of SYNs with data came %s", harness.Describe(came))
+		t.Errorf("of SYNs with data came %s", wire.Describe(came))
 	}
 	port := uint16(p.client.LocalAddr().(*net.TCPAddr).Port)
 	acknowledged := topology.All(topology.FromPort(port), topology.Flags(topology.SYN|topology.ACK, topology.ACK))
 	if came := exits.Came(c.Server.Eth1, acknowledged); len(came) > 0 {
-		t.Errorf("the handshake was over already: %s", harness.Describe(came))
+		t.Errorf("the handshake was over already: %s", wire.Describe(came))
 	}
-	harness.Shell(t, c.Core.Host, "nft delete table inet delay")
+	host.Shell(t, c.Core.Host, "nft delete table inet delay")
 	p.goOn(t)
 	c.eth1.want(exits, "fast open", p.segments)
 }
@@ -93,7 +97,7 @@ func (c corners) halfClosed(t *testing.T, f topology.Family) {
 	} {
 		p := c.connected(t, f)
 		quiet, speaks := closed(p)
-		harness.Must(t, quiet.CloseWrite())
+		await.Must(t, quiet.CloseWrite())
 		waitEnd(t, speaks)
 		c.wantEth1(t, name+" has closed", p, func() { push(t, speaks, quiet) })
 		c.p.In(t).Age(time.Hour)
@@ -112,10 +116,10 @@ func (c corners) closedAfterSilence(t *testing.T, f topology.Family) {
 // timeWait has the server close a connection first, and repeats to it what the client sent at the end, as if its
 // acknowledgement had been lost: what is left of the connection answers by eth1.
 func (c corners) timeWait(t *testing.T, f topology.Family) {
-	exits := harness.TapAll(t, c.eth1.nics...)
+	exits := wire.TapAll(t, c.eth1.nics...)
 	p := c.connected(t, f)
 	c.end(t, p, p.server, p.client)
-	if left := harness.Shell(t, c.Server.Host, fmt.Sprintf("ss -Htan state time-wait 'sport = %d'", p.port())); left == "" {
+	if left := host.Shell(t, c.Server.Host, fmt.Sprintf("ss -Htan state time-wait 'sport = %d'", p.port())); left == "" {
 		t.Fatal("nothing is left of the connection")
 	}
 	fins := exits.Came(c.Server.Eth1, topology.All(topology.ToPort(p.port()), topology.Flags(topology.FIN, topology.FIN)))
@@ -123,8 +127,8 @@ func (c corners) timeWait(t *testing.T, f topology.Family) {
 		t.Fatal("the client has sent no FIN")
 	}
 	c.p.In(t).Age(30 * time.Second)
-	again := harness.TapAll(t, c.eth1.nics...)
-	harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(fins[0])
+	again := wire.TapAll(t, c.eth1.nics...)
+	traffic.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(fins[0])
 	wait(t, again.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
 	c.eth1.want(again, "the answer of TIME_WAIT", p.segments)
 }
@@ -134,14 +138,14 @@ func (c corners) keepAlive(t *testing.T) {
 	for name, quiet := range map[string]time.Duration{"the server": 3 * time.Hour, "the client": 30 * time.Hour} {
 		pairs := []*pair{c.connected(t, topology.IPv4), c.connected(t, topology.IPv6)}
 		c.p.In(t).Age(quiet)
-		exits := harness.TapAll(t, c.eth1.nics...)
+		exits := wire.TapAll(t, c.eth1.nics...)
 		for _, p := range pairs {
 			asks := p.server
 			if name == "the client" {
 				asks = p.client
 			}
-			harness.Must(t, asks.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}))
-			defer func() { harness.Must(t, asks.SetKeepAlive(false)) }() // otherwise it asks on
+			await.Must(t, asks.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}))
+			defer func() { await.Must(t, asks.SetKeepAlive(false)) }() // otherwise it asks on
 		}
 		for _, p := range pairs {
 			wait(t, exits.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
@@ -164,23 +168,23 @@ func TestOpenBefore(t *testing.T) {
 		if name == "syn cookies" {
 			use = "2"
 		}
-		harness.Must(t, c.Server.SetSysctl("net/ipv4/tcp_syncookies", use))
-		for _, f := range harness.Families {
+		await.Must(t, c.Server.SetSysctl("net/ipv4/tcp_syncookies", use))
+		for _, f := range traffic.Families {
 			l := c.listen(t, f, d)
 			for range 2 { // the first asks for the cookie of Fast Open
 				p := c.dial(t, f, l, d)
-				harness.Must1[int](t)(p.client.Write([]byte("x")))
+				await.Must1[int](t)(p.client.Write([]byte("x")))
 				p.accept(t, l)
-				harness.Must1[int](t)(p.server.Read(make([]byte, 1)))
+				await.Must1[int](t)(p.server.Read(make([]byte, 1)))
 				open[name+"/"+f.String()] = p
 			}
 		}
 		if name == "syn cookies" {
-			before.wantMore(t, c.Server.Host, 2*len(harness.Families))
+			before.wantMore(t, c.Server.Host, 2*len(traffic.Families))
 		}
 	}
 	closed := make(map[topology.Family]halves)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		byServer, byClient := c.connected(t, f), c.connected(t, f)
 		closed[f] = halves{
 			c.closeHalf(t, byServer, byServer.server, byServer.client, "fin-wait-2"),
@@ -188,7 +192,7 @@ func TestOpenBefore(t *testing.T) {
 		}
 	}
 	c.p.Expect(0, "detach", "--stop")
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		c.wantHalvesRouted(t, closed[f])
 	}
 	c.p.Start()
@@ -197,7 +201,7 @@ func TestOpenBefore(t *testing.T) {
 			c.wantEth1(t, "the next answer", p, func() { p.goOn(t) })
 		})
 	}
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run("closed by the server/"+f.String(), func(t *testing.T) { c.testFinWait(t, closed[f].byServer) })
 		t.Run("closed by the client/"+f.String(), func(t *testing.T) { c.testCloseWait(t, closed[f].byClient) })
 	}
@@ -206,14 +210,14 @@ func TestOpenBefore(t *testing.T) {
 // TestSimultaneousOpen has both ends open the connection. The client's SYN comes to a server that has sent one itself:
 // the host opened it, so that it goes as routed.
 func TestSimultaneousOpen(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	harness.On(t, n.Server.Host).Start()
-	harness.Nft(t, n.Core.Host, `table inet delay { # the server's SYN is lost
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	product.On(t, n.Server.Host).Start()
+	host.Nft(t, n.Core.Host, `table inet delay { # the server's SYN is lost
 		chain forward { type filter hook forward priority filter
 			tcp sport 9001 tcp flags & (syn | ack) == syn drop
 		}
 	}`)
-	for _, f := range harness.Families {
+	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) { testSimultaneousOpen(t, n, f) })
 	}
 }
@@ -221,22 +225,22 @@ func TestSimultaneousOpen(t *testing.T) {
 func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	server := netip.AddrPortFrom(n.Server.Eth1.Address(f), 9001)
 	client := netip.AddrPortFrom(n.ClientEth0.Address(f), 9002)
-	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 	var a, b net.Conn
 	var opened errgroup.Group
-	ctx := harness.Within(t, harness.AnswerTime)
+	ctx := await.Within(t, await.AnswerTime)
 	opened.Go(func() (err error) {
 		a, err = n.Server.Dial(ctx, "tcp", client.String(), topology.FromAddress(server))
 		return err
 	})
 	syn := topology.All(topology.FromPort(server.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN))
 	wait(t, exits.At(n.Server.Eth0), syn)
-	b = harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "tcp", server.String(), topology.FromAddress(client)))
+	b = await.Must1[net.Conn](t)(n.Client.Dial(ctx, "tcp", server.String(), topology.FromAddress(client)))
 	defer b.Close()
-	harness.Must(t, opened.Wait())
+	await.Must(t, opened.Wait())
 	defer a.Close()
 
-	after := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	after := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 	for range 10 {
 		talk(t, a, b)
 		talk(t, b, a)

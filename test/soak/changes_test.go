@@ -12,8 +12,10 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // wildcardPort is where the server is asked at addresses that come and go.
@@ -76,7 +78,7 @@ func (s *soak) change() {
 func (s *soak) visitPresent(when string) {
 	s.t.Helper()
 	for _, address := range s.present {
-		visitor := &harness.Asker{Kind: harness.TCP, From: s.n.Client, To: netip.AddrPortFrom(address, wildcardPort), Fresh: true, Bulk: bulk}
+		visitor := &traffic.Asker{Kind: traffic.TCP, From: s.n.Client, To: netip.AddrPortFrom(address, wildcardPort), Fresh: true, Bulk: bulk}
 		if err := s.load.Visit(visitor); err != nil {
 			s.report.fail(fmt.Sprintf("%s, %s: %v", visitor, when, err))
 		}
@@ -86,14 +88,14 @@ func (s *soak) visitPresent(when string) {
 // prepareChanges sets up what changes refer to.
 func (s *soak) prepareChanges() {
 	s.t.Helper()
-	harness.ServeAt(s.t, s.n.Server.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), wildcardPort))
+	traffic.ServeAt(s.t, s.n.Server.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), wildcardPort))
 	for _, router := range []*topology.Interface{s.n.Server.Eth0.Peer(), s.n.Server.Eth1.Peer()} {
 		for _, address := range second[router.Host.Name] {
-			harness.Must(s.t, router.AddAddress(address))
+			await.Must(s.t, router.AddAddress(address))
 		}
 		// A gateway with another MAC says so, as routers do.
 		for _, key := range []string{"net/ipv4/conf/%s/arp_notify", "net/ipv6/conf/%s/ndisc_notify"} {
-			harness.Must(s.t, router.Host.SetSysctl(fmt.Sprintf(key, router.Name), "1"))
+			await.Must(s.t, router.Host.SetSysctl(fmt.Sprintf(key, router.Name), "1"))
 		}
 	}
 	// With `follow: pinned` a flow goes along to another MAC of its gateway only where a route
@@ -103,12 +105,12 @@ func (s *soak) prepareChanges() {
 		"10.202.0.0/16": first["production"][0], "2001:db8:202::/48": first["production"][1],
 		"10.203.0.0/16": second["production"][0], "2001:db8:203::/48": second["production"][1],
 	} {
-		harness.Must(s.t, s.n.Server.AddRoute(topology.Route{Destination: netip.MustParsePrefix(destination), Via: via.Addr()}))
+		await.Must(s.t, s.n.Server.AddRoute(topology.Route{Destination: netip.MustParsePrefix(destination), Via: via.Addr()}))
 	}
-	core := harness.Must1[*topology.Interface](s.t)(s.n.Replication.Interface("core"))
+	core := await.Must1[*topology.Interface](s.t)(s.n.Replication.Interface("core"))
 	for _, own := range lateOwn {
 		via := core.Address(topology.FamilyOf(own.Addr()))
-		harness.Must(s.t, s.n.Core.AddRoute(topology.Route{Destination: own.Masked(), Via: via}))
+		await.Must(s.t, s.n.Core.AddRoute(topology.Route{Destination: own.Masked(), Via: via}))
 	}
 }
 
@@ -127,7 +129,7 @@ var configurations = []string{
 func (s *soak) reload() {
 	s.t.Helper()
 	s.configuration = (s.configuration + 1) % len(configurations)
-	harness.Must(s.t, os.WriteFile(s.config, []byte(configurations[s.configuration]), 0o644))
+	await.Must(s.t, os.WriteFile(s.config, []byte(configurations[s.configuration]), 0o644))
 	s.d.Reload()
 }
 
@@ -138,17 +140,17 @@ func (s *soak) changeAddress() {
 	if s.hasSecond = !s.hasSecond; !s.hasSecond {
 		for _, own := range secondOwn {
 			s.present = slices.DeleteFunc(s.present, func(a netip.Addr) bool { return a == own.Addr() })
-			harness.Must(s.t, eth1.RemoveAddress(own))
+			await.Must(s.t, eth1.RemoveAddress(own))
 		}
 		return
 	}
 	for _, own := range secondOwn {
 		s.judge.home[own.Addr()] = eth1.Name
 		s.judge.excuse("a new address", knownWithin, own.Addr())
-		harness.Must(s.t, eth1.AddAddress(own))
+		await.Must(s.t, eth1.AddAddress(own))
 		s.present = append(s.present, own.Addr())
 	}
-	harness.Must(s.t, eth1.WaitReady(harness.Within(s.t, harness.AnswerTime)))
+	await.Must(s.t, eth1.WaitReady(await.Within(s.t, await.AnswerTime)))
 }
 
 // changeInterface plugs an interface in, renames it, or deletes it.
@@ -158,9 +160,9 @@ func (s *soak) changeInterface() {
 		s.plugIn()
 		return
 	}
-	link := harness.Must1[netlink.Link](s.t)(s.n.Server.Netlink().LinkByIndex(s.late.Index))
+	link := await.Must1[netlink.Link](s.t)(s.n.Server.Netlink().LinkByIndex(s.late.Index))
 	if link.Attrs().Name == lateName {
-		harness.Must(s.t, s.n.Server.Netlink().LinkSetName(link, lateName+"x"))
+		await.Must(s.t, s.n.Server.Netlink().LinkSetName(link, lateName+"x"))
 		return
 	}
 	for _, own := range lateOwn {
@@ -168,7 +170,7 @@ func (s *soak) changeInterface() {
 		s.judge.excuse("no interface", 0, own.Addr())
 	}
 	s.judge.unwatch(s.t, lateName)
-	harness.Must(s.t, s.n.Server.Netlink().LinkDel(link))
+	await.Must(s.t, s.n.Server.Netlink().LinkDel(link))
 	s.late = nil
 }
 
@@ -187,9 +189,9 @@ func (s *soak) plugIn() {
 	s.late, _, err = s.n.Connect(
 		topology.NIC{Host: s.n.Server.Host, Name: lateName, Addresses: lateOwn, MAC: server},
 		topology.NIC{Host: s.n.Replication.Host, Name: "late", Addresses: lateRouter, MAC: router})
-	harness.Must(s.t, err)
+	await.Must(s.t, err)
 	s.judge.watch(s.t, s.late)
-	harness.Must(s.t, s.late.WaitReady(harness.Within(s.t, harness.AnswerTime)))
+	await.Must(s.t, s.late.WaitReady(await.Within(s.t, await.AnswerTime)))
 }
 
 // changeGatewayMAC replaces a router by another machine with the same addresses.
@@ -198,7 +200,7 @@ func (s *soak) changeGatewayMAC() {
 	nic := []*topology.Interface{s.n.Server.Eth0, s.n.Server.Eth1}[s.rng.IntN(2)]
 	s.macs++
 	mac := net.HardwareAddr{2, 0, 0, 2, byte(s.macs >> 8), byte(s.macs)}
-	harness.Must(s.t, nic.Peer().SetMAC(mac))
+	await.Must(s.t, nic.Peer().SetMAC(mac))
 	s.judge.routerChanged(nic.Name, mac)
 }
 
@@ -217,7 +219,7 @@ func (s *soak) setDefault() {
 		gateways = second["production"]
 	}
 	for _, via := range gateways {
-		harness.Shell(s.t, s.n.Server.Host, fmt.Sprintf("ip route replace default via %s dev eth0", via.Addr()))
+		host.Shell(s.t, s.n.Server.Host, fmt.Sprintf("ip route replace default via %s dev eth0", via.Addr()))
 	}
 }
 
@@ -229,7 +231,7 @@ func (s *soak) changeRoute() {
 		do = s.n.Server.RemoveRoute
 	}
 	for i, destination := range prefixes("10.200.0.0/16", "2001:db8:200::/48") {
-		harness.Must(s.t, do(topology.Route{Destination: destination, Via: second["replication"][i].Addr()}))
+		await.Must(s.t, do(topology.Route{Destination: destination, Via: second["replication"][i].Addr()}))
 	}
 	s.hasRoute = !s.hasRoute
 }

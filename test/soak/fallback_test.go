@@ -12,8 +12,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // bridged is what was answered while the fallback routes were all that the server had.
@@ -41,7 +44,7 @@ func (s *soak) changeSecondDefault() {
 		do = s.n.Server.RemoveRoute
 	}
 	for _, gateway := range first["replication"] {
-		harness.Must(s.t, do(topology.Route{Via: gateway.Addr(), Interface: "eth1", Metric: secondMetric}))
+		await.Must(s.t, do(topology.Route{Via: gateway.Addr(), Interface: "eth1", Metric: secondMetric}))
 	}
 	s.hasSecondDefault = !s.hasSecondDefault
 }
@@ -51,14 +54,14 @@ func (s *soak) changeSecondDefault() {
 func (s *soak) loseDefault() {
 	const event = "no default route"
 	s.t.Helper()
-	defer harness.Quiet(s.t)()
+	defer product.Quiet(s.t)()
 	defer s.leave(event, s.isOwn)()
 	b := s.bridge(s.n.Server.Eth0, s.n.Server.Eth1)
 	if s.hasSecondDefault {
 		s.changeSecondDefault()
 		defer s.changeSecondDefault()
 	}
-	harness.Shell(s.t, s.n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
+	host.Shell(s.t, s.n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
 	s.goOn(event, b)
 	s.setDefault()
 }
@@ -73,12 +76,12 @@ func (s *soak) loseCarrier() {
 	}
 	s.awaitGivingWay()
 	eth0, router := s.n.Server.Eth0, s.n.Server.Eth0.Peer()
-	defer harness.Quiet(s.t)()
-	defer s.leave(event, func(a *harness.Asker) bool { return s.isOwn(a) || asks(a, eth0) })()
+	defer product.Quiet(s.t)()
+	defer s.leave(event, func(a *traffic.Asker) bool { return s.isOwn(a) || asks(a, eth0) })()
 	b := s.bridge(s.n.Server.Eth1)
-	harness.Must(s.t, router.SetDown())
+	await.Must(s.t, router.SetDown())
 	s.goOn(event, b)
-	harness.Must(s.t, router.SetUp())
+	await.Must(s.t, router.SetUp())
 	for _, address := range slices.Concat(first["production"], second["production"]) { // the kernel took those of IPv6 off
 		if err := router.AddAddress(address); err != nil && !errors.Is(err, unix.EEXIST) {
 			s.t.Fatal(err)
@@ -93,7 +96,7 @@ func (s *soak) awaitGivingWay() {
 	s.t.Helper()
 	for _, f := range s.n.Families() {
 		key := fmt.Sprintf("net/%s/conf/eth0/ignore_routes_with_linkdown", f)
-		harness.Eventually(s.t, key, func() error {
+		await.Eventually(s.t, key, func() error {
 			value, err := s.n.Server.Sysctl(key)
 			if err == nil && value != "1" {
 				err = fmt.Errorf("it is %s", value)
@@ -106,10 +109,10 @@ func (s *soak) awaitGivingWay() {
 // awaitRoute returns when the kernel's way to the client is by an interface.
 func (s *soak) awaitRoute(by string) {
 	s.t.Helper()
-	nic := harness.Must1[*topology.Interface](s.t)(s.n.Server.Interface(by))
+	nic := await.Must1[*topology.Interface](s.t)(s.n.Server.Interface(by))
 	for _, f := range s.n.Families() {
 		client := s.n.ClientEth0.Address(f)
-		harness.Eventually(s.t, fmt.Sprintf("%s is reached by %s", client, by), func() error {
+		await.Eventually(s.t, fmt.Sprintf("%s is reached by %s", client, by), func() error {
 			routes, err := s.n.Server.Netlink().RouteGet(client.AsSlice())
 			if err == nil && (len(routes) != 1 || routes[0].LinkIndex != nic.Index) {
 				err = fmt.Errorf("by %v", routes)
@@ -130,7 +133,7 @@ func (s *soak) goOn(event string, b *bridge) {
 	total.Refused += s.wantRefused(event)
 	total.Answers += b.answered() - b.before
 	total.Pause = max(total.Pause, b.pause.Round(time.Millisecond).Seconds())
-	if b.pause >= harness.Patient(oneRetransmission) {
+	if b.pause >= await.Patient(oneRetransmission) {
 		s.report.fail(fmt.Sprintf("in event %s a connection paused for %s", event, b.pause))
 	}
 	s.report.Bridged[event] = total
@@ -148,7 +151,7 @@ func (s *soak) wantRefused(event string) (count int) {
 		if err == nil {
 			conn.Close()
 		}
-		if took := time.Since(begun); !errors.Is(err, unix.ECONNREFUSED) || took >= harness.Patient(refusedWithin) {
+		if took := time.Since(begun); !errors.Is(err, unix.ECONNREFUSED) || took >= await.Patient(refusedWithin) {
 			s.report.fail(fmt.Sprintf("in event %s the server's connection to %s after %s: %v", event, to, took, err))
 			continue
 		}
@@ -172,45 +175,45 @@ const (
 // startLoad begins conversations of every kind: by eth1 and by eth0, and such as the server begins.
 func (s *soak) startLoad() {
 	s.t.Helper()
-	s.load = harness.NewLoad(s.t)
+	s.load = traffic.NewLoad(s.t)
 	s.load.Again, s.load.Repeated = patience, s.repeated
 	for _, f := range s.n.Families() {
-		harness.Serve(s.t, s.n.Server.Host, s.n.Server.Eth0.Address(f))
-		harness.Serve(s.t, s.n.Client, s.n.ClientEth0.Address(f))
+		traffic.Serve(s.t, s.n.Server.Host, s.n.Server.Eth0.Address(f))
+		traffic.Serve(s.t, s.n.Client, s.n.ClientEth0.Address(f))
 		for _, nic := range []*topology.Interface{s.n.Server.Eth0, s.n.Server.Eth1} {
-			for _, kind := range harness.Kinds {
-				s.load.Start(&harness.Asker{Kind: kind, From: s.n.Client, To: echoAt(nic.Address(f)), Pace: pace})
+			for _, kind := range traffic.Kinds {
+				s.load.Start(&traffic.Asker{Kind: kind, From: s.n.Client, To: echoAt(nic.Address(f)), Pace: pace})
 			}
 		}
-		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-			s.load.Start(&harness.Asker{Kind: kind, From: s.n.Server.Host, To: echoAt(s.n.ClientEth0.Address(f)), Pace: pace})
+		for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
+			s.load.Start(&traffic.Asker{Kind: kind, From: s.n.Server.Host, To: echoAt(s.n.ClientEth0.Address(f)), Pace: pace})
 		}
 		for range visitors {
-			s.load.Start(&harness.Asker{
-				Kind: harness.TCP, From: s.n.Client, To: echoAt(s.n.Server.Eth1.Address(f)), Pace: pace, Fresh: true, Bulk: bulk,
+			s.load.Start(&traffic.Asker{
+				Kind: traffic.TCP, From: s.n.Client, To: echoAt(s.n.Server.Eth1.Address(f)), Pace: pace, Fresh: true, Bulk: bulk,
 			})
 		}
 	}
 }
 
-func echoAt(address netip.Addr) netip.AddrPort { return netip.AddrPortFrom(address, harness.EchoPort) }
+func echoAt(address netip.Addr) netip.AddrPort { return netip.AddrPortFrom(address, traffic.EchoPort) }
 
 // isOwn tells whether the server has begun it, asks whether it is asked by an interface.
-func (s *soak) isOwn(a *harness.Asker) bool { return a.From == s.n.Server.Host }
+func (s *soak) isOwn(a *traffic.Asker) bool { return a.From == s.n.Server.Host }
 
-func asks(a *harness.Asker, nic *topology.Interface) bool {
+func asks(a *traffic.Asker, nic *topology.Interface) bool {
 	return nic.Address(topology.FamilyOf(a.To.Addr())) == a.To.Addr()
 }
 
 // absence is a time in which some askers have no way, so that they ask again.
 type absence struct {
 	event    string
-	concerns func(*harness.Asker) bool
+	concerns func(*traffic.Asker) bool
 	from, to time.Time
 }
 
 // leave says that some askers have no way from now on, until what it returns is called.
-func (s *soak) leave(event string, concerns func(*harness.Asker) bool) (comeBack func()) {
+func (s *soak) leave(event string, concerns func(*traffic.Asker) bool) (comeBack func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := &absence{event, concerns, time.Now(), forever}
@@ -224,7 +227,7 @@ func (s *soak) leave(event string, concerns func(*harness.Asker) bool) (comeBack
 
 // repeated counts how often a question was repeated that was begun at a time and has an end now,
 // for the event that explains it where one does.
-func (s *soak) repeated(a *harness.Asker, begun time.Time, times int) {
+func (s *soak) repeated(a *traffic.Asker, begun time.Time, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -239,8 +242,8 @@ func (s *soak) repeated(a *harness.Asker, begun time.Time, times int) {
 
 // bridge looks at some askers while a fault lasts.
 type bridge struct {
-	load   *harness.Load
-	askers []*harness.Asker
+	load   *traffic.Load
+	askers []*traffic.Asker
 	before int64         // how often they had been answered
 	pause  time.Duration // the longest between two answers of a connection
 }
@@ -272,7 +275,7 @@ func (b *bridge) await(t *testing.T, times int64) {
 	t.Helper()
 	b.load.Await(b.askers, times, func() error {
 		for _, a := range b.askers {
-			if a.Kind == harness.TCP && !a.Fresh {
+			if a.Kind == traffic.TCP && !a.Fresh {
 				b.pause = max(b.pause, a.Silence())
 			}
 		}

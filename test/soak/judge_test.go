@@ -13,8 +13,9 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // judge looks at every packet that leaves the server by an interface. Who has what address tells which way it belongs:
@@ -74,7 +75,7 @@ func newJudge(t *testing.T, n *topology.TwoNIC) *judge {
 // watch judges what leaves by an interface from now on.
 func (j *judge) watch(t *testing.T, nic *topology.Interface) {
 	t.Helper()
-	j.captures[nic.Name] = harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
+	j.captures[nic.Name] = await.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
 	j.routers[nic.Name] = []routerMAC{{nic.Peer().MAC, forever}}
 }
 
@@ -105,7 +106,7 @@ func (j *judge) excuse(event string, d time.Duration, addresses ...netip.Addr) {
 func (j *judge) endExcuses(event string) {
 	for i := range j.excuses {
 		if e := &j.excuses[i]; e.event == event && e.to == forever {
-			e.to = time.Now().Add(harness.SilenceTime)
+			e.to = time.Now().Add(await.SilenceTime)
 		}
 	}
 }
@@ -174,7 +175,7 @@ func (j *judge) judgeMAC(name string, frame *topology.Frame) (event string, righ
 // ownBy is the interface by which alone what the server itself begins may leave: eth0, as there
 // is no better default route at any time. Nothing else is for an echo server. It is "" for answers.
 func ownBy(frame *topology.Frame) string {
-	isQuestion := frame.DestinationPort == harness.EchoPort
+	isQuestion := frame.DestinationPort == traffic.EchoPort
 	if isQuestion && (frame.Protocol == layers.IPProtocolTCP || frame.Protocol == layers.IPProtocolUDP) {
 		return "eth0"
 	}

@@ -19,7 +19,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
+	"replypath/test/traffic"
 )
 
 // sample is what the daemon took at a moment. Sizes are in bytes.
@@ -77,14 +79,14 @@ type report struct {
 func newReport(t *testing.T) report {
 	t.Helper()
 	var name unix.Utsname
-	harness.Must(t, unix.Uname(&name))
+	await.Must(t, unix.Uname(&name))
 	r := report{
 		Commit: os.Getenv(commitVariable), Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
 		Began: time.Now(), Events: make(map[string]int), Slowest: make(map[string]float64), Failures: []string{},
 		Bridged: make(map[string]bridged), Explained: make(map[string]int),
 	}
-	info, err := buildinfo.ReadFile(harness.Binary())
-	harness.Must(t, err)
+	info, err := buildinfo.ReadFile(product.Binary())
+	await.Must(t, err)
 	for _, setting := range info.Settings {
 		r.RaceDetector = r.RaceDetector || setting.Key == "-race" && setting.Value == "true"
 	}
@@ -104,7 +106,7 @@ const (
 )
 
 // conclude sums up and judges.
-func (r *report) conclude(l *harness.Load, j *judge) {
+func (r *report) conclude(l *traffic.Load, j *judge) {
 	r.Seconds = time.Since(r.Began).Seconds()
 	r.Connections, r.Questions = l.Connections(), l.Answers()
 	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong), LatestMAC: j.latestMAC.Seconds()}
@@ -194,7 +196,7 @@ func (r *report) write(t *testing.T) {
 	if path == "" {
 		return
 	}
-	data := harness.Must1[[]byte](t)(json.MarshalIndent(r, "", "  "))
-	harness.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	harness.Must(t, os.WriteFile(path, append(bytes.TrimSpace(data), '\n'), 0o644))
+	data := await.Must1[[]byte](t)(json.MarshalIndent(r, "", "  "))
+	await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	await.Must(t, os.WriteFile(path, append(bytes.TrimSpace(data), '\n'), 0o644))
 }

@@ -18,11 +18,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 const (
 	// timeVariable holds how long the test runs, as time.ParseDuration reads it.
@@ -43,11 +45,11 @@ const (
 type soak struct {
 	t      *testing.T
 	n      *topology.TwoNIC
-	p      *harness.Product
-	d      *harness.Daemon
+	p      *product.Product
+	d      *product.Daemon
 	config string // the file's path
 	rng    *rand.Rand
-	load   *harness.Load
+	load   *traffic.Load
 	state
 	judge *judge
 
@@ -96,15 +98,15 @@ func TestSoak(t *testing.T) {
 func duration(t *testing.T) time.Duration {
 	t.Helper()
 	text := cmp.Or(os.Getenv(timeVariable), "0s")
-	return harness.Must1[time.Duration](t)(time.ParseDuration(text))
+	return await.Must1[time.Duration](t)(time.ParseDuration(text))
 }
 
 // begin starts the daemon and the load.
 func begin(t *testing.T) *soak {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	s := &soak{
-		t: t, n: n, p: harness.On(t, n.Server.Host), config: harness.WriteConfig(t, configurations[0]),
+		t: t, n: n, p: product.On(t, n.Server.Host), config: product.WriteConfig(t, configurations[0]),
 		rng: rand.New(rand.NewPCG(1, 0)),
 	}
 	s.prepareChanges()
@@ -148,7 +150,7 @@ func (s *soak) sample() {
 		Resident:    s.d.Memory("VmRSS"),
 		Heap:        uint64(metrics.Sum("go_memstats_heap_inuse_bytes")),
 		Goroutines:  uint64(metrics.Sum("go_goroutines")),
-		Descriptors: uint64(len(harness.Must1[[]os.DirEntry](s.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.d.PID()))))),
+		Descriptors: uint64(len(await.Must1[[]os.DirEntry](s.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.d.PID()))))),
 		Flows:       int(metrics.Sum("replypath_flows")),
 	})
 }

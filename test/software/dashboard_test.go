@@ -13,8 +13,11 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // dashboardFile is what packaging/grafana makes.
@@ -42,23 +45,23 @@ var chosen = strings.NewReplacer("$__rate_interval", "30s", "$__range", "1m", "$
 // interface. Each query of the dashboard has series then, with the labels that its legend names.
 func TestDashboard(t *testing.T) {
 	board := readDashboard(t)
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource})
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource})
 	prom, b := scrapeBoth(t, s)
 	askAll(t, s)
 	b.Expect(0, "mode", "enforce")
 	askAll(t, s)
-	harness.Ask(t, harness.NewConversation(t, harness.UDP, s.B.Eth1, s.A.Eth0.Address(topology.IPv4)))
+	traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, s.B.Eth1, s.A.Eth0.Address(topology.IPv4)))
 	loseUDP(t, s, prom)
 	for _, v := range board.Templating.List {
 		if v.Type == "query" {
-			harness.Eventually(t, "values of "+v.Name, func() error { return lackedValues(prom, v.Query) })
+			await.Eventually(t, "values of "+v.Name, func() error { return lackedValues(prom, v.Query) })
 		}
 	}
 	queries := 0
 	for _, p := range board.Panels {
 		for _, q := range p.Targets {
 			queries++
-			harness.Eventually(t, p.Title, func() error { return prom.LackedSeries(chosen.Replace(q.Expr), q.LegendFormat) })
+			await.Eventually(t, p.Title, func() error { return prom.LackedSeries(chosen.Replace(q.Expr), q.LegendFormat) })
 		}
 	}
 	if queries < 40 {
@@ -71,51 +74,51 @@ func TestDashboard(t *testing.T) {
 
 func readDashboard(t *testing.T) (board dashboard) {
 	t.Helper()
-	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(dashboardFile)), &board))
+	await.Must(t, json.Unmarshal(await.Must1[[]byte](t)(os.ReadFile(dashboardFile)), &board))
 	return board
 }
 
 // scrapeBoth has Prometheus on A scrape A and B. B observes, and has no interface backup0.
-func scrapeBoth(t *testing.T, s *topology.S1) (*harness.Prometheus, *harness.Product) {
+func scrapeBoth(t *testing.T, s *topology.S1) (*host.Prometheus, *product.Product) {
 	t.Helper()
 	listen := func(server *topology.Server) netip.AddrPort {
 		return netip.AddrPortFrom(server.Eth0.Address(topology.IPv4), 9945)
 	}
-	harness.On(t, s.A.Host).Start("--listen", listen(s.A).String())
-	b := harness.On(t, s.B.Host)
-	config := harness.WriteConfig(t, "mode: observe\ninterfaces: [{name: eth0}, {name: eth1}, {name: backup0}]\n")
+	product.On(t, s.A.Host).Start("--listen", listen(s.A).String())
+	b := product.On(t, s.B.Host)
+	config := product.WriteConfig(t, "mode: observe\ninterfaces: [{name: eth0}, {name: eth1}, {name: backup0}]\n")
 	b.Start("--config", config, "--listen", listen(s.B).String())
-	harness.Serve(t, s.A.Host, s.A.Eth0.Address(topology.IPv4))
-	return harness.StartPrometheus(t, s.A.Host, scrapeInterval, listen(s.A), listen(s.B)), b
+	traffic.Serve(t, s.A.Host, s.A.Eth0.Address(topology.IPv4))
+	return host.StartPrometheus(t, s.A.Host, scrapeInterval, listen(s.A), listen(s.B)), b
 }
 
 // askAll has A ask B by every protocol.
 func askAll(t *testing.T, s *topology.S1) {
 	t.Helper()
-	for _, kind := range harness.Kinds {
-		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
+	for _, kind := range traffic.Kinds {
+		traffic.Ask(t, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
 	}
 }
 
 // loseUDP has somebody's program at B's eth1 drop replies that were moved there, until Prometheus knows of it.
-func loseUDP(t *testing.T, s *topology.S1, prom *harness.Prometheus) {
+func loseUDP(t *testing.T, s *topology.S1, prom *host.Prometheus) {
 	t.Helper()
-	thief := harness.TakeUDP(t, s.B.Eth1)
-	c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
-	harness.Eventually(t, "lost replies", func() error {
-		if err := c.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+	thief := host.TakeUDP(t, s.B.Eth1)
+	c := traffic.NewConversation(t, traffic.UDP, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
+	await.Eventually(t, "lost replies", func() error {
+		if err := c.Ask(await.Within(t, await.SilenceTime)); err == nil {
 			t.Error("a question was answered, although the answer was taken")
 		}
 		return prom.LackedSeries("replypath_lost_packets_total > 0", "{{reason}}")
 	})
-	harness.Must(t, thief.Close())
+	await.Must(t, thief.Close())
 }
 
 // values is how Grafana asks for the values of a label.
 var values = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 // lackedValues says that a variable has no values.
-func lackedValues(prom *harness.Prometheus, query string) error {
+func lackedValues(prom *host.Prometheus, query string) error {
 	parts := values.FindStringSubmatch(query)
 	if parts == nil {
 		return fmt.Errorf("%s is no label_values(SERIES, LABEL)", query)

@@ -16,8 +16,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // The only name that the DNS servers know.
@@ -47,7 +50,7 @@ func dnsAnswers(from netip.Addr) topology.Filter {
 // awaitDNS waits until a server on B answers B itself.
 func awaitDNS(t *testing.T, s *topology.S1) {
 	t.Helper()
-	harness.Eventually(t, "the DNS server answers", func() error {
+	await.Eventually(t, "the DNS server answers", func() error {
 		resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return s.B.Dial(ctx, "udp", "127.0.0.1:53")
 		}}
@@ -83,7 +86,7 @@ remote-control:
 func TestUnbound(t *testing.T) {
 	dir := publicDir(t)
 	path := filepath.Join(dir, "unbound.conf")
-	harness.Must(t, os.WriteFile(path, fmt.Appendf(nil, unboundConf, dir, knownName, knownAddress), 0o644))
+	await.Must(t, os.WriteFile(path, fmt.Appendf(nil, unboundConf, dir, knownName, knownAddress), 0o644))
 	testDNS(t, true, "unbound", "-d", "-c", path)
 }
 
@@ -98,25 +101,25 @@ func TestDnsmasq(t *testing.T) {
 // testDNS asks a server on B at the address of eth1, of which it tells whether the source of its answers is repaired.
 func testDNS(t *testing.T, repaired bool, program string, args ...string) {
 	t.Helper()
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
-	harness.StartProgram(t, s.B.Command(context.Background(), need(t, program), args...), unix.SIGTERM)
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.Stateful})
+	product.StartProgram(t, s.B.Command(context.Background(), need(t, program), args...), unix.SIGTERM)
 	awaitDNS(t, s)
 	source := s.B.Eth1
 	if repaired {
 		source = s.B.Eth0
 	}
 	for _, f := range s.Families() {
-		wires := harness.Tap(t, s.B)
-		if err := lookUp(harness.Within(t, 300*time.Millisecond), s, s.B.Eth1.Address(f)); err == nil {
+		wires := wire.Tap(t, s.B)
+		if err := lookUp(await.Within(t, 300*time.Millisecond), s, s.B.Eth1.Address(f)); err == nil {
 			t.Errorf("%s: answered without replypath", f)
 		}
 		wires.WantEth0(program+" without replypath", dnsAnswers(source.Address(f)))
 	}
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	p.Start()
 	for _, f := range s.Families() {
-		wires := harness.Tap(t, s.B)
-		harness.Must(t, lookUp(harness.Within(t, harness.AnswerTime), s, s.B.Eth1.Address(f)))
+		wires := wire.Tap(t, s.B)
+		await.Must(t, lookUp(await.Within(t, await.AnswerTime), s, s.B.Eth1.Address(f)))
 		wires.WantEth1(program, dnsAnswers(s.B.Eth1.Address(f)))
 		if got := p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String()); (got > 0) != repaired {
 			t.Errorf("%s: %v repairs are counted", f, got)

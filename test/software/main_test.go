@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/wire"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // need fails the test unless a program is there.
 func need(t *testing.T, program string) string {
@@ -28,22 +30,22 @@ func need(t *testing.T, program string) string {
 // publicDir makes a directory that other users can enter, for the test.
 func publicDir(t *testing.T) string {
 	t.Helper()
-	dir := harness.Must1[string](t)(os.MkdirTemp("", "replypath-software-"))
+	dir := await.Must1[string](t)(os.MkdirTemp("", "replypath-software-"))
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
-	harness.Must(t, os.Chmod(dir, 0o755))
+	await.Must(t, os.Chmod(dir, 0o755))
 	return dir
 }
 
 // crossing watches both ends of a conversation between the servers of S1.
-type crossing struct{ a, b *harness.Wires }
+type crossing struct{ a, b *wire.Wires }
 
 func watchBoth(t *testing.T, s *topology.S1) crossing {
 	t.Helper()
-	return crossing{a: harness.Tap(t, s.A), b: harness.Tap(t, s.B)}
+	return crossing{a: wire.Tap(t, s.A), b: wire.Tap(t, s.B)}
 }
 
 // wantEth1 wants all of what both servers sent by eth1.

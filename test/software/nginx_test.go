@@ -18,8 +18,11 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const (
@@ -40,7 +43,7 @@ func newSite(t *testing.T) *site {
 	s := &site{root: publicDir(t), sums: make(map[string][sha256.Size]byte)}
 	random := rand.NewChaCha8([32]byte{})
 	s.write(t, "large", largeFile, random)
-	harness.Must(t, os.Mkdir(filepath.Join(s.root, "small"), 0o755))
+	await.Must(t, os.Mkdir(filepath.Join(s.root, "small"), 0o755))
 	for i := range smallFiles {
 		s.write(t, fmt.Sprintf("small/%d", i+1), 1+i*13, random)
 	}
@@ -51,8 +54,8 @@ func (s *site) write(t *testing.T, name string, size int, random io.Reader) {
 	t.Helper()
 	data := make([]byte, size)
 	_, err := io.ReadFull(random, data)
-	harness.Must(t, err)
-	harness.Must(t, os.WriteFile(filepath.Join(s.root, name), data, 0o644))
+	await.Must(t, err)
+	await.Must(t, os.WriteFile(filepath.Join(s.root, name), data, 0o644))
 	s.sums[name] = sha256.Sum256(data)
 }
 
@@ -86,11 +89,11 @@ http {
 }
 `, prefix, listen.String(), s.root)
 	path := filepath.Join(prefix, "nginx.conf")
-	harness.Must(t, os.WriteFile(path, []byte(config), 0o644))
+	await.Must(t, os.WriteFile(path, []byte(config), 0o644))
 	nginx := host.Command(context.Background(), need(t, "nginx"), "-e", "stderr", "-p", prefix, "-c", path)
-	harness.StartProgram(t, nginx, unix.SIGQUIT)
+	product.StartProgram(t, nginx, unix.SIGQUIT)
 	for _, address := range addresses {
-		harness.Eventually(t, "nginx listens", func() error {
+		await.Eventually(t, "nginx listens", func() error {
 			conn, err := host.Dial(t.Context(), "tcp", netip.AddrPortFrom(address, 80).String())
 			if err == nil {
 				err = conn.Close()
@@ -105,7 +108,7 @@ func curl(t *testing.T, host *topology.Host, args ...string) error {
 	t.Helper()
 	// No .curlrc, no proxy.
 	args = append([]string{"--disable", "--noproxy", "*", "--silent", "--show-error", "--fail"}, args...)
-	output, err := host.Command(harness.Within(t, curlTime), need(t, "curl"), args...).CombinedOutput()
+	output, err := host.Command(await.Within(t, curlTime), need(t, "curl"), args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("curl: %w: %s", err, strings.TrimSpace(string(output)))
 	}
@@ -117,7 +120,7 @@ func (s *site) check(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(dir, name))
-		harness.Must(t, err)
+		await.Must(t, err)
 		if got := sha256.Sum256(data); got != s.sums[name] {
 			t.Errorf("%s: %d bytes with sha256 %x, want %x", name, len(data), got, s.sums[name])
 		}
@@ -126,13 +129,13 @@ func (s *site) check(t *testing.T, dir string, names ...string) {
 
 // TestNginx serves a large file and many small ones from B's eth1 address to curl on A, by IPv4 and IPv6.
 func TestNginx(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.Stateful})
 	files := newSite(t)
 	files.serve(t, s.B.Host, s.B.Eth1.Address(topology.IPv4), s.B.Eth1.Address(topology.IPv6))
 	for _, f := range s.Families() {
 		wantNoPage(t, s, f)
 	}
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	p.Start()
 	for _, f := range s.Families() {
 		t.Run(f.String()+"/large", func(t *testing.T) { testLargeFile(t, s, p.In(t), files, f) })
@@ -153,7 +156,7 @@ func page(s *topology.S1, f topology.Family, path string) string {
 // wantNoPage shows that nginx answers by eth0 and is not heard.
 func wantNoPage(t *testing.T, s *topology.S1, f topology.Family) {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	err := curl(t, s.A.Host, "--connect-timeout", "0.5", "--output", "/dev/null", page(s, f, "small/1"))
 	if err == nil || !strings.Contains(err.Error(), "exit status 28") { // it timed out
 		t.Errorf("without replypath: %v", err)
@@ -161,14 +164,14 @@ func wantNoPage(t *testing.T, s *topology.S1, f topology.Family) {
 	wires.WantEth0("nginx without replypath", topology.All(web(s, f), topology.From(s.B.Eth1.Address(f))))
 }
 
-func testLargeFile(t *testing.T, s *topology.S1, p *harness.Product, files *site, f topology.Family) {
+func testLargeFile(t *testing.T, s *topology.S1, p *product.Product, files *site, f topology.Family) {
 	wires, before, dir := watchBoth(t, s), p.Metrics(), t.TempDir()
-	harness.Must(t, curl(t, s.A.Host, "--output", filepath.Join(dir, "large"), "--local-port", ownPorts, page(s, f, "large")))
+	await.Must(t, curl(t, s.A.Host, "--output", filepath.Join(dir, "large"), "--local-port", ownPorts, page(s, f, "large")))
 	files.check(t, dir, "large")
 	mine := topology.All(web(s, f), ownPort)
 	fin := topology.All(mine, topology.From(s.B.Eth1.Address(f)), topology.Flags(topology.FIN, topology.FIN))
-	_, err := wires.b.Eth1.Wait(harness.Within(t, harness.AnswerTime), fin)
-	harness.Must(t, err)
+	_, err := wires.b.Eth1.Wait(await.Within(t, await.AnswerTime), fin)
+	await.Must(t, err)
 	wires.wantEth1("the large file", mine)
 	checkSegments(t, before, p.Metrics(), f, wires.b.WantEth1("nginx", topology.All(mine, topology.From(s.B.Eth1.Address(f)))))
 }
@@ -184,7 +187,7 @@ func ownPort(f *topology.Frame) bool {
 
 // checkSegments compares the counters with frames that stand for several segments each, because the interfaces cut
 // them.
-func checkSegments(t *testing.T, before, after harness.Metrics, f topology.Family, frames []*topology.Frame) {
+func checkSegments(t *testing.T, before, after product.Metrics, f topology.Family, frames []*topology.Frame) {
 	t.Helper()
 	var packets, bytes int
 	for _, frame := range frames {
@@ -224,7 +227,7 @@ func testSmallFiles(t *testing.T, s *topology.S1, files *site, f topology.Family
 		names = append(names, fmt.Sprintf("small/%d", i+1))
 	}
 	// Each by a connection of its own, some at a time.
-	harness.Must(t, curl(t, s.A.Host, "--parallel", "--parallel-max", "20", "--header", "Connection: close",
+	await.Must(t, curl(t, s.A.Host, "--parallel", "--parallel-max", "20", "--header", "Connection: close",
 		"--create-dirs", "--output", filepath.Join(dir, "small/#1"), "--local-port", ownPorts,
 		page(s, f, fmt.Sprintf("small/[1-%d]", smallFiles))))
 	files.check(t, dir, names...)

@@ -17,8 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 const (
@@ -33,7 +36,7 @@ type cluster struct {
 	host       *topology.Host
 	dir        string
 	credential *syscall.Credential
-	server     *harness.Program
+	server     *product.Program
 }
 
 // newCluster makes the directories of a cluster, which is empty.
@@ -43,13 +46,13 @@ func newCluster(t *testing.T, host *topology.Host) *cluster {
 	if err != nil {
 		t.Fatalf("%v: run test/install-packages.sh", err)
 	}
-	uid := harness.Must1[int](t)(strconv.Atoi(account.Uid))
-	gid := harness.Must1[int](t)(strconv.Atoi(account.Gid))
+	uid := await.Must1[int](t)(strconv.Atoi(account.Uid))
+	gid := await.Must1[int](t)(strconv.Atoi(account.Gid))
 	c := &cluster{
 		t: t, host: host, dir: publicDir(t),
 		credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
 	}
-	harness.Must(t, os.Chown(c.dir, uid, gid))
+	await.Must(t, os.Chown(c.dir, uid, gid))
 	return c
 }
 
@@ -68,7 +71,7 @@ func (c *cluster) command(ctx context.Context, program string, args ...string) *
 // run runs one of PostgreSQL's programs to its end.
 func (c *cluster) run(program string, args ...string) (output string, err error) {
 	c.t.Helper()
-	text, err := c.command(harness.Within(c.t, postgresTime), program, args...).CombinedOutput()
+	text, err := c.command(await.Within(c.t, postgresTime), program, args...).CombinedOutput()
 	return string(text), err
 }
 
@@ -85,10 +88,10 @@ func (c *cluster) mustRun(program string, args ...string) string {
 func (c *cluster) initialize(standbys netip.Prefix) {
 	c.t.Helper()
 	c.mustRun("initdb", "-D", c.data(), "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions")
-	access := harness.Must1[*os.File](c.t)(os.OpenFile(filepath.Join(c.data(), "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0))
+	access := await.Must1[*os.File](c.t)(os.OpenFile(filepath.Join(c.data(), "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0))
 	_, err := fmt.Fprintf(access, "host replication all %s trust\n", standbys)
-	harness.Must(c.t, err)
-	harness.Must(c.t, access.Close())
+	await.Must(c.t, err)
+	await.Must(c.t, access.Close())
 }
 
 // start runs the server, listening at an address, and waits until it answers.
@@ -109,7 +112,7 @@ func (c *cluster) start(listen string) {
 		args = append(args, "-c", key+"="+value)
 	}
 	// SIGQUIT is an immediate shutdown.
-	c.server = harness.StartProgram(c.t, c.command(context.Background(), "postgres", args...), unix.SIGQUIT)
+	c.server = product.StartProgram(c.t, c.command(context.Background(), "postgres", args...), unix.SIGQUIT)
 	c.server.WaitLog(1, "database system is ready to accept")
 }
 
@@ -128,7 +131,7 @@ func TestPostgreSQL(t *testing.T) {
 }
 
 func testPostgreSQL(t *testing.T, f topology.Family) {
-	s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
+	s := traffic.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
 	address, standbyAddress := s.B.Eth1.Address(f), s.A.Eth1.Address(f)
 	primary, standby := newCluster(t, s.B.Host), newCluster(t, s.A.Host)
 	primary.initialize(netip.PrefixFrom(standbyAddress, standbyAddress.BitLen()))
@@ -136,7 +139,7 @@ func testPostgreSQL(t *testing.T, f topology.Family) {
 	primary.ask("CREATE TABLE entry (number bigint PRIMARY KEY, text text)")
 
 	earlier := wantNoBackup(t, s, standby, address)
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	d := p.Start()
 	wires := watchBoth(t, s)
 	standby.mustRun("pg_basebackup", backupArguments(standby, address)...)
@@ -175,7 +178,7 @@ func replication(s *topology.S1, f topology.Family) topology.Filter {
 // to connect.
 func wantNoBackup(t *testing.T, s *topology.S1, standby *cluster, address netip.Addr) topology.Filter {
 	t.Helper()
-	wires := harness.Tap(t, s.B)
+	wires := wire.Tap(t, s.B)
 	output, err := standby.run("pg_basebackup", backupArguments(standby, address)...)
 	if err == nil || !strings.Contains(output, "timeout expired") {
 		t.Errorf("pg_basebackup without replypath: %v\n%s", err, output)

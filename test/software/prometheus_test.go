@@ -11,8 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // alertRules are the product's alerts, seen from this package.
@@ -24,19 +28,19 @@ const scrapeInterval = 250 * time.Millisecond
 // TestPrometheus has Prometheus on A scrape B's daemon by the production network, while A asks B by the replication
 // network: what it stores is what was captured, over a restart of the daemon as well.
 func TestPrometheus(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{
+	s := traffic.NewS1(t, topology.S1Options{
 		Policy: topology.StrictSource, Offloads: topology.WireExact,
 	})
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	listen := netip.AddrPortFrom(s.B.Eth0.Address(topology.IPv4), 9945)
 	d := p.Start("--listen", listen.String())
-	prom := harness.StartPrometheus(t, s.A.Host, scrapeInterval, listen)
+	prom := host.StartPrometheus(t, s.A.Host, scrapeInterval, listen)
 	prom.WantValue(`up{job="replypath"}`, 1)
-	wires := harness.Tap(t, s.B)
-	var conversations []*harness.Conversation
+	wires := wire.Tap(t, s.B)
+	var conversations []*traffic.Conversation
 	for _, f := range s.Families() {
-		for _, kind := range harness.Kinds {
-			conversations = append(conversations, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+		for _, kind := range traffic.Kinds {
+			conversations = append(conversations, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
 		}
 	}
 	for round := range 2 {
@@ -46,7 +50,7 @@ func TestPrometheus(t *testing.T) {
 		}
 		for _, c := range conversations {
 			for range 20 {
-				harness.Ask(t, c)
+				traffic.Ask(t, c)
 			}
 		}
 		for _, c := range conversations {
@@ -58,13 +62,13 @@ func TestPrometheus(t *testing.T) {
 }
 
 // wantStored compares what Prometheus has of a conversation's labels with the frames that left by eth1.
-func wantStored(t *testing.T, prom *harness.Prometheus, wires *harness.Wires, c *harness.Conversation) {
+func wantStored(t *testing.T, prom *host.Prometheus, wires *wire.Wires, c *traffic.Conversation) {
 	t.Helper()
 	answers := wires.WantEth1(c.String(), c.Answers())
 	labels := fmt.Sprintf(`{from_interface="eth0", to_interface="eth1", family=%q, protocol=%q}`,
 		topology.FamilyOf(c.Self.Addr()), c.Protocol())
 	prom.WantValue("replypath_corrected_packets_total"+labels, float64(len(answers)))
-	prom.WantValue("replypath_corrected_bytes_total"+labels, float64(harness.Bytes(answers)))
+	prom.WantValue("replypath_corrected_bytes_total"+labels, float64(wire.Bytes(answers)))
 }
 
 // TestAlerts: the alerts fire when they should, and only then.
@@ -87,19 +91,19 @@ func TestAlerts(t *testing.T) {
 // TestPromtool has Prometheus' own tool check the alerts and the exposition.
 func TestPromtool(t *testing.T) {
 	promtool := need(t, "promtool")
-	s := harness.NewS1(t, topology.S1Options{})
+	s := traffic.NewS1(t, topology.S1Options{})
 	output, err := s.B.Command(t.Context(), promtool, "check", "rules", alertRules).CombinedOutput()
 	if err != nil {
 		t.Errorf("promtool check rules: %v\n%s", err, output)
 	}
-	p := harness.On(t, s.B.Host)
+	p := product.On(t, s.B.Host)
 	p.Start()
-	for _, kind := range harness.Kinds {
-		c := harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
-		harness.Ask(t, c)
+	for _, kind := range traffic.Kinds {
+		c := traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
+		traffic.Ask(t, c)
 	}
 	check := s.B.Command(t.Context(), promtool, "check", "metrics")
-	check.Stdin = strings.NewReader(harness.Must1[string](t)(p.Get("/metrics")))
+	check.Stdin = strings.NewReader(await.Must1[string](t)(p.Get("/metrics")))
 	if output, err := check.CombinedOutput(); err != nil {
 		t.Errorf("promtool check metrics: %v\n%s", err, output)
 	}

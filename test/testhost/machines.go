@@ -10,8 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // KernelRelease is the release of the running one.
@@ -40,9 +41,9 @@ func WriteFiles(t *testing.T, root string, files map[string]string) {
 // NewNetwork returns a host with interfaces in a namespace of its own.
 func NewNetwork(t *testing.T) (*topology.Network, *topology.Host) {
 	t.Helper()
-	n := harness.NewNetwork(t)
-	h := harness.Must1[*topology.Host](t)(n.Host("host"))
-	far := harness.Must1[*topology.Host](t)(n.Host("far"))
+	n := traffic.NewNetwork(t)
+	h := await.Must1[*topology.Host](t)(n.Host("host"))
+	far := await.Must1[*topology.Host](t)(n.Host("far"))
 	for _, name := range []string{"eth0", "eth1"} {
 		if _, _, err := n.Connect(topology.NIC{Host: h, Name: name}, topology.NIC{Host: far, Name: name}); err != nil {
 			t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
-	"replypath/test/harness"
+	"replypath/test/product"
 )
 
 // The indices of the fixture's interfaces.
@@ -179,7 +179,7 @@ func WantForm(t *testing.T, findings []finding.Finding) {
 				t.Errorf("not one line: %q", *text)
 			}
 		}
-		if word := harness.TakesAway(finding.OrEmpty(f.Fix)); word != "" {
+		if word := product.TakesAway(finding.OrEmpty(f.Fix)); word != "" {
 			t.Errorf("a fix that takes traffic away, by %q: %+v", word, f)
 		}
 		if f.Automatic && f.Sysctl.Key == "" {

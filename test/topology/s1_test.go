@@ -9,32 +9,34 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 var checked = []topology.Policy{topology.StrictSource, topology.Stateful}
 
 func drops(t *testing.T, r *topology.Router) uint64 {
 	t.Helper()
-	return harness.Must1[uint64](t)(r.Drops())
+	return await.Must1[uint64](t)(r.Drops())
 }
 
 // TestS1IsBroken shows what replypath is for: B's answers leave by eth0 to eth0's gateway, and the production router
 // drops each of them.
 func TestS1IsBroken(t *testing.T) {
 	for _, policy := range checked {
-		s := harness.NewS1(t, topology.S1Options{Policy: policy})
-		harness.EachQuestion(t, policy.String(), func(t *testing.T, f topology.Family, kind harness.Kind) {
-			testBroken(t, s, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+		s := traffic.NewS1(t, topology.S1Options{Policy: policy})
+		traffic.EachQuestion(t, policy.String(), func(t *testing.T, f topology.Family, kind traffic.Kind) {
+			testBroken(t, s, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
 		})
 	}
 }
 
-func testBroken(t *testing.T, s *topology.S1, c *harness.Conversation) {
-	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
+func testBroken(t *testing.T, s *topology.S1, c *traffic.Conversation) {
+	wires, arrived := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
 	before := drops(t, s.Production)
-	if err := harness.AskInVain(t, c, wires.Eth0); err == nil {
+	if err := wire.AskInVain(t, c, wires.Eth0); err == nil {
 		t.Error("the question was answered")
 	}
 	if n := wires.Eth1.Count(topology.All(c.Questions(), topology.Going(topology.Sent))); n == 0 {
@@ -56,16 +58,16 @@ func testBroken(t *testing.T, s *topology.S1, c *harness.Conversation) {
 // TestS1IsOtherwiseRight shows that nothing but the routers' check stands in the way of the answers, and that a route
 // on B mends it.
 func TestS1IsOtherwiseRight(t *testing.T) {
-	testAnswered(t, "no source check", harness.NewS1(t, topology.S1Options{Policy: topology.AnySource}), false)
+	testAnswered(t, "no source check", traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource}), false)
 	for _, policy := range checked {
-		routed := harness.NewS1(t, topology.S1Options{Policy: policy})
-		ruled := harness.NewS1(t, topology.S1Options{Policy: policy})
+		routed := traffic.NewS1(t, topology.S1Options{Policy: policy})
+		ruled := traffic.NewS1(t, topology.S1Options{Policy: policy})
 		const table = 100
 		for _, f := range routed.Families() {
-			harness.Must(t, routed.B.AddRoute(routed.ReplicationRoute(f)))
+			await.Must(t, routed.B.AddRoute(routed.ReplicationRoute(f)))
 			eth1 := ruled.B.Eth1
-			harness.Must(t, ruled.B.AddRoute(topology.Route{Via: eth1.Gateway(f), Table: table}))
-			harness.Must(t, ruled.B.AddRule(netip.PrefixFrom(eth1.Address(f), eth1.Address(f).BitLen()), table))
+			await.Must(t, ruled.B.AddRoute(topology.Route{Via: eth1.Gateway(f), Table: table}))
+			await.Must(t, ruled.B.AddRule(netip.PrefixFrom(eth1.Address(f), eth1.Address(f).BitLen()), table))
 		}
 		testAnswered(t, "route and "+policy.String(), routed, true)
 		testAnswered(t, "rule and "+policy.String(), ruled, true)
@@ -76,13 +78,13 @@ func TestS1IsOtherwiseRight(t *testing.T) {
 // routes are answered whoever begins.
 func testAnswered(t *testing.T, name string, s *topology.S1, byEth1 bool) {
 	for _, f := range s.Families() {
-		harness.Serve(t, s.A.Host, s.A.Eth0.Address(f))
-		harness.Serve(t, s.B.Host, s.B.Eth0.Address(f))
+		traffic.Serve(t, s.A.Host, s.A.Eth0.Address(f))
+		traffic.Serve(t, s.B.Host, s.B.Eth0.Address(f))
 	}
-	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-		harness.WantBy(t, s.B, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), byEth1)
-		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth0, s.B.Eth0.Address(f)))
-		harness.Ask(t, harness.NewConversation(t, kind, s.B.Eth0, s.A.Eth0.Address(f)))
+	traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wire.WantBy(t, s.B, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), byEth1)
+		traffic.Ask(t, traffic.NewConversation(t, kind, s.A.Eth0, s.B.Eth0.Address(f)))
+		traffic.Ask(t, traffic.NewConversation(t, kind, s.B.Eth0, s.A.Eth0.Address(f)))
 	})
 	for _, r := range []*topology.Router{s.Production, s.Replication} {
 		if n := drops(t, r); n != 0 {
@@ -94,15 +96,15 @@ func testAnswered(t *testing.T, name string, s *topology.S1, byEth1 bool) {
 // TestS1WildcardUDP shows the second way in which the answer goes wrong: a socket bound to no address answers from the
 // one that the route picks.
 func TestS1WildcardUDP(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{})
+	s := traffic.NewS1(t, topology.S1Options{})
 	const port = 4007
-	harness.ServeAt(t, s.B.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+	traffic.ServeAt(t, s.B.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
 	for _, f := range s.Families() {
 		t.Run(f.String(), func(t *testing.T) {
-			c, arrived := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(f)), harness.Capture(t, s.A.Eth1)
+			c, arrived := traffic.NewConversation(t, traffic.UDP, s.A.Eth1, s.B.Eth1.Address(f)), wire.Capture(t, s.A.Eth1)
 			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
 			other := topology.All(topology.UDP, topology.From(s.B.Eth0.Address(f)))
-			if err := harness.AskUntilLost(t, c, arrived, other); err == nil {
+			if err := wire.AskUntilLost(t, c, arrived, other); err == nil {
 				t.Error("the question was answered")
 			}
 		})
@@ -110,17 +112,17 @@ func TestS1WildcardUDP(t *testing.T) {
 }
 
 func TestS1WithoutIPv6(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{NoIPv6: true, ProductionMTU: 9000, ReplicationMTU: 1400})
+	s := traffic.NewS1(t, topology.S1Options{NoIPv6: true, ProductionMTU: 9000, ReplicationMTU: 1400})
 	if f := s.Families(); len(f) != 1 || f[0] != topology.IPv4 {
 		t.Errorf("families are %v", f)
 	}
-	harness.Must(t, s.B.AddRoute(s.ReplicationRoute(topology.IPv4)))
-	harness.Ask(t, harness.NewConversation(t, harness.Ping, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
+	await.Must(t, s.B.AddRoute(s.ReplicationRoute(topology.IPv4)))
+	traffic.Ask(t, traffic.NewConversation(t, traffic.Ping, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
 	for nic, mtu := range map[*topology.Interface]int{
 		s.A.Eth0: 9000, s.B.Eth0.Peer(): 9000, s.A.Eth1: 1400, s.B.Eth1.Peer(): 1400,
 	} {
 		link, err := nic.Link()
-		harness.Must(t, err)
+		await.Must(t, err)
 		if got := link.Attrs().MTU; got != mtu {
 			t.Errorf("%s on %s has mtu %d, not %d", nic.Name, nic.Host.Name, got, mtu)
 		}
@@ -130,17 +132,17 @@ func TestS1WithoutIPv6(t *testing.T) {
 // TestS1ColdGateway shows why the ready-made networks resolve the servers' gateways: an answer with the wrong source
 // lends it to the ARP request, which a strict router does not answer, and so it never leaves at all.
 func TestS1ColdGateway(t *testing.T) {
-	s := harness.NewS1(t, topology.S1Options{ColdGateways: true})
-	production := harness.Capture(t, s.B.Eth0.Peer())
+	s := traffic.NewS1(t, topology.S1Options{ColdGateways: true})
+	production := wire.Capture(t, s.B.Eth0.Peer())
 	asked := s.B.Eth1.Address(topology.IPv4)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- harness.NewConversation(t, harness.Ping, s.A.Eth1, asked).Ask(ctx) }()
+	go func() { done <- traffic.NewConversation(t, traffic.Ping, s.A.Eth1, asked).Ask(ctx) }()
 
 	// The kernel asks three times, a second apart; the second time shows that the first was in vain.
 	requests, err := production.WaitCount(ctx, 2, isARP(layers.ARPRequest))
-	harness.Must(t, err)
+	await.Must(t, err)
 	for _, frame := range requests {
 		arp := frame.Packet().Layer(layers.LayerTypeARP).(*layers.ARP)
 		if source, _ := netip.AddrFromSlice(arp.SourceProtAddress); source != asked {

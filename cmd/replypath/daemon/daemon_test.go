@@ -23,7 +23,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/status"
 	"replypath/metrics"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // patience is how long a test waits for what has to come.
@@ -327,7 +327,7 @@ func writeConfig(t *testing.T, text string) string {
 
 func rewriteConfig(t *testing.T, path, text string) {
 	t.Helper()
-	harness.Must(t, os.WriteFile(path, []byte(text), 0o600))
+	await.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 func TestRun(t *testing.T) {
@@ -473,7 +473,7 @@ func TestReloadRefused(t *testing.T) {
 	want := path + ":1: mode: 1 is not one of enforce, observe"
 	r.wantLog(want)
 
-	harness.Must(t, os.Remove(path))
+	await.Must(t, os.Remove(path))
 	r.reload()
 	r.wantLog(path + ": there is no such file")
 

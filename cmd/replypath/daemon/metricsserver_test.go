@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // An address in use does not keep the daemon from being ready. It is told once, and served as soon as it is free.
 func TestMetricsAddressInUse(t *testing.T) {
-	squatter := harness.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	squatter := await.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	address := squatter.Addr().String()
 	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", address)
 	r.wantToldOnce(func(err error) bool { return errors.Is(err, unix.EADDRINUSE) }, func() { squatter.Close() })

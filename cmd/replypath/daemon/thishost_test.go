@@ -13,14 +13,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestDaemonSignals(t *testing.T) {
 	reload, end, stop := daemonSignals()
 	defer stop()
 	for want, from := range map[unix.Signal]<-chan os.Signal{unix.SIGHUP: reload, unix.SIGTERM: end, unix.SIGINT: end} {
-		harness.Must(t, unix.Kill(unix.Getpid(), want))
+		await.Must(t, unix.Kill(unix.Getpid(), want))
 		if got := receive(t, from); got != want {
 			t.Errorf("got %v, not %v", got, want)
 		}
@@ -40,7 +40,7 @@ func TestManyHangups(t *testing.T) {
 		if i == hangups {
 			sent = unix.SIGTERM
 		}
-		harness.Must(t, unix.Kill(unix.Getpid(), sent))
+		await.Must(t, unix.Kill(unix.Getpid(), sent))
 		receive(t, witness)
 	}
 	if got := receive(t, end); got != unix.SIGTERM {
@@ -54,11 +54,11 @@ func TestManyHangups(t *testing.T) {
 
 func TestNotifySystemd(t *testing.T) {
 	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"}
-	manager := harness.Must1[*net.UnixConn](t)(net.ListenUnixgram("unixgram", address))
+	manager := await.Must1[*net.UnixConn](t)(net.ListenUnixgram("unixgram", address))
 	defer manager.Close()
 	t.Setenv("NOTIFY_SOCKET", address.Name)
-	harness.Must(t, notifySystemd(reloadingState()))
-	harness.Must(t, manager.SetReadDeadline(time.Now().Add(patience)))
+	await.Must(t, notifySystemd(reloadingState()))
+	await.Must(t, manager.SetReadDeadline(time.Now().Add(patience)))
 	message := make([]byte, 100)
 	n, err := manager.Read(message)
 	if err != nil {

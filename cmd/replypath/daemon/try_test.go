@@ -19,7 +19,7 @@ import (
 	"replypath/loader"
 	"replypath/loader/config"
 	"replypath/loader/status"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // trialRun is a running `replypath try`.
@@ -205,7 +205,7 @@ func wantSaid(t *testing.T, effect status.Effect, want string) {
 	r := startTrialOn(t, effect, "--config", writeConfig(t, ""))
 	r.signals <- unix.SIGUSR1
 	r.end(cli.ExitDone, 1, 0, "kept")
-	harness.Same(t, "said", want, r.stdout.String())
+	await.Same(t, "said", want, r.stdout.String())
 }
 
 // TestTryMuteGuardian: a guardian that cannot be told of the begin would end the trial too early.

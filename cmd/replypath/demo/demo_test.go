@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/short"
 )
 
@@ -131,7 +131,7 @@ func testEndedEarly(t *testing.T, at string, signal syscall.Signal) {
 func TestNeedsRoot(t *testing.T) {
 	needRoot(t)
 	const nobody = 65534
-	command := exec.CommandContext(t.Context(), harness.Must1[string](t)(buildProgram()), "demo")
+	command := exec.CommandContext(t.Context(), await.Must1[string](t)(buildProgram()), "demo")
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	output, err := command.CombinedOutput()
 	if command.ProcessState == nil {

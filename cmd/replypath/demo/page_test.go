@@ -11,17 +11,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // terminal opens the far side of a new pseudo terminal.
 func terminal(t *testing.T) *os.File {
 	t.Helper()
-	near := harness.Must1[*os.File](t)(os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0))
+	near := await.Must1[*os.File](t)(os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0))
 	t.Cleanup(func() { near.Close() })
-	harness.Must(t, unix.IoctlSetPointerInt(int(near.Fd()), unix.TIOCSPTLCK, 0))
-	number := harness.Must1[uint32](t)(unix.IoctlGetUint32(int(near.Fd()), unix.TIOCGPTN))
-	far := harness.Must1[*os.File](t)(os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0))
+	await.Must(t, unix.IoctlSetPointerInt(int(near.Fd()), unix.TIOCSPTLCK, 0))
+	number := await.Must1[uint32](t)(unix.IoctlGetUint32(int(near.Fd()), unix.TIOCGPTN))
+	far := await.Must1[*os.File](t)(os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0))
 	t.Cleanup(func() { far.Close() })
 	return far
 }
@@ -68,7 +68,7 @@ func TestPage(t *testing.T) {
 
 // TestUnreadPage has a page be lost, which must not pass for a success.
 func TestUnreadPage(t *testing.T) {
-	full := harness.Must1[*os.File](t)(os.OpenFile("/dev/full", os.O_WRONLY, 0))
+	full := await.Must1[*os.File](t)(os.OpenFile("/dev/full", os.O_WRONLY, 0))
 	defer full.Close()
 	d := &demo{page: newPage(full)}
 	if err := d.verdict(); !errors.Is(err, unix.ENOSPC) {
@@ -79,7 +79,7 @@ func TestUnreadPage(t *testing.T) {
 func TestSamples(t *testing.T) {
 	const text = "# TYPE m counter\nm{a=\"x y\"} 2\nm{a=\"z\"} 3.5\nmore{a=\"z\"} 7\nm_total 1\n"
 	found, sum, err := samples(text, "m")
-	harness.Must(t, err)
+	await.Must(t, err)
 	if len(found) != 2 || sum != 5.5 {
 		t.Errorf("got %q, the sum is %g", found, sum)
 	}

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // limit is how long a demo may take in a test.
@@ -35,12 +35,12 @@ func startDemo(t *testing.T) *process {
 	needRoot(t)
 	p := &process{
 		t: t, tempDir: t.TempDir(),
-		command: exec.CommandContext(t.Context(), harness.Must1[string](t)(buildProgram()), "demo"),
+		command: exec.CommandContext(t.Context(), await.Must1[string](t)(buildProgram()), "demo"),
 	}
 	p.command.Env = append(os.Environ(), "TMPDIR="+p.tempDir)
 	p.command.Stderr = &p.stderr
-	p.lines = bufio.NewScanner(harness.Must1[io.ReadCloser](t)(p.command.StdoutPipe()))
-	harness.Must(t, p.command.Start())
+	p.lines = bufio.NewScanner(await.Must1[io.ReadCloser](t)(p.command.StdoutPipe()))
+	await.Must(t, p.command.Start())
 	overdue := time.AfterFunc(limit, func() {
 		t.Errorf("the demo still runs after %s", limit)
 		_ = p.command.Process.Kill()
@@ -63,7 +63,7 @@ func (p *process) awaitLine(begin string) {
 
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
-	harness.Must(p.t, p.command.Process.Signal(s))
+	await.Must(p.t, p.command.Process.Signal(s))
 }
 
 // wait reads the rest and returns how the process ended.
@@ -72,7 +72,7 @@ func (p *process) wait() syscall.WaitStatus {
 	for p.lines.Scan() {
 		p.stdout.WriteString(p.lines.Text() + "\n")
 	}
-	harness.Must(p.t, p.lines.Err())
+	await.Must(p.t, p.lines.Err())
 	err := p.command.Wait()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		p.t.Fatal(err)

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -49,9 +49,9 @@ func watchHost(t *testing.T) *remains {
 	t.Helper()
 	needRoot(t)
 	n := topology.New(topology.Options{})
-	t.Cleanup(func() { harness.Must(t, n.Close()) })
+	t.Cleanup(func() { await.Must(t, n.Close()) })
 	return &remains{
-		t: t, observer: harness.Must1[*topology.Host](t)(n.Host("observer")),
+		t: t, observer: await.Must1[*topology.Host](t)(n.Host("observer")),
 		interfaces: interfaceNames(t), bpfMounts: bpfMounts(t), objects: make(map[object]bool),
 	}
 }
@@ -59,7 +59,7 @@ func watchHost(t *testing.T) *remains {
 func interfaceNames(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, i := range harness.Must1[[]net.Interface](t)(net.Interfaces()) {
+	for _, i := range await.Must1[[]net.Interface](t)(net.Interfaces()) {
 		names = append(names, i.Name)
 	}
 	return names
@@ -69,7 +69,7 @@ func interfaceNames(t *testing.T) []string {
 func bpfMounts(t *testing.T) []string {
 	t.Helper()
 	var found []string
-	for line := range strings.Lines(string(harness.Must1[[]byte](t)(os.ReadFile("/proc/self/mountinfo")))) {
+	for line := range strings.Lines(string(await.Must1[[]byte](t)(os.ReadFile("/proc/self/mountinfo")))) {
 		if strings.Contains(line, " - bpf ") {
 			found = append(found, line)
 		}
@@ -81,8 +81,8 @@ func bpfMounts(t *testing.T) []string {
 // namespace.
 func (r *remains) watchNamespaces(pid int) {
 	r.t.Helper()
-	watched := []string{harness.Must1[string](r.t)(os.Readlink("/proc/self/ns/net"))}
-	for _, path := range harness.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))) {
+	watched := []string{await.Must1[string](r.t)(os.Readlink("/proc/self/ns/net"))}
+	for _, path := range await.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))) {
 		target, err := os.Readlink(path)
 		if err != nil || !strings.HasPrefix(target, "net:[") || slices.Contains(watched, target) {
 			continue
@@ -98,11 +98,11 @@ func (r *remains) watchNamespaces(pid int) {
 
 func (r *remains) tie(namespace, name string) {
 	r.t.Helper()
-	file := harness.Must1[*os.File](r.t)(os.Open(namespace))
+	file := await.Must1[*os.File](r.t)(os.Open(namespace))
 	defer file.Close()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	harness.Must(r.t, r.observer.Netlink().LinkAdd(&netlink.Veth{
+	await.Must(r.t, r.observer.Netlink().LinkAdd(&netlink.Veth{
 		LinkAttrs: attrs, PeerName: name, PeerNamespace: netlink.NsFd(file.Fd()),
 	}))
 }
@@ -113,13 +113,13 @@ var objectID = regexp.MustCompile(`(?m)^(prog|map|link)_id:\s*(\d+)$`)
 func (r *remains) watchObjects(pid int) {
 	r.t.Helper()
 	for _, child := range children(r.t, pid) {
-		for _, path := range harness.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", child))) {
+		for _, path := range await.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", child))) {
 			info, err := os.ReadFile(path)
 			if err != nil {
 				continue // closed meanwhile
 			}
 			for _, found := range objectID.FindAllStringSubmatch(string(info), -1) {
-				id := harness.Must1[uint64](r.t)(strconv.ParseUint(found[2], 10, 32))
+				id := await.Must1[uint64](r.t)(strconv.ParseUint(found[2], 10, 32))
 				r.objects[object{found[1], uint32(id)}] = true
 			}
 		}
@@ -132,13 +132,13 @@ func (r *remains) watchObjects(pid int) {
 func children(t *testing.T, pid int) []int {
 	t.Helper()
 	var found []int
-	for _, path := range harness.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))) {
+	for _, path := range await.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			continue // the thread has ended
 		}
 		for _, field := range strings.Fields(string(text)) {
-			found = append(found, harness.Must1[int](t)(strconv.Atoi(field)))
+			found = append(found, await.Must1[int](t)(strconv.Atoi(field)))
 		}
 	}
 	return found
@@ -159,7 +159,7 @@ func (r *remains) expectNothing(p *process) {
 	if _, err := os.Stat(pins.DefaultDir); !errors.Is(err, fs.ErrNotExist) {
 		r.t.Errorf("pins in %s: %v", pins.DefaultDir, err)
 	}
-	if files := harness.Must1[[]os.DirEntry](r.t)(os.ReadDir(p.tempDir)); len(files) > 0 {
+	if files := await.Must1[[]os.DirEntry](r.t)(os.ReadDir(p.tempDir)); len(files) > 0 {
 		r.t.Errorf("temporary files: %v", files)
 	}
 }
@@ -171,7 +171,7 @@ func (r *remains) await(what string, left func() (string, error)) {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		rest := harness.Must1[string](r.t)(left())
+		rest := await.Must1[string](r.t)(left())
 		if rest == "" {
 			return
 		}

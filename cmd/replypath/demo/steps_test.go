@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"replypath/cmd/replypath/demo/network"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // failedStart is what the played `replypath run` logs.
@@ -19,15 +19,15 @@ func newDemo(t *testing.T, strict bool) *demo {
 	t.Helper()
 	needRoot(t)
 	n, err := network.New(t.Context(), strict)
-	harness.Must(t, err)
-	t.Cleanup(func() { harness.Must(t, n.Close()) })
+	await.Must(t, err)
+	t.Cleanup(func() { await.Must(t, n.Close()) })
 	return &demo{page: newPage(t.Output()), net: n}
 }
 
 // TestNothingWrong has the first round on a network where wrong replies arrive.
 func TestNothingWrong(t *testing.T) {
 	d := newDemo(t, false)
-	harness.Must(t, d.showWrong(t.Context()))
+	await.Must(t, d.showWrong(t.Context()))
 	err := d.verdict()
 	for _, want := range []string{
 		"without replypath: ping to 10.4.0.100 was answered",
@@ -45,10 +45,10 @@ func TestNothingWrong(t *testing.T) {
 func TestNothingRight(t *testing.T) {
 	d := newDemo(t, true)
 	r, err := newRound(t.Context(), d.net, withReplypath)
-	harness.Must(t, err)
-	harness.Must(t, r.ask(t.Context(), true))
+	await.Must(t, err)
+	await.Must(t, r.ask(t.Context(), true))
 	d.showReplies(r)
-	harness.Must(t, r.close())
+	await.Must(t, r.close())
 	err = d.verdict()
 	for _, want := range []string{
 		"with replypath: ping to 10.4.0.100 was not answered",

@@ -10,7 +10,7 @@ import (
 
 	"github.com/creack/pty"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 func TestWidth(t *testing.T) {
@@ -20,7 +20,7 @@ func TestWidth(t *testing.T) {
 	}
 	defer master.Close()
 	defer slave.Close()
-	harness.Must(t, pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}))
+	await.Must(t, pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}))
 	for columns, want := range map[string][2]int{
 		"": {132, Unlimited}, "wide": {132, Unlimited}, "0": {132, Unlimited}, "200": {200, 200},
 	} {
@@ -29,13 +29,13 @@ func TestWidth(t *testing.T) {
 			t.Errorf("COLUMNS=%s: a terminal and a buffer are %d wide, not %d", columns, got, want)
 		}
 	}
-	file := harness.Must1[*os.File](t)(os.Create(t.TempDir() + "/out"))
+	file := await.Must1[*os.File](t)(os.Create(t.TempDir() + "/out"))
 	defer file.Close()
 	t.Setenv("COLUMNS", "")
 	if got := Width(file); got != Unlimited || ProseWidth(got) != 80 {
 		t.Errorf("a file is %d wide, and for prose %d", got, ProseWidth(got))
 	}
-	harness.Must(t, pty.Setsize(slave, &pty.Winsize{}))
+	await.Must(t, pty.Setsize(slave, &pty.Winsize{}))
 	if got := Width(slave); got != 80 {
 		t.Errorf("a terminal that does not tell is %d wide", got)
 	}
@@ -101,14 +101,14 @@ func TestGrowing(t *testing.T) {
 		{Name: "PEER"}, {Name: "MAC", Rank: 2}, {Name: "STATE", Rank: 1, Shorter: []Shorter{{Word: "known", By: "k", Width: 1}}}, {Name: "VERDICT"},
 	}
 	g := NewGrowing(&out, columns, []int{6, 3, 8, 0})
-	harness.Must(t, g.Header())
+	await.Must(t, g.Header())
 	rows := [][]string{{"one", "m", "new", "x"}, {"three", "", "known", "y"}, {"a longer", "m", "", "z"}, {"four", "m", "known", "new\x1b"}}
 	for _, cells := range rows {
-		harness.Must(t, g.Row(slices.Clone(cells), ""))
+		await.Must(t, g.Row(slices.Clone(cells), ""))
 	}
-	harness.Must(t, g.Row([]string{"five", "m", "new", "new"}, "31"))
+	await.Must(t, g.Row([]string{"five", "m", "new", "new"}, "31"))
 	t.Setenv("COLUMNS", "")
-	harness.Must(t, g.Row(slices.Clone(rows[1]), ""))
+	await.Must(t, g.Row(slices.Clone(rows[1]), ""))
 	const want = `PEER    STATE  VERDICT
 one     new    x
 three   k      y

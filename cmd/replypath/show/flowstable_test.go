@@ -12,8 +12,8 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/flows"
+	"replypath/test/await"
 	"replypath/test/fakehost"
-	"replypath/test/harness"
 )
 
 // farFlow is of a peer with a long address, by an interface with a long name.
@@ -100,7 +100,7 @@ new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00
 		}
 		for _, flow := range []flows.Flow{fakehost.FlowList()[1], farFlow(), fakehost.FlowList()[1]} {
 			flow.Event = flows.EventNew
-			harness.Must(t, show(flow))
+			await.Must(t, show(flow))
 		}
 		if diff := cmp.Diff(want, out.String()); diff != "" {
 			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)

@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/loader/trace"
+	"replypath/test/await"
 	"replypath/test/fakehost"
-	"replypath/test/harness"
 )
 
 // People get colours, pipes and files do not.
@@ -21,7 +21,7 @@ func TestTraceColour(t *testing.T) {
 	var out bytes.Buffer
 	p := newTracePrinter(&out, &out, true)
 	for _, packet := range fakehost.Packets() {
-		harness.Must(t, p.print(packet))
+		await.Must(t, p.print(packet))
 	}
 	for _, want := range []string{"\x1b[32mcorrected\x1b[0m\n", "\x1b[33mfallback (bound_device)\x1b[0m\n", "local-origin\n"} {
 		if !strings.Contains(out.String(), want) {
@@ -61,7 +61,7 @@ out  tcp[SA]    10.1.0.100:50000    eth1  eth0    eth1  corrected
 		p := newTracePrinter(&out, &out, false)
 		for _, packet := range farPackets() {
 			packet.Time, packet.Lost = time.Date(2026, time.March, 1, 12, 30, 0, 0, time.Local), 0
-			harness.Must(t, p.print(packet))
+			await.Must(t, p.print(packet))
 		}
 		if diff := cmp.Diff(want, out.String()); diff != "" {
 			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)

@@ -13,8 +13,8 @@ import (
 
 	"replypath/loader/flows"
 	"replypath/loader/top"
+	"replypath/test/await"
 	"replypath/test/fakehost"
-	"replypath/test/harness"
 )
 
 // shownTop is a display after its first look, on a terminal that is none.
@@ -27,7 +27,7 @@ type shownTop struct {
 func showTop(t *testing.T, width, height int) *shownTop {
 	t.Helper()
 	screen := tcell.NewSimulationScreen("UTF-8")
-	harness.Must(t, screen.Init())
+	await.Must(t, screen.Init())
 	t.Cleanup(screen.Fini)
 	screen.SetSize(width, height)
 	monitor, err := fakehost.OpenTop(fakehost.WatchedDir, defaultFlows)
@@ -35,7 +35,7 @@ func showTop(t *testing.T, width, height int) *shownTop {
 		t.Fatal(err)
 	}
 	s := &display{count: 3, read: monitor.Look, screen: screen, table: table{order: flows.ByRate}}
-	harness.Must(t, s.look())
+	await.Must(t, s.look())
 	return &shownTop{s, t, screen}
 }
 
@@ -133,7 +133,7 @@ func TestTopNarrow(t *testing.T) {
 		"INTERFACE   CORRECTED  UNCORRE", "eth0                -", "eth1                -", "eth2                -",
 		"q quit  s sort (rate)  p pause",
 	}
-	harness.Same(t, "screen", want, s.lines())
+	await.Same(t, "screen", want, s.lines())
 	for _, size := range [][2]int{{1, 1}, {0, 0}, {140, 2}} {
 		s.screen.SetSize(size[0], size[1])
 		s.lines()

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/test/await"
 	"replypath/test/fakehost"
-	"replypath/test/harness"
 )
 
 // patience is how long a test waits for what has to come.
@@ -51,8 +51,8 @@ func inTerminal(t *testing.T, environment []string, args ...string) *terminal {
 		t.Fatal(err)
 	}
 	// What package pty did made it block, and reading then outlives Close.
-	harness.Must(t, unix.SetNonblock(int(master.Fd()), true))
-	executable := harness.Must1[string](t)(os.Executable())
+	await.Must(t, unix.SetNonblock(int(master.Fd()), true))
+	executable := await.Must1[string](t)(os.Executable())
 	term := &terminal{T: t, master: master, slave: slave, ended: make(chan struct{})}
 	term.resize(140, 30)
 	term.before = term.settings()
@@ -62,7 +62,7 @@ func inTerminal(t *testing.T, environment []string, args ...string) *terminal {
 		Stdin: slave, Stdout: slave, Stderr: slave,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 	}
-	harness.Must(t, term.command.Start())
+	await.Must(t, term.command.Start())
 	go term.read()
 	go func() {
 		defer close(term.ended)
@@ -104,13 +104,13 @@ func (t *terminal) text() string {
 
 func (t *terminal) settings() unix.Termios {
 	t.Helper()
-	settings := harness.Must1[*unix.Termios](t)(unix.IoctlGetTermios(int(t.slave.Fd()), unix.TCGETS))
+	settings := await.Must1[*unix.Termios](t)(unix.IoctlGetTermios(int(t.slave.Fd()), unix.TCGETS))
 	return *settings
 }
 
 func (t *terminal) resize(columns, rows uint16) {
 	t.Helper()
-	harness.Must(t, pty.Setsize(t.slave, &pty.Winsize{Cols: columns, Rows: rows}))
+	await.Must(t, pty.Setsize(t.slave, &pty.Winsize{Cols: columns, Rows: rows}))
 }
 
 func (t *terminal) press(keys string) {
@@ -122,7 +122,7 @@ func (t *terminal) press(keys string) {
 
 func (t *terminal) signal(s syscall.Signal) {
 	t.Helper()
-	harness.Must(t, t.command.Process.Signal(s))
+	await.Must(t, t.command.Process.Signal(s))
 }
 
 // await waits until something holds.
@@ -251,7 +251,7 @@ func TestTopStops(t *testing.T) {
 func TestTopHangsUp(t *testing.T) {
 	term := inTerminal(t, nil, "top", "--pin-dir", "watched", "--interval", "1h")
 	term.awaitKeys(1)
-	harness.Must(t, term.master.Close())
+	await.Must(t, term.master.Close())
 	if code := term.awaitExit(); code != cli.ExitDone && code != cli.ExitFailed {
 		t.Errorf("exit code %d", code)
 	}

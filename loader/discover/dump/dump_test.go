@@ -13,7 +13,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/traffic"
 )
 
 func TestRetry(t *testing.T) {
@@ -71,7 +73,7 @@ func TestInterruptedRoutes(t *testing.T) {
 		return NewValues(func(r *Route, add func([2]int)) { add([2]int{r.Family, r.Table}) })
 	}
 	collectors := []Collector{values(), values()}
-	harness.Must(t, readRoutes(list, collectors))
+	await.Must(t, readRoutes(list, collectors))
 	want := [][2]int{{unix.AF_INET, 1}, {unix.AF_INET, 3}, {unix.AF_INET6, 1}, {unix.AF_INET6, 3}}
 	for _, c := range collectors {
 		got := c.(*Values[[2]int]).List()
@@ -83,8 +85,8 @@ func TestInterruptedRoutes(t *testing.T) {
 }
 
 func TestRoutes(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.IPBatch(t, h, `
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
 link add eth0 type veth peer name eth1
 link set eth0 up
 link set eth1 up
@@ -107,7 +109,7 @@ route add local 2001:db8:6::/48 dev lo
 		limits              Limits
 	}
 	var got []seen
-	harness.Must(t, h.Do(func() (err error) {
+	await.Must(t, h.Do(func() (err error) {
 		got, err = Routes(func(r *Route, add func(seen)) {
 			for _, hop := range r.Hops {
 				add(seen{r.Family, r.Type, r.Table, r.Dst, hop, r.Limits})
@@ -116,7 +118,7 @@ route add local 2001:db8:6::/48 dev lo
 		return err
 	}))
 	index := func(name string) int {
-		link := harness.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
+		link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
 		return link.Attrs().Index
 	}
 	lo, eth0, eth1 := index("lo"), index("eth0"), index("eth1")

@@ -9,12 +9,14 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/harness"
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/traffic"
 )
 
 func TestRules(t *testing.T) {
-	h := harness.NewHost(t)
-	harness.Shell(t, h, `
+	h := traffic.NewHost(t)
+	host.Shell(t, h, `
 ip rule add from 10.4.0.100 lookup 100 priority 5
 ip rule add to 10.9.0.0/24 prohibit priority 6
 ip -6 rule add from 2001:db8::1 blackhole priority 7
@@ -25,7 +27,7 @@ ip -6 rule add from 2001:db8::2 unreachable priority 8
 		action                  uint8
 	}
 	var got []rule
-	harness.Must(t, h.Do(func() error {
+	await.Must(t, h.Do(func() error {
 		all, err := Rules(h.Netlink())
 		for _, r := range all {
 			got = append(got, rule{r.Family, r.Priority, r.Table, r.Action})
@@ -43,5 +45,5 @@ ip -6 rule add from 2001:db8::2 unreachable priority 8
 		{unix.AF_INET6, 8, 0, nl.FR_ACT_UNREACHABLE},
 		{unix.AF_INET6, 32766, unix.RT_TABLE_MAIN, nl.FR_ACT_TO_TBL},
 	}
-	harness.Same(t, "rules", want, got, cmp.AllowUnexported(rule{}))
+	await.Same(t, "rules", want, got, cmp.AllowUnexported(rule{}))
 }

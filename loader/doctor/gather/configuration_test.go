@@ -10,7 +10,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // TestConfigurationExamined: what is examined is what is in force, flags included, whatever the file says by now; a
@@ -20,8 +20,8 @@ func TestConfigurationExamined(t *testing.T) {
 	path := filepath.Join(dir, "replypath.yaml")
 	loaded := func(text string, o config.Overrides) *config.Config {
 		cfg, err := config.Parse(path, []byte(text))
-		harness.Must(t, err)
-		harness.Must(t, o.Apply(cfg))
+		await.Must(t, err)
+		await.Must(t, o.Apply(cfg))
 		return cfg
 	}
 	trial := config.Overrides{Enforce: true}
@@ -49,16 +49,16 @@ func TestConfigurationExamined(t *testing.T) {
 		{name: "a file is named", file: "follow: latest\n", record: loaded("", observing).Encode(), given: config.Default(), want: config.Default()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			harness.Must(t, os.RemoveAll(path))
+			await.Must(t, os.RemoveAll(path))
 			if test.file != "" {
-				harness.Must(t, os.WriteFile(path, []byte(test.file), 0o600))
+				await.Must(t, os.WriteFile(path, []byte(test.file), 0o600))
 			}
 			g := &gatherer{
 				Options: Options{Config: test.given, PinDir: filepath.Join(dir, "none")}, host: &snapshot.Host{},
 				journal: &pins.Journal{ConfigPath: path, Config: test.record},
 			}
-			harness.Must(t, g.configuration())
-			harness.Same(t, "configuration", string(test.want.Encode()), string(g.host.Config.Encode()))
+			await.Must(t, g.configuration())
+			await.Same(t, "configuration", string(test.want.Encode()), string(g.host.Config.Encode()))
 			if f := g.host.InForce; f.Wrong != test.wrong || test.said != "" && f.File[:len(test.said)] != test.said || test.said == "" && f.File != "" {
 				t.Errorf("the file: %q, wrong %v", f.File, f.Wrong)
 			}

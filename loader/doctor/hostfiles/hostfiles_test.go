@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -62,7 +62,7 @@ func TestFiles(t *testing.T) {
 		"/usr/lib/systemd/network/20-eth2.network:1",
 	}
 	slices.Sort(got)
-	harness.Same(t, "files", want, got)
+	await.Same(t, "files", want, got)
 	if f, err := Firewalld(root); err != nil || f == nil || f.IPv6RPFilter != "strict" || !f.IsStrict() {
 		t.Errorf("firewalld: %+v", f)
 	}

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -132,7 +132,7 @@ routing-rule1=priority 5 from 192.0.2.1 table 100
 				test.want[n].File = "f"
 			}
 			got := test.parse("f", test.text)
-			harness.Same(t, "lines", test.want, got, cmp.Comparer(testhost.SamePrefix))
+			await.Same(t, "lines", test.want, got, cmp.Comparer(testhost.SamePrefix))
 		})
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/doctor/snapshot"
-	"replypath/test/harness"
+	"replypath/test/await"
 	"replypath/test/testhost"
 	"replypath/test/topology"
 )
@@ -80,7 +80,7 @@ table netdev t {
 		"ip nat post": {Family: "ip", Table: "nat", Name: "post", Type: "nat", Hooks: []string{"postrouting"}, Rules: []snapshot.FirewallRule{{OutNames: []string{"eth0"}}}},
 		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Hooks: []string{"ingress"}, Devices: []string{"eth1"}},
 	}
-	harness.Same(t, "read", want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
+	await.Same(t, "read", want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
 }
 
 // readChains reads a host's chains, by name, and leaves out the handles of rules, which it wants to be there.
@@ -88,11 +88,11 @@ func readChains(t *testing.T, host *topology.Host) map[string]snapshot.Chain {
 	t.Helper()
 	names := map[int]string{}
 	for _, name := range []string{"eth0", "eth1"} {
-		link := harness.Must1[netlink.Link](t)(host.Netlink().LinkByName(name))
+		link := await.Must1[netlink.Link](t)(host.Netlink().LinkByName(name))
 		names[link.Attrs().Index] = name
 	}
 	var f snapshot.Firewall
-	harness.Must(t, host.Do(func() error { return Read(&f, func(index int) string { return names[index] }) }))
+	await.Must(t, host.Do(func() error { return Read(&f, func(index int) string { return names[index] }) }))
 	chains := map[string]snapshot.Chain{}
 	for _, c := range f.Chains {
 		for n := range c.Rules {
@@ -167,15 +167,15 @@ func TestReadEgressChain(t *testing.T) {
 	want := map[string]snapshot.Chain{
 		"netdev t out": {Family: "netdev", Table: "t", Name: "out", Type: "filter", Hooks: []string{"egress"}, Devices: []string{"eth0", "eth1"}},
 	}
-	harness.Same(t, "read", want, readChains(t, host))
+	await.Same(t, "read", want, readChains(t, host))
 }
 
 // TestReadNoFirewall: nothing is read where nothing is.
 func TestReadNoFirewall(t *testing.T) {
 	_, host := testhost.NewNetwork(t)
 	var f snapshot.Firewall
-	harness.Must(t, host.Do(func() error { return Read(&f, nil) }))
-	harness.Same(t, "read", snapshot.Firewall{}, f)
+	await.Must(t, host.Do(func() error { return Read(&f, nil) }))
+	await.Same(t, "read", snapshot.Firewall{}, f)
 }
 
 // What iptables-nft leaves to its own extensions.
@@ -233,7 +233,7 @@ func TestFollowJumps(t *testing.T) {
 func TestLegacyTables(t *testing.T) {
 	dir := t.TempDir()
 	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": "raw\n"} {
-		harness.Must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
+		await.Must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
 	}
-	harness.Same(t, "read", []string{"ip filter", "ip nat", "ip6 raw"}, legacyIn(dir))
+	await.Same(t, "read", []string{"ip filter", "ip nat", "ip6 raw"}, legacyIn(dir))
 }

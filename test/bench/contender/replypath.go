@@ -21,7 +21,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/test/harness"
+	"replypath/test/product"
 	"replypath/test/topology"
 )
 
@@ -108,7 +108,7 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{binary: cmp.Or(options.Binary, harness.Binary()), host: host, dir: dir, pinDir: fmt.Sprintf(pinDirs, daemons.Add(1)), ended: make(chan struct{})}
+	d := &Daemon{binary: cmp.Or(options.Binary, product.Binary()), host: host, dir: dir, pinDir: fmt.Sprintf(pinDirs, daemons.Add(1)), ended: make(chan struct{})}
 	file := filepath.Join(dir, "replypath.yaml")
 	if err := os.WriteFile(file, []byte(configuration(options)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))

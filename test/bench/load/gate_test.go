@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"replypath/test/harness"
+	"replypath/test/await"
 )
 
 // TestGate has loops work while it is open, and no longer than to their next turn. One that
@@ -35,7 +35,7 @@ func TestGate(t *testing.T) {
 	for range 10 {
 		before := turns.Load()
 		g.open()
-		harness.Eventually(t, "loops work", func() error {
+		await.Eventually(t, "loops work", func() error {
 			if turns.Load() == before {
 				return errors.New("they do not")
 			}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package await
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// PatienceVariable holds a factor for all times that tests wait, for machines that are slow by nature, such as an
+// emulated one.
+const PatienceVariable = "REPLYPATH_TEST_PATIENCE"
+
+// poll is the pause after a question that costs little, slowPoll after one that starts a process.
+const (
+	Poll     = 2 * time.Millisecond
+	slowPoll = 50 * time.Millisecond
+)
+
+var (
+	// AnswerTime is enough for whatever comes at all, on a busy machine.
+	AnswerTime = 10 * time.Second * patience()
+	// StartTime is enough for the daemon to get ready, or ready again with maps of another size: the verifier alone
+	// takes most of a second of processor time, and two tests, their load and the machine's neighbours share two
+	// processors.
+	StartTime = 6 * AnswerTime
+	// SilenceTime is how long what was seen on its wrong way has to arrive, which it must not.
+	SilenceTime = 50 * time.Millisecond * patience()
+)
+
+// Patient is a time that a test demands, on a machine that may be slow by nature.
+func Patient(d time.Duration) time.Duration { return d * patience() }
+
+// patience is the factor, 1 where there is none.
+func patience() time.Duration {
+	factor, err := strconv.Atoi(os.Getenv(PatienceVariable))
+	if err != nil || factor < 1 {
+		return 1
+	}
+	return time.Duration(factor)
+}
+
+// Within returns a context that ends after d or with the test.
+func Within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Eventually asks until the answer is nil, and fails the test with the last one if that takes longer than AnswerTime.
+// It is for what sends no event. What costs little is asked every two milliseconds, what costs more the less often: the
+// processors are there for what is tested.
+func Eventually(t testing.TB, what string, missing func() error) {
+	t.Helper()
+	deadline := time.Now().Add(AnswerTime)
+	for {
+		asked := time.Now()
+		err := missing()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s: %v", what, AnswerTime, err)
+		}
+		time.Sleep(min(max(Poll, 4*time.Since(asked)), slowPoll))
+	}
+}
+
+// Must fails the test at once if there is an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Must1 is Must for a function that returns a value as well: Must1[int](t)(f()).
+func Must1[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		Must(t, err)
+		return v
+	}
+}
+
+// Same reports how a value, of which it says what it is, differs from the one that is wanted.
+func Same(t testing.TB, what string, want, got any, options ...cmp.Option) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, options...); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package product
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+
+	"replypath/test/await"
+)
+
+// Daemon is a running `replypath run`.
+type Daemon struct {
+	*Program
+	// Started is when it was started.
+	Started time.Time
+	// ReadyAfter is the time from then to READY=1.
+	ReadyAfter time.Duration
+
+	notices *notices
+}
+
+// Start runs the daemon and waits until it is ready. It is killed at the end of the test if it still runs then.
+func (p *Product) Start(args ...string) *Daemon {
+	p.t.Helper()
+	d := p.Launch(args...)
+	d.WaitReady()
+	return d
+}
+
+// Launch runs the daemon and does not wait.
+func (p *Product) Launch(args ...string) *Daemon {
+	p.t.Helper()
+	return p.LaunchAs(func(*topology.Cmd) {}, args...)
+}
+
+// LaunchAs is Launch with a command that the caller prepares.
+func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon {
+	p.t.Helper()
+	started := Starting(p.t)
+	d := &Daemon{notices: listenForNotices(p.t, started)}
+	// Not the test's context: the daemon is told to end, and may be needed until then.
+	c := p.Command(context.Background(), append([]string{"run", "--state-dir", p.StateDir}, args...)...)
+	// Who hangs tells about all its threads: see await.
+	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.notices.path, "GOTRACEBACK=crash")
+	prepare(c)
+	d.Started = time.Now()
+	d.Program = StartProgram(p.t, c, unix.SIGKILL)
+	go func() {
+		<-d.ended
+		started()
+	}()
+	return d
+}
+
+// WaitReady returns when the daemon has said that it is ready.
+func (d *Daemon) WaitReady() {
+	d.t.Helper()
+	d.await("READY=1")
+	d.ReadyAfter = time.Since(d.Started)
+}
+
+// await returns when the daemon has told the service manager a state.
+func (d *Daemon) await(state string) {
+	d.t.Helper()
+	ctx := await.Within(d.t, await.StartTime)
+	for {
+		select {
+		case got := <-d.notices.states:
+			if got == state {
+				return
+			}
+		case <-d.ended:
+			d.t.Fatalf("replypath run ended before %s: %v\n%s", state, d.err, d.Log)
+		case <-ctx.Done():
+			d.end(unix.SIGQUIT) // which has it tell where it hangs
+			d.t.Fatalf("no %s within %s:\n%s", state, await.StartTime, d.Log)
+		}
+	}
+}
+
+// Reload has the daemon read its configuration again, and returns when it has.
+func (d *Daemon) Reload() {
+	d.t.Helper()
+	d.Signal(unix.SIGHUP)
+	for _, state := range []string{"RELOADING=1", "READY=1"} {
+		d.await(state)
+	}
+}
+
+// Kill ends the daemon by SIGKILL, and returns when it is gone.
+func (d *Daemon) Kill() {
+	d.t.Helper()
+	d.Signal(unix.SIGKILL)
+	d.WaitEnd()
+}
+
+// Stop ends the daemon by a signal that it obeys, and wants exit code 0.
+func (d *Daemon) Stop(s syscall.Signal) {
+	d.t.Helper()
+	d.Signal(s)
+	if code := d.WaitEnd(); code != 0 {
+		d.t.Fatalf("replypath run ended with %d after %s:\n%s", code, s, d.Log)
+	}
+}

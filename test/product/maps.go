@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package product
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+
+	"replypath/test/await"
+)
+
+// Age makes everything that is recorded of flows older, as if nothing had come in or gone out for so long: tests cannot
+// wait for hours. Nothing may be under way meanwhile. It reads the whole tables, so that SmallTables is a good idea.
+func (p *Product) Age(by time.Duration) {
+	p.t.Helper()
+	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	hertz := await.Must1[uint32](p.t)(datapath.Hertz())
+	ticks := uint32(by.Seconds() * float64(hertz) / float64(bpf.DatapathTickJIFFIES_PER_TICK))
+	for _, table := range []*ebpf.Map{maps.HalfOpen, maps.Established, maps.Connectionless, maps.Nursery} {
+		rewrite(p.t, table, func(set *bpf.DatapathFlowSet) bool {
+			for way := range set.Flow {
+				set.Flow[way].Seen -= ticks
+				set.Flow[way].Created -= ticks
+			}
+			return set.Digest != [len(set.Digest)]uint64{}
+		})
+	}
+	rewrite(p.t, maps.Outbound, func(set *bpf.DatapathOutboundSet) bool {
+		for way := range set.Sent {
+			set.Sent[way] -= ticks
+		}
+		return set.Digest != [len(set.Digest)]uint64{}
+	})
+}
+
+// ForgetBeginnings empties what is known of tuples that are no flows: those in which the host spoke first, and those
+// that were asked about in vain. So do many others, and time.
+func (p *Product) ForgetBeginnings() {
+	p.t.Helper()
+	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	rewrite(p.t, maps.Outbound, func(set *bpf.DatapathOutboundSet) bool {
+		known := *set != bpf.DatapathOutboundSet{}
+		*set = bpf.DatapathOutboundSet{}
+		return known
+	})
+	rewrite(p.t, maps.Marks, func(mark *uint64) bool {
+		known := *mark != 0
+		*mark = 0
+		return known
+	})
+}
+
+// Event returns how often something was counted, of what no metric shows.
+func (p *Product) Event(event bpf.DatapathEvent) (sum uint64) {
+	p.t.Helper()
+	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	var cpus []uint64
+	await.Must(p.t, maps.Events.Lookup(uint32(event), &cpus))
+	for _, count := range cpus {
+		sum += count
+	}
+	return sum
+}
+
+// SmallTables is a configuration with which Age takes no time.
+const SmallTables = "flow_table: {max_entries: 1024}\n"
+
+// rewrite puts back the sets of a table that the change says are not empty.
+func rewrite[Set any](t testing.TB, table *ebpf.Map, change func(*Set) bool) {
+	t.Helper()
+	for index := range table.MaxEntries() {
+		var set Set
+		await.Must(t, table.Lookup(index, &set))
+		if change(&set) {
+			await.Must(t, table.Put(index, &set))
+		}
+	}
+}
+
+// WaitGrace returns when the time after the first start is over in which nothing can be known of who spoke first.
+func (p *Product) WaitGrace() {
+	p.t.Helper()
+	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	var until uint32
+	await.Must(p.t, maps.Grace.Lookup(uint32(0), &until))
+	await.Eventually(p.t, "the time of grace is over", func() error {
+		clock := await.Must1[datapath.Clock](p.t)(datapath.ReadClock(p.PinDir))
+		if left := int32(until - clock.Now()); left > 0 {
+			return fmt.Errorf("%d ticks left", left)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package traffic
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+
+	"replypath/test/await"
+)
+
+// Injector sends frames of any kind onto a cable, as if whatever is behind the interface had sent them.
+type Injector struct {
+	t      testing.TB
+	socket int
+	to     unix.SockaddrLinklayer
+	buffer gopacket.SerializeBuffer
+}
+
+// NewInjector opens an injector, which is closed at the end of the test.
+func NewInjector(t testing.TB, at *topology.Interface) *Injector {
+	t.Helper()
+	i := &Injector{t: t, to: unix.SockaddrLinklayer{Ifindex: at.Index}, buffer: gopacket.NewSerializeBuffer()}
+	await.Must(t, at.Host.Do(func() (err error) {
+		// No protocol: it receives nothing.
+		i.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		return err
+	}))
+	t.Cleanup(func() { unix.Close(i.socket) })
+	return i
+}
+
+// Send sends one frame. Lengths and checksums are filled in.
+func (i *Injector) Send(parts ...gopacket.SerializableLayer) {
+	i.t.Helper()
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	await.Must(i.t, gopacket.SerializeLayers(i.buffer, options, parts...))
+	await.Must(i.t, unix.Sendto(i.socket, i.buffer.Bytes(), 0, &i.to))
+}
+
+// SendAgain sends a captured frame once more, which has to be whole: shorter than the snap length, with its checksums
+// filled in when it was sent.
+func (i *Injector) SendAgain(frame *topology.Frame) {
+	i.t.Helper()
+	if len(frame.Data) < frame.Length {
+		i.t.Fatalf("%d bytes were captured of %s", len(frame.Data), frame)
+	}
+	await.Must(i.t, unix.Sendto(i.socket, frame.Data, 0, &i.to))
+}
+
+// Datagram describes a UDP datagram in an Ethernet frame.
+type Datagram struct {
+	FromMAC, ToMAC net.HardwareAddr
+	From, To       netip.AddrPort
+}
+
+// Layers returns the datagram's headers and a payload, with other headers between Ethernet's and IP's.
+func (d Datagram) Layers(between ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+	udp := &layers.UDP{SrcPort: layers.UDPPort(d.From.Port()), DstPort: layers.UDPPort(d.To.Port())}
+	ethernet := &layers.Ethernet{SrcMAC: d.FromMAC, DstMAC: d.ToMAC, EthernetType: layers.EthernetTypeIPv4}
+	var ip gopacket.SerializableLayer
+	source, destination := d.From.Addr().AsSlice(), d.To.Addr().AsSlice()
+	if d.From.Addr().Is4() {
+		v4 := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: source, DstIP: destination}
+		_ = udp.SetNetworkLayerForChecksum(v4)
+		ip = v4
+	} else {
+		v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: source, DstIP: destination}
+		_ = udp.SetNetworkLayerForChecksum(v6)
+		ip = v6
+		ethernet.EthernetType = layers.EthernetTypeIPv6
+	}
+	if len(between) > 0 {
+		ethernet.EthernetType = layers.EthernetTypeDot1Q
+	}
+	return append(append([]gopacket.SerializableLayer{ethernet}, between...), ip, udp, gopacket.Payload("datagram"))
+}
