@@ -48,9 +48,7 @@ func TestStrongHostAddressBack(t *testing.T) {
 	sampledBegun(t, s, "without replypath", func(t *testing.T, c *traffic.Conversation) { wantBegunLost(t, s, c) })
 	p := product.On(t, s.B.Host)
 	p.Start("--config", product.WriteConfig(t, strongHost(s)))
-	for _, f := range s.Families() {
-		awaitAnswer(t, fromEth1(t, s, traffic.Ping, f)) // from when the gateway has answered
-	}
+	awaitResolved(t, p)
 	t.Run("others come and go", func(t *testing.T) { othersComeAndGo(t, s, p.In(t)) })
 	for _, f := range s.Families() {
 		t.Run("gone/"+f.String(), func(t *testing.T) { goneAndBack(t, s, p.In(t), f) })

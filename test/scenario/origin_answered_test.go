@@ -46,6 +46,7 @@ func TestStrongHostAnswered(t *testing.T) {
 	config := product.WriteConfig(t, strongHost(s))
 	l := &lasting{S1: s, t: t, p: product.On(t, s.B.Host), gateway: s.B.Eth1.Peer().MAC}
 	d := l.p.Start("--config", config)
+	awaitResolved(l.t, l.p)
 	l.wires, l.arrived = wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
 	for _, f := range s.Families() {
 		c := fromEth1(t, s, traffic.TCP, f)

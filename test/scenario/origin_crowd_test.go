@@ -25,6 +25,7 @@ func TestStrongHostRestarts(t *testing.T) {
 	p := product.On(t, s.B.Host)
 	config := product.WriteConfig(t, strongHost(s))
 	d := p.Start("--config", config)
+	awaitResolved(t, p)
 	var all []*traffic.Conversation
 	for n := range 100 {
 		c := fromEth1(t, s, traffic.TCP, s.Families()[n%2])
@@ -81,6 +82,7 @@ func TestStrongHostBesideRules(t *testing.T) {
 		kept = append(kept, c)
 	}
 	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	awaitResolved(t, p)
 	eachBegun(t, s, "by rule", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	if moved := p.Metrics().Sum("replypath_originated_packets_total"); moved != 0 {
 		t.Errorf("%v packets were taken for originated by the wrong side, beside rules", moved)

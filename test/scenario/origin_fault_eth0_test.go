@@ -214,6 +214,7 @@ func TestStrongHostFaultOfEth0(t *testing.T) {
 	eth0 := n.B.Eth0 // that its gateway is named has what is up have a way without a default route
 	named := fmt.Sprintf("eth0, gateways: [%s, %q]}", eth0.Gateway(topology.IPv4), eth0.Gateway(topology.IPv6))
 	p.Start("--config", product.WriteConfig(t, strings.Replace(strongHost(n.S1), "eth0}", named, 1)))
+	awaitResolved(t, p)
 	each("strong", wantBegunAs)
 	for i, fault := range eth0Faults {
 		if testing.Short() && i%2 == 1 {

@@ -106,6 +106,7 @@ func TestStrongHostFaultOfEth1(t *testing.T) {
 	}
 	p := product.On(t, s.B.Host)
 	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	awaitResolved(t, p)
 	sampledBegun(t, s, "strong", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	for _, fault := range eth1Faults {
 		if testing.Short() && fault.takesAddress {

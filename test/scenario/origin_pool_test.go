@@ -98,7 +98,9 @@ func TestStrongHostPool(t *testing.T) {
 		}
 	}
 	half("by rules")
-	product.On(t, n.B.Host).Start("--config", product.WriteConfig(t, strongHost(n.S1)))
+	p := product.On(t, n.B.Host)
+	p.Start("--config", product.WriteConfig(t, strongHost(n.S1)))
+	awaitResolved(t, p)
 	for _, f := range n.Families() {
 		wires := wire.Tap(t, n.B)
 		streams := n.open(t, f, await.AnswerTime)

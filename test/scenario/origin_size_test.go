@@ -33,6 +33,7 @@ func TestStrongHostSizes(t *testing.T) {
 	}
 	p := product.On(t, s.B.Host)
 	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	awaitResolved(t, p)
 	for _, single := range []bool{false, true} {
 		name := "packets of segments"
 		if single {

@@ -110,6 +110,7 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 	}
 	config := product.WriteConfig(t, strongHost(s))
 	d := p.Start("--config", config)
+	awaitResolved(t, p)
 	each := eachBegun
 	if policy != topology.StrictSource {
 		each = sampledBegun
@@ -146,6 +147,19 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 	}
 	p.Expect(0, "detach", "--stop")
 	sampledBegun(t, s, "after detach", lost)
+}
+
+// awaitResolved returns when the MAC of each of eth1's gateways is known: until then what B begins goes as routed.
+func awaitResolved(t *testing.T, p *product.Product) {
+	t.Helper()
+	await.Eventually(t, "eth1's gateways have answered", func() error {
+		for _, g := range p.Status().Interface("eth1").Gateways {
+			if g.MAC == nil {
+				return fmt.Errorf("%s has not", g.Address)
+			}
+		}
+		return nil
+	})
 }
 
 // wantOriginated wants a conversation to be counted as one that B originated, with this outcome and no other.
