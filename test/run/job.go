@@ -31,6 +31,7 @@ var modules = []string{"deploy/helm", "packaging/grafana"}
 
 // job is one run of `go test`.
 type job struct {
+	part     string   // tells it from another job of the same package, else empty
 	dir      string   // of a module of its own
 	packages []string // import paths
 	tests    []string // those that are run, all where it is empty
@@ -54,13 +55,11 @@ func (o *options) jobs(ctx context.Context) ([]*job, error) {
 	}
 	var jobs []*job
 	for _, pkg := range beds {
-		j := &job{packages: []string{pkg}}
 		if o.quick {
-			if j.tests = whole(quick[pkg]); len(j.tests) == 0 {
-				continue
-			}
+			jobs = append(jobs, parts(pkg, whole(quick[pkg]))...)
+		} else {
+			jobs = append(jobs, &job{packages: []string{pkg}})
 		}
-		jobs = append(jobs, j)
 	}
 	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(len(quick[b.packages[0]]), len(quick[a.packages[0]])) })
 	jobs = append(jobs, &job{packages: others, busy: true})
@@ -74,6 +73,28 @@ func (o *options) jobs(ctx context.Context) ([]*job, error) {
 		return jobs, nil
 	}
 	return o.leaveOut(jobs)
+}
+
+// mostTests of a package run one after the other: those of more are dealt out to several jobs.
+const mostTests = 40
+
+// parts are the jobs that run these tests of a package, none where there are none.
+func parts(pkg string, tests []string) []*job {
+	jobs := make([]*job, (len(tests)+mostTests-1)/mostTests)
+	for i := range jobs {
+		jobs[i] = &job{packages: []string{pkg}}
+		if len(jobs) > 1 {
+			jobs[i].part = fmt.Sprintf(" %d/%d", i+1, len(jobs))
+		}
+	}
+	top, to := "", -1
+	for _, name := range tests { // subtests of one test stay together
+		if now, _, _ := strings.Cut(name, "/"); now != top {
+			top, to = now, (to+1)%len(jobs)
+		}
+		jobs[to].tests = append(jobs[to].tests, name)
+	}
+	return jobs
 }
 
 // whole returns the names of the tests without what is below another of them.
@@ -137,12 +158,13 @@ func (j *job) run(ctx context.Context, o *options, r *report) error {
 		} else if err != nil {
 			return errors.Join(fmt.Errorf("read what go test says: %w", err), test.Cancel(), test.Wait())
 		}
+		e.Package += j.part
 		if err := r.take(&e); err != nil {
 			return errors.Join(err, test.Cancel(), test.Wait())
 		}
 	}
 	err = test.Wait()
-	if err == nil || r.hasFailed(j.packages) { // which the report shows
+	if err == nil || r.hasFailed(j) { // which the report shows
 		return nil
 	}
 	return fmt.Errorf("go test %s: %w\n%s", strings.Join(j.packages, " "), err, stderr.String())

@@ -63,7 +63,7 @@ func newReport(out io.Writer, logs string, quick bool) *report {
 func (r *report) take(e *event) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e.Package == "" { // what a compiler says
+	if e.ImportPath != "" { // what a compiler says
 		fmt.Fprint(r.out, e.Output)
 		return nil
 	}
@@ -95,7 +95,7 @@ func (r *report) take(e *event) error {
 
 // logName tells the log of a quick run from that of the rest.
 func (r *report) logName(pkg string) string {
-	name := strings.ReplaceAll(below(pkg), "/", "_") + ".log"
+	name := strings.NewReplacer("/", "_", " ", "_").Replace(below(pkg)) + ".log"
 	if r.quick {
 		return "quick_" + name
 	}
@@ -213,11 +213,14 @@ func (r *report) noteSkips(pkg string, p *tested) {
 	}
 }
 
-// hasFailed tells whether one of the packages has.
-func (r *report) hasFailed(packages []string) bool {
+// hasFailed tells whether a package of the job has.
+func (r *report) hasFailed(j *job) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(packages, func(pkg string) bool { return r.packages[pkg] != nil && r.packages[pkg].failed })
+	return slices.ContainsFunc(j.packages, func(pkg string) bool {
+		p := r.packages[pkg+j.part]
+		return p != nil && p.failed
+	})
 }
 
 // end prints the end of the report, and returns whether all has passed: what was to run, and did not, has failed.
@@ -226,7 +229,7 @@ func (r *report) end(jobs []*job) bool {
 	defer r.mu.Unlock()
 	for _, j := range jobs {
 		for _, name := range j.tests {
-			if p := r.packages[j.packages[0]]; p == nil || p.tests[name] == nil {
+			if p := r.packages[j.packages[0]+j.part]; p == nil || p.tests[name] == nil {
 				fmt.Fprintf(r.out, "--- %s %s did not run\n", below(j.packages[0]), name)
 				r.counts["fail"]++
 			}

@@ -18,7 +18,7 @@ func (r *report) noteShown(jobs []*job) error {
 	var lines strings.Builder
 	for _, j := range jobs {
 		for _, pkg := range j.packages {
-			r.packages[pkg].noteShown(&lines, pkg, j.tests)
+			r.packages[pkg+j.part].noteShown(&lines, pkg, j.tests)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(r.logs, shownName), []byte(lines.String()), 0o644); err != nil {
