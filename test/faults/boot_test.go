@@ -20,15 +20,19 @@ import (
 // kernel asks for it before it gives up, which is 3 s.
 const bootsFor = 1500 * time.Millisecond
 
-// booting has the router take nothing from the server: neither questions for its MAC address
-// nor what it is to forward.
+// booting has the router take nothing from the server, neither questions for its MAC address nor what it is to forward,
+// and say nothing itself, from which the server would learn that address.
 const booting = `
 add table arp booting
 add chain arp booting input { type filter hook input priority 0; }
 add rule arp booting input iifname "server" drop
+add chain arp booting output { type filter hook output priority 0; }
+add rule arp booting output oifname "server" drop
 add table inet booting
 add chain inet booting prerouting { type filter hook prerouting priority raw; }
 add rule inet booting prerouting iifname "server" drop
+add chain inet booting output { type filter hook output priority 0; }
+add rule inet booting output oifname "server" drop
 `
 
 const booted = "delete table arp booting\ndelete table inet booting\n"
