@@ -15,6 +15,7 @@ import (
 	"replypath/bpf"
 	"replypath/bpf/internal/fuzz"
 	"replypath/bpf/internal/model"
+	"replypath/test/short"
 )
 
 func newFuzzer(t testing.TB, v variant, sockets fuzz.Sockets) *fuzz.Runner {
@@ -55,7 +56,7 @@ func compareWithModel(t *testing.T, r *fuzz.Runner, program []byte) {
 // packetsToRun is how many packets a test runs, where so many hundredths of all are its.
 func packetsToRun(t *testing.T, hundredths int) int {
 	t.Helper()
-	packets := either(testing.Short(), 20_000, 100_000)
+	packets := either(short.Run(t), 20_000, 100_000)
 	if text := os.Getenv("REPLYPATH_FUZZ_PACKETS"); text != "" {
 		var err error
 		if packets, err = strconv.Atoi(text); err != nil {

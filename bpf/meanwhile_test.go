@@ -14,6 +14,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/short"
 )
 
 // What a program finds while another CPU writes: states that last for a moment.
@@ -198,7 +199,7 @@ func TestTwoWriters(t *testing.T) {
 		t.Skip("there is one CPU only")
 	}
 	const rounds = 100_000
-	patience := either(testing.Short(), time.Second, 3*time.Second)
+	patience := either(short.Run(t), time.Second, 3*time.Second)
 	eachFamilyOn(t, slowWay, func(t *testing.T, b *bed, n network) {
 		b.follow(followLatest)
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))

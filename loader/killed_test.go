@@ -21,6 +21,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/detach"
 	"replypath/test/await"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -128,7 +129,7 @@ func TestKilledStartIsDetached(t *testing.T) {
 				b.setRPFilter("eth1", 1)
 				before := b.snapshot()
 				first, step := 0, 1
-				if testing.Short() {
+				if short.Run(t) {
 					first, step = i, len(found)
 				}
 				kills, attached := 0, 0
@@ -227,7 +228,7 @@ func TestStartAfterAKilledUpgrade(t *testing.T) {
 		b := newServer(t)
 		before, kills := b.trace(), 0
 		first, step := 0, 1
-		if testing.Short() {
+		if short.Run(t) {
 			first, step = slices.Index(mechanisms, mechanism), len(mechanisms)
 		}
 		for moment := first; ; moment += step {

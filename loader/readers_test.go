@@ -26,6 +26,7 @@ import (
 	"replypath/metrics"
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	testtraffic "replypath/test/traffic"
 )
@@ -58,7 +59,7 @@ func (b *server) readBeside(readers []reader, write func(round int, done *beside
 		})
 	}
 	rounds = 5
-	if testing.Short() {
+	if short.Run(b) {
 		rounds = 2
 	}
 	for round := range rounds {

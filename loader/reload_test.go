@@ -24,6 +24,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -271,7 +272,7 @@ func TestReloadExcludesNobodyElse(t *testing.T) {
 		nil,
 	}
 	reloads, enough := 400, uint64(10_000) // packets
-	if testing.Short() {
+	if short.Run(t) {
 		reloads, enough = reloads/10, enough/10
 	}
 	for i := 0; i < reloads || r.counters().Ignored["protocol"] < enough; i++ {

@@ -20,6 +20,7 @@ import (
 	"replypath/loader/pins"
 	"replypath/test/await"
 	"replypath/test/host"
+	"replypath/test/short"
 )
 
 // upgrade is what a start finds that is not of its own making.
@@ -107,7 +108,7 @@ func programsOf(all []attached) []attached {
 func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
 	for i, upgrade := range upgrades {
 		byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-			if testing.Short() && mechanism != mechanisms[i%len(mechanisms)] {
+			if short.Run(t) && mechanism != mechanisms[i%len(mechanisms)] {
 				return
 			}
 			t.Run(upgrade.what, func(t *testing.T) {
@@ -162,7 +163,7 @@ var refusals = []refusal{
 func TestUpgradeRefusedByOneInterface(t *testing.T) {
 	for i, refusal := range refusals {
 		for j, upgrade := range upgrades {
-			answering := i%len(upgrades) == j && (i < len(upgrades) || !testing.Short())
+			answering := i%len(upgrades) == j && (i < len(upgrades) || !short.Run(t))
 			t.Run(refusal.what+"/"+upgrade.what, func(t *testing.T) {
 				if refusal.before == attach.TCX || refusal.after == attach.TCX {
 					host.NeedTCX(t)
@@ -258,7 +259,7 @@ func TestReloadRefusedByOneInterface(t *testing.T) {
 	for where, halfway := range map[string]bool{"at once": false, "after ingress": true} {
 		byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
 			t.Run(where, func(t *testing.T) {
-				b, a := newRefusedServer(t, halfway == (mechanism == attach.TCX) || !testing.Short())
+				b, a := newRefusedServer(t, halfway == (mechanism == attach.TCX) || !short.Run(t))
 				r := b.start(by(mechanism))
 				a.wantRight()
 				programs, maps := b.attached(), b.mapIDs()

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"replypath/test/evidence/promise"
+	"replypath/test/short"
 )
 
 // Results of a test, the one that counts first last: where a test ran twice, a failure is never hidden.
@@ -124,6 +125,9 @@ func (s *section) line(line string) {
 }
 
 func (s *section) log(test, source, text string) {
+	if text == short.Reason {
+		return // which is about the run
+	}
 	s.last = s.of(test)
 	s.last.logged = append(s.last.logged, logged{test, text, source == generalSource, false})
 }

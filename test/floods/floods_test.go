@@ -20,6 +20,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -102,7 +103,7 @@ var kinds = []flood{
 // of ten are in use while it goes on, the others are silent until it is over.
 func TestFloods(t *testing.T) {
 	sizes := sizes
-	if testing.Short() {
+	if short.Run(t) {
 		sizes = sizes[:1]
 	}
 	for _, f := range traffic.Families {

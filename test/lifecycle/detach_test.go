@@ -15,6 +15,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -34,7 +35,7 @@ func TestDetachRestores(t *testing.T) {
 			ip -6 route add default via 2001:db8:2::1 table 100
 			nft add table inet theirs
 			sysctl -q -w net.ipv4.conf.eth1.rp_filter=1`} {
-			if testing.Short() && (mechanism == "tcx") != (what == "untouched") {
+			if short.Run(t) && (mechanism == "tcx") != (what == "untouched") {
 				continue
 			}
 			t.Run(mechanism+"/"+what, func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -90,7 +91,7 @@ func (l *late) leaveAndFollow() *topology.Interface {
 func TestIdentity(t *testing.T) {
 	for name, depart := range departures {
 		for _, dead := range []bool{false, true} {
-			if testing.Short() && dead != strings.Contains(name, "moved") {
+			if short.Run(t) && dead != strings.Contains(name, "moved") {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s, daemon dead: %t", name, dead), func(t *testing.T) { testIdentity(t, depart, dead) })

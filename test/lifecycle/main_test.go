@@ -12,6 +12,7 @@ import (
 	"replypath/test/host"
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -64,10 +65,10 @@ func wantTCP(t *testing.T, n *topology.TwoNIC, eth1 bool) {
 var mechanisms = []string{"tcx", "clsact"}
 
 // eachMechanism runs a subtest for both, with -short for one of them.
-func eachMechanism(t *testing.T, short string, run func(t *testing.T, mechanism string)) {
+func eachMechanism(t *testing.T, one string, run func(t *testing.T, mechanism string)) {
 	t.Helper()
 	for _, mechanism := range mechanisms {
-		if !testing.Short() || mechanism == short {
+		if !short.Run(t) || mechanism == one {
 			t.Run(mechanism, func(t *testing.T) { run(t, mechanism) })
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	testwire "replypath/test/wire"
@@ -265,7 +266,7 @@ func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
 // other all is.
 func TestObservedInterface(t *testing.T) {
 	for _, observed := range []string{"eth1", "eth0"} {
-		if testing.Short() && observed == "eth0" {
+		if short.Run(t) && observed == "eth0" {
 			break
 		}
 		t.Run(observed, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	"replypath/test/await"
 	testproduct "replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -72,7 +73,7 @@ func removeIn(names ...string) func(dir string) error {
 func TestPinsRemoved(t *testing.T) {
 	for _, mechanism := range mechanisms {
 		for _, removal := range removals {
-			if mechanism == "clsact" && !removal.clsact || testing.Short() && removal.short != mechanism {
+			if mechanism == "clsact" && !removal.clsact || short.Run(t) && removal.short != mechanism {
 				continue
 			}
 			t.Run(mechanism+"/"+removal.name, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/restarts/builds"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -36,7 +37,7 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 	t.Parallel()
 	version := product.Version(t)
 	starts := []struct{ binary, version string }{{product.Binary(), version}}
-	if !testing.Short() { // another build needs a compiler
+	if !short.Run(t) { // another build needs a compiler
 		other := binaryOf(t, &builds.OtherPrograms)
 		starts = append(starts, struct{ binary, version string }{other, version + "-" + builds.OtherPrograms.Name}, starts[0])
 	}

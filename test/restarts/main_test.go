@@ -15,6 +15,7 @@ import (
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
 	"replypath/test/restarts/builds"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -30,7 +31,7 @@ func times(t *testing.T, kinds int) int {
 	if text := os.Getenv(timesVariable); text != "" {
 		return await.Must1[int](t)(strconv.Atoi(text))
 	}
-	if testing.Short() {
+	if short.Run(t) {
 		return kinds
 	}
 	return 30

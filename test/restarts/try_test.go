@@ -20,6 +20,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -186,7 +187,7 @@ func child(t *testing.T, of *product.Program) int {
 // TestTryTakenBack tries on a server without anything, and wants nothing left of it whatever ends the trial.
 func TestTryTakenBack(t *testing.T) {
 	for name, end := range endings {
-		if testing.Short() && !slices.Contains(noticed, name) {
+		if short.Run(t) && !slices.Contains(noticed, name) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -226,7 +227,7 @@ func TestTryKilledWhileStarting(t *testing.T) {
 func TestTryRestores(t *testing.T) {
 	// Others differ in who notices, not in what is put back.
 	for _, name := range noticed {
-		if testing.Short() && name != "killed" {
+		if short.Run(t) && name != "killed" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -52,7 +53,7 @@ func eachReserved(t *testing.T, n *topology.TwoNIC, name string, want func(*test
 	for k, kind := range traffic.Kinds {
 		for i, peer := range peers {
 			for j, self := range selves {
-				if i == 2 && j == 2 || testing.Short() && (i+j)%3 != k { // every pair of the three is asked
+				if i == 2 && j == 2 || short.Run(t) && (i+j)%3 != k { // every pair of the three is asked
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%s/%s-%s", name, kind, peer.Addr(), self.Addr()), func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	testhost "replypath/test/host"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -51,7 +52,7 @@ func (a asking) lost(t *testing.T, name string, by exit) {
 // sampled is harness.EachQuestionOf. With -short it runs one kind of question for each family, which the name
 // decides: in a matrix every two of phase, family and kind still meet.
 func sampled(t *testing.T, families []topology.Family, name string, run func(*testing.T, topology.Family, traffic.Kind)) {
-	if !testing.Short() {
+	if !short.Run(t) {
 		traffic.EachQuestionOf(t, families, name, run)
 		return
 	}

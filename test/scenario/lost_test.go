@@ -13,6 +13,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -67,7 +68,7 @@ func startBesideQuestions(t *testing.T, s *topology.S1, p *product.Product) {
 		})
 	}
 	starts := 5
-	if testing.Short() {
+	if short.Run(t) {
 		starts = 2
 	}
 	for start := range starts {

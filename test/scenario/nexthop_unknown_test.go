@@ -12,6 +12,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -30,7 +31,7 @@ var losses = map[string]string{
 // answer.
 func TestGatewayUnknown(t *testing.T) {
 	for _, policy := range []topology.Policy{topology.StrictSource, topology.AnySource} {
-		if testing.Short() && policy != topology.StrictSource {
+		if short.Run(t) && policy != topology.StrictSource {
 			continue // whose routers answer more
 		}
 		t.Run(policy.String(), func(t *testing.T) {

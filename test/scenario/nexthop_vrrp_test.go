@@ -14,6 +14,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -39,7 +40,7 @@ var sharedGateway = addresses("192.168.1.254", "2001:db8:1::254")
 func TestVRRP(t *testing.T) {
 	for _, beside := range []bool{false, true} {
 		for _, virtual := range []bool{false, true} {
-			if testing.Short() && beside != virtual {
+			if short.Run(t) && beside != virtual {
 				continue
 			}
 			t.Run(fmt.Sprintf("beside a router %t, virtual mac %t", beside, virtual), func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -48,7 +49,7 @@ func TestStrongHostRestarts(t *testing.T) {
 		})
 	}
 	restarts := 3
-	if testing.Short() {
+	if short.Run(t) {
 		restarts = 1
 	}
 	for range restarts {

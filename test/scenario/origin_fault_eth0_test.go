@@ -20,6 +20,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -217,7 +218,7 @@ func TestStrongHostFaultOfEth0(t *testing.T) {
 	awaitResolved(t, p)
 	each("strong", wantBegunAs)
 	for i, fault := range eth0Faults {
-		if testing.Short() && i%2 == 1 {
+		if short.Run(t) && i%2 == 1 {
 			continue // an interface that is down, and a silent gateway, are like the others
 		}
 		t.Run(fault.name, func(t *testing.T) { fault.test(t, n, p.In(t)) })

@@ -12,6 +12,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -109,7 +110,7 @@ func TestStrongHostFaultOfEth1(t *testing.T) {
 	awaitResolved(t, p)
 	sampledBegun(t, s, "strong", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	for _, fault := range eth1Faults {
-		if testing.Short() && fault.takesAddress {
+		if short.Run(t) && fault.takesAddress {
 			continue // TestStrongHostAddressBack has that
 		}
 		t.Run(fault.name, func(t *testing.T) { fault.test(t, s, p.In(t)) })

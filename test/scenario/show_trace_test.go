@@ -12,6 +12,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -43,7 +44,7 @@ func TestTrace(t *testing.T) {
 		for k, kind := range traffic.Kinds {
 			for m, mode := range []string{"enforce", "observe"} {
 				for a, at := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-					if testing.Short() && (k+m+a)%2 != 0 { // each two of kind, mode and interface are shown
+					if short.Run(t) && (k+m+a)%2 != 0 { // each two of kind, mode and interface are shown
 						continue
 					}
 					t.Run(fmt.Sprintf("%s/%s/%s/%s", f, kind, mode, at.Name), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -75,7 +76,7 @@ func sentTo(conn net.Conn) topology.Filter {
 func TestSizeOfConnections(t *testing.T) {
 	for _, mtu := range []int{1500, 9000} {
 		for _, noSegmentation := range []bool{false, true} {
-			if testing.Short() && noSegmentation == (mtu == 9000) {
+			if short.Run(t) && noSegmentation == (mtu == 9000) {
 				continue
 			}
 			t.Run(fmt.Sprintf("eth0 at %d, tso off %t", mtu, noSegmentation), func(t *testing.T) {
