@@ -258,8 +258,6 @@ type (
 	messageStory = func(*testing.T, *bed, network, message)
 	wayStory     = func(*testing.T, *bed, network, message, nic)
 	idleStory    = func(*testing.T, *bed, network, message, uint32)
-	quotedStory  = func(*testing.T, *bed, network, message, func(bpf.DatapathFlow))
-	tableStory   = func(*testing.T, *bed, network, fullTable)
 )
 
 // setup changes what a test begins with; nil: nothing.

@@ -108,7 +108,7 @@ func TestSourceTakeover(t *testing.T) {
 	programs = b.wantUpdatedSource("with other maps", links, programs)
 	r.stop()
 	b.start(repairSource) // with those of before
-	programs = b.wantUpdatedSource("by a start with other maps", links, programs)
+	b.wantUpdatedSource("by a start with other maps", links, programs)
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
 }
 

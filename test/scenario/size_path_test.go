@@ -3,8 +3,6 @@
 package scenario
 
 import (
-	"fmt"
-	"net/netip"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
@@ -15,14 +13,6 @@ import (
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
-
-// place is the address of a host in a network of a test's own, in both families.
-func place(network, host int) []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", network, host)),
-		netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::%d/64", network, host)),
-	}
-}
 
 // tooBig matches what a router says about a packet that is too large.
 func tooBig(f *topology.Frame) bool {
