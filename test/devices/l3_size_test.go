@@ -113,12 +113,12 @@ func TestL3Transfer(t *testing.T) {
 // and others may be under way by then, as routed. It returns how many packets those were.
 func (l l3) wantTransfers(t *testing.T, p *product.Product, f topology.Family, conn net.Conn) (told int) {
 	t.Helper()
-	before, dropped := l.counted(t, p, f), l.dropped(t)
 	wires, began := wire.Tap(t, l.server), time.Now()
+	before, dropped := l.counted(t, p, f), l.dropped(t)
 	traffic.TransferBothWays(t, conn, l3TransferSize)
 	took := time.Since(began).Round(time.Millisecond)
 
-	segments := topology.All(topology.TCP, topology.FromPort(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Port()))
+	segments := topology.All(topology.TCP, topology.From(l.server.Eth1.Address(f))) // the end of the transfer before may be among them
 	var left, routed []*topology.Frame
 	var after l3Counted
 	var lost int
