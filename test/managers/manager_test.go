@@ -4,6 +4,7 @@ package managers
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -85,18 +86,22 @@ func awaitOwn(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	}
 }
 
-// wantManaged wants both interfaces to be managed, attached, and with what was learned of eth0's gateways.
+// wantManaged wants both interfaces to be managed, attached, and with what was learned of eth0's gateways, whose routes may
+// have changed a moment ago.
 func wantManaged(t *testing.T, p *product.Product) {
 	t.Helper()
-	status := p.Status()
-	for _, name := range []string{"eth0", "eth1"} {
-		if i := status.Interface(name); i == nil || !i.Attached || !i.Up {
-			t.Errorf("status of %s: %+v", name, i)
+	await.Eventually(t, "both are managed, eth0 with two gateways", func() error {
+		status := p.Status()
+		for _, name := range []string{"eth0", "eth1"} {
+			if i := status.Interface(name); i == nil || !i.Attached || !i.Up {
+				return fmt.Errorf("status of %s: %+v", name, i)
+			}
 		}
-	}
-	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != 2 {
-		t.Errorf("gateways of eth0: %+v", i.Gateways)
-	}
+		if known := status.Interface("eth0").Gateways; len(known) != 2 {
+			return fmt.Errorf("gateways of eth0: %+v", known)
+		}
+		return nil
+	})
 }
 
 // TestBoot starts replypath on a host whose interfaces have neither addresses nor a carrier, as at boot, and has each
