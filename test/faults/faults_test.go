@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -224,7 +226,7 @@ func TestSilentGatewayWithoutDaemon(t *testing.T) {
 		b.silenceGateway()
 		b.ask(b.conversation(traffic.TCP))
 		d.Kill()
-		b.awaitEntry("FAILED")
+		b.awaitEntry(netlink.NUD_FAILED)
 		if state := b.gatewayState(); state == "held" {
 			t.Error("the status says that the gateway is held by nobody")
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -200,7 +201,7 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 	b.cutCable()
 	asked := make(chan error, 1)
 	go func() { asked <- open.Ask(await.Within(t, await.AnswerTime)) }()
-	b.awaitEntry("INCOMPLETE") // the answer waits
+	b.awaitEntry(netlink.NUD_INCOMPLETE) // the answer waits
 	await.Must(t, b.net.Server.SetSysctl(passOver, "1"))
 	host.Shell(t, b.net.Server.Host, "ip route flush cache")
 	b.wantLetGoAtOnce("the carrier was lost", d, asked)

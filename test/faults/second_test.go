@@ -4,9 +4,12 @@ package faults
 
 import (
 	"errors"
-	"strings"
+	"fmt"
+	"net"
+	"slices"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -45,28 +48,31 @@ func TestSecondDefaultWhileWaiting(t *testing.T) {
 	open := b.conversation(traffic.TCP)
 	b.ask(open)
 	b.cutCable()
-	b.awaitEntry("STALE") // the kernel has dropped it, the daemon put it back
+	b.awaitEntry(netlink.NUD_STALE) // the kernel has dropped it, the daemon put it back
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
 	b.ask(b.conversation(traffic.UDP))
-	b.awaitEntry("FAILED")
+	b.awaitEntry(netlink.NUD_FAILED)
 	await.Must(t, b.net.Server.SetSysctl("net/ipv6/neigh/eth0/retrans_time_ms", "1000"))
 	release := product.Quiet(t)
 	asked := make(chan error, 1)
 	go func() { asked <- open.Ask(await.Within(t, await.AnswerTime)) }()
-	b.awaitEntry("INCOMPLETE")
+	b.awaitEntry(netlink.NUD_INCOMPLETE)
 	b.wantLetGoAtOnce("the router was given up", d, asked)
 	release()
 	b.askForSomeTime("after it", open)
 }
 
-// awaitEntry returns when the kernel's entry of eth0's gateway is in a state.
-func (b *bed) awaitEntry(state string) {
+// awaitEntry returns when the kernel's entry of eth0's gateway is in a state, which it may be in for moments only.
+func (b *bed) awaitEntry(state int) {
 	b.Helper()
-	b.Eventually("the entry is "+state, func() error {
-		if entry := b.neighbour(); !strings.Contains(entry, state) {
-			return errors.New(entry)
+	eth0 := b.net.Server.Eth0
+	gateway := net.IP(eth0.Peer().Address(b.family).AsSlice())
+	b.Eventually(fmt.Sprintf("the entry is in state %#x", state), func() error {
+		entries, err := b.net.Server.Netlink().NeighList(eth0.Index, netlink.FAMILY_ALL)
+		if slices.ContainsFunc(entries, func(n netlink.Neigh) bool { return n.IP.Equal(gateway) && n.State == state }) {
+			return nil
 		}
-		return nil
+		return errors.Join(err, fmt.Errorf("entries %+v", entries))
 	})
 }
