@@ -45,7 +45,9 @@ func TestReloadSizes(t *testing.T) {
 		before := p.Metrics()
 		text := fmt.Sprintf("flow_table: {max_entries: %d}\n", sizes[i%len(sizes)])
 		await.Must(t, os.WriteFile(config, []byte(text), 0o600))
+		release := product.Quiet(t)
 		d.Reload()
+		release()
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
 		}

@@ -28,11 +28,9 @@ func pinned(t *testing.T, p *product.Product) bool {
 // next one takes it over.
 func TestAutoWaits(t *testing.T) {
 	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, "")
-	p := product.On(t, s.B.Host)
-	d := p.Start("--config", config)
 	eachListening(t, "auto", func(t *testing.T, l listening) {
-		reload(t, d, config, "repair_udp_source: false\n") // what the last one needed
-		reload(t, d, config, "repair_udp_source: auto\n")
+		p := product.On(t, s.B.Host)
+		d := p.Start("--config", config)
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		// A server at one address needs no repair.
 		traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, s.A.Eth1, eth1))
