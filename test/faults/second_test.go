@@ -48,7 +48,7 @@ func TestSecondDefaultWhileWaiting(t *testing.T) {
 	open := b.conversation(traffic.TCP)
 	b.ask(open)
 	b.cutCable()
-	b.awaitEntry(netlink.NUD_STALE) // the kernel has dropped it, the daemon put it back
+	d.WaitLog(1, `msg="interface is down" interface=eth0`) // the kernel has dropped the entry before
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
 	b.ask(b.conversation(traffic.UDP))

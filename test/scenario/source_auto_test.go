@@ -56,7 +56,7 @@ func TestAutoWaits(t *testing.T) {
 		}
 		d.Kill()
 		a.wantFrom(eth1, eth1)
-		d = p.Start("--config", config)
+		p.Start("--config", config)
 		a.wantFrom(eth1, eth1)
 	})
 }
