@@ -32,7 +32,7 @@ func TestRoutesTaken(t *testing.T) {
 	}
 }
 
-func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
+func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon *networkDaemon) {
 	t.Helper()
 	eth1 := n.Server.Eth1
 	p := product.On(t, n.Server.Host)
