@@ -45,9 +45,7 @@ func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 	end, _, err := n.Tunnel(n.Server.Host, server, n.Client, client)
 	await.Must(t, err)
 	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Server.Host, end.Address(f))
-	}
+	traffic.ServeNICs(t, end)
 	return &distant{n, outer, end, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}}
 }
 
@@ -147,9 +145,7 @@ func TestDistantTunnel(t *testing.T) {
 // routed.
 func (d *distant) wantOwnQuestions(t *testing.T, p *product.Product) {
 	p.WaitGrace()
-	for _, f := range d.Families() {
-		traffic.Serve(t, d.Client, d.ClientEth0.Address(f))
-	}
+	traffic.ServeNICs(t, d.ClientEth0)
 	traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		c := traffic.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
 		wires := wire.Tap(t, d.Server)

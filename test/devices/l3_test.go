@@ -121,9 +121,7 @@ func TestL3(t *testing.T) {
 				t.Run("refused/"+f.String(), func(t *testing.T) { l.wantRefused(t, f) })
 			}
 			p.WaitGrace()
-			for _, f := range n.Families() {
-				traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
-			}
+			traffic.ServeNICs(t, n.ClientEth0)
 			traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				c := traffic.NewConversation(t, kind, l.server.Eth0, n.ClientEth0.Address(f))
 				wires := wire.Tap(t, l.server)

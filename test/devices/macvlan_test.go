@@ -49,9 +49,7 @@ func TestMacvlanBesideParent(t *testing.T) {
 	above := await.Must1[*topology.Interface](t)(parent.AddMacvlan("mv0", addresses...))
 	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
 	macvlan := &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: above}
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Server.Host, above.Address(f))
-	}
+	traffic.ServeNICs(t, above)
 	wantAllLost(t, n, macvlan)
 	p := product.On(t, n.Server.Host)
 	p.Start()

@@ -236,9 +236,7 @@ func (b beside) together(t *testing.T, n *topology.TwoNIC, p *product.Product) w
 func testOthers(t *testing.T, b beside) {
 	b.need(t)
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, n.Server.Eth0)
 	p := product.On(t, n.Server.Host)
 	all := b.together(t, n, p)
 	frames := questions * len(n.Families())

@@ -150,11 +150,7 @@ func anywhere(f topology.Family) netip.Prefix {
 
 // serve echoes at the server's addresses.
 func (s *site) serve() {
-	for _, i := range []*topology.Interface{s.Production, s.Replication} {
-		for _, f := range traffic.Families {
-			traffic.Serve(s.t, s.Server, i.Address(f))
-		}
-	}
+	traffic.ServeNICs(s.t, s.Production, s.Replication)
 }
 
 // nics are the server's interfaces that answers can leave by.

@@ -265,14 +265,10 @@ func (b *bed) silenceGateway() {
 	})
 }
 
-// neighbour is the kernel's entry of eth0's gateway. The kernel drops a failed one when it likes.
+// neighbour is the kernel's entry of eth0's gateway.
 func (b *bed) neighbour() string {
 	b.Helper()
-	gateway := b.net.Server.Eth0.Peer().Address(b.family).String()
-	if entry := b.ip("neighbour", "show", gateway, "dev", "eth0"); entry != "" {
-		return entry
-	}
-	return gateway + " FAILED"
+	return b.ip("neighbour", "show", b.net.Server.Eth0.Peer().Address(b.family).String(), "dev", "eth0")
 }
 
 // isHeld tells whether the product says that it holds the gateway.

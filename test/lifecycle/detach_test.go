@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -64,9 +63,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanis
 		t.Errorf("detach does not say what it removed: %s", result)
 	}
 	wantSame(t, "host after detach", before, snapshot(t, n))
-	if diff := cmp.Diff(pins, host.Pins(t)); diff != "" {
-		t.Errorf("pins after detach (-before +after):\n%s", diff)
-	}
+	await.Same(t, "pins after detach", pins, host.Pins(t))
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))
 }
 

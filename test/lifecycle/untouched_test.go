@@ -28,9 +28,7 @@ func TestHostOpened(t *testing.T) {
 	n, p := newServer(t)
 	p.Start()
 	p.WaitGrace() // for a moment after the first start nothing can be known of who spoke first
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
-	}
+	traffic.ServeNICs(t, n.ClientEth0)
 	for _, clientAsksToo := range []bool{false, true} {
 		for _, f := range n.Families() {
 			wantUnconnected(t, n, f)

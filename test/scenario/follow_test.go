@@ -92,9 +92,7 @@ func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *traffic.Co
 func TestFollow(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	m := moving{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
-	for _, f := range traffic.Families {
-		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, n.Server.Eth0)
 	config := product.WriteConfig(t, product.SmallTables+"follow: pinned\n")
 	d := m.p.Start("--config", config)
 	t.Run("pinned", func(t *testing.T) { m.eachMove(t, testPinned) })

@@ -30,9 +30,7 @@ func newRouters(t *testing.T) routers {
 	t.Helper()
 	r := routers{Routers: traffic.Build(t, topology.NewRouters)}
 	r.nics = []*topology.Interface{r.Server.Eth0, r.Server.Eth1}
-	for _, f := range r.Families() {
-		traffic.Serve(t, r.Server.Host, r.Server.Eth1.Address(f))
-	}
+	traffic.ServeNICs(t, r.Server.Eth1)
 	return r
 }
 

@@ -26,9 +26,7 @@ func strongHost(s *topology.S1) string {
 func newBeginner(t *testing.T, policy topology.Policy) *topology.S1 {
 	t.Helper()
 	s := traffic.NewS1(t, topology.S1Options{Policy: policy})
-	for _, f := range s.Families() {
-		traffic.Serve(t, s.A.Host, s.A.Eth1.Address(f))
-	}
+	traffic.ServeNICs(t, s.A.Eth1)
 	return s
 }
 

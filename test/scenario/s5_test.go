@@ -22,11 +22,7 @@ type s5 struct {
 func newS5(t *testing.T) s5 {
 	t.Helper()
 	s := s5{traffic.Build(t, topology.NewS5), host.ReadRecipe(t, "s5-two-nics-one-subnet")}
-	for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
-		for _, f := range s.Families() {
-			traffic.Serve(t, s.Server.Host, nic.Address(f))
-		}
-	}
+	traffic.ServeNICs(t, s.Server.Eth0, s.Server.Eth1)
 	return s
 }
 

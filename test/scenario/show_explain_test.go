@@ -74,9 +74,7 @@ func wantDetail(t *testing.T, e *product.Explanation, words string) {
 func TestExplain(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	server := n.Server
-	for _, f := range traffic.Families {
-		traffic.Serve(t, server.Host, server.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, server.Eth0)
 	host.Shell(t, server.Host, "ip link add nic9 type veth peer name nic8")
 	p := product.On(t, server.Host)
 	p.Start().Kill()
