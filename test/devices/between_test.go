@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/link"
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/test/await"
 	"replypath/test/host"
@@ -39,17 +38,13 @@ func TestOthersBetween(t *testing.T) {
 	}
 	frames := questions * len(n.Families())
 	askWatched(t, n, n.Server.Eth1)
-	if diff := cmp.Diff(map[string]int{"before": frames}, all.seen()); diff != "" {
-		t.Errorf("seen of replies (-want +got):\n%s", diff)
-	}
+	await.Same(t, "seen of replies", map[string]int{"before": frames}, all.seen())
 	for _, f := range n.Families() {
 		for range questions {
 			beginWatched(t, n, netip.AddrPortFrom(n.ClientEth0.Address(f), traffic.EchoPort))
 		}
 	}
-	if diff := cmp.Diff(map[string]int{"before": frames, "between": frames}, all.seen()); diff != "" {
-		t.Errorf("seen of what the host starts (-want +got):\n%s", diff)
-	}
+	await.Same(t, "seen of what the host starts", map[string]int{"before": frames, "between": frames}, all.seen())
 	all.remove()
 	await.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
 	t.Logf("programs of others before, between and behind ours: %d replies seen by the first alone, %d datagrams of the host's by two", frames, frames)

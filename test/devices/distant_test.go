@@ -17,9 +17,8 @@ import (
 	"replypath/test/wire"
 )
 
-// distant is a VXLAN tunnel whose other end, the client, is not on a link of the server's:
-// what carries it comes in by eth1, through the replication router, and the route back
-// leads by eth0.
+// distant is a VXLAN tunnel whose other end, the client, is not on a link of the server's: what carries it comes in by
+// eth1, through the replication router, and the route back leads by eth0.
 type distant struct {
 	*topology.TwoNIC
 	outer topology.Family
@@ -86,8 +85,7 @@ func (d *distant) carriers() topology.Filter {
 		topology.From(d.Server.Eth1.Address(d.outer)), topology.To(d.ClientEth0.Address(d.outer)))
 }
 
-// wantCarriersLost asks inside, and wants what carries the answer to leave by eth0 and not
-// to arrive.
+// wantCarriersLost asks inside, and wants what carries the answer to leave by eth0 and not to arrive.
 func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind traffic.Kind) {
 	t.Helper()
 	wires, c := wire.Tap(t, d.Server), d.inside(t, f, kind)
@@ -97,10 +95,9 @@ func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind traffic
 	wires.WantEth0("what carries "+c.String(), d.carriers())
 }
 
-// TestDistantTunnel has the server asked through a tunnel that begins behind eth1's router:
-// answers go into the tunnel, where their questions came from, and what carries them by
-// eth1 to the router. Either is lost without replypath. What the server itself asks the
-// client goes neither way.
+// TestDistantTunnel has the server asked through a tunnel that begins behind eth1's router: answers go into the tunnel,
+// where their questions came from, and what carries them by eth1 to the router. Either is lost without replypath. What
+// the server itself asks the client goes neither way.
 func TestDistantTunnel(t *testing.T) {
 	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
@@ -141,8 +138,7 @@ func TestDistantTunnel(t *testing.T) {
 	}
 }
 
-// wantOwnQuestions wants what the server itself asks the client, beside the tunnel, to go as
-// routed.
+// wantOwnQuestions wants what the server itself asks the client, beside the tunnel, to go as routed.
 func (d *distant) wantOwnQuestions(t *testing.T, p *product.Product) {
 	p.WaitGrace()
 	traffic.ServeNICs(t, d.ClientEth0)

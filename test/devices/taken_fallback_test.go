@@ -20,9 +20,8 @@ import (
 	"replypath/test/wire"
 )
 
-// fallbackThefts are ways in which others remove what is on the device of the fallback
-// route: the program that moves replies off it, the one that ends what the host starts, or
-// both.
+// fallbackThefts are ways in which others remove what is on the device of the fallback route: the program that moves
+// replies off it, the one that ends what the host starts, or both.
 var fallbackThefts = []theft{
 	{"every link is detached", "tcx", detachLinks},
 	{"the pins of its links are deleted", "tcx", deletePins("egress", "last")},
@@ -77,9 +76,8 @@ func TestTakenFallback(t *testing.T) {
 	}
 }
 
-// TestTakenFallbackAndKept has others take the room of our programs on the device of the
-// fallback route: the status says so, and nobody claims that they are back. When the others
-// leave they are.
+// TestTakenFallbackAndKept has others take the room of our programs on the device of the fallback route: the status
+// says so, and nobody claims that they are back. When the others leave they are.
 func TestTakenFallbackAndKept(t *testing.T) {
 	const remedy = "tc qdisc del dev replypath0 ingress"
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
@@ -125,8 +123,7 @@ func lacksLines(d *product.Daemon, want int, words ...string) error {
 	return nil
 }
 
-// useFallback removes the default routes, and returns when the fallback routes are all that
-// the server has.
+// useFallback removes the default routes, and returns when the fallback routes are all that the server has.
 func useFallback(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	t.Helper()
 	host.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
@@ -163,9 +160,8 @@ func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 	return nil
 }
 
-// inARow is how often what somebody takes is put back in a row; moreInARow how often beside
-// that at most: whatever else has everything looked at puts it back too, such as the end of the
-// start. manyTimes is for ever.
+// inARow is how often what somebody takes is put back in a row; moreInARow how often beside that at most: whatever else
+// has everything looked at puts it back too, such as the end of the start. manyTimes is for ever.
 const (
 	inARow     = 5
 	moreInARow = 1

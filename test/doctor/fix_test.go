@@ -47,9 +47,7 @@ func wantChange(t *testing.T, s *product.Status) {
 	want := product.HostChange{
 		Object: strictKey, Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
 	}
-	if diff := cmp.Diff([]product.HostChange{want}, s.OtherChanges()); diff != "" {
-		t.Errorf("host changes (-want +got):\n%s", diff)
-	}
+	await.Same(t, "host changes", []product.HostChange{want}, s.OtherChanges())
 }
 
 // wantGone wants the pin directory gone.

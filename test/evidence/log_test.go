@@ -112,9 +112,7 @@ func TestRefused(t *testing.T) {
 	const text = "- title: T\n  promises: [{id: a, promise: A., tests: [test/faults TestFault, test/faults TestAbsent]}," +
 		" {id: b, promise: B., tests: [test/devices TestBroken]}]\n"
 	await.Must(t, os.WriteFile(o.promises, []byte(text), 0o600))
-	if err := os.WriteFile(o.logs[0], []byte(someLog), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, os.WriteFile(o.logs[0], []byte(someLog), 0o600))
 	for partial, want := range map[bool]bool{false: true, true: false} {
 		o.partial = partial
 		err := generate(&o)
@@ -134,9 +132,7 @@ func TestKernels(t *testing.T) {
 	dir := t.TempDir()
 	for version, log := range map[string]string{"5.10": onOther, "6.1": onOther, "7.2": strings.Replace(onOther, "PASS:", "FAIL:", 1)} {
 		await.Must(t, os.MkdirAll(filepath.Join(dir, version), 0o700))
-		if err := os.WriteFile(filepath.Join(dir, version, "kinds.log"), []byte(log), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, os.WriteFile(filepath.Join(dir, version, "kinds.log"), []byte(log), 0o600))
 	}
 	r := newResults()
 	r.read(someLog)

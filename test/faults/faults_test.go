@@ -216,10 +216,9 @@ func TestNeighbourIsPutBack(t *testing.T) {
 	})
 }
 
-// TestSilentGatewayWithoutDaemon kills the daemon while it holds a gateway. The kernel
-// gives it up then, as it would without replypath: no reply is built for IPv4, while
-// IPv6 passes over the dead router by itself. When it answers again, nothing of the
-// daemon's is in the way.
+// TestSilentGatewayWithoutDaemon kills the daemon while it holds a gateway. The kernel gives it up then, as it would
+// without replypath: no reply is built for IPv4, while IPv6 passes over the dead router by itself. When it answers
+// again, nothing of the daemon's is in the way.
 func TestSilentGatewayWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	eachFamily(t, func(t *testing.T, f topology.Family) {
@@ -327,10 +326,9 @@ func (b *bed) askForSomeTime(what string, c *traffic.Conversation) {
 	}
 }
 
-// dropsNeighbour tells whether IPv6 sockets keep a route without a carrier to a neighbour that
-// the kernel has dropped: a daemon has them look anew, until when a datagram may be lost;
-// without one they do so when they have repeated a segment three times. From 5.16 there is
-// a setting to keep the neighbour.
+// dropsNeighbour tells whether IPv6 sockets keep a route without a carrier to a neighbour that the kernel has dropped:
+// a daemon has them look anew, until when a datagram may be lost; without one they do so when they have repeated a
+// segment three times. From 5.16 there is a setting to keep the neighbour.
 func (b *bed) dropsNeighbour(fault fault) bool {
 	_, err := os.Stat("/proc/sys/net/ipv6/conf/all/ndisc_evict_nocarrier")
 	return errors.Is(err, fs.ErrNotExist) && b.family == topology.IPv6 && fault.name == "carrier lost"

@@ -73,8 +73,7 @@ func (b *bed) wantGivenUp() {
 	})
 }
 
-// departures are how a daemon goes before detach has taken everything away, and how it
-// has attached.
+// departures are how a daemon goes before detach has taken everything away, and how it has attached.
 var departures = map[string]struct {
 	args  []string
 	leave func(*bed, *product.Daemon)
@@ -83,9 +82,8 @@ var departures = map[string]struct {
 	"killed, by clsact": {mechanisms["clsact"], func(b *bed, d *product.Daemon) { d.Kill(); b.product.Detach() }},
 }
 
-// TestDetachWhileBridged takes everything away while the fallback route carries replies:
-// the host is what the fault makes of one without replypath, and once it is over what it
-// was before.
+// TestDetachWhileBridged takes everything away while the fallback route carries replies: the host is what the fault
+// makes of one without replypath, and once it is over what it was before.
 func TestDetachWhileBridged(t *testing.T) {
 	t.Parallel()
 	without := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
@@ -129,9 +127,8 @@ func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *product
 		fault.name, len(during), len(after), failed)
 }
 
-// TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything
-// away before the kernel has given the gateway up: the entry ends as it does on a host
-// without replypath, and the host is what it was.
+// TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything away before the kernel has given
+// the gateway up: the entry ends as it does on a host without replypath, and the host is what it was.
 func TestKilledWhileHeld(t *testing.T) {
 	t.Parallel()
 	eachFamily(t, func(t *testing.T, f topology.Family) {
@@ -161,8 +158,7 @@ func TestKilledWhileHeld(t *testing.T) {
 	})
 }
 
-// TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next
-// one lets go of it.
+// TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next one lets go of it.
 func TestHeldGatewayLeaves(t *testing.T) {
 	t.Parallel()
 	eachFamily(t, func(t *testing.T, f topology.Family) {

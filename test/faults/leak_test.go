@@ -67,9 +67,8 @@ func (b *bed) sendUnaskedTo(targets ...netip.Addr) {
 	}
 }
 
-// kernels are what the kernel itself sends by any device that is up, each to the
-// device's own network: no route leads it there. What asks for others is of a route that
-// takes them for neighbours.
+// kernels are what the kernel itself sends by any device that is up, each to the device's own network: no route leads
+// it there. What asks for others is of a route that takes them for neighbours.
 var kernels = []struct {
 	name  string
 	match func(*bed, *topology.Frame) bool
@@ -107,9 +106,8 @@ func isICMPv6(kind uint8) topology.Filter {
 	return topology.All(topology.Protocol(layers.IPProtocolICMPv6), func(f *topology.Frame) bool { return f.ICMPType == kind })
 }
 
-// leaks are the frames that left the server by eth1 and belong neither to a conversation
-// that a client began by eth1 nor to the kernel itself: what the host started. The
-// others are counted by kind.
+// leaks are the frames that left the server by eth1 and belong neither to a conversation that a client began by eth1
+// nor to the kernel itself: what the host started. The others are counted by kind.
 func (b *bed) leaks(wire *topology.Capture) (leaked []*topology.Frame, others map[string]int) {
 	b.Helper()
 	others = make(map[string]int)

@@ -29,10 +29,9 @@ import (
 // secondDefault gives eth1 a default route behind eth0's.
 var secondDefault = topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000}
 
-// TestSecondDefault compares the kernel's choice for what the host starts, before,
-// during and after each fault, with and without replypath: a second default route
-// keeps its meaning, and nothing is done that gives it another. Nobody asks meanwhile: replies have the kernel find out
-// about eth0's router, which nobody has it do without replypath.
+// TestSecondDefault compares the kernel's choice for what the host starts, before, during and after each fault, with
+// and without replypath: a second default route keeps its meaning, and nothing is done that gives it another. Nobody
+// asks meanwhile: replies have the kernel find out about eth0's router, which nobody has it do without replypath.
 func TestSecondDefault(t *testing.T) {
 	t.Parallel()
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
@@ -105,10 +104,9 @@ type cover struct {
 	to          netip.Addr
 }
 
-// TestCovered compares the kernel's choice for what the host sends to a network of eth0's, before and while
-// eth0 has no carrier, with and without replypath, where eth1 has a route to that network as well: by nothing
-// that we do does it leave by eth1. Replies that need the default route go on, also when the route by eth1 goes and
-// comes meanwhile.
+// TestCovered compares the kernel's choice for what the host sends to a network of eth0's, before and while eth0 has no
+// carrier, with and without replypath, where eth1 has a route to that network as well: by nothing that we do does it
+// leave by eth1. Replies that need the default route go on, also when the route by eth1 goes and comes meanwhile.
 func TestCovered(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
@@ -444,8 +442,7 @@ func TestForeignDevice(t *testing.T) {
 	host.Shell(t, b.net.Server.Host, "ip link show replypath0")
 }
 
-// wantOneNeighbour wants one entry for all peers: each its own would fill the kernel's
-// table.
+// wantOneNeighbour wants one entry for all peers: each its own would fill the kernel's table.
 func (b *bed) wantOneNeighbour() {
 	b.Helper()
 	other := traffic.NewConversation(b, traffic.UDP, b.net.ClientEth0.Peer(), b.net.Server.Eth1.Address(b.family))

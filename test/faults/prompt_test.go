@@ -31,8 +31,7 @@ const attempts = 5
 // takes less than one; a SYN that nobody answers is sent again after a second.
 var asPromptly = await.Patient(20 * time.Millisecond)
 
-// patience is how long something may hang: longer than the three seconds for which the
-// kernel asks for a gateway's MAC.
+// patience is how long something may hang: longer than the three seconds for which the kernel asks for a gateway's MAC.
 var patience = await.Patient(4 * time.Second)
 
 // start is what a host starts, which hears of an error where there is no way out.
@@ -189,8 +188,7 @@ func (f failures) String() string {
 	return fmt.Sprintf("%s (%d of them, the slowest %s)", f.fastest(), len(f), f.slowest().took.Round(10*time.Microsecond))
 }
 
-// failures starts something again and again, or once where it has to wait for its
-// failure.
+// failures starts something again and again, or once where it has to wait for its failure.
 func (b *bed) failures(try func(*bed) error) failures {
 	b.Helper()
 	var all failures

@@ -50,9 +50,7 @@ func reportOf(t *testing.T, text string) (r *report, said *strings.Builder) {
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		var e event
 		await.Must(t, json.Unmarshal([]byte(line), &e))
-		if err := r.take(&e); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, r.take(&e))
 	}
 	return r, said
 }
