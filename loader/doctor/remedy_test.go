@@ -22,6 +22,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/test/await"
 	"replypath/test/testhost"
@@ -44,7 +45,7 @@ var problems = map[string][]func(*snapshot.Host){
 	"wrong-way":         testhost.WaysToWarnOf(),
 	"rp-filter":         {testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
 	"reverse-path-rules": {
-		inChain("prerouting", snapshot.FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", snapshot.FirewallRule{ReversePath: true}),
+		inChain("prerouting", netfilter.Rule{ReversePath: true, Refuses: true}), inChain("prerouting", netfilter.Rule{ReversePath: true}),
 		func(h *snapshot.Host) {
 			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: "yes", Enabled: true}
 		},
@@ -118,7 +119,7 @@ var problems = map[string][]func(*snapshot.Host){
 	"needless-marks": {func(h *snapshot.Host) {
 		testhost.Enforces(h)
 		testhost.Rule(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100})(h)
-		inChain("output", snapshot.FirewallRule{Restores: true})(h)
+		inChain("output", netfilter.Rule{Restores: true})(h)
 	}},
 	"rule-never-matches": {
 		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), written("/etc/network/interfaces", "eth1"),
@@ -136,12 +137,12 @@ var problems = map[string][]func(*snapshot.Host){
 			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, true, false, "theirs", false)}
 		},
 	},
-	"outgoing-interface-rules": {inChain("output", snapshot.FirewallRule{OutNames: []string{"eth1"}}), inChain("output", snapshot.FirewallRule{OutUnknown: true})},
-	"netdev-egress":            {testhost.Chains(snapshot.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
+	"outgoing-interface-rules": {inChain("output", netfilter.Rule{OutNames: []string{"eth1"}}), inChain("output", netfilter.Rule{OutUnknown: true})},
+	"netdev-egress":            {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
 	"legacy-iptables":          {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
 	"hw-tc-offload":            {func(h *snapshot.Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
 	"flowtable-offload": {func(h *snapshot.Host) {
-		h.Firewall.Flowtables = []snapshot.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
+		h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
 	}},
 	"ipsec-offload": {func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }},
 	"sr-iov":        {func(h *snapshot.Host) { h.Devices[2].VFs = 4 }},
@@ -150,9 +151,9 @@ var problems = map[string][]func(*snapshot.Host){
 
 func withoutRoutes(h *snapshot.Host) { h.Routes = nil }
 
-func inChain(at string, r snapshot.FirewallRule) func(*snapshot.Host) {
+func inChain(at string, r netfilter.Rule) func(*snapshot.Host) {
 	r.Handle = 4
-	return testhost.Chains(snapshot.Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []snapshot.FirewallRule{r}})
+	return testhost.Chains(netfilter.Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []netfilter.Rule{r}})
 }
 
 // written has a rule stand in a file, and not be in force.

@@ -70,7 +70,7 @@ var suites = []suite{
 		builds: []*builds.Build{&builds.OtherPrograms, &builds.OtherLayout}, tools: []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"}},
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
-	{name: "netfilter", pkg: "loader/doctor/netfilter", timeout: 5 * time.Minute},
+	{name: "netfilter", pkg: "loader/netfilter", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
 	// PostgreSQL would need more memory than the virtual machine has.
 	{name: "bench", program: "test/bench", extra: true, timeout: 40 * time.Minute, tools: []string{"iperf3", "nginx", "taskset", "wrk"},

@@ -18,9 +18,9 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/hostfiles"
-	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/netfilter"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -94,7 +94,7 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartGateways, admin, g.gateways},
 		{"", "", func() error { return neighbours(g.netlink, h) }},
 		{"", "", func() error { return settings(h) }},
-		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
+		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall.Ruleset, h.DeviceName) }},
 		{snapshot.PartFlows, bpf, g.flows},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{"", "", g.udpSockets},

@@ -16,6 +16,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 )
 
 // NeedlessRules finds rules that send what comes from an address of a managed
@@ -250,7 +251,7 @@ func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
 		if c.Family == others {
 			continue
 		}
-		if slices.ContainsFunc(c.Rules, func(r snapshot.FirewallRule) bool { return r.Restores }) {
+		if slices.ContainsFunc(c.Rules, func(r netfilter.Rule) bool { return r.Restores }) {
 			names = append(names, c.String())
 		}
 		for _, rule := range c.Rules {
