@@ -106,6 +106,26 @@ func TestAdmitLoopbackAddress(t *testing.T) {
 	})
 }
 
+// TestAdmitServed: an address that no interface has is served where a network holds it that rules or the configuration
+// name, and as a peer it is nobody special.
+func TestAdmitServed(t *testing.T) {
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		served := n.at(n.stranger)
+		b.arrives(served, m, unread(eventIgnoredNotOwn))
+		narrow := netip.PrefixFrom(n.stranger, n.stranger.BitLen())
+		wide := netip.PrefixFrom(n.stranger, n.stranger.BitLen()-8).Masked()
+		b.must(b.SetServed(wide, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
+		b.renew()
+		b.arrives(served, m, unread(eventIgnoredLoopback))
+		b.must(b.SetServed(narrow, ownAddress|bpf.DatapathOwnFlagsOWN_TRANSLATED))
+		b.renew()
+		b.arrives(served, m, b.starts(served, m, b.replication))
+		b.must(b.SetServed(netip.PrefixFrom(n.peer, n.peer.BitLen()), ownAddress))
+		b.renew()
+		b.arrives(n, m, b.starts(n, m, b.replication))
+	})
+}
+
 // extraordinary and ordinary addresses, at the bounds of their ranges.
 var (
 	extraordinary = map[uint8][]string{

@@ -270,7 +270,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 11
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 12
 )
 
 type DatapathMode uint32
@@ -369,6 +369,8 @@ type DatapathOwnFlags uint32
 const (
 	DatapathOwnFlagsOWN_ADDRESS         DatapathOwnFlags = 1
 	DatapathOwnFlagsOWN_LOOPBACK_ONLY   DatapathOwnFlags = 2
+	DatapathOwnFlagsOWN_TRANSLATED      DatapathOwnFlags = 4
+	DatapathOwnFlagsOWN_CONFIGURED      DatapathOwnFlags = 8
 	DatapathOwnFlagsOWN_INTERFACE_SHIFT DatapathOwnFlags = 16
 )
 
@@ -492,6 +494,12 @@ type DatapathScratch struct {
 		Interface  uint32
 		Generation uint64
 	}
+}
+
+type DatapathServedKey struct {
+	_            structs.HostLayout
+	PrefixLength uint32
+	Address      [16]uint8
 }
 
 type DatapathSetLock struct {
@@ -660,6 +668,7 @@ const (
 	DatapathMapRepairWanted          = "repair_wanted"
 	DatapathMapScratch               = "scratch"
 	DatapathMapSender                = "sender"
+	DatapathMapServedAddresses       = "served_addresses"
 	DatapathMapSetLocks              = "set_locks"
 	DatapathMapSourceGateways        = "source_gateways"
 	DatapathMapTraceEvents           = "trace_events"
@@ -812,6 +821,7 @@ type DatapathMapSpecs struct {
 	RepairWanted       *ebpf.MapSpec `ebpf:"repair_wanted"`
 	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
 	Sender             *ebpf.MapSpec `ebpf:"sender"`
+	ServedAddresses    *ebpf.MapSpec `ebpf:"served_addresses"`
 	SetLocks           *ebpf.MapSpec `ebpf:"set_locks"`
 	SourceGateways     *ebpf.MapSpec `ebpf:"source_gateways"`
 	TraceEvents        *ebpf.MapSpec `ebpf:"trace_events"`
@@ -916,6 +926,7 @@ type DatapathMaps struct {
 	RepairWanted       *ebpf.Map `ebpf:"repair_wanted"`
 	Scratch            *ebpf.Map `ebpf:"scratch"`
 	Sender             *ebpf.Map `ebpf:"sender"`
+	ServedAddresses    *ebpf.Map `ebpf:"served_addresses"`
 	SetLocks           *ebpf.Map `ebpf:"set_locks"`
 	SourceGateways     *ebpf.Map `ebpf:"source_gateways"`
 	TraceEvents        *ebpf.Map `ebpf:"trace_events"`
@@ -961,6 +972,7 @@ func (m *DatapathMaps) Close() error {
 		m.RepairWanted,
 		m.Scratch,
 		m.Sender,
+		m.ServedAddresses,
 		m.SetLocks,
 		m.SourceGateways,
 		m.TraceEvents,

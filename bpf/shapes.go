@@ -44,6 +44,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"repair_wanted":       {Name: "repair_wanted", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 65536, Flags: 0x0},
 		"scratch":             {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2664, MaxEntries: 1, Flags: 0x0},
 		"sender":              {Name: "sender", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
+		"served_addresses":    {Name: "served_addresses", Type: ebpf.LPMTrie, KeySize: 20, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"set_locks":           {Name: "set_locks", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1024, Flags: 0x0},
 		"source_gateways":     {Name: "source_gateways", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"trace_events":        {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},

@@ -85,6 +85,8 @@ __noinline int refusal(__u32 ifindex)
 		return EVENT_IGNORED_NOT_OWN;
 	tuple = &from->packet.tuple;
 	own = own_address(tuple->self);
+	if (!own)
+		own = served_address(tuple->self);
 	if (!own && has_come(tuple->self, ifindex))
 		own = learn_address(tuple->self);
 	if (!own && !settings->scope_all)

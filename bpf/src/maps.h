@@ -129,6 +129,9 @@ struct address {
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
+/* Networks that this host serves although no interface has them, to enum own_flags. Only admission asks. */
+MAP(served_addresses, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct served_key, __u32);
+
 /*
  * Of several gateways that take everything, the one that takes packets from an own address: to an index into `gateways`.
  * An address that any of them takes is left out.

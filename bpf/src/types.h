@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 11,
+	LAYOUT_VERSION = 12,
 };
 
 /*
@@ -231,9 +231,16 @@ struct route_key {
 	__u8 address[16];
 };
 
+struct served_key {
+	__u32 prefix_length; /* of the address, in bits */
+	__u8 address[16];
+};
+
 enum own_flags {
 	OWN_ADDRESS = 1 << 0,
 	OWN_LOOPBACK_ONLY = 1 << 1, /* only lo or a dummy device has it */
+	OWN_TRANSLATED = 1 << 2,    /* no interface has it: a rule of the firewall names it */
+	OWN_CONFIGURED = 1 << 3,    /* or the configuration */
 	OWN_INTERFACE_SHIFT = 16,   /* above: index into `interfaces` of the only interface that has it; 0 for none */
 };
 

@@ -114,11 +114,12 @@ type hashes struct {
 	onLink      map[bpf.DatapathOnLinkKey]uint32
 	routes      map[bpf.DatapathRouteKey]uint32
 	sources     map[bpf.DatapathAddress]uint32
+	served      map[bpf.DatapathServedKey]uint32
 }
 
 func newHashes() hashes {
 	return hashes{make(map[bpf.DatapathGatewayMac]uint32), make(map[bpf.DatapathOnLinkKey]uint32),
-		make(map[bpf.DatapathRouteKey]uint32), make(map[bpf.DatapathAddress]uint32)}
+		make(map[bpf.DatapathRouteKey]uint32), make(map[bpf.DatapathAddress]uint32), make(map[bpf.DatapathServedKey]uint32)}
 }
 
 // installHashes has the hash maps hold what the settings say now.
@@ -140,7 +141,11 @@ func (r *Runner) installHashes(h model.Host) error {
 	for own, gateway := range h.Sources {
 		want.sources[bpf.DatapathAddress{Bytes: own.As16()}] = uint32(gateway)
 	}
+	for prefix, flags := range h.Served {
+		want.served[rig.ServedKey(prefix)] = uint32(flags)
+	}
 	return errors.Join(
+		replace(r.d.ServedAddresses, r.served, want.served),
 		replace(r.d.GatewayMacs, r.gatewayMACs, want.gatewayMACs),
 		replace(r.d.OnLink, r.onLink, want.onLink),
 		replace(r.d.GatewayRoutes, r.routes, want.routes),

@@ -22,10 +22,11 @@ type Setup struct {
 	mode              bpf.DatapathMode // by hand
 	repair            bpf.DatapathSourceRepair
 	exclusion         int
-	onLink            int // the device that has the network of the on-link peer; devices: none
-	unmanaged         int // a device that is not managed; devices: none
-	bare              int // a device whose frames have no Ethernet header; devices: none
-	source            int // the device that has the own addresses alone; devices: several have them
+	onLink            int  // the device that has the network of the on-link peer; devices: none
+	unmanaged         int  // a device that is not managed; devices: none
+	bare              int  // a device whose frames have no Ethernet header; devices: none
+	serves            bool // an address that no interface has
+	source            int  // the device that has the own addresses alone; devices: several have them
 	devices           [devices]deviceSetup
 }
 
@@ -66,6 +67,7 @@ func decodeSetup(r record) Setup {
 		unmanaged:         devices,
 		bare:              devices,
 		source:            int(r[2]) >> 1 & 3,
+		serves:            r[14]>>2&3 == 3,
 	}
 	if r[13] >= 128 {
 		s.bare = int(r[13]) % devices
@@ -123,6 +125,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 		Down:              make(map[uint16]bool),
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
+		Served:            make(map[netip.Prefix]bpf.DatapathOwnFlags),
 		HasCome:           make(map[model.Place]bool),
 		OnLink:            make(map[uint32][]netip.Prefix),
 		Routes:            make(map[uint32][]model.Route),
@@ -158,6 +161,9 @@ func (s Setup) host(real []rig.Device) model.Host {
 		}
 		h.HasCome[model.Place{Ifindex: real[comeTo].Index, Address: n.selves[justCome]}] = true
 		h.OwnAddresses[n.selves[loopbackOnly]] |= bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+		if s.serves {
+			h.Served[netip.PrefixFrom(n.selves[notOwn], n.selves[notOwn].BitLen()-3).Masked()] = bpf.DatapathOwnFlagsOWN_ADDRESS
+		}
 		if s.onLink < devices {
 			ifindex := real[s.onLink].Index
 			h.OnLink[ifindex] = append(h.OnLink[ifindex], n.onLink)

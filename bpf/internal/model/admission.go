@@ -17,7 +17,7 @@ func (m *Model) refusals(p *packet, w way) []Event {
 		}
 	}
 	m.learn(p.to, w.ifindex)
-	flags, own := m.Host.OwnAddresses[p.to]
+	flags, own := m.serves(p.to)
 	_, ownPeer := m.Host.OwnAddresses[p.from]
 	because(bpf.DatapathEventEVENT_IGNORED_PROTOCOL, !m.Host.Protocols[p.protocol] || isDHCP(p))
 	because(bpf.DatapathEventEVENT_IGNORED_NOT_OWN, !own && !m.Host.ScopeAll)
@@ -28,6 +28,19 @@ func (m *Model) refusals(p *packet, w way) []Event {
 	because(bpf.DatapathEventEVENT_IGNORED_MAC, badMAC(w))
 	because(bpf.DatapathEventEVENT_IGNORED_INTERFACE, !w.managed)
 	return reasons
+}
+
+// serves says whether a flow may be to an address, and what it is to the host.
+func (m *Model) serves(address netip.Addr) (flags bpf.DatapathOwnFlags, served bool) {
+	if flags, own := m.Host.OwnAddresses[address]; own {
+		return flags, true
+	}
+	for prefix, flags := range m.Host.Served {
+		if prefix.Contains(address) {
+			return flags, true
+		}
+	}
+	return 0, false
 }
 
 // learn enters an address that the device has by which a packet came in.

@@ -42,7 +42,7 @@ func (m *Model) expiredIn(p *packet, w way) {
 		return
 	}
 	m.learn(p.to, w.ifindex)
-	_, own := m.Host.OwnAddresses[p.to]
+	_, own := m.serves(p.to)
 	_, ownPeer := m.Host.OwnAddresses[p.from]
 	if own || m.Host.ScopeAll || ownPeer || extraordinary(p.from) || extraordinary(p.to) || m.excluded(p) {
 		return

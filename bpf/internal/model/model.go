@@ -36,10 +36,11 @@ type Host struct {
 	ShowsLinks   bool                 // the programs can ask the kernel; else they take the loader's word
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
-	HasCome      map[Place]bool            // addresses of devices, of which the loader need not know
-	OnLink       map[uint32][]netip.Prefix // by ifindex
-	Routes       map[uint32][]Route        // by ifindex
-	Sources      map[netip.Addr]uint16     // own addresses, to the gateway that takes their packets
+	Served       map[netip.Prefix]bpf.DatapathOwnFlags // although no interface has them; none holds another
+	HasCome      map[Place]bool                        // addresses of devices, of which the loader need not know
+	OnLink       map[uint32][]netip.Prefix             // by ifindex
+	Routes       map[uint32][]Route                    // by ifindex
+	Sources      map[netip.Addr]uint16                 // own addresses, to the gateway that takes their packets
 	Exclusions   []Exclusion
 
 	Protocols         map[uint8]bool

@@ -253,6 +253,7 @@ func (d *Datapath) Clear() error {
 		deleteAll[bpf.DatapathOnLinkKey, uint32](d.OnLink),
 		deleteAll[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
+		deleteAll[bpf.DatapathServedKey, uint32](d.ServedAddresses),
 		deleteAll[bpf.DatapathAddress, uint32](d.SourceGateways),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		wipe(d.Originated, d.records),
