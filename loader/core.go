@@ -23,6 +23,7 @@ import (
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/sourcerepair"
@@ -82,7 +83,8 @@ type opened struct {
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()
-	table      nexthop.Table   // of the host's routes, which follows the events
+	table      nexthop.Table // of the host's routes, which follows the events
+	rules      netfilter.Watcher
 	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
 	stopAsked  func()
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"replypath/loader/attachment"
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/hostmaps"
@@ -107,7 +106,7 @@ func (r *reconciliation) describe(errs []error) {
 	r.state.Unmanaged = unmanagedRecords(r.host.Unmanaged)
 	r.last.missing = r.host.Missing
 	r.problems.Replace(scopeHost, slog.LevelError, problems.Messages(errs...))
-	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings, r.unservedPrefixes(),
+	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings,
 		ways.Unkept(r.interfaces.All(), r.gateways.All(), r.interfaces.NameOf), r.blindByRPFilter()))
 	r.problems.Replace(scopeAstray, slog.LevelWarn, r.astray)
 }
@@ -128,8 +127,10 @@ func (r *reconciliation) syncOwn() error {
 			return err
 		}
 	}
-	own, _ := hostmaps.OwnAddresses(&r.host, r.idOf)
-	return r.maps.Own.Sync(own)
+	translated, err := r.rules.Translated()
+	return errors.Join(err,
+		r.maps.Own.Sync(hostmaps.OwnAddresses(&r.host, r.idOf)),
+		r.maps.WriteServed(hostmaps.ServedAddresses(&r.host, translated, r.config.Addresses)))
 }
 
 // verifyIfDue verifies what is attached when the slow timer or lost events ask
@@ -141,20 +142,6 @@ func (r *reconciliation) verifyIfDue() error {
 		return nil
 	}
 	return r.attachments.Verify(r.interfaces.Targets())
-}
-
-// unservedPrefixes warns of local routes whose addresses are not taken for the
-// host's own. With lo's left to the kernel, it makes no difference for those.
-func (r *reconciliation) unservedPrefixes() (warnings []string) {
-	_, left := hostmaps.OwnAddresses(&r.host, r.idOf)
-	for _, p := range left {
-		ignored := p.LoopbackOnly && r.config.LoopbackAddresses == config.LoopbackKernel
-		if r.config.Scope == config.ScopeLocal && !ignored {
-			warnings = append(warnings, fmt.Sprintf(
-				"local route %s is too large to be served: use prefixes of at most 256 addresses, or scope: all", p.Prefix))
-		}
-	}
-	return warnings
 }
 
 // mostUnmanaged bounds the journal: a container host may have thousands of

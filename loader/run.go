@@ -59,6 +59,9 @@ func (r *runner) step(ctx context.Context) bool {
 		if !r.lookAtMode() {
 			return true
 		}
+	case <-r.rules.Changed():
+		r.changes.note(time.Now())
+		return true
 	case <-r.asked:
 		r.socketAsked()
 		return true

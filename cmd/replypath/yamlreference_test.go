@@ -66,6 +66,11 @@ func policyKeys() []yamlKey {
 				"Of several gateways a route names the one for the peer. Else it is the first that answers.\n\n" +
 				"An address that several interfaces have is left alone, and so is one that only lo or a dummy device has. " +
 				"The same holds for sockets that are bound to a device, and for what *exclude* matches."},
+		{"addresses", "list of addresses and networks, at most 1024", "none",
+			"Addresses that this host serves although no interface has them, such as those of a load balancer. " +
+				"IPv4 networks have at least /8, IPv6 networks at least /32.\n\n" +
+				"Where rules of nftables or iptables-nft translate packets to an address (DNAT, redirect, TPROXY), it need not be listed. " +
+				"The rule itself has to name the address, or a set, a map or another chain that leads to the rule."},
 		{"loopback_addresses", oneOf("loopback_addresses"), string(config.LoopbackKernel),
 			"Replies from an address that only lo or a dummy device has. **kernel**: they go as routed, as LVS direct routing needs. " +
 				"**symmetric**: they are treated like those of any own address, as anycast hosts need."},

@@ -5,9 +5,12 @@ package admission
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -20,6 +23,22 @@ type Rules struct {
 	Exclusions []bpf.DatapathExclusion
 	// Own returns what an address is to this host, 0 for one that is not its own.
 	Own func(netip.Addr) (bpf.DatapathOwnFlags, error)
+	// Served returns the same of an address that no interface has.
+	Served func(netip.Addr) (bpf.DatapathOwnFlags, error)
+}
+
+// ServedBy asks a map of networks, as served_address() in bpf/src/address.h does.
+func ServedBy(table *ebpf.Map) func(netip.Addr) (bpf.DatapathOwnFlags, error) {
+	return func(a netip.Addr) (flags bpf.DatapathOwnFlags, err error) {
+		err = table.Lookup(bpf.DatapathServedKey{PrefixLength: 128, Address: a.As16()}, &flags)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read the addresses that no interface has: %w", err)
+		}
+		return flags, nil
+	}
 }
 
 // Tuple is what a flow is about. A protocol that is nil is any that is listed.
@@ -46,6 +65,9 @@ func (r *Rules) Refusal(t *Tuple) (Reason, error) {
 	}
 	peer, self := t.Peer.Addr(), t.Self.Addr()
 	own, err := r.Own(self)
+	if err == nil && own == 0 {
+		own, err = r.Served(self)
+	}
 	switch {
 	case err != nil:
 		return "", err

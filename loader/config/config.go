@@ -32,12 +32,19 @@ const (
 // one after the other.
 const MaxExclusions = 64
 
+// The widest networks that Config.Addresses may have, in bits.
+const (
+	widestIPv4 = 8
+	widestIPv6 = 32
+)
+
 // What else may be listed: every glob is held against every interface.
 const (
 	maxInterfaces = 4096 // that the programs know
 	maxGlobs      = 256
 	maxGateways   = 256 // of one interface
 	maxIgnored    = 4096
+	maxAddresses  = 1024
 )
 
 // Config is a complete configuration: what the file leaves out has its default.
@@ -76,6 +83,8 @@ type Policy struct {
 	LoopbackAddresses LoopbackAddresses
 	// Exclude names what is never recorded and never moved.
 	Exclude []Exclusion
+	// Addresses are networks that this host serves although no interface has them.
+	Addresses []netip.Prefix
 	// Protocols are the IP protocol numbers that are served, each once.
 	Protocols []uint8
 }

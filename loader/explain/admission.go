@@ -20,7 +20,7 @@ func (h *Host) WhyNoFlow(q *Question) (verdict, reason string, err error) {
 	if err != nil {
 		return Excluded, "", err
 	}
-	rules := admission.Rules{Settings: h.settings, Exclusions: exclusions, Own: h.maps.ownFlags}
+	rules := admission.Rules{Settings: h.settings, Exclusions: exclusions, Own: h.maps.ownFlags, Served: admission.ServedBy(h.maps.ServedAddresses)}
 	about := admission.Tuple{Protocol: q.Protocol, Peer: q.Peer, Self: q.Self}
 	if rules.Excludes(&about) {
 		return Excluded, "", nil
@@ -39,7 +39,7 @@ func (h *Host) isHeeded(q *Question, verdict string) (bool, error) {
 	if verdict == Excluded {
 		return false, nil
 	}
-	rules := admission.Rules{Settings: h.settings, Own: h.maps.ownFlags}
+	rules := admission.Rules{Settings: h.settings, Own: h.maps.ownFlags, Served: admission.ServedBy(h.maps.ServedAddresses)}
 	why, err := rules.Refusal(&admission.Tuple{Protocol: q.Protocol, Peer: q.Peer, Self: q.Self})
 	return why == "", err
 }

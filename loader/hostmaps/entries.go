@@ -3,6 +3,8 @@
 package hostmaps
 
 import (
+	"net/netip"
+
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
@@ -32,28 +34,48 @@ func onLinkFlags(n discover.OnLink) bpf.DatapathOnLinkFlags {
 	return bpf.DatapathOnLinkFlagsON_LINK
 }
 
-// mostHostBits bounds the local routes that are taken apart: the programs know
-// single addresses only.
+// mostHostBits bounds the local routes that are taken apart, so that sockets of the wildcard answer from their addresses.
 const mostHostBits = 8
 
-// OwnAddresses returns the host's own addresses, and the local routes that are too
-// large to be taken apart. idOf is the index into the map `interfaces` of a device, 0 where it is not managed.
-func OwnAddresses(found *discover.Result, idOf func(device int) uint16) (entries map[bpf.DatapathAddress]uint32, left []discover.OwnPrefix) {
-	entries = make(map[bpf.DatapathAddress]uint32)
+// OwnAddresses returns the host's own addresses. idOf is the index into the map `interfaces` of a device, 0 where it is
+// not managed.
+func OwnAddresses(found *discover.Result, idOf func(device int) uint16) map[bpf.DatapathAddress]uint32 {
+	entries := make(map[bpf.DatapathAddress]uint32)
 	for _, p := range found.OwnPrefixes {
-		if p.Prefix.Addr().BitLen()-p.Prefix.Bits() > mostHostBits {
-			left = append(left, p)
-			continue
-		}
-		for a := p.Prefix.Masked().Addr(); p.Prefix.Contains(a); a = a.Next() {
+		for a := p.Prefix.Masked().Addr(); !isLarge(p.Prefix) && p.Prefix.Contains(a); a = a.Next() {
 			entries[bpf.DatapathAddress{Bytes: a.As16()}] = ownFlags(p.LoopbackOnly)
 		}
 	}
 	for _, a := range found.Own {
 		entries[bpf.DatapathAddress{Bytes: a.Address.As16()}] = ownFlags(a.LoopbackOnly) | uint32(idOf(a.Interface))<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 	}
-	return entries, left
+	return entries
 }
+
+func isLarge(p netip.Prefix) bool { return p.Addr().BitLen()-p.Bits() > mostHostBits }
+
+// ServedAddresses returns the networks that the host serves although no interface has them: large local routes, what
+// rules translate, and what the configuration names.
+func ServedAddresses(found *discover.Result, translated, configured []netip.Prefix) map[bpf.DatapathServedKey]uint32 {
+	entries := make(map[bpf.DatapathServedKey]uint32)
+	add := func(p netip.Prefix, flags uint32) {
+		entries[bpf.DatapathServedKey{PrefixLength: uint32(datapath.MappedBits(p)), Address: p.Masked().Addr().As16()}] = flags
+	}
+	for _, p := range found.OwnPrefixes {
+		if isLarge(p.Prefix) {
+			add(p.Prefix, ownFlags(p.LoopbackOnly))
+		}
+	}
+	for _, p := range translated {
+		add(p, uint32(bpf.DatapathOwnFlagsOWN_ADDRESS|bpf.DatapathOwnFlagsOWN_TRANSLATED))
+	}
+	for _, p := range configured {
+		add(p, configuredFlags)
+	}
+	return entries
+}
+
+const configuredFlags = uint32(bpf.DatapathOwnFlagsOWN_ADDRESS | bpf.DatapathOwnFlagsOWN_CONFIGURED)
 
 func ownFlags(loopbackOnly bool) uint32 {
 	flags := uint32(bpf.DatapathOwnFlagsOWN_ADDRESS)
