@@ -59,7 +59,7 @@ func isLarge(p netip.Prefix) bool { return p.Addr().BitLen()-p.Bits() > mostHost
 func ServedAddresses(found *discover.Result, translated, configured []netip.Prefix) map[bpf.DatapathServedKey]uint32 {
 	entries := make(map[bpf.DatapathServedKey]uint32)
 	add := func(p netip.Prefix, flags uint32) {
-		entries[bpf.DatapathServedKey{PrefixLength: uint32(datapath.MappedBits(p)), Address: p.Masked().Addr().As16()}] = flags
+		entries[datapath.ServedKey(p)] = flags
 	}
 	for _, p := range found.OwnPrefixes {
 		if isLarge(p.Prefix) {

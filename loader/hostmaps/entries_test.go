@@ -41,6 +41,21 @@ func TestOnLinkEntries(t *testing.T) {
 	await.Same(t, "networks", want, got)
 }
 
+// TestServedAddresses: local routes that are too large to be taken apart are networks, and who names one last counts.
+func TestServedAddresses(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	got := ServedAddresses(&discover.Result{OwnPrefixes: []discover.OwnPrefix{
+		{Prefix: prefix("10.9.0.0/24")}, {Prefix: prefix("10.10.0.0/16"), LoopbackOnly: true},
+	}}, []netip.Prefix{prefix("198.51.100.7/32"), prefix("2001:db8:9::5/128")}, []netip.Prefix{prefix("198.51.100.7/32")})
+	const own, loopback = bpf.DatapathOwnFlagsOWN_ADDRESS, bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+	want := map[bpf.DatapathServedKey]uint32{
+		{PrefixLength: 96 + 16, Address: netip.MustParseAddr("10.10.0.0").As16()}: uint32(own | loopback),
+		{PrefixLength: 128, Address: netip.MustParseAddr("198.51.100.7").As16()}:  uint32(own | bpf.DatapathOwnFlagsOWN_CONFIGURED),
+		{PrefixLength: 128, Address: netip.MustParseAddr("2001:db8:9::5").As16()}: uint32(own | bpf.DatapathOwnFlagsOWN_TRANSLATED),
+	}
+	await.Same(t, "networks", want, got)
+}
+
 // Whatever takes less than another interface is narrow.
 func TestMarkNarrow(t *testing.T) {
 	const narrow = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)

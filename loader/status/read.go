@@ -3,6 +3,7 @@
 package status
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -70,7 +71,7 @@ func (r *reader) read() (*Status, error) {
 	if trial := r.journal.Trial; trial != nil {
 		s.TrialUntil = &trial.Until
 	}
-	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.flows, r.counted} {
+	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.addresses, r.flows, r.counted} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -250,6 +251,28 @@ func (r *reader) setFlags(i *Interface, id uint16) error {
 		i.HostModel = string(config.HostModelStrong)
 	}
 	i.headerless = entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) != 0
+	return nil
+}
+
+// addresses lists what is served although no interface has it.
+func (r *reader) addresses(s *Status) error {
+	s.Addresses = []Served{}
+	var key bpf.DatapathServedKey
+	var flags bpf.DatapathOwnFlags
+	entries := r.maps.ServedAddresses.Iterate()
+	for entries.Next(&key, &flags) {
+		served := Served{Network: datapath.PrefixOf(&key).String(), Source: "route"}
+		if flags&bpf.DatapathOwnFlagsOWN_CONFIGURED != 0 {
+			served.Source = "configuration"
+		} else if flags&bpf.DatapathOwnFlagsOWN_TRANSLATED != 0 {
+			served.Source = "firewall"
+		}
+		s.Addresses = append(s.Addresses, served)
+	}
+	slices.SortFunc(s.Addresses, func(a, b Served) int { return cmp.Compare(a.Network, b.Network) })
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read the addresses that no interface has: %w", err)
+	}
 	return nil
 }
 

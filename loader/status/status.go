@@ -24,6 +24,7 @@ type Status struct {
 	Config      Config        `json:"config"`
 	Interfaces  []Interface   `json:"interfaces"`
 	Unmanaged   []Unmanaged   `json:"unmanaged"`
+	Addresses   []Served      `json:"addresses"`
 	Flows       Flows         `json:"flows"`
 	Features    []Feature     `json:"features"`
 	HostChanges []HostChange  `json:"host_changes"`
@@ -77,6 +78,12 @@ type Counted struct {
 
 	Failing    counters.Failing `json:"-"` // of late
 	NotEntered uint64           `json:"-"` // of late: flows that found no place in a table
+}
+
+// Served is a network whose addresses this host serves although no interface has them.
+type Served struct {
+	Network string `json:"network"`
+	Source  string `json:"source"` // who says so: "configuration", "firewall" or "route"
 }
 
 // Problem is something that keeps replies from being corrected, or may do so.

@@ -28,6 +28,7 @@ type Status struct {
 	}
 	Interfaces []Interface
 	Unmanaged  []struct{ Name, Reason string }
+	Addresses  []Served
 	Flows      struct{ Count, Capacity int }
 	Features   []struct {
 		Name      string
@@ -38,6 +39,9 @@ type Status struct {
 	WouldChange []HostChange `json:"would_change"` // without Undo
 	Errors      []string
 }
+
+// Served is what is served although no interface has it.
+type Served struct{ Network, Source string }
 
 // Interface is a managed interface in a status.
 type Interface struct {
@@ -96,7 +100,7 @@ var (
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
 		"interfaces[].name", "interfaces[].index", "interfaces[].up", "interfaces[].attached",
 		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
-		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason",
+		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason", "addresses[].network", "addresses[].source",
 		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",
 		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",
 		"would_change[].object", "would_change[].before", "would_change[].after",

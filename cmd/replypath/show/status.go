@@ -52,6 +52,8 @@ With -o json it is one object; what is not known is null:
   config          path, loaded_at; error: why a later file was refused
   interfaces[]    the managed interfaces, see below
   unmanaged[]     name, reason
+  addresses[]     network: served although no interface has it; source: configuration,
+                  firewall or route
   flows           count, capacity
   features[]      name, available, effect
   host_changes[]  object, before, after; undo: the command that restores it
@@ -136,6 +138,7 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 func fillLists(s *status.Status) {
 	output.OrEmptyList(&s.Interfaces)
 	output.OrEmptyList(&s.Unmanaged)
+	output.OrEmptyList(&s.Addresses)
 	output.OrEmptyList(&s.Features)
 	output.OrEmptyList(&s.HostChanges)
 	output.OrEmptyList(&s.WouldChange)

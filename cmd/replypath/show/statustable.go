@@ -35,6 +35,9 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		output.Section(p, []string{"NOT MANAGED", "REASON"}, s.Unmanaged, func(u *status.Unmanaged) []string {
 			return []string{u.Name, u.Reason}
 		})
+		output.Section(p, []string{"SERVED WITHOUT AN INTERFACE", "SOURCE"}, s.Addresses, func(a *status.Served) []string {
+			return []string{a.Network, a.Source}
+		})
 		p.Line("")
 		showFacts(p, s)
 	}

@@ -52,9 +52,20 @@ func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr
 	}
 }
 
+// Translation is a destination that tracked connections are translated from.
+type Translation struct {
+	Address, Target netip.Addr // of the first connection
+	Count           int
+}
+
+// Prefix is that of the address alone.
+func (t *Translation) Prefix() netip.Prefix { return netip.PrefixFrom(t.Address, t.Address.BitLen()) }
+
 // Connections are what this host has open.
 type Connections struct {
-	Sockets []Socket
+	// Translations are of what comes from other hosts.
+	Translations []Translation
+	Sockets      []Socket
 	// Uses are what this host opened from addresses that rules select by.
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
