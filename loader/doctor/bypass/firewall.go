@@ -145,7 +145,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
-		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save, and for -d before DNAT, REDIRECT and TPROXY: `addresses` has to name what no interface has",
+		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }
 
