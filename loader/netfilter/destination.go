@@ -11,13 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Held says what a register has of a packet's destination address.
-type Held struct {
-	Family int    // the length of an address of the family, in bytes
-	Loaded int    // as many of the first bytes of the address
-	Mask   string // nothing where all bits count
-}
-
 // destinationReader follows the packet's destination through the registers of a rule.
 type destinationReader struct {
 	rule *Rule
@@ -156,6 +149,10 @@ func (h Held) prefixIn(value []byte, at int) (p netip.Prefix, ok bool) {
 	}
 	a, _ := netip.AddrFromSlice(address)
 	return netip.PrefixFrom(a, length).Masked(), true
+}
+
+func isZero(data []byte) bool {
+	return !slices.ContainsFunc(data, func(b byte) bool { return b != 0 })
 }
 
 func ones(mask string) (count int) {

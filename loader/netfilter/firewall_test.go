@@ -64,14 +64,14 @@ table netdev t {
 			{ReversePath: true, Refuses: true}, {ReversePath: true, Refuses: true, In: []string{"eth1"}},
 		}},
 		"inet filter output": {Family: "inet", Table: "filter", Name: "output", Type: "filter", Hooks: output, Rules: []netfilter.Rule{
-			{Jumps: []string{"more"}, To: testhost.Prefixes("192.0.2.1/32")}, {Restores: true}, {OutUnknown: true},
+			{Destination: netfilter.Destination{Jumps: []string{"more"}, To: testhost.Prefixes("192.0.2.1/32")}}, {Restores: true}, {OutUnknown: true},
 		}},
 		"inet filter more": {Family: "inet", Table: "filter", Name: "more", Type: "filter", Hooks: output, Rules: []netfilter.Rule{
 			{OutNames: []string{"eth0"}, Refuses: true}, {OutNames: []string{"eth1"}}, {OutNames: []string{"et*"}}, {OutNames: []string{"*"}},
 		}},
 		"inet filter unused": {Family: "inet", Table: "filter", Name: "unused", Rules: []netfilter.Rule{{OutNames: []string{"eth0"}, Refuses: true}}},
 		"ip nat pre": {Family: "ip", Table: "nat", Name: "pre", Type: "nat", Hooks: []string{"prerouting"}, Rules: []netfilter.Rule{
-			{DNAT: []netip.Addr{testhost.Address("10.4.0.7")}, Translates: true, To: testhost.Prefixes("192.0.2.1/32")},
+			{DNAT: []netip.Addr{testhost.Address("10.4.0.7")}, Destination: netfilter.Destination{Translates: true, To: testhost.Prefixes("192.0.2.1/32")}},
 		}},
 		"ip nat post": {Family: "ip", Table: "nat", Name: "post", Type: "nat", Hooks: []string{"postrouting"}, Rules: []netfilter.Rule{{OutNames: []string{"eth0"}}}},
 		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Hooks: []string{"ingress"}, Devices: []string{"eth1"}},

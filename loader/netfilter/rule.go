@@ -191,10 +191,6 @@ func (r *ruleReader) match(name string, info xt.InfoAny) {
 	}
 }
 
-func isZero(data []byte) bool {
-	return !slices.ContainsFunc(data, func(b byte) bool { return b != 0 })
-}
-
 // connmarkMode is the place of the mode in struct xt_connmark_tginfo1 and 2 of
 // linux/netfilter/xt_connmark.h, by revision.
 var connmarkMode = map[uint32]int{1: 12, 2: 14}

@@ -51,7 +51,7 @@ func TestReadExtensions(t *testing.T) {
 
 // Loops of jumps, which nft refuses, come to an end.
 func TestFollowJumps(t *testing.T) {
-	jump := func(to ...string) []Rule { return []Rule{{Jumps: to}} }
+	jump := func(to ...string) []Rule { return []Rule{{Destination: Destination{Jumps: to}}} }
 	chains := []Chain{
 		{Table: "t", Name: "c", Rules: jump("b")},
 		{Table: "t", Name: "b", Rules: jump("c", "gone")},

@@ -55,13 +55,18 @@ type Rule struct {
 	// Gives are those of Marks that it gives; GivesUnknown, that it may give any.
 	Gives        []uint32
 	GivesUnknown bool
-	DNAT         []netip.Addr   // constant destinations
-	Translates   bool           // it gives packets another destination, or hands them to a local proxy
-	To           []netip.Prefix // the original destinations that it is limited to, none where no constant limits it
-	Within       []Lookup       // sets and maps that have to hold the original destination
-	Jumps        []string       // chains
-	Verdicts     *Lookup        // a map that leads to other chains
-	Cases        []Case         // what it holds
+	DNAT         []netip.Addr // constant destinations
+	Destination
+}
+
+// Destination is what a rule does for whom: it has to be for the original destinations that it names.
+type Destination struct {
+	Translates bool           // it gives packets another destination, or hands them to a local proxy
+	To         []netip.Prefix // that constants limit it to, none where no constant does
+	Within     []Lookup       // sets and maps that have to hold it
+	Jumps      []string       // chains
+	Verdicts   *Lookup        // a map that leads to other chains
+	Cases      []Case         // what it holds
 }
 
 // Lookup is a set or a map, and where in its keys the destination stands.
@@ -71,6 +76,13 @@ type Lookup struct {
 	Of  Held // of no family where it does not stand there
 }
 
+// Held says what a register has of a packet's destination address.
+type Held struct {
+	Family int    // the length of an address of the family, in bytes
+	Loaded int    // as many of the first bytes of the address
+	Mask   string // nothing where all bits count
+}
+
 // Case is a chain that a map leads to, and the destinations for which it does; none for all.
 type Case struct {
 	Chain string
@@ -78,9 +90,9 @@ type Case struct {
 }
 
 // leadsTo are the names of the chains that it leads to.
-func (r *Rule) leadsTo() []string {
-	names := slices.Clone(r.Jumps)
-	for _, c := range r.Cases {
+func (d *Destination) leadsTo() []string {
+	names := slices.Clone(d.Jumps)
+	for _, c := range d.Cases {
 		names = append(names, c.Chain)
 	}
 	return names

@@ -95,7 +95,7 @@ func (g *gatherer) parts() []part {
 		{"", "", func() error { return neighbours(g.netlink, h) }},
 		{"", "", func() error { return settings(h) }},
 		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall.Ruleset, h.DeviceName) }},
-		{snapshot.PartFirewall, admin, g.translations},
+		{snapshot.PartFirewall, admin, func() error { return translations(h) }},
 		{snapshot.PartFlows, bpf, g.flows},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{"", "", g.udpSockets},

@@ -54,7 +54,7 @@ const mostTranslations = 256
 
 // translations finds the destinations that connections are translated from. Those of hosts behind interfaces that are not
 // managed, such as containers, say nothing about replies.
-func (g *gatherer) translations() error {
+func translations(h *snapshot.Host) error {
 	found := map[netip.Addr]*snapshot.Translation{}
 	var errs []error
 	for _, family := range snapshot.Families {
@@ -64,21 +64,21 @@ func (g *gatherer) translations() error {
 			case c.Answers == to || !c.Answers.IsValid() || !to.IsGlobalUnicast():
 			case found[to] != nil:
 				found[to].Count++
-			case len(found) < mostTranslations && !g.isInside(c.From.Addr()):
+			case len(found) < mostTranslations && !isInside(h, c.From.Addr()):
 				found[to] = &snapshot.Translation{Address: to, Target: c.Answers, Count: 1}
 			}
 		}))
 	}
 	for _, to := range slices.SortedFunc(maps.Keys(found), netip.Addr.Compare) {
-		g.host.Translations = append(g.host.Translations, *found[to])
+		h.Translations = append(h.Translations, *found[to])
 	}
 	return errors.Join(errs...)
 }
 
 // isInside tells of an address of this host, or in a network of an interface that is not managed.
-func (g *gatherer) isInside(a netip.Addr) bool {
-	return g.host.IsOwn(a) || slices.ContainsFunc(g.host.Devices, func(d snapshot.Device) bool {
-		return g.host.Managed(d.Index) == nil && slices.ContainsFunc(d.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+func isInside(h *snapshot.Host, a netip.Addr) bool {
+	return h.IsOwn(a) || slices.ContainsFunc(h.Devices, func(d snapshot.Device) bool {
+		return h.Managed(d.Index) == nil && slices.ContainsFunc(d.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
 	})
 }
 
