@@ -99,9 +99,7 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 	wantGone(t, p)
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
 }
 
 // TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, and where the daemon was killed.

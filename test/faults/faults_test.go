@@ -73,9 +73,7 @@ func testFaults(t *testing.T, args ...string) {
 		b.bridgeShown(fault)
 		b.product.Expect(0, "detach", "--stop")
 		with, alone := b.withoutIndices(), afterAlone(t, fault, f).withoutIndices()
-		if diff := alone.Diff(with); diff != "" {
-			t.Errorf("the host is not what it is without replypath:\n%s", diff)
-		}
+		await.Same(t, "the host is not what it is without replypath", alone, with)
 	})
 }
 
@@ -121,9 +119,7 @@ func (b *bed) mayWaitForMAC(fault fault) bool { return b.unattended && fault.nam
 // wantSnapshot wants the server as it was.
 func (b *bed) wantSnapshot(before host.Snapshot) {
 	b.Helper()
-	if diff := before.Diff(host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1")); diff != "" {
-		b.Errorf("the host is not what it was:\n%s", diff)
-	}
+	await.Same(b, "the host is not what it was", before, host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1"))
 }
 
 // TestFaultsWithoutDaemon has those happen that the kernel bridges alone, after the daemon was killed. A quick run has

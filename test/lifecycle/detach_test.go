@@ -62,7 +62,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanis
 	if !strings.Contains(result.Stdout, "removed") {
 		t.Errorf("detach does not say what it removed: %s", result)
 	}
-	wantSame(t, "host after detach", before, snapshot(t, n))
+	await.Same(t, "host after detach", before, snapshot(t, n))
 	await.Same(t, "pins after detach", pins, host.Pins(t))
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))
 }
@@ -105,7 +105,7 @@ func TestDetachTypo(t *testing.T) {
 	typo := p.WithPinDir(p.PinDir + "x")
 	wantOneLine(t, typo.Expect(1, "detach"), typo.PinDir+";", "replypath detach --pin-dir "+p.PinDir)
 	wantOneLine(t, typo.Expect(1, "detach", "--stop"), "replypath detach --pin-dir "+p.PinDir)
-	wantSame(t, "the host of before", before, snapshot(t, n))
+	await.Same(t, "the host of before", before, snapshot(t, n))
 	t.Log("refused twice, naming the other directory: 0 differences to the host of before")
 	p.Detach()
 	typo.Expect(0, "detach")

@@ -52,7 +52,7 @@ func TestSecondDatapath(t *testing.T) {
 					t.Errorf("it advises to do the same once more: %s", result)
 				}
 			}
-			wantSame(t, "the host after refusals", before, snapshot(t, n))
+			await.Same(t, "the host after refusals", before, snapshot(t, n))
 			if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
 				t.Errorf("the second pin directory is left: %v", err)
 			}

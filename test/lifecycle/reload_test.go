@@ -122,7 +122,7 @@ func TestReloadInterfaces(t *testing.T) {
 		}
 	}
 	p.Expect(0, "detach", "--stop")
-	wantSame(t, "host after detach", before, snapshot(t, n))
+	await.Same(t, "host after detach", before, snapshot(t, n))
 }
 
 // TestBadConfiguration starts nothing with one: exit code 2, and one line that
@@ -172,7 +172,7 @@ func TestContradiction(t *testing.T) {
 			wantOneLine(t, p.Expect(2, command, "--config", config), config+c.says)
 		}
 	}
-	wantSame(t, "what a refused start leaves", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0"))
+	await.Same(t, "what a refused start leaves", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0"))
 
 	rewrite(t, config, "interfaces: [{name: 'eth*'}]\n")
 	d := p.Start("--config", config)

@@ -133,7 +133,7 @@ func wantRefusal(t *testing.T, r *product.Result, words ...string) {
 // wantUntouched wants the host as it was and nothing pinned.
 func wantUntouched(t *testing.T, n *topology.TwoNIC, p *product.Product, before host.Snapshot) {
 	t.Helper()
-	wantSame(t, "the host has changed", before, snapshot(t, n))
+	await.Same(t, "the host has changed", before, snapshot(t, n))
 	for _, pin := range host.Pins(t) {
 		if strings.HasPrefix(pin, p.PinDir) {
 			t.Errorf("%s was left", pin)

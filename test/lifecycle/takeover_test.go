@@ -243,7 +243,7 @@ func TestKillWhileStarting(t *testing.T) {
 	for _, moment := range moments {
 		kill(moment)
 		p.Detach()
-		wantSame(t, "the host after "+moment, before, snapshot(t, n))
+		await.Same(t, "the host after "+moment, before, snapshot(t, n))
 		await.Same(t, fmt.Sprintf("pins after %s", moment), pins, host.Pins(t))
 	}
 	t.Logf("%d kills while it starts, then detach: 0 differences", len(moments))

@@ -109,9 +109,7 @@ func (r *tried) wantBack() time.Duration {
 		return nil
 	})
 	took := time.Since(begun).Truncate(time.Millisecond) + time.Millisecond
-	if diff := r.before.Diff(r.snapshot()); diff != "" {
-		r.t.Errorf("host after the trial (-before +after):\n%s", diff)
-	}
+	await.Same(r.t, "host after the trial", r.before, r.snapshot())
 	return took
 }
 
