@@ -22,17 +22,17 @@ import (
 type translation struct {
 	name    string
 	virtual map[topology.Family]netip.Addr
-	rules   string // with @4 and @6 for the virtual addresses
-	program string
-	names   bool // the address, so that it need not be listed
+	rules   string // with @4 and @6 for the virtual addresses, or a recipe
+	program string // that reads them, or the recipe's section
+	names   bool   // the address, so that it need not be listed
 }
+
+// vipsRecipe is the page that shows the first of them.
+const vipsRecipe = "load-balancer-vips"
 
 // translations are what people's load balancers write.
 var translations = []translation{
-	{"dnat", addresses("10.60.0.7", "2001:db8:60::7"), `table inet vips { chain prerouting { type nat hook prerouting priority dstnat
-		ip daddr @4 meta l4proto { tcp, udp } th dport 80 dnat ip to 10.17.0.100:8080
-		ip6 daddr @6 meta l4proto { tcp, udp } th dport 80 dnat ip6 to [2001:db8:17::100]:8080
-	}; }`, "nft -f -", true},
+	{"dnat", addresses("10.60.0.7", "2001:db8:60::7"), vipsRecipe, "The translation", true},
 	{"kube-proxy", addresses("10.60.0.8", "2001:db8:60::8"), `
 		table ip kube-proxy {
 			map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; elements = { @4 . tcp . 80 : goto external, @4 . udp . 80 : goto external }; }
@@ -64,6 +64,10 @@ ip6tables-nft -t nat -A PREROUTING -d @6 -p udp --dport 80 -j DNAT --to-destinat
 // install has a host translate.
 func (v *translation) install(t *testing.T, h *topology.Host) {
 	t.Helper()
+	if v.rules == vipsRecipe {
+		host.ReadRecipe(t, v.rules).Run(h, v.program)
+		return
+	}
 	words := strings.Fields(v.program)
 	c := h.Command(t.Context(), words[0], words[1:]...)
 	c.Stdin = strings.NewReader(strings.NewReplacer("@4", v.virtual[topology.IPv4].String(), "@6", v.virtual[topology.IPv6].String()).Replace(v.rules))
@@ -138,7 +142,7 @@ func TestVirtualAddresses(t *testing.T) {
 				t.Errorf("doctor does not name %s", virtual)
 			}
 		}
-		reload(t, d, config, "addresses: [10.60.0.10, \"2001:db8:60::/120\"]\n")
+		reload(t, d, config, host.ReadRecipe(t, vipsRecipe).Text("With replypath", "yaml"))
 		wantServed(t, p, v, "configuration", true)
 		each(t, v, "named by the configuration", answered)
 	}
