@@ -73,7 +73,8 @@ const (
 	DatapathEventEVENT_IGNORED_NO_SOCKET            DatapathEvent = 40
 	DatapathEventEVENT_FALLBACK_DROPPED_V4          DatapathEvent = 41
 	DatapathEventEVENT_FALLBACK_DROPPED_V6          DatapathEvent = 42
-	DatapathEventEVENT_END                          DatapathEvent = 43
+	DatapathEventEVENT_IGNORED_TUNNEL               DatapathEvent = 43
+	DatapathEventEVENT_END                          DatapathEvent = 44
 )
 
 type DatapathExclusion struct {
@@ -245,7 +246,7 @@ type DatapathInterface struct {
 	Mode          uint8
 	Gateways4     uint8
 	Gateways6     uint8
-	Pad           uint8
+	Takes         uint8
 	Gateway4      uint16
 	Gateway6      uint16
 	Vrf           uint32
@@ -360,7 +361,8 @@ const (
 	DatapathOutcomeOUTCOME_WEAK_HOST      DatapathOutcome = 9
 	DatapathOutcomeOUTCOME_LOST           DatapathOutcome = 10
 	DatapathOutcomeOUTCOME_LOST_LINK_DOWN DatapathOutcome = 11
-	DatapathOutcomeOUTCOME_END            DatapathOutcome = 12
+	DatapathOutcomeOUTCOME_UNNAMED_TUNNEL DatapathOutcome = 12
+	DatapathOutcomeOUTCOME_END            DatapathOutcome = 13
 	DatapathOutcomeOUTCOME_ORIGINATED     DatapathOutcome = 128
 )
 
@@ -542,6 +544,14 @@ const (
 	DatapathTableTABLE_ORIGINATED     DatapathTable = 6
 )
 
+type DatapathTakes uint32
+
+const (
+	DatapathTakesTAKES_ITS_OWN_ONLY DatapathTakes = 1
+	DatapathTakesTAKES_ALL4         DatapathTakes = 2
+	DatapathTakesTAKES_ALL6         DatapathTakes = 4
+)
+
 type DatapathTick uint32
 
 const (
@@ -717,6 +727,7 @@ const (
 	DatapathVarUnusedProtocolClass   = "unused_protocol_class"
 	DatapathVarUnusedSourceRepair    = "unused_source_repair"
 	DatapathVarUnusedTable           = "unused_table"
+	DatapathVarUnusedTakes           = "unused_takes"
 	DatapathVarUnusedTick            = "unused_tick"
 	DatapathVarUnusedTraceEvent      = "unused_trace_event"
 	DatapathVarUnusedTraceForm       = "unused_trace_form"
@@ -863,6 +874,7 @@ type DatapathVariableSpecs struct {
 	UnusedProtocolClass   *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
 	UnusedSourceRepair    *ebpf.VariableSpec `ebpf:"unused_source_repair"`
 	UnusedTable           *ebpf.VariableSpec `ebpf:"unused_table"`
+	UnusedTakes           *ebpf.VariableSpec `ebpf:"unused_takes"`
 	UnusedTick            *ebpf.VariableSpec `ebpf:"unused_tick"`
 	UnusedTraceEvent      *ebpf.VariableSpec `ebpf:"unused_trace_event"`
 	UnusedTraceForm       *ebpf.VariableSpec `ebpf:"unused_trace_form"`
@@ -1015,6 +1027,7 @@ type DatapathVariables struct {
 	UnusedProtocolClass   *ebpf.Variable `ebpf:"unused_protocol_class"`
 	UnusedSourceRepair    *ebpf.Variable `ebpf:"unused_source_repair"`
 	UnusedTable           *ebpf.Variable `ebpf:"unused_table"`
+	UnusedTakes           *ebpf.Variable `ebpf:"unused_takes"`
 	UnusedTick            *ebpf.Variable `ebpf:"unused_tick"`
 	UnusedTraceEvent      *ebpf.Variable `ebpf:"unused_trace_event"`
 	UnusedTraceForm       *ebpf.Variable `ebpf:"unused_trace_form"`

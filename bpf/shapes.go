@@ -15,7 +15,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"devices":             {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"established":         {Name: "established", Type: ebpf.Array, KeySize: 4, ValueSize: 768, MaxEntries: 1, Flags: 0x400},
 		"established_tags":    {Name: "established_tags", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
-		"events":              {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 43, Flags: 0x0},
+		"events":              {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 44, Flags: 0x0},
 		"exclusions":          {Name: "exclusions", Type: ebpf.Array, KeySize: 4, ValueSize: 4616, MaxEntries: 2, Flags: 0x0},
 		"finished":            {Name: "finished", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 65536, Flags: 0x0},
 		"foreign":             {Name: "foreign", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 32768, Flags: 0x0},

@@ -61,7 +61,7 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 		return r.last.bystanders.Note(e.Link, e.Removed)
 	case nexthop.KindAddress:
 		return e.OfLink
-	case nexthop.KindRPFilter:
+	case nexthop.KindSysctl:
 		return true
 	}
 	return false

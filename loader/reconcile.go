@@ -60,6 +60,10 @@ func (r *reconciliation) read() (err error) {
 		return err
 	}
 	r.managed = r.interfaces.WithoutClashes(&r.host)
+	for n := range r.managed {
+		i := &r.managed[n]
+		i.TakesAll4, i.TakesAll6 = hostsettings.ForwardsNothing(i.Name)
+	}
 	if r.routers, err = nexthop.Find(r.netlink, r.managed, &r.table); err != nil {
 		return err
 	}
@@ -119,14 +123,8 @@ func (r *reconciliation) idOf(device int) uint16 {
 	return 0
 }
 
-// syncOwn writes the host's addresses. The programs enter those themselves that have just come
-// (bpf/src/come.h): now and then it is looked for one that has gone again before anybody else knew it.
+// syncOwn writes the host's addresses, and those that it serves although no interface has them.
 func (r *reconciliation) syncOwn() error {
-	if r.verifying {
-		if err := r.maps.Own.Read(); err != nil {
-			return err
-		}
-	}
 	translated, err := r.rules.Translated()
 	return errors.Join(err,
 		r.maps.Own.Sync(hostmaps.OwnAddresses(&r.host, r.idOf)),

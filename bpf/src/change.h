@@ -85,6 +85,8 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING | FLOW_REQUESTED);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
+	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
+		count_at_tunnel(skb, packet);
 	else if (!is_next && !find_way_back(skb))
 		return false;
 	else if (!is_next)
@@ -101,10 +103,10 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 }
 
 /*
- * A segment without an entry: the connection is older than replypath here, or its entry was pushed out. Its socket
- * knows whether the segment is genuine and who opened it. Where the host did, that is noted; where there is no socket,
- * not even one that listens, a RST will answer, and the tuple is not asked about again for a while. Any other segment
- * changes nothing: a forged one must not keep out the genuine, and the last ACK of a handshake comes before its socket.
+ * A segment without an entry: the connection is older than replypath here, or its entry was pushed out, perhaps amid the
+ * handshake. Its socket knows whether the segment is genuine and who opened it. Where the host did, that is noted; where
+ * there is no socket, not even one that listens, a RST will answer, and the tuple is not asked about again for a while.
+ * Any other segment changes nothing: a forged one must not keep out the genuine.
  */
 static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {

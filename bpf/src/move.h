@@ -60,6 +60,8 @@ static inline void follow_frame(struct __sk_buff *skb, struct scratch *from, str
 
 	if (is_on_its_way_up(skb, flow))
 		return;
+	if (came_by_tunnel(skb, packet))
+		return count_at_tunnel(skb, packet);
 	if (!may_move(skb, packet, flow) || !set_way(skb, lasting_table(packet)))
 		return;
 	flow->seen = now();

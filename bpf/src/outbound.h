@@ -164,7 +164,7 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = reason_against(packet, settings, ifindex);
-	if (reason == EVENT_IGNORED_NOT_OWN && ifindex)
+	if (is_of_interface(reason) && ifindex)
 		mark_foreign_address(packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
 		cache_no_beginning(digest, generation);

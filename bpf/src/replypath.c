@@ -82,6 +82,7 @@ EXPORT_ENUM(note_flags);
 EXPORT_ENUM(next_hop_mode);
 EXPORT_ENUM(mode);
 EXPORT_ENUM(interface_flags);
+EXPORT_ENUM(takes);
 EXPORT_ENUM(own_flags);
 EXPORT_ENUM(on_link_flags);
 EXPORT_ENUM(follow);

@@ -53,24 +53,69 @@ static inline bool fits_time_wait(const struct sock_common *ended, const struct 
 	       in_sequence(packet->seq, expected - SEQUENCE_SLACK, expected + SEQUENCE_SLACK);
 }
 
+/* Whether the segment ends the handshake of a request: it acknowledges our SYN, and follows the peer's. */
+static inline bool fits_request(const struct tcp_request_sock *request, const struct packet *packet)
+{
+	__u32 expected = request->rcv_isn + 1;
+
+	return (packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK && packet->ack == request->snt_isn + 1 &&
+	       in_sequence(packet->seq, expected, expected + SEQUENCE_SLACK);
+}
+
+/*
+ * Whether the segment ends a handshake of which a listener remembers nothing: it acknowledges a SYN cookie. The kernel
+ * reads no more of the IP header than version and addresses (bpf_tcp_check_syncookie() in net/core/filter.c); before
+ * 5.18 it knows no cookie of IPv4 for a listener of both families.
+ */
+static inline bool has_cookie(struct __sk_buff *skb, struct bpf_sock *listener, struct scratch *from)
+{
+	const void *tcp = peek(skb, from->packet.offset, TCP_HEADER);
+	const struct tuple *tuple = &from->packet.tuple;
+	bool v4 = from->packet.family == 4;
+	struct ipv6hdr *v6 = (struct ipv6hdr *)from->answer.ip;
+	struct iphdr *ip = (struct iphdr *)from->answer.ip;
+
+	if (v4) {
+		*(__u8 *)ip = 0x45; /* see ip_version() */
+		ip->saddr = ((const __be32 *)tuple->peer)[3];
+		ip->daddr = ((const __be32 *)tuple->self)[3];
+	} else {
+		*(__u8 *)v6 = 6 << 4;
+		__builtin_memcpy(&v6->saddr, tuple->peer, sizeof(v6->saddr));
+		__builtin_memcpy(&v6->daddr, tuple->self, sizeof(v6->daddr));
+	}
+	return tcp && !bpf_tcp_check_syncookie(listener, ip, v4 ? sizeof(*ip) : sizeof(*v6), (void *)tcp, TCP_HEADER);
+}
+
 /* What the local socket says of a segment. */
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
 	VERDICT_OPENING,   /* it is at the beginning of a connection: see is_opening() */
-	VERDICT_NO_CONNECTION, /* it is a request, or closed */
+	VERDICT_NO_CONNECTION, /* it is a request that the segment does not end, or closed */
 	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
 	VERDICT_ENDED,     /* the segment is of its connection, which is over: who opened it is not known */
-	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened */
+	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened, or opens by it */
 	VERDICT_OPENED,    /* the same, and the host opened it */
 };
+
+/* The verdict of a socket that has a connection. With Fast Open it has one before the handshake ends. */
+static inline enum verdict verdict_of(const struct tcp_sock *tcp, const struct packet *packet, bool is_begun)
+{
+	bool is_expected = fits(tcp, packet), is_accepted = was_accepted(tcp);
+
+	if (!is_begun && !(is_expected && is_accepted))
+		return VERDICT_OPENING;
+	return !is_expected ? VERDICT_REFUSED : is_accepted ? VERDICT_ACCEPTED : VERDICT_OPENED;
+}
 
 /* Returns an enum verdict. */
 __noinline int ask_socket(struct __sk_buff *skb)
 {
 	enum verdict verdict = VERDICT_NO_CONNECTION;
-	const struct scratch *from = get_scratch();
+	const struct tcp_request_sock *request = NULL;
 	const struct sock_common *ended = NULL;
+	struct scratch *from = get_scratch();
 	struct bpf_sock_tuple tuple = {};
 	struct tcp_sock *tcp = NULL;
 	struct bpf_sock *sk;
@@ -82,20 +127,22 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
-	if (is_synchronized(sk->state))
+	if (is_synchronized(sk->state) || sk->state == BPF_TCP_SYN_RECV)
 		tcp = bpf_skc_to_tcp_sock(sk);
 	if (sk->state == BPF_TCP_TIME_WAIT)
 		ended = (const void *)bpf_skc_to_tcp_timewait_sock(sk);
+	if (sk->state == BPF_TCP_NEW_SYN_RECV)
+		request = (const void *)bpf_skc_to_tcp_request_sock(sk);
 	if (sk->state == BPF_TCP_LISTEN)
-		verdict = VERDICT_LISTENS;
-	if (sk->state == BPF_TCP_SYN_SENT || sk->state == BPF_TCP_SYN_RECV)
+		verdict = has_cookie(skb, sk, from) ? VERDICT_ACCEPTED : VERDICT_LISTENS;
+	if (sk->state == BPF_TCP_SYN_SENT)
 		verdict = VERDICT_OPENING;
 	if (ended)
 		verdict = fits_time_wait(ended, &from->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
+	if (request && fits_request(request, &from->packet))
+		verdict = VERDICT_ACCEPTED;
 	if (tcp)
-		verdict = !fits(tcp, &from->packet) ? VERDICT_REFUSED :
-			  was_accepted(tcp)	    ? VERDICT_ACCEPTED :
-						      VERDICT_OPENED;
+		verdict = verdict_of(tcp, &from->packet, sk->state != BPF_TCP_SYN_RECV);
 	bpf_sk_release(sk);
 	return verdict;
 }

@@ -171,9 +171,16 @@ enum interface_flags {
 	INTERFACE_UNSEEN = 1 << 6,    /* our program may not be there yet to see what leaves */
 };
 
+/* What starts flows by an interface, beside requests for this host's own addresses. */
+enum takes {
+	TAKES_ITS_OWN_ONLY = 1 << 0, /* less: only for addresses that it has, and no other (a tunnel that nobody named) */
+	TAKES_ALL4 = 1 << 1, /* it forwards no IPv4: what is addressed to us ends here, though no interface has the address */
+	TAKES_ALL6 = 1 << 2,
+};
+
 /*
  * One life of a managed interface. Its index in the array is never used for another interface while flows or counters
- * may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none".
+ * may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none": it takes what any of the others does.
  */
 struct interface {
 	__u32 ifindex; /* 0: gone */
@@ -184,7 +191,7 @@ struct interface {
 	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE */
 	__u8 gateways4;  /* 1: there is one gateway; more: a frame's MAC tells which */
 	__u8 gateways6;
-	__u8 pad;
+	__u8 takes;      /* enum takes */
 	__u16 gateway4; /* index of the only one; 0 with none or several */
 	__u16 gateway6;
 	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
@@ -303,6 +310,7 @@ enum outcome {
 	OUTCOME_WEAK_HOST = 9, /* of what the host originates only: host_model: weak */
 	OUTCOME_LOST = 10,     /* redirected, and never seen at the target */
 	OUTCOME_LOST_LINK_DOWN = 11, /* and that is down by now */
+	OUTCOME_UNNAMED_TUNNEL = 12, /* of requests: `to` does not take those for addresses that `from` has */
 	OUTCOME_END,
 	OUTCOME_ORIGINATED = 1 << 7, /* added to the outcome of what the host originates */
 };
@@ -385,6 +393,7 @@ enum event {
 	/* What ended at the device of the fallback route. */
 	EVENT_FALLBACK_DROPPED_V4,
 	EVENT_FALLBACK_DROPPED_V6,
+	EVENT_IGNORED_TUNNEL, /* another that starts no flow: for an address that a tunnel has not, which nobody named */
 	EVENT_END,
 };
 

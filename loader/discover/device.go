@@ -60,6 +60,7 @@ func (d *device) managed(settings *config.Interface, cfg *config.Config) Interfa
 		Addresses: d.addresses,
 		Settings:  config.Interface{Name: attrs.Name},
 		Named:     settings != nil,
+		OwnOnly:   settings == nil && d.isTunnel(),
 	}
 	i.Refresh(d.link)
 	if settings != nil {
@@ -115,6 +116,16 @@ func (d *device) hasNoHeader() bool {
 		return true
 	}
 	return false
+}
+
+// tunnels are the kinds of those whose frames have an Ethernet header, with what the netlink library calls them.
+var tunnels = []string{"gretap", "ip6gretap", "erspan", "ip6erspan", "vxlan", "geneve", "bareudp", "l2tp"}
+
+// isTunnel tells the devices by which requests may come that have been on their way to another one: replies then belong
+// to either. A modem (without a kind, "rmnet", "wwan") has no Ethernet header either, and is none.
+func (d *device) isTunnel() bool {
+	kind := d.link.Type()
+	return slices.Contains(tunnels, kind) || d.hasNoHeader() && !slices.Contains([]string{"device", "rmnet", "wwan"}, kind)
 }
 
 // lower is the index of the device of this namespace that passes on the frames of

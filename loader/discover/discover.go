@@ -43,6 +43,10 @@ type Interface struct {
 	// Named tells that the configuration names the interface, by whatever name
 	// or glob; else it was discovered.
 	Named bool
+	// OwnOnly tells that only requests for the interface's own addresses are recorded: it is a tunnel that nobody named.
+	OwnOnly bool
+	// TakesAll4 and TakesAll6 tell that what comes in by the interface is for nobody else: it forwards nothing of the family.
+	TakesAll4, TakesAll6 bool
 }
 
 // Unmanaged is an interface that is left alone.

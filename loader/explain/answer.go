@@ -66,7 +66,11 @@ func (r *reply) way(flow *flows.Flow) Way {
 // belongs to none, or where the reply would go if its question came in by a device.
 // Who would send the frame is not known.
 func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
-	verdict, reason, err := h.WhyNoFlow(q)
+	_, id, err := h.maps.interfaceByIndex(device)
+	if err != nil {
+		return Explanation{}, err
+	}
+	verdict, reason, err := h.WhyNoFlow(q, uint16(id))
 	if err != nil {
 		return Explanation{}, err
 	}

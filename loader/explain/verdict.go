@@ -48,7 +48,9 @@ var fallbackDetails = map[string]string{
 var noFlowDetails = map[string]string{
 	reasonUnmanaged: "replypath is not attached to the interface where it would arrive: nothing is recorded, it goes as the " +
 		"kernel routes it",
-	string(admission.NotOwn):   "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
+	string(admission.NotOwn): "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
+	string(admission.Tunnel): "the interface where it would arrive is a tunnel that the configuration does not name, and does not have the self address: " +
+		"nothing is recorded, it goes as the kernel routes it",
 	string(admission.Loopback): "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
 	string(admission.Source):   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
 	string(admission.Protocol): "the protocol is not listed, or DHCP finds its route itself: nothing is recorded, it goes as the kernel routes it",

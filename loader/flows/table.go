@@ -171,6 +171,7 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
 		AgeSeconds:  v.clock.Since(created).Seconds(),
 		IdleSeconds: v.clock.Since(seen).Seconds(),
+		InterfaceID: id,
 	}
 	if name, ok := v.interfaces[id]; ok {
 		flow.Interface = &name

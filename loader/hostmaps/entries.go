@@ -122,6 +122,14 @@ var followPolicies = map[config.Follow]bpf.DatapathFollow{
 	config.FollowLatest:    bpf.DatapathFollowFOLLOW_LATEST,
 }
 
+// takesOfAny is the record of no interface, which takes what any of the others does.
+func takesOfAny(interfaces map[uint32]bpf.DatapathInterface) (none bpf.DatapathInterface) {
+	for _, entry := range interfaces {
+		none.Takes |= entry.Takes &^ uint8(bpf.DatapathTakesTAKES_ITS_OWN_ONLY)
+	}
+	return none
+}
+
 // markNarrow marks the interfaces whose MTU another one exceeds: replies that are
 // built for that one may be too large for them.
 func markNarrow(interfaces map[uint32]bpf.DatapathInterface) {

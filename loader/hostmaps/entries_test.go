@@ -56,6 +56,13 @@ func TestServedAddresses(t *testing.T) {
 	await.Same(t, "networks", want, got)
 }
 
+// TestTakesOfAny: what the host sends may be answered by any interface, whatever tunnels take less.
+func TestTakesOfAny(t *testing.T) {
+	const own, all4, all6 = bpf.DatapathTakesTAKES_ITS_OWN_ONLY, bpf.DatapathTakesTAKES_ALL4, bpf.DatapathTakesTAKES_ALL6
+	got := takesOfAny(map[uint32]bpf.DatapathInterface{1: {Takes: uint8(own)}, 2: {Takes: uint8(all4)}, 3: {Takes: uint8(own | all6)}})
+	await.Same(t, "record of no interface", bpf.DatapathInterface{Takes: uint8(all4 | all6)}, got)
+}
+
 // Whatever takes less than another interface is narrow.
 func TestMarkNarrow(t *testing.T) {
 	const narrow = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)

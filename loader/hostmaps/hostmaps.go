@@ -74,10 +74,15 @@ type Ways struct {
 
 // WriteWays writes the gateways, and the interfaces, which count them and name the only
 // one: there are as many as they say, and more, at any moment. It marks the interfaces that are narrow. What the programs
-// decided for what the host originates is void at the end, if anything has changed that they decide by.
+// decided for what the host originates is void at the end, if anything has changed that they decide by; and whom they
+// refused and admitted, if other requests start flows.
 func (m *Maps) WriteWays(w *Ways) error {
 	markNarrow(w.Interfaces)
-	return errors.Join(
+	if none := takesOfAny(w.Interfaces); none.Takes != 0 {
+		w.Interfaces[0] = none
+	}
+	takesOthers := m.takesOthers(w.Interfaces)
+	err := errors.Join(
 		m.Gateways.enter(w.Gateways),
 		m.gatewayMACs.enter(w.MACs),
 		m.routes.enter(w.Routes),
@@ -87,8 +92,21 @@ func (m *Maps) WriteWays(w *Ways) error {
 		m.sources.drop(w.Sources),
 		m.gatewayMACs.drop(w.MACs),
 		m.Gateways.drop(w.Gateways),
-		m.outdateDecisions(),
 	)
+	if takesOthers {
+		err = errors.Join(err, m.outdate())
+	}
+	return errors.Join(err, m.outdateDecisions())
+}
+
+// takesOthers tells whether an interface is going to record other requests than it does.
+func (m *Maps) takesOthers(desired map[uint32]bpf.DatapathInterface) bool {
+	for id, entry := range desired {
+		if m.Interfaces.actual[id].Takes != entry.Takes {
+			return true
+		}
+	}
+	return false
 }
 
 // writeExclusions returns the index of the set that holds those of the configuration. Where

@@ -20,9 +20,11 @@ import (
 func (r *Runner) install(h model.Host) error {
 	var errs []error
 	r.ways++
+	var none model.Interface // takes what any does
 	for i := range devices {
 		id := interfaceID(i)
 		record, ok := h.Interfaces[id]
+		none.Takes |= record.Takes &^ uint8(bpf.DatapathTakesTAKES_ITS_OWN_ONLY)
 		managed := uint32(0)
 		if ok {
 			managed = uint32(id)
@@ -41,6 +43,7 @@ func (r *Runner) install(h model.Host) error {
 		errs = append(errs, r.d.SetOwnAddress(address, flags))
 	}
 	errs = append(errs,
+		r.d.Interfaces.Put(uint32(0), none),
 		r.installHashes(h),
 		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
@@ -74,20 +77,15 @@ func (r *Runner) setLink(device int, up bool) error {
 	return r.d.ForgetProof()
 }
 
-// Close gives all devices their carrier, and takes the addresses away that NewRunner added: the kernel would
-// send from them.
+// Close gives all devices their carrier.
 func (r *Runner) Close() error {
-	var errs []error
-	for _, n := range networks {
-		errs = append(errs, r.h.RemoveAddress(r.devices[comeTo], n.selves[justCome]))
-	}
-	return errors.Join(append(errs, r.h.Do(func() error {
+	return r.h.Do(func() error {
 		var errs []error
 		for i := range r.devices {
 			errs = append(errs, r.setLink(i, true))
 		}
 		return errors.Join(errs...)
-	}))...)
+	})
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
@@ -67,16 +66,11 @@ func Options(oldKernel bool) rig.Options {
 }
 
 // NewRunner runs programs on a host that has three devices and a datapath that
-// was loaded with Options. It uses one CPU. Until it is closed, a device has addresses for it.
+// was loaded with Options. It uses one CPU.
 func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner, error) {
 	views, err := d.Views()
 	if err != nil {
 		return nil, err
-	}
-	for _, n := range networks {
-		if err := h.AddAddress(h.Devices[comeTo], n.selves[justCome]); err != nil {
-			return nil, err
-		}
 	}
 	return &Runner{
 		h: h, d: d, views: views, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
@@ -203,20 +197,13 @@ func (x *run) begin(setup Setup) (err error) {
 	return x.installBegun()
 }
 
-// forgetBefore takes out what the run before has left: what the host originated, and the addresses that only a device
-// told of.
+// forgetBefore takes out what the run before has left of what the host originated.
 func (x *run) forgetBefore() error {
 	var errs []error
 	for t := range x.originatedBefore {
 		errs = append(errs, x.d.DeleteRecord(t))
 	}
 	clear(x.originatedBefore)
-	for _, n := range networks {
-		err := x.d.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.selves[justCome].As16()})
-		if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, err)
-		}
-	}
 	return errors.Join(errs...)
 }
 
@@ -432,7 +419,7 @@ func (x *run) packet(s Step) error {
 		WireLen: s.Packet.wireLength(frame),
 		Foreign: !bytes.Equal(frame[:6], x.devices[s.Device].MAC)}
 	if s.Kind == outbound && s.Packet.forwarded {
-		f.CameBy = x.devices[comeTo].Index
+		f.CameBy = x.devices[cameBy].Index
 	}
 	if f.Ifindex == x.bare {
 		if cut != 0 {

@@ -39,6 +39,7 @@ type deviceSetup struct {
 	mtu      uint32
 	narrow   bool // another interface has a larger MTU
 	strong   bool // host_model
+	takes    bpf.DatapathTakes
 }
 
 // routes is what is told of those by a device's gateways.
@@ -85,6 +86,7 @@ func decodeSetup(r record) Setup {
 			down:     c&15 == 15,
 			mtu:      []uint32{1500, 1500, 1500, 1280, 1500, 1400, 1279, 551}[c>>4&7],
 			strong:   r[2]>>(3+i)&1 == 1,
+			takes:    bpf.DatapathTakes([]uint8{0, 0, 0, 1, 2, 6, 7, 4}[r[15]>>(2*i)&7]),
 		}
 	}
 	for i := range s.devices {
@@ -126,7 +128,6 @@ func (s Setup) host(real []rig.Device) model.Host {
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
 		Served:            make(map[netip.Prefix]bpf.DatapathOwnFlags),
-		HasCome:           make(map[model.Place]bool),
 		OnLink:            make(map[uint32][]netip.Prefix),
 		Routes:            make(map[uint32][]model.Route),
 		Exclusions:        []model.Exclusion{exclusions[s.exclusion]},
@@ -159,7 +160,6 @@ func (s Setup) host(real []rig.Device) model.Host {
 		for _, own := range n.selves[:ownSelves] {
 			h.OwnAddresses[own] = bpf.DatapathOwnFlagsOWN_ADDRESS | s.sourceInterface()
 		}
-		h.HasCome[model.Place{Ifindex: real[comeTo].Index, Address: n.selves[justCome]}] = true
 		h.OwnAddresses[n.selves[loopbackOnly]] |= bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
 		if s.serves {
 			h.Served[netip.PrefixFrom(n.selves[notOwn], n.selves[notOwn].BitLen()-3).Masked()] = bpf.DatapathOwnFlagsOWN_ADDRESS
@@ -189,6 +189,7 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	if d.gateways > 0 {
 		r.FirstGateway4, r.FirstGateway6 = gatewayID(device, 0), gatewayID(device, 2)
 	}
+	r.Takes = uint8(d.takes)
 	if d.strong {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	}

@@ -144,9 +144,10 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 // noteworthy packets may be the host's beginning of something that would be
 // recorded if the peer had begun.
 func (m *Model) noteworthy(p *packet, f Frame) bool {
-	w := way{ifindex: f.CameBy, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
+	id, _, _ := m.managed(f.CameBy)
+	w := way{ifindex: f.CameBy, id: id, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
 	reasons := m.refusals(p.turned(), w)
-	if f.CameBy != 0 && slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+	if f.CameBy != 0 && slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofInterface, e) }) {
 		m.Foreign[Place{f.CameBy, p.from}] = true
 	} else if len(reasons) > 0 {
 		m.Refused[p.outbound()] = true

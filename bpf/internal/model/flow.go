@@ -52,11 +52,13 @@ type way struct {
 	record  Interface
 	managed bool
 	mac     MAC
+	bytes   uint64 // of the frame
 }
 
 func (m *Model) way(f Frame, p *packet) way {
 	w := way{ifindex: f.Ifindex, mac: p.source}
 	w.id, w.record, w.managed = m.managed(f.Ifindex)
+	_, w.bytes = onWire(f)
 	return w
 }
 

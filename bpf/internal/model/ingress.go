@@ -41,14 +41,16 @@ func (m *Model) expiredIn(p *packet, w way) {
 	if p.hops > 1 {
 		return
 	}
-	m.learn(p.to, w.ifindex)
-	_, own := m.serves(p.to)
-	_, ownPeer := m.Host.OwnAddresses[p.from]
-	if own || m.Host.ScopeAll || ownPeer || extraordinary(p.from) || extraordinary(p.to) || m.excluded(p) {
+	reasons := m.strange(p, w)
+	isTransit := slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN)
+	if !isTransit || slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofEnds, e) }) {
 		return
 	}
 	m.stray(p, w)
 }
+
+// ofEnds are the reasons for which addresses are no flow's ends.
+var ofEnds = []Event{bpf.DatapathEventEVENT_IGNORED_SOURCE, bpf.DatapathEventEVENT_IGNORED_EXCLUDED}
 
 // tagged frames belong to their VLAN's device; a tag with VLAN 0 is a priority.
 func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
@@ -64,7 +66,7 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		if w.of(f) {
 			m.refresh(&f, w)
 		} else {
-			m.follow(&f, w, m.isSilent(&f))
+			m.follow(&f, p, w, m.isSilent(&f))
 		}
 		m.Connectionless[t] = f
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
@@ -72,7 +74,7 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		}
 		return settled
 	}
-	if m.isStale(p.to, w) {
+	if m.isForeign(p, w, bpf.DatapathEventEVENT_IGNORED_ANSWER) {
 		return false
 	}
 	note, over := m.Outbound[t], m.Connectionless[t]
@@ -82,9 +84,6 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		return !isNews && over.Tuple != t
 	}
 	settled = m.Refused[t] && !m.Foreign[Place{w.ifindex, p.to}]
-	if settled && m.comes(p.to, w.ifindex) {
-		return true
-	}
 	reasons := m.refusals(p, w)
 	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
 	if m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
@@ -192,7 +191,12 @@ func (m *Model) isSilent(f *Flow) func() bool {
 }
 
 // follow moves a flow to the way of a frame, as far as the settings allow.
-func (m *Model) follow(f *Flow, w way, proof func() bool) (moved bool) {
+func (m *Model) follow(f *Flow, p *packet, w way, proof func() bool) (moved bool) {
+	if m.isOfOthers(p, w) {
+		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
+		m.countAtTunnel(p, w)
+		return false
+	}
 	reasons := unusable(w)
 	if m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
 		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)

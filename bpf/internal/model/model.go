@@ -37,7 +37,6 @@ type Host struct {
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
 	Served       map[netip.Prefix]bpf.DatapathOwnFlags // although no interface has them; none holds another
-	HasCome      map[Place]bool                        // addresses of devices, of which the loader need not know
 	OnLink       map[uint32][]netip.Prefix             // by ifindex
 	Routes       map[uint32][]Route                    // by ifindex
 	Sources      map[netip.Addr]uint16                 // own addresses, to the gateway that takes their packets
@@ -249,17 +248,30 @@ func (m *Model) oneOf(events []Event) Event {
 // refused counts why a packet starts nothing; false where it need not, as that is
 // known of its address or tuple.
 func (m *Model) refused(p *packet, w way, reasons []Event) bool {
-	if m.Foreign[Place{w.ifindex, p.to}] && !m.rose(bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+	if m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(ofInterface, m.rose) {
 		return false
 	}
 	if (m.Foreign[Place{w.ifindex, p.to}] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
 		return false
 	}
-	if m.oneOf(reasons) == bpf.DatapathEventEVENT_IGNORED_NOT_OWN {
+	counted := m.oneOf(reasons)
+	if slices.Contains(ofInterface, counted) {
 		m.Foreign[Place{w.ifindex, p.to}] = true
+	}
+	if counted == bpf.DatapathEventEVENT_IGNORED_TUNNEL {
+		m.countAtTunnel(p, w)
 	}
 	return true
 }
+
+// isForeign says whether it is known that nothing for this address by this interface is ours, and nothing shows that it was
+// looked at again.
+func (m *Model) isForeign(p *packet, w way, again ...Event) bool {
+	return m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(slices.Concat(ofInterface, again), m.rose)
+}
+
+// ofInterface are the reasons that hold by one interface only.
+var ofInterface = []Event{bpf.DatapathEventEVENT_IGNORED_NOT_OWN, bpf.DatapathEventEVENT_IGNORED_TUNNEL}
 
 func (m *Model) rose(e Event) bool { return m.Witness.Rose != nil && m.Witness.Rose(e) }
 

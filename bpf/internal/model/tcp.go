@@ -31,9 +31,6 @@ func (m *Model) synIn(p *packet, w way) bool {
 	t := p.inbound()
 	f, ok := m.handshake(t)
 	reasons := m.refusals(p, w)
-	if m.isStale(p.to, w) {
-		delete(m.Foreign, Place{w.ifindex, p.to})
-	}
 	if ok && !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
 		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)
 	}
@@ -56,10 +53,10 @@ func (m *Model) synIn(p *packet, w way) bool {
 // synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
 func (m *Model) synAckIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
-	if m.isStale(p.to, w) {
+	if m.isForeign(p, w, bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
 		return false
 	}
-	if m.isNoFlow(t, w) {
+	if m.isNoFlow(p, w) {
 		return true
 	}
 	f, established := m.established(t)
@@ -85,11 +82,11 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 		return m.since(f.Seen) < m.Ticks(1)
 	}
 	if !established && !m.isAskedAgain(t) {
-		if m.isStale(p.to, w) {
-			return false
-		}
-		if m.isNoFlow(t, w) {
+		if m.isNoFlow(p, w) {
 			return true
+		}
+		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) {
+			return false
 		}
 	}
 	_, handshake := m.handshake(t)
@@ -100,7 +97,7 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 	case established && w.of(f):
 		m.continueFlow(p, w)
 	case established:
-		if m.follow(&f, w, func() bool { return m.plausible(f, p) }) {
+		if m.follow(&f, p, w, func() bool { return m.plausible(f, p) }) {
 			remember(&f, p)
 		}
 		m.Established[t] = f
@@ -145,9 +142,12 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 // isNoFlow says whether a segment without an entry is known to begin nothing: the
 // host opened its connection, or it was asked about lately. The latter is asked about
 // again when it comes another way, and once a second, for the RST that follows.
-func (m *Model) isNoFlow(t Tuple, w way) bool {
+func (m *Model) isNoFlow(p *packet, w way) bool {
+	t := p.inbound()
 	if m.noted(t) {
-		m.note(t)
+		if !m.isForeign(p, w) {
+			m.note(t)
+		}
 		return true
 	}
 	return m.Marks[t] && !m.changesStray(t, w)
@@ -188,6 +188,11 @@ func (m *Model) completes(p *packet, w way) bool {
 		f.Flags &^= flagActive
 	case !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED:
 		m.event(bpf.DatapathEventEVENT_REFUSED_PINNED)
+		f.Seen = m.Now
+		f.Flags &^= flagActive
+	case !w.of(f) && m.isOfOthers(p, w):
+		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
+		m.countAtTunnel(p, w)
 		f.Seen = m.Now
 		f.Flags &^= flagActive
 	case len(reasons) > 0:

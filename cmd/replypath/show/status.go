@@ -35,7 +35,8 @@ what matters least is left out. It has at most 80 characters.
 
 It warns of packets that were lost or not corrected in the last hour or two. A few are no
 problem: up to 3 between two interfaces, or one in a thousand. The first line does not
-count packets of the reasons observe and bound_device: they go as somebody wants it.
+count packets of the reasons observe, bound_device and unnamed_tunnel: they go as
+somebody wants it.
 
 Below it stand the interfaces and their gateways, the daemon, and how many flows there
 are. Then comes only what is wrong or was changed. In mode observe that is also what

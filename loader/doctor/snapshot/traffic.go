@@ -39,6 +39,8 @@ const (
 	ReasonLinkDown = "link_down"
 	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
 	ReasonLost = "lost"
+	// ReasonTunnel: what the packets asked for is an address of From; To is a tunnel that the configuration did not name.
+	ReasonTunnel = "unnamed_tunnel"
 )
 
 // Unnamed visits the flows of a managed interface that came through no gateway that a route names.
