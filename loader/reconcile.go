@@ -127,7 +127,7 @@ func (r *reconciliation) idOf(device int) uint16 {
 func (r *reconciliation) syncOwn() error {
 	translated, err := r.rules.Translated()
 	return errors.Join(err,
-		r.maps.Own.Sync(hostmaps.OwnAddresses(&r.host, r.idOf)),
+		r.maps.Own.Sync(hostmaps.OwnAddresses(&r.host, r.config.Addresses, r.idOf)),
 		r.maps.WriteServed(hostmaps.ServedAddresses(&r.host, translated, r.config.Addresses)))
 }
 

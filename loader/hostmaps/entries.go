@@ -4,6 +4,7 @@ package hostmaps
 
 import (
 	"net/netip"
+	"slices"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -37,9 +38,9 @@ func onLinkFlags(n discover.OnLink) bpf.DatapathOnLinkFlags {
 // mostHostBits bounds the local routes that are taken apart, so that sockets of the wildcard answer from their addresses.
 const mostHostBits = 8
 
-// OwnAddresses returns the host's own addresses. idOf is the index into the map `interfaces` of a device, 0 where it is
-// not managed.
-func OwnAddresses(found *discover.Result, idOf func(device int) uint16) map[bpf.DatapathAddress]uint32 {
+// OwnAddresses returns the host's own addresses. One that only lo or a dummy device has is like any other where the
+// configuration names it. idOf is the index into the map `interfaces` of a device, 0 where it is not managed.
+func OwnAddresses(found *discover.Result, configured []netip.Prefix, idOf func(device int) uint16) map[bpf.DatapathAddress]uint32 {
 	entries := make(map[bpf.DatapathAddress]uint32)
 	for _, p := range found.OwnPrefixes {
 		for a := p.Prefix.Masked().Addr(); !isLarge(p.Prefix) && p.Prefix.Contains(a); a = a.Next() {
@@ -47,7 +48,8 @@ func OwnAddresses(found *discover.Result, idOf func(device int) uint16) map[bpf.
 		}
 	}
 	for _, a := range found.Own {
-		entries[bpf.DatapathAddress{Bytes: a.Address.As16()}] = ownFlags(a.LoopbackOnly) | uint32(idOf(a.Interface))<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+		isNamed := slices.ContainsFunc(configured, func(p netip.Prefix) bool { return p.Contains(a.Address) })
+		entries[bpf.DatapathAddress{Bytes: a.Address.As16()}] = ownFlags(a.LoopbackOnly && !isNamed) | uint32(idOf(a.Interface))<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 	}
 	return entries
 }

@@ -41,6 +41,21 @@ func TestOnLinkEntries(t *testing.T) {
 	await.Same(t, "networks", want, got)
 }
 
+// TestOwnAddresses: an address of lo is like any other where the configuration names it.
+func TestOwnAddresses(t *testing.T) {
+	address := netip.MustParseAddr
+	got := OwnAddresses(&discover.Result{Own: []discover.OwnAddress{
+		{Address: address("10.4.0.100"), Interface: 3}, {Address: address("198.51.100.7"), LoopbackOnly: true, Interface: 1},
+		{Address: address("192.0.2.1"), LoopbackOnly: true, Interface: 1},
+	}}, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}, func(device int) uint16 { return uint16(device / 3) })
+	const own, loopback = bpf.DatapathOwnFlagsOWN_ADDRESS, bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+	await.Same(t, "addresses", map[bpf.DatapathAddress]uint32{
+		{Bytes: address("10.4.0.100").As16()}:   uint32(own) | 1<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT,
+		{Bytes: address("198.51.100.7").As16()}: uint32(own),
+		{Bytes: address("192.0.2.1").As16()}:    uint32(own | loopback),
+	}, got)
+}
+
 // TestServedAddresses: local routes that are too large to be taken apart are networks, and who names one last counts.
 func TestServedAddresses(t *testing.T) {
 	prefix := netip.MustParsePrefix

@@ -3,7 +3,7 @@
 package netfilter
 
 import (
-	"math/bits"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -142,8 +142,8 @@ func (h Held) prefixIn(value []byte, at int) (p netip.Prefix, ok bool) {
 	copy(address, value[at:at+h.Loaded])
 	length := 8 * h.Loaded
 	if h.Mask != "" {
-		length = leadingOnes(h.Mask)
-		if length != ones(h.Mask) {
+		var bits int
+		if length, bits = net.IPMask(h.Mask).Size(); bits == 0 {
 			return p, false
 		}
 	}
@@ -153,23 +153,6 @@ func (h Held) prefixIn(value []byte, at int) (p netip.Prefix, ok bool) {
 
 func isZero(data []byte) bool {
 	return !slices.ContainsFunc(data, func(b byte) bool { return b != 0 })
-}
-
-func ones(mask string) (count int) {
-	for _, b := range []byte(mask) {
-		count += bits.OnesCount8(b)
-	}
-	return count
-}
-
-func leadingOnes(mask string) (count int) {
-	for _, b := range []byte(mask) {
-		count += bits.LeadingZeros8(^b)
-		if b != 0xff {
-			break
-		}
-	}
-	return count
 }
 
 // prefixesBetween are the fewest networks that hold the addresses of a range and no other.

@@ -43,9 +43,25 @@ func open() (*nfTables, error) {
 
 func (n *nfTables) close() { n.sockets[unix.NETLINK_NETFILTER].Close() }
 
-// dump visits the objects of a kind, by their attributes. What changes meanwhile is told to those who watch.
+// generation is a number that changes with the rules, and is never 0.
+func (n *nfTables) generation() (number uint32, err error) {
+	err = n.ask("generation", unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC, nil, func(_ uint8, object []byte) {
+		if id := attribute(object, unix.NFTA_GEN_ID); len(id) == 4 {
+			number = binary.BigEndian.Uint32(id)
+		}
+	})
+	return number, err
+}
+
+// dump visits the objects of a kind, by their attributes.
 func (n *nfTables) dump(what string, message int, family uint8, limits []*nl.RtAttr, visit func(family uint8, object []byte)) error {
-	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
+	return n.ask(what, message, unix.NLM_F_DUMP, family, limits, visit)
+}
+
+func (n *nfTables) ask(
+	what string, message, flags int, family uint8, limits []*nl.RtAttr, visit func(family uint8, object []byte),
+) error {
+	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
 	request.Sockets = n.sockets
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: family})
 	for _, a := range limits {
@@ -110,8 +126,12 @@ func expression(family uint8, data []byte) expr.Any {
 	if name == "tproxy" { // which the library does not read
 		return &expr.TProxy{}
 	}
-	e := newExpression(name)
-	if e == nil || expr.Unmarshal(family, inner, e) != nil {
+	create := expressions[name]
+	if create == nil {
+		return nil
+	}
+	e := create()
+	if expr.Unmarshal(family, inner, e) != nil {
 		return nil
 	}
 	if i, ok := e.(*expr.Immediate); ok && i.Register == unix.NFT_REG_VERDICT {
@@ -123,48 +143,27 @@ func expression(family uint8, data []byte) expr.Any {
 	return e
 }
 
-// newExpression makes an expression by the name that the kernel has for it.
-func newExpression(name string) expr.Any {
-	switch name {
-	case "ct":
-		return &expr.Ct{}
-	case "meta":
-		return &expr.Meta{}
-	case "cmp":
-		return &expr.Cmp{}
-	case "payload":
-		return &expr.Payload{}
-	case "lookup":
-		return &expr.Lookup{}
-	case "immediate":
-		return &expr.Immediate{}
-	case "bitwise":
-		return &expr.Bitwise{}
-	case "redir":
-		return &expr.Redir{}
-	case "nat":
-		return &expr.NAT{}
-	case "match":
-		return &expr.Match{}
-	case "target":
-		return &expr.Target{}
-	case "reject":
-		return &expr.Reject{}
-	case "hash":
-		return &expr.Hash{}
-	case "fib":
-		return &expr.Fib{}
-	case "numgen":
-		return &expr.Numgen{}
-	}
-	return nil
+// expressions are those that checks know, by the names that the kernel has for them.
+var expressions = map[string]func() expr.Any{
+	"ct": a[expr.Ct], "meta": a[expr.Meta], "cmp": a[expr.Cmp], "payload": a[expr.Payload], "lookup": a[expr.Lookup],
+	"immediate": a[expr.Immediate], "bitwise": a[expr.Bitwise], "redir": a[expr.Redir], "nat": a[expr.NAT],
+	"match": a[expr.Match], "target": a[expr.Target], "reject": a[expr.Reject], "hash": a[expr.Hash],
+	"fib": a[expr.Fib], "numgen": a[expr.Numgen],
+}
+
+// a makes an expression of a type.
+func a[T any, Pointer interface {
+	*T
+	expr.Any
+}]() expr.Any {
+	return Pointer(new(T))
 }
 
 // element is one of a set or a map.
 type element struct {
 	key, keyEnd []byte // keyEnd: of an interval of a concatenation
 	value       []byte
-	ends        bool // an interval, which this is no part of
+	begins      int // 1; 0 for the end of an interval, which this is no part of
 }
 
 // elements lists those of a set, none where it has gone meanwhile.
@@ -179,7 +178,9 @@ func (n *nfTables) elements(c *Chain, set string) (list []element, err error) {
 		for _, each := range attributes(attribute(object, unix.NFTA_SET_ELEM_LIST_ELEMENTS), unix.NFTA_LIST_ELEM) {
 			e := element{key: value(each, unix.NFTA_SET_ELEM_KEY), keyEnd: value(each, nftaSetElemKeyEnd), value: attribute(each, unix.NFTA_SET_ELEM_DATA)}
 			flags := attribute(each, unix.NFTA_SET_ELEM_FLAGS)
-			e.ends = len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			if len(flags) != 4 || binary.BigEndian.Uint32(flags)&unix.NFT_SET_ELEM_INTERVAL_END == 0 {
+				e.begins = 1
+			}
 			list = append(list, e)
 		}
 	})

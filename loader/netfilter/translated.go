@@ -4,6 +4,7 @@ package netfilter
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -21,12 +22,14 @@ const (
 
 // cases reads the elements of a set: the destinations that stand in the keys, and the chains that they lead to.
 func (l *Lookup) cases(elements []element) (list []Case) {
-	isOfIntervals := slices.ContainsFunc(elements, func(e element) bool { return e.ends })
+	isOfIntervals := slices.ContainsFunc(elements, func(e element) bool { return e.begins == 0 })
 	if isOfIntervals {
-		slices.SortFunc(elements, compareKeys)
+		slices.SortFunc(elements, func(a, b element) int { // the end of one goes before the beginning of the next
+			return cmp.Or(bytes.Compare(a.key, b.key), cmp.Compare(a.begins, b.begins))
+		})
 	}
 	for n, e := range elements {
-		if e.ends {
+		if e.begins == 0 {
 			continue
 		}
 		c := Case{Chain: chainOf(e.value)}
@@ -48,17 +51,6 @@ func (l *Lookup) cases(elements []element) (list []Case) {
 		list = append(list, c)
 	}
 	return list
-}
-
-// compareKeys orders elements, the end of one interval before the beginning of the next.
-func compareKeys(a, b element) int {
-	if c := bytes.Compare(a.key, b.key); c != 0 || a.ends == b.ends {
-		return c
-	}
-	if a.ends {
-		return -1
-	}
-	return 1
 }
 
 // chainOf is the chain that an element of a map leads to, empty for none.

@@ -3,8 +3,14 @@
 package netfilter_test
 
 import (
+	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"replypath/loader/netfilter"
 	"replypath/test/await"
@@ -100,5 +106,46 @@ COMMIT
 			}
 			await.Same(t, "translated", test.want, strings.Join(words, " "))
 		})
+	}
+}
+
+// TestWatcher: what is translated follows the rules.
+func TestWatcher(t *testing.T) {
+	_, host := testhost.NewNetwork(t)
+	var w netfilter.Watcher
+	await.Must(t, host.Do(func() error { w.Begin(); return nil }))
+	defer w.End()
+	want := func(networks ...string) {
+		t.Helper()
+		got := await.Must1[[]netip.Prefix](t)(w.Translated())
+		await.Same(t, "translated", testhost.Prefixes(networks...), got, cmp.Comparer(testhost.SamePrefix), cmpopts.EquateEmpty())
+	}
+	want()
+	for _, change := range []struct {
+		rules, networks string
+	}{
+		{"table ip t { set vips { type ipv4_addr; }; chain pre { type nat hook prerouting priority dstnat; ip daddr @vips redirect; }; }", ""},
+		{"add element ip t vips { 198.51.100.7 }", "198.51.100.7/32"},
+		{"add element ip t vips { 198.51.100.9 }", "198.51.100.7/32 198.51.100.9/32"},
+		{"delete table ip t", ""},
+	} {
+		testhost.Run(t, host, change.rules, "nft", "-f", "-")
+		if change.networks != "" || change.rules == "delete table ip t" {
+			select {
+			case <-w.Changed():
+			case <-time.After(await.AnswerTime):
+				t.Fatalf("%s: nothing changes", change.rules)
+			}
+		}
+		want(strings.Fields(change.networks)...)
+	}
+	tooMany := strings.Builder{}
+	for n := range netfilter.MostTranslated + 1 {
+		fmt.Fprintf(&tooMany, "10.%d.%d.%d, ", n>>15, n>>7&255, n<<1&255)
+	}
+	testhost.Run(t, host, "table ip t { chain pre { type nat hook prerouting priority dstnat; ip daddr { "+tooMany.String()+"} redirect; }; }", "nft", "-f", "-")
+	<-w.Changed()
+	if networks, err := w.Translated(); len(networks) != netfilter.MostTranslated || err == nil || !strings.Contains(err.Error(), "`addresses`") {
+		t.Errorf("%d networks, error %v", len(networks), err)
 	}
 }

@@ -4,18 +4,17 @@ package netfilter
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
-	// quiet is how long a change waits for others: who writes rules often writes several.
-	quiet = 20 * time.Millisecond
+	// pollEvery is how often the kernel is asked whether rules have changed. Events would cost those who write many: a
+	// listener has the kernel write a message for each rule (nf_tables_commit() in net/netfilter/nf_tables_api.c).
+	pollEvery = 250 * time.Millisecond
 	// restFactor bounds the share of time that goes into reading large sets of rules that change all the time.
 	restFactor = 10
 	// mostReadings is how often rules are read that change meanwhile: what was read before and after need not fit together.
@@ -24,12 +23,11 @@ const (
 
 // Watcher knows which destinations the rules of a network namespace translate. The zero value knows of none.
 type Watcher struct {
-	tables  *nfTables
-	socket  *os.File
-	stirred chan struct{} // something was written
-	changed chan struct{}
-	ended   chan struct{}
-	done    sync.WaitGroup
+	tables     *nfTables
+	generation uint32 // of the rules that were read last
+	changed    chan struct{}
+	end        chan struct{}
+	done       sync.WaitGroup
 
 	mu    sync.Mutex
 	known []netip.Prefix
@@ -39,41 +37,24 @@ type Watcher struct {
 // Begin reads the rules in the network namespace of the calling thread, and follows them until End. A kernel without
 // nf_tables has none.
 func (w *Watcher) Begin() {
-	w.stirred, w.changed, w.ended = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
-	if w.err = w.open(); w.err != nil {
-		if lacksNFTables(w.err) {
-			w.err = nil
-		}
-		return
+	w.changed, w.end = make(chan struct{}, 1), make(chan struct{})
+	if w.tables, w.err = open(); w.err == nil {
+		w.look()
+		w.done.Go(w.follow)
+	} else if lacksNFTables(w.err) {
+		w.err = nil
 	}
-	w.look()
-	w.done.Go(w.listen)
-	w.done.Go(w.follow)
-}
-
-func (w *Watcher) open() (err error) {
-	if w.tables, err = open(); err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
-	if err == nil {
-		w.socket = os.NewFile(uintptr(fd), "nftables")
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
-	}
-	return err
 }
 
 // End ends it.
 func (w *Watcher) End() {
-	if w.socket != nil {
-		close(w.ended)
-		w.socket.Close()
+	if w.tables == nil {
+		return
 	}
+	close(w.end)
 	w.done.Wait()
-	if w.tables != nil {
-		w.tables.close()
-	}
-	w.socket, w.tables = nil, nil
+	w.tables.close()
+	w.tables = nil
 }
 
 // Changed has something in it when Translated returns something else than before.
@@ -87,73 +68,63 @@ func (w *Watcher) Translated() ([]netip.Prefix, error) {
 	return w.known, w.err
 }
 
-// listen waits for changes. What they are about is not looked at; that some were lost is one, too.
-func (w *Watcher) listen() {
-	defer close(w.stirred)
-	buffer := make([]byte, 64<<10)
-	for {
-		if _, err := w.socket.Read(buffer); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return
-		}
-		tell(w.stirred)
-	}
-}
-
 // follow reads the rules once they have changed.
 func (w *Watcher) follow() {
-	for range w.stirred {
-		w.rest(quiet)
+	wait := pollEvery
+	for {
+		select {
+		case <-w.end:
+			return
+		case <-time.After(wait):
+		}
 		begun := time.Now()
 		if w.look() {
-			tell(w.changed)
+			select {
+			case w.changed <- struct{}{}:
+			default:
+			}
 		}
-		w.rest(restFactor * time.Since(begun))
+		wait = max(pollEvery, restFactor*time.Since(begun))
 	}
 }
 
-// rest waits, but not beyond the end.
-func (w *Watcher) rest(d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-w.ended:
-	}
-}
-
-// look reads the rules, and tells whether something has changed.
+// look reads the rules if they are others than before, and tells whether that makes a difference.
 func (w *Watcher) look() bool {
-	var now Ruleset
-	var err error
-	for range mostReadings {
-		for len(w.stirred) > 0 {
-			<-w.stirred // before this reading
+	var rules Ruleset
+	for n := range mostReadings {
+		generation, err := w.tables.generation()
+		switch {
+		case lacksNFTables(err):
+			return false
+		case err != nil:
+			return w.note(nil, err)
+		case generation == w.generation && n == 0:
+			return false
+		case generation == w.generation:
+			return w.note(rules.Translated, nil)
 		}
-		now = Ruleset{}
-		if err = (&reader{nfTables: w.tables}).read(&now); len(w.stirred) == 0 {
-			break
+		rules = Ruleset{}
+		if err := (&reader{nfTables: w.tables}).read(&rules); err != nil {
+			return w.note(nil, err)
 		}
+		w.generation = generation
 	}
-	if lacksNFTables(err) {
-		err = nil
-	}
-	if len(now.Translated) > MostTranslated {
-		now.Translated = now.Translated[:MostTranslated]
-		err = errTooMany
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil && err != errTooMany {
-		now.Translated = w.known // as far as anybody knows
-	}
-	changed := !slices.Equal(w.known, now.Translated) || !errors.Is(err, w.err)
-	w.known, w.err = now.Translated, err
-	return changed
+	return w.note(rules.Translated, nil)
 }
 
 var errTooMany = errors.New("firewall rules translate more addresses than are served: name their networks in `addresses`")
 
-func tell(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+// note takes over what was read. With an error that is nothing, and it is read again.
+func (w *Watcher) note(translated []netip.Prefix, err error) (changed bool) {
+	if len(translated) > MostTranslated {
+		translated, err = translated[:MostTranslated], errTooMany
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if translated == nil && err != nil {
+		translated, w.generation = w.known, 0
+	}
+	changed = !slices.Equal(w.known, translated) || fmt.Sprint(err) != fmt.Sprint(w.err)
+	w.known, w.err = translated, err
+	return changed
 }
