@@ -93,7 +93,6 @@ var problems = map[string][]func(*snapshot.Host){
 	"arp-announce": {testhost.SameSubnet},
 	"translated-address": {func(h *snapshot.Host) {
 		h.Translations = []snapshot.Translation{{Address: testhost.Address("198.51.100.7"), Target: testhost.Address("10.17.0.100"), Count: 3}}
-		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1})(h)
 	}},
 	"accept-local": {
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), testhost.Set(map[string]int{"net.ipv4.conf.all.accept_local": 1}),

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/doctor/opened"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
@@ -58,6 +59,9 @@ func translations(h *snapshot.Host) error {
 	found := map[netip.Addr]*snapshot.Translation{}
 	var errs []error
 	for _, family := range snapshot.Families {
+		if !h.Forwards(family) || h.Config.Scope == config.ScopeAll {
+			continue // whatever comes is served
+		}
 		errs = append(errs, netfilter.Tracked(uint8(family), func(c netfilter.Connection) {
 			to := c.To.Addr()
 			switch {

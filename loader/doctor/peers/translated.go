@@ -5,17 +5,15 @@ package peers
 import (
 	"fmt"
 
-	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 )
 
-// TranslatedAddresses finds addresses that connections are translated from, and nothing makes this host's. Where it does
-// not forward, whatever is addressed to it is its own.
+// TranslatedAddresses finds addresses that connections are translated from, and nothing makes this host's.
 func TranslatedAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Translations, func(t *snapshot.Translation) finding.Finding {
-		if h.Config.Scope == config.ScopeAll || h.IsServed(t.Address) || !h.Forwards(snapshot.FamilyOf(t.Prefix())) {
+		if h.IsServed(t.Address) {
 			return finding.None
 		}
 		return finding.Problem(finding.Warning, "", fmt.Sprintf(

@@ -60,9 +60,6 @@ type Translation struct {
 	Count           int
 }
 
-// Prefix is that of the address alone.
-func (t *Translation) Prefix() netip.Prefix { return netip.PrefixFrom(t.Address, t.Address.BitLen()) }
-
 // Connections are what this host has open.
 type Connections struct {
 	// Translations are of what comes from other hosts.
