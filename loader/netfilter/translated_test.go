@@ -70,7 +70,7 @@ func TestTranslated(t *testing.T) {
 			chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
 ` + pre + "jump services; }",
 			"10.96.0.1/32 198.51.100.7/32"},
-		{"iptables", "iptables-nft-restore", `*nat
+		{"iptables", "iptables-restore", `*nat
 -N KUBE-SERVICES
 -N KUBE-EXT-A
 -N KUBE-SVC-A
@@ -89,7 +89,7 @@ COMMIT
 -A PREROUTING -d 203.0.113.7 -p udp -j TPROXY --on-port 53 --on-ip 127.0.0.1
 COMMIT
 `, "198.51.100.7/32 198.51.100.32/28 203.0.113.7/32"},
-		{"ip6tables", "ip6tables-nft-restore", "*nat\n-A PREROUTING -d 2001:db8:9::5/128 -p tcp --dport 80 -j DNAT --to-destination [2001:db8:17::5]:8080\nCOMMIT\n", "2001:db8:9::5/128"},
+		{"ip6tables", "ip6tables-restore", "*nat\n-A PREROUTING -d 2001:db8:9::5/128 -p tcp --dport 80 -j DNAT --to-destination [2001:db8:17::5]:8080\nCOMMIT\n", "2001:db8:9::5/128"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, host := testhost.NewNetwork(t)
