@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -115,7 +116,8 @@ func TestUnnamedTunnel(t *testing.T) {
 				t.Errorf("doctor does not tell of the tunnel: %+v", found)
 			}
 
-			await.Must(t, os.WriteFile(config, []byte("interfaces: [{name: eth0}, {name: eth1}, {name: "+name+"}]\n"), 0o600))
+			text := testhost.ReadRecipe(t, "ingress-only-tunnel").Text("Tunnels that want replies back", "yaml")
+			await.Must(t, os.WriteFile(config, []byte(strings.ReplaceAll(text, "tun1", name)), 0o600))
 			d.Reload()
 			traffic.EachQuestion(t, "named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				c, wires := s.asked(t, f, kind), wire.Tap(t, s.server)
