@@ -74,6 +74,14 @@ static inline enum event refusal_of_ends(void)
 	return EVENT_END;
 }
 
+/* What the scratch packet's own address is, which no interface has, with the stack that looking it up takes. */
+__noinline int served_self(void)
+{
+	const struct scratch *from = get_scratch();
+
+	return from ? served_address(from->packet.tuple.self) : 0;
+}
+
 /* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
 static inline bool is_of_others(const struct packet *packet, __u32 index, __u8 takes)
 {
@@ -100,7 +108,7 @@ static inline enum event refusal_of_self(const struct packet *packet, const stru
 	__u8 takes = interface ? interface->takes : 0;
 
 	if (!own)
-		own = served_address(packet->tuple.self);
+		own = served_self();
 	if (!own && !settings->scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))
 		return EVENT_IGNORED_NOT_OWN;
 	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
