@@ -46,7 +46,6 @@ type reconciliation struct {
 	host    discover.Result
 	managed []discover.Interface
 	routers nexthop.Routers
-	astray  []string
 }
 
 // read reads the host. Nothing is changed where that fails.
@@ -67,14 +66,9 @@ func (r *reconciliation) read() (err error) {
 	if r.routers, err = nexthop.Find(r.netlink, r.managed, &r.table); err != nil {
 		return err
 	}
-	astray, err := r.host.Astray(r.netlink)
-	if err != nil {
-		return err
+	r.last = findings{
+		missing: r.last.missing, own: r.host.Own, bystanders: r.host.Bystanders, headerless: r.host.Headerless, readingTook: time.Since(begun),
 	}
-	for n := range astray {
-		r.astray = append(r.astray, astray[n].String())
-	}
-	r.last = findings{missing: r.last.missing, own: r.host.Own, bystanders: r.host.Bystanders, readingTook: time.Since(begun)}
 	return nil
 }
 
@@ -83,10 +77,10 @@ func (r *reconciliation) read() (err error) {
 func (r *reconciliation) arrange() []error {
 	var errs []error
 	try := func(err error) { errs = append(errs, err) }
-	managed, err := r.interfaces.Release(r.managed)
+	served, err := r.interfaces.Release(slices.Concat(r.managed, r.host.Caught))
 	try(err)
 	r.attachments.ExpireWatched(time.Now())
-	try(r.interfaces.Adopt(managed, r.byHand))
+	try(r.interfaces.Adopt(served, r.byHand))
 	try(r.restoreObserved())
 	r.noteSource(r.source.Reconcile(r.wantedSource()))
 	try(r.gateways.Track(&r.routers))
@@ -112,7 +106,6 @@ func (r *reconciliation) describe(errs []error) {
 	r.problems.Replace(scopeHost, slog.LevelError, problems.Messages(errs...))
 	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings,
 		ways.Unkept(r.interfaces.All(), r.gateways.All(), r.interfaces.NameOf), r.blindByRPFilter()))
-	r.problems.Replace(scopeAstray, slog.LevelWarn, r.astray)
 }
 
 // idOf is the index into the map `interfaces` of a managed device, 0 for any other.
@@ -156,7 +149,7 @@ func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
 
 // writeWays writes the gateways and the interfaces.
 func (l *core) writeWays() error {
-	return l.maps.WriteWays(ways.Of(l.interfaces.All(), l.attachments, l.gateways.All()))
+	return l.maps.WriteWays(ways.Of(l.interfaces.Served(), l.attachments, l.gateways.All()))
 }
 
 // writeSettings writes the configuration to where the programs read it.
@@ -166,7 +159,7 @@ func (l *core) writeSettings() error {
 	})
 }
 
-// attachAll attaches to the managed interfaces that have no programs of this process yet, and tells the programs which
+// attachAll attaches to the managed and caught interfaces that have no programs of this process yet, and tells the programs which
 // those are: what was moved to one of them before is not taken for lost.
 func (l *core) attachAll() error {
 	targets := l.interfaces.Targets()

@@ -30,6 +30,9 @@ func (l *Loader) Run(ctx context.Context) error {
 	defer r.changes.timer.Stop()
 	defer r.doubts.timer.Stop()
 	defer r.bystanders.timer.Stop()
+	r.mu.Lock()
+	r.loadAhead()
+	r.mu.Unlock()
 	for r.step(ctx) {
 	}
 	return nil

@@ -333,7 +333,7 @@ func (l start) checkTrial() error {
 		return nil
 	}
 	for _, r := range l.state.Trial.Before.Interfaces {
-		if _, known := l.datapath.Earlier().Programs(r.MAC != ""); r.Index != 0 && r.Attached && !known {
+		if _, known := l.datapath.Earlier().Programs(r.MAC != "", r.Catches); r.Index != 0 && r.Attached && !known {
 			return errors.New("another version has attached what is there, and it could not be put back: " +
 				"end that first by replypath detach")
 		}

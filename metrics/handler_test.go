@@ -83,7 +83,6 @@ func TestHealthz(t *testing.T) {
 		body   string
 	}{
 		{"all attached", &fakeSource{}, http.StatusOK, "ok\n"},
-		{"all attached, in vain", &fakeSource{notices: []string{"ipv4: by eth0", "ipv6: by eth0"}}, http.StatusOK, "ok\nwarning: ipv4: by eth0\nwarning: ipv6: by eth0\n"},
 		{"some not", &fakeSource{unattached: []string{"eth1", "eth0"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\n"},
 		{"unknown", &fakeSource{err: errors.New("map is gone")}, http.StatusServiceUnavailable, "cannot tell: map is gone\n"},
 	} {

@@ -179,8 +179,9 @@ enum takes {
 };
 
 /*
- * One life of a managed interface. Its index in the array is never used for another interface while flows or counters
- * may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none": it takes what any of the others does.
+ * One life of an interface that is managed or caught. Its index in the array is never used for another one while flows or
+ * counters may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none": it takes what any of the
+ * others does.
  */
 struct interface {
 	__u32 ifindex; /* 0: gone */
@@ -188,7 +189,7 @@ struct interface {
 	__u8 mac[6];
 	__u8 flags;      /* enum interface_flags */
 	__u8 next_hop;   /* enum next_hop_mode */
-	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE */
+	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE; MODE_CONFIGURED: not managed, has the egress program alone */
 	__u8 gateways4;  /* 1: there is one gateway; more: a frame's MAC tells which */
 	__u8 gateways6;
 	__u8 takes;      /* enum takes */

@@ -26,10 +26,12 @@ func yamlReference() []yamlKey {
 
 func interfaceKeys() []yamlKey {
 	return []yamlKey{
-		{"interfaces", "list of maps", "every interface with a global unicast address, with the exceptions below",
+		{"interfaces", "list of maps", "NICs, and every interface with a global unicast address, with the exceptions below",
 			"The managed interfaces: those that replypath learns from and sends to. One that does not exist yet is managed as soon as it appears. " +
 				"Until then **replypath_interface_attached** is 0 for a name without a glob, and **/healthz** answers 503.\n\n" +
-				"By default these are left out: loopback, dummy, replypath's own, *ignore_interfaces*, and bridges whose ports are all veth or tap. " +
+				"By default these are left out: loopback, dummy, replypath's own, and *ignore_interfaces*. " +
+				"So are bridges whose ports are all veth or tap, unless a gateway is reached by them. " +
+				"NICs, bonds, VLANs, macvlan and bridges need no address. " +
 				"A port that has a master is left out too, as the master counts. The ports of a VRF do count."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",
 			"Which interface the map is for. If several maps match one interface, its name goes before an alternative name, and that before a glob. " +
@@ -46,8 +48,9 @@ func interfaceKeys() []yamlKey {
 				"There last-hop is refused if the interface exists, and served as auto if it appears later."},
 		{"interfaces[].gateways", "list of addresses", "found in the routing tables",
 			"The gateways of the interface. They replace those of their family that the routing tables name, and take packets to everywhere."},
-		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
-			"What is left alone when interfaces are found rather than listed. It also excludes what a glob under *interfaces* would match by accident."},
+		{"ignore_interfaces", "list of names and globs", `["docker*", "br-????????????", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
+			"What is left alone when interfaces are found rather than listed. It also excludes what a glob under *interfaces* would match by accident. " +
+				"Of the default, **br-????????????** matches the names of Docker's bridges only: twelve hexadecimal digits."},
 	}
 }
 

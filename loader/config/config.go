@@ -231,7 +231,7 @@ var (
 // Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
-		IgnoreInterfaces: []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*",
+		IgnoreInterfaces: []string{"docker*", dockerBridges, "virbr*", "cni*", "flannel*", "cilium*", "kube*",
 			// projectcalico/calico: felix/dataplane/linux/dataplanedefs, felix/config.
 			"cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali",
 			"tailscale*", "podman*", "lxdbr*", "incusbr*"},

@@ -47,7 +47,7 @@ func (r *restorer) attach(record pins.InterfaceRecord) error {
 	if name == "" || err != nil {
 		return err
 	}
-	programs, known := r.earlier.Programs(record.MAC != "")
+	programs, known := r.earlier.Programs(record.MAC != "", record.Catches)
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", record.Name)
 	}

@@ -20,6 +20,7 @@ type device struct {
 	link      netlink.Link
 	addresses []netip.Prefix // global unicast
 	served    bool           // it was managed before
+	leads     bool           // routes lead out of it
 }
 
 // devices are the interfaces of a network namespace.
@@ -49,8 +50,8 @@ func newDevices(links []netlink.Link, addresses []netlink.Addr) *devices {
 
 func (d *device) name() string { return d.link.Attrs().Name }
 
-// managed describes a device that has been chosen.
-func (d *device) managed(settings *config.Interface, cfg *config.Config) Interface {
+// describe says what is known of a device.
+func (d *device) describe() Interface {
 	attrs := d.link.Attrs()
 	i := Interface{
 		Index:     attrs.Index,
@@ -59,13 +60,18 @@ func (d *device) managed(settings *config.Interface, cfg *config.Config) Interfa
 		NoARP:     attrs.RawFlags&unix.IFF_NOARP != 0 || !hasEthernetHeader(d.link),
 		Addresses: d.addresses,
 		Settings:  config.Interface{Name: attrs.Name},
-		Named:     settings != nil,
-		OwnOnly:   settings == nil && d.isTunnel(),
 	}
 	i.Refresh(d.link)
-	if settings != nil {
+	return i
+}
+
+// managed describes a device that has been chosen.
+func (d *device) managed(settings *config.Interface, cfg *config.Config) Interface {
+	i := d.describe()
+	if i.Named = settings != nil; i.Named {
 		i.Settings = *settings
 	}
+	i.OwnOnly = !i.Named && d.isTunnel()
 	i.Settings.Mode = cmp.Or(i.Settings.Mode, cfg.Mode)
 	i.Settings.HostModel = cmp.Or(i.Settings.HostModel, cfg.HostModel)
 	i.Settings.NextHop = cmp.Or(i.Settings.NextHop, config.NextHopAuto)

@@ -47,6 +47,8 @@ type Interface struct {
 	OwnOnly bool
 	// TakesAll4 and TakesAll6 tell that what comes in by the interface is for nobody else: it forwards nothing of the family.
 	TakesAll4, TakesAll6 bool
+	// Catches tells that the interface is not managed, and that replies which leave by it are caught.
+	Catches bool
 }
 
 // Unmanaged is an interface that is left alone.
@@ -80,11 +82,14 @@ type OwnPrefix struct {
 	LoopbackOnly bool         // the route leads to lo or a dummy device
 }
 
-// Result is what Scan found. Interfaces and Unmanaged are in the order of their
-// index, OnLink by index and prefix, the rest by address.
+// Result is what Scan found. Interfaces, Caught and Unmanaged are in the order of
+// their index, OnLink by index and prefix, the rest by address.
 type Result struct {
-	Interfaces  []Interface
-	Unmanaged   []Unmanaged
+	Interfaces []Interface
+	Caught     []Interface // those of the unmanaged ones that routes lead out of; none where nothing is managed
+	Unmanaged  []Unmanaged
+	// Headerless tells that replies may be caught one day on an interface that is not managed and has no Ethernet header.
+	Headerless  bool
 	OnLink      []OnLink
 	Own         []OwnAddress
 	OwnPrefixes []OwnPrefix
@@ -101,13 +106,4 @@ type Result struct {
 	Contradiction error
 	// Bystanders are among the unmanaged interfaces.
 	Bystanders *Bystanders
-
-	defaults []defaultHop
-	left     map[int]Unmanaged // by index
-}
-
-// defaultHop is a way out of a default route, whosever table it stands in, but for replypath's own.
-type defaultHop struct {
-	family, table, metric int
-	device                int // index, 0 where the route refuses
 }

@@ -49,8 +49,6 @@ var checks = []check{
 		"no firewall rule checks the route back", bypass.ReversePathRules},
 	{"default-route", "a family without a default route, or with one that is blackhole, unreachable or prohibit",
 		"nothing to route: the managed interfaces have no address, or belong to vrfs", routing.DefaultRoutes},
-	{"routed-interface", "a default route by an interface that is not managed, for example because the configuration does not name it",
-		"no default route, or it is by a managed interface", routing.RoutedInterfaces},
 	{"refusing-routes", "routes and rules that refuse packets to some peers (blackhole, unreachable, prohibit)",
 		"no route or rule refuses peers", routing.RefusingRoutes},
 	{"route-without-gateway", "a route to everywhere without a gateway: every peer becomes a neighbour",

@@ -60,9 +60,6 @@ var problems = map[string][]func(*snapshot.Host){
 			h.Routes, h.Gateways = []snapshot.Route{testhost.Via("", 9)}, nil
 		},
 	},
-	"routed-interface": {func(h *snapshot.Host) {
-		h.Interfaces, h.Astray = h.Interfaces[1:], []discover.Astray{{Family: unix.AF_INET, Name: "eth0", Reason: "no global address"}}
-	}},
 	"refusing-routes": {
 		testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), testhost.Rule(snapshot.Rule{Priority: 7, Dst: testhost.Prefix("10.9.0.0/24"), Refuses: "prohibit"}),
 		func(h *snapshot.Host) {

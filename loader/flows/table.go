@@ -146,7 +146,7 @@ func (t *Table) newView() (*view, error) {
 		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
 	}
 	for _, record := range journal.Interfaces {
-		if record.Index != 0 {
+		if record.Index != 0 && !record.Catches {
 			v.interfaces[record.ID] = record.Name
 		}
 	}

@@ -316,7 +316,7 @@ func (t *Table) route(r *dump.Route, removed bool, isManaged func(int) bool) (lo
 	}
 	told := t.known.tell(r, isManaged)
 	t.must, t.may = t.must || told.mustRead, t.may || told.mayBeWrong
-	return told.mustRead || told.news && concerns(r, isManaged)
+	return told.mustRead || told.wayOut || told.news && concerns(r, isManaged)
 }
 
 // concerns tells whether what a route tells, that is no default route and has nothing covered, matters before one of its
@@ -327,7 +327,8 @@ func concerns(r *dump.Route, isManaged func(int) bool) bool {
 
 // told is what has become of what is known by a route that has come.
 type told struct {
-	news bool
+	news   bool
+	wayOut bool // an interface, managed or not, that no route led out of before
 	// Routes that have gone may have a part in it: in an interface that is covered, or in a gateway that serves many
 	// networks. That a managed interface is covered matters at once.
 	mayBeWrong, mustRead bool
@@ -338,7 +339,7 @@ func (k *knowledge) tell(r *dump.Route, isManaged func(int) bool) told {
 	k.collectWay(r)
 	covers, coversManaged := k.networks.tell(r, isManaged)
 	more, many := k.reaches.tell(r)
-	return told{news: k.news() || more, mayBeWrong: covers, mustRead: coversManaged || many}
+	return told{news: k.news() || more, wayOut: k.scan.NewWay(), mayBeWrong: covers, mustRead: coversManaged || many}
 }
 
 func (k *knowledge) news() bool {

@@ -202,14 +202,14 @@ func TestRules(t *testing.T) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 200, Mark: 51820, Mask: snapshot.AllBits, Invert: true, Table: 51820})
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("", 9), 51820))
 		}), nil, []string{
-			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, which is not managed" + boot,
+			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, where nothing catches them" + boot,
 			"foreign rule rule 200: not from all fwmark 0xca6c lookup 51820: it is of wg-quick, for its own packets @ wg-quick", leads,
 			"foreign table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it @ wg-quick",
 		}},
 		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
 			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
-		}), nil, []string{"needed" + rule + "the default route leads by wg0, which is not managed" + boot, leads}},
+		}), nil, []string{"needed" + rule + "the default route leads by wg0, where nothing catches replies" + boot, leads}},
 		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, havingOpened("10.4.0.100", "192.0.2.1:443"), func(h *snapshot.Host) {
 			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
 				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})

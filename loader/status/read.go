@@ -110,7 +110,7 @@ func configOf(j *pins.Journal) Config {
 	return c
 }
 
-// interfaces describes the managed interfaces as they are now.
+// interfaces describes the managed and the caught interfaces as they are now.
 func (r *reader) interfaces(s *Status) error {
 	found, err := r.scan()
 	if err != nil {
@@ -121,18 +121,19 @@ func (r *reader) interfaces(s *Status) error {
 		return err
 	}
 	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
+	there := slices.Concat(found.Interfaces, found.Caught) // some can be caught, and never managed
 	for _, record := range r.journal.Interfaces {
 		if record.Index == 0 {
 			continue
 		}
 		i := newInterface(&record)
-		i.Mode = datapath.ModeInForce(r.byHand, record.Mode)
+		i.Mode = datapath.ModeInForce(r.byHand, cmp.Or(record.Mode, r.journal.Mode))
 		if err := r.setFlags(&i, record.ID); err != nil {
 			return err
 		}
-		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
+		present := slices.IndexFunc(there, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
-			err = i.fill(&found.Interfaces[present], attacher)
+			err = i.fill(&there[present], attacher)
 		}
 		if err != nil {
 			return err
@@ -152,7 +153,7 @@ func sortInterfaces(list []Interface) {
 	slices.SortFunc(list, func(a, b Interface) int { return a.Index - b.Index })
 }
 
-// scan looks at the managed interfaces, each with its known gateways, as if just
+// scan looks at these interfaces, each with its known gateways, as if just
 // these were configured.
 func (r *reader) scan() (discover.Result, error) {
 	links, err := dump.Links(r.netlink)
@@ -191,18 +192,22 @@ func (r *reader) isKnown(g *nexthop.Gateway) bool {
 
 // newInterface says what is known of an interface that is not there.
 func newInterface(record *pins.InterfaceRecord) Interface {
-	return Interface{
-		Name: record.Name, Index: record.Index, Mode: record.Mode, NextHop: record.NextHop,
+	i := Interface{
+		Name: record.Name, Index: record.Index, Role: RoleRecords, Mode: record.Mode, NextHop: record.NextHop,
 		Gateways: []Gateway{},
 	}
+	if record.Catches {
+		i.Role = RoleCatches
+	}
+	return i
 }
 
 func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) error {
-	i.Name, i.Up = found.Name, found.Up
+	i.Name, i.Up, i.unaddressed = found.Name, found.Up, len(found.Addresses) == 0
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
 	}
-	hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name})
+	hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name}, i.Catches())
 	if err != nil {
 		return err
 	}

@@ -51,10 +51,11 @@ type Config struct {
 	Error    *string    `json:"error"`
 }
 
-// Interface is a managed interface.
+// Interface is a managed or a caught interface.
 type Interface struct {
 	Name      string    `json:"name"`
 	Index     int       `json:"index"`
+	Role      string    `json:"role"`
 	Up        bool      `json:"up"`
 	Attached  bool      `json:"attached"`
 	Mechanism *string   `json:"mechanism"` // "tcx" or "clsact"
@@ -65,8 +66,18 @@ type Interface struct {
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 	Flows     int       `json:"flows"`
 
-	headerless bool // there is no place for a gateway's MAC
+	headerless  bool // there is no place for a gateway's MAC
+	unaddressed bool // it has no global address
 }
+
+// The roles of interfaces.
+const (
+	RoleRecords = "records" // it is managed
+	RoleCatches = "catches" // it is not: replies that leave by it are caught
+)
+
+// Catches tells whether the interface is not managed, and only replies that leave by it are caught.
+func (i *Interface) Catches() bool { return i.Role == RoleCatches }
 
 // Counted is what became of the replies that the kernel would send by another way, in packets.
 type Counted struct {

@@ -24,8 +24,8 @@ type Watch interface {
 	IsAttached(index int) bool
 }
 
-// Of returns what the programs know of the managed interfaces and of their gateways.
-func Of(managed []*interfaces.Managed, watch Watch, known []*gateways.View) *hostmaps.Ways {
+// Of returns what the programs know of the managed and caught interfaces, and of gateways.
+func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *hostmaps.Ways {
 	of := byInterface(known)
 	w := &hostmaps.Ways{
 		Interfaces: make(map[uint32]bpf.DatapathInterface), Gateways: make(map[uint32]bpf.DatapathGateway), MACs: gatewayMACs(known),
@@ -33,15 +33,15 @@ func Of(managed []*interfaces.Managed, watch Watch, known []*gateways.View) *hos
 	for _, g := range known {
 		w.Gateways[uint32(g.ID)] = gatewayEntry(g)
 	}
-	for _, i := range managed {
+	for _, i := range served {
 		entry := interfaceEntry(i, watch.Since(i.Index), of[i.Index])
 		if !watch.IsAttached(i.Index) {
 			entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN)
 		}
 		w.Interfaces[uint32(i.ID)] = entry
 	}
-	w.Routes, _ = routeEntries(managed, of)
-	w.Sources = sourceEntries(managed, of)
+	w.Routes, _ = routeEntries(served, of)
+	w.Sources = sourceEntries(served, of)
 	return w
 }
 

@@ -133,24 +133,6 @@ func wantSeen(t *testing.T, n *topology.TwoNIC, f product.Finding, inspect strin
 	host.Shell(t, n.Server.Host, inspect)
 }
 
-// TestRoutedInterface names the NIC of the default route where the configuration names others only.
-func TestRoutedInterface(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	for text, want := range map[string]int{"interfaces: [{name: eth1}]\n": 2, "interfaces: [{name: eth0}, {name: eth1}]\n": 0} {
-		path := product.WriteConfig(t, text)
-		found := p.Doctor(0, "--config", path).Of("routed-interface", "eth0").With("warning", "not named by the configuration")
-		if len(found) != want {
-			t.Errorf("%s: found %+v, not %d", text, found, want)
-		}
-		for _, f := range found {
-			if !strings.Contains(product.OrEmpty(f.Fix), "add {name: eth0} under interfaces in "+path) {
-				t.Errorf("fix %q", product.OrEmpty(f.Fix))
-			}
-		}
-	}
-}
-
 // TestConfiguredGateway has the configuration name a gateway that does not answer, and an interface that is down.
 func TestConfiguredGateway(t *testing.T) {
 	n := newServer(t)

@@ -43,10 +43,11 @@ type Status struct {
 // Served is what is served although no interface has it.
 type Served struct{ Network, Source string }
 
-// Interface is a managed interface in a status.
+// Interface is a managed or caught interface in a status.
 type Interface struct {
 	Name         string
 	Index        int
+	Role         string
 	Up, Attached bool
 	Mechanism    *string
 	Mode         string
@@ -75,6 +76,16 @@ func (s *Status) OtherChanges() []HostChange {
 	})
 }
 
+// Managed is how many interfaces are managed, without those that only catch replies.
+func (s *Status) Managed() (n int) {
+	for _, i := range s.Interfaces {
+		if i.Role == "records" {
+			n++
+		}
+	}
+	return n
+}
+
 // Flow is an entry of the JSON document of `replypath flows`.
 type Flow struct {
 	Protocol, Family string
@@ -98,7 +109,7 @@ func (f Flow) String() string {
 var (
 	statusKeys = []string{
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
-		"interfaces[].name", "interfaces[].index", "interfaces[].up", "interfaces[].attached",
+		"interfaces[].name", "interfaces[].index", "interfaces[].role", "interfaces[].up", "interfaces[].attached",
 		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
 		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason", "addresses[].network", "addresses[].source",
 		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",

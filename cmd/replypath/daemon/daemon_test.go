@@ -106,8 +106,6 @@ func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
 }
 func (*fakeDatapath) Unattached() ([]string, error) { return nil, nil }
 
-func (*fakeDatapath) Notices() []string { return nil }
-
 // daemonRun is a running `replypath run`.
 type daemonRun struct {
 	t       *testing.T

@@ -51,7 +51,7 @@ With -o json it is one object; what is not known is null:
   daemon          running, pid, version
   trial_until     when replypath try takes everything back
   config          path, loaded_at; error: why a later file was refused
-  interfaces[]    the managed interfaces, see below
+  interfaces[]    the managed and the caught interfaces, see below
   unmanaged[]     name, reason
   addresses[]     network: served although no interface has it; source: configuration,
                   firewall or route
@@ -68,6 +68,7 @@ With -o json it is one object; what is not known is null:
 Each of interfaces[] has:
   name        the interface
   index       its number
+  role        records: it is managed; catches: it is not, and replies that leave by it are caught
   up          whether it is up
   attached    whether programs are attached
   mechanism   tcx or clsact

@@ -144,10 +144,6 @@ func (g *gatherer) interfaces() (err error) {
 	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
 		err = errors.Join(err, g.host.Contradiction)
 	}
-	if err != nil {
-		return err
-	}
-	g.host.Astray, err = g.host.Result.Astray(g.netlink)
 	return err
 }
 
@@ -158,7 +154,7 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 	cfg := *g.host.Config
 	cfg.Interfaces = []config.Interface{}
 	for _, r := range journal.Interfaces {
-		if r.Index == 0 || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
+		if r.Index == 0 || r.Catches || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
 			continue
 		}
 		entry := config.Interface{Name: r.Name, Mode: config.Mode(r.Mode), NextHop: config.NextHop(r.NextHop)}

@@ -146,7 +146,7 @@ func (g *gatherer) modes() error {
 	byHand, err := datapath.ReadMode(maps.ModeByHand)
 	g.host.Enforcing = map[int]bool{}
 	for _, r := range g.journal.Interfaces {
-		if r.Index != 0 {
+		if r.Index != 0 && !r.Catches {
 			g.host.Enforcing[r.Index] = datapath.ModeInForce(byHand, r.Mode) == string(config.ModeEnforce)
 		}
 	}

@@ -65,15 +65,6 @@ func withoutDefault(s *snapshot.State, family int) finding.Remedy {
 	return finding.Remedy{Inspect: listDefaults(family)}
 }
 
-// RoutedInterfaces finds an interface that replies are routed to, and that is not
-// managed: nothing moves them away from there, and of what comes in by it nothing
-// is recorded.
-func RoutedInterfaces(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Astray, func(a *discover.Astray) finding.Finding {
-		return finding.Advised(finding.Warning, a.Name, a.String(), remedy.Manage(h, a.Name))
-	})
-}
-
 // noDefault says that there is none, or none that everybody uses.
 func noDefault(t *snapshot.Routing, name string, family int) string {
 	text := name + ": no default route: no reply to peers beyond the networks of this host is built"
@@ -186,7 +177,7 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 }
 
 // ShieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
-// routes and other rules tell: what refuses, or leads by an interface that is not managed. It is empty for nothing.
+// routes and other rules tell: what refuses, or leads by an interface where nothing catches them. It is empty for nothing.
 func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	for n := range h.Routes {
 		r := &h.Routes[n]
@@ -204,8 +195,8 @@ func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 		}
 		for m := range h.Routes {
 			r := &h.Routes[m]
-			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && h.Managed(r.Device) == nil {
-				return fmt.Sprintf("%s leads replies by %s, which is not managed", other, h.DeviceName(r.Device))
+			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && !h.Sees(h.DeviceName(r.Device)) {
+				return fmt.Sprintf("%s leads replies by %s, where nothing catches them", other, h.DeviceName(r.Device))
 			}
 		}
 	}

@@ -82,8 +82,14 @@ func TestNeedlessRules(t *testing.T) {
 		{"the interface of the default route only observes", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Enforcing[testhost.Eth0] = false }), []string{
 			"ok " + from + "is needed: replypath does not enforce on eth0, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
-		{"the interface of the default route is not managed", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
-			"ok " + from + "is needed: the default route leads by eth0, which is not managed, and 0 connections were opened from 10.4.0.100" + nobody,
+		{"the default route leads by an interface that catches replies", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) {
+			h.Caught, h.Interfaces = h.Interfaces[:1], h.Interfaces[1:]
+			delete(h.Enforcing, testhost.Eth0)
+		}), []string{
+			"warning " + from + without + "10.4.0.100; no known file makes it at boot ?? ip rule show",
+		}},
+		{"nothing sees the interface of the default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
+			"ok " + from + "is needed: the default route leads by eth0, where nothing catches replies, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
 		{"its table has the only default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Routes = h.Routes[2:] }), []string{
 			"ok " + from + "is needed: no other default route has replies be built, and 0 connections were opened from 10.4.0.100" + nobody,
