@@ -152,11 +152,8 @@ func TestExitNode(t *testing.T) {
 			topology.NIC{Host: n.Server.Host, Name: "tailscale0", Addresses: []netip.Prefix{netip.MustParsePrefix("100.64.0.1/32")}},
 			topology.NIC{Host: vpn, Name: "tun0"})
 		await.Must(t, err)
-		host.Shell(t, n.Server.Host, `
-ip rule add pref 5270 lookup 52
-ip -6 rule add pref 5270 lookup 52
-ip route add default dev tailscale0 table 52
-ip -6 route add default dev tailscale0 table 52`)
+		page := host.ReadRecipe(t, "exit-node")
+		page.Run(n.Server.Host, "What the exit node makes")
 		each := func(name string, ask func(*testing.T, *topology.Interface, *traffic.Conversation)) {
 			traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				for _, asked := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
@@ -170,6 +167,11 @@ ip -6 route add default dev tailscale0 table 52`)
 				t.Errorf("%s: answered", c)
 			}
 		})
+		page.Run(n.Server.Host, "With ip rule")
+		for _, f := range n.Families() {
+			traffic.Ask(t, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth0.Address(f)))
+		}
+		host.Shell(t, n.Server.Host, "ip rule del pref 5200; ip -6 rule del pref 5200")
 		p := product.On(t, n.Server.Host)
 		p.Start("--mechanism", mechanism)
 		wantCaught(t, p, "tailscale0")
