@@ -80,6 +80,7 @@ const (
 	tableEstablished    = bpf.DatapathTableTABLE_ESTABLISHED
 	tableHalfOpen       = bpf.DatapathTableTABLE_HALF_OPEN
 	tableOriginated     = bpf.DatapathTableTABLE_ORIGINATED
+	tableRelated        = bpf.DatapathTableTABLE_RELATED
 	tableOutbound       = bpf.DatapathTableTABLE_OUTBOUND
 )
 

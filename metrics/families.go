@@ -106,7 +106,7 @@ var (
 	originatedPackets = counter("originated_packets_total",
 		"Packets that this host originates with the address of another interface than the kernel chose. Counted in both modes.", pairOutcomeLabels...)
 	originatedFlows = counter("originated_flows_total",
-		"Pairs of addresses and ports of such packets, counted once for each outcome.", pairOutcomeLabels...)
+		"Pairs of an own address and a peer of such packets, counted once for each protocol and outcome.", pairOutcomeLabels...)
 	originatedRouted = counter("originated_routed_packets_total",
 		"Such packets that were left as routed, by the reason why.", pairReasonLabels...).because(originatedReasons)
 	uncountedPackets = counter("uncounted_packets_total",

@@ -99,6 +99,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
 	remove(packet->digest, TABLE_HALF_OPEN);
+	relate(packet->digest, TABLE_ESTABLISHED);
 	return true;
 }
 
@@ -142,8 +143,10 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 	case VERDICT_OPENED:
 		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
-		if (enter(skb, from, TABLE_ESTABLISHED, 0))
-			count_event(EVENT_READMITTED_ESTABLISHED);
+		if (!enter(skb, from, TABLE_ESTABLISHED, 0))
+			return;
+		count_event(EVENT_READMITTED_ESTABLISHED);
+		relate(packet->digest, TABLE_ESTABLISHED);
 	}
 }
 
@@ -287,8 +290,10 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0))
+	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0)) {
+		relate(packet->digest, TABLE_CONNECTIONLESS);
 		first_question_came(skb, packet, socket);
+	}
 }
 
 /*

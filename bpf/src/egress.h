@@ -135,7 +135,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	struct flow *flow = NULL;
 
 	if (unlikely(is_syn(packet))) {
-		host_connects(packet, skb->ingress_ifindex); /* keeps what answered.h has counted, before that goes */
+		host_connects(packet, skb->ingress_ifindex);
 		forget(packet);
 		return NULL;
 	}
@@ -145,15 +145,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		if (flow)
 			return flow;
 	}
-	flow = find(packet, TABLE_ESTABLISHED);
-	if (flow && unlikely(flow->flags & FLOW_ORIGINATED)) {
-		*table = TABLE_ORIGINATED;
-		if (likely(still_decides(skb, packet, flow)))
-			return flow;
-		end_answered(packet->digest);
-		flow = NULL;
-	}
-	flow = tcp_flow(packet, flow, table);
+	flow = find_tcp(packet, table);
 	if (!flow)
 		return NULL;
 	if (unlikely(kind_of(flow, *table) == TABLE_HALF_OPEN))
@@ -215,6 +207,7 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum table table = TABLE_END;
+	struct record *record = NULL;
 	enum parsed result;
 	struct flow *flow;
 	int verdict;
@@ -224,8 +217,10 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 	result = parse(skb, &packet, OUTBOUND, header);
 	flow = track(skb, &packet, result, &table);
 	if (!flow && has_source(result) && unlikely(!suits_source(skb, &packet)))
-		flow = originated_flow(skb, &packet, result, &table);
-	verdict = flow ? reply(skb, &packet, flow, table, header) : PASS;
+		record = originated_by(skb, &packet, result, &table);
+	if (record)
+		flow = scratch_flow();
+	verdict = flow ? reply(skb, &packet, flow, table, record, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);
 	if (verdict == PASS)

@@ -87,15 +87,15 @@ static inline __u32 idle_limit(const struct flow *flow, enum table table)
 }
 
 /* What is of no flow, and not counted as an entry. */
-static inline bool is_no_flow(const struct flow *flow)
+static inline bool is_stray(const struct flow *flow)
 {
-	return flow->flags & (FLOW_STRAY | FLOW_ORIGINATED);
+	return flow->flags & FLOW_STRAY;
 }
 
-/* An idle entry counts as none: its tuple may long mean something else. So does what is only for the fast paths. */
+/* An idle entry counts as none: its tuple may long mean something else. */
 static inline bool is_idle(const struct flow *flow, enum table table)
 {
-	return flow->flags & FLOW_ORIGINATED || age(flow->seen) > idle_limit(flow, table);
+	return age(flow->seen) > idle_limit(flow, table);
 }
 
 /*

@@ -176,8 +176,6 @@ static inline bool next_hop_mac(const struct flow *flow, const struct packet *pa
 	if (flow->flags & FLOW_NEXT_HOP_GATEWAY) {
 		if (likely(gateway_mac(flow->gateway, flow->ifindex, mac)))
 			return true;
-		if (flow->flags & FLOW_ORIGINATED) /* the MAC of an answer proves nothing */
-			return false;
 		if (interface->next_hop == NEXT_HOP_GATEWAY)
 			return !has_routes(interface, packet->family) && gateway_mac(only, flow->ifindex, mac);
 	}

@@ -44,8 +44,6 @@ enum flow_flags {
 	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
 	FLOW_END_HEARD = 1 << 10,       /* in the nursery: the peer has acknowledged ours */
 	FLOW_ON_LINK = 1 << 11,         /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
-	FLOW_ORIGINATED = 1 << 12,      /* no flow, but what the host originates */
-	FLOW_IN_TABLE = 1 << 13,        /* and it stands in the established table: see answered.h */
 	NURSERY_FLAGS = FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_END_ANSWERED | FLOW_END_HEARD,
 };
 
@@ -78,7 +76,6 @@ enum idle_seconds {
 	IDLE_ECHO = 30,
 	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
-	IDLE_ANSWERED = 2,    /* what is entered anew once a second: see answered.h */
 };
 
 /* Where a flow came in, by the digest of its tuple. What every packet needs stands in the first 64 bytes. */
@@ -94,25 +91,22 @@ struct flow {
 	__u8 mac[6];     /* source of the inbound frames */
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
-	union {
-		__u32 created; /* ticks */
-		__u32 touched; /* FLOW_ORIGINATED: ticks, when the record was written */
-	};
+	__u32 created;   /* ticks */
 	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
-	union {
-		__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
-		__u32 ways;    /* FLOW_ORIGINATED: those of the settings when it was decided */
-	};
-	union {
-		__u32 snd_nxt; /* the highest that we sent, plus one */
-		__u32 routed;  /* FLOW_ORIGINATED: index into `interfaces`: the kernel's choice */
-	};
-	union {
-		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
-				* at first where the last ACK of the handshake ended */
-		__u32 sent;    /* FLOW_ORIGINATED: ticks, the last packet of the host's */
-	};
+	__u32 snd_una;   /* half-open: of our SYN-ACK; else what the peer acknowledged last */
+	__u32 snd_nxt;   /* the highest that we sent, plus one */
+	__u32 rcv_nxt;   /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
+			  * at first where the last ACK of the handshake ended */
 };
+
+/* The two words of a flow that say by which way it came. */
+struct way {
+	__u32 ifindex;
+	__u16 interface;
+	__u16 gateway;
+	__u8 mac[6];
+	__u16 flags;
+} __attribute__((aligned(8)));
 
 /* Eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two sets. */
 enum ways {
@@ -295,6 +289,8 @@ struct settings {
 	__u32 exclusions;    /* index of the set that is in force */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 ways;          /* of what decides where the host's own go: raised when any of it changes; 0: never set */
+	__u8 related;        /* what the host originates goes as answers to its peer go: see related.h */
+	__u8 pad[3];
 };
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */
@@ -406,7 +402,9 @@ enum table {
 	TABLE_NURSERY = 3, /* connections in their first second: see nursery.h */
 	TABLE_OUTBOUND = 4,
 	TABLE_END,
-	TABLE_ORIGINATED, /* no such table: what is of no flow, and counted in `originated` */
+	/* No tables: what is of no flow, and counted in `originated`; and that goes as answers to its peer go. */
+	TABLE_ORIGINATED,
+	TABLE_RELATED,
 };
 
 /* What replypath_forget is run with, as the data of a packet. */
@@ -441,29 +439,33 @@ struct fragment_set {
 	__u32 pad;
 };
 
-enum originated_state {
-	ORIGINATED_MOVED = 1 << 0,  /* counted as a flow that was moved */
-	ORIGINATED_ROUTED = 1 << 1, /* counted as one that went as routed */
-	ORIGINATED_CLOSED = 1 << 2, /* of TCP: we sent FIN or RST */
-};
+/* An own address and a peer's: with these a tuple begins. */
+struct ends {
+	__u8 peer[16];
+	__u8 self[16];
+} __attribute__((aligned(8)));
 
-/* What the host originates by another interface than that of its source, by the digest of its tuple. */
-struct originated_tuple {
-	struct tuple tuple;
-	__u32 created; /* ticks */
-	__u32 seen;    /* ticks: the last packet, to half a second; see answered.h */
-	__u16 from;    /* index into `interfaces`: the kernel's choice */
-	__u16 to;      /* that of the interface with the source */
-	__u16 told;    /* as of a flow */
-	__u8 state;    /* enum originated_state */
-	__u8 outcome;  /* enum outcome, of the last packet; moved: CORRECTED */
-	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them; see answered.h */
-	__u64 decision; /* what was decided, which holds while the settings have the same `ways`: see originate.h */
-};
-
-struct originated_set {
-	__u64 digest[WAYS];
-	struct originated_tuple tuple[WAYS];
+/* What the host originates towards a peer from an own address, and by which way that peer comes to the address. */
+struct record {
+	struct way answered; /* by which the answers came; ifindex 0: none did */
+	__u64 flow;      /* digest of the peer's flow that it goes with; 0: of none */
+	__u64 decision;  /* what was decided, which holds while the settings have the same `ways`: see originate.h */
+	__u64 moved;     /* packets that were moved to the interface of the source */
+	__be16 peer_port; /* of the last packet, to a tick, as in a tuple */
+	__be16 self_port;
+	__u8 protocol;
+	__u8 pad[3];
+	__u32 created;   /* ticks: the first packet */
+	__u32 seen;      /* ticks: the last one */
+	__u32 heard;     /* ticks: the last answer, to a second */
+	__u16 from;      /* index into `interfaces`: the kernel's choice */
+	__u16 to;        /* that of the interface with the source; 0: nothing was originated yet */
+	__u16 told;      /* as of a flow */
+	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */
+	__u8 table;      /* enum table of `flow`: established or connectionless */
+	__u8 moved_of;   /* a bit for each enum protocol_class that was counted as a pair that was moved */
+	__u8 routed_of;  /* and as one that went as routed */
+	__u8 pad2[2];
 };
 
 /*
@@ -483,7 +485,8 @@ struct handover {
 	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
 	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
 	bool elusive;   /* it may leave unseen: our program is not there yet, or it waits for the MAC of its next hop */
-	__u8 pad[7];
+	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
+	__u8 pad[6];
 };
 
 /* What a tracer is told of. */

@@ -108,13 +108,3 @@ static inline bool is_next_frame(const struct __sk_buff *skb, const struct packe
 {
 	return came_by(flow, skb, packet) && !is_due(flow);
 }
-
-/* Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. */
-static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
-{
-	if (!is_due(flow))
-		return mark_active(flow);
-	flow->seen = now();
-	flow->flags &= ~FLOW_ACTIVE;
-	set_way(skb, lasting_table(&from->packet));
-}

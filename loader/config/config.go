@@ -78,6 +78,8 @@ type Policy struct {
 	Scope  Scope
 	// HostModel is in force on every interface that sets none of its own.
 	HostModel HostModel
+	// Related: what this host originates towards a peer that it answers goes as the answers go.
+	Related bool
 	// LoopbackAddresses says what happens to replies from an address that only
 	// lo or a dummy device has.
 	LoopbackAddresses LoopbackAddresses
@@ -240,6 +242,7 @@ func Default() *Config {
 			Follow:            FollowValidated,
 			Scope:             ScopeLocal,
 			HostModel:         HostModelWeak,
+			Related:           true,
 			LoopbackAddresses: LoopbackKernel,
 			Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
 		},

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	topKeys = "interfaces, ignore_interfaces, mode, follow, scope, host_model, addresses, loopback_addresses, exclude, " +
+	topKeys = "interfaces, ignore_interfaces, mode, follow, scope, host_model, related, addresses, loopback_addresses, exclude, " +
 		"protocols, flow_table, fallback_route, manage_rp_filter, repair_udp_source, metrics, log"
 	interfaceKeysText = "name, mode, next_hop, host_model, gateways"
 )

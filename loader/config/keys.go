@@ -16,6 +16,7 @@ func (c *Config) fields() []field {
 		{"follow", oneOf(&c.Follow, follows)},
 		{"scope", oneOf(&c.Scope, scopes)},
 		{"host_model", oneOf(&c.HostModel, hostModels)},
+		{"related", boolean(&c.Related)},
 		{"addresses", c.setAddresses},
 		{"loopback_addresses", oneOf(&c.LoopbackAddresses, loopbacks)},
 		{"exclude", c.setExclude},

@@ -47,6 +47,7 @@ mode: observe
 follow: pinned
 scope: all
 host_model: strong
+related: false
 addresses: [198.51.100.0/28, 192.0.2.7, "2001:db8:9::5", "2001:db8:a::/64"]
 loopback_addresses: symmetric
 exclude:

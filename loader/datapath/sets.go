@@ -139,20 +139,14 @@ func KindOf(flow *bpf.DatapathFlow) bpf.DatapathTable {
 }
 
 // EachFlow calls visit for every entry of a flow table, idle ones included,
-// until it returns false. Entries that change meanwhile may be seen or not. What the host originates is left out: see
-// FindAnswered.
+// until it returns false. Entries that change meanwhile may be seen or not.
 func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
 	return eachSet(table, func(set *bpf.DatapathFlowSet) bool {
 		for way, digest := range set.Digest {
-			if digest != 0 && !isOriginated(&set.Flow[way]) && !visit(digest, &set.Flow[way]) {
+			if digest != 0 && !visit(digest, &set.Flow[way]) {
 				return false
 			}
 		}
 		return true
 	})
-}
-
-// isOriginated tells of an entry that is of no flow, but of what the host originates.
-func isOriginated(flow *bpf.DatapathFlow) bool {
-	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED) != 0
 }

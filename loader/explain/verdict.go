@@ -10,6 +10,7 @@ const (
 	AlreadyRight = "already-right" // the kernel chose them itself
 	NoFlow       = "no-flow"       // goes as routed: nothing came in by this tuple
 	StrongHost   = "strong-host"   // of no flow: leaves by the interface that has its source address (host_model: strong)
+	Related      = "related"       // of no flow: goes as answers to its peer go, by the interface that has its source address (related: true)
 	LocalOrigin  = "local-origin"  // goes as routed: the host spoke first
 	Excluded     = "excluded"      // goes as routed: the configuration wants it so
 	Fallback     = "fallback"      // goes as routed although its flow came another way; the reason tells why

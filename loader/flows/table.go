@@ -202,13 +202,13 @@ func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest u
 	}
 	count := 0
 	if filter.Originated {
-		return t.eachOriginated(v, func(digest uint64, flow Flow) bool {
+		return t.eachOriginated(v, &filter, func(digest uint64, flow Flow) bool {
 			if filter.matches(&flow) {
 				count++
 				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, flow)
 			}
 			return filter.Limit == 0 || count < filter.Limit
-		}, filter.matchesTuple)
+		})
 	}
 	for _, s := range states(t.maps) {
 		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {

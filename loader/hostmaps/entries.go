@@ -109,6 +109,9 @@ func settings(cfg *config.Config) bpf.DatapathSettings {
 	if cfg.Scope == config.ScopeAll {
 		entry.ScopeAll = 1
 	}
+	if cfg.Related {
+		entry.Related = 1
+	}
 	if cfg.LoopbackAddresses == config.LoopbackSymmetric {
 		entry.Loopback = 1
 	}

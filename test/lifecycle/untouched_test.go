@@ -26,7 +26,7 @@ import (
 // the answers come in by eth1: nothing of it may be moved, before and after the client has asked something as well.
 func TestHostOpened(t *testing.T) {
 	n, p := newServer(t)
-	p.Start()
+	p.Start("--config", product.WriteConfig(t, "related: false\n"))
 	p.WaitGrace() // for a moment after the first start nothing can be known of who spoke first
 	traffic.ServeNICs(t, n.ClientEth0)
 	for _, clientAsksToo := range []bool{false, true} {
@@ -91,7 +91,7 @@ func TestHostOpenedBefore(t *testing.T) {
 		}
 	}
 	for range 2 {
-		p.Start().Kill()
+		p.Start("--config", product.WriteConfig(t, "related: false\n")).Kill()
 		for c := range talks {
 			seen := wires.Eth0.Count(c.Questions())
 			_, err := wires.Eth0.WaitCount(await.Within(t, await.AnswerTime), seen+live, c.Questions())

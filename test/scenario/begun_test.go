@@ -193,12 +193,12 @@ func (s *begunServer) equals(t *testing.T, f topology.Family) *equals {
 var symmetricPorts = map[string]uint16{"vxlan": 4789, "ike": 500, "corosync": 5405, "wireguard": 51820}
 
 // TestBegun has a server and a client speak to each other, one of them first. That decides which way the server sends,
-// whatever happens meanwhile.
+// whatever happens meanwhile, where nothing is related.
 func TestBegun(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	s := &begunServer{n, testproduct.On(t, n.Server.Host), 12_000}
 	start := func() *testproduct.Daemon {
-		return s.p.Start("--config", testproduct.WriteConfig(t, testproduct.SmallTables))
+		return s.p.Start("--config", testproduct.WriteConfig(t, testproduct.SmallTables+"related: false\n"))
 	}
 	d := start()
 	s.p.WaitGrace()

@@ -66,7 +66,7 @@ func TestTrace(t *testing.T) {
 		p.In(t).Expect(1, "trace", "--send", "--peer", n.ClientEth0.Address(topology.IPv4).String(), "--self", "192.0.2.1")
 	})
 
-	p.Start()
+	p.Start("--config", product.WriteConfig(t, "related: false\n"))
 	p.Expect(0, "mode", "enforce")
 	for _, f := range traffic.Families {
 		t.Run("exact/"+f.String(), func(t *testing.T) { testTraceExact(t, n, p.In(t), f) })

@@ -93,6 +93,9 @@ func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
 	if h.ScopeAll {
 		s.ScopeAll = 1
 	}
+	if h.Related {
+		s.Related = 1
+	}
 	if h.LoopbackSymmetric {
 		s.Loopback = 1
 	}

@@ -42,13 +42,11 @@ type Runner struct {
 	ways uint32        // of the settings
 	down [devices]bool // who has no carrier now
 	hashes
-	// originatedBefore are the tuples that the table of what the host originates may hold.
-	originatedBefore map[model.Tuple]bool
-	events           map[bpf.DatapathEvent]uint64 // at the beginning of the program
-	pairs            map[model.Pair]model.Count
-	lastPairs        map[model.Pair]model.Count // after the last packet that was run; nil: not known
-	buffer           []byte
-	context          rig.Context
+	events    map[bpf.DatapathEvent]uint64 // at the beginning of the program
+	pairs     map[model.Pair]model.Count
+	lastPairs map[model.Pair]model.Count // after the last packet that was run; nil: not known
+	buffer    []byte
+	context   rig.Context
 }
 
 // Sockets are the real ones that the programs meet.
@@ -74,12 +72,11 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner,
 	}
 	return &Runner{
 		h: h, d: d, views: views, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
-		Events:           make(map[bpf.DatapathEvent]uint64),
-		Outcomes:         make(map[bpf.DatapathOutcome]uint64),
-		Remembered:       make(map[string]int),
-		hashes:           newHashes(),
-		originatedBefore: make(map[model.Tuple]bool),
-		buffer:           make([]byte, 1<<16),
+		Events:     make(map[bpf.DatapathEvent]uint64),
+		Outcomes:   make(map[bpf.DatapathOutcome]uint64),
+		Remembered: make(map[string]int),
+		hashes:     newHashes(),
+		buffer:     make([]byte, 1<<16),
 	}, nil
 }
 
@@ -175,7 +172,7 @@ func (x *run) begin(setup Setup) (err error) {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
 	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.views.Foreign.Clear(), x.views.Asked.Clear(),
-		x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.forgetBefore(), x.install(host)); err != nil {
+		x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {
@@ -195,16 +192,6 @@ func (x *run) begin(setup Setup) (err error) {
 	x.m.Now = x.start
 	x.m.Sockets = x.sockets.Sockets
 	return x.installBegun()
-}
-
-// forgetBefore takes out what the run before has left of what the host originated.
-func (x *run) forgetBefore() error {
-	var errs []error
-	for t := range x.originatedBefore {
-		errs = append(errs, x.d.DeleteRecord(t))
-	}
-	clear(x.originatedBefore)
-	return errors.Join(errs...)
 }
 
 // installBegun enters flows that are over, of peers to whom a socket is connected: they began while one
@@ -261,6 +248,7 @@ func (x *run) end() {
 	x.Remembered[bpf.DatapathMapForeign] += len(x.m.Foreign) + len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapAsked] += len(x.m.Asked)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
+	x.Remembered[bpf.DatapathMapQuestions] += len(x.m.Questions)
 }
 
 func (x *run) forgetMarks() {
@@ -374,26 +362,26 @@ func (x *run) age(ticks uint32) error {
 func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
 	f.Seen -= ticks
 	f.Created -= ticks
-	if rig.IsOriginated(f) {
-		f.RcvNxt -= ticks
-	}
 	if f.Told != 0 {
 		f.Told -= uint16(ticks)
 	}
 }
 
-// ageOriginated makes what is kept of the tuples older that the host originates.
+// ageOriginated makes what is kept of addresses older, which the model has aged.
 func (x *run) ageOriginated(ticks uint32) error {
-	for t := range x.m.Originated {
+	aged := make(map[model.Ends]bool)
+	for t := range x.tuples {
 		record, err := x.d.Record(t)
 		if err != nil {
 			return err
 		}
-		if record == nil {
+		if record == nil || aged[model.EndsOf(t)] {
 			continue
 		}
+		aged[model.EndsOf(t)] = true
 		record.Created -= ticks
 		record.Seen -= ticks
+		record.Heard -= ticks
 		if record.Told != 0 {
 			record.Told -= uint16(ticks)
 		}
@@ -430,9 +418,6 @@ func (x *run) packet(s Step) error {
 		f.Protocol = binary.BigEndian.Uint16(f.Bytes[12:])
 	}
 	after, err := x.both(s.Kind, f, cut, 0)
-	for t := range x.m.Originated { // the next run forgets what this one may leave
-		x.originatedBefore[t] = true
-	}
 	if err != nil || after.Ifindex == 0 || s.Packet.fate == isLost {
 		return err
 	}

@@ -19,6 +19,7 @@ type Setup struct {
 	grace             bool
 	withoutUDP        bool // not among the recorded protocols
 	withGRE           bool
+	related           bool
 	mode              bpf.DatapathMode // by hand
 	repair            bpf.DatapathSourceRepair
 	exclusion         int
@@ -61,6 +62,7 @@ func decodeSetup(r record) Setup {
 		grace:             r[1]>>3&7 == 7,
 		withoutUDP:        r[1]>>6 == 3,
 		withGRE:           r[2]&1 == 1,
+		related:           r[2]>>6&1 == 0,
 		mode:              bpf.DatapathMode([]byte{0, 0, 0, 0, 1, 2}[r[3]%6]),
 		repair:            bpf.DatapathSourceRepair([]byte{2, 2, 1, 0}[r[14]&3]),
 		exclusion:         int(r[4]) % len(exclusions),
@@ -137,6 +139,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 		LoopbackSymmetric: s.loopbackSymmetric,
 		ModeByHand:        s.mode,
 		Repair:            s.repair,
+		Related:           s.related,
 	}
 	for i, d := range s.devices {
 		if i != s.unmanaged {

@@ -75,7 +75,8 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	first, ok := m.Fragments[p.key()]
 	ok = ok && m.within(first.Seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
 	f, there := m.table(first.Table)[first.Tuple]
-	if first.Table == tableOriginated {
+	isOriginated := first.Table >= tableOriginated
+	if isOriginated {
 		there = true
 	}
 	if !ok || !there {
@@ -85,7 +86,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	key := p.key()
 	p.protocol = first.Tuple.Protocol
 	follows := true
-	if first.Table == tableOriginated {
+	if isOriginated {
 		_, _, follows = m.originates(p, frame)
 	}
 	if follows && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
@@ -93,7 +94,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		m.event(laterPart)
 		return Verdict{}
 	}
-	if first.Table == tableOriginated {
+	if isOriginated {
 		v, decided := m.originate(p, first.Tuple, frame, first.Outcome)
 		if !decided {
 			m.event(laterPart)
@@ -113,8 +114,8 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 // arrive counts a packet that was moved, where it leaves.
 func (m *Model) arrive(f Frame, h *handover) {
 	m.handover = nil
-	if h.table == tableOriginated {
-		m.countOriginated(h.tuple, h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, f)
+	if h.table >= tableOriginated {
+		m.countOriginated(h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, f, h.first)
 		return
 	}
 	m.corrected(h.table, h.tuple, h.pair, f)
@@ -193,6 +194,9 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 		m.settleNote(t)
 		if _, noted := m.Outbound[t]; noted || m.noteworthy(p, frame) {
 			m.note(t)
+			note := m.Outbound[t]
+			note.Checked = false
+			m.Outbound[t] = note
 		}
 		return Verdict{}
 	}

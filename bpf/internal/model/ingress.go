@@ -61,6 +61,7 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another way
+		isDue := w.of(f) && first
 		untaken := f.Flags&flagNoSocket != 0 && f.State&stateAnswered == 0
 		settled = !first && f.Flags&flagAlternates == 0 && !untaken
 		if w.of(f) {
@@ -69,6 +70,9 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 			m.follow(&f, p, w, m.isSilent(&f))
 		}
 		m.Connectionless[t] = f
+		if isDue && f.Flags&flagNoSocket == 0 {
+			m.relateQuestion(t, f.State&stateAnswered != 0)
+		}
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
 		}
@@ -80,8 +84,7 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 	note, over := m.Outbound[t], m.Connectionless[t]
 	if m.answersHost(t, w) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_ANSWER)
-		isNews := !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF
-		return !isNews && over.Tuple != t
+		return note.Checked && over.Tuple != t
 	}
 	settled = m.Refused[t] && !m.Foreign[Place{w.ifindex, p.to}]
 	reasons := m.refusals(p, w)
@@ -117,6 +120,9 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	}
 	m.Connectionless[f.Tuple] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
+	if f.Flags&flagNoSocket == 0 {
+		m.relateQuestion(f.Tuple, false)
+	}
 	m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
 }
 
@@ -162,6 +168,9 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 		return false
 	}
 	note.Answered = true
+	if !note.Checked {
+		m.relateAnswer(t, w, false)
+	}
 	if !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF {
 		m.answers(t)
 	}

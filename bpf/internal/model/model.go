@@ -48,6 +48,7 @@ type Host struct {
 	LoopbackSymmetric bool
 	ModeByHand        bpf.DatapathMode
 	Repair            bpf.DatapathSourceRepair
+	Related           bool
 	Requests          bool   // each SYN-ACK is of a request for a connection, which has a socket by its last ACK
 	GraceUntil        uint32 // ticks
 }
@@ -97,8 +98,7 @@ type Count struct{ Packets, Bytes, Flows uint64 }
 // Note is that the host sent by a tuple before anything came in by it.
 type Note struct {
 	Sent uint32 // ticks of its last packet
-	// Answered: a datagram came in by it since; Checked: and it was looked whether that concerns
-	// who asked last. Of TCP neither is known here.
+	// Answered: something came in by it since; Checked: and it was looked what that proves.
 	Answered, Checked bool
 }
 
@@ -125,7 +125,8 @@ type Model struct {
 	Outbound       map[Tuple]Note
 	Marks          map[Tuple]bool
 	Fragments      map[FragmentKey]Fragment
-	Originated     map[Tuple]Originated
+	Originated     map[Ends]Originated
+	Questions      map[Ends]Tuple // by which each peer asked each own address last
 	// Asked has the flow by which each asker asked last.
 	Asked map[Asker]Tuple
 
@@ -151,6 +152,7 @@ type handover struct {
 	pair    Pair
 	packets uint64
 	waits   bool // it may wait for a MAC
+	first   bool // of what the host originates: of its addresses
 }
 
 // New returns a model without flows.
@@ -164,7 +166,8 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]Note),
 		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[FragmentKey]Fragment),
-		Originated:     make(map[Tuple]Originated),
+		Originated:     make(map[Ends]Originated),
+		Questions:      make(map[Ends]Tuple),
 		Asked:          make(map[Asker]Tuple),
 		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
@@ -210,7 +213,7 @@ func (m *Model) Age(ticks uint32) {
 		}
 	}
 	for t, kept := range m.Originated {
-		kept.Seen, kept.Created = kept.Seen-ticks, kept.Created-ticks
+		kept.Seen, kept.Created, kept.Heard = kept.Seen-ticks, kept.Created-ticks, kept.Heard-ticks
 		told(&kept.Told)
 		m.Originated[t] = kept
 	}

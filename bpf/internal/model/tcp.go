@@ -57,6 +57,7 @@ func (m *Model) synAckIn(p *packet, w way) (settled bool) {
 		return false
 	}
 	if m.isNoFlow(p, w) {
+		m.segmentAnswers(p, w)
 		return true
 	}
 	f, established := m.established(t)
@@ -83,6 +84,7 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 	}
 	if !established && !m.isAskedAgain(t) {
 		if m.isNoFlow(p, w) {
+			m.segmentAnswers(p, w)
 			return true
 		}
 		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) {
@@ -111,12 +113,16 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 func (m *Model) continueFlow(p *packet, w way) {
 	t := p.inbound()
 	f := m.Established[t]
-	if m.since(f.Seen) >= m.Ticks(1) && f.Flags&flagNoSocket != 0 && m.hasSocket(t) {
+	isDue := m.since(f.Seen) >= m.Ticks(1)
+	if isDue && f.Flags&flagNoSocket != 0 && m.hasSocket(t) {
 		f.Flags &^= flagNoSocket // SYN cookies: the socket came after the handshake
 	}
 	remember(&f, p)
 	m.refresh(&f, w)
 	m.Established[t] = f
+	if isDue {
+		m.relate(tableEstablished, t)
+	}
 }
 
 // hasSocket says whether a connection ends here.
@@ -151,6 +157,25 @@ func (m *Model) isNoFlow(p *packet, w way) bool {
 		return true
 	}
 	return m.Marks[t] && !m.changesStray(t, w)
+}
+
+// segmentAnswers: once a second, a segment of a connection that the host opened proves the way of its peer, if its socket
+// expects it. One that it does not expect is no reason not to look at the next.
+func (m *Model) segmentAnswers(p *packet, w way) {
+	t := p.inbound()
+	note, noted := m.Outbound[t]
+	if !noted || !m.noted(t) || note.Checked || m.isForeign(p, w) {
+		return
+	}
+	socket, ok := m.Sockets.Connections[t]
+	if ok && !m.fitsSocket(p) {
+		return
+	}
+	if ok && !socket.Accepted {
+		m.relateAnswer(t, w, true)
+	}
+	note.Checked = true
+	m.Outbound[t] = note
 }
 
 // changesStray says whether a segment shows its stray another way, or is the first
@@ -210,6 +235,7 @@ func (m *Model) completes(p *packet, w way) bool {
 	delete(m.HalfOpen, t)
 	m.Established[t] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
+	m.relate(tableEstablished, t)
 	return true
 }
 
@@ -268,6 +294,7 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 		m.Established[t] = m.begin(t, w)
 		m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
 		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
+		m.relate(tableEstablished, t)
 	case m.Sockets.Listeners[netip.AddrPortFrom(p.to, p.toPort)]:
 		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
 		m.stray(p, w)
