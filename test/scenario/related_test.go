@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -227,6 +228,11 @@ func TestRelated(t *testing.T) {
 			r.t.Errorf("explain: %s", e)
 		}
 	})
+	p.Expect(0, "detach", "--stop")
+	host.ReadRecipe(t, "tftp-ftp-sip").Run(s.B.Host, "With ip rule")
+	for _, kind := range relatedKinds {
+		eachRelated(t, s, "ip rule/"+kind.name, func(r *related) { kind.run(r, true) })
+	}
 }
 
 // connect has A connect to B, which answers.
