@@ -70,7 +70,8 @@ func policyKeys() []yamlKey {
 				"An address that several interfaces have is left alone, and so is one that only lo or a dummy device has. " +
 				"The same holds for sockets that are bound to a device, and for what *exclude* matches."},
 		{"related", "true, false", "true",
-			"What this host originates from an address of an interface goes as the answers to its peer go, if that peer comes to the address by the interface. So do data of TFTP and active FTP, and answers of SIP. What it opens to anybody else goes as *host_model* has it."},
+			"What this host originates goes as the answers to its peer go, if the peer comes to the source address by its interface. " +
+				"So do data of TFTP and active FTP, and answers of SIP. What it opens to anybody else goes as *host_model* has it."},
 		{"addresses", "list of addresses and networks, at most 1024", "none",
 			"Addresses that this host serves although no interface has them, such as those of a load balancer. " +
 				"IPv4 networks have at least /8, IPv6 networks at least /32.\n\n" +
