@@ -282,7 +282,7 @@ func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topo
 		{netip.AddrPortFrom(client, 67).String(), selfAt(67), "udp", "no-flow", "protocol"},
 		{self, self, "tcp", "no-flow", "source"},
 		{addresses("169.254.0.1", "fe80::1")[f].String(), self, "tcp", "no-flow", "source"},
-		{self, peer, "tcp", "no-flow", "not_own"},
+		{self, peer, "tcp", "no-flow", "source"}, // nothing is forwarded here: each address that is asked is the host's
 		{addresses("10.9.0.77", "2001:db8:9::77")[f].String(), self, "tcp", "excluded", ""},
 		{peer, selfAt(51820), "udp", "excluded", ""},
 		{peer, selfAt(51820), "tcp", "no-flow", ""},
