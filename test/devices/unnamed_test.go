@@ -41,16 +41,15 @@ var tunnels = map[string]func(*testing.T) *scrubbed{
 	},
 }
 
-func newScrubbed(t *testing.T, build func(*testing.T) *scrubbed) *scrubbed {
+func newScrubbed(t *testing.T, s *scrubbed) *scrubbed {
 	t.Helper()
-	s := build(t)
 	core := await.Must1[*topology.Interface](t)(s.Replication.Interface("core"))
 	s.core = make(map[topology.Family]topology.Route)
 	for _, f := range s.Families() {
 		self := s.server.Eth0.Address(f)
 		to := netip.PrefixFrom(self, self.BitLen())
 		s.core[f] = topology.Route{Destination: to, Via: core.Address(f)}
-		await.Must(t, s.Replication.AddRoute(topology.Route{Destination: to, Via: s.server.Eth1.Address(f)}))
+		await.Must(t, s.Replication.AddRoute(topology.Route{Destination: to, Via: s.server.Eth1.Address(f), Interface: s.server.Eth1.Peer().Name}))
 		testhost.Nft(t, s.Replication.Host, fmt.Sprintf("table inet scrubbing%d { chain forward { type filter hook forward priority 0; %s saddr %s drop; }; }",
 			f, map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f], self))
 		traffic.Serve(t, s.Server.Host, self)
@@ -83,13 +82,48 @@ func (s *scrubbed) wantRefused(t *testing.T, f topology.Family) {
 	wires.WantEth0("the reset", topology.All(topology.FromPort(closedPort), topology.Flags(topology.RST, topology.RST)))
 }
 
+// wantNamed has the configuration name the tunnel as the recipe says, and wants all answers by it, where nobody takes them.
+func (s *scrubbed) wantNamed(t *testing.T, d *product.Daemon, config string) {
+	t.Helper()
+	text := testhost.ReadRecipe(t, "ingress-only-tunnel").Text("Tunnels that want replies back", "yaml")
+	await.Must(t, os.WriteFile(config, []byte(strings.ReplaceAll(text, "tun1", s.server.Eth1.Name)), 0o600))
+	d.Reload()
+	traffic.EachQuestion(t, "named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c, wires := s.asked(t, f, kind), wire.Tap(t, s.server)
+		if err := wire.AskInVain(t, c, wires.Eth1); err == nil {
+			t.Errorf("%s was answered through the tunnel", c)
+		}
+		wires.WantEth1(c.String(), c.Answers())
+	})
+}
+
+// TestLinkLocalTunnel has a tunnel with link-local addresses only (AWS, Cisco's VTI) bring them: it is left alone until the
+// configuration names it.
+func TestLinkLocalTunnel(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	end, _, err := n.ConnectTun(
+		topology.NIC{Host: n.Server.Host, Name: "tun1", Addresses: []netip.Prefix{netip.MustParsePrefix("169.254.9.2/30")}},
+		topology.NIC{Host: n.Replication.Host, Name: "tun1", Addresses: []netip.Prefix{netip.MustParsePrefix("169.254.9.1/30")}})
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	s := newScrubbed(t, &scrubbed{TwoNIC: n, server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}})
+	s.divert(t)
+	p := product.On(t, s.Server.Host)
+	config := product.WriteConfig(t, "")
+	d := p.Start("--config", config)
+	traffic.EachQuestion(t, "not named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wire.WantBy(t, s.server, s.asked(t, f, kind), false)
+	})
+	s.wantNamed(t, d, config)
+}
+
 // TestUnnamedTunnel has a tunnel bring requests for eth0's addresses: their answers leave as without replypath, those to
 // conversations that began before as well, and doctor tells of it. What the tunnel's own addresses are asked is answered by
 // the tunnel, and so is all once the configuration names it.
 func TestUnnamedTunnel(t *testing.T) {
 	for kind, build := range tunnels {
 		t.Run(kind, func(t *testing.T) {
-			s := newScrubbed(t, build)
+			s := newScrubbed(t, build(t))
 			routed := func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				wire.WantBy(t, s.server, s.asked(t, f, kind), false)
 			}
@@ -116,16 +150,7 @@ func TestUnnamedTunnel(t *testing.T) {
 				t.Errorf("doctor does not tell of the tunnel: %+v", found)
 			}
 
-			text := testhost.ReadRecipe(t, "ingress-only-tunnel").Text("Tunnels that want replies back", "yaml")
-			await.Must(t, os.WriteFile(config, []byte(strings.ReplaceAll(text, "tun1", name)), 0o600))
-			d.Reload()
-			traffic.EachQuestion(t, "named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
-				c, wires := s.asked(t, f, kind), wire.Tap(t, s.server)
-				if err := wire.AskInVain(t, c, wires.Eth1); err == nil {
-					t.Errorf("%s was answered through the tunnel", c)
-				}
-				wires.WantEth1(c.String(), c.Answers())
-			})
+			s.wantNamed(t, d, config)
 			if found := p.Doctor(0).Of("unnamed-tunnel", name); len(found) > 0 {
 				t.Errorf("doctor tells of a tunnel that is named: %+v", found)
 			}
