@@ -84,6 +84,7 @@ func (i *Interface) Refresh(link netlink.Link) {
 	attrs := link.Attrs()
 	i.MTU = attrs.MTU
 	i.VRF = attrs.MasterIndex // ports of anything else are not managed
+	i.Group = int(attrs.Group)
 	i.Lower = lower(link)
 	i.Up = IsUp(link)
 	i.MAC = nil

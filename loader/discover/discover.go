@@ -32,6 +32,8 @@ type Interface struct {
 	MTU      int              // in bytes, without the Ethernet header
 	Up       bool             // administratively up and with a carrier
 	VRF      int              // index of the VRF device that it is a port of; 0 for none
+	Table    int              // of routes that is the VRF's; 0 for none
+	Group    int              // of devices, by which a rule may suppress routes
 	Lower    int              // index of the device that its frames pass as well: a macvlan's; 0 for none
 	NoARP    bool             // the kernel resolves no neighbours here: IFF_NOARP, or no Ethernet header
 	// Addresses are the global unicast addresses with their prefix length, in

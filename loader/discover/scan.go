@@ -46,7 +46,13 @@ func (n *network) evaluate(cfg *config.Config) Result {
 		settings, reason := devices.choose(d, cfg)
 		if reason == "" {
 			r.Bystanders.chosen[d.link.Attrs().Index] = true
-			r.Interfaces = append(r.Interfaces, d.managed(settings, cfg))
+			i := d.managed(settings, cfg)
+			if vrf := devices.byIndex[i.VRF]; vrf != nil {
+				if vrf, is := vrf.link.(*netlink.Vrf); is {
+					i.Table = int(vrf.Table)
+				}
+			}
+			r.Interfaces = append(r.Interfaces, i)
 			continue
 		}
 		r.Bystanders.leave(d)

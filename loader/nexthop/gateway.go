@@ -73,7 +73,8 @@ type Routers struct {
 
 // Gateways returns the gateways of all managed interfaces with the state of
 // their neighbour entries, ordered by interface and address. They come from the
-// routes of all tables, those of replypath's own excepted. Configured gateways of a
+// routes of the tables that are asked for replies without a mark, those of
+// replypath's own excepted. Configured gateways of a
 // family take the place of those that the routes of that family on that interface
 // name; they are listed even where no network of the interface holds them at
 // present.
@@ -85,10 +86,16 @@ func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, erro
 	if err := dump.ReadRoutes(hops, reaches); err != nil {
 		return nil, err
 	}
-	return resolveAll(nl, managed, hops.List(), reaches)
+	rules, err := dump.Rules(nl)
+	if err != nil {
+		return nil, err
+	}
+	return resolveAll(nl, managed, hops.List(), reaches, rules)
 }
 
-func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches reaches) ([]Gateway, error) {
+func resolveAll(
+	nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches reaches, rules []dump.Rule,
+) ([]Gateway, error) {
 	own, err := ownAddresses(nl)
 	if err != nil {
 		return nil, err
@@ -98,8 +105,13 @@ func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop, re
 		return nil, err
 	}
 	var gateways []Gateway
+	selected := selections(rules)
 	for _, i := range managed {
-		for _, g := range gatewaysOf(i, hops, reaches) {
+		by := make(map[int]*tables)
+		for _, family := range dump.Families {
+			by[family] = tablesOf(&i, family, selected, own)
+		}
+		for _, g := range gatewaysOf(i, hops, reaches, by) {
 			if !own.has(i.Index, g.Address) {
 				g.resolve(i, entries)
 				gateways = append(gateways, g)
@@ -133,8 +145,8 @@ type hop struct {
 	gateway netip.Addr // not valid: none
 	family  int        // of the route, unix.AF_INET or unix.AF_INET6
 	kind    hopKind
-	main    bool // of a route of the main table
-	metric  int  // of a default route, as is tos
+	table   int // of the route
+	metric  int // of a default route, as is tos
 	tos     int
 	source  netip.Prefix // whose packets a default route of any table takes; not valid for other routes
 }
@@ -164,7 +176,7 @@ func collectHops(r *dump.Route, add func(hop)) {
 	}
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
-			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, main: r.Table == unix.RT_TABLE_MAIN}
+			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, table: r.Table}
 			if kind == byDefault {
 				found.metric, found.tos = r.Metric, r.TOS
 			}
@@ -183,14 +195,14 @@ func (h *hop) isOwn() bool { return h.kind == byFallback || h.kind == byBound }
 func (h *hop) isGateway() bool { return h.gateway.IsValid() && !h.isOwn() }
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
-func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
+func gatewaysOf(i discover.Interface, routed []hop, reaches reaches, by map[int]*tables) []Gateway {
 	hops := configuredHops(i)
 	replaced := map[int]bool{}
 	for _, h := range hops {
 		replaced[h.family] = true
 	}
 	for _, h := range routed {
-		if h.device == i.Index && h.isGateway() && !replaced[h.family] {
+		if h.device == i.Index && h.isGateway() && !replaced[h.family] && by[h.family].leadTo(&h) {
 			hops = append(hops, h)
 		}
 	}
@@ -201,7 +213,7 @@ func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
 			if !takes || replaced[family] {
 				return Reach{Everything: takes}
 			}
-			return reaches.of(g.Interface, g.Address, family)
+			return reaches.of(g.Address, family, by[family])
 		}
 		g.Reach4, g.Reach6 = reach(unix.AF_INET, g.IPv4), reach(unix.AF_INET6, g.IPv6)
 	}
@@ -232,7 +244,7 @@ func merge(hops []hop) []Gateway {
 		g := &gateways[len(gateways)-1]
 		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
 		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
-		g.Main = g.Main || h.main
+		g.Main = g.Main || h.table == unix.RT_TABLE_MAIN
 		if h.family == unix.AF_INET6 && h.source.IsValid() && !slices.Contains(g.Sources, h.source) {
 			g.Sources = append(g.Sources, h.source)
 		}

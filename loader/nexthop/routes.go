@@ -13,9 +13,9 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// Find is Gateways by a table of routes, with the default routes and with what the fallback routes have to heed. What we make
-// ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
-func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {
+// Find is Gateways by a table of routes and the rules, with the default routes and with what the fallback routes have to heed.
+// What we make ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
+func Find(nl *netlink.Handle, managed []discover.Interface, t *Table, rules []dump.Rule) (Routers, error) {
 	found, err := t.own()
 	if err != nil {
 		return Routers{}, err
@@ -23,10 +23,8 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	hops := slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return h.isOwn() })
 	found.addDefaults(hops)
 	found.Covered = t.known.networks.covered(managed)
-	if found.Shadowed, err = shadowed(nl, t.known.late.List()); err != nil {
-		return Routers{}, err
-	}
-	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches)
+	found.Shadowed = shadowed(rules, t.known.late.List())
+	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
 	t.tellAnnounced(found.Gateways)
 	return found, err
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -44,15 +43,7 @@ func collectLate(r *dump.Route, add func(lateDefault)) {
 func (d lateDefault) isMain() bool { return d.table == unix.RT_TABLE_MAIN }
 
 // shadowed returns those that would be shadowed, one for each family.
-func shadowed(h *netlink.Handle, all []lateDefault) ([]Shadowed, error) {
-	var rules []dump.Rule
-	if slices.ContainsFunc(all, func(d lateDefault) bool { return !d.isMain() }) {
-		var err error
-		if rules, err = dump.Rules(h); err != nil {
-			return nil, err
-		}
-	}
-	var found []Shadowed
+func shadowed(rules []dump.Rule, all []lateDefault) (found []Shadowed) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		isOther := func(d lateDefault) bool { return d.family != family }
 		of := slices.DeleteFunc(slices.Clone(all), isOther)
@@ -67,7 +58,7 @@ func shadowed(h *netlink.Handle, all []lateDefault) ([]Shadowed, error) {
 			found = append(found, Shadowed{family, which})
 		}
 	}
-	return found, nil
+	return found
 }
 
 // areSourced tells whether the default routes of the main table, of which there is one at least, are all for packets from some
@@ -99,17 +90,10 @@ func asked(rules []dump.Rule, family int) (later []int) {
 		switch {
 		case r.Family != family || r.Action != nl.FR_ACT_TO_TBL:
 		case r.Table == unix.RT_TABLE_MAIN:
-			hasMain = hasMain || r.SuppressPrefixlen < 0 && isForAll(&r.Rule)
+			hasMain = hasMain || r.IsForAll()
 		case hasMain:
 			later = append(later, r.Table)
 		}
 	}
 	return later
-}
-
-// isForAll tells whether a rule has no selector.
-func isForAll(r *netlink.Rule) bool {
-	selects := r.Mark != 0 || r.Src != nil || r.Dst != nil || r.IifName != "" || r.OifName != "" || r.Tos != 0 || r.TunID != 0 ||
-		r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil
-	return !selects && !r.Invert
 }

@@ -17,6 +17,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	testawait "replypath/test/await"
 )
 
@@ -89,7 +90,11 @@ func (f *followed) find(table *Table) (routers Routers, networks []discover.OnLi
 			return err
 		}
 		networks = found.OnLink
-		routers, err = Find(f.server.Netlink(), found.Interfaces, table)
+		rules, err := dump.Rules(f.server.Netlink())
+		if err != nil {
+			return err
+		}
+		routers, err = Find(f.server.Netlink(), found.Interfaces, table, rules)
 		return err
 	})
 	return routers, networks
@@ -157,7 +162,8 @@ func TestTableLastOfMany(t *testing.T) {
 // TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says
 // that it may not be.
 func TestTableFollows(t *testing.T) {
-	f := follow(t, withEth1)
+	f := follow(t, withEth1+"rule add prio 40000 table 7\n")
+	ip(t, f.server, "-6 rule add prio 40000 table 7")
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(of ...string) string { return of[random.IntN(len(of))] }
 	for n := range 300 {
@@ -239,7 +245,7 @@ func TestOwnRoutesAreReadAnew(t *testing.T) {
 	find := func() (found Routers) {
 		f.inside(func() (err error) {
 			if err = f.table.ReadIfDue(); err == nil {
-				found, err = Find(f.server.Netlink(), nil, &f.table)
+				found, err = Find(f.server.Netlink(), nil, &f.table, nil)
 			}
 			return err
 		})

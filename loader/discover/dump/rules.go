@@ -17,18 +17,32 @@ import (
 type Rule struct {
 	netlink.Rule
 	Action uint8
+	others bool // conditions that the library does not read: DSCP, flow label, masks of ports
 }
 
 // IsForAll tells a rule that every packet follows to a table.
 func (r *Rule) IsForAll() bool {
 	return r.Action == nl.FR_ACT_TO_TBL && r.Table != 0 && r.Src == nil && r.Dst == nil && r.Mark == 0 &&
-		(r.Mask == nil || *r.Mask == 0) && r.IifName == "" && r.OifName == "" && !r.Invert && !r.isNarrow()
+		(r.Mask == nil || *r.Mask == 0) && r.IifName == "" && r.OifName == "" && !r.Invert && !r.IsNarrow()
 }
 
-// isNarrow tells of the conditions that few rules have.
-func (r *Rule) isNarrow() bool {
-	return r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
-		r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
+// IsNarrow tells of the conditions that few rules have.
+func (r *Rule) IsNarrow() bool {
+	return r.SelectsSome() || r.TunID != 0 || r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
+}
+
+// SelectsSome tells of conditions that not all packets between two addresses meet, whatever their mark.
+func (r *Rule) SelectsSome() bool {
+	return r.others || r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil
+}
+
+// SelectsMarked tells a condition that packets without a mark do not meet.
+func (r *Rule) SelectsMarked() bool {
+	mask := ^uint32(0)
+	if r.Mask != nil {
+		mask = *r.Mask
+	}
+	return r.Mark&mask != 0
 }
 
 // TableName is what ip(8) calls a table that every host has, the number of another one.
@@ -69,7 +83,14 @@ func rules(h *netlink.Handle, family int) ([]Rule, error) {
 	}
 	all := make([]Rule, len(list))
 	for n, m := range messages {
-		all[n] = Rule{list[n], nl.DeserializeRtMsg(m).Type}
+		all[n] = Rule{Rule: list[n], Action: nl.DeserializeRtMsg(m).Type}
+		err := eachAttribute(m[unix.SizeofRtMsg:], func(kind uint16, _ []byte) error {
+			all[n].others = all[n].others || kind > nl.FRA_DPORT_RANGE
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }

@@ -159,8 +159,7 @@ func newRule(r *dump.Rule) snapshot.Rule {
 		Family: r.Family, Priority: r.Priority, Table: r.Table, Src: dump.Prefix(r.Src), Dst: dump.Prefix(r.Dst),
 		Mark: r.Mark, IIF: r.IifName, OIF: r.OifName, Invert: r.Invert, Refuses: ruleRefusals[r.Action],
 		Protocol: int(r.Protocol), SuppressesDefault: r.SuppressPrefixlen == 0,
-		Other: r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
-			r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0,
+		Other: r.IsNarrow(),
 	}
 	if r.Mask != nil {
 		rule.Mask = *r.Mask
