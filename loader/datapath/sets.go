@@ -20,6 +20,9 @@ func setsFor(flows uint32) uint32 {
 	return max(1, uint32(ways/uint64(bpf.DatapathWaysWAYS)))
 }
 
+// Places returns how many flows a table has room for.
+func Places(table *ebpf.Map) uint64 { return uint64(table.MaxEntries()) * uint64(bpf.DatapathWaysWAYS) }
+
 // Capacity returns how many flows a table is meant for.
 func Capacity(table *ebpf.Map) int { return capacity(table.MaxEntries()) }
 

@@ -111,6 +111,10 @@ var problems = map[string][]func(*snapshot.Host){
 		h.Firewall.IPVS = 1
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
 	}},
+	"unknown-gateway": {func(h *snapshot.Host) {
+		h.Gateways = h.Gateways[:1]
+		h.Flows = []flows.Flow{{Peer: "10.60.0.1", Interface: new("eth1"), NextHopMAC: new(testhost.BalancerMAC)}}
+	}},
 	"last-hop": {testhost.ThroughBalancer, func(h *snapshot.Host) { h.FlowError = "made by another version" }},
 	"needless-rules": {
 		testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Priority: 5, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})),

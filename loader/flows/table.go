@@ -346,7 +346,7 @@ type TableUsage struct {
 	ID       bpf.DatapathTable
 	Name     string // as the metrics name it
 	Flows    uint64 // that are not idle
-	Capacity uint64
+	Capacity uint64 // for how many there is room, in the nursery as well
 }
 
 // Usage counts the live flows of every table.
@@ -370,7 +370,10 @@ func UsageByInterface(maps *bpf.DatapathMaps, clock datapath.Clock) (tables []Ta
 
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: uint64(datapath.Capacity(s.table))}
+	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: datapath.Places(s.table)}
+	if s.nursery != nil {
+		usage.Capacity += datapath.Places(s.nursery)
+	}
 	err := s.each(func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++

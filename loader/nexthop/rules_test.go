@@ -17,8 +17,6 @@ import (
 func TestRulesThatCount(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.server, `
-link add name blue type vrf table 300
-link set blue up
 route add default via 10.1.0.9 table 200
 route add 10.9.0.0/16 via 10.1.0.8 table 200
 route add default via 10.1.0.7 table 300
@@ -56,7 +54,7 @@ route add default via 2001:db8:1::7 dev eth0 table 300
 		{"ipproto tcp lookup 200", none},
 		{"dport 80 lookup 200", none},
 		{"sport 80 lookup 200", none},
-		{"tos 16 lookup 200", none},
+		{"tos 0x10 lookup 200", none},
 		{"dscp 8 lookup 200", none},
 		{"not fwmark 5 goto 60, lookup 200, table main", none},
 		{"fwmark 5 goto 60, lookup 200, table main", all},
@@ -88,6 +86,13 @@ route add default via 2001:db8:1::7 dev eth0 table 300
 			}
 		}
 	}
+	managed := p.manage(t)
+	managed[0].Table = 300 // as a port of a VRF, which not every kernel has
+	testawait.Must(t, p.server.Do(func() error {
+		gateways, err := Gateways(p.server.Netlink(), managed)
+		check(t, gateways, bare(p.eth0.Index, "10.1.0.7", 4), bare(p.eth0.Index, "2001:db8:1::7", 6))
+		return err
+	}))
 }
 
 // counted says what the gateways of a family lead to, those of the highest address first.

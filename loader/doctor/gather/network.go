@@ -172,7 +172,7 @@ func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 	list, err := dump.Neighbours(handle)
 	for _, n := range list {
 		h.Neighbours = append(h.Neighbours, snapshot.Neighbour{
-			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr,
+			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr, Router: n.Flags&netlink.NTF_ROUTER != 0,
 			// neigh_alloc() of net/core/neighbour.c exempts these.
 			Counted: n.State&netlink.NUD_PERMANENT == 0 && n.Flags&netlink.NTF_EXT_LEARNED == 0,
 		})
