@@ -78,7 +78,7 @@ func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []fin
 			continue
 		}
 		found = append(found, finding.Problem(finding.Warning, i.Name, fmt.Sprintf(
-			"%d flows came from mac %s, which no neighbour here has, and none was completed: if a router takes only what is sent to another mac (HSRP, VRRP), name it",
+			"%d flows came from mac %s, which no neighbour has, and none was completed: the router may take replies by another mac only (HSRP, VRRP)",
 			count[mac], mac), remedy.ConfigureInterface(h, i.Name, "gateways: ["+routerSeen(h, i, family)+"]")))
 	}
 	return found

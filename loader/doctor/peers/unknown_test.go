@@ -33,8 +33,8 @@ func TestUnknownGateways(t *testing.T) {
 		})
 	}
 	want := func(gateway string) []string {
-		return []string{"warning eth1: 2 flows came from mac 02:00:00:00:07:09, which no neighbour here has, and none was completed: " +
-			"if a router takes only what is sent to another mac (HSRP, VRRP), name it => set interfaces: [{name: eth0}, {name: eth1, gateways: [" +
+		return []string{"warning eth1: 2 flows came from mac 02:00:00:00:07:09, which no neighbour has, and none was completed: " +
+			"the router may take replies by another mac only (HSRP, VRRP) => set interfaces: [{name: eth0}, {name: eth1, gateways: [" +
 			gateway + "]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}
 	}
 	mark := snapshot.Rule{Family: unix.AF_INET, Priority: 100, Mark: 5, Mask: snapshot.AllBits, Table: 200}
