@@ -111,6 +111,13 @@ var problems = map[string][]func(*snapshot.Host){
 		h.Firewall.IPVS = 1
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
 	}},
+	"answers-to-lo": {func(h *snapshot.Host) {
+		inChain("output", snapshot.FirewallRule{Gives: []uint32{1}})(h)
+		r := testhost.Via("", 1)
+		r.Type, r.Table = unix.RTN_LOCAL, 100
+		h.Routes = append(h.Routes, r)
+		h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Mark: 1, Mask: snapshot.AllBits, Table: 100})
+	}},
 	"unknown-gateway": {func(h *snapshot.Host) {
 		h.Gateways = h.Gateways[:1]
 		h.Flows = []flows.Flow{{Peer: "10.60.0.1", Interface: new("eth1"), NextHopMAC: new(testhost.BalancerMAC)}}

@@ -187,6 +187,7 @@ type Hook struct {
 	TCX       bool // else a filter of a clsact qdisc, which runs after those
 	Name      string
 	Ours      bool
+	Redirects bool // it is a filter that sends packets elsewhere; of programs that is not known
 }
 
 // Settings are sysctls by key; missing where the kernel has none.
