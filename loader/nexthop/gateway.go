@@ -202,7 +202,7 @@ func gatewaysOf(i discover.Interface, routed []hop, reaches reaches, by map[int]
 		replaced[h.family] = true
 	}
 	for _, h := range routed {
-		if h.device == i.Index && h.isGateway() && !replaced[h.family] && by[h.family].leadTo(&h) {
+		if h.device == i.Index && h.isGateway() && !replaced[h.family] && by[h.family].have(h.table, h.source.IsValid()) {
 			hops = append(hops, h)
 		}
 	}
@@ -261,29 +261,4 @@ func (g *Gateway) tellSources() {
 		g.Sources = nil
 	}
 	slices.SortFunc(g.Sources, netip.Prefix.Compare)
-}
-
-// addressSet holds addresses of this host; link-local ones are an interface's
-// own and may be a router's elsewhere.
-type addressSet map[location]bool
-
-func ownAddresses(nl *netlink.Handle) (addressSet, error) {
-	addresses, err := dump.Addresses(nl)
-	if err != nil {
-		return nil, err
-	}
-	own := addressSet{}
-	for i := range addresses {
-		own[place(addresses[i].LinkIndex, dump.Address(addresses[i].IP))] = true
-	}
-	return own, nil
-}
-
-func (s addressSet) has(device int, address netip.Addr) bool { return s[place(device, address)] }
-
-func place(device int, address netip.Addr) location {
-	if !address.IsLinkLocalUnicast() {
-		device = 0
-	}
-	return location{device, address}
 }

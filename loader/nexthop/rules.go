@@ -120,12 +120,11 @@ func tablesOf(i *discover.Interface, family int, selections []selection, own add
 	return a
 }
 
-// leadTo tells whether what is sent from any of the addresses may take a route by a gateway.
-func (a *tables) leadTo(h *hop) bool {
-	isDefault := h.source.IsValid()
+// have tells whether what is sent from any of the addresses may take routes of a table, default routes or others.
+func (a *tables) have(table int, isDefault bool) bool {
 	return slices.ContainsFunc(a.own, func(own netip.Addr) bool {
 		return slices.ContainsFunc(a.selections, func(s selection) bool {
-			return s.asks(h.table, a.of, own) && !(isDefault && s.longer >= 0)
+			return s.asks(table, a.of, own) && !(isDefault && s.longer >= 0)
 		})
 	})
 }
