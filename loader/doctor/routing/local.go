@@ -4,6 +4,7 @@ package routing
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -16,15 +17,16 @@ import (
 // want it of the answers that they pass on: what is so marked never leaves, answers to others among it.
 func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
 	for _, r := range h.Rules {
-		if !r.HasMark() || r.Mark == 0 || r.Invert || !leadsToLo(h, &r) {
+		if !r.HasMark() || r.Mark == 0 || r.Invert || owners.OfKnownRule(&r) != "" || !leadsToLo(h, &r) {
 			continue
 		}
+		restoring := bringingBack(&h.Firewall, &r)
 		for _, c := range h.Firewall.Chains {
 			if !c.IsHookedAt("output") {
 				continue
 			}
 			for _, rule := range c.Rules {
-				gives := rule.Restores || rule.GivesUnknown
+				gives := rule.Restores && slices.Contains(restoring, c.String())
 				for _, mark := range rule.Gives {
 					gives = gives || r.SelectsMark(mark)
 				}
