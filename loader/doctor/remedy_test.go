@@ -112,7 +112,7 @@ var problems = map[string][]func(*snapshot.Host){
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
 	}},
 	"answers-to-lo": {func(h *snapshot.Host) {
-		inChain("output", snapshot.FirewallRule{Gives: []uint32{1}})(h)
+		inChain("output", netfilter.Rule{Gives: []uint32{1}})(h)
 		r := testhost.Via("", 1)
 		r.Type, r.Table = unix.RTN_LOCAL, 100
 		h.Routes = append(h.Routes, r)

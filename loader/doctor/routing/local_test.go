@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 	"replypath/test/testhost"
 )
 
@@ -19,9 +20,9 @@ func TestAnswersToLo(t *testing.T) {
 			r.Type, r.Table = kind, 100
 			h.Routes = append(h.Routes, r)
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 100, Mark: 1, Mask: 0xff, Table: 100})
-			c := snapshot.Chain{Family: "inet", Table: "proxy", Name: "out", Type: "route", Hooks: []string{hook}}
-			c.Rules = append(c.Rules[:0], snapshot.FirewallRule{Handle: 7, Gives: []uint32{given}})
-			h.Firewall.Chains = []snapshot.Chain{c}
+			c := netfilter.Chain{Family: "inet", Table: "proxy", Name: "out", Type: "route", Hooks: []string{hook}}
+			c.Rules = append(c.Rules[:0], netfilter.Rule{Handle: 7, Gives: []uint32{given}})
+			h.Firewall.Chains = []netfilter.Chain{c}
 		}
 	}
 	testhost.Check(t, AnswersToLo, []testhost.Wants{
