@@ -142,7 +142,7 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 	r.locked(func() error {
 		found, err := discover.Scan(r.netlink, r.config)
 		await.Must(t, err)
-		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table, nil)
+		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table)
 		await.Must(t, err)
 		before := b.snapshot()
 		wantWhole := func(when string) {

@@ -11,7 +11,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/discover/dump"
 	testawait "replypath/test/await"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -100,11 +99,7 @@ func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 		if err := table.ReadIfDue(); err != nil {
 			return err
 		}
-		rules, err := dump.Rules(p.server.Netlink())
-		if err != nil {
-			return err
-		}
-		found, err = Find(p.server.Netlink(), p.manage(t, interfaces...), &table, rules)
+		found, err = Find(p.server.Netlink(), p.manage(t, interfaces...), &table)
 		return err
 	}))
 	return found

@@ -15,7 +15,11 @@ import (
 
 // Find is Gateways by a table of routes and the rules, with the default routes and with what the fallback routes have to heed.
 // What we make ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
-func Find(nl *netlink.Handle, managed []discover.Interface, t *Table, rules []dump.Rule) (Routers, error) {
+func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {
+	rules, err := dump.Rules(nl)
+	if err != nil {
+		return Routers{}, err
+	}
 	found, err := t.own()
 	if err != nil {
 		return Routers{}, err

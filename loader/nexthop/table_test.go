@@ -17,7 +17,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/discover/dump"
 	testawait "replypath/test/await"
 )
 
@@ -90,11 +89,7 @@ func (f *followed) find(table *Table) (routers Routers, networks []discover.OnLi
 			return err
 		}
 		networks = found.OnLink
-		rules, err := dump.Rules(f.server.Netlink())
-		if err != nil {
-			return err
-		}
-		routers, err = Find(f.server.Netlink(), found.Interfaces, table, rules)
+		routers, err = Find(f.server.Netlink(), found.Interfaces, table)
 		return err
 	})
 	return routers, networks
@@ -245,7 +240,7 @@ func TestOwnRoutesAreReadAnew(t *testing.T) {
 	find := func() (found Routers) {
 		f.inside(func() (err error) {
 			if err = f.table.ReadIfDue(); err == nil {
-				found, err = Find(f.server.Netlink(), nil, &f.table, nil)
+				found, err = Find(f.server.Netlink(), nil, &f.table)
 			}
 			return err
 		})
