@@ -46,7 +46,8 @@ func TestTupleReuse(t *testing.T) {
 	})
 }
 
-// TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before.
+// TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before. A FIN that is
+// sent again has the time begin anew.
 func TestClosing(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, flags := range []string{"FA", "RA", "R", "FPA"} {
@@ -57,10 +58,63 @@ func TestClosing(t *testing.T) {
 			b.run(end, effect{tables: establishedFlow(flow)})
 			flow.Seen = b.ago(2)
 			b.put(establishedFlow(flow))
-			b.run(end, nothing) // only the first of them counts
+			if strings.Contains(flags, "F") {
+				flow.Seen = justNow
+			}
+			b.run(end, effect{tables: establishedFlow(flow)})
+			flow.Seen = b.ago(2)
+			b.put(establishedFlow(flow))
 			flow.Seen = justNow
 			b.arrives(n, tcp{flags: "A"}, effect{tables: establishedFlow(flow)})
 		}
+	})
+}
+
+// TestSentAgain: what the host sends again of a connection that it has closed goes by its flow, for a quarter of an hour,
+// and has its time begin anew. A RST or a SYN is none of that; nor is anything where the tuple has another connection.
+func TestSentAgain(t *testing.T) {
+	const longest = uint32(bpf.DatapathIdleSecondsIDLE_UNANSWERED)
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		closing := func(age uint32) bpf.DatapathFlow {
+			flow := b.flow(n, tcp{}, b.replication, age)
+			flow.State = stateClosing
+			return flow
+		}
+		again := egress(b.production, n.out(b.production, tcp{flags: "PA", seq: 4711}))
+		for _, put := range []func(bpf.DatapathFlow) func(tables){establishedFlow, young} {
+			b.inOneTick(again, func() effect {
+				flow := closing(longest)
+				b.put(put(flow))
+				want := b.moves(n, tcp{}, b.production, b.replication, again.frame)
+				flow.Seen, flow.State = justNow, flow.State|stateAsymmetric
+				want.tables = establishedFlow(flow)
+				return want
+			})
+			flow := closing(longest)
+			flow.Seen--
+			b.put(put(flow))
+			b.run(again, nothing)
+			for _, flags := range []string{"R", "SA"} {
+				b.put(put(closing(idleClosing + 1)))
+				b.run(egress(b.production, n.out(b.production, tcp{flags: flags, seq: 4711})), nothing)
+			}
+		}
+		b.put(establishedFlow(closing(idleClosing+1)), halfOpen(b.answered(n, b.backup, 0)))
+		b.run(again, nothing)
+	})
+}
+
+// TestResetOfFilter: a RST that leaves while the socket goes on is a filter's answer to a segment that may be forged.
+func TestResetOfFilter(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 5)
+		reset := egress(b.replication, n.out(b.replication, tcp{flags: "R", seq: 4711}))
+		fd := connectTCP(t, n.here(), n.there(), connection{received: 1000, acked: 2000, window: 4096})
+		b.put(establishedFlow(flow))
+		b.run(reset, nothing)
+		closeSocket(t, fd)
+		flow.State, flow.Seen = stateClosing, justNow
+		b.run(reset, effect{tables: establishedFlow(flow)})
 	})
 }
 
@@ -95,7 +149,9 @@ func TestEstablishedIdle(t *testing.T) {
 			idle = entry()
 			idle.Seen--
 			b.put(establishedFlow(idle))
-			b.run(out, nothing)
+			if test.state == 0 {
+				b.run(out, nothing)
+			} // else it is sent again: see TestSentAgain
 			b.arrives(n, tcp{flags: "A"}, b.meetsStranger(n, b.replication))
 			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), b.meetsStranger(n, b.backup))
 		})

@@ -102,22 +102,22 @@ type DatapathExclusionSet struct {
 }
 
 type DatapathFlow struct {
-	_         structs.HostLayout
-	Tuple     DatapathTuple
-	Seen      uint32
-	State     uint8
-	Pad       uint8
-	Told      uint16
-	Ifindex   uint32
-	Interface uint16
-	Gateway   uint16
-	Mac       [6]uint8
-	Flags     uint16
-	Corrected uint64
-	Created   uint32
-	SndUna    uint32
-	SndNxt    uint32
-	RcvNxt    uint32
+	_           structs.HostLayout
+	Tuple       DatapathTuple
+	Seen        uint32
+	State       uint8
+	RivalFrames uint8
+	Told        uint16
+	Ifindex     uint32
+	Interface   uint16
+	Gateway     uint16
+	Mac         [6]uint8
+	Flags       uint16
+	Corrected   uint64
+	Created     uint32
+	SndUna      uint32
+	SndNxt      uint32
+	RcvNxt      uint32
 }
 
 type DatapathFlowFlags uint32
@@ -233,6 +233,7 @@ type DatapathIdleSeconds uint32
 const (
 	DatapathIdleSecondsIDLE_ESTABLISHED    DatapathIdleSeconds = 86400
 	DatapathIdleSecondsIDLE_CLOSING        DatapathIdleSeconds = 120
+	DatapathIdleSecondsIDLE_UNANSWERED     DatapathIdleSeconds = 1000
 	DatapathIdleSecondsIDLE_HALF_OPEN      DatapathIdleSeconds = 120
 	DatapathIdleSecondsIDLE_CONNECTIONLESS DatapathIdleSeconds = 180
 	DatapathIdleSecondsIDLE_ECHO           DatapathIdleSeconds = 30
@@ -275,7 +276,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 12
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 13
 )
 
 type DatapathMode uint32

@@ -169,13 +169,22 @@ static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 		adopt(skb, from, false);
 }
 
-/* What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. */
+/*
+ * What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. What
+ * passed for reset may go on: that RST was forged.
+ */
 static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	const struct packet *packet = &from->packet;
+	enum verdict verdict;
 
-	if (flow->flags & FLOW_NO_SOCKET && is_due(flow) && has_socket(skb))
-		flow->flags &= ~FLOW_NO_SOCKET;
+	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
+		verdict = ask_socket(skb);
+		if (verdict > VERDICT_LISTENS)
+			flow->flags &= ~FLOW_NO_SOCKET;
+		if (verdict > VERDICT_ENDED)
+			flow->flags &= ~FLOW_RESET;
+	}
 	refresh(skb, from, flow);
 	note_received(packet, flow);
 }
@@ -267,10 +276,12 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 	bool is_known_peer;
 
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
-		if (came_by(flow, skb, packet))
+		if (came_by(flow, skb, packet)) {
+			flow->rival = 0;
 			refresh(skb, from, flow);
-		else
+		} else {
 			follow_frame(skb, from, flow);
+		}
 		if (!(flow->flags & FLOW_NO_SOCKET))
 			question_came(skb, packet);
 		else

@@ -199,7 +199,7 @@ static inline bool is_conversation(const struct flow *flow)
  */
 static inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
 {
-	__u32 rank = age_at(flow->seen, time);
+	__u32 rank = silence(flow, table, time);
 
 	if (rank > idle_limit(flow, table))
 		return OVER;
@@ -310,7 +310,7 @@ static inline void enter_where_free(enum table table, const struct flow *flow, _
 /* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
 static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
-	return is_stray(old) || age_at(old->seen, flow->seen) > idle_limit(old, table);
+	return is_stray(old) || silence(old, table, flow->seen) > idle_limit(old, table);
 }
 
 /*

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 12,
+	LAYOUT_VERSION = 13,
 };
 
 /*
@@ -71,6 +71,7 @@ enum tick {
 enum idle_seconds {
 	IDLE_ESTABLISHED = 86400,
 	IDLE_CLOSING = 120,
+	IDLE_UNANSWERED = 1000, /* closing, for what we send again: for 924 s (tcp_retries2 = 15) */
 	IDLE_HALF_OPEN = 120,
 	IDLE_CONNECTIONLESS = 180,
 	IDLE_ECHO = 30,
@@ -83,7 +84,7 @@ struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
 	__u8 state;      /* enum flow_state */
-	__u8 pad;
+	__u8 rival_frames; /* connectionless: how many came by the way of `rival`, up to RIVAL_FRAMES */
 	__u16 told;      /* low bits of ticks: the sender was told of a packet that is too large */
 	__u32 ifindex;
 	__u16 interface; /* index into `interfaces` */
@@ -92,11 +93,23 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
-	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
-	__u32 snd_una;   /* half-open: of our SYN-ACK; else what the peer acknowledged last */
-	__u32 snd_nxt;   /* the highest that we sent, plus one */
-	__u32 rcv_nxt;   /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
-			  * at first where the last ACK of the handshake ended */
+	/*
+	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket.
+	 * What has no connection keeps other things there.
+	 */
+	union {
+		__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
+		__u32 spoke;   /* connectionless: ticks, when we sent last while the peer was silent; 0: long ago */
+	};
+	union {
+		__u32 snd_nxt; /* the highest that we sent, plus one */
+		__u32 rival;   /* connectionless: the other way by which frames come, see move.h; 0: none */
+	};
+	union {
+		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
+				* at first where the last ACK of the handshake ended */
+		__u32 rival_since; /* connectionless: ticks, when the first of them came */
+	};
 };
 
 /* The two words of a flow that say by which way it came. */

@@ -90,12 +90,6 @@ static inline enum table lasting_table(const struct packet *packet)
 	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 }
 
-/* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */
-static inline bool is_due(const struct flow *flow)
-{
-	return age(flow->seen) >= seconds(1);
-}
-
 static inline void mark_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))

@@ -60,7 +60,8 @@ func policyKeys() []yamlKey {
 		{"follow", oneOf("follow"), string(config.FollowValidated),
 			"What happens when a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
 				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket. " +
-				"A flow without a connection moves when its present interface or next hop is down, or silent for a second."},
+				"A flow without a connection moves when its present interface or next hop is down. " +
+				"It also moves when the peer has come by one other way alone, three times and for ten seconds."},
 		{"scope", oneOf("scope"), string(config.ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
 		{"host_model", oneOf("host_model"), string(config.HostModelWeak),
 			"By which interface leaves what this host originates. That is what it sends or forwards with an own address as source, and what is no reply of a recorded flow. " +

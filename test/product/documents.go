@@ -98,6 +98,7 @@ type Flow struct {
 	State            string
 	AgeSeconds       float64 `json:"age_seconds"`
 	CorrectedPackets uint64  `json:"corrected_packets"`
+	Closing          bool
 }
 
 // String names the flow in a message.

@@ -137,9 +137,13 @@ func (p *equals) datagrams() topology.Filter {
 // forge has somebody send a datagram in the client's name, by eth1.
 func (p *equals) forge() {
 	p.t.Helper()
-	nic := p.n.Server.Eth1
+	p.forgeBy(p.n.Server.Eth1, p.n.Server.Eth1.Peer().MAC)
+}
+
+func (p *equals) forgeBy(nic *topology.Interface, mac net.HardwareAddr) {
+	p.t.Helper()
 	traffic.NewInjector(p.t, nic.Peer()).Send(traffic.Datagram{
-		FromMAC: nic.Peer().MAC, ToMAC: nic.MAC, From: p.clientAt, To: p.serverAt,
+		FromMAC: mac, ToMAC: nic.MAC, From: p.clientAt, To: p.serverAt,
 	}.Layers()...)
 }
 
@@ -205,6 +209,7 @@ func TestBegun(t *testing.T) {
 	s.run(t, "closed doors", testClosedDoors)
 	s.run(t, "tuple used again", testTupleReused)
 	s.run(t, "connected server", testConnectedServer)
+	s.run(t, "only the server speaks", testOnlyServerSpeaks)
 	s.run(t, "forged datagram", testForgedDatagram)
 	s.run(t, "question before the server", testServerAfterQuestion)
 	s.run(t, "long silence", testLongSilence)
@@ -259,6 +264,22 @@ func testConnectedServer(t *testing.T, s *begunServer) {
 			}
 			pair.want(clientBegan)
 		}
+	}
+}
+
+// testOnlyServerSpeaks has a client ask once, and then the server alone speak, for longer than a silent flow lives: what it
+// sends stays at eth1, and so do the answers to the client's next questions.
+func testOnlyServerSpeaks(t *testing.T, s *begunServer) {
+	for _, f := range traffic.Families {
+		pair := s.equals(t, f)
+		pair.clientSpeaks()
+		wires := wire.Tap(t, s.Server)
+		for range 4 {
+			pair.serverSpeaks()
+			s.p.Age(100 * time.Second)
+		}
+		pair.talk()
+		wires.WantEth1("what the server sends", pair.datagrams())
 	}
 }
 

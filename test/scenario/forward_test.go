@@ -217,7 +217,7 @@ func detour(t *testing.T, n *topology.TwoNIC, f topology.Family, on bool) {
 
 // testContainerMoves changes the way that a client's segments come in: a TCP flow of a container, and one of a port that is
 // redirected, follows at once, as what was seen of the connection decides where no socket is found; one without
-// connections after the second in which nothing came by its old way.
+// connections when three questions, in ten seconds, have come by the other way alone.
 func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 	moves := func() float64 { return p.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp") }
 	for _, f := range traffic.Families {
@@ -231,8 +231,10 @@ func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 			for _, eth1 := range []bool{false, true} {
 				detour(t, s.TwoNIC, f, !eth1)
 				if c.Kind != traffic.TCP {
-					wire.WantBy(t, s.Server, c, !eth1) // the present way is up and was in use a moment ago
-					p.Age(2 * time.Second)
+					for range 2 { // the present way is up, and the other one new
+						wire.WantBy(t, s.Server, c, !eth1)
+						p.Age(6 * time.Second)
+					}
 				}
 				wire.WantBy(t, s.Server, c, eth1)
 			}

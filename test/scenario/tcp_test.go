@@ -46,6 +46,8 @@ func TestCorners(t *testing.T) {
 	each("half closed", c.halfClosed)
 	each("closed after silence", c.closedAfterSilence)
 	each("time wait", c.timeWait)
+	each("reset of a filter", c.resetOfFilter)
+	each("peer away", c.peerAway)
 	t.Run("keep alive", c.keepAlive)
 	each("stray is no flow", c.strayIsNoFlow)
 	each("stray flood", c.strayFlood)

@@ -120,9 +120,27 @@ func (x *run) same(got, want model.Flow, halfOpen bool) bool {
 		return false
 	}
 	got.Seen, got.Created, got.Told = want.Seen, want.Created, want.Told
+	if want.Tuple.Protocol != unix.IPPROTO_TCP {
+		return x.sameDatagrams(got, want)
+	}
 	// Sequence numbers mean nothing in other entries than these.
 	if !halfOpen && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) == 0 {
 		got.SndUna, got.SndNxt, got.RcvNxt = want.SndUna, want.SndNxt, want.RcvNxt
+	}
+	return got == want
+}
+
+// sameDatagrams goes on with what has no connection, and keeps there who spoke last and a rival: see types.h. A rival that
+// was there before the flow's own way was heard is none.
+func (x *run) sameDatagrams(got, want model.Flow) bool {
+	answered := want.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+	rivals := want.SndNxt != 0 && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) == 0
+	if answered && got.SndUna-want.SndUna > x.late || rivals && (got.SndNxt == 0 || got.RcvNxt-want.RcvNxt > x.late) {
+		return false
+	}
+	got.SndUna, got.SndNxt, got.RcvNxt = want.SndUna, want.SndNxt, want.RcvNxt
+	if !rivals {
+		got.RivalFrames = want.RivalFrames
 	}
 	return got == want
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/model"
@@ -362,6 +363,9 @@ func (x *run) age(ticks uint32) error {
 func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
 	f.Seen -= ticks
 	f.Created -= ticks
+	if f.Tuple.Protocol != unix.IPPROTO_TCP { // see spoke and rival_since in types.h
+		f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
+	}
 	if f.Told != 0 {
 		f.Told -= uint16(ticks)
 	}

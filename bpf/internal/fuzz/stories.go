@@ -136,7 +136,7 @@ func conversations(p Packet) (all []Program) {
 	for _, protocol := range []protocol{udp, echo, sctp, gre} {
 		p.protocol = protocol
 		all = append(all, program(setup, in(0, p), out(1, p), out(1, p.with(func(p *Packet) { p.shape = firstFragment })),
-			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), Step{Kind: age}, in(2, p)))
+			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p)))
 	}
 	return all
 }

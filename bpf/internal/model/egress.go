@@ -126,6 +126,11 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	f, ok := m.connectionless(t)
 	if ok {
 		f.State |= stateAnswered
+		taken := t.Protocol == protoUDP && f.Flags&flagNoSocket == 0
+		again := f.Flags&flagActive != 0 || f.Seen != f.Created
+		if (taken || again) && m.since(f.Seen) >= m.Ticks(1) && m.since(f.SndUna) >= m.Ticks(1) {
+			f.SndUna = m.Now
+		}
 		m.Connectionless[t] = f
 		return m.reply(tableConnectionless, t, p, frame)
 	}
@@ -211,6 +216,8 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	}
 	f, ok := m.halfOpen(t)
 	switch {
+	case !ok && m.revives(t, p):
+		return m.continueOut(t, p, frame)
 	case ok && f.Flags&flagStray != 0 && p.has(FlagRST): // answers a segment without a socket
 		return m.reply(tableHalfOpen, t, p, frame)
 	case !ok || f.Flags&flagStray != 0 || !m.continues(f, p):
@@ -221,6 +228,19 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	}
 	m.HalfOpen[t] = f
 	return m.reply(tableHalfOpen, t, p, frame)
+}
+
+// revives says whether a segment is sent again of a connection that the host has closed, and whose peer is silent; the
+// connection goes on then.
+func (m *Model) revives(t Tuple, p *packet) bool {
+	f, known := m.Established[t]
+	if !known || p.flags&(FlagSYN|FlagRST) != 0 || f.State&stateClosing == 0 ||
+		!m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_UNANSWERED) {
+		return false
+	}
+	f.Seen = m.Now
+	m.Established[t] = f
+	return true
 }
 
 // synAckOut: it goes where its SYN came from.
@@ -287,13 +307,18 @@ func (m *Model) continues(f Flow, p *packet) bool {
 	return inSequence(p.seq, f.SndUna+1, f.SndNxt)
 }
 
-// closes: a connection that the host ends is idle soon. A RST that is not near what a
-// connection without a socket here has sent is the host's answer to something else.
+// closes: a connection that the host ends is idle soon. A RST is the host's answer to something else where the socket
+// goes on, or without one here where it is not near what was sent.
 func (m *Model) closes(f *Flow, p *packet) {
-	if p.has(FlagRST) && f.Flags&flagNoSocket != 0 && !inSequence(p.seq, f.SndUna-near, f.SndNxt+near) {
+	goesOn := m.hasSocket(f.Tuple)
+	if f.Flags&flagNoSocket != 0 {
+		goesOn = !inSequence(p.seq, f.SndUna-near, f.SndNxt+near)
+	}
+	if p.has(FlagRST) && goesOn {
 		return
 	}
-	if p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0 {
+	ends := p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0
+	if again := p.has(FlagFIN) && m.since(f.Seen) >= m.Ticks(1); ends || again {
 		f.State |= stateClosing
 		f.Seen = m.Now
 	}

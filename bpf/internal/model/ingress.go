@@ -65,9 +65,10 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		untaken := f.Flags&flagNoSocket != 0 && f.State&stateAnswered == 0
 		settled = !first && f.Flags&flagAlternates == 0 && !untaken
 		if w.of(f) {
+			f.SndNxt = 0
 			m.refresh(&f, w)
-		} else {
-			m.follow(&f, p, w, m.isSilent(&f))
+		} else if m.follow(&f, p, w, func() bool { return m.isCutOff(f) || m.hasMoved(&f, w) }) {
+			f.SndNxt = 0
 		}
 		m.Connectionless[t] = f
 		if isDue && f.Flags&flagNoSocket == 0 {
@@ -179,24 +180,29 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 	return true
 }
 
-// isSilent says whether a flow without a connection may move: its interface is
-// down, or nothing came in by its way for a second. Where that cannot be told,
-// because frames came in since the time was written, the second begins now.
-func (m *Model) isSilent(f *Flow) func() bool {
-	return func() bool {
-		if !m.isUsable(f) {
-			return true
+// isCutOff says whether nothing can leave by a flow's way.
+func (m *Model) isCutOff(f Flow) bool {
+	_, usable := m.usable(f.Gateway, f.Ifindex)
+	return !m.isUsable(&f) || f.Flags&flagGateway != 0 && !usable
+}
+
+// hasMoved says whether the peer of a flow without a connection has come by one other way alone for ten seconds, and three
+// times; or by a gateway of the same interface, after a second of silence.
+func (m *Model) hasMoved(f *Flow, w way) bool {
+	if f.Flags&flagActive != 0 {
+		f.Flags &^= flagActive
+		f.SndNxt = 0
+		if f.Seen == f.Created { // more than one came
+			f.Seen++
 		}
-		if m.since(f.Seen) < m.Ticks(1) {
-			return false
-		}
-		if f.Flags&flagActive != 0 {
-			f.Flags &^= flagActive
-			f.Seen = m.Now
-			return false
-		}
+	} else if f.Ifindex == w.ifindex && m.since(f.Seen) >= m.Ticks(1) && m.senderOf(netip.AddrFrom16(f.Tuple.Peer).Unmap(), w) != 0 {
 		return true
 	}
+	if number := w.number(); f.SndNxt != number {
+		f.SndNxt, f.RcvNxt, f.RivalFrames = number, m.Now, 0
+	}
+	f.RivalFrames = min(f.RivalFrames+1, 3)
+	return f.RivalFrames == 3 && m.since(f.RcvNxt) >= m.Ticks(10)
 }
 
 // follow moves a flow to the way of a frame, as far as the settings allow.

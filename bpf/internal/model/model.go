@@ -208,6 +208,9 @@ func (m *Model) Age(ticks uint32) {
 	for _, table := range []map[Tuple]Flow{m.HalfOpen, m.Established, m.Connectionless} {
 		for t, f := range table {
 			f.Seen, f.Created = f.Seen-ticks, f.Created-ticks
+			if t.Protocol != protoTCP { // see spoke and rival_since in types.h
+				f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
+			}
 			told(&f.Told)
 			table[t] = f
 		}

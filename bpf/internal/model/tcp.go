@@ -114,8 +114,11 @@ func (m *Model) continueFlow(p *packet, w way) {
 	t := p.inbound()
 	f := m.Established[t]
 	isDue := m.since(f.Seen) >= m.Ticks(1)
-	if isDue && f.Flags&flagNoSocket != 0 && m.hasSocket(t) {
+	if isDue && m.hasSocket(t) {
 		f.Flags &^= flagNoSocket // SYN cookies: the socket came after the handshake
+		if m.fitsSocket(p) {
+			f.Flags &^= flagReset // by a forged RST
+		}
 	}
 	remember(&f, p)
 	m.refresh(&f, w)
@@ -312,8 +315,8 @@ func (m *Model) strange(p *packet, w way) []Event {
 }
 
 // resetIn is about a peer's RST: it ends a flow if its sequence number is exactly
-// what is expected, whichever way it comes. Where no socket says what is, it may be ahead
-// of what the host has acknowledged, if it comes by the way of the flow.
+// what is expected, whichever way it comes. By the way of the flow it may be ahead of that, if something came a moment
+// ago that its socket has not taken yet.
 func (m *Model) resetIn(p *packet, w way) {
 	t := p.inbound()
 	f, established := m.established(t)
@@ -321,11 +324,13 @@ func (m *Model) resetIn(p *packet, w way) {
 		return
 	}
 	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0
-	if w.of(f) {
-		last += mostAhead
-	}
+	ahead := uint32(mostAhead)
 	if socket, ok := m.Sockets.Connections[t]; ok {
 		first, last, known = socket.Received, socket.Received, true
+		ahead = min(ahead, socket.Window)
+	}
+	if w.of(f) && m.since(f.Seen) < m.Ticks(1) {
+		last += ahead
 	}
 	switch {
 	case known && inSequence(p.seq, first, last):
