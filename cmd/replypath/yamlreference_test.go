@@ -59,9 +59,9 @@ func policyKeys() []yamlKey {
 		{"mode", oneOf("mode"), string(config.ModeEnforce), "**enforce** sends replies by the interface that the request arrived by. **observe** counts those that would be moved, and changes nothing of the host."},
 		{"follow", oneOf("follow"), string(config.FollowValidated),
 			"What happens when a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
-				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket. " +
+				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket.\n\n" +
 				"A flow without a connection moves when its present interface or next hop is down. " +
-				"It also moves when the peer has come by one other way alone, three times and for ten seconds."},
+				"It also moves when its packets arrive by one other way alone, three times and for ten seconds."},
 		{"scope", oneOf("scope"), string(config.ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
 		{"host_model", oneOf("host_model"), string(config.HostModelWeak),
 			"By which interface leaves what this host originates. That is what it sends or forwards with an own address as source, and what is no reply of a recorded flow. " +
