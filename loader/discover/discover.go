@@ -9,15 +9,15 @@ import (
 	"net/netip"
 
 	"replypath/loader/config"
+	"replypath/loader/discover/dump"
 )
 
 // OwnDevice is the name of the device that replypath makes for itself. It is
 // never managed.
 const OwnDevice = "replypath0"
 
-// OwnProtocol marks the routes that replypath makes (rtm_protocol): a number that
-// neither the kernel nor iproute2's rt_protos has.
-const OwnProtocol = 114
+// OwnProtocol marks the routes and rules that replypath makes.
+const OwnProtocol = dump.OwnProtocol
 
 // BoundMetric is that of replypath's default routes for sockets that are bound to a device, the kernel's largest: who
 // is not bound has the fallback route before.

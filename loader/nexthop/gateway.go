@@ -64,11 +64,16 @@ type Default struct {
 type Routers struct {
 	Gateways []Gateway // ordered by interface and address
 	Defaults []Default // of any interface, in no particular order
-	Fallback []Default // those of replypath's own routes
-	Bound    []Default // those of its routes for sockets that are bound to a device
-	Covered  []Covered // in no particular order
-	// Shadowed are default routes that the fallback route of their family would keep from being used.
-	Shadowed []Shadowed
+	Fallback []OwnRoute
+	Bound    []OwnRoute // those for sockets that are bound to a device
+	Covered  []Covered  // in no particular order
+}
+
+// OwnRoute is a route of replypath's own.
+type OwnRoute struct {
+	Default
+	Table int
+	To    netip.Prefix
 }
 
 // Gateways returns the gateways of all managed interfaces with the state of
@@ -149,6 +154,8 @@ type hop struct {
 	metric  int // of a default route, as is tos
 	tos     int
 	source  netip.Prefix // whose packets a default route of any table takes; not valid for other routes
+	table   int          // of a route of replypath's own, as is to
+	to      netip.Prefix
 }
 
 type hopKind int
@@ -167,7 +174,7 @@ func collectHops(r *dump.Route, add func(hop)) {
 	}
 	kind, isDefault := byRoute, r.Table == unix.RT_TABLE_MAIN && r.Dst.Bits() == 0
 	switch {
-	case r.Protocol == discover.OwnProtocol && isDefault && uint32(r.Metric) == discover.BoundMetric:
+	case r.Protocol == discover.OwnProtocol && uint32(r.Metric) == discover.BoundMetric:
 		kind = byBound
 	case r.Protocol == discover.OwnProtocol:
 		kind = byFallback
@@ -182,6 +189,9 @@ func collectHops(r *dump.Route, add func(hop)) {
 			}
 			if r.Dst.Bits() == 0 {
 				found.source = r.Src.Masked()
+			}
+			if found.isOwn() {
+				found.table, found.to = r.Table, r.Dst.Masked()
 			}
 			add(found)
 		}

@@ -13,7 +13,7 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// Find is Gateways by a table of routes and the rules, with the default routes and with what the fallback routes have to heed.
+// Find is Gateways by a table of routes and the rules, with the default routes and with what has to be heeded of them.
 // What we make ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
 func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {
 	rules, err := dump.Rules(nl)
@@ -27,7 +27,6 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	hops := slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return h.isOwn() })
 	found.addDefaults(hops)
 	found.Covered = t.known.networks.covered(managed)
-	found.Shadowed = shadowed(rules, t.known.late.List())
 	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
 	t.tellAnnounced(found.Gateways)
 	return found, err
@@ -62,9 +61,9 @@ func (r *Routers) addDefaults(hops []hop) {
 			to.Behind = h.family == unix.AF_INET && h.metric > first
 			r.Defaults = append(r.Defaults, to)
 		case byFallback:
-			r.Fallback = append(r.Fallback, to)
+			r.Fallback = append(r.Fallback, OwnRoute{to, h.table, h.to})
 		case byBound:
-			r.Bound = append(r.Bound, to)
+			r.Bound = append(r.Bound, OwnRoute{to, h.table, h.to})
 		}
 	}
 }

@@ -179,7 +179,7 @@ func TestTakenFallbackAgainAndAgain(t *testing.T) {
 			useFallback(t, n, p)
 			if problem != "" {
 				// The gateway of the route can be no address of the device.
-				host.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route del default dev replypath0")
+				host.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route del 2000::/3 dev replypath0 table 114114")
 				d.WaitLog(1, "level=WARN", problem)
 			}
 			var took []time.Duration

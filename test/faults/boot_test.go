@@ -66,9 +66,13 @@ func (b *bed) bootRouter(fault fault) {
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		talks[kind] = c.KeepThrough(b)
+		if b.waitsForRules(fault) {
+			talks[kind] = c.KeepRepeating(b)
+		} else {
+			talks[kind] = c.KeepThrough(b)
+		}
 	}
-	fault.begin(b)
+	b.begin(fault)
 	b.askPromptly(fault.name, b.conversation(traffic.TCP))
 	host.Nft(b, b.net.Production.Host, booting)
 	fault.end(b)

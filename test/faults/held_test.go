@@ -112,7 +112,7 @@ func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *product
 	after := look() // eth0 may have lost and got back what is its own
 
 	d := b.start(args...)
-	fault.begin(b)
+	b.begin(fault)
 	b.ask(b.conversation(traffic.TCP))
 	b.wantShown(fault, true)
 	leave(b, d)

@@ -5,12 +5,17 @@ package dump
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
+
+// OwnProtocol marks the routes and rules that replypath makes (rtm_protocol): a number that
+// neither the kernel nor iproute2's rt_protos has.
+const OwnProtocol = 114
 
 // Rule is a rule of policy routing, with its action (nl.FR_ACT_TO_TBL,
 // nl.FR_ACT_PROHIBIT, ...), which the library leaves out.
@@ -52,8 +57,22 @@ func TableName(table int) string {
 }
 
 // Rules returns the rules of both families in the order in which they are asked,
-// IPv4 first.
+// IPv4 first, without those of replypath's own.
 func Rules(h *netlink.Handle) ([]Rule, error) {
+	all, err := EveryRule(h)
+	return slices.DeleteFunc(all, func(r Rule) bool { return r.isOwn() }), err
+}
+
+// OwnRules returns those that replypath has made.
+func OwnRules(h *netlink.Handle) ([]Rule, error) {
+	all, err := EveryRule(h)
+	return slices.DeleteFunc(all, func(r Rule) bool { return !r.isOwn() }), err
+}
+
+func (r *Rule) isOwn() bool { return r.Protocol == OwnProtocol }
+
+// EveryRule returns the rules of replypath's own as well.
+func EveryRule(h *netlink.Handle) ([]Rule, error) {
 	var all []Rule
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		list, err := retry("rules", func() ([]Rule, error) { return rules(h, family) })

@@ -35,6 +35,9 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	name := snapshot.FamilyName[family]
 	best := h.BestDefault(family)
 	switch {
+	case best == nil && h.Config.FallbackRoute && hasOwnDevice(h):
+		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
+			listDefaults(family))
 	case best == nil:
 		severity := finding.Error
 		if isPrivate(&h.Links, family) {
@@ -45,11 +48,12 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
 			name, Show(&h.Links, best)),
 			listRoutes(best)).Of(owners.OfRoute(best))
-	case h.DeviceName(best.Device) == discover.OwnDevice:
-		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
-			listDefaults(family))
 	}
 	return finding.Fine("", name+": "+Show(&h.Links, best))
+}
+
+func hasOwnDevice(h *snapshot.Host) bool {
+	return slices.ContainsFunc(h.Devices, func(d snapshot.Device) bool { return d.Name == discover.OwnDevice })
 }
 
 // withoutDefault is what there is to do about a missing default route: replypath has
