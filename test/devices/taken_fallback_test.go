@@ -140,7 +140,7 @@ func useFallback(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 var atOnce = await.AnswerTime / 200
 
 // fallbackWorks tells what of either family does not: that a new question by UDP to eth1 is
-// answered, and that a connection that the host opens is refused.
+// answered, and that a connection that the host opens from eth1's address is refused.
 func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 	t.Helper()
 	for _, f := range n.Families() {
@@ -149,7 +149,8 @@ func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 			return err
 		}
 		client := netip.AddrPortFrom(n.ClientEth0.Address(f), traffic.EchoPort).String()
-		conn, err := n.Server.Dial(await.Within(t, atOnce), "tcp", client)
+		bound := topology.FromAddress(netip.AddrPortFrom(n.Server.Eth1.Address(f), 0)) // what is not finds no route
+		conn, err := n.Server.Dial(await.Within(t, atOnce), "tcp", client, bound)
 		if err == nil {
 			conn.Close()
 		}
