@@ -154,8 +154,7 @@ type hop struct {
 	metric  int // of a default route, as is tos
 	tos     int
 	source  netip.Prefix // whose packets a default route of any table takes; not valid for other routes
-	table   int          // of a route of replypath's own, as is to
-	to      netip.Prefix
+	to      netip.Prefix // of a route of replypath's own
 }
 
 type hopKind int
@@ -191,7 +190,7 @@ func collectHops(r *dump.Route, add func(hop)) {
 				found.source = r.Src.Masked()
 			}
 			if found.isOwn() {
-				found.table, found.to = r.Table, r.Dst.Masked()
+				found.to = r.Dst.Masked()
 			}
 			add(found)
 		}
