@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 )
@@ -17,7 +15,9 @@ import (
 func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bridgeLoss(&e)
+	if err := r.routes.Lost(&e); err != nil { // the reconciliation tries again
+		r.log.Error("replies wait for a route", "error", err)
+	}
 	switch {
 	case !open:
 		// Its last event has told why. The slow timer subscribes again.
@@ -41,18 +41,6 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	}
 	r.changes.note(time.Now())
 	return mayAsk
-}
-
-// bridgeLoss has replies built at once where a default route has gone, or an interface that is not up any more may hold one.
-func (r *runner) bridgeLoss(e *nexthop.Event) {
-	isDefault := e.Kind == nexthop.KindRoute && e.Removed && e.Route.Dst.Bits() == 0 && e.Route.Table == unix.RT_TABLE_MAIN
-	isDown := e.Kind == nexthop.KindLink && (e.Removed || e.NoCarrier)
-	if !isDefault && !isDown {
-		return
-	}
-	if err := r.routes.Lost(e); err != nil { // which the reconciliation meets as well
-		r.log.Error("replies wait for a route", "error", err)
-	}
 }
 
 // noteRoutes has the table of routes follow an event, and tells whether the host has to be looked at.

@@ -56,7 +56,7 @@ func (r *Routes) Reconcile(routers *nexthop.Routers) error {
 	r.seen.Routers, r.seen.planned = *routers, nil
 	r.lookForDefaults()
 	if r.host.Enabled() {
-		r.seen.planned = r.familiesOf(r.host.Interfaces())
+		r.seen.planned = familiesOf(r.host.Interfaces())
 	}
 	var boundErr error
 	if r.Wanted() {
@@ -156,8 +156,13 @@ func (r *Routes) wantedRules(enforced []Interface, families []int) (rules []rule
 	return rules
 }
 
-// Lost notes that a default route, or an interface, has gone, and has replies built at once.
+// Lost has replies built at once where an event tells that a default route has gone, or an interface that may hold one.
 func (r *Routes) Lost(e *nexthop.Event) error {
+	isDefault := e.Kind == nexthop.KindRoute && e.Removed && e.Route.Dst.Bits() == 0 && e.Route.Table == unix.RT_TABLE_MAIN
+	isDown := e.Kind == nexthop.KindLink && (e.Removed || e.NoCarrier)
+	if !isDefault && !isDown {
+		return nil
+	}
 	r.seen.Defaults = slices.DeleteFunc(slices.Clone(r.seen.Defaults), func(d nexthop.Default) bool {
 		if e.Kind == nexthop.KindLink {
 			return d.Interface == e.Interface
@@ -196,7 +201,7 @@ func (r *Routes) bridge() error {
 // settings back.
 func (r *Routes) arrange() (boundErr, err error) {
 	enforced := r.host.enforcing(true)
-	planned := r.familiesOf(enforced)
+	planned := familiesOf(enforced)
 	r.bound.lookForSockets()
 	rulesErr := r.rules.add(r.wantedRules(enforced, planned))
 	present, removeErr := r.bound.remove(r.seen.Bound, r.bound.wanted(enforced, planned))
@@ -247,7 +252,7 @@ func (r *Routes) arrangeDevice(enforced []Interface) error {
 
 // familiesOf are those of which one of the interfaces has an address: without one the host could not be asked, and what
 // it starts would have no source to be answered at.
-func (r *Routes) familiesOf(interfaces []Interface) []int {
+func familiesOf(interfaces []Interface) []int {
 	var families []int
 	for _, i := range interfaces {
 		for _, address := range i.Addresses {
@@ -337,7 +342,7 @@ func (r *Routes) drop() error {
 	switch {
 	case device == nil:
 		errs = append(errs, r.remove(false))
-	case r.isOfBeforeTrial():
+	case isOfBeforeTrial(r.host.Journal.Trial):
 		r.host.Tx.Leave()
 	default:
 		errs = append(errs, r.host.Tx.Postpone(func() error { return r.remove(true) }))
@@ -346,8 +351,7 @@ func (r *Routes) drop() error {
 }
 
 // isOfBeforeTrial tells whether the datapath that a trial may have to put back has the device.
-func (r *Routes) isOfBeforeTrial() bool {
-	trial := r.host.Journal.Trial
+func isOfBeforeTrial(trial *pins.TrialRecord) bool {
 	return trial != nil && trial.Before != nil && trial.Before.Fallback != nil
 }
 

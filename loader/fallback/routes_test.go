@@ -122,11 +122,11 @@ func TestIsActive(t *testing.T) {
 func TestFamilies(t *testing.T) {
 	r := newTestRoutes(nil)
 	all := r.host.Interfaces()
-	if got := r.familiesOf(all); !slices.Equal(got, Families) {
+	if got := familiesOf(all); !slices.Equal(got, Families) {
 		t.Errorf("families %v", got)
 	}
 	all[0].Addresses, all[1].Addresses = nil, all[1].Addresses[:1]
-	if got := r.familiesOf(all); !slices.Equal(got, []int{unix.AF_INET}) {
+	if got := familiesOf(all); !slices.Equal(got, []int{unix.AF_INET}) {
 		t.Errorf("with an IPv4 address alone %v", got)
 	}
 }
