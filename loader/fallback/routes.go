@@ -203,9 +203,14 @@ func (r *Routes) arrange() (boundErr, err error) {
 	enforced := r.host.enforcing(true)
 	planned := familiesOf(enforced)
 	r.bound.lookForSockets()
-	rulesErr := r.rules.add(r.wantedRules(enforced, planned))
+	err = r.arrangeDevice(enforced)
+	var rules []rule // also where a route cannot be added: to add and remove them would be news that leads here again
+	if r.device.found != nil {
+		rules = r.wantedRules(enforced, planned)
+	}
+	rulesErr := r.rules.add(rules)
 	present, removeErr := r.bound.remove(r.seen.Bound, r.bound.wanted(enforced, planned))
-	if err = r.arrangeDevice(enforced); err == nil {
+	if err == nil {
 		err = errors.Join(r.device.ask(r.host.Datapath(), len(r.present()) > 0), r.sync(planned))
 	} else {
 		r.seen.families = nil
@@ -221,7 +226,7 @@ func (r *Routes) arrange() (boundErr, err error) {
 	present, addErr := r.bound.add(present, wanted)
 	r.bound.record(present)
 	r.seen.Bound = present
-	errs = append(errs, rulesErr, r.removeRules(r.wantedRules(enforced, r.seen.families)))
+	errs = append(errs, rulesErr, r.removeRules(rules))
 	return errors.Join(removeErr, restErr, addErr), errors.Join(errs...)
 }
 

@@ -158,7 +158,8 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 			}
 			t.Run(mechanism+"/"+fault.name, func(t *testing.T) {
 				b := newBed(t, topology.IPv4, anySource)
-				b.start(mechanisms[mechanism]...).Kill()
+				alone := product.WriteConfig(t, "related: false\n") // what the host begins is to fail
+				b.start(append([]string{"--config", alone}, mechanisms[mechanism]...)...).Kill()
 				b.unattended = true
 				defer product.Quiet(t)()
 				b.bridge(fault, func() {}, func() {})

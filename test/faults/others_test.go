@@ -329,6 +329,7 @@ func TestFallbackWithoutIPv6(t *testing.T) {
 	d.Kill()
 	b.product.Start()
 	b.cutCable()
+	b.awaitRules(true)
 	for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP, traffic.Ping} {
 		b.ask(b.conversation(kind))
 	}
@@ -463,7 +464,7 @@ func (b *bed) wantOneNeighbour() {
 func TestExplainFallbackDevice(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f topology.Family) {
 		b := newBed(t, f, anySource)
-		b.start()
+		b.start("--config", product.WriteConfig(t, "related: false\n"))
 		b.removeDefault()
 		b.awaitRules(true)
 		c := b.conversation(traffic.TCP)
