@@ -176,7 +176,7 @@ func haveSocketsForget(nl *netlink.Handle, d *Device, family int) error {
 		err = nl.RouteDel(nowhere)
 	}
 	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
-		return fmt.Errorf("have sockets look for an %s route anew: %w", Name(family), err)
+		return fmt.Errorf("have sockets look for an %s route again: %w", Name(family), err)
 	}
 	return nil
 }
