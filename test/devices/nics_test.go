@@ -5,12 +5,15 @@ package devices
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"replypath/test/await"
 	"replypath/test/host"
@@ -52,7 +55,33 @@ func (s *site) wantNICs(t *testing.T, nic *topology.Interface) {
 	for _, f := range traffic.Families {
 		t.Run("bulk/"+f.String(), func(t *testing.T) { s.wantBulk(t, f, nic) })
 	}
+	await.Must(t, nic.ReceiveInLists(5*time.Millisecond))
+	for _, f := range traffic.Families {
+		t.Run("resets/"+f.String(), func(t *testing.T) { s.wantResets(t, p.In(t), f) })
+	}
 	p.Expect(0, "detach", "--stop")
+}
+
+// wantResets has the client write and reset its connections at once, so that the NIC hands up both in one list: none of them
+// stays open.
+func (s *site) wantResets(t *testing.T, p *product.Product, f topology.Family) {
+	t.Helper()
+	const connections = 5
+	for range connections {
+		conn, err := s.Client.Dial(await.Within(t, await.AnswerTime), "tcp", netip.AddrPortFrom(s.Replication.Address(f), traffic.EchoPort).String())
+		await.Must(t, err)
+		await.Must1[int](t)(conn.Write([]byte("question")))
+		await.Must(t, conn.(*net.TCPConn).SetLinger(0))
+		await.Must(t, conn.Close())
+	}
+	await.Eventually(t, "the connections are over", func() error {
+		for _, flow := range p.Flows("--protocol", "tcp", "--peer", s.ClientEth0.Address(f).String()) {
+			if flow.Self == s.Replication.Address(f).String() && !flow.Closing {
+				return fmt.Errorf("%s", flow)
+			}
+		}
+		return nil
+	})
 }
 
 const (
