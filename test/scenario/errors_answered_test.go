@@ -112,7 +112,7 @@ func TestErrors(t *testing.T) {
 	loseAnswers(t, n)
 
 	p := product.On(t, n.Server.Host)
-	p.Start("--observe")
+	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n")) // errors of nobody's go as routed
 	before := countedBy(p)
 	wantCounted(t, p, before, provoked(t, answeredWithErrors, false), false)
 

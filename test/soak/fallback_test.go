@@ -164,7 +164,7 @@ func (s *soak) wantRefused(event string) (count int) {
 		if err == nil {
 			conn.Close()
 		}
-		if took := time.Since(begun); !errors.Is(err, unix.ECONNREFUSED) || took >= await.Patient(refusedWithin) {
+		if took := time.Since(begun); !errors.Is(err, unix.ENETUNREACH) || took >= await.Patient(refusedWithin) {
 			s.report.fail(fmt.Sprintf("in event %s the server's connection to %s after %s: %v", event, to, took, err))
 			continue
 		}
