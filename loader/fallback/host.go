@@ -93,3 +93,15 @@ func familyOf(a interface{ Is4() bool }) int {
 	}
 	return unix.AF_INET6
 }
+
+// served are those of the families that lack none of their routes by the device.
+func (v *view) served(device *Device, families []int, present []nexthop.OwnRoute) []int {
+	if device == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(families), func(family int) bool {
+		return slices.ContainsFunc(routesBy(device.hop(family), v.tables(family)...), func(route nexthop.OwnRoute) bool {
+			return !slices.Contains(present, route)
+		})
+	})
+}

@@ -213,7 +213,7 @@ func (r *Routes) arrange() (boundErr, err error) {
 	if err == nil {
 		err = errors.Join(r.device.ask(r.host.Datapath(), len(r.present()) > 0), r.sync(planned))
 	} else {
-		r.seen.families = nil
+		r.seen.families = r.seen.served(r.device.found, planned, r.present())
 	}
 	errs := []error{err, r.giveWay.arrange(r.device.found)}
 	for _, i := range r.host.Interfaces() {
