@@ -161,6 +161,6 @@ func (r *restorer) boundRoutes() error {
 	}
 	wasThere := func(route nexthop.OwnRoute) bool { return slices.Contains(before, route.Default) }
 	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
-	_, addErr := fallback.AddBound(r.netlink, fallback.RoutesBy(before))
+	_, addErr := fallback.AddBound(r.netlink, fallback.RoutesBy(before, routers.Fallback))
 	return errors.Join(removeErr, addErr)
 }

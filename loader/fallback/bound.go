@@ -65,10 +65,16 @@ func hopsOf(routes []nexthop.OwnRoute) (hops []nexthop.Default) {
 	return hops
 }
 
-// RoutesBy are the routes by these next hops that our rules lead to.
-func RoutesBy(hops []nexthop.Default) (routes []nexthop.OwnRoute) {
+// RoutesBy are the routes by these next hops, each in the tables where a fallback route of its family stands.
+func RoutesBy(hops []nexthop.Default, fallbacks []nexthop.OwnRoute) (routes []nexthop.OwnRoute) {
 	for _, hop := range hops {
-		routes = append(routes, routesBy(hop, Table)...)
+		tables := []int{Table}
+		for _, route := range fallbacks {
+			if route.Family == hop.Family && !slices.Contains(tables, route.Table) {
+				tables = append(tables, route.Table)
+			}
+		}
+		routes = append(routes, routesBy(hop, tables...)...)
 	}
 	return routes
 }
