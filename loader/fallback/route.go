@@ -150,7 +150,8 @@ func renew(d *Device, program *ebpf.Program, family int) error {
 	var errs []error
 	for _, route := range routesBy(d.hop(family), Table, unix.RT_TABLE_DEFAULT) {
 		err := write(toChange, &route, d, program)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) &&
+			!errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("renew the %s fallback route: %w", Name(family), err))
 		}
 	}

@@ -65,7 +65,7 @@ func runAlerts(t *testing.T, p *page) {
 func runHostModel(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
-	p.run(h, "Do you need it?")
+	p.run(h, "Do you need the strong host model?")
 	h.restart(p.text("Turn it on", "yaml"))
 	h.wantSaid("replypath explain --peer 10.2.0.100:5432 --self 10.4.0.100", "strong-host")
 	p.run(h, "Turn it on")
