@@ -79,10 +79,6 @@ func runTroubleshooting(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
 	p.run(h, "Where does this reply go?", "no-flow", "What happens to the packets?", "How much is corrected?")
-	route := "ip route del default"
-	h.typed(route, "", 0)
-	p.run(h, "What this host starts fails in unusual ways")
-	h.typed("ip route add default via 10.3.0.1", "", 0)
 	h.typed("systemctl stop replypath\nreplypath detach", "", 0)
 	h.restart("mode: observe\n")
 	h.strict()
