@@ -13,6 +13,7 @@ type fakeSource struct {
 	mu         sync.Mutex
 	snapshot   *Snapshot
 	unattached []string
+	notices    []string
 	err        error
 }
 
@@ -21,6 +22,8 @@ func (s *fakeSource) Snapshot() (*Snapshot, error) {
 	defer s.mu.Unlock()
 	return s.snapshot, s.err
 }
+
+func (s *fakeSource) Notices() []string { return s.notices }
 
 func (s *fakeSource) Unattached() ([]string, error) {
 	s.mu.Lock()

@@ -26,6 +26,7 @@ type View struct {
 	Missing    []string         // configured names that no interface has
 	Names      map[uint16]string
 	Forgotten  []pins.PairRecord
+	Notices    []string
 }
 
 // Interface is one that is managed.
@@ -106,7 +107,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 func (p *Published) interfaces(v *View) ([]metrics.Interface, error) {
 	var list []metrics.Interface
 	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
 		if err != nil {
 			return nil, err
 		}
@@ -131,7 +132,7 @@ func (p *Published) Unattached() ([]string, error) {
 	defer done()
 	var names []string
 	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
 		if err != nil {
 			return nil, err
 		}
@@ -143,4 +144,12 @@ func (p *Published) Unattached() ([]string, error) {
 		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
+}
+
+// Notices says what is attached in vain, although everything that can be is attached.
+func (p *Published) Notices() []string {
+	if v := p.view.Load(); v != nil {
+		return v.Notices
+	}
+	return nil
 }

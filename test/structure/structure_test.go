@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"text/tabwriter"
-
-	"replypath/test/await"
 )
 
 // bounds are what a package may measure at most.
@@ -48,7 +46,9 @@ func TestBounds(t *testing.T) {
 		}
 		b.hold(t, p)
 	}
-	await.Must(t, w.Flush())
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	t.Log("\n" + table.String())
 }
 
@@ -147,7 +147,9 @@ var measureProduct = sync.OnceValues(func() ([]*Package, error) {
 func product(t *testing.T) []*Package {
 	t.Helper()
 	measured, err := measureProduct()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return measured
 }
 
