@@ -25,10 +25,20 @@ func (b *bed) moves(n network, m message, from, to nic, frame []byte) effect {
 			for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
 				if f, ok := table[n.tuple(m)]; ok {
 					f.State |= stateAsymmetric
+					b.spoken(&f)
 					table[n.tuple(m)] = f
 				}
 			}
 		},
+	}
+}
+
+// spoken has an entry say when the host has spoken, if it belongs to no connection and its peer is silent.
+func (b *bed) spoken(f *bpf.DatapathFlow) {
+	taken := f.Tuple.Protocol == unix.IPPROTO_UDP && f.Flags&flagNoSocket == 0
+	again := f.Flags&flagActive != 0 || f.Seen != f.Created
+	if f.Tuple.Protocol != unix.IPPROTO_TCP && (taken || again) && f.Seen != justNow && b.ago(1)-f.Seen < yearsAgo {
+		f.SndUna = justNow
 	}
 }
 
@@ -205,6 +215,7 @@ func (b *bed) marked(n network, m message, state uint8, corrected uint64) func(t
 	return func(t tables) {
 		for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
 			if f, ok := table[n.tuple(m)]; ok {
+				b.spoken(&f)
 				f.State |= state
 				f.Corrected += corrected
 				table[n.tuple(m)] = f

@@ -23,6 +23,7 @@ import (
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/sourcerepair"
@@ -82,7 +83,8 @@ type opened struct {
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()
-	table      nexthop.Table   // of the host's routes, which follows the events
+	table      nexthop.Table // of the host's routes, which follows the events
+	rules      netfilter.Watcher
 	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
 	stopAsked  func()
 }
@@ -109,6 +111,7 @@ type findings struct {
 	missing     []string              // configured names that no interface has
 	own         []discover.OwnAddress // of the host
 	bystanders  *discover.Bystanders  // which follow events
+	headerless  bool                  // see discover.Result
 	would       []pins.ChangeRecord   // what enforcing would change
 	readingTook time.Duration         // how long it read the kernel's tables
 }

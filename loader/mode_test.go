@@ -5,8 +5,6 @@ package loader
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
@@ -110,9 +108,7 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 		t.Helper()
 		e, err := l.Effect()
 		await.Must(t, err)
-		if diff := cmp.Diff([][]string{corrected, observed}, [][]string{e.Corrected, e.Observed}); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
+		await.Same(t, "(-want +got)", [][]string{corrected, observed}, [][]string{e.Corrected, e.Observed})
 	}
 	switchTo := func(mode config.Mode) {
 		_, err := status.SetMode(b.dir, string(mode))

@@ -57,19 +57,15 @@ func repairFigures(repairs map[string]uint64) metrics.HostRepairs {
 	}
 }
 
-// Snapshot reads every figure, see view.Published. Like Unattached and Notices, it does not wait for who changes the host.
+// Snapshot reads every figure, see view.Published. Like Unattached, it does not wait for who changes the host.
 func (r *record) Snapshot() (*metrics.Snapshot, error) { return r.published.Snapshot() }
 
 // Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
 func (r *record) Unattached() ([]string, error) { return r.published.Unattached() }
 
-// Notices says what is attached in vain, although everything that can be is attached.
-func (r *record) Notices() []string { return r.published.Notices() }
-
 // Scopes of problems. SetError has those of its callers.
 const (
 	scopeHost      = "host"      // what went wrong in the last reconciliation
 	scopeWarning   = "warning"   // what the configuration asks for in vain so far
-	scopeAstray    = "astray"    // default routes by an interface that is not managed
 	scopeNamespace = "namespace" // why there was no reconciliation
 )

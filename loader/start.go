@@ -220,6 +220,8 @@ func (l start) watchHost() error {
 		return err
 	}
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
+	l.rules.Begin()
+	l.tx.OnAbort(func() error { l.rules.End(); return nil })
 	l.table.Keep(&l.state.Announced)
 	if err := l.table.Begin(); err != nil {
 		return err
@@ -331,7 +333,7 @@ func (l start) checkTrial() error {
 		return nil
 	}
 	for _, r := range l.state.Trial.Before.Interfaces {
-		if _, known := l.datapath.Earlier().Programs(r.MAC != ""); r.Index != 0 && r.Attached && !known {
+		if _, known := l.datapath.Earlier().Programs(r.MAC != "", r.Catches); r.Index != 0 && r.Attached && !known {
 			return errors.New("another version has attached what is there, and it could not be put back: " +
 				"end that first by replypath detach")
 		}

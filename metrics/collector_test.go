@@ -15,23 +15,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"replypath/test/await"
 )
-
-func TestCollectorLint(t *testing.T) {
-	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
-		t.Run(name, func(t *testing.T) {
-			problems, err := testutil.CollectAndLint(NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, p := range problems {
-				t.Errorf("%s: %s", p.Metric, p.Text)
-			}
-		})
-	}
-}
 
 func TestCollectorOutput(t *testing.T) {
 	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
@@ -39,8 +26,9 @@ func TestCollectorOutput(t *testing.T) {
 			want := await.Must1[[]byte](t)(os.ReadFile(filepath.Join("testdata", name+".prom")))
 			want = bytes.ReplaceAll(want, []byte("GOVERSION"), []byte(runtime.Version()))
 			c := NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3")
-			if err := testutil.CollectAndCompare(c, bytes.NewReader(want)); err != nil {
-				t.Error(err)
+			await.Must(t, testutil.CollectAndCompare(c, bytes.NewReader(want)))
+			for _, p := range await.Must1[[]promlint.Problem](t)(testutil.CollectAndLint(c)) {
+				t.Errorf("%s: %s", p.Metric, p.Text)
 			}
 		})
 	}

@@ -76,9 +76,6 @@ func serveHealth(w http.ResponseWriter, source Source, log *transitions) {
 		fmt.Fprintf(w, "not attached: %s\n", strings.Join(slices.Sorted(slices.Values(unattached)), ", "))
 	default:
 		io.WriteString(w, "ok\n")
-		for _, notice := range source.Notices() {
-			fmt.Fprintf(w, "warning: %s\n", notice)
-		}
 	}
 }
 

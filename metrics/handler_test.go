@@ -4,22 +4,19 @@ package metrics
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+
+	"replypath/test/await"
 )
 
 func newTestHandler(t *testing.T, source Source, log *slog.Logger) http.Handler {
 	t.Helper()
-	h, err := NewHandler(source, "1.2.3", log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return await.Must1[http.Handler](t)(NewHandler(source, "1.2.3", log))
 }
 
 func get(h http.Handler, path string) *httptest.ResponseRecorder {
@@ -86,7 +83,6 @@ func TestHealthz(t *testing.T) {
 		body   string
 	}{
 		{"all attached", &fakeSource{}, http.StatusOK, "ok\n"},
-		{"all attached, in vain", &fakeSource{notices: []string{"ipv4: by eth0", "ipv6: by eth0"}}, http.StatusOK, "ok\nwarning: ipv4: by eth0\nwarning: ipv6: by eth0\n"},
 		{"some not", &fakeSource{unattached: []string{"eth1", "eth0"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\n"},
 		{"unknown", &fakeSource{err: errors.New("map is gone")}, http.StatusServiceUnavailable, "cannot tell: map is gone\n"},
 	} {
@@ -112,28 +108,6 @@ func TestLandingPage(t *testing.T) {
 	}
 	if strings.Contains(w.Body.String(), "debug/pprof") {
 		t.Error("the page links to pprof, which is not served")
-	}
-}
-
-func TestOtherRequests(t *testing.T) {
-	h := newTestHandler(t, &fakeSource{snapshot: quiet()}, slog.New(slog.DiscardHandler))
-	for _, tt := range []struct {
-		method, path string
-		code         int
-	}{
-		{http.MethodGet, "/debug/pprof/", http.StatusNotFound},
-		{http.MethodGet, "/metrics/more", http.StatusNotFound},
-		{http.MethodPost, "/metrics", http.StatusMethodNotAllowed},
-		{http.MethodDelete, "/", http.StatusMethodNotAllowed},
-		{http.MethodHead, "/metrics", http.StatusOK},
-	} {
-		t.Run(fmt.Sprintf("%s %s", tt.method, tt.path), func(t *testing.T) {
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
-			if w.Code != tt.code {
-				t.Errorf("got status %d, want %d", w.Code, tt.code)
-			}
-		})
 	}
 }
 

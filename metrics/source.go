@@ -16,9 +16,6 @@ type Source interface {
 	// hooks, and those that are configured by name and do not exist. It is asked for
 	// by /healthz, so it should cost little.
 	Unattached() ([]string, error)
-	// Notices says, a line each, what keeps replies from being served although
-	// everything that exists is attached.
-	Notices() []string
 }
 
 // Snapshot is what one scrape shows. Counters start when the pins were made and

@@ -13,7 +13,6 @@ type fakeSource struct {
 	mu         sync.Mutex
 	snapshot   *Snapshot
 	unattached []string
-	notices    []string
 	err        error
 }
 
@@ -22,8 +21,6 @@ func (s *fakeSource) Snapshot() (*Snapshot, error) {
 	defer s.mu.Unlock()
 	return s.snapshot, s.err
 }
-
-func (s *fakeSource) Notices() []string { return s.notices }
 
 func (s *fakeSource) Unattached() ([]string, error) {
 	s.mu.Lock()

@@ -86,7 +86,7 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	if (!from || !look_up_fragment(fragment_key(packet)))
 		return NULL;
 	first = &from->fragment;
-	if (first->table == TABLE_ORIGINATED)
+	if (first->table >= TABLE_ORIGINATED)
 		return NULL;
 	*table = TABLE_NURSERY;
 	flow = first->table == TABLE_CONNECTIONLESS ? NULL : find_digest(first->digest, TABLE_NURSERY);

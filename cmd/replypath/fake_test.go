@@ -141,12 +141,12 @@ func fakeStatus(dir string) (*status.Status, error) {
 	}
 	s.Interfaces = []status.Interface{
 		{
-			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak", NextHop: "auto",
+			Name: "eth0", Index: 2, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak", NextHop: "auto",
 			Gateways: []status.Gateway{{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"}},
 			RPFilter: new(2), Flows: 12,
 		},
 		{
-			Name: "eth1", Index: 3, Up: false, Attached: false, Mode: "observe", HostModel: "weak", NextHop: "last-hop",
+			Name: "eth1", Index: 3, Role: status.RoleRecords, Up: false, Attached: false, Mode: "observe", HostModel: "weak", NextHop: "last-hop",
 			Gateways: []status.Gateway{{Address: "fe80::1", State: "none"}},
 		},
 	}
@@ -171,7 +171,7 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 	s.Counted = status.Counted{Since: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)), Corrected: 550}
 	s.Interfaces = []status.Interface{
 		{
-			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
+			Name: "eth0", Index: 2, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
 			NextHop: "auto", RPFilter: new(2), Flows: 5,
 			Gateways: []status.Gateway{
 				{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"},
@@ -179,7 +179,7 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 			},
 		},
 		{
-			Name: "eth1", Index: 3, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
+			Name: "eth1", Index: 3, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
 			NextHop: "last-hop", RPFilter: new(0), Flows: 7,
 		},
 	}

@@ -20,9 +20,7 @@ func TestHandMadeRules(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	s, err := topology.NewS1(ctx, topology.S1Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -52,9 +50,7 @@ iface eth1 inet6 static
 		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: config.Default(), ConfigPath: "c.yaml", Root: root})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	testhost.WantForm(t, found)
 	const needed = " is needed: replypath is not attached, and 0 connections were opened from "
 	const never = " never matches: dev means iif, and what this host sends arrives by lo; it stands in /etc/network/interfaces:"

@@ -22,6 +22,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/test/await"
 	"replypath/test/testhost"
@@ -44,7 +45,7 @@ var problems = map[string][]func(*snapshot.Host){
 	"wrong-way":         testhost.WaysToWarnOf(),
 	"rp-filter":         {testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
 	"reverse-path-rules": {
-		inChain("prerouting", snapshot.FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", snapshot.FirewallRule{ReversePath: true}),
+		inChain("prerouting", netfilter.Rule{ReversePath: true, Refuses: true}), inChain("prerouting", netfilter.Rule{ReversePath: true}),
 		func(h *snapshot.Host) {
 			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: "yes", Enabled: true}
 		},
@@ -59,9 +60,6 @@ var problems = map[string][]func(*snapshot.Host){
 			h.Routes, h.Gateways = []snapshot.Route{testhost.Via("", 9)}, nil
 		},
 	},
-	"routed-interface": {func(h *snapshot.Host) {
-		h.Interfaces, h.Astray = h.Interfaces[1:], []discover.Astray{{Family: unix.AF_INET, Name: "eth0", Reason: "no global address"}}
-	}},
 	"refusing-routes": {
 		testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), testhost.Rule(snapshot.Rule{Priority: 7, Dst: testhost.Prefix("10.9.0.0/24"), Refuses: "prohibit"}),
 		func(h *snapshot.Host) {
@@ -90,6 +88,9 @@ var problems = map[string][]func(*snapshot.Host){
 	}},
 	"arp-ignore":   {testhost.SameSubnet, func(h *snapshot.Host) { testhost.AddVirtual(h, "10.3.0.5") }},
 	"arp-announce": {testhost.SameSubnet},
+	"translated-address": {func(h *snapshot.Host) {
+		h.Translations = []snapshot.Translation{{Address: testhost.Address("198.51.100.7"), Target: testhost.Address("10.17.0.100"), Count: 3}}
+	}},
 	"accept-local": {
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), testhost.Set(map[string]int{"net.ipv4.conf.all.accept_local": 1}),
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}),
@@ -110,6 +111,17 @@ var problems = map[string][]func(*snapshot.Host){
 		h.Firewall.IPVS = 1
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
 	}},
+	"answers-to-lo": {func(h *snapshot.Host) {
+		inChain("output", netfilter.Rule{Gives: []uint32{1}})(h)
+		r := testhost.Via("", 1)
+		r.Type, r.Table = unix.RTN_LOCAL, 100
+		h.Routes = append(h.Routes, r)
+		h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Mark: 1, Mask: snapshot.AllBits, Table: 100})
+	}},
+	"unknown-gateway": {func(h *snapshot.Host) {
+		h.Gateways = h.Gateways[:1]
+		h.Flows = []flows.Flow{{Peer: "10.60.0.1", Interface: new("eth1"), NextHopMAC: new(testhost.BalancerMAC)}}
+	}},
 	"last-hop": {testhost.ThroughBalancer, func(h *snapshot.Host) { h.FlowError = "made by another version" }},
 	"needless-rules": {
 		testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Priority: 5, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})),
@@ -118,7 +130,7 @@ var problems = map[string][]func(*snapshot.Host){
 	"needless-marks": {func(h *snapshot.Host) {
 		testhost.Enforces(h)
 		testhost.Rule(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100})(h)
-		inChain("output", snapshot.FirewallRule{Restores: true})(h)
+		inChain("output", netfilter.Rule{Restores: true})(h)
 	}},
 	"rule-never-matches": {
 		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), written("/etc/network/interfaces", "eth1"),
@@ -136,12 +148,12 @@ var problems = map[string][]func(*snapshot.Host){
 			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, true, false, "theirs", false)}
 		},
 	},
-	"outgoing-interface-rules": {inChain("output", snapshot.FirewallRule{OutNames: []string{"eth1"}}), inChain("output", snapshot.FirewallRule{OutUnknown: true})},
-	"netdev-egress":            {testhost.Chains(snapshot.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
+	"outgoing-interface-rules": {inChain("output", netfilter.Rule{OutNames: []string{"eth1"}}), inChain("output", netfilter.Rule{OutUnknown: true})},
+	"netdev-egress":            {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
 	"legacy-iptables":          {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
 	"hw-tc-offload":            {func(h *snapshot.Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
 	"flowtable-offload": {func(h *snapshot.Host) {
-		h.Firewall.Flowtables = []snapshot.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
+		h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
 	}},
 	"ipsec-offload": {func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }},
 	"sr-iov":        {func(h *snapshot.Host) { h.Devices[2].VFs = 4 }},
@@ -150,9 +162,9 @@ var problems = map[string][]func(*snapshot.Host){
 
 func withoutRoutes(h *snapshot.Host) { h.Routes = nil }
 
-func inChain(at string, r snapshot.FirewallRule) func(*snapshot.Host) {
+func inChain(at string, r netfilter.Rule) func(*snapshot.Host) {
 	r.Handle = 4
-	return testhost.Chains(snapshot.Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []snapshot.FirewallRule{r}})
+	return testhost.Chains(netfilter.Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []netfilter.Rule{r}})
 }
 
 // written has a rule stand in a file, and not be in force.
@@ -177,7 +189,7 @@ func connectedTo(process string, isSuspicious bool) func(*snapshot.Host) {
 // look; and what --fix sets mends.
 func TestEveryProblemHasARemedy(t *testing.T) {
 	for _, c := range checks {
-		if c.name == "loopback-address" {
+		if c.name == "loopback-address" || c.name == "unnamed-tunnel" {
 			continue // a choice to be named, not a problem
 		}
 		if len(problems[c.name]) == 0 {

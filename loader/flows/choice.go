@@ -118,7 +118,7 @@ func (c *chooser) open() (err error) {
 	if err != nil {
 		return err
 	}
-	rules, err := dump.Rules(c.handle)
+	rules, err := dump.EveryRule(c.handle)
 	for n := range rules {
 		c.note(&rules[n])
 	}

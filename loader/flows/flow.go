@@ -38,6 +38,7 @@ type Flow struct {
 	// The kernel's choice as its routes are now, of asymmetric flows that are shown; NoInterface where it has none. Of what
 	// the host originated: that of the last packet. It is nil where it is not known.
 	KernelInterface *string `json:"kernel_interface"`
+	InterfaceID     uint16  `json:"-"`                 // index into the map `interfaces`
 	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
 }
 
@@ -83,7 +84,10 @@ func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
 
 // isIdle tells whether the datapath takes this entry for none.
 func isIdle(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
-	return clock.Since(flow.Seen) > time.Duration(idleSeconds(flow, state))*time.Second
+	limit := time.Duration(idleSeconds(flow, state)) * time.Second
+	isAnswered := state == StateConnectionless && flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+	spoke := flow.SndUna // of what has no connection: see struct flow in bpf/src/types.h
+	return clock.Since(flow.Seen) > limit && !(isAnswered && clock.Since(spoke) <= limit)
 }
 
 // isStray tells of an entry that is no flow: it says by which way something came

@@ -146,7 +146,7 @@ func (t *Table) newView() (*view, error) {
 		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
 	}
 	for _, record := range journal.Interfaces {
-		if record.Index != 0 {
+		if record.Index != 0 && !record.Catches {
 			v.interfaces[record.ID] = record.Name
 		}
 	}
@@ -171,6 +171,7 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
 		AgeSeconds:  v.clock.Since(created).Seconds(),
 		IdleSeconds: v.clock.Since(seen).Seconds(),
+		InterfaceID: id,
 	}
 	if name, ok := v.interfaces[id]; ok {
 		flow.Interface = &name
@@ -201,13 +202,13 @@ func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest u
 	}
 	count := 0
 	if filter.Originated {
-		return t.eachOriginated(v, func(digest uint64, flow Flow) bool {
+		return t.eachOriginated(v, &filter, func(digest uint64, flow Flow) bool {
 			if filter.matches(&flow) {
 				count++
 				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, flow)
 			}
 			return filter.Limit == 0 || count < filter.Limit
-		}, filter.matchesTuple)
+		})
 	}
 	for _, s := range states(t.maps) {
 		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
@@ -345,7 +346,7 @@ type TableUsage struct {
 	ID       bpf.DatapathTable
 	Name     string // as the metrics name it
 	Flows    uint64 // that are not idle
-	Capacity uint64
+	Capacity uint64 // for how many there is room, in the nursery as well
 }
 
 // Usage counts the live flows of every table.
@@ -369,7 +370,10 @@ func UsageByInterface(maps *bpf.DatapathMaps, clock datapath.Clock) (tables []Ta
 
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: uint64(datapath.Capacity(s.table))}
+	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: datapath.Places(s.table)}
+	if s.nursery != nil {
+		usage.Capacity += datapath.Places(s.nursery)
+	}
 	err := s.each(func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++

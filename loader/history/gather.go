@@ -37,7 +37,7 @@ func (h *History) Gather(ctx context.Context, pinDir string) error {
 			if err := g.flows(); err != nil || ctx.Err() != nil {
 				return err // who asked is not known, and thus not what this host opened
 			}
-			return errors.Join(g.originated(), g.opened())
+			return errors.Join(g.opened(), g.originated())
 		})
 	}
 	return errors.Join(err, table.Close())
@@ -61,6 +61,7 @@ func (h *History) gather(managed []string, read func(*gatherer) error) error {
 	defer host.close()
 	g := &gatherer{
 		gathering: h.begin(time.Now()), ctx: context.Background(), host: host, asked: map[uint64]bool{}, sent: map[uint64]count{},
+		isOpen: map[[2]netip.Addr]bool{},
 	}
 	g.tcp, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
 	err = errors.Join(err, g.askSockets(), read(g))
@@ -77,6 +78,8 @@ type gatherer struct {
 	tcp   []sockets.Socket
 	asked map[uint64]bool  // the tuples of flows and their own ends, by digest
 	sent  map[uint64]count // by TCP sockets, by the id of their conversation
+	// isOpen tells of own addresses and peers of what this host has open.
+	isOpen map[[2]netip.Addr]bool
 }
 
 func (g *gatherer) isAsked(u snapshot.Use) bool { return g.asked[maphash.Comparable(seed, u)] }
@@ -126,15 +129,17 @@ func (g *gatherer) flows() error {
 	})
 }
 
-// originated adds what the programs saw leave from another interface's address. What a server sends whose flow is not
-// recorded, as it began before the programs were there, is none of it.
+// originated adds what the programs saw leave from another interface's address, by own address and peer, unless it is
+// known by what the sockets tell. What a server sends whose flow is not recorded, as it began before the programs were
+// there, is none of it.
 func (g *gatherer) originated() error {
 	accepts := opened.Accepts(g.tcp)
 	return g.each(flows.Filter{Originated: true}, func(f *flows.Flow, self, peer netip.Addr) {
-		if f.Protocol == "tcp" && accepts(netip.AddrPortFrom(self, f.SelfPort)) {
+		if g.isOpen[[2]netip.Addr{self, peer}] || f.Protocol == "tcp" && accepts(netip.AddrPortFrom(self, f.SelfPort)) {
 			return
 		}
 		c := g.conversation(f, self, peer)
+		c.id = maphash.Comparable(seed, [2]netip.Addr{self, peer})
 		c.Originated, c.PeerPort, c.FromInterface = true, f.PeerPort, None
 		if f.KernelInterface != nil {
 			c.FromInterface = *f.KernelInterface
@@ -209,6 +214,7 @@ func (g *gatherer) addOpened(u snapshot.Use) {
 		return
 	}
 	c.Originated, c.PeerPort = true, u.Remote.Port()
+	g.isOpen[[2]netip.Addr{c.Self, u.Remote.Addr()}] = true
 	g.add(c)
 }
 

@@ -136,7 +136,7 @@ func (g *gathering) add(c *conversation) {
 	}
 	_, again := g.found[c.id]
 	isNew := !known && (r.fresh || !g.loaded || isLater)
-	if isNew && !again {
+	if (isNew || r.Flows == 0) && !again { // of a pair that is known another conversation may be the last
 		r.Flows++
 		g.changed = true
 		if !c.begun.IsZero() && c.begun.Before(r.FirstSeen) {

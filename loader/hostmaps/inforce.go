@@ -80,7 +80,7 @@ func (m *Maps) Backup() (restore func() error, err error) {
 		return nil, err
 	}
 	restores := []func() error{
-		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
+		m.exclusions.backup(), m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(),
 		m.gatewayMACs.backup(), m.routes.backup(), m.sources.backup(), m.Interfaces.backup(), m.Managed.backup(),
 	}
 	return func() error {
@@ -103,7 +103,10 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
 		return bpf.DatapathOwnFlags(flags), nil
 	}
-	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own}, nil
+	takes := func(id uint16) (bpf.DatapathTakes, error) {
+		return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes), nil
+	}
+	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Served: admission.ServedBy(m.Served.table), Takes: takes}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it
@@ -132,7 +135,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 		err = put()
 	}
 	if err == nil {
-		m.generationWrites = writes
+		m.generationWrites, m.namesMore = writes, false
 	}
 	return err
 }
@@ -147,7 +150,7 @@ func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
 			return true
 		}
 	}
-	if after.ScopeAll > before.ScopeAll || after.Loopback > before.Loopback {
+	if m.namesMore || after.ScopeAll > before.ScopeAll || after.Loopback > before.Loopback {
 		return true
 	}
 	excludedBefore, excludedAfter := m.exclusions.actual[before.Exclusions], m.exclusions.actual[after.Exclusions]
@@ -171,7 +174,7 @@ func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
 
 // admissionWrites counts the changes of what decides whether a flow is recorded,
 // apart from the settings.
-func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
+func (m *Maps) admissionWrites() int { return m.Own.writes + m.Served.writes + m.exclusions.writes }
 
 // decisiveWrites counts the changes of what decides where that goes which the host originates.
 func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {

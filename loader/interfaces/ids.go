@@ -21,7 +21,9 @@ func (t *Table) identify(i discover.Interface) (uint16, error) {
 	if err != nil {
 		return 0, fmt.Errorf("interface %s: %w", i.Name, err)
 	}
-	t.host.Journal.Interfaces = append(t.host.Journal.Interfaces, pins.InterfaceRecord{ID: id, Index: i.Index, Name: i.Name})
+	t.host.Journal.Interfaces = append(t.host.Journal.Interfaces, pins.InterfaceRecord{
+		ID: id, Index: i.Index, Name: i.Name, Catches: i.Catches,
+	})
 	return id, nil
 }
 
@@ -37,7 +39,7 @@ func (t *Table) freeID() (uint16, error) {
 	}
 	oldest := slices.IndexFunc(t.host.Journal.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index == 0 })
 	if oldest < 0 {
-		return 0, fmt.Errorf("%d interfaces are managed already, which is as many as can be", last)
+		return 0, fmt.Errorf("%d interfaces are managed or caught already, which is as many as can be", last)
 	}
 	id := t.host.Journal.Interfaces[oldest].ID
 	t.host.Journal.Interfaces = slices.Delete(t.host.Journal.Interfaces, oldest, oldest+1)

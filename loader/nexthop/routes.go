@@ -13,9 +13,13 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// Find is Gateways by a table of routes, with the default routes and with what the fallback routes have to heed. What we make
-// ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
+// Find is Gateways by a table of routes and the rules, with the default routes and with what has to be heeded of them.
+// What we make ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
 func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {
+	rules, err := dump.Rules(nl)
+	if err != nil {
+		return Routers{}, err
+	}
 	found, err := t.own()
 	if err != nil {
 		return Routers{}, err
@@ -23,10 +27,7 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	hops := slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return h.isOwn() })
 	found.addDefaults(hops)
 	found.Covered = t.known.networks.covered(managed)
-	if found.Shadowed, err = shadowed(nl, t.known.late.List()); err != nil {
-		return Routers{}, err
-	}
-	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches)
+	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
 	t.tellAnnounced(found.Gateways)
 	return found, err
 }
@@ -60,9 +61,9 @@ func (r *Routers) addDefaults(hops []hop) {
 			to.Behind = h.family == unix.AF_INET && h.metric > first
 			r.Defaults = append(r.Defaults, to)
 		case byFallback:
-			r.Fallback = append(r.Fallback, to)
+			r.Fallback = append(r.Fallback, OwnRoute{to, h.table, h.to})
 		case byBound:
-			r.Bound = append(r.Bound, to)
+			r.Bound = append(r.Bound, OwnRoute{to, h.table, h.to})
 		}
 	}
 }

@@ -88,11 +88,11 @@ type TrialRecord struct {
 	Before *Journal `json:"before,omitempty"`
 }
 
-// InterfaceRecord is one life of a managed interface. ID is its index in the
+// InterfaceRecord is one life of a managed or caught interface. ID is its index in the
 // map `interfaces`; it outlives the interface, because counters refer to it.
 type InterfaceRecord struct {
 	ID    uint16 `json:"id"`
-	Index int    `json:"index"` // 0: gone or no longer managed
+	Index int    `json:"index"` // 0: gone, or neither managed nor caught any more
 	Name  string `json:"name"`
 	MAC   string `json:"mac"` // empty without an Ethernet header
 	// Attached tells that the programs were attached once: where they are not
@@ -101,6 +101,7 @@ type InterfaceRecord struct {
 	Mechanism string `json:"mechanism,omitempty"` // by which they were; empty in journals of earlier versions
 	NextHop   string `json:"next_hop"`
 	Mode      string `json:"mode"`
+	Catches   bool   `json:"catches,omitempty"` // it is not managed: only replies that leave by it are caught
 }
 
 // UnmanagedRecord is an interface that is left alone.

@@ -162,7 +162,7 @@ func (p *planner) needs(r *snapshot.Rule, isMeant func(netip.Addr) bool) string 
 		if row.FromInterface == history.Refused {
 			return fmt.Sprintf("without it replies to %s would be refused by a route", row.Peer)
 		}
-		if p.Named(row.FromInterface) == nil {
+		if !p.Sees(row.FromInterface) {
 			return fmt.Sprintf("without it replies to %s would go by %s, where replypath sees nothing", row.Peer, row.FromInterface)
 		}
 	}

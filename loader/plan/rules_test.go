@@ -17,6 +17,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/test/testhost"
 )
@@ -61,13 +62,13 @@ func TestRules(t *testing.T) {
 	)
 	bySource := testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})
 	marked := testhost.Rule(snapshot.Rule{Priority: 100, Mark: 1, Mask: snapshot.AllBits, Table: 100})
-	marks := func(rules ...snapshot.FirewallRule) func(*snapshot.Host) {
+	marks := func(rules ...netfilter.Rule) func(*snapshot.Host) {
 		return testhost.Chains(
-			snapshot.Chain{Family: "inet", Table: "marks", Name: "in", Rules: rules},
-			snapshot.Chain{Family: "inet", Table: "marks", Name: "out", Rules: []snapshot.FirewallRule{{Restores: true, Marks: []uint32{1}}}},
+			netfilter.Chain{Family: "inet", Table: "marks", Name: "in", Rules: rules},
+			netfilter.Chain{Family: "inet", Table: "marks", Name: "out", Rules: []netfilter.Rule{{Restores: true, Marks: []uint32{1}}}},
 		)
 	}
-	onEth1 := snapshot.FirewallRule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
+	onEth1 := netfilter.Rule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
 	byMark := func(verdict, reason string) []string {
 		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
 		if verdict == NotNeeded {
@@ -158,9 +159,9 @@ func TestRules(t *testing.T) {
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
 		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
-		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
+		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks of a map", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{GivesUnknown: true})), nil,
+		{"marks of a map", testhost.And(marked, marks(onEth1, netfilter.Rule{GivesUnknown: true})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
@@ -201,14 +202,14 @@ func TestRules(t *testing.T) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 200, Mark: 51820, Mask: snapshot.AllBits, Invert: true, Table: 51820})
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("", 9), 51820))
 		}), nil, []string{
-			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, which is not managed" + boot,
+			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, where nothing catches them" + boot,
 			"foreign rule rule 200: not from all fwmark 0xca6c lookup 51820: it is of wg-quick, for its own packets @ wg-quick", leads,
 			"foreign table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it @ wg-quick",
 		}},
 		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
 			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
-		}), nil, []string{"needed" + rule + "the default route leads by wg0, which is not managed" + boot, leads}},
+		}), nil, []string{"needed" + rule + "the default route leads by wg0, where nothing catches replies" + boot, leads}},
 		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, havingOpened("10.4.0.100", "192.0.2.1:443"), func(h *snapshot.Host) {
 			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
 				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})

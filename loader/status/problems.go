@@ -54,8 +54,9 @@ func notAttached(i *Interface) []Problem {
 	return problem("%s is not attached", i.Name)
 }
 
+// down leaves out a NIC without an address: it may be a port that nobody uses.
 func down(i *Interface) []Problem {
-	if i.Up || !i.Attached {
+	if i.Up || !i.records() || i.unaddressed {
 		return nil
 	}
 	return problem("%s is down", i.Name)
@@ -89,7 +90,7 @@ func (s *Status) strictFilter(i *Interface) []Problem {
 	told := slices.ContainsFunc(s.Errors, func(message string) bool {
 		return strings.HasPrefix(message, i.Name+" ") && strings.Contains(message, "rp_filter")
 	})
-	if !i.Attached || i.RPFilter == nil || *i.RPFilter != strict || told {
+	if !i.records() || i.RPFilter == nil || *i.RPFilter != strict || told {
 		return nil
 	}
 	return []Problem{{
@@ -172,9 +173,12 @@ func (p *Problem) Text() string {
 	return p.Problem + ": " + *p.Detail
 }
 
+// records tells whether the interface is managed and attached.
+func (i *Interface) records() bool { return i.Attached && !i.Catches() }
+
 func (s *Status) isAttached() bool {
 	for n := range s.Interfaces {
-		if s.Interfaces[n].Attached {
+		if s.Interfaces[n].records() {
 			return true
 		}
 	}

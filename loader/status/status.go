@@ -24,6 +24,7 @@ type Status struct {
 	Config      Config        `json:"config"`
 	Interfaces  []Interface   `json:"interfaces"`
 	Unmanaged   []Unmanaged   `json:"unmanaged"`
+	Addresses   []Served      `json:"addresses"`
 	Flows       Flows         `json:"flows"`
 	Features    []Feature     `json:"features"`
 	HostChanges []HostChange  `json:"host_changes"`
@@ -50,10 +51,11 @@ type Config struct {
 	Error    *string    `json:"error"`
 }
 
-// Interface is a managed interface.
+// Interface is a managed or a caught interface.
 type Interface struct {
 	Name      string    `json:"name"`
 	Index     int       `json:"index"`
+	Role      string    `json:"role"`
 	Up        bool      `json:"up"`
 	Attached  bool      `json:"attached"`
 	Mechanism *string   `json:"mechanism"` // "tcx" or "clsact"
@@ -64,8 +66,18 @@ type Interface struct {
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 	Flows     int       `json:"flows"`
 
-	headerless bool // there is no place for a gateway's MAC
+	headerless  bool // there is no place for a gateway's MAC
+	unaddressed bool // it has no global address
 }
+
+// The roles of interfaces.
+const (
+	RoleRecords = "records" // it is managed
+	RoleCatches = "catches" // it is not: replies that leave by it are caught
+)
+
+// Catches tells whether the interface is not managed, and only replies that leave by it are caught.
+func (i *Interface) Catches() bool { return i.Role == RoleCatches }
 
 // Counted is what became of the replies that the kernel would send by another way, in packets.
 type Counted struct {
@@ -77,6 +89,12 @@ type Counted struct {
 
 	Failing    counters.Failing `json:"-"` // of late
 	NotEntered uint64           `json:"-"` // of late: flows that found no place in a table
+}
+
+// Served is a network whose addresses this host serves although no interface has them.
+type Served struct {
+	Network string `json:"network"`
+	Source  string `json:"source"` // who says so: "configuration", "firewall" or "route"
 }
 
 // Problem is something that keeps replies from being corrected, or may do so.

@@ -95,7 +95,7 @@ func (s *Status) activity() []string {
 	for n := range s.Interfaces {
 		i := &s.Interfaces[n]
 		switch {
-		case !i.Attached:
+		case !i.records():
 		case i.Mode == string(config.ModeEnforce):
 			enforcing = append(enforcing, i.Name)
 		default:
@@ -187,7 +187,7 @@ func (s *Status) uncorrected() (sum uint64) {
 // modes tells which ones are in force on interfaces that are attached.
 func (s *Status) modes() (enforces, observes bool) {
 	for n := range s.Interfaces {
-		if i := &s.Interfaces[n]; i.Attached {
+		if i := &s.Interfaces[n]; i.records() {
 			enforced := i.Mode == string(config.ModeEnforce)
 			enforces, observes = enforces || enforced, observes || !enforced
 		}

@@ -8,9 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/flows"
+	"replypath/test/await"
 )
 
 // morning is when counting began, and noon when somebody looks.
@@ -223,9 +222,7 @@ func TestDiagnose(t *testing.T) {
 		for _, p := range test.s.Diagnose() {
 			got = append(got, p.Problem, p.Text())
 		}
-		if diff := cmp.Diff(test.want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", what, diff)
-		}
+		await.Same(t, what, test.want, got)
 	}
 }
 
@@ -248,7 +245,5 @@ func TestOrderOfProblems(t *testing.T) {
 		"replies were lost", "replies not corrected", "flows were not recorded", "no daemon",
 		"a later configuration was refused, the old one is in force", "no route, when the daemon ended",
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	await.Same(t, "(-want +got)", want, got)
 }

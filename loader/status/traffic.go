@@ -66,7 +66,7 @@ func (r *reader) traffic() (*Traffic, error) {
 func (r *reader) attachments(s *Status) error {
 	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
 	for _, record := range r.journal.Interfaces {
-		if record.Index == 0 {
+		if record.Index == 0 || record.Catches {
 			continue
 		}
 		i := newInterface(&record)

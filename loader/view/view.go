@@ -26,7 +26,6 @@ type View struct {
 	Missing    []string         // configured names that no interface has
 	Names      map[uint16]string
 	Forgotten  []pins.PairRecord
-	Notices    []string
 }
 
 // Interface is one that is managed.
@@ -107,7 +106,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 func (p *Published) interfaces(v *View) ([]metrics.Interface, error) {
 	var list []metrics.Interface
 	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +131,7 @@ func (p *Published) Unattached() ([]string, error) {
 	defer done()
 	var names []string
 	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
 		if err != nil {
 			return nil, err
 		}
@@ -144,12 +143,4 @@ func (p *Published) Unattached() ([]string, error) {
 		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
-}
-
-// Notices says what is attached in vain, although everything that can be is attached.
-func (p *Published) Notices() []string {
-	if v := p.view.Load(); v != nil {
-		return v.Notices
-	}
-	return nil
 }

@@ -53,8 +53,13 @@ var faults = []fault{
 		"gateway", "error", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip neigh show 10.2.0.77 dev eth1", ""},
 	{"an ipv6 gateway that is silent", "ip -6 route add default via 2001:db8:2::77 metric 2000; ip -6 route add default via 2001:db8:2::1 table 9",
 		"gateway", "error", "eth1", []string{"2001:db8:2::77 is failed", "neighbour discovery"}, "ip neigh show 2001:db8:2::77 dev eth1", ""},
-	{"a gateway of some peers that is silent", "ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
+	{"a gateway of some peers that is silent", "ip rule add lookup 9; ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
 		"gateway", "warning", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip neigh show 10.2.0.77 dev eth1", ""},
+	{"a gateway for a mark", "ip rule add fwmark 5 lookup 9; ip route add default via 10.2.0.77 dev eth1 table 9",
+		"unknown-gateway", "ok", "eth1", []string{"gateway 10.2.0.77 stands in table 9 only", "fwmark 0x5"}, "ip rule show", ""},
+	{"a transparent proxy", "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100; nft add table inet proxy; " +
+		"nft add chain inet proxy out '{ type route hook output priority -150; }'; nft add rule inet proxy out tcp sport 22 meta mark set 1",
+		"answers-to-lo", "warning", "", []string{"inet proxy out", "fwmark 0x1 lookup 100"}, "nft --handle list chain inet proxy out", ""},
 	{"a gateway that has gone", "ip route add default via 10.2.0.77 metric 9; ip neigh replace 10.2.0.77 lladdr 02:00:00:00:77:77 nud stale dev eth1",
 		"gateway", "error", "eth1", []string{"10.2.0.77 is failed"}, "ip neigh show 10.2.0.77 dev eth1", ""},
 	{"two interfaces in one network: arp_ignore", "ip address add 10.1.0.7/24 dev eth1",
@@ -131,24 +136,6 @@ func wantSeen(t *testing.T, n *topology.TwoNIC, f product.Finding, inspect strin
 		t.Errorf("fix %q and inspect %q, not %q alone", product.OrEmpty(f.Fix), product.OrEmpty(f.Inspect), inspect)
 	}
 	host.Shell(t, n.Server.Host, inspect)
-}
-
-// TestRoutedInterface names the NIC of the default route where the configuration names others only.
-func TestRoutedInterface(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	for text, want := range map[string]int{"interfaces: [{name: eth1}]\n": 2, "interfaces: [{name: eth0}, {name: eth1}]\n": 0} {
-		path := product.WriteConfig(t, text)
-		found := p.Doctor(0, "--config", path).Of("routed-interface", "eth0").With("warning", "not named by the configuration")
-		if len(found) != want {
-			t.Errorf("%s: found %+v, not %d", text, found, want)
-		}
-		for _, f := range found {
-			if !strings.Contains(product.OrEmpty(f.Fix), "add {name: eth0} under interfaces in "+path) {
-				t.Errorf("fix %q", product.OrEmpty(f.Fix))
-			}
-		}
-	}
 }
 
 // TestConfiguredGateway has the configuration name a gateway that does not answer, and an interface that is down.

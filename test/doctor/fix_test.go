@@ -47,9 +47,7 @@ func wantChange(t *testing.T, s *product.Status) {
 	want := product.HostChange{
 		Object: strictKey, Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
 	}
-	if diff := cmp.Diff([]product.HostChange{want}, s.OtherChanges()); diff != "" {
-		t.Errorf("host changes (-want +got):\n%s", diff)
-	}
+	await.Same(t, "host changes", []product.HostChange{want}, s.OtherChanges())
 }
 
 // wantGone wants the pin directory gone.
@@ -101,9 +99,7 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 	wantGone(t, p)
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
 }
 
 // TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, and where the daemon was killed.

@@ -119,7 +119,7 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	stream := traffic.NewConversation(t, traffic.TCP, n.Server.Eth1, client)
 	traffic.Ask(t, stream)
 	want("ok", "is needed: replypath is not attached, and 1 connection was opened from "+server.String())
-	p.Start("--observe")
+	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n"))
 	asked := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, server) // is none that the host opened
 	traffic.Ask(t, asked)
 	want("ok", "is needed: replypath does not enforce on eth1, and 1 connection was opened from "+server.String())

@@ -109,9 +109,7 @@ func (r *tried) wantBack() time.Duration {
 		return nil
 	})
 	took := time.Since(begun).Truncate(time.Millisecond) + time.Millisecond
-	if diff := r.before.Diff(r.snapshot()); diff != "" {
-		r.t.Errorf("host after the trial (-before +after):\n%s", diff)
-	}
+	await.Same(r.t, "host after the trial", r.before, r.snapshot())
 	return took
 }
 
@@ -307,7 +305,9 @@ func TestTryRestoresBoundRoute(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
-	routes := func() string { return host.Shell(t, n.Server.Host, "ip route show default dev eth1 proto 114") }
+	routes := func() string {
+		return host.Shell(t, n.Server.Host, "ip route show table 114114 dev eth1 proto 114 2>/dev/null || true")
+	}
 	host.Shell(t, n.Server.Host, "ip route add 10.77.0.0/16 via "+n.Server.Eth1.Gateway(topology.IPv4).String()+" dev eth1")
 	p.Start().Kill()
 	r := newTried(t, n, p)

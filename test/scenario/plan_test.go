@@ -167,16 +167,16 @@ func (s planned) wantNeeded(t *testing.T) {
 	a, from := s.A.Eth1.Address(topology.IPv4), "from "+s.B.Eth1.Address(topology.IPv4).String()
 	testhost.Shell(t, s.B.Host, `ip link add docker9 type veth peer name docker9p
 		ip link set docker9 up; ip link set docker9p up; ip addr add 172.31.9.1/24 dev docker9`)
-	for _, test := range []struct{ add, del, reason string }{
-		{"ip route add unreachable 10.0.0.0/8", "ip route del unreachable 10.0.0.0/8", "unreachable 10.0.0.0/8 refuses replies"},
-		{"ip route add blackhole " + a.String() + "/32", "ip route del blackhole " + a.String() + "/32", "refuses replies"},
-		{"ip route add " + a.String() + "/32 via 172.31.9.2 dev docker9", "ip route del " + a.String() + "/32",
+	for _, test := range []struct{ add, del, verdict, reason string }{
+		{"ip route add unreachable 10.0.0.0/8", "ip route del unreachable 10.0.0.0/8", "needed", "unreachable 10.0.0.0/8 refuses replies"},
+		{"ip route add blackhole " + a.String() + "/32", "ip route del blackhole " + a.String() + "/32", "needed", "refuses replies"},
+		{"ip route add " + a.String() + "/32 dev docker9", "ip route del " + a.String() + "/32", "needed",
 			"would go by docker9, where replypath sees nothing"},
 		{"ip route add default via 172.31.9.2 dev docker9 table 200; ip rule add pref 200 not fwmark 51820 lookup 200",
-			"ip rule del pref 200; ip route flush table 200", "leads replies by docker9, which is not managed"},
+			"ip rule del pref 200; ip route flush table 200", "not-needed", "replypath sends the replies"}, // which it catches
 	} {
 		testhost.Shell(t, s.B.Host, test.add)
-		wantRule(t, s.p.Plan(0).Of("rule", from), "needed", test.reason)
+		wantRule(t, s.p.Plan(0).Of("rule", from), test.verdict, test.reason)
 		testhost.Shell(t, s.B.Host, test.del)
 	}
 	testhost.Shell(t, s.B.Host, "ip link del docker9")

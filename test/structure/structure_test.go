@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"text/tabwriter"
+
+	"replypath/test/await"
 )
 
 // bounds are what a package may measure at most.
@@ -46,9 +48,7 @@ func TestBounds(t *testing.T) {
 		}
 		b.hold(t, p)
 	}
-	if err := w.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, w.Flush())
 	t.Log("\n" + table.String())
 }
 
@@ -147,9 +147,7 @@ var measureProduct = sync.OnceValues(func() ([]*Package, error) {
 func product(t *testing.T) []*Package {
 	t.Helper()
 	measured, err := measureProduct()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return measured
 }
 

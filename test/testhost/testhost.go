@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -19,6 +18,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
+	"replypath/test/await"
 	"replypath/test/product"
 )
 
@@ -153,9 +153,7 @@ func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []W
 				test.Change(h)
 			}
 			found := check(h)
-			if diff := cmp.Diff(test.Want, Lines(found)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			await.Same(t, "(-want +got)", test.Want, Lines(found))
 			WantForm(t, found)
 		})
 	}

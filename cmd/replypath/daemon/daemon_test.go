@@ -106,8 +106,6 @@ func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
 }
 func (*fakeDatapath) Unattached() ([]string, error) { return nil, nil }
 
-func (*fakeDatapath) Notices() []string { return nil }
-
 // daemonRun is a running `replypath run`.
 type daemonRun struct {
 	t       *testing.T
@@ -231,41 +229,6 @@ func (r *daemonRun) end() {
 	}
 	if effect := &r.path.effect; len(effect.Corrected) == 2 && !effect.Detaching {
 		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach" + r.pinDir + "` ends that")
-	}
-}
-
-// TestRunSaysWhatStays: what is said at the end follows from hooks and modes.
-func TestRunSaysWhatStays(t *testing.T) {
-	for name, test := range map[string]struct {
-		effect status.Effect
-		says   string
-	}{
-		"corrected": {correcting(), "replies are still corrected on eth0, eth1; `replypath detach` ends that"},
-		"one observed": {
-			status.Effect{Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
-			"replies are still corrected on eth0, and only observed on eth1; `replypath detach` ends that",
-		},
-		"observed": {
-			status.Effect{Mode: "observe", Observed: []string{"eth0", "eth1"}},
-			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that",
-		},
-		"nothing attached": {
-			status.Effect{Mode: "enforce"},
-			"nothing is attached, replies leave as routed; `replypath detach` removes the pins",
-		},
-		"detach --stop": {
-			status.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Detaching: true},
-			"what is attached goes; `replypath detach --stop` takes it away",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := startDaemonOn(t, test.effect, "--config", writeConfig(t, ""), "--listen", "")
-			r.end()
-			r.wantLog(test.says)
-			if claims := strings.Contains(r.stderr.String(), "still corrected"); claims != strings.Contains(test.says, "still corrected") {
-				t.Errorf("it claims that replies are still corrected:\n%s", r.stderr.String())
-			}
-		})
 	}
 }
 

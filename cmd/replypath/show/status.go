@@ -35,7 +35,8 @@ what matters least is left out. It has at most 80 characters.
 
 It warns of packets that were lost or not corrected in the last hour or two. A few are no
 problem: up to 3 between two interfaces, or one in a thousand. The first line does not
-count packets of the reasons observe and bound_device: they go as somebody wants it.
+count packets of the reasons observe, bound_device and unnamed_tunnel: they go as
+somebody wants it.
 
 Below it stand the interfaces and their gateways, the daemon, and how many flows there
 are. Then comes only what is wrong or was changed. In mode observe that is also what
@@ -50,8 +51,10 @@ With -o json it is one object; what is not known is null:
   daemon          running, pid, version
   trial_until     when replypath try takes everything back
   config          path, loaded_at; error: why a later file was refused
-  interfaces[]    the managed interfaces, see below
+  interfaces[]    the managed and the caught interfaces, see below
   unmanaged[]     name, reason
+  addresses[]     network: served although no interface has it; source: configuration,
+                  firewall or route
   flows           count, capacity
   features[]      name, available, effect
   host_changes[]  object, before, after; undo: the command that restores it
@@ -65,6 +68,7 @@ With -o json it is one object; what is not known is null:
 Each of interfaces[] has:
   name        the interface
   index       its number
+  role        records: it is managed; catches: it is not, and replies that leave by it are caught
   up          whether it is up
   attached    whether programs are attached
   mechanism   tcx or clsact
@@ -136,6 +140,7 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 func fillLists(s *status.Status) {
 	output.OrEmptyList(&s.Interfaces)
 	output.OrEmptyList(&s.Unmanaged)
+	output.OrEmptyList(&s.Addresses)
 	output.OrEmptyList(&s.Features)
 	output.OrEmptyList(&s.HostChanges)
 	output.OrEmptyList(&s.WouldChange)

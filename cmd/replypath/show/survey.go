@@ -3,7 +3,6 @@
 package show
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
@@ -18,6 +17,7 @@ import (
 type Survey struct {
 	Interfaces []Checked          `json:"interfaces"` // that would be managed
 	Unmanaged  []status.Unmanaged `json:"unmanaged"`
+	Caught     []string           `json:"caught"`  // names of those that routes lead out of
 	Missing    []string           `json:"missing"` // configured names that no interface has
 }
 
@@ -53,10 +53,9 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 	for _, u := range found.Unmanaged {
 		s.Unmanaged = append(s.Unmanaged, status.Unmanaged(u))
 	}
-	s.Missing = found.Missing
-	astray, err := found.Astray(handle)
-	for n := range astray {
-		found.Warnings = append(found.Warnings, astray[n].String())
+	for _, i := range found.Caught {
+		s.Caught = append(s.Caught, i.Name)
 	}
-	return s, found.Warnings, errors.Join(err, found.Contradiction)
+	s.Missing = found.Missing
+	return s, found.Warnings, found.Contradiction
 }

@@ -10,15 +10,16 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 )
 
 // showChain is the command that lists the rules of a chain, with their handles.
-func showChain(c *snapshot.Chain) string {
+func showChain(c *netfilter.Chain) string {
 	return "nft --handle list chain " + c.Family + " " + finding.Quote(c.Table) + " " + finding.Quote(c.Name)
 }
 
 // seenChain makes a finding about a chain, with what there is to know beside its rules.
-func seenChain(c *snapshot.Chain, severity finding.Severity, device, what, comment string) finding.Finding {
+func seenChain(c *netfilter.Chain, severity finding.Severity, device, what, comment string) finding.Finding {
 	inspect := showChain(c)
 	if comment != "" {
 		inspect = finding.Explained(inspect, comment)
@@ -52,7 +53,7 @@ func ReversePathRules(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Finding {
+func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 	severity, effect := finding.Error, "drops"
 	if !r.Refuses {
 		severity, effect = finding.Warning, "tells apart"
@@ -78,7 +79,7 @@ func showFirewalld(f *snapshot.Firewalld) string {
 // OutgoingRules finds rules by the outgoing interface: they have seen the one
 // that the kernel chose before replypath moved the reply.
 func OutgoingRules(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Firewall.Chains, func(c *snapshot.Chain) finding.Finding {
+	return finding.Each(h.Firewall.Chains, func(c *netfilter.Chain) finding.Finding {
 		// The first packet of a connection only passes a chain of type nat.
 		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
 			return finding.None
@@ -144,7 +145,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
-		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
+		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }
 

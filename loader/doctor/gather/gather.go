@@ -18,9 +18,9 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/hostfiles"
-	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/netfilter"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -94,7 +94,8 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartGateways, admin, g.gateways},
 		{"", "", func() error { return neighbours(g.netlink, h) }},
 		{"", "", func() error { return settings(h) }},
-		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
+		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall.Ruleset, h.DeviceName) }},
+		{snapshot.PartFirewall, admin, func() error { return translations(h) }},
 		{snapshot.PartFlows, bpf, g.flows},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{"", "", g.udpSockets},
@@ -143,10 +144,6 @@ func (g *gatherer) interfaces() (err error) {
 	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
 		err = errors.Join(err, g.host.Contradiction)
 	}
-	if err != nil {
-		return err
-	}
-	g.host.Astray, err = g.host.Result.Astray(g.netlink)
 	return err
 }
 
@@ -157,7 +154,7 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 	cfg := *g.host.Config
 	cfg.Interfaces = []config.Interface{}
 	for _, r := range journal.Interfaces {
-		if r.Index == 0 || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
+		if r.Index == 0 || r.Catches || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
 			continue
 		}
 		entry := config.Interface{Name: r.Name, Mode: config.Mode(r.Mode), NextHop: config.NextHop(r.NextHop)}

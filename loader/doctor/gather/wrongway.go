@@ -69,7 +69,7 @@ func (g *gatherer) wrongWays() error {
 		return found[w]
 	}
 	for w, packets := range is {
-		if packets > was[w] {
+		if packets > was[w] || w.reason == snapshot.ReasonTunnel {
 			note(w).Grown = packets - was[w]
 		}
 	}
@@ -110,8 +110,10 @@ func lost(before, after []snapshot.Counted) map[way]uint64 {
 			b := sums[w]
 			b.asymmetric, b.seen = b.asymmetric+sign*int64(p.Asymmetric), b.seen+sign*int64(p.Corrected)
 			b.moved += sign * int64(p.Asymmetric)
-			for _, packets := range p.Uncorrected {
-				b.moved -= sign * int64(packets)
+			for reason, packets := range p.Uncorrected {
+				if reason != snapshot.ReasonTunnel { // of requests
+					b.moved -= sign * int64(packets)
+				}
 			}
 			sums[w] = b
 		}

@@ -16,12 +16,36 @@ import (
 // WrongWays finds replies that leave by another interface than their questions came in by, now.
 func WrongWays(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		if w.Reason == snapshot.ReasonTunnel {
+			return finding.None
+		}
 		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason)
 		if w.From == w.To {
 			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(w), w.Reason)
 		}
 		return wrongWay(h, w, text)
 	})
+}
+
+// UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came. Where the answers belong, their
+// operator knows.
+func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil {
+			return finding.None
+		}
+		f := finding.Fine(w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave as routed. If these belong "+
+			"into the tunnel, %s", ofInterface(w.From), w.Packets, remedy.ConfigureInterface(h, w.To, "")))
+		f.Inspect = finding.OrNil(finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
+		return f
+	})
+}
+
+func ofInterface(name string) string {
+	if name == "" {
+		return "addresses that no interface has alone"
+	}
+	return "addresses of " + name
 }
 
 // figures tells how much it is.

@@ -21,10 +21,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/netfilter"
 	"replypath/loader/sockets"
 )
 
@@ -116,7 +116,8 @@ func Datagrams(list []sockets.Socket) []snapshot.Socket {
 
 // track notes what the kernel tracks. Of a connection of this host's own by TCP that
 // is over its socket is gone; without one, it only says who began.
-func (o *openings) track(u snapshot.Use) {
+func (o *openings) track(c netfilter.Connection) {
+	u := snapshot.Use{Protocol: c.Protocol, Local: c.From, Remote: c.To}
 	if !o.isMeant(u.Local.Addr()) || o.IsOwn(u.Remote.Addr()) {
 		return
 	}

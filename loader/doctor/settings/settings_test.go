@@ -11,6 +11,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 	"replypath/test/testhost"
 )
 
@@ -216,7 +217,7 @@ func TestSendRedirects(t *testing.T) {
 	dnat := func(to string) func(*snapshot.Host) {
 		return func(h *snapshot.Host) {
 			testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
-			h.Firewall.Chains = []snapshot.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []snapshot.FirewallRule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
+			h.Firewall.Chains = []netfilter.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []netfilter.Rule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
 		}
 	}
 	const text = " and has real servers reply to clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +

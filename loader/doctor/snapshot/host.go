@@ -112,6 +112,14 @@ func (h *Host) Forwards(family int) bool {
 	})
 }
 
+// IsServed tells whether an address is this host's, or is served although no interface has it.
+func (h *Host) IsServed(a netip.Addr) bool {
+	holds := func(p netip.Prefix) bool { return p.Contains(a) }
+	isLocal := func(p discover.OwnPrefix) bool { return p.Prefix.Contains(a) }
+	return h.IsOwn(a) || slices.ContainsFunc(h.Config.Addresses, holds) ||
+		slices.ContainsFunc(h.Firewall.Translated, holds) || slices.ContainsFunc(h.OwnPrefixes, isLocal)
+}
+
 // OpenedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
 // without it.
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
@@ -179,6 +187,7 @@ type Hook struct {
 	TCX       bool // else a filter of a clsact qdisc, which runs after those
 	Name      string
 	Ours      bool
+	Redirects bool // it is a filter that sends packets elsewhere; of programs that is not known
 }
 
 // Settings are sysctls by key; missing where the kernel has none.

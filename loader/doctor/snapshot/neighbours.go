@@ -25,6 +25,7 @@ type Neighbour struct {
 	Address   netip.Addr
 	MAC       net.HardwareAddr
 	Counted   bool // against gc_thresh
+	Router    bool // it has said so by neighbour discovery
 }
 
 // NeighTable is what the kernel tells of the size of a neighbour table, which all

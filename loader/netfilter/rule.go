@@ -11,14 +11,13 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
-
-	"replypath/loader/doctor/snapshot"
 )
 
 // ruleReader reads the expressions of a rule, which hand values to each other in
 // registers.
 type ruleReader struct {
-	rule      snapshot.FirewallRule
+	rule      Rule
+	to        destinationReader
 	registers map[uint32]string // what is in a register: "oif", "iif", "mark", "ct mark"
 	values    map[uint32][]byte // a constant in a register
 	readsMark bool              // the connection's
@@ -27,10 +26,12 @@ type ruleReader struct {
 	name      func(index int) string
 }
 
-func readRule(expressions []expr.Any, deviceName func(index int) string) snapshot.FirewallRule {
+func readRule(expressions []expr.Any, deviceName func(index int) string) Rule {
 	r := &ruleReader{registers: map[uint32]string{}, values: map[uint32][]byte{}, name: deviceName}
+	r.to = destinationReader{rule: &r.rule, held: map[uint32]Held{}}
 	for _, e := range expressions {
 		r.read(e)
+		r.to.read(e)
 	}
 	return r.rule
 }
@@ -139,7 +140,7 @@ func (r *ruleReader) compare(e *expr.Cmp) {
 	case "oifname", "iifname":
 		name = interfacePattern(e.Data)
 	case "oif", "iif":
-		if len(e.Data) == 4 {
+		if len(e.Data) == 4 && r.name != nil {
 			name = r.name(int(binary.NativeEndian.Uint32(e.Data)))
 		}
 	case "ct mark":
@@ -188,10 +189,6 @@ func (r *ruleReader) match(name string, info xt.InfoAny) {
 		const mark, invert = 4, 8
 		r.rule.Marked = r.rule.Marked || len(data) > invert && !isZero(data[:mark]) && data[invert] == 0
 	}
-}
-
-func isZero(data []byte) bool {
-	return !slices.ContainsFunc(data, func(b byte) bool { return b != 0 })
 }
 
 // connmarkMode is the place of the mode in struct xt_connmark_tginfo1 and 2 of
