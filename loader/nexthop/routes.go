@@ -20,7 +20,7 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	if err != nil {
 		return Routers{}, err
 	}
-	found, err := t.own()
+	found, err := FindOwn()
 	if err != nil {
 		return Routers{}, err
 	}
@@ -30,16 +30,6 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
 	t.tellAnnounced(found.Gateways)
 	return found, err
-}
-
-// own returns replypath's own routes as they are now.
-func (t *Table) own() (own Routers, err error) {
-	if !t.fresh {
-		return FindOwn()
-	}
-	t.fresh = false
-	own.addDefaults(slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return !h.isOwn() }))
-	return own, nil
 }
 
 // FindOwn finds replypath's own routes alone, those of last resort and those for bound sockets, in the network namespace of the

@@ -29,7 +29,6 @@ import (
 type Table struct {
 	known *knowledge // nil until it is read
 	must  bool       // it is read before anybody looks
-	fresh bool       // nobody has looked since it was read
 	may   bool       // something may not be true any more
 	begun *reading   // nil: none
 	read  time.Time  // when it was last
@@ -235,14 +234,13 @@ func (t *Table) Read() (changed bool, err error) {
 		return false, r.err
 	}
 	changed = t.known == nil || !t.known.equal(r.known)
-	t.known, t.must, t.may, t.fresh = r.known, false, false, true
+	t.known, t.must, t.may = r.known, false, false
 	return changed, nil
 }
 
 // ReadIfDue is Read where something is known to have changed that was not told. It comes before Find.
 func (t *Table) ReadIfDue() error {
 	if t.known != nil && !t.must {
-		t.fresh = false // what was read long ago, without anybody looking, tells nothing of our own routes
 		return nil
 	}
 	_, err := t.Read()
