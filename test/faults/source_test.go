@@ -56,6 +56,9 @@ func (b *bed) sourceWithoutEth0(ruled, product bool) {
 	b.Helper()
 	wire := testwire.Capture(b, b.net.Server.Eth1.Peer())
 	b.deleteEth0()
+	if product { // until the daemon hears of it, IPv4's route of last resort serves whatever the host begins
+		b.awaitRules(true)
+	}
 	client := netip.AddrPortFrom(b.clientAddress(), traffic.EchoPort).String()
 	connected, udpErr := b.net.Server.Dial(await.Within(b, await.AnswerTime), "udp", client)
 	tcpErr := b.reach(traffic.TCP)
