@@ -41,6 +41,7 @@ type Options struct {
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
 	Trial     time.Duration
+	Passed    func()           // if not nil, is called each time that Run goes round, several times a second
 	Mechanism attach.Mechanism // attach.Auto unless one is wanted
 	object    *datapath.Object // loaded in place of the product's own, where a test wants another
 }

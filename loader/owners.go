@@ -53,6 +53,7 @@ func newCore(options Options) *core {
 
 		pinRepairs: newAllowance(),
 	}
+	c.published.Pass()
 	c.appointOwners()
 	return c
 }

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"log/slog"
+	"time"
 
 	"replypath/loader/pins"
 	"replypath/loader/problems"
@@ -62,6 +63,9 @@ func (r *record) Snapshot() (*metrics.Snapshot, error) { return r.published.Snap
 
 // Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
 func (r *record) Unattached() ([]string, error) { return r.published.Unattached() }
+
+// Passed tells when Run went round last.
+func (r *record) Passed() time.Time { return r.published.Passed() }
 
 // Scopes of problems. SetError has those of its callers.
 const (

@@ -34,6 +34,10 @@ func (l *Loader) Run(ctx context.Context) error {
 	r.loadAhead()
 	r.mu.Unlock()
 	for r.step(ctx) {
+		r.published.Pass()
+		if r.options.Passed != nil {
+			r.options.Passed()
+		}
 	}
 	return nil
 }

@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/detach"
+	"replypath/loader/discover/dump"
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
@@ -136,7 +135,7 @@ func (l start) openJournal() (err error) {
 	if !l.fresh {
 		l.tx.OnAbort(func() error { return l.journal.Write(before) })
 	}
-	l.state = *clone(before)
+	l.state = *before.Clone()
 	l.state.Namespace, err = pins.CurrentNamespace()
 	if err != nil {
 		return err
@@ -165,21 +164,10 @@ func (l start) chooseSeeds() error {
 	return err
 }
 
-// clone makes a copy of a journal whose lists can be changed.
-func clone(j *pins.Journal) *pins.Journal {
-	c := *j
-	c.Interfaces = slices.Clone(j.Interfaces)
-	c.Gateways = slices.Clone(j.Gateways)
-	c.Announced = slices.Clone(j.Announced)
-	c.Sysctls = slices.Clone(j.Sysctls)
-	c.Qdiscs = slices.Clone(j.Qdiscs)
-	return &c
-}
-
 func (l start) openNetlink() (err error) {
-	l.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	l.netlink, err = dump.Open()
 	if err != nil {
-		return fmt.Errorf("open a netlink socket: %w", err)
+		return err
 	}
 	l.tx.OnAbort(func() error { l.netlink.Close(); return nil })
 	return nil

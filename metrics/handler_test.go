@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"replypath/test/await"
 )
@@ -84,6 +85,11 @@ func TestHealthz(t *testing.T) {
 	}{
 		{"all attached", &fakeSource{}, http.StatusOK, "ok\n"},
 		{"some not", &fakeSource{unattached: []string{"eth1", "eth0"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\n"},
+		{"slow", &fakeSource{age: 80 * time.Second}, http.StatusOK, "ok\n"},
+		{
+			"hung", &fakeSource{age: 95*time.Second + 100*time.Millisecond, err: errors.New("nobody is to wait for")},
+			http.StatusServiceUnavailable, "the daemon hangs: its last pass was 1m35s ago\n",
+		},
 		{"unknown", &fakeSource{err: errors.New("map is gone")}, http.StatusServiceUnavailable, "cannot tell: map is gone\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -105,6 +111,9 @@ func TestLandingPage(t *testing.T) {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, w.Body)
 		}
+	}
+	if code := get(newTestHandler(t, &fakeSource{age: time.Hour}, slog.New(slog.DiscardHandler)), "/").Code; code != http.StatusServiceUnavailable {
+		t.Errorf("got status %d of a daemon that hangs, so that nobody starts it again", code)
 	}
 	if strings.Contains(w.Body.String(), "debug/pprof") {
 		t.Error("the page links to pprof, which is not served")

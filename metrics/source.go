@@ -16,6 +16,8 @@ type Source interface {
 	// hooks, and those that are configured by name and do not exist. It is asked for
 	// by /healthz, so it should cost little.
 	Unattached() ([]string, error)
+	// Passed tells when the loop that keeps all this went round last. It waits for nobody.
+	Passed() time.Time
 }
 
 // Snapshot is what one scrape shows. Counters start when the pins were made and

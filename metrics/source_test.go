@@ -14,7 +14,10 @@ type fakeSource struct {
 	snapshot   *Snapshot
 	unattached []string
 	err        error
+	age        time.Duration // of the last pass
 }
+
+func (s *fakeSource) Passed() time.Time { return time.Now().Add(-s.age) }
 
 func (s *fakeSource) Snapshot() (*Snapshot, error) {
 	s.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -69,6 +70,17 @@ type Journal struct {
 
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
+}
+
+// Clone makes a copy of a journal whose lists can be changed.
+func (j *Journal) Clone() *Journal {
+	c := *j
+	c.Interfaces = slices.Clone(j.Interfaces)
+	c.Gateways = slices.Clone(j.Gateways)
+	c.Announced = slices.Clone(j.Announced)
+	c.Sysctls = slices.Clone(j.Sysctls)
+	c.Qdiscs = slices.Clone(j.Qdiscs)
+	return &c
 }
 
 // MarkRecord is what had failed up to a moment.

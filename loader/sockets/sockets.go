@@ -102,6 +102,9 @@ func each(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) erro
 		return err
 	}
 	defer socket.Close()
+	if err := socket.SetReceiveTimeout(&nl.SocketTimeoutTv); err != nil {
+		return err
+	}
 	dump := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 	dump.AddData(r)
 	if err := socket.Send(dump); err != nil {

@@ -10,9 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
@@ -50,9 +47,9 @@ func Read(pinDir string) (*Status, error) {
 		return nil, err
 	}
 	defer maps.Close()
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}

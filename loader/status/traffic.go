@@ -8,13 +8,13 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/metrics"
@@ -37,9 +37,9 @@ func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
 	if err != nil {
 		return nil, err
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	r := &reader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"replypath/loader/attach"
 	"replypath/loader/counters"
@@ -46,7 +47,14 @@ type Published struct {
 
 	reading sync.RWMutex // keeps the datapath of a view open while its maps are read
 	view    atomic.Pointer[View]
+	passed  atomic.Pointer[time.Time]
 }
+
+// Pass notes that the daemon's loop goes round.
+func (p *Published) Pass() { p.passed.Store(new(time.Now())) }
+
+// Passed tells when it did so last, which has been once.
+func (p *Published) Passed() time.Time { return *p.passed.Load() }
 
 // Publish shows a state.
 func (p *Published) Publish(v *View) { p.view.Store(v) }

@@ -175,3 +175,13 @@ func TestLargestCycle(t *testing.T) {
 		}
 	}
 }
+
+// TestNetlinkHasATimeLimit: whoever asks the kernel does so by a socket that does not wait for ever.
+func TestNetlinkHasATimeLimit(t *testing.T) {
+	grep := exec.CommandContext(t.Context(), "grep", "-rlF", "--include=*.go", "--exclude=*_test.go", "netlink.NewHandle(", "loader", "cmd", "metrics")
+	grep.Dir = "../.."
+	output, err := grep.Output()
+	if got := strings.TrimSpace(string(output)); err != nil || got != "loader/discover/dump/dump.go" {
+		t.Errorf("netlink handles are opened in %s: use dump.Open, which limits their time (%v)", got, err)
+	}
+}

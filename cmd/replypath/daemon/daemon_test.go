@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,6 +106,7 @@ func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
 	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
 }
 func (*fakeDatapath) Unattached() ([]string, error) { return nil, nil }
+func (*fakeDatapath) Passed() time.Time             { return time.Now() }
 
 // daemonRun is a running `replypath run`.
 type daemonRun struct {
@@ -461,5 +463,30 @@ func TestReloadFileGone(t *testing.T) {
 	d.reload(t.Context())
 	if len(path.reloaded) != 0 || len(path.reported) != 1 || !errors.Is(path.reported[0], config.ErrInvalid) {
 		t.Errorf("reloaded %v, reported %v", path.reloaded, path.reported)
+	}
+}
+
+// TestWatchdog: the loop's passes tell the service manager three times as often as it wants to know, and no more.
+func TestWatchdog(t *testing.T) {
+	t.Setenv("WATCHDOG_USEC", "90000000")
+	synctest.Test(t, func(t *testing.T) {
+		var told []time.Duration
+		begun := time.Now()
+		d := &daemon{host: fakeHost()}
+		d.host.Notify = func(state string) error {
+			if state != "WATCHDOG=1" {
+				t.Errorf("told %q", state)
+			}
+			told = append(told, time.Since(begun))
+			return nil
+		}
+		for passed := d.watchdog(); time.Since(begun) <= 90*time.Second; time.Sleep(250 * time.Millisecond) {
+			passed()
+		}
+		await.Same(t, "told after", []time.Duration{0, 30 * time.Second, 60 * time.Second, 90 * time.Second}, told)
+	})
+	t.Setenv("WATCHDOG_USEC", "")
+	if (&daemon{}).watchdog() != nil {
+		t.Error("it is told without a watchdog")
 	}
 }

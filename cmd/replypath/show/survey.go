@@ -3,13 +3,9 @@
 package show
 
 import (
-	"fmt"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/status"
 )
 
@@ -36,9 +32,9 @@ type Surveyor func(*config.Config) (s Survey, warnings []string, err error)
 // configuration means for them, with warnings. An error that matches config.ErrInvalid says that
 // they cannot follow the configuration, any other that it is not known.
 func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return s, nil, fmt.Errorf("open a netlink socket: %w", err)
+		return s, nil, err
 	}
 	defer handle.Close()
 	found, err := discover.Scan(handle, cfg)

@@ -5,14 +5,12 @@ package gather
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
@@ -53,9 +51,9 @@ func Snapshot(options Options) (*snapshot.Host, error) {
 
 // gather takes a snapshot of the network namespace of the calling thread.
 func gather(options Options) (*snapshot.Host, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}}
