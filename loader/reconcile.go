@@ -94,6 +94,7 @@ func (r *reconciliation) arrange() []error {
 	try(r.gateways.AttachHeld())
 	try(r.tendRPFilter())
 	r.tendFallback()
+	try(r.gone.Drop(&r.state, r.datapath))
 	return errs
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 	"replypath/loader/view"
@@ -16,6 +17,7 @@ import (
 type record struct {
 	journal   *pins.JournalMap
 	state     pins.Journal
+	gone      identity.Gone // of its records
 	problems  *problems.List
 	published view.Published
 }

@@ -33,7 +33,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, fo
 	if err != nil {
 		return err
 	}
-	tables, err := flows.Usage(&d.DatapathMaps, clock)
+	tables, err := flows.Usage(&d.DatapathMaps, clock, func(*bpf.DatapathFlow) {})
 	if err != nil {
 		return err
 	}

@@ -349,23 +349,16 @@ type TableUsage struct {
 	Capacity uint64 // for how many there is room, in the nursery as well
 }
 
-// Usage counts the live flows of every table.
-func Usage(maps *bpf.DatapathMaps, clock datapath.Clock) ([]TableUsage, error) {
-	tables, _, err := UsageByInterface(maps, clock)
-	return tables, err
-}
-
-// UsageByInterface is Usage, and counts the live flows of every interface by its ID.
-func UsageByInterface(maps *bpf.DatapathMaps, clock datapath.Clock) (tables []TableUsage, byID map[uint16]int, err error) {
-	byID = make(map[uint16]int)
+// Usage counts the live flows of every table, and visits them.
+func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
 	for _, s := range states(maps) {
-		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { byID[flow.Interface]++ })
+		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { visit(flow) })
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		tables = append(tables, usage)
 	}
-	return tables, byID, nil
+	return tables, nil
 }
 
 // visit calls each for every live flow of a table, and counts them.

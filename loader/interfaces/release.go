@@ -119,7 +119,7 @@ func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
 	} else {
 		t.host.Log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
 	}
-	r.Index, r.Mechanism = 0, ""
+	*r = pins.InterfaceRecord{ID: r.ID, Name: r.Name}
 	return errors.Join(errs...)
 }
 

@@ -104,15 +104,15 @@ type TrialRecord struct {
 // map `interfaces`; it outlives the interface, because counters refer to it.
 type InterfaceRecord struct {
 	ID    uint16 `json:"id"`
-	Index int    `json:"index"` // 0: gone, or neither managed nor caught any more
+	Index int    `json:"index,omitempty"` // 0: gone, or neither managed nor caught any more: ID and name are left
 	Name  string `json:"name"`
-	MAC   string `json:"mac"` // empty without an Ethernet header
+	MAC   string `json:"mac,omitempty"` // empty without an Ethernet header
 	// Attached tells that the programs were attached once: where they are not
 	// any more, the index may have passed to another interface.
-	Attached  bool   `json:"attached"`
+	Attached  bool   `json:"attached,omitempty"`
 	Mechanism string `json:"mechanism,omitempty"` // by which they were; empty in journals of earlier versions
-	NextHop   string `json:"next_hop"`
-	Mode      string `json:"mode"`
+	NextHop   string `json:"next_hop,omitempty"`
+	Mode      string `json:"mode,omitempty"`
 	Catches   bool   `json:"catches,omitempty"` // it is not managed: only replies that leave by it are caught
 }
 

@@ -284,7 +284,8 @@ func (r *reader) flows(s *Status) error {
 	if err != nil {
 		return err
 	}
-	tables, byID, err := flows.UsageByInterface(r.maps, clock)
+	byID := make(map[uint16]int)
+	tables, err := flows.Usage(r.maps, clock, func(f *bpf.DatapathFlow) { byID[f.Interface]++ })
 	if err != nil {
 		return err
 	}
