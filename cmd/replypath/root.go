@@ -57,7 +57,6 @@ Exit codes:
 		top.New(a, h.top),
 		show.NewDoctor(a, h.examine, h.fix),
 		show.NewPlan(a, h.plan),
-		newDemo(a),
 		newVersion(a),
 		newCompletion(a),
 	)

@@ -43,7 +43,7 @@ var suites = []suite{
 	{name: "bpf", pkg: "bpf", extra: true, timeout: 30 * time.Minute},
 	// Of these, what differs between processors.
 	{name: "order", pkg: "bpf", run: "^(TestTwoWriters|TestOrder|TestFallbackRefuses)$", extra: true, timeout: 10 * time.Minute},
-	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
+	{name: "demo", program: "cmd/replypath-demo", command: "/tests/demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	// The gate reads what connection tracking, which is a module there, has in memory.
 	{name: "conntrack", pkg: "test/scenario", run: "^TestStrongHostFaultOfEth0$/^default", timeout: 5 * time.Minute},

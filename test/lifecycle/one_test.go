@@ -215,7 +215,7 @@ func TestStrangerLocks(t *testing.T) {
 }
 
 // servesAnywhere are the commands that have nothing to do with pins.
-var servesAnywhere = []string{"check", "completion", "demo", "help", "version"}
+var servesAnywhere = []string{"check", "completion", "help", "version"}
 
 // flagsFor are the flags without which a command does not get to the pins.
 var flagsFor = map[string][]string{

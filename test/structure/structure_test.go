@@ -99,7 +99,7 @@ func layerOf(path string) int {
 	})
 }
 
-// TestImports: no import runs back up.
+// TestImports: no import runs back up, and the demo runs the program as its users do.
 func TestImports(t *testing.T) {
 	checked := 0
 	for _, p := range product(t) {
@@ -107,6 +107,8 @@ func TestImports(t *testing.T) {
 			switch alone := p.Path == "metrics"; {
 			case alone && !strings.HasPrefix(imported, "metrics/"):
 				t.Errorf("metrics imports %s: it stands alone", imported)
+			case p.Path == "cmd/replypath-demo" && !strings.HasPrefix(imported, "test/"):
+				t.Errorf("the demo imports %s: it knows the program from outside", imported)
 			case layerOf(imported) > layerOf(p.Path):
 				t.Errorf("%s imports %s, which is of a higher layer", p.Path, imported)
 			}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package demo
+package main
 
 import (
 	"bufio"
@@ -30,14 +30,17 @@ type process struct {
 	tempDir string
 }
 
-func startDemo(t *testing.T) *process {
+// demoCommand runs this test program as the demo.
+func demoCommand(t *testing.T, args ...string) *exec.Cmd {
+	command := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	command.Env = append(os.Environ(), demoVariable+"=1")
+	return command
+}
+
+func startDemo(t *testing.T, args ...string) *process {
 	t.Helper()
-	needRoot(t)
-	p := &process{
-		t: t, tempDir: t.TempDir(),
-		command: exec.CommandContext(t.Context(), await.Must1[string](t)(buildProgram()), "demo"),
-	}
-	p.command.Env = append(os.Environ(), "TMPDIR="+p.tempDir)
+	p := &process{t: t, tempDir: t.TempDir(), command: demoCommand(t, args...)}
+	p.command.Env = append(p.command.Env, "TMPDIR="+p.tempDir)
 	p.command.Stderr = &p.stderr
 	p.lines = bufio.NewScanner(await.Must1[io.ReadCloser](t)(p.command.StdoutPipe()))
 	await.Must(t, p.command.Start())

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package demo
+package main
 
 import (
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"text/tabwriter"
 
-	"replypath/cmd/replypath/demo/network"
-	"replypath/cmd/replypath/output"
+	"golang.org/x/sys/unix"
 )
 
-// page is what the reader sees: numbered steps, lines below them, and marks for
-// what went well or not. It keeps the first error of writing, and what should have been seen and was not.
+// page is what the reader sees: numbered steps, lines below them, and marks for what went well or not. It keeps the first
+// error of writing, and what should have been seen and was not.
 type page struct {
 	w       io.Writer
 	colour  bool
@@ -30,12 +30,17 @@ const (
 	green = "32"
 )
 
-func newPage(w io.Writer) *page {
-	return &page{w: w, colour: wantsColour(w)}
-}
+func newPage(w io.Writer) *page { return &page{w: w, colour: wantsColour(w)} }
 
-// wantsColour is true on a terminal that can show them, unless its user objects.
-func wantsColour(w io.Writer) bool { return output.WantsColour(w) && os.Getenv("TERM") != "dumb" }
+// wantsColour is true on a terminal that can show them, unless its user objects: https://no-color.org
+func wantsColour(w io.Writer) bool {
+	file, is := w.(*os.File)
+	if !is || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
+}
 
 // styled wraps text in an escape sequence where there is a terminal.
 func (p *page) styled(style, text string) string {
@@ -58,7 +63,7 @@ func (p *page) title(text string) { p.write(p.styled(bold, text)) }
 func (p *page) heading(format string, args ...any) {
 	p.steps++
 	p.write("")
-	p.write(p.styled(bold, fmt.Sprintf("%d. ", p.steps)+fmt.Sprintf(format, args...)))
+	p.title(fmt.Sprintf("%d. ", p.steps) + fmt.Sprintf(format, args...))
 }
 
 func (p *page) line(format string, args ...any) { p.write("   " + fmt.Sprintf(format, args...)) }
@@ -81,11 +86,7 @@ func (p *page) require(seen bool, format string, args ...any) {
 // mustBe tells how something went that has to go well.
 func (p *page) mustBe(good bool, well, badly string) {
 	p.require(good, "%s", badly)
-	if good {
-		p.told(true, "%s", well)
-	} else {
-		p.told(false, "%s", badly)
-	}
+	p.told(good, "%s", map[bool]string{true: well, false: badly}[good])
 }
 
 func (p *page) mark(good bool) string {
@@ -96,16 +97,14 @@ func (p *page) mark(good bool) string {
 }
 
 // table quotes rows in aligned columns.
-func (p *page) table(header []string, rows [][]string) {
-	var table output.Page
-	table.Table(header, rows)
-	for row := range strings.Lines(table.String()) {
-		p.quote(strings.TrimSuffix(row, "\n"))
+func (p *page) table(rows [][]string) {
+	var text strings.Builder
+	columns := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(columns, strings.Join(row, "\t"))
 	}
-}
-
-// demo is what the steps share.
-type demo struct {
-	*page
-	net *network.Network
+	columns.Flush() // into memory, where nothing fails
+	for row := range strings.Lines(text.String()) {
+		p.quote(strings.TrimRight(row, "\n"))
+	}
 }

@@ -1,33 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package demo
+package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 )
 
-// terminal opens the far side of a new pseudo terminal.
-func terminal(t *testing.T) *os.File {
-	t.Helper()
-	near := await.Must1[*os.File](t)(os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0))
-	t.Cleanup(func() { near.Close() })
-	await.Must(t, unix.IoctlSetPointerInt(int(near.Fd()), unix.TIOCSPTLCK, 0))
-	number := await.Must1[uint32](t)(unix.IoctlGetUint32(int(near.Fd()), unix.TIOCGPTN))
-	far := await.Must1[*os.File](t)(os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0))
-	t.Cleanup(func() { far.Close() })
-	return far
-}
-
 func TestColour(t *testing.T) {
-	tty := terminal(t)
+	near, tty, err := pty.Open()
+	await.Must(t, err)
+	defer near.Close()
+	defer tty.Close()
 	t.Setenv("NO_COLOR", "")
 	t.Setenv("TERM", "xterm")
 	if !wantsColour(tty) {
@@ -55,7 +46,7 @@ func TestPage(t *testing.T) {
 	p.told(true, "well")
 	p.heading("second %d", 2)
 	p.told(false, "badly")
-	p.table([]string{"a", "b"}, [][]string{{"long", "c"}})
+	p.table([][]string{{"a", "b"}, {"long", "c"}})
 	const want = "title\n\n1. first\n   ✓ well\n\n2. second 2\n   ✗ badly\n     a     b\n     long  c\n"
 	if text.String() != want {
 		t.Errorf("got\n%s\nnot\n%s", text.String(), want)

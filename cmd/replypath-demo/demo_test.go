@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package demo
+package main
 
 import (
-	"os/exec"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/short"
+	"replypath/test/topology"
 )
 
 // expected is what a reader has to see, in this order.
@@ -106,7 +108,7 @@ func TestEndedEarly(t *testing.T) {
 func testEndedEarly(t *testing.T, at string, signal syscall.Signal) {
 	r := watchHost(t)
 	p := startDemo(t)
-	p.awaitLine("replypath demo")
+	p.awaitLine("replypath-demo: ")
 	if at > "2." {
 		p.awaitLine("2.")
 		r.watchNamespaces(p.command.Process.Pid)
@@ -129,9 +131,8 @@ func testEndedEarly(t *testing.T, at string, signal syscall.Signal) {
 }
 
 func TestNeedsRoot(t *testing.T) {
-	needRoot(t)
 	const nobody = 65534
-	command := exec.CommandContext(t.Context(), await.Must1[string](t)(buildProgram()), "demo")
+	command := demoCommand(t)
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	output, err := command.CombinedOutput()
 	if command.ProcessState == nil {
@@ -140,4 +141,63 @@ func TestNeedsRoot(t *testing.T) {
 	if code := command.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(output), "as root") {
 		t.Errorf("exit code %d, %q", code, output)
 	}
+}
+
+func TestFailedStart(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "replypath")
+	await.Must(t, os.WriteFile(program, []byte("#!/bin/sh\necho this host has no luck >&2\nexit 1\n"), 0o755))
+	p := startDemo(t, "-replypath", program)
+	if status := p.wait(); status.ExitStatus() != 1 {
+		t.Errorf("exit code %d", status.ExitStatus())
+	}
+	for _, want := range []string{"ended before it was ready", "this host has no luck"} {
+		if !strings.Contains(p.stderr.String(), want) {
+			t.Errorf("%q is missing in: %s", want, p.stderr.String())
+		}
+	}
+}
+
+// demoIn is a demo in the test's own process.
+func demoIn(t *testing.T, policy topology.Policy) *demo {
+	t.Helper()
+	d, err := newDemo(t.Context(), "", policy, t.Output())
+	await.Must(t, err)
+	t.Cleanup(func() { await.Must(t, d.net.Close()) })
+	return d
+}
+
+// wantMissing wants a verdict that names what was not seen.
+func wantMissing(t *testing.T, d *demo, missing ...string) {
+	t.Helper()
+	err := d.verdict()
+	for _, want := range missing {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+}
+
+// TestNothingWrong has the first round on a network where wrong replies arrive.
+func TestNothingWrong(t *testing.T) {
+	d := demoIn(t, topology.AnySource)
+	await.Must(t, d.showWrong(t.Context()))
+	wantMissing(t, d,
+		"without replypath: ping to 10.4.0.100 was answered",
+		"without replypath: TCP to 10.4.0.100:7000 was answered",
+		"without replypath: UDP to [2001:db8:4::100]:7000 was answered",
+		"replies left by eth0, the production router dropped 0 packets")
+}
+
+// TestNothingRight has the second round without replypath.
+func TestNothingRight(t *testing.T) {
+	d := demoIn(t, topology.StrictSource)
+	r, err := d.newRound(t.Context(), withReplypath)
+	await.Must(t, err)
+	await.Must(t, d.ask(t.Context(), r, d.eth0))
+	d.showReplies(r)
+	await.Must(t, r.close())
+	wantMissing(t, d,
+		"with replypath: ping to 10.4.0.100 was not answered",
+		"with replypath: TCP to 10.4.0.100:7000: not all replies left by eth1 to its gateway",
+		"with replypath: UDP to [2001:db8:4::100]:7000: a reply left by eth0")
 }

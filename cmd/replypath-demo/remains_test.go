@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package demo
+package main
 
 import (
 	"errors"
@@ -21,7 +21,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/pins"
 	"replypath/test/await"
 	"replypath/test/topology"
 )
@@ -47,7 +46,6 @@ type object struct {
 // watchHost notes what the host is like before.
 func watchHost(t *testing.T) *remains {
 	t.Helper()
-	needRoot(t)
 	n := topology.New(topology.Options{})
 	t.Cleanup(func() { await.Must(t, n.Close()) })
 	return &remains{
@@ -156,8 +154,8 @@ func (r *remains) expectNothing(p *process) {
 	if now := bpfMounts(r.t); !slices.Equal(now, r.bpfMounts) {
 		r.t.Errorf("bpf mounts %q became %q", r.bpfMounts, now)
 	}
-	if _, err := os.Stat(pins.DefaultDir); !errors.Is(err, fs.ErrNotExist) {
-		r.t.Errorf("pins in %s: %v", pins.DefaultDir, err)
+	if _, err := os.Stat(pinDir); !errors.Is(err, fs.ErrNotExist) {
+		r.t.Errorf("pins in %s: %v", pinDir, err)
 	}
 	if files := await.Must1[[]os.DirEntry](r.t)(os.ReadDir(p.tempDir)); len(files) > 0 {
 		r.t.Errorf("temporary files: %v", files)
