@@ -36,7 +36,7 @@ func TestCollectorOutput(t *testing.T) {
 
 // Every metric that is described is shown by a host that has it all.
 func TestCollectorShowsAllFamilies(t *testing.T) {
-	c := NewCollector(&fakeSource{snapshot: busy()}, "1.2.3")
+	c := NewCollector(&fakeSource{snapshot: busy(), findings: []Finding{{"gateway", "error", "it is held"}}}, "1.2.3")
 	for _, d := range families {
 		if testutil.CollectAndCount(c, d.Name) == 0 {
 			t.Errorf("%s has no series", d.Name)
@@ -116,6 +116,7 @@ func TestDescriptions(t *testing.T) {
 		"replypath_fallback_active":                              "family",
 		"replypath_fallback_dropped_packets_total":               "family",
 		"replypath_host_repairs_total":                           "object",
+		"replypath_findings":                                     "check,severity",
 		"replypath_mode":                                         "mode",
 		"replypath_config_last_reload_successful":                "",
 		"replypath_config_last_reload_success_timestamp_seconds": "",

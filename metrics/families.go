@@ -154,6 +154,9 @@ var (
 	hostRepairs = counter("host_repairs_total",
 		"Times that something on the host was put back after others had removed or changed it.", "object")
 
+	findings = gauge("findings",
+		"What is wrong with the host, or worth knowing, as replypath doctor finds it. There is no series of what is not found.",
+		"check", "severity")
 	mode = gauge("mode",
 		"1 for the mode in force.", "mode")
 	reloadSuccessful = gauge("config_last_reload_successful",

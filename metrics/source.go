@@ -20,6 +20,27 @@ type Source interface {
 	Passed() time.Time
 }
 
+// Diagnoser is a Source that tells what is wrong with the host as well.
+type Diagnoser interface {
+	// Findings are what is wrong, the worst first. They may be some seconds old.
+	Findings() []Finding
+}
+
+// findingsOf are those of a source that tells.
+func findingsOf(source Source) []Finding {
+	if d, tells := source.(Diagnoser); tells {
+		return d.Findings()
+	}
+	return nil
+}
+
+// Finding is something that is wrong, or worth knowing.
+type Finding struct {
+	Check    string // what was examined
+	Severity string // "error", "warning" or "note"
+	Text     string // one line
+}
+
 // Snapshot is what one scrape shows. Counters start when the pins were made and
 // never go backwards while they stand.
 //

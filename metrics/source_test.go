@@ -15,7 +15,10 @@ type fakeSource struct {
 	unattached []string
 	err        error
 	age        time.Duration // of the last pass
+	findings   []Finding
 }
+
+func (s *fakeSource) Findings() []Finding { return s.findings }
 
 func (s *fakeSource) Passed() time.Time { return time.Now().Add(-s.age) }
 

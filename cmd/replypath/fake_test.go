@@ -19,9 +19,9 @@ import (
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
 	"replypath/loader/config"
-	"replypath/loader/counters"
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/history"
 	"replypath/loader/pins"
@@ -127,14 +127,14 @@ func fakeStatus(dir string) (*status.Status, error) {
 	if err := fakehost.DirError(dir); err != nil {
 		return nil, err
 	}
-	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}}
+	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}, Health: finding.HealthOf(nil)}
 	switch dir {
 	case fakehost.IdleDir:
 		return s, nil
 	case fakehost.HealthyDir, fakehost.StrongDir:
 		return healthyStatus(s, dir == fakehost.StrongDir), nil
 	}
-	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Failing: counters.Failing{Lost: 200}, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
+	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
 	s.Config = status.Config{
 		Path:     new("/etc/replypath/replypath.yaml"),
 		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),
@@ -156,12 +156,24 @@ func fakeStatus(dir string) (*status.Status, error) {
 		Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth0.rp_filter=1",
 	}}
 	s.WouldChange = []status.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
+	s.Health = finding.HealthOf([]finding.Finding{
+		fakeFinding(finding.Error, "attached", "eth1", "eth1 is down and not attached"),
+		fakeFinding(finding.Error, "wrong-way", "", "replies were lost: 200 packets moved and never seen leaving"),
+		fakeFinding(finding.Warning, "configuration", "", "a later configuration was refused, the one before stays"),
+		fakeFinding(finding.Note, "kernel", "", "without tcx: it takes longer"),
+	})
 	if dir == fakehost.WatchedDir {
 		s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
 		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
 		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
 	}
 	return s, nil
+}
+
+func fakeFinding(severity finding.Severity, check, device, found string) finding.Finding {
+	f := finding.Seen(severity, device, found, "ip link show")
+	f.Check, f.Subject, f.Anchor = check, device, "troubleshooting.md#check-"+check
+	return f
 }
 
 // healthyStatus is that of a host with two interfaces, both of which enforce. A mixed one has eth1 observe, and the

@@ -42,7 +42,7 @@ func thisHost() host {
 		daemon:  daemon.ThisHost(),
 		detach:  detach.Run,
 		survey:  show.SurveyHost,
-		status:  status.Read,
+		status:  doctor.Status,
 		mode:    status.Mode,
 		setMode: status.SetMode,
 		flows:   func(pinDir string) (show.FlowTable, error) { return flows.Open(pinDir) },

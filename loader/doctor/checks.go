@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 
 	"replypath/loader/doctor/bypass"
 	"replypath/loader/doctor/finding"
@@ -25,8 +26,24 @@ type check struct {
 	examine func(*snapshot.Host) []finding.Finding
 }
 
+// harmless are the checks whose findings put no packet at risk. Where one of them costs replies, `wrong-way` counts these.
+var harmless = []string{
+	"refusing-routes", "route-without-gateway", "loopback-address", "accept-local", "accept-redirects", "send-redirects",
+	"needless-rules", "needless-marks", "rule-never-matches", "mtu", "offloads", "outgoing-interface-rules", "netdev-egress",
+	"legacy-iptables", "hw-tc-offload", "flowtable-offload", "ipsec-offload", "sr-iov", "xdp", "kernel",
+}
+
+// grade makes a note of what is worth knowing only.
+func (c *check) grade(severity finding.Severity) finding.Severity {
+	if severity == finding.Warning && slices.Contains(harmless, c.name) {
+		return finding.Note
+	}
+	return severity
+}
+
 // checks are in the order in which findings of the same severity are shown.
 var checks = []check{
+	{"facts", "what could not be read of this host; the checks that need it are left out", "all that was asked could be read", health.UnreadFacts},
 	{"managed", "which interfaces are managed; an error if there is none", "", health.ManagedInterfaces},
 	{"attached", "a managed interface that lacks replypath's programs, although they were attached",
 		"both programs are on every managed interface, or nothing is attached yet", health.MissingPrograms},
@@ -38,6 +55,9 @@ var checks = []check{
 	{"capabilities", "capabilities that this process lacks", "this process has every capability that a start needs", health.Capabilities},
 	{"configuration", "a datapath without a daemon; a file that has changed, is gone or wrong since it was loaded",
 		"nothing is attached: what a start would read is examined", health.Configurations},
+	{"daemon", "what the daemon could not do yet and tries again, or how it ended", "the daemon has nothing left to do", health.DaemonTroubles},
+	{"flow-table", "a flow table that is full, or had no place for a flow", "every flow has a place", health.FullTables},
+	{"link", "a managed interface that is down", "every managed interface is up", health.DownInterfaces},
 	{"missing-interface", "an interface that the configuration or the daemon's command line names, and that does not exist",
 		"every interface that is named exists", health.MissingInterfaces},
 	{"wrong-way", "replies that leave by the wrong interface now: only observed, or impossible to correct",
@@ -56,6 +76,7 @@ var checks = []check{
 	{"own-gateway", "a route or a configured gateway that is an address of this host",
 		"no gateway is this host itself", routing.OwnGateways},
 	{"gateway", "a gateway that does not answer ARP or neighbour discovery", "no gateway is known", peers.SilentGateways},
+	{"no-gateway", "an interface with `next_hop: gateway` and without a gateway", "every interface that needs a gateway has one", health.WithoutGateway},
 	{"unnamed-router", "peers behind a router that no route of their interface names, while its routes to other networks name other routers",
 		"no flow came through an unnamed router", peers.UnnamedRouters},
 	{"unknown-gateway", "an interface without a known gateway: frames from a MAC that no neighbour has, a gateway in a table for some packets only",
@@ -111,12 +132,15 @@ var needs = map[string][]string{
 	"unnamed-tunnel":           {snapshot.PartPins, snapshot.PartTraffic},
 	"reverse-path-rules":       {snapshot.PartFirewall},
 	"gateway":                  {snapshot.PartGateways},
-	"translated-address":       {snapshot.PartFirewall},
+	"translated-address":       {snapshot.PartFirewall, snapshot.PartTracked},
+	"udp-connect":              {snapshot.PartSockets},
+	"daemon":                   {snapshot.PartStatus},
+	"flow-table":               {snapshot.PartStatus},
 	"accept-redirects":         {snapshot.PartFlows},
 	"send-redirects":           {snapshot.PartFirewall, snapshot.PartBalancer},
 	"last-hop":                 {snapshot.PartFlows},
 	"unknown-gateway":          {snapshot.PartFlows},
-	"needless-rules":           {snapshot.PartFiles},
+	"needless-rules":           {snapshot.PartFiles, snapshot.PartSockets},
 	"needless-marks":           {snapshot.PartFirewall},
 	"answers-to-lo":            {snapshot.PartFirewall},
 	"tc-programs":              {snapshot.PartHooks},
@@ -127,7 +151,12 @@ var needs = map[string][]string{
 	"ipsec-offload":            {snapshot.PartOffloads},
 }
 
-// notLookedAt says in a check's place that it has nothing to go by.
+// isLeftOut tells of a check that has nothing to go by, as something could not be read. The check `facts` says so, once.
+func (c *check) isLeftOut(h *snapshot.Host) bool {
+	return slices.ContainsFunc(needs[c.name], func(part string) bool { _, failed := h.Failed[part]; return failed })
+}
+
+// notLookedAt says in a check's place that this process may not read what the check goes by.
 func (c *check) notLookedAt(h *snapshot.Host) (finding.Finding, bool) {
 	for _, part := range needs[c.name] {
 		if takes, unread := h.Unread[part]; unread {

@@ -24,12 +24,13 @@ import (
 	"replypath/loader/flows"
 	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
+	"replypath/loader/status"
 	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
 // problems are hosts that each check has to warn of: one for each way in which it does.
-var problems = map[string][]func(*snapshot.Host){
+var wrong = map[string][]func(*snapshot.Host){
 	"managed": {func(h *snapshot.Host) { h.Interfaces = nil }, func(h *snapshot.Host) {
 		h.Interfaces, h.Unmanaged = nil, []discover.Unmanaged{{Name: "eth0", Reason: "no global address"}}
 	}},
@@ -148,6 +149,11 @@ var problems = map[string][]func(*snapshot.Host){
 			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, true, false, "theirs", false)}
 		},
 	},
+	"facts":                    {func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFlows: "gone"} }},
+	"daemon":                   {testhost.Does(func(s *status.Status) { s.Errors = []string{"eth9 is not there yet"} })},
+	"flow-table":               {testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 1 })},
+	"link":                     {func(h *snapshot.Host) { h.Interfaces[1].Up = false }},
+	"no-gateway":               {func(h *snapshot.Host) { h.Gateways, h.Interfaces[0].Settings.NextHop = nil, config.NextHopGateway }},
 	"outgoing-interface-rules": {inChain("output", netfilter.Rule{OutNames: []string{"eth1"}}), inChain("output", netfilter.Rule{OutUnknown: true})},
 	"netdev-egress":            {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
 	"legacy-iptables":          {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
@@ -192,10 +198,10 @@ func TestEveryProblemHasARemedy(t *testing.T) {
 		if c.name == "loopback-address" || c.name == "unnamed-tunnel" {
 			continue // a choice to be named, not a problem
 		}
-		if len(problems[c.name]) == 0 {
+		if len(wrong[c.name]) == 0 {
 			t.Errorf("no host has a problem that %s finds", c.name)
 		}
-		for n, change := range problems[c.name] {
+		for n, change := range wrong[c.name] {
 			h := testhost.New()
 			change(h)
 			all := Judge(h)

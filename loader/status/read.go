@@ -200,7 +200,7 @@ func newInterface(record *pins.InterfaceRecord) Interface {
 }
 
 func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) error {
-	i.Name, i.Up, i.unaddressed = found.Name, found.Up, len(found.Addresses) == 0
+	i.Name, i.Up = found.Name, found.Up
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
 	}
@@ -252,7 +252,6 @@ func (r *reader) setFlags(i *Interface, id uint16) error {
 	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0 {
 		i.HostModel = string(config.HostModelStrong)
 	}
-	i.headerless = entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) != 0
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/counters"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 )
@@ -17,22 +18,22 @@ import (
 // Status is what `replypath status` shows. The JSON names are fixed, those of the journal's
 // records too.
 type Status struct {
-	Summary     string        `json:"summary"` // the answer in a line; see Conclude
-	Mode        string        `json:"mode"`    // "enforce" or "observe"
-	Daemon      Daemon        `json:"daemon"`
-	TrialUntil  *time.Time    `json:"trial_until"` // nil: it is there for good
-	Config      Config        `json:"config"`
-	Interfaces  []Interface   `json:"interfaces"`
-	Unmanaged   []Unmanaged   `json:"unmanaged"`
-	Addresses   []Served      `json:"addresses"`
-	Flows       Flows         `json:"flows"`
-	Features    []Feature     `json:"features"`
-	HostChanges []HostChange  `json:"host_changes"`
-	WouldChange []WouldChange `json:"would_change"`
-	Errors      []string      `json:"errors"`   // what the daemon could not do yet and tries again
-	Problems    []Problem     `json:"problems"` // see Conclude
-	Counted     Counted       `json:"counted"`
-	PinDir      string        `json:"pin_dir"`
+	Summary     string         `json:"summary"` // the answer in a line; see Conclude
+	Mode        string         `json:"mode"`    // "enforce" or "observe"
+	Daemon      Daemon         `json:"daemon"`
+	TrialUntil  *time.Time     `json:"trial_until"` // nil: it is there for good
+	Config      Config         `json:"config"`
+	Interfaces  []Interface    `json:"interfaces"`
+	Unmanaged   []Unmanaged    `json:"unmanaged"`
+	Addresses   []Served       `json:"addresses"`
+	Flows       Flows          `json:"flows"`
+	Features    []Feature      `json:"features"`
+	HostChanges []HostChange   `json:"host_changes"`
+	WouldChange []WouldChange  `json:"would_change"`
+	Errors      []string       `json:"errors"` // what the daemon could not do yet and tries again
+	Health      finding.Health `json:"health"` // what doctor makes of it
+	Counted     Counted        `json:"counted"`
+	PinDir      string         `json:"pin_dir"`
 }
 
 // Daemon tells of the process that owns the pins; PID and Version are
@@ -65,9 +66,6 @@ type Interface struct {
 	Gateways  []Gateway `json:"gateways"`
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 	Flows     int       `json:"flows"`
-
-	headerless  bool // there is no place for a gateway's MAC
-	unaddressed bool // it has no global address
 }
 
 // The roles of interfaces.
@@ -95,14 +93,6 @@ type Counted struct {
 type Served struct {
 	Network string `json:"network"`
 	Source  string `json:"source"` // who says so: "configuration", "firewall" or "route"
-}
-
-// Problem is something that keeps replies from being corrected, or may do so.
-type Problem struct {
-	Problem string  `json:"problem"` // in a few words
-	Detail  *string `json:"detail"`  // nil: there is no more to say
-
-	short string // says it in still fewer words; "": it does not take many
 }
 
 // Gateway is a known gateway of a managed interface.

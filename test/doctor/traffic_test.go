@@ -92,8 +92,8 @@ func testLastHop(t *testing.T, f topology.Family) {
 		t.Errorf("fix %v", proposal.Fix)
 	}
 	// The kernel's default is to learn from redirects, which matters here.
-	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv4", "effective 1")
-	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv6", "effective 1")
+	onlyOne(t, all, "accept-redirects", "eth0", "note", "ipv4", "effective 1")
+	onlyOne(t, all, "accept-redirects", "eth0", "note", "ipv6", "effective 1")
 	d.Stop(unix.SIGTERM)
 
 	config := filepath.Join(t.TempDir(), "replypath.yaml")
@@ -103,7 +103,7 @@ func testLastHop(t *testing.T, f topology.Family) {
 	traffic.Ask(t, again)
 	all = p.Doctor(0, "--fix")
 	onlyOne(t, all, "last-hop", "", "ok")
-	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv4", "net.ipv4.conf.all.accept_redirects does it for every interface")
+	onlyOne(t, all, "accept-redirects", "eth0", "note", "ipv4", "net.ipv4.conf.all.accept_redirects does it for every interface")
 	if mended := onlyOne(t, all, "accept-redirects", "eth0", "ok", "ipv6", "effective 0"); !mended.Fixed {
 		t.Errorf("not mended: %+v", mended)
 	}

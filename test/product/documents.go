@@ -38,6 +38,14 @@ type Status struct {
 	HostChanges []HostChange `json:"host_changes"`
 	WouldChange []HostChange `json:"would_change"` // without Undo
 	Errors      []string
+	Summary     string
+	Health      Health
+}
+
+// Health is what is wrong, by a status.
+type Health struct {
+	State    string
+	Findings Findings
 }
 
 // Served is what is served although no interface has it.
@@ -132,7 +140,7 @@ var ReadStatus func(pinDir string) (any, error)
 func (p *Product) Status() *Status {
 	p.t.Helper()
 	if ReadStatus == nil {
-		return p.StatusOf(0)
+		return p.Diagnosed()
 	}
 	var read any
 	await.Must(p.t, p.Host.Do(func() (err error) {
@@ -142,6 +150,18 @@ func (p *Product) Status() *Status {
 	document := await.Must1[[]byte](p.t)(json.Marshal(read))
 	status := new(Status)
 	decode(p.t, &Result{Args: []string{"status"}, Stdout: string(document)}, status, statusKeys)
+	return status
+}
+
+// Diagnosed has the command tell the status, with what is wrong.
+func (p *Product) Diagnosed() *Status {
+	p.t.Helper()
+	r := p.Run("status", "-o", "json")
+	if r.Code != 0 && r.Code != 3 { // 3: replies fail now
+		p.t.Fatal(r)
+	}
+	status := new(Status)
+	decode(p.t, r, status, statusKeys)
 	return status
 }
 

@@ -18,6 +18,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
+	"replypath/loader/status"
 	"replypath/test/await"
 	"replypath/test/product"
 )
@@ -67,6 +68,17 @@ func New() *snapshot.Host {
 		}
 	}
 	return h
+}
+
+// Does has a datapath be there, whose daemon runs and which does what a status is changed to.
+func Does(change func(*status.Status)) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.Status = &status.Status{Daemon: status.Daemon{Running: true}}
+		for _, i := range h.Interfaces {
+			h.Status.Interfaces = append(h.Status.Interfaces, status.Interface{Name: i.Name, Index: i.Index, Attached: true, Up: true, Mode: "enforce"})
+		}
+		change(h.Status)
+	}
 }
 
 // AddVirtual puts an address on lo.

@@ -12,6 +12,7 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
@@ -26,6 +27,8 @@ type Host struct {
 	Guard    func(pinDir string, timeout time.Duration) (*Guardian, error)
 	TakeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error
+	// Watch returns what tells what is wrong with the host of a datapath; see doctor.Watch. Nil: the metrics do not tell.
+	Watch func(pinDir string) (health func() finding.Health)
 	// KeepHistory gathers the history until ctx ends; see history.Keeper.
 	KeepHistory func(context.Context, *history.Keeper)
 	// Signals delivers what reloads and what ends a daemon.

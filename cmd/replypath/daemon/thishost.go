@@ -12,6 +12,8 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/detach"
+	"replypath/loader/doctor"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 )
 
@@ -22,6 +24,7 @@ func ThisHost() Host {
 		Guard:        startGuardian,
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
+		Watch:        func(pinDir string) func() finding.Health { return doctor.NewWatch(pinDir).Health },
 		KeepHistory:  func(ctx context.Context, k *history.Keeper) { k.Run(ctx) },
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,

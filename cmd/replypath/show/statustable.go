@@ -10,6 +10,7 @@ import (
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/status"
 )
 
@@ -26,7 +27,7 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		p.Line("")
 		p.Facts(daemonFact(s), flowsFact(s))
 	}
-	output.WrappedSection(p, "PROBLEMS", s.Problems, func(p *status.Problem) string { return p.Text() })
+	output.WrappedSection(p, "FINDINGS", s.Health.Worst(), func(f *finding.Finding) string { return string(f.Severity) + ": " + f.Found })
 	showUncorrected(p, s.Counted.Uncorrected)
 	showFeatures(p, s.Features, everything)
 	showChanges(p, s.HostChanges)

@@ -65,18 +65,18 @@ func TestOtherPrograms(t *testing.T) {
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees, "ok eth1: tcx program theirs" + seesFirst,
 		}},
 		{"the other way round", hooks(theirs(in, tcx), ours(in, tcx), ours(out, tcx), theirs(out, tcx), theirs(out, filter)), []string{
-			"warning eth1: tcx program theirs" + before + first, "warning eth1: tcx program theirs" + behind + last,
-			"warning eth1: filter theirs" + behind + look + "egress",
+			"note eth1: tcx program theirs" + before + first, "note eth1: tcx program theirs" + behind + last,
+			"note eth1: filter theirs" + behind + look + "egress",
 		}},
 		{"filters both", hooks(theirs(in, filter), ours(in, filter), theirs(out, filter), ours(out, filter)), []string{
-			"warning eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
+			"note eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
 		}},
 		{"a filter that redirects", hooks(redirecting(theirs(out, filter)), ours(out, filter)), []string{
 			"warning eth1: filter theirs at egress runs before replypath, which does not see what it redirects" + look + "egress",
 		}},
 		{"before the first start", hooks(theirs(in, tcx), theirs(in, filter), theirs(out, tcx), theirs(out, filter)), []string{
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,
-			"ok eth1: tcx program theirs" + seesFirst, "warning eth1: filter theirs" + behind + look + "egress",
+			"ok eth1: tcx program theirs" + seesFirst, "note eth1: filter theirs" + behind + look + "egress",
 		}},
 		{"before the first start, without tcx", func(h *snapshot.Host) { h.TCX = false; h.Hooks = []snapshot.Hook{theirs(out, filter)} }, []string{
 			"ok eth1: filter theirs" + seesFirst,

@@ -21,6 +21,7 @@ import (
 	"replypath/loader/netfilter"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
+	"replypath/loader/status"
 )
 
 const (
@@ -56,13 +57,17 @@ func gather(options Options) (*snapshot.Host, error) {
 		return nil, err
 	}
 	defer handle.Close()
-	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}}
+	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}, Failed: map[string]string{}}
 	g := &gatherer{Options: options, netlink: handle, host: host}
 	for _, part := range g.parts() {
-		if err := part.read(); errors.Is(err, fs.ErrPermission) && part.name != "" {
-			host.Unread[part.name] = part.takes
-		} else if err != nil {
+		switch err := part.read(); {
+		case err == nil:
+		case part.name == "", errors.Is(err, pins.ErrForeignNamespace):
 			return nil, err
+		case errors.Is(err, fs.ErrPermission):
+			host.Unread[part.name] = part.takes
+		default:
+			host.Failed[part.name] = problems.OneLine(err)
 		}
 	}
 	return host, nil
@@ -93,15 +98,16 @@ func (g *gatherer) parts() []part {
 		{"", "", func() error { return neighbours(g.netlink, h) }},
 		{"", "", func() error { return settings(h) }},
 		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall.Ruleset, h.DeviceName) }},
-		{snapshot.PartFirewall, admin, func() error { return translations(h) }},
+		{snapshot.PartTracked, admin, func() error { return translations(h) }},
 		{snapshot.PartFlows, bpf, g.flows},
+		{snapshot.PartStatus, root, g.status},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
-		{"", "", g.udpSockets},
+		{snapshot.PartSockets, root, g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
 		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
 		{"", "", g.modes},
-		{"", "", g.uses},
+		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 	}
 }
@@ -169,6 +175,34 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 	return &cfg
 }
 
+// status reads what the datapath does, where there is one.
+func (g *gatherer) status() (err error) {
+	g.host.Status, err = status.Read(g.PinDir)
+	if errors.Is(err, pins.ErrNone) {
+		return nil
+	}
+	if err == nil {
+		lastAnswers(g.host, g.Quiet)
+	}
+	return err
+}
+
+// lastAnswers has gateways have the states that the status gives them: that of one which the daemon holds is not known otherwise,
+// and that one is being asked again is none.
+func lastAnswers(h *snapshot.Host, quiet bool) {
+	for n := range h.Gateways {
+		of := &h.Gateways[n]
+		for _, i := range h.Status.Interfaces {
+			for _, known := range i.Gateways {
+				isOf := i.Index == of.Interface && known.Address == of.Address.String()
+				if isOf && (quiet || known.State == status.StateHeld) {
+					of.State = known.State
+				}
+			}
+		}
+	}
+}
+
 // files reads what the host is going to be set up with.
 func (g *gatherer) files() (err error) {
 	if g.host.RuleLines, err = hostfiles.RuleLines(g.Root); err != nil {
@@ -178,6 +212,10 @@ func (g *gatherer) files() (err error) {
 	return err
 }
 
+// mostFlows bounds what is held in memory of a flow table: two megabytes or so. A table is in the order of a hash, so that these
+// stand for all.
+const mostFlows = 4096
+
 // flows reads the flow table, where there is one. One that another version made
 // does not keep the rest from being examined. Where there is none nothing is attached,
 // whatever the journal says: a start writes that first, and pins the tables once every
@@ -185,7 +223,7 @@ func (g *gatherer) files() (err error) {
 func (g *gatherer) flows() error {
 	table, err := flows.Open(g.PinDir)
 	if err == nil {
-		g.host.Flows, err = table.List(flows.Filter{})
+		g.host.Flows, err = table.List(flows.Filter{Limit: mostFlows})
 		err = errors.Join(err, table.Close())
 	}
 	if errors.Is(err, pins.ErrNone) { // a start or a detach is under way, if anything

@@ -19,8 +19,10 @@ type Options struct {
 	Config *config.Config
 	// ConfigPath is the file of Config, to be named where a change of it is proposed.
 	ConfigPath string
-	// Traffic reads what a datapath has counted; nil: that is not looked at.
+	// Traffic reads what a datapath has counted, twice a second apart; nil: what it has counted of late has to do.
 	Traffic func(pinDir string) ([]snapshot.Counted, error)
+	// Quiet: nobody is asked anything, and nothing is waited for. Gateways are known by their last answers.
+	Quiet bool
 	// Root is what the files of the host are looked up in; empty for "/".
 	Root string
 }

@@ -15,7 +15,7 @@ import (
 
 // WrongWays finds replies that leave by another interface than their questions came in by, now.
 func WrongWays(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
 		if w.Reason == snapshot.ReasonTunnel {
 			return finding.None
 		}
@@ -25,6 +25,10 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 		}
 		return wrongWay(h, w, text)
 	})
+	if len(found) == 0 {
+		return failing(h)
+	}
+	return found
 }
 
 // UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came. Where the answers belong, their
@@ -78,7 +82,7 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 		return finding.Seen(finding.Warning, w.To, text+": they are larger than its mtu",
 			finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))
 	case "bound_device":
-		return finding.Seen(finding.Warning, w.To, text+": their sockets are bound to "+cmp.Or(w.From, discover.OwnDevice),
+		return finding.Seen(finding.Note, w.To, text+": their sockets are bound to "+cmp.Or(w.From, discover.OwnDevice),
 			finding.Explained("ss -tuapn", "who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"))
 	case snapshot.ReasonLost:
 		return finding.Seen(finding.Error, w.To, fmt.Sprintf(

@@ -30,6 +30,8 @@ type Host struct {
 	Connections
 	// Unread are parts of the host that this process may not read, by name, and why.
 	Unread map[string]string
+	// Failed are parts that could not be read, by name, with the error.
+	Failed map[string]string
 }
 
 // The parts that not everybody may read.
@@ -44,6 +46,9 @@ const (
 	PartOffloads = "the ipsec states"
 	PartTraffic  = "the counters"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
+	PartTracked  = "connection tracking"
+	PartSockets  = "the sockets"
+	PartStatus   = "the datapath"
 )
 
 // MissingProgram is a place that a program of replypath was taken from.

@@ -57,6 +57,11 @@ func (b *Neighbourhood) OwnersOfMACs(device int) map[string][]netip.Addr {
 	return owners
 }
 
+// HasGateway tells whether a gateway is known on an interface.
+func (b *Neighbourhood) HasGateway(device int) bool {
+	return slices.ContainsFunc(b.Gateways, func(g nexthop.Gateway) bool { return g.Interface == device })
+}
+
 // isNeighbour tells whether the kernel knows the MAC of an address.
 func (b *Neighbourhood) isNeighbour(device int, a netip.Addr) bool {
 	return slices.ContainsFunc(b.Neighbours, func(n Neighbour) bool {
