@@ -237,6 +237,7 @@ const (
 	DatapathIdleSecondsIDLE_HALF_OPEN      DatapathIdleSeconds = 120
 	DatapathIdleSecondsIDLE_CONNECTIONLESS DatapathIdleSeconds = 180
 	DatapathIdleSecondsIDLE_ECHO           DatapathIdleSeconds = 30
+	DatapathIdleSecondsIDLE_QUESTION       DatapathIdleSeconds = 10
 	DatapathIdleSecondsIDLE_FRAGMENT       DatapathIdleSeconds = 2
 	DatapathIdleSecondsIDLE_OUTBOUND       DatapathIdleSeconds = 3600
 )
@@ -271,6 +272,7 @@ const (
 	DatapathInterfaceFlagsINTERFACE_ROUTES6   DatapathInterfaceFlags = 16
 	DatapathInterfaceFlagsINTERFACE_STRONG    DatapathInterfaceFlags = 32
 	DatapathInterfaceFlagsINTERFACE_UNSEEN    DatapathInterfaceFlags = 64
+	DatapathInterfaceFlagsINTERFACE_STRICT    DatapathInterfaceFlags = 128
 )
 
 type DatapathLayout uint32

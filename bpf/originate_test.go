@@ -15,6 +15,7 @@ import (
 
 const (
 	strong    = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
+	strict    = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
 	weakHost  = outcomeWeakHost
 	corrected = outcomeCorrected
 )

@@ -253,17 +253,18 @@ func tableFor(m message) bpf.DatapathTable {
 	return tableConnectionless
 }
 
-// TestRelatedQuestion: datagrams with a port of the peer's question go as its answer does, if somebody takes it.
+// TestRelatedQuestion: datagrams with a port of the peer's question go as its answer does, if somebody takes it: those by its
+// own port as long as it lasts, those to the peer's for ten seconds.
 func TestRelatedQuestion(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		m      message
-		bySame bool
+		name         string
+		m            message
+		bySame, last bool
 	}{
-		{"by another port", udp{payload: 100, ports: ports{peer: question.ports.peer, self: selfPort}}, true},
-		{"to another port", udp{payload: 100, ports: ports{peer: peerPort, self: question.ports.self}}, true},
-		{"by other ports", udp{payload: 100}, false},
-		{"no datagram", tcp{flags: "PA", ports: ports{peer: question.ports.peer, self: selfPort}}, false},
+		{"by another port", udp{payload: 100, ports: ports{peer: question.ports.peer, self: selfPort}}, true, false},
+		{"to another port", udp{payload: 100, ports: ports{peer: peerPort, self: question.ports.self}}, true, true},
+		{"by other ports", udp{payload: 100}, false, false},
+		{"no datagram", tcp{flags: "PA", ports: ports{peer: question.ports.peer, self: selfPort}}, false, false},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
 			b.ownRelated(n)
@@ -276,11 +277,23 @@ func TestRelatedQuestion(t *testing.T) {
 				b.wantRouted(n, test.m, weakHost)
 				return
 			}
-			verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, test.m)))
-			if verdict != redirect {
-				t.Errorf("verdict %d", verdict)
+			moved := func() {
+				t.Helper()
+				verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, test.m)))
+				if verdict != redirect {
+					t.Errorf("verdict %d", verdict)
+				}
+				b.wantFrame(frame, readdressed(n.out(b.production, test.m), b.replication.router, b.replication.MAC))
 			}
-			b.wantFrame(frame, readdressed(n.out(b.production, test.m), b.replication.router, b.replication.MAC))
+			moved()
+			b.put(connectionlessFlow(b.flow(n, question, b.replication, 9)))
+			moved()
+			b.put(connectionlessFlow(b.flow(n, question, b.replication, 11)))
+			if test.last {
+				moved()
+			} else {
+				b.wantRouted(n, test.m, weakHost)
+			}
 		})
 	}
 }

@@ -62,6 +62,7 @@ func (r *reconciliation) read() (err error) {
 	for n := range r.managed {
 		i := &r.managed[n]
 		i.TakesAll4, i.TakesAll6 = hostsettings.ForwardsNothing(i.Name)
+		i.Strict = hostsettings.IsStrict(i.Name)
 	}
 	if r.routers, err = nexthop.Find(r.netlink, r.managed, &r.table); err != nil {
 		return err
@@ -240,8 +241,7 @@ func (r *reconciliation) tendRPFilter() error {
 // blindByRPFilter warns of interfaces that only observe, where the kernel drops what there would be to see.
 func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	for _, s := range r.interfaces.Observed() {
-		_, _, effective, err := hostsettings.RPFilter(s.Name)
-		if err == nil && effective == hostsettings.RPFilterStrict {
+		if hostsettings.IsStrict(s.Name) {
 			warnings = append(warnings, fmt.Sprintf("interface %s only observes, and its rp_filter is strict: the kernel drops "+
 				"what arrives if the route back leads by another interface, and replypath does not see it", s.Name))
 		}

@@ -48,6 +48,12 @@ static inline bool is_dhcp(const struct tuple *tuple)
 	       (port == 67 || port == 68 || port == 546 || port == 547);
 }
 
+/* Whether packets of its protocol are recorded, as far as the ports tell. */
+static inline bool is_recorded(const struct settings *settings, const struct packet *packet)
+{
+	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple);
+}
+
 /* The inside of an IPsec packet: its peer is reached through the tunnel. */
 static inline bool came_by_ipsec(struct __sk_buff *skb)
 {
@@ -187,7 +193,7 @@ __noinline int may_start(struct __sk_buff *skb)
 		reason = look_up_refusal(from, skb->ifindex, generation);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
-	else if (reason == EVENT_END && (!is_listed(settings, packet->protocol) || is_dhcp(&packet->tuple)))
+	else if (reason == EVENT_END && !is_recorded(settings, packet))
 		reason = EVENT_IGNORED_PROTOCOL;
 	if (reason == EVENT_END)
 		return true;

@@ -122,6 +122,11 @@ static inline bool mac_equal(const __u8 *a, const __u8 *b)
 	return *(__u32 *)a == *(__u32 *)b && *(__u16 *)(a + 4) == *(__u16 *)(b + 4);
 }
 
+static inline bool has_ends_of(const struct flow *flow, const struct tuple *tuple)
+{
+	return address_equal(flow->tuple.peer, tuple->peer) && address_equal(flow->tuple.self, tuple->self);
+}
+
 static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb, const struct packet *packet)
 {
 	return flow->ifindex == skb->ifindex && mac_equal(flow->mac, packet->mac);

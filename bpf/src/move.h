@@ -37,17 +37,11 @@ enum rivalry {
 /* The way that a frame came, as a number that is not 0. */
 static inline __u32 number_of_way(const struct __sk_buff *skb, const struct packet *packet)
 {
-	union {
-		__u64 word;
-		struct {
-			__u8 mac[6];
-			__u16 ifindex;
-		};
-	} way = { .word = 0 };
+	__u64 way = 0;
 
-	copy_mac(way.mac, packet->mac);
-	way.ifindex = skb->ifindex;
-	return finish_digest(way.word) >> 32 | 1;
+	copy_mac(&way, packet->mac);
+	((__u16 *)&way)[3] = skb->ifindex;
+	return finish_digest(way) >> 32 | 1;
 }
 
 /*
@@ -76,6 +70,18 @@ static inline bool peer_has_moved(const struct __sk_buff *skb, const struct pack
 	return flow->rival_frames == RIVAL_FRAMES && age(flow->rival_since) >= seconds(RIVAL_SECONDS);
 }
 
+/*
+ * Whether the kernel is going to drop the frame, as far as can be seen: rp_filter is strict where it came, and the kernel
+ * answers by the flow's own interface.
+ */
+static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+
+	return interface && interface->flags & INTERFACE_STRICT && packet->family == 4 && flow->ifindex != skb->ifindex &&
+	       (flow->state & (FLOW_ANSWERED | FLOW_ASYMMETRIC)) == FLOW_ANSWERED;
+}
+
 static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	struct settings *settings = get_settings();
@@ -92,7 +98,8 @@ static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, 
 	if (packet->protocol == IPPROTO_TCP)
 		proved = segment_is_plausible(skb, packet, flow);
 	else
-		proved = is_cut_off(flow, packet->family) || peer_has_moved(skb, packet, flow);
+		proved = is_cut_off(flow, packet->family) ||
+			 (!is_to_be_dropped(skb, packet, flow) && peer_has_moved(skb, packet, flow));
 	if (!proved)
 		count_event(EVENT_REFUSED_CONTESTED);
 	return proved;

@@ -73,14 +73,9 @@ static inline bool is_heeded(const struct settings *settings, const struct packe
 {
 	const struct exclusion_set *rules = bpf_map_lookup_elem(&exclusions, &settings->exclusions);
 
-	if (!is_listed(settings, packet->protocol) || is_dhcp(&packet->tuple))
+	if (!is_recorded(settings, packet))
 		return false;
 	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_excluded(settings->exclusions));
-}
-
-static inline bool is_for_group(const struct packet *packet)
-{
-	return packet->mac[0] & 1;
 }
 
 static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
@@ -276,7 +271,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	const struct interface *interface;
 	struct record *record;
 
-	if (!settings || !to || is_for_group(packet) || !is_hosts_frame(skb, chosen) ||
+	if (!settings || !to || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
 	    (result == PARSED_FRAGMENT && !take_over_first(packet)))
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */

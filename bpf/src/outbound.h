@@ -89,19 +89,6 @@ static inline bool accept_datagram_answer(const struct __sk_buff *skb, const str
 	return !predates_attachment(skb, note) && accept_answer(note);
 }
 
-/* Why no answer to the tuple could start a flow, so that it is not noted; EVENT_END where one could. */
-static inline enum event reason_against(const struct packet *packet, const struct settings *settings,
-					__u32 ifindex)
-{
-	enum event reason = refusal(ifindex);
-
-	if (reason != EVENT_END)
-		return reason;
-	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple)
-		       ? EVENT_END
-		       : EVENT_IGNORED_PROTOCOL;
-}
-
 #define OUTDATED (OVER - 1)
 
 /*
@@ -164,7 +151,9 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	if (!set || !lock)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
-	reason = reason_against(packet, settings, ifindex);
+	reason = refusal(ifindex);
+	if (reason == EVENT_END && !is_recorded(settings, packet))
+		reason = EVENT_IGNORED_PROTOCOL;
 	if (is_of_interface(reason) && ifindex)
 		mark_foreign_address(packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */

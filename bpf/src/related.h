@@ -19,11 +19,6 @@ static inline struct record *find_originated(const struct tuple *tuple)
 	return bpf_map_lookup_elem(&originated, tuple);
 }
 
-static inline bool has_ends_of(const struct flow *flow, const struct tuple *tuple)
-{
-	return address_equal(flow->tuple.peer, tuple->peer) && address_equal(flow->tuple.self, tuple->self);
-}
-
 static inline bool is_open(const struct flow *flow, enum table table)
 {
 	return !(flow->flags & (FLOW_HANDSHAKE | FLOW_STRAY)) && !is_closing(flow) && !is_idle(flow, table);
@@ -54,21 +49,26 @@ static inline bool read_way(const void *from, struct way *way)
 	return words[0] == to[0];
 }
 
-/* The flow by which the peer asked last, if the tuple has one of its ports. */
+/* The flow by which the peer asked last, if the tuple has its own port, or soon after that the peer's. */
 static inline struct flow *asked_by(const struct tuple *tuple)
 {
 	const __u64 *digest = tuple->protocol == IPPROTO_UDP ? bpf_map_lookup_elem(&questions, tuple) : NULL;
 	struct flow *flow = digest ? open_flow(*digest, TABLE_CONNECTIONLESS, tuple) : NULL;
 
-	return flow && (flow->tuple.peer_port == tuple->peer_port || flow->tuple.self_port == tuple->self_port) ? flow : NULL;
+	return flow && (flow->tuple.self_port == tuple->self_port ||
+			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
 }
 
-/* Finds the way by which the tuple's peer comes to its own address; false where none is proven. */
+/*
+ * Finds the way by which the tuple's peer comes to its own address; false where none is proven. Anybody may have made a
+ * conversation of datagrams: it takes nothing away from what is answered.
+ */
 static inline bool related_way(const struct record *record, const struct tuple *tuple, struct way *way)
 {
 	struct flow *flow = open_flow(record->flow, record->table, tuple);
 
-	if (!flow && record->answered.ifindex && age(record->heard) <= seconds(IDLE_OUTBOUND))
+	if ((!flow || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
+	    age(record->heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
 		return read_way(&record->answered, way);
 	if (!flow)
 		flow = asked_by(tuple);

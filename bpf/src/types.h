@@ -75,6 +75,7 @@ enum idle_seconds {
 	IDLE_HALF_OPEN = 120,
 	IDLE_CONNECTIONLESS = 180,
 	IDLE_ECHO = 30,
+	IDLE_QUESTION = 10, /* for another socket that answers: it does so soon, and is acknowledged (RFC 1350, 4) */
 	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
 };
@@ -176,6 +177,7 @@ enum interface_flags {
 	INTERFACE_ROUTES6 = 1 << 4,
 	INTERFACE_STRONG = 1 << 5,    /* host_model: strong */
 	INTERFACE_UNSEEN = 1 << 6,    /* our program may not be there yet to see what leaves */
+	INTERFACE_STRICT = 1 << 7,    /* rp_filter is strict */
 };
 
 /* What starts flows by an interface, beside requests for this host's own addresses. */

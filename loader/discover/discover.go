@@ -49,6 +49,8 @@ type Interface struct {
 	OwnOnly bool
 	// TakesAll4 and TakesAll6 tell that what comes in by the interface is for nobody else: it forwards nothing of the family.
 	TakesAll4, TakesAll6 bool
+	// Strict tells that rp_filter is strict: what arrives by IPv4 is dropped if the kernel answers by another interface.
+	Strict bool
 	// Catches tells that the interface is not managed, and that replies which leave by it are caught.
 	Catches bool
 }

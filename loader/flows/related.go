@@ -33,24 +33,43 @@ func (t *Table) relatedFlow(v *view, tuple bpf.DatapathTuple) (*bpf.DatapathFlow
 	if err := lookup(t.maps.Originated, ends, &record); err != nil {
 		return nil, err
 	}
-	if f, err := t.goesOn(v, bpf.DatapathTable(record.Table), record.Flow); f != nil || err != nil {
-		return f, err
-	}
-	if record.Answered.Ifindex != 0 && v.clock.Since(record.Heard) <= time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND)*time.Second {
+	f, err := t.goesOn(v, bpf.DatapathTable(record.Table), record.Flow)
+	switch {
+	case err != nil:
+		return nil, err
+	case v.isAnswered(&record, f != nil):
 		way := &record.Answered
 		return &bpf.DatapathFlow{
 			Tuple: tuple, Ifindex: way.Ifindex, Interface: way.Interface, Gateway: way.Gateway, Mac: way.Mac, Flags: way.Flags,
 		}, nil
+	case f != nil:
+		return f, nil
 	}
 	var digest uint64
 	if err := lookup(t.maps.Questions, ends, &digest); err != nil || tuple.Protocol != unix.IPPROTO_UDP {
 		return nil, err
 	}
 	asked, err := t.goesOn(v, bpf.DatapathTableTABLE_CONNECTIONLESS, digest)
-	if asked == nil || asked.Tuple.PeerPort != tuple.PeerPort && asked.Tuple.SelfPort != tuple.SelfPort {
+	if asked == nil || asked.Tuple.SelfPort != tuple.SelfPort &&
+		(asked.Tuple.PeerPort != tuple.PeerPort || !v.within(asked.Seen, bpf.DatapathIdleSecondsIDLE_QUESTION)) {
 		return nil, err
 	}
 	return asked, nil
+}
+
+// isAnswered tells whether the way counts by which answers come: after a connection that goes on, before datagrams that do.
+func (v *view) isAnswered(record *bpf.DatapathRecord, goesOn bool) bool {
+	limit := bpf.DatapathIdleSecondsIDLE_OUTBOUND
+	if goesOn {
+		limit = bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS
+	}
+	isProven := goesOn && bpf.DatapathTable(record.Table) == bpf.DatapathTableTABLE_ESTABLISHED
+	return !isProven && record.Answered.Ifindex != 0 && v.within(record.Heard, limit)
+}
+
+// within tells whether a time is at most so long ago.
+func (v *view) within(ticks uint32, limit bpf.DatapathIdleSeconds) bool {
+	return v.clock.Since(ticks) <= time.Duration(limit)*time.Second
 }
 
 // lookup leaves the value as it is where the map has none.

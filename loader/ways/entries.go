@@ -66,6 +66,9 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 	if s.Settings.HostModel == config.HostModelStrong {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	}
+	if s.Strict {
+		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
+	}
 	for _, g := range known {
 		if g.IPv4 {
 			countGateway(&entry.Gateways4, &entry.Gateway4, g.ID)

@@ -111,6 +111,15 @@ func TestFollow(t *testing.T) {
 			testForged(t, m, f)
 		}
 	})
+	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
+	reload(t, d, config, product.SmallTables+"manage_rp_filter: false\n")
+	t.Run("strict", func(t *testing.T) {
+		for _, f := range traffic.Families {
+			t.Run(f.String(), func(t *testing.T) { testStrict(t, m, f) })
+		}
+	})
+	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "0"))
+	reload(t, d, config, product.SmallTables)
 	t.Run("down", func(t *testing.T) { testDown(t, m) })
 }
 
@@ -197,6 +206,57 @@ func testForged(t *testing.T, m moving, f topology.Family) {
 			m.wantMoved(t, before, 0, 2)
 		}
 	}
+}
+
+// testStrict has datagrams of a client, whom the host asks and answers by eth0, come by eth1, whose rp_filter is strict and
+// stays so: the kernel drops those of IPv4, and they are no evidence, until it answers by eth1 itself. IPv6 has no such filter.
+func testStrict(t *testing.T, m moving, f topology.Family) {
+	m.p = m.p.In(t)
+	asked, client := m.Server.Eth0.Address(f), m.ClientEth0.Address(f)
+	m.bring(t, asked, m.eth0)
+	q := newClientOf(t, m.TwoNIC, netip.AddrPortFrom(client, 13_200), netip.AddrPortFrom(asked, 13_200))
+	q.serve(serverSocket{})
+	q.clientSpeaks()
+	q.serverSpeaks()
+	comes := func(want moved) {
+		t.Helper()
+		for range 3 {
+			before := m.moved()
+			q.forgeBy(m.eth1.by, m.eth1.to)
+			await.Eventually(t, "the datagram is counted", func() error {
+				if m.moved() == before {
+					return errors.New("it is not")
+				}
+				return nil
+			})
+			m.p.Age(6 * time.Second)
+		}
+		if got := m.moved(); got != want {
+			t.Errorf("counted %+v, not %+v", got, want)
+		}
+	}
+	says := func(at exit) {
+		t.Helper()
+		exits := wire.TapAll(t, at.nics...)
+		q.serverSpeaks()
+		at.want(exits, "what the server says", q.datagrams())
+	}
+	before, dropped := m.moved(), m.p.Metrics().Sum("replypath_rp_filter_drops_total")
+	if f == topology.IPv6 {
+		comes(moved{before.moved + 1, before.contested + 2, before.pinned})
+		says(m.eth1)
+		return
+	}
+	comes(moved{before.moved, before.contested + 3, before.pinned})
+	if now := m.p.Metrics().Sum("replypath_rp_filter_drops_total"); now != dropped+3 {
+		t.Errorf("the kernel dropped %v datagrams, not 3", now-dropped)
+	}
+	says(m.eth0)
+	host.Shell(t, m.Server.Host, fmt.Sprintf("ip route add %s via %s", client, m.Server.Eth1.Gateway(f)))
+	defer host.Shell(t, m.Server.Host, fmt.Sprintf("ip route del %s", client))
+	says(m.eth0)
+	comes(moved{before.moved + 1, before.contested + 5, before.pinned})
+	says(m.eth1)
 }
 
 // testDown moves what has no connection at once when its NIC has lost its carrier, and a TCP connection as well: the

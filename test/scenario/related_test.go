@@ -243,12 +243,12 @@ func (r *related) connect() *traffic.Conversation {
 	return c
 }
 
-// TestRelatedNot has B open what is related to nothing: to strangers, without the setting, by the setting of an
-// exclusion, and after forged datagrams. It leaves by eth0 as without replypath.
+// TestRelatedNot has B open what is related to nothing: to strangers, without the setting, and after forged datagrams. It
+// leaves by eth0 as without replypath.
 func TestRelatedNot(t *testing.T) {
 	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource})
 	p := product.On(t, s.B.Host)
-	config := product.WriteConfig(t, "related: false\n")
+	config := product.WriteConfig(t, product.SmallTables+"related: false\n")
 	d := p.Start("--config", config)
 	byEth0 := func(r *related, to netip.Addr) {
 		r.t.Helper()
@@ -263,25 +263,59 @@ func TestRelatedNot(t *testing.T) {
 		byEth0(r, r.peer)
 	})
 	p.Expect(0, "flows", "flush")
-	reload(t, d, config, "{}\n")
+	reload(t, d, config, product.SmallTables)
+	p.WaitGrace()
 	stranger := addresses("198.51.100.9", "2001:db8:51::9")
 	eachRelated(t, s, "a stranger", func(r *related) {
 		defer r.connect().Close()
 		byEth0(r, stranger[r.f])
 	})
 	eachRelated(t, s, "forged datagrams", func(r *related) {
-		asked := r.ofB(0)
-		peer := stranger[r.f]
-		forger := traffic.NewInjector(r.t, s.B.Eth1.Peer())
+		asked, peer := r.ofB(0), stranger[r.f]
 		for range 20 {
-			forged := traffic.Datagram{FromMAC: net.HardwareAddr{2, 0, 0, 0, 0xee, 1}, ToMAC: s.B.Eth1.MAC,
-				From: netip.AddrPortFrom(peer, 7777), To: netip.AddrPortFrom(r.self, portOf(asked))}
-			forger.Send(forged.Layers()...)
-			r.heard(asked, true)
+			r.forge(s.B.Eth1, peer, 7777, asked)
 			r.say(asked, peer, 7777) // which is the answer, and goes to whoever asked
 		}
 		byEth0(r, peer)
 	})
+	eachRelated(t, s, "a forged question", func(r *related) { testForgedQuestion(r, p) })
+}
+
+// forge has a datagram arrive in a peer's name by an interface of B's, where a socket takes it.
+func (r *related) forge(by *topology.Interface, peer netip.Addr, port uint16, taker net.PacketConn) {
+	r.t.Helper()
+	traffic.NewInjector(r.t, by.Peer()).Send(traffic.Datagram{
+		FromMAC: by.Peer().MAC, ToMAC: by.MAC, From: netip.AddrPortFrom(peer, port), To: netip.AddrPortFrom(r.self, portOf(taker)),
+	}.Layers()...)
+	r.heard(taker, true)
+}
+
+// testForgedQuestion has somebody ask by eth1 in the name of a peer that B asks by eth0. What other sockets say to the port that
+// it came from goes by eth1 for ten seconds. What the peer answers stays where the answers come, also beside a forged
+// conversation.
+func testForgedQuestion(r *related, p *product.Product) {
+	const port, other = 7778, 7779
+	peer, server, asker := addresses("198.51.100.10", "2001:db8:51::10")[r.f], r.ofB(0), r.ofB(0)
+	leaves := func(by *topology.Interface) {
+		r.t.Helper()
+		exits := wire.TapAll(r.t, r.B.Eth0, r.B.Eth1)
+		r.say(asker, peer, port)
+		frames := topology.All(topology.UDP, topology.From(r.self), topology.To(peer), topology.FromPort(portOf(asker)))
+		wait(r.t, exits.At(by), frames)
+		exits.Want("what B asks", frames, by, by.Peer().MAC)
+	}
+	leaves(r.B.Eth0)
+	r.forge(r.B.Eth1, peer, port, server)
+	leaves(r.B.Eth1)
+	p.Age(11 * time.Second)
+	leaves(r.B.Eth0)
+	r.forge(r.B.Eth0, peer, port, asker) // which is its answer
+	for range 3 {
+		r.forge(r.B.Eth1, peer, other, server)
+		r.say(server, peer, other)
+		p.Age(2 * time.Second)
+		leaves(r.B.Eth0)
+	}
 }
 
 // TestRelatedWithoutGateway: in the strong host model what B begins goes by eth1 although no gateway of eth1 is known, as

@@ -40,6 +40,7 @@ type deviceSetup struct {
 	mtu      uint32
 	narrow   bool // another interface has a larger MTU
 	strong   bool // host_model
+	strict   bool // rp_filter
 	takes    bpf.DatapathTakes
 }
 
@@ -88,6 +89,7 @@ func decodeSetup(r record) Setup {
 			down:     c&15 == 15,
 			mtu:      []uint32{1500, 1500, 1500, 1280, 1500, 1400, 1279, 551}[c>>4&7],
 			strong:   r[2]>>(3+i)&1 == 1,
+			strict:   r[13]>>i&1 == 1,
 			takes:    bpf.DatapathTakes([]uint8{0, 0, 0, 1, 2, 6, 7, 4}[r[15]>>(2*i)&7]),
 		}
 	}
@@ -201,6 +203,9 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	}
 	if d.routes == somePeers || d.routes == unknownGateway {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
+	}
+	if d.strict {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
 	}
 	if d.narrow {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)

@@ -67,7 +67,7 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		if w.of(f) {
 			f.SndNxt = 0
 			m.refresh(&f, w)
-		} else if m.follow(&f, p, w, func() bool { return m.isCutOff(f) || m.hasMoved(&f, w) }) {
+		} else if m.follow(&f, p, w, func() bool { return m.isCutOff(f) || !isToBeDropped(f, p, w) && m.hasMoved(&f, w) }) {
 			f.SndNxt = 0
 		}
 		m.Connectionless[t] = f
@@ -184,6 +184,13 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 func (m *Model) isCutOff(f Flow) bool {
 	_, usable := m.usable(f.Gateway, f.Ifindex)
 	return !m.isUsable(&f) || f.Flags&flagGateway != 0 && !usable
+}
+
+// isToBeDropped says whether the kernel drops an IPv4 frame later on: rp_filter is strict where it came, and all answers
+// left by the flow's own interface without replypath.
+func isToBeDropped(f Flow, p *packet, w way) bool {
+	isSymmetric := f.State&stateAnswered != 0 && f.State&stateAsymmetric == 0
+	return w.record.Flags&interfaceStrict != 0 && p.from.Is4() && f.Ifindex != w.ifindex && isSymmetric
 }
 
 // hasMoved says whether the peer of a flow without a connection has come by one other way alone for ten seconds, and three

@@ -84,19 +84,23 @@ func (m *Model) relateAnswer(t Tuple, w way, isProof bool) {
 }
 
 // relatedWay is the way by which the peer of a tuple comes to the own address, if anything proves one. A question alone
-// does so for datagrams with one of its ports.
+// does so for datagrams by its own port, and for a while for those to its peer's.
 func (m *Model) relatedWay(kept Originated, t Tuple) (bpf.DatapathWay, bool) {
-	if f, ok := m.open(Table(kept.Table), kept.With); ok {
-		return wayOf(f), true
-	}
-	if kept.Answered.Ifindex != 0 && m.IsNoted(kept.Heard) {
+	with, goesOn := m.open(Table(kept.Table), kept.With)
+	isForged := goesOn && Table(kept.Table) == tableConnectionless // perhaps
+	if kept.Answered.Ifindex != 0 && (!goesOn && m.IsNoted(kept.Heard) ||
+		isForged && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)) {
 		answered := kept.Answered
 		answered.Flags &= flagGateway
 		return answered, true
 	}
+	if goesOn {
+		return wayOf(with), true
+	}
 	asked, known := m.Questions[EndsOf(t)]
 	f, ok := m.open(tableConnectionless, asked)
-	return wayOf(f), known && ok && t.Protocol == protoUDP && (asked.PeerPort == t.PeerPort || asked.SelfPort == t.SelfPort)
+	isRecent := asked.PeerPort == t.PeerPort && m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_QUESTION)
+	return wayOf(f), known && ok && t.Protocol == protoUDP && (asked.SelfPort == t.SelfPort || isRecent)
 }
 
 func wayOf(f Flow) bpf.DatapathWay {

@@ -9,7 +9,10 @@ import (
 	"replypath/bpf"
 )
 
-const interfaceBare = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+const (
+	interfaceBare   = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+	interfaceStrict = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
+)
 
 // reply decides about a packet that belongs to a flow of a table.
 func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
