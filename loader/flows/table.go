@@ -11,8 +11,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -112,6 +114,8 @@ type view struct {
 	interfaces map[uint16]string // by ID, those that are there
 	gateways   read[bpf.DatapathGateway]
 	managed    read[bpf.DatapathInterface]
+	own        *ebpf.Map
+	owners     map[[16]uint8]uint16 // ids of the interfaces that alone have own addresses, of those that were asked for
 }
 
 // read are the entries of a map that were needed, by ID.
@@ -144,6 +148,8 @@ func (t *Table) newView() (*view, error) {
 		interfaces: make(map[uint16]string),
 		gateways:   read[bpf.DatapathGateway]{t.maps.Gateways, make(map[uint16]*bpf.DatapathGateway)},
 		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
+		own:        t.maps.OwnAddresses,
+		owners:     make(map[[16]uint8]uint16),
 	}
 	for _, record := range journal.Interfaces {
 		if record.Index != 0 && !record.Catches {
@@ -158,8 +164,37 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
 	flow.Asymmetric = isAsymmetric(entry)
 	flow.Closing = state == StateEstablished && isClosing(entry)
+	flow.Relates = v.relation(entry, state)
 	v.setNextHop(&flow, entry)
 	return flow
+}
+
+// relation is relate() in bpf/src/related.h. What came by another interface than that of the own address relates nothing.
+func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
+	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
+	protocol := f.Tuple.Protocol
+	isEcho := protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
+	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second
+	switch {
+	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
+	case state == StateEstablished && !isClosing(f), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
+		return RelatesAll
+	case protocol == unix.IPPROTO_UDP && f.Flags&noSocket == 0:
+		return RelatesPorts
+	}
+	return RelatesNothing
+}
+
+// ownerOf returns the id of the interface that alone has an own address, 0 for none.
+func (v *view) ownerOf(self [16]uint8) uint16 {
+	id, known := v.owners[self]
+	if !known {
+		var flags uint32
+		_ = v.own.Lookup(self, &flags) // an address that has just gone relates nothing
+		id = uint16(flags >> bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT)
+		v.owners[self] = id
+	}
+	return id
 }
 
 // of is what is shown of a tuple, with the ticks of its begin and of its last packet, and the id of its interface.

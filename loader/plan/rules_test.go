@@ -52,6 +52,51 @@ func havingOpened(from, to string) func(*snapshot.Host) {
 	}
 }
 
+// related has what was opened be related.
+func related(h *snapshot.Host) {
+	for n := range h.Uses {
+		h.Uses[n].Related = true
+	}
+}
+
+// opening has two connections in the history that were opened from 10.4.0.100.
+func opening(isRelated bool) func(*planner) {
+	return func(p *planner) {
+		p.rows = append(p.rows, history.Row{Flows: 2, Key: history.Key{
+			Originated: true, Self: testhost.Address("10.4.0.100"), Protocol: "tcp", ToInterface: "eth1", Related: isRelated,
+		}})
+	}
+}
+
+// TestRemedy: host_model: strong is proposed for what is not related alone.
+func TestRemedy(t *testing.T) {
+	const strong, none = "host_model: strong of eth1", "none: its peer comes by eth1, and related sends it there"
+	off := func(h *snapshot.Host) { h.Config.Related = false }
+	for _, test := range []struct {
+		name      string
+		change    func(*snapshot.Host)
+		isRelated bool
+		want      string
+	}{
+		{"related", nil, true, none},
+		{"not related", nil, false, strong},
+		{"the setting is off", off, true, strong},
+		{"the protocol is not listed", func(h *snapshot.Host) { h.Config.Protocols = nil }, true, strong},
+		{"the source decides", testhost.And(testhost.StrongEth1, off), true, "none: host_model: strong sends it by eth1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &planner{Host: testhost.New(), history: history.New()}
+			if test.change != nil {
+				test.change(p.Host)
+			}
+			opening(test.isRelated)(p)
+			if got, _, _ := strings.Cut(p.remedy(&p.rows[0]), "; or a route"); got != test.want {
+				t.Errorf("%q, not %q", got, test.want)
+			}
+		})
+	}
+}
+
 func TestRules(t *testing.T) {
 	const (
 		rule  = " rule rule 100: from 10.4.0.100 lookup 100: "
@@ -117,6 +162,18 @@ func TestRules(t *testing.T) {
 			}
 		}}, []string{
 			"needed" + rule + "this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
+		}},
+		{"what is open is related", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), related), []func(*planner){opening(true)}, []string{
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and what this host opened from 10.4.0.100 now is related to what its peers began" + boot, told,
+		}},
+		{"what was open was related", bySource, []func(*planner){opening(true)}, []string{
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and what this host opened from 10.4.0.100 now is related to what its peers began" + boot, told,
+		}},
+		{"related is off", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Related = false }), []func(*planner){opening(true)}, []string{
+			"needed" + rule + "this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
+		}},
+		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, []string{
+			"needed" + rule + "this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
 		}},
 		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, []string{
 			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,

@@ -39,7 +39,9 @@ func (g *gatherer) uses() (err error) {
 		return slices.ContainsFunc(sources, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
 	known := &opened.Known{IsOwn: h.IsOwn, Datagrams: h.Sockets, Links: g.links}
-	known.Asked, known.Serves = opened.InFlows(h.Flows)
+	if h.Attached {
+		known.Askers = opened.AskersIn(h.Flows)
+	}
 	known.TCP, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
 	if err == nil {
 		h.Uses, err = opened.Find(known, isMeant)

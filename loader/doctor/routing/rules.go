@@ -81,6 +81,9 @@ func opensNothing(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) str
 	if h.LeavesAllBySource(r, i) {
 		return "host_model: strong what this host opens"
 	}
+	if h.OpenedRelated(r) {
+		return fmt.Sprintf("what this host opened from %s is related to what its peers began", snapshot.OrAll(r.Src))
+	}
 	return "nothing that this host opened uses " + snapshot.OrAll(r.Src)
 }
 

@@ -125,12 +125,22 @@ func (h *Host) IsServed(a netip.Addr) bool {
 		slices.ContainsFunc(h.Firewall.Translated, holds) || slices.ContainsFunc(h.OwnPrefixes, isLocal)
 }
 
+// GoesRelated tells whether what is related, of a protocol, goes as answers to its peer go.
+func (h *Host) GoesRelated(isRelated bool, protocol uint8) bool {
+	return isRelated && h.Config.Related && slices.Contains(h.Config.Protocols, protocol)
+}
+
+// OpenedRelated tells whether this host opened something related from the addresses of a rule.
+func (h *Host) OpenedRelated(r *Rule) bool {
+	return slices.ContainsFunc(h.Uses, func(u Use) bool { return r.Src.Contains(u.Local.Addr()) && h.GoesRelated(u.Related, u.Protocol) })
+}
+
 // OpenedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
 // without it.
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
 	var list []Use
 	for _, u := range h.Uses {
-		if r.Src.Contains(u.Local.Addr()) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
+		if r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
 			list = append(list, u)
 		}
 	}

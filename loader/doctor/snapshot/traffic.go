@@ -84,4 +84,5 @@ type Use struct {
 	// Doubtful tells that it need not send any more: a connection that is over, a raw socket, or that of a server of a kind
 	// that asks others as well.
 	Doubtful bool
+	Related  bool // to what its peer began by the interface of the address
 }
