@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -34,11 +36,20 @@ func eachMechanism(t *testing.T, run func(t *testing.T, mechanism string)) {
 	}
 }
 
-// wantCaught waits until replies are caught on exactly these interfaces.
+// wantCaught wants replies to be caught on exactly these interfaces within a second.
 func wantCaught(t *testing.T, p *product.Product, names ...string) {
 	t.Helper()
 	const soon = time.Second
 	begun := time.Now()
+	awaitCaught(t, p, names...)
+	if took := time.Since(begun); took > await.Patient(soon) {
+		t.Errorf("that took %s", took)
+	}
+}
+
+// awaitCaught waits for that.
+func awaitCaught(t *testing.T, p *product.Product, names ...string) {
+	t.Helper()
 	await.Eventually(t, fmt.Sprintf("replies are caught on %q", names), func() error {
 		var caught []string
 		for _, i := range p.Status().Interfaces {
@@ -51,9 +62,6 @@ func wantCaught(t *testing.T, p *product.Product, names ...string) {
 		}
 		return nil
 	})
-	if took := time.Since(begun); took > await.Patient(soon) {
-		t.Errorf("that took %s", took)
-	}
 }
 
 // TestEth1Alone has the configuration name eth1 alone, while the default route leads by eth0: replies that the kernel sends
@@ -220,4 +228,48 @@ func TestRouteAppears(t *testing.T) {
 	wantCaught(t, p, "tun0")
 	host.Shell(t, server, "ip link del tun0")
 	wantCaught(t, p)
+}
+
+// TestLeftBefore has routes lead out of an interface before the program there stands, as the daemon is held up: what leaves
+// meanwhile nobody sees. It is counted with what follows it: the segment that TCP repeats, and the next answer, which go right.
+func TestLeftBefore(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	server := n.Server.Host
+	vpn := await.Must1[*topology.Host](t)(n.Network.Host("vpn"))
+	tun, _, err := n.ConnectTun(topology.NIC{Host: server, Name: "tun0"}, topology.NIC{Host: vpn, Name: "tun0"})
+	await.Must(t, err)
+	p := product.On(t, server)
+	d := p.Start()
+	d.Signal(unix.SIGSTOP)
+	host.Shell(t, server, "ip route add 0.0.0.0/1 dev tun0; ip -6 route add 2000::/3 dev tun0")
+	exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1, tun)
+	var asked []*traffic.Conversation
+	for _, f := range n.Families() {
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+			if wire.AskInVain(t, c, exits.At(tun)) == nil {
+				t.Errorf("%s: answered", c)
+			}
+			asked = append(asked, c)
+		}
+	}
+	counted := func(what string, c *traffic.Conversation) float64 {
+		return p.Metrics().Sum("replypath_"+what+"_total",
+			"from_interface=tun0", "to_interface=eth1", "family="+topology.FamilyOf(c.Self.Addr()).String(), "protocol="+c.Protocol())
+	}
+	d.Signal(unix.SIGCONT)
+	awaitCaught(t, p, "tun0")
+	exits = wire.TapAll(t, n.Server.Eth0, n.Server.Eth1, tun)
+	for _, c := range asked {
+		if c.Kind != traffic.TCP {
+			traffic.Ask(t, c)
+		}
+		await.Eventually(t, c.String()+" is counted", func() error {
+			if flows, packets := counted("asymmetric_flows", c), counted("corrected_packets", c); flows != 1 || packets < 1 {
+				return fmt.Errorf("%v flows, %v packets", flows, packets)
+			}
+			return nil
+		})
+		exits.Want(c.String(), c.Answers(), n.Server.Eth1, n.Server.Eth1.Peer().MAC)
+	}
 }
