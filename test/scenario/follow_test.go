@@ -111,8 +111,9 @@ func TestFollow(t *testing.T) {
 			testForged(t, m, f)
 		}
 	})
-	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
 	reload(t, d, config, product.SmallTables+"manage_rp_filter: false\n")
+	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
+	d.Reload() // which the programs know of then
 	t.Run("strict", func(t *testing.T) {
 		for _, f := range traffic.Families {
 			t.Run(f.String(), func(t *testing.T) { testStrict(t, m, f) })
