@@ -282,10 +282,10 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 		} else {
 			follow_frame(skb, from, flow);
 		}
-		if (!(flow->flags & FLOW_NO_SOCKET))
-			question_came(skb, packet);
-		else
+		if (flow->flags & FLOW_NO_SOCKET)
 			look_for_socket(skb, packet, flow);
+		else if (source_repair(packet) == REPAIR_ON)
+			cache_reply_source(skb, QUESTION);
 		return;
 	}
 	is_known_peer = peer_began(flow); /* before another CPU gives its way to another */

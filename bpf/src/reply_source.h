@@ -224,13 +224,6 @@ static inline void want_repair(void)
 	bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
 }
 
-/* A datagram of the flow went the slow path. */
-static inline void question_came(struct __sk_buff *skb, const struct packet *packet)
-{
-	if (source_repair(packet) == REPAIR_ON)
-		cache_reply_source(skb, QUESTION);
-}
-
 /* A flow began, to such a socket. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
 				       enum udp_socket socket)
