@@ -92,6 +92,7 @@ type Result struct {
 	Interfaces []Interface
 	Caught     []Interface // those of the unmanaged ones that routes lead out of; none where nothing is managed
 	Unmanaged  []Unmanaged
+	Tunnels    []string // among the unmanaged ones, that would be managed if the configuration named them
 	// Headerless tells that replies may be caught one day on an interface that is not managed and has no Ethernet header.
 	Headerless  bool
 	OnLink      []OnLink

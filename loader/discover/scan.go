@@ -57,6 +57,9 @@ func (n *network) evaluate(cfg *config.Config) Result {
 		}
 		r.Bystanders.leave(d)
 		r.Unmanaged = append(r.Unmanaged, Unmanaged{d.name(), reason})
+		if d.isTunnel() && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
+			r.Tunnels = append(r.Tunnels, d.name())
+		}
 		if devices.unseen(d) != "" {
 			continue
 		}

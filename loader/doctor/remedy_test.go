@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -149,15 +150,19 @@ var wrong = map[string][]func(*snapshot.Host){
 			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, true, false, "theirs", false)}
 		},
 	},
-	"facts":                    {func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFlows: "gone"} }},
-	"daemon":                   {testhost.Does(func(s *status.Status) { s.Errors = []string{"eth9 is not there yet"} })},
-	"flow-table":               {testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 1 })},
-	"link":                     {func(h *snapshot.Host) { h.Interfaces[1].Up = false }},
-	"no-gateway":               {func(h *snapshot.Host) { h.Gateways, h.Interfaces[0].Settings.NextHop = nil, config.NextHopGateway }},
-	"outgoing-interface-rules": {inChain("output", netfilter.Rule{OutNames: []string{"eth1"}}), inChain("output", netfilter.Rule{OutUnknown: true})},
-	"netdev-egress":            {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
-	"legacy-iptables":          {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
-	"hw-tc-offload":            {func(h *snapshot.Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
+	"facts":      {func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFlows: "gone"} }},
+	"daemon":     {testhost.Does(func(s *status.Status) { s.Errors = []string{"eth9 is not there yet"} })},
+	"flow-table": {testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 1 })},
+	"link":       {func(h *snapshot.Host) { h.Interfaces[1].Up = false }},
+	"no-gateway": {func(h *snapshot.Host) { h.Gateways, h.Interfaces[0].Settings.NextHop = nil, config.NextHopGateway }},
+	"outgoing-interface-rules": {
+		inChain("output", netfilter.Rule{OutNames: []string{"eth1"}}), inChain("output", netfilter.Rule{OutUnknown: true}),
+		decidesBy("filter", "output", "eth0", &expr.Reject{}),
+	},
+	"masquerade":      {decidesBy("nat", "postrouting", "eth0", &expr.Masq{})},
+	"netdev-egress":   {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
+	"legacy-iptables": {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
+	"hw-tc-offload":   {func(h *snapshot.Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
 	"flowtable-offload": {func(h *snapshot.Host) {
 		h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
 	}},
@@ -171,6 +176,16 @@ func withoutRoutes(h *snapshot.Host) { h.Routes = nil }
 func inChain(at string, r netfilter.Rule) func(*snapshot.Host) {
 	r.Handle = 4
 	return testhost.Chains(netfilter.Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []netfilter.Rule{r}})
+}
+
+// decidesBy has a chain do something with what leaves by an interface.
+func decidesBy(kind, at, name string, does expr.Any) func(*snapshot.Host) {
+	return testhost.Chains(netfilter.Chain{
+		Family: "inet", Table: "t", Name: "c", Type: kind, Hooks: []string{at}, Policy: "accept",
+		Rules: []netfilter.Rule{{Handle: 4, Expressions: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: append([]byte(name), 0)}, does,
+		}}},
+	})
 }
 
 // written has a rule stand in a file, and not be in force.

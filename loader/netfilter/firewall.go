@@ -26,7 +26,7 @@ func Read(f *Ruleset, deviceName func(index int) string) error {
 		return err
 	}
 	defer tables.close()
-	r := &reader{nfTables: tables, deviceName: deviceName}
+	r := &reader{nfTables: tables, deviceName: deviceName, whole: true}
 	if err := r.read(f); lacksNFTables(err) {
 		return nil
 	} else if err != nil {
@@ -45,6 +45,7 @@ func lacksNFTables(err error) bool {
 type reader struct {
 	*nfTables
 	deviceName func(index int) string // nil: nobody asks for names
+	whole      bool                   // all that a Walker needs is kept
 	byName     map[string]*Chain
 	sets       map[string][]element // by family, table and name
 }
@@ -56,8 +57,11 @@ func (r *reader) read(f *Ruleset) (err error) {
 	}
 	r.byName, r.sets = byName(f.Chains), map[string][]element{}
 	err = r.rules(func(chain string, handle uint64, expressions []expr.Any) {
-		if rule := readRule(expressions, r.deviceName); matters(&rule) && r.byName[chain] != nil {
-			rule.Handle = handle
+		rule := Rule{Handle: handle}
+		if r.whole {
+			rule = Rule{Handle: handle, Expressions: expressions}
+		}
+		if rule = readRule(rule, expressions, r.deviceName); (r.whole || matters(&rule)) && r.byName[chain] != nil {
 			r.byName[chain].Rules = append(r.byName[chain].Rules, rule)
 		}
 	})
@@ -71,15 +75,40 @@ func (r *reader) read(f *Ruleset) (err error) {
 		return err
 	}
 	followJumps(f.Chains, r.byName)
+	return r.readSets(f)
+}
+
+// readSets reads the sets that decide about what is known of a packet that this host sends. Others may be large.
+func (r *reader) readSets(f *Ruleset) error {
+	for n := range f.Chains {
+		c := &f.Chains[n]
+		for m := range c.Rules {
+			if !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
+				break
+			}
+			for _, source := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+				if err := r.readSetsOf(c, &c.Rules[m], (&Walker{rules: f}).walk(&Sent{Source: source}, 0)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if len(r.sets) > 0 {
+		f.Sets = r.sets
+	}
 	return nil
 }
 
-func byName(chains []Chain) map[string]*Chain {
-	named := make(map[string]*Chain, len(chains))
-	for n := range chains {
-		named[chains[n].String()] = &chains[n]
+func (r *reader) readSetsOf(c *Chain, rule *Rule, w *walk) error {
+	for _, e := range rule.Expressions {
+		if l, ok := e.(*expr.Lookup); ok && w.load(l.SourceRegister, 1) != nil {
+			if _, err := r.set(c, l.SetName); err != nil {
+				return err
+			}
+		}
+		w.step(c, e)
 	}
-	return named
+	return nil
 }
 
 // readVerdicts reads the maps that lead to other chains.

@@ -84,6 +84,9 @@ func (n *nfTables) chains() (list []Chain, err error) {
 			Family: families[family], Table: text(object, unix.NFTA_CHAIN_TABLE),
 			Name: text(object, unix.NFTA_CHAIN_NAME), Type: text(object, unix.NFTA_CHAIN_TYPE),
 		}
+		if policy := attribute(object, unix.NFTA_CHAIN_POLICY); len(policy) == 4 {
+			c.Policy = map[uint32]string{0: "drop", 1: "accept"}[binary.BigEndian.Uint32(policy)] // NF_DROP, NF_ACCEPT
+		}
 		hook := attribute(object, unix.NFTA_CHAIN_HOOK)
 		if number := attribute(hook, unix.NFTA_HOOK_HOOKNUM); len(number) == 4 {
 			c.Hooks = []string{hookName(family, binary.BigEndian.Uint32(number))}
@@ -126,6 +129,9 @@ func expression(family uint8, data []byte) expr.Any {
 	if name == "tproxy" { // which the library does not read
 		return &expr.TProxy{}
 	}
+	if slices.Contains(idle, name) {
+		return &expr.Counter{}
+	}
 	create := expressions[name]
 	if create == nil {
 		return nil
@@ -148,8 +154,11 @@ var expressions = map[string]func() expr.Any{
 	"ct": a[expr.Ct], "meta": a[expr.Meta], "cmp": a[expr.Cmp], "payload": a[expr.Payload], "lookup": a[expr.Lookup],
 	"immediate": a[expr.Immediate], "bitwise": a[expr.Bitwise], "redir": a[expr.Redir], "nat": a[expr.NAT],
 	"match": a[expr.Match], "target": a[expr.Target], "reject": a[expr.Reject], "hash": a[expr.Hash],
-	"fib": a[expr.Fib], "numgen": a[expr.Numgen],
+	"fib": a[expr.Fib], "numgen": a[expr.Numgen], "range": a[expr.Range], "masq": a[expr.Masq],
 }
+
+// idle are expressions that hold for every packet: for all of them stands a counter.
+var idle = []string{"counter", "log", "objref", "last", "notrack"}
 
 // a makes an expression of a type.
 func a[T any, Pointer interface {
@@ -157,13 +166,6 @@ func a[T any, Pointer interface {
 	expr.Any
 }]() expr.Any {
 	return Pointer(new(T))
-}
-
-// element is one of a set or a map.
-type element struct {
-	key, keyEnd []byte // keyEnd: of an interval of a concatenation
-	value       []byte
-	begins      int // 1; 0 for the end of an interval, which this is no part of
 }
 
 // elements lists those of a set, none where it has gone meanwhile.

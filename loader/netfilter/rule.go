@@ -26,8 +26,9 @@ type ruleReader struct {
 	name      func(index int) string
 }
 
-func readRule(expressions []expr.Any, deviceName func(index int) string) Rule {
-	r := &ruleReader{registers: map[uint32]string{}, values: map[uint32][]byte{}, name: deviceName}
+// readRule adds to a rule what its expressions say.
+func readRule(rule Rule, expressions []expr.Any, deviceName func(index int) string) Rule {
+	r := &ruleReader{rule: rule, registers: map[uint32]string{}, values: map[uint32][]byte{}, name: deviceName}
 	r.to = destinationReader{rule: &r.rule, held: map[uint32]Held{}}
 	for _, e := range expressions {
 		r.read(e)

@@ -43,7 +43,7 @@ func TestReadExtensions(t *testing.T) {
 		{"-j HMARK", []expr.Any{&expr.Target{Name: "HMARK"}}, Rule{GivesUnknown: true}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, Rule{}},
 	} {
-		if diff := cmp.Diff(test.want, readRule(test.exprs, nil)); diff != "" {
+		if diff := cmp.Diff(test.want, readRule(Rule{}, test.exprs, nil)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}

@@ -5,6 +5,8 @@ package netfilter
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/google/nftables/expr"
 )
 
 // Ruleset is what nf_tables holds, as far as somebody asks for it.
@@ -17,13 +19,23 @@ type Ruleset struct {
 	// Translated are the destinations that rules name whose packets they translate, or hand to a local proxy, as they
 	// come in.
 	Translated []netip.Prefix
+	// Sets are those that a Walker asks for, by family, table and name.
+	Sets map[string][]element
 }
 
-// Chain is a chain with the rules that matter.
+// element is one of a set or a map.
+type element struct {
+	key, keyEnd []byte // keyEnd: of an interval of a concatenation
+	value       []byte
+	begins      int // 1; 0 for the end of an interval, which this is no part of
+}
+
+// Chain is a chain with its rules.
 type Chain struct {
 	Family, Table, Name string
 	Type                string   // "filter", "nat", "route", empty for one that is no base chain
 	Hooks               []string // that lead to it, by jumps as well: "prerouting", "output", ...
+	Policy              string   // "accept" or "drop", empty for one that is no base chain
 	Devices             []string // of the hooks of family netdev
 	Rules               []Rule
 }
@@ -33,6 +45,14 @@ func (c *Chain) String() string { return c.named(c.Name) }
 
 // named names a chain of the same table.
 func (c *Chain) named(name string) string { return c.Family + " " + c.Table + " " + name }
+
+func byName(chains []Chain) map[string]*Chain {
+	named := make(map[string]*Chain, len(chains))
+	for n := range chains {
+		named[chains[n].String()] = &chains[n]
+	}
+	return named
+}
 
 // IsHookedAt tells whether a hook leads to it.
 func (c *Chain) IsHookedAt(hook string) bool { return slices.Contains(c.Hooks, hook) }
@@ -56,6 +76,7 @@ type Rule struct {
 	Gives        []uint32
 	GivesUnknown bool
 	DNAT         []netip.Addr // constant destinations
+	Expressions  []expr.Any   // all that it says, nil for one that is not known
 	Destination
 }
 

@@ -145,6 +145,11 @@ func wantOnlyCaught(t *testing.T, p *product.Product) {
 	if len(s.Errors) > 0 {
 		t.Errorf("errors: %q", s.Errors)
 	}
+	for _, f := range p.Doctor(0) {
+		if f.Severity != "ok" && (product.OrEmpty(f.Interface) == "eth0" || strings.Contains(f.Found, "eth0")) {
+			t.Errorf("doctor warns of an interface that is caught: %+v", f)
+		}
+	}
 }
 
 // TestExitNode has a VPN's default route, in a table of its own, take the answers to requests on the host's own interfaces.

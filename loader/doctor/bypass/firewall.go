@@ -4,7 +4,6 @@ package bypass
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"replypath/loader/doctor/finding"
@@ -76,35 +75,6 @@ func showFirewalld(f *snapshot.Firewalld) string {
 	return "grep IPv6_rpfilter " + finding.Quote(f.File)
 }
 
-// OutgoingRules finds rules by the outgoing interface: they have seen the one
-// that the kernel chose before replypath moved the reply.
-func OutgoingRules(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Firewall.Chains, func(c *netfilter.Chain) finding.Finding {
-		// The first packet of a connection only passes a chain of type nat.
-		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
-			return finding.None
-		}
-		var handles, names []string
-		for _, r := range c.Rules {
-			concerned := len(r.OutNames) > 0 && h.Concerns(r.OutNames)
-			if concerned || r.OutUnknown {
-				handles = append(handles, fmt.Sprint(r.Handle))
-				names = append(names, r.OutNames...)
-			}
-			if r.OutUnknown {
-				names = append(names, "a set")
-			}
-		}
-		if len(handles) == 0 {
-			return finding.None
-		}
-		slices.Sort(names)
-		return seenChain(c, finding.Warning, "", fmt.Sprintf(
-			", rule %s: by the outgoing interface (%s): the one that the kernel chose, not the one that the reply leaves by",
-			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
-	})
-}
-
 // EgressChains finds chains in the egress hook of netdev on managed interfaces:
 // what is redirected there passes by them (nf_hook_egress()).
 func EgressChains(h *snapshot.Host) []finding.Finding {
@@ -145,7 +115,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
-		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
+		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }
 

@@ -116,7 +116,7 @@ func TestLegacyIsInUse(t *testing.T) {
 	testhost.Check(t, LegacyTables, []testhost.Wants{
 		{"none", nil, nil},
 		{"of both families", func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter", "ip nat", "ip6 raw"} }, []string{
-			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which doctor cannot read: look for rpfilter, CONNMARK, -o and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save" +
+			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save" +
 				" ?? iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # doctor can only look at rules of nftables",
 		}},
 	})

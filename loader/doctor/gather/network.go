@@ -139,7 +139,7 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 	case !r.IsUnicast():
 		return false
 	}
-	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
+	return r.LeadsEverywhere() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
 		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN && host.Managed(r.Device) != nil
 }
 

@@ -35,12 +35,15 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 // operator knows.
 func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
-		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil {
+		if w.Reason != snapshot.ReasonTunnel || !hasName(&h.Links, w.To) || remedy.EntryOf(h, w.To) != nil {
 			return finding.None
 		}
 		f := finding.Fine(w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave as routed. If these belong "+
 			"into the tunnel, %s", ofInterface(w.From), w.Packets, remedy.ConfigureInterface(h, w.To, "")))
 		f.Inspect = finding.OrNil(finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
+		if h.Named(w.To) == nil { // which shows nothing of it
+			f.Inspect = finding.OrNil("ip -details -statistics link show dev " + finding.Quote(w.To))
+		}
 		return f
 	})
 }

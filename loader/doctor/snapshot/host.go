@@ -15,6 +15,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/nexthop"
 )
 
 // Host is a snapshot of a network namespace, as far as checks ask for it.
@@ -45,6 +46,7 @@ const (
 	PartBalancer = "the services of ipvs"
 	PartOffloads = "the ipsec states"
 	PartTraffic  = "the counters"
+	PartTunnels  = "what arrives by tunnels without an address"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
 	PartTracked  = "connection tracking"
 	PartSockets  = "the sockets"
@@ -107,6 +109,16 @@ func (h *Host) HasSeveralGateways(i *discover.Interface, family int) bool {
 // all protocols: where one of the usual ones is not listed, rules are needed anyhow.
 func (h *Host) LeavesAllBySource(r *Rule, i *discover.Interface) bool {
 	return r.Src.IsSingleIP() && !h.HasSeveralGateways(i, r.Family) && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
+}
+
+// IsAskedFromAfar tells whether questions arrive by an interface, as far as is known, from peers that no route by it names.
+func (h *Host) IsAskedFromAfar(i *discover.Interface) (asked bool) {
+	asked = slices.ContainsFunc(h.Gateways, func(g nexthop.Gateway) bool {
+		isOfAll := func(family int) bool { return g.Reach(family).Everything }
+		return g.Interface == i.Index && slices.ContainsFunc(Families, isOfAll)
+	})
+	h.Unnamed(i.Name, func(_ *flows.Flow, peer netip.Addr) { asked = asked || !h.IsOnLink(i.Index, peer) })
+	return asked
 }
 
 // Forwards tells whether packets of others pass by way of a managed interface.
