@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
 	"replypath/loader/netfilter"
 	"replypath/test/testhost"
 )
@@ -20,9 +21,15 @@ func by(op expr.CmpOp, name string, does expr.Any) netfilter.Rule {
 	}}
 }
 
-// at is a chain of a type at a hook.
+// at is a chain of a type at a hook, and a question from afar by eth1.
 func at(kind, hook, policy string, rules ...netfilter.Rule) func(*snapshot.Host) {
-	return testhost.Chains(netfilter.Chain{Family: "inet", Table: "t", Name: "c", Type: kind, Hooks: []string{hook}, Policy: policy, Rules: rules})
+	chain := testhost.Chains(netfilter.Chain{Family: "inet", Table: "t", Name: "c", Type: kind, Hooks: []string{hook}, Policy: policy, Rules: rules})
+	return testhost.And(chain, func(h *snapshot.Host) { h.Flows = []flows.Flow{{Peer: "10.60.0.1", Interface: new("eth1")}} })
+}
+
+// unasked has no question arrive from afar: those that did come from the link, or by a router that a route names.
+func unasked(h *snapshot.Host) {
+	h.Flows = []flows.Flow{{Peer: "10.4.0.7", Interface: new("eth1")}, {Peer: "10.60.0.1", Interface: new("eth1"), Gateway: new("10.4.0.1")}}
 }
 
 // led has a rule of policy routing lead what comes from some addresses, or has no mark, by an interface.
@@ -48,6 +55,10 @@ func TestRefusedAnswers(t *testing.T) {
 	testhost.Check(t, refusedAnswers, []testhost.Wants{
 		{"none", nil, nil},
 		{"eth0", at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), byRule},
+		{"nobody asks", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked), []string{"warning" + byRule[0][len("error"):]}},
+		{"by a gateway of everything", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked, func(h *snapshot.Host) {
+			h.Gateways[1].Reach4.Everything = true
+		}), byRule},
 		{"all but eth1", at("filter", "output", "accept", by(expr.CmpOpNeq, "eth1", drop)), byRule},
 		{"by the policy", at("filter", "output", "drop", by(expr.CmpOpEq, "eth1", &expr.Verdict{Kind: expr.VerdictAccept})), byPolicy},
 		{"on the way out", at("filter", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Reject{})), byRule},
@@ -77,6 +88,8 @@ func TestMasquerades(t *testing.T) {
 	testhost.Check(t, Masquerades, []testhost.Wants{
 		{"none", nil, nil},
 		{"eth0", at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Masq{})), both},
+		{"nobody asks", testhost.And(at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Masq{})), unasked),
+			[]string{"note" + both[0][len("warning"):], "note" + both[1][len("warning"):]}},
 		{"eth1", at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth1", &expr.Masq{})), nil},
 		{"all but eth1, to a constant", at("nat", "postrouting", "accept", by(expr.CmpOpNeq, "eth1",
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV6})), both[1:]},
