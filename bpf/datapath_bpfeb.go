@@ -278,7 +278,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 13
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 14
 )
 
 type DatapathMode uint32
@@ -519,7 +519,8 @@ type DatapathSettings struct {
 	Protocols  [32]uint8
 	Ways       uint32
 	Related    uint8
-	Pad        [3]uint8
+	Pad        [7]uint8
+	Until      uint64
 }
 
 type DatapathSourceRepair uint32

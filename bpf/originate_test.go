@@ -213,6 +213,7 @@ func TestOriginatedRouted(t *testing.T) {
 		{"weak host model", weakHost, func(b *bed, _ network) { b.manage(b.replication, nil) }},
 		{"observed", outcomeObserve, strongWith(func(r *bpf.DatapathInterface) { r.Mode = modeObserve })},
 		{"observed by hand", outcomeObserve, func(b *bed, _ network) { b.switchMode(modeObserve) }},
+		{"trial is over", outcomeObserve, func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) }},
 		{"observed, and no gateway", outcomeObserve, strongWith(func(r *bpf.DatapathInterface) {
 			r.Mode, r.FirstGateway4, r.FirstGateway6 = modeObserve, 0, 0
 		})},

@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -178,6 +179,23 @@ func TestReplyMode(t *testing.T) {
 			}
 			b.run(egress(b.production, frame), want)
 		})
+	}
+}
+
+// TestTrialOver: whatever the modes, the programs observe from the end of a trial on, and enforce until then.
+func TestTrialOver(t *testing.T) {
+	for name, until := range map[string]uint64{"no trial": 0, "on trial": math.MaxUint64, "over": 1} {
+		for _, byHand := range []uint8{modeConfigured, modeEnforce} {
+			under(t, fmt.Sprintf("%s, by hand %d", name, byHand), eachReply, func(t *testing.T, b *bed, n network, m message) {
+				b.switchMode(byHand)
+				b.configure(func(s *bpf.DatapathSettings) { s.Until = until })
+				if until == 1 {
+					b.wantStays(n, m, outcomeObserve)
+				} else {
+					b.wantMoved(n, m)
+				}
+			})
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import "github.com/cilium/ebpf"
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
 		"asked":               {Name: "asked", Type: ebpf.Array, KeySize: 4, ValueSize: 128, MaxEntries: 1, Flags: 0x0},
-		"configuration":       {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 52, MaxEntries: 1, Flags: 0x0},
+		"configuration":       {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 64, MaxEntries: 1, Flags: 0x0},
 		"connectionless":      {Name: "connectionless", Type: ebpf.Array, KeySize: 4, ValueSize: 768, MaxEntries: 1, Flags: 0x400},
 		"connectionless_tags": {Name: "connectionless_tags", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
 		"devices":             {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},

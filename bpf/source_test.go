@@ -133,6 +133,7 @@ func TestSourceLeft(t *testing.T) {
 		},
 		"interface is gone": func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) },
 		"observed":          func(b *bed, _ network) { b.switchMode(modeObserve) },
+		"trial is over":     func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) },
 		// Written beside the asker while it was looked up: the next one's flow.
 		"of another peer": func(b *bed, n network) {
 			var set bpf.DatapathAskedSet

@@ -24,7 +24,7 @@ func (b *server) wantMode(when, want string) {
 // wantByHand wants what is set by hand, which may be that what is configured holds.
 func (b *server) wantByHand(when string, want bpf.DatapathMode) {
 	b.Helper()
-	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != want {
+	if got, err := datapath.ReadMode(b.maps()); err != nil || got != want {
 		b.Errorf("%s, set by hand is %d: %v, want %d", when, got, err, want)
 	}
 }

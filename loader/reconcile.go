@@ -14,6 +14,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/hostmaps"
 	"replypath/loader/hostsettings"
+	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
@@ -103,7 +104,7 @@ func (r *reconciliation) arrange() []error {
 func (r *reconciliation) describe(errs []error) {
 	r.state.WouldChange = r.last.would
 	r.describeFeatures()
-	r.state.Unmanaged = unmanagedRecords(r.host.Unmanaged)
+	r.state.Unmanaged = interfaces.Unmanaged(r.host.Unmanaged)
 	r.last.missing = r.host.Missing
 	r.problems.Replace(scopeHost, slog.LevelError, problems.Messages(errs...))
 	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings,
@@ -135,18 +136,6 @@ func (r *reconciliation) verifyIfDue() error {
 		return nil
 	}
 	return r.attachments.Verify(r.interfaces.Targets())
-}
-
-// mostUnmanaged bounds the journal: a container host may have thousands of
-// interfaces that are left alone.
-const mostUnmanaged = 1000
-
-func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
-	var records []pins.UnmanagedRecord
-	for _, u := range found[:min(len(found), mostUnmanaged)] {
-		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
-	}
-	return records
 }
 
 // writeWays writes the gateways and the interfaces.

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 13,
+	LAYOUT_VERSION = 14,
 };
 
 /*
@@ -305,7 +305,8 @@ struct settings {
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 ways;          /* of what decides where the host's own go: raised when any of it changes; 0: never set */
 	__u8 related;        /* what the host originates goes as answers to its peer go: see related.h */
-	__u8 pad[3];
+	__u8 pad[7];
+	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
 };
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */

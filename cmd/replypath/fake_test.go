@@ -33,11 +33,8 @@ import (
 func fakeHost() host {
 	return host{
 		daemon: daemon.Host{
-			Start: fakeStart,
-			Guard: func(string, time.Duration) (*daemon.Guardian, error) {
-				return &daemon.Guardian{Begun: func() error { return nil }}, nil
-			},
-			TakeBack:     func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
+			Start:        fakeStart,
+			TakeBack:     func(dir string, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
 			Confirm:      fakeConfirm,
 			KeepHistory:  func(context.Context, *history.Keeper) {},
 			Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -152,6 +153,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	},
 	"facts":      {func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFlows: "gone"} }},
 	"daemon":     {testhost.Does(func(s *status.Status) { s.Errors = []string{"eth9 is not there yet"} })},
+	"trial":      {testhost.Does(func(s *status.Status) { s.TrialEnded = new(time.Time) })},
 	"flow-table": {testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 1 })},
 	"link":       {func(h *snapshot.Host) { h.Interfaces[1].Up = false }},
 	"no-gateway": {func(h *snapshot.Host) { h.Gateways, h.Interfaces[0].Settings.NextHop = nil, config.NextHopGateway }},

@@ -73,7 +73,7 @@ func (h *Host) Refresh() (err error) {
 	if err := h.maps.Configuration.Lookup(uint32(0), &h.settings); err != nil {
 		return fmt.Errorf("read the settings: %w", err)
 	}
-	h.byHand, err = datapath.ReadMode(h.maps.ModeByHand)
+	h.byHand, err = datapath.ReadMode(h.maps.DatapathMaps)
 	return err
 }
 

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"replypath/bpf"
 	"replypath/loader/admission"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 )
 
 // onlyKey is that of the only entry of an array that holds one.
@@ -40,6 +42,19 @@ func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 	}
 	before.Generation, before.Ways = actual.Generation, actual.Ways
 	return m.putSettings(before)
+}
+
+// Limit has the programs observe after a time, which a trial has; 0: never.
+func (m *Maps) Limit(after time.Duration) error {
+	settings, err := m.readSettings()
+	now, clockErr := datapath.Now()
+	if err := errors.Join(err, clockErr); err != nil {
+		return err
+	}
+	if settings.Until = 0; after != 0 {
+		settings.Until = now + uint64(after)
+	}
+	return m.putSettings(settings)
 }
 
 // outdateDecisions makes void what the programs decided for what the host originates, if anything has changed that they
@@ -120,7 +135,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 	}
 	desired := settings(cfg)
 	desired.Repair = uint8(repair)
-	desired.Generation, desired.Ways = actual.Generation, actual.Ways
+	desired.Generation, desired.Ways, desired.Until = actual.Generation, actual.Ways, actual.Until
 	if desired.Exclusions, err = m.writeExclusions(actual.Exclusions, cfg.Exclude); err != nil {
 		return err
 	}

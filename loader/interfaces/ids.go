@@ -45,3 +45,16 @@ func (t *Table) freeID() (uint16, error) {
 	t.host.Journal.Interfaces = slices.Delete(t.host.Journal.Interfaces, oldest, oldest+1)
 	return id, t.host.Forget(id)
 }
+
+// mostUnmanaged bounds the journal: a container host may have thousands of
+// interfaces that are left alone.
+const mostUnmanaged = 1000
+
+// Unmanaged are the records of interfaces that are left alone.
+func Unmanaged(found []discover.Unmanaged) []pins.UnmanagedRecord {
+	var records []pins.UnmanagedRecord
+	for _, u := range found[:min(len(found), mostUnmanaged)] {
+		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
+	}
+	return records
+}

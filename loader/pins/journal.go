@@ -93,7 +93,6 @@ type MarkRecord struct {
 
 // TrialRecord is what takes a datapath on trial back.
 type TrialRecord struct {
-	PID   int       `json:"pid"` // of the process that began it
 	Until time.Time `json:"until"`
 	// Before is the journal of the datapath that was there, whose maps are pinned
 	// aside; nil: there was none.

@@ -26,7 +26,7 @@ func Mode(pinDir string) (string, error) {
 		return "", err
 	}
 	defer maps.Close()
-	byHand, err := datapath.ReadMode(maps.ModeByHand)
+	byHand, err := datapath.ReadMode(maps)
 	if err != nil {
 		return "", err
 	}

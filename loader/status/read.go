@@ -65,9 +65,6 @@ func (r *reader) read() (*Status, error) {
 		Features:   append([]Feature{}, r.journal.Features...),
 		Errors:     append([]string{}, r.journal.Errors...),
 	}
-	if trial := r.journal.Trial; trial != nil {
-		s.TrialUntil = &trial.Until
-	}
 	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.addresses, r.flows, r.counted} {
 		if err := part(s); err != nil {
 			return nil, err
@@ -77,7 +74,16 @@ func (r *reader) read() (*Status, error) {
 }
 
 func (r *reader) mode(s *Status) error {
-	byHand, err := datapath.ReadMode(r.maps.ModeByHand)
+	over, err := datapath.IsTrialOver(r.maps)
+	if err != nil {
+		return err
+	}
+	if trial := r.journal.Trial; trial != nil && over {
+		s.TrialEnded = &trial.Until
+	} else if trial != nil {
+		s.TrialUntil = &trial.Until
+	}
+	byHand, err := datapath.ReadMode(r.maps)
 	s.Mode = datapath.ModeInForce(byHand, r.journal.Mode)
 	s.WouldChange = r.wouldChanges(byHand, s.Daemon.Running)
 	r.byHand = byHand

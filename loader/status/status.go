@@ -21,7 +21,7 @@ type Status struct {
 	Summary     string         `json:"summary"` // the answer in a line; see Conclude
 	Mode        string         `json:"mode"`    // "enforce" or "observe"
 	Daemon      Daemon         `json:"daemon"`
-	TrialUntil  *time.Time     `json:"trial_until"` // nil: it is there for good
+	TrialUntil  *time.Time     `json:"trial_until"` // nil: it is there for good, or the trial is over
 	Config      Config         `json:"config"`
 	Interfaces  []Interface    `json:"interfaces"`
 	Unmanaged   []Unmanaged    `json:"unmanaged"`
@@ -34,6 +34,8 @@ type Status struct {
 	Health      finding.Health `json:"health"` // what doctor makes of it
 	Counted     Counted        `json:"counted"`
 	PinDir      string         `json:"pin_dir"`
+
+	TrialEnded *time.Time `json:"-"` // and nobody has confirmed it, nor taken it back yet
 }
 
 // Daemon tells of the process that owns the pins; PID and Version are

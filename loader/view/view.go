@@ -96,7 +96,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 		return nil, err
 	}
 	defer done()
-	byHand, err := datapath.ReadMode(v.Datapath.ModeByHand)
+	byHand, err := datapath.ReadMode(&v.Datapath.DatapathMaps)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,10 @@ import (
 // Status is the JSON document of `replypath status`, as checks read it: keys and types are those that scripts rely on,
 // not of the code that writes them.
 type Status struct {
-	Mode   string
-	Daemon struct {
+	Summary    string
+	Mode       string
+	TrialUntil *time.Time `json:"trial_until"`
+	Daemon     struct {
 		Running bool
 		PID     *int
 		Version *string
@@ -38,7 +40,6 @@ type Status struct {
 	HostChanges []HostChange `json:"host_changes"`
 	WouldChange []HostChange `json:"would_change"` // without Undo
 	Errors      []string
-	Summary     string
 	Health      Health
 }
 

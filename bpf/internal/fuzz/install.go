@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 
@@ -89,7 +90,10 @@ func (r *Runner) Close() error {
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), Ways: r.ways}
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), Ways: r.ways, Until: math.MaxUint64}
+	if h.TrialOver {
+		s.Until = 1
+	}
 	if h.ScopeAll {
 		s.ScopeAll = 1
 	}

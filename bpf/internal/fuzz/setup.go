@@ -21,6 +21,7 @@ type Setup struct {
 	withGRE           bool
 	related           bool
 	mode              bpf.DatapathMode // by hand
+	trialOver         bool
 	repair            bpf.DatapathSourceRepair
 	exclusion         int
 	onLink            int  // the device that has the network of the on-link peer; devices: none
@@ -65,6 +66,7 @@ func decodeSetup(r record) Setup {
 		withGRE:           r[2]&1 == 1,
 		related:           r[2]>>6&1 == 0,
 		mode:              bpf.DatapathMode([]byte{0, 0, 0, 0, 1, 2}[r[3]%6]),
+		trialOver:         r[14]>>4 == 15,
 		repair:            bpf.DatapathSourceRepair([]byte{2, 2, 1, 0}[r[14]&3]),
 		exclusion:         int(r[4]) % len(exclusions),
 		onLink:            []int{devices, 1, 0, 2}[r[5]&3],
@@ -140,6 +142,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 		ScopeAll:          s.scopeAll,
 		LoopbackSymmetric: s.loopbackSymmetric,
 		ModeByHand:        s.mode,
+		TrialOver:         s.trialOver,
 		Repair:            s.repair,
 		Related:           s.related,
 	}

@@ -47,6 +47,7 @@ type Host struct {
 	ScopeAll          bool
 	LoopbackSymmetric bool
 	ModeByHand        bpf.DatapathMode
+	TrialOver         bool // and nobody has confirmed it
 	Repair            bpf.DatapathSourceRepair
 	Related           bool
 	Requests          bool   // each SYN-ACK is of a request for a connection, which has a socket by its last ACK

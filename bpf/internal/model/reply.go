@@ -162,7 +162,7 @@ func (m *Model) observes(record Interface) bool {
 	if m.Host.ModeByHand != bpf.DatapathModeMODE_CONFIGURED {
 		mode = m.Host.ModeByHand
 	}
-	return mode != bpf.DatapathModeMODE_ENFORCE
+	return mode != bpf.DatapathModeMODE_ENFORCE || m.Host.TrialOver
 }
 
 // pair is the counter's key for a packet of the flow, without its outcome.

@@ -21,7 +21,6 @@ import (
 func ThisHost() Host {
 	return Host{
 		Start:        func(o loader.Options) (Datapath, error) { return loader.New(o) },
-		Guard:        startGuardian,
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
 		Watch:        func(pinDir string) func() finding.Health { return doctor.NewWatch(pinDir).Health },

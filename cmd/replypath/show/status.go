@@ -51,7 +51,7 @@ With -o json it is one object; what is not known is null:
   summary         the first line
   mode            enforce or observe
   daemon          running, pid, version
-  trial_until     when replypath try takes everything back
+  trial_until     when replypath try takes everything back; null when that is over
   config          path, loaded_at; error: why a later file was refused
   interfaces[]    the managed and the caught interfaces, see below
   unmanaged[]     name, reason

@@ -160,7 +160,7 @@ func (g *gatherer) modes() error {
 	if err != nil {
 		return nil // another version is attached: flows says so
 	}
-	byHand, err := datapath.ReadMode(maps.ModeByHand)
+	byHand, err := datapath.ReadMode(maps)
 	g.host.Enforcing = map[int]bool{}
 	for _, r := range g.journal.Interfaces {
 		if r.Index != 0 && !r.Catches {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
@@ -36,6 +37,15 @@ func DownInterfaces(h *snapshot.Host) []finding.Finding {
 		return finding.Seen(severity, i.Name, text, finding.Explained("ip -details link show dev "+finding.Quote(i.Name), "bring it up, or its cable")).
 			Of(owners.OfDevice(i.Name)).Shown(uint64(recorded), nil)
 	})
+}
+
+// EndedTrial tells of a trial that nobody has confirmed in time, and nobody has taken back yet.
+func EndedTrial(h *snapshot.Host) []finding.Finding {
+	if h.Status == nil || h.Status.TrialEnded == nil {
+		return nil
+	}
+	return []finding.Finding{finding.Problem(finding.Error, "", "the trial is over: not confirmed by "+
+		h.Status.TrialEnded.Local().Format(time.RFC3339)+", so replies leave as routed, and the next start takes back the rest", remedy.StartAgain(&h.State))}
 }
 
 // DaemonTroubles are what the daemon could not do yet, and tries again.

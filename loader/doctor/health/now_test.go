@@ -4,6 +4,7 @@ package health
 
 import (
 	"testing"
+	"time"
 
 	"replypath/loader/config"
 	"replypath/loader/counters"
@@ -25,6 +26,16 @@ func TestDownInterfaces(t *testing.T) {
 			h.Flows = []flows.Flow{{Interface: new("eth1")}, {Interface: new("eth0")}, {}}
 		},
 			[]string{"error eth1: eth1 is down: replies of its recorded flows go as routed, or nowhere" + look}},
+	})
+}
+
+func TestEndedTrial(t *testing.T) {
+	until := time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+	testhost.Check(t, EndedTrial, []testhost.Wants{
+		{"nothing is pinned", nil, nil},
+		{"none", testhost.Does(func(*status.Status) {}), nil},
+		{"over", testhost.Does(func(s *status.Status) { s.TrialEnded = &until }), []string{"error: the trial is over: not confirmed by " +
+			until.Local().Format(time.RFC3339) + ", so replies leave as routed, and the next start takes back the rest => systemctl start replypath"}},
 	})
 }
 
