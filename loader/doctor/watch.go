@@ -10,10 +10,10 @@ import (
 	"replypath/loader/problems"
 )
 
-// How old an answer of Watch may be: some seconds, and so many times as long as it took.
+// How old an answer of Watch may be: so many times as long as it took, within bounds.
 const (
-	freshFor  = 5 * time.Second
-	restTimes = 50
+	restTimes         = 20
+	freshest, longest = time.Second, 15 * time.Second
 )
 
 // Watch keeps what is wrong with a host for a while: many may ask, and an answer takes its time.
@@ -46,6 +46,6 @@ func (w *Watch) Health() finding.Health {
 		w.health = finding.HealthOf([]finding.Finding{unknown})
 	}
 	now := time.Now()
-	w.until = now.Add(max(freshFor, restTimes*now.Sub(begun)))
+	w.until = now.Add(min(max(freshest, restTimes*now.Sub(begun)), longest))
 	return w.health
 }

@@ -131,7 +131,7 @@ func TestObserveIsPassive(t *testing.T) {
 			t.Errorf("mode of %s is %s", i.Name, i.Mode)
 		}
 	}
-	if table := p.Expect(0, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
+	if table := p.Expect(3, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
 		t.Errorf("the table does not tell:\n%s", table)
 	}
 	p.Expect(0, "detach", "--stop")
@@ -348,7 +348,7 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 		if s := p.Status(); !slices.ContainsFunc(s.Errors, isSaid) {
 			t.Errorf("the status has errors %q", s.Errors)
 		}
-		if !isSaid(p.Expect(0, "status").Stdout) {
+		if !isSaid(p.Expect(3, "status").Stdout) {
 			t.Error("the table of the status does not tell")
 		}
 		if said := p.Examine().Of("rp-filter", "eth1").With("error", "strict", "only observes here"); len(said) != 1 {

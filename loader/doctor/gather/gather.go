@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/hostfiles"
@@ -184,8 +185,18 @@ func (g *gatherer) status() (err error) {
 	if errors.Is(err, pins.ErrNone) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	lastAnswers(g.host, g.Quiet)
+	before := &g.host.Status.Counted
+	if !g.Quiet || before.Failing == (counters.Failing{}) {
+		return nil
+	}
+	time.Sleep(sampleTime) // else nobody knows whether they still fail
+	after, err := status.Read(g.PinDir)
 	if err == nil {
-		lastAnswers(g.host, g.Quiet)
+		g.host.FailsMore = after.Counted.Failing.Lost > before.Failing.Lost || after.Counted.Failing.Uncorrected > before.Failing.Uncorrected
 	}
 	return err
 }

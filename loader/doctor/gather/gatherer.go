@@ -21,7 +21,8 @@ type Options struct {
 	ConfigPath string
 	// Traffic reads what a datapath has counted, twice a second apart; nil: what it has counted of late has to do.
 	Traffic func(pinDir string) ([]snapshot.Counted, error)
-	// Quiet: nobody is asked anything, and nothing is waited for. Gateways are known by their last answers.
+	// Quiet: nobody is asked anything, and nothing is waited for, unless replies failed of late. Gateways are known by their last
+	// answers.
 	Quiet bool
 	// Root is what the files of the host are looked up in; empty for "/".
 	Root string

@@ -74,9 +74,14 @@ func TestFailing(t *testing.T) {
 	testhost.Check(t, WrongWays, []testhost.Wants{
 		{"nothing is pinned", nil, nil},
 		{"lost", counted(status.Counted{Failing: counters.Failing{Lost: 9}}),
+			[]string{"warning: replies were lost: 9 packets moved and never seen leaving" + look}},
+		{"still", func(h *snapshot.Host) {
+			counted(status.Counted{Failing: counters.Failing{Lost: 9}})(h)
+			h.FailsMore = true
+		},
 			[]string{"error: replies were lost: 9 packets moved and never seen leaving" + look}},
 		{"as routed", counted(status.Counted{Failing: counters.Failing{Uncorrected: 40}}),
-			[]string{"error: replies not corrected: 40 packets left as routed" + look}},
+			[]string{"warning: replies not corrected: 40 packets left as routed" + look}},
 		{"seen now as well", func(h *snapshot.Host) {
 			counted(status.Counted{Failing: counters.Failing{Lost: 9}})(h)
 			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
