@@ -202,7 +202,8 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 			text += "; enforcing makes it loose"
 		}
 		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
-		if !isMended {
+		best := h.BestDefault(unix.AF_INET)
+		if hasMost := best != nil && best.Device == i.Index; !isMended && !hasMost { // where the default route leads, few are dropped
 			f.Severity = finding.Error
 		}
 		return f

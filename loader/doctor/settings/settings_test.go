@@ -31,6 +31,12 @@ func TestRPFilter(t *testing.T) {
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
 			"error eth1: rp_filter: all 0, device 1, effective 1" + dropped + mend + "eth1.rp_filter=2",
 		}},
+		{"left to the host, where the default route leads", func(h *snapshot.Host) {
+			h.Settings["net.ipv4.conf.eth0.rp_filter"], h.Config.ManageRPFilter = 1, false
+		}, []string{
+			"warning eth0: rp_filter: all 0, device 1, effective 1" + dropped + mend + "eth0.rp_filter=2",
+			"ok eth1: rp_filter: all 0, device 0, effective 0",
+		}},
 		{"observing", func(h *snapshot.Host) { onEth1(h); h.Attached = true }, []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
 			"error eth1: rp_filter: all 0, device 1, effective 1" + dropped +
