@@ -15,6 +15,7 @@ const (
 	restTimes         = 10
 	freshest, longest = time.Second, 2 * time.Minute
 	firstLook         = 300 * time.Millisecond
+	firstWait         = 100 * time.Millisecond
 )
 
 // Watch keeps what is wrong with a host. Many may ask: all but the first are answered at once, by the last look.
@@ -44,7 +45,11 @@ func (w *Watch) Health() finding.Health {
 		go w.look()
 	}
 	w.mu.Unlock()
-	<-w.known
+	select {
+	case <-w.known:
+	case <-time.After(firstWait):
+		return unknown("the first look is under way")
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.health
@@ -68,7 +73,12 @@ func examine(pinDir string) finding.Health {
 	if err == nil {
 		return s.Health
 	}
-	unknown := finding.Seen(finding.Warning, "", "the host could not be examined: "+problems.OneLine(err), "replypath doctor")
-	unknown.Check = "facts"
-	return finding.HealthOf([]finding.Finding{unknown})
+	return unknown(problems.OneLine(err))
+}
+
+// unknown is of a host that could not be examined, and why.
+func unknown(why string) finding.Health {
+	f := finding.Seen(finding.Warning, "", "the host could not be examined: "+why, "replypath doctor")
+	f.Check = "facts"
+	return finding.HealthOf([]finding.Finding{f})
 }
