@@ -25,7 +25,9 @@ func device(t *testing.T, h *topology.Host, link netlink.Link) {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		t.Skipf("kernel %s has no %s devices", testhost.KernelRelease(), link.Type())
 	}
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func named(name string) netlink.LinkAttrs {

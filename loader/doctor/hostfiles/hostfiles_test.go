@@ -35,7 +35,9 @@ func TestFiles(t *testing.T) {
 		"/etc/firewalld/firewalld.conf":                                "# IPv6_rpfilter=no\nIPv6_rpfilter=strict\n",
 	})
 	found, err := RuleLines(root)
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var got []string
 	for _, l := range found {
 		if !l.Src.IsValid() || l.Owner == "" {
