@@ -25,9 +25,7 @@ func device(t *testing.T, h *topology.Host, link netlink.Link) {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		t.Skipf("kernel %s has no %s devices", testhost.KernelRelease(), link.Type())
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 }
 
 func named(name string) netlink.LinkAttrs {

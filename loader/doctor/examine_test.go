@@ -20,9 +20,7 @@ func TestHandMadeRules(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	s, err := topology.NewS1(ctx, topology.S1Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -52,9 +50,7 @@ iface eth1 inet6 static
 		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: config.Default(), ConfigPath: "c.yaml", Root: root})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	testhost.WantForm(t, found)
 	const needed = " is needed: replypath is not attached, and 0 connections were opened from "
 	const never = " never matches: dev means iif, and what this host sends arrives by lo; it stands in /etc/network/interfaces:"
@@ -63,8 +59,8 @@ iface eth1 inet6 static
 		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + "2001:db8:4::100; it stands in /etc/systemd/network/eth1.network:1" +
 			" ?? ip -6 rule show @ systemd-networkd": true,
 		`ok eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force ?? cat /etc/netplan/eth1.yaml @ netplan`: true,
-		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + "3 ?? ip rule show @ ifupdown":                                    true,
-		"warning eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + "5 ?? ip -6 rule show @ ifupdown":                            true,
+		"note eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + "3 ?? ip rule show @ ifupdown":                                       true,
+		"note eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + "5 ?? ip -6 rule show @ ifupdown":                               true,
 	}
 	for n, line := range testhost.Lines(found) {
 		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {
@@ -106,6 +102,6 @@ func TestWorstFirst(t *testing.T) {
 	for _, f := range Judge(h)[:4] {
 		got = append(got, string(f.Severity)+" "+f.Check)
 	}
-	want := []string{"error rp-filter", "error own-gateway", "warning accept-local", "ok managed"}
+	want := []string{"error own-gateway", "warning rp-filter", "note accept-local", "ok facts"}
 	await.Same(t, "findings", want, got)
 }

@@ -162,7 +162,7 @@ func (p *planner) needs(r *snapshot.Rule, isMeant func(netip.Addr) bool) string 
 		if row.FromInterface == history.Refused {
 			return fmt.Sprintf("without it replies to %s would be refused by a route", row.Peer)
 		}
-		if p.Named(row.FromInterface) == nil {
+		if !p.Sees(row.FromInterface) {
 			return fmt.Sprintf("without it replies to %s would go by %s, where replypath sees nothing", row.Peer, row.FromInterface)
 		}
 	}
@@ -203,6 +203,10 @@ func (p *planner) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened
 func (p *planner) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
 	if p.LeavesAllBySource(r, i) {
 		return "and by host_model: strong what this host opens"
+	}
+	isRelated := func(row history.Row) bool { return row.Originated && r.Src.Contains(row.Self) && p.goesRelated(&row) }
+	if p.OpenedRelated(r) || slices.ContainsFunc(p.rows, isRelated) {
+		return fmt.Sprintf("and what this host opened from %s %s is related to what its peers began", snapshot.OrAll(r.Src), p.watched())
 	}
 	return fmt.Sprintf("and this host opened nothing from %s %s", snapshot.OrAll(r.Src), p.watched())
 }
@@ -267,7 +271,7 @@ func marksOnly(f *snapshot.Firewall, r *snapshot.Rule, i *discover.Interface) bo
 func (p *planner) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 	sum := 0
 	for _, row := range p.rows {
-		if row.Originated && r.Src.Contains(row.Self) && (p.HasSeveralGateways(i, r.Family) || !p.leavesBySource(i, &row)) {
+		if row.Originated && r.Src.Contains(row.Self) && !p.goesRelated(&row) && (p.HasSeveralGateways(i, r.Family) || !p.leavesBySource(i, &row)) {
 			sum += int(row.Flows)
 		}
 	}

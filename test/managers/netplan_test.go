@@ -35,7 +35,7 @@ const (
 )
 
 // netplan writes networkd's files.
-type netplan struct{ *networkd }
+type netplan struct{ *networkDaemon }
 
 // generate has netplan write networkd's files by one of its own.
 func (d *netplan) generate(text string) {
@@ -58,7 +58,7 @@ func TestNetplan(t *testing.T) {
 	n, _ := newServer(t)
 	await.Must(t, unix.Mount("netplan", netplanDir, "tmpfs", 0, "mode=755"))
 	t.Cleanup(func() { await.Must(t, unix.Unmount(netplanDir, unix.MNT_DETACH)) })
-	d := &netplan{&networkd{machine: newMachine(t, n.Server.Host), n: n}}
+	d := &netplan{newNetworkd(t, n)}
 	d.generate(netplanInterfaces + netplanRules)
 	d.startBus()
 	d.start()

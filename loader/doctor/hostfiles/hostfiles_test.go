@@ -35,9 +35,7 @@ func TestFiles(t *testing.T) {
 		"/etc/firewalld/firewalld.conf":                                "# IPv6_rpfilter=no\nIPv6_rpfilter=strict\n",
 	})
 	found, err := RuleLines(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	var got []string
 	for _, l := range found {
 		if !l.Src.IsValid() || l.Owner == "" {

@@ -16,6 +16,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 )
 
 // NeedlessRules finds rules that send what comes from an address of a managed
@@ -80,12 +81,16 @@ func opensNothing(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) str
 	if h.LeavesAllBySource(r, i) {
 		return "host_model: strong what this host opens"
 	}
+	if h.OpenedRelated(r) {
+		return fmt.Sprintf("what this host opened from %s is related to what its peers began", snapshot.OrAll(r.Src))
+	}
 	return "nothing that this host opened uses " + snapshot.OrAll(r.Src)
 }
 
 // needsRules says why replies of an interface need rules that lead them by it, empty
 // where they do not: the programs are on every managed interface, and both the one
-// that replies belong to and the one that the kernel chooses without rules enforce.
+// that replies belong to and the one that the kernel chooses without rules, unless it
+// only catches them, enforce.
 func needsRules(h *snapshot.Host, i *discover.Interface, family int) string {
 	if !h.Attached || len(h.MissingPrograms()) > 0 {
 		return "replypath is not attached"
@@ -98,7 +103,7 @@ func needsRules(h *snapshot.Host, i *discover.Interface, family int) string {
 		return why
 	}
 	for _, device := range []int{i.Index, best.Device} {
-		if name := h.DeviceName(device); name != discover.OwnDevice && !h.Enforcing[device] {
+		if name := h.DeviceName(device); name != discover.OwnDevice && !h.Catches(name) && !h.Enforcing[device] {
 			return "replypath does not enforce on " + name
 		}
 	}
@@ -120,8 +125,8 @@ func NeedsRules(h *snapshot.Host, family int) string {
 		return noOtherDefault
 	}
 	for _, hop := range h.HopsLike(best) {
-		if name := h.DeviceName(hop.Device); name != discover.OwnDevice && h.Managed(hop.Device) == nil {
-			return fmt.Sprintf("the default route leads by %s, which is not managed", name)
+		if name := h.DeviceName(hop.Device); name != discover.OwnDevice && !h.Sees(name) {
+			return fmt.Sprintf("the default route leads by %s, where nothing catches replies", name)
 		}
 	}
 	return ""
@@ -250,7 +255,7 @@ func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
 		if c.Family == others {
 			continue
 		}
-		if slices.ContainsFunc(c.Rules, func(r snapshot.FirewallRule) bool { return r.Restores }) {
+		if slices.ContainsFunc(c.Rules, func(r netfilter.Rule) bool { return r.Restores }) {
 			names = append(names, c.String())
 		}
 		for _, rule := range c.Rules {

@@ -12,6 +12,7 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 	"replypath/test/testhost"
 )
 
@@ -81,8 +82,14 @@ func TestNeedlessRules(t *testing.T) {
 		{"the interface of the default route only observes", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Enforcing[testhost.Eth0] = false }), []string{
 			"ok " + from + "is needed: replypath does not enforce on eth0, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
-		{"the interface of the default route is not managed", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
-			"ok " + from + "is needed: the default route leads by eth0, which is not managed, and 0 connections were opened from 10.4.0.100" + nobody,
+		{"the default route leads by an interface that catches replies", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) {
+			h.Caught, h.Interfaces = h.Interfaces[:1], h.Interfaces[1:]
+			delete(h.Enforcing, testhost.Eth0)
+		}), []string{
+			"warning " + from + without + "10.4.0.100; no known file makes it at boot ?? ip rule show",
+		}},
+		{"nothing sees the interface of the default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
+			"ok " + from + "is needed: the default route leads by eth0, where nothing catches replies, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
 		{"its table has the only default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Routes = h.Routes[2:] }), []string{
 			"ok " + from + "is needed: no other default route has replies be built, and 0 connections were opened from 10.4.0.100" + nobody,
@@ -112,14 +119,14 @@ func TestNeedlessRules(t *testing.T) {
 }
 
 func TestNeedlessMarks(t *testing.T) {
-	restoring := []snapshot.Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []snapshot.FirewallRule{{Restores: true, Marks: []uint32{0x1, 0x101}}}}}
+	restoring := []netfilter.Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []netfilter.Rule{{Restores: true, Marks: []uint32{0x1, 0x101}}}}}
 	marked := snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100}
 	marked6 := marked
 	marked6.Family = unix.AF_INET6
-	restores := func(family string) snapshot.Chain {
-		return snapshot.Chain{Family: family, Table: "mangle", Name: "OUTPUT", Rules: []snapshot.FirewallRule{{Restores: true}}}
+	restores := func(family string) netfilter.Chain {
+		return netfilter.Chain{Family: family, Table: "mangle", Name: "OUTPUT", Rules: []netfilter.Rule{{Restores: true}}}
 	}
-	with := func(r snapshot.Rule, chains []snapshot.Chain) func(*snapshot.Host) {
+	with := func(r snapshot.Rule, chains []netfilter.Chain) func(*snapshot.Host) {
 		return func(h *snapshot.Host) { testhost.Enforces(h); testhost.Rule(r)(h); h.Firewall.Chains = chains }
 	}
 	const (
@@ -152,15 +159,15 @@ func TestNeedlessMarks(t *testing.T) {
 		}, []string{
 			"warning eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output" + work + "; it stands in /etc/rc.local:4 ?? ip -6 rule show",
 		}},
-		{"ipv6, by a chain of its own", with(marked6, []snapshot.Chain{restores("ip"), restores("ip6")}), []string{
+		{"ipv6, by a chain of its own", with(marked6, []netfilter.Chain{restores("ip"), restores("ip6")}), []string{
 			"warning eth1: rule 9: from all fwmark 0x1" + back + "ip6 mangle OUTPUT" + work + nobody + "-6 rule show",
 		}},
-		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []snapshot.Chain{restores("ip")}), nil},
-		{"and connections bring it back for ipv6 only", with(marked, []snapshot.Chain{restores("ip6")}), nil},
+		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []netfilter.Chain{restores("ip")}), nil},
+		{"and connections bring it back for ipv6 only", with(marked, []netfilter.Chain{restores("ip6")}), nil},
 		{"a mark that no connection brings back", with(marked, nil), nil},
 		{"another mark, by its mask", with(snapshot.Rule{Priority: 9, Mark: 0x200, Mask: 0xf00, Table: 100}, restoring), nil},
 		{"another mark than the same bits", with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: snapshot.AllBits, Table: 100}, restoring), nil},
-		{"tailscale's, beside a mark of others", with(snapshot.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: 100}, []snapshot.Chain{restores("inet")}), nil},
+		{"tailscale's, beside a mark of others", with(snapshot.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: 100}, []netfilter.Chain{restores("inet")}), nil},
 		{"to the main table", with(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: unix.RT_TABLE_MAIN}, restoring), nil},
 		{"all but a mark, as wg-quick has it", with(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Invert: true, Table: 100}, restoring), nil},
 		{"a table without a managed interface", with(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 101}, restoring), nil},

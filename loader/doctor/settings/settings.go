@@ -4,6 +4,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -196,8 +197,15 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if h.Attached && !h.Enforcing[i.Index] {
 			text += "; replypath only observes here and leaves it: it does not see what is dropped"
 		}
+		isMended := !h.Attached && h.Config.ManageRPFilter && cmp.Or(i.Settings.Mode, h.Config.Mode) == config.ModeEnforce
+		if isMended {
+			text += "; enforcing makes it loose"
+		}
 		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
-		f.Severity = finding.Error
+		best := h.BestDefault(unix.AF_INET)
+		if hasMost := best != nil && best.Device == i.Index; !isMended && !hasMost { // where the default route leads, few are dropped
+			f.Severity = finding.Error
+		}
 		return f
 	})
 }

@@ -11,18 +11,39 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 	"replypath/test/testhost"
 )
 
 func TestRPFilter(t *testing.T) {
-	const strict = ", strict: what arrives here is dropped if the route back leads by another interface => sysctl -w net.ipv4.conf."
+	const (
+		dropped = ", strict: what arrives here is dropped if the route back leads by another interface"
+		mend    = " => sysctl -w net.ipv4.conf."
+		strict  = dropped + "; enforcing makes it loose" + mend
+	)
+	onEth1 := testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})
 	testhost.Check(t, RPFilter, []testhost.Wants{
 		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1}), []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"error eth1: rp_filter: all 0, device 1, effective 1" + strict + "eth1.rp_filter=2",
+			"warning eth1: rp_filter: all 0, device 1, effective 1" + strict + "eth1.rp_filter=2",
+		}},
+		{"left to the host", func(h *snapshot.Host) { onEth1(h); h.Config.ManageRPFilter = false }, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter: all 0, device 1, effective 1" + dropped + mend + "eth1.rp_filter=2",
+		}},
+		{"left to the host, where the default route leads", func(h *snapshot.Host) {
+			h.Settings["net.ipv4.conf.eth0.rp_filter"], h.Config.ManageRPFilter = 1, false
+		}, []string{
+			"warning eth0: rp_filter: all 0, device 1, effective 1" + dropped + mend + "eth0.rp_filter=2",
+			"ok eth1: rp_filter: all 0, device 0, effective 0",
+		}},
+		{"observing", func(h *snapshot.Host) { onEth1(h); h.Attached = true }, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter: all 0, device 1, effective 1" + dropped +
+				"; replypath only observes here and leaves it: it does not see what is dropped" + mend + "eth1.rp_filter=2",
 		}},
 		{"all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1, "net.ipv4.conf.eth1.rp_filter": 2}), []string{
-			"error eth0: rp_filter: all 1, device 0, effective 1" + strict + "eth0.rp_filter=2",
+			"warning eth0: rp_filter: all 1, device 0, effective 1" + strict + "eth0.rp_filter=2",
 			"ok eth1: rp_filter: all 1, device 2, effective 2",
 		}},
 		{"loose by all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 2, "net.ipv4.conf.eth1.rp_filter": 1}), []string{
@@ -33,7 +54,7 @@ func TestRPFilter(t *testing.T) {
 			h.Interfaces = h.Interfaces[:1]
 			h.Interfaces[0].Name = "eth0.7"
 			h.Settings["net.ipv4.conf.eth0/7.rp_filter"] = 1
-		}, []string{"error eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
+		}, []string{"warning eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
 	})
 }
 
@@ -216,7 +237,7 @@ func TestSendRedirects(t *testing.T) {
 	dnat := func(to string) func(*snapshot.Host) {
 		return func(h *snapshot.Host) {
 			testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
-			h.Firewall.Chains = []snapshot.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []snapshot.FirewallRule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
+			h.Firewall.Chains = []netfilter.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []netfilter.Rule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
 		}
 	}
 	const text = " and has real servers reply to clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +
