@@ -28,9 +28,9 @@ type check struct {
 
 // harmless are the checks whose findings put no packet at risk. Where one of them costs replies, `wrong-way` counts these.
 var harmless = []string{
-	"refusing-routes", "route-without-gateway", "loopback-address", "accept-local", "accept-redirects", "send-redirects",
-	"needless-rules", "needless-marks", "rule-never-matches", "mtu", "offloads", "outgoing-interface-rules", "netdev-egress",
-	"legacy-iptables", "hw-tc-offload", "flowtable-offload", "ipsec-offload", "sr-iov", "xdp", "kernel",
+	"refusing-routes", "route-without-gateway", "loopback-address", "accept-redirects",
+	"needless-rules", "needless-marks", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
+	"legacy-iptables", "flowtable-offload", "ipsec-offload", "xdp", "kernel",
 }
 
 // grade makes a note of what is worth knowing only.
@@ -90,13 +90,10 @@ var checks = []check{
 		"no address is on lo or a dummy device only", settings.LoopbackAddresses},
 	{"translated-address", "connections that are translated from an address that no interface has, and that nothing makes this host's: see `addresses`",
 		"every address that is translated is served, or nothing is translated", peers.TranslatedAddresses},
-	{"accept-local", "`accept_local` is on", "accept_local is off", settings.AcceptLocal},
 	{"neighbour-table", "a neighbour table that is nearly full (`gc_thresh3`), or was full",
 		"its limits are shown in the host's first network namespace only", settings.NeighbourTable},
 	{"accept-redirects", "`accept_redirects` if replies have to go back through a load balancer (last-hop)",
 		"no interface replies through a load balancer (last-hop)", settings.AcceptRedirects},
-	{"send-redirects", "`send_redirects` on a load balancer (IPVS, or DNAT to a neighbour)",
-		"this host is no load balancer", settings.SendRedirects},
 	{"last-hop", "peers of the own network that arrive from another station's MAC: needs `next_hop: last-hop`",
 		"no on-link peer arrives from another station's mac", peers.LastHop},
 	{"needless-rules", "`ip rule from` an own address, whether anything still needs it, and its file",
@@ -110,8 +107,6 @@ var checks = []check{
 	{"udp-connect", "a UDP daemon that connects its wildcard socket (iperf3's server)",
 		"no connected udp socket shares its port with a wildcard one", peers.ConnectedSockets},
 	{"mtu", "managed interfaces with different MTUs", "all managed interfaces have the same mtu", bypass.MTUs},
-	{"offloads", "segmentation offloads that one managed interface lacks",
-		"all managed interfaces have the same segmentation offloads", bypass.Offloads},
 	{"tc-programs", "programs and filters of others in the same TC hooks", "no program of others is in the tc hooks", bypass.OtherPrograms},
 	{"outgoing-interface-rules", "firewall rules by the outgoing interface: they see the kernel's choice; an error if they drop replies by it",
 		"no firewall rule looks at the outgoing interface of replies", bypass.OutgoingRules},
@@ -119,10 +114,8 @@ var checks = []check{
 		"no firewall rule translates replies that connection tracking has forgotten", bypass.Masquerades},
 	{"netdev-egress", "egress chains of netdev: moved replies bypass them", "no egress chain of netdev", bypass.EgressChains},
 	{"legacy-iptables", "tables of iptables-legacy, which `doctor` cannot read", "iptables-legacy is not in use", bypass.LegacyTables},
-	{"hw-tc-offload", "`hw-tc-offload` is on", "hw-tc-offload is off", bypass.HardwareTC},
 	{"flowtable-offload", "a flow table with `flags offload`", "no flow table is offloaded to hardware", bypass.Flowtables},
 	{"ipsec-offload", "IPsec packet offload", "no ipsec packet offload", bypass.OffloadedIPsec},
-	{"sr-iov", "SR-IOV virtual functions", "no virtual functions", bypass.VirtualFunctions},
 	{"xdp", "XDP programs, also those of AF_XDP", "no xdp program", bypass.XDPPrograms},
 }
 
@@ -141,7 +134,6 @@ var needs = map[string][]string{
 	"trial":                    {snapshot.PartStatus},
 	"flow-table":               {snapshot.PartStatus},
 	"accept-redirects":         {snapshot.PartFlows},
-	"send-redirects":           {snapshot.PartFirewall, snapshot.PartBalancer},
 	"last-hop":                 {snapshot.PartFlows},
 	"unknown-gateway":          {snapshot.PartFlows},
 	"needless-rules":           {snapshot.PartFiles, snapshot.PartSockets},

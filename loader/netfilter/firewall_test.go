@@ -73,7 +73,7 @@ table netdev t {
 		}},
 		"inet filter unused": {Family: "inet", Table: "filter", Name: "unused", Rules: []netfilter.Rule{{OutNames: []string{"eth0"}, Refuses: true}}},
 		"ip nat pre": {Family: "ip", Table: "nat", Name: "pre", Type: "nat", Policy: "accept", Hooks: []string{"prerouting"}, Rules: []netfilter.Rule{
-			{DNAT: []netip.Addr{testhost.Address("10.4.0.7")}, Destination: netfilter.Destination{Translates: true, To: testhost.Prefixes("192.0.2.1/32")}},
+			{Destination: netfilter.Destination{Translates: true, To: testhost.Prefixes("192.0.2.1/32")}},
 		}},
 		"ip nat post": {Family: "ip", Table: "nat", Name: "post", Type: "nat", Policy: "accept", Hooks: []string{"postrouting"}, Rules: []netfilter.Rule{{OutNames: []string{"eth0"}}}},
 		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Policy: "accept", Hooks: []string{"ingress"}, Devices: []string{"eth1"}},

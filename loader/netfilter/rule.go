@@ -67,10 +67,6 @@ func (r *ruleReader) read(e expr.Any) {
 		r.computes = true
 	case *expr.Immediate:
 		r.values[e.Register] = e.Data
-	case *expr.NAT:
-		if to, ok := netip.AddrFromSlice(r.values[e.RegAddrMin]); ok && e.Type == expr.NATTypeDestNAT {
-			r.rule.DNAT = append(r.rule.DNAT, to)
-		}
 	case *expr.Reject:
 		r.rule.Refuses = true
 	case *expr.Verdict:

@@ -75,8 +75,7 @@ type Rule struct {
 	// Gives are those of Marks that it gives; GivesUnknown, that it may give any.
 	Gives        []uint32
 	GivesUnknown bool
-	DNAT         []netip.Addr // constant destinations
-	Expressions  []expr.Any   // all that it says, nil for one that is not known
+	Expressions  []expr.Any // all that it says, nil for one that is not known
 	Destination
 }
 

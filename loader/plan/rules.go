@@ -20,6 +20,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/netfilter"
 )
 
 // Rule is something that leads packets elsewhere than the main table does. The JSON names are fixed.
@@ -77,7 +78,7 @@ func (p *planner) rules() []Rule {
 		}
 		judged := p.unlessBlocked(p.judge(r))
 		judged.Rule, judged.Kind, judged.table, judged.family = r.String(), KindRule, r.Table, r.Family
-		judged.Owner = finding.OrNil(cmp.Or(finding.OrEmpty(judged.Owner), owners.OfRule(&p.Routing, r)))
+		judged.Owner = finding.OrNil(cmp.Or(finding.OrEmpty(judged.Owner), owners.OfRule(r)))
 		list = append(list, judged)
 		for _, chain := range routing.RestoringChains(p.Host, r) {
 			marks[chain] = worst(marks[chain], judged)
@@ -145,7 +146,7 @@ func (p *planner) bySource(r *snapshot.Rule, i *discover.Interface) Rule {
 		judged.Verdict = NotNeeded
 		judged.Reason = p.onceEnforced() + "replypath sends the replies, " + p.opensWithout(r, i)
 	}
-	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
+	judged.Reason += routing.WhereWritten(&p.Routing, r)
 	return judged
 }
 
@@ -226,7 +227,7 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 		judged.Verdict = NotNeeded
 		judged.Reason = fmt.Sprintf("%sonly what arrives by %s gets the mark, and replypath sends the replies", p.onceEnforced(), i.Name)
 	}
-	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
+	judged.Reason += routing.WhereWritten(&p.Routing, r)
 	return judged
 }
 
@@ -251,7 +252,7 @@ func (p *planner) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
 }
 
 // marksOnly tells whether the rules of the firewall give a mark only to what comes in by an interface.
-func marksOnly(f *snapshot.Firewall, r *snapshot.Rule, i *discover.Interface) bool {
+func marksOnly(f *netfilter.Ruleset, r *snapshot.Rule, i *discover.Interface) bool {
 	gives := false
 	for _, c := range f.Chains {
 		for _, rule := range c.Rules {

@@ -30,24 +30,12 @@ func seenChain(c *netfilter.Chain, severity finding.Severity, device, what, comm
 // it only by such rules.
 func ReversePathRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	firewalld, seenFirewalld := h.Firewall.Firewalld, false
 	for _, c := range h.Firewall.Chains {
 		for _, r := range c.Rules {
-			if !r.ReversePath || !h.Concerns(r.In) {
-				continue
+			if r.ReversePath && h.Concerns(r.In) {
+				found = append(found, reversePathRule(&c, &r))
 			}
-			f := reversePathRule(&c, &r)
-			if c.Table == "firewalld" && firewalld != nil {
-				seenFirewalld = true
-				f.Inspect = finding.OrNil(showFirewalld(firewalld))
-			}
-			found = append(found, f)
 		}
-	}
-	if firewalld != nil && firewalld.Enabled && firewalld.IsStrict() && !seenFirewalld {
-		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
-			"%s: IPv6_rpfilter=%s: firewalld has no such rule in force now, but will drop ipv6 packets whose route back leads by another interface",
-			firewalld.File, firewalld.IPv6RPFilter), showFirewalld(firewalld)).Of(owners.Firewalld))
 	}
 	return found
 }
@@ -68,11 +56,6 @@ func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 	}
 	return seenChain(c, severity, device, fmt.Sprintf(
 		", rule %d: %s %s whose route back leads by another interface than they arrived by", r.Handle, effect, packets), "")
-}
-
-// showFirewalld is the command that shows the setting.
-func showFirewalld(f *snapshot.Firewalld) string {
-	return "grep IPv6_rpfilter " + finding.Quote(f.File)
 }
 
 // EgressChains finds chains in the egress hook of netdev on managed interfaces:

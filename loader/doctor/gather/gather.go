@@ -16,7 +16,6 @@ import (
 	"replypath/loader/counters"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/hostfiles"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/netfilter"
@@ -100,14 +99,13 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartGateways, admin, g.gateways},
 		{"", "", func() error { return neighbours(g.netlink, h) }},
 		{"", "", func() error { return settings(h) }},
-		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall.Ruleset, h.DeviceName) }},
+		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
 		{snapshot.PartTracked, admin, func() error { return translations(h) }},
 		{snapshot.PartFlows, bpf, g.flows},
 		{snapshot.PartStatus, root, g.status},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{snapshot.PartSockets, root, g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
-		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
 		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
 		{"", "", g.modes},
 		{snapshot.PartSockets, root, g.uses},
@@ -215,15 +213,6 @@ func lastAnswers(h *snapshot.Host, quiet bool) {
 			}
 		}
 	}
-}
-
-// files reads what the host is going to be set up with.
-func (g *gatherer) files() (err error) {
-	if g.host.RuleLines, err = hostfiles.RuleLines(g.Root); err != nil {
-		return err
-	}
-	g.host.Firewall.Firewalld, err = hostfiles.Firewalld(g.Root)
-	return err
 }
 
 // mostFlows bounds what is held in memory of a flow table: two megabytes or so. A table is in the order of a hash, so that these

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -30,16 +29,11 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 	if err != nil {
 		return err
 	}
-	tool, err := ethtool.NewEthtool()
-	if err != nil {
-		return fmt.Errorf("open a socket for ethtool: %w", err)
-	}
-	defer tool.Close()
 	for _, link := range links {
 		attrs := link.Attrs()
 		d := snapshot.Device{
 			Index: attrs.Index, Name: attrs.Name, AltNames: attrs.AltNames, MAC: attrs.HardwareAddr,
-			VFs: len(attrs.Vfs), VRF: isVRF(links, attrs.MasterIndex),
+			VRF:  isVRF(links, attrs.MasterIndex),
 			Down: attrs.RawFlags&unix.IFF_UP == 0, XDP: attrs.Xdp != nil && attrs.Xdp.Attached,
 		}
 		for _, a := range addresses {
@@ -50,8 +44,6 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 		if vrf, is := link.(*netlink.Vrf); is {
 			d.VRFTable = int(vrf.Table)
 		}
-		// What a driver does not tell is not known.
-		d.Features, _ = tool.Features(attrs.Name)
 		h.Devices = append(h.Devices, d)
 	}
 	return nil

@@ -56,7 +56,7 @@ func gatewaysOfSome(h *snapshot.Host, i *discover.Interface, family int) []findi
 		rule := &h.Rules[n]
 		return finding.Advised(finding.OK, i.Name, fmt.Sprintf(
 			"gateway %s stands in table %d only, which is for some packets (%s): other replies go to the mac that the question came from",
-			r.Gateway, r.Table, rule), finding.Remedy{Inspect: ruleShow[family]}).Of(owners.OfRule(&h.Routing, rule))
+			r.Gateway, r.Table, rule), finding.Remedy{Inspect: ruleShow[family]}).Of(owners.OfRule(rule))
 	})
 }
 

@@ -117,7 +117,7 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 		if r.Refuses == "" || !h.HasFamily(r.Family) {
 			return finding.None
 		}
-		return refusingRule(&h.Routing, r)
+		return refusingRule(r)
 	})...)
 	if more := len(found) - mostRoutes; more > 0 {
 		found = append(found[:mostRoutes], finding.Seen(finding.Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
@@ -128,8 +128,8 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 
 // refusingRule tells of a rule that refuses. What somebody marks is theirs: a rule by
 // the mark of a known program is in order, as it refuses nothing but its packets.
-func refusingRule(t *snapshot.Routing, r *snapshot.Rule) finding.Finding {
-	f := seenRule(t, r, finding.Warning, "", r.String()+": no reply that it matches is built")
+func refusingRule(r *snapshot.Rule) finding.Finding {
+	f := seenRule(r, finding.Warning, "", r.String()+": no reply that it matches is built")
 	if f.Owner != nil && r.HasMark() {
 		f.Severity, f.Found = finding.OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, *f.Owner)
 	}

@@ -15,6 +15,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 )
 
@@ -25,7 +26,7 @@ type Host struct {
 	Routing
 	Neighbourhood
 	Settings Settings
-	Firewall Firewall
+	Firewall netfilter.Ruleset
 	Hooked
 	Traffic
 	Connections
@@ -43,7 +44,6 @@ const (
 	PartFlows    = "the flow table"
 	PartHooks    = "the tc hooks"
 	PartFiles    = "the files of the network"
-	PartBalancer = "the services of ipvs"
 	PartOffloads = "the ipsec states"
 	PartTraffic  = "the counters"
 	PartTunnels  = "what arrives by tunnels without an address"
@@ -222,6 +222,6 @@ type Settings map[string]int
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{
-	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_local", "accept_redirects", "send_redirects", "forwarding"},
+	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_redirects", "forwarding"},
 	"ipv6": {"accept_redirects", "forwarding"},
 }

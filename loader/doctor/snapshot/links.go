@@ -34,8 +34,6 @@ type Device struct {
 	VRFTable  int            // of a VRF itself; 0 for others
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
-	VFs       int
-	Features  map[string]bool // of ethtool; nil where they cannot be read
 }
 
 // Managed returns a managed interface by its index, nil for others.

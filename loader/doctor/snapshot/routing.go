@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"replypath/loader/discover/dump"
@@ -17,9 +16,10 @@ import (
 
 // Routing is where packets are sent.
 type Routing struct {
-	Routes    []Route // those that one of the checks asks for
-	Rules     []Rule
-	RuleLines []RuleLine
+	Routes []Route // those that one of the checks asks for
+	Rules  []Rule
+	// Written are the places, as file:line, of the files of the network that name a source.
+	Written map[netip.Prefix][]string
 }
 
 // Route is a route that is of interest here: every one that leads everywhere, every one that
@@ -137,17 +137,6 @@ func (t *Routing) LeavesBy(family, table, device int) bool {
 	})
 }
 
-// LinesOf returns the lines that add a rule.
-func (t *Routing) LinesOf(r *Rule) []*RuleLine {
-	var lines []*RuleLine
-	for n := range t.RuleLines {
-		if line := &t.RuleLines[n]; line.Adds(r) {
-			lines = append(lines, line)
-		}
-	}
-	return lines
-}
-
 // Rule is a rule of policy routing. What is not valid, 0 or empty is no condition.
 type Rule struct {
 	Family, Priority, Table int
@@ -246,55 +235,4 @@ func OrAll(p netip.Prefix) string {
 		return p.Addr().String()
 	}
 	return p.String()
-}
-
-// RuleLine is a line of a file that adds a rule when the network is set up.
-type RuleLine struct {
-	File string
-	Line int
-	Text string       // one line
-	Src  netip.Prefix // not valid where it has none, or one that cannot be read
-	// Family is that of a line without a source, by which it could be told: 0 where
-	// it does not say, or means both.
-	Family int
-	IIF    string
-	Mark   string // as written
-	Table  string // as written
-	Owner  string // who reads the file
-}
-
-// Where is the file and the line.
-func (l *RuleLine) Where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
-
-// Adds tells whether a line adds a rule. A table may be written by a name of
-// /etc/iproute2/rt_tables, so that it decides only where both are numbers.
-func (l *RuleLine) Adds(r *Rule) bool {
-	if l.Src.IsValid() != r.Src.IsValid() || l.Src.IsValid() && l.Src.Masked() != r.Src.Masked() {
-		return false
-	}
-	if l.Family != 0 && l.Family != r.Family || l.IIF != r.IIF || l.markDiffers(r) {
-		return false
-	}
-	if !l.Src.IsValid() && l.Mark == "" {
-		return false // nothing to tell it by
-	}
-	table, err := strconv.Atoi(l.Table)
-	return err != nil || table == r.Table
-}
-
-// markDiffers compares a mark with its mask: all bits of it where none is written.
-func (l *RuleLine) markDiffers(r *Rule) bool {
-	if l.Mark == "" {
-		return r.HasMark()
-	}
-	text, maskText, hasMask := strings.Cut(l.Mark, "/")
-	mark, err := strconv.ParseUint(text, 0, 32)
-	if err != nil || uint32(mark) != r.Mark {
-		return true
-	}
-	if !hasMask {
-		return r.Mask != AllBits
-	}
-	mask, err := strconv.ParseUint(maskText, 0, 32)
-	return err != nil || uint32(mask) != r.Mask
 }
