@@ -49,9 +49,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"rp-filter":         {testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
 	"reverse-path-rules": {
 		inChain("prerouting", netfilter.Rule{ReversePath: true, Refuses: true}), inChain("prerouting", netfilter.Rule{ReversePath: true}),
-		func(h *snapshot.Host) {
-			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: "yes", Enabled: true}
-		},
 	},
 	"default-route": {
 		withoutRoutes, func(h *snapshot.Host) { withoutRoutes(h); h.Gateways = nil },
@@ -94,10 +91,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"translated-address": {func(h *snapshot.Host) {
 		h.Translations = []snapshot.Translation{{Address: testhost.Address("198.51.100.7"), Target: testhost.Address("10.17.0.100"), Count: 3}}
 	}},
-	"accept-local": {
-		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), testhost.Set(map[string]int{"net.ipv4.conf.all.accept_local": 1}),
-		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}),
-	},
 	"neighbour-table": {
 		func(h *snapshot.Host) {
 			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET: {Thresh2: 512, Thresh3: 1024, Fulls: 7}}
@@ -109,10 +102,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"accept-redirects": {func(h *snapshot.Host) {
 		testhost.LastHopOnEth1(h)
 		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1})(h)
-	}},
-	"send-redirects": {func(h *snapshot.Host) {
-		h.Firewall.IPVS = 1
-		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
 	}},
 	"answers-to-lo": {func(h *snapshot.Host) {
 		inChain("output", netfilter.Rule{Gives: []uint32{1}})(h)
@@ -128,7 +117,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"last-hop": {testhost.ThroughBalancer, func(h *snapshot.Host) { h.FlowError = "made by another version" }},
 	"needless-rules": {
 		testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Priority: 5, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})),
-		testhost.And(testhost.Enforces, written("/etc/rc.local", "")), testhost.And(testhost.Enforces, written("/etc/netplan/a.yaml", "")),
 	},
 	"needless-marks": {func(h *snapshot.Host) {
 		testhost.Enforces(h)
@@ -136,13 +124,10 @@ var wrong = map[string][]func(*snapshot.Host){
 		inChain("output", netfilter.Rule{Restores: true})(h)
 	}},
 	"rule-never-matches": {
-		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), written("/etc/network/interfaces", "eth1"),
+		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}),
 	},
 	"udp-connect": {connectedTo("iperf3", false), connectedTo("", false), connectedTo("iperf3", true), connectedTo("", true)},
 	"mtu":         {func(h *snapshot.Host) { h.Interfaces[0].MTU = 9000 }, func(h *snapshot.Host) { h.Interfaces[1].MTU = 1400 }},
-	"offloads": {func(h *snapshot.Host) {
-		h.Devices[1].Features, h.Devices[2].Features = map[string]bool{"tx-scatter-gather": true}, map[string]bool{"tx-scatter-gather": false}
-	}},
 	"tc-programs": {
 		func(h *snapshot.Host) {
 			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, false, true, "theirs", false), testhost.Hook(testhost.Eth1, false, true, "replypath_x", true)}
@@ -164,12 +149,10 @@ var wrong = map[string][]func(*snapshot.Host){
 	"masquerade":      {decidesBy("nat", "postrouting", "eth0", &expr.Masq{})},
 	"netdev-egress":   {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
 	"legacy-iptables": {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
-	"hw-tc-offload":   {func(h *snapshot.Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
 	"flowtable-offload": {func(h *snapshot.Host) {
 		h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
 	}},
 	"ipsec-offload": {func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }},
-	"sr-iov":        {func(h *snapshot.Host) { h.Devices[2].VFs = 4 }},
 	"xdp":           {func(h *snapshot.Host) { h.Devices[2].XDP = true }},
 }
 
@@ -188,13 +171,6 @@ func decidesBy(kind, at, name string, does expr.Any) func(*snapshot.Host) {
 			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: append([]byte(name), 0)}, does,
 		}}},
 	})
-}
-
-// written has a rule stand in a file, and not be in force.
-func written(file, iif string) func(*snapshot.Host) {
-	return func(h *snapshot.Host) {
-		h.RuleLines = []snapshot.RuleLine{{File: file, Line: 4, Src: testhost.Prefix("10.4.0.100/32"), IIF: iif, Text: "ip rule add from 10.4.0.100"}}
-	}
 }
 
 // connectedTo has a UDP socket that answers from the wrong address, or might.

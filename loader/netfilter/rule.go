@@ -5,7 +5,6 @@ package netfilter
 import (
 	"bytes"
 	"encoding/binary"
-	"net/netip"
 	"slices"
 	"strings"
 

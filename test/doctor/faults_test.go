@@ -70,10 +70,6 @@ var faults = []fault{
 		"arp-ignore", "warning", "nic", []string{"10.7.0.7 of mv0"}, "sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.nic.arp_ignore", ""},
 	{"a virtual address", "ip address add 10.2.0.9/32 dev lo",
 		"arp-ignore", "warning", "eth1", []string{"all 0", "device 0", "effective 0", "10.2.0.9 of lo"}, "sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth1.arp_ignore", ""},
-	{"own addresses from outside", "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
-		"accept-local", "note", "eth1", []string{"device 1", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.accept_local=0", ""},
-	{"redirects of a director", "sysctl -qw net.ipv4.ip_forward=1; nft add table ip t; nft add chain ip t pre '{ type nat hook prerouting priority -100; }'; nft add rule ip t pre ip daddr 10.1.0.100 dnat to 10.2.0.50",
-		"send-redirects", "note", "eth1", []string{"all 1", "device 1", "effective 1", "10.2.0.50"}, "sysctl net.ipv4.conf.all.send_redirects net.ipv4.conf.eth1.send_redirects", ""},
 	{"dev means iif, in ipv6 too", "ip -6 rule add from 2001:db8:2::100 dev eth1 lookup 100 priority 5",
 		"rule-never-matches", "note", "eth1", []string{"rule 5: from 2001:db8:2::100 iif eth1 lookup 100 never matches"}, "ip -6 rule show", ""},
 	{"dev means iif", "ip rule add from 10.2.0.100 dev eth1 lookup 100 priority 5",
@@ -179,7 +175,7 @@ func TestFixMendsWhatItMay(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
 	host.Shell(t, n.Server.Host, `
-sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.all.arp_ignore=0
+sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.all.arp_ignore=0
 ip address add 10.1.0.7/24 dev eth1
 ip address add 10.2.0.9/32 dev lo
 ip route add default via 10.2.0.1 table 100
@@ -202,19 +198,16 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	for _, device := range []string{"eth0", "eth1"} {
 		onlyOne(t, all, "arp-ignore", device, "warning", "10.2.0.9 of lo") // whose it is to answer cannot be told
 	}
-	if f := onlyOne(t, all, "accept-local", "eth1", "ok", "device 0", "effective 0"); !f.Fixed {
-		t.Errorf("not mended: %+v", f)
-	}
 	onlyOne(t, all, "needless-rules", "eth1", "ok", "rule 5: from 10.2.0.100 lookup 100 is needed: blackhole 10.66.0.0/16 refuses replies")
 	onlyOne(t, all, "refusing-routes", "", "note")
 	for key, want := range map[string]string{
 		"eth0/arp_ignore": "0", "eth1/arp_ignore": "0", "eth0/arp_announce": "2", "eth1/arp_announce": "2",
-		"eth1/rp_filter": "2", "eth1/accept_local": "0", "all/arp_ignore": "0",
+		"eth1/rp_filter": "2", "all/arp_ignore": "0",
 	} {
 		wantSysctl(t, n.Server.Host, "net/ipv4/conf/"+key, want)
 	}
-	if changes := p.Status().OtherChanges(); len(changes) != 4 {
-		t.Errorf("%d host changes, not one by the daemon and three by doctor: %+v", len(changes), changes)
+	if changes := p.Status().OtherChanges(); len(changes) != 3 {
+		t.Errorf("%d host changes, not one by the daemon and two by doctor: %+v", len(changes), changes)
 	}
 	d.Stop(unix.SIGTERM)
 	p.Detach()

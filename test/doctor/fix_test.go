@@ -58,27 +58,23 @@ func wantGone(t *testing.T, p *product.Product) {
 	}
 }
 
-// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator, and does not touch a host that needs accept_local.
+// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator.
 func TestFixNamesWhatIsLeft(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
 	host.Shell(t, n.Server.Host, `
-sysctl -qw net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.eth0.rp_filter=1
+sysctl -qw net.ipv4.conf.eth0.rp_filter=1
 ip link set eth1 mtu 1400
-ip rule add iif eth1 lookup local priority 10
-ip rule add lookup local priority 20
-ip rule del priority 0
 `)
 	result := p.Expect(0, "doctor", "--fix")
 	for _, words := range []string{
-		"fixed ", "left to you, as --fix sets sysctls only: accept-local, mtu\n",
-		"\n  inspect: sysctl net.ipv4.conf.all.accept_local net.ipv4.conf.eth1.accept_local\n", "\n  inspect: ip link show dev eth1\n",
+		"fixed ", "left to you, as --fix sets sysctls only: mtu\n",
+		"\n  inspect: ip link show dev eth1\n",
 	} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)
 		}
 	}
-	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth1/accept_local", "1")
 	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "2")
 	p.Detach()
 	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "1")

@@ -172,14 +172,3 @@ nft add rule inet t out ct state established accept
 	traffic.Ask(t, ping)
 	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "ok", "is needed: 1 connection was opened from 10.2.0.100")
 }
-
-// TestOffloadsOfOthers: a device of somebody's that is managed keeps the offloads that it has.
-func TestOffloadsOfOthers(t *testing.T) {
-	n := newServer(t)
-	host.Tailscale.Install(t, n)
-	config := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1}, {name: tailscale0}]\n")
-	found := ofText(product.On(t, n.Server.Host).Examine("--config", config), "other managed interfaces have it on: replies that are moved here are cut in software")
-	if len(found) == 0 || found[0].Fix != nil || product.OrEmpty(found[0].Inspect) != "ethtool -k tailscale0" || product.OrEmpty(found[0].Owner) != "Tailscale" {
-		t.Errorf("%+v", found)
-	}
-}

@@ -78,15 +78,6 @@ func TestProgramsTaken(t *testing.T) {
 	onlyOne(t, p.Doctor(0), "attached", "", "ok")
 }
 
-// TestOffloads names the interface that lacks what another has.
-func TestOffloads(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	onlyOne(t, p.Doctor(0), "offloads", "", "ok")
-	await.Must(t, n.Server.Eth1.SetOffloads(topology.Offloads{NoSegmentation: true}))
-	wantSeen(t, n, onlyOne(t, p.Doctor(0), "offloads", "eth1", "note", "tx-tcp-segmentation", "tx-generic-segmentation"), "ethtool -k eth1")
-}
-
 // TestNoDefaultRoute: replypath itself is the remedy for replies. Where the host's own connections go is not for it to
 // say.
 func TestNoDefaultRoute(t *testing.T) {
