@@ -59,10 +59,10 @@ iface eth1 inet6 static
 		places6 = "; it stands in /etc/network/interfaces:5, /etc/systemd/network/eth1.network:2 ?? ip -6 rule show"
 	)
 	want := map[string]bool{
-		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + "10.4.0.100" + places:             true,
-		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + "2001:db8:4::100" + places6:  true,
-		"note eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + places:                  true,
-		"note eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + places6:            true,
+		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + "10.4.0.100" + places:            true,
+		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + "2001:db8:4::100" + places6: true,
+		"note eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + places:                 true,
+		"note eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + places6:           true,
 	}
 	for n, line := range testhost.Lines(found) {
 		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {

@@ -6,7 +6,6 @@ package settings
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
