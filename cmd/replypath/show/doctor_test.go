@@ -3,13 +3,13 @@
 package show
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor"
-	"replypath/test/await"
 )
 
 // longFindings need more than a line of 80 characters each.
@@ -60,7 +60,9 @@ in order: mtu
 	} {
 		page := output.Page{Width: width}
 		showFindings(&page, longFindings(), false)
-		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
+		if diff := cmp.Diff(want, page.String()); diff != "" {
+			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
+		}
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/flows"
@@ -47,7 +49,9 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 	} {
 		page := output.Page{Width: test.width}
 		new(flowCommand).table(&page, test.list)
-		await.Same(t, fmt.Sprintf("%d characters wide", test.width), test.want, page.String())
+		if diff := cmp.Diff(test.want, page.String()); diff != "" {
+			t.Errorf("%d characters wide (-want +got):\n%s", test.width, diff)
+		}
 	}
 }
 
@@ -66,7 +70,9 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 `} {
 		page := output.Page{Width: width}
 		(&flowCommand{listing: flows.Listing{Filter: flows.Filter{Originated: true}}}).table(&page, []flows.Flow{begun, far})
-		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
+		if diff := cmp.Diff(want, page.String()); diff != "" {
+			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
+		}
 	}
 }
 
@@ -89,11 +95,15 @@ new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00
 		var out bytes.Buffer
 		f := &flowCommand{App: &cli.App{Stdout: &out}, output: new(cli.Output)}
 		show, err := f.events()
-		await.Must(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, flow := range []flows.Flow{fakehost.FlowList()[1], farFlow(), fakehost.FlowList()[1]} {
 			flow.Event = flows.EventNew
 			await.Must(t, show(flow))
 		}
-		await.Same(t, fmt.Sprintf("%d characters wide", width), want, out.String())
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
+		}
 	}
 }
