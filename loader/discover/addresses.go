@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 )
 
@@ -184,11 +185,23 @@ func (n *network) strayGateways(r *Result) []string {
 		for _, gateway := range i.Settings.Gateways {
 			if !gateway.IsLinkLocalUnicast() && !n.reaches(i.Index, gateway, r.OnLink) {
 				warnings = append(warnings, fmt.Sprintf(
-					"gateway %s is outside the present networks of interface %s: it is used once it answers there", gateway, i.Name))
+					"gateway %s is outside the present networks of interface %s: it is used once it answers there", gateway, i.Name)+
+					there(config.Nearest(gateway.String(), n.routersOf(i.Index))))
 			}
 		}
 	}
 	return warnings
+}
+
+// routersOf lists the gateways that routes of an interface name.
+func (n *network) routersOf(device int) []string {
+	var routers []string
+	for _, r := range n.routed {
+		if r.kind == through && r.device == device {
+			routers = append(routers, r.prefix.Addr().String())
+		}
+	}
+	return routers
 }
 
 // reaches tells whether a gateway can be told to be next to an interface.

@@ -3,8 +3,10 @@
 package discover
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 
 	"replypath/loader/config"
 )
@@ -114,15 +116,27 @@ func (ds *devices) isInternalBridge(d *device) bool {
 // of those that name what cannot be managed.
 func (ds *devices) unmatched(cfg *config.Config) []string {
 	var warnings []string
+	unnamed := sync.OnceValue(func() []string { return ds.unnamed(cfg.Interfaces) })
 	for _, entry := range cfg.Interfaces {
-		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
+		if warning := ds.unmatchedEntry(entry.Name, unnamed); warning != "" {
 			warnings = append(warnings, warning)
 		}
 	}
 	return warnings
 }
 
-func (ds *devices) unmatchedEntry(name string) string {
+// unnamed lists the names of what could be managed and what no entry names.
+func (ds *devices) unnamed(entries []config.Interface) []string {
+	var names []string
+	for _, d := range ds.list {
+		if alternatives := d.link.Attrs().AltNames; ds.unfit(d) == "" && Entry(entries, d.name(), alternatives) == nil {
+			names = append(append(names, d.name()), alternatives...)
+		}
+	}
+	return names
+}
+
+func (ds *devices) unmatchedEntry(name string, unnamed func() []string) string {
 	refused := ""
 	for _, d := range ds.list {
 		if !d.matches(name) {
@@ -140,5 +154,47 @@ func (ds *devices) unmatchedEntry(name string) string {
 	case refused != "":
 		return refused
 	}
-	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name) + there(config.Nearest(name, unnamed()))
+}
+
+// there names what somebody may have meant in the place of what is not there.
+func there(near string) string {
+	if near == "" {
+		return ""
+	}
+	return "; " + near + " is there"
+}
+
+// uncaught tells of default routes by which replies leave unseen. What enters a VRF leaves by a port of it.
+func (ds *devices) uncaught(n *network, r *Result) []string {
+	byDefault := map[int]bool{}
+	for _, one := range n.routed {
+		byDefault[one.device] = byDefault[one.device] || one.byDefault && one.kind != local
+	}
+	for _, seen := range slices.Concat(r.Interfaces, r.Caught) {
+		delete(byDefault, seen.Index)
+	}
+	var hints []string
+	for _, d := range ds.list {
+		if byDefault[d.link.Attrs().Index] && d.link.Type() != "vrf" {
+			hints = append(hints, fmt.Sprintf("a default route leads by %s, where no reply is caught: %s",
+				d.name(), cmp.Or(ds.unseen(d), "no interface is managed")))
+		}
+	}
+	return hints
+}
+
+// ignoresNothing tells of the plain names in a list that somebody wrote, and that no interface has.
+func (ds *devices) ignoresNothing(cfg *config.Config) []string {
+	var hints, names []string
+	for _, d := range ds.list {
+		names = append(append(names, d.name()), d.link.Attrs().AltNames...)
+	}
+	for _, name := range cfg.IgnoreInterfaces {
+		isDefault := slices.Contains(config.Default().IgnoreInterfaces, name)
+		if !config.IsGlob(name) && !isDefault && !slices.Contains(names, name) {
+			hints = append(hints, fmt.Sprintf("ignore_interfaces: no interface has the name %s", name)+there(config.Nearest(name, names)))
+		}
+	}
+	return hints
 }

@@ -103,6 +103,9 @@ type Result struct {
 	// Warnings name what the configuration asks for and what has no effect, or
 	// none yet, one line each.
 	Warnings []string
+	// Hints are more of these lines, for who checks a configuration: what it ignores and what is not there, and default
+	// routes by which replies leave unseen. A daemon's scan has none.
+	Hints []string
 	// Contradiction is what the configuration asks of an interface that is there
 	// and can never do it, or what two globs that both match it ask of it and
 	// only one can have; nil for nothing. It is for whoever puts a configuration

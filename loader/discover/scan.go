@@ -79,6 +79,9 @@ func (n *network) evaluate(cfg *config.Config) Result {
 	r.Missing = devices.missing(cfg)
 	overruled := devices.overruled(cfg)
 	r.Warnings = slices.Concat(devices.unmatched(cfg), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
+	if n.served == nil { // a daemon looks at each event, and its findings say what comes of it
+		r.Hints = slices.Concat(devices.ignoresNothing(cfg), devices.uncaught(n, &r))
+	}
 	r.Contradiction = r.contradiction(cfg, overruled)
 	return r
 }

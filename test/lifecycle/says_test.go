@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -95,6 +96,33 @@ func TestCheckListsTheHost(t *testing.T) {
 		if !regexp.MustCompile(row).MatchString(result.Stdout) {
 			t.Errorf("no row %s: %s", row, result)
 		}
+	}
+}
+
+// TestCheckNamesWhatIsThere: check warns of what matches nothing on this host, with the nearest name that is there, and of a
+// default route by which nothing is caught.
+func TestCheckNamesWhatIsThere(t *testing.T) {
+	n, p := newServer(t)
+	tests := map[string][]string{
+		"interfaces: [{name: eth1}]": {},
+		"interfaces: [{name: eht1}]": {
+			"interface eht1 is not there yet: it is managed once it appears; eth1 is there",
+			"a default route leads by eth0, where no reply is caught: no interface is managed",
+		},
+		"ignore_interfaces: [eth9]": {"ignore_interfaces: no interface has the name eth9; eth0 is there"},
+	}
+	slips := strings.NewReplacer("2001:", "2002:", ".0.", ".90.")
+	for _, f := range n.Families() {
+		gateway := n.Server.Eth0.Gateway(f).String()
+		stray := slips.Replace(gateway)
+		tests[fmt.Sprintf("interfaces: [{name: eth0, gateways: [%q]}]", stray)] = []string{fmt.Sprintf(
+			"gateway %s is outside the present networks of interface eth0: it is used once it answers there; %s is there", stray, gateway)}
+	}
+	for text, want := range tests {
+		var shown struct{ Warnings []string }
+		result := p.Expect(0, "check", "-o", "json", "--config", product.WriteConfig(t, text+"\n"))
+		await.Must(t, json.Unmarshal([]byte(result.Stdout), &shown))
+		await.Same(t, text, want, shown.Warnings)
 	}
 }
 

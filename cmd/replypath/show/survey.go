@@ -3,6 +3,8 @@
 package show
 
 import (
+	"slices"
+
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
@@ -53,5 +55,5 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 		s.Caught = append(s.Caught, i.Name)
 	}
 	s.Missing = found.Missing
-	return s, found.Warnings, found.Contradiction
+	return s, slices.Concat(found.Warnings, found.Hints), found.Contradiction
 }
