@@ -5,6 +5,7 @@
  * direct-action mode, but for the gate (a route's) and those of source.h (a cgroup's).
  */
 #include "egress.h"
+#include "explain.h"
 #include "gate.h"
 #include "ingress.h"
 #include "source.h"
@@ -96,5 +97,7 @@ EXPORT_ENUM(trace_form);
 const struct trace_event *unused_trace_event __attribute__((unused));
 const struct forget_request *unused_forget_request __attribute__((unused));
 const struct add_request *unused_add_request __attribute__((unused));
+const struct explain_question *unused_explain_question __attribute__((unused));
+const struct explain_answer *unused_explain_answer __attribute__((unused));
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -438,6 +438,23 @@ struct add_request {
 	struct flow flow;
 };
 
+/* What replypath_explain is run with, at the interface that the kernel chose for the reply. */
+struct explain_question {
+	struct flow flow; /* recorded, or supposed */
+	__u32 bound;      /* the device that the socket is bound to; 0 for none */
+	__u32 size;       /* of the IP packet; 0: it fits */
+	__u8 mac[6];      /* of the kernel's next hop; zero: not known */
+	__u8 bare;        /* the interface's frames have no Ethernet header */
+	__u8 pad;
+} __attribute__((aligned(8)));
+
+/* And what it writes over the question. */
+struct explain_answer {
+	__u8 outcome; /* enum outcome; OUTCOME_END: nothing is to be done */
+	__u8 pad;
+	__u8 mac[6];  /* of the next hop */
+} __attribute__((aligned(8)));
+
 /* What was decided about the first fragment of a packet, for the later ones. */
 struct fragment {
 	__u64 key;    /* of addresses, protocol and identification; 0: nothing here */
