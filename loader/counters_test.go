@@ -135,7 +135,7 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 	if slices.ContainsFunc(before.Tables, func(table metrics.Table) bool { return table.Name == bpf.DatapathMapOutbound }) {
 		t.Errorf("a flow table of notes: %+v", before.Tables)
 	}
-	want := metrics.Notes{Capacity: uint64(newConfig().MaxEntries) / 4, Admissions: before.Outbound.Admissions, Evictions: before.Outbound.Evictions}
+	want := metrics.Notes{Capacity: uint64(newConfig().MaxEntries) / 4 * 3 / 2, Admissions: before.Outbound.Admissions, Evictions: before.Outbound.Evictions}
 	for event, count := range map[bpf.DatapathEvent]*uint64{
 		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: &want.Admissions, bpf.DatapathEventEVENT_EVICTED_OUTBOUND: &want.Evictions,
 	} {

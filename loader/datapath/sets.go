@@ -20,6 +20,9 @@ func setsFor(flows uint32) uint32 {
 	return max(1, uint32(ways/uint64(bpf.DatapathWaysWAYS)))
 }
 
+// Places returns how many flows a table has room for.
+func Places(table *ebpf.Map) uint64 { return uint64(table.MaxEntries()) * uint64(bpf.DatapathWaysWAYS) }
+
 // Capacity returns how many flows a table is meant for.
 func Capacity(table *ebpf.Map) int { return capacity(table.MaxEntries()) }
 
@@ -139,20 +142,14 @@ func KindOf(flow *bpf.DatapathFlow) bpf.DatapathTable {
 }
 
 // EachFlow calls visit for every entry of a flow table, idle ones included,
-// until it returns false. Entries that change meanwhile may be seen or not. What the host originates is left out: see
-// FindAnswered.
+// until it returns false. Entries that change meanwhile may be seen or not.
 func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
 	return eachSet(table, func(set *bpf.DatapathFlowSet) bool {
 		for way, digest := range set.Digest {
-			if digest != 0 && !isOriginated(&set.Flow[way]) && !visit(digest, &set.Flow[way]) {
+			if digest != 0 && !visit(digest, &set.Flow[way]) {
 				return false
 			}
 		}
 		return true
 	})
-}
-
-// isOriginated tells of an entry that is of no flow, but of what the host originates.
-func isOriginated(flow *bpf.DatapathFlow) bool {
-	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED) != 0
 }

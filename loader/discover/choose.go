@@ -30,6 +30,14 @@ func (ds *devices) choose(d *device, cfg *config.Config) (*config.Interface, str
 
 // unfit says why a device can never be managed, even if it is named.
 func (ds *devices) unfit(d *device) string {
+	if reason := ds.unseen(d); reason != "" {
+		return reason
+	}
+	return openTunnel(d.link)
+}
+
+// unseen says why no program of ours sees the packets of a device as IP sends them by it.
+func (ds *devices) unseen(d *device) string {
 	switch {
 	case d.isLoopback():
 		return "loopback"
@@ -40,9 +48,6 @@ func (ds *devices) unfit(d *device) string {
 		return "a VRF: its ports count"
 	case !hasEthernetHeader(d.link) && !d.hasNoHeader():
 		return fmt.Sprintf("link type %s is not supported", d.link.Attrs().EncapType)
-	}
-	if reason := openTunnel(d.link); reason != "" {
-		return reason
 	}
 	if master := ds.master(d); master != "" {
 		return "a port of " + master + ", which counts in its place"
@@ -75,18 +80,26 @@ func (ds *devices) skipped(d *device, ignore []string) string {
 	switch {
 	case d.link.Type() == "dummy":
 		return "dummy device"
-	case ds.isInternalBridge(d):
+	case ds.isInternalBridge(d) && !d.leads && !d.served:
 		return "bridge with no port but veth or tap"
-	case len(d.addresses) == 0 && !d.served:
+	case len(d.addresses) == 0 && !d.served && !d.connects():
 		return "no global address"
 	}
 	return ""
 }
 
+// connects tells the kinds of device that connect a host with a network whether or not they have an address: requests for
+// an address of another interface, or of none, may arrive there. A physical NIC has no kind of its own, which the netlink
+// library calls "device".
+func (d *device) connects() bool {
+	return slices.Contains([]string{"device", "bond", "team", "vlan", "macvlan", "bridge"}, d.link.Type())
+}
+
 // isInternalBridge tells a bridge that connects containers or virtual machines
 // with each other and the host, but not with a network. One without ports
 // connects nothing at all, as docker0 and virbr0 before the first guest; it is
-// looked at again when a port joins.
+// looked at again when a port joins. One that routes lead out of has a router among its
+// virtual machines.
 func (ds *devices) isInternalBridge(d *device) bool {
 	if d.link.Type() != "bridge" {
 		return false

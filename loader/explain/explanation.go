@@ -71,9 +71,10 @@ func (e *Explanation) conclude(verdict, reason string) {
 	}
 	e.Detail = e.detail(verdict, reason)
 	switch {
-	case verdict == Corrected || verdict == StrongHost:
+	case verdict == Corrected || verdict == StrongHost || verdict == Related:
 		e.LeavesBy = e.Replypath.Interface
 	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
+		e.LeavesBy = nil
 		e.Detail += "; without a default route that is " + discover.OwnDevice + ", where it ends"
 	default:
 		e.LeavesBy = e.Kernel.Interface
@@ -92,6 +93,8 @@ func (e *Explanation) detail(verdict, reason string) string {
 		return "the kernel sends the reply back the way that its flow came"
 	case StrongHost:
 		return fmt.Sprintf("host_model strong: what the host originates leaves by %s, which has its source address", orUnknown(e.Replypath.Interface))
+	case Related:
+		return fmt.Sprintf("related: the peer comes to the source address by %s, which has it, and the packet goes as answers do", orUnknown(e.Replypath.Interface))
 	case LocalOrigin:
 		return "the host spoke first: what it starts goes as the kernel routes it"
 	case Excluded:

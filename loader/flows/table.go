@@ -11,8 +11,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -112,6 +114,8 @@ type view struct {
 	interfaces map[uint16]string // by ID, those that are there
 	gateways   read[bpf.DatapathGateway]
 	managed    read[bpf.DatapathInterface]
+	own        *ebpf.Map
+	owners     map[[16]uint8]uint16 // ids of the interfaces that alone have own addresses, of those that were asked for
 }
 
 // read are the entries of a map that were needed, by ID.
@@ -144,9 +148,11 @@ func (t *Table) newView() (*view, error) {
 		interfaces: make(map[uint16]string),
 		gateways:   read[bpf.DatapathGateway]{t.maps.Gateways, make(map[uint16]*bpf.DatapathGateway)},
 		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
+		own:        t.maps.OwnAddresses,
+		owners:     make(map[[16]uint8]uint16),
 	}
 	for _, record := range journal.Interfaces {
-		if record.Index != 0 {
+		if record.Index != 0 && !record.Catches {
 			v.interfaces[record.ID] = record.Name
 		}
 	}
@@ -158,8 +164,37 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
 	flow.Asymmetric = isAsymmetric(entry)
 	flow.Closing = state == StateEstablished && isClosing(entry)
+	flow.Relates = v.relation(entry, state)
 	v.setNextHop(&flow, entry)
 	return flow
+}
+
+// relation is relate() in bpf/src/related.h. What came by another interface than that of the own address relates nothing.
+func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
+	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
+	protocol := f.Tuple.Protocol
+	isEcho := protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
+	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second
+	switch {
+	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
+	case state == StateEstablished && !isClosing(f), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
+		return RelatesAll
+	case protocol == unix.IPPROTO_UDP && f.Flags&noSocket == 0:
+		return RelatesPorts
+	}
+	return RelatesNothing
+}
+
+// ownerOf returns the id of the interface that alone has an own address, 0 for none.
+func (v *view) ownerOf(self [16]uint8) uint16 {
+	id, known := v.owners[self]
+	if !known {
+		var flags uint32
+		_ = v.own.Lookup(self, &flags) // an address that has just gone relates nothing
+		id = uint16(flags >> bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT)
+		v.owners[self] = id
+	}
+	return id
 }
 
 // of is what is shown of a tuple, with the ticks of its begin and of its last packet, and the id of its interface.
@@ -171,6 +206,7 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
 		AgeSeconds:  v.clock.Since(created).Seconds(),
 		IdleSeconds: v.clock.Since(seen).Seconds(),
+		InterfaceID: id,
 	}
 	if name, ok := v.interfaces[id]; ok {
 		flow.Interface = &name
@@ -201,13 +237,13 @@ func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest u
 	}
 	count := 0
 	if filter.Originated {
-		return t.eachOriginated(v, func(digest uint64, flow Flow) bool {
+		return t.eachOriginated(v, &filter, func(digest uint64, flow Flow) bool {
 			if filter.matches(&flow) {
 				count++
 				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, flow)
 			}
 			return filter.Limit == 0 || count < filter.Limit
-		}, filter.matchesTuple)
+		})
 	}
 	for _, s := range states(t.maps) {
 		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
@@ -345,31 +381,27 @@ type TableUsage struct {
 	ID       bpf.DatapathTable
 	Name     string // as the metrics name it
 	Flows    uint64 // that are not idle
-	Capacity uint64
+	Capacity uint64 // for how many there is room, in the nursery as well
 }
 
-// Usage counts the live flows of every table.
-func Usage(maps *bpf.DatapathMaps, clock datapath.Clock) ([]TableUsage, error) {
-	tables, _, err := UsageByInterface(maps, clock)
-	return tables, err
-}
-
-// UsageByInterface is Usage, and counts the live flows of every interface by its ID.
-func UsageByInterface(maps *bpf.DatapathMaps, clock datapath.Clock) (tables []TableUsage, byID map[uint16]int, err error) {
-	byID = make(map[uint16]int)
+// Usage counts the live flows of every table, and visits them.
+func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
 	for _, s := range states(maps) {
-		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { byID[flow.Interface]++ })
+		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { visit(flow) })
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		tables = append(tables, usage)
 	}
-	return tables, byID, nil
+	return tables, nil
 }
 
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: uint64(datapath.Capacity(s.table))}
+	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: datapath.Places(s.table)}
+	if s.nursery != nil {
+		usage.Capacity += datapath.Places(s.nursery)
+	}
 	err := s.each(func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++

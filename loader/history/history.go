@@ -55,6 +55,8 @@ type Key struct {
 	// FromInterface is that of the route to the peer which regards neither source nor mark: None without a route.
 	FromInterface string `json:"from_interface"`
 	ToInterface   string `json:"to_interface"` // that the peer asked by, or that has the own address
+	// Related tells of what the host opened that its peer had come by that interface, by itself.
+	Related bool `json:"related,omitempty"`
 }
 
 // Interfaces of no route, and of one that refuses.
@@ -136,7 +138,7 @@ func (g *gathering) add(c *conversation) {
 	}
 	_, again := g.found[c.id]
 	isNew := !known && (r.fresh || !g.loaded || isLater)
-	if isNew && !again {
+	if (isNew || r.Flows == 0) && !again { // of a pair that is known another conversation may be the last
 		r.Flows++
 		g.changed = true
 		if !c.begun.IsZero() && c.begun.Before(r.FirstSeen) {
@@ -201,5 +203,5 @@ func (h *History) List(since time.Time) []Row {
 func (k *Key) compare(other *Key) int {
 	return cmp.Or(k.Self.Compare(other.Self), cmp.Compare(k.SelfPort, other.SelfPort), k.Peer.Addr().Compare(other.Peer.Addr()),
 		cmp.Compare(k.PeerPort, other.PeerPort), cmp.Compare(k.Protocol, other.Protocol),
-		cmp.Compare(k.ToInterface, other.ToInterface), cmp.Compare(k.FromInterface, other.FromInterface))
+		cmp.Compare(k.ToInterface, other.ToInterface), cmp.Compare(k.FromInterface, other.FromInterface), compareBools(k.Related, other.Related))
 }

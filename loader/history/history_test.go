@@ -98,9 +98,7 @@ func TestHistoryFile(t *testing.T) {
 		t.Errorf("the directory: %v, %v", info, err)
 	}
 	again, err := Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	gather(again, time.Minute, replies("10.9.0.1", 1, time.Hour, 120), replies("10.9.0.2", 2, -2*time.Second, 7), opened)
 	want(t, again,
 		"10.9.0.0/24 tcp flows 2 packets 107 bytes 1070 from -1h0m0s to 1m0s",

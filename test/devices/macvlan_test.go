@@ -12,8 +12,7 @@ import (
 	"replypath/test/traffic"
 )
 
-// TestKinds has the server asked by a macvlan device, and by a bridge that has the
-// NIC for a port.
+// TestKinds has the server asked by a macvlan device, and by a bridge that has the NIC for a port.
 func TestKinds(t *testing.T) {
 	for _, device := range []topology.Device{topology.MacvlanDevice, topology.BridgeDevice} {
 		t.Run(device.String(), func(t *testing.T) {
@@ -30,9 +29,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestMacvlanBesideParent has both eth1 and a macvlan on it managed, each with an
-// address, as keepalived's use_vmac makes them: the macvlan's answers pass eth1's
-// programs as well, which leave them alone.
+// TestMacvlanBesideParent has both eth1 and a macvlan on it managed, each with an address, as keepalived's use_vmac
+// makes them: the macvlan's answers pass eth1's programs as well, which leave them alone.
 func TestMacvlanBesideParent(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	parent := n.Server.Eth1
@@ -49,9 +47,7 @@ func TestMacvlanBesideParent(t *testing.T) {
 	above := await.Must1[*topology.Interface](t)(parent.AddMacvlan("mv0", addresses...))
 	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
 	macvlan := &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: above}
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Server.Host, above.Address(f))
-	}
+	traffic.ServeNICs(t, above)
 	wantAllLost(t, n, macvlan)
 	p := product.On(t, n.Server.Host)
 	p.Start()

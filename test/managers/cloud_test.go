@@ -18,9 +18,9 @@ import (
 )
 
 // startEC2 runs networkd with the files of amazon-ec2-net-utils, and then its program for eth1, as udev has it run.
-func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
+func startEC2(t *testing.T, n *topology.TwoNIC) *networkDaemon {
 	t.Helper()
-	d := &networkd{machine: newMachine(t, n.Server.Host), n: n}
+	d := newNetworkd(t, n)
 	// The agent's file is for the drivers of its cloud.
 	d.run("sh", "-ec", `
 		sed -e 's/^Driver=.*/Driver=veth/' -e '/^MTUBytes/d' /usr/lib/systemd/network/80-ec2.network >/run/80-ec2.network
@@ -34,7 +34,7 @@ func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
 }
 
 // refresh is what the agent does every minute. It returns when its rules are there.
-func (d *networkd) refresh() {
+func (d *networkDaemon) refresh() {
 	d.t.Helper()
 	d.run("setup-policy-routes", "eth1", "start")
 	await.Eventually(d.t, "the agent's rules are there", func() error {

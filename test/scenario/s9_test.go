@@ -224,7 +224,7 @@ func (s s9) wantOwned(t *testing.T, p *product.Product, rest, owner string) {
 	if product.OrEmpty(rule.Owner) != owner {
 		t.Errorf("plan: %s is said to be of %q, not %q", rule.Rule, product.OrEmpty(rule.Owner), owner)
 	}
-	found := p.Examine().Of("needless-rules", "eth1").With("warning", "from "+rest)
+	found := p.Examine().Of("needless-rules", "eth1").With("note", "from "+rest)
 	if len(found) == 0 {
 		t.Errorf("doctor does not say that the rule from %s is needless: %+v", rest, p.Examine().Of("needless-rules", ""))
 	}

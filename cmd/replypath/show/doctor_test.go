@@ -3,13 +3,13 @@
 package show
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor"
+	"replypath/test/await"
 )
 
 // longFindings need more than a line of 80 characters each.
@@ -60,9 +60,7 @@ in order: mtu
 	} {
 		page := output.Page{Width: width}
 		showFindings(&page, longFindings(), false)
-		if diff := cmp.Diff(want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
 	}
 }
 

@@ -80,11 +80,12 @@ With -o json it is an array. With --follow it is one object a line. Each object 
                      questions to the kernel
 
 --originated shows instead what this host originated: it has the address of another
-interface than the kernel chose, and is no reply. It shows the last hour. The state of
-each is originated. It has these keys:
+interface than the kernel chose, and is no reply. It shows the last hour, by own address
+and peer. Ports and protocol are those of the last packet. The state of each is
+originated. It has these keys:
   kernel_interface  the interface that the kernel chose; null once it is gone
-  outcome           moved: it left by interface, as host_model strong wants it;
-                    routed: it left by kernel_interface`,
+  outcome           moved: it left by interface, as it is related or host_model strong
+                    wants it; routed: it left by kernel_interface`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
   replypath flows --sort corrected --limit 10

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/flows"
@@ -49,9 +47,7 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 	} {
 		page := output.Page{Width: test.width}
 		new(flowCommand).table(&page, test.list)
-		if diff := cmp.Diff(test.want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", test.width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", test.width), test.want, page.String())
 	}
 }
 
@@ -70,9 +66,7 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 `} {
 		page := output.Page{Width: width}
 		(&flowCommand{listing: flows.Listing{Filter: flows.Filter{Originated: true}}}).table(&page, []flows.Flow{begun, far})
-		if diff := cmp.Diff(want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
 	}
 }
 
@@ -95,15 +89,11 @@ new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00
 		var out bytes.Buffer
 		f := &flowCommand{App: &cli.App{Stdout: &out}, output: new(cli.Output)}
 		show, err := f.events()
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		for _, flow := range []flows.Flow{fakehost.FlowList()[1], farFlow(), fakehost.FlowList()[1]} {
 			flow.Event = flows.EventNew
 			await.Must(t, show(flow))
 		}
-		if diff := cmp.Diff(want, out.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, out.String())
 	}
 }

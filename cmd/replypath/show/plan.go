@@ -60,7 +60,8 @@ With -o json it is one object:
   would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
                  from_interface (none: no route; refused), to_interface, flows, packets, bytes
                  (null: not counted), first_seen, last_seen
-  originated[]   what this host opened: the same, peer_port, and remedy
+  originated[]   what this host opened: the same, peer_port, remedy; related: true where its
+                 peer had come by to_interface by itself
   rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
                  connections, peers
   host_changes[] object, before, after; the routes for bound sockets are

@@ -39,6 +39,8 @@ const (
 	ReasonLinkDown = "link_down"
 	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
 	ReasonLost = "lost"
+	// ReasonTunnel: what the packets asked for is an address of From; To is a tunnel that the configuration did not name.
+	ReasonTunnel = "unnamed_tunnel"
 )
 
 // Unnamed visits the flows of a managed interface that came through no gateway that a route names.
@@ -52,9 +54,17 @@ func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr
 	}
 }
 
+// Translation is a destination that tracked connections are translated from.
+type Translation struct {
+	Address, Target netip.Addr // of the first connection
+	Count           int
+}
+
 // Connections are what this host has open.
 type Connections struct {
-	Sockets []Socket
+	// Translations are of what comes from other hosts.
+	Translations []Translation
+	Sockets      []Socket
 	// Uses are what this host opened from addresses that rules select by.
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
@@ -74,4 +84,5 @@ type Use struct {
 	// Doubtful tells that it need not send any more: a connection that is over, a raw socket, or that of a server of a kind
 	// that asks others as well.
 	Doubtful bool
+	Related  bool // to what its peer began by the interface of the address
 }
