@@ -120,7 +120,7 @@ func TestRules(t *testing.T) {
 			tables = told
 		}
 		return []string{
-			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason + boot, verdict + " mark chain inet marks out: " + reason + boot, tables,
+			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables,
 		}
 	}
 	asked := func(h *snapshot.Host) {
@@ -317,8 +317,8 @@ func TestRules(t *testing.T) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "blue", VRFTable: 100})
 		}), nil, []string{without, "needed" + table + "it is the table of blue"}},
 		{"a mark of what comes from a bridge", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Mark: 1, Mask: snapshot.AllBits, IIF: "br0", Table: 100}), marks(onEth1)), nil, []string{
-			"needed rule rule 100: from all fwmark 0x1 iif br0 lookup 100: it has conditions beside the mark, for something else than replies" + boot,
-			"needed mark chain inet marks out: it has conditions beside the mark, for something else than replies" + boot,
+			"needed rule rule 100: from all fwmark 0x1 iif br0 lookup 100: it has conditions beside the mark, for something else than replies",
+			"needed mark chain inet marks out: it has conditions beside the mark, for something else than replies",
 			"needed" + table + "rule 100: from all fwmark 0x1 iif br0 lookup 100 leads to it and is needed",
 		}},
 		{"a static route", func(h *snapshot.Host) {
