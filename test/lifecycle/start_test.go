@@ -14,6 +14,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/host"
+	"replypath/test/pace"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -30,11 +31,11 @@ func wantFast(t *testing.T, what string, start func() time.Duration) {
 	const most = 5
 	defer product.Quiet(t)()
 	for n := 1; ; n++ {
-		pace := product.Pace(t)
+		before := await.Must1[float64](t)(pace.Now())
 		took := start()
-		pace = (pace + product.Pace(t)) / 2
-		bound := time.Duration(float64(await.Patient(startTime)) * pace)
-		t.Logf("%s after %v, %.2f times %s are granted", what, took, pace, await.Patient(startTime))
+		times := (before + await.Must1[float64](t)(pace.Now())) / 2
+		bound := time.Duration(float64(startTime) * times)
+		t.Logf("%s after %s, %.2f times %s are granted", what, took.Round(time.Millisecond), times, startTime)
 		switch {
 		case took <= bound:
 			return
