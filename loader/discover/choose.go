@@ -9,6 +9,9 @@ import (
 	"replypath/loader/config"
 )
 
+// notNamed is why a device is left out that entries could name, and none does.
+const notNamed = "not named by the configuration"
+
 // choose decides about one device: the reason is empty where it is managed, and
 // the settings are nil where the configuration does not name it.
 //
@@ -23,7 +26,7 @@ func (ds *devices) choose(d *device, cfg *config.Config) (*config.Interface, str
 	}
 	entry := Entry(cfg.Interfaces, d.name(), d.link.Attrs().AltNames)
 	if entry == nil {
-		return nil, "not named by the configuration"
+		return nil, notNamed
 	}
 	return entry, d.cutOut(entry, cfg.IgnoreInterfaces)
 }
@@ -112,17 +115,22 @@ func (ds *devices) isInternalBridge(d *device) bool {
 
 // unmatched warns of entries of the configuration that have no effect yet, and
 // of those that name what cannot be managed.
-func (ds *devices) unmatched(cfg *config.Config) []string {
-	var warnings []string
+func (ds *devices) unmatched(cfg *config.Config, unmanaged []Unmanaged) []string {
+	var warnings, names []string
+	for _, u := range unmanaged {
+		if u.Reason == notNamed {
+			names = append(names, u.Name)
+		}
+	}
 	for _, entry := range cfg.Interfaces {
-		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
+		if warning := ds.unmatchedEntry(entry.Name, names); warning != "" {
 			warnings = append(warnings, warning)
 		}
 	}
 	return warnings
 }
 
-func (ds *devices) unmatchedEntry(name string) string {
+func (ds *devices) unmatchedEntry(name string, unnamed []string) string {
 	refused := ""
 	for _, d := range ds.list {
 		if !d.matches(name) {
@@ -140,5 +148,9 @@ func (ds *devices) unmatchedEntry(name string) string {
 	case refused != "":
 		return refused
 	}
-	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+	warning := fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+	if near := config.Nearest(name, unnamed); near != "" {
+		warning += "; " + near + " is there"
+	}
+	return warning
 }

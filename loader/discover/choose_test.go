@@ -197,7 +197,7 @@ func TestNamedInterfaces(t *testing.T) {
 			name:       "nothing there yet",
 			interfaces: []config.Interface{plain("eth7"), plain("ens*"), plain("eth0")},
 			managed:    map[string]string{"eth0": "eth0"},
-			warnings:   []string{"interface eth7 is not there yet: it is managed once it appears", `no interface matches "ens*" yet: what appears is managed then`},
+			warnings:   []string{"interface eth7 is not there yet: it is managed once it appears; eth1 is there", `no interface matches "ens*" yet: what appears is managed then`},
 		},
 		{
 			name:       "what cannot be managed",

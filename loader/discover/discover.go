@@ -91,6 +91,7 @@ type OwnPrefix struct {
 type Result struct {
 	Interfaces []Interface
 	Caught     []Interface // those of the unmanaged ones that routes lead out of; none where nothing is managed
+	Uncaught   []Unmanaged // others that routes lead out of: replies leave there unseen
 	Unmanaged  []Unmanaged
 	Tunnels    []string // among the unmanaged ones, that would be managed if the configuration named them
 	// Headerless tells that replies may be caught one day on an interface that is not managed and has no Ethernet header.

@@ -60,7 +60,10 @@ func (n *network) evaluate(cfg *config.Config) Result {
 		if d.isTunnel() && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
 			r.Tunnels = append(r.Tunnels, d.name())
 		}
-		if devices.unseen(d) != "" {
+		if reason := devices.unseen(d); reason != "" {
+			if d.leads && d.link.Type() != "vrf" { // from there replies leave by a port of it
+				r.Uncaught = append(r.Uncaught, Unmanaged{d.name(), reason})
+			}
 			continue
 		}
 		r.Headerless = r.Headerless || d.hasNoHeader()
@@ -78,7 +81,7 @@ func (n *network) evaluate(cfg *config.Config) Result {
 	r.OwnPrefixes = n.ownPrefixes(devices)
 	r.Missing = devices.missing(cfg)
 	overruled := devices.overruled(cfg)
-	r.Warnings = slices.Concat(devices.unmatched(cfg), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
+	r.Warnings = slices.Concat(devices.unmatched(cfg, r.Unmanaged), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
 	r.Contradiction = r.contradiction(cfg, overruled)
 	return r
 }

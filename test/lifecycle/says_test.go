@@ -3,8 +3,10 @@
 package lifecycle
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -95,6 +98,33 @@ func TestCheckListsTheHost(t *testing.T) {
 		if !regexp.MustCompile(row).MatchString(result.Stdout) {
 			t.Errorf("no row %s: %s", row, result)
 		}
+	}
+}
+
+// TestCheckNamesWhatIsThere: check warns of a name that no interface has, with the nearest one, and of routes by which replies
+// leave uncaught.
+func TestCheckNamesWhatIsThere(t *testing.T) {
+	n, p := newServer(t)
+	wantWarnings := func(config string, want ...string) {
+		t.Helper()
+		shown := struct{ Warnings []string }{}
+		result := p.Expect(0, "check", "-o", "json", "--config", product.WriteConfig(t, config))
+		await.Must(t, json.Unmarshal([]byte(result.Stdout), &shown))
+		if !slices.Equal(shown.Warnings, want) {
+			t.Errorf("%s: %q, not %q", config, shown.Warnings, want)
+		}
+	}
+	wantWarnings("interfaces: [{name: eth1}]\n")
+	wantWarnings("interfaces: [{name: eth0}, {name: eht1}]\n",
+		"interface eht1 is not there yet: it is managed once it appears; eth1 is there")
+	wantWarnings("interfaces: [{name: eht9}]\n",
+		"interface eht9 is not there yet: it is managed once it appears", "no interface is managed: no reply is caught")
+	for _, everywhere := range []string{"0.0.0.0/0", "::/0"} {
+		host.IPBatch(t, n.Server.Host, "link add br7 type bridge\nlink add port7 type veth peer name far7\n"+
+			"link set port7 master br7 up\nroute add "+everywhere+" dev port7 metric 7")
+		wantWarnings("interfaces: [{name: eth0}]\n",
+			"replies that leave by port7 are not caught: a port of br7, which counts in its place")
+		host.IPBatch(t, n.Server.Host, "link del port7\nlink del br7")
 	}
 }
 

@@ -3,6 +3,8 @@
 package show
 
 import (
+	"fmt"
+
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
@@ -52,6 +54,12 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 	for _, i := range found.Caught {
 		s.Caught = append(s.Caught, i.Name)
 	}
-	s.Missing = found.Missing
-	return s, found.Warnings, found.Contradiction
+	s.Missing, warnings = found.Missing, found.Warnings
+	for _, u := range found.Uncaught {
+		warnings = append(warnings, fmt.Sprintf("replies that leave by %s are not caught: %s", u.Name, u.Reason))
+	}
+	if len(found.Interfaces) == 0 {
+		warnings = append(warnings, "no interface is managed: no reply is caught")
+	}
+	return s, warnings, found.Contradiction
 }
