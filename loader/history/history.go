@@ -85,7 +85,7 @@ type History struct {
 	Incomplete bool
 
 	rows    map[Key]*row
-	counted map[uint64]count // of the conversations that were there at Gathered, by their id
+	counted map[uint64]count // of the conversations that were there lately, by their id
 	loaded  bool             // it is not known which those were
 	changed bool             // more than when something was seen last, since it was saved
 }
@@ -97,7 +97,16 @@ type row struct {
 }
 
 // count is what a conversation had sent, 0 where it was not counted.
-type count struct{ packets, bytes uint64 }
+type count struct {
+	packets, bytes uint64
+	missed         int // by so many gatherings in turn
+}
+
+// A conversation is remembered while few gatherings miss it: what ended looks the same. Many are not remembered at all.
+const (
+	mostMisses     = 10
+	mostRemembered = 1 << 17
+)
 
 // New returns an empty history.
 func New() *History { return &History{rows: map[Key]*row{}, counted: map[uint64]count{}} }
@@ -146,7 +155,7 @@ func (g *gathering) add(c *conversation) {
 		}
 	}
 	// A socket that could not be asked this time, or is gone, takes nothing back.
-	sent := count{max(before.packets, c.sent.packets), max(before.bytes, c.sent.bytes)}
+	sent := count{packets: max(before.packets, c.sent.packets), bytes: max(before.bytes, c.sent.bytes)}
 	if known || isNew { // of another it is not known how much was counted before a restart
 		r.Packets += Count(sent.packets - before.packets)
 		r.Bytes += Count(sent.bytes - before.bytes)
@@ -157,6 +166,7 @@ func (g *gathering) add(c *conversation) {
 
 // end takes what was gathered for what was there, and bounds the history.
 func (g *gathering) end() {
+	g.remember()
 	g.Gathered, g.counted, g.loaded = g.at, g.found, false
 	for _, r := range g.rows {
 		r.fresh = false
@@ -171,6 +181,16 @@ func (g *gathering) end() {
 	for _, r := range all[:len(all)-MostRows+spare] {
 		g.Incomplete = g.Incomplete || r.Originated
 		delete(g.rows, r.Key)
+	}
+}
+
+// remember keeps what this gathering did not find, so that the next one does not take it for new.
+func (g *gathering) remember() {
+	for id, before := range g.counted {
+		if _, isFound := g.found[id]; !isFound && before.missed < mostMisses && len(g.found) < mostRemembered {
+			before.missed++
+			g.found[id] = before
+		}
 	}
 }
 
