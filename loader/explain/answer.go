@@ -17,6 +17,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	q := asked.of(entry)
 	e, err := h.explainEntry(&q, entry)
 	e.Flow = &entry.Flow
+	e.addSeen(entry.CorrectedPackets)
 	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
 		e.Detail += fmt.Sprintf("; the flow arrived by %s, not by %s", orUnknown(in), q.Interface)
 	}

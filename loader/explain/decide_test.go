@@ -91,6 +91,27 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// What would become of a reply is told from what was seen of its flow.
+func TestSeenLeaving(t *testing.T) {
+	const would = "the reply would leave by eth1, by which its flow arrived"
+	for _, test := range []struct {
+		verdict string
+		packets uint64
+		want    string
+	}{
+		{Corrected, 0, would + "; no corrected packet was seen leaving yet"},
+		{Corrected, 7, would + "; corrected packets seen leaving so far: 7"},
+		{AlreadyRight, 7, "the kernel sends the reply back the way that its flow came"},
+	} {
+		e := &Explanation{Kernel: Kernel{Interface: new("eth0")}, Replypath: Way{Interface: new("eth1")}}
+		e.conclude(test.verdict, "")
+		e.addSeen(test.packets)
+		if e.Detail != test.want {
+			t.Errorf("%s, %d packets: %q, not %q", test.verdict, test.packets, e.Detail, test.want)
+		}
+	}
+}
+
 // Every verdict and reason is put into words.
 func TestDetails(t *testing.T) {
 	e := new(Explanation)

@@ -86,9 +86,9 @@ func (e *Explanation) detail(verdict, reason string) string {
 	switch verdict {
 	case Corrected:
 		if e.Kernel.Interface != nil && e.Replypath.Interface != nil && *e.Kernel.Interface == *e.Replypath.Interface {
-			return "the reply leaves by the kernel's interface, to the next hop that its flow came through"
+			return "the reply would leave by the kernel's interface, to the next hop that its flow came through"
 		}
-		return fmt.Sprintf("the reply leaves by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
+		return fmt.Sprintf("the reply would leave by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
 	case AlreadyRight:
 		return "the kernel sends the reply back the way that its flow came"
 	case StrongHost:
@@ -106,6 +106,18 @@ func (e *Explanation) detail(verdict, reason string) string {
 		return text
 	}
 	return "no flow is recorded: it goes as the kernel routes it, until the peer sends something"
+}
+
+// addSeen adds to what would become of a reply what the programs have seen of the flow. What left by the kernel's own
+// choice is not counted.
+func (e *Explanation) addSeen(packets uint64) {
+	switch {
+	case e.Verdict != Corrected:
+	case packets == 0:
+		e.Detail += "; no corrected packet was seen leaving yet"
+	default:
+		e.Detail += fmt.Sprintf("; corrected packets seen leaving so far: %d", packets)
+	}
 }
 
 func orUnknown(text *string) string {

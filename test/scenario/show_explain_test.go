@@ -95,6 +95,7 @@ func TestExplain(t *testing.T) {
 	for _, f := range traffic.Families {
 		t.Run("unknown gateway/"+f.String(), func(t *testing.T) { testExplainUnknown(t, n, p.In(t), f) })
 		t.Run("bound listener/"+f.String(), func(t *testing.T) { testExplainBoundListener(t, n, p.In(t), f) })
+		t.Run("dropped question/"+f.String(), func(t *testing.T) { testExplainDropped(t, n, p.In(t), f) })
 	}
 	reload(t, d, config, "exclude: [{protocol: udp, self_port: 51820}, 10.9.0.77, 2001:db8:9::77]\nfallback_route: false\nrelated: false\n")
 	for _, f := range traffic.Families {
@@ -263,6 +264,32 @@ func testExplainBoundListener(t *testing.T, n *topology.TwoNIC, p *product.Produ
 	wires.WantEth1("the RST", topology.All(topology.From(self.Addr()), topology.Flags(topology.RST, topology.RST)))
 	e := p.Explain("--peer", n.ClientEth0.Address(f).String(), "--self", self.String(), "--protocol", "tcp")
 	wantVerdict(t, e, "corrected", "")
+}
+
+// testExplainDropped has a filter drop the question behind the programs: nothing leaves, and explain claims no reply. Once
+// the question is let by, the answer leaves by eth1 and is told of.
+func testExplainDropped(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	host.Nft(t, n.Server.Host, `table inet deaf { chain input { type filter hook input priority filter
+		iif eth1 meta l4proto udp drop
+	}
+	}`)
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	wires := wire.Tap(t, n.Server)
+	err := c.Ask(await.Within(t, await.SilenceTime))
+	host.Shell(t, n.Server.Host, "nft delete table inet deaf")
+	if err == nil {
+		t.Fatal("a question was answered that a filter drops")
+	}
+	if eth0, eth1 := wires.Left(c.Answers()); len(eth0)+len(eth1) > 0 {
+		t.Errorf("answers to a question that a filter drops: %s, %s", wire.Describe(eth0), wire.Describe(eth1))
+	}
+	e := explained(t, p, c)
+	wantVerdict(t, e, "corrected", "")
+	wantDetail(t, e, "would leave by eth1")
+	wantDetail(t, e, "; no corrected packet was seen leaving yet")
+	traffic.Ask(t, c)
+	wires.WantEth1("once the filter is gone", c.Answers())
+	wantDetail(t, explained(t, p, c), "; corrected packets seen leaving so far: 1")
 }
 
 // testExplainWhy asks about packets that belong to no flow.
