@@ -55,8 +55,8 @@ iface eth1 inet6 static
 	const needed = " is needed: replypath is not attached, and 0 connections were opened from "
 	const never = " never matches: dev means iif, and what this host sends arrives by lo"
 	const (
-		places  = "; it stands in /etc/network/interfaces:2, /etc/network/interfaces:3, /etc/netplan/eth1.yaml:2 ?? ip rule show"
-		places6 = "; it stands in /etc/network/interfaces:5, /etc/systemd/network/eth1.network:2 ?? ip -6 rule show"
+		places  = "; its source stands in /etc/network/interfaces:2, /etc/network/interfaces:3, /etc/netplan/eth1.yaml:2 ?? ip rule show"
+		places6 = "; its source stands in /etc/network/interfaces:5, /etc/systemd/network/eth1.network:2 ?? ip -6 rule show"
 	)
 	want := map[string]bool{
 		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + "10.4.0.100" + places:            true,

@@ -118,7 +118,7 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 	if i := p.AnswersBySource(r); i != nil {
 		return p.bySource(r, i)
 	}
-	if owner := owners.OfKnownRule(r); owner != "" {
+	if owner := owners.OfRule(r); owner != "" {
 		return Rule{Verdict: Foreign, Reason: "it is of " + owner + ", for its own packets", Owner: &owner}
 	}
 	switch {

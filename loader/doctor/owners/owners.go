@@ -15,17 +15,15 @@ import (
 
 // Names of programs that make rules, routes and chains.
 const (
-	networkd       = "systemd-networkd"
-	networkManager = "NetworkManager"
-	firewalld      = "firewalld"
-	tailscale      = "Tailscale"
-	wgQuick        = "wg-quick"
-	cilium         = "Cilium"
-	calico         = "Calico"
-	kubeProxy      = "kube-proxy"
-	flannel        = "flannel"
-	docker         = "Docker"
-	keepalived     = "keepalived"
+	firewalld  = "firewalld"
+	tailscale  = "Tailscale"
+	wgQuick    = "wg-quick"
+	cilium     = "Cilium"
+	calico     = "Calico"
+	kubeProxy  = "kube-proxy"
+	flannel    = "flannel"
+	docker     = "Docker"
+	keepalived = "keepalived"
 )
 
 // ruleOwners tell by what is documented of them whose a rule seems to be, the surest
@@ -78,11 +76,10 @@ var ruleOwners = []struct {
 	{keepalived, func(r *snapshot.Rule) bool { return r.Protocol == unix.RTPROT_KEEPALIVED }},
 }
 
-// protocolOwners are those of routes, by linux/rtnetlink.h. Static is what networkd
-// says of its own (systemd, src/network/networkd-route.c) and NetworkManager of what a
-// connection has (src/core/nm-core-utils.c, ip_config_source_coerce_to_rtprot).
+// protocolOwners are those of routes, by linux/rtnetlink.h. Static tells nobody: networkd, NetworkManager and people
+// write it.
 var protocolOwners = map[int]string{
-	unix.RTPROT_STATIC: networkd + " or " + networkManager, unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements",
+	unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements",
 	unix.RTPROT_KEEPALIVED: keepalived, unix.RTPROT_ZEBRA: "FRR", unix.RTPROT_BIRD: "BIRD",
 	unix.RTPROT_BGP: "FRR", unix.RTPROT_ISIS: "FRR", unix.RTPROT_OSPF: "FRR", unix.RTPROT_RIP: "FRR", unix.RTPROT_EIGRP: "FRR",
 	// FRRouting/frr, zebra/rt_netlink.h: RIPng, NHRP, LDP, sharp, PBR, static routes, OpenFabric.
@@ -142,24 +139,14 @@ func ofName(owners []namedBy, name string) string {
 	return ""
 }
 
-// OfKnownRule is who alone makes such a rule, for their own purpose; empty where several do.
-func OfKnownRule(r *snapshot.Rule) string {
+// OfRule is who alone makes such a rule, for their own purpose; empty where several do.
+func OfRule(r *snapshot.Rule) string {
 	for _, o := range ruleOwners {
 		if o.is(r) {
 			return o.owner
 		}
 	}
 	return ""
-}
-
-// OfRule is whose a rule seems to be: by what only one program does, or by its protocol.
-func OfRule(r *snapshot.Rule) string {
-	owner := OfKnownRule(r)
-	// systemd, src/network/networkd-routing-policy-rule.c, routing_policy_rule_new_static.
-	if owner == "" && r.Protocol == unix.RTPROT_STATIC {
-		return networkd
-	}
-	return owner
 }
 
 // OfTable is who alone uses a table, for their own purpose.

@@ -51,7 +51,7 @@ func TestOwnerOfRule(t *testing.T) {
 		{"30401 from an own address lookup 30401", snapshot.Rule{Priority: 30401, Src: own, Table: 30401}, "nm-cloud-setup"},
 		{"30350 lookup main suppress_prefixlength 0", snapshot.Rule{Priority: 30350, Table: unix.RT_TABLE_MAIN, SuppressesDefault: true, Other: true}, "nm-cloud-setup"},
 		{"of protocol keepalived", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_KEEPALIVED}, keepalived},
-		{"of protocol static", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_STATIC}, networkd},
+		{"of protocol static", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_STATIC}, ""},
 		{"by hand", snapshot.Rule{Priority: 1000, Src: own, Table: 101, Protocol: unix.RTPROT_BOOT}, ""},
 	} {
 		if got := OfRule(&test.rule); got != test.want {
@@ -68,7 +68,7 @@ func TestOwnerOfRoute(t *testing.T) {
 		{52, unix.RTPROT_BOOT, tailscale},
 		{51820, unix.RTPROT_BOOT, wgQuick},
 		{2004, unix.RTPROT_KERNEL, cilium},
-		{254, unix.RTPROT_STATIC, networkd + " or " + networkManager},
+		{254, unix.RTPROT_STATIC, ""},
 		{254, unix.RTPROT_DHCP, "a DHCP client"},
 		{254, unix.RTPROT_RA, "router advertisements"},
 		{254, unix.RTPROT_KEEPALIVED, keepalived},

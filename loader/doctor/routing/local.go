@@ -17,7 +17,7 @@ import (
 // want it of the answers that they pass on: what is so marked never leaves, answers to others among it.
 func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
 	for _, r := range h.Rules {
-		if !r.HasMark() || r.Mark == 0 || r.Invert || owners.OfKnownRule(&r) != "" || !leadsToLo(h, &r) {
+		if !r.HasMark() || r.Mark == 0 || r.Invert || owners.OfRule(&r) != "" || !leadsToLo(h, &r) {
 			continue
 		}
 		restoring := bringingBack(&h.Firewall, &r)

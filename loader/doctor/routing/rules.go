@@ -132,7 +132,7 @@ func WhereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
 	case len(places) == 0:
 		return "; no known file makes it at boot"
 	}
-	return "; it stands in " + strings.Join(places, ", ")
+	return "; its source stands in " + strings.Join(places, ", ")
 }
 
 // NeedlessMarks finds connection marks that lead replies to a table: a rule with
@@ -157,7 +157,7 @@ func NeedlessMarks(h *snapshot.Host) []finding.Finding {
 // RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has
 // another purpose.
 func RestoringChains(h *snapshot.Host, r *snapshot.Rule) []string {
-	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(r) != "" {
+	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfRule(r) != "" {
 		return nil
 	}
 	return bringingBack(&h.Firewall, r)

@@ -92,15 +92,15 @@ func TestNeedlessRules(t *testing.T) {
 		{"ipv6, the network", testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::/64"), Table: 100})), []string{
 			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100 " + without + "2001:db8:4::/64; no known file makes it at boot ?? ip -6 rule show",
 		}},
-		{"ipv6, of networkd, in use", testhost.And(testhost.Enforces, opened("2001:db8:4::100", 1),
+		{"ipv6, of protocol static, in use", testhost.And(testhost.Enforces, opened("2001:db8:4::100", 1),
 			testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::100/128"), Table: 100, Protocol: unix.RTPROT_STATIC})), []string{
-			"ok " + from6 + "is needed: 1 connection was opened from 2001:db8:4::100; no known file makes it at boot ?? ip -6 rule show @ systemd-networkd",
+			"ok " + from6 + "proto static is needed: 1 connection was opened from 2001:db8:4::100; no known file makes it at boot ?? ip -6 rule show",
 		}},
 		{"in two files", testhost.And(testhost.Enforces, fromEth1, inFiles), []string{
-			"warning " + from + without + "10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
+			"warning " + from + without + "10.4.0.100; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
 		}},
 		{"in two files, not enforcing", testhost.And(fromEth1, inFiles), []string{
-			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
+			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
 		}},
 		{"by another interface", testhost.Rule(snapshot.Rule{Priority: 1, Src: testhost.Prefix("10.3.0.100/32"), Table: 100}), nil},
 		{"somebody else's address", testhost.Rule(snapshot.Rule{Priority: 1, Src: testhost.Prefix("192.0.2.1/32"), Table: 100}), nil},
@@ -168,14 +168,14 @@ func TestRulesThatNeverMatch(t *testing.T) {
 			testhost.Rule(never6)(h)
 			h.Written = map[netip.Prefix][]string{never6.Src: {"/etc/sysconfig/network-scripts/rule6-eth1:1"}}
 		}, []string{
-			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
+			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; its source stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
 		}},
 		{"ipv6, forwarded", testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 8, Src: testhost.Prefix("2001:db8:4::/64"), IIF: "eth1", Table: 100}), nil},
 		{"in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never)(h)
 			h.Written = map[netip.Prefix][]string{never.Src: {"/etc/network/interfaces:4"}}
 		}, []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; it stands in /etc/network/interfaces:4 ?? ip rule show",
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; its source stands in /etc/network/interfaces:4 ?? ip rule show",
 		}},
 		{"forwarded", testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.0/24"), IIF: "eth1", Table: 100}), nil},
 		{"sent by this host", testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "lo", Table: 100}), nil},

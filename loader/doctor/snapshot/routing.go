@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/discover/dump"
-
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover/dump"
 )
 
 // Routing is where packets are sent.
@@ -180,7 +181,7 @@ func (r *Rule) isBySource() bool {
 	return r.Table != 0 && !r.Dst.IsValid() && !r.HasMark() && r.IIF == "" && r.OIF == "" && !r.Invert && !r.Other
 }
 
-// String writes the rule as the arguments of ip rule.
+// String writes the rule as `ip rule show` does.
 func (r *Rule) String() string {
 	words := []string{fmt.Sprintf("rule %d:", r.Priority)}
 	if r.Invert {
@@ -208,6 +209,9 @@ func (r *Rule) String() string {
 		words = append(words, r.Refuses)
 	case r.Table != 0:
 		words = append(words, "lookup", dump.TableName(r.Table))
+	}
+	if r.Protocol != unix.RTPROT_UNSPEC && r.Protocol != unix.RTPROT_KERNEL {
+		words = append(words, "proto", netlink.RouteProtocol(r.Protocol).String())
 	}
 	return strings.Join(words, " ")
 }
