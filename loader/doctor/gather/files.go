@@ -18,7 +18,7 @@ import (
 // setupFiles are those that a host's network is set up by.
 var setupFiles = []string{
 	"/etc/network/interfaces", "/etc/network/interfaces.d/*", "/etc/network/if-*.d/*", "/etc/rc.local",
-	"/etc/systemd/network/*.network", "/etc/systemd/network/*.network.d/*.conf", "/etc/networkd-dispatcher/*/*",
+	"/etc/systemd/network/*.network", "/etc/systemd/network/*.network.d/*.conf", "/etc/networkd-dispatcher/*/*", "/etc/systemd/system/*.service",
 	"/etc/NetworkManager/system-connections/*", "/etc/NetworkManager/dispatcher.d/*", "/etc/netplan/*.yaml",
 	"/etc/sysconfig/network-scripts/rule*-*", "/etc/sysconfig/network/ifrule-*",
 }

@@ -18,7 +18,8 @@ func TestFiles(t *testing.T) {
 		"/etc/network/interfaces": "iface eth1 inet static\n\taddress 10.4.0.100/24\n" +
 			"\tup ip rule add from 10.4.0.100 table 100; ip -6 rule add from 2001:db8:4::100 table 100\n" +
 			"\t# up ip rule add from 10.4.0.100\n",
-		"/etc/rc.local": "ip rule add prio 5 from 10.4.0.0/24 table 100\n",
+		"/etc/rc.local":                                         "ip rule add prio 5 from 10.4.0.0/24 table 100\n",
+		"/etc/systemd/system/rules.service":                     "ExecStart=ip rule add from 10.4.0.0/24 table 100\n",
 		"/etc/NetworkManager/system-connections/a.nmconnection": "[ipv4]\nrouting-rule1=priority 5 from 10.4.0.100 table 100\n",
 		"/etc/systemd/network/10-eth1.network":                  "[RoutingPolicyRule]\nFrom = 10.4.0.100/32\nFrom=all\n",
 		"/etc/systemd/network/10-eth1.link":                     "From=10.4.0.100\n", // no .network file
@@ -34,7 +35,7 @@ func TestFiles(t *testing.T) {
 			"/etc/NetworkManager/system-connections/a.nmconnection:2", "/etc/sysconfig/network/ifrule-eth1:1"},
 		"2001:db8:4::100/128": {"/etc/network/interfaces:3", "/etc/netplan/01-eth1.yaml:1",
 			"/etc/sysconfig/network-scripts/rule6-eth1:1"},
-		"10.4.0.0/24": {"/etc/rc.local:1"},
+		"10.4.0.0/24": {"/etc/rc.local:1", "/etc/systemd/system/rules.service:1"},
 	} {
 		p := netip.MustParsePrefix(source)
 		await.Same(t, source, want, g.host.Written[p])
