@@ -39,6 +39,8 @@ func TestDecide(t *testing.T) {
 		{"bound to the flow's", []func(*reply){func(r *reply) { r.bound = 3 }}, Corrected, ""},
 		{"bound to its VRF", []func(*reply){func(r *reply) { r.bound, r.target.Vrf = 9, 9 }}, Corrected, ""},
 		{"bound to another VRF", []func(*reply){func(r *reply) { r.bound, r.target.Vrf = 8, 9 }}, Fallback, "bound_device"},
+		{"stands on the route's device", []func(*reply){func(r *reply) { r.target.Lower = 2 }}, AlreadyRight, ""},
+		{"stands on another device", []func(*reply){func(r *reply) { r.target.Lower = 4 }}, Corrected, ""},
 		{"observe", []func(*reply){func(r *reply) { r.target.Mode, r.bound = observe, 2 }}, Fallback, "observe"},
 		{"observe by hand", []func(*reply){func(r *reply) { r.byHand = bpf.DatapathModeMODE_OBSERVE }}, Fallback, "observe"},
 		{"enforce by hand", []func(*reply){func(r *reply) {
