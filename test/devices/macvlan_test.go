@@ -3,13 +3,16 @@
 package devices
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestKinds has the server asked by a macvlan device, and by a bridge that has the NIC for a port.
@@ -55,5 +58,18 @@ func TestMacvlanBesideParent(t *testing.T) {
 	wantAllByEth1(t, n, n.Server)
 	if managed := p.Status().Interfaces; len(managed) != 3 {
 		t.Errorf("managed: %+v", managed)
+	}
+	// Where the route leads by eth1, a reply of mv0 leaves there, and explain says so.
+	for _, f := range n.Families() {
+		host.Shell(t, n.Server.Host, fmt.Sprintf("ip route add %s via %s dev eth1", n.ClientEth0.Address(f), parent.Gateway(f)))
+		c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, above.Address(f))
+		wires := wire.Tap(t, n.Server)
+		traffic.Ask(t, c)
+		e := p.Explain("--peer", c.Peer.String(), "--self", c.Self.String(), "--protocol", "udp")
+		if e.Verdict != "already-right" || product.OrEmpty(e.LeavesBy) != "eth1" || product.OrEmpty(e.Replypath.Interface) != "mv0" {
+			t.Errorf("by the route of its parent: %s", e)
+		}
+		traffic.Ask(t, c)
+		wires.WantEth1("by the route of its parent", c.Answers())
 	}
 }
