@@ -208,6 +208,7 @@ func TestStraysAreNoEntries(t *testing.T) {
 		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
 		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
 		await.Must(t, b.maps().HalfOpen.Put(uint32(0), &set))
+		await.Must(t, b.maps().HalfOpenTags.Put(uint32(0), bpf.Tags(set.Digest)))
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})

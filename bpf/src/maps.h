@@ -54,11 +54,11 @@ MAP(established, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 MAP(connectionless, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 MAP(nursery, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
-/* For each set of those tables: see tags.h. */
-ARRAY(half_open_tags, 1, __u64);
-ARRAY(established_tags, 1, __u64);
-ARRAY(connectionless_tags, 1, __u64);
-ARRAY(nursery_tags, 1, __u64);
+/* For each set of those tables: see tags.h. The loader looks at all of them. */
+MAP(half_open_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(established_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(connectionless_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(nursery_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* Tuples in which the host spoke first. */
 ARRAY(outbound, 1, struct outbound_set);

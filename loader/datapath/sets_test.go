@@ -197,6 +197,41 @@ func TestCopyNursery(t *testing.T) {
 	}
 }
 
+// TestTagsTellWhatIsRead: of a table in which little is, the sets are read whose tags say that they are in use.
+func TestTagsTellWhatIsRead(t *testing.T) {
+	const sets = 1024 // more than one page of tags
+	table, tags := newArray(t, bpf.DatapathMapEstablished, sets), newArray(t, bpf.DatapathMapEstablishedTags, sets)
+	var want []uint64
+	enter := func(index uint32) {
+		set := bpf.DatapathFlowSet{Digest: [8]uint64{7: uint64(index + 1)}}
+		await.Must(t, table.Put(index, &set))
+		await.Must(t, tags.Put(index, bpf.Tags(set.Digest)))
+		want = append(want, set.Digest[7])
+	}
+	wantAll := func() {
+		var got []uint64
+		await.Must(t, EachFlow(table, tags, func(digest uint64, _ *bpf.DatapathFlow) bool {
+			got = append(got, digest)
+			return true
+		}))
+		await.Same(t, "digests", want, got)
+	}
+	wantAll()
+	await.Must(t, tags.Put(uint32(1), uint64(bpf.Overflowed)))
+	enter(0)
+	enter(600)
+	enter(sets - 1)
+	used, err := usedSets(tags)
+	await.Must(t, err)
+	await.Same(t, "sets", []uint32{0, 600, sets - 1}, used)
+	wantAll()
+	want = nil
+	for index := range uint32(sets) { // the table is read as a whole
+		enter(index)
+	}
+	wantAll()
+}
+
 // Where only a gateway will do, the only one of the interface comes after the flow's own, if it serves all peers.
 func TestGatewaysOf(t *testing.T) {
 	byGateway := uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)

@@ -75,14 +75,15 @@ type stateTable struct {
 	state   string
 	id      bpf.DatapathTable
 	table   *ebpf.Map
+	tags    *ebpf.Map
 	nursery *ebpf.Map // nil for those that begin in the table
 }
 
 func states(maps *bpf.DatapathMaps) []stateTable {
 	return []stateTable{
-		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen, maps.Nursery},
-		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established, maps.Nursery},
-		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless, nil},
+		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen, maps.HalfOpenTags, maps.Nursery},
+		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established, maps.EstablishedTags, maps.Nursery},
+		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless, maps.ConnectionlessTags, nil},
 	}
 }
 
@@ -94,7 +95,7 @@ func (t *Table) tableOf(state string) bpf.DatapathTable {
 
 // each visits every entry, idle ones included, until visit returns false: as datapath.EachOfKind.
 func (s *stateTable) each(visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
-	return datapath.EachOfKind(s.id, s.table, s.nursery, visit)
+	return datapath.EachOfKind(s.id, s.table, s.tags, s.nursery, visit)
 }
 
 // find returns the entry with this digest, nil for none.
