@@ -146,7 +146,7 @@ func (p *planner) bySource(r *snapshot.Rule, i *discover.Interface) Rule {
 		judged.Verdict = NotNeeded
 		judged.Reason = p.onceEnforced() + "replypath sends the replies, " + p.opensWithout(r, i)
 	}
-	judged.Reason += routing.WhereWritten(&p.Routing, r)
+	judged.Reason += routing.WhereWritten(p.Host, r)
 	return judged
 }
 
@@ -227,7 +227,7 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 		judged.Verdict = NotNeeded
 		judged.Reason = fmt.Sprintf("%sonly what arrives by %s gets the mark, and replypath sends the replies", p.onceEnforced(), i.Name)
 	}
-	judged.Reason += routing.WhereWritten(&p.Routing, r)
+	judged.Reason += routing.WhereWritten(p.Host, r)
 	return judged
 }
 

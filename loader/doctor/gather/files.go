@@ -35,6 +35,9 @@ func (g *gatherer) files() error {
 	g.host.Written = map[netip.Prefix][]string{}
 	for _, pattern := range setupFiles {
 		names, err := filepath.Glob(filepath.Join("/", g.Root, pattern))
+		if _, denied := os.ReadDir(filepath.Join("/", g.Root, filepath.Dir(pattern))); errors.Is(denied, fs.ErrPermission) {
+			err = denied // which Glob passes over
+		}
 		if err != nil {
 			return fmt.Errorf("look for %s: %w", pattern, err)
 		}

@@ -57,7 +57,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 		f.Severity = finding.Warning
 		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and %s", r, i.Name, opensNothing(h, r, i))
 	}
-	f.Found += WhereWritten(&h.Routing, r)
+	f.Found += WhereWritten(h, r)
 	return f
 }
 
@@ -124,15 +124,17 @@ func leavesAlone(c *config.Config) bool {
 }
 
 // WhereWritten names the lines that a rule's source stands on, as the end of a sentence.
-func WhereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
-	places := t.Written[r.Src.Masked()]
+func WhereWritten(h *snapshot.Host, r *snapshot.Rule) string {
+	places := h.Written[r.Src.Masked()]
 	switch {
 	case !r.Src.IsValid():
 		return "" // nothing to tell it by
-	case len(places) == 0:
-		return "; no known file makes it at boot"
+	case len(places) > 0:
+		return "; its source stands in " + strings.Join(places, ", ")
+	case h.Unread[snapshot.PartFiles]+h.Failed[snapshot.PartFiles] != "":
+		return "; not all files of the network could be read"
 	}
-	return "; its source stands in " + strings.Join(places, ", ")
+	return "; no known file makes it at boot"
 }
 
 // NeedlessMarks finds connection marks that lead replies to a table: a rule with
@@ -179,7 +181,7 @@ func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, resto
 		f.Severity = finding.Warning
 		text += ": replypath does this work for replies, what else has the mark is not known here"
 	}
-	f.Found = text + WhereWritten(&h.Routing, r)
+	f.Found = text + WhereWritten(h, r)
 	return f
 }
 
@@ -191,7 +193,7 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 	for _, r := range h.Rules {
 		if NeverMatches(&h.Links, &r) {
 			found = append(found, seenRule(&r, finding.Warning, r.IIF,
-				fmt.Sprintf("%s never matches: %s%s", &r, devMeansIIF, WhereWritten(&h.Routing, &r))))
+				fmt.Sprintf("%s never matches: %s%s", &r, devMeansIIF, WhereWritten(h, &r))))
 		}
 	}
 	return found

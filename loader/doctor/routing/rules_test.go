@@ -170,6 +170,12 @@ func TestRulesThatNeverMatch(t *testing.T) {
 		}, []string{
 			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; its source stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
 		}},
+		{"not all files may be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFiles: "root's rights"} }), []string{
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
+		}},
+		{"a file could not be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFiles: "read /etc/rc.local: gone"} }), []string{
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
+		}},
 		{"ipv6, forwarded", testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 8, Src: testhost.Prefix("2001:db8:4::/64"), IIF: "eth1", Table: 100}), nil},
 		{"in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never)(h)
