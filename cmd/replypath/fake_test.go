@@ -267,11 +267,25 @@ func (*fakeFlows) matching(filter flows.Filter) []flows.Flow {
 	return list
 }
 
-func (f *fakeFlows) Show(l flows.Listing) ([]flows.Flow, error) {
+func (f *fakeFlows) Show(l flows.Listing, each func([]flows.Flow) error) error {
 	filter := l.Filter
 	filter.Limit = 0
 	list := f.matching(filter)
-	flows.Sort(list, l.Order)
+	byTuple := func(a, b flows.Flow) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Family, b.Family))
+	}
+	slices.SortStableFunc(list, byTuple)
+	slices.SortStableFunc(list, func(a, b flows.Flow) int {
+		switch l.Order {
+		case flows.ByAge:
+			return cmp.Compare(a.AgeSeconds, b.AgeSeconds)
+		case flows.ByCorrected:
+			return cmp.Compare(b.CorrectedPackets, a.CorrectedPackets)
+		case flows.ByBytes:
+			return cmp.Compare(bytesOf(&b), bytesOf(&a))
+		}
+		return 0
+	})
 	for n := range list {
 		if !l.Bytes && l.Order != flows.ByBytes {
 			list[n].Bytes = nil
@@ -280,7 +294,15 @@ func (f *fakeFlows) Show(l flows.Listing) ([]flows.Flow, error) {
 	if l.Limit > 0 {
 		list = list[:min(len(list), l.Limit)]
 	}
-	return list, nil
+	return each(list)
+}
+
+// bytesOf is less where they are not known.
+func bytesOf(f *flows.Flow) int {
+	if f.Bytes == nil {
+		return -1
+	}
+	return int(*f.Bytes)
 }
 
 func (f *fakeFlows) Flush(filter flows.Filter) (int, error) { return len(f.matching(filter)), nil }

@@ -30,7 +30,7 @@ var endsSeed = maphash.MakeSeed()
 
 // eachOriginated visits what the host originated lately by another interface than that of its source, by own address and
 // peer. The ports and the protocol are those of the last packet, unless another protocol is asked for.
-func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64, flow Flow) bool) error {
+func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64, r row) bool) error {
 	var (
 		ends   bpf.DatapathEnds
 		record bpf.DatapathRecord
@@ -46,7 +46,9 @@ func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64
 		if record.To == 0 || v.clock.Since(record.Seen) > originatedShown || !filter.matchesTuple(&tuple) {
 			continue
 		}
-		if !visit(maphash.Comparable(endsSeed, ends), v.originated(&tuple, &record)) {
+		flow := v.originated(&tuple, &record)
+		entry := bpf.DatapathFlow{Tuple: tuple, Created: record.Created, Corrected: record.Moved}
+		if !visit(maphash.Comparable(endsSeed, ends), row{entry: entry, in: bpf.DatapathTableTABLE_ORIGINATED, originated: &flow}) {
 			return nil
 		}
 	}

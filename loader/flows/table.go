@@ -79,12 +79,23 @@ type stateTable struct {
 	nursery *ebpf.Map // nil for those that begin in the table
 }
 
+// stateNames are those of the flows in a table.
+var stateNames = map[bpf.DatapathTable]string{
+	bpf.DatapathTableTABLE_HALF_OPEN:      StateHalfOpen,
+	bpf.DatapathTableTABLE_ESTABLISHED:    StateEstablished,
+	bpf.DatapathTableTABLE_CONNECTIONLESS: StateConnectionless,
+}
+
 func states(maps *bpf.DatapathMaps) []stateTable {
-	return []stateTable{
-		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen, maps.HalfOpenTags, maps.Nursery},
-		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established, maps.EstablishedTags, maps.Nursery},
-		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless, maps.ConnectionlessTags, nil},
+	all := []stateTable{
+		{id: bpf.DatapathTableTABLE_HALF_OPEN, table: maps.HalfOpen, tags: maps.HalfOpenTags, nursery: maps.Nursery},
+		{id: bpf.DatapathTableTABLE_ESTABLISHED, table: maps.Established, tags: maps.EstablishedTags, nursery: maps.Nursery},
+		{id: bpf.DatapathTableTABLE_CONNECTIONLESS, table: maps.Connectionless, tags: maps.ConnectionlessTags},
 	}
+	for n := range all {
+		all[n].state = stateNames[all[n].id]
+	}
+	return all
 }
 
 // tableOf returns the table of a state.
@@ -230,38 +241,41 @@ func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 	}
 }
 
-// each visits the live entries that match, up to the limit.
+// each visits the flows that match, up to the limit.
 func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest uint64, flow Flow)) error {
 	v, err := t.newView()
 	if err != nil {
 		return err
 	}
+	return t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) { visit(table, digest, r.flow(v)) })
+}
+
+// eachRow visits the live entries that match, up to the limit.
+func (t *Table) eachRow(v *view, filter *Filter, visit func(table bpf.DatapathTable, digest uint64, r row)) error {
 	count := 0
+	isFull := func() bool { return filter.Limit > 0 && count >= filter.Limit }
 	if filter.Originated {
-		return t.eachOriginated(v, &filter, func(digest uint64, flow Flow) bool {
-			if filter.matches(&flow) {
+		return t.eachOriginated(v, filter, func(digest uint64, r row) bool {
+			if filter.matches(r.originated) {
 				count++
-				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, flow)
+				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, r)
 			}
-			return filter.Limit == 0 || count < filter.Limit
+			return !isFull()
 		})
 	}
 	for _, s := range states(t.maps) {
 		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
-			if filter.Limit > 0 && count >= filter.Limit {
-				return false
-			}
-			if isNone(entry, s.state, v.clock) || !filter.matchesTuple(&entry.Tuple) {
-				return true
-			}
-			if flow := v.flow(entry, s.state); filter.matches(&flow) {
+			if !isNone(entry, s.state, v.clock) && filter.matchesEntry(v, entry, s.state) {
 				count++
-				visit(table, digest, flow)
+				visit(table, digest, row{entry: *entry, in: s.id})
 			}
-			return true
+			return !isFull()
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.state, err)
+		}
+		if isFull() {
+			break
 		}
 	}
 	return nil
