@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"net/netip"
 	"runtime/debug"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/hostsettings"
 	"replypath/loader/sockets"
 )
 
@@ -41,6 +43,9 @@ func (t *Table) Show(l Listing, each func(page []Flow) error) error {
 	rows, err := t.rows(v, &l)
 	if err != nil {
 		return err
+	}
+	if l.Asymmetric && len(rows) == 0 {
+		l.warn(hostsettings.Unseen(slices.Sorted(maps.Values(v.interfaces))))
 	}
 	if l.Bytes || l.Order == ByBytes {
 		if err := l.setBytes(rows); err != nil {
@@ -108,7 +113,7 @@ func (l *Listing) setBytes(rows []*row) error {
 }
 
 func (l *Listing) warn(message string) {
-	if l.Warn != nil {
+	if l.Warn != nil && message != "" {
 		l.Warn(message)
 	}
 }

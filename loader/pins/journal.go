@@ -72,6 +72,16 @@ type Journal struct {
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
 }
 
+// Recording names the interfaces whose requests are recorded.
+func (j *Journal) Recording() (names []string) {
+	for _, r := range j.Interfaces {
+		if r.Index != 0 && !r.Catches {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
 // Clone makes a copy of a journal whose lists can be changed.
 func (j *Journal) Clone() *Journal {
 	c := *j

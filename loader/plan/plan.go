@@ -31,6 +31,7 @@ type Plan struct {
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
+	Mended       []finding.Finding    `json:"mended"` // errors that enforcing mends
 }
 
 // Verdicts of a plan.
@@ -95,15 +96,20 @@ func (p *planner) read(pinDir string) error {
 }
 
 func (p *planner) plan(since time.Time) *Plan {
+	mended := []finding.Finding{}
 	for _, f := range doctor.Judge(p.Host) {
-		if f.Severity == finding.Error && !p.isMendedByEnforcing(&f) {
+		switch {
+		case f.Severity != finding.Error:
+		case p.isMendedByEnforcing(&f):
+			mended = append(mended, f)
+		default:
 			p.blocked = append(p.blocked, f)
 		}
 	}
 	plan := &Plan{
 		MadeAt: p.history.Gathered, Watched: p.history.Watched.Seconds(), WouldMove: []history.Row{}, Originated: []Originated{},
 		Rules: append([]Rule{}, p.rules()...), HostChanges: append([]status.WouldChange{}, p.changes()...),
-		Blockers: append([]finding.Finding{}, p.blocked...),
+		Blockers: append([]finding.Finding{}, p.blocked...), Mended: mended,
 	}
 	if p.journal != nil {
 		plan.WatchedSince = &p.history.Since
@@ -151,7 +157,7 @@ func (p *planner) conclude(plan *Plan) {
 		if more := len(plan.Blockers) - 1; more > 0 {
 			plan.Summary += fmt.Sprintf(" (and %d more)", more)
 		}
-	case len(plan.WouldMove) == 0 && len(plan.Originated) == 0 && needless == 0:
+	case len(plan.WouldMove) == 0 && len(plan.Originated) == 0 && len(plan.Mended) == 0 && needless == 0:
 		plan.Verdict, plan.Summary = NothingToDo, "nothing to do here"
 	case p.enforcesAll() && needless == 0:
 		plan.Summary = "ready: replypath enforces already"

@@ -102,7 +102,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 	}
 	s := v.Figures
 	s.Mode = datapath.ModeInForce(byHand, v.Mode)
-	s.RPFilterDrops = counters.RPFilterDrops()
+	s.RPFilterDrops = hostsettings.RPFilterDrops()
 	s.Interfaces, err = p.interfaces(v)
 	if err != nil {
 		return nil, err

@@ -354,6 +354,7 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 		if said := p.Examine().Of("rp-filter", "eth1").With("error", "strict", "only observes here"); len(said) != 1 {
 			t.Errorf("doctor says %+v", p.Examine().Of("rp-filter", "eth1"))
 		}
+		wantUnseenTold(t, p, unheard)
 		p.Expect(0, "mode", "enforce")
 		await.Eventually(t, "it is loose", func() error {
 			if s := p.Status(); *s.Interface("eth1").RPFilter != 2 || slices.ContainsFunc(s.Errors, isSaid) {
@@ -364,6 +365,21 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 		testwire.WantBy(t, n.Server, conversation(t, n, traffic.Ping, topology.IPv4), true)
 		p.Expect(0, "detach", "--stop")
 		wantRPFilter(t, n, own)
+	}
+}
+
+// wantUnseenTold wants every command that is asked for replies to say that the question was dropped before there was one.
+func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversation) {
+	t.Helper()
+	const dropped = "dropped so in this network namespace"
+	if plan := p.Plan(0); plan.Verdict != "ready" || len(plan.Mended) != 1 || !strings.Contains(plan.Mended[0].Found, dropped) {
+		t.Errorf("plan says %q, and mends %+v", plan.Verdict, plan.Mended)
+	}
+	if r := p.Expect(0, "flows", "--asymmetric"); !strings.Contains(r.Stderr, "eth1") || !strings.Contains(r.Stderr, dropped) {
+		t.Errorf("%s", r)
+	}
+	if e := p.Explain("--peer", unheard.Peer.Addr().String(), "--self", unheard.Self.Addr().String()); !strings.Contains(e.Detail, dropped) {
+		t.Errorf("explain says %q", e.Detail)
 	}
 }
 

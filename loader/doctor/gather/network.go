@@ -203,7 +203,7 @@ func sumColumn(text, column string) uint64 {
 
 // settings reads the sysctls of the managed interfaces, and of "all".
 func settings(h *snapshot.Host) error {
-	h.Settings = snapshot.Settings{}
+	h.Settings, h.RPFilterDrops = snapshot.Settings{}, hostsettings.RPFilterDrops()
 	names := []string{"all"}
 	for _, i := range append(h.Carriers(), h.Interfaces...) {
 		names = append(names, i.Name)

@@ -130,6 +130,7 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if h.Attached && !h.Enforcing[i.Index] {
 			text += "; replypath only observes here and leaves it: it does not see what is dropped"
 		}
+		text += hostsettings.Dropped(h.RPFilterDrops)
 		isMended := !h.Attached && h.Config.ManageRPFilter && cmp.Or(i.Settings.Mode, h.Config.Mode) == config.ModeEnforce
 		if isMended {
 			text += "; enforcing makes it loose"

@@ -26,7 +26,9 @@ type Host struct {
 	Routing
 	Neighbourhood
 	Settings Settings
-	Firewall netfilter.Ruleset
+	// RPFilterDrops are the packets that rp_filter dropped in this network namespace; nil: not known.
+	RPFilterDrops *uint64
+	Firewall      netfilter.Ruleset
 	Hooked
 	Traffic
 	Connections
