@@ -60,7 +60,7 @@ func (b *server) readBeside(readers []reader, write func(round int, done *beside
 	}
 	rounds = 5
 	if short.Run(b) {
-		rounds = 2
+		rounds = 1
 	}
 	for round := range rounds {
 		write(round, done)
