@@ -9,6 +9,7 @@ import (
 
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
+	"replypath/test/short"
 )
 
-func TestMain(m *testing.M) { product.Main(m) }
+func TestMain(m *testing.M) { product.Sandboxed(short.WithoutCollection(m)) }
