@@ -5,9 +5,7 @@ package flows
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"maps"
-	"net/netip"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -86,12 +84,6 @@ const bytesWithin = 2 * time.Second
 
 // fewConnections are asked for one by one: a dump goes through all sockets of the host.
 const fewConnections = 64
-
-// ends are those of a connection.
-type ends struct{ self, peer netip.AddrPort }
-
-// digest tells connections apart in less room than their ends take.
-func (e ends) digest() uint64 { return maphash.Comparable(endsSeed, e) }
 
 // setBytes sets how many bytes this host sent by each TCP connection that has a socket here. One dump for a family is
 // cheaper than a question for each of many flows; it ends when all are found, or after a while.

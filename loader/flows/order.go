@@ -4,42 +4,12 @@ package flows
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"time"
-
-	"replypath/bpf"
-	"replypath/loader/datapath"
 )
 
 // SortOrders are those that a listing can be put in.
 var SortOrders = []Order{ByCorrected, ByBytes, ByAge}
-
-// row is a flow before it is shown, in 112 bytes: a full table has 200,000.
-type row struct {
-	entry bpf.DatapathFlow
-	in    bpf.DatapathTable
-	bytes *uint64 // of TCP payload that this host sent; nil: not known
-	// originated is what is shown of what is in no flow table, whose entry is there to be put in order.
-	originated *Flow
-}
-
-func (r *row) ends() ends {
-	t := &r.entry.Tuple
-	return ends{
-		self: netip.AddrPortFrom(datapath.Address(t.Self), datapath.Port(t.SelfPort)),
-		peer: netip.AddrPortFrom(datapath.Address(t.Peer), datapath.Port(t.PeerPort)),
-	}
-}
-
-func (r *row) flow(v *view) Flow {
-	if r.originated != nil {
-		return *r.originated
-	}
-	flow := v.flow(&r.entry, stateNames[r.in])
-	flow.Bytes = r.bytes
-	return flow
-}
 
 // sortRows puts flows in order. Flows that are equal by it stand in the order of their tuples, which is the same in every
 // look. Without an order that is the only one.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"net"
 	"net/netip"
@@ -240,6 +241,38 @@ func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 		flow.NextHopMAC = new(net.HardwareAddr(mac[:]).String())
 	}
 }
+
+// row is a flow before it is shown, in 112 bytes: a full table has 200,000.
+type row struct {
+	entry bpf.DatapathFlow
+	in    bpf.DatapathTable
+	bytes *uint64 // of TCP payload that this host sent; nil: not known
+	// originated is what is shown of what is in no flow table, whose entry is there to be put in order.
+	originated *Flow
+}
+
+func (r *row) ends() ends {
+	t := &r.entry.Tuple
+	return ends{
+		self: netip.AddrPortFrom(datapath.Address(t.Self), datapath.Port(t.SelfPort)),
+		peer: netip.AddrPortFrom(datapath.Address(t.Peer), datapath.Port(t.PeerPort)),
+	}
+}
+
+func (r *row) flow(v *view) Flow {
+	if r.originated != nil {
+		return *r.originated
+	}
+	flow := v.flow(&r.entry, stateNames[r.in])
+	flow.Bytes = r.bytes
+	return flow
+}
+
+// ends are those of a connection.
+type ends struct{ self, peer netip.AddrPort }
+
+// digest tells connections apart in less room than their ends take.
+func (e ends) digest() uint64 { return maphash.Comparable(endsSeed, e) }
 
 // each visits the flows that match, up to the limit.
 func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest uint64, flow Flow)) error {
