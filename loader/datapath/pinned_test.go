@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"replypath/test/await"
+	"replypath/test/short"
 )
 
 // A reader that is slow, as on a busy machine, and meanwhile loses what it reads to another datapath, reads that one.
@@ -56,7 +57,11 @@ func TestReadersBesideSwaps(t *testing.T) {
 			}
 		})
 	}
-	for range 500 {
+	swaps := 500
+	if short.Run(t) {
+		swaps = 100
+	}
+	for range swaps {
 		err := errors.Join(os.Mkdir(path(newMapsDir), 0o700), os.Rename(path(MapsDir), path(oldMapsDir)),
 			os.Rename(path(newMapsDir), path(MapsDir)), os.Remove(path(oldMapsDir)))
 		await.Must(t, err)

@@ -132,32 +132,37 @@ var killSwitches = map[string]struct {
 	script string
 	chains []string
 	spare  string
+	undo   string
 }{
-	"drop":          {killSwitch(`%s icmpv6 type 133-136 accept; oifname "eth0" drop`), []string{"inet kill out, rule "}, "ip saddr 10.2.0.100 accept; ip6 saddr 2001:db8:2::100 accept;"},
-	"reject others": {killSwitch(`%s icmpv6 type 133-136 accept; oifname != { "lo", "eth1" } reject`), []string{"inet kill out, rule "}, "ct state established accept;"},
-	"policy":        {killSwitch(`policy drop; %s icmpv6 type 133-136 accept; oifname "eth1" accept`), []string{"inet kill out, its policy"}, "ct state vmap { established : accept, invalid : drop };"},
+	"drop":          {killSwitch(`%s icmpv6 type 133-136 accept; oifname "eth0" drop`), []string{"inet kill out, rule "}, "ip saddr 10.2.0.100 accept; ip6 saddr 2001:db8:2::100 accept;", noTable},
+	"reject others": {killSwitch(`%s icmpv6 type 133-136 accept; oifname != { "lo", "eth1" } reject`), []string{"inet kill out, rule "}, "ct state established accept;", noTable},
+	"policy":        {killSwitch(`policy drop; %s icmpv6 type 133-136 accept; oifname "eth1" accept`), []string{"inet kill out, its policy"}, "ct state vmap { established : accept, invalid : drop };", noTable},
 	"iptables": {`for i in iptables ip6tables; do $i -I OUTPUT ! -o eth1 -m mark ! --mark 0xca6c -m addrtype ! --dst-type LOCAL -j REJECT; done; : %s`,
-		[]string{"ip filter OUTPUT, rule ", "ip6 filter OUTPUT, rule "}, ""},
+		[]string{"ip filter OUTPUT, rule ", "ip6 filter OUTPUT, rule "}, "", "for i in iptables ip6tables; do $i -D OUTPUT 1; done"},
 }
+
+const noTable = "nft delete table inet kill"
 
 func killSwitch(rules string) string {
 	return "nft 'table inet kill { chain out { type filter hook output priority 0; " + rules + "; }; }'"
 }
 
-// TestKillSwitch has a chain drop what the kernel routes by eth0: answers of eth1 do not get to where they are moved. Doctor
-// says so, and no more once the chain lets them pass.
+// TestKillSwitch has one chain after the other drop what the kernel routes by eth0: answers of eth1 do not get to where they are
+// moved. Doctor says so, and no more once the chain lets them pass.
 func TestKillSwitch(t *testing.T) {
+	n := newServer(t)
+	p := product.On(t, n.Server.Host)
+	p.Start("--listen", "")
 	for name, k := range killSwitches {
 		t.Run(name, func(t *testing.T) {
-			n := newServer(t)
-			p := product.On(t, n.Server.Host)
-			p.Start("--listen", "")
+			p := p.In(t)
 			for _, f := range n.Families() {
 				talks(t, n, f, true)
 			}
 			onlyOne(t, p.Doctor(0), "outgoing-interface-rules", "", "ok")
 
 			host.Shell(t, n.Server.Host, fmt.Sprintf(k.script, ""))
+			defer host.Shell(t, n.Server.Host, k.undo)
 			all := p.Doctor(3)
 			for _, chain := range k.chains {
 				onlyOne(t, all, "outgoing-interface-rules", "eth0", "error", chain, "answers of eth1 whose route leads by eth0")
@@ -176,7 +181,7 @@ func TestKillSwitch(t *testing.T) {
 			if k.spare == "" {
 				return
 			}
-			host.Shell(t, n.Server.Host, "nft delete table inet kill; "+fmt.Sprintf(k.script, k.spare))
+			host.Shell(t, n.Server.Host, k.undo+"; "+fmt.Sprintf(k.script, k.spare))
 			for _, f := range n.Families() {
 				talks(t, n, f, true)
 			}

@@ -17,22 +17,38 @@ import (
 
 // badState is what may be wrong with a host.
 type badState struct {
-	name, config string
+	name         string
 	begin        func(*testing.T, *topology.TwoNIC, *product.Product)
 	state, check string // of the first line, and one of the findings
 }
 
-var badStates = []badState{
-	{"nothing", "", nil, "ok", ""},
-	{"eth1 is down", "", shell("ip link set eth1 down"), "degraded", "link"},
-	{"no default route", "", shell("ip route del default; ip -6 route del default"), "degraded", "default-route"},
-	{"strict while observing", "mode: observe\n", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
-	{"strict, left to the host", "manage_rp_filter: false\n", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
-	{"only observed", "mode: observe\n", askByEth1, "degraded", "wrong-way"},
-	{"a name that nothing has", "interfaces: [{name: eth0}, {name: eth1}, {name: eth9}]\n", nil, "failed", "missing-interface"},
-	{"no daemon", "", func(_ *testing.T, _ *topology.TwoNIC, p *product.Product) { p.Expect(0, "version") }, "degraded", "configuration"},
-	{"a gateway that is silent", "", silence, "failed", "gateway"},
+// badHosts are in some states one after the other: what was wrong stays.
+var badHosts = []struct {
+	config string
+	states []badState
+}{
+	{"", []badState{
+		{"nothing", nil, "ok", ""},
+		{"eth1 is down", shell("ip link set eth1 down"), "degraded", "link"},
+		{"a gateway that is silent", silence, "failed", "gateway"},
+	}},
+	{"", []badState{
+		{"no default route", shell("ip route del default; ip -6 route del default"), "degraded", "default-route"},
+	}},
+	{"mode: observe\n", []badState{
+		{"only observed", askByEth1, "degraded", "wrong-way"},
+		{"strict while observing", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
+	}},
+	{"manage_rp_filter: false\n", []badState{
+		{"strict, left to the host", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
+	}},
+	{"interfaces: [{name: eth0}, {name: eth1}, {name: eth9}]\n", []badState{
+		{"a name that nothing has", nil, "failed", "missing-interface"},
+	}},
+	{"", []badState{{noDaemon, nil, "degraded", "configuration"}}},
 }
+
+const noDaemon = "no daemon"
 
 func shell(script string) func(*testing.T, *topology.TwoNIC, *product.Product) {
 	return func(t *testing.T, n *topology.TwoNIC, _ *product.Product) { host.Shell(t, n.Server.Host, script) }
@@ -58,41 +74,49 @@ func silence(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	})
 }
 
-// TestFirstLines has a host be in bad states, one by one: no command is glad then, and none says another thing than doctor.
+// TestFirstLines has hosts be in bad states, one by one: no command is glad then, and none says another thing than doctor.
 func TestFirstLines(t *testing.T) {
-	for _, bad := range badStates {
-		t.Run(bad.name, func(t *testing.T) {
-			n := newServer(t)
-			p := product.On(t, n.Server.Host)
-			d := p.Start("--config", product.WriteConfig(t, product.SmallTables+bad.config))
-			if bad.name == "no daemon" {
-				d.Kill()
-			}
-			if bad.begin != nil {
-				bad.begin(t, n, p)
-			}
-			var s *product.Status
-			await.Eventually(t, "the first line says "+bad.state, func() error {
-				if s = p.Diagnosed(); s.Health.State != bad.state || !strings.HasPrefix(s.Summary, bad.state+": ") {
-					return fmt.Errorf("%s: %+v", s.Summary, s.Health.Findings)
+	for _, bad := range badHosts {
+		n := newServer(t)
+		p := product.On(t, n.Server.Host)
+		d := p.Start("--config", product.WriteConfig(t, product.SmallTables+bad.config))
+		for _, state := range bad.states {
+			t.Run(state.name, func(t *testing.T) {
+				if state.name == noDaemon {
+					d.Kill()
 				}
-				return nil
+				if state.begin != nil {
+					state.begin(t, n, p)
+				}
+				state.wantFirst(t, p.In(t))
 			})
-			t.Logf("%s", s.Summary)
-			if bad.check != "" && !slices.ContainsFunc(s.Health.Findings, func(f product.Finding) bool { return f.Check == bad.check }) {
-				t.Errorf("%s is none of %+v", bad.check, s.Health.Findings)
-			}
-			code := 0
-			if bad.state == "failed" {
-				code = 3
-			}
-			p.StatusOf(code)
-			all := p.Doctor(code)
-			for _, f := range s.Health.Findings {
-				if len(all.Of(f.Check, product.OrEmpty(f.Interface)).With(f.Severity)) == 0 {
-					t.Errorf("doctor does not find %+v, but %+v", f, all.Of(f.Check, ""))
-				}
-			}
-		})
+		}
+	}
+}
+
+// wantFirst wants the first line to tell of the state, doctor to find the same, and exit code 3 where it failed.
+func (b *badState) wantFirst(t *testing.T, p *product.Product) {
+	t.Helper()
+	var s *product.Status
+	await.Eventually(t, "the first line says "+b.state, func() error {
+		if s = p.Diagnosed(); s.Health.State != b.state || !strings.HasPrefix(s.Summary, b.state+": ") {
+			return fmt.Errorf("%s: %+v", s.Summary, s.Health.Findings)
+		}
+		return nil
+	})
+	t.Logf("%s", s.Summary)
+	if b.check != "" && !slices.ContainsFunc(s.Health.Findings, func(f product.Finding) bool { return f.Check == b.check }) {
+		t.Errorf("%s is none of %+v", b.check, s.Health.Findings)
+	}
+	code := 0
+	if b.state == "failed" {
+		code = 3
+	}
+	p.StatusOf(code)
+	all := p.Doctor(code)
+	for _, f := range s.Health.Findings {
+		if len(all.Of(f.Check, product.OrEmpty(f.Interface)).With(f.Severity)) == 0 {
+			t.Errorf("doctor does not find %+v, but %+v", f, all.Of(f.Check, ""))
+		}
 	}
 }
