@@ -33,6 +33,9 @@ import (
 
 // problems are hosts that each check has to warn of: one for each way in which it does.
 var wrong = map[string][]func(*snapshot.Host){
+	"addresses": {func(h *snapshot.Host) {
+		h.OwnWays = []snapshot.OwnWay{{Address: netip.MustParsePrefix("10.4.0.100/24"), On: "eth1", By: "eth0"}}
+	}},
 	"managed": {func(h *snapshot.Host) { h.Interfaces = nil }, func(h *snapshot.Host) {
 		h.Interfaces, h.Unmanaged = nil, []discover.Unmanaged{{Name: "eth0", Reason: "no global address"}}
 	}},
@@ -301,7 +304,7 @@ func isOwn(e ast.Expr) bool {
 		return false
 	}
 	return slices.ContainsFunc([]string{"Configure", "ConfigureInterface", "UnconfigureGateway", "Start",
-		"StartAgain", "Reload", "Rename", "Enforce", "mount", "runAtUsual"}, func(name string) bool { return isNamed(call.Fun, name) })
+		"StartAgain", "Reload", "Rename", "Enforce", "Try", "mount", "runAtUsual"}, func(name string) bool { return isNamed(call.Fun, name) })
 }
 
 // isNamed tells an identifier, of this package or another.

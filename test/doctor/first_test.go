@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -49,6 +50,7 @@ func TestBeforeTheFirstStart(t *testing.T) {
 			}
 		}
 	}
+	wantOwnAddresses(t, n, p)
 	for _, test := range []struct {
 		name, script, check string
 		words               []string
@@ -187,4 +189,21 @@ func TestConfigurationInForce(t *testing.T) {
 	onlyOne(t, all, "configuration", "", "warning", "no daemon runs", path+" with --interface eth1 --observe --listen ''")
 	onlyOne(t, all, "configuration", "", "warning", path, "it is gone")
 	onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: kernel")
+}
+
+// wantOwnAddresses wants the first findings to be which replies leave by another interface, until a rule leads these.
+func wantOwnAddresses(t *testing.T, n *topology.TwoNIC, p *product.Product) {
+	t.Helper()
+	for at, f := range n.Families() {
+		self := n.Server.Eth1.Address(f)
+		want := fmt.Sprintf("%s on eth1: replies leave by eth0, to peers beyond ", self)
+		if first := p.Doctor(0)[0]; at == 0 && (first.Check != "addresses" || !strings.HasPrefix(first.Found, want)) {
+			t.Errorf("the first finding is %+v, not %q", first, want)
+		}
+		onlyOne(t, p.Doctor(0), "addresses", "eth1", "warning", want)
+		host.Shell(t, n.Server.Host, fmt.Sprintf("ip -%d rule add from %s lookup 100; ip -%d route add default dev eth1 table 100", f, self, f))
+		onlyOne(t, p.Doctor(0), "addresses", "eth1", "ok", fmt.Sprintf("%s on eth1: replies leave by eth1", self))
+		host.Shell(t, n.Server.Host, fmt.Sprintf("ip -%d rule del from %s lookup 100; ip -%d route flush table 100", f, self, f))
+		onlyOne(t, p.Doctor(0), "addresses", "eth0", "ok", fmt.Sprintf("%s on eth0: replies leave by eth0", n.Server.Eth0.Address(f)))
+	}
 }

@@ -68,7 +68,7 @@ ip link set eth1 mtu 1400
 `)
 	result := p.Expect(0, "doctor", "--fix")
 	for _, words := range []string{
-		"fixed ", "left to you, as --fix sets sysctls only: mtu\n",
+		"fixed ", "left to you, as --fix sets sysctls only: addresses, mtu\n",
 		"\n  inspect: ip link show dev eth1\n",
 	} {
 		if !strings.Contains(result.Stdout, words) {

@@ -13,6 +13,22 @@ import (
 	"replypath/loader/doctor/snapshot"
 )
 
+// OwnAddresses tells before the first start by which interface the replies of each own address leave.
+func OwnAddresses(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.OwnWays, func(w *snapshot.OwnWay) finding.Finding {
+		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
+		switch w.By {
+		case "":
+			return finding.None // `default-route` says so
+		case w.On:
+			return finding.Fine(w.On, text)
+		}
+		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check "+
+			"on that way drops them. replypath sends them by %s", text, w.Address.Masked(), w.On),
+			remedy.Try(&h.State))
+	})
+}
+
 // WrongWays finds replies that leave by another interface than their questions came in by, now.
 func WrongWays(h *snapshot.Host) []finding.Finding {
 	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {

@@ -14,6 +14,13 @@ type Traffic struct {
 	Flows     []flows.Flow
 	FlowError string // why the flow table cannot be read, empty where there is none or it can
 	WrongWays []WrongWay
+	OwnWays   []OwnWay // before the first start
+}
+
+// OwnWay is by which device the kernel sends what an own address sends to peers beyond its network; "" if nowhere.
+type OwnWay struct {
+	Address netip.Prefix
+	On, By  string
 }
 
 // Counted is what a datapath has counted for a pair of interfaces since it was pinned.
