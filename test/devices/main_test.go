@@ -14,13 +14,12 @@ import (
 	"replypath/test/host"
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
-	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
 
-func TestMain(m *testing.M) { product.Sandboxed(short.WithoutCollection(m)) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // needMechanism is needTCX where that is the mechanism.
 func needMechanism(t *testing.T, mechanism string) {

@@ -12,12 +12,11 @@ import (
 	"replypath/test/await"
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
-	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
 
-func TestMain(m *testing.M) { product.Sandboxed(short.WithoutCollection(m)) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()

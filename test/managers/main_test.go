@@ -12,13 +12,12 @@ import (
 	"replypath/test/host"
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
-	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
 
-func TestMain(m *testing.M) { product.Sandboxed(short.WithoutCollection(m)) }
+func TestMain(m *testing.M) { product.Main(m) }
 
 // newServer builds the network of a server with two interfaces, the replication address behind a router that checks
 // sources, and the recipe.

@@ -27,7 +27,6 @@ import (
 
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
-	"replypath/test/short"
 )
 
-func TestMain(m *testing.M) { product.Sandboxed(short.WithoutCollection(m)) }
+func TestMain(m *testing.M) { product.Main(m) }

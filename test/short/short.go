@@ -4,9 +4,6 @@
 package short
 
 import (
-	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"testing"
 )
@@ -31,19 +28,4 @@ func Long(t testing.TB, leftOut string) bool {
 		t.Logf("left out: %s: make test-long", leftOut)
 	}
 	return isLong
-}
-
-// WithoutCollection runs the tests of a package. In a quick run the daemons that they start, whose memory and time they do not
-// measure, collect no garbage: that takes a seventh of the processor time of a start.
-func WithoutCollection(m *testing.M) func() int {
-	return func() int {
-		flag.Parse()
-		if testing.Short() {
-			if err := errors.Join(os.Setenv("GOGC", "off"), os.Setenv("GOMEMLIMIT", "256MiB")); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-		}
-		return m.Run()
-	}
 }
