@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"replypath/loader/doctor"
@@ -55,6 +56,8 @@ type Options struct {
 
 // Make looks at the network namespace of the calling thread, as doctor.Examine does, and at the history.
 func Make(options Options) (*Plan, error) {
+	const percent = 20 // of what is gathered from a full flow table most is kept
+	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	host, err := gather.Snapshot(options.Options)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -75,6 +76,7 @@ func (d *daemon) addFlags(c *cobra.Command) {
 func (d *daemon) run(ctx context.Context) error {
 	reload, end, stop := d.host.Signals()
 	defer stop()
+	saveMemory()
 	if err := d.attach(); err != nil {
 		return err
 	}
@@ -153,6 +155,15 @@ func (d *daemon) logReady() {
 		return
 	}
 	d.log.Info("ready", append(about, described(effect)...)...)
+}
+
+// saveMemory collects garbage twice as often: a daemon that mostly waits has time for
+// that. An operator's GOGC says better.
+func saveMemory() {
+	const percent = 50
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // heed obeys signals until one says that it is time to end, which it reports,
