@@ -278,7 +278,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 14
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 15
 )
 
 type DatapathMode uint32
