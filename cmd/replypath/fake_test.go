@@ -219,7 +219,7 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	}
 	strict := doctor.Finding{
 		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
-		Found: "rp_filter: all 0, device 1, effective 1, strict", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
+		Found: "rp_filter of eth1 is strict (all 0, device 1)", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
 		Automatic: true,
 	}
 	if fix {

@@ -31,7 +31,7 @@ type fault struct {
 // faults of a server with two interfaces.
 var faults = []fault{
 	{"strict rp_filter by all", "sysctl -qw net.ipv4.conf.all.rp_filter=1",
-		"rp-filter", "warning", "eth1", []string{"all 1", "device 0", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.rp_filter=2", ""},
+		"rp-filter", "warning", "eth1", []string{"rp_filter of eth1 is strict (all 1, device 0)"}, "sysctl -w net.ipv4.conf.eth1.rp_filter=2", ""},
 	{"nftables looks at the way back", "nft add table inet t; nft add chain inet t pre '{ type filter hook prerouting priority 0; }'; nft add rule inet t pre fib saddr . iif oif missing drop",
 		"reverse-path-rules", "error", "", []string{"inet t pre", "drops"}, "nft --handle list chain inet t pre", ""},
 	{"unreachable default route", "ip route replace unreachable default; ip route add default via 10.1.0.1 metric 9",

@@ -26,7 +26,7 @@ const (
 func strict(t *testing.T, n *topology.TwoNIC, p *product.Product, severity string) {
 	t.Helper()
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	found := onlyOne(t, p.Examine(), "rp-filter", "eth1", severity, "all 0", "device 1", "effective 1")
+	found := onlyOne(t, p.Examine(), "rp-filter", "eth1", severity, "rp_filter of eth1 is strict (all 0, device 1)")
 	if found.Fix == nil || *found.Fix != "sysctl -w net.ipv4.conf.eth1.rp_filter=2" {
 		t.Errorf("fix %v", found.Fix)
 	}

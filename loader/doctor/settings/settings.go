@@ -126,7 +126,8 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if effective != hostsettings.RPFilterStrict {
 			return finding.Fine(i.Name, text)
 		}
-		text += ", strict: what arrives here is dropped if the route back leads by another interface"
+		text = fmt.Sprintf("rp_filter of %s is strict (all %d, device %d): what arrives there is dropped if the route back leads by another interface",
+			i.Name, s.all, s.device)
 		if h.Attached && !h.Enforcing[i.Index] {
 			text += "; replypath only observes here and leaves it: it does not see what is dropped"
 		}

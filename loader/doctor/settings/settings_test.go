@@ -15,7 +15,7 @@ import (
 
 func TestRPFilter(t *testing.T) {
 	const (
-		dropped = ", strict: what arrives here is dropped if the route back leads by another interface"
+		dropped = ": what arrives there is dropped if the route back leads by another interface"
 		mend    = " => sysctl -w net.ipv4.conf."
 		strict  = dropped + "; enforcing makes it loose" + mend
 	)
@@ -23,25 +23,25 @@ func TestRPFilter(t *testing.T) {
 	testhost.Check(t, RPFilter, []testhost.Wants{
 		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1}), []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"warning eth1: rp_filter: all 0, device 1, effective 1" + strict + "eth1.rp_filter=2",
+			"warning eth1: rp_filter of eth1 is strict (all 0, device 1)" + strict + "eth1.rp_filter=2",
 		}},
 		{"left to the host", func(h *snapshot.Host) { onEth1(h); h.Config.ManageRPFilter = false }, []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"error eth1: rp_filter: all 0, device 1, effective 1" + dropped + mend + "eth1.rp_filter=2",
+			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + mend + "eth1.rp_filter=2",
 		}},
 		{"left to the host, where the default route leads", func(h *snapshot.Host) {
 			h.Settings["net.ipv4.conf.eth0.rp_filter"], h.Config.ManageRPFilter = 1, false
 		}, []string{
-			"warning eth0: rp_filter: all 0, device 1, effective 1" + dropped + mend + "eth0.rp_filter=2",
+			"warning eth0: rp_filter of eth0 is strict (all 0, device 1)" + dropped + mend + "eth0.rp_filter=2",
 			"ok eth1: rp_filter: all 0, device 0, effective 0",
 		}},
 		{"observing", func(h *snapshot.Host) { onEth1(h); h.Attached = true }, []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"error eth1: rp_filter: all 0, device 1, effective 1" + dropped +
+			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped +
 				"; replypath only observes here and leaves it: it does not see what is dropped" + mend + "eth1.rp_filter=2",
 		}},
 		{"all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1, "net.ipv4.conf.eth1.rp_filter": 2}), []string{
-			"warning eth0: rp_filter: all 1, device 0, effective 1" + strict + "eth0.rp_filter=2",
+			"warning eth0: rp_filter of eth0 is strict (all 1, device 0)" + strict + "eth0.rp_filter=2",
 			"ok eth1: rp_filter: all 1, device 2, effective 2",
 		}},
 		{"loose by all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 2, "net.ipv4.conf.eth1.rp_filter": 1}), []string{
@@ -52,7 +52,7 @@ func TestRPFilter(t *testing.T) {
 			h.Interfaces = h.Interfaces[:1]
 			h.Interfaces[0].Name = "eth0.7"
 			h.Settings["net.ipv4.conf.eth0/7.rp_filter"] = 1
-		}, []string{"warning eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
+		}, []string{"warning eth0.7: rp_filter of eth0.7 is strict (all 0, device 1)" + strict + "eth0/7.rp_filter=2"}},
 	})
 }
 
