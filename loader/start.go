@@ -30,8 +30,8 @@ type start struct{ *core }
 // steps are what New does.
 func (l start) steps() []func() error {
 	return []func() error{
-		l.endTrial, l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
-		l.limitTrial, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
+		kernel.CheckCall, l.endTrial, l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal,
+		l.load, l.limitTrial, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
 
@@ -63,9 +63,6 @@ func (l start) settle() {
 func (l start) checkConfig() error { return check(l.netlink, l.config) }
 
 func (l start) probe() (err error) {
-	if err := kernel.CheckCall(); err != nil {
-		return err
-	}
 	// Before 5.11 maps count as locked memory.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raise the limit of locked memory: %w", err)
