@@ -389,7 +389,7 @@ func (w *whole) follows() error {
 
 // examined wants `doctor` to find nothing wrong with the host, with a datapath and without. That no daemon runs is true
 // between two of them.
-func (b *server) examined() reader {
+func (b *server) examined(meant ...string) reader {
 	root := b.TempDir()
 	return func() error {
 		findings, err := doctor.Examine(doctor.Options{PinDir: b.dir, Config: config.Default(), Root: root})
@@ -397,7 +397,7 @@ func (b *server) examined() reader {
 			return fmt.Errorf("examine: %w", err)
 		}
 		for _, f := range findings {
-			if f.Severity != doctor.OK && !strings.Contains(f.Found, "no daemon runs") {
+			if f.Severity != doctor.OK && !slices.Contains(meant, f.Check) && !strings.Contains(f.Found, "no daemon runs") {
 				return fmt.Errorf("%s: %s: %s", f.Severity, f.Check, f.Found)
 			}
 		}
@@ -499,7 +499,7 @@ func (n *noneOrOne) readers() []reader {
 		Self: netip.AddrPortFrom(n.eth1.Address(topology.IPv4), 0),
 	}
 	monitor := newMonitor(n.server)
-	readers := []reader{n.examined()}
+	readers := []reader{n.examined("addresses")} // whose replies go wrong where there is none
 	for _, read := range []reader{
 		func() error {
 			s, err := status.Read(n.dir)

@@ -44,8 +44,8 @@ func (c *check) grade(severity finding.Severity) finding.Severity {
 // checks are in the order in which findings of the same severity are shown.
 var checks = []check{
 	{"facts", "what could not be read of this host; the checks that need it are left out", "all that was asked could be read", health.UnreadFacts},
-	{"addresses", "before the first start: by which interface the replies of each own address leave",
-		"programs are attached, or nothing has an address: see `wrong-way`", health.OwnAddresses},
+	{"addresses", "own addresses that no reply leaves from, and before the first start by which interface those of each leave",
+		"the kernel refuses no reply", health.OwnAddresses},
 	{"managed", "which interfaces are managed; an error if there is none", "", health.ManagedInterfaces},
 	{"attached", "a managed interface that lacks replypath's programs, although they were attached",
 		"both programs are on every managed interface, or nothing is attached yet", health.MissingPrograms},

@@ -35,6 +35,8 @@ import (
 var wrong = map[string][]func(*snapshot.Host){
 	"addresses": {func(h *snapshot.Host) {
 		h.OwnWays = []snapshot.OwnWay{{Address: netip.MustParsePrefix("10.4.0.100/24"), On: "eth1", By: "eth0"}}
+	}, func(h *snapshot.Host) {
+		h.Attached, h.OwnWays = true, []snapshot.OwnWay{{Address: netip.MustParsePrefix("10.4.0.100/24"), On: "eth1", Refused: true}}
 	}},
 	"managed": {func(h *snapshot.Host) { h.Interfaces = nil }, func(h *snapshot.Host) {
 		h.Interfaces, h.Unmanaged = nil, []discover.Unmanaged{{Name: "eth0", Reason: "no global address"}}

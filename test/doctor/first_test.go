@@ -204,6 +204,9 @@ func wantOwnAddresses(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 		host.Shell(t, n.Server.Host, fmt.Sprintf("ip -%d rule add from %s lookup 100; ip -%d route add default dev eth1 table 100", f, self, f))
 		onlyOne(t, p.Doctor(0), "addresses", "eth1", "ok", fmt.Sprintf("%s on eth1: replies leave by eth1", self))
 		host.Shell(t, n.Server.Host, fmt.Sprintf("ip -%d rule del from %s lookup 100; ip -%d route flush table 100", f, self, f))
+		host.Shell(t, n.Server.Host, fmt.Sprintf("ip -%d rule add from %s prohibit", f, self))
+		onlyOne(t, p.Doctor(0), "addresses", "eth1", "warning", fmt.Sprintf("%s on eth1: the kernel refuses replies", self))
+		host.Shell(t, n.Server.Host, fmt.Sprintf("ip -%d rule del from %s prohibit", f, self))
 		onlyOne(t, p.Doctor(0), "addresses", "eth0", "ok", fmt.Sprintf("%s on eth0: replies leave by eth0", n.Server.Eth0.Address(f)))
 	}
 }

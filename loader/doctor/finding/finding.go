@@ -4,6 +4,7 @@
 package finding
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -111,8 +112,10 @@ func (f Finding) Shown(count uint64, since *time.Time) Finding {
 // Brief is the first clause of what was found, or where that is long, the check and what it is about.
 func (f *Finding) Brief() string {
 	clause, rest, _ := strings.Cut(f.Found, ": ")
-	if !strings.Contains(clause, " ") { // a family
+	word, _, isLonger := strings.Cut(clause, " ")
+	if _, err := netip.ParseAddr(word); err == nil || !isLonger { // an address with its interface, a family
 		next, _, _ := strings.Cut(rest, ": ")
+		next, _, _ = strings.Cut(next, ", ")
 		clause += ": " + next
 	}
 	if utf8.RuneCountInString(clause) <= fewWords {

@@ -35,8 +35,9 @@ func TestBrief(t *testing.T) {
 	for found, want := range map[string]string{
 		"eth1 is down: replies go nowhere":                  "eth1 is down",
 		"ipv4: no default route but that of x: replies are": "ipv4: no default route but that of x",
-		"all is said":                    "all is said",
-		strings.Repeat("w ", 30) + ": x": "check of eth1",
+		"all is said": "all is said",
+		"10.4.0.100 on eth1: replies leave by eth0, to peers beyond: x": "10.4.0.100 on eth1: replies leave by eth0",
+		strings.Repeat("w ", 30) + ": x":                                "check of eth1",
 	} {
 		f := Finding{Check: "check", Subject: "eth1", Found: found}
 		if got := f.Brief(); got != want {

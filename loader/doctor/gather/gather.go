@@ -110,7 +110,7 @@ func (g *gatherer) parts() []part {
 		{"", "", g.modes},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
-		{"", "", func() error { return ownWays(h) }},
+		{"", "", g.ownWays},
 		{"", "", func() error { return g.tunnels.heard(h) }},
 	}
 }

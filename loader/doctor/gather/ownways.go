@@ -3,22 +3,22 @@
 package gather
 
 import (
+	"errors"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/kernelroute"
 )
 
-// Peers beyond every network of a host: RFC 5737, RFC 3849.
-var beyond = map[bool]netip.Addr{true: netip.MustParseAddr("192.0.2.1"), false: netip.MustParseAddr("2001:db8:ffff:ffff::1")}
+// beyond are peers beyond every network of a host, by whether IPv4 is asked for: a.root-servers.net, which no list of bogus
+// networks holds. Nothing is sent there.
+var beyond = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
 
-// ownWays asks by which device replies from each own address leave, while nothing of replypath's is there. Those of VRFs have
-// tables of their own.
-func ownWays(h *snapshot.Host) error {
-	if h.Attached {
-		return nil
-	}
-	for _, i := range h.Interfaces {
+// ownWays asks by which device the kernel sends replies from each own address. Those of VRFs have tables of their own.
+func (g *gatherer) ownWays() error {
+	for _, i := range g.host.Interfaces {
 		if i.VRF != 0 || !i.Up {
 			continue
 		}
@@ -28,7 +28,10 @@ func ownWays(h *snapshot.Host) error {
 			if err != nil {
 				return err
 			}
-			h.OwnWays = append(h.OwnWays, snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device)})
+			way := snapshot.OwnWay{Address: address, On: i.Name, By: g.host.DeviceName(route.Device)}
+			// A missing route is ENETUNREACH (fib_props in net/ipv4/fib_semantics.c, ip6_rt_type_to_error in net/ipv6/route.c).
+			way.Refused = route.Err != nil && !errors.Is(route.Err, unix.ENETUNREACH)
+			g.host.OwnWays = append(g.host.OwnWays, way)
 		}
 	}
 	return nil

@@ -13,19 +13,22 @@ import (
 	"replypath/loader/doctor/snapshot"
 )
 
-// OwnAddresses tells before the first start by which interface the replies of each own address leave.
+// OwnAddresses tells from which own addresses no reply leaves, and before the first start by which interface those of each do.
 func OwnAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.OwnWays, func(w *snapshot.OwnWay) finding.Finding {
+		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && (best == nil || !best.Refuses()) { // `default-route` says so
+			return finding.Seen(finding.Warning, w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
+				w.Address.Addr(), w.On, w.Address.Masked()), "ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show")
+		}
 		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
-		switch w.By {
-		case "":
-			return finding.None // `default-route` says so
-		case w.On:
+		switch {
+		case h.Attached || w.By == "":
+			return finding.None
+		case w.By == w.On:
 			return finding.Fine(w.On, text)
 		}
 		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check "+
-			"on that way drops them. replypath sends them by %s", text, w.Address.Masked(), w.On),
-			remedy.Try(&h.State))
+			"on that way drops them. replypath sends them by %s", text, w.Address.Masked(), w.On), remedy.Try(&h.State))
 	})
 }
 

@@ -14,13 +14,14 @@ type Traffic struct {
 	Flows     []flows.Flow
 	FlowError string // why the flow table cannot be read, empty where there is none or it can
 	WrongWays []WrongWay
-	OwnWays   []OwnWay // before the first start
+	OwnWays   []OwnWay
 }
 
 // OwnWay is by which device the kernel sends what an own address sends to peers beyond its network; "" if nowhere.
 type OwnWay struct {
 	Address netip.Prefix
 	On, By  string
+	Refused bool // by a route or a rule
 }
 
 // Counted is what a datapath has counted for a pair of interfaces since it was pinned.
