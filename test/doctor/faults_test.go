@@ -222,7 +222,7 @@ func TestTable(t *testing.T) {
 	p := product.On(t, n.Server.Host)
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	result := p.Expect(3, "doctor", "--config", product.WriteConfig(t, "manage_rp_filter: false\n"))
-	for _, words := range []string{"error    rp-filter  eth1\n  rp_filter: ", "\n  fix: sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
+	for _, words := range []string{"error    rp-filter  eth1\n  rp_filter of eth1 is strict", "\n  fix: sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)
 		}

@@ -110,7 +110,7 @@ func (g *gatherer) parts() []part {
 		{"", "", g.modes},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
-		{"", "", g.ownWays},
+		{"", "", func() error { return ownWays(h) }},
 		{"", "", func() error { return g.tunnels.heard(h) }},
 	}
 }

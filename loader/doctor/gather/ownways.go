@@ -17,8 +17,8 @@ import (
 var beyond = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
 
 // ownWays asks by which device the kernel sends replies from each own address. Those of VRFs have tables of their own.
-func (g *gatherer) ownWays() error {
-	for _, i := range g.host.Interfaces {
+func ownWays(h *snapshot.Host) error {
+	for _, i := range h.Interfaces {
 		if i.VRF != 0 || !i.Up {
 			continue
 		}
@@ -28,10 +28,10 @@ func (g *gatherer) ownWays() error {
 			if err != nil {
 				return err
 			}
-			way := snapshot.OwnWay{Address: address, On: i.Name, By: g.host.DeviceName(route.Device)}
+			way := snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device)}
 			// A missing route is ENETUNREACH (fib_props in net/ipv4/fib_semantics.c, ip6_rt_type_to_error in net/ipv6/route.c).
 			way.Refused = route.Err != nil && !errors.Is(route.Err, unix.ENETUNREACH)
-			g.host.OwnWays = append(g.host.OwnWays, way)
+			h.OwnWays = append(h.OwnWays, way)
 		}
 	}
 	return nil
