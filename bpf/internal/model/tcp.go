@@ -199,6 +199,7 @@ var askedAgain = []Event{
 	bpf.DatapathEventEVENT_IGNORED_MAC,
 	bpf.DatapathEventEVENT_IGNORED_NO_SOCKET,
 	bpf.DatapathEventEVENT_IGNORED_SEGMENT,
+	bpf.DatapathEventEVENT_IGNORED_TUNNEL,
 }
 
 // completes ends a handshake if the segment acknowledges what was sent in it.
