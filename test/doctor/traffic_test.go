@@ -64,6 +64,14 @@ func TestVirtualMAC(t *testing.T) {
 	}
 	p.Start("--config", product.WriteConfig(t, product.SmallTables+
 		"interfaces: [{name: eth0}, {name: eth1, gateways: ["+strings.Join(gateways, ", ")+"]}]\n"))
+	await.Eventually(t, "the gateways have a MAC", func() error {
+		for _, g := range p.Status().Interface("eth1").Gateways {
+			if g.MAC == nil {
+				return fmt.Errorf("%s has none", g.Address)
+			}
+		}
+		return nil
+	})
 	for _, f := range traffic.Families {
 		for _, kind := range traffic.Kinds {
 			traffic.Ask(t, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
