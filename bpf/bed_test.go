@@ -17,7 +17,6 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
-	"replypath/test/await"
 )
 
 // nic is one managed interface of the host under test.
@@ -55,7 +54,9 @@ func routerOf(device int) net.HardwareAddr {
 func newBed(t *testing.T, v variant) *bed {
 	t.Helper()
 	d, err := load(v)
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := &bed{Datapath: d, t: t}
 	for i, to := range []*nic{&b.production, &b.replication, &b.backup} {
 		*to = nic{
@@ -79,7 +80,9 @@ func newBed(t *testing.T, v variant) *bed {
 
 func (b *bed) must(err error) {
 	b.t.Helper()
-	await.Must(b.t, err)
+	if err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b *bed) configure(change func(*bpf.DatapathSettings)) {

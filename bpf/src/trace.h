@@ -71,9 +71,12 @@ static inline struct trace_event *new_event(const struct __sk_buff *skb, struct 
 /* The table that holds the flow of an inbound packet, once it was recorded. */
 static inline __u32 table_of(const struct packet *packet)
 {
+	const struct flow *flow;
+
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
-	if (find_digest(packet->digest, TABLE_ESTABLISHED))
+	flow = find_digest(packet->digest, TABLE_ESTABLISHED);
+	if (flow && !(flow->flags & FLOW_ORIGINATED))
 		return TABLE_ESTABLISHED;
 	return find_digest(packet->digest, TABLE_NURSERY) ? TABLE_NURSERY : TABLE_HALF_OPEN;
 }
@@ -181,7 +184,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	}
 	describe(skb, event, &from->packet, result);
 	add_flow(event, digest, table);
-	if (table >= TABLE_ORIGINATED) {
+	if (table == TABLE_ORIGINATED) {
 		event->table = table;
 		event->flow_ifindex = kind == TRACE_MOVED ? handover->ifindex : 0;
 	}
@@ -202,7 +205,7 @@ __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 	slot->outcome = 0;
 	slot->moved = false;
 	/* That of what the host originates is still in the scratch. */
-	flow = table >= TABLE_ORIGINATED ? &scratch->flow : find_digest(digest, table);
+	flow = table == TABLE_ORIGINATED ? &scratch->flow : find_digest(digest, table);
 	if (!flow)
 		return 0;
 	if (!match_request(&flow->tuple))

@@ -3,10 +3,7 @@
 package main
 
 import (
-	"fmt"
-	"log/slog"
 	"net/netip"
-	"os"
 
 	"replypath/cmd/replypath/daemon"
 	"replypath/cmd/replypath/show"
@@ -45,9 +42,9 @@ func thisHost() host {
 		daemon:  daemon.ThisHost(),
 		detach:  detach.Run,
 		survey:  show.SurveyHost,
-		status:  doctor.Status,
+		status:  status.Read,
 		mode:    status.Mode,
-		setMode: setMode,
+		setMode: status.SetMode,
 		flows:   func(pinDir string) (show.FlowTable, error) { return flows.Open(pinDir) },
 		explain: explain.Ask,
 		trace:   trace.Follow,
@@ -57,16 +54,4 @@ func thisHost() host {
 		fix:     doctor.Fix,
 		plan:    plan.Make,
 	}
-}
-
-// setMode sets the mode of what is there for good: a trial that nobody has confirmed is taken back before.
-func setMode(pinDir, mode string) (undone []string, err error) {
-	done, err := detach.TakeBack(pinDir, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if done {
-		fmt.Fprintln(os.Stderr, "replypath: a trial was not confirmed, it is taken back")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return status.SetMode(pinDir, mode)
 }

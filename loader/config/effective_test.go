@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"replypath/test/await"
 )
 
 // TestEncode: another process reads the very configuration, with the flags, but for the lines of the file.
@@ -16,7 +14,9 @@ func TestEncode(t *testing.T) {
 		config := mustParse(t, file)
 		listen := ""
 		overrides := Overrides{Interfaces: []string{"eth1", "eth7"}, Observe: true, Listen: &listen}
-		await.Must(t, overrides.Apply(config))
+		if err := overrides.Apply(config); err != nil {
+			t.Fatal(err)
+		}
 		got, err := Decode(config.Encode())
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -34,7 +34,9 @@ func TestEncode(t *testing.T) {
 // form is refused.
 func TestDecodeOthers(t *testing.T) {
 	got, err := Decode([]byte(`{"version": 1, "config": {"Mode": "observe", "KeyOfALaterVersion": "on", "Interfaces": [{"Name": "eth1"}]}}`))
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := Default()
 	want.Mode, want.Interfaces = ModeObserve, []Interface{{Name: "eth1"}}
 	if diff := compare(want, got); diff != "" {

@@ -47,8 +47,6 @@ mode: observe
 follow: pinned
 scope: all
 host_model: strong
-related: false
-addresses: [198.51.100.0/28, 192.0.2.7, "2001:db8:9::5", "2001:db8:a::/64"]
 loopback_addresses: symmetric
 exclude:
   - 192.0.2.0/24
@@ -72,14 +70,10 @@ log: {level: debug, format: json}
 		},
 		IgnoreInterfaces: []string{},
 		Policy: Policy{
-			Mode:      ModeObserve,
-			Follow:    FollowPinned,
-			Scope:     ScopeAll,
-			HostModel: HostModelStrong,
-			Addresses: []netip.Prefix{
-				netip.MustParsePrefix("198.51.100.0/28"), netip.MustParsePrefix("192.0.2.7/32"),
-				netip.MustParsePrefix("2001:db8:9::5/128"), netip.MustParsePrefix("2001:db8:a::/64"),
-			},
+			Mode:              ModeObserve,
+			Follow:            FollowPinned,
+			Scope:             ScopeAll,
+			HostModel:         HostModelStrong,
 			LoopbackAddresses: LoopbackSymmetric,
 			Exclude: []Exclusion{
 				{Peer: netip.MustParsePrefix("192.0.2.0/24")},

@@ -33,9 +33,8 @@ const (
 
 // meant are the reasons for which packets go as routed as somebody wants it.
 var meant = map[string]bool{
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_OBSERVE]:        true,
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE]:   true,
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL]: true,
+	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_OBSERVE]:      true,
+	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE]: true,
 }
 
 // IsMeant tells of reasons for which packets go as routed as somebody wants it.

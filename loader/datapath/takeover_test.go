@@ -11,7 +11,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
-	"replypath/test/await"
 )
 
 // TestOrigin: whatever goes into the programs makes their origin another one.
@@ -23,7 +22,9 @@ func TestOrigin(t *testing.T) {
 		n.maps.ids["events"], n.maps.ids["pairs"] = 7, 8
 		change(n)
 		origin, err := n.origin()
-		await.Must(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if other, has := origins[origin]; has {
 			t.Errorf("the origin with %s is that with %s", what, other)
 		}
@@ -48,14 +49,18 @@ func TestOrigin(t *testing.T) {
 // TestConstantsAreOfTheOrigin: a constant of the object that is set is one of those by which the origin differs.
 func TestConstantsAreOfTheOrigin(t *testing.T) {
 	plain, err := bpf.LoadDatapath()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	opts := Options{MaxEntries: 1 << 10, Seeds: bpf.Seeds{1}}
 	features := reflect.ValueOf(&opts.Features).Elem()
 	for i := range features.NumField() {
 		features.Field(i).SetBool(true)
 	}
 	set, err := opts.spec()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	count := 1 // the kernel's frequency may be that of the object
 	for name, variable := range set.Variables {
 		if name != bpf.DatapathVarHertz && !slices.Equal(variable.Value, plain.Variables[name].Value) {
@@ -74,7 +79,9 @@ func TestNotes(t *testing.T) {
 			Name: "same", Type: ebpf.SchedCLS, License: "GPL",
 			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 		})
-		await.Must(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		t.Cleanup(func() { p.Close() })
 		return p
 	}

@@ -15,7 +15,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
@@ -127,7 +126,7 @@ func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 		return dir, err
 	}
 	defer Announce(options.PinDir).Close()
-	if _, err := pins.EndHolder(ctx, options.PinDir, unix.SIGTERM); err != nil {
+	if err := stopOwner(ctx, options.PinDir); err != nil {
 		return nil, err
 	}
 	return pins.OwnExisting(options.PinDir)

@@ -19,7 +19,9 @@ import (
 func parse(t *testing.T, text string) *config.Config {
 	t.Helper()
 	cfg, err := config.Parse("replypath.yaml", []byte(text))
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return cfg
 }
 

@@ -12,8 +12,6 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/flows"
-	"replypath/loader/hostsettings"
-	"replypath/loader/pins"
 )
 
 // Answer explains the reply that was asked about, or of several flows that match
@@ -43,10 +41,7 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 	}
 	if len(entries) == 0 {
 		e, err := h.explainWithout(&q, device)
-		if err != nil {
-			return nil, err
-		}
-		return &Answer{Explanation: e, Others: []Explanation{}}, e.addUnseen(pinDir, q.Interface)
+		return &Answer{Explanation: e, Others: []Explanation{}}, err
 	}
 	answer := &Answer{Others: []Explanation{}, Matches: len(entries)}
 	if q.Limit > 0 && len(entries) > q.Limit {
@@ -54,9 +49,6 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 	}
 	for i := range entries {
 		e, err := h.explainFlow(&q, &entries[i])
-		if err == nil && !e.Flow.Asymmetric {
-			err = e.addUnseen(pinDir, orNone(e.Flow.Interface))
-		}
 		if err != nil {
 			return nil, err
 		}
@@ -67,27 +59,6 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 		}
 	}
 	return answer, nil
-}
-
-// addUnseen says where questions may have been dropped before there was a reply: by an interface, or by any of those whose
-// requests are recorded if it is "".
-func (e *Explanation) addUnseen(pinDir, arrivesBy string) error {
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil || e.Family != "ipv4" || e.Verdict == AlreadyRight { // IPv6 has no rp_filter
-		return err
-	}
-	by := slices.DeleteFunc(journal.Recording(), func(name string) bool { return arrivesBy != "" && arrivesBy != name })
-	if unseen := hostsettings.Unseen(by); unseen != "" {
-		e.Detail += "; " + unseen
-	}
-	return nil
-}
-
-func orNone(name *string) string {
-	if name == nil {
-		return ""
-	}
-	return *name
 }
 
 // entries returns the live flows that match, that of the latest inbound frame

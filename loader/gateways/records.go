@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"replypath/loader/identity"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -55,20 +54,20 @@ func (j *records) write() {
 // identify returns the record of a gateway, whose id it may have had before.
 func (j *records) identify(key gatewayKey) (*pins.GatewayRecord, error) {
 	address := key.address.String()
-	var given []uint16
+	last := uint16(0)
 	for i, r := range j.Journal.Gateways {
 		if r.Interface == key.device && r.Address == address {
 			return &j.Journal.Gateways[i], nil
 		}
-		given = append(given, r.ID)
+		last = max(last, r.ID)
 	}
-	id := identity.NextID(given, j.Datapath().Gateways.MaxEntries())
-	if id == 0 {
+	id := last + 1
+	if uint32(id) >= j.Datapath().Gateways.MaxEntries() {
 		oldest := slices.IndexFunc(j.Journal.Gateways, func(r pins.GatewayRecord) bool { return r.Gone })
 		if oldest < 0 {
-			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, len(given))
+			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, last)
 		}
-		id = given[oldest]
+		id = j.Journal.Gateways[oldest].ID
 		j.Journal.Gateways = slices.Delete(j.Journal.Gateways, oldest, oldest+1)
 	}
 	j.Journal.Gateways = append(j.Journal.Gateways, pins.GatewayRecord{

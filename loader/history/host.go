@@ -4,6 +4,7 @@ package history
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -37,9 +38,9 @@ type way struct {
 
 // openHost reads what there is, of which some interfaces are managed.
 func openHost(managed []string) (*host, error) {
-	handle, err := dump.Open()
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	h := &host{
 		netlink: handle, names: map[int]string{}, own: map[netip.Addr]int{}, managed: map[string]int{}, routes: map[way]string{},

@@ -35,7 +35,9 @@ func keep(t *testing.T, path string, d time.Duration) string {
 func watched(t *testing.T, path string) time.Duration {
 	t.Helper()
 	h, err := Load(path)
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return h.Watched
 }
 

@@ -45,7 +45,9 @@ func set(t *testing.T, h *topology.Host, name string, value int) {
 func get(t *testing.T, h *topology.Host, name string) string {
 	t.Helper()
 	value, err := h.Sysctl("net/ipv4/conf/" + name + "/rp_filter")
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return value
 }
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/await"
+	"github.com/google/go-cmp/cmp"
 )
 
 func repairs(t *testing.T) *Repairs {
@@ -51,7 +51,9 @@ func TestRepairs(t *testing.T) {
 	must(t, j.Close())
 	got, err := ReadRepairs(path)
 	must(t, err)
-	await.Same(t, "(-want +got)", want, got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 	again, err := OwnExistingRepairs(path)
 	must(t, err)
 	must(t, again.Remove())

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -74,5 +73,7 @@ func TestEachConnection(t *testing.T) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -5,10 +5,11 @@ package top
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/metrics"
-	"replypath/test/await"
 )
 
 func pair(from, to string, asymmetric, packets, bytes uint64) metrics.PairCounters {
@@ -29,7 +30,9 @@ func looked(seconds float64, before, now *status.Traffic) *Look {
 
 func wantRates(t *testing.T, what string, got, want any) {
 	t.Helper()
-	await.Same(t, what, want, got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
 }
 
 // asymmetry has the reasons that there are, of which mtu is one.

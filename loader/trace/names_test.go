@@ -8,13 +8,14 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/test/await"
 )
 
 func newTestNames(t *testing.T) *names {
 	t.Helper()
 	n, err := newNames()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return n
 }
 

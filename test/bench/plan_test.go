@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/bench/contender"
 	"replypath/test/bench/load"
 	"replypath/test/bench/report"
@@ -25,7 +24,9 @@ func namesOf(p *plan) []string {
 // TestPlanOrder has every contender take its turn before the first comes again.
 func TestPlanOrder(t *testing.T) {
 	contenders, err := contender.Named("static", "iprule-2", "replypath-observe")
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"static", "iprule-2"}}}, contenders, options{rounds: 3})
 	want := []string{
 		"one static", "one iprule-2", "one replypath-observe", "one " + report.Again,
@@ -43,7 +44,9 @@ func TestPlanOrder(t *testing.T) {
 // is the same in every run. The workloads keep theirs.
 func TestPlanShuffles(t *testing.T) {
 	contenders, err := contender.Named("static", "iprule-2")
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	const times = 60
 	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, options{rounds: times})
 	before := make(map[[2]string]int)
@@ -76,7 +79,9 @@ func TestPlanShuffles(t *testing.T) {
 
 func TestPlanWithoutBase(t *testing.T) {
 	contenders, err := contender.Named("iprule-2")
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := newPlan([]*load.Workload{{Name: "one"}}, contenders, options{rounds: 1})
 	if got := namesOf(p); !slices.Equal(got, []string{"one iprule-2"}) {
 		t.Errorf("a round has %q", got)
@@ -86,7 +91,9 @@ func TestPlanWithoutBase(t *testing.T) {
 // TestPlanFurther has only those measured again that a bound compares, the redirect, and the noise.
 func TestPlanFurther(t *testing.T) {
 	contenders, err := contender.Named("static", "none", "iprule-2", "replypath", "constants")
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
 	want := []string{"tcp-crr constants", "tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
@@ -134,7 +141,9 @@ func TestQuick(t *testing.T) {
 	o := options{rounds: usualRounds}
 	o.shorten()
 	workloads, _, err := o.chosenWorkloads()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var names []string
 	for _, w := range workloads {
 		names = append(names, w.Name)

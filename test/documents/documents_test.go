@@ -16,7 +16,6 @@ import (
 	east "github.com/yuin/goldmark/extension/ast"
 
 	"replypath/loader/config"
-	"replypath/test/await"
 )
 
 const root = "../.."
@@ -24,14 +23,18 @@ const root = "../.."
 func pages(t *testing.T) []*Page {
 	t.Helper()
 	pages, err := Pages(root)
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return pages
 }
 
 func read(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, path))
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return string(data)
 }
 

@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"replypath/test/await"
 )
 
 // fewWords are as many as a text of the program has at most that is no message.
@@ -39,9 +37,13 @@ func TestMessageProse(t *testing.T) {
 			}
 			return writeMessages(&prose, path)
 		})
-		await.Must(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	await.Must(t, os.WriteFile(filepath.Join(dir, "messages.md"), []byte(prose.String()), 0o644))
+	if err := os.WriteFile(filepath.Join(dir, "messages.md"), []byte(prose.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // writeMessages writes the texts of a file that have several words on one line.

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/evidence/promise"
 )
 
@@ -25,7 +24,9 @@ const root = "../.."
 func promises(t *testing.T) []promise.Group {
 	t.Helper()
 	groups, err := promise.Read("promises.yaml")
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return groups
 }
 
@@ -55,7 +56,9 @@ func TestNeeds(t *testing.T) {
 	further := make(map[string]bool)
 	for _, list := range []string{"test/all-packages.txt", "test/tool-packages.txt", "packaging/packages.txt"} {
 		text, err := os.ReadFile(filepath.Join(root, list))
-		await.Must(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for line := range strings.Lines(string(text)) {
 			if fields := strings.Fields(line); len(fields) > 0 {
 				further[fields[0]] = true
@@ -81,10 +84,14 @@ func testsOf(t *testing.T, pkg string) *tested {
 	t.Helper()
 	found := &tested{make(map[string]bool), make(map[string]bool)}
 	names, err := filepath.Glob(filepath.Join(root, pkg, "*_test.go"))
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range names {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-		await.Must(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
@@ -98,7 +105,9 @@ func testsOf(t *testing.T, pkg string) *tested {
 		})
 	}
 	data, err := filepath.Glob(filepath.Join(root, pkg, "testdata", "*"))
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range data {
 		found.literals[strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))] = true
 	}
@@ -147,7 +156,9 @@ func packagesBelow(t *testing.T, parent string) (all []string) {
 		}
 		return err
 	})
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -155,9 +166,13 @@ func packagesBelow(t *testing.T, parent string) (all []string) {
 // TestPageIsCurrent: the page that is committed has the promises of today, whatever run it shows.
 func TestPageIsCurrent(t *testing.T) {
 	committed, err := os.ReadFile(filepath.Join(root, "docs/EVIDENCE.md"))
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	today, err := render(promises(t), newResults(), run{})
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	got, want := skeleton(string(committed)), skeleton(today)
 	for i, line := range want {
 		if i >= len(got) || got[i] != line {
@@ -191,7 +206,9 @@ func TestLinks(t *testing.T) {
 		}
 		return err
 	})
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // anchor is what GitHub makes of a title.

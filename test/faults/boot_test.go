@@ -11,7 +11,6 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/host"
-	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	testwire "replypath/test/wire"
@@ -67,22 +66,16 @@ func (b *bed) bootRouter(fault fault) {
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		if b.waitsForRules(fault) {
-			talks[kind] = c.KeepRepeating(b)
-		} else {
-			talks[kind] = c.KeepThrough(b)
-		}
+		talks[kind] = c.KeepThrough(b)
 	}
-	b.begin(fault)
+	fault.begin(b)
 	b.askPromptly(fault.name, b.conversation(traffic.TCP))
 	host.Nft(b, b.net.Production.Host, booting)
-	release := product.Quiet(b)
 	fault.end(b)
 	ended := time.Now()
 	connected := make(chan failure, 1)
 	go func() { connected <- b.connectOnce() }()
 	slowest := b.askWhile(ended.Add(bootsFor))
-	release()
 	state := b.gatewayState()
 	if state == "held" || state == "failed" {
 		b.Errorf("the gateway is %s", state)

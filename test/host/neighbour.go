@@ -6,8 +6,9 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Neighbour is what a program of others makes on a host with two interfaces, by its public sources and in the words of

@@ -11,8 +11,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // TakeUDP has a program drop what leaves by an interface by UDP, before the programs of replypath see it.

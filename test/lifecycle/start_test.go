@@ -4,17 +4,16 @@ package lifecycle
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/host"
-	"replypath/test/pace"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -24,25 +23,19 @@ import (
 // startTime is what a start may take, to READY=1 and to the first corrected reply.
 const startTime = time.Second
 
-// wantFast measures starts while nothing else does, until one is within startTime, which is longer by as much as the machine
-// is slower at that moment, seen before and after the start.
+// wantFast measures three starts while nothing else does, and judges their median.
 func wantFast(t *testing.T, what string, start func() time.Duration) {
 	t.Helper()
-	const most = 5
-	defer product.Quiet(t)()
-	for n := 1; ; n++ {
-		before := await.Must1[float64](t)(pace.Now())
-		took := start()
-		times := (before + await.Must1[float64](t)(pace.Now())) / 2
-		bound := time.Duration(float64(startTime) * times)
-		t.Logf("%s after %s, %.2f times %s are granted", what, took.Round(time.Millisecond), times, startTime)
-		switch {
-		case took <= bound:
-			return
-		case n == most:
-			t.Errorf("%s: after %s, not within %s", what, took, bound)
-			return
-		}
+	took := make([]time.Duration, 3)
+	quiet := product.Quiet(t)
+	for i := range took {
+		took[i] = start()
+	}
+	quiet()
+	slices.Sort(took)
+	t.Logf("%s after %v", what, took)
+	if median := took[len(took)/2]; median > await.Patient(startTime) {
+		t.Errorf("%s: after %s, not within %s", what, median, await.Patient(startTime))
 	}
 }
 
@@ -97,7 +90,9 @@ func checkStatus(t *testing.T, n *topology.TwoNIC, p *product.Product, d *produc
 				want[nic.Gateway(f).String()] = nic.Peer().MAC.String()
 			}
 		}
-		await.Same(t, fmt.Sprintf("gateways of %s", nic.Name), want, got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("gateways of %s (-want +got):\n%s", nic.Name, diff)
+		}
 	}
 }
 
@@ -177,7 +172,9 @@ func checkFlows(t *testing.T, p *product.Product, by *topology.Interface, c *tra
 		Interface: &by.Name, NextHopMAC: &mac, State: state,
 		AgeSeconds: flow.AgeSeconds, CorrectedPackets: uint64(len(answers)),
 	}
-	await.Same(t, "flow", want, *flow)
+	if diff := cmp.Diff(want, *flow); diff != "" {
+		t.Errorf("flow (-want +got):\n%s", diff)
+	}
 	if oldest := time.Since(answers[0].Time) + await.AnswerTime; flow.AgeSeconds < 0 || flow.AgeSeconds > oldest.Seconds() {
 		t.Errorf("the flow is %v seconds old", flow.AgeSeconds)
 	}

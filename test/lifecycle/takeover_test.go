@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -243,8 +244,10 @@ func TestKillWhileStarting(t *testing.T) {
 	for _, moment := range moments {
 		kill(moment)
 		p.Detach()
-		await.Same(t, "the host after "+moment, before, snapshot(t, n))
-		await.Same(t, fmt.Sprintf("pins after %s", moment), pins, host.Pins(t))
+		wantSame(t, "the host after "+moment, before, snapshot(t, n))
+		if diff := cmp.Diff(pins, host.Pins(t)); diff != "" {
+			t.Errorf("pins after %s (-before +after):\n%s", moment, diff)
+		}
 	}
 	t.Logf("%d kills while it starts, then detach: 0 differences", len(moments))
 	kill(moments[1])

@@ -10,8 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Daemon is a running `replypath run`.

@@ -13,8 +13,9 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // AwaitOwn returns how long after a moment the programs know that an address is the host's, or that it is not any more.

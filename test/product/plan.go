@@ -20,7 +20,6 @@ type Plan struct {
 	Rules            []PlanRule  `json:"rules"`
 	HostChanges      []any       `json:"host_changes"`
 	Blockers         []PlanBlock `json:"blockers"`
-	Mended           []PlanBlock `json:"mended"`
 }
 
 // PlanRow is what would leave by another interface.
@@ -48,7 +47,7 @@ type PlanRule struct {
 	Peers                       []string
 }
 
-// PlanBlock is what is in the way, or is mended.
+// PlanBlock is what is in the way.
 type PlanBlock struct{ Check, Severity, Found string }
 
 // rowKeys and planKeys are those of the contract.

@@ -15,8 +15,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // commandTime bounds every command that is to end by itself.

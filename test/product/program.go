@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Program is a program that runs on a host beside the test.

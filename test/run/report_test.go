@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/short"
 )
 
@@ -49,8 +48,12 @@ func reportOf(t *testing.T, text string) (r *report, said *strings.Builder) {
 	r = newReport(said, t.TempDir(), true)
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		var e event
-		await.Must(t, json.Unmarshal([]byte(line), &e))
-		await.Must(t, r.take(&e))
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.take(&e); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return r, said
 }
@@ -89,10 +92,14 @@ func TestFailures(t *testing.T) {
 func TestShown(t *testing.T) {
 	r, _ := reportOf(t, events)
 	jobs := []*job{{packages: []string{"replypath/test/x"}, tests: []string{"TestA", "TestB"}}, {packages: []string{"replypath/y"}}}
-	await.Must(t, r.noteShown(jobs))
+	if err := r.noteShown(jobs); err != nil {
+		t.Fatal(err)
+	}
 	o := options{logs: r.logs}
 	rest, err := o.leaveOut([]*job{{packages: []string{"replypath/test/x"}}, {packages: []string{"replypath/y"}}})
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(rest) != 1 || strings.Join(rest[0].skip, " ") != "TestA" {
 		t.Errorf("left: %+v", rest)
 	}

@@ -36,7 +36,9 @@ func newS3b(t *testing.T) *topology.S2 {
 	host.Shell(t, s.Balancer.Host, `
 		ip -6 address flush dev eth0 scope link
 		ip -6 address add fe80::1/64 dev eth0 nodad`)
-	traffic.ServeNICs(t, s.ServerEth0)
+	for _, f := range s.Families() {
+		traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
+	}
 	return s
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -18,8 +19,6 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
-	"replypath/loader/status"
-	"replypath/test/await"
 	"replypath/test/product"
 )
 
@@ -68,17 +67,6 @@ func New() *snapshot.Host {
 		}
 	}
 	return h
-}
-
-// Does has a datapath be there, whose daemon runs and which does what a status is changed to.
-func Does(change func(*status.Status)) func(*snapshot.Host) {
-	return func(h *snapshot.Host) {
-		h.Status = &status.Status{Daemon: status.Daemon{Running: true}}
-		for _, i := range h.Interfaces {
-			h.Status.Interfaces = append(h.Status.Interfaces, status.Interface{Name: i.Name, Index: i.Index, Attached: true, Up: true, Mode: "enforce"})
-		}
-		change(h.Status)
-	}
 }
 
 // AddVirtual puts an address on lo.
@@ -165,7 +153,9 @@ func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []W
 				test.Change(h)
 			}
 			found := check(h)
-			await.Same(t, "(-want +got)", test.Want, Lines(found))
+			if diff := cmp.Diff(test.Want, Lines(found)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
 			WantForm(t, found)
 		})
 	}

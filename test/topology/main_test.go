@@ -8,8 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-
-	"replypath/test/await"
+	"time"
 )
 
 // TestMain makes the test binary serve as its own child process: see TestKilledProcessLeavesNothing.
@@ -24,6 +23,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+const (
+	// answerTime is enough for any answer that comes at all.
+	answerTime = 5 * time.Second
+	// silenceTime is how long an answer that was seen on its wrong way has to arrive, which it must not.
+	silenceTime = 50 * time.Millisecond
+	setUpTime   = 10 * time.Second
+)
+
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,15 +38,44 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func newNetwork(t *testing.T) *Network {
+// within returns a context that ends after d or with the test.
+func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
-	needRoot(t)
-	n := New(Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// closeAtEnd closes the network and fails the test if that goes wrong.
+func closeAtEnd(t *testing.T, n *Network) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
 			t.Errorf("close the network: %v", err)
 		}
 	})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must1[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+func newNetwork(t *testing.T) *Network {
+	t.Helper()
+	needRoot(t)
+	n := New(Options{})
+	closeAtEnd(t, n)
 	return n
 }
 
@@ -47,21 +83,21 @@ func newNetwork(t *testing.T) *Network {
 func newPair(t *testing.T) (*Network, *Interface, *Interface) {
 	t.Helper()
 	n := newNetwork(t)
-	a := await.Must1[*Host](t)(n.Host("a"))
-	b := await.Must1[*Host](t)(n.Host("b"))
+	a := must1[*Host](t)(n.Host("a"))
+	b := must1[*Host](t)(n.Host("b"))
 	ia, ib, err := n.Connect(
 		NIC{Host: a, Name: "eth0", Addresses: n.hostAddresses(1, 1)},
 		NIC{Host: b, Name: "eth0", Addresses: n.hostAddresses(1, 2)},
 	)
-	await.Must(t, err)
-	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	must(t, err)
+	must(t, n.WaitReady(within(t, setUpTime)))
 	return n, ia, ib
 }
 
 func capture(t *testing.T, i *Interface) *Capture {
 	t.Helper()
 	c, err := i.Capture(CaptureOptions{})
-	await.Must(t, err)
+	must(t, err)
 	return c
 }
 

@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Kind is how a question is asked.

@@ -11,8 +11,9 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Injector sends frames of any kind onto a cable, as if whatever is behind the interface had sent them.

@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Load is askers that ask echo servers without end.

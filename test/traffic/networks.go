@@ -6,8 +6,9 @@ import (
 	"context"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 var setUpTime = 2 * await.AnswerTime
@@ -31,7 +32,9 @@ func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {
 	t.Helper()
 	s := await.Must1[*topology.S1](t)(topology.NewS1(await.Within(t, setUpTime), options))
 	closeAtEnd(t, s.Network)
-	ServeNICs(t, s.B.Eth1)
+	for _, f := range s.Families() {
+		Serve(t, s.B.Host, s.B.Eth1.Address(f))
+	}
 	return s
 }
 
@@ -41,7 +44,9 @@ func NewTwoNIC(t testing.TB, options topology.TwoNICOptions) *topology.TwoNIC {
 	t.Helper()
 	n := await.Must1[*topology.TwoNIC](t)(topology.NewTwoNIC(await.Within(t, setUpTime), options))
 	closeAtEnd(t, n.Network)
-	ServeNICs(t, n.Server.Eth1)
+	for _, f := range n.Families() {
+		Serve(t, n.Server.Host, n.Server.Eth1.Address(f))
+	}
 	return n
 }
 
@@ -51,7 +56,10 @@ func NewS7(t testing.TB, options topology.TwoNICOptions) *topology.S7 {
 	t.Helper()
 	s := await.Must1[*topology.S7](t)(topology.NewS7(await.Within(t, setUpTime), options))
 	closeAtEnd(t, s.Network)
-	ServeNICs(t, s.Server.Eth1, s.ContainerEth0)
+	for _, f := range s.Families() {
+		Serve(t, s.Server.Host, s.Server.Eth1.Address(f))
+		Serve(t, s.Container, s.ContainerEth0.Address(f))
+	}
 	return s
 }
 
@@ -68,7 +76,11 @@ func Build[N interface{ Close() error }](t testing.TB, build func(context.Contex
 func NewS4(t testing.TB) *topology.S4 {
 	t.Helper()
 	s := Build(t, topology.NewS4)
-	ServeNICs(t, s.Eth0, s.Bond1, s.InternetEth0, s.MonitorEth0)
+	for _, f := range s.Families() {
+		for _, i := range []*topology.Interface{s.Eth0, s.Bond1, s.InternetEth0, s.MonitorEth0} {
+			Serve(t, i.Host, i.Address(f))
+		}
+	}
 	return s
 }
 

@@ -8,8 +8,9 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Push is a connection in which the server speaks and the client listens.

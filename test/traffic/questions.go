@@ -5,8 +5,9 @@ package traffic
 import (
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // Families are both.

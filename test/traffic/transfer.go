@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 )
 
 // transferTime is enough for any transfer.

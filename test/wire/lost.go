@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 	"replypath/test/traffic"
 )
 

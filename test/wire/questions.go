@@ -5,8 +5,9 @@ package wire
 import (
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 	"replypath/test/traffic"
 )
 

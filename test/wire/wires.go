@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/topology"
+
+	"replypath/test/await"
 	"replypath/test/traffic"
 )
 

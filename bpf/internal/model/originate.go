@@ -12,11 +12,22 @@ import (
 
 const (
 	tableOriginated  = bpf.DatapathTableTABLE_ORIGINATED
-	tableRelated     = bpf.DatapathTableTABLE_RELATED
 	interfaceStrong  = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	originated       = bpf.DatapathOutcomeOUTCOME_ORIGINATED
+	stateMoved       = uint8(bpf.DatapathOriginatedStateORIGINATED_MOVED)
+	stateRouted      = uint8(bpf.DatapathOriginatedStateORIGINATED_ROUTED)
 	ownInterfaceBits = bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 )
+
+// Originated is what is kept of a tuple that the host originates by another interface than that of its source.
+type Originated struct {
+	Seen, Created uint32 // ticks
+	From, To      uint16 // interfaces by id
+	Told          uint16
+	State         uint8
+	Outcome       uint8  // of the last packet
+	Moved         uint64 // packets
+}
 
 // sourceInterface is the managed interface that alone has an address.
 func (m *Model) sourceInterface(a netip.Addr) (id uint16, record Interface, ok bool) {
@@ -40,24 +51,18 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 	if !ok {
 		return Verdict{}, false
 	}
-	kept := m.Originated[EndsOf(t)]
-	if kept.To == 0 {
+	kept, known := m.Originated[t]
+	if !known {
 		kept.Created = m.Now
 	}
 	from, _, _ := m.managed(frame.Ifindex)
 	kept.Seen, kept.From, kept.To = m.Now, from, id
+	m.Originated[t] = kept
 	m.lose(frame)
-	table, f := tableOriginated, Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Told: kept.Told}
-	mac, gateway, isChosen, found := m.sourceNextHop(p.from, p.to, record)
-	f.Gateway = gateway
-	isStrong := record.Flags&interfaceStrong != 0
-	isServed := isStrong
-	if by, related := m.relatedWay(kept, t); !(isStrong && isChosen) && (isStrong || m.Host.Related) && related && by.Interface == id {
-		table, f.Ifindex, f.Gateway, isServed = tableRelated, by.Ifindex, by.Gateway, true
-		mac, found = m.relatedNextHop(t, by, record)
-	}
+	mac, gateway, found := m.sourceNextHop(p.from, p.to, record)
+	f := Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Gateway: gateway, Told: kept.Told}
 	reasons := reasons(
-		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, !isServed},
+		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, record.Flags&interfaceStrong == 0},
 		reason{first, first != bpf.DatapathOutcomeOUTCOME_CORRECTED},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, !found && m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
@@ -66,31 +71,23 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
 	)
 	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}
-	outcome := append(reasons, bpf.DatapathOutcomeOUTCOME_CORRECTED)[0]
-	counted, bit := &kept.RoutedOf, uint8(1)<<pair.Protocol
 	if len(reasons) == 0 {
-		counted = &kept.MovedOf
-	}
-	isFirst := *counted&bit == 0
-	*counted |= bit
-	kept.Outcome = uint8(outcome)
-	m.decided(table, t, p, outcome)
-	if len(reasons) == 0 {
+		m.decided(tableOriginated, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
 		packets, _ := onWire(frame)
-		kept.Moved += packets
-		m.Originated[EndsOf(t)] = kept
 		waits := record.Flags&interfaceBare == 0 && mac == MAC{}
-		m.handover = &handover{table: table, ifindex: record.Ifindex, pair: pair, packets: packets, waits: waits, first: isFirst}
+		m.handover = &handover{table: tableOriginated, tuple: t, ifindex: record.Ifindex, pair: pair, packets: packets, waits: waits}
 		return Verdict{Redirect: record.Ifindex, Bytes: m.movedBySource(p, frame, mac, record)}, true
 	}
-	m.countOriginated(pair, outcome, frame, isFirst)
-	var told Verdict
+	m.decided(tableOriginated, t, p, reasons[0])
+	m.countOriginated(t, pair, reasons[0], frame)
 	if slices.Equal(reasons, []bpf.DatapathOutcome{bpf.DatapathOutcomeOUTCOME_MTU}) {
-		told = m.tell(&f, p, frame, record)
+		told := m.tell(&f, p, frame, record)
+		kept = m.Originated[t]
 		kept.Told = f.Told
+		m.Originated[t] = kept
+		return told, true
 	}
-	m.Originated[EndsOf(t)] = kept
-	return told, true
+	return Verdict{}, true
 }
 
 // isHostsFrame says whether the host itself sends a frame, and no guest on a device above the interface.
@@ -107,12 +104,12 @@ func (m *Model) isHeeded(p *packet) bool {
 		!ownPeer && !extraordinary(p.from) && !extraordinary(p.to) && !m.excluded(q)
 }
 
-// sourceNextHop is where a packet goes by the interface of its source, if one is known: to the peer itself, whose MAC the
-// kernel finds, or to a gateway, if that can be used. Where routes do not tell which, the source does.
-func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MAC, gateway uint16, known, found bool) {
+// sourceNextHop is where a packet goes by the interface of its source: to the peer itself, whose MAC the kernel
+// finds, or to a gateway. Where routes do not tell which, the source does.
+func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MAC, gateway uint16, found bool) {
 	w := way{ifindex: record.Ifindex, record: record}
 	if record.Flags&interfaceBare != 0 || m.onLink(peer, w) {
-		return MAC{}, 0, true, true
+		return MAC{}, 0, true
 	}
 	first := record.FirstGateway4
 	if peer.Is6() {
@@ -120,7 +117,7 @@ func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MA
 	}
 	gateway, isServed := m.routed(peer, w, first)
 	if !isServed {
-		return MAC{}, 0, false, false
+		return MAC{}, 0, false
 	}
 	if gateway == 0 {
 		gateway = first
@@ -129,7 +126,7 @@ func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MA
 		}
 	}
 	mac, found = m.usable(gateway, record.Ifindex)
-	return mac, gateway, gateway != 0, found
+	return mac, gateway, found
 }
 
 // movedBySource is the frame as it is redirected. Of one that goes to its peer the kernel writes the MACs afterwards.
@@ -145,10 +142,15 @@ func (m *Model) movedBySource(p *packet, frame Frame, mac MAC, record Interface)
 	return withHeader(moved, p, frame, mac, record)
 }
 
-// countOriginated counts what happened to a packet, and to its addresses if it is the first.
-func (m *Model) countOriginated(pair Pair, outcome bpf.DatapathOutcome, frame Frame, isFirst bool) {
-	m.countPacket(pair, outcome|originated, frame)
-	if isFirst {
-		m.count(pair, outcome|originated, Count{Flows: 1})
+// countOriginated counts what happened to a packet, and to its tuple, once for each way.
+func (m *Model) countOriginated(t Tuple, pair Pair, outcome bpf.DatapathOutcome, frame Frame) {
+	kept, state := m.Originated[t], stateRouted
+	if outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+		packets, _ := onWire(frame)
+		state = stateMoved
+		kept.Moved += packets
 	}
+	m.countFlow(pair, outcome|originated, frame, &kept.State, state)
+	kept.Outcome = uint8(outcome)
+	m.Originated[t] = kept
 }

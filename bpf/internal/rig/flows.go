@@ -5,6 +5,7 @@ package rig
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -66,47 +67,59 @@ func used(set *bpf.DatapathFlowSet) (count int) {
 	return count
 }
 
-// ends is how the map `originated` knows a tuple.
-func ends(tuple bpf.DatapathTuple) bpf.DatapathEnds {
-	return bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
+// IsOriginated tells of an entry of the established table that is of no flow: see bpf/src/answered.h.
+func IsOriginated(flow *bpf.DatapathFlow) bool {
+	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED) != 0
 }
 
-// Record returns what is kept of the addresses of a tuple, nil for nothing.
-func (d *Datapath) Record(tuple bpf.DatapathTuple) (*bpf.DatapathRecord, error) {
-	var record bpf.DatapathRecord
-	err := d.Originated.Lookup(ends(tuple), &record)
-	switch {
-	case errors.Is(err, ebpf.ErrKeyNotExist):
+// Answered returns the entry of the established table of a connection that the host originates, nil for none.
+func (d *Datapath) Answered(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
+	digest := d.Seeds.Digest(tuple)
+	index, _ := bpf.Sets(digest, d.Established.MaxEntries())
+	var set bpf.DatapathFlowSet
+	if err := d.Established.Lookup(index, &set); err != nil {
+		return nil, err
+	}
+	way := slices.Index(set.Digest[:], digest)
+	if way < 0 || !IsOriginated(&set.Flow[way]) {
 		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("read what is kept of two addresses: %w", err)
 	}
-	return &record, nil
+	return &set.Flow[way], nil
 }
 
-// SetRecord writes what is kept of the addresses of a tuple.
-func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathRecord) error {
-	return put(d.Originated, ends(tuple), record)
-}
-
-// SetQuestion has the peer of a flow have asked by it last.
-func (d *Datapath) SetQuestion(tuple bpf.DatapathTuple) error {
-	return put(d.Questions, ends(tuple), d.Seeds.Digest(tuple))
-}
-
-// Question returns the digest of the flow by which a peer asked last, 0 for none.
-func (d *Datapath) Question(tuple bpf.DatapathTuple) (digest uint64, err error) {
-	err = d.Questions.Lookup(ends(tuple), &digest)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return 0, fmt.Errorf("read by which flow a peer asked: %w", err)
+// Record returns what is kept of a tuple that the host originates, nil for nothing; see Answered.
+func (d *Datapath) Record(tuple bpf.DatapathTuple) (*bpf.DatapathOriginatedTuple, error) {
+	_, set, way, err := d.record(tuple)
+	if err != nil || way < 0 {
+		return nil, err
 	}
-	return digest, nil
+	return &set.Tuple[way], nil
 }
 
-// ForgetRelated empties what is kept of addresses.
-func (d *Datapath) ForgetRelated() error {
-	return errors.Join(
-		deleteAll[bpf.DatapathEnds, bpf.DatapathRecord](d.Originated),
-		deleteAll[bpf.DatapathEnds, uint64](d.Questions),
-	)
+// SetRecord writes over what is kept of a tuple; it does nothing where nothing is.
+func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathOriginatedTuple) error {
+	index, set, way, err := d.record(tuple)
+	if err != nil || way < 0 {
+		return err
+	}
+	set.Tuple[way] = record
+	return put(d.Originated, index, set)
+}
+
+// DeleteRecord forgets a tuple that the host originates.
+func (d *Datapath) DeleteRecord(tuple bpf.DatapathTuple) error {
+	index, set, way, err := d.record(tuple)
+	if err != nil || way < 0 {
+		return err
+	}
+	set.Digest[way] = 0
+	return put(d.Originated, index, set)
+}
+
+// record returns the set of a tuple, and the way that has it, -1 for none.
+func (d *Datapath) record(tuple bpf.DatapathTuple) (index uint32, set bpf.DatapathOriginatedSet, way int, err error) {
+	digest := d.Seeds.Digest(tuple)
+	index, _ = bpf.Sets(digest, d.Originated.MaxEntries())
+	err = d.Originated.Lookup(index, &set)
+	return index, set, slices.Index(set.Digest[:], digest), err
 }

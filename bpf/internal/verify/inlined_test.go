@@ -11,7 +11,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
-	"replypath/test/await"
 )
 
 // TestLookupsAreInlined wants every lookup to be of one map: only then does the kernel inline it where it is in an
@@ -19,7 +18,9 @@ import (
 // called, one of them by pointer.
 func TestLookupsAreInlined(t *testing.T) {
 	spec, err := bpf.LoadDatapath()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	lookups := 0
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 		instructions := spec.Programs[name].Instructions

@@ -18,20 +18,24 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"replypath/bpf"
-	"replypath/test/await"
 )
 
-// TestVerifier loads every program by itself, with and without what newer kernels have, and shows what the verifier has
-// to say: how much it looked at, and how deep the stack gets.
+// TestVerifier loads every program by itself, with and without what newer
+// kernels have, and shows what the verifier has to say: how much it looked at,
+// and how deep the stack gets.
 func TestVerifier(t *testing.T) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11
 		t.Fatalf("remove memlock limit: %v", err)
 	}
 	present, err := bpf.ProbeFeatures()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	variants := map[string]bpf.Features{"all that this kernel has": present, "what every kernel has": {}}
 	hasBarrier, err := bpf.HaveBarrier()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if hasBarrier { // which only some processors need
 		withBarrier := present
 		withBarrier.Barrier = true
@@ -44,12 +48,20 @@ func TestVerifier(t *testing.T) {
 
 func verifyAll(t *testing.T, f bpf.Features) {
 	spec, err := bpf.LoadDatapath()
-	await.Must(t, err)
-	await.Must(t, bpf.SetFeatures(spec, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bpf.SetFeatures(spec, f); err != nil {
+		t.Fatal(err)
+	}
 	// Of seeds that are 0 the verifier knows what every digest is, and gets lost in it.
 	seeds, err := bpf.NewSeeds()
-	await.Must(t, err)
-	await.Must(t, spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds); err != nil {
+		t.Fatal(err)
+	}
 	for _, table := range []string{
 		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound,
 	} {
@@ -78,7 +90,9 @@ func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) (looked, stack
 			t.Fatalf("%v\n%s", err, strings.Join(lastOf(refusal.Log, shownSteps), "\n"))
 		}
 	}
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer collection.Close()
 	log := collection.Programs[name].VerifierLog
 	match := processed.FindStringSubmatch(log)
@@ -86,7 +100,9 @@ func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) (looked, stack
 		t.Fatalf("the verifier's log does not say what it looked at: %s", log)
 	}
 	depths, err := stackDepths(log)
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	chain, depth := deepestChain(spec.Programs[name].Instructions, depths)
 	if depth > maxStack-frameSize {
 		t.Errorf("kernels before 6.12 refuse more than %d bytes of stack, and a frame is to spare; %d: %s", maxStack, depth, chain)
@@ -139,8 +155,9 @@ func stackDepths(log string) ([]int, error) {
 	return depths, nil
 }
 
-// deepestChain finds the chain of calls that takes most stack, and how much, as kernels before 6.12 count it. depths
-// are those of the functions in the order in which the instructions have them.
+// deepestChain finds the chain of calls that takes most stack, and how much, as
+// kernels before 6.12 count it. depths are those of the functions in the order
+// in which the instructions have them.
 func deepestChain(instructions asm.Instructions, depths []int) (string, int) {
 	frames := make(map[string]int)
 	calls := make(map[string][]string)

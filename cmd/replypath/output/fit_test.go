@@ -15,7 +15,9 @@ import (
 
 func TestWidth(t *testing.T) {
 	master, slave, err := pty.Open()
-	await.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer master.Close()
 	defer slave.Close()
 	await.Must(t, pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}))

@@ -3,12 +3,12 @@
 package show
 
 import (
-	"fmt"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/status"
-	"replypath/test/await"
 )
 
 // TestCheckFits: a reason that has no room beside its interface stands below.
@@ -47,6 +47,8 @@ lo               no       -        -           loopback
 	} {
 		page := output.Page{Width: width}
 		result.show(&page)
-		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
+		if diff := cmp.Diff(want, page.String()); diff != "" {
+			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
+		}
 	}
 }

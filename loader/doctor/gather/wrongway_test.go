@@ -6,10 +6,11 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
-	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -63,7 +64,9 @@ func TestReasonOfFlow(t *testing.T) {
 		if got := g.mayGoWrong(&test.flow); got != test.may {
 			t.Errorf("%s: may go wrong: %v", test.name, got)
 		}
-		await.Same(t, test.name, test.want, g.reasonFor(&test.flow, "eth0", before))
+		if diff := cmp.Diff(test.want, g.reasonFor(&test.flow, "eth0", before)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
 	}
 }
 

@@ -122,8 +122,7 @@ func isVirtual(l *snapshot.Links, a netip.Addr) bool {
 // what the configuration says of replies from them.
 func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Own, func(o *discover.OwnAddress) finding.Finding {
-		isNamed := func(p netip.Prefix) bool { return p.Contains(o.Address) }
-		if !o.LoopbackOnly || slices.ContainsFunc(h.Config.Addresses, isNamed) {
+		if !o.LoopbackOnly {
 			return finding.None
 		}
 		way := "follow the routing table, as lvs direct routing needs" +

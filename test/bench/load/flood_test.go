@@ -10,7 +10,6 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
-	"replypath/test/await"
 	"replypath/test/bench/contender"
 )
 
@@ -28,9 +27,13 @@ func TestSYN(t *testing.T) {
 		if !tcp.SYN || tcp.ACK || int(tcp.DstPort) != firstPort || !ip.DstIP.Equal(contender.IPv4.Self.AsSlice()) {
 			t.Fatalf("not a SYN to the server: %s", decoded)
 		}
-		await.Must(t, tcp.SetNetworkLayerForChecksum(ip))
+		if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+			t.Fatal(err)
+		}
 		buffer := gopacket.NewSerializeBuffer()
-		await.Must(t, tcp.SerializeTo(buffer, gopacket.SerializeOptions{ComputeChecksums: true}))
+		if err := tcp.SerializeTo(buffer, gopacket.SerializeOptions{ComputeChecksums: true}); err != nil {
+			t.Fatal(err)
+		}
 		if !bytes.Equal(buffer.Bytes(), packet[20:]) {
 			t.Fatalf("% x, want % x", packet[20:], buffer.Bytes())
 		}
