@@ -169,12 +169,9 @@ func (n *poolNetwork) compare(t *testing.T, f topology.Family, streams []net.Con
 	moved := 0
 	a := bulk(f.String()+", moved", func(parts int) cost { return sendBulk(t, by[moved], parts) })
 	defer product.Quiet(t)()
-	a.takeWithout()
-	for range turns {
+	takeTurns(t, []*alternation{a}, a.takeWithout, func() {
 		moved = 1
 		a.takeWith()
 		moved = 0
-		a.takeWithout()
-	}
-	a.judge(t)
+	})
 }
