@@ -80,8 +80,7 @@ type cost struct{ spent, took time.Duration }
 
 const (
 	turns = 5 // with what is judged
-	// more turns are had where so few break a bound: the median of these is what counts then, which neighbours of the machine move
-	// less.
+	// moreTurns are had in all where so few break a bound: neighbours of the machine move their median less.
 	moreTurns = 13
 	tries     = 3
 )
