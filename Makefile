@@ -80,7 +80,8 @@ build: ## make bin/replypath, one static binary
 	$(GO) build -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
 
 demo: build root ## show replies leaving by the wrong interface, and mended
-	$(BINARY) demo
+	$(GO) build -buildvcs=false -ldflags '-s -w' -o bin/replypath-demo ./cmd/replypath-demo
+	bin/replypath-demo -replypath $(BINARY)
 
 test: build root packages ## show each promise once, run unit tests and every branch of the programs, in five minutes (build/tests)
 	@$(ABOUT)
@@ -99,7 +100,7 @@ evidence: ## make docs/EVIDENCE.md from what test-all has printed
 	$(GO) run ./test/evidence
 
 # Those that neither need root nor make a namespace.
-UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon cmd/replypath/demo/network \
+UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon \
 	cmd/replypath/output cmd/replypath/show cmd/replypath/top loader/config loader/explain loader/fallback \
 	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report \
 	test/documents test/evidence test/guide test/kernels test/structure)

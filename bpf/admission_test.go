@@ -106,6 +106,26 @@ func TestAdmitLoopbackAddress(t *testing.T) {
 	})
 }
 
+// TestAdmitServed: an address that no interface has is served where a network holds it that rules or the configuration
+// name, and as a peer it is nobody special.
+func TestAdmitServed(t *testing.T) {
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		served := n.at(n.stranger)
+		b.arrives(served, m, unread(eventIgnoredNotOwn))
+		narrow := netip.PrefixFrom(n.stranger, n.stranger.BitLen())
+		wide := netip.PrefixFrom(n.stranger, n.stranger.BitLen()-8).Masked()
+		b.must(b.SetServed(wide, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
+		b.renew()
+		b.arrives(served, m, unread(eventIgnoredLoopback))
+		b.must(b.SetServed(narrow, ownAddress|bpf.DatapathOwnFlagsOWN_TRANSLATED))
+		b.renew()
+		b.arrives(served, m, b.starts(served, m, b.replication))
+		b.must(b.SetServed(netip.PrefixFrom(n.peer, n.peer.BitLen()), ownAddress))
+		b.renew()
+		b.arrives(n, m, b.starts(n, m, b.replication))
+	})
+}
+
 // extraordinary and ordinary addresses, at the bounds of their ranges.
 var (
 	extraordinary = map[uint8][]string{
@@ -385,5 +405,65 @@ func TestAdmitForwarded(t *testing.T) {
 		b.exclude(exclusion(prefix(n.peer), prefix(n.stranger), 0, 0))
 		b.renew()
 		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(1))
+	})
+}
+
+// takes says what starts flows by an interface, beside requests for own addresses, as the loader does.
+func (b *bed) takes(i nic, what bpf.DatapathTakes) {
+	b.t.Helper()
+	b.manage(i, func(r *bpf.DatapathInterface) { r.Takes = uint8(what) })
+	b.must(b.SetInterface(0, bpf.DatapathInterface{Takes: uint8(what &^ takesItsOwnOnly)}))
+	b.renew()
+}
+
+// TestAdmitAll: on an interface that forwards nothing of a family, every ordinary address is taken for the host's own. By
+// other interfaces it is not, and addresses that no flow has stay none.
+func TestAdmitAll(t *testing.T) {
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		unknown, other := n.at(n.stranger), bpf.DatapathTakesTAKES_ALL4
+		if n.family == 4 {
+			other = bpf.DatapathTakesTAKES_ALL6
+		}
+		b.takes(b.replication, other)
+		b.arrives(unknown, m, unread(eventIgnoredNotOwn))
+		b.takes(b.replication, takesAll)
+		b.run(ingress(b.backup, unknown.in(b.backup, m)), unread(eventIgnoredNotOwn))
+		b.arrives(n, m, unread(eventIgnoredSource), destination(netip.MustParseAddr(extraordinary[n.family][0])))
+		b.arrives(unknown, m, b.starts(unknown, m, b.replication), hops(1))
+	})
+}
+
+// TestHostSpeaksFromUnknown: where the answer could start a flow, what the host sends first is noted, whatever its source.
+func TestHostSpeaksFromUnknown(t *testing.T) {
+	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
+		unknown := n.at(n.stranger)
+		b.takes(b.replication, takesAll)
+		b.leaves(unknown, m, b.notes(unknown, m))
+		b.arrives(unknown, m, unread(eventIgnoredAnswer))
+	})
+}
+
+// TestAdmitTunnel: a tunnel that nobody named starts flows for its own addresses only. What it brings for others leaves
+// nothing behind, by which an answer could be moved or the same by another interface be refused; it is counted.
+func TestAdmitTunnel(t *testing.T) {
+	const at = bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		b.takes(b.replication, takesItsOwnOnly|takesAll)
+		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlags(b.backup.interfaceIndex)<<at))
+		asked := func(from nic, of network, m message, edits ...edit) {
+			frame := of.in(b.replication, m, edits...)
+			want := unread(eventIgnoredTunnel)
+			want.pairs = pairs{pair(from, b.replication, of, m, outcomeUnnamedTunnel): {Packets: 1, Bytes: uint64(len(frame))}}
+			b.run(ingress(b.replication, frame), want)
+			b.renew()
+		}
+		asked(b.backup, n, m, hops(1))
+		asked(nic{}, n.at(n.stranger), m)
+		asked(b.backup, n, tcp{flags: "A", ports: ports{self: 7}})
+		b.run(ingress(b.backup, n.in(b.backup, m)), b.starts(n, m, b.backup))
+		b.put()
+		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlags(b.replication.interfaceIndex)<<at))
+		b.renew()
+		b.arrives(n, m, b.starts(n, m, b.replication))
 	})
 }

@@ -4,7 +4,6 @@ package bpf_test
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -130,48 +129,7 @@ func (b *bed) unlearnt(n network) {
 	b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.self.As16()}))
 }
 
-// TestAddressComes: an address that the interface has, and the loader has not told of, is the host's from the first
-// packet on.
-func TestAddressComes(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		want := b.starts(n, m, b.replication)
-		b.unlearnt(n)
-		b.arrives(n, m, want)
-		if !b.isOwn(n.self) {
-			t.Error("the address is not known afterwards")
-		}
-	})
-}
-
-// TestAddressComesLocked: nor where the kernel's memory cannot be read.
-func TestAddressComesLocked(t *testing.T) {
-	for _, n := range networks {
-		b := newBed(t, oldKernel)
-		b.unlearnt(n)
-		b.arrives(n, udp{}, unread(eventIgnoredNotOwn))
-	}
-}
-
-// TestAddressComesAmongMany: the addresses that an interface has before are stepped over.
-func TestAddressComesAmongMany(t *testing.T) {
-	const before = 40 // beside those that are there
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		last := n
-		for i := range before {
-			address := netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", i+1))
-			if n.family == 6 {
-				address = netip.MustParseAddr(fmt.Sprintf("2001:db8:77::%x", i+1))
-			}
-			b.must(host.AddAddress(host.Devices[1], address))
-			t.Cleanup(func() { b.must(host.RemoveAddress(host.Devices[1], address)) })
-			last = n.at(address)
-		}
-		b.arrives(last, syn, b.starts(last, syn, b.replication))
-		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, syn)), unread(eventIgnoredNotOwn))
-	})
-}
-
-// TestConnectionOfUnknown: the connection that the host opened from such an address is one that it opened.
+// TestConnectionOfUnknown: the connection that the host opened from an address that is not known is one that it opened.
 func TestConnectionOfUnknown(t *testing.T) {
 	for _, n := range networks {
 		t.Run(fmt.Sprint(n.family), func(t *testing.T) {
@@ -180,7 +138,7 @@ func TestConnectionOfUnknown(t *testing.T) {
 			fd := connectTCP(t, n.here(), n.there(), c)
 			t.Cleanup(func() { closeSocket(t, fd) })
 			b.unlearnt(n)
-			b.leaves(n, syn, nothing)
+			b.takes(b.replication, takesAll)
 			r := ingress(b.replication, n.in(b.replication, tcp{flags: "A", seq: c.received, ack: c.acked}))
 			b.run(r, effect{
 				events: once(eventAdmittedOutbound),
@@ -292,27 +250,14 @@ var adoptFamily = map[string]story{
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		b.wantMoved(n, synAck)
 	},
-	"a SYN to what was no address of ours is looked at at once": func(t *testing.T, b *bed, n network) {
-		b.unlearnt(n)
-		foreign := func(via nic) {
-			b.run(ingress(via, n.in(via, udp{})), unread(eventIgnoredNotOwn))
-		}
-		b.must(host.Do(func() error { return b.SetDevice(uint32(b.replication.interfaceIndex), 0) }))
-		foreign(b.backup)
-		foreign(b.replication)
-		b.must(host.Do(func() error { return b.SetDevice(uint32(b.replication.interfaceIndex), b.replication.Index) }))
-		b.arrives(n, syn, b.starts(n, syn, b.replication))
-		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
-	},
 	// That says nothing of the address. What it forwards does: it is none of the host's.
 	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {
 		other := udp{ports: ports{peer: 999}}
-		want := b.admits(n, other, b.replication)
 		b.unlearnt(n)
 		b.keepPeriod()
 		b.leaves(n, udp{}, nothing)
 		b.arrives(n, udp{}, nothing)
-		b.arrives(n, other, want)
+		b.arrives(n, other, unread(eventIgnoredNotOwn))
 
 		forwarded := n.at(n.stranger)
 		out := egress(b.production, forwarded.out(b.production, udp{}))
@@ -343,24 +288,6 @@ func TestSeenAhead(t *testing.T) {
 		b.wantMoved(n, m)
 	})
 }
-
-var adoptStarter = map[string]messageStory{
-	"what another interface has, or only lo, is not": func(t *testing.T, b *bed, n network, m message) {
-		b.unlearnt(n)
-		b.run(ingress(b.backup, n.in(b.backup, m)), unread(eventIgnoredNotOwn))
-		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, m)), unread(eventIgnoredNotOwn))
-		if b.isOwn(n.self) || b.isOwn(n.stranger) {
-			t.Error("an address is known that the interface does not have")
-		}
-	},
-	"nothing is looked up where the device is gone, or another one": func(t *testing.T, b *bed, n network, m message) {
-		b.unlearnt(n)
-		b.must(host.Do(func() error { return b.SetDevice(uint32(b.replication.interfaceIndex), 0) }))
-		b.arrives(n, m, unread(eventIgnoredNotOwn))
-	},
-}
-
-func TestAdoptStarter(t *testing.T) { tell(t, eachStarter, adoptStarter) }
 
 // TestForeignForAMoment: without a SYN it is looked at again soon.
 func TestForeignForAMoment(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // nic is one managed interface of the host under test.
@@ -54,9 +55,7 @@ func routerOf(device int) net.HardwareAddr {
 func newBed(t *testing.T, v variant) *bed {
 	t.Helper()
 	d, err := load(v)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	b := &bed{Datapath: d, t: t}
 	for i, to := range []*nic{&b.production, &b.replication, &b.backup} {
 		*to = nic{
@@ -80,9 +79,7 @@ func newBed(t *testing.T, v variant) *bed {
 
 func (b *bed) must(err error) {
 	b.t.Helper()
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	await.Must(b.t, err)
 }
 
 func (b *bed) configure(change func(*bpf.DatapathSettings)) {

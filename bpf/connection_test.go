@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // TestTupleReuse: a new handshake wins over the entry of an earlier connection. What does not answer it leaves both
@@ -43,7 +46,8 @@ func TestTupleReuse(t *testing.T) {
 	})
 }
 
-// TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before.
+// TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before. A FIN that is
+// sent again has the time begin anew.
 func TestClosing(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, flags := range []string{"FA", "RA", "R", "FPA"} {
@@ -54,10 +58,63 @@ func TestClosing(t *testing.T) {
 			b.run(end, effect{tables: establishedFlow(flow)})
 			flow.Seen = b.ago(2)
 			b.put(establishedFlow(flow))
-			b.run(end, nothing) // only the first of them counts
+			if strings.Contains(flags, "F") {
+				flow.Seen = justNow
+			}
+			b.run(end, effect{tables: establishedFlow(flow)})
+			flow.Seen = b.ago(2)
+			b.put(establishedFlow(flow))
 			flow.Seen = justNow
 			b.arrives(n, tcp{flags: "A"}, effect{tables: establishedFlow(flow)})
 		}
+	})
+}
+
+// TestSentAgain: what the host sends again of a connection that it has closed goes by its flow, for a quarter of an hour,
+// and has its time begin anew. A RST or a SYN is none of that; nor is anything where the tuple has another connection.
+func TestSentAgain(t *testing.T) {
+	const longest = uint32(bpf.DatapathIdleSecondsIDLE_UNANSWERED)
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		closing := func(age uint32) bpf.DatapathFlow {
+			flow := b.flow(n, tcp{}, b.replication, age)
+			flow.State = stateClosing
+			return flow
+		}
+		again := egress(b.production, n.out(b.production, tcp{flags: "PA", seq: 4711}))
+		for _, put := range []func(bpf.DatapathFlow) func(tables){establishedFlow, young} {
+			b.inOneTick(again, func() effect {
+				flow := closing(longest)
+				b.put(put(flow))
+				want := b.moves(n, tcp{}, b.production, b.replication, again.frame)
+				flow.Seen, flow.State = justNow, flow.State|stateAsymmetric
+				want.tables = establishedFlow(flow)
+				return want
+			})
+			flow := closing(longest)
+			flow.Seen--
+			b.put(put(flow))
+			b.run(again, nothing)
+			for _, flags := range []string{"R", "SA"} {
+				b.put(put(closing(idleClosing + 1)))
+				b.run(egress(b.production, n.out(b.production, tcp{flags: flags, seq: 4711})), nothing)
+			}
+		}
+		b.put(establishedFlow(closing(idleClosing+1)), halfOpen(b.answered(n, b.backup, 0)))
+		b.run(again, nothing)
+	})
+}
+
+// TestResetOfFilter: a RST that leaves while the socket goes on is a filter's answer to a segment that may be forged.
+func TestResetOfFilter(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 5)
+		reset := egress(b.replication, n.out(b.replication, tcp{flags: "R", seq: 4711}))
+		fd := connectTCP(t, n.here(), n.there(), connection{received: 1000, acked: 2000, window: 4096})
+		b.put(establishedFlow(flow))
+		b.run(reset, nothing)
+		closeSocket(t, fd)
+		flow.State, flow.Seen = stateClosing, justNow
+		b.run(reset, effect{tables: establishedFlow(flow)})
 	})
 }
 
@@ -92,7 +149,9 @@ func TestEstablishedIdle(t *testing.T) {
 			idle = entry()
 			idle.Seen--
 			b.put(establishedFlow(idle))
-			b.run(out, nothing)
+			if test.state == 0 {
+				b.run(out, nothing)
+			} // else it is sent again: see TestSentAgain
 			b.arrives(n, tcp{flags: "A"}, b.meetsStranger(n, b.replication))
 			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), b.meetsStranger(n, b.backup))
 		})
@@ -278,13 +337,20 @@ func TestFastOpenSentAgain(t *testing.T) {
 // allowFastOpen lets servers of the namespace do without a cookie.
 func allowFastOpen(t *testing.T) {
 	t.Helper()
-	const setting, server, withoutCookie = "/proc/sys/net/ipv4/tcp_fastopen", 0x2, 0x200
+	const server, withoutCookie = 0x2, 0x200
+	setTCP(t, "tcp_fastopen", server|withoutCookie)
+}
+
+// setTCP changes a setting of TCP for the time of the test.
+func setTCP(t *testing.T, name string, value int) {
+	t.Helper()
+	setting := "/proc/sys/net/ipv4/" + name
 	var before []byte
 	err := host.Do(func() (err error) {
 		if before, err = os.ReadFile(setting); err != nil {
 			return err
 		}
-		return os.WriteFile(setting, []byte(strconv.Itoa(server|withoutCookie)), 0)
+		return os.WriteFile(setting, []byte(strconv.Itoa(value)), 0)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -293,6 +359,81 @@ func allowFastOpen(t *testing.T) {
 		if err := host.Do(func() error { return os.WriteFile(setting, before, 0) }); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// asksListener has a SYN come in by the wire, and returns the ACK that ends the handshake.
+func (b *bed) asksListener(n network, m tcp) tcp {
+	b.t.Helper()
+	wire := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, func(fd int) error {
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(b.replication.OtherEnd)})
+	}, setTimeout)
+	b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, m)))
+	for buffer := make([]byte, 1<<16); ; {
+		length, err := unix.Read(wire, buffer)
+		b.must(err)
+		packet := gopacket.NewPacket(buffer[:length], layers.LayerTypeEthernet, gopacket.Default)
+		if answer, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP); ok && answer.SYN && answer.ACK && answer.DstPort == peerPort {
+			return tcp{flags: "A", seq: answer.Ack, ack: answer.Seq + 1}
+		}
+	}
+}
+
+func setTimeout(fd int) error {
+	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+}
+
+// TestLastACK: the ACK that ends a handshake whose entry is gone proves by its number that the peer is there, be it that a
+// request remembers it or a SYN cookie; by any other number it proves nothing.
+func TestLastACK(t *testing.T) {
+	for name, cookies := range map[string]int{"request": 1, "cookie": 2} {
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			setTCP(t, "tcp_syncookies", cookies)
+			listener := listenTCP(t, n.here())
+			defer closeSocket(t, listener)
+			ack, off := b.asksListener(n, syn), uint32(1)
+			if cookies == 2 {
+				off = 4 // so many cookies are good, one for each size of segments (msstab in net/ipv4/syncookies.c)
+			}
+			for _, change := range []func(*tcp){
+				func(m *tcp) { m.ack += off }, func(m *tcp) { m.ack -= off }, func(m *tcp) { m.seq += 1 << 17 }, func(m *tcp) { m.flags = "P" },
+			} {
+				forged := ack
+				change(&forged)
+				want := effect{events: events{}}
+				if cookies == 2 { // nobody remembers a request: a RST answers
+					want = b.strays(n, forged, b.replication)
+				}
+				want.events[eventIgnoredSegment] = 1
+				b.arrives(n, forged, want)
+				b.put()
+			}
+			b.arrives(n, ack, b.adopts(n, b.replication))
+		})
+	}
+}
+
+// TestLastACKOfFastOpen: with Fast Open the server may have sent something before; that is acknowledged as well.
+func TestLastACKOfFastOpen(t *testing.T) {
+	allowFastOpen(t)
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		listener := listenTCP(t, n.here())
+		defer closeSocket(t, listener)
+		b.must(setOption(unix.SOL_TCP, unix.TCP_FASTOPEN, 1)(listener))
+		m := syn
+		m.payload = 20
+		ack := b.asksListener(n, m)
+		child, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		b.must(err)
+		defer abort(t, child)
+		_, err = unix.Write(child, []byte("banner"))
+		b.must(err)
+		wantSynRecv(t, child)
+		forged := ack
+		forged.ack += 7
+		b.arrives(n, forged, unread(eventIgnoredSegment))
+		ack.ack += 6
+		b.arrives(n, ack, b.adopts(n, b.replication))
 	})
 }
 

@@ -257,6 +257,42 @@ var connectionlessConnectionless = map[string]idleStory{
 	},
 }
 
+// TestConnectionlessSpoken: while the peer is silent, what the host says keeps a conversation alive, once a second. One
+// datagram that no socket here took is none: its sender may be forged.
+func TestConnectionlessSpoken(t *testing.T) {
+	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
+		_, taken := m.(udp)
+		out := n.out(b.production, answer(m))
+		try := func(change func(*bpf.DatapathFlow), renewed bool) {
+			t.Helper()
+			flow := b.flow(n, m, b.replication, idle+60)
+			flow.Created, flow.SndUna = flow.Seen, b.ago(idle/2)
+			change(&flow)
+			b.put(connectionlessFlow(flow))
+			want := b.moves(n, m, b.production, b.replication, out)
+			if flow.State |= stateAsymmetric; renewed {
+				flow.SndUna = justNow
+			}
+			want.tables = connectionlessFlow(flow)
+			b.run(egress(b.production, out), want)
+		}
+		try(func(*bpf.DatapathFlow) {}, taken)
+		try(func(f *bpf.DatapathFlow) { f.Flags |= flagNoSocket }, false)
+		try(func(f *bpf.DatapathFlow) { f.Flags |= flagNoSocket | flagActive }, true)
+		try(func(f *bpf.DatapathFlow) { f.Created-- }, true)
+		try(func(f *bpf.DatapathFlow) { f.SndUna = b.ago(0) }, false) // this second
+
+		flow := b.flow(n, m, b.replication, idle+60)
+		flow.SndUna = b.ago(idle - 1)
+		b.put(connectionlessFlow(flow))
+		flow.Seen = justNow
+		b.arrives(n, m, effect{tables: connectionlessFlow(flow)}) // it lives
+		flow.Seen, flow.State = b.ago(idle+60), 0
+		b.put(connectionlessFlow(flow))
+		b.arrives(n, m, b.admits(n, m, b.replication)) // nobody answered it
+	})
+}
+
 func TestConnectionlessConnectionless(t *testing.T) {
 	tell(t, eachConnectionless, connectionlessConnectionless)
 }
@@ -340,16 +376,11 @@ var connectionlessFamily = map[string]story{
 		}
 	},
 	"such a flow follows its peer as any other does": func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, udp{}, b.replication, 2)
+		flow := b.flow(n, udp{}, b.replication, 20)
 		flow.Flags |= flagNoSocket
+		b.contend(&flow, b.backup, 2, 10)
 		b.put(connectionlessFlow(flow))
-		moved := b.flow(n, udp{}, b.backup, 0)
-		moved.Created, moved.Seen = flow.Created, justNow
-		moved.Flags |= flagNoSocket
-		b.run(ingress(b.backup, n.in(b.backup, udp{})), effect{
-			events: once(eventMoved + bpf.DatapathEvent(classUDP)),
-			tables: connectionlessFlow(moved),
-		})
+		b.run(ingress(b.backup, n.in(b.backup, udp{})), b.follows(n, udp{}, flow, b.backup))
 	},
 	"to a port of a VRF, no socket found proves nothing": func(t *testing.T, b *bed, n network) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Vrf = 77 })

@@ -246,20 +246,21 @@ func TestCountFull(t *testing.T) {
 
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large
 // tables there are the tags alone, eleven times one of two lines, and the mark of what is over. Two of the locks are
-// taken: to enter the connection, and where the host is found not to have begun.
+// taken: to enter the connection, and where the host is found not to have begun. Each that is moved looks for the deadline of a
+// trial in the configuration.
 var lookupsOfConnection = map[string]uint64{
-	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 9,
+	bpf.DatapathMapNursery: 16, bpf.DatapathMapOriginated: 1, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 9,
 	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 2,
-	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 4, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
+	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 9, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
-	bpf.DatapathMapScratch: 5, bpf.DatapathMapTraceFilter: 17,
+	bpf.DatapathMapScratch: 6, bpf.DatapathMapTraceFilter: 17,
 }
 
 // These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.
 var (
-	bytesOfConnection        = map[uint8]uint64{4: 5280, 6: 5983}
-	instructionsOfConnection = map[uint8]uint64{4: 6695, 6: 7108}
+	bytesOfConnection        = map[uint8]uint64{4: 5380, 6: 6080}
+	instructionsOfConnection = map[uint8]uint64{4: 6850, 6: 7265}
 )
 
 // TestCostOfConnection bounds what the programs do for one short connection: connect, request, answer, close by the
@@ -362,46 +363,30 @@ func TestCostOfHostModel(t *testing.T) {
 	})
 }
 
-// TestCostOfAnswered: a segment of an answered connection that the strong host model moves, and its answer, cost what a
-// reply and its question do. They are counted once, not twice, but the settings are looked at, and whose frame it is:
-// that is a lookup more, and a fiftieth of the instructions.
-func TestCostOfAnswered(t *testing.T) {
+// TestCostOfRelated: what goes as the answers of its peer go costs at most three quarters more than a reply, and half as
+// much again as most. By the digest, whose seed each load draws, a reply is found by a tenth fewer instructions.
+func TestCostOfRelated(t *testing.T) {
 	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
-		exchange := func() rig.Cost {
-			b.must(b.ForgetProof())
-			_, err := b.Cost()
-			b.must(err)
-			b.exec(ingress(b.replication, n.in(b.replication, reaction)))
-			b.moveBySource(n, segment)
-			cost, err := b.Cost()
-			b.must(err)
-			return cost
-		}
-		second := func() (cost rig.Cost) { // counters are there by then, and the time is written down
-			for tick := b.ago(0) - 1; tick != b.ago(0); {
-				tick = b.ago(0)
-				exchange()
-				cost = exchange()
+		cost := func() (cost uint64) {
+			for range 2 { // counters are there by then
+				b.must(b.ForgetProof())
+				_, err := b.Cost()
+				b.must(err)
+				b.exec(egress(b.production, n.out(b.production, segment)))
+				b.exec(arrive(b.replication, n.out(b.replication, segment), b.handedOver()))
+				c, err := b.Cost()
+				b.must(err)
+				cost = c.Instructions
 			}
 			return cost
 		}
-		b.put()
-		b.must(b.AddFlow(b.Established, b.flow(n, segment, b.replication, 0))) // where programs enter it
-		reply := second()
-		b.put()
-		b.answeredHere(n)
-		own := second()
-		b.wantAnswered(n, true)
-		lookups := func(c rig.Cost) (sum uint64) {
-			for _, count := range c.Lookups {
-				sum += count
-			}
-			return sum
-		}
-		t.Logf("a reply: %d instructions, %d bytes, %d lookups; the host's own: %d, %d, %d", reply.Instructions, reply.Bytes, lookups(reply),
-			own.Instructions, own.Bytes, lookups(own))
-		if own.Instructions > reply.Instructions*51/50 || own.Bytes > reply.Bytes || lookups(own) > lookups(reply)+1 {
-			t.Errorf("the host's own costs more than a reply (-reply +own):\n%s", cmp.Diff(reply, own))
+		b.put(establishedFlow(b.remote(n, 0)))
+		reply := cost()
+		b.relates(n, b.replication)
+		own := cost()
+		t.Logf("a reply: %d instructions; the host's own: %d", reply, own)
+		if own > reply*7/4 {
+			t.Errorf("%d instructions for the host's own segment, %d for a reply", own, reply)
 		}
 	})
 }

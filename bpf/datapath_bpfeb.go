@@ -32,6 +32,12 @@ type DatapathAskedSet struct {
 	Flow  [8]uint64
 }
 
+type DatapathEnds struct {
+	_    structs.HostLayout
+	Peer [16]uint8
+	Self [16]uint8
+}
+
 type DatapathEvent uint32
 
 const (
@@ -73,7 +79,8 @@ const (
 	DatapathEventEVENT_IGNORED_NO_SOCKET            DatapathEvent = 40
 	DatapathEventEVENT_FALLBACK_DROPPED_V4          DatapathEvent = 41
 	DatapathEventEVENT_FALLBACK_DROPPED_V6          DatapathEvent = 42
-	DatapathEventEVENT_END                          DatapathEvent = 43
+	DatapathEventEVENT_IGNORED_TUNNEL               DatapathEvent = 43
+	DatapathEventEVENT_END                          DatapathEvent = 44
 )
 
 type DatapathExclusion struct {
@@ -95,22 +102,22 @@ type DatapathExclusionSet struct {
 }
 
 type DatapathFlow struct {
-	_         structs.HostLayout
-	Tuple     DatapathTuple
-	Seen      uint32
-	State     uint8
-	Pad       uint8
-	Told      uint16
-	Ifindex   uint32
-	Interface uint16
-	Gateway   uint16
-	Mac       [6]uint8
-	Flags     uint16
-	Corrected uint64
-	Created   uint32
-	SndUna    uint32
-	SndNxt    uint32
-	RcvNxt    uint32
+	_           structs.HostLayout
+	Tuple       DatapathTuple
+	Seen        uint32
+	State       uint8
+	RivalFrames uint8
+	Told        uint16
+	Ifindex     uint32
+	Interface   uint16
+	Gateway     uint16
+	Mac         [6]uint8
+	Flags       uint16
+	Corrected   uint64
+	Created     uint32
+	SndUna      uint32
+	SndNxt      uint32
+	RcvNxt      uint32
 }
 
 type DatapathFlowFlags uint32
@@ -128,8 +135,6 @@ const (
 	DatapathFlowFlagsFLOW_END_ANSWERED     DatapathFlowFlags = 512
 	DatapathFlowFlagsFLOW_END_HEARD        DatapathFlowFlags = 1024
 	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 2048
-	DatapathFlowFlagsFLOW_ORIGINATED       DatapathFlowFlags = 4096
-	DatapathFlowFlagsFLOW_IN_TABLE         DatapathFlowFlags = 8192
 	DatapathFlowFlagsNURSERY_FLAGS         DatapathFlowFlags = 1920
 )
 
@@ -219,7 +224,8 @@ type DatapathHandover struct {
 	Proved   uint32
 	Delivery uint64
 	Elusive  bool
-	Pad      [7]uint8
+	First    bool
+	Pad      [6]uint8
 }
 
 type DatapathIdleSeconds uint32
@@ -227,12 +233,13 @@ type DatapathIdleSeconds uint32
 const (
 	DatapathIdleSecondsIDLE_ESTABLISHED    DatapathIdleSeconds = 86400
 	DatapathIdleSecondsIDLE_CLOSING        DatapathIdleSeconds = 120
+	DatapathIdleSecondsIDLE_UNANSWERED     DatapathIdleSeconds = 1000
 	DatapathIdleSecondsIDLE_HALF_OPEN      DatapathIdleSeconds = 120
 	DatapathIdleSecondsIDLE_CONNECTIONLESS DatapathIdleSeconds = 180
 	DatapathIdleSecondsIDLE_ECHO           DatapathIdleSeconds = 30
+	DatapathIdleSecondsIDLE_QUESTION       DatapathIdleSeconds = 10
 	DatapathIdleSecondsIDLE_FRAGMENT       DatapathIdleSeconds = 2
 	DatapathIdleSecondsIDLE_OUTBOUND       DatapathIdleSeconds = 3600
-	DatapathIdleSecondsIDLE_ANSWERED       DatapathIdleSeconds = 2
 )
 
 type DatapathInterface struct {
@@ -245,7 +252,7 @@ type DatapathInterface struct {
 	Mode          uint8
 	Gateways4     uint8
 	Gateways6     uint8
-	Pad           uint8
+	Takes         uint8
 	Gateway4      uint16
 	Gateway6      uint16
 	Vrf           uint32
@@ -265,12 +272,13 @@ const (
 	DatapathInterfaceFlagsINTERFACE_ROUTES6   DatapathInterfaceFlags = 16
 	DatapathInterfaceFlagsINTERFACE_STRONG    DatapathInterfaceFlags = 32
 	DatapathInterfaceFlagsINTERFACE_UNSEEN    DatapathInterfaceFlags = 64
+	DatapathInterfaceFlagsINTERFACE_STRICT    DatapathInterfaceFlags = 128
 )
 
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 11
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 15
 )
 
 type DatapathMode uint32
@@ -310,34 +318,6 @@ type DatapathOnLinkKey struct {
 	Address      [16]uint8
 }
 
-type DatapathOriginatedSet struct {
-	_      structs.HostLayout
-	Digest [8]uint64
-	Tuple  [8]DatapathOriginatedTuple
-}
-
-type DatapathOriginatedState uint32
-
-const (
-	DatapathOriginatedStateORIGINATED_MOVED  DatapathOriginatedState = 1
-	DatapathOriginatedStateORIGINATED_ROUTED DatapathOriginatedState = 2
-	DatapathOriginatedStateORIGINATED_CLOSED DatapathOriginatedState = 4
-)
-
-type DatapathOriginatedTuple struct {
-	_        structs.HostLayout
-	Tuple    DatapathTuple
-	Created  uint32
-	Seen     uint32
-	From     uint16
-	To       uint16
-	Told     uint16
-	State    uint8
-	Outcome  uint8
-	Moved    uint64
-	Decision uint64
-}
-
 type DatapathOutboundSet struct {
 	_        structs.HostLayout
 	Digest   [8]uint64
@@ -360,7 +340,8 @@ const (
 	DatapathOutcomeOUTCOME_WEAK_HOST      DatapathOutcome = 9
 	DatapathOutcomeOUTCOME_LOST           DatapathOutcome = 10
 	DatapathOutcomeOUTCOME_LOST_LINK_DOWN DatapathOutcome = 11
-	DatapathOutcomeOUTCOME_END            DatapathOutcome = 12
+	DatapathOutcomeOUTCOME_UNNAMED_TUNNEL DatapathOutcome = 12
+	DatapathOutcomeOUTCOME_END            DatapathOutcome = 13
 	DatapathOutcomeOUTCOME_ORIGINATED     DatapathOutcome = 128
 )
 
@@ -369,6 +350,8 @@ type DatapathOwnFlags uint32
 const (
 	DatapathOwnFlagsOWN_ADDRESS         DatapathOwnFlags = 1
 	DatapathOwnFlagsOWN_LOOPBACK_ONLY   DatapathOwnFlags = 2
+	DatapathOwnFlagsOWN_TRANSLATED      DatapathOwnFlags = 4
+	DatapathOwnFlagsOWN_CONFIGURED      DatapathOwnFlags = 8
 	DatapathOwnFlagsOWN_INTERFACE_SHIFT DatapathOwnFlags = 16
 )
 
@@ -402,6 +385,29 @@ const (
 	DatapathProtocolClassCLASS_END    DatapathProtocolClass = 6
 )
 
+type DatapathRecord struct {
+	_        structs.HostLayout
+	Answered DatapathWay
+	Flow     uint64
+	Decision uint64
+	Moved    uint64
+	PeerPort uint16
+	SelfPort uint16
+	Protocol uint8
+	Pad      [3]uint8
+	Created  uint32
+	Seen     uint32
+	Heard    uint32
+	From     uint16
+	To       uint16
+	Told     uint16
+	Outcome  uint8
+	Table    uint8
+	MovedOf  uint8
+	RoutedOf uint8
+	Pad2     [2]uint8
+}
+
 type DatapathRouteKey struct {
 	_            structs.HostLayout
 	PrefixLength uint32
@@ -432,15 +438,9 @@ type DatapathScratch struct {
 		Fragment       bool
 		Settled        uint8
 	}
-	Flow DatapathFlow
-	Way  struct {
-		_         structs.HostLayout
-		Ifindex   uint32
-		Interface uint16
-		Gateway   uint16
-		Mac       [6]uint8
-		Flags     uint16
-	}
+	Flow    DatapathFlow
+	Way     DatapathWay
+	Record  DatapathRecord
 	Vacancy [2]struct {
 		_      structs.HostLayout
 		Used   uint32
@@ -494,6 +494,12 @@ type DatapathScratch struct {
 	}
 }
 
+type DatapathServedKey struct {
+	_            structs.HostLayout
+	PrefixLength uint32
+	Address      [16]uint8
+}
+
 type DatapathSetLock struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -512,6 +518,9 @@ type DatapathSettings struct {
 	Exclusions uint32
 	Protocols  [32]uint8
 	Ways       uint32
+	Related    uint8
+	Pad        [7]uint8
+	Until      uint64
 }
 
 type DatapathSourceRepair uint32
@@ -532,6 +541,15 @@ const (
 	DatapathTableTABLE_OUTBOUND       DatapathTable = 4
 	DatapathTableTABLE_END            DatapathTable = 5
 	DatapathTableTABLE_ORIGINATED     DatapathTable = 6
+	DatapathTableTABLE_RELATED        DatapathTable = 7
+)
+
+type DatapathTakes uint32
+
+const (
+	DatapathTakesTAKES_ITS_OWN_ONLY DatapathTakes = 1
+	DatapathTakesTAKES_ALL4         DatapathTakes = 2
+	DatapathTakesTAKES_ALL6         DatapathTakes = 4
 )
 
 type DatapathTick uint32
@@ -613,6 +631,15 @@ type DatapathTuple struct {
 	Pad      [3]uint8
 }
 
+type DatapathWay struct {
+	_         structs.HostLayout
+	Ifindex   uint32
+	Interface uint16
+	Gateway   uint16
+	Mac       [6]uint8
+	Flags     uint16
+}
+
 type DatapathWays uint32
 
 const (
@@ -624,95 +651,97 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAsked                 = "asked"
-	DatapathMapConfiguration         = "configuration"
-	DatapathMapConnectionless        = "connectionless"
-	DatapathMapConnectionlessTags    = "connectionless_tags"
-	DatapathMapDevices               = "devices"
-	DatapathMapEstablished           = "established"
-	DatapathMapEstablishedTags       = "established_tags"
-	DatapathMapEvents                = "events"
-	DatapathMapExclusions            = "exclusions"
-	DatapathMapFinished              = "finished"
-	DatapathMapForeign               = "foreign"
-	DatapathMapFragments             = "fragments"
-	DatapathMapGatewayMacs           = "gateway_macs"
-	DatapathMapGatewayRoutes         = "gateway_routes"
-	DatapathMapGateways              = "gateways"
-	DatapathMapGrace                 = "grace"
-	DatapathMapHalfOpen              = "half_open"
-	DatapathMapHalfOpenTags          = "half_open_tags"
-	DatapathMapHandovers             = "handovers"
-	DatapathMapHeldGateways          = "held_gateways"
-	DatapathMapInterfaces            = "interfaces"
-	DatapathMapManaged               = "managed"
-	DatapathMapMarks                 = "marks"
-	DatapathMapModeByHand            = "mode_by_hand"
-	DatapathMapNobody                = "nobody"
-	DatapathMapNursery               = "nursery"
-	DatapathMapNurseryTags           = "nursery_tags"
-	DatapathMapOnLink                = "on_link"
-	DatapathMapOriginated            = "originated"
-	DatapathMapOutbound              = "outbound"
-	DatapathMapOwnAddresses          = "own_addresses"
-	DatapathMapPairSlots             = "pair_slots"
-	DatapathMapPairs                 = "pairs"
-	DatapathMapRepairWanted          = "repair_wanted"
-	DatapathMapScratch               = "scratch"
-	DatapathMapSender                = "sender"
-	DatapathMapSetLocks              = "set_locks"
-	DatapathMapSourceGateways        = "source_gateways"
-	DatapathMapTraceEvents           = "trace_events"
-	DatapathMapTraceFilter           = "trace_filter"
-	DatapathMapTraceSlots            = "trace_slots"
-	DatapathProgReplypathAdd         = "replypath_add"
-	DatapathProgReplypathClock       = "replypath_clock"
-	DatapathProgReplypathEgress      = "replypath_egress"
-	DatapathProgReplypathEgressL3    = "replypath_egress_l3"
-	DatapathProgReplypathFallback    = "replypath_fallback"
-	DatapathProgReplypathForget      = "replypath_forget"
-	DatapathProgReplypathGate        = "replypath_gate"
-	DatapathProgReplypathHeld        = "replypath_held"
-	DatapathProgReplypathIngress     = "replypath_ingress"
-	DatapathProgReplypathIngressL3   = "replypath_ingress_l3"
-	DatapathProgReplypathSend        = "replypath_send"
-	DatapathProgReplypathSendmsg4    = "replypath_sendmsg4"
-	DatapathProgReplypathSendmsg6    = "replypath_sendmsg6"
-	DatapathVarAskedSets             = "asked_sets"
-	DatapathVarDigestSeed            = "digest_seed"
-	DatapathVarHaveBarrier           = "have_barrier"
-	DatapathVarHaveCheckMtu          = "have_check_mtu"
-	DatapathVarHaveDeliveryTime      = "have_delivery_time"
-	DatapathVarHaveKernelSkb         = "have_kernel_skb"
-	DatapathVarHaveProbeRead         = "have_probe_read"
-	DatapathVarHaveTailCalls         = "have_tail_calls"
-	DatapathVarHertz                 = "hertz"
-	DatapathVarOwnNamespace          = "own_namespace"
-	DatapathVarSets                  = "sets"
-	DatapathVarUnusedAddRequest      = "unused_add_request"
-	DatapathVarUnusedEvent           = "unused_event"
-	DatapathVarUnusedFlowFlags       = "unused_flow_flags"
-	DatapathVarUnusedFlowState       = "unused_flow_state"
-	DatapathVarUnusedFollow          = "unused_follow"
-	DatapathVarUnusedForgetRequest   = "unused_forget_request"
-	DatapathVarUnusedIdleSeconds     = "unused_idle_seconds"
-	DatapathVarUnusedInterfaceFlags  = "unused_interface_flags"
-	DatapathVarUnusedLayout          = "unused_layout"
-	DatapathVarUnusedMode            = "unused_mode"
-	DatapathVarUnusedNextHopMode     = "unused_next_hop_mode"
-	DatapathVarUnusedNoteFlags       = "unused_note_flags"
-	DatapathVarUnusedOnLinkFlags     = "unused_on_link_flags"
-	DatapathVarUnusedOriginatedState = "unused_originated_state"
-	DatapathVarUnusedOutcome         = "unused_outcome"
-	DatapathVarUnusedOwnFlags        = "unused_own_flags"
-	DatapathVarUnusedProtocolClass   = "unused_protocol_class"
-	DatapathVarUnusedSourceRepair    = "unused_source_repair"
-	DatapathVarUnusedTable           = "unused_table"
-	DatapathVarUnusedTick            = "unused_tick"
-	DatapathVarUnusedTraceEvent      = "unused_trace_event"
-	DatapathVarUnusedTraceForm       = "unused_trace_form"
-	DatapathVarUnusedTraceKind       = "unused_trace_kind"
-	DatapathVarUnusedWays            = "unused_ways"
+	DatapathMapAsked                = "asked"
+	DatapathMapConfiguration        = "configuration"
+	DatapathMapConnectionless       = "connectionless"
+	DatapathMapConnectionlessTags   = "connectionless_tags"
+	DatapathMapDevices              = "devices"
+	DatapathMapEstablished          = "established"
+	DatapathMapEstablishedTags      = "established_tags"
+	DatapathMapEvents               = "events"
+	DatapathMapExclusions           = "exclusions"
+	DatapathMapFinished             = "finished"
+	DatapathMapForeign              = "foreign"
+	DatapathMapFragments            = "fragments"
+	DatapathMapGatewayMacs          = "gateway_macs"
+	DatapathMapGatewayRoutes        = "gateway_routes"
+	DatapathMapGateways             = "gateways"
+	DatapathMapGrace                = "grace"
+	DatapathMapHalfOpen             = "half_open"
+	DatapathMapHalfOpenTags         = "half_open_tags"
+	DatapathMapHandovers            = "handovers"
+	DatapathMapHeldGateways         = "held_gateways"
+	DatapathMapInterfaces           = "interfaces"
+	DatapathMapManaged              = "managed"
+	DatapathMapMarks                = "marks"
+	DatapathMapModeByHand           = "mode_by_hand"
+	DatapathMapNobody               = "nobody"
+	DatapathMapNursery              = "nursery"
+	DatapathMapNurseryTags          = "nursery_tags"
+	DatapathMapOnLink               = "on_link"
+	DatapathMapOriginated           = "originated"
+	DatapathMapOutbound             = "outbound"
+	DatapathMapOwnAddresses         = "own_addresses"
+	DatapathMapPairSlots            = "pair_slots"
+	DatapathMapPairs                = "pairs"
+	DatapathMapQuestions            = "questions"
+	DatapathMapRepairWanted         = "repair_wanted"
+	DatapathMapScratch              = "scratch"
+	DatapathMapSender               = "sender"
+	DatapathMapServedAddresses      = "served_addresses"
+	DatapathMapSetLocks             = "set_locks"
+	DatapathMapSourceGateways       = "source_gateways"
+	DatapathMapTraceEvents          = "trace_events"
+	DatapathMapTraceFilter          = "trace_filter"
+	DatapathMapTraceSlots           = "trace_slots"
+	DatapathProgReplypathAdd        = "replypath_add"
+	DatapathProgReplypathClock      = "replypath_clock"
+	DatapathProgReplypathEgress     = "replypath_egress"
+	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
+	DatapathProgReplypathFallback   = "replypath_fallback"
+	DatapathProgReplypathForget     = "replypath_forget"
+	DatapathProgReplypathGate       = "replypath_gate"
+	DatapathProgReplypathHeld       = "replypath_held"
+	DatapathProgReplypathIngress    = "replypath_ingress"
+	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
+	DatapathProgReplypathSend       = "replypath_send"
+	DatapathProgReplypathSendmsg4   = "replypath_sendmsg4"
+	DatapathProgReplypathSendmsg6   = "replypath_sendmsg6"
+	DatapathVarAskedSets            = "asked_sets"
+	DatapathVarDigestSeed           = "digest_seed"
+	DatapathVarHaveBarrier          = "have_barrier"
+	DatapathVarHaveCheckMtu         = "have_check_mtu"
+	DatapathVarHaveDeliveryTime     = "have_delivery_time"
+	DatapathVarHaveKernelSkb        = "have_kernel_skb"
+	DatapathVarHaveProbeRead        = "have_probe_read"
+	DatapathVarHaveTailCalls        = "have_tail_calls"
+	DatapathVarHertz                = "hertz"
+	DatapathVarOwnNamespace         = "own_namespace"
+	DatapathVarSets                 = "sets"
+	DatapathVarUnusedAddRequest     = "unused_add_request"
+	DatapathVarUnusedEvent          = "unused_event"
+	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
+	DatapathVarUnusedFlowState      = "unused_flow_state"
+	DatapathVarUnusedFollow         = "unused_follow"
+	DatapathVarUnusedForgetRequest  = "unused_forget_request"
+	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
+	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
+	DatapathVarUnusedLayout         = "unused_layout"
+	DatapathVarUnusedMode           = "unused_mode"
+	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
+	DatapathVarUnusedNoteFlags      = "unused_note_flags"
+	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
+	DatapathVarUnusedOutcome        = "unused_outcome"
+	DatapathVarUnusedOwnFlags       = "unused_own_flags"
+	DatapathVarUnusedProtocolClass  = "unused_protocol_class"
+	DatapathVarUnusedSourceRepair   = "unused_source_repair"
+	DatapathVarUnusedTable          = "unused_table"
+	DatapathVarUnusedTakes          = "unused_takes"
+	DatapathVarUnusedTick           = "unused_tick"
+	DatapathVarUnusedTraceEvent     = "unused_trace_event"
+	DatapathVarUnusedTraceForm      = "unused_trace_form"
+	DatapathVarUnusedTraceKind      = "unused_trace_kind"
+	DatapathVarUnusedWays           = "unused_ways"
 )
 
 // LoadDatapath returns the embedded CollectionSpec for Datapath.
@@ -809,9 +838,11 @@ type DatapathMapSpecs struct {
 	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
 	PairSlots          *ebpf.MapSpec `ebpf:"pair_slots"`
 	Pairs              *ebpf.MapSpec `ebpf:"pairs"`
+	Questions          *ebpf.MapSpec `ebpf:"questions"`
 	RepairWanted       *ebpf.MapSpec `ebpf:"repair_wanted"`
 	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
 	Sender             *ebpf.MapSpec `ebpf:"sender"`
+	ServedAddresses    *ebpf.MapSpec `ebpf:"served_addresses"`
 	SetLocks           *ebpf.MapSpec `ebpf:"set_locks"`
 	SourceGateways     *ebpf.MapSpec `ebpf:"source_gateways"`
 	TraceEvents        *ebpf.MapSpec `ebpf:"trace_events"`
@@ -823,41 +854,41 @@ type DatapathMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathVariableSpecs struct {
-	AskedSets             *ebpf.VariableSpec `ebpf:"asked_sets"`
-	DigestSeed            *ebpf.VariableSpec `ebpf:"digest_seed"`
-	HaveBarrier           *ebpf.VariableSpec `ebpf:"have_barrier"`
-	HaveCheckMtu          *ebpf.VariableSpec `ebpf:"have_check_mtu"`
-	HaveDeliveryTime      *ebpf.VariableSpec `ebpf:"have_delivery_time"`
-	HaveKernelSkb         *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
-	HaveProbeRead         *ebpf.VariableSpec `ebpf:"have_probe_read"`
-	HaveTailCalls         *ebpf.VariableSpec `ebpf:"have_tail_calls"`
-	Hertz                 *ebpf.VariableSpec `ebpf:"hertz"`
-	OwnNamespace          *ebpf.VariableSpec `ebpf:"own_namespace"`
-	Sets                  *ebpf.VariableSpec `ebpf:"sets"`
-	UnusedAddRequest      *ebpf.VariableSpec `ebpf:"unused_add_request"`
-	UnusedEvent           *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedFlowFlags       *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
-	UnusedFlowState       *ebpf.VariableSpec `ebpf:"unused_flow_state"`
-	UnusedFollow          *ebpf.VariableSpec `ebpf:"unused_follow"`
-	UnusedForgetRequest   *ebpf.VariableSpec `ebpf:"unused_forget_request"`
-	UnusedIdleSeconds     *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
-	UnusedInterfaceFlags  *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
-	UnusedLayout          *ebpf.VariableSpec `ebpf:"unused_layout"`
-	UnusedMode            *ebpf.VariableSpec `ebpf:"unused_mode"`
-	UnusedNextHopMode     *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
-	UnusedNoteFlags       *ebpf.VariableSpec `ebpf:"unused_note_flags"`
-	UnusedOnLinkFlags     *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
-	UnusedOriginatedState *ebpf.VariableSpec `ebpf:"unused_originated_state"`
-	UnusedOutcome         *ebpf.VariableSpec `ebpf:"unused_outcome"`
-	UnusedOwnFlags        *ebpf.VariableSpec `ebpf:"unused_own_flags"`
-	UnusedProtocolClass   *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
-	UnusedSourceRepair    *ebpf.VariableSpec `ebpf:"unused_source_repair"`
-	UnusedTable           *ebpf.VariableSpec `ebpf:"unused_table"`
-	UnusedTick            *ebpf.VariableSpec `ebpf:"unused_tick"`
-	UnusedTraceEvent      *ebpf.VariableSpec `ebpf:"unused_trace_event"`
-	UnusedTraceForm       *ebpf.VariableSpec `ebpf:"unused_trace_form"`
-	UnusedTraceKind       *ebpf.VariableSpec `ebpf:"unused_trace_kind"`
-	UnusedWays            *ebpf.VariableSpec `ebpf:"unused_ways"`
+	AskedSets            *ebpf.VariableSpec `ebpf:"asked_sets"`
+	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
+	HaveBarrier          *ebpf.VariableSpec `ebpf:"have_barrier"`
+	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
+	HaveDeliveryTime     *ebpf.VariableSpec `ebpf:"have_delivery_time"`
+	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
+	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
+	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
+	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
+	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
+	Sets                 *ebpf.VariableSpec `ebpf:"sets"`
+	UnusedAddRequest     *ebpf.VariableSpec `ebpf:"unused_add_request"`
+	UnusedEvent          *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
+	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
+	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
+	UnusedForgetRequest  *ebpf.VariableSpec `ebpf:"unused_forget_request"`
+	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
+	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
+	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
+	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
+	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
+	UnusedNoteFlags      *ebpf.VariableSpec `ebpf:"unused_note_flags"`
+	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
+	UnusedOutcome        *ebpf.VariableSpec `ebpf:"unused_outcome"`
+	UnusedOwnFlags       *ebpf.VariableSpec `ebpf:"unused_own_flags"`
+	UnusedProtocolClass  *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
+	UnusedSourceRepair   *ebpf.VariableSpec `ebpf:"unused_source_repair"`
+	UnusedTable          *ebpf.VariableSpec `ebpf:"unused_table"`
+	UnusedTakes          *ebpf.VariableSpec `ebpf:"unused_takes"`
+	UnusedTick           *ebpf.VariableSpec `ebpf:"unused_tick"`
+	UnusedTraceEvent     *ebpf.VariableSpec `ebpf:"unused_trace_event"`
+	UnusedTraceForm      *ebpf.VariableSpec `ebpf:"unused_trace_form"`
+	UnusedTraceKind      *ebpf.VariableSpec `ebpf:"unused_trace_kind"`
+	UnusedWays           *ebpf.VariableSpec `ebpf:"unused_ways"`
 }
 
 // DatapathObjects contains all objects after they have been loaded into the kernel.
@@ -913,9 +944,11 @@ type DatapathMaps struct {
 	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
 	PairSlots          *ebpf.Map `ebpf:"pair_slots"`
 	Pairs              *ebpf.Map `ebpf:"pairs"`
+	Questions          *ebpf.Map `ebpf:"questions"`
 	RepairWanted       *ebpf.Map `ebpf:"repair_wanted"`
 	Scratch            *ebpf.Map `ebpf:"scratch"`
 	Sender             *ebpf.Map `ebpf:"sender"`
+	ServedAddresses    *ebpf.Map `ebpf:"served_addresses"`
 	SetLocks           *ebpf.Map `ebpf:"set_locks"`
 	SourceGateways     *ebpf.Map `ebpf:"source_gateways"`
 	TraceEvents        *ebpf.Map `ebpf:"trace_events"`
@@ -958,9 +991,11 @@ func (m *DatapathMaps) Close() error {
 		m.OwnAddresses,
 		m.PairSlots,
 		m.Pairs,
+		m.Questions,
 		m.RepairWanted,
 		m.Scratch,
 		m.Sender,
+		m.ServedAddresses,
 		m.SetLocks,
 		m.SourceGateways,
 		m.TraceEvents,
@@ -973,41 +1008,41 @@ func (m *DatapathMaps) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathVariables struct {
-	AskedSets             *ebpf.Variable `ebpf:"asked_sets"`
-	DigestSeed            *ebpf.Variable `ebpf:"digest_seed"`
-	HaveBarrier           *ebpf.Variable `ebpf:"have_barrier"`
-	HaveCheckMtu          *ebpf.Variable `ebpf:"have_check_mtu"`
-	HaveDeliveryTime      *ebpf.Variable `ebpf:"have_delivery_time"`
-	HaveKernelSkb         *ebpf.Variable `ebpf:"have_kernel_skb"`
-	HaveProbeRead         *ebpf.Variable `ebpf:"have_probe_read"`
-	HaveTailCalls         *ebpf.Variable `ebpf:"have_tail_calls"`
-	Hertz                 *ebpf.Variable `ebpf:"hertz"`
-	OwnNamespace          *ebpf.Variable `ebpf:"own_namespace"`
-	Sets                  *ebpf.Variable `ebpf:"sets"`
-	UnusedAddRequest      *ebpf.Variable `ebpf:"unused_add_request"`
-	UnusedEvent           *ebpf.Variable `ebpf:"unused_event"`
-	UnusedFlowFlags       *ebpf.Variable `ebpf:"unused_flow_flags"`
-	UnusedFlowState       *ebpf.Variable `ebpf:"unused_flow_state"`
-	UnusedFollow          *ebpf.Variable `ebpf:"unused_follow"`
-	UnusedForgetRequest   *ebpf.Variable `ebpf:"unused_forget_request"`
-	UnusedIdleSeconds     *ebpf.Variable `ebpf:"unused_idle_seconds"`
-	UnusedInterfaceFlags  *ebpf.Variable `ebpf:"unused_interface_flags"`
-	UnusedLayout          *ebpf.Variable `ebpf:"unused_layout"`
-	UnusedMode            *ebpf.Variable `ebpf:"unused_mode"`
-	UnusedNextHopMode     *ebpf.Variable `ebpf:"unused_next_hop_mode"`
-	UnusedNoteFlags       *ebpf.Variable `ebpf:"unused_note_flags"`
-	UnusedOnLinkFlags     *ebpf.Variable `ebpf:"unused_on_link_flags"`
-	UnusedOriginatedState *ebpf.Variable `ebpf:"unused_originated_state"`
-	UnusedOutcome         *ebpf.Variable `ebpf:"unused_outcome"`
-	UnusedOwnFlags        *ebpf.Variable `ebpf:"unused_own_flags"`
-	UnusedProtocolClass   *ebpf.Variable `ebpf:"unused_protocol_class"`
-	UnusedSourceRepair    *ebpf.Variable `ebpf:"unused_source_repair"`
-	UnusedTable           *ebpf.Variable `ebpf:"unused_table"`
-	UnusedTick            *ebpf.Variable `ebpf:"unused_tick"`
-	UnusedTraceEvent      *ebpf.Variable `ebpf:"unused_trace_event"`
-	UnusedTraceForm       *ebpf.Variable `ebpf:"unused_trace_form"`
-	UnusedTraceKind       *ebpf.Variable `ebpf:"unused_trace_kind"`
-	UnusedWays            *ebpf.Variable `ebpf:"unused_ways"`
+	AskedSets            *ebpf.Variable `ebpf:"asked_sets"`
+	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
+	HaveBarrier          *ebpf.Variable `ebpf:"have_barrier"`
+	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
+	HaveDeliveryTime     *ebpf.Variable `ebpf:"have_delivery_time"`
+	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
+	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
+	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
+	Hertz                *ebpf.Variable `ebpf:"hertz"`
+	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`
+	Sets                 *ebpf.Variable `ebpf:"sets"`
+	UnusedAddRequest     *ebpf.Variable `ebpf:"unused_add_request"`
+	UnusedEvent          *ebpf.Variable `ebpf:"unused_event"`
+	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
+	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
+	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
+	UnusedForgetRequest  *ebpf.Variable `ebpf:"unused_forget_request"`
+	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
+	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
+	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
+	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
+	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
+	UnusedNoteFlags      *ebpf.Variable `ebpf:"unused_note_flags"`
+	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`
+	UnusedOutcome        *ebpf.Variable `ebpf:"unused_outcome"`
+	UnusedOwnFlags       *ebpf.Variable `ebpf:"unused_own_flags"`
+	UnusedProtocolClass  *ebpf.Variable `ebpf:"unused_protocol_class"`
+	UnusedSourceRepair   *ebpf.Variable `ebpf:"unused_source_repair"`
+	UnusedTable          *ebpf.Variable `ebpf:"unused_table"`
+	UnusedTakes          *ebpf.Variable `ebpf:"unused_takes"`
+	UnusedTick           *ebpf.Variable `ebpf:"unused_tick"`
+	UnusedTraceEvent     *ebpf.Variable `ebpf:"unused_trace_event"`
+	UnusedTraceForm      *ebpf.Variable `ebpf:"unused_trace_form"`
+	UnusedTraceKind      *ebpf.Variable `ebpf:"unused_trace_kind"`
+	UnusedWays           *ebpf.Variable `ebpf:"unused_ways"`
 }
 
 // DatapathPrograms contains all programs after they have been loaded into the kernel.

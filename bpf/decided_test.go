@@ -68,7 +68,7 @@ func (b *bed) exclude(rules ...bpf.DatapathExclusion) {
 	b.must(b.SetExclusions(rules...))
 }
 
-// TestDecidedOnce: what was decided for a tuple holds until `ways` rises, whatever is in the maps.
+// TestDecidedOnce: what was decided for two addresses holds until `ways` rises, whatever is in the maps.
 func TestDecidedOnce(t *testing.T) {
 	onLinkBy := func(flags bpf.DatapathOnLinkFlags) setup {
 		return func(b *bed, n network) { b.must(b.SetOnLinkBy(b.replication.Index, prefix(n.peer), flags)) }
@@ -87,10 +87,6 @@ func TestDecidedOnce(t *testing.T) {
 		meanwhile way // while the decision holds; nil: as the first
 	}{
 		{name: "the address moves to another interface", first: byGateway, then: byBackup, change: ownedByBackup},
-		{name: "excluded", first: byGateway, then: uncounted, change: excludePeer},
-		{name: "protocol not listed", first: byGateway, then: uncounted, change: func(b *bed, _ network) {
-			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(17) })
-		}},
 		{name: "the peer's address is own", first: byGateway, then: uncounted, change: func(b *bed, n network) {
 			b.must(b.SetOwnAddress(n.peer, ownAddress))
 		}},
@@ -157,6 +153,11 @@ func TestDecidedSeenAtOnce(t *testing.T) {
 		}
 	}
 	strong := func(b *bed, _ network) { b.manageStrong(b.replication, nil) }
+	listed := func(protocol uint8) setup {
+		return func(b *bed, _ network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(protocol) })
+		}
+	}
 	for _, test := range []struct {
 		name         string
 		change, undo setup
@@ -177,6 +178,8 @@ func TestDecidedSeenAtOnce(t *testing.T) {
 		{"link down", func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
 		}, strong, asRouted(outcomeLinkDown, 1)},
+		{"excluded", excludePeer, func(b *bed, _ network) { b.exclude() }, uncounted},
+		{"protocol not listed", listed(17), listed(6), uncounted},
 		{"several interfaces have the address", owned(func(*bed) bpf.DatapathOwnFlags { return ownAddress }),
 			owned(func(b *bed) bpf.DatapathOwnFlags { return ownedBy(b.replication) }), uncounted},
 	} {
@@ -234,21 +237,7 @@ var decidedFamily = map[string]story{
 		// The kernel's choice is that of the source: nothing is to be done.
 		b.run(egress(b.replication, n.out(b.replication, segment)), nothing)
 	},
-	// What that decided is not what goes for the other.
-	"a record is taken for another tuple while it is written to": func(t *testing.T, b *bed, n network) {
-		another := tcp{flags: "PA", seq: 3, ports: ports{peer: peerPort + 7, self: selfPort}}
-		b.ownStrong(n)
-		b.leavesBy(n, segment, byGateway)
-		b.leavesBy(n, another, byGateway)
-		record := b.record(n, another)
-		record.Decision = b.record(n, segment).Decision
-		b.must(b.SetRecord(n.tuple(another), *record))
-		b.manageStrong(b.backup, nil)
-		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
-		b.leavesBy(n, another, byBackup)
-		b.leavesBy(n, segment, byGateway)
-	},
-	// What is found out for it is no decision about the tuple, for which the exclusions may say otherwise.
+	// The exclusions may say otherwise of its packet.
 	"a later fragment has no ports": func(t *testing.T, b *bed, n network) {
 		b.ownStrong(n)
 		m, p := udp{}, n.inPieces(b.production, 1)
@@ -257,20 +246,15 @@ var decidedFamily = map[string]story{
 		b.outdate()
 		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
 		b.leavesBy(n, m, uncounted)
-
-		b.must(b.DeleteRecord(n.tuple(m)))
-		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
-		if record := b.record(n, m); record != nil {
-			t.Errorf("a later fragment made a record: %+v", record)
-		}
 	},
-	// They are rare, and decided with each.
-	"errors of no flow are of a tuple of their own": func(t *testing.T, b *bed, n network) {
+	"what was decided holds for errors as well": func(t *testing.T, b *bed, n network) {
 		b.addGateway(b.replication, n, secondGateway, secondRouter)
 		b.ownStrong(n)
 		e := b.about(n, udp{})
 		b.leavesBy(n, e, byGateway)
 		b.strongWith(secondGateway, secondGateway, 0)
+		b.leavesBy(n, e, byGateway)
+		b.outdate()
 		b.leavesBy(n, e, bySecond)
 		want, mask := masked(prefix(n.peer))
 		b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})
@@ -281,8 +265,8 @@ var decidedFamily = map[string]story{
 
 func TestDecidedFamily(t *testing.T) { tell(t, eachFamily, decidedFamily) }
 
-// TestDecidedOfOneTuple: each tuple has a decision of its own.
-func TestDecidedOfOneTuple(t *testing.T) {
+// TestDecidedOfOnePeer: towards each peer an address has a decision of its own.
+func TestDecidedOfOnePeer(t *testing.T) {
 	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), b.goesBySource(n, m, frame))
@@ -292,7 +276,7 @@ func TestDecidedOfOneTuple(t *testing.T) {
 		if verdict != redirect || string(moved) != string(byGateway(b, n, m, frame).frame) {
 			t.Errorf("verdict %d, packet\n%x", verdict, moved)
 		}
-		b.leavesBy(n, tcp{flags: "PA", seq: 3, ports: ports{peer: peerPort + 7, self: selfPort}}, byBackup)
+		b.leavesBy(newcomer(n), segment, byBackup)
 		b.outdate()
 		verdict, moved, _ = b.exec(egress(b.production, frame))
 		if verdict != redirect || string(moved) != string(byBackup(b, n, m, frame).frame) {

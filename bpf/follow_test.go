@@ -3,9 +3,12 @@
 package bpf_test
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -32,6 +35,13 @@ func (b *bed) follows(n network, m message, old bpf.DatapathFlow, via nic) effec
 	moved.Flags |= old.Flags & flagReset
 	moved.State = old.State &^ (stateAsymmetric | stateCorrected)
 	moved.SndUna, moved.SndNxt = old.SndUna, old.SndNxt
+	if old.Tuple.Protocol != unix.IPPROTO_TCP {
+		moved.Flags |= old.Flags & flagNoSocket
+		moved.SndNxt, moved.RcvNxt = 0, old.RcvNxt
+		if old.SndNxt != 0 {
+			moved.RivalFrames = 3
+		}
+	}
 	return effect{events: events{eventMoved + bpf.DatapathEvent(class(m.protocol(n))): 1}, tables: flowOf(m, moved)}
 }
 
@@ -115,21 +125,148 @@ func eachDatagramWay(t *testing.T, f func(t *testing.T, b *bed, n network, m mes
 	})
 }
 
-// TestFollowSilent: a flow without a connection moves when its own way has been silent for a second: one forged
-// datagram does not steer answers.
-func TestFollowSilent(t *testing.T) {
+// contend has so many frames of a flow without a connection have come by another way, the first so many seconds ago.
+func (b *bed) contend(f *bpf.DatapathFlow, via nic, frames uint8, since uint32) {
+	b.t.Helper()
+	way := make([]byte, 8)
+	copy(way, via.router)
+	binary.NativeEndian.PutUint16(way[6:], uint16(via.Index))
+	word := binary.NativeEndian.Uint64(way) // number_of_way() in src/move.h
+	f.SndNxt = uint32((word^word>>32)*0x9e3779b97f4a7c15>>32) | 1
+	f.RcvNxt, f.RivalFrames = b.ago(since), frames
+}
+
+// contends is the effect of the next frame by that way while they prove nothing; the first: see contend.
+func (b *bed) contends(f bpf.DatapathFlow, via nic, first bool) effect {
+	want, since := unread(contested), f.RcvNxt
+	b.contend(&f, via, min(f.RivalFrames+1, 3), 0)
+	if f.RcvNxt = since; first {
+		f.RcvNxt, f.RivalFrames = justNow, 1
+	}
+	want.tables = connectionlessFlow(f)
+	return want
+}
+
+// TestFollowRival: a flow without a connection moves when its peer has come by another way alone for ten seconds, and
+// three times: forged datagrams do not steer answers, however long the peer is silent.
+func TestFollowRival(t *testing.T) {
+	const short = uint32(0)
 	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
 		r := ingress(other, n.in(other, m))
+		flow := b.flow(n, m, b.replication, 20)
+		b.put(flowOf(m, flow))
+		b.run(r, b.contends(flow, other, true))
+
+		for _, since := range []uint32{short, 15} {
+			b.contend(&flow, other, 1, since)
+			b.put(flowOf(m, flow))
+			b.run(r, b.contends(flow, other, false))
+		}
+		for _, frames := range []uint8{2, 3} {
+			b.inOneTick(r, func() effect {
+				b.contend(&flow, other, frames, 10)
+				flow.RcvNxt++
+				b.put(flowOf(m, flow))
+				return b.contends(flow, other, false)
+			})
+			b.contend(&flow, other, frames, 10)
+			b.put(flowOf(m, flow))
+			b.run(r, b.follows(n, m, flow, other))
+		}
+
+		b.contend(&flow, b.production, 3, 15) // by a third way
+		b.put(flowOf(m, flow))
+		b.run(r, b.contends(flow, other, true))
+	})
+}
+
+// TestFollowHeard: a frame by the flow's own way has what came by another begin anew.
+func TestFollowHeard(t *testing.T) {
+	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		r := ingress(other, n.in(other, m))
+		for _, once := range []bool{true, false} {
+			flow := b.flow(n, m, b.replication, 20)
+			b.contend(&flow, other, 3, 15)
+			flow.Flags |= flagActive
+			if !once {
+				flow.Created--
+			}
+			b.put(flowOf(m, flow))
+			flow.Flags &^= flagActive
+			if once { // two came: it stays a conversation
+				flow.Seen++
+			}
+			b.run(r, b.contends(flow, other, true))
+		}
+		flow := b.flow(n, m, b.replication, 20)
+		b.contend(&flow, other, 3, 15)
+		b.put(flowOf(m, flow))
+		flow.Seen, flow.SndNxt = justNow, 0
+		b.arrives(n, m, effect{tables: flowOf(m, flow)})
+	})
+}
+
+// TestFollowStrict: what strict rp_filter drops afterwards is no evidence. It drops what comes by IPv4 if the kernel answers by
+// another interface, as it does while no answer of the flow was asymmetric.
+func TestFollowStrict(t *testing.T) {
+	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		for _, via := range []nic{b.replication, b.backup} {
+			b.manage(via, func(r *bpf.DatapathInterface) { r.Flags |= strict })
+		}
+		r := ingress(other, n.in(other, m))
+		for _, state := range []uint8{stateAnswered, 0, stateAnswered | stateAsymmetric} {
+			flow := b.flow(n, m, b.replication, 20)
+			flow.State = state
+			b.contend(&flow, other, 3, 15)
+			b.put(flowOf(m, flow))
+			if state == stateAnswered && n.family == 4 && other.Index != b.replication.Index {
+				b.run(r, unread(contested))
+				continue
+			}
+			b.run(r, b.follows(n, m, flow, other))
+		}
+	})
+}
+
+// TestFollowGateway: a gateway of the flow's own interface takes it after a second of silence, another's does not.
+func TestFollowGateway(t *testing.T) {
+	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		b.addGateway(other, n, 20, other.router)
+		r := ingress(other, n.in(other, m))
+		flow := b.flow(n, m, b.replication, 1)
+		b.put(flowOf(m, flow))
+		if other.Index != b.replication.Index {
+			b.run(r, b.contends(flow, other, true))
+			return
+		}
+		b.run(r, b.follows(n, m, flow, other))
 		b.inOneTick(r, func() effect {
 			flow := b.flow(n, m, b.replication, 1)
 			flow.Seen++
 			b.put(flowOf(m, flow))
-			return unread(contested)
+			return b.contends(flow, other, true)
 		})
-		flow := b.flow(n, m, b.replication, 1)
+		flow.Flags |= flagActive
+		flow.Created--
 		b.put(flowOf(m, flow))
-		b.run(r, b.follows(n, m, flow, other))
+		flow.Flags &^= flagActive
+		b.run(r, b.contends(flow, other, true))
 	})
+}
+
+// silence has eth1's gateway not answer, and hold has it held until then.
+func (b *bed) silence(n network) {
+	b.t.Helper()
+	b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{
+		Address: n.stranger.As16(), Ifindex: b.replication.Index, Mac: rig.MAC(b.replication.router),
+	}))
+}
+
+func (b *bed) hold(n network, until uint32) {
+	b.t.Helper()
+	key := bpf.DatapathGatewayMac{Ifindex: b.replication.Index, Mac: rig.MAC(b.replication.router), Family: n.family}
+	b.must(b.HeldGateways.Put(key, until))
+	b.t.Cleanup(func() { b.must(b.HeldGateways.Delete(key)) })
 }
 
 // remote is an established flow of a connection that has no socket here, as a container's: the peer's next byte is
@@ -181,6 +318,86 @@ func TestNoSocketFollows(t *testing.T) {
 			b.run(ingress(b.backup, n.in(b.backup, m)), either(test.good, follows, unread(contested)))
 		})
 	}
+}
+
+// TestResetAhead: a reset may overtake what it follows, as the programs see a whole list of packets before the socket sees
+// the first. By the flow's own way, and a moment after the last frame, it ends the flow as far as the window reaches.
+func TestResetAhead(t *testing.T) {
+	const most = 256 << 10
+	narrow, wide := connection{received: 1000, acked: 2000, window: 4096}, connection{received: 1000, acked: 2000, window: 1 << 20}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, test := range []struct {
+			socket connection
+			via    nic
+			age    uint32
+			ahead  uint32
+			ends   bool
+		}{
+			{narrow, b.replication, 0, 1, true},
+			{narrow, b.replication, 0, 4096, true},
+			{narrow, b.replication, 0, 4097, false},
+			{narrow, b.replication, 0, 1<<32 - 1, false},
+			{narrow, b.replication, 1, 1, false},
+			{narrow, b.backup, 0, 1, false},
+			{wide, b.replication, 0, most, true},
+			{wide, b.replication, 0, most + 1, false},
+		} {
+			fd := connectTCP(t, n.here(), n.there(), test.socket)
+			flow := b.flow(n, tcp{}, b.replication, test.age)
+			b.put(establishedFlow(flow))
+			want := either(test.via.Index == b.backup.Index, unread(contested), nothing)
+			if test.ends {
+				flow.Flags, flow.Seen = flow.Flags|flagReset, justNow
+				want = effect{tables: establishedFlow(flow)}
+			}
+			b.run(ingress(test.via, n.in(test.via, tcp{flags: "R", seq: test.socket.received + test.ahead})), want)
+			closeSocket(t, fd)
+		}
+	})
+}
+
+// TestResetOfRequest: the same where the last ACK of the handshake has not come to the socket yet.
+func TestResetOfRequest(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		defer closeSocket(t, listenTCP(t, n.here()))
+		b.must(sendFrame(openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0), b.replication.OtherEnd, n.in(b.replication, syn)))
+		reset := ingress(b.replication, n.in(b.replication, tcp{flags: "R", seq: peerISN + 101}))
+		flow := b.flow(n, syn, b.replication, 0)
+		flow.RcvNxt = peerISN + 102
+		b.put(establishedFlow(flow))
+		b.run(reset, nothing)
+		flow.RcvNxt = peerISN + 1
+		b.put(establishedFlow(flow))
+		flow.Flags, flow.Seen = flow.Flags|flagReset, justNow
+		b.run(reset, effect{tables: establishedFlow(flow)})
+		end := n.in(b.replication, tcp{flags: "R", seq: peerISN + 1})
+		b.must(sendFrame(openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0), b.replication.OtherEnd, end))
+	})
+}
+
+// TestResetUndone: a RST that was forged ends nothing: what its socket takes from the peer goes on.
+func TestResetUndone(t *testing.T) {
+	state := connection{received: 1000, acked: 2000, window: 4096}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		defer closeSocket(t, connectTCP(t, n.here(), n.there(), state))
+		for _, test := range []struct {
+			age, seq uint32
+			undone   bool
+		}{{2, 1000, true}, {0, 1000, false}, {2, 1000 + 1<<20, false}} {
+			flow := b.flow(n, tcp{}, b.replication, test.age)
+			flow.Flags |= flagReset
+			b.put(establishedFlow(flow))
+			if test.age > 0 {
+				flow.Seen = justNow
+			} else {
+				flow.Flags |= flagActive
+			}
+			if test.undone {
+				flow.Flags &^= flagReset
+			}
+			b.arrives(n, tcp{flags: "A", seq: test.seq, ack: 2000}, effect{tables: establishedFlow(flow)})
+		}
+	})
 }
 
 // TestNoSocketReset: by another way a reset ends the flow only at the very byte that is expected; by its own, also
@@ -285,8 +502,13 @@ var followWay = map[string]wayStory{
 	},
 	"nothing moves before the loader has said how": func(t *testing.T, b *bed, n network, m message, other nic) {
 		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-		b.run(ingress(other, n.in(other, m)), unread(contested))
+		flow := b.flow(n, m, b.replication, 0)
+		b.put(flowOf(m, flow))
+		want := unread(contested)
+		if _, ok := m.(tcp); !ok {
+			want = b.contends(flow, other, true)
+		}
+		b.run(ingress(other, n.in(other, m)), want)
 	},
 }
 
@@ -366,23 +588,8 @@ var followFamily = map[string]story{
 
 func TestFollowFamily(t *testing.T) { tell(t, eachFamily, followFamily) }
 
-var followDatagramWay = map[string]wayStory{
-	"the silence of an active flow is measured anew": func(t *testing.T, b *bed, n network, m message, other nic) {
-		flow := b.flow(n, m, b.replication, 20)
-		flow.Flags |= flagActive
-		b.put(flowOf(m, flow))
-		flow.Flags &^= flagActive
-		flow.Seen = justNow
-		want := unread(contested)
-		want.tables = flowOf(m, flow)
-		b.run(ingress(other, n.in(other, m)), want)
-	},
-}
-
-func TestFollowDatagramWay(t *testing.T) { tell(t, eachDatagramWay, followDatagramWay) }
-
 // TestFollowUnusable: no second is lost when the flow's own way is down, as the kernel says, whatever the loader said
-// last; nor where the interface or its device has gone, and nobody lived to tell.
+// last; nor where the interface or its device has gone, and nobody lived to tell; nor where its gateway is silent.
 func TestFollowUnusable(t *testing.T) {
 	flags := func(flags uint8) setup {
 		return func(b *bed, _ network) { b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = flags }) }
@@ -402,6 +609,9 @@ func TestFollowUnusable(t *testing.T) {
 		}},
 		"device gone":    {change: func(b *bed, _ network) { b.must(b.SetDevice(uint32(b.replication.interfaceIndex), 0)) }},
 		"interface gone": {change: func(b *bed, _ network) { b.unmanage(b.replication) }},
+		"gateway silent": {change: func(b *bed, n network) { b.silence(n) }},
+		"gateway held":   {change: func(b *bed, n network) { b.hold(n, b.ago(0)+b.Seconds(3)) }},
+		"gateway held, and nobody has said so lately": {func(b *bed, n network) { b.hold(n, b.ago(1)) }, true},
 	} {
 		under(t, name, eachDatagramWay, func(t *testing.T, b *bed, n network, m message, other nic) {
 			if name == "interface gone" && other.Index == b.replication.Index {
@@ -411,7 +621,12 @@ func TestFollowUnusable(t *testing.T) {
 			flow := b.flow(n, m, b.replication, 0)
 			flow.Flags |= flagActive
 			b.put(flowOf(m, flow))
-			b.run(ingress(other, n.in(other, m)), either(test.usable, unread(contested), b.follows(n, m, flow, other)))
+			want := b.follows(n, m, flow, other)
+			if flow.Flags &^= flagActive; test.usable {
+				flow.Seen++
+				want = b.contends(flow, other, true)
+			}
+			b.run(ingress(other, n.in(other, m)), want)
 		})
 	}
 }

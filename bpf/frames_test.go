@@ -361,8 +361,7 @@ func (n network) ipSize() int {
 	return ipv6Size
 }
 
-// setLength writes the length field of the IP header: of the whole packet in IPv4, of what follows the header in
-// IPv6.
+// setLength writes the length field of the IP header: of the whole packet in IPv4, of what follows the header in IPv6.
 func (n network) setLength(frame []byte, length uint16) []byte {
 	offset := either(n.family == 6, ethernetSize+4, ethernetSize+2)
 	binary.BigEndian.PutUint16(frame[offset:], length)

@@ -143,8 +143,7 @@ func (b *bed) askedBy(talks []network) (set bpf.DatapathAskedSet) {
 	return set
 }
 
-// TestFullRepairWanted: nobody reads what the loader is told. A question to a wildcard socket is recorded all the
-// same.
+// TestFullRepairWanted: nobody reads what the loader is told. A question to a wildcard socket is recorded all the same.
 func TestFullRepairWanted(t *testing.T) {
 	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
 		b.repair(repairWatch)

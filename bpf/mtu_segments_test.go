@@ -13,11 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
-	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 // Options of TCP headers.
@@ -373,9 +373,7 @@ func (b *bed) emitOffload(n network, o offload, frame []byte, by nic, left []byt
 
 func (b *bed) wantFrame(got, want []byte) {
 	b.t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		b.t.Errorf("what leaves (-want +got):\n%s", diff)
-	}
+	await.Same(b.t, "what leaves", want, got)
 }
 
 // segments counts a packet, the first of its flow, as the segments that it becomes.

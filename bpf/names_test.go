@@ -24,6 +24,7 @@ const (
 	eventIgnoredLoopback            = bpf.DatapathEventEVENT_IGNORED_LOOPBACK
 	eventIgnoredMAC                 = bpf.DatapathEventEVENT_IGNORED_MAC
 	eventIgnoredNotOwn              = bpf.DatapathEventEVENT_IGNORED_NOT_OWN
+	eventIgnoredTunnel              = bpf.DatapathEventEVENT_IGNORED_TUNNEL
 	eventIgnoredNoSocket            = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
 	eventIgnoredProtocol            = bpf.DatapathEventEVENT_IGNORED_PROTOCOL
 	eventIgnoredSegment             = bpf.DatapathEventEVENT_IGNORED_SEGMENT
@@ -55,6 +56,7 @@ const (
 	outcomeObserve       = bpf.DatapathOutcomeOUTCOME_OBSERVE
 	outcomeOriginated    = bpf.DatapathOutcomeOUTCOME_ORIGINATED
 	outcomeRewriteFailed = bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED
+	outcomeUnnamedTunnel = bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL
 	outcomeWeakHost      = bpf.DatapathOutcomeOUTCOME_WEAK_HOST
 )
 
@@ -78,6 +80,7 @@ const (
 	tableEstablished    = bpf.DatapathTableTABLE_ESTABLISHED
 	tableHalfOpen       = bpf.DatapathTableTABLE_HALF_OPEN
 	tableOriginated     = bpf.DatapathTableTABLE_ORIGINATED
+	tableRelated        = bpf.DatapathTableTABLE_RELATED
 	tableOutbound       = bpf.DatapathTableTABLE_OUTBOUND
 )
 
@@ -105,6 +108,9 @@ const (
 const (
 	ownAddress = bpf.DatapathOwnFlagsOWN_ADDRESS
 	noHeader   = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+
+	takesItsOwnOnly = bpf.DatapathTakesTAKES_ITS_OWN_ONLY
+	takesAll        = bpf.DatapathTakesTAKES_ALL4 | bpf.DatapathTakesTAKES_ALL6
 )
 
 type entries = map[bpf.DatapathTuple]bpf.DatapathFlow

@@ -55,8 +55,8 @@ var ordered = []struct {
 }{
 	{"an entry's old digest goes before its flow is written", access{asm.StXClass, "set->digest[way] = 0;"}, access{asm.StXClass, "set->flow[way] = *flow;"}},
 	{"a flow is written before its digest", access{asm.StXClass, "set->flow[way] = *flow;"}, access{asm.StXClass, "set->digest[way] = digest;"}},
-	{"the same of what is originated", access{asm.StXClass, "set->digest[way] = 0;"}, access{asm.StXClass, "set->tuple[way] = fresh;"}},
-	{"and of its digest", access{asm.StXClass, "set->tuple[way] = fresh;"}, access{asm.StXClass, "set->digest[way] = digest;"}},
+	{"who goes with a flow reads its interface before its MAC", access{asm.LdXClass, "to[0] = words[0];"}, access{asm.LdXClass, "to[1] = words[1];"}},
+	{"and after it once more the interface", access{asm.LdXClass, "to[1] = words[1];"}, access{asm.LdXClass, "return words[0] == to[0];"}},
 	{"a flow that moves has no interface before it has another MAC", access{asm.StXClass, "to[0] = 0;"}, access{asm.StXClass, "to[1] = from[1];"}},
 	{"it has the MAC before the interface", access{asm.StXClass, "to[1] = from[1];"}, access{asm.StXClass, "to[0] = from[0];"}},
 	{"who replies reads the interface before the MAC", access{asm.LdXClass, "__u32 ifindex = *(volatile __u32 *)&flow->ifindex;"},

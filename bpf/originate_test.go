@@ -15,6 +15,7 @@ import (
 
 const (
 	strong    = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
+	strict    = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
 	weakHost  = outcomeWeakHost
 	corrected = outcomeCorrected
 )
@@ -102,8 +103,8 @@ func (b *bed) originated(n network, m message, outcome bpf.DatapathOutcome) bpf.
 	return pair(b.production, b.replication, n, m, outcome|outcomeOriginated)
 }
 
-// record is what is kept of the tuple; nil for nothing.
-func (b *bed) record(n network, m message) *bpf.DatapathOriginatedTuple {
+// record is what is kept of the addresses; nil for nothing.
+func (b *bed) record(n network, m message) *bpf.DatapathRecord {
 	b.t.Helper()
 	record, err := b.Record(n.tuple(m))
 	b.must(err)
@@ -129,7 +130,8 @@ func TestOriginatedMoved(t *testing.T) {
 		b.run(arrive(b.replication, moved, 2), counted.again())
 
 		record := b.record(n, m)
-		if record == nil || record.Tuple != n.tuple(m) || record.Moved != 2 ||
+		tuple := n.tuple(m)
+		if record == nil || record.Moved != 2 || record.PeerPort != tuple.PeerPort || record.Protocol != tuple.Protocol ||
 			record.From != b.production.interfaceIndex || record.To != b.replication.interfaceIndex {
 			t.Errorf("what is kept: %+v", record)
 		}
@@ -211,6 +213,7 @@ func TestOriginatedRouted(t *testing.T) {
 		{"weak host model", weakHost, func(b *bed, _ network) { b.manage(b.replication, nil) }},
 		{"observed", outcomeObserve, strongWith(func(r *bpf.DatapathInterface) { r.Mode = modeObserve })},
 		{"observed by hand", outcomeObserve, func(b *bed, _ network) { b.switchMode(modeObserve) }},
+		{"trial is over", outcomeObserve, func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) }},
 		{"observed, and no gateway", outcomeObserve, strongWith(func(r *bpf.DatapathInterface) {
 			r.Mode, r.FirstGateway4, r.FirstGateway6 = modeObserve, 0, 0
 		})},
@@ -388,21 +391,6 @@ func TestOriginatedBound(t *testing.T) {
 	})
 }
 
-// inOneSet returns datagrams whose tuples have one set of what the host originates.
-func (b *bed) inOneSet(n network, count int) (found []message) {
-	b.t.Helper()
-	sets := make(map[uint32][]message)
-	for port := uint16(1024); port < 65535; port++ {
-		m := udp{payload: 100, ports: ports{peer: peerPort, self: port}}
-		set, _ := bpf.Sets(b.Seeds.Digest(n.tuple(m)), b.Originated.MaxEntries())
-		if sets[set] = append(sets[set], m); len(sets[set]) == count {
-			return sets[set]
-		}
-	}
-	b.t.Fatalf("no %d tuples have one set", count)
-	return nil
-}
-
 // TestOriginatedReply: a reply goes by its flow, whatever its source.
 func TestOriginatedReply(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
@@ -432,46 +420,6 @@ var originateFamily = map[string]story{
 			want := either(!isStrong && b.Features.ProbeRead, effect{drop: true, events: n.dropped()}, effect{})
 			b.run(gate(b.production, n.out(b.production, udp{payload: 100})), want)
 		}
-	},
-	"what has no record is moved and counted all the same": func(t *testing.T, b *bed, n network) {
-		b.ownStrong(n)
-		m := udp{payload: 100}
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.goesBySource(n, m, frame))
-		b.must(b.DeleteRecord(n.tuple(m)))
-		moved := readdressed(frame, b.replication.router, b.replication.MAC)
-		b.run(arrive(b.replication, moved, 1), effect{pairs: pairs{
-			b.originated(n, m, corrected): {Packets: 1, Bytes: uint64(len(frame))},
-		}})
-	},
-	// One that sent this second makes none: the new tuple is moved without a record.
-	"of a full set the tuple that was quiet longest makes room": func(t *testing.T, b *bed, n network) {
-		b.ownStrong(n)
-		neighbours := b.inOneSet(n, ways+1)
-		newcomer := egress(b.production, n.out(b.production, neighbours[ways]))
-		const quietest = 3
-		wantKnown := func(unknown int) {
-			t.Helper()
-			for i, m := range neighbours {
-				if known := b.record(n, m) != nil; known == (i == unknown) {
-					t.Errorf("tuple %d has a record: %v", i, known)
-				}
-			}
-		}
-		for _, m := range neighbours[:ways] {
-			b.exec(egress(b.production, n.out(b.production, m)))
-		}
-		if verdict, _, _ := b.exec(newcomer); verdict != redirect {
-			t.Errorf("verdict %d of what has no record", verdict)
-		}
-		wantKnown(ways)
-		for i, m := range neighbours[:ways] {
-			record := b.record(n, m)
-			record.Seen -= b.Seconds(1) + uint32(i) + either[uint32](i == quietest, 100, 0)
-			b.must(b.SetRecord(n.tuple(m), *record))
-		}
-		b.exec(newcomer)
-		wantKnown(quietest)
 	},
 }
 

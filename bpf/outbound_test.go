@@ -72,9 +72,8 @@ type late struct {
 	outdated bool // the note that the host began is there, but says nothing any more; else it was pushed out
 }
 
-// eachLate runs a test for every such segment, way of forgetting, family and NIC, and has the host connect anew by
-// the same tuple each time. From the first of these ports on, each connection has its own; 0 stands for the usual
-// one.
+// eachLate runs a test for every such segment, way of forgetting, family and NIC, and has the host connect anew by the
+// same tuple each time. From the first of these ports on, each connection has its own; 0 stands for the usual one.
 func eachLate(t *testing.T, first uint16, expect func(*testing.T, *bed, late) effect) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, segment := range lateSegments {

@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -25,10 +26,20 @@ func (b *bed) moves(n network, m message, from, to nic, frame []byte) effect {
 			for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
 				if f, ok := table[n.tuple(m)]; ok {
 					f.State |= stateAsymmetric
+					b.spoken(&f)
 					table[n.tuple(m)] = f
 				}
 			}
 		},
+	}
+}
+
+// spoken has an entry say when the host has spoken, if it belongs to no connection and its peer is silent.
+func (b *bed) spoken(f *bpf.DatapathFlow) {
+	taken := f.Tuple.Protocol == unix.IPPROTO_UDP && f.Flags&flagNoSocket == 0
+	again := f.Flags&flagActive != 0 || f.Seen != f.Created
+	if f.Tuple.Protocol != unix.IPPROTO_TCP && (taken || again) && f.Seen != justNow && b.ago(1)-f.Seen < yearsAgo {
+		f.SndUna = justNow
 	}
 }
 
@@ -171,6 +182,23 @@ func TestReplyMode(t *testing.T) {
 	}
 }
 
+// TestTrialOver: whatever the modes, the programs observe from the end of a trial on, and enforce until then.
+func TestTrialOver(t *testing.T) {
+	for name, until := range map[string]uint64{"no trial": 0, "on trial": math.MaxUint64, "over": 1} {
+		for _, byHand := range []uint8{modeConfigured, modeEnforce} {
+			under(t, fmt.Sprintf("%s, by hand %d", name, byHand), eachReply, func(t *testing.T, b *bed, n network, m message) {
+				b.switchMode(byHand)
+				b.configure(func(s *bpf.DatapathSettings) { s.Until = until })
+				if until == 1 {
+					b.wantStays(n, m, outcomeObserve)
+				} else {
+					b.wantMoved(n, m)
+				}
+			})
+		}
+	}
+}
+
 // wantMoved sends what the kernel sends by the production interface, and what has to leave by the replication interface.
 // That is what is left in the tables, if it is more than that the reply was counted.
 func (b *bed) wantMoved(n network, m message, left ...func(tables)) {
@@ -205,6 +233,7 @@ func (b *bed) marked(n network, m message, state uint8, corrected uint64) func(t
 	return func(t tables) {
 		for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
 			if f, ok := table[n.tuple(m)]; ok {
+				b.spoken(&f)
 				f.State |= state
 				f.Corrected += corrected
 				table[n.tuple(m)] = f

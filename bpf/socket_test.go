@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 // setUpAddresses lets sockets in the namespace be bound to the host's own addresses and connected to the peer. The
@@ -67,9 +68,7 @@ func openSocketOf(t testing.TB, family, kind, protocol int, f func(fd int) error
 
 func closeSocket(t testing.TB, fd int) {
 	t.Helper()
-	if err := unix.Close(fd); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, unix.Close(fd))
 }
 
 func listenUDP(t testing.TB, self netip.AddrPort) int {
@@ -221,9 +220,7 @@ func connectPair(t testing.TB, self, peer netip.AddrPort) (client, accepted int)
 		return connect(fd, remote)
 	})
 	accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return client, accepted
 }
 
@@ -243,21 +240,15 @@ func standing(t testing.TB, fd int) (c connection) {
 		queue int
 		to    *uint32
 	}{{tcpSendQueue, &c.acked}, {tcpRecvQueue, &c.received}} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1))
 		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, step.queue); err != nil {
 			t.Fatal(err)
 		}
 		number, err := unix.GetsockoptInt(fd, unix.SOL_TCP, unix.TCP_QUEUE_SEQ)
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		*step.to = uint32(number)
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, tcpRepairOffSilently); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, tcpRepairOffSilently))
 	return c
 }
 

@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // eachAsked runs a test for both families on a host that was asked at the address from which no route would have it
@@ -133,6 +133,7 @@ func TestSourceLeft(t *testing.T) {
 		},
 		"interface is gone": func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) },
 		"observed":          func(b *bed, _ network) { b.switchMode(modeObserve) },
+		"trial is over":     func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) },
 		// Written beside the asker while it was looked up: the next one's flow.
 		"of another peer": func(b *bed, n network) {
 			var set bpf.DatapathAskedSet
@@ -158,9 +159,7 @@ func TestSourceUDPLite(t *testing.T) {
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		t.Skip("the kernel has no UDP-Lite (deprecated since Linux 6.5)")
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	closeSocket(t, fd)
 	eachAsked(t, func(t *testing.T, b *bed, n network) {
 		b.answer(n, b.serve(n.wildcard(), unix.IPPROTO_UDPLITE), n.self, false)
@@ -170,9 +169,7 @@ func TestSourceUDPLite(t *testing.T) {
 // TestSourceOtherNamespace: a container's socket with the same ports is none of the host's.
 func TestSourceOtherNamespace(t *testing.T) {
 	container, err := rig.NewHost(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	t.Cleanup(func() {
 		if err := container.Close(); err != nil {
 			t.Error(err)
@@ -396,9 +393,7 @@ var sourceSender = map[string]story{
 			}
 		}
 		want := map[bpf.DatapathOutcome]uint64{outcomeAsymmetric: 1, bound: 1}
-		if diff := cmp.Diff(want, reasons); diff != "" {
-			t.Errorf("outcomes of the SYN-ACK (-want +got):\n%s", diff)
-		}
+		await.Same(t, "outcomes of the SYN-ACK", want, reasons)
 	},
 }
 

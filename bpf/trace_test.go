@@ -163,7 +163,9 @@ var traceFamily = map[string]story{
 		see(tcp{flags: "S"}, b.replication, inTable(half, b.replication, eventAdmittedHalfOpen))
 		see(echo{}, b.replication, inTable(connectionless, b.replication, eventAdmittedConnectionless))
 
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 2)))
+		flow := b.flow(n, udp{}, b.replication, 20)
+		b.contend(&flow, b.backup, 2, 10)
+		b.put(connectionlessFlow(flow))
 		see(udp{}, b.backup, inTable(connectionless, b.backup, eventMoved+bpf.DatapathEvent(classUDP)))
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		see(tcp{flags: "A"}, b.replication, inTable(tableEstablished, b.replication))

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 type tracer struct {
@@ -70,9 +70,7 @@ func (t *tracer) read() []bpf.DatapathTraceEvent {
 // want holds the events that came since the last look against these.
 func (t *tracer) want(events ...bpf.DatapathTraceEvent) {
 	t.t.Helper()
-	if diff := cmp.Diff(events, t.read()); diff != "" {
-		t.t.Errorf("events (-want +got):\n%s", diff)
-	}
+	await.Same(t.t, "events", events, t.read())
 }
 
 func (t *tracer) lost() (sum uint64) {

@@ -23,6 +23,7 @@ import (
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/sourcerepair"
@@ -40,6 +41,7 @@ type Options struct {
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
 	Trial     time.Duration
+	Passed    func()           // if not nil, is called each time that Run goes round, several times a second
 	Mechanism attach.Mechanism // attach.Auto unless one is wanted
 	object    *datapath.Object // loaded in place of the product's own, where a test wants another
 }
@@ -82,7 +84,8 @@ type opened struct {
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()
-	table      nexthop.Table   // of the host's routes, which follows the events
+	table      nexthop.Table // of the host's routes, which follows the events
+	rules      netfilter.Watcher
 	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
 	stopAsked  func()
 }
@@ -109,6 +112,7 @@ type findings struct {
 	missing     []string              // configured names that no interface has
 	own         []discover.OwnAddress // of the host
 	bystanders  *discover.Bystanders  // which follow events
+	headerless  bool                  // see discover.Result
 	would       []pins.ChangeRecord   // what enforcing would change
 	readingTook time.Duration         // how long it read the kernel's tables
 }

@@ -135,7 +135,7 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 	if slices.ContainsFunc(before.Tables, func(table metrics.Table) bool { return table.Name == bpf.DatapathMapOutbound }) {
 		t.Errorf("a flow table of notes: %+v", before.Tables)
 	}
-	want := metrics.Notes{Capacity: uint64(newConfig().MaxEntries) / 4, Admissions: before.Outbound.Admissions, Evictions: before.Outbound.Evictions}
+	want := metrics.Notes{Capacity: uint64(newConfig().MaxEntries) / 4 * 3 / 2, Admissions: before.Outbound.Admissions, Evictions: before.Outbound.Evictions}
 	for event, count := range map[bpf.DatapathEvent]*uint64{
 		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: &want.Admissions, bpf.DatapathEventEVENT_EVICTED_OUTBOUND: &want.Evictions,
 	} {
@@ -208,6 +208,7 @@ func TestStraysAreNoEntries(t *testing.T) {
 		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
 		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
 		await.Must(t, b.maps().HalfOpen.Put(uint32(0), &set))
+		await.Must(t, b.maps().HalfOpenTags.Put(uint32(0), bpf.Tags(set.Digest)))
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})

@@ -15,6 +15,9 @@ import (
 func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.routes.Lost(&e); err != nil { // the reconciliation tries again
+		r.log.Error("replies wait for a route", "error", err)
+	}
 	switch {
 	case !open:
 		// Its last event has told why. The slow timer subscribes again.
@@ -61,7 +64,7 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 		return r.last.bystanders.Note(e.Link, e.Removed)
 	case nexthop.KindAddress:
 		return e.OfLink
-	case nexthop.KindRPFilter:
+	case nexthop.KindSysctl:
 		return true
 	}
 	return false

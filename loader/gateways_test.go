@@ -20,6 +20,7 @@ import (
 	"replypath/loader/ways"
 	"replypath/metrics"
 	testawait "replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/topology"
 )
 
@@ -261,10 +262,17 @@ func (b *server) routes(i *topology.Interface) map[bpf.DatapathRouteKey]uint32 {
 	return found
 }
 
+// askTables has rules ask two tables more, after the others.
+func askTables(b *server) {
+	b.Helper()
+	host.Shell(b.T, b.host, "for f in -4 -6; do ip $f rule add prio 40000 table 7; ip $f rule add prio 40001 table 8; done")
+}
+
 // TestGatewayRoutes: with routes by gateways that lead somewhere only, the programs know where, as they come and go.
 func TestGatewayRoutes(t *testing.T) {
 	const v4, v6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4), uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	b := newServer(t)
+	askTables(b)
 	b.start()
 	id, index := b.idsOf("eth1")[0], b.eth1.Index
 	await := func(what string, flags uint8, networks ...string) {
@@ -325,6 +333,7 @@ func (b *server) sourceGateways() map[string]string {
 // none where there is nothing to choose.
 func TestSourceGateways(t *testing.T) {
 	b := newServer(t)
+	askTables(b)
 	strong := func(o *Options) { o.Config.HostModel = config.HostModelStrong }
 	r := b.start(strong)
 	await := func(what string, want map[string]string) {

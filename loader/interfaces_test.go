@@ -3,17 +3,22 @@
 package loader
 
 import (
+	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/nexthop"
 	"replypath/loader/status"
 	"replypath/test/await"
 )
@@ -142,9 +147,7 @@ route add local 172.16.0.0/12 dev eth0
 			t.Errorf("%s: flags %d, want %d", address, got, want)
 		}
 	}
-	if errs := b.status().Errors; len(errs) != 1 || !strings.Contains(errs[0], "172.16.0.0/12") {
-		t.Errorf("errors %v", errs)
-	}
+	await.Same(t, "served", []status.Served{{Network: "172.16.0.0/12", Source: "route"}}, b.status().Addresses)
 	added := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}
 	await.Must(t, b.host.Netlink().AddrAdd(b.linkOf("eth1"), added))
 	eventually(t, "an address is seen", func() bool { return b.own("10.4.0.9") != 0 })
@@ -167,4 +170,54 @@ func TestLostProgramsAreAttachedAgain(t *testing.T) {
 		b.awaitRepairs(repairProgram, 1)
 		wantSame(b, "ids", ids, b.idsOf("eth1"))
 	})
+}
+
+// TestJournalIsBounded: thousands of lives of an interface with gateways leave a small journal. Whom flows and counters name
+// stays, and ids that are given again are nobody else's.
+func TestJournalIsBounded(t *testing.T) {
+	b := newAnsweringServer(t)
+	r := b.start()
+	b.ping()
+	before := r.pairs()
+	b.ip("link del eth1")
+	b.awaitGone("eth1")
+	eth1 := b.idsOf("eth1")
+	const lives, atOnce = 4500, 10 // more than there are ids
+	const most = 12 << 10
+	r.locked(func() error {
+		given := make(map[uint16]string)
+		for life := 0; life < lives; life += atOnce {
+			var found []discover.Interface
+			var routers nexthop.Routers
+			for n := range atOnce {
+				index := 1<<20 + life + n
+				found = append(found, discover.Interface{Index: index, Name: "eth9", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}})
+				for _, address := range []string{"10.9.0.1", "fe80::9"} {
+					routers.Gateways = append(routers.Gateways, nexthop.Gateway{Interface: index, Address: netip.MustParseAddr(address)})
+				}
+			}
+			err := errors.Join(r.interfaces.Adopt(found, bpf.DatapathModeMODE_CONFIGURED), r.gateways.Track(&routers), r.reconcile())
+			if err != nil {
+				return err
+			}
+		}
+		for _, i := range r.state.Interfaces {
+			if other, twice := given[i.ID]; twice {
+				t.Errorf("id %d is that of %s and of %s", i.ID, other, i.Name)
+			}
+			given[i.ID] = i.Name
+		}
+		size := len(await.Must1[[]byte](t)(json.Marshal(&r.state)))
+		t.Logf("%d lives: a journal of %d bytes, %d interfaces, %d gateways", lives, size, len(given), len(r.state.Gateways))
+		if size > most {
+			t.Errorf("what is gone stays in the journal: %d bytes, more than %d", size, most)
+		}
+		return nil
+	})
+	if !slices.Equal(b.idsOf("eth1"), eth1) {
+		t.Errorf("ids of eth1 are %v, before %v", b.idsOf("eth1"), eth1)
+	}
+	wantSame(b, "what was counted for eth1", before, r.pairs())
+	r.stop()
+	wantSame(b, "in a trial", before, b.start(func(o *Options) { o.Trial = time.Hour }).pairs())
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/detach"
 	"replypath/loader/kernel"
 	"replypath/loader/problems"
@@ -54,6 +55,7 @@ func (l *Loader) Close() error {
 		}
 		l.stopEvents()
 		l.stopAsked()
+		l.rules.End()
 		l.state.PID = 0
 		err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
 		l.netlink.Close()
@@ -90,7 +92,7 @@ func (l *Loader) ReportConfigError(err error) {
 }
 
 // CountDown begins the time of a trial anew: however long the start took, that is for who
-// has to confirm it.
+// has to confirm it. When it is over, the programs observe, whoever lives to take it back.
 func (l *Loader) CountDown() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,13 +100,20 @@ func (l *Loader) CountDown() error {
 		return nil
 	}
 	l.state.Trial.Until = time.Now().Add(l.options.Trial)
-	return l.save()
+	return errors.Join(l.maps.Limit(l.options.Trial), l.save())
 }
 
-// Keep confirms a trial: the datapath stays, and the one before it is gone.
+// Keep confirms a trial: the datapath stays, and the one before it is gone. It fails when the time is over.
 func (l *Loader) Keep() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	over, err := datapath.IsTrialOver(&l.datapath.DatapathMaps)
+	if over {
+		return errors.New("it came too late")
+	}
+	if err := errors.Join(err, l.maps.Limit(0)); err != nil {
+		return err
+	}
 	trial := l.state.Trial
 	l.state.Trial = nil
 	if err := l.save(); err != nil {

@@ -5,8 +5,6 @@ package loader
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
@@ -26,7 +24,7 @@ func (b *server) wantMode(when, want string) {
 // wantByHand wants what is set by hand, which may be that what is configured holds.
 func (b *server) wantByHand(when string, want bpf.DatapathMode) {
 	b.Helper()
-	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != want {
+	if got, err := datapath.ReadMode(b.maps()); err != nil || got != want {
 		b.Errorf("%s, set by hand is %d: %v, want %d", when, got, err, want)
 	}
 }
@@ -110,9 +108,7 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 		t.Helper()
 		e, err := l.Effect()
 		await.Must(t, err)
-		if diff := cmp.Diff([][]string{corrected, observed}, [][]string{e.Corrected, e.Observed}); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
+		await.Same(t, "(-want +got)", [][]string{corrected, observed}, [][]string{e.Corrected, e.Observed})
 	}
 	switchTo := func(mode config.Mode) {
 		_, err := status.SetMode(b.dir, string(mode))

@@ -53,6 +53,7 @@ func newCore(options Options) *core {
 
 		pinRepairs: newAllowance(),
 	}
+	c.published.Pass()
 	c.appointOwners()
 	return c
 }
@@ -92,9 +93,10 @@ func (l *core) appointOwners() {
 		Attacher:   func() fallback.Attacher { return l.attacher },
 		Enabled:    func() bool { return l.config.FallbackRoute },
 		Interfaces: l.fallbackInterfaces, NameOf: l.interfaces.NameOf,
-		Enforces: func(device int) bool { return l.interfaces.Get(device).Enforces() },
-		Gateways: func(device int) []*gateways.View { return l.gateways.Of(device) },
-		Tx:       &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save, Log: l.log,
+		Enforces:  func(device int) bool { return l.interfaces.Get(device).Enforces() },
+		Gateways:  func(device int) []*gateways.View { return l.gateways.Of(device) },
+		Protocols: func() []uint8 { return l.config.Protocols },
+		Tx:        &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save, Log: l.log,
 		ChangeSysctl: l.keepSysctl, AttachAgain: l.attachments.AttachingAgain,
 		RepairedRoute: l.counting(repairRoute), RepairedPrograms: l.counting(repairProgram),
 		Allowance: newAllowance, RetryAfter: slowInterval / 2,

@@ -60,7 +60,7 @@ func (b *server) readBeside(readers []reader, write func(round int, done *beside
 	}
 	rounds = 5
 	if short.Run(b) {
-		rounds = 2
+		rounds = 1
 	}
 	for round := range rounds {
 		write(round, done)
@@ -126,9 +126,13 @@ func newWhole(b *server, multiples []uint32) *whole {
 	return w
 }
 
-// capacityOf returns how many flows all tables together hold, of which the largest has so many: the one of half-open
-// connections a quarter of that, the connectionless one half.
-func capacityOf(largest uint32) int { return int(largest/4 + largest + largest/2) }
+// capacityOf returns for how many flows all tables together have room, of which the largest is for so many: the one of half-open
+// connections for a quarter of that, the connectionless one for half. Each has half as many places again, and two share the
+// nursery.
+func capacityOf(largest uint32) int {
+	const nursery = 512
+	return int(largest/4+largest+largest/2)*3/2 + 2*nursery
+}
 
 // conversations have one of each kind and family.
 func (b *server) conversations() (all []*testtraffic.Conversation) {
@@ -385,7 +389,7 @@ func (w *whole) follows() error {
 
 // examined wants `doctor` to find nothing wrong with the host, with a datapath and without. That no daemon runs is true
 // between two of them.
-func (b *server) examined() reader {
+func (b *server) examined(meant ...string) reader {
 	root := b.TempDir()
 	return func() error {
 		findings, err := doctor.Examine(doctor.Options{PinDir: b.dir, Config: config.Default(), Root: root})
@@ -393,7 +397,7 @@ func (b *server) examined() reader {
 			return fmt.Errorf("examine: %w", err)
 		}
 		for _, f := range findings {
-			if f.Severity != doctor.OK && !strings.Contains(f.Found, "no daemon runs") {
+			if f.Severity != doctor.OK && !slices.Contains(meant, f.Check) && !strings.Contains(f.Found, "no daemon runs") {
 				return fmt.Errorf("%s: %s: %s", f.Severity, f.Check, f.Found)
 			}
 		}
@@ -495,7 +499,7 @@ func (n *noneOrOne) readers() []reader {
 		Self: netip.AddrPortFrom(n.eth1.Address(topology.IPv4), 0),
 	}
 	monitor := newMonitor(n.server)
-	readers := []reader{n.examined()}
+	readers := []reader{n.examined("addresses")} // whose replies go wrong where there is none
 	for _, read := range []reader{
 		func() error {
 			s, err := status.Read(n.dir)

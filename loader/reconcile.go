@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"replypath/loader/attachment"
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/hostmaps"
 	"replypath/loader/hostsettings"
+	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
@@ -47,7 +47,6 @@ type reconciliation struct {
 	host    discover.Result
 	managed []discover.Interface
 	routers nexthop.Routers
-	astray  []string
 }
 
 // read reads the host. Nothing is changed where that fails.
@@ -61,17 +60,17 @@ func (r *reconciliation) read() (err error) {
 		return err
 	}
 	r.managed = r.interfaces.WithoutClashes(&r.host)
+	for n := range r.managed {
+		i := &r.managed[n]
+		i.TakesAll4, i.TakesAll6 = hostsettings.ForwardsNothing(i.Name)
+		i.Strict = hostsettings.IsStrict(i.Name)
+	}
 	if r.routers, err = nexthop.Find(r.netlink, r.managed, &r.table); err != nil {
 		return err
 	}
-	astray, err := r.host.Astray(r.netlink)
-	if err != nil {
-		return err
+	r.last = findings{
+		missing: r.last.missing, own: r.host.Own, bystanders: r.host.Bystanders, headerless: r.host.Headerless, readingTook: time.Since(begun),
 	}
-	for n := range astray {
-		r.astray = append(r.astray, astray[n].String())
-	}
-	r.last = findings{missing: r.last.missing, own: r.host.Own, bystanders: r.host.Bystanders, readingTook: time.Since(begun)}
 	return nil
 }
 
@@ -80,10 +79,10 @@ func (r *reconciliation) read() (err error) {
 func (r *reconciliation) arrange() []error {
 	var errs []error
 	try := func(err error) { errs = append(errs, err) }
-	managed, err := r.interfaces.Release(r.managed)
+	served, err := r.interfaces.Release(slices.Concat(r.managed, r.host.Caught))
 	try(err)
 	r.attachments.ExpireWatched(time.Now())
-	try(r.interfaces.Adopt(managed, r.byHand))
+	try(r.interfaces.Adopt(served, r.byHand))
 	try(r.restoreObserved())
 	r.noteSource(r.source.Reconcile(r.wantedSource()))
 	try(r.gateways.Track(&r.routers))
@@ -97,6 +96,7 @@ func (r *reconciliation) arrange() []error {
 	try(r.gateways.AttachHeld())
 	try(r.tendRPFilter())
 	r.tendFallback()
+	try(r.gone.Drop(&r.state, r.datapath))
 	return errs
 }
 
@@ -104,12 +104,11 @@ func (r *reconciliation) arrange() []error {
 func (r *reconciliation) describe(errs []error) {
 	r.state.WouldChange = r.last.would
 	r.describeFeatures()
-	r.state.Unmanaged = unmanagedRecords(r.host.Unmanaged)
+	r.state.Unmanaged = interfaces.Unmanaged(r.host.Unmanaged)
 	r.last.missing = r.host.Missing
 	r.problems.Replace(scopeHost, slog.LevelError, problems.Messages(errs...))
-	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings, r.unservedPrefixes(),
+	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings,
 		ways.Unkept(r.interfaces.All(), r.gateways.All(), r.interfaces.NameOf), r.blindByRPFilter()))
-	r.problems.Replace(scopeAstray, slog.LevelWarn, r.astray)
 }
 
 // idOf is the index into the map `interfaces` of a managed device, 0 for any other.
@@ -120,16 +119,12 @@ func (r *reconciliation) idOf(device int) uint16 {
 	return 0
 }
 
-// syncOwn writes the host's addresses. The programs enter those themselves that have just come
-// (bpf/src/come.h): now and then it is looked for one that has gone again before anybody else knew it.
+// syncOwn writes the host's addresses, and those that it serves although no interface has them.
 func (r *reconciliation) syncOwn() error {
-	if r.verifying {
-		if err := r.maps.Own.Read(); err != nil {
-			return err
-		}
-	}
-	own, _ := hostmaps.OwnAddresses(&r.host, r.idOf)
-	return r.maps.Own.Sync(own)
+	translated, err := r.rules.Translated()
+	return errors.Join(err,
+		r.maps.Own.Sync(hostmaps.OwnAddresses(&r.host, r.config.Addresses, r.idOf)),
+		r.maps.WriteServed(hostmaps.ServedAddresses(&r.host, translated, r.config.Addresses)))
 }
 
 // verifyIfDue verifies what is attached when the slow timer or lost events ask
@@ -143,35 +138,9 @@ func (r *reconciliation) verifyIfDue() error {
 	return r.attachments.Verify(r.interfaces.Targets())
 }
 
-// unservedPrefixes warns of local routes whose addresses are not taken for the
-// host's own. With lo's left to the kernel, it makes no difference for those.
-func (r *reconciliation) unservedPrefixes() (warnings []string) {
-	_, left := hostmaps.OwnAddresses(&r.host, r.idOf)
-	for _, p := range left {
-		ignored := p.LoopbackOnly && r.config.LoopbackAddresses == config.LoopbackKernel
-		if r.config.Scope == config.ScopeLocal && !ignored {
-			warnings = append(warnings, fmt.Sprintf(
-				"local route %s is too large to be served: use prefixes of at most 256 addresses, or scope: all", p.Prefix))
-		}
-	}
-	return warnings
-}
-
-// mostUnmanaged bounds the journal: a container host may have thousands of
-// interfaces that are left alone.
-const mostUnmanaged = 1000
-
-func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
-	var records []pins.UnmanagedRecord
-	for _, u := range found[:min(len(found), mostUnmanaged)] {
-		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
-	}
-	return records
-}
-
 // writeWays writes the gateways and the interfaces.
 func (l *core) writeWays() error {
-	return l.maps.WriteWays(ways.Of(l.interfaces.All(), l.attachments, l.gateways.All()))
+	return l.maps.WriteWays(ways.Of(l.interfaces.Served(), l.attachments, l.gateways.All()))
 }
 
 // writeSettings writes the configuration to where the programs read it.
@@ -181,7 +150,7 @@ func (l *core) writeSettings() error {
 	})
 }
 
-// attachAll attaches to the managed interfaces that have no programs of this process yet, and tells the programs which
+// attachAll attaches to the managed and caught interfaces that have no programs of this process yet, and tells the programs which
 // those are: what was moved to one of them before is not taken for lost.
 func (l *core) attachAll() error {
 	targets := l.interfaces.Targets()
@@ -261,8 +230,7 @@ func (r *reconciliation) tendRPFilter() error {
 // blindByRPFilter warns of interfaces that only observe, where the kernel drops what there would be to see.
 func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	for _, s := range r.interfaces.Observed() {
-		_, _, effective, err := hostsettings.RPFilter(s.Name)
-		if err == nil && effective == hostsettings.RPFilterStrict {
+		if hostsettings.IsStrict(s.Name) {
 			warnings = append(warnings, fmt.Sprintf("interface %s only observes, and its rp_filter is strict: the kernel drops "+
 				"what arrives if the route back leads by another interface, and replypath does not see it", s.Name))
 		}

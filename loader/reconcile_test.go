@@ -5,11 +5,15 @@ package loader
 import (
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
@@ -22,6 +26,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/metrics"
 	"replypath/test/await"
 )
 
@@ -74,8 +79,8 @@ func TestEventsOfBystanders(t *testing.T) {
 		"an address of its link":     {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7, OfLink: true}, later: true},
 		"another address":            {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7, Global: true}, now: true},
 		"an address of a managed":    {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: eth1, OfLink: true}, now: true},
-		"its rp_filter":              {event: nexthop.Event{Kind: nexthop.KindRPFilter, Interface: veth7}, later: true},
-		"rp_filter of all":           {event: nexthop.Event{Kind: nexthop.KindRPFilter}, now: true},
+		"its rp_filter":              {event: nexthop.Event{Kind: nexthop.KindSysctl, Interface: veth7}, later: true},
+		"rp_filter of all":           {event: nexthop.Event{Kind: nexthop.KindSysctl}, now: true},
 		"a route by it":              {event: routeBy(veth7)},
 		"a route by a managed one":   {event: routeBy(eth1), now: true},
 		"events are lost":            {event: nexthop.Event{Kind: nexthop.KindLost}, now: true},
@@ -275,4 +280,39 @@ func (b *server) look(program *ebpf.Program) (ebpf.ProgramID, *ebpf.ProgramInfo)
 	await.Must(b.T, err)
 	id, _ := info.ID()
 	return id, info
+}
+
+// later is a loader as it looks some time later.
+type later struct {
+	*Loader
+	by time.Duration
+}
+
+func (l later) Passed() time.Time { return l.Loader.Passed().Add(-l.by) }
+
+// TestHungLoopIsSeen: while the loop waits for a lock, /healthz says how long it has not gone round, and the service manager
+// is not told that it has. Neither waits for the lock. A second stands for 90.
+func TestHungLoopIsSeen(t *testing.T) {
+	b := newServer(t)
+	var passes atomic.Int64
+	r := b.start(func(o *Options) { o.Passed = func() { passes.Add(1) } })
+	handler, err := metrics.NewHandler(later{r.Loader, 89 * time.Second}, "", b.logger())
+	await.Must(t, err)
+	health := func() string {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		return fmt.Sprint(w.Code, " ", w.Body)
+	}
+	working := func() bool { return health() == "200 ok\n" }
+	eventually(t, "it is well", working)
+	func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		counted := passes.Load()
+		eventually(t, "it hangs", func() bool { return health() == "503 the daemon hangs: its last pass was 1m30s ago\n" })
+		if more := passes.Load() - counted; more > 1 { // which had begun
+			t.Errorf("%d passes while it hangs", more)
+		}
+	}()
+	eventually(t, "it is well again", working)
 }

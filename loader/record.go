@@ -4,7 +4,9 @@ package loader
 
 import (
 	"log/slog"
+	"time"
 
+	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 	"replypath/loader/view"
@@ -15,6 +17,7 @@ import (
 type record struct {
 	journal   *pins.JournalMap
 	state     pins.Journal
+	gone      identity.Gone // of its records
 	problems  *problems.List
 	published view.Published
 }
@@ -57,19 +60,18 @@ func repairFigures(repairs map[string]uint64) metrics.HostRepairs {
 	}
 }
 
-// Snapshot reads every figure, see view.Published. Like Unattached and Notices, it does not wait for who changes the host.
+// Snapshot reads every figure, see view.Published. Like Unattached, it does not wait for who changes the host.
 func (r *record) Snapshot() (*metrics.Snapshot, error) { return r.published.Snapshot() }
 
 // Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
 func (r *record) Unattached() ([]string, error) { return r.published.Unattached() }
 
-// Notices says what is attached in vain, although everything that can be is attached.
-func (r *record) Notices() []string { return r.published.Notices() }
+// Passed tells when Run went round last.
+func (r *record) Passed() time.Time { return r.published.Passed() }
 
 // Scopes of problems. SetError has those of its callers.
 const (
 	scopeHost      = "host"      // what went wrong in the last reconciliation
 	scopeWarning   = "warning"   // what the configuration asks for in vain so far
-	scopeAstray    = "astray"    // default routes by an interface that is not managed
 	scopeNamespace = "namespace" // why there was no reconciliation
 )

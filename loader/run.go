@@ -30,7 +30,14 @@ func (l *Loader) Run(ctx context.Context) error {
 	defer r.changes.timer.Stop()
 	defer r.doubts.timer.Stop()
 	defer r.bystanders.timer.Stop()
+	r.mu.Lock()
+	r.loadAhead()
+	r.mu.Unlock()
 	for r.step(ctx) {
+		r.published.Pass()
+		if r.options.Passed != nil {
+			r.options.Passed()
+		}
 	}
 	return nil
 }
@@ -59,6 +66,9 @@ func (r *runner) step(ctx context.Context) bool {
 		if !r.lookAtMode() {
 			return true
 		}
+	case <-r.rules.Changed():
+		r.changes.note(time.Now())
+		return true
 	case <-r.asked:
 		r.socketAsked()
 		return true

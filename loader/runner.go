@@ -47,11 +47,20 @@ func (r *runner) look() {
 	} else {
 		r.retry = min(max(retryAfter, 2*r.retry), slowInterval)
 	}
+	r.loadAhead()
 	now := time.Now()
 	r.changes.done(now, max(restFactor*r.last.readingTook, r.retry))
 	r.bystanders.done(now, r.longRest())
 	if r.retry > 0 {
 		r.changes.note(now)
+	}
+}
+
+// loadAhead loads the program that catches replies on a device without an Ethernet header, where there is one: when a route
+// leads out of that, there is no time for the verifier. That it cannot be loaded is told when it is needed.
+func (r *runner) loadAhead() {
+	if r.last.headerless && len(r.interfaces.All()) > 0 {
+		_, _ = r.datapath.Programs(false, true)
 	}
 }
 

@@ -305,7 +305,7 @@ func (b *server) tryDetach(stop bool) (removed []string, err error) {
 // takeBack ends the trial that this process has begun, and tells whether it did.
 func (b *server) takeBack() bool {
 	b.Helper()
-	return read(b, func() (bool, error) { return detach.TakeBack(b.dir, os.Getpid(), b.logger()) })
+	return read(b, func() (bool, error) { return detach.TakeBack(b.dir, b.logger()) })
 }
 
 // shown is a status that interfaces are looked up in.

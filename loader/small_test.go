@@ -65,7 +65,7 @@ func TestClone(t *testing.T) {
 		Interfaces: make([]pins.InterfaceRecord, 1), Gateways: make([]pins.GatewayRecord, 1), Announced: make([]pins.AnnouncedRecord, 1),
 		Sysctls: make([]pins.SysctlRecord, 1), Qdiscs: make([]pins.QdiscRecord, 1),
 	}
-	c := clone(&before)
+	c := before.Clone()
 	for list, isShared := range map[string]bool{
 		"interfaces": &c.Interfaces[0] == &before.Interfaces[0], "gateways": &c.Gateways[0] == &before.Gateways[0],
 		"announced": &c.Announced[0] == &before.Announced[0], "sysctls": &c.Sysctls[0] == &before.Sysctls[0],

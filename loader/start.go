@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/detach"
+	"replypath/loader/discover/dump"
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
@@ -31,8 +30,8 @@ type start struct{ *core }
 // steps are what New does.
 func (l start) steps() []func() error {
 	return []func() error{
-		l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
-		l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
+		kernel.CheckCall, l.endTrial, l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal,
+		l.load, l.limitTrial, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
 
@@ -64,9 +63,6 @@ func (l start) settle() {
 func (l start) checkConfig() error { return check(l.netlink, l.config) }
 
 func (l start) probe() (err error) {
-	if err := kernel.CheckCall(); err != nil {
-		return err
-	}
 	// Before 5.11 maps count as locked memory.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raise the limit of locked memory: %w", err)
@@ -124,9 +120,6 @@ func (l start) openJournal() (err error) {
 	if err := before.CheckNamespace(l.options.PinDir); err != nil {
 		return err
 	}
-	if before, err = l.endTrial(before); err != nil {
-		return err
-	}
 	if err := datapath.Settle(l.dir); err != nil {
 		return err
 	}
@@ -136,7 +129,7 @@ func (l start) openJournal() (err error) {
 	if !l.fresh {
 		l.tx.OnAbort(func() error { return l.journal.Write(before) })
 	}
-	l.state = *clone(before)
+	l.state = *before.Clone()
 	l.state.Namespace, err = pins.CurrentNamespace()
 	if err != nil {
 		return err
@@ -165,21 +158,10 @@ func (l start) chooseSeeds() error {
 	return err
 }
 
-// clone makes a copy of a journal whose lists can be changed.
-func clone(j *pins.Journal) *pins.Journal {
-	c := *j
-	c.Interfaces = slices.Clone(j.Interfaces)
-	c.Gateways = slices.Clone(j.Gateways)
-	c.Announced = slices.Clone(j.Announced)
-	c.Sysctls = slices.Clone(j.Sysctls)
-	c.Qdiscs = slices.Clone(j.Qdiscs)
-	return &c
-}
-
 func (l start) openNetlink() (err error) {
-	l.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	l.netlink, err = dump.Open()
 	if err != nil {
-		return fmt.Errorf("open a netlink socket: %w", err)
+		return err
 	}
 	l.tx.OnAbort(func() error { l.netlink.Close(); return nil })
 	return nil
@@ -220,6 +202,8 @@ func (l start) watchHost() error {
 		return err
 	}
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
+	l.rules.Begin()
+	l.tx.OnAbort(func() error { l.rules.End(); return nil })
 	l.table.Keep(&l.state.Announced)
 	if err := l.table.Begin(); err != nil {
 		return err
@@ -278,10 +262,13 @@ func (l start) pin() error {
 	return l.datapath.Pin()
 }
 
+// limitTrial has the programs end a trial by themselves.
+func (l start) limitTrial() error { return l.maps.Limit(l.options.Trial) }
+
 // adoptMode decides about a mode that was set by hand before this start. Who switched to observe had a reason that a
 // restart does not change; to enforce what the configuration only wants observed, it has to be said again.
 func (l start) adoptMode() (err error) {
-	l.byHand, err = datapath.ReadMode(l.datapath.ModeByHand)
+	l.byHand, err = datapath.ReadMode(&l.datapath.DatapathMaps)
 	switch l.byHand {
 	case bpf.DatapathModeMODE_OBSERVE:
 		l.log.Warn("mode observe was set by hand and stays in force: `replypath mode enforce` ends it")
@@ -294,7 +281,7 @@ func (l start) adoptMode() (err error) {
 // obeyConfigured ends what was set by hand and is not adopted. The interfaces have their modes
 // already: nothing is left as routed in between.
 func (l start) obeyConfigured() error {
-	mode, err := datapath.ReadMode(l.datapath.ModeByHand)
+	mode, err := datapath.ReadMode(&l.datapath.DatapathMaps)
 	if err != nil || mode == l.byHand {
 		return err
 	}
@@ -318,7 +305,7 @@ func (l start) beginTrial(before *pins.Journal) {
 	if l.options.Trial == 0 {
 		return
 	}
-	l.state.Trial = &pins.TrialRecord{PID: os.Getpid(), Until: time.Now().Add(l.options.Trial)}
+	l.state.Trial = &pins.TrialRecord{Until: time.Now().Add(l.options.Trial)}
 	if !l.fresh {
 		l.state.Trial.Before = before
 	}
@@ -331,7 +318,7 @@ func (l start) checkTrial() error {
 		return nil
 	}
 	for _, r := range l.state.Trial.Before.Interfaces {
-		if _, known := l.datapath.Earlier().Programs(r.MAC != ""); r.Index != 0 && r.Attached && !known {
+		if _, known := l.datapath.Earlier().Programs(r.MAC != "", r.Catches); r.Index != 0 && r.Attached && !known {
 			return errors.New("another version has attached what is there, and it could not be put back: " +
 				"end that first by replypath detach")
 		}
@@ -339,20 +326,14 @@ func (l start) checkTrial() error {
 	return nil
 }
 
-// endTrial takes back what was not confirmed by a process that is gone, and returns
-// the journal as it is then.
-func (l start) endTrial(left *pins.Journal) (*pins.Journal, error) {
-	if left.Trial == nil {
-		return left, nil
+// endTrial takes back what was not confirmed by a process that is gone.
+func (l start) endTrial() error {
+	done, err := detach.TakeBack(l.options.PinDir, l.log)
+	if done {
+		l.log.Warn("a trial was not confirmed, it is taken back")
 	}
-	l.log.Warn("a trial was not confirmed, it is taken back")
-	before, err := detach.EndTrial(l.dir, left, l.log)
-	l.table.End() // which may have been read with routes of the trial
 	if err != nil {
-		return nil, fmt.Errorf("take back a trial: %w", err)
+		return fmt.Errorf("take back a trial: %w", err)
 	}
-	if before == nil {
-		l.fresh, before = true, new(pins.Journal)
-	}
-	return before, l.journal.Write(before)
+	return nil
 }

@@ -3,39 +3,17 @@
 package loader
 
 import (
-	"errors"
-	"fmt"
 	"testing"
 	"time"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
-	"replypath/loader/pins"
+	"replypath/loader/datapath"
+	"replypath/loader/status"
 	"replypath/test/await"
 )
 
 func onTrial(o *Options) { o.Trial = time.Hour }
-
-// TestTakeBackOfNothing: a process that tries may be killed before it has written what it is about to do. What it left is
-// taken away all the same.
-func TestTakeBackOfNothing(t *testing.T) {
-	b := newServer(t)
-	for hasJournal, begin := range map[bool]func(*pins.Dir) error{
-		false: func(*pins.Dir) error { return nil },
-		true: func(d *pins.Dir) error { // without a word
-			journal, _, err := pins.CreateJournal(d)
-			return errors.Join(err, journal.Close())
-		},
-	} {
-		dir, err := pins.Own(b.dir)
-		await.Must(t, err)
-		await.Must(t, begin(dir))
-		await.Must(t, dir.Close())
-		if done := b.takeBack(); done != hasJournal {
-			t.Errorf("with a journal: %t, taken back: %t", hasJournal, done)
-		}
-		b.wantNoPins(fmt.Sprintf("with a journal: %t", hasJournal))
-	}
-}
 
 // TestTakeBack: flows and counters that a trial leaves refer to its ids, so that the interface that comes next gets another;
 // what was repaired on trial was repaired; its time begins when somebody can confirm it.
@@ -62,6 +40,60 @@ func TestTakeBack(t *testing.T) {
 	b.awaitAttached("eth2")
 	if ids := b.idsOf("eth2"); len(ids) != 2 || ids[0] != tried[0] {
 		t.Errorf("ids of eth2: %v, on trial %v", ids, tried)
+	}
+}
+
+// until returns when the programs take a trial for over, 0 for never.
+func (b *server) until() time.Duration {
+	b.Helper()
+	var settings bpf.DatapathSettings
+	await.Must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
+	return time.Duration(settings.Until)
+}
+
+// TestTrialEnds: the programs are told when a trial is over, which runs from when somebody can confirm it. From then on all
+// who look see that they observe, and it cannot be confirmed any more. One that is confirmed has no end.
+func TestTrialEnds(t *testing.T) {
+	b := newServer(t)
+	r := b.start(onTrial)
+	first := b.until()
+	before := await.Must1[uint64](t)(datapath.Now())
+	await.Must(t, r.CountDown())
+	after := await.Must1[uint64](t)(datapath.Now())
+	if until := b.until() - r.options.Trial; until < first-r.options.Trial || uint64(until) < before || uint64(until) > after {
+		t.Errorf("counted down at %d to %d, and the programs from %d", before, after, until)
+	}
+	b.wantMode("on trial", "enforce")
+	r.locked(func() error { return r.maps.Limit(time.Nanosecond) })
+	b.wantMode("once it is over", "observe")
+	b.inside(func() error { _, err := status.SetMode(b.dir, "enforce"); return err })
+	b.wantMode("once it is over, whatever the mode by hand", "observe")
+	s := b.status()
+	if s.TrialUntil != nil || s.TrialEnded == nil {
+		t.Errorf("on trial until %v: %s", s.TrialUntil, s.Summary)
+	}
+	if err := r.Keep(); err == nil {
+		t.Error("it is confirmed though it is over")
+	}
+	r.stop()
+	b.start(onTrial)
+	if b.log.count("a trial was not confirmed, it is taken back") != 1 || b.status().TrialUntil == nil || b.mode() != "enforce" {
+		t.Error("not taken back by the next one")
+	}
+}
+
+// TestTrialKept has no end any more, nor has what takes it over.
+func TestTrialKept(t *testing.T) {
+	b := newServer(t)
+	r := b.start(onTrial)
+	await.Must(t, r.Keep())
+	if until := b.until(); until != 0 {
+		t.Errorf("the programs observe from %s on", until)
+	}
+	r.stop()
+	b.start()
+	if until := b.until(); until != 0 || b.mode() != "enforce" {
+		t.Errorf("mode %s, the programs observe from %s on", b.mode(), until)
 	}
 }
 

@@ -46,7 +46,9 @@ func isServed(rules *admission.Rules, f *flows.Flow) bool {
 	if errors.Join(protocolErr, peerErr, selfErr) != nil {
 		return true
 	}
-	t := admission.Tuple{Protocol: &protocol, Peer: netip.AddrPortFrom(peer, f.PeerPort), Self: netip.AddrPortFrom(self, f.SelfPort)}
+	t := admission.Tuple{
+		Protocol: &protocol, Peer: netip.AddrPortFrom(peer, f.PeerPort), Self: netip.AddrPortFrom(self, f.SelfPort), Interface: f.InterfaceID,
+	}
 	why, err := rules.Refusal(&t)
 	return err != nil || f.Interface != nil && why == "" && !rules.Excludes(&t)
 }

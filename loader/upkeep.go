@@ -83,7 +83,7 @@ func (r *runner) lookAtMode() bool {
 
 // noteMode tells whether somebody has switched the mode since it was looked at last.
 func (r *runner) noteMode() (switched bool) {
-	byHand, err := datapath.ReadMode(r.datapath.ModeByHand)
+	byHand, err := datapath.ReadMode(&r.datapath.DatapathMaps)
 	if err != nil || byHand == r.byHand {
 		return false // of what cannot be read the next reconciliation says so
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
 	"replypath/test/await"
@@ -22,16 +21,12 @@ func TestAlertsHaveRunbooks(t *testing.T) {
 	if len(alerts) == 0 {
 		t.Fatal("there is no alert at all")
 	}
-	if diff := cmp.Diff(alerts, sections); diff != "" {
-		t.Errorf("the sections of docs/guide/alerts.md are not the alerts, in their order (-alerts +sections):\n%s", diff)
-	}
+	await.Same(t, "the sections of docs/guide/alerts.md are not the alerts, in their order", alerts, sections)
 	runbooks := matches(t, "../docs/prometheus-alerts.yaml", `(?m)^ +runbook_url: file:///usr/share/doc/replypath/docs/guide/alerts\.md#(\S+)$`)
 	for i, alert := range alerts {
 		alerts[i] = strings.ToLower(alert) // as the heading's anchor is called
 	}
-	if diff := cmp.Diff(alerts, runbooks); diff != "" {
-		t.Errorf("the runbooks are not those of the alerts (-alerts +runbooks):\n%s", diff)
-	}
+	await.Same(t, "the runbooks are not those of the alerts", alerts, runbooks)
 }
 
 // alertTests are tests for promtool, which runs them in test/software.

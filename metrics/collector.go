@@ -61,6 +61,18 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	out.interfaces(s)
 	out.host(s)
 	out.settings(s)
+	out.findings(findingsOf(c.source))
+}
+
+// findings sends how many there are of each check and severity.
+func (out sink) findings(found []Finding) {
+	counts := make(map[Finding]int)
+	for _, f := range found {
+		counts[Finding{Check: f.Check, Severity: f.Severity}]++
+	}
+	for f, count := range counts {
+		out.send(findings, float64(count), f.Check, f.Severity)
+	}
 }
 
 // sink is where a scrape's metrics go.

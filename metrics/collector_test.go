@@ -15,23 +15,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"replypath/test/await"
 )
-
-func TestCollectorLint(t *testing.T) {
-	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
-		t.Run(name, func(t *testing.T) {
-			problems, err := testutil.CollectAndLint(NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, p := range problems {
-				t.Errorf("%s: %s", p.Metric, p.Text)
-			}
-		})
-	}
-}
 
 func TestCollectorOutput(t *testing.T) {
 	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
@@ -39,8 +26,9 @@ func TestCollectorOutput(t *testing.T) {
 			want := await.Must1[[]byte](t)(os.ReadFile(filepath.Join("testdata", name+".prom")))
 			want = bytes.ReplaceAll(want, []byte("GOVERSION"), []byte(runtime.Version()))
 			c := NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3")
-			if err := testutil.CollectAndCompare(c, bytes.NewReader(want)); err != nil {
-				t.Error(err)
+			await.Must(t, testutil.CollectAndCompare(c, bytes.NewReader(want)))
+			for _, p := range await.Must1[[]promlint.Problem](t)(testutil.CollectAndLint(c)) {
+				t.Errorf("%s: %s", p.Metric, p.Text)
 			}
 		})
 	}
@@ -48,7 +36,7 @@ func TestCollectorOutput(t *testing.T) {
 
 // Every metric that is described is shown by a host that has it all.
 func TestCollectorShowsAllFamilies(t *testing.T) {
-	c := NewCollector(&fakeSource{snapshot: busy()}, "1.2.3")
+	c := NewCollector(&fakeSource{snapshot: busy(), findings: []Finding{{"gateway", "error", "it is held"}}}, "1.2.3")
 	for _, d := range families {
 		if testutil.CollectAndCount(c, d.Name) == 0 {
 			t.Errorf("%s has no series", d.Name)
@@ -128,6 +116,7 @@ func TestDescriptions(t *testing.T) {
 		"replypath_fallback_active":                              "family",
 		"replypath_fallback_dropped_packets_total":               "family",
 		"replypath_host_repairs_total":                           "object",
+		"replypath_findings":                                     "check,severity",
 		"replypath_mode":                                         "mode",
 		"replypath_config_last_reload_successful":                "",
 		"replypath_config_last_reload_success_timestamp_seconds": "",

@@ -40,12 +40,16 @@ var uncorrectedReasons = []reason{
 	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},
 }
 
+// replyReasons are why replies go as routed.
+var replyReasons = append(slices.Clip(uncorrectedReasons),
+	reason{"unnamed_tunnel", "not replies but requests, for addresses of `from_interface`: `to_interface` is a tunnel that interfaces does not name"})
+
 var lostReasons = []reason{
 	{"link_down", "the interface of the flow is down by now, or gone"},
 	{"unseen", "a program or filter there took the packet, or the kernel dropped it; counted with the next packet that is moved"},
 }
 
-// originatedReasons are why what the host originates goes as routed: those of replies, and one more.
+// originatedReasons are why what the host originates goes as routed.
 var originatedReasons = append(slices.Clip(uncorrectedReasons),
 	reason{"weak_host", "host_model: weak is in force on the interface that has the source address"})
 
@@ -69,6 +73,7 @@ var ignoredReasons = []reason{
 	{"answer", "an answer to what this host had sent first"},
 	{"handshake", "a TCP segment that should end a handshake and does not answer its SYN-ACK"},
 	{"segment", "a TCP segment without an entry that no connected socket expects"},
+	{"tunnel", "brought by a tunnel that interfaces does not name, for an address of another interface; counted as not_own is"},
 	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or so for each pair of addresses and ports"},
 }
 
@@ -95,13 +100,13 @@ var (
 	correctedFlows = counter("corrected_flows_total",
 		"Flows with at least one corrected packet.", pairLabels...)
 	uncorrectedPackets = counter("uncorrected_packets_total",
-		"Asymmetric packets that went on as the kernel sent them, by the reason why.", pairReasonLabels...).because(uncorrectedReasons)
+		"Asymmetric packets that went on as the kernel sent them, by the reason why.", pairReasonLabels...).because(replyReasons)
 	lostPackets = counter("lost_packets_total",
 		"Packets that were moved and never seen leaving by the interface of their flow, by the reason why.", pairReasonLabels...).because(lostReasons)
 	originatedPackets = counter("originated_packets_total",
 		"Packets that this host originates with the address of another interface than the kernel chose. Counted in both modes.", pairOutcomeLabels...)
 	originatedFlows = counter("originated_flows_total",
-		"Pairs of addresses and ports of such packets, counted once for each outcome.", pairOutcomeLabels...)
+		"Pairs of an own address and a peer of such packets, counted once for each protocol and outcome.", pairOutcomeLabels...)
 	originatedRouted = counter("originated_routed_packets_total",
 		"Such packets that were left as routed, by the reason why.", pairReasonLabels...).because(originatedReasons)
 	uncountedPackets = counter("uncounted_packets_total",
@@ -149,6 +154,9 @@ var (
 	hostRepairs = counter("host_repairs_total",
 		"Times that something on the host was put back after others had removed or changed it.", "object")
 
+	findings = gauge("findings",
+		"What is wrong with the host, or worth knowing, as replypath doctor finds it. There is no series of what is not found.",
+		"check", "severity")
 	mode = gauge("mode",
 		"1 for the mode in force.", "mode")
 	reloadSuccessful = gauge("config_last_reload_successful",

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -42,7 +43,7 @@ func NewHandler(source Source, version string, log *slog.Logger) (http.Handler, 
 		Profiling:   "false",
 		Links: []web.LandingLinks{
 			{Address: "/metrics", Text: "Metrics", Description: "for Prometheus"},
-			{Address: "/healthz", Text: "Health", Description: "whether every managed interface is attached"},
+			{Address: "/healthz", Text: "Health", Description: "whether every managed interface is attached, and the daemon works"},
 		},
 	})
 	if err != nil {
@@ -57,14 +58,31 @@ func NewHandler(source Source, version string, log *slog.Logger) (http.Handler, 
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(gather),
 		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { serveHealth(w, source, checks) })
-	mux.Handle("GET /", landing)
+	healthy := func(w http.ResponseWriter, _ *http.Request) { serveHealth(w, source, checks) }
+	mux.Handle("GET /healthz", unlessHung(source, http.HandlerFunc(healthy)))
+	mux.Handle("GET /", unlessHung(source, landing))
 	return mux, nil
 }
 
-// serveHealth answers 200 while every managed interface is attached, those that are configured by name included.
+// longestPass is how long the loop of a source may take to go round.
+const longestPass = 90 * time.Second
+
+// unlessHung answers 503 while the loop of a source hangs, whose lock or socket others would wait for.
+func unlessHung(source Source, handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if age := time.Since(source.Passed()); age > longestPass {
+			http.Error(w, fmt.Sprintf("the daemon hangs: its last pass was %s ago", age.Truncate(time.Second)), http.StatusServiceUnavailable)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// serveHealth answers 200 while every managed interface is attached, those that are configured by name included, and no finding
+// is an error.
 func serveHealth(w http.ResponseWriter, source Source, log *transitions) {
 	unattached, err := source.Unattached()
+	findings := findingsOf(source)
 	log.note(err)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	switch {
@@ -74,13 +92,21 @@ func serveHealth(w http.ResponseWriter, source Source, log *transitions) {
 	case len(unattached) > 0:
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "not attached: %s\n", strings.Join(slices.Sorted(slices.Values(unattached)), ", "))
+	case len(findings) > 0 && findings[0].Severity == severityError:
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "failed: %s: %s\n", findings[0].Check, findings[0].Text)
+	case len(findings) > 0 && findings[0].Severity == severityWarning:
+		fmt.Fprintf(w, "degraded: %s: %s\n", findings[0].Check, findings[0].Text)
 	default:
 		io.WriteString(w, "ok\n")
-		for _, notice := range source.Notices() {
-			fmt.Fprintf(w, "warning: %s\n", notice)
-		}
 	}
 }
+
+// The severities of [Finding].
+const (
+	severityError   = "error"
+	severityWarning = "warning"
+)
 
 // transitions logs the first error of a row of errors and the end of the row:
 // a scrape every few seconds must not become a line every few seconds.

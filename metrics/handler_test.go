@@ -4,22 +4,20 @@ package metrics
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"replypath/test/await"
 )
 
 func newTestHandler(t *testing.T, source Source, log *slog.Logger) http.Handler {
 	t.Helper()
-	h, err := NewHandler(source, "1.2.3", log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return await.Must1[http.Handler](t)(NewHandler(source, "1.2.3", log))
 }
 
 func get(h http.Handler, path string) *httptest.ResponseRecorder {
@@ -86,8 +84,16 @@ func TestHealthz(t *testing.T) {
 		body   string
 	}{
 		{"all attached", &fakeSource{}, http.StatusOK, "ok\n"},
-		{"all attached, in vain", &fakeSource{notices: []string{"ipv4: by eth0", "ipv6: by eth0"}}, http.StatusOK, "ok\nwarning: ipv4: by eth0\nwarning: ipv6: by eth0\n"},
 		{"some not", &fakeSource{unattached: []string{"eth1", "eth0"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\n"},
+		{"slow", &fakeSource{age: 80 * time.Second}, http.StatusOK, "ok\n"},
+		{
+			"hung", &fakeSource{age: 95*time.Second + 100*time.Millisecond, err: errors.New("nobody is to wait for")},
+			http.StatusServiceUnavailable, "the daemon hangs: its last pass was 1m35s ago\n",
+		},
+		{"failed", &fakeSource{findings: []Finding{{"gateway", "error", "gateway 10.1.0.1 is held"}, {"link", "warning", "eth1 is down"}}},
+			http.StatusServiceUnavailable, "failed: gateway: gateway 10.1.0.1 is held\n"},
+		{"degraded", &fakeSource{findings: []Finding{{"link", "warning", "eth1 is down"}}}, http.StatusOK, "degraded: link: eth1 is down\n"},
+		{"worth knowing", &fakeSource{findings: []Finding{{"xdp", "note", "a program"}}}, http.StatusOK, "ok\n"},
 		{"unknown", &fakeSource{err: errors.New("map is gone")}, http.StatusServiceUnavailable, "cannot tell: map is gone\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,30 +116,11 @@ func TestLandingPage(t *testing.T) {
 			t.Errorf("%q is missing:\n%s", want, w.Body)
 		}
 	}
+	if code := get(newTestHandler(t, &fakeSource{age: time.Hour}, slog.New(slog.DiscardHandler)), "/").Code; code != http.StatusServiceUnavailable {
+		t.Errorf("got status %d of a daemon that hangs, so that nobody starts it again", code)
+	}
 	if strings.Contains(w.Body.String(), "debug/pprof") {
 		t.Error("the page links to pprof, which is not served")
-	}
-}
-
-func TestOtherRequests(t *testing.T) {
-	h := newTestHandler(t, &fakeSource{snapshot: quiet()}, slog.New(slog.DiscardHandler))
-	for _, tt := range []struct {
-		method, path string
-		code         int
-	}{
-		{http.MethodGet, "/debug/pprof/", http.StatusNotFound},
-		{http.MethodGet, "/metrics/more", http.StatusNotFound},
-		{http.MethodPost, "/metrics", http.StatusMethodNotAllowed},
-		{http.MethodDelete, "/", http.StatusMethodNotAllowed},
-		{http.MethodHead, "/metrics", http.StatusOK},
-	} {
-		t.Run(fmt.Sprintf("%s %s", tt.method, tt.path), func(t *testing.T) {
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
-			if w.Code != tt.code {
-				t.Errorf("got status %d, want %d", w.Code, tt.code)
-			}
-		})
 	}
 }
 

@@ -36,6 +36,9 @@ func TestStrangeRequests(t *testing.T) {
 		"method":            {"DELETE /metrics HTTP/1.1\r\nHost: h\r\n\r\n", "405"},
 		"unknown method":    {"\x1b[2J /metrics HTTP/1.1\r\nHost: h\r\n\r\n", "400"},
 		"CONNECT":           {"CONNECT example.org:22 HTTP/1.1\r\nHost: example.org:22\r\n\r\n", "405"},
+		"HEAD":              {"HEAD /metrics HTTP/1.1\r\nHost: h\r\n\r\n", "200"},
+		"profiles":          {"GET /debug/pprof/ HTTP/1.1\r\nHost: h\r\n\r\n", "404"},
+		"below a page":      {"GET /metrics/more HTTP/1.1\r\nHost: h\r\n\r\n", "404"},
 		"TRACE":             {"TRACE / HTTP/1.1\r\nHost: h\r\nCookie: secret\r\n\r\n", "405"},
 		"unknown path":      {"GET /etc/passwd HTTP/1.1\r\nHost: h\r\n\r\n", "404"},
 		"path upwards":      {"GET /../../etc/passwd HTTP/1.1\r\nHost: h\r\n\r\n", "307"},
@@ -79,10 +82,7 @@ func ask(t *testing.T, address, request string) string {
 
 func dial(t *testing.T, address string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := await.Must1[net.Conn](t)(net.Dial("tcp", address))
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(3 * deadline))
 	return conn

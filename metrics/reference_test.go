@@ -11,8 +11,6 @@ import (
 	"testing"
 	"text/template"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/test/await"
 )
 
@@ -26,9 +24,7 @@ func TestReferenceIsCurrent(t *testing.T) {
 		await.Must(t, os.WriteFile(reference, want, 0o644))
 	}
 	got := await.Must1[[]byte](t)(os.ReadFile(reference))
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("docs/METRICS.md is not what the code says (-want +got); run make generate:\n%s", diff)
-	}
+	await.Same(t, "docs/METRICS.md is not what the code says; run make generate", string(want), string(got))
 }
 
 //go:embed testdata/METRICS.md.tmpl
@@ -47,9 +43,7 @@ func render(t *testing.T) []byte {
 	if err == nil {
 		err = tmpl.Execute(&b, families)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return b.Bytes()
 }
 

@@ -16,9 +16,29 @@ type Source interface {
 	// hooks, and those that are configured by name and do not exist. It is asked for
 	// by /healthz, so it should cost little.
 	Unattached() ([]string, error)
-	// Notices says, a line each, what keeps replies from being served although
-	// everything that exists is attached.
-	Notices() []string
+	// Passed tells when the loop that keeps all this went round last. It waits for nobody.
+	Passed() time.Time
+}
+
+// Diagnoser is a Source that tells what is wrong with the host as well.
+type Diagnoser interface {
+	// Findings are what is wrong, the worst first. They may be some seconds old.
+	Findings() []Finding
+}
+
+// findingsOf are those of a source that tells.
+func findingsOf(source Source) []Finding {
+	if d, tells := source.(Diagnoser); tells {
+		return d.Findings()
+	}
+	return nil
+}
+
+// Finding is something that is wrong, or worth knowing.
+type Finding struct {
+	Check    string // what was examined
+	Severity string // "error", "warning" or "note"
+	Text     string // one line
 }
 
 // Snapshot is what one scrape shows. Counters start when the pins were made and

@@ -13,17 +13,20 @@ type fakeSource struct {
 	mu         sync.Mutex
 	snapshot   *Snapshot
 	unattached []string
-	notices    []string
 	err        error
+	age        time.Duration // of the last pass
+	findings   []Finding
 }
+
+func (s *fakeSource) Findings() []Finding { return s.findings }
+
+func (s *fakeSource) Passed() time.Time { return time.Now().Add(-s.age) }
 
 func (s *fakeSource) Snapshot() (*Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.snapshot, s.err
 }
-
-func (s *fakeSource) Notices() []string { return s.notices }
 
 func (s *fakeSource) Unattached() ([]string, error) {
 	s.mu.Lock()

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/test/await"
 	"replypath/test/short"
 )
@@ -61,9 +59,7 @@ func TestArchitectures(t *testing.T) {
 				"binary of the image":        {run(t, "sh", "-c", `tar -xzOf "$0" usr/bin/replypath | sha256sum`, images[a.name].layer), want + "  -\n"},
 				"program of its bill, named": {filepath.Base(one(t, "*-"+a.name+".cdx.json")), filepath.Base(binary) + ".cdx.json"},
 			} {
-				if diff := cmp.Diff(c.want, c.got); diff != "" {
-					t.Errorf("%s (-want +got):\n%s", what, diff)
-				}
+				await.Same(t, what, c.want, c.got)
 			}
 		})
 	}

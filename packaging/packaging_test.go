@@ -32,10 +32,10 @@ func TestSampleConfigurationShowsDefaults(t *testing.T) {
 	// A setting has no space after the "#", or two and more below another.
 	settings := regexp.MustCompile(`(?m)^#([^ \n]|  )`).ReplaceAll(text, []byte("$1"))
 	got := await.Must1[*config.Config](t)(config.Parse(sample, settings))
-	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 {
-		t.Error("interfaces or exclude has no example")
+	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 || len(got.Addresses) == 0 {
+		t.Error("interfaces, exclude or addresses has no example")
 	}
-	got.Interfaces, got.Exclude = nil, nil
+	got.Interfaces, got.Exclude, got.Addresses = nil, nil, nil
 	if diff := cmp.Diff(config.Default(), got, equalPrefixes, cmpopts.IgnoreTypes(config.Origin{})); diff != "" {
 		t.Errorf("the sample names other defaults than the program's (-default +sample):\n%s", diff)
 	}

@@ -2,8 +2,9 @@
 /* What has to hold before an inbound packet starts a flow. No packet of a known flow gets here. */
 #pragma once
 
-#include "come.h"
+#include "next_hop.h"
 #include "nursery.h"
+#include "pair.h"
 #include "sequence.h"
 #include "way.h"
 
@@ -47,6 +48,12 @@ static inline bool is_dhcp(const struct tuple *tuple)
 	       (port == 67 || port == 68 || port == 546 || port == 547);
 }
 
+/* Whether packets of its protocol are recorded, as far as the ports tell. */
+static inline bool is_recorded(const struct settings *settings, const struct packet *packet)
+{
+	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple);
+}
+
 /* The inside of an IPsec packet: its peer is reached through the tunnel. */
 static inline bool came_by_ipsec(struct __sk_buff *skb)
 {
@@ -73,25 +80,65 @@ static inline enum event refusal_of_ends(void)
 	return EVENT_END;
 }
 
+/* What the scratch packet's own address is, which no interface has, with the stack that looking it up takes. */
+__noinline int served_self(void)
+{
+	const struct scratch *from = get_scratch();
+
+	return from ? served_address(from->packet.tuple.self) : 0;
+}
+
+/* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
+static inline bool is_of_others(const struct packet *packet, __u32 index, __u8 takes)
+{
+	return takes & TAKES_ITS_OWN_ONLY && own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT != index;
+}
+
+/* Whether the packet came by such a tunnel: it changes no flow's way. */
+static inline bool came_by_tunnel(const struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 index = interface_index(skb->ifindex);
+	const struct interface *interface = get_interface(index, skb->ifindex);
+
+	return interface && is_of_others(packet, index, interface->takes);
+}
+
+/*
+ * Why packets for this own address start no flow by this interface; EVENT_END where they may. Interface 0 is that of what
+ * the host itself sends: any other may bring the answer.
+ */
+static inline enum event refusal_of_self(const struct packet *packet, const struct settings *settings, __u32 ifindex)
+{
+	__u32 own = own_address(packet->tuple.self), index = interface_index(ifindex);
+	const struct interface *interface = get_interface(index, ifindex);
+	__u8 takes = interface ? interface->takes : 0;
+
+	if (!own)
+		own = served_self();
+	if (!own && !settings->scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))
+		return EVENT_IGNORED_NOT_OWN;
+	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
+		return EVENT_IGNORED_LOOPBACK;
+	return is_of_others(packet, index, takes) ? EVENT_IGNORED_TUNNEL : EVENT_END;
+}
+
 /* Why packets of the scratch packet's tuple start no flow by this interface; EVENT_END where they may, if listed. */
 __noinline int refusal(__u32 ifindex)
 {
 	struct settings *settings = get_settings();
 	struct scratch *from = get_scratch();
-	const struct tuple *tuple;
-	__u32 own;
+	enum event reason;
 
 	if (!settings || !from)
 		return EVENT_IGNORED_NOT_OWN;
-	tuple = &from->packet.tuple;
-	own = own_address(tuple->self);
-	if (!own && has_come(tuple->self, ifindex))
-		own = learn_address(tuple->self);
-	if (!own && !settings->scope_all)
-		return EVENT_IGNORED_NOT_OWN;
-	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
-		return EVENT_IGNORED_LOOPBACK;
-	return refusal_of_ends();
+	reason = refusal_of_self(&from->packet, settings, ifindex);
+	return reason == EVENT_END ? refusal_of_ends() : reason;
+}
+
+/* Whether this interface is why something starts no flow: by another one it may. */
+static inline bool is_of_interface(enum event reason)
+{
+	return reason == EVENT_IGNORED_NOT_OWN || reason == EVENT_IGNORED_TUNNEL;
 }
 
 static inline bool was_admitted(const struct scratch *from, __u32 ifindex, __u32 generation)
@@ -103,19 +150,28 @@ static inline bool was_admitted(const struct scratch *from, __u32 ifindex, __u32
 	       last->generation == generation;
 }
 
-/* refusal(), which also keeps in mind which addresses are ours, and which are not. */
+/* refusal(), which also keeps in mind which addresses are ours by this interface, and which are not. */
 static inline enum event look_up_refusal(struct scratch *from, __u32 ifindex, __u32 generation)
 {
 	const __u64 *self = (const __u64 *)from->packet.tuple.self;
 	enum event reason = refusal(ifindex);
 
-	if (reason == EVENT_IGNORED_NOT_OWN)
+	if (is_of_interface(reason))
 		mark_foreign_address(&from->packet, ifindex, generation);
 	else if (is_foreign_address(&from->packet, ifindex))
 		unmark_foreign_address(&from->packet, ifindex);
 	if (reason == EVENT_END)
 		from->admitted = (struct admitted){ { self[0], self[1] }, ifindex, generation };
 	return reason;
+}
+
+/* Counts that such a tunnel has brought something, for `doctor` by the interface that has the address. */
+static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u64 pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, interface_index(skb->ifindex), packet);
+
+	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
+	count_event(EVENT_IGNORED_TUNNEL);
 }
 
 /* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
@@ -137,11 +193,14 @@ __noinline int may_start(struct __sk_buff *skb)
 		reason = look_up_refusal(from, skb->ifindex, generation);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
-	else if (reason == EVENT_END && (!is_listed(settings, packet->protocol) || is_dhcp(&packet->tuple)))
+	else if (reason == EVENT_END && !is_recorded(settings, packet))
 		reason = EVENT_IGNORED_PROTOCOL;
 	if (reason == EVENT_END)
 		return true;
-	count_event(reason);
+	if (reason == EVENT_IGNORED_TUNNEL)
+		count_at_tunnel(skb, packet);
+	else
+		count_event(reason);
 	return false;
 }
 

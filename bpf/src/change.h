@@ -85,6 +85,8 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING | FLOW_REQUESTED);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
+	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
+		count_at_tunnel(skb, packet);
 	else if (!is_next && !find_way_back(skb))
 		return false;
 	else if (!is_next)
@@ -97,14 +99,15 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
 	remove(packet->digest, TABLE_HALF_OPEN);
+	relate(packet->digest, TABLE_ESTABLISHED);
 	return true;
 }
 
 /*
- * A segment without an entry: the connection is older than replypath here, or its entry was pushed out. Its socket
- * knows whether the segment is genuine and who opened it. Where the host did, that is noted; where there is no socket,
- * not even one that listens, a RST will answer, and the tuple is not asked about again for a while. Any other segment
- * changes nothing: a forged one must not keep out the genuine, and the last ACK of a handshake comes before its socket.
+ * A segment without an entry: the connection is older than replypath here, or its entry was pushed out, perhaps amid the
+ * handshake. Its socket knows whether the segment is genuine and who opened it. Where the host did, that is noted; where
+ * there is no socket, not even one that listens, a RST will answer, and the tuple is not asked about again for a while.
+ * Any other segment changes nothing: a forged one must not keep out the genuine.
  */
 static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {
@@ -140,8 +143,10 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 	case VERDICT_OPENED:
 		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
-		if (enter(skb, from, TABLE_ESTABLISHED, 0))
-			count_event(EVENT_READMITTED_ESTABLISHED);
+		if (!enter(skb, from, TABLE_ESTABLISHED, 0))
+			return;
+		count_event(EVENT_READMITTED_ESTABLISHED);
+		relate(packet->digest, TABLE_ESTABLISHED);
 	}
 }
 
@@ -164,13 +169,22 @@ static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 		adopt(skb, from, false);
 }
 
-/* What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. */
+/*
+ * What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. What
+ * passed for reset may go on: that RST was forged.
+ */
 static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	const struct packet *packet = &from->packet;
+	enum verdict verdict;
 
-	if (flow->flags & FLOW_NO_SOCKET && is_due(flow) && has_socket(skb))
-		flow->flags &= ~FLOW_NO_SOCKET;
+	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
+		verdict = ask_socket(skb);
+		if (verdict > VERDICT_LISTENS)
+			flow->flags &= ~FLOW_NO_SOCKET;
+		if (verdict > VERDICT_ENDED)
+			flow->flags &= ~FLOW_RESET;
+	}
 	refresh(skb, from, flow);
 	note_received(packet, flow);
 }
@@ -262,14 +276,16 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 	bool is_known_peer;
 
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
-		if (came_by(flow, skb, packet))
+		if (came_by(flow, skb, packet)) {
+			flow->rival = 0;
 			refresh(skb, from, flow);
-		else
+		} else {
 			follow_frame(skb, from, flow);
-		if (!(flow->flags & FLOW_NO_SOCKET))
-			question_came(skb, packet);
-		else
+		}
+		if (flow->flags & FLOW_NO_SOCKET)
 			look_for_socket(skb, packet, flow);
+		else if (source_repair(packet) == REPAIR_ON)
+			cache_reply_source(skb, QUESTION);
 		return;
 	}
 	is_known_peer = peer_began(flow); /* before another CPU gives its way to another */
@@ -285,8 +301,10 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0))
+	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0)) {
+		relate(packet->digest, TABLE_CONNECTIONLESS);
 		first_question_came(skb, packet, socket);
+	}
 }
 
 /*

@@ -56,11 +56,14 @@ static inline void note_answer(struct __sk_buff *skb, const struct packet *packe
 	}
 }
 
-/* We end the connection: its entry stays for a while, from now on. */
+/* We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. */
 static inline void note_end(const struct packet *packet, struct flow *flow, enum table table)
 {
-	if (flow->state & FLOW_CLOSING)
+	if (flow->state & FLOW_CLOSING) {
+		if (packet->tcp_flags & TCP_FIN && is_due(flow))
+			flow->seen = now();
 		return;
+	}
 	if (table == TABLE_NURSERY)
 		flow->snd_nxt = segment_end(packet); /* see note_close() */
 	flow->seen = now();
@@ -135,7 +138,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	struct flow *flow = NULL;
 
 	if (unlikely(is_syn(packet))) {
-		host_connects(packet, skb->ingress_ifindex); /* keeps what answered.h has counted, before that goes */
+		host_connects(packet, skb->ingress_ifindex);
 		forget(packet);
 		return NULL;
 	}
@@ -145,36 +148,42 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		if (flow)
 			return flow;
 	}
-	flow = find(packet, TABLE_ESTABLISHED);
-	if (flow && unlikely(flow->flags & FLOW_ORIGINATED)) {
-		*table = TABLE_ORIGINATED;
-		if (likely(still_decides(skb, packet, flow)))
-			return flow;
-		end_answered(packet->digest);
-		flow = NULL;
-	}
-	flow = tcp_flow(packet, flow, table);
+	flow = find_tcp(packet, table, true);
 	if (!flow)
 		return NULL;
 	if (unlikely(kind_of(flow, *table) == TABLE_HALF_OPEN))
 		return track_handshake(skb, packet, flow);
-	if (ends(packet, flow))
+	if (ends(skb, packet, flow))
 		note_end(packet, flow, *table);
 	note_end_answered(packet, flow);
 	note_sent(packet, flow);
 	return flow;
 }
 
+/*
+ * The peer is silent and we speak, which renews a conversation as well (as conntrack: net/netfilter/nf_conntrack_proto_udp.c).
+ * A single datagram that no socket here took, which may be forged, began none.
+ */
+static __noinline void note_spoken(struct flow *flow)
+{
+	bool taken = flow->tuple.protocol == IPPROTO_UDP && !(flow->flags & FLOW_NO_SOCKET);
+
+	if ((taken || is_conversation(flow)) && age(flow->spoke) >= seconds(1))
+		flow->spoke = now();
+}
+
 static inline struct flow *track_connectionless(struct __sk_buff *skb, const struct packet *packet,
 						enum table *table)
 {
 	struct flow *flow;
+	bool quiet;
 
 	if (packet->echo_request)
 		return NULL;
 	*table = TABLE_CONNECTIONLESS;
 	flow = find(packet, TABLE_CONNECTIONLESS);
-	if (flow && unlikely(is_idle(flow, TABLE_CONNECTIONLESS))) {
+	quiet = flow && unlikely(is_due(flow));
+	if (quiet && is_idle(flow, TABLE_CONNECTIONLESS)) {
 		/* It does not tell any more who began. Another CPU may have entered it anew: it stays. */
 		if (!(flow->state & FLOW_HOST_SPOKE))
 			flow->state |= FLOW_HOST_SPOKE;
@@ -185,12 +194,15 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 		remove(packet->digest, TABLE_CONNECTIONLESS);
 		flow = NULL;
 	}
-	if (flow) {
-		if (!(flow->state & FLOW_ANSWERED))
-			flow->state |= FLOW_ANSWERED;
-	} else if (!packet->echo_reply) {
-		host_speaks(skb, packet);
+	if (!flow) {
+		if (!packet->echo_reply)
+			host_speaks(skb, packet);
+		return NULL;
 	}
+	if (!(flow->state & FLOW_ANSWERED))
+		flow->state |= FLOW_ANSWERED;
+	if (quiet)
+		note_spoken(flow);
 	return flow;
 }
 
@@ -215,6 +227,7 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum table table = TABLE_END;
+	struct record *record = NULL;
 	enum parsed result;
 	struct flow *flow;
 	int verdict;
@@ -224,8 +237,10 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 	result = parse(skb, &packet, OUTBOUND, header);
 	flow = track(skb, &packet, result, &table);
 	if (!flow && has_source(result) && unlikely(!suits_source(skb, &packet)))
-		flow = originated_flow(skb, &packet, result, &table);
-	verdict = flow ? reply(skb, &packet, flow, table, header) : PASS;
+		record = originated_by(skb, &packet, result, &table);
+	if (record)
+		flow = scratch_flow();
+	verdict = flow ? reply(skb, &packet, flow, table, record, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);
 	if (verdict == PASS)

@@ -87,35 +87,44 @@ static inline __u32 idle_limit(const struct flow *flow, enum table table)
 }
 
 /* What is of no flow, and not counted as an entry. */
-static inline bool is_no_flow(const struct flow *flow)
+static inline bool is_stray(const struct flow *flow)
 {
-	return flow->flags & (FLOW_STRAY | FLOW_ORIGINATED);
+	return flow->flags & FLOW_STRAY;
 }
 
-/* An idle entry counts as none: its tuple may long mean something else. So does what is only for the fast paths. */
+/* How long nothing came in, and of a conversation of datagrams nothing left either. */
+static inline __u32 silence(const struct flow *flow, enum table table, __u32 time)
+{
+	__u32 heard = age_at(flow->seen, time), spoke;
+
+	if (table != TABLE_CONNECTIONLESS || !(flow->state & FLOW_ANSWERED))
+		return heard;
+	spoke = age_at(flow->spoke, time);
+	return spoke < heard ? spoke : heard;
+}
+
+/* An idle entry counts as none: its tuple may long mean something else. */
 static inline bool is_idle(const struct flow *flow, enum table table)
 {
-	return flow->flags & FLOW_ORIGINATED || age(flow->seen) > idle_limit(flow, table);
+	__u32 time = now(), limit = idle_limit(flow, table);
+
+	return age_at(flow->seen, time) > limit && silence(flow, table, time) > limit;
 }
 
-/*
- * Returns whether nothing came in by the flow's own way for a second or more. Where that cannot be told, because frames
- * came after the last write of `seen`, the measurement starts anew and the answer is no.
- */
-static inline bool measure_silence(struct flow *flow)
+/* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */
+static inline bool is_due(const struct flow *flow)
 {
-	if (age(flow->seen) < seconds(1))
-		return false;
-	if (!(flow->flags & FLOW_ACTIVE))
-		return true;
-	flow->seen = now();
-	flow->flags &= ~FLOW_ACTIVE;
-	return false;
+	return age(flow->seen) >= seconds(1);
 }
 
 static inline bool mac_equal(const __u8 *a, const __u8 *b)
 {
 	return *(__u32 *)a == *(__u32 *)b && *(__u16 *)(a + 4) == *(__u16 *)(b + 4);
+}
+
+static inline bool has_ends_of(const struct flow *flow, const struct tuple *tuple)
+{
+	return address_equal(flow->tuple.peer, tuple->peer) && address_equal(flow->tuple.self, tuple->self);
 }
 
 static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb, const struct packet *packet)

@@ -86,7 +86,7 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	if (!from || !look_up_fragment(fragment_key(packet)))
 		return NULL;
 	first = &from->fragment;
-	if (first->table == TABLE_ORIGINATED)
+	if (first->table >= TABLE_ORIGINATED)
 		return NULL;
 	*table = TABLE_NURSERY;
 	flow = first->table == TABLE_CONNECTIONLESS ? NULL : find_digest(first->digest, TABLE_NURSERY);
@@ -94,8 +94,7 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 		*table = first->table;
 		flow = find_digest(first->digest, first->table);
 	}
-	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer) ||
-	    !address_equal(flow->tuple.self, packet->tuple.self))
+	if (!flow || !has_ends_of(flow, &packet->tuple))
 		return NULL;
 	packet->digest = first->digest;
 	packet->protocol = flow->tuple.protocol; /* IPv6 tells it in the first one only */

@@ -135,7 +135,7 @@ static inline bool has_flow(const struct packet *packet)
 
 	if (packet->protocol != IPPROTO_TCP)
 		return find_live(packet, TABLE_CONNECTIONLESS);
-	return find_tcp(packet, &table);
+	return find_tcp(packet, &table, false);
 }
 
 static inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)

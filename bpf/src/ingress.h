@@ -61,12 +61,13 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 }
 
 /* The ACK that answers a SYN-ACK of a socket here, by the way of the SYN: the connection stays where it is. */
-static inline void establish_in_place(struct flow *flow)
+static inline void establish_in_place(const struct packet *packet, struct flow *flow)
 {
 	flow->seen = now();
 	flow->state &= ~(FLOW_ANSWERED | FLOW_REQUESTED);
 	flow->flags &= ~(FLOW_HANDSHAKE | FLOW_ACTIVE | FLOW_RESET);
 	count_event(EVENT_ADMITTED_ESTABLISHED);
+	relate(packet->digest, TABLE_NURSERY);
 }
 
 /* Notes by which number the peer closes, and that it has acknowledged our FIN: see is_finished(). */
@@ -95,7 +96,7 @@ static inline bool pass_young(const struct __sk_buff *skb, const struct packet *
 		mark_active(flow);
 		note_close(packet, flow);
 	} else if (flow->state & FLOW_REQUESTED && answers_handshake(packet, flow)) {
-		establish_in_place(flow);
+		establish_in_place(packet, flow);
 	} else {
 		return false;
 	}
@@ -120,10 +121,6 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && pass_established(skb, packet, flow)))
 			return;
-		if (flow && flow->flags & FLOW_ORIGINATED) {
-			end_answered(packet->digest);
-			flow = NULL;
-		}
 		young = flow ? NULL : find(packet, TABLE_NURSERY);
 		if (young && likely(pass_young(skb, packet, young)))
 			return;
@@ -143,7 +140,7 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 		pass_on(skb, packet, header);
 		return true;
 	}
-	if (!packet->echo_request && accept_known_answer(skb, packet)) {
+	if (!packet->echo_request && accept_known_answer(packet)) {
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}

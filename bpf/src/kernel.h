@@ -47,6 +47,12 @@ struct sock_common {
 	__u32 skc_tw_snd_nxt;
 } __attribute__((preserve_access_index));
 
+/* The same of a request for a connection, which a SYN has made: bpf_skc_to_tcp_request_sock. */
+struct tcp_request_sock {
+	__u32 rcv_isn;
+	__u32 snt_isn;
+} __attribute__((preserve_access_index));
+
 struct ipv6_pinfo {
 	int mcast_oif;
 	__u8 pmtudisc : 3; /* before 6.8; a byte since */
@@ -111,32 +117,7 @@ struct nf_conn_nat {
 	int masq_index; /* the interface whose address masquerade chose */
 } __attribute__((preserve_access_index));
 
-/* The addresses of a device (include/linux/inetdevice.h, include/net/if_inet6.h). */
-struct in_ifaddr {
-	struct in_ifaddr *ifa_next;
-	__be32 ifa_local;
-} __attribute__((preserve_access_index));
-
-struct in_device {
-	struct in_ifaddr *ifa_list;
-} __attribute__((preserve_access_index));
-
-struct list_head {
-	struct list_head *next;
-} __attribute__((preserve_access_index));
-
-struct inet6_ifaddr {
-	struct in6_addr addr;
-	struct list_head if_list;
-} __attribute__((preserve_access_index));
-
-struct inet6_dev {
-	struct list_head addr_list;
-} __attribute__((preserve_access_index));
-
 struct net_device {
-	struct in_device *ip_ptr;
-	struct inet6_dev *ip6_ptr;
 	unsigned int flags;  /* IFF_* */
 	unsigned long state; /* a bit for each enum netdev_state_t */
 	__u8 operstate;      /* IF_OPER_*; four bytes in newer kernels */

@@ -26,7 +26,8 @@
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define PAIR_SLOTS 1024 /* a power of two */
-#define ORIGINATED_SETS 4096 /* a power of two */
+#define MAX_ORIGINATED 32768
+#define MAX_QUESTIONS 8192
 #define SOURCES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
@@ -53,11 +54,11 @@ MAP(established, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 MAP(connectionless, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 MAP(nursery, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
-/* For each set of those tables: see tags.h. */
-ARRAY(half_open_tags, 1, __u64);
-ARRAY(established_tags, 1, __u64);
-ARRAY(connectionless_tags, 1, __u64);
-ARRAY(nursery_tags, 1, __u64);
+/* For each set of those tables: see tags.h. The loader looks at all of them. */
+MAP(half_open_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(established_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(connectionless_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(nursery_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* Tuples in which the host spoke first. */
 ARRAY(outbound, 1, struct outbound_set);
@@ -129,6 +130,9 @@ struct address {
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
+/* Networks that this host serves although no interface has them, to enum own_flags. Only admission asks. */
+MAP(served_addresses, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct served_key, __u32);
+
 /*
  * Of several gateways that take everything, the one that takes packets from an own address: to an index into `gateways`.
  * An address that any of them takes is left out.
@@ -157,8 +161,11 @@ PROGRAMS(sender, 1);
 /* The program that ends what is for nobody: see nobody.h. */
 PROGRAMS(nobody, 1);
 
-/* What this host originates by another interface than that of its source: see originated.h. */
-ARRAY(originated, ORIGINATED_SETS, struct originated_set);
+/* By own address and peer: see originate.h and related.h. */
+MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, struct ends, struct record);
+
+/* The digest of the flow by which a peer asked an own address last, by UDP: see related.h. */
+MAP(questions, LRU_HASH, MAX_QUESTIONS, 0, struct ends, __u64);
 
 /* For `replypath trace`: see trace.h. */
 RING(trace_events, TRACE_BYTES);

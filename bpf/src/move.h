@@ -12,10 +12,80 @@ static inline bool is_pinned(void)
 	return settings && settings->follow == FOLLOW_PINNED;
 }
 
+/* Whether nothing can leave by the flow's way: its device or link is down, or its gateway is silent. */
+static inline bool is_cut_off(const struct flow *flow, __u8 family)
+{
+	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family };
+	mac_word mac;
+
+	if (!get_interface(flow->interface, flow->ifindex) || !is_usable(flow->interface, flow->ifindex))
+		return true;
+	if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY))
+		return false;
+	if (!gateway_mac(flow->gateway, flow->ifindex, &mac))
+		return true;
+	copy_mac(gateway.mac, &mac);
+	return is_held_gateway(&gateway);
+}
+
+/* The peer has moved if it comes by one other way alone, so often and for so long. */
+enum rivalry {
+	RIVAL_FRAMES = 3,
+	RIVAL_SECONDS = 10,
+};
+
+/* The way that a frame came, as a number that is not 0. */
+static inline __u32 number_of_way(const struct __sk_buff *skb, const struct packet *packet)
+{
+	__u64 way = 0;
+
+	copy_mac(&way, packet->mac);
+	((__u16 *)&way)[3] = skb->ifindex;
+	return finish_digest(way) >> 32 | 1;
+}
+
+/*
+ * Whether the peer, which has no connection, has moved to the way by which the frame came. The frame proves nothing: the
+ * kernel may drop it, and anybody can send one in the peer's name. A gateway of the flow's own interface is believed
+ * after a second of silence: whatever it brings, it takes answers as well.
+ */
+static inline bool peer_has_moved(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	__u32 rival = number_of_way(skb, packet);
+
+	if (flow->flags & FLOW_ACTIVE) { /* the peer came by the flow's way since */
+		flow->flags &= ~FLOW_ACTIVE;
+		flow->seen += flow->seen == flow->created; /* see is_conversation() */
+		flow->rival = 0;
+	} else if (flow->ifindex == skb->ifindex && is_due(flow) && gateway_by_mac(skb, packet)) {
+		return true;
+	}
+	if (flow->rival != rival) {
+		flow->rival = rival;
+		flow->rival_since = now();
+		flow->rival_frames = 0;
+	}
+	if (flow->rival_frames < RIVAL_FRAMES)
+		flow->rival_frames++;
+	return flow->rival_frames == RIVAL_FRAMES && age(flow->rival_since) >= seconds(RIVAL_SECONDS);
+}
+
+/*
+ * Whether the kernel is going to drop the frame, as far as can be seen: rp_filter is strict where it came, and the kernel
+ * answers by the flow's own interface.
+ */
+static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+
+	return interface && interface->flags & INTERFACE_STRICT && packet->family == 4 && flow->ifindex != skb->ifindex &&
+	       (flow->state & (FLOW_ANSWERED | FLOW_ASYMMETRIC)) == FLOW_ANSWERED;
+}
+
 static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	struct settings *settings = get_settings();
-	struct interface *present;
+	bool proved;
 
 	if (!settings)
 		return false;
@@ -25,16 +95,14 @@ static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, 
 		count_event(EVENT_REFUSED_PINNED);
 		return false;
 	}
-	if (packet->protocol == IPPROTO_TCP) {
-		if (segment_is_plausible(skb, packet, flow))
-			return true;
-	} else {
-		present = get_interface(flow->interface, flow->ifindex);
-		if (!present || !is_usable(flow->interface, flow->ifindex) || measure_silence(flow))
-			return true;
-	}
-	count_event(EVENT_REFUSED_CONTESTED);
-	return false;
+	if (packet->protocol == IPPROTO_TCP)
+		proved = segment_is_plausible(skb, packet, flow);
+	else
+		proved = is_cut_off(flow, packet->family) ||
+			 (!is_to_be_dropped(skb, packet, flow) && peer_has_moved(skb, packet, flow));
+	if (!proved)
+		count_event(EVENT_REFUSED_CONTESTED);
+	return proved;
 }
 
 /* Frames of a device that stands on this one pass here first. */
@@ -60,12 +128,16 @@ static inline void follow_frame(struct __sk_buff *skb, struct scratch *from, str
 
 	if (is_on_its_way_up(skb, flow))
 		return;
+	if (came_by_tunnel(skb, packet))
+		return count_at_tunnel(skb, packet);
 	if (!may_move(skb, packet, flow) || !set_way(skb, lasting_table(packet)))
 		return;
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
 	if (packet->protocol == IPPROTO_TCP)
 		note_received(packet, flow);
+	else
+		flow->rival = 0;
 	flow->state &= ~(FLOW_ASYMMETRIC | FLOW_CORRECTED);
 	count_event(EVENT_MOVED + protocol_class(packet->protocol));
 }

@@ -10,7 +10,7 @@
  * `foreign` has three kinds of facts, each under a number of its own:
  * - tuples by which the host sends what starts nothing: cache_no_beginning();
  * - notes about the originator that were pushed out: evicted_note() in outbound.h;
- * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to say so.
+ * - addresses that are not ours by an interface: mark_foreign_address(). They may come to this host at any moment.
  *
  * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz),
  * unless what admission asks changes. That of an address lasts for 8 to 16 ticks.
@@ -109,9 +109,7 @@ static inline bool begins_no_flow(__u64 digest)
 	return is_negative(digest, period());
 }
 
-/*
- * Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this interface: see has_come().
- */
+/* Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this interface. */
 static inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
 {
 	return is_negative(self_digest(&packet->tuple, ifindex), moment());

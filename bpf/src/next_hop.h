@@ -164,6 +164,14 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
+/* Whether a gateway does not answer, but its entry is held: see unreachable.h. Of nobody's word for a while, it is not. */
+static inline bool is_held_gateway(const struct gateway_mac *gateway)
+{
+	const __u32 *until = bpf_map_lookup_elem(&held_gateways, gateway);
+
+	return until && is_ahead(*until, now());
+}
+
 /*
  * Where the reply goes; false where only a gateway will do and none is usable. Where the flow's was replaced by
  * another, that one takes its place until the flow chooses anew, if it serves all peers.
@@ -176,8 +184,6 @@ static inline bool next_hop_mac(const struct flow *flow, const struct packet *pa
 	if (flow->flags & FLOW_NEXT_HOP_GATEWAY) {
 		if (likely(gateway_mac(flow->gateway, flow->ifindex, mac)))
 			return true;
-		if (flow->flags & FLOW_ORIGINATED) /* the MAC of an answer proves nothing */
-			return false;
 		if (interface->next_hop == NEXT_HOP_GATEWAY)
 			return !has_routes(interface, packet->family) && gateway_mac(only, flow->ifindex, mac);
 	}

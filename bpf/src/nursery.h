@@ -225,25 +225,35 @@ static inline struct flow *find_handshake(const struct packet *packet, enum tabl
 }
 
 /*
- * The flow of a TCP tuple, of which the established table has this entry, or none: the connection, wherever it is, before
- * the handshake.
+ * The entry is idle. If we have closed its connection, and the peer is silent, what we send again goes by it and keeps it.
+ * Returns whether that is so; the tuple may have another connection by now.
  */
-static inline struct flow *tcp_flow(const struct packet *packet, struct flow *established, enum table *table)
+static __noinline bool revive(const struct packet *packet, struct flow *flow, enum table table)
 {
-	struct flow *flow;
+	if (packet->tcp_flags & (TCP_SYN | TCP_RST) || !(flow->state & FLOW_CLOSING) ||
+	    age(flow->seen) > seconds(IDLE_UNANSWERED))
+		return false;
+	if (table == TABLE_ESTABLISHED && (find_young(packet) || find_live(packet, TABLE_HALF_OPEN)))
+		return false;
+	flow->seen = now();
+	return true;
+}
+
+/*
+ * The flow of a TCP tuple: the connection, wherever it is, before the handshake. `leaves`: the packet does now, and is not
+ * what an error quotes.
+ */
+static inline struct flow *find_tcp(const struct packet *packet, enum table *table, bool leaves)
+{
+	struct flow *flow = find(packet, TABLE_ESTABLISHED);
 
 	*table = TABLE_ESTABLISHED;
-	if (established && likely(!is_idle(established, TABLE_ESTABLISHED)))
-		return established;
+	if (flow && (likely(!is_idle(flow, *table)) || (leaves && revive(packet, flow, *table))))
+		return flow;
 	*table = TABLE_NURSERY;
-	flow = find_young(packet);
-	if (flow)
+	flow = find(packet, TABLE_NURSERY);
+	if (flow && (likely(!is_idle(flow, *table)) || (leaves && revive(packet, flow, *table))))
 		return flow;
 	*table = TABLE_HALF_OPEN;
 	return find_live(packet, TABLE_HALF_OPEN);
-}
-
-static inline struct flow *find_tcp(const struct packet *packet, enum table *table)
-{
-	return tcp_flow(packet, find(packet, TABLE_ESTABLISHED), table);
 }

@@ -2,15 +2,15 @@
 /*
  * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow. In
  * the strong end system model it leaves by the interface that has the address, in the weak one as routed (RFC 1122,
- * 3.3.4.2). Only the source decides: there is no flow to keep. What leaves by another interface than that of its source
- * has a record in `originated`, to be counted and listed. What was decided stands there as well, until something changes
- * that it depends on; who has no record is decided with each packet.
+ * 3.3.4.2), unless its peer comes to the address by that interface: see related.h. There is no flow to keep. For what
+ * leaves by another interface than that of its source, `originated` has a record of both addresses, to be counted and
+ * listed. What was decided by the source alone stands there as well, until something changes that it depends on.
  */
 #pragma once
 
 #include "admission.h"
 #include "fragment.h"
-#include "originated.h"
+#include "related.h"
 
 /* The managed interface with a number in `interfaces`, which it notes; NULL for none. */
 static inline const struct interface *interface_of(__u32 number, __u32 *index)
@@ -68,18 +68,14 @@ static inline bool has_source(enum parsed result)
 	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
 }
 
-/*
- * Whether the packets of the scratch packet's tuple are of those whose source is heeded: what could be a flow, were it a
- * reply.
- */
+/* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
 static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
-	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple) && refusal_of_ends() == EVENT_END;
-}
+	const struct exclusion_set *rules = bpf_map_lookup_elem(&exclusions, &settings->exclusions);
 
-static inline bool is_for_group(const struct packet *packet)
-{
-	return packet->mac[0] & 1;
+	if (!is_recorded(settings, packet))
+		return false;
+	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_excluded(settings->exclusions));
 }
 
 static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
@@ -104,11 +100,11 @@ static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 }
 
 /* Takes over what was decided about the first fragment; false where that was not originated. */
-static inline bool take_over_first(struct scratch *from)
+static inline bool take_over_first(struct packet *packet)
 {
-	struct packet *packet = &from->packet;
+	const struct scratch *from = get_scratch();
 
-	if (!look_up_fragment(fragment_key(packet)) || from->fragment.table != TABLE_ORIGINATED)
+	if (!from || !look_up_fragment(fragment_key(packet)) || from->fragment.table < TABLE_ORIGINATED)
 		return false;
 	packet->digest = from->fragment.digest;
 	packet->protocol = packet->tuple.protocol = from->fragment.protocol; /* IPv6 tells it in the first one only */
@@ -125,213 +121,174 @@ static inline __u32 gateway_of_source(const struct packet *packet, __u32 first)
 	return gateway ? *gateway : first;
 }
 
+#define ON_LINK_HOP 0xffff /* in place of a gateway: the peer itself */
+
 /*
- * Chooses the next hop by this interface: the peer itself, where it is a neighbour; else the gateway that a route names
- * for it, or the only one; of several, the one of the source, or the first; else none. A tunnel needs none.
+ * The next hop by the interface of a source: the peer itself, where it is a neighbour; else the gateway that a route names
+ * for it, or the only one; of several, the one of the source, or the first; 0 for none.
  */
-static inline void choose_gateway(const struct packet *packet, const struct interface *interface, struct flow *flow)
+static inline __u32 choose_gateway(const struct packet *packet, const struct interface *interface)
 {
 	__u32 first = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
 	__u32 gateway = first;
 
+	_Static_assert(MAX_GATEWAYS <= ON_LINK_HOP, "no gateway has its number");
 	if (interface->flags & INTERFACE_NO_HEADER)
-		return;
+		return 0;
 	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED)
-		flow->flags |= FLOW_ON_LINK;
-	else if (is_served(packet, interface, interface->ifindex, &gateway))
-		flow->gateway = gateway ? gateway : gateway_of_source(packet, first);
+		return ON_LINK_HOP;
+	if (!is_served(packet, interface, interface->ifindex, &gateway))
+		return 0;
+	return gateway ? gateway : gateway_of_source(packet, first);
 }
 
-/* Gives the flow the MAC of its next hop; false where there is none, or its MAC is not known. */
-static inline bool has_next_hop(const struct interface *interface, struct flow *flow)
+/*
+ * What was decided for two addresses, as one word: `ways` of the settings, from before anything was read that decides; the
+ * interface; the next hop.
+ */
+enum decision {
+	DECIDED_WAYS_SHIFT = 32,
+	DECIDED_INTERFACE_SHIFT = 16,
+};
+
+/*
+ * Decides for the addresses of the scratch packet. The whole record is replaced: the map may give its memory to other
+ * addresses at any moment, and what is written there later counts packets only. Returns whether there is one.
+ */
+__noinline int originate(void)
+{
+	const struct settings *settings = get_settings();
+	struct scratch *from = get_scratch();
+	struct record *record, *fresh;
+	const struct interface *interface;
+	const struct packet *packet;
+	__u32 ways, index;
+
+	if (!settings || !from)
+		return false;
+	packet = &from->packet;
+	ways = *(volatile __u32 *)&settings->ways;
+	interface = source_interface(packet, &index);
+	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
+	    !address_is_ordinary(packet->tuple.self))
+		return false;
+	record = find_originated(&packet->tuple);
+	fresh = &from->record;
+	*fresh = record ? *record : (struct record){};
+	if (!fresh->to)
+		fresh->created = now();
+	fresh->to = index;
+	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_WAYS_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
+	fresh->decision = (__u64)ways << DECIDED_WAYS_SHIFT | (__u64)index << DECIDED_INTERFACE_SHIFT |
+			 choose_gateway(packet, interface);
+	return !bpf_map_update_elem(&originated, &packet->tuple, fresh, BPF_ANY);
+}
+
+/* The record of the packet's addresses, in which is decided by what the settings are; NULL where none is heeded. */
+static inline struct record *decided(const struct packet *packet, const struct settings *settings)
+{
+	struct record *record = find_originated(&packet->tuple);
+	__u32 ways = *(volatile __u32 *)&settings->ways;
+
+	if (likely(record && ways && record->decision >> DECIDED_WAYS_SHIFT == ways))
+		return record;
+	return put_in_scratch(packet) && originate() ? find_originated(&packet->tuple) : NULL;
+}
+
+/* Notes by which interface the kernel sent the packet, and when. */
+static inline void refresh_originated(struct record *record, const struct packet *packet, __u16 from,
+				      enum parsed result)
+{
+	__u32 time = now();
+
+	if (unlikely(record->from != from))
+		record->from = from;
+	if (likely(record->seen == time))
+		return;
+	record->seen = time;
+	if (result != PARSED)
+		return;
+	record->peer_port = packet->tuple.peer_port;
+	record->self_port = packet->tuple.self_port;
+	record->protocol = packet->protocol;
+}
+
+/* Gives the flow, which has a way, the MAC of its next hop; false where there is none, or its MAC is not known. */
+static inline bool has_next_hop(const struct packet *packet, const struct interface *interface, struct flow *flow,
+				enum table table)
 {
 	mac_word mac;
 
 	if (interface->flags & INTERFACE_NO_HEADER || flow->flags & FLOW_ON_LINK)
 		return true;
-	if (!gateway_mac(flow->gateway, interface->ifindex, &mac))
+	if (table == TABLE_ORIGINATED ? !gateway_mac(flow->gateway, interface->ifindex, &mac)
+				      : !next_hop_mac(flow, packet, interface, &mac) || !is_unicast((const __u8 *)&mac))
 		return false;
 	copy_mac(flow->mac, &mac);
+	flow->flags &= ~FLOW_NEXT_HOP_GATEWAY;
 	return true;
 }
 
 /*
- * What was decided for a tuple, as one word, which another CPU reads whole: `ways` of the settings, from before anything
- * was read that decides; the interface; the gateway. In the record the digest lies over it: the map takes records from
- * tuples for others at any moment, and what one CPU still writes for the old one means nothing for the new one.
+ * Gives the scratch flow the way of what is originated by the source of the packet. Returns what keeps it from leaving so,
+ * as an enum outcome; 0 for nothing.
  */
-enum decision {
-	DECIDED_WAYS_SHIFT = 32,
-	DECIDED_INTERFACE_SHIFT = 16,
-	DECIDED_ON_LINK = 0xffff, /* in place of the gateway: the peer itself */
-};
-
-static inline __u64 read_decision(const struct originated_tuple *record, const struct packet *packet)
+static inline __u8 choose_way(const struct packet *packet, const struct record *record, const struct settings *settings,
+			      const struct interface *interface, struct flow *flow, enum table *table)
 {
-	return *(const volatile __u64 *)&record->decision ^ packet->digest;
-}
+	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
+	bool is_strong = interface->flags & INTERFACE_STRONG;
+	bool is_decided = is_strong && (hop || interface->flags & INTERFACE_NO_HEADER);
+	struct way way = { .ifindex = interface->ifindex, .interface = index, .gateway = hop }, related;
 
-static inline void note_decision(struct originated_tuple *record, const struct packet *packet, const struct flow *flow,
-				 __u32 ways)
-{
-	__u64 next_hop = flow->flags & FLOW_ON_LINK ? DECIDED_ON_LINK : flow->gateway;
-
-	_Static_assert(MAX_GATEWAYS <= DECIDED_ON_LINK, "no gateway has its number");
-	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_WAYS_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
-	*(volatile __u64 *)&record->decision = ((__u64)ways << DECIDED_WAYS_SHIFT |
-						(__u64)flow->interface << DECIDED_INTERFACE_SHIFT | next_hop) ^
-					       packet->digest;
-}
-
-/* Gives the flow the next hop of a decision. */
-static inline void take_next_hop(__u64 decision, struct flow *flow)
-{
-	__u16 next_hop = decision;
-
-	if (next_hop == DECIDED_ON_LINK)
-		flow->flags |= FLOW_ON_LINK;
-	else
-		flow->gateway = next_hop;
-}
-
-/* Notes by which interface the kernel sent the packet, by which it goes, when, and whether that closes a connection. */
-static inline void refresh_originated(struct originated_tuple *record, const struct packet *packet, __u16 from, __u16 to)
-{
-	__u32 time = now();
-
-	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)))
-		record->state |= ORIGINATED_CLOSED;
-	else if (unlikely(packet->tcp_flags & TCP_SYN))
-		record->state &= ~ORIGINATED_CLOSED;
-	if (age_at(record->seen, time))
-		record->seen = time;
-	if (unlikely(record->from != from))
-		record->from = from;
-	if (unlikely(record->to != to))
-		record->to = to;
-}
-
-/* Begins the scratch flow with what is read of one that is in no table. */
-static inline struct flow *begin_flow(struct scratch *to, const struct packet *packet, const struct interface *interface,
-				      __u16 index, const struct originated_tuple *record)
-{
-	const struct way way = { .ifindex = interface->ifindex, .interface = index, .flags = FLOW_ORIGINATED };
-	struct flow *flow = &to->flow;
-
-	flow->tuple = packet->tuple;
-	flow->state = 0;
+	*table = TABLE_ORIGINATED;
+	if (hop == ON_LINK_HOP)
+		way.flags = FLOW_ON_LINK;
+	if (!is_decided && (is_strong || settings->related) && related_way(record, &packet->tuple, &related) &&
+	    related.interface == index) {
+		*table = TABLE_RELATED;
+		way = related;
+		way.flags &= FLOW_NEXT_HOP_GATEWAY;
+	}
 	store_way(flow, &way);
-	flow->told = record ? record->told : 0;
-	return flow;
-}
-
-/* What keeps the packet from leaving by the flow, as an enum outcome; 0 for nothing. */
-static inline __u8 obstacle(const struct interface *interface, struct flow *flow)
-{
-	if (!(interface->flags & INTERFACE_STRONG))
+	if (!is_strong && *table == TABLE_ORIGINATED)
 		return OUTCOME_WEAK_HOST;
-	if (has_next_hop(interface, flow))
+	if (has_next_hop(packet, interface, flow, *table))
 		return 0;
 	return is_enforced(interface) ? OUTCOME_NO_NEXT_HOP : OUTCOME_OBSERVE; /* who observes has nobody asked */
 }
 
 /*
- * The flow of a packet about whose tuple was decided, wherever the kernel sends it, until something changes that it
- * depends on; NULL where that has to be found out.
+ * The record of what this host originates by the address of another interface than the kernel chose; NULL for all else.
+ * The scratch flow, which is in no table, then has the way. A later fragment goes as the first one did.
  */
-static inline struct flow *decided_flow(struct __sk_buff *skb, struct packet *packet)
+static __noinline struct record *originated_by(struct __sk_buff *skb, struct packet *packet, enum parsed result,
+						   enum table *table)
 {
-	__u32 chosen = interface_index(skb->ifindex), index, ways;
-	struct originated_tuple *record = find_originated(packet->digest);
+	__u32 chosen = interface_index(skb->ifindex), index;
 	const struct settings *settings = get_settings();
 	struct scratch *to = get_scratch();
 	const struct interface *interface;
-	struct flow *flow;
-	__u64 decision;
+	struct record *record;
 
-	if (!settings || !to || !record || !tuple_equal(&record->tuple, &packet->tuple))
+	if (!settings || !to || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
+	    (result == PARSED_FRAGMENT && !take_over_first(packet)))
 		return NULL;
-	ways = *(volatile __u32 *)&settings->ways;
-	decision = read_decision(record, packet);
-	if (!ways || decision >> DECIDED_WAYS_SHIFT != ways)
+	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
+	record = is_heeded(settings, packet) ? decided(packet, settings) : NULL;
+	if (!record)
 		return NULL;
-	interface = interface_of(decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index);
-	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen))
+	interface = interface_of(record->decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index);
+	if (!interface)
 		return NULL;
-	refresh_originated(record, packet, chosen, index);
-	flow = begin_flow(to, packet, interface, index, record);
-	take_next_hop(decision, flow);
-	to->packet.settled = obstacle(interface, flow);
-	packet->settled = *(volatile __u8 *)&to->packet.settled; /* the verifier need not follow each value */
-	return flow;
-}
-
-/*
- * Makes the scratch flow of the scratch packet, which was parsed with this result: what its source wants is what a flow
- * would. Returns whether the source is heeded. A later fragment has no ports, and thus another tuple than the record:
- * for those the exclusions may say otherwise.
- */
-__noinline int originate(struct __sk_buff *skb, __u32 result)
-{
-	__u32 chosen = interface_index(skb->ifindex), index, ways;
-	const struct settings *settings = get_settings();
-	struct scratch *from = get_scratch();
-	const struct interface *interface;
-	struct originated_tuple *record;
-	struct packet *packet;
-	bool is_own_record;
-	struct flow *flow;
-
-	if (!from || !settings)
-		return false;
-	packet = &from->packet;
-	if (result == PARSED_FRAGMENT && !take_over_first(from))
-		return false;
-	if (result == PARSED_ERROR) { /* of no flow's tuple: it has no ports */
-		packet->tuple.protocol = packet->protocol;
-		packet->digest = digest(&packet->tuple, packet->family);
-	}
-	ways = *(volatile __u32 *)&settings->ways;
-	interface = source_interface(packet, &index);
-	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen) || !is_heeded(settings, packet))
-		return false;
-	record = find_originated(packet->digest);
-	is_own_record = record && tuple_equal(&record->tuple, &packet->tuple);
-	if (record) {
-		refresh_originated(record, packet, chosen, index);
-	} else if (result != PARSED_FRAGMENT) {
-		record = record_originated(from, chosen, index);
-		is_own_record = record;
-	}
-	flow = begin_flow(from, packet, interface, index, record);
-	choose_gateway(packet, interface, flow);
-	if (is_own_record)
-		note_decision(record, packet, flow, ways);
-	if (!packet->settled || !(interface->flags & INTERFACE_STRONG))
-		packet->settled = obstacle(interface, flow);
-	return true;
-}
-
-/*
- * The flow of what this host originates by the address of another interface than the kernel chose; NULL for all else.
- * It is in no table.
- */
-static __noinline struct flow *originated_flow(struct __sk_buff *skb, struct packet *packet, enum parsed result,
-					       enum table *table)
-{
-	struct flow *flow = result == PARSED ? decided_flow(skb, packet) : NULL;
-	struct scratch *from;
-
-	*table = TABLE_ORIGINATED;
-	if (likely(flow))
-		return flow;
-	from = put_in_scratch(packet);
-	if (!from || !originate(skb, result))
-		return NULL;
-	packet->digest = from->packet.digest;
-	packet->protocol = from->packet.protocol;
-	packet->settled = from->packet.settled;
-	return &from->flow;
+	refresh_originated(record, packet, chosen, result);
+	to->flow.tuple = packet->tuple;
+	to->flow.state = 0;
+	to->flow.told = record->told;
+	to->packet.settled = choose_way(packet, record, settings, interface, &to->flow, table);
+	if (!packet->settled || to->packet.settled == OUTCOME_WEAK_HOST)
+		packet->settled = *(volatile __u8 *)&to->packet.settled; /* the verifier need not follow each value */
+	return record;
 }
 
 /*
@@ -340,15 +297,22 @@ static __noinline struct flow *originated_flow(struct __sk_buff *skb, struct pac
  */
 static inline bool is_moved_by_source(const struct packet *packet)
 {
+	const struct settings *settings = get_settings();
 	const struct interface *interface;
+	const struct record *record;
 	__u32 index, gateway;
+	struct way way;
 	mac_word mac;
 
 	interface = source_interface(packet, &index);
-	if (!interface || !(interface->flags & INTERFACE_STRONG) || !(interface->flags & INTERFACE_UP) ||
-	    !is_enforced(interface))
+	if (!settings || !interface || !(interface->flags & INTERFACE_UP) || !is_enforced(interface))
 		return false;
 	gateway = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
-	return interface->flags & INTERFACE_NO_HEADER ||
-	       gateway_mac(gateway_of_source(packet, gateway), interface->ifindex, &mac);
+	if (interface->flags & INTERFACE_STRONG &&
+	    (interface->flags & INTERFACE_NO_HEADER ||
+	     gateway_mac(gateway_of_source(packet, gateway), interface->ifindex, &mac)))
+		return true;
+	record = find_originated(&packet->tuple);
+	return record && (interface->flags & INTERFACE_STRONG || settings->related) &&
+	       related_way(record, &packet->tuple, &way) && way.interface == index;
 }

@@ -2,7 +2,8 @@
 /* Tuples whose originator is the host (as in conntrack): what comes in by them is an answer, not a flow. */
 #pragma once
 
-#include "answered.h"
+#include "admission.h"
+#include "related.h"
 
 /* The note about a tuple: in this way of this set; without a set there is none. */
 struct note {
@@ -88,19 +89,6 @@ static inline bool accept_datagram_answer(const struct __sk_buff *skb, const str
 	return !predates_attachment(skb, note) && accept_answer(note);
 }
 
-/* Why no answer to the tuple could start a flow, so that it is not noted; EVENT_END where one could. */
-static inline enum event reason_against(const struct packet *packet, const struct settings *settings,
-					__u32 ifindex)
-{
-	enum event reason = refusal(ifindex);
-
-	if (reason != EVENT_END)
-		return reason;
-	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple)
-		       ? EVENT_END
-		       : EVENT_IGNORED_PROTOCOL;
-}
-
 #define OUTDATED (OVER - 1)
 
 /*
@@ -163,8 +151,10 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	if (!set || !lock)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
-	reason = reason_against(packet, settings, ifindex);
-	if (reason == EVENT_IGNORED_NOT_OWN && ifindex)
+	reason = refusal(ifindex);
+	if (reason == EVENT_END && !is_recorded(settings, packet))
+		reason = EVENT_IGNORED_PROTOCOL;
+	if (is_of_interface(reason) && ifindex)
 		mark_foreign_address(packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
 		cache_no_beginning(digest, generation);
@@ -229,15 +219,16 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 		note_that_host_speaks(packet, skb->ingress_ifindex);
 }
 
-/* accept_answer() of a segment without an entry, which keeps the note alive. */
+/* accept_answer() of a segment without an entry, which keeps the note alive, and once a second shows a way. */
 static inline bool accept_segment_answer(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
 	if (unlikely(!accept_answer(note)))
 		return false;
-	if (unlikely(refresh_note(note)) && find_originated(packet->digest) && put_in_scratch(packet))
-		enter_answered(skb);
+	refresh_note(note);
+	if (unlikely(!(note.set->answered[note.way] & NOTE_CHECKED)) && put_in_scratch(packet) && relate_answer(skb))
+		note.set->answered[note.way] |= NOTE_CHECKED;
 	return true;
 }
 
@@ -251,7 +242,7 @@ static inline void host_connects(const struct packet *packet, __u32 ifindex)
 	if (!note.set)
 		return note_that_host_speaks(packet, ifindex);
 	note.set->sent[note.way] = now();
-	end_answered(packet->digest);
+	note.set->answered[note.way] &= ~NOTE_CHECKED;
 }
 
 /* The host accepts a connection with this tuple: what it did with it before is past. */
@@ -266,5 +257,4 @@ static inline void forget_outbound(__u64 digest)
 	if (note.set->digest[note.way] == digest)
 		note.set->digest[note.way] = 0;
 	bpf_spin_unlock(lock);
-	end_answered(digest);
 }

@@ -61,15 +61,6 @@ struct vacancy {
 	__u64 digest; /* what stands there now */
 };
 
-/* The two words of a flow that say by which way it came. */
-struct way {
-	__u32 ifindex;
-	__u16 interface;
-	__u16 gateway;
-	__u8 mac[6];
-	__u16 flags;
-} __attribute__((aligned(8)));
-
 #define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
 
 /* The options of a TCP header, and how far they were read: see mtu.h. */
@@ -126,6 +117,7 @@ struct scratch {
 	struct packet packet;
 	struct flow flow;
 	struct way way;
+	struct record record; /* that is going to replace another */
 	struct vacancy vacancy[2];
 	struct extension_headers headers;
 	struct fragment fragment; /* the first one of the packet that a fragment is of */
@@ -145,6 +137,16 @@ static inline struct scratch *get_scratch(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+static inline struct flow *scratch_flow(void)
+{
+	struct scratch *from = get_scratch();
+
+	if (!from)
+		return NULL;
+	asm volatile("" : "+r"(from)); /* else old kernels see what is added before the test */
+	return &from->flow;
 }
 
 /* The scratch memory, with this packet as the scratch packet. */

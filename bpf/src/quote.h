@@ -90,7 +90,7 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 				 packet->offset + packet->length, packet->family))
 		return NULL;
 	if (from->packet.protocol == IPPROTO_TCP) {
-		flow = find_tcp(&from->packet, table);
+		flow = find_tcp(&from->packet, table, false);
 	} else {
 		flow = find_live(&from->packet, TABLE_CONNECTIONLESS);
 		*table = flow ? TABLE_CONNECTIONLESS : TABLE_HALF_OPEN; /* where strays are */

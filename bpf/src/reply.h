@@ -2,7 +2,6 @@
 /* A reply whose flow is known: moved, re-addressed or left, and counted. */
 #pragma once
 
-#include "answered.h"
 #include "fragment.h"
 #include "mtu.h"
 #include "nobody.h"
@@ -88,8 +87,6 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 		return packet->settled;
 	if (!target)
 		return OUTCOME_LINK_DOWN;
-	if (unlikely(flow->flags & FLOW_ORIGINATED) && !(target->flags & INTERFACE_STRONG))
-		return OUTCOME_WEAK_HOST;
 	if (!is_proven(flow, handover, pair))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
@@ -114,31 +111,12 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	return OUTCOME_CORRECTED;
 }
 
-/* What the established table tells of a connection of the host's comes to nothing: goes on with a copy, in no table. */
-static inline struct flow *leave_answered(const struct packet *packet, struct flow *flow)
-{
-	struct scratch *to = get_scratch();
-
-	if (!to)
-		return flow;
-	to->flow = *flow;
-	to->flow.flags |= FLOW_ORIGINATED; /* whoever has its way by now */
-	end_answered(packet->digest);
-	return &to->flow;
-}
-
-/* Keeps in mind when the sender was told of the size. */
-static inline void note_told(__u64 digest, __u16 told)
-{
-	struct originated_tuple *record = find_originated(digest);
-
-	if (record)
-		record->told = told;
-}
-
-/* The kernel chose another interface than the flow's. */
+/*
+ * The kernel chose another interface than the flow's. `record`: of what the host originates, which has no flow; NULL for
+ * a reply. What is moved is counted here in the record, and among all packets where it leaves.
+ */
 static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
-		       const struct interface *target, __u32 ifindex, __u32 header)
+		       struct record *record, const struct interface *target, __u32 ifindex, __u32 header)
 {
 	__u64 pair = pair_of(interface_index(skb->ifindex), flow->interface, packet);
 	struct handover *handover = get_handover();
@@ -149,7 +127,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		return PASS;
 	if (unlikely(handover->ifindex))
 		count_lost(skb, handover);
-	if (unlikely(flow->flags & FLOW_ORIGINATED))
+	if (unlikely(record))
 		pair = with_outcome(pair, OUTCOME_ORIGINATED);
 	else
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
@@ -158,25 +136,31 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		note_fragment(packet, flow, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
 		packets = wire_packets(skb, packet); /* the segments may be smaller by now */
-		hand_over(skb, packet, ifindex, pair, packets, flow->flags & FLOW_IN_TABLE ? TABLE_ESTABLISHED : table,
-			  handover);
+		hand_over(skb, packet, ifindex, pair, packets, table, handover);
+		if (unlikely(record)) {
+			handover->first = note_originated(record, packet, OUTCOME_CORRECTED);
+			__sync_fetch_and_add(&record->moved, packets);
+		}
 		trace_outbound(skb, TRACE_MOVED, packet, table, header);
 		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
 							: send(skb, handover, header))))
 			return TC_ACT_REDIRECT;
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
+		if (record)
+			__sync_fetch_and_sub(&record->moved, packets);
 		if (unlikely(packet->fragment))
 			note_fragment(packet, flow, table, outcome);
 	}
-	if (flow->flags & FLOW_IN_TABLE)
-		flow = leave_answered(packet, flow);
-	if (likely(!(flow->flags & FLOW_ORIGINATED)))
+	if (likely(!record)) {
 		count_reply(skb, flow, pair, packets, outcome);
-	else
-		count_originated(skb, packet->digest, pair, packets, outcome);
+	} else {
+		count_pair(skb, with_outcome(pair, outcome), packets, note_originated(record, packet, outcome));
+		if (is_traced())
+			trace_outcome(skb, outcome);
+	}
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
-		if (flow->flags & FLOW_ORIGINATED)
-			note_told(packet->digest, flow->told);
+		if (record)
+			record->told = flow->told;
 		if (is_traced())
 			trace_return(skb, packet->digest, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
@@ -184,9 +168,12 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 	return PASS;
 }
 
-/* A reply of a known flow in this table. If its device stands on this one (macvlan) the reply is on its way down. */
+/*
+ * A reply of a known flow in this table, or what has a record. If its device stands on this one (macvlan) it is on its
+ * way down.
+ */
 static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
-			__u32 header)
+			struct record *record, __u32 header)
 {
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;
@@ -198,5 +185,5 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 	target = get_interface(flow->interface, ifindex);
 	if (unlikely(target && target->lower == skb->ifindex))
 		return PASS;
-	return move(skb, packet, flow, table, target, ifindex, header);
+	return move(skb, packet, flow, table, record, target, ifindex, header);
 }

@@ -135,41 +135,17 @@ static inline void check_note(struct note note)
 		note.set->answered[note.way] |= NOTE_CHECKED;
 }
 
-/* Whether an answer that is noted so has still to be looked at: where sources are repaired. */
-static inline bool needs_check(struct note note, __u32 protocol)
-{
-	struct settings *settings;
-
-	if (note.set->answered[note.way] & NOTE_CHECKED)
-		return false;
-	settings = get_settings();
-	return settings && settings->repair != REPAIR_OFF && protocol == IPPROTO_UDP;
-}
-
-/* accept_known_answer() of what has not been looked at. */
-__noinline int accept_unchecked_answer(struct __sk_buff *skb, __u64 digest, __u32 protocol)
-{
-	struct note note = find_note(digest);
-
-	if (predates_attachment(skb, note) || !accept_answer(note) || needs_check(note, protocol))
-		return false;
-	check_note(note);
-	return true;
-}
-
 /*
  * accept_answer() of a datagram about which there is nothing more to do. There may be, once for each second in which
- * the host sends: the first answer may have come before anything was repaired, or its entry been pushed out.
+ * the host sends: it shows by which way its peer comes; and the first answer may have come before anything was repaired,
+ * or its entry been pushed out.
  */
-static inline bool accept_known_answer(struct __sk_buff *skb, const struct packet *packet)
+static inline bool accept_known_answer(const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
-	if (!note.set)
-		return false;
-	if (likely(note.set->answered[note.way] & NOTE_CHECKED))
-		return age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
-	return accept_unchecked_answer(skb, packet->digest, packet->protocol);
+	return note.set && note.set->answered[note.way] & NOTE_CHECKED &&
+	       age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
 }
 
 /*
@@ -248,13 +224,6 @@ static inline void want_repair(void)
 	bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
 }
 
-/* A datagram of the flow went the slow path. */
-static inline void question_came(struct __sk_buff *skb, const struct packet *packet)
-{
-	if (source_repair(packet) == REPAIR_ON)
-		cache_reply_source(skb, QUESTION);
-}
-
 /* A flow began, to such a socket. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
 				       enum udp_socket socket)
@@ -268,12 +237,15 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 		want_repair();
 }
 
-/* The peer answered what the host began, which accept_known_answer() lets by where it is to be looked at. */
+/* The peer answered what the host began, and that was not looked at yet. */
 static inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
-	if (note.set && needs_check(note, packet->protocol))
+	if (!note.set || note.set->answered[note.way] & NOTE_CHECKED)
+		return;
+	relate_answer(skb);
+	if (source_repair(packet) != REPAIR_OFF)
 		cache_reply_source(skb, ANSWER);
 	else
 		check_note(note);

@@ -2,11 +2,11 @@
 /* TCP segments held against the local socket that they claim to be for. */
 #pragma once
 
+#include "sender.h"
 #include "sequence.h"
-#include "socket.h"
 
 #define SEQUENCE_SLACK 65536
-#define MOST_AHEAD (256 << 10) /* what a RST may follow that was not acknowledged yet */
+#define MOST_AHEAD (256 << 10) /* what a RST may follow that is on its way to who takes it */
 
 /* The states in which sequence numbers mean something (include/net/tcp_states.h). */
 static inline bool is_synchronized(__u32 state)
@@ -53,24 +53,80 @@ static inline bool fits_time_wait(const struct sock_common *ended, const struct 
 	       in_sequence(packet->seq, expected - SEQUENCE_SLACK, expected + SEQUENCE_SLACK);
 }
 
+/* Whether the segment ends the handshake of a request: it acknowledges our SYN, and follows the peer's. */
+static inline bool fits_request(const struct tcp_request_sock *request, const struct packet *packet)
+{
+	__u32 expected = request->rcv_isn + 1;
+
+	return (packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK && packet->ack == request->snt_isn + 1 &&
+	       in_sequence(packet->seq, expected, expected + SEQUENCE_SLACK);
+}
+
+/*
+ * Whether the segment ends a handshake of which a listener remembers nothing: it acknowledges a SYN cookie. The kernel
+ * reads no more of the IP header than version and addresses (bpf_tcp_check_syncookie() in net/core/filter.c); before
+ * 5.18 it knows no cookie of IPv4 for a listener of both families.
+ */
+static inline bool has_cookie(struct __sk_buff *skb, struct bpf_sock *listener, struct scratch *from)
+{
+	const void *tcp = peek(skb, from->packet.offset, TCP_HEADER);
+	const struct tuple *tuple = &from->packet.tuple;
+	bool v4 = from->packet.family == 4;
+	struct ipv6hdr *v6 = (struct ipv6hdr *)from->answer.ip;
+	struct iphdr *ip = (struct iphdr *)from->answer.ip;
+
+	if (v4) {
+		*(__u8 *)ip = 0x45; /* see ip_version() */
+		ip->saddr = ((const __be32 *)tuple->peer)[3];
+		ip->daddr = ((const __be32 *)tuple->self)[3];
+	} else {
+		*(__u8 *)v6 = 6 << 4;
+		__builtin_memcpy(&v6->saddr, tuple->peer, sizeof(v6->saddr));
+		__builtin_memcpy(&v6->daddr, tuple->self, sizeof(v6->daddr));
+	}
+	return tcp && !bpf_tcp_check_syncookie(listener, ip, v4 ? sizeof(*ip) : sizeof(*v6), (void *)tcp, TCP_HEADER);
+}
+
 /* What the local socket says of a segment. */
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
 	VERDICT_OPENING,   /* it is at the beginning of a connection: see is_opening() */
-	VERDICT_NO_CONNECTION, /* it is a request, or closed */
+	VERDICT_NO_CONNECTION, /* it is a request that the segment does not end, or closed */
 	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
+	VERDICT_AHEAD,     /* it has the connection, and expects this RST after what may be on its way to it */
 	VERDICT_ENDED,     /* the segment is of its connection, which is over: who opened it is not known */
-	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened */
+	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened, or opens by it */
 	VERDICT_OPENED,    /* the same, and the host opened it */
 };
+
+/* Whether the RST may follow what is on its way to the socket. */
+static inline bool is_ahead_of(const struct tcp_sock *tcp, const struct packet *packet)
+{
+	__u32 ahead = packet->seq - tcp->rcv_nxt;
+
+	return packet->tcp_flags & TCP_RST && ahead <= MOST_AHEAD && ahead <= tcp->rcv_wnd;
+}
+
+/* The verdict of a socket that has a connection. With Fast Open it has one before the handshake ends. */
+static inline enum verdict verdict_of(const struct tcp_sock *tcp, const struct packet *packet, bool is_begun)
+{
+	bool is_expected = fits(tcp, packet), is_accepted = was_accepted(tcp);
+
+	if (!is_begun && !(is_expected && is_accepted))
+		return VERDICT_OPENING;
+	if (is_expected)
+		return is_accepted ? VERDICT_ACCEPTED : VERDICT_OPENED;
+	return is_ahead_of(tcp, packet) ? VERDICT_AHEAD : VERDICT_REFUSED;
+}
 
 /* Returns an enum verdict. */
 __noinline int ask_socket(struct __sk_buff *skb)
 {
 	enum verdict verdict = VERDICT_NO_CONNECTION;
-	const struct scratch *from = get_scratch();
+	const struct tcp_request_sock *request = NULL;
 	const struct sock_common *ended = NULL;
+	struct scratch *from = get_scratch();
 	struct bpf_sock_tuple tuple = {};
 	struct tcp_sock *tcp = NULL;
 	struct bpf_sock *sk;
@@ -82,20 +138,22 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
-	if (is_synchronized(sk->state))
+	if (is_synchronized(sk->state) || sk->state == BPF_TCP_SYN_RECV)
 		tcp = bpf_skc_to_tcp_sock(sk);
 	if (sk->state == BPF_TCP_TIME_WAIT)
 		ended = (const void *)bpf_skc_to_tcp_timewait_sock(sk);
+	if (sk->state == BPF_TCP_NEW_SYN_RECV)
+		request = (const void *)bpf_skc_to_tcp_request_sock(sk);
 	if (sk->state == BPF_TCP_LISTEN)
-		verdict = VERDICT_LISTENS;
-	if (sk->state == BPF_TCP_SYN_SENT || sk->state == BPF_TCP_SYN_RECV)
+		verdict = has_cookie(skb, sk, from) ? VERDICT_ACCEPTED : VERDICT_LISTENS;
+	if (sk->state == BPF_TCP_SYN_SENT)
 		verdict = VERDICT_OPENING;
 	if (ended)
 		verdict = fits_time_wait(ended, &from->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
+	if (request && fits_request(request, &from->packet))
+		verdict = VERDICT_ACCEPTED;
 	if (tcp)
-		verdict = !fits(tcp, &from->packet) ? VERDICT_REFUSED :
-			  was_accepted(tcp)	    ? VERDICT_ACCEPTED :
-						      VERDICT_OPENED;
+		verdict = verdict_of(tcp, &from->packet, sk->state != BPF_TCP_SYN_RECV);
 	bpf_sk_release(sk);
 	return verdict;
 }
@@ -135,15 +193,26 @@ static inline bool is_near_sent(const struct packet *packet, const struct flow *
 }
 
 /*
- * Whether our side ends the connection by this segment. A RST may be the host's own, which answers a forged segment
- * that conntrack did not take for the container's: its number is what that segment acknowledged.
+ * Whether the RST, which leaves, ends the connection. One that a filter sends (nft reject) answers a segment that may be
+ * forged, and the socket goes on. Without a socket here, its number is what the forged segment acknowledged.
  */
-static inline bool ends(const struct packet *packet, const struct flow *flow)
+static __noinline bool reset_ends(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (flow->flags & FLOW_NO_SOCKET)
+		return is_near_sent(packet, flow);
+	if ((sk && sent_it(sk, packet)) || !put_in_scratch(packet))
+		return true;
+	return ask_socket(skb) < VERDICT_REFUSED;
+}
+
+/* Whether our side ends the connection by this segment. */
+static inline bool ends(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	if (likely(!(packet->tcp_flags & (TCP_FIN | TCP_RST))))
 		return false;
-	return !(packet->tcp_flags & TCP_RST) || !(flow->flags & FLOW_NO_SOCKET) ||
-	       is_near_sent(packet, flow);
+	return !(packet->tcp_flags & TCP_RST) || reset_ends(skb, packet, flow);
 }
 
 /* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
@@ -164,16 +233,24 @@ static inline void note_sent(const struct packet *packet, struct flow *flow)
 }
 
 /*
- * Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent
- * since. A reset has to be exact; by the way of the flow it may come before our side has acknowledged what it follows.
+ * Whether a reset may follow what came by the flow's way within a second. The programs see up to eight packets of a NIC
+ * before the first reaches its socket (net/core/dev.c, __netif_receive_skb_list_core()), and others wait for the socket
+ * in its backlog, or for our side to acknowledge them.
  */
+static inline bool is_on_the_heels(const struct flow *flow, const struct __sk_buff *skb,
+				   const struct packet *packet)
+{
+	return came_by(flow, skb, packet) && !is_due(flow);
+}
+
+/* Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent since. */
 static inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
 			     const struct packet *packet)
 {
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
 	if (packet->tcp_flags & TCP_RST)
-		return !ahead || (ahead <= MOST_AHEAD && came_by(flow, skb, packet));
+		return !ahead || (ahead <= MOST_AHEAD && is_on_the_heels(flow, skb, packet));
 	if ((__s32)(flow->snd_nxt - highest) > 0)
 		highest = flow->snd_nxt;
 	return packet->tcp_flags & TCP_ACK &&
@@ -184,7 +261,8 @@ static inline bool continues(const struct flow *flow, const struct __sk_buff *sk
 /*
  * Whether the segment may steer its flow: the local socket decides. Where there is none, because the connection is a
  * container's or forwarded, what the entry saw does. Somebody may listen on the port all the same, as container engines
- * do.
+ * do. What a RST follows may be the handshake's last ACK, which has not reached the request yet: the entry knows where
+ * the peer began.
  */
 static inline bool segment_is_plausible(struct __sk_buff *skb, const struct packet *packet,
 					const struct flow *flow)
@@ -193,6 +271,10 @@ static inline bool segment_is_plausible(struct __sk_buff *skb, const struct pack
 
 	if (verdict >= VERDICT_ENDED)
 		return true;
+	if (verdict == VERDICT_AHEAD)
+		return is_on_the_heels(flow, skb, packet);
+	if (packet->tcp_flags & TCP_RST && verdict > VERDICT_LISTENS && verdict < VERDICT_REFUSED)
+		return continues(flow, skb, packet);
 	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET &&
 	       continues(flow, skb, packet);
 }

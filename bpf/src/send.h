@@ -3,7 +3,6 @@
 #pragma once
 
 #include "next_hop.h"
-#include "originated.h"
 #include "pair.h"
 #include "pmtudisc.h"
 #include "trace.h"
@@ -58,23 +57,22 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		trace_outcome(skb, outcome);
 }
 
-/* Counts what happened to a packet that the host originates, as the pair says, and to its tuple, once for each way. */
-static __noinline void count_originated(struct __sk_buff *skb, __u64 digest, __u64 pair, __u32 packets,
-					enum outcome outcome)
+/*
+ * Notes what happened to a packet that the host originates; returns whether it is the first of its pair and protocol to
+ * which that happened.
+ */
+static inline bool note_originated(struct record *record, const struct packet *packet, enum outcome outcome)
 {
-	__u8 way = outcome == OUTCOME_CORRECTED ? ORIGINATED_MOVED : ORIGINATED_ROUTED;
-	struct originated_tuple *record = find_originated(digest);
-	bool first = record && !(record->state & way);
+	__u8 *counted = outcome == OUTCOME_CORRECTED ? &record->moved_of : &record->routed_of;
+	__u8 bit = 1 << protocol_class(packet->protocol);
+	bool first = !(*counted & bit);
 
-	if (first)
-		record->state |= way;
-	if (record && unlikely(record->outcome != outcome))
+	_Static_assert(CLASS_END <= 8, "a byte has a bit for each");
+	if (unlikely(first))
+		*counted |= bit;
+	if (unlikely(record->outcome != outcome))
 		record->outcome = outcome;
-	if (record && outcome == OUTCOME_CORRECTED)
-		__sync_fetch_and_add(&record->moved, packets);
-	count_pair(skb, with_outcome(pair, outcome), packets, first);
-	if (outcome > OUTCOME_CORRECTED && is_traced())
-		trace_outcome(skb, outcome);
+	return first;
 }
 
 /* Leaves word for the program at the target, which runs next. A container can send a mark, which thus proves nothing. */
@@ -88,6 +86,7 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 	handover->pair = pair;
 	handover->packets = packets;
 	handover->table = table;
+	handover->first = false;
 	if (!have_delivery_time)
 		handover->delivery = skb->tstamp;
 	skb->tc_index = handover->mark;
@@ -110,13 +109,11 @@ static inline bool arrived(struct __sk_buff *skb)
 		skb->tstamp = handover->delivery;
 	pair = handover->pair;
 	packets = handover->packets;
-	flow = handover->table == TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
+	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
 	if (likely(flow))
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
-	else if (pair & with_outcome(0, OUTCOME_ORIGINATED))
-		count_originated(skb, handover->digest, pair, packets, OUTCOME_CORRECTED);
-	else /* evicted this very moment */
-		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, false);
+	else /* originated, or evicted this very moment */
+		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, handover->first);
 	if (is_traced())
 		trace_arrival(skb);
 	return true;

@@ -199,11 +199,11 @@ static inline bool is_conversation(const struct flow *flow)
  */
 static inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
 {
-	__u32 rank = age_at(flow->seen, time);
+	__u32 rank = silence(flow, table, time);
 
-	if (rank > (flow->flags & FLOW_ORIGINATED ? seconds(IDLE_ANSWERED) : idle_limit(flow, table)))
+	if (rank > idle_limit(flow, table))
 		return OVER;
-	if (is_closing(flow) || is_no_flow(flow))
+	if (is_closing(flow) || is_stray(flow))
 		rank |= EVICT_EARLY;
 	if (table == TABLE_CONNECTIONLESS && !is_conversation(flow))
 		rank |= 1U << 30;
@@ -260,7 +260,7 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 		vacancy->way = way;
 		vacancy->digest = set->digest[way];
 		vacancy->rank = rank;
-		vacancy->stray = is_no_flow(flow);
+		vacancy->stray = is_stray(flow);
 	}
 	return true;
 }
@@ -310,8 +310,7 @@ static inline void enter_where_free(enum table table, const struct flow *flow, _
 /* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
 static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
-	return is_no_flow(old) ||
-	       age_at(old->seen, flow->seen) > idle_limit(old, table);
+	return is_stray(old) || silence(old, table, flow->seen) > idle_limit(old, table);
 }
 
 /*

@@ -71,12 +71,9 @@ static inline struct trace_event *new_event(const struct __sk_buff *skb, struct 
 /* The table that holds the flow of an inbound packet, once it was recorded. */
 static inline __u32 table_of(const struct packet *packet)
 {
-	const struct flow *flow;
-
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
-	flow = find_digest(packet->digest, TABLE_ESTABLISHED);
-	if (flow && !(flow->flags & FLOW_ORIGINATED))
+	if (find_digest(packet->digest, TABLE_ESTABLISHED))
 		return TABLE_ESTABLISHED;
 	return find_digest(packet->digest, TABLE_NURSERY) ? TABLE_NURSERY : TABLE_HALF_OPEN;
 }
@@ -184,7 +181,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	}
 	describe(skb, event, &from->packet, result);
 	add_flow(event, digest, table);
-	if (table == TABLE_ORIGINATED) {
+	if (table >= TABLE_ORIGINATED) {
 		event->table = table;
 		event->flow_ifindex = kind == TRACE_MOVED ? handover->ifindex : 0;
 	}
@@ -205,7 +202,7 @@ __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 	slot->outcome = 0;
 	slot->moved = false;
 	/* That of what the host originates is still in the scratch. */
-	flow = table == TABLE_ORIGINATED ? &scratch->flow : find_digest(digest, table);
+	flow = table >= TABLE_ORIGINATED ? &scratch->flow : find_digest(digest, table);
 	if (!flow)
 		return 0;
 	if (!match_request(&flow->tuple))

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 11,
+	LAYOUT_VERSION = 15,
 };
 
 /*
@@ -44,8 +44,6 @@ enum flow_flags {
 	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
 	FLOW_END_HEARD = 1 << 10,       /* in the nursery: the peer has acknowledged ours */
 	FLOW_ON_LINK = 1 << 11,         /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
-	FLOW_ORIGINATED = 1 << 12,      /* no flow, but what the host originates */
-	FLOW_IN_TABLE = 1 << 13,        /* and it stands in the established table: see answered.h */
 	NURSERY_FLAGS = FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_END_ANSWERED | FLOW_END_HEARD,
 };
 
@@ -73,12 +71,13 @@ enum tick {
 enum idle_seconds {
 	IDLE_ESTABLISHED = 86400,
 	IDLE_CLOSING = 120,
+	IDLE_UNANSWERED = 1000, /* closing, for what we send again: for 924 s (tcp_retries2 = 15) */
 	IDLE_HALF_OPEN = 120,
 	IDLE_CONNECTIONLESS = 180,
 	IDLE_ECHO = 30,
+	IDLE_QUESTION = 10, /* for another socket that answers: it does so soon, and is acknowledged (RFC 1350, 4) */
 	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
-	IDLE_ANSWERED = 2,    /* what is entered anew once a second: see answered.h */
 };
 
 /* Where a flow came in, by the digest of its tuple. What every packet needs stands in the first 64 bytes. */
@@ -86,7 +85,7 @@ struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
 	__u8 state;      /* enum flow_state */
-	__u8 pad;
+	__u8 rival_frames; /* connectionless: how many came by the way of `rival`, up to RIVAL_FRAMES */
 	__u16 told;      /* low bits of ticks: the sender was told of a packet that is too large */
 	__u32 ifindex;
 	__u16 interface; /* index into `interfaces` */
@@ -94,25 +93,34 @@ struct flow {
 	__u8 mac[6];     /* source of the inbound frames */
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
-	union {
-		__u32 created; /* ticks */
-		__u32 touched; /* FLOW_ORIGINATED: ticks, when the record was written */
-	};
-	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
+	__u32 created;   /* ticks */
+	/*
+	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket.
+	 * What has no connection keeps other things there.
+	 */
 	union {
 		__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
-		__u32 ways;    /* FLOW_ORIGINATED: those of the settings when it was decided */
+		__u32 spoke;   /* connectionless: ticks, when we sent last while the peer was silent; 0: long ago */
 	};
 	union {
 		__u32 snd_nxt; /* the highest that we sent, plus one */
-		__u32 routed;  /* FLOW_ORIGINATED: index into `interfaces`: the kernel's choice */
+		__u32 rival;   /* connectionless: the other way by which frames come, see move.h; 0: none */
 	};
 	union {
 		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
 				* at first where the last ACK of the handshake ended */
-		__u32 sent;    /* FLOW_ORIGINATED: ticks, the last packet of the host's */
+		__u32 rival_since; /* connectionless: ticks, when the first of them came */
 	};
 };
+
+/* The two words of a flow that say by which way it came. */
+struct way {
+	__u32 ifindex;
+	__u16 interface;
+	__u16 gateway;
+	__u8 mac[6];
+	__u16 flags;
+} __attribute__((aligned(8)));
 
 /* Eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two sets. */
 enum ways {
@@ -169,11 +177,20 @@ enum interface_flags {
 	INTERFACE_ROUTES6 = 1 << 4,
 	INTERFACE_STRONG = 1 << 5,    /* host_model: strong */
 	INTERFACE_UNSEEN = 1 << 6,    /* our program may not be there yet to see what leaves */
+	INTERFACE_STRICT = 1 << 7,    /* rp_filter is strict */
+};
+
+/* What starts flows by an interface, beside requests for this host's own addresses. */
+enum takes {
+	TAKES_ITS_OWN_ONLY = 1 << 0, /* less: only for addresses that it has, and no other (a tunnel that nobody named) */
+	TAKES_ALL4 = 1 << 1, /* it forwards no IPv4: what is addressed to us ends here, though no interface has the address */
+	TAKES_ALL6 = 1 << 2,
 };
 
 /*
- * One life of a managed interface. Its index in the array is never used for another interface while flows or counters
- * may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none".
+ * One life of an interface that is managed or caught. Its index in the array is never used for another one while flows or
+ * counters may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none": it takes what any of the
+ * others does.
  */
 struct interface {
 	__u32 ifindex; /* 0: gone */
@@ -181,10 +198,10 @@ struct interface {
 	__u8 mac[6];
 	__u8 flags;      /* enum interface_flags */
 	__u8 next_hop;   /* enum next_hop_mode */
-	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE */
+	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE; MODE_CONFIGURED: not managed, has the egress program alone */
 	__u8 gateways4;  /* 1: there is one gateway; more: a frame's MAC tells which */
 	__u8 gateways6;
-	__u8 pad;
+	__u8 takes;      /* enum takes */
 	__u16 gateway4; /* index of the only one; 0 with none or several */
 	__u16 gateway6;
 	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
@@ -231,9 +248,16 @@ struct route_key {
 	__u8 address[16];
 };
 
+struct served_key {
+	__u32 prefix_length; /* of the address, in bits */
+	__u8 address[16];
+};
+
 enum own_flags {
 	OWN_ADDRESS = 1 << 0,
 	OWN_LOOPBACK_ONLY = 1 << 1, /* only lo or a dummy device has it */
+	OWN_TRANSLATED = 1 << 2,    /* no interface has it: a rule of the firewall names it */
+	OWN_CONFIGURED = 1 << 3,    /* or the configuration */
 	OWN_INTERFACE_SHIFT = 16,   /* above: index into `interfaces` of the only interface that has it; 0 for none */
 };
 
@@ -280,6 +304,9 @@ struct settings {
 	__u32 exclusions;    /* index of the set that is in force */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 ways;          /* of what decides where the host's own go: raised when any of it changes; 0: never set */
+	__u8 related;        /* what the host originates goes as answers to its peer go: see related.h */
+	__u8 pad[7];
+	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
 };
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */
@@ -296,6 +323,7 @@ enum outcome {
 	OUTCOME_WEAK_HOST = 9, /* of what the host originates only: host_model: weak */
 	OUTCOME_LOST = 10,     /* redirected, and never seen at the target */
 	OUTCOME_LOST_LINK_DOWN = 11, /* and that is down by now */
+	OUTCOME_UNNAMED_TUNNEL = 12, /* of requests: `to` does not take those for addresses that `from` has */
 	OUTCOME_END,
 	OUTCOME_ORIGINATED = 1 << 7, /* added to the outcome of what the host originates */
 };
@@ -378,6 +406,7 @@ enum event {
 	/* What ended at the device of the fallback route. */
 	EVENT_FALLBACK_DROPPED_V4,
 	EVENT_FALLBACK_DROPPED_V6,
+	EVENT_IGNORED_TUNNEL, /* another that starts no flow: for an address that a tunnel has not, which nobody named */
 	EVENT_END,
 };
 
@@ -389,7 +418,9 @@ enum table {
 	TABLE_NURSERY = 3, /* connections in their first second: see nursery.h */
 	TABLE_OUTBOUND = 4,
 	TABLE_END,
-	TABLE_ORIGINATED, /* no such table: what is of no flow, and counted in `originated` */
+	/* No tables: what is of no flow, and counted in `originated`; and that goes as answers to its peer go. */
+	TABLE_ORIGINATED,
+	TABLE_RELATED,
 };
 
 /* What replypath_forget is run with, as the data of a packet. */
@@ -424,29 +455,33 @@ struct fragment_set {
 	__u32 pad;
 };
 
-enum originated_state {
-	ORIGINATED_MOVED = 1 << 0,  /* counted as a flow that was moved */
-	ORIGINATED_ROUTED = 1 << 1, /* counted as one that went as routed */
-	ORIGINATED_CLOSED = 1 << 2, /* of TCP: we sent FIN or RST */
-};
+/* An own address and a peer's: with these a tuple begins. */
+struct ends {
+	__u8 peer[16];
+	__u8 self[16];
+} __attribute__((aligned(8)));
 
-/* What the host originates by another interface than that of its source, by the digest of its tuple. */
-struct originated_tuple {
-	struct tuple tuple;
-	__u32 created; /* ticks */
-	__u32 seen;    /* ticks: the last packet, to half a second; see answered.h */
-	__u16 from;    /* index into `interfaces`: the kernel's choice */
-	__u16 to;      /* that of the interface with the source */
-	__u16 told;    /* as of a flow */
-	__u8 state;    /* enum originated_state */
-	__u8 outcome;  /* enum outcome, of the last packet; moved: CORRECTED */
-	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them; see answered.h */
-	__u64 decision; /* what was decided, which holds while the settings have the same `ways`: see originate.h */
-};
-
-struct originated_set {
-	__u64 digest[WAYS];
-	struct originated_tuple tuple[WAYS];
+/* What the host originates towards a peer from an own address, and by which way that peer comes to the address. */
+struct record {
+	struct way answered; /* by which the answers came; ifindex 0: none did */
+	__u64 flow;      /* digest of the peer's flow that it goes with; 0: of none */
+	__u64 decision;  /* what was decided, which holds while the settings have the same `ways`: see originate.h */
+	__u64 moved;     /* packets that were moved to the interface of the source */
+	__be16 peer_port; /* of the last packet, to a tick, as in a tuple */
+	__be16 self_port;
+	__u8 protocol;
+	__u8 pad[3];
+	__u32 created;   /* ticks: the first packet */
+	__u32 seen;      /* ticks: the last one */
+	__u32 heard;     /* ticks: the last answer, to a second */
+	__u16 from;      /* index into `interfaces`: the kernel's choice */
+	__u16 to;        /* that of the interface with the source; 0: nothing was originated yet */
+	__u16 told;      /* as of a flow */
+	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */
+	__u8 table;      /* enum table of `flow`: established or connectionless */
+	__u8 moved_of;   /* a bit for each enum protocol_class that was counted as a pair that was moved */
+	__u8 routed_of;  /* and as one that went as routed */
+	__u8 pad2[2];
 };
 
 /*
@@ -466,7 +501,8 @@ struct handover {
 	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
 	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
 	bool elusive;   /* it may leave unseen: our program is not there yet, or it waits for the MAC of its next hop */
-	__u8 pad[7];
+	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
+	__u8 pad[6];
 };
 
 /* What a tracer is told of. */

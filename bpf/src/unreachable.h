@@ -132,19 +132,16 @@ int replypath_fallback(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Whether the frame goes to a gateway whose entry is held. Of nobody's word for a while, it is not. */
+/* Whether the frame goes to a gateway whose entry is held. */
 static inline bool is_held(const struct __sk_buff *skb)
 {
 	struct gateway_mac key = {
 		.ifindex = skb->ifindex,
 		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
 	};
-	__u32 *until;
 
-	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)))
-		return false;
-	until = bpf_map_lookup_elem(&held_gateways, &key);
-	return until && is_ahead(*until, now());
+	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
+	       is_held_gateway(&key);
 }
 
 /*

@@ -90,12 +90,6 @@ static inline enum table lasting_table(const struct packet *packet)
 	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 }
 
-/* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */
-static inline bool is_due(const struct flow *flow)
-{
-	return age(flow->seen) >= seconds(1);
-}
-
 static inline void mark_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))
@@ -107,14 +101,4 @@ static inline bool is_next_frame(const struct __sk_buff *skb, const struct packe
 				 const struct flow *flow)
 {
 	return came_by(flow, skb, packet) && !is_due(flow);
-}
-
-/* Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. */
-static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
-{
-	if (!is_due(flow))
-		return mark_active(flow);
-	flow->seen = now();
-	flow->flags &= ~FLOW_ACTIVE;
-	set_way(skb, lasting_table(&from->packet));
 }

@@ -19,9 +19,9 @@ import (
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
 	"replypath/loader/config"
-	"replypath/loader/counters"
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/history"
 	"replypath/loader/pins"
@@ -33,11 +33,8 @@ import (
 func fakeHost() host {
 	return host{
 		daemon: daemon.Host{
-			Start: fakeStart,
-			Guard: func(string, time.Duration) (*daemon.Guardian, error) {
-				return &daemon.Guardian{Begun: func() error { return nil }}, nil
-			},
-			TakeBack:     func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
+			Start:        fakeStart,
+			TakeBack:     func(dir string, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
 			Confirm:      fakeConfirm,
 			KeepHistory:  func(context.Context, *history.Keeper) {},
 			Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
@@ -127,26 +124,26 @@ func fakeStatus(dir string) (*status.Status, error) {
 	if err := fakehost.DirError(dir); err != nil {
 		return nil, err
 	}
-	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}}
+	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}, Health: finding.HealthOf(nil)}
 	switch dir {
 	case fakehost.IdleDir:
 		return s, nil
 	case fakehost.HealthyDir, fakehost.StrongDir:
 		return healthyStatus(s, dir == fakehost.StrongDir), nil
 	}
-	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Failing: counters.Failing{Lost: 200}, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
+	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
 	s.Config = status.Config{
 		Path:     new("/etc/replypath/replypath.yaml"),
 		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),
 	}
 	s.Interfaces = []status.Interface{
 		{
-			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak", NextHop: "auto",
+			Name: "eth0", Index: 2, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak", NextHop: "auto",
 			Gateways: []status.Gateway{{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"}},
 			RPFilter: new(2), Flows: 12,
 		},
 		{
-			Name: "eth1", Index: 3, Up: false, Attached: false, Mode: "observe", HostModel: "weak", NextHop: "last-hop",
+			Name: "eth1", Index: 3, Role: status.RoleRecords, Up: false, Attached: false, Mode: "observe", HostModel: "weak", NextHop: "last-hop",
 			Gateways: []status.Gateway{{Address: "fe80::1", State: "none"}},
 		},
 	}
@@ -156,12 +153,24 @@ func fakeStatus(dir string) (*status.Status, error) {
 		Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth0.rp_filter=1",
 	}}
 	s.WouldChange = []status.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
+	s.Health = finding.HealthOf([]finding.Finding{
+		fakeFinding(finding.Error, "attached", "eth1", "eth1 is down and not attached"),
+		fakeFinding(finding.Error, "wrong-way", "", "replies were lost: 200 packets moved and never seen leaving"),
+		fakeFinding(finding.Warning, "configuration", "", "a later configuration was refused, the one before stays"),
+		fakeFinding(finding.Note, "kernel", "", "without tcx: it takes longer"),
+	})
 	if dir == fakehost.WatchedDir {
 		s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
 		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
 		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
 	}
 	return s, nil
+}
+
+func fakeFinding(severity finding.Severity, check, device, found string) finding.Finding {
+	f := finding.Seen(severity, device, found, "ip link show")
+	f.Check, f.Subject, f.Anchor = check, device, "troubleshooting.md#check-"+check
+	return f
 }
 
 // healthyStatus is that of a host with two interfaces, both of which enforce. A mixed one has eth1 observe, and the
@@ -171,7 +180,7 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 	s.Counted = status.Counted{Since: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)), Corrected: 550}
 	s.Interfaces = []status.Interface{
 		{
-			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
+			Name: "eth0", Index: 2, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
 			NextHop: "auto", RPFilter: new(2), Flows: 5,
 			Gateways: []status.Gateway{
 				{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"},
@@ -179,7 +188,7 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 			},
 		},
 		{
-			Name: "eth1", Index: 3, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
+			Name: "eth1", Index: 3, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
 			NextHop: "last-hop", RPFilter: new(0), Flows: 7,
 		},
 	}
@@ -210,7 +219,7 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	}
 	strict := doctor.Finding{
 		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
-		Found: "rp_filter: all 0, device 1, effective 1, strict", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
+		Found: "rp_filter of eth1 is strict (all 0, device 1)", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
 		Automatic: true,
 	}
 	if fix {
@@ -258,11 +267,25 @@ func (*fakeFlows) matching(filter flows.Filter) []flows.Flow {
 	return list
 }
 
-func (f *fakeFlows) Show(l flows.Listing) ([]flows.Flow, error) {
+func (f *fakeFlows) Show(l flows.Listing, each func([]flows.Flow) error) error {
 	filter := l.Filter
 	filter.Limit = 0
 	list := f.matching(filter)
-	flows.Sort(list, l.Order)
+	byTuple := func(a, b flows.Flow) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Family, b.Family))
+	}
+	slices.SortStableFunc(list, byTuple)
+	slices.SortStableFunc(list, func(a, b flows.Flow) int {
+		switch l.Order {
+		case flows.ByAge:
+			return cmp.Compare(a.AgeSeconds, b.AgeSeconds)
+		case flows.ByCorrected:
+			return cmp.Compare(b.CorrectedPackets, a.CorrectedPackets)
+		case flows.ByBytes:
+			return cmp.Compare(bytesOf(&b), bytesOf(&a))
+		}
+		return 0
+	})
 	for n := range list {
 		if !l.Bytes && l.Order != flows.ByBytes {
 			list[n].Bytes = nil
@@ -271,7 +294,15 @@ func (f *fakeFlows) Show(l flows.Listing) ([]flows.Flow, error) {
 	if l.Limit > 0 {
 		list = list[:min(len(list), l.Limit)]
 	}
-	return list, nil
+	return each(list)
+}
+
+// bytesOf is less where they are not known.
+func bytesOf(f *flows.Flow) int {
+	if f.Bytes == nil {
+		return -1
+	}
+	return int(*f.Bytes)
 }
 
 func (f *fakeFlows) Flush(filter flows.Filter) (int, error) { return len(f.matching(filter)), nil }

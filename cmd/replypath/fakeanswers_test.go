@@ -39,7 +39,7 @@ func fakeExplain(dir string, q explain.Question) (*explain.Answer, error) {
 	answer.Protocol, answer.PeerPort, answer.SelfPort, answer.Flow = &flow.Protocol, flow.PeerPort, flow.SelfPort, &flow
 	answer.Replypath = explain.Way{Interface: flow.Interface, NextHopMAC: flow.NextHopMAC, Gateway: flow.Gateway}
 	answer.Verdict, answer.LeavesBy = explain.Corrected, flow.Interface
-	answer.Detail = "the reply leaves by eth1, by which its flow arrived"
+	answer.Detail = "the reply would leave by eth1, by which its flow arrived; corrected packets seen leaving so far: 1234"
 	other := answer.Explanation
 	other.PeerPort, other.Verdict, other.Reason, other.LeavesBy = 50001, explain.Fallback, new("bound_device"), new("eth0")
 	answer.Matches = 1

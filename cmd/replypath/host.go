@@ -3,7 +3,10 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
 
 	"replypath/cmd/replypath/daemon"
 	"replypath/cmd/replypath/show"
@@ -42,9 +45,9 @@ func thisHost() host {
 		daemon:  daemon.ThisHost(),
 		detach:  detach.Run,
 		survey:  show.SurveyHost,
-		status:  status.Read,
+		status:  doctor.Status,
 		mode:    status.Mode,
-		setMode: status.SetMode,
+		setMode: setMode,
 		flows:   func(pinDir string) (show.FlowTable, error) { return flows.Open(pinDir) },
 		explain: explain.Ask,
 		trace:   trace.Follow,
@@ -54,4 +57,16 @@ func thisHost() host {
 		fix:     doctor.Fix,
 		plan:    plan.Make,
 	}
+}
+
+// setMode sets the mode of what is there for good: a trial that nobody has confirmed is taken back before.
+func setMode(pinDir, mode string) (undone []string, err error) {
+	done, err := detach.TakeBack(pinDir, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if done {
+		fmt.Fprintln(os.Stderr, "replypath: a trial was not confirmed, it is taken back")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return status.SetMode(pinDir, mode)
 }

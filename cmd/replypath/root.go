@@ -46,7 +46,6 @@ Exit codes:
 	root.AddCommand(
 		daemon.NewRun(a, h.daemon),
 		daemon.NewTry(a, h.daemon),
-		daemon.NewGuard(a, h.daemon),
 		daemon.NewDetach(a, h.detach),
 		show.NewCheck(a, h.survey),
 		show.NewStatus(a, h.status),
@@ -57,7 +56,6 @@ Exit codes:
 		top.New(a, h.top),
 		show.NewDoctor(a, h.examine, h.fix),
 		show.NewPlan(a, h.plan),
-		newDemo(a),
 		newVersion(a),
 		newCompletion(a),
 	)

@@ -26,10 +26,12 @@ func yamlReference() []yamlKey {
 
 func interfaceKeys() []yamlKey {
 	return []yamlKey{
-		{"interfaces", "list of maps", "every interface with a global unicast address, with the exceptions below",
+		{"interfaces", "list of maps", "NICs, and every interface with a global unicast address, with the exceptions below",
 			"The managed interfaces: those that replypath learns from and sends to. One that does not exist yet is managed as soon as it appears. " +
 				"Until then **replypath_interface_attached** is 0 for a name without a glob, and **/healthz** answers 503.\n\n" +
-				"By default these are left out: loopback, dummy, replypath's own, *ignore_interfaces*, and bridges whose ports are all veth or tap. " +
+				"By default these are left out: loopback, dummy, replypath's own, and *ignore_interfaces*. " +
+				"So are bridges whose ports are all veth or tap, unless a gateway is reached by them. " +
+				"NICs, bonds, VLANs, macvlan and bridges need no address. " +
 				"A port that has a master is left out too, as the master counts. The ports of a VRF do count."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",
 			"Which interface the map is for. If several maps match one interface, its name goes before an alternative name, and that before a glob. " +
@@ -46,8 +48,9 @@ func interfaceKeys() []yamlKey {
 				"There last-hop is refused if the interface exists, and served as auto if it appears later."},
 		{"interfaces[].gateways", "list of addresses", "found in the routing tables",
 			"The gateways of the interface. They replace those of their family that the routing tables name, and take packets to everywhere."},
-		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
-			"What is left alone when interfaces are found rather than listed. It also excludes what a glob under *interfaces* would match by accident."},
+		{"ignore_interfaces", "list of names and globs", `["docker*", "br-????????????", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
+			"What is left alone when interfaces are found rather than listed. It also excludes what a glob under *interfaces* would match by accident. " +
+				"Of the default, **br-????????????** matches the names of Docker's bridges only: twelve hexadecimal digits."},
 	}
 }
 
@@ -56,8 +59,9 @@ func policyKeys() []yamlKey {
 		{"mode", oneOf("mode"), string(config.ModeEnforce), "**enforce** sends replies by the interface that the request arrived by. **observe** counts those that would be moved, and changes nothing of the host."},
 		{"follow", oneOf("follow"), string(config.FollowValidated),
 			"What happens when a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
-				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket. " +
-				"A flow without a connection moves when its present interface or next hop is down, or silent for a second."},
+				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket.\n\n" +
+				"A flow without a connection moves when its present interface or next hop is down. " +
+				"It also moves when its packets arrive by one other way alone, three times and for ten seconds."},
 		{"scope", oneOf("scope"), string(config.ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
 		{"host_model", oneOf("host_model"), string(config.HostModelWeak),
 			"By which interface leaves what this host originates. That is what it sends or forwards with an own address as source, and what is no reply of a recorded flow. " +
@@ -66,6 +70,14 @@ func policyKeys() []yamlKey {
 				"Of several gateways a route names the one for the peer. Else it is the first that answers.\n\n" +
 				"An address that several interfaces have is left alone, and so is one that only lo or a dummy device has. " +
 				"The same holds for sockets that are bound to a device, and for what *exclude* matches."},
+		{"related", "true, false", "true",
+			"What this host originates goes as the answers to its peer go, if the peer comes to the source address by its interface. " +
+				"So do data of TFTP and active FTP, and answers of SIP. What it opens to anybody else goes as *host_model* has it."},
+		{"addresses", "list of addresses and networks, at most 1024", "none",
+			"Addresses that this host serves although no interface has them, such as those of a load balancer. " +
+				"IPv4 networks have at least /8, IPv6 networks at least /32.\n\n" +
+				"Where rules of nftables or iptables-nft translate packets to an address (DNAT, redirect, TPROXY), it need not be listed. " +
+				"The rule itself has to name the address, or a set, a map or another chain that leads to the rule."},
 		{"loopback_addresses", oneOf("loopback_addresses"), string(config.LoopbackKernel),
 			"Replies from an address that only lo or a dummy device has. **kernel**: they go as routed, as LVS direct routing needs. " +
 				"**symmetric**: they are treated like those of any own address, as anycast hosts need."},

@@ -41,6 +41,14 @@ var Directions = [...]Direction{Ingress, Egress}
 // are attached: the one of Last gets behind that of Egress.
 var Places = [...]Direction{Ingress, Egress, Last}
 
+// Hooks are those where an interface has programs: egress alone where it only catches replies.
+func Hooks(catches bool) []Direction {
+	if catches {
+		return []Direction{Egress}
+	}
+	return Directions[:]
+}
+
 // Programs are what is attached; where one is nil, nothing changes.
 type Programs struct{ Ingress, Egress, Last *ebpf.Program }
 

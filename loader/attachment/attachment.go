@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attachment owns what is attached to the interfaces that are managed: the programs, and since when they see all
-// that comes in.
+// Package attachment owns what is attached to the interfaces that are managed or caught: the programs, and since when they
+// see all that comes in.
 package attachment
 
 import (
@@ -58,9 +58,13 @@ type Interface struct {
 	attach.Interface
 	ID        uint16 // index into the map `interfaces`
 	HasHeader bool   // frames begin with an Ethernet header
+	Catches   bool   // only replies that leave by it are looked at
 }
 
-// Attachments are those of the managed interfaces.
+// hooks are where it has programs.
+func (i Interface) hooks() []attach.Direction { return attach.Hooks(i.Catches) }
+
+// Attachments are those of the managed and caught interfaces.
 type Attachments struct {
 	host Host
 	of   map[int]*attachment // by index
@@ -115,9 +119,9 @@ func each(interfaces []Interface, do func(Interface) error) error {
 	return errors.Join(errs...)
 }
 
-// IsComplete tells whether both programs are attached now.
-func (a *Attachments) IsComplete(target attach.Interface) (bool, error) {
-	mechanism, err := attach.MechanismOf(a.host.Attacher(), target, attach.Directions[:]...)
+// isComplete tells whether all programs are attached now.
+func (a *Attachments) isComplete(i Interface) (bool, error) {
+	mechanism, err := attach.MechanismOf(a.host.Attacher(), i.Interface, i.hooks()...)
 	return mechanism != attach.Auto, err
 }
 

@@ -69,7 +69,7 @@ func (a *Attachments) Lost(now time.Time, interfaces []Interface) (due bool) {
 		case of.lost:
 			due = a.attach(i) == nil || due
 		case of.mechanism != attach.Auto:
-			complete, err := a.IsComplete(i.Interface)
+			complete, err := a.isComplete(i)
 			due = err == nil && !complete && of.repairs.AllowN(now, 1) || due
 		}
 	}
@@ -82,7 +82,7 @@ func (a *Attachments) Verify(interfaces []Interface) error {
 		if !a.IsAttached(i.Index) {
 			return nil
 		}
-		complete, err := a.IsComplete(i.Interface)
+		complete, err := a.isComplete(i)
 		if err == nil && !complete {
 			a.of[i.Index].mechanism, a.of[i.Index].lost = attach.Auto, true
 		}
@@ -110,7 +110,7 @@ func (a *Attachments) ReplaceRest(interfaces []Interface) error {
 
 // put attaches the programs of a datapath that fit the interface.
 func (a *Attachments) put(d *datapath.Datapath, i Interface) (attach.Result, error) {
-	programs, err := d.Programs(i.HasHeader)
+	programs, err := d.Programs(i.HasHeader, i.Catches)
 	if err != nil {
 		return attach.Result{}, err
 	}
@@ -127,7 +127,7 @@ func (a *Attachments) putWatched(i Interface) (result attach.Result, err error) 
 		result, err = a.put(a.host.Datapath(), i)
 		return err
 	}
-	if ingress != attach.Auto || a.host.Fresh() {
+	if i.Catches || ingress != attach.Auto || a.host.Fresh() {
 		err = put()
 	} else {
 		err = a.WhileWatched(put, i)
@@ -170,12 +170,12 @@ func (a *Attachments) dropUnusedQdisc(target attach.Interface) error {
 // maps; where it did not pin them, ours stay. It tells whether there are any.
 func (a *Attachments) planReplacement(i Interface) (replaces bool, err error) {
 	err = a.host.Tx.Plan(func() (func() error, error) {
-		mechanism, err := attach.MechanismOf(a.host.Attacher(), i.Interface, attach.Directions[:]...)
+		mechanism, err := attach.MechanismOf(a.host.Attacher(), i.Interface, i.hooks()...)
 		if err != nil || mechanism == attach.Auto {
 			return nil, err
 		}
 		replaces = true
-		earlier, known := a.host.Datapath().Earlier().Programs(i.HasHeader)
+		earlier, known := a.host.Datapath().Earlier().Programs(i.HasHeader, i.Catches)
 		if !known {
 			return nil, nil
 		}

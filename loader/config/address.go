@@ -71,6 +71,30 @@ func parseGateway(text string) (netip.Addr, error) {
 	return address, nil
 }
 
+// parseServed reads a network of addresses that a host can serve.
+func parseServed(text string) (netip.Prefix, error) {
+	network, err := parsePrefix(text)
+	if err != nil {
+		return network, err
+	}
+	widest, family := widestIPv4, "ipv4"
+	if network.Addr().Is6() {
+		widest, family = widestIPv6, "ipv6"
+	}
+	kind := notUnicast(network.Addr())
+	if network.Addr().IsLinkLocalUnicast() {
+		kind = "a link-local address"
+	}
+	switch {
+	case network.Bits() < widest:
+		return network, fmt.Errorf("%s is too wide, a network of %s has at least /%d: name what this host serves, or use scope: all",
+			quote(text), family, widest)
+	case kind != "":
+		return network, fmt.Errorf("%s is %s: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5", quote(text), kind)
+	}
+	return network, nil
+}
+
 // notUnicast says what an address is that no neighbour can have, "" for one
 // that a neighbour can have.
 func notUnicast(address netip.Addr) string {

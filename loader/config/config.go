@@ -32,12 +32,19 @@ const (
 // one after the other.
 const MaxExclusions = 64
 
+// The widest networks that Config.Addresses may have, in bits.
+const (
+	widestIPv4 = 8
+	widestIPv6 = 32
+)
+
 // What else may be listed: every glob is held against every interface.
 const (
 	maxInterfaces = 4096 // that the programs know
 	maxGlobs      = 256
 	maxGateways   = 256 // of one interface
 	maxIgnored    = 4096
+	maxAddresses  = 1024
 )
 
 // Config is a complete configuration: what the file leaves out has its default.
@@ -71,11 +78,15 @@ type Policy struct {
 	Scope  Scope
 	// HostModel is in force on every interface that sets none of its own.
 	HostModel HostModel
+	// Related: what this host originates towards a peer that it answers goes as the answers go.
+	Related bool
 	// LoopbackAddresses says what happens to replies from an address that only
 	// lo or a dummy device has.
 	LoopbackAddresses LoopbackAddresses
 	// Exclude names what is never recorded and never moved.
 	Exclude []Exclusion
+	// Addresses are networks that this host serves although no interface has them.
+	Addresses []netip.Prefix
 	// Protocols are the IP protocol numbers that are served, each once.
 	Protocols []uint8
 }
@@ -222,7 +233,7 @@ var (
 // Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
-		IgnoreInterfaces: []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*",
+		IgnoreInterfaces: []string{"docker*", dockerBridges, "virbr*", "cni*", "flannel*", "cilium*", "kube*",
 			// projectcalico/calico: felix/dataplane/linux/dataplanedefs, felix/config.
 			"cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali",
 			"tailscale*", "podman*", "lxdbr*", "incusbr*"},
@@ -231,6 +242,7 @@ func Default() *Config {
 			Follow:            FollowValidated,
 			Scope:             ScopeLocal,
 			HostModel:         HostModelWeak,
+			Related:           true,
 			LoopbackAddresses: LoopbackKernel,
 			Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
 		},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"replypath/test/await"
 )
 
 // TestEncode: another process reads the very configuration, with the flags, but for the lines of the file.
@@ -14,9 +16,7 @@ func TestEncode(t *testing.T) {
 		config := mustParse(t, file)
 		listen := ""
 		overrides := Overrides{Interfaces: []string{"eth1", "eth7"}, Observe: true, Listen: &listen}
-		if err := overrides.Apply(config); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, overrides.Apply(config))
 		got, err := Decode(config.Encode())
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -34,9 +34,7 @@ func TestEncode(t *testing.T) {
 // form is refused.
 func TestDecodeOthers(t *testing.T) {
 	got, err := Decode([]byte(`{"version": 1, "config": {"Mode": "observe", "KeyOfALaterVersion": "on", "Interfaces": [{"Name": "eth1"}]}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	want := Default()
 	want.Mode, want.Interfaces = ModeObserve, []Interface{{Name: "eth1"}}
 	if diff := compare(want, got); diff != "" {

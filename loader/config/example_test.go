@@ -8,14 +8,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The example shows every key, and sets each but the two lists to its default.
+// The example shows every key, and sets each but the three lists to its default.
 func TestExample(t *testing.T) {
 	got := mustParse(t, Example)
 	want := Default()
-	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 {
-		t.Error("the example shows no interface or no exclusion")
+	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 || len(got.Addresses) == 0 {
+		t.Error("the example shows no interface, no exclusion or no address")
 	}
-	got.Interfaces, got.Exclude = nil, nil
+	got.Interfaces, got.Exclude, got.Addresses = nil, nil, nil
 	if diff := compare(want, got); diff != "" {
 		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	topKeys = "interfaces, ignore_interfaces, mode, follow, scope, host_model, loopback_addresses, exclude, " +
+	topKeys = "interfaces, ignore_interfaces, mode, follow, scope, host_model, related, addresses, loopback_addresses, exclude, " +
 		"protocols, flow_table, fallback_route, manage_rp_filter, repair_udp_source, metrics, log"
 	interfaceKeysText = "name, mode, next_hop, host_model, gateways"
 )
@@ -99,6 +99,18 @@ var invalid = []struct {
 	{"gateway twice", "interfaces: [{name: eth1, gateways: [10.4.0.1, 10.4.0.1]}]", `1: interfaces[0].gateways[1]: "10.4.0.1" is listed twice: keep one`},
 
 	// Exclusions.
+	{"addresses a word", "addresses: 198.51.100.7", `1: addresses: "198.51.100.7" is not a list of addresses and networks such as [198.51.100.0/28, 2001:db8:9::5]`},
+	{"addresses a number", "addresses: [10]", "1: addresses[0]: 10 is not an address or a network such as 198.51.100.0/28 or 2001:db8:9::5"},
+	{"addresses no address", "addresses:\n- 198.51.100\n", `2: addresses[0]: "198.51.100" is not an ip address such as 10.4.0.1 or 2001:db8::1`},
+	{"addresses host bits", "addresses: [198.51.100.7/28]", `1: addresses[0]: "198.51.100.7/28" has bits beyond its prefix length: write 198.51.100.0/28 or 198.51.100.7/32`},
+	{"addresses everything", "addresses: [0.0.0.0/0]", `1: addresses[0]: "0.0.0.0/0" is too wide, a network of ipv4 has at least /8: name what this host serves, or use scope: all`},
+	{"addresses too wide", "addresses: [\"2000::/3\"]", `1: addresses[0]: "2000::/3" is too wide, a network of ipv6 has at least /32: name what this host serves, or use scope: all`},
+	{"addresses loopback", "addresses: [127.0.0.0/8]", `1: addresses[0]: "127.0.0.0/8" is a loopback address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
+	{"addresses multicast", "addresses: [\"ff02::1\"]", `1: addresses[0]: "ff02::1" is a multicast address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
+	{"addresses unspecified", "addresses: [0.0.0.0]", `1: addresses[0]: "0.0.0.0" is the unspecified address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
+	{"addresses link-local", "addresses: [169.254.0.0/16]", `1: addresses[0]: "169.254.0.0/16" is a link-local address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
+	{"addresses twice", "addresses: [198.51.100.7, 198.51.100.7/32]", `1: addresses[1]: "198.51.100.7/32" is listed twice: keep one`},
+	{"too many addresses", "addresses:\n" + strings.Repeat("- 10.0.0.0/8\n", 1025), "1026: addresses[1024]: is one entry too many, at most 1024 are possible: use larger networks"},
 	{"exclude a word", "exclude: 10.0.0.0/8", `1: exclude: "10.0.0.0/8" is not a list of networks and maps such as [192.0.2.0/24, {protocol: udp, self_port: 51820}]`},
 	{"exclude bad network", "exclude:\n- 10.0.0.0/8\n- 10.0.0.0/33\n", `3: exclude[1]: "10.0.0.0/33" is not a network such as 192.0.2.0/24 or 2001:db8::/32`},
 	{"exclude host bits", "exclude: [10.0.0.1/8]", `1: exclude[0]: "10.0.0.1/8" has bits beyond its prefix length: write 10.0.0.0/8 or 10.0.0.1/32`},

@@ -2,7 +2,10 @@
 
 package config
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // fields are the keys of the file, in the order in which messages name them.
 func (c *Config) fields() []field {
@@ -13,6 +16,8 @@ func (c *Config) fields() []field {
 		{"follow", oneOf(&c.Follow, follows)},
 		{"scope", oneOf(&c.Scope, scopes)},
 		{"host_model", oneOf(&c.HostModel, hostModels)},
+		{"related", boolean(&c.Related)},
+		{"addresses", c.setAddresses},
 		{"loopback_addresses", oneOf(&c.LoopbackAddresses, loopbacks)},
 		{"exclude", c.setExclude},
 		{"protocols", c.setProtocols},
@@ -57,6 +62,24 @@ func (c *Config) setIgnoreInterfaces(v value) error {
 			return err
 		}
 		c.IgnoreInterfaces = append(c.IgnoreInterfaces, name)
+		return nil
+	})
+}
+
+func (p *Policy) setAddresses(v value) error {
+	p.Addresses = []netip.Prefix{}
+	if err := v.atMost(maxAddresses, "use larger networks"); err != nil {
+		return err
+	}
+	return v.list("a list of addresses and networks such as [198.51.100.0/28, 2001:db8:9::5]", func(item value) error {
+		var network netip.Prefix
+		if err := parsed(&network, "an address or a network such as 198.51.100.0/28 or 2001:db8:9::5", parseServed)(item); err != nil {
+			return err
+		}
+		if slices.Contains(p.Addresses, network) {
+			return item.errorf("%s is listed twice: keep one", item)
+		}
+		p.Addresses = append(p.Addresses, network)
 		return nil
 	})
 }

@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"replypath/test/await"
 )
 
 func TestLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "replypath.yaml")
-	if err := os.WriteFile(path, []byte("mode: observe\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, os.WriteFile(path, []byte("mode: observe\n"), 0o600))
 	config, err := Load(path)
 	if err != nil || config.Mode != ModeObserve {
 		t.Errorf("Load: %+v, %v", config, err)
@@ -25,9 +25,7 @@ func TestLoad(t *testing.T) {
 func TestLoadFailures(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "large.yaml")
-	if err := os.WriteFile(large, bytes.Repeat([]byte("#"), maxFileSize+1), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#"), maxFileSize+1), 0o600))
 	for _, test := range []struct {
 		path, message string
 		cause         error

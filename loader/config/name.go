@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -88,12 +89,21 @@ func IsGlob(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 // Match tells whether a configured name or glob stands for an interface that
 // has this name or alternative name. Globs are those of path.Match.
 func Match(pattern, name string) bool {
-	if pattern == name {
+	switch pattern {
+	case name:
 		return true
+	case dockerBridges:
+		return dockerBridge.MatchString(name)
 	}
 	matched, err := path.Match(pattern, name)
 	return err == nil && matched
 }
+
+// dockerBridges is the default glob of the bridges that Docker makes for networks. It matches no names but Docker's, which
+// end in twelve hexadecimal digits (moby, libnetwork/drivers/bridge).
+const dockerBridges = "br-????????????"
+
+var dockerBridge = regexp.MustCompile(`^br-[0-9a-f]{12}$`)
 
 // onlyAlternative tells a plain name that is too long for anything but an
 // alternative name.

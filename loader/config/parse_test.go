@@ -47,6 +47,8 @@ mode: observe
 follow: pinned
 scope: all
 host_model: strong
+related: false
+addresses: [198.51.100.0/28, 192.0.2.7, "2001:db8:9::5", "2001:db8:a::/64"]
 loopback_addresses: symmetric
 exclude:
   - 192.0.2.0/24
@@ -70,10 +72,14 @@ log: {level: debug, format: json}
 		},
 		IgnoreInterfaces: []string{},
 		Policy: Policy{
-			Mode:              ModeObserve,
-			Follow:            FollowPinned,
-			Scope:             ScopeAll,
-			HostModel:         HostModelStrong,
+			Mode:      ModeObserve,
+			Follow:    FollowPinned,
+			Scope:     ScopeAll,
+			HostModel: HostModelStrong,
+			Addresses: []netip.Prefix{
+				netip.MustParsePrefix("198.51.100.0/28"), netip.MustParsePrefix("192.0.2.7/32"),
+				netip.MustParsePrefix("2001:db8:9::5/128"), netip.MustParsePrefix("2001:db8:a::/64"),
+			},
 			LoopbackAddresses: LoopbackSymmetric,
 			Exclude: []Exclusion{
 				{Peer: netip.MustParsePrefix("192.0.2.0/24")},

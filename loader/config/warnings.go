@@ -100,6 +100,9 @@ func (c *Config) otherWarnings() []string {
 	if c.RepairUDPSource == RepairTrue && !slices.Contains(c.Protocols, ProtocolUDP) {
 		warnings = append(warnings, "repair_udp_source: has no effect, as protocols does not list udp")
 	}
+	if c.Scope == ScopeAll && len(c.Addresses) > 0 {
+		warnings = append(warnings, "addresses: has no effect, as scope: all serves every address")
+	}
 	if c.Metrics.Listen == "" && c.Metrics.WebConfigFile != "" {
 		warnings = append(warnings, "metrics.web_config_file: has no effect, as metrics.listen is empty")
 	}

@@ -64,6 +64,11 @@ func TestWarnings(t *testing.T) {
 			name: "repair without udp", text: "{protocols: [tcp], repair_udp_source: true}",
 			want: []string{"repair_udp_source: has no effect, as protocols does not list udp"},
 		},
+		{name: "addresses", text: "addresses: [198.51.100.7]"},
+		{
+			name: "addresses among all", text: "{addresses: [198.51.100.7], scope: all}",
+			want: []string{"addresses: has no effect, as scope: all serves every address"},
+		},
 		{name: "no metrics", text: `metrics: {listen: ""}`},
 		{
 			name: "no metrics, by tls", text: `metrics: {listen: "", web_config_file: /etc/web.yaml}`,

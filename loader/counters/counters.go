@@ -21,7 +21,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, fo
 		return err
 	}
 	setEvents(s, events)
-	s.Outbound.Capacity = uint64(datapath.Capacity(d.Outbound))
+	s.Outbound.Capacity = datapath.Places(d.Outbound)
 	pairs, err := ReadPairs(&d.DatapathMaps, forgotten)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, fo
 	if err != nil {
 		return err
 	}
-	tables, err := flows.Usage(&d.DatapathMaps, clock)
+	tables, err := flows.Usage(&d.DatapathMaps, clock, func(*bpf.DatapathFlow) {})
 	if err != nil {
 		return err
 	}

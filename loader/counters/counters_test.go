@@ -8,11 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/loader/pins"
 	"replypath/metrics"
+	"replypath/test/await"
 )
 
 // TestSetEvents: each event is shown where it belongs.
@@ -70,9 +69,7 @@ func TestNamed(t *testing.T) {
 		Pair:              name,
 		AsymmetricPackets: 1, AsymmetricFlows: 2, CorrectedPackets: 33, CorrectedBytes: 44, CorrectedFlows: 55,
 	}}
-	if diff := cmp.Diff(want, list); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	await.Same(t, "(-want +got)", want, list)
 	if len(uncorrected) != len(UncorrectedReasons()) ||
 		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "mtu", Packets: 6}) ||
 		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "observe"}) {
@@ -112,9 +109,7 @@ func TestTotals(t *testing.T) {
 		pair(2, bpf.DatapathOutcomeOUTCOME_OBSERVE|bpf.DatapathOutcomeOUTCOME_ORIGINATED):   packets(10),
 	}.Totals()
 	want := Totals{Corrected: 7, WouldCorrect: 5, Lost: 13, Uncorrected: map[string]uint64{"mtu": 8}, Failing: Failing{Lost: 13, Uncorrected: 8}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	await.Same(t, "(-want +got)", want, got)
 }
 
 // TestFewFail: pairs of which a few fail, or one in many, are no reason to worry, whatever others do. What goes as

@@ -21,10 +21,10 @@ func MissingHooks() []metrics.Hook {
 	return hooks
 }
 
-// ReadHooks looks at what is attached to an interface, ingress first.
-func ReadHooks(attacher attacher, target attach.Interface) ([]metrics.Hook, error) {
+// ReadHooks looks at what is attached to an interface, which may be one that only catches replies, ingress first.
+func ReadHooks(attacher attacher, target attach.Interface, catches bool) ([]metrics.Hook, error) {
 	var hooks []metrics.Hook
-	for _, direction := range attach.Directions {
+	for _, direction := range attach.Hooks(catches) {
 		mechanism, attached, err := attacher.Attached(target, direction)
 		if err != nil {
 			return nil, err

@@ -41,6 +41,7 @@ var ignoredReasons = map[bpf.DatapathEvent]string{
 	bpf.DatapathEventEVENT_IGNORED_HANDSHAKE: "handshake",
 	bpf.DatapathEventEVENT_IGNORED_SEGMENT:   "segment",
 	bpf.DatapathEventEVENT_IGNORED_NO_SOCKET: "no_socket",
+	bpf.DatapathEventEVENT_IGNORED_TUNNEL:    "tunnel",
 }
 
 var refusedReasons = map[bpf.DatapathEvent]string{
@@ -57,6 +58,7 @@ var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_OBSERVE:        "observe",
 	bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE:   "bound_device",
 	bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED: "rewrite_failed",
+	bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL: "unnamed_tunnel",
 }
 
 // lostReasons are the outcomes of packets that were redirected and never seen leaving.

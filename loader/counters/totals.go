@@ -33,8 +33,9 @@ const (
 
 // meant are the reasons for which packets go as routed as somebody wants it.
 var meant = map[string]bool{
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_OBSERVE]:      true,
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE]: true,
+	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_OBSERVE]:        true,
+	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE]:   true,
+	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL]: true,
 }
 
 // IsMeant tells of reasons for which packets go as routed as somebody wants it.

@@ -20,7 +20,7 @@ import (
 func copyFlows(to, tags, from, nursery *ebpf.Map, kind bpf.DatapathTable, clock Clock, seeds bpf.Seeds) error {
 	c := newCopier(to.MaxEntries(), clock.Now())
 	c.connectionless = kind == bpf.DatapathTableTABLE_CONNECTIONLESS
-	err := EachOfKind(kind, from, nursery, func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
+	err := EachOfKind(kind, from, nil, nursery, func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 		if seeds.Digest(flow.Tuple) == digest {
 			flow.Flags &^= uint16(bpf.DatapathFlowFlagsNURSERY_FLAGS)
 			c.enter(digest, flow)

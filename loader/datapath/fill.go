@@ -74,7 +74,7 @@ func (d *Datapath) addAllMissed(filled Clock) error {
 
 // addMissed has the kernel enter them, as programs write to the table already.
 func (d *Datapath) addMissed(table bpf.DatapathTable, from *ebpf.Map, isMissed func(*bpf.DatapathFlow) bool) (err error) {
-	read := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
+	read := EachFlow(from, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if isMissed(flow) && d.opts.Seeds.Digest(flow.Tuple) == digest {
 			kind := table
 			if table == bpf.DatapathTableTABLE_NURSERY {

@@ -11,7 +11,7 @@ import (
 )
 
 // FindFlow returns the flow with this digest, idle or not, nil for none: as
-// find_digest() in bpf/src/table.h, but for what the host originates.
+// find_digest() in bpf/src/table.h.
 func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	first, second := bpf.Sets(digest, table.MaxEntries())
 	for _, index := range []uint32{first, second} {
@@ -19,27 +19,11 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 		if err != nil {
 			return nil, err
 		}
-		if way := slices.Index(set.Digest[:], digest); way >= 0 && !isOriginated(&set.Flow[way]) {
+		if way := slices.Index(set.Digest[:], digest); way >= 0 {
 			return &set.Flow[way], nil
 		}
 	}
 	return nil, nil
-}
-
-// FindAnswered returns what the established table tells of a connection that the host originates, nil for nothing. Corrected
-// are the packets that were moved since then, RcvNxt is the tick of the last one: both belong to the record in `originated`
-// (bpf/src/answered.h).
-func FindAnswered(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
-	first, _ := bpf.Sets(digest, table.MaxEntries())
-	set, err := readSet[bpf.DatapathFlowSet](table, first)
-	if err != nil {
-		return nil, err
-	}
-	way := slices.Index(set.Digest[:], digest)
-	if way < 0 || !isOriginated(&set.Flow[way]) {
-		return nil, nil
-	}
-	return &set.Flow[way], nil
 }
 
 // FindConnection returns the entry of an established connection, idle or not, nil for none: as find_connection() in

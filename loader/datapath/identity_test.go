@@ -15,10 +15,10 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/pins"
+	"replypath/test/await"
 )
 
-// mountBPF returns a directory on a bpf file system that only the test's own thread
-// sees, and that goes with it.
+// mountBPF returns a directory on a bpf file system that only the test's own thread sees, and that goes with it.
 func mountBPF(t *testing.T) string {
 	t.Helper()
 	runtime.LockOSThread() // for good: the thread ends with the test
@@ -43,22 +43,14 @@ func mountBPF(t *testing.T) string {
 func load(t *testing.T) *Datapath {
 	t.Helper()
 	dir, err := pins.Own(filepath.Join(mountBPF(t), "pins"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	t.Cleanup(func() { dir.Close() })
 	features, err := bpf.ProbeFeatures()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	seeds, err := bpf.NewSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	d, err := Load(dir, Options{MaxEntries: 1 << 10, Seeds: seeds, Features: features, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Error(err)
@@ -71,9 +63,7 @@ func load(t *testing.T) *Datapath {
 // owner's back and whose number was used again.
 func divert(t *testing.T, m, to *ebpf.Map) {
 	t.Helper()
-	if err := unix.Dup3(to.FD(), m.FD(), unix.O_CLOEXEC); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, unix.Dup3(to.FD(), m.FD(), unix.O_CLOEXEC))
 }
 
 // A map is pinned under its own name only: nothing takes the place of what was pinned earlier.
@@ -112,9 +102,7 @@ func TestCheckMapsFindsAnotherMap(t *testing.T) {
 	spare := newArray(t, bpf.DatapathMapGateways, d.Gateways.MaxEntries()) // of the very same sizes
 	for what, m := range map[string]*ebpf.Map{"read": d.Gateways, "pinned": d.maps.all[bpf.DatapathMapGateways]} {
 		own, err := m.Clone()
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		divert(t, m, spare)
 		if err := d.maps.check(&d.DatapathMaps); !errors.Is(err, errAstray) {
 			t.Errorf("another map is %s: %v", what, err)

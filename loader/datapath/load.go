@@ -126,16 +126,24 @@ func (d *Datapath) Earlier() *ProgramSet { return d.notebook.earlier }
 func (d *Datapath) Clock() (Clock, error) { return runClock(d.programs.program(clockName)) }
 
 // Programs returns what is attached to an interface with or without an
-// Ethernet header.
-func (d *Datapath) Programs(hasHeader bool) (attach.Programs, error) {
-	programs, loaded := d.programs.Programs(hasHeader)
+// Ethernet header, which may be one that only catches replies.
+func (d *Datapath) Programs(hasHeader, catches bool) (attach.Programs, error) {
+	programs, loaded := d.programs.Programs(hasHeader, catches)
 	if loaded {
 		return programs, nil
 	}
-	later := new(noHeaderPrograms)
-	err := d.loadLater(later, 0, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) })
-	programs, _ = d.programs.Programs(hasHeader)
-	return programs, err
+	var errs []error
+	load := func(later any) {
+		errs = append(errs, d.loadLater(later, 0, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) }))
+	}
+	if programs.Egress == nil {
+		load(new(noHeaderEgress))
+	}
+	if !catches && programs.Ingress == nil {
+		load(new(noHeaderIngress))
+	}
+	programs, _ = d.programs.Programs(hasHeader, catches)
+	return programs, errors.Join(errs...)
 }
 
 // FallbackPrograms are attached to the device of the fallback route.

@@ -14,10 +14,10 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/test/await"
 )
 
-// What the kernel lacks is told by name and with the remedy; what it refuses for
-// another reason stays as it is.
+// What the kernel lacks is told by name and with the remedy; what it refuses for another reason stays as it is.
 func TestExplainMap(t *testing.T) {
 	create := fmt.Errorf("map create: %w", unix.EINVAL)
 	lacking := fmt.Errorf("RingBuf: %w", ebpf.ErrNotSupported)
@@ -66,8 +66,7 @@ func TestLoadProgramsFails(t *testing.T) {
 	}
 }
 
-// A map that the kernel refuses is refused with its name, and is none of the
-// datapath's.
+// A map that the kernel refuses is refused with its name, and is none of the datapath's.
 func TestNewMapFails(t *testing.T) {
 	s := newMapSet(nil, Options{})
 	err := s.newMap("odd", &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 3})
@@ -82,9 +81,7 @@ func TestNewMapFails(t *testing.T) {
 // What is pinned shows its types, what is not has none.
 func TestTypesOfPinnedMaps(t *testing.T) {
 	spec, err := (&Options{MaxEntries: 1 << 10}).spec()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	for name, m := range spec.Maps {
 		if m.Type == ebpf.RingBuf { // has no entries
 			continue

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 // TestMemory: what grows with the tables takes at most 150 bytes for each flow that they
@@ -14,9 +15,7 @@ func TestMemory(t *testing.T) {
 	const most = 150
 	memory := func(largest uint32) (bytes uint64, flows int) {
 		spec, err := (&Options{MaxEntries: largest}).spec()
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		for name, m := range spec.Maps {
 			bytes += uint64(m.MaxEntries) * uint64((m.ValueSize+7)/8*8) // those that grow are arrays, without keys
 			if isFlowTable(name) && name != bpf.DatapathMapOutbound {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -17,13 +18,36 @@ var Modes = map[config.Mode]bpf.DatapathMode{
 	config.ModeObserve: bpf.DatapathModeMODE_OBSERVE,
 }
 
-// ReadMode reads the mode that was set by hand from its map.
-func ReadMode(table *ebpf.Map) (bpf.DatapathMode, error) {
-	var mode bpf.DatapathMode
-	if err := table.Lookup(uint32(0), &mode); err != nil {
+// ReadMode reads the mode that is in force whatever interfaces are configured to do: observe from the end of a trial on, as
+// is_enforced() in bpf/src/settings.h, before that the one that was set by hand.
+func ReadMode(maps *bpf.DatapathMaps) (mode bpf.DatapathMode, err error) {
+	over, err := IsTrialOver(maps)
+	if over || err != nil {
+		return bpf.DatapathModeMODE_OBSERVE, err
+	}
+	if err := maps.ModeByHand.Lookup(uint32(0), &mode); err != nil {
 		return mode, fmt.Errorf("read the mode that was set by hand: %w", err)
 	}
 	return mode, nil
+}
+
+// IsTrialOver tells whether the programs only observe because nobody has confirmed a trial in time.
+func IsTrialOver(maps *bpf.DatapathMaps) (bool, error) {
+	var settings bpf.DatapathSettings
+	if err := maps.Configuration.Lookup(uint32(0), &settings); err != nil {
+		return false, fmt.Errorf("read until when the trial is: %w", err)
+	}
+	now, err := Now()
+	return settings.Until != 0 && now >= settings.Until, err
+}
+
+// Now is bpf_ktime_get_ns().
+func Now() (uint64, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return uint64(now.Nano()), nil
 }
 
 // PutMode sets a mode by hand.

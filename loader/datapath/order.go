@@ -5,6 +5,8 @@ package datapath
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"replypath/bpf"
 )
 
 // Address returns an address as the programs hold it: IPv4 is ::ffff:0:0/96 there.
@@ -37,3 +39,14 @@ func Words(bytes [16]byte) [2]uint64 {
 // MappedBits is the length of a prefix of 16-byte addresses: that of IPv4 counts
 // from ::ffff:0:0/96.
 func MappedBits(p netip.Prefix) int { return p.Bits() + 128 - p.Addr().BitLen() }
+
+// ServedKey is where the map of networks that no interface has finds one.
+func ServedKey(p netip.Prefix) bpf.DatapathServedKey {
+	return bpf.DatapathServedKey{PrefixLength: uint32(MappedBits(p)), Address: p.Masked().Addr().As16()}
+}
+
+// PrefixOf is the network that such a key stands for.
+func PrefixOf(key *bpf.DatapathServedKey) netip.Prefix {
+	a := Address(key.Address)
+	return netip.PrefixFrom(a, int(key.PrefixLength)-128+a.BitLen())
+}

@@ -12,17 +12,17 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"replypath/test/await"
+	"replypath/test/short"
 )
 
-// A reader that is slow, as on a busy machine, and meanwhile loses what it reads to another
-// datapath, reads that one.
+// A reader that is slow, as on a busy machine, and meanwhile loses what it reads to another datapath, reads that one.
 func TestSlowReaderBesideASwap(t *testing.T) {
 	dir := t.TempDir()
 	rename := func(from, to string) error { return os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)) }
 	for _, name := range []string{MapsDir, newMapsDir} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 	}
 	reads := 0
 	err := withPinned(dir, func(string) error {
@@ -42,9 +42,7 @@ func TestSlowReaderBesideASwap(t *testing.T) {
 func TestReadersBesideSwaps(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
-	if err := os.Mkdir(path(MapsDir), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, os.Mkdir(path(MapsDir), 0o700))
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -59,12 +57,14 @@ func TestReadersBesideSwaps(t *testing.T) {
 			}
 		})
 	}
-	for range 500 {
+	swaps := 500
+	if short.Run(t) {
+		swaps = 100
+	}
+	for range swaps {
 		err := errors.Join(os.Mkdir(path(newMapsDir), 0o700), os.Rename(path(MapsDir), path(oldMapsDir)),
 			os.Rename(path(newMapsDir), path(MapsDir)), os.Remove(path(oldMapsDir)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		// Starts are seconds apart: no reader is to meet two of them.
 		for i := range reads {
 			for before := reads[i].Load(); reads[i].Load() == before; {

@@ -30,9 +30,9 @@ func whileGCPaused(f func() error) error {
 // inLittleMemory calls what loads programs: what is read for that, the kernel's types
 // above all, is several times what is needed later. Garbage is collected meanwhile as often
 // as it takes to stay within a limit, or nearly so. An operator's GOGC or GOMEMLIMIT says
-// better. A lower limit takes more of the processor and no less memory.
+// better. A limit of 16 MiB takes 0.13 s more of the processor and 2 MiB less.
 func inLittleMemory(load func() error) error {
-	const limit = 16 << 20
+	const limit = 24 << 20
 	_, percent := os.LookupEnv("GOGC")
 	_, limited := os.LookupEnv("GOMEMLIMIT")
 	if !percent && !limited {

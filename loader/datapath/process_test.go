@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TestWhileGCPaused: nothing is collected however much garbage there is, until the last one is
-// done that asked for it.
+// TestWhileGCPaused: nothing is collected however much garbage there is, until the last one is done that asked for it.
 func TestWhileGCPaused(t *testing.T) {
 	const percent = 77
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))

@@ -58,11 +58,14 @@ type otherPrograms struct {
 	Gate *ebpf.Program `ebpf:"replypath_gate"`
 }
 
-// noHeaderPrograms are loaded once there is a device without Ethernet header:
-// the verifier takes as long for them as for all others.
-type noHeaderPrograms struct {
+// noHeaderEgress and noHeaderIngress are loaded once there is a device without Ethernet header that needs them:
+// the verifier takes as long for both as for all others.
+type noHeaderEgress struct {
+	Egress *ebpf.Program `ebpf:"replypath_egress_l3"`
+}
+
+type noHeaderIngress struct {
 	Ingress *ebpf.Program `ebpf:"replypath_ingress_l3"`
-	Egress  *ebpf.Program `ebpf:"replypath_egress_l3"`
 }
 
 // ProgramSet are the programs of one datapath: those that are loaded, or those that an
@@ -125,14 +128,17 @@ func (s *ProgramSet) program(name string) *ebpf.Program {
 }
 
 // Programs returns what belongs to an interface with or without an Ethernet
-// header; false where that is not known.
-func (s *ProgramSet) Programs(hasHeader bool) (attach.Programs, bool) {
+// header, which may be one that only catches replies; false where that is not known.
+func (s *ProgramSet) Programs(hasHeader, catches bool) (attach.Programs, bool) {
 	ingress, egress := ingressName, egressName
 	if !hasHeader {
 		ingress, egress = ingress3Name, egress3Name
 	}
-	programs := attach.Programs{Ingress: s.program(ingress), Egress: s.program(egress)}
-	return programs, programs.Ingress != nil && programs.Egress != nil
+	programs := attach.Programs{Egress: s.program(egress)}
+	if !catches {
+		programs.Ingress = s.program(ingress)
+	}
+	return programs, programs.Egress != nil && (catches || programs.Ingress != nil)
 }
 
 // FallbackPrograms returns what belongs to the device of the fallback route;

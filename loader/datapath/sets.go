@@ -3,11 +3,13 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 )
@@ -19,6 +21,9 @@ func setsFor(flows uint32) uint32 {
 	ways := uint64(flows) * 3 / 2
 	return max(1, uint32(ways/uint64(bpf.DatapathWaysWAYS)))
 }
+
+// Places returns how many flows a table has room for.
+func Places(table *ebpf.Map) uint64 { return uint64(table.MaxEntries()) * uint64(bpf.DatapathWaysWAYS) }
 
 // Capacity returns how many flows a table is meant for.
 func Capacity(table *ebpf.Map) int { return capacity(table.MaxEntries()) }
@@ -111,10 +116,10 @@ func readSet[Set any](table *ebpf.Map, index uint32) (set Set, err error) {
 // EachOfKind calls visit for every entry of a table of TCP, idle ones included, and first for those of its kind that are in
 // the nursery, until it returns false. What moves from there meanwhile is seen, and only once. What the table has by the
 // tuple of an entry in the nursery is older, and left out. Without a nursery it is EachFlow.
-func EachOfKind(kind bpf.DatapathTable, table, nursery *ebpf.Map, visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
+func EachOfKind(kind bpf.DatapathTable, table, tags, nursery *ebpf.Map, visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
 	young, goOn := make(map[uint64]bool), true
 	if nursery != nil {
-		err := EachFlow(nursery, func(digest uint64, flow *bpf.DatapathFlow) bool {
+		err := EachFlow(nursery, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
 			if KindOf(flow) == kind {
 				young[digest] = true
 				goOn = visit(bpf.DatapathTableTABLE_NURSERY, digest, flow)
@@ -125,7 +130,7 @@ func EachOfKind(kind bpf.DatapathTable, table, nursery *ebpf.Map, visit func(in 
 			return err
 		}
 	}
-	return EachFlow(table, func(digest uint64, flow *bpf.DatapathFlow) bool {
+	return EachFlow(table, tags, func(digest uint64, flow *bpf.DatapathFlow) bool {
 		return young[digest] || visit(kind, digest, flow)
 	})
 }
@@ -138,21 +143,46 @@ func KindOf(flow *bpf.DatapathFlow) bpf.DatapathTable {
 	return bpf.DatapathTableTABLE_ESTABLISHED
 }
 
-// EachFlow calls visit for every entry of a flow table, idle ones included,
-// until it returns false. Entries that change meanwhile may be seen or not. What the host originates is left out: see
-// FindAnswered.
-func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
-	return eachSet(table, func(set *bpf.DatapathFlowSet) bool {
+// EachFlow calls visit for every entry of a flow table, idle ones included, until it returns false. Entries that change
+// meanwhile may be seen or not. With the tags of the table, other than nil, the sets that are empty are not read.
+func EachFlow(table, tags *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
+	visitSet := func(set *bpf.DatapathFlowSet) bool {
 		for way, digest := range set.Digest {
-			if digest != 0 && !isOriginated(&set.Flow[way]) && !visit(digest, &set.Flow[way]) {
+			if digest != 0 && !visit(digest, &set.Flow[way]) {
 				return false
 			}
 		}
 		return true
-	})
+	}
+	if tags == nil {
+		return eachSet(table, visitSet)
+	}
+	used, err := usedSets(tags)
+	if err != nil {
+		return err
+	}
+	if len(used) > int(tags.MaxEntries()/4) { // a call for each of them would take longer
+		return eachSet(table, visitSet)
+	}
+	for _, index := range used {
+		set, err := readSet[bpf.DatapathFlowSet](table, index)
+		if err != nil || !visitSet(&set) {
+			return err
+		}
+	}
+	return nil
 }
 
-// isOriginated tells of an entry that is of no flow, but of what the host originates.
-func isOriginated(flow *bpf.DatapathFlow) bool {
-	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED) != 0
+// usedSets returns the indices of the sets that something is in, as the tags of the table tell.
+func usedSets(tags *ebpf.Map) (used []uint32, err error) {
+	memory, err := unix.Mmap(tags.FD(), 0, int(tags.MaxEntries()*tags.ValueSize()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("look at the tags of a flow table: %w", err)
+	}
+	for index := range tags.MaxEntries() {
+		if binary.NativeEndian.Uint64(memory[index*tags.ValueSize():])&^bpf.Overflowed != 0 {
+			used = append(used, index)
+		}
+	}
+	return used, unix.Munmap(memory)
 }

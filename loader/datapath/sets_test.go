@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/test/await"
+	"replypath/test/short"
 )
 
 // tuple is the n-th of a realistic set: few clients with many connections each,
@@ -28,12 +30,15 @@ func tuple(n int) bpf.DatapathTuple {
 	}
 }
 
-// A table takes as many flows as it is meant for, and all but one in ten thousand
-// find a free way. Small tables are filled many times, as one flow more or less
-// is chance.
+// A table takes as many flows as it is meant for, and all but one in ten thousand find a free way. Small tables are
+// filled many times, as one flow more or less is chance.
 func TestCapacity(t *testing.T) {
 	const total = 1 << 20
-	for _, flows := range []uint32{1024, 65536, 262144, total} {
+	sizes := []uint32{1024, total, 65536, 262144}
+	if short.Run(t) {
+		sizes = sizes[:2]
+	}
+	for _, flows := range sizes {
 		pushed := 0
 		for range total / flows {
 			pushed += int(flows) - fill(t, flows)
@@ -45,13 +50,10 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
-// fill enters as many flows into a table as it is meant for and returns how many
-// it holds.
+// fill enters as many flows into a table as it is meant for and returns how many it holds.
 func fill(t *testing.T, flows uint32) int {
 	seeds, err := bpf.NewSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	c := newCopier(setsFor(flows), 0)
 	for n := range int(flows) {
 		entry := &bpf.DatapathFlow{Tuple: tuple(n)}
@@ -78,9 +80,7 @@ func (c *copier) held() []bpf.DatapathFlow {
 func TestCopyToASmallTable(t *testing.T) {
 	const live, now = 1000, 1 << 20
 	seeds, err := bpf.NewSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	c := newCopier(setsFor(2*live), now)
 	for n := range 50 * live {
 		entry := &bpf.DatapathFlow{Tuple: tuple(n), Seen: now, State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
@@ -119,9 +119,7 @@ func outboundTable(t *testing.T, sets uint32) *ebpf.Map {
 func newArray(t *testing.T, name string, entries uint32) *ebpf.Map {
 	t.Helper()
 	spec, err := bpf.LoadDatapath()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	of := spec.Maps[name]
 	of.MaxEntries = entries
 	table, err := ebpf.NewMap(of)
@@ -132,8 +130,7 @@ func newArray(t *testing.T, name string, entries uint32) *ebpf.Map {
 	return table
 }
 
-// A note that was answered is worth more than one that was not, in a table of
-// another size as well.
+// A note that was answered is worth more than one that was not, in a table of another size as well.
 func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
 	from, to := outboundTable(t, 4), outboundTable(t, 8)
 	const digest, other, sent = 0x1234567890abcdef, 0xfedcba0987654321, 77
@@ -141,19 +138,13 @@ func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
 		index, _ := bpf.Sets(digest, from.MaxEntries())
 		var set bpf.DatapathOutboundSet
 		set.Digest[0], set.Sent[0], set.Answered[0] = digest, sent, answered
-		if err := from.Put(index, &set); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, from.Put(index, &set))
 	}
-	if err := copyOutbound(to, from); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, copyOutbound(to, from))
 	for digest, answered := range map[uint64]uint32{digest: 1, other: 0} {
 		index, _ := bpf.Sets(digest, to.MaxEntries())
 		var set bpf.DatapathOutboundSet
-		if err := to.Lookup(index, &set); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, to.Lookup(index, &set))
 		way := slices.Index(set.Digest[:], digest)
 		if way < 0 || set.Sent[way] != sent || set.Answered[way] != answered {
 			t.Errorf("note %x, answered %d, became %+v", digest, answered, set)
@@ -165,22 +156,16 @@ func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
 // tuple of another, is left out.
 func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 	seeds, err := bpf.NewSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	from, to, tags := newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablishedTags, 1)
 	var set, copied bpf.DatapathFlowSet
 	set.Digest[0], set.Flow[0].Tuple = seeds.Digest(tuple(1)), tuple(2)
 	set.Digest[1], set.Flow[1].Tuple = seeds.Digest(tuple(3)), tuple(3)
-	if err := from.Put(uint32(0), set); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, from.Put(uint32(0), set))
 	if err := copyFlows(to, tags, from, nil, bpf.DatapathTableTABLE_ESTABLISHED, Clock{now: 1}, seeds); err != nil {
 		t.Fatal(err)
 	}
-	if err := to.Lookup(uint32(0), &copied); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, to.Lookup(uint32(0), &copied))
 	if copied.Digest != [8]uint64{set.Digest[1]} || copied.Flow[0].Tuple != tuple(3) {
 		t.Errorf("copied digests %x", copied.Digest)
 	}
@@ -190,9 +175,7 @@ func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 // tuple.
 func TestCopyNursery(t *testing.T) {
 	seeds, err := bpf.NewSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	nursery, from := newArray(t, bpf.DatapathMapNursery, 1), newArray(t, bpf.DatapathMapEstablished, 1)
 	var young, old bpf.DatapathFlowSet
 	for i, flags := range []bpf.DatapathFlowFlags{bpf.DatapathFlowFlagsFLOW_PEER_ENDED, bpf.DatapathFlowFlagsFLOW_HANDSHAKE} {
@@ -201,9 +184,7 @@ func TestCopyNursery(t *testing.T) {
 	}
 	old.Digest[3], old.Flow[3] = young.Digest[0], bpf.DatapathFlow{Tuple: tuple(0), Created: 1}
 	for m, set := range map[*ebpf.Map]bpf.DatapathFlowSet{nursery: young, from: old} {
-		if err := m.Put(uint32(0), set); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, m.Put(uint32(0), set))
 	}
 	for kind, want := range map[bpf.DatapathTable]int{bpf.DatapathTableTABLE_ESTABLISHED: 0, bpf.DatapathTableTABLE_HALF_OPEN: 1} {
 		to, tags := newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablishedTags, 1)
@@ -211,18 +192,49 @@ func TestCopyNursery(t *testing.T) {
 		if kind == bpf.DatapathTableTABLE_HALF_OPEN {
 			source = newArray(t, bpf.DatapathMapHalfOpen, 1)
 		}
-		if err := copyFlows(to, tags, source, nursery, kind, Clock{now: 3}, seeds); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, copyFlows(to, tags, source, nursery, kind, Clock{now: 3}, seeds))
 		var copied bpf.DatapathFlowSet
-		if err := to.Lookup(uint32(0), &copied); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, to.Lookup(uint32(0), &copied))
 		flow := bpf.DatapathFlow{Tuple: tuple(want), Flags: uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE), Created: 2}
 		if copied.Digest != [8]uint64{young.Digest[want]} || copied.Flow[0] != flow {
 			t.Errorf("table %d: copied %x, %+v", kind, copied.Digest, copied.Flow[0])
 		}
 	}
+}
+
+// TestTagsTellWhatIsRead: of a table in which little is, the sets are read whose tags say that they are in use.
+func TestTagsTellWhatIsRead(t *testing.T) {
+	const sets = 1024 // more than one page of tags
+	table, tags := newArray(t, bpf.DatapathMapEstablished, sets), newArray(t, bpf.DatapathMapEstablishedTags, sets)
+	var want []uint64
+	enter := func(index uint32) {
+		set := bpf.DatapathFlowSet{Digest: [8]uint64{7: uint64(index + 1)}}
+		await.Must(t, table.Put(index, &set))
+		await.Must(t, tags.Put(index, bpf.Tags(set.Digest)))
+		want = append(want, set.Digest[7])
+	}
+	wantAll := func() {
+		var got []uint64
+		await.Must(t, EachFlow(table, tags, func(digest uint64, _ *bpf.DatapathFlow) bool {
+			got = append(got, digest)
+			return true
+		}))
+		await.Same(t, "digests", want, got)
+	}
+	wantAll()
+	await.Must(t, tags.Put(uint32(1), uint64(bpf.Overflowed)))
+	enter(0)
+	enter(600)
+	enter(sets - 1)
+	used, err := usedSets(tags)
+	await.Must(t, err)
+	await.Same(t, "sets", []uint32{0, 600, sets - 1}, used)
+	wantAll()
+	want = nil
+	for index := range uint32(sets) { // the table is read as a whole
+		enter(index)
+	}
+	wantAll()
 }
 
 // Where only a gateway will do, the only one of the interface comes after the flow's own, if it serves all peers.

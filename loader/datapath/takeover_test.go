@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 // TestOrigin: whatever goes into the programs makes their origin another one.
@@ -22,9 +23,7 @@ func TestOrigin(t *testing.T) {
 		n.maps.ids["events"], n.maps.ids["pairs"] = 7, 8
 		change(n)
 		origin, err := n.origin()
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		if other, has := origins[origin]; has {
 			t.Errorf("the origin with %s is that with %s", what, other)
 		}
@@ -49,18 +48,14 @@ func TestOrigin(t *testing.T) {
 // TestConstantsAreOfTheOrigin: a constant of the object that is set is one of those by which the origin differs.
 func TestConstantsAreOfTheOrigin(t *testing.T) {
 	plain, err := bpf.LoadDatapath()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	opts := Options{MaxEntries: 1 << 10, Seeds: bpf.Seeds{1}}
 	features := reflect.ValueOf(&opts.Features).Elem()
 	for i := range features.NumField() {
 		features.Field(i).SetBool(true)
 	}
 	set, err := opts.spec()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	count := 1 // the kernel's frequency may be that of the object
 	for name, variable := range set.Variables {
 		if name != bpf.DatapathVarHertz && !slices.Equal(variable.Value, plain.Variables[name].Value) {
@@ -79,9 +74,7 @@ func TestNotes(t *testing.T) {
 			Name: "same", Type: ebpf.SchedCLS, License: "GPL",
 			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		t.Cleanup(func() { p.Close() })
 		return p
 	}

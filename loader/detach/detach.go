@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
@@ -126,7 +127,7 @@ func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 		return dir, err
 	}
 	defer Announce(options.PinDir).Close()
-	if err := stopOwner(ctx, options.PinDir); err != nil {
+	if _, err := pins.EndHolder(ctx, options.PinDir, unix.SIGTERM); err != nil {
 		return nil, err
 	}
 	return pins.OwnExisting(options.PinDir)

@@ -8,10 +8,10 @@ import (
 	"log/slog"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
+	"replypath/loader/discover/dump"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
 )
@@ -33,9 +33,9 @@ type detacher struct {
 }
 
 func (d *detacher) open(links string) (err error) {
-	d.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	d.netlink, err = dump.Open()
 	if err != nil {
-		return fmt.Errorf("open a netlink socket: %w", err)
+		return err
 	}
 	d.attacher = attach.New(links, d.netlink, attach.Auto)
 	if d.dir != nil {

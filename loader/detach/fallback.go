@@ -10,10 +10,17 @@ import (
 	"replypath/loader/nexthop"
 )
 
-// fallback removes the routes. Those for bound sockets would be everybody's without the others.
+// fallback removes rules and routes. Those for bound sockets would be everybody's without the others.
 func (d *detacher) fallback() error {
 	if d.beside {
 		return nil
+	}
+	rules, err := fallback.RemoveRules(d.netlink)
+	if err != nil {
+		return err
+	}
+	if rules > 0 {
+		d.done("%d rules for replies", rules)
 	}
 	if err := d.boundRoutes(); err != nil {
 		return err

@@ -47,7 +47,7 @@ func (r *restorer) attach(record pins.InterfaceRecord) error {
 	if name == "" || err != nil {
 		return err
 	}
-	programs, known := r.earlier.Programs(record.MAC != "")
+	programs, known := r.earlier.Programs(record.MAC != "", record.Catches)
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", record.Name)
 	}
@@ -138,7 +138,7 @@ func (r *restorer) fallback() error {
 	}
 	target := fallback.Target(device.Index)
 	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
-	err = errors.Join(err, fallback.RenewAll(r.netlink, device, r.earlier.Gate()), r.boundRoutes())
+	err = errors.Join(err, fallback.RenewAll(device, r.earlier.Gate()), r.boundRoutes())
 	if err != nil || result.Mechanism == attach.Clsact {
 		return err
 	}
@@ -159,8 +159,8 @@ func (r *restorer) boundRoutes() error {
 	for _, record := range present.Bound {
 		before = append(before, nexthop.Default{Interface: record.Interface, Gateway: record.Gateway, Family: record.Family})
 	}
-	wasThere := func(hop nexthop.Default) bool { return slices.Contains(before, hop) }
+	wasThere := func(route nexthop.OwnRoute) bool { return slices.Contains(before, route.Default) }
 	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
-	_, addErr := fallback.AddBound(r.netlink, before)
+	_, addErr := fallback.AddBound(r.netlink, fallback.RoutesBy(before, routers.Fallback))
 	return errors.Join(removeErr, addErr)
 }

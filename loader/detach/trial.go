@@ -12,11 +12,12 @@ import (
 	"replypath/loader/pins"
 )
 
-// TakeBack ends the trial that a process has begun in a pin directory, and puts back
-// what was there before. It tells whether it did: not where the trial was confirmed
-// or taken back already, and not while another process owns the directory, which
-// has ended the trial then.
-func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
+// TakeBack ends a trial whose process is gone, or has it done, and puts back what was there before. It tells whether it did:
+// not where the trial was confirmed or taken back already, and not while another process owns the directory.
+func TakeBack(pinDir string, log *slog.Logger) (done bool, err error) {
+	if journal, err := readTrial(pinDir); journal == nil || err != nil {
+		return false, err
+	}
 	dir, err := pins.OwnExisting(pinDir)
 	if errors.Is(err, pins.ErrNone) || errors.Is(err, pins.ErrOwned) {
 		return false, nil
@@ -24,25 +25,26 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	journal, err := pins.ReadJournal(pinDir)
-	if errors.Is(err, pins.ErrForeignNamespace) { // a trial begins in this one only
-		return false, dir.Close()
+	journal, err := readTrial(pinDir) // as it is now
+	if err == nil && journal != nil {
+		err = takeBack(dir, journal, log)
 	}
-	if errors.Is(err, pins.ErrNone) || err == nil && journal.Namespace == (pins.Namespace{}) {
-		// It was killed before it had begun: there is an empty directory, or a journal
-		// without a word.
-		return err == nil, dir.Remove(datapath.PinNames()...)
-	}
-	if err != nil || journal.Trial == nil || journal.Trial.PID != pid {
+	switch {
+	case journal == nil || err != nil:
 		return false, errors.Join(err, dir.Close())
-	}
-	if err := takeBack(dir, journal, log); err != nil {
-		return false, errors.Join(err, dir.Close())
-	}
-	if journal.Trial.Before == nil {
+	case journal.Trial.Before == nil:
 		return true, dir.Remove(datapath.PinNames()...)
 	}
 	return true, errors.Join(writeOwnerless(dir, beforeTrial(journal)), dir.Close())
+}
+
+// readTrial returns the journal of a datapath on trial in this network namespace, nil where there is none.
+func readTrial(pinDir string) (*pins.Journal, error) {
+	journal, err := pins.ReadJournal(pinDir)
+	if errors.Is(err, pins.ErrNone) || errors.Is(err, pins.ErrForeignNamespace) || err == nil && journal.Trial == nil {
+		return nil, nil
+	}
+	return journal, err
 }
 
 // beforeTrial returns the journal of before a trial, nil for none, with the ids that the trial
@@ -72,15 +74,6 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 		}
 	}
 	return before
-}
-
-// EndTrial takes back a trial that was not confirmed by a process that is gone, for who owns its pins now. It returns the
-// journal of before, nil where nothing was attached, and may be repeated until that one is written.
-func EndTrial(dir *pins.Dir, left *pins.Journal, log *slog.Logger) (before *pins.Journal, err error) {
-	if err := takeBack(dir, left, log); err != nil {
-		return nil, err
-	}
-	return beforeTrial(left), nil
 }
 
 // takeBack puts the host back as it was before a trial. It may be repeated, until

@@ -20,6 +20,8 @@ type routed struct {
 	kind   routedKind
 	device int          // index
 	prefix netip.Prefix // masked; of a gateway: its address alone
+
+	byDefault bool // the route leads everywhere
 }
 
 type routedKind int
@@ -30,21 +32,33 @@ const (
 	through                     // a gateway
 )
 
+// widest bounds the length of prefixes that are no network of one link. VPNs cover a default route by its two halves.
+const widest = 8
+
+// leadsOut tells a way by which replies to peers behind routers may leave.
+func (r routed) leadsOut() bool {
+	return r.kind == through || r.kind == connected && r.prefix.Bits() < widest && !r.prefix.Addr().IsMulticast()
+}
+
 // collectRouted sorts a route's hops by what they tell. A local route in another
 // table than the local one makes no address the host's: such are part of
-// transparent proxies, which take packets to anywhere for their own. What every link has for itself tells nothing.
+// transparent proxies, which take packets to anywhere for their own. What every link has for itself tells nothing,
+// nor do replypath's own routes.
 func collectRouted(r *dump.Route, add func(routed)) {
-	isOfLink := r.Dst.Addr().IsLinkLocalUnicast()
+	if r.Protocol == OwnProtocol {
+		return
+	}
+	isOfLink, byDefault := r.Dst.Addr().IsLinkLocalUnicast(), r.Dst.IsValid() && r.Dst.Bits() == 0
 	for _, hop := range r.Hops {
 		switch {
 		case isOfLink && !hop.Gateway.IsValid():
 		case r.Type == unix.RTN_LOCAL && r.Table == unix.RT_TABLE_LOCAL:
-			add(routed{local, hop.Interface, r.Dst})
+			add(routed{local, hop.Interface, r.Dst, byDefault})
 		case r.Type != unix.RTN_UNICAST || r.Table == unix.RT_TABLE_LOCAL:
 		case hop.Gateway.IsValid():
-			add(routed{through, hop.Interface, single(hop.Gateway)})
+			add(routed{through, hop.Interface, single(hop.Gateway), byDefault})
 		default:
-			add(routed{connected, hop.Interface, r.Dst})
+			add(routed{connected, hop.Interface, r.Dst, byDefault})
 		}
 	}
 }
@@ -54,7 +68,7 @@ type network struct {
 	links     []netlink.Link
 	addresses []netlink.Addr
 	routed    []routed
-	defaults  []defaultHop
+	leadOut   func(index int) bool // tells of routes; nil: there are none
 	served    func(index int) bool // nil: none
 }
 
@@ -181,7 +195,9 @@ func (n *network) strayGateways(r *Result) []string {
 func (n *network) reaches(device int, gateway netip.Addr, onLink []OnLink) bool {
 	return slices.ContainsFunc(onLink, func(o OnLink) bool {
 		return o.Interface == device && o.Prefix.Contains(gateway)
-	}) || slices.Contains(n.routed, routed{through, device, single(gateway)})
+	}) || slices.ContainsFunc(n.routed, func(r routed) bool {
+		return r.kind == through && r.device == device && r.prefix.Addr() == gateway
+	})
 }
 
 // single is the prefix that holds one address.

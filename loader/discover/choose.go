@@ -9,6 +9,9 @@ import (
 	"replypath/loader/config"
 )
 
+// notNamed is why a device is left out that entries could name, and none does.
+const notNamed = "not named by the configuration"
+
 // choose decides about one device: the reason is empty where it is managed, and
 // the settings are nil where the configuration does not name it.
 //
@@ -23,13 +26,21 @@ func (ds *devices) choose(d *device, cfg *config.Config) (*config.Interface, str
 	}
 	entry := Entry(cfg.Interfaces, d.name(), d.link.Attrs().AltNames)
 	if entry == nil {
-		return nil, "not named by the configuration"
+		return nil, notNamed
 	}
 	return entry, d.cutOut(entry, cfg.IgnoreInterfaces)
 }
 
 // unfit says why a device can never be managed, even if it is named.
 func (ds *devices) unfit(d *device) string {
+	if reason := ds.unseen(d); reason != "" {
+		return reason
+	}
+	return openTunnel(d.link)
+}
+
+// unseen says why no program of ours sees the packets of a device as IP sends them by it.
+func (ds *devices) unseen(d *device) string {
 	switch {
 	case d.isLoopback():
 		return "loopback"
@@ -40,9 +51,6 @@ func (ds *devices) unfit(d *device) string {
 		return "a VRF: its ports count"
 	case !hasEthernetHeader(d.link) && !d.hasNoHeader():
 		return fmt.Sprintf("link type %s is not supported", d.link.Attrs().EncapType)
-	}
-	if reason := openTunnel(d.link); reason != "" {
-		return reason
 	}
 	if master := ds.master(d); master != "" {
 		return "a port of " + master + ", which counts in its place"
@@ -75,18 +83,26 @@ func (ds *devices) skipped(d *device, ignore []string) string {
 	switch {
 	case d.link.Type() == "dummy":
 		return "dummy device"
-	case ds.isInternalBridge(d):
+	case ds.isInternalBridge(d) && !d.leads && !d.served:
 		return "bridge with no port but veth or tap"
-	case len(d.addresses) == 0 && !d.served:
+	case len(d.addresses) == 0 && !d.served && !d.connects():
 		return "no global address"
 	}
 	return ""
 }
 
+// connects tells the kinds of device that connect a host with a network whether or not they have an address: requests for
+// an address of another interface, or of none, may arrive there. A physical NIC has no kind of its own, which the netlink
+// library calls "device".
+func (d *device) connects() bool {
+	return slices.Contains([]string{"device", "bond", "team", "vlan", "macvlan", "bridge"}, d.link.Type())
+}
+
 // isInternalBridge tells a bridge that connects containers or virtual machines
 // with each other and the host, but not with a network. One without ports
 // connects nothing at all, as docker0 and virbr0 before the first guest; it is
-// looked at again when a port joins.
+// looked at again when a port joins. One that routes lead out of has a router among its
+// virtual machines.
 func (ds *devices) isInternalBridge(d *device) bool {
 	if d.link.Type() != "bridge" {
 		return false
@@ -99,17 +115,22 @@ func (ds *devices) isInternalBridge(d *device) bool {
 
 // unmatched warns of entries of the configuration that have no effect yet, and
 // of those that name what cannot be managed.
-func (ds *devices) unmatched(cfg *config.Config) []string {
-	var warnings []string
+func (ds *devices) unmatched(cfg *config.Config, unmanaged []Unmanaged) []string {
+	var warnings, names []string
+	for _, u := range unmanaged {
+		if u.Reason == notNamed {
+			names = append(names, u.Name)
+		}
+	}
 	for _, entry := range cfg.Interfaces {
-		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
+		if warning := ds.unmatchedEntry(entry.Name, names); warning != "" {
 			warnings = append(warnings, warning)
 		}
 	}
 	return warnings
 }
 
-func (ds *devices) unmatchedEntry(name string) string {
+func (ds *devices) unmatchedEntry(name string, unnamed []string) string {
 	refused := ""
 	for _, d := range ds.list {
 		if !d.matches(name) {
@@ -127,5 +148,9 @@ func (ds *devices) unmatchedEntry(name string) string {
 	case refused != "":
 		return refused
 	}
-	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+	warning := fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+	if near := config.Nearest(name, unnamed); near != "" {
+		warning += "; " + near + " is there"
+	}
+	return warning
 }

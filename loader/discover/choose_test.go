@@ -41,9 +41,13 @@ func (l *lan) device(name string, altNames ...string) {
 func TestIgnoredByDefault(t *testing.T) {
 	var l lan
 	l.device("eth0")
+	bridges := []string{"br-ex", "br-lan", "br-wan", "br-01234567", "br-storage-lan1"} // not Docker's
+	for _, name := range bridges {
+		l.device(name)
+	}
 	want := make(map[string]string)
 	for _, device := range []struct{ pattern, name string }{
-		{"docker*", "docker_gwbridge"}, {"br-*", "br-0123456789ab"}, {"virbr*", "virbr0"}, {"cni*", "cni0"},
+		{"docker*", "docker_gwbridge"}, {"br-????????????", "br-0123456789ab"}, {"virbr*", "virbr0"}, {"cni*", "cni0"},
 		{"flannel*", "flannel.1"}, {"cilium*", "cilium_vxlan"}, {"kube*", "kube-ipvs0"}, {"cali*", "cali0123456789a"},
 		{"vxlan.calico", "vxlan.calico"}, {"vxlan-v6.calico", "vxlan-v6.calico"},
 		{"wireguard.cali", "wireguard.cali"}, {"wg-v6.cali", "wg-v6.cali"},
@@ -54,7 +58,7 @@ func TestIgnoredByDefault(t *testing.T) {
 	}
 	cfg := config.Default()
 	r := l.evaluate(cfg)
-	if got := names(r); !slices.Equal(got, []string{"eth0"}) {
+	if got := names(r); !slices.Equal(got, append([]string{"eth0"}, bridges...)) {
 		t.Errorf("managed: %q", got)
 	}
 	if diff := gocmp.Diff(want, reasons(r)); diff != "" || len(want) != len(cfg.IgnoreInterfaces) {
@@ -92,6 +96,10 @@ func TestDiscoveryOfDeviceKinds(t *testing.T) {
 		"eth3":   "a port of interface 99, which counts in its place",
 	}
 	await.Same(t, "unmanaged", want, reasons(r))
+	l.addresses = nil
+	if got, want := names(l.evaluate(config.Default())), []string{"bond0", "team0", "eth2", "eth2.100"}; !slices.Equal(got, want) {
+		t.Errorf("managed without an address %q, want %q", got, want)
+	}
 	for _, own := range r.Own {
 		isLoopback := own.Address == address("10.0.1.1") || own.Address == address("10.0.8.1")
 		if own.LoopbackOnly != isLoopback {
@@ -189,7 +197,7 @@ func TestNamedInterfaces(t *testing.T) {
 			name:       "nothing there yet",
 			interfaces: []config.Interface{plain("eth7"), plain("ens*"), plain("eth0")},
 			managed:    map[string]string{"eth0": "eth0"},
-			warnings:   []string{"interface eth7 is not there yet: it is managed once it appears", `no interface matches "ens*" yet: what appears is managed then`},
+			warnings:   []string{"interface eth7 is not there yet: it is managed once it appears; eth1 is there", `no interface matches "ens*" yet: what appears is managed then`},
 		},
 		{
 			name:       "what cannot be managed",

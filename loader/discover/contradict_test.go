@@ -19,9 +19,7 @@ import (
 func parse(t *testing.T, text string) *config.Config {
 	t.Helper()
 	cfg, err := config.Parse("replypath.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return cfg
 }
 

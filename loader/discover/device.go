@@ -20,6 +20,7 @@ type device struct {
 	link      netlink.Link
 	addresses []netip.Prefix // global unicast
 	served    bool           // it was managed before
+	leads     bool           // routes lead out of it
 }
 
 // devices are the interfaces of a network namespace.
@@ -49,8 +50,8 @@ func newDevices(links []netlink.Link, addresses []netlink.Addr) *devices {
 
 func (d *device) name() string { return d.link.Attrs().Name }
 
-// managed describes a device that has been chosen.
-func (d *device) managed(settings *config.Interface, cfg *config.Config) Interface {
+// describe says what is known of a device.
+func (d *device) describe() Interface {
 	attrs := d.link.Attrs()
 	i := Interface{
 		Index:     attrs.Index,
@@ -59,12 +60,18 @@ func (d *device) managed(settings *config.Interface, cfg *config.Config) Interfa
 		NoARP:     attrs.RawFlags&unix.IFF_NOARP != 0 || !hasEthernetHeader(d.link),
 		Addresses: d.addresses,
 		Settings:  config.Interface{Name: attrs.Name},
-		Named:     settings != nil,
 	}
 	i.Refresh(d.link)
-	if settings != nil {
+	return i
+}
+
+// managed describes a device that has been chosen.
+func (d *device) managed(settings *config.Interface, cfg *config.Config) Interface {
+	i := d.describe()
+	if i.Named = settings != nil; i.Named {
 		i.Settings = *settings
 	}
+	i.OwnOnly = !i.Named && d.isTunnel()
 	i.Settings.Mode = cmp.Or(i.Settings.Mode, cfg.Mode)
 	i.Settings.HostModel = cmp.Or(i.Settings.HostModel, cfg.HostModel)
 	i.Settings.NextHop = cmp.Or(i.Settings.NextHop, config.NextHopAuto)
@@ -77,6 +84,7 @@ func (i *Interface) Refresh(link netlink.Link) {
 	attrs := link.Attrs()
 	i.MTU = attrs.MTU
 	i.VRF = attrs.MasterIndex // ports of anything else are not managed
+	i.Group = int(attrs.Group)
 	i.Lower = lower(link)
 	i.Up = IsUp(link)
 	i.MAC = nil
@@ -115,6 +123,16 @@ func (d *device) hasNoHeader() bool {
 		return true
 	}
 	return false
+}
+
+// tunnels are the kinds of those whose frames have an Ethernet header, with what the netlink library calls them.
+var tunnels = []string{"gretap", "ip6gretap", "erspan", "ip6erspan", "vxlan", "geneve", "bareudp", "l2tp"}
+
+// isTunnel tells the devices by which requests may come that have been on their way to another one: replies then belong
+// to either. A modem (without a kind, "rmnet", "wwan") has no Ethernet header either, and is none.
+func (d *device) isTunnel() bool {
+	kind := d.link.Type()
+	return slices.Contains(tunnels, kind) || d.hasNoHeader() && !slices.Contains([]string{"device", "rmnet", "wwan"}, kind)
 }
 
 // lower is the index of the device of this namespace that passes on the frames of

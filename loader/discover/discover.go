@@ -9,15 +9,15 @@ import (
 	"net/netip"
 
 	"replypath/loader/config"
+	"replypath/loader/discover/dump"
 )
 
 // OwnDevice is the name of the device that replypath makes for itself. It is
 // never managed.
 const OwnDevice = "replypath0"
 
-// OwnProtocol marks the routes that replypath makes (rtm_protocol): a number that
-// neither the kernel nor iproute2's rt_protos has.
-const OwnProtocol = 114
+// OwnProtocol marks the routes and rules that replypath makes.
+const OwnProtocol = dump.OwnProtocol
 
 // BoundMetric is that of replypath's default routes for sockets that are bound to a device, the kernel's largest: who
 // is not bound has the fallback route before.
@@ -32,6 +32,8 @@ type Interface struct {
 	MTU      int              // in bytes, without the Ethernet header
 	Up       bool             // administratively up and with a carrier
 	VRF      int              // index of the VRF device that it is a port of; 0 for none
+	Table    int              // of routes that is the VRF's; 0 for none
+	Group    int              // of devices, by which a rule may suppress routes
 	Lower    int              // index of the device that its frames pass as well: a macvlan's; 0 for none
 	NoARP    bool             // the kernel resolves no neighbours here: IFF_NOARP, or no Ethernet header
 	// Addresses are the global unicast addresses with their prefix length, in
@@ -43,6 +45,14 @@ type Interface struct {
 	// Named tells that the configuration names the interface, by whatever name
 	// or glob; else it was discovered.
 	Named bool
+	// OwnOnly tells that only requests for the interface's own addresses are recorded: it is a tunnel that nobody named.
+	OwnOnly bool
+	// TakesAll4 and TakesAll6 tell that what comes in by the interface is for nobody else: it forwards nothing of the family.
+	TakesAll4, TakesAll6 bool
+	// Strict tells that rp_filter is strict: what arrives by IPv4 is dropped if the kernel answers by another interface.
+	Strict bool
+	// Catches tells that the interface is not managed, and that replies which leave by it are caught.
+	Catches bool
 }
 
 // Unmanaged is an interface that is left alone.
@@ -76,11 +86,16 @@ type OwnPrefix struct {
 	LoopbackOnly bool         // the route leads to lo or a dummy device
 }
 
-// Result is what Scan found. Interfaces and Unmanaged are in the order of their
-// index, OnLink by index and prefix, the rest by address.
+// Result is what Scan found. Interfaces, Caught and Unmanaged are in the order of
+// their index, OnLink by index and prefix, the rest by address.
 type Result struct {
-	Interfaces  []Interface
-	Unmanaged   []Unmanaged
+	Interfaces []Interface
+	Caught     []Interface // those of the unmanaged ones that routes lead out of; none where nothing is managed
+	Uncaught   []Unmanaged // others that routes lead out of: replies leave there unseen
+	Unmanaged  []Unmanaged
+	Tunnels    []string // among the unmanaged ones, that would be managed if the configuration named them
+	// Headerless tells that replies may be caught one day on an interface that is not managed and has no Ethernet header.
+	Headerless  bool
 	OnLink      []OnLink
 	Own         []OwnAddress
 	OwnPrefixes []OwnPrefix
@@ -97,13 +112,4 @@ type Result struct {
 	Contradiction error
 	// Bystanders are among the unmanaged interfaces.
 	Bystanders *Bystanders
-
-	defaults []defaultHop
-	left     map[int]Unmanaged // by index
-}
-
-// defaultHop is a way out of a default route, whosever table it stands in, but for replypath's own.
-type defaultHop struct {
-	family, table, metric int
-	device                int // index, 0 where the route refuses
 }

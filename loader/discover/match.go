@@ -46,7 +46,7 @@ func (d *device) ignored(patterns []string) string {
 // cutOut says why a device is not managed although an entry matches it:
 // ignore_interfaces takes single interfaces out of a glob, "eth9" out of "eth*"
 // or "docker*" out of "*". It does not undo an entry as a whole, neither a plain
-// name nor "br-lan*", which the default pattern "br-*" would swallow.
+// name nor "kube-lan*", which the default pattern "kube*" would swallow.
 func (d *device) cutOut(entry *config.Interface, ignore []string) string {
 	if !config.IsGlob(entry.Name) {
 		return ""

@@ -26,7 +26,7 @@ func Scan(nl *netlink.Handle, cfg *config.Config) (Result, error) {
 // already. Such an interface stays managed without an address: network managers
 // take the last one away for a moment when they configure it anew.
 func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) bool, routes *Routes) (Result, error) {
-	n := network{served: served, routed: routes.routed.List(), defaults: routes.defaults.List()}
+	n := network{served: served, routed: routes.routed.List(), leadOut: routes.leadOut}
 	var err error
 	if n.links, err = dump.Links(nl); err != nil {
 		return Result{}, err
@@ -39,25 +39,49 @@ func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) b
 
 func (n *network) evaluate(cfg *config.Config) Result {
 	devices := newDevices(n.links, n.addresses)
-	r := Result{defaults: n.defaults, left: make(map[int]Unmanaged), Bystanders: newBystanders(cfg)}
+	r := Result{Bystanders: newBystanders(cfg)}
 	for _, d := range devices.list {
 		d.served = n.served != nil && n.served(d.link.Attrs().Index)
+		d.leads = n.leadOut != nil && n.leadOut(d.link.Attrs().Index)
 		settings, reason := devices.choose(d, cfg)
-		if reason != "" {
-			r.Bystanders.leave(d)
-			left := Unmanaged{d.name(), reason}
-			r.Unmanaged, r.left[d.link.Attrs().Index] = append(r.Unmanaged, left), left
+		if reason == "" {
+			r.Bystanders.chosen[d.link.Attrs().Index] = true
+			i := d.managed(settings, cfg)
+			if vrf := devices.byIndex[i.VRF]; vrf != nil {
+				if vrf, is := vrf.link.(*netlink.Vrf); is {
+					i.Table = int(vrf.Table)
+				}
+			}
+			r.Interfaces = append(r.Interfaces, i)
 			continue
 		}
-		r.Bystanders.chosen[d.link.Attrs().Index] = true
-		r.Interfaces = append(r.Interfaces, d.managed(settings, cfg))
+		r.Bystanders.leave(d)
+		r.Unmanaged = append(r.Unmanaged, Unmanaged{d.name(), reason})
+		if d.isTunnel() && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
+			r.Tunnels = append(r.Tunnels, d.name())
+		}
+		if reason := devices.unseen(d); reason != "" {
+			if d.leads && d.link.Type() != "vrf" { // from there replies leave by a port of it
+				r.Uncaught = append(r.Uncaught, Unmanaged{d.name(), reason})
+			}
+			continue
+		}
+		r.Headerless = r.Headerless || d.hasNoHeader()
+		if d.leads {
+			caught := d.describe()
+			caught.Catches = true
+			r.Caught = append(r.Caught, caught)
+		}
+	}
+	if len(r.Interfaces) == 0 { // there is nothing that a reply could be moved to
+		r.Caught = nil
 	}
 	r.OnLink = n.onLink(r.Interfaces)
 	r.Own = n.ownAddresses(devices)
 	r.OwnPrefixes = n.ownPrefixes(devices)
 	r.Missing = devices.missing(cfg)
 	overruled := devices.overruled(cfg)
-	r.Warnings = slices.Concat(devices.unmatched(cfg), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
+	r.Warnings = slices.Concat(devices.unmatched(cfg, r.Unmanaged), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
 	r.Contradiction = r.contradiction(cfg, overruled)
 	return r
 }

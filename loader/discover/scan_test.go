@@ -46,6 +46,7 @@ link set tap1 master guests0
 link set tap2 master guests0
 link set port1 master lan0
 link property add dev eth0 altname enp1s0 altname production
+link add mac0 link eth0 type macvlan
 link set eth0 mtu 1400 up
 link set far0 up
 link set eth1 up
@@ -65,7 +66,7 @@ addr add 10.10.0.1/24 dev replypath0
 `)
 	r := scan(t, h, config.Default())
 
-	if want, got := []string{"eth0", "eth1", "lan0", "tun0"}, slices.Sorted(slices.Values(names(r))); !slices.Equal(want, got) {
+	if want, got := []string{"eth0", "eth1", "lan0", "mac0", "tun0"}, slices.Sorted(slices.Values(names(r))); !slices.Equal(want, got) {
 		t.Errorf("managed %q, want %q", got, want)
 	}
 	want := map[string]string{
@@ -134,6 +135,93 @@ link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
 	host.IPBatch(t, h, "link set uplink master br1")
 	if got, want := names(scan(t, h, config.Default())), []string{"br1"}; !slices.Equal(got, want) {
 		t.Errorf("managed %q, want %q", got, want)
+	}
+}
+
+// A bridge of virtual machines is managed where one of them is a router, and stays so while that has no route.
+func TestBridgeWithARouter(t *testing.T) {
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
+link add vmbr1 type bridge
+link add tap1 type veth peer name far1
+link set tap1 master vmbr1
+link set vmbr1 up
+link set tap1 up
+link set far1 up
+addr add 10.5.0.1/24 dev vmbr1
+`)
+	if got := names(scan(t, h, config.Default())); got != nil {
+		t.Errorf("managed %q, want none", got)
+	}
+	host.IPBatch(t, h, "route add 10.9.0.0/16 via 10.5.0.9")
+	if got, want := names(scan(t, h, config.Default())), []string{"vmbr1"}; !slices.Equal(got, want) {
+		t.Errorf("managed %q, want %q", got, want)
+	}
+	host.IPBatch(t, h, "route del 10.9.0.0/16")
+	isServed := func(index int) bool { return index == indexOf(t, h, "vmbr1") }
+	var r Result
+	await.Must(t, h.Do(func() (err error) {
+		r, err = ScanServed(h.Netlink(), config.Default(), isServed, NewRoutes())
+		return err
+	}))
+	find(t, r, "vmbr1")
+}
+
+// TestCaught: replies are caught on interfaces that are not managed, whatever the reason, where a route with a gateway, or one
+// that no single link can have, leads out of them; in any table and family.
+func TestCaught(t *testing.T) {
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
+link add eth0 type veth peer name far0
+link add eth1 type veth peer name far1
+tuntap add tailscale0 mode tun
+tuntap add tun1 mode tun
+tuntap add tun2 mode tun
+tuntap add tun3 mode tun
+tuntap add tun4 mode tun
+tuntap add tun5 mode tun
+link set eth0 up
+link set far0 up
+link set eth1 up
+link set far1 up
+link set tailscale0 up
+link set tun1 up
+link set tun2 up
+link set tun3 up
+link set tun4 up
+link set tun5 up
+addr add 10.3.0.100/24 dev eth0
+addr add 10.4.0.100/24 dev eth1
+route add default via 10.3.0.1
+route add default dev tailscale0 table 52
+route add default dev tun1 metric 7
+route add 128.0.0.0/1 dev tun2
+route add 10.0.0.0/8 dev tun3
+route add 224.0.0.0/4 dev tun4
+route add blackhole 10.9.0.0/16
+route add local 10.8.0.0/16 dev tun5 table 7
+route add 2001:db8::/32 via fe80::1 dev tun5 table 7
+`)
+	caught := func(cfg *config.Config) (names []string) {
+		for _, i := range scan(t, h, cfg).Caught {
+			if !i.Catches {
+				t.Errorf("%s does not catch", i.Name)
+			}
+			names = append(names, i.Name)
+		}
+		return names
+	}
+	for _, test := range []struct {
+		interfaces []config.Interface
+		want       []string
+	}{
+		{nil, []string{"tailscale0", "tun1", "tun2", "tun5"}},
+		{[]config.Interface{{Name: "eth1"}}, []string{"eth0", "tailscale0", "tun1", "tun2", "tun5"}},
+		{[]config.Interface{{Name: "eth9"}}, nil},
+	} {
+		if got := caught(named(test.interfaces...)); !slices.Equal(got, test.want) {
+			t.Errorf("%v: caught %q, want %q", test.interfaces, got, test.want)
+		}
 	}
 }
 

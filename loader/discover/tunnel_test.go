@@ -48,6 +48,11 @@ func TestOpenTunnels(t *testing.T) {
 		if got := names(r); !slices.Equal(got, managed) {
 			t.Errorf("managed %q, want %q", got, managed)
 		}
+		for _, i := range r.Interfaces {
+			if i.OwnOnly == i.Named {
+				t.Errorf("%s: records requests for its own addresses only: %v, although the configuration names it: %v", i.Name, i.OwnOnly, i.Named)
+			}
+		}
 		const (
 			external = "a tunnel in external mode: each packet has to say where it leads"
 			noRemote = "a tunnel without a remote address: the route says where a packet leads"
@@ -57,6 +62,32 @@ func TestOpenTunnels(t *testing.T) {
 			"mgre0": noRemote, "ip6gre0": noRemote, "gretap0": noRemote, "tunl0": noRemote, "ip6tnl0": noRemote, "sit0": noRemote,
 		}
 		await.Same(t, "unmanaged", want, reasons(r))
+	}
+}
+
+// TestIsTunnel: devices without an Ethernet header are tunnels, unless they are modems; of others, those that are made as such.
+func TestIsTunnel(t *testing.T) {
+	none, ethernet := netlink.LinkAttrs{EncapType: "none"}, netlink.LinkAttrs{EncapType: "ether"}
+	for kind, test := range map[string]struct {
+		link netlink.Link
+		want bool
+	}{
+		"tun":       {&netlink.Tuntap{LinkAttrs: none}, true},
+		"tap":       {&netlink.Tuntap{LinkAttrs: ethernet}, false},
+		"wireguard": {&netlink.Wireguard{LinkAttrs: none}, true},
+		"ppp":       {&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{EncapType: "ppp"}, LinkType: "ppp"}, true},
+		"xfrm":      {&netlink.Xfrmi{LinkAttrs: none}, true},
+		"vti":       {&netlink.Vti{LinkAttrs: netlink.LinkAttrs{EncapType: "ipip"}}, true},
+		"erspan":    {&netlink.GenericLink{LinkAttrs: ethernet, LinkType: "erspan"}, true},
+		"vxlan":     {&netlink.Vxlan{LinkAttrs: ethernet}, true},
+		"modem":     {&netlink.Device{LinkAttrs: none}, false},
+		"wwan":      {&netlink.GenericLink{LinkAttrs: none, LinkType: "wwan"}, false},
+		"vlan":      {&netlink.Vlan{LinkAttrs: ethernet}, false},
+		"nic":       {&netlink.Device{LinkAttrs: ethernet}, false},
+	} {
+		if got := (&device{link: test.link}).isTunnel(); got != test.want {
+			t.Errorf("%s: a tunnel: %v", kind, got)
+		}
 	}
 }
 

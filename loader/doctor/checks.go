@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 
 	"replypath/loader/doctor/bypass"
 	"replypath/loader/doctor/finding"
@@ -25,8 +26,26 @@ type check struct {
 	examine func(*snapshot.Host) []finding.Finding
 }
 
+// harmless are the checks whose findings put no packet at risk. Where one of them costs replies, `wrong-way` counts these.
+var harmless = []string{
+	"refusing-routes", "route-without-gateway", "loopback-address", "accept-redirects",
+	"needless-rules", "needless-marks", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
+	"legacy-iptables", "flowtable-offload", "ipsec-offload", "xdp", "kernel",
+}
+
+// grade makes a note of what is worth knowing only.
+func (c *check) grade(severity finding.Severity) finding.Severity {
+	if severity == finding.Warning && slices.Contains(harmless, c.name) {
+		return finding.Note
+	}
+	return severity
+}
+
 // checks are in the order in which findings of the same severity are shown.
 var checks = []check{
+	{"facts", "what could not be read of this host; the checks that need it are left out", "all that was asked could be read", health.UnreadFacts},
+	{"addresses", "own addresses that no reply leaves from, and before the first start by which interface those of each leave",
+		"the kernel refuses no reply", health.OwnAddresses},
 	{"managed", "which interfaces are managed; an error if there is none", "", health.ManagedInterfaces},
 	{"attached", "a managed interface that lacks replypath's programs, although they were attached",
 		"both programs are on every managed interface, or nothing is attached yet", health.MissingPrograms},
@@ -38,17 +57,21 @@ var checks = []check{
 	{"capabilities", "capabilities that this process lacks", "this process has every capability that a start needs", health.Capabilities},
 	{"configuration", "a datapath without a daemon; a file that has changed, is gone or wrong since it was loaded",
 		"nothing is attached: what a start would read is examined", health.Configurations},
+	{"trial", "a trial that nobody has confirmed in time, and nobody has taken back yet", "no trial is over", health.EndedTrial},
+	{"daemon", "what the daemon could not do yet and tries again, or how it ended", "the daemon has nothing left to do", health.DaemonTroubles},
+	{"flow-table", "a flow table that is full, or had no place for a flow", "every flow has a place", health.FullTables},
+	{"link", "a managed interface that is down", "every managed interface is up", health.DownInterfaces},
 	{"missing-interface", "an interface that the configuration or the daemon's command line names, and that does not exist",
 		"every interface that is named exists", health.MissingInterfaces},
 	{"wrong-way", "replies that leave by the wrong interface now: only observed, or impossible to correct",
 		"no reply was seen to leave by the wrong interface just now", health.WrongWays},
+	{"unnamed-tunnel", "a tunnel that `interfaces` does not name and that brought requests for addresses of other interfaces",
+		"no tunnel brought requests for addresses of other interfaces", health.UnnamedTunnels},
 	{"rp-filter", "strict `rp_filter` on a managed interface", "no managed interface has ipv4", settings.RPFilter},
 	{"reverse-path-rules", "nftables' `fib saddr . iif`, iptables' `rpfilter`, firewalld's `IPv6_rpfilter`",
 		"no firewall rule checks the route back", bypass.ReversePathRules},
 	{"default-route", "a family without a default route, or with one that is blackhole, unreachable or prohibit",
 		"nothing to route: the managed interfaces have no address, or belong to vrfs", routing.DefaultRoutes},
-	{"routed-interface", "a default route by an interface that is not managed, for example because the configuration does not name it",
-		"no default route, or it is by a managed interface", routing.RoutedInterfaces},
 	{"refusing-routes", "routes and rules that refuse packets to some peers (blackhole, unreachable, prohibit)",
 		"no route or rule refuses peers", routing.RefusingRoutes},
 	{"route-without-gateway", "a route to everywhere without a gateway: every peer becomes a neighbour",
@@ -56,21 +79,23 @@ var checks = []check{
 	{"own-gateway", "a route or a configured gateway that is an address of this host",
 		"no gateway is this host itself", routing.OwnGateways},
 	{"gateway", "a gateway that does not answer ARP or neighbour discovery", "no gateway is known", peers.SilentGateways},
+	{"no-gateway", "an interface with `next_hop: gateway` and without a gateway", "every interface that needs a gateway has one", health.WithoutGateway},
 	{"unnamed-router", "peers behind a router that no route of their interface names, while its routes to other networks name other routers",
 		"no flow came through an unnamed router", peers.UnnamedRouters},
+	{"unknown-gateway", "an interface without a known gateway: frames from a MAC that no neighbour has, a gateway in a table for some packets only",
+		"every gateway is known, or questions come from the mac of a neighbour", peers.UnknownGateways},
 	{"arp-ignore", "`arp_ignore` with two interfaces in one network, a macvlan, or a virtual address on lo",
 		"no two interfaces share a network or a wire, and no address is on lo only", settings.ARPIgnore},
 	{"arp-announce", "`arp_announce` in the same cases",
 		"no two interfaces share a network, and no address is on lo only", settings.ARPAnnounce},
 	{"loopback-address", "addresses on lo or a dummy device only, and what `loopback_addresses` says of them",
 		"no address is on lo or a dummy device only", settings.LoopbackAddresses},
-	{"accept-local", "`accept_local` is on", "accept_local is off", settings.AcceptLocal},
+	{"translated-address", "connections that are translated from an address that no interface has, and that nothing makes this host's: see `addresses`",
+		"every address that is translated is served, or nothing is translated", peers.TranslatedAddresses},
 	{"neighbour-table", "a neighbour table that is nearly full (`gc_thresh3`), or was full",
 		"its limits are shown in the host's first network namespace only", settings.NeighbourTable},
 	{"accept-redirects", "`accept_redirects` if replies have to go back through a load balancer (last-hop)",
 		"no interface replies through a load balancer (last-hop)", settings.AcceptRedirects},
-	{"send-redirects", "`send_redirects` on a load balancer (IPVS, or DNAT to a neighbour)",
-		"this host is no load balancer", settings.SendRedirects},
 	{"last-hop", "peers of the own network that arrive from another station's MAC: needs `next_hop: last-hop`",
 		"no on-link peer arrives from another station's mac", peers.LastHop},
 	{"needless-rules", "`ip rule from` an own address, whether anything still needs it, and its file",
@@ -79,20 +104,20 @@ var checks = []check{
 		"no rule sends replies back by a connection mark", routing.NeedlessMarks},
 	{"rule-never-matches", "a rule with an own address and `iif` (or `dev`): it never matches",
 		"no rule has an own address and an incoming interface", routing.RulesThatNeverMatch},
+	{"answers-to-lo", "a chain that marks what the host sends, for a rule that leads to lo (a transparent proxy)",
+		"no chain marks what the host sends for lo", routing.AnswersToLo},
 	{"udp-connect", "a UDP daemon that connects its wildcard socket (iperf3's server)",
 		"no connected udp socket shares its port with a wildcard one", peers.ConnectedSockets},
 	{"mtu", "managed interfaces with different MTUs", "all managed interfaces have the same mtu", bypass.MTUs},
-	{"offloads", "segmentation offloads that one managed interface lacks",
-		"all managed interfaces have the same segmentation offloads", bypass.Offloads},
 	{"tc-programs", "programs and filters of others in the same TC hooks", "no program of others is in the tc hooks", bypass.OtherPrograms},
-	{"outgoing-interface-rules", "firewall rules by the outgoing interface: they see the kernel's choice",
+	{"outgoing-interface-rules", "firewall rules by the outgoing interface: they see the kernel's choice; an error if they drop replies by it",
 		"no firewall rule looks at the outgoing interface of replies", bypass.OutgoingRules},
+	{"masquerade", "a rule of nftables that translates replies, as they leave by the kernel's choice, once connection tracking has forgotten them",
+		"no firewall rule translates replies that connection tracking has forgotten", bypass.Masquerades},
 	{"netdev-egress", "egress chains of netdev: moved replies bypass them", "no egress chain of netdev", bypass.EgressChains},
 	{"legacy-iptables", "tables of iptables-legacy, which `doctor` cannot read", "iptables-legacy is not in use", bypass.LegacyTables},
-	{"hw-tc-offload", "`hw-tc-offload` is on", "hw-tc-offload is off", bypass.HardwareTC},
 	{"flowtable-offload", "a flow table with `flags offload`", "no flow table is offloaded to hardware", bypass.Flowtables},
 	{"ipsec-offload", "IPsec packet offload", "no ipsec packet offload", bypass.OffloadedIPsec},
-	{"sr-iov", "SR-IOV virtual functions", "no virtual functions", bypass.VirtualFunctions},
 	{"xdp", "XDP programs, also those of AF_XDP", "no xdp program", bypass.XDPPrograms},
 }
 
@@ -102,22 +127,35 @@ var needs = map[string][]string{
 	"kernel":                   {snapshot.PartKernel},
 	"configuration":            {snapshot.PartPins},
 	"wrong-way":                {snapshot.PartPins, snapshot.PartTraffic},
+	"unnamed-tunnel":           {snapshot.PartPins, snapshot.PartTraffic, snapshot.PartTunnels},
 	"reverse-path-rules":       {snapshot.PartFirewall},
 	"gateway":                  {snapshot.PartGateways},
+	"translated-address":       {snapshot.PartFirewall, snapshot.PartTracked},
+	"udp-connect":              {snapshot.PartSockets},
+	"daemon":                   {snapshot.PartStatus},
+	"trial":                    {snapshot.PartStatus},
+	"flow-table":               {snapshot.PartStatus},
 	"accept-redirects":         {snapshot.PartFlows},
-	"send-redirects":           {snapshot.PartFirewall, snapshot.PartBalancer},
 	"last-hop":                 {snapshot.PartFlows},
-	"needless-rules":           {snapshot.PartFiles},
+	"unknown-gateway":          {snapshot.PartFlows},
+	"needless-rules":           {snapshot.PartFiles, snapshot.PartSockets},
 	"needless-marks":           {snapshot.PartFirewall},
+	"answers-to-lo":            {snapshot.PartFirewall},
 	"tc-programs":              {snapshot.PartHooks},
 	"outgoing-interface-rules": {snapshot.PartFirewall},
+	"masquerade":               {snapshot.PartFirewall},
 	"netdev-egress":            {snapshot.PartFirewall},
 	"legacy-iptables":          {snapshot.PartFirewall},
 	"flowtable-offload":        {snapshot.PartFirewall},
 	"ipsec-offload":            {snapshot.PartOffloads},
 }
 
-// notLookedAt says in a check's place that it has nothing to go by.
+// isLeftOut tells of a check that has nothing to go by, as something could not be read. The check `facts` says so, once.
+func (c *check) isLeftOut(h *snapshot.Host) bool {
+	return slices.ContainsFunc(needs[c.name], func(part string) bool { _, failed := h.Failed[part]; return failed })
+}
+
+// notLookedAt says in a check's place that this process may not read what the check goes by.
 func (c *check) notLookedAt(h *snapshot.Host) (finding.Finding, bool) {
 	for _, part := range needs[c.name] {
 		if takes, unread := h.Unread[part]; unread {

@@ -25,9 +25,7 @@ func device(t *testing.T, h *topology.Host, link netlink.Link) {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		t.Skipf("kernel %s has no %s devices", testhost.KernelRelease(), link.Type())
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 }
 
 func named(name string) netlink.LinkAttrs {
@@ -112,29 +110,4 @@ func TestPortsOfVRF(t *testing.T) {
 	of(t, found, "default-route", OK, "nothing to route")
 	testhost.Run(t, h, "link set eth1 nomaster\naddress replace 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
 	of(t, look(t, h, config.Default()), "default-route", Error, "ipv4: no default route")
-}
-
-// TestDirector has IPVS balance, and its host send redirects.
-func TestDirector(t *testing.T) {
-	_, h := testhost.NewNetwork(t)
-	addresses(t, h)
-	await.Must(t, h.SetSysctl("net/ipv4/ip_forward", "1"))
-	of(t, look(t, h, config.Default()), "send-redirects", OK, "is no load balancer")
-	if _, err := h.Sysctl("net/ipv4/vs/conntrack"); err != nil {
-		t.Skipf("kernel %s has no ipvs", testhost.KernelRelease())
-	}
-	testhost.Run(t, h, "", "ipvsadm", "-A", "-t", "10.3.0.100:80", "-s", "rr")
-	testhost.Run(t, h, "", "ipvsadm", "-a", "-t", "10.3.0.100:80", "-r", "10.4.0.7:80", "-m")
-	found := look(t, h, config.Default())
-	for _, name := range []string{"eth0", "eth1"} {
-		count := 0
-		for _, f := range found {
-			if f.Check == "send-redirects" && finding.OrEmpty(f.Interface) == name && strings.Contains(f.Found, "1 services of ipvs") {
-				count++
-			}
-		}
-		if count != 1 {
-			t.Errorf("%d findings about %s:\n%s", count, name, strings.Join(testhost.Lines(found), "\n"))
-		}
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/status"
 )
 
 // What doctor is asked, and what it answers.
@@ -31,6 +32,7 @@ type (
 const (
 	Error   = finding.Error
 	Warning = finding.Warning
+	Note    = finding.Note
 	OK      = finding.OK
 )
 
@@ -47,13 +49,32 @@ func Examine(options Options) ([]Finding, error) {
 	return Judge(host), nil
 }
 
+// Status reads what the datapath of a pin directory does, and what is to be said of it. Nobody is asked anything, and nothing is
+// waited for. The error matches pins.ErrNone where nothing is pinned, see status.Read.
+func Status(pinDir string) (*status.Status, error) {
+	host, err := gather.Snapshot(Options{PinDir: pinDir, Quiet: true})
+	if err != nil {
+		return nil, err
+	}
+	s := host.Status
+	if s == nil {
+		if s, err = status.Read(pinDir); err != nil {
+			return s, err
+		}
+	}
+	s.Health = finding.HealthOf(Judge(host))
+	return s, nil
+}
+
 // Judge runs all checks on a snapshot, as Examine does.
 func Judge(h *snapshot.Host) []Finding {
 	var all []Finding
 	for _, c := range checks {
 		found := c.find(h)
 		for i := range found {
-			found[i].Check = c.name
+			f := &found[i]
+			f.Check, f.Anchor = c.name, "troubleshooting.md#"+anchor(c.name)
+			f.Subject = cmp.Or(f.Subject, finding.OrEmpty(f.Interface))
 		}
 		all = append(all, found...)
 	}
@@ -63,12 +84,21 @@ func Judge(h *snapshot.Host) []Finding {
 	return all
 }
 
-// find runs a check, and says something in any case.
+// anchor is where the table of the documentation has a check.
+func anchor(check string) string { return "check-" + check }
+
+// find runs a check, and says something unless `facts` does.
 func (c *check) find(h *snapshot.Host) []Finding {
+	if c.isLeftOut(h) {
+		return nil
+	}
 	if f, unread := c.notLookedAt(h); unread {
 		return []Finding{f}
 	}
 	if found := c.examine(h); len(found) > 0 {
+		for n := range found {
+			found[n].Severity = c.grade(found[n].Severity)
+		}
 		return found
 	}
 	return []Finding{finding.Fine("", c.fine)}

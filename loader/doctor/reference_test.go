@@ -34,7 +34,7 @@ func table() string {
 	var b strings.Builder
 	b.WriteString("\n| check | finds |\n|---|---|\n")
 	for _, c := range checks {
-		b.WriteString("| `" + c.name + "` | " + c.says + " |\n")
+		b.WriteString("| <a id=\"" + anchor(c.name) + "\"></a>`" + c.name + "` | " + c.says + " |\n")
 	}
 	b.WriteString("\n")
 	return b.String()

@@ -14,14 +14,14 @@ import (
 const idleOutbound = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
 
 // WhyNoFlow tells why a packet belongs to no flow: the verdict NoFlow, LocalOrigin
-// or Excluded, and a reason where no flow would ever be recorded.
-func (h *Host) WhyNoFlow(q *Question) (verdict, reason string, err error) {
+// or Excluded, and a reason where no flow would ever be recorded of what comes in by the interface of this id; 0: by any.
+func (h *Host) WhyNoFlow(q *Question, by uint16) (verdict, reason string, err error) {
 	exclusions, err := h.maps.exclusions(h.settings.Exclusions)
 	if err != nil {
 		return Excluded, "", err
 	}
-	rules := admission.Rules{Settings: h.settings, Exclusions: exclusions, Own: h.maps.ownFlags}
-	about := admission.Tuple{Protocol: q.Protocol, Peer: q.Peer, Self: q.Self}
+	rules := admission.Rules{Settings: h.settings, Exclusions: exclusions, Own: h.maps.ownFlags, Served: admission.ServedBy(h.maps.ServedAddresses), Takes: h.maps.takes}
+	about := admission.Tuple{Protocol: q.Protocol, Peer: q.Peer, Self: q.Self, Interface: by}
 	if rules.Excludes(&about) {
 		return Excluded, "", nil
 	}
@@ -39,7 +39,7 @@ func (h *Host) isHeeded(q *Question, verdict string) (bool, error) {
 	if verdict == Excluded {
 		return false, nil
 	}
-	rules := admission.Rules{Settings: h.settings, Own: h.maps.ownFlags}
+	rules := admission.Rules{Settings: h.settings, Own: h.maps.ownFlags, Served: admission.ServedBy(h.maps.ServedAddresses), Takes: h.maps.takes}
 	why, err := rules.Refusal(&admission.Tuple{Protocol: q.Protocol, Peer: q.Peer, Self: q.Self})
 	return why == "", err
 }

@@ -3,9 +3,11 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 
+	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
 )
@@ -15,6 +17,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	q := asked.of(entry)
 	e, err := h.explainEntry(&q, entry)
 	e.Flow = &entry.Flow
+	e.addSeen(entry.CorrectedPackets)
 	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
 		e.Detail += fmt.Sprintf("; the flow arrived by %s, not by %s", orUnknown(in), q.Interface)
 	}
@@ -66,7 +69,11 @@ func (r *reply) way(flow *flows.Flow) Way {
 // belongs to none, or where the reply would go if its question came in by a device.
 // Who would send the frame is not known.
 func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
-	verdict, reason, err := h.WhyNoFlow(q)
+	_, id, err := h.maps.interfaceByIndex(device)
+	if err != nil {
+		return Explanation{}, err
+	}
+	verdict, reason, err := h.WhyNoFlow(q, uint16(id))
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -92,12 +99,59 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 		return e, err
 	}
 	if heeded {
-		if decides, err := h.concludeBySource(q, way, &e); decides || err != nil {
-			return e, err
+		if originated, err := h.explainOriginated(q, way.device); originated != nil || err != nil {
+			return *cmp.Or(originated, &e), err
 		}
 	}
 	e.conclude(verdict, reason)
 	return e, nil
+}
+
+// explainOriginated tells where a packet goes that belongs to no flow, if the strong host model has its source decide that,
+// or it goes as answers to its peer go; nil for any other: as choose_way() in bpf/src/originate.h. The kernel sends it by
+// a device.
+func (h *Host) explainOriginated(q *Question, device int) (*Explanation, error) {
+	target, id, err := h.sourceInterface(q)
+	if err != nil || target == nil || int(target.Ifindex) == device || target.Lower != 0 && int(target.Lower) == device {
+		return nil, err
+	}
+	if sees, err := h.seesDevice(device); !sees || err != nil {
+		return nil, err
+	}
+	raw := bpf.DatapathFlow{Ifindex: target.Ifindex, Interface: id}
+	if raw.Tuple = q.tuple(0); q.Protocol != nil {
+		raw.Tuple = q.tuple(*q.Protocol)
+	}
+	isStrong := target.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0
+	known, entry, moved := false, (*flows.Entry)(nil), StrongHost
+	if isStrong {
+		known, err = h.setSourceNextHop(q, target, &raw)
+	}
+	if err == nil && !known && (isStrong || h.settings.Related != 0) {
+		entry, err = h.table.Related(raw.Tuple)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case entry != nil && entry.Raw.Interface == id:
+		moved = Related
+	case !isStrong:
+		return nil, nil
+	default:
+		if entry, err = h.table.Entry(raw); err != nil {
+			return nil, err
+		}
+	}
+	e, err := h.explainEntry(q, entry)
+	hasNextHop := !hasHeader(target) || e.Replypath.NextHopMAC != nil || entry.Raw.Flags&onLink != 0
+	switch {
+	case err != nil || e.Reason != nil && *e.Reason == reasonObserve: // who observes has nobody asked
+	case !hasNextHop:
+		e.conclude(Fallback, reasonNoNextHop)
+	case e.Verdict == Corrected:
+		e.conclude(moved, "")
+	}
+	return &e, err
 }
 
 // kernelWay is kernel.way, which has to know whether Self is an address of this host.

@@ -30,6 +30,8 @@ func (r *reply) decide() (verdict, reason string) {
 		return Fallback, reasonNoRoute
 	case r.from == nil && !r.last:
 		return Fallback, reasonNotManaged
+	case r.target != nil && r.target.Lower != 0 && int(r.target.Lower) == r.kernel: // on its way down (macvlan)
+		return AlreadyRight, ""
 	case int(r.flow.Ifindex) != r.kernel:
 		return r.move()
 	case r.target == nil || !hasHeader(r.from) || !r.has(bpf.DatapathFlowFlagsFLOW_ENFORCE_MAC) && !r.isForNobody():

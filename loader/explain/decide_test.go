@@ -39,6 +39,8 @@ func TestDecide(t *testing.T) {
 		{"bound to the flow's", []func(*reply){func(r *reply) { r.bound = 3 }}, Corrected, ""},
 		{"bound to its VRF", []func(*reply){func(r *reply) { r.bound, r.target.Vrf = 9, 9 }}, Corrected, ""},
 		{"bound to another VRF", []func(*reply){func(r *reply) { r.bound, r.target.Vrf = 8, 9 }}, Fallback, "bound_device"},
+		{"stands on the route's device", []func(*reply){func(r *reply) { r.target.Lower = 2 }}, AlreadyRight, ""},
+		{"stands on another device", []func(*reply){func(r *reply) { r.target.Lower = 4 }}, Corrected, ""},
 		{"observe", []func(*reply){func(r *reply) { r.target.Mode, r.bound = observe, 2 }}, Fallback, "observe"},
 		{"observe by hand", []func(*reply){func(r *reply) { r.byHand = bpf.DatapathModeMODE_OBSERVE }}, Fallback, "observe"},
 		{"enforce by hand", []func(*reply){func(r *reply) {
@@ -88,6 +90,27 @@ func TestDecide(t *testing.T) {
 				t.Errorf("%s %q, not %s %q", verdict, reason, test.verdict, test.reason)
 			}
 		})
+	}
+}
+
+// What would become of a reply is told from what was seen of its flow.
+func TestSeenLeaving(t *testing.T) {
+	const would = "the reply would leave by eth1, by which its flow arrived"
+	for _, test := range []struct {
+		verdict string
+		packets uint64
+		want    string
+	}{
+		{Corrected, 0, would + "; no corrected packet was seen leaving yet"},
+		{Corrected, 7, would + "; corrected packets seen leaving so far: 7"},
+		{AlreadyRight, 7, "the kernel sends the reply back the way that its flow came"},
+	} {
+		e := &Explanation{Kernel: Kernel{Interface: new("eth0")}, Replypath: Way{Interface: new("eth1")}}
+		e.conclude(test.verdict, "")
+		e.addSeen(test.packets)
+		if e.Detail != test.want {
+			t.Errorf("%s, %d packets: %q, not %q", test.verdict, test.packets, e.Detail, test.want)
+		}
 	}
 }
 

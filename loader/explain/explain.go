@@ -12,6 +12,8 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/flows"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
 )
 
 // Answer explains the reply that was asked about, or of several flows that match
@@ -41,7 +43,10 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 	}
 	if len(entries) == 0 {
 		e, err := h.explainWithout(&q, device)
-		return &Answer{Explanation: e, Others: []Explanation{}}, err
+		if err != nil {
+			return nil, err
+		}
+		return &Answer{Explanation: e, Others: []Explanation{}}, e.addUnseen(pinDir, q.Interface)
 	}
 	answer := &Answer{Others: []Explanation{}, Matches: len(entries)}
 	if q.Limit > 0 && len(entries) > q.Limit {
@@ -49,6 +54,9 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 	}
 	for i := range entries {
 		e, err := h.explainFlow(&q, &entries[i])
+		if err == nil && !e.Flow.Asymmetric {
+			err = e.addUnseen(pinDir, orNone(e.Flow.Interface))
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -59,6 +67,27 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 		}
 	}
 	return answer, nil
+}
+
+// addUnseen says where questions may have been dropped before there was a reply: by an interface, or by any of those whose
+// requests are recorded if it is "".
+func (e *Explanation) addUnseen(pinDir, arrivesBy string) error {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil || e.Family != "ipv4" || e.Verdict == AlreadyRight { // IPv6 has no rp_filter
+		return err
+	}
+	by := slices.DeleteFunc(journal.Recording(), func(name string) bool { return arrivesBy != "" && arrivesBy != name })
+	if unseen := hostsettings.Unseen(by); unseen != "" {
+		e.Detail += "; " + unseen
+	}
+	return nil
+}
+
+func orNone(name *string) string {
+	if name == nil {
+		return ""
+	}
+	return *name
 }
 
 // entries returns the live flows that match, that of the latest inbound frame

@@ -71,9 +71,10 @@ func (e *Explanation) conclude(verdict, reason string) {
 	}
 	e.Detail = e.detail(verdict, reason)
 	switch {
-	case verdict == Corrected || verdict == StrongHost:
+	case verdict == Corrected || verdict == StrongHost || verdict == Related:
 		e.LeavesBy = e.Replypath.Interface
 	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
+		e.LeavesBy = nil
 		e.Detail += "; without a default route that is " + discover.OwnDevice + ", where it ends"
 	default:
 		e.LeavesBy = e.Kernel.Interface
@@ -85,13 +86,15 @@ func (e *Explanation) detail(verdict, reason string) string {
 	switch verdict {
 	case Corrected:
 		if e.Kernel.Interface != nil && e.Replypath.Interface != nil && *e.Kernel.Interface == *e.Replypath.Interface {
-			return "the reply leaves by the kernel's interface, to the next hop that its flow came through"
+			return "the reply would leave by the kernel's interface, to the next hop that its flow came through"
 		}
-		return fmt.Sprintf("the reply leaves by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
+		return fmt.Sprintf("the reply would leave by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
 	case AlreadyRight:
 		return "the kernel sends the reply back the way that its flow came"
 	case StrongHost:
 		return fmt.Sprintf("host_model strong: what the host originates leaves by %s, which has its source address", orUnknown(e.Replypath.Interface))
+	case Related:
+		return fmt.Sprintf("related: the peer comes to the source address by %s, which has it, and the packet goes as answers do", orUnknown(e.Replypath.Interface))
 	case LocalOrigin:
 		return "the host spoke first: what it starts goes as the kernel routes it"
 	case Excluded:
@@ -103,6 +106,18 @@ func (e *Explanation) detail(verdict, reason string) string {
 		return text
 	}
 	return "no flow is recorded: it goes as the kernel routes it, until the peer sends something"
+}
+
+// addSeen adds to what would become of a reply what the programs have seen of the flow. What left by the kernel's own
+// choice is not counted.
+func (e *Explanation) addSeen(packets uint64) {
+	switch {
+	case e.Verdict != Corrected:
+	case packets == 0:
+		e.Detail += "; no corrected packet was seen leaving yet"
+	default:
+		e.Detail += fmt.Sprintf("; corrected packets seen leaving so far: %d", packets)
+	}
 }
 
 func orUnknown(text *string) string {

@@ -8,11 +8,11 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 )
@@ -58,8 +58,8 @@ func (h *Host) open(pinDir string) error {
 		return err
 	}
 	h.maps = programMaps{h.table.Maps()}
-	if h.kernel.Handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open a netlink socket: %w", err)
+	if h.kernel.Handle, err = dump.Open(); err != nil {
+		return err
 	}
 	return h.Refresh()
 }
@@ -73,7 +73,7 @@ func (h *Host) Refresh() (err error) {
 	if err := h.maps.Configuration.Lookup(uint32(0), &h.settings); err != nil {
 		return fmt.Errorf("read the settings: %w", err)
 	}
-	h.byHand, err = datapath.ReadMode(h.maps.ModeByHand)
+	h.byHand, err = datapath.ReadMode(h.maps.DatapathMaps)
 	return err
 }
 

@@ -72,6 +72,15 @@ func (m programMaps) ownFlags(address netip.Addr) (flags bpf.DatapathOwnFlags, e
 	return flags, nil
 }
 
+// takes is what starts flows by an interface beside requests for own addresses.
+func (m programMaps) takes(id uint16) (bpf.DatapathTakes, error) {
+	var entry bpf.DatapathInterface
+	if err := m.Interfaces.Lookup(uint32(id), &entry); err != nil {
+		return 0, fmt.Errorf("read interface %d: %w", id, err)
+	}
+	return bpf.DatapathTakes(entry.Takes), nil
+}
+
 // exclusions returns one of the two sets.
 func (m programMaps) exclusions(id uint32) ([]bpf.DatapathExclusion, error) {
 	var set bpf.DatapathExclusionSet

@@ -11,11 +11,11 @@ import (
 )
 
 // suppose returns the entry that a frame makes which comes in by a device, nil where that is not
-// managed: as choose_next_hop() in bpf/src/next_hop.h. The MAC is the peer's where that is a
+// managed, or caught only: as choose_next_hop() in bpf/src/next_hop.h. The MAC is the peer's where that is a
 // neighbour, and not known where any router may send the frame.
 func (h *Host) suppose(q *Question, device int) (*flows.Entry, error) {
 	target, id, err := h.maps.interfaceByIndex(device)
-	if target == nil || err != nil {
+	if target == nil || target.Mode == uint8(bpf.DatapathModeMODE_CONFIGURED) || err != nil {
 		return nil, err
 	}
 	var protocol uint8

@@ -10,6 +10,7 @@ const (
 	AlreadyRight = "already-right" // the kernel chose them itself
 	NoFlow       = "no-flow"       // goes as routed: nothing came in by this tuple
 	StrongHost   = "strong-host"   // of no flow: leaves by the interface that has its source address (host_model: strong)
+	Related      = "related"       // of no flow: goes as answers to its peer go, by the interface that has its source address (related: true)
 	LocalOrigin  = "local-origin"  // goes as routed: the host spoke first
 	Excluded     = "excluded"      // goes as routed: the configuration wants it so
 	Fallback     = "fallback"      // goes as routed although its flow came another way; the reason tells why
@@ -48,7 +49,9 @@ var fallbackDetails = map[string]string{
 var noFlowDetails = map[string]string{
 	reasonUnmanaged: "replypath is not attached to the interface where it would arrive: nothing is recorded, it goes as the " +
 		"kernel routes it",
-	string(admission.NotOwn):   "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
+	string(admission.NotOwn): "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
+	string(admission.Tunnel): "the interface where it would arrive is a tunnel that the configuration does not name, and does not have the self address: " +
+		"nothing is recorded, it goes as the kernel routes it",
 	string(admission.Loopback): "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
 	string(admission.Source):   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
 	string(admission.Protocol): "the protocol is not listed, or DHCP finds its route itself: nothing is recorded, it goes as the kernel routes it",

@@ -5,8 +5,8 @@ package fallback
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -41,9 +41,9 @@ func anyPeerEntry(hop nexthop.Default) *netlink.Neigh {
 
 // setAnyPeers makes the neighbour entries of those of the next hops that have one. What goes with its interface is none
 // of its errors.
-func setAnyPeers(nl *netlink.Handle, hops []nexthop.Default) error {
+func setAnyPeers(nl *netlink.Handle, routes []nexthop.OwnRoute) error {
 	var errs []error
-	for _, hop := range hops {
+	for _, hop := range hopsOf(routes) {
 		if !isAnyPeer(hop) {
 			continue
 		}
@@ -55,50 +55,59 @@ func setAnyPeers(nl *netlink.Handle, hops []nexthop.Default) error {
 	return errors.Join(errs...)
 }
 
-func boundRoute(hop nexthop.Default) *netlink.Route {
-	r := &netlink.Route{
-		LinkIndex: hop.Interface,
-		Table:     unix.RT_TABLE_MAIN,
-		Protocol:  discover.OwnProtocol,
-		Priority:  int(discover.BoundMetric),
-		Flags:     int(netlink.FLAG_ONLINK), // a gateway may be outside the networks of its interface
-		Dst:       &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
-		Gw:        hop.Gateway.AsSlice(),
+// hopsOf are the next hops of routes, each once.
+func hopsOf(routes []nexthop.OwnRoute) (hops []nexthop.Default) {
+	for _, r := range routes {
+		if !slices.Contains(hops, r.Default) {
+			hops = append(hops, r.Default)
+		}
 	}
-	if hop.Family == unix.AF_INET6 {
-		r.Dst = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
-	}
-	return r
+	return hops
 }
 
-// AddBound adds default routes for sockets that are bound to a device, behind the fallback route of their family,
-// which has to be there. It returns those that it has added: an interface that is down or gone gets none. By
-// reading: the kernel refuses a route of somebody else's with this metric; `ip route replace` puts it in the place of ours.
-func AddBound(nl *netlink.Handle, hops []nexthop.Default) (added []nexthop.Default, err error) {
-	errs := []error{setAnyPeers(nl, hops)}
+// RoutesBy are the routes by these next hops, each in the tables where a fallback route of its family stands.
+func RoutesBy(hops []nexthop.Default, fallbacks []nexthop.OwnRoute) (routes []nexthop.OwnRoute) {
 	for _, hop := range hops {
-		switch err := send(toAppend, boundRoute(hop)); {
+		tables := []int{Table}
+		for _, route := range fallbacks {
+			if route.Family == hop.Family && !slices.Contains(tables, route.Table) {
+				tables = append(tables, route.Table)
+			}
+		}
+		routes = append(routes, routesBy(hop, tables...)...)
+	}
+	return routes
+}
+
+// AddBound adds routes for sockets that are bound to a device, behind the fallback route of their family,
+// which has to be there. It returns those that it has added: an interface that is down or gone gets none.
+func AddBound(nl *netlink.Handle, routes []nexthop.OwnRoute) (added []nexthop.OwnRoute, err error) {
+	errs := []error{setAnyPeers(nl, routes)}
+	for _, hop := range routes {
+		switch err := send(toAppend, kernelRoute(&hop, discover.BoundMetric)); {
 		case err == nil:
 			added = append(added, hop)
 		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV):
-			errs = append(errs, fmt.Errorf("add the %s default route for bound sockets by %s: %w", Name(hop.Family), hop.Gateway, err))
+			errs = append(errs, fmt.Errorf("add the %s route for bound sockets by %s: %w", Name(hop.Family), hop.Gateway, err))
 		}
 	}
 	return added, errors.Join(errs...)
 }
 
 // RemoveBound removes such routes, before the fallback route. One that has gone already is no error.
-func RemoveBound(nl *netlink.Handle, hops []nexthop.Default) (removed []nexthop.Default, err error) {
+func RemoveBound(nl *netlink.Handle, routes []nexthop.OwnRoute) (removed []nexthop.OwnRoute, err error) {
 	var errs []error
-	for _, hop := range hops {
-		switch err := nl.RouteDel(boundRoute(hop)); {
+	for _, hop := range routes {
+		switch err := nl.RouteDel(kernelRoute(&hop, discover.BoundMetric)); {
 		case err == nil:
 			removed = append(removed, hop)
 		case !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV):
-			errs = append(errs, fmt.Errorf("delete the %s default route for bound sockets by %s: %w", Name(hop.Family), hop.Gateway, err))
+			errs = append(errs, fmt.Errorf("delete the %s route for bound sockets by %s: %w", Name(hop.Family), hop.Gateway, err))
 			continue
 		}
-		errs = append(errs, forgetAnyPeer(nl, hop))
+		if hop.Table != unix.RT_TABLE_DEFAULT { // whose other one stays
+			errs = append(errs, forgetAnyPeer(nl, hop.Default))
+		}
 	}
 	return removed, errors.Join(errs...)
 }

@@ -109,7 +109,7 @@ func (g *giveWay) haveSocketsNotice(device *Device, before, now map[undo.Setting
 		for _, family := range g.seen.families {
 			what := undo.Setting{Device: s.Index, Family: Name(family), Leaf: ignoreLinkDown}
 			if !s.Up && before[what] != now[what] {
-				errs = append(errs, renew(device, g.host.Datapath().Gate(), family))
+				errs = append(errs, haveSocketsForget(g.host.Netlink(), device, family))
 			}
 		}
 	}

@@ -31,6 +31,7 @@ type Host struct {
 	Enforces   func(device int) bool // whether replies are moved to it
 	NameOf     func(device int) string
 	Gateways   func(device int) []*gateways.View
+	Protocols  func() []uint8 // that are served
 
 	Tx      *undo.Tx
 	Sysctls *undo.Sysctls
@@ -73,6 +74,17 @@ type view struct {
 	nexthop.Routers
 	families []int // that have the fallback route
 	planned  []int // that would have it if all interfaces were enforced
+	bereft   []int // that have no other default route that is up
+}
+
+// tables are where the routes of a family are. IPv4 looks into the kernel's own table `default` behind main without a rule
+// (fib_lookup() in include/net/ip_fib.h), so that no daemon is needed in the moment in which the last default route goes; but
+// without one, what the host begins would take that as well.
+func (v *view) tables(family int) []int {
+	if family == unix.AF_INET && !slices.Contains(v.bereft, family) {
+		return []int{Table, unix.RT_TABLE_DEFAULT}
+	}
+	return []int{Table}
 }
 
 func familyOf(a interface{ Is4() bool }) int {
@@ -80,4 +92,16 @@ func familyOf(a interface{ Is4() bool }) int {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
+}
+
+// served are those of the families that lack none of their routes by the device.
+func (v *view) served(device *Device, families []int, present []nexthop.OwnRoute) []int {
+	if device == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(families), func(family int) bool {
+		return slices.ContainsFunc(routesBy(device.hop(family), v.tables(family)...), func(route nexthop.OwnRoute) bool {
+			return !slices.Contains(present, route)
+		})
+	})
 }

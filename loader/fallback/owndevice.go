@@ -204,8 +204,8 @@ func (o *ownDevice) ask(by *datapath.Datapath, hasRoutes bool) error {
 		o.asked = gate
 		return nil
 	}
-	o.host.Tx.OnAbort(func() error { return RenewAll(o.host.Netlink(), device, by.Earlier().Gate()) })
-	if err := RenewAll(o.host.Netlink(), device, gate); err != nil {
+	o.host.Tx.OnAbort(func() error { return RenewAll(device, by.Earlier().Gate()) })
+	if err := RenewAll(device, gate); err != nil {
 		return err
 	}
 	o.asked = gate

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -17,34 +18,54 @@ import (
 	"replypath/loader/nexthop"
 )
 
-// Metric is that of the routes: behind every other, the kernel's largest excepted.
+// Metric is that of the routes, before those for bound sockets.
 const Metric uint32 = 1<<32 - 2
+
+// Table holds the routes. Nothing but our rules leads to it (rules.go).
+const Table = 114114
 
 // The routes lead through gateways that nobody has, so that all peers share one
 // neighbour entry: without them each would take one of its own, of which there are
 // 1024 for a start (net.ipv4.neigh.default.gc_thresh3).
-var (
-	gateway4 = net.IPv4(192, 0, 0, 8).To4() // the dummy address of RFC 7600, 4.8
-	gateway6 = net.ParseIP("fe80::1")
-)
+var ownGateways = map[int]netip.Addr{
+	unix.AF_INET:  netip.MustParseAddr("192.0.0.8"), // the dummy address of RFC 7600, 4.8
+	unix.AF_INET6: netip.MustParseAddr("fe80::1"),
+}
+
+// destinations are where peers are. /proc/net/ipv6_route shows the routes of all tables, and whoever looks there for a default
+// route takes one to :: for it. So there is none: global and unique local addresses, and those of NAT64 (RFC 6052, RFC 8215).
+var destinations = map[int][]netip.Prefix{
+	unix.AF_INET:  {netip.MustParsePrefix("0.0.0.0/0")},
+	unix.AF_INET6: {netip.MustParsePrefix("2000::/3"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("64:ff9b::/32")},
+}
 
 // Families are unix.AF_INET and unix.AF_INET6.
 var Families = []int{unix.AF_INET, unix.AF_INET6}
 
-func routeOf(family, device int) *netlink.Route {
-	r := &netlink.Route{
-		LinkIndex: device,
-		Table:     unix.RT_TABLE_MAIN,
+// routesBy are the routes by a next hop in these tables.
+func routesBy(hop nexthop.Default, tables ...int) (routes []nexthop.OwnRoute) {
+	for _, table := range tables {
+		for _, to := range destinations[hop.Family] {
+			routes = append(routes, nexthop.OwnRoute{Default: hop, Table: table, To: to})
+		}
+	}
+	return routes
+}
+
+func (d *Device) hop(family int) nexthop.Default {
+	return nexthop.Default{Interface: d.Index, Gateway: ownGateways[family], Family: family}
+}
+
+func kernelRoute(r *nexthop.OwnRoute, metric uint32) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: r.Interface,
+		Table:     r.Table,
 		Protocol:  discover.OwnProtocol,
-		Priority:  int(Metric),
-		Flags:     int(netlink.FLAG_ONLINK),
-		Dst:       &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
-		Gw:        gateway4,
+		Priority:  int(metric),
+		Flags:     int(netlink.FLAG_ONLINK), // a gateway may be outside the networks of its interface
+		Dst:       &net.IPNet{IP: r.To.Addr().AsSlice(), Mask: net.CIDRMask(r.To.Bits(), r.To.Addr().BitLen())},
+		Gw:        r.Gateway.AsSlice(),
 	}
-	if family == unix.AF_INET6 {
-		r.Dst, r.Gw = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}, gateway6
-	}
-	return r
 }
 
 // asking is the route with a program that the kernel asks about what it sends by it.
@@ -77,9 +98,9 @@ func (e *programEncap) Encode() ([]byte, error) {
 
 // write adds or changes a route that asks a program, or where there is none, or the kernel is built without
 // such (CONFIG_LWTUNNEL_BPF), a plain one.
-func write(how, family int, d *Device, program *ebpf.Program) error {
+func write(how int, route *nexthop.OwnRoute, d *Device, program *ebpf.Program) error {
 	if program != nil && !d.Plain { // each try has the kernel look for a module
-		r, err := asking(routeOf(family, d.Index), program)
+		r, err := asking(kernelRoute(route, Metric), program)
 		if err != nil {
 			return err
 		}
@@ -88,61 +109,77 @@ func write(how, family int, d *Device, program *ebpf.Program) error {
 		}
 		d.Plain = true
 	}
-	return send(how, routeOf(family, d.Index))
+	return send(how, kernelRoute(route, Metric))
 }
 
-// syncRoutes makes the families that have a route to the device the wanted ones,
-// where `present` have one now. It returns those that have one then. They ask the program about what they
-// are to send, where it is not nil.
-func syncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, wanted []int) (there []int, err error) {
+// addRoutes adds those of the wanted routes to the device that are not present, and returns those that are there then. They ask
+// the program about what they are to send, where it is not nil.
+func addRoutes(d *Device, program *ebpf.Program, present, wanted []nexthop.OwnRoute) (there []nexthop.OwnRoute, err error) {
 	var errs []error
-	for _, family := range Families {
-		is, want := slices.Contains(present, family), slices.Contains(wanted, family)
-		switch {
-		case want && is:
-			there = append(there, family)
-		case want:
-			err := write(toAdd, family, d, program)
+	for _, route := range wanted {
+		if !slices.Contains(present, route) {
+			err := write(toAdd, &route, d, program)
 			if err != nil && !errors.Is(err, unix.EEXIST) {
-				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(family), err))
+				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(route.Family), err))
 				continue
 			}
-			there = append(there, family)
-		case is:
-			err := nl.RouteDel(routeOf(family, d.Index))
-			if err != nil && !errors.Is(err, unix.ESRCH) {
-				errs = append(errs, fmt.Errorf("delete the %s fallback route: %w", Name(family), err))
-				there = append(there, family)
-			}
 		}
+		there = append(there, route)
 	}
 	return there, errors.Join(errs...)
 }
 
-// renew replaces the route of a family, if it is there, by one that asks this program, or none where it is nil.
-// IPv6 sockets that remember a default route of table main look for one anew then (net/ipv6/ip6_fib.c,
-// fib6_add, gives each route at the same place another serial number).
-func renew(d *Device, program *ebpf.Program, family int) error {
-	err := write(toChange, family, d, program)
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
-		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
-	}
-	return nil
-}
-
-// RenewAll has the fallback routes that there are ask a program, or none where it is nil.
-func RenewAll(nl *netlink.Handle, device *Device, program *ebpf.Program) error {
-	routers, err := nexthop.FindOwn()
-	if err != nil {
-		return err
-	}
+// removeRoutes removes those of the routes that are present which are not wanted.
+func removeRoutes(nl *netlink.Handle, present, wanted []nexthop.OwnRoute) error {
 	var errs []error
-	for _, route := range routers.Fallback {
-		if route.Interface == device.Index {
-			errs = append(errs, renew(device, program, route.Family))
+	for _, route := range present {
+		if slices.Contains(wanted, route) {
+			continue
+		}
+		err := nl.RouteDel(kernelRoute(&route, Metric))
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("delete the %s fallback route: %w", Name(route.Family), err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// renew replaces the routes of a family that are there by some that ask this program, or none where it is nil. Sockets that
+// remember one of them look for one anew then.
+func renew(d *Device, program *ebpf.Program, family int) error {
+	var errs []error
+	for _, route := range routesBy(d.hop(family), Table, unix.RT_TABLE_DEFAULT) {
+		err := write(toChange, &route, d, program)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) &&
+			!errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("renew the %s fallback route: %w", Name(family), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// RenewAll has the fallback routes that there are ask a program, or none where it is nil.
+func RenewAll(device *Device, program *ebpf.Program) error {
+	return errors.Join(renew(device, program, unix.AF_INET), renew(device, program, unix.AF_INET6))
+}
+
+// haveSocketsForget has sockets that remember a route of table main look for one anew. IPv4's do when any route comes. IPv6's do
+// when one comes on whose way from the root of the tree theirs stands, and default routes stand at the root
+// (fib6_update_sernum_upto_root() in net/ipv6/ip6_fib.c). It goes again at once.
+func haveSocketsForget(nl *netlink.Handle, d *Device, family int) error {
+	hop := d.hop(family)
+	nowhere := kernelRoute(&nexthop.OwnRoute{
+		Default: hop, Table: unix.RT_TABLE_MAIN, To: netip.PrefixFrom(hop.Gateway, hop.Gateway.BitLen()),
+	}, Metric)
+	nowhere.Gw, nowhere.Flags = nil, 0
+	err := send(toAdd, nowhere)
+	if err == nil || errors.Is(err, unix.EEXIST) {
+		err = nl.RouteDel(nowhere)
+	}
+	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
+		return fmt.Errorf("have sockets look for an %s route again: %w", Name(family), err)
+	}
+	return nil
 }
 
 // Name is how the metrics call a family.
@@ -160,24 +197,24 @@ const (
 	toChange = unix.NLM_F_REPLACE
 )
 
-// lowPreference is that of a router which is to be used where no other can be (RFC 4191, 2.1). Of the IPv6 routes behind the
-// first usable metric the kernel takes the one that is preferred, whatever their metrics (find_rr_leaf() in net/ipv6/route.c).
-// By reading: without CONFIG_IPV6_ROUTER_PREF a gateway that answers goes before one that nobody has asked.
-const lowPreference = 3
-
-// send writes a default route of the main table. The library leaves out its preference.
+// send writes a route.
 func send(how int, r *netlink.Route) error {
-	family := nl.GetIPFamily(r.Gw)
-	message := nl.NewRtMsg() // a unicast route of the main table
-	message.Family, message.Protocol, message.Flags = uint8(family), uint8(r.Protocol), uint32(r.Flags)
+	bits, size := r.Dst.Mask.Size()
+	message := nl.NewRtMsg() // a unicast route
+	message.Family, message.Protocol, message.Flags = unix.AF_INET, uint8(r.Protocol), uint32(r.Flags)
+	message.Table, message.Dst_len = unix.RT_TABLE_UNSPEC, uint8(bits)
+	if size == 128 {
+		message.Family = unix.AF_INET6
+	}
 	request := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, how|unix.NLM_F_ACK)
 	request.AddData(message)
 	add := func(attribute int, value []byte) { request.AddData(nl.NewRtAttr(attribute, value)) }
+	add(unix.RTA_TABLE, nl.Uint32Attr(uint32(r.Table)))
+	add(unix.RTA_DST, r.Dst.IP)
 	add(unix.RTA_OIF, nl.Uint32Attr(uint32(r.LinkIndex)))
-	add(unix.RTA_GATEWAY, r.Gw)
 	add(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority)))
-	if family == unix.AF_INET6 {
-		add(unix.RTA_PREF, []byte{lowPreference})
+	if r.Gw != nil {
+		add(unix.RTA_GATEWAY, r.Gw)
 	}
 	if r.Encap != nil {
 		encap, err := r.Encap.Encode()

@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
@@ -26,9 +28,11 @@ type Routes struct {
 	device   ownDevice
 	giveWay  giveWay
 	bound    boundRoutes
+	rules    ruleSet
 	seen     *view
 	err      error
-	waiting  []int // families that had the route, until somebody had deleted it once too often
+	kept     []nexthop.OwnRoute // to the device, as they were left last
+	waiting  []nexthop.OwnRoute // that were there, until somebody had deleted one once too often
 	repairs  *rate.Limiter
 	toldDown map[int]bool // sockets have looked for a route since the interface went down, by index
 }
@@ -39,6 +43,7 @@ func New(host Host) *Routes {
 	r.device = ownDevice{host: r.host, repairs: host.Allowance(), programRepairs: host.Allowance()}
 	r.giveWay = giveWay{host: r.host, seen: r.seen}
 	r.bound = boundRoutes{host: r.host, seen: r.seen}
+	r.rules = ruleSet{host: r.host, repairs: host.Allowance()}
 	return r
 }
 
@@ -48,10 +53,10 @@ func (r *Routes) Wanted() bool { return r.host.Enabled() && len(r.host.enforcing
 // Reconcile makes the routes and their device, or takes them away. What cannot be done is returned, and tried again by the
 // next call: everything else works without.
 func (r *Routes) Reconcile(routers *nexthop.Routers) error {
-	r.tellShadowed(routers.Shadowed)
 	r.seen.Routers, r.seen.planned = *routers, nil
+	r.lookForDefaults()
 	if r.host.Enabled() {
-		r.seen.planned = r.familiesOf(r.host.Interfaces())
+		r.seen.planned = familiesOf(r.host.Interfaces())
 	}
 	var boundErr error
 	if r.Wanted() {
@@ -68,7 +73,7 @@ func (r *Routes) Planned() (device bool, bound []pins.BoundRecord) {
 	if !r.host.Enabled() || len(observed) == 0 {
 		return false, nil
 	}
-	return r.host.Journal.Fallback == nil, r.bound.records(r.bound.wanted(observed, r.seen.planned))
+	return r.host.Journal.Fallback == nil, r.bound.records(r.bound.hops(observed, r.seen.planned))
 }
 
 // Replace puts the programs of a datapath in the place of those that are there.
@@ -87,21 +92,23 @@ func (r *Routes) AskNobody() error {
 		return nil
 	}
 	device := &Device{Index: record.Index}
-	r.host.Tx.OnAbort(func() error { return RenewAll(r.host.Netlink(), device, r.host.Datapath().Earlier().Gate()) })
+	r.host.Tx.OnAbort(func() error { return RenewAll(device, r.host.Datapath().Earlier().Gate()) })
 	r.device.asked = nil
-	return RenewAll(r.host.Netlink(), device, nil)
+	return RenewAll(device, nil)
 }
 
-// HasLost tells whether somebody has taken programs off the device, or whether they are back that could not be put back
-// so far.
-func (r *Routes) HasLost(now time.Time) bool { return r.device.hasLost(now) }
+// HasLost tells whether somebody has taken programs off the device, whether they are back that could not be put back
+// so far, or whether a socket has been bound to an interface.
+func (r *Routes) HasLost(now time.Time) bool {
+	return r.device.hasLost(now) || r.bound.lookForSockets()
+}
 
 // Renew has sockets look for an IPv6 route anew, where there is the device.
 func (r *Routes) Renew() (hasDevice bool, err error) {
 	if r.device.found == nil {
 		return false, nil
 	}
-	return true, renew(r.device.found, r.host.Datapath().Gate(), unix.AF_INET6)
+	return true, haveSocketsForget(r.host.Netlink(), r.device.found, unix.AF_INET6)
 }
 
 // GivesWay tells whether routes by an interface give way to the route of a family when the carrier is lost.
@@ -114,35 +121,99 @@ func (r *Routes) Defaults() []nexthop.Default { return r.seen.Defaults }
 
 // IsActive tells whether the fallback route of a family is all that the kernel has to go by.
 func (r *Routes) IsActive(family int) bool {
+	r.lookForDefaults()
+	return slices.Contains(r.seen.families, family) && slices.Contains(r.seen.bereft, family)
+}
+
+// lookForDefaults notes which families have no default route but by interfaces that are down.
+func (r *Routes) lookForDefaults() {
 	interfaces := r.host.Interfaces()
 	isDown := func(device int) bool {
 		return slices.ContainsFunc(interfaces, func(i Interface) bool { return i.Index == device && !i.Up })
 	}
-	return slices.Contains(r.seen.families, family) && !slices.ContainsFunc(r.seen.Defaults, func(d nexthop.Default) bool {
-		return d.Family == family && !isDown(d.Interface)
+	r.seen.bereft = slices.DeleteFunc(slices.Clone(Families), func(family int) bool {
+		return slices.ContainsFunc(r.seen.Defaults, func(d nexthop.Default) bool { return d.Family == family && !isDown(d.Interface) })
 	})
 }
 
-// tellShadowed logs for which families there is to be no route, where that changes.
-func (r *Routes) tellShadowed(now []nexthop.Shadowed) {
-	if !r.Wanted() || slices.Equal(r.seen.Shadowed, now) {
-		return
+// wantedRules are those that these families need now.
+func (r *Routes) wantedRules(enforced []Interface, families []int) (rules []rule) {
+	isStrong := slices.ContainsFunc(enforced, func(i Interface) bool { return i.Settings.HostModel == config.HostModelStrong })
+	for _, family := range families {
+		switch {
+		case !slices.Contains(r.seen.bereft, family):
+		case isStrong: // what the host begins by an interface's address leaves by that
+			rules = append(rules, rule{family: family, priority: Priority})
+		default:
+			rules = append(rules, replyRules(family, r.host.Protocols())...)
+		}
 	}
-	for _, s := range now {
-		r.host.Log.Info("there is no fallback route: a default route would never be used any more",
-			"family", Name(s.Family), "default", s.Which)
+	for _, hop := range r.bound.hops(enforced, families) {
+		if r.bound.isRuled(hop) {
+			rules = append(rules, rule{family: hop.Family, priority: Priority, device: r.host.NameOf(hop.Interface)})
+		}
 	}
+	return rules
 }
 
-// arrange makes device and routes, and those for bound sockets. Where that fails, interfaces whose routes give way to a
-// fallback route that is not there any more have their settings back.
+// Lost has replies built at once where an event tells that a default route has gone, or an interface that may hold one.
+func (r *Routes) Lost(e *nexthop.Event) error {
+	isDefault := e.Kind == nexthop.KindRoute && e.Removed && e.Route.Dst.Bits() == 0 && e.Route.Table == unix.RT_TABLE_MAIN
+	isDown := e.Kind == nexthop.KindLink && (e.Removed || e.NoCarrier)
+	if !isDefault && !isDown {
+		return nil
+	}
+	r.seen.Defaults = slices.DeleteFunc(slices.Clone(r.seen.Defaults), func(d nexthop.Default) bool {
+		if e.Kind == nexthop.KindLink {
+			return d.Interface == e.Interface
+		}
+		isOf := func(h dump.Hop) bool { return h.Interface == d.Interface && h.Gateway == d.Gateway }
+		return d.Family == e.Route.Family && slices.ContainsFunc(e.Route.Hops, isOf)
+	})
+	return r.bridge()
+}
+
+// bridge adds the rules of families that have just lost their last default route, and takes their routes from where what
+// the host begins finds them. The next reconciliation does the rest.
+func (r *Routes) bridge() error {
+	if r.device.found == nil {
+		return nil
+	}
+	r.lookForDefaults()
+	wanted := r.wantedRules(r.host.enforcing(true), r.seen.families)
+	err := r.rules.addMissing(slices.DeleteFunc(wanted, func(w rule) bool { return slices.Contains(r.rules.kept, w) }))
+	if err != nil {
+		return err
+	}
+	placed := func(routes []nexthop.OwnRoute) []nexthop.OwnRoute {
+		return slices.DeleteFunc(slices.Clone(routes), func(route nexthop.OwnRoute) bool {
+			return !slices.Contains(r.seen.tables(route.Family), route.Table)
+		})
+	}
+	present := r.kept
+	r.seen.Bound, err = r.bound.remove(r.seen.Bound, placed(r.seen.Bound))
+	r.kept = placed(present)
+	return errors.Join(err, removeRoutes(r.host.Netlink(), present, r.kept))
+}
+
+// arrange makes device and routes, those for bound sockets, and the rules: these come before another way goes, and go after
+// it has come. Where that fails, interfaces whose routes give way to a fallback route that is not there any more have their
+// settings back.
 func (r *Routes) arrange() (boundErr, err error) {
 	enforced := r.host.enforcing(true)
-	present, removeErr := r.bound.remove(r.seen.Bound, r.bound.wanted(enforced, r.familiesOf(enforced)))
-	if err = r.arrangeDevice(enforced); err == nil {
-		err = errors.Join(r.device.ask(r.host.Datapath(), len(r.present()) > 0), r.sync(enforced))
+	planned := familiesOf(enforced)
+	r.bound.lookForSockets()
+	err = r.arrangeDevice(enforced)
+	var rules []rule // also where a route cannot be added: to add and remove them would be news that leads here again
+	if r.device.found != nil {
+		rules = r.wantedRules(enforced, planned)
+	}
+	rulesErr := r.rules.add(rules)
+	present, removeErr := r.bound.remove(r.seen.Bound, r.bound.wanted(enforced, planned))
+	if err == nil {
+		err = errors.Join(r.device.ask(r.host.Datapath(), len(r.present()) > 0), r.sync(planned))
 	} else {
-		r.seen.families = r.present()
+		r.seen.families = r.seen.served(r.device.found, planned, r.present())
 	}
 	errs := []error{err, r.giveWay.arrange(r.device.found)}
 	for _, i := range r.host.Interfaces() {
@@ -154,7 +225,19 @@ func (r *Routes) arrange() (boundErr, err error) {
 	present, restErr := r.bound.remove(present, wanted)
 	present, addErr := r.bound.add(present, wanted)
 	r.bound.record(present)
+	r.seen.Bound = present
+	errs = append(errs, rulesErr, r.removeRules(rules))
 	return errors.Join(removeErr, restErr, addErr), errors.Join(errs...)
+}
+
+// removeRules removes all but the wanted rules. IPv6 sockets that remember a route to which one of them has led look for
+// one anew; IPv4's do by themselves.
+func (r *Routes) removeRules(wanted []rule) error {
+	of, err := r.rules.remove(wanted)
+	if slices.Contains(of, unix.AF_INET6) && r.device.found != nil {
+		err = errors.Join(err, renew(r.device.found, r.host.Datapath().Gate(), unix.AF_INET6))
+	}
+	return err
 }
 
 // arrangeDevice makes the device as it has to be.
@@ -164,7 +247,7 @@ func (r *Routes) arrangeDevice(enforced []Interface) error {
 	}
 	again, err := r.device.find()
 	if again || r.device.found == nil {
-		r.seen.families, r.waiting = nil, nil // they went with the one before
+		r.seen.families, r.kept, r.waiting = nil, nil, nil // they went with the one before
 	}
 	if err != nil {
 		return err
@@ -173,60 +256,67 @@ func (r *Routes) arrangeDevice(enforced []Interface) error {
 }
 
 // familiesOf are those of which one of the interfaces has an address: without one the host could not be asked, and what
-// it starts would have no source to be answered at. A default route that would never be used any more keeps its family
-// from having one.
-func (r *Routes) familiesOf(interfaces []Interface) []int {
+// it starts would have no source to be answered at.
+func familiesOf(interfaces []Interface) []int {
 	var families []int
 	for _, i := range interfaces {
 		for _, address := range i.Addresses {
 			families = append(families, familyOf(address.Addr()))
 		}
 	}
-	isShadowing := func(family int) bool {
-		return slices.ContainsFunc(r.seen.Shadowed, func(s nexthop.Shadowed) bool { return s.Family == family })
-	}
 	slices.Sort(families)
-	return slices.DeleteFunc(slices.Compact(families), isShadowing)
+	return slices.Compact(families)
 }
 
-// present are the families that had the route when the routes were read.
-func (r *Routes) present() (present []int) {
-	for _, route := range r.seen.Fallback {
-		if r.device.found != nil && route.Interface == r.device.found.Index {
-			present = append(present, route.Family)
-		}
+// present are the routes to the device that were there when the routes were read.
+func (r *Routes) present() []nexthop.OwnRoute {
+	return slices.DeleteFunc(slices.Clone(r.seen.Fallback), func(route nexthop.OwnRoute) bool {
+		return r.device.found == nil || route.Interface != r.device.found.Index
+	})
+}
+
+// sync has the routes for the families that need them. Those of versions before 0.3 are in table main, and go.
+func (r *Routes) sync(families []int) error {
+	before, present := slices.Concat(r.kept, r.waiting), r.present()
+	var wanted []nexthop.OwnRoute
+	for _, family := range families {
+		wanted = append(wanted, routesBy(r.device.found.hop(family), r.seen.tables(family)...)...)
 	}
-	return present
-}
-
-// sync has the route for the families that need it.
-func (r *Routes) sync(enforced []Interface) error {
-	before, present, wanted := slices.Concat(r.seen.families, r.waiting), r.present(), r.familiesOf(enforced)
-	deleted := func(family int) bool { return slices.Contains(before, family) && !slices.Contains(present, family) }
-	var again, err error
+	isDeleted := func(route nexthop.OwnRoute) bool {
+		return slices.Contains(before, route) && !slices.Contains(present, route)
+	}
+	var again error
 	r.waiting = nil
-	if slices.ContainsFunc(wanted, deleted) && !r.repairs.Allow() {
-		r.waiting = slices.DeleteFunc(slices.Clone(wanted), func(family int) bool { return !deleted(family) })
-		wanted = slices.DeleteFunc(wanted, deleted)
+	allowed := wanted
+	if slices.ContainsFunc(wanted, isDeleted) && !r.repairs.Allow() {
+		r.waiting = slices.DeleteFunc(slices.Clone(wanted), func(route nexthop.OwnRoute) bool { return !isDeleted(route) })
+		allowed = slices.DeleteFunc(slices.Clone(wanted), isDeleted)
 		again = fmt.Errorf("a fallback route is %w", errDeletedAgain)
 	}
-	r.seen.families, err = syncRoutes(r.host.Netlink(), r.device.found, r.host.Datapath().Gate(), present, wanted)
+	var err error
+	r.kept, err = addRoutes(r.device.found, r.host.Datapath().Gate(), present, allowed)
+	isOf := func(family int, has func(nexthop.OwnRoute) bool) bool {
+		return slices.ContainsFunc(wanted, func(route nexthop.OwnRoute) bool { return route.Family == family && has(route) })
+	}
+	isMissing := func(route nexthop.OwnRoute) bool { return !slices.Contains(r.kept, route) }
+	r.seen.families = slices.DeleteFunc(families, func(family int) bool { return isOf(family, isMissing) })
 	for _, family := range r.seen.families {
-		if deleted(family) {
+		if isOf(family, isDeleted) {
 			r.host.RepairedRoute()
 			r.host.Log.Warn("a fallback route had been deleted, added again", "family", Name(family))
 		}
 	}
-	return errors.Join(again, err)
+	return errors.Join(again, err, removeRoutes(r.host.Netlink(), present, wanted))
 }
 
 // LinkChanged has sockets ask for a route anew where the carrier of the default route's interface comes or goes, once more
 // for each event: the first may come before the kernel has marked its routes.
 func (r *Routes) LinkChanged(i *Interface) error {
+	err := r.bridge()
 	if i.Up && !r.toldDown[i.Index] {
-		return nil
+		return err
 	}
-	return r.haveSocketsLookAgain(i)
+	return errors.Join(err, r.haveSocketsLookAgain(i))
 }
 
 // haveSocketsLookAgain has IPv6 sockets ask for a route anew. They keep the one that they have: the kernel marks routes
@@ -252,12 +342,12 @@ func (r *Routes) drop() error {
 	if err != nil && !errors.Is(err, ErrForeign) {
 		return err
 	}
-	r.seen.families = nil
+	r.seen.families, r.kept = nil, nil
 	errs := []error{r.giveWay.arrange(r.device.found)} // which has nobody's do so
 	switch {
 	case device == nil:
 		errs = append(errs, r.remove(false))
-	case r.isOfBeforeTrial():
+	case isOfBeforeTrial(r.host.Journal.Trial):
 		r.host.Tx.Leave()
 	default:
 		errs = append(errs, r.host.Tx.Postpone(func() error { return r.remove(true) }))
@@ -266,13 +356,16 @@ func (r *Routes) drop() error {
 }
 
 // isOfBeforeTrial tells whether the datapath that a trial may have to put back has the device.
-func (r *Routes) isOfBeforeTrial() bool {
-	trial := r.host.Journal.Trial
+func isOfBeforeTrial(trial *pins.TrialRecord) bool {
 	return trial != nil && trial.Before != nil && trial.Before.Fallback != nil
 }
 
 // remove takes away the routes for sockets that are bound to a device, and the device if there is one.
 func (r *Routes) remove(hasDevice bool) error {
+	err := errors.Join(r.rules.add(nil), r.removeRules(nil))
+	if err != nil {
+		return err
+	}
 	left, err := r.bound.remove(r.seen.Bound, nil)
 	if err != nil {
 		r.bound.record(left)
@@ -301,9 +394,6 @@ func (r *Routes) Feature() pins.FeatureRecord {
 	default:
 		f.Effect = fmt.Sprintf("on: without a default route replies are built for %s, of kind %s, and moved off it",
 			discover.OwnDevice, device.Kind)
-		for _, s := range r.seen.Shadowed {
-			f.Effect += fmt.Sprintf("; not for %s: its default route %s would never be used any more", Name(s.Family), s.Which)
-		}
 		if names := r.giveWay.covered(); len(names) > 0 {
 			f.Effect += "; when the carrier is lost of " + strings.Join(names, ", ") +
 				" only while a daemon runs, as another interface has a route to the same network"

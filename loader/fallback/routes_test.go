@@ -43,6 +43,7 @@ func newTestRoutes(change func(interfaces []Interface)) *Routes {
 		Enforces:   func(device int) bool { return interfaces[device-eth0].Enforces },
 		NameOf:     func(device int) string { return interfaces[device-eth0].Name },
 		Gateways:   func(int) []*gateways.View { return nil },
+		Protocols:  func() []uint8 { return nil },
 		Allowance:  func() *rate.Limiter { return rate.NewLimiter(rate.Inf, 1) },
 		Journal:    journal, Sysctls: &undo.Sysctls{Records: &journal.Sysctls}, Tx: new(undo.Tx),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
@@ -117,21 +118,16 @@ func TestIsActive(t *testing.T) {
 	}
 }
 
-// TestFamilies: a family without an address has no route, nor one with a default route that would never be used any
-// more.
+// TestFamilies: a family without an address has no route.
 func TestFamilies(t *testing.T) {
 	r := newTestRoutes(nil)
 	all := r.host.Interfaces()
-	if got := r.familiesOf(all); !slices.Equal(got, Families) {
+	if got := familiesOf(all); !slices.Equal(got, Families) {
 		t.Errorf("families %v", got)
 	}
 	all[0].Addresses, all[1].Addresses = nil, all[1].Addresses[:1]
-	if got := r.familiesOf(all); !slices.Equal(got, []int{unix.AF_INET}) {
+	if got := familiesOf(all); !slices.Equal(got, []int{unix.AF_INET}) {
 		t.Errorf("with an IPv4 address alone %v", got)
-	}
-	r.seen.Shadowed = []nexthop.Shadowed{{Family: unix.AF_INET}}
-	if got := r.familiesOf(all); len(got) > 0 {
-		t.Errorf("with a shadowed default route %v", got)
 	}
 }
 
@@ -156,31 +152,13 @@ func TestBoundWanted(t *testing.T) {
 				}
 			})
 			var got []int
-			for _, hop := range r.bound.wanted(r.host.Interfaces(), []int{unix.AF_INET}) {
+			for _, hop := range r.bound.hops(r.host.Interfaces(), []int{unix.AF_INET}) {
 				got = append(got, hop.Interface)
 			}
 			if !slices.Equal(got, c.want) {
 				t.Errorf("%v, want %v", got, c.want)
 			}
 		})
-	}
-}
-
-// TestBoundOfRenamed: under its old name an interface that is renamed has no settings. Its IPv6 route for bound sockets
-// stays, and none is made.
-func TestBoundOfRenamed(t *testing.T) {
-	r := newTestRoutes(func(interfaces []Interface) {
-		interfaces[1].Name, interfaces[1].MAC = "renamed0", []byte{2, 0, 0, 0, 0, 1}
-	})
-	wanted := func() []nexthop.Default {
-		return r.bound.wanted(r.host.Interfaces()[1:], []int{unix.AF_INET6})
-	}
-	if got := wanted(); len(got) > 0 {
-		t.Errorf("%v without a setting that can be read", got)
-	}
-	r.seen.Bound = []nexthop.Default{AnyPeer(eth1, unix.AF_INET6)}
-	if got := wanted(); !slices.Equal(got, r.seen.Bound) {
-		t.Errorf("%v of a route that is there, want %v", got, r.seen.Bound)
 	}
 }
 

@@ -103,7 +103,7 @@ func (c *chooser) isOpen() bool {
 }
 
 func (c *chooser) open() (err error) {
-	if c.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if c.handle, err = dump.Open(); err != nil {
 		return err
 	}
 	links, err := dump.Links(c.handle)
@@ -118,7 +118,7 @@ func (c *chooser) open() (err error) {
 	if err != nil {
 		return err
 	}
-	rules, err := dump.Rules(c.handle)
+	rules, err := dump.EveryRule(c.handle)
 	for n := range rules {
 		c.note(&rules[n])
 	}

@@ -15,6 +15,15 @@ type Entry struct {
 	Idle bool // the programs take it for none
 }
 
+// Entry is what a flow that is in no table would be.
+func (t *Table) Entry(raw bpf.DatapathFlow) (*Entry, error) {
+	v, err := t.newView()
+	if err != nil {
+		return nil, err
+	}
+	return &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw}, nil
+}
+
 // Entries returns the flows whose tuple matches, idle ones included, in no
 // particular order.
 func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {

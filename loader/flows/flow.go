@@ -38,8 +38,21 @@ type Flow struct {
 	// The kernel's choice as its routes are now, of asymmetric flows that are shown; NoInterface where it has none. Of what
 	// the host originated: that of the last packet. It is nil where it is not known.
 	KernelInterface *string `json:"kernel_interface"`
+	InterfaceID     uint16  `json:"-"`                 // index into the map `interfaces`
 	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
+	// Relates tells what the host opens goes by the flow's interface; of what it originated, RelatesAll: that did.
+	Relates Relation `json:"-"`
 }
+
+// Relation is what the host opens that goes by the interface of a flow, as its peer comes there by itself.
+type Relation uint8
+
+// The relations of flows.
+const (
+	RelatesNothing Relation = iota
+	RelatesPorts            // datagrams by one of its ports, or to one
+	RelatesAll              // what is between its addresses
+)
 
 // States of a flow.
 const (
@@ -64,6 +77,10 @@ func isAsymmetric(flow *bpf.DatapathFlow) bool {
 	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0
 }
 
+func isAnswered(flow *bpf.DatapathFlow) bool {
+	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+}
+
 // idleSeconds is idle_limit() of bpf/src/flow.h.
 func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
 	protocol := flow.Tuple.Protocol
@@ -83,7 +100,9 @@ func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
 
 // isIdle tells whether the datapath takes this entry for none.
 func isIdle(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
-	return clock.Since(flow.Seen) > time.Duration(idleSeconds(flow, state))*time.Second
+	limit := time.Duration(idleSeconds(flow, state)) * time.Second
+	spoke := flow.SndUna // of what has no connection: see struct flow in bpf/src/types.h
+	return clock.Since(flow.Seen) > limit && !(state == StateConnectionless && isAnswered(flow) && clock.Since(spoke) <= limit)
 }
 
 // isStray tells of an entry that is no flow: it says by which way something came

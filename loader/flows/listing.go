@@ -5,13 +5,16 @@ package flows
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"maps"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/hostsettings"
 	"replypath/loader/sockets"
 )
 
@@ -24,60 +27,56 @@ type Listing struct {
 	Warn func(message string)
 }
 
-// Show returns the flows of a listing in its order, each with the kernel's choice where that was another one.
-func (t *Table) Show(l Listing) ([]Flow, error) {
-	list, err := t.chosen(&l)
-	if err != nil {
-		return nil, err
-	}
-	if l.Bytes || l.Order == ByBytes {
-		if err := l.setBytes(list); err != nil {
-			return nil, err
-		}
-	}
-	Sort(list, l.Order)
-	if l.Limit > 0 {
-		list = list[:min(len(list), l.Limit)]
-	}
-	AskKernel(list)
-	return list, nil
-}
+// pageFlows is how many flows Show makes at once: the entries that they are made of take a third of the room.
+const pageFlows = 1024
 
-// chosen returns the flows of which the first are shown. Where only few of very many are, no others are made.
-func (t *Table) chosen(l *Listing) ([]Flow, error) {
-	filter := l.Filter
-	ranking := newRankings(l.Limit)[l.Order]
-	switch {
-	case l.Order == "":
-		return t.List(filter)
-	case l.Limit > 0 && ranking != nil && !l.Originated:
-		return t.first(filter, ranking)
-	}
-	filter.Limit = 0
-	return t.List(filter)
-}
-
-// first returns the flows that match and come first in a ranking.
-func (t *Table) first(filter Filter, ranking *ranking) ([]Flow, error) {
+// Show passes the flows of a listing to each, page by page in its order, with the kernel's choice where that was another one.
+func (t *Table) Show(l Listing, each func(page []Flow) error) error {
+	const percent = 20 // garbage is a page at a time, beside many rows that stay
+	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	v, err := t.newView()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, s := range states(t.maps) {
-		_, err := s.visit(v.clock, func(digest uint64, entry *bpf.DatapathFlow) {
-			if filter.matchesEntry(v, entry, s.state) {
-				ranking.offer(candidate{id: life{digest, entry.Created}, state: s.state, flow: entry, age: v.clock.Since(entry.Created)})
-			}
-		})
-		if err != nil {
-			return nil, err
+	rows, err := t.rows(v, &l)
+	if err != nil {
+		return err
+	}
+	if l.Asymmetric && len(rows) == 0 {
+		l.warn(hostsettings.Unseen(slices.Sorted(maps.Values(v.interfaces))))
+	}
+	if l.Bytes || l.Order == ByBytes {
+		if err := l.setBytes(rows); err != nil {
+			return err
 		}
 	}
-	list := make([]Flow, len(ranking.best))
-	for n, c := range ranking.best {
-		list[n] = v.flow(c.flow, c.state)
+	sortRows(rows, l.Order, v.clock.Since)
+	if l.Limit > 0 {
+		rows = rows[:min(len(rows), l.Limit)]
 	}
-	return list, nil
+	kernel := newChooser()
+	defer kernel.close()
+	for part := range slices.Chunk(rows, pageFlows) {
+		page := make([]Flow, len(part))
+		for n, r := range part {
+			page[n] = r.flow(v)
+			kernel.set(&page[n])
+		}
+		if err := each(page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rows returns those that match. With an order the limit counts later.
+func (t *Table) rows(v *view, l *Listing) (rows []*row, err error) {
+	filter := l.Filter
+	if l.Order != "" {
+		filter.Limit = 0
+	}
+	err = t.eachRow(v, &filter, func(_ bpf.DatapathTable, _ uint64, r row) { rows = append(rows, &r) })
+	return rows, err
 }
 
 // bytesWithin is how long the kernel is asked for the bytes of connections.
@@ -86,18 +85,12 @@ const bytesWithin = 2 * time.Second
 // fewConnections are asked for one by one: a dump goes through all sockets of the host.
 const fewConnections = 64
 
-// ends are those of a connection.
-type ends struct{ self, peer netip.AddrPort }
-
 // setBytes sets how many bytes this host sent by each TCP connection that has a socket here. One dump for a family is
 // cheaper than a question for each of many flows; it ends when all are found, or after a while.
-func (l *Listing) setBytes(list []Flow) error {
+func (l *Listing) setBytes(rows []*row) error {
 	until := time.Now().Add(bytesWithin)
-	for _, family := range []struct {
-		name   string
-		number uint8
-	}{{"ipv4", unix.AF_INET}, {"ipv6", unix.AF_INET6}} {
-		err := setBytesOf(connections(list, family.name), family.number, until)
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		err := setBytesOf(connections(rows, family), family, until)
 		switch {
 		case errors.Is(err, sockets.ErrUnfinished):
 			l.warn(fmt.Sprintf("the bytes of all connections could not be read within %s: choose fewer flows by --peer", bytesWithin))
@@ -112,39 +105,34 @@ func (l *Listing) setBytes(list []Flow) error {
 }
 
 func (l *Listing) warn(message string) {
-	if l.Warn != nil {
+	if l.Warn != nil && message != "" {
 		l.Warn(message)
 	}
 }
 
-// connections are the TCP flows of a family by their ends.
-func connections(list []Flow, family string) map[ends]*Flow {
-	found := make(map[ends]*Flow)
-	for n := range list {
-		f := &list[n]
-		if f.Protocol != config.ProtocolName(config.ProtocolTCP) || f.Family != family {
-			continue
-		}
-		self, err1 := netip.ParseAddr(f.Self)
-		peer, err2 := netip.ParseAddr(f.Peer)
-		if errors.Join(err1, err2) == nil {
-			found[ends{netip.AddrPortFrom(self, f.SelfPort), netip.AddrPortFrom(peer, f.PeerPort)}] = f
+// connections are the TCP flows of a family by the digests of their ends.
+func connections(rows []*row, family uint8) map[uint64]*row {
+	found := make(map[uint64]*row)
+	for _, r := range rows {
+		of := r.ends()
+		if r.entry.Tuple.Protocol == config.ProtocolTCP && of.peer.Addr().Is4() == (family == unix.AF_INET) {
+			found[of.digest()] = r
 		}
 	}
 	return found
 }
 
 // setBytesOf returns ENOENT where the kernel does not tell of sockets.
-func setBytesOf(wanted map[ends]*Flow, family uint8, until time.Time) error {
+func setBytesOf(wanted map[uint64]*row, family uint8, until time.Time) error {
 	if len(wanted) <= fewConnections {
 		if err := setBytesOfFew(wanted); err != nil || len(wanted) == 0 {
 			return err
 		}
 	}
 	set := func(s *sockets.Socket) (goOn bool) {
-		of := ends{s.Local, s.Remote}
-		if f := wanted[of]; f != nil {
-			f.Bytes = s.Sent
+		of := ends{s.Local, s.Remote}.digest()
+		if r := wanted[of]; r != nil {
+			r.bytes = s.Sent
 			delete(wanted, of)
 		}
 		return len(wanted) > 0
@@ -163,18 +151,19 @@ func setBytesOf(wanted map[ends]*Flow, family uint8, until time.Time) error {
 }
 
 // setBytesOfFew asks for each connection. What is wanted then may have a socket that is bound to a device.
-func setBytesOfFew(wanted map[ends]*Flow) error {
-	for of, f := range wanted {
+func setBytesOfFew(wanted map[uint64]*row) error {
+	for digest, r := range wanted {
+		of := r.ends()
 		s, err := sockets.Connection(of.self, of.peer)
 		if err != nil {
 			return err
 		}
 		isFound := s != nil && s.Local == of.self && s.Remote == of.peer
 		if isFound {
-			f.Bytes = s.Sent
+			r.bytes = s.Sent
 		}
-		if isFound || f.Closing || f.State != StateEstablished {
-			delete(wanted, of)
+		if isFound || r.in != bpf.DatapathTableTABLE_ESTABLISHED || isClosing(&r.entry) {
+			delete(wanted, digest)
 		}
 	}
 	return nil

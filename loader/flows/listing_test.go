@@ -14,47 +14,33 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/topology"
 )
 
-// TestSort: the first of an order comes first, what is not known last, and equal ones stand by their tuples.
-func TestSort(t *testing.T) {
-	list := []Flow{
-		{Peer: "d", CorrectedPackets: 5, AgeSeconds: 1},
-		{Peer: "c", CorrectedPackets: 9, AgeSeconds: 3, Bytes: new(uint64(7))},
-		{Peer: "b", CorrectedPackets: 5, AgeSeconds: 2},
-		{Peer: "a", CorrectedPackets: 1, AgeSeconds: 3, Bytes: new(uint64(8))},
+// TestSortRows: the first of an order comes first, what is not known last, and equal ones stand by their tuples.
+func TestSortRows(t *testing.T) {
+	peer := func(n byte) bpf.DatapathTuple {
+		return bpf.DatapathTuple{Peer: [16]uint8{10: 0xff, 11: 0xff, 12: 10, 15: n}}
 	}
-	for order, want := range map[Order]string{"": "abcd", ByCorrected: "cbda", ByBytes: "acbd", ByAge: "dbac"} {
-		sorted, got := slices.Clone(list), ""
-		Sort(sorted, order)
-		for _, f := range sorted {
-			got += f.Peer
-		}
-		if got != want {
-			t.Errorf("by %q: %s rather than %s", order, got, want)
-		}
+	list := []*row{
+		{entry: bpf.DatapathFlow{Tuple: peer(10), Corrected: 5, Created: 3}},
+		{entry: bpf.DatapathFlow{Tuple: peer(9), Corrected: 9, Created: 1}, bytes: new(uint64(7))},
+		{entry: bpf.DatapathFlow{Tuple: peer(8), Corrected: 5, Created: 2}},
+		{entry: bpf.DatapathFlow{Tuple: peer(7), Corrected: 1, Created: 1}, bytes: new(uint64(8))},
 	}
-}
-
-// TestMove: each place has what stood at the one that is named for it.
-func TestMove(t *testing.T) {
-	for _, order := range []string{"", "a", "abcdef", "bacdfe", "fedcba", "bcdefa", "fabcde", "cabfde"} {
-		var places []int
-		list := make([]Flow, len(order))
-		for n, letter := range order {
-			places = append(places, int(letter-'a'))
-			list[n].Peer = string(rune('a' + n))
+	for order, want := range map[Order][]byte{"": {7, 8, 9, 10}, ByCorrected: {9, 8, 10, 7}, ByBytes: {7, 9, 8, 10}, ByAge: {10, 8, 7, 9}} {
+		sorted, got := slices.Clone(list), []byte(nil)
+		sortRows(sorted, order, func(tick uint32) time.Duration { return time.Duration(100 - tick) })
+		for _, r := range sorted {
+			got = append(got, r.entry.Tuple.Peer[15])
 		}
-		move(list, places)
-		got := ""
-		for _, f := range list {
-			got += f.Peer
-		}
-		if got != order {
-			t.Errorf("%s rather than %s", got, order)
+		if !slices.Equal(got, want) {
+			t.Errorf("by %q: %v rather than %v", order, got, want)
 		}
 	}
 }
@@ -76,6 +62,14 @@ func flowOf(peer, self netip.AddrPort) Flow {
 	}
 }
 
+// rowOf is that of an established connection.
+func rowOf(peer, self netip.AddrPort) *row {
+	return &row{in: bpf.DatapathTableTABLE_ESTABLISHED, entry: bpf.DatapathFlow{Tuple: bpf.DatapathTuple{
+		Protocol: config.ProtocolTCP,
+		Peer:     peer.Addr().As16(), PeerPort: datapath.Port(peer.Port()), Self: self.Addr().As16(), SelfPort: datapath.Port(self.Port()),
+	}}}
+}
+
 // TestBytes: they are those that the own end sent, also when it is closing, and from an IPv6 socket that serves IPv4.
 // What has no socket has none.
 func TestBytes(t *testing.T) {
@@ -83,7 +77,7 @@ func TestBytes(t *testing.T) {
 	listener := await.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", "[::]:0"))
 	defer listener.Close()
 	port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
-	var list []Flow
+	var list []*row
 	for n, f := range s.Families() {
 		self := netip.AddrPortFrom(s.B.Eth0.Address(f), port)
 		client := await.Must1[net.Conn](t)(s.A.Dial(ctx, "tcp", self.String()))
@@ -91,7 +85,7 @@ func TestBytes(t *testing.T) {
 		server := await.Must1[net.Conn](t)(listener.Accept())
 		defer server.Close()
 		peer := client.LocalAddr().(*net.TCPAddr).AddrPort()
-		list = append(list, flowOf(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), self))
+		list = append(list, rowOf(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), self))
 		await.Must1[int](t)(server.Write(make([]byte, 1000+n)))
 		_, err := io.ReadFull(client, make([]byte, 1000+n))
 		await.Must(t, err)
@@ -100,29 +94,29 @@ func TestBytes(t *testing.T) {
 			await.Must(t, server.(*net.TCPConn).CloseWrite())
 		}
 	}
-	list = append(list, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("10.4.0.100:2")))
+	list = append(list, rowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("10.4.0.100:2")))
 	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(list) }))
 	wantBytes(t, list)
 	for n := range list {
-		list[n].Bytes = nil
+		list[n].bytes = nil
 	}
 	many := slices.Clone(list)
 	for port := range uint16(fewConnections + 1) { // a dump then
-		many = append(many, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.AddrPortFrom(netip.MustParseAddr("10.4.0.100"), 3+port)))
+		many = append(many, rowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.AddrPortFrom(netip.MustParseAddr("10.4.0.100"), 3+port)))
 	}
 	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(many) }))
 	wantBytes(t, many[:len(list)])
 }
 
 // wantBytes wants those that each connection sent, and none of the last, which is none.
-func wantBytes(t *testing.T, list []Flow) {
+func wantBytes(t *testing.T, list []*row) {
 	t.Helper()
-	for n, f := range list[:len(list)-1] {
-		if f.Bytes == nil || *f.Bytes != uint64(1000+n) {
-			t.Errorf("%s: %v bytes rather than %d", &f, f.Bytes, 1000+n)
+	for n, r := range list[:len(list)-1] {
+		if r.bytes == nil || *r.bytes != uint64(1000+n) {
+			t.Errorf("%v: %v bytes rather than %d", r.ends(), r.bytes, 1000+n)
 		}
 	}
-	if bytes := list[len(list)-1].Bytes; bytes != nil {
+	if bytes := list[len(list)-1].bytes; bytes != nil {
 		t.Errorf("%d bytes of no socket", *bytes)
 	}
 }

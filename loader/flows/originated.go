@@ -4,75 +4,80 @@ package flows
 
 import (
 	"fmt"
+	"hash/maphash"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/loader/datapath"
 )
 
-// StateOriginated is that of what this host originated by another interface than that of its source.
+// StateOriginated is that of what this host originated towards a peer by another interface than that of its source.
 const StateOriginated = "originated"
 
 // Outcomes of the last packet of what this host originates.
 const (
-	OutcomeMoved  = "moved"  // seen leaving by the interface of its source
+	OutcomeMoved  = "moved"  // to the interface of its source
 	OutcomeRouted = "routed" // left to the kernel's choice
 )
 
 // originatedShown is how long what the host originated is shown after its last packet.
 const originatedShown = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
 
-// eachOriginated visits what the host originated lately by another interface than that of its source.
-func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) bool, matches func(*bpf.DatapathTuple) bool) error {
+// endsSeed is of the digests of addresses: they have none in the tables.
+var endsSeed = maphash.MakeSeed()
+
+// eachOriginated visits what the host originated lately by another interface than that of its source, by own address and
+// peer. The ports and the protocol are those of the last packet, unless another protocol is asked for.
+func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64, r row) bool) error {
 	var (
-		index uint32
-		set   bpf.DatapathOriginatedSet
+		ends   bpf.DatapathEnds
+		record bpf.DatapathRecord
 	)
-	sets := t.maps.Originated.Iterate()
-	for sets.Next(&index, &set) {
-		for way, digest := range set.Digest {
-			record := &set.Tuple[way]
-			if digest == 0 || v.clock.Since(record.Seen) > originatedShown || !matches(&record.Tuple) {
-				continue
-			}
-			if err := t.addAnswered(record, digest); err != nil {
-				return err
-			}
-			if !visit(digest, v.originated(record)) {
-				return nil
-			}
+	records := t.maps.Originated.Iterate()
+	for records.Next(&ends, &record) {
+		tuple := bpf.DatapathTuple{
+			Peer: ends.Peer, Self: ends.Self, PeerPort: record.PeerPort, SelfPort: record.SelfPort, Protocol: record.Protocol,
+		}
+		if p := filter.Protocol; p != nil && *p != tuple.Protocol && (record.MovedOf|record.RoutedOf)&classBit(*p) != 0 {
+			tuple.Protocol, tuple.PeerPort, tuple.SelfPort = *p, 0, 0
+		}
+		if record.To == 0 || v.clock.Since(record.Seen) > originatedShown || !filter.matchesTuple(&tuple) {
+			continue
+		}
+		flow := v.originated(&tuple, &record)
+		entry := bpf.DatapathFlow{Tuple: tuple, Created: record.Created, Corrected: record.Moved}
+		if !visit(maphash.Comparable(endsSeed, ends), row{entry: entry, in: bpf.DatapathTableTABLE_ORIGINATED, originated: &flow}) {
+			return nil
 		}
 	}
-	if err := sets.Err(); err != nil {
+	if err := records.Err(); err != nil {
 		return fmt.Errorf("read what the host originated: %w", err)
 	}
 	return nil
 }
 
-// addAnswered adds to a record what the established table has counted of its connection since.
-func (t *Table) addAnswered(record *bpf.DatapathOriginatedTuple, digest uint64) error {
-	if record.Tuple.Protocol != unix.IPPROTO_TCP {
-		return nil
+// classBit is that of a protocol among what was counted of two addresses; 0 for one that is counted with others.
+func classBit(protocol uint8) uint8 {
+	classes := []uint8{
+		bpf.DatapathProtocolClassCLASS_TCP: unix.IPPROTO_TCP, bpf.DatapathProtocolClassCLASS_UDP: unix.IPPROTO_UDP,
+		bpf.DatapathProtocolClassCLASS_ICMP: unix.IPPROTO_ICMP, bpf.DatapathProtocolClassCLASS_ICMPV6: unix.IPPROTO_ICMPV6,
+		bpf.DatapathProtocolClassCLASS_SCTP: unix.IPPROTO_SCTP,
 	}
-	answered, err := datapath.FindAnswered(t.maps.Established, digest)
-	if err != nil {
-		return fmt.Errorf("read what the host originated: %w", err)
-	}
-	if answered != nil {
-		record.Moved += answered.Corrected
-		record.Seen = answered.RcvNxt
-	}
-	return nil
+	return 1 << (slices.Index(classes, protocol) & 7) // of none: a bit that no class has
 }
 
-func (v *view) originated(record *bpf.DatapathOriginatedTuple) Flow {
-	flow := v.of(&record.Tuple, record.Created, record.Seen, record.To)
+func (v *view) originated(tuple *bpf.DatapathTuple, record *bpf.DatapathRecord) Flow {
+	flow := v.of(tuple, record.Created, record.Seen, record.To)
 	flow.State, flow.CorrectedPackets = StateOriginated, record.Moved
 	flow.Asymmetric, flow.Outcome = true, OutcomeRouted
 	if bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED {
 		flow.Outcome = OutcomeMoved
+	}
+	isStrong := v.managed.get(record.To).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0
+	if !isStrong && bpf.DatapathOutcome(record.Outcome) != bpf.DatapathOutcomeOUTCOME_WEAK_HOST {
+		flow.Relates = RelatesAll
 	}
 	if name, ok := v.interfaces[record.From]; ok {
 		flow.KernelInterface = &name

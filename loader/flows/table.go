@@ -6,13 +6,16 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -73,15 +76,27 @@ type stateTable struct {
 	state   string
 	id      bpf.DatapathTable
 	table   *ebpf.Map
+	tags    *ebpf.Map
 	nursery *ebpf.Map // nil for those that begin in the table
 }
 
+// stateNames are those of the flows in a table.
+var stateNames = map[bpf.DatapathTable]string{
+	bpf.DatapathTableTABLE_HALF_OPEN:      StateHalfOpen,
+	bpf.DatapathTableTABLE_ESTABLISHED:    StateEstablished,
+	bpf.DatapathTableTABLE_CONNECTIONLESS: StateConnectionless,
+}
+
 func states(maps *bpf.DatapathMaps) []stateTable {
-	return []stateTable{
-		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen, maps.Nursery},
-		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established, maps.Nursery},
-		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless, nil},
+	all := []stateTable{
+		{id: bpf.DatapathTableTABLE_HALF_OPEN, table: maps.HalfOpen, tags: maps.HalfOpenTags, nursery: maps.Nursery},
+		{id: bpf.DatapathTableTABLE_ESTABLISHED, table: maps.Established, tags: maps.EstablishedTags, nursery: maps.Nursery},
+		{id: bpf.DatapathTableTABLE_CONNECTIONLESS, table: maps.Connectionless, tags: maps.ConnectionlessTags},
 	}
+	for n := range all {
+		all[n].state = stateNames[all[n].id]
+	}
+	return all
 }
 
 // tableOf returns the table of a state.
@@ -92,7 +107,7 @@ func (t *Table) tableOf(state string) bpf.DatapathTable {
 
 // each visits every entry, idle ones included, until visit returns false: as datapath.EachOfKind.
 func (s *stateTable) each(visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
-	return datapath.EachOfKind(s.id, s.table, s.nursery, visit)
+	return datapath.EachOfKind(s.id, s.table, s.tags, s.nursery, visit)
 }
 
 // find returns the entry with this digest, nil for none.
@@ -112,6 +127,8 @@ type view struct {
 	interfaces map[uint16]string // by ID, those that are there
 	gateways   read[bpf.DatapathGateway]
 	managed    read[bpf.DatapathInterface]
+	own        *ebpf.Map
+	owners     map[[16]uint8]uint16 // ids of the interfaces that alone have own addresses, of those that were asked for
 }
 
 // read are the entries of a map that were needed, by ID.
@@ -144,9 +161,11 @@ func (t *Table) newView() (*view, error) {
 		interfaces: make(map[uint16]string),
 		gateways:   read[bpf.DatapathGateway]{t.maps.Gateways, make(map[uint16]*bpf.DatapathGateway)},
 		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
+		own:        t.maps.OwnAddresses,
+		owners:     make(map[[16]uint8]uint16),
 	}
 	for _, record := range journal.Interfaces {
-		if record.Index != 0 {
+		if record.Index != 0 && !record.Catches {
 			v.interfaces[record.ID] = record.Name
 		}
 	}
@@ -158,8 +177,37 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
 	flow.Asymmetric = isAsymmetric(entry)
 	flow.Closing = state == StateEstablished && isClosing(entry)
+	flow.Relates = v.relation(entry, state)
 	v.setNextHop(&flow, entry)
 	return flow
+}
+
+// relation is relate() in bpf/src/related.h. What came by another interface than that of the own address relates nothing.
+func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
+	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
+	protocol := f.Tuple.Protocol
+	isEcho := protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
+	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second
+	switch {
+	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
+	case state == StateEstablished && !isClosing(f), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
+		return RelatesAll
+	case protocol == unix.IPPROTO_UDP && f.Flags&noSocket == 0:
+		return RelatesPorts
+	}
+	return RelatesNothing
+}
+
+// ownerOf returns the id of the interface that alone has an own address, 0 for none.
+func (v *view) ownerOf(self [16]uint8) uint16 {
+	id, known := v.owners[self]
+	if !known {
+		var flags uint32
+		_ = v.own.Lookup(self, &flags) // an address that has just gone relates nothing
+		id = uint16(flags >> bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT)
+		v.owners[self] = id
+	}
+	return id
 }
 
 // of is what is shown of a tuple, with the ticks of its begin and of its last packet, and the id of its interface.
@@ -171,6 +219,7 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
 		AgeSeconds:  v.clock.Since(created).Seconds(),
 		IdleSeconds: v.clock.Since(seen).Seconds(),
+		InterfaceID: id,
 	}
 	if name, ok := v.interfaces[id]; ok {
 		flow.Interface = &name
@@ -193,38 +242,73 @@ func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 	}
 }
 
-// each visits the live entries that match, up to the limit.
+// row is a flow before it is shown, in 112 bytes: a full table has 200,000.
+type row struct {
+	entry bpf.DatapathFlow
+	in    bpf.DatapathTable
+	bytes *uint64 // of TCP payload that this host sent; nil: not known
+	// originated is what is shown of what is in no flow table, whose entry is there to be put in order.
+	originated *Flow
+}
+
+func (r *row) ends() ends {
+	t := &r.entry.Tuple
+	return ends{
+		self: netip.AddrPortFrom(datapath.Address(t.Self), datapath.Port(t.SelfPort)),
+		peer: netip.AddrPortFrom(datapath.Address(t.Peer), datapath.Port(t.PeerPort)),
+	}
+}
+
+func (r *row) flow(v *view) Flow {
+	if r.originated != nil {
+		return *r.originated
+	}
+	flow := v.flow(&r.entry, stateNames[r.in])
+	flow.Bytes = r.bytes
+	return flow
+}
+
+// ends are those of a connection.
+type ends struct{ self, peer netip.AddrPort }
+
+// digest tells connections apart in less room than their ends take.
+func (e ends) digest() uint64 { return maphash.Comparable(endsSeed, e) }
+
+// each visits the flows that match, up to the limit.
 func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest uint64, flow Flow)) error {
 	v, err := t.newView()
 	if err != nil {
 		return err
 	}
+	return t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) { visit(table, digest, r.flow(v)) })
+}
+
+// eachRow visits the live entries that match, up to the limit.
+func (t *Table) eachRow(v *view, filter *Filter, visit func(table bpf.DatapathTable, digest uint64, r row)) error {
 	count := 0
+	isFull := func() bool { return filter.Limit > 0 && count >= filter.Limit }
 	if filter.Originated {
-		return t.eachOriginated(v, func(digest uint64, flow Flow) bool {
-			if filter.matches(&flow) {
+		return t.eachOriginated(v, filter, func(digest uint64, r row) bool {
+			if filter.matches(r.originated) {
 				count++
-				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, flow)
+				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, r)
 			}
-			return filter.Limit == 0 || count < filter.Limit
-		}, filter.matchesTuple)
+			return !isFull()
+		})
 	}
 	for _, s := range states(t.maps) {
 		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
-			if filter.Limit > 0 && count >= filter.Limit {
-				return false
-			}
-			if isNone(entry, s.state, v.clock) || !filter.matchesTuple(&entry.Tuple) {
-				return true
-			}
-			if flow := v.flow(entry, s.state); filter.matches(&flow) {
+			if !isNone(entry, s.state, v.clock) && filter.matchesEntry(v, entry, s.state) {
 				count++
-				visit(table, digest, flow)
+				visit(table, digest, row{entry: *entry, in: s.id})
 			}
-			return true
+			return !isFull()
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.state, err)
+		}
+		if isFull() {
+			break
 		}
 	}
 	return nil
@@ -345,31 +429,27 @@ type TableUsage struct {
 	ID       bpf.DatapathTable
 	Name     string // as the metrics name it
 	Flows    uint64 // that are not idle
-	Capacity uint64
+	Capacity uint64 // for how many there is room, in the nursery as well
 }
 
-// Usage counts the live flows of every table.
-func Usage(maps *bpf.DatapathMaps, clock datapath.Clock) ([]TableUsage, error) {
-	tables, _, err := UsageByInterface(maps, clock)
-	return tables, err
-}
-
-// UsageByInterface is Usage, and counts the live flows of every interface by its ID.
-func UsageByInterface(maps *bpf.DatapathMaps, clock datapath.Clock) (tables []TableUsage, byID map[uint16]int, err error) {
-	byID = make(map[uint16]int)
+// Usage counts the live flows of every table, and visits them.
+func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
 	for _, s := range states(maps) {
-		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { byID[flow.Interface]++ })
+		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { visit(flow) })
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		tables = append(tables, usage)
 	}
-	return tables, byID, nil
+	return tables, nil
 }
 
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: uint64(datapath.Capacity(s.table))}
+	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: datapath.Places(s.table)}
+	if s.nursery != nil {
+		usage.Capacity += datapath.Places(s.nursery)
+	}
 	err := s.each(func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++

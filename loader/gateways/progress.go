@@ -105,15 +105,12 @@ func (c *connections) isAnswered(s *sockets.Socket, but int) bool {
 }
 
 // isRoutedBy tells whether the kernel sends by a gateway what the host says in a connection: there
-// may be others of the same interface, or a route by another. While the gateway's entry is a failed one,
-// IPv6 goes over to the fallback route (find_rr_leaf() in net/ipv6/route.c): it has no other gateway, as only
-// such a one is held.
+// may be others of the same interface, or a route by another.
 func (c *connections) isRoutedBy(g *gateway, s *sockets.Socket) bool {
 	routes, err := c.Netlink().RouteGetWithOptions(s.Remote.Addr().AsSlice(), &netlink.RouteGetOptions{
 		SrcAddr: s.Local.Addr().AsSlice(), OifIndex: s.Device, Mark: s.Mark, UID: &s.UID,
 	})
-	fallback := c.Journal.Fallback
 	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
-		return r.LinkIndex == g.Interface && dump.Gateway(&r) == g.Address || fallback != nil && r.LinkIndex == fallback.Index
+		return r.LinkIndex == g.Interface && dump.Gateway(&r) == g.Address
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"replypath/loader/identity"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -54,20 +55,20 @@ func (j *records) write() {
 // identify returns the record of a gateway, whose id it may have had before.
 func (j *records) identify(key gatewayKey) (*pins.GatewayRecord, error) {
 	address := key.address.String()
-	last := uint16(0)
+	var given []uint16
 	for i, r := range j.Journal.Gateways {
 		if r.Interface == key.device && r.Address == address {
 			return &j.Journal.Gateways[i], nil
 		}
-		last = max(last, r.ID)
+		given = append(given, r.ID)
 	}
-	id := last + 1
-	if uint32(id) >= j.Datapath().Gateways.MaxEntries() {
+	id := identity.NextID(given, j.Datapath().Gateways.MaxEntries())
+	if id == 0 {
 		oldest := slices.IndexFunc(j.Journal.Gateways, func(r pins.GatewayRecord) bool { return r.Gone })
 		if oldest < 0 {
-			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, last)
+			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, len(given))
 		}
-		id = j.Journal.Gateways[oldest].ID
+		id = given[oldest]
 		j.Journal.Gateways = slices.Delete(j.Journal.Gateways, oldest, oldest+1)
 	}
 	j.Journal.Gateways = append(j.Journal.Gateways, pins.GatewayRecord{

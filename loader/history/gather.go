@@ -33,11 +33,11 @@ func (h *History) Gather(ctx context.Context, pinDir string) error {
 	managed, err := table.Interfaces()
 	if err == nil {
 		err = h.gather(managed, func(g *gatherer) error {
-			g.table, g.ctx = table, ctx
+			g.table, g.ctx, g.askers = table, ctx, opened.Askers{}
 			if err := g.flows(); err != nil || ctx.Err() != nil {
 				return err // who asked is not known, and thus not what this host opened
 			}
-			return errors.Join(g.originated(), g.opened())
+			return errors.Join(g.opened(), g.originated())
 		})
 	}
 	return errors.Join(err, table.Close())
@@ -60,7 +60,8 @@ func (h *History) gather(managed []string, read func(*gatherer) error) error {
 	}
 	defer host.close()
 	g := &gatherer{
-		gathering: h.begin(time.Now()), ctx: context.Background(), host: host, asked: map[uint64]bool{}, sent: map[uint64]count{},
+		gathering: h.begin(time.Now()), ctx: context.Background(), host: host, sent: map[uint64]count{},
+		isOpen: map[[2]netip.Addr]bool{},
 	}
 	g.tcp, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
 	err = errors.Join(err, g.askSockets(), read(g))
@@ -71,17 +72,15 @@ func (h *History) gather(managed []string, read func(*gatherer) error) error {
 // gatherer reads what is there.
 type gatherer struct {
 	*gathering
-	host  *host
-	ctx   context.Context
-	table *flows.Table
-	tcp   []sockets.Socket
-	asked map[uint64]bool  // the tuples of flows and their own ends, by digest
-	sent  map[uint64]count // by TCP sockets, by the id of their conversation
+	host   *host
+	ctx    context.Context
+	table  *flows.Table
+	tcp    []sockets.Socket
+	sent   map[uint64]count // by TCP sockets, by the id of their conversation
+	askers opened.Askers    // nil: there are no flow tables
+	// isOpen tells of own addresses and peers of what this host has open.
+	isOpen map[[2]netip.Addr]bool
 }
-
-func (g *gatherer) isAsked(u snapshot.Use) bool { return g.asked[maphash.Comparable(seed, u)] }
-
-func (g *gatherer) serves(end netip.AddrPort) bool { return g.asked[maphash.Comparable(seed, end)] }
 
 const (
 	// enoughSockets are looked at however long it takes, and more within socketTime.
@@ -113,9 +112,7 @@ func (g *gatherer) flows() error {
 		if f.State == flows.StateHalfOpen { // anybody can make them
 			return
 		}
-		if use, ok := opened.UseOf(f); ok {
-			g.asked[maphash.Comparable(seed, use)], g.asked[maphash.Comparable(seed, use.Local)] = true, true
-		}
+		g.askers.Note(f)
 		from, known := g.host.routeTo(peer, *f.Interface)
 		if !known || from == *f.Interface && !f.Asymmetric {
 			return
@@ -126,15 +123,19 @@ func (g *gatherer) flows() error {
 	})
 }
 
-// originated adds what the programs saw leave from another interface's address. What a server sends whose flow is not
-// recorded, as it began before the programs were there, is none of it.
+// originated adds what the programs saw leave from another interface's address, by own address and peer, unless it is
+// known by what the sockets tell. What a server sends whose flow is not recorded, as it began before the programs were
+// there, is none of it.
 func (g *gatherer) originated() error {
 	accepts := opened.Accepts(g.tcp)
 	return g.each(flows.Filter{Originated: true}, func(f *flows.Flow, self, peer netip.Addr) {
-		if f.Protocol == "tcp" && accepts(netip.AddrPortFrom(self, f.SelfPort)) {
+		if g.isOpen[[2]netip.Addr{self, peer}] || f.Protocol == "tcp" && accepts(netip.AddrPortFrom(self, f.SelfPort)) {
 			return
 		}
 		c := g.conversation(f, self, peer)
+		c.id = maphash.Comparable(seed, [2]netip.Addr{self, peer})
+		use, _ := opened.UseOf(f) // whatever its protocol
+		c.Related = f.Relates == flows.RelatesAll || g.askers.Relate(&use)
 		c.Originated, c.PeerPort, c.FromInterface = true, f.PeerPort, None
 		if f.KernelInterface != nil {
 			c.FromInterface = *f.KernelInterface
@@ -174,7 +175,7 @@ func (g *gatherer) conversation(f *flows.Flow, self, peer netip.Addr) *conversat
 
 // idOf is the same for a tuple whoever finds it.
 func idOf(protocol string, use snapshot.Use) uint64 {
-	use.Protocol, use.Doubtful = 0, false // it has its name beside it, and may be over by now
+	use.Protocol, use.Doubtful, use.Related = 0, false, false // it has its name beside it, and may be over by now
 	return maphash.Comparable(seed, struct {
 		protocol string
 		use      snapshot.Use
@@ -190,7 +191,7 @@ func (g *gatherer) opened() error {
 	}
 	g.host.most = len(g.host.routes) + mostAsked // however many peers there are
 	known := &opened.Known{
-		IsOwn: g.host.isOwn, Links: g.host.links, TCP: g.tcp, Datagrams: opened.Datagrams(udp), Asked: g.isAsked, Serves: g.serves,
+		IsOwn: g.host.isOwn, Links: g.host.links, TCP: g.tcp, Datagrams: opened.Datagrams(udp), Askers: g.askers,
 	}
 	uses, err := opened.Find(known, func(a netip.Addr) bool { return g.host.managedWith(a) != "" })
 	for _, u := range uses {
@@ -208,7 +209,8 @@ func (g *gatherer) addOpened(u snapshot.Use) {
 	if c == nil {
 		return
 	}
-	c.Originated, c.PeerPort = true, u.Remote.Port()
+	c.Originated, c.PeerPort, c.Related = true, u.Remote.Port(), u.Related
+	g.isOpen[[2]netip.Addr{c.Self, u.Remote.Addr()}] = true
 	g.add(c)
 }
 

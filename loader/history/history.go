@@ -55,6 +55,8 @@ type Key struct {
 	// FromInterface is that of the route to the peer which regards neither source nor mark: None without a route.
 	FromInterface string `json:"from_interface"`
 	ToInterface   string `json:"to_interface"` // that the peer asked by, or that has the own address
+	// Related tells of what the host opened that its peer had come by that interface, by itself.
+	Related bool `json:"related,omitempty"`
 }
 
 // Interfaces of no route, and of one that refuses.
@@ -83,7 +85,7 @@ type History struct {
 	Incomplete bool
 
 	rows    map[Key]*row
-	counted map[uint64]count // of the conversations that were there at Gathered, by their id
+	counted map[uint64]count // of the conversations that were there lately, by their id
 	loaded  bool             // it is not known which those were
 	changed bool             // more than when something was seen last, since it was saved
 }
@@ -95,7 +97,16 @@ type row struct {
 }
 
 // count is what a conversation had sent, 0 where it was not counted.
-type count struct{ packets, bytes uint64 }
+type count struct {
+	packets, bytes uint64
+	missed         int // by so many gatherings in turn
+}
+
+// A conversation is remembered while few gatherings miss it: what ended looks the same. Many are not remembered at all.
+const (
+	mostMisses     = 10
+	mostRemembered = 1 << 17
+)
 
 // New returns an empty history.
 func New() *History { return &History{rows: map[Key]*row{}, counted: map[uint64]count{}} }
@@ -136,7 +147,7 @@ func (g *gathering) add(c *conversation) {
 	}
 	_, again := g.found[c.id]
 	isNew := !known && (r.fresh || !g.loaded || isLater)
-	if isNew && !again {
+	if (isNew || r.Flows == 0) && !again { // of a pair that is known another conversation may be the last
 		r.Flows++
 		g.changed = true
 		if !c.begun.IsZero() && c.begun.Before(r.FirstSeen) {
@@ -144,7 +155,7 @@ func (g *gathering) add(c *conversation) {
 		}
 	}
 	// A socket that could not be asked this time, or is gone, takes nothing back.
-	sent := count{max(before.packets, c.sent.packets), max(before.bytes, c.sent.bytes)}
+	sent := count{packets: max(before.packets, c.sent.packets), bytes: max(before.bytes, c.sent.bytes)}
 	if known || isNew { // of another it is not known how much was counted before a restart
 		r.Packets += Count(sent.packets - before.packets)
 		r.Bytes += Count(sent.bytes - before.bytes)
@@ -155,6 +166,7 @@ func (g *gathering) add(c *conversation) {
 
 // end takes what was gathered for what was there, and bounds the history.
 func (g *gathering) end() {
+	g.remember()
 	g.Gathered, g.counted, g.loaded = g.at, g.found, false
 	for _, r := range g.rows {
 		r.fresh = false
@@ -169,6 +181,16 @@ func (g *gathering) end() {
 	for _, r := range all[:len(all)-MostRows+spare] {
 		g.Incomplete = g.Incomplete || r.Originated
 		delete(g.rows, r.Key)
+	}
+}
+
+// remember keeps what this gathering did not find, so that the next one does not take it for new.
+func (g *gathering) remember() {
+	for id, before := range g.counted {
+		if _, isFound := g.found[id]; !isFound && before.missed < mostMisses && len(g.found) < mostRemembered {
+			before.missed++
+			g.found[id] = before
+		}
 	}
 }
 
@@ -201,5 +223,5 @@ func (h *History) List(since time.Time) []Row {
 func (k *Key) compare(other *Key) int {
 	return cmp.Or(k.Self.Compare(other.Self), cmp.Compare(k.SelfPort, other.SelfPort), k.Peer.Addr().Compare(other.Peer.Addr()),
 		cmp.Compare(k.PeerPort, other.PeerPort), cmp.Compare(k.Protocol, other.Protocol),
-		cmp.Compare(k.ToInterface, other.ToInterface), cmp.Compare(k.FromInterface, other.FromInterface))
+		cmp.Compare(k.ToInterface, other.ToInterface), cmp.Compare(k.FromInterface, other.FromInterface), compareBools(k.Related, other.Related))
 }

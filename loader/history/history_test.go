@@ -83,6 +83,30 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// TestHistoryMissed: a conversation that some gatherings miss counts once, with all that it sent.
+func TestHistoryMissed(t *testing.T) {
+	h := New()
+	opened := func(packets uint64) conversation {
+		c := replies("2001:db8::1", 2, 0, packets)
+		c.Originated, c.begun, c.PeerPort = true, time.Time{}, 443
+		return c
+	}
+	for n := range 3 {
+		at := time.Duration(2*n) * time.Minute
+		gather(h, at, replies("10.9.0.1", 1, time.Hour, uint64(100+n)), opened(uint64(5+n)))
+		gather(h, at+time.Minute)
+	}
+	want(t, h,
+		"10.9.0.0/24 tcp flows 1 packets 102 bytes 1020 from -1h0m0s to 4m0s",
+		"2001:db8::/64 tcp flows 1 packets 7 bytes 70 from 0s to 4m0s")
+	for n := range mostMisses {
+		gather(h, time.Duration(6+n)*time.Minute)
+	}
+	if len(h.counted) != 0 {
+		t.Errorf("%d that ended are remembered", len(h.counted))
+	}
+}
+
 // TestHistoryFile: after a restart what was counted is not counted again, and what was begun since is.
 func TestHistoryFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "history.json")
@@ -98,9 +122,7 @@ func TestHistoryFile(t *testing.T) {
 		t.Errorf("the directory: %v, %v", info, err)
 	}
 	again, err := Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	gather(again, time.Minute, replies("10.9.0.1", 1, time.Hour, 120), replies("10.9.0.2", 2, -2*time.Second, 7), opened)
 	want(t, again,
 		"10.9.0.0/24 tcp flows 2 packets 107 bytes 1070 from -1h0m0s to 1m0s",

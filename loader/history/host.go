@@ -4,7 +4,6 @@ package history
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
@@ -38,9 +37,9 @@ type way struct {
 
 // openHost reads what there is, of which some interfaces are managed.
 func openHost(managed []string) (*host, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	h := &host{
 		netlink: handle, names: map[int]string{}, own: map[netip.Addr]int{}, managed: map[string]int{}, routes: map[way]string{},

@@ -35,9 +35,7 @@ func keep(t *testing.T, path string, d time.Duration) string {
 func watched(t *testing.T, path string) time.Duration {
 	t.Helper()
 	h, err := Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return h.Watched
 }
 

@@ -41,6 +41,43 @@ func TestOnLinkEntries(t *testing.T) {
 	await.Same(t, "networks", want, got)
 }
 
+// TestOwnAddresses: an address of lo is like any other where the configuration names it.
+func TestOwnAddresses(t *testing.T) {
+	address := netip.MustParseAddr
+	got := OwnAddresses(&discover.Result{Own: []discover.OwnAddress{
+		{Address: address("10.4.0.100"), Interface: 3}, {Address: address("198.51.100.7"), LoopbackOnly: true, Interface: 1},
+		{Address: address("192.0.2.1"), LoopbackOnly: true, Interface: 1},
+	}}, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}, func(device int) uint16 { return uint16(device / 3) })
+	const own, loopback = bpf.DatapathOwnFlagsOWN_ADDRESS, bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+	await.Same(t, "addresses", map[bpf.DatapathAddress]uint32{
+		{Bytes: address("10.4.0.100").As16()}:   uint32(own) | 1<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT,
+		{Bytes: address("198.51.100.7").As16()}: uint32(own),
+		{Bytes: address("192.0.2.1").As16()}:    uint32(own | loopback),
+	}, got)
+}
+
+// TestServedAddresses: local routes that are too large to be taken apart are networks, and who names one last counts.
+func TestServedAddresses(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	got := ServedAddresses(&discover.Result{OwnPrefixes: []discover.OwnPrefix{
+		{Prefix: prefix("10.9.0.0/24")}, {Prefix: prefix("10.10.0.0/16"), LoopbackOnly: true},
+	}}, []netip.Prefix{prefix("198.51.100.7/32"), prefix("2001:db8:9::5/128")}, []netip.Prefix{prefix("198.51.100.7/32")})
+	const own, loopback = bpf.DatapathOwnFlagsOWN_ADDRESS, bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+	want := map[bpf.DatapathServedKey]uint32{
+		{PrefixLength: 96 + 16, Address: netip.MustParseAddr("10.10.0.0").As16()}: uint32(own | loopback),
+		{PrefixLength: 128, Address: netip.MustParseAddr("198.51.100.7").As16()}:  uint32(own | bpf.DatapathOwnFlagsOWN_CONFIGURED),
+		{PrefixLength: 128, Address: netip.MustParseAddr("2001:db8:9::5").As16()}: uint32(own | bpf.DatapathOwnFlagsOWN_TRANSLATED),
+	}
+	await.Same(t, "networks", want, got)
+}
+
+// TestTakesOfAny: what the host sends may be answered by any interface, whatever tunnels take less.
+func TestTakesOfAny(t *testing.T) {
+	const own, all4, all6 = bpf.DatapathTakesTAKES_ITS_OWN_ONLY, bpf.DatapathTakesTAKES_ALL4, bpf.DatapathTakesTAKES_ALL6
+	got := takesOfAny(map[uint32]bpf.DatapathInterface{1: {Takes: uint8(own)}, 2: {Takes: uint8(all4)}, 3: {Takes: uint8(own | all6)}})
+	await.Same(t, "record of no interface", bpf.DatapathInterface{Takes: uint8(all4 | all6)}, got)
+}
+
 // Whatever takes less than another interface is narrow.
 func TestMarkNarrow(t *testing.T) {
 	const narrow = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)

@@ -19,7 +19,8 @@ type Maps struct {
 	Managed    *Mirror[uint32, uint32]                // ids of interfaces by the low bits of their index
 	Gateways   *Mirror[uint32, bpf.DatapathGateway]   // by id
 	OnLink     *Mirror[bpf.DatapathOnLinkKey, uint32]
-	Own        *Mirror[bpf.DatapathAddress, uint32] // flags
+	Own        *Mirror[bpf.DatapathAddress, uint32]   // flags
+	Served     *Mirror[bpf.DatapathServedKey, uint32] // flags
 
 	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
 	routes      *Mirror[bpf.DatapathRouteKey, uint32]
@@ -27,8 +28,9 @@ type Maps struct {
 	exclusions  *Mirror[uint32, bpf.DatapathExclusionSet]
 
 	configuration    *ebpf.Map
-	generationWrites int // admissionWrites() at the last change of generation
-	decidedBy        int // decisiveWrites() when decisions became void the last time
+	namesMore        bool // a network that the configuration names has come since the settings were written
+	generationWrites int  // admissionWrites() at the last change of generation
+	decidedBy        int  // decisiveWrites() when decisions became void the last time
 }
 
 // Read reads what an earlier process left in the maps. An error names the map.
@@ -43,12 +45,22 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 		readMirror(&t.sources, bpf.DatapathMapSourceGateways, m.SourceGateways),
 		readMirror(&t.OnLink, bpf.DatapathMapOnLink, m.OnLink),
 		readMirror(&t.Own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
+		readMirror(&t.Served, bpf.DatapathMapServedAddresses, m.ServedAddresses),
 		readMirror(&t.exclusions, bpf.DatapathMapExclusions, m.Exclusions),
 	)
 	if err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// WriteServed writes the networks that the host serves although no interface has them.
+func (m *Maps) WriteServed(desired map[bpf.DatapathServedKey]uint32) error {
+	for key, flags := range desired {
+		before, _ := m.Served.Get(key)
+		m.namesMore = m.namesMore || flags == configuredFlags && before == 0
+	}
+	return m.Served.Sync(desired)
 }
 
 // Ways are the interfaces and the gateways by which replies may leave.
@@ -62,10 +74,15 @@ type Ways struct {
 
 // WriteWays writes the gateways, and the interfaces, which count them and name the only
 // one: there are as many as they say, and more, at any moment. It marks the interfaces that are narrow. What the programs
-// decided for what the host originates is void at the end, if anything has changed that they decide by.
+// decided for what the host originates is void at the end, if anything has changed that they decide by; and whom they
+// refused and admitted, if other requests start flows.
 func (m *Maps) WriteWays(w *Ways) error {
 	markNarrow(w.Interfaces)
-	return errors.Join(
+	if none := takesOfAny(w.Interfaces); none.Takes != 0 {
+		w.Interfaces[0] = none
+	}
+	takesOthers := m.takesOthers(w.Interfaces)
+	err := errors.Join(
 		m.Gateways.enter(w.Gateways),
 		m.gatewayMACs.enter(w.MACs),
 		m.routes.enter(w.Routes),
@@ -75,8 +92,21 @@ func (m *Maps) WriteWays(w *Ways) error {
 		m.sources.drop(w.Sources),
 		m.gatewayMACs.drop(w.MACs),
 		m.Gateways.drop(w.Gateways),
-		m.outdateDecisions(),
 	)
+	if takesOthers {
+		err = errors.Join(err, m.outdate())
+	}
+	return errors.Join(err, m.outdateDecisions())
+}
+
+// takesOthers tells whether an interface is going to record other requests than it does.
+func (m *Maps) takesOthers(desired map[uint32]bpf.DatapathInterface) bool {
+	for id, entry := range desired {
+		if m.Interfaces.actual[id].Takes != entry.Takes {
+			return true
+		}
+	}
+	return false
 }
 
 // writeExclusions returns the index of the set that holds those of the configuration. Where

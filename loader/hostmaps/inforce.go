@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"replypath/bpf"
 	"replypath/loader/admission"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 )
 
 // onlyKey is that of the only entry of an array that holds one.
@@ -40,6 +42,19 @@ func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 	}
 	before.Generation, before.Ways = actual.Generation, actual.Ways
 	return m.putSettings(before)
+}
+
+// Limit has the programs observe after a time, which a trial has; 0: never.
+func (m *Maps) Limit(after time.Duration) error {
+	settings, err := m.readSettings()
+	now, clockErr := datapath.Now()
+	if err := errors.Join(err, clockErr); err != nil {
+		return err
+	}
+	if settings.Until = 0; after != 0 {
+		settings.Until = now + uint64(after)
+	}
+	return m.putSettings(settings)
 }
 
 // outdateDecisions makes void what the programs decided for what the host originates, if anything has changed that they
@@ -80,7 +95,7 @@ func (m *Maps) Backup() (restore func() error, err error) {
 		return nil, err
 	}
 	restores := []func() error{
-		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
+		m.exclusions.backup(), m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(),
 		m.gatewayMACs.backup(), m.routes.backup(), m.sources.backup(), m.Interfaces.backup(), m.Managed.backup(),
 	}
 	return func() error {
@@ -103,7 +118,10 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
 		return bpf.DatapathOwnFlags(flags), nil
 	}
-	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own}, nil
+	takes := func(id uint16) (bpf.DatapathTakes, error) {
+		return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes), nil
+	}
+	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Served: admission.ServedBy(m.Served.table), Takes: takes}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it
@@ -117,7 +135,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 	}
 	desired := settings(cfg)
 	desired.Repair = uint8(repair)
-	desired.Generation, desired.Ways = actual.Generation, actual.Ways
+	desired.Generation, desired.Ways, desired.Until = actual.Generation, actual.Ways, actual.Until
 	if desired.Exclusions, err = m.writeExclusions(actual.Exclusions, cfg.Exclude); err != nil {
 		return err
 	}
@@ -132,7 +150,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 		err = put()
 	}
 	if err == nil {
-		m.generationWrites = writes
+		m.generationWrites, m.namesMore = writes, false
 	}
 	return err
 }
@@ -147,7 +165,7 @@ func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
 			return true
 		}
 	}
-	if after.ScopeAll > before.ScopeAll || after.Loopback > before.Loopback {
+	if m.namesMore || after.ScopeAll > before.ScopeAll || after.Loopback > before.Loopback {
 		return true
 	}
 	excludedBefore, excludedAfter := m.exclusions.actual[before.Exclusions], m.exclusions.actual[after.Exclusions]
@@ -171,7 +189,7 @@ func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
 
 // admissionWrites counts the changes of what decides whether a flow is recorded,
 // apart from the settings.
-func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
+func (m *Maps) admissionWrites() int { return m.Own.writes + m.Served.writes + m.exclusions.writes }
 
 // decisiveWrites counts the changes of what decides where that goes which the host originates.
 func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {

@@ -13,11 +13,13 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/discover"
 )
 
 // desired is all that the maps are told of a host.
 type desired struct {
 	own    map[bpf.DatapathAddress]uint32
+	served []netip.Prefix // that the configuration names
 	onLink map[bpf.DatapathOnLinkKey]uint32
 	config *config.Config
 	repair bpf.DatapathSourceRepair
@@ -58,16 +60,17 @@ func newHostBed(t *testing.T) *hostBed {
 	b := &hostBed{T: t}
 	shapes := bpf.Shapes()
 	for name, to := range map[string]**ebpf.Map{
-		bpf.DatapathMapConfiguration:  &b.kernel.Configuration,
-		bpf.DatapathMapInterfaces:     &b.kernel.Interfaces,
-		bpf.DatapathMapManaged:        &b.kernel.Managed,
-		bpf.DatapathMapGateways:       &b.kernel.Gateways,
-		bpf.DatapathMapGatewayMacs:    &b.kernel.GatewayMacs,
-		bpf.DatapathMapGatewayRoutes:  &b.kernel.GatewayRoutes,
-		bpf.DatapathMapSourceGateways: &b.kernel.SourceGateways,
-		bpf.DatapathMapOnLink:         &b.kernel.OnLink,
-		bpf.DatapathMapOwnAddresses:   &b.kernel.OwnAddresses,
-		bpf.DatapathMapExclusions:     &b.kernel.Exclusions,
+		bpf.DatapathMapConfiguration:   &b.kernel.Configuration,
+		bpf.DatapathMapInterfaces:      &b.kernel.Interfaces,
+		bpf.DatapathMapManaged:         &b.kernel.Managed,
+		bpf.DatapathMapGateways:        &b.kernel.Gateways,
+		bpf.DatapathMapGatewayMacs:     &b.kernel.GatewayMacs,
+		bpf.DatapathMapGatewayRoutes:   &b.kernel.GatewayRoutes,
+		bpf.DatapathMapSourceGateways:  &b.kernel.SourceGateways,
+		bpf.DatapathMapOnLink:          &b.kernel.OnLink,
+		bpf.DatapathMapOwnAddresses:    &b.kernel.OwnAddresses,
+		bpf.DatapathMapServedAddresses: &b.kernel.ServedAddresses,
+		bpf.DatapathMapExclusions:      &b.kernel.Exclusions,
 	} {
 		m, err := ebpf.NewMap(shapes[name])
 		b.must(err)
@@ -98,7 +101,11 @@ func (b *hostBed) write(d *desired) {
 	b.Helper()
 	w := d.ways
 	w.Interfaces = maps.Clone(w.Interfaces)
-	b.must(errors.Join(b.maps.OnLink.Sync(d.onLink), b.maps.Own.Sync(d.own), b.writeSettings(d), b.maps.WriteWays(&w)))
+	b.must(errors.Join(b.maps.OnLink.Sync(d.onLink), b.maps.Own.Sync(d.own), b.writeServed(d), b.writeSettings(d), b.maps.WriteWays(&w)))
+}
+
+func (b *hostBed) writeServed(d *desired) error {
+	return b.maps.WriteServed(ServedAddresses(new(discover.Result), nil, d.served))
 }
 
 func (b *hostBed) writeSettings(d *desired) error {
@@ -121,6 +128,7 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 	}{
 		{"own address", func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 }},
 		{"own address of another interface", func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT }},
+		{"network that no interface has", func(d *desired) { d.served = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")} }},
 		{"no own address", func(d *desired) { clear(d.own) }},
 		{"network on the link", func(d *desired) { d.onLink[bpf.DatapathOnLinkKey{Ifindex: 7}] = 1 }},
 		{"network by a route", func(d *desired) { d.onLink[onLinkKey] |= uint32(bpf.DatapathOnLinkFlagsON_LINK_ROUTED) }},
@@ -157,6 +165,29 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNamedNetworkIsWatched: conversations with what the configuration newly names may be under way. Those with what a rule
+// newly translates are not.
+func TestNamedNetworkIsWatched(t *testing.T) {
+	b := newHostBed(t)
+	b.write(aHost())
+	network := []netip.Prefix{netip.MustParsePrefix("2001:db8:9::/64")}
+	for _, test := range []struct {
+		what                   string
+		translated, configured []netip.Prefix
+		want                   bool
+	}{
+		{"translated", network, nil, false}, {"named as well", network, network, false}, {"gone", nil, nil, false},
+		{"named", nil, network, true}, {"named still", nil, network, false},
+	} {
+		b.must(b.maps.WriteServed(ServedAddresses(new(discover.Result), test.translated, test.configured)))
+		watched := false
+		b.must(b.maps.WriteSettings(aHost().config, aHost().repair, func(put func() error) error { watched = true; return put() }))
+		if watched != test.want {
+			t.Errorf("%s: watched %v", test.what, watched)
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // Mirror knows what a map holds, so that only what differs is written. Nobody
-// else writes to such a map, but that the programs enter own addresses.
+// else writes to such a map.
 //
 // In an array, a zero value stands for an entry that is not there.
 type Mirror[K, V comparable] struct {

@@ -35,6 +35,12 @@ func RPFilter(name string) (device, all, effective int, err error) {
 	return device, all, max(device, all), nil
 }
 
+// IsStrict tells whether the kernel drops what comes in by an interface if the route back leaves by another one.
+func IsStrict(name string) bool {
+	_, _, effective, err := RPFilter(name)
+	return err == nil && effective == RPFilterStrict
+}
+
 // PlanRPFilter returns the change that makes a strict rp_filter loose, for Make
 // once it has been noted down, and nil when there is nothing to be done. A
 // strict one drops whatever comes in by another interface than the one that the

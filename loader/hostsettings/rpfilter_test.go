@@ -45,9 +45,7 @@ func set(t *testing.T, h *topology.Host, name string, value int) {
 func get(t *testing.T, h *topology.Host, name string) string {
 	t.Helper()
 	value, err := h.Sysctl("net/ipv4/conf/" + name + "/rp_filter")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return value
 }
 

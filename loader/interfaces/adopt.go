@@ -16,7 +16,8 @@ import (
 	"replypath/loader/identity"
 )
 
-// Adopt makes these interfaces the managed ones, with the mode that was set by hand, and gives an id to those that are new.
+// Adopt makes these interfaces the managed and the caught ones, with the mode that was set by hand, and gives an id to those
+// that are new.
 func (t *Table) Adopt(found []discover.Interface, byHand bpf.DatapathMode) error {
 	var errs []error
 	for _, i := range found {
@@ -25,7 +26,9 @@ func (t *Table) Adopt(found []discover.Interface, byHand bpf.DatapathMode) error
 			errs = append(errs, err)
 			continue
 		}
-		t.setMode(m, config.Mode(datapath.ModeInForce(byHand, string(i.Settings.Mode))))
+		if !i.Catches {
+			t.setMode(m, config.Mode(datapath.ModeInForce(byHand, string(i.Settings.Mode))))
+		}
 		if !m.entered {
 			errs = append(errs, t.enterDevice(m))
 		}
@@ -39,9 +42,9 @@ func (t *Table) Adopt(found []discover.Interface, byHand bpf.DatapathMode) error
 	return errors.Join(errs...)
 }
 
-// managedBy returns the interface that was found, managed from now on.
+// managedBy returns the interface that was found, served from now on.
 func (t *Table) managedBy(i discover.Interface) (*Managed, error) {
-	if m := t.managed[i.Index]; m != nil {
+	if m := t.served[i.Index]; m != nil {
 		t.logChanges(&m.Interface, &i)
 		m.Interface = i
 		return m, nil
@@ -51,7 +54,7 @@ func (t *Table) managedBy(i discover.Interface) (*Managed, error) {
 		return nil, err
 	}
 	m := &Managed{Interface: i, ID: id}
-	t.managed[i.Index] = m
+	t.served[i.Index] = m
 	t.host.Attachments.Adopt(m.place())
 	return m, nil
 }

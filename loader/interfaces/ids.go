@@ -21,25 +21,40 @@ func (t *Table) identify(i discover.Interface) (uint16, error) {
 	if err != nil {
 		return 0, fmt.Errorf("interface %s: %w", i.Name, err)
 	}
-	t.host.Journal.Interfaces = append(t.host.Journal.Interfaces, pins.InterfaceRecord{ID: id, Index: i.Index, Name: i.Name})
+	t.host.Journal.Interfaces = append(t.host.Journal.Interfaces, pins.InterfaceRecord{
+		ID: id, Index: i.Index, Name: i.Name, Catches: i.Catches,
+	})
 	return id, nil
 }
 
-// freeID returns an id that was never used, and when there are none
+// freeID returns an id that was given as long ago as can be, and when there are none
 // left that of the interface that was recorded first among those that are gone.
 func (t *Table) freeID() (uint16, error) {
-	last := uint16(0)
+	var given []uint16
 	for _, r := range t.host.Journal.Interfaces {
-		last = max(last, r.ID)
+		given = append(given, r.ID)
 	}
-	if uint32(last)+1 < t.host.Maps().Interfaces.Size() {
-		return last + 1, nil
+	if id := identity.NextID(given, t.host.Maps().Interfaces.Size()); id != 0 {
+		return id, nil
 	}
 	oldest := slices.IndexFunc(t.host.Journal.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index == 0 })
 	if oldest < 0 {
-		return 0, fmt.Errorf("%d interfaces are managed already, which is as many as can be", last)
+		return 0, fmt.Errorf("%d interfaces are managed or caught already, which is as many as can be", len(given))
 	}
-	id := t.host.Journal.Interfaces[oldest].ID
+	id := given[oldest]
 	t.host.Journal.Interfaces = slices.Delete(t.host.Journal.Interfaces, oldest, oldest+1)
 	return id, t.host.Forget(id)
+}
+
+// mostUnmanaged bounds the journal: a container host may have thousands of
+// interfaces that are left alone.
+const mostUnmanaged = 1000
+
+// Unmanaged are the records of interfaces that are left alone.
+func Unmanaged(found []discover.Unmanaged) []pins.UnmanagedRecord {
+	var records []pins.UnmanagedRecord
+	for _, u := range found[:min(len(found), mostUnmanaged)] {
+		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
+	}
+	return records
 }

@@ -24,29 +24,34 @@ const (
 )
 
 // Release lets go of interfaces that are gone, became another, or are not
-// managed any more, and returns those that are to be served. Programs are
+// managed, or caught, any more, and returns those that are to be served. Programs are
 // detached before the tables forget them, except in a start, which may still be
-// taken back: without entries in the tables they let everything pass.
-func (t *Table) Release(managed []discover.Interface) ([]discover.Interface, error) {
+// taken back: without entries in the tables they let everything pass. Who is caught from
+// now on and was managed, or the other way round, is served once that has ended.
+func (t *Table) Release(found []discover.Interface) ([]discover.Interface, error) {
 	var errs []error
 	for i := range t.host.Journal.Interfaces {
 		r := &t.host.Journal.Interfaces[i]
 		if r.Index == 0 {
 			continue
 		}
-		isIt := func(m discover.Interface) bool { return m.Index == r.Index }
-		wanted := slices.ContainsFunc(managed, isIt)
+		index := r.Index
+		isIt := func(i discover.Interface) bool { return i.Index == index }
+		wanted := slices.ContainsFunc(found, func(i discover.Interface) bool { return isIt(i) && i.Catches == r.Catches })
 		what, err := t.presenceOf(r)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
 		case what == absent: // it may have gone after it was found
-			managed = slices.DeleteFunc(managed, isIt)
+			found = slices.DeleteFunc(found, isIt)
 			errs = append(errs, t.endServing(r, what))
 		case what == stays && !wanted:
 			errs = append(errs, t.host.Tx.Postpone(func() error { return t.endServing(r, what) }))
 		case what == replaced || !wanted:
 			errs = append(errs, t.endServing(r, what))
+		}
+		if !wanted && r.Index != 0 {
+			found = slices.DeleteFunc(found, isIt)
 		}
 	}
 	err := errors.Join(errs...)
@@ -54,7 +59,7 @@ func (t *Table) Release(managed []discover.Interface) ([]discover.Interface, err
 		clear(t.removed)
 	}
 	t.suspect = false
-	return managed, err
+	return found, err
 }
 
 // presenceOf tells what has become of the interface of a record. Without an event
@@ -101,7 +106,7 @@ func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
 	name, err := t.host.Identities().NameOf(r.Index, r.Name)
 	errs := []error{err, t.host.Sysctls.DropOf(r.Index)}
 	t.host.Released(r.Index)
-	delete(t.managed, r.Index) // whatever goes wrong: without entries the programs let everything pass
+	delete(t.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
 	gone := name == "" && err == nil
 	if err := errors.Join(t.forgetDevice(r.ID), t.host.Attachments.Release(target)); err != nil {
 		return errors.Join(append(errs, err)...)
@@ -109,10 +114,12 @@ func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
 	errs = append(errs, t.host.Qdiscs.Drop(target, gone))
 	if what != stays {
 		t.host.Log.Info("interface is gone", "interface", r.Name, "index", r.Index)
+	} else if r.Catches {
+		t.host.Log.Info("replies that leave by an interface are not caught any more", "interface", r.Name, "index", r.Index)
 	} else {
 		t.host.Log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
 	}
-	r.Index, r.Mechanism = 0, ""
+	*r = pins.InterfaceRecord{ID: r.ID, Name: r.Name}
 	return errors.Join(errs...)
 }
 
@@ -122,7 +129,7 @@ func (t *Table) Gone(index int) { t.removed[index] = true }
 // Suspect has the next Release look whether the interfaces are still who they were: events were lost.
 func (t *Table) Suspect() { t.suspect = true }
 
-// IsRecorded tells whether this process or an earlier one has managed the interface of an index.
+// IsRecorded tells whether this process or an earlier one has managed or caught the interface of an index.
 func (t *Table) IsRecorded(index int) bool {
 	return identity.Record(t.host.Journal.Interfaces, index) != nil
 }

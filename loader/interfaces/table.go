@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package interfaces owns which interfaces are managed, which of them each is, whatever its name or index is now, and the
-// mode that is in force there.
+// Package interfaces owns which interfaces are managed or caught, which of them each is, whatever its name or index is now,
+// and the mode that is in force there.
 package interfaces
 
 import (
@@ -44,7 +44,7 @@ type Host struct {
 	Forget func(id uint16) error
 }
 
-// Managed is an interface that is managed now. Only its Table changes it.
+// Managed is an interface that is managed, or caught, now. Only its Table changes it. One that is caught has no mode.
 type Managed struct {
 	discover.Interface
 	ID   uint16      // index into the map `interfaces`
@@ -65,45 +65,53 @@ func (m *Managed) HasHeader() bool { return m.MAC != nil }
 func (m *Managed) Enforces() bool { return m != nil && m.Mode == config.ModeEnforce }
 
 func (m *Managed) place() attachment.Interface {
-	return attachment.Interface{Interface: m.Target(), ID: m.ID, HasHeader: m.HasHeader()}
+	return attachment.Interface{Interface: m.Target(), ID: m.ID, HasHeader: m.HasHeader(), Catches: m.Catches}
 }
 
-// Table holds the managed interfaces.
+// Table holds the managed and the caught interfaces.
 type Table struct {
 	host    Host
-	managed map[int]*Managed // by index
+	served  map[int]*Managed // by index
 	removed map[int]bool     // interfaces that events said have gone, by index
 	suspect bool             // interfaces may be others than they were
 }
 
 // New returns the table of a host where nothing is managed yet. An earlier process may have recorded interfaces.
 func New(host Host) *Table {
-	return &Table{host: host, managed: make(map[int]*Managed), removed: make(map[int]bool), suspect: true}
+	return &Table{host: host, served: make(map[int]*Managed), removed: make(map[int]bool), suspect: true}
 }
 
 // Get returns the interface of an index, nil for one that is not managed.
-func (t *Table) Get(index int) *Managed { return t.managed[index] }
+func (t *Table) Get(index int) *Managed {
+	if m := t.served[index]; m != nil && !m.Catches {
+		return m
+	}
+	return nil
+}
 
 // All returns the managed interfaces in the order of their index.
 func (t *Table) All() []*Managed {
-	return slices.SortedFunc(maps.Values(t.managed), func(a, b *Managed) int { return cmp.Compare(a.Index, b.Index) })
+	return slices.DeleteFunc(t.Served(), func(m *Managed) bool { return m.Catches })
+}
+
+// Served returns the managed and the caught interfaces in the order of their index.
+func (t *Table) Served() []*Managed {
+	return slices.SortedFunc(maps.Values(t.served), func(a, b *Managed) int { return cmp.Compare(a.Index, b.Index) })
 }
 
 // Enforced are the interfaces whose replies are moved.
-func (t *Table) Enforced() []*Managed { return t.byMode(true) }
+func (t *Table) Enforced() []*Managed {
+	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return !m.Enforces() })
+}
 
 // Observed are those that only count.
-func (t *Table) Observed() []*Managed { return t.byMode(false) }
-
-func (t *Table) byMode(enforces bool) []*Managed {
-	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return m.Enforces() != enforces })
-}
+func (t *Table) Observed() []*Managed { return slices.DeleteFunc(t.All(), (*Managed).Enforces) }
 
 // Targets are all of them as places for programs, those without an Ethernet header first: the verifier takes its time for
 // their programs, while no others have been replaced yet.
 func (t *Table) Targets() []attachment.Interface {
 	var places []attachment.Interface
-	for _, m := range t.All() {
+	for _, m := range t.Served() {
 		places = append(places, m.place())
 	}
 	slices.SortStableFunc(places, func(a, b attachment.Interface) int {
@@ -120,7 +128,7 @@ func (t *Table) Targets() []attachment.Interface {
 
 // NameOf is what an interface is called in messages, be it managed or not.
 func (t *Table) NameOf(index int) string {
-	if m := t.managed[index]; m != nil {
+	if m := t.served[index]; m != nil {
 		return m.Name
 	}
 	return fmt.Sprintf("interface %d", index)
@@ -130,23 +138,24 @@ func (t *Table) NameOf(index int) string {
 func (t *Table) Entries() map[uint32]uint32 {
 	slots := t.host.Maps().Managed.Size()
 	entries := make(map[uint32]uint32)
-	for _, m := range t.managed {
+	for _, m := range t.served {
 		entries[uint32(m.Index)%slots] = uint32(m.ID)
 	}
 	return entries
 }
 
 // WithoutClashes takes out interfaces that cannot be told from another in the map `managed`, which knows the low bits of an
-// index only. Who is managed already goes first.
-func (t *Table) WithoutClashes(found *discover.Result) []discover.Interface {
+// index only. Who is managed already goes first, who is caught last.
+func (t *Table) WithoutClashes(found *discover.Result) (managed []discover.Interface) {
 	slots := t.host.Maps().Managed.Size()
 	owner := make(map[uint32]discover.Interface)
-	for _, i := range found.Interfaces {
+	for _, i := range slices.Concat(found.Interfaces, found.Caught) {
 		slot := uint32(i.Index) % slots
-		if _, taken := owner[slot]; !taken || t.managed[i.Index] != nil {
+		if _, taken := owner[slot]; !taken || t.Get(i.Index) != nil && !i.Catches {
 			owner[slot] = i
 		}
 	}
+	found.Caught = slices.DeleteFunc(found.Caught, func(i discover.Interface) bool { return owner[uint32(i.Index)%slots].Index != i.Index })
 	return slices.DeleteFunc(slices.Clone(found.Interfaces), func(i discover.Interface) bool {
 		first := owner[uint32(i.Index)%slots]
 		if first.Index == i.Index {

@@ -85,9 +85,15 @@ func (p *Packet) request() *nl.NetlinkRequest {
 			add(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, p.Self.Port()))
 			add(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, p.Peer.Port()))
 		}
+		if *p.Protocol == unix.IPPROTO_ICMPV6 { // rules find type and code in the place of the port (struct flowi_uli)
+			add(unix.RTA_DPORT, []byte{echoReply6, 0})
+		}
 	}
 	return request
 }
+
+// echoReply6 is a type of ICMPv6 (RFC 4443, 4.2).
+const echoReply6 = 129
 
 // isAcceptedProtocol tells which protocols the kernel takes in such a request
 // (rtm_getroute_parse_ip_proto in net/ipv4/netlink.c).

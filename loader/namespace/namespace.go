@@ -112,7 +112,7 @@ func stands(nl *netlink.Handle, e *pins.Elsewhere) (bool, error) {
 		if r.Index == 0 {
 			continue
 		}
-		hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: r.Index, Name: r.Name})
+		hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: r.Index, Name: r.Name}, r.Catches)
 		if err != nil {
 			return false, err
 		}

@@ -54,6 +54,7 @@ func TestSources(t *testing.T) {
 	} {
 		ip(t, p.server, "-6 route add "+route)
 	}
+	ip(t, p.server, "-6 rule add prio 40000 table 7")
 	got := make(map[string][]string)
 	for _, g := range p.gateways(t) {
 		got[g.Address.String()] = nil

@@ -31,8 +31,8 @@ const (
 	KindNexthop
 	// KindNeighbour: a neighbour entry got another state or MAC address.
 	KindNeighbour
-	// KindRPFilter: the sysctl rp_filter was written.
-	KindRPFilter
+	// KindSysctl: rp_filter or forwarding was written.
+	KindSysctl
 	// KindAnnounced: a router has announced a prefix.
 	KindAnnounced
 	// KindLost: events were dropped; whatever they were about has to be read
@@ -41,7 +41,7 @@ const (
 )
 
 // kinds are the words for logs.
-var kinds = [...]string{"link", "address", "route", "rule", "nexthop", "neighbour", "rp_filter", "announced", "lost"}
+var kinds = [...]string{"link", "address", "route", "rule", "nexthop", "neighbour", "sysctl", "announced", "lost"}
 
 // String returns a word for logs.
 func (k Kind) String() string { return kinds[k] }
@@ -80,6 +80,7 @@ type Event struct {
 const (
 	sizeofNetconfmsg = 4 // a single byte, padded
 	netconfIfindex   = 1 // NETCONFA_IFINDEX
+	netconfForwards  = 2 // NETCONFA_FORWARDING
 	netconfRPFilter  = 3 // NETCONFA_RP_FILTER
 )
 
@@ -188,17 +189,18 @@ func announcedEvent(m syscall.NetlinkMessage) (Event, bool) {
 	return Event{Kind: KindAnnounced, Interface: device, Announced: a}, device != 0
 }
 
-// netconfEvent picks the messages about rp_filter. The index is negative for
+// netconfEvent picks the messages about rp_filter and forwarding. The index is negative for
 // the settings "all" and "default".
 func netconfEvent(m syscall.NetlinkMessage) (Event, bool) {
 	attrs, err := nl.ParseRouteAttrAsMap(m.Data[sizeofNetconfmsg:])
 	if err != nil {
 		return lost(m, err.Error()), true
 	}
-	e := Event{Kind: KindRPFilter}
+	e := Event{Kind: KindSysctl}
 	if index := attrs[netconfIfindex].Value; len(index) == 4 {
 		e.Interface = max(0, int(int32(binary.NativeEndian.Uint32(index))))
 	}
-	_, about := attrs[netconfRPFilter]
-	return e, about
+	_, isRPFilter := attrs[netconfRPFilter]
+	_, isForwarding := attrs[netconfForwards]
+	return e, isRPFilter || isForwarding
 }

@@ -64,16 +64,22 @@ type Default struct {
 type Routers struct {
 	Gateways []Gateway // ordered by interface and address
 	Defaults []Default // of any interface, in no particular order
-	Fallback []Default // those of replypath's own routes
-	Bound    []Default // those of its routes for sockets that are bound to a device
-	Covered  []Covered // in no particular order
-	// Shadowed are default routes that the fallback route of their family would keep from being used.
-	Shadowed []Shadowed
+	Fallback []OwnRoute
+	Bound    []OwnRoute // those for sockets that are bound to a device
+	Covered  []Covered  // in no particular order
+}
+
+// OwnRoute is a route of replypath's own.
+type OwnRoute struct {
+	Default
+	Table int
+	To    netip.Prefix
 }
 
 // Gateways returns the gateways of all managed interfaces with the state of
 // their neighbour entries, ordered by interface and address. They come from the
-// routes of all tables, those of replypath's own excepted. Configured gateways of a
+// routes of the tables that are asked for replies without a mark, those of
+// replypath's own excepted. Configured gateways of a
 // family take the place of those that the routes of that family on that interface
 // name; they are listed even where no network of the interface holds them at
 // present.
@@ -85,10 +91,16 @@ func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, erro
 	if err := dump.ReadRoutes(hops, reaches); err != nil {
 		return nil, err
 	}
-	return resolveAll(nl, managed, hops.List(), reaches)
+	rules, err := dump.Rules(nl)
+	if err != nil {
+		return nil, err
+	}
+	return resolveAll(nl, managed, hops.List(), reaches, rules)
 }
 
-func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches reaches) ([]Gateway, error) {
+func resolveAll(
+	nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches reaches, rules []dump.Rule,
+) ([]Gateway, error) {
 	own, err := ownAddresses(nl)
 	if err != nil {
 		return nil, err
@@ -98,8 +110,13 @@ func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop, re
 		return nil, err
 	}
 	var gateways []Gateway
+	selected := selections(rules)
 	for _, i := range managed {
-		for _, g := range gatewaysOf(i, hops, reaches) {
+		by := make(map[int]*tables)
+		for _, family := range dump.Families {
+			by[family] = tablesOf(&i, family, selected, own)
+		}
+		for _, g := range gatewaysOf(i, hops, reaches, by) {
 			if !own.has(i.Index, g.Address) {
 				g.resolve(i, entries)
 				gateways = append(gateways, g)
@@ -133,10 +150,11 @@ type hop struct {
 	gateway netip.Addr // not valid: none
 	family  int        // of the route, unix.AF_INET or unix.AF_INET6
 	kind    hopKind
-	main    bool // of a route of the main table
-	metric  int  // of a default route, as is tos
+	table   int // of the route
+	metric  int // of a default route, as is tos
 	tos     int
 	source  netip.Prefix // whose packets a default route of any table takes; not valid for other routes
+	to      netip.Prefix // of a route of replypath's own
 }
 
 type hopKind int
@@ -155,7 +173,7 @@ func collectHops(r *dump.Route, add func(hop)) {
 	}
 	kind, isDefault := byRoute, r.Table == unix.RT_TABLE_MAIN && r.Dst.Bits() == 0
 	switch {
-	case r.Protocol == discover.OwnProtocol && isDefault && uint32(r.Metric) == discover.BoundMetric:
+	case r.Protocol == discover.OwnProtocol && uint32(r.Metric) == discover.BoundMetric:
 		kind = byBound
 	case r.Protocol == discover.OwnProtocol:
 		kind = byFallback
@@ -164,12 +182,15 @@ func collectHops(r *dump.Route, add func(hop)) {
 	}
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
-			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, main: r.Table == unix.RT_TABLE_MAIN}
+			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, table: r.Table}
 			if kind == byDefault {
 				found.metric, found.tos = r.Metric, r.TOS
 			}
 			if r.Dst.Bits() == 0 {
 				found.source = r.Src.Masked()
+			}
+			if found.isOwn() {
+				found.to = r.Dst.Masked()
 			}
 			add(found)
 		}
@@ -183,14 +204,14 @@ func (h *hop) isOwn() bool { return h.kind == byFallback || h.kind == byBound }
 func (h *hop) isGateway() bool { return h.gateway.IsValid() && !h.isOwn() }
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
-func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
+func gatewaysOf(i discover.Interface, routed []hop, reaches reaches, by map[int]*tables) []Gateway {
 	hops := configuredHops(i)
 	replaced := map[int]bool{}
 	for _, h := range hops {
 		replaced[h.family] = true
 	}
 	for _, h := range routed {
-		if h.device == i.Index && h.isGateway() && !replaced[h.family] {
+		if h.device == i.Index && h.isGateway() && !replaced[h.family] && by[h.family].have(h.table, h.source.IsValid()) {
 			hops = append(hops, h)
 		}
 	}
@@ -201,7 +222,7 @@ func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
 			if !takes || replaced[family] {
 				return Reach{Everything: takes}
 			}
-			return reaches.of(g.Interface, g.Address, family)
+			return reaches.of(g.Address, family, by[family])
 		}
 		g.Reach4, g.Reach6 = reach(unix.AF_INET, g.IPv4), reach(unix.AF_INET6, g.IPv6)
 	}
@@ -232,7 +253,7 @@ func merge(hops []hop) []Gateway {
 		g := &gateways[len(gateways)-1]
 		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
 		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
-		g.Main = g.Main || h.main
+		g.Main = g.Main || h.table == unix.RT_TABLE_MAIN
 		if h.family == unix.AF_INET6 && h.source.IsValid() && !slices.Contains(g.Sources, h.source) {
 			g.Sources = append(g.Sources, h.source)
 		}
@@ -249,29 +270,4 @@ func (g *Gateway) tellSources() {
 		g.Sources = nil
 	}
 	slices.SortFunc(g.Sources, netip.Prefix.Compare)
-}
-
-// addressSet holds addresses of this host; link-local ones are an interface's
-// own and may be a router's elsewhere.
-type addressSet map[location]bool
-
-func ownAddresses(nl *netlink.Handle) (addressSet, error) {
-	addresses, err := dump.Addresses(nl)
-	if err != nil {
-		return nil, err
-	}
-	own := addressSet{}
-	for i := range addresses {
-		own[place(addresses[i].LinkIndex, dump.Address(addresses[i].IP))] = true
-	}
-	return own, nil
-}
-
-func (s addressSet) has(device int, address netip.Addr) bool { return s[place(device, address)] }
-
-func place(device int, address netip.Addr) location {
-	if !address.IsLinkLocalUnicast() {
-		device = 0
-	}
-	return location{device, address}
 }

@@ -78,7 +78,10 @@ nexthop add id 3 via 10.2.0.8 dev eth1
 nexthop add id 10 group 1/3
 route add 10.18.0.0/16 nhid 10
 route add 2001:db8:12::/48 nhid 2
+rule add prio 40000 table 100
+rule add prio 40001 table 100000
 `)
+	ip(t, p.server, "-6 rule add prio 40000 table 7")
 	check(t, p.gateways(t),
 		bare(eth0, "10.1.0.1", 4),
 		bare(eth0, "10.1.0.2", 4),

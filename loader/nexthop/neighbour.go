@@ -101,3 +101,28 @@ func Asked(nl *netlink.Handle, device int, but netip.Addr) (bool, error) {
 		return n.LinkIndex == device && n.State == netlink.NUD_INCOMPLETE && address.Is4() == but.Is4() && address != but
 	}), err
 }
+
+// addressSet holds addresses of this host; link-local ones are an interface's
+// own and may be a router's elsewhere.
+type addressSet map[location]bool
+
+func ownAddresses(nl *netlink.Handle) (addressSet, error) {
+	addresses, err := dump.Addresses(nl)
+	if err != nil {
+		return nil, err
+	}
+	own := addressSet{}
+	for i := range addresses {
+		own[place(addresses[i].LinkIndex, dump.Address(addresses[i].IP))] = true
+	}
+	return own, nil
+}
+
+func (s addressSet) has(device int, address netip.Addr) bool { return s[place(device, address)] }
+
+func place(device int, address netip.Addr) location {
+	if !address.IsLinkLocalUnicast() {
+		device = 0
+	}
+	return location{device, address}
+}

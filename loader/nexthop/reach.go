@@ -16,7 +16,7 @@ import (
 // MostNetworks is how many networks are kept of those that are routed by a gateway in one family.
 const MostNetworks = 4096
 
-// Reach is what is routed by a gateway in one family, in any table.
+// Reach is what is routed by a gateway in one family, from all addresses of its interface.
 type Reach struct {
 	// Everything: a default route leads by it, or the configuration names it.
 	Everything bool
@@ -35,7 +35,7 @@ type road struct {
 	device  int // index
 	gateway netip.Addr
 	family  int
-	main    bool // those of the main table, or of all others
+	table   int
 }
 
 // reaches are those of all gateways. It is a dump.Collector that bounds what it keeps.
@@ -84,7 +84,7 @@ func (r reaches) collect(route *dump.Route) (last *found) {
 		if !hop.Gateway.IsValid() {
 			continue
 		}
-		to := road{hop.Interface, hop.Gateway, route.Family, route.Table == unix.RT_TABLE_MAIN}
+		to := road{hop.Interface, hop.Gateway, route.Family, route.Table}
 		if r[to] == nil {
 			r[to] = &found{networks: make(map[netip.Prefix]struct{})}
 		}
@@ -114,7 +114,7 @@ func (f *found) add(network netip.Prefix) {
 func (r reaches) tell(route *dump.Route) (news, many bool) {
 	before := make(map[road]int, len(route.Hops))
 	for _, hop := range route.Hops {
-		to := road{hop.Interface, hop.Gateway, route.Family, route.Table == unix.RT_TABLE_MAIN}
+		to := road{hop.Interface, hop.Gateway, route.Family, route.Table}
 		if f := r[to]; f != nil {
 			before[to] = len(f.networks)
 		}
@@ -146,22 +146,69 @@ func (r reaches) equal(other reaches) bool {
 	})
 }
 
-// of returns what is routed by a gateway in a family. Only what is needed is told of one that takes everything.
-func (r reaches) of(device int, gateway netip.Addr, family int) (reach Reach) {
-	networks := make(map[netip.Prefix]struct{})
-	for _, main := range []bool{true, false} {
-		f := r[road{device, gateway, family, main}]
-		if f == nil {
-			continue
-		}
-		if f.everything {
-			return Reach{Everything: true}
-		}
-		reach.Many = reach.Many || f.more.many
-		maps.Copy(networks, f.networks)
+// of returns what is routed by a gateway in a family, from whichever own address it is sent. From another one the gateway takes
+// what came through it.
+func (r reaches) of(gateway netip.Addr, family int, by *tables) Reach {
+	all := r.from(by.own[0], gateway, family, by)
+	for _, own := range by.own[1:] {
+		all.keepCommon(r.from(own, gateway, family, by))
 	}
-	if reach.Many = reach.Many || len(networks) > MostNetworks; !reach.Many {
-		reach.Networks = slices.SortedFunc(maps.Keys(networks), netip.Prefix.Compare)
+	reach := Reach{Everything: all.everything, Many: all.more.many}
+	if len(all.networks) > 0 {
+		reach.Networks = slices.SortedFunc(maps.Keys(all.networks), netip.Prefix.Compare)
 	}
 	return reach
+}
+
+// from returns what is routed by a gateway in a family for what is sent from one address.
+func (r reaches) from(own, gateway netip.Addr, family int, by *tables) *found {
+	all := &found{networks: make(map[netip.Prefix]struct{})}
+	for to, f := range r {
+		if to.device != by.of.Index || to.gateway != gateway || to.family != family {
+			continue
+		}
+		for n := range by.selections {
+			if s := &by.selections[n]; s.asks(to.table, by.of, own) {
+				all.take(f, s)
+			}
+		}
+	}
+	return all
+}
+
+// take adds what a table has and a rule does not suppress, as far as the rule leads there. Of a gateway that takes everything no
+// longer prefix is known.
+func (f *found) take(of *found, s *selection) {
+	switch {
+	case f.everything || of.everything && s.longer >= 0:
+	case of.everything && !s.to.IsValid():
+		*f = found{everything: true}
+	case of.everything:
+		f.add(s.to)
+	case of.more.many:
+		*f = found{more: overflow{many: true}}
+	}
+	for network := range of.networks {
+		switch {
+		case network.Bits() <= s.longer || s.to.IsValid() && !s.to.Overlaps(network):
+		case s.to.Bits() > network.Bits():
+			f.add(s.to)
+		default:
+			f.add(network)
+		}
+	}
+}
+
+// keepCommon keeps what another has as well.
+func (f *found) keepCommon(other *found) {
+	switch {
+	case other.everything:
+	case f.everything || other.more.many:
+		*f = *other
+	default:
+		maps.DeleteFunc(f.networks, func(n netip.Prefix, _ struct{}) bool {
+			_, isThere := other.networks[n]
+			return !isThere
+		})
+	}
 }

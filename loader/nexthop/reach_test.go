@@ -35,7 +35,9 @@ route add unreachable 10.17.0.0/16
 route add 2001:db8:50::/48 via fe80::1 dev eth0 proto ra
 route add 2001:db8:51::/48 via fe80::1 dev eth0 table 7
 route add default via fe80::2 dev eth0 table 7
+rule add prio 40000 table 7
 `)
+	ip(t, p.server, "-6 rule add prio 40000 table 7")
 	for _, own := range []string{"route add default via 10.1.0.1", "-6 route add default via fe80::1"} {
 		ip(t, p.server, fmt.Sprintf("%s dev eth0 proto %d metric %d", own, discover.OwnProtocol, uint32(discover.BoundMetric)))
 	}
@@ -84,8 +86,11 @@ func leads(to ...string) (r Reach) {
 // what was read before is forgotten with its family.
 func TestReachIsBounded(t *testing.T) {
 	r := make(reaches)
+	by := func(family int) *tables {
+		return tablesOf(&discover.Interface{Index: 3}, family, selections(nil), nil)
+	}
 	route := func(family int, to netip.Prefix, gateway string) *dump.Route {
-		return &dump.Route{Family: family, Type: unix.RTN_UNICAST, Dst: to, Hops: []dump.Hop{{Interface: 3, Gateway: address(gateway)}}}
+		return &dump.Route{Family: family, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: to, Hops: []dump.Hop{{Interface: 3, Gateway: address(gateway)}}}
 	}
 	read := func(networks int) {
 		r.Begin(unix.AF_INET)
@@ -102,15 +107,15 @@ func TestReachIsBounded(t *testing.T) {
 		many     bool
 	}{{MostNetworks, false}, {2 * MostNetworks, true}, {MostNetworks, false}} {
 		read(test.networks)
-		of := r.of(3, address("10.1.0.1"), unix.AF_INET)
-		if of.Many != test.many || of.Everything || test.many != (len(of.Networks) == 0) || len(r[road{3, address("10.1.0.1"), unix.AF_INET, false}].networks) > MostNetworks {
+		of := r.of(address("10.1.0.1"), unix.AF_INET, by(unix.AF_INET))
+		if of.Many != test.many || of.Everything || test.many != (len(of.Networks) == 0) || len(r[road{3, address("10.1.0.1"), unix.AF_INET, unix.RT_TABLE_MAIN}].networks) > MostNetworks {
 			t.Errorf("%d networks: many %v, everything %v, %d kept", test.networks, of.Many, of.Everything, len(of.Networks))
 		}
-		if of := r.of(3, address("10.1.0.2"), unix.AF_INET); !of.Everything || of.Many || of.Networks != nil {
+		if of := r.of(address("10.1.0.2"), unix.AF_INET, by(unix.AF_INET)); !of.Everything || of.Many || of.Networks != nil {
 			t.Errorf("%d networks and a default route: %+v", test.networks, of)
 		}
 	}
-	if of := r.of(3, address("fe80::1"), unix.AF_INET6); len(of.Networks) != 1 {
+	if of := r.of(address("fe80::1"), unix.AF_INET6, by(unix.AF_INET6)); len(of.Networks) != 1 {
 		t.Errorf("of IPv6: %s", strings.Join(strings.Fields(fmt.Sprint(of)), " "))
 	}
 }

@@ -13,32 +13,23 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// Find is Gateways by a table of routes, with the default routes and with what the fallback routes have to heed. What we make
-// ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
+// Find is Gateways by a table of routes and the rules, with the default routes and with what has to be heeded of them.
+// What we make ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
 func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {
-	found, err := t.own()
+	rules, err := dump.Rules(nl)
+	if err != nil {
+		return Routers{}, err
+	}
+	found, err := FindOwn()
 	if err != nil {
 		return Routers{}, err
 	}
 	hops := slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return h.isOwn() })
 	found.addDefaults(hops)
 	found.Covered = t.known.networks.covered(managed)
-	if found.Shadowed, err = shadowed(nl, t.known.late.List()); err != nil {
-		return Routers{}, err
-	}
-	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches)
+	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
 	t.tellAnnounced(found.Gateways)
 	return found, err
-}
-
-// own returns replypath's own routes as they are now.
-func (t *Table) own() (own Routers, err error) {
-	if !t.fresh {
-		return FindOwn()
-	}
-	t.fresh = false
-	own.addDefaults(slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return !h.isOwn() }))
-	return own, nil
 }
 
 // FindOwn finds replypath's own routes alone, those of last resort and those for bound sockets, in the network namespace of the
@@ -60,9 +51,9 @@ func (r *Routers) addDefaults(hops []hop) {
 			to.Behind = h.family == unix.AF_INET && h.metric > first
 			r.Defaults = append(r.Defaults, to)
 		case byFallback:
-			r.Fallback = append(r.Fallback, to)
+			r.Fallback = append(r.Fallback, OwnRoute{to, h.table, h.to})
 		case byBound:
-			r.Bound = append(r.Bound, to)
+			r.Bound = append(r.Bound, OwnRoute{to, h.table, h.to})
 		}
 	}
 }

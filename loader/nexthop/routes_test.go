@@ -3,8 +3,10 @@
 package nexthop
 
 import (
+	"net/netip"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	testawait "replypath/test/await"
@@ -18,7 +20,7 @@ route add default via 10.1.0.1
 route add default via 10.1.0.2 table 7
 rule add prio 40000 table 7
 route add default via 10.1.0.3 dev eth0 metric 4294967294 proto 114
-route add default via 10.1.0.1 dev eth0 metric 4294967295 proto 114
+route add 10.0.0.0/8 via 10.1.0.1 dev eth0 metric 4294967295 proto 114 table 9
 link add eth1 type veth peer name far1
 link set eth1 up
 link set far1 up
@@ -31,16 +33,20 @@ func TestOwnRoutes(t *testing.T) {
 	p := newPair(t)
 	p.manyKinds(t)
 	managed := p.manage(t)
+	own := func(gateway string, table int, to string) OwnRoute {
+		hop := Default{Interface: p.eth0.Index, Gateway: address(gateway), Family: unix.AF_INET}
+		return OwnRoute{hop, table, netip.MustParsePrefix(to)}
+	}
 	testawait.Must(t, p.server.Do(func() error {
 		got, err := FindOwn()
 		if err != nil {
 			return err
 		}
 		want := Routers{
-			Fallback: []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.3"), Family: unix.AF_INET}},
-			Bound:    []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.1"), Family: unix.AF_INET}},
+			Fallback: []OwnRoute{own("10.1.0.3", unix.RT_TABLE_MAIN, "0.0.0.0/0")},
+			Bound:    []OwnRoute{own("10.1.0.1", 9, "10.0.0.0/8")},
 		}
-		testawait.Same(t, "own", want, got, equalAddr)
+		testawait.Same(t, "own", want, got, equalAddr, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
 		gateways, err := Gateways(p.server.Netlink(), managed)
 		check(t, gateways, bare(p.eth0.Index, "10.1.0.1", 4), bare(p.eth0.Index, "10.1.0.2", 4))
 		return err

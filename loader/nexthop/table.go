@@ -29,7 +29,6 @@ import (
 type Table struct {
 	known *knowledge // nil until it is read
 	must  bool       // it is read before anybody looks
-	fresh bool       // nobody has looked since it was read
 	may   bool       // something may not be true any more
 	begun *reading   // nil: none
 	read  time.Time  // when it was last
@@ -56,7 +55,6 @@ func (t *Table) tellAnnounced(gateways []Gateway) {
 type knowledge struct {
 	scan     *discover.Routes
 	hops     *dump.Values[hop]
-	late     *dump.Values[lateDefault]
 	networks networks
 	reaches  reaches
 	last     way    // of the last plain route
@@ -160,7 +158,7 @@ func readAll(readers []*familyReader) (*knowledge, time.Duration, error) {
 
 func newKnowledge() *knowledge {
 	return &knowledge{
-		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops), late: dump.NewValues(collectLate),
+		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops),
 		networks: make(networks), reaches: make(reaches),
 	}
 }
@@ -169,7 +167,6 @@ func newKnowledge() *knowledge {
 func (k *knowledge) take(family int, from *knowledge) {
 	k.scan.Take(family, from.scan)
 	k.hops.Take(family, from.hops)
-	k.late.Take(family, from.late)
 	maps.Copy(k.networks, from.networks)
 	maps.Copy(k.reaches, from.reaches)
 }
@@ -177,7 +174,7 @@ func (k *knowledge) take(family int, from *knowledge) {
 // Begin is dump.Collector's.
 func (k *knowledge) Begin(family int) {
 	k.last, k.isLast, k.reached = way{}, false, nil
-	for _, c := range []dump.Collector{k.scan, k.hops, k.late, k.networks, k.reaches} {
+	for _, c := range []dump.Collector{k.scan, k.hops, k.networks, k.reaches} {
 		c.Begin(family)
 	}
 }
@@ -199,7 +196,6 @@ func (k *knowledge) Collect(r *dump.Route) {
 func (k *knowledge) collectWay(r *dump.Route) {
 	k.scan.Collect(r)
 	k.hops.Collect(r)
-	k.late.Collect(r)
 }
 
 func (k *knowledge) isAsBefore(r *dump.Route) bool {
@@ -238,14 +234,13 @@ func (t *Table) Read() (changed bool, err error) {
 		return false, r.err
 	}
 	changed = t.known == nil || !t.known.equal(r.known)
-	t.known, t.must, t.may, t.fresh = r.known, false, false, true
+	t.known, t.must, t.may = r.known, false, false
 	return changed, nil
 }
 
 // ReadIfDue is Read where something is known to have changed that was not told. It comes before Find.
 func (t *Table) ReadIfDue() error {
 	if t.known != nil && !t.must {
-		t.fresh = false // what was read long ago, without anybody looking, tells nothing of our own routes
 		return nil
 	}
 	_, err := t.Read()
@@ -316,7 +311,7 @@ func (t *Table) route(r *dump.Route, removed bool, isManaged func(int) bool) (lo
 	}
 	told := t.known.tell(r, isManaged)
 	t.must, t.may = t.must || told.mustRead, t.may || told.mayBeWrong
-	return told.mustRead || told.news && concerns(r, isManaged)
+	return told.mustRead || told.wayOut || told.news && concerns(r, isManaged)
 }
 
 // concerns tells whether what a route tells, that is no default route and has nothing covered, matters before one of its
@@ -327,7 +322,8 @@ func concerns(r *dump.Route, isManaged func(int) bool) bool {
 
 // told is what has become of what is known by a route that has come.
 type told struct {
-	news bool
+	news   bool
+	wayOut bool // an interface, managed or not, that no route led out of before
 	// Routes that have gone may have a part in it: in an interface that is covered, or in a gateway that serves many
 	// networks. That a managed interface is covered matters at once.
 	mayBeWrong, mustRead bool
@@ -338,12 +334,12 @@ func (k *knowledge) tell(r *dump.Route, isManaged func(int) bool) told {
 	k.collectWay(r)
 	covers, coversManaged := k.networks.tell(r, isManaged)
 	more, many := k.reaches.tell(r)
-	return told{news: k.news() || more, mayBeWrong: covers, mustRead: coversManaged || many}
+	return told{news: k.news() || more, wayOut: k.scan.NewWay(), mayBeWrong: covers, mustRead: coversManaged || many}
 }
 
 func (k *knowledge) news() bool {
-	scan, hops, late := k.scan.News(), k.hops.News(), k.late.News()
-	return scan || hops || late
+	scan, hops := k.scan.News(), k.hops.News()
+	return scan || hops
 }
 
 // mayLose tells whether something may not be true any more when any route to a network has changed.
@@ -359,6 +355,6 @@ func (k *knowledge) names(device int) (any, byDefault bool) {
 }
 
 func (k *knowledge) equal(other *knowledge) bool {
-	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) && k.late.Equal(other.late) &&
+	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) &&
 		k.networks.equal(other.networks) && k.reaches.equal(other.reaches)
 }

@@ -157,7 +157,8 @@ func TestTableLastOfMany(t *testing.T) {
 // TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says
 // that it may not be.
 func TestTableFollows(t *testing.T) {
-	f := follow(t, withEth1)
+	f := follow(t, withEth1+"rule add prio 40000 table 7\n")
+	ip(t, f.server, "-6 rule add prio 40000 table 7")
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(of ...string) string { return of[random.IntN(len(of))] }
 	for n := range 300 {
@@ -319,13 +320,22 @@ func TestTableNearlyMany(t *testing.T) {
 }
 
 // TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or has a managed one
-// covered.
+// covered, or where it is the first that leads out of it.
 func TestTableOfUnmanaged(t *testing.T) {
 	f := follow(t, withEth1)
 	f.unmanaged = testawait.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
-	f.change("route add 10.50.0.0/16 dev eth1\nroute add 10.51.0.0/16 via 10.3.0.9\n")
+	f.change("route add 10.50.0.0/16 dev eth1\n")
 	if f.looks > 0 {
 		t.Errorf("the host is looked at %d times", f.looks)
+	}
+	f.change("route add 10.51.0.0/16 via 10.3.0.9\n")
+	if f.looks == 0 {
+		t.Error("the host is not looked at for the first route out of an interface")
+	}
+	f.looks = 0
+	f.change("route add 10.52.0.0/16 via 10.3.0.8\n")
+	if f.looks > 0 {
+		t.Errorf("the host is looked at %d times for the second", f.looks)
 	}
 	f.compare("routes by an interface that the loader does not know to be managed")
 	f.change("route del 10.50.0.0/16 dev eth1\nroute add 10.50.1.0/24 via 10.1.0.7\nroute add 10.51.1.0/24 dev eth1\n")

@@ -111,20 +111,16 @@ func TestWatchNeighbours(t *testing.T) {
 	}
 }
 
-func TestWatchRPFilter(t *testing.T) {
+func TestWatchSysctls(t *testing.T) {
 	p := newPair(t)
 	events := p.watch(t)
-	sysctl(t, p.server, "net/ipv4/conf/eth0/rp_filter=1")
-	await(t, events, "rp_filter of eth0", func(e Event) bool { return e.Kind == KindRPFilter && e.Interface == p.eth0.Index })
-	sysctl(t, p.server, "net/ipv4/conf/all/rp_filter=1")
-	await(t, events, "rp_filter of all", func(e Event) bool { return e.Kind == KindRPFilter && e.Interface == 0 })
-	sysctl(t, p.server, "net/ipv4/conf/eth0/forwarding=1", "net/ipv4/conf/eth0/rp_filter=2")
-	await(t, events, "rp_filter after forwarding", func(e Event) bool {
-		if e.Kind == KindRPFilter && e.Interface != p.eth0.Index {
-			t.Errorf("forwarding was reported as rp_filter: %+v", e)
-		}
-		return e.Kind == KindRPFilter
-	})
+	for setting, index := range map[string]int{
+		"net/ipv4/conf/eth0/rp_filter=1": p.eth0.Index, "net/ipv4/conf/all/rp_filter=1": 0,
+		"net/ipv4/conf/eth0/forwarding=1": p.eth0.Index, "net/ipv6/conf/eth0/forwarding=1": p.eth0.Index,
+	} {
+		sysctl(t, p.server, setting)
+		await(t, events, setting, func(e Event) bool { return e.Kind == KindSysctl && e.Interface == index })
+	}
 }
 
 // A port that leaves a bridge does not go away by that.

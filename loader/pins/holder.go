@@ -4,10 +4,13 @@ package pins
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +36,45 @@ func Holder(path string) (int, error) {
 	}
 	return 0, lines.Err()
 }
+
+// EndHolder sends a signal to the process that holds the lock of a directory, and waits for its end, or that of ctx, within
+// endPatience. The process is held by a descriptor before it is looked for once more, so that no other can get its number
+// in between. It returns 0 where Holder does, or the process has just ended.
+func EndHolder(ctx context.Context, path string, signal unix.Signal) (pid int, err error) {
+	if pid, err = Holder(path); pid == 0 || err != nil {
+		return 0, err
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return 0, nil
+	}
+	if err != nil {
+		return pid, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	defer unix.Close(process)
+	if again, err := Holder(path); again != pid || err != nil {
+		return 0, err
+	}
+	if err := unix.PidfdSendSignal(process, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return pid, fmt.Errorf("send a signal to process %d: %w", pid, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	for ctx.Err() == nil {
+		const milliseconds = 100 // after which ctx is looked at
+		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, milliseconds)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return pid, fmt.Errorf("wait for process %d: %w", pid, err)
+		}
+		if ended > 0 {
+			return pid, nil
+		}
+	}
+	return pid, fmt.Errorf("process %d does not end: %w", pid, context.Cause(ctx))
+}
+
+// endPatience is how long a process has to end after it was told to.
+const endPatience = 15 * time.Second
 
 // holderIn reads a line of /proc/locks (fs/locks.c, lock_get_status):
 //

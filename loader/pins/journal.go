@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -71,6 +72,27 @@ type Journal struct {
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
 }
 
+// Recording names the interfaces whose requests are recorded.
+func (j *Journal) Recording() (names []string) {
+	for _, r := range j.Interfaces {
+		if r.Index != 0 && !r.Catches {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// Clone makes a copy of a journal whose lists can be changed.
+func (j *Journal) Clone() *Journal {
+	c := *j
+	c.Interfaces = slices.Clone(j.Interfaces)
+	c.Gateways = slices.Clone(j.Gateways)
+	c.Announced = slices.Clone(j.Announced)
+	c.Sysctls = slices.Clone(j.Sysctls)
+	c.Qdiscs = slices.Clone(j.Qdiscs)
+	return &c
+}
+
 // MarkRecord is what had failed up to a moment.
 type MarkRecord struct {
 	At          time.Time `json:"at"`
@@ -81,26 +103,26 @@ type MarkRecord struct {
 
 // TrialRecord is what takes a datapath on trial back.
 type TrialRecord struct {
-	PID   int       `json:"pid"` // of the process that began it
 	Until time.Time `json:"until"`
 	// Before is the journal of the datapath that was there, whose maps are pinned
 	// aside; nil: there was none.
 	Before *Journal `json:"before,omitempty"`
 }
 
-// InterfaceRecord is one life of a managed interface. ID is its index in the
+// InterfaceRecord is one life of a managed or caught interface. ID is its index in the
 // map `interfaces`; it outlives the interface, because counters refer to it.
 type InterfaceRecord struct {
 	ID    uint16 `json:"id"`
-	Index int    `json:"index"` // 0: gone or no longer managed
+	Index int    `json:"index,omitempty"` // 0: gone, or neither managed nor caught any more: ID and name are left
 	Name  string `json:"name"`
-	MAC   string `json:"mac"` // empty without an Ethernet header
+	MAC   string `json:"mac,omitempty"` // empty without an Ethernet header
 	// Attached tells that the programs were attached once: where they are not
 	// any more, the index may have passed to another interface.
-	Attached  bool   `json:"attached"`
+	Attached  bool   `json:"attached,omitempty"`
 	Mechanism string `json:"mechanism,omitempty"` // by which they were; empty in journals of earlier versions
-	NextHop   string `json:"next_hop"`
-	Mode      string `json:"mode"`
+	NextHop   string `json:"next_hop,omitempty"`
+	Mode      string `json:"mode,omitempty"`
+	Catches   bool   `json:"catches,omitempty"` // it is not managed: only replies that leave by it are caught
 }
 
 // UnmanagedRecord is an interface that is left alone.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"replypath/test/await"
 )
 
 func repairs(t *testing.T) *Repairs {
@@ -51,9 +51,7 @@ func TestRepairs(t *testing.T) {
 	must(t, j.Close())
 	got, err := ReadRepairs(path)
 	must(t, err)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	await.Same(t, "(-want +got)", want, got)
 	again, err := OwnExistingRepairs(path)
 	must(t, err)
 	must(t, again.Remove())

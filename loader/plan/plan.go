@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"replypath/loader/doctor"
@@ -31,6 +32,7 @@ type Plan struct {
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
+	Mended       []finding.Finding    `json:"mended"` // errors that enforcing mends
 }
 
 // Verdicts of a plan.
@@ -54,6 +56,8 @@ type Options struct {
 
 // Make looks at the network namespace of the calling thread, as doctor.Examine does, and at the history.
 func Make(options Options) (*Plan, error) {
+	const percent = 20 // of what is gathered from a full flow table most is kept
+	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	host, err := gather.Snapshot(options.Options)
 	if err != nil {
 		return nil, err
@@ -95,15 +99,20 @@ func (p *planner) read(pinDir string) error {
 }
 
 func (p *planner) plan(since time.Time) *Plan {
+	mended := []finding.Finding{}
 	for _, f := range doctor.Judge(p.Host) {
-		if f.Severity == finding.Error && !p.isMendedByEnforcing(&f) {
+		switch {
+		case f.Severity != finding.Error:
+		case p.isMendedByEnforcing(&f):
+			mended = append(mended, f)
+		default:
 			p.blocked = append(p.blocked, f)
 		}
 	}
 	plan := &Plan{
 		MadeAt: p.history.Gathered, Watched: p.history.Watched.Seconds(), WouldMove: []history.Row{}, Originated: []Originated{},
 		Rules: append([]Rule{}, p.rules()...), HostChanges: append([]status.WouldChange{}, p.changes()...),
-		Blockers: append([]finding.Finding{}, p.blocked...),
+		Blockers: append([]finding.Finding{}, p.blocked...), Mended: mended,
 	}
 	if p.journal != nil {
 		plan.WatchedSince = &p.history.Since
@@ -151,7 +160,7 @@ func (p *planner) conclude(plan *Plan) {
 		if more := len(plan.Blockers) - 1; more > 0 {
 			plan.Summary += fmt.Sprintf(" (and %d more)", more)
 		}
-	case len(plan.WouldMove) == 0 && len(plan.Originated) == 0 && needless == 0:
+	case len(plan.WouldMove) == 0 && len(plan.Originated) == 0 && len(plan.Mended) == 0 && needless == 0:
 		plan.Verdict, plan.Summary = NothingToDo, "nothing to do here"
 	case p.enforcesAll() && needless == 0:
 		plan.Summary = "ready: replypath enforces already"
@@ -169,6 +178,9 @@ func (p *planner) remedy(r *history.Row) string {
 	i := p.Named(r.ToInterface)
 	if i != nil && p.leavesBySource(i, r) {
 		return "none: host_model: strong sends it by " + r.ToInterface
+	}
+	if p.goesRelated(r) {
+		return fmt.Sprintf("none: its peer comes by %s, and related sends it there", r.ToInterface)
 	}
 	text := fmt.Sprintf("host_model: strong of %s", r.ToInterface)
 	if i == nil {

@@ -41,6 +41,12 @@ func (p *planner) leavesBySource(i *discover.Interface, r *history.Row) bool {
 	return err == nil && p.LeavesBySource(i, r.Self, protocol)
 }
 
+// goesRelated tells whether what a row has goes as answers to its peers go.
+func (p *planner) goesRelated(r *history.Row) bool {
+	protocol, err := config.Protocol(r.Protocol)
+	return err == nil && p.GoesRelated(r.Related, protocol)
+}
+
 // watched says for how long it was looked.
 func (p *planner) watched() string {
 	if text := Shortly(p.history.Watched); text != "" {

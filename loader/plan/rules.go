@@ -20,6 +20,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/netfilter"
 )
 
 // Rule is something that leads packets elsewhere than the main table does. The JSON names are fixed.
@@ -77,7 +78,7 @@ func (p *planner) rules() []Rule {
 		}
 		judged := p.unlessBlocked(p.judge(r))
 		judged.Rule, judged.Kind, judged.table, judged.family = r.String(), KindRule, r.Table, r.Family
-		judged.Owner = finding.OrNil(cmp.Or(finding.OrEmpty(judged.Owner), owners.OfRule(&p.Routing, r)))
+		judged.Owner = finding.OrNil(cmp.Or(finding.OrEmpty(judged.Owner), owners.OfRule(r)))
 		list = append(list, judged)
 		for _, chain := range routing.RestoringChains(p.Host, r) {
 			marks[chain] = worst(marks[chain], judged)
@@ -117,7 +118,7 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 	if i := p.AnswersBySource(r); i != nil {
 		return p.bySource(r, i)
 	}
-	if owner := owners.OfKnownRule(r); owner != "" {
+	if owner := owners.OfRule(r); owner != "" {
 		return Rule{Verdict: Foreign, Reason: "it is of " + owner + ", for its own packets", Owner: &owner}
 	}
 	switch {
@@ -145,7 +146,7 @@ func (p *planner) bySource(r *snapshot.Rule, i *discover.Interface) Rule {
 		judged.Verdict = NotNeeded
 		judged.Reason = p.onceEnforced() + "replypath sends the replies, " + p.opensWithout(r, i)
 	}
-	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
+	judged.Reason += routing.WhereWritten(p.Host, r)
 	return judged
 }
 
@@ -162,7 +163,7 @@ func (p *planner) needs(r *snapshot.Rule, isMeant func(netip.Addr) bool) string 
 		if row.FromInterface == history.Refused {
 			return fmt.Sprintf("without it replies to %s would be refused by a route", row.Peer)
 		}
-		if p.Named(row.FromInterface) == nil {
+		if !p.Sees(row.FromInterface) {
 			return fmt.Sprintf("without it replies to %s would go by %s, where replypath sees nothing", row.Peer, row.FromInterface)
 		}
 	}
@@ -204,6 +205,10 @@ func (p *planner) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
 	if p.LeavesAllBySource(r, i) {
 		return "and by host_model: strong what this host opens"
 	}
+	isRelated := func(row history.Row) bool { return row.Originated && r.Src.Contains(row.Self) && p.goesRelated(&row) }
+	if p.OpenedRelated(r) || slices.ContainsFunc(p.rows, isRelated) {
+		return fmt.Sprintf("and what this host opened from %s %s is related to what its peers began", snapshot.OrAll(r.Src), p.watched())
+	}
 	return fmt.Sprintf("and this host opened nothing from %s %s", snapshot.OrAll(r.Src), p.watched())
 }
 
@@ -222,7 +227,7 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 		judged.Verdict = NotNeeded
 		judged.Reason = fmt.Sprintf("%sonly what arrives by %s gets the mark, and replypath sends the replies", p.onceEnforced(), i.Name)
 	}
-	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
+	judged.Reason += routing.WhereWritten(p.Host, r)
 	return judged
 }
 
@@ -247,7 +252,7 @@ func (p *planner) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
 }
 
 // marksOnly tells whether the rules of the firewall give a mark only to what comes in by an interface.
-func marksOnly(f *snapshot.Firewall, r *snapshot.Rule, i *discover.Interface) bool {
+func marksOnly(f *netfilter.Ruleset, r *snapshot.Rule, i *discover.Interface) bool {
 	gives := false
 	for _, c := range f.Chains {
 		for _, rule := range c.Rules {
@@ -267,7 +272,7 @@ func marksOnly(f *snapshot.Firewall, r *snapshot.Rule, i *discover.Interface) bo
 func (p *planner) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 	sum := 0
 	for _, row := range p.rows {
-		if row.Originated && r.Src.Contains(row.Self) && (p.HasSeveralGateways(i, r.Family) || !p.leavesBySource(i, &row)) {
+		if row.Originated && r.Src.Contains(row.Self) && !p.goesRelated(&row) && (p.HasSeveralGateways(i, r.Family) || !p.leavesBySource(i, &row)) {
 			sum += int(row.Flows)
 		}
 	}

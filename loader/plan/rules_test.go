@@ -17,6 +17,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/test/testhost"
 )
@@ -51,6 +52,51 @@ func havingOpened(from, to string) func(*snapshot.Host) {
 	}
 }
 
+// related has what was opened be related.
+func related(h *snapshot.Host) {
+	for n := range h.Uses {
+		h.Uses[n].Related = true
+	}
+}
+
+// opening has two connections in the history that were opened from 10.4.0.100.
+func opening(isRelated bool) func(*planner) {
+	return func(p *planner) {
+		p.rows = append(p.rows, history.Row{Flows: 2, Key: history.Key{
+			Originated: true, Self: testhost.Address("10.4.0.100"), Protocol: "tcp", ToInterface: "eth1", Related: isRelated,
+		}})
+	}
+}
+
+// TestRemedy: host_model: strong is proposed for what is not related alone.
+func TestRemedy(t *testing.T) {
+	const strong, none = "host_model: strong of eth1", "none: its peer comes by eth1, and related sends it there"
+	off := func(h *snapshot.Host) { h.Config.Related = false }
+	for _, test := range []struct {
+		name      string
+		change    func(*snapshot.Host)
+		isRelated bool
+		want      string
+	}{
+		{"related", nil, true, none},
+		{"not related", nil, false, strong},
+		{"the setting is off", off, true, strong},
+		{"the protocol is not listed", func(h *snapshot.Host) { h.Config.Protocols = nil }, true, strong},
+		{"the source decides", testhost.And(testhost.StrongEth1, off), true, "none: host_model: strong sends it by eth1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &planner{Host: testhost.New(), history: history.New()}
+			if test.change != nil {
+				test.change(p.Host)
+			}
+			opening(test.isRelated)(p)
+			if got, _, _ := strings.Cut(p.remedy(&p.rows[0]), "; or a route"); got != test.want {
+				t.Errorf("%q, not %q", got, test.want)
+			}
+		})
+	}
+}
+
 func TestRules(t *testing.T) {
 	const (
 		rule  = " rule rule 100: from 10.4.0.100 lookup 100: "
@@ -61,20 +107,20 @@ func TestRules(t *testing.T) {
 	)
 	bySource := testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})
 	marked := testhost.Rule(snapshot.Rule{Priority: 100, Mark: 1, Mask: snapshot.AllBits, Table: 100})
-	marks := func(rules ...snapshot.FirewallRule) func(*snapshot.Host) {
+	marks := func(rules ...netfilter.Rule) func(*snapshot.Host) {
 		return testhost.Chains(
-			snapshot.Chain{Family: "inet", Table: "marks", Name: "in", Rules: rules},
-			snapshot.Chain{Family: "inet", Table: "marks", Name: "out", Rules: []snapshot.FirewallRule{{Restores: true, Marks: []uint32{1}}}},
+			netfilter.Chain{Family: "inet", Table: "marks", Name: "in", Rules: rules},
+			netfilter.Chain{Family: "inet", Table: "marks", Name: "out", Rules: []netfilter.Rule{{Restores: true, Marks: []uint32{1}}}},
 		)
 	}
-	onEth1 := snapshot.FirewallRule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
+	onEth1 := netfilter.Rule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
 	byMark := func(verdict, reason string) []string {
 		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
 		if verdict == NotNeeded {
 			tables = told
 		}
 		return []string{
-			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason + boot, verdict + " mark chain inet marks out: " + reason + boot, tables,
+			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables,
 		}
 	}
 	asked := func(h *snapshot.Host) {
@@ -117,6 +163,18 @@ func TestRules(t *testing.T) {
 		}}, []string{
 			"needed" + rule + "this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
 		}},
+		{"what is open is related", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), related), []func(*planner){opening(true)}, []string{
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and what this host opened from 10.4.0.100 now is related to what its peers began" + boot, told,
+		}},
+		{"what was open was related", bySource, []func(*planner){opening(true)}, []string{
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and what this host opened from 10.4.0.100 now is related to what its peers began" + boot, told,
+		}},
+		{"related is off", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Related = false }), []func(*planner){opening(true)}, []string{
+			"needed" + rule + "this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
+		}},
+		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, []string{
+			"needed" + rule + "this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
+		}},
 		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, []string{
 			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
 		}},
@@ -158,9 +216,9 @@ func TestRules(t *testing.T) {
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
 		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
-		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
+		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks of a map", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{GivesUnknown: true})), nil,
+		{"marks of a map", testhost.And(marked, marks(onEth1, netfilter.Rule{GivesUnknown: true})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
@@ -201,14 +259,14 @@ func TestRules(t *testing.T) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 200, Mark: 51820, Mask: snapshot.AllBits, Invert: true, Table: 51820})
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("", 9), 51820))
 		}), nil, []string{
-			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, which is not managed" + boot,
+			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, where nothing catches them" + boot,
 			"foreign rule rule 200: not from all fwmark 0xca6c lookup 51820: it is of wg-quick, for its own packets @ wg-quick", leads,
 			"foreign table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it @ wg-quick",
 		}},
 		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
 			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
-		}), nil, []string{"needed" + rule + "the default route leads by wg0, which is not managed" + boot, leads}},
+		}), nil, []string{"needed" + rule + "the default route leads by wg0, where nothing catches replies" + boot, leads}},
 		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, havingOpened("10.4.0.100", "192.0.2.1:443"), func(h *snapshot.Host) {
 			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
 				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})
@@ -259,8 +317,8 @@ func TestRules(t *testing.T) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "blue", VRFTable: 100})
 		}), nil, []string{without, "needed" + table + "it is the table of blue"}},
 		{"a mark of what comes from a bridge", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Mark: 1, Mask: snapshot.AllBits, IIF: "br0", Table: 100}), marks(onEth1)), nil, []string{
-			"needed rule rule 100: from all fwmark 0x1 iif br0 lookup 100: it has conditions beside the mark, for something else than replies" + boot,
-			"needed mark chain inet marks out: it has conditions beside the mark, for something else than replies" + boot,
+			"needed rule rule 100: from all fwmark 0x1 iif br0 lookup 100: it has conditions beside the mark, for something else than replies",
+			"needed mark chain inet marks out: it has conditions beside the mark, for something else than replies",
 			"needed" + table + "rule 100: from all fwmark 0x1 iif br0 lookup 100 leads to it and is needed",
 		}},
 		{"a static route", func(h *snapshot.Host) {

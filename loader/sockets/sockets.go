@@ -74,6 +74,27 @@ func EachOpen(family uint8, some int, until time.Time, visit func(*Socket) (goOn
 	return eachTCP(family, open, some, until, visit)
 }
 
+// Bound returns the devices that IPv6 sockets are bound to which others may ask: those of UDP, and of TCP that listen, or any.
+func Bound(any bool) (devices []int, err error) {
+	tcp := uint32(1 << unix.BPF_TCP_LISTEN)
+	if any {
+		tcp |= open
+	}
+	for protocol, states := range map[uint8]uint32{unix.IPPROTO_TCP: tcp, unix.IPPROTO_UDP: anyState} {
+		r := &request{family: unix.AF_INET6, protocol: protocol, states: states}
+		err := each(r, func() bool { return true }, func(s *Socket) bool {
+			if s.Device != 0 && s.Local.Addr().Is6() && !s.Local.Addr().IsLinkLocalUnicast() {
+				devices = append(devices, s.Device)
+			}
+			return true
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return devices, nil
+}
+
 // each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch.
 func each(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) error {
 	socket, err := nl.Subscribe(unix.NETLINK_INET_DIAG)
@@ -81,6 +102,9 @@ func each(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) erro
 		return err
 	}
 	defer socket.Close()
+	if err := socket.SetReceiveTimeout(&nl.SocketTimeoutTv); err != nil {
+		return err
+	}
 	dump := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 	dump.AddData(r)
 	if err := socket.Send(dump); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
@@ -73,7 +74,5 @@ func TestEachConnection(t *testing.T) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 }

@@ -60,7 +60,15 @@ func (r *reader) changes(s *Status) error {
 		changes = append(changes, change)
 	}
 	routes, err := lives.PresentFallback(r.journal.Fallback)
-	s.HostChanges = append(changes, fallbackChanges(routes)...)
+	if err != nil {
+		return err
+	}
+	changes = append(changes, fallbackChanges(routes)...)
+	ruled, err := fallback.RuledFamilies(r.netlink)
+	for _, family := range ruled {
+		changes = append(changes, ruleChange(family))
+	}
+	s.HostChanges = changes
 	return err
 }
 
@@ -115,24 +123,37 @@ func fallbackChanges(r *pins.FallbackRecord) []HostChange {
 func DeviceChange() HostChange {
 	return HostChange{
 		Object: "device " + discover.OwnDevice, Before: "none",
-		After: fmt.Sprintf("default routes by it of metric %d, protocol %d", fallback.Metric, discover.OwnProtocol),
+		After: fmt.Sprintf("routes by it in table %d, and ipv4's in table default, of protocol %d", fallback.Table, discover.OwnProtocol),
 		Undo:  "ip link del " + discover.OwnDevice,
 	}
+}
+
+// ruleChange tells of the rules that lead replies to the routes.
+func ruleChange(family int) HostChange {
+	return HostChange{
+		Object: fallback.Name(family) + " rules for replies", Before: "none",
+		After: fmt.Sprintf("from priority %d on, to table %d, of protocol %d", fallback.Priority, fallback.Table, discover.OwnProtocol),
+		Undo:  fmt.Sprintf("ip %srule flush protocol %d", flagOf(family), discover.OwnProtocol),
+	}
+}
+
+// flagOf has ip(8) work on a family.
+func flagOf(family int) string {
+	if family == unix.AF_INET6 {
+		return "-6 "
+	}
+	return ""
 }
 
 // BoundChanges tells of the routes for sockets that are bound to a device, and of what stands for all peers.
 func BoundChanges(records []pins.BoundRecord) []HostChange {
 	var changes []HostChange
 	for _, r := range records {
-		flag := ""
-		if r.Family == unix.AF_INET6 {
-			flag = "-6 "
-		}
 		changes = append(changes, HostChange{
 			Object: fmt.Sprintf("%s default route by %s for sockets that are bound to it", fallback.Name(r.Family), r.Name),
 			Before: "none",
-			After:  fmt.Sprintf("via %s with metric %d", r.Gateway, discover.BoundMetric),
-			Undo:   fmt.Sprintf("ip %sroute del default via %s dev %s metric %d", flag, r.Gateway, r.Name, discover.BoundMetric),
+			After:  fmt.Sprintf("via %s in table %d", r.Gateway, fallback.Table),
+			Undo:   fmt.Sprintf("ip %sroute flush table all dev %s proto %d", flagOf(r.Family), r.Name, discover.OwnProtocol),
 		})
 		if r.Gateway == fallback.AnyPeer(r.Interface, r.Family).Gateway {
 			changes = append(changes, HostChange{

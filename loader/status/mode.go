@@ -26,7 +26,7 @@ func Mode(pinDir string) (string, error) {
 		return "", err
 	}
 	defer maps.Close()
-	byHand, err := datapath.ReadMode(maps.ModeByHand)
+	byHand, err := datapath.ReadMode(maps)
 	if err != nil {
 		return "", err
 	}
@@ -85,6 +85,6 @@ func undoneBy(j *pins.Journal, wanted bpf.DatapathMode) (objects []string) {
 func isEnforced(journal *pins.Journal) bool {
 	const enforce = string(config.ModeEnforce)
 	return journal.Mode == enforce && !slices.ContainsFunc(journal.Interfaces, func(r pins.InterfaceRecord) bool {
-		return r.Index != 0 && r.Mode != enforce
+		return r.Index != 0 && !r.Catches && r.Mode != enforce
 	})
 }

@@ -3,14 +3,12 @@
 package status
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
@@ -49,9 +47,9 @@ func Read(pinDir string) (*Status, error) {
 		return nil, err
 	}
 	defer maps.Close()
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
@@ -67,10 +65,7 @@ func (r *reader) read() (*Status, error) {
 		Features:   append([]Feature{}, r.journal.Features...),
 		Errors:     append([]string{}, r.journal.Errors...),
 	}
-	if trial := r.journal.Trial; trial != nil {
-		s.TrialUntil = &trial.Until
-	}
-	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.flows, r.counted} {
+	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.addresses, r.flows, r.counted} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -79,7 +74,16 @@ func (r *reader) read() (*Status, error) {
 }
 
 func (r *reader) mode(s *Status) error {
-	byHand, err := datapath.ReadMode(r.maps.ModeByHand)
+	over, err := datapath.IsTrialOver(r.maps)
+	if err != nil {
+		return err
+	}
+	if trial := r.journal.Trial; trial != nil && over {
+		s.TrialEnded = &trial.Until
+	} else if trial != nil {
+		s.TrialUntil = &trial.Until
+	}
+	byHand, err := datapath.ReadMode(r.maps)
 	s.Mode = datapath.ModeInForce(byHand, r.journal.Mode)
 	s.WouldChange = r.wouldChanges(byHand, s.Daemon.Running)
 	r.byHand = byHand
@@ -109,7 +113,7 @@ func configOf(j *pins.Journal) Config {
 	return c
 }
 
-// interfaces describes the managed interfaces as they are now.
+// interfaces describes the managed and the caught interfaces as they are now.
 func (r *reader) interfaces(s *Status) error {
 	found, err := r.scan()
 	if err != nil {
@@ -120,18 +124,19 @@ func (r *reader) interfaces(s *Status) error {
 		return err
 	}
 	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
+	there := slices.Concat(found.Interfaces, found.Caught) // some can be caught, and never managed
 	for _, record := range r.journal.Interfaces {
 		if record.Index == 0 {
 			continue
 		}
 		i := newInterface(&record)
-		i.Mode = datapath.ModeInForce(r.byHand, record.Mode)
+		i.Mode = datapath.ModeInForce(r.byHand, cmp.Or(record.Mode, r.journal.Mode))
 		if err := r.setFlags(&i, record.ID); err != nil {
 			return err
 		}
-		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
+		present := slices.IndexFunc(there, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
-			err = i.fill(&found.Interfaces[present], attacher)
+			err = i.fill(&there[present], attacher)
 		}
 		if err != nil {
 			return err
@@ -151,7 +156,7 @@ func sortInterfaces(list []Interface) {
 	slices.SortFunc(list, func(a, b Interface) int { return a.Index - b.Index })
 }
 
-// scan looks at the managed interfaces, each with its known gateways, as if just
+// scan looks at these interfaces, each with its known gateways, as if just
 // these were configured.
 func (r *reader) scan() (discover.Result, error) {
 	links, err := dump.Links(r.netlink)
@@ -190,10 +195,14 @@ func (r *reader) isKnown(g *nexthop.Gateway) bool {
 
 // newInterface says what is known of an interface that is not there.
 func newInterface(record *pins.InterfaceRecord) Interface {
-	return Interface{
-		Name: record.Name, Index: record.Index, Mode: record.Mode, NextHop: record.NextHop,
+	i := Interface{
+		Name: record.Name, Index: record.Index, Role: RoleRecords, Mode: record.Mode, NextHop: record.NextHop,
 		Gateways: []Gateway{},
 	}
+	if record.Catches {
+		i.Role = RoleCatches
+	}
+	return i
 }
 
 func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) error {
@@ -201,7 +210,7 @@ func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) e
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
 	}
-	hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name})
+	hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name}, i.Catches())
 	if err != nil {
 		return err
 	}
@@ -249,7 +258,28 @@ func (r *reader) setFlags(i *Interface, id uint16) error {
 	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0 {
 		i.HostModel = string(config.HostModelStrong)
 	}
-	i.headerless = entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) != 0
+	return nil
+}
+
+// addresses lists what is served although no interface has it.
+func (r *reader) addresses(s *Status) error {
+	s.Addresses = []Served{}
+	var key bpf.DatapathServedKey
+	var flags bpf.DatapathOwnFlags
+	entries := r.maps.ServedAddresses.Iterate()
+	for entries.Next(&key, &flags) {
+		served := Served{Network: datapath.PrefixOf(&key).String(), Source: "route"}
+		if flags&bpf.DatapathOwnFlagsOWN_CONFIGURED != 0 {
+			served.Source = "configuration"
+		} else if flags&bpf.DatapathOwnFlagsOWN_TRANSLATED != 0 {
+			served.Source = "firewall"
+		}
+		s.Addresses = append(s.Addresses, served)
+	}
+	slices.SortFunc(s.Addresses, func(a, b Served) int { return cmp.Compare(a.Network, b.Network) })
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read the addresses that no interface has: %w", err)
+	}
 	return nil
 }
 
@@ -259,7 +289,8 @@ func (r *reader) flows(s *Status) error {
 	if err != nil {
 		return err
 	}
-	tables, byID, err := flows.UsageByInterface(r.maps, clock)
+	byID := make(map[uint16]int)
+	tables, err := flows.Usage(r.maps, clock, func(f *bpf.DatapathFlow) { byID[f.Interface]++ })
 	if err != nil {
 		return err
 	}

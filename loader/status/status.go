@@ -10,6 +10,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/counters"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 )
@@ -17,21 +18,24 @@ import (
 // Status is what `replypath status` shows. The JSON names are fixed, those of the journal's
 // records too.
 type Status struct {
-	Summary     string        `json:"summary"` // the answer in a line; see Conclude
-	Mode        string        `json:"mode"`    // "enforce" or "observe"
-	Daemon      Daemon        `json:"daemon"`
-	TrialUntil  *time.Time    `json:"trial_until"` // nil: it is there for good
-	Config      Config        `json:"config"`
-	Interfaces  []Interface   `json:"interfaces"`
-	Unmanaged   []Unmanaged   `json:"unmanaged"`
-	Flows       Flows         `json:"flows"`
-	Features    []Feature     `json:"features"`
-	HostChanges []HostChange  `json:"host_changes"`
-	WouldChange []WouldChange `json:"would_change"`
-	Errors      []string      `json:"errors"`   // what the daemon could not do yet and tries again
-	Problems    []Problem     `json:"problems"` // see Conclude
-	Counted     Counted       `json:"counted"`
-	PinDir      string        `json:"pin_dir"`
+	Summary     string         `json:"summary"` // the answer in a line; see Conclude
+	Mode        string         `json:"mode"`    // "enforce" or "observe"
+	Daemon      Daemon         `json:"daemon"`
+	TrialUntil  *time.Time     `json:"trial_until"` // nil: it is there for good, or the trial is over
+	Config      Config         `json:"config"`
+	Interfaces  []Interface    `json:"interfaces"`
+	Unmanaged   []Unmanaged    `json:"unmanaged"`
+	Addresses   []Served       `json:"addresses"`
+	Flows       Flows          `json:"flows"`
+	Features    []Feature      `json:"features"`
+	HostChanges []HostChange   `json:"host_changes"`
+	WouldChange []WouldChange  `json:"would_change"`
+	Errors      []string       `json:"errors"` // what the daemon could not do yet and tries again
+	Health      finding.Health `json:"health"` // what doctor makes of it
+	Counted     Counted        `json:"counted"`
+	PinDir      string         `json:"pin_dir"`
+
+	TrialEnded *time.Time `json:"-"` // and nobody has confirmed it, nor taken it back yet
 }
 
 // Daemon tells of the process that owns the pins; PID and Version are
@@ -50,10 +54,11 @@ type Config struct {
 	Error    *string    `json:"error"`
 }
 
-// Interface is a managed interface.
+// Interface is a managed or a caught interface.
 type Interface struct {
 	Name      string    `json:"name"`
 	Index     int       `json:"index"`
+	Role      string    `json:"role"`
 	Up        bool      `json:"up"`
 	Attached  bool      `json:"attached"`
 	Mechanism *string   `json:"mechanism"` // "tcx" or "clsact"
@@ -63,9 +68,16 @@ type Interface struct {
 	Gateways  []Gateway `json:"gateways"`
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 	Flows     int       `json:"flows"`
-
-	headerless bool // there is no place for a gateway's MAC
 }
+
+// The roles of interfaces.
+const (
+	RoleRecords = "records" // it is managed
+	RoleCatches = "catches" // it is not: replies that leave by it are caught
+)
+
+// Catches tells whether the interface is not managed, and only replies that leave by it are caught.
+func (i *Interface) Catches() bool { return i.Role == RoleCatches }
 
 // Counted is what became of the replies that the kernel would send by another way, in packets.
 type Counted struct {
@@ -79,12 +91,10 @@ type Counted struct {
 	NotEntered uint64           `json:"-"` // of late: flows that found no place in a table
 }
 
-// Problem is something that keeps replies from being corrected, or may do so.
-type Problem struct {
-	Problem string  `json:"problem"` // in a few words
-	Detail  *string `json:"detail"`  // nil: there is no more to say
-
-	short string // says it in still fewer words; "": it does not take many
+// Served is a network whose addresses this host serves although no interface has them.
+type Served struct {
+	Network string `json:"network"`
+	Source  string `json:"source"` // who says so: "configuration", "firewall" or "route"
 }
 
 // Gateway is a known gateway of a managed interface.

@@ -4,12 +4,14 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"replypath/loader/config"
 	"replypath/loader/counters"
+	"replypath/loader/doctor/finding"
 )
 
 // summaryWidth is how long the answer in a line may become.
@@ -18,19 +20,27 @@ const summaryWidth = 80
 // fewNames is how many interfaces are named in the answer. More of them are counted.
 const fewNames = 3
 
-// Conclude draws the conclusions from what was read: the problems, and the answer in a line.
+// Conclude says in a line whether all is well, what is done, and what came of it.
 func (s *Status) Conclude(now time.Time) {
-	s.Problems = s.Diagnose()
+	if !s.isAttached() && len(s.Health.Worst()) == 0 {
+		s.Health = finding.HealthOf([]finding.Finding{nothingAttached})
+	}
 	s.Summary = s.summary(now)
 }
 
-// summary says in a line whether all is well, what is done, and what came of it. What matters least is said in fewer words,
-// or left out, where it does not fit.
+// nothingAttached is the finding on a host on which nothing is done.
+var nothingAttached = func() finding.Finding {
+	f := finding.Seen(finding.Error, "", "nothing is attached: replypath run attaches", finding.Explained("replypath check", "to what"))
+	f.Check = "attached"
+	return f
+}()
+
+// summary says what matters least in fewer words, or leaves it out, where it does not fit.
 func (s *Status) summary(now time.Time) string {
 	parts := [][]string{s.activity()}
-	text := "ok"
-	if len(s.Problems) > 0 {
-		text, parts = "warning", [][]string{s.worst()}
+	text := string(s.Health.State)
+	if s.Health.State != finding.Well {
+		parts = [][]string{s.worst()}
 		if s.isAttached() {
 			parts = append(parts, s.activity())
 		}
@@ -75,18 +85,15 @@ func cut(line string) string {
 	return string([]rune(line)[:summaryWidth-len(gap)]) + gap
 }
 
-// worst names the first of the problems, and how many there are beside it, in forms that become shorter.
+// worst names the first of the findings, and how many there are beside it, in forms that become shorter.
 func (s *Status) worst() []string {
-	first, more := s.Problems[0], len(s.Problems)-1
-	forms := []string{first.Problem}
+	all := s.Health.Worst()
+	first, more := all[0].Brief(), len(all)-1
+	forms := []string{first}
 	if more > 0 {
-		forms = []string{first.Problem + ", " + counted(uint64(more), "more problem"), fmt.Sprintf("%s, %d more", first.Problem, more)}
+		forms = []string{first + ", " + counted(more, "more finding"), fmt.Sprintf("%s, %d more", first, more)}
 	}
-	if first.short == "" {
-		return forms
-	}
-	short := Status{Problems: append([]Problem{{Problem: first.short}}, s.Problems[1:]...)}
-	return append(forms, short.worst()...)
+	return append(forms, first)
 }
 
 // activity is what is done on which interfaces, by their modes in force, in forms that become shorter.
@@ -95,7 +102,7 @@ func (s *Status) activity() []string {
 	for n := range s.Interfaces {
 		i := &s.Interfaces[n]
 		switch {
-		case !i.Attached:
+		case !i.records():
 		case i.Mode == string(config.ModeEnforce):
 			enforcing = append(enforcing, i.Name)
 		default:
@@ -171,6 +178,9 @@ func (s *Status) results(none, one, many string) string {
 	if c.Lost > 0 {
 		return text + fmt.Sprintf(", %d lost", c.Lost)
 	}
+	if s.Health.State == finding.Failed {
+		return text // what is lost need not be counted
+	}
 	return text + noneLost
 }
 
@@ -187,7 +197,7 @@ func (s *Status) uncorrected() (sum uint64) {
 // modes tells which ones are in force on interfaces that are attached.
 func (s *Status) modes() (enforces, observes bool) {
 	for n := range s.Interfaces {
-		if i := &s.Interfaces[n]; i.Attached {
+		if i := &s.Interfaces[n]; i.records() {
 			enforced := i.Mode == string(config.ModeEnforce)
 			enforces, observes = enforces || enforced, observes || !enforced
 		}
@@ -202,4 +212,19 @@ func moment(at, now time.Time) string {
 		return at.Format("15:04")
 	}
 	return at.Format(time.DateOnly)
+}
+
+// records tells whether the interface is managed and attached.
+func (i *Interface) records() bool { return i.Attached && !i.Catches() }
+
+func (s *Status) isAttached() bool {
+	return slices.ContainsFunc(s.Interfaces, func(i Interface) bool { return i.records() })
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -8,13 +8,13 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/metrics"
@@ -37,9 +37,9 @@ func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
 	if err != nil {
 		return nil, err
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	r := &reader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
@@ -66,7 +66,7 @@ func (r *reader) traffic() (*Traffic, error) {
 func (r *reader) attachments(s *Status) error {
 	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
 	for _, record := range r.journal.Interfaces {
-		if record.Index == 0 {
+		if record.Index == 0 || record.Catches {
 			continue
 		}
 		i := newInterface(&record)

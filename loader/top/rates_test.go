@@ -5,11 +5,10 @@ package top
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/metrics"
+	"replypath/test/await"
 )
 
 func pair(from, to string, asymmetric, packets, bytes uint64) metrics.PairCounters {
@@ -30,9 +29,7 @@ func looked(seconds float64, before, now *status.Traffic) *Look {
 
 func wantRates(t *testing.T, what string, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
-	}
+	await.Same(t, what, want, got)
 }
 
 // asymmetry has the reasons that there are, of which mtu is one.

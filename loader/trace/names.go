@@ -79,7 +79,7 @@ func (n *names) why(host *explain.Host, tuple bpf.DatapathTuple) (noFlow, error)
 		return known, nil
 	}
 	q := explain.About(&tuple)
-	verdict, reason, err := host.WhyNoFlow(&q)
+	verdict, reason, err := host.WhyNoFlow(&q, 0)
 	if err == nil {
 		n.reasons[tuple] = noFlow{verdict, reason}
 	}

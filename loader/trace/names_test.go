@@ -8,14 +8,13 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
+	"replypath/test/await"
 )
 
 func newTestNames(t *testing.T) *names {
 	t.Helper()
 	n, err := newNames()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return n
 }
 

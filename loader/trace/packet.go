@@ -131,8 +131,8 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	case p.Kind == kindMoved:
 		to.Out = Way{to.InterfaceIn, macOf(p.Mac)}
 		to.Verdict = explain.Corrected
-		if p.Table == originated {
-			to.InterfaceIn, to.Verdict = nil, explain.StrongHost
+		if p.Table >= originated {
+			to.InterfaceIn, to.Verdict = nil, originatedVerdicts[p.Table]
 		}
 		if !p.left && uncertain {
 			to.SeenLeaving = nil
@@ -152,7 +152,7 @@ func (s *session) passed(p *passage, to *Packet) error {
 		to.Verdict = explain.Corrected
 	case outcome != 0 && outcome != bpf.DatapathOutcomeOUTCOME_WEAK_HOST:
 		to.Verdict, to.Reason = explain.Fallback, new(s.names.outcome(p.Outcome))
-	case p.Table != noTable && p.Table != originated:
+	case p.Table < noTable:
 		to.Verdict = explain.AlreadyRight
 	case isBeginning(p):
 		to.Verdict = explain.LocalOrigin
@@ -173,7 +173,11 @@ func (s *session) passed(p *passage, to *Packet) error {
 const (
 	noTable    = uint8(bpf.DatapathTableTABLE_END)
 	originated = uint8(bpf.DatapathTableTABLE_ORIGINATED)
+	related    = uint8(bpf.DatapathTableTABLE_RELATED)
 )
+
+// originatedVerdicts are those of what is moved of them.
+var originatedVerdicts = map[uint8]string{originated: explain.StrongHost, related: explain.Related}
 
 // tcpFlags are the letters of the flags that are set, as tcpdump has them.
 func tcpFlags(bits uint8) string {

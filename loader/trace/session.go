@@ -180,9 +180,6 @@ func (s *session) countLost() (sum uint64, err error) {
 
 // monotonicOffset is what is added to bpf_ktime_get_ns() to get the time of day.
 func monotonicOffset() (time.Duration, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return 0, fmt.Errorf("read the clock: %w", err)
-	}
-	return time.Duration(time.Now().UnixNano() - now.Nano()), nil
+	now, err := datapath.Now()
+	return time.Duration(time.Now().UnixNano() - int64(now)), err
 }

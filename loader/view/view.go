@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"replypath/loader/attach"
 	"replypath/loader/counters"
@@ -26,7 +27,6 @@ type View struct {
 	Missing    []string         // configured names that no interface has
 	Names      map[uint16]string
 	Forgotten  []pins.PairRecord
-	Notices    []string
 }
 
 // Interface is one that is managed.
@@ -47,7 +47,14 @@ type Published struct {
 
 	reading sync.RWMutex // keeps the datapath of a view open while its maps are read
 	view    atomic.Pointer[View]
+	passed  atomic.Pointer[time.Time]
 }
+
+// Pass notes that the daemon's loop goes round.
+func (p *Published) Pass() { p.passed.Store(new(time.Now())) }
+
+// Passed tells when it did so last, which has been once.
+func (p *Published) Passed() time.Time { return *p.passed.Load() }
 
 // Publish shows a state.
 func (p *Published) Publish(v *View) { p.view.Store(v) }
@@ -89,13 +96,13 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 		return nil, err
 	}
 	defer done()
-	byHand, err := datapath.ReadMode(v.Datapath.ModeByHand)
+	byHand, err := datapath.ReadMode(&v.Datapath.DatapathMaps)
 	if err != nil {
 		return nil, err
 	}
 	s := v.Figures
 	s.Mode = datapath.ModeInForce(byHand, v.Mode)
-	s.RPFilterDrops = counters.RPFilterDrops()
+	s.RPFilterDrops = hostsettings.RPFilterDrops()
 	s.Interfaces, err = p.interfaces(v)
 	if err != nil {
 		return nil, err
@@ -107,7 +114,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 func (p *Published) interfaces(v *View) ([]metrics.Interface, error) {
 	var list []metrics.Interface
 	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +139,7 @@ func (p *Published) Unattached() ([]string, error) {
 	defer done()
 	var names []string
 	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
 		if err != nil {
 			return nil, err
 		}
@@ -144,12 +151,4 @@ func (p *Published) Unattached() ([]string, error) {
 		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
-}
-
-// Notices says what is attached in vain, although everything that can be is attached.
-func (p *Published) Notices() []string {
-	if v := p.view.Load(); v != nil {
-		return v.Notices
-	}
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/discover"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
@@ -23,8 +24,8 @@ type Watch interface {
 	IsAttached(index int) bool
 }
 
-// Of returns what the programs know of the managed interfaces and of their gateways.
-func Of(managed []*interfaces.Managed, watch Watch, known []*gateways.View) *hostmaps.Ways {
+// Of returns what the programs know of the managed and caught interfaces, and of gateways.
+func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *hostmaps.Ways {
 	of := byInterface(known)
 	w := &hostmaps.Ways{
 		Interfaces: make(map[uint32]bpf.DatapathInterface), Gateways: make(map[uint32]bpf.DatapathGateway), MACs: gatewayMACs(known),
@@ -32,15 +33,15 @@ func Of(managed []*interfaces.Managed, watch Watch, known []*gateways.View) *hos
 	for _, g := range known {
 		w.Gateways[uint32(g.ID)] = gatewayEntry(g)
 	}
-	for _, i := range managed {
+	for _, i := range served {
 		entry := interfaceEntry(i, watch.Since(i.Index), of[i.Index])
 		if !watch.IsAttached(i.Index) {
 			entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN)
 		}
 		w.Interfaces[uint32(i.ID)] = entry
 	}
-	w.Routes, _ = routeEntries(managed, of)
-	w.Sources = sourceEntries(managed, of)
+	w.Routes, _ = routeEntries(served, of)
+	w.Sources = sourceEntries(served, of)
 	return w
 }
 
@@ -65,6 +66,9 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 	if s.Settings.HostModel == config.HostModelStrong {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	}
+	if s.Strict {
+		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
+	}
 	for _, g := range known {
 		if g.IPv4 {
 			countGateway(&entry.Gateways4, &entry.Gateway4, g.ID)
@@ -73,6 +77,7 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 			countGateway(&entry.Gateways6, &entry.Gateway6, g.ID)
 		}
 	}
+	entry.Takes = uint8(takes(&s.Interface))
 	entry.FirstGateway4 = firstGateway(known, unix.AF_INET)
 	entry.FirstGateway6 = firstGateway(known, unix.AF_INET6)
 	if asksRoutes(s, known, unix.AF_INET) {
@@ -82,6 +87,20 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	}
 	return entry
+}
+
+// takes is what starts flows by an interface, beside requests for own addresses.
+func takes(i *discover.Interface) (what bpf.DatapathTakes) {
+	if i.OwnOnly {
+		what |= bpf.DatapathTakesTAKES_ITS_OWN_ONLY
+	}
+	if i.TakesAll4 {
+		what |= bpf.DatapathTakesTAKES_ALL4
+	}
+	if i.TakesAll6 {
+		what |= bpf.DatapathTakesTAKES_ALL6
+	}
+	return what
 }
 
 // countGateway adds a gateway of one family. only is the index of the only one.

@@ -6,14 +6,13 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/gateways"
 	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
+	"replypath/test/await"
 )
 
 // known makes gateways of interface 3; the ids count from 1.
@@ -62,7 +61,5 @@ func TestGatewayMACs(t *testing.T) {
 		nexthop.Gateway{Address: netip.MustParseAddr("10.0.0.2"), IPv4: true, IPv6: true, MAC: mac},
 	))
 	want := map[bpf.DatapathGatewayMac]uint32{macKey(3, mac, 4): 2, macKey(3, mac, 6): 3}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	await.Same(t, "(-want +got)", want, got)
 }

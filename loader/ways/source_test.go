@@ -6,14 +6,13 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/gateways"
 	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
+	"replypath/test/await"
 )
 
 func prefixes(texts ...string) (list []netip.Prefix) {
@@ -93,9 +92,7 @@ func TestSourceEntries(t *testing.T) {
 				want[bpf.DatapathAddress{Bytes: netip.MustParseAddr(own).As16()}] = id
 			}
 			of := map[int][]*gateways.View{3: test.known}
-			if diff := cmp.Diff(want, sourceEntries([]*interfaces.Managed{i}, of)); diff != "" {
-				t.Errorf("entries (-want +got):\n%s", diff)
-			}
+			await.Same(t, "entries", want, sourceEntries([]*interfaces.Managed{i}, of))
 			i.Settings.HostModel = config.HostModelWeak
 			if got := sourceEntries([]*interfaces.Managed{i}, of); len(got) > 0 {
 				t.Errorf("by the weak host model: %v", got)

@@ -26,7 +26,7 @@ func replies() row {
 		lines("Lost replies", "They were moved to the second interface and not seen to leave there. Connections stall.",
 			packets, perPair("lost_packets_total", "reason")),
 		lines("Originated from the wrong interface",
-			"This host began these with the second interface's address; the kernel chose the first. moved: host_model strong sent them right.",
+			"This host began these with the second interface's address; the kernel chose the first. moved: they are related, or host_model is strong.",
 			packets, perPair("originated_packets_total", "outcome")),
 		stacked(lines("Asymmetric replies, by protocol", "Replies that the kernel would send by the wrong interface, in every mode.",
 			packets, query{sum("family, protocol", rate("asymmetric_packets_total", ofReplies)), "{{family}} {{protocol}}"})),

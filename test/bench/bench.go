@@ -31,9 +31,8 @@ const (
 // rawData is what follows the name of resultsFile in the last line of a run.
 const rawData = " has the raw data, and beside it is a plot of each workload"
 
-// bench measures everything, prints tables and writes results.json and plots. A
-// measurement that came to nothing is an error, after all that, and so is a run that
-// was interrupted.
+// bench measures everything, prints tables and writes results.json and plots. A measurement that came to nothing is an
+// error, after all that, and so is a run that was interrupted.
 func bench(ctx context.Context, o options) error {
 	results, err := measure(ctx, o)
 	if err != nil {
@@ -152,8 +151,7 @@ func readPrograms(dir string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// barOnLine is the progress on the same line, which there is where the console of the virtual
-// machine is a terminal.
+// barOnLine is the progress on the same line, which there is where the console of the virtual machine is a terminal.
 var barOnLine = regexp.MustCompile(`(?m)^.*` + regexp.QuoteMeta(eraseLine))
 
 // readEmulated returns what a run in a virtual machine has printed, from the line on

@@ -108,8 +108,7 @@ func TestEmulated(t *testing.T) {
 	}
 }
 
-// TestInterruption ends a run in its first round: there is nothing to report then,
-// and nothing is left.
+// TestInterruption ends a run in its first round: there is nothing to report then, and nothing is left.
 func TestInterruption(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := options{
@@ -136,8 +135,7 @@ func TestInterruption(t *testing.T) {
 	wantNothingLeft(t)
 }
 
-// TestWrongWay has answers leave by another interface than the contender's: its
-// figure would be that of something else.
+// TestWrongWay has answers leave by another interface than the contender's: its figure would be that of something else.
 func TestWrongWay(t *testing.T) {
 	nothing := await.Must1[[]*contender.Contender](t)(contender.Named("none"))[0]
 	enforcing := *nothing

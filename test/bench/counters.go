@@ -16,8 +16,7 @@ type event struct {
 	config uint64
 }
 
-// hardware is what a unit of work costs beside time, where the machine shows it:
-// most virtual machines do not.
+// hardware is what a unit of work costs beside time, where the machine shows it: most virtual machines do not.
 var hardware = []event{
 	{unix.PERF_TYPE_HARDWARE, unix.PERF_COUNT_HW_CPU_CYCLES},
 	{unix.PERF_TYPE_HARDWARE, unix.PERF_COUNT_HW_CACHE_MISSES},

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures what it costs to have a host's answers leave by the
-// interface that was asked: replypath beside a static route, `ip rule` and connection
-// marks, with the same work, in network namespaces of its own. It needs root and the
-// packages of packages.txt, and leaves nothing behind.
+// Command bench measures what it costs to have a host's answers leave by the interface that was asked: replypath beside
+// a static route, `ip rule` and connection marks, with the same work, in network namespaces of its own. It needs root
+// and the packages of packages.txt, and leaves nothing behind.
 package main
 
 import (

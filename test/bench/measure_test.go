@@ -38,8 +38,7 @@ func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.C
 	}
 }
 
-// TestContenders has each contender's answers leave as it has them leave, which every
-// measurement checks.
+// TestContenders has each contender's answers leave as it has them leave, which every measurement checks.
 func TestContenders(t *testing.T) {
 	workloads := await.Must1[[]*load.Workload](t)(load.Named("udp-echo-64", "tcp-rr", "udp-echo-64-ipv6"))
 	fit, absent, err := contender.Fit(contender.All())

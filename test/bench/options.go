@@ -16,8 +16,7 @@ const (
 	shortTime = 300 * time.Millisecond
 	// usualRounds is how often every contender has its turn.
 	usualRounds = 5
-	// shortBudget leaves room in five minutes for compiling and for what is measured
-	// beside the rounds.
+	// shortBudget leaves room in five minutes for compiling and for what is measured beside the rounds.
 	shortBudget = 200 * time.Second
 	// warmUpShare is how much of the time of a measurement goes before it.
 	warmUpShare = 5
@@ -44,8 +43,7 @@ func (o *options) shorten() {
 
 func (o *options) warmUp() time.Duration { return o.duration / warmUpShare }
 
-// chosenContenders are those that were named, or all; and those of them that the
-// kernel cannot do, with the reason.
+// chosenContenders are those that were named, or all; and those of them that the kernel cannot do, with the reason.
 func (o *options) chosenContenders() (fit []*contender.Contender, absent map[string]string, err error) {
 	chosen := contender.Usual()
 	if o.contenders != "" {

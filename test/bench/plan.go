@@ -31,8 +31,7 @@ type plan struct {
 	absent   map[string]string // "workload: contender" to the reason why there is no such slot
 }
 
-// newPlan has every contender take its turn in each workload, and the first of them,
-// the base, once more.
+// newPlan has every contender take its turn in each workload, and the first of them, the base, once more.
 func newPlan(workloads []*load.Workload, contenders []*contender.Contender, o options) *plan {
 	p := &plan{rounds: o.rounds, further: o.further, budget: o.budget, absent: make(map[string]string)}
 	for _, w := range workloads {
@@ -77,8 +76,7 @@ func decisive(w *load.Workload, all []slot) []slot {
 	return chosen
 }
 
-// another tells whether one more round begins, after so many that took so long, each
-// slot of the last one as given.
+// another tells whether one more round begins, after so many that took so long, each slot of the last one as given.
 func (p *plan) another(done int, took, perSlot time.Duration) bool {
 	if done >= p.rounds+p.further {
 		return false

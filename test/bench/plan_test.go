@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"replypath/test/await"
 	"replypath/test/bench/contender"
 	"replypath/test/bench/load"
 	"replypath/test/bench/report"
@@ -24,9 +25,7 @@ func namesOf(p *plan) []string {
 // TestPlanOrder has every contender take its turn before the first comes again.
 func TestPlanOrder(t *testing.T) {
 	contenders, err := contender.Named("static", "iprule-2", "replypath-observe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"static", "iprule-2"}}}, contenders, options{rounds: 3})
 	want := []string{
 		"one static", "one iprule-2", "one replypath-observe", "one " + report.Again,
@@ -44,9 +43,7 @@ func TestPlanOrder(t *testing.T) {
 // is the same in every run. The workloads keep theirs.
 func TestPlanShuffles(t *testing.T) {
 	contenders, err := contender.Named("static", "iprule-2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	const times = 60
 	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, options{rounds: times})
 	before := make(map[[2]string]int)
@@ -79,9 +76,7 @@ func TestPlanShuffles(t *testing.T) {
 
 func TestPlanWithoutBase(t *testing.T) {
 	contenders, err := contender.Named("iprule-2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	p := newPlan([]*load.Workload{{Name: "one"}}, contenders, options{rounds: 1})
 	if got := namesOf(p); !slices.Equal(got, []string{"one iprule-2"}) {
 		t.Errorf("a round has %q", got)
@@ -91,9 +86,7 @@ func TestPlanWithoutBase(t *testing.T) {
 // TestPlanFurther has only those measured again that a bound compares, the redirect, and the noise.
 func TestPlanFurther(t *testing.T) {
 	contenders, err := contender.Named("static", "none", "iprule-2", "replypath", "constants")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
 	want := []string{"tcp-crr constants", "tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
@@ -141,9 +134,7 @@ func TestQuick(t *testing.T) {
 	o := options{rounds: usualRounds}
 	o.shorten()
 	workloads, _, err := o.chosenWorkloads()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	var names []string
 	for _, w := range workloads {
 		names = append(names, w.Name)

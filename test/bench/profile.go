@@ -28,9 +28,8 @@ type profile struct {
 	share             float64 // of all the time, which is that of one core
 }
 
-// programFigures measures the programs' part by the kernel's statistics, which are on for that
-// long and take part of the time themselves. Other than a ratio of two rates, the part is
-// hardly moved by whoever else uses the machine.
+// programFigures measures the programs' part by the kernel's statistics, which are on for that long and take part of
+// the time themselves. Other than a ratio of two rates, the part is hardly moved by whoever else uses the machine.
 func programFigures(ctx context.Context) (figures []report.Figure, err error) {
 	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 	if err != nil {
@@ -108,8 +107,7 @@ func profileOf(ctx context.Context, c *contender.Contender, w *load.Workload) (p
 	return timePrograms(ctx, timed, work)
 }
 
-// timePrograms compares the programs' clocks before and after work that is warm, and goes on
-// meanwhile.
+// timePrograms compares the programs' clocks before and after work that is warm, and goes on meanwhile.
 func timePrograms(ctx context.Context, timed contender.Timed, work load.Work) (p profile, err error) {
 	programs, err := timed.OpenPrograms()
 	if err != nil {

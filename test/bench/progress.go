@@ -67,8 +67,7 @@ func (p *progress) done() {
 
 const barWidth = 20
 
-// line is the text of the bar. A slot takes as long as the others: that is about right once
-// a round is done.
+// line is the text of the bar. A slot takes as long as the others: that is about right once a round is done.
 func (p *progress) line(round, index int, s slot) string {
 	done := p.plan.before(round) + index
 	all := p.plan.before(p.plan.rounds + p.plan.further)

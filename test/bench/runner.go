@@ -36,8 +36,7 @@ func newRunner(p *plan, o options, progress *progress) *runner {
 	}
 }
 
-// run carries out the plan until it is done or ctx ends, which is no error: what was
-// measured until then counts.
+// run carries out the plan until it is done or ctx ends, which is no error: what was measured until then counts.
 func (r *runner) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.shared.Close()) }()
 	begun, perSlot := time.Now(), time.Duration(0)

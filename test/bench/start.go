@@ -23,8 +23,7 @@ const (
 	readyBound    = 1
 )
 
-// startFigures measures how long it takes until the first reply is corrected, and
-// the memory of the process after that.
+// startFigures measures how long it takes until the first reply is corrected, and the memory of the process after that.
 func startFigures(ctx context.Context) ([]report.Figure, error) {
 	var corrected, ready, resident []float64
 	for range repeats {

@@ -40,8 +40,7 @@ func (r *runner) takeTurns(ctx context.Context, slots []slot, shown func(part fl
 	}
 }
 
-// takeTurn has a stand at work, unless it has failed before. A turn in which the machine did other
-// work is left out.
+// takeTurn has a stand at work, unless it has failed before. A turn in which the machine did other work is left out.
 func (r *runner) takeTurn(ctx context.Context, st *stand, number int, d time.Duration) {
 	if st.err != nil {
 		return

@@ -36,8 +36,7 @@ func TestBond(t *testing.T) {
 	})
 }
 
-// failOver takes the carrier from the bond's port in use, and waits until an
-// answer has left from the bond's new MAC.
+// failOver takes the carrier from the bond's port in use, and waits until an answer has left from the bond's new MAC.
 func (s *site) failOver(t *testing.T) {
 	t.Helper()
 	port := await.Must1[*topology.Interface](t)(s.Server.Interface("eth1a"))

@@ -17,9 +17,8 @@ import (
 	"replypath/test/wire"
 )
 
-// distant is a VXLAN tunnel whose other end, the client, is not on a link of the server's:
-// what carries it comes in by eth1, through the replication router, and the route back
-// leads by eth0.
+// distant is a VXLAN tunnel whose other end, the client, is not on a link of the server's: what carries it comes in by
+// eth1, through the replication router, and the route back leads by eth0.
 type distant struct {
 	*topology.TwoNIC
 	outer topology.Family
@@ -45,9 +44,7 @@ func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 	end, _, err := n.Tunnel(n.Server.Host, server, n.Client, client)
 	await.Must(t, err)
 	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Server.Host, end.Address(f))
-	}
+	traffic.ServeNICs(t, end)
 	return &distant{n, outer, end, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}}
 }
 
@@ -88,8 +85,7 @@ func (d *distant) carriers() topology.Filter {
 		topology.From(d.Server.Eth1.Address(d.outer)), topology.To(d.ClientEth0.Address(d.outer)))
 }
 
-// wantCarriersLost asks inside, and wants what carries the answer to leave by eth0 and not
-// to arrive.
+// wantCarriersLost asks inside, and wants what carries the answer to leave by eth0 and not to arrive.
 func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind traffic.Kind) {
 	t.Helper()
 	wires, c := wire.Tap(t, d.Server), d.inside(t, f, kind)
@@ -99,10 +95,9 @@ func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind traffic
 	wires.WantEth0("what carries "+c.String(), d.carriers())
 }
 
-// TestDistantTunnel has the server asked through a tunnel that begins behind eth1's router:
-// answers go into the tunnel, where their questions came from, and what carries them by
-// eth1 to the router. Either is lost without replypath. What the server itself asks the
-// client goes neither way.
+// TestDistantTunnel has the server asked through a tunnel that begins behind eth1's router: answers go into the tunnel,
+// where their questions came from, and what carries them by eth1 to the router. Either is lost without replypath. What
+// the server itself asks the client goes neither way.
 func TestDistantTunnel(t *testing.T) {
 	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {
@@ -143,13 +138,10 @@ func TestDistantTunnel(t *testing.T) {
 	}
 }
 
-// wantOwnQuestions wants what the server itself asks the client, beside the tunnel, to go as
-// routed.
+// wantOwnQuestions wants what the server itself asks the client, beside the tunnel, to go as routed.
 func (d *distant) wantOwnQuestions(t *testing.T, p *product.Product) {
 	p.WaitGrace()
-	for _, f := range d.Families() {
-		traffic.Serve(t, d.Client, d.ClientEth0.Address(f))
-	}
+	traffic.ServeNICs(t, d.ClientEth0)
 	traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		c := traffic.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
 		wires := wire.Tap(t, d.Server)

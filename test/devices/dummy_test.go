@@ -12,9 +12,8 @@ import (
 	"replypath/test/traffic"
 )
 
-// TestDiscovery has a server with what Kubernetes makes of it: a dummy with the
-// services' addresses, an overlay of each family and a bridge of containers. None of
-// them is managed, and answers are right.
+// TestDiscovery has a server with what Kubernetes makes of it: a dummy with the services' addresses, an overlay of each
+// family and a bridge of containers. None of them is managed, and answers are right.
 func TestDiscovery(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("kube-ipvs0", virtual(topology.IPv4), virtual(topology.IPv6)))
@@ -40,8 +39,7 @@ func TestDiscovery(t *testing.T) {
 	traffic.EachQuestion(t, "with replypath", s.wantRight)
 }
 
-// virtual are the addresses on the dummy, which the router knows to be behind
-// replication.
+// virtual are the addresses on the dummy, which the router knows to be behind replication.
 func virtual(f topology.Family) netip.Prefix {
 	if f == topology.IPv4 {
 		return netip.MustParsePrefix("10.96.0.10/32")

@@ -46,9 +46,8 @@ var since = map[string]version{
 	"ndisc_evict_nocarrier": {5, 16},
 }
 
-// TestFeatures compares what the status says about the kernel with the kernel's
-// version: what is missing is told by name and with its effect, in the metrics as
-// well, and replies are right without it.
+// TestFeatures compares what the status says about the kernel with the kernel's version: what is missing is told by
+// name and with its effect, in the metrics as well, and replies are right without it.
 func TestFeatures(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	traffic.EachQuestion(t, "without replypath", s.wantLost)
@@ -84,8 +83,7 @@ func TestFeatures(t *testing.T) {
 	traffic.EachQuestion(t, "with replypath", s.wantRight)
 }
 
-// wantMechanism wants the programs to be attached by the best that the kernel
-// has.
+// wantMechanism wants the programs to be attached by the best that the kernel has.
 func wantMechanism(t *testing.T, status *product.Status, kernel version) {
 	t.Helper()
 	want := "tcx"

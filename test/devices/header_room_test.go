@@ -16,8 +16,7 @@ import (
 
 const (
 	largestMTU = 65535
-	// headless is more than the kernel puts a header before (BPF_SKB_MAX_LEN in
-	// net/core/filter.c), in one packet.
+	// headless is more than the kernel puts a header before (BPF_SKB_MAX_LEN in net/core/filter.c), in one packet.
 	headless = 20_000
 )
 

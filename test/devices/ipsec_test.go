@@ -15,11 +15,10 @@ import (
 	"replypath/test/wire"
 )
 
-// TestIPsec has the client's questions come out of an ESP tunnel that ends at
-// replication. Each passes replication's programs twice, encrypted and as what was
-// inside, and the latter never becomes a flow. Questions for the replication
-// address are answered into the tunnel; those for the production address, for which
-// the tunnel leads one way only, by production: a flow of theirs would move them.
+// TestIPsec has the client's questions come out of an ESP tunnel that ends at replication. Each passes replication's
+// programs twice, encrypted and as what was inside, and the latter never becomes a flow. Questions for the replication
+// address are answered into the tunnel; those for the production address, for which the tunnel leads one way only, by
+// production: a flow of theirs would move them.
 func TestIPsec(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	for _, f := range traffic.Families {
@@ -40,8 +39,7 @@ func TestIPsec(t *testing.T) {
 	})
 }
 
-// connectESP lays the tunnel between the router's and the server's ends of
-// replication.
+// connectESP lays the tunnel between the router's and the server's ends of replication.
 func (s *site) connectESP(f topology.Family) {
 	s.t.Helper()
 	script := strings.NewReplacer(
@@ -81,9 +79,8 @@ func (s *site) xfrm(host *topology.Host, commands string) {
 	s.t.FailNow()
 }
 
-// wantByESP asks once and wants the question by the tunnel, and the answer back
-// into it or as it is by production. It returns the questions that came out of the
-// tunnel.
+// wantByESP asks once and wants the question by the tunnel, and the answer back into it or as it is by production. It
+// returns the questions that came out of the tunnel.
 func (s *site) wantByESP(t *testing.T, c *traffic.Conversation, tunnelled bool) []*topology.Frame {
 	t.Helper()
 	esp := topology.Protocol(layers.IPProtocolESP)

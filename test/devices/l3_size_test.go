@@ -67,10 +67,9 @@ const (
 	ownLost = 4
 )
 
-// TestL3Transfer has 10 MB cross in either direction where the flow's device takes less
-// than the one that the kernel builds answers for, and at least one of them has no Ethernet
-// header: by connections that begin with replypath in place, which are told what fits,
-// and by such as were open when the MTU shrank, whose segments are cut.
+// TestL3Transfer has 10 MB cross in either direction where the flow's device takes less than the one that the kernel
+// builds answers for, and at least one of them has no Ethernet header: by connections that begin with replypath in
+// place, which are told what fits, and by such as were open when the MTU shrank, whose segments are cut.
 func TestL3Transfer(t *testing.T) {
 	for name, build := range l3Networks {
 		t.Run(name, func(t *testing.T) {

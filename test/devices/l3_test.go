@@ -54,9 +54,8 @@ func addTun(t *testing.T, n *topology.TwoNIC, name string, router *topology.Rout
 	return end
 }
 
-// l3 is a server that is asked by one device and whose default route is by another,
-// at least one of which has no Ethernet header. They stand for eth1 and eth0 in what
-// this package wants.
+// l3 is a server that is asked by one device and whose default route is by another, at least one of which has no
+// Ethernet header. They stand for eth1 and eth0 in what this package wants.
 type l3 struct {
 	*topology.TwoNIC
 	server *topology.Server
@@ -121,9 +120,7 @@ func TestL3(t *testing.T) {
 				t.Run("refused/"+f.String(), func(t *testing.T) { l.wantRefused(t, f) })
 			}
 			p.WaitGrace()
-			for _, f := range n.Families() {
-				traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
-			}
+			traffic.ServeNICs(t, n.ClientEth0)
 			traffic.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 				c := traffic.NewConversation(t, kind, l.server.Eth0, n.ClientEth0.Address(f))
 				wires := wire.Tap(t, l.server)
@@ -139,9 +136,8 @@ func TestL3(t *testing.T) {
 	}
 }
 
-// wantExact asks with packets of several sizes, of which large ones come in fragments,
-// and wants every packet of the answers to be whole and unaltered, and to be counted
-// as it leaves.
+// wantExact asks with packets of several sizes, of which large ones come in fragments, and wants every packet of the
+// answers to be whole and unaltered, and to be counted as it leaves.
 func (l l3) wantExact(t *testing.T, p *product.Product, c *traffic.Conversation) {
 	t.Helper()
 	from, to := "from_interface="+l.server.Eth0.Name, "to_interface="+l.server.Eth1.Name
@@ -193,8 +189,7 @@ func wholeAnswers(c *traffic.Conversation) topology.Filter {
 	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()), topology.Not(topology.TCP))
 }
 
-// encodedAgain encodes what a frame says anew, with the lengths and checksums that
-// it has to have.
+// encodedAgain encodes what a frame says anew, with the lengths and checksums that it has to have.
 func encodedAgain(t *testing.T, frame *topology.Frame) []byte {
 	t.Helper()
 	var parts []gopacket.SerializableLayer

@@ -12,12 +12,10 @@ import (
 	"replypath/test/await"
 )
 
-// requiredVariable is set where the kernel is known to have every device: there
-// is nothing to skip then.
+// requiredVariable is set where the kernel is known to have every device: there is nothing to skip then.
 const requiredVariable = "REPLYPATH_TEST_ALL_DEVICES"
 
-// made returns a device that was made, or skips the test where the kernel does
-// not have its kind.
+// made returns a device that was made, or skips the test where the kernel does not have its kind.
 func made[T any](t *testing.T, kind string) func(T, error) T {
 	return func(device T, err error) T {
 		t.Helper()

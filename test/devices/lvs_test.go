@@ -43,8 +43,7 @@ func balance(t *testing.T, director *topology.Host, how string, pairs ...[2]neti
 	}
 }
 
-// balanced are the kinds of question that a director hands on. Pings of its
-// address it answers itself.
+// balanced are the kinds of question that a director hands on. Pings of its address it answers itself.
 var balanced = []traffic.Kind{traffic.TCP, traffic.UDP}
 
 func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Family, traffic.Kind)) {
@@ -66,8 +65,7 @@ func (n *tally) wantAnswered(t *testing.T, c *traffic.Conversation, answers topo
 	n.add(exits, answers, nics, by, to)
 }
 
-// wantUnanswered asks in vain until an answer has left by an interface of the server
-// to a MAC.
+// wantUnanswered asks in vain until an answer has left by an interface of the server to a MAC.
 func (n *tally) wantUnanswered(t *testing.T, c *traffic.Conversation, answers topology.Filter, by *topology.Interface, to net.HardwareAddr) {
 	t.Helper()
 	exits := wire.TapAll(t, by)
@@ -87,9 +85,8 @@ func (n *tally) wantUnanswered(t *testing.T, c *traffic.Conversation, answers to
 	exits.Want(c.String(), answers, by, to)
 }
 
-// TestLVSDirectRouting (S3a) is a real server of a director that is IPVS itself.
-// Nothing breaks by default: answers from the virtual address go to the router
-// that the routing table names, with the director on its NIC or on another.
+// TestLVSDirectRouting (S3a) is a real server of a director that is IPVS itself. Nothing breaks by default: answers
+// from the virtual address go to the router that the routing table names, with the director on its NIC or on another.
 func TestLVSDirectRouting(t *testing.T) {
 	quick := short.Run(t)
 	for name, apart := range map[string]bool{"one NIC": false, "two NICs": true} {
@@ -127,9 +124,8 @@ func TestLVSDirectRouting(t *testing.T) {
 	}
 }
 
-// TestLVSTranslation (S2, S3b) is a real server of a director that is IPVS itself
-// and translates, with a client in the server's own network. Without replypath
-// the server answers past the director; so it does, after the director's own
+// TestLVSTranslation (S2, S3b) is a real server of a director that is IPVS itself and translates, with a client in the
+// server's own network. Without replypath the server answers past the director; so it does, after the director's own
 // redirects, where routes send answers by the director.
 func TestLVSTranslation(t *testing.T) {
 	newSite := func(t *testing.T) *topology.S2 {
@@ -185,9 +181,8 @@ func TestLVSTranslation(t *testing.T) {
 	})
 }
 
-// teach asks until the director has taught the server to answer past it. It asks
-// by TCP: an IPv6 redirect about UDP teaches a host nothing unless the socket is
-// bound to the interface (net/ipv6/route.c, ip6_redirect_nh_match).
+// teach asks until the director has taught the server to answer past it. It asks by TCP: an IPv6 redirect about UDP
+// teaches a host nothing unless the socket is bound to the interface (net/ipv6/route.c, ip6_redirect_nh_match).
 func teach(t *testing.T, s *topology.S2, f topology.Family) {
 	t.Helper()
 	seen := wire.TapAll(t, s.ServerEth0)
@@ -206,8 +201,7 @@ func teach(t *testing.T, s *topology.S2, f topology.Family) {
 	})
 }
 
-// icmpError matches ICMP and ICMPv6 but pings and neighbour discovery, redirects
-// above all.
+// icmpError matches ICMP and ICMPv6 but pings and neighbour discovery, redirects above all.
 func icmpError(f *topology.Frame) bool {
 	return f.Protocol == 1 && f.ICMPType != 0 && f.ICMPType != 8 ||
 		f.Protocol == 58 && (f.ICMPType < 128 || f.ICMPType == 137)

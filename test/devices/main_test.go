@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package devices runs replypath on network devices of several kinds, and beside
-// others who hook into them: tunnels, qdiscs, filters and programs. Each network is
-// first shown broken without it, then right with it.
+// Package devices runs replypath on network devices of several kinds, and beside others who hook into them: tunnels,
+// qdiscs, filters and programs. Each network is first shown broken without it, then right with it.
 //
 // What the machine's kernel lacks is skipped by name. `make test-kernels` runs the
 // kinds of devices (its suite kinds) on kernels that have everything.

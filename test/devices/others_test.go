@@ -3,6 +3,7 @@
 package devices
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/test/await"
@@ -121,8 +121,7 @@ func addClsact(t testing.TB, i *topology.Interface) {
 	}}))
 }
 
-// watchers are somebody else's programs at some places of every hook of a server:
-// "eth1 egress head", and so on.
+// watchers are somebody else's programs at some places of every hook of a server: "eth1 egress head", and so on.
 type watchers map[string]*watcher
 
 func addWatchers(t *testing.T, server *topology.Server, places []place) watchers {
@@ -177,9 +176,8 @@ type beside struct {
 	name, mechanism string
 	oursFirst       bool
 	places          func(*testing.T) []place
-	// before are the places that run before our egress program. TCX programs run
-	// before all filters, a filter that was added later before others of its
-	// priority.
+	// before are the places that run before our egress program. TCX programs run before all filters, a filter that was
+	// added later before others of its priority.
 	before []string
 }
 
@@ -199,9 +197,8 @@ var besides = []beside{
 	{"clsact beside filters, theirs first", "clsact", false, these(atPriorities), []string{"1", "5", "6", "49152"}},
 }
 
-// TestOthers has other programs and filters on the same hooks, before ours,
-// behind and at our priorities, in every combination of mechanisms. Each sees
-// every frame of its interface once; what is moved away from eth0 is seen there
+// TestOthers has other programs and filters on the same hooks, before ours, behind and at our priorities, in every
+// combination of mechanisms. Each sees every frame of its interface once; what is moved away from eth0 is seen there
 // only by who comes before us, as by nobody after a redirect.
 func TestOthers(t *testing.T) {
 	quick := short.Run(t)
@@ -236,9 +233,7 @@ func (b beside) together(t *testing.T, n *topology.TwoNIC, p *product.Product) w
 func testOthers(t *testing.T, b beside) {
 	b.need(t)
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	for _, f := range n.Families() {
-		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, n.Server.Eth0)
 	p := product.On(t, n.Server.Host)
 	all := b.together(t, n, p)
 	frames := questions * len(n.Families())
@@ -254,9 +249,7 @@ func testOthers(t *testing.T, b beside) {
 	want := func(what string, at *topology.Interface, want map[string]int) {
 		t.Helper()
 		askWatched(t, n, at)
-		if diff := cmp.Diff(want, all.seen()); diff != "" {
-			t.Errorf("seen %s (-want +got):\n%s", what, diff)
-		}
+		await.Same(t, fmt.Sprintf("seen %s", what), want, all.seen())
 	}
 	moved := everywhere("eth1 ingress", "eth1 egress")
 	for _, place := range b.before {

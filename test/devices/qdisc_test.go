@@ -41,9 +41,8 @@ func qdisc(t *testing.T, host *topology.Host, device string, what ...string) {
 	}
 }
 
-// TestNetem delays what leaves by either interface. Without replypath an answer is
-// held by production and gets lost; a moved one is held by the interface that it
-// leaves by, once, and not by the one that the kernel chose.
+// TestNetem delays what leaves by either interface. Without replypath an answer is held by production and gets lost; a
+// moved one is held by the interface that it leaves by, once, and not by the one that the kernel chose.
 func TestNetem(t *testing.T) {
 	const production, replication = 2 * time.Second, 500 * time.Millisecond
 	s := newSite(t, ethernet, ethernet)
@@ -71,8 +70,7 @@ func TestNetem(t *testing.T) {
 	})
 }
 
-// wantHeld wants the first answer to leave by an interface so long after its
-// question came in, and not twice as long.
+// wantHeld wants the first answer to leave by an interface so long after its question came in, and not twice as long.
 func wantHeld(t *testing.T, exits *wire.Exits, c *traffic.Conversation, in, out *topology.Interface, delay time.Duration) {
 	t.Helper()
 	questions, answers := exits.Came(in, c.Questions()), exits.Left(out, c.Answers())
@@ -124,8 +122,7 @@ func (s *site) repeated(t *testing.T) int {
 	return number(t, retransmitted, testhost.Shell(t, s.Server, "nstat -asz TcpRetransSegs"))
 }
 
-// number returns what the first group of an expression matches, 0 where nothing
-// does.
+// number returns what the first group of an expression matches, 0 where nothing does.
 func number(t *testing.T, expression *regexp.Regexp, text string) int {
 	t.Helper()
 	match := expression.FindStringSubmatch(text)
@@ -142,10 +139,9 @@ const paced = 50_000
 // leastPace is the part of the uncorrected pace that a corrected flow has to keep.
 const leastPace = 0.97
 
-// TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE),
-// which fq at the interfaces carries out: what is moved keeps the pace of what the
-// kernel sends by replication itself. So does, by the strong host model, a connection
-// that the server opens from replication's address.
+// TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE), which fq at the interfaces carries
+// out: what is moved keeps the pace of what the kernel sends by replication itself. So does, by the strong host model,
+// a connection that the server opens from replication's address.
 func TestPacing(t *testing.T) {
 	quick := short.Run(t)
 	families, openedBy := traffic.Families, traffic.Families
@@ -259,8 +255,7 @@ func (s *site) routedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
 	return s.pacedRate(t, f, byFQ)
 }
 
-// pacedRate has the server send five seconds' worth by replication, and returns
-// how many bytes a second left by it.
+// pacedRate has the server send five seconds' worth by replication, and returns how many bytes a second left by it.
 func (s *site) pacedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
 	t.Helper()
 	const size = 5 * paced
@@ -295,11 +290,10 @@ func (s *site) pacedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
 // 30 ms out of a segment of 1448 bytes. Segments of one packet come together.
 const pause = 5 * time.Millisecond
 
-// rateOf is how many bytes a second the frames are: the median over the packets, each
-// with the time to the next one. A mean would be that of the machine, which has other
-// work: TCP does not make up for a packet that is late by more than half of the time to
-// the next (tcp_update_skb_after_send in net/ipv4/tcp_output.c). The packets of the
-// first second do not count: what is sent before the pace is known comes at once.
+// rateOf is how many bytes a second the frames are: the median over the packets, each with the time to the next one. A
+// mean would be that of the machine, which has other work: TCP does not make up for a packet that is late by more than
+// half of the time to the next (tcp_update_skb_after_send in net/ipv4/tcp_output.c). The packets of the first second do
+// not count: what is sent before the pace is known comes at once.
 func rateOf(frames []*topology.Frame) float64 {
 	var rates []float64
 	begin, bytes := frames[0].Time, 0

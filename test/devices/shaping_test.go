@@ -32,8 +32,7 @@ func sent(t *testing.T, i *topology.Interface) int {
 	return 0
 }
 
-// shapings are qdiscs for the flow's interface, each with the rate in bits a
-// second that the echo server's answers get.
+// shapings are qdiscs for the flow's interface, each with the rate in bits a second that the echo server's answers get.
 var shapings = []struct {
 	name     string
 	commands []string
@@ -69,13 +68,11 @@ func TestShaping(t *testing.T) {
 	}
 }
 
-// wantShaped has a server answer with a megabyte and wants it to take the time
-// that the rate of eth1 demands.
+// wantShaped has a server answer with a megabyte and wants it to take the time that the rate of eth1 demands.
 func wantShaped(t *testing.T, server *topology.Server, c *traffic.Conversation, rate float64) {
 	t.Helper()
-	// A bucket may be full at the beginning. htb overdraws its by a packet, which TCP
-	// makes of up to 64 KiB: it is cut into segments behind the qdisc, each with its
-	// headers. By eth0 it would take 16 s.
+	// A bucket may be full at the beginning. htb overdraws its by a packet, which TCP makes of up to 64 KiB: it is cut
+	// into segments behind the qdisc, each with its headers. By eth0 it would take 16 s.
 	const (
 		size  = 1_000_000
 		burst = 32<<10 + 69<<10

@@ -35,8 +35,7 @@ type site struct {
 	Server, Client *topology.Host
 	Router         *topology.Router
 	ClientEth0     *topology.Interface
-	// Production and Replication are the server's interfaces. Their Peers are the
-	// router's.
+	// Production and Replication are the server's interfaces. Their Peers are the router's.
 	Production, Replication *topology.Interface
 }
 
@@ -68,8 +67,7 @@ func addresses(network, number int) []netip.Prefix {
 	return a
 }
 
-// way joins the server and the router by some kind of device, and returns the
-// server's end.
+// way joins the server and the router by some kind of device, and returns the server's end.
 type way func(s *site, name string, network int) *topology.Interface
 
 // newSite builds a site, with echo servers at the server's addresses.
@@ -113,8 +111,7 @@ func (s *site) ends(name string, network int) (server, router topology.NIC) {
 		topology.NIC{Host: s.Router.Host, Name: name, Addresses: addresses(network, routerNumber)}
 }
 
-// ready waits for all interfaces, and adds the server's default route by
-// production.
+// ready waits for all interfaces, and adds the server's default route by production.
 func (s *site) ready() {
 	s.t.Helper()
 	ctx := await.Within(s.t, await.AnswerTime)
@@ -150,11 +147,7 @@ func anywhere(f topology.Family) netip.Prefix {
 
 // serve echoes at the server's addresses.
 func (s *site) serve() {
-	for _, i := range []*topology.Interface{s.Production, s.Replication} {
-		for _, f := range traffic.Families {
-			traffic.Serve(s.t, s.Server, i.Address(f))
-		}
-	}
+	traffic.ServeNICs(s.t, s.Production, s.Replication)
 }
 
 // nics are the server's interfaces that answers can leave by.
@@ -168,9 +161,8 @@ func (s *site) ask(t *testing.T, kind traffic.Kind, at netip.Addr) *traffic.Conv
 	return traffic.NewConversation(t, kind, s.ClientEth0, at)
 }
 
-// wantMended shows that answers of the replication address leave by production
-// and get lost without replypath, that all is right with it, and that it leaves
-// nothing behind.
+// wantMended shows that answers of the replication address leave by production and get lost without replypath, that all
+// is right with it, and that it leaves nothing behind.
 func (s *site) wantMended(t *testing.T, args ...string) {
 	t.Helper()
 	traffic.EachQuestion(t, "without replypath", s.wantLost)
@@ -222,8 +214,7 @@ func (s *site) showStuck(t *testing.T, c *traffic.Conversation, exits *wire.Exit
 	t.Log(servers.String())
 }
 
-// untagged matches what has no VLAN tag: a capture on the parent of a VLAN device
-// sees its frames as well.
+// untagged matches what has no VLAN tag: a capture on the parent of a VLAN device sees its frames as well.
 func untagged(match topology.Filter) topology.Filter {
 	return topology.All(match, func(f *topology.Frame) bool { return f.SourceMAC == nil || tag(f) == noTag })
 }

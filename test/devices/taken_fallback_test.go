@@ -20,9 +20,8 @@ import (
 	"replypath/test/wire"
 )
 
-// fallbackThefts are ways in which others remove what is on the device of the fallback
-// route: the program that moves replies off it, the one that ends what the host starts, or
-// both.
+// fallbackThefts are ways in which others remove what is on the device of the fallback route: the program that moves
+// replies off it, the one that ends what the host starts, or both.
 var fallbackThefts = []theft{
 	{"every link is detached", "tcx", detachLinks},
 	{"the pins of its links are deleted", "tcx", deletePins("egress", "last")},
@@ -77,9 +76,8 @@ func TestTakenFallback(t *testing.T) {
 	}
 }
 
-// TestTakenFallbackAndKept has others take the room of our programs on the device of the
-// fallback route: the status says so, and nobody claims that they are back. When the others
-// leave they are.
+// TestTakenFallbackAndKept has others take the room of our programs on the device of the fallback route: the status
+// says so, and nobody claims that they are back. When the others leave they are.
 func TestTakenFallbackAndKept(t *testing.T) {
 	const remedy = "tc qdisc del dev replypath0 ingress"
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
@@ -125,8 +123,7 @@ func lacksLines(d *product.Daemon, want int, words ...string) error {
 	return nil
 }
 
-// useFallback removes the default routes, and returns when the fallback routes are all that
-// the server has.
+// useFallback removes the default routes, and returns when the fallback routes are all that the server has.
 func useFallback(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	t.Helper()
 	host.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
@@ -142,8 +139,13 @@ func useFallback(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 // is missing. A datagram that is lost is not asked again, and a SYN after a second.
 var atOnce = await.AnswerTime / 200
 
+// strangers ask nothing: what the host opens towards them is related to no answer.
+var strangers = map[topology.Family]netip.Addr{
+	topology.IPv4: netip.MustParseAddr("198.51.100.1"), topology.IPv6: netip.MustParseAddr("2001:db8:ffff::1"),
+}
+
 // fallbackWorks tells what of either family does not: that a new question by UDP to eth1 is
-// answered, and that a connection that the host opens is refused.
+// answered, and that a connection that the host opens from eth1's address is refused.
 func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 	t.Helper()
 	for _, f := range n.Families() {
@@ -151,21 +153,21 @@ func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 		if err := c.Ask(await.Within(t, atOnce)); err != nil {
 			return err
 		}
-		client := netip.AddrPortFrom(n.ClientEth0.Address(f), traffic.EchoPort).String()
-		conn, err := n.Server.Dial(await.Within(t, atOnce), "tcp", client)
+		stranger := netip.AddrPortFrom(strangers[f], traffic.EchoPort).String()
+		bound := topology.FromAddress(netip.AddrPortFrom(n.Server.Eth1.Address(f), 0)) // what is not finds no route
+		conn, err := n.Server.Dial(await.Within(t, atOnce), "tcp", stranger, bound)
 		if err == nil {
 			conn.Close()
 		}
 		if !errors.Is(err, unix.ECONNREFUSED) {
-			return fmt.Errorf("the host's connection to %s: %v", client, err)
+			return fmt.Errorf("the host's connection to %s: %v", stranger, err)
 		}
 	}
 	return nil
 }
 
-// inARow is how often what somebody takes is put back in a row; moreInARow how often beside
-// that at most: whatever else has everything looked at puts it back too, such as the end of the
-// start. manyTimes is for ever.
+// inARow is how often what somebody takes is put back in a row; moreInARow how often beside that at most: whatever else
+// has everything looked at puts it back too, such as the end of the start. manyTimes is for ever.
 const (
 	inARow     = 5
 	moreInARow = 1
@@ -183,7 +185,7 @@ func TestTakenFallbackAgainAndAgain(t *testing.T) {
 			useFallback(t, n, p)
 			if problem != "" {
 				// The gateway of the route can be no address of the device.
-				host.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route del default dev replypath0")
+				host.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route flush table 114114 dev replypath0")
 				d.WaitLog(1, "level=WARN", problem)
 			}
 			var took []time.Duration

@@ -194,8 +194,7 @@ func TestTakenAgainAndAgain(t *testing.T) {
 // obstacle keeps our programs from being put back on eth1.
 type obstacle struct {
 	name, mechanism string
-	// place removes ours and takes their room; it fails where they came back in
-	// between.
+	// place removes ours and takes their room; it fails where they came back in between.
 	place   func(*testing.T, *product.Product, *topology.Interface) error
 	remove  func(*testing.T, *topology.Interface)
 	message string
@@ -263,9 +262,8 @@ func fill(t *testing.T, _ *product.Product, i *topology.Interface) error {
 	return hooks[1].detachLinks(i)
 }
 
-// TestTakenAndKept has others take the room of our programs: the metrics, the
-// status, /healthz and the log show it for as long as it lasts, and when they
-// leave ours are back within a second.
+// TestTakenAndKept has others take the room of our programs: the metrics, the status, /healthz and the log show it for
+// as long as it lasts, and when they leave ours are back within a second.
 func TestTakenAndKept(t *testing.T) {
 	for _, o := range obstacles {
 		t.Run(o.name, func(t *testing.T) {
@@ -308,8 +306,7 @@ func TestTakenAndKept(t *testing.T) {
 	}
 }
 
-// wantAttached wants the metrics and /healthz to tell whether an interface has
-// both programs.
+// wantAttached wants the metrics and /healthz to tell whether an interface has both programs.
 func wantAttached(t *testing.T, p *product.Product, name string, attached bool) {
 	t.Helper()
 	want := 0

@@ -76,10 +76,9 @@ func TestVLANTags(t *testing.T) {
 	}
 }
 
-// TestVLANTagInFrame has a VLAN device that leaves the tag in the frames that it
-// shows (reorder_hdr off). Such frames are nobody's: they pass as the kernel sends
-// them, and what comes by the other VLAN is right. So is all once the tags are
-// taken out again.
+// TestVLANTagInFrame has a VLAN device that leaves the tag in the frames that it shows (reorder_hdr off). Such frames
+// are nobody's: they pass as the kernel sends them, and what comes by the other VLAN is right. So is all once the tags
+// are taken out again.
 func TestVLANTagInFrame(t *testing.T) {
 	s, _ := newTrunk(t)
 	reorder := func(how string) { host.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr "+how) }
@@ -117,8 +116,7 @@ func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Fami
 
 const noTag = "none"
 
-// tag is the VLAN of a frame with exactly one tag (IEEE 802.1Q), or says what
-// there is instead.
+// tag is the VLAN of a frame with exactly one tag (IEEE 802.1Q), or says what there is instead.
 func tag(frame *topology.Frame) string {
 	const tagged = 0x8100
 	kind := func(offset int) uint16 { return binary.BigEndian.Uint16(frame.Data[offset:]) }

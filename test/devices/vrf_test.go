@@ -35,9 +35,8 @@ func newVRF(t *testing.T) *site {
 	return s
 }
 
-// TestVRF has the server's sockets bound to a VRF that both interfaces belong to.
-// The interfaces are managed, not the VRF, and their gateways are those of its
-// table.
+// TestVRF has the server's sockets bound to a VRF that both interfaces belong to. The interfaces are managed, not the
+// VRF, and their gateways are those of its table.
 func TestVRF(t *testing.T) {
 	s := newVRF(t)
 	for _, i := range s.nics() {

@@ -19,9 +19,8 @@ var overlay = map[topology.Family][2]netip.Prefix{
 	topology.IPv6: {netip.MustParsePrefix("2001:db8:40::1/64"), netip.MustParsePrefix("2001:db8:40::100/64")},
 }
 
-// newVXLAN lays a VXLAN tunnel over eth1's network, from the replication router
-// to the server, and has the client's way to the server's overlay address lead
-// through it.
+// newVXLAN lays a VXLAN tunnel over eth1's network, from the replication router to the server, and has the client's way
+// to the server's overlay address lead through it.
 func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.Server) {
 	t.Helper()
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
@@ -45,9 +44,8 @@ func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.
 	return n, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}
 }
 
-// TestTunnel has the server asked through a tunnel that is carried over a managed
-// NIC: the answer goes into the tunnel, and what carries it where the routing
-// table says.
+// TestTunnel has the server asked through a tunnel that is carried over a managed NIC: the answer goes into the tunnel,
+// and what carries it where the routing table says.
 func TestTunnel(t *testing.T) {
 	for _, outer := range traffic.Families {
 		t.Run("over "+outer.String(), func(t *testing.T) {

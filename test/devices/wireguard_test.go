@@ -34,8 +34,7 @@ func newPeer(t *testing.T, host *topology.Host, name string, addresses ...netip.
 	return peer{i, await.Must1[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader)), wireGuardPort}
 }
 
-// talksTo tells the device where its only peer is, or with an endpoint that is
-// not valid, that it will hear from it.
+// talksTo tells the device where its only peer is, or with an endpoint that is not valid, that it will hear from it.
 func (p peer) talksTo(t *testing.T, other peer, endpoint netip.Addr) {
 	t.Helper()
 	text := base64.StdEncoding.EncodeToString
@@ -62,8 +61,7 @@ func wireGuard(s *site, name string, network int) *topology.Interface {
 	return server.Interface
 }
 
-// TestWireGuard has one of the ways, or both, be a WireGuard tunnel, whose device has no
-// Ethernet header.
+// TestWireGuard has one of the ways, or both, be a WireGuard tunnel, whose device has no Ethernet header.
 func TestWireGuard(t *testing.T) {
 	eachWays(t, []ways{
 		{"replication by wireguard", ethernet, wireGuard},
@@ -96,9 +94,8 @@ func datagrams(from netip.Addr) topology.Filter {
 	return topology.All(topology.UDP, topology.From(from), topology.FromPort(wireGuardPort))
 }
 
-// TestTunnelOverReplication has the outer datagrams of the server's answers leave
-// by replication, where the tunnel was asked, and the inner answers by the tunnel
-// that they were asked through, although the route to the client leads to
+// TestTunnelOverReplication has the outer datagrams of the server's answers leave by replication, where the tunnel was
+// asked, and the inner answers by the tunnel that they were asked through, although the route to the client leads to
 // production.
 func TestTunnelOverReplication(t *testing.T) {
 	s, server := newWireGuard(t, topology.IPv6)
@@ -122,10 +119,9 @@ func TestTunnelOverReplication(t *testing.T) {
 		len(seen.Left(s.Replication, answers)), len(seen.Left(s.Production, answers)))
 }
 
-// TestTunnelRoams is the same over IPv4, where WireGuard leaves nothing to mend:
-// it forgets the address that it was asked on when the route leads to another
-// interface than the question came by (drivers/net/wireguard/socket.c, send4), and
-// answers from production's address. The client follows.
+// TestTunnelRoams is the same over IPv4, where WireGuard leaves nothing to mend: it forgets the address that it was
+// asked on when the route leads to another interface than the question came by (drivers/net/wireguard/socket.c, send4),
+// and answers from production's address. The client follows.
 func TestTunnelRoams(t *testing.T) {
 	s, server := newWireGuard(t, topology.IPv4)
 	s.wantTunnelFrom(t, server, s.Production, s.Replication)
@@ -156,8 +152,7 @@ func (s *site) wantTunnelFrom(t *testing.T, server peer, by, other *topology.Int
 	t.Logf("the tunnel's own datagrams: %d by %s from its address, %d by eth0 from that of %s", len(own), by.Name, n, other.Name)
 }
 
-// wantInside asks through the tunnel, from the client's address outside of it, and
-// wants every answer by the tunnel.
+// wantInside asks through the tunnel, from the client's address outside of it, and wants every answer by the tunnel.
 func (s *site) wantInside(t *testing.T, server peer) {
 	seen := wire.TapAll(t, s.nics()...)
 	traffic.EachQuestion(t, "inside", func(t *testing.T, f topology.Family, kind traffic.Kind) {

@@ -31,21 +31,21 @@ type fault struct {
 // faults of a server with two interfaces.
 var faults = []fault{
 	{"strict rp_filter by all", "sysctl -qw net.ipv4.conf.all.rp_filter=1",
-		"rp-filter", "error", "eth1", []string{"all 1", "device 0", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.rp_filter=2", ""},
+		"rp-filter", "warning", "eth1", []string{"rp_filter of eth1 is strict (all 1, device 0)"}, "sysctl -w net.ipv4.conf.eth1.rp_filter=2", ""},
 	{"nftables looks at the way back", "nft add table inet t; nft add chain inet t pre '{ type filter hook prerouting priority 0; }'; nft add rule inet t pre fib saddr . iif oif missing drop",
 		"reverse-path-rules", "error", "", []string{"inet t pre", "drops"}, "nft --handle list chain inet t pre", ""},
 	{"unreachable default route", "ip route replace unreachable default; ip route add default via 10.1.0.1 metric 9",
 		"default-route", "error", "", []string{"ipv4: the default route is unreachable"}, "ip route show table main", ""},
 	{"blackhole", "ip -6 route add blackhole 2001:db8:9::/64",
-		"refusing-routes", "warning", "", []string{"blackhole 2001:db8:9::/64"}, "ip -6 route show table main", ""},
+		"refusing-routes", "note", "", []string{"blackhole 2001:db8:9::/64"}, "ip -6 route show table main", ""},
 	{"prohibit for some peers", "ip route add prohibit 10.9.0.0/24 table 7",
-		"refusing-routes", "warning", "", []string{"prohibit 10.9.0.0/24 table 7"}, "ip route show table 7", ""},
+		"refusing-routes", "note", "", []string{"prohibit 10.9.0.0/24 table 7"}, "ip route show table 7", ""},
 	{"a rule that refuses", "ip rule add to 10.9.0.0/24 unreachable priority 5",
-		"refusing-routes", "warning", "", []string{"rule 5:", "unreachable"}, "ip rule show", ""},
+		"refusing-routes", "note", "", []string{"rule 5:", "unreachable"}, "ip rule show", ""},
 	{"a default route without a gateway", "ip route add default dev eth1 metric 5; ip route add default via 10.2.0.1 table 9",
-		"route-without-gateway", "warning", "eth1", []string{"default dev eth1", "arp"}, "ip route show table main", ""},
+		"route-without-gateway", "note", "eth1", []string{"default dev eth1", "arp"}, "ip route show table main", ""},
 	{"a default route without a gateway, and none known", "ip route add default dev eth1 metric 5",
-		"route-without-gateway", "warning", "eth1", []string{"default dev eth1", "arp"}, "ip route show table main", ""},
+		"route-without-gateway", "note", "eth1", []string{"default dev eth1", "arp"}, "ip route show table main", ""},
 	// The kernel takes such a gateway only while it is nobody's.
 	{"a gateway that is this host", "ip route add 10.77.0.0/24 via 10.2.0.5 dev eth1; ip address add 10.2.0.5/24 dev eth1",
 		"own-gateway", "error", "eth1", []string{"10.77.0.0/24 via 10.2.0.5", "this host itself"}, "ip route show table main", ""},
@@ -53,8 +53,13 @@ var faults = []fault{
 		"gateway", "error", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip neigh show 10.2.0.77 dev eth1", ""},
 	{"an ipv6 gateway that is silent", "ip -6 route add default via 2001:db8:2::77 metric 2000; ip -6 route add default via 2001:db8:2::1 table 9",
 		"gateway", "error", "eth1", []string{"2001:db8:2::77 is failed", "neighbour discovery"}, "ip neigh show 2001:db8:2::77 dev eth1", ""},
-	{"a gateway of some peers that is silent", "ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
+	{"a gateway of some peers that is silent", "ip rule add lookup 9; ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
 		"gateway", "warning", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip neigh show 10.2.0.77 dev eth1", ""},
+	{"a gateway for a mark", "ip rule add fwmark 5 lookup 9; ip route add default via 10.2.0.77 dev eth1 table 9",
+		"unknown-gateway", "ok", "eth1", []string{"gateway 10.2.0.77 stands in table 9 only", "fwmark 0x5"}, "ip rule show", ""},
+	{"a transparent proxy", "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100; nft add table inet proxy; " +
+		"nft add chain inet proxy out '{ type route hook output priority -150; }'; nft add rule inet proxy out tcp sport 22 meta mark set 1",
+		"answers-to-lo", "warning", "", []string{"inet proxy out", "fwmark 0x1 lookup 100"}, "nft --handle list chain inet proxy out", ""},
 	{"a gateway that has gone", "ip route add default via 10.2.0.77 metric 9; ip neigh replace 10.2.0.77 lladdr 02:00:00:00:77:77 nud stale dev eth1",
 		"gateway", "error", "eth1", []string{"10.2.0.77 is failed"}, "ip neigh show 10.2.0.77 dev eth1", ""},
 	{"two interfaces in one network: arp_ignore", "ip address add 10.1.0.7/24 dev eth1",
@@ -65,22 +70,18 @@ var faults = []fault{
 		"arp-ignore", "warning", "nic", []string{"10.7.0.7 of mv0"}, "sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.nic.arp_ignore", ""},
 	{"a virtual address", "ip address add 10.2.0.9/32 dev lo",
 		"arp-ignore", "warning", "eth1", []string{"all 0", "device 0", "effective 0", "10.2.0.9 of lo"}, "sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth1.arp_ignore", ""},
-	{"own addresses from outside", "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
-		"accept-local", "warning", "eth1", []string{"device 1", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.accept_local=0", ""},
-	{"redirects of a director", "sysctl -qw net.ipv4.ip_forward=1; nft add table ip t; nft add chain ip t pre '{ type nat hook prerouting priority -100; }'; nft add rule ip t pre ip daddr 10.1.0.100 dnat to 10.2.0.50",
-		"send-redirects", "warning", "eth1", []string{"all 1", "device 1", "effective 1", "10.2.0.50"}, "sysctl net.ipv4.conf.all.send_redirects net.ipv4.conf.eth1.send_redirects", ""},
 	{"dev means iif, in ipv6 too", "ip -6 rule add from 2001:db8:2::100 dev eth1 lookup 100 priority 5",
-		"rule-never-matches", "warning", "eth1", []string{"rule 5: from 2001:db8:2::100 iif eth1 lookup 100 never matches"}, "ip -6 rule show", ""},
+		"rule-never-matches", "note", "eth1", []string{"rule 5: from 2001:db8:2::100 iif eth1 lookup 100 never matches"}, "ip -6 rule show", ""},
 	{"dev means iif", "ip rule add from 10.2.0.100 dev eth1 lookup 100 priority 5",
-		"rule-never-matches", "warning", "eth1", []string{"rule 5: from 10.2.0.100 iif eth1 lookup 100 never matches"}, "ip rule show", ""},
+		"rule-never-matches", "note", "eth1", []string{"rule 5: from 10.2.0.100 iif eth1 lookup 100 never matches"}, "ip rule show", ""},
 	{"a filter of others at egress", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 egress prio 7 protocol all u32 match u32 0 0 classid 1:1",
-		"tc-programs", "warning", "eth1", []string{"filter u32 of priority 7 at egress"}, "tc filter show dev eth1 egress", ""},
+		"tc-programs", "note", "eth1", []string{"filter u32 of priority 7 at egress"}, "tc filter show dev eth1 egress", ""},
 	{"rules by the outgoing interface", `nft add table inet t; nft add chain inet t out '{ type filter hook output priority 0; }'; nft add rule inet t out oifname eth1 drop`,
-		"outgoing-interface-rules", "warning", "", []string{"inet t out", "eth1"}, "nft --handle list chain inet t out", ""},
+		"outgoing-interface-rules", "note", "", []string{"inet t out", "eth1"}, "nft --handle list chain inet t out", ""},
 	{"more rules by the outgoing interface", `iptables -A OUTPUT -o eth1 -j DROP; iptables -A OUTPUT -o lo -j ACCEPT; iptables -A OUTPUT -o eth+ -p tcp -j DROP`,
-		"outgoing-interface-rules", "warning", "", []string{"ip filter OUTPUT", "eth*", "eth1"}, "nft --handle list chain ip filter OUTPUT", ""},
+		"outgoing-interface-rules", "note", "", []string{"ip filter OUTPUT", "eth*", "eth1"}, "nft --handle list chain ip filter OUTPUT", ""},
 	{"an egress chain of netdev", `nft add table netdev t; nft add chain netdev t out '{ type filter hook egress device "eth1" priority 0; }'`,
-		"netdev-egress", "warning", "eth1", []string{"netdev t out"}, "nft --handle list chain netdev t out", ""},
+		"netdev-egress", "note", "eth1", []string{"netdev t out"}, "nft --handle list chain netdev t out", ""},
 }
 
 // TestFaults brings each fault about on a host that has none, and has doctor find it. A sysctl that stands beside it is
@@ -120,7 +121,7 @@ func TestMTU(t *testing.T) {
 		p := product.On(t, n.Server.Host)
 		onlyOne(t, p.Doctor(0), "mtu", "", "ok")
 		host.Shell(t, n.Server.Host, script)
-		wantSeen(t, n, onlyOne(t, p.Doctor(0), "mtu", "eth1", "warning", "eth0 has "+larger), "ip link show dev eth1")
+		wantSeen(t, n, onlyOne(t, p.Doctor(0), "mtu", "eth1", "note", "eth0 has "+larger), "ip link show dev eth1")
 	}
 }
 
@@ -131,24 +132,6 @@ func wantSeen(t *testing.T, n *topology.TwoNIC, f product.Finding, inspect strin
 		t.Errorf("fix %q and inspect %q, not %q alone", product.OrEmpty(f.Fix), product.OrEmpty(f.Inspect), inspect)
 	}
 	host.Shell(t, n.Server.Host, inspect)
-}
-
-// TestRoutedInterface names the NIC of the default route where the configuration names others only.
-func TestRoutedInterface(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	for text, want := range map[string]int{"interfaces: [{name: eth1}]\n": 2, "interfaces: [{name: eth0}, {name: eth1}]\n": 0} {
-		path := product.WriteConfig(t, text)
-		found := p.Doctor(0, "--config", path).Of("routed-interface", "eth0").With("warning", "not named by the configuration")
-		if len(found) != want {
-			t.Errorf("%s: found %+v, not %d", text, found, want)
-		}
-		for _, f := range found {
-			if !strings.Contains(product.OrEmpty(f.Fix), "add {name: eth0} under interfaces in "+path) {
-				t.Errorf("fix %q", product.OrEmpty(f.Fix))
-			}
-		}
-	}
 }
 
 // TestConfiguredGateway has the configuration name a gateway that does not answer, and an interface that is down.
@@ -192,7 +175,7 @@ func TestFixMendsWhatItMay(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
 	host.Shell(t, n.Server.Host, `
-sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.all.arp_ignore=0
+sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.all.arp_ignore=0
 ip address add 10.1.0.7/24 dev eth1
 ip address add 10.2.0.9/32 dev lo
 ip route add default via 10.2.0.1 table 100
@@ -215,19 +198,16 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	for _, device := range []string{"eth0", "eth1"} {
 		onlyOne(t, all, "arp-ignore", device, "warning", "10.2.0.9 of lo") // whose it is to answer cannot be told
 	}
-	if f := onlyOne(t, all, "accept-local", "eth1", "ok", "device 0", "effective 0"); !f.Fixed {
-		t.Errorf("not mended: %+v", f)
-	}
 	onlyOne(t, all, "needless-rules", "eth1", "ok", "rule 5: from 10.2.0.100 lookup 100 is needed: blackhole 10.66.0.0/16 refuses replies")
-	onlyOne(t, all, "refusing-routes", "", "warning")
+	onlyOne(t, all, "refusing-routes", "", "note")
 	for key, want := range map[string]string{
 		"eth0/arp_ignore": "0", "eth1/arp_ignore": "0", "eth0/arp_announce": "2", "eth1/arp_announce": "2",
-		"eth1/rp_filter": "2", "eth1/accept_local": "0", "all/arp_ignore": "0",
+		"eth1/rp_filter": "2", "all/arp_ignore": "0",
 	} {
 		wantSysctl(t, n.Server.Host, "net/ipv4/conf/"+key, want)
 	}
-	if changes := p.Status().OtherChanges(); len(changes) != 4 {
-		t.Errorf("%d host changes, not one by the daemon and three by doctor: %+v", len(changes), changes)
+	if changes := p.Status().OtherChanges(); len(changes) != 3 {
+		t.Errorf("%d host changes, not one by the daemon and two by doctor: %+v", len(changes), changes)
 	}
 	d.Stop(unix.SIGTERM)
 	p.Detach()
@@ -241,8 +221,8 @@ func TestTable(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	result := p.Expect(3, "doctor")
-	for _, words := range []string{"error    rp-filter  eth1\n  rp_filter: ", "\n  fix: sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
+	result := p.Expect(3, "doctor", "--config", product.WriteConfig(t, "manage_rp_filter: false\n"))
+	for _, words := range []string{"error    rp-filter  eth1\n  rp_filter of eth1 is strict", "\n  fix: sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)
 		}

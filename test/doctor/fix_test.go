@@ -22,21 +22,21 @@ const (
 	strictKey    = "sysctl net.ipv4.conf.eth1.rp_filter"
 )
 
-// strict makes eth1 drop the question, and has doctor say so and mend it.
-func strict(t *testing.T, n *topology.TwoNIC, p *product.Product, args ...string) {
+// strict makes eth1 drop the question, and has doctor say so and mend it. Before the first start it is a warning.
+func strict(t *testing.T, n *topology.TwoNIC, p *product.Product, severity string) {
 	t.Helper()
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	found := onlyOne(t, p.Doctor(3, args...), "rp-filter", "eth1", "error", "all 0", "device 1", "effective 1")
+	found := onlyOne(t, p.Examine(), "rp-filter", "eth1", severity, "rp_filter of eth1 is strict (all 0, device 1)")
 	if found.Fix == nil || *found.Fix != "sysctl -w net.ipv4.conf.eth1.rp_filter=2" {
 		t.Errorf("fix %v", found.Fix)
 	}
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-	fixed := onlyOne(t, p.Doctor(0, append(args, "--fix")...), "rp-filter", "eth1", "ok", "device 2", "effective 2")
+	fixed := onlyOne(t, p.Doctor(0, "--fix"), "rp-filter", "eth1", "ok", "device 2", "effective 2")
 	if !fixed.Fixed || fixed.Fix != nil {
 		t.Errorf("after --fix: %+v", fixed)
 	}
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
-	if again := onlyOne(t, p.Doctor(0, append(args, "--fix")...), "rp-filter", "eth1", "ok"); again.Fixed {
+	if again := onlyOne(t, p.Doctor(0, "--fix"), "rp-filter", "eth1", "ok"); again.Fixed {
 		t.Error("mended twice")
 	}
 }
@@ -47,9 +47,7 @@ func wantChange(t *testing.T, s *product.Status) {
 	want := product.HostChange{
 		Object: strictKey, Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
 	}
-	if diff := cmp.Diff([]product.HostChange{want}, s.OtherChanges()); diff != "" {
-		t.Errorf("host changes (-want +got):\n%s", diff)
-	}
+	await.Same(t, "host changes", []product.HostChange{want}, s.OtherChanges())
 }
 
 // wantGone wants the pin directory gone.
@@ -60,27 +58,23 @@ func wantGone(t *testing.T, p *product.Product) {
 	}
 }
 
-// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator, and does not touch a host that needs accept_local.
+// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator.
 func TestFixNamesWhatIsLeft(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
 	host.Shell(t, n.Server.Host, `
-sysctl -qw net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.eth0.rp_filter=1
+sysctl -qw net.ipv4.conf.eth0.rp_filter=1
 ip link set eth1 mtu 1400
-ip rule add iif eth1 lookup local priority 10
-ip rule add lookup local priority 20
-ip rule del priority 0
 `)
 	result := p.Expect(0, "doctor", "--fix")
 	for _, words := range []string{
-		"fixed ", "left to you, as --fix sets sysctls only: accept-local, mtu\n",
-		"\n  inspect: sysctl net.ipv4.conf.all.accept_local net.ipv4.conf.eth1.accept_local\n", "\n  inspect: ip link show dev eth1\n",
+		"fixed ", "left to you, as --fix sets sysctls only: addresses, mtu\n",
+		"\n  inspect: ip link show dev eth1\n",
 	} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)
 		}
 	}
-	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth1/accept_local", "1")
 	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "2")
 	p.Detach()
 	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "1")
@@ -92,7 +86,7 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
 	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
-	strict(t, n, p)
+	strict(t, n, p, "warning")
 	wantChange(t, p.StatusOf(3))
 	d := p.Start()
 	wantChange(t, p.Status())
@@ -101,9 +95,7 @@ func TestFixBeforeTheFirstStart(t *testing.T) {
 	wantGone(t, p)
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
 }
 
 // TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, and where the daemon was killed.
@@ -117,18 +109,18 @@ func TestFixWithoutADaemon(t *testing.T) {
 		wantGone(t, p)
 		wantSysctl(t, n.Server.Host, eth1RPFilter, want)
 	}
-	strict(t, n, p)
-	strict(t, n, p) // somebody has taken it back in between
+	strict(t, n, p, "warning")
+	strict(t, n, p, "warning") // somebody has taken it back in between
 	wantChange(t, p.StatusOf(3))
 	wantBack("1")
 	p.Detach() // finds nothing to take back
 
-	strict(t, n, p)
+	strict(t, n, p, "warning")
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
 	wantBack("0")
 
 	p.Start().Kill()
-	strict(t, n, p)
+	strict(t, n, p, "error")
 	wantChange(t, p.Status())
 	wantBack("1")
 }
@@ -141,7 +133,7 @@ func TestFixBesideADaemon(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "replypath.yaml")
 	await.Must(t, os.WriteFile(config, []byte("manage_rp_filter: false\n"), 0o644))
 	d := p.Start("--config", config)
-	strict(t, n, p)
+	strict(t, n, p, "error")
 	d.Reload()
 	wantChange(t, p.Status())
 	p.Expect(0, "detach", "--stop")
@@ -153,7 +145,7 @@ func TestFixBesideADaemon(t *testing.T) {
 func TestRenamedInterface(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
-	strict(t, n, p)
+	strict(t, n, p, "warning")
 	host.Shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
 	p.Detach()
@@ -168,7 +160,7 @@ func TestRenamedInterface(t *testing.T) {
 func TestForeignRepairs(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
-	strict(t, n, p)
+	strict(t, n, p, "warning")
 	foreign := p.At(n.Client)
 	pins := host.Pins(t)
 	await.Must(t, n.Client.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1"))

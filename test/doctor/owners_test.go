@@ -68,7 +68,7 @@ func TestRulesOfOthers(t *testing.T) {
 			p.Start()
 			all := look()
 			// The rule by the mark that somebody did give is told from the others.
-			if found := all.Of("needless-marks", "eth1").With("warning", "rule 900: from all fwmark 0x1 lookup 101"); len(found) != 2 {
+			if found := all.Of("needless-marks", "eth1").With("note", "rule 900: from all fwmark 0x1 lookup 101"); len(found) != 2 {
 				t.Errorf("not one finding for each family: %+v", all.Of("needless-marks", ""))
 			}
 			p.Expect(0, "detach", "--stop")
@@ -119,7 +119,7 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	stream := traffic.NewConversation(t, traffic.TCP, n.Server.Eth1, client)
 	traffic.Ask(t, stream)
 	want("ok", "is needed: replypath is not attached, and 1 connection was opened from "+server.String())
-	p.Start("--observe")
+	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n"))
 	asked := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, server) // is none that the host opened
 	traffic.Ask(t, asked)
 	want("ok", "is needed: replypath does not enforce on eth1, and 1 connection was opened from "+server.String())
@@ -133,12 +133,12 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	await.Must(t, stream.Close())
 	await.Must(t, datagrams.Close())
 	await.Eventually(t, "the end of what used the rule", func() error {
-		if left := p.Examine().Of("needless-rules", "eth1").With("warning"); len(left) != 1 {
+		if left := p.Examine().Of("needless-rules", "eth1").With("note"); len(left) != 1 {
 			return fmt.Errorf("%+v", p.Examine().Of("needless-rules", ""))
 		}
 		return nil
 	})
-	want("warning", "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "+server.String())
+	want("note", "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "+server.String())
 	route := fmt.Sprintf("%s route replace default via %s dev eth1 table 101", ip, gateway)
 	host.Shell(t, n.Server.Host, route+" mtu 1400")
 	want("ok", fmt.Sprintf("is needed: default via %s dev eth1 table 101", gateway))
@@ -167,19 +167,8 @@ nft add chain inet t out '{ type filter hook output priority 0; }'
 nft add rule inet t out ct state established accept
 `)
 	p.Start()
-	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "warning", "is not needed")
+	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "note", "is not needed")
 	ping := traffic.NewConversation(t, traffic.Ping, n.Server.Eth1, n.ClientEth0.Address(topology.IPv4))
 	traffic.Ask(t, ping)
 	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "ok", "is needed: 1 connection was opened from 10.2.0.100")
-}
-
-// TestOffloadsOfOthers: a device of somebody's that is managed keeps the offloads that it has.
-func TestOffloadsOfOthers(t *testing.T) {
-	n := newServer(t)
-	host.Tailscale.Install(t, n)
-	config := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1}, {name: tailscale0}]\n")
-	found := ofText(product.On(t, n.Server.Host).Examine("--config", config), "other managed interfaces have it on: replies that are moved here are cut in software")
-	if len(found) == 0 || found[0].Fix != nil || product.OrEmpty(found[0].Inspect) != "ethtool -k tailscale0" || product.OrEmpty(found[0].Owner) != "Tailscale" {
-		t.Errorf("%+v", found)
-	}
 }

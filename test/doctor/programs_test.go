@@ -60,7 +60,7 @@ func TestXDP(t *testing.T) {
 	inside(t, n, func() (link.Link, error) {
 		return link.AttachXDP(link.XDPOptions{Program: program, Interface: n.Server.Eth1.Index})
 	})
-	wantSeen(t, n, onlyOne(t, p.Doctor(0), "xdp", "eth1", "warning"), "ip -details link show dev eth1")
+	wantSeen(t, n, onlyOne(t, p.Doctor(0), "xdp", "eth1", "note"), "ip -details link show dev eth1")
 }
 
 // TestProgramsTaken names the interface from which somebody took a program.
@@ -76,15 +76,6 @@ func TestProgramsTaken(t *testing.T) {
 	}
 	p.Start("--mechanism", "clsact")
 	onlyOne(t, p.Doctor(0), "attached", "", "ok")
-}
-
-// TestOffloads names the interface that lacks what another has.
-func TestOffloads(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	onlyOne(t, p.Doctor(0), "offloads", "", "ok")
-	await.Must(t, n.Server.Eth1.SetOffloads(topology.Offloads{NoSegmentation: true}))
-	wantSeen(t, n, onlyOne(t, p.Doctor(0), "offloads", "eth1", "warning", "tx-tcp-segmentation", "tx-generic-segmentation"), "ethtool -k eth1")
 }
 
 // TestNoDefaultRoute: replypath itself is the remedy for replies. Where the host's own connections go is not for it to
@@ -151,11 +142,11 @@ func TestOtherPrograms(t *testing.T) {
 		t.Errorf("with the fewest capabilities: %s", few)
 	}
 	all := p.Doctor(0).Of("tc-programs", "eth1")
-	if len(all.With("warning")) != 2 || len(all.With("ok")) != 2 {
+	if len(all.With("note")) != 2 || len(all.With("ok")) != 2 {
 		t.Errorf("two in their places, two in others' way: %+v", all)
 	}
-	onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at ingress runs before")
-	behind := onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at egress runs behind")
+	onlyOne(t, all, "tc-programs", "eth1", "note", "tcx program theirs at ingress runs before")
+	behind := onlyOne(t, all, "tc-programs", "eth1", "note", "tcx program theirs at egress runs behind")
 	if want := "bpftool net show dev eth1"; behind.Fix != nil || product.OrEmpty(behind.Inspect) != want {
 		t.Errorf("fix %q, inspect %q, not %q alone", product.OrEmpty(behind.Fix), product.OrEmpty(behind.Inspect), want)
 	}

@@ -32,6 +32,54 @@ func TestLastHop(t *testing.T) {
 	}
 }
 
+// TestVirtualMAC has eth1's router send from a MAC of its own, and take only what is sent to another, as those of HSRP do: its
+// questions are not answered until the configuration names it, as doctor proposes.
+func TestVirtualMAC(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{})
+	const physical = "02:00:00:00:99:01"
+	inside := n.Server.Eth1.Peer()
+	host.Nft(t, n.Replication.Host, `table netdev hsrp {
+	chain out { type filter hook egress device "`+inside.Name+`" priority 0
+		ether saddr set `+physical+`
+	}
+}`)
+	p := product.On(t, n.Server.Host)
+	p.Start("--config", product.WriteConfig(t, product.SmallTables))
+	for _, f := range traffic.Families {
+		for _, kind := range traffic.Kinds {
+			c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+			if err := c.Ask(await.Within(t, await.SilenceTime)); err == nil {
+				t.Fatalf("%s: answered by a mac that takes nothing", c)
+			}
+		}
+	}
+	found := p.Doctor(0).Of("unknown-gateway", "eth1").With("warning", "flows came from mac "+physical)
+	if len(found) != len(traffic.Families) || !strings.Contains(product.OrEmpty(found[0].Fix), "{name: eth1, gateways: [") {
+		t.Fatalf("%+v", found)
+	}
+	p.Expect(0, "detach", "--stop")
+	var gateways []string
+	for _, f := range traffic.Families {
+		gateways = append(gateways, `"`+n.Server.Eth1.Gateway(f).String()+`"`)
+	}
+	p.Start("--config", product.WriteConfig(t, product.SmallTables+
+		"interfaces: [{name: eth0}, {name: eth1, gateways: ["+strings.Join(gateways, ", ")+"]}]\n"))
+	await.Eventually(t, "the gateways have a MAC", func() error {
+		for _, g := range p.Status().Interface("eth1").Gateways {
+			if g.MAC == nil {
+				return fmt.Errorf("%s has none", g.Address)
+			}
+		}
+		return nil
+	})
+	for _, f := range traffic.Families {
+		for _, kind := range traffic.Kinds {
+			traffic.Ask(t, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+		}
+	}
+	onlyOne(t, p.Doctor(0), "unknown-gateway", "", "ok")
+}
+
 func testLastHop(t *testing.T, f topology.Family) {
 	s := traffic.Build(t, topology.NewS2)
 	traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
@@ -52,8 +100,8 @@ func testLastHop(t *testing.T, f topology.Family) {
 		t.Errorf("fix %v", proposal.Fix)
 	}
 	// The kernel's default is to learn from redirects, which matters here.
-	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv4", "effective 1")
-	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv6", "effective 1")
+	onlyOne(t, all, "accept-redirects", "eth0", "note", "ipv4", "effective 1")
+	onlyOne(t, all, "accept-redirects", "eth0", "note", "ipv6", "effective 1")
 	d.Stop(unix.SIGTERM)
 
 	config := filepath.Join(t.TempDir(), "replypath.yaml")
@@ -63,7 +111,7 @@ func testLastHop(t *testing.T, f topology.Family) {
 	traffic.Ask(t, again)
 	all = p.Doctor(0, "--fix")
 	onlyOne(t, all, "last-hop", "", "ok")
-	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv4", "net.ipv4.conf.all.accept_redirects does it for every interface")
+	onlyOne(t, all, "accept-redirects", "eth0", "note", "ipv4", "net.ipv4.conf.all.accept_redirects does it for every interface")
 	if mended := onlyOne(t, all, "accept-redirects", "eth0", "ok", "ipv6", "effective 0"); !mended.Fixed {
 		t.Errorf("not mended: %+v", mended)
 	}

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/topology"
@@ -120,50 +118,5 @@ func TestUncorrectableWrongWay(t *testing.T) {
 		p.Expect(0, "flows", "flush")
 		talk(t, n, traffic.UDP, f, true)
 		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
-	}
-}
-
-// TestEth1Alone: a default route by eth0, and --interface eth1 alone, mends nothing. The log, the status, /healthz and
-// check name what is missing, as doctor does, until it is named.
-func TestEth1Alone(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	path := product.WriteConfig(t, "interfaces: [{name: eth1}]\n")
-	d := p.Start("--config", path)
-	for _, f := range traffic.Families {
-		talk(t, n, traffic.TCP, f, false)
-		words := []string{f.String() + ": the default route leads by eth0", "not managed"}
-		await.Must(t, d.Log.Wait(await.Within(t, await.AnswerTime), 1, append(words, "WARN")...))
-		wantAll(t, "/healthz", await.Must1[string](t)(p.Get("/healthz")), append(words, "ok\n")...)
-		wantAll(t, "status", strings.Join(p.Status().Errors, "\n"), words...)
-		wantAll(t, "check", p.Expect(0, "check", "--config", path).Stdout, words...)
-		onlyOne(t, p.Doctor(0), "routed-interface", "eth0", "warning", words...)
-	}
-	await.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth1}, {name: eth0}]\n"), 0o600))
-	d.Reload()
-	for _, f := range traffic.Families {
-		talk(t, n, traffic.TCP, f, true)
-	}
-	if body := await.Must1[string](t)(p.Get("/healthz")); body != "ok\n" {
-		t.Errorf("/healthz: %s", body)
-	}
-	if errs := p.Status().Errors; len(errs) > 0 {
-		t.Errorf("errors %q", errs)
-	}
-	if out := p.Expect(0, "check", "--config", path).Stdout; strings.Contains(out, "the default route leads by") {
-		t.Errorf("check: %s", out)
-	}
-	d.Stop(unix.SIGTERM)
-	e := p.Start("--interface", "eth1", "--config", path)
-	await.Must(t, e.Log.Wait(await.Within(t, await.AnswerTime), 1, "WARN", "ipv4: the default route leads by eth0"))
-}
-
-// wantAll wants a text to have all of the words.
-func wantAll(t *testing.T, what, text string, words ...string) {
-	t.Helper()
-	for _, word := range words {
-		if !strings.Contains(text, word) {
-			t.Errorf("%s does not say %q: %s", what, word, text)
-		}
 	}
 }

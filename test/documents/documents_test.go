@@ -16,6 +16,7 @@ import (
 	east "github.com/yuin/goldmark/extension/ast"
 
 	"replypath/loader/config"
+	"replypath/test/await"
 )
 
 const root = "../.."
@@ -23,18 +24,14 @@ const root = "../.."
 func pages(t *testing.T) []*Page {
 	t.Helper()
 	pages, err := Pages(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return pages
 }
 
 func read(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return string(data)
 }
 

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"replypath/test/await"
 )
 
 // fewWords are as many as a text of the program has at most that is no message.
@@ -37,13 +39,9 @@ func TestMessageProse(t *testing.T) {
 			}
 			return writeMessages(&prose, path)
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "messages.md"), []byte(prose.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, os.WriteFile(filepath.Join(dir, "messages.md"), []byte(prose.String()), 0o644))
 }
 
 // writeMessages writes the texts of a file that have several words on one line.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/evidence/promise"
 )
 
@@ -24,9 +25,7 @@ const root = "../.."
 func promises(t *testing.T) []promise.Group {
 	t.Helper()
 	groups, err := promise.Read("promises.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return groups
 }
 
@@ -56,9 +55,7 @@ func TestNeeds(t *testing.T) {
 	further := make(map[string]bool)
 	for _, list := range []string{"test/all-packages.txt", "test/tool-packages.txt", "packaging/packages.txt"} {
 		text, err := os.ReadFile(filepath.Join(root, list))
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		for line := range strings.Lines(string(text)) {
 			if fields := strings.Fields(line); len(fields) > 0 {
 				further[fields[0]] = true
@@ -84,14 +81,10 @@ func testsOf(t *testing.T, pkg string) *tested {
 	t.Helper()
 	found := &tested{make(map[string]bool), make(map[string]bool)}
 	names, err := filepath.Glob(filepath.Join(root, pkg, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	for _, name := range names {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
@@ -105,9 +98,7 @@ func testsOf(t *testing.T, pkg string) *tested {
 		})
 	}
 	data, err := filepath.Glob(filepath.Join(root, pkg, "testdata", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	for _, name := range data {
 		found.literals[strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))] = true
 	}
@@ -156,9 +147,7 @@ func packagesBelow(t *testing.T, parent string) (all []string) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -166,13 +155,9 @@ func packagesBelow(t *testing.T, parent string) (all []string) {
 // TestPageIsCurrent: the page that is committed has the promises of today, whatever run it shows.
 func TestPageIsCurrent(t *testing.T) {
 	committed, err := os.ReadFile(filepath.Join(root, "docs/EVIDENCE.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	today, err := render(promises(t), newResults(), run{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	got, want := skeleton(string(committed)), skeleton(today)
 	for i, line := range want {
 		if i >= len(got) || got[i] != line {
@@ -206,9 +191,7 @@ func TestLinks(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 }
 
 // anchor is what GitHub makes of a title.

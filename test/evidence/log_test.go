@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/evidence/promise"
 )
 
@@ -110,12 +111,8 @@ func TestRefused(t *testing.T) {
 	o := options{promises: filepath.Join(dir, "promises.yaml"), page: filepath.Join(dir, "page.md"), logs: []string{filepath.Join(dir, "log")}}
 	const text = "- title: T\n  promises: [{id: a, promise: A., tests: [test/faults TestFault, test/faults TestAbsent]}," +
 		" {id: b, promise: B., tests: [test/devices TestBroken]}]\n"
-	if err := os.WriteFile(o.promises, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(o.logs[0], []byte(someLog), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, os.WriteFile(o.promises, []byte(text), 0o600))
+	await.Must(t, os.WriteFile(o.logs[0], []byte(someLog), 0o600))
 	for partial, want := range map[bool]bool{false: true, true: false} {
 		o.partial = partial
 		err := generate(&o)
@@ -134,12 +131,8 @@ func TestKernels(t *testing.T) {
 	groups := []promise.Group{{Promises: []promise.Promise{p}}}
 	dir := t.TempDir()
 	for version, log := range map[string]string{"5.10": onOther, "6.1": onOther, "7.2": strings.Replace(onOther, "PASS:", "FAIL:", 1)} {
-		if err := os.MkdirAll(filepath.Join(dir, version), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, version, "kinds.log"), []byte(log), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, os.MkdirAll(filepath.Join(dir, version), 0o700))
+		await.Must(t, os.WriteFile(filepath.Join(dir, version, "kinds.log"), []byte(log), 0o600))
 	}
 	r := newResults()
 	r.read(someLog)

@@ -11,6 +11,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	testwire "replypath/test/wire"
@@ -66,16 +67,22 @@ func (b *bed) bootRouter(fault fault) {
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		talks[kind] = c.KeepThrough(b)
+		if b.waitsForRules(fault) {
+			talks[kind] = c.KeepRepeating(b)
+		} else {
+			talks[kind] = c.KeepThrough(b)
+		}
 	}
-	fault.begin(b)
+	b.begin(fault)
 	b.askPromptly(fault.name, b.conversation(traffic.TCP))
 	host.Nft(b, b.net.Production.Host, booting)
+	release := product.Quiet(b)
 	fault.end(b)
 	ended := time.Now()
 	connected := make(chan failure, 1)
 	go func() { connected <- b.connectOnce() }()
 	slowest := b.askWhile(ended.Add(bootsFor))
+	release()
 	state := b.gatewayState()
 	if state == "held" || state == "failed" {
 		b.Errorf("the gateway is %s", state)

@@ -138,8 +138,7 @@ func deafen(t *testing.T, within time.Duration, beds []*bed) (slowest time.Durat
 	return slowest
 }
 
-// otherWays are connections of an address of eth0's that make progress, and lead by other ways than
-// its gateway.
+// otherWays are connections of an address of eth0's that make progress, and lead by other ways than its gateway.
 var otherWays = map[string]func(*bed) net.Conn{
 	"a peer that asks by eth1":             (*bed).askedByEth1,
 	"another router of the same interface": (*bed).leadsByAnother,

@@ -24,16 +24,14 @@ var backups = map[topology.Family]netip.Prefix{
 	topology.IPv6: netip.MustParsePrefix("2001:db8:1::2/64"),
 }
 
-// openings is how many connections the host opens. Half of them go by each of two
-// next hops.
+// openings is how many connections the host opens. Half of them go by each of two next hops.
 const openings = 20
 
 // askedAgain is long enough for the daemon to ask for a silent gateway again.
 const askedAgain = 7 * time.Second
 
-// TestRouterFailover silences one of two routers on eth0. The kernel goes over to the
-// other one for what the host starts, with replypath as without: the neighbour entry
-// of the silent one is not held.
+// TestRouterFailover silences one of two routers on eth0. The kernel goes over to the other one for what the host
+// starts, with replypath as without: the neighbour entry of the silent one is not held.
 func TestRouterFailover(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)

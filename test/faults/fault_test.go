@@ -27,8 +27,7 @@ type fault struct {
 	begin func(*bed)
 	// end mends it, as whoever did it would.
 	end func(*bed)
-	// holds: the gateway's neighbour entry is held, no route has gone. Only a daemon
-	// can do that.
+	// holds: the gateway's neighbour entry is held, no route has gone. Only a daemon can do that.
 	holds bool
 }
 
@@ -87,9 +86,8 @@ func (b *bed) inBoth() []*bed {
 	return []*bed{b, &other}
 }
 
-// quicken has the kernel notice a silent neighbour within a second instead of a
-// minute, and ask again sooner where a question was lost: a router whose end of the
-// cable comes up answers a little later. What it does is the same.
+// quicken has the kernel notice a silent neighbour within a second instead of a minute, and ask again sooner where a
+// question was lost: a router whose end of the cable comes up answers a little later. What it does is the same.
 func (b *bed) quicken(table string) {
 	b.Helper()
 	patience := int(await.AnswerTime / (10 * time.Second)) // 1, but on slow machines
@@ -177,8 +175,7 @@ func (b *bed) setUp() {
 	b.addDefaultOnceReady()
 }
 
-// giveBack adds the addresses that an interface has lost, as a network manager
-// does.
+// giveBack adds the addresses that an interface has lost, as a network manager does.
 func (b *bed) giveBack(i *topology.Interface) {
 	b.Helper()
 	present := await.Must1[*topology.Interface](b)(i.Host.Interface(i.Name))
@@ -194,8 +191,7 @@ func (b *bed) deleteEth0() {
 	await.Must(b, b.net.Server.Netlink().LinkDel(await.Must1[netlink.Link](b)(b.net.Server.Eth0.Link())))
 }
 
-// replaceEth0 makes an interface of the same name, as a driver does that is loaded
-// again.
+// replaceEth0 makes an interface of the same name, as a driver does that is loaded again.
 func (b *bed) replaceEth0() {
 	b.Helper()
 	old := b.net.Server.Eth0
@@ -217,8 +213,7 @@ func (b *bed) removeDefault() {
 	await.Must(b, b.net.Server.RemoveRoute(b.defaultRoute()))
 }
 
-// addDefaultOnceReady adds the route when there is carrier, as network managers do,
-// and a router that answers.
+// addDefaultOnceReady adds the route when there is carrier, as network managers do, and a router that answers.
 func (b *bed) addDefaultOnceReady() {
 	b.Helper()
 	b.awaitCarrier(true)
@@ -265,14 +260,10 @@ func (b *bed) silenceGateway() {
 	})
 }
 
-// neighbour is the kernel's entry of eth0's gateway. The kernel drops a failed one when it likes.
+// neighbour is the kernel's entry of eth0's gateway.
 func (b *bed) neighbour() string {
 	b.Helper()
-	gateway := b.net.Server.Eth0.Peer().Address(b.family).String()
-	if entry := b.ip("neighbour", "show", gateway, "dev", "eth0"); entry != "" {
-		return entry
-	}
-	return gateway + " FAILED"
+	return b.ip("neighbour", "show", b.net.Server.Eth0.Peer().Address(b.family).String(), "dev", "eth0")
 }
 
 // isHeld tells whether the product says that it holds the gateway.

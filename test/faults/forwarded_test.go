@@ -171,7 +171,7 @@ func TestContainerAnswers(t *testing.T) {
 		for _, c := range open {
 			b.ask(c)
 		}
-		fault.begin(b)
+		b.begin(fault)
 		for name, c := range open {
 			b.askForSomeTime(fault.name+": "+name, c)
 		}
@@ -203,7 +203,7 @@ func TestContainerSpeaksFirst(t *testing.T) {
 		_, from, err := datagrams.ReadFrom(make([]byte, 8))
 		await.Must(t, err)
 
-		fault.begin(b)
+		b.begin(fault)
 		host.Nft(t, s.Server.Host, "table inet tracked {\n\tchain forward {\n\t\ttype filter hook forward priority 0\n\t\tct state established accept\n\t}\n}")
 		said := time.Now()
 		await.Must1[int](t)(server.Write([]byte("unasked")))

@@ -65,9 +65,8 @@ var ownWays = []ownWay{
 	{name: "udp, no daemon", follow: "validated", kind: traffic.UDP, unattended: true},
 }
 
-// TestOwnNICDies has the NIC go that a flow came by. What the server sends takes the
-// kernel's way, and is counted; the peer's next packet by the other NIC takes the flow
-// along.
+// TestOwnNICDies has the NIC go that a flow came by. What the server sends takes the kernel's way, and is counted; the
+// peer's next packet by the other NIC takes the flow along.
 func TestOwnNICDies(t *testing.T) {
 	t.Parallel()
 	quick := short.Run(t)
@@ -149,8 +148,7 @@ func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family)
 
 var protocols = map[traffic.Kind]topology.Filter{traffic.TCP: topology.TCP, traffic.UDP: topology.UDP}
 
-// connect opens a connection from the client to the server's eth1, where each side may
-// speak once the client has.
+// connect opens a connection from the client to the server's eth1, where each side may speak once the client has.
 func (b *bed) connect(kind traffic.Kind) (client, server net.Conn) {
 	b.Helper()
 	ctx := await.Within(b, await.AnswerTime)

@@ -16,13 +16,11 @@ import (
 	"replypath/test/traffic"
 )
 
-// noticed is enough for the kernel to give a gateway up by its own timers: replypath
-// has it ask every 5 s, it then asks the last MAC three times and, of a gateway that is
-// held, everybody three times, a second each.
+// noticed is enough for the kernel to give a gateway up by its own timers: replypath has it ask every 5 s, it then asks
+// the last MAC three times and, of a gateway that is held, everybody three times, a second each.
 var noticed = await.Patient(30 * time.Second)
 
-// givenUp is how often the kernel gives the gateway up while it is held, beside the
-// first time.
+// givenUp is how often the kernel gives the gateway up while it is held, beside the first time.
 const givenUp = 2
 
 // TestSilentGatewayByKernelTimers is the silent gateway of TestFaults without a

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/topology"
@@ -338,9 +336,7 @@ func (w *walk) again(command string) {
 	w.t.Helper()
 	before := w.installed()
 	w.fleet.play(command+" -e replypath_serial=100%", same, same, same)
-	if diff := cmp.Diff(before, w.installed()); diff != "" {
-		w.t.Errorf("a second run has changed servers (-before +after):\n%s", diff)
-	}
+	await.Same(w.t, "a second run has changed servers", before, w.installed())
 }
 
 // installed is what each server's service runs since when, and when its files were last changed.

@@ -132,7 +132,5 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("detach: %v\n%s", err, output)
 	}
 	n.ask(wire.WantLost)
-	if diff := before.Diff(host.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")); diff != "" {
-		t.Errorf("the node has changed (-before +after):\n%s", diff)
-	}
+	await.Same(t, "the node has changed", before, host.TakeSnapshot(t, network.Server.Host, "eth0", "eth1"))
 }

@@ -19,7 +19,7 @@ const (
 	// tooMany are more connections than a table of smallConfig and the nursery have room for. The connectionless table
 	// has half.
 	tooMany     = 2600
-	smallConfig = "flow_table: {max_entries: 1024}\n"
+	smallConfig = "flow_table: {max_entries: 1024}\nrelated: false\n" // else what is pushed out goes right as well
 )
 
 // TestEvicted has more live connections and conversations than the tables hold, so that each pushes out another: with

@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -43,9 +44,7 @@ func runKubernetes(t *testing.T, p *page) {
 func (h *host) wantUnchanged(before testhost.Snapshot) {
 	h.t.Helper()
 	h.wantMended(false)
-	if diff := before.Diff(testhost.TakeSnapshot(h.t, h.s.B.Host, "eth0", "eth1")); diff != "" {
-		h.t.Errorf("the node has changed (-before +after):\n%s", diff)
-	}
+	await.Same(h.t, "the node has changed", before, testhost.TakeSnapshot(h.t, h.s.B.Host, "eth0", "eth1"))
 }
 
 // wantMended wants replies to leave by eth1, or by eth0 as they do without the product.

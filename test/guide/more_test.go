@@ -65,7 +65,7 @@ func runAlerts(t *testing.T, p *page) {
 func runHostModel(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
-	p.run(h, "Do you need it?")
+	p.run(h, "Do you need the strong host model?")
 	h.restart(p.text("Turn it on", "yaml"))
 	h.wantSaid("replypath explain --peer 10.2.0.100:5432 --self 10.4.0.100", "strong-host")
 	p.run(h, "Turn it on")
@@ -79,10 +79,6 @@ func runTroubleshooting(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
 	p.run(h, "Where does this reply go?", "no-flow", "What happens to the packets?", "How much is corrected?")
-	route := "ip route del default"
-	h.typed(route, "", 0)
-	p.run(h, "What this host starts fails in unusual ways")
-	h.typed("ip route add default via 10.3.0.1", "", 0)
 	h.typed("systemctl stop replypath\nreplypath detach", "", 0)
 	h.restart("mode: observe\n")
 	h.strict()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -26,7 +27,11 @@ func TestPictures(t *testing.T) {
 	}
 	h := newInstalled(t)
 	h.restart("")
-	h.record(dir, "demo", tall, "replypath demo", nil)
+	build := exec.CommandContext(await.Within(t, await.StartTime), "go", "build", "-o", h.m.Shared("replypath-demo"), "replypath/cmd/replypath-demo")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the demo: %v\n%s", err, output)
+	}
+	h.record(dir, "demo", tall, "/run/test/replypath-demo -replypath /usr/bin/replypath", nil)
 	h.record(dir, "status", tall, "replypath status", nil)
 	h.record(dir, "top", low, "replypath top", rates)
 	h.strict()

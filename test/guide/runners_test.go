@@ -117,7 +117,7 @@ func runCommandsPage(t *testing.T, p *page) {
 	p.run(h, "doctor", "plan", "check", "run", "try", "detach")
 	// The others need what is attached.
 	h.typed("systemctl start replypath", "", 0)
-	p.run(h, "status", "mode", "flows", "explain", "trace", "top", "demo", "version, completion")
+	p.run(h, "status", "mode", "flows", "explain", "trace", "top", "version, completion")
 }
 
 func runConfiguration(t *testing.T, p *page) {

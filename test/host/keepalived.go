@@ -9,10 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // StartKeepalived runs keepalived on a host with a configuration.

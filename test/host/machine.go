@@ -15,10 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // Machine is a host that systemd boots, as the first process of namespaces of its own. Its root file system is that of

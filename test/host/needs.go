@@ -11,9 +11,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Settle returns when a server has dealt with what a router of its has sent to an interface so far: the cable keeps the

@@ -6,9 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Neighbour is what a program of others makes on a host with two interfaces, by its public sources and in the words of

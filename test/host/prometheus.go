@@ -22,10 +22,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // alertRules are the product's alerts, seen from a package of tests.

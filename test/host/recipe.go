@@ -11,10 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // recipes is where the pages are, seen from a test package.

@@ -6,10 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // Shell runs commands on a host as its operator would type them, and wants that each of them succeeds.

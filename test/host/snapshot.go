@@ -19,10 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // Snapshot is the state of a host as an operator's tools show it, by command.

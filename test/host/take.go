@@ -11,9 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // TakeUDP has a program drop what leaves by an interface by UDP, before the programs of replypath see it.

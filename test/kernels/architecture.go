@@ -20,7 +20,7 @@ type architecture struct {
 }
 
 var amd64 = &architecture{
-	name: "amd64", metaPackage: "linux-image-cloud-amd64", emulator: "qemu-system-x86_64",
+	name: "amd64", metaPackage: "linux-image-amd64", emulator: "qemu-system-x86_64",
 	emulatorPackages: []string{"qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"},
 	hardware: []string{
 		"-machine", "q35,hpet=off,usb=off,sata=off,smbus=off", "-cpu", "max,-cx16",

@@ -84,8 +84,7 @@ func openCache(dir string, update bool) (*cache, error) {
 	return c, os.MkdirAll(dir, 0o755)
 }
 
-// lock waits until no other process fetches anything, and returns what lets the
-// next one.
+// lock waits until no other process fetches anything, and returns what lets the next one.
 func (c *cache) lock() (unlock func() error, err error) {
 	f, err := os.Create(filepath.Join(c.dir, "lock"))
 	if err != nil {

@@ -21,8 +21,7 @@ const (
 	usualMirror = "http://deb.debian.org/debian"
 )
 
-// archive is Debian's archive as a private apt sees it: with sources, lists and
-// downloads in a directory of its own.
+// archive is Debian's archive as a private apt sees it: with sources, lists and downloads in a directory of its own.
 type archive struct {
 	dir          string
 	architecture string
@@ -157,8 +156,7 @@ func parseStanza(stanza string) *deb {
 	return d
 }
 
-// dependency returns the name of the first package that one depends on and that
-// begins with a prefix, or "".
+// dependency returns the name of the first package that one depends on and that begins with a prefix, or "".
 func (d *deb) dependency(prefix string) string {
 	i := slices.IndexFunc(d.depends, func(name string) bool { return strings.HasPrefix(name, prefix) })
 	if i < 0 {
@@ -167,8 +165,7 @@ func (d *deb) dependency(prefix string) string {
 	return d.depends[i]
 }
 
-// unpack fetches a package of a suite and unpacks it into a directory. apt has
-// verified it before it is looked at.
+// unpack fetches a package of a suite and unpacks it into a directory. apt has verified it before it is looked at.
 func (a *archive) unpack(ctx context.Context, suite, name, dir string) (*deb, error) {
 	d, err := a.find(ctx, suite, name)
 	if err != nil {

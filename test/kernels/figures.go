@@ -12,8 +12,7 @@ import (
 // figure is a line that a test has logged, with those below that belong to it.
 type figure struct {
 	test, text string
-	// general is how much was asked and answered, which every test logs
-	// (test/traffic/figures.go).
+	// general is how much was asked and answered, which every test logs (test/traffic/figures.go).
 	general bool
 }
 
@@ -30,9 +29,8 @@ const (
 	furtherLine = "        "
 )
 
-// figures are what the tests have logged that passed, once each. What is general is
-// left out, but of a test that has logged nothing else: there it is added up for
-// each subtest of the first level.
+// figures are what the tests have logged that passed, once each. What is general is left out, but of a test that has
+// logged nothing else: there it is added up for each subtest of the first level.
 func (r *suiteOutcome) figures() []figure {
 	var own, general []figure
 	for _, f := range readFigures(r.log) {
@@ -75,8 +73,7 @@ func (f figure) upTo(level int) string {
 	return strings.Join(names[:min(len(names), level)], "/")
 }
 
-// addUp makes one figure of those below a subtest of the first level that differ in
-// their numbers alone.
+// addUp makes one figure of those below a subtest of the first level that differ in their numbers alone.
 func addUp(figures []figure) (sums []figure) {
 	wording := func(f figure) string { return f.upTo(2) + ": " + number.ReplaceAllString(f.text, "#") }
 	for _, f := range figures {

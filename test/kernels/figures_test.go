@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"replypath/test/await"
 )
 
 // someLog is what a suite says with -test.v.
@@ -44,9 +46,8 @@ level=INFO msg=started
 FAIL
 `
 
-// TestFiguresOfATest has each line that a test logged shown once and with the
-// test's name, what is general added up and only where there is nothing else, and
-// what failed or was skipped left to those who show it anyway.
+// TestFiguresOfATest has each line that a test logged shown once and with the test's name, what is general added up and
+// only where there is nothing else, and what failed or was skipped left to those who show it anyway.
 func TestFiguresOfATest(t *testing.T) {
 	var r suiteOutcome
 	r.read(someLog)
@@ -62,8 +63,7 @@ func TestFiguresOfATest(t *testing.T) {
 	}
 }
 
-// TestReportShowsFigures has the report say on which kernel each was measured, unless
-// they have been shown already.
+// TestReportShowsFigures has the report say on which kernel each was measured, unless they have been shown already.
 func TestReportShowsFigures(t *testing.T) {
 	var r suiteOutcome
 	r.read(someLog)
@@ -85,9 +85,7 @@ func TestReportShowsFigures(t *testing.T) {
 // TestSuitesOnKernels: a suite may be for some kernels only.
 func TestSuitesOnKernels(t *testing.T) {
 	chosen, err := chooseSuites("verifier kinds@6.1,6.12 demo@5.10", "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	for version, want := range map[string]string{"5.10": "verifier demo", "6.1": "verifier kinds", "6.12": "verifier kinds"} {
 		var names []string
 		for _, s := range suitesOn(version, chosen) {

@@ -14,8 +14,7 @@ import (
 )
 
 // fileArchive writes an archive of files as the kernel unpacks it at its start
-// (Documentation/driver-api/early-userspace/buffer-format.rst). The first error
-// is kept and returned by Close.
+// (Documentation/driver-api/early-userspace/buffer-format.rst). The first error is kept and returned by Close.
 type fileArchive struct {
 	out     *os.File
 	w       *cpio.Writer
@@ -47,8 +46,7 @@ func (a *fileArchive) keep(err error) {
 	}
 }
 
-// entry writes a file unless one of that name was written before. The content of
-// a symbolic link is where it leads.
+// entry writes a file unless one of that name was written before. The content of a symbolic link is where it leads.
 func (a *fileArchive) entry(name string, mode cpio.FileMode, content []byte) {
 	if a.err != nil || a.written[name] {
 		return

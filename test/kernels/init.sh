@@ -27,7 +27,7 @@ hostname vm
 
 # What the kernel does not load by itself. Without tun there is no /dev/net/tun to ask for it by. Who asks for a kind of device
 # while another has the kernel load its module is told that there is none.
-modprobe -a tun ip_vs ip_vs_rr veth bridge macvlan vrf 2>/dev/null
+modprobe -a tun ip_vs ip_vs_rr veth bridge macvlan vrf virtio_pci virtio_net e1000e vmxnet3 2>/dev/null
 
 # Everything goes out as it is written: what has been said until the machine dies, or is given up, is known.
 stty -F "/dev/$results" raw -echo

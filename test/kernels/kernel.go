@@ -63,8 +63,7 @@ func (c *cache) fetchKernel(ctx context.Context, from *source, busybox, dir stri
 	return errors.Join(os.RemoveAll(all), os.RemoveAll(kept))
 }
 
-// unpackKernel unpacks the packages that the suite's kernel consists of: one, or
-// since 7.0 several.
+// unpackKernel unpacks the packages that the suite's kernel consists of: one, or since 7.0 several.
 func unpackKernel(ctx context.Context, a *archive, from *source, dir string) error {
 	meta, err := a.find(ctx, from.suite, from.machine.metaPackage)
 	if err != nil {
@@ -88,8 +87,7 @@ func unpackKernel(ctx context.Context, a *archive, from *source, dir string) err
 	return nil
 }
 
-// findModules returns the release of an unpacked kernel and where its modules
-// are.
+// findModules returns the release of an unpacked kernel and where its modules are.
 func findModules(root string) (release, dir string, err error) {
 	for _, parent := range []string{"usr/lib/modules", "lib/modules"} {
 		dirs, err := filepath.Glob(filepath.Join(root, parent, "*"))
@@ -113,8 +111,7 @@ func moveImage(root, release, to string) error {
 	return errors.New("its packages hold no image")
 }
 
-// keepModules copies the wanted modules, and those that they depend on, into a
-// file system of their own, unpacked.
+// keepModules copies the wanted modules, and those that they depend on, into a file system of their own, unpacked.
 func keepModules(ctx context.Context, release, from, root string) error {
 	to := filepath.Join(root, "lib/modules", release)
 	if err := os.MkdirAll(to, 0o755); err != nil {

@@ -29,8 +29,7 @@ type machine struct {
 // consoleLog is the kernel's console among the results.
 const consoleLog = "console.log"
 
-// test runs suites, which its initial file system lists, and returns what became
-// of them.
+// test runs suites, which its initial file system lists, and returns what became of them.
 func (m *machine) test(ctx context.Context, suites []suite) (*outcome, error) {
 	fmt.Printf("== Linux %s (%s)\n", m.version, m.kernel.release)
 	if err := os.RemoveAll(m.results); err != nil {
@@ -39,7 +38,11 @@ func (m *machine) test(ctx context.Context, suites []suite) (*outcome, error) {
 	if err := os.MkdirAll(m.results, 0o755); err != nil {
 		return nil, err
 	}
-	end, err := m.run(ctx, totalTime(suites))
+	command := append([]string{m.kind.program(m.qemu)}, m.arguments()...)
+	if slices.ContainsFunc(suites, func(s suite) bool { return s.nics }) {
+		command = withNICs(command)
+	}
+	end, err := m.run(ctx, command, totalTime(suites))
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +51,7 @@ func (m *machine) test(ctx context.Context, suites []suite) (*outcome, error) {
 
 // run returns how the virtual machine ended, "" if all was run. It is gone when
 // run returns, and also when this process is killed.
-func (m *machine) run(ctx context.Context, timeout time.Duration) (end string, err error) {
+func (m *machine) run(ctx context.Context, command []string, timeout time.Duration) (end string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	console, err := os.Create(filepath.Join(m.results, consoleLog))
@@ -61,7 +64,7 @@ func (m *machine) run(ctx context.Context, timeout time.Duration) (end string, e
 		return "", err
 	}
 	defer from.Close()
-	c := exec.CommandContext(ctx, m.kind.program(m.qemu), m.arguments()...)
+	c := exec.CommandContext(ctx, command[0], command[1:]...)
 	c.Stdout, c.Stderr, c.ExtraFiles = console, console, []*os.File{to}
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	// The kernel takes the end of the thread that forked for that of the parent.

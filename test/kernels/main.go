@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kernels runs tests on other kernels than the machine's own: each
-// kernel of a list boots in a virtual machine, with the tests in its initial
-// file system, and powers off when they are through.
+// Command kernels runs tests on other kernels than the machine's own: each kernel of a list boots in a virtual machine,
+// with the tests in its initial file system, and powers off when they are through.
 //
-// The kernels are Debian's. They are fetched once, into a cache outside of the
-// source tree, by apt, which checks their signatures; the machine's own package
-// lists are left alone.
+// The kernels are Debian's. They are fetched once, into a cache outside of the source tree, by apt, which checks their
+// signatures; the machine's own package lists are left alone.
 package main
 
 import (
@@ -99,8 +97,7 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 	return r.print(os.Stdout, o.results), nil
 }
 
-// prepare fetches what is not there yet, and makes a virtual machine of every
-// kernel.
+// prepare fetches what is not there yet, and makes a virtual machine of every kernel.
 func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suites []suite, work string) ([]*machine, error) {
 	bases := make(map[*architecture]*base)
 	var machines []*machine
@@ -158,8 +155,7 @@ func newBase(ctx context.Context, c *cache, kind *architecture, suites []suite, 
 	return b, err
 }
 
-// runAll runs the suites on every kernel, so many of them at once as is wanted.
-// Once it is given up it begins no other.
+// runAll runs the suites on every kernel, so many of them at once as is wanted. Once it is given up it begins no other.
 func (o *options) runAll(ctx context.Context, machines []*machine, suites []suite) ([]*outcome, error) {
 	outcomes := make([]*outcome, len(machines))
 	var group errgroup.Group

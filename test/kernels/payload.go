@@ -162,8 +162,7 @@ func addTools(ctx context.Context, a *fileArchive, names []string) error {
 	return a.err
 }
 
-// addAt adds a file at its own place. Directories such as /bin, which are links
-// into /usr, are left to the archive.
+// addAt adds a file at its own place. Directories such as /bin, which are links into /usr, are left to the archive.
 func addAt(a *fileArchive, file string) {
 	name := strings.TrimPrefix(file, "/")
 	if !strings.HasPrefix(name, "usr/") {
@@ -172,8 +171,7 @@ func addAt(a *fileArchive, file string) {
 	a.file(name, file, 0o755)
 }
 
-// libraries returns the paths of a program's shared libraries and of its
-// dynamic linker.
+// libraries returns the paths of a program's shared libraries and of its dynamic linker.
 func libraries(ctx context.Context, program string) ([]string, error) {
 	text, err := output(exec.CommandContext(ctx, "ldd", program))
 	if err != nil {

@@ -22,8 +22,7 @@ type outcome struct {
 	suites           map[string]*suiteOutcome
 }
 
-// notEnded stands for the exit code of a suite that was running when its virtual
-// machine ended.
+// notEnded stands for the exit code of a suite that was running when its virtual machine ended.
 const notEnded = -1
 
 // suiteOutcome is what became of one suite.
@@ -58,8 +57,7 @@ func readOutcome(version, release, dir string, suites []suite, end string) (*out
 	return o, nil
 }
 
-// readResult reads the exit code and the time that a suite took. One without has
-// not ended.
+// readResult reads the exit code and the time that a suite took. One without has not ended.
 func (r *suiteOutcome) readResult(file string) error {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,8 +114,7 @@ type report struct {
 	shown    bool // what the tests have logged was shown while they ran
 }
 
-// print writes the tests' figures, a table, what was skipped and what failed, and
-// tells whether all passed.
+// print writes the tests' figures, a table, what was skipped and what failed, and tells whether all passed.
 func (r *report) print(w io.Writer, dir string) bool {
 	if !r.shown {
 		r.printFigures(w)
@@ -130,8 +127,7 @@ func (r *report) print(w io.Writer, dir string) bool {
 	return ok
 }
 
-// printFigures writes what the tests have logged, so that each line says by itself
-// where it was measured.
+// printFigures writes what the tests have logged, so that each line says by itself where it was measured.
 func (r *report) printFigures(w io.Writer) {
 	for _, o := range r.outcomes {
 		for _, s := range r.suites {
@@ -204,8 +200,7 @@ func (o *outcome) printDetails(w io.Writer, suites []suite, dir string) bool {
 	return ok
 }
 
-// printTests shows the log of each test that has no failed or skipped subtest of
-// its own.
+// printTests shows the log of each test that has no failed or skipped subtest of its own.
 func (r *suiteOutcome) printTests(w io.Writer, tests []string) {
 	for _, test := range tests {
 		hasSubtest := slices.ContainsFunc(tests, func(other string) bool { return strings.HasPrefix(other, test+"/") })

@@ -25,8 +25,7 @@ type results struct {
 	log *os.File // of the suite that runs
 }
 
-// read reads until the virtual machine is gone. The logs are complete as far as
-// it came.
+// read reads until the virtual machine is gone. The logs are complete as far as it came.
 func (r *results) read(from io.Reader) error {
 	for lines := bufio.NewReader(from); ; {
 		line, err := lines.ReadString('\n')

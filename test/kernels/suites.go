@@ -11,8 +11,7 @@ import (
 	"replypath/test/restarts/builds"
 )
 
-// suite is something that is run in the virtual machines: the tests of a
-// package, or a command.
+// suite is something that is run in the virtual machines: the tests of a package, or a command.
 type suite struct {
 	name    string
 	pkg     string          // import path below the module
@@ -24,6 +23,7 @@ type suite struct {
 	tools   []string        // programs of this machine that it needs beside those of tools.txt
 	builds  []*builds.Build // that it changes to, built as /tests/<name>
 	setting string          // variables of its environment, with spaces between them
+	nics    bool            // needs those of nics.go
 	extra   bool            // is run only where it is named
 	only    []string        // versions of the kernels that it is run on, all where none is named
 	timeout time.Duration
@@ -43,7 +43,7 @@ var suites = []suite{
 	{name: "bpf", pkg: "bpf", extra: true, timeout: 30 * time.Minute},
 	// Of these, what differs between processors.
 	{name: "order", pkg: "bpf", run: "^(TestTwoWriters|TestOrder|TestFallbackRefuses)$", extra: true, timeout: 10 * time.Minute},
-	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
+	{name: "demo", program: "cmd/replypath-demo", command: "/tests/demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	// The gate reads what connection tracking, which is a module there, has in memory.
 	{name: "conntrack", pkg: "test/scenario", run: "^TestStrongHostFaultOfEth0$/^default", timeout: 5 * time.Minute},
@@ -57,6 +57,8 @@ var suites = []suite{
 		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
 	{name: "kinds", pkg: "test/devices", run: kinds, timeout: 30 * time.Minute},
 	{name: "devices", pkg: "test/devices", skip: kinds, timeout: 30 * time.Minute},
+	{name: "nics", pkg: "test/devices", run: "^TestNICs$", timeout: 10 * time.Minute, nics: true,
+		setting: "REPLYPATH_TEST_NICS=virtio_net,e1000e,vmxnet3", only: []string{"5.10", "6.1", "6.12", "7.2"}},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
 	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^(TestFallbackIsPutBack|TestBoundRoute)$"},
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^TestStrictRPFilter$"},
@@ -68,7 +70,7 @@ var suites = []suite{
 		builds: []*builds.Build{&builds.OtherPrograms, &builds.OtherLayout}, tools: []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"}},
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
-	{name: "netfilter", pkg: "loader/doctor/netfilter", timeout: 5 * time.Minute},
+	{name: "netfilter", pkg: "loader/netfilter", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
 	// PostgreSQL would need more memory than the virtual machine has.
 	{name: "bench", program: "test/bench", extra: true, timeout: 40 * time.Minute, tools: []string{"iperf3", "nginx", "taskset", "wrk"},
@@ -158,8 +160,7 @@ func (s *suite) environment() string {
 	return text.String()
 }
 
-// line tells the init script how to run the suite. A short one leaves out what
-// differs little from the rest.
+// line tells the init script how to run the suite. A short one leaves out what differs little from the rest.
 func (s *suite) line(short bool) string {
 	command := s.command
 	if s.pkg != "" {

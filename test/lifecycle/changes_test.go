@@ -121,7 +121,7 @@ func TestWithoutIPv6(t *testing.T) {
 		t.Errorf("complaints in the log: %q", lines)
 	}
 	p.Expect(0, "detach", "--stop")
-	wantSame(t, "host after detach", before, snapshot(t, n))
+	await.Same(t, "host after detach", before, snapshot(t, n))
 }
 
 // TestProgramsTakenOff has somebody delete what replypath attached by clsact, with the whole qdisc, while no daemon

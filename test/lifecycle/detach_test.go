@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -63,10 +62,8 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanis
 	if !strings.Contains(result.Stdout, "removed") {
 		t.Errorf("detach does not say what it removed: %s", result)
 	}
-	wantSame(t, "host after detach", before, snapshot(t, n))
-	if diff := cmp.Diff(pins, host.Pins(t)); diff != "" {
-		t.Errorf("pins after detach (-before +after):\n%s", diff)
-	}
+	await.Same(t, "host after detach", before, snapshot(t, n))
+	await.Same(t, "pins after detach", pins, host.Pins(t))
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))
 }
 
@@ -108,7 +105,7 @@ func TestDetachTypo(t *testing.T) {
 	typo := p.WithPinDir(p.PinDir + "x")
 	wantOneLine(t, typo.Expect(1, "detach"), typo.PinDir+";", "replypath detach --pin-dir "+p.PinDir)
 	wantOneLine(t, typo.Expect(1, "detach", "--stop"), "replypath detach --pin-dir "+p.PinDir)
-	wantSame(t, "the host of before", before, snapshot(t, n))
+	await.Same(t, "the host of before", before, snapshot(t, n))
 	t.Log("refused twice, naming the other directory: 0 differences to the host of before")
 	p.Detach()
 	typo.Expect(0, "detach")

@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -133,7 +135,7 @@ const (
 )
 
 // TestMemory fills the flow table from 100,000 sources, beside a connection that they must not evict, and looks at what
-// the daemon takes while everything is read.
+// the daemon and the commands take while everything is read.
 func TestMemory(t *testing.T) {
 	n, p := newServer(t)
 	daemon := p.Start()
@@ -162,9 +164,18 @@ func TestMemory(t *testing.T) {
 			t.Fatalf("the metrics show %v flows, not %d", flows, least)
 		}
 	}
-	// Decoding so much takes this process longer than the other to write it.
-	if flows := strings.Count(p.Expect(0, "flows", "-o", "json").Stdout, `"peer_port"`); flows < least {
-		t.Fatalf("%d flows are listed, not %d", flows, least)
+	for _, args := range [][]string{{"status"}, {"doctor"}, {"plan"}, {"flows"}, {"flows", "--sort", "bytes"}, {"flows", "--asymmetric"}, {"flows", "-o", "json"}} {
+		wantLittle(t, p, args)
+	}
+	listed := p.Flows()
+	if len(listed) < least {
+		t.Fatalf("%d flows are listed, not %d", len(listed), least)
+	}
+	inOrder := func(a, b product.Flow) int {
+		return netip.MustParseAddr(a.Peer).Compare(netip.MustParseAddr(b.Peer))
+	}
+	if udp := slices.DeleteFunc(listed, func(f product.Flow) bool { return f.Protocol != "udp" }); !slices.IsSortedFunc(udp, inOrder) {
+		t.Error("flows are not listed in the order of their peers")
 	}
 	for _, figure := range []string{"VmRSS", "VmHWM"} {
 		size := daemon.Memory(figure)
@@ -172,5 +183,26 @@ func TestMemory(t *testing.T) {
 		if size > mostBytes {
 			t.Errorf("%s is %d bytes, not within %d", figure, size, mostBytes)
 		}
+	}
+}
+
+// wantLittle runs a command, and looks at what it takes until it ends.
+func wantLittle(t *testing.T, p *product.Product, args []string) {
+	t.Helper()
+	c := p.Command(t.Context(), args...)
+	await.Must(t, c.Start())
+	var most uint64
+	for {
+		size, err := product.Memory(c.Process.Pid, "VmHWM")
+		if err != nil { // it has ended
+			break
+		}
+		most = size
+		time.Sleep(await.Poll)
+	}
+	await.Must(t, c.Wait())
+	t.Logf("%q: %.1f MiB", args, float64(most)/(1<<20))
+	if most > mostBytes {
+		t.Errorf("%q takes %d bytes, not within %d", args, most, mostBytes)
 	}
 }

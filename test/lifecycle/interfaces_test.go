@@ -117,7 +117,7 @@ func waitAttached(t *testing.T, p *product.Product, name string, index int) {
 func TestMissingName(t *testing.T) {
 	n, p := newServer(t)
 	d := p.Start("--interface", "eth0", "--interface", "eht1", "--interface", "wan*")
-	const warning = "interface eht1 is not there yet: it is managed once it appears"
+	const warning = "interface eht1 is not there yet: it is managed once it appears; eth1 is there"
 	d.WaitLog(1, "level=WARN", warning)
 	d.WaitLog(1, "level=WARN", "wan*")
 	if s := p.Status(); !slices.Contains(s.Errors, warning) || len(s.Interfaces) != 1 {

@@ -87,13 +87,6 @@ func snapshot(t *testing.T, n *topology.TwoNIC) host.Snapshot {
 	return host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
 }
 
-func wantSame(t *testing.T, what string, before, after host.Snapshot) {
-	t.Helper()
-	if diff := before.Diff(after); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
-	}
-}
-
 // wantOneLine wants an error message of one line in lower case that has all of the words.
 func wantOneLine(t *testing.T, r *product.Result, words ...string) {
 	t.Helper()

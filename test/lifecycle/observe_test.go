@@ -111,7 +111,7 @@ func TestObserveIsPassive(t *testing.T) {
 	if got := neighboursOfEth1(t, n); got != neighbours {
 		t.Errorf("neighbours of eth1 were\n%sand are\n%s", neighbours, got)
 	}
-	wantSame(t, "the host while it is observed", hostOf(before), hostOf(snapshot(t, n)))
+	await.Same(t, "the host while it is observed", hostOf(before), hostOf(snapshot(t, n)))
 	s := p.Status()
 	if changed := objects(s.HostChanges); len(changed) > 0 {
 		t.Errorf("changed on the host: %q", changed)
@@ -131,11 +131,11 @@ func TestObserveIsPassive(t *testing.T) {
 			t.Errorf("mode of %s is %s", i.Name, i.Mode)
 		}
 	}
-	if table := p.Expect(0, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
+	if table := p.Expect(3, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
 		t.Errorf("the table does not tell:\n%s", table)
 	}
 	p.Expect(0, "detach", "--stop")
-	wantSame(t, "the host after detach", before, snapshot(t, n))
+	await.Same(t, "the host after detach", before, snapshot(t, n))
 	t.Logf("0 differences, 0 questions for gateways, %d changes that enforcing would make", len(would))
 }
 
@@ -205,7 +205,7 @@ func (s *startedIn) want(t *testing.T, n *topology.TwoNIC, p *product.Product, m
 		return nil
 	})
 	now := inspect(t, n, p)
-	wantSame(t, "the host in mode "+mode+", compared with a start in it", s.host, now.host)
+	await.Same(t, "the host in mode "+mode+", compared with a start in it", s.host, now.host)
 	if !slices.Equal(now.changed, s.changed) || !slices.Equal(now.would, s.would) {
 		t.Errorf("mode %s: changed\n%q\nwould change\n%q\nafter a start\n%q\n%q", mode, now.changed, now.would, s.changed, s.would)
 	}
@@ -230,7 +230,7 @@ func TestSwitchIsStart(t *testing.T) {
 		p.Start(append(start.flags, "--config", config)...)
 		*start.seen = inspect(t, n, p)
 		p.Expect(0, "detach", "--stop")
-		wantSame(t, "the host after detach", before, snapshot(t, n))
+		await.Same(t, "the host after detach", before, snapshot(t, n))
 	}
 	if !slices.Equal(observed.would, enforced.changed) || len(enforced.would)+len(observed.changed) > 0 {
 		t.Errorf("would change\n%q\nare changed\n%q\nin observe %q, in enforce would %q",
@@ -247,7 +247,7 @@ func TestSwitchIsStart(t *testing.T) {
 	}
 	enforced.wantSwitch(t, n, p, "enforce")
 	p.Expect(0, "detach", "--stop")
-	wantSame(t, "the host after detach", before, snapshot(t, n))
+	await.Same(t, "the host after detach", before, snapshot(t, n))
 }
 
 // wantAnswersWithoutDefault asks by eth1 while the server has no default route.
@@ -312,7 +312,7 @@ func TestObservedInterface(t *testing.T) {
 			}
 			d.Kill()
 			p.Detach()
-			wantSame(t, "the host after detach", before, snapshot(t, n))
+			await.Same(t, "the host after detach", before, snapshot(t, n))
 		})
 	}
 }
@@ -348,12 +348,13 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 		if s := p.Status(); !slices.ContainsFunc(s.Errors, isSaid) {
 			t.Errorf("the status has errors %q", s.Errors)
 		}
-		if !isSaid(p.Expect(0, "status").Stdout) {
+		if !isSaid(p.Expect(3, "status").Stdout) {
 			t.Error("the table of the status does not tell")
 		}
 		if said := p.Examine().Of("rp-filter", "eth1").With("error", "strict", "only observes here"); len(said) != 1 {
 			t.Errorf("doctor says %+v", p.Examine().Of("rp-filter", "eth1"))
 		}
+		wantUnseenTold(t, p, unheard)
 		p.Expect(0, "mode", "enforce")
 		await.Eventually(t, "it is loose", func() error {
 			if s := p.Status(); *s.Interface("eth1").RPFilter != 2 || slices.ContainsFunc(s.Errors, isSaid) {
@@ -364,6 +365,21 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 		testwire.WantBy(t, n.Server, conversation(t, n, traffic.Ping, topology.IPv4), true)
 		p.Expect(0, "detach", "--stop")
 		wantRPFilter(t, n, own)
+	}
+}
+
+// wantUnseenTold wants every command that is asked for replies to say that the question was dropped before there was one.
+func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversation) {
+	t.Helper()
+	const dropped = "dropped so in this network namespace"
+	if plan := p.Plan(0); plan.Verdict != "ready" || len(plan.Mended) != 1 || !strings.Contains(plan.Mended[0].Found, dropped) {
+		t.Errorf("plan says %q, and mends %+v", plan.Verdict, plan.Mended)
+	}
+	if r := p.Expect(0, "flows", "--asymmetric"); !strings.Contains(r.Stderr, "eth1") || !strings.Contains(r.Stderr, dropped) {
+		t.Errorf("%s", r)
+	}
+	if e := p.Explain("--peer", unheard.Peer.Addr().String(), "--self", unheard.Self.Addr().String()); !strings.Contains(e.Detail, dropped) {
+		t.Errorf("explain says %q", e.Detail)
 	}
 }
 
@@ -383,7 +399,7 @@ func TestSwitchWithoutDaemon(t *testing.T) {
 	await.Must(t, json.Unmarshal([]byte(undone.Stdout), &shown))
 	wantOneLine(t, undone, "no daemon runs", "left undone until `replypath run`",
 		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
-	wantSame(t, "the host after a switch without a daemon", hostOf(before), hostOf(snapshot(t, n)))
+	await.Same(t, "the host after a switch without a daemon", hostOf(before), hostOf(snapshot(t, n)))
 	if s := p.Status(); s.Mode != "enforce" || len(s.WouldChange) == 0 {
 		t.Errorf("mode %s, and what is left undone is %v", s.Mode, s.WouldChange)
 	}
@@ -397,16 +413,16 @@ func TestSwitchWithoutDaemon(t *testing.T) {
 	stays := p.Expect(0, "mode", "observe")
 	wantOneLine(t, stays, "no daemon runs", "stays changed until `replypath run`",
 		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
-	wantSame(t, "the host after a switch without a daemon", enforced.host, hostOf(snapshot(t, n)))
+	await.Same(t, "the host after a switch without a daemon", enforced.host, hostOf(snapshot(t, n)))
 
 	d = p.Start("--config", config) // which stays in observe, as that was said by hand
 	d.WaitLog(1, "mode observe was set by hand")
-	wantSame(t, "the host after a restart in observe", hostOf(before), hostOf(snapshot(t, n)))
+	await.Same(t, "the host after a restart in observe", hostOf(before), hostOf(snapshot(t, n)))
 	d.Reload()
-	wantSame(t, "the host after a reload in observe", hostOf(before), hostOf(snapshot(t, n)))
+	await.Same(t, "the host after a reload in observe", hostOf(before), hostOf(snapshot(t, n)))
 	enforced.wantSwitch(t, n, p, "enforce")
 	p.Expect(0, "detach", "--stop")
-	wantSame(t, "the host after detach", before, snapshot(t, n))
+	await.Same(t, "the host after detach", before, snapshot(t, n))
 }
 
 // TestMode switches between observing and enforcing under flows of every kind, with a daemon and without. It takes

@@ -18,7 +18,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -134,7 +133,7 @@ func wantRefusal(t *testing.T, r *product.Result, words ...string) {
 // wantUntouched wants the host as it was and nothing pinned.
 func wantUntouched(t *testing.T, n *topology.TwoNIC, p *product.Product, before host.Snapshot) {
 	t.Helper()
-	wantSame(t, "the host has changed", before, snapshot(t, n))
+	await.Same(t, "the host has changed", before, snapshot(t, n))
 	for _, pin := range host.Pins(t) {
 		if strings.HasPrefix(pin, p.PinDir) {
 			t.Errorf("%s was left", pin)
@@ -177,9 +176,7 @@ func TestUnprivilegedUser(t *testing.T) {
 		}
 		t.Logf("as %s: %d attempts refused", name, len(tried))
 	}
-	if diff := cmp.Diff(before, host.Pins(t)); diff != "" {
-		t.Errorf("pins (-before +after):\n%s", diff)
-	}
+	await.Same(t, "pins", before, host.Pins(t))
 	if status := p.Status(); status.Mode != "enforce" || !status.Daemon.Running || len(p.Flows()) != flows {
 		t.Errorf("status %+v, %d flows", status, len(p.Flows()))
 	}

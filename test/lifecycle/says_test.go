@@ -3,8 +3,10 @@
 package lifecycle
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -98,11 +101,38 @@ func TestCheckListsTheHost(t *testing.T) {
 	}
 }
 
+// TestCheckNamesWhatIsThere: check warns of a name that no interface has, with the nearest one, and of routes by which replies
+// leave uncaught.
+func TestCheckNamesWhatIsThere(t *testing.T) {
+	n, p := newServer(t)
+	wantWarnings := func(config string, want ...string) {
+		t.Helper()
+		shown := struct{ Warnings []string }{}
+		result := p.Expect(0, "check", "-o", "json", "--config", product.WriteConfig(t, config))
+		await.Must(t, json.Unmarshal([]byte(result.Stdout), &shown))
+		if !slices.Equal(shown.Warnings, want) {
+			t.Errorf("%s: %q, not %q", config, shown.Warnings, want)
+		}
+	}
+	wantWarnings("interfaces: [{name: eth1}]\n")
+	wantWarnings("interfaces: [{name: eth0}, {name: eht1}]\n",
+		"interface eht1 is not there yet: it is managed once it appears; eth1 is there")
+	wantWarnings("interfaces: [{name: eht9}]\n",
+		"interface eht9 is not there yet: it is managed once it appears", "no interface is managed: no reply is caught")
+	for _, everywhere := range []string{"0.0.0.0/0", "::/0"} {
+		host.IPBatch(t, n.Server.Host, "link add br7 type bridge\nlink add port7 type veth peer name far7\n"+
+			"link set port7 master br7 up\nroute add "+everywhere+" dev port7 metric 7")
+		wantWarnings("interfaces: [{name: eth0}]\n",
+			"replies that leave by port7 are not caught: a port of br7, which counts in its place")
+		host.IPBatch(t, n.Server.Host, "link del port7\nlink del br7")
+	}
+}
+
 // wantAnswer wants the first line of status to be like this at last, and every line of its table to fit.
 func wantAnswer(t *testing.T, p *product.Product, pattern string) {
 	t.Helper()
 	await.Eventually(t, "the answer "+pattern, func() error {
-		table := p.Expect(0, "status").Stdout
+		table := p.Run("status").Stdout // exit code 3 where the answer is failed
 		first, _, _ := strings.Cut(table, "\n")
 		if utf8.RuneCountInString(first) > 80 || !regexp.MustCompile(`^`+pattern+`$`).MatchString(first) {
 			return fmt.Errorf("%s", table)
@@ -118,7 +148,7 @@ func TestAnswerOfStatus(t *testing.T) {
 	d := p.Start("--observe")
 	wantAnswer(t, p, `ok: observing on eth0, eth1; 0 replies need correction, since \d\d:\d\d`)
 	traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
-	wantAnswer(t, p, `ok: observing on eth0, eth1; 1 reply would be corrected, since \d\d:\d\d`)
+	wantAnswer(t, p, `degraded: replies of eth1 leave by eth0; observing on .*; 1 .*would be corrected.*`)
 	p.Expect(0, "mode", "enforce")
 	for range 3 {
 		traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
@@ -128,10 +158,10 @@ func TestAnswerOfStatus(t *testing.T) {
 		t.Errorf("the metrics have %v", counted)
 	}
 	await.Must(t, n.Server.Eth1.SetDown())
-	wantAnswer(t, p, `warning: eth1 is down.*; enforcing on eth0, eth1; .*`)
+	wantAnswer(t, p, `failed: eth1 is down.*; enforcing on .*`)
 	await.Must(t, n.Server.Eth1.SetUp())
 	d.Stop(unix.SIGTERM)
-	wantAnswer(t, p, `warning: no daemon.*; enforcing on eth0, eth1; 3 replies corrected, none lost.*`)
+	wantAnswer(t, p, `degraded: no daemon runs.*; enforcing on .*; 3 .*corrected.*`)
 }
 
 // TestHostModelIsShown: status shows the host model in force, as its programs have it, with and without a daemon, and check

@@ -53,14 +53,14 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("%s is not seen", remains.name)
 		}
 		host.Shell(t, n.Server.Host, remains.remove)
-		wantSame(t, remains.name+" is taken away", before, snapshot(t, n))
+		await.Same(t, remains.name+" is taken away", before, snapshot(t, n))
 	}
 	for _, f := range n.Families() {
 		traffic.Ask(t, conversation(t, n, traffic.TCP, f)) // which has both sides ask for each other
 	}
 	host.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1\n"+
 		"ip neighbour add 10.2.0.78 dev eth1 lladdr 02:00:00:00:ff:03 nud stale")
-	wantSame(t, "what the kernel does by itself is seen", before, snapshot(t, n))
+	await.Same(t, "what the kernel does by itself is seen", before, snapshot(t, n))
 	t.Logf("%d kinds of remains, each seen, 0 differences without them", len(remains))
 }
 
@@ -84,9 +84,9 @@ func TestSnapshotOfControlGroups(t *testing.T) {
 	if seen != 2 { // for each family
 		t.Errorf("%d programs are seen", seen)
 	}
-	wantSame(t, "another host", other, host.TakeSnapshot(t, n.Client))
+	await.Same(t, "another host", other, host.TakeSnapshot(t, n.Client))
 	p.Expect(0, "detach", "--stop")
-	wantSame(t, "host after detach", empty, snapshot(t, n))
+	await.Same(t, "host after detach", empty, snapshot(t, n))
 }
 
 // TestSnapshotOfAnotherBuild shows the same as TestSnapshotOfControlGroups of programs of other builds, whose constants
@@ -133,8 +133,8 @@ func TestSnapshotOfAnotherBuild(t *testing.T) {
 		if seen != 1 {
 			t.Errorf("%d programs are seen", seen)
 		}
-		wantSame(t, "another host", other, host.TakeSnapshot(t, n.Client))
+		await.Same(t, "another host", other, host.TakeSnapshot(t, n.Client))
 		await.Must(t, attached.Close())
-		wantSame(t, "host without it", empty, snapshot(t, n))
+		await.Same(t, "host without it", empty, snapshot(t, n))
 	}
 }

@@ -4,12 +4,12 @@ package lifecycle
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -94,9 +94,7 @@ func checkStatus(t *testing.T, n *topology.TwoNIC, p *product.Product, d *produc
 				want[nic.Gateway(f).String()] = nic.Peer().MAC.String()
 			}
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("gateways of %s (-want +got):\n%s", nic.Name, diff)
-		}
+		await.Same(t, fmt.Sprintf("gateways of %s", nic.Name), want, got)
 	}
 }
 
@@ -176,9 +174,7 @@ func checkFlows(t *testing.T, p *product.Product, by *topology.Interface, c *tra
 		Interface: &by.Name, NextHopMAC: &mac, State: state,
 		AgeSeconds: flow.AgeSeconds, CorrectedPackets: uint64(len(answers)),
 	}
-	if diff := cmp.Diff(want, *flow); diff != "" {
-		t.Errorf("flow (-want +got):\n%s", diff)
-	}
+	await.Same(t, "flow", want, *flow)
 	if oldest := time.Since(answers[0].Time) + await.AnswerTime; flow.AgeSeconds < 0 || flow.AgeSeconds > oldest.Seconds() {
 		t.Errorf("the flow is %v seconds old", flow.AgeSeconds)
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -244,10 +243,8 @@ func TestKillWhileStarting(t *testing.T) {
 	for _, moment := range moments {
 		kill(moment)
 		p.Detach()
-		wantSame(t, "the host after "+moment, before, snapshot(t, n))
-		if diff := cmp.Diff(pins, host.Pins(t)); diff != "" {
-			t.Errorf("pins after %s (-before +after):\n%s", moment, diff)
-		}
+		await.Same(t, "the host after "+moment, before, snapshot(t, n))
+		await.Same(t, fmt.Sprintf("pins after %s", moment), pins, host.Pins(t))
 	}
 	t.Logf("%d kills while it starts, then detach: 0 differences", len(moments))
 	kill(moments[1])

@@ -4,6 +4,7 @@ package managers
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -169,4 +170,42 @@ func TestBootWithout(t *testing.T) {
 			p.Expect(0, "detach", "--stop")
 		})
 	}
+}
+
+// impatient is a unit whose daemon is taken for hung sooner, and ended sooner: what is stopped takes no signal but the last.
+const impatient = "[Service]\nWatchdogSec=3\nTimeoutAbortSec=1\nRestartSec=100ms\n"
+
+// TestHungDaemonIsStartedAgain: systemd ends a daemon that does nothing any more, and starts another, which takes over.
+func TestHungDaemonIsStartedAgain(t *testing.T) {
+	n, _ := newServer(t)
+	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	m := newBootable(t, n)
+	if text := string(await.Must1[[]byte](t)(os.ReadFile(unitFile))); !strings.Contains(text, "\nWatchdogSec=90\n") {
+		t.Error("the packaged unit has no watchdog of 90 s")
+	}
+	m.Write("/etc/systemd/system/"+service+".d/test.conf", impatient)
+	m.Boot()
+	waitManaged(t, p)
+	awaitOwn(t, n, p)
+	first := microseconds(t, m, service, "WatchdogTimestampMonotonic")
+	await.Eventually(t, "it tells of its passes for longer than it might be silent", func() error {
+		if last := microseconds(t, m, service, "WatchdogTimestampMonotonic"); last < first+4e6 {
+			return fmt.Errorf("%d us, at first %d us", last, first)
+		}
+		return nil
+	})
+	if again := m.Property(service, "NRestarts"); again != "0" {
+		t.Fatalf("%s restarts of a daemon that does not hang:\n%s", again, m.Log())
+	}
+	m.Run("systemctl", "kill", "--signal=STOP", service)
+	began := time.Now()
+	await.Eventually(t, "another daemon", func() error {
+		if m.Property(service, "NRestarts") == "0" || m.Property(service, "ActiveState") != "active" {
+			return errors.New(m.Log())
+		}
+		return nil
+	})
+	t.Logf("stopped, and another one is ready after %s, with a watchdog of 3 s", time.Since(began).Round(100*time.Millisecond))
+	eachQuestion(t, n, "then", wire.WantByEth1)
+	p.Expect(0, "detach", "--stop")
 }

@@ -18,9 +18,9 @@ import (
 )
 
 // startEC2 runs networkd with the files of amazon-ec2-net-utils, and then its program for eth1, as udev has it run.
-func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
+func startEC2(t *testing.T, n *topology.TwoNIC) *networkDaemon {
 	t.Helper()
-	d := &networkd{machine: newMachine(t, n.Server.Host), n: n}
+	d := newNetworkd(t, n)
 	// The agent's file is for the drivers of its cloud.
 	d.run("sh", "-ec", `
 		sed -e 's/^Driver=.*/Driver=veth/' -e '/^MTUBytes/d' /usr/lib/systemd/network/80-ec2.network >/run/80-ec2.network
@@ -34,7 +34,7 @@ func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
 }
 
 // refresh is what the agent does every minute. It returns when its rules are there.
-func (d *networkd) refresh() {
+func (d *networkDaemon) refresh() {
 	d.t.Helper()
 	d.run("setup-policy-routes", "eth1", "start")
 	await.Eventually(d.t, "the agent's rules are there", func() error {
@@ -88,23 +88,28 @@ func TestEC2NetUtils(t *testing.T) {
 	awaitOwn(t, n, p)
 	p.AwaitOwn(secondary.Addr(), true, time.Now())
 	each("beside it", wire.WantByEth1)
-	wantOwner(t, p, "amazon-ec2-net-utils",
+	wantOwner(t, p, "amazon-ec2-net-utils", inNoFile,
 		"from 10.2.0.100 lookup 10001", "from 10.2.0.101 lookup 10001", "from 2001:db8:2::100 lookup 10001")
 }
 
-// wantOwner wants plan and doctor to say whose the rules for eth1's addresses are, and that replies need none of them.
-func wantOwner(t *testing.T, p *product.Product, owner string, rules ...string) {
+// wantOwner wants plan and doctor to say whose the rules for eth1's addresses are, where they stand, and that replies need
+// none of them.
+func wantOwner(t *testing.T, p *product.Product, owner, place string, rules ...string) {
 	t.Helper()
 	made, found := p.Plan(0), p.Examine().Of("needless-rules", "eth1")
 	for _, words := range rules {
-		if r := made.Of("rule", words); r.Verdict != "not-needed" || product.OrEmpty(r.Owner) != owner {
-			t.Errorf("plan, of a rule of %s: %+v", owner, r)
+		if r := made.Of("rule", words); r.Verdict != "not-needed" || product.OrEmpty(r.Owner) != owner || !strings.HasSuffix(r.Reason, place) {
+			t.Errorf("plan, of a rule of %q %s: %+v", owner, place, r)
 		}
-		if f := found.With("warning", words); len(f) == 0 || product.OrEmpty(f[0].Owner) != owner || f[0].Fix != nil {
-			t.Errorf("doctor, %s of %s: %+v", words, owner, found)
+		f := found.With("note", words)
+		if len(f) == 0 || product.OrEmpty(f[0].Owner) != owner || f[0].Fix != nil || !strings.HasSuffix(f[0].Found, place) {
+			t.Errorf("doctor, %s of %q %s: %+v", words, owner, place, found)
 		}
 	}
 }
+
+// inNoFile is said of what an agent adds at run time.
+const inNoFile = "; no known file makes it at boot"
 
 // cloudSetup is what nm-cloud-setup has NetworkManager apply to eth1, in the words of nmcli that its manual has:
 // Debian's NetworkManager is made without the program.
@@ -137,7 +142,7 @@ func TestCloudSetup(t *testing.T) {
 	p := product.On(t, n.Server.Host)
 	p.Start()
 	eachQuestion(t, n, "beside it", wire.WantByEth1)
-	wantOwner(t, p, "nm-cloud-setup", "from 10.2.0.100 lookup 30401")
+	wantOwner(t, p, "nm-cloud-setup", inNoFile, "from 10.2.0.100 lookup 30401")
 	d.reconfigure("eth1") // forgets it
 	awaitOwn(t, n, p)
 	eachQuestion(t, n, "in its place", wire.WantByEth1)

@@ -150,7 +150,7 @@ func wantNotManaged(t *testing.T, p *product.Product, devices []string) {
 			t.Errorf("no %s in %+v", device, status.Unmanaged)
 		}
 	}
-	if len(status.Interfaces) != 2 {
+	if status.Managed() != 2 {
 		t.Errorf("managed: %+v", status.Interfaces)
 	}
 }

@@ -112,7 +112,7 @@ func TestDHCP(t *testing.T) {
 }
 
 // renews has the lease renewed under an open connection.
-func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *product.Product, network *networkd, server *product.Program) {
+func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *product.Product, network *networkDaemon, server *product.Program) {
 	t.Helper()
 	const renewals = 3
 	long := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, d.leased[0])
@@ -139,7 +139,7 @@ func (d *dhcp) asked(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
 }
 
 // changes has eth1 get another address.
-func (d *dhcp) changes(t *testing.T, n *topology.TwoNIC, p *product.Product, network *networkd) {
+func (d *dhcp) changes(t *testing.T, n *topology.TwoNIC, p *product.Product, network *networkDaemon) {
 	t.Helper()
 	d.lease(t, n, d.leased[1])
 	quiet := product.Quiet(t)

@@ -211,7 +211,7 @@ func TestFRRStatic(t *testing.T) {
 		}
 		return nil
 	})
-	found := product.On(t, n.Server.Host).Examine().Of("route-without-gateway", "eth1").With("warning", "128.0.0.0/2")
+	found := product.On(t, n.Server.Host).Examine().Of("route-without-gateway", "eth1").With("note", "128.0.0.0/2")
 	if len(found) != 1 || product.OrEmpty(found[0].Owner) != "FRR" {
 		t.Errorf("doctor, of FRR's route: %+v", found)
 	}

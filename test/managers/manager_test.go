@@ -5,6 +5,8 @@ package managers
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,18 +20,61 @@ import (
 )
 
 // networkDaemon is what configures a server's interfaces.
-type networkDaemon interface {
-	restart()
-	// reconfigure has it set up an interface anew.
-	reconfigure(device string)
+type networkDaemon struct {
+	*machine
+	n       *topology.TwoNIC
+	args    []string // that start it
+	anew    []string // the command that has it set up an interface anew, whose name comes last
+	asked   []string // the command that shows what it has configured
+	shown   string   // a regular expression of what that says of an interface, by its number
+	program *product.Program
 }
 
 // networkDaemons start each of them on a server whose eth1 has neither rules nor routes.
-var networkDaemons = map[string]func(*testing.T, *topology.TwoNIC) networkDaemon{
-	"networkd": func(t *testing.T, n *topology.TwoNIC) networkDaemon { return startNetworkd(t, n, eth1File(n)) },
-	"NetworkManager": func(t *testing.T, n *topology.TwoNIC) networkDaemon {
+var networkDaemons = map[string]func(*testing.T, *topology.TwoNIC) *networkDaemon{
+	"networkd": func(t *testing.T, n *topology.TwoNIC) *networkDaemon { return startNetworkd(t, n, eth1File(n)) },
+	"NetworkManager": func(t *testing.T, n *topology.TwoNIC) *networkDaemon {
 		return startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
 	},
+}
+
+func (d *networkDaemon) start() {
+	d.t.Helper()
+	d.program = d.machine.start(d.args...)
+	d.waitConfigured()
+}
+
+// restart is `systemctl restart`.
+func (d *networkDaemon) restart() {
+	d.t.Helper()
+	d.program.Signal(unix.SIGTERM)
+	d.program.WaitEnd()
+	d.start()
+}
+
+// reconfigure has it set up an interface anew.
+func (d *networkDaemon) reconfigure(device string) {
+	d.t.Helper()
+	d.run(append(slices.Clone(d.anew), device)...)
+	d.waitConfigured()
+}
+
+// waitConfigured waits until it is done with both interfaces.
+func (d *networkDaemon) waitConfigured() {
+	d.t.Helper()
+	await.Eventually(d.t, "both interfaces are configured", func() error {
+		output, err := d.command(d.asked...).CombinedOutput()
+		for i := range 2 {
+			if err == nil && !regexp.MustCompile(fmt.Sprintf(d.shown, i)).Match(output) {
+				err = errors.New("not yet")
+			}
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, output)
+		}
+		return err
+	})
+	waitConfigured(d.t, d.n)
 }
 
 // waitConfigured returns when both interfaces have their addresses, and know the MACs of eth0's gateways.

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -51,9 +49,7 @@ func testNeighbour(t *testing.T, b *host.Neighbour) {
 		}
 	}
 	p.Expect(0, "detach", "--stop")
-	if diff := cmp.Diff(before, host.Made(t, n.Server.Host)); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
+	await.Same(t, "host after detach", before, host.Made(t, n.Server.Host))
 }
 
 // wantWays wants what the host and the neighbour's guest send to go as the neighbour routes it.

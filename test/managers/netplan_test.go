@@ -13,7 +13,7 @@ import (
 	"replypath/test/wire"
 )
 
-// netplanDir is where netplan's files are, and doctor looks for them.
+// netplanDir is where netplan's files are.
 const netplanDir = "/etc/netplan"
 
 const (
@@ -35,7 +35,7 @@ const (
 )
 
 // netplan writes networkd's files.
-type netplan struct{ *networkd }
+type netplan struct{ *networkDaemon }
 
 // generate has netplan write networkd's files by one of its own.
 func (d *netplan) generate(text string) {
@@ -53,12 +53,12 @@ func (d *netplan) apply(text string) {
 }
 
 // TestNetplan has netplan configure networkd. Its rules do what they are for, without them replies are lost. With
-// replypath they are right without the rules and beside them, which doctor calls netplan's.
+// replypath they are right without the rules and beside them, and doctor names the line of netplan that has them.
 func TestNetplan(t *testing.T) {
 	n, _ := newServer(t)
 	await.Must(t, unix.Mount("netplan", netplanDir, "tmpfs", 0, "mode=755"))
 	t.Cleanup(func() { await.Must(t, unix.Unmount(netplanDir, unix.MNT_DETACH)) })
-	d := &netplan{&networkd{machine: newMachine(t, n.Server.Host), n: n}}
+	d := &netplan{newNetworkd(t, n)}
 	d.generate(netplanInterfaces + netplanRules)
 	d.startBus()
 	d.start()
@@ -71,5 +71,6 @@ func TestNetplan(t *testing.T) {
 	d.apply(netplanInterfaces + netplanRules)
 	awaitOwn(t, n, p)
 	eachQuestion(t, n, "beside them", wire.WantByEth1)
-	wantOwner(t, p, "netplan", "from 10.2.0.100 lookup 102", "from 2001:db8:2::100 lookup 102")
+	wantOwner(t, p, "", "; its source stands in "+netplanDir+"/50-server.yaml:13",
+		"from 10.2.0.100 lookup 102 proto static", "from 2001:db8:2::100 lookup 102 proto static")
 }

@@ -3,27 +3,14 @@
 package managers
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"replypath/test/await"
-	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/wire"
 )
 
 const networkdBinary = "/lib/systemd/systemd-networkd"
-
-// networkd is a systemd-networkd that configures a server.
-type networkd struct {
-	*machine
-	n       *topology.TwoNIC
-	program *product.Program
-}
 
 // eth0File is networkd's for eth0.
 func eth0File(n *topology.TwoNIC) string {
@@ -46,54 +33,24 @@ func addressLines(i *topology.Interface) (text string) {
 	return text
 }
 
-// startNetworkd writes its files, starts it and waits until it has configured both interfaces.
-func startNetworkd(t *testing.T, n *topology.TwoNIC, eth1 string) *networkd {
+// newNetworkd is a systemd-networkd that configures a server, before its start.
+func newNetworkd(t *testing.T, n *topology.TwoNIC) *networkDaemon {
 	t.Helper()
-	d := &networkd{machine: newMachine(t, n.Server.Host), n: n}
+	return &networkDaemon{
+		machine: newMachine(t, n.Server.Host), n: n, args: []string{networkdBinary}, anew: []string{"networkctl", "reconfigure"},
+		asked: []string{"networkctl", "list", "--no-legend", "--no-pager"}, shown: `(?m)\beth%d .* configured\s*$`,
+	}
+}
+
+// startNetworkd writes its files, starts it and waits until it has configured both interfaces.
+func startNetworkd(t *testing.T, n *topology.TwoNIC, eth1 string) *networkDaemon {
+	t.Helper()
+	d := newNetworkd(t, n)
 	d.write("/run/systemd/network/10-eth0.network", eth0File(n))
 	d.write("/run/systemd/network/10-eth1.network", eth1)
 	d.startBus()
 	d.start()
 	return d
-}
-
-func (d *networkd) start() {
-	d.t.Helper()
-	d.program = d.machine.start(networkdBinary)
-	d.waitConfigured()
-}
-
-// waitConfigured waits until networkd is done with both interfaces.
-func (d *networkd) waitConfigured() {
-	d.t.Helper()
-	for _, name := range []string{"eth0", "eth1"} {
-		await.Eventually(d.t, name+" is configured", func() error {
-			output, err := d.command("networkctl", "list", "--no-legend", "--no-pager", name).CombinedOutput()
-			if err == nil && !strings.HasSuffix(strings.TrimSpace(string(output)), " configured") {
-				err = errors.New("not yet")
-			}
-			if err != nil {
-				err = fmt.Errorf("%w: %s", err, output)
-			}
-			return err
-		})
-	}
-	waitConfigured(d.t, d.n)
-}
-
-// restart is `systemctl restart systemd-networkd`.
-func (d *networkd) restart() {
-	d.t.Helper()
-	d.program.Signal(unix.SIGTERM)
-	d.program.WaitEnd()
-	d.start()
-}
-
-// reconfigure is `networkctl reconfigure`.
-func (d *networkd) reconfigure(device string) {
-	d.t.Helper()
-	d.run("networkctl", "reconfigure", device)
-	d.waitConfigured()
 }
 
 // TestNetworkdDeletesRules sets up rules and routes by hand, as the recipe shows. They work until networkd is

@@ -3,28 +3,14 @@
 package managers
 
 import (
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"replypath/test/await"
-	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/wire"
 )
 
 const networkManagerBinary = "/usr/sbin/NetworkManager"
-
-// networkManager is a NetworkManager that configures a server.
-type networkManager struct {
-	*machine
-	n       *topology.TwoNIC
-	program *product.Program
-}
 
 // networkManagerConf keeps NetworkManager to the interfaces: it may neither name the machine nor write its resolv.conf,
 // nor ask the internet whether it is there.
@@ -55,9 +41,13 @@ func keyfile(n *topology.TwoNIC, i *topology.Interface) string {
 }
 
 // startNetworkManager writes its files, starts it and waits until it has configured both interfaces.
-func startNetworkManager(t *testing.T, n *topology.TwoNIC, eth1 string) *networkManager {
+func startNetworkManager(t *testing.T, n *topology.TwoNIC, eth1 string) *networkDaemon {
 	t.Helper()
-	d := &networkManager{machine: newMachine(t, n.Server.Host), n: n}
+	d := &networkDaemon{
+		machine: newMachine(t, n.Server.Host), n: n, args: []string{networkManagerBinary, "--no-daemon"},
+		anew:  []string{"nmcli", "connection", "up"},
+		asked: []string{"nmcli", "--terse", "--fields", "DEVICE,STATE", "device"}, shown: `(?m)^eth%d:connected$`,
+	}
 	const connections = "/etc/NetworkManager/system-connections"
 	d.run("mkdir", "-p", connections)
 	d.write("/etc/NetworkManager/NetworkManager.conf", networkManagerConf)
@@ -71,44 +61,6 @@ func startNetworkManager(t *testing.T, n *topology.TwoNIC, eth1 string) *network
 	d.startBus()
 	d.start()
 	return d
-}
-
-func (d *networkManager) start() {
-	d.t.Helper()
-	d.program = d.machine.start(networkManagerBinary, "--no-daemon")
-	d.waitConfigured()
-}
-
-// waitConfigured waits until NetworkManager is done with both interfaces.
-func (d *networkManager) waitConfigured() {
-	d.t.Helper()
-	await.Eventually(d.t, "NetworkManager has configured both interfaces", func() error {
-		output, err := d.command("nmcli", "--terse", "--fields", "DEVICE,STATE", "device").CombinedOutput()
-		devices := strings.Split(string(output), "\n")
-		if err == nil && !(slices.Contains(devices, "eth0:connected") && slices.Contains(devices, "eth1:connected")) {
-			err = errors.New("not yet")
-		}
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, output)
-		}
-		return err
-	})
-	waitConfigured(d.t, d.n)
-}
-
-// restart is `systemctl restart NetworkManager`.
-func (d *networkManager) restart() {
-	d.t.Helper()
-	d.program.Signal(unix.SIGTERM)
-	d.program.WaitEnd()
-	d.start()
-}
-
-// reconfigure is `nmcli connection up`.
-func (d *networkManager) reconfigure(device string) {
-	d.t.Helper()
-	d.run("nmcli", "connection", "up", device)
-	d.waitConfigured()
 }
 
 // TestNetworkManagerDeletesRoutes sets up rules and routes by hand, as the recipe shows. They work until NetworkManager

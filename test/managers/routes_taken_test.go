@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/discover"
+	"replypath/loader/fallback"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -32,16 +33,16 @@ func TestRoutesTaken(t *testing.T) {
 	}
 }
 
-func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
+func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon *networkDaemon) {
 	t.Helper()
 	eth1 := n.Server.Eth1
 	p := product.On(t, n.Server.Host)
 	d := p.Start("--config", product.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%q, %q]}]\n",
 		eth1.Gateway(topology.IPv4), eth1.Gateway(topology.IPv6))))
 	awaitBound := func(when string) {
-		await.Eventually(t, "both routes of eth1 are there "+when, func() error {
+		await.Eventually(t, "the routes of eth1 are there "+when, func() error {
 			found, err := boundRoutes(eth1)
-			if err == nil && found != len(n.Families()) {
+			if err == nil && found != allBound {
 				return fmt.Errorf("%d are", found)
 			}
 			return err
@@ -63,17 +64,17 @@ func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 		{"it is restarted", daemon.restart, 2 * backWithin, false, false},
 		{"it configures eth0 anew", func() { daemon.reconfigure("eth0") }, 0, false, false},
 		{"it configures eth1 anew", func() { daemon.reconfigure("eth1") }, 2 * backWithin, false, false},
-		{"the routes are flushed", shell("ip route flush proto 114; ip -6 route flush proto 114"), 0, true, true},
+		{"the routes are flushed", shell("ip route flush table all proto 114; ip -6 route flush table all proto 114"), 0, true, true},
 		{"the device is deleted", shell("ip link del replypath0"), 0, false, true},
 	} {
 		made, lines, repairs := countMade(), countLogged(), countRepairs()
 		quiet := product.Quiet(t)
-		gaps := watchBound(t.Context(), eth1, len(n.Families()))
+		gaps := watchBound(t.Context(), eth1, allBound)
 		theft.steal()
 		began := time.Now()
-		await.Eventually(t, "both fallback routes are there after "+theft.name, func() error {
-			routes := host.Shell(t, n.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
-			if strings.Count(routes, "dev replypath0") != 2 {
+		await.Eventually(t, "the fallback routes are there after "+theft.name, func() error {
+			routes := host.Shell(t, n.Server.Host, "ip -4 route show table all proto 114; ip -6 route show table all proto 114")
+			if strings.Count(routes, "dev replypath0") != 5 {
 				return fmt.Errorf("routes %q", routes)
 			}
 			return nil
@@ -105,10 +106,14 @@ func testRoutesTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 	eachQuestion(t, n, "without a default route", wire.WantByEth1)
 }
 
-// boundRoutes counts our default routes by an interface.
+// allBound is how many there are: one of IPv4, and of IPv6 one for each kind of destinations.
+const allBound = 1 + 3
+
+// boundRoutes counts our routes by an interface.
 func boundRoutes(i *topology.Interface) (int, error) {
-	filter := &netlink.Route{LinkIndex: i.Index, Protocol: discover.OwnProtocol}
-	routes, err := i.Host.Netlink().RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	filter := &netlink.Route{LinkIndex: i.Index, Protocol: discover.OwnProtocol, Table: fallback.Table}
+	routes, err := i.Host.Netlink().RouteListFiltered(netlink.FAMILY_ALL, filter,
+		netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	return len(routes), err
 }
 

@@ -5,6 +5,7 @@ package managers
 import (
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
@@ -62,9 +63,7 @@ func TestRulesStay(t *testing.T) {
 			}
 			p.Expect(0, "detach", "--stop")
 			t.Logf("what the host starts, before and with replypath:\n%s", started)
-			if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
-				t.Errorf("host after detach (-before +after):\n%s", diff)
-			}
+			await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
 		})
 	}
 }

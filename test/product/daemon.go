@@ -10,9 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Daemon is a running `replypath run`.

@@ -16,8 +16,10 @@ import (
 // Status is the JSON document of `replypath status`, as checks read it: keys and types are those that scripts rely on,
 // not of the code that writes them.
 type Status struct {
-	Mode   string
-	Daemon struct {
+	Summary    string
+	Mode       string
+	TrialUntil *time.Time `json:"trial_until"`
+	Daemon     struct {
 		Running bool
 		PID     *int
 		Version *string
@@ -28,6 +30,7 @@ type Status struct {
 	}
 	Interfaces []Interface
 	Unmanaged  []struct{ Name, Reason string }
+	Addresses  []Served
 	Flows      struct{ Count, Capacity int }
 	Features   []struct {
 		Name      string
@@ -37,12 +40,23 @@ type Status struct {
 	HostChanges []HostChange `json:"host_changes"`
 	WouldChange []HostChange `json:"would_change"` // without Undo
 	Errors      []string
+	Health      Health
 }
 
-// Interface is a managed interface in a status.
+// Health is what is wrong, by a status.
+type Health struct {
+	State    string
+	Findings Findings
+}
+
+// Served is what is served although no interface has it.
+type Served struct{ Network, Source string }
+
+// Interface is a managed or caught interface in a status.
 type Interface struct {
 	Name         string
 	Index        int
+	Role         string
 	Up, Attached bool
 	Mechanism    *string
 	Mode         string
@@ -67,8 +81,19 @@ func (s *Status) OtherChanges() []HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
 		return strings.Contains(c.Object, "replypath0") || strings.Contains(c.Object, "ignore_routes_with_linkdown") ||
 			strings.Contains(c.Object, "router_probe_interval") || strings.Contains(c.Object, "ndisc_evict_nocarrier") ||
-			strings.Contains(c.Object, "default route by") || strings.Contains(c.Object, "which nobody has")
+			strings.Contains(c.Object, "default route by") || strings.Contains(c.Object, "which nobody has") ||
+			strings.Contains(c.Object, "rules for replies")
 	})
+}
+
+// Managed is how many interfaces are managed, without those that only catch replies.
+func (s *Status) Managed() (n int) {
+	for _, i := range s.Interfaces {
+		if i.Role == "records" {
+			n++
+		}
+	}
+	return n
 }
 
 // Flow is an entry of the JSON document of `replypath flows`.
@@ -83,6 +108,7 @@ type Flow struct {
 	State            string
 	AgeSeconds       float64 `json:"age_seconds"`
 	CorrectedPackets uint64  `json:"corrected_packets"`
+	Closing          bool
 }
 
 // String names the flow in a message.
@@ -94,9 +120,9 @@ func (f Flow) String() string {
 var (
 	statusKeys = []string{
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
-		"interfaces[].name", "interfaces[].index", "interfaces[].up", "interfaces[].attached",
+		"interfaces[].name", "interfaces[].index", "interfaces[].role", "interfaces[].up", "interfaces[].attached",
 		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
-		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason",
+		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason", "addresses[].network", "addresses[].source",
 		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",
 		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",
 		"would_change[].object", "would_change[].before", "would_change[].after",
@@ -115,7 +141,7 @@ var ReadStatus func(pinDir string) (any, error)
 func (p *Product) Status() *Status {
 	p.t.Helper()
 	if ReadStatus == nil {
-		return p.StatusOf(0)
+		return p.Diagnosed()
 	}
 	var read any
 	await.Must(p.t, p.Host.Do(func() (err error) {
@@ -125,6 +151,18 @@ func (p *Product) Status() *Status {
 	document := await.Must1[[]byte](p.t)(json.Marshal(read))
 	status := new(Status)
 	decode(p.t, &Result{Args: []string{"status"}, Stdout: string(document)}, status, statusKeys)
+	return status
+}
+
+// Diagnosed has the command tell the status, with what is wrong.
+func (p *Product) Diagnosed() *Status {
+	p.t.Helper()
+	r := p.Run("status", "-o", "json")
+	if r.Code != 0 && r.Code != 3 { // 3: replies fail now
+		p.t.Fatal(r)
+	}
+	status := new(Status)
+	decode(p.t, r, status, statusKeys)
 	return status
 }
 

@@ -26,8 +26,11 @@ func (p *Product) Age(by time.Duration) {
 	for _, table := range []*ebpf.Map{maps.HalfOpen, maps.Established, maps.Connectionless, maps.Nursery} {
 		rewrite(p.t, table, func(set *bpf.DatapathFlowSet) bool {
 			for way := range set.Flow {
-				set.Flow[way].Seen -= ticks
-				set.Flow[way].Created -= ticks
+				flow := &set.Flow[way]
+				flow.Seen, flow.Created = flow.Seen-ticks, flow.Created-ticks
+				if table == maps.Connectionless { // what has no connection keeps times there
+					flow.SndUna, flow.RcvNxt = flow.SndUna-ticks, flow.RcvNxt-ticks
+				}
 			}
 			return set.Digest != [len(set.Digest)]uint64{}
 		})

@@ -14,19 +14,23 @@ import (
 // Memory returns a figure of the daemon's /proc/PID/status, such as VmRSS, in bytes.
 func (d *Daemon) Memory(name string) uint64 {
 	d.t.Helper()
-	path := fmt.Sprintf("/proc/%d/status", d.PID())
-	text := await.Must1[[]byte](d.t)(os.ReadFile(path))
+	return await.Must1[uint64](d.t)(Memory(d.PID(), name))
+}
+
+// Memory returns a figure of a process; a process that has ended has none.
+func Memory(pid int, name string) (bytes uint64, err error) {
+	path := fmt.Sprintf("/proc/%d/status", pid)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(line, ":")
 		if key != name {
 			continue
 		}
-		kibibytes, isSize := strings.CutSuffix(strings.TrimSpace(value), " kB")
-		if !isSize {
-			d.t.Fatalf("%s: %s is no size: %q", path, name, value)
-		}
-		return await.Must1[uint64](d.t)(strconv.ParseUint(kibibytes, 10, 64)) << 10
+		kibibytes, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		return kibibytes << 10, err
 	}
-	d.t.Fatalf("%s has no %s", path, name)
-	return 0
+	return 0, fmt.Errorf("%s has no %s", path, name)
 }

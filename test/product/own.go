@@ -13,9 +13,8 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // AwaitOwn returns how long after a moment the programs know that an address is the host's, or that it is not any more.

@@ -20,6 +20,7 @@ type Plan struct {
 	Rules            []PlanRule  `json:"rules"`
 	HostChanges      []any       `json:"host_changes"`
 	Blockers         []PlanBlock `json:"blockers"`
+	Mended           []PlanBlock `json:"mended"`
 }
 
 // PlanRow is what would leave by another interface.
@@ -47,7 +48,7 @@ type PlanRule struct {
 	Peers                       []string
 }
 
-// PlanBlock is what is in the way.
+// PlanBlock is what is in the way, or is mended.
 type PlanBlock struct{ Check, Severity, Found string }
 
 // rowKeys and planKeys are those of the contract.

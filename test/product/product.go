@@ -15,9 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // commandTime bounds every command that is to end by itself.

@@ -11,9 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Program is a program that runs on a host beside the test.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -109,9 +108,7 @@ func (r *tried) wantBack() time.Duration {
 		return nil
 	})
 	took := time.Since(begun).Truncate(time.Millisecond) + time.Millisecond
-	if diff := r.before.Diff(r.snapshot()); diff != "" {
-		r.t.Errorf("host after the trial (-before +after):\n%s", diff)
-	}
+	await.Same(r.t, "host after the trial", r.before, r.snapshot())
 	return took
 }
 
@@ -132,14 +129,23 @@ func TestTryConfirmed(t *testing.T) {
 	p := product.On(t, n.Server.Host)
 	r := newTried(t, n, p)
 	for name, confirm := range map[string]func(try *product.Program, keyboard io.Writer){
-		"enter":   func(_ *product.Program, keyboard io.Writer) { _, _ = keyboard.Write([]byte("\n")) },
-		"command": func(*product.Program, io.Writer) { p.Expect(0, "try", "confirm") },
-		"signal":  func(try *product.Program, _ io.Writer) { try.Signal(unix.SIGUSR1) },
+		"enter": func(_ *product.Program, keyboard io.Writer) { _, _ = keyboard.Write([]byte("\n")) },
+		"command": func(*product.Program, io.Writer) {
+			until := p.Status().TrialUntil
+			p.Expect(0, "try", "confirm")
+			await.Eventually(t, "the time of the trial is over", func() error {
+				if left := time.Until(*until); left > -time.Second {
+					return fmt.Errorf("%s are left", left)
+				}
+				return nil
+			})
+		},
+		"signal": func(try *product.Program, _ io.Writer) { try.Signal(unix.SIGUSR1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.wantBy(false)
 			keyboard, keys := newKeyboard(t)
-			try := r.try(keyboard, "--config", product.WriteConfig(t, "mode: observe\n"))
+			try := r.try(keyboard, "--config", product.WriteConfig(t, "mode: observe\n"), "--timeout", "5s")
 			try.WaitLog(1, onTrial)
 			confirm(try, keys)
 			if code := try.WaitEnd(); code != 0 {
@@ -161,33 +167,18 @@ func TestTryConfirmed(t *testing.T) {
 	}
 }
 
-// endings are ways in which a trial ends without a confirmation.
-var endings = map[string]func(t *testing.T, try *product.Program){
-	"time":            func(*testing.T, *product.Program) {},
-	"interrupted":     func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGINT) },
-	"hung up":         func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGHUP) },
-	"killed":          func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGKILL) },
-	"guardian killed": func(t *testing.T, try *product.Program) { await.Must(t, unix.Kill(child(t, try), unix.SIGKILL)) },
-	"stopped":         func(_ *testing.T, try *product.Program) { try.Signal(unix.SIGSTOP) },
-}
-
-// noticed are those of them that somebody else notices each: the process, its guardian, and the process again.
-var noticed = []string{"time", "killed", "guardian killed"}
-
-// child returns the only child of a process, which one of its threads has.
-func child(t *testing.T, of *product.Program) int {
-	t.Helper()
-	var children string
-	for _, file := range await.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", of.PID()))) {
-		children += string(await.Must1[[]byte](t)(os.ReadFile(file)))
-	}
-	return await.Must1[int](t)(strconv.Atoi(strings.TrimSpace(children)))
+// endings are ways in which a process ends its trial without a confirmation.
+var endings = map[string]func(try *product.Program){
+	"time":        func(*product.Program) {},
+	"interrupted": func(try *product.Program) { try.Signal(unix.SIGINT) },
+	"hung up":     func(try *product.Program) { try.Signal(unix.SIGHUP) },
+	"terminated":  func(try *product.Program) { try.Signal(unix.SIGTERM) },
 }
 
 // TestTryTakenBack tries on a server without anything, and wants nothing left of it whatever ends the trial.
 func TestTryTakenBack(t *testing.T) {
 	for name, end := range endings {
-		if short.Run(t) && !slices.Contains(noticed, name) {
+		if short.Run(t) && name != "time" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -195,12 +186,63 @@ func TestTryTakenBack(t *testing.T) {
 			r := newStrict(t)
 			try := r.begin("--timeout", "3s")
 			r.wantBy(true)
-			end(t, try)
-			// The guardian ends a process that hangs 10 s after its time.
-			if code := try.WaitEndWithin(2 * await.AnswerTime); code == 0 {
+			end(try)
+			if code := try.WaitEnd(); code == 0 {
 				t.Errorf("exit code 0:\n%s", try.Log)
 			}
 			t.Logf("%s: host and pins are as before within %s of the end of the process, 0 differences", name, r.wantBack())
+		})
+	}
+}
+
+// takers are what takes back a trial that nobody is left to take back, and what they say, beside run and try.
+var takers = map[string]struct {
+	command []string
+	says    string
+}{
+	"confirm": {[]string{"try", "confirm"}, "it came too late: everything was taken back"},
+	"mode":    {[]string{"mode", "enforce"}, "a trial was not confirmed, it is taken back"},
+}
+
+// outlive kills a process that tries, or stops it, and waits until its time is over: the programs observe by themselves.
+func (r *tried) outlive(try *product.Program, by unix.Signal) {
+	r.t.Helper()
+	if until := r.p.Status().TrialUntil; until == nil || time.Until(*until) <= 0 {
+		r.t.Errorf("on trial until %v", until)
+	}
+	try.Signal(by)
+	await.Eventually(r.t, "the trial is over", func() error {
+		if s := r.p.Status(); s.TrialUntil != nil || s.Mode != "observe" {
+			return fmt.Errorf("mode %s, on trial until %v", s.Mode, s.TrialUntil)
+		}
+		return nil
+	})
+	r.wantBy(false)
+	if text := r.p.Expect(3, "status").Stdout; !strings.HasPrefix(text, "failed: the trial is over") || strings.Contains(text, "on trial") {
+		r.t.Errorf("the status of a trial that is over:\n%s", text)
+	}
+	if by == unix.SIGSTOP {
+		try.Signal(unix.SIGKILL)
+	}
+	try.WaitEnd()
+}
+
+// TestTryOutlived kills the process that tries, and stops it. Nobody is left to take anything back. Replies are moved until
+// the time is over, and go as routed from then on. The next command takes back the rest, and says so.
+func TestTryOutlived(t *testing.T) {
+	for name, by := range map[string]unix.Signal{"confirm": unix.SIGKILL, "mode": unix.SIGSTOP} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newStrict(t)
+			try := r.begin("--timeout", "3s")
+			r.wantBy(true)
+			r.outlive(try, by)
+			taker := takers[name]
+			result := r.p.Expect(1, taker.command...) // nothing was there before
+			if !strings.Contains(result.Stderr, taker.says) {
+				t.Errorf("it does not say %q: %s", taker.says, result)
+			}
+			t.Logf("after %s: by eth0 from the end of the trial on, all is back within %s of %q", by, r.wantBack(), taker.command)
 		})
 	}
 }
@@ -218,6 +260,7 @@ func TestTryKilledWhileStarting(t *testing.T) {
 		})
 		try.Signal(unix.SIGKILL)
 		try.WaitEnd()
+		r.p.Detach()
 		r.wantBack()
 	}
 }
@@ -225,9 +268,9 @@ func TestTryKilledWhileStarting(t *testing.T) {
 // TestTryRestores tries in the place of a datapath in mode observe, whose daemon has ended, with other interfaces: it
 // is back afterwards, with its programs, flows and counters.
 func TestTryRestores(t *testing.T) {
-	// Others differ in who notices, not in what is put back.
-	for _, name := range noticed {
-		if short.Run(t) && name != "killed" {
+	// Other endings differ in who puts it back, not in what.
+	for _, name := range []string{"time", "confirm"} {
+		if short.Run(t) && name != "confirm" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -242,8 +285,10 @@ func TestTryRestores(t *testing.T) {
 			flows := p.Status().Flows.Count
 			try := r.begin("--timeout", "3s", "--interface", "eth0", "--interface", "eth1")
 			r.wantBy(true)
-			endings[name](t, try)
-			if code := try.WaitEnd(); code == 0 {
+			if name == "confirm" {
+				r.outlive(try, unix.SIGKILL)
+				p.Expect(1, "try", "confirm")
+			} else if code := try.WaitEnd(); code == 0 {
 				t.Errorf("exit code 0:\n%s", try.Log)
 			}
 			took := r.wantBack()
@@ -307,7 +352,9 @@ func TestTryRestoresBoundRoute(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
-	routes := func() string { return host.Shell(t, n.Server.Host, "ip route show default dev eth1 proto 114") }
+	routes := func() string {
+		return host.Shell(t, n.Server.Host, "ip route show table 114114 dev eth1 proto 114 2>/dev/null || true")
+	}
 	host.Shell(t, n.Server.Host, "ip route add 10.77.0.0/16 via "+n.Server.Eth1.Gateway(topology.IPv4).String()+" dev eth1")
 	p.Start().Kill()
 	r := newTried(t, n, p)
@@ -351,17 +398,11 @@ func TestTryBesideRun(t *testing.T) {
 	t.Logf("try beside a daemon, and %q beside a trial: %d refused, each names the other, 0 differences", refused, 1+len(refused))
 }
 
-// TestTryWithoutGuard starts a daemon where a trial ended without anybody to take it back: the daemon does that first.
-func TestTryWithoutGuard(t *testing.T) {
+// TestTryLeft starts a daemon where a trial was left before its time was over: the daemon takes it back first.
+func TestTryLeft(t *testing.T) {
 	r := newStrict(t)
 	p := r.p
 	try := r.begin()
-	guardian := child(t, try)
-	// Stopped, neither can do anything about the other's end.
-	for _, pid := range []int{try.PID(), guardian} {
-		await.Must(t, unix.Kill(pid, unix.SIGSTOP))
-	}
-	await.Must(t, unix.Kill(guardian, unix.SIGKILL))
 	try.Signal(unix.SIGKILL)
 	try.WaitEnd()
 	r.wantBy(true)
@@ -376,5 +417,5 @@ func TestTryWithoutGuard(t *testing.T) {
 	if _, err := os.Stat(p.PinDir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the pin directory: %v", err)
 	}
-	t.Log("process and guardian killed: taken back by the next daemon, 0 differences after detach")
+	t.Log("process killed: taken back by the next daemon, 0 differences after detach")
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/short"
 )
 
@@ -48,12 +49,8 @@ func reportOf(t *testing.T, text string) (r *report, said *strings.Builder) {
 	r = newReport(said, t.TempDir(), true)
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		var e event
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.take(&e); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, json.Unmarshal([]byte(line), &e))
+		await.Must(t, r.take(&e))
 	}
 	return r, said
 }
@@ -92,14 +89,10 @@ func TestFailures(t *testing.T) {
 func TestShown(t *testing.T) {
 	r, _ := reportOf(t, events)
 	jobs := []*job{{packages: []string{"replypath/test/x"}, tests: []string{"TestA", "TestB"}}, {packages: []string{"replypath/y"}}}
-	if err := r.noteShown(jobs); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, r.noteShown(jobs))
 	o := options{logs: r.logs}
 	rest, err := o.leaveOut([]*job{{packages: []string{"replypath/test/x"}}, {packages: []string{"replypath/y"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	if len(rest) != 1 || strings.Join(rest[0].skip, " ") != "TestA" {
 		t.Errorf("left: %+v", rest)
 	}

@@ -27,8 +27,7 @@ var reserved = [][2]netip.Prefix{
 	{netip.MustParsePrefix("0.9.0.100/24"), netip.MustParsePrefix("0.1.0.100/24")},
 }
 
-// withReserved gives the client and the server's eth1 such addresses as well, and the
-// routers the ways there.
+// withReserved gives the client and the server's eth1 such addresses as well, and the routers the ways there.
 func withReserved(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	gatewayOf := func(p netip.Prefix) netip.Prefix { return netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits()) }
@@ -136,8 +135,7 @@ func cookiesOf(t *testing.T, host *topology.Host) (c cookies) {
 	return c
 }
 
-// wantMore wants so many connections to have been opened since then, by a cookie each. One
-// may have been sent twice.
+// wantMore wants so many connections to have been opened since then, by a cookie each. One may have been sent twice.
 func (c cookies) wantMore(t *testing.T, host *topology.Host, connections int) {
 	t.Helper()
 	now := cookiesOf(t, host)

@@ -94,9 +94,8 @@ func exitBy(server *topology.Server, by *topology.Interface) exit {
 	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, by, by.Peer().MAC}
 }
 
-// wantAnswers asks a few questions and wants all of the answers, and every one of
-// them by this exit. Answers are seen as they leave the server, which may be behind
-// a translation.
+// wantAnswers asks a few questions and wants all of the answers, and every one of them by this exit. Answers are seen
+// as they leave the server, which may be behind a translation.
 func (e exit) wantAnswers(t *testing.T, c *traffic.Conversation, answers topology.Filter) {
 	t.Helper()
 	exits := wire.TapAll(t, e.nics...)
@@ -126,8 +125,7 @@ func (e exit) want(seen *wire.Exits, what string, frames topology.Filter) []*top
 	return seen.Want(what, frames, e.by, e.to)
 }
 
-// wantLost asks in vain: the answers leave by this exit, but never come to who
-// asked.
+// wantLost asks in vain: the answers leave by this exit, but never come to who asked.
 func (e exit) wantLost(t *testing.T, c *traffic.Conversation, answers topology.Filter) {
 	t.Helper()
 	exits := wire.TapAll(t, e.nics...)

@@ -137,9 +137,13 @@ func (p *equals) datagrams() topology.Filter {
 // forge has somebody send a datagram in the client's name, by eth1.
 func (p *equals) forge() {
 	p.t.Helper()
-	nic := p.n.Server.Eth1
+	p.forgeBy(p.n.Server.Eth1, p.n.Server.Eth1.Peer().MAC)
+}
+
+func (p *equals) forgeBy(nic *topology.Interface, mac net.HardwareAddr) {
+	p.t.Helper()
 	traffic.NewInjector(p.t, nic.Peer()).Send(traffic.Datagram{
-		FromMAC: nic.Peer().MAC, ToMAC: nic.MAC, From: p.clientAt, To: p.serverAt,
+		FromMAC: mac, ToMAC: nic.MAC, From: p.clientAt, To: p.serverAt,
 	}.Layers()...)
 }
 
@@ -193,18 +197,19 @@ func (s *begunServer) equals(t *testing.T, f topology.Family) *equals {
 var symmetricPorts = map[string]uint16{"vxlan": 4789, "ike": 500, "corosync": 5405, "wireguard": 51820}
 
 // TestBegun has a server and a client speak to each other, one of them first. That decides which way the server sends,
-// whatever happens meanwhile.
+// whatever happens meanwhile, where nothing is related.
 func TestBegun(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	s := &begunServer{n, testproduct.On(t, n.Server.Host), 12_000}
 	start := func() *testproduct.Daemon {
-		return s.p.Start("--config", testproduct.WriteConfig(t, testproduct.SmallTables))
+		return s.p.Start("--config", testproduct.WriteConfig(t, testproduct.SmallTables+"related: false\n"))
 	}
 	d := start()
 	s.p.WaitGrace()
 	s.run(t, "closed doors", testClosedDoors)
 	s.run(t, "tuple used again", testTupleReused)
 	s.run(t, "connected server", testConnectedServer)
+	s.run(t, "only the server speaks", testOnlyServerSpeaks)
 	s.run(t, "forged datagram", testForgedDatagram)
 	s.run(t, "question before the server", testServerAfterQuestion)
 	s.run(t, "long silence", testLongSilence)
@@ -259,6 +264,22 @@ func testConnectedServer(t *testing.T, s *begunServer) {
 			}
 			pair.want(clientBegan)
 		}
+	}
+}
+
+// testOnlyServerSpeaks has a client ask once, and then the server alone speak, for longer than a silent flow lives: what it
+// sends stays at eth1, and so do the answers to the client's next questions.
+func testOnlyServerSpeaks(t *testing.T, s *begunServer) {
+	for _, f := range traffic.Families {
+		pair := s.equals(t, f)
+		pair.clientSpeaks()
+		wires := wire.Tap(t, s.Server)
+		for range 4 {
+			pair.serverSpeaks()
+			s.p.Age(100 * time.Second)
+		}
+		pair.talk()
+		wires.WantEth1("what the server sends", pair.datagrams())
 	}
 }
 

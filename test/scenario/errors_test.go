@@ -111,8 +111,7 @@ var (
 	parameter  = kinds(kind{12, 0}, kind{4, 2})
 )
 
-// unknownRoute is a routing header of a kind that nobody knows (RFC 4727, 3.3), which names
-// another destination.
+// unknownRoute is a routing header of a kind that nobody knows (RFC 4727, 3.3), which names another destination.
 var unknownRoute = gopacket.Payload{byte(layers.IPProtocolUDP), 0, 253, 1, 0, 0, 0, 0}
 
 // toEight makes the 20 bytes of a TCP header divisible by 8.
@@ -154,15 +153,13 @@ func echoOf(ip gopacket.NetworkLayer) (protocol layers.IPProtocol, echo gopacket
 	return layers.IPProtocolICMPv6, gopacket.Payload{layers.ICMPv6TypeEchoRequest, 0, 0, 0, 0, 77, 0, 1}
 }
 
-// firstFragment is the beginning of a packet whose rest never comes. What ends it
-// tells it from the others.
+// firstFragment is the beginning of a packet whose rest never comes. What ends it tells it from the others.
 func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
 	mark := rest[len(rest)-1].(gopacket.Payload)
 	return fragmentOf(ip, protocol, uint16(crc32.ChecksumIEEE(mark)), 0, true, rest...)
 }
 
-// fragmentOf is a fragment at an offset in bytes, whose rest has so many that the
-// next one's is divisible by 8.
+// fragmentOf is a fragment at an offset in bytes, whose rest has so many that the next one's is divisible by 8.
 func fragmentOf(ip gopacket.NetworkLayer, protocol layers.IPProtocol, id uint16, offset int, more bool, rest ...gopacket.SerializableLayer) packet {
 	if header, ok := ip.(*layers.IPv4); ok {
 		header.Protocol, header.Id, header.FragOffset = protocol, id, uint16(offset/8)
@@ -221,8 +218,7 @@ func quoting(mark []byte) topology.Filter {
 	return func(frame *topology.Frame) bool { return bytes.Contains(frame.Data, mark) }
 }
 
-// promptErrors has a host send every error, and those about fragments within a
-// second.
+// promptErrors has a host send every error, and those about fragments within a second.
 func promptErrors(t *testing.T, host *topology.Host) {
 	t.Helper()
 	for key, value := range map[string]string{

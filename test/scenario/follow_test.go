@@ -92,9 +92,7 @@ func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *traffic.Co
 func TestFollow(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	m := moving{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
-	for _, f := range traffic.Families {
-		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, n.Server.Eth0)
 	config := product.WriteConfig(t, product.SmallTables+"follow: pinned\n")
 	d := m.p.Start("--config", config)
 	t.Run("pinned", func(t *testing.T) { m.eachMove(t, testPinned) })
@@ -108,6 +106,21 @@ func TestFollow(t *testing.T) {
 			testSpoofed(t, m, f)
 		}
 	})
+	t.Run("forged", func(t *testing.T) {
+		for _, f := range traffic.Families {
+			testForged(t, m, f)
+		}
+	})
+	reload(t, d, config, product.SmallTables+"manage_rp_filter: false\n")
+	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
+	d.Reload() // which the programs know of then
+	t.Run("strict", func(t *testing.T) {
+		for _, f := range traffic.Families {
+			t.Run(f.String(), func(t *testing.T) { testStrict(t, m, f) })
+		}
+	})
+	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "0"))
+	reload(t, d, config, product.SmallTables)
 	t.Run("down", func(t *testing.T) { testDown(t, m) })
 }
 
@@ -134,8 +147,8 @@ func testLatest(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 }
 
 // testValidated moves a TCP connection with the first segment that comes by another NIC, there and back, as its socket
-// vouches for it. What has no connection moves when its way has been silent for a second; until then it stays and is
-// counted.
+// vouches for it. What has no connection moves when the peer has come by the other NIC alone, for ten seconds and three
+// times; until then it stays and is counted.
 func testValidated(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 	before, to := m.moved(), m.other(from)
 	m.bring(t, c.Self.Addr(), to)
@@ -147,10 +160,104 @@ func testValidated(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 		return
 	}
 	from.askBy(t, c)
-	m.wantMoved(t, before, 0, 1)
-	m.p.Age(2 * time.Second)
+	m.p.Age(11 * time.Second)
+	from.askBy(t, c) // twice only
+	m.bring(t, c.Self.Addr(), from)
+	from.askBy(t, c)
+	m.bring(t, c.Self.Addr(), to)
+	for range 3 { // in no time, since it came as before
+		from.askBy(t, c)
+	}
+	m.wantMoved(t, before, 0, 5)
+	m.p.Age(11 * time.Second)
 	to.askBy(t, c)
-	m.wantMoved(t, before, 1, 1)
+	m.wantMoved(t, before, 1, 5)
+}
+
+// testForged has somebody send datagrams in the name of a client that has been silent for a while, by the other NIC, and
+// by the same one from another MAC. What the server then says goes to the client, and the datagrams are counted. A filter
+// drops those by eth0, which the programs see before.
+func testForged(t *testing.T, m moving, f topology.Family) {
+	port := uint16(13_000)
+	host.Nft(t, m.Server.Host, `table inet deaf { chain input { type filter hook input priority filter
+		iif eth0 udp dport 13000-13100 @th,64,64 0x646174616772616d drop
+	}
+	}`)
+	defer host.Shell(t, m.Server.Host, "nft delete table inet deaf")
+	for _, at := range []exit{m.eth0, m.eth1} {
+		for _, by := range []exit{m.eth0, m.eth1} {
+			port++
+			asked := at.by.Address(f)
+			m.bring(t, asked, at)
+			q := newClientOf(t, m.TwoNIC, netip.AddrPortFrom(m.ClientEth0.Address(f), port), netip.AddrPortFrom(asked, port))
+			q.serve(serverSocket{})
+			q.clientSpeaks()
+			q.serverSpeaks()
+			m.p.Age(5 * time.Second)
+			before, mac := m.moved(), by.to
+			if by.by == at.by {
+				mac = net.HardwareAddr{2, 0xbb, 0, 0, 0, 1}
+			}
+			for range 2 {
+				q.forgeBy(by.by, mac)
+			}
+			exits := wire.TapAll(t, at.nics...)
+			q.serverSpeaks()
+			at.want(exits, "what the server says", q.datagrams())
+			m.wantMoved(t, before, 0, 2)
+		}
+	}
+}
+
+// testStrict has datagrams of a client, whom the host asks and answers by eth0, come by eth1, whose rp_filter is strict and
+// stays so: the kernel drops those of IPv4, and they are no evidence, until it answers by eth1 itself. IPv6 has no such filter.
+func testStrict(t *testing.T, m moving, f topology.Family) {
+	m.p = m.p.In(t)
+	asked, client := m.Server.Eth0.Address(f), m.ClientEth0.Address(f)
+	m.bring(t, asked, m.eth0)
+	q := newClientOf(t, m.TwoNIC, netip.AddrPortFrom(client, 13_200), netip.AddrPortFrom(asked, 13_200))
+	q.serve(serverSocket{})
+	q.clientSpeaks()
+	q.serverSpeaks()
+	comes := func(want moved) {
+		t.Helper()
+		for range 3 {
+			before := m.moved()
+			q.forgeBy(m.eth1.by, m.eth1.to)
+			await.Eventually(t, "the datagram is counted", func() error {
+				if m.moved() == before {
+					return errors.New("it is not")
+				}
+				return nil
+			})
+			m.p.Age(6 * time.Second)
+		}
+		if got := m.moved(); got != want {
+			t.Errorf("counted %+v, not %+v", got, want)
+		}
+	}
+	says := func(at exit) {
+		t.Helper()
+		exits := wire.TapAll(t, at.nics...)
+		q.serverSpeaks()
+		at.want(exits, "what the server says", q.datagrams())
+	}
+	before, dropped := m.moved(), m.p.Metrics().Sum("replypath_rp_filter_drops_total")
+	if f == topology.IPv6 {
+		comes(moved{before.moved + 1, before.contested + 2, before.pinned})
+		says(m.eth1)
+		return
+	}
+	comes(moved{before.moved, before.contested + 3, before.pinned})
+	if now := m.p.Metrics().Sum("replypath_rp_filter_drops_total"); now != dropped+3 {
+		t.Errorf("the kernel dropped %v datagrams, not 3", now-dropped)
+	}
+	says(m.eth0)
+	host.Shell(t, m.Server.Host, fmt.Sprintf("ip route add %s via %s", client, m.Server.Eth1.Gateway(f)))
+	defer host.Shell(t, m.Server.Host, fmt.Sprintf("ip route del %s", client))
+	says(m.eth0)
+	comes(moved{before.moved + 1, before.contested + 5, before.pinned})
+	says(m.eth1)
 }
 
 // testDown moves what has no connection at once when its NIC has lost its carrier, and a TCP connection as well: the

@@ -51,7 +51,7 @@ func askRedirected(t *testing.T, n *topology.TwoNIC, kind traffic.Kind, f topolo
 }
 
 // TestProxies has the host redirect a port to a server of its own, and a proxy on it answer for others (nftables'
-// tproxy): for the host's own address, and for one behind it, which is a forwarded flow as far as addresses tell.
+// tproxy): for the host's own address, and for one behind it, which is a forwarded flow unless `addresses` names it.
 func TestProxies(t *testing.T) {
 	n := newProxied(t)
 	redirectPort(t, n.TwoNIC)
@@ -77,6 +77,10 @@ func TestProxies(t *testing.T) {
 		} else {
 			wantLost(t, n.Server, c, n.ClientEth0)
 		}
+	})
+	reload(t, d, config, "addresses: [10.50.0.0/28, \"2001:db8:50::/64\"]\n")
+	eachProxied(t, n, "addresses", func(t *testing.T, c *traffic.Conversation, _ bool) {
+		wantAnswers(t, n.Server, c, true)
 	})
 	reload(t, d, config, "scope: all\n")
 	eachProxied(t, n, "all", func(t *testing.T, c *traffic.Conversation, _ bool) {

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
@@ -97,9 +96,7 @@ func TestForwarded(t *testing.T) {
 	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	t.Run("untouched", func(t *testing.T) {
-		if diff := cmp.Diff(before, pass()); diff != "" {
-			t.Errorf("what came out of the server (-without +with replypath):\n%s", diff)
-		}
+		await.Same(t, "what came out of the server (-without +with replypath)", before, pass())
 		if flows := p.In(t).Flows(); len(flows) > 0 {
 			t.Errorf("forwarded packets became the flows %v", flows)
 		}
@@ -220,7 +217,7 @@ func detour(t *testing.T, n *topology.TwoNIC, f topology.Family, on bool) {
 
 // testContainerMoves changes the way that a client's segments come in: a TCP flow of a container, and one of a port that is
 // redirected, follows at once, as what was seen of the connection decides where no socket is found; one without
-// connections after the second in which nothing came by its old way.
+// connections when three questions, in ten seconds, have come by the other way alone.
 func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 	moves := func() float64 { return p.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp") }
 	for _, f := range traffic.Families {
@@ -234,8 +231,10 @@ func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 			for _, eth1 := range []bool{false, true} {
 				detour(t, s.TwoNIC, f, !eth1)
 				if c.Kind != traffic.TCP {
-					wire.WantBy(t, s.Server, c, !eth1) // the present way is up and was in use a moment ago
-					p.Age(2 * time.Second)
+					for range 2 { // the present way is up, and the other one new
+						wire.WantBy(t, s.Server, c, !eth1)
+						p.Age(6 * time.Second)
+					}
 				}
 				wire.WantBy(t, s.Server, c, eth1)
 			}
@@ -247,8 +246,7 @@ func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 	}
 }
 
-// forgery is a segment that somebody else sends in a conversation, relative to
-// what the client sent last.
+// forgery is a segment that somebody else sends in a conversation, relative to what the client sent last.
 type forgery struct {
 	name     string
 	seq, ack uint32
@@ -303,8 +301,7 @@ func contested(p *product.Product) float64 {
 	return p.Metrics().Sum("replypath_flow_moves_refused_total", "reason=contested")
 }
 
-// segment makes the forged ACK out of the client's last segment, as the
-// router of an interface would hand it over.
+// segment makes the forged ACK out of the client's last segment, as the router of an interface would hand it over.
 func (f forgery) segment(t *testing.T, wires *wire.Wires, c *traffic.Conversation) func(*topology.Interface) packet {
 	t.Helper()
 	frames := wires.Eth1.Frames(c.Questions())

@@ -64,9 +64,7 @@ func newPod(t *testing.T, page *testhost.Recipe) *pod {
 	p.Eth1 = await.Must1[*topology.Interface](t)(host.Interface("net1"))
 	p.Eth1.PeerWith(n.Server.Eth1.Peer())
 	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
-	for _, f := range traffic.Families {
-		traffic.Serve(t, host, p.Eth1.Address(f))
-	}
+	traffic.ServeNICs(t, p.Eth1)
 	return p
 }
 

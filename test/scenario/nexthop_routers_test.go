@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,9 +31,7 @@ func newRouters(t *testing.T) routers {
 	t.Helper()
 	r := routers{Routers: traffic.Build(t, topology.NewRouters)}
 	r.nics = []*topology.Interface{r.Server.Eth0, r.Server.Eth1}
-	for _, f := range r.Families() {
-		traffic.Serve(t, r.Server.Host, r.Server.Eth1.Address(f))
-	}
+	traffic.ServeNICs(t, r.Server.Eth1)
 	return r
 }
 
@@ -62,6 +61,15 @@ func (r routers) route(t *testing.T, change string, to map[topology.Family]strin
 	for _, f := range traffic.Families {
 		host.Shell(t, r.Server.Host, fmt.Sprintf("ip %s route %s %s via %s dev eth1 table %s metric %d",
 			ipFlag(f), change, to[f], r.Inside[router].Address(f), table, 5000+router))
+	}
+}
+
+// rule adds rules of both families, or takes them away. OWN stands for eth1's address.
+func (r routers) rule(t *testing.T, change, words string) {
+	t.Helper()
+	for _, f := range traffic.Families {
+		own := r.Server.Eth1.Address(f).String()
+		host.Shell(t, r.Server.Host, fmt.Sprintf("ip %s rule %s %s", ipFlag(f), change, strings.ReplaceAll(words, "OWN", own)))
 	}
 }
 
@@ -131,6 +139,7 @@ func TestRouters(t *testing.T) {
 	} {
 		await.Must(t, r.Server.SetSysctl("net/"+key, value))
 	}
+	r.rule(t, "add", "lookup 101 prio 40000")
 	r.route(t, "add", elsewhere, 1, "main")
 	r.route(t, "add", andFurther, 2, "101")
 	p := product.On(t, r.Server.Host)
@@ -160,6 +169,7 @@ func TestRouters(t *testing.T) {
 	for _, table := range []string{"main", "101"} {
 		t.Run("elsewhere comes/"+table, func(t *testing.T) { testRouteComes(t, r, p.In(t), table) })
 	}
+	t.Run("for some", func(t *testing.T) { testRouteForSome(t, r, p.In(t)) })
 	t.Run("to one host", func(t *testing.T) { testRouteToOneHost(t, r, p.In(t)) })
 	t.Run("announced", func(t *testing.T) { testRouteAnnounced(t, r, p.In(t)) })
 	t.Run("several", func(t *testing.T) { testSeveralRouters(t, r, p.In(t)) })
@@ -216,6 +226,39 @@ func testRouteComes(t *testing.T, r routers, p *product.Product, table string) {
 	r.route(t, "del", elsewhere, 1, table)
 	r.waitKnown(t, p)
 	r.wantThroughAgain(t, p, 0, open...)
+}
+
+// testRouteForSome has a default route by another router in a table that a rule asks for some packets only, as those with a
+// mark: who brought a question without one is answered. A rule for all packets, or for those from eth1's address, counts within
+// a second.
+func testRouteForSome(t *testing.T, r routers, p *product.Product) {
+	r.bring(t, 0)
+	open := r.conversations(t)
+	r.wantThrough(t, 0, open...)
+	r.route(t, "add", anywhere, 1, "200")
+	for counts, others := range map[string][]string{
+		"lookup 200 prio 40000":        {"fwmark 5 lookup 200 prio 100", "uidrange 33-33 lookup 200 prio 101"},
+		"from OWN lookup 200 prio 102": {"iif eth0 lookup 200 prio 103", "not fwmark 5 goto 105 prio 104", "lookup main prio 105"},
+	} {
+		added := time.Now()
+		r.rule(t, "add", counts)
+		r.waitKnown(t, p, r.inside(1)...)
+		if took := time.Since(added); took > await.Patient(time.Second) {
+			t.Errorf("%s counts after %s", counts, took)
+		}
+		r.wantThroughAgain(t, p, 1, r.conversations(t)...)
+		for _, rule := range others {
+			r.rule(t, "add", rule)
+		}
+		r.rule(t, "del", counts)
+		r.waitKnown(t, p)
+		r.wantThroughAgain(t, p, 0, open...)
+		r.wantThrough(t, 0, r.conversations(t)...)
+		for _, rule := range others {
+			r.rule(t, "del", rule)
+		}
+	}
+	r.route(t, "del", anywhere, 1, "200")
 }
 
 // testRouteToOneHost has a route for a single host come, as those to a cloud's metadata are, by another router than the one

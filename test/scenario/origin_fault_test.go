@@ -102,9 +102,7 @@ func setUpAgain(t *testing.T, i *topology.Interface) {
 // counted with the reason, until eth1 is back. What eth0 carries goes on.
 func TestStrongHostFaultOfEth1(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
-	for _, f := range s.Families() {
-		traffic.Serve(t, s.A.Host, s.A.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, s.A.Eth0)
 	p := product.On(t, s.B.Host)
 	p.Start("--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(t, p)

@@ -27,9 +27,7 @@ func newUplinks(t *testing.T) uplinks {
 	t.Helper()
 	u := uplinks{Uplinks: traffic.Build(t, topology.NewUplinks)}
 	u.nics = []*topology.Interface{u.Server.Eth0, u.Server.Eth1}
-	for _, f := range u.Families() {
-		traffic.Serve(t, u.Client, u.ClientEth0.Address(f))
-	}
+	traffic.ServeNICs(t, u.ClientEth0)
 	return u
 }
 

@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/history"
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
@@ -167,16 +169,16 @@ func (s planned) wantNeeded(t *testing.T) {
 	a, from := s.A.Eth1.Address(topology.IPv4), "from "+s.B.Eth1.Address(topology.IPv4).String()
 	testhost.Shell(t, s.B.Host, `ip link add docker9 type veth peer name docker9p
 		ip link set docker9 up; ip link set docker9p up; ip addr add 172.31.9.1/24 dev docker9`)
-	for _, test := range []struct{ add, del, reason string }{
-		{"ip route add unreachable 10.0.0.0/8", "ip route del unreachable 10.0.0.0/8", "unreachable 10.0.0.0/8 refuses replies"},
-		{"ip route add blackhole " + a.String() + "/32", "ip route del blackhole " + a.String() + "/32", "refuses replies"},
-		{"ip route add " + a.String() + "/32 via 172.31.9.2 dev docker9", "ip route del " + a.String() + "/32",
+	for _, test := range []struct{ add, del, verdict, reason string }{
+		{"ip route add unreachable 10.0.0.0/8", "ip route del unreachable 10.0.0.0/8", "needed", "unreachable 10.0.0.0/8 refuses replies"},
+		{"ip route add blackhole " + a.String() + "/32", "ip route del blackhole " + a.String() + "/32", "needed", "refuses replies"},
+		{"ip route add " + a.String() + "/32 dev docker9", "ip route del " + a.String() + "/32", "needed",
 			"would go by docker9, where replypath sees nothing"},
 		{"ip route add default via 172.31.9.2 dev docker9 table 200; ip rule add pref 200 not fwmark 51820 lookup 200",
-			"ip rule del pref 200; ip route flush table 200", "leads replies by docker9, which is not managed"},
+			"ip rule del pref 200; ip route flush table 200", "not-needed", "replypath sends the replies"}, // which it catches
 	} {
 		testhost.Shell(t, s.B.Host, test.add)
-		wantRule(t, s.p.Plan(0).Of("rule", from), "needed", test.reason)
+		wantRule(t, s.p.Plan(0).Of("rule", from), test.verdict, test.reason)
 		testhost.Shell(t, s.B.Host, test.del)
 	}
 	testhost.Shell(t, s.B.Host, "ip link del docker9")
@@ -213,8 +215,8 @@ func (s planned) wantMarksNotNeeded(t *testing.T) {
 	s.askAll(t)
 }
 
-// TestPlanReplica has a host open connections from eth1's addresses by its rules: these are needed until host_model: strong
-// takes it over, and then everything goes on without them.
+// TestPlanReplica has a host open connections from eth1's addresses by its rules: these are needed until their peer comes there
+// by itself, to which they are related, or until host_model: strong takes it over. Then everything goes on without them.
 func TestPlanReplica(t *testing.T) {
 	s := ruled(t)
 	opened := make(map[topology.Family]*traffic.Conversation)
@@ -232,8 +234,9 @@ func TestPlanReplica(t *testing.T) {
 		if rule.Connections != 1 || len(rule.Peers) != 1 || !netip.MustParsePrefix(rule.Peers[0]).Contains(s.A.Eth1.Address(f)) {
 			t.Errorf("%d connections with %v", rule.Connections, rule.Peers)
 		}
-		wantOpened(t, made, s.B.Eth1.Address(f))
+		wantOpened(t, made, s.B.Eth1.Address(f), "host_model: strong of eth1; or a route to ")
 	}
+	wantRelated(t, s, p, opened)
 	reload(t, d, config, strongHost(s))
 	made = p.Plan(0)
 	for f, c := range opened {
@@ -247,17 +250,74 @@ func TestPlanReplica(t *testing.T) {
 	}
 }
 
-// wantOpened wants one row of what the host opened from an address, with both remedies.
-func wantOpened(t *testing.T, made *product.Plan, self netip.Addr) {
+// wantRelated has the peer of what the host opened connect by eth1 as well, and wants neither rules nor host_model: strong for
+// it, nor do they make a difference then.
+func wantRelated(t *testing.T, s *topology.S1, p *product.Product, opened map[topology.Family]*traffic.Conversation) {
 	t.Helper()
-	i := slices.IndexFunc(made.Originated, func(o product.PlanRow) bool { return o.Self == self })
+	for _, f := range traffic.Families {
+		c := traffic.NewConversation(t, traffic.TCP, s.A.Eth1, s.B.Eth1.Address(f))
+		defer c.Close()
+		traffic.Ask(t, c)
+	}
+	made := p.Plan(0)
+	for f, c := range opened {
+		wantRule(t, made.Of("rule", "from "+s.B.Eth1.Address(f).String()), "not-needed", "is related to what its peers began")
+		wantOpened(t, made, s.B.Eth1.Address(f), "none: its peer comes by eth1, and related sends it there")
+		rule := fmt.Sprintf("ip %s rule %%s from %s lookup 101 priority 100", ipFlag(f), s.B.Eth1.Address(f))
+		testhost.Shell(t, s.B.Host, fmt.Sprintf(rule, "del"))
+		wires := wire.Tap(t, s.B)
+		traffic.Ask(t, c)
+		wires.WantEth1("what is related, without its rule", c.Questions())
+		testhost.Shell(t, s.B.Host, fmt.Sprintf(rule, "add"))
+	}
+}
+
+// wantOpened wants one row of what the host opened from an address, with a remedy.
+func wantOpened(t *testing.T, made *product.Plan, self netip.Addr, remedy string) {
+	t.Helper()
+	i := slices.IndexFunc(made.Originated, func(o product.PlanRow) bool { return o.Self == self && strings.HasPrefix(o.Remedy, remedy) })
 	if i < 0 {
 		t.Fatalf("opened: %+v", made.Originated)
 	}
 	o := made.Originated[i]
-	if o.PeerPort != traffic.EchoPort || o.Flows != 1 || o.FromInterface != "eth0" || o.ToInterface != "eth1" ||
-		!strings.Contains(o.Remedy, "host_model: strong of eth1; or a route to "+o.Peer.String()+" via ") {
+	isRouted := !strings.Contains(remedy, "route") || strings.Contains(o.Remedy, remedy+o.Peer.String()+" via ")
+	if o.PeerPort != traffic.EchoPort || o.Flows != 1 || o.FromInterface != "eth0" || o.ToInterface != "eth1" || !isRouted {
 		t.Errorf("opened: %+v", o)
+	}
+}
+
+// TestPlanMissed has a route come and go by which a connection leaves rightly: the gathering in between misses it. It counts
+// once, with as many packets as frames were captured.
+func TestPlanMissed(t *testing.T) {
+	s := ruled(t)
+	kept := history.New()
+	gather := func() {
+		await.Must(t, s.B.Do(func() error { return kept.GatherSockets([]string{"eth0", "eth1"}) }))
+	}
+	wires := wire.Tap(t, s.B)
+	for _, f := range traffic.Families {
+		c := fromEth1(t, s, traffic.TCP, f)
+		traffic.Ask(t, c)
+		gather()
+		route := fmt.Sprintf("ip %s route %%s %s via %s", ipFlag(f), c.Self.Addr(), s.B.Eth1.Gateway(f))
+		for range 2 {
+			testhost.Shell(t, s.B.Host, fmt.Sprintf(route, "add"))
+			gather()
+			traffic.Ask(t, c)
+			testhost.Shell(t, s.B.Host, fmt.Sprintf(route, "del"))
+			gather()
+		}
+		await.Eventually(t, "the plan's numbers are those of the frames", func() error {
+			gather()
+			rows := kept.List(time.Time{})
+			_, left := wires.Left(c.Questions())
+			i := slices.IndexFunc(rows, func(r history.Row) bool { return r.Self == c.Peer.Addr() })
+			if i < 0 || rows[i].Flows != 1 || rows[i].Packets != history.Count(len(left)) {
+				return fmt.Errorf("%d frames left, but there are %+v", len(left), rows)
+			}
+			return nil
+		})
+		wires.WantEth1("what the host opened", c.Questions())
 	}
 }
 

@@ -123,9 +123,8 @@ func TestRouted(t *testing.T) {
 	t.Run("excluded", func(t *testing.T) { testExclude(t, n, d, config) })
 }
 
-// testExclude asks all questions under each list: what is excluded goes as routed,
-// by eth0, all else by eth1. The daemon reads one list after the other; flows that
-// have begun before an exclusion are not moved any more either.
+// testExclude asks all questions under each list: what is excluded goes as routed, by eth0, all else by eth1. The
+// daemon reads one list after the other; flows that have begun before an exclusion are not moved any more either.
 func testExclude(t *testing.T, n *topology.TwoNIC, d *product.Daemon, config string) {
 	begun := make(map[question]*traffic.Conversation)
 	for _, q := range questions() {
@@ -146,9 +145,8 @@ func testExclude(t *testing.T, n *topology.TwoNIC, d *product.Daemon, config str
 	}
 }
 
-// testForbiddenRoute has the administrator forbid the way to the client: nothing
-// leaves for it by any NIC, neither answers to new questions nor those of a
-// conversation that goes on, until the route is taken away.
+// testForbiddenRoute has the administrator forbid the way to the client: nothing leaves for it by any NIC, neither
+// answers to new questions nor those of a conversation that goes on, until the route is taken away.
 func testForbiddenRoute(t *testing.T, n *topology.TwoNIC) {
 	nics := []*topology.Interface{n.Server.Eth1, n.Server.Eth0}
 	for _, kind := range []string{"prohibit", "unreachable", "blackhole"} {

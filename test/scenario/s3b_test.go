@@ -36,9 +36,7 @@ func newS3b(t *testing.T) *topology.S2 {
 	host.Shell(t, s.Balancer.Host, `
 		ip -6 address flush dev eth0 scope link
 		ip -6 address add fe80::1/64 dev eth0 nodad`)
-	for _, f := range s.Families() {
-		traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
-	}
+	traffic.ServeNICs(t, s.ServerEth0)
 	return s
 }
 

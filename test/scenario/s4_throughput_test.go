@@ -22,6 +22,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 )
 
@@ -78,16 +79,17 @@ type alternation struct {
 // cost is the processors' time, and the time that passes.
 type cost struct{ spent, took time.Duration }
 
-const (
-	turns = 5 // with what is judged
-	// moreTurns are had in all where so few break a bound: neighbours of the machine move their median less.
-	moreTurns = 13
-	tries     = 3
-)
+// moreTurns are had where a few break a bound: the median of these is what counts then, which neighbours of the machine move
+// less.
+const moreTurns = 13
 
 // takeTurns has turns with what is judged between turns without it, and judges.
 func takeTurns(t *testing.T, all []*alternation, without, with func()) {
 	t.Helper()
+	turns := 5
+	if short.Run(t) {
+		turns = 3
+	}
 	without()
 	for n := 1; n <= moreTurns; n++ {
 		with()
@@ -109,7 +111,10 @@ const slowest = 2.5
 
 // least measures works by turns, and returns the least of each.
 func (a *alternation) least(works ...int) []cost {
-	least := make([]cost, len(works))
+	least, tries := make([]cost, len(works)), 3
+	if testing.Short() {
+		tries = 2
+	}
 	for try := range tries {
 		for i, work := range works {
 			c := a.measure(work)

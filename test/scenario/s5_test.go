@@ -22,11 +22,7 @@ type s5 struct {
 func newS5(t *testing.T) s5 {
 	t.Helper()
 	s := s5{traffic.Build(t, topology.NewS5), host.ReadRecipe(t, "s5-two-nics-one-subnet")}
-	for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
-		for _, f := range s.Families() {
-			traffic.Serve(t, s.Server.Host, nic.Address(f))
-		}
-	}
+	traffic.ServeNICs(t, s.Server.Eth0, s.Server.Eth1)
 	return s
 }
 
@@ -55,9 +51,8 @@ func (s s5) each(t *testing.T, families []topology.Family, name string, asked, b
 	}
 }
 
-// lost wants answers from eth1's address to leave by eth0 and to be dropped. Only
-// an ICMPv6 echo reply prefers the interface of its request, where several lead to
-// the peer (net/ipv6/icmp.c, icmpv6_echo_reply): it is right by itself.
+// lost wants answers from eth1's address to leave by eth0 and to be dropped. Only an ICMPv6 echo reply prefers the
+// interface of its request, where several lead to the peer (net/ipv6/icmp.c, icmpv6_echo_reply): it is right by itself.
 func (s s5) lost(e exit, t *testing.T, c *traffic.Conversation, answers topology.Filter) {
 	if c.Protocol() == "icmpv6" && c.Peer.Addr() == s.NeighbourEth0.Address(topology.IPv6) {
 		e.by = s.Server.Eth1

@@ -75,7 +75,7 @@ func TestContainerHost(t *testing.T) {
 		"lo":            "loopback",
 		"docker0":       `ignore_interfaces "docker*"`,
 		"docker0p1":     "a port of docker0, which counts in its place",
-		"br-01234567":   `ignore_interfaces "br-*"`,
+		"br-01234567":   "bridge with no port but veth or tap",
 		"br-01234567p1": "a port of br-01234567, which counts in its place",
 		"cni0":          `ignore_interfaces "cni*"`,
 		"cni0p1":        "a port of cni0, which counts in its place",

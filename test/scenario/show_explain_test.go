@@ -74,12 +74,10 @@ func wantDetail(t *testing.T, e *product.Explanation, words string) {
 func TestExplain(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	server := n.Server
-	for _, f := range traffic.Families {
-		traffic.Serve(t, server.Host, server.Eth0.Address(f))
-	}
+	traffic.ServeNICs(t, server.Eth0)
 	host.Shell(t, server.Host, "ip link add nic9 type veth peer name nic8")
 	p := product.On(t, server.Host)
-	p.Start().Kill()
+	p.Start("--config", product.WriteConfig(t, "related: false\n")).Kill()
 	eachExplained := func(name string, explain func(*testing.T, *topology.TwoNIC, *product.Product, *traffic.Conversation)) {
 		traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			explain(t, n, p.In(t), traffic.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
@@ -91,24 +89,25 @@ func TestExplain(t *testing.T) {
 		}
 	})
 
-	config := product.WriteConfig(t, "{}\n")
+	config := product.WriteConfig(t, "related: false\n")
 	d := p.Start("--config", config)
 	t.Run("several", func(t *testing.T) { testExplainSeveral(t, n, p.In(t)) })
 	for _, f := range traffic.Families {
 		t.Run("unknown gateway/"+f.String(), func(t *testing.T) { testExplainUnknown(t, n, p.In(t), f) })
 		t.Run("bound listener/"+f.String(), func(t *testing.T) { testExplainBoundListener(t, n, p.In(t), f) })
+		t.Run("dropped question/"+f.String(), func(t *testing.T) { testExplainDropped(t, n, p.In(t), f) })
 	}
-	reload(t, d, config, "exclude: [{protocol: udp, self_port: 51820}, 10.9.0.77, 2001:db8:9::77]\nfallback_route: false\n")
+	reload(t, d, config, "exclude: [{protocol: udp, self_port: 51820}, 10.9.0.77, 2001:db8:9::77]\nfallback_route: false\nrelated: false\n")
 	for _, f := range traffic.Families {
 		t.Run("why/"+f.String(), func(t *testing.T) { testExplainWhy(t, n, p.In(t), f) })
 		t.Run("fallback/"+f.String(), func(t *testing.T) { testExplainFallback(t, n, p.In(t), f) })
 	}
-	reload(t, d, config, "interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\n")
+	reload(t, d, config, "interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\nrelated: false\n")
 	for _, f := range traffic.Families {
 		t.Run("own interface/"+f.String(), func(t *testing.T) { testExplainOwnInterface(t, n, p.In(t), f) })
 	}
 
-	reload(t, d, config, "{}\n")
+	reload(t, d, config, "related: false\n")
 	for _, f := range traffic.Families {
 		await.Must(t, server.Host.AddRoute(topology.Route{Via: server.Eth1.Gateway(f), Metric: 2000}))
 		for _, network := range []string{"tcp", "udp"} {
@@ -267,6 +266,32 @@ func testExplainBoundListener(t *testing.T, n *topology.TwoNIC, p *product.Produ
 	wantVerdict(t, e, "corrected", "")
 }
 
+// testExplainDropped has a filter drop the question behind the programs: nothing leaves, and explain claims no reply. Once
+// the question is let by, the answer leaves by eth1 and is told of.
+func testExplainDropped(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	host.Nft(t, n.Server.Host, `table inet deaf { chain input { type filter hook input priority filter
+		iif eth1 meta l4proto udp drop
+	}
+	}`)
+	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	wires := wire.Tap(t, n.Server)
+	err := c.Ask(await.Within(t, await.SilenceTime))
+	host.Shell(t, n.Server.Host, "nft delete table inet deaf")
+	if err == nil {
+		t.Fatal("a question was answered that a filter drops")
+	}
+	if eth0, eth1 := wires.Left(c.Answers()); len(eth0)+len(eth1) > 0 {
+		t.Errorf("answers to a question that a filter drops: %s, %s", wire.Describe(eth0), wire.Describe(eth1))
+	}
+	e := explained(t, p, c)
+	wantVerdict(t, e, "corrected", "")
+	wantDetail(t, e, "would leave by eth1")
+	wantDetail(t, e, "; no corrected packet was seen leaving yet")
+	traffic.Ask(t, c)
+	wires.WantEth1("once the filter is gone", c.Answers())
+	wantDetail(t, explained(t, p, c), "; corrected packets seen leaving so far: 1")
+}
+
 // testExplainWhy asks about packets that belong to no flow.
 func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
 	p.Expect(0, "flows", "flush")
@@ -284,7 +309,7 @@ func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topo
 		{netip.AddrPortFrom(client, 67).String(), selfAt(67), "udp", "no-flow", "protocol"},
 		{self, self, "tcp", "no-flow", "source"},
 		{addresses("169.254.0.1", "fe80::1")[f].String(), self, "tcp", "no-flow", "source"},
-		{self, peer, "tcp", "no-flow", "not_own"},
+		{self, peer, "tcp", "no-flow", "source"}, // nothing is forwarded here: each address that is asked is the host's
 		{addresses("10.9.0.77", "2001:db8:9::77")[f].String(), self, "tcp", "excluded", ""},
 		{peer, selfAt(51820), "udp", "excluded", ""},
 		{peer, selfAt(51820), "tcp", "no-flow", ""},

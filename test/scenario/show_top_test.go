@@ -17,8 +17,7 @@ import (
 	"replypath/test/wire"
 )
 
-// busyServer is a server with conversations that come in by eth1, and replypath
-// attached and left alone.
+// busyServer is a server with conversations that come in by eth1, and replypath attached and left alone.
 type busyServer struct {
 	*topology.TwoNIC
 	product       *product.Product
@@ -75,8 +74,7 @@ func fromBytes(i *product.LookedAt) float64   { return i.From.Bytes }
 func asymmetric(i *product.LookedAt) float64  { return i.Packets }
 func observed(i *product.LookedAt) float64    { return i.Uncorrected["observe"] }
 
-// wantFigures waits until the rates of all looks come to what was captured, and
-// wants them to stay there.
+// wantFigures waits until the rates of all looks come to what was captured, and wants them to stay there.
 func wantFigures(t *testing.T, top *product.Top, figures []figure) {
 	t.Helper()
 	check := func() error {
@@ -137,8 +135,7 @@ func TestTop(t *testing.T) {
 	})
 }
 
-// ratesOf is what has to be shown where these frames, which belong to eth1 and were
-// routed by eth0, left.
+// ratesOf is what has to be shown where these frames, which belong to eth1 and were routed by eth0, left.
 func ratesOf(eth0, eth1 []*topology.Frame) []figure {
 	left, moved, bytes := uint64(len(eth0)), uint64(len(eth1)), wire.Bytes(eth1)
 	return []figure{

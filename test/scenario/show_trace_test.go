@@ -66,7 +66,7 @@ func TestTrace(t *testing.T) {
 		p.In(t).Expect(1, "trace", "--send", "--peer", n.ClientEth0.Address(topology.IPv4).String(), "--self", "192.0.2.1")
 	})
 
-	p.Start()
+	p.Start("--config", product.WriteConfig(t, "related: false\n"))
 	p.Expect(0, "mode", "enforce")
 	for _, f := range traffic.Families {
 		t.Run("exact/"+f.String(), func(t *testing.T) { testTraceExact(t, n, p.In(t), f) })
@@ -218,8 +218,7 @@ func testTraceOne(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	p.Expect(1, "trace", "--pin-dir", "/sys/fs/bpf/none")
 }
 
-// testTraceLost stops the tracer while packets pass: what it cannot show it
-// counts.
+// testTraceLost stops the tracer while packets pass: what it cannot show it counts.
 func testTraceLost(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	self := netip.AddrPortFrom(n.Server.Eth1.Address(topology.IPv4), traffic.EchoPort)
 	// The flood may fill the receive buffer of the echo server, but not the kernel's.
@@ -248,9 +247,8 @@ func testTraceLost(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	trace.Interrupt()
 }
 
-// testTap captures on the server itself, as an operator does with tcpdump: a moved
-// answer is seen at the interface that it leaves by, with the MACs that it leaves
-// with, and nowhere else. docs/guide/troubleshooting.md says so.
+// testTap captures on the server itself, as an operator does with tcpdump: a moved answer is seen at the interface that
+// it leaves by, with the MACs that it leaves with, and nowhere else. docs/guide/troubleshooting.md says so.
 func testTap(t *testing.T, n *topology.TwoNIC) {
 	for _, f := range traffic.Families {
 		eth0, eth1 := wire.Capture(t, n.Server.Eth0), wire.Capture(t, n.Server.Eth1)

@@ -116,7 +116,7 @@ func correctedOf(p *product.Product, c *traffic.Conversation) float64 {
 func TestFragmentsOfTheHost(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	p := product.On(t, n.Server.Host)
-	p.Start()
+	p.Start("--config", product.WriteConfig(t, "related: false\n"))
 	p.WaitGrace()
 	for _, f := range traffic.Families {
 		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))

@@ -46,6 +46,8 @@ func TestCorners(t *testing.T) {
 	each("half closed", c.halfClosed)
 	each("closed after silence", c.closedAfterSilence)
 	each("time wait", c.timeWait)
+	each("reset of a filter", c.resetOfFilter)
+	each("peer away", c.peerAway)
 	t.Run("keep alive", c.keepAlive)
 	each("stray is no flow", c.strayIsNoFlow)
 	each("stray flood", c.strayFlood)
@@ -195,7 +197,7 @@ func TestOpenBefore(t *testing.T) {
 	for _, f := range traffic.Families {
 		c.wantHalvesRouted(t, closed[f])
 	}
-	c.p.Start()
+	c.p.Start("--config", product.WriteConfig(t, "related: false\n"))
 	for name, p := range open {
 		t.Run(name, func(t *testing.T) {
 			c.wantEth1(t, "the next answer", p, func() { p.goOn(t) })
@@ -211,7 +213,7 @@ func TestOpenBefore(t *testing.T) {
 // the host opened it, so that it goes as routed.
 func TestSimultaneousOpen(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	product.On(t, n.Server.Host).Start()
+	product.On(t, n.Server.Host).Start("--config", product.WriteConfig(t, "related: false\n"))
 	host.Nft(t, n.Core.Host, `table inet delay { # the server's SYN is lost
 		chain forward { type filter hook forward priority filter
 			tcp sport 9001 tcp flags & (syn | ack) == syn drop

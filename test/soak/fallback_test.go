@@ -106,6 +106,19 @@ func (s *soak) awaitGivingWay() {
 	}
 }
 
+// awaitRules returns when rules alone lead replies to the fallback routes.
+func (s *soak) awaitRules() {
+	s.t.Helper()
+	await.Eventually(s.t, "rules lead replies to the fallback routes", func() error {
+		for _, f := range s.n.Families() {
+			if active := s.p.Metrics().Sum("replypath_fallback_active", "family="+f.String()); active != 1 {
+				return fmt.Errorf("%s: active %v", f, active)
+			}
+		}
+		return nil
+	})
+}
+
 // awaitRoute returns when the kernel's way to the client is by an interface.
 func (s *soak) awaitRoute(by string) {
 	s.t.Helper()
@@ -126,7 +139,7 @@ func (s *soak) awaitRoute(by string) {
 // fallback routes are left. What the server itself begins is refused.
 func (s *soak) goOn(event string, b *bridge) {
 	s.t.Helper()
-	s.awaitRoute("replypath0")
+	s.awaitRules()
 	b.await(s.t, moreAnswers)
 	s.visitPresent("in event " + event)
 	total := s.report.Bridged[event]
@@ -151,7 +164,7 @@ func (s *soak) wantRefused(event string) (count int) {
 		if err == nil {
 			conn.Close()
 		}
-		if took := time.Since(begun); !errors.Is(err, unix.ECONNREFUSED) || took >= await.Patient(refusedWithin) {
+		if took := time.Since(begun); !errors.Is(err, unix.ENETUNREACH) || took >= await.Patient(refusedWithin) {
 			s.report.fail(fmt.Sprintf("in event %s the server's connection to %s after %s: %v", event, to, took, err))
 			continue
 		}

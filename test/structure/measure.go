@@ -46,8 +46,7 @@ func (t Type) String() string {
 
 const module = "replypath/"
 
-// Measure measures the packages that match patterns, such as replypath/loader/... An error tells what does not
-// compile.
+// Measure measures the packages that match patterns, such as replypath/loader/... An error tells what does not compile.
 func Measure(patterns ...string) ([]*Package, error) {
 	loaded, err := packages.Load(&packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo |

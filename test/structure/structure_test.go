@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"text/tabwriter"
+
+	"replypath/test/await"
 )
 
 // bounds are what a package may measure at most.
@@ -46,9 +48,7 @@ func TestBounds(t *testing.T) {
 		}
 		b.hold(t, p)
 	}
-	if err := w.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, w.Flush())
 	t.Log("\n" + table.String())
 }
 
@@ -99,7 +99,7 @@ func layerOf(path string) int {
 	})
 }
 
-// TestImports: no import runs back up.
+// TestImports: no import runs back up, and the demo runs the program as its users do.
 func TestImports(t *testing.T) {
 	checked := 0
 	for _, p := range product(t) {
@@ -107,6 +107,8 @@ func TestImports(t *testing.T) {
 			switch alone := p.Path == "metrics"; {
 			case alone && !strings.HasPrefix(imported, "metrics/"):
 				t.Errorf("metrics imports %s: it stands alone", imported)
+			case p.Path == "cmd/replypath-demo" && !strings.HasPrefix(imported, "test/"):
+				t.Errorf("the demo imports %s: it knows the program from outside", imported)
 			case layerOf(imported) > layerOf(p.Path):
 				t.Errorf("%s imports %s, which is of a higher layer", p.Path, imported)
 			}
@@ -147,9 +149,7 @@ var measureProduct = sync.OnceValues(func() ([]*Package, error) {
 func product(t *testing.T) []*Package {
 	t.Helper()
 	measured, err := measureProduct()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	return measured
 }
 
@@ -175,5 +175,15 @@ func TestLargestCycle(t *testing.T) {
 		if got := largestCycle(test.refs); got != test.want {
 			t.Errorf("%s: %d, not %d", name, got, test.want)
 		}
+	}
+}
+
+// TestNetlinkHasATimeLimit: whoever asks the kernel does so by a socket that does not wait for ever.
+func TestNetlinkHasATimeLimit(t *testing.T) {
+	grep := exec.CommandContext(t.Context(), "grep", "-rlF", "--include=*.go", "--exclude=*_test.go", "netlink.NewHandle(", "loader", "cmd", "metrics")
+	grep.Dir = "../.."
+	output, err := grep.Output()
+	if got := strings.TrimSpace(string(output)); err != nil || got != "loader/discover/dump/dump.go" {
+		t.Errorf("netlink handles are opened in %s: use dump.Open, which limits their time (%v)", got, err)
 	}
 }

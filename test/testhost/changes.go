@@ -15,6 +15,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -100,7 +101,7 @@ func Flagged(name string) func(*snapshot.Host) {
 }
 
 // Chains gives the fixture a firewall.
-func Chains(list ...snapshot.Chain) func(*snapshot.Host) {
+func Chains(list ...netfilter.Chain) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.Firewall.Chains = list }
 }
 

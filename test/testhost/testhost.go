@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -19,6 +18,8 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
+	"replypath/loader/status"
+	"replypath/test/await"
 	"replypath/test/product"
 )
 
@@ -67,6 +68,17 @@ func New() *snapshot.Host {
 		}
 	}
 	return h
+}
+
+// Does has a datapath be there, whose daemon runs and which does what a status is changed to.
+func Does(change func(*status.Status)) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.Status = &status.Status{Daemon: status.Daemon{Running: true}}
+		for _, i := range h.Interfaces {
+			h.Status.Interfaces = append(h.Status.Interfaces, status.Interface{Name: i.Name, Index: i.Index, Attached: true, Up: true, Mode: "enforce"})
+		}
+		change(h.Status)
+	}
 }
 
 // AddVirtual puts an address on lo.
@@ -153,9 +165,7 @@ func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []W
 				test.Change(h)
 			}
 			found := check(h)
-			if diff := cmp.Diff(test.Want, Lines(found)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			await.Same(t, "(-want +got)", test.Want, Lines(found))
 			WantForm(t, found)
 		})
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -15,13 +14,15 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
 )
 
 // sendNumbered sends n datagrams that carry their number.
 func sendNumbered(t *testing.T, from *Interface, to netip.Addr, n int) {
 	t.Helper()
 	conn, err := from.Host.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(from.Address(FamilyOf(to)), 4000).String())
-	must(t, err)
+	await.Must(t, err)
 	defer conn.Close()
 	target := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9))
 	for i := range n {
@@ -38,17 +39,17 @@ func TestCaptureIsComplete(t *testing.T) {
 	const count = 20_000
 	_, a, b := newPair(t)
 	for _, f := range []Family{IPv4, IPv6} {
-		must(t, a.Resolve(within(t, answerTime), b.Address(f)))
+		await.Must(t, a.Resolve(await.Within(t, await.AnswerTime), b.Address(f)))
 		// Room for all, however late the reader gets the processor.
-		sender := must1[*Capture](t)(a.Capture(CaptureOptions{Backlog: 2 * count}))
-		receiver := must1[*Capture](t)(b.Capture(CaptureOptions{Backlog: 2 * count}))
+		sender := await.Must1[*Capture](t)(a.Capture(CaptureOptions{Backlog: 2 * count}))
+		receiver := await.Must1[*Capture](t)(b.Capture(CaptureOptions{Backlog: 2 * count}))
 		sendNumbered(t, a, b.Address(f), count)
 		match := All(UDP, From(a.Address(f)), To(b.Address(f)), FromPort(4000), ToPort(9), FromMAC(a.MAC), ToMAC(b.MAC))
 		for _, c := range []struct {
 			capture   *Capture
 			direction Direction
 		}{{sender, Sent}, {receiver, Received}} {
-			must(t, c.capture.Stop())
+			await.Must(t, c.capture.Stop())
 			frames := c.capture.Frames(All(match, Going(c.direction)))
 			if len(frames) != count || c.capture.Count(match) != count {
 				t.Fatalf("%s, %s: %d of %d frames", f, c.direction, len(frames), count)
@@ -66,9 +67,9 @@ func TestCaptureIsComplete(t *testing.T) {
 // TestCaptureReportsLoss keeps the reader away until the ring has overflowed.
 func TestCaptureReportsLoss(t *testing.T) {
 	_, a, b := newPair(t)
-	must(t, a.Resolve(within(t, answerTime), b.Address(IPv4)))
+	await.Must(t, a.Resolve(await.Within(t, await.AnswerTime), b.Address(IPv4)))
 	c, err := b.Capture(CaptureOptions{Backlog: 1})
-	must(t, err)
+	await.Must(t, err)
 	c.from.mu.Lock()
 	sendNumbered(t, a, b.Address(IPv4), 2*c.from.ring.slots)
 	c.from.mu.Unlock()
@@ -92,31 +93,31 @@ func TestCaptureWait(t *testing.T) {
 	const count = 3
 	waited := make(chan error, 1)
 	go func() {
-		frames, err := c.WaitCount(within(t, answerTime), count, EchoRequest)
+		frames, err := c.WaitCount(await.Within(t, await.AnswerTime), count, EchoRequest)
 		if err == nil && len(frames) < count {
 			err = errors.New("too few frames")
 		}
 		waited <- err
 	}()
 	for range count {
-		must(t, askPing(within(t, answerTime), a.Host, b.Address(IPv4)))
+		await.Must(t, askPing(await.Within(t, await.AnswerTime), a.Host, b.Address(IPv4)))
 	}
-	must(t, <-waited)
+	await.Must(t, <-waited)
 	// What has passed already counts as well.
-	frame, err := c.Wait(within(t, answerTime), EchoReply)
-	must(t, err)
+	frame, err := c.Wait(await.Within(t, await.AnswerTime), EchoReply)
+	await.Must(t, err)
 	if frame.Source != b.Address(IPv4) || frame.Direction != Sent || frame.Time.IsZero() {
 		t.Errorf("got %s, %s", frame, frame.Direction)
 	}
-	if _, err := c.Wait(within(t, silenceTime), TCP); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.Wait(await.Within(t, await.SilenceTime), TCP); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v", err)
 	}
 	stopped := make(chan error, 1)
 	go func() {
-		_, err := c.Wait(within(t, answerTime), TCP)
+		_, err := c.Wait(await.Within(t, await.AnswerTime), TCP)
 		stopped <- err
 	}()
-	must(t, c.Stop())
+	await.Must(t, c.Stop())
 	if err := <-stopped; !errors.Is(err, ErrStopped) {
 		t.Errorf("got error %v", err)
 	}
@@ -126,21 +127,21 @@ func TestCaptureWait(t *testing.T) {
 func TestCaptureOutlivesLinkDown(t *testing.T) {
 	_, a, b := newPair(t)
 	c := capture(t, b)
-	must(t, b.SetDown())
-	must(t, b.SetUp())
-	must(t, a.WaitReady(within(t, answerTime)))
-	must(t, askPing(within(t, answerTime), a.Host, b.Address(IPv4)))
+	await.Must(t, b.SetDown())
+	await.Must(t, b.SetUp())
+	await.Must(t, a.WaitReady(await.Within(t, await.AnswerTime)))
+	await.Must(t, askPing(await.Within(t, await.AnswerTime), a.Host, b.Address(IPv4)))
 	if n := c.Count(EchoRequest); n != 1 {
 		t.Errorf("%d requests, not 1", n)
 	}
-	must(t, c.Stop())
+	await.Must(t, c.Stop())
 }
 
 // TestCapturesShare: captures of one interface see what passes from their own beginning to their own end, and nothing
 // that passes while none looks.
 func TestCapturesShare(t *testing.T) {
 	_, a, b := newPair(t)
-	ask := func() { must(t, askPing(within(t, answerTime), a.Host, b.Address(IPv4))) }
+	ask := func() { await.Must(t, askPing(await.Within(t, await.AnswerTime), a.Host, b.Address(IPv4))) }
 	want := func(c *Capture, requests int) {
 		t.Helper()
 		if n := c.Count(EchoRequest); n != requests {
@@ -153,7 +154,7 @@ func TestCapturesShare(t *testing.T) {
 	ask()
 	want(first, 2)
 	want(second, 1)
-	must(t, first.Stop())
+	await.Must(t, first.Stop())
 	ask()
 	want(first, 2)
 	if n := len(second.Take(EchoRequest)); n != 2 {
@@ -161,7 +162,7 @@ func TestCapturesShare(t *testing.T) {
 	}
 	ask()
 	want(second, 1)
-	must(t, second.Stop())
+	await.Must(t, second.Stop())
 	ask()
 	third := capture(t, b)
 	want(third, 0)
@@ -179,75 +180,18 @@ func TestCapturesShare(t *testing.T) {
 // TestCaptureOfWhatCameBack: a device that was in another namespace meanwhile is captured anew.
 func TestCaptureOfWhatCameBack(t *testing.T) {
 	n, a, b := newPair(t)
-	must(t, capture(t, b).Stop())
-	away := must1[*Host](t)(n.Host("away"))
-	link := must1[netlink.Link](t)(b.Link())
-	must(t, b.Host.Netlink().LinkSetNsFd(link, int(away.Namespace())))
-	must(t, away.Netlink().LinkSetNsFd(link, int(b.Host.Namespace())))
-	must(t, b.SetUp())
-	must(t, b.AddAddress(b.Addresses[0]))
-	must(t, a.WaitReady(within(t, answerTime)))
+	await.Must(t, capture(t, b).Stop())
+	away := await.Must1[*Host](t)(n.Host("away"))
+	link := await.Must1[netlink.Link](t)(b.Link())
+	await.Must(t, b.Host.Netlink().LinkSetNsFd(link, int(away.Namespace())))
+	await.Must(t, away.Netlink().LinkSetNsFd(link, int(b.Host.Namespace())))
+	await.Must(t, b.SetUp())
+	await.Must(t, b.AddAddress(b.Addresses[0]))
+	await.Must(t, a.WaitReady(await.Within(t, await.AnswerTime)))
 	c := capture(t, b)
-	must(t, askPing(within(t, answerTime), a.Host, b.Address(FamilyOf(b.Addresses[0].Addr()))))
+	await.Must(t, askPing(await.Within(t, await.AnswerTime), a.Host, b.Address(FamilyOf(b.Addresses[0].Addr()))))
 	if c.Count(EchoRequest) == 0 {
 		t.Error("nothing was captured")
-	}
-}
-
-const echoPort = 7
-
-// bulk sends bytes by TCP and returns when they have been read.
-func bulk(t *testing.T, from, to *Interface, size int) {
-	t.Helper()
-	l, err := to.Host.Listen(t.Context(), "tcp", netip.AddrPortFrom(to.Address(IPv4), echoPort).String())
-	must(t, err)
-	defer l.Close()
-	read := make(chan error, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err == nil {
-			_, err = io.CopyN(io.Discard, conn, int64(size))
-			err = errors.Join(err, conn.Close())
-		}
-		read <- err
-	}()
-	conn, err := from.Host.Dial(within(t, answerTime), "tcp", l.Addr().String())
-	must(t, err)
-	defer conn.Close()
-	_, err = conn.Write(make([]byte, size))
-	must(t, err)
-	must(t, <-read)
-}
-
-// TestCaptureSegmentation shows that frames above the MTU are captured with their length, and that they vanish with the
-// offload.
-func TestCaptureSegmentation(t *testing.T) {
-	const size = 1 << 22
-	const largest = 1500 + 14
-	_, a, b := newPair(t)
-	for _, offload := range []bool{true, false} {
-		if !offload {
-			must(t, a.SetOffloads(Offloads{NoSegmentation: true, NoChecksum: true, NoReceive: true}))
-		}
-		c := capture(t, b)
-		bulk(t, a, b, size)
-		must(t, c.Stop())
-		payload, longest := 0, 0
-		for _, f := range c.Frames(All(TCP, Going(Received))) {
-			if len(f.Data) > snapLength {
-				t.Fatalf("%d bytes were kept", len(f.Data))
-			}
-			tcp := f.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
-			ip := f.Packet().Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-			payload += f.Length - 14 - int(ip.IHL)*4 - int(tcp.DataOffset)*4
-			longest = max(longest, f.Length)
-		}
-		if payload < size {
-			t.Errorf("offload %t: %d bytes of %d captured", offload, payload, size)
-		}
-		if (longest > largest) != offload {
-			t.Errorf("offload %t: the longest frame has %d bytes", offload, longest)
-		}
 	}
 }
 
@@ -255,7 +199,7 @@ func TestCaptureSegmentation(t *testing.T) {
 func serialize(t *testing.T, parts ...gopacket.SerializableLayer) []byte {
 	t.Helper()
 	buffer := gopacket.NewSerializeBuffer()
-	must(t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true}, parts...))
+	await.Must(t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true}, parts...))
 	return buffer.Bytes()
 }
 

@@ -7,13 +7,12 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
-	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
 )
 
 // currentNamespace identifies the namespace of the calling thread.
@@ -25,7 +24,7 @@ func currentNamespace() (string, error) {
 func namespaceOf(t *testing.T, h *Host) string {
 	t.Helper()
 	var id string
-	must(t, h.Do(func() error {
+	await.Must(t, h.Do(func() error {
 		var err error
 		id, err = currentNamespace()
 		return err
@@ -35,14 +34,14 @@ func namespaceOf(t *testing.T, h *Host) string {
 
 func TestDoReturns(t *testing.T) {
 	n := newNetwork(t)
-	a := must1[*Host](t)(n.Host("a"))
-	b := must1[*Host](t)(n.Host("b"))
+	a := await.Must1[*Host](t)(n.Host("a"))
+	b := await.Must1[*Host](t)(n.Host("b"))
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	outside := must1[string](t)(currentNamespace())
+	outside := await.Must1[string](t)(currentNamespace())
 	stillOutside := func(after string) {
 		t.Helper()
-		if now := must1[string](t)(currentNamespace()); now != outside {
+		if now := await.Must1[string](t)(currentNamespace()); now != outside {
 			t.Fatalf("after %s the thread is in %s, not in %s", after, now, outside)
 		}
 	}
@@ -59,13 +58,13 @@ func TestDoReturns(t *testing.T) {
 	}()
 	stillOutside("a panic")
 
-	must(t, a.Do(func() error {
-		inA := must1[string](t)(currentNamespace())
+	await.Must(t, a.Do(func() error {
+		inA := await.Must1[string](t)(currentNamespace())
 		inB := namespaceOf(t, b)
 		if inA == outside || inB == outside || inA == inB {
 			t.Errorf("namespaces %s, %s and %s are not distinct", outside, inA, inB)
 		}
-		if now := must1[string](t)(currentNamespace()); now != inA {
+		if now := await.Must1[string](t)(currentNamespace()); now != inA {
 			t.Errorf("after a nested call the thread is in %s, not in %s", now, inA)
 		}
 		return nil
@@ -74,9 +73,9 @@ func TestDoReturns(t *testing.T) {
 }
 
 func TestHostDefaults(t *testing.T) {
-	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	h := await.Must1[*Host](t)(newNetwork(t).Host("a"))
 	lo, err := h.Netlink().LinkByName("lo")
-	must(t, err)
+	await.Must(t, err)
 	if lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		t.Error("lo is down")
 	}
@@ -86,12 +85,12 @@ func TestHostDefaults(t *testing.T) {
 		"net/ipv6/conf/all/forwarding":     "0",
 		"net/ipv6/conf/default/accept_dad": "0",
 	} {
-		if got := must1[string](t)(h.Sysctl(key)); got != want {
+		if got := await.Must1[string](t)(h.Sysctl(key)); got != want {
 			t.Errorf("%s is %s, not %s", key, got, want)
 		}
 	}
-	must(t, h.SetSysctl("net/ipv4/conf/lo/rp_filter", "2"))
-	if got := must1[string](t)(h.Sysctl("net/ipv4/conf/lo/rp_filter")); got != "2" {
+	await.Must(t, h.SetSysctl("net/ipv4/conf/lo/rp_filter", "2"))
+	if got := await.Must1[string](t)(h.Sysctl("net/ipv4/conf/lo/rp_filter")); got != "2" {
 		t.Errorf("rp_filter of lo is %s", got)
 	}
 	if err := h.SetSysctl("net/no/such", "1"); !errors.Is(err, os.ErrNotExist) {
@@ -99,33 +98,13 @@ func TestHostDefaults(t *testing.T) {
 	}
 }
 
-func TestCommand(t *testing.T) {
-	h := must1[*Host](t)(newNetwork(t).Host("a"))
-	output, err := h.Command(t.Context(), "readlink", "/proc/self/ns/net").Output()
-	must(t, err)
-	if got, want := strings.TrimSpace(string(output)), namespaceOf(t, h); got != want {
-		t.Errorf("the program ran in %s, not in %s", got, want)
-	}
-	output, err = h.Command(t.Context(), "sh", "-c", "echo out; echo err >&2; exit 3").CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 3 || string(output) != "out\nerr\n" {
-		t.Errorf("got %q, error %v", output, err)
-	}
-	if err := h.Command(t.Context(), "/no/such/program").Run(); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a program that there is not: %v", err)
-	}
-	if err := h.Command(t.Context(), "true").Wait(); err == nil {
-		t.Error("waited for a program that was not started")
-	}
-}
-
 // TestCommandOutlivesItsThread shows that the kernel does not take the end of the thread that called Start for the end
 // of the process.
 func TestCommandOutlivesItsThread(t *testing.T) {
-	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	h := await.Must1[*Host](t)(newNetwork(t).Host("a"))
 	c := h.Command(t.Context(), "cat")
-	stdin := must1[io.WriteCloser](t)(c.StdinPipe())
-	stdout := must1[io.ReadCloser](t)(c.StdoutPipe())
+	stdin := await.Must1[io.WriteCloser](t)(c.StdinPipe())
+	stdout := await.Must1[io.ReadCloser](t)(c.StdoutPipe())
 	started := make(chan error)
 	thread := make(chan int, 1)
 	go func() {
@@ -133,14 +112,14 @@ func TestCommandOutlivesItsThread(t *testing.T) {
 		thread <- unix.Gettid()
 		started <- c.Start()
 	}()
-	must(t, <-started)
+	await.Must(t, <-started)
 	awaitThreadEnd(t, <-thread)
 	_, err := io.WriteString(stdin, "alive")
-	must(t, err)
-	must(t, stdin.Close())
+	await.Must(t, err)
+	await.Must(t, stdin.Close())
 	echoed, err := io.ReadAll(stdout)
-	must(t, err)
-	must(t, c.Wait())
+	await.Must(t, err)
+	await.Must(t, c.Wait())
 	if string(echoed) != "alive" {
 		t.Errorf("the program echoed %q", echoed)
 	}
@@ -149,7 +128,7 @@ func TestCommandOutlivesItsThread(t *testing.T) {
 // awaitThreadEnd waits until a thread of this process is gone. The main thread never goes.
 func awaitThreadEnd(t *testing.T, tid int) {
 	t.Helper()
-	ctx := within(t, answerTime)
+	ctx := await.Within(t, await.AnswerTime)
 	for tid != os.Getpid() && unix.Tgkill(os.Getpid(), tid, 0) == nil {
 		if ctx.Err() != nil {
 			t.Fatal("the thread still exists")
@@ -159,34 +138,19 @@ func awaitThreadEnd(t *testing.T, tid int) {
 }
 
 func TestCommandEndsWithContext(t *testing.T) {
-	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	h := await.Must1[*Host](t)(newNetwork(t).Host("a"))
 	ctx, cancel := context.WithCancel(t.Context())
 	// The child of the shell holds the pipe: only its end lets Wait return.
 	c := h.Command(ctx, "sh", "-c", "sleep 1000 & echo started; wait")
 	c.WaitDelay = 0
-	stdout := must1[io.ReadCloser](t)(c.StdoutPipe())
-	must(t, c.Start())
+	stdout := await.Must1[io.ReadCloser](t)(c.StdoutPipe())
+	await.Must(t, c.Start())
 	_, err := io.ReadFull(stdout, make([]byte, len("started")))
-	must(t, err)
+	await.Must(t, err)
 	cancel()
 	_, err = io.ReadAll(stdout)
-	must(t, err)
+	await.Must(t, err)
 	if err := c.Wait(); err == nil {
 		t.Error("the program ended well")
-	}
-}
-
-func TestPingUnanswered(t *testing.T) {
-	_, a, b := newPair(t)
-	nobody := b.Addresses[0].Addr().Next()
-	_, err := a.Host.Ping(within(t, silenceTime), Echo{To: nobody})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got error %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	timer := time.AfterFunc(silenceTime, cancel)
-	defer timer.Stop()
-	if _, err := a.Host.Ping(ctx, Echo{To: nobody}); !errors.Is(err, context.Canceled) {
-		t.Errorf("got error %v", err)
 	}
 }

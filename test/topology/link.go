@@ -3,6 +3,7 @@
 package topology
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,6 +22,9 @@ type NIC struct {
 	// Addresses with the length of their network's prefix.
 	Addresses []netip.Prefix
 	Offloads  Offloads
+	// Device, where it is set, is a device of this process's own namespace that becomes the interface and keeps its MAC. It is
+	// to be joined to that of the other NIC already. The kernel takes it back when the network is closed.
+	Device string
 }
 
 // Connect joins two interfaces by a cable and sets both up.
@@ -46,7 +50,11 @@ func (n *Network) connect(a, b NIC) (*Interface, *Interface, error) {
 	}
 	a.chooseMAC()
 	b.chooseMAC()
-	if err := createPair(a, b); err != nil {
+	if a.Device == "" {
+		if err := createPair(a, b); err != nil {
+			return nil, nil, err
+		}
+	} else if err := errors.Join(a.take(), b.take()); err != nil {
 		return nil, nil, err
 	}
 	ia, err := a.configure()
@@ -86,6 +94,23 @@ func createPair(a, b NIC) error {
 		return fmt.Errorf("add a veth pair: %w", err)
 	}
 	return nil
+}
+
+// take moves the device to the host. Its name might be in use there, or the new one here.
+func (c *NIC) take() error {
+	link, err := netlink.LinkByName(c.Device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", c.Device, err)
+	}
+	c.MAC = link.Attrs().HardwareAddr
+	passing := fmt.Sprint("nic", link.Attrs().Index)
+	if err := errors.Join(netlink.LinkSetName(link, passing), netlink.LinkSetNsFd(link, int(c.Host.ns))); err != nil {
+		return fmt.Errorf("move %s: %w", c.Device, err)
+	}
+	if link, err = c.Host.handle.LinkByName(passing); err != nil {
+		return fmt.Errorf("find %s: %w", c.Device, err)
+	}
+	return c.Host.handle.LinkSetName(link, c.Name)
 }
 
 // configure sets a new interface up and gives it its addresses.

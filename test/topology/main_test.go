@@ -8,7 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-	"time"
+
+	"replypath/test/await"
 )
 
 // TestMain makes the test binary serve as its own child process: see TestKilledProcessLeavesNothing.
@@ -23,14 +24,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const (
-	// answerTime is enough for any answer that comes at all.
-	answerTime = 5 * time.Second
-	// silenceTime is how long an answer that was seen on its wrong way has to arrive, which it must not.
-	silenceTime = 50 * time.Millisecond
-	setUpTime   = 10 * time.Second
-)
-
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -38,44 +31,15 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// within returns a context that ends after d or with the test.
-func within(t *testing.T, d time.Duration) context.Context {
+func newNetwork(t *testing.T) *Network {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// closeAtEnd closes the network and fails the test if that goes wrong.
-func closeAtEnd(t *testing.T, n *Network) {
-	t.Helper()
+	needRoot(t)
+	n := New(Options{})
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
 			t.Errorf("close the network: %v", err)
 		}
 	})
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func must1[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		must(t, err)
-		return v
-	}
-}
-
-func newNetwork(t *testing.T) *Network {
-	t.Helper()
-	needRoot(t)
-	n := New(Options{})
-	closeAtEnd(t, n)
 	return n
 }
 
@@ -83,21 +47,21 @@ func newNetwork(t *testing.T) *Network {
 func newPair(t *testing.T) (*Network, *Interface, *Interface) {
 	t.Helper()
 	n := newNetwork(t)
-	a := must1[*Host](t)(n.Host("a"))
-	b := must1[*Host](t)(n.Host("b"))
+	a := await.Must1[*Host](t)(n.Host("a"))
+	b := await.Must1[*Host](t)(n.Host("b"))
 	ia, ib, err := n.Connect(
 		NIC{Host: a, Name: "eth0", Addresses: n.hostAddresses(1, 1)},
 		NIC{Host: b, Name: "eth0", Addresses: n.hostAddresses(1, 2)},
 	)
-	must(t, err)
-	must(t, n.WaitReady(within(t, setUpTime)))
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
 	return n, ia, ib
 }
 
 func capture(t *testing.T, i *Interface) *Capture {
 	t.Helper()
 	c, err := i.Capture(CaptureOptions{})
-	must(t, err)
+	await.Must(t, err)
 	return c
 }
 

@@ -19,6 +19,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
 )
 
 // observerLink is the end of a veth pair that tells whether the namespace with its other end still exists.
@@ -34,7 +36,7 @@ func observe(h *Host, observer netns.NsHandle) error {
 // awaitNoLink waits until the kernel has taken the observed namespace apart.
 func awaitNoLink(t *testing.T, observer *Host) {
 	t.Helper()
-	ctx := within(t, answerTime)
+	ctx := await.Within(t, await.AnswerTime)
 	for {
 		_, err := observer.Netlink().LinkByName(observerLink)
 		var notFound netlink.LinkNotFoundError
@@ -53,7 +55,7 @@ func awaitNoLink(t *testing.T, observer *Host) {
 func openFiles(t *testing.T) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
+	await.Must(t, err)
 	files := make(map[string]string)
 	for _, e := range entries {
 		// The directory itself is gone again.
@@ -65,20 +67,20 @@ func openFiles(t *testing.T) map[string]string {
 }
 
 func TestCloseLeavesNothing(t *testing.T) {
-	observer := must1[*Host](t)(newNetwork(t).Host("observer"))
+	observer := await.Must1[*Host](t)(newNetwork(t).Host("observer"))
 	// The first use of a file opens the runtime's own poller.
-	must(t, useEverything(t, observer))
+	await.Must(t, useEverything(t, observer))
 	awaitNoLink(t, observer)
 
 	before, goroutines := openFiles(t), runtime.NumGoroutine()
-	must(t, useEverything(t, observer))
+	await.Must(t, useEverything(t, observer))
 	awaitNoLink(t, observer)
 	for fd, target := range openFiles(t) {
 		if before[fd] != target {
 			t.Errorf("descriptor %s was left open: %s", fd, target)
 		}
 	}
-	ctx := within(t, answerTime)
+	ctx := await.Within(t, await.AnswerTime)
 	for runtime.NumGoroutine() > goroutines && ctx.Err() == nil {
 		runtime.Gosched()
 	}
@@ -89,18 +91,18 @@ func TestCloseLeavesNothing(t *testing.T) {
 
 // useEverything builds a network with all there is in use, and closes it.
 func useEverything(t *testing.T, observer *Host) error {
-	s, err := NewS1(within(t, setUpTime), S1Options{Policy: Stateful})
+	s, err := NewS1(await.Within(t, await.AnswerTime), S1Options{Policy: Stateful})
 	if err != nil {
 		return err
 	}
-	lan := must1[*Switch](t)(s.Switch("lan"))
-	must1[*Interface](t)(lan.Connect(NIC{Host: s.A.Host, Name: "eth2"}))
-	must(t, observe(s.B.Host, observer.Namespace()))
-	must(t, askPing(within(t, answerTime), s.A.Host, s.B.Eth0.Address(IPv6)))
+	lan := await.Must1[*Switch](t)(s.Switch("lan"))
+	await.Must1[*Interface](t)(lan.Connect(NIC{Host: s.A.Host, Name: "eth2"}))
+	await.Must(t, observe(s.B.Host, observer.Namespace()))
+	await.Must(t, askPing(await.Within(t, await.AnswerTime), s.A.Host, s.B.Eth0.Address(IPv6)))
 	running := s.B.Command(t.Context(), "sleep", "1000")
-	must(t, running.Start())
-	must(t, s.A.Command(t.Context(), "true").Run())
-	must(t, capture(t, s.A.Eth0).Stop())
+	await.Must(t, running.Start())
+	await.Must(t, s.A.Command(t.Context(), "true").Run())
+	await.Must(t, capture(t, s.A.Eth0).Stop())
 	capture(t, s.B.Eth0)
 	err = s.Close()
 	if running.ProcessState == nil {
@@ -111,11 +113,11 @@ func useEverything(t *testing.T, observer *Host) error {
 
 func TestCloseTwice(t *testing.T) {
 	n := newNetwork(t)
-	h := must1[*Host](t)(n.Host("a"))
-	lo := must1[*Interface](t)(h.Interface("lo"))
-	must(t, capture(t, lo).Stop())
-	must(t, n.Close())
-	must(t, n.Close())
+	h := await.Must1[*Host](t)(n.Host("a"))
+	lo := await.Must1[*Interface](t)(h.Interface("lo"))
+	await.Must(t, capture(t, lo).Stop())
+	await.Must(t, n.Close())
+	await.Must(t, n.Close())
 	if _, err := n.Host("b"); !errors.Is(err, ErrClosed) {
 		t.Errorf("a host in a closed network: %v", err)
 	}
@@ -127,24 +129,10 @@ func TestCloseTwice(t *testing.T) {
 	}
 }
 
-func TestCloseGoesOn(t *testing.T) {
-	n := New(Options{})
-	var order []int
-	first, second := errors.New("first"), errors.New("second")
-	must(t, n.onClose(func() error { order = append(order, 1); return first }))
-	must(t, n.onClose(func() error { order = append(order, 2); return second }))
-	if err := n.Close(); !errors.Is(err, first) || !errors.Is(err, second) {
-		t.Errorf("got error %v", err)
-	}
-	if len(order) != 2 || order[0] != 2 {
-		t.Errorf("closed in the order %v", order)
-	}
-}
-
 func TestFailedConstructionLeavesNothing(t *testing.T) {
 	needRoot(t)
 	before := openFiles(t)
-	if _, err := NewS1(t.Context(), S1Options{ReplicationMTU: 1 << 20}); err == nil {
+	if _, err := NewTwoNIC(t.Context(), TwoNICOptions{ReplicationMTU: 1 << 20}); err == nil {
 		t.Fatal("an MTU of 1 MiB was accepted")
 	}
 	for fd, target := range openFiles(t) {
@@ -181,26 +169,26 @@ func runChild() error {
 }
 
 func TestKilledProcessLeavesNothing(t *testing.T) {
-	observer := must1[*Host](t)(newNetwork(t).Host("observer"))
+	observer := await.Must1[*Host](t)(newNetwork(t).Host("observer"))
 	child := exec.CommandContext(t.Context(), "/proc/self/exe")
 	child.Env = append(os.Environ(), childVariable+"=1")
 	child.Stderr = os.Stderr
-	namespace := os.NewFile(uintptr(must1[int](t)(unix.Dup(int(observer.Namespace())))), "observer")
+	namespace := os.NewFile(uintptr(await.Must1[int](t)(unix.Dup(int(observer.Namespace())))), "observer")
 	child.ExtraFiles = []*os.File{namespace}
-	_ = must1[io.WriteCloser](t)(child.StdinPipe())
-	stdout := must1[io.ReadCloser](t)(child.StdoutPipe())
-	must(t, child.Start())
-	must(t, namespace.Close())
+	_ = await.Must1[io.WriteCloser](t)(child.StdinPipe())
+	stdout := await.Must1[io.ReadCloser](t)(child.StdoutPipe())
+	await.Must(t, child.Start())
+	await.Must(t, namespace.Close())
 	line, err := bufio.NewReader(stdout).ReadString('\n')
-	must(t, err)
-	pid := must1[int](t)(strconv.Atoi(strings.TrimSpace(line)))
-	pidfd := must1[int](t)(unix.PidfdOpen(pid, 0))
+	await.Must(t, err)
+	pid := await.Must1[int](t)(strconv.Atoi(strings.TrimSpace(line)))
+	pidfd := await.Must1[int](t)(unix.PidfdOpen(pid, 0))
 	defer unix.Close(pidfd)
 	if _, err := observer.Netlink().LinkByName(observerLink); err != nil {
 		t.Fatalf("before the kill: %v", err)
 	}
 
-	must(t, child.Process.Kill())
+	await.Must(t, child.Process.Kill())
 	_ = child.Wait()
 	awaitEnd(t, pidfd)
 	awaitNoLink(t, observer)
@@ -209,8 +197,8 @@ func TestKilledProcessLeavesNothing(t *testing.T) {
 // awaitEnd waits until a process has ended.
 func awaitEnd(t *testing.T, pidfd int) {
 	t.Helper()
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(answerTime/time.Millisecond))
-	must(t, err)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(await.AnswerTime/time.Millisecond))
+	await.Must(t, err)
 	if n == 0 {
 		t.Error("the process still runs")
 	}

@@ -147,14 +147,6 @@ func (b *builder) finish(ctx context.Context, what string, warm ...**Interface) 
 	return nil
 }
 
-// unless returns the interfaces, none where they are to be left alone.
-func unless(cold bool, interfaces ...**Interface) []**Interface {
-	if cold {
-		return nil
-	}
-	return interfaces
-}
-
 // inFamily returns the address of a family.
 func inFamily(f Family, v4, v6 string) netip.Addr {
 	if f == IPv4 {

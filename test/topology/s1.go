@@ -31,8 +31,6 @@ type S1 struct {
 type S1Options struct {
 	// Policy is that of both routers.
 	Policy Policy
-	// ProductionMTU and ReplicationMTU are those of the four networks' cables on either side, in bytes; 0 is 1500.
-	ProductionMTU, ReplicationMTU int
 	// Offloads of all interfaces on those cables.
 	Offloads Offloads
 	// NoIPv6 leaves IPv6 out.
@@ -68,16 +66,15 @@ func NewS1(ctx context.Context, options S1Options) (*S1, error) {
 		name   string
 		router *Router
 		there  string // the router's interface
-		mtu    int
 	}{
-		{&s.A.Eth0, s1AProduction, s.A.Host, "eth0", s.Production, "a-eth0", options.ProductionMTU},
-		{&s.A.Eth1, s1AReplication, s.A.Host, "eth1", s.Replication, "a-eth1", options.ReplicationMTU},
-		{&s.B.Eth0, s1BProduction, s.B.Host, "eth0", s.Production, "b-eth0", options.ProductionMTU},
-		{&s.B.Eth1, s1BReplication, s.B.Host, "eth1", s.Replication, "b-eth1", options.ReplicationMTU},
+		{&s.A.Eth0, s1AProduction, s.A.Host, "eth0", s.Production, "a-eth0"},
+		{&s.A.Eth1, s1AReplication, s.A.Host, "eth1", s.Replication, "a-eth1"},
+		{&s.B.Eth0, s1BProduction, s.B.Host, "eth0", s.Production, "b-eth0"},
+		{&s.B.Eth1, s1BReplication, s.B.Host, "eth1", s.Replication, "b-eth1"},
 	} {
 		b.lay(c.to, cable{
 			subnet: c.subnet, host: c.host, name: c.name, number: serverNumber,
-			router: c.router, routerName: c.there, mtu: c.mtu, offloads: options.Offloads,
+			router: c.router, routerName: c.there, offloads: options.Offloads,
 		})
 	}
 	s.connectRouters(b)
@@ -86,7 +83,10 @@ func NewS1(ctx context.Context, options S1Options) (*S1, error) {
 	if !options.NoStaticRoute {
 		b.routeVia(s.A.Host, s1AReplication, gatewayNumber, s1BReplication)
 	}
-	return s, b.finish(ctx, "s1", unless(options.ColdGateways, &s.A.Eth0, &s.B.Eth0)...)
+	if options.ColdGateways {
+		return s, b.finish(ctx, "s1")
+	}
+	return s, b.finish(ctx, "s1", &s.A.Eth0, &s.B.Eth0)
 }
 
 // connectRouters joins the routers, so that each knows the networks behind the other.
@@ -100,10 +100,4 @@ func (s *S1) connectRouters(b *builder) {
 	b.permit(s.Replication, name, s1Transit, s1AProduction, s1BProduction)
 	b.routeVia(s.Production.Host, s1Transit, transitNumber, s1AReplication, s1BReplication)
 	b.routeVia(s.Replication.Host, s1Transit, gatewayNumber, s1AProduction, s1BProduction)
-}
-
-// ReplicationRoute returns the route that would make B answer right without replypath: to A's replication network by
-// B's eth1.
-func (s *S1) ReplicationRoute(f Family) Route {
-	return Route{Destination: s1AReplication.prefix(f), Via: s.B.Eth1.Gateway(f)}
 }

@@ -44,5 +44,5 @@ func NewS7(ctx context.Context, options TwoNICOptions) (*S7, error) {
 	b.routeVia(t.Replication.Host, twoNICReplication, serverNumber, s7Containers)
 	b.routeVia(t.Core.Host, twoNICCoreReplication, transitNumber, s7Containers)
 	b.permit(t.Replication, "server", s7Containers)
-	return s, b.finish(ctx, "s7", unless(options.ColdGateways, &t.Server.Eth0, &t.ClientEth0)...)
+	return s, b.finish(ctx, "s7", &t.Server.Eth0, &t.ClientEth0)
 }

@@ -59,7 +59,10 @@ const (
 // NewTwoNIC builds the network and waits until it is ready.
 func NewTwoNIC(ctx context.Context, options TwoNICOptions) (*TwoNIC, error) {
 	t, b := buildTwoNIC(options)
-	return t, b.finish(ctx, "with two NICs", unless(options.ColdGateways, &t.Server.Eth0, &t.ClientEth0)...)
+	if options.ColdGateways {
+		return t, b.finish(ctx, "with two NICs")
+	}
+	return t, b.finish(ctx, "with two NICs", &t.Server.Eth0, &t.ClientEth0)
 }
 
 func buildTwoNIC(options TwoNICOptions) (*TwoNIC, *builder) {

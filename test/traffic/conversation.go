@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Kind is how a question is asked.

@@ -9,9 +9,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // EchoPort is where Serve listens.
@@ -22,6 +21,18 @@ const EchoPort = 7
 func Serve(t testing.TB, host *topology.Host, address netip.Addr) {
 	t.Helper()
 	ServeAt(t, host, netip.AddrPortFrom(address, EchoPort))
+}
+
+// ServeNICs is Serve at the first address of each family of interfaces.
+func ServeNICs(t testing.TB, nics ...*topology.Interface) {
+	t.Helper()
+	for _, nic := range nics {
+		for _, f := range Families {
+			if address := nic.Address(f); address.IsValid() {
+				Serve(t, nic.Host, address)
+			}
+		}
+	}
 }
 
 // ServeAt is Serve with a port, and with options of the sockets.

@@ -11,9 +11,8 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Injector sends frames of any kind onto a cable, as if whatever is behind the interface had sent them.

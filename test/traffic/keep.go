@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
 )
 
@@ -63,7 +65,8 @@ func (c *Conversation) KeepThrough(t testing.TB) *Talk {
 	return c.Keep(t)
 }
 
-// KeepRepeating is Keep of a datagram or ping that is repeated while it has no answer, as TCP repeats a segment.
+// KeepRepeating is Keep of a datagram or ping that is repeated while it has no answer, or no route for a moment, as TCP repeats a
+// segment.
 func (c *Conversation) KeepRepeating(t testing.TB) *Talk {
 	t.Helper()
 	talk := c.prepare(t)
@@ -95,6 +98,10 @@ func (k *Talk) askOnce() error {
 	for k.again != 0 && ctx.Err() == nil {
 		first, cancel := context.WithTimeout(ctx, k.again)
 		err := k.c.Ask(first)
+		if errors.Is(err, unix.ENETUNREACH) {
+			<-first.Done()
+			err = first.Err()
+		}
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err

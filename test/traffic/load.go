@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Load is askers that ask echo servers without end.

@@ -6,9 +6,8 @@ import (
 	"context"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 var setUpTime = 2 * await.AnswerTime
@@ -32,9 +31,7 @@ func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {
 	t.Helper()
 	s := await.Must1[*topology.S1](t)(topology.NewS1(await.Within(t, setUpTime), options))
 	closeAtEnd(t, s.Network)
-	for _, f := range s.Families() {
-		Serve(t, s.B.Host, s.B.Eth1.Address(f))
-	}
+	ServeNICs(t, s.B.Eth1)
 	return s
 }
 
@@ -44,9 +41,7 @@ func NewTwoNIC(t testing.TB, options topology.TwoNICOptions) *topology.TwoNIC {
 	t.Helper()
 	n := await.Must1[*topology.TwoNIC](t)(topology.NewTwoNIC(await.Within(t, setUpTime), options))
 	closeAtEnd(t, n.Network)
-	for _, f := range n.Families() {
-		Serve(t, n.Server.Host, n.Server.Eth1.Address(f))
-	}
+	ServeNICs(t, n.Server.Eth1)
 	return n
 }
 
@@ -56,10 +51,7 @@ func NewS7(t testing.TB, options topology.TwoNICOptions) *topology.S7 {
 	t.Helper()
 	s := await.Must1[*topology.S7](t)(topology.NewS7(await.Within(t, setUpTime), options))
 	closeAtEnd(t, s.Network)
-	for _, f := range s.Families() {
-		Serve(t, s.Server.Host, s.Server.Eth1.Address(f))
-		Serve(t, s.Container, s.ContainerEth0.Address(f))
-	}
+	ServeNICs(t, s.Server.Eth1, s.ContainerEth0)
 	return s
 }
 
@@ -76,11 +68,7 @@ func Build[N interface{ Close() error }](t testing.TB, build func(context.Contex
 func NewS4(t testing.TB) *topology.S4 {
 	t.Helper()
 	s := Build(t, topology.NewS4)
-	for _, f := range s.Families() {
-		for _, i := range []*topology.Interface{s.Eth0, s.Bond1, s.InternetEth0, s.MonitorEth0} {
-			Serve(t, i.Host, i.Address(f))
-		}
-	}
+	ServeNICs(t, s.Eth0, s.Bond1, s.InternetEth0, s.MonitorEth0)
 	return s
 }
 

@@ -8,9 +8,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Push is a connection in which the server speaks and the client listens.

@@ -5,9 +5,8 @@ package traffic
 import (
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // Families are both.

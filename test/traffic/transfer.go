@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 )
 
 // transferTime is enough for any transfer.

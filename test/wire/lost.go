@@ -7,9 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 	"replypath/test/traffic"
 )
 

@@ -5,9 +5,8 @@ package wire
 import (
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 	"replypath/test/traffic"
 )
 

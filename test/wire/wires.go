@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/test/topology"
-
 	"replypath/test/await"
+	"replypath/test/topology"
 	"replypath/test/traffic"
 )
 

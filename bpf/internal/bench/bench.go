@@ -15,8 +15,7 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// sets is how many each flow table has: 262,144 entries, the default of
-// flow_table.max_entries, in eight ways.
+// sets is how many each flow table has: 262,144 entries, the default of flow_table.max_entries, in eight ways.
 const sets = 262_144 / 8
 
 // The array indexes of the interfaces and of their gateways: the device of each is the one before.

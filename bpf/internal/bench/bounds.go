@@ -33,7 +33,7 @@ var (
 	followed    = limit{bound: 190}                   // looks for a handshake, and writes a new way under the lock of its set
 	fragmented  = limit{bound: 70}                    // looks for the first one, or notes it
 	extended    = limit{bound: 110}                   // a fragment of IPv6: looks for the extension header as well
-	originated  = limit{bound: 170}                   // decided by its source with each packet
+	originated  = limit{bound: reply.recorded + 35}   // a lookup in a hash map more than a reply
 	unanswered  = limit{bound: 130}                   // copies headers, to find that nothing is due
 	quoting     = limit{bound: 130}                   // reads two packets
 	linkDown    = limit{bound: 170}                   // asks the kernel for the link of every packet
@@ -43,6 +43,5 @@ var (
 	handshake   = limit{bound: 600}                   // an entry: three times what it takes, as for a flood
 	flooded     = limit{bound: 2000}                  // mostly that of two sets and an entry that are in no cache
 	spoofed     = limit{bound: 1000}                  // mostly that of asking the socket
-	answered    = limit{bound: reply.recorded}        // of the host's own connection
 	crowded     = limit{bound: 100, aim: 100}         // how much more a random flow may cost than always the same one
 )

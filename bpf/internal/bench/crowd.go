@@ -20,8 +20,7 @@ import (
 const (
 	crowdBits = 19
 	crowdSize = 1 << crowdBits // of each family
-	// crowdSets is what the loader makes for a million flows: half as many ways
-	// again, in sets of eight.
+	// crowdSets is what the loader makes for a million flows: half as many ways again, in sets of eight.
 	crowdSets = 2 * crowdSize * 3 / 2 / 8
 	// crowdBase is 10.128.0.0, and serves for the end of an IPv6 address as well.
 	crowdBase = 0x0a800000

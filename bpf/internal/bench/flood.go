@@ -69,8 +69,7 @@ func (b *bench) flood(e endpoints, of string, table *ebpf.Map, event bpf.Datapat
 	}
 }
 
-// writePeers makes a case write a random address into its packet before every run, and
-// the empty program beside it too.
+// writePeers makes a case write a random address into its packet before every run, and the empty program beside it too.
 func (c *testCase) writePeers(e endpoints, offset int, mask, base int32) {
 	c.before = func() asm.Instructions { return append(c.bench.unmark(), randomPeer(e, offset, mask, base)...) }
 }
@@ -108,8 +107,7 @@ func (b *bench) connect(e endpoints) error {
 	return b.err
 }
 
-// route gives the host its address and a route to peers, so that it can have sockets that are
-// connected to them.
+// route gives the host its address and a route to peers, so that it can have sockets that are connected to them.
 func (b *bench) route(e endpoints) error {
 	device, to := b.device(replication), e.one(0)
 	peers := netlink.Route{

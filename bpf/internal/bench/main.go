@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures what the datapath costs a packet: each case is run by
-// BPF_PROG_TEST_RUN next to an empty program in the same round, and the median
-// of the differences is held against a bound. It needs root.
+// Command bench measures what the datapath costs a packet: each case is run by BPF_PROG_TEST_RUN next to an empty
+// program in the same round, and the median of the differences is held against a bound. It needs root.
 //
 // The cases are in files by concern: what most packets do (common.go), what a connection does once (connection.go),
 // what few packets or hosts do (cases_*.go), floods, and a crowd of flows. The end of the process closes what it opens.

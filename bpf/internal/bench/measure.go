@@ -50,8 +50,7 @@ type result struct {
 	Baseline float64 `json:"baseline"` // median of the empty program alone
 }
 
-// exceeds compares the median with the bound, or the quiet cost on a machine that others
-// disturb.
+// exceeds compares the median with the bound, or the quiet cost on a machine that others disturb.
 func (r *result) exceeds(disturbed bool) bool {
 	return r.Bound != 0 && r.held(disturbed) > r.Bound
 }
@@ -163,9 +162,8 @@ func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
 	return &ebpf.RunOptions{Data: c.frame, Context: context, Repeat: repeat}
 }
 
-// time is the CPU time of one run in nanoseconds. It is the thread's own, so
-// that other processes on this CPU do not count; setting up the call is shared
-// by all the runs.
+// time is the CPU time of one run in nanoseconds. It is the thread's own, so that other processes on this CPU do not
+// count; setting up the call is shared by all the runs.
 func (c *testCase) time(program *ebpf.Program, repeat uint32) (float64, error) {
 	calls := uint32(1)
 	if c.batch != 0 {

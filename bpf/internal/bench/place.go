@@ -73,8 +73,7 @@ func undo(changes []change) (before asm.Instructions) {
 	return before
 }
 
-// undo makes every run of a case find what the first one found, and the empty program beside
-// it do the same work.
+// undo makes every run of a case find what the first one found, and the empty program beside it do the same work.
 func (c *testCase) undo(changes ...change) {
 	c.before = func() asm.Instructions { return append(c.bench.unmark(), undo(changes)...) }
 }

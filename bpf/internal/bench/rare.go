@@ -21,6 +21,8 @@ const (
 
 	// strong is the interface whose addresses decide what the host originates from them.
 	strong = replication
+	// weak is one where the peers' own flows do.
+	weak = unresolved
 )
 
 // rare adds the ways through the programs that few packets take, and that few hosts have: interfaces that cannot be
@@ -45,6 +47,7 @@ func (b *bench) manage() error {
 			Protocols: rig.Listed(1, 6, 17, 58, 132),
 			Follow:    uint8(bpf.DatapathFollowFOLLOW_LATEST),
 			Ways:      1,
+			Related:   1,
 		}),
 		b.datapath.SetGateway(unresolved, bpf.DatapathGateway{Ifindex: b.device(unresolved).Index}),
 	}
@@ -70,7 +73,8 @@ func (b *bench) manage() error {
 	const own = bpf.DatapathOwnFlagsOWN_ADDRESS
 	for _, e := range []endpoints{v4, v6} {
 		errs = append(errs, b.datapath.SetOwnAddress(withoutMACs(e).self, own),
-			b.datapath.SetOwnAddress(fromStrong(e).self, own|strong<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT))
+			b.datapath.SetOwnAddress(fromStrong(e).self, own|strong<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT),
+			b.datapath.SetOwnAddress(fromWeak(e).self, own|weak<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT))
 	}
 	return errors.Join(errs...)
 }
@@ -106,33 +110,33 @@ func (b *bench) leftCases(e endpoints) {
 }
 
 func fromStrong(e endpoints) endpoints { return e.from("10.4.0.101", "2001:db8:4::101") }
+func fromWeak(e endpoints) endpoints   { return e.from("10.5.0.101", "2001:db8:5::101") }
 
-// originCases are packets that the host originates from another interface's address than the kernel chose: of the first two
-// nothing is kept but the record, the last is of an answered connection.
+// originCases are packets that the host originates from another interface's address than the kernel chose: decided by the
+// source alone, or going as the answers to a connection of the peer's go.
 func (b *bench) originCases(e endpoints) {
-	const port, portAnswered = 443, 444
-	e = fromStrong(e)
-	mac := b.device(production).MAC
+	const port, portOfFlow = 443, 444
 	for _, of := range []struct {
 		what     string
 		protocol layers.IPProtocol
-		port     uint16
-		limit    limit
+		ends     endpoints
 	}{
-		{"originated", tcp, port, originated},
-		{"originated", udp, port, originated},
-		{"originated and answered", tcp, portAnswered, answered},
+		{"originated", tcp, fromStrong(e)},
+		{"originated", udp, fromStrong(e)},
+		{"related", tcp, fromWeak(e)},
+		{"related", udp, fromWeak(e)},
 	} {
-		c := b.egress(e, fmt.Sprintf("egress redirect: %s, %s", name(of.protocol), of.what), of.limit, production,
-			b.out(e, of.protocol, of.port, production))
+		c := b.egress(of.ends, fmt.Sprintf("egress redirect: %s, %s", name(of.protocol), of.what), originated, production,
+			b.out(of.ends, of.protocol, port, production))
 		c.verdict = tcActRedirect // counted when it arrives
 		// The last run gave the packet the MAC of another interface.
+		mac := b.device(production).MAC
 		c.before = func() asm.Instructions { return append(b.unmark(), rewrite(len(mac), mac)...) }
 	}
-	// The connection as bpf/src/answered.h enters it.
-	flow := b.flow(e, tcp, portAnswered, strong)
-	flow.Flags |= uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED | bpf.DatapathFlowFlagsFLOW_IN_TABLE)
-	flow.State = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
-	flow.SndUna, flow.SndNxt = 1, production // the settings' ways
+	flow := b.flow(fromWeak(e), tcp, portOfFlow, weak)
+	flow.Gateway, flow.Flags = 0, 0 // to the MAC of the peer's frames
 	b.enter(b.datapath.Established, flow)
+	b.try(b.datapath.SetRecord(flow.Tuple, bpf.DatapathRecord{
+		Flow: b.datapath.Seeds.Digest(flow.Tuple), Table: uint8(bpf.DatapathTableTABLE_ESTABLISHED),
+	}))
 }

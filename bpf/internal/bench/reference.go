@@ -47,10 +47,9 @@ func (b *bench) reference() (*testCase, error) {
 	return &c, errors.Join(err, entries.Put(uint64(0), uint64(0)))
 }
 
-// scale raises the bounds by as much as the machine is slower than the one that they
-// are from, as the reference shows. What counts is the quickest round of each: a busy
-// neighbour on the same core costs eight lookups a fifth, and a redirect, which needs more
-// of the caches, twice its time.
+// scale raises the bounds by as much as the machine is slower than the one that they are from, as the reference shows.
+// What counts is the quickest round of each: a busy neighbour on the same core costs eight lookups a fifth, and a
+// redirect, which needs more of the caches, twice its time.
 func (r *report) scale() {
 	for _, reference := range r.Results {
 		if reference.Name != referenceName {

@@ -148,11 +148,10 @@ func nextWord(bytes []byte) (asm.Size, uint64) {
 	return asm.Byte, uint64(bytes[0])
 }
 
-// randomPeer writes an address into the packet at this offset whose last 32 bits are the base and,
-// where the mask is set, random. It does so in as large pieces as the programs read: a
-// number that was written in parts, or by bpf_skb_store_bytes, cannot be read before all
-// that the processor had begun until then is done, the last run's wait for memory
-// included.
+// randomPeer writes an address into the packet at this offset whose last 32 bits are the base and, where the mask is
+// set, random. It does so in as large pieces as the programs read: a number that was written in parts, or by
+// bpf_skb_store_bytes, cannot be read before all that the processor had begun until then is done, the last run's wait
+// for memory included.
 func randomPeer(e endpoints, offset int, mask, base int32) asm.Instructions {
 	size, end := asm.Word, offset+4
 	if e.family == "ipv6" { // its last 8 bytes, of which the first 4 are 0

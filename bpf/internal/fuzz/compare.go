@@ -3,7 +3,6 @@
 package fuzz
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -14,9 +13,6 @@ import (
 	"replypath/bpf/internal/model"
 	"replypath/bpf/internal/rig"
 )
-
-// Answered is what Remembered calls the packets that left as bpf/src/answered.h says.
-const Answered = "answered"
 
 // differ notes a difference.
 func (x *run) differ(format string, values ...any) { fmt.Fprintf(&x.what, format+"\n", values...) }
@@ -107,7 +103,7 @@ func (x *run) flowsIn(table int) map[model.Tuple]model.Flow {
 		}
 		for way, digest := range set.Digest {
 			f := set.Flow[way]
-			if digest == 0 || rig.IsOriginated(&f) { // the model decides about each packet
+			if digest == 0 {
 				continue
 			}
 			if _, twice := flows[f.Tuple]; twice || digest != x.d.Seeds.Digest(f.Tuple) {
@@ -124,9 +120,27 @@ func (x *run) same(got, want model.Flow, halfOpen bool) bool {
 		return false
 	}
 	got.Seen, got.Created, got.Told = want.Seen, want.Created, want.Told
+	if want.Tuple.Protocol != unix.IPPROTO_TCP {
+		return x.sameDatagrams(got, want)
+	}
 	// Sequence numbers mean nothing in other entries than these.
 	if !halfOpen && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) == 0 {
 		got.SndUna, got.SndNxt, got.RcvNxt = want.SndUna, want.SndNxt, want.RcvNxt
+	}
+	return got == want
+}
+
+// sameDatagrams goes on with what has no connection, and keeps there who spoke last and a rival: see types.h. A rival that
+// was there before the flow's own way was heard is none.
+func (x *run) sameDatagrams(got, want model.Flow) bool {
+	answered := want.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+	rivals := want.SndNxt != 0 && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) == 0
+	if answered && got.SndUna-want.SndUna > x.late || rivals && (got.SndNxt == 0 || got.RcvNxt-want.RcvNxt > x.late) {
+		return false
+	}
+	got.SndUna, got.SndNxt, got.RcvNxt = want.SndUna, want.SndNxt, want.RcvNxt
+	if !rivals {
+		got.RivalFrames = want.RivalFrames
 	}
 	return got == want
 }
@@ -173,45 +187,47 @@ func (x *run) noted(t model.Tuple) (model.Note, bool) {
 	return model.Note{}, false
 }
 
-// compareOriginated compares what is kept of the tuples that the host originates.
+// compareOriginated compares what is kept of own addresses and peers.
 func (x *run) compareOriginated() error {
-	// What the datapath needs to know only: see bpf/src/answered.h.
-	const closed = uint8(bpf.DatapathOriginatedStateORIGINATED_CLOSED)
 	for t := range x.tuples {
 		record, err := x.d.Record(t)
 		if err != nil {
 			return err
 		}
-		if _, ok := x.m.Originated[t]; record != nil && !ok {
-			x.differ("originated: not in the model: %s", tupleText(t))
-		}
-	}
-	for t, kept := range x.m.Originated {
-		record, err := x.d.Record(t)
+		question, err := x.d.Question(t)
 		if err != nil {
 			return err
 		}
-		got := cmp.Or(record, new(bpf.DatapathOriginatedTuple))
-		answered, err := x.d.Answered(t)
-		if err != nil {
-			return err
+		if asked := x.m.Questions[model.EndsOf(t)]; question != x.digestOf(asked) {
+			x.differ("questions: %s: %#x; in the model %s", tupleText(t), question, tupleText(asked))
 		}
-		if answered != nil {
-			x.Remembered[Answered] += int(answered.Corrected)
-			got.Moved += answered.Corrected
-			got.Seen = answered.RcvNxt
+		kept, known := x.m.Originated[model.EndsOf(t)]
+		if record == nil {
+			if known {
+				x.differ("originated: not in the datapath: %s", tupleText(t))
+			}
+			continue
 		}
-		want := bpf.DatapathOriginatedTuple{
-			Tuple: t, Created: got.Created, Seen: got.Seen, Told: got.Told,
-			From: kept.From, To: kept.To, State: kept.State | got.State&closed, Outcome: kept.Outcome, Moved: kept.Moved,
-			Decision: got.Decision, // the model decides about each packet
-		}
-		if record == nil || *got != want || got.Created-kept.Created > x.late || got.Seen-kept.Seen > x.late ||
-			uint32(got.Told-kept.Told) > x.late {
-			x.differ("originated: %s: %+v, found %v; in the model %+v", tupleText(t), *got, record != nil, kept)
+		got, want := *record, kept.DatapathRecord
+		isLate := got.Created-want.Created > x.late || got.Seen-want.Seen > x.late || got.Heard-want.Heard > x.late ||
+			uint32(got.Told-want.Told) > x.late
+		want.Created, want.Seen, want.Heard, want.Told = got.Created, got.Seen, got.Heard, got.Told
+		want.PeerPort, want.SelfPort, want.Protocol = got.PeerPort, got.SelfPort, got.Protocol // of the last packet, to a tick
+		want.Decision = got.Decision                                                           // the model decides about each packet
+		want.Flow = x.digestOf(kept.With)
+		if !known || isLate || got != want {
+			x.differ("originated: %s: %+v; in the model, found %v, %+v", tupleText(t), got, known, want)
 		}
 	}
 	return nil
+}
+
+// digestOf is that of a tuple, 0 for none.
+func (x *run) digestOf(t model.Tuple) uint64 {
+	if t == (model.Tuple{}) {
+		return 0
+	}
+	return x.d.Seeds.Digest(t)
 }
 
 // What is remembered beside the flow tables, of fragments, of what is none of the host's, and of who asked, had to make
@@ -241,8 +257,8 @@ func (x *run) compareFragments() {
 		f, ok := got[digest]
 		want := bpf.DatapathFragment{Key: digest, Digest: x.d.Seeds.Digest(first.Tuple), Seen: f.Seen,
 			Table: uint8(first.Table), Outcome: uint8(first.Outcome), Protocol: f.Protocol}
-		if first.Table == bpf.DatapathTableTABLE_ORIGINATED { // of a flow, its entry tells
-			want.Protocol = first.Tuple.Protocol
+		if first.Table >= bpf.DatapathTableTABLE_ORIGINATED { // of a flow, its entry tells
+			want.Protocol, want.Digest = first.Tuple.Protocol, f.Digest
 		}
 		isPushedOut := !ok && shared[setOf(key)] > 1 // the ways are taken in turn
 		if !isPushedOut && (!ok || f != want || f.Seen-first.Seen > x.late) {

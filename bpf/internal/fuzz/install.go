@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 
@@ -20,9 +21,11 @@ import (
 func (r *Runner) install(h model.Host) error {
 	var errs []error
 	r.ways++
+	var none model.Interface // takes what any does
 	for i := range devices {
 		id := interfaceID(i)
 		record, ok := h.Interfaces[id]
+		none.Takes |= record.Takes &^ uint8(bpf.DatapathTakesTAKES_ITS_OWN_ONLY)
 		managed := uint32(0)
 		if ok {
 			managed = uint32(id)
@@ -41,6 +44,7 @@ func (r *Runner) install(h model.Host) error {
 		errs = append(errs, r.d.SetOwnAddress(address, flags))
 	}
 	errs = append(errs,
+		r.d.Interfaces.Put(uint32(0), none),
 		r.installHashes(h),
 		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
@@ -74,26 +78,27 @@ func (r *Runner) setLink(device int, up bool) error {
 	return r.d.ForgetProof()
 }
 
-// Close gives all devices their carrier, and takes the addresses away that NewRunner added: the kernel would
-// send from them.
+// Close gives all devices their carrier.
 func (r *Runner) Close() error {
-	var errs []error
-	for _, n := range networks {
-		errs = append(errs, r.h.RemoveAddress(r.devices[comeTo], n.selves[justCome]))
-	}
-	return errors.Join(append(errs, r.h.Do(func() error {
+	return r.h.Do(func() error {
 		var errs []error
 		for i := range r.devices {
 			errs = append(errs, r.setLink(i, true))
 		}
 		return errors.Join(errs...)
-	}))...)
+	})
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), Ways: r.ways}
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), Ways: r.ways, Until: math.MaxUint64}
+	if h.TrialOver {
+		s.Until = 1
+	}
 	if h.ScopeAll {
 		s.ScopeAll = 1
+	}
+	if h.Related {
+		s.Related = 1
 	}
 	if h.LoopbackSymmetric {
 		s.Loopback = 1
@@ -114,11 +119,12 @@ type hashes struct {
 	onLink      map[bpf.DatapathOnLinkKey]uint32
 	routes      map[bpf.DatapathRouteKey]uint32
 	sources     map[bpf.DatapathAddress]uint32
+	served      map[bpf.DatapathServedKey]uint32
 }
 
 func newHashes() hashes {
 	return hashes{make(map[bpf.DatapathGatewayMac]uint32), make(map[bpf.DatapathOnLinkKey]uint32),
-		make(map[bpf.DatapathRouteKey]uint32), make(map[bpf.DatapathAddress]uint32)}
+		make(map[bpf.DatapathRouteKey]uint32), make(map[bpf.DatapathAddress]uint32), make(map[bpf.DatapathServedKey]uint32)}
 }
 
 // installHashes has the hash maps hold what the settings say now.
@@ -140,7 +146,11 @@ func (r *Runner) installHashes(h model.Host) error {
 	for own, gateway := range h.Sources {
 		want.sources[bpf.DatapathAddress{Bytes: own.As16()}] = uint32(gateway)
 	}
+	for prefix, flags := range h.Served {
+		want.served[rig.ServedKey(prefix)] = uint32(flags)
+	}
 	return errors.Join(
+		replace(r.d.ServedAddresses, r.served, want.served),
 		replace(r.d.GatewayMacs, r.gatewayMACs, want.gatewayMACs),
 		replace(r.d.OnLink, r.onLink, want.onLink),
 		replace(r.d.GatewayRoutes, r.routes, want.routes),

@@ -10,8 +10,8 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/model"
@@ -43,13 +43,11 @@ type Runner struct {
 	ways uint32        // of the settings
 	down [devices]bool // who has no carrier now
 	hashes
-	// originatedBefore are the tuples that the table of what the host originates may hold.
-	originatedBefore map[model.Tuple]bool
-	events           map[bpf.DatapathEvent]uint64 // at the beginning of the program
-	pairs            map[model.Pair]model.Count
-	lastPairs        map[model.Pair]model.Count // after the last packet that was run; nil: not known
-	buffer           []byte
-	context          rig.Context
+	events    map[bpf.DatapathEvent]uint64 // at the beginning of the program
+	pairs     map[model.Pair]model.Count
+	lastPairs map[model.Pair]model.Count // after the last packet that was run; nil: not known
+	buffer    []byte
+	context   rig.Context
 }
 
 // Sockets are the real ones that the programs meet.
@@ -67,25 +65,19 @@ func Options(oldKernel bool) rig.Options {
 }
 
 // NewRunner runs programs on a host that has three devices and a datapath that
-// was loaded with Options. It uses one CPU. Until it is closed, a device has addresses for it.
+// was loaded with Options. It uses one CPU.
 func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner, error) {
 	views, err := d.Views()
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range networks {
-		if err := h.AddAddress(h.Devices[comeTo], n.selves[justCome]); err != nil {
-			return nil, err
-		}
-	}
 	return &Runner{
 		h: h, d: d, views: views, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
-		Events:           make(map[bpf.DatapathEvent]uint64),
-		Outcomes:         make(map[bpf.DatapathOutcome]uint64),
-		Remembered:       make(map[string]int),
-		hashes:           newHashes(),
-		originatedBefore: make(map[model.Tuple]bool),
-		buffer:           make([]byte, 1<<16),
+		Events:     make(map[bpf.DatapathEvent]uint64),
+		Outcomes:   make(map[bpf.DatapathOutcome]uint64),
+		Remembered: make(map[string]int),
+		hashes:     newHashes(),
+		buffer:     make([]byte, 1<<16),
 	}, nil
 }
 
@@ -181,7 +173,7 @@ func (x *run) begin(setup Setup) (err error) {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
 	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.views.Foreign.Clear(), x.views.Asked.Clear(),
-		x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.forgetBefore(), x.install(host)); err != nil {
+		x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {
@@ -201,23 +193,6 @@ func (x *run) begin(setup Setup) (err error) {
 	x.m.Now = x.start
 	x.m.Sockets = x.sockets.Sockets
 	return x.installBegun()
-}
-
-// forgetBefore takes out what the run before has left: what the host originated, and the addresses that only a device
-// told of.
-func (x *run) forgetBefore() error {
-	var errs []error
-	for t := range x.originatedBefore {
-		errs = append(errs, x.d.DeleteRecord(t))
-	}
-	clear(x.originatedBefore)
-	for _, n := range networks {
-		err := x.d.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.selves[justCome].As16()})
-		if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // installBegun enters flows that are over, of peers to whom a socket is connected: they began while one
@@ -274,6 +249,7 @@ func (x *run) end() {
 	x.Remembered[bpf.DatapathMapForeign] += len(x.m.Foreign) + len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapAsked] += len(x.m.Asked)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
+	x.Remembered[bpf.DatapathMapQuestions] += len(x.m.Questions)
 }
 
 func (x *run) forgetMarks() {
@@ -387,26 +363,29 @@ func (x *run) age(ticks uint32) error {
 func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
 	f.Seen -= ticks
 	f.Created -= ticks
-	if rig.IsOriginated(f) {
-		f.RcvNxt -= ticks
+	if f.Tuple.Protocol != unix.IPPROTO_TCP { // see spoke and rival_since in types.h
+		f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
 	}
 	if f.Told != 0 {
 		f.Told -= uint16(ticks)
 	}
 }
 
-// ageOriginated makes what is kept of the tuples older that the host originates.
+// ageOriginated makes what is kept of addresses older, which the model has aged.
 func (x *run) ageOriginated(ticks uint32) error {
-	for t := range x.m.Originated {
+	aged := make(map[model.Ends]bool)
+	for t := range x.tuples {
 		record, err := x.d.Record(t)
 		if err != nil {
 			return err
 		}
-		if record == nil {
+		if record == nil || aged[model.EndsOf(t)] {
 			continue
 		}
+		aged[model.EndsOf(t)] = true
 		record.Created -= ticks
 		record.Seen -= ticks
+		record.Heard -= ticks
 		if record.Told != 0 {
 			record.Told -= uint16(ticks)
 		}
@@ -432,7 +411,7 @@ func (x *run) packet(s Step) error {
 		WireLen: s.Packet.wireLength(frame),
 		Foreign: !bytes.Equal(frame[:6], x.devices[s.Device].MAC)}
 	if s.Kind == outbound && s.Packet.forwarded {
-		f.CameBy = x.devices[comeTo].Index
+		f.CameBy = x.devices[cameBy].Index
 	}
 	if f.Ifindex == x.bare {
 		if cut != 0 {
@@ -443,9 +422,6 @@ func (x *run) packet(s Step) error {
 		f.Protocol = binary.BigEndian.Uint16(f.Bytes[12:])
 	}
 	after, err := x.both(s.Kind, f, cut, 0)
-	for t := range x.m.Originated { // the next run forgets what this one may leave
-		x.originatedBefore[t] = true
-	}
 	if err != nil || after.Ifindex == 0 || s.Packet.fate == isLost {
 		return err
 	}

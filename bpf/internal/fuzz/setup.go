@@ -19,13 +19,16 @@ type Setup struct {
 	grace             bool
 	withoutUDP        bool // not among the recorded protocols
 	withGRE           bool
+	related           bool
 	mode              bpf.DatapathMode // by hand
+	trialOver         bool
 	repair            bpf.DatapathSourceRepair
 	exclusion         int
-	onLink            int // the device that has the network of the on-link peer; devices: none
-	unmanaged         int // a device that is not managed; devices: none
-	bare              int // a device whose frames have no Ethernet header; devices: none
-	source            int // the device that has the own addresses alone; devices: several have them
+	onLink            int  // the device that has the network of the on-link peer; devices: none
+	unmanaged         int  // a device that is not managed; devices: none
+	bare              int  // a device whose frames have no Ethernet header; devices: none
+	serves            bool // an address that no interface has
+	source            int  // the device that has the own addresses alone; devices: several have them
 	devices           [devices]deviceSetup
 }
 
@@ -38,6 +41,8 @@ type deviceSetup struct {
 	mtu      uint32
 	narrow   bool // another interface has a larger MTU
 	strong   bool // host_model
+	strict   bool // rp_filter
+	takes    bpf.DatapathTakes
 }
 
 // routes is what is told of those by a device's gateways.
@@ -59,13 +64,16 @@ func decodeSetup(r record) Setup {
 		grace:             r[1]>>3&7 == 7,
 		withoutUDP:        r[1]>>6 == 3,
 		withGRE:           r[2]&1 == 1,
+		related:           r[2]>>6&1 == 0,
 		mode:              bpf.DatapathMode([]byte{0, 0, 0, 0, 1, 2}[r[3]%6]),
+		trialOver:         r[14]>>4 == 15,
 		repair:            bpf.DatapathSourceRepair([]byte{2, 2, 1, 0}[r[14]&3]),
 		exclusion:         int(r[4]) % len(exclusions),
 		onLink:            []int{devices, 1, 0, 2}[r[5]&3],
 		unmanaged:         devices,
 		bare:              devices,
 		source:            int(r[2]) >> 1 & 3,
+		serves:            r[14]>>2&3 == 3,
 	}
 	if r[13] >= 128 {
 		s.bare = int(r[13]) % devices
@@ -83,6 +91,8 @@ func decodeSetup(r record) Setup {
 			down:     c&15 == 15,
 			mtu:      []uint32{1500, 1500, 1500, 1280, 1500, 1400, 1279, 551}[c>>4&7],
 			strong:   r[2]>>(3+i)&1 == 1,
+			strict:   r[13]>>i&1 == 1,
+			takes:    bpf.DatapathTakes([]uint8{0, 0, 0, 1, 2, 6, 7, 4}[r[15]>>(2*i)&7]),
 		}
 	}
 	for i := range s.devices {
@@ -123,7 +133,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 		Down:              make(map[uint16]bool),
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
-		HasCome:           make(map[model.Place]bool),
+		Served:            make(map[netip.Prefix]bpf.DatapathOwnFlags),
 		OnLink:            make(map[uint32][]netip.Prefix),
 		Routes:            make(map[uint32][]model.Route),
 		Exclusions:        []model.Exclusion{exclusions[s.exclusion]},
@@ -132,7 +142,9 @@ func (s Setup) host(real []rig.Device) model.Host {
 		ScopeAll:          s.scopeAll,
 		LoopbackSymmetric: s.loopbackSymmetric,
 		ModeByHand:        s.mode,
+		TrialOver:         s.trialOver,
 		Repair:            s.repair,
+		Related:           s.related,
 	}
 	for i, d := range s.devices {
 		if i != s.unmanaged {
@@ -156,8 +168,10 @@ func (s Setup) host(real []rig.Device) model.Host {
 		for _, own := range n.selves[:ownSelves] {
 			h.OwnAddresses[own] = bpf.DatapathOwnFlagsOWN_ADDRESS | s.sourceInterface()
 		}
-		h.HasCome[model.Place{Ifindex: real[comeTo].Index, Address: n.selves[justCome]}] = true
 		h.OwnAddresses[n.selves[loopbackOnly]] |= bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+		if s.serves {
+			h.Served[netip.PrefixFrom(n.selves[notOwn], n.selves[notOwn].BitLen()-3).Masked()] = bpf.DatapathOwnFlagsOWN_ADDRESS
+		}
 		if s.onLink < devices {
 			ifindex := real[s.onLink].Index
 			h.OnLink[ifindex] = append(h.OnLink[ifindex], n.onLink)
@@ -183,6 +197,7 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	if d.gateways > 0 {
 		r.FirstGateway4, r.FirstGateway6 = gatewayID(device, 0), gatewayID(device, 2)
 	}
+	r.Takes = uint8(d.takes)
 	if d.strong {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	}
@@ -191,6 +206,9 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	}
 	if d.routes == somePeers || d.routes == unknownGateway {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
+	}
+	if d.strict {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
 	}
 	if d.narrow {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)

@@ -157,8 +157,12 @@ func decodeSteps(r record, bare bool) []Step {
 		}
 	case k < 224:
 		return handshake(s, int(r[atKind]>>1)%devices)
-	case k < 230:
+	case k < 228:
 		s.Kind = age
+	case k < 229:
+		return roaming(s, int(r[atWay]>>2)%devices)
+	case k < 230:
+		return monologue(s, int(r[atWay]>>2)%devices)
 	case k < 234:
 		s.Kind = decide
 	case k < 238:
@@ -182,10 +186,29 @@ func decodeSteps(r record, bare bool) []Step {
 // olderConversation is what is seen of a conversation of datagrams that is older than the programs of
 // its device: the host's next one by another device, then the peer's.
 func olderConversation(s Step, other int) []Step {
-	if s.Packet.protocol == tcp {
-		s.Packet.protocol = udp
+	p := s.Packet.withoutConnection()
+	return []Step{out(other, p), {Kind: age}, {Kind: watch, Device: s.Device}, in(s.Device, p)}
+}
+
+// roaming is what is seen of a peer without a connection that comes by another device from then on.
+func roaming(s Step, other int) []Step {
+	p := s.Packet.withoutConnection()
+	there := in(other, p)
+	return []Step{in(s.Device, p), out(other, p), there, there, {Kind: age}, {Kind: age}, there, out(s.Device, p)}
+}
+
+// monologue is what is seen of a conversation in which only the host speaks, for longer than a silent flow lives.
+func monologue(s Step, other int) []Step {
+	p := s.Packet.withoutConnection()
+	speaks, later := out(other, p), Step{Kind: age, Amount: 3}
+	return []Step{in(s.Device, p), in(s.Device, p), speaks, later, speaks, later, speaks, in(other, p)}
+}
+
+func (p Packet) withoutConnection() Packet {
+	if p.protocol == tcp {
+		p.protocol = udp
 	}
-	return []Step{out(other, s.Packet), {Kind: age}, {Kind: watch, Device: s.Device}, in(s.Device, s.Packet)}
+	return p
 }
 
 // answeredConnection is what is seen of a connection of the host's, which the kernel sends by the other device, while

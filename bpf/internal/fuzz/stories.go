@@ -13,7 +13,7 @@ import (
 func Stories() (all []Program) {
 	for family := range networks[:2] {
 		p := Packet{family: family}
-		all = append(all, unreadable(p), ignored(p), answered(p), pinned(p), lost(p))
+		all = append(all, unreadable(p), ignored(p), answered(p), pinned(p), byTunnel(p), lost(p))
 		all = append(all, conversations(p)...)
 		all = append(all, hindered(p)...)
 	}
@@ -111,6 +111,21 @@ func pinned(p Packet) Program {
 	return program(func(s *Setup) { s.follow = bpf.DatapathFollowFOLLOW_PINNED }, in(0, p), Step{Kind: age}, in(1, p))
 }
 
+// byTunnel comes, for addresses of eth0, what would begin flows, end a handshake or move flows. Nothing else is forwarded,
+// so that any address is ours.
+func byTunnel(p Packet) Program {
+	asked := p.with(func(p *Packet) { p.protocol = udp })
+	segment := p.with(func(p *Packet) { p.flags, p.seq, p.ack = model.FlagACK, next, next })
+	unknown := asked.with(func(p *Packet) { p.self = notOwn })
+	steps := handshake(Step{Packet: p}, 1)
+	steps[2].Device = 1
+	steps = append(steps, in(1, segment), in(1, asked), out(0, asked), in(1, asked), in(0, unknown), in(1, unknown), out(1, unknown))
+	return program(func(s *Setup) {
+		s.devices[0].takes = bpf.DatapathTakesTAKES_ALL4 | bpf.DatapathTakesTAKES_ALL6
+		s.devices[1].takes = bpf.DatapathTakesTAKES_ITS_OWN_ONLY | s.devices[0].takes
+	}, steps...)
+}
+
 // conversations of each protocol: replies leave by another device, and then the peer comes by a third. One that
 // cannot be its connection's is refused.
 func conversations(p Packet) (all []Program) {
@@ -121,7 +136,7 @@ func conversations(p Packet) (all []Program) {
 	for _, protocol := range []protocol{udp, echo, sctp, gre} {
 		p.protocol = protocol
 		all = append(all, program(setup, in(0, p), out(1, p), out(1, p.with(func(p *Packet) { p.shape = firstFragment })),
-			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), Step{Kind: age}, in(2, p)))
+			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p)))
 	}
 	return all
 }

@@ -13,7 +13,7 @@ import (
 const (
 	devices           = 3
 	gatewaysPerDevice = 4 // two of each family
-	comeTo            = 1 // a device
+	cameBy            = 1 // a device, by which what is forwarded came in
 )
 
 // network is one address family.
@@ -30,7 +30,6 @@ const (
 	loopbackOnly = 4
 	notOwn       = 5
 	ownSelves    = 5 // so many are the host's
-	justCome     = 7 // comeTo has it, which the loader has not told of
 )
 
 var networks = [4]network{

@@ -16,13 +16,18 @@ func (m *Model) refusals(p *packet, w way) []Event {
 			reasons = append(reasons, e)
 		}
 	}
-	m.learn(p.to, w.ifindex)
-	flags, own := m.Host.OwnAddresses[p.to]
+	flags, own := m.serves(p.to)
 	_, ownPeer := m.Host.OwnAddresses[p.from]
 	because(bpf.DatapathEventEVENT_IGNORED_PROTOCOL, !m.Host.Protocols[p.protocol] || isDHCP(p))
-	because(bpf.DatapathEventEVENT_IGNORED_NOT_OWN, !own && !m.Host.ScopeAll)
-	because(bpf.DatapathEventEVENT_IGNORED_LOOPBACK,
-		flags&bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY != 0 && !m.Host.LoopbackSymmetric)
+	takes, all := m.takes(w.ifindex), bpf.DatapathTakesTAKES_ALL6
+	if p.family == 4 {
+		all = bpf.DatapathTakesTAKES_ALL4
+	}
+	foreign := !own && !m.Host.ScopeAll && takes&all == 0
+	ofLoopback := flags&bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY != 0 && !m.Host.LoopbackSymmetric
+	because(bpf.DatapathEventEVENT_IGNORED_NOT_OWN, foreign)
+	because(bpf.DatapathEventEVENT_IGNORED_LOOPBACK, ofLoopback)
+	because(bpf.DatapathEventEVENT_IGNORED_TUNNEL, !foreign && !ofLoopback && m.isOfOthers(p, w))
 	because(bpf.DatapathEventEVENT_IGNORED_SOURCE, ownPeer || extraordinary(p.from) || extraordinary(p.to))
 	because(bpf.DatapathEventEVENT_IGNORED_EXCLUDED, m.excluded(p))
 	because(bpf.DatapathEventEVENT_IGNORED_MAC, badMAC(w))
@@ -30,25 +35,46 @@ func (m *Model) refusals(p *packet, w way) []Event {
 	return reasons
 }
 
-// learn enters an address that the device has by which a packet came in.
-func (m *Model) learn(address netip.Addr, ifindex uint32) {
-	if m.comes(address, ifindex) {
-		m.Host.OwnAddresses[address] = bpf.DatapathOwnFlagsOWN_ADDRESS
+// serves says whether a flow may be to an address, and what it is to the host.
+func (m *Model) serves(address netip.Addr) (flags bpf.DatapathOwnFlags, served bool) {
+	if flags, own := m.Host.OwnAddresses[address]; own {
+		return flags, true
 	}
+	for prefix, flags := range m.Host.Served {
+		if prefix.Contains(address) {
+			return flags, true
+		}
+	}
+	return 0, false
 }
 
-// comes says whether an address is the device's, which is not known yet.
-func (m *Model) comes(address netip.Addr, ifindex uint32) bool {
-	_, known := m.Host.OwnAddresses[address]
-	id, _, managed := m.managed(ifindex)
-	return !known && m.Host.ShowsLinks && managed && !m.Host.Gone[id] && m.Host.HasCome[Place{ifindex, address}]
+// takes is what starts flows by an interface; of what the host itself sends, any may bring the answer.
+func (m *Model) takes(ifindex uint32) (takes bpf.DatapathTakes) {
+	for _, record := range m.Host.Interfaces {
+		if record.Ifindex == ifindex {
+			return bpf.DatapathTakes(record.Takes)
+		}
+		if ifindex == 0 {
+			takes |= bpf.DatapathTakes(record.Takes) &^ bpf.DatapathTakesTAKES_ITS_OWN_ONLY
+		}
+	}
+	return takes
 }
 
-// isStale says whether an address that has come was none of ours a moment ago, for who looks at this
-// interface: only a SYN, or a packet without a hop left, has it looked at again.
-func (m *Model) isStale(address netip.Addr, w way) bool {
-	_, own := m.Host.OwnAddresses[address]
-	return (own || m.comes(address, w.ifindex)) && m.Foreign[Place{w.ifindex, address}]
+// isOfOthers says whether a packet came by a tunnel that nobody named, for an address that this does not have.
+func (m *Model) isOfOthers(p *packet, w way) bool {
+	return m.takes(w.ifindex)&bpf.DatapathTakesTAKES_ITS_OWN_ONLY != 0 && m.ownerOf(p.to) != w.id
+}
+
+// ownerOf is the interface that has an address alone, 0 for none.
+func (m *Model) ownerOf(own netip.Addr) uint16 {
+	return uint16(m.Host.OwnAddresses[own] >> bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT)
+}
+
+// countAtTunnel counts what such a tunnel brings.
+func (m *Model) countAtTunnel(p *packet, w way) {
+	pair := Pair{From: m.ownerOf(p.to), To: w.id, Family: p.family, Protocol: uint8(class(p.protocol))}
+	m.count(pair, bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL, Count{Packets: 1, Bytes: w.bytes})
 }
 
 // isDHCP: its packets have a way of their own, before there are addresses.

@@ -75,7 +75,8 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	first, ok := m.Fragments[p.key()]
 	ok = ok && m.within(first.Seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
 	f, there := m.table(first.Table)[first.Tuple]
-	if first.Table == tableOriginated {
+	isOriginated := first.Table >= tableOriginated
+	if isOriginated {
 		there = true
 	}
 	if !ok || !there {
@@ -85,7 +86,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	key := p.key()
 	p.protocol = first.Tuple.Protocol
 	follows := true
-	if first.Table == tableOriginated {
+	if isOriginated {
 		_, _, follows = m.originates(p, frame)
 	}
 	if follows && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
@@ -93,7 +94,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		m.event(laterPart)
 		return Verdict{}
 	}
-	if first.Table == tableOriginated {
+	if isOriginated {
 		v, decided := m.originate(p, first.Tuple, frame, first.Outcome)
 		if !decided {
 			m.event(laterPart)
@@ -113,8 +114,8 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 // arrive counts a packet that was moved, where it leaves.
 func (m *Model) arrive(f Frame, h *handover) {
 	m.handover = nil
-	if h.table == tableOriginated {
-		m.countOriginated(h.tuple, h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, f)
+	if h.table >= tableOriginated {
+		m.countOriginated(h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, f, h.first)
 		return
 	}
 	m.corrected(h.table, h.tuple, h.pair, f)
@@ -125,6 +126,11 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	f, ok := m.connectionless(t)
 	if ok {
 		f.State |= stateAnswered
+		taken := t.Protocol == protoUDP && f.Flags&flagNoSocket == 0
+		again := f.Flags&flagActive != 0 || f.Seen != f.Created
+		if (taken || again) && m.since(f.Seen) >= m.Ticks(1) && m.since(f.SndUna) >= m.Ticks(1) {
+			f.SndUna = m.Now
+		}
 		m.Connectionless[t] = f
 		return m.reply(tableConnectionless, t, p, frame)
 	}
@@ -144,9 +150,10 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 // noteworthy packets may be the host's beginning of something that would be
 // recorded if the peer had begun.
 func (m *Model) noteworthy(p *packet, f Frame) bool {
-	w := way{ifindex: f.CameBy, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
+	id, _, _ := m.managed(f.CameBy)
+	w := way{ifindex: f.CameBy, id: id, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
 	reasons := m.refusals(p.turned(), w)
-	if f.CameBy != 0 && slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+	if f.CameBy != 0 && slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofInterface, e) }) {
 		m.Foreign[Place{f.CameBy, p.from}] = true
 	} else if len(reasons) > 0 {
 		m.Refused[p.outbound()] = true
@@ -192,6 +199,9 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 		m.settleNote(t)
 		if _, noted := m.Outbound[t]; noted || m.noteworthy(p, frame) {
 			m.note(t)
+			note := m.Outbound[t]
+			note.Checked = false
+			m.Outbound[t] = note
 		}
 		return Verdict{}
 	}
@@ -206,6 +216,8 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	}
 	f, ok := m.halfOpen(t)
 	switch {
+	case !ok && m.revives(t, p):
+		return m.continueOut(t, p, frame)
 	case ok && f.Flags&flagStray != 0 && p.has(FlagRST): // answers a segment without a socket
 		return m.reply(tableHalfOpen, t, p, frame)
 	case !ok || f.Flags&flagStray != 0 || !m.continues(f, p):
@@ -216,6 +228,19 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	}
 	m.HalfOpen[t] = f
 	return m.reply(tableHalfOpen, t, p, frame)
+}
+
+// revives says whether a segment is sent again of a connection that the host has closed, and whose peer is silent; the
+// connection goes on then.
+func (m *Model) revives(t Tuple, p *packet) bool {
+	f, known := m.Established[t]
+	if !known || p.flags&(FlagSYN|FlagRST) != 0 || f.State&stateClosing == 0 ||
+		!m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_UNANSWERED) {
+		return false
+	}
+	f.Seen = m.Now
+	m.Established[t] = f
+	return true
 }
 
 // synAckOut: it goes where its SYN came from.
@@ -282,13 +307,18 @@ func (m *Model) continues(f Flow, p *packet) bool {
 	return inSequence(p.seq, f.SndUna+1, f.SndNxt)
 }
 
-// closes: a connection that the host ends is idle soon. A RST that is not near what a
-// connection without a socket here has sent is the host's answer to something else.
+// closes: a connection that the host ends is idle soon. A RST is the host's answer to something else where the socket
+// goes on, or without one here where it is not near what was sent.
 func (m *Model) closes(f *Flow, p *packet) {
-	if p.has(FlagRST) && f.Flags&flagNoSocket != 0 && !inSequence(p.seq, f.SndUna-near, f.SndNxt+near) {
+	goesOn := m.hasSocket(f.Tuple)
+	if f.Flags&flagNoSocket != 0 {
+		goesOn = !inSequence(p.seq, f.SndUna-near, f.SndNxt+near)
+	}
+	if p.has(FlagRST) && goesOn {
 		return
 	}
-	if p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0 {
+	ends := p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0
+	if again := p.has(FlagFIN) && m.since(f.Seen) >= m.Ticks(1); ends || again {
 		f.State |= stateClosing
 		f.Seen = m.Now
 	}

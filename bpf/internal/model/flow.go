@@ -3,6 +3,8 @@
 package model
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"net/netip"
 
 	"replypath/bpf"
@@ -52,12 +54,19 @@ type way struct {
 	record  Interface
 	managed bool
 	mac     MAC
+	bytes   uint64 // of the frame
 }
 
 func (m *Model) way(f Frame, p *packet) way {
 	w := way{ifindex: f.Ifindex, mac: p.source}
 	w.id, w.record, w.managed = m.managed(f.Ifindex)
+	_, w.bytes = onWire(f)
 	return w
+}
+
+// number stands for a way, and is not 0: that of another way is another one.
+func (w way) number() uint32 {
+	return crc32.ChecksumIEEE(binary.BigEndian.AppendUint32(w.mac[:len(w.mac):len(w.mac)], w.ifindex)) | 1
 }
 
 // of says whether a flow has this way.
@@ -133,10 +142,11 @@ func (m *Model) IsEstablished(f Flow) bool {
 }
 
 func (m *Model) IsConnectionless(f Flow) bool {
+	limit := bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS
 	if f.Tuple.Protocol == protoICMP || f.Tuple.Protocol == protoICMPv6 {
-		return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_ECHO)
+		limit = bpf.DatapathIdleSecondsIDLE_ECHO
 	}
-	return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)
+	return m.within(f.Seen, limit) || f.State&stateAnswered != 0 && m.within(f.SndUna, limit) // see spoke in types.h
 }
 
 // IsNoted says whether a note of this time says that the host spoke first.

@@ -41,14 +41,16 @@ func (m *Model) expiredIn(p *packet, w way) {
 	if p.hops > 1 {
 		return
 	}
-	m.learn(p.to, w.ifindex)
-	_, own := m.Host.OwnAddresses[p.to]
-	_, ownPeer := m.Host.OwnAddresses[p.from]
-	if own || m.Host.ScopeAll || ownPeer || extraordinary(p.from) || extraordinary(p.to) || m.excluded(p) {
+	reasons := m.strange(p, w)
+	isTransit := slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN)
+	if !isTransit || slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofEnds, e) }) {
 		return
 	}
 	m.stray(p, w)
 }
+
+// ofEnds are the reasons for which addresses are no flow's ends.
+var ofEnds = []Event{bpf.DatapathEventEVENT_IGNORED_SOURCE, bpf.DatapathEventEVENT_IGNORED_EXCLUDED}
 
 // tagged frames belong to their VLAN's device; a tag with VLAN 0 is a priority.
 func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
@@ -59,32 +61,33 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another way
+		isDue := w.of(f) && first
 		untaken := f.Flags&flagNoSocket != 0 && f.State&stateAnswered == 0
 		settled = !first && f.Flags&flagAlternates == 0 && !untaken
 		if w.of(f) {
+			f.SndNxt = 0
 			m.refresh(&f, w)
-		} else {
-			m.follow(&f, w, m.isSilent(&f))
+		} else if m.follow(&f, p, w, func() bool { return m.isCutOff(f) || !isToBeDropped(f, p, w) && m.hasMoved(&f, w) }) {
+			f.SndNxt = 0
 		}
 		m.Connectionless[t] = f
+		if isDue && f.Flags&flagNoSocket == 0 {
+			m.relateQuestion(t, f.State&stateAnswered != 0)
+		}
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
 		}
 		return settled
 	}
-	if m.isStale(p.to, w) {
+	if m.isForeign(p, w, bpf.DatapathEventEVENT_IGNORED_ANSWER) {
 		return false
 	}
 	note, over := m.Outbound[t], m.Connectionless[t]
 	if m.answersHost(t, w) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_ANSWER)
-		isNews := !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF
-		return !isNews && over.Tuple != t
+		return note.Checked && over.Tuple != t
 	}
 	settled = m.Refused[t] && !m.Foreign[Place{w.ifindex, p.to}]
-	if settled && m.comes(p.to, w.ifindex) {
-		return true
-	}
 	reasons := m.refusals(p, w)
 	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
 	if m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
@@ -118,6 +121,9 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	}
 	m.Connectionless[f.Tuple] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
+	if f.Flags&flagNoSocket == 0 {
+		m.relateQuestion(f.Tuple, false)
+	}
 	m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
 }
 
@@ -163,6 +169,9 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 		return false
 	}
 	note.Answered = true
+	if !note.Checked {
+		m.relateAnswer(t, w, false)
+	}
 	if !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF {
 		m.answers(t)
 	}
@@ -171,28 +180,45 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 	return true
 }
 
-// isSilent says whether a flow without a connection may move: its interface is
-// down, or nothing came in by its way for a second. Where that cannot be told,
-// because frames came in since the time was written, the second begins now.
-func (m *Model) isSilent(f *Flow) func() bool {
-	return func() bool {
-		if !m.isUsable(f) {
-			return true
+// isCutOff says whether nothing can leave by a flow's way.
+func (m *Model) isCutOff(f Flow) bool {
+	_, usable := m.usable(f.Gateway, f.Ifindex)
+	return !m.isUsable(&f) || f.Flags&flagGateway != 0 && !usable
+}
+
+// isToBeDropped says whether the kernel drops an IPv4 frame later on: rp_filter is strict where it came, and all answers
+// left by the flow's own interface without replypath.
+func isToBeDropped(f Flow, p *packet, w way) bool {
+	isSymmetric := f.State&stateAnswered != 0 && f.State&stateAsymmetric == 0
+	return w.record.Flags&interfaceStrict != 0 && p.from.Is4() && f.Ifindex != w.ifindex && isSymmetric
+}
+
+// hasMoved says whether the peer of a flow without a connection has come by one other way alone for ten seconds, and three
+// times; or by a gateway of the same interface, after a second of silence.
+func (m *Model) hasMoved(f *Flow, w way) bool {
+	if f.Flags&flagActive != 0 {
+		f.Flags &^= flagActive
+		f.SndNxt = 0
+		if f.Seen == f.Created { // more than one came
+			f.Seen++
 		}
-		if m.since(f.Seen) < m.Ticks(1) {
-			return false
-		}
-		if f.Flags&flagActive != 0 {
-			f.Flags &^= flagActive
-			f.Seen = m.Now
-			return false
-		}
+	} else if f.Ifindex == w.ifindex && m.since(f.Seen) >= m.Ticks(1) && m.senderOf(netip.AddrFrom16(f.Tuple.Peer).Unmap(), w) != 0 {
 		return true
 	}
+	if number := w.number(); f.SndNxt != number {
+		f.SndNxt, f.RcvNxt, f.RivalFrames = number, m.Now, 0
+	}
+	f.RivalFrames = min(f.RivalFrames+1, 3)
+	return f.RivalFrames == 3 && m.since(f.RcvNxt) >= m.Ticks(10)
 }
 
 // follow moves a flow to the way of a frame, as far as the settings allow.
-func (m *Model) follow(f *Flow, w way, proof func() bool) (moved bool) {
+func (m *Model) follow(f *Flow, p *packet, w way, proof func() bool) (moved bool) {
+	if m.isOfOthers(p, w) {
+		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
+		m.countAtTunnel(p, w)
+		return false
+	}
 	reasons := unusable(w)
 	if m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
 		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)

@@ -36,10 +36,10 @@ type Host struct {
 	ShowsLinks   bool                 // the programs can ask the kernel; else they take the loader's word
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
-	HasCome      map[Place]bool            // addresses of devices, of which the loader need not know
-	OnLink       map[uint32][]netip.Prefix // by ifindex
-	Routes       map[uint32][]Route        // by ifindex
-	Sources      map[netip.Addr]uint16     // own addresses, to the gateway that takes their packets
+	Served       map[netip.Prefix]bpf.DatapathOwnFlags // although no interface has them; none holds another
+	OnLink       map[uint32][]netip.Prefix             // by ifindex
+	Routes       map[uint32][]Route                    // by ifindex
+	Sources      map[netip.Addr]uint16                 // own addresses, to the gateway that takes their packets
 	Exclusions   []Exclusion
 
 	Protocols         map[uint8]bool
@@ -47,7 +47,9 @@ type Host struct {
 	ScopeAll          bool
 	LoopbackSymmetric bool
 	ModeByHand        bpf.DatapathMode
+	TrialOver         bool // and nobody has confirmed it
 	Repair            bpf.DatapathSourceRepair
+	Related           bool
 	Requests          bool   // each SYN-ACK is of a request for a connection, which has a socket by its last ACK
 	GraceUntil        uint32 // ticks
 }
@@ -97,8 +99,7 @@ type Count struct{ Packets, Bytes, Flows uint64 }
 // Note is that the host sent by a tuple before anything came in by it.
 type Note struct {
 	Sent uint32 // ticks of its last packet
-	// Answered: a datagram came in by it since; Checked: and it was looked whether that concerns
-	// who asked last. Of TCP neither is known here.
+	// Answered: something came in by it since; Checked: and it was looked what that proves.
 	Answered, Checked bool
 }
 
@@ -125,7 +126,8 @@ type Model struct {
 	Outbound       map[Tuple]Note
 	Marks          map[Tuple]bool
 	Fragments      map[FragmentKey]Fragment
-	Originated     map[Tuple]Originated
+	Originated     map[Ends]Originated
+	Questions      map[Ends]Tuple // by which each peer asked each own address last
 	// Asked has the flow by which each asker asked last.
 	Asked map[Asker]Tuple
 
@@ -151,6 +153,7 @@ type handover struct {
 	pair    Pair
 	packets uint64
 	waits   bool // it may wait for a MAC
+	first   bool // of what the host originates: of its addresses
 }
 
 // New returns a model without flows.
@@ -164,7 +167,8 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]Note),
 		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[FragmentKey]Fragment),
-		Originated:     make(map[Tuple]Originated),
+		Originated:     make(map[Ends]Originated),
+		Questions:      make(map[Ends]Tuple),
 		Asked:          make(map[Asker]Tuple),
 		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
@@ -205,12 +209,15 @@ func (m *Model) Age(ticks uint32) {
 	for _, table := range []map[Tuple]Flow{m.HalfOpen, m.Established, m.Connectionless} {
 		for t, f := range table {
 			f.Seen, f.Created = f.Seen-ticks, f.Created-ticks
+			if t.Protocol != protoTCP { // see spoke and rival_since in types.h
+				f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
+			}
 			told(&f.Told)
 			table[t] = f
 		}
 	}
 	for t, kept := range m.Originated {
-		kept.Seen, kept.Created = kept.Seen-ticks, kept.Created-ticks
+		kept.Seen, kept.Created, kept.Heard = kept.Seen-ticks, kept.Created-ticks, kept.Heard-ticks
 		told(&kept.Told)
 		m.Originated[t] = kept
 	}
@@ -248,17 +255,30 @@ func (m *Model) oneOf(events []Event) Event {
 // refused counts why a packet starts nothing; false where it need not, as that is
 // known of its address or tuple.
 func (m *Model) refused(p *packet, w way, reasons []Event) bool {
-	if m.Foreign[Place{w.ifindex, p.to}] && !m.rose(bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+	if m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(ofInterface, m.rose) {
 		return false
 	}
 	if (m.Foreign[Place{w.ifindex, p.to}] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
 		return false
 	}
-	if m.oneOf(reasons) == bpf.DatapathEventEVENT_IGNORED_NOT_OWN {
+	counted := m.oneOf(reasons)
+	if slices.Contains(ofInterface, counted) {
 		m.Foreign[Place{w.ifindex, p.to}] = true
+	}
+	if counted == bpf.DatapathEventEVENT_IGNORED_TUNNEL {
+		m.countAtTunnel(p, w)
 	}
 	return true
 }
+
+// isForeign says whether it is known that nothing for this address by this interface is ours, and nothing shows that it was
+// looked at again.
+func (m *Model) isForeign(p *packet, w way, again ...Event) bool {
+	return m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(slices.Concat(ofInterface, again), m.rose)
+}
+
+// ofInterface are the reasons that hold by one interface only.
+var ofInterface = []Event{bpf.DatapathEventEVENT_IGNORED_NOT_OWN, bpf.DatapathEventEVENT_IGNORED_TUNNEL}
 
 func (m *Model) rose(e Event) bool { return m.Witness.Rose != nil && m.Witness.Rose(e) }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/await"
 )
 
 func TestInSequence(t *testing.T) {
@@ -64,9 +66,7 @@ func TestTooBig(t *testing.T) {
 	v6 := &layers.IPv6{Version: 6, TrafficClass: 0xc0, HopLimit: 64,
 		NextHeader: layers.IPProtocolICMPv6, SrcIP: from6.AsSlice(), DstIP: to6.AsSlice()}
 	icmp6 := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0)}
-	if err := icmp6.SetNetworkLayerForChecksum(v6); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, icmp6.SetNetworkLayerForChecksum(v6))
 	for _, test := range []struct {
 		name string
 		got  []byte
@@ -79,9 +79,7 @@ func TestTooBig(t *testing.T) {
 	} {
 		buffer := gopacket.NewSerializeBuffer()
 		opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-		if err := gopacket.SerializeLayers(buffer, opts, test.want...); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, gopacket.SerializeLayers(buffer, opts, test.want...))
 		if got := test.got[2:]; !bytes.Equal(got, buffer.Bytes()) {
 			t.Errorf("%s:\n%x, want\n%x", test.name, got, buffer.Bytes())
 		}
@@ -101,8 +99,7 @@ func TestExtraordinary(t *testing.T) {
 	}
 }
 
-// TestIdle: an entry lives for as long as its kind does, and a connection that one
-// side has ended for two minutes.
+// TestIdle: an entry lives for as long as its kind does, and a connection that one side has ended for two minutes.
 func TestIdle(t *testing.T) {
 	const now = 10_000_000
 	for _, test := range []struct {

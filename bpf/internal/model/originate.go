@@ -12,22 +12,11 @@ import (
 
 const (
 	tableOriginated  = bpf.DatapathTableTABLE_ORIGINATED
+	tableRelated     = bpf.DatapathTableTABLE_RELATED
 	interfaceStrong  = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	originated       = bpf.DatapathOutcomeOUTCOME_ORIGINATED
-	stateMoved       = uint8(bpf.DatapathOriginatedStateORIGINATED_MOVED)
-	stateRouted      = uint8(bpf.DatapathOriginatedStateORIGINATED_ROUTED)
 	ownInterfaceBits = bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 )
-
-// Originated is what is kept of a tuple that the host originates by another interface than that of its source.
-type Originated struct {
-	Seen, Created uint32 // ticks
-	From, To      uint16 // interfaces by id
-	Told          uint16
-	State         uint8
-	Outcome       uint8  // of the last packet
-	Moved         uint64 // packets
-}
 
 // sourceInterface is the managed interface that alone has an address.
 func (m *Model) sourceInterface(a netip.Addr) (id uint16, record Interface, ok bool) {
@@ -51,18 +40,24 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 	if !ok {
 		return Verdict{}, false
 	}
-	kept, known := m.Originated[t]
-	if !known {
+	kept := m.Originated[EndsOf(t)]
+	if kept.To == 0 {
 		kept.Created = m.Now
 	}
 	from, _, _ := m.managed(frame.Ifindex)
 	kept.Seen, kept.From, kept.To = m.Now, from, id
-	m.Originated[t] = kept
 	m.lose(frame)
-	mac, gateway, found := m.sourceNextHop(p.from, p.to, record)
-	f := Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Gateway: gateway, Told: kept.Told}
+	table, f := tableOriginated, Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Told: kept.Told}
+	mac, gateway, isChosen, found := m.sourceNextHop(p.from, p.to, record)
+	f.Gateway = gateway
+	isStrong := record.Flags&interfaceStrong != 0
+	isServed := isStrong
+	if by, related := m.relatedWay(kept, t); !(isStrong && isChosen) && (isStrong || m.Host.Related) && related && by.Interface == id {
+		table, f.Ifindex, f.Gateway, isServed = tableRelated, by.Ifindex, by.Gateway, true
+		mac, found = m.relatedNextHop(t, by, record)
+	}
 	reasons := reasons(
-		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, record.Flags&interfaceStrong == 0},
+		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, !isServed},
 		reason{first, first != bpf.DatapathOutcomeOUTCOME_CORRECTED},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, !found && m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
@@ -71,23 +66,31 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
 	)
 	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}
+	outcome := append(reasons, bpf.DatapathOutcomeOUTCOME_CORRECTED)[0]
+	counted, bit := &kept.RoutedOf, uint8(1)<<pair.Protocol
 	if len(reasons) == 0 {
-		m.decided(tableOriginated, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
+		counted = &kept.MovedOf
+	}
+	isFirst := *counted&bit == 0
+	*counted |= bit
+	kept.Outcome = uint8(outcome)
+	m.decided(table, t, p, outcome)
+	if len(reasons) == 0 {
 		packets, _ := onWire(frame)
+		kept.Moved += packets
+		m.Originated[EndsOf(t)] = kept
 		waits := record.Flags&interfaceBare == 0 && mac == MAC{}
-		m.handover = &handover{table: tableOriginated, tuple: t, ifindex: record.Ifindex, pair: pair, packets: packets, waits: waits}
+		m.handover = &handover{table: table, ifindex: record.Ifindex, pair: pair, packets: packets, waits: waits, first: isFirst}
 		return Verdict{Redirect: record.Ifindex, Bytes: m.movedBySource(p, frame, mac, record)}, true
 	}
-	m.decided(tableOriginated, t, p, reasons[0])
-	m.countOriginated(t, pair, reasons[0], frame)
+	m.countOriginated(pair, outcome, frame, isFirst)
+	var told Verdict
 	if slices.Equal(reasons, []bpf.DatapathOutcome{bpf.DatapathOutcomeOUTCOME_MTU}) {
-		told := m.tell(&f, p, frame, record)
-		kept = m.Originated[t]
+		told = m.tell(&f, p, frame, record)
 		kept.Told = f.Told
-		m.Originated[t] = kept
-		return told, true
 	}
-	return Verdict{}, true
+	m.Originated[EndsOf(t)] = kept
+	return told, true
 }
 
 // isHostsFrame says whether the host itself sends a frame, and no guest on a device above the interface.
@@ -104,12 +107,12 @@ func (m *Model) isHeeded(p *packet) bool {
 		!ownPeer && !extraordinary(p.from) && !extraordinary(p.to) && !m.excluded(q)
 }
 
-// sourceNextHop is where a packet goes by the interface of its source: to the peer itself, whose MAC the kernel
-// finds, or to a gateway. Where routes do not tell which, the source does.
-func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MAC, gateway uint16, found bool) {
+// sourceNextHop is where a packet goes by the interface of its source, if one is known: to the peer itself, whose MAC the
+// kernel finds, or to a gateway, if that can be used. Where routes do not tell which, the source does.
+func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MAC, gateway uint16, known, found bool) {
 	w := way{ifindex: record.Ifindex, record: record}
 	if record.Flags&interfaceBare != 0 || m.onLink(peer, w) {
-		return MAC{}, 0, true
+		return MAC{}, 0, true, true
 	}
 	first := record.FirstGateway4
 	if peer.Is6() {
@@ -117,7 +120,7 @@ func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MA
 	}
 	gateway, isServed := m.routed(peer, w, first)
 	if !isServed {
-		return MAC{}, 0, false
+		return MAC{}, 0, false, false
 	}
 	if gateway == 0 {
 		gateway = first
@@ -126,7 +129,7 @@ func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MA
 		}
 	}
 	mac, found = m.usable(gateway, record.Ifindex)
-	return mac, gateway, found
+	return mac, gateway, gateway != 0, found
 }
 
 // movedBySource is the frame as it is redirected. Of one that goes to its peer the kernel writes the MACs afterwards.
@@ -142,15 +145,10 @@ func (m *Model) movedBySource(p *packet, frame Frame, mac MAC, record Interface)
 	return withHeader(moved, p, frame, mac, record)
 }
 
-// countOriginated counts what happened to a packet, and to its tuple, once for each way.
-func (m *Model) countOriginated(t Tuple, pair Pair, outcome bpf.DatapathOutcome, frame Frame) {
-	kept, state := m.Originated[t], stateRouted
-	if outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
-		packets, _ := onWire(frame)
-		state = stateMoved
-		kept.Moved += packets
+// countOriginated counts what happened to a packet, and to its addresses if it is the first.
+func (m *Model) countOriginated(pair Pair, outcome bpf.DatapathOutcome, frame Frame, isFirst bool) {
+	m.countPacket(pair, outcome|originated, frame)
+	if isFirst {
+		m.count(pair, outcome|originated, Count{Flows: 1})
 	}
-	m.countFlow(pair, outcome|originated, frame, &kept.State, state)
-	kept.Outcome = uint8(outcome)
-	m.Originated[t] = kept
 }

@@ -9,7 +9,10 @@ import (
 	"replypath/bpf"
 )
 
-const interfaceBare = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+const (
+	interfaceBare   = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+	interfaceStrict = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
+)
 
 // reply decides about a packet that belongs to a flow of a table.
 func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
@@ -159,7 +162,7 @@ func (m *Model) observes(record Interface) bool {
 	if m.Host.ModeByHand != bpf.DatapathModeMODE_CONFIGURED {
 		mode = m.Host.ModeByHand
 	}
-	return mode != bpf.DatapathModeMODE_ENFORCE
+	return mode != bpf.DatapathModeMODE_ENFORCE || m.Host.TrialOver
 }
 
 // pair is the counter's key for a packet of the flow, without its outcome.

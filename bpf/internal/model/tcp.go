@@ -31,9 +31,6 @@ func (m *Model) synIn(p *packet, w way) bool {
 	t := p.inbound()
 	f, ok := m.handshake(t)
 	reasons := m.refusals(p, w)
-	if m.isStale(p.to, w) {
-		delete(m.Foreign, Place{w.ifindex, p.to})
-	}
 	if ok && !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
 		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)
 	}
@@ -56,10 +53,11 @@ func (m *Model) synIn(p *packet, w way) bool {
 // synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
 func (m *Model) synAckIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
-	if m.isStale(p.to, w) {
+	if m.isForeign(p, w, bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
 		return false
 	}
-	if m.isNoFlow(t, w) {
+	if m.isNoFlow(p, w) {
+		m.segmentAnswers(p, w)
 		return true
 	}
 	f, established := m.established(t)
@@ -85,11 +83,12 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 		return m.since(f.Seen) < m.Ticks(1)
 	}
 	if !established && !m.isAskedAgain(t) {
-		if m.isStale(p.to, w) {
-			return false
-		}
-		if m.isNoFlow(t, w) {
+		if m.isNoFlow(p, w) {
+			m.segmentAnswers(p, w)
 			return true
+		}
+		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) {
+			return false
 		}
 	}
 	_, handshake := m.handshake(t)
@@ -100,7 +99,7 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 	case established && w.of(f):
 		m.continueFlow(p, w)
 	case established:
-		if m.follow(&f, w, func() bool { return m.plausible(f, p) }) {
+		if m.follow(&f, p, w, func() bool { return m.plausible(f, p) }) {
 			remember(&f, p)
 		}
 		m.Established[t] = f
@@ -114,12 +113,19 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 func (m *Model) continueFlow(p *packet, w way) {
 	t := p.inbound()
 	f := m.Established[t]
-	if m.since(f.Seen) >= m.Ticks(1) && f.Flags&flagNoSocket != 0 && m.hasSocket(t) {
+	isDue := m.since(f.Seen) >= m.Ticks(1)
+	if isDue && m.hasSocket(t) {
 		f.Flags &^= flagNoSocket // SYN cookies: the socket came after the handshake
+		if m.fitsSocket(p) {
+			f.Flags &^= flagReset // by a forged RST
+		}
 	}
 	remember(&f, p)
 	m.refresh(&f, w)
 	m.Established[t] = f
+	if isDue {
+		m.relate(tableEstablished, t)
+	}
 }
 
 // hasSocket says whether a connection ends here.
@@ -145,12 +151,34 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 // isNoFlow says whether a segment without an entry is known to begin nothing: the
 // host opened its connection, or it was asked about lately. The latter is asked about
 // again when it comes another way, and once a second, for the RST that follows.
-func (m *Model) isNoFlow(t Tuple, w way) bool {
+func (m *Model) isNoFlow(p *packet, w way) bool {
+	t := p.inbound()
 	if m.noted(t) {
-		m.note(t)
+		if !m.isForeign(p, w) {
+			m.note(t)
+		}
 		return true
 	}
 	return m.Marks[t] && !m.changesStray(t, w)
+}
+
+// segmentAnswers: once a second, a segment of a connection that the host opened proves the way of its peer, if its socket
+// expects it. One that it does not expect is no reason not to look at the next.
+func (m *Model) segmentAnswers(p *packet, w way) {
+	t := p.inbound()
+	note, noted := m.Outbound[t]
+	if !noted || !m.noted(t) || note.Checked || m.isForeign(p, w) {
+		return
+	}
+	socket, ok := m.Sockets.Connections[t]
+	if ok && !m.fitsSocket(p) {
+		return
+	}
+	if ok && !socket.Accepted {
+		m.relateAnswer(t, w, true)
+	}
+	note.Checked = true
+	m.Outbound[t] = note
 }
 
 // changesStray says whether a segment shows its stray another way, or is the first
@@ -171,6 +199,7 @@ var askedAgain = []Event{
 	bpf.DatapathEventEVENT_IGNORED_MAC,
 	bpf.DatapathEventEVENT_IGNORED_NO_SOCKET,
 	bpf.DatapathEventEVENT_IGNORED_SEGMENT,
+	bpf.DatapathEventEVENT_IGNORED_TUNNEL,
 }
 
 // completes ends a handshake if the segment acknowledges what was sent in it.
@@ -190,6 +219,11 @@ func (m *Model) completes(p *packet, w way) bool {
 		m.event(bpf.DatapathEventEVENT_REFUSED_PINNED)
 		f.Seen = m.Now
 		f.Flags &^= flagActive
+	case !w.of(f) && m.isOfOthers(p, w):
+		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
+		m.countAtTunnel(p, w)
+		f.Seen = m.Now
+		f.Flags &^= flagActive
 	case len(reasons) > 0:
 		m.oneOf(reasons)
 		return false // as if there had been no handshake
@@ -205,6 +239,7 @@ func (m *Model) completes(p *packet, w way) bool {
 	delete(m.HalfOpen, t)
 	m.Established[t] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
+	m.relate(tableEstablished, t)
 	return true
 }
 
@@ -263,6 +298,7 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 		m.Established[t] = m.begin(t, w)
 		m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
 		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
+		m.relate(tableEstablished, t)
 	case m.Sockets.Listeners[netip.AddrPortFrom(p.to, p.toPort)]:
 		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
 		m.stray(p, w)
@@ -280,8 +316,8 @@ func (m *Model) strange(p *packet, w way) []Event {
 }
 
 // resetIn is about a peer's RST: it ends a flow if its sequence number is exactly
-// what is expected, whichever way it comes. Where no socket says what is, it may be ahead
-// of what the host has acknowledged, if it comes by the way of the flow.
+// what is expected, whichever way it comes. By the way of the flow it may be ahead of that, if something came a moment
+// ago that its socket has not taken yet.
 func (m *Model) resetIn(p *packet, w way) {
 	t := p.inbound()
 	f, established := m.established(t)
@@ -289,11 +325,13 @@ func (m *Model) resetIn(p *packet, w way) {
 		return
 	}
 	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0
-	if w.of(f) {
-		last += mostAhead
-	}
+	ahead := uint32(mostAhead)
 	if socket, ok := m.Sockets.Connections[t]; ok {
 		first, last, known = socket.Received, socket.Received, true
+		ahead = min(ahead, socket.Window)
+	}
+	if w.of(f) && m.since(f.Seen) < m.Ticks(1) {
+		last += ahead
 	}
 	switch {
 	case known && inSequence(p.seq, first, last):

@@ -18,9 +18,8 @@ import (
 	"replypath/bpf"
 )
 
-// AttachEgress has a program see what leaves by these devices, until detach is called:
-// BPF_PROG_TEST_RUN gives a packet a socket that was never bound, nor of any protocol.
-// Attached by clsact, which every kernel has.
+// AttachEgress has a program see what leaves by these devices, until detach is called: BPF_PROG_TEST_RUN gives a packet
+// a socket that was never bound, nor of any protocol. Attached by clsact, which every kernel has.
 func (h *Host) AttachEgress(program *ebpf.Program, devices ...Device) (detach func() error, err error) {
 	var added []Device
 	detach = func() error { return h.Do(func() error { return removeClsact(added) }) }

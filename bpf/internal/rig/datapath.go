@@ -35,7 +35,6 @@ type Datapath struct {
 	marks     *ebpf.Memory
 	fragments *ebpf.Memory
 	foreign   *ebpf.Memory
-	records   *ebpf.Memory   // of `originated`
 	undo      []func() error // what Clear takes out of arrays
 }
 
@@ -168,13 +167,16 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 			sized = append(sized, tags)
 		}
 	}
-	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated}
+	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign}
 	if o.Mapped {
 		sized = append(sized, bpf.DatapathMapAsked)
 		mapped = append(mapped, sized...)
 	}
 	for _, name := range sized {
 		maps[name].MaxEntries = o.Sets
+	}
+	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
+		maps[name].MaxEntries = 1024 // it is emptied often
 	}
 	for _, name := range mapped {
 		maps[name].Flags |= unix.BPF_F_MMAPABLE
@@ -228,7 +230,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	}
 	for m, to := range map[*ebpf.Map]**ebpf.Memory{
 		d.DatapathMaps.Marks: &d.marks, d.DatapathMaps.Foreign: &d.foreign,
-		d.DatapathMaps.Fragments: &d.fragments, d.Originated: &d.records,
+		d.DatapathMaps.Fragments: &d.fragments,
 	} {
 		if *to, err = m.Memory(); err != nil {
 			return fmt.Errorf("map %s: %w", m, err)

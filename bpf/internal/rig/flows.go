@@ -5,7 +5,6 @@ package rig
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -67,59 +66,47 @@ func used(set *bpf.DatapathFlowSet) (count int) {
 	return count
 }
 
-// IsOriginated tells of an entry of the established table that is of no flow: see bpf/src/answered.h.
-func IsOriginated(flow *bpf.DatapathFlow) bool {
-	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED) != 0
+// ends is how the map `originated` knows a tuple.
+func ends(tuple bpf.DatapathTuple) bpf.DatapathEnds {
+	return bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
 }
 
-// Answered returns the entry of the established table of a connection that the host originates, nil for none.
-func (d *Datapath) Answered(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
-	digest := d.Seeds.Digest(tuple)
-	index, _ := bpf.Sets(digest, d.Established.MaxEntries())
-	var set bpf.DatapathFlowSet
-	if err := d.Established.Lookup(index, &set); err != nil {
-		return nil, err
-	}
-	way := slices.Index(set.Digest[:], digest)
-	if way < 0 || !IsOriginated(&set.Flow[way]) {
+// Record returns what is kept of the addresses of a tuple, nil for nothing.
+func (d *Datapath) Record(tuple bpf.DatapathTuple) (*bpf.DatapathRecord, error) {
+	var record bpf.DatapathRecord
+	err := d.Originated.Lookup(ends(tuple), &record)
+	switch {
+	case errors.Is(err, ebpf.ErrKeyNotExist):
 		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read what is kept of two addresses: %w", err)
 	}
-	return &set.Flow[way], nil
+	return &record, nil
 }
 
-// Record returns what is kept of a tuple that the host originates, nil for nothing; see Answered.
-func (d *Datapath) Record(tuple bpf.DatapathTuple) (*bpf.DatapathOriginatedTuple, error) {
-	_, set, way, err := d.record(tuple)
-	if err != nil || way < 0 {
-		return nil, err
-	}
-	return &set.Tuple[way], nil
+// SetRecord writes what is kept of the addresses of a tuple.
+func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathRecord) error {
+	return put(d.Originated, ends(tuple), record)
 }
 
-// SetRecord writes over what is kept of a tuple; it does nothing where nothing is.
-func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathOriginatedTuple) error {
-	index, set, way, err := d.record(tuple)
-	if err != nil || way < 0 {
-		return err
-	}
-	set.Tuple[way] = record
-	return put(d.Originated, index, set)
+// SetQuestion has the peer of a flow have asked by it last.
+func (d *Datapath) SetQuestion(tuple bpf.DatapathTuple) error {
+	return put(d.Questions, ends(tuple), d.Seeds.Digest(tuple))
 }
 
-// DeleteRecord forgets a tuple that the host originates.
-func (d *Datapath) DeleteRecord(tuple bpf.DatapathTuple) error {
-	index, set, way, err := d.record(tuple)
-	if err != nil || way < 0 {
-		return err
+// Question returns the digest of the flow by which a peer asked last, 0 for none.
+func (d *Datapath) Question(tuple bpf.DatapathTuple) (digest uint64, err error) {
+	err = d.Questions.Lookup(ends(tuple), &digest)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, fmt.Errorf("read by which flow a peer asked: %w", err)
 	}
-	set.Digest[way] = 0
-	return put(d.Originated, index, set)
+	return digest, nil
 }
 
-// record returns the set of a tuple, and the way that has it, -1 for none.
-func (d *Datapath) record(tuple bpf.DatapathTuple) (index uint32, set bpf.DatapathOriginatedSet, way int, err error) {
-	digest := d.Seeds.Digest(tuple)
-	index, _ = bpf.Sets(digest, d.Originated.MaxEntries())
-	err = d.Originated.Lookup(index, &set)
-	return index, set, slices.Index(set.Digest[:], digest), err
+// ForgetRelated empties what is kept of addresses.
+func (d *Datapath) ForgetRelated() error {
+	return errors.Join(
+		deleteAll[bpf.DatapathEnds, bpf.DatapathRecord](d.Originated),
+		deleteAll[bpf.DatapathEnds, uint64](d.Questions),
+	)
 }

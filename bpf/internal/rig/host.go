@@ -152,8 +152,7 @@ func (d Device) SetCarrier(on bool) error {
 	}
 }
 
-// Do calls f on a thread of its own that is inside the namespace. Goroutines
-// that f starts are not.
+// Do calls f on a thread of its own that is inside the namespace. Goroutines that f starts are not.
 func (h *Host) Do(f func() error) error {
 	return onOwnThread(func() error {
 		if err := netns.Set(h.ns); err != nil {
@@ -163,8 +162,7 @@ func (h *Host) Do(f func() error) error {
 	})
 }
 
-// Pin keeps the calling thread on one CPU, so that per-CPU maps stay the same
-// ones.
+// Pin keeps the calling thread on one CPU, so that per-CPU maps stay the same ones.
 func Pin(cpu int) error {
 	var set unix.CPUSet
 	set.Set(cpu)

@@ -11,9 +11,8 @@ import (
 
 const ethernetSize = 14
 
-// Serialize builds a frame with lengths and checksums filled in, the Ethernet
-// header first. The library pads frames to 60 bytes; that is taken off again, as
-// the kernel's own frames have no padding either when they pass TC.
+// Serialize builds a frame with lengths and checksums filled in, the Ethernet header first. The library pads frames to
+// 60 bytes; that is taken off again, as the kernel's own frames have no padding either when they pass TC.
 func Serialize(ethernet gopacket.SerializableLayer, layers ...gopacket.SerializableLayer) ([]byte, error) {
 	buffer := gopacket.NewSerializeBuffer()
 	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
@@ -27,11 +26,9 @@ func Serialize(ethernet gopacket.SerializableLayer, layers ...gopacket.Serializa
 	return buffer.Bytes()[:ethernetSize+size], nil
 }
 
-// Context is struct __sk_buff of <linux/bpf.h>, what BPF_PROG_TEST_RUN takes as
-// the context of a TC program. The kernel refuses other fields than Mark,
-// Priority, IngressIfindex, Ifindex, CB, Tstamp, WireLen, GSOSegs, GSOSize and
-// Hwtstamp, and gives back the same ones (net/bpf/test_run.c,
-// convert___skb_to_skb).
+// Context is struct __sk_buff of <linux/bpf.h>, what BPF_PROG_TEST_RUN takes as the context of a TC program. The kernel
+// refuses other fields than Mark, Priority, IngressIfindex, Ifindex, CB, Tstamp, WireLen, GSOSegs, GSOSize and
+// Hwtstamp, and gives back the same ones (net/bpf/test_run.c, convert___skb_to_skb).
 type Context struct {
 	_              structs.HostLayout
 	Len            uint32

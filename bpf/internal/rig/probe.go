@@ -13,9 +13,8 @@ import (
 	"replypath/bpf"
 )
 
-// Probe is what a wrapped program is told to do to the packet before the
-// program runs, for what BPF_PROG_TEST_RUN cannot set by itself. It travels in
-// the control block, which the datapath does not use.
+// Probe is what a wrapped program is told to do to the packet before the program runs, for what BPF_PROG_TEST_RUN
+// cannot set by itself. It travels in the control block, which the datapath does not use.
 type Probe struct {
 	TCIndex uint16
 	VLAN    *uint16 // tag control information of a tag out of band
@@ -93,8 +92,7 @@ func probeName(program string) string {
 	return "probe_" + program
 }
 
-// wrap is a function that carries out the orders, calls the program, and writes
-// the answers.
+// wrap is a function that carries out the orders, calls the program, and writes the answers.
 func wrap(name string, program asm.Instructions) asm.Instructions {
 	var (
 		c       Context

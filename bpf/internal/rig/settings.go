@@ -96,6 +96,16 @@ func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags)
 	return put(d.OwnAddresses, bpf.DatapathAddress{Bytes: address.As16()}, uint32(flags))
 }
 
+// SetServed enters a network that this host serves although no interface has it, with these flags.
+func (d *Datapath) SetServed(prefix netip.Prefix, flags bpf.DatapathOwnFlags) error {
+	return put(d.ServedAddresses, ServedKey(prefix), uint32(flags))
+}
+
+// ServedKey is where the map of such networks has one.
+func ServedKey(prefix netip.Prefix) bpf.DatapathServedKey {
+	return bpf.DatapathServedKey{PrefixLength: mappedBits(prefix), Address: prefix.Addr().As16()}
+}
+
 // OnLinkRouted are the flags of a prefix that the kernel has a route to.
 const OnLinkRouted = bpf.DatapathOnLinkFlagsON_LINK | bpf.DatapathOnLinkFlagsON_LINK_ROUTED
 

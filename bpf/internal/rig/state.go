@@ -127,7 +127,7 @@ func (d *Datapath) AgeFragments(ticks uint32) error {
 func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
 	return each(m, func(_ uint32, set bpf.DatapathFlowSet) {
 		for way, digest := range set.Digest {
-			if digest != 0 && !IsOriginated(&set.Flow[way]) {
+			if digest != 0 {
 				flows[set.Flow[way].Tuple] = set.Flow[way]
 			}
 		}
@@ -253,9 +253,10 @@ func (d *Datapath) Clear() error {
 		deleteAll[bpf.DatapathOnLinkKey, uint32](d.OnLink),
 		deleteAll[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
+		deleteAll[bpf.DatapathServedKey, uint32](d.ServedAddresses),
 		deleteAll[bpf.DatapathAddress, uint32](d.SourceGateways),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
-		wipe(d.Originated, d.records),
+		d.ForgetRelated(),
 		d.SetExclusions(),
 		put(d.ModeByHand, uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),

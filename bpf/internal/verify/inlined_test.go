@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 // TestLookupsAreInlined wants every lookup to be of one map: only then does the kernel inline it where it is in an
@@ -18,9 +19,7 @@ import (
 // called, one of them by pointer.
 func TestLookupsAreInlined(t *testing.T) {
 	spec, err := bpf.LoadDatapath()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	lookups := 0
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 		instructions := spec.Programs[name].Instructions

@@ -18,24 +18,20 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
-// TestVerifier loads every program by itself, with and without what newer
-// kernels have, and shows what the verifier has to say: how much it looked at,
-// and how deep the stack gets.
+// TestVerifier loads every program by itself, with and without what newer kernels have, and shows what the verifier has
+// to say: how much it looked at, and how deep the stack gets.
 func TestVerifier(t *testing.T) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11
 		t.Fatalf("remove memlock limit: %v", err)
 	}
 	present, err := bpf.ProbeFeatures()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	variants := map[string]bpf.Features{"all that this kernel has": present, "what every kernel has": {}}
 	hasBarrier, err := bpf.HaveBarrier()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	if hasBarrier { // which only some processors need
 		withBarrier := present
 		withBarrier.Barrier = true
@@ -48,20 +44,12 @@ func TestVerifier(t *testing.T) {
 
 func verifyAll(t *testing.T, f bpf.Features) {
 	spec, err := bpf.LoadDatapath()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := bpf.SetFeatures(spec, f); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
+	await.Must(t, bpf.SetFeatures(spec, f))
 	// Of seeds that are 0 the verifier knows what every digest is, and gets lost in it.
 	seeds, err := bpf.NewSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
+	await.Must(t, spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds))
 	for _, table := range []string{
 		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound,
 	} {
@@ -90,9 +78,7 @@ func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) (looked, stack
 			t.Fatalf("%v\n%s", err, strings.Join(lastOf(refusal.Log, shownSteps), "\n"))
 		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	defer collection.Close()
 	log := collection.Programs[name].VerifierLog
 	match := processed.FindStringSubmatch(log)
@@ -100,9 +86,7 @@ func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) (looked, stack
 		t.Fatalf("the verifier's log does not say what it looked at: %s", log)
 	}
 	depths, err := stackDepths(log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	chain, depth := deepestChain(spec.Programs[name].Instructions, depths)
 	if depth > maxStack-frameSize {
 		t.Errorf("kernels before 6.12 refuse more than %d bytes of stack, and a frame is to spare; %d: %s", maxStack, depth, chain)
@@ -155,9 +139,8 @@ func stackDepths(log string) ([]int, error) {
 	return depths, nil
 }
 
-// deepestChain finds the chain of calls that takes most stack, and how much, as
-// kernels before 6.12 count it. depths are those of the functions in the order
-// in which the instructions have them.
+// deepestChain finds the chain of calls that takes most stack, and how much, as kernels before 6.12 count it. depths
+// are those of the functions in the order in which the instructions have them.
 func deepestChain(instructions asm.Instructions, depths []int) (string, int) {
 	frames := make(map[string]int)
 	calls := make(map[string][]string)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	sdnotify "github.com/coreos/go-systemd/v22/daemon"
+
 	"replypath/cmd/replypath/cli"
 	"replypath/loader"
 	"replypath/loader/attach"
@@ -52,7 +54,7 @@ func (d *daemon) attach() error {
 	d.warn()
 	options := loader.Options{
 		PinDir: d.PinDir, Config: cfg, Log: d.log, Version: d.Version,
-		Mechanism: d.mechanism, Trial: d.trial,
+		Mechanism: d.mechanism, Trial: d.trial, Passed: d.watchdog(),
 	}
 	if d.stateDir != "" {
 		if options.History, err = filepath.Abs(history.Path(d.stateDir, d.PinDir)); err != nil {
@@ -93,5 +95,24 @@ func (d *daemon) warn() {
 func (d *daemon) tell(state string) {
 	if err := d.host.Notify(state); err != nil {
 		d.log.Warn("cannot notify the service manager", "error", err)
+	}
+}
+
+// watchdog returns what tells the service manager that the loop goes round, three times as often as it wants to know. It is
+// to be called several times a second.
+func (d *daemon) watchdog() (passed func()) {
+	patience, err := sdnotify.SdWatchdogEnabled(false)
+	if err != nil {
+		d.log.Warn("the service manager's watchdog is not served", "error", err)
+	}
+	if patience == 0 {
+		return nil
+	}
+	var told time.Time
+	return func() {
+		if now := time.Now(); now.Sub(told) >= patience/3 {
+			told = now
+			d.tell(sdnotify.SdNotifyWatchdog)
+		}
 	}
 }

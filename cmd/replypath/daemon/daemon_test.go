@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,8 +106,7 @@ func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
 	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
 }
 func (*fakeDatapath) Unattached() ([]string, error) { return nil, nil }
-
-func (*fakeDatapath) Notices() []string { return nil }
+func (*fakeDatapath) Passed() time.Time             { return time.Now() }
 
 // daemonRun is a running `replypath run`.
 type daemonRun struct {
@@ -231,41 +231,6 @@ func (r *daemonRun) end() {
 	}
 	if effect := &r.path.effect; len(effect.Corrected) == 2 && !effect.Detaching {
 		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach" + r.pinDir + "` ends that")
-	}
-}
-
-// TestRunSaysWhatStays: what is said at the end follows from hooks and modes.
-func TestRunSaysWhatStays(t *testing.T) {
-	for name, test := range map[string]struct {
-		effect status.Effect
-		says   string
-	}{
-		"corrected": {correcting(), "replies are still corrected on eth0, eth1; `replypath detach` ends that"},
-		"one observed": {
-			status.Effect{Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
-			"replies are still corrected on eth0, and only observed on eth1; `replypath detach` ends that",
-		},
-		"observed": {
-			status.Effect{Mode: "observe", Observed: []string{"eth0", "eth1"}},
-			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that",
-		},
-		"nothing attached": {
-			status.Effect{Mode: "enforce"},
-			"nothing is attached, replies leave as routed; `replypath detach` removes the pins",
-		},
-		"detach --stop": {
-			status.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Detaching: true},
-			"what is attached goes; `replypath detach --stop` takes it away",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := startDaemonOn(t, test.effect, "--config", writeConfig(t, ""), "--listen", "")
-			r.end()
-			r.wantLog(test.says)
-			if claims := strings.Contains(r.stderr.String(), "still corrected"); claims != strings.Contains(test.says, "still corrected") {
-				t.Errorf("it claims that replies are still corrected:\n%s", r.stderr.String())
-			}
-		})
 	}
 }
 
@@ -498,5 +463,30 @@ func TestReloadFileGone(t *testing.T) {
 	d.reload(t.Context())
 	if len(path.reloaded) != 0 || len(path.reported) != 1 || !errors.Is(path.reported[0], config.ErrInvalid) {
 		t.Errorf("reloaded %v, reported %v", path.reloaded, path.reported)
+	}
+}
+
+// TestWatchdog: the loop's passes tell the service manager three times as often as it wants to know, and no more.
+func TestWatchdog(t *testing.T) {
+	t.Setenv("WATCHDOG_USEC", "90000000")
+	synctest.Test(t, func(t *testing.T) {
+		var told []time.Duration
+		begun := time.Now()
+		d := &daemon{host: fakeHost()}
+		d.host.Notify = func(state string) error {
+			if state != "WATCHDOG=1" {
+				t.Errorf("told %q", state)
+			}
+			told = append(told, time.Since(begun))
+			return nil
+		}
+		for passed := d.watchdog(); time.Since(begun) <= 90*time.Second; time.Sleep(250 * time.Millisecond) {
+			passed()
+		}
+		await.Same(t, "told after", []time.Duration{0, 30 * time.Second, 60 * time.Second, 90 * time.Second}, told)
+	})
+	t.Setenv("WATCHDOG_USEC", "")
+	if (&daemon{}).watchdog() != nil {
+		t.Error("it is told without a watchdog")
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
 
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
@@ -21,11 +21,11 @@ import (
 type Host struct {
 	// Start attaches a datapath; see loader.New. With an error, the datapath may be a nil pointer.
 	Start func(loader.Options) (Datapath, error)
-	// Guard starts a process that takes a trial back when this one cannot. TakeBack does it here; see
-	// detach.TakeBack. Confirm has the process keep it that has one going on.
-	Guard    func(pinDir string, timeout time.Duration) (*Guardian, error)
-	TakeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
+	// TakeBack ends a trial; see detach.TakeBack. Confirm has the process keep it that has one going on.
+	TakeBack func(pinDir string, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error
+	// Watch returns what tells what is wrong with the host of a datapath; see doctor.Watch. Nil: the metrics do not tell.
+	Watch func(pinDir string) (health func() finding.Health)
 	// KeepHistory gathers the history until ctx ends; see history.Keeper.
 	KeepHistory func(context.Context, *history.Keeper)
 	// Signals delivers what reloads and what ends a daemon.
@@ -50,12 +50,6 @@ type Datapath interface {
 	// Effect tells what it does by itself.
 	Effect() (*status.Effect, error)
 	Close() error
-}
-
-// Guardian is the process that takes a trial back when the one that has it cannot.
-type Guardian struct {
-	Lost  <-chan struct{} // closed when it has ended
-	Begun func() error    // tells it that the time of the trial runs from now on
 }
 
 // enter tells when a line was read from input. The end of the input is no

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -26,11 +25,8 @@ func TestMain(m *testing.M) {
 // fakeHost is one on which nothing can be attached, and which sends no signals. It touches nothing.
 func fakeHost() Host {
 	return Host{
-		Start: func(loader.Options) (Datapath, error) { return nil, errors.New("nothing can be attached") },
-		Guard: func(string, time.Duration) (*Guardian, error) {
-			return &Guardian{Begun: func() error { return nil }}, nil
-		},
-		TakeBack:     func(string, int, *slog.Logger) (bool, error) { return true, nil },
+		Start:        func(loader.Options) (Datapath, error) { return nil, errors.New("nothing can be attached") },
+		TakeBack:     func(string, *slog.Logger) (bool, error) { return true, nil },
 		Confirm:      func(context.Context, string) error { return nil },
 		KeepHistory:  func(context.Context, *history.Keeper) {},
 		Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },

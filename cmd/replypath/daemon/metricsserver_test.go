@@ -5,44 +5,14 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/config"
 	"replypath/test/await"
 )
-
-// An address in use does not keep the daemon from being ready. It is told once, and served as soon as it is free.
-func TestMetricsAddressInUse(t *testing.T) {
-	squatter := await.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	address := squatter.Addr().String()
-	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", address)
-	r.wantToldOnce(func(err error) bool { return errors.Is(err, unix.EADDRINUSE) }, func() { squatter.Close() })
-}
-
-// wantToldOnce wants the start to tell of an error, once, and then that it is over when it has been mended.
-func (r *daemonRun) wantToldOnce(isIt func(error) bool, mend func()) {
-	r.t.Helper()
-	if err := receive(r.t, r.path.errSet); err != nil {
-		r.t.Errorf("an error at the start: %v", err)
-	}
-	if err := receive(r.t, r.path.errSet); err == nil || !isIt(err) {
-		r.t.Errorf("told of %v", err)
-	}
-	mend()
-	if err := receive(r.t, r.path.errSet); err != nil {
-		r.t.Errorf("still failing: %v", err)
-	}
-	r.end()
-	if n := strings.Count(r.stderr.String(), "level=ERROR"); n != 1 {
-		r.t.Errorf("%d errors in the log:\n%s", n, r.stderr.String())
-	}
-}
 
 // A reload moves the server to another address.
 func TestMetricsMove(t *testing.T) {
@@ -69,8 +39,20 @@ func TestRunWithBadWebConfig(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yaml")
 	path := writeConfig(t, "mode: enforce\nmetrics:\n  listen: \"127.0.0.1:0\"\n  web_config_file: "+web+"\n")
 	r := startDaemon(t, "--config", path)
-	want := badWebConfig(path, 4, web)
-	r.wantToldOnce(func(err error) bool { return err.Error() == want }, func() { rewriteConfig(t, web, "") })
+	if err := receive(t, r.path.errSet); err != nil {
+		t.Errorf("an error at the start: %v", err)
+	}
+	if err := receive(t, r.path.errSet); err == nil || err.Error() != badWebConfig(path, 4, web) {
+		t.Errorf("told of %v", err)
+	}
+	rewriteConfig(t, web, "")
+	if err := receive(t, r.path.errSet); err != nil {
+		t.Errorf("still failing: %v", err)
+	}
+	r.end()
+	if n := strings.Count(r.stderr.String(), "level=ERROR"); n != 1 {
+		t.Errorf("%d errors in the log:\n%s", n, r.stderr.String())
+	}
 }
 
 // A reload that names a bad web configuration is refused before anything of the one in force is given up: its metrics
@@ -127,9 +109,7 @@ func wantHealthy(t *testing.T, address string) {
 	t.Helper()
 	client := http.Client{Timeout: patience}
 	response, err := client.Get("http://" + address + "/healthz")
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		t.Errorf("the health check says %s", response.Status)

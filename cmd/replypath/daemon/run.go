@@ -58,7 +58,7 @@ the configuration in force stays. Flags win over the file.`,
 func (d *daemon) addFlags(c *cobra.Command) {
 	d.file = cli.AddConfigFile(c)
 	flags := c.Flags()
-	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again; name those of the default routes, too")
+	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again")
 	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved; attach programs, change nothing else")
 	listen := flags.String("listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
 	cli.AddChoice(c, &d.mechanism, "mechanism", "", "tcx|clsact",

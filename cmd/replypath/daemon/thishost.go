@@ -12,6 +12,8 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/detach"
+	"replypath/loader/doctor"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 )
 
@@ -19,9 +21,9 @@ import (
 func ThisHost() Host {
 	return Host{
 		Start:        func(o loader.Options) (Datapath, error) { return loader.New(o) },
-		Guard:        startGuardian,
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
+		Watch:        func(pinDir string) func() finding.Health { return doctor.NewWatch(pinDir).Health },
 		KeepHistory:  func(ctx context.Context, k *history.Keeper) { k.Run(ctx) },
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,

@@ -61,9 +61,7 @@ func TestNotifySystemd(t *testing.T) {
 	await.Must(t, manager.SetReadDeadline(time.Now().Add(patience)))
 	message := make([]byte, 100)
 	n, err := manager.Read(message)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	if got := string(message[:n]); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
 		t.Errorf("the service manager is told %q", got)
 	}

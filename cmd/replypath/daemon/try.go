@@ -32,8 +32,9 @@ Unless you confirm in time, replypath takes everything back. What was attached b
 such as a datapath in mode observe, is then in place again.
 
 It is taken back as well when the terminal goes away, and when the process is
-interrupted or killed, or hangs. A second process watches over it. So you can use try
-over the very connection that it changes.
+interrupted. If the process is killed or hangs, the programs in the kernel only observe
+from the end of the trial on. The next run, try, try confirm or mode then takes back the
+rest, and says so. So you can use try over the very connection that it changes.
 
 Enter at the terminal confirms. So do replypath try confirm and the signal SIGUSR1. The
 process then ends, and what is attached stays. replypath run takes it over and keeps
@@ -76,20 +77,16 @@ type trial struct{ *daemon }
 func (t *trial) run(ctx context.Context) error {
 	signals, stop := t.host.TrialSignals()
 	defer stop()
-	guardian, err := t.host.Guard(t.GivenPinDir, t.trial)
-	if err != nil {
-		return err
-	}
 	if err := t.attach(); err != nil {
 		return err
 	}
-	if err := t.countDown(guardian); err != nil {
+	if err := t.datapath.CountDown(); err != nil { // however long the start took, the time is the operator's
 		return t.giveUp(err)
 	}
 	running, unwatch := t.watch(ctx)
 	t.say("on trial: "+t.effect(), fmt.Sprintf("press Enter within %s to keep it, or run:", t.trial), "try confirm")
 
-	reason := t.await(running, signals, guardian.Lost)
+	reason := t.await(running, signals)
 	_ = unwatch() // what failed before is the reason
 	if reason == nil {
 		reason = t.datapath.Keep()
@@ -119,22 +116,8 @@ func (t *trial) effect() string {
 	return sentence(effect, "")
 }
 
-var errUnwatched = errors.New("what watched over it has ended")
-
-// countDown begins the time that was promised: however long the start took, it is the
-// operator's.
-func (t *trial) countDown(g *Guardian) error {
-	if err := t.datapath.CountDown(); err != nil {
-		return err
-	}
-	if err := g.Begun(); err != nil {
-		return fmt.Errorf("%w: %w", errUnwatched, err)
-	}
-	return nil
-}
-
 // await returns nil once the trial is confirmed, else why it is over.
-func (t *trial) await(running context.Context, signals <-chan os.Signal, lost <-chan struct{}) error {
+func (t *trial) await(running context.Context, signals <-chan os.Signal) error {
 	timer := time.NewTimer(t.trial)
 	defer timer.Stop()
 	select {
@@ -147,17 +130,15 @@ func (t *trial) await(running context.Context, signals <-chan os.Signal, lost <-
 		return fmt.Errorf("ended by a signal (%s)", signal)
 	case <-timer.C:
 		return fmt.Errorf("not confirmed within %s", t.trial)
-	case <-lost:
-		return errUnwatched
 	case <-running.Done():
 		return context.Cause(running)
 	}
 }
 
-// giveUp takes everything back. Should it fail, the guardian goes on trying.
+// giveUp takes everything back. Should it fail, the programs observe when the time is over.
 func (t *trial) giveUp(reason error) error {
 	closeErr := t.datapath.Close()
-	done, err := t.host.TakeBack(t.PinDir, os.Getpid(), t.log)
+	done, err := t.host.TakeBack(t.PinDir, t.log)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: taking it back failed, use %s: %w", reason, t.CommandLine("detach"), errors.Join(err, closeErr))

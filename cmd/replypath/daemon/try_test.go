@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +26,6 @@ type trialRun struct {
 	t       *testing.T
 	path    *fakeDatapath
 	signals chan os.Signal
-	lost    chan struct{}
-	begins  []int // what was counted down each time that the guardian is told of the begin
 	keys    *io.PipeWriter
 	cancel  context.CancelFunc
 	taken   int   // times that it was taken back
@@ -52,18 +49,16 @@ func startTrialOn(t *testing.T, effect status.Effect, args ...string) *trialRun 
 		t:       t,
 		path:    &fakeDatapath{effect: effect, failure: make(chan error, 1), errSet: make(chan error, 100)},
 		signals: make(chan os.Signal),
-		lost:    make(chan struct{}),
 		keys:    keys,
 		code:    make(chan int, 1),
 	}
 	host := fakeHost()
 	host.Stdin = keyboard
-	host.Guard = func(string, time.Duration) (*Guardian, error) { return &Guardian{r.lost, r.begun}, nil }
 	host.Start = func(o loader.Options) (Datapath, error) {
 		r.path.options = o
 		return r.path, nil
 	}
-	host.TakeBack = func(string, int, *slog.Logger) (bool, error) {
+	host.TakeBack = func(string, *slog.Logger) (bool, error) {
 		r.taken++
 		return r.failure == nil, r.failure
 	}
@@ -84,12 +79,6 @@ func startTrialOn(t *testing.T, effect status.Effect, args ...string) *trialRun 
 	return r
 }
 
-// begun notes whether the trial has begun when the guardian is told so.
-func (r *trialRun) begun() error {
-	r.begins = append(r.begins, r.path.counts)
-	return nil
-}
-
 // end waits for the end and compares what became of the trial.
 func (r *trialRun) end(code, kept, taken int, says string) {
 	r.t.Helper()
@@ -99,8 +88,8 @@ func (r *trialRun) end(code, kept, taken int, says string) {
 	if r.path.kept != kept || r.taken != taken || r.path.closed != 1 {
 		r.t.Errorf("kept %d, taken back %d, closed %d times", r.path.kept, r.taken, r.path.closed)
 	}
-	if len(r.begins) != 1 || r.begins[0] != 1 {
-		r.t.Errorf("told the guardian of the begin, after that many of the datapath: %v", r.begins)
+	if r.path.counts != 1 {
+		r.t.Errorf("counted down %d times", r.path.counts)
 	}
 	if text := r.stdout.String() + r.stderr.String(); !strings.Contains(text, says) {
 		r.t.Errorf("it does not say %q:\n%s", says, text)
@@ -131,7 +120,6 @@ func TestTryTakenBack(t *testing.T) {
 		"SIGINT":           {func(r *trialRun) { r.signals <- unix.SIGINT }, "ended by a signal (interrupt): everything is as it was"},
 		"terminal gone":    {func(r *trialRun) { r.signals <- unix.SIGHUP }, "ended by a signal (hangup)"},
 		"time":             {func(*trialRun) {}, "not confirmed within 1s: everything is as it was before"},
-		"guardian":         {func(r *trialRun) { close(r.lost) }, "watched over it has ended"},
 		"failure":          {func(r *trialRun) { r.path.failure <- errors.New("netlink is gone") }, "netlink is gone"},
 		"context":          {func(r *trialRun) { r.cancel() }, "canceled"},
 		"end of the input": {func(r *trialRun) { r.keys.Close() }, "not confirmed within 1s"},
@@ -206,84 +194,4 @@ func wantSaid(t *testing.T, effect status.Effect, want string) {
 	r.signals <- unix.SIGUSR1
 	r.end(cli.ExitDone, 1, 0, "kept")
 	await.Same(t, "said", want, r.stdout.String())
-}
-
-// TestTryMuteGuardian: a guardian that cannot be told of the begin would end the trial too early.
-func TestTryMuteGuardian(t *testing.T) {
-	host := fakeHost()
-	host.Guard = func(string, time.Duration) (*Guardian, error) {
-		return &Guardian{Begun: func() error { return unix.EPIPE }}, nil
-	}
-	path, taken := &fakeDatapath{}, 0
-	host.Start = func(loader.Options) (Datapath, error) { return path, nil }
-	host.TakeBack = func(string, int, *slog.Logger) (bool, error) { taken++; return true, nil }
-	var stderr lockedBuffer
-	code := run(t.Context(), []string{"try", "--config", writeConfig(t, ""), "--listen", ""}, nil, &stderr, host)
-	const want = "watched over it has ended: broken pipe: everything is as it was before"
-	if code != cli.ExitFailed || taken != 1 || path.closed != 1 || !strings.Contains(stderr.String(), want) {
-		t.Errorf("exit code %d, taken back %d, closed %d times:\n%s", code, taken, path.closed, stderr.String())
-	}
-}
-
-// TestGuardianInsists: taking a trial back is tried again where it fails, but not for ever, and counts as done where it
-// failed only in the end.
-func TestGuardianInsists(t *testing.T) {
-	for _, test := range []struct {
-		failures int
-		half     bool // the first of them has done everything
-		done     bool
-	}{
-		{0, false, true}, {1, false, true}, {1, true, true},
-		{guardianAttempts - 1, false, true}, {guardianAttempts, false, false},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			failures, tries, begin := test.failures, 0, time.Now()
-			host := fakeHost()
-			host.TakeBack = func(string, int, *slog.Logger) (bool, error) {
-				if tries++; tries <= failures {
-					return test.half, unix.EINTR
-				}
-				return !test.half, nil
-			}
-			done, err := host.insistOnTakingBack("", 1, slog.New(slog.DiscardHandler))
-			want := min(failures+1, guardianAttempts)
-			took := time.Since(begin)
-			t.Logf("%d failures: %d tries within %s, taken back: %t", failures, tries, took, done)
-			if tries != want || done != test.done || (err == nil) != test.done || took != time.Duration(want-1)*guardianPause {
-				t.Errorf("want %d tries, taken back: %t; %v", want, test.done, err)
-			}
-		})
-	}
-}
-
-// TestGuardianWaits: the guardian gives the trial its whole time after a start that takes longer than that, and ends
-// what hangs before or after.
-func TestGuardianWaits(t *testing.T) {
-	const timeout, never, lastMoment = time.Second, 24 * time.Hour, time.Minute + time.Second + guardianSlack - 1
-	for name, test := range map[string]struct {
-		begins, ends time.Duration // when they do
-		inTime       bool
-		after        time.Duration
-	}{
-		"slow start":         {begins: time.Minute, ends: lastMoment, inTime: true, after: lastMoment},
-		"failed start":       {begins: never, ends: time.Minute, inTime: true, after: time.Minute},
-		"start that hangs":   {begins: never, ends: never, after: startLimit},
-		"trial that hangs":   {begins: time.Minute, ends: never, after: time.Minute + timeout + guardianSlack},
-		"killed at once":     {begins: never, ends: 0, inTime: true, after: 0},
-		"confirmed in time":  {begins: time.Millisecond, ends: timeout, inTime: true, after: timeout},
-		"slower than allows": {begins: startLimit + 1, ends: never, after: startLimit},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				begun, ended, begin := make(chan struct{}), make(chan error, 1), time.Now()
-				defer time.AfterFunc(test.begins, func() { close(begun) }).Stop()
-				defer time.AfterFunc(test.ends, func() { ended <- nil }).Stop()
-				inTime, err := awaitTrial(ended, begun, timeout)
-				if took := time.Since(begin); err != nil || inTime != test.inTime || took != test.after {
-					t.Errorf("in time: %t after %s, %v; not %t after %s", inTime, took, err, test.inTime, test.after)
-				}
-				t.Logf("a trial of %s, ended by itself: %t, after %s", timeout, inTime, time.Since(begin))
-			})
-		})
-	}
 }

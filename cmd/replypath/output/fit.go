@@ -173,6 +173,13 @@ func NewGrowing(to io.Writer, columns []Column, widths []int) *Growing {
 	return &Growing{to: to, columns: columns, widths: widthsOf(namesOf(columns), [][]string{blanks(widths)})}
 }
 
+// Continue begins one that goes on below the rows of a FittedTable, in columns as wide as theirs.
+func Continue(to io.Writer, columns []Column, rows [][]string) *Growing {
+	g := &Growing{to: to, columns: columns, widths: widthsOf(namesOf(columns), rows)}
+	g.fit(Width(to))
+	return g
+}
+
 // blanks are cells that are so wide.
 func blanks(widths []int) []string {
 	cells := make([]string, len(widths))
@@ -188,10 +195,14 @@ func (g *Growing) Header() error {
 	if width == g.width {
 		return nil
 	}
+	g.fit(width)
+	return g.write(namesOf(g.columns))
+}
+
+func (g *Growing) fit(width int) {
 	g.width, g.words = width, make([]map[string]string, len(g.columns))
 	g.layout = layout{columns: g.columns, widths: slices.Clone(g.widths), shorten: g.shorten}
 	g.layout.fit(width)
-	return g.write(namesOf(g.columns))
 }
 
 func (g *Growing) shorten(place int, s Shorter) int {

@@ -15,9 +15,7 @@ import (
 
 func TestWidth(t *testing.T) {
 	master, slave, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	defer master.Close()
 	defer slave.Close()
 	await.Must(t, pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}))

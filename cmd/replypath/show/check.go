@@ -41,11 +41,13 @@ tunnel without an Ethernet header.
 Of a valid configuration it lists:
   interfaces  those that it would manage on this host, each with its mode, and with its
               host model if one is strong
-  unmanaged   those that it would leave alone, and why
+  unmanaged   those that it would not manage, and why
+  caught      those of them that routes lead out of: replies that leave there are caught
   missing     the names that no interface has
 
-It warns of what has no effect here. It also warns if a default route leads by an
-interface that would not be managed. It needs no rights. See replypath.yaml(5).
+It warns of what has no effect here, of a name that no interface has, with the nearest
+one, and of routes by which replies leave uncaught. It needs no rights. See
+replypath.yaml(5).
 
 With -o json it is one object:
   file          the path of the file
@@ -56,6 +58,7 @@ With -o json it is one object:
   warnings[]    what has no effect here, and what may be wrong
   interfaces[]  name, mode, host_model, next_hop
   unmanaged[]   name, reason
+  caught[]      names
   missing[]     configured names that no interface has`,
 		Args: cli.NoArguments,
 	}
@@ -124,6 +127,7 @@ func (r *checkResult) fillLists() {
 	output.OrEmptyList(&r.Warnings)
 	output.OrEmptyList(&r.Interfaces)
 	output.OrEmptyList(&r.Unmanaged)
+	output.OrEmptyList(&r.Caught)
 	output.OrEmptyList(&r.Missing)
 }
 
@@ -175,7 +179,11 @@ func (r *checkResult) rows() []checkedRow {
 		rows = append(rows, checkedRow{name: name, managed: "no", reason: "no such interface: it is managed once it appears"})
 	}
 	for _, u := range r.Unmanaged {
-		rows = append(rows, checkedRow{name: u.Name, managed: "no", reason: u.Reason})
+		managed := "no"
+		if slices.Contains(r.Caught, u.Name) {
+			managed = "catches"
+		}
+		rows = append(rows, checkedRow{name: u.Name, managed: managed, reason: u.Reason})
 	}
 	return rows
 }

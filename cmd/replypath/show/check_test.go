@@ -3,12 +3,12 @@
 package show
 
 import (
+	"fmt"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/status"
+	"replypath/test/await"
 )
 
 // TestCheckFits: a reason that has no room beside its interface stands below.
@@ -47,8 +47,6 @@ lo               no       -        -           loopback
 	} {
 		page := output.Page{Width: width}
 		result.show(&page)
-		if diff := cmp.Diff(want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
 	}
 }

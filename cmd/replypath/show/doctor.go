@@ -47,9 +47,13 @@ Exit code 3 means that an error remains.
 
 With -o json it is an array. Each object has:
   check      what was examined
-  severity   error, warning or ok
+  severity   error: replies, or what this host opens, fail now; warning: they will, or go
+             right by luck; note: worth knowing; ok
   interface  null: the host as a whole
+  subject    what it is about: an interface, an address, a table
   found      the finding in one line
+  evidence   count, since, until; null where nothing was counted
+  anchor     where the guide tells more
   fix        what repairs it and takes no traffic away; null if nothing does
   inspect    a command that only reads; null if there is none
   owner      the likely owner; null if unknown

@@ -3,13 +3,13 @@
 package show
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor"
+	"replypath/test/await"
 )
 
 // longFindings need more than a line of 80 characters each.
@@ -23,7 +23,7 @@ func longFindings() []doctor.Finding {
 			Owner:   new("a DHCP client"),
 		},
 		{
-			Check: "rp-filter", Severity: doctor.Warning, Interface: new(longest), Found: "rp_filter: all 0, device 1, effective 1, strict",
+			Check: "rp-filter", Severity: doctor.Warning, Interface: new(longest), Found: "rp_filter of eth1 is strict (all 0, device 1)",
 			Fix: new("sysctl -w net.ipv4.conf." + longest + ".rp_filter=2 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0"),
 		},
 		{Check: "mtu", Severity: doctor.OK, Found: "all managed interfaces have the same mtu"},
@@ -41,7 +41,7 @@ func TestDoctorFits(t *testing.T) {
   owner: a DHCP client
 
 warning  rp-filter  enp130s0f1np100
-  rp_filter: all 0, device 1, effective 1, strict
+  rp_filter of eth1 is strict (all 0, device 1)
   fix: sysctl -w net.ipv4.conf.enp130s0f1np100.rp_filter=2 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 
 in order: mtu
@@ -52,7 +52,7 @@ in order: mtu
   owner: a DHCP client
 
 warning  rp-filter  enp130s0f1np100
-  rp_filter: all 0, device 1, effective 1, strict
+  rp_filter of eth1 is strict (all 0, device 1)
   fix: sysctl -w net.ipv4.conf.enp130s0f1np100.rp_filter=2 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 
 in order: mtu
@@ -60,9 +60,7 @@ in order: mtu
 	} {
 		page := output.Page{Width: width}
 		showFindings(&page, longFindings(), false)
-		if diff := cmp.Diff(want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
 	}
 }
 

@@ -40,6 +40,8 @@ Verdicts:
                  others
   already-right  the kernel chose them itself
   fallback       goes as routed although its flow has another interface or next hop
+  related        of no flow: goes as answers to its peer go, by the interface that has
+                 its source address
   strong-host    of no flow: leaves by the interface that has its source address, as
                  host_model strong wants it
   no-flow        goes as routed: nothing is recorded; with a reason if nothing ever is

@@ -19,7 +19,7 @@ import (
 
 // FlowTable is what the flow commands read and clear; see flows.Table.
 type FlowTable interface {
-	Show(flows.Listing) ([]flows.Flow, error)
+	Show(l flows.Listing, each func(page []flows.Flow) error) error
 	Flush(flows.Filter) (int, error)
 	CheckInterface(name string) error
 	Follow(ctx context.Context, filter flows.Filter, every time.Duration, each func(flows.Flow) error) error
@@ -80,11 +80,12 @@ With -o json it is an array. With --follow it is one object a line. Each object 
                      questions to the kernel
 
 --originated shows instead what this host originated: it has the address of another
-interface than the kernel chose, and is no reply. It shows the last hour. The state of
-each is originated. It has these keys:
+interface than the kernel chose, and is no reply. It shows the last hour, by own address
+and peer. Ports and protocol are those of the last packet. The state of each is
+originated. It has these keys:
   kernel_interface  the interface that the kernel chose; null once it is gone
-  outcome           moved: it left by interface, as host_model strong wants it;
-                    routed: it left by kernel_interface`,
+  outcome           moved: it left by interface, as it is related or host_model strong
+                    wants it; routed: it left by kernel_interface`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
   replypath flows --sort corrected --limit 10
@@ -163,12 +164,25 @@ func (f *flowCommand) on(do func(FlowTable) error) (err error) {
 func (f *flowCommand) list(table FlowTable) error {
 	f.listing.Bytes = f.output.JSON() || output.Width(f.Stdout) >= wideEnough
 	f.listing.Warn = func(message string) { fmt.Fprintf(f.Stderr, "replypath: %s\n", message) }
-	found, err := table.Show(f.listing)
-	if err != nil {
-		return err
+	if f.output.JSON() {
+		list := output.NewJSONList(f.Stdout)
+		if err := table.Show(f.listing, func(page []flows.Flow) error { return output.Append(list, page) }); err != nil {
+			return err
+		}
+		return list.End()
 	}
-	output.OrEmptyList(&found)
-	return f.output.Print(f.Stdout, found, func(p *output.Page) { f.table(p, found) })
+	var more *output.Growing
+	err := table.Show(f.listing, func(page []flows.Flow) (err error) {
+		if more != nil {
+			return f.rows(more, page)
+		}
+		more, err = f.page(page)
+		return err
+	})
+	if err == nil && more == nil {
+		_, err = f.page(nil)
+	}
+	return err
 }
 
 // wideEnough is a line that has room for every column.

@@ -122,3 +122,22 @@ func (f *flowCommand) table(p *output.Page, list []flows.Flow) {
 	fields := f.fields()
 	p.FittedTable(output.Columns(fields), output.FieldRows(fields, list), p.Width)
 }
+
+// page writes the first flows, and returns the table that more go on with, in columns as wide.
+func (f *flowCommand) page(list []flows.Flow) (more *output.Growing, err error) {
+	page := output.NewPage(f.Stdout)
+	f.table(page, list)
+	_, err = page.WriteTo(f.Stdout)
+	fields := f.fields()
+	return output.Continue(f.Stdout, output.Columns(fields), output.FieldRows(fields, list)), err
+}
+
+func (f *flowCommand) rows(table *output.Growing, list []flows.Flow) error {
+	fields := f.fields()
+	for n := range list {
+		if err := table.Row(output.Cells(fields, &list[n]), ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -5,9 +5,9 @@ package show
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
@@ -49,9 +49,7 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 	} {
 		page := output.Page{Width: test.width}
 		new(flowCommand).table(&page, test.list)
-		if diff := cmp.Diff(test.want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", test.width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", test.width), test.want, page.String())
 	}
 }
 
@@ -70,9 +68,7 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 `} {
 		page := output.Page{Width: width}
 		(&flowCommand{listing: flows.Listing{Filter: flows.Filter{Originated: true}}}).table(&page, []flows.Flow{begun, far})
-		if diff := cmp.Diff(want, page.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
 	}
 }
 
@@ -95,15 +91,56 @@ new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00
 		var out bytes.Buffer
 		f := &flowCommand{App: &cli.App{Stdout: &out}, output: new(cli.Output)}
 		show, err := f.events()
-		if err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, err)
 		for _, flow := range []flows.Flow{fakehost.FlowList()[1], farFlow(), fakehost.FlowList()[1]} {
 			flow.Event = flows.EventNew
 			await.Must(t, show(flow))
 		}
-		if diff := cmp.Diff(want, out.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, out.String())
+	}
+}
+
+// paged is a table of so many flows, of which Show makes two at a time.
+type paged struct {
+	FlowTable
+	flows int
+}
+
+func (p *paged) Show(_ flows.Listing, each func([]flows.Flow) error) error {
+	for page := range slices.Chunk(slices.Repeat([]flows.Flow{fakehost.FlowList()[1]}, p.flows), 2) {
+		if err := each(page); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (*paged) Close() error { return nil }
+
+// TestFlowsByPages: a listing looks the same however many pages it is made of.
+func TestFlowsByPages(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
+	const (
+		header = "PROTO  PEER              SELF             IN    KERNEL  STATE        CORRECTED\n"
+		line   = "tcp    10.1.0.100:50000  10.4.0.100:5432  eth1  eth0    established  1234\n"
+	)
+	shown := func(count int, args ...string) string {
+		var out bytes.Buffer
+		c := NewFlows(&cli.App{Stdout: &out, Stderr: &out}, func(string) (FlowTable, error) { return &paged{flows: count}, nil })
+		c.SetArgs(args)
+		await.Must(t, c.Execute())
+		return out.String()
+	}
+	for _, count := range []int{0, 1, 5} {
+		table := header + strings.Repeat(line, count)
+		if count == 0 { // all columns have room
+			table = "PROTO  PEER  SELF  IN  KERNEL  NEXT HOP  STATE  AGE  IDLE  CORRECTED  ASYMMETRIC\n"
+		}
+		await.Same(t, fmt.Sprintf("%d flows", count), table, shown(count))
+		var want bytes.Buffer
+		encoder := output.NewEncoder(&want)
+		encoder.SetIndent("", "  ")
+		await.Must(t, encoder.Encode(slices.Repeat([]flows.Flow{fakehost.FlowList()[1]}, count)))
+		await.Same(t, fmt.Sprintf("%d flows as JSON", count), want.String(), shown(count, "-o", "json"))
 	}
 }

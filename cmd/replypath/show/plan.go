@@ -14,6 +14,7 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 	"replypath/loader/plan"
 )
@@ -60,12 +61,14 @@ With -o json it is one object:
   would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
                  from_interface (none: no route; refused), to_interface, flows, packets, bytes
                  (null: not counted), first_seen, last_seen
-  originated[]   what this host opened: the same, peer_port, and remedy
+  originated[]   what this host opened: the same, peer_port, remedy; related: true where its
+                 peer had come by to_interface by itself
   rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
                  connections, peers
   host_changes[] object, before, after; the routes for bound sockets are
                  known once a daemon observes
-  blockers[]     as doctor[]`,
+  blockers[]     as doctor[]
+  mended[]       errors that enforcing mends, as doctor[]`,
 		Example: `  replypath plan
   replypath plan --since 7d
   replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,
@@ -141,10 +144,15 @@ func showPlan(p *output.Page, made *plan.Plan) {
 			p.Wrapped("  ", fmt.Sprintf("%s: %s, was %s", c.Object, c.After, c.Before))
 		}
 	}
-	if len(made.Blockers) > 0 {
-		p.Line("\nin the way:")
-		for n := range made.Blockers {
-			showFinding(p, &made.Blockers[n])
+	for _, findings := range []struct {
+		header string
+		list   []finding.Finding
+	}{{"mended by enforcing:", made.Mended}, {"in the way:", made.Blockers}} {
+		if len(findings.list) > 0 {
+			p.Line("\n%s", findings.header)
+		}
+		for n := range findings.list {
+			showFinding(p, &findings.list[n])
 		}
 	}
 }

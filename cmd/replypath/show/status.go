@@ -12,6 +12,7 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/status"
 )
 
@@ -22,10 +23,11 @@ func NewStatus(a *cli.App, read func(pinDir string) (*status.Status, error)) *co
 		Use:   "status",
 		Short: "Show what is attached, how, and what was changed on the host",
 		Long: `Show what is attached, and what was changed on the host. It reads the pins and needs no
-daemon. Exit code 3 means that nothing is attached.
+daemon. Exit code 3 means that nothing is attached, or that the first line says failed.
 
-The first line is the answer. It begins with ok or warning, and says:
-  what is wrong     the worst problem first
+The first line is the answer. It begins with ok, degraded or failed, by the findings of
+doctor: failed where one is an error, degraded where one is a warning. It says:
+  what is wrong     the worst finding first
   what is done      on which interfaces replypath enforces or only observes
   what came of it   how many replies it corrected, could not correct and lost; in mode
                     observe how many it would correct
@@ -33,9 +35,10 @@ The first line is the answer. It begins with ok or warning, and says:
 A reply is a packet there. Where the line has no room, interfaces are only counted, and
 what matters least is left out. It has at most 80 characters.
 
-It warns of packets that were lost or not corrected in the last hour or two. A few are no
-problem: up to 3 between two interfaces, or one in a thousand. The first line does not
-count packets of the reasons observe and bound_device: they go as somebody wants it.
+Packets that were lost or not corrected in the last hour or two are a finding, but for a
+few: up to 3 between two interfaces, or one in a thousand. The first line does not
+count packets of the reasons observe, bound_device and unnamed_tunnel: they go as
+somebody wants it.
 
 Below it stand the interfaces and their gateways, the daemon, and how many flows there
 are. Then comes only what is wrong or was changed. In mode observe that is also what
@@ -48,23 +51,26 @@ With -o json it is one object; what is not known is null:
   summary         the first line
   mode            enforce or observe
   daemon          running, pid, version
-  trial_until     when replypath try takes everything back
+  trial_until     when replypath try takes everything back; null when that is over
   config          path, loaded_at; error: why a later file was refused
-  interfaces[]    the managed interfaces, see below
+  interfaces[]    the managed and the caught interfaces, see below
   unmanaged[]     name, reason
+  addresses[]     network: served although no interface has it; source: configuration,
+                  firewall or route
   flows           count, capacity
   features[]      name, available, effect
   host_changes[]  object, before, after; undo: the command that restores it
   would_change[]  object, before, after: what enforcing would change
   errors[]        what the daemon tries again, and standing warnings; when it ended, if it
                   does not run
-  problems[]      problem: in a few words; detail: all that is known
+  health          state: ok, degraded or failed; findings[]: as doctor has them
   counted         packets of replies that the kernel would send another way, see below
   pin_dir         the directory of the pins
 
 Each of interfaces[] has:
   name        the interface
   index       its number
+  role        records: it is managed; catches: it is not, and replies that leave by it are caught
   up          whether it is up
   attached    whether programs are attached
   mechanism   tcx or clsact
@@ -100,10 +106,17 @@ The state of a gateway is:
 		}
 		s.Conclude(time.Now())
 		fillLists(s)
-		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s, verbose) }); err != nil || anyAttached(s.Interfaces) {
+		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s, verbose) }); err != nil {
 			return err
 		}
-		err = errors.New("no interface is attached: replypath check says what the configuration lacks")
+		switch {
+		case !anyAttached(s.Interfaces):
+			err = errors.New("no interface is attached: replypath check says what the configuration lacks")
+		case s.Health.State == finding.Failed:
+			err = errors.New("replies, or what this host opens, fail now: replypath doctor says what to do")
+		default:
+			return nil
+		}
 		return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 	}
 	return c
@@ -136,11 +149,12 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 func fillLists(s *status.Status) {
 	output.OrEmptyList(&s.Interfaces)
 	output.OrEmptyList(&s.Unmanaged)
+	output.OrEmptyList(&s.Addresses)
 	output.OrEmptyList(&s.Features)
 	output.OrEmptyList(&s.HostChanges)
 	output.OrEmptyList(&s.WouldChange)
 	output.OrEmptyList(&s.Errors)
-	output.OrEmptyList(&s.Problems)
+	output.OrEmptyList(&s.Health.Findings)
 	if s.Counted.Uncorrected == nil {
 		s.Counted.Uncorrected = map[string]uint64{}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/status"
 )
 
@@ -26,7 +27,7 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		p.Line("")
 		p.Facts(daemonFact(s), flowsFact(s))
 	}
-	output.WrappedSection(p, "PROBLEMS", s.Problems, func(p *status.Problem) string { return p.Text() })
+	output.WrappedSection(p, "FINDINGS", s.Health.Worst(), func(f *finding.Finding) string { return string(f.Severity) + ": " + f.Found })
 	showUncorrected(p, s.Counted.Uncorrected)
 	showFeatures(p, s.Features, everything)
 	showChanges(p, s.HostChanges)
@@ -35,12 +36,16 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		output.Section(p, []string{"NOT MANAGED", "REASON"}, s.Unmanaged, func(u *status.Unmanaged) []string {
 			return []string{u.Name, u.Reason}
 		})
+		output.Section(p, []string{"SERVED WITHOUT AN INTERFACE", "SOURCE"}, s.Addresses, func(a *status.Served) []string {
+			return []string{a.Network, a.Source}
+		})
 		p.Line("")
 		showFacts(p, s)
 	}
 }
 
-// interfaceFields are those of the interfaces: the host model where one has another than most hosts.
+// interfaceFields are those of the interfaces: the host model where one has another than most hosts, the role where one only
+// catches replies.
 func interfaceFields(list []status.Interface, everything bool) []output.Field[status.Interface] {
 	fields := []output.Field[status.Interface]{
 		output.NewField("INTERFACE", 0, func(i *status.Interface) string { return i.Name }),
@@ -53,6 +58,9 @@ func interfaceFields(list []status.Interface, everything bool) []output.Field[st
 	}
 	if slices.ContainsFunc(list, func(i status.Interface) bool { return !isWeak(i.HostModel) }) {
 		fields = slices.Insert(fields, 4, output.NewField("HOST MODEL", 0, func(i *status.Interface) string { return i.HostModel }))
+	}
+	if slices.ContainsFunc(list, func(i status.Interface) bool { return i.Catches() }) {
+		fields = slices.Insert(fields, 1, output.NewField("ROLE", 0, func(i *status.Interface) string { return i.Role }))
 	}
 	if everything {
 		fields = append(fields, output.NewField("INDEX", 4, func(i *status.Interface) string { return strconv.Itoa(i.Index) }))
@@ -85,7 +93,7 @@ type gatewayRow struct{ device, address, mac, state string }
 
 func gatewayRows(list []status.Interface) (rows []gatewayRow) {
 	for _, i := range list {
-		if len(i.Gateways) == 0 {
+		if len(i.Gateways) == 0 && !i.Catches() {
 			rows = append(rows, gatewayRow{device: i.Name, address: "none"})
 		}
 		for _, g := range i.Gateways {

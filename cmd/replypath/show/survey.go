@@ -3,14 +3,11 @@
 package show
 
 import (
-	"errors"
 	"fmt"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/status"
 )
 
@@ -18,6 +15,7 @@ import (
 type Survey struct {
 	Interfaces []Checked          `json:"interfaces"` // that would be managed
 	Unmanaged  []status.Unmanaged `json:"unmanaged"`
+	Caught     []string           `json:"caught"`  // names of those that routes lead out of
 	Missing    []string           `json:"missing"` // configured names that no interface has
 }
 
@@ -36,9 +34,9 @@ type Surveyor func(*config.Config) (s Survey, warnings []string, err error)
 // configuration means for them, with warnings. An error that matches config.ErrInvalid says that
 // they cannot follow the configuration, any other that it is not known.
 func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return s, nil, fmt.Errorf("open a netlink socket: %w", err)
+		return s, nil, err
 	}
 	defer handle.Close()
 	found, err := discover.Scan(handle, cfg)
@@ -53,10 +51,15 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 	for _, u := range found.Unmanaged {
 		s.Unmanaged = append(s.Unmanaged, status.Unmanaged(u))
 	}
-	s.Missing = found.Missing
-	astray, err := found.Astray(handle)
-	for n := range astray {
-		found.Warnings = append(found.Warnings, astray[n].String())
+	for _, i := range found.Caught {
+		s.Caught = append(s.Caught, i.Name)
 	}
-	return s, found.Warnings, errors.Join(err, found.Contradiction)
+	s.Missing, warnings = found.Missing, found.Warnings
+	for _, u := range found.Uncaught {
+		warnings = append(warnings, fmt.Sprintf("replies that leave by %s are not caught: %s", u.Name, u.Reason))
+	}
+	if len(found.Interfaces) == 0 {
+		warnings = append(warnings, "no interface is managed: no reply is caught")
+	}
+	return s, warnings, found.Contradiction
 }

@@ -9,6 +9,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/status"
+	"replypath/test/await"
 )
 
 // What is not there is named and warned of, without any rights and without a change.
@@ -16,9 +17,7 @@ func TestSurveyHost(t *testing.T) {
 	cfg := config.Default()
 	cfg.Interfaces = []config.Interface{{Name: "nosuchdevice0", NextHop: config.NextHopAuto}}
 	found, warnings, err := SurveyHost(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	if !strings.Contains(strings.Join(warnings, "\n"), "nosuchdevice0") {
 		t.Errorf("no warning of an interface that is not there: %q", warnings)
 	}

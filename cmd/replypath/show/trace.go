@@ -71,8 +71,8 @@ Verdicts of outgoing packets are those of replypath explain, and:
 
 --send sends an echo request from --self to --peer. It shows its path and that of the
 answer. This host starts that traffic. So it goes by the routing table, like any other
-connection from --self, unless host_model is strong. replypath explain shows where a reply
-would go.`,
+connection from --self, unless it is related or host_model is strong. replypath explain
+shows where a reply would go.`,
 		Example: `  replypath trace --peer 10.1.0.0/24
   replypath trace --self 10.4.0.100 --count 10 -o json
   replypath trace --send --peer 10.1.0.100 --self 10.4.0.100`,
@@ -195,7 +195,7 @@ func (t *traceCommand) explainProbe(peer, self netip.Addr) error {
 		return nil
 	}
 	page := output.NewPage(t.Stdout)
-	page.Wrapped("", fmt.Sprintf("An echo request from %s to %s. This host starts it: it goes by the routing table, unless host_model is strong. Where a reply goes:", self, peer))
+	page.Wrapped("", fmt.Sprintf("An echo request from %s to %s. This host starts it: it goes by the routing table, unless it is related or host_model is strong. Where a reply goes:", self, peer))
 	page.Line("  %s", t.CommandLine(fmt.Sprintf("explain --peer %s --self %s", peer, self)))
 	page.Line("")
 	_, err := page.WriteTo(t.Stdout)

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/trace"
 	"replypath/test/await"
 	"replypath/test/fakehost"
@@ -63,8 +61,6 @@ out  tcp[SA]    10.1.0.100:50000    eth1  eth0    eth1  corrected
 			packet.Time, packet.Lost = time.Date(2026, time.March, 1, 12, 30, 0, 0, time.Local), 0
 			await.Must(t, p.print(packet))
 		}
-		if diff := cmp.Diff(want, out.String()); diff != "" {
-			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide", width), want, out.String())
 	}
 }

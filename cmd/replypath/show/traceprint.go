@@ -116,6 +116,7 @@ var formLetters = map[string]string{
 var verdictColours = map[string]string{
 	explain.Corrected:  "32",
 	explain.StrongHost: "32",
+	explain.Related:    "32",
 	explain.Fallback:   "33",
 	trace.Returned:     "33",
 	trace.Refused:      "33",

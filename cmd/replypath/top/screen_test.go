@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/gdamore/tcell/v2"
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/loader/flows"
 	"replypath/loader/top"
@@ -31,9 +30,7 @@ func showTop(t *testing.T, width, height int) *shownTop {
 	t.Cleanup(screen.Fini)
 	screen.SetSize(width, height)
 	monitor, err := fakehost.OpenTop(fakehost.WatchedDir, defaultFlows)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	s := &display{count: 3, read: monitor.Look, screen: screen, table: table{order: flows.ByRate}}
 	await.Must(t, s.look())
 	return &shownTop{s, t, screen}
@@ -70,9 +67,7 @@ func (s *shownTop) press(key rune) {
 
 func (s *shownTop) do(err error) {
 	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	await.Must(s.t, err)
 }
 
 // What is shown before there is anything to compare with has no rates.
@@ -219,9 +214,7 @@ connectionless           1      131072
 			}
 			fmt.Fprintln(&got, line.text)
 		}
-		if diff := cmp.Diff(test.want, got.String()); diff != "" {
-			t.Errorf("%d characters wide, by %s (-want +got):\n%s", test.width, test.order, diff)
-		}
+		await.Same(t, fmt.Sprintf("%d characters wide, by %s", test.width, test.order), test.want, got.String())
 	}
 }
 

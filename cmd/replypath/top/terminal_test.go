@@ -47,9 +47,7 @@ type terminal struct {
 func inTerminal(t *testing.T, environment []string, args ...string) *terminal {
 	t.Helper()
 	master, slave, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	// What package pty did made it block, and reading then outlives Close.
 	await.Must(t, unix.SetNonblock(int(master.Fd()), true))
 	executable := await.Must1[string](t)(os.Executable())

@@ -11,6 +11,7 @@ package dump
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,31 @@ import (
 // within the milliseconds that a dump takes; ten in a row mean a host that
 // changes faster than it can be read, and its next event brings the next try.
 const attempts = 10
+
+// answerTime is how long the kernel has for each answer, or each part of a dump. A question without an answer is an error:
+// whoever asked goes on, and asks again later.
+const answerTime = 10 * time.Second
+
+func init() {
+	if err := netlink.SetSocketTimeout(answerTime); err != nil { // of sockets that the library opens for one question
+		panic(err)
+	}
+}
+
+// Open opens a socket for questions to the kernel about the network namespace of the calling thread.
+func Open() (*netlink.Handle, error) { return open(answerTime) }
+
+func open(limit time.Duration) (*netlink.Handle, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	if err := handle.SetSocketTimeout(limit); err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("limit the time of a netlink socket: %w", err)
+	}
+	return handle, nil
+}
 
 // Links returns every interface of the namespace.
 func Links(nl *netlink.Handle) ([]netlink.Link, error) {

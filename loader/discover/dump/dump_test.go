@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -165,5 +166,23 @@ func TestConversions(t *testing.T) {
 	mapped := &net.IPNet{IP: net.IPv4(10, 0, 0, 0).To16(), Mask: net.CIDRMask(104, 128)}
 	if got := Prefix(mapped); got.IsValid() {
 		t.Errorf("an IPv4-mapped prefix became %v", got)
+	}
+}
+
+// TestUnanswered: a question that the kernel does not answer ends with an error.
+func TestUnanswered(t *testing.T) {
+	handle := await.Must1[*netlink.Handle](t)(open(10 * time.Millisecond))
+	defer handle.Close()
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	for fd := range 1024 {
+		if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_NETLINK {
+			await.Must(t, unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]}))
+		}
+	}
+	if _, err := handle.LinkByIndex(1); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("an answer that never came: %v", err)
+	}
+	if limit := netlink.GetSocketTimeout(); limit != answerTime {
+		t.Errorf("sockets that the library opens wait %s", limit)
 	}
 }

@@ -72,12 +72,8 @@ type RouteReader struct {
 	last   lastRoute
 }
 
-const (
-	// largestDatagram is more than the kernel puts into one.
-	largestDatagram = 64 << 10
-	// answerSeconds is how long it may take to send the next.
-	answerSeconds = 60
-)
+// largestDatagram is more than the kernel puts into one.
+const largestDatagram = 64 << 10
 
 // OpenRoutes opens one in the network namespace of the calling thread.
 func OpenRoutes() (*RouteReader, error) {
@@ -89,7 +85,7 @@ func OpenRoutes() (*RouteReader, error) {
 	err = errors.Join(
 		// Else the kernel does not heed what is asked for, and leaves out nothing.
 		unix.SetsockoptInt(socket, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1),
-		unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerSeconds}))
+		unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &nl.SocketTimeoutTv))
 	if err != nil {
 		r.Close()
 		return nil, fmt.Errorf("set up a netlink socket for routes: %w", err)

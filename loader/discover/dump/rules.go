@@ -5,6 +5,7 @@ package dump
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -12,23 +13,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// OwnProtocol marks the routes and rules that replypath makes (rtm_protocol): a number that
+// neither the kernel nor iproute2's rt_protos has.
+const OwnProtocol = 114
+
 // Rule is a rule of policy routing, with its action (nl.FR_ACT_TO_TBL,
 // nl.FR_ACT_PROHIBIT, ...), which the library leaves out.
 type Rule struct {
 	netlink.Rule
 	Action uint8
+	others bool // conditions that the library does not read: DSCP, flow label, masks of ports
 }
 
 // IsForAll tells a rule that every packet follows to a table.
 func (r *Rule) IsForAll() bool {
 	return r.Action == nl.FR_ACT_TO_TBL && r.Table != 0 && r.Src == nil && r.Dst == nil && r.Mark == 0 &&
-		(r.Mask == nil || *r.Mask == 0) && r.IifName == "" && r.OifName == "" && !r.Invert && !r.isNarrow()
+		(r.Mask == nil || *r.Mask == 0) && r.IifName == "" && r.OifName == "" && !r.Invert && !r.IsNarrow()
 }
 
-// isNarrow tells of the conditions that few rules have.
-func (r *Rule) isNarrow() bool {
-	return r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
-		r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
+// IsNarrow tells of the conditions that few rules have.
+func (r *Rule) IsNarrow() bool {
+	return r.SelectsSome() || r.TunID != 0 || r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
+}
+
+// SelectsSome tells of conditions that not all packets between two addresses meet, whatever their mark.
+func (r *Rule) SelectsSome() bool {
+	return r.others || r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil
+}
+
+// SelectsMarked tells a condition that packets without a mark do not meet.
+func (r *Rule) SelectsMarked() bool {
+	mask := ^uint32(0)
+	if r.Mask != nil {
+		mask = *r.Mask
+	}
+	return r.Mark&mask != 0
 }
 
 // TableName is what ip(8) calls a table that every host has, the number of another one.
@@ -38,8 +57,22 @@ func TableName(table int) string {
 }
 
 // Rules returns the rules of both families in the order in which they are asked,
-// IPv4 first.
+// IPv4 first, without those of replypath's own.
 func Rules(h *netlink.Handle) ([]Rule, error) {
+	all, err := EveryRule(h)
+	return slices.DeleteFunc(all, func(r Rule) bool { return r.isOwn() }), err
+}
+
+// OwnRules returns those that replypath has made.
+func OwnRules(h *netlink.Handle) ([]Rule, error) {
+	all, err := EveryRule(h)
+	return slices.DeleteFunc(all, func(r Rule) bool { return !r.isOwn() }), err
+}
+
+func (r *Rule) isOwn() bool { return r.Protocol == OwnProtocol }
+
+// EveryRule returns the rules of replypath's own as well.
+func EveryRule(h *netlink.Handle) ([]Rule, error) {
 	var all []Rule
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		list, err := retry("rules", func() ([]Rule, error) { return rules(h, family) })
@@ -69,7 +102,14 @@ func rules(h *netlink.Handle, family int) ([]Rule, error) {
 	}
 	all := make([]Rule, len(list))
 	for n, m := range messages {
-		all[n] = Rule{list[n], nl.DeserializeRtMsg(m).Type}
+		all[n] = Rule{Rule: list[n], Action: nl.DeserializeRtMsg(m).Type}
+		err := eachAttribute(m[unix.SizeofRtMsg:], func(kind uint16, _ []byte) error {
+			all[n].others = all[n].others || kind > nl.FRA_DPORT_RANGE
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }

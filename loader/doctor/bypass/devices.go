@@ -7,7 +7,6 @@ package bypass
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
@@ -23,27 +22,6 @@ func XDPPrograms(h *snapshot.Host) []finding.Finding {
 		}
 		return seen(d.Name, "an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp",
 			"ip -details link show dev "+finding.Quote(d.Name))
-	})
-}
-
-// VirtualFunctions finds interfaces parts of which belong to others.
-func VirtualFunctions(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
-		if d.VFs == 0 {
-			return finding.None
-		}
-		return seen(d.Name, fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send bypasses this host's tc: run replypath where they are used", d.VFs),
-			"ip link show dev "+finding.Quote(d.Name))
-	})
-}
-
-// HardwareTC finds interfaces whose hardware may work off filters.
-func HardwareTC(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
-		if !d.Features["hw-tc-offload"] {
-			return finding.None
-		}
-		return seen(d.Name, "hw-tc-offload is on: replypath does not see packets that a filter in the hardware redirects", "ethtool -k "+finding.Quote(d.Name))
 	})
 }
 
@@ -78,33 +56,5 @@ func MTUs(h *snapshot.Host) []finding.Finding {
 		}
 		return seen(i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender learns the size",
 			i.MTU, largest.Name, largest.MTU, largest.Name), "ip link show dev "+finding.Quote(i.Name))
-	})
-}
-
-// segmentation are the features whose absence costs when a packet that was built
-// for another interface leaves here: the kernel then does in software what it had
-// left to the hardware.
-var segmentation = []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-generic-segmentation", "tx-scatter-gather"}
-
-// Offloads finds managed interfaces that lack what another one has.
-func Offloads(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
-		var missing []string
-		for _, feature := range segmentation {
-			if on, known := d.Features[feature]; known && !on && anyHas(&h.Links, feature) {
-				missing = append(missing, feature)
-			}
-		}
-		if len(missing) == 0 {
-			return finding.None
-		}
-		return seen(d.Name, strings.Join(missing, ", ")+" off, other managed interfaces have it on: replies that are moved here are cut in software",
-			"ethtool -k "+finding.Quote(d.Name))
-	})
-}
-
-func anyHas(l *snapshot.Links, feature string) bool {
-	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
-		return l.Device(i.Index).Features[feature]
 	})
 }

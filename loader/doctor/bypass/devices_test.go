@@ -23,22 +23,6 @@ func TestMTUs(t *testing.T) {
 	})
 }
 
-func TestOffloads(t *testing.T) {
-	features := func(on0, on1 map[string]bool) func(*snapshot.Host) {
-		return func(h *snapshot.Host) { h.Devices[1].Features, h.Devices[2].Features = on0, on1 }
-	}
-	all := map[string]bool{"tx-tcp-segmentation": true, "tx-tcp6-segmentation": true, "tx-generic-segmentation": true, "tx-scatter-gather": true}
-	none := map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false, "tx-generic-segmentation": true, "tx-scatter-gather": true}
-	testhost.Check(t, Offloads, []testhost.Wants{
-		{"not known", features(all, nil), nil},
-		{"the same", features(none, none), nil},
-		{"one lacks it", features(all, none), []string{
-			"warning eth1: tx-tcp-segmentation, tx-tcp6-segmentation off, other managed interfaces have it on: replies that are moved here are cut in software ?? ethtool -k eth1",
-		}},
-		{"a device without such a thing", features(all, map[string]bool{"tx-generic-segmentation": true}), nil},
-	})
-}
-
 func TestOtherPrograms(t *testing.T) {
 	ours := func(egress, tcx bool) snapshot.Hook {
 		return testhost.Hook(testhost.Eth1, egress, tcx, "replypath_x", true)
@@ -46,6 +30,7 @@ func TestOtherPrograms(t *testing.T) {
 	theirs := func(egress, tcx bool) snapshot.Hook {
 		return testhost.Hook(testhost.Eth1, egress, tcx, "theirs", false)
 	}
+	redirecting := func(h snapshot.Hook) snapshot.Hook { h.Redirects = true; return h }
 	hooks := func(hooks ...snapshot.Hook) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Hooks = hooks } }
 	const (
 		in, out     = false, true
@@ -53,7 +38,7 @@ func TestOtherPrograms(t *testing.T) {
 		behind      = " at egress runs behind replypath: it does not see replies that are moved away from here"
 		before      = " at ingress runs before replypath, which does not see what it takes away or redirects"
 		sees        = " at ingress sees what replypath has seen"
-		seesFirst   = " at egress sees what the kernel sends here, before replypath"
+		seesFirst   = " at egress sees what the kernel sends here, before replypath, which does not see what it redirects"
 		first       = "; replypath is first again once it is attached again ?? bpftool net show dev eth1"
 		last        = "; replypath is last again once it is attached again ?? bpftool net show dev eth1"
 		look        = " ?? tc filter show dev eth1 "
@@ -64,15 +49,18 @@ func TestOtherPrograms(t *testing.T) {
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees, "ok eth1: tcx program theirs" + seesFirst,
 		}},
 		{"the other way round", hooks(theirs(in, tcx), ours(in, tcx), ours(out, tcx), theirs(out, tcx), theirs(out, filter)), []string{
-			"warning eth1: tcx program theirs" + before + first, "warning eth1: tcx program theirs" + behind + last,
-			"warning eth1: filter theirs" + behind + look + "egress",
+			"note eth1: tcx program theirs" + before + first, "note eth1: tcx program theirs" + behind + last,
+			"note eth1: filter theirs" + behind + look + "egress",
 		}},
 		{"filters both", hooks(theirs(in, filter), ours(in, filter), theirs(out, filter), ours(out, filter)), []string{
-			"warning eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
+			"note eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
+		}},
+		{"a filter that redirects", hooks(redirecting(theirs(out, filter)), ours(out, filter)), []string{
+			"warning eth1: filter theirs at egress runs before replypath, which does not see what it redirects" + look + "egress",
 		}},
 		{"before the first start", hooks(theirs(in, tcx), theirs(in, filter), theirs(out, tcx), theirs(out, filter)), []string{
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,
-			"ok eth1: tcx program theirs" + seesFirst, "warning eth1: filter theirs" + behind + look + "egress",
+			"ok eth1: tcx program theirs" + seesFirst, "note eth1: filter theirs" + behind + look + "egress",
 		}},
 		{"before the first start, without tcx", func(h *snapshot.Host) { h.TCX = false; h.Hooks = []snapshot.Hook{theirs(out, filter)} }, []string{
 			"ok eth1: filter theirs" + seesFirst,
@@ -90,13 +78,6 @@ func TestBypasses(t *testing.T) {
 	}{
 		{XDPPrograms, testhost.Wants{"xdp", eth1(func(d *snapshot.Device) { d.XDP = true }), []string{
 			"warning eth1: an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp ?? ip -details link show dev eth1",
-		}}},
-		{VirtualFunctions, testhost.Wants{"sr-iov", eth1(func(d *snapshot.Device) { d.VFs = 4 }), []string{
-			"warning eth1: 4 virtual functions (sr-iov): what they receive and send bypasses this host's tc: run replypath where they are used" +
-				" ?? ip link show dev eth1",
-		}}},
-		{HardwareTC, testhost.Wants{"hw-tc-offload", eth1(func(d *snapshot.Device) { d.Features = map[string]bool{"hw-tc-offload": true} }), []string{
-			"warning eth1: hw-tc-offload is on: replypath does not see packets that a filter in the hardware redirects ?? ethtool -k eth1",
 		}}},
 		{OffloadedIPsec, testhost.Wants{"ipsec", func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }, []string{
 			"warning eth1: ipsec packet offload: replypath does not recognise what the hardware decrypts and encrypts" +

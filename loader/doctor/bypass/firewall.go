@@ -4,21 +4,21 @@ package bypass
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 )
 
 // showChain is the command that lists the rules of a chain, with their handles.
-func showChain(c *snapshot.Chain) string {
+func showChain(c *netfilter.Chain) string {
 	return "nft --handle list chain " + c.Family + " " + finding.Quote(c.Table) + " " + finding.Quote(c.Name)
 }
 
 // seenChain makes a finding about a chain, with what there is to know beside its rules.
-func seenChain(c *snapshot.Chain, severity finding.Severity, device, what, comment string) finding.Finding {
+func seenChain(c *netfilter.Chain, severity finding.Severity, device, what, comment string) finding.Finding {
 	inspect := showChain(c)
 	if comment != "" {
 		inspect = finding.Explained(inspect, comment)
@@ -30,29 +30,17 @@ func seenChain(c *snapshot.Chain, severity finding.Severity, device, what, comme
 // it only by such rules.
 func ReversePathRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	firewalld, seenFirewalld := h.Firewall.Firewalld, false
 	for _, c := range h.Firewall.Chains {
 		for _, r := range c.Rules {
-			if !r.ReversePath || !h.Concerns(r.In) {
-				continue
+			if r.ReversePath && h.Concerns(r.In) {
+				found = append(found, reversePathRule(&c, &r))
 			}
-			f := reversePathRule(&c, &r)
-			if c.Table == "firewalld" && firewalld != nil {
-				seenFirewalld = true
-				f.Inspect = finding.OrNil(showFirewalld(firewalld))
-			}
-			found = append(found, f)
 		}
-	}
-	if firewalld != nil && firewalld.Enabled && firewalld.IsStrict() && !seenFirewalld {
-		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
-			"%s: IPv6_rpfilter=%s: firewalld has no such rule in force now, but will drop ipv6 packets whose route back leads by another interface",
-			firewalld.File, firewalld.IPv6RPFilter), showFirewalld(firewalld)).Of(owners.Firewalld))
 	}
 	return found
 }
 
-func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Finding {
+func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 	severity, effect := finding.Error, "drops"
 	if !r.Refuses {
 		severity, effect = finding.Warning, "tells apart"
@@ -68,40 +56,6 @@ func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Findin
 	}
 	return seenChain(c, severity, device, fmt.Sprintf(
 		", rule %d: %s %s whose route back leads by another interface than they arrived by", r.Handle, effect, packets), "")
-}
-
-// showFirewalld is the command that shows the setting.
-func showFirewalld(f *snapshot.Firewalld) string {
-	return "grep IPv6_rpfilter " + finding.Quote(f.File)
-}
-
-// OutgoingRules finds rules by the outgoing interface: they have seen the one
-// that the kernel chose before replypath moved the reply.
-func OutgoingRules(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Firewall.Chains, func(c *snapshot.Chain) finding.Finding {
-		// The first packet of a connection only passes a chain of type nat.
-		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
-			return finding.None
-		}
-		var handles, names []string
-		for _, r := range c.Rules {
-			concerned := len(r.OutNames) > 0 && h.Concerns(r.OutNames)
-			if concerned || r.OutUnknown {
-				handles = append(handles, fmt.Sprint(r.Handle))
-				names = append(names, r.OutNames...)
-			}
-			if r.OutUnknown {
-				names = append(names, "a set")
-			}
-		}
-		if len(handles) == 0 {
-			return finding.None
-		}
-		slices.Sort(names)
-		return seenChain(c, finding.Warning, "", fmt.Sprintf(
-			", rule %s: by the outgoing interface (%s): the one that the kernel chose, not the one that the reply leaves by",
-			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
-	})
 }
 
 // EgressChains finds chains in the egress hook of netdev on managed interfaces:
@@ -144,7 +98,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
-		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
+		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }
 

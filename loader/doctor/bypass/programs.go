@@ -53,15 +53,18 @@ func programAt(h *snapshot.Hook, device string, isBehind bool) finding.Finding {
 	}
 	switch {
 	case h.Egress && isBehind:
-		return finding.Seen(finding.Warning, device,
+		return finding.Seen(finding.Note, device,
 			name+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(h),
 			showHook(h, device))
+	case h.Egress && h.Redirects:
+		return finding.Seen(finding.Warning, device,
+			name+" at egress runs before replypath, which does not see what it redirects", showHook(h, device))
 	case h.Egress:
-		return finding.Fine(device, name+" at egress sees what the kernel sends here, before replypath")
+		return finding.Fine(device, name+" at egress sees what the kernel sends here, before replypath, which does not see what it redirects")
 	case isBehind:
 		return finding.Fine(device, name+" at ingress sees what replypath has seen")
 	}
-	return finding.Seen(finding.Warning, device,
+	return finding.Seen(finding.Note, device,
 		name+" at ingress runs before replypath, which does not see what it takes away or redirects"+order(h), showHook(h, device))
 }
 

@@ -4,8 +4,11 @@
 package finding
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
+	"time"
+	"unicode/utf8"
 )
 
 // Severity says how much a finding matters.
@@ -13,24 +16,29 @@ type Severity string
 
 // Severities.
 const (
-	// Error is what keeps replies, or the packets that they answer, from getting
-	// where they belong.
+	// Error: replies, or what the host opens itself, fail now.
 	Error Severity = "error"
-	// Warning is what may do so, what costs, and what is needless.
+	// Warning: they will fail, or go right by luck alone.
 	Warning Severity = "warning"
+	// Note is worth knowing; no packet is at risk.
+	Note Severity = "note"
 	// OK is what was looked at and found in order.
 	OK Severity = "ok"
 )
 
 // Rank puts what matters most first.
-func (s Severity) Rank() int { return slices.Index([]Severity{Error, Warning, OK}, s) }
+func (s Severity) Rank() int { return slices.Index([]Severity{Error, Warning, Note, OK}, s) }
 
 // Finding is what a check has found. The JSON names are fixed.
 type Finding struct {
 	Check     string   `json:"check"`
 	Severity  Severity `json:"severity"`
 	Interface *string  `json:"interface"` // nil: the host as a whole
-	Found     string   `json:"found"`     // one line
+	// Subject is what the finding is about: an interface, an address, a gateway, a rule; empty for the host as a whole.
+	Subject  string    `json:"subject"`
+	Found    string    `json:"found"`    // one line, whose first clause says it in a few words
+	Evidence *Evidence `json:"evidence"` // nil: it is a state, and nothing was counted
+	Anchor   string    `json:"anchor"`   // where the documentation tells more
 	// Fix mends it and cannot take traffic away: settings of managed interfaces that
 	// detach gives back, and what is replypath's own. nil where there is no such thing.
 	Fix *string `json:"fix"`
@@ -43,6 +51,13 @@ type Finding struct {
 	Fixed     bool    `json:"fixed"`     // by this call of Fix
 
 	Sysctl Sysctl `json:"-"` // what is set where it is automatic
+}
+
+// Evidence is what was counted, and over which time. Since is nil where that is not known.
+type Evidence struct {
+	Count uint64     `json:"count"`
+	Since *time.Time `json:"since"`
+	Until time.Time  `json:"until"`
 }
 
 // Sysctl is a setting with the value that it should have.
@@ -81,6 +96,36 @@ func (f Finding) Of(owner string) Finding {
 	f.Owner = OrNil(owner)
 	return f
 }
+
+// About notes what it is about, where that is not its interface.
+func (f Finding) About(subject string) Finding {
+	f.Subject = subject
+	return f
+}
+
+// Shown notes what was counted.
+func (f Finding) Shown(count uint64, since *time.Time) Finding {
+	f.Evidence = &Evidence{Count: count, Since: since, Until: time.Now()}
+	return f
+}
+
+// Brief is the first clause of what was found, or where that is long, the check and what it is about.
+func (f *Finding) Brief() string {
+	clause, rest, _ := strings.Cut(f.Found, ": ")
+	word, _, isLonger := strings.Cut(clause, " ")
+	if _, err := netip.ParseAddr(word); err == nil || !isLonger { // an address with its interface, a family
+		next, _, _ := strings.Cut(rest, ": ")
+		next, _, _ = strings.Cut(next, ", ")
+		clause += ": " + next
+	}
+	if utf8.RuneCountInString(clause) <= fewWords {
+		return clause
+	}
+	return strings.TrimSuffix(f.Check+" of "+f.Subject, " of ")
+}
+
+// fewWords is how many characters say something in a few words.
+const fewWords = 48
 
 // Mending makes a finding that is mended by a sysctl, which `doctor --fix` sets.
 func Mending(severity Severity, device, found string, s Sysctl) Finding {

@@ -20,7 +20,11 @@ import (
 const probeTime = 4 * time.Second
 
 // gateways finds the gateways and asks those that are not known to answer.
-func (g *gatherer) gateways() error {
+func (g *gatherer) gateways() (err error) {
+	if g.Quiet {
+		g.host.Gateways, err = nexthop.Gateways(g.netlink, g.host.Interfaces)
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
 	defer cancel()
 	events, err := nexthop.Watch(ctx)

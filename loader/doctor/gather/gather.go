@@ -5,24 +5,23 @@ package gather
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/hostfiles"
-	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/netfilter"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
+	"replypath/loader/status"
 )
 
 const (
@@ -53,18 +52,23 @@ func Snapshot(options Options) (*snapshot.Host, error) {
 
 // gather takes a snapshot of the network namespace of the calling thread.
 func gather(options Options) (*snapshot.Host, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := dump.Open()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
-	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}}
+	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}, Failed: map[string]string{}}
 	g := &gatherer{Options: options, netlink: handle, host: host}
+	defer g.tunnels.close()
 	for _, part := range g.parts() {
-		if err := part.read(); errors.Is(err, fs.ErrPermission) && part.name != "" {
-			host.Unread[part.name] = part.takes
-		} else if err != nil {
+		switch err := part.read(); {
+		case err == nil:
+		case part.name == "", errors.Is(err, pins.ErrForeignNamespace):
 			return nil, err
+		case errors.Is(err, fs.ErrPermission):
+			host.Unread[part.name] = part.takes
+		default:
+			host.Failed[part.name] = problems.OneLine(err)
 		}
 	}
 	return host, nil
@@ -87,6 +91,7 @@ func (g *gatherer) parts() []part {
 		{"", "", g.configuration},
 		{snapshot.PartTraffic, bpf, g.firstSample},
 		{"", "", g.interfaces},
+		{snapshot.PartTunnels, "CAP_NET_RAW", func() error { return g.tunnels.listen(g) }},
 		{"", "", g.start},
 		{"", "", func() error { return devices(g.netlink, g.links, h) }},
 		{"", "", func() error { return routes(g.netlink, h) }},
@@ -95,15 +100,18 @@ func (g *gatherer) parts() []part {
 		{"", "", func() error { return neighbours(g.netlink, h) }},
 		{"", "", func() error { return settings(h) }},
 		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
+		{snapshot.PartTracked, admin, func() error { return translations(h) }},
 		{snapshot.PartFlows, bpf, g.flows},
+		{snapshot.PartStatus, root, g.status},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
-		{"", "", g.udpSockets},
+		{snapshot.PartSockets, root, g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
-		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
 		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
 		{"", "", g.modes},
-		{"", "", g.uses},
+		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
+		{"", "", func() error { return ownWays(h) }},
+		{"", "", func() error { return g.tunnels.heard(h) }},
 	}
 }
 
@@ -143,10 +151,6 @@ func (g *gatherer) interfaces() (err error) {
 	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
 		err = errors.Join(err, g.host.Contradiction)
 	}
-	if err != nil {
-		return err
-	}
-	g.host.Astray, err = g.host.Result.Astray(g.netlink)
 	return err
 }
 
@@ -157,7 +161,7 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 	cfg := *g.host.Config
 	cfg.Interfaces = []config.Interface{}
 	for _, r := range journal.Interfaces {
-		if r.Index == 0 || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
+		if r.Index == 0 || r.Catches || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
 			continue
 		}
 		entry := config.Interface{Name: r.Name, Mode: config.Mode(r.Mode), NextHop: config.NextHop(r.NextHop)}
@@ -174,14 +178,47 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 	return &cfg
 }
 
-// files reads what the host is going to be set up with.
-func (g *gatherer) files() (err error) {
-	if g.host.RuleLines, err = hostfiles.RuleLines(g.Root); err != nil {
+// status reads what the datapath does, where there is one.
+func (g *gatherer) status() (err error) {
+	g.host.Status, err = status.Read(g.PinDir)
+	if errors.Is(err, pins.ErrNone) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	g.host.Firewall.Firewalld, err = hostfiles.Firewalld(g.Root)
+	lastAnswers(g.host, g.Quiet)
+	before := &g.host.Status.Counted
+	if !g.Quiet || before.Failing == (counters.Failing{}) {
+		return nil
+	}
+	time.Sleep(sampleTime) // else nobody knows whether they still fail
+	after, err := status.Read(g.PinDir)
+	if err == nil {
+		g.host.FailsMore = after.Counted.Failing.Lost > before.Failing.Lost || after.Counted.Failing.Uncorrected > before.Failing.Uncorrected
+	}
 	return err
 }
+
+// lastAnswers has gateways have the states that the status gives them: that of one which the daemon holds is not known otherwise,
+// and that one is being asked again is none.
+func lastAnswers(h *snapshot.Host, quiet bool) {
+	for n := range h.Gateways {
+		of := &h.Gateways[n]
+		for _, i := range h.Status.Interfaces {
+			for _, known := range i.Gateways {
+				isOf := i.Index == of.Interface && known.Address == of.Address.String()
+				if isOf && (quiet || known.State == status.StateHeld) {
+					of.State = known.State
+				}
+			}
+		}
+	}
+}
+
+// mostFlows bounds what is held in memory of a flow table: two megabytes or so. A table is in the order of a hash, so that these
+// stand for all.
+const mostFlows = 4096
 
 // flows reads the flow table, where there is one. One that another version made
 // does not keep the rest from being examined. Where there is none nothing is attached,
@@ -190,7 +227,7 @@ func (g *gatherer) files() (err error) {
 func (g *gatherer) flows() error {
 	table, err := flows.Open(g.PinDir)
 	if err == nil {
-		g.host.Flows, err = table.List(flows.Filter{})
+		g.host.Flows, err = table.List(flows.Filter{Limit: mostFlows})
 		err = errors.Join(err, table.Close())
 	}
 	if errors.Is(err, pins.ErrNone) { // a start or a detach is under way, if anything

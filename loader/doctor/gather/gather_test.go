@@ -3,6 +3,7 @@
 package gather
 
 import (
+	"net/netip"
 	"os"
 	"testing"
 
@@ -68,6 +69,19 @@ func TestInUnit(t *testing.T) {
 	} {
 		if got := inUnit(groups); got != want {
 			t.Errorf("%q: %v", groups, got)
+		}
+	}
+}
+
+// TestDestination reads the destination of packets, and of nothing else.
+func TestDestination(t *testing.T) {
+	ipv4, ipv6 := append([]byte{0x45, 15: 0}, 10, 1, 0, 100), append(make([]byte, 24), netip.MustParseAddr("2001:db8:1::100").AsSlice()...)
+	ipv6[0] = 0x60
+	for want, packet := range map[netip.Addr][]byte{
+		netip.MustParseAddr("10.1.0.100"): ipv4, netip.MustParseAddr("2001:db8:1::100"): ipv6, {}: ipv6[:39],
+	} {
+		if got := destination(packet); got != want {
+			t.Errorf("%v, not %v", got, want)
 		}
 	}
 }

@@ -19,8 +19,11 @@ type Options struct {
 	Config *config.Config
 	// ConfigPath is the file of Config, to be named where a change of it is proposed.
 	ConfigPath string
-	// Traffic reads what a datapath has counted; nil: that is not looked at.
+	// Traffic reads what a datapath has counted, twice a second apart; nil: what it has counted of late has to do.
 	Traffic func(pinDir string) ([]snapshot.Counted, error)
+	// Quiet: nobody is asked anything, and nothing is waited for, unless replies failed of late. Gateways are known by their last
+	// answers.
+	Quiet bool
 	// Root is what the files of the host are looked up in; empty for "/".
 	Root string
 }
@@ -32,6 +35,7 @@ type gatherer struct {
 	links   []netlink.Link
 	journal *pins.Journal // nil: none, or it may not be read
 	sampled *sample       // what had been counted when the snapshot began
+	tunnels hearing
 	host    *snapshot.Host
 }
 
@@ -39,4 +43,10 @@ type gatherer struct {
 type sample struct {
 	at    time.Time
 	pairs []snapshot.Counted
+}
+
+// hearing are sockets that hear what arrives by tunnels, by their names.
+type hearing struct {
+	since   time.Time
+	sockets map[string]int
 }

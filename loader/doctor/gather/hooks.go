@@ -129,9 +129,26 @@ func filters(handle *netlink.Handle, device int, egress bool) ([]snapshot.Hook, 
 		if b, ok := f.(*netlink.BpfFilter); ok {
 			name, ours = fmt.Sprintf("%s (%s)", name, b.Name), strings.HasPrefix(b.Name, ourPrefix)
 		}
-		hooks = append(hooks, snapshot.Hook{Interface: device, Egress: egress, Name: name, Ours: ours})
+		hooks = append(hooks, snapshot.Hook{Interface: device, Egress: egress, Name: name, Ours: ours, Redirects: redirects(f)})
 	}
 	return hooks, nil
+}
+
+// redirects tells a filter with the action mirred redirect.
+func redirects(f netlink.Filter) bool {
+	var actions []netlink.Action
+	switch f := f.(type) {
+	case *netlink.MatchAll:
+		actions = f.Actions
+	case *netlink.U32:
+		actions = f.Actions
+	case *netlink.Flower:
+		actions = f.Actions
+	}
+	return slices.ContainsFunc(actions, func(a netlink.Action) bool {
+		m, is := a.(*netlink.MirredAction)
+		return is && (m.MirredAction == netlink.TCA_EGRESS_REDIR || m.MirredAction == netlink.TCA_INGRESS_REDIR)
+	})
 }
 
 // modes notes where replies are corrected. What cannot be read is not known to enforce.
@@ -143,10 +160,10 @@ func (g *gatherer) modes() error {
 	if err != nil {
 		return nil // another version is attached: flows says so
 	}
-	byHand, err := datapath.ReadMode(maps.ModeByHand)
+	byHand, err := datapath.ReadMode(maps)
 	g.host.Enforcing = map[int]bool{}
 	for _, r := range g.journal.Interfaces {
-		if r.Index != 0 {
+		if r.Index != 0 && !r.Catches {
 			g.host.Enforcing[r.Index] = datapath.ModeInForce(byHand, r.Mode) == string(config.ModeEnforce)
 		}
 	}

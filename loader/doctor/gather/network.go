@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -30,16 +29,11 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 	if err != nil {
 		return err
 	}
-	tool, err := ethtool.NewEthtool()
-	if err != nil {
-		return fmt.Errorf("open a socket for ethtool: %w", err)
-	}
-	defer tool.Close()
 	for _, link := range links {
 		attrs := link.Attrs()
 		d := snapshot.Device{
 			Index: attrs.Index, Name: attrs.Name, AltNames: attrs.AltNames, MAC: attrs.HardwareAddr,
-			VFs: len(attrs.Vfs), VRF: isVRF(links, attrs.MasterIndex),
+			VRF:  isVRF(links, attrs.MasterIndex),
 			Down: attrs.RawFlags&unix.IFF_UP == 0, XDP: attrs.Xdp != nil && attrs.Xdp.Attached,
 		}
 		for _, a := range addresses {
@@ -50,8 +44,6 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 		if vrf, is := link.(*netlink.Vrf); is {
 			d.VRFTable = int(vrf.Table)
 		}
-		// What a driver does not tell is not known.
-		d.Features, _ = tool.Features(attrs.Name)
 		h.Devices = append(h.Devices, d)
 	}
 	return nil
@@ -134,10 +126,12 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 	switch {
 	case r.Refuses():
 		return r.Protocol != unix.RTPROT_KERNEL
+	case r.Type == unix.RTN_LOCAL:
+		return r.IsDefault()
 	case !r.IsUnicast():
 		return false
 	}
-	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
+	return r.LeadsEverywhere() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
 		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN && host.Managed(r.Device) != nil
 }
 
@@ -159,8 +153,7 @@ func newRule(r *dump.Rule) snapshot.Rule {
 		Family: r.Family, Priority: r.Priority, Table: r.Table, Src: dump.Prefix(r.Src), Dst: dump.Prefix(r.Dst),
 		Mark: r.Mark, IIF: r.IifName, OIF: r.OifName, Invert: r.Invert, Refuses: ruleRefusals[r.Action],
 		Protocol: int(r.Protocol), SuppressesDefault: r.SuppressPrefixlen == 0,
-		Other: r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
-			r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0,
+		Other: r.IsNarrow(),
 	}
 	if r.Mask != nil {
 		rule.Mask = *r.Mask
@@ -173,7 +166,7 @@ func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 	list, err := dump.Neighbours(handle)
 	for _, n := range list {
 		h.Neighbours = append(h.Neighbours, snapshot.Neighbour{
-			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr,
+			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr, Router: n.Flags&netlink.NTF_ROUTER != 0,
 			// neigh_alloc() of net/core/neighbour.c exempts these.
 			Counted: n.State&netlink.NUD_PERMANENT == 0 && n.Flags&netlink.NTF_EXT_LEARNED == 0,
 		})
@@ -210,7 +203,7 @@ func sumColumn(text, column string) uint64 {
 
 // settings reads the sysctls of the managed interfaces, and of "all".
 func settings(h *snapshot.Host) error {
-	h.Settings = snapshot.Settings{}
+	h.Settings, h.RPFilterDrops = snapshot.Settings{}, hostsettings.RPFilterDrops()
 	names := []string{"all"}
 	for _, i := range append(h.Carriers(), h.Interfaces...) {
 		names = append(names, i.Name)

@@ -19,6 +19,8 @@ const (
 	sampleTime = time.Second
 	// fewLost is more than what may be on its way between two counters.
 	fewLost = 3
+	// mostAsked bounds the flows that the kernel is asked about.
+	mostAsked = 1024
 	// justSeen is the age in seconds of a frame that is answered now.
 	justSeen = 10
 )
@@ -50,15 +52,21 @@ func (g *gatherer) sample() (*sample, error) {
 // answers of flows that are alive. What was counted long ago tells nothing about now.
 func (g *gatherer) wrongWays() error {
 	before := g.sampled
-	if before == nil {
+	switch {
+	case g.Quiet:
+		before = new(sample) // what is observed shows without
+	case before == nil:
 		return nil
 	}
 	if len(totals(before.pairs)) > 0 {
 		time.Sleep(time.Until(before.at.Add(sampleTime)))
 	}
-	after, err := g.sample()
-	if err != nil || after == nil {
-		return err
+	after := before
+	if !g.Quiet {
+		var err error
+		if after, err = g.sample(); err != nil || after == nil {
+			return err
+		}
 	}
 	was, is := totals(before.pairs), totals(after.pairs)
 	found := map[way]*snapshot.WrongWay{}
@@ -69,7 +77,7 @@ func (g *gatherer) wrongWays() error {
 		return found[w]
 	}
 	for w, packets := range is {
-		if packets > was[w] {
+		if packets > was[w] || w.reason == snapshot.ReasonTunnel {
 			note(w).Grown = packets - was[w]
 		}
 	}
@@ -110,8 +118,10 @@ func lost(before, after []snapshot.Counted) map[way]uint64 {
 			b := sums[w]
 			b.asymmetric, b.seen = b.asymmetric+sign*int64(p.Asymmetric), b.seen+sign*int64(p.Corrected)
 			b.moved += sign * int64(p.Asymmetric)
-			for _, packets := range p.Uncorrected {
-				b.moved -= sign * int64(packets)
+			for reason, packets := range p.Uncorrected {
+				if reason != snapshot.ReasonTunnel { // of requests
+					b.moved -= sign * int64(packets)
+				}
 			}
 			sums[w] = b
 		}
@@ -135,6 +145,7 @@ func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
 		}
 	}
 	slices.SortFunc(asked, func(a, b flows.Flow) int { return cmp.Compare(a.IdleSeconds, b.IdleSeconds) })
+	asked = asked[:min(len(asked), mostAsked)]
 	flows.AskKernel(asked)
 	for n := range asked {
 		f := &asked[n]

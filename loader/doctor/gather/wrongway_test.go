@@ -6,11 +6,10 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -64,9 +63,7 @@ func TestReasonOfFlow(t *testing.T) {
 		if got := g.mayGoWrong(&test.flow); got != test.may {
 			t.Errorf("%s: may go wrong: %v", test.name, got)
 		}
-		if diff := cmp.Diff(test.want, g.reasonFor(&test.flow, "eth0", before)); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", test.name, diff)
-		}
+		await.Same(t, test.name, test.want, g.reasonFor(&test.flow, "eth0", before))
 	}
 }
 

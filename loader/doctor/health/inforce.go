@@ -19,7 +19,7 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	var found []finding.Finding
-	if !f.Running {
+	if !f.Running && (h.Status == nil || h.Status.TrialEnded == nil) { // else EndedTrial tells
 		found = append(found, finding.Problem(finding.Warning, "", "no daemon runs: what is attached goes on by "+describeInForce(f)+
 			", and follows neither new interfaces and addresses nor gateways", remedy.StartAgain(&h.State)))
 	}

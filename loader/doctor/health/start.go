@@ -65,7 +65,7 @@ func isBelowUsual(pinDir string) bool {
 // pinned already, somebody else could.
 func unlessPinned(s *snapshot.State) finding.Severity {
 	if s.Pinned {
-		return finding.Warning
+		return finding.Note
 	}
 	return finding.Error
 }

@@ -47,7 +47,7 @@ func TestPinPlaces(t *testing.T) {
 			h.PinDir, h.Pinned = "/sys/fs/bpf/x", true
 			testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf/x: %w", fs.ErrPermission))(h)
 		}, []string{
-			"warning: pin into /sys/fs/bpf/x: permission denied: this process may not ?? replypath doctor --pin-dir /sys/fs/bpf/x  # as root",
+			"note: pin into /sys/fs/bpf/x: permission denied: this process may not ?? replypath doctor --pin-dir /sys/fs/bpf/x  # as root",
 		}},
 	})
 }
@@ -76,7 +76,7 @@ func TestKernelAndRights(t *testing.T) {
 			"error: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
 		}},
 		{"one is missing beside a datapath", func(h *snapshot.Host) { lacking(h); h.Pinned = true }, []string{
-			"warning: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
+			"note: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
 		}},
 	})
 }

@@ -13,15 +13,65 @@ import (
 	"replypath/loader/doctor/snapshot"
 )
 
+// OwnAddresses tells from which own addresses no reply leaves, and before the first start by which interface those of each do.
+func OwnAddresses(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.OwnWays, func(w *snapshot.OwnWay) finding.Finding {
+		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && (best == nil || !best.Refuses()) { // `default-route` says so
+			return finding.Seen(finding.Warning, w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
+				w.Address.Addr(), w.On, w.Address.Masked()), "ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show")
+		}
+		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
+		switch {
+		case h.Attached || w.By == "":
+			return finding.None
+		case w.By == w.On:
+			return finding.Fine(w.On, text)
+		}
+		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check "+
+			"on that way drops them. replypath sends them by %s", text, w.Address.Masked(), w.On), remedy.Try(&h.State))
+	})
+}
+
 // WrongWays finds replies that leave by another interface than their questions came in by, now.
 func WrongWays(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		if w.Reason == snapshot.ReasonTunnel {
+			return finding.None
+		}
 		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason)
 		if w.From == w.To {
 			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(w), w.Reason)
 		}
 		return wrongWay(h, w, text)
 	})
+	if len(found) == 0 {
+		return failing(h)
+	}
+	return found
+}
+
+// UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came. Where the answers belong, their
+// operator knows.
+func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		if w.Reason != snapshot.ReasonTunnel || !hasName(&h.Links, w.To) || remedy.EntryOf(h, w.To) != nil {
+			return finding.None
+		}
+		f := finding.Fine(w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave as routed. If these belong "+
+			"into the tunnel, %s", ofInterface(w.From), w.Packets, remedy.ConfigureInterface(h, w.To, "")))
+		f.Inspect = finding.OrNil(finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
+		if h.Named(w.To) == nil { // which shows nothing of it
+			f.Inspect = finding.OrNil("ip -details -statistics link show dev " + finding.Quote(w.To))
+		}
+		return f
+	})
+}
+
+func ofInterface(name string) string {
+	if name == "" {
+		return "addresses that no interface has alone"
+	}
+	return "addresses of " + name
 }
 
 // figures tells how much it is.
@@ -54,7 +104,7 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 		return finding.Seen(finding.Warning, w.To, text+": they are larger than its mtu",
 			finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))
 	case "bound_device":
-		return finding.Seen(finding.Warning, w.To, text+": their sockets are bound to "+cmp.Or(w.From, discover.OwnDevice),
+		return finding.Seen(finding.Note, w.To, text+": their sockets are bound to "+cmp.Or(w.From, discover.OwnDevice),
 			finding.Explained("ss -tuapn", "who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"))
 	case snapshot.ReasonLost:
 		return finding.Seen(finding.Error, w.To, fmt.Sprintf(

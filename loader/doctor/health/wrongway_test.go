@@ -11,6 +11,32 @@ import (
 	"replypath/test/testhost"
 )
 
+func TestUnnamedTunnels(t *testing.T) {
+	asked := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonTunnel, Packets: 12}
+	ofNone := asked
+	ofNone.From = ""
+	const rest = ", 12 were counted: their replies leave as routed. If these belong into the tunnel, " +
+		"set interfaces: [{name: eth0}, {name: eth1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
+		" ?? replypath trace --count 10  # the requests, and their way"
+	testhost.Check(t, UnnamedTunnels, []testhost.Wants{
+		{"none", nil, nil},
+		{"of eth0", testhost.Wrong(asked), []string{"ok eth1: a tunnel that brought requests for addresses of eth0" + rest}},
+		{"of no interface", testhost.Wrong(ofNone), []string{"ok eth1: a tunnel that brought requests for addresses that no interface has alone" + rest}},
+		{"named meanwhile", func(h *snapshot.Host) {
+			testhost.Wrong(asked)(h)
+			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
+		}, nil},
+		{"not managed", func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "tun1"})
+			testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "tun1", Reason: snapshot.ReasonTunnel, Packets: 3})(h)
+		}, []string{"ok tun1: a tunnel that brought requests for addresses of eth0, 3 were counted: their replies leave as routed. If these belong into the tunnel, " +
+			"set interfaces: [{name: eth0}, {name: eth1}, {name: tun1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
+			" ?? ip -details -statistics link show dev tun1"}},
+		{"gone", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "gre1", Reason: snapshot.ReasonTunnel, Packets: 12}), nil},
+	})
+	testhost.Check(t, WrongWays, []testhost.Wants{{"no wrong way", testhost.Wrong(asked), nil}})
+}
+
 func TestWrongWays(t *testing.T) {
 	observed := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Packets: 12, Grown: 3, Took: time.Second, Flows: 2}
 	const found = "warning eth1: replies of eth1 leave by eth0: 3 packets within 1.0 s, 2 live flows, 12 packets in all, reason observe: replypath only observes there => "

@@ -21,18 +21,16 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
-	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/netfilter"
 	"replypath/loader/sockets"
 )
 
 // Known is what has been read of a host.
 type Known struct {
 	IsOwn     func(netip.Addr) bool
-	Asked     func(snapshot.Use) bool   // the flow table has the peer as the one that began
-	Serves    func(netip.AddrPort) bool // the flow table has a peer that asked this end
+	Askers    Askers // as the flow table has them; nil: there is none
 	TCP       []sockets.Socket
 	Datagrams []snapshot.Socket // the UDP sockets
 	Links     []netlink.Link
@@ -43,28 +41,12 @@ type Known struct {
 func Find(k *Known, isMeant func(netip.Addr) bool) ([]snapshot.Use, error) {
 	o := &openings{Known: k, isMeant: isMeant, begun: usesSet{}, found: usesSet{}}
 	err := o.gather()
-	return slices.Collect(maps.Keys(o.found)), err
-}
-
-// InFlows returns the tests of Known for a list of flows.
-func InFlows(list []flows.Flow) (asked func(snapshot.Use) bool, serves func(netip.AddrPort) bool) {
-	uses, ends := usesSet{}, map[netip.AddrPort]bool{}
+	o.suppose()
+	list := slices.Collect(maps.Keys(o.found))
 	for n := range list {
-		if use, ok := UseOf(&list[n]); ok {
-			uses[use], ends[use.Local] = true, true
-		}
+		list[n].Related = o.Askers.Relate(&list[n])
 	}
-	return func(u snapshot.Use) bool { return uses[u] }, func(end netip.AddrPort) bool { return ends[end] }
-}
-
-// UseOf is the tuple of a flow, seen from this host; false where it has no ports.
-func UseOf(f *flows.Flow) (use snapshot.Use, ok bool) {
-	self, err1 := netip.ParseAddr(f.Self)
-	peer, err2 := netip.ParseAddr(f.Peer)
-	protocol := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[f.Protocol]
-	return snapshot.Use{
-		Protocol: protocol, Local: netip.AddrPortFrom(self, f.SelfPort), Remote: netip.AddrPortFrom(peer, f.PeerPort),
-	}, errors.Join(err1, err2) == nil && protocol != 0
+	return list, err
 }
 
 // openings are what this host opened from some addresses.
@@ -116,7 +98,8 @@ func Datagrams(list []sockets.Socket) []snapshot.Socket {
 
 // track notes what the kernel tracks. Of a connection of this host's own by TCP that
 // is over its socket is gone; without one, it only says who began.
-func (o *openings) track(u snapshot.Use) {
+func (o *openings) track(c netfilter.Connection) {
+	u := snapshot.Use{Protocol: c.Protocol, Local: c.From, Remote: c.To}
 	if !o.isMeant(u.Local.Addr()) || o.IsOwn(u.Remote.Addr()) {
 		return
 	}
@@ -140,6 +123,20 @@ func Accepts(list []sockets.Socket) func(netip.AddrPort) bool {
 	}
 }
 
+// suppose has each accepted connection come by the interface of its own address, where no flow table tells.
+func (o *openings) suppose() {
+	if o.Askers != nil {
+		return
+	}
+	o.Askers = Askers{}
+	accepts := Accepts(o.TCP)
+	for _, s := range o.TCP {
+		if s.State == sockets.Established && accepts(s.Local) {
+			o.Askers.add(pair{anyPort(s.Local), anyPort(s.Remote)})
+		}
+	}
+}
+
 // connections finds TCP connections that were not accepted: nobody listens at their
 // end, or they are tracked as this host's. One that is over is left for a while.
 func (o *openings) connections() {
@@ -150,7 +147,7 @@ func (o *openings) connections() {
 		if isNone || !o.isMeant(use.Local.Addr()) || o.IsOwn(use.Remote.Addr()) {
 			continue
 		}
-		if o.begun[use] || !accepts(use.Local) && !o.Asked(use) {
+		if o.begun[use] || !accepts(use.Local) && !o.Askers.asked(use) {
 			use.Doubtful = s.State == netlink.TCP_TIME_WAIT
 			o.found[use] = true
 		}
@@ -171,9 +168,9 @@ func (o *openings) datagrams() {
 	}
 	for _, s := range o.Datagrams {
 		use := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: s.Local, Remote: s.Remote}
-		isServer := (serving[s.Local.Port()] || o.Serves(s.Local)) && !slices.Contains(askingPorts, s.Local.Port())
+		isServer := (serving[s.Local.Port()] || o.Askers.serves(s.Local)) && !slices.Contains(askingPorts, s.Local.Port())
 		if s.Remote.IsValid() {
-			isServer = serving[s.Local.Port()] || o.Asked(use) || o.IsOwn(s.Remote.Addr())
+			isServer = serving[s.Local.Port()] || o.Askers.asked(use) || o.IsOwn(s.Remote.Addr())
 		}
 		use.Doubtful = !s.Remote.IsValid() && serving[s.Local.Port()]
 		if o.isMeant(s.Local.Addr()) && !isServer {
@@ -194,7 +191,7 @@ func (o *openings) associations() error {
 	}
 	list, err := Sockets("sctp", unix.IPPROTO_SCTP)
 	for _, s := range list {
-		if use := (snapshot.Use{Protocol: unix.IPPROTO_SCTP, Local: s.Local, Remote: s.Remote}); o.isMeant(s.Local.Addr()) && !o.Asked(use) {
+		if use := (snapshot.Use{Protocol: unix.IPPROTO_SCTP, Local: s.Local, Remote: s.Remote}); o.isMeant(s.Local.Addr()) && !o.Askers.asked(use) {
 			o.found[use] = true
 		}
 	}

@@ -5,10 +5,8 @@ package owners
 
 import (
 	"cmp"
-	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,17 +15,15 @@ import (
 
 // Names of programs that make rules, routes and chains.
 const (
-	Networkd       = "systemd-networkd"
-	NetworkManager = "NetworkManager"
-	Firewalld      = "firewalld"
-	tailscale      = "Tailscale"
-	wgQuick        = "wg-quick"
-	cilium         = "Cilium"
-	calico         = "Calico"
-	kubeProxy      = "kube-proxy"
-	flannel        = "flannel"
-	docker         = "Docker"
-	keepalived     = "keepalived"
+	firewalld  = "firewalld"
+	tailscale  = "Tailscale"
+	wgQuick    = "wg-quick"
+	cilium     = "Cilium"
+	calico     = "Calico"
+	kubeProxy  = "kube-proxy"
+	flannel    = "flannel"
+	docker     = "Docker"
+	keepalived = "keepalived"
 )
 
 // ruleOwners tell by what is documented of them whose a rule seems to be, the surest
@@ -80,11 +76,10 @@ var ruleOwners = []struct {
 	{keepalived, func(r *snapshot.Rule) bool { return r.Protocol == unix.RTPROT_KEEPALIVED }},
 }
 
-// protocolOwners are those of routes, by linux/rtnetlink.h. Static is what networkd
-// says of its own (systemd, src/network/networkd-route.c) and NetworkManager of what a
-// connection has (src/core/nm-core-utils.c, ip_config_source_coerce_to_rtprot).
+// protocolOwners are those of routes, by linux/rtnetlink.h. Static tells nobody: networkd, NetworkManager and people
+// write it.
 var protocolOwners = map[int]string{
-	unix.RTPROT_STATIC: Networkd + " or " + NetworkManager, unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements",
+	unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements",
 	unix.RTPROT_KEEPALIVED: keepalived, unix.RTPROT_ZEBRA: "FRR", unix.RTPROT_BIRD: "BIRD",
 	unix.RTPROT_BGP: "FRR", unix.RTPROT_ISIS: "FRR", unix.RTPROT_OSPF: "FRR", unix.RTPROT_RIP: "FRR", unix.RTPROT_EIGRP: "FRR",
 	// FRRouting/frr, zebra/rt_netlink.h: RIPng, NHRP, LDP, sharp, PBR, static routes, OpenFabric.
@@ -113,7 +108,7 @@ var chainOwners = []namedBy{
 	{regexp.MustCompile(`^(DOCKER|docker-)`), docker},                  // moby, libnetwork/drivers/bridge
 	{regexp.MustCompile(`^ts-(input|forward|postrouting)`), tailscale}, // tailscale, util/linuxfw
 	{regexp.MustCompile(`^wg-quick-`), wgQuick},                        // wireguard-tools, add_default
-	{regexp.MustCompile(`^firewalld`), Firewalld},                      // firewalld, core/nftables.py
+	{regexp.MustCompile(`^firewalld`), firewalld},                      // firewalld, core/nftables.py
 	{regexp.MustCompile(`^ufw`), "ufw"},                                // ufw-before-input and the like
 	{regexp.MustCompile(`^(LIBVIRT_|libvirt_)`), "libvirt"},            // libvirt, src/network
 }
@@ -144,39 +139,14 @@ func ofName(owners []namedBy, name string) string {
 	return ""
 }
 
-// OfKnownRule is who alone makes such a rule, for their own purpose; empty where several do.
-func OfKnownRule(r *snapshot.Rule) string {
+// OfRule is who alone makes such a rule, for their own purpose; empty where several do.
+func OfRule(r *snapshot.Rule) string {
 	for _, o := range ruleOwners {
 		if o.is(r) {
 			return o.owner
 		}
 	}
 	return ""
-}
-
-// OfRule is whose a rule seems to be: by what only one program does, by the file
-// that it stands in, or by its protocol.
-func OfRule(t *snapshot.Routing, r *snapshot.Rule) string {
-	if owner := OfKnownRule(r); owner != "" {
-		return owner
-	}
-	if lines := t.LinesOf(r); len(lines) > 0 {
-		return ofLine(lines[0])
-	}
-	// systemd, src/network/networkd-routing-policy-rule.c, routing_policy_rule_new_static.
-	if r.Protocol == unix.RTPROT_STATIC {
-		return Networkd
-	}
-	return ""
-}
-
-// ofLine is who wrote the file, where its name says so, or reads it. canonical/cloud-init, cloudinit/net/netplan.py and
-// networkd.py: 50-cloud-init.yaml, 10-cloud-init-eth1.network.
-func ofLine(l *snapshot.RuleLine) string {
-	if strings.Contains(filepath.Base(l.File), "cloud-init") {
-		return "cloud-init"
-	}
-	return l.Owner
 }
 
 // OfTable is who alone uses a table, for their own purpose.

@@ -51,17 +51,10 @@ func TestOwnerOfRule(t *testing.T) {
 		{"30401 from an own address lookup 30401", snapshot.Rule{Priority: 30401, Src: own, Table: 30401}, "nm-cloud-setup"},
 		{"30350 lookup main suppress_prefixlength 0", snapshot.Rule{Priority: 30350, Table: unix.RT_TABLE_MAIN, SuppressesDefault: true, Other: true}, "nm-cloud-setup"},
 		{"of protocol keepalived", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_KEEPALIVED}, keepalived},
-		{"of protocol static", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_STATIC}, Networkd},
+		{"of protocol static", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_STATIC}, ""},
 		{"by hand", snapshot.Rule{Priority: 1000, Src: own, Table: 101, Protocol: unix.RTPROT_BOOT}, ""},
-		{"by hand, in a file", snapshot.Rule{Priority: 1000, Src: own, Table: 77, Protocol: unix.RTPROT_BOOT}, "netplan"},
-		{"in a file of cloud-init's", snapshot.Rule{Priority: 32765, Src: own, Table: 102, Protocol: unix.RTPROT_STATIC}, "cloud-init"},
 	} {
-		h := testhost.New()
-		h.RuleLines = []snapshot.RuleLine{
-			{File: "/etc/netplan/a.yaml", Src: own, Table: "77", Owner: "netplan"},
-			{File: "/etc/netplan/50-cloud-init.yaml", Src: own, Table: "102", Owner: "netplan"},
-		}
-		if got := OfRule(&h.Routing, &test.rule); got != test.want {
+		if got := OfRule(&test.rule); got != test.want {
 			t.Errorf("%s: %q, not %q", test.name, got, test.want)
 		}
 	}
@@ -75,7 +68,7 @@ func TestOwnerOfRoute(t *testing.T) {
 		{52, unix.RTPROT_BOOT, tailscale},
 		{51820, unix.RTPROT_BOOT, wgQuick},
 		{2004, unix.RTPROT_KERNEL, cilium},
-		{254, unix.RTPROT_STATIC, Networkd + " or " + NetworkManager},
+		{254, unix.RTPROT_STATIC, ""},
 		{254, unix.RTPROT_DHCP, "a DHCP client"},
 		{254, unix.RTPROT_RA, "router advertisements"},
 		{254, unix.RTPROT_KEEPALIVED, keepalived},
@@ -108,7 +101,7 @@ func TestOwnerByName(t *testing.T) {
 		{chain, "KUBE-POSTROUTING", kubeProxy}, {chain, "@kube-proxy", kubeProxy}, {chain, "CILIUM_OUTPUT", cilium},
 		{chain, "cali-OUTPUT", calico}, {chain, "@calico", calico}, {chain, "FLANNEL-POSTRTG", flannel}, {chain, "@flannel-ipv4", flannel},
 		{chain, "DOCKER-USER", docker}, {chain, "ts-postrouting", tailscale}, {chain, "@wg-quick-wg0", wgQuick},
-		{chain, "@firewalld", Firewalld}, {chain, "OUTPUT", ""}, {chain, "@mine", ""},
+		{chain, "@firewalld", firewalld}, {chain, "OUTPUT", ""}, {chain, "@mine", ""},
 		{OfDevice, "tailscale0", tailscale}, {OfDevice, "cilium_host", cilium}, {OfDevice, "cali1234", calico},
 		{OfDevice, "vxlan.calico", calico}, {OfDevice, "vxlan-v6.calico", calico}, {OfDevice, "wireguard.cali", calico}, {OfDevice, "wg-v6.cali", calico},
 		{OfDevice, "flannel.1", flannel}, {OfDevice, "docker0", docker}, {OfDevice, "eth1", ""},

@@ -36,6 +36,8 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 		case !i.Up:
 			return finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier",
 				carrier(&h.Links, i)).Of(owners.OfDevice(i.Name))
+		case g.State == nexthop.StateNone && h.Status != nil && !h.Status.Daemon.Running:
+			return finding.None // nobody has asked it
 		case !nexthop.Usable(g.State):
 			return silentGateway(&h.Routing, i, g, text)
 		case g.State == nexthop.StateDelay || g.State == nexthop.StateProbe:

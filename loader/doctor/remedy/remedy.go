@@ -46,6 +46,9 @@ func StartAgain(s *snapshot.State) string {
 	return runWith(s, s.Config.Flags)
 }
 
+// Try is the command that enforces, and takes everything back unless it is confirmed.
+func Try(s *snapshot.State) string { return Command(s, "replypath try") }
+
 // Command is one of replypath's for the pin directory.
 func Command(s *snapshot.State, words string) string {
 	if !s.IsByUnit() {

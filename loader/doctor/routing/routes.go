@@ -35,6 +35,9 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	name := snapshot.FamilyName[family]
 	best := h.BestDefault(family)
 	switch {
+	case best == nil && h.Config.FallbackRoute && hasOwnDevice(h):
+		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
+			listDefaults(family))
 	case best == nil:
 		severity := finding.Error
 		if isPrivate(&h.Links, family) {
@@ -45,11 +48,12 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
 			name, Show(&h.Links, best)),
 			listRoutes(best)).Of(owners.OfRoute(best))
-	case h.DeviceName(best.Device) == discover.OwnDevice:
-		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
-			listDefaults(family))
 	}
 	return finding.Fine("", name+": "+Show(&h.Links, best))
+}
+
+func hasOwnDevice(h *snapshot.Host) bool {
+	return slices.ContainsFunc(h.Devices, func(d snapshot.Device) bool { return d.Name == discover.OwnDevice })
 }
 
 // withoutDefault is what there is to do about a missing default route: replypath has
@@ -63,15 +67,6 @@ func withoutDefault(s *snapshot.State, family int) finding.Remedy {
 		return finding.Remedy{Fix: finding.Explained(remedy.Start(s), "replies are built then; what this host starts needs a default route, too")}
 	}
 	return finding.Remedy{Inspect: listDefaults(family)}
-}
-
-// RoutedInterfaces finds an interface that replies are routed to, and that is not
-// managed: nothing moves them away from there, and of what comes in by it nothing
-// is recorded.
-func RoutedInterfaces(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Astray, func(a *discover.Astray) finding.Finding {
-		return finding.Advised(finding.Warning, a.Name, a.String(), remedy.Manage(h, a.Name))
-	})
 }
 
 // noDefault says that there is none, or none that everybody uses.
@@ -122,7 +117,7 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 		if r.Refuses == "" || !h.HasFamily(r.Family) {
 			return finding.None
 		}
-		return refusingRule(&h.Routing, r)
+		return refusingRule(r)
 	})...)
 	if more := len(found) - mostRoutes; more > 0 {
 		found = append(found[:mostRoutes], finding.Seen(finding.Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
@@ -133,8 +128,8 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 
 // refusingRule tells of a rule that refuses. What somebody marks is theirs: a rule by
 // the mark of a known program is in order, as it refuses nothing but its packets.
-func refusingRule(t *snapshot.Routing, r *snapshot.Rule) finding.Finding {
-	f := seenRule(t, r, finding.Warning, "", r.String()+": no reply that it matches is built")
+func refusingRule(r *snapshot.Rule) finding.Finding {
+	f := seenRule(r, finding.Warning, "", r.String()+": no reply that it matches is built")
 	if f.Owner != nil && r.HasMark() {
 		f.Severity, f.Found = finding.OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, *f.Owner)
 	}
@@ -186,7 +181,7 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 }
 
 // ShieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
-// routes and other rules tell: what refuses, or leads by an interface that is not managed. It is empty for nothing.
+// routes and other rules tell: what refuses, or leads by an interface where nothing catches them. It is empty for nothing.
 func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	for n := range h.Routes {
 		r := &h.Routes[n]
@@ -204,8 +199,8 @@ func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 		}
 		for m := range h.Routes {
 			r := &h.Routes[m]
-			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && h.Managed(r.Device) == nil {
-				return fmt.Sprintf("%s leads replies by %s, which is not managed", other, h.DeviceName(r.Device))
+			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && !h.Sees(h.DeviceName(r.Device)) {
+				return fmt.Sprintf("%s leads replies by %s, where nothing catches them", other, h.DeviceName(r.Device))
 			}
 		}
 	}

@@ -5,13 +5,10 @@ package routing
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/config"
-	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
 )
@@ -20,40 +17,6 @@ import (
 func ofProtocol(r snapshot.Route, protocol int) snapshot.Route {
 	r.Protocol = protocol
 	return r
-}
-
-func TestRoutedInterfaces(t *testing.T) {
-	const (
-		text = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that arrives by it is recorded"
-		fix  = " => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"
-	)
-	leftOut := func(reason string, families ...int) func(*snapshot.Host) {
-		return func(h *snapshot.Host) {
-			h.Interfaces = h.Interfaces[1:]
-			h.Unmanaged = []discover.Unmanaged{{Name: "eth0", Reason: reason}}
-			for _, family := range families {
-				h.Astray = append(h.Astray, discover.Astray{Family: family, Name: "eth0", Reason: reason})
-			}
-		}
-	}
-	testhost.Check(t, RoutedInterfaces, []testhost.Wants{
-		{"managed", nil, nil},
-		{"not named", func(h *snapshot.Host) {
-			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
-			leftOut("not named by the configuration", unix.AF_INET, unix.AF_INET6)(h)
-		}, []string{
-			"warning eth0: ipv4: the default route leads by eth0" + text + fix, "warning eth0: ipv6: the default route leads by eth0" + text + fix,
-		}},
-		{"no default route", leftOut("not named by the configuration"), nil},
-		{"discovered", leftOut(`ignore_interfaces "eth0"`, unix.AF_INET), []string{
-			"warning eth0: ipv4: the default route leads by eth0" + strings.Replace(text, "not named by the configuration", `ignore_interfaces "eth0"`, 1) +
-				" => set interfaces: [{name: eth1}, {name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
-		}},
-		{"never to be managed", leftOut("a VRF: its ports count", unix.AF_INET), []string{
-			"warning eth0: ipv4: the default route leads by eth0" + strings.Replace(text, "not named by the configuration", "a VRF: its ports count", 1) +
-				" ?? ip -details link show dev eth0  # it can never be managed: a VRF: its ports count",
-		}},
-	})
 }
 
 func TestDefaultRoutes(t *testing.T) {
@@ -103,7 +66,7 @@ func TestDefaultRoutes(t *testing.T) {
 		}, []string{ipv4, ipv6}},
 		{"our own device only", func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
-			h.Routes[0] = testhost.Via("", 9)
+			h.Routes = h.Routes[1:]
 		}, []string{
 			"warning: ipv4: no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
 		}},
@@ -155,8 +118,8 @@ func TestRefusingRoutes(t *testing.T) {
 			"ok: rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only ?? ip rule show @ Tailscale",
 			"warning: rule 5250: from all fwmark 0x80000 unreachable: no reply that it matches is built ?? ip rule show",
 		}},
-		{"of networkd", testhost.Route(ofProtocol(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24"), unix.RTPROT_STATIC)), []string{
-			"warning: unreachable 10.9.0.0/24" + text + "route show table main @ systemd-networkd or NetworkManager",
+		{"of protocol static", testhost.Route(ofProtocol(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24"), unix.RTPROT_STATIC)), []string{
+			"warning: unreachable 10.9.0.0/24" + text + "route show table main",
 		}},
 	})
 	h := testhost.New()

@@ -5,7 +5,6 @@ package routing
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -16,31 +15,18 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 )
 
 // NeedlessRules finds rules that send what comes from an address of a managed
 // interface by a table whose default route leaves by that interface, as people
-// type them, and the lines that bring them back after a reboot. It tells which of them
-// are not needed: those without which nothing would go another way.
+// type them. It tells which of them are not needed: those without which nothing would go another way.
 func NeedlessRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Rules {
 		if i := h.AnswersBySource(&r); i != nil {
 			found = append(found, ruleBySource(h, &r, i))
 		}
-	}
-	for _, line := range h.RuleLines {
-		i := h.HolderOf(line.Src)
-		isInForce := func(r snapshot.Rule) bool { return line.Adds(&r) && h.AnswersBySource(&r) != nil }
-		if i == nil || line.IIF != "" || line.Mark != "" || slices.ContainsFunc(h.Rules, isInForce) {
-			continue
-		}
-		f := seenLine(&line, finding.OK, i.Name, "which is not in force")
-		if why := needsRules(h, i, snapshot.FamilyOf(line.Src)); why == "" {
-			f.Severity = finding.Warning
-			f.Found += ": replypath sends replies by " + i.Name + " without it"
-		}
-		found = append(found, f)
 	}
 	return found
 }
@@ -61,7 +47,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 	case opened == 1:
 		uses = "1 connection was opened from " + from
 	}
-	f := seenRule(&h.Routing, r, finding.OK, i.Name, "")
+	f := seenRule(r, finding.OK, i.Name, "")
 	switch why := cmp.Or(needsRules(h, i, r.Family), ShieldedBy(h, r), LimitedBy(h, r)); {
 	case why != "":
 		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
@@ -71,7 +57,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 		f.Severity = finding.Warning
 		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and %s", r, i.Name, opensNothing(h, r, i))
 	}
-	f.Found += "; " + WhereWritten(&h.Routing, r)
+	f.Found += WhereWritten(h, r)
 	return f
 }
 
@@ -80,12 +66,16 @@ func opensNothing(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) str
 	if h.LeavesAllBySource(r, i) {
 		return "host_model: strong what this host opens"
 	}
+	if h.OpenedRelated(r) {
+		return fmt.Sprintf("what this host opened from %s is related to what its peers began", snapshot.OrAll(r.Src))
+	}
 	return "nothing that this host opened uses " + snapshot.OrAll(r.Src)
 }
 
 // needsRules says why replies of an interface need rules that lead them by it, empty
 // where they do not: the programs are on every managed interface, and both the one
-// that replies belong to and the one that the kernel chooses without rules enforce.
+// that replies belong to and the one that the kernel chooses without rules, unless it
+// only catches them, enforce.
 func needsRules(h *snapshot.Host, i *discover.Interface, family int) string {
 	if !h.Attached || len(h.MissingPrograms()) > 0 {
 		return "replypath is not attached"
@@ -98,7 +88,7 @@ func needsRules(h *snapshot.Host, i *discover.Interface, family int) string {
 		return why
 	}
 	for _, device := range []int{i.Index, best.Device} {
-		if name := h.DeviceName(device); name != discover.OwnDevice && !h.Enforcing[device] {
+		if name := h.DeviceName(device); name != discover.OwnDevice && !h.Catches(name) && !h.Enforcing[device] {
 			return "replypath does not enforce on " + name
 		}
 	}
@@ -120,8 +110,8 @@ func NeedsRules(h *snapshot.Host, family int) string {
 		return noOtherDefault
 	}
 	for _, hop := range h.HopsLike(best) {
-		if name := h.DeviceName(hop.Device); name != discover.OwnDevice && h.Managed(hop.Device) == nil {
-			return fmt.Sprintf("the default route leads by %s, which is not managed", name)
+		if name := h.DeviceName(hop.Device); name != discover.OwnDevice && !h.Sees(name) {
+			return fmt.Sprintf("the default route leads by %s, where nothing catches replies", name)
 		}
 	}
 	return ""
@@ -133,16 +123,18 @@ func leavesAlone(c *config.Config) bool {
 	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
 }
 
-// WhereWritten names the lines that a rule stands on.
-func WhereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
-	var places []string
-	for _, line := range t.LinesOf(r) {
-		places = append(places, line.Where())
+// WhereWritten names the lines that a rule's source stands on, as the end of a sentence.
+func WhereWritten(h *snapshot.Host, r *snapshot.Rule) string {
+	places := h.Written[r.Src.Masked()]
+	switch {
+	case !r.Src.IsValid():
+		return "" // nothing to tell it by
+	case len(places) > 0:
+		return "; its source stands in " + strings.Join(places, ", ")
+	case h.Unread[snapshot.PartFiles]+h.Failed[snapshot.PartFiles] != "":
+		return "; not all files of the network could be read"
 	}
-	if len(places) == 0 {
-		return "no known file makes it at boot"
-	}
-	return "it stands in " + strings.Join(places, ", ")
+	return "; no known file makes it at boot"
 }
 
 // NeedlessMarks finds connection marks that lead replies to a table: a rule with
@@ -167,7 +159,7 @@ func NeedlessMarks(h *snapshot.Host) []finding.Finding {
 // RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has
 // another purpose.
 func RestoringChains(h *snapshot.Host, r *snapshot.Rule) []string {
-	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(r) != "" {
+	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfRule(r) != "" {
 		return nil
 	}
 	return bringingBack(&h.Firewall, r)
@@ -182,14 +174,14 @@ func isEverybodys(table int) bool {
 // as what else has the mark is not to be seen.
 func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, restoring []string) finding.Finding {
 	text := fmt.Sprintf("%s leads back by %s what has the connection mark of %s", r, i.Name, strings.Join(restoring, ", "))
-	f := seenRule(&h.Routing, r, finding.OK, i.Name, "")
+	f := seenRule(r, finding.OK, i.Name, "")
 	if why := needsRules(h, i, r.Family); why != "" {
 		text += ": replies need it, as " + why
 	} else {
 		f.Severity = finding.Warning
 		text += ": replypath does this work for replies, what else has the mark is not known here"
 	}
-	f.Found = text + "; " + WhereWritten(&h.Routing, r)
+	f.Found = text + WhereWritten(h, r)
 	return f
 }
 
@@ -200,14 +192,8 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Rules {
 		if NeverMatches(&h.Links, &r) {
-			found = append(found, seenRule(&h.Routing, &r, finding.Warning, r.IIF,
-				fmt.Sprintf("%s never matches: %s; %s", &r, devMeansIIF, WhereWritten(&h.Routing, &r))))
-		}
-	}
-	for _, line := range h.RuleLines {
-		isInForce := func(r snapshot.Rule) bool { return line.Adds(&r) }
-		if neverMatches(&h.Links, line.Src, line.IIF) && !slices.ContainsFunc(h.Rules, isInForce) {
-			found = append(found, seenLine(&line, finding.Warning, line.IIF, "which never matches: "+devMeansIIF))
+			found = append(found, seenRule(&r, finding.Warning, r.IIF,
+				fmt.Sprintf("%s never matches: %s%s", &r, devMeansIIF, WhereWritten(h, &r))))
 		}
 	}
 	return found
@@ -215,31 +201,20 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 
 // NeverMatches tells a rule with an own address and an incoming interface.
 func NeverMatches(l *snapshot.Links, r *snapshot.Rule) bool {
-	return !r.Invert && neverMatches(l, r.Src, r.IIF)
+	return !r.Invert && r.IIF != "" && r.IIF != "lo" && r.Src.IsSingleIP() && l.IsOwn(r.Src.Addr())
 }
 
 const devMeansIIF = "dev means iif, and what this host sends arrives by lo"
 
-// neverMatches tells the condition of an own address with that of an incoming interface.
-func neverMatches(l *snapshot.Links, src netip.Prefix, iif string) bool {
-	return iif != "" && iif != "lo" && src.IsSingleIP() && l.IsOwn(src.Addr())
-}
-
 // seenRule makes a finding about a rule.
-func seenRule(t *snapshot.Routing, r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
-	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(owners.OfRule(t, r))
-}
-
-// seenLine makes a finding about a line of a file, and says what there is about what it adds.
-func seenLine(l *snapshot.RuleLine, severity finding.Severity, device, what string) finding.Finding {
-	text := fmt.Sprintf("%s adds %q, %s", l.Where(), l.Text, what)
-	return finding.Seen(severity, device, text, "cat "+finding.Quote(l.File)).Of(l.Owner)
+func seenRule(r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
+	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(owners.OfRule(r))
 }
 
 // bringingBack names the chains that bring a mark that a rule selects by back from
 // the connection to packets of its family. The marks that are to be seen are compared
 // as the rule does, with its mask; where none is, any may be meant.
-func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
+func bringingBack(f *netfilter.Ruleset, r *snapshot.Rule) []string {
 	others := "ip6"
 	if r.Family == unix.AF_INET6 {
 		others = "ip"
@@ -250,7 +225,7 @@ func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
 		if c.Family == others {
 			continue
 		}
-		if slices.ContainsFunc(c.Rules, func(r snapshot.FirewallRule) bool { return r.Restores }) {
+		if slices.ContainsFunc(c.Rules, func(r netfilter.Rule) bool { return r.Restores }) {
 			names = append(names, c.String())
 		}
 		for _, rule := range c.Rules {

@@ -10,8 +10,8 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
 	"replypath/test/testhost"
 )
 
@@ -33,11 +33,7 @@ func TestNeedlessRules(t *testing.T) {
 	)
 	fromEth1 := testhost.Rule(snapshot.Rule{Priority: 32765, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})
 	inFiles := func(h *snapshot.Host) {
-		h.RuleLines = []snapshot.RuleLine{
-			{File: "/etc/network/interfaces", Line: 12, Src: testhost.Prefix("10.4.0.100/32"), Table: "replication", Owner: "ifupdown"},
-			{File: "/etc/rc.local", Line: 3, Src: testhost.Prefix("10.4.0.100/32"), Table: "100", Owner: "rc.local"},
-			{File: "/etc/rc.local", Line: 4, Src: testhost.Prefix("10.4.0.100/32"), Table: "101", Text: "ip rule add from 10.4.0.100 table 101", Owner: "rc.local"},
-		}
+		h.Written = map[netip.Prefix][]string{testhost.Prefix("10.4.0.100/32"): {"/etc/network/interfaces:12", "/etc/rc.local:3"}}
 	}
 	testhost.Check(t, NeedlessRules, []testhost.Wants{
 		{"none", testhost.Enforces, nil},
@@ -81,8 +77,14 @@ func TestNeedlessRules(t *testing.T) {
 		{"the interface of the default route only observes", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Enforcing[testhost.Eth0] = false }), []string{
 			"ok " + from + "is needed: replypath does not enforce on eth0, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
-		{"the interface of the default route is not managed", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
-			"ok " + from + "is needed: the default route leads by eth0, which is not managed, and 0 connections were opened from 10.4.0.100" + nobody,
+		{"the default route leads by an interface that catches replies", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) {
+			h.Caught, h.Interfaces = h.Interfaces[:1], h.Interfaces[1:]
+			delete(h.Enforcing, testhost.Eth0)
+		}), []string{
+			"warning " + from + without + "10.4.0.100; no known file makes it at boot ?? ip rule show",
+		}},
+		{"nothing sees the interface of the default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
+			"ok " + from + "is needed: the default route leads by eth0, where nothing catches replies, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
 		{"its table has the only default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Routes = h.Routes[2:] }), []string{
 			"ok " + from + "is needed: no other default route has replies be built, and 0 connections were opened from 10.4.0.100" + nobody,
@@ -90,17 +92,15 @@ func TestNeedlessRules(t *testing.T) {
 		{"ipv6, the network", testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::/64"), Table: 100})), []string{
 			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100 " + without + "2001:db8:4::/64; no known file makes it at boot ?? ip -6 rule show",
 		}},
-		{"ipv6, of networkd, in use", testhost.And(testhost.Enforces, opened("2001:db8:4::100", 1),
+		{"ipv6, of protocol static, in use", testhost.And(testhost.Enforces, opened("2001:db8:4::100", 1),
 			testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::100/128"), Table: 100, Protocol: unix.RTPROT_STATIC})), []string{
-			"ok " + from6 + "is needed: 1 connection was opened from 2001:db8:4::100; no known file makes it at boot ?? ip -6 rule show @ systemd-networkd",
+			"ok " + from6 + "proto static is needed: 1 connection was opened from 2001:db8:4::100; no known file makes it at boot ?? ip -6 rule show",
 		}},
 		{"in two files", testhost.And(testhost.Enforces, fromEth1, inFiles), []string{
-			"warning " + from + without + "10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show @ ifupdown",
-			`warning eth1: /etc/rc.local:4 adds "ip rule add from 10.4.0.100 table 101", which is not in force: replypath sends replies by eth1 without it ?? cat /etc/rc.local @ rc.local`,
+			"warning " + from + without + "10.4.0.100; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
 		}},
 		{"in two files, not enforcing", testhost.And(fromEth1, inFiles), []string{
-			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show @ ifupdown",
-			`ok eth1: /etc/rc.local:4 adds "ip rule add from 10.4.0.100 table 101", which is not in force ?? cat /etc/rc.local @ rc.local`,
+			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
 		}},
 		{"by another interface", testhost.Rule(snapshot.Rule{Priority: 1, Src: testhost.Prefix("10.3.0.100/32"), Table: 100}), nil},
 		{"somebody else's address", testhost.Rule(snapshot.Rule{Priority: 1, Src: testhost.Prefix("192.0.2.1/32"), Table: 100}), nil},
@@ -112,18 +112,18 @@ func TestNeedlessRules(t *testing.T) {
 }
 
 func TestNeedlessMarks(t *testing.T) {
-	restoring := []snapshot.Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []snapshot.FirewallRule{{Restores: true, Marks: []uint32{0x1, 0x101}}}}}
+	restoring := []netfilter.Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []netfilter.Rule{{Restores: true, Marks: []uint32{0x1, 0x101}}}}}
 	marked := snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100}
 	marked6 := marked
 	marked6.Family = unix.AF_INET6
-	restores := func(family string) snapshot.Chain {
-		return snapshot.Chain{Family: family, Table: "mangle", Name: "OUTPUT", Rules: []snapshot.FirewallRule{{Restores: true}}}
+	restores := func(family string) netfilter.Chain {
+		return netfilter.Chain{Family: family, Table: "mangle", Name: "OUTPUT", Rules: []netfilter.Rule{{Restores: true}}}
 	}
-	with := func(r snapshot.Rule, chains []snapshot.Chain) func(*snapshot.Host) {
+	with := func(r snapshot.Rule, chains []netfilter.Chain) func(*snapshot.Host) {
 		return func(h *snapshot.Host) { testhost.Enforces(h); testhost.Rule(r)(h); h.Firewall.Chains = chains }
 	}
 	const (
-		nobody = "; no known file makes it at boot ?? ip "
+		nobody = " ?? ip "
 		back   = " lookup 100 leads back by eth1 what has the connection mark of "
 		work   = ": replypath does this work for replies, what else has the mark is not known here"
 	)
@@ -134,33 +134,21 @@ func TestNeedlessMarks(t *testing.T) {
 		{"connmark, nothing is attached", testhost.And(with(marked, restoring), func(h *snapshot.Host) { h.Attached = false }), []string{
 			"ok eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output: replies need it, as replypath is not attached" + nobody + "rule show",
 		}},
-		{"with a mask and a file", func(h *snapshot.Host) {
-			with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: 0xf00, Table: 100}, restoring)(h)
-			h.RuleLines = []snapshot.RuleLine{
-				{File: "/etc/rc.local", Line: 3, Mark: "0x100/0xf00", Table: "100"},
-				{File: "/etc/rc.local", Line: 4, Mark: "0x100/0xff00", Table: "100"}, {File: "/etc/rc.local", Line: 5, Mark: "0x100", Table: "100"},
-			}
-		}, []string{
-			"warning eth1: rule 9: from all fwmark 0x100/0xf00" + back + "inet lasthop output" + work + "; it stands in /etc/rc.local:3 ?? ip rule show",
+		{"with a mask", with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: 0xf00, Table: 100}, restoring), []string{
+			"warning eth1: rule 9: from all fwmark 0x100/0xf00" + back + "inet lasthop output" + work + nobody + "rule show",
 		}},
-		{"ipv6, in a file that has the other family's as well", func(h *snapshot.Host) {
-			with(marked6, restoring)(h)
-			h.RuleLines = []snapshot.RuleLine{
-				{File: "/etc/rc.local", Line: 3, Mark: "1", Table: "100", Family: unix.AF_INET},
-				{File: "/etc/rc.local", Line: 4, Mark: "1", Table: "100", Family: unix.AF_INET6},
-			}
-		}, []string{
-			"warning eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output" + work + "; it stands in /etc/rc.local:4 ?? ip -6 rule show",
+		{"ipv6", with(marked6, restoring), []string{
+			"warning eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output" + work + nobody + "-6 rule show",
 		}},
-		{"ipv6, by a chain of its own", with(marked6, []snapshot.Chain{restores("ip"), restores("ip6")}), []string{
+		{"ipv6, by a chain of its own", with(marked6, []netfilter.Chain{restores("ip"), restores("ip6")}), []string{
 			"warning eth1: rule 9: from all fwmark 0x1" + back + "ip6 mangle OUTPUT" + work + nobody + "-6 rule show",
 		}},
-		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []snapshot.Chain{restores("ip")}), nil},
-		{"and connections bring it back for ipv6 only", with(marked, []snapshot.Chain{restores("ip6")}), nil},
+		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []netfilter.Chain{restores("ip")}), nil},
+		{"and connections bring it back for ipv6 only", with(marked, []netfilter.Chain{restores("ip6")}), nil},
 		{"a mark that no connection brings back", with(marked, nil), nil},
 		{"another mark, by its mask", with(snapshot.Rule{Priority: 9, Mark: 0x200, Mask: 0xf00, Table: 100}, restoring), nil},
 		{"another mark than the same bits", with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: snapshot.AllBits, Table: 100}, restoring), nil},
-		{"tailscale's, beside a mark of others", with(snapshot.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: 100}, []snapshot.Chain{restores("inet")}), nil},
+		{"tailscale's, beside a mark of others", with(snapshot.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: 100}, []netfilter.Chain{restores("inet")}), nil},
 		{"to the main table", with(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: unix.RT_TABLE_MAIN}, restoring), nil},
 		{"all but a mark, as wg-quick has it", with(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Invert: true, Table: 100}, restoring), nil},
 		{"a table without a managed interface", with(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 101}, restoring), nil},
@@ -178,34 +166,24 @@ func TestRulesThatNeverMatch(t *testing.T) {
 		}},
 		{"ipv6, in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never6)(h)
-			h.RuleLines = []snapshot.RuleLine{
-				{File: "/etc/sysconfig/network-scripts/rule-eth1", Line: 1, Src: never.Src, IIF: "eth0", Table: "100", Text: "from 10.4.0.100 iif eth0 table 100"},
-				{File: "/etc/sysconfig/network-scripts/rule6-eth1", Line: 1, Src: never6.Src, IIF: "eth1", Table: "100"},
-			}
+			h.Written = map[netip.Prefix][]string{never6.Src: {"/etc/sysconfig/network-scripts/rule6-eth1:1"}}
 		}, []string{
-			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
-			`warning eth0: /etc/sysconfig/network-scripts/rule-eth1:1 adds "from 10.4.0.100 iif eth0 table 100", which ` + text + ` ?? cat /etc/sysconfig/network-scripts/rule-eth1`,
+			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; its source stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
+		}},
+		{"not all files may be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFiles: "root's rights"} }), []string{
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
+		}},
+		{"a file could not be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFiles: "read /etc/rc.local: gone"} }), []string{
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
 		}},
 		{"ipv6, forwarded", testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 8, Src: testhost.Prefix("2001:db8:4::/64"), IIF: "eth1", Table: 100}), nil},
 		{"in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never)(h)
-			h.RuleLines = []snapshot.RuleLine{{File: "/etc/network/interfaces", Line: 4, Src: never.Src, IIF: "eth1", Table: "100"}}
+			h.Written = map[netip.Prefix][]string{never.Src: {"/etc/network/interfaces:4"}}
 		}, []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; it stands in /etc/network/interfaces:4 ?? ip rule show",
-		}},
-		{"in a file only", func(h *snapshot.Host) {
-			h.RuleLines = []snapshot.RuleLine{{File: "/etc/network/interfaces", Line: 4, Src: never.Src, IIF: "eth1", Text: "ip rule add from 10.4.0.100 dev eth1"}}
-		}, []string{
-			`warning eth1: /etc/network/interfaces:4 adds "ip rule add from 10.4.0.100 dev eth1", which ` + text + ` ?? cat /etc/network/interfaces`,
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; its source stands in /etc/network/interfaces:4 ?? ip rule show",
 		}},
 		{"forwarded", testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.0/24"), IIF: "eth1", Table: 100}), nil},
 		{"sent by this host", testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "lo", Table: 100}), nil},
 	})
-}
-
-// TestQuotedFile has a name that the shell would read as more.
-func TestQuotedFile(t *testing.T) {
-	if got, want := *seenLine(&snapshot.RuleLine{File: "/etc/it's"}, finding.OK, "", "").Inspect, `cat '/etc/it'\''s'`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
 }

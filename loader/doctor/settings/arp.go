@@ -122,7 +122,8 @@ func isVirtual(l *snapshot.Links, a netip.Addr) bool {
 // what the configuration says of replies from them.
 func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Own, func(o *discover.OwnAddress) finding.Finding {
-		if !o.LoopbackOnly {
+		isNamed := func(p netip.Prefix) bool { return p.Contains(o.Address) }
+		if !o.LoopbackOnly || slices.ContainsFunc(h.Config.Addresses, isNamed) {
 			return finding.None
 		}
 		way := "follow the routing table, as lvs direct routing needs" +

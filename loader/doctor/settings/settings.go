@@ -4,8 +4,8 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -111,72 +111,6 @@ func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) findin
 	return s.switchedOff(text)
 }
 
-// SendRedirects finds a load balancer that tells the servers of its own network
-// to answer its clients directly. One of both values is enough to do so
-// (IN_DEV_TX_REDIRECTS), and only what is forwarded causes one.
-func SendRedirects(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		s, known := settingOf(h, "ipv4", i.Name, "send_redirects")
-		forwards := h.Settings[hostsettings.Key("ipv4", i.Name, "forwarding")] != 0
-		why := balances(h, i)
-		if !known || !forwards || why == "" {
-			return finding.None
-		}
-		text := s.switched(s.isOn())
-		if !s.isOn() {
-			return finding.Fine(i.Name, text)
-		}
-		return s.switchedOff(text + ": this host balances (" + why + ") and has real servers reply to clients past it")
-	})
-}
-
-// balances says how this host hands connections on to servers next to an
-// interface, "" where it does not.
-func balances(h *snapshot.Host, i *discover.Interface) string {
-	if h.Firewall.IPVS > 0 {
-		return fmt.Sprintf("%d services of ipvs", h.Firewall.IPVS)
-	}
-	for _, c := range h.Firewall.Chains {
-		for _, r := range c.Rules {
-			for _, to := range r.DNAT {
-				if h.IsOnLink(i.Index, to) && !h.IsOwn(to) {
-					return fmt.Sprintf("dnat to %s in %s", to, c.String())
-				}
-			}
-		}
-	}
-	return ""
-}
-
-// AcceptLocal finds interfaces that take packets whose source is an address of
-// this host for genuine. Either value is enough (IN_DEV_ACCEPT_LOCAL). Who set that of
-// all means interfaces that are not managed, too; who talks to itself by the wire needs
-// it: neither is mended.
-func AcceptLocal(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		s, known := settingOf(h, "ipv4", i.Name, "accept_local")
-		text := s.switched(s.isOn()) + ": the host accepts packets from its own addresses, and replypath records no flow for them"
-		switch {
-		case !known:
-			return finding.None
-		case !s.isOn():
-			return finding.Fine(i.Name, s.values(0))
-		case s.all != 0 || talksToItself(h.Rules):
-			return s.shown(text)
-		}
-		return s.mended(text, "0")
-	})
-}
-
-// talksToItself tells a host whose own addresses are looked up by interface, which
-// takes the rule for the local table away from its place: it sends packets to itself
-// by the wire, and needs accept_local for them.
-func talksToItself(rules []snapshot.Rule) bool {
-	return slices.ContainsFunc(rules, func(r snapshot.Rule) bool {
-		return r.Family == unix.AF_INET && r.Table == unix.RT_TABLE_LOCAL && r.Priority != 0
-	})
-}
-
 // RPFilter finds a strict rp_filter, which drops what comes in by another
 // interface than the routes lead back to: the very packets whose replies
 // replypath is there for. The larger one of both values is in force
@@ -192,12 +126,21 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if effective != hostsettings.RPFilterStrict {
 			return finding.Fine(i.Name, text)
 		}
-		text += ", strict: what arrives here is dropped if the route back leads by another interface"
+		text = fmt.Sprintf("rp_filter of %s is strict (all %d, device %d): what arrives there is dropped if the route back leads by another interface",
+			i.Name, s.all, s.device)
 		if h.Attached && !h.Enforcing[i.Index] {
 			text += "; replypath only observes here and leaves it: it does not see what is dropped"
 		}
+		text += hostsettings.Dropped(h.RPFilterDrops)
+		isMended := !h.Attached && h.Config.ManageRPFilter && cmp.Or(i.Settings.Mode, h.Config.Mode) == config.ModeEnforce
+		if isMended {
+			text += "; enforcing makes it loose"
+		}
 		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
-		f.Severity = finding.Error
+		best := h.BestDefault(unix.AF_INET)
+		if hasMost := best != nil && best.Device == i.Index; !isMended && !hasMost { // where the default route leads, few are dropped
+			f.Severity = finding.Error
+		}
 		return f
 	})
 }

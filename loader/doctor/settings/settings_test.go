@@ -3,7 +3,6 @@
 package settings
 
 import (
-	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +14,34 @@ import (
 )
 
 func TestRPFilter(t *testing.T) {
-	const strict = ", strict: what arrives here is dropped if the route back leads by another interface => sysctl -w net.ipv4.conf."
+	const (
+		dropped = ": what arrives there is dropped if the route back leads by another interface"
+		mend    = " => sysctl -w net.ipv4.conf."
+		strict  = dropped + "; enforcing makes it loose" + mend
+	)
+	onEth1 := testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})
 	testhost.Check(t, RPFilter, []testhost.Wants{
 		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1}), []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"error eth1: rp_filter: all 0, device 1, effective 1" + strict + "eth1.rp_filter=2",
+			"warning eth1: rp_filter of eth1 is strict (all 0, device 1)" + strict + "eth1.rp_filter=2",
+		}},
+		{"left to the host", func(h *snapshot.Host) { onEth1(h); h.Config.ManageRPFilter = false }, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + mend + "eth1.rp_filter=2",
+		}},
+		{"left to the host, where the default route leads", func(h *snapshot.Host) {
+			h.Settings["net.ipv4.conf.eth0.rp_filter"], h.Config.ManageRPFilter = 1, false
+		}, []string{
+			"warning eth0: rp_filter of eth0 is strict (all 0, device 1)" + dropped + mend + "eth0.rp_filter=2",
+			"ok eth1: rp_filter: all 0, device 0, effective 0",
+		}},
+		{"observing", func(h *snapshot.Host) { onEth1(h); h.Attached = true }, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped +
+				"; replypath only observes here and leaves it: it does not see what is dropped" + mend + "eth1.rp_filter=2",
 		}},
 		{"all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1, "net.ipv4.conf.eth1.rp_filter": 2}), []string{
-			"error eth0: rp_filter: all 1, device 0, effective 1" + strict + "eth0.rp_filter=2",
+			"warning eth0: rp_filter of eth0 is strict (all 1, device 0)" + strict + "eth0.rp_filter=2",
 			"ok eth1: rp_filter: all 1, device 2, effective 2",
 		}},
 		{"loose by all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 2, "net.ipv4.conf.eth1.rp_filter": 1}), []string{
@@ -33,7 +52,7 @@ func TestRPFilter(t *testing.T) {
 			h.Interfaces = h.Interfaces[:1]
 			h.Interfaces[0].Name = "eth0.7"
 			h.Settings["net.ipv4.conf.eth0/7.rp_filter"] = 1
-		}, []string{"error eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
+		}, []string{"warning eth0.7: rp_filter of eth0.7 is strict (all 0, device 1)" + strict + "eth0/7.rp_filter=2"}},
 	})
 }
 
@@ -144,46 +163,6 @@ func TestLoopbackAddresses(t *testing.T) {
 	})
 }
 
-func TestAcceptLocal(t *testing.T) {
-	const (
-		text   = ": the host accepts packets from its own addresses, and replypath records no flow for them"
-		fix    = text + " => sysctl -w "
-		theirs = text + " ?? sysctl net.ipv4.conf.all.accept_local net.ipv4.conf."
-	)
-	table := []testhost.Wants{
-		{"off", nil, []string{
-			"ok eth0: accept_local: all 0, device 0, effective 0", "ok eth1: accept_local: all 0, device 0, effective 0",
-		}},
-		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), []string{
-			"ok eth0: accept_local: all 0, device 0, effective 0",
-			"warning eth1: accept_local: all 0, device 1, effective 1" + fix + "net.ipv4.conf.eth1.accept_local=0",
-		}},
-		{"both", testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}), []string{
-			"warning eth0: accept_local: all 1, device 0, effective 1" + theirs + "eth0.accept_local",
-			"warning eth1: accept_local: all 1, device 1, effective 1" + theirs + "eth1.accept_local",
-		}},
-	}
-	testhost.Check(t, AcceptLocal, table)
-	h := testhost.New()
-	table[1].Change(h)
-	h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Table: unix.RT_TABLE_LOCAL})
-	if f := AcceptLocal(h)[1]; !f.Automatic {
-		t.Error("left to a person")
-	}
-	// ip rule add iif eth1 lookup local priority 10; ip rule del priority 0
-	h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 10, IIF: "eth1", Table: unix.RT_TABLE_LOCAL})
-	if f := AcceptLocal(h)[1]; f.Automatic || f.Fix != nil {
-		t.Error("switched off although the host talks to itself by the wire")
-	}
-	h = testhost.New()
-	table[2].Change(h)
-	for _, f := range AcceptLocal(h) {
-		if f.Automatic || f.Fix != nil {
-			t.Errorf("all of the host's interfaces are changed by --fix: %+v", f)
-		}
-	}
-}
-
 func TestAcceptRedirects(t *testing.T) {
 	const text = ": a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies => sysctl -w "
 	on := map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1}
@@ -209,33 +188,6 @@ func TestAcceptRedirects(t *testing.T) {
 			"ok eth1: ipv4 accept_redirects: all 0, device 1, effective 0",
 			"ok eth1: ipv6 accept_redirects: all 0, device 1, effective 0",
 		}},
-	})
-}
-
-func TestSendRedirects(t *testing.T) {
-	dnat := func(to string) func(*snapshot.Host) {
-		return func(h *snapshot.Host) {
-			testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
-			h.Firewall.Chains = []snapshot.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []snapshot.FirewallRule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
-		}
-	}
-	const text = " and has real servers reply to clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +
-		" ?? sysctl net.ipv4.conf.all.send_redirects net.ipv4.conf.eth1.send_redirects"
-	testhost.Check(t, SendRedirects, []testhost.Wants{
-		{"no balancer", testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1}), nil},
-		{"dnat to a neighbour", dnat("10.4.0.7"), []string{
-			"warning eth1: send_redirects: all 1, device 1, effective 1: this host balances (dnat to 10.4.0.7 in ip nat pre)" + text,
-		}},
-		{"dnat to a container", dnat("172.17.0.2"), nil},
-		{"dnat to this host", dnat("10.4.0.100"), nil},
-		{"ipvs", func(h *snapshot.Host) {
-			h.Firewall.IPVS = 2
-			testhost.Set(map[string]int{"net.ipv4.conf.eth0.forwarding": 1, "net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
-		}, []string{
-			"ok eth0: send_redirects: all 0, device 0, effective 0",
-			"warning eth1: send_redirects: all 0, device 1, effective 1: this host balances (2 services of ipvs) and has real servers reply to clients past it => sysctl -w net.ipv4.conf.eth1.send_redirects=0",
-		}},
-		{"ipvs without forwarding", func(h *snapshot.Host) { h.Firewall.IPVS = 2; h.Settings["net.ipv4.conf.eth1.send_redirects"] = 1 }, nil},
 	})
 }
 

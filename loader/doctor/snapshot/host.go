@@ -15,6 +15,8 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/netfilter"
+	"replypath/loader/nexthop"
 )
 
 // Host is a snapshot of a network namespace, as far as checks ask for it.
@@ -24,12 +26,16 @@ type Host struct {
 	Routing
 	Neighbourhood
 	Settings Settings
-	Firewall Firewall
+	// RPFilterDrops are the packets that rp_filter dropped in this network namespace; nil: not known.
+	RPFilterDrops *uint64
+	Firewall      netfilter.Ruleset
 	Hooked
 	Traffic
 	Connections
 	// Unread are parts of the host that this process may not read, by name, and why.
 	Unread map[string]string
+	// Failed are parts that could not be read, by name, with the error.
+	Failed map[string]string
 }
 
 // The parts that not everybody may read.
@@ -40,10 +46,13 @@ const (
 	PartFlows    = "the flow table"
 	PartHooks    = "the tc hooks"
 	PartFiles    = "the files of the network"
-	PartBalancer = "the services of ipvs"
 	PartOffloads = "the ipsec states"
 	PartTraffic  = "the counters"
+	PartTunnels  = "what arrives by tunnels without an address"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
+	PartTracked  = "connection tracking"
+	PartSockets  = "the sockets"
+	PartStatus   = "the datapath"
 )
 
 // MissingProgram is a place that a program of replypath was taken from.
@@ -104,6 +113,16 @@ func (h *Host) LeavesAllBySource(r *Rule, i *discover.Interface) bool {
 	return r.Src.IsSingleIP() && !h.HasSeveralGateways(i, r.Family) && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
 }
 
+// IsAskedFromAfar tells whether questions arrive by an interface, as far as is known, from peers that no route by it names.
+func (h *Host) IsAskedFromAfar(i *discover.Interface) (asked bool) {
+	asked = slices.ContainsFunc(h.Gateways, func(g nexthop.Gateway) bool {
+		isOfAll := func(family int) bool { return g.Reach(family).Everything }
+		return g.Interface == i.Index && slices.ContainsFunc(Families, isOfAll)
+	})
+	h.Unnamed(i.Name, func(_ *flows.Flow, peer netip.Addr) { asked = asked || !h.IsOnLink(i.Index, peer) })
+	return asked
+}
+
 // Forwards tells whether packets of others pass by way of a managed interface.
 func (h *Host) Forwards(family int) bool {
 	name := FamilyName[family]
@@ -112,12 +131,30 @@ func (h *Host) Forwards(family int) bool {
 	})
 }
 
+// IsServed tells whether an address is this host's, or is served although no interface has it.
+func (h *Host) IsServed(a netip.Addr) bool {
+	holds := func(p netip.Prefix) bool { return p.Contains(a) }
+	isLocal := func(p discover.OwnPrefix) bool { return p.Prefix.Contains(a) }
+	return h.IsOwn(a) || slices.ContainsFunc(h.Config.Addresses, holds) ||
+		slices.ContainsFunc(h.Firewall.Translated, holds) || slices.ContainsFunc(h.OwnPrefixes, isLocal)
+}
+
+// GoesRelated tells whether what is related, of a protocol, goes as answers to its peer go.
+func (h *Host) GoesRelated(isRelated bool, protocol uint8) bool {
+	return isRelated && h.Config.Related && slices.Contains(h.Config.Protocols, protocol)
+}
+
+// OpenedRelated tells whether this host opened something related from the addresses of a rule.
+func (h *Host) OpenedRelated(r *Rule) bool {
+	return slices.ContainsFunc(h.Uses, func(u Use) bool { return r.Src.Contains(u.Local.Addr()) && h.GoesRelated(u.Related, u.Protocol) })
+}
+
 // OpenedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
 // without it.
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
 	var list []Use
 	for _, u := range h.Uses {
-		if r.Src.Contains(u.Local.Addr()) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
+		if r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
 			list = append(list, u)
 		}
 	}
@@ -179,6 +216,7 @@ type Hook struct {
 	TCX       bool // else a filter of a clsact qdisc, which runs after those
 	Name      string
 	Ours      bool
+	Redirects bool // it is a filter that sends packets elsewhere; of programs that is not known
 }
 
 // Settings are sysctls by key; missing where the kernel has none.
@@ -186,6 +224,6 @@ type Settings map[string]int
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{
-	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_local", "accept_redirects", "send_redirects", "forwarding"},
+	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_redirects", "forwarding"},
 	"ipv6": {"accept_redirects", "forwarding"},
 }

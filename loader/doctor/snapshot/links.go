@@ -19,7 +19,6 @@ import (
 type Links struct {
 	// Interfaces are those that are managed, or would be.
 	discover.Result
-	Astray    []discover.Astray
 	Devices   []Device // every interface, managed or not
 	Offloaded []string // devices that IPsec packets are offloaded to, once each
 }
@@ -35,13 +34,19 @@ type Device struct {
 	VRFTable  int            // of a VRF itself; 0 for others
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
-	VFs       int
-	Features  map[string]bool // of ethtool; nil where they cannot be read
 }
 
 // Managed returns a managed interface by its index, nil for others.
 func (l *Links) Managed(index int) *discover.Interface {
 	return find(l.Interfaces, func(i *discover.Interface) bool { return i.Index == index })
+}
+
+// Sees tells whether a program of ours sees what leaves by an interface: one that is managed or caught.
+func (l *Links) Sees(name string) bool { return l.Named(name) != nil || l.Catches(name) }
+
+// Catches tells whether replies that leave by an interface, which is not managed, are caught.
+func (l *Links) Catches(name string) bool {
+	return find(l.Caught, func(i *discover.Interface) bool { return i.Name == name }) != nil
 }
 
 // Named returns a managed interface by its name, nil for others.

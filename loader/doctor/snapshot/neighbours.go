@@ -25,6 +25,7 @@ type Neighbour struct {
 	Address   netip.Addr
 	MAC       net.HardwareAddr
 	Counted   bool // against gc_thresh
+	Router    bool // it has said so by neighbour discovery
 }
 
 // NeighTable is what the kernel tells of the size of a neighbour table, which all
@@ -54,6 +55,11 @@ func (b *Neighbourhood) OwnersOfMACs(device int) map[string][]netip.Addr {
 		}
 	}
 	return owners
+}
+
+// HasGateway tells whether a gateway is known on an interface.
+func (b *Neighbourhood) HasGateway(device int) bool {
+	return slices.ContainsFunc(b.Gateways, func(g nexthop.Gateway) bool { return g.Interface == device })
 }
 
 // isNeighbour tells whether the kernel knows the MAC of an address.

@@ -3,25 +3,27 @@
 package snapshot
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
-	"replypath/loader/discover/dump"
-
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover/dump"
 )
 
 // Routing is where packets are sent.
 type Routing struct {
-	Routes    []Route // those that one of the checks asks for
-	Rules     []Rule
-	RuleLines []RuleLine
+	Routes []Route // those that one of the checks asks for
+	Rules  []Rule
+	// Written are the places, as file:line, of the files of the network that name a source.
+	Written map[netip.Prefix][]string
 }
 
-// Route is a route that is of interest here: every default route, every one that
+// Route is a route that is of interest here: every one that leads everywhere, every one that
 // refuses, that has no gateway although it leads far, or whose gateway is this
 // host, and every static one by a managed interface.
 type Route struct {
@@ -51,6 +53,13 @@ func (r *Route) LeadsFar() bool {
 	}
 	return r.Dst.Bits() < 16 && !r.Dst.Addr().IsMulticast()
 }
+
+// LeadsEverywhere tells a default route, its halves, and the part of IPv6 that is in use.
+func (r *Route) LeadsEverywhere() bool {
+	return r.Dst.IsValid() && (r.Dst.Bits() <= 1 || r.Dst == inUse)
+}
+
+var inUse = netip.MustParsePrefix("2000::/3")
 
 // refusals are the types of routes that refuse, by the words of ip(8).
 var refusals = map[int]string{
@@ -85,6 +94,29 @@ func (t *Routing) BestDefault(family int) *Route {
 	return nil
 }
 
+// From returns the hops of the route that an answer from an address takes to a peer far away: those of the first rule that
+// leads it to a default route, or to one of its parts.
+func (t *Routing) From(a netip.Addr) []Route {
+	for n := range t.Rules {
+		rule := &t.Rules[n]
+		if rule.Family != FamilyOf(netip.PrefixFrom(a, a.BitLen())) || !rule.matchesAnswer(a) {
+			continue
+		}
+		var best *Route
+		for m := range t.Routes {
+			r := &t.Routes[m]
+			isMeant := r.Family == rule.Family && r.Table == rule.Table && r.LeadsEverywhere() && !(rule.SuppressesDefault && r.IsDefault())
+			if isMeant && (best == nil || cmp.Or(best.Dst.Bits()-r.Dst.Bits(), r.Metric-best.Metric) < 0) {
+				best = r
+			}
+		}
+		if best != nil {
+			return t.HopsLike(best)
+		}
+	}
+	return nil
+}
+
 // HopsLike returns all hops of a route, which is one of them.
 func (t *Routing) HopsLike(r *Route) []Route {
 	return slices.DeleteFunc(slices.Clone(t.Routes), func(o Route) bool {
@@ -104,17 +136,6 @@ func (t *Routing) LeavesBy(family, table, device int) bool {
 	return slices.ContainsFunc(t.Routes, func(r Route) bool {
 		return r.Family == family && r.Table == table && r.IsUnicast() && r.IsDefault() && r.Device == device
 	})
-}
-
-// LinesOf returns the lines that add a rule.
-func (t *Routing) LinesOf(r *Rule) []*RuleLine {
-	var lines []*RuleLine
-	for n := range t.RuleLines {
-		if line := &t.RuleLines[n]; line.Adds(r) {
-			lines = append(lines, line)
-		}
-	}
-	return lines
 }
 
 // Rule is a rule of policy routing. What is not valid, 0 or empty is no condition.
@@ -145,6 +166,13 @@ func (r *Rule) MayMatch(src netip.Prefix) bool {
 		(!r.Src.IsValid() || r.Src.Overlaps(src)) && (r.Table != 0 || r.Refuses != "")
 }
 
+// matchesAnswer tells whether a rule to a table matches an answer from an address to a peer that no rule names. An answer has
+// no mark.
+func (r *Rule) matchesAnswer(a netip.Addr) bool {
+	isMet := (!r.Src.IsValid() || r.Src.Contains(a)) && !r.Dst.IsValid() && r.Mark == 0 && (r.IIF == "" || r.IIF == "lo") && r.OIF == ""
+	return isMet != r.Invert && !r.Other && r.Table != 0
+}
+
 // IsVRFs tells the rule by which each VRF has its own table (l3mdev_fib_rule_match).
 func (r *Rule) IsVRFs() bool { return r.Table == 0 && r.Refuses == "" && !r.Other }
 
@@ -153,7 +181,7 @@ func (r *Rule) isBySource() bool {
 	return r.Table != 0 && !r.Dst.IsValid() && !r.HasMark() && r.IIF == "" && r.OIF == "" && !r.Invert && !r.Other
 }
 
-// String writes the rule as the arguments of ip rule.
+// String writes the rule as `ip rule show` does.
 func (r *Rule) String() string {
 	words := []string{fmt.Sprintf("rule %d:", r.Priority)}
 	if r.Invert {
@@ -182,6 +210,9 @@ func (r *Rule) String() string {
 	case r.Table != 0:
 		words = append(words, "lookup", dump.TableName(r.Table))
 	}
+	if r.Protocol != unix.RTPROT_UNSPEC && r.Protocol != unix.RTPROT_KERNEL {
+		words = append(words, "proto", netlink.RouteProtocol(r.Protocol).String())
+	}
 	return strings.Join(words, " ")
 }
 
@@ -208,55 +239,4 @@ func OrAll(p netip.Prefix) string {
 		return p.Addr().String()
 	}
 	return p.String()
-}
-
-// RuleLine is a line of a file that adds a rule when the network is set up.
-type RuleLine struct {
-	File string
-	Line int
-	Text string       // one line
-	Src  netip.Prefix // not valid where it has none, or one that cannot be read
-	// Family is that of a line without a source, by which it could be told: 0 where
-	// it does not say, or means both.
-	Family int
-	IIF    string
-	Mark   string // as written
-	Table  string // as written
-	Owner  string // who reads the file
-}
-
-// Where is the file and the line.
-func (l *RuleLine) Where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
-
-// Adds tells whether a line adds a rule. A table may be written by a name of
-// /etc/iproute2/rt_tables, so that it decides only where both are numbers.
-func (l *RuleLine) Adds(r *Rule) bool {
-	if l.Src.IsValid() != r.Src.IsValid() || l.Src.IsValid() && l.Src.Masked() != r.Src.Masked() {
-		return false
-	}
-	if l.Family != 0 && l.Family != r.Family || l.IIF != r.IIF || l.markDiffers(r) {
-		return false
-	}
-	if !l.Src.IsValid() && l.Mark == "" {
-		return false // nothing to tell it by
-	}
-	table, err := strconv.Atoi(l.Table)
-	return err != nil || table == r.Table
-}
-
-// markDiffers compares a mark with its mask: all bits of it where none is written.
-func (l *RuleLine) markDiffers(r *Rule) bool {
-	if l.Mark == "" {
-		return r.HasMark()
-	}
-	text, maskText, hasMask := strings.Cut(l.Mark, "/")
-	mark, err := strconv.ParseUint(text, 0, 32)
-	if err != nil || uint32(mark) != r.Mark {
-		return true
-	}
-	if !hasMask {
-		return r.Mask != AllBits
-	}
-	mask, err := strconv.ParseUint(maskText, 0, 32)
-	return err != nil || uint32(mask) != r.Mask
 }

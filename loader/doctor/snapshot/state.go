@@ -8,6 +8,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 )
 
 // State is what replypath itself is and does here.
@@ -15,11 +16,13 @@ type State struct {
 	Config     *config.Config
 	ConfigPath string
 	PinDir     string
-	Attached   bool     // a datapath is pinned
-	Pinned     bool     // the pin directory is there, whether it may be read or not
-	InForce    *InForce // what it works by, nil for nothing
-	Start      Start    // what a start takes
-	Daemon     *Daemon  // who holds the pin directory, nil for nobody
+	Attached   bool           // a datapath is pinned
+	Pinned     bool           // the pin directory is there, whether it may be read or not
+	InForce    *InForce       // what it works by, nil for nothing
+	Start      Start          // what a start takes
+	Daemon     *Daemon        // who holds the pin directory, nil for nobody
+	Status     *status.Status // what the datapath does, nil for none
+	FailsMore  bool           // and while the snapshot was taken, more replies failed than before
 	// Enforcing are the managed interfaces on which replies are corrected, by index;
 	// none where nothing is attached, or where it cannot be told.
 	Enforcing map[int]bool

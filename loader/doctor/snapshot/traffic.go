@@ -14,6 +14,14 @@ type Traffic struct {
 	Flows     []flows.Flow
 	FlowError string // why the flow table cannot be read, empty where there is none or it can
 	WrongWays []WrongWay
+	OwnWays   []OwnWay
+}
+
+// OwnWay is by which device the kernel sends what an own address sends to peers beyond its network; "" if nowhere.
+type OwnWay struct {
+	Address netip.Prefix
+	On, By  string
+	Refused bool // by a route or a rule
 }
 
 // Counted is what a datapath has counted for a pair of interfaces since it was pinned.
@@ -39,6 +47,8 @@ const (
 	ReasonLinkDown = "link_down"
 	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
 	ReasonLost = "lost"
+	// ReasonTunnel: what the packets asked for is an address of From; To is a tunnel that the configuration did not name.
+	ReasonTunnel = "unnamed_tunnel"
 )
 
 // Unnamed visits the flows of a managed interface that came through no gateway that a route names.
@@ -52,9 +62,17 @@ func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr
 	}
 }
 
+// Translation is a destination that tracked connections are translated from.
+type Translation struct {
+	Address, Target netip.Addr // of the first connection
+	Count           int
+}
+
 // Connections are what this host has open.
 type Connections struct {
-	Sockets []Socket
+	// Translations are of what comes from other hosts.
+	Translations []Translation
+	Sockets      []Socket
 	// Uses are what this host opened from addresses that rules select by.
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
@@ -74,4 +92,5 @@ type Use struct {
 	// Doubtful tells that it need not send any more: a connection that is over, a raw socket, or that of a server of a kind
 	// that asks others as well.
 	Doubtful bool
+	Related  bool // to what its peer began by the interface of the address
 }

@@ -24,8 +24,7 @@ type Addresses struct {
 	gateway    netip.Addr // the client's on eth1
 	// network is the length of their networks.
 	network int
-	// peers are all who ask. The client has those in clients and drops what is sent
-	// to the others.
+	// peers are all who ask. The client has those in clients and drops what is sent to the others.
 	peers, clients netip.Prefix
 	// rules is the prefix of addresses that other rules are for.
 	rules netip.Prefix

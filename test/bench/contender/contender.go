@@ -134,8 +134,7 @@ func All() []*Contender {
 // Work is what a contender may be unable to do.
 type Work struct {
 	Flows int
-	// Unbound is true where the server answers by a datagram socket that nobody binds to a
-	// device.
+	// Unbound is true where the server answers by a datagram socket that nobody binds to a device.
 	Unbound bool
 	// Kept is true where all goes on TCP connections that are kept.
 	Kept bool
@@ -177,8 +176,7 @@ func (c *Contender) Lacks(work Work) string {
 	return ""
 }
 
-// Fit returns those of the contenders that the kernel has what they need for, and
-// why the others are left out.
+// Fit returns those of the contenders that the kernel has what they need for, and why the others are left out.
 func Fit(contenders []*Contender) (fit []*Contender, absent map[string]string, err error) {
 	absent = make(map[string]string)
 	for _, c := range contenders {

@@ -125,8 +125,7 @@ func memberOffset(structure, member string) (int16, error) {
 	return 0, fmt.Errorf("struct %s of this kernel has no %s", structure, member)
 }
 
-// emptyTCX and emptyXDP tell what it costs to look at questions at either hook, whatever is
-// done with them there.
+// emptyTCX and emptyXDP tell what it costs to look at questions at either hook, whatever is done with them there.
 func emptyTCX() *Contender {
 	return &Contender{
 		Name: "empty-tcx", About: "no correction; an empty program at ingress of eth1, by TCX", Way: ByEth0, extra: true,

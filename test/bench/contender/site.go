@@ -46,8 +46,7 @@ type SiteOptions struct {
 	Forward bool // the server is a router too, for IPv4
 }
 
-// CongestionControl is that of TCP in every run: the one that every kernel has, and
-// lets every namespace choose.
+// CongestionControl is that of TCP in every run: the one that every kernel has, and lets every namespace choose.
 const CongestionControl = "reno"
 
 // InnerHost is the address of the host behind the server.
@@ -162,8 +161,7 @@ func (s *Site) resolve(ctx context.Context) error {
 	return nil
 }
 
-// Bytes returns how many the server has sent and received by both interfaces so far, with their
-// headers.
+// Bytes returns how many the server has sent and received by both interfaces so far, with their headers.
 func (s *Site) Bytes() (sent, received uint64, err error) {
 	for _, i := range []*topology.Interface{s.Eth0, s.Eth1} {
 		link, err := i.Link()

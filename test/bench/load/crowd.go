@@ -19,8 +19,7 @@ import (
 	"replypath/test/bench/contender"
 )
 
-// udpCrowd sends each datagram from another one of so many addresses, all of which
-// the server has heard before.
+// udpCrowd sends each datagram from another one of so many addresses, all of which the server has heard before.
 func udpCrowd(size int) func(context.Context, *contender.Site, *Shared) (Work, error) {
 	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		c := newCrew()
@@ -67,8 +66,7 @@ func (c *crew) askFromMany(s *contender.Site, size int) error {
 const (
 	// crowdPort is the one that all of a crowd ask from.
 	crowdPort = 6000
-	// introductionBatch is how many ask at once: what they ask and what comes back
-	// has to fit the sockets' buffers.
+	// introductionBatch is how many ask at once: what they ask and what comes back has to fit the sockets' buffers.
 	introductionBatch = 64
 )
 
@@ -112,8 +110,7 @@ func Introduce(ctx context.Context, s *contender.Site, first, count int) error {
 	return nil
 }
 
-// exchange sends questions and takes as many answers, or as many as come: one that
-// is lost has done its work.
+// exchange sends questions and takes as many answers, or as many as come: one that is lost has done its work.
 func exchange(conn *ipv4.PacketConn, questions, answers []ipv4.Message) error {
 	for sent := 0; sent < len(questions); {
 		n, err := conn.WriteBatch(questions[sent:], 0)

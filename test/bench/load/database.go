@@ -181,8 +181,7 @@ func (d *database) ask(ctx context.Context, host *topology.Host, sql string) (st
 	return strings.TrimSpace(text), err
 }
 
-// copy returns another cluster with the same WAL. Of that they share the files that nobody writes
-// to any more.
+// copy returns another cluster with the same WAL. Of that they share the files that nobody writes to any more.
 func (d *database) copy() (*database, error) {
 	c := &database{credential: d.credential, last: d.last}
 	if err := c.makeDirectory(filepath.Dir(d.dir)); err != nil { // files are linked on one file system only

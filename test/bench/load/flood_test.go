@@ -10,6 +10,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
+	"replypath/test/await"
 	"replypath/test/bench/contender"
 )
 
@@ -27,13 +28,9 @@ func TestSYN(t *testing.T) {
 		if !tcp.SYN || tcp.ACK || int(tcp.DstPort) != firstPort || !ip.DstIP.Equal(contender.IPv4.Self.AsSlice()) {
 			t.Fatalf("not a SYN to the server: %s", decoded)
 		}
-		if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, tcp.SetNetworkLayerForChecksum(ip))
 		buffer := gopacket.NewSerializeBuffer()
-		if err := tcp.SerializeTo(buffer, gopacket.SerializeOptions{ComputeChecksums: true}); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, tcp.SerializeTo(buffer, gopacket.SerializeOptions{ComputeChecksums: true}))
 		if !bytes.Equal(buffer.Bytes(), packet[20:]) {
 			t.Fatalf("% x, want % x", packet[20:], buffer.Bytes())
 		}

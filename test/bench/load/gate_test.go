@@ -11,8 +11,7 @@ import (
 	"replypath/test/await"
 )
 
-// TestGate has loops work while it is open, and no longer than to their next turn. One that
-// has left is not waited for.
+// TestGate has loops work while it is open, and no longer than to their next turn. One that has left is not waited for.
 func TestGate(t *testing.T) {
 	const loops = 2
 	g := newGate()

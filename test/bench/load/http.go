@@ -95,8 +95,7 @@ func statusClient(s *contender.Site) *http.Client {
 	}}
 }
 
-// wrkPatience is longer than it is halted while others have their turns. wrk keeps a number for each
-// millisecond of it.
+// wrkPatience is longer than it is halted while others have their turns. wrk keeps a number for each millisecond of it.
 const wrkPatience = time.Minute
 
 // ask starts wrk and has it halt.

@@ -34,8 +34,7 @@ type Workload struct {
 	Only []string
 	// Flows is how many flows there are; 0 is a handful.
 	Flows int
-	// Forward has the server forward the packets of others, which no contender has
-	// a say in.
+	// Forward has the server forward the packets of others, which no contender has a say in.
 	Forward bool
 	// Origin has the server ask, from the address of eth1.
 	Origin bool
@@ -128,8 +127,7 @@ func All() []*Workload {
 // second: what the CPU has done meanwhile can be divided by that.
 func (w *Workload) OneCore() bool { return !w.Program && w.CPUs < 2 }
 
-// Fit returns those of the workloads that the machine has enough CPUs for, and why
-// the others are left out.
+// Fit returns those of the workloads that the machine has enough CPUs for, and why the others are left out.
 func Fit(workloads []*Workload) (fit []*Workload, absent map[string]string) {
 	absent = make(map[string]string)
 	for _, w := range workloads {
@@ -160,8 +158,7 @@ func Named(names ...string) ([]*Workload, error) {
 // whatever else the machine does prefer the first.
 func CPU() int { return runtime.NumCPU() - 1 }
 
-// OtherCPUs are for what is not to be measured, as taskset(1) takes them; "" where
-// there are none.
+// OtherCPUs are for what is not to be measured, as taskset(1) takes them; "" where there are none.
 func OtherCPUs() string {
 	if CPU() == 0 {
 		return ""

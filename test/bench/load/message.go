@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is a datagram whose source address is changed from one sending to the
-// next (ip(7), IP_PKTINFO).
+// message is a datagram whose source address is changed from one sending to the next (ip(7), IP_PKTINFO).
 type message struct {
 	header  unix.Msghdr
 	vector  unix.Iovec

@@ -34,8 +34,7 @@ type server struct {
 	ended   chan struct{}
 }
 
-// startServer starts a program and waits until it has written a text; "" waits for
-// nothing.
+// startServer starts a program and waits until it has written a text; "" waits for nothing.
 func startServer(ctx context.Context, c *topology.Cmd, ready string) (*server, error) {
 	s := &server{command: c, output: newOutput(ready), ended: make(chan struct{})}
 	c.Stdout, c.Stderr = s.output, s.output
@@ -63,8 +62,7 @@ func startServer(ctx context.Context, c *topology.Cmd, ready string) (*server, e
 	return nil, errors.Join(err, s.Close())
 }
 
-// firstOf returns the error of halting a program, behind which that of its work does not count: it may
-// have been none.
+// firstOf returns the error of halting a program, behind which that of its work does not count: it may have been none.
 func firstOf(halting, working error) error {
 	if halting != nil {
 		return halting

@@ -65,8 +65,7 @@ func socketAddress(a netip.Addr, port int) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
 }
 
-// boundSocket opens a socket of a host that is bound to an address and, unless that
-// is "", to a device.
+// boundSocket opens a socket of a host that is bound to an address and, unless that is "", to a device.
 func boundSocket(host *topology.Host, device string, kind int, address netip.Addr, port int) (int, error) {
 	fd, err := socketOn(host, domainOf(address), kind, 0)
 	if err != nil {
@@ -106,8 +105,7 @@ func listenAt(r route, backlog int) (int, error) {
 	return fd, nil
 }
 
-// read reads what comes next. Where a time-out is set a signal ends a system call,
-// which is not restarted (signal(7)).
+// read reads what comes next. Where a time-out is set a signal ends a system call, which is not restarted (signal(7)).
 func read(fd int, buffer []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, buffer)

@@ -68,8 +68,7 @@ const (
 	strong   = "replypath-strong"
 	redirect = "constants"
 	floor    = "floor"
-	// gainBound is the least of what a second core gives the static route that it
-	// gives the contender.
+	// gainBound is the least of what a second core gives the static route that it gives the contender.
 	gainBound = 0.95
 	oneCore   = "udp-echo-64"
 	twoCores  = "udp-echo-64-two-cores"

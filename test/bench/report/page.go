@@ -29,14 +29,12 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 type programs struct {
 	Repeat uint
 	Rounds uint
-	// Reference is what the first case costs on the machine that aims and bounds are from, in
-	// nanoseconds.
+	// Reference is what the first case costs on the machine that aims and bounds are from, in nanoseconds.
 	Reference float64 `json:"reference_cost"`
 	Results   []programCase
 }
 
-// Slower is how much longer this machine takes for what has nothing of ours, the first case; 1 where
-// it is not known.
+// Slower is how much longer this machine takes for what has nothing of ours, the first case; 1 where it is not known.
 func (p *programs) Slower() float64 {
 	if p.Reference == 0 || len(p.Results) == 0 {
 		return 1

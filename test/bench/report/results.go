@@ -83,8 +83,7 @@ type Contender struct {
 	Noise float64 `json:"noise"`
 	// RulesRatio is that to two rules, null where these were not measured.
 	RulesRatio *float64 `json:"ratio_to_iprule_2"`
-	// Cycles and Misses are the medians for one unit of the work, null where the
-	// machine does not show them.
+	// Cycles and Misses are the medians for one unit of the work, null where the machine does not show them.
 	Cycles *float64 `json:"cycles"`
 	Misses *float64 `json:"cache_misses"`
 	// Difference from the static route: none, better or worse; few rounds where these do not say.
@@ -146,8 +145,7 @@ func (f Figure) Verdict() string {
 	}
 }
 
-// Summarize fills in a workload from the values of each contender, in this order.
-// Those without a value are left out.
+// Summarize fills in a workload from the values of each contender, in this order. Those without a value are left out.
 func (w *Workload) Summarize(order []string, values map[string][]Value) {
 	w.Again, w.Contenders = values[Again], []Contender{}
 	w.Noise = Noise(Ratios(values[Again], values[base]), len(perRound(values[base])))

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"replypath/test/await"
 )
 
 // rounds makes values of successive rounds.
@@ -68,9 +68,7 @@ func TestRenew(t *testing.T) {
 	r, want := sampleResults(), sampleResults()
 	r.Workloads[0].Noise, r.Workloads[0].Contenders[0].Ratio, r.Bounds = 7, 7, nil
 	r.Renew()
-	if diff := cmp.Diff(want, r); diff != "" {
-		t.Errorf("renewed (-want +got):\n%s", diff)
-	}
+	await.Same(t, "renewed", want, r)
 }
 
 func TestDifference(t *testing.T) {
@@ -152,13 +150,9 @@ func sampleResults() *Results {
 func TestWriteAndRead(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "new", "results.json")
 	r := sampleResults()
-	if err := r.Write(file); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, r.Write(file))
 	got, err := Read(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	if got.Workload("udp-echo-64").Contender(ours).Ratio != r.Workload("udp-echo-64").Contender(ours).Ratio {
 		t.Errorf("read %+v", got.Workloads)
 	}
@@ -169,9 +163,7 @@ func TestWriteAndRead(t *testing.T) {
 
 func TestPrint(t *testing.T) {
 	var text bytes.Buffer
-	if err := sampleResults().Print(&text); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, sampleResults().Print(&text))
 	for _, want := range []string{
 		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  6       98.0    97.0  192  0.970",
 		"0.960-0.980", "resident memory  31.0   30.0  35.0  40.0", "vrf: no kernel for it",
@@ -184,9 +176,7 @@ func TestPrint(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	var text bytes.Buffer
-	if err := sampleResults().Page(&text, []About{{"static", "the limit"}}, "plots", "Linux of a virtual machine"); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, sampleResults().Page(&text, []About{{"static", "the limit"}}, "plots", "Linux of a virtual machine"))
 	for _, want := range []string{
 		"measured it on one machine on 2026-11-20", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n- `vrf` was not measured",
@@ -206,13 +196,9 @@ func TestPlots(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "plots")
 	r := sampleResults()
 	r.Workloads = append(r.Workloads, Workload{Name: "nobody"})
-	if err := r.Plots(dir); err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, r.Plots(dir))
 	text, err := os.ReadFile(filepath.Join(dir, "udp-echo-64.svg"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 	for _, want := range []string{"<svg", "udp-echo-64, ratio to the static route", "replypath", "more is better"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %q in the plot", want)

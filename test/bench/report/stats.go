@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package report turns what the benchmark has measured into medians, ratios, tables,
-// plots and a page.
+// Package report turns what the benchmark has measured into medians, ratios, tables, plots and a page.
 package report
 
 import (
@@ -16,14 +15,12 @@ type Value struct {
 	Round int     `json:"round"`
 	Turn  int     `json:"turn,omitempty"`
 	Value float64 `json:"value"`
-	// Cycles and Misses of the cache are those of one unit of the work, 0 where the
-	// machine does not show them.
+	// Cycles and Misses of the cache are those of one unit of the work, 0 where the machine does not show them.
 	Cycles float64 `json:"cycles,omitempty"`
 	Misses float64 `json:"cache_misses,omitempty"`
 }
 
-// Median returns the middle value, the mean of the two in the middle of an even
-// number, and 0 for none.
+// Median returns the middle value, the mean of the two in the middle of an even number, and 0 for none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -76,8 +73,7 @@ const (
 // chance: these ratios are those of one contender to itself (an A/A run).
 func Noise(same []float64, rounds int) float64 { return spread(same, 1, rounds) }
 
-// Uncertainty returns how far off the median of ratios may be by their own scatter, as a
-// part of it.
+// Uncertainty returns how far off the median of ratios may be by their own scatter, as a part of it.
 func Uncertainty(ratios []float64) float64 { return spread(ratios, Median(ratios), len(ratios)) }
 
 // noiseOf returns how far off the median of ratios may be, as a part of it: by the noise of
@@ -86,9 +82,8 @@ func noiseOf(ratios, same []float64) float64 {
 	return max(Noise(same, len(ratios)), Uncertainty(ratios))
 }
 
-// spread returns how close to a center medians of random choices of values are, of so
-// many each, in 95 of 100 cases (a bootstrap), as a part of it. The same values give the same
-// spread.
+// spread returns how close to a center medians of random choices of values are, of so many each, in 95 of 100 cases (a
+// bootstrap), as a part of it. The same values give the same spread.
 func spread(values []float64, center float64, many int) float64 {
 	if len(values) == 0 || many == 0 {
 		return 0

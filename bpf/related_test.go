@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"replypath/bpf"
+)
+
+// control is of a connection that the peer has opened, and that goes on.
+var control = tcp{flags: "PA", seq: peerISN + 100, ack: ourISN + 200, ports: ports{peer: peerPort + 9, self: selfPort + 9}}
+
+// question is a datagram that is answered by another socket, or to another port.
+var question = udp{ports: ports{peer: peerPort + 9, self: selfPort + 9}}
+
+// ownRelated gives the replication interface its address, in the weak host model.
+func (b *bed) ownRelated(n network) {
+	b.t.Helper()
+	b.configure(func(s *bpf.DatapathSettings) { s.Related = 1 })
+	b.own(n)
+}
+
+// relates has what the host originates go with the peer's connection by an interface, which is another's address maybe.
+func (b *bed) relates(n network, via nic) {
+	b.t.Helper()
+	b.put(establishedFlow(b.flow(n, control, via, 0)))
+	b.ownRelated(n)
+	b.goesWith(n, control, tableEstablished)
+}
+
+func (b *bed) goesWith(n network, m message, table bpf.DatapathTable) {
+	b.t.Helper()
+	b.must(b.SetRecord(n.tuple(m), bpf.DatapathRecord{Flow: b.Seeds.Digest(n.tuple(m)), Table: uint8(table)}))
+}
+
+// changeFlow writes over the peer's connection.
+func (b *bed) changeFlow(n network, change func(*bpf.DatapathFlow)) {
+	b.t.Helper()
+	flow := b.flow(n, control, b.replication, 0)
+	change(&flow)
+	b.put(establishedFlow(flow))
+}
+
+// handedOver is the mark of the packet that is on its way to its target.
+func (b *bed) handedOver() uint16 {
+	b.t.Helper()
+	var words []bpf.DatapathHandover
+	b.must(b.Handovers.Lookup(uint32(0), &words))
+	return words[0].Mark
+}
+
+// wantWith checks with which flow goes what the host originates.
+func (b *bed) wantWith(n network, m message) {
+	b.t.Helper()
+	var want, got uint64
+	if m != nil {
+		want = b.Seeds.Digest(n.tuple(m))
+	}
+	if record := b.record(n, control); record != nil {
+		got = record.Flow
+	}
+	if got != want {
+		b.t.Errorf("it goes with the flow %#x, want %#x", got, want)
+	}
+}
+
+// TestRelatedMoved: what the host originates goes with the connection of its peer, and is counted as originated.
+func TestRelatedMoved(t *testing.T) {
+	for _, m := range originators {
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.relates(n, b.replication)
+			frame := n.out(b.production, m.message)
+			b.run(egress(b.production, frame), b.goesBySource(n, m.message, frame))
+			moved := readdressed(frame, b.replication.router, b.replication.MAC)
+			counted := effect{pairs: pairs{b.originated(n, m.message, corrected): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1}}}
+			b.run(arrive(b.replication, moved, b.handedOver()), counted)
+			b.exec(egress(b.production, frame))
+			b.run(arrive(b.replication, moved, b.handedOver()), counted.again())
+		})
+	}
+}
+
+// TestRelatedOrNot: what it goes with has to go on, and to come by the interface of the address.
+func TestRelatedOrNot(t *testing.T) {
+	change := func(change func(*bpf.DatapathFlow)) setup {
+		return func(b *bed, n network) { b.changeFlow(n, change) }
+	}
+	noGateway := func(b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= strong })
+	}
+	for _, test := range []struct {
+		name   string
+		change setup
+		want   way
+	}{
+		{"it goes on", nil, byGateway},
+		{"without the setting", func(b *bed, _ network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Related = 0 })
+		}, asRouted(weakHost, 1)},
+		{"strong, and no gateway is known", noGateway, byGateway},
+		{"strong, and no gateway is known, without the setting", func(b *bed, n network) {
+			noGateway(b, n)
+			b.configure(func(s *bpf.DatapathSettings) { s.Related = 0 })
+		}, byGateway},
+		{"strong, and a gateway is known", func(b *bed, n network) {
+			b.addGateway(b.replication, n, secondGateway, secondRouter)
+			b.strongWith(secondGateway, secondGateway, 0)
+		}, bySecond},
+		{"it is forgotten", func(b *bed, _ network) { b.put() }, asRouted(weakHost, 1)},
+		{"it is idle", func(b *bed, n network) {
+			b.put(establishedFlow(b.flow(n, control, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_ESTABLISHED)+1)))
+		}, asRouted(weakHost, 1)},
+		{"we have ended it", change(func(f *bpf.DatapathFlow) { f.State |= stateClosing }), asRouted(weakHost, 1)},
+		{"the peer has reset it", change(func(f *bpf.DatapathFlow) { f.Flags |= flagReset }), asRouted(weakHost, 1)},
+		{"it came by the kernel's choice", func(b *bed, n network) {
+			b.put(establishedFlow(b.flow(n, control, b.production, 0)))
+		}, asRouted(weakHost, 1)},
+		{"it came by a third interface", func(b *bed, n network) {
+			b.put(establishedFlow(b.flow(n, control, b.backup, 0)))
+		}, asRouted(weakHost, 1)},
+		{"its digest is of other addresses", func(b *bed, n network) {
+			b.goesWith(n, control, tableEstablished)
+			other := n.at(n.other)
+			b.put(establishedFlow(b.flow(other, control, b.replication, 0)))
+			b.must(b.SetRecord(n.tuple(control), bpf.DatapathRecord{
+				Flow: b.Seeds.Digest(other.tuple(control)), Table: uint8(tableEstablished),
+			}))
+		}, asRouted(weakHost, 1)},
+		{"to the MAC of its frames", change(func(f *bpf.DatapathFlow) {
+			f.Gateway, f.Flags = 0, 0
+			copy(f.Mac[:], secondRouter)
+		}), bySecond},
+		{"the link is down", func(b *bed, _ network) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
+		}, asRouted(outcomeLinkDown, 1)},
+		{"observed", func(b *bed, _ network) { b.switchMode(modeObserve) }, asRouted(outcomeObserve, 1)},
+		{"excluded", excludePeer, uncounted},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.relates(n, b.replication)
+			test.change.on(b, n)
+			b.leavesBy(n, segment, test.want)
+		})
+	}
+}
+
+// TestRelatedInTheNursery: so it is from the end of the handshake on, and not before.
+func TestRelatedInTheNursery(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.relates(n, b.replication)
+		f := b.flow(n, control, b.replication, 0)
+		f.Flags |= flagHandshake
+		b.put(young(f))
+		b.leavesBy(n, segment, asRouted(weakHost, 1))
+		f.Flags &^= flagHandshake
+		b.put(young(f))
+		b.leavesBy(n, segment, byGateway)
+	})
+}
+
+// TestRelatedBy: what proves by which way a peer comes.
+func TestRelatedBy(t *testing.T) {
+	old := func(m message, state uint8) setup {
+		return func(b *bed, n network) {
+			f := b.flow(n, m, b.replication, 2)
+			f.State = state
+			b.put(entryOf(m)(f))
+		}
+	}
+	ping := echo{}
+	for _, test := range []struct {
+		name   string
+		before setup
+		m      message // comes in
+		proves bool
+	}{
+		{"the end of a handshake", func(b *bed, n network) {
+			f := b.answered(n, b.replication, 0)
+			f.Tuple = n.tuple(control)
+			b.put(halfOpen(f))
+		}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}, true},
+		{"the end of one that has a socket", func(b *bed, n network) {
+			f := b.requested(n, b.replication, 0)
+			f.Tuple = n.tuple(control)
+			b.put(youngHandshake(f))
+		}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}, true},
+		{"a connection that goes on after a second", old(control, 0), control, true},
+		{"datagrams that go on after a second", old(question, stateAnswered), question, true},
+		{"datagrams that nobody has answered", old(question, 0), question, false},
+		{"datagrams of this second", func(b *bed, n network) { b.put(connectionlessFlow(b.flow(n, question, b.replication, 0))) }, question, false},
+		{"echo requests", old(ping, stateAnswered), ping, false},
+		{"a SYN", nil, tcp{flags: "S", seq: peerISN, ports: control.ports}, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownRelated(n)
+			test.before.on(b, n)
+			b.exec(ingress(b.replication, n.in(b.replication, test.m)))
+			b.wantWith(n, either[message](test.proves, test.m, nil))
+			b.leavesBy(n, segment, either(test.proves, byGateway, asRouted(weakHost, 1)))
+		})
+	}
+}
+
+// TestRelatedTakesPlace: with which of two flows it goes.
+func TestRelatedTakesPlace(t *testing.T) {
+	second := tcp{flags: "PA", seq: 1, ack: 1, ports: ports{peer: peerPort + 5, self: selfPort}}
+	datagram := udp{ports: ports{peer: peerPort + 6, self: selfPort}}
+	for _, test := range []struct {
+		name        string
+		first, next message
+		by, nextBy  func(b *bed) nic
+		closing     bool
+		taken       bool
+	}{
+		{"another by the same way", control, second, byReplication, byReplication, false, false},
+		{"the first is over", control, second, byReplication, byReplication, true, true},
+		{"a connection after datagrams", datagram, second, byReplication, byReplication, false, true},
+		{"datagrams after a connection", control, datagram, byProduction, byReplication, false, false},
+		{"by the interface of the address", control, second, byProduction, byReplication, false, true},
+		{"by another than that", control, second, byReplication, byProduction, false, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownRelated(n)
+			first, next := b.flow(n, test.first, test.by(b), 0), b.flow(n, test.next, test.nextBy(b), 2)
+			if test.closing {
+				first.State |= stateClosing
+			}
+			b.put(entryOf(test.first)(first), entryOf(test.next)(next))
+			b.goesWith(n, test.first, tableFor(test.first))
+			b.exec(ingress(test.nextBy(b), n.in(test.nextBy(b), test.next)))
+			b.wantWith(n, either(test.taken, test.next, test.first))
+		})
+	}
+}
+
+func byReplication(b *bed) nic { return b.replication }
+func byProduction(b *bed) nic  { return b.production }
+
+// entryOf is the change of a table that enters a flow of a packet.
+func entryOf(m message) func(bpf.DatapathFlow) func(tables) {
+	if tableFor(m) == tableEstablished {
+		return establishedFlow
+	}
+	return connectionlessFlow
+}
+
+func tableFor(m message) bpf.DatapathTable {
+	if _, connection := m.(tcp); connection {
+		return tableEstablished
+	}
+	return tableConnectionless
+}
+
+// TestRelatedQuestion: datagrams with a port of the peer's question go as its answer does, if somebody takes it: those by its
+// own port as long as it lasts, those to the peer's for ten seconds.
+func TestRelatedQuestion(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		m            message
+		bySame, last bool
+	}{
+		{"by another port", udp{payload: 100, ports: ports{peer: question.ports.peer, self: selfPort}}, true, false},
+		{"to another port", udp{payload: 100, ports: ports{peer: peerPort, self: question.ports.self}}, true, true},
+		{"by other ports", udp{payload: 100}, false, false},
+		{"no datagram", tcp{flags: "PA", ports: ports{peer: question.ports.peer, self: selfPort}}, false, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownRelated(n)
+			b.exec(ingress(b.replication, n.in(b.replication, question)))
+			b.wantRouted(n, test.m, weakHost)
+			b.put()
+			defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.self, question.ports.self)))
+			b.exec(ingress(b.replication, n.in(b.replication, question)))
+			if !test.bySame {
+				b.wantRouted(n, test.m, weakHost)
+				return
+			}
+			moved := func() {
+				t.Helper()
+				verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, test.m)))
+				if verdict != redirect {
+					t.Errorf("verdict %d", verdict)
+				}
+				b.wantFrame(frame, readdressed(n.out(b.production, test.m), b.replication.router, b.replication.MAC))
+			}
+			moved()
+			b.put(connectionlessFlow(b.flow(n, question, b.replication, 9)))
+			moved()
+			b.put(connectionlessFlow(b.flow(n, question, b.replication, 11)))
+			if test.last {
+				moved()
+			} else {
+				b.wantRouted(n, test.m, weakHost)
+			}
+		})
+	}
+}
+
+// wantRouted wants a packet to be left as the kernel has routed it, for a reason.
+func (b *bed) wantRouted(n network, m message, reason bpf.DatapathOutcome) {
+	b.t.Helper()
+	if verdict, _, _ := b.exec(egress(b.production, n.out(b.production, m))); verdict != pass {
+		b.t.Errorf("verdict %d", verdict)
+	}
+	if record := b.record(n, m); record == nil || bpf.DatapathOutcome(record.Outcome) != reason {
+		b.t.Errorf("what is kept: %+v, want outcome %d", record, reason)
+	}
+}
+
+// TestRelatedAnswers: the peer's answers show a way. Of datagrams one by another way than those before counts only once
+// that way is down, or has been silent for a while.
+func TestRelatedAnswers(t *testing.T) {
+	m := udp{payload: 100}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.ownRelated(n)
+		b.exec(egress(b.production, n.out(b.production, m)))
+		answer := func(via nic, edits ...edit) {
+			t.Helper()
+			b.ageNotes(1)
+			b.exec(egress(b.production, n.out(b.production, m))) // a second later
+			b.exec(ingress(via, n.in(via, m, edits...)))
+		}
+		answer(b.replication)
+		b.leavesBy(n, m, byGateway)
+		answer(b.backup)
+		b.leavesBy(n, m, byGateway)
+		b.ageRecord(n, m, idleConnectionless+1)
+		answer(b.backup)
+		b.leavesBy(n, m, asRouted(weakHost, 0))
+		b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
+		answer(b.replication)
+		b.leavesBy(n, m, byGateway)
+
+		b.ageRecord(n, m, idleConnectionless+1)
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 0, 0, 0, 0 })
+		answer(b.replication, sourceMAC(secondRouter))
+		b.leavesBy(n, m, bySecond)
+		answer(b.replication, sourceMAC(neighbour))
+		b.leavesBy(n, m, bySecond)
+		b.ageRecord(n, m, idleOutbound+1)
+		b.leavesBy(n, m, asRouted(weakHost, 0))
+	})
+}
+
+// ageRecord makes what is known of the peer's answers older.
+func (b *bed) ageRecord(n network, m message, seconds uint32) {
+	b.t.Helper()
+	record := b.record(n, m)
+	record.Heard -= b.Seconds(seconds)
+	b.must(b.SetRecord(n.tuple(m), *record))
+}
+
+// TestRelatedAnswerOfConnection: a segment proves the way of its peer if the socket here expects it.
+func TestRelatedAnswerOfConnection(t *testing.T) {
+	for _, segment := range lateSegments {
+		if segment.unread {
+			continue
+		}
+		under(t, segment.name, eachFamily, func(t *testing.T, b *bed, l network) {
+			n := newcomer(l)
+			b.ownRelated(n)
+			b.exec(egress(b.production, n.out(b.production, tcp{flags: "S"})))
+			socket := connectTCP(t, n.here(), n.there(), opened)
+			t.Cleanup(func() { closeSocket(t, socket) })
+			b.exec(ingress(b.replication, n.in(b.replication, segment.tcp)))
+			b.leavesBy(n, tcp{flags: "PA", seq: 3, payload: 100}, either(segment.genuine, byGateway, asRouted(weakHost, 0)))
+		})
+	}
+}
+
+// TestRelatedTraced: the tracer is told that it goes as the answers go.
+func TestRelatedTraced(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.relates(n, b.replication)
+		tracer := b.traceAll()
+		frame, router := n.out(b.production, segment), b.production.router
+		b.exec(egress(b.production, frame))
+		moved := n.outgoing(tracedMove, segment, b.production, frame, router, b.replication.router, 1)
+		moved.Table, moved.FlowIfindex = uint8(tableRelated), b.replication.Index
+		tracer.want(moved)
+	})
+}
+
+// TestRelatedFragments: later fragments go as the first one does.
+func TestRelatedFragments(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.relates(n, b.replication)
+		m, p := udp{}, n.inPieces(b.production, 1)
+		b.run(egress(b.production, p.first), b.goesBySource(n, m, p.first))
+		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
+	})
+}
+
+// TestRelatedGate: the gate lets by what goes with a flow.
+func TestRelatedGate(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.relates(n, b.replication)
+		m := udp{payload: 100}
+		b.run(gate(b.production, n.out(b.production, m)), effect{})
+		b.put()
+		b.run(gate(b.production, n.out(b.production, m)), either(b.Features.ProbeRead, effect{drop: true, events: n.dropped()}, effect{}))
+	})
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * By which way a peer comes to an own address, in `originated`: what the host originates from that address towards the
+ * peer may go the same way (`related`), as TFTP's data, active FTP and a daemon's own question to its fellow do.
+ *
+ * What proves the way is a flow of the peer's that nobody else can have made: a connection, or datagrams that were
+ * answered and went on for a second. Such a flow is named, and not copied: what goes with it ends and moves as it does.
+ * Or the peer's answers to what the host originated prove it. A first question proves nothing: only datagrams by one of
+ * its ports go with it, as answers of another socket, or to another port (RFC 1350, 4; RFC 3261, 18.2.2).
+ */
+#pragma once
+
+#include "segment.h"
+#include "way.h"
+
+static inline struct record *find_originated(const struct tuple *tuple)
+{
+	_Static_assert(offsetof(struct tuple, self) == offsetof(struct ends, self), "a tuple begins with its ends");
+	return bpf_map_lookup_elem(&originated, tuple);
+}
+
+static inline bool is_open(const struct flow *flow, enum table table)
+{
+	return !(flow->flags & (FLOW_HANDSHAKE | FLOW_STRAY)) && !is_closing(flow) && !is_idle(flow, table);
+}
+
+/* The flow with this digest, of this table or on its way there, if it goes on and has the ends of a tuple. */
+static inline struct flow *open_flow(__u64 digest, enum table table, const struct tuple *tuple)
+{
+	struct flow *flow = digest ? find_digest(digest, table) : NULL;
+
+	if (digest && table == TABLE_ESTABLISHED && (!flow || !is_open(flow, table))) {
+		table = TABLE_NURSERY;
+		flow = find_digest(digest, table);
+	}
+	return flow && is_open(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
+}
+
+/* Copies a way that another CPU may be writing; false where it is: see store_way(). */
+static inline bool read_way(const void *from, struct way *way)
+{
+	const volatile __u64 *words = from;
+	__u64 *to = (__u64 *)way;
+
+	to[0] = words[0];
+	order();
+	to[1] = words[1];
+	order();
+	return words[0] == to[0];
+}
+
+/* The flow by which the peer asked last, if the tuple has its own port, or soon after that the peer's. */
+static inline struct flow *asked_by(const struct tuple *tuple)
+{
+	const __u64 *digest = tuple->protocol == IPPROTO_UDP ? bpf_map_lookup_elem(&questions, tuple) : NULL;
+	struct flow *flow = digest ? open_flow(*digest, TABLE_CONNECTIONLESS, tuple) : NULL;
+
+	return flow && (flow->tuple.self_port == tuple->self_port ||
+			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
+}
+
+/*
+ * Finds the way by which the tuple's peer comes to its own address; false where none is proven. Anybody may have made a
+ * conversation of datagrams: it takes nothing away from what is answered.
+ */
+static inline bool related_way(const struct record *record, const struct tuple *tuple, struct way *way)
+{
+	struct flow *flow = open_flow(record->flow, record->table, tuple);
+
+	if ((!flow || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
+	    age(record->heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
+		return read_way(&record->answered, way);
+	if (!flow)
+		flow = asked_by(tuple);
+	return flow && read_way(&flow->ifindex, way);
+}
+
+/*
+ * Whether a flow takes the place of the one that a pair goes with: that is over, or proves less, or shows another way
+ * than by the interface of the own address, as which this one came.
+ */
+static inline bool takes_place(const struct record *record, const struct flow *flow, enum table table)
+{
+	const struct flow *other = open_flow(record->flow, record->table, &flow->tuple);
+
+	if (!other || (table == TABLE_ESTABLISHED && record->table == TABLE_CONNECTIONLESS))
+		return true;
+	return table == record->table && other->interface != flow->interface &&
+	       flow->interface == own_address(flow->tuple.self) >> OWN_INTERFACE_SHIFT;
+}
+
+/*
+ * A flow with this digest, in this table or the nursery, has begun, or has gone on for a second: it proves by which way its
+ * peer comes if it is a connection, or was answered by who takes it. The kernel answers all echo requests. Returns 0.
+ */
+__noinline int relate(__u64 digest, __u32 table)
+{
+	enum table lasting = table == TABLE_NURSERY ? TABLE_ESTABLISHED : table;
+	struct flow *flow = find_digest(digest, table);
+	__u8 protocol = flow ? flow->tuple.protocol : IPPROTO_ICMP;
+	struct scratch *to = get_scratch();
+	struct record *record;
+
+	if (!to || !flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET : 0))
+		return 0;
+	if (protocol == IPPROTO_UDP)
+		bpf_map_update_elem(&questions, &flow->tuple, &digest, BPF_ANY);
+	if (table == TABLE_CONNECTIONLESS &&
+	    (!(flow->state & FLOW_ANSWERED) || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
+		return 0;
+	record = find_originated(&flow->tuple);
+	if (!record) {
+		to->record = (struct record){ .flow = digest, .table = lasting };
+		bpf_map_update_elem(&originated, &flow->tuple, &to->record, BPF_NOEXIST);
+	} else if (record->flow != digest && takes_place(record, flow, lasting)) {
+		record->table = lasting;
+		record->flow = digest;
+	}
+	return 0;
+}
+
+/*
+ * Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. What goes on so
+ * long proves the way of its peer.
+ */
+static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+{
+	if (!is_due(flow))
+		return mark_active(flow);
+	flow->seen = now();
+	flow->flags &= ~FLOW_ACTIVE;
+	set_way(skb, lasting_table(&from->packet));
+	relate(from->packet.digest, lasting_table(&from->packet));
+}
+
+/*
+ * The scratch packet answers what the host began, and shows by which way its peer comes: a segment if a socket here expects
+ * it. Of a datagram nobody knows whether its sender is forged: one by another way than those before counts only when that
+ * way cannot be used, or has been silent for a while. Returns whether nothing more is to be learnt this second.
+ */
+__noinline int relate_answer(struct __sk_buff *skb)
+{
+	struct scratch *from = get_scratch();
+	bool is_proof = from && from->packet.protocol == IPPROTO_TCP;
+	enum verdict verdict = is_proof ? ask_socket(skb) : VERDICT_OPENED;
+	struct record *record, *fresh;
+	const struct way *known;
+	struct way *way;
+
+	if (verdict == VERDICT_OPENING || verdict == VERDICT_REFUSED)
+		return false;
+	if (!from || verdict != VERDICT_OPENED || !find_way_back(skb))
+		return true;
+	way = &from->way;
+	record = find_originated(&from->packet.tuple);
+	fresh = &from->record;
+	*fresh = record ? *record : (struct record){};
+	known = &fresh->answered;
+	if (record && known->ifindex == way->ifindex && known->gateway == way->gateway &&
+	    (way->gateway || mac_equal(known->mac, way->mac))) {
+		record->heard = now();
+		return true;
+	}
+	if (record && !is_proof && age(record->heard) <= seconds(IDLE_CONNECTIONLESS) &&
+	    is_usable(known->interface, known->ifindex))
+		return true;
+	fresh->answered = *way;
+	fresh->heard = now();
+	bpf_map_update_elem(&originated, &from->packet.tuple, fresh, BPF_ANY);
+	return true;
+}

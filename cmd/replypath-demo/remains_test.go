@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
+	"replypath/test/topology"
+)
+
+// patienceWithKernel is how long the kernel may take to clear away what nobody uses any more.
+const patienceWithKernel = time.Minute
+
+// remains finds what a demo leaves on the host.
+type remains struct {
+	t          *testing.T
+	observer   *topology.Host
+	interfaces []string
+	bpfMounts  []string
+	objects    map[object]bool
+}
+
+// object is a BPF program, map or link.
+type object struct {
+	kind string
+	id   uint32
+}
+
+// watchHost notes what the host is like before.
+func watchHost(t *testing.T) *remains {
+	t.Helper()
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() { await.Must(t, n.Close()) })
+	return &remains{
+		t: t, observer: await.Must1[*topology.Host](t)(n.Host("observer")),
+		interfaces: interfaceNames(t), bpfMounts: bpfMounts(t), objects: make(map[object]bool),
+	}
+}
+
+func interfaceNames(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	for _, i := range await.Must1[[]net.Interface](t)(net.Interfaces()) {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// bpfMounts lists where BPF file systems are mounted.
+func bpfMounts(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(string(await.Must1[[]byte](t)(os.ReadFile("/proc/self/mountinfo")))) {
+		if strings.Contains(line, " - bpf ") {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// watchNamespaces ties each network namespace that a process holds to the observer, by a cable that goes with the
+// namespace.
+func (r *remains) watchNamespaces(pid int) {
+	r.t.Helper()
+	watched := []string{await.Must1[string](r.t)(os.Readlink("/proc/self/ns/net"))}
+	for _, path := range await.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))) {
+		target, err := os.Readlink(path)
+		if err != nil || !strings.HasPrefix(target, "net:[") || slices.Contains(watched, target) {
+			continue
+		}
+		watched = append(watched, target)
+		r.tie(path, fmt.Sprintf("watch%d", len(watched)))
+	}
+	const most = 4 // two servers, two routers
+	if n := len(watched) - 1; n != most {
+		r.t.Errorf("the demo holds %d network namespaces, not %d", n, most)
+	}
+}
+
+func (r *remains) tie(namespace, name string) {
+	r.t.Helper()
+	file := await.Must1[*os.File](r.t)(os.Open(namespace))
+	defer file.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	await.Must(r.t, r.observer.Netlink().LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: name, PeerNamespace: netlink.NsFd(file.Fd()),
+	}))
+}
+
+var objectID = regexp.MustCompile(`(?m)^(prog|map|link)_id:\s*(\d+)$`)
+
+// watchObjects notes the BPF objects that the children of a process use.
+func (r *remains) watchObjects(pid int) {
+	r.t.Helper()
+	for _, child := range children(r.t, pid) {
+		for _, path := range await.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", child))) {
+			info, err := os.ReadFile(path)
+			if err != nil {
+				continue // closed meanwhile
+			}
+			for _, found := range objectID.FindAllStringSubmatch(string(info), -1) {
+				id := await.Must1[uint64](r.t)(strconv.ParseUint(found[2], 10, 32))
+				r.objects[object{found[1], uint32(id)}] = true
+			}
+		}
+	}
+	if len(r.objects) == 0 {
+		r.t.Error("the daemon of the demo uses no BPF objects")
+	}
+}
+
+func children(t *testing.T, pid int) []int {
+	t.Helper()
+	var found []int
+	for _, path := range await.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, field := range strings.Fields(string(text)) {
+			found = append(found, await.Must1[int](t)(strconv.Atoi(field)))
+		}
+	}
+	return found
+}
+
+// expectNothing fails the test unless the host is as it was.
+func (r *remains) expectNothing(p *process) {
+	r.t.Helper()
+	r.await("processes", noChildren)
+	r.await("network namespaces", r.noNamespaces)
+	r.await("BPF objects", r.noObjects)
+	if now := interfaceNames(r.t); !slices.Equal(now, r.interfaces) {
+		r.t.Errorf("interfaces %q became %q", r.interfaces, now)
+	}
+	if now := bpfMounts(r.t); !slices.Equal(now, r.bpfMounts) {
+		r.t.Errorf("bpf mounts %q became %q", r.bpfMounts, now)
+	}
+	if _, err := os.Stat(pinDir); !errors.Is(err, fs.ErrNotExist) {
+		r.t.Errorf("pins in %s: %v", pinDir, err)
+	}
+	if files := await.Must1[[]os.DirEntry](r.t)(os.ReadDir(p.tempDir)); len(files) > 0 {
+		r.t.Errorf("temporary files: %v", files)
+	}
+}
+
+// await asks again and again until nothing is left.
+func (r *remains) await(what string, left func() (string, error)) {
+	r.t.Helper()
+	deadline := time.After(patienceWithKernel)
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		rest := await.Must1[string](r.t)(left())
+		if rest == "" {
+			return
+		}
+		select {
+		case <-deadline:
+			r.t.Errorf("%s are left: %s", what, rest)
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// noChildren reaps what the demo left to this process.
+func noChildren() (string, error) {
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.ECHILD):
+			return "", nil
+		case err != nil:
+			return "", err
+		case pid == 0:
+			return "some still run", nil
+		}
+	}
+}
+
+func (r *remains) noNamespaces() (string, error) {
+	links, err := r.observer.Netlink().LinkList()
+	if err != nil {
+		return "", err
+	}
+	var rest []string
+	for _, l := range links {
+		if l.Attrs().Name != "lo" {
+			rest = append(rest, l.Attrs().Name)
+		}
+	}
+	return strings.Join(rest, " "), nil
+}
+
+func (r *remains) noObjects() (string, error) {
+	var rest []string
+	for o := range r.objects {
+		exists, err := o.exists()
+		if err != nil {
+			return "", err
+		}
+		if exists {
+			rest = append(rest, fmt.Sprint(o))
+		}
+	}
+	return strings.Join(rest, " "), nil
+}
+
+func (o object) exists() (bool, error) {
+	var (
+		found interface{ Close() error }
+		err   error
+	)
+	switch o.kind {
+	case "prog":
+		found, err = ebpf.NewProgramFromID(ebpf.ProgramID(o.id))
+	case "map":
+		found, err = ebpf.NewMapFromID(ebpf.MapID(o.id))
+	default:
+		found, err = link.NewFromID(link.ID(o.id))
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, found.Close()
+}

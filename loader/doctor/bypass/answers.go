@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bypass
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
+)
+
+// mostAddresses bounds how many addresses of an interface are looked at.
+const mostAddresses = 16
+
+// decided is what a rule of the firewall does with answers whose route leads by a device.
+type decided struct {
+	netfilter.Fate
+	device string
+	what   []string // of the answers
+	asked  bool     // somebody is known to ask for some
+}
+
+// decide asks what rules do with answers that replypath moves: their route leads by another interface than their own, which
+// has the address that they come from.
+func decide(h *snapshot.Host, ask func(i *discover.Interface, answer *netfilter.Sent) (*netfilter.Fate, string)) (list []decided) {
+	for n := range h.Interfaces {
+		i := &h.Interfaces[n]
+		for _, answer := range movedFrom(h, i) {
+			fate, what := ask(i, &answer)
+			if fate == nil {
+				continue
+			}
+			isSame := func(d decided) bool { return d.Fate == *fate && d.device == answer.Device }
+			at := slices.IndexFunc(list, isSame)
+			if at < 0 {
+				at, list = len(list), append(list, decided{Fate: *fate, device: answer.Device})
+			}
+			if d := &list[at]; !slices.Contains(d.what, what) {
+				d.what = append(d.what, what)
+				d.asked = d.asked || h.IsAskedFromAfar(i)
+			}
+		}
+	}
+	return list
+}
+
+// movedFrom are answers from the addresses of an interface whose routes lead by others.
+func movedFrom(h *snapshot.Host, i *discover.Interface) (answers []netfilter.Sent) {
+	if h.Device(i.Index).VRF {
+		return nil
+	}
+	for _, p := range i.Addresses[:min(len(i.Addresses), mostAddresses)] {
+		for _, hop := range h.From(p.Addr()) {
+			name := h.DeviceName(hop.Device)
+			if name == "" || hop.Device == i.Index || !hop.IsUnicast() || !p.Addr().IsGlobalUnicast() {
+				continue
+			}
+			for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+				answers = append(answers, netfilter.Sent{Source: p.Addr(), Device: name, Index: hop.Device, Protocol: protocol})
+			}
+		}
+	}
+	return answers
+}
+
+// OutgoingRules finds rules by the outgoing interface: they have seen the one
+// that the kernel chose before replypath moved the reply, and may have dropped it.
+func OutgoingRules(h *snapshot.Host) []finding.Finding {
+	refused := refusedAnswers(h)
+	return append(refused, finding.Each(h.Firewall.Chains, func(c *netfilter.Chain) finding.Finding {
+		isTold := func(f finding.Finding) bool { return strings.HasPrefix(f.Found, c.String()+",") }
+		// The first packet of a connection only passes a chain of type nat.
+		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") || slices.ContainsFunc(refused, isTold) {
+			return finding.None
+		}
+		var handles, names []string
+		for _, r := range c.Rules {
+			concerned := len(r.OutNames) > 0 && h.Concerns(r.OutNames)
+			if concerned || r.OutUnknown {
+				handles = append(handles, fmt.Sprint(r.Handle))
+				names = append(names, r.OutNames...)
+			}
+			if r.OutUnknown {
+				names = append(names, "a set")
+			}
+		}
+		if len(handles) == 0 {
+			return finding.None
+		}
+		slices.Sort(names)
+		return seenChain(c, finding.Warning, "", fmt.Sprintf(
+			", rule %s: by the outgoing interface (%s): the one that the kernel chose, not the one that the reply leaves by",
+			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
+	})...)
+}
+
+// refusedAnswers finds chains that refuse answers by the interface of their route, and would let them pass by their own.
+func refusedAnswers(h *snapshot.Host) []finding.Finding {
+	walker := h.Firewall.Walker()
+	list := decide(h, func(i *discover.Interface, answer *netfilter.Sent) (*netfilter.Fate, string) {
+		moved := *answer
+		moved.Device, moved.Index = i.Name, i.Index
+		fate := walker.Refused(answer)
+		if fate == nil || walker.Refused(&moved) != nil {
+			return nil, ""
+		}
+		return fate, i.Name
+	})
+	return finding.Each(list, func(d *decided) finding.Finding {
+		by := "its policy"
+		if d.Rule != nil {
+			by = fmt.Sprintf("rule %d", d.Rule.Handle)
+		}
+		severity := finding.Warning
+		if d.asked {
+			severity = finding.Error
+		}
+		return seenChain(d.Chain, severity, d.device, fmt.Sprintf(
+			", %s: drops answers of %s whose route leads by %s, before they are moved",
+			by, strings.Join(d.what, ", "), d.device), "rules by saddr let answers pass wherever they leave")
+	})
+}
+
+// Masquerades finds rules that give answers another source once connection tracking has forgotten their connection.
+func Masquerades(h *snapshot.Host) (found []finding.Finding) {
+	walker := h.Firewall.Walker()
+	for _, word := range []string{"ip", "ip6"} {
+		list := decide(h, func(_ *discover.Interface, answer *netfilter.Sent) (*netfilter.Fate, string) {
+			if answer.Source.Is4() != (word == "ip") {
+				return nil, ""
+			}
+			return walker.Translated(answer), answer.Source.String()
+		})
+		for _, d := range list {
+			sources, severity := strings.Join(d.what, ", "), finding.Note
+			if d.asked {
+				severity = finding.Warning
+			}
+			found = append(found, seenChain(d.Chain, severity, d.device, fmt.Sprintf(
+				", rule %d: translates what leaves by %s, so answers from %s that connection tracking has forgotten (timeout, conntrack -F)",
+				d.Rule.Handle, d.device, sources), fmt.Sprintf("spare them by %s saddr != { %s }", word, sources)))
+		}
+	}
+	return found
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bypass
+
+import (
+	"testing"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/netfilter"
+	"replypath/test/testhost"
+)
+
+// by is a rule about what leaves by an interface.
+func by(op expr.CmpOp, name string, does expr.Any) netfilter.Rule {
+	return netfilter.Rule{Handle: 4, OutNames: []string{name}, Expressions: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: append([]byte(name), 0)}, &expr.Counter{}, does,
+	}}
+}
+
+// at is a chain of a type at a hook, and a question from afar by eth1.
+func at(kind, hook, policy string, rules ...netfilter.Rule) func(*snapshot.Host) {
+	chain := testhost.Chains(netfilter.Chain{Family: "inet", Table: "t", Name: "c", Type: kind, Hooks: []string{hook}, Policy: policy, Rules: rules})
+	return testhost.And(chain, func(h *snapshot.Host) { h.Flows = []flows.Flow{{Peer: "10.60.0.1", Interface: new("eth1")}} })
+}
+
+// unasked has no question arrive from afar: those that did come from the link, or by a router that a route names.
+func unasked(h *snapshot.Host) {
+	h.Flows = []flows.Flow{{Peer: "10.4.0.7", Interface: new("eth1")}, {Peer: "10.60.0.1", Interface: new("eth1"), Gateway: new("10.4.0.1")}}
+}
+
+// led has a rule of policy routing lead what comes from some addresses, or has no mark, by an interface.
+func led(r snapshot.Rule, device int, dst string) func(*snapshot.Host) {
+	r.Family, r.Table = unix.AF_INET, 52
+	return func(h *snapshot.Host) {
+		h.Rules = append([]snapshot.Rule{r}, h.Rules...)
+		route := testhost.InTable(testhost.Via("10.4.0.1", device), 52)
+		route.Dst = testhost.Prefix(dst)
+		h.Routes = append(h.Routes, route)
+		h.Interfaces[0].Addresses, h.Interfaces[1].Addresses = h.Interfaces[0].Addresses[:1], h.Interfaces[1].Addresses[:1] // no IPv6
+	}
+}
+
+var drop = &expr.Verdict{Kind: expr.VerdictDrop}
+
+func TestRefusedAnswers(t *testing.T) {
+	const (
+		answers = ": drops answers of eth1 whose route leads by eth0, before they are moved"
+		remedy  = " ?? nft --handle list chain inet t c  # rules by saddr let answers pass wherever they leave"
+	)
+	byRule, byPolicy := []string{"error eth0: inet t c, rule 4" + answers + remedy}, []string{"error eth0: inet t c, its policy" + answers + remedy}
+	testhost.Check(t, refusedAnswers, []testhost.Wants{
+		{"none", nil, nil},
+		{"eth0", at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), byRule},
+		{"nobody asks", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked), []string{"warning" + byRule[0][len("error"):]}},
+		{"by a gateway of everything", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked, func(h *snapshot.Host) {
+			h.Gateways[1].Reach4.Everything = true
+		}), byRule},
+		{"all but eth1", at("filter", "output", "accept", by(expr.CmpOpNeq, "eth1", drop)), byRule},
+		{"by the policy", at("filter", "output", "drop", by(expr.CmpOpEq, "eth1", &expr.Verdict{Kind: expr.VerdictAccept})), byPolicy},
+		{"on the way out", at("filter", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Reject{})), byRule},
+		{"no answers", at("filter", "output", "accept", by(expr.CmpOpEq, "eth1", drop)), nil},
+		{"everything", at("filter", "output", "drop"), nil},
+		{"what is forwarded", at("filter", "forward", "accept", by(expr.CmpOpEq, "eth0", drop)), nil},
+		{"a rule leads answers by their own interface", testhost.And(
+			led(snapshot.Rule{Src: testhost.Prefix("10.4.0.0/24")}, testhost.Eth1, "0.0.0.0/0"), at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop))), nil},
+		{"all without a mark go by eth1", testhost.And(
+			led(snapshot.Rule{Mark: 7, Mask: snapshot.AllBits, Invert: true}, testhost.Eth1, "0.0.0.0/0"), at("filter", "output", "accept", by(expr.CmpOpNeq, "eth1", drop))), nil},
+		{"both halves lead by eth1", testhost.And(
+			led(snapshot.Rule{SuppressesDefault: true}, testhost.Eth1, "0.0.0.0/1"), at("filter", "output", "accept", by(expr.CmpOpNeq, "eth1", drop))), nil},
+		{"what has a mark goes by eth1", testhost.And(
+			led(snapshot.Rule{Mark: 7, Mask: snapshot.AllBits}, testhost.Eth1, "0.0.0.0/0"), at("filter", "output", "accept", by(expr.CmpOpNeq, "eth1", drop))), byRule},
+		{"of a vrf", testhost.And(
+			func(h *snapshot.Host) { h.Devices[2].VRF = true }, at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop))), nil},
+	})
+	testhost.Check(t, OutgoingRules, []testhost.Wants{{"named once", at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), byRule}})
+}
+
+func TestMasquerades(t *testing.T) {
+	finds := func(rule, source, word string) string {
+		return "warning eth0: inet t c, rule " + rule + ": translates what leaves by eth0, so answers from " + source +
+			" that connection tracking has forgotten (timeout, conntrack -F) ?? nft --handle list chain inet t c  # spare them by " + word + " saddr != { " + source + " }"
+	}
+	both := []string{finds("4", "10.4.0.100", "ip"), finds("4", "2001:db8:4::100", "ip6")}
+	testhost.Check(t, Masquerades, []testhost.Wants{
+		{"none", nil, nil},
+		{"eth0", at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Masq{})), both},
+		{"nobody asks", testhost.And(at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Masq{})), unasked),
+			[]string{"note" + both[0][len("warning"):], "note" + both[1][len("warning"):]}},
+		{"eth1", at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth1", &expr.Masq{})), nil},
+		{"all but eth1, to a constant", at("nat", "postrouting", "accept", by(expr.CmpOpNeq, "eth1",
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV6})), both[1:]},
+		{"several addresses", testhost.And(at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Target{Name: "SNAT"})), func(h *snapshot.Host) {
+			h.Interfaces[1].Addresses = testhost.Prefixes("10.4.0.100/24", "10.4.0.101/24", "fe80::1/64")
+		}), []string{finds("4", "10.4.0.100, 10.4.0.101", "ip")}},
+		{"nothing leads far", testhost.And(at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Masq{})), func(h *snapshot.Host) { h.Routes = nil }), nil},
+		{"nothing but a refusal", testhost.And(at("nat", "postrouting", "accept", by(expr.CmpOpEq, "eth0", &expr.Masq{})), func(h *snapshot.Host) {
+			h.Routes = []snapshot.Route{testhost.Refusing(unix.RTN_UNREACHABLE, "0.0.0.0/0")}
+		}), nil},
+	})
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"sync"
+	"time"
+
+	"replypath/loader/doctor/finding"
+	"replypath/loader/problems"
+)
+
+// How old an answer of Watch may be before it looks again: so many times as long as the last look took, within bounds.
+const (
+	restTimes         = 10
+	freshest, longest = time.Second, 2 * time.Minute
+	firstLook         = 300 * time.Millisecond
+	firstWait         = 100 * time.Millisecond
+)
+
+// Watch keeps what is wrong with a host. Many may ask: all but the first are answered at once, by the last look.
+type Watch struct {
+	pinDir string
+
+	mu     sync.Mutex
+	known  chan struct{} // closed by the first look
+	looks  bool          // one is under way
+	health finding.Health
+	until  time.Time // then it looks again
+}
+
+// NewWatch returns one of the datapath of a pin directory, which has a first look once the start has its processors back.
+func NewWatch(pinDir string) *Watch {
+	w := &Watch{pinDir: pinDir, known: make(chan struct{})}
+	time.AfterFunc(firstLook, func() { w.Health() })
+	return w
+}
+
+// Health is what is wrong, as Status has it. What cannot be told is a finding as well. The network namespace has to be that of the
+// whole process.
+func (w *Watch) Health() finding.Health {
+	w.mu.Lock()
+	if !w.looks && time.Now().After(w.until) {
+		w.looks = true
+		go w.look()
+	}
+	w.mu.Unlock()
+	select {
+	case <-w.known:
+	case <-time.After(firstWait):
+		return unknown("the first look is under way")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.health
+}
+
+func (w *Watch) look() {
+	begun := time.Now()
+	health := examine(w.pinDir)
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.until.IsZero() {
+		close(w.known)
+	}
+	w.looks, w.health = false, health
+	w.until = now.Add(min(max(freshest, restTimes*now.Sub(begun)), longest))
+}
+
+func examine(pinDir string) finding.Health {
+	s, err := Status(pinDir)
+	if err == nil {
+		return s.Health
+	}
+	return unknown(problems.OneLine(err))
+}
+
+// unknown is of a host that could not be examined, and why.
+func unknown(why string) finding.Health {
+	f := finding.Seen(finding.Warning, "", "the host could not be examined: "+why, "replypath doctor")
+	f.Check = "facts"
+	return finding.HealthOf([]finding.Finding{f})
+}

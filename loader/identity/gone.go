@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"slices"
+
+	"replypath/bpf"
+	"replypath/loader/counters"
+	"replypath/loader/datapath"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+)
+
+// mostGone is how many records of what is gone stay in any case: programs may be about to count, or to send, by their ids.
+const mostGone = 16
+
+// Gone bounds the records of interfaces and gateways that are gone. The zero value is ready for use.
+type Gone struct{ stayed int } // records, when they were looked through last
+
+// Drop drops from a journal the records of what is gone that neither counters nor flows name. To look through those takes
+// time: it is done once there are many more records than stayed the last time.
+func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
+	if len(j.Interfaces)+len(j.Gateways) <= 2*max(g.stayed, 2*mostGone) {
+		return nil
+	}
+	interfaces, gateways := make(map[uint16]bool), make(map[uint16]bool)
+	pairs, err := counters.ReadPairs(&d.DatapathMaps, j.Forgotten)
+	if err != nil {
+		return err
+	}
+	for pair := range pairs {
+		interfaces[pair.From], interfaces[pair.To] = true, true
+	}
+	clock, err := d.Clock()
+	if err != nil {
+		return err
+	}
+	named := func(f *bpf.DatapathFlow) { interfaces[f.Interface], gateways[f.Gateway] = true, true }
+	if _, err := flows.Usage(&d.DatapathMaps, clock, named); err != nil {
+		return err
+	}
+	j.Interfaces = dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })
+	j.Gateways = dropGone(j.Gateways, func(r pins.GatewayRecord) bool { return !r.Gone || gateways[r.ID] })
+	g.stayed = len(j.Interfaces) + len(j.Gateways)
+	return nil
+}
+
+// dropGone drops the first of the records that are not needed. The last ones stay.
+func dropGone[R any](records []R, isNeeded func(R) bool) []R {
+	spare := -mostGone
+	for _, r := range records {
+		if !isNeeded(r) {
+			spare++
+		}
+	}
+	return slices.DeleteFunc(records, func(r R) bool {
+		if isNeeded(r) || spare <= 0 {
+			return false
+		}
+		spare--
+		return true
+	})
+}
+
+// NextID returns the id that comes after the one that was given last, of those below an end that are not taken, so that each
+// is given again as late as can be; 0 where all are taken.
+func NextID(given []uint16, end uint32) uint16 {
+	var id uint16
+	if len(given) > 0 {
+		id = given[len(given)-1]
+	}
+	for range end - 1 {
+		if id++; uint32(id) >= end {
+			id = 1
+		}
+		if !slices.Contains(given, id) {
+			return id
+		}
+	}
+	return 0
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netfilter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Attributes that x/sys/unix lacks (linux/netfilter/nf_tables.h). A hook may have a list of devices in the place of one.
+const (
+	nftaHookDevs        = 4
+	nftaDeviceName      = 1
+	nftaSetElemKeyEnd   = 10
+	nftaFlowtableTable  = 1
+	nftaFlowtableName   = 2
+	nftaFlowtableHook   = 3
+	nftaFlowtableDevs   = 3
+	nftaFlowtableFlags  = 7
+	nftaFlowtableHWFlag = 1
+)
+
+// nfTables are those of the network namespace in which it was opened.
+type nfTables struct{ sockets map[int]*nl.SocketHandle }
+
+func open() (*nfTables, error) {
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	handle := &nl.SocketHandle{Socket: socket}
+	err = errors.Join(socket.SetSendTimeout(&nl.SocketTimeoutTv), socket.SetReceiveTimeout(&nl.SocketTimeoutTv))
+	return &nfTables{map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: handle}}, err
+}
+
+func (n *nfTables) close() { n.sockets[unix.NETLINK_NETFILTER].Close() }
+
+// generation is a number that changes with the rules, and is never 0.
+func (n *nfTables) generation() (number uint32, err error) {
+	err = n.ask("generation", unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC, nil, func(_ uint8, object []byte) {
+		if id := attribute(object, unix.NFTA_GEN_ID); len(id) == 4 {
+			number = binary.BigEndian.Uint32(id)
+		}
+	})
+	return number, err
+}
+
+// dump visits the objects of a kind, by their attributes.
+func (n *nfTables) dump(what string, message int, family uint8, limits []*nl.RtAttr, visit func(family uint8, object []byte)) error {
+	return n.ask(what, message, unix.NLM_F_DUMP, family, limits, visit)
+}
+
+func (n *nfTables) ask(
+	what string, message, flags int, family uint8, limits []*nl.RtAttr, visit func(family uint8, object []byte),
+) error {
+	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
+	request.Sockets = n.sockets
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: family})
+	for _, a := range limits {
+		request.AddData(a)
+	}
+	err := request.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
+		visit(m[0], m[nl.SizeofNfgenmsg:])
+		return true
+	})
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+		return fmt.Errorf("list nftables %s: %w", what, err)
+	}
+	return nil
+}
+
+// chains lists all chains, without their rules.
+func (n *nfTables) chains() (list []Chain, err error) {
+	err = n.dump("chains", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
+		c := Chain{
+			Family: families[family], Table: text(object, unix.NFTA_CHAIN_TABLE),
+			Name: text(object, unix.NFTA_CHAIN_NAME), Type: text(object, unix.NFTA_CHAIN_TYPE),
+		}
+		if policy := attribute(object, unix.NFTA_CHAIN_POLICY); len(policy) == 4 {
+			c.Policy = map[uint32]string{0: "drop", 1: "accept"}[binary.BigEndian.Uint32(policy)] // NF_DROP, NF_ACCEPT
+		}
+		hook := attribute(object, unix.NFTA_CHAIN_HOOK)
+		if number := attribute(hook, unix.NFTA_HOOK_HOOKNUM); len(number) == 4 {
+			c.Hooks = []string{hookName(family, binary.BigEndian.Uint32(number))}
+		}
+		single := attributes(hook, unix.NFTA_HOOK_DEV)
+		c.Devices = names(append(attributes(attribute(hook, nftaHookDevs), nftaDeviceName), single...))
+		list = append(list, c)
+	})
+	return list, err
+}
+
+// names are those of the devices of a hook, once each.
+func names(list [][]byte) (devices []string) {
+	for _, name := range list {
+		devices = append(devices, trimmed(name))
+	}
+	slices.Sort(devices)
+	return slices.Compact(devices) // of a single device both are there
+}
+
+// rules visits all rules, those of a chain in their order.
+func (n *nfTables) rules(visit func(chain string, handle uint64, expressions []expr.Any)) error {
+	return n.dump("rules", unix.NFT_MSG_GETRULE, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
+		chain := Chain{Family: families[family], Table: text(object, unix.NFTA_RULE_TABLE), Name: text(object, unix.NFTA_RULE_CHAIN)}
+		var expressions []expr.Any
+		for _, each := range attributes(attribute(object, unix.NFTA_RULE_EXPRESSIONS), unix.NFTA_LIST_ELEM) {
+			expressions = append(expressions, expression(family, each))
+		}
+		var handle uint64
+		if number := attribute(object, unix.NFTA_RULE_HANDLE); len(number) == 8 {
+			handle = binary.BigEndian.Uint64(number)
+		}
+		visit(chain.String(), handle, expressions)
+	})
+}
+
+// expression reads what the checks know; nil stands for any other.
+func expression(family uint8, data []byte) expr.Any {
+	name, inner := text(data, unix.NFTA_EXPR_NAME), attribute(data, unix.NFTA_EXPR_DATA)
+	if name == "tproxy" { // which the library does not read
+		return &expr.TProxy{}
+	}
+	if slices.Contains(idle, name) {
+		return &expr.Counter{}
+	}
+	create := expressions[name]
+	if create == nil {
+		return nil
+	}
+	e := create()
+	if expr.Unmarshal(family, inner, e) != nil {
+		return nil
+	}
+	if i, ok := e.(*expr.Immediate); ok && i.Register == unix.NFT_REG_VERDICT {
+		e = &expr.Verdict{}
+		if expr.Unmarshal(family, inner, e) != nil {
+			return nil
+		}
+	}
+	return e
+}
+
+// expressions are those that checks know, by the names that the kernel has for them.
+var expressions = map[string]func() expr.Any{
+	"ct": a[expr.Ct], "meta": a[expr.Meta], "cmp": a[expr.Cmp], "payload": a[expr.Payload], "lookup": a[expr.Lookup],
+	"immediate": a[expr.Immediate], "bitwise": a[expr.Bitwise], "redir": a[expr.Redir], "nat": a[expr.NAT],
+	"match": a[expr.Match], "target": a[expr.Target], "reject": a[expr.Reject], "hash": a[expr.Hash],
+	"fib": a[expr.Fib], "numgen": a[expr.Numgen], "range": a[expr.Range], "masq": a[expr.Masq],
+}
+
+// idle are expressions that hold for every packet: for all of them stands a counter.
+var idle = []string{"counter", "log", "objref", "last", "notrack"}
+
+// a makes an expression of a type.
+func a[T any, Pointer interface {
+	*T
+	expr.Any
+}]() expr.Any {
+	return Pointer(new(T))
+}
+
+// elements lists those of a set, none where it has gone meanwhile.
+func (n *nfTables) elements(c *Chain, set string) (list []element, err error) {
+	limits := []*nl.RtAttr{
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(c.Table)), nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)),
+	}
+	value := func(element []byte, kind uint16) []byte {
+		return attribute(attribute(element, kind), unix.NFTA_DATA_VALUE)
+	}
+	err = n.dump("set "+c.named(set), unix.NFT_MSG_GETSETELEM, familyOf(c.Family), limits, func(_ uint8, object []byte) {
+		for _, each := range attributes(attribute(object, unix.NFTA_SET_ELEM_LIST_ELEMENTS), unix.NFTA_LIST_ELEM) {
+			e := element{key: value(each, unix.NFTA_SET_ELEM_KEY), keyEnd: value(each, nftaSetElemKeyEnd), value: attribute(each, unix.NFTA_SET_ELEM_DATA)}
+			flags := attribute(each, unix.NFTA_SET_ELEM_FLAGS)
+			if len(flags) != 4 || binary.BigEndian.Uint32(flags)&unix.NFT_SET_ELEM_INTERVAL_END == 0 {
+				e.begins = 1
+			}
+			list = append(list, e)
+		}
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return list, err
+}
+
+// flowtables lists the flow tables.
+func (n *nfTables) flowtables() (list []Flowtable, err error) {
+	err = n.dump("flowtables", unix.NFT_MSG_GETFLOWTABLE, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
+		flags := attribute(object, nftaFlowtableFlags)
+		list = append(list, Flowtable{
+			Family: families[family], Table: text(object, nftaFlowtableTable), Name: text(object, nftaFlowtableName),
+			Devices:  names(attributes(attribute(attribute(object, nftaFlowtableHook), nftaFlowtableDevs), nftaDeviceName)),
+			Hardware: len(flags) == 4 && binary.BigEndian.Uint32(flags)&nftaFlowtableHWFlag != 0,
+		})
+	})
+	return list, err
+}
+
+// families are nft's words for those of tables.
+var families = map[uint8]string{
+	unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
+	unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge",
+}
+
+func familyOf(word string) uint8 {
+	for family, name := range families {
+		if name == word {
+			return family
+		}
+	}
+	return unix.NFPROTO_UNSPEC
+}
+
+func hookName(family uint8, hook uint32) string {
+	names := []string{"prerouting", "input", "forward", "output", "postrouting"}
+	if family == unix.NFPROTO_NETDEV {
+		names = []string{"ingress", "egress"}
+	}
+	if int(hook) < len(names) {
+		return names[hook]
+	}
+	return ""
+}
+
+// attributeType is NLA_TYPE_MASK of linux/netlink.h: the type without its flags.
+const attributeType = ^uint16(unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+
+// attributes returns the values of a kind.
+func attributes(data []byte, kind uint16) (values [][]byte) {
+	all, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return nil // none of them can be told
+	}
+	for _, a := range all {
+		if a.Attr.Type&attributeType == kind {
+			values = append(values, a.Value)
+		}
+	}
+	return values
+}
+
+// attribute returns the only one of a kind, empty where there is none.
+func attribute(data []byte, kind uint16) []byte { return slices.Concat(attributes(data, kind)...) }
+
+func text(data []byte, kind uint16) string { return trimmed(attribute(data, kind)) }
+
+// trimmed is a string of the kernel's, which ends with a zero.
+func trimmed(value []byte) string { return string(bytes.TrimRight(value, "\x00")) }

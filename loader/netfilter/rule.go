@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netfilter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+)
+
+// ruleReader reads the expressions of a rule, which hand values to each other in
+// registers.
+type ruleReader struct {
+	rule      Rule
+	to        destinationReader
+	registers map[uint32]string // what is in a register: "oif", "iif", "mark", "ct mark"
+	values    map[uint32][]byte // a constant in a register
+	readsMark bool              // the connection's
+	copies    bool              // it reads the packet's mark
+	computes  bool              // it looks a value up, or makes one
+	name      func(index int) string
+}
+
+// readRule adds to a rule what its expressions say.
+func readRule(rule Rule, expressions []expr.Any, deviceName func(index int) string) Rule {
+	r := &ruleReader{rule: rule, registers: map[uint32]string{}, values: map[uint32][]byte{}, name: deviceName}
+	r.to = destinationReader{rule: &r.rule, held: map[uint32]Held{}}
+	for _, e := range expressions {
+		r.read(e)
+		r.to.read(e)
+	}
+	return r.rule
+}
+
+func (r *ruleReader) read(e expr.Any) {
+	switch e := e.(type) {
+	case *expr.Meta:
+		r.meta(e)
+	case *expr.Ct:
+		r.connection(e)
+	case *expr.Bitwise:
+		r.registers[e.DestRegister] = r.registers[e.SourceRegister]
+		r.computes = r.computes || slices.ContainsFunc(e.Xor, func(b byte) bool { return b != 0 })
+	case *expr.Fib:
+		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
+			r.rule.ReversePath = true
+		}
+		delete(r.registers, e.Register)
+	case *expr.Payload:
+		delete(r.registers, e.DestRegister)
+	case *expr.Cmp:
+		r.compare(e)
+	case *expr.Lookup:
+		if strings.HasPrefix(r.registers[e.SourceRegister], "oif") {
+			r.rule.OutUnknown = true
+		}
+		if e.IsDestRegSet {
+			r.computes = true
+			delete(r.values, e.DestRegister)
+		}
+	case *expr.Numgen, *expr.Hash:
+		r.computes = true
+	case *expr.Immediate:
+		r.values[e.Register] = e.Data
+	case *expr.Reject:
+		r.rule.Refuses = true
+	case *expr.Verdict:
+		r.verdict(e)
+	case *expr.Match:
+		r.match(e.Name, e.Info)
+	case *expr.Target:
+		r.target(e.Name, e.Rev, e.Info)
+	}
+}
+
+func (r *ruleReader) meta(e *expr.Meta) {
+	if e.SourceRegister {
+		if e.Key == expr.MetaKeyMARK {
+			r.rule.Restores = r.rule.Restores || r.readsMark
+			r.give(r.values[e.Register])
+			r.rule.GivesUnknown = r.rule.GivesUnknown || r.values[e.Register] == nil && (!r.readsMark || r.computes)
+		}
+		return
+	}
+	r.copies = r.copies || e.Key == expr.MetaKeyMARK
+	r.registers[e.Register] = metaKeys[e.Key]
+}
+
+// metaKeys are nft's words for what tells of interfaces, and of the packet's mark.
+var metaKeys = map[expr.MetaKey]string{
+	expr.MetaKeyMARK:    "mark",
+	expr.MetaKeyOIFNAME: "oifname", expr.MetaKeyOIF: "oif", expr.MetaKeyIIFNAME: "iifname", expr.MetaKeyIIF: "iif",
+}
+
+// connection reads what is done with the mark of the connection. Of one that is set the
+// library does not tell the register, which is 0 then: it is a constant of the rule.
+func (r *ruleReader) connection(e *expr.Ct) {
+	switch {
+	case e.Key != expr.CtKeyMARK:
+		delete(r.registers, e.Register)
+	case e.Register == 0:
+		for _, value := range r.values {
+			r.give(value)
+		}
+		r.rule.GivesUnknown = r.rule.GivesUnknown || r.computes || len(r.values) == 0 && !r.copies
+	default:
+		r.registers[e.Register], r.readsMark = "ct mark", true
+	}
+}
+
+// give notes a constant mark that packets or connections get.
+func (r *ruleReader) give(data []byte) {
+	r.mark(data)
+	if len(data) >= 4 {
+		r.rule.Gives = append(r.rule.Gives, binary.NativeEndian.Uint32(data))
+	}
+}
+
+// mark notes a constant mark; no data is none.
+func (r *ruleReader) mark(data []byte) {
+	if len(data) >= 4 {
+		r.rule.Marks = append(r.rule.Marks, binary.NativeEndian.Uint32(data))
+	}
+}
+
+// compare reads a comparison with an interface or a mark. One with "not equal" concerns
+// every other interface, so that it limits nothing.
+func (r *ruleReader) compare(e *expr.Cmp) {
+	kind := r.registers[e.Register]
+	name := ""
+	switch kind {
+	case "oifname", "iifname":
+		name = interfacePattern(e.Data)
+	case "oif", "iif":
+		if len(e.Data) == 4 && r.name != nil {
+			name = r.name(int(binary.NativeEndian.Uint32(e.Data)))
+		}
+	case "ct mark":
+		r.mark(e.Data)
+	case "mark":
+		r.rule.Marked = r.rule.Marked || e.Op == expr.CmpOpEq && !isZero(e.Data)
+	}
+	switch {
+	case name == "":
+	case strings.HasPrefix(kind, "oif") && e.Op == expr.CmpOpEq:
+		r.rule.OutNames = append(r.rule.OutNames, name)
+	case strings.HasPrefix(kind, "oif"):
+		r.rule.OutNames = append(r.rule.OutNames, "*")
+	case e.Op == expr.CmpOpEq:
+		r.rule.In = append(r.rule.In, name)
+	}
+}
+
+// interfacePattern reads a name, which ends with a zero, or a part of one, which
+// does not and stands for all that begin with it.
+func interfacePattern(data []byte) string {
+	if end := bytes.IndexByte(data, 0); end >= 0 {
+		return string(data[:end])
+	}
+	return string(data) + "*"
+}
+
+func (r *ruleReader) verdict(e *expr.Verdict) {
+	switch e.Kind {
+	case expr.VerdictDrop:
+		r.rule.Refuses = true
+	case expr.VerdictJump, expr.VerdictGoto:
+		r.rule.Jumps = append(r.rule.Jumps, e.Chain)
+	}
+}
+
+// match and target read what iptables-nft leaves to its own extensions.
+func (r *ruleReader) match(name string, info xt.InfoAny) {
+	r.rule.ReversePath = r.rule.ReversePath || name == "rpfilter"
+	data := extension(info)
+	switch name {
+	case "connmark":
+		r.readsMark = true
+		r.mark(data) // struct xt_connmark_mtinfo1 begins with it
+	case "mark": // struct xt_mark_mtinfo1: the mark, its mask, and whether it is inverted
+		const mark, invert = 4, 8
+		r.rule.Marked = r.rule.Marked || len(data) > invert && !isZero(data[:mark]) && data[invert] == 0
+	}
+}
+
+// connmarkMode is the place of the mode in struct xt_connmark_tginfo1 and 2 of
+// linux/netfilter/xt_connmark.h, by revision.
+var connmarkMode = map[uint32]int{1: 12, 2: 14}
+
+func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
+	data := extension(info)
+	switch name {
+	case "MARK": // struct xt_mark_tginfo2 begins with it
+		r.give(data)
+	case "CONNMARK":
+		const set, restore = 0, 2
+		mode := byte(restore) // what it does is not told
+		if place := connmarkMode[revision]; place > 0 && place < len(data) {
+			mode = data[place]
+		}
+		r.rule.Restores = r.rule.Restores || mode == restore
+		if mode == set {
+			r.give(data)
+		}
+	case "HMARK", "SET", "TPROXY": // by a hash, of a set, or for a proxy
+		r.rule.GivesUnknown = true
+	case "REJECT":
+		r.rule.Refuses = true
+	}
+}
+
+// extension is what an extension was given, in bytes.
+func extension(info xt.InfoAny) []byte {
+	if data, ok := info.(*xt.Unknown); ok && data != nil {
+		return *data
+	}
+	return nil
+}

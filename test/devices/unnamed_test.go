@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package devices
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/product"
+	"replypath/test/topology"
+	"replypath/test/traffic"
+	"replypath/test/wire"
+)
+
+// scrubbed is a server whose eth0 is asked through a tunnel, as behind a scrubbing service or a balancer that lets answers
+// take the direct way (DSR): nobody takes them from the tunnel. Eth1 stands for the tunnel in what this package wants.
+type scrubbed struct {
+	*topology.TwoNIC
+	server *topology.Server
+	core   map[topology.Family]topology.Route
+}
+
+// tunnels are devices by which a server is asked, whatever they carry.
+var tunnels = map[string]func(*testing.T) *scrubbed{
+	"tun": func(t *testing.T) *scrubbed {
+		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+		return &scrubbed{TwoNIC: n, server: &topology.Server{
+			Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: addTun(t, n, "tun1", n.Replication, replicationTunnel)}}
+	},
+	"vxlan": func(t *testing.T) *scrubbed {
+		n, server := newVXLAN(t, topology.IPv4)
+		return &scrubbed{TwoNIC: n, server: server}
+	},
+}
+
+func newScrubbed(t *testing.T, s *scrubbed) *scrubbed {
+	t.Helper()
+	core := await.Must1[*topology.Interface](t)(s.Replication.Interface("core"))
+	s.core = make(map[topology.Family]topology.Route)
+	for _, f := range s.Families() {
+		self := s.server.Eth0.Address(f)
+		to := netip.PrefixFrom(self, self.BitLen())
+		s.core[f] = topology.Route{Destination: to, Via: core.Address(f)}
+		await.Must(t, s.Replication.AddRoute(topology.Route{Destination: to, Via: s.server.Eth1.Address(f), Interface: s.server.Eth1.Peer().Name}))
+		testhost.Nft(t, s.Replication.Host, fmt.Sprintf("table inet scrubbing%d { chain forward { type filter hook forward priority 0; %s saddr %s drop; }; }",
+			f, map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f], self))
+		traffic.Serve(t, s.Server.Host, self)
+	}
+	return s
+}
+
+// divert has requests for eth0 come through the tunnel.
+func (s *scrubbed) divert(t *testing.T) {
+	t.Helper()
+	for _, f := range s.Families() {
+		await.Must(t, s.Core.AddRoute(s.core[f]))
+	}
+}
+
+func (s *scrubbed) asked(t *testing.T, f topology.Family, kind traffic.Kind) *traffic.Conversation {
+	t.Helper()
+	return traffic.NewConversation(t, kind, s.ClientEth0, s.server.Eth0.Address(f))
+}
+
+// wantRefused asks at a port where nobody listens, and wants the client to learn it by eth0.
+func (s *scrubbed) wantRefused(t *testing.T, f topology.Family) {
+	t.Helper()
+	const closedPort = 9
+	wires := wire.Tap(t, s.server)
+	conn, err := s.Client.Dial(await.Within(t, await.AnswerTime), "tcp", netip.AddrPortFrom(s.server.Eth0.Address(f), closedPort).String())
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("connected to %v: %v", conn, err)
+	}
+	wires.WantEth0("the reset", topology.All(topology.FromPort(closedPort), topology.Flags(topology.RST, topology.RST)))
+}
+
+// wantNamed has the configuration name the tunnel as the recipe says, and wants all answers by it, where nobody takes them.
+func (s *scrubbed) wantNamed(t *testing.T, d *product.Daemon, config string) {
+	t.Helper()
+	text := testhost.ReadRecipe(t, "ingress-only-tunnel").Text("Tunnels that want replies back", "yaml")
+	await.Must(t, os.WriteFile(config, []byte(strings.ReplaceAll(text, "tun1", s.server.Eth1.Name)), 0o600))
+	d.Reload()
+	traffic.EachQuestion(t, "named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c, wires := s.asked(t, f, kind), wire.Tap(t, s.server)
+		if err := wire.AskInVain(t, c, wires.Eth1); err == nil {
+			t.Errorf("%s was answered through the tunnel", c)
+		}
+		wires.WantEth1(c.String(), c.Answers())
+	})
+}
+
+// TestLinkLocalTunnel has a tunnel with link-local addresses only (AWS, Cisco's VTI) bring them: it is left alone until the
+// configuration names it, as doctor proposes while requests arrive.
+func TestLinkLocalTunnel(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	end, _, err := n.ConnectTun(
+		topology.NIC{Host: n.Server.Host, Name: "tun1", Addresses: []netip.Prefix{netip.MustParsePrefix("169.254.9.2/30")}},
+		topology.NIC{Host: n.Replication.Host, Name: "tun1", Addresses: []netip.Prefix{netip.MustParsePrefix("169.254.9.1/30")}})
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	s := newScrubbed(t, &scrubbed{TwoNIC: n, server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}})
+	s.divert(t)
+	p := product.On(t, s.Server.Host)
+	config := product.WriteConfig(t, "")
+	d := p.Start("--config", config)
+	if found := p.Doctor(0).Of("unnamed-tunnel", "tun1"); len(found) > 0 {
+		t.Errorf("doctor tells of a tunnel that brought nothing: %+v", found)
+	}
+	traffic.EachQuestion(t, "not named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c := s.asked(t, f, kind)
+		wire.WantBy(t, s.server, c, false)
+		talk := c.Keep(t)
+		if found := p.Doctor(0).Of("unnamed-tunnel", "tun1").With("ok", "addresses of eth0", "{name: tun1}"); len(found) != 1 {
+			t.Errorf("doctor does not tell of the tunnel: %+v", found)
+		}
+		talk.Stop()
+	})
+	s.wantNamed(t, d, config)
+	if found := p.Doctor(0).Of("unnamed-tunnel", "tun1"); len(found) > 0 {
+		t.Errorf("doctor tells of a tunnel that is named: %+v", found)
+	}
+}
+
+// TestUnnamedTunnel has a tunnel bring requests for eth0's addresses: their answers leave as without replypath, those to
+// conversations that began before as well, and doctor tells of it. What the tunnel's own addresses are asked is answered by
+// the tunnel, and so is all once the configuration names it.
+func TestUnnamedTunnel(t *testing.T) {
+	for kind, build := range tunnels {
+		t.Run(kind, func(t *testing.T) {
+			s := newScrubbed(t, build(t))
+			routed := func(t *testing.T, f topology.Family, kind traffic.Kind) {
+				wire.WantBy(t, s.server, s.asked(t, f, kind), false)
+			}
+			p := product.On(t, s.Server.Host)
+			config := product.WriteConfig(t, "")
+			d := p.Start("--config", config)
+			var begun []*traffic.Conversation
+			traffic.EachQuestion(t, "before", func(_ *testing.T, f topology.Family, kind traffic.Kind) {
+				c := s.asked(t, f, kind)
+				wire.WantBy(t, s.server, c, false)
+				begun = append(begun, c)
+			})
+			s.divert(t)
+			for _, c := range begun {
+				wire.WantBy(t, s.server, c, false)
+			}
+			traffic.EachQuestion(t, "through the tunnel", routed)
+			for _, f := range s.Families() {
+				s.wantRefused(t, f)
+			}
+			wantAllByEth1(t, s.TwoNIC, s.server)
+			name := s.server.Eth1.Name
+			if found := p.Doctor(0).Of("unnamed-tunnel", name).With("ok", "addresses of eth0", "{name: "+name+"}"); len(found) != 1 {
+				t.Errorf("doctor does not tell of the tunnel: %+v", found)
+			}
+
+			s.wantNamed(t, d, config)
+			if found := p.Doctor(0).Of("unnamed-tunnel", name); len(found) > 0 {
+				t.Errorf("doctor tells of a tunnel that is named: %+v", found)
+			}
+		})
+	}
+}

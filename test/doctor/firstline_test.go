@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/product"
+	"replypath/test/topology"
+	"replypath/test/traffic"
+)
+
+// badState is what may be wrong with a host.
+type badState struct {
+	name         string
+	begin        func(*testing.T, *topology.TwoNIC, *product.Product)
+	state, check string // of the first line, and one of the findings
+}
+
+// badHosts are in some states one after the other: what was wrong stays.
+var badHosts = []struct {
+	config string
+	states []badState
+}{
+	{"", []badState{
+		{"nothing", nil, "ok", ""},
+		{"eth1 is down", shell("ip link set eth1 down"), "degraded", "link"},
+		{"a gateway that is silent", silence, "failed", "gateway"},
+	}},
+	{"", []badState{
+		{"no default route", shell("ip route del default; ip -6 route del default"), "degraded", "default-route"},
+	}},
+	{"mode: observe\n", []badState{
+		{"only observed", askByEth1, "degraded", "wrong-way"},
+		{"strict while observing", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
+	}},
+	{"manage_rp_filter: false\n", []badState{
+		{"strict, left to the host", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
+	}},
+	{"interfaces: [{name: eth0}, {name: eth1}, {name: eth9}]\n", []badState{
+		{"a name that nothing has", nil, "failed", "missing-interface"},
+	}},
+	{"", []badState{{noDaemon, nil, "degraded", "configuration"}}},
+}
+
+const noDaemon = "no daemon"
+
+func shell(script string) func(*testing.T, *topology.TwoNIC, *product.Product) {
+	return func(t *testing.T, n *topology.TwoNIC, _ *product.Product) { host.Shell(t, n.Server.Host, script) }
+}
+
+func askByEth1(t *testing.T, n *topology.TwoNIC, _ *product.Product) {
+	for _, f := range traffic.Families {
+		traffic.Ask(t, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+	}
+}
+
+// silence has eth0's router answer no more, and the server find that out.
+func silence(t *testing.T, n *topology.TwoNIC, p *product.Product) {
+	host.Nft(t, n.Production.Host, "table arp deaf { chain in { type filter hook input priority 0; drop; }; }")
+	host.Shell(t, n.Server.Host, "ip neigh flush dev eth0")
+	await.Eventually(t, "the gateway is silent", func() error {
+		for _, g := range p.Status().Interface("eth0").Gateways {
+			if g.State == "held" || g.State == "failed" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", p.Status().Interface("eth0").Gateways)
+	})
+}
+
+// TestFirstLines has hosts be in bad states, one by one: no command is glad then, and none says another thing than doctor.
+func TestFirstLines(t *testing.T) {
+	for _, bad := range badHosts {
+		n := newServer(t)
+		p := product.On(t, n.Server.Host)
+		d := p.Start("--config", product.WriteConfig(t, product.SmallTables+bad.config))
+		for _, state := range bad.states {
+			t.Run(state.name, func(t *testing.T) {
+				if state.name == noDaemon {
+					d.Kill()
+				}
+				if state.begin != nil {
+					state.begin(t, n, p)
+				}
+				state.wantFirst(t, p.In(t))
+			})
+		}
+	}
+}
+
+// wantFirst wants the first line to tell of the state, doctor to find the same, and exit code 3 where it failed.
+func (b *badState) wantFirst(t *testing.T, p *product.Product) {
+	t.Helper()
+	var s *product.Status
+	await.Eventually(t, "the first line says "+b.state, func() error {
+		if s = p.Diagnosed(); s.Health.State != b.state || !strings.HasPrefix(s.Summary, b.state+": ") {
+			return fmt.Errorf("%s: %+v", s.Summary, s.Health.Findings)
+		}
+		return nil
+	})
+	t.Logf("%s", s.Summary)
+	if b.check != "" && !slices.ContainsFunc(s.Health.Findings, func(f product.Finding) bool { return f.Check == b.check }) {
+		t.Errorf("%s is none of %+v", b.check, s.Health.Findings)
+	}
+	code := 0
+	if b.state == "failed" {
+		code = 3
+	}
+	p.StatusOf(code)
+	all := p.Doctor(code)
+	for _, f := range s.Health.Findings {
+		if len(all.Of(f.Check, product.OrEmpty(f.Interface)).With(f.Severity)) == 0 {
+			t.Errorf("doctor does not find %+v, but %+v", f, all.Of(f.Check, ""))
+		}
+	}
+}
