@@ -115,9 +115,11 @@ type DatapathFlow struct {
 	Flags       uint16
 	Corrected   uint64
 	Created     uint32
+	Left        uint32
 	SndUna      uint32
 	SndNxt      uint32
 	RcvNxt      uint32
+	_           [4]byte
 }
 
 type DatapathFlowFlags uint32
@@ -278,7 +280,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 15
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 16
 )
 
 type DatapathMode uint32
@@ -557,6 +559,7 @@ type DatapathTick uint32
 const (
 	DatapathTickJIFFIES_PER_TICK DatapathTick = 16
 	DatapathTickTICKS_AHEAD      DatapathTick = 65536
+	DatapathTickLEFT_MOVED       DatapathTick = 1
 )
 
 type DatapathTraceEvent struct {

@@ -67,11 +67,20 @@ func NewHandler(source Source, version string, log *slog.Logger) (http.Handler, 
 // longestPass is how long the loop of a source may take to go round.
 const longestPass = 90 * time.Second
 
+// Hangs says so of a daemon whose loop went round last so long ago, "" of one that works.
+func Hangs(passed time.Time) string {
+	age := time.Since(passed)
+	if age <= longestPass {
+		return ""
+	}
+	return fmt.Sprintf("the daemon hangs: its last pass was %s ago", age.Truncate(time.Second))
+}
+
 // unlessHung answers 503 while the loop of a source hangs, whose lock or socket others would wait for.
 func unlessHung(source Source, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if age := time.Since(source.Passed()); age > longestPass {
-			http.Error(w, fmt.Sprintf("the daemon hangs: its last pass was %s ago", age.Truncate(time.Second)), http.StatusServiceUnavailable)
+		if hangs := Hangs(source.Passed()); hangs != "" {
+			http.Error(w, hangs, http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r)

@@ -17,6 +17,13 @@ static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface
 	return OUTCOME_CORRECTED;
 }
 
+/* The kernel has chosen what the flow asks for. */
+static inline int leave(struct flow *flow)
+{
+	note_left(flow, 0);
+	return PASS;
+}
+
 /* The kernel chose the flow's interface; its next hop there may be another. */
 static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, struct flow *flow,
 				enum table table)
@@ -34,7 +41,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
 		outcome = OUTCOME_NO_NEXT_HOP;
 	} else if (mac_equal((const __u8 *)&mac, packet->mac)) {
-		return PASS;
+		return leave(flow);
 	} else {
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 		if (is_traced())
@@ -179,11 +186,11 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 	const struct interface *target;
 
 	if (likely(ifindex == skb->ifindex && !(flow->flags & FLOW_ENFORCE_MAC)) && likely(!is_nobody(packet->mac)))
-		return PASS;
+		return leave(flow);
 	if (ifindex == skb->ifindex)
-		return header ? readdress(skb, packet, flow, table) : PASS;
+		return header ? readdress(skb, packet, flow, table) : leave(flow);
 	target = get_interface(flow->interface, ifindex);
 	if (unlikely(target && target->lower == skb->ifindex))
-		return PASS;
+		return leave(flow);
 	return move(skb, packet, flow, table, record, target, ifindex, header);
 }

@@ -36,6 +36,13 @@ static inline struct handover *get_handover(void)
 	return bpf_map_lookup_elem(&handovers, &zero);
 }
 
+/* Notes that a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
+static inline void note_left(struct flow *flow, __u32 moved)
+{
+	if (unlikely(age(flow->left & ~LEFT_MOVED) >= seconds(1) || (flow->left & LEFT_MOVED) != moved))
+		flow->left = (now() & ~LEFT_MOVED) | moved;
+}
+
 /* Counts what happened to a reply of this flow, once more if it is the first. */
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
@@ -52,6 +59,8 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 			flow->state |= FLOW_CORRECTED;
 		__sync_fetch_and_add(&flow->corrected, packets);
 	}
+	if (outcome != OUTCOME_ASYMMETRIC)
+		note_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
 	if (outcome > OUTCOME_CORRECTED && is_traced())
 		trace_outcome(skb, outcome);

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 15,
+	LAYOUT_VERSION = 16,
 };
 
 /*
@@ -61,6 +61,7 @@ enum flow_state {
 enum tick {
 	JIFFIES_PER_TICK = 16,
 	TICKS_AHEAD = 1 << 16, /* a time is at most so far in the future: 17 minutes at 1000 Hz */
+	LEFT_MOVED = 1,        /* added to the tick, made even, at which a packet of a flow left that we moved */
 };
 
 /*
@@ -94,6 +95,7 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
+	__u32 left;      /* ticks: our last packet, to a second, LEFT_MOVED for one that we moved; 0: none was seen leaving */
 	/*
 	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket.
 	 * What has no connection keeps other things there.
@@ -128,7 +130,7 @@ enum ways {
 	CROWDED = 6,
 };
 
-/* A digest of 0 marks a free way. Twelve cache lines: tables that can be mapped start at a page's. */
+/* A digest of 0 marks a free way. Thirteen cache lines: tables that can be mapped start at a page's. */
 struct flow_set {
 	__u64 digest[WAYS];
 	struct flow flow[WAYS];

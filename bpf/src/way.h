@@ -46,11 +46,12 @@ static inline enum event insert_failed(const struct packet *packet)
 	return is_syn(packet) ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_INSERT_FAILED_ESTABLISHED;
 }
 
-/* Gives an entry the way that is in the scratch. It keeps the flags that are not of a next hop. */
+/* Gives an entry the way that is in the scratch, by which nothing has left yet. It keeps the flags that are not of a next hop. */
 static inline void take_way(struct scratch *from, struct flow *flow)
 {
 	from->way.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	store_way(flow, &from->way);
+	flow->left = 0;
 }
 
 /* Writes the way that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */

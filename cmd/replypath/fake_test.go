@@ -160,7 +160,7 @@ func fakeStatus(dir string) (*status.Status, error) {
 		fakeFinding(finding.Note, "kernel", "", "without tcx: it takes longer"),
 	})
 	if dir == fakehost.WatchedDir {
-		s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
+		s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3"), Passed: time.Now()}
 		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
 		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
 	}
@@ -176,7 +176,7 @@ func fakeFinding(severity finding.Severity, check, device, found string) finding
 // healthyStatus is that of a host with two interfaces, both of which enforce. A mixed one has eth1 observe, and the
 // strong host model there.
 func healthyStatus(s *status.Status, mixed bool) *status.Status {
-	s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
+	s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3"), Passed: time.Now()}
 	s.Counted = status.Counted{Since: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)), Corrected: 550}
 	s.Interfaces = []status.Interface{
 		{

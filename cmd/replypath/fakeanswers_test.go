@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"replypath/loader/explain"
 	"replypath/loader/trace"
@@ -39,7 +40,8 @@ func fakeExplain(dir string, q explain.Question) (*explain.Answer, error) {
 	answer.Protocol, answer.PeerPort, answer.SelfPort, answer.Flow = &flow.Protocol, flow.PeerPort, flow.SelfPort, &flow
 	answer.Replypath = explain.Way{Interface: flow.Interface, NextHopMAC: flow.NextHopMAC, Gateway: flow.Gateway}
 	answer.Verdict, answer.LeavesBy = explain.Corrected, flow.Interface
-	answer.Detail = "the reply would leave by eth1, by which its flow arrived; corrected packets seen leaving so far: 1234"
+	answer.Detail = "the reply would leave by eth1, by which its flow arrived"
+	answer.Seen = new(time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC))
 	other := answer.Explanation
 	other.PeerPort, other.Verdict, other.Reason, other.LeavesBy = 50001, explain.Fallback, new("bound_device"), new("eth0")
 	answer.Matches = 1

@@ -17,7 +17,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	q := asked.of(entry)
 	e, err := h.explainEntry(&q, entry)
 	e.Flow = &entry.Flow
-	e.addSeen(entry.CorrectedPackets)
+	e.addSeen(entry.Left)
 	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
 		e.Detail += fmt.Sprintf("; the flow arrived by %s, not by %s", orUnknown(in), q.Interface)
 	}
@@ -151,7 +151,9 @@ func (h *Host) explainOriginated(q *Question, device int) (*Explanation, error) 
 	case e.Verdict == Corrected:
 		e.conclude(moved, "")
 	}
-	return &e, err
+	left, err2 := h.table.LeftBetween(bpf.DatapathEnds{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self})
+	e.addSeen(left)
+	return &e, cmp.Or(err, err2)
 }
 
 // kernelWay is kernel.way, which has to know whether Self is an address of this host.

@@ -4,8 +4,10 @@ package explain
 
 import (
 	"testing"
+	"time"
 
 	"replypath/bpf"
+	"replypath/loader/flows"
 )
 
 // A reply of a flow by interface 3 that the kernel sends by 2: every condition in the order in which the programs look
@@ -93,23 +95,27 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// What would become of a reply is told from what was seen of its flow.
+// What was seen is told apart from what would be: a packet that left another way is none that left so.
 func TestSeenLeaving(t *testing.T) {
-	const would = "the reply would leave by eth1, by which its flow arrived"
+	const would, right = "the reply would leave by eth1, by which its flow arrived", "the kernel sends the reply back the way that its flow came"
+	at := time.Now()
 	for _, test := range []struct {
 		verdict string
-		packets uint64
+		left    flows.Left
 		want    string
+		seen    *time.Time
 	}{
-		{Corrected, 0, would + "; no corrected packet was seen leaving yet"},
-		{Corrected, 7, would + "; corrected packets seen leaving so far: 7"},
-		{AlreadyRight, 7, "the kernel sends the reply back the way that its flow came"},
+		{Corrected, flows.Left{}, would + "; none was seen leaving so yet", nil},
+		{Corrected, flows.Left{At: &at}, would + "; none was seen leaving so yet", nil},
+		{Corrected, flows.Left{At: &at, Moved: true}, would, &at},
+		{AlreadyRight, flows.Left{At: &at}, right, &at},
+		{AlreadyRight, flows.Left{At: &at, Moved: true}, right, nil},
 	} {
 		e := &Explanation{Kernel: Kernel{Interface: new("eth0")}, Replypath: Way{Interface: new("eth1")}}
 		e.conclude(test.verdict, "")
-		e.addSeen(test.packets)
-		if e.Detail != test.want {
-			t.Errorf("%s, %d packets: %q, not %q", test.verdict, test.packets, e.Detail, test.want)
+		e.addSeen(test.left)
+		if e.Detail != test.want || e.Seen != test.seen {
+			t.Errorf("%s, %+v: %q, seen %v, not %q, %v", test.verdict, test.left, e.Detail, e.Seen, test.want, test.seen)
 		}
 	}
 }

@@ -4,6 +4,7 @@ package explain
 
 import (
 	"fmt"
+	"time"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
@@ -27,6 +28,7 @@ type Explanation struct {
 	Verdict  string      `json:"verdict"`
 	Reason   *string     `json:"reason"` // as the metrics name it
 	Detail   string      `json:"detail"` // verdict and reason in a sentence
+	Seen     *time.Time  `json:"seen"`   // when a packet was last seen leaving so, to a second; nil: none was
 	Flow     *flows.Flow `json:"flow"`   // the entry that decides, nil for none
 }
 
@@ -71,7 +73,7 @@ func (e *Explanation) conclude(verdict, reason string) {
 	}
 	e.Detail = e.detail(verdict, reason)
 	switch {
-	case verdict == Corrected || verdict == StrongHost || verdict == Related:
+	case e.moves():
 		e.LeavesBy = e.Replypath.Interface
 	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
 		e.LeavesBy = nil
@@ -108,16 +110,19 @@ func (e *Explanation) detail(verdict, reason string) string {
 	return "no flow is recorded: it goes as the kernel routes it, until the peer sends something"
 }
 
-// addSeen adds to what would become of a reply what the programs have seen of the flow. What left by the kernel's own
-// choice is not counted.
-func (e *Explanation) addSeen(packets uint64) {
-	switch {
-	case e.Verdict != Corrected:
-	case packets == 0:
-		e.Detail += "; no corrected packet was seen leaving yet"
-	default:
-		e.Detail += fmt.Sprintf("; corrected packets seen leaving so far: %d", packets)
+// addSeen adds to what would become of a packet what was seen.
+func (e *Explanation) addSeen(left flows.Left) {
+	if left.Moved == e.moves() {
+		e.Seen = left.At
 	}
+	if e.moves() && e.Seen == nil {
+		e.Detail += "; none was seen leaving so yet"
+	}
+}
+
+// moves tells whether replypath decides where the packet leaves.
+func (e *Explanation) moves() bool {
+	return e.Verdict == Corrected || e.Verdict == StrongHost || e.Verdict == Related
 }
 
 func orUnknown(text *string) string {

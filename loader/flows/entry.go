@@ -4,6 +4,7 @@ package flows
 
 import (
 	"fmt"
+	"time"
 
 	"replypath/bpf"
 )
@@ -13,6 +14,36 @@ type Entry struct {
 	Flow
 	Raw  bpf.DatapathFlow
 	Idle bool // the programs take it for none
+	Left Left
+}
+
+// Left is how the last packet of this host was seen leaving.
+type Left struct {
+	At    *time.Time // to a second; nil: none was
+	Moved bool       // replypath moved it
+}
+
+func (v *view) left(tick uint32) Left {
+	const moved = uint32(bpf.DatapathTickLEFT_MOVED)
+	if tick == 0 {
+		return Left{}
+	}
+	return Left{At: new(time.Now().Add(-v.clock.Since(tick &^ moved))), Moved: tick&moved != 0}
+}
+
+// LeftBetween tells of what the host originated from an own address to a peer.
+func (t *Table) LeftBetween(ends bpf.DatapathEnds) (Left, error) {
+	var record bpf.DatapathRecord
+	v, err := t.newView()
+	if err == nil {
+		err = lookup(t.maps.Originated, ends, &record)
+	}
+	if err != nil || record.To == 0 {
+		return Left{}, err
+	}
+	left := v.left(record.Seen)
+	left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
+	return left, nil
 }
 
 // Entry is what a flow that is in no table would be.
@@ -60,7 +91,7 @@ func (t *Table) entries(find func(s stateTable, offer func(*bpf.DatapathFlow)) e
 	for _, s := range states(t.maps) {
 		err := find(s, func(raw *bpf.DatapathFlow) {
 			if !isStray(raw) {
-				entries = append(entries, Entry{Flow: v.flow(raw, s.state), Raw: *raw, Idle: isIdle(raw, s.state, v.clock)})
+				entries = append(entries, Entry{Flow: v.flow(raw, s.state), Raw: *raw, Idle: isIdle(raw, s.state, v.clock), Left: v.left(raw.Left)})
 			}
 		})
 		if err != nil {

@@ -142,6 +142,24 @@ func Owned(path string) (bool, error) {
 	return false, nil
 }
 
+// Pass notes for other processes that the owner works, see Passed.
+func (d *Dir) Pass() error {
+	now := unix.NsecToTimeval(time.Now().UnixNano())
+	if err := unix.Futimes(int(d.handle.Fd()), []unix.Timeval{now, now}); err != nil {
+		return fmt.Errorf("set the time of %s: %w", shown(d.path), err)
+	}
+	return nil
+}
+
+// Passed tells when the owner of a directory worked last, which is its time of modification.
+func Passed(path string) (time.Time, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return info.ModTime(), nil
+}
+
 // Renew makes the directory anew, and owns it, where somebody has removed it, moved it away or
 // unmounted its file system; true if it did. What is still pinned where it was goes: links keep a
 // program attached, and nobody would find them there.

@@ -93,8 +93,12 @@ func (r *reader) mode(s *Status) error {
 func (r *reader) daemon(s *Status) error {
 	owned, err := pins.Owned(r.pinDir)
 	if owned {
+		passed, err := pins.Passed(r.pinDir)
+		if err != nil {
+			return err
+		}
 		// The journal's process is an earlier one until this one has written it.
-		s.Daemon = Daemon{Running: true, PID: new(pins.OwnerPID(r.pinDir)), Version: &r.journal.Version}
+		s.Daemon = Daemon{Running: true, PID: new(pins.OwnerPID(r.pinDir)), Version: &r.journal.Version, Passed: passed}
 	}
 	return err
 }

@@ -44,6 +44,8 @@ type Daemon struct {
 	Running bool    `json:"running"`
 	PID     *int    `json:"pid"`
 	Version *string `json:"version"`
+	// Passed is when its loop went round last.
+	Passed time.Time `json:"-"`
 }
 
 // Config tells when the configuration in force was read, and why a later

@@ -67,7 +67,7 @@ func FirstLook() *top.Look {
 	busy, young := top.Flow{Flow: list[1], Rate: 1234.5}, top.Flow{Flow: list[2]}
 	return &top.Look{
 		Time: time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC), Seconds: 1, Mode: "enforce",
-		Daemon: status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")},
+		Daemon: status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3"), Passed: time.Now()},
 		Interfaces: []top.Interface{
 			{Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce",
 				From: corrected, Asymmetry: none},

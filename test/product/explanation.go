@@ -2,7 +2,10 @@
 
 package product
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // Explanation is the JSON document of `replypath explain`, as checks read it.
 type Explanation struct {
@@ -20,6 +23,7 @@ type Explanation struct {
 	Reason   *string
 	Detail   string
 	LeavesBy *string `json:"leaves_by"`
+	Seen     *time.Time
 	Others   []Explanation
 	Matches  int
 

@@ -68,6 +68,7 @@ With -o json it is one object; what does not apply is null:
   verdict    one of the above
   reason     why; one of the above
   detail     verdict and reason in a sentence
+  seen       when a packet was last seen leaving so
   flow       the entry that decides, as replypath flows shows it
   others[]   the other flows between the addresses, each explained like this one
   matches    how many flows there are`,

@@ -4,6 +4,7 @@ package show
 
 import (
 	"fmt"
+	"time"
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/discover/dump"
@@ -21,6 +22,7 @@ func showAnswer(p *output.Page, a *explain.Answer) {
 		[2]string{"flow", flowText(a.Flow)},
 		[2]string{"verdict", verdictText(a.Verdict, a.Reason)},
 		[2]string{"", a.Detail},
+		[2]string{"seen", seenText(a.Seen)},
 	)
 	if len(a.Others) > 0 {
 		p.Line("")
@@ -83,6 +85,14 @@ func nextHopText(gateway, mac *string) string {
 		text += ", MAC " + *mac
 	}
 	return text
+}
+
+// seenText is when a packet was last seen leaving as the verdict says.
+func seenText(at *time.Time) string {
+	if at == nil {
+		return "-"
+	}
+	return "a packet left so at " + at.Local().Format(time.RFC3339)
 }
 
 // flowText is the entry that decides.

@@ -16,6 +16,7 @@ import (
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/metrics"
 )
 
 // DownInterfaces finds managed interfaces by which nothing leaves. One without an address may be a port that nobody uses.
@@ -48,12 +49,16 @@ func EndedTrial(h *snapshot.Host) []finding.Finding {
 		h.Status.TrialEnded.Local().Format(time.RFC3339)+", so replies leave as routed, and the next start takes back the rest", remedy.StartAgain(&h.State))}
 }
 
-// DaemonTroubles are what the daemon could not do yet, and tries again.
-func DaemonTroubles(h *snapshot.Host) []finding.Finding {
+// DaemonTroubles are that the daemon hangs, and what it could not do yet and tries again.
+func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 	if h.Status == nil {
 		return nil
 	}
-	return finding.Each(h.Status.Errors, func(message *string) finding.Finding {
+	if hangs := metrics.Hangs(h.Status.Daemon.Passed); h.Status.Daemon.Running && hangs != "" {
+		found = append(found, finding.Seen(finding.Error, "", hangs+"; what changes on the host is not followed",
+			finding.Explained("ps -C replypath -o pid,stat,wchan,args", "what it waits for; restart it")))
+	}
+	return append(found, finding.Each(h.Status.Errors, func(message *string) finding.Finding {
 		text := *message
 		if !h.Status.Daemon.Running {
 			begin, rest, isLong := strings.Cut(text, ": ")
@@ -62,7 +67,7 @@ func DaemonTroubles(h *snapshot.Host) []finding.Finding {
 			}
 		}
 		return finding.Seen(finding.Warning, "", text, finding.Explained(remedy.Command(&h.State, "replypath status --verbose"), "what it does without"))
-	})
+	})...)
 }
 
 const largerTable = "raise flow_table.max_entries"

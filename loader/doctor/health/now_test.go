@@ -42,11 +42,17 @@ func TestEndedTrial(t *testing.T) {
 func TestDaemonTroubles(t *testing.T) {
 	const look = " ?? replypath status --verbose  # what it does without"
 	has := func(running bool, errors ...string) func(*snapshot.Host) {
-		return testhost.Does(func(s *status.Status) { s.Errors, s.Daemon.Running = errors, running })
+		return testhost.Does(func(s *status.Status) {
+			s.Errors, s.Daemon = errors, status.Daemon{Running: running, Passed: time.Now()}
+		})
 	}
 	testhost.Check(t, DaemonTroubles, []testhost.Wants{
 		{"nothing is pinned", nil, nil},
 		{"nothing left to do", has(true), nil},
+		{"hangs", testhost.Does(func(s *status.Status) {
+			s.Daemon = status.Daemon{Running: true, Passed: time.Now().Add(-95 * time.Second)}
+		}), []string{"error: the daemon hangs: its last pass was 1m35s ago; what changes on the host is not followed" +
+			" ?? ps -C replypath -o pid,stat,wchan,args  # what it waits for; restart it"}},
 		{"running", has(true, "interface eth9 is not there yet: it is managed once it appears"),
 			[]string{"warning: interface eth9 is not there yet: it is managed once it appears" + look}},
 		{"ended", has(false, "no route", "metrics: address already in use"), []string{
