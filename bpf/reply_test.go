@@ -13,6 +13,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // moves is the effect of a reply that the kernel sends by one interface and that is moved to another, by an entry
@@ -86,6 +87,62 @@ func TestReplyMoved(t *testing.T) {
 		want = b.moves(n, m, b.production, b.replication, frame)
 		want = want.again()
 		b.run(egress(b.production, frame), want)
+	})
+}
+
+// TestLeft: an entry says when a packet left last, to a second, and whether that was moved. One with another way begins anew.
+func TestLeft(t *testing.T) {
+	const moved = uint32(bpf.DatapathTickLEFT_MOVED)
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		left := func() uint32 {
+			table := b.Connectionless
+			if _, ok := m.(tcp); ok {
+				table = b.Established
+			}
+			return await.Must1[uint32](t)(b.Left(table))
+		}
+		is := func(when string, want uint32) {
+			t.Helper()
+			if got := left(); got&moved != want || b.ago(0)-got&^moved > b.Seconds(5) {
+				t.Errorf("%s: left at %d, which is not just now, %d", when, got, want)
+			}
+		}
+		if got := left(); got != 0 {
+			t.Errorf("nothing has left: %d", got)
+		}
+		b.exec(egress(b.replication, n.out(b.replication, m)))
+		is("the kernel sends it there", 0)
+		b.exec(arrive(b.replication, b.handOver(n, m), 1))
+		is("it is moved", moved)
+
+		for _, test := range []struct {
+			name   string
+			before uint32
+			stays  bool
+		}{{"a moment ago", b.ago(0) &^ moved, true}, {"long ago", b.ago(20) &^ moved, false}, {"moved", b.ago(0) | moved, false}} {
+			flow := b.flow(n, m, b.replication, 0)
+			flow.Left = test.before
+			b.put(flowOf(m, flow))
+			b.exec(egress(b.replication, n.out(b.replication, m)))
+			if got := left(); (got == test.before) != test.stays {
+				t.Errorf("%s: %d becomes %d", test.name, test.before, got)
+			}
+		}
+
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Mode = uint8(bpf.DatapathModeMODE_OBSERVE) })
+		b.exec(egress(b.production, n.out(b.production, m)))
+		is("who observes has it go as routed", 0)
+		b.follow(followLatest)
+		flow := b.flow(n, m, b.replication, 0)
+		flow.Flags, flow.Left = flow.Flags|flagActive, b.ago(0)|moved
+		b.put(flowOf(m, flow))
+		if _, ok := m.(echo); ok {
+			m = echo{}
+		}
+		b.exec(ingress(b.backup, n.in(b.backup, m)))
+		if got := left(); got != 0 {
+			t.Errorf("nothing has left by its new way: %d", got)
+		}
 	})
 }
 

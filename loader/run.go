@@ -34,24 +34,15 @@ func (l *Loader) Run(ctx context.Context) error {
 	r.loadAhead()
 	r.mu.Unlock()
 	for r.step(ctx) {
-		r.tellPassed()
+		r.published.Pass()
+		if err := r.dir.Pass(); err != nil {
+			r.log.Warn("cannot note that the loop goes round", "error", err)
+		}
+		if r.options.Passed != nil {
+			r.options.Passed()
+		}
 	}
 	return nil
-}
-
-// tellPassed tells those who watch the daemon that its loop goes round; those who read the pins learn it once a second.
-func (r *runner) tellPassed() {
-	r.published.Pass()
-	if r.options.Passed != nil {
-		r.options.Passed()
-	}
-	if time.Since(r.passed) < time.Second {
-		return
-	}
-	r.passed = time.Now()
-	if err := r.dir.Pass(); err != nil {
-		r.log.Warn("cannot note that the loop goes round", "error", err)
-	}
 }
 
 // step waits for the next thing to do and does it; false at the end.

@@ -32,7 +32,6 @@ type runner struct {
 	doubts     *coalescer    // about the routes
 	bystanders *coalescer    // changes of interfaces that cannot become managed
 	retry      time.Duration // after which what failed last is tried again
-	passed     time.Time     // when others were told last that the loop goes round
 }
 
 func (r *runner) reconcileNow() {

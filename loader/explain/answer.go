@@ -151,9 +151,8 @@ func (h *Host) explainOriginated(q *Question, device int) (*Explanation, error) 
 	case e.Verdict == Corrected:
 		e.conclude(moved, "")
 	}
-	left, err2 := h.table.LeftBetween(bpf.DatapathEnds{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self})
-	e.addSeen(left)
-	return &e, cmp.Or(err, err2)
+	e.addSeen(entry.Left)
+	return &e, err
 }
 
 // kernelWay is kernel.way, which has to know whether Self is an address of this host.

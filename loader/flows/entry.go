@@ -31,30 +31,6 @@ func (v *view) left(tick uint32) Left {
 	return Left{At: new(time.Now().Add(-v.clock.Since(tick &^ moved))), Moved: tick&moved != 0}
 }
 
-// LeftBetween tells of what the host originated from an own address to a peer.
-func (t *Table) LeftBetween(ends bpf.DatapathEnds) (Left, error) {
-	var record bpf.DatapathRecord
-	v, err := t.newView()
-	if err == nil {
-		err = lookup(t.maps.Originated, ends, &record)
-	}
-	if err != nil || record.To == 0 {
-		return Left{}, err
-	}
-	left := v.left(record.Seen)
-	left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
-	return left, nil
-}
-
-// Entry is what a flow that is in no table would be.
-func (t *Table) Entry(raw bpf.DatapathFlow) (*Entry, error) {
-	v, err := t.newView()
-	if err != nil {
-		return nil, err
-	}
-	return &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw}, nil
-}
-
 // Entries returns the flows whose tuple matches, idle ones included, in no
 // particular order.
 func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {

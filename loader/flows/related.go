@@ -26,6 +26,27 @@ func (t *Table) Related(tuple bpf.DatapathTuple) (*Entry, error) {
 	return t.Entry(*f)
 }
 
+// Entry is what a flow that is in no table would be, of what the host originates.
+func (t *Table) Entry(raw bpf.DatapathFlow) (*Entry, error) {
+	v, err := t.newView()
+	if err != nil {
+		return nil, err
+	}
+	left, err := v.leftBetween(t.maps.Originated, bpf.DatapathEnds{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self})
+	return &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw, Left: left}, err
+}
+
+// leftBetween tells how the last packet left that the host originated from an own address to a peer.
+func (v *view) leftBetween(originated *ebpf.Map, ends bpf.DatapathEnds) (Left, error) {
+	var record bpf.DatapathRecord
+	if err := lookup(originated, ends, &record); err != nil || record.To == 0 {
+		return Left{}, err
+	}
+	left := v.left(record.Seen)
+	left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
+	return left, nil
+}
+
 // relatedFlow is related_way() in bpf/src/related.h.
 func (t *Table) relatedFlow(v *view, tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
 	ends := bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ type Dir struct {
 	path    string
 	handle  *os.File
 	created bool
+	passed  time.Time // see Pass
 }
 
 // Path returns the path of something pinned in the directory.

@@ -142,9 +142,13 @@ func Owned(path string) (bool, error) {
 	return false, nil
 }
 
-// Pass notes for other processes that the owner works, see Passed.
+// Pass notes once a second for other processes that the owner works, see Passed.
 func (d *Dir) Pass() error {
-	now := unix.NsecToTimeval(time.Now().UnixNano())
+	if time.Since(d.passed) < time.Second {
+		return nil
+	}
+	d.passed = time.Now()
+	now := unix.NsecToTimeval(d.passed.UnixNano())
 	if err := unix.Futimes(int(d.handle.Fd()), []unix.Timeval{now, now}); err != nil {
 		return fmt.Errorf("set the time of %s: %w", shown(d.path), err)
 	}

@@ -57,6 +57,7 @@ func runAlerts(t *testing.T, p *page) {
 	p.ways["replypath check"] = way{code: 2}
 	p.run(h, "ReplypathConfigurationRefused")
 	h.restart("interfaces:\n  - name: eth0\n  - {name: eth2, mode: observe, next_hop: last-hop}\n")
+	p.ways["replypath status"] = way{code: 3}
 	p.run(h, "ReplypathInterfaceNotAttached")
 	h.restart("interfaces:\n  - name: eth0\n  - name: eth1\n  - name: eth2\n")
 	p.run(h, "ReplypathInterfaceMissing")

@@ -44,7 +44,7 @@ func main() {
 	flag.StringVar(&o.promises, "promises", "test/evidence/promises.yaml", "what is promised, and by which tests it is shown")
 	flag.StringVar(&o.logs, "logs", "build/tests", "directory for what the tests print")
 	flag.IntVar(&o.lanes, "lanes", 4, "packages that run side by side")
-	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "how long a package may take")
+	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "how long a package may take")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
