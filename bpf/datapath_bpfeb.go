@@ -559,6 +559,7 @@ type DatapathTick uint32
 const (
 	DatapathTickJIFFIES_PER_TICK DatapathTick = 16
 	DatapathTickTICKS_AHEAD      DatapathTick = 65536
+	DatapathTickLEFT_TICKS       DatapathTick = 16
 	DatapathTickLEFT_MOVED       DatapathTick = 1
 )
 

@@ -185,10 +185,10 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;
 
-	if (likely(ifindex == skb->ifindex && !(flow->flags & FLOW_ENFORCE_MAC)) && likely(!is_nobody(packet->mac)))
+	if (ifindex == skb->ifindex && (!header || (likely(!(flow->flags & FLOW_ENFORCE_MAC)) && likely(!is_nobody(packet->mac)))))
 		return leave(flow);
 	if (ifindex == skb->ifindex)
-		return header ? readdress(skb, packet, flow, table) : leave(flow);
+		return readdress(skb, packet, flow, table);
 	target = get_interface(flow->interface, ifindex);
 	if (unlikely(target && target->lower == skb->ifindex))
 		return leave(flow);

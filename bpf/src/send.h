@@ -39,8 +39,10 @@ static inline struct handover *get_handover(void)
 /* Notes that a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
 static inline void note_left(struct flow *flow, __u32 moved)
 {
-	if (unlikely(age(flow->left & ~LEFT_MOVED) >= seconds(1) || (flow->left & LEFT_MOVED) != moved))
-		flow->left = (now() & ~LEFT_MOVED) | moved;
+	__u32 left = (now() & -LEFT_TICKS) | moved;
+
+	if (unlikely(flow->left != left))
+		flow->left = left;
 }
 
 /* Counts what happened to a reply of this flow, once more if it is the first. */

@@ -61,7 +61,8 @@ enum flow_state {
 enum tick {
 	JIFFIES_PER_TICK = 16,
 	TICKS_AHEAD = 1 << 16, /* a time is at most so far in the future: 17 minutes at 1000 Hz */
-	LEFT_MOVED = 1,        /* added to the tick, made even, at which a packet of a flow left that we moved */
+	LEFT_TICKS = 16,       /* so exactly it is known when a packet of a flow left, so that few of them write */
+	LEFT_MOVED = 1,        /* added to that, if we moved it */
 };
 
 /*
@@ -95,7 +96,7 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
-	__u32 left;      /* ticks: our last packet, to a second, LEFT_MOVED for one that we moved; 0: none was seen leaving */
+	__u32 left;      /* when our last packet left, in ticks, to LEFT_TICKS, and LEFT_MOVED; 0: none was seen leaving */
 	/*
 	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket.
 	 * What has no connection keeps other things there.

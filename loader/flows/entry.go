@@ -24,11 +24,11 @@ type Left struct {
 }
 
 func (v *view) left(tick uint32) Left {
-	const moved = uint32(bpf.DatapathTickLEFT_MOVED)
+	const parts, moved = uint32(bpf.DatapathTickLEFT_TICKS - 1), uint32(bpf.DatapathTickLEFT_MOVED)
 	if tick == 0 {
 		return Left{}
 	}
-	return Left{At: new(time.Now().Add(-v.clock.Since(tick &^ moved))), Moved: tick&moved != 0}
+	return Left{At: new(time.Now().Add(-v.clock.Since(tick &^ parts))), Moved: tick&moved != 0}
 }
 
 // Entries returns the flows whose tuple matches, idle ones included, in no
