@@ -370,7 +370,7 @@ func (w *walk) back() {
 
 	const none = ` -e replypath_check_seconds=1 -e '{"replypath_config": {"interfaces": [{"name": "none*"}]}}'`
 	said := w.fleet.play(ansibleCommands(w.t)[0]+none, failed, untouched, untouched)
-	wantReason(w.t, said, "nothing is attached")
+	wantReason(w.t, said, "no interface is attached")
 
 	w.play(commands[6], changed, changed, changed)
 	if commands[6] != ansibleCommands(w.t)[2] {

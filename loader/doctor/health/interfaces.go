@@ -104,5 +104,5 @@ func ManagedInterfaces(h *snapshot.Host) []finding.Finding {
 	for _, u := range h.Unmanaged {
 		reasons = append(reasons, u.Name+": "+u.Reason)
 	}
-	return []finding.Finding{finding.Advised(finding.Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", remedy.ManageOne(h))}
+	return []finding.Finding{finding.Advised(finding.Error, "", "no interface is managed: "+strings.Join(reasons, "; "), remedy.ManageOne(h))}
 }

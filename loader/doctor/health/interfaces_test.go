@@ -48,12 +48,12 @@ func TestManagedInterfaces(t *testing.T) {
 		{"none", func(h *snapshot.Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
-		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)" +
+		}, []string{"error: no interface is managed: lo: loopback; eth0: no global address" +
 			" => set interfaces: [{name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
 		{"nothing there", func(h *snapshot.Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}}
-		}, []string{"error: no interface is managed (lo: loopback)" +
+		}, []string{"error: no interface is managed: lo: loopback" +
 			" ?? ip -brief address show  # no interface here can be managed: give the host one with a global address"}},
 	})
 }
