@@ -13,6 +13,7 @@ import (
 // How old an answer of Watch may be before it looks again: so many times as long as the last look took, within bounds.
 const (
 	restTimes         = 10
+	failedRestTimes   = 2 // while something fails: its end is to be seen soon
 	freshest, longest = time.Second, 2 * time.Minute
 	firstLook         = 300 * time.Millisecond
 	firstWait         = 100 * time.Millisecond
@@ -65,7 +66,11 @@ func (w *Watch) look() {
 		close(w.known)
 	}
 	w.looks, w.health = false, health
-	w.until = now.Add(min(max(freshest, restTimes*now.Sub(begun)), longest))
+	times := time.Duration(restTimes)
+	if health.State == finding.Failed {
+		times = failedRestTimes
+	}
+	w.until = now.Add(min(max(freshest, times*now.Sub(begun)), longest))
 }
 
 func examine(pinDir string) finding.Health {

@@ -29,9 +29,9 @@ func TestSortRows(t *testing.T) {
 	}
 	list := []*row{
 		{entry: bpf.DatapathFlow{Tuple: peer(10), Corrected: 5, Created: 3}},
-		{entry: bpf.DatapathFlow{Tuple: peer(9), Corrected: 9, Created: 1}, bytes: new(uint64(7))},
+		{entry: bpf.DatapathFlow{Tuple: peer(9), Corrected: 9, Created: 1}, more: &more{bytes: new(uint64(7))}},
 		{entry: bpf.DatapathFlow{Tuple: peer(8), Corrected: 5, Created: 2}},
-		{entry: bpf.DatapathFlow{Tuple: peer(7), Corrected: 1, Created: 1}, bytes: new(uint64(8))},
+		{entry: bpf.DatapathFlow{Tuple: peer(7), Corrected: 1, Created: 1}, more: &more{bytes: new(uint64(8))}},
 	}
 	for order, want := range map[Order][]byte{"": {7, 8, 9, 10}, ByCorrected: {9, 8, 10, 7}, ByBytes: {7, 9, 8, 10}, ByAge: {10, 8, 7, 9}} {
 		sorted, got := slices.Clone(list), []byte(nil)
@@ -98,7 +98,7 @@ func TestBytes(t *testing.T) {
 	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(list) }))
 	wantBytes(t, list)
 	for n := range list {
-		list[n].bytes = nil
+		list[n].more = nil
 	}
 	many := slices.Clone(list)
 	for port := range uint16(fewConnections + 1) { // a dump then
@@ -112,11 +112,11 @@ func TestBytes(t *testing.T) {
 func wantBytes(t *testing.T, list []*row) {
 	t.Helper()
 	for n, r := range list[:len(list)-1] {
-		if r.bytes == nil || *r.bytes != uint64(1000+n) {
-			t.Errorf("%v: %v bytes rather than %d", r.ends(), r.bytes, 1000+n)
+		if r.bytes() == nil || *r.bytes() != uint64(1000+n) {
+			t.Errorf("%v: %v bytes rather than %d", r.ends(), r.bytes(), 1000+n)
 		}
 	}
-	if bytes := list[len(list)-1].bytes; bytes != nil {
+	if bytes := list[len(list)-1].bytes(); bytes != nil {
 		t.Errorf("%d bytes of no socket", *bytes)
 	}
 }

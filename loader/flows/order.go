@@ -36,11 +36,11 @@ func compareTuples(a, b *row) int {
 // compareBytes puts the largest first, and at the end what is not known.
 func compareBytes(a, b *row) int {
 	switch {
-	case a.bytes != nil && b.bytes != nil:
-		return cmp.Compare(*b.bytes, *a.bytes)
-	case a.bytes != nil:
+	case a.bytes() != nil && b.bytes() != nil:
+		return cmp.Compare(*b.bytes(), *a.bytes())
+	case a.bytes() != nil:
 		return -1
-	case b.bytes != nil:
+	case b.bytes() != nil:
 		return 1
 	}
 	return 0

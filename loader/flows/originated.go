@@ -48,7 +48,7 @@ func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64
 		}
 		flow := v.originated(&tuple, &record)
 		entry := bpf.DatapathFlow{Tuple: tuple, Created: record.Created, Corrected: record.Moved}
-		if !visit(maphash.Comparable(endsSeed, ends), row{entry: entry, in: bpf.DatapathTableTABLE_ORIGINATED, originated: &flow}) {
+		if !visit(maphash.Comparable(endsSeed, ends), row{entry: entry, in: bpf.DatapathTableTABLE_ORIGINATED, more: &more{originated: &flow}}) {
 			return nil
 		}
 	}

@@ -246,9 +246,21 @@ func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 type row struct {
 	entry bpf.DatapathFlow
 	in    bpf.DatapathTable
+	more  *more // nil: there is nothing more
+}
+
+// more is what few rows have.
+type more struct {
 	bytes *uint64 // of TCP payload that this host sent; nil: not known
 	// originated is what is shown of what is in no flow table, whose entry is there to be put in order.
 	originated *Flow
+}
+
+func (r *row) bytes() *uint64 {
+	if r.more == nil {
+		return nil
+	}
+	return r.more.bytes
 }
 
 func (r *row) ends() ends {
@@ -260,11 +272,11 @@ func (r *row) ends() ends {
 }
 
 func (r *row) flow(v *view) Flow {
-	if r.originated != nil {
-		return *r.originated
+	if r.more != nil && r.more.originated != nil {
+		return *r.more.originated
 	}
 	flow := v.flow(&r.entry, stateNames[r.in])
-	flow.Bytes = r.bytes
+	flow.Bytes = r.bytes()
 	return flow
 }
 
@@ -289,7 +301,7 @@ func (t *Table) eachRow(v *view, filter *Filter, visit func(table bpf.DatapathTa
 	isFull := func() bool { return filter.Limit > 0 && count >= filter.Limit }
 	if filter.Originated {
 		return t.eachOriginated(v, filter, func(digest uint64, r row) bool {
-			if filter.matches(r.originated) {
+			if filter.matches(r.more.originated) {
 				count++
 				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, r)
 			}
