@@ -75,8 +75,8 @@ func (b *bed) bootRouter(fault fault) {
 	}
 	b.begin(fault)
 	b.askPromptly(fault.name, b.conversation(traffic.TCP))
+	release := product.Quiet(b) // which may have to wait: longer than the kernel for a router
 	host.Nft(b, b.net.Production.Host, booting)
-	release := product.Quiet(b)
 	fault.end(b)
 	ended := time.Now()
 	connected := make(chan failure, 1)
