@@ -51,7 +51,7 @@ func TestSecondDefaultWhileWaiting(t *testing.T) {
 	d.WaitLog(1, `msg="interface is down" interface=eth0`) // the kernel has dropped the entry before
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
-	b.eventually(b.conversation(traffic.UDP)) // the daemon may have been stopped before it knew where to send it
+	b.ask(b.conversation(traffic.UDP))
 	b.awaitEntry(netlink.NUD_FAILED)
 	await.Must(t, b.net.Server.SetSysctl("net/ipv6/neigh/eth0/retrans_time_ms", "1000"))
 	release := product.Quiet(t)
