@@ -43,7 +43,7 @@ func (c *check) grade(severity finding.Severity) finding.Severity {
 
 // checks are in the order in which findings of the same severity are shown.
 var checks = []check{
-	{"facts", "what could not be read of this host; the checks that need it are left out", "all that was asked could be read", health.UnreadFacts},
+	{"facts", "what could not be read of this host; the checks that need it are left out", "everything could be read", health.UnreadFacts},
 	{"addresses", "own addresses that no reply leaves from, and before the first start by which interface those of each leave",
 		"the kernel refuses no reply", health.OwnAddresses},
 	{"managed", "which interfaces are managed; an error if there is none", "", health.ManagedInterfaces},

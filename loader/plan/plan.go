@@ -180,7 +180,7 @@ func (p *planner) remedy(r *history.Row) string {
 		return "none: host_model: strong sends it by " + r.ToInterface
 	}
 	if p.goesRelated(r) {
-		return fmt.Sprintf("none: its peer comes by %s, and related sends it there", r.ToInterface)
+		return fmt.Sprintf("none: its peer is heard at %s, and related sends it there", r.ToInterface)
 	}
 	text := fmt.Sprintf("host_model: strong of %s", r.ToInterface)
 	if i == nil {

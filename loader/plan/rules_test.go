@@ -70,7 +70,7 @@ func opening(isRelated bool) func(*planner) {
 
 // TestRemedy: host_model: strong is proposed for what is not related alone.
 func TestRemedy(t *testing.T) {
-	const strong, none = "host_model: strong of eth1", "none: its peer comes by eth1, and related sends it there"
+	const strong, none = "host_model: strong of eth1", "none: its peer is heard at eth1, and related sends it there"
 	off := func(h *snapshot.Host) { h.Config.Related = false }
 	for _, test := range []struct {
 		name      string

@@ -262,7 +262,7 @@ func wantRelated(t *testing.T, s *topology.S1, p *product.Product, opened map[to
 	made := p.Plan(0)
 	for f, c := range opened {
 		wantRule(t, made.Of("rule", "from "+s.B.Eth1.Address(f).String()), "not-needed", "is related to what its peers began")
-		wantOpened(t, made, s.B.Eth1.Address(f), "none: its peer comes by eth1, and related sends it there")
+		wantOpened(t, made, s.B.Eth1.Address(f), "none: its peer is heard at eth1, and related sends it there")
 		rule := fmt.Sprintf("ip %s rule %%s from %s lookup 101 priority 100", ipFlag(f), s.B.Eth1.Address(f))
 		testhost.Shell(t, s.B.Host, fmt.Sprintf(rule, "del"))
 		wires := wire.Tap(t, s.B)

@@ -45,9 +45,9 @@ Of a valid configuration it lists:
   caught      those of them that routes lead out of: replies that leave there are caught
   missing     the names that no interface has
 
-It warns of what has no effect here, of a name that no interface has, with the nearest
-one, and of routes by which replies leave uncaught. It needs no rights. See
-replypath.yaml(5).
+It warns of what has no effect here, and of a name that no interface has, with the
+nearest one. It warns of routes by which replies leave uncaught. It needs no rights.
+See replypath.yaml(5).
 
 With -o json it is one object:
   file          the path of the file

@@ -53,7 +53,7 @@ With -o json it is an array. Each object has:
   subject    what it is about: an interface, an address, a table
   found      the finding in one line
   evidence   count, since, until; null where nothing was counted
-  anchor     where the guide tells more
+  anchor     where the guide says more
   fix        what repairs it and takes no traffic away; null if nothing does
   inspect    a command that only reads; null if there is none
   owner      the likely owner; null if unknown

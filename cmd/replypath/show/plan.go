@@ -62,7 +62,7 @@ With -o json it is one object:
                  from_interface (none: no route; refused), to_interface, flows, packets, bytes
                  (null: not counted), first_seen, last_seen
   originated[]   what this host opened: the same, peer_port, remedy; related: true where its
-                 peer had come by to_interface by itself
+                 peer was heard at to_interface before
   rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
                  connections, peers
   host_changes[] object, before, after; the routes for bound sockets are

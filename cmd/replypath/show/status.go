@@ -35,8 +35,8 @@ doctor: failed where one is an error, degraded where one is a warning. It says:
 A reply is a packet there. Where the line has no room, interfaces are only counted, and
 what matters least is left out. It has at most 80 characters.
 
-Packets that were lost or not corrected in the last hour or two are a finding, but for a
-few: up to 3 between two interfaces, or one in a thousand. The first line does not
+Packets that were lost or not corrected in the last hour or two are a finding. A few are
+none: up to 3 between two interfaces, or one in a thousand. The first line does not
 count packets of the reasons observe, bound_device and unnamed_tunnel: they go as
 somebody wants it.
 

@@ -25,7 +25,7 @@ func DownInterfaces(h *snapshot.Host) []finding.Finding {
 		if i.Up || len(i.Addresses) == 0 {
 			return finding.None
 		}
-		severity, text := finding.Warning, i.Name+" is down: replies of what comes in there cannot leave by it"
+		severity, text := finding.Warning, i.Name+" is down: replies to what arrives there cannot leave by it"
 		recorded := 0
 		for n := range h.Flows {
 			if f := &h.Flows[n]; f.Interface != nil && *f.Interface == i.Name {

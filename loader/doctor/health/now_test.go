@@ -20,7 +20,7 @@ func TestDownInterfaces(t *testing.T) {
 	testhost.Check(t, DownInterfaces, []testhost.Wants{
 		{"up", nil, nil},
 		{"without an address", func(h *snapshot.Host) { down(h); h.Interfaces[1].Addresses = nil }, nil},
-		{"down", down, []string{"warning eth1: eth1 is down: replies of what comes in there cannot leave by it" + look}},
+		{"down", down, []string{"warning eth1: eth1 is down: replies to what arrives there cannot leave by it" + look}},
 		{"in use", func(h *snapshot.Host) {
 			down(h)
 			h.Flows = []flows.Flow{{Interface: new("eth1")}, {Interface: new("eth0")}, {}}
