@@ -132,7 +132,7 @@ func setBytesOf(wanted map[uint64]*row, family uint8, until time.Time) error {
 	set := func(s *sockets.Socket) (goOn bool) {
 		of := ends{s.Local, s.Remote}.digest()
 		if r := wanted[of]; r != nil {
-			r.more = &more{bytes: s.Sent}
+			r.setBytes(s.Sent)
 			delete(wanted, of)
 		}
 		return len(wanted) > 0
@@ -160,7 +160,7 @@ func setBytesOfFew(wanted map[uint64]*row) error {
 		}
 		isFound := s != nil && s.Local == of.self && s.Remote == of.peer
 		if isFound {
-			r.more = &more{bytes: s.Sent}
+			r.setBytes(s.Sent)
 		}
 		if isFound || r.in != bpf.DatapathTableTABLE_ESTABLISHED || isClosing(&r.entry) {
 			delete(wanted, digest)

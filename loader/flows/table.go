@@ -256,6 +256,13 @@ type more struct {
 	originated *Flow
 }
 
+func (r *row) setBytes(sent *uint64) {
+	if r.more == nil {
+		r.more = new(more)
+	}
+	r.more.bytes = sent
+}
+
 func (r *row) bytes() *uint64 {
 	if r.more == nil {
 		return nil
