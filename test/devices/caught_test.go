@@ -204,8 +204,12 @@ func TestRouteAppears(t *testing.T) {
 	_, _, err := n.ConnectTun(topology.NIC{Host: server, Name: "tun0"}, topology.NIC{Host: vpn, Name: "tun0"})
 	await.Must(t, err)
 	p := product.On(t, server)
+	product.Quiet(t) // a second is judged
 	p.Start()
-	wantCaught(t, p)
+	host.Shell(t, server, "ip route add default dev tun0 table 101")
+	awaitCaught(t, p, "tun0") // from now on the program for it is there
+	host.Shell(t, server, "ip route del default dev tun0 table 101")
+	awaitCaught(t, p)
 	for _, way := range []string{
 		"default dev tun0 metric 1", "-6 default dev tun0 metric 1", "default dev tun0 table 100", "0.0.0.0/1 dev tun0",
 		"-6 2000::/3 dev tun0", "10.9.0.0/24 via 100.64.0.9 dev tun0 onlink", "-6 2001:db8:9::/64 via fe80::9 dev tun0 table 100",
@@ -262,9 +266,10 @@ func TestLeftBefore(t *testing.T) {
 		return p.Metrics().Sum("replypath_"+what+"_total",
 			"from_interface=tun0", "to_interface=eth1", "family="+topology.FamilyOf(c.Self.Addr()).String(), "protocol="+c.Protocol())
 	}
+	back := wire.TapAll(t, n.Server.Eth1) // from before: what TCP repeats may be the first that is caught
 	d.Signal(unix.SIGCONT)
 	awaitCaught(t, p, "tun0")
-	exits = wire.TapAll(t, n.Server.Eth0, n.Server.Eth1, tun)
+	exits = wire.TapAll(t, n.Server.Eth0, tun)
 	for _, c := range asked {
 		if c.Kind != traffic.TCP {
 			traffic.Ask(t, c)
@@ -275,6 +280,9 @@ func TestLeftBefore(t *testing.T) {
 			}
 			return nil
 		})
-		exits.Want(c.String(), c.Answers(), n.Server.Eth1, n.Server.Eth1.Peer().MAC)
+		back.Want(c.String(), c.Answers(), n.Server.Eth1, n.Server.Eth1.Peer().MAC)
+		if wrong := exits.All(c.Answers()); len(wrong) > 0 {
+			t.Errorf("%s: answers left by another interface: %s", c, wire.Describe(wrong))
+		}
 	}
 }

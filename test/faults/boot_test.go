@@ -73,9 +73,9 @@ func (b *bed) bootRouter(fault fault) {
 			talks[kind] = c.KeepThrough(b)
 		}
 	}
+	release := product.Quiet(b) // which may have to wait: longer than the kernel for a router
 	b.begin(fault)
 	b.askPromptly(fault.name, b.conversation(traffic.TCP))
-	release := product.Quiet(b) // which may have to wait: longer than the kernel for a router
 	host.Nft(b, b.net.Production.Host, booting)
 	fault.end(b)
 	ended := time.Now()

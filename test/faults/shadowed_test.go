@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -71,11 +72,18 @@ func testLateDefault(t *testing.T, f topology.Family, late lateDefault) {
 		asked++
 	}
 	reach()
+	givesWay := b.fallbackRoutes()
 	b.addDefault()
 	b.moveDefault(late, "del")
 	reach()
 	b.moveDefault(late, "add")
 	b.removeDefault()
+	b.Eventually("the fallback route gives way", func() error { // until then it comes before the late one
+		if routes := b.fallbackRoutes(); routes != givesWay {
+			return fmt.Errorf("%s\nand with the late default route alone:\n%s", routes, givesWay)
+		}
+		return nil
+	})
 	reach()
 	if !t.Failed() {
 		t.Logf("default route %s: the host reached its peer by TCP and UDP %d times, at each place of it", late.name, asked)
