@@ -90,7 +90,7 @@ func (l start) own() (err error) {
 		return err
 	}
 	l.tx.OnAbort(l.disown)
-	return nil
+	return l.dir.Pass() // the time is that of an earlier daemon's last pass
 }
 
 // disown takes back what own did, and whatever was pinned meanwhile if nothing
@@ -137,7 +137,7 @@ func (l start) openJournal() (err error) {
 	if err := l.chooseSeeds(); err != nil {
 		return err
 	}
-	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
+	l.state.PID, l.state.Version, l.state.Passes = os.Getpid(), l.options.Version, true
 	if l.fresh {
 		l.state.Began = time.Now()
 		l.state.Marks = []pins.MarkRecord{{At: l.state.Began}}

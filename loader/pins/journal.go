@@ -33,8 +33,9 @@ type Journal struct {
 	Namespace  Namespace `json:"namespace"`
 	Version    string    `json:"version"`
 	PID        int       `json:"pid"`
-	Seeds      []uint64  `json:"seeds"` // of the digests in the flow tables (bpf.Seeds)
-	Mode       string    `json:"mode"`  // as configured
+	Passes     bool      `json:"passes"` // the process sets the directory's time, see Dir.Pass; earlier versions did not
+	Seeds      []uint64  `json:"seeds"`  // of the digests in the flow tables (bpf.Seeds)
+	Mode       string    `json:"mode"`   // as configured
 	ConfigPath string    `json:"config_path"`
 	LoadedAt   time.Time `json:"loaded_at"`
 	Began      time.Time `json:"began,omitzero"` // when counting began; zero in journals of earlier versions

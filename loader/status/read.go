@@ -98,7 +98,10 @@ func (r *reader) daemon(s *Status) error {
 			return err
 		}
 		// The journal's process is an earlier one until this one has written it.
-		s.Daemon = Daemon{Running: true, PID: new(pins.OwnerPID(r.pinDir)), Version: &r.journal.Version, Passed: passed}
+		s.Daemon = Daemon{Running: true, PID: new(pins.OwnerPID(r.pinDir)), Version: &r.journal.Version}
+		if r.journal.Passes {
+			s.Daemon.Passed = passed
+		}
 	}
 	return err
 }

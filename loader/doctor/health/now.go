@@ -54,7 +54,8 @@ func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 	if h.Status == nil {
 		return nil
 	}
-	if hangs := metrics.Hangs(h.Status.Daemon.Passed); h.Status.Daemon.Running && hangs != "" {
+	passed := h.Status.Daemon.Passed
+	if hangs := metrics.Hangs(passed); !passed.IsZero() && hangs != "" {
 		found = append(found, finding.Seen(finding.Error, "", hangs+"; what changes on the host is not followed",
 			finding.Explained("ps -C replypath -o pid,stat,wchan,args", "what it waits for; restart it")))
 	}

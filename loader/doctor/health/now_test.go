@@ -53,6 +53,9 @@ func TestDaemonTroubles(t *testing.T) {
 			s.Daemon = status.Daemon{Running: true, Passed: time.Now().Add(-95 * time.Second)}
 		}), []string{"error: the daemon hangs: its last pass was 1m35s ago; what changes on the host is not followed" +
 			" ?? ps -C replypath -o pid,stat,wchan,args  # what it waits for; restart it"}},
+		{"of a version that does not say when it passed", testhost.Does(func(s *status.Status) {
+			s.Daemon = status.Daemon{Running: true}
+		}), nil},
 		{"running", has(true, "interface eth9 is not there yet: it is managed once it appears"),
 			[]string{"warning: interface eth9 is not there yet: it is managed once it appears" + look}},
 		{"ended", has(false, "no route", "metrics: address already in use"), []string{
