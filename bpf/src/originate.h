@@ -68,6 +68,12 @@ static inline bool has_source(enum parsed result)
 	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
 }
 
+/* Whether the scratch packet is left alone. A global function: the verifier looks at the loop once, not on each way here. */
+__noinline int is_left_alone(__u32 in_force)
+{
+	return is_excluded(in_force);
+}
+
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
 static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
@@ -75,7 +81,7 @@ static inline bool is_heeded(const struct settings *settings, const struct packe
 
 	if (!is_recorded(settings, packet))
 		return false;
-	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_excluded(settings->exclusions));
+	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_left_alone(settings->exclusions));
 }
 
 static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
@@ -234,26 +240,25 @@ static inline bool has_next_hop(const struct packet *packet, const struct interf
  * as an enum outcome; 0 for nothing.
  */
 static inline __u8 choose_way(const struct packet *packet, const struct record *record, const struct settings *settings,
-			      const struct interface *interface, struct flow *flow, enum table *table)
+			      const struct interface *interface, struct scratch *to, enum table *table)
 {
 	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
 	bool is_decided = is_strong && (hop || interface->flags & INTERFACE_NO_HEADER);
-	struct way way = { .ifindex = interface->ifindex, .interface = index, .gateway = hop }, related;
+	struct way way = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
 
 	*table = TABLE_ORIGINATED;
 	if (hop == ON_LINK_HOP)
 		way.flags = FLOW_ON_LINK;
-	if (!is_decided && (is_strong || settings->related) && related_way(record, &packet->tuple, &related) &&
-	    related.interface == index) {
+	if (!is_decided && (is_strong || settings->related) && related_way(record, to) && to->way.interface == index) {
 		*table = TABLE_RELATED;
-		way = related;
+		way = to->way;
 		way.flags &= FLOW_NEXT_HOP_GATEWAY;
 	}
-	store_way(flow, &way);
+	store_way(&to->flow, &way);
 	if (!is_strong && *table == TABLE_ORIGINATED)
 		return OUTCOME_WEAK_HOST;
-	if (has_next_hop(packet, interface, flow, *table))
+	if (has_next_hop(packet, interface, &to->flow, *table))
 		return 0;
 	return is_enforced(interface) ? OUTCOME_NO_NEXT_HOP : OUTCOME_OBSERVE; /* who observes has nobody asked */
 }
@@ -285,7 +290,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	to->flow.tuple = packet->tuple;
 	to->flow.state = 0;
 	to->flow.told = record->told;
-	to->packet.settled = choose_way(packet, record, settings, interface, &to->flow, table);
+	to->packet.settled = choose_way(packet, record, settings, interface, to, table);
 	if (!packet->settled || to->packet.settled == OUTCOME_WEAK_HOST)
 		packet->settled = *(volatile __u8 *)&to->packet.settled; /* the verifier need not follow each value */
 	return record;
@@ -300,8 +305,8 @@ static inline bool is_moved_by_source(const struct packet *packet)
 	const struct settings *settings = get_settings();
 	const struct interface *interface;
 	const struct record *record;
+	struct scratch *to = get_scratch();
 	__u32 index, gateway;
-	struct way way;
 	mac_word mac;
 
 	interface = source_interface(packet, &index);
@@ -313,6 +318,8 @@ static inline bool is_moved_by_source(const struct packet *packet)
 	     gateway_mac(gateway_of_source(packet, gateway), interface->ifindex, &mac)))
 		return true;
 	record = find_originated(&packet->tuple);
-	return record && (interface->flags & INTERFACE_STRONG || settings->related) &&
-	       related_way(record, &packet->tuple, &way) && way.interface == index;
+	if (!record || !to || !(interface->flags & INTERFACE_STRONG || settings->related))
+		return false;
+	to->flow.tuple = packet->tuple;
+	return related_way(record, to) && to->way.interface == index;
 }

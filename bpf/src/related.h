@@ -59,20 +59,39 @@ static inline struct flow *asked_by(const struct tuple *tuple)
 			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
 }
 
-/*
- * Finds the way by which the tuple's peer comes to its own address; false where none is proven. Anybody may have made a
- * conversation of datagrams: it takes nothing away from what is answered.
- */
-static inline bool related_way(const struct record *record, const struct tuple *tuple, struct way *way)
+/* Gives the scratch the way of the open flow with this digest that has the ends of the scratch flow; false for none. */
+__noinline int copy_open_way(__u64 digest, __u32 table)
 {
-	struct flow *flow = open_flow(record->flow, record->table, tuple);
+	struct scratch *to = get_scratch();
+	struct flow *flow;
 
-	if ((!flow || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
-	    age(record->heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
-		return read_way(&record->answered, way);
-	if (!flow)
-		flow = asked_by(tuple);
-	return flow && read_way(&flow->ifindex, way);
+	if (!to || table > TABLE_NURSERY)
+		return false;
+	flow = open_flow(digest, table, &to->flow.tuple);
+	return flow && read_way(&flow->ifindex, &to->way);
+}
+
+/* The same of the flow by which the peer asked last. */
+__noinline int copy_asked_way(void)
+{
+	struct scratch *to = get_scratch();
+	struct flow *flow = to ? asked_by(&to->flow.tuple) : NULL;
+
+	return flow && read_way(&flow->ifindex, &to->way);
+}
+
+/*
+ * Gives the scratch the way by which the peer of the scratch flow comes to its own address; false where none is proven.
+ * Anybody may have made a conversation of datagrams: it takes nothing away from what is answered.
+ */
+static inline bool related_way(const struct record *record, struct scratch *to)
+{
+	bool is_open = copy_open_way(record->flow, record->table);
+
+	if ((!is_open || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
+	    age(record->heard) <= seconds(is_open ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
+		return read_way(&record->answered, &to->way);
+	return is_open || copy_asked_way();
 }
 
 /*

@@ -226,16 +226,16 @@ static inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy
 }
 
 /*
- * The way of a set that is given up most readily for the scratch packet's flow; of ways that are as good as each other
- * the one that its digest prefers, or is next to that. The answer is in the scratch, as its first vacancy or as the
- * other one.
+ * Compares the nth way of a set, from the one on that the scratch packet's digest prefers, with the vacancy: the scratch's
+ * first or the other one. A global function: the verifier looks at it once, not for each way.
  */
-__noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
+__noinline int compare_way(__u32 table, __u32 index, __u32 other, __u32 n)
 {
 	struct scratch *from = get_scratch();
-	__u32 preferred, time = now();
-	volatile struct vacancy *vacancy; /* not in registers: see find_mss() */
+	struct vacancy *vacancy;
+	const struct flow *flow;
 	struct flow_set *set;
+	__u32 way, rank;
 
 	if (!from || table > TABLE_CONNECTIONLESS)
 		return false;
@@ -243,25 +243,32 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 	if (!set)
 		return false;
 	vacancy = other ? &from->vacancy[1] : &from->vacancy[0];
-	preferred = preferred_way(from->packet.digest);
-	vacancy->used = 0;
-	vacancy->rank = 0;
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < WAYS; i++) {
-		__u32 way = (preferred + i) % WAYS;
-		const struct flow *flow = &set->flow[way];
-		__u32 rank = OVER;
+	way = (preferred_way(from->packet.digest) + n) % WAYS;
+	flow = &set->flow[way];
+	rank = set->digest[way] ? eviction_priority(flow, table, now()) : OVER;
+	if (!n)
+		vacancy->used = 0;
+	vacancy->used += rank != OVER;
+	if (n && rank <= vacancy->rank) /* a flow of this very tick has rank 0 */
+		return true;
+	vacancy->way = way;
+	vacancy->digest = set->digest[way];
+	vacancy->rank = rank;
+	vacancy->stray = is_stray(flow);
+	return true;
+}
 
-		if (set->digest[way])
-			rank = eviction_priority(flow, table, time);
-		vacancy->used += rank != OVER;
-		if (i && rank <= vacancy->rank) /* a flow of this very tick has rank 0 */
-			continue;
-		vacancy->way = way;
-		vacancy->digest = set->digest[way];
-		vacancy->rank = rank;
-		vacancy->stray = is_stray(flow);
-	}
+/*
+ * The way of a set that is given up most readily for the scratch packet's flow; of ways that are as good as each other
+ * the one that its digest prefers, or is next to that. The answer is in the scratch, as its first vacancy or as the
+ * other one.
+ */
+static inline bool look_for_vacancy(__u32 table, __u32 index, __u32 other)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 n = 0; n < WAYS; n++)
+		if (!compare_way(table, index, other, n))
+			return false;
 	return true;
 }
 
