@@ -38,7 +38,7 @@ enum flow_flags {
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
-	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
+	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_HANDSHAKE = 1 << 7,        /* in the nursery: half-open */
 	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came, and ends at rcv_nxt */
 	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
