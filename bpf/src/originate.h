@@ -63,11 +63,6 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	return suits;
 }
 
-static inline bool has_source(enum parsed result)
-{
-	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
-}
-
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
 static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
