@@ -239,36 +239,6 @@ func (b *bed) unmanage(i nic) {
 	b.must(b.Interfaces.Put(uint32(i.interfaceIndex), bpf.DatapathInterface{}))
 }
 
-func hops(left uint8) edit {
-	return func(h *headers) {
-		if h.v4 != nil {
-			h.v4.TTL = left
-		} else {
-			h.v6.HopLimit = left
-		}
-	}
-}
-
-// TestExpired: a packet that is not for this host and has no hop left is remembered as one that the host may answer
-// with an error, be it the first to its address or not; whatever it is about.
-func TestExpired(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		forwarded := n.at(n.stranger)
-		_, opens := m.(tcp)
-		for _, left := range []uint8{0, 1} {
-			want := b.strays(forwarded, m, b.replication)
-			want.events = once(eventIgnoredNotOwn)
-			b.arrives(forwarded, m, want, hops(left))
-			b.put()
-			want.events = either(opens, want.events, nil) // each SYN is looked at
-			b.arrives(forwarded, m, want, hops(left))
-			b.put()
-			b.renew()
-		}
-		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(2))
-	})
-}
-
 // TestTimestampFlow: a timestamp request of IPv4 starts a flow as an echo request does, its answer goes by that.
 func TestTimestampFlow(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]
@@ -360,8 +330,6 @@ func TestAdmit(t *testing.T) {
 		fresh := func() { b.put() }
 		b.arrives(n, m, b.starts(n, m, b.replication))
 		fresh()
-		b.arrives(n, m, b.starts(n, m, b.replication), hops(1)) // what is for this host needs no more
-		fresh()
 		for _, text := range []string{"00:00:00:00:00:01", "00:00:01:00:00:00", "fe:ff:ff:ff:ff:ff"} {
 			via := nic{b.replication.Device, b.replication.interfaceIndex, mac(text)}
 			b.arrives(n, m, b.starts(n, m, via), sourceMAC(via.router))
@@ -390,21 +358,13 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// TestAdmitForwarded: with scope all, what is not for this host as well. What has no hop left leaves nothing behind if
-// it is excluded, or comes from an address of this host.
+// TestAdmitForwarded: with scope all, what is not for this host as well.
 func TestAdmitForwarded(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 		forwarded := n.at(n.stranger)
 		b.arrives(forwarded, m, unread(eventIgnoredNotOwn))
 		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
 		b.arrives(forwarded, m, b.starts(forwarded, m, b.replication))
-	})
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		forwarded := n.at(n.stranger)
-		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(1), source(n.other))
-		b.exclude(exclusion(prefix(n.peer), prefix(n.stranger), 0, 0))
-		b.renew()
-		b.arrives(forwarded, m, unread(eventIgnoredNotOwn), hops(1))
 	})
 }
 
@@ -429,7 +389,7 @@ func TestAdmitAll(t *testing.T) {
 		b.takes(b.replication, takesAll)
 		b.run(ingress(b.backup, unknown.in(b.backup, m)), unread(eventIgnoredNotOwn))
 		b.arrives(n, m, unread(eventIgnoredSource), destination(netip.MustParseAddr(extraordinary[n.family][0])))
-		b.arrives(unknown, m, b.starts(unknown, m, b.replication), hops(1))
+		b.arrives(unknown, m, b.starts(unknown, m, b.replication))
 	})
 }
 
@@ -450,14 +410,14 @@ func TestAdmitTunnel(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 		b.takes(b.replication, takesItsOwnOnly|takesAll)
 		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlags(b.backup.interfaceIndex)<<at))
-		asked := func(from nic, of network, m message, edits ...edit) {
-			frame := of.in(b.replication, m, edits...)
+		asked := func(from nic, of network, m message) {
+			frame := of.in(b.replication, m)
 			want := unread(eventIgnoredTunnel)
 			want.pairs = pairs{pair(from, b.replication, of, m, outcomeUnnamedTunnel): {Packets: 1, Bytes: uint64(len(frame))}}
 			b.run(ingress(b.replication, frame), want)
 			b.renew()
 		}
-		asked(b.backup, n, m, hops(1))
+		asked(b.backup, n, m)
 		asked(nic{}, n.at(n.stranger), m)
 		asked(b.backup, n, tcp{flags: "A", ports: ports{self: 7}})
 		b.run(ingress(b.backup, n.in(b.backup, m)), b.starts(n, m, b.backup))

@@ -254,7 +254,7 @@ var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 9, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
-	bpf.DatapathMapScratch: 6, bpf.DatapathMapTraceFilter: 17,
+	bpf.DatapathMapScratch: 6, bpf.DatapathMapTraceFilter: 12,
 }
 
 // These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.

@@ -227,7 +227,8 @@ type DatapathHandover struct {
 	Delivery uint64
 	Elusive  bool
 	First    bool
-	Pad      [6]uint8
+	Traced   bool
+	Pad      [5]uint8
 }
 
 type DatapathIdleSeconds uint32
@@ -280,7 +281,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 16
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 17
 )
 
 type DatapathMode uint32
@@ -428,17 +429,18 @@ type DatapathScratch struct {
 		Family         uint8
 		Protocol       uint8
 		TcpFlags       uint8
-		_              [3]byte
+		Outcome        uint8
+		EchoRequest    bool
+		EchoReply      bool
+		Payload        uint32
 		Seq            uint32
 		Ack            uint32
-		Payload        uint32
 		Offset         uint32
 		Length         uint32
 		Identification uint32
-		EchoRequest    bool
-		EchoReply      bool
 		Fragment       bool
 		Settled        uint8
+		_              [2]byte
 	}
 	Flow    DatapathFlow
 	Way     DatapathWay
@@ -570,9 +572,9 @@ type DatapathTraceEvent struct {
 	Tuple       DatapathTuple
 	Counted     uint64
 	Cpu         uint32
-	Sequence    uint32
 	Ifindex     uint32
 	FlowIfindex uint32
+	OutIfindex  uint32
 	Length      uint32
 	Kind        uint8
 	Family      uint8
@@ -598,11 +600,9 @@ const (
 type DatapathTraceKind uint32
 
 const (
-	DatapathTraceKindTRACE_INBOUND  DatapathTraceKind = 0
-	DatapathTraceKindTRACE_PASSED   DatapathTraceKind = 1
-	DatapathTraceKindTRACE_MOVED    DatapathTraceKind = 2
-	DatapathTraceKindTRACE_LEAVING  DatapathTraceKind = 3
-	DatapathTraceKindTRACE_RETURNED DatapathTraceKind = 4
+	DatapathTraceKindTRACE_IN   DatapathTraceKind = 0
+	DatapathTraceKindTRACE_OUT  DatapathTraceKind = 1
+	DatapathTraceKindTRACE_LEFT DatapathTraceKind = 2
 )
 
 type DatapathTraceRequest struct {
@@ -616,14 +616,9 @@ type DatapathTraceRequest struct {
 }
 
 type DatapathTraceSlot struct {
-	_         structs.HostLayout
-	Lost      uint64
-	Raised    uint64
-	Sequence  uint32
-	KernelMac [6]uint8
-	Outcome   uint8
-	Moved     uint8
-	Pad       [4]uint8
+	_      structs.HostLayout
+	Lost   uint64
+	Raised uint64
 }
 
 type DatapathTuple struct {

@@ -87,11 +87,6 @@ func eachQuoted(t *testing.T, f func(t *testing.T, b *bed, n network, m message,
 		}
 		if _, ok := m.(tcp); ok {
 			places["handshake"] = halfOpen
-		} else {
-			places["stray"] = func(f bpf.DatapathFlow) func(tables) {
-				f.Flags |= flagStray
-				return halfOpen(f)
-			}
 		}
 		for name, place := range places {
 			t.Run(name, func(t *testing.T) {

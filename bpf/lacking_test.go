@@ -255,14 +255,18 @@ func eachNoRoom(t *testing.T, f func(t *testing.T, b *bed, n network, tun nic, d
 	})
 }
 
-// TestNoHeaderRoom: a packet that no header can be put before goes as routed, as it was.
+// TestNoHeaderRoom: a packet that no header can be put before goes as routed, as it was. A tracer is told of that once.
 func TestNoHeaderRoom(t *testing.T) {
 	eachNoRoom(t, func(t *testing.T, b *bed, n network, tun nic, device *os.File) {
 		m := udp{payload: largest - n.ipSize() - 8}
 		packet := n.out(tun, m)[ethernetSize:]
+		tracer := b.traceAll()
 		b.emitBare(n, tun, packet, b.stays(n, m, tun, b.backup, packet, noRoom))
 		b.wantLeaving(n, device, packet)
 		b.wantNothingHandedOver()
+		if told := tracer.read(); len(told) != 1 || told[0].OutIfindex != tun.Index || told[0].Outcome != uint8(noRoom) {
+			t.Errorf("told: %+v", told)
+		}
 	})
 }
 

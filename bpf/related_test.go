@@ -375,10 +375,10 @@ func TestRelatedTraced(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.relates(n, b.replication)
 		tracer := b.traceAll()
-		frame, router := n.out(b.production, segment), b.production.router
+		frame := n.out(b.production, segment)
 		b.exec(egress(b.production, frame))
-		moved := n.outgoing(tracedMove, segment, b.production, frame, router, b.replication.router, 1)
-		moved.Table, moved.FlowIfindex = uint8(tableRelated), b.replication.Index
+		moved := n.outgoing(segment, b.production, b.replication, frame)
+		moved.Table = uint8(tableRelated)
 		tracer.want(moved)
 	})
 }

@@ -50,6 +50,6 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"source_gateways":     {Name: "source_gateways", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"trace_events":        {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
 		"trace_filter":        {Name: "trace_filter", Type: ebpf.Array, KeySize: 4, ValueSize: 72, MaxEntries: 1, Flags: 0x0},
-		"trace_slots":         {Name: "trace_slots", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 32, MaxEntries: 1, Flags: 0x0},
+		"trace_slots":         {Name: "trace_slots", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: 1, Flags: 0x0},
 	}
 }

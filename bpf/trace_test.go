@@ -3,11 +3,9 @@
 package bpf_test
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
@@ -16,10 +14,9 @@ import (
 
 // Kinds of events.
 const (
-	tracedIn      = uint8(bpf.DatapathTraceKindTRACE_INBOUND)
-	tracedPass    = uint8(bpf.DatapathTraceKindTRACE_PASSED)
-	tracedMove    = uint8(bpf.DatapathTraceKindTRACE_MOVED)
-	tracedLeaving = uint8(bpf.DatapathTraceKindTRACE_LEAVING)
+	tracedIn   = uint8(bpf.DatapathTraceKindTRACE_IN)
+	tracedOut  = uint8(bpf.DatapathTraceKindTRACE_OUT)
+	tracedLeft = uint8(bpf.DatapathTraceKindTRACE_LEFT)
 
 	noTable = uint8(tableEnd)
 )
@@ -29,14 +26,14 @@ func TestTraceOriginated(t *testing.T) {
 	const table = uint8(tableOriginated)
 	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
-		frame, router := n.out(b.production, m), b.production.router
+		frame := n.out(b.production, m)
 		b.exec(egress(b.production, frame))
-		moved := n.outgoing(tracedMove, m, b.production, frame, router, b.replication.router, 1)
-		moved.Table, moved.FlowIfindex = table, b.replication.Index
+		moved := n.outgoing(m, b.production, b.replication, frame)
+		moved.Table = table
 		tracer.want(moved)
 		b.manage(b.replication, nil)
 		b.exec(egress(b.production, frame))
-		routed := n.outgoing(tracedPass, m, b.production, frame, router, router, 2)
+		routed := n.outgoing(m, b.production, b.production, frame)
 		routed.Table, routed.Outcome = table, uint8(weakHost)
 		tracer.want(routed)
 	})
@@ -59,40 +56,34 @@ func TestTraceLostReturned(t *testing.T) {
 }
 
 var traceReply = map[string]messageStory{
-	"a moved packet and its leaving have one number": func(t *testing.T, b *bed, n network, m message) {
+	"that a moved packet leaves is told of as well": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
 		frame := b.handOver(n, m)
-		moved := of(n.outgoing(tracedMove, m, b.production, frame, b.production.router, b.replication.router, 1), m, b.replication)
+		moved := of(n.outgoing(m, b.production, b.replication, frame), m, b.replication)
 		tracer.want(moved)
 
 		b.run(arrive(b.replication, frame, 1), b.corrected(n, m, frame, true))
-		leaving := bpf.DatapathTraceEvent{
-			Kind: tracedLeaving, Sequence: 1, Ifindex: b.replication.Index, Length: uint32(len(frame)), Table: noTable,
-		}
-		tracer.want(leaving)
+		tracer.want(bpf.DatapathTraceEvent{Kind: tracedLeft, Ifindex: b.replication.Index})
 
 		b.exec(egress(b.production, n.out(b.production, m)))
 		b.exec(egress(b.production, n.out(b.production, m)))
-		moved.Sequence = 2
-		second := moved
-		second.Sequence = 3
-		tracer.want(moved, second)
+		tracer.want(moved, moved)
 	},
 	"trace passed": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
 		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
 		tracer.read()
-		tracer.wantPassed(n, m, b.replication, 2, true, 0)
+		tracer.wantPassed(n, m, b.replication, true, 0)
 	},
 	"why a reply is left where it is": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
 		b.switchMode(modeObserve)
 		b.wantStays(n, m, outcomeObserve)
 		tracer.read()
-		tracer.wantPassed(n, m, b.production, 2, true, outcomeObserve)
+		tracer.wantPassed(n, m, b.production, true, outcomeObserve)
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
-		tracer.wantPassed(n, m, b.production, 3, true, outcomeLinkDown)
-		tracer.wantPassed(n, m, b.replication, 4, true, 0) // what the next packet is told of is its own
+		tracer.wantPassed(n, m, b.production, true, outcomeLinkDown)
+		tracer.wantPassed(n, m, b.replication, true, 0) // what the next packet is told of is its own
 	},
 	"moved to a device without an Ethernet header, it has no MAC": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
@@ -100,7 +91,8 @@ var traceReply = map[string]messageStory{
 		b.setHandover(bpf.DatapathHandover{Frame: [14]uint8{1, 2, 3, 4, 5, 6}})
 		frame := n.out(b.production, m)
 		b.exec(egress(b.production, frame))
-		moved := n.outgoing(tracedMove, m, b.production, frame, b.production.router, make(net.HardwareAddr, 6), 1)
+		moved := n.outgoing(m, b.production, b.replication, frame)
+		moved.Mac = [6]uint8{}
 		tracer.want(of(moved, m, b.replication))
 	},
 }
@@ -115,20 +107,19 @@ var traceFamily = map[string]story{
 		r := egress(b.replication, n.out(b.replication, m))
 		r.gsoSize, r.gsoSegs = 1000, 3
 		b.exec(r)
-		router := b.replication.router
-		event := of(n.outgoing(tracedPass, m, b.replication, r.frame, router, router, 1), m, b.replication)
+		event := of(n.outgoing(m, b.replication, b.replication, r.frame), m, b.replication)
 		event.Packets = 3
 		tracer.want(event)
 	},
 	"what belongs to no flow, or to one that counts as none": func(t *testing.T, b *bed, n network) {
 		tracer := b.traceAll()
-		for i, m := range []message{tcp{flags: "S"}, tcp{flags: "A"}, udp{}, echo{}, echo{reply: true}} {
-			tracer.wantPassed(n, m, b.production, uint32(i)+1, false, 0)
+		for _, m := range []message{tcp{flags: "S"}, tcp{flags: "A"}, udp{}, echo{}, echo{reply: true}} {
+			tracer.wantPassed(n, m, b.production, false, 0)
 		}
 		m := tcp{flags: "A", seq: 77} // no segment of the handshake
 		b.put(halfOpen(b.flow(n, m, b.replication, 0)), connectionlessFlow(b.flow(n, udp{}, b.replication, idleConnectionless+1)))
-		tracer.wantPassed(n, m, b.production, 6, false, 0)
-		tracer.wantPassed(n, udp{}, b.production, 7, false, 0)
+		tracer.wantPassed(n, m, b.production, false, 0)
+		tracer.wantPassed(n, udp{}, b.production, false, 0)
 	},
 	"what the recording did": func(t *testing.T, b *bed, n network) {
 		bit := func(events ...bpf.DatapathEvent) (mask uint64) {
@@ -138,16 +129,11 @@ var traceFamily = map[string]story{
 			return mask
 		}
 		tracer := b.traceAll()
-		incoming := func(m message, via nic, frame []byte) bpf.DatapathTraceEvent {
-			e := n.event(tracedIn, m, via, frame)
-			e.Mac = rig.MAC(via.router)
-			return e
-		}
 		see := func(m message, via nic, change func(*bpf.DatapathTraceEvent), edits ...edit) {
 			t.Helper()
 			frame := n.in(via, m, edits...)
 			b.exec(ingress(via, frame))
-			want := incoming(m, via, frame)
+			want := n.incoming(m, via, frame)
 			change(&want)
 			tracer.want(want)
 		}
@@ -242,17 +228,6 @@ var traceFamily = map[string]story{
 			t.Errorf("with room again %d events", got)
 		}
 	},
-	"what was to be moved and could not be is told of twice, with one number": func(t *testing.T, b *bed, n network) {
-		tracer := b.traceAll()
-		m := udp{}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		slots := make([]bpf.DatapathTraceSlot, ebpf.MustPossibleCPU())
-		for i := range slots {
-			slots[i] = bpf.DatapathTraceSlot{Sequence: 7, Outcome: uint8(outcomeRewriteFailed)}
-		}
-		b.must(b.TraceSlots.Put(uint32(0), slots))
-		tracer.wantPassed(n, m, b.replication, 7, true, outcomeRewriteFailed)
-	},
 	// What is not told goes as routed.
 	"what is too large comes back to its sender": func(t *testing.T, b *bed, n network) {
 		b.limit(b.replication, narrowMTU)
@@ -261,13 +236,13 @@ var traceFamily = map[string]story{
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger.AsSlice()))
-		returned := of(n.event(uint8(bpf.DatapathTraceKindTRACE_RETURNED), m, b.production, nil), m, b.replication)
-		returned.Packets, returned.Outcome, returned.Sequence = 0, uint8(outcomeMTU), 1
+		returned := of(n.outgoing(m, b.production, b.production, nil), m, b.replication)
+		returned.Packets, returned.Outcome, returned.OutIfindex = 0, uint8(outcomeMTU), 0
 		tracer.want(returned)
 
-		tracer.wantPassed(n, m, b.production, 2, true, outcomeMTU)
+		tracer.wantPassed(n, m, b.production, true, outcomeMTU)
 
-		tracer.wantPassed(n, m, b.replication, 3, true, 0)
+		tracer.wantPassed(n, m, b.replication, true, 0)
 
 		tracer.ask(prefix(n.stranger), netip.Prefix{}, 100)
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
@@ -286,7 +261,7 @@ var traceFamily = map[string]story{
 		}
 		for i, form := range []bpf.DatapathTraceForm{bpf.DatapathTraceFormTRACE_PACKET, bpf.DatapathTraceFormTRACE_FRAGMENT} {
 			e := told[i]
-			if e.Kind != tracedMove || e.Form != uint8(form) || e.Tuple != n.tuple(udp{}) || e.FlowIfindex != b.replication.Index {
+			if e.OutIfindex != b.replication.Index || e.Form != uint8(form) || e.Tuple != n.tuple(udp{}) || e.FlowIfindex != b.replication.Index {
 				t.Errorf("fragment %d: %+v", i, e)
 			}
 		}
@@ -296,9 +271,7 @@ var traceFamily = map[string]story{
 		b.exec(fallback(b.production, n.out(b.production, udp{})))
 		frame := n.in(b.replication, echo{reply: true})
 		b.exec(ingress(b.replication, frame))
-		want := n.event(tracedIn, echo{reply: true}, b.replication, frame)
-		want.Mac = rig.MAC(b.replication.router)
-		tracer.want(want)
+		tracer.want(n.incoming(echo{reply: true}, b.replication, frame))
 	},
 	"what cannot be read has no addresses to tell it by, and goes its way": func(t *testing.T, b *bed, n network) {
 		tracer := b.traceAll()
@@ -317,8 +290,8 @@ var traceFamily = map[string]story{
 		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
 		frame := n.in(b.replication, m)
 		b.run(ingress(b.replication, frame), unread(eventIgnoredExcluded))
-		want := n.event(tracedIn, m, b.replication, frame)
-		want.Mac, want.Counted = rig.MAC(b.replication.router), 1<<eventIgnoredExcluded
+		want := n.incoming(m, b.replication, frame)
+		want.Counted = 1 << eventIgnoredExcluded
 		tracer.want(want)
 	},
 }
@@ -330,11 +303,11 @@ func TestTraceReaddressed(t *testing.T) {
 		tracer := b.traceAll()
 		frame := n.out(b.replication, m, destinationMAC(neighbour))
 		b.run(egress(b.replication, frame), b.readdresses(n, m, b.replication, frame))
-		event := of(n.outgoing(tracedPass, m, b.replication, frame, neighbour, b.replication.router, 1), m, b.replication)
-		event.Outcome = uint8(outcomeCorrected)
+		event := of(n.outgoing(m, b.replication, b.replication, frame), m, b.replication)
+		event.Outcome, event.KernelMac = uint8(outcomeCorrected), rig.MAC(neighbour)
 		tracer.want(event)
 		// Right already.
-		tracer.wantPassed(n, m, b.replication, 2, true, 0)
+		tracer.wantPassed(n, m, b.replication, true, 0)
 	})
 }
 
@@ -351,8 +324,8 @@ func TestTraceL3(t *testing.T) {
 
 		out := egressL3(b.replication, n.out(b.replication, udp{}))
 		b.exec(out)
-		want = of(n.event(tracedPass, udp{}, b.replication, out.frame), udp{}, b.replication)
-		want.Sequence = 1
+		want = of(n.event(tracedOut, udp{}, b.replication, out.frame), udp{}, b.replication)
+		want.OutIfindex = b.replication.Index
 		tracer.want(want)
 	})
 }
@@ -375,8 +348,8 @@ func TestTraceError(t *testing.T) {
 			t.Fatalf("%d events", len(told))
 		}
 		got, want := told[0], told[0]
-		want.Kind, want.Form, want.Tuple = tracedMove, uint8(bpf.DatapathTraceFormTRACE_ERROR), n.tuple(m)
-		want.Ifindex, want.FlowIfindex = b.production.Index, b.replication.Index
+		want.Kind, want.Form, want.Tuple = tracedOut, uint8(bpf.DatapathTraceFormTRACE_ERROR), n.tuple(m)
+		want.Ifindex, want.FlowIfindex, want.OutIfindex = b.production.Index, b.replication.Index, b.replication.Index
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("an error about a flow (-want +got):\n%s", diff)
 		}

@@ -5,7 +5,6 @@ package bpf_test
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -101,12 +100,21 @@ func (n network) event(kind uint8, m message, via nic, frame []byte) bpf.Datapat
 	return e
 }
 
-// outgoing is an event of a frame that is addressed to a MAC by the kernel and leaves for another, with a sequence
-// number; of a flow in a table.
-func (n network) outgoing(kind uint8, m message, via nic, frame []byte, kernel, leaves net.HardwareAddr,
-	sequence uint32) bpf.DatapathTraceEvent {
-	e := n.event(kind, m, via, frame)
-	e.KernelMac, e.Mac, e.Sequence = rig.MAC(kernel), rig.MAC(leaves), sequence
+// incoming is one of a frame that comes in from the router there.
+func (n network) incoming(m message, via nic, frame []byte) bpf.DatapathTraceEvent {
+	e := n.event(tracedIn, m, via, frame)
+	e.Mac = rig.MAC(via.router)
+	return e
+}
+
+// outgoing is an event of a frame that the kernel sends by one interface and that leaves by another, or by the same, for
+// the routers there.
+func (n network) outgoing(m message, via, out nic, frame []byte) bpf.DatapathTraceEvent {
+	e := n.event(tracedOut, m, via, frame)
+	e.KernelMac, e.Mac, e.OutIfindex = rig.MAC(via.router), rig.MAC(out.router), out.Index
+	if out.Index != via.Index {
+		e.Outcome = uint8(outcomeCorrected)
+	}
 	return e
 }
 
@@ -118,14 +126,13 @@ func of(e bpf.DatapathTraceEvent, m message, via nic) bpf.DatapathTraceEvent {
 	return e
 }
 
-// wantPassed sends a packet by an interface, and wants to be told that it stays there, with this number; of a flow of
-// the replication interface, or of none.
-func (t *tracer) wantPassed(n network, m message, via nic, sequence uint32, isOfFlow bool,
-	outcome bpf.DatapathOutcome) {
+// wantPassed sends a packet by an interface, and wants to be told that it stays there; of a flow of the replication
+// interface, or of none.
+func (t *tracer) wantPassed(n network, m message, via nic, isOfFlow bool, outcome bpf.DatapathOutcome) {
 	t.t.Helper()
 	frame := n.out(via, m)
 	t.exec(egress(via, frame))
-	e := n.outgoing(tracedPass, m, via, frame, via.router, via.router, sequence)
+	e := n.outgoing(m, via, via, frame)
 	if isOfFlow {
 		e = of(e, m, t.replication)
 	}

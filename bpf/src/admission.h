@@ -228,9 +228,8 @@ static inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table
 }
 
 /*
- * Remembers by which way something came that is no flow, as nobody here takes it: a segment without a socket, or what
- * has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares the table
- * of the handshakes, none of which it pushes out.
+ * Remembers by which way a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
+ * that. The entry shares the table of the handshakes, none of which it pushes out.
  */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 {
@@ -246,7 +245,7 @@ static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 	}
 }
 
-/* Whether a frame that is of no flow shows its stray another way, or is the first this second. */
+/* Whether a segment that is of no flow shows its stray another way, or is the first this second. */
 static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct flow *stray = find(packet, TABLE_HALF_OPEN);

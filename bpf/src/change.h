@@ -307,21 +307,6 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 	}
 }
 
-/*
- * The scratch packet has no hop left. Where it is not for this host, and the host forwards, it says so (RFC 792; RFC
- * 4443, 3.3), and that goes back by the way that the packet came. Of what is forwarded nothing else is noted: other
- * errors about it go as routed. Returns 0.
- */
-__noinline int inbound_expired(struct __sk_buff *skb)
-{
-	struct scratch *from = get_scratch();
-
-	if (from && refusal(skb->ifindex) == EVENT_IGNORED_NOT_OWN && refusal_of_ends() == EVENT_END &&
-	    !came_by_ipsec(skb))
-		admit_stray(skb, from);
-	return 0;
-}
-
 __noinline int inbound_change(struct __sk_buff *skb)
 {
 	struct scratch *from = get_scratch();

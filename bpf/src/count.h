@@ -42,7 +42,7 @@ static inline void count_event(enum event event)
 		trace_raised(event);
 }
 
-/* Not for trace_in(), which would take it for the next packet's. Sends of other processes may come between. */
+/* Not for trace(), which would take it for the next packet's. Sends of other processes may come between. */
 static inline void count_untraced(enum event event)
 {
 	__u32 index = event;

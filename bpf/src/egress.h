@@ -236,16 +236,16 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 		return PASS;
 	result = parse(skb, &packet, OUTBOUND, header);
 	flow = track(skb, &packet, result, &table);
-	if (!flow && has_source(result) && unlikely(!suits_source(skb, &packet)))
+	if (!flow && has_addresses(result) && unlikely(!suits_source(skb, &packet)))
 		record = originated_by(skb, &packet, result, &table);
 	if (record)
 		flow = scratch_flow();
 	verdict = flow ? reply(skb, &packet, flow, table, record, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);
-	if (verdict == PASS)
-		trace_outbound(skb, TRACE_PASSED, &packet, flow ? table : TABLE_END, header);
-	if (header && unlikely(is_nobody(packet.mac)) && verdict == PASS)
+	if (is_traced())
+		trace_out(skb, &packet, result, flow ? table : TABLE_END, verdict);
+	if (header && unlikely(is_nobody(packet.mac)) && verdict == PASS && packet.outcome != OUTCOME_CORRECTED)
 		return end_at_nobody(skb, &packet);
 	return verdict;
 }

@@ -23,39 +23,16 @@ static inline bool may_end_handshake(const struct packet *packet, const struct f
 	return is_closing(flow) && (may_hold(TABLE_NURSERY, packet) || may_hold(TABLE_HALF_OPEN, packet));
 }
 
-/* Whether the packet has no hop left; `header`: bytes before the IP header. */
-static inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void change(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u32 at = packet->family == 4 ? offsetof(struct iphdr, ttl)
-				       : offsetof(struct ipv6hdr, hop_limit);
-	const __u8 *hops = peek(skb, header + at, sizeof(*hops));
-
-	return hops && *hops <= 1;
-}
-
-static inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
-{
-	if (!put_in_scratch(packet))
-		return;
-	inbound_change(skb);
-	if (unlikely(has_expired(skb, packet, header)))
-		inbound_expired(skb);
-}
-
-static inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
-{
-	if (unlikely(has_expired(skb, packet, header)) && put_in_scratch(packet))
-		inbound_expired(skb);
+	if (put_in_scratch(packet))
+		inbound_change(skb);
 }
 
 /* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
-static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (is_foreign_address(packet, skb->ifindex)) {
-		pass_on(skb, packet, header);
-		return true;
-	}
-	if (likely(accept_segment_answer(skb, packet)))
+	if (is_foreign_address(packet, skb->ifindex) || likely(accept_segment_answer(skb, packet)))
 		return true;
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
@@ -113,7 +90,7 @@ static inline bool pass_established(const struct __sk_buff *skb, const struct pa
 	return true;
 }
 
-static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = NULL, *young;
 
@@ -128,18 +105,16 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 			flow = young;
 	}
 	/* A SYN starts an entry, and a RST ends one. */
-	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet, header))
+	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet))
 		return;
-	change(skb, packet, header);
+	change(skb, packet);
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
-static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (is_foreign_address(packet, skb->ifindex)) {
-		pass_on(skb, packet, header);
+	if (is_foreign_address(packet, skb->ifindex))
 		return true;
-	}
 	if (!packet->echo_request && accept_known_answer(packet)) {
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
@@ -148,7 +123,7 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 }
 
 /* UDP, SCTP, echo and listed protocols. */
-static inline void inbound_connectionless(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void inbound_connectionless(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow;
 
@@ -158,8 +133,8 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
 		return mark_active(flow);
-	if (flow || !pass_known_datagram(skb, packet, header))
-		change(skb, packet, header);
+	if (flow || !pass_known_datagram(skb, packet))
+		change(skb, packet);
 }
 
 static inline int ingress(struct __sk_buff *skb, __u32 header)
@@ -173,9 +148,9 @@ static inline int ingress(struct __sk_buff *skb, __u32 header)
 	if (unlikely(result != PARSED))
 		count_unparsed(result);
 	else if (packet.protocol == IPPROTO_TCP)
-		inbound_tcp(skb, &packet, header);
+		inbound_tcp(skb, &packet);
 	else
-		inbound_connectionless(skb, &packet, header);
+		inbound_connectionless(skb, &packet);
 	if (is_traced())
 		trace_in(skb, header);
 	return PASS;

@@ -63,11 +63,6 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	return suits;
 }
 
-static inline bool has_source(enum parsed result)
-{
-	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
-}
-
 /* Whether the scratch packet is left alone. A global function: the verifier looks at the loop once, not on each way here. */
 __noinline int is_left_alone(__u32 in_force)
 {

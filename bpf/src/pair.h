@@ -4,6 +4,13 @@
 
 #include "parse.h"
 
+static inline struct handover *get_handover(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&handovers, &zero);
+}
+
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */
 static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
 {

@@ -31,17 +31,24 @@ struct packet {
 	__u8 family;    /* 4 or 6 */
 	__u8 protocol;  /* IPPROTO_*, as in the tuple */
 	__u8 tcp_flags; /* the 14th byte of the header */
+	__u8 outcome;   /* enum outcome, of what leaves; 0: nothing was to be done */
+	bool echo_request;
+	bool echo_reply;
+	__u32 payload;  /* bytes after the transport header, of TCP and UDP */
+	/* Up to here, a tracer is told of it. */
 	__u32 seq;      /* host order */
 	__u32 ack;      /* host order */
-	__u32 payload;  /* bytes after the transport header, of TCP and UDP */
 	__u32 offset;   /* of the transport header, from the start of the frame */
 	__u32 length;   /* from there to the end of the IP packet */
 	__u32 identification; /* of a packet that comes in fragments */
-	bool echo_request;
-	bool echo_reply;
 	bool fragment; /* the first one */
 	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
 };
+
+static inline bool has_addresses(enum parsed result)
+{
+	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
+}
 
 /* What IPv6 extension headers lead to. */
 struct extension_headers {

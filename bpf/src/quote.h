@@ -80,7 +80,7 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 
 	return true;
 }
 
-/* The flow, or stray, that an error of ours is about, if the error goes to its peer. */
+/* The flow that an error of ours is about, if the error goes to its peer. */
 static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
 	const struct scratch *from = get_scratch();
@@ -89,14 +89,11 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 	if (!from || !read_quote(skb, packet->offset + sizeof(struct echo),
 				 packet->offset + packet->length, packet->family))
 		return NULL;
-	if (from->packet.protocol == IPPROTO_TCP) {
+	*table = TABLE_CONNECTIONLESS;
+	if (from->packet.protocol == IPPROTO_TCP)
 		flow = find_tcp(&from->packet, table, false);
-	} else {
+	else
 		flow = find_live(&from->packet, TABLE_CONNECTIONLESS);
-		*table = flow ? TABLE_CONNECTIONLESS : TABLE_HALF_OPEN; /* where strays are */
-		if (!flow)
-			flow = find_live(&from->packet, TABLE_HALF_OPEN);
-	}
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
 		return NULL;
 	packet->digest = from->packet.digest;

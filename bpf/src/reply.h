@@ -44,12 +44,9 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		return leave(flow);
 	} else {
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-		if (is_traced())
-			trace_outcome(skb, OUTCOME_CORRECTED);
 		outcome = rewrite(skb, interface, mac);
-		if (outcome == OUTCOME_CORRECTED)
-			copy_mac(packet->mac, &mac);
 	}
+	packet->outcome = outcome;
 	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
 }
@@ -148,7 +145,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 			handover->first = note_originated(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
-		trace_outbound(skb, TRACE_MOVED, packet, table, header);
+		packet->outcome = outcome;
 		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
 							: send(skb, handover, header))))
 			return TC_ACT_REDIRECT;
@@ -158,18 +155,14 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		if (unlikely(packet->fragment))
 			note_fragment(packet, flow, table, outcome);
 	}
-	if (likely(!record)) {
+	packet->outcome = outcome;
+	if (likely(!record))
 		count_reply(skb, flow, pair, packets, outcome);
-	} else {
+	else
 		count_pair(skb, with_outcome(pair, outcome), packets, note_originated(record, packet, outcome));
-		if (is_traced())
-			trace_outcome(skb, outcome);
-	}
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
 		if (record)
 			record->told = flow->told;
-		if (is_traced())
-			trace_return(skb, packet->digest, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}
 	return PASS;

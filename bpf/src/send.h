@@ -29,13 +29,6 @@ static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 #endif
 }
 
-static inline struct handover *get_handover(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&handovers, &zero);
-}
-
 /* Notes that a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
 static inline void note_left(struct flow *flow, __u32 moved)
 {
@@ -64,8 +57,6 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 	if (outcome != OUTCOME_ASYMMETRIC)
 		note_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
-	if (outcome > OUTCOME_CORRECTED && is_traced())
-		trace_outcome(skb, outcome);
 }
 
 /*
@@ -97,7 +88,7 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 	handover->pair = pair;
 	handover->packets = packets;
 	handover->table = table;
-	handover->first = false;
+	handover->first = handover->traced = false;
 	if (!have_delivery_time)
 		handover->delivery = skb->tstamp;
 	skb->tc_index = handover->mark;
@@ -125,8 +116,8 @@ static inline bool arrived(struct __sk_buff *skb)
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
 	else /* originated, or evicted this very moment */
 		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, handover->first);
-	if (is_traced())
-		trace_arrival(skb);
+	if (unlikely(handover->traced))
+		trace_left(skb);
 	return true;
 }
 
@@ -184,11 +175,11 @@ static inline bool is_writable(struct __sk_buff *skb)
  * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost nothing, but in a program that has them
  * the kernel first makes the data of every packet private, and drops the packet where it has no memory for that
  * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets get to of which
- * nothing has to be copied; a tail call that fails comes back here.
+ * nothing has to be copied; a tail call that fails comes back here. What is traced does not get there: trace() follows.
  */
 static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
-	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)))
+	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)) && !is_traced())
 		bpf_tail_call(skb, &sender, 0);
 	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
 }

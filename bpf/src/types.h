@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 16,
+	LAYOUT_VERSION = 17,
 };
 
 /*
@@ -38,7 +38,7 @@ enum flow_flags {
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
-	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
+	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_HANDSHAKE = 1 << 7,        /* in the nursery: half-open */
 	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came, and ends at rcv_nxt */
 	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
@@ -505,16 +505,15 @@ struct handover {
 	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
 	bool elusive;   /* it may leave unseen: our program is not there yet, or it waits for the MAC of its next hop */
 	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
-	__u8 pad[6];
+	bool traced;    /* the tracer was told of it */
+	__u8 pad[5];
 };
 
 /* What a tracer is told of. */
 enum trace_kind {
-	TRACE_INBOUND = 0, /* came in and was recorded, or not */
-	TRACE_PASSED = 1,  /* leaves by the interface that the kernel chose */
-	TRACE_MOVED = 2,   /* was redirected to its flow's interface */
-	TRACE_LEAVING = 3, /* seen at that interface: it follows what it belongs to on this CPU */
-	TRACE_RETURNED = 4, /* too large for that interface: its sender is told, nothing leaves */
+	TRACE_IN = 0,   /* came in and was recorded, or not */
+	TRACE_OUT = 1,  /* leaves, is moved, or goes back to its sender */
+	TRACE_LEFT = 2, /* what was moved leaves: the next event on its CPU, which has nothing but time and place */
 };
 
 /* What kind of packet it is. */
@@ -529,22 +528,22 @@ enum trace_form {
 /* A packet that matches the filter, at one of our programs. */
 struct trace_event {
 	__u64 time;          /* bpf_ktime_get_ns() */
-	struct tuple tuple;  /* LEAVING: zero */
-	__u64 counted;       /* INBOUND: a bit for each enum event that it raised */
+	struct tuple tuple;
+	__u64 counted;       /* IN: a bit for each enum event that it raised */
 	__u32 cpu;
-	__u32 sequence;      /* of the CPU; MOVED and its LEAVING have the same one */
-	__u32 ifindex;       /* where it was seen: INBOUND in, PASSED and MOVED the kernel's choice */
-	__u32 flow_ifindex;  /* the flow's, or where a packet of none was moved to; else 0 */
-	__u32 length;        /* bytes, with the Ethernet header; of all its segments; RETURNED: 0 */
+	__u32 ifindex;       /* where it was seen; OUT: the kernel's choice */
+	__u32 flow_ifindex;  /* the flow's; 0 without one */
+	__u32 out_ifindex;   /* OUT: where it leaves; 0: its sender gets an error about its size in its place */
+	__u32 length;        /* bytes, with the Ethernet header; of all its segments; 0 of what does not leave */
 	__u8 kind;           /* enum trace_kind */
 	__u8 family;
 	__u8 tcp_flags;
 	__u8 table;          /* enum table of the flow; TABLE_END: no flow; TABLE_ORIGINATED: the source decided */
-	__u8 outcome;        /* PASSED: enum outcome, 0 where nothing was to be done; MOVED: 0 */
+	__u8 outcome;        /* OUT: enum outcome, 0 where nothing was to be done */
 	__u8 form;           /* enum trace_form */
-	__u8 mac[6];         /* INBOUND: the source; PASSED and MOVED: the destination as it leaves */
-	__u8 kernel_mac[6];  /* PASSED and MOVED: the destination that the kernel chose */
-	__u16 packets;       /* on the wire: a GSO packet is its segments; RETURNED: 0 */
+	__u8 mac[6];         /* IN: the source; OUT: the destination as it leaves */
+	__u8 kernel_mac[6];  /* OUT: the destination that the kernel chose */
+	__u16 packets;       /* on the wire: a GSO packet is its segments; 0 of what does not leave */
 };
 
 /* What is traced: addresses under masks, as in an exclusion. */
@@ -561,9 +560,4 @@ struct trace_request {
 struct trace_slot {
 	__u64 lost;              /* events that found no room */
 	__u64 raised;            /* a bit for each enum event since the last packet */
-	__u32 sequence;
-	__u8 kernel_mac[6];      /* where a packet was addressed before it was re-addressed */
-	__u8 outcome;            /* enum outcome of a packet that is not moved; 0: nothing was to be done */
-	__u8 moved;              /* the last packet was redirected and traced */
-	__u8 pad[4];
 };

@@ -10,11 +10,20 @@ import (
 	"replypath/bpf"
 )
 
-// text shows passages as "kind cpu/sequence", with a + for what was seen leaving.
+// text shows passages as "kind cpu", with a + for what was seen leaving.
 func text(list []passage) string {
 	var words []string
 	for _, p := range list {
-		word := fmt.Sprintf("%s %d/%d", map[uint8]string{kindInbound: "in", kindPassed: "pass", kindMoved: "move", kindReturned: "return"}[p.Kind], p.Cpu, p.Sequence)
+		word := "in"
+		switch {
+		case isMoved(p.DatapathTraceEvent):
+			word = "move"
+		case p.Kind == kindOut && p.OutIfindex == 0:
+			word = "return"
+		case p.Kind == kindOut:
+			word = "pass"
+		}
+		word = fmt.Sprintf("%s %d", word, p.Cpu)
 		if p.left {
 			word += "+"
 		}
@@ -26,31 +35,31 @@ func text(list []passage) string {
 // A packet that is moved is shown once it was seen leaving, or once it cannot be any more.
 func TestJoin(t *testing.T) {
 	type e = *bpf.DatapathTraceEvent
-	event := func(kind uint8, cpu, sequence uint32) e {
-		return &bpf.DatapathTraceEvent{Kind: kind, Cpu: cpu, Sequence: sequence}
+	event := func(kind uint8, out uint32) func(cpu uint32) e {
+		return func(cpu uint32) e {
+			return &bpf.DatapathTraceEvent{Kind: kind, Cpu: cpu, Ifindex: 2, OutIfindex: out}
+		}
 	}
-	other := event(kindPassed, 0, 1)
-	other.Tuple.PeerPort = 7
+	in, left, moved, passed, returned := event(kindIn, 0), event(kindLeft, 0), event(kindOut, 3), event(kindOut, 2), event(kindOut, 0)
 	for _, test := range []struct {
 		name   string
 		events []e
 		want   string
 	}{
-		{"moved", []e{event(kindMoved, 0, 1), event(kindLeaving, 0, 1)}, "move 0/1+"},
-		{"passed", []e{event(kindPassed, 0, 1), event(kindInbound, 0, 1)}, "pass 0/1+, in 0/1"},
-		{"two cpus", []e{event(kindMoved, 0, 1), event(kindMoved, 1, 1), event(kindLeaving, 1, 1), event(kindLeaving, 0, 1)}, "move 1/1+, move 0/1+"},
-		{"not seen, another packet", []e{event(kindMoved, 0, 1), event(kindMoved, 0, 2), event(kindLeaving, 0, 2)}, "move 0/1, move 0/2+"},
-		{"not seen, a packet in", []e{event(kindMoved, 0, 1), event(kindInbound, 0, 1)}, "move 0/1, in 0/1"},
-		{"not seen, a packet on another cpu", []e{event(kindMoved, 0, 1), event(kindInbound, 1, 1), event(kindLeaving, 0, 1)}, "in 1/1, move 0/1+"},
-		{"not seen, nothing else", []e{event(kindMoved, 0, 1), nil}, "move 0/1"},
-		{"could not be moved", []e{event(kindMoved, 0, 1), event(kindPassed, 0, 1)}, "pass 0/1+"},
-		{"another packet of this number", []e{event(kindMoved, 0, 1), other}, "move 0/1, pass 0/1+"},
-		{"the word of the move is lost", []e{event(kindLeaving, 0, 5), event(kindInbound, 0, 5)}, "in 0/5"},
-		{"returned", []e{event(kindReturned, 0, 1)}, "return 0/1"},
+		{"moved", []e{moved(0), left(0)}, "move 0+"},
+		{"passed", []e{passed(0), in(0)}, "pass 0+, in 0"},
+		{"two cpus", []e{moved(0), moved(1), left(1), left(0)}, "move 1+, move 0+"},
+		{"not seen, another packet", []e{moved(0), moved(0), left(0)}, "move 0, move 0+"},
+		{"not seen, a packet in", []e{moved(0), in(0)}, "move 0, in 0"},
+		{"not seen, a packet on another cpu", []e{moved(0), in(1), left(0)}, "in 1, move 0+"},
+		{"not seen, nothing else", []e{moved(0), nil}, "move 0"},
+		{"not seen, a packet that leaves", []e{moved(0), passed(0)}, "move 0, pass 0+"},
+		{"told of before", []e{left(0), in(0)}, "in 0"},
+		{"returned", []e{returned(0)}, "return 0"},
 		{"nothing", []e{nil}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var j joiner
+			j := make(joiner)
 			var done []passage
 			for _, event := range test.events {
 				done = append(done, j.add(event)...)

@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"cmp"
 	"net"
 	"strings"
 	"time"
@@ -32,11 +33,11 @@ func (s *session) packet(p *passage, uncertain bool) (Packet, error) {
 	form, special := forms[bpf.DatapathTraceForm(p.Form)]
 	if special {
 		packet.Form = &form
-	} else if t.Protocol == unix.IPPROTO_TCP && p.Kind != kindReturned {
+	} else if t.Protocol == unix.IPPROTO_TCP {
 		packet.TCPFlags = new(tcpFlags(p.TcpFlags))
 	}
 	var err error
-	if p.Kind == kindInbound {
+	if p.Kind == kindIn {
 		err = s.inbound(p, &packet)
 	} else {
 		err = s.outbound(p, &packet, uncertain)
@@ -124,32 +125,17 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	to.InterfaceIn = s.names.device(p.FlowIfindex)
 	to.Kernel = Way{s.names.device(p.Ifindex), macOf(p.KernelMac)}
 	to.SeenLeaving = new(p.left)
-	switch {
-	case p.Kind == kindReturned:
+	outcome := bpf.DatapathOutcome(p.Outcome)
+	if p.OutIfindex == 0 {
 		to.Verdict, to.Reason = Returned, new(s.names.outcome(p.Outcome))
 		return nil
-	case p.Kind == kindMoved:
-		to.Out = Way{to.InterfaceIn, macOf(p.Mac)}
-		to.Verdict = explain.Corrected
-		if p.Table >= originated {
-			to.InterfaceIn, to.Verdict = nil, originatedVerdicts[p.Table]
-		}
-		if !p.left && uncertain {
-			to.SeenLeaving = nil
-		} else if !p.left {
-			to.Verdict = Unseen
-		}
-		return nil
 	}
-	to.Out = Way{to.Kernel.Interface, macOf(p.Mac)}
-	return s.passed(p, to)
-}
-
-// passed tells why a packet leaves where the kernel sends it.
-func (s *session) passed(p *passage, to *Packet) error {
-	switch outcome := bpf.DatapathOutcome(p.Outcome); {
+	to.Out = Way{s.names.device(p.OutIfindex), macOf(p.Mac)}
+	switch {
+	case isMoved(p.DatapathTraceEvent) && !p.left && !uncertain:
+		to.Verdict = Unseen
 	case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
-		to.Verdict = explain.Corrected
+		to.Verdict = cmp.Or(originatedVerdicts[p.Table], explain.Corrected)
 	case outcome != 0 && outcome != bpf.DatapathOutcomeOUTCOME_WEAK_HOST:
 		to.Verdict, to.Reason = explain.Fallback, new(s.names.outcome(p.Outcome))
 	case p.Table < noTable:
@@ -165,6 +151,9 @@ func (s *session) passed(p *passage, to *Packet) error {
 		if why.reason != "" {
 			to.Reason = &why.reason
 		}
+	}
+	if uncertain && !p.left {
+		to.SeenLeaving = nil
 	}
 	return nil
 }

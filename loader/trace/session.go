@@ -47,7 +47,7 @@ type session struct {
 }
 
 func openSession(pinDir string) (*session, error) {
-	s := &session{dir: pinDir}
+	s := &session{dir: pinDir, joiner: make(joiner)}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -107,16 +107,12 @@ func (p Packet) wireLength(frame []byte) uint32 {
 
 func (p Packet) ipHeader(k kind) (gopacket.SerializableLayer, gopacket.NetworkLayer) {
 	from, to, _, _ := p.ends(k)
-	hops := uint8(64)
-	if p.expired {
-		hops = 1
-	}
 	if p.isV4() {
-		header := &layers.IPv4{Version: 4, TTL: hops, Id: uint16(p.id()), Protocol: p.ipProtocol(),
+		header := &layers.IPv4{Version: 4, TTL: 64, Id: uint16(p.id()), Protocol: p.ipProtocol(),
 			SrcIP: net.IP(from.AsSlice()), DstIP: net.IP(to.AsSlice())}
 		return header, header
 	}
-	header := &layers.IPv6{Version: 6, HopLimit: hops, NextHeader: p.ipProtocol(),
+	header := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: p.ipProtocol(),
 		SrcIP: net.IP(from.AsSlice()), DstIP: net.IP(to.AsSlice())}
 	return header, header
 }

@@ -74,7 +74,6 @@ type Packet struct {
 	tag        *uint16
 	segment    uint32 // GSO size
 	segments   uint32
-	expired    bool // no hop is left
 	forwarded  bool // of what leaves: it came in by cameBy
 	damage     damage
 	damageAt   int
@@ -249,7 +248,6 @@ func decodePacket(r record) Packet {
 		options:   int(r[atAck] >> 4),
 		payload:   payloads[r[atPayload]&7],
 		forwarded: r[atPayload]&8 != 0,
-		expired:   r[atPayload]>>4 == 15,
 		shapeBy:   int(r[atShapeBy]),
 		damageAt:  int(r[atDamageAt]) | int(r[atDamageAt+1])<<8,
 		damageBy:  r[atDamageBy],
@@ -353,7 +351,6 @@ func (p Packet) String() string {
 	say(p.payload != 0, "payload %d", p.payload)
 	say(p.shape != plain, "shape %d by %d", p.shape, p.shapeBy)
 	say(p.address != toUs, "frame to another (%d)", p.address)
-	say(p.expired, "expired")
 	say(p.forwarded, "forwarded")
 	say(p.segment != 0, "segments %d of %d", p.segments, p.segment)
 	say(p.damage != none, "damage %d at %d by %#x", p.damage, p.damageAt, p.damageBy)

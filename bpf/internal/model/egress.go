@@ -57,14 +57,13 @@ func (m *Model) errorOut(p *packet, frame Frame) Verdict {
 		return Verdict{}
 	}
 	t := quoted.inbound()
-	if t.Protocol == protoTCP {
-		if _, ok := m.established(t); ok {
-			return m.reply(tableEstablished, t, p, frame)
-		}
-	} else if _, ok := m.connectionless(t); ok {
+	if _, ok := m.established(t); ok {
+		return m.reply(tableEstablished, t, p, frame)
+	}
+	if _, ok := m.connectionless(t); ok {
 		return m.reply(tableConnectionless, t, p, frame)
 	}
-	if _, ok := m.halfOpen(t); ok { // also what nobody here knows
+	if _, ok := m.halfOpen(t); ok {
 		return m.reply(tableHalfOpen, t, p, frame)
 	}
 	return Verdict{}

@@ -21,49 +21,24 @@ func (m *Model) Ingress(f Frame) Verdict {
 		m.oneOf(failed)
 	case p == nil || p.otherICMP || p.echoReply:
 	case p.protocol == protoTCP:
-		opens, settled := m.segmentIn(p, m.way(f, p))
-		if !settled {
-			m.expiredIn(p, m.way(f, p))
-		}
-		if opens {
+		if m.segmentIn(p, m.way(f, p)) {
 			return m.announced(f, p)
 		}
 	default:
-		if settled := m.datagramIn(p, m.way(f, p)); !settled {
-			m.expiredIn(p, m.way(f, p))
-		}
+		m.datagramIn(p, m.way(f, p))
 	}
 	return Verdict{}
 }
 
-// expiredIn is about a packet that is not for this host and has no hop left: who forwards says so.
-func (m *Model) expiredIn(p *packet, w way) {
-	if p.hops > 1 {
-		return
-	}
-	reasons := m.strange(p, w)
-	isTransit := slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN)
-	if !isTransit || slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofEnds, e) }) {
-		return
-	}
-	m.stray(p, w)
-}
-
-// ofEnds are the reasons for which addresses are no flow's ends.
-var ofEnds = []Event{bpf.DatapathEventEVENT_IGNORED_SOURCE, bpf.DatapathEventEVENT_IGNORED_EXCLUDED}
-
 // tagged frames belong to their VLAN's device; a tag with VLAN 0 is a priority.
 func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
 
-// datagramIn is about everything that has no connection. It says whether that is settled by what is known of the
-// tuple, so that nothing else is looked at.
-func (m *Model) datagramIn(p *packet, w way) (settled bool) {
+// datagramIn is about everything that has no connection.
+func (m *Model) datagramIn(p *packet, w way) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another way
 		isDue := w.of(f) && first
-		untaken := f.Flags&flagNoSocket != 0 && f.State&stateAnswered == 0
-		settled = !first && f.Flags&flagAlternates == 0 && !untaken
 		if w.of(f) {
 			f.SndNxt = 0
 			m.refresh(&f, w)
@@ -77,17 +52,15 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
 		}
-		return settled
+		return
 	}
 	if m.isForeign(p, w, bpf.DatapathEventEVENT_IGNORED_ANSWER) {
-		return false
+		return
 	}
-	note, over := m.Outbound[t], m.Connectionless[t]
 	if m.answersHost(t, w) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_ANSWER)
-		return note.Checked && over.Tuple != t
+		return
 	}
-	settled = m.Refused[t] && !m.Foreign[Place{w.ifindex, p.to}]
 	reasons := m.refusals(p, w)
 	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
 	if m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
@@ -95,13 +68,12 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 	}
 	if len(reasons) > 0 {
 		m.refused(p, w, reasons)
-		return settled
+		return
 	}
 	if m.Refused[t] { // the host spoke first, from an address that nobody knew
-		return settled
+		return
 	}
 	m.datagramBegins(p, m.begin(t, w))
-	return false
 }
 
 // peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
@@ -127,8 +99,7 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
 }
 
-// stray notes how a packet came in that is of no flow, and that the kernel itself
-// may answer: with an ICMP error, or with a RST.
+// stray notes how a segment came in that is of no flow, and that the kernel answers with a RST.
 func (m *Model) stray(p *packet, w way) {
 	t := p.inbound()
 	f, live := m.halfOpen(t)
@@ -145,9 +116,6 @@ func (m *Model) stray(p *packet, w way) {
 	default:
 		f = m.begin(t, w)
 		f.Flags |= flagStray
-		if p.has(FlagSYN) && !p.has(FlagACK) {
-			f.RcvNxt = p.end() + 1
-		}
 	}
 	m.HalfOpen[t] = f
 }

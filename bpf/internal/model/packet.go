@@ -44,7 +44,6 @@ type packet struct {
 	first    bool // of several fragments
 	later    bool // a fragment without a transport header
 	id       uint32
-	hops     uint8 // that are left: IPv4's time to live
 	inside   uint8 // IPv4: the protocol, which is part of what fragments have in common
 	length   uint32
 	offset   uint32 // of the transport header in the IP packet
@@ -122,7 +121,7 @@ func (p *packet) readIPv4(ip []byte, f Frame) (*packet, unreadable) {
 		return nil, damaged
 	}
 	fragment := binary.BigEndian.Uint16(ip[6:])
-	p.family, p.protocol, p.hops, p.length = 4, ip[9], ip[8], uint32(total)
+	p.family, p.protocol, p.length = 4, ip[9], uint32(total)
 	p.from, _ = netip.AddrFromSlice(ip[12:16])
 	p.to, _ = netip.AddrFromSlice(ip[16:20])
 	p.id, p.inside = uint32(binary.BigEndian.Uint16(ip[4:])), p.protocol
@@ -143,7 +142,7 @@ func (p *packet) readIPv6(ip []byte, f Frame) (*packet, unreadable) {
 	if total == 40 && f.GSOSize != 0 {
 		total = len(ip)
 	}
-	p.family, p.protocol, p.hops, p.length = 6, ip[6], ip[7], uint32(total)
+	p.family, p.protocol, p.length = 6, ip[6], uint32(total)
 	p.from, _ = netip.AddrFromSlice(ip[8:24])
 	p.to, _ = netip.AddrFromSlice(ip[24:40])
 	if ip[0]>>4 != 6 || total > len(ip) || p.from.Is4In6() || p.to.Is4In6() {

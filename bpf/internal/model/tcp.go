@@ -10,20 +10,19 @@ import (
 )
 
 // segmentIn is the table "TCP, inbound" of docs/design/packet.md. It says whether the
-// segment is a SYN whose answer goes by this interface, and whether it is settled by what
-// is known of the tuple, so that nothing else is looked at.
-func (m *Model) segmentIn(p *packet, w way) (opens, settled bool) {
+// segment is a SYN whose answer goes by this interface.
+func (m *Model) segmentIn(p *packet, w way) (opens bool) {
 	switch {
 	case p.has(FlagRST):
 		m.resetIn(p, w)
-		return false, false
 	case p.has(FlagSYN | FlagACK):
-		return false, m.synAckIn(p, w)
+		m.synAckIn(p, w)
 	case p.has(FlagSYN):
-		return m.synIn(p, w), false
+		return m.synIn(p, w)
 	default:
-		return false, m.connectionIn(p, w)
+		m.connectionIn(p, w)
 	}
+	return false
 }
 
 // synIn enters or refreshes a half-open entry, or says that it did not.
@@ -51,14 +50,14 @@ func (m *Model) synIn(p *packet, w way) bool {
 }
 
 // synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
-func (m *Model) synAckIn(p *packet, w way) (settled bool) {
+func (m *Model) synAckIn(p *packet, w way) {
 	t := p.inbound()
 	if m.isForeign(p, w, bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
-		return false
+		return
 	}
 	if m.isNoFlow(p, w) {
 		m.segmentAnswers(p, w)
-		return true
+		return
 	}
 	f, established := m.established(t)
 	_, handshake := m.handshake(t)
@@ -68,11 +67,10 @@ func (m *Model) synAckIn(p *packet, w way) (settled bool) {
 	case !established && !handshake:
 		m.adopt(p, w, false)
 	}
-	return false
 }
 
 // connectionIn is about segments that begin nothing.
-func (m *Model) connectionIn(p *packet, w way) (settled bool) {
+func (m *Model) connectionIn(p *packet, w way) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if established && w.of(f) && !closing(f) && !m.rose(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) &&
@@ -80,20 +78,20 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 		// Whether the handshake of a second connection with the tuple of one that
 		// goes on is looked at makes no difference to where replies go.
 		m.continueFlow(p, w)
-		return m.since(f.Seen) < m.Ticks(1)
+		return
 	}
 	if !established && !m.isAskedAgain(t) {
 		if m.isNoFlow(p, w) {
 			m.segmentAnswers(p, w)
-			return true
+			return
 		}
 		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) {
-			return false
+			return
 		}
 	}
 	_, handshake := m.handshake(t)
 	if handshake && m.completes(p, w) {
-		return false
+		return
 	}
 	switch {
 	case established && w.of(f):
@@ -106,7 +104,6 @@ func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 	default:
 		m.adopt(p, w, handshake)
 	}
-	return false
 }
 
 // continueFlow is about the next segment of a flow by its own way.
