@@ -445,7 +445,6 @@ type DatapathScratch struct {
 	Flow    DatapathFlow
 	Way     DatapathWay
 	Record  DatapathRecord
-	Count   DatapathPairCount
 	Vacancy [2]struct {
 		_      structs.HostLayout
 		Used   uint32

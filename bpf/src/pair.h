@@ -61,25 +61,25 @@ static inline void add(struct pair_count *count, const struct __sk_buff *skb, __
 __noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
 {
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
-	struct scratch *to = get_scratch();
 
-	if (!count && to) {
-		to->count = (struct pair_count){};
-		__builtin_memcpy(&to->count.pair, &pair, sizeof(pair));
-		/* Another CPU may be first: only the lookup tells. */
-		bpf_map_update_elem(&pairs, &pair, &to->count, BPF_NOEXIST);
-		count = bpf_map_lookup_elem(&pairs, &pair);
-	}
 	if (!count) {
-		count_untraced(EVENT_INSERT_FAILED_COUNTER);
-		return 0;
+		struct pair_count zero = {};
+
+		__builtin_memcpy(&zero.pair, &pair, sizeof(pair));
+		/* Another CPU may be first: only the lookup tells. */
+		bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&pairs, &pair);
+		if (!count) {
+			count_untraced(EVENT_INSERT_FAILED_COUNTER);
+			return 0;
+		}
 	}
 	add(count, skb, packets, first_of_flow);
 	return 0;
 }
 
-/* Counts the packet, so many on the wire, for this pair, which has an outcome. Returns 0. */
-__noinline int count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
+/* Counts the packet, so many on the wire, for this pair, which has an outcome. */
+static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
 {
 	__u32 index = pair * DIGEST_MULTIPLIER >> 54;
 	struct pair_count *count;
@@ -89,7 +89,7 @@ __noinline int count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u3
 	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
 	count = bpf_map_lookup_elem(&pair_slots, &index);
 	if (!count)
-		return 0;
+		return;
 	owner = (__u64 *)&count->pair;
 	if (unlikely(!*owner)) /* a flow's interface is never 0: nobody has the slot */
 		*owner = pair;
@@ -97,5 +97,4 @@ __noinline int count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u3
 		add(count, skb, packets, first_of_flow);
 	else
 		count_pair_in_hash(skb, pair, packets, first_of_flow);
-	return 0;
 }

@@ -125,7 +125,6 @@ struct scratch {
 	struct flow flow;
 	struct way way;
 	struct record record; /* that is going to replace another */
-	struct pair_count count; /* that is going to begin */
 	struct vacancy vacancy[2];
 	struct extension_headers headers;
 	struct fragment fragment; /* the first one of the packet that a fragment is of */
