@@ -33,23 +33,18 @@ func (l *Loader) Run(ctx context.Context) error {
 	r.mu.Lock()
 	r.loadAhead()
 	r.mu.Unlock()
-	for r.step(ctx) {
+	for cannotPass := false; r.step(ctx); {
 		r.published.Pass()
-		r.notePass()
+		err := r.dir.Pass()
+		if err != nil && !cannotPass { // once
+			r.log.Warn("cannot note that the loop goes round", "error", err)
+		}
+		cannotPass = err != nil
 		if r.options.Passed != nil {
 			r.options.Passed()
 		}
 	}
 	return nil
-}
-
-// notePass tells other processes that the loop goes round, and once why it cannot.
-func (r *runner) notePass() {
-	err := r.dir.Pass()
-	if err != nil && !r.cannotPass {
-		r.log.Warn("cannot note that the loop goes round", "error", err)
-	}
-	r.cannotPass = err != nil
 }
 
 // step waits for the next thing to do and does it; false at the end.

@@ -32,7 +32,6 @@ type runner struct {
 	doubts     *coalescer    // about the routes
 	bystanders *coalescer    // changes of interfaces that cannot become managed
 	retry      time.Duration // after which what failed last is tried again
-	cannotPass bool          // told that the pin directory's time cannot be set
 }
 
 func (r *runner) reconcileNow() {
