@@ -91,9 +91,9 @@ test-all: build root all-packages ## run all tests, in 25 minutes; REST=1 leaves
 	@$(if $(REST),,$(ABOUT))
 	$(RUN) $(if $(REST),-rest)
 
-test-long: build root all-packages ## run what repeats for long: restarts by the hundred, both architectures, a long soak
+test-long: build root all-packages ## run what repeats for long: restarts by the hundred, all combinations, both architectures, a long soak
 	$(TESTED) REPLYPATH_TEST_LONG=1 REPLYPATH_TEST_RESTARTS=100 $(GO) test -count=1 -v -p 1 -timeout 2h \
-		./test/restarts ./test/fleet ./packaging
+		./test/restarts ./test/fleet ./test/faults ./test/floods ./loader ./packaging
 	$(MAKE) --no-print-directory soak
 
 evidence: ## make docs/EVIDENCE.md from what test-all has printed

@@ -61,6 +61,8 @@ func (b *server) readBeside(readers []reader, write func(round int, done *beside
 	rounds = 5
 	if short.Run(b) {
 		rounds = 1
+	} else if !short.Long(b, "three of five rounds") {
+		rounds = 2
 	}
 	for round := range rounds {
 		write(round, done)
