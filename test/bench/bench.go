@@ -26,6 +26,8 @@ import (
 const (
 	resultsFile  = "results.json"
 	programsFile = "bpf.json" // of make bench-bpf
+	// emulatedFile is what a run in a virtual machine has printed, beside the page.
+	emulatedFile = "emulated.txt"
 )
 
 // rawData is what follows the name of resultsFile in the last line of a run.
@@ -203,6 +205,11 @@ func writePage(o options) error {
 	dir := filepath.Join(filepath.Dir(o.page), plots)
 	if err := results.Plots(dir); err != nil {
 		return err
+	}
+	if emulated != "" {
+		if err := os.WriteFile(filepath.Join(dir, emulatedFile), []byte(emulated+"\n"), 0o644); err != nil {
+			return fmt.Errorf("keep the results of a virtual machine: %w", err)
+		}
 	}
 	return keepRawData(filepath.Join(o.output, resultsFile), filepath.Join(dir, resultsFile+".gz"))
 }

@@ -59,10 +59,6 @@ func profilesOf(ctx context.Context, name string, workloads []string) (figures [
 	if err != nil {
 		return nil, err
 	}
-	whose := ""
-	if name != contender.Replypath {
-		whose = " of " + name
-	}
 	for _, w := range loads {
 		var runs, nanoseconds, shares []float64
 		for range repeats {
@@ -73,9 +69,9 @@ func profilesOf(ctx context.Context, name string, workloads []string) (figures [
 			runs, nanoseconds, shares = append(runs, p.runs), append(nanoseconds, p.nanoseconds), append(shares, 100*p.share)
 		}
 		figures = append(figures,
-			report.NewFigure(w.Name+": runs of programs"+whose+" for one", "runs", runs...),
-			report.NewFigure(w.Name+": time in the programs"+whose+" for one", "ns", nanoseconds...),
-			report.NewFigure(w.Name+": the same"+whose+" of all the time that one takes", "%", shares...))
+			report.NewFigure(w.Name+", "+name+": runs of programs", "runs", runs...),
+			report.NewFigure(w.Name+", "+name+": time in the programs", "ns", nanoseconds...),
+			report.NewFigure(w.Name+", "+name+": the programs' part of all the time", "%", shares...))
 	}
 	return figures, nil
 }

@@ -148,7 +148,7 @@ func (c comparison) judge(name string, atLeast float64) BoundResult {
 	case c.rounds == 0:
 		return notMeasured(name, atLeast)
 	case c.rounds < leastRounds:
-		result.Verdict = "few rounds"
+		result.Verdict = fewRounds
 	case c.ratio*(1-c.noise) > atLeast || c.ratio >= atLeast && c.noise == 0:
 		result.Verdict = "met"
 	case c.ratio*(1+c.noise) < atLeast:

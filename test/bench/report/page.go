@@ -18,10 +18,8 @@ var pageText string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"number": number, "ratio": ratio, "percent": percent, "method": (*Method).describe,
-	"ratioOrDash":  func(v *float64) string { return orDash(ratio, v) },
 	"numberOrDash": func(v *float64) string { return orDash(number, v) },
-	"capital":      func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
-	"oneDigit":     func(v float64) string { return fmt.Sprintf("%.1f", v) },
+	"oneDigit":     oneDigit,
 	"whole":        whole,
 }).Parse(pageText))
 
@@ -42,23 +40,10 @@ func (p *programs) Slower() float64 {
 	return p.Results[0].Median / p.Reference
 }
 
-// programCase is a way through a program. A bound or aim of 0 is none.
+// programCase is a way through a program. An aim of 0 is none.
 type programCase struct {
-	Name                         string
-	Median, Min, Max, Bound, Aim float64
-	Baseline                     float64
-}
-
-// Verdict is met or missed on a machine that is so much slower, "" without an aim.
-func (c programCase) Verdict(slower float64) string {
-	switch {
-	case c.Aim == 0:
-		return ""
-	case c.Median > c.Aim*slower:
-		return "missed"
-	default:
-		return "met"
-	}
+	Name        string
+	Median, Aim float64
 }
 
 // whole is a number without digits after the point, "-" for none.
@@ -69,6 +54,8 @@ func whole(v float64) string {
 	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
+func oneDigit(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
+
 // About describes contenders on the page.
 type About struct{ Name, About string }
 
@@ -77,12 +64,19 @@ type About struct{ Name, About string }
 func (r *Results) Page(w io.Writer, contenders []About, plots, emulated string) error {
 	data := struct {
 		*Results
-		Emulated string
+		Emulated *emulation
 		About    []About
 		Plots    string
+		Groups   []table
 		Cases    *programs
 		Affected []string
-	}{Results: r, Emulated: emulated, About: contenders, Plots: plots, Affected: r.Machine.mitigated()}
+	}{Results: r, About: contenders, Plots: plots, Groups: r.tables(plots), Affected: r.Machine.mitigated()}
+	if emulated != "" {
+		var err error
+		if data.Emulated, err = readEmulation(emulated); err != nil {
+			return err
+		}
+	}
 	if len(r.Programs) > 0 && string(r.Programs) != "null" {
 		data.Cases = new(programs)
 		if err := json.Unmarshal(r.Programs, data.Cases); err != nil {

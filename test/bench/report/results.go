@@ -36,6 +36,9 @@ type Results struct {
 // leastRounds is how many rounds it takes for their scatter to say anything.
 const leastRounds = 5
 
+// fewRounds is said of what fewer have measured.
+const fewRounds = "few rounds"
+
 // Method is how it was measured.
 type Method struct {
 	Begun time.Time `json:"begun"`
@@ -201,7 +204,7 @@ func known(values []float64) *float64 {
 func (w *Workload) difference(ratio, noise float64, rounds int) string {
 	switch {
 	case rounds < leastRounds:
-		return "few rounds"
+		return fewRounds
 	case math.Abs(ratio-1) <= noise:
 		return "none"
 	case (ratio < 1) == w.LowerIsBetter:

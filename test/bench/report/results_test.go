@@ -176,19 +176,93 @@ func TestPrint(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	var text bytes.Buffer
-	await.Must(t, sampleResults().Page(&text, []About{{"static", "the limit"}}, "plots", "Linux of a virtual machine"))
+	r := sampleResults()
+	r.Figures = append(r.Figures, NewFigure("tcp-rr, replypath: runs of programs", "runs", 3),
+		NewFigure("tcp-rr, replypath: time in the programs", "ns", 380),
+		NewFigure("tcp-rr, replypath: the programs' part of all the time", "%", 2.11))
+	await.Must(t, r.Page(&text, []About{{"static", "the limit"}}, "plots", emulated(t)))
 	for _, want := range []string{
 		"measured it on one machine on 2026-11-20", "does about them: mds: Vulnerable\n",
-		"- `static`: the limit\n- `vrf` was not measured",
-		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 6 | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 2.0 % | 1.021 | worse | - | - |",
-		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | met | 30 | 0.0 |",
-		"takes 10 ns. Here it takes 1.230 times as\nmuch", "(plots/results.json.gz)",
-		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
-		"```text\nLinux of a virtual machine\n```\n",
+		"- `static`: the limit\n\nNot measured:\n\n- `vrf`: no kernel for it\n",
+		"### One at a time\n\n- `udp-echo-64`: echoes\n\n| | [udp-echo-64](plots/udp-echo-64.svg) |\n|---|---|\n",
+		"| `static` | 100 1/s ±2.0% |\n", "| `replypath` | 0.970 ±2.0% |\n", "| `replypath` / `iprule-2` | 1.021 |\n",
+		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 1 | 12.3 | 12.3 |",
+		"1 of 1 paths that have an aim meet the aim.", "takes 10 ns.\nThe reference takes 1.230 times as much here",
+		"(plots/results.json.gz)", "| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |",
+		"| tcp-rr | replypath | 3 | 380 | 2.11 |\n", "- tcp-rr, connmark: broken",
+		"- Linux 6.18, a CPU, 2 CPUs", "(plots/emulated.txt)\n\n| | `static` | `iprule-2` | `replypath` | `replypath` / `iprule-2` |\n",
+		"| udp-echo-64 | 100 1/s ±2.0% | 0.950 ±2.0% | 0.970 ±2.0% | 1.021 |",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}
+	}
+	if strings.Contains(text.String(), "misses its aim") || strings.Contains(text.String(), "time in the programs") {
+		t.Errorf("no aim is missed, and a part is no other figure:\n%s", text.String())
+	}
+}
+
+// emulated is what a run in a virtual machine prints.
+func emulated(t *testing.T) string {
+	var text bytes.Buffer
+	await.Must(t, sampleResults().Print(&text))
+	return text.String()
+}
+
+// TestTables: what belongs together is in one table, what has no kind in the last, and what nobody measured in none.
+func TestTables(t *testing.T) {
+	few := Workload{Name: "tcp-crr", Unit: "1/s"}
+	few.Summarize([]string{base, ours, strong}, map[string][]Value{base: rounds(100), ours: rounds(90), strong: rounds(80)})
+	r := &Results{Workloads: []Workload{{Name: "new", Contenders: few.Contenders}, few, *sample(), {Name: "tcp-rr"}}}
+	tables := r.tables("plots")
+	if len(tables) != 2 || tables[0].Name != "One at a time" || tables[1].Name != "Others" {
+		t.Fatalf("tables: %+v", tables)
+	}
+	await.Same(t, "rows", [][]string{
+		{"`static`", "100 1/s ±2.0%", "(100 1/s ±0.0%)"},
+		{"`iprule-2`", "0.950 ±2.0%", "-"},
+		{"`replypath`", "0.970 ±2.0%", "(0.900 ±0.0%)"},
+		{"`replypath-strong`", "-", "(0.800 ±0.0%)"},
+		{"`replypath` / `iprule-2`", "1.021", "-"},
+		{"`replypath-strong` / `iprule-2`", "-", "-"},
+	}, tables[0].Rows)
+}
+
+// TestReadEmulation tells what is no output of a run.
+func TestReadEmulation(t *testing.T) {
+	const head = "Linux\nmethod\n\ntcp-rr (1/s): requests; noise 1.0 %\n"
+	e := await.Must1[*emulation](t)(readEmulation(head + "  static  2  98.0  97.0  99  1.000  1.000-1.000  1.0 %  -  few rounds  -  -\n"))
+	await.Same(t, "what was read", &emulation{
+		Machine: "Linux", Method: "method", Table: table{
+			Workloads: e.Table.Workloads, Columns: []string{"`static`"}, Rows: [][]string{{"tcp-rr", "(98.0 1/s ±1.0%)"}},
+		},
+	}, e)
+	for _, text := range []string{"Linux\nmethod\n", head + "  static  2  x  97.0  99  1.000  1.000-1.000  1.0 %  -  none  -  -\n"} {
+		if _, err := readEmulation(text); err == nil {
+			t.Errorf("%q is no error", text)
+		}
+	}
+}
+
+func TestMissing(t *testing.T) {
+	r := &Results{Absent: []Absent{
+		{"a: x", "no room"}, {"b: x", "no room"}, {"c", "no kernel"}, {"d: x", "no room"}, {"e: x", "no room"},
+	}}
+	await.Same(t, "missing", []string{"`x` in 4 workloads: no room", "`c`: no kernel"}, r.Missing())
+}
+
+// TestPaths: paths of one kind are one row, and those that miss an aim have a row for both versions of IP.
+func TestPaths(t *testing.T) {
+	p := &programs{Reference: 10, Results: []programCase{
+		{Name: "reference: lookups", Median: 20},
+		{Name: "egress redirect: tcp, ipv4", Median: 69, Aim: 35},
+		{Name: "egress redirect: udp, ipv4", Median: 71, Aim: 35},
+		{Name: "egress redirect: udp, ipv6", Median: 72, Aim: 35},
+	}}
+	await.Same(t, "spans", []*span{{"reference", 1, 20, 20}, {"egress redirect", 3, 69, 72}}, p.Spans())
+	await.Same(t, "missed", []*missedAim{{"egress redirect: udp", "71.0", "72.0", "70.0"}}, p.Missed())
+	if p.Aims() != 3 || p.Met() != 1 {
+		t.Errorf("%d of %d met, want 1 of 3", p.Met(), p.Aims())
 	}
 }
 

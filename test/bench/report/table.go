@@ -79,11 +79,12 @@ func (p *printer) figures(figures []Figure) {
 }
 
 func (m *Method) describe() string {
-	text := fmt.Sprintf("%d rounds of %g s each, in turns of %g s, after %g s of warm-up", m.Rounds, m.Seconds, m.Turn, m.WarmUp)
+	text := fmt.Sprintf("%d rounds of all contenders", m.Rounds)
 	if m.Further > 0 {
-		text += fmt.Sprintf(" and %d further ones of what bounds compare", m.Further)
+		text += fmt.Sprintf(", then %d of those that a bound compares", m.Further)
 	}
-	text += fmt.Sprintf(", %.0f s in all", m.Took)
+	text += fmt.Sprintf("; in a round each works for %g s, in turns of %g s, after %g s of warm-up", m.Seconds, m.Turn, m.WarmUp)
+	text += fmt.Sprintf("; %.0f s in all", m.Took)
 	if m.Quick {
 		text += ", a quick run"
 	}
