@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -203,14 +202,12 @@ func (b *bed) gso(n network, m message, frame []byte, segments count, fits bool)
 }
 
 // TestReplyGSO: the size of the segments counts, not that of the packet, with headers as long as the packet's. The test
-// run makes GSO packets without a type, which the kernel refuses to change: they are left alone as any helper's failure
-// leaves them. TestSizeOfConnections has them cut.
+// run makes GSO packets without a type, which the kernel refuses to change: their senders are not told.
+// TestSegmentsTooLarge has those of a type.
 func TestReplyGSO(t *testing.T) {
 	eachFamilyOn(t, oldKernel, func(t *testing.T, b *bed, n network) {
-		for _, m := range []message{tcp{flags: "A", payload: 2900}, udp{payload: 2900}, sctp{payload: 2900}} {
-			headers := uint32(n.ipSize()) + map[layers.IPProtocol]uint32{
-				layers.IPProtocolTCP: 20, layers.IPProtocolUDP: 8, layers.IPProtocolSCTP: 12}[m.protocol(n)]
-			_, isSCTP := m.(sctp) // whose segments have no one size
+		for _, m := range []message{tcp{flags: "A", payload: 2900}, udp{payload: 2900}} {
+			headers := uint32(n.ipSize()) + map[layers.IPProtocol]uint32{layers.IPProtocolTCP: 20, layers.IPProtocolUDP: 8}[m.protocol(n)]
 			for _, test := range []struct {
 				size, segments uint32
 				fits           bool
@@ -219,18 +216,21 @@ func TestReplyGSO(t *testing.T) {
 				// A virtual machine's packet does not say how many.
 				{1430, 0, true}, {1000, 0, true}, {967, 0, true}, {966, 0, true}, {725, 0, true}, {100, 0, true}, {1495, 0, false},
 			} {
-				if isSCTP && test.segments == 0 {
-					continue
-				}
 				b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
 				r := egress(b.production, n.out(b.production, m))
 				r.gsoSize, r.gsoSegs = test.size, test.segments
 				segments := (2900 + test.size - 1) / test.size
 				r.wireLen = uint32(len(r.frame)) + (segments-1)*(ethernetSize+headers)
 				counted := count{Packets: uint64(either(test.segments != 0, test.segments, segments)), Bytes: uint64(r.wireLen)}
-				b.run(r, b.gso(n, m, r.frame, counted, test.fits && !isSCTP))
+				b.run(r, b.gso(n, m, r.frame, counted, test.fits))
 			}
 		}
+		chunks := sctp{payload: 2900}
+		b.put(connectionlessFlow(b.flow(n, chunks, b.replication, 0)))
+		r := egress(b.production, n.out(b.production, chunks))
+		r.gsoSize, r.gsoSegs = 0xffff, 3 // of no one size (kernel: GSO_BY_FRAGS)
+		b.run(r, b.gso(n, chunks, r.frame, count{Packets: 3, Bytes: uint64(len(r.frame))}, false))
+
 		m := tcp{flags: "A", payload: 2900, options: with(timestamp, nop, nop)}
 		frame, headers := n.out(b.production, m, ipOptions(8)), uint32(n.ipSize())+8+32
 		if n.family == 6 {
@@ -302,7 +302,7 @@ func (n network) ofSegments(size uint16) offload {
 
 const tcpSize = 20
 
-// seen waits for the frame between the host and the peer that comes out of an interface.
+// seen waits for the frame between the host and the peer.
 func (b *bed) seen(n network, wire int) (o offload, frame []byte) {
 	b.t.Helper()
 	for buffer := make([]byte, 1<<17); ; {
@@ -324,46 +324,46 @@ func (b *bed) narrowDown(mtu int) {
 	b.t.Cleanup(func() { b.must(host.SetMTU(b.backup.Device, 1500)) })
 }
 
-// TestCut: what TCP leaves to be cut for a larger interface is cut smaller.
-func TestCut(t *testing.T) {
-	for _, c := range []struct{ mtu, size, becomes uint16 }{ // of the payload of a segment, with a header of 40 bytes
-		{1280, 1460, 1240},
-		{1280, 1459, 1239}, // by whole words
-		{1281, 1460, 1240},
-		{1280, 3000, 1240}, // in several steps
-		{128, 9000, 88},    // which is more than the kernel takes off at once
-	} {
-		under(t, fmt.Sprintf("%d to %d", c.size, c.mtu), eachSender, func(t *testing.T, b *bed, n network) {
-			more := uint16(n.ipSize() - ipv4Size) // of the header
-			b.narrowDown(int(c.mtu + more))
-			b.wantCut(n, tcp{flags: "A", payload: 20_000}, c.size, c.becomes)
-		})
-	}
-}
+// TestSegmentsTooLarge: a packet whose segments fit the flow's interface is moved as it is. Of larger ones the sender
+// learns the size; what it sends within the same second goes as routed, as it was.
+func TestSegmentsTooLarge(t *testing.T) {
+	eachSender(t, func(t *testing.T, b *bed, n network) {
+		b.narrowDown(narrowMTU)
+		m, fits := tcp{flags: "A", payload: 20_000}, largestMSS(n)
+		frame := n.out(b.replication, m)
+		routed := pair(b.replication, b.backup, n, m, outcomeAsymmetric)
+		wantSegments := func(o offload, size uint16) {
+			t.Helper()
+			if o.GSOSize != size {
+				t.Errorf("segments of %d leave, want %d", o.GSOSize, size)
+			}
+		}
+		b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
+		segments := n.segments(frame, m, fits)
+		moved := b.sentBy(n, m, b.backup)
+		moved.pairs = pairs{routed: segments, pair(b.replication, b.backup, n, m, outcomeCorrected): segments}
+		moved.tables = b.marked(n, m, stateAsymmetric|stateCorrected, segments.Packets)
+		left := readdressed(frame, b.backup.router, b.backup.MAC)
+		wantSegments(b.emitOffload(n, n.ofSegments(fits), frame, b.backup.OtherEnd, left, moved), fits)
 
-// wantCut sends a packet with segments of a size, and holds what leaves by the flow's interface against segments of
-// another one.
-func (b *bed) wantCut(n network, m tcp, size, becomes uint16) {
-	b.t.Helper()
-	b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
-	frame := n.out(b.replication, m)
-	want := b.sentBy(n, m, b.backup)
-	want.pairs = pairs{
-		pair(b.replication, b.backup, n, m, outcomeAsymmetric): n.segments(frame, m, size),
-		pair(b.replication, b.backup, n, m, outcomeCorrected):  n.segments(frame, m, becomes),
-	}
-	want.tables = b.marked(n, m, stateAsymmetric|stateCorrected, n.segments(frame, m, becomes).Packets)
-	left := readdressed(frame, b.backup.router, b.backup.MAC)
-	if o := b.emitOffload(n, n.ofSegments(size), frame, b.backup, left, want); o.GSOSize != becomes {
-		b.t.Errorf("segments of %d leave, want %d", o.GSOSize, becomes)
-	}
+		for _, size := range []uint16{fits + 1, 9000} {
+			b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
+			segments := n.segments(frame, m, size)
+			told := b.tells(n, m, b.replication, b.backup, frame, frame, n.stranger.AsSlice())
+			told.pairs = pairs{routed: segments}
+			segments.Flows = 0
+			told.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = segments
+			wantSegments(b.emitOffload(n, n.ofSegments(size), frame, b.backup.Index, told.frame, told), 0)
+			wantSegments(b.emitOffload(n, n.ofSegments(size), frame, b.replication.OtherEnd, frame, told.again()), size)
+		}
+	})
 }
 
 // emitOffload has a packet socket send a frame with what is left to a device to do, by the replication interface, and
-// wants a frame to leave by an interface. It returns what is left to that.
-func (b *bed) emitOffload(n network, o offload, frame []byte, by nic, left []byte, want effect) offload {
+// wants a frame to be seen at a device. It returns what is left to that.
+func (b *bed) emitOffload(n network, o offload, frame []byte, at uint32, left []byte, want effect) offload {
 	b.t.Helper()
-	wire := b.listen(by)
+	wire := b.listen(at)
 	b.must(withOffload(wire))
 	b.emitFrame(b.replication, o.before(frame), want, withOffload)
 	o, got := b.seen(n, wire)
@@ -383,29 +383,6 @@ func (n network) segments(frame []byte, m tcp, size uint16) count {
 	return count{Packets: uint64(segments), Bytes: uint64(len(frame) + (segments-1)*headers), Flows: 1}
 }
 
-// TestCutTooSmall: segments that carry next to nothing are not worth it.
-func TestCutTooSmall(t *testing.T) {
-	const smallest, size = 64, 1000
-	eachSender(t, func(t *testing.T, b *bed, n network) {
-		m := tcp{flags: "A", payload: 9000}
-		headers := n.ipSize() + tcpSize
-		b.narrowDown(headers + smallest)
-		b.wantCut(n, m, size, smallest)
-
-		b.narrowDown(headers + smallest - 1)
-		b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
-		frame := n.out(b.replication, m)
-		counted := n.segments(frame, m, size)
-		want := b.keptBy(n, m, b.backup, outcomeMTU)
-		want.pairs[pair(b.replication, b.backup, n, m, outcomeAsymmetric)] = counted
-		counted.Flows = 0
-		want.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = counted
-		if o := b.emitOffload(n, n.ofSegments(size), frame, b.replication, frame, want); o.GSOSize != size {
-			t.Errorf("segments of %d leave, want %d", o.GSOSize, size)
-		}
-	})
-}
-
 // TestSizeErrorPutBack: the kernel does not shorten a packet by the place of a checksum that is still to be filled in,
 // as a tunnel may leave it far behind. It goes as routed, as it was.
 func TestSizeErrorPutBack(t *testing.T) {
@@ -415,7 +392,7 @@ func TestSizeErrorPutBack(t *testing.T) {
 		frame := n.out(b.replication, tooLarge)
 		far := offload{Flags: offloadNeedsCsum, CsumStart: uint16(ethernetSize + n.ipSize() + 200), CsumOffset: 16}
 		far.HeaderSize = far.CsumStart + tcpSize
-		o := b.emitOffload(n, far, frame, b.replication, frame, b.keptBy(n, tooLarge, b.backup, outcomeMTU))
+		o := b.emitOffload(n, far, frame, b.replication.OtherEnd, frame, b.keptBy(n, tooLarge, b.backup, outcomeMTU))
 		if o.Flags&offloadNeedsCsum == 0 || o.CsumStart != far.CsumStart {
 			t.Errorf("what is left to the device is %+v, want %+v", o, far)
 		}

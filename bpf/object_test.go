@@ -151,7 +151,7 @@ func TestShapes(t *testing.T) {
 //	send.h           replypath_send: a frame below 12 bytes         is_writable has looked                          nobody
 //	reply.h          move: OUTCOME_NO_HEADER_ROOM                   bpf_skb_change_head fails for packets of more   topology: TestNoHeaderRoom
 //	                                                                than 16 KiB, or without memory
-//	mtu.h            segments_fit: a GSO packet beyond the MTU      test packets have no transport header, so that  topology: bulk TCP between
+//	mtu.h            fits_interface: a GSO packet beyond the MTU    test packets have no transport header, so that  topology: bulk TCP between
 //	                 whose segments fit, by bpf_check_mtu           the helper finds every such packet too large    interfaces of unlike MTU
 //	parse.h          read: headers outside of the linear part       kernels before 6.19 make linear packets only    TestParseNonLinear on newer
 //	                                                                (far offsets take the same branch: they are     kernels

@@ -54,20 +54,20 @@ func (b *bed) answer(n network, fd int, from netip.Addr, repaired bool) {
 			want.events = once(eventSourceRepairedV6)
 		}
 	}
-	wire := b.listen(b.replication)
+	wire := b.listen(b.replication.OtherEnd)
 	b.sendTo(netip.AddrPortFrom(to, peerPort), fd, []byte("answer"), want)
 	if got := b.sourceOfAnswer(n, wire); got != from {
 		b.t.Errorf("answers from %s, want %s", got, from)
 	}
 }
 
-func (b *bed) listen(via nic) int {
+func (b *bed) listen(at uint32) int {
 	b.t.Helper()
 	return openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, func(fd int) error {
 		patience := unix.NsecToTimeval((10 * time.Second).Nanoseconds())
 		return errors.Join(
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
-			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(via.OtherEnd)}),
+			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(at)}),
 		)
 	})
 }

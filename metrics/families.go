@@ -33,7 +33,7 @@ type reason struct {
 var uncorrectedReasons = []reason{
 	{"link_down", "the interface of the flow is down, has no carrier or is gone"},
 	{"no_next_hop", "no MAC is known to send to; with next_hop: gateway also if no gateway has a route to the peer, and none sent the request"},
-	{"mtu", "too large for the flow's interface and cannot be cut: once a second the sender gets an ICMP error; the rest goes as routed"},
+	{"mtu", "too large for the flow's interface: once a second the sender gets an ICMP error; the rest goes as routed"},
 	{"no_header_room", "the flow's interface needs an Ethernet header, and the packet has no room for it: no memory, or more than 16 KiB"},
 	{"observe", "the interface of the flow is only observed"},
 	{"bound_device", "the socket is bound to a device, and is not moved off it"},

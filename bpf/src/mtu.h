@@ -5,20 +5,20 @@
  *
  * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by it, announce no more than fits (as
  *   routers do that clamp the MSS);
- * - the segments of a TCP packet that are still to be cut are cut smaller;
- * - of everything else the sender, which is this host, learns the size by an ICMP error, as it would from a router.
+ * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would from
+ *   a router. TCP sends again what was too large, in segments that fit.
  *
- * None of it is paid for by a packet that fits. All of it is in global functions, which take only numbers on old
- * kernels (see struct scratch).
+ * A packet that fits pays for none of it. What writes is in global functions, which take only numbers on old kernels
+ * (see struct scratch).
  */
 #pragma once
 
 #include "compose.h"
 #include "pmtudisc.h"
-#include "headers.h"
 #include "next_hop.h"
 
-#define TCP_CHECKSUM 16 /* offset of the field, RFC 9293, 3.1 */
+#define TCP_DATA_OFFSET 12 /* offsets of fields, RFC 9293, 3.1 */
+#define TCP_CHECKSUM 16
 
 #define OPTION_END 0
 #define OPTION_NOP 1
@@ -120,73 +120,20 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 		lower_mss(skb, packet->offset, interface->mtu - headers);
 }
 
-#define SMALLEST_PAYLOAD 64 /* of a segment that is worth sending */
-#define CUT_STEP 1020       /* a multiple of 4, and room that is mostly there */
-#define CUT_STEPS 64        /* 65,280 bytes: from the largest MTU that there is down to the smallest */
-
 /*
- * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
- * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
+ * Whether the packet fits its flow's interface, or the segments that it is still to be cut into do. A kernel that cannot
+ * say gives them the headers of the packet.
  */
-static inline bool unshare(struct __sk_buff *skb)
+static inline bool fits_interface(struct __sk_buff *skb, const struct packet *packet,
+				  const struct interface *interface, __u32 header)
 {
-	return !bpf_skb_change_head(skb, 0, 0);
-}
+	__u32 length = skb->len - header, mtu = 0; /* must be 0 where segments are checked */
 
-/*
- * Takes a little off the size of the segments. There is no helper for it, but bpf_skb_adjust_room() takes from it what
- * it adds to the packet, and may be told not to give it back. What it has just added it can take away: the room is in
- * the linear part, and nobody shares it. Fails for what is not TCP: a datagram of another size is another datagram.
- */
-static inline bool cut(struct __sk_buff *skb, __u32 excess)
-{
-	int step = excess < CUT_STEP ? (excess + 3) / 4 * 4 : CUT_STEP;
-
-	if (bpf_skb_adjust_room(skb, step, BPF_ADJ_ROOM_MAC, 0))
-		return false;
-	bpf_skb_adjust_room(skb, -step, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-	return true;
-}
-
-/* Whether the segments that the packet will be cut into fit the MTU, or can be made to. */
-__noinline int cut_to_fit(struct __sk_buff *skb, __u32 header, __u32 mtu)
-{
-	__u32 headers = segment_headers(skb, header), size;
-	bool unshared = false;
-
-	if (!headers || headers + SMALLEST_PAYLOAD > mtu)
-		return false;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < CUT_STEPS; i++) {
-		size = headers + skb->gso_size;
-		if (size <= mtu)
-			return true;
-		if (!unshared && !unshare(skb))
-			return false;
-		unshared = true;
-		if (!cut(skb, size - mtu))
-			return false;
-	}
-	return false;
-}
-
-/* Whether bpf_check_mtu() says that every segment fits; false without it. */
-static inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
-{
-	__u32 mtu = 0; /* must be 0 where segments are checked */
-
-	return have_check_mtu && !bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
-}
-
-/* Whether the packet fits its flow's interface, or was made to fit it. */
-static inline bool is_made_to_fit(struct __sk_buff *skb, const struct interface *interface, __u32 header)
-{
 	if (likely(!skb->gso_size))
-		return skb->len - header <= interface->mtu;
-	if (segments_fit(skb, interface->ifindex))
-		return true;
-	return cut_to_fit(skb, header, interface->mtu) &&
-	       (!have_check_mtu || segments_fit(skb, interface->ifindex));
+		return length <= interface->mtu;
+	if (have_check_mtu)
+		return !bpf_check_mtu(skb, interface->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
+	return length - packet->payload + skb->gso_size <= interface->mtu;
 }
 
 /* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */
@@ -208,6 +155,37 @@ static inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
 	if (!index || !gateway || gateway->ifindex != ifindex || address_is_v4(gateway->address) != v4)
 		return NULL;
 	return v4 ? gateway->address + sizeof(gateway->address) - sizeof(__be32) : gateway->address;
+}
+
+/*
+ * Where the transport header is; 0 in a later fragment, which has none. The headers are read once more: the verifier need
+ * not follow what parse() found.
+ */
+static inline __u32 transport_offset(struct __sk_buff *skb, __u32 header, const struct scratch *scratch)
+{
+	struct iphdr ip;
+	__u8 protocol;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, header, &ip, sizeof(ip)) ||
+		    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
+			return 0;
+		return header + (*(const __u8 *)&ip & 0xf) * 4;
+	}
+	if (bpf_skb_load_bytes(skb, header + offsetof(struct ipv6hdr, nexthdr), &protocol,
+			       sizeof(protocol)) ||
+	    skip_extension_headers(skb, header + sizeof(struct ipv6hdr), skb->len, protocol) != PARSED)
+		return 0;
+	return scratch->headers.offset;
+}
+
+/*
+ * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
+ * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
+ */
+static inline bool unshare(struct __sk_buff *skb)
+{
+	return !bpf_skb_change_head(skb, 0, 0);
 }
 
 /*
@@ -253,9 +231,12 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP), adds_header;
 	__u32 length = ip_size(v4) + ERROR_HEADER;
 	struct answer *error;
+	__u32 transport;
 
-	if (!scratch || !find_transport(skb, header, &scratch->headers) ||
-	    scratch->headers.offset > header + QUOTE - QUOTED_TRANSPORT || ignores_path_mtu(skb))
+	if (!scratch)
+		return false;
+	transport = transport_offset(skb, header, scratch);
+	if (!transport || transport > header + QUOTE - QUOTED_TRANSPORT || ignores_path_mtu(skb))
 		return false;
 	if (!target || target->mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6))
 		return false;

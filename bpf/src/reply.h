@@ -108,7 +108,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	order();
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
 		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new way */
-	if (!is_made_to_fit(skb, target, header))
+	if (!fits_interface(skb, packet, target, header))
 		return OUTCOME_MTU;
 	if (unlikely(packet->tcp_flags & TCP_SYN))
 		announce_size(skb, packet, target);
@@ -139,7 +139,6 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 	if (unlikely(packet->fragment))
 		note_fragment(packet, flow, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
-		packets = wire_packets(skb, packet); /* the segments may be smaller by now */
 		hand_over(skb, packet, ifindex, pair, packets, table, handover);
 		if (unlikely(record)) {
 			handover->first = note_originated(record, packet, OUTCOME_CORRECTED);

@@ -41,8 +41,8 @@ var fallbackDetails = map[string]string{
 	reasonObserve:     "mode observe: the reply goes as routed, and is counted",
 	reasonBoundDevice: "the socket is bound to a device: it is not moved off it",
 	reasonNoNextHop:   "no gateway of the flow's interface is usable: the reply goes as routed",
-	reasonMTU: "the packet is larger than the mtu of the flow's interface: segments are cut to fit, of anything else the " +
-		"sender learns the size, and what it sends meanwhile goes as routed",
+	reasonMTU: "the packet is larger than the mtu of the flow's interface: its sender learns the size, and what it sends " +
+		"meanwhile goes as routed",
 }
 
 // noFlowDetails put those of NoFlow into words.

@@ -16,8 +16,8 @@ import (
 	"replypath/test/wire"
 )
 
-// TestStrongHostSizes has B originate from the address of an eth1 that takes less than eth0. TCP goes on and tells A
-// what fits, segments are cut smaller, whoever sends what cannot be cut learns the size, and fragments stay together.
+// TestStrongHostSizes has B originate from the address of an eth1 that takes less than eth0. TCP tells A what fits, B
+// learns the size of whatever is too large and sends it again in what fits, and fragments stay together.
 func TestStrongHostSizes(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	await.Must(t, s.B.Eth1.SetMTU(narrowMTU))
@@ -64,8 +64,8 @@ func reversed(c *traffic.Conversation) *traffic.Conversation {
 	return &traffic.Conversation{Kind: c.Kind, Peer: c.Self, Self: c.Peer}
 }
 
-// transferFromEth1 has a megabyte cross in either direction by a connection that B opens. Of a packet of several
-// segments these are made smaller; of the first that is cut already and too large B learns the size.
+// transferFromEth1 has a megabyte cross in either direction by a connection that B opens. Of the first packet that is
+// too large, or whose segments are, B learns the size; what was lost until then leaves again by eth1.
 func transferFromEth1(t *testing.T, s *topology.S1, p *product.Product, f topology.Family, single bool) {
 	l := traffic.ServeTransfers(t, s.A.Host, s.A.Eth1.Address(f))
 	wires, atA, atB := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1), wire.Capture(t, s.B.Eth1)
@@ -76,15 +76,12 @@ func transferFromEth1(t *testing.T, s *topology.S1, p *product.Product, f topolo
 	traffic.TransferBothWays(t, conn, transferSize/10)
 	eth0, eth1 := wires.Left(topology.All(topology.TCP, topology.ToPort(uint16(l.Addr().(*net.TCPAddr).Port))))
 	wantFitting(t, eth1)
-	routed, told, cut := int(routedForSize(p)-before), atB.Frames(tooBig), 0
-	for _, frame := range eth1 {
-		if frame.Length > 14+narrowMTU-20 && (len(told) == 0 || frame.Time.Before(told[0].Time)) {
-			cut++
-		}
-	}
-	t.Logf("%d segments left by eth1, %d of them cut smaller; %d packets were too large", len(eth1), cut, routed)
-	if len(eth0) > max(routed-len(told), 0) || single && len(told) == 0 || single == (cut > 0) {
-		t.Errorf("by eth0 left %s; B was told %d times", wire.Describe(eth0), len(told))
+	routed := int(routedForSize(p) - before)
+	told, largest := wantSentAgain(t, atB, eth0, eth1)
+	t.Logf("B was told %d times what fits, of %d bytes at most; %d segments were too large, and %d left by eth1",
+		told, largest, routed, len(eth1))
+	if len(eth0) > max(routed-told, 0) || single == (largest > 1500) {
+		t.Errorf("B was told of %d bytes at most; by eth0 left %s", largest, wire.Describe(eth0))
 	}
 	if n := atA.Count(tooBig); n > 0 {
 		t.Errorf("A had to be told %d times what fits: the handshake did not say it", n)

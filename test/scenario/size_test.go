@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -46,6 +49,68 @@ func wantFitting(t *testing.T, frames []*topology.Frame) {
 			return
 		}
 	}
+}
+
+// sequence is what a packet has of a connection's bytes: their numbers, from first to before end.
+type sequence struct {
+	time       time.Time
+	first, end uint32
+	size       int // of the IP packet
+}
+
+func sequenceOf(at time.Time, packet gopacket.Packet) sequence {
+	s := sequence{time: at}
+	switch ip := packet.NetworkLayer().(type) {
+	case *layers.IPv4:
+		s.size = int(ip.Length)
+	case *layers.IPv6:
+		s.size = int(ip.Length) + 40
+	}
+	tcp := packet.Layer(layers.LayerTypeTCP).(*layers.TCP)
+	headers := len(packet.NetworkLayer().LayerContents()) + len(tcp.Contents)
+	s.first, s.end = tcp.Seq, tcp.Seq+uint32(s.size-headers)
+	return s
+}
+
+// quotedBy returns what stands in a message that a packet is too large.
+func quotedBy(frame *topology.Frame) sequence {
+	packet, kind := frame.Packet(), gopacket.Decoder(layers.LayerTypeIPv4)
+	quote := packet.NetworkLayer().LayerPayload()[8:] // after the header of ICMP
+	if packet.NetworkLayer().LayerType() == layers.LayerTypeIPv6 {
+		kind = layers.LayerTypeIPv6
+	}
+	return sequenceOf(frame.Time, gopacket.NewPacket(quote, kind, gopacket.Default))
+}
+
+// wantSentAgain wants a host to have been told by its eth1 what fits, and whatever was lost until then, as the packet
+// that became the message or as routed, to leave by eth1 afterwards. It returns how often the host was told, and the
+// size of the largest packet that it was told of.
+func wantSentAgain(t *testing.T, atEth1 *topology.Capture, routed, eth1 []*topology.Frame) (told, largest int) {
+	t.Helper()
+	var lost, left []sequence
+	for _, frame := range atEth1.Frames(tooBig) {
+		s := quotedBy(frame)
+		lost, told, largest = append(lost, s), told+1, max(largest, s.size)
+	}
+	for _, frame := range routed {
+		lost = append(lost, sequenceOf(frame.Time, frame.Packet()))
+	}
+	for _, frame := range eth1 {
+		left = append(left, sequenceOf(frame.Time, frame.Packet()))
+	}
+	if told == 0 {
+		t.Error("nobody was told what fits")
+	}
+	for _, l := range lost {
+		for number := l.first; number != l.end; number++ {
+			again := slices.ContainsFunc(left, func(s sequence) bool { return s.time.After(l.time) && number-s.first < s.end-s.first })
+			if !again {
+				t.Errorf("of the bytes from %d to %d that were lost %d did not leave again by eth1", l.first, l.end, number)
+				break
+			}
+		}
+	}
+	return told, largest
 }
 
 // forgetSizes has a host know nothing of what fits on the way to others.
@@ -114,9 +179,10 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 	for f, conn := range live {
 		t.Run("live/"+f.String(), func(t *testing.T) {
 			already, correctedBefore := tooLarge(p), corrected(p, f)
-			wires := wire.Tap(t, n.Server)
+			wires, errors := wire.Tap(t, n.Server), wire.Capture(t, n.Server.Eth1)
 			traffic.TransferBothWays(t, conn, transferSize)
 			eth0, eth1 := wires.Left(sentTo(conn))
+			told, largest := wantSentAgain(t, errors, eth0, eth1)
 			if options.Offloads.NoSegmentation { // else the wire has seen packets, not segments
 				wantFitting(t, eth1)
 				await.Eventually(t, "the last acknowledgement", func() error {
@@ -127,9 +193,14 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 					return nil
 				})
 			}
-			// The first that cannot be cut becomes word of its size; others may be under way by then.
-			if counted := int(tooLarge(p) - already); len(eth0) > max(counted-1, 0) {
+			// The first becomes word of its size; others may be under way by then.
+			counted := int(tooLarge(p) - already)
+			t.Logf("the server was told %d times what fits, of %d bytes at most; %d segments were too large", told, largest, counted)
+			if len(eth0) > max(counted-told, 0) {
 				t.Errorf("%d packets were counted as too large, as routed left %s", counted, wire.Describe(eth0))
+			}
+			if largest <= options.ReplicationMTU {
+				t.Errorf("the server was told of %d bytes at most: of no packet of several segments", largest)
 			}
 		})
 	}

@@ -63,7 +63,7 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
 		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(&f)},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
-		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
+		reason{bpf.DatapathOutcomeOUTCOME_MTU, size(p, frame) > record.Mtu},
 	)
 	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}
 	outcome := append(reasons, bpf.DatapathOutcomeOUTCOME_CORRECTED)[0]

@@ -34,7 +34,7 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(&f)},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
-		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
+		reason{bpf.DatapathOutcomeOUTCOME_MTU, size(p, frame) > record.Mtu},
 	)
 	if len(reasons) > 0 { // of which the first counts
 		m.countPacket(pair, reasons[0], frame)
@@ -67,11 +67,6 @@ func withHeader(moved []byte, p *packet, frame Frame, mac MAC, record Interface)
 	}
 	kind := map[uint8][]byte{4: {0x08, 0x00}, 6: {0x86, 0xdd}}[p.family]
 	return slices.Concat(mac[:], record.Mac[:], kind, moved)
-}
-
-// isLarge says whether a packet is too large for an interface. The segments of SCTP have no one size.
-func isLarge(p *packet, frame Frame, record Interface) bool {
-	return size(p, frame) > record.Mtu || frame.GSOSize != 0 && p.protocol == protoSCTP
 }
 
 // lose counts the packet that was moved before this one, if it never came to its target.

@@ -47,14 +47,14 @@ func seen(name, found, inspect string) finding.Finding {
 }
 
 // MTUs finds managed interfaces whose MTU is smaller than another's: replies are
-// cut for the interface that the kernel chose.
+// built for the interface that the kernel chose.
 func MTUs(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
 		largest := slices.MaxFunc(h.Interfaces, func(a, b discover.Interface) int { return a.MTU - b.MTU })
 		if i.MTU == largest.MTU {
 			return finding.None
 		}
-		return seen(i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender learns the size",
+		return seen(i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s may be too large: their sender then learns the size",
 			i.MTU, largest.Name, largest.MTU, largest.Name), "ip link show dev "+finding.Quote(i.Name))
 	})
 }
