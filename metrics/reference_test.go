@@ -39,7 +39,15 @@ func render(t *testing.T) []byte {
 		return "`" + strings.Join(names, "`, `") + "`"
 	}
 	var b bytes.Buffer
-	tmpl, err := template.New("METRICS.md").Funcs(template.FuncMap{"labels": labels}).Parse(page)
+	said := make(map[reason]bool)
+	meaning := func(r reason) string {
+		if said[r] {
+			return "as above"
+		}
+		said[r] = true
+		return r.Meaning
+	}
+	tmpl, err := template.New("METRICS.md").Funcs(template.FuncMap{"labels": labels, "meaning": meaning}).Parse(page)
 	if err == nil {
 		err = tmpl.Execute(&b, families)
 	}

@@ -71,7 +71,7 @@ var transitions = [events]transition{
 		map[stage]stage{untouched: held, fresh: held, resolving: held, bridged: held, held: held, retried: retried},
 	},
 	onLetGo: {
-		"it answers, or its silence is no longer bridged", "the kernel's entry counts; a running request goes on",
+		"it answers, or may not be held any more", "the kernel's entry counts; a running request goes on",
 		map[stage]stage{
 			untouched: untouched, fresh: fresh, resolving: resolving, bridged: untouched, held: untouched, retried: resolving,
 		},
