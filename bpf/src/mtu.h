@@ -5,8 +5,8 @@
  *
  * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by it, announce no more than fits (as
  *   routers do that clamp the MSS);
- * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would from
- *   a router. TCP sends again what was too large, in segments that fit.
+ * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would
+ *   from a router. TCP sends again what was too large, in segments that fit.
  *
  * A packet that fits pays for none of it. What writes is in global functions, which take only numbers on old kernels
  * (see struct scratch).
@@ -121,8 +121,8 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 }
 
 /*
- * Whether the packet fits its flow's interface, or the segments that it is still to be cut into do. A kernel that cannot
- * say gives them the headers of the packet.
+ * Whether the packet fits its flow's interface, or the segments that it is still to be cut into do. Where the kernel
+ * does not say, each of them has the headers of the packet.
  */
 static inline bool fits_interface(struct __sk_buff *skb, const struct packet *packet,
 				  const struct interface *interface, __u32 header)
@@ -158,8 +158,8 @@ static inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
 }
 
 /*
- * Where the transport header is; 0 in a later fragment, which has none. The headers are read once more: the verifier need
- * not follow what parse() found.
+ * Where the transport header is; 0 in a later fragment, which has none. The headers are read once more: the verifier
+ * need not follow what parse() found.
  */
 static inline __u32 transport_offset(struct __sk_buff *skb, __u32 header, const struct scratch *scratch)
 {

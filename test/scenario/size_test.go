@@ -103,8 +103,9 @@ func wantSentAgain(t *testing.T, atEth1 *topology.Capture, routed, eth1 []*topol
 	}
 	for _, l := range lost {
 		for number := l.first; number != l.end; number++ {
-			again := slices.ContainsFunc(left, func(s sequence) bool { return s.time.After(l.time) && number-s.first < s.end-s.first })
-			if !again {
+			if !slices.ContainsFunc(left, func(s sequence) bool {
+				return s.time.After(l.time) && number-s.first < s.end-s.first
+			}) {
 				t.Errorf("of the bytes from %d to %d that were lost %d did not leave again by eth1", l.first, l.end, number)
 				break
 			}
@@ -195,7 +196,8 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 			}
 			// The first becomes word of its size; others may be under way by then.
 			counted := int(tooLarge(p) - already)
-			t.Logf("the server was told %d times what fits, of %d bytes at most; %d segments were too large", told, largest, counted)
+			t.Logf("the server was told %d times what fits, of %d bytes at most; %d segments were too large",
+				told, largest, counted)
 			if len(eth0) > max(counted-told, 0) {
 				t.Errorf("%d packets were counted as too large, as routed left %s", counted, wire.Describe(eth0))
 			}
