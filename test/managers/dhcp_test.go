@@ -122,6 +122,7 @@ func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *product.Product, netw
 		given := len(server.Log.Lines(d.given, d.leased[0].String()))
 		network.run("networkctl", d.renew, "eth1")
 		server.WaitLog(given+1, d.given, d.leased[0].String())
+		network.waitConfigured() // anew, it takes the address away and gives it back
 		product.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
 		p.AwaitOwn(d.leased[0], true, time.Now())
 		d.asked(t, n, d.leased[0])
