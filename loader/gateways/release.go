@@ -4,6 +4,7 @@ package gateways
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,27 +14,17 @@ import (
 // waiting is what the host has sent by a gateway that has no MAC yet.
 type waiting struct{ *Host }
 
-// releaseOnly does so for the one gateway of a family's default routes. The kernel drops the entry a moment before it passes
-// over the route, and asks in vain for three seconds, as long as TCP repeats no segment that waits
-// (skb_still_in_host_queue() in net/ipv4/tcp_output.c).
-func (w *waiting) releaseOnly(g *gateway) error {
+// release lets go what waits where the carrier is gone. The kernel drops the entry a moment before it passes over the route, and
+// asks in vain for three seconds, as long as TCP repeats no segment that waits (skb_still_in_host_queue() in
+// net/ipv4/tcp_output.c). From one of several IPv6 routers it goes over to another one then: that is done once for each loss.
+func (w *waiting) release(g *gateway) error {
+	if !g.only && (g.wroteLast || !w.isOneOfSeveral(g)) {
+		return nil
+	}
 	if state, err := nexthop.StateNow(w.Netlink(), g.Gateway); err != nil || state != nexthop.StateIncomplete {
 		return err
 	}
-	return nexthop.Probe(w.Netlink(), g.Gateway, g.last)
-}
-
-// releaseOneOfSeveral does so for an IPv6 router, from which the kernel goes over to another one once it has asked in vain:
-// replies are built until then, so once for each loss.
-func (w *waiting) releaseOneOfSeveral(g *gateway) error {
-	if g.wroteLast {
-		return nil
-	}
-	state, err := nexthop.StateNow(w.Netlink(), g.Gateway)
-	if err != nil || state != nexthop.StateIncomplete && state != nexthop.StateNone {
-		return err
-	}
-	g.wroteLast = true
+	g.wroteLast = g.wroteLast || !g.only
 	return nexthop.Probe(w.Netlink(), g.Gateway, g.last)
 }
 
@@ -74,14 +65,10 @@ func (w *waiting) releaseFailed(g *gateway) error {
 	return nil
 }
 
-// isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses for its default routes.
+// isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses for its default routes. Its
+// own may count as lost already: the carrier's event is about both.
 func (w *waiting) isOneOfSeveral(g *gateway) bool {
-	self, others := false, false
-	for _, d := range w.Defaults() {
-		if d.Family == unix.AF_INET6 {
-			isSelf := (gatewayKey{d.Interface, d.Gateway}) == keyOf(&g.Gateway)
-			self, others = self || isSelf, others || !isSelf
-		}
-	}
-	return self && others
+	return g.IPv6 && g.Main && slices.ContainsFunc(w.Defaults(), func(d nexthop.Default) bool {
+		return d.Family == unix.AF_INET6 && (gatewayKey{d.Interface, d.Gateway}) != keyOf(&g.Gateway)
+	})
 }
