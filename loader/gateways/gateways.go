@@ -61,8 +61,8 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 	}
 	g.wroteStale = g.wroteStale && (isStale(seen.State) || !isStale(before.State)) // an event may be of before
 	t.tendHold(g, before.State == "")
-	if seen.State == nexthop.StateIncomplete && before.State != seen.State && !t.host.Interface(g.Interface).Up {
-		if err := t.release(g); err != nil { // the kernel has dropped the entry after the event of the carrier
+	if seen.State == nexthop.StateIncomplete && before.State != seen.State && !g.isHeld() && !t.host.Interface(g.Interface).Up {
+		if err := unlessGone(t.waiting.release(g)); err != nil { // the kernel has dropped the entry after the event of the carrier
 			t.host.Log.Error("what waits for a gateway is not released", "gateway", g.Address, "error", err)
 		}
 	}

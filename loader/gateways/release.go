@@ -18,7 +18,8 @@ type waiting struct{ *Host }
 // asks in vain for three seconds, as long as TCP repeats no segment that waits (skb_still_in_host_queue() in
 // net/ipv4/tcp_output.c). From one of several IPv6 routers it goes over to another one then: that is done once for each loss.
 func (w *waiting) release(g *gateway) error {
-	if !g.only && (g.wroteLast || !w.isOneOfSeveral(g)) {
+	if !w.Interface(g.Interface).Enforces || len(g.last) == 0 || !w.WantsFallback() ||
+		!g.only && (g.wroteLast || !w.isOneOfSeveral(g)) {
 		return nil
 	}
 	if state, err := nexthop.StateNow(w.Netlink(), g.Gateway); err != nil || state != nexthop.StateIncomplete {

@@ -128,18 +128,10 @@ func (t *Table) CarrierLost(device int) error {
 	var errs []error
 	for _, g := range t.gateways {
 		if g.Interface == device {
-			errs = append(errs, t.release(g))
+			errs = append(errs, unlessGone(t.waiting.release(g)))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// release does so for one gateway.
-func (t *Table) release(g *gateway) error {
-	if len(g.last) == 0 || !t.host.WantsFallback() || !t.host.Interface(g.Interface).Enforces {
-		return nil
-	}
-	return unlessGone(t.waiting.release(g))
 }
 
 // Leave puts back the sysctls that are changed for as long as a gateway is silent, at the end: the kernel gives up in its own
