@@ -147,12 +147,15 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 	sampledBegun(t, s, "after detach", lost)
 }
 
-// awaitResolved returns when the MAC of each of eth1's gateways is known: until then what B begins goes as routed.
+// awaitResolved returns when the daemon knows the MAC of each of eth1's gateways: until then what B begins goes as routed. The
+// status would show what the kernel knows.
 func awaitResolved(t *testing.T, p *product.Product) {
 	t.Helper()
+	gateways := p.Status().Interface("eth1").Gateways
 	await.Eventually(t, "eth1's gateways have answered", func() error {
-		for _, g := range p.Status().Interface("eth1").Gateways {
-			if g.MAC == nil {
+		metrics := p.Metrics()
+		for _, g := range gateways {
+			if metrics.Sum("replypath_gateway_reachable", "interface=eth1", "gateway="+g.Address) != 1 {
 				return fmt.Errorf("%s has not", g.Address)
 			}
 		}
