@@ -63,7 +63,7 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	return suits;
 }
 
-/* Whether the scratch packet is left alone. A global function: the verifier looks at the loop once, not on each way here. */
+/* Whether the scratch packet is left alone. Global: the verifier looks at the loop once, not on each way here. */
 __noinline int is_left_alone(__u32 in_force)
 {
 	return is_excluded(in_force);

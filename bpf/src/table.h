@@ -226,8 +226,8 @@ static inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy
 }
 
 /*
- * Compares the nth way of a set, from the one on that the scratch packet's digest prefers, with the vacancy: the scratch's
- * first or the other one. A global function: the verifier looks at it once, not for each way.
+ * Compares the nth way of a set, from the one on that the scratch packet's digest prefers, with the vacancy: the first
+ * or the other one. A global function: the verifier looks at it once, not for each way.
  */
 __noinline int compare_way(__u32 table, __u32 index, __u32 other, __u32 n)
 {

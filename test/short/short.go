@@ -20,6 +20,20 @@ func Run(t testing.TB) bool {
 	return testing.Short()
 }
 
+// Pairs returns which cases of a matrix of three are run, by the numbers of their values: those in which every pair of values
+// meets, and all of them in a run for long.
+func Pairs(t testing.TB) func(numbers ...int) bool {
+	t.Helper()
+	all := Long(t, "every other combination")
+	return func(numbers ...int) bool {
+		sum := 0
+		for _, n := range numbers {
+			sum += n
+		}
+		return all || sum%2 == 0
+	}
+}
+
 // Long tells whether this is a run for long, of make test-long. Any other has the test say what it leaves out.
 func Long(t testing.TB, leftOut string) bool {
 	t.Helper()
