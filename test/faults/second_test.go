@@ -49,6 +49,7 @@ func TestSecondDefaultWhileWaiting(t *testing.T) {
 	b.ask(open)
 	b.cutCable()
 	d.WaitLog(1, `msg="interface is down" interface=eth0`) // the kernel has dropped the entry before
+	b.ask(b.conversation(traffic.UDP))                     // the daemon has let go what waited for the dropped entry
 	d.Signal(unix.SIGSTOP)
 	b.awaitStopped(d)
 	b.ask(b.conversation(traffic.UDP))
