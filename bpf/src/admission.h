@@ -205,7 +205,7 @@ __noinline int may_start(struct __sk_buff *skb)
 }
 
 /* Enters the flow that the scratch packet starts, with these flags, and with this frame's way. */
-static inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table, __u16 flags)
+static __noinline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table, __u16 flags)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -233,7 +233,7 @@ static inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table
  */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 {
-	struct flow *old = find(&from->packet, TABLE_HALF_OPEN);
+	struct flow *old = look_up(&from->packet, TABLE_HALF_OPEN);
 
 	if (!old || is_idle(old, TABLE_HALF_OPEN)) {
 		enter(skb, from, TABLE_HALF_OPEN, FLOW_STRAY);
@@ -248,7 +248,7 @@ static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 /* Whether a segment that is of no flow shows its stray another way, or is the first this second. */
 static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
 {
-	const struct flow *stray = find(packet, TABLE_HALF_OPEN);
+	const struct flow *stray = look_up(packet, TABLE_HALF_OPEN);
 
 	return stray && stray->flags & FLOW_STRAY && (!came_by(stray, skb, packet) || is_due(stray));
 }

@@ -31,7 +31,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 		fetch_for_handshake(packet->digest);
 	if (!may_start(skb))
 		return;
-	flow = find(packet, TABLE_HALF_OPEN);
+	flow = look_up(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
 	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
@@ -156,7 +156,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
  */
 static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 {
-	const struct flow *flow = find_live(&from->packet, TABLE_ESTABLISHED);
+	const struct flow *flow = look_up_live(&from->packet, TABLE_ESTABLISHED);
 	const struct flow *handshake;
 
 	if (flow) {
@@ -164,7 +164,7 @@ static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 			count_contested(skb, &from->packet, flow);
 		return;
 	}
-	handshake = find_live(&from->packet, TABLE_HALF_OPEN);
+	handshake = look_up_live(&from->packet, TABLE_HALF_OPEN);
 	if (!handshake || handshake->flags & FLOW_STRAY)
 		adopt(skb, from, false);
 }
@@ -211,14 +211,14 @@ static inline void end_by_reset(struct __sk_buff *skb, const struct packet *pack
 static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
-	struct flow *flow = find(packet, TABLE_ESTABLISHED);
+	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
 	bool live = flow && !is_idle(flow, TABLE_ESTABLISHED);
 	struct flow *handshake;
 
 	if (live && came_by(flow, skb, packet) && !is_closing(flow) &&
 	    !(packet->tcp_flags & TCP_RST))
 		return refresh_tcp(skb, from, flow);
-	handshake = find_live(packet, TABLE_HALF_OPEN);
+	handshake = look_up_live(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
 	if (handshake && !(packet->tcp_flags & TCP_RST) && establish(skb, from, handshake))
@@ -271,7 +271,7 @@ static inline bool peer_began(const struct flow *idle)
 static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
-	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
+	struct flow *flow = look_up(packet, TABLE_CONNECTIONLESS);
 	enum udp_socket socket;
 	bool is_known_peer;
 

@@ -20,12 +20,16 @@ static inline struct trace_slot *get_trace_slot(void)
 	return bpf_map_lookup_elem(&trace_slots, &zero);
 }
 
-/* Remembers that the present packet raised the event. */
-__noinline int trace_raised(__u32 event)
+/* Counts an event of the present packet, which a trace of it shows. A function: few packets count any. */
+__noinline int raise(__u32 event)
 {
-	struct trace_slot *slot = get_trace_slot();
+	__u64 *count = bpf_map_lookup_elem(&events, &event);
+	struct trace_slot *slot;
 
 	_Static_assert(EVENT_END <= 64, "a bit for each event");
+	if (count)
+		*count += 1; /* per CPU, and softirqs do not nest */
+	slot = is_traced() ? get_trace_slot() : NULL;
 	if (slot)
 		slot->raised |= 1ULL << (event & 63);
 	return 0;
@@ -33,13 +37,7 @@ __noinline int trace_raised(__u32 event)
 
 static inline void count_event(enum event event)
 {
-	__u32 index = event;
-	__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-	if (count)
-		*count += 1; /* per CPU, and softirqs do not nest */
-	if (is_traced())
-		trace_raised(event);
+	raise(event);
 }
 
 /* Not for trace(), which would take it for the next packet's. Sends of other processes may come between. */

@@ -122,7 +122,7 @@ static inline void count_contested(const struct __sk_buff *skb, const struct pac
 }
 
 /* The frame came another way than the flow's: the flow follows or the frame is only counted. */
-static inline void follow_frame(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+static __noinline void follow_frame(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	const struct packet *packet = &from->packet;
 

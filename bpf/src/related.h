@@ -142,7 +142,7 @@ __noinline int relate(__u64 digest, __u32 table)
  * Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. What goes on so
  * long proves the way of its peer.
  */
-static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+static __noinline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	if (!is_due(flow))
 		return mark_active(flow);

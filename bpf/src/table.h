@@ -154,6 +154,19 @@ static inline struct flow *find(const struct packet *packet, enum table table)
 	return flow && tuple_equal(&flow->tuple, &packet->tuple) ? flow : NULL;
 }
 
+/* find(), off the fast path: a call costs less there than another copy costs the verifier. */
+static __noinline struct flow *look_up(const struct packet *packet, enum table table)
+{
+	return find(packet, table);
+}
+
+static inline struct flow *look_up_live(const struct packet *packet, enum table table)
+{
+	struct flow *flow = look_up(packet, table);
+
+	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
+}
+
 /*
  * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment ago, so that it is in a cache:
  * to look where it most likely is is faster then than to work out from the tags where it is.
