@@ -81,23 +81,21 @@ func TestSentAgain(t *testing.T) {
 			return flow
 		}
 		again := egress(b.production, n.out(b.production, tcp{flags: "PA", seq: 4711}))
-		for _, put := range []func(bpf.DatapathFlow) func(tables){establishedFlow, young} {
-			b.inOneTick(again, func() effect {
-				flow := closing(longest)
-				b.put(put(flow))
-				want := b.moves(n, tcp{}, b.production, b.replication, again.frame)
-				flow.Seen, flow.State = justNow, flow.State|stateAsymmetric
-				want.tables = establishedFlow(flow)
-				return want
-			})
+		b.inOneTick(again, func() effect {
 			flow := closing(longest)
-			flow.Seen--
-			b.put(put(flow))
-			b.run(again, nothing)
-			for _, flags := range []string{"R", "SA"} {
-				b.put(put(closing(idleClosing + 1)))
-				b.run(egress(b.production, n.out(b.production, tcp{flags: flags, seq: 4711})), nothing)
-			}
+			b.put(establishedFlow(flow))
+			want := b.moves(n, tcp{}, b.production, b.replication, again.frame)
+			flow.Seen, flow.State = justNow, flow.State|stateAsymmetric
+			want.tables = establishedFlow(flow)
+			return want
+		})
+		flow := closing(longest)
+		flow.Seen--
+		b.put(establishedFlow(flow))
+		b.run(again, nothing)
+		for _, flags := range []string{"R", "SA"} {
+			b.put(establishedFlow(closing(idleClosing + 1)))
+			b.run(egress(b.production, n.out(b.production, tcp{flags: flags, seq: 4711})), nothing)
 		}
 		b.put(establishedFlow(closing(idleClosing+1)), halfOpen(b.answered(n, b.backup, 0)))
 		b.run(again, nothing)

@@ -132,12 +132,7 @@ const (
 	DatapathFlowFlagsFLOW_NO_SOCKET        DatapathFlowFlags = 16
 	DatapathFlowFlagsFLOW_ALTERNATES       DatapathFlowFlags = 32
 	DatapathFlowFlagsFLOW_STRAY            DatapathFlowFlags = 64
-	DatapathFlowFlagsFLOW_HANDSHAKE        DatapathFlowFlags = 128
-	DatapathFlowFlagsFLOW_PEER_ENDED       DatapathFlowFlags = 256
-	DatapathFlowFlagsFLOW_END_ANSWERED     DatapathFlowFlags = 512
-	DatapathFlowFlagsFLOW_END_HEARD        DatapathFlowFlags = 1024
-	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 2048
-	DatapathFlowFlagsNURSERY_FLAGS         DatapathFlowFlags = 1920
+	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 128
 )
 
 type DatapathFlowSet struct {
@@ -154,7 +149,6 @@ const (
 	DatapathFlowStateFLOW_ASYMMETRIC DatapathFlowState = 4
 	DatapathFlowStateFLOW_CORRECTED  DatapathFlowState = 8
 	DatapathFlowStateFLOW_HOST_SPOKE DatapathFlowState = 16
-	DatapathFlowStateFLOW_REQUESTED  DatapathFlowState = 32
 )
 
 type DatapathFollow uint32
@@ -281,7 +275,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 17
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 18
 )
 
 type DatapathMode uint32
@@ -488,7 +482,6 @@ type DatapathScratch struct {
 		Ifindex    uint32
 		Generation uint32
 	}
-	Kept    uint64
 	Sources [64]struct {
 		_          structs.HostLayout
 		Self       [2]uint64
@@ -541,11 +534,10 @@ const (
 	DatapathTableTABLE_HALF_OPEN      DatapathTable = 0
 	DatapathTableTABLE_ESTABLISHED    DatapathTable = 1
 	DatapathTableTABLE_CONNECTIONLESS DatapathTable = 2
-	DatapathTableTABLE_NURSERY        DatapathTable = 3
-	DatapathTableTABLE_OUTBOUND       DatapathTable = 4
-	DatapathTableTABLE_END            DatapathTable = 5
-	DatapathTableTABLE_ORIGINATED     DatapathTable = 6
-	DatapathTableTABLE_RELATED        DatapathTable = 7
+	DatapathTableTABLE_OUTBOUND       DatapathTable = 3
+	DatapathTableTABLE_END            DatapathTable = 4
+	DatapathTableTABLE_ORIGINATED     DatapathTable = 5
+	DatapathTableTABLE_RELATED        DatapathTable = 6
 )
 
 type DatapathTakes uint32
@@ -659,7 +651,6 @@ const (
 	DatapathMapEstablishedTags      = "established_tags"
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
-	DatapathMapFinished             = "finished"
 	DatapathMapForeign              = "foreign"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
@@ -675,8 +666,6 @@ const (
 	DatapathMapMarks                = "marks"
 	DatapathMapModeByHand           = "mode_by_hand"
 	DatapathMapNobody               = "nobody"
-	DatapathMapNursery              = "nursery"
-	DatapathMapNurseryTags          = "nursery_tags"
 	DatapathMapOnLink               = "on_link"
 	DatapathMapOriginated           = "originated"
 	DatapathMapOutbound             = "outbound"
@@ -813,7 +802,6 @@ type DatapathMapSpecs struct {
 	EstablishedTags    *ebpf.MapSpec `ebpf:"established_tags"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Exclusions         *ebpf.MapSpec `ebpf:"exclusions"`
-	Finished           *ebpf.MapSpec `ebpf:"finished"`
 	Foreign            *ebpf.MapSpec `ebpf:"foreign"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
@@ -829,8 +817,6 @@ type DatapathMapSpecs struct {
 	Marks              *ebpf.MapSpec `ebpf:"marks"`
 	ModeByHand         *ebpf.MapSpec `ebpf:"mode_by_hand"`
 	Nobody             *ebpf.MapSpec `ebpf:"nobody"`
-	Nursery            *ebpf.MapSpec `ebpf:"nursery"`
-	NurseryTags        *ebpf.MapSpec `ebpf:"nursery_tags"`
 	OnLink             *ebpf.MapSpec `ebpf:"on_link"`
 	Originated         *ebpf.MapSpec `ebpf:"originated"`
 	Outbound           *ebpf.MapSpec `ebpf:"outbound"`
@@ -919,7 +905,6 @@ type DatapathMaps struct {
 	EstablishedTags    *ebpf.Map `ebpf:"established_tags"`
 	Events             *ebpf.Map `ebpf:"events"`
 	Exclusions         *ebpf.Map `ebpf:"exclusions"`
-	Finished           *ebpf.Map `ebpf:"finished"`
 	Foreign            *ebpf.Map `ebpf:"foreign"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
@@ -935,8 +920,6 @@ type DatapathMaps struct {
 	Marks              *ebpf.Map `ebpf:"marks"`
 	ModeByHand         *ebpf.Map `ebpf:"mode_by_hand"`
 	Nobody             *ebpf.Map `ebpf:"nobody"`
-	Nursery            *ebpf.Map `ebpf:"nursery"`
-	NurseryTags        *ebpf.Map `ebpf:"nursery_tags"`
 	OnLink             *ebpf.Map `ebpf:"on_link"`
 	Originated         *ebpf.Map `ebpf:"originated"`
 	Outbound           *ebpf.Map `ebpf:"outbound"`
@@ -966,7 +949,6 @@ func (m *DatapathMaps) Close() error {
 		m.EstablishedTags,
 		m.Events,
 		m.Exclusions,
-		m.Finished,
 		m.Foreign,
 		m.Fragments,
 		m.GatewayMacs,
@@ -982,8 +964,6 @@ func (m *DatapathMaps) Close() error {
 		m.Marks,
 		m.ModeByHand,
 		m.Nobody,
-		m.Nursery,
-		m.NurseryTags,
 		m.OnLink,
 		m.Originated,
 		m.Outbound,

@@ -105,13 +105,6 @@ func checkRaised(t *testing.T, counts map[bpf.DatapathEvent]uint64, events ...bp
 	}
 }
 
-// TestModelWithRequests does it where a request sends each SYN-ACK: connections stay in the nursery.
-func TestModelWithRequests(t *testing.T) {
-	r := newFuzzer(t, fuzzedAsked, fuzz.Sockets{})
-	r.Requests = true
-	compareRandomly(t, r, packetsToRun(t, 20))
-}
-
 // checkSeen makes sure that the packets were of every kind.
 func checkSeen(t *testing.T, r *fuzz.Runner) {
 	t.Helper()

@@ -38,13 +38,12 @@ const (
 	oldKernel                // without what 5.10 lacks
 
 	// Of these only the programs for devices with an Ethernet header are run.
-	counting    // what it costs is counted, and a request sends each SYN-ACK
+	counting    // what it costs is counted
 	manySets    // flow tables of several sets
 	cramped     // as little room as there can be for what user space is told, and for one interface pair in the hash
 	interrupted // another CPU writes a table meanwhile
 	interruptedHandshake
-	slowWay   // two CPUs that write a flow's way meet
-	noNursery // connections begin in the tables
+	slowWay // two CPUs that write a flow's way meet
 
 	// Of these maps only the first element is there, so that lookups of others fail.
 	withoutTables
@@ -55,9 +54,8 @@ const (
 
 	// Whose tables are too large to be compared whole, as the other tests do.
 	fuzzed
-	fuzzedOld   // without what 5.10 lacks
-	fuzzedAsked // and a request sends each SYN-ACK
-	fuzzedFull  // room for eight entries in each table
+	fuzzedOld  // without what 5.10 lacks
+	fuzzedFull // room for eight entries in each table
 )
 
 func TestMain(m *testing.M) {
@@ -112,8 +110,8 @@ func (v variant) options() rig.Options {
 	lacking := func(names ...string) rig.Options {
 		return rig.Options{Sets: 100, Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: limit(1, names...)}
 	}
-	requested, tiny := fuzz.Options(true), fuzz.Options(true)
-	requested.Requests, tiny.Sets = true, 1
+	tiny := fuzz.Options(true)
+	tiny.Sets = 1
 	opts := map[variant]rig.Options{
 		normal:               {Probes: true},
 		oldKernel:            {Probes: true, OldKernel: true},
@@ -121,15 +119,14 @@ func (v variant) options() rig.Options {
 		interrupted:          {Meanwhile: bpf.DatapathMapConnectionless},
 		interruptedHandshake: {Meanwhile: bpf.DatapathMapHalfOpen},
 		slowWay:              {SlowWay: true},
-		noNursery:            {NoNursery: true},
-		counting:             {Probes: true, Requests: true, CountCost: true},
+		counting:             {Probes: true, CountCost: true},
 		cramped: {Change: func(maps map[string]*ebpf.MapSpec) {
 			limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)(maps)
 			limit(1, bpf.DatapathMapPairs)(maps)
 		}},
-		withoutTables: lacking(bpf.DatapathMapNursery, bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
+		withoutTables: lacking(bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
 			bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound),
-		withoutTags: lacking(bpf.DatapathMapNurseryTags, bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
+		withoutTags: lacking(bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
 			bpf.DatapathMapConnectionlessTags),
 		withoutLocks: lacking(bpf.DatapathMapSetLocks),
 		withoutPlaces: lacking(bpf.DatapathMapMarks, bpf.DatapathMapForeign, bpf.DatapathMapFragments,
@@ -137,7 +134,6 @@ func (v variant) options() rig.Options {
 		withoutEvents: lacking(bpf.DatapathMapEvents),
 		fuzzed:        fuzz.Options(false),
 		fuzzedOld:     fuzz.Options(true),
-		fuzzedAsked:   requested,
 		fuzzedFull:    tiny,
 	}[v]
 	opts.Namespace = host.Cookie

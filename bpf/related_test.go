@@ -146,20 +146,6 @@ func TestRelatedOrNot(t *testing.T) {
 	}
 }
 
-// TestRelatedInTheNursery: so it is from the end of the handshake on, and not before.
-func TestRelatedInTheNursery(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.relates(n, b.replication)
-		f := b.flow(n, control, b.replication, 0)
-		f.Flags |= flagHandshake
-		b.put(young(f))
-		b.leavesBy(n, segment, asRouted(weakHost, 1))
-		f.Flags &^= flagHandshake
-		b.put(young(f))
-		b.leavesBy(n, segment, byGateway)
-	})
-}
-
 // TestRelatedBy: what proves by which way a peer comes.
 func TestRelatedBy(t *testing.T) {
 	old := func(m message, state uint8) setup {
@@ -180,11 +166,6 @@ func TestRelatedBy(t *testing.T) {
 			f := b.answered(n, b.replication, 0)
 			f.Tuple = n.tuple(control)
 			b.put(halfOpen(f))
-		}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}, true},
-		{"the end of one that has a socket", func(b *bed, n network) {
-			f := b.requested(n, b.replication, 0)
-			f.Tuple = n.tuple(control)
-			b.put(youngHandshake(f))
 		}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}, true},
 		{"a connection that goes on after a second", old(control, 0), control, true},
 		{"datagrams that go on after a second", old(question, stateAnswered), question, true},

@@ -106,7 +106,7 @@ func eachTable(t *testing.T, f func(*testing.T, *bed, network, fullTable)) {
 	t.Helper()
 	for _, table := range fullTables {
 		t.Run(table.name, func(t *testing.T) {
-			eachFamilyOn(t, noNursery, func(t *testing.T, b *bed, n network) { f(t, b, n, table) })
+			eachFamily(t, func(t *testing.T, b *bed, n network) { f(t, b, n, table) })
 		})
 	}
 }

@@ -129,12 +129,8 @@ func newWhole(b *server, multiples []uint32) *whole {
 }
 
 // capacityOf returns for how many flows all tables together have room, of which the largest is for so many: the one of half-open
-// connections for a quarter of that, the connectionless one for half. Each has half as many places again, and two share the
-// nursery.
-func capacityOf(largest uint32) int {
-	const nursery = 512
-	return int(largest/4+largest+largest/2)*3/2 + 2*nursery
-}
+// connections for a quarter of that, the connectionless one for half. Each has half as many places again.
+func capacityOf(largest uint32) int { return int(largest/4+largest+largest/2) * 3 / 2 }
 
 // conversations have one of each kind and family.
 func (b *server) conversations() (all []*testtraffic.Conversation) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "next_hop.h"
-#include "nursery.h"
 #include "pair.h"
 #include "sequence.h"
 #include "way.h"
@@ -221,10 +220,7 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *from, enum t
 	if (!find_way_back(skb))
 		return false;
 	take_way(from, flow);
-	if (table == TABLE_NURSERY && likely(enter_nursery(from)))
-		return true;
-	flow->flags &= ~NURSERY_FLAGS;
-	return enter_flow(table == TABLE_NURSERY ? TABLE_HALF_OPEN : table, false);
+	return enter_flow(table, false);
 }
 
 /*

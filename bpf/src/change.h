@@ -3,19 +3,9 @@
 #pragma once
 
 #include "reply_source.h"
-#include "fetch.h"
 #include "move.h"
 #include "mtu.h"
 #include "outbound.h"
-
-/* What the SYN, the SYN-ACK (note_answer()) and the ACK will look at. */
-static inline void fetch_for_handshake(__u64 digest)
-{
-	fetch(get_tags(TABLE_HALF_OPEN, first_set(digest, sets[TABLE_HALF_OPEN])));
-	fetch(get_tags(TABLE_ESTABLISHED, first_set(digest, sets[TABLE_ESTABLISHED])));
-	fetch(get_notes(digest));
-	fetch(mark_slot(digest));
-}
 
 /*
  * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
@@ -27,18 +17,13 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
 
-	if (likely(was_admitted(from, skb->ifindex, generation()))) /* what is not for us pays nothing */
-		fetch_for_handshake(packet->digest);
 	if (!may_start(skb))
 		return;
 	flow = look_up(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
 	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
-	if (!flow && make_room_in_nursery(from)) {
-		if (!enter(skb, from, TABLE_NURSERY, FLOW_HANDSHAKE))
-			return;
-	} else if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
+	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!enter(skb, from, TABLE_HALF_OPEN, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
@@ -66,13 +51,12 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
-	bool is_next, has_request;
+	bool is_next;
 
 	if (!answers_handshake(packet, handshake)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
 	}
-	fetch_vacancy(packet->digest, TABLE_ESTABLISHED);
 	*flow = *handshake;
 	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave its way to another */
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
@@ -81,8 +65,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	is_next = is_next_frame(skb, packet, flow);
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
-	has_request = flow->state & FLOW_REQUESTED;
-	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING | FLOW_REQUESTED);
+	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
 	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
@@ -91,7 +74,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 		return false;
 	else if (!is_next)
 		take_way(from, flow);
-	if (!has_request && !has_socket(skb)) {
+	if (!has_socket(skb)) {
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
 		flow->rcv_nxt = segment_end(packet);
@@ -133,13 +116,8 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 	case VERDICT_OPENING:
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:
-		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_ENDED:
-		if (!has_finished(packet->digest))
-			return count_event(EVENT_IGNORED_SEGMENT);
-		if (enter(skb, from, TABLE_ESTABLISHED, FLOW_RESET)) /* idle soon */
-			count_event(EVENT_READMITTED_ESTABLISHED);
-		return;
+		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENED:
 		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
@@ -190,14 +168,18 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, stru
 }
 
 /*
- * A RST of the peer ends the flow, whose entry stays for a while from now on, or nothing. While the socket was asked,
- * another CPU may have given the entry to another flow, or to a handshake.
+ * A RST of the peer ends a connection, whose entry stays for a while from now on, or nothing. While the socket was asked,
+ * another CPU may have given the entry to another flow.
  */
-static inline void end_by_reset(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static inline void inbound_reset(struct __sk_buff *skb, const struct packet *packet)
 {
+	struct flow *flow = find_live(packet, TABLE_ESTABLISHED);
+
+	if (!flow)
+		return;
 	if (!segment_is_plausible(skb, packet, flow))
 		return count_contested(skb, packet, flow);
-	if (flow->flags & (FLOW_RESET | FLOW_HANDSHAKE) || !tuple_equal(&flow->tuple, &packet->tuple))
+	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
 		return;
 	flow->seen = now();
 	flow->flags |= FLOW_RESET;
@@ -215,36 +197,19 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 	bool live = flow && !is_idle(flow, TABLE_ESTABLISHED);
 	struct flow *handshake;
 
-	if (live && came_by(flow, skb, packet) && !is_closing(flow) &&
-	    !(packet->tcp_flags & TCP_RST))
+	if (live && came_by(flow, skb, packet) && !is_closing(flow))
 		return refresh_tcp(skb, from, flow);
 	handshake = look_up_live(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
-	if (handshake && !(packet->tcp_flags & TCP_RST) && establish(skb, from, handshake))
+	if (handshake && establish(skb, from, handshake))
 		return;
-	if (!live) {
-		if (!(packet->tcp_flags & TCP_RST))
-			adopt(skb, from, handshake);
-		return;
-	}
-	if (packet->tcp_flags & TCP_RST)
-		end_by_reset(skb, packet, flow);
+	if (!live)
+		adopt(skb, from, handshake);
 	else if (came_by(flow, skb, packet))
 		refresh_tcp(skb, from, flow);
 	else
 		follow_frame(skb, from, flow);
-}
-
-/* A RST of a connection in the nursery. Returns whether it was of one. */
-static inline bool reset_young(struct __sk_buff *skb, const struct packet *packet)
-{
-	struct flow *flow = find_young(packet);
-
-	if (!flow || flow->flags & FLOW_HANDSHAKE)
-		return false;
-	end_by_reset(skb, packet, flow);
-	return true;
 }
 
 /* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
@@ -313,17 +278,11 @@ __noinline int inbound_change(struct __sk_buff *skb)
 
 	if (!from)
 		return 0;
-	if (from->packet.protocol != IPPROTO_TCP) {
+	if (from->packet.protocol != IPPROTO_TCP)
 		inbound_datagram(skb, from);
-		return 0;
-	}
-	if (from->packet.tcp_flags & TCP_RST) { /* what is young need not move for it */
-		if (!reset_young(skb, &from->packet))
-			inbound_segment(skb, from);
-		return 0;
-	}
-	move_from_nursery(from->packet.digest);
-	if (!(from->packet.tcp_flags & TCP_SYN))
+	else if (from->packet.tcp_flags & TCP_RST)
+		inbound_reset(skb, &from->packet);
+	else if (!(from->packet.tcp_flags & TCP_SYN))
 		inbound_segment(skb, from);
 	else if (from->packet.tcp_flags & TCP_ACK)
 		inbound_syn_ack(skb, from);

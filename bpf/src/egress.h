@@ -13,30 +13,12 @@
 /* The host opens a connection: whatever came in by this tuple is over. */
 static __noinline void forget(const struct packet *packet)
 {
-	unmark_finished(packet->digest);
-	remove(packet->digest, TABLE_NURSERY);
 	remove(packet->digest, TABLE_HALF_OPEN);
 	remove(packet->digest, TABLE_ESTABLISHED);
 }
 
-/*
- * Whether a request for a connection sends this: a socket here listens for it, and ask_socket() finds what becomes of
- * it. That finds none by a tuple that was translated, none of a VRF on some kernels, and none of a container's, whose
- * addresses have flows by `scope: all` only.
- */
-static __noinline bool is_of_request(struct __sk_buff *skb, const struct packet *packet)
-{
-	const struct settings *settings = get_settings();
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk || !settings || settings->scope_all)
-		return false;
-	return sk->state == BPF_TCP_NEW_SYN_RECV && !sk->bound_dev_if &&
-	       sk->src_port == bpf_ntohs(packet->tuple.self_port) && has_address(sk, packet);
-}
-
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
-static inline void note_answer(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static inline void note_answer(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -46,8 +28,6 @@ static inline void note_answer(struct __sk_buff *skb, const struct packet *packe
 		flow->snd_una = packet->seq;
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_ANSWERED;
-		if (likely(is_of_request(skb, packet)))
-			flow->state |= FLOW_REQUESTED;
 		forget_outbound(packet->digest);
 		unmark(packet->digest);
 	} else if (flow->state & FLOW_ANSWERED && !(packet->tcp_flags & TCP_RST) &&
@@ -57,27 +37,15 @@ static inline void note_answer(struct __sk_buff *skb, const struct packet *packe
 }
 
 /* We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. */
-static inline void note_end(const struct packet *packet, struct flow *flow, enum table table)
+static inline void note_end(const struct packet *packet, struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING) {
 		if (packet->tcp_flags & TCP_FIN && is_due(flow))
 			flow->seen = now();
 		return;
 	}
-	if (table == TABLE_NURSERY)
-		flow->snd_nxt = segment_end(packet); /* see note_close() */
 	flow->seen = now();
 	flow->state |= FLOW_CLOSING;
-}
-
-/* In the nursery: what the peer sent is acknowledged to its end. */
-static inline void note_end_answered(const struct packet *packet, struct flow *flow)
-{
-	if (unlikely(flow->flags & FLOW_PEER_ENDED) && packet->ack == flow->rcv_nxt) {
-		flow->flags |= FLOW_END_ANSWERED;
-		if (is_finished(flow))
-			mark_finished(packet->digest);
-	}
 }
 
 /* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */
@@ -102,26 +70,26 @@ static inline bool is_of_handshake(const struct packet *packet, const struct flo
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
-static inline struct flow *track_handshake(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static inline struct flow *track_handshake(const struct packet *packet, struct flow *flow)
 {
 	if (!is_of_handshake(packet, flow))
 		return NULL;
-	note_answer(skb, packet, flow);
+	note_answer(packet, flow);
 	return flow;
 }
 
 /* The handshake that a SYN-ACK answers. */
-static inline struct flow *answered_flow(struct __sk_buff *skb, const struct packet *packet, enum table *table)
+static inline struct flow *answered_flow(const struct packet *packet)
 {
-	struct flow *flow = find_handshake(packet, table);
+	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
-	return likely(flow) ? track_handshake(skb, packet, flow) : NULL;
+	return likely(flow) ? track_handshake(packet, flow) : NULL;
 }
 
 /* The handshake whose SYN nobody listens for (any more). */
-static inline struct flow *refused_flow(const struct packet *packet, enum table *table)
+static inline struct flow *refused_flow(const struct packet *packet)
 {
-	struct flow *flow = find_handshake(packet, table);
+	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
 	return flow && !(flow->flags & FLOW_STRAY) && refuses(packet, flow) ? flow : NULL;
 }
@@ -143,19 +111,18 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
-		flow = packet->tcp_flags & TCP_SYN ? answered_flow(skb, packet, table)
-						   : refused_flow(packet, table);
+		*table = TABLE_HALF_OPEN;
+		flow = packet->tcp_flags & TCP_SYN ? answered_flow(packet) : refused_flow(packet);
 		if (flow)
 			return flow;
 	}
 	flow = find_tcp(packet, table, true);
 	if (!flow)
 		return NULL;
-	if (unlikely(kind_of(flow, *table) == TABLE_HALF_OPEN))
-		return track_handshake(skb, packet, flow);
+	if (unlikely(*table == TABLE_HALF_OPEN))
+		return track_handshake(packet, flow);
 	if (ends(skb, packet, flow))
-		note_end(packet, flow, *table);
-	note_end_answered(packet, flow);
+		note_end(packet, flow);
 	note_sent(packet, flow);
 	return flow;
 }

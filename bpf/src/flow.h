@@ -50,33 +50,10 @@ static inline bool is_untaken(const struct flow *flow)
 	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_ANSWERED);
 }
 
-/* Both ends have closed, and have acknowledged that: nothing is sent any more, but in answer to a segment. */
-static inline bool is_finished(const struct flow *flow)
-{
-	const __u32 both = FLOW_END_ANSWERED | FLOW_END_HEARD;
-
-	return (flow->flags & both) == both;
-}
-
-/* The same of a connection in the nursery, which has a socket: a RST of the peer ends that. */
-static inline bool is_over(const struct flow *flow)
-{
-	return is_finished(flow) || flow->flags & FLOW_RESET;
-}
-
-/* The table that an entry belongs to, where it may be in the nursery still. */
-static inline enum table kind_of(const struct flow *flow, enum table table)
-{
-	if (table != TABLE_NURSERY)
-		return table;
-	return flow->flags & FLOW_HANDSHAKE ? TABLE_HALF_OPEN : TABLE_ESTABLISHED;
-}
-
 static inline __u32 idle_limit(const struct flow *flow, enum table table)
 {
 	__u8 protocol = flow->tuple.protocol;
 
-	table = kind_of(flow, table);
 	if (table == TABLE_ESTABLISHED)
 		return seconds(is_closing(flow) ? IDLE_CLOSING : IDLE_ESTABLISHED);
 	if (table == TABLE_HALF_OPEN)

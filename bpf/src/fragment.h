@@ -71,9 +71,9 @@ __noinline int look_up_fragment(__u64 key)
 	return true;
 }
 
-static inline void note_fragment(struct packet *packet, const struct flow *flow, enum table table, enum outcome outcome)
+static inline void note_fragment(struct packet *packet, enum table table, enum outcome outcome)
 {
-	enter_fragment(fragment_key(packet), packet->digest, kind_of(flow, table), outcome, packet->protocol);
+	enter_fragment(fragment_key(packet), packet->digest, table, outcome, packet->protocol);
 }
 
 /* The flow of a later fragment, NULL where the first one was of none, left as it was, or is not known. */
@@ -88,12 +88,8 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	first = &from->fragment;
 	if (first->table >= TABLE_ORIGINATED)
 		return NULL;
-	*table = TABLE_NURSERY;
-	flow = first->table == TABLE_CONNECTIONLESS ? NULL : find_digest(first->digest, TABLE_NURSERY);
-	if (!flow || kind_of(flow, TABLE_NURSERY) != first->table) {
-		*table = first->table;
-		flow = find_digest(first->digest, first->table);
-	}
+	*table = first->table;
+	flow = find_digest(first->digest, first->table);
 	if (!flow || !has_ends_of(flow, &packet->tuple))
 		return NULL;
 	packet->digest = first->digest;

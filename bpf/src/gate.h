@@ -18,7 +18,7 @@
 #pragma once
 
 #include "parse.h"
-#include "nursery.h"
+#include "table.h"
 #include "originate.h"
 
 #define CONNTRACK_INFO 7UL     /* NFCT_INFOMASK */

@@ -20,7 +20,7 @@ static inline bool may_hold(enum table table, const struct packet *packet)
 /* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
 static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
-	return is_closing(flow) && (may_hold(TABLE_NURSERY, packet) || may_hold(TABLE_HALF_OPEN, packet));
+	return is_closing(flow) && may_hold(TABLE_HALF_OPEN, packet);
 }
 
 static inline void change(struct __sk_buff *skb, const struct packet *packet)
@@ -37,50 +37,7 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
-/* The ACK that answers a SYN-ACK of a socket here, by the way of the SYN: the connection stays where it is. */
-static inline void establish_in_place(const struct packet *packet, struct flow *flow)
-{
-	flow->seen = now();
-	flow->state &= ~(FLOW_ANSWERED | FLOW_REQUESTED);
-	flow->flags &= ~(FLOW_HANDSHAKE | FLOW_ACTIVE | FLOW_RESET);
-	count_event(EVENT_ADMITTED_ESTABLISHED);
-	relate(packet->digest, TABLE_NURSERY);
-}
-
-/* Notes by which number the peer closes, and that it has acknowledged our FIN: see is_finished(). */
-static inline void note_close(const struct packet *packet, struct flow *flow)
-{
-	if (unlikely(packet->tcp_flags & TCP_FIN) && !(flow->flags & FLOW_PEER_ENDED)) {
-		flow->rcv_nxt = segment_end(packet);
-		flow->flags |= FLOW_PEER_ENDED;
-	}
-	if (unlikely(flow->state & FLOW_CLOSING) && packet->ack == flow->snd_nxt) {
-		flow->flags |= FLOW_END_HEARD;
-		if (is_finished(flow))
-			mark_finished(packet->digest);
-	}
-}
-
-/*
- * Deals with a segment of a connection in the nursery, if it changes nothing but its age; returns false for any other. The
- * established table has none of its tuple.
- */
-static inline bool pass_young(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
-{
-	if (unlikely(!is_next_frame(skb, packet, flow)))
-		return false;
-	if (likely(!(flow->flags & FLOW_HANDSHAKE))) {
-		mark_active(flow);
-		note_close(packet, flow);
-	} else if (flow->state & FLOW_REQUESTED && answers_handshake(packet, flow)) {
-		establish_in_place(packet, flow);
-	} else {
-		return false;
-	}
-	return true;
-}
-
-/* The same of one that has left it. */
+/* Deals with a segment of an established connection, if it changes nothing but its age; returns false for any other. */
 static inline bool pass_established(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (unlikely(!is_next_frame(skb, packet, flow)) || unlikely(may_end_handshake(packet, flow)))
@@ -92,17 +49,12 @@ static inline bool pass_established(const struct __sk_buff *skb, const struct pa
 
 static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct flow *flow = NULL, *young;
+	struct flow *flow = NULL;
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && pass_established(skb, packet, flow)))
 			return;
-		young = flow ? NULL : find(packet, TABLE_NURSERY);
-		if (young && likely(pass_young(skb, packet, young)))
-			return;
-		if (young && !(young->flags & FLOW_HANDSHAKE))
-			flow = young;
 	}
 	/* A SYN starts an entry, and a RST ends one. */
 	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet))

@@ -20,7 +20,6 @@
 #define MARKS 16384 /* a power of two */
 #define FOREIGN_SETS 32768 /* a power of two */
 #define FOREIGN_WAYS 4
-#define FINISHED 65536 /* a power of two */
 #define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
 #define FRAGMENT_SETS 1024  /* a power of two */
 #define SET_LOCKS 1024  /* a power of two */
@@ -52,13 +51,11 @@
 MAP(half_open, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 MAP(established, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 MAP(connectionless, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
-MAP(nursery, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
 /* For each set of those tables: see tags.h. The loader looks at all of them. */
 MAP(half_open_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 MAP(established_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 MAP(connectionless_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
-MAP(nursery_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* Tuples in which the host spoke first. */
 ARRAY(outbound, 1, struct outbound_set);
@@ -82,9 +79,6 @@ struct foreign_set {
 
 ARRAY(marks, MARKS, __u64);
 ARRAY(foreign, FOREIGN_SETS, struct foreign_set);
-
-/* Connections that the peer opened, and that were over when the nursery forgot them: see nursery.h. */
-ARRAY(finished, FINISHED, __u64);
 
 /*
  * Until this tick no datagram of the host's is noted in `outbound`: when the programs have just been attached, or flows

@@ -133,7 +133,6 @@ struct scratch {
 	struct answer answer;
 	__u64 socket; /* an address in the kernel */
 	struct admitted admitted;
-	__u64 kept; /* the packet's digest, while another takes its place */
 	struct source sources[SOURCES]; /* by own address: see originate.h */
 };
 

@@ -2,7 +2,7 @@
 /* ICMP errors that we send go back the way that the packet came which they quote (RFC 792; RFC 4443, 3). */
 #pragma once
 
-#include "nursery.h"
+#include "table.h"
 
 /* Fills in the addresses of the quoted packet, and where its transport header is. */
 static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)

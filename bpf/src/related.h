@@ -21,18 +21,14 @@ static inline struct record *find_originated(const struct tuple *tuple)
 
 static inline bool is_open(const struct flow *flow, enum table table)
 {
-	return !(flow->flags & (FLOW_HANDSHAKE | FLOW_STRAY)) && !is_closing(flow) && !is_idle(flow, table);
+	return !is_closing(flow) && !is_idle(flow, table);
 }
 
-/* The flow with this digest, of this table or on its way there, if it goes on and has the ends of a tuple. */
+/* The flow with this digest in this table, if it goes on and has the ends of a tuple. */
 static inline struct flow *open_flow(__u64 digest, enum table table, const struct tuple *tuple)
 {
 	struct flow *flow = digest ? find_digest(digest, table) : NULL;
 
-	if (digest && table == TABLE_ESTABLISHED && (!flow || !is_open(flow, table))) {
-		table = TABLE_NURSERY;
-		flow = find_digest(digest, table);
-	}
 	return flow && is_open(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
 }
 
@@ -65,7 +61,7 @@ __noinline int copy_open_way(__u64 digest, __u32 table)
 	struct scratch *to = get_scratch();
 	struct flow *flow;
 
-	if (!to || table > TABLE_NURSERY)
+	if (!to || table > TABLE_CONNECTIONLESS)
 		return false;
 	flow = open_flow(digest, table, &to->flow.tuple);
 	return flow && read_way(&flow->ifindex, &to->way);
@@ -109,12 +105,11 @@ static inline bool takes_place(const struct record *record, const struct flow *f
 }
 
 /*
- * A flow with this digest, in this table or the nursery, has begun, or has gone on for a second: it proves by which way its
- * peer comes if it is a connection, or was answered by who takes it. The kernel answers all echo requests. Returns 0.
+ * A flow with this digest, in this table, has begun, or has gone on for a second: it proves by which way its peer comes if
+ * it is a connection, or was answered by who takes it. The kernel answers all echo requests. Returns 0.
  */
 __noinline int relate(__u64 digest, __u32 table)
 {
-	enum table lasting = table == TABLE_NURSERY ? TABLE_ESTABLISHED : table;
 	struct flow *flow = find_digest(digest, table);
 	__u8 protocol = flow ? flow->tuple.protocol : IPPROTO_ICMP;
 	struct scratch *to = get_scratch();
@@ -129,10 +124,10 @@ __noinline int relate(__u64 digest, __u32 table)
 		return 0;
 	record = find_originated(&flow->tuple);
 	if (!record) {
-		to->record = (struct record){ .flow = digest, .table = lasting };
+		to->record = (struct record){ .flow = digest, .table = table };
 		bpf_map_update_elem(&originated, &flow->tuple, &to->record, BPF_NOEXIST);
-	} else if (record->flow != digest && takes_place(record, flow, lasting)) {
-		record->table = lasting;
+	} else if (record->flow != digest && takes_place(record, flow, table)) {
+		record->table = table;
 		record->flow = digest;
 	}
 	return 0;

@@ -35,7 +35,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	mac_word mac;
 
 	if (packet->fragment)
-		note_fragment(packet, flow, table, OUTCOME_CORRECTED);
+		note_fragment(packet, table, OUTCOME_CORRECTED);
 	if (!interface) {
 		outcome = OUTCOME_LINK_DOWN;
 	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
@@ -137,7 +137,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	outcome = prepare(skb, packet, flow, target, handover, pair, header);
 	if (unlikely(packet->fragment))
-		note_fragment(packet, flow, table, outcome);
+		note_fragment(packet, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
 		hand_over(skb, packet, ifindex, pair, packets, table, handover);
 		if (unlikely(record)) {
@@ -152,7 +152,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		if (record)
 			__sync_fetch_and_sub(&record->moved, packets);
 		if (unlikely(packet->fragment))
-			note_fragment(packet, flow, table, outcome);
+			note_fragment(packet, table, outcome);
 	}
 	packet->outcome = outcome;
 	if (likely(!record))

@@ -49,7 +49,7 @@ int replypath_forget(struct __sk_buff *skb)
 {
 	struct forget_request request = {};
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_NURSERY)
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
 	return remove(request.digest, request.table);
 }
@@ -64,7 +64,7 @@ int replypath_add(struct __sk_buff *skb)
 	struct add_request request = {};
 	struct vacancy vacancy = {};
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_NURSERY)
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
 	enter_where_free(request.table, &request.flow, request.digest, &vacancy);
 	return 0;

@@ -46,8 +46,6 @@ static inline struct flow_set *get_set(enum table table, __u32 index)
 		return lookup_alone(&half_open, &index);
 	case TABLE_ESTABLISHED:
 		return lookup_alone(&established, &index);
-	case TABLE_NURSERY:
-		return lookup_alone(&nursery, &index);
 	default:
 		return lookup_alone(&connectionless, &index);
 	}
@@ -60,8 +58,6 @@ static inline __u64 *get_tags(enum table table, __u32 index)
 		return lookup_alone(&half_open_tags, &index);
 	case TABLE_ESTABLISHED:
 		return lookup_alone(&established_tags, &index);
-	case TABLE_NURSERY:
-		return lookup_alone(&nursery_tags, &index);
 	default:
 		return lookup_alone(&connectionless_tags, &index);
 	}
@@ -74,8 +70,6 @@ static inline __u32 set_count(enum table table)
 		return sets[TABLE_HALF_OPEN];
 	case TABLE_ESTABLISHED:
 		return sets[TABLE_ESTABLISHED];
-	case TABLE_NURSERY:
-		return sets[TABLE_NURSERY];
 	default:
 		return sets[TABLE_CONNECTIONLESS];
 	}
@@ -99,7 +93,7 @@ __noinline int place_of(__u32 table, __u64 digest)
 	__u64 *tags;
 	int way;
 
-	if (table > TABLE_NURSERY)
+	if (table > TABLE_CONNECTIONLESS)
 		return NOWHERE;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 2; i++) {
@@ -186,6 +180,34 @@ static inline struct flow *find_live(const struct packet *packet, enum table tab
 	struct flow *flow = find(packet, table);
 
 	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
+}
+
+/*
+ * The established entry is idle. If we have closed its connection, and the peer is silent, what we send again goes by it
+ * and keeps it. Returns whether that is so; the tuple may have another connection by now.
+ */
+static __noinline bool revive(const struct packet *packet, struct flow *flow)
+{
+	if (packet->tcp_flags & (TCP_SYN | TCP_RST) || !(flow->state & FLOW_CLOSING) ||
+	    age(flow->seen) > seconds(IDLE_UNANSWERED) || find_live(packet, TABLE_HALF_OPEN))
+		return false;
+	flow->seen = now();
+	return true;
+}
+
+/*
+ * The flow of a TCP tuple: the connection before the handshake. `leaves`: the packet does now, and is not what an error
+ * quotes.
+ */
+static inline struct flow *find_tcp(const struct packet *packet, enum table *table, bool leaves)
+{
+	struct flow *flow = find(packet, TABLE_ESTABLISHED);
+
+	*table = TABLE_ESTABLISHED;
+	if (flow && (likely(!is_idle(flow, TABLE_ESTABLISHED)) || (leaves && revive(packet, flow))))
+		return flow;
+	*table = TABLE_HALF_OPEN;
+	return find_live(packet, TABLE_HALF_OPEN);
 }
 
 static inline struct bpf_spin_lock *get_lock(__u32 set)
@@ -285,22 +307,15 @@ static inline bool look_for_vacancy(__u32 table, __u32 index, __u32 other)
 	return true;
 }
 
-/* Whether a way still holds what was found there. `over`: what is given up may be that only as long as it is over. */
-static inline bool is_vacant(const struct flow_set *set, __u32 way, const struct vacancy *vacancy, bool over)
-{
-	return set->digest[way] == vacancy->digest &&
-	       (!over || !vacancy->digest || is_over(&set->flow[way]));
-}
-
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
 static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock, const struct vacancy *vacancy,
-			const struct flow *flow, __u64 digest, bool over)
+			const struct flow *flow, __u64 digest)
 {
 	__u32 way = vacancy->way % WAYS;
 	bool done = false;
 
 	bpf_spin_lock(lock);
-	if (is_vacant(set, way, vacancy, over) && find_way(set->digest, digest) < 0) {
+	if (set->digest[way] == vacancy->digest && find_way(set->digest, digest) < 0) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
 		order();
@@ -324,7 +339,7 @@ static inline void enter_where_free(enum table table, const struct flow *flow, _
 
 	if (set && tags && lock && place_of(table, digest) == NOWHERE &&
 	    has_room(*tags, preferred_way(digest), vacancy))
-		fill(set, tags, lock, vacancy, flow, digest, false);
+		fill(set, tags, lock, vacancy, flow, digest);
 }
 
 /* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
@@ -369,9 +384,12 @@ static inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock, 
 }
 
 /* Lookups in this set go on to the second one from now on. */
-static inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
+static inline void mark_overflowed(enum table table, __u32 index)
 {
-	if (*tags & OVERFLOWED)
+	__u64 *tags = get_tags(table, index);
+	struct bpf_spin_lock *lock = get_lock(index);
+
+	if (!tags || !lock || *tags & OVERFLOWED)
 		return;
 	bpf_spin_lock(lock);
 	*tags |= OVERFLOWED;
@@ -396,18 +414,15 @@ static inline enum placed refuse(const struct scratch *from, enum table table)
 
 enum insert_flags {
 	INSERT_OVER_LIVE = 1 << 0, /* a live entry of the tuple makes way as well */
-	INSERT_MOVED = 1 << 1,     /* the flow was counted as admitted before */
-	INSERT_LAST = 1 << 2,      /* it is not tried again */
+	INSERT_LAST = 1 << 1,      /* it is not tried again */
 };
 
 /* Without a vacancy the flow's own entry was written over. */
-static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table,
-				 __u32 flags)
+static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table)
 {
 	if (flow->flags & FLOW_STRAY)
 		return PLACED;
-	if (!(flags & INSERT_MOVED))
-		count_event(EVENT_ADMITTED_HALF_OPEN + table);
+	count_event(EVENT_ADMITTED_HALF_OPEN + table);
 	if (!vacancy || vacancy->used < WAYS || vacancy->stray)
 		return PLACED;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
@@ -425,19 +440,19 @@ static inline enum placed replace(const struct scratch *from, enum table table, 
 	if (!set || !lock ||
 	    !write_over(set, lock, &from->flow, from->packet.digest, table, flags & INSERT_OVER_LIVE))
 		return refuse(from, table);
-	return accept(&from->flow, NULL, table, flags);
+	return accept(&from->flow, NULL, table);
 }
 
 /* Leaves a way for the scratch packet's flow in the first vacancy of the scratch; returns its set. */
-static inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
-				   struct bpf_spin_lock *lock)
+static inline __u32 choose_vacancy(struct scratch *from, enum table table)
 {
 	__u64 digest = from->packet.digest;
 	__u32 index = first_set(digest, set_count(table));
 	__u32 second = second_set(digest, set_count(table));
+	const __u64 *tags = get_tags(table, index);
 	struct vacancy *vacancy = &from->vacancy[0], *alternative = &from->vacancy[1];
 
-	if (!has_room(*tags, preferred_way(digest), vacancy))
+	if (!tags || !has_room(*tags, preferred_way(digest), vacancy))
 		look_for_vacancy(table, index, 0);
 	if (vacancy->used < CROWDED)
 		return index;
@@ -445,7 +460,7 @@ static inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64
 	if (alternative->used >= vacancy->used &&
 	    (alternative->used < WAYS || alternative->rank <= vacancy->rank))
 		return index;
-	mark_overflowed(tags, lock);
+	mark_overflowed(table, index);
 	*vacancy = *alternative;
 	return second;
 }
@@ -467,13 +482,8 @@ __noinline int insert(__u32 table, __u32 flags)
 	place = place_of(table, digest);
 	if (place != NOWHERE)
 		return replace(from, table, place, flags);
-	index = first_set(digest, set_count(table));
-	tags = get_tags(table, index);
-	lock = get_lock(index);
-	if (!tags || !lock)
-		return refuse(from, table);
 	vacancy = &from->vacancy[0];
-	index = choose_vacancy(from, table, tags, lock);
+	index = choose_vacancy(from, table);
 	if (from->flow.flags & FLOW_STRAY && vacancy->rank < EVICT_EARLY)
 		return refuse(from, table);
 	set = get_set(table, index);
@@ -481,9 +491,9 @@ __noinline int insert(__u32 table, __u32 flags)
 	lock = get_lock(index);
 	if (!set || !tags || !lock)
 		return refuse(from, table);
-	if (!fill(set, tags, lock, vacancy, &from->flow, digest, false))
+	if (!fill(set, tags, lock, vacancy, &from->flow, digest))
 		return flags & INSERT_LAST ? refuse(from, table) : WAY_TAKEN;
-	return accept(&from->flow, vacancy, table, flags);
+	return accept(&from->flow, vacancy, table);
 }
 
 /*
@@ -521,21 +531,16 @@ static inline void remove_at(enum table table, int place, __u64 digest)
 	bpf_spin_unlock(lock);
 }
 
-/* Takes out an entry with this digest; returns whether there was one. */
-__noinline int remove_one(__u64 digest, __u32 table)
-{
-	int place = place_of(table, digest);
-
-	if (place == NOWHERE)
-		return false;
-	remove_at(table, place, digest);
-	return true;
-}
-
 /* Takes out what has this digest, which two CPUs may have entered at once, each in another set. Returns 0. */
 __noinline int remove(__u64 digest, __u32 table)
 {
-	if (remove_one(digest, table))
-		remove_one(digest, table);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 2; i++) {
+		int place = place_of(table, digest);
+
+		if (place == NOWHERE)
+			break;
+		remove_at(table, place, digest);
+	}
 	return 0;
 }

@@ -50,9 +50,7 @@ static inline __u32 table_of(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
-	if (find_digest(packet->digest, TABLE_ESTABLISHED))
-		return TABLE_ESTABLISHED;
-	return find_digest(packet->digest, TABLE_NURSERY) ? TABLE_NURSERY : TABLE_HALF_OPEN;
+	return find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
 }
 
 static inline enum trace_form form_of(const struct packet *packet, enum parsed result)
@@ -69,12 +67,12 @@ static inline enum trace_form form_of(const struct packet *packet, enum parsed r
 /* Adds the packet's flow, if it is alive. Of errors and fragments it tells the ports. */
 static inline void add_flow(struct trace_event *event, const struct packet *packet, __u32 table)
 {
-	struct flow *flow = table <= TABLE_NURSERY ? find_digest(packet->digest, table) : NULL;
+	struct flow *flow = table <= TABLE_CONNECTIONLESS ? find_digest(packet->digest, table) : NULL;
 
 	event->table = table > TABLE_END ? table : TABLE_END;
 	if (!flow || is_idle(flow, table))
 		return;
-	event->table = kind_of(flow, table);
+	event->table = table;
 	event->flow_ifindex = flow->ifindex;
 	event->tuple = flow->tuple;
 }

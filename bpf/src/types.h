@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 17,
+	LAYOUT_VERSION = 18,
 };
 
 /*
@@ -30,7 +30,7 @@ enum flow_flags {
 	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC, not to the inbound one */
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
 	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
-	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible, or its socket is in TIME_WAIT: idle soon */
+	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
 	/*
 	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket is bound to the own
 	 * address and port. Until somebody answers, or such a socket takes a datagram, a socket that sends by them
@@ -39,12 +39,7 @@ enum flow_flags {
 	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
-	FLOW_HANDSHAKE = 1 << 7,        /* in the nursery: half-open */
-	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came, and ends at rcv_nxt */
-	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
-	FLOW_END_HEARD = 1 << 10,       /* in the nursery: the peer has acknowledged ours */
-	FLOW_ON_LINK = 1 << 11,         /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
-	NURSERY_FLAGS = FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_END_ANSWERED | FLOW_END_HEARD,
+	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
@@ -54,7 +49,6 @@ enum flow_state {
 	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
 	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
 	FLOW_HOST_SPOKE = 1 << 4, /* connectionless: the host spoke by its tuple after it was over */
-	FLOW_REQUESTED = 1 << 5,  /* half-open: a request for a connection here has answered: it has a socket */
 };
 
 /* 32 bits of ticks last two years at 1000 Hz, where jiffies would turn over within 50 days. */
@@ -413,13 +407,12 @@ enum event {
 	EVENT_END,
 };
 
-/* The tables. Those of flows come first; TCP's and that of datagrams stand in the order of their events above. */
+/* The tables, in the order of their events above. */
 enum table {
 	TABLE_HALF_OPEN = 0,
 	TABLE_ESTABLISHED = 1,
 	TABLE_CONNECTIONLESS = 2,
-	TABLE_NURSERY = 3, /* connections in their first second: see nursery.h */
-	TABLE_OUTBOUND = 4,
+	TABLE_OUTBOUND = 3,
 	TABLE_END,
 	/* No tables: what is of no flow, and counted in `originated`; and that goes as answers to its peer go. */
 	TABLE_ORIGINATED,

@@ -10,19 +10,18 @@ import (
 	"replypath/bpf"
 )
 
-// copyFlows enters the flows of one table, and those of its kind in a nursery, in another and its tags, which are empty
-// and which no program uses yet. Where there is no room for all, those stay that the
+// copyFlows enters the flows of one table in another and its tags, which are empty and
+// which no program uses yet. Where there is no room for all, those stay that the
 // programs would keep; those that come or change meanwhile are left out. A live one
 // comes back with its next packet.
 //
 // A way that is written while it is read may show the digest of one flow and the tuple of
 // another: in a table that nobody mends it would keep the first one out.
-func copyFlows(to, tags, from, nursery *ebpf.Map, kind bpf.DatapathTable, clock Clock, seeds bpf.Seeds) error {
+func copyFlows(to, tags, from *ebpf.Map, table bpf.DatapathTable, clock Clock, seeds bpf.Seeds) error {
 	c := newCopier(to.MaxEntries(), clock.Now())
-	c.connectionless = kind == bpf.DatapathTableTABLE_CONNECTIONLESS
-	err := EachOfKind(kind, from, nil, nursery, func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
+	c.connectionless = table == bpf.DatapathTableTABLE_CONNECTIONLESS
+	err := EachFlow(from, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if seeds.Digest(flow.Tuple) == digest {
-			flow.Flags &^= uint16(bpf.DatapathFlowFlagsNURSERY_FLAGS)
 			c.enter(digest, flow)
 		}
 		return true

@@ -30,10 +30,9 @@ func (d *Datapath) Fill() error {
 			err = copyAsked(to, from)
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
-		case bpf.DatapathMapNursery: // into the tables of their kind
 		default:
-			kind := bpf.DatapathTable(slices.Index(tableNames[:], name))
-			err = copyFlows(to, d.maps.all[bpf.TagsMap(name)], from, d.maps.replaced[bpf.DatapathMapNursery], kind, clock, d.opts.Seeds)
+			table := bpf.DatapathTable(slices.Index(tableNames[:], name))
+			err = copyFlows(to, d.maps.all[bpf.TagsMap(name)], from, table, clock, d.opts.Seeds)
 		}
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", name, err)
@@ -76,12 +75,7 @@ func (d *Datapath) addAllMissed(filled Clock) error {
 func (d *Datapath) addMissed(table bpf.DatapathTable, from *ebpf.Map, isMissed func(*bpf.DatapathFlow) bool) (err error) {
 	read := EachFlow(from, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if isMissed(flow) && d.opts.Seeds.Digest(flow.Tuple) == digest {
-			kind := table
-			if table == bpf.DatapathTableTABLE_NURSERY {
-				kind = KindOf(flow)
-				flow.Flags &^= uint16(bpf.DatapathFlowFlagsNURSERY_FLAGS)
-			}
-			err = runRequest(d.programs.program(addName), &bpf.DatapathAddRequest{Digest: digest, Table: uint32(kind), Flow: *flow})
+			err = runRequest(d.programs.program(addName), &bpf.DatapathAddRequest{Digest: digest, Table: uint32(table), Flow: *flow})
 		}
 		return err == nil
 	})

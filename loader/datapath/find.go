@@ -26,20 +26,6 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	return nil, nil
 }
 
-// FindConnection returns the entry of an established connection, idle or not, nil for none: as find_connection() in
-// bpf/src/nursery.h.
-func FindConnection(maps *bpf.DatapathMaps, digest uint64) (*bpf.DatapathFlow, error) {
-	flow, err := FindFlow(maps.Established, digest)
-	if err != nil || flow != nil {
-		return flow, err
-	}
-	flow, err = FindFlow(maps.Nursery, digest)
-	if flow != nil && KindOf(flow) != bpf.DatapathTableTABLE_ESTABLISHED {
-		flow = nil
-	}
-	return flow, err
-}
-
 // FindOutbound returns when the host last sent by a tuple in which it spoke
 // first, in ticks; found tells whether it is known to have: as find_note()
 // in bpf/src/outbound.h.

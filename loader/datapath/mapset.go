@@ -28,7 +28,6 @@ type mapSet struct {
 	fresh    map[string]bool      // those that an earlier datapath does not share
 	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied
 	foreign  error                // why the earlier maps mean something else in this version
-	resized  bool                 // a flow table of the earlier datapath has another size
 	untyped  atomic.Bool          // programs were loaded without types of modules that are there
 }
 
@@ -43,9 +42,6 @@ func newMapSet(dir *pins.Dir, opts Options) *mapSet {
 // open opens the maps that are pinned, as far as they fit these shapes. The others are fresh: makeFresh makes them.
 func (s *mapSet) open(shapes map[string]*ebpf.MapSpec) error {
 	if err := s.lookAtLayout(); err != nil {
-		return err
-	}
-	if err := s.lookAtSizes(shapes); err != nil {
 		return err
 	}
 	for name, shape := range shapes {
@@ -78,25 +74,6 @@ func (s *mapSet) lookAtLayout() error {
 		return nil
 	}
 	return err
-}
-
-// lookAtSizes looks whether a flow table changes its size. Programs that go on with the old one have a nursery of their own
-// then: what moves from there goes to the old tables.
-func (s *mapSet) lookAtSizes(specs map[string]*ebpf.MapSpec) error {
-	for _, name := range tableNames {
-		pinned, err := openPinned(s.dir.Path(MapsDir), name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s.resized = s.resized || errors.Is(compatible(specs[name], pinned), errSize)
-		if err := bpf.Close(pinned); err != nil {
-			return fmt.Errorf("close map %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // openMap opens the pinned map of this name, unless another is to take its place.
@@ -145,9 +122,7 @@ func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.M
 		return s.foreign
 	}
 	err := compatible(spec, pinned)
-	isNursery := name == bpf.DatapathMapNursery || name == bpf.TagsMap(bpf.DatapathMapNursery)
-	isApart := s.opts.Apart && !isCounter(name) || s.resized && isNursery
-	if isApart && (err == nil || errors.Is(err, errSize)) {
+	if s.opts.Apart && !isCounter(name) && (err == nil || errors.Is(err, errSize)) {
 		return errApart
 	}
 	return err

@@ -33,9 +33,6 @@ func capacity(sets uint32) int {
 	return int(ways * 2 / 3)
 }
 
-// nurserySets is the number of sets of the nursery, which stays in a cache: 48 KiB.
-const nurserySets = 64
-
 // tableSets returns the number of sets of every flow table for the configured
 // number of flows of the largest one. The others are fixed fractions of it.
 func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
@@ -43,7 +40,6 @@ func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
 		bpf.DatapathTableTABLE_HALF_OPEN:      setsFor(largest / 4),
 		bpf.DatapathTableTABLE_ESTABLISHED:    setsFor(largest),
 		bpf.DatapathTableTABLE_CONNECTIONLESS: setsFor(largest / 2),
-		bpf.DatapathTableTABLE_NURSERY:        nurserySets,
 		bpf.DatapathTableTABLE_OUTBOUND:       setsFor(largest / 4),
 	}
 }
@@ -57,7 +53,6 @@ var tableNames = [bpf.DatapathTableTABLE_END]string{
 	bpf.DatapathTableTABLE_HALF_OPEN:      bpf.DatapathMapHalfOpen,
 	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
 	bpf.DatapathTableTABLE_CONNECTIONLESS: bpf.DatapathMapConnectionless,
-	bpf.DatapathTableTABLE_NURSERY:        bpf.DatapathMapNursery,
 	bpf.DatapathTableTABLE_OUTBOUND:       bpf.DatapathMapOutbound,
 }
 
@@ -111,36 +106,6 @@ func readSet[Set any](table *ebpf.Map, index uint32) (set Set, err error) {
 		return set, fmt.Errorf("read set %d: %w", index, err)
 	}
 	return set, nil
-}
-
-// EachOfKind calls visit for every entry of a table of TCP, idle ones included, and first for those of its kind that are in
-// the nursery, until it returns false. What moves from there meanwhile is seen, and only once. What the table has by the
-// tuple of an entry in the nursery is older, and left out. Without a nursery it is EachFlow.
-func EachOfKind(kind bpf.DatapathTable, table, tags, nursery *ebpf.Map, visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
-	young, goOn := make(map[uint64]bool), true
-	if nursery != nil {
-		err := EachFlow(nursery, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
-			if KindOf(flow) == kind {
-				young[digest] = true
-				goOn = visit(bpf.DatapathTableTABLE_NURSERY, digest, flow)
-			}
-			return goOn
-		})
-		if err != nil || !goOn {
-			return err
-		}
-	}
-	return EachFlow(table, tags, func(digest uint64, flow *bpf.DatapathFlow) bool {
-		return young[digest] || visit(kind, digest, flow)
-	})
-}
-
-// KindOf returns the table that an entry of the nursery belongs to.
-func KindOf(flow *bpf.DatapathFlow) bpf.DatapathTable {
-	if flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0 {
-		return bpf.DatapathTableTABLE_HALF_OPEN
-	}
-	return bpf.DatapathTableTABLE_ESTABLISHED
 }
 
 // EachFlow calls visit for every entry of a flow table, idle ones included, until it returns false. Entries that change

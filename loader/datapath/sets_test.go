@@ -162,43 +162,12 @@ func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 	set.Digest[0], set.Flow[0].Tuple = seeds.Digest(tuple(1)), tuple(2)
 	set.Digest[1], set.Flow[1].Tuple = seeds.Digest(tuple(3)), tuple(3)
 	await.Must(t, from.Put(uint32(0), set))
-	if err := copyFlows(to, tags, from, nil, bpf.DatapathTableTABLE_ESTABLISHED, Clock{now: 1}, seeds); err != nil {
+	if err := copyFlows(to, tags, from, bpf.DatapathTableTABLE_ESTABLISHED, Clock{now: 1}, seeds); err != nil {
 		t.Fatal(err)
 	}
 	await.Must(t, to.Lookup(uint32(0), &copied))
 	if copied.Digest != [8]uint64{set.Digest[1]} || copied.Flow[0].Tuple != tuple(3) {
 		t.Errorf("copied digests %x", copied.Digest)
-	}
-}
-
-// What is in the nursery is copied to the table of its kind, as a flow like any other, and instead of what that has by its
-// tuple.
-func TestCopyNursery(t *testing.T) {
-	seeds, err := bpf.NewSeeds()
-	await.Must(t, err)
-	nursery, from := newArray(t, bpf.DatapathMapNursery, 1), newArray(t, bpf.DatapathMapEstablished, 1)
-	var young, old bpf.DatapathFlowSet
-	for i, flags := range []bpf.DatapathFlowFlags{bpf.DatapathFlowFlagsFLOW_PEER_ENDED, bpf.DatapathFlowFlagsFLOW_HANDSHAKE} {
-		young.Digest[i] = seeds.Digest(tuple(i))
-		young.Flow[i] = bpf.DatapathFlow{Tuple: tuple(i), Flags: uint16(flags | bpf.DatapathFlowFlagsFLOW_ACTIVE), Created: 2}
-	}
-	old.Digest[3], old.Flow[3] = young.Digest[0], bpf.DatapathFlow{Tuple: tuple(0), Created: 1}
-	for m, set := range map[*ebpf.Map]bpf.DatapathFlowSet{nursery: young, from: old} {
-		await.Must(t, m.Put(uint32(0), set))
-	}
-	for kind, want := range map[bpf.DatapathTable]int{bpf.DatapathTableTABLE_ESTABLISHED: 0, bpf.DatapathTableTABLE_HALF_OPEN: 1} {
-		to, tags := newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablishedTags, 1)
-		source := from
-		if kind == bpf.DatapathTableTABLE_HALF_OPEN {
-			source = newArray(t, bpf.DatapathMapHalfOpen, 1)
-		}
-		await.Must(t, copyFlows(to, tags, source, nursery, kind, Clock{now: 3}, seeds))
-		var copied bpf.DatapathFlowSet
-		await.Must(t, to.Lookup(uint32(0), &copied))
-		flow := bpf.DatapathFlow{Tuple: tuple(want), Flags: uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE), Created: 2}
-		if copied.Digest != [8]uint64{young.Digest[want]} || copied.Flow[0] != flow {
-			t.Errorf("table %d: copied %x, %+v", kind, copied.Digest, copied.Flow[0])
-		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replypath/bpf"
+	"replypath/loader/datapath"
 )
 
 // Entry is what a flow table holds, as the programs read it.
@@ -35,7 +36,7 @@ func (v *view) left(tick uint32) Left {
 // particular order.
 func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {
 	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
-		return s.each(func(_ bpf.DatapathTable, _ uint64, raw *bpf.DatapathFlow) bool {
+		return s.each(func(_ uint64, raw *bpf.DatapathFlow) bool {
 			if matches(&raw.Tuple) {
 				offer(raw)
 			}
@@ -49,7 +50,7 @@ func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) 
 func (t *Table) Lookup(tuple bpf.DatapathTuple, seeds bpf.Seeds) ([]Entry, error) {
 	digest := seeds.Digest(tuple)
 	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
-		raw, err := s.find(digest)
+		raw, err := datapath.FindFlow(s.table, digest)
 		if raw != nil && raw.Tuple == tuple {
 			offer(raw)
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/loader/datapath"
 )
 
 // Related returns the way by which the peer of a tuple comes to the own address, as an entry; nil where nothing proves one.
@@ -107,7 +108,7 @@ func (t *Table) goesOn(v *view, table bpf.DatapathTable, digest uint64) (*bpf.Da
 		return nil, nil
 	}
 	s := states(t.maps)[table]
-	f, err := s.find(digest)
+	f, err := datapath.FindFlow(s.table, digest)
 	if f == nil || isNone(f, s.state, v.clock) || isClosing(f) {
 		return nil, err
 	}

@@ -71,13 +71,12 @@ func (t *Table) Maps() *bpf.DatapathMaps { return t.maps }
 // Close closes the tables.
 func (t *Table) Close() error { return t.current.Close() }
 
-// stateTable is where the flows of one state are: in a table, or in the nursery before that.
+// stateTable is where the flows of one state are.
 type stateTable struct {
-	state   string
-	id      bpf.DatapathTable
-	table   *ebpf.Map
-	tags    *ebpf.Map
-	nursery *ebpf.Map // nil for those that begin in the table
+	state string
+	id    bpf.DatapathTable
+	table *ebpf.Map
+	tags  *ebpf.Map
 }
 
 // stateNames are those of the flows in a table.
@@ -89,8 +88,8 @@ var stateNames = map[bpf.DatapathTable]string{
 
 func states(maps *bpf.DatapathMaps) []stateTable {
 	all := []stateTable{
-		{id: bpf.DatapathTableTABLE_HALF_OPEN, table: maps.HalfOpen, tags: maps.HalfOpenTags, nursery: maps.Nursery},
-		{id: bpf.DatapathTableTABLE_ESTABLISHED, table: maps.Established, tags: maps.EstablishedTags, nursery: maps.Nursery},
+		{id: bpf.DatapathTableTABLE_HALF_OPEN, table: maps.HalfOpen, tags: maps.HalfOpenTags},
+		{id: bpf.DatapathTableTABLE_ESTABLISHED, table: maps.Established, tags: maps.EstablishedTags},
 		{id: bpf.DatapathTableTABLE_CONNECTIONLESS, table: maps.Connectionless, tags: maps.ConnectionlessTags},
 	}
 	for n := range all {
@@ -99,26 +98,9 @@ func states(maps *bpf.DatapathMaps) []stateTable {
 	return all
 }
 
-// tableOf returns the table of a state.
-func (t *Table) tableOf(state string) bpf.DatapathTable {
-	all := states(t.maps)
-	return all[slices.IndexFunc(all, func(s stateTable) bool { return s.state == state })].id
-}
-
-// each visits every entry, idle ones included, until visit returns false: as datapath.EachOfKind.
-func (s *stateTable) each(visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
-	return datapath.EachOfKind(s.id, s.table, s.tags, s.nursery, visit)
-}
-
-// find returns the entry with this digest, nil for none.
-func (s *stateTable) find(digest uint64) (*bpf.DatapathFlow, error) {
-	if s.nursery != nil {
-		flow, err := datapath.FindFlow(s.nursery, digest)
-		if err != nil || flow != nil && datapath.KindOf(flow) == s.id {
-			return flow, err
-		}
-	}
-	return datapath.FindFlow(s.table, digest)
+// each visits every entry, idle ones included, until visit returns false.
+func (s *stateTable) each(visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
+	return datapath.EachFlow(s.table, s.tags, visit)
 }
 
 // view is what an entry's numbers refer to, read once for a whole listing.
@@ -316,10 +298,10 @@ func (t *Table) eachRow(v *view, filter *Filter, visit func(table bpf.DatapathTa
 		})
 	}
 	for _, s := range states(t.maps) {
-		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
+		err := s.each(func(digest uint64, entry *bpf.DatapathFlow) bool {
 			if !isNone(entry, s.state, v.clock) && filter.matchesEntry(v, entry, s.state) {
 				count++
-				visit(table, digest, row{entry: *entry, in: s.id})
+				visit(s.id, digest, row{entry: *entry, in: s.id})
 			}
 			return !isFull()
 		})
@@ -405,11 +387,10 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	type place struct {
 		table  bpf.DatapathTable
 		digest uint64
-		state  string
 	}
 	var found []place
-	err = t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
-		found = append(found, place{table, digest, flow.State})
+	err = t.each(filter, func(table bpf.DatapathTable, digest uint64, _ Flow) {
+		found = append(found, place{table, digest})
 	})
 	if len(found) == 0 {
 		return 0, err
@@ -422,11 +403,7 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	flushed := 0
 	errs := []error{err}
 	for _, f := range found {
-		err := forgetter.Forget(f.table, f.digest)
-		if f.table == bpf.DatapathTableTABLE_NURSERY { // it may have moved meanwhile, or hide one that is older
-			err = errors.Join(err, forgetter.Forget(t.tableOf(f.state), f.digest))
-		}
-		if err != nil {
+		if err := forgetter.Forget(f.table, f.digest); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -448,7 +425,7 @@ type TableUsage struct {
 	ID       bpf.DatapathTable
 	Name     string // as the metrics name it
 	Flows    uint64 // that are not idle
-	Capacity uint64 // for how many there is room, in the nursery as well
+	Capacity uint64 // for how many there is room
 }
 
 // Usage counts the live flows of every table, and visits them.
@@ -466,10 +443,7 @@ func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.Datapat
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
 	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: datapath.Places(s.table)}
-	if s.nursery != nil {
-		usage.Capacity += datapath.Places(s.nursery)
-	}
-	err := s.each(func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
+	err := s.each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++
 			each(digest, flow)

@@ -23,7 +23,7 @@ func (p *Product) Age(by time.Duration) {
 	defer maps.Close()
 	hertz := await.Must1[uint32](p.t)(datapath.Hertz())
 	ticks := uint32(by.Seconds() * float64(hertz) / float64(bpf.DatapathTickJIFFIES_PER_TICK))
-	for _, table := range []*ebpf.Map{maps.HalfOpen, maps.Established, maps.Connectionless, maps.Nursery} {
+	for _, table := range []*ebpf.Map{maps.HalfOpen, maps.Established, maps.Connectionless} {
 		rewrite(p.t, table, func(set *bpf.DatapathFlowSet) bool {
 			for way := range set.Flow {
 				flow := &set.Flow[way]

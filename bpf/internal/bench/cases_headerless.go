@@ -63,7 +63,7 @@ func (b *bench) headerlessCases(e endpoints) {
 	in(" refresh: tcp", refresh, b.in(e, tcp, portBareRefresh, headerless)).prove = refreshed.notes(isActive)
 
 	syn := in(": tcp, first SYN, there is room", handshake, withFlags(b.in(e, tcp, portBareSYN, headerless), flagSYN))
-	room := b.placeOf(b.datapath.Nursery, b.flow(e, tcp, portBareSYN, headerless))
+	room := b.placeOf(b.datapath.HalfOpen, b.flow(e, tcp, portBareSYN, headerless))
 	syn.before = func() asm.Instructions { return append(toHost(), undo(room.without())...) }
 	syn.prove = counts(admittedHalfOpen, 1000)
 

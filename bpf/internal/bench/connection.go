@@ -21,7 +21,6 @@ const (
 	portSYN = 6000 + iota
 	portSYNACK
 	portACK
-	portInPlace
 	portFIN
 	portClosing
 	portGSO
@@ -49,7 +48,7 @@ func (b *bench) connection(e endpoints) {
 	}
 
 	syn := ingress("first SYN, there is room", handshake, portSYN, flagSYN)
-	syn.undo(b.placeOf(d.Nursery, flow(portSYN)).without()...)
+	syn.undo(b.placeOf(d.HalfOpen, flow(portSYN)).without()...)
 	syn.prove = counts(admittedHalfOpen, 1000)
 
 	const isAnswered = bpf.DatapathFlowStateFLOW_ANSWERED
@@ -69,16 +68,6 @@ func (b *bench) connection(e endpoints) {
 		return restore(netip.AddrPortFrom(e.self, portACK), netip.AddrPortFrom(e.peer, peerPort))
 	}
 	lastACK.prove = counts(admittedEstablished, 1000)
-
-	// It does so in the nursery.
-	const requested = isAnswered | bpf.DatapathFlowStateFLOW_REQUESTED
-	young := flow(portInPlace)
-	young.State, young.Flags = uint8(requested), young.Flags|uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
-	young.SndUna--
-	at = b.enter(d.Nursery, young)
-	inPlace := ingress("last ACK of a request's handshake", refresh, portInPlace, flagACK)
-	inPlace.undo(append(at.wayOf(young), at.state(requested))...)
-	inPlace.prove = counts(admittedEstablished, 1000)
 
 	// The host's FIN is noted. The peer's is to the programs as any other segment.
 	at = b.enter(d.Established, flow(portFIN))

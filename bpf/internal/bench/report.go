@@ -46,18 +46,18 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // more than on Linux 6.18, by an eighth to a quarter
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 85_000},
-		{"replypath_egress", d.ReplypathEgress, 148_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 83_000},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 140_000},
+		{"replypath_ingress", d.ReplypathIngress, 63_000},
+		{"replypath_egress", d.ReplypathEgress, 118_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 61_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 112_000},
 		{"replypath_send", d.ReplypathSend, 40},
 		{"replypath_fallback", d.ReplypathFallback, 1_200},
 		{"replypath_held", d.ReplypathHeld, 640},
-		{"replypath_gate", d.ReplypathGate, 15_800},
+		{"replypath_gate", d.ReplypathGate, 14_800},
 		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_950},
 		{"replypath_sendmsg6", d.ReplypathSendmsg6, 2_050},
 		{"replypath_forget", d.ReplypathForget, 1_820},
-		{"replypath_add", d.ReplypathAdd, 2_300},
+		{"replypath_add", d.ReplypathAdd, 2_050},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
 		info, err := p.program.Info()

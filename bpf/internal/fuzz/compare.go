@@ -76,25 +76,8 @@ func (x *run) compareFlows(name string, table int, wanted map[model.Tuple]model.
 	}
 }
 
-// flows is what one table holds, and what the nursery holds of its kind, which is newer.
+// flows is what one table holds.
 func (x *run) flows(table int) map[model.Tuple]model.Flow {
-	const handshakes, connections = int(bpf.DatapathTableTABLE_HALF_OPEN), int(bpf.DatapathTableTABLE_ESTABLISHED)
-	flows := x.flowsIn(table)
-	for t, f := range x.flowsIn(int(bpf.DatapathTableTABLE_NURSERY)) {
-		isHandshake := f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0
-		f.Flags &^= uint16(bpf.DatapathFlowFlagsNURSERY_FLAGS)
-		if isHandshake && table != handshakes || !isHandshake && table != connections {
-			continue
-		}
-		if _, twice := flows[t]; twice {
-			x.differ("table %d: in the nursery as well: %s", table, text(f))
-		}
-		flows[t] = f
-	}
-	return flows
-}
-
-func (x *run) flowsIn(table int) map[model.Tuple]model.Flow {
 	flows := make(map[model.Tuple]model.Flow)
 	for i := range x.views.Flows[table].Elements {
 		set := &x.views.Flows[table].Elements[i]

@@ -30,8 +30,6 @@ type Runner struct {
 	Outcomes map[bpf.DatapathOutcome]uint64
 	// Remembered is how much there was to compare at the ends of programs, by map.
 	Remembered map[string]int
-	// Requests says that the datapath was loaded with rig.Options.Requests.
-	Requests bool
 
 	h       *rig.Host
 	d       *rig.Datapath
@@ -165,7 +163,6 @@ func (x *run) begin(setup Setup) (err error) {
 		return err
 	}
 	host := setup.host(x.devices)
-	host.Requests = x.Requests
 	if setup.bare < devices {
 		x.bare = x.devices[setup.bare].Index
 	}

@@ -249,9 +249,6 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 		if f.State&stateAnswered == 0 || f.SndUna != p.seq { // not one that is sent again
 			f.SndUna, f.SndNxt = p.seq, p.end()+1
 			f.State |= stateAnswered
-			if m.Host.Requests {
-				f.State |= stateRequested
-			}
 			m.HalfOpen[t] = f
 			delete(m.Outbound, t)
 			delete(m.Marks, t)

@@ -21,7 +21,6 @@ const (
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
-	stateRequested  = uint8(bpf.DatapathFlowStateFLOW_REQUESTED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
 	stateHostSpoke  = uint8(bpf.DatapathFlowStateFLOW_HOST_SPOKE)

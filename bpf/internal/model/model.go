@@ -50,7 +50,6 @@ type Host struct {
 	TrialOver         bool // and nobody has confirmed it
 	Repair            bpf.DatapathSourceRepair
 	Related           bool
-	Requests          bool   // each SYN-ACK is of a request for a connection, which has a socket by its last ACK
 	GraceUntil        uint32 // ticks
 }
 

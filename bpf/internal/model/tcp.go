@@ -227,9 +227,8 @@ func (m *Model) completes(p *packet, w way) bool {
 	default:
 		m.take(&f, w)
 	}
-	requested := f.State&stateRequested != 0
-	f.State &^= stateAnswered | stateClosing | stateRequested
-	if !requested && !m.hasSocket(t) {
+	f.State &^= stateAnswered | stateClosing
+	if !m.hasSocket(t) {
 		f.Flags |= flagNoSocket
 		f.SndUna, f.RcvNxt = p.ack, p.end()
 	}

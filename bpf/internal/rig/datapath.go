@@ -53,10 +53,6 @@ type Options struct {
 	Namespace uint64
 	// Meanwhile names a flow table that another CPU writes meanwhile: see Datapath.Meanwhile.
 	Meanwhile string
-	// NoNursery has connections begin in the tables.
-	NoNursery bool
-	// Requests has every SYN-ACK be of a request for a connection: see addRequests.
-	Requests bool
 	// CountCost has the programs count what they do: see Cost.
 	CountCost bool
 	// SlowWay has the ingress program take its time over the way of a flow: see addPause.
@@ -130,13 +126,9 @@ func (o Options) seeds() (bpf.Seeds, error) {
 }
 
 func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
-	sets := [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets, o.Sets, o.Sets}
-	if o.NoNursery {
-		sets[bpf.DatapathTableTABLE_NURSERY] = 0
-	}
 	constants := map[string]any{
 		bpf.DatapathVarHertz: d.hertz, bpf.DatapathVarDigestSeed: d.Seeds, bpf.DatapathVarOwnNamespace: o.Namespace,
-		bpf.DatapathVarSets: sets,
+		bpf.DatapathVarSets: [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets, o.Sets},
 	}
 	if o.Mapped {
 		constants[bpf.DatapathVarAskedSets] = o.Sets
@@ -154,7 +146,6 @@ var flowTables = []string{
 	bpf.DatapathMapHalfOpen,
 	bpf.DatapathMapEstablished,
 	bpf.DatapathMapConnectionless,
-	bpf.DatapathMapNursery,
 	bpf.DatapathMapOutbound,
 }
 
@@ -184,9 +175,6 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 }
 
 func (o Options) changePrograms(spec *ebpf.CollectionSpec) (err error) {
-	if o.Requests {
-		err = errors.Join(err, addRequests(spec))
-	}
 	if o.SlowWay {
 		err = errors.Join(err, addPause(spec))
 	}

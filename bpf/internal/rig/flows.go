@@ -52,7 +52,6 @@ func (d *Datapath) TagsOf(table *ebpf.Map) *ebpf.Map {
 		d.HalfOpen:       d.HalfOpenTags,
 		d.Established:    d.EstablishedTags,
 		d.Connectionless: d.ConnectionlessTags,
-		d.Nursery:        d.NurseryTags,
 	}[table]
 }
 

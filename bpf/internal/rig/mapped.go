@@ -57,8 +57,8 @@ func (v *View[E]) bytes() []byte {
 
 // Views are what a datapath remembers that was loaded with Options.Mapped.
 type Views struct {
-	Flows    [4]*View[bpf.DatapathFlowSet] // in the order of enum table
-	Tags     [4]*View[uint64]              // of each set of these
+	Flows    [3]*View[bpf.DatapathFlowSet] // in the order of enum table
+	Tags     [3]*View[uint64]              // of each set of these
 	Outbound *View[bpf.DatapathOutboundSet]
 
 	Fragments *View[bpf.DatapathFragmentSet]
@@ -74,7 +74,7 @@ func (d *Datapath) Views() (*Views, error) {
 	v.Fragments, errs[1] = newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments)
 	v.Foreign, errs[2] = newView[bpf.DatapathForeignSet](d.DatapathMaps.Foreign)
 	v.Asked, errs[3] = newView[bpf.DatapathAskedSet](d.Asked)
-	for i, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless, d.Nursery} {
+	for i, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless} {
 		var err, tagsErr error
 		v.Flows[i], err = newView[bpf.DatapathFlowSet](table)
 		v.Tags[i], tagsErr = newView[uint64](d.TagsOf(table))

@@ -18,9 +18,8 @@ type Tables struct {
 	HalfOpen       map[bpf.DatapathTuple]bpf.DatapathFlow
 	Established    map[bpf.DatapathTuple]bpf.DatapathFlow
 	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
-	Young          map[bpf.DatapathTuple]bpf.DatapathFlow // to be written to the nursery; nil where it was read: see addYoung
-	Outbound       map[uint64]uint32                      // by digest: ticks
-	Marks          map[uint64]bool                        // by digest
+	Outbound       map[uint64]uint32 // by digest: ticks
+	Marks          map[uint64]bool   // by digest
 }
 
 // Counts is what the datapath has counted, on all CPUs together.
@@ -38,10 +37,7 @@ func (d *Datapath) Tables() (*Tables, error) {
 		Outbound:       make(map[uint64]uint32),
 		Marks:          make(map[uint64]bool),
 	}
-	young, err := d.Young()
-	defer t.addYoung(young)
 	return t, errors.Join(
-		err,
 		readFlows(d.HalfOpen, t.HalfOpen),
 		readFlows(d.Established, t.Established),
 		readFlows(d.Connectionless, t.Connectionless),
@@ -54,25 +50,6 @@ func (d *Datapath) Tables() (*Tables, error) {
 		}),
 		d.readMarks(t.Marks),
 	)
-}
-
-// Young reads the nursery.
-func (d *Datapath) Young() (map[bpf.DatapathTuple]bpf.DatapathFlow, error) {
-	young := make(map[bpf.DatapathTuple]bpf.DatapathFlow)
-	return young, readFlows(d.Nursery, young)
-}
-
-// addYoung enters what is in the nursery where it moves to: only the programs' fast paths tell the difference.
-func (t *Tables) addYoung(young map[bpf.DatapathTuple]bpf.DatapathFlow) {
-	const handshake = uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
-	for tuple, flow := range young {
-		if flow.Flags&handshake == 0 {
-			t.Established[tuple] = flow
-			continue
-		}
-		flow.Flags &^= handshake
-		t.HalfOpen[tuple] = flow
-	}
 }
 
 // readMarks reads those that are valid now, through a mapping: there are too many
@@ -156,7 +133,6 @@ func (d *Datapath) SetTables(t *Tables) error {
 		d.writeFlows(d.HalfOpen, t.HalfOpen),
 		d.writeFlows(d.Established, t.Established),
 		d.writeFlows(d.Connectionless, t.Connectionless),
-		d.writeFlows(d.Nursery, t.Young),
 		d.Outbound.Put(uint32(0), outbound),
 		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
@@ -253,7 +229,7 @@ func (d *Datapath) Clear() error {
 		errs = append(errs, undo())
 	}
 	d.undo = nil
-	for _, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless, d.Nursery} {
+	for _, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless} {
 		errs = append(errs, zeroSets[bpf.DatapathFlowSet](table), zeroSets[uint64](d.TagsOf(table)))
 	}
 	return errors.Join(append(errs,
