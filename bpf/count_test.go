@@ -245,12 +245,11 @@ func TestCountFull(t *testing.T) {
 }
 
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large
-// tables there are the tags alone, eleven times one of two lines, and the mark of what is over. Two of the locks are
-// taken: to enter the connection, and where the host is found not to have begun. Each that is moved looks for the deadline of a
-// trial in the configuration.
+// tables there are the tags alone, eleven times one of two lines, and the mark of what is over. One lock is taken, to enter
+// the connection. Each that is moved looks for the deadline of a trial in the configuration.
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapNursery: 16, bpf.DatapathMapOriginated: 1, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 9,
-	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 2,
+	bpf.DatapathMapOutbound: 2, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 1,
 	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 9, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,

@@ -128,7 +128,7 @@ func (v variant) options() rig.Options {
 			limit(1, bpf.DatapathMapPairs)(maps)
 		}},
 		withoutTables: lacking(bpf.DatapathMapNursery, bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
-			bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound),
+			bpf.DatapathMapConnectionless),
 		withoutTags: lacking(bpf.DatapathMapNurseryTags, bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
 			bpf.DatapathMapConnectionlessTags),
 		withoutLocks: lacking(bpf.DatapathMapSetLocks),

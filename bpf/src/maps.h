@@ -60,8 +60,8 @@ MAP(established_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 MAP(connectionless_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 MAP(nursery_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
-/* Tuples in which the host spoke first. */
-ARRAY(outbound, 1, struct outbound_set);
+/* The digests of tuples in which the host spoke first: see outbound.h. */
+MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
 /* By whom, and by which flow, a question came last. */
 ARRAY(asked, 1, struct asked_set);
@@ -87,8 +87,8 @@ ARRAY(foreign, FOREIGN_SETS, struct foreign_set);
 ARRAY(finished, FINISHED, __u64);
 
 /*
- * Until this tick no datagram of the host's is noted in `outbound`: when the programs have just been attached, or flows
- * were forgotten, it may answer a question that nobody recorded. Written by user space.
+ * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or
+ * flows forgotten. Written by user space.
  */
 ARRAY(grace, 1, __u32);
 

@@ -130,7 +130,7 @@ func (o Options) seeds() (bpf.Seeds, error) {
 }
 
 func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
-	sets := [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets, o.Sets, o.Sets}
+	sets := [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets, o.Sets}
 	if o.NoNursery {
 		sets[bpf.DatapathTableTABLE_NURSERY] = 0
 	}
@@ -155,7 +155,6 @@ var flowTables = []string{
 	bpf.DatapathMapEstablished,
 	bpf.DatapathMapConnectionless,
 	bpf.DatapathMapNursery,
-	bpf.DatapathMapOutbound,
 }
 
 // size gives every flow table its sets, and has tables readable and writable without system calls, those of the flows
@@ -163,9 +162,7 @@ var flowTables = []string{
 func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	sized := flowTables
 	for _, name := range flowTables {
-		if tags := bpf.TagsMap(name); maps[tags] != nil { // `outbound` has none
-			sized = append(sized, tags)
-		}
+		sized = append(sized, bpf.TagsMap(name))
 	}
 	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign}
 	if o.Mapped {
@@ -175,7 +172,7 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	for _, name := range sized {
 		maps[name].MaxEntries = o.Sets
 	}
-	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
+	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
 		maps[name].MaxEntries = 1024 // it is emptied often
 	}
 	for _, name := range mapped {
