@@ -163,14 +163,15 @@ func TestAskedBegun(t *testing.T) {
 
 func (b *bed) ageNotes(seconds uint32) {
 	b.t.Helper()
-	iterator, index, set := b.Outbound.Iterate(), uint32(0), bpf.DatapathOutboundSet{}
-	for iterator.Next(&index, &set) {
-		for way := range set.Sent {
-			set.Sent[way] -= b.Seconds(seconds)
+	notes, err := b.Notes()
+	b.must(err)
+	for digest, note := range notes {
+		note.Sent -= b.Seconds(seconds)
+		if note.Heard != 0 {
+			note.Heard -= b.Seconds(seconds)
 		}
-		b.must(b.Outbound.Put(index, set))
+		b.must(b.Outbound.Put(digest, note))
 	}
-	b.must(iterator.Err())
 }
 
 // TestAskedBegunByOthers: what is not for a socket that is bound to no address is not entered, whoever began.

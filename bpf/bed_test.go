@@ -209,7 +209,6 @@ const (
 	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
-	stateHostSpoke  = uint8(bpf.DatapathFlowStateFLOW_HOST_SPOKE)
 )
 
 // yearsAgo is further back than half of all ticks, so that a signed difference would have it in the future.

@@ -134,26 +134,43 @@ func eachNoted(t *testing.T, f func(*testing.T, *bed, network, message)) {
 	})
 }
 
-// TestOutboundHearsay: what the host sent while an interface was not watched may have answered what came in by that
-// one, unless something came in by another.
-func TestOutboundHearsay(t *testing.T) {
+// TestOutboundGrace: what the host sent until the end of the grace may have answered what nobody recorded, unless an
+// answer came before.
+func TestOutboundGrace(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		since := b.ago(3)
-		b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
-		question := ingress(b.replication, n.in(b.replication, m))
-		for _, age := range []uint32{2, 3} {
-			b.put(b.sent(n, m, age))
-			b.run(question, unread(eventIgnoredAnswer))
+		digest, present := b.Seeds.Digest(n.tuple(m)), b.ago(0)
+		ago := func(seconds int) uint32 { return present - uint32(seconds)*b.Seconds(1) }
+		for _, test := range []struct {
+			sent, end int // seconds ago
+			heard     uint32
+			begins    bool
+		}{
+			{sent: 2, end: 3, begins: true},
+			{sent: 3, end: 3},
+			{sent: 5, end: 3},
+			{sent: 0, end: -60},
+			{sent: 5, end: 3, heard: ago(4), begins: true},
+			{sent: 5, end: -60, heard: ago(4), begins: true},
+		} {
+			b.must(b.Grace.Put(uint32(0), ago(test.end)))
+			b.put()
+			b.must(b.Outbound.Put(digest, bpf.DatapathNote{Sent: ago(test.sent), Heard: test.heard}))
+			want := either(test.begins, unread(eventIgnoredAnswer), b.admits(n, m, b.replication))
+			b.run(ingress(b.replication, n.in(b.replication, m)), want)
 		}
-		b.put(b.sent(n, m, 5))
-		b.run(ingress(b.production, n.in(b.production, m)), unread(eventIgnoredAnswer))
-		b.run(question, unread(eventIgnoredAnswer)) // it has been answered
 	})
+}
+
+// TestOutboundHeard: while answers come, it stays known that the host began, though it says nothing more.
+func TestOutboundHeard(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		since := b.ago(3)
-		b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
-		b.put(b.sent(n, m, 5))
-		b.arrives(n, m, b.admits(n, m, b.replication))
+		b.put(b.sent(n, m, idleOutbound-1))
+		for range 3 {
+			b.run(ingress(b.replication, n.in(b.replication, m)), unread(eventIgnoredAnswer))
+			b.ageNotes(idleOutbound - 1)
+		}
+		b.ageNotes(2)
+		b.run(ingress(b.replication, n.in(b.replication, m)), b.admits(n, m, b.replication))
 	})
 }
 
@@ -185,8 +202,8 @@ func TestConnectedServer(t *testing.T) {
 	})
 }
 
-// TestConnectedServerSpeaks: what the host says once the flow is over it begins, however long ago that was: what the
-// peer says then is an answer. To say something while the flow lasts is none.
+// TestConnectedServerSpeaks: what the host says once the flow is over it begins: what the peer says then is an answer.
+// To say something while the flow lasts is none.
 func TestConnectedServerSpeaks(t *testing.T) {
 	answer := unread(eventIgnoredAnswer)
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -196,15 +213,6 @@ func TestConnectedServerSpeaks(t *testing.T) {
 		over := b.flow(n, udp{}, b.replication, afterIdle)
 		b.put(connectionlessFlow(over))
 		b.exec(speaks)
-		b.run(question, answer)
-
-		spoken, _ := b.snapshot()
-		note := b.Seeds.Digest(n.tuple(udp{}))
-		spoken.Outbound[note] = b.ago(idleOutbound + 1)
-		b.must(b.SetTables(spoken))
-		b.run(question, answer)
-		delete(spoken.Outbound, note) // another one has its place
-		b.must(b.SetTables(spoken))
 		b.run(question, answer)
 
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
@@ -229,13 +237,10 @@ var connectionlessConnectionless = map[string]idleStory{
 		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
 	},
 	"to an idle flow the host speaks first": func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		flow := b.flow(n, m, b.replication, idle+1)
-		b.put(connectionlessFlow(flow))
-		flow.State |= stateHostSpoke
-		want := effect{tables: connectionlessFlow(flow)}
+		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
+		want := nothing
 		if _, ok := m.(echo); !ok {
 			want = b.notes(n, m)
-			want = want.and(func(t tables) { connectionlessFlow(flow)(t) })
 		}
 		b.leaves(n, answer(m), want)
 	},
@@ -327,12 +332,12 @@ var connectionlessFamily = map[string]story{
 		b.arrives(n, sctp, b.admits(n, sctp, b.replication))
 		closeSocket(t, client)
 	},
-	"what the host says in the grace is not noted, but heard": func(t *testing.T, b *bed, n network) {
+	"what the host says in the grace proves nothing, but the flow before does": func(t *testing.T, b *bed, n network) {
 		serve(t, n)
 		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
 		b.exec(egress(b.production, n.out(b.production, udp{})))
-		b.arrives(n, udp{}, unread(eventIgnoredAnswer))
+		b.arrives(n, udp{}, b.admitsServed(n, b.replication))
 	},
 	"a connected socket, and a peer that may be forged": func(t *testing.T, b *bed, n network) {
 		serve(t, n)
@@ -446,16 +451,6 @@ var connectionlessNoted = map[string]messageStory{
 		ticks := b.ago(limit) - 1
 		b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
 		b.run(r, b.admits(n, m, b.production))
-	},
-	"for a while after the start nobody knows who spoke first": func(t *testing.T, b *bed, n network, m message) {
-		r := egress(b.production, n.out(b.production, m))
-		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
-		b.run(r, nothing)
-		for _, over := range []uint32{b.ago(0), b.ago(0) - yearsAgo, 0} {
-			b.must(b.Grace.Put(uint32(0), over))
-			b.put()
-			b.run(r, b.notes(n, m))
-		}
 	},
 	"the host answers a flow in spite of a note": func(t *testing.T, b *bed, n network, m message) {
 		flow := b.flow(n, m, b.replication, 0)

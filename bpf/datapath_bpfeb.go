@@ -148,7 +148,6 @@ const (
 	DatapathFlowStateFLOW_ANSWERED   DatapathFlowState = 2
 	DatapathFlowStateFLOW_ASYMMETRIC DatapathFlowState = 4
 	DatapathFlowStateFLOW_CORRECTED  DatapathFlowState = 8
-	DatapathFlowStateFLOW_HOST_SPOKE DatapathFlowState = 16
 )
 
 type DatapathFollow uint32
@@ -254,7 +253,6 @@ type DatapathInterface struct {
 	Gateway6      uint16
 	Vrf           uint32
 	Lower         uint32
-	Since         uint32
 	FirstGateway4 uint16
 	FirstGateway6 uint16
 }
@@ -294,12 +292,11 @@ const (
 	DatapathNextHopModeNEXT_HOP_LAST    DatapathNextHopMode = 2
 )
 
-type DatapathNoteFlags uint32
-
-const (
-	DatapathNoteFlagsNOTE_ANSWERED DatapathNoteFlags = 1
-	DatapathNoteFlagsNOTE_CHECKED  DatapathNoteFlags = 2
-)
+type DatapathNote struct {
+	_     structs.HostLayout
+	Sent  uint32
+	Heard uint32
+}
 
 type DatapathOnLinkFlags uint32
 
@@ -313,13 +310,6 @@ type DatapathOnLinkKey struct {
 	PrefixLength uint32
 	Ifindex      uint32
 	Address      [16]uint8
-}
-
-type DatapathOutboundSet struct {
-	_        structs.HostLayout
-	Digest   [8]uint64
-	Sent     [8]uint32
-	Answered [8]uint32
 }
 
 type DatapathOutcome uint32
@@ -534,10 +524,9 @@ const (
 	DatapathTableTABLE_HALF_OPEN      DatapathTable = 0
 	DatapathTableTABLE_ESTABLISHED    DatapathTable = 1
 	DatapathTableTABLE_CONNECTIONLESS DatapathTable = 2
-	DatapathTableTABLE_OUTBOUND       DatapathTable = 3
-	DatapathTableTABLE_END            DatapathTable = 4
-	DatapathTableTABLE_ORIGINATED     DatapathTable = 5
-	DatapathTableTABLE_RELATED        DatapathTable = 6
+	DatapathTableTABLE_END            DatapathTable = 3
+	DatapathTableTABLE_ORIGINATED     DatapathTable = 4
+	DatapathTableTABLE_RELATED        DatapathTable = 5
 )
 
 type DatapathTakes uint32
@@ -717,7 +706,6 @@ const (
 	DatapathVarUnusedLayout         = "unused_layout"
 	DatapathVarUnusedMode           = "unused_mode"
 	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
-	DatapathVarUnusedNoteFlags      = "unused_note_flags"
 	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
 	DatapathVarUnusedOutcome        = "unused_outcome"
 	DatapathVarUnusedOwnFlags       = "unused_own_flags"
@@ -861,7 +849,6 @@ type DatapathVariableSpecs struct {
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
 	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
-	UnusedNoteFlags      *ebpf.VariableSpec `ebpf:"unused_note_flags"`
 	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
 	UnusedOutcome        *ebpf.VariableSpec `ebpf:"unused_outcome"`
 	UnusedOwnFlags       *ebpf.VariableSpec `ebpf:"unused_own_flags"`
@@ -1009,7 +996,6 @@ type DatapathVariables struct {
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
 	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
-	UnusedNoteFlags      *ebpf.Variable `ebpf:"unused_note_flags"`
 	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`
 	UnusedOutcome        *ebpf.Variable `ebpf:"unused_outcome"`
 	UnusedOwnFlags       *ebpf.Variable `ebpf:"unused_own_flags"`

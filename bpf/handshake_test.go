@@ -115,7 +115,7 @@ func TestHostOpens(t *testing.T) {
 		b.run(out, want)
 
 		b.put(b.sent(n, tcp{}, 100))
-		b.run(out, effect{tables: b.notes(n, tcp{}).tables}) // sent again
+		b.run(out, b.notes(n, tcp{})) // sent again
 		b.run(ingress(b.production, n.in(b.production, synAck)), nothing)
 		b.leaves(n, tcp{flags: "A"}, nothing)
 		b.run(ingress(b.production, n.in(b.production, tcp{flags: "A"})), nothing)

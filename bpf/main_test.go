@@ -125,7 +125,7 @@ func (v variant) options() rig.Options {
 			limit(1, bpf.DatapathMapPairs)(maps)
 		}},
 		withoutTables: lacking(bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
-			bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound),
+			bpf.DatapathMapConnectionless),
 		withoutTags: lacking(bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
 			bpf.DatapathMapConnectionlessTags),
 		withoutLocks: lacking(bpf.DatapathMapSetLocks),

@@ -14,7 +14,6 @@ const (
 	eventEvictedConnectionless      = bpf.DatapathEventEVENT_EVICTED_CONNECTIONLESS
 	eventEvictedEstablished         = bpf.DatapathEventEVENT_EVICTED_ESTABLISHED
 	eventEvictedHalfOpen            = bpf.DatapathEventEVENT_EVICTED_HALF_OPEN
-	eventEvictedOutbound            = bpf.DatapathEventEVENT_EVICTED_OUTBOUND
 	eventFallbackDroppedV4          = bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4
 	eventFallbackDroppedV6          = bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6
 	eventIgnoredAnswer              = bpf.DatapathEventEVENT_IGNORED_ANSWER
@@ -81,7 +80,6 @@ const (
 	tableHalfOpen       = bpf.DatapathTableTABLE_HALF_OPEN
 	tableOriginated     = bpf.DatapathTableTABLE_ORIGINATED
 	tableRelated        = bpf.DatapathTableTABLE_RELATED
-	tableOutbound       = bpf.DatapathTableTABLE_OUTBOUND
 )
 
 const (

@@ -231,8 +231,8 @@ func TestOriginatedRouted(t *testing.T) {
 			b.leaves(n, m, want)
 			again := want.again()
 			again.events = nil
-			if _, connects := m.(tcp); connects { // a SYN writes the time of the note again
-				again.tables = want.tables
+			if _, connects := m.(tcp); connects { // each SYN is a note
+				again.tables, again.events = want.tables, want.events
 			}
 			b.leaves(n, m, again)
 		})

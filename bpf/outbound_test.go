@@ -6,40 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-
-	"replypath/bpf"
 )
-
-// TestTableOutboundLost: where the note about a tuple is pushed out, what comes in by it is no beginning all the same,
-// but has the note made anew: the note had been answered, or is so young that the answer may still be on its way. So
-// many others that proved to be no flow, or that are pushed out, do not change that.
-func TestTableOutboundLost(t *testing.T) {
-	for name, lost := range map[string]struct {
-		age      uint32
-		answered bool
-	}{"answered": {20, true}, "young": {0, false}, "neither": {20, false}} {
-		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.fillMarks()
-			crowd, next := crowd(n, ways), newcomer(n)
-			b.notedBefore(crowd, func(i int) uint32 { return either(i == 0, lost.age, 10) })
-			for i, other := range crowd {
-				if i > 0 || lost.answered {
-					b.run(ingress(b.production, other.in(b.production, udp{})), unread(eventIgnoredAnswer))
-				}
-			}
-			b.leaves(next, udp{}, b.pushesOut(next, crowd[0]))
-
-			b.fillMarks()
-			if !lost.answered && lost.age != 0 {
-				b.arrives(crowd[0], udp{}, b.starts(crowd[0], udp{}, b.replication))
-				return
-			}
-			again := b.pushesOut(crowd[0], next)
-			again.events[eventIgnoredAnswer] = 1
-			b.arrives(crowd[0], udp{}, again)
-		})
-	}
-}
 
 // opened is a connection that the host opened, as its socket has it.
 var opened = connection{received: peerISN + 100, acked: ourISN + 200, window: 4096}
@@ -138,11 +105,7 @@ func TestLateOpen(t *testing.T) {
 		case !l.genuine:
 			return unread(eventIgnoredSegment)
 		}
-		want := b.notes(l.n, tcp{})
-		if l.outdated { // it is only renewed
-			want.events = nil
-		}
-		return want
+		return b.notes(l.n, tcp{})
 	})
 }
 
@@ -175,98 +138,3 @@ func openedTimeWait(t *testing.T, n network, port uint16) {
 	closeSocket(t, opener)
 	closeSocket(t, accepted)
 }
-
-var outboundFamily = map[string]story{
-	// It is remembered with the one that was made since, which proves nothing by itself.
-	"that the host spoke first is known of a note that was pushed out": func(t *testing.T, b *bed, n network) {
-		m, crowd := udp{}, crowd(n, ways)
-		b.notedBefore(crowd, oldestFirst)
-		speaker := crowd[0]
-		for _, other := range crowd {
-			b.run(ingress(b.production, other.in(b.production, m)), unread(eventIgnoredAnswer))
-		}
-		b.exec(egress(b.production, newcomer(n).out(b.production, m))) // pushes out the oldest note
-		b.exec(egress(b.production, speaker.out(b.production, m)))     // is noted anew
-		if content, _ := b.snapshot(); content.Outbound[b.Seeds.Digest(speaker.tuple(m))] == 0 {
-			t.Fatal("the host's datagram was not noted")
-		}
-		since := b.ago(0) + b.Seconds(60)
-		b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
-		answer := ingress(b.replication, speaker.in(b.replication, m))
-		b.run(answer, unread(eventIgnoredAnswer))
-
-		b.must(b.ForgetForeign()) // the note itself says it now
-		b.run(answer, unread(eventIgnoredAnswer))
-	},
-}
-
-func TestOutboundFamily(t *testing.T) { tell(t, eachFamily, outboundFamily) }
-
-// TestOutboundHearsayAhead: all that comes in by an interface is seen from a moment on that is yet to come. What the
-// host sends until then may be an answer.
-func TestOutboundHearsayAhead(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.inOneTick(ingress(b.replication, n.in(b.replication, m)), func() effect {
-			since := b.ago(0) + b.Seconds(2)
-			b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
-			b.put(b.sent(n, m, 0))
-			return b.admits(n, m, b.replication)
-		})
-	})
-}
-
-// notedBefore has the host have spoken to a crowd, as long ago as age says.
-func (b *bed) notedBefore(crowd []network, age func(i int) uint32) {
-	b.t.Helper()
-	var notes []func(tables)
-	for i, other := range crowd {
-		notes = append(notes, b.sent(other, udp{}, age(i)))
-	}
-	b.put(notes...)
-}
-
-// pushesOut is the effect of what has a note take the place of another, which is lost by that.
-func (b *bed) pushesOut(next, gone network) effect {
-	want := b.notes(next, udp{}).and(func(t tables) { delete(t.Outbound, b.Seeds.Digest(gone.tuple(udp{}))) })
-	want.events[eventEvictedOutbound] = 1
-	return want
-}
-
-// TestTableOutbound: notes of what the host sent come and go alike. One that nobody answered, as a scan leaves many,
-// makes room before one that has been, however old that is. With one that says nothing any more nothing is lost.
-func TestTableOutbound(t *testing.T) {
-	for name, test := range map[string]struct {
-		crowd    int
-		age      func(i int) uint32
-		answered func(i int) bool
-		gone     int // -1: none
-		isLost   bool
-	}{
-		"free way":   {ways - 1, oldestFirst, none, -1, false},
-		"oldest":     {ways, oldestFirst, none, 0, true},
-		"unanswered": {ways, oldestFirst, func(i int) bool { return i != 5 }, 5, true},
-		"outdated":   {ways, func(i int) uint32 { return either(i == 0, idleOutbound+1, 1) }, none, 0, false},
-	} {
-		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
-			crowd, next := crowd(n, test.crowd), newcomer(n)
-			b.notedBefore(crowd, test.age)
-			for i, other := range crowd {
-				if test.answered(i) {
-					b.run(ingress(b.production, other.in(b.production, udp{})), unread(eventIgnoredAnswer))
-				}
-			}
-			want := b.notes(next, udp{})
-			if test.gone >= 0 {
-				want = b.pushesOut(next, crowd[test.gone])
-			}
-			if !test.isLost {
-				delete(want.events, eventEvictedOutbound)
-			}
-			b.leaves(next, udp{}, want)
-		})
-	}
-}
-
-func oldestFirst(i int) uint32 { return uint32(20 - i) }
-
-func none(int) bool { return false }

@@ -236,7 +236,7 @@ func TestAdd(t *testing.T) {
 // TestAddNothing: a table that holds no flows takes none, and a request may not be short.
 func TestAddNothing(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]
-	for _, table := range []bpf.DatapathTable{tableOutbound, tableEnd, 1 << 31} {
+	for _, table := range []bpf.DatapathTable{tableEnd, 1 << 31} {
 		if result := b.add(n, udp{}, table, b.flow(n, udp{}, b.replication, 0)); result == 0 {
 			t.Errorf("table %d took it", table)
 		}
@@ -254,7 +254,7 @@ func TestForgetNothing(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]
 	b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)), b.sent(n, udp{}, 0))
 	digest := binary.NativeEndian.AppendUint64(nil, b.Seeds.Digest(n.tuple(udp{})))
-	for _, table := range []uint32{uint32(tableOutbound), uint32(tableEnd), 1 << 31} {
+	for _, table := range []uint32{uint32(tableEnd), 1 << 31} {
 		request := binary.NativeEndian.AppendUint32(digest, table)
 		for _, request := range [][]byte{append(request, 0, 0, 0, 0), append(request, 0, 0)} { // the second is too short
 			before, _ := b.snapshot()

@@ -81,7 +81,6 @@ func (r *reconciliation) arrange() []error {
 	try := func(err error) { errs = append(errs, err) }
 	served, err := r.interfaces.Release(slices.Concat(r.managed, r.host.Caught))
 	try(err)
-	r.attachments.ExpireWatched(time.Now())
 	try(r.interfaces.Adopt(served, r.byHand))
 	try(r.restoreObserved())
 	r.noteSource(r.source.Reconcile(r.wantedSource()))
@@ -145,9 +144,7 @@ func (l *core) writeWays() error {
 
 // writeSettings writes the configuration to where the programs read it.
 func (l *core) writeSettings() error {
-	return l.maps.WriteSettings(l.config, l.source.State(), func(put func() error) error {
-		return l.attachments.WhileWatched(put, l.interfaces.Targets()...)
-	})
+	return l.maps.WriteSettings(l.config, l.source.State(), l.datapath.InGrace)
 }
 
 // attachAll attaches to the managed and caught interfaces that have no programs of this process yet, and tells the programs which

@@ -8,7 +8,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
@@ -104,7 +103,7 @@ func (l *core) replacePrograms(by *datapath.Datapath) error {
 
 // handOver attaches the programs of a datapath with other flow tables than the earlier one's.
 func (l *core) handOver(to *datapath.Datapath, attach func() error) error {
-	return inGrace(to, func() error {
+	return to.InGrace(func() error {
 		if err := errors.Join(to.Fill(), l.routes.AskNobody()); err != nil {
 			return err
 		}
@@ -119,16 +118,7 @@ func (l reload) switchTo(to *datapath.Datapath) error {
 
 // switchBack attaches the programs of the datapath in force once more.
 func (l reload) switchBack() error {
-	return inGrace(l.datapath, func() error { return l.replacePrograms(l.datapath) })
-}
-
-// inGrace attaches programs while what the host sends may answer a question that
-// they do not know: the answer must not pass for a beginning.
-func inGrace(to *datapath.Datapath, attach func() error) error {
-	if err := to.Grace(attachment.Patience); err != nil {
-		return err
-	}
-	return errors.Join(attach(), to.Grace(datapath.GracePeriod))
+	return l.datapath.InGrace(func() error { return l.replacePrograms(l.datapath) })
 }
 
 // check refuses a configuration that the interfaces which are there cannot

@@ -173,7 +173,6 @@ func (out sink) flowTables(s *Snapshot) {
 	}
 	out.send(flowTableCapacity, float64(s.Outbound.Capacity), outbound)
 	out.send(flowAdmissions, float64(s.Outbound.Admissions), outbound)
-	out.send(flowEvictions, float64(s.Outbound.Evictions), outbound)
 	out.sendProtocols(flowMoves, s.Moves)
 	out.sendReasons(flowMovesRefused, s.MovesRefused)
 	out.sendFamilies(sourceRepairs, s.SourceRepairs)

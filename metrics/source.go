@@ -138,11 +138,10 @@ type Table struct {
 }
 
 // Notes is the table of what the host began, whose answers are no flows of their own.
-// An entry is a note, which always finds a place.
+// An entry is a note, which always finds a place. The kernel does not tell what it evicts.
 type Notes struct {
 	Capacity   uint64
 	Admissions uint64
-	Evictions  uint64
 }
 
 // PerFamily is a counter for each address family.

@@ -91,7 +91,7 @@ func busy() *Snapshot {
 			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3, Evictions: 4},
 			{Name: "established", Flows: 10, Capacity: 262144, Admissions: 20, Readmissions: 2},
 		},
-		Outbound:      Notes{Capacity: 65536, Admissions: 30, Evictions: 5},
+		Outbound:      Notes{Capacity: 65536, Admissions: 30},
 		SourceRepairs: PerFamily{IPv4: 12, IPv6: 13},
 		Interfaces: []Interface{
 			{

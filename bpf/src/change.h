@@ -21,7 +21,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 		return;
 	flow = look_up(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
-	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
+	if (find_note(packet->digest) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!enter(skb, from, TABLE_HALF_OPEN, 0))
@@ -119,7 +119,8 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 	case VERDICT_ENDED:
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENED:
-		return host_connects(packet, skb->ifindex);
+		note_outbound(skb->ifindex);
+		return;
 	case VERDICT_ACCEPTED:
 		if (!enter(skb, from, TABLE_ESTABLISHED, 0))
 			return;
@@ -223,22 +224,13 @@ static inline void look_for_socket(struct __sk_buff *skb, const struct packet *p
 	first_question_came(skb, packet, socket);
 }
 
-/*
- * Whether an idle entry proves that its peer began, whoever has connected a socket to it since: servers do so for each
- * of theirs. It proves nothing where nobody answered what came, as its sender may be forged, or where the host spoke
- * after that.
- */
-static inline bool peer_began(const struct flow *idle)
-{
-	return idle && (idle->state & (FLOW_ANSWERED | FLOW_HOST_SPOKE)) == FLOW_ANSWERED;
-}
-
 static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = look_up(packet, TABLE_CONNECTIONLESS);
 	enum udp_socket socket;
-	bool is_known_peer;
+	struct note *note;
+	bool peer_began;
 
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
 		if (came_by(flow, skb, packet)) {
@@ -253,16 +245,21 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 			cache_reply_source(skb, QUESTION);
 		return;
 	}
-	is_known_peer = peer_began(flow); /* before another CPU gives its way to another */
-	if (!packet->echo_request && /* not asked yet where there is an idle entry */
-	    (accept_datagram_answer(skb, packet) || restore_evicted_note(skb, packet))) {
-		answer_came(skb, packet);
+	/*
+	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. It is
+	 * read before another CPU gives its way to another.
+	 */
+	peer_began = flow && flow->state & FLOW_ANSWERED;
+	note = packet->echo_request ? NULL : find_note(packet->digest);
+	if (note && is_proof(note)) {
+		if (!was_just_heard(note))
+			answer_came(skb, packet, note);
 		return count_event(EVENT_IGNORED_ANSWER);
 	}
 	if (!may_start(skb))
 		return;
 	socket = taker(skb);
-	if (socket == UDP_SOCKET_CONNECTED && !is_known_peer)
+	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);

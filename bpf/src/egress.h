@@ -106,7 +106,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	struct flow *flow = NULL;
 
 	if (unlikely(is_syn(packet))) {
-		host_connects(packet, skb->ingress_ifindex);
+		host_begins(packet, skb->ingress_ifindex);
 		forget(packet);
 		return NULL;
 	}
@@ -150,12 +150,8 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 	*table = TABLE_CONNECTIONLESS;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	quiet = flow && unlikely(is_due(flow));
-	if (quiet && is_idle(flow, TABLE_CONNECTIONLESS)) {
-		/* It does not tell any more who began. Another CPU may have entered it anew: it stays. */
-		if (!(flow->state & FLOW_HOST_SPOKE))
-			flow->state |= FLOW_HOST_SPOKE;
+	if (quiet && is_idle(flow, TABLE_CONNECTIONLESS))
 		flow = NULL;
-	}
 	/* The host begins by the tuple of a flow that was for nobody, or whose sender is forged. */
 	if (flow && unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet)) {
 		remove(packet->digest, TABLE_CONNECTIONLESS);

@@ -65,9 +65,12 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
 static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet)
 {
+	const struct note *note;
+
 	if (is_foreign_address(packet, skb->ifindex))
 		return true;
-	if (!packet->echo_request && accept_known_answer(packet)) {
+	note = packet->echo_request ? NULL : find_note(packet->digest);
+	if (note && was_just_heard(note)) {
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}

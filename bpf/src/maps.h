@@ -57,8 +57,8 @@ MAP(half_open_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 MAP(established_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 MAP(connectionless_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
-/* Tuples in which the host spoke first. */
-ARRAY(outbound, 1, struct outbound_set);
+/* The digests of tuples in which the host spoke first: see outbound.h. */
+MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
 /* By whom, and by which flow, a question came last. */
 ARRAY(asked, 1, struct asked_set);
@@ -81,8 +81,8 @@ ARRAY(marks, MARKS, __u64);
 ARRAY(foreign, FOREIGN_SETS, struct foreign_set);
 
 /*
- * Until this tick no datagram of the host's is noted in `outbound`: when the programs have just been attached, or flows
- * were forgotten, it may answer a question that nobody recorded. Written by user space.
+ * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or
+ * flows forgotten. Written by user space.
  */
 ARRAY(grace, 1, __u32);
 

@@ -7,9 +7,8 @@
  * - any other whose flow was pushed out of a full table, so that the answer to the last question does not pass for a
  *   beginning.
  *
- * `foreign` has three kinds of facts, each under a number of its own:
+ * `foreign` has two kinds of facts, each under a number of its own:
  * - tuples by which the host sends what starts nothing: cache_no_beginning();
- * - notes about the originator that were pushed out: evicted_note() in outbound.h;
  * - addresses that are not ours by an interface: mark_foreign_address(). They may come to this host at any moment.
  *
  * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz),

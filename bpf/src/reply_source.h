@@ -44,6 +44,14 @@ static inline struct flow *live_flow(__u64 digest)
 	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
 }
 
+/* Whether the host began by the tuple with this digest, and was answered. */
+__noinline int is_begun(__u64 digest)
+{
+	const struct note *note = find_note(digest);
+
+	return note && note->heard;
+}
+
 /* eviction_priority() of the flow with this digest. What the host began and was answered stays: no stranger made it. */
 __noinline int rank_of_digest(__u64 digest)
 {
@@ -51,7 +59,7 @@ __noinline int rank_of_digest(__u64 digest)
 	__u32 rank;
 
 	if (!flow)
-		return was_answered(find_note(digest)) ? 0 : OVER;
+		return is_begun(digest) ? 0 : OVER;
 	rank = eviction_priority(flow, TABLE_CONNECTIONLESS, now());
 	return rank + (rank != OVER); /* never 0 */
 }
@@ -107,12 +115,6 @@ __noinline int is_for_wildcard(struct __sk_buff *skb)
 	return may_be_wildcard(taker(skb));
 }
 
-/* was_answered() of the note with this digest. */
-__noinline int is_begun(__u64 digest)
-{
-	return was_answered(find_note(digest));
-}
-
 static inline enum source_repair source_repair(const struct packet *packet)
 {
 	struct settings *settings = get_settings();
@@ -128,25 +130,6 @@ enum said {
 	QUESTION,
 	ANSWER, /* to what the host began */
 };
-
-static inline void check_note(struct note note)
-{
-	if (note.set)
-		note.set->answered[note.way] |= NOTE_CHECKED;
-}
-
-/*
- * accept_answer() of a datagram about which there is nothing more to do. There may be, once for each second in which
- * the host sends: it shows by which way its peer comes; and the first answer may have come before anything was repaired,
- * or its entry been pushed out.
- */
-static inline bool accept_known_answer(const struct packet *packet)
-{
-	struct note note = find_note(packet->digest);
-
-	return note.set && note.set->answered[note.way] & NOTE_CHECKED &&
-	       age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
-}
 
 /*
  * Writes the entry, at that place where the asker had none; unless another CPU has changed it since it was looked at,
@@ -196,8 +179,6 @@ __noinline int cache_reply_source(struct __sk_buff *skb, __u32 said)
 	lock = get_lock(index);
 	if (!set || !lock)
 		return 0;
-	if (said == ANSWER)
-		check_note(find_note(digest));
 	way = find_way(set->asker, asker);
 	if (way >= 0)
 		before = set->flow[way % WAYS];
@@ -237,16 +218,14 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 		want_repair();
 }
 
-/* The peer answered what the host began, and that was not looked at yet. */
-static inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
+/*
+ * The peer answers what the host began, for the first time this second. That shows by which way it comes; and the answer
+ * before may have come while nothing was repaired, or its entry been pushed out.
+ */
+static inline void answer_came(struct __sk_buff *skb, const struct packet *packet, struct note *note)
 {
-	struct note note = find_note(packet->digest);
-
-	if (!note.set || note.set->answered[note.way] & NOTE_CHECKED)
-		return;
+	note->heard = now();
 	relate_answer(skb);
 	if (source_repair(packet) != REPAIR_OFF)
 		cache_reply_source(skb, ANSWER);
-	else
-		check_note(note);
 }

@@ -58,26 +58,15 @@ static inline bool is_transparent(const struct bpf_sock *sk, const struct packet
 	return BPF_CORE_READ_BITFIELD_PROBED(inet, transparent);
 }
 
-/* Whether the socket is bound to the packet's address and port, or to the port alone. */
-static inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
-{
-	return sk->protocol == IPPROTO_UDP && sk->src_port == bpf_ntohs(packet->tuple.self_port) &&
-	       (is_wildcard(sk, packet->family) || has_address(sk, packet));
-}
-
-/* Whether a UDP socket of this host sends this, not one of a container's: looked for here, there is one. */
+/* Whether a UDP socket of this host sends this: what is forwarded has none, and a proxy's answers for others. */
 static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {
+	struct scratch *through = get_scratch();
 	struct bpf_sock *sk = skb->sk;
-	struct scratch *to;
 
-	if (packet->protocol != IPPROTO_UDP || !sk)
+	if (packet->protocol != IPPROTO_UDP || !sk || !through)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || !is_bound_to(sk, packet))
-		return false;
-	to = put_in_scratch(packet);
-	if (!to || is_transparent(sk, packet, to))
-		return false;
-	return udp_socket(skb, 0) != UDP_SOCKET_NONE;
+	return sk && sk->protocol == IPPROTO_UDP && sk->src_port == bpf_ntohs(packet->tuple.self_port) &&
+	       !is_transparent(sk, packet, through);
 }

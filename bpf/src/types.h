@@ -48,7 +48,6 @@ enum flow_state {
 	FLOW_ANSWERED = 1 << 1,   /* we answered; half-open: isn and snd_nxt are known */
 	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
 	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
-	FLOW_HOST_SPOKE = 1 << 4, /* connectionless: the host spoke by its tuple after it was over */
 };
 
 /* 32 bits of ticks last two years at 1000 Hz, where jiffies would turn over within 50 days. */
@@ -131,16 +130,10 @@ struct flow_set {
 	struct flow flow[WAYS];
 };
 
-/* What came of what the host began. */
-enum note_flags {
-	NOTE_ANSWERED = 1 << 0, /* something came back */
-	NOTE_CHECKED = 1 << 1,  /* and since `sent` was written it was looked whose that is; see reply_source.h */
-};
-
-struct outbound_set {
-	__u64 digest[WAYS];
-	__u32 sent[WAYS];     /* ticks: the last datagram of the host's */
-	__u32 answered[WAYS]; /* enum note_flags */
+/* Of a tuple whose originator is the host, to a second. */
+struct note {
+	__u32 sent;  /* ticks: the SYN, or the host's last datagram */
+	__u32 heard; /* ticks: the last answer; 0: none came */
 };
 
 /* Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see reply_source.h. */
@@ -203,8 +196,6 @@ struct interface {
 	__u16 gateway6;
 	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
 	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, ipvlan); 0 for none */
-	/* Ticks: before that nobody saw all that came in by it, and the host may have answered it; 0: long ago. */
-	__u32 since;
 	__u16 first_gateway4; /* index of the one that is preferred, of one or several; 0 with none */
 	__u16 first_gateway6;
 };
@@ -382,13 +373,13 @@ enum event {
 	EVENT_INSERT_FAILED_HALF_OPEN = 20,
 	EVENT_INSERT_FAILED_ESTABLISHED = 21,
 	EVENT_INSERT_FAILED_CONNECTIONLESS = 22,
-	EVENT_INSERT_FAILED_OUTBOUND = 23,
+	EVENT_INSERT_FAILED_OUTBOUND = 23, /* not used any more */
 	EVENT_INSERT_FAILED_COUNTER = 24,
 	/* Entries that were overwritten by new ones, by table. */
 	EVENT_EVICTED_HALF_OPEN = 25,
 	EVENT_EVICTED_ESTABLISHED = 26,
 	EVENT_EVICTED_CONNECTIONLESS = 27,
-	EVENT_EVICTED_OUTBOUND = 28,
+	EVENT_EVICTED_OUTBOUND = 28, /* not used any more */
 	/* Connections that were entered in mid-life, among the admitted. */
 	EVENT_READMITTED_ESTABLISHED = 29,
 	/* Refused moves. */
@@ -412,7 +403,6 @@ enum table {
 	TABLE_HALF_OPEN = 0,
 	TABLE_ESTABLISHED = 1,
 	TABLE_CONNECTIONLESS = 2,
-	TABLE_OUTBOUND = 3,
 	TABLE_END,
 	/* No tables: what is of no flow, and counted in `originated`; and that goes as answers to its peer go. */
 	TABLE_ORIGINATED,
@@ -422,14 +412,14 @@ enum table {
 /* What replypath_forget is run with, as the data of a packet. */
 struct forget_request {
 	__u64 digest;
-	__u32 table; /* enum table; before TABLE_OUTBOUND */
+	__u32 table; /* enum table; before TABLE_END */
 	__u32 pad;
 };
 
 /* What replypath_add is run with. */
 struct add_request {
 	__u64 digest; /* of the flow's tuple */
-	__u32 table;  /* enum table; before TABLE_OUTBOUND */
+	__u32 table;  /* enum table; before TABLE_END */
 	__u32 pad;
 	struct flow flow;
 };

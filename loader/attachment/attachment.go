@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attachment owns what is attached to the interfaces that are managed or caught: the programs, and since when they
-// see all that comes in.
+// Package attachment owns what is attached to the interfaces that are managed or caught.
 package attachment
 
 import (
 	"errors"
 	"log/slog"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
@@ -76,26 +74,14 @@ type attachment struct {
 	mechanism attach.Mechanism
 	lost      bool // they were, and somebody took them off
 	repairs   *rate.Limiter
-	watched   watched
 }
-
-// watched tells since when all is seen that comes in by an interface. Until then the host
-// may have answered by UDP what nobody here saw the question of: it did not speak first, as
-// is noted of whoever sends without having been asked.
-type watched struct {
-	since uint32    // ticks; 0: longer than anything is remembered
-	noted time.Time // when that was found out
-}
-
-func watchedSince(since uint32) watched { return watched{since, time.Now()} }
 
 // New returns the attachments of a host where nothing is managed yet.
 func New(host Host) *Attachments { return &Attachments{host, make(map[int]*attachment)} }
 
 // Adopt begins with an interface that is managed from now on.
 func (a *Attachments) Adopt(i Interface) {
-	before, _ := a.host.Maps().Interfaces.Get(uint32(i.ID))
-	a.of[i.Index] = &attachment{repairs: a.host.Allowance(), watched: watchedSince(before.Since)}
+	a.of[i.Index] = &attachment{repairs: a.host.Allowance()}
 }
 
 // Release detaches from an interface that is not managed any more. Of one that is gone only the pins are left.

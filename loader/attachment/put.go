@@ -130,7 +130,7 @@ func (a *Attachments) putWatched(i Interface) (result attach.Result, err error) 
 	if i.Catches || ingress != attach.Auto || a.host.Fresh() {
 		err = put()
 	} else {
-		err = a.WhileWatched(put, i)
+		err = a.host.Datapath().InGrace(put)
 	}
 	return result, err
 }

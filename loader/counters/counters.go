@@ -21,7 +21,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, fo
 		return err
 	}
 	setEvents(s, events)
-	s.Outbound.Capacity = datapath.Places(d.Outbound)
+	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries())
 	pairs, err := ReadPairs(&d.DatapathMaps, forgotten)
 	if err != nil {
 		return err
@@ -68,7 +68,6 @@ func setEvents(s *metrics.Snapshot, events []uint64) {
 	s.FallbackDropped.IPv4 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4]
 	s.FallbackDropped.IPv6 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6]
 	s.Outbound.Admissions = events[bpf.DatapathEventEVENT_ADMITTED_OUTBOUND]
-	s.Outbound.Evictions = events[bpf.DatapathEventEVENT_EVICTED_OUTBOUND]
 	s.Moves = make(map[string]uint64, len(protocolNames))
 	for class, name := range protocolNames {
 		s.Moves[name] = events[bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class)]

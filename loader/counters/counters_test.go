@@ -26,7 +26,7 @@ func TestSetEvents(t *testing.T) {
 	got := []uint64{
 		s.Uncounted, s.Unparsed["truncated"], s.Ignored["excluded"], s.Moves["tcp"], s.MovesRefused["contested"],
 		s.SourceRepairs.IPv4, s.SourceRepairs.IPv6, s.FallbackDropped.IPv4, s.FallbackDropped.IPv6,
-		s.Outbound.Admissions, s.Outbound.Evictions,
+		s.Outbound.Admissions,
 	}
 	want := []bpf.DatapathEvent{
 		bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER, bpf.DatapathEventEVENT_UNPARSED_TRUNCATED,
@@ -35,7 +35,7 @@ func TestSetEvents(t *testing.T) {
 		bpf.DatapathEventEVENT_REFUSED_CONTESTED,
 		bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6,
 		bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6,
-		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND, bpf.DatapathEventEVENT_EVICTED_OUTBOUND,
+		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND,
 	}
 	for i, event := range want {
 		if got[i] != uint64(event) {

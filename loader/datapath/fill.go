@@ -25,7 +25,7 @@ func (d *Datapath) Fill() error {
 		to := d.maps.all[name]
 		switch name {
 		case bpf.DatapathMapOutbound:
-			err = copyOutbound(to, from)
+			err = copyNotes(to, from)
 		case bpf.DatapathMapAsked:
 			err = copyAsked(to, from)
 		case bpf.DatapathMapEvents:
@@ -60,7 +60,7 @@ func (d *Datapath) addAllMissed(filled Clock) error {
 		return err
 	}
 	since := age(clock.Now(), filled.Now())
-	for table, name := range tableNames[:bpf.DatapathTableTABLE_OUTBOUND] {
+	for table, name := range tableNames {
 		if from := d.maps.replaced[name]; from != nil {
 			isMissed := func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since }
 			if err := d.addMissed(bpf.DatapathTable(table), from, isMissed); err != nil {
@@ -101,42 +101,48 @@ func copyEvents(to, from *ebpf.Map) error {
 	return nil
 }
 
-// copyOutbound copies the notes of when the host spoke first.
-func copyOutbound(to, from *ebpf.Map) error {
-	digests := func(set *bpf.DatapathOutboundSet) []uint64 { return set.Digest[:] }
-	return copySets(to, from, digests, func(into *bpf.DatapathOutboundSet, free int, set *bpf.DatapathOutboundSet, way int) {
-		into.Digest[free], into.Sent[free], into.Answered[free] = set.Digest[way], set.Sent[way], set.Answered[way]
-	})
+// copyNotes copies what is known of who spoke first.
+func copyNotes(to, from *ebpf.Map) error {
+	const most = 4096 // by one system call
+	var (
+		cursor  ebpf.MapBatchCursor
+		digests = make([]uint64, most)
+		notes   = make([]bpf.DatapathNote, most)
+	)
+	for {
+		count, err := from.BatchLookup(&cursor, digests, notes, nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return fmt.Errorf("read notes: %w", err)
+		}
+		if count > 0 {
+			if _, err := to.BatchUpdate(digests[:count], notes[:count], nil); err != nil {
+				return fmt.Errorf("write notes: %w", err)
+			}
+		}
+		if last {
+			return nil
+		}
+	}
 }
 
 // copyAsked copies who asked last. What finds no room comes back with the next question.
-func copyAsked(to, from *ebpf.Map) error {
-	askers := func(set *bpf.DatapathAskedSet) []uint64 { return set.Asker[:] }
-	return copySets(to, from, askers, func(into *bpf.DatapathAskedSet, free int, set *bpf.DatapathAskedSet, way int) {
-		into.Asker[free], into.Flow[free] = set.Asker[way], set.Flow[way]
-	})
-}
-
-// copySets has enter enter the ways of one table in another of a different size. digests are
-// those of a set, 0 where a way is free.
-func copySets[Set any](
-	to, from *ebpf.Map, digests func(*Set) []uint64, enter func(into *Set, free int, set *Set, way int),
-) (err error) {
-	read := eachSet(from, func(set *Set) bool {
-		for way, digest := range digests(set) {
-			if digest == 0 {
+func copyAsked(to, from *ebpf.Map) (err error) {
+	read := eachSet(from, func(set *bpf.DatapathAskedSet) bool {
+		for way, asker := range set.Asker {
+			if asker == 0 {
 				continue
 			}
-			index, _ := bpf.Sets(digest, to.MaxEntries())
-			var into Set
-			if into, err = readSet[Set](to, index); err != nil {
+			index, _ := bpf.Sets(asker, to.MaxEntries())
+			var into bpf.DatapathAskedSet
+			if into, err = readSet[bpf.DatapathAskedSet](to, index); err != nil {
 				return false
 			}
-			free := slices.Index(digests(&into), 0)
+			free := slices.Index(into.Asker[:], 0)
 			if free < 0 {
 				continue
 			}
-			enter(&into, free, set, way)
+			into.Asker[free], into.Flow[free] = asker, set.Flow[way]
 			if err = to.Put(index, &into); err != nil {
 				err = fmt.Errorf("write set %d: %w", index, err)
 				return false

@@ -3,7 +3,10 @@
 package datapath
 
 import (
+	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -26,20 +29,30 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	return nil, nil
 }
 
-// FindOutbound returns when the host last sent by a tuple in which it spoke
-// first, in ticks; found tells whether it is known to have: as find_note()
-// in bpf/src/outbound.h.
-func FindOutbound(table *ebpf.Map, digest uint64) (sent uint32, found bool, err error) {
-	index, _ := bpf.Sets(digest, table.MaxEntries())
-	set, err := readSet[bpf.DatapathOutboundSet](table, index)
+// SpokeFirst tells whether what comes in by a tuple with this digest answers the host: as find_note() and, of what has no
+// connection, is_proof() in bpf/src/outbound.h.
+func SpokeFirst(maps *bpf.DatapathMaps, clock Clock, digest uint64, connection bool) (bool, error) {
+	const lasts = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
+	var note bpf.DatapathNote
+	err := maps.Outbound.Lookup(digest, &note)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
 	if err != nil {
-		return 0, false, err
+		return false, fmt.Errorf("read a note: %w", err)
 	}
-	way := slices.Index(set.Digest[:], digest)
-	if way < 0 {
-		return 0, false, nil
+	isHeard := note.Heard != 0
+	if clock.Since(note.Sent) > lasts && (!isHeard || clock.Since(note.Heard) > lasts) {
+		return false, nil
 	}
-	return set.Sent[way], true, nil
+	if connection || isHeard {
+		return true, nil
+	}
+	var end uint32
+	if err := maps.Grace.Lookup(uint32(0), &end); err != nil {
+		return false, fmt.Errorf("read the end of the grace: %w", err)
+	}
+	return age(clock.now, note.Sent) < age(clock.now, end), nil
 }
 
 // GatewaysOf returns the ids of the gateways that replies of a flow go to, the first that is

@@ -11,13 +11,15 @@ import (
 )
 
 // GracePeriod is how long what the host sends may still answer a question that
-// is not known: after the first attachment, after flows were forgotten, and after
-// the tables were replaced.
+// is not known: after programs were attached, flows forgotten, or tables replaced.
 const GracePeriod = 2 * time.Second
 
-// Grace keeps the datapath from taking what the host sends for the beginning of
-// a conversation, for a while: the question may have come in before anybody
-// recorded it.
+// patience is how long the programs of all interfaces may take to be replaced. Those for devices without an Ethernet
+// header, and those of the source repair, are only loaded then.
+const patience = 30 * time.Second
+
+// Grace keeps the datapath from taking what the host has sent, and sends for a while, for the beginning of a
+// conversation of datagrams, unless it was answered before: the question may have come in before anybody recorded it.
 func Grace(maps *bpf.DatapathMaps, clock Clock, period time.Duration) error {
 	if err := maps.Grace.Put(uint32(0), clock.After(period)); err != nil {
 		return fmt.Errorf("write the end of the grace period: %w", err)
@@ -25,26 +27,18 @@ func Grace(maps *bpf.DatapathMaps, clock Clock, period time.Duration) error {
 	return nil
 }
 
-// Grace is that of a loaded datapath. The map is shared with the earlier datapath
-// whose place it takes, unless that is of another layout.
-func (d *Datapath) Grace(period time.Duration) error {
+// InGrace does something after which more of what comes in is seen, or recorded. The map is shared with the earlier
+// datapath whose place this one takes, unless that is of another layout.
+func (d *Datapath) InGrace(do func() error) error {
+	return errors.Join(openGrace(d, patience), do(), openGrace(d, GracePeriod))
+}
+
+func openGrace(d *Datapath, period time.Duration) error {
 	clock, err := d.Clock()
 	if err != nil {
 		return err
 	}
 	return Grace(&d.DatapathMaps, clock, period)
-}
-
-// GraceEnd returns the tick at which the grace that is running ends; 0 where none is.
-func GraceEnd(maps *bpf.DatapathMaps, clock Clock) (uint32, error) {
-	var end uint32
-	if err := maps.Grace.Lookup(uint32(0), &end); err != nil {
-		return 0, fmt.Errorf("read the end of the grace period: %w", err)
-	}
-	if left := end - clock.now; left == 0 || left >= uint32(bpf.DatapathTickTICKS_AHEAD) {
-		return 0, nil
-	}
-	return end, nil
 }
 
 // GraceAt is that of the maps that are pinned in a directory; those of another

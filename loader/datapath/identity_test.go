@@ -99,7 +99,7 @@ func TestCheckMapsFindsAnotherMap(t *testing.T) {
 	if err := d.maps.check(&d.DatapathMaps); err != nil {
 		t.Errorf("maps that are what they were: %v", err)
 	}
-	spare := newArray(t, bpf.DatapathMapGateways, d.Gateways.MaxEntries()) // of the very same sizes
+	spare := newMap(t, bpf.DatapathMapGateways, d.Gateways.MaxEntries()) // of the very same sizes
 	for what, m := range map[string]*ebpf.Map{"read": d.Gateways, "pinned": d.maps.all[bpf.DatapathMapGateways]} {
 		own, err := m.Clone()
 		await.Must(t, err)
@@ -116,7 +116,7 @@ func TestCheckMapsFindsAnotherMap(t *testing.T) {
 
 // What is another map already when it is to be noted has other sizes.
 func TestNoteRefusesAnotherMap(t *testing.T) {
-	gateways, asked := newArray(t, bpf.DatapathMapGateways, 16), newArray(t, bpf.DatapathMapAsked, 16)
+	gateways, asked := newMap(t, bpf.DatapathMapGateways, 16), newMap(t, bpf.DatapathMapAsked, 16)
 	ids := make(identities)
 	if err := ids.note(bpf.DatapathMapGateways, gateways); err != nil || len(ids) != 1 {
 		t.Errorf("a map that is what it was: %v, noted %v", err, ids)

@@ -103,7 +103,7 @@ func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 
 // isCopied tells of maps whose entries are copied to one that takes their place.
 func isCopied(name string) bool {
-	return isFlowTable(name) || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
+	return isFlowTable(name) || name == bpf.DatapathMapOutbound || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
 }
 
 // isCounter tells of maps that are shared by all versions: the number of an event

@@ -40,7 +40,6 @@ func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
 		bpf.DatapathTableTABLE_HALF_OPEN:      setsFor(largest / 4),
 		bpf.DatapathTableTABLE_ESTABLISHED:    setsFor(largest),
 		bpf.DatapathTableTABLE_CONNECTIONLESS: setsFor(largest / 2),
-		bpf.DatapathTableTABLE_OUTBOUND:       setsFor(largest / 4),
 	}
 }
 
@@ -49,11 +48,16 @@ func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
 // an answer takes, and those of conversations go last.
 func askedSets(largest uint32) uint32 { return setsFor(largest / 16) }
 
+// notesFor returns how many tuples it is remembered of that the host spoke first by them. The kernel keeps some free on
+// each CPU (kernel/bpf/bpf_lru_list.c).
+func notesFor(largest uint32) uint32 { return max(largest/4, minNotes) }
+
+const minNotes = 4096
+
 var tableNames = [bpf.DatapathTableTABLE_END]string{
 	bpf.DatapathTableTABLE_HALF_OPEN:      bpf.DatapathMapHalfOpen,
 	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
 	bpf.DatapathTableTABLE_CONNECTIONLESS: bpf.DatapathMapConnectionless,
-	bpf.DatapathTableTABLE_OUTBOUND:       bpf.DatapathMapOutbound,
 }
 
 // TableName returns the name of a table, as the metrics have it.

@@ -109,14 +109,8 @@ func TestCopyToASmallTable(t *testing.T) {
 	}
 }
 
-// outboundTable returns a table of notes with so many sets.
-func outboundTable(t *testing.T, sets uint32) *ebpf.Map {
-	t.Helper()
-	return newArray(t, bpf.DatapathMapOutbound, sets)
-}
-
-// newArray returns a map of the datapath with so many entries.
-func newArray(t *testing.T, name string, entries uint32) *ebpf.Map {
+// newMap returns a map of the datapath with so many entries.
+func newMap(t *testing.T, name string, entries uint32) *ebpf.Map {
 	t.Helper()
 	spec, err := bpf.LoadDatapath()
 	await.Must(t, err)
@@ -130,24 +124,19 @@ func newArray(t *testing.T, name string, entries uint32) *ebpf.Map {
 	return table
 }
 
-// A note that was answered is worth more than one that was not, in a table of another size as well.
-func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
-	from, to := outboundTable(t, 4), outboundTable(t, 8)
-	const digest, other, sent = 0x1234567890abcdef, 0xfedcba0987654321, 77
-	for digest, answered := range map[uint64]uint32{digest: 1, other: 0} {
-		index, _ := bpf.Sets(digest, from.MaxEntries())
-		var set bpf.DatapathOutboundSet
-		set.Digest[0], set.Sent[0], set.Answered[0] = digest, sent, answered
-		await.Must(t, from.Put(index, &set))
+// What the host began is known in a map of another size as well.
+func TestCopyNotes(t *testing.T) {
+	from, to := newMap(t, bpf.DatapathMapOutbound, 8192), newMap(t, bpf.DatapathMapOutbound, 16384)
+	const count = 5000 // more than one call reads
+	for digest := range uint64(count) {
+		await.Must(t, from.Put(digest, bpf.DatapathNote{Sent: uint32(digest) + 1, Heard: uint32(digest)}))
 	}
-	await.Must(t, copyOutbound(to, from))
-	for digest, answered := range map[uint64]uint32{digest: 1, other: 0} {
-		index, _ := bpf.Sets(digest, to.MaxEntries())
-		var set bpf.DatapathOutboundSet
-		await.Must(t, to.Lookup(index, &set))
-		way := slices.Index(set.Digest[:], digest)
-		if way < 0 || set.Sent[way] != sent || set.Answered[way] != answered {
-			t.Errorf("note %x, answered %d, became %+v", digest, answered, set)
+	await.Must(t, copyNotes(to, from))
+	for digest := range uint64(count) {
+		var note bpf.DatapathNote
+		await.Must(t, to.Lookup(digest, &note))
+		if note.Sent != uint32(digest)+1 || note.Heard != uint32(digest) {
+			t.Errorf("note %d became %+v", digest, note)
 		}
 	}
 }
@@ -157,7 +146,7 @@ func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
 func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	from, to, tags := newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablishedTags, 1)
+	from, to, tags := newMap(t, bpf.DatapathMapEstablished, 1), newMap(t, bpf.DatapathMapEstablished, 1), newMap(t, bpf.DatapathMapEstablishedTags, 1)
 	var set, copied bpf.DatapathFlowSet
 	set.Digest[0], set.Flow[0].Tuple = seeds.Digest(tuple(1)), tuple(2)
 	set.Digest[1], set.Flow[1].Tuple = seeds.Digest(tuple(3)), tuple(3)
@@ -174,7 +163,7 @@ func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 // TestTagsTellWhatIsRead: of a table in which little is, the sets are read whose tags say that they are in use.
 func TestTagsTellWhatIsRead(t *testing.T) {
 	const sets = 1024 // more than one page of tags
-	table, tags := newArray(t, bpf.DatapathMapEstablished, sets), newArray(t, bpf.DatapathMapEstablishedTags, sets)
+	table, tags := newMap(t, bpf.DatapathMapEstablished, sets), newMap(t, bpf.DatapathMapEstablishedTags, sets)
 	var want []uint64
 	enter := func(index uint32) {
 		set := bpf.DatapathFlowSet{Digest: [8]uint64{7: uint64(index + 1)}}

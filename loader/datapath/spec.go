@@ -86,10 +86,9 @@ func (o *Options) shapes() map[string]*ebpf.MapSpec {
 func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
 	for table, sets := range tableSets(o.MaxEntries) {
 		maps[tableNames[table]].MaxEntries = sets
-		if tags := maps[bpf.TagsMap(tableNames[table])]; tags != nil { // of those that hold flows
-			tags.MaxEntries = sets
-		}
+		maps[bpf.TagsMap(tableNames[table])].MaxEntries = sets
 	}
+	maps[bpf.DatapathMapOutbound].MaxEntries = notesFor(o.MaxEntries)
 	maps[bpf.DatapathMapAsked].MaxEntries = askedSets(o.MaxEntries)
 }
 

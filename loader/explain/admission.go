@@ -3,15 +3,11 @@
 package explain
 
 import (
-	"time"
+	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
 	"replypath/loader/admission"
 	"replypath/loader/datapath"
 )
-
-// idleOutbound is how long it is known that the host spoke first.
-const idleOutbound = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
 
 // WhyNoFlow tells why a packet belongs to no flow: the verdict NoFlow, LocalOrigin
 // or Excluded, and a reason where no flow would ever be recorded of what comes in by the interface of this id; 0: by any.
@@ -44,17 +40,12 @@ func (h *Host) isHeeded(q *Question, verdict string) (bool, error) {
 	return why == "", err
 }
 
-// spokeFirst tells whether the host is known to have sent first: as
-// accept_answer() in bpf/src/outbound.h. Whether the note predates the attachment to the interface by
-// which the next question comes is not known.
+// spokeFirst tells whether the host is known to have sent first.
 func (h *Host) spokeFirst(q *Question) (bool, error) {
 	for _, t := range q.exact() {
-		sent, found, err := datapath.FindOutbound(h.maps.Outbound, h.seeds.Digest(t))
-		if err != nil {
-			return false, err
-		}
-		if found && h.clock.Since(sent) <= idleOutbound {
-			return true, nil
+		yes, err := datapath.SpokeFirst(h.maps.DatapathMaps, h.clock, h.seeds.Digest(t), t.Protocol == unix.IPPROTO_TCP)
+		if yes || err != nil {
+			return yes, err
 		}
 	}
 	return false, nil

@@ -18,9 +18,8 @@ import (
 	"replypath/loader/interfaces"
 )
 
-// Watch tells since when an interface is seen as a whole, in ticks, and whether our programs are on it.
+// Watch tells whether our programs are on an interface.
 type Watch interface {
-	Since(index int) uint32
 	IsAttached(index int) bool
 }
 
@@ -34,7 +33,7 @@ func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *host
 		w.Gateways[uint32(g.ID)] = gatewayEntry(g)
 	}
 	for _, i := range served {
-		entry := interfaceEntry(i, watch.Since(i.Index), of[i.Index])
+		entry := interfaceEntry(i, of[i.Index])
 		if !watch.IsAttached(i.Index) {
 			entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN)
 		}
@@ -46,13 +45,12 @@ func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *host
 }
 
 // interfaceEntry is what the programs know of an interface with these gateways.
-func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View) bpf.DatapathInterface {
+func interfaceEntry(s *interfaces.Managed, known []*gateways.View) bpf.DatapathInterface {
 	entry := bpf.DatapathInterface{
 		Ifindex: uint32(s.Index),
 		Mtu:     uint32(s.MTU),
 		Vrf:     uint32(s.VRF),
 		Lower:   uint32(s.Lower),
-		Since:   since,
 		NextHop: uint8(nextHopModes[s.Settings.NextHop]),
 		Mode:    uint8(datapath.Modes[s.Settings.Mode]),
 	}

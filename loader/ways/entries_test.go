@@ -44,7 +44,7 @@ func TestInterfaceEntryCountsItsGateways(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &interfaces.Managed{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: config.NextHopAuto}}}
-			e := interfaceEntry(s, 0, test.gateways)
+			e := interfaceEntry(s, test.gateways)
 			if e.Gateways4 != test.count4 || e.Gateways6 != test.count6 || e.Gateway4 != test.only4 || e.Gateway6 != test.only6 {
 				t.Errorf("entry %+v", e)
 			}

@@ -70,7 +70,7 @@ func TestRouteEntries(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" || len(unkept) != test.unkept {
 				t.Errorf("%d unkept, entries (-want +got):\n%s", len(unkept), diff)
 			}
-			if flags := interfaceEntry(s, 0, test.gateways).Flags & uint8(v4|v6); flags != uint8(test.flags) {
+			if flags := interfaceEntry(s, test.gateways).Flags & uint8(v4|v6); flags != uint8(test.flags) {
 				t.Errorf("flags %#x", flags)
 			}
 		})
@@ -106,7 +106,7 @@ func TestStrongHostGateways(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := &interfaces.Managed{Interface: discover.Interface{Index: 3,
 				Settings: config.Interface{NextHop: test.mode, HostModel: config.HostModelStrong}}}
-			entry := interfaceEntry(s, 0, test.known)
+			entry := interfaceEntry(s, test.known)
 			if entry.FirstGateway4 != test.first || entry.FirstGateway6 != 0 || entry.Flags&v4 != 0 != test.asks {
 				t.Errorf("first gateways %d and %d, flags %#x", entry.FirstGateway4, entry.FirstGateway6, entry.Flags)
 			}

@@ -35,12 +35,25 @@ func (p *Product) Age(by time.Duration) {
 			return set.Digest != [len(set.Digest)]uint64{}
 		})
 	}
-	rewrite(p.t, maps.Outbound, func(set *bpf.DatapathOutboundSet) bool {
-		for way := range set.Sent {
-			set.Sent[way] -= ticks
+	for digest, note := range notes(p.t, maps) {
+		note.Sent -= ticks
+		if note.Heard != 0 {
+			note.Heard -= ticks
 		}
-		return set.Digest != [len(set.Digest)]uint64{}
-	})
+		await.Must(p.t, maps.Outbound.Put(digest, note))
+	}
+}
+
+// notes are those of tuples in which the host spoke first, by digest.
+func notes(t testing.TB, maps *bpf.DatapathMaps) map[uint64]bpf.DatapathNote {
+	t.Helper()
+	read, digest, note := make(map[uint64]bpf.DatapathNote), uint64(0), bpf.DatapathNote{}
+	entries := maps.Outbound.Iterate()
+	for entries.Next(&digest, &note) {
+		read[digest] = note
+	}
+	await.Must(t, entries.Err())
+	return read
 }
 
 // ForgetBeginnings empties what is known of tuples that are no flows: those in which the host spoke first, and those
@@ -49,11 +62,9 @@ func (p *Product) ForgetBeginnings() {
 	p.t.Helper()
 	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
-	rewrite(p.t, maps.Outbound, func(set *bpf.DatapathOutboundSet) bool {
-		known := *set != bpf.DatapathOutboundSet{}
-		*set = bpf.DatapathOutboundSet{}
-		return known
-	})
+	for digest := range notes(p.t, maps) {
+		await.Must(p.t, maps.Outbound.Delete(digest))
+	}
 	rewrite(p.t, maps.Marks, func(mark *uint64) bool {
 		known := *mark != 0
 		*mark = 0

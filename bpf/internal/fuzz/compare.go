@@ -4,6 +4,7 @@ package fuzz
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -40,8 +41,7 @@ func (x *run) compareAll() error {
 	x.compareFlows("half-open", int(bpf.DatapathTableTABLE_HALF_OPEN), x.m.HalfOpen, x.m.IsHalfOpen)
 	x.compareFlows("established", int(bpf.DatapathTableTABLE_ESTABLISHED), x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", int(bpf.DatapathTableTABLE_CONNECTIONLESS), x.m.Connectionless, x.m.IsConnectionless)
-	x.compareNotes()
-	if err := x.compareOriginated(); err != nil {
+	if err := errors.Join(x.compareNotes(), x.compareOriginated()); err != nil {
 		return err
 	}
 	for _, compared := range []struct {
@@ -130,24 +130,23 @@ func (x *run) sameDatagrams(got, want model.Flow) bool {
 }
 
 // compareNotes compares what is known of who spoke first, and what is marked.
-func (x *run) compareNotes() {
+func (x *run) compareNotes() error {
+	found, err := x.d.Notes()
+	if err != nil {
+		return err
+	}
 	notes := make(map[uint64]model.Tuple)
 	for t, want := range x.m.Outbound {
 		notes[x.d.Seeds.Digest(t)] = t
-		got, ok := x.noted(t)
-		if t.Protocol == unix.IPPROTO_TCP {
-			got.Answered, got.Checked = want.Answered, want.Checked
-		}
-		same := ok && got.Sent-want.Sent <= x.late && got.Answered == want.Answered && got.Checked == want.Checked
-		if x.m.IsNoted(want.Sent) && !same {
+		got, ok := found[x.d.Seeds.Digest(t)]
+		same := ok && got.Sent-want.Sent <= x.late && got.Heard-want.Heard <= x.late
+		if x.m.IsNoted(want) && !same {
 			x.differ("outbound: %s %+v, found %v; in the model %+v", tupleText(t), got, ok, want)
 		}
 	}
-	for _, set := range x.views.Outbound.Elements {
-		for way, digest := range set.Digest {
-			if _, ok := notes[digest]; digest != 0 && !ok && x.m.IsNoted(set.Sent[way]) {
-				x.differ("outbound: digest %#x at %d is not in the model", digest, set.Sent[way])
-			}
+	for digest, note := range found {
+		if _, ok := notes[digest]; !ok && x.m.IsNoted(model.Note{Sent: note.Sent, Heard: note.Heard}) {
+			x.differ("outbound: digest %#x, %+v is not in the model", digest, note)
 		}
 	}
 	for t := range x.tuples {
@@ -155,20 +154,7 @@ func (x *run) compareNotes() {
 			x.differ("marks: %s %v, in the model %v", tupleText(t), got, x.m.Marks[t])
 		}
 	}
-}
-
-func (x *run) noted(t model.Tuple) (model.Note, bool) {
-	digest := x.d.Seeds.Digest(t)
-	first, second := bpf.Sets(digest, uint32(len(x.views.Outbound.Elements)))
-	for _, index := range []uint32{first, second} {
-		set := &x.views.Outbound.Elements[index]
-		if way := slices.Index(set.Digest[:], digest); way >= 0 {
-			has := func(flag bpf.DatapathNoteFlags) bool { return set.Answered[way]&uint32(flag) != 0 }
-			return model.Note{Sent: set.Sent[way], Answered: has(bpf.DatapathNoteFlagsNOTE_ANSWERED),
-				Checked: has(bpf.DatapathNoteFlagsNOTE_CHECKED)}, true
-		}
-	}
-	return model.Note{}, false
+	return nil
 }
 
 // compareOriginated compares what is kept of own addresses and peers.

@@ -132,13 +132,6 @@ func misplaced(message []byte) []byte {
 func (x *run) witness(events map[bpf.DatapathEvent]uint64) model.Witness {
 	return model.Witness{
 		Rose: func(e model.Event) bool { return events[e]-x.events[e] > x.m.Events[e] },
-		Noted: func(t model.Tuple) bool {
-			if err := x.views.Outbound.Read(); err != nil {
-				return false
-			}
-			_, ok := x.noted(t)
-			return ok
-		},
 	}
 }
 

@@ -170,7 +170,7 @@ func (x *run) begin(setup Setup) (err error) {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
 	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.views.Foreign.Clear(), x.views.Asked.Clear(),
-		x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
+		x.d.ForgetNotes(), x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {
@@ -267,6 +267,9 @@ func (x *run) step(s Step) error {
 	case switchMode:
 		x.m.Host.ModeByHand = bpf.DatapathMode(s.Amount % 3)
 		return x.d.ModeByHand.Put(uint32(0), uint32(x.m.Host.ModeByHand))
+	case endGrace: // before anything of this moment
+		x.m.Host.GraceUntil = x.start - 1
+		return x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)
 	case decide:
 		return x.decide(s)
 	case toggleGateway, replaceGateway:
@@ -275,9 +278,6 @@ func (x *run) step(s Step) error {
 	switch {
 	case !managed:
 		return nil
-	case s.Kind == watch: // from now on all is seen that comes in
-		record.Since = x.start
-		return x.setInterface(id, record)
 	case s.Kind == toggleDevice:
 		x.m.Host.Gone[id] = !x.m.Host.Gone[id]
 		return x.setDevice(s.Device, !x.m.Host.Gone[id])
@@ -319,12 +319,7 @@ func (x *run) changeGateway(s Step) error {
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
 	x.forgetMarks()
-	for id, record := range x.m.Host.Interfaces {
-		if err := x.d.Interfaces.Put(uint32(id), record); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(x.d.ForgetForeign(), x.ageOriginated(ticks), x.views.Fragments.Read(), x.views.ReadTables(),
+	if err := errors.Join(x.d.ForgetForeign(), x.ageNotes(ticks), x.ageOriginated(ticks), x.views.Fragments.Read(), x.views.ReadTables(),
 		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}
@@ -335,14 +330,6 @@ func (x *run) age(ticks uint32) error {
 				if set.Digest[way] != 0 {
 					ageFlow(&set.Flow[way], ticks)
 				}
-			}
-		}
-	}
-	for i := range x.views.Outbound.Elements {
-		set := &x.views.Outbound.Elements[i]
-		for way, digest := range set.Digest {
-			if digest != 0 {
-				set.Sent[way] -= ticks
 			}
 		}
 	}
@@ -366,6 +353,19 @@ func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
 	if f.Told != 0 {
 		f.Told -= uint16(ticks)
 	}
+}
+
+// ageNotes makes what is known of who spoke first older.
+func (x *run) ageNotes(ticks uint32) error {
+	notes, err := x.d.Notes()
+	for digest, note := range notes {
+		note.Sent -= ticks
+		if note.Heard != 0 {
+			note.Heard -= ticks
+		}
+		err = errors.Join(err, x.d.Outbound.Put(digest, note))
+	}
+	return err
 }
 
 // ageOriginated makes what is kept of addresses older, which the model has aged.

@@ -47,12 +47,12 @@ const (
 	replaceGateway
 	switchMode
 	toggleDevice
-	watch
+	endGrace
 	decide
 )
 
 func (k kind) String() string {
-	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device", "watch", "decide"}[k]
+	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device", "end of the grace", "decide"}[k]
 }
 
 // Packet is a description of a packet by indexes into what world.go lists.
@@ -182,11 +182,11 @@ func decodeSteps(r record, bare bool) []Step {
 	return []Step{s}
 }
 
-// olderConversation is what is seen of a conversation of datagrams that is older than the programs of
-// its device: the host's next one by another device, then the peer's.
+// olderConversation is what is seen of a conversation of datagrams that is older than what is recorded:
+// the host's next one by another device, then the peer's.
 func olderConversation(s Step, other int) []Step {
 	p := s.Packet.withoutConnection()
-	return []Step{out(other, p), {Kind: age}, {Kind: watch, Device: s.Device}, in(s.Device, p)}
+	return []Step{out(other, p), {Kind: age}, {Kind: endGrace}, in(s.Device, p)}
 }
 
 // roaming is what is seen of a peer without a connection that comes by another device from then on.
@@ -327,7 +327,9 @@ func (s Step) String() string {
 		return fmt.Sprintf("set mode %d by hand", s.Amount%3)
 	case toggleLink:
 		return fmt.Sprintf("%s of eth%d, says the kernel: %t, the loader: %t", s.Kind, s.Device, s.toldByKernel(), s.toldByLoader())
-	case toggleDevice, watch:
+	case endGrace:
+		return s.Kind.String()
+	case toggleDevice:
 		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
 	case decide:
 		return fmt.Sprintf("%s: %s", s.Kind, s.deciderText())

@@ -133,14 +133,12 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 		m.Connectionless[t] = f
 		return m.reply(tableConnectionless, t, p, frame)
 	}
-	if over, known := m.Connectionless[t]; known {
-		over.State |= stateHostSpoke
-		m.Connectionless[t] = over
-	}
-	m.settleNote(t)
-	_, noted := m.Outbound[t]
-	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}]
-	if !p.echoReply && (noted || !settled && !m.maybeAnswer(t) && m.noteworthy(p, frame)) {
+	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}] || m.Marks[t] // or its flow was pushed out
+	switch {
+	case p.echoReply:
+	case m.noted(t):
+		m.speaks(t)
+	case !settled && m.noteworthy(p, frame):
 		m.note(t)
 	}
 	return Verdict{}
@@ -160,33 +158,19 @@ func (m *Model) noteworthy(p *packet, f Frame) bool {
 	return len(reasons) == 0
 }
 
-// maybeAnswer says whether a datagram that is not noted may answer a flow that is not known: just
-// after the start, or after the flow was pushed out.
-func (m *Model) maybeAnswer(t Tuple) bool {
-	return m.isAhead(m.Host.GraceUntil) || m.Marks[t]
-}
-
-// settleNote: an outdated note is worth nothing, and may have made room for
-// another.
-func (m *Model) settleNote(t Tuple) {
-	if _, ok := m.Outbound[t]; !ok || m.noted(t) || m.Witness.Noted == nil {
-		return
-	}
-	if !m.Witness.Noted(t) || m.rose(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND) {
-		delete(m.Outbound, t)
-	}
-}
-
 // note writes down that the host spoke first.
 func (m *Model) note(t Tuple) {
-	note, ok := m.Outbound[t]
-	if !ok {
-		m.event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
+	m.event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
+	m.Outbound[t] = Note{Sent: m.Now}
+}
+
+// speaks notes that the host speaks again.
+func (m *Model) speaks(t Tuple) {
+	note := m.Outbound[t]
+	if m.since(note.Sent) >= m.Ticks(1) {
+		note.Sent = m.Now
 	}
-	if !ok || m.since(note.Sent) >= m.Ticks(1) {
-		note = Note{Sent: m.Now, Answered: note.Answered && m.IsNoted(note.Sent)}
-		m.Outbound[t] = note
-	}
+	m.Outbound[t] = note
 }
 
 // segmentOut is the table "TCP, outbound" of docs/design/packet.md.
@@ -195,12 +179,8 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	if p.has(FlagSYN) && !p.has(FlagACK) { // no host sends a RST with it
 		delete(m.HalfOpen, t)
 		delete(m.Established, t)
-		m.settleNote(t)
-		if _, noted := m.Outbound[t]; noted || m.noteworthy(p, frame) {
+		if m.noteworthy(p, frame) {
 			m.note(t)
-			note := m.Outbound[t]
-			note.Checked = false
-			m.Outbound[t] = note
 		}
 		return Verdict{}
 	}

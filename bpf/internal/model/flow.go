@@ -23,7 +23,6 @@ const (
 	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
-	stateHostSpoke  = uint8(bpf.DatapathFlowStateFLOW_HOST_SPOKE)
 )
 
 // Table names one of the flow tables.
@@ -148,9 +147,10 @@ func (m *Model) IsConnectionless(f Flow) bool {
 	return m.within(f.Seen, limit) || f.State&stateAnswered != 0 && m.within(f.SndUna, limit) // see spoke in types.h
 }
 
-// IsNoted says whether a note of this time says that the host spoke first.
-func (m *Model) IsNoted(sent uint32) bool {
-	return m.within(sent, bpf.DatapathIdleSecondsIDLE_OUTBOUND)
+// IsNoted says whether a note is of the last hour.
+func (m *Model) IsNoted(note Note) bool {
+	return m.within(note.Sent, bpf.DatapathIdleSecondsIDLE_OUTBOUND) ||
+		note.Heard != 0 && m.within(note.Heard, bpf.DatapathIdleSecondsIDLE_OUTBOUND)
 }
 
 // FragmentKey is what the fragments of a packet have in common.

@@ -77,10 +77,8 @@ func (m *Model) datagramIn(p *packet, w way) {
 }
 
 // peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
-// its datagrams, and has said nothing since.
-func (m *Model) peerBegan(t Tuple) bool {
-	return m.Connectionless[t].State&(stateAnswered|stateHostSpoke) == stateAnswered
-}
+// its datagrams.
+func (m *Model) peerBegan(t Tuple) bool { return m.Connectionless[t].State&stateAnswered != 0 }
 
 // datagramBegins records a flow, for whoever takes its datagrams.
 func (m *Model) datagramBegins(p *packet, f Flow) {
@@ -120,31 +118,37 @@ func (m *Model) stray(p *packet, w way) {
 	m.HalfOpen[t] = f
 }
 
-// noted says whether the host spoke first, within the last hour.
+// noted says whether the host spoke first, and one of both within the last hour.
 func (m *Model) noted(t Tuple) bool {
 	note, ok := m.Outbound[t]
-	return ok && m.IsNoted(note.Sent)
+	return ok && m.IsNoted(note)
 }
 
-// answersHost says whether a datagram answers one of the host's. Where nothing has come in
-// by the tuple, and the host sent before all that comes in by this interface was seen, it
-// may have answered what nobody saw.
-func (m *Model) answersHost(t Tuple, w way) bool {
+// hears notes that an answer came, and says whether it is the first of a second.
+func (m *Model) hears(t Tuple) bool {
 	note := m.Outbound[t]
-	predates := w.managed && w.record.Since != 0 &&
-		(m.isAhead(w.record.Since) || m.since(note.Sent) > m.since(w.record.Since))
-	if !m.noted(t) || predates && !note.Answered {
+	if note.Heard != 0 && m.since(note.Heard) < m.Ticks(1) {
 		return false
 	}
-	note.Answered = true
-	if !note.Checked {
-		m.relateAnswer(t, w, false)
+	note.Heard = m.Now
+	m.Outbound[t] = note
+	return true
+}
+
+// answersHost says whether a datagram answers one of the host's. Where none came before, and the host
+// sent before the grace was over, it may have answered what nobody saw.
+func (m *Model) answersHost(t Tuple, w way) bool {
+	note := m.Outbound[t]
+	if !m.noted(t) || note.Heard == 0 && m.since(note.Sent) >= m.since(m.Host.GraceUntil) {
+		return false
 	}
-	if !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF {
+	if !m.hears(t) {
+		return true
+	}
+	m.relateAnswer(t, w, false)
+	if t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF {
 		m.answers(t)
 	}
-	note.Checked = true
-	m.Outbound[t] = note
 	return true
 }
 
@@ -234,7 +238,7 @@ func (m *Model) forWildcard(t Tuple) bool {
 }
 
 // IsBegun says whether the host began by this tuple and was answered.
-func (m *Model) IsBegun(t Tuple) bool { return m.noted(t) && m.Outbound[t].Answered }
+func (m *Model) IsBegun(t Tuple) bool { return m.noted(t) && m.Outbound[t].Heard != 0 }
 
 // answers notes that the peer answered what the host began by a tuple.
 func (m *Model) answers(t Tuple) {

@@ -50,7 +50,7 @@ type Host struct {
 	TrialOver         bool // and nobody has confirmed it
 	Repair            bpf.DatapathSourceRepair
 	Related           bool
-	GraceUntil        uint32 // ticks
+	GraceUntil        uint32 // ticks: what the host sent until then may have answered what nobody recorded
 }
 
 // Route is what is routed by a gateway, 0 where several would do.
@@ -97,17 +97,15 @@ type Count struct{ Packets, Bytes, Flows uint64 }
 
 // Note is that the host sent by a tuple before anything came in by it.
 type Note struct {
-	Sent uint32 // ticks of its last packet
-	// Answered: something came in by it since; Checked: and it was looked what that proves.
-	Answered, Checked bool
+	Sent  uint32 // ticks of its SYN, or last datagram
+	Heard uint32 // ticks of the last answer; 0: none came
 }
 
 // Witness knows what the datapath did with the packet that the model decides
 // about, for cases in which several things are right. Functions that are nil
 // leave the choice to the model.
 type Witness struct {
-	Rose  func(Event) bool // this event was counted
-	Noted func(Tuple) bool // it is noted now that the host spoke first
+	Rose func(Event) bool // this event was counted
 }
 
 // Model is the state of the datapath.
@@ -222,17 +220,14 @@ func (m *Model) Age(ticks uint32) {
 	}
 	for t, note := range m.Outbound {
 		note.Sent -= ticks
+		if note.Heard != 0 {
+			note.Heard -= ticks
+		}
 		m.Outbound[t] = note
 	}
 	for key, first := range m.Fragments {
 		first.Seen -= ticks
 		m.Fragments[key] = first
-	}
-	for id, record := range m.Host.Interfaces {
-		if record.Since != 0 {
-			record.Since -= ticks
-			m.Host.Interfaces[id] = record
-		}
 	}
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks
@@ -287,12 +282,6 @@ func (m *Model) since(ticks uint32) uint32 {
 		return age
 	}
 	return 0 // for one that is not reached yet
-}
-
-// isAhead says whether the end of something is yet to come.
-func (m *Model) isAhead(end uint32) bool {
-	left := end - m.Now
-	return left > 0 && left < uint32(bpf.DatapathTickTICKS_AHEAD)
 }
 
 // managed finds the record of an interface.

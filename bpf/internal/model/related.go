@@ -88,7 +88,7 @@ func (m *Model) relateAnswer(t Tuple, w way, isProof bool) {
 func (m *Model) relatedWay(kept Originated, t Tuple) (bpf.DatapathWay, bool) {
 	with, goesOn := m.open(Table(kept.Table), kept.With)
 	isForged := goesOn && Table(kept.Table) == tableConnectionless // perhaps
-	if kept.Answered.Ifindex != 0 && (!goesOn && m.IsNoted(kept.Heard) ||
+	if kept.Answered.Ifindex != 0 && (!goesOn && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_OUTBOUND) ||
 		isForged && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)) {
 		answered := kept.Answered
 		answered.Flags &= flagGateway

@@ -150,32 +150,20 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 // again when it comes another way, and once a second, for the RST that follows.
 func (m *Model) isNoFlow(p *packet, w way) bool {
 	t := p.inbound()
-	if m.noted(t) {
-		if !m.isForeign(p, w) {
-			m.note(t)
-		}
-		return true
-	}
-	return m.Marks[t] && !m.changesStray(t, w)
+	return m.noted(t) || m.Marks[t] && !m.changesStray(t, w)
 }
 
 // segmentAnswers: once a second, a segment of a connection that the host opened proves the way of its peer, if its socket
 // expects it. One that it does not expect is no reason not to look at the next.
 func (m *Model) segmentAnswers(p *packet, w way) {
 	t := p.inbound()
-	note, noted := m.Outbound[t]
-	if !noted || !m.noted(t) || note.Checked || m.isForeign(p, w) {
-		return
-	}
 	socket, ok := m.Sockets.Connections[t]
-	if ok && !m.fitsSocket(p) {
+	if !m.noted(t) || m.isForeign(p, w) || ok && !m.fitsSocket(p) {
 		return
 	}
-	if ok && !socket.Accepted {
+	if m.hears(t) && ok && !socket.Accepted {
 		m.relateAnswer(t, w, true)
 	}
-	note.Checked = true
-	m.Outbound[t] = note
 }
 
 // changesStray says whether a segment shows its stray another way, or is the first
@@ -286,7 +274,6 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 	case ok && !m.fitsSocket(p):
 		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
 	case ok && !socket.Accepted:
-		m.settleNote(t)
 		m.note(t)
 	case ok && len(unusable(w)) > 0:
 		m.oneOf(unusable(w))

@@ -128,7 +128,7 @@ func (o Options) seeds() (bpf.Seeds, error) {
 func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
 	constants := map[string]any{
 		bpf.DatapathVarHertz: d.hertz, bpf.DatapathVarDigestSeed: d.Seeds, bpf.DatapathVarOwnNamespace: o.Namespace,
-		bpf.DatapathVarSets: [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets, o.Sets},
+		bpf.DatapathVarSets: [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets},
 	}
 	if o.Mapped {
 		constants[bpf.DatapathVarAskedSets] = o.Sets
@@ -146,7 +146,6 @@ var flowTables = []string{
 	bpf.DatapathMapHalfOpen,
 	bpf.DatapathMapEstablished,
 	bpf.DatapathMapConnectionless,
-	bpf.DatapathMapOutbound,
 }
 
 // size gives every flow table its sets, and has tables readable and writable without system calls, those of the flows
@@ -154,9 +153,7 @@ var flowTables = []string{
 func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	sized := flowTables
 	for _, name := range flowTables {
-		if tags := bpf.TagsMap(name); maps[tags] != nil { // `outbound` has none
-			sized = append(sized, tags)
-		}
+		sized = append(sized, bpf.TagsMap(name))
 	}
 	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign}
 	if o.Mapped {
@@ -166,7 +163,7 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	for _, name := range sized {
 		maps[name].MaxEntries = o.Sets
 	}
-	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
+	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
 		maps[name].MaxEntries = 1024 // it is emptied often
 	}
 	for _, name := range mapped {

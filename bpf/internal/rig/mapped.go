@@ -57,9 +57,8 @@ func (v *View[E]) bytes() []byte {
 
 // Views are what a datapath remembers that was loaded with Options.Mapped.
 type Views struct {
-	Flows    [3]*View[bpf.DatapathFlowSet] // in the order of enum table
-	Tags     [3]*View[uint64]              // of each set of these
-	Outbound *View[bpf.DatapathOutboundSet]
+	Flows [3]*View[bpf.DatapathFlowSet] // in the order of enum table
+	Tags  [3]*View[uint64]              // of each set of these
 
 	Fragments *View[bpf.DatapathFragmentSet]
 	Foreign   *View[bpf.DatapathForeignSet]
@@ -69,11 +68,10 @@ type Views struct {
 // Views maps what a datapath remembers.
 func (d *Datapath) Views() (*Views, error) {
 	v := new(Views)
-	errs := make([]error, 4)
-	v.Outbound, errs[0] = newView[bpf.DatapathOutboundSet](d.Outbound)
-	v.Fragments, errs[1] = newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments)
-	v.Foreign, errs[2] = newView[bpf.DatapathForeignSet](d.DatapathMaps.Foreign)
-	v.Asked, errs[3] = newView[bpf.DatapathAskedSet](d.Asked)
+	errs := make([]error, 3)
+	v.Fragments, errs[0] = newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments)
+	v.Foreign, errs[1] = newView[bpf.DatapathForeignSet](d.DatapathMaps.Foreign)
+	v.Asked, errs[2] = newView[bpf.DatapathAskedSet](d.Asked)
 	for i, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless} {
 		var err, tagsErr error
 		v.Flows[i], err = newView[bpf.DatapathFlowSet](table)
@@ -83,7 +81,7 @@ func (d *Datapath) Views() (*Views, error) {
 	return v, errors.Join(errs...)
 }
 
-// ReadTables copies what the flow tables hold now, and who spoke first.
+// ReadTables copies what the flow tables hold now.
 func (v *Views) ReadTables() error {
 	return v.eachTable(func(t table) error { return t.Read() })
 }
@@ -104,8 +102,7 @@ type table interface {
 	Clear() error
 }
 
-func (v *Views) eachTable(do func(table) error) error {
-	err := do(v.Outbound)
+func (v *Views) eachTable(do func(table) error) (err error) {
 	for i := range v.Flows {
 		err = errors.Join(err, do(v.Flows[i]), do(v.Tags[i]))
 	}

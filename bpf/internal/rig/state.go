@@ -18,7 +18,7 @@ type Tables struct {
 	HalfOpen       map[bpf.DatapathTuple]bpf.DatapathFlow
 	Established    map[bpf.DatapathTuple]bpf.DatapathFlow
 	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
-	Outbound       map[uint64]uint32 // by digest: ticks
+	Outbound       map[uint64]uint32 // by digest: ticks of what the host sent
 	Marks          map[uint64]bool   // by digest
 }
 
@@ -41,13 +41,7 @@ func (d *Datapath) Tables() (*Tables, error) {
 		readFlows(d.HalfOpen, t.HalfOpen),
 		readFlows(d.Established, t.Established),
 		readFlows(d.Connectionless, t.Connectionless),
-		each(d.Outbound, func(_ uint32, set bpf.DatapathOutboundSet) {
-			for way, digest := range set.Digest {
-				if digest != 0 {
-					t.Outbound[digest] = set.Sent[way]
-				}
-			}
-		}),
+		each(d.Outbound, func(digest uint64, note bpf.DatapathNote) { t.Outbound[digest] = note.Sent }),
 		d.readMarks(t.Marks),
 	)
 }
@@ -123,20 +117,17 @@ func (d *Datapath) Left(table *ebpf.Map) (left uint32, err error) {
 // SetTables replaces the content of the flow tables, which must have one set
 // only (see Options), and the marks.
 func (d *Datapath) SetTables(t *Tables) error {
-	var outbound bpf.DatapathOutboundSet
-	var way int
-	for digest, ticks := range t.Outbound {
-		outbound.Digest[way], outbound.Sent[way] = digest, ticks
-		way++
-	}
 	err := errors.Join(
+		d.ForgetNotes(),
 		d.writeFlows(d.HalfOpen, t.HalfOpen),
 		d.writeFlows(d.Established, t.Established),
 		d.writeFlows(d.Connectionless, t.Connectionless),
-		d.Outbound.Put(uint32(0), outbound),
 		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
 	)
+	for digest, ticks := range t.Outbound {
+		err = errors.Join(err, put(d.Outbound, digest, bpf.DatapathNote{Sent: ticks}))
+	}
 	for digest := range t.Marks {
 		mark, markErr := d.Mark(digest)
 		err = errors.Join(err, markErr, d.writeMark(digest, mark))
@@ -233,7 +224,7 @@ func (d *Datapath) Clear() error {
 		errs = append(errs, zeroSets[bpf.DatapathFlowSet](table), zeroSets[uint64](d.TagsOf(table)))
 	}
 	return errors.Join(append(errs,
-		zeroSets[bpf.DatapathOutboundSet](d.Outbound),
+		d.ForgetNotes(),
 		deleteAll[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		deleteAll[bpf.DatapathOnLinkKey, uint32](d.OnLink),
 		deleteAll[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
@@ -256,6 +247,15 @@ func (d *Datapath) Clear() error {
 		put(d.Grace, uint32(0), uint32(0)),
 	)...)
 }
+
+// Notes reads who spoke first, by digest.
+func (d *Datapath) Notes() (map[uint64]bpf.DatapathNote, error) {
+	notes := make(map[uint64]bpf.DatapathNote)
+	return notes, each(d.Outbound, func(digest uint64, note bpf.DatapathNote) { notes[digest] = note })
+}
+
+// ForgetNotes empties what is known of who spoke first.
+func (d *Datapath) ForgetNotes() error { return deleteAll[uint64, bpf.DatapathNote](d.Outbound) }
 
 // deleteAll empties a hash map.
 func deleteAll[K, V any](m *ebpf.Map) error {
