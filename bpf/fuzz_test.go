@@ -76,7 +76,7 @@ func TestModel(t *testing.T) {
 			checkSeen(t, r)
 			checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated)
 			r.Whole = !oldKernel
-			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 20)))
+			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 30)))
 		})
 	}
 }
