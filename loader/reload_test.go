@@ -155,7 +155,7 @@ func TestFailedReloadKeepsTheConfiguration(t *testing.T) {
 	b.wantNoErrors()
 }
 
-// wantGrace wants a grace to have been opened, and ends it; until its end nothing is noted that the host sends, so that its
+// wantGrace wants a grace to have been opened, and ends it: what the host sends until its end proves nothing, so that its
 // answers become flows.
 func (b *server) wantGrace(when string, want bool) {
 	b.Helper()
@@ -165,8 +165,8 @@ func (b *server) wantGrace(when string, want bool) {
 	await.Must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
 }
 
-// TestGraceOnlyWhereFlowsAreForgotten: only what forgets a flow may open it.
-func TestGraceOnlyWhereFlowsAreForgotten(t *testing.T) {
+// TestGraceOnlyWhereFlowsAreMissing: only what forgets a flow, or records more than before, may open it.
+func TestGraceOnlyWhereFlowsAreMissing(t *testing.T) {
 	b := newAnsweringServer(t)
 	r := b.start()
 	b.ping()
@@ -182,6 +182,14 @@ func TestGraceOnlyWhereFlowsAreForgotten(t *testing.T) {
 		}
 		b.wantGrace("after a flush of "+name, want > 0)
 	}
+	await.Must(t, r.reload(func(c *config.Config) { c.IgnoreInterfaces = []string{"eth1"} }))
+	b.wantGrace("without eth1", false)
+	await.Must(t, r.reload())
+	b.wantGrace("with eth1", true)
+	await.Must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolTCP} }))
+	b.wantGrace("with TCP alone", false)
+	await.Must(t, r.reload())
+	b.wantGrace("with all protocols", true)
 }
 
 // TestGraceWhenTablesAreReplaced: questions that the tables do not hold which the programs look at now are answered after

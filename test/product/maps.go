@@ -109,7 +109,7 @@ func (p *Product) WaitGrace() {
 	await.Must(p.t, maps.Grace.Lookup(uint32(0), &until))
 	await.Eventually(p.t, "the time of grace is over", func() error {
 		clock := await.Must1[datapath.Clock](p.t)(datapath.ReadClock(p.PinDir))
-		if left := int32(until - clock.Now()); left > 0 {
+		if left := int32(until - clock.Now()); left >= 0 {
 			return fmt.Errorf("%d ticks left", left)
 		}
 		return nil

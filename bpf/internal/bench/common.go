@@ -26,7 +26,7 @@ func (b *bench) common(e endpoints) {
 	}
 	// Of a connection that the host opened itself.
 	opened := b.out(e, tcp, 443, production)
-	b.ingress(e, "ingress pass: tcp of a host-opened connection", pass, production, b.in(e, tcp, 443, production)).
+	b.ingress(e, "ingress pass: tcp of a host-opened connection", noted, production, b.in(e, tcp, 443, production)).
 		prepare = func() error {
 		syn := testCase{bench: b, program: b.datapath.ReplypathEgress, frame: withFlags(opened, flagSYN),
 			ifindex: b.device(production).Index, verdict: tcActUnspec}
@@ -43,7 +43,7 @@ func (b *bench) common(e endpoints) {
 	b.ingress(e, "ingress: udp, nobody takes it", untaken, replication, b.in(e, udp, 8125, replication))
 	b.egress(e, "egress pass: tcp of a host-opened connection", pass, production, opened)
 	// A query to a server: the first run notes it, all others find the note.
-	b.egress(e, "egress pass: udp, host spoke first", pass, production, b.out(e, udp, 53, production))
+	b.egress(e, "egress pass: udp, host spoke first", noted, production, b.out(e, udp, 53, production))
 	moved := make(map[layers.IPProtocol]*testCase)
 	for _, protocol := range []layers.IPProtocol{tcp, udp} {
 		b.egress(e, "egress pass: "+name(protocol)+", already right", pass, replication, b.out(e, protocol, servicePort, replication))
@@ -55,7 +55,7 @@ func (b *bench) common(e endpoints) {
 	arrived.prepare = func() error { return moved[tcp].checkVerdict(1) } // leaves what arrivals are counted by
 	// A datagram that the host forwards: the first run finds out that it is none of ours, all others remember it.
 	forwarded := e.from("10.9.0.100", "fd00:9::100")
-	b.ingress(e, "ingress pass: udp, forwarded", pass, production, b.in(forwarded, udp, 53, production))
-	b.egress(e, "egress pass: udp, forwarded", pass, replication, b.out(forwarded, udp, 53, replication)).
+	b.ingress(e, "ingress pass: udp, forwarded", noted, production, b.in(forwarded, udp, 53, production))
+	b.egress(e, "egress pass: udp, forwarded", noted, replication, b.out(forwarded, udp, 53, replication)).
 		arrived = b.device(production).Index
 }
