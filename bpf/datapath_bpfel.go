@@ -699,7 +699,6 @@ const (
 	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
 	DatapathProgReplypathFallback   = "replypath_fallback"
 	DatapathProgReplypathForget     = "replypath_forget"
-	DatapathProgReplypathGate       = "replypath_gate"
 	DatapathProgReplypathHeld       = "replypath_held"
 	DatapathProgReplypathIngress    = "replypath_ingress"
 	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
@@ -791,7 +790,6 @@ type DatapathProgramSpecs struct {
 	ReplypathEgressL3  *ebpf.ProgramSpec `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.ProgramSpec `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.ProgramSpec `ebpf:"replypath_forget"`
-	ReplypathGate      *ebpf.ProgramSpec `ebpf:"replypath_gate"`
 	ReplypathHeld      *ebpf.ProgramSpec `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.ProgramSpec `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.ProgramSpec `ebpf:"replypath_ingress_l3"`
@@ -1054,7 +1052,6 @@ type DatapathPrograms struct {
 	ReplypathEgressL3  *ebpf.Program `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.Program `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.Program `ebpf:"replypath_forget"`
-	ReplypathGate      *ebpf.Program `ebpf:"replypath_gate"`
 	ReplypathHeld      *ebpf.Program `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.Program `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.Program `ebpf:"replypath_ingress_l3"`
@@ -1071,7 +1068,6 @@ func (p *DatapathPrograms) Close() error {
 		p.ReplypathEgressL3,
 		p.ReplypathFallback,
 		p.ReplypathForget,
-		p.ReplypathGate,
 		p.ReplypathHeld,
 		p.ReplypathIngress,
 		p.ReplypathIngressL3,
