@@ -264,6 +264,7 @@ func newTables() tables {
 		Connectionless: make(entries),
 		Outbound:       make(map[uint64]uint32),
 		Marks:          make(map[uint64]bool),
+		Evicted:        make(map[uint64]bool),
 	}
 }
 

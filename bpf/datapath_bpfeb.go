@@ -165,11 +165,6 @@ const (
 	DatapathFollowFOLLOW_LATEST    DatapathFollow = 2
 )
 
-type DatapathForeignSet struct {
-	_    structs.HostLayout
-	Mark [4]uint64
-}
-
 type DatapathForgetRequest struct {
 	_      structs.HostLayout
 	Digest uint64
@@ -281,8 +276,23 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 17
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 18
 )
+
+type DatapathMarkKind uint32
+
+const (
+	DatapathMarkKindMARK_NO_FLOW      DatapathMarkKind = 0
+	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 1
+	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 2
+	DatapathMarkKindMARK_EVICTED_NOTE DatapathMarkKind = 3
+	DatapathMarkKindMARK_KINDS        DatapathMarkKind = 4
+)
+
+type DatapathMarkSet struct {
+	_    structs.HostLayout
+	Mark [4]uint64
+}
 
 type DatapathMode uint32
 
@@ -660,7 +670,6 @@ const (
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
 	DatapathMapFinished             = "finished"
-	DatapathMapForeign              = "foreign"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
 	DatapathMapGatewayRoutes        = "gateway_routes"
@@ -725,6 +734,7 @@ const (
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
+	DatapathVarUnusedMarkKind       = "unused_mark_kind"
 	DatapathVarUnusedMode           = "unused_mode"
 	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
 	DatapathVarUnusedNoteFlags      = "unused_note_flags"
@@ -812,7 +822,6 @@ type DatapathMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Exclusions         *ebpf.MapSpec `ebpf:"exclusions"`
 	Finished           *ebpf.MapSpec `ebpf:"finished"`
-	Foreign            *ebpf.MapSpec `ebpf:"foreign"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
 	GatewayRoutes      *ebpf.MapSpec `ebpf:"gateway_routes"`
@@ -871,6 +880,7 @@ type DatapathVariableSpecs struct {
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
+	UnusedMarkKind       *ebpf.VariableSpec `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
 	UnusedNoteFlags      *ebpf.VariableSpec `ebpf:"unused_note_flags"`
@@ -918,7 +928,6 @@ type DatapathMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	Exclusions         *ebpf.Map `ebpf:"exclusions"`
 	Finished           *ebpf.Map `ebpf:"finished"`
-	Foreign            *ebpf.Map `ebpf:"foreign"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
 	GatewayRoutes      *ebpf.Map `ebpf:"gateway_routes"`
@@ -965,7 +974,6 @@ func (m *DatapathMaps) Close() error {
 		m.Events,
 		m.Exclusions,
 		m.Finished,
-		m.Foreign,
 		m.Fragments,
 		m.GatewayMacs,
 		m.GatewayRoutes,
@@ -1025,6 +1033,7 @@ type DatapathVariables struct {
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
+	UnusedMarkKind       *ebpf.Variable `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
 	UnusedNoteFlags      *ebpf.Variable `ebpf:"unused_note_flags"`

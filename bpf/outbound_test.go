@@ -19,7 +19,7 @@ func TestTableOutboundLost(t *testing.T) {
 		answered bool
 	}{"answered": {20, true}, "young": {0, false}, "neither": {20, false}} {
 		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.fillMarks()
+			b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW, bpf.DatapathMarkKindMARK_FOREIGN, bpf.DatapathMarkKindMARK_EVICTED_FLOW)
 			crowd, next := crowd(n, ways), newcomer(n)
 			b.notedBefore(crowd, func(i int) uint32 { return either(i == 0, lost.age, 10) })
 			for i, other := range crowd {
@@ -29,7 +29,7 @@ func TestTableOutboundLost(t *testing.T) {
 			}
 			b.leaves(next, udp{}, b.pushesOut(next, crowd[0]))
 
-			b.fillMarks()
+			b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW, bpf.DatapathMarkKindMARK_FOREIGN, bpf.DatapathMarkKindMARK_EVICTED_FLOW)
 			if !lost.answered && lost.age != 0 {
 				b.arrives(crowd[0], udp{}, b.starts(crowd[0], udp{}, b.replication))
 				return
@@ -195,7 +195,7 @@ var outboundFamily = map[string]story{
 		answer := ingress(b.replication, speaker.in(b.replication, m))
 		b.run(answer, unread(eventIgnoredAnswer))
 
-		b.must(b.ForgetForeign()) // the note itself says it now
+		b.must(b.ForgetMarks()) // the note itself says it now
 		b.run(answer, unread(eventIgnoredAnswer))
 	},
 }

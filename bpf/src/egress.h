@@ -49,7 +49,7 @@ static inline void note_answer(struct __sk_buff *skb, const struct packet *packe
 		if (likely(is_of_request(skb, packet)))
 			flow->state |= FLOW_REQUESTED;
 		forget_outbound(packet->digest);
-		unmark(packet->digest);
+		unmark(MARK_NO_FLOW, packet->digest);
 	} else if (flow->state & FLOW_ANSWERED && !(packet->tcp_flags & TCP_RST) &&
 		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;

@@ -116,12 +116,6 @@ static inline void look_for_note(const struct outbound_set *set, __u32 time, vol
 	}
 }
 
-/* By what the negative cache knows that the note about a tuple was pushed out. */
-static inline __u64 evicted_note(__u64 digest)
-{
-	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
-}
-
 /*
  * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered. `ifindex`:
  * where the packet came in, 0 for what the host itself sends. What makes room is chosen under the lock: of two CPUs
@@ -157,7 +151,7 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	if (is_of_interface(reason) && ifindex)
 		mark_foreign_address(packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
-		cache_no_beginning(digest, generation);
+		mark(MARK_NO_FLOW, digest, generation);
 	if (reason != EVENT_END)
 		return 0;
 
@@ -180,7 +174,7 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 		count_event(EVENT_EVICTED_OUTBOUND);
 	/* The next answer to what was pushed out is no beginning. A digest does not tell whether it is TCP's. */
 	if (vacancy->rank < (EVICT_EARLY | seconds(1)))
-		cache_no_beginning(evicted_note(vacancy->digest), generation);
+		mark(MARK_EVICTED_NOTE, vacancy->digest, generation);
 	return 0;
 }
 
@@ -194,7 +188,7 @@ static inline void note_that_host_speaks(const struct packet *packet, __u32 ifin
 /* Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether it was. */
 static inline bool restore_evicted_note(const struct __sk_buff *skb, const struct packet *packet)
 {
-	if (likely(!begins_no_flow(evicted_note(packet->digest))))
+	if (likely(!is_marked(MARK_EVICTED_NOTE, packet->digest)))
 		return false;
 	note_outbound(true, skb->ifindex);
 	return true;
@@ -215,7 +209,8 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 	if (likely(note.set))
 		refresh_note(note);
 	else if (!is_foreign_address(packet, skb->ingress_ifindex) &&
-		 !begins_no_flow(packet->digest) && !is_grace() && !is_marked(packet->digest))
+		 !is_marked(MARK_NO_FLOW, packet->digest) && !is_grace() &&
+		 !is_marked(MARK_EVICTED_FLOW, packet->digest))
 		note_that_host_speaks(packet, skb->ingress_ifindex);
 }
 

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 17,
+	LAYOUT_VERSION = 18,
 };
 
 /*
@@ -147,6 +147,15 @@ struct outbound_set {
 	__u64 digest[WAYS];
 	__u32 sent[WAYS];     /* ticks: the last datagram of the host's */
 	__u32 answered[WAYS]; /* enum note_flags */
+};
+
+/* What is known of a digest, and begins no flow: see negative_cache.h. */
+enum mark_kind {
+	MARK_NO_FLOW,      /* of a tuple: refused, forwarded, or without a socket */
+	MARK_FOREIGN,      /* of an address and an interface: nothing by it is ours; see self_digest() */
+	MARK_EVICTED_FLOW, /* the answer to the last question is no beginning */
+	MARK_EVICTED_NOTE, /* the same the other way: see restore_evicted_note() */
+	MARK_KINDS,
 };
 
 /* Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see reply_source.h. */

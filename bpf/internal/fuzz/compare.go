@@ -49,7 +49,7 @@ func (x *run) compareAll() error {
 		compare func()
 	}{
 		{x.views.Fragments.Read, x.compareFragments},
-		{x.views.Foreign.Read, x.compareForeign},
+		{x.d.MarkSets.Read, x.compareMarks},
 		{x.views.Asked.Read, x.compareAsked},
 	} {
 		if err := compared.read(); err != nil {
@@ -146,7 +146,7 @@ func (x *run) sameDatagrams(got, want model.Flow) bool {
 	return got == want
 }
 
-// compareNotes compares what is known of who spoke first, and what is marked.
+// compareNotes compares what is known of who spoke first.
 func (x *run) compareNotes() {
 	notes := make(map[uint64]model.Tuple)
 	for t, want := range x.m.Outbound {
@@ -165,11 +165,6 @@ func (x *run) compareNotes() {
 			if _, ok := notes[digest]; digest != 0 && !ok && x.m.IsNoted(set.Sent[way]) {
 				x.differ("outbound: digest %#x at %d is not in the model", digest, set.Sent[way])
 			}
-		}
-	}
-	for t := range x.tuples {
-		if got, err := x.marked(t); err != nil || got != x.m.Marks[t] {
-			x.differ("marks: %s %v, in the model %v", tupleText(t), got, x.m.Marks[t])
 		}
 	}
 }
@@ -285,57 +280,42 @@ func (x *run) fragmentDigest(key model.FragmentKey) uint64 {
 	return x.d.Seeds.Digest(t)
 }
 
-// compareForeign compares the addresses and tuples by which nothing begins.
-func (x *run) compareForeign() {
-	want, addresses := make(map[uint64]string), make(map[uint64]bool)
-	for place := range x.m.Foreign {
-		digest := x.placeDigest(place)
-		want[digest], addresses[digest] = place.Address.String(), true
+// compareMarks compares the tuples and addresses by which nothing begins. Flows and notes that are pushed out are no part of
+// the model.
+func (x *run) compareMarks() {
+	want := map[bpf.DatapathMarkKind]map[uint64]string{
+		bpf.DatapathMarkKindMARK_NO_FLOW: {}, bpf.DatapathMarkKindMARK_FOREIGN: {},
+		bpf.DatapathMarkKindMARK_EVICTED_FLOW: {}, bpf.DatapathMarkKindMARK_EVICTED_NOTE: {},
 	}
 	for t := range x.m.Refused {
-		want[x.d.Seeds.Digest(t)] = tupleText(t)
+		want[bpf.DatapathMarkKindMARK_NO_FLOW][x.d.Seeds.Digest(t)] = tupleText(t)
 	}
+	for place := range x.m.Foreign {
+		want[bpf.DatapathMarkKindMARK_FOREIGN][x.d.AddressDigest(place.Address, place.Ifindex)] = place.Address.String()
+	}
+	for kind, names := range want {
+		x.compareMarked(kind, names)
+	}
+}
+
+// compareMarked compares the marks of a kind with the digests that the model knows, by name.
+func (x *run) compareMarked(kind bpf.DatapathMarkKind, want map[uint64]string) {
 	got := make(map[uint64]bool)
-	sets := x.views.Foreign.Elements
+	sets := x.d.Marked(kind)
 	for _, set := range sets {
 		for _, mark := range set.Mark {
-			if mark == 0 {
-				continue
-			}
-			digest := x.addressOf(mark, addresses)
-			if want[digest] == "" {
-				x.differ("foreign: %#x is not in the model", digest)
+			digest := mark ^ x.period
+			if mark != 0 && want[digest] == "" {
+				x.differ("marks: %s: %#x is not in the model", kind, digest)
 			}
 			got[digest] = true
 		}
 	}
 	for digest, name := range want {
 		if !got[digest] && slices.Contains(sets[digest>>1%uint64(len(sets))].Mark[:], 0) {
-			x.differ("foreign: not in the datapath: %s", name)
+			x.differ("marks: %s: not in the datapath: %s", kind, name)
 		}
 	}
-}
-
-// placeDigest is self_digest() in bpf/src/digest.h.
-func (x *run) placeDigest(p model.Place) uint64 {
-	var ports [4]byte // which the interface takes the place of
-	binary.NativeEndian.PutUint32(ports[:], p.Ifindex)
-	return x.d.Seeds.Digest(model.Tuple{Self: p.Address.As16(),
-		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
-}
-
-const ticksOfMoment = 8 // moment() in bpf/src/negative_cache.h
-
-// addressOf is what a mark is of: one of these addresses, which are marked by the moment, or else
-// a tuple, which is marked by the period.
-func (x *run) addressOf(mark uint64, addresses map[uint64]bool) uint64 {
-	for digest := range addresses {
-		since := uint32((mark^digest)>>32) - x.start/ticksOfMoment
-		if since <= x.d.Seconds(1)/ticksOfMoment+1 && uint32(mark^digest) == uint32(x.period) {
-			return digest
-		}
-	}
-	return mark ^ x.period
 }
 
 // compareAsked compares by which flow each asker asked last, or the host began with it. Where that

@@ -140,7 +140,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	m.settleNote(t)
 	_, noted := m.Outbound[t]
 	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}]
-	if !p.echoReply && (noted || !settled && !m.maybeAnswer(t) && m.noteworthy(p, frame)) {
+	if !p.echoReply && (noted || !settled && !m.isAhead(m.Host.GraceUntil) && m.noteworthy(p, frame)) {
 		m.note(t)
 	}
 	return Verdict{}
@@ -158,12 +158,6 @@ func (m *Model) noteworthy(p *packet, f Frame) bool {
 		m.Refused[p.outbound()] = true
 	}
 	return len(reasons) == 0
-}
-
-// maybeAnswer says whether a datagram that is not noted may answer a flow that is not known: just
-// after the start, or after the flow was pushed out.
-func (m *Model) maybeAnswer(t Tuple) bool {
-	return m.isAhead(m.Host.GraceUntil) || m.Marks[t]
 }
 
 // settleNote: an outdated note is worth nothing, and may have made room for
@@ -254,7 +248,7 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 			}
 			m.HalfOpen[t] = f
 			delete(m.Outbound, t)
-			delete(m.Marks, t)
+			delete(m.Refused, t)
 		}
 		return m.reply(tableHalfOpen, t, p, frame)
 	}
