@@ -283,7 +283,7 @@ func TestForeignDatagram(t *testing.T) {
 		b.keepPeriod()
 		b.arrives(forwarded, m, unread(eventIgnoredNotOwn))
 		b.arrives(forwarded, m, nothing)
-		b.leaves(forwarded, m, nothing)
+		b.refuses(forwarded, m)
 		b.leaves(forwarded, m, nothing)
 
 		b.must(b.SetOwnAddress(n.stranger, ownAddress))
@@ -298,10 +298,11 @@ func TestForeignDatagram(t *testing.T) {
 func TestExcludedIsNotNoted(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
 		b.exclude(exclusion(prefix(n.peer), prefix(n.self), 0, 0))
-		b.leaves(n, m, nothing)
+		b.refuses(n, m)
 		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions, s.Generation = 1, s.Generation+1 })
 		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		b.leaves(n, m, nothing)
+		b.put()
+		b.refuses(n, m)
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"replypath/bpf"
 )
@@ -107,17 +106,6 @@ func (b *bed) meetsListener(n network, via nic) effect {
 	return e
 }
 
-// markTuple marks a tuple as the programs would.
-func (b *bed) markTuple(n network, m message) error {
-	b.keepPeriod()
-	digest := b.Seeds.Digest(n.tuple(m))
-	mark, err := b.Mark(digest)
-	if err != nil {
-		return err
-	}
-	return b.DatapathMaps.Marks.Put(uint32(digest>>1%uint64(b.DatapathMaps.Marks.MaxEntries())), mark)
-}
-
 // unlearnt has the loader know nothing of an address that eth1 has.
 func (b *bed) unlearnt(n network) {
 	b.t.Helper()
@@ -167,22 +155,11 @@ var adoptFamily = map[string]story{
 		b.run(r, unread(eventIgnoredNotOwn))
 		b.run(r, nothing)
 	},
-	"of two strangers with one place, the last is remembered": func(t *testing.T, b *bed, n network) {
-		digest := b.Seeds.Digest(n.tuple(tcp{}))
-		place := uint32(digest >> 1 % uint64(b.DatapathMaps.Marks.MaxEntries()))
-		other := digest ^ 1<<63
-		b.keepPeriod()
-		mark, err := b.Mark(other)
-		b.must(err)
-		b.must(b.DatapathMaps.Marks.Put(place, mark))
-		want := b.meetsStranger(n, b.replication).and(func(t tables) { delete(t.Marks, other) })
-		b.arrives(n, tcp{flags: "A"}, want)
-	},
 	// A SYN alone may be forged.
 	"a SYN that the host answers makes void what was known": func(t *testing.T, b *bed, n network) {
 		b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})))
-		b.put(b.sent(n, tcp{}, 0))
-		b.must(b.markTuple(n, tcp{}))
+		b.keepPeriod()
+		b.put(b.sent(n, tcp{}, 0), marked(b, n, tcp{}))
 		b.arrives(n, syn, b.starts(n, syn, b.replication))
 		b.exec(egress(b.production, n.out(b.production, synAck)))
 		content, _ := b.snapshot()
@@ -247,8 +224,7 @@ var adoptFamily = map[string]story{
 	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {
 		other := udp{ports: ports{peer: 999}}
 		b.unlearnt(n)
-		b.keepPeriod()
-		b.leaves(n, udp{}, nothing)
+		b.refuses(n, udp{})
 		b.arrives(n, udp{}, nothing)
 		b.arrives(n, other, unread(eventIgnoredNotOwn))
 
@@ -266,7 +242,8 @@ func TestAdoptFamily(t *testing.T) { tell(t, eachFamily, adoptFamily) }
 // beginning.
 func TestAnswerOfPushedOutFlow(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.markTuple(n, m))
+		b.keepPeriod()
+		b.put(evicted(b, n, m))
 		b.leaves(n, m, nothing)
 		b.arrives(n, m, b.admits(n, m, b.replication))
 	})
@@ -280,20 +257,4 @@ func TestSeenAhead(t *testing.T) {
 		b.put(flowOf(m, flow))
 		b.wantMoved(n, m)
 	})
-}
-
-// TestForeignForAMoment: without a SYN it is looked at again soon.
-func TestForeignForAMoment(t *testing.T) {
-	b := newBed(t, normal)
-	ask := func() {
-		for _, n := range networks {
-			b.arrives(n.at(n.stranger), udp{}, unread(eventIgnoredNotOwn))
-		}
-	}
-	ask()
-	const most = 2 * 8 // ticks: moment() in src/negative_cache.h
-	for began := b.ago(0); b.ago(0)-began < most; {
-		time.Sleep(time.Millisecond)
-	}
-	ask()
 }

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -264,6 +263,7 @@ func newTables() tables {
 		Connectionless: make(entries),
 		Outbound:       make(map[uint64]uint32),
 		Marks:          make(map[uint64]bool),
+		Evicted:        make(map[uint64]bool),
 	}
 }
 
@@ -363,10 +363,6 @@ func (b *bed) exec(r run) (verdict int32, frame []byte, out rig.Context) {
 		b.t.Skip("the kernel cannot make packets that are not linear: it takes no data_end in the context (Linux 6.19)")
 	}
 	b.must(err)
-	if r.program == bpf.DatapathProgReplypathGate {
-		const ok = 0 // BPF_OK; BPF_DROP is TC_ACT_SHOT. It sees no header.
-		return either(verdict == ok, pass, verdict), slices.Concat(r.frame[:ethernetSize], opts.DataOut[ethernetSize:]), out
-	}
 	return verdict, opts.DataOut, out
 }
 
@@ -375,7 +371,6 @@ func (b *bed) program(name string) *ebpf.Program {
 		bpf.DatapathProgReplypathIngress: b.ReplypathIngress, bpf.DatapathProgReplypathIngressL3: b.ReplypathIngressL3,
 		bpf.DatapathProgReplypathEgress: b.ReplypathEgress, bpf.DatapathProgReplypathEgressL3: b.ReplypathEgressL3,
 		bpf.DatapathProgReplypathFallback: b.ReplypathFallback, bpf.DatapathProgReplypathHeld: b.ReplypathHeld,
-		bpf.DatapathProgReplypathGate: b.ReplypathGate,
 	}[name]
 }
 

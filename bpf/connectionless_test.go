@@ -462,9 +462,9 @@ var connectionlessNoted = map[string]messageStory{
 	},
 	"what needs no note because nothing would be recorded": func(t *testing.T, b *bed, n network, m message) {
 		for _, address := range extraordinary[n.family] {
-			b.run(egress(b.production, n.out(b.production, m, destination(netip.MustParseAddr(address)))), nothing)
+			b.refuses(n.from(netip.MustParseAddr(address)), m)
 		}
-		b.leaves(n, m, nothing, source(n.stranger))
+		b.refuses(n.at(n.stranger), m)
 
 		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
 		forwarded := n.at(n.stranger)
@@ -472,7 +472,7 @@ var connectionlessNoted = map[string]messageStory{
 
 		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_TCP) })
 		b.put()
-		b.leaves(n, m, nothing)
+		b.refuses(n, m)
 	},
 	"the host speaks first in a tuple whose flow is over": func(t *testing.T, b *bed, n network, m message) {
 		b.put(connectionlessFlow(b.flow(n, m, b.production, idleConnectionless+2)), b.sent(n, m, 0))

@@ -158,11 +158,6 @@ const (
 	DatapathFollowFOLLOW_LATEST    DatapathFollow = 2
 )
 
-type DatapathForeignSet struct {
-	_    structs.HostLayout
-	Mark [4]uint64
-}
-
 type DatapathForgetRequest struct {
 	_      structs.HostLayout
 	Digest uint64
@@ -275,6 +270,20 @@ type DatapathLayout uint32
 const (
 	DatapathLayoutLAYOUT_VERSION DatapathLayout = 18
 )
+
+type DatapathMarkKind uint32
+
+const (
+	DatapathMarkKindMARK_NO_FLOW      DatapathMarkKind = 0
+	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 1
+	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 2
+	DatapathMarkKindMARK_KINDS        DatapathMarkKind = 3
+)
+
+type DatapathMarkSet struct {
+	_    structs.HostLayout
+	Mark [4]uint64
+}
 
 type DatapathMode uint32
 
@@ -640,7 +649,6 @@ const (
 	DatapathMapEstablishedTags      = "established_tags"
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
-	DatapathMapForeign              = "foreign"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
 	DatapathMapGatewayRoutes        = "gateway_routes"
@@ -677,7 +685,6 @@ const (
 	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
 	DatapathProgReplypathFallback   = "replypath_fallback"
 	DatapathProgReplypathForget     = "replypath_forget"
-	DatapathProgReplypathGate       = "replypath_gate"
 	DatapathProgReplypathHeld       = "replypath_held"
 	DatapathProgReplypathIngress    = "replypath_ingress"
 	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
@@ -704,6 +711,7 @@ const (
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
+	DatapathVarUnusedMarkKind       = "unused_mark_kind"
 	DatapathVarUnusedMode           = "unused_mode"
 	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
 	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
@@ -768,7 +776,6 @@ type DatapathProgramSpecs struct {
 	ReplypathEgressL3  *ebpf.ProgramSpec `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.ProgramSpec `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.ProgramSpec `ebpf:"replypath_forget"`
-	ReplypathGate      *ebpf.ProgramSpec `ebpf:"replypath_gate"`
 	ReplypathHeld      *ebpf.ProgramSpec `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.ProgramSpec `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.ProgramSpec `ebpf:"replypath_ingress_l3"`
@@ -790,7 +797,6 @@ type DatapathMapSpecs struct {
 	EstablishedTags    *ebpf.MapSpec `ebpf:"established_tags"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Exclusions         *ebpf.MapSpec `ebpf:"exclusions"`
-	Foreign            *ebpf.MapSpec `ebpf:"foreign"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
 	GatewayRoutes      *ebpf.MapSpec `ebpf:"gateway_routes"`
@@ -847,6 +853,7 @@ type DatapathVariableSpecs struct {
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
+	UnusedMarkKind       *ebpf.VariableSpec `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
 	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
@@ -892,7 +899,6 @@ type DatapathMaps struct {
 	EstablishedTags    *ebpf.Map `ebpf:"established_tags"`
 	Events             *ebpf.Map `ebpf:"events"`
 	Exclusions         *ebpf.Map `ebpf:"exclusions"`
-	Foreign            *ebpf.Map `ebpf:"foreign"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
 	GatewayRoutes      *ebpf.Map `ebpf:"gateway_routes"`
@@ -936,7 +942,6 @@ func (m *DatapathMaps) Close() error {
 		m.EstablishedTags,
 		m.Events,
 		m.Exclusions,
-		m.Foreign,
 		m.Fragments,
 		m.GatewayMacs,
 		m.GatewayRoutes,
@@ -994,6 +999,7 @@ type DatapathVariables struct {
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
+	UnusedMarkKind       *ebpf.Variable `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
 	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`
@@ -1020,7 +1026,6 @@ type DatapathPrograms struct {
 	ReplypathEgressL3  *ebpf.Program `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.Program `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.Program `ebpf:"replypath_forget"`
-	ReplypathGate      *ebpf.Program `ebpf:"replypath_gate"`
 	ReplypathHeld      *ebpf.Program `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.Program `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.Program `ebpf:"replypath_ingress_l3"`
@@ -1037,7 +1042,6 @@ func (p *DatapathPrograms) Close() error {
 		p.ReplypathEgressL3,
 		p.ReplypathFallback,
 		p.ReplypathForget,
-		p.ReplypathGate,
 		p.ReplypathHeld,
 		p.ReplypathIngress,
 		p.ReplypathIngressL3,

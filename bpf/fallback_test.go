@@ -130,33 +130,6 @@ func anotherVersion(frame []byte) []byte {
 	return frame
 }
 
-func gate(via nic, frame []byte) run {
-	return run{program: bpf.DatapathProgReplypathGate, via: via, frame: frame}
-}
-
-// TestGateStops: a datagram that the host sends by a socket that is not connected, as that of a test run is.
-func TestGateStops(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		want := effect{events: n.dropped()}
-		want.drop = b.Features.ProbeRead
-		if !want.drop {
-			want.events = nil // whether it is to be translated back is not known
-		}
-		datagrams := map[string]message{"udp": udp{payload: 30}, "empty udp": udp{}, "large udp": udp{payload: 1400}}
-		stopped := 0
-		for name, m := range datagrams {
-			b.sub(name, func(t *testing.T) {
-				b.run(gate(b.production, n.out(b.production, m)), want)
-				if want.drop && !t.Failed() {
-					stopped++
-				}
-			})
-		}
-		t.Logf("%d datagrams of a socket that is not connected, %d stopped; the kernel has probe_read: %t",
-			len(datagrams), stopped, b.Features.ProbeRead)
-	})
-}
-
 var nobodies = map[string]net.HardwareAddr{"silent gateway": bpf.SilentGateway, "any peer": bpf.AnyPeer}
 
 // TestNobodyIsNoStranger: bridges and hosts take the MACs for what they are, locally administered ones of single
@@ -277,28 +250,6 @@ var fallbackFamily = map[string]story{
 			b.sub(name, func(t *testing.T) {
 				b.run(fallback(b.production, frame), effect{drop: true, events: n.dropped()})
 			})
-		}
-	},
-	"the gate lets by what it need not stop": func(t *testing.T, b *bed, n network) {
-		for _, m := range []message{
-			tcp{flags: "S"}, tcp{flags: "PA", payload: 10}, echo{}, echo{reply: true}, sctp{payload: 20}, raw{17, filler(7)},
-		} {
-			b.run(gate(b.production, n.out(b.production, m)), nothing)
-		}
-		b.run(gate(b.production, anotherVersion(n.out(b.production, udp{}))), nothing)
-	},
-	"an answer is no beginning": func(t *testing.T, b *bed, n network) {
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 1)))
-		b.run(gate(b.production, n.out(b.production, udp{payload: 30})), nothing)
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 3600)))
-		b.run(gate(b.production, n.out(b.production, udp{payload: 30})),
-			effect{drop: b.Features.ProbeRead, events: n.dropped()})
-	},
-	"what connection tracking knows nothing of passes": func(t *testing.T, b *bed, n network) {
-		for _, m := range []message{udp{payload: 30}, tcp{flags: "S"}, tcp{flags: "PA", payload: 10}, echo{}} {
-			r := gate(b.production, n.out(b.production, m))
-			r.ingress = b.replication
-			b.run(r, nothing)
 		}
 	},
 	// By IPv4 what goes to any peer is sent to it as to a neighbour.

@@ -66,33 +66,25 @@ func (b *bed) wantAsEver(n network) {
 	b.put()
 }
 
-// fillMarks marks a tuple of nobody's in every place, and returns which.
-func (b *bed) fillMarks() (digests []uint64) {
+// fillMarks has every place of some kinds of marks be taken, and returns the digest that makes room for another one's.
+func (b *bed) fillMarks(kinds ...bpf.DatapathMarkKind) (oldest func(digest uint64) uint64) {
 	b.t.Helper()
 	b.keepPeriod()
 	present, err := b.Mark(0)
-	b.must(err)
-	fillArray(b, b.DatapathMaps.Marks, func(index uint32) uint64 {
-		digest := 1<<63 | uint64(index)<<1 | 1
-		digests = append(digests, digest)
-		return digest ^ present
-	})
-	return digests
-}
-
-// fillForeign has every place of what is none of ours be taken.
-func (b *bed) fillForeign() {
-	b.t.Helper()
-	b.keepPeriod()
-	present, err := b.Mark(0)
-	b.must(err)
-	type foreignSet struct{ Mark [4]uint64 }
-	fillArray(b, b.DatapathMaps.Foreign, func(index uint32) (set foreignSet) {
-		for way := range set.Mark {
-			set.Mark[way] = (uint64(way+1)<<60 | uint64(index)<<1 | 1) ^ present
+	b.must(errors.Join(err, b.MarkSets.Read()))
+	of := func(index uint64, way int) uint64 { return uint64(way+1)<<60 | index<<1 | 1 }
+	for _, kind := range kinds {
+		for index, set := range b.Marked(kind) {
+			for way := range set.Mark {
+				b.Marked(kind)[index].Mark[way] = of(uint64(index), way) ^ present
+			}
 		}
-		return set
-	})
+	}
+	b.must(b.MarkSets.Write())
+	return func(digest uint64) uint64 {
+		sets := b.Marked(kinds[0])
+		return of(digest>>1%uint64(len(sets)), len(sets[0].Mark)-1)
+	}
 }
 
 // numbered is an address that no test uses otherwise.
@@ -235,15 +227,14 @@ var fullFamily = map[string]story{
 	},
 	// What needs no mark is as ever.
 	"of a tuple that is marked, another one takes the place": func(t *testing.T, b *bed, n network) {
-		b.fillMarks()
+		b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW)
 		for _, m := range starters {
 			b.arrives(n, m.message, b.starts(n, m.message, b.replication))
 		}
 		b.put() // which forgets all marks
-		digests := b.fillMarks()
+		oldest := b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW)
 		want := b.meetsStranger(n, b.replication).and(func(t tables) {
-			place := b.Seeds.Digest(n.tuple(tcp{})) >> 1 % uint64(len(digests))
-			delete(t.Marks, digests[place])
+			delete(t.Marks, oldest(b.Seeds.Digest(n.tuple(tcp{}))))
 		})
 		segment := ingress(b.replication, n.in(b.replication, tcp{flags: "A"}))
 		b.run(segment, want)
@@ -251,13 +242,18 @@ var fullFamily = map[string]story{
 		b.leaves(n, udp{}, b.notes(n, udp{}))
 	},
 	"what is none of ours takes the place of something else": func(t *testing.T, b *bed, n network) {
-		b.fillForeign()
+		oldest := b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW, bpf.DatapathMarkKindMARK_FOREIGN)
 		b.wantAsEver(n)
 		b.leaves(n, udp{}, b.notes(n, udp{}))
 		forwarded := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
 		b.run(forwarded, unread(eventIgnoredNotOwn))
 		b.run(forwarded, nothing)
-		b.leaves(n, udp{}, nothing, source(n.stranger))
+		own := n.at(n.stranger)
+		b.leaves(own, udp{}, effect{tables: func(t tables) {
+			digest := b.Seeds.Digest(own.tuple(udp{}))
+			t.Marks[digest] = true
+			delete(t.Marks, oldest(digest))
+		}})
 	},
 	"a gateway that finds no room is none, the last one serves": func(t *testing.T, b *bed, n network) {
 		b.setGateways(b.replication, n, auto, 2)
@@ -332,7 +328,7 @@ var fullFamily = map[string]story{
 			t.Errorf("one more: %v", err)
 		}
 		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), unread(eventIgnoredNotOwn))
-		b.leaves(n, udp{}, nothing, source(n.stranger))
+		b.refuses(n.at(n.stranger), udp{})
 	},
 	// None is about the packet. Nor is one of a set that is not in force, or that does not exist.
 	"more rules of exclusion are said to be there than can be": func(t *testing.T, b *bed, n network) {

@@ -74,7 +74,7 @@ func TestModel(t *testing.T) {
 			r := newFuzzer(t, either(oldKernel, fuzzedOld, fuzzed), fuzz.Sockets{})
 			compareStories(t, r, fuzz.Stories())
 			checkSeen(t, r)
-			checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated)
+			checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapMarks, bpf.DatapathMapOriginated)
 			r.Whole = !oldKernel
 			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 30)))
 		})

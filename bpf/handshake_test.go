@@ -192,6 +192,24 @@ func marked(b *bed, n network, m message) func(tables) {
 	return func(t tables) { t.Marks[b.Seeds.Digest(n.tuple(m))] = true }
 }
 
+// refuses sends what no answer to starts a flow: that is remembered, but of echoes and of segments that open nothing.
+func (b *bed) refuses(n network, m message) {
+	b.t.Helper()
+	b.keepPeriod()
+	want := effect{tables: marked(b, n, m)}
+	if _, ok := m.(echo); ok {
+		want = nothing
+	} else if segment, ok := m.(tcp); ok && segment.flags != "S" {
+		want = nothing
+	}
+	b.leaves(n, m, want)
+}
+
+// evicted enters that the message's flow was pushed out, or found no room.
+func evicted(b *bed, n network, m message) func(tables) {
+	return func(t tables) { t.Evicted[b.Seeds.Digest(n.tuple(m))] = true }
+}
+
 // TestStrayLeavesHandshake: a segment that is forged for the tuple of a handshake does not spoil it.
 func TestStrayLeavesHandshake(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -261,9 +279,9 @@ var handshakeFamily = map[string]story{
 		b.wantMoved(n, tcp{flags: "A"}, establishedFlow(flow))
 	},
 	"the host's notes are about its own packets": func(t *testing.T, b *bed, n network) {
-		b.leaves(n, syn, nothing, source(n.stranger))
+		b.refuses(n.at(n.stranger), syn)
 		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_UDP) })
-		b.leaves(n, syn, nothing)
+		b.refuses(n, syn)
 	},
 	"a SYN by another way, pinned or of an excluded peer": func(t *testing.T, b *bed, n network) {
 		again := ingress(b.backup, n.in(b.backup, syn))

@@ -46,7 +46,7 @@ func TestWithoutFlowTables(t *testing.T) {
 					b.wantElsewhere(n, m.message)
 					want := unread(eventInsertFailedHalfOpen)
 					if m.name != "tcp" {
-						want = unread(eventInsertFailedConnectionless).and(marked(b, n, m.message))
+						want = unread(eventInsertFailedConnectionless).and(evicted(b, n, m.message))
 					}
 					b.arrives(n, m.message, want)
 				}
@@ -79,7 +79,7 @@ func TestWithoutLocksAnswers(t *testing.T) {
 	})
 }
 
-// TestWithoutPlaces: marks, what is foreign, fragments and counters of pairs find no place. That costs what they are
+// TestWithoutPlaces: marks, fragments and counters of pairs find no place. That costs what they are
 // for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
@@ -273,7 +273,7 @@ var lackingReply = map[string]messageStory{
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
 		b.put()
-		b.run(egress(b.production, frame), nothing)
+		b.refuses(n, m)
 	},
 	"without addresses what is known is answered": func(t *testing.T, b *bed, n network, m message) {
 		for _, address := range []bpf.DatapathAddress{{Bytes: n.self.As16()}, {Bytes: n.other.As16()}} {
@@ -283,7 +283,7 @@ var lackingReply = map[string]messageStory{
 		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
 		b.put()
 		b.run(ingress(b.production, n.in(b.production, udp{})), unread(eventIgnoredNotOwn))
-		b.run(egress(b.production, frame), nothing)
+		b.refuses(n, m)
 	},
 }
 

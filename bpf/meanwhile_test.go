@@ -124,7 +124,7 @@ func TestEnteredMeanwhile(t *testing.T) {
 				if !c.replaced {
 					want = unread(eventInsertFailedConnectionless)
 					want.tables = func(t tables) {
-						marked(b, n, m)(t)
+						evicted(b, n, m)(t)
 						t.Connectionless[first.Tuple] = first
 					}
 				}
@@ -316,7 +316,7 @@ func TestSecondSetEviction(t *testing.T) {
 					tables: func(t tables) {
 						delete(t.Connectionless, gone.Tuple)
 						t.Connectionless[born.Tuple] = born
-						t.Marks[b.Seeds.Digest(gone.Tuple)] = true
+						t.Evicted[b.Seeds.Digest(gone.Tuple)] = true
 					},
 				})
 			})
@@ -423,7 +423,7 @@ func TestWayTaken(t *testing.T) {
 				b.beginWrite(c.way, b.flow(c.taker, m, b.backup, 0))
 				b.keepPeriod()
 				want := unread(eventInsertFailedConnectionless)
-				want.tables = marked(b, n, m)
+				want.tables = evicted(b, n, m)
 				b.arrives(n, m, want)
 				if entries := b.entries(n, m); entries > 1 {
 					t.Errorf("the flow is %d times in the table", entries)

@@ -411,16 +411,6 @@ var originateFamily = map[string]story{
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), effect{redirect: true, frame: readdressed(frame, b.replication.router, b.replication.MAC)})
 	},
-	"the gate lets by what the source would have moved": func(t *testing.T, b *bed, n network) {
-		b.own(n)
-		for _, isStrong := range []bool{false, true} {
-			if isStrong {
-				b.manageStrong(b.replication, nil)
-			}
-			want := either(!isStrong && b.Features.ProbeRead, effect{drop: true, events: n.dropped()}, effect{})
-			b.run(gate(b.production, n.out(b.production, udp{payload: 100})), want)
-		}
-	},
 }
 
 func TestOriginateFamily(t *testing.T) { tell(t, eachFamily, originateFamily) }

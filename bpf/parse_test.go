@@ -347,7 +347,7 @@ func TestParseOtherProtocols(t *testing.T) {
 			m := raw{protocol, make([]byte, 24)}
 			b.arrives(n, m, unread(eventIgnoredProtocol))
 			b.put()
-			b.leaves(n, m, nothing)
+			b.refuses(n, m)
 		}
 	})
 	// IPv6's extension headers are nothing special in IPv4.

@@ -373,14 +373,3 @@ func TestRelatedFragments(t *testing.T) {
 		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
 	})
 }
-
-// TestRelatedGate: the gate lets by what goes with a flow.
-func TestRelatedGate(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.relates(n, b.replication)
-		m := udp{payload: 100}
-		b.run(gate(b.production, n.out(b.production, m)), effect{})
-		b.put()
-		b.run(gate(b.production, n.out(b.production, m)), either(b.Features.ProbeRead, effect{drop: true, events: n.dropped()}, effect{}))
-	})
-}

@@ -95,7 +95,7 @@ func (b *bed) enters(table fullTable, n network, gone *network) effect {
 		if gone != nil {
 			delete(table.flows(t), gone.tuple(table.message))
 			if e.events[eventEvictedConnectionless] != 0 {
-				marked(b, *gone, table.message)(t)
+				evicted(b, *gone, table.message)(t)
 			}
 		}
 		table.flows(t)[born.Tuple] = born
@@ -380,7 +380,7 @@ func TestTableCollision(t *testing.T) {
 		want, reply := unread(table.event(eventInsertFailedHalfOpen)), message(tcp{flags: "A"})
 		if table.table == tableConnectionless { // whose answer is no beginning
 			b.keepPeriod()
-			want.tables, reply = marked(b, next, udp{}), udp{}
+			want.tables, reply = evicted(b, next, udp{}), udp{}
 		}
 		b.enter(table, next, want)
 		if verdict, _, _ := b.exec(egress(b.production, next.out(b.production, reply))); verdict != pass {

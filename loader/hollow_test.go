@@ -47,8 +47,6 @@ var hollowSpec = sync.OnceValues(func() (*ebpf.CollectionSpec, error) {
 			continue
 		case program.Type == ebpf.CGroupSockAddr:
 			verdict = 1
-		case program.Type == ebpf.LWTOut:
-			verdict = 0
 		}
 		program.Instructions = asm.Instructions{
 			asm.LoadMapPtr(asm.R1, 0).WithReference(bpf.DatapathMapEstablished), // by which they are told from another datapath's

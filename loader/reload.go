@@ -96,7 +96,7 @@ func (l reload) replaceTables(cfg *config.Config, tx *undo.Tx) (resized *datapat
 // are attached.
 func (l *core) replacePrograms(by *datapath.Datapath) error {
 	err := l.attachments.Replace(by, l.interfaces.Targets())
-	// Whoever looks flows up for the fallback routes finds all of them.
+	// The programs of the fallback route's device find all flows.
 	by.AddMissed()
 	return errors.Join(err, l.routes.Replace(by), l.source.Replace(by))
 }
@@ -104,7 +104,7 @@ func (l *core) replacePrograms(by *datapath.Datapath) error {
 // handOver attaches the programs of a datapath with other flow tables than the earlier one's.
 func (l *core) handOver(to *datapath.Datapath, attach func() error) error {
 	return to.InGrace(func() error {
-		if err := errors.Join(to.Fill(), l.routes.AskNobody()); err != nil {
+		if err := to.Fill(); err != nil {
 			return err
 		}
 		return attach()

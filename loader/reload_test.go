@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
@@ -102,25 +100,6 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 		}
 		r.stop()
 		b.ping()
-	})
-}
-
-// TestReloadAsksNoGateMeanwhile: while flows are recorded in the tables of two datapaths, no gate knows all of them, so that
-// the fallback routes ask none.
-func TestReloadAsksNoGateMeanwhile(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		r := b.start(by(mechanism))
-		asking := func() int {
-			routes := host.Shell(t, b.host, "ip -4 route show table all proto 114; ip -6 route show table all proto 114")
-			return strings.Count(routes, "encap bpf")
-		}
-		before, meanwhile := asking(), -1
-		r.attachBy(doFirst(func() { meanwhile = asking() }))
-		await.Must(t, r.reload(largerConfig))
-		if after := asking(); before == 0 || meanwhile != 0 || after != before {
-			t.Errorf("of the fallback routes %d ask a gate before, %d while tables are replaced, %d afterwards", before, meanwhile, after)
-		}
 	})
 }
 

@@ -157,8 +157,6 @@ static inline enum event look_up_refusal(struct scratch *from, __u32 ifindex, __
 
 	if (is_of_interface(reason))
 		mark_foreign_address(&from->packet, ifindex, generation);
-	else if (is_foreign_address(&from->packet, ifindex))
-		unmark_foreign_address(&from->packet, ifindex);
 	if (reason == EVENT_END)
 		from->admitted = (struct admitted){ { self[0], self[1] }, ifindex, generation };
 	return reason;

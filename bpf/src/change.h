@@ -98,9 +98,9 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 	__u32 in_force = generation();
 
 	if (!may_start(skb)) {
-		/* The last ACK of a handshake may still come; so may the address. */
+		/* The last ACK of a handshake may still come. An address that is not ours is marked itself. */
 		if (!handshake && !is_foreign_address(packet, skb->ifindex))
-			mark(packet->digest, in_force);
+			mark(MARK_NO_FLOW, packet->digest, in_force);
 		return;
 	}
 	switch (ask_socket(skb)) {
@@ -109,7 +109,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 			return;
 		count_event(EVENT_IGNORED_NO_SOCKET);
 		admit_stray(skb, from);
-		return mark(packet->digest, in_force);
+		return mark(MARK_NO_FLOW, packet->digest, in_force);
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
 		admit_stray(skb, from);
 		return count_event(EVENT_IGNORED_SEGMENT);

@@ -29,7 +29,7 @@ static inline void note_answer(const struct packet *packet, struct flow *flow)
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_ANSWERED;
 		forget_outbound(packet->digest);
-		unmark(packet->digest);
+		unmark(MARK_NO_FLOW, packet->digest);
 	} else if (flow->state & FLOW_ANSWERED && !(packet->tcp_flags & TCP_RST) &&
 		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;

@@ -34,7 +34,7 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 {
 	if (is_foreign_address(packet, skb->ifindex) || likely(accept_segment_answer(skb, packet)))
 		return true;
-	return is_marked(packet->digest) && !changes_stray(skb, packet);
+	return is_marked(MARK_NO_FLOW, packet->digest) && !changes_stray(skb, packet);
 }
 
 /* Deals with a segment of an established connection, if it changes nothing but its age; returns false for any other. */
@@ -74,7 +74,7 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}
-	return begins_no_flow(packet->digest);
+	return is_marked(MARK_NO_FLOW, packet->digest);
 }
 
 /* UDP, SCTP, echo and listed protocols. */

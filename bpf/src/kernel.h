@@ -85,36 +85,6 @@ struct sk_buff {
 	unsigned int data_len; /* of `len`, what is not in the linear part */
 	unsigned char *head;
 	unsigned char *data;
-	unsigned long _nfct; /* what connection tracking knows of it, and in the lowest bits how it belongs to that */
-} __attribute__((preserve_access_index));
-
-/*
- * One end of a connection as connection tracking writes it down (struct nf_conntrack_tuple_hash in
- * include/net/netfilter/nf_conntrack_tuple.h). Distributions have it in a module, whose types kernels before 5.11 do not
- * tell; but this one is the same in all, whatever the configuration: see read_ends() in gate.h.
- */
-struct conntrack_end {
-	__u64 list[2];
-	__u32 source[4];
-	__be16 source_port;
-	__u16 l3num; /* AF_INET or AF_INET6 */
-	__u32 destination[4];
-	__be16 destination_port;
-	__u8 protocol;
-	__u8 direction; /* enum ip_conntrack_dir */
-};
-
-/* What else is known of a connection; the types are those of modules (nf_conntrack_extend.h, nf_nat.h). */
-struct nf_ct_ext {
-	__u8 offset[2]; /* by enum nf_ct_ext_id: of a helper, of the translation */
-} __attribute__((preserve_access_index));
-
-struct nf_conn {
-	struct nf_ct_ext *ext;
-} __attribute__((preserve_access_index));
-
-struct nf_conn_nat {
-	int masq_index; /* the interface whose address masquerade chose */
 } __attribute__((preserve_access_index));
 
 struct net_device {

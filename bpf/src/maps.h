@@ -17,9 +17,8 @@
 #define MAX_OWN_ADDRESSES 16384
 #define MAX_GATEWAY_ROUTES 32768
 #define MAX_PAIRS 16384
-#define MARKS 16384 /* a power of two */
-#define FOREIGN_SETS 32768 /* a power of two */
-#define FOREIGN_WAYS 4
+#define MARK_SETS 8192 /* for each kind; a power of two */
+#define MARK_WAYS 4
 #define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
 #define FRAGMENT_SETS 1024  /* a power of two */
 #define SET_LOCKS 1024  /* a power of two */
@@ -69,16 +68,13 @@ RING(repair_wanted, REPAIR_WANTED_BYTES);
 /* enum mode, set by the operator at once; wins over the interfaces'. */
 ARRAY(mode_by_hand, 1, __u32);
 
-/*
- * The negative cache: see negative_cache.h. In one table the addresses that a router forwards would overwrite the
- * marks, and a flood of segments for nobody all else. What was marked last comes first in its set.
- */
-struct foreign_set {
-	__u64 mark[FOREIGN_WAYS];
+/* What was marked last comes first. */
+struct mark_set {
+	__u64 mark[MARK_WAYS];
 };
 
-ARRAY(marks, MARKS, __u64);
-ARRAY(foreign, FOREIGN_SETS, struct foreign_set);
+/* The negative cache, kind after kind, so that a flood of one kind pushes out no other: see negative_cache.h. */
+ARRAY(marks, MARK_KINDS * MARK_SETS, struct mark_set);
 
 /*
  * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or

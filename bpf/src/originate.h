@@ -290,31 +290,3 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 		packet->settled = *(volatile __u8 *)&to->packet.settled; /* the verifier need not follow each value */
 	return record;
 }
-
-/*
- * Whether the source would have a packet moved that the kernel has no interface for: see gate.h. A neighbour of an
- * interface without a gateway is left out, as are exclusions.
- */
-static inline bool is_moved_by_source(const struct packet *packet)
-{
-	const struct settings *settings = get_settings();
-	const struct interface *interface;
-	const struct record *record;
-	struct scratch *to = get_scratch();
-	__u32 index, gateway;
-	mac_word mac;
-
-	interface = source_interface(packet, &index);
-	if (!settings || !interface || !(interface->flags & INTERFACE_UP) || !is_enforced(interface))
-		return false;
-	gateway = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
-	if (interface->flags & INTERFACE_STRONG &&
-	    (interface->flags & INTERFACE_NO_HEADER ||
-	     gateway_mac(gateway_of_source(packet, gateway), interface->ifindex, &mac)))
-		return true;
-	record = find_originated(&packet->tuple);
-	if (!record || !to || !(interface->flags & INTERFACE_STRONG || settings->related))
-		return false;
-	to->flow.tuple = packet->tuple;
-	return related_way(record, to) && to->way.interface == index;
-}

@@ -61,7 +61,7 @@ __noinline int note_outbound(__u32 ifindex)
 	if (is_of_interface(reason) && ifindex)
 		mark_foreign_address(&from->packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
-		cache_no_beginning(from->packet.digest, generation);
+		mark(MARK_NO_FLOW, from->packet.digest, generation);
 	else if (!bpf_map_update_elem(&outbound, &from->packet.digest, &note, BPF_ANY))
 		count_event(EVENT_ADMITTED_OUTBOUND);
 	return 0;
@@ -80,8 +80,8 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 	struct note *note = find_note(packet->digest);
 
 	if (unlikely(!note)) {
-		if (!is_foreign_address(packet, skb->ingress_ifindex) && !begins_no_flow(packet->digest) &&
-		    !is_marked(packet->digest))
+		if (!is_foreign_address(packet, skb->ingress_ifindex) && !is_marked(MARK_NO_FLOW, packet->digest) &&
+		    !is_marked(MARK_EVICTED_FLOW, packet->digest))
 			host_begins(packet, skb->ingress_ifindex);
 	} else if (age(note->sent) >= seconds(1)) { /* no more often, so that the cache line stays shared */
 		note->sent = now();

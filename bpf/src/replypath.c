@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The programs that see all packets, one for each direction and kind of device, and those for user space. Others stand
- * with what they do, in gate.h, send.h, source.h and unreachable.h. All can be attached by TCX and by cls_bpf in
- * direct-action mode, but for the gate (a route's) and those of source.h (a cgroup's).
+ * with what they do, in send.h, source.h and unreachable.h. All can be attached by TCX and by cls_bpf in direct-action
+ * mode, but for those of source.h (a cgroup's).
  */
 #include "egress.h"
-#include "gate.h"
 #include "ingress.h"
 #include "source.h"
 #include "unreachable.h"
@@ -78,6 +77,7 @@ EXPORT_ENUM(ways);
 EXPORT_ENUM(idle_seconds);
 EXPORT_ENUM(flow_flags);
 EXPORT_ENUM(flow_state);
+EXPORT_ENUM(mark_kind);
 EXPORT_ENUM(next_hop_mode);
 EXPORT_ENUM(mode);
 EXPORT_ENUM(interface_flags);

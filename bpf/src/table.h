@@ -408,7 +408,7 @@ static inline enum placed refuse(const struct scratch *from, enum table table)
 	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
-		mark(from->packet.digest, generation());
+		mark(MARK_EVICTED_FLOW, from->packet.digest, generation());
 	return REFUSED;
 }
 
@@ -427,7 +427,7 @@ static inline enum placed accept(const struct flow *flow, const struct vacancy *
 		return PLACED;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
-		mark(vacancy->digest, generation());
+		mark(MARK_EVICTED_FLOW, vacancy->digest, generation());
 	return PLACED;
 }
 

@@ -152,9 +152,6 @@ func (d *Datapath) FallbackPrograms() attach.Programs {
 	return programs
 }
 
-// Gate is asked by the fallback routes.
-func (d *Datapath) Gate() *ebpf.Program { return d.programs.Gate() }
-
 // HeldPrograms are attached beside the others where a silent gateway is held.
 func (d *Datapath) HeldPrograms() attach.Programs {
 	return attach.Programs{Last: d.programs.program(heldName)}

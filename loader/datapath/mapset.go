@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sync/errgroup"
 
@@ -28,7 +26,6 @@ type mapSet struct {
 	fresh    map[string]bool      // those that an earlier datapath does not share
 	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied
 	foreign  error                // why the earlier maps mean something else in this version
-	untyped  atomic.Bool          // programs were loaded without types of modules that are there
 }
 
 func newMapSet(dir *pins.Dir, opts Options) *mapSet {
@@ -186,38 +183,7 @@ func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
 	}
 	options := ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}, Cache: types}
-	if options.Programs.ExtraRelocationTargets = s.moduleTypes(types); options.Programs.ExtraRelocationTargets != nil {
-		err := s.loadPrograms(to, spec.Copy(), &options)
-		if err == nil {
-			return nil
-		}
-		s.untyped.Store(true)
-		s.opts.Log.Warn("programs are loaded without types of kernel modules, with which the kernel refused them: "+withoutTypes, "error", err)
-		options.Programs.ExtraRelocationTargets = nil
-	}
 	return s.loadPrograms(to, spec, &options)
-}
-
-// withoutTypes is what the types of modules are for.
-const withoutTypes = "forwarded connections wait while there is no default route"
-
-// typedModules are those whose memory the gate reads. Others are not asked: a host has a hundred.
-var typedModules = []string{"nf_conntrack", "nf_nat"}
-
-// moduleTypes are those of typedModules that are there and tell their types, from Linux 5.11 on. Without them the
-// programs are loaded all the same.
-func (s *mapSet) moduleTypes(types *btf.Cache) (all []*btf.Spec) {
-	for _, name := range typedModules {
-		module, err := types.Module(name)
-		switch {
-		case err == nil:
-			all = append(all, module)
-		case !errors.Is(err, fs.ErrNotExist):
-			s.untyped.Store(true)
-			s.opts.Log.Warn("types of a kernel module are not read: "+withoutTypes, "module", name, "error", err)
-		}
-	}
-	return all
 }
 
 // loadPrograms fills in a struct of programs, which share the maps.

@@ -33,7 +33,6 @@ const (
 	egress3Name  = "egress_l3"
 	fallbackName = "fallback"
 	heldName     = "held"
-	gateName     = "gate"
 	send4Name    = "sendmsg4"
 	send6Name    = "sendmsg6"
 )
@@ -54,8 +53,6 @@ type otherPrograms struct {
 	// gateway is held. Egress calls Fallback for what is for nobody.
 	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
 	Held     *ebpf.Program `ebpf:"replypath_held"`
-	// Of the fallback routes.
-	Gate *ebpf.Program `ebpf:"replypath_gate"`
 }
 
 // noHeaderEgress and noHeaderIngress are loaded once there is a device without Ethernet header that needs them:
@@ -147,9 +144,6 @@ func (s *ProgramSet) FallbackPrograms() (attach.Programs, bool) {
 	programs := attach.Programs{Egress: s.program(egressName), Last: s.program(fallbackName)}
 	return programs, programs.Egress != nil && programs.Last != nil
 }
-
-// Gate returns what the fallback routes ask, nil where that is not known, or is nothing.
-func (s *ProgramSet) Gate() *ebpf.Program { return s.program(gateName) }
 
 // Source returns what belongs to the cgroup; false where that is not known.
 func (s *ProgramSet) Source() (*source.Programs, bool) {

@@ -6,10 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -85,20 +82,6 @@ func (n *notebook) origin() (origin digest, err error) {
 	for _, name := range slices.Sorted(maps.Keys(n.maps.ids)) {
 		fmt.Fprintln(h, name, n.maps.ids[name])
 	}
-	for _, name := range typedModules {
-		types, err := os.Open(filepath.Join("/sys/kernel/btf", name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return origin, fmt.Errorf("look for the types of a kernel module: %w", err)
-		}
-		fmt.Fprintln(h, name)
-		_, err = io.Copy(h, types)
-		if err := errors.Join(err, types.Close()); err != nil {
-			return origin, fmt.Errorf("read the types of a kernel module: %w", err)
-		}
-	}
 	h.Sum(origin[:0])
 	return origin, nil
 }
@@ -155,17 +138,16 @@ func (n *notebook) isNoted(origin digest, namespace uint64, name string, earlier
 
 // loadInto has load load programs into structs, adds them, and notes what they were made of.
 func (n *notebook) loadInto(namespace uint64, load func() error, into ...any) error {
-	before, _ := n.origin()
 	err := load()
 	programs := loadedInto(into...)
 	if err := errors.Join(err, n.add(programs)); err != nil {
 		return err
 	}
-	// A module may have come or gone meanwhile, or its types were of no use.
-	if after, err := n.origin(); err != nil || after != before || n.maps.untyped.Load() {
-		return nil
+	origin, err := n.origin()
+	if err != nil {
+		return nil // they are loaded anew by the next start
 	}
-	return n.note(before, namespace, programs)
+	return n.note(origin, namespace, programs)
 }
 
 // note notes of what programs were made that are pinned, or going to be.

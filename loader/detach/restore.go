@@ -138,7 +138,7 @@ func (r *restorer) fallback() error {
 	}
 	target := fallback.Target(device.Index)
 	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
-	err = errors.Join(err, fallback.RenewAll(device, r.earlier.Gate()), r.boundRoutes())
+	err = errors.Join(err, r.boundRoutes())
 	if err != nil || result.Mechanism == attach.Clsact {
 		return err
 	}

@@ -46,8 +46,6 @@ type Device struct {
 	Kind  string // "dummy" or "ifb"
 	MTU   int    // bytes
 	Up    bool
-	// Plain tells that the kernel lets no route ask a program, as was found when one was written.
-	Plain bool
 }
 
 // Target is the device of this index as a place for programs.

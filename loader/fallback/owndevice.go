@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
@@ -17,7 +16,7 @@ import (
 	"replypath/loader/pins"
 )
 
-// ownDevice owns the device, its programs, and what the routes to it ask.
+// ownDevice owns the device and its programs.
 type ownDevice struct {
 	host           *Host
 	repairs        *rate.Limiter
@@ -26,7 +25,6 @@ type ownDevice struct {
 	served         *datapath.Datapath // whose programs are attached to it
 	how            attach.Mechanism   // by which they are
 	lost           bool               // they could not be attached, which is tried again
-	asked          *ebpf.Program      // by the routes, as this process has told them; nil where it has not
 	deleted        bool               // by somebody
 	tried          time.Time          // when it was last made, or could not be
 }
@@ -51,9 +49,7 @@ func (o *ownDevice) find() (again bool, _ error) {
 	}
 	o.deleted = false
 	if before == nil || before.Index != o.found.Index {
-		o.served, o.how, o.asked = nil, attach.Auto, nil
-	} else {
-		o.found.Plain = before.Plain
+		o.served, o.how = nil, attach.Auto
 	}
 	o.record()
 	return again, nil
@@ -191,23 +187,5 @@ func (o *ownDevice) replace(by *datapath.Datapath) error {
 	}
 	o.served, o.how = by, result.Mechanism
 	o.record()
-	return nil
-}
-
-// ask has the routes, if there are any, ask the gate of a datapath, unless they do. A start that fails takes it back.
-func (o *ownDevice) ask(by *datapath.Datapath, hasRoutes bool) error {
-	device, gate := o.found, by.Gate()
-	if o.asked == gate {
-		return nil
-	}
-	if !hasRoutes {
-		o.asked = gate
-		return nil
-	}
-	o.host.Tx.OnAbort(func() error { return RenewAll(device, by.Earlier().Gate()) })
-	if err := RenewAll(device, gate); err != nil {
-		return err
-	}
-	o.asked = gate
 	return nil
 }

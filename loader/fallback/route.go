@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -68,57 +67,12 @@ func kernelRoute(r *nexthop.OwnRoute, metric uint32) *netlink.Route {
 	}
 }
 
-// asking is the route with a program that the kernel asks about what it sends by it.
-func asking(r *netlink.Route, program *ebpf.Program) (*netlink.Route, error) {
-	info, err := program.Info()
-	if err != nil {
-		return nil, fmt.Errorf("read about the program of the fallback routes: %w", err)
-	}
-	id, _ := info.ID() // from 4.13
-	// The kernel takes routes for alike whose programs have one name (net/core/lwt_bpf.c, bpf_lwt_prog_cmp).
-	r.Encap = &programEncap{fd: program.FD(), name: fmt.Sprintf("%s %d", info.Name, id)}
-	return r, nil
-}
-
-// programEncap has what a route is to send out go through a program. It is a netlink.BpfEncap but for its Encode:
-// that one writes to a variable of the package (in v1.3.1), which whoever follows the neighbours reads meanwhile.
-type programEncap struct {
-	netlink.BpfEncap
-	fd   int
-	name string
-}
-
-// Encode returns the attributes of RTA_ENCAP (include/uapi/linux/lwtunnel.h).
-func (e *programEncap) Encode() ([]byte, error) {
-	out := nl.NewRtAttr(nl.LWT_BPF_OUT, nil)
-	out.AddRtAttr(nl.LWT_BPF_PROG_FD, nl.Uint32Attr(uint32(e.fd)))
-	out.AddRtAttr(nl.LWT_BPF_PROG_NAME, nl.ZeroTerminated(e.name))
-	return out.Serialize(), nil
-}
-
-// write adds or changes a route that asks a program, or where there is none, or the kernel is built without
-// such (CONFIG_LWTUNNEL_BPF), a plain one.
-func write(how int, route *nexthop.OwnRoute, d *Device, program *ebpf.Program) error {
-	if program != nil && !d.Plain { // each try has the kernel look for a module
-		r, err := asking(kernelRoute(route, Metric), program)
-		if err != nil {
-			return err
-		}
-		if err := send(how, r); !errors.Is(err, unix.EOPNOTSUPP) {
-			return err
-		}
-		d.Plain = true
-	}
-	return send(how, kernelRoute(route, Metric))
-}
-
-// addRoutes adds those of the wanted routes to the device that are not present, and returns those that are there then. They ask
-// the program about what they are to send, where it is not nil.
-func addRoutes(d *Device, program *ebpf.Program, present, wanted []nexthop.OwnRoute) (there []nexthop.OwnRoute, err error) {
+// addRoutes adds those of the wanted routes that are not present, and returns those that are there then.
+func addRoutes(present, wanted []nexthop.OwnRoute) (there []nexthop.OwnRoute, err error) {
 	var errs []error
 	for _, route := range wanted {
 		if !slices.Contains(present, route) {
-			err := write(toAdd, &route, d, program)
+			err := send(toAdd, kernelRoute(&route, Metric))
 			if err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(route.Family), err))
 				continue
@@ -144,23 +98,17 @@ func removeRoutes(nl *netlink.Handle, present, wanted []nexthop.OwnRoute) error 
 	return errors.Join(errs...)
 }
 
-// renew replaces the routes of a family that are there by some that ask this program, or none where it is nil. Sockets that
-// remember one of them look for one anew then.
-func renew(d *Device, program *ebpf.Program, family int) error {
+// renew replaces the routes of a family that are there by the same. Sockets that remember one of them look for one anew then.
+func renew(d *Device, family int) error {
 	var errs []error
 	for _, route := range routesBy(d.hop(family), Table, unix.RT_TABLE_DEFAULT) {
-		err := write(toChange, &route, d, program)
+		err := send(toChange, kernelRoute(&route, Metric))
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) &&
 			!errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("renew the %s fallback route: %w", Name(family), err))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// RenewAll has the fallback routes that there are ask a program, or none where it is nil.
-func RenewAll(device *Device, program *ebpf.Program) error {
-	return errors.Join(renew(device, program, unix.AF_INET), renew(device, program, unix.AF_INET6))
 }
 
 // haveSocketsForget has sockets that remember a route of table main look for one anew. IPv4's do when any route comes. IPv6's do
@@ -215,14 +163,6 @@ func send(how int, r *netlink.Route) error {
 	add(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority)))
 	if r.Gw != nil {
 		add(unix.RTA_GATEWAY, r.Gw)
-	}
-	if r.Encap != nil {
-		encap, err := r.Encap.Encode()
-		if err != nil {
-			return err
-		}
-		add(unix.RTA_ENCAP_TYPE, nl.Uint16Attr(uint16(r.Encap.Type())))
-		add(unix.RTA_ENCAP|unix.NLA_F_NESTED, encap)
 	}
 	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
 	return err

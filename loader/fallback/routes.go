@@ -81,20 +81,7 @@ func (r *Routes) Replace(by *datapath.Datapath) error {
 	if r.device.found == nil {
 		return nil
 	}
-	return errors.Join(r.device.replace(by), r.device.ask(by, true))
-}
-
-// AskNobody has the routes ask no gate while flows are recorded in the tables of two datapaths, neither of which knows all.
-// Replace and Reconcile end that. A start that fails has them ask the earlier gate again.
-func (r *Routes) AskNobody() error {
-	record := r.host.Journal.Fallback
-	if record == nil || record.Index == 0 {
-		return nil
-	}
-	device := &Device{Index: record.Index}
-	r.host.Tx.OnAbort(func() error { return RenewAll(device, r.host.Datapath().Earlier().Gate()) })
-	r.device.asked = nil
-	return RenewAll(device, nil)
+	return r.device.replace(by)
 }
 
 // HasLost tells whether somebody has taken programs off the device, whether they are back that could not be put back
@@ -143,7 +130,7 @@ func (r *Routes) wantedRules(enforced []Interface, families []int) (rules []rule
 		switch {
 		case !slices.Contains(r.seen.bereft, family):
 		case isStrong: // what the host begins by an interface's address leaves by that
-			rules = append(rules, rule{family: family, priority: Priority})
+			rules = append(append(rules, rule{family: family, priority: Priority, local: true}), portRules(family)...)
 		default:
 			rules = append(rules, replyRules(family, r.host.Protocols())...)
 		}
@@ -211,7 +198,7 @@ func (r *Routes) arrange() (boundErr, err error) {
 	rulesErr := r.rules.add(rules)
 	present, removeErr := r.bound.remove(r.seen.Bound, r.bound.wanted(enforced, planned))
 	if err == nil {
-		err = errors.Join(r.device.ask(r.host.Datapath(), len(r.present()) > 0), r.sync(planned))
+		err = r.sync(planned)
 	} else {
 		r.seen.families = r.seen.served(r.device.found, planned, r.present())
 	}
@@ -235,7 +222,7 @@ func (r *Routes) arrange() (boundErr, err error) {
 func (r *Routes) removeRules(wanted []rule) error {
 	of, err := r.rules.remove(wanted)
 	if slices.Contains(of, unix.AF_INET6) && r.device.found != nil {
-		err = errors.Join(err, renew(r.device.found, r.host.Datapath().Gate(), unix.AF_INET6))
+		err = errors.Join(err, renew(r.device.found, unix.AF_INET6))
 	}
 	return err
 }
@@ -293,8 +280,12 @@ func (r *Routes) sync(families []int) error {
 		allowed = slices.DeleteFunc(slices.Clone(wanted), isDeleted)
 		again = fmt.Errorf("a fallback route is %w", errDeletedAgain)
 	}
+	var renewErr error
+	if r.kept == nil && len(present) > 0 { // earlier versions had them ask a program, which knows old tables
+		renewErr = errors.Join(renew(r.device.found, unix.AF_INET), renew(r.device.found, unix.AF_INET6))
+	}
 	var err error
-	r.kept, err = addRoutes(r.device.found, r.host.Datapath().Gate(), present, allowed)
+	r.kept, err = addRoutes(present, allowed)
 	isOf := func(family int, has func(nexthop.OwnRoute) bool) bool {
 		return slices.ContainsFunc(wanted, func(route nexthop.OwnRoute) bool { return route.Family == family && has(route) })
 	}
@@ -306,7 +297,7 @@ func (r *Routes) sync(families []int) error {
 			r.host.Log.Warn("a fallback route had been deleted, added again", "family", Name(family))
 		}
 	}
-	return errors.Join(again, err, removeRoutes(r.host.Netlink(), present, wanted))
+	return errors.Join(again, renewErr, err, removeRoutes(r.host.Netlink(), present, wanted))
 }
 
 // LinkChanged has sockets ask for a route anew where the carrier of the default route's interface comes or goes, once more
@@ -397,10 +388,6 @@ func (r *Routes) Feature() pins.FeatureRecord {
 		if names := r.giveWay.covered(); len(names) > 0 {
 			f.Effect += "; when the carrier is lost of " + strings.Join(names, ", ") +
 				" only while a daemon runs, as another interface has a route to the same network"
-		}
-		if device.Plain {
-			f.Effect += "; as the kernel is built without CONFIG_LWTUNNEL_BPF, masqueraded connections of containers " +
-				"do not outlive that, and datagrams of sockets that are not connected are lost without an error"
 		}
 	}
 	return f

@@ -170,7 +170,6 @@ func TestFeature(t *testing.T) {
 		"on":                 {func(*Routes) {}, "on: without a default route replies are built for replypath0, of kind dummy"},
 		"off":                {func(r *Routes) { r.host.Enabled = func() bool { return false } }, "off: replies end"},
 		"nothing to enforce": {func(r *Routes) { r.device.found = nil }, "off: nothing is enforced"},
-		"plain":              {func(r *Routes) { r.device.found.Plain = true }, "CONFIG_LWTUNNEL_BPF"},
 		"failed":             {func(r *Routes) { r.err = errors.Join(errNoKind, errors.New("more")) }, "neither dummy nor ifb devices: load one of these modules; more"},
 		"covered": {func(r *Routes) {
 			r.seen.Covered = []nexthop.Covered{{Interface: eth0, Family: unix.AF_INET}}

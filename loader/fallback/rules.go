@@ -26,6 +26,9 @@ import (
 // What the host begins finds none of them, so that it decides as without us. The kernel looks for a route first, and chooses
 // source address and port afterwards: TCP's port after the route (tcp_v4_connect()), UDP's before it, from the range of
 // ephemeral ports (inet_autobind()). So what has a source port out of that range is a reply, and by TCP, what has any.
+// What is forwarded has its port: from below that range it is a reply, and above it other systems begin (RFC 6335, 6). What
+// is forwarded otherwise has no route, as without us: connection tracking would forget that it is masqueraded by another
+// interface (nf_nat_oif_changed()).
 //
 //   - IPv4 looks once more for nothing: what has a source address has been bound to it, or answers.
 //   - IPv6 looks again with the source that it has chosen, also where it found no route (ip6_dst_lookup_tail()).
@@ -57,16 +60,23 @@ var (
 	kinds6  = []ports{{0x100, 0x4ff}, {129 << 8, 129 << 8}} // errors and echo replies (RFC 4443)
 )
 
+// portRules are those of a family by source port.
+func portRules(family int) (rules []rule) {
+	for _, reserved := range reservedPorts() {
+		for _, protocol := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
+			isForwarded := reserved.Start == anyPort.Start
+			rules = append(rules, rule{family: family, priority: Priority, local: !isForwarded, protocol: protocol, ports: reserved})
+		}
+	}
+	return rules
+}
+
 // replyRules are those of a family, which nothing matches that the host begins.
-func replyRules(family int, protocols []uint8) (rules []rule) {
+func replyRules(family int, protocols []uint8) []rule {
+	rules := portRules(family)
 	add := func(r rule) {
 		r.family, r.priority = family, cmp.Or(r.priority, Priority)
 		rules = append(rules, r)
-	}
-	for _, reserved := range reservedPorts() {
-		for _, protocol := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
-			add(rule{protocol: protocol, ports: reserved}) // forwarded ones of containers as well
-		}
 	}
 	if family == unix.AF_INET {
 		add(rule{priority: Priority + 1, local: true, unbound: true, refuses: true})

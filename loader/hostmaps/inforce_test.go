@@ -231,6 +231,42 @@ func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 	}
 }
 
+// TestRefusalsBecomeVoid: the generation rises with whatever decides whether a request starts a flow, as marks last for a
+// minute or two.
+func TestRefusalsBecomeVoid(t *testing.T) {
+	for name, change := range map[string]func(d *desired){
+		"own address":                      func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 },
+		"own address of another interface": func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT },
+		"network that no interface has":    func(d *desired) { d.served = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")} },
+		"an interface forwards nothing": func(d *desired) {
+			d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
+		},
+		"an interface that forwards nothing": func(d *desired) {
+			d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
+		},
+		"exclusion": func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} },
+		"scope":     func(d *desired) { d.config.Scope = config.ScopeAll },
+		"loopback":  func(d *desired) { d.config.LoopbackAddresses = config.LoopbackSymmetric },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newHostBed(t)
+			b.write(aHost())
+			before := b.settings().Generation
+			d := aHost()
+			change(d)
+			b.write(d)
+			after := b.settings().Generation
+			if after <= before {
+				t.Errorf("from %d to %d", before, after)
+			}
+			b.write(d)
+			if again := b.settings().Generation; again != after {
+				t.Errorf("nothing has changed: from %d to %d", after, again)
+			}
+		})
+	}
+}
+
 // TestDecisionsPutBack: with the maps of before, the decisions of meanwhile are void, and those of before stay so.
 func TestDecisionsPutBack(t *testing.T) {
 	b := newHostBed(t)

@@ -76,8 +76,7 @@ func (k Kernel) Records() []pins.FeatureRecord {
 		Effect: "transparent proxies are recognised, and a link that goes down is seen without a daemon"}
 	if !k.ProbeRead {
 		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
-			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before; " +
-			"masqueraded connections of containers do not outlive the loss of the default route"
+			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before"
 	}
 	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
 		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}

@@ -78,6 +78,9 @@ func (b *bed) carries(s *topology.S7, fault fault) map[traffic.Kind]failure {
 		conns[kind] = conn
 	}
 	fault.begin(b)
+	if b.product != nil {
+		b.awaitRules(true) // what IPv4 forwards before, connection tracking notes without its mask
+	}
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for began := time.Now(); time.Since(began) < outage; <-tick.C {

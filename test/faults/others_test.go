@@ -338,23 +338,6 @@ func TestFallbackWithoutIPv6(t *testing.T) {
 	}
 }
 
-// TestGateAfterAReload has flows forgotten while those of another datapath are still asked for: the fallback
-// routes ask the gate again at once.
-func TestGateAfterAReload(t *testing.T) {
-	b := newBed(t, topology.IPv4, anySource)
-	config := product.WriteConfig(t, "")
-	d := b.start("--config", config)
-	b.ask(b.conversation(traffic.UDP))
-	b.reload(d, config, "flow_table: {max_entries: 4096}\nexclude: [{protocol: udp}]\n")
-	if lines := d.Log.Lines("flows forgotten"); len(lines) != 1 {
-		t.Errorf("flows were forgotten %d times", len(lines))
-	}
-	routes := b.fallbackRoutes()
-	if n := strings.Count(routes, "encap bpf"); n != fallbackRoutes {
-		t.Errorf("%d of %d fallback routes ask the gate: %s", n, fallbackRoutes, routes)
-	}
-}
-
 // TestFallbackReload switches it off and on again: nothing of it is left in between.
 func TestFallbackReload(t *testing.T) {
 	b := newBed(t, topology.IPv4, anySource)

@@ -45,8 +45,6 @@ var suites = []suite{
 	{name: "order", pkg: "bpf", run: "^(TestTwoWriters|TestOrder|TestFallbackRefuses)$", extra: true, timeout: 10 * time.Minute},
 	{name: "demo", program: "cmd/replypath-demo", command: "/tests/demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
-	// The gate reads what connection tracking, which is a module there, has in memory.
-	{name: "conntrack", pkg: "test/scenario", run: "^TestStrongHostFaultOfEth0$/^default", timeout: 5 * time.Minute},
 	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,
 		run:   "^(TestS2|TestS3aOneNIC|TestS3aTwoNICs|TestS3b|TestS3c|TestS4|TestS5|TestS6|TestS7)$",
 		brief: &brief{run: "^(TestS2|TestS7)$", skip: "/^strict_uRPF$"}},

@@ -5,7 +5,6 @@ package scenario
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,10 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf/btf"
 	"github.com/vishvananda/netlink"
 
-	"replypath/bpf"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -54,23 +51,6 @@ var eth0Faults = []eth0Fault{
 		speakAgain(t, s.B.Eth0)
 		awaitGateways(t, p, "eth0", "held", false)
 	}},
-}
-
-// needMasks leaves a test out where the kernel has no types by which masqueraded connections are known: before 5.11, if
-// connection tracking is a module. Without these all that is forwarded waits.
-func needMasks(t *testing.T) {
-	t.Helper()
-	types := bpf.KernelTypes()
-	kernel := await.Must1[*btf.Spec](t)(types.Kernel())
-	var translation *btf.Struct
-	err := kernel.TypeByName("nf_conn_nat", &translation)
-	if errors.Is(err, btf.ErrNotFound) {
-		_, err = types.Module("nf_nat")
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("the kernel does not tell the types of nf_nat")
-	}
-	await.Must(t, err)
 }
 
 func removeDefaults(t *testing.T, s *topology.S1, _ *product.Product) {
@@ -160,12 +140,19 @@ func (n *translated) addInside(t *testing.T, eth0 *topology.Interface, number in
 	return &another
 }
 
+// ephemeral is what the ports of conversations lack to be of the kernel's choice, 32768 to 60999.
+const ephemeral = 20000
+
 // begin prepares conversations with an address of A's, one by TCP and UDP each in both families.
 func (n *translated) begin(t *testing.T, from, to *topology.Interface) (all []*traffic.Conversation) {
 	t.Helper()
 	for _, f := range n.Families() {
 		for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP} {
-			all = append(all, traffic.NewConversation(t, kind, from, to.Address(f)))
+			c := traffic.NewConversation(t, kind, from, to.Address(f))
+			if from.Host != n.B.Host { // from lower ports whoever is behind B may answer
+				c.Peer = netip.AddrPortFrom(c.Peer.Addr(), c.Peer.Port()+ephemeral)
+			}
+			all = append(all, c)
 		}
 	}
 	return all
@@ -199,9 +186,8 @@ func (n *translated) wantUnder(t *testing.T, wires *wire.Wires, uplink *topology
 }
 
 // TestStrongHostFaultOfEth0 has B forward under addresses of eth1's: routing comes before the translation, so that no
-// `ip rule` for the source sends it by eth1. Then eth0 fails: what is forwarded, and what B began from there, goes on
-// by eth1, although the kernel has no route to A but the fallback route. What is masqueraded by eth0 does not leave
-// by another interface, and goes on afterwards.
+// `ip rule` for the source sends it by eth1. Then eth0 fails: what B began from there goes on by eth1, although the kernel
+// has no route to A but the fallback route. What is forwarded waits where there is none, and goes on afterwards.
 func TestStrongHostFaultOfEth0(t *testing.T) {
 	n := newTranslated(t)
 	each := func(name string, want func(t *testing.T, s *topology.S1, c, seen *traffic.Conversation)) {
@@ -226,15 +212,16 @@ func TestStrongHostFaultOfEth0(t *testing.T) {
 }
 
 func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
-	if fault.noRoute {
-		needMasks(t)
-	}
 	wires := wire.Tap(t, n.B)
-	open := slices.Concat(n.open(t, n.single, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1))
-	silent := slices.Concat(n.open(t, n.pool, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1))
+	own, silentOwn := n.open(t, n.B.Eth1, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1)
+	single, pool := n.open(t, n.single, n.A.Eth1), n.open(t, n.pool, n.A.Eth1)
 	masked, random := n.open(t, n.masked, n.A.Eth0), n.open(t, n.random, n.A.Eth0)
+	kept, silent, waiting := own, silentOwn, slices.Concat(single, pool, masked, random)
+	if !fault.noRoute {
+		kept, silent, waiting = slices.Concat(own, single), slices.Concat(silentOwn, pool), nil
+	}
 	var talks []*traffic.Talk
-	for _, c := range open {
+	for _, c := range kept {
 		if c.Kind == traffic.UDP { // as for pings: see KeepThrough
 			talks = append(talks, c.KeepRepeating(t))
 		} else {
@@ -242,38 +229,48 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 		}
 	}
 	transfers := n.connect(t, n.single, n.A.Eth1)
+	transfer := func() {
+		for _, conn := range transfers {
+			traffic.TransferBothWays(t, conn, poolSize)
+		}
+	}
 	fault.begin(t, n.S1, p)
 	for _, c := range silent {
 		traffic.Ask(t, c)
 	}
-	for _, conn := range transfers {
-		traffic.TransferBothWays(t, conn, poolSize)
+	var begun []*traffic.Conversation
+	if fault.noRoute {
+		n.awaitRules(t)
+		n.wantWaiting(t, wires, slices.Concat(waiting, n.begin(t, n.single, n.A.Eth1)))
+	} else {
+		begun = n.open(t, n.single, n.A.Eth1)
+		transfer()
 	}
-	begun := n.meanwhile(t, fault, wires, slices.Concat(masked, random))
-	own := openFromEth1(t, n.S1, n.Families()...)
+	meanwhile := openFromEth1(t, n.S1, n.Families()...)
 	fault.end(t, n.S1, p)
 	answers, pause := 0, time.Duration(0)
 	for _, talk := range talks {
 		answers += talk.Stop()
 		pause = max(pause, talk.Pause())
 	}
+	goOn := slices.Concat(single, pool, masked)
+	if fault.keepsMasks {
+		goOn = append(goOn, random...)
+	}
 	for _, c := range slices.Concat(silent, begun) {
 		traffic.Ask(t, c)
-	}
-	goOn := masked
-	if fault.keepsMasks {
-		goOn = slices.Concat(masked, random)
 	}
 	for _, c := range goOn {
 		await.Eventually(t, c.String()+" goes on", func() error { return c.Ask(await.Within(t, await.AnswerTime/2)) })
 	}
-	n.wantUnder(t, wires, n.B.Eth1, slices.Concat(open, silent, begun))
+	transfer()
+	n.wantUnder(t, wires, n.B.Eth1, slices.Concat(own, silentOwn, single, pool, begun))
 	n.wantUnder(t, wires, n.B.Eth0, masked)
-	for _, c := range own {
+	for _, c := range meanwhile {
 		wires.WantEth1("what B began meanwhile", c.Questions())
 	}
-	t.Logf("%d answers to %d conversations, the longest pause %s; %d that were silent and %d that are masqueraded go on",
-		answers, len(open), pause.Round(time.Microsecond), len(silent), len(goOn))
+	t.Logf("%d answers to %d conversations, the longest pause %s; %d that were silent and %d that are forwarded go on",
+		answers, len(kept), pause.Round(time.Microsecond), len(silent), len(goOn))
 }
 
 // connect opens connections for transfers, one in each family.
@@ -289,25 +286,22 @@ func (n *translated) connect(t *testing.T, from, to *topology.Interface) (all []
 	return all
 }
 
-// meanwhile has more begin while the fault lasts. By TCP it begins as ever. A datagram begins nothing
-// where the kernel has no route for it: it ends before it is translated.
-func (n *translated) meanwhile(
-	t *testing.T, fault *eth0Fault, wires *wire.Wires, masked []*traffic.Conversation,
-) (begun []*traffic.Conversation) {
+// awaitRules returns when B leads by rules alone what has no other route. Until then it forwards by table default as well.
+func (n *translated) awaitRules(t *testing.T) {
 	t.Helper()
-	begun = n.begin(t, n.single, n.A.Eth1)
-	waiting := masked
-	for _, c := range begun {
-		if !fault.noRoute || c.Kind == traffic.TCP {
-			traffic.Ask(t, c)
-		} else {
-			waiting = append(waiting, c)
+	await.Eventually(t, "rules alone lead to the fallback route", func() error {
+		routes := host.Shell(t, n.B.Host, "ip -4 route show table all proto 114")
+		if strings.Contains(routes, "table default") {
+			return errors.New(routes)
 		}
-	}
-	if !fault.noRoute {
-		return begun
-	}
-	for _, c := range waiting {
+		return nil
+	})
+}
+
+// wantWaiting wants nothing of what is forwarded to leave while the kernel has no route for it.
+func (n *translated) wantWaiting(t *testing.T, wires *wire.Wires, all []*traffic.Conversation) {
+	t.Helper()
+	for _, c := range all {
 		before0, before1 := wires.Left(outward(c))
 		if err := c.Ask(await.Within(t, 4*await.SilenceTime)); err == nil {
 			t.Errorf("%s was answered", c)
@@ -317,5 +311,4 @@ func (n *translated) meanwhile(
 			t.Errorf("%s: %d frames left", c, more)
 		}
 	}
-	return begun
 }

@@ -31,7 +31,6 @@ var (
 // The first packets of a connection, which do more than a redirect, have its aim.
 var (
 	heldAway   = limit{bound: 50}  // a lookup of the gateway's MAC in a hash map
-	gated      = limit{bound: 50}  // reads what connection tracking says
 	followed   = limit{bound: 190} // looks for a handshake, and writes a new way under the lock of its set
 	fragmented = limit{bound: 70}  // looks for the first one, or notes it
 	extended   = limit{bound: 110} // a fragment of IPv6: looks for the extension header as well

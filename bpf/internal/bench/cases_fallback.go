@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket/layers"
 
@@ -19,9 +18,6 @@ const (
 	// Each packet has a flow of its own, or none.
 	portFallbackReply = 6200 + iota
 	portRefused
-	portGateReply
-
-	bpfOK, bpfDrop = 0, 2 // of <linux/bpf.h>
 )
 
 // fallbackCases are those of the device that holds the fallback route: first the egress program sees the
@@ -122,21 +118,4 @@ func (b *bench) heldCases(e endpoints) {
 	segment.prove = wouldBeRefused(withFlags(segment.frame, flagSYN))
 	other := held("pass: tcp, a SYN to another gateway", heldAway, replication, b.shortSYN(e, replication))
 	other.prove = wouldBeRefused(other.frame)
-}
-
-// gateCases are those of the program that the fallback routes ask (LWT, `encap bpf out`). Where the kernel's memory
-// cannot be read, it does not know whether a datagram is to be translated back, and lets it by.
-func (b *bench) gateCases(e endpoints) {
-	empty, err := loadProgram("empty_gate", ebpf.LWTOut, asm.Mov.Imm(asm.R0, bpfOK), asm.Return())
-	b.try(err)
-	gate := func(name string, verdict int32, prove func(*testCase) error, protocol layers.IPProtocol, port uint16) {
-		c := b.ingress(e, "gate "+name, gated, production, b.out(e, protocol, port, production))
-		c.program, c.baseline, c.verdict, c.prove = b.datapath.ReplypathGate, empty, verdict, prove
-	}
-	if b.datapath.Features.ProbeRead {
-		gate("stop: udp of a socket that is not connected", bpfDrop, counts(dropped(e), 1000), udp, portRefused)
-		gate("pass: udp of a flow", bpfOK, countsNothing, udp, portGateReply)
-		b.enterFlow(e, udp, portGateReply, replication)
-	}
-	gate("pass: tcp", bpfOK, countsNothing, tcp, portRefused)
 }

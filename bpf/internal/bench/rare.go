@@ -32,7 +32,7 @@ func (b *bench) rare(e endpoints) {
 		b.try(b.manage(), b.hold())
 	}
 	for _, add := range []func(endpoints){
-		b.headerlessCases, b.fallbackCases, b.heldCases, b.gateCases, b.fragmentCases,
+		b.headerlessCases, b.fallbackCases, b.heldCases, b.fragmentCases,
 		b.echoCases, b.errorCases, b.movedCases, b.leftCases, b.originCases,
 	} {
 		add(e)

@@ -53,7 +53,6 @@ func (b *bench) sizes() ([]programSize, error) {
 		{"replypath_send", d.ReplypathSend, 40},
 		{"replypath_fallback", d.ReplypathFallback, 1_200},
 		{"replypath_held", d.ReplypathHeld, 640},
-		{"replypath_gate", d.ReplypathGate, 14_800},
 		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_950},
 		{"replypath_sendmsg6", d.ReplypathSendmsg6, 2_050},
 		{"replypath_forget", d.ReplypathForget, 1_820},

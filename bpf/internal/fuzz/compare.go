@@ -49,7 +49,7 @@ func (x *run) compareAll() error {
 		compare func()
 	}{
 		{x.views.Fragments.Read, x.compareFragments},
-		{x.views.Foreign.Read, x.compareForeign},
+		{x.d.MarkSets.Read, x.compareMarks},
 		{x.views.Asked.Read, x.compareAsked},
 	} {
 		if err := compared.read(); err != nil {
@@ -129,7 +129,7 @@ func (x *run) sameDatagrams(got, want model.Flow) bool {
 	return got == want
 }
 
-// compareNotes compares what is known of who spoke first, and what is marked.
+// compareNotes compares what is known of who spoke first.
 func (x *run) compareNotes() error {
 	found, err := x.d.Notes()
 	if err != nil {
@@ -147,11 +147,6 @@ func (x *run) compareNotes() error {
 	for digest, note := range found {
 		if _, ok := notes[digest]; !ok && x.m.IsNoted(model.Note{Sent: note.Sent, Heard: note.Heard}) {
 			x.differ("outbound: digest %#x, %+v is not in the model", digest, note)
-		}
-	}
-	for t := range x.tuples {
-		if got, err := x.marked(t); err != nil || got != x.m.Marks[t] {
-			x.differ("marks: %s %v, in the model %v", tupleText(t), got, x.m.Marks[t])
 		}
 	}
 	return nil
@@ -254,57 +249,42 @@ func (x *run) fragmentDigest(key model.FragmentKey) uint64 {
 	return x.d.Seeds.Digest(t)
 }
 
-// compareForeign compares the addresses and tuples by which nothing begins.
-func (x *run) compareForeign() {
-	want, addresses := make(map[uint64]string), make(map[uint64]bool)
-	for place := range x.m.Foreign {
-		digest := x.placeDigest(place)
-		want[digest], addresses[digest] = place.Address.String(), true
+// compareMarks compares the tuples and addresses by which nothing begins. Flows that are pushed out are no part of
+// the model.
+func (x *run) compareMarks() {
+	want := map[bpf.DatapathMarkKind]map[uint64]string{
+		bpf.DatapathMarkKindMARK_NO_FLOW: {}, bpf.DatapathMarkKindMARK_FOREIGN: {},
+		bpf.DatapathMarkKindMARK_EVICTED_FLOW: {},
 	}
 	for t := range x.m.Refused {
-		want[x.d.Seeds.Digest(t)] = tupleText(t)
+		want[bpf.DatapathMarkKindMARK_NO_FLOW][x.d.Seeds.Digest(t)] = tupleText(t)
 	}
+	for place := range x.m.Foreign {
+		want[bpf.DatapathMarkKindMARK_FOREIGN][x.d.AddressDigest(place.Address, place.Ifindex)] = place.Address.String()
+	}
+	for kind, names := range want {
+		x.compareMarked(kind, names)
+	}
+}
+
+// compareMarked compares the marks of a kind with the digests that the model knows, by name.
+func (x *run) compareMarked(kind bpf.DatapathMarkKind, want map[uint64]string) {
 	got := make(map[uint64]bool)
-	sets := x.views.Foreign.Elements
+	sets := x.d.Marked(kind)
 	for _, set := range sets {
 		for _, mark := range set.Mark {
-			if mark == 0 {
-				continue
-			}
-			digest := x.addressOf(mark, addresses)
-			if want[digest] == "" {
-				x.differ("foreign: %#x is not in the model", digest)
+			digest := mark ^ x.period
+			if mark != 0 && want[digest] == "" {
+				x.differ("marks: %s: %#x is not in the model", kind, digest)
 			}
 			got[digest] = true
 		}
 	}
 	for digest, name := range want {
 		if !got[digest] && slices.Contains(sets[digest>>1%uint64(len(sets))].Mark[:], 0) {
-			x.differ("foreign: not in the datapath: %s", name)
+			x.differ("marks: %s: not in the datapath: %s", kind, name)
 		}
 	}
-}
-
-// placeDigest is self_digest() in bpf/src/digest.h.
-func (x *run) placeDigest(p model.Place) uint64 {
-	var ports [4]byte // which the interface takes the place of
-	binary.NativeEndian.PutUint32(ports[:], p.Ifindex)
-	return x.d.Seeds.Digest(model.Tuple{Self: p.Address.As16(),
-		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
-}
-
-const ticksOfMoment = 8 // moment() in bpf/src/negative_cache.h
-
-// addressOf is what a mark is of: one of these addresses, which are marked by the moment, or else
-// a tuple, which is marked by the period.
-func (x *run) addressOf(mark uint64, addresses map[uint64]bool) uint64 {
-	for digest := range addresses {
-		since := uint32((mark^digest)>>32) - x.start/ticksOfMoment
-		if since <= x.d.Seconds(1)/ticksOfMoment+1 && uint32(mark^digest) == uint32(x.period) {
-			return digest
-		}
-	}
-	return mark ^ x.period
 }
 
 // compareAsked compares by which flow each asker asked last, or the host began with it. Where that

@@ -84,11 +84,9 @@ func (x *run) moveOwn(device int) error {
 
 // forgetRefused has both sides forget what they remember as long as the generation is the same.
 func (x *run) forgetRefused() error {
-	x.forgetMarks()
-	clear(x.m.Marks)
 	clear(x.m.Foreign)
 	clear(x.m.Refused)
-	return errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted())
+	return errors.Join(x.d.ForgetMarks(), x.d.ForgetAdmitted())
 }
 
 // moveNetwork has the on-link peer's network be at a device; `devices`: at none.

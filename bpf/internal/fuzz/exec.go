@@ -60,7 +60,6 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (after model.Fra
 		}
 		x.land(&after, f.NoHeader)
 	}
-	x.settleMarks()
 	x.compareEvents(events)
 	if x.what.Len() > 0 {
 		after.Ifindex = 0
@@ -132,31 +131,5 @@ func misplaced(message []byte) []byte {
 func (x *run) witness(events map[bpf.DatapathEvent]uint64) model.Witness {
 	return model.Witness{
 		Rose: func(e model.Event) bool { return events[e]-x.events[e] > x.m.Events[e] },
-	}
-}
-
-func (x *run) marked(t model.Tuple) (bool, error) {
-	digest := x.d.Seeds.Digest(t)
-	return x.d.Marked(digest, x.period^digest)
-}
-
-// settleMarks: of two tuples with one place, the last is remembered.
-func (x *run) settleMarks() {
-	place := func(t model.Tuple) uint64 {
-		return x.d.Seeds.Digest(t) >> 1 % uint64(x.d.DatapathMaps.Marks.MaxEntries())
-	}
-	isTaken := func(t model.Tuple) bool {
-		for other := range x.m.Marks {
-			if other != t && place(other) == place(t) {
-				return true
-			}
-		}
-		return false
-	}
-	for t := range x.m.Marks {
-		x.tuples[t] = true
-		if marked, err := x.marked(t); err == nil && !marked && isTaken(t) {
-			delete(x.m.Marks, t)
-		}
 	}
 }

@@ -146,7 +146,7 @@ func (r *Runner) attempt(p Program, thorough bool) (*Difference, error) {
 		}
 		differs := x.what.Len() > 0
 		if differs || isLast {
-			if err := x.checkClock(differs); err != nil {
+			if err := x.checkClock(); err != nil {
 				return nil, err
 			}
 		}
@@ -169,7 +169,7 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.views.Foreign.Clear(), x.views.Asked.Clear(),
+	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.d.ForgetMarks(), x.views.Asked.Clear(),
 		x.d.ForgetNotes(), x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
@@ -212,13 +212,8 @@ func (x *run) installBegun() error {
 }
 
 // checkClock makes sure that what takes no time in the model took less than a
-// second, by far, and that marks are still valid. Those of addresses last for a moment:
-// where one may be over, a difference proves nothing.
-func (x *run) checkClock(differs bool) error {
-	limit := x.d.Seconds(1) / 3
-	if differs {
-		limit = ticksOfMoment
-	}
+// second, by far, and that marks are still valid.
+func (x *run) checkClock() error {
 	now, err := x.d.Now()
 	if err != nil {
 		return err
@@ -227,7 +222,7 @@ func (x *run) checkClock(differs bool) error {
 	if err != nil {
 		return err
 	}
-	if now-x.start > limit || period != x.period {
+	if now-x.start > x.d.Seconds(1)/3 || period != x.period {
 		return errClock
 	}
 	return nil
@@ -235,7 +230,6 @@ func (x *run) checkClock(differs bool) error {
 
 // end takes note of what was seen.
 func (x *run) end() {
-	x.forgetMarks()
 	for e, count := range x.m.Events {
 		x.Events[e] += count
 	}
@@ -243,16 +237,10 @@ func (x *run) end() {
 		x.Outcomes[bpf.DatapathOutcome(p.Outcome)] += count.Packets
 	}
 	x.Remembered[bpf.DatapathMapFragments] += len(x.m.Fragments)
-	x.Remembered[bpf.DatapathMapForeign] += len(x.m.Foreign) + len(x.m.Refused)
+	x.Remembered[bpf.DatapathMapMarks] += len(x.m.Foreign) + len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapAsked] += len(x.m.Asked)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
 	x.Remembered[bpf.DatapathMapQuestions] += len(x.m.Questions)
-}
-
-func (x *run) forgetMarks() {
-	for t := range x.tuples {
-		_ = x.d.Unmark(x.d.Seeds.Digest(t)) // writes to memory
-	}
 }
 
 // step does one step on both sides.
@@ -318,8 +306,7 @@ func (x *run) changeGateway(s Step) error {
 // age makes all entries older, on both sides.
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
-	x.forgetMarks()
-	if err := errors.Join(x.d.ForgetForeign(), x.ageNotes(ticks), x.ageOriginated(ticks), x.views.Fragments.Read(), x.views.ReadTables(),
+	if err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.views.Fragments.Read(), x.views.ReadTables(),
 		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 		m.Connectionless[t] = f
 		return m.reply(tableConnectionless, t, p, frame)
 	}
-	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}] || m.Marks[t] // or its flow was pushed out
+	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}]
 	switch {
 	case p.echoReply:
 	case m.noted(t):
@@ -231,7 +231,7 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 			f.State |= stateAnswered
 			m.HalfOpen[t] = f
 			delete(m.Outbound, t)
-			delete(m.Marks, t)
+			delete(m.Refused, t)
 		}
 		return m.reply(tableHalfOpen, t, p, frame)
 	}

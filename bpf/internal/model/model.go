@@ -121,7 +121,6 @@ type Model struct {
 	Established    map[Tuple]Flow
 	Connectionless map[Tuple]Flow
 	Outbound       map[Tuple]Note
-	Marks          map[Tuple]bool
 	Fragments      map[FragmentKey]Fragment
 	Originated     map[Ends]Originated
 	Questions      map[Ends]Tuple // by which each peer asked each own address last
@@ -129,10 +128,9 @@ type Model struct {
 	Asked map[Asker]Tuple
 
 	// Foreign are addresses that proved to be none of ours: the datapath remembers
-	// that for a moment, and need not count more of what concerns them.
+	// that for a while, and need not count more of what concerns them.
 	Foreign map[Place]bool
-	// Refused are tuples by which the host sent what no answer to starts a flow: the
-	// datapath remembers that for as long.
+	// Refused are tuples that proved to be of no flow: the datapath remembers that for as long.
 	Refused map[Tuple]bool
 
 	Events map[Event]uint64
@@ -162,7 +160,6 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Established:    make(map[Tuple]Flow),
 		Connectionless: make(map[Tuple]Flow),
 		Outbound:       make(map[Tuple]Note),
-		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[FragmentKey]Fragment),
 		Originated:     make(map[Ends]Originated),
 		Questions:      make(map[Ends]Tuple),
@@ -232,8 +229,7 @@ func (m *Model) Age(ticks uint32) {
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks
 	}
-	clear(m.Marks) // they last for a minute
-	clear(m.Foreign)
+	clear(m.Foreign) // it lasts for a minute
 	clear(m.Refused)
 }
 

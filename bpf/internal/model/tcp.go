@@ -150,7 +150,7 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 // again when it comes another way, and once a second, for the RST that follows.
 func (m *Model) isNoFlow(p *packet, w way) bool {
 	t := p.inbound()
-	return m.noted(t) || m.Marks[t] && !m.changesStray(t, w)
+	return m.noted(t) || m.Refused[t] && !m.changesStray(t, w)
 }
 
 // segmentAnswers: once a second, a segment of a connection that the host opened proves the way of its peer, if its socket
@@ -265,7 +265,7 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 	if reasons := m.strange(p, w); len(reasons) > 0 {
 		// The last ACK of a handshake may still come; so may the address.
 		if m.refused(p, w, reasons) && !handshake && !m.Foreign[Place{w.ifindex, p.to}] {
-			m.Marks[t] = true
+			m.Refused[t] = true
 		}
 		return
 	}
@@ -287,7 +287,7 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 		m.stray(p, w)
 	case !handshake:
 		m.event(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET)
-		m.Marks[t] = true
+		m.Refused[t] = true
 		m.stray(p, w)
 	}
 }

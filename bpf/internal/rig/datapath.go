@@ -28,13 +28,14 @@ type Datapath struct {
 	// asked for.
 	Probes map[string]*ebpf.Program
 
+	// MarkSets are the negative cache.
+	MarkSets *View[bpf.DatapathMarkSet]
+
 	hertz     uint32
 	meanwhile *ebpf.Map // nil unless asked for
 	blockRuns *ebpf.Map // the same
 	blocks    []block   // whose runs it counts
-	marks     *ebpf.Memory
 	fragments *ebpf.Memory
-	foreign   *ebpf.Memory
 	undo      []func() error // what Clear takes out of arrays
 }
 
@@ -155,7 +156,7 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	for _, name := range flowTables {
 		sized = append(sized, bpf.TagsMap(name))
 	}
-	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign}
+	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments}
 	if o.Mapped {
 		sized = append(sized, bpf.DatapathMapAsked)
 		mapped = append(mapped, sized...)
@@ -213,13 +214,11 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := errors.Join(put(d.Sender, uint32(0), d.ReplypathSend), put(d.Nobody, uint32(0), d.ReplypathFallback)); err != nil {
 		return err
 	}
-	for m, to := range map[*ebpf.Map]**ebpf.Memory{
-		d.DatapathMaps.Marks: &d.marks, d.DatapathMaps.Foreign: &d.foreign,
-		d.DatapathMaps.Fragments: &d.fragments,
-	} {
-		if *to, err = m.Memory(); err != nil {
-			return fmt.Errorf("map %s: %w", m, err)
-		}
+	if d.MarkSets, err = newView[bpf.DatapathMarkSet](d.DatapathMaps.Marks); err != nil {
+		return err
+	}
+	if d.fragments, err = d.DatapathMaps.Fragments.Memory(); err != nil {
+		return fmt.Errorf("map %s: %w", d.DatapathMaps.Fragments, err)
 	}
 	if !probes {
 		return nil

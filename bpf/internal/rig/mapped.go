@@ -3,7 +3,6 @@
 package rig
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -61,7 +60,6 @@ type Views struct {
 	Tags  [3]*View[uint64]              // of each set of these
 
 	Fragments *View[bpf.DatapathFragmentSet]
-	Foreign   *View[bpf.DatapathForeignSet]
 	Asked     *View[bpf.DatapathAskedSet]
 }
 
@@ -70,8 +68,7 @@ func (d *Datapath) Views() (*Views, error) {
 	v := new(Views)
 	errs := make([]error, 3)
 	v.Fragments, errs[0] = newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments)
-	v.Foreign, errs[1] = newView[bpf.DatapathForeignSet](d.DatapathMaps.Foreign)
-	v.Asked, errs[2] = newView[bpf.DatapathAskedSet](d.Asked)
+	v.Asked, errs[1] = newView[bpf.DatapathAskedSet](d.Asked)
 	for i, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless} {
 		var err, tagsErr error
 		v.Flows[i], err = newView[bpf.DatapathFlowSet](table)
@@ -108,29 +105,3 @@ func (v *Views) eachTable(do func(table) error) (err error) {
 	}
 	return err
 }
-
-// Marked says whether a digest is marked, with the mark that Mark gave for it.
-func (d *Datapath) Marked(digest, mark uint64) (bool, error) {
-	found := make([]byte, 8)
-	if _, err := d.marks.ReadAt(found, d.placeOfMark(digest)); err != nil {
-		return false, fmt.Errorf("read %s: %w", d.DatapathMaps.Marks, err)
-	}
-	return binary.NativeEndian.Uint64(found) == mark, nil
-}
-
-// Unmark takes the mark of a digest away.
-func (d *Datapath) Unmark(digest uint64) error { return d.writeMark(digest, 0) }
-
-func (d *Datapath) writeMark(digest, mark uint64) error {
-	if _, err := d.marks.WriteAt(binary.NativeEndian.AppendUint64(nil, mark), d.placeOfMark(digest)); err != nil {
-		return fmt.Errorf("write %s: %w", d.DatapathMaps.Marks, err)
-	}
-	return nil
-}
-
-func (d *Datapath) placeOfMark(digest uint64) int64 {
-	return int64(digest >> 1 % uint64(d.DatapathMaps.Marks.MaxEntries()) * 8)
-}
-
-// ForgetForeign empties what is known of addresses and tuples that are none of ours.
-func (d *Datapath) ForgetForeign() error { return wipe(d.DatapathMaps.Foreign, d.foreign) }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -19,7 +20,8 @@ type Tables struct {
 	Established    map[bpf.DatapathTuple]bpf.DatapathFlow
 	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
 	Outbound       map[uint64]uint32 // by digest: ticks of what the host sent
-	Marks          map[uint64]bool   // by digest
+	Marks          map[uint64]bool   // by digest: of tuples that are no flow
+	Evicted        map[uint64]bool   // the same of flows that were pushed out
 }
 
 // Counts is what the datapath has counted, on all CPUs together.
@@ -36,33 +38,46 @@ func (d *Datapath) Tables() (*Tables, error) {
 		Connectionless: make(map[bpf.DatapathTuple]bpf.DatapathFlow),
 		Outbound:       make(map[uint64]uint32),
 		Marks:          make(map[uint64]bool),
+		Evicted:        make(map[uint64]bool),
 	}
 	return t, errors.Join(
 		readFlows(d.HalfOpen, t.HalfOpen),
 		readFlows(d.Established, t.Established),
 		readFlows(d.Connectionless, t.Connectionless),
 		each(d.Outbound, func(digest uint64, note bpf.DatapathNote) { t.Outbound[digest] = note.Sent }),
-		d.readMarks(t.Marks),
+		d.readMarks(t),
 	)
 }
 
 // readMarks reads those that are valid now, through a mapping: there are too many
 // for system calls.
-func (d *Datapath) readMarks(to map[uint64]bool) error {
+func (d *Datapath) readMarks(to *Tables) error {
 	present, err := d.Mark(0)
-	if err != nil {
+	if err := errors.Join(err, d.MarkSets.Read()); err != nil {
 		return err
 	}
-	marks := make([]byte, d.marks.Size())
-	if _, err := d.marks.ReadAt(marks, 0); err != nil {
-		return fmt.Errorf("read %s: %w", d.DatapathMaps.Marks, err)
-	}
-	for ; len(marks) > 0; marks = marks[8:] {
-		if mark := binary.NativeEndian.Uint64(marks); mark != 0 {
-			to[mark^present] = true
+	for kind, digests := range to.marks() {
+		for _, set := range d.Marked(kind) {
+			for _, mark := range set.Mark {
+				if mark != 0 {
+					digests[mark^present] = true
+				}
+			}
 		}
 	}
 	return nil
+}
+
+func (t *Tables) marks() map[bpf.DatapathMarkKind]map[uint64]bool {
+	return map[bpf.DatapathMarkKind]map[uint64]bool{
+		bpf.DatapathMarkKindMARK_NO_FLOW: t.Marks, bpf.DatapathMarkKindMARK_EVICTED_FLOW: t.Evicted,
+	}
+}
+
+// Marked are the sets of a kind of marks, as they were read or written last.
+func (d *Datapath) Marked(kind bpf.DatapathMarkKind) []bpf.DatapathMarkSet {
+	sets := len(d.MarkSets.Elements) / int(bpf.DatapathMarkKindMARK_KINDS)
+	return d.MarkSets.Elements[int(kind)*sets:][:sets]
 }
 
 // Mark is how a digest is marked now (mark_of() in bpf/src/negative_cache.h).
@@ -76,6 +91,32 @@ func (d *Datapath) Mark(digest uint64) (uint64, error) {
 		return 0, fmt.Errorf("read settings: %w", err)
 	}
 	return digest ^ uint64(now>>10)<<32 ^ uint64(settings.Generation), nil
+}
+
+// writeMarks has these tuples and flows be marked, and no other.
+func (d *Datapath) writeMarks(t *Tables) error {
+	present, err := d.Mark(0)
+	err = errors.Join(err, d.MarkSets.Read())
+	for kind, digests := range t.marks() {
+		sets := d.Marked(kind)
+		clear(sets)
+		for digest := range digests {
+			set := &sets[digest>>1%uint64(len(sets))]
+			set.Mark[slices.Index(set.Mark[:], 0)] = digest ^ present
+		}
+	}
+	return errors.Join(err, d.MarkSets.Write())
+}
+
+// ForgetMarks empties the negative cache.
+func (d *Datapath) ForgetMarks() error { return d.MarkSets.Clear() }
+
+// AddressDigest is self_digest() in bpf/src/digest.h: of an address and an interface.
+func (d *Datapath) AddressDigest(address netip.Addr, ifindex uint32) uint64 {
+	var ports [4]byte // which the interface takes the place of
+	binary.NativeEndian.PutUint32(ports[:], ifindex)
+	return d.Seeds.Digest(bpf.DatapathTuple{Self: address.As16(),
+		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
 }
 
 // AgeFragments makes what is known of fragments older by these ticks.
@@ -122,15 +163,11 @@ func (d *Datapath) SetTables(t *Tables) error {
 		d.writeFlows(d.HalfOpen, t.HalfOpen),
 		d.writeFlows(d.Established, t.Established),
 		d.writeFlows(d.Connectionless, t.Connectionless),
-		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
+		d.writeMarks(t),
 	)
 	for digest, ticks := range t.Outbound {
 		err = errors.Join(err, put(d.Outbound, digest, bpf.DatapathNote{Sent: ticks}))
-	}
-	for digest := range t.Marks {
-		mark, markErr := d.Mark(digest)
-		err = errors.Join(err, markErr, d.writeMark(digest, mark))
 	}
 	return err
 }
@@ -241,9 +278,8 @@ func (d *Datapath) Clear() error {
 		d.ForgetHandover(),
 		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
 		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
-		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
-		d.ForgetForeign(),
+		d.ForgetMarks(),
 		put(d.Grace, uint32(0), uint32(0)),
 	)...)
 }
