@@ -281,7 +281,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 17
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 18
 )
 
 type DatapathMode uint32
@@ -569,6 +569,7 @@ type DatapathTraceEvent struct {
 	_           structs.HostLayout
 	Time        uint64
 	Tuple       DatapathTuple
+	Way         DatapathWay
 	Counted     uint64
 	Cpu         uint32
 	Ifindex     uint32

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 17,
+	LAYOUT_VERSION = 18,
 };
 
 /*
@@ -529,6 +529,7 @@ enum trace_form {
 struct trace_event {
 	__u64 time;          /* bpf_ktime_get_ns() */
 	struct tuple tuple;
+	struct way way;      /* OUT: by which its source wants it to leave; 0 where a flow decides, or nothing does */
 	__u64 counted;       /* IN: a bit for each enum event that it raised */
 	__u32 cpu;
 	__u32 ifindex;       /* where it was seen; OUT: the kernel's choice */
