@@ -40,22 +40,6 @@ func FindConnection(maps *bpf.DatapathMaps, digest uint64) (*bpf.DatapathFlow, e
 	return flow, err
 }
 
-// FindOutbound returns when the host last sent by a tuple in which it spoke
-// first, in ticks; found tells whether it is known to have: as find_note()
-// in bpf/src/outbound.h.
-func FindOutbound(table *ebpf.Map, digest uint64) (sent uint32, found bool, err error) {
-	index, _ := bpf.Sets(digest, table.MaxEntries())
-	set, err := readSet[bpf.DatapathOutboundSet](table, index)
-	if err != nil {
-		return 0, false, err
-	}
-	way := slices.Index(set.Digest[:], digest)
-	if way < 0 {
-		return 0, false, nil
-	}
-	return set.Sent[way], true, nil
-}
-
 // GatewaysOf returns the ids of the gateways that replies of a flow go to, the first that is
 // usable: its own, and, where only a gateway will do, the only one of its interface if that serves all peers. It
 // mirrors next_hop_mac() in bpf/src/next_hop.h.

@@ -103,7 +103,7 @@ func (r *Rehearsal) load(into **ebpf.Program, name string) error {
 }
 
 // Set has the programs know what the pinned tables have of what this host sends by a tuple: whether the host spoke first, by
-// which way its peer comes, and, where that is wanted, its flow. Whatever was there before is gone.
+// which way its peer comes, and, where that is wanted, its flow, idle or not. Whatever was there before is gone.
 func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 	digest, ends := r.Seeds.Digest(tuple), bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
 	var (
@@ -195,21 +195,21 @@ func (r *Rehearsal) run(program **ebpf.Program, name string, frame []byte, devic
 	if _, err := (*program).Run(&ebpf.RunOptions{Data: frame, Context: context}); err != nil {
 		return nil, fmt.Errorf("run %s: %w", name, err)
 	}
-	event, err := ReadTraced(r.events, time.Now())
+	event, err := ReadTraced(r.events, time.Now().Add(time.Second))
 	if err == nil && event == nil {
 		err = fmt.Errorf("%s told nothing", name)
 	}
 	return event, err
 }
 
-// Recorded returns the flow that the programs recorded by a tuple, nil for none.
+// Recorded returns the flow that a question by a tuple has begun.
 func (r *Rehearsal) Recorded(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
 	for _, table := range []*ebpf.Map{r.maps.Nursery, r.maps.HalfOpen, r.maps.Connectionless} {
 		if flow, err := FindFlow(table, r.Seeds.Digest(tuple)); flow != nil || err != nil {
 			return flow, err
 		}
 	}
-	return nil, nil
+	return nil, errors.New("what the programs recorded is in no table")
 }
 
 // Close forgets the maps and programs.

@@ -36,7 +36,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 // decide tells what becomes of a packet that belongs to a flow.
 func (h *Host) decide(q *Question, entry *flows.Entry, way *kernelWay, e *Explanation) (verdict, reason string, err error) {
 	if isUntaken(&entry.Raw) {
-		if verdict, _, err := h.WhyNoFlow(q, 0); verdict == LocalOrigin || err != nil {
+		if verdict, _, err := h.why(q, 0, false); verdict == LocalOrigin || err != nil {
 			return verdict, "", err
 		}
 	}
@@ -48,7 +48,7 @@ func (h *Host) decide(q *Question, entry *flows.Entry, way *kernelWay, e *Explan
 		return "", "", err
 	}
 	verdict, reason, _, err = h.reply(q, entry.Raw.Tuple.Protocol, flags, way, e)
-	return verdict, reason, err
+	return cmp.Or(verdict, NoFlow), reason, err // it may have ended meanwhile
 }
 
 // isUntaken tells of a flow whose datagrams nobody took: what is sent by its tuple may be a conversation of the host's own.
@@ -81,7 +81,7 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 	}
 	protocol := q.protocols()[0]
 	if h.sees(&way) {
-		if err := h.programs.Set(q.tuple(protocol), false); err != nil {
+		if err := h.programs.Set(q.tuple(protocol), true); err != nil {
 			return e, err
 		}
 		if decided, err := h.originate(q, protocol, &way, &e); decided || err != nil {
@@ -104,14 +104,10 @@ func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	if mac == nil {
 		mac = unknownMAC
 	}
-	if err := h.programs.Set(tuple, false); err != nil {
+	if err := h.programs.Set(tuple, true); err != nil {
 		return err
 	}
 	event, err := h.in(q, protocol, tcpSYN, device, mac)
-	if err != nil {
-		return err
-	}
-	flow, err := h.programs.Recorded(tuple)
 	if err != nil {
 		return err
 	}
@@ -119,14 +115,18 @@ func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	if err != nil {
 		return err
 	}
-	if flow == nil {
+	if event.Table == noTable {
 		e.conclude(refusal(event))
 		return nil
+	}
+	flow, err := h.programs.Recorded(tuple)
+	if err != nil {
+		return err
 	}
 	if bpf.IsNobody(flow.Mac[:]) {
 		flow.Mac = [6]uint8{}
 	}
-	entry, err := h.table.Entry(*flow)
+	entry, err := h.table.Originated(*flow)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (h *Host) originate(q *Question, protocol uint8, way *kernelWay, e *Explana
 	} else if mac, err := h.kernel.neighbour(int(to.Ifindex), q.Peer.Addr()); mac != nil || err != nil {
 		copy(flow.Mac[:], mac)
 	}
-	entry, err := h.table.Entry(flow)
+	entry, err := h.table.Originated(flow)
 	if err != nil {
 		return false, err
 	}
@@ -170,12 +170,13 @@ func (h *Host) reply(q *Question, protocol, flags uint8, way *kernelWay, e *Expl
 	if !h.sees(way) {
 		return Fallback, reasonNotManaged, nil, nil
 	}
-	if event, err = h.out(q, protocol, flags, way); err != nil {
+	link := way.link.Attrs()
+	if event, err = h.programs.Out(q.frame(protocol, true, flags, link.HardwareAddr, way.mac), way.device); err != nil {
 		return "", "", nil, err
 	}
 	verdict, reason = Outcome(event)
 	target := cmp.Or(int(event.FlowIfindex), int(event.Way.Ifindex))
-	hasHeader := way.link.Attrs().EncapType == "ether"
+	hasHeader := link.EncapType == "ether"
 	isOurs := way.mac == nil && e.Kernel.Gateway != nil && e.Replypath.Gateway != nil && *e.Kernel.Gateway == *e.Replypath.Gateway
 	isMoved := moves(verdict)
 	switch {
@@ -185,8 +186,8 @@ func (h *Host) reply(q *Question, protocol, flags uint8, way *kernelWay, e *Expl
 	case (isMoved || reason == reasonNoNextHop) && h.kernel.isBoundOff(way.bound, target):
 		return Fallback, reasonBoundDevice, event, nil
 	case isMoved && q.Size != 0:
-		link, err := h.kernel.LinkByIndex(target)
-		if err == nil && q.Size > link.Attrs().MTU {
+		other, err := h.kernel.LinkByIndex(target)
+		if err == nil && q.Size > other.Attrs().MTU {
 			verdict, reason = Fallback, reasonMTU
 		}
 		return verdict, reason, event, err

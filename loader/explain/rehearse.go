@@ -5,7 +5,6 @@ package explain
 import (
 	"encoding/binary"
 	"net"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -16,73 +15,68 @@ import (
 
 // Bits of the TCP header (RFC 9293, 3.1), and types of ICMP and ICMPv6 (RFC 792; RFC 4443, 4).
 const (
-	tcpSYN, tcpACK            = 0x02, 0x10
-	echoRequest, echoReply    = 8, 0
-	echoRequest6, echoReply6  = 128, 129
-	ethernetSize, payloadSize = 14, 20 // of a frame that is rehearsed: behind the IP header there is room for that of TCP
+	tcpSYN, tcpACK           = 0x02, 0x10
+	echoRequest, echoReply   = 8, 0
+	echoRequest6, echoReply6 = 128, 129
 )
 
-// frame is one that is rehearsed.
-type frame struct {
-	source, destination net.HardwareAddr // nil: no MAC
-	from, to            netip.AddrPort
-	identifier          uint16 // of an echo
-	protocol            uint8
-	kind                byte // flags of TCP, or type of ICMP
+// frame is a question, or what answers it, between a device of this host and a router or neighbour with these MACs; nil:
+// none. `flags` are those of TCP. Behind the IP header there is room for that of TCP, whatever the protocol.
+func (q *Question) frame(protocol uint8, answers bool, flags uint8, own, other net.HardwareAddr) []byte {
+	const ethernet, payload = 14, 20
+	from, to, source, destination := q.Peer, q.Self, other, own
+	kinds := map[uint8]uint8{config.ProtocolTCP: flags, config.ProtocolICMP: echoRequest, config.ProtocolICMPv6: echoRequest6}
+	if answers {
+		from, to, source, destination = q.Self, q.Peer, own, other
+		kinds[config.ProtocolICMP], kinds[config.ProtocolICMPv6] = echoReply, echoReply6
+	}
+	f := make([]byte, ethernet)
+	copy(f[:6], destination)
+	copy(f[6:12], source)
+	if from.Addr().Is4() {
+		binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IP)
+		f = append(f, 0x45, 0, 0, 20+payload, 0, 0, 0, 0, 64, protocol, 0, 0)
+	} else {
+		binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IPV6)
+		f = append(f, 0x60, 0, 0, 0, 0, payload, protocol, 64)
+	}
+	f = append(append(f, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
+	var p [payload]byte
+	if isEcho(protocol) {
+		p[0] = kinds[protocol]
+		binary.BigEndian.PutUint16(p[4:], q.Peer.Port())
+	} else {
+		binary.BigEndian.PutUint16(p[0:], from.Port())
+		binary.BigEndian.PutUint16(p[2:], to.Port())
+		p[12], p[13] = payload/4<<4, kinds[protocol]
+	}
+	return append(f, p[:]...)
 }
 
-func (f *frame) bytes() []byte {
-	b := make([]byte, ethernetSize)
-	copy(b[:6], f.destination)
-	copy(b[6:12], f.source)
-	if f.from.Addr().Is4() {
-		binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IP)
-		b = append(b, 0x45, 0, 0, 20+payloadSize, 0, 0, 0, 0, 64, f.protocol, 0, 0)
-	} else {
-		binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IPV6)
-		b = append(b, 0x60, 0, 0, 0, 0, payloadSize, f.protocol, 64)
-	}
-	b = append(append(b, f.from.Addr().AsSlice()...), f.to.Addr().AsSlice()...)
-	var p [payloadSize]byte
-	if isEcho(f.protocol) {
-		p[0] = f.kind
-		binary.BigEndian.PutUint16(p[4:], f.identifier)
-	} else {
-		binary.BigEndian.PutUint16(p[0:], f.from.Port())
-		binary.BigEndian.PutUint16(p[2:], f.to.Port())
-		p[12], p[13] = payloadSize/4<<4, f.kind
-	}
-	return append(b, p[:]...)
-}
-
-// in has a question come in from a router or a neighbour with this MAC. `flags` are those of TCP.
-func (h *Host) in(q *Question, protocol, flags uint8, device int, source net.HardwareAddr) (*bpf.DatapathTraceEvent, error) {
+// in has a question come in by a device.
+func (h *Host) in(q *Question, protocol, flags uint8, device int, from net.HardwareAddr) (*bpf.DatapathTraceEvent, error) {
 	link, err := h.kernel.LinkByIndex(device)
 	if err != nil {
 		return nil, err
 	}
-	kind := map[uint8]byte{config.ProtocolTCP: flags, config.ProtocolICMP: echoRequest, config.ProtocolICMPv6: echoRequest6}[protocol]
-	f := frame{source, link.Attrs().HardwareAddr, q.Peer, q.Self, q.Peer.Port(), protocol, kind}
-	return h.programs.In(f.bytes(), device)
-}
-
-// out has what is asked about leave by the kernel's way.
-func (h *Host) out(q *Question, protocol, flags uint8, way *kernelWay) (*bpf.DatapathTraceEvent, error) {
-	kind := map[uint8]byte{config.ProtocolTCP: flags, config.ProtocolICMP: echoReply, config.ProtocolICMPv6: echoReply6}[protocol]
-	f := frame{way.link.Attrs().HardwareAddr, way.mac, q.Self, q.Peer, q.Peer.Port(), protocol, kind}
-	return h.programs.Out(f.bytes(), way.device)
+	return h.programs.In(q.frame(protocol, false, flags, link.Attrs().HardwareAddr, from), device)
 }
 
 // WhyNoFlow tells why a packet belongs to no flow: the verdict NoFlow, LocalOrigin or Excluded, and a reason where no flow
 // would ever be recorded of what comes in by this device; 0: by any.
 func (h *Host) WhyNoFlow(q *Question, device int) (verdict, reason string, err error) {
+	return h.why(q, device, true)
+}
+
+// why is WhyNoFlow, for a packet with or without what is left of a flow.
+func (h *Host) why(q *Question, device int, withFlow bool) (verdict, reason string, err error) {
 	devices, known := []int{device}, false
 	if device == 0 {
 		devices = h.recording
 	}
 	for _, protocol := range q.protocols() {
 		for _, device := range devices {
-			if err := h.programs.Set(q.tuple(protocol), false); err != nil {
+			if err := h.programs.Set(q.tuple(protocol), withFlow); err != nil {
 				return "", "", err
 			}
 			// A SYN would begin a connection, whoever began the one before.
