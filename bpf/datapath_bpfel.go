@@ -559,6 +559,7 @@ type DatapathTraceEvent struct {
 	_           structs.HostLayout
 	Time        uint64
 	Tuple       DatapathTuple
+	Way         DatapathWay
 	Counted     uint64
 	Cpu         uint32
 	Ifindex     uint32

@@ -360,6 +360,7 @@ func TestRelatedTraced(t *testing.T) {
 		b.exec(egress(b.production, frame))
 		moved := n.outgoing(segment, b.production, b.replication, frame)
 		moved.Table = uint8(tableRelated)
+		moved.Way = n.bySource(b.replication)
 		tracer.want(moved)
 	})
 }

@@ -118,6 +118,11 @@ func (n network) outgoing(m message, via, out nic, frame []byte) bpf.DatapathTra
 	return e
 }
 
+// bySource is the way that the source of what the host originates wants it to leave by.
+func (n network) bySource(via nic) bpf.DatapathWay {
+	return bpf.DatapathWay{Ifindex: via.Index, Interface: via.interfaceIndex, Gateway: via.gateway(n.family), Mac: rig.MAC(via.router)}
+}
+
 func of(e bpf.DatapathTraceEvent, m message, via nic) bpf.DatapathTraceEvent {
 	e.FlowIfindex, e.Table = via.Index, uint8(tableConnectionless)
 	if _, connection := m.(tcp); connection {

@@ -47,8 +47,8 @@ func isServed(rules *admission.Rules, f *flows.Flow) bool {
 		return true
 	}
 	t := admission.Tuple{
-		Protocol: &protocol, Peer: netip.AddrPortFrom(peer, f.PeerPort), Self: netip.AddrPortFrom(self, f.SelfPort), Interface: f.InterfaceID,
+		Protocol: protocol, Peer: netip.AddrPortFrom(peer, f.PeerPort), Self: netip.AddrPortFrom(self, f.SelfPort), Interface: f.InterfaceID,
 	}
-	why, err := rules.Refusal(&t)
-	return err != nil || f.Interface != nil && why == "" && !rules.Excludes(&t)
+	isRecorded, err := rules.Records(&t)
+	return err != nil || f.Interface != nil && isRecorded
 }

@@ -64,12 +64,14 @@ static inline enum trace_form form_of(const struct packet *packet, enum parsed r
 	return packet->echo_reply ? TRACE_ECHO_REPLY : TRACE_PACKET;
 }
 
-/* Adds the packet's flow, if it is alive. Of errors and fragments it tells the ports. */
-static inline void add_flow(struct trace_event *event, const struct packet *packet, __u32 table)
+/* Adds the packet's flow, if it is alive, or what its source decided. Of errors and fragments a flow tells the ports. */
+static inline void add_flow(struct trace_event *event, const struct packet *packet, struct flow *decided, __u32 table)
 {
 	struct flow *flow = table <= TABLE_CONNECTIONLESS ? find_digest(packet->digest, table) : NULL;
 
 	event->table = table > TABLE_END ? table : TABLE_END;
+	if (table > TABLE_END)
+		__builtin_memcpy(&event->way, &decided->ifindex, sizeof(event->way));
 	if (!flow || is_idle(flow, table))
 		return;
 	event->table = table;
@@ -125,7 +127,7 @@ __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 tabl
 	event->length = skb->len;
 	event->packets = wire_packets(skb, packet);
 	copy_mac(event->mac, packet->mac);
-	add_flow(event, packet, kind == TRACE_IN ? table_of(packet) : table);
+	add_flow(event, packet, &from->flow, kind == TRACE_IN ? table_of(packet) : table);
 	if (kind == TRACE_IN)
 		event->counted = raised;
 	else

@@ -520,6 +520,7 @@ enum trace_form {
 struct trace_event {
 	__u64 time;          /* bpf_ktime_get_ns() */
 	struct tuple tuple;
+	struct way way;      /* OUT: by which its source wants it to leave; 0 where a flow decides, or nothing does */
 	__u64 counted;       /* IN: a bit for each enum event that it raised */
 	__u32 cpu;
 	__u32 ifindex;       /* where it was seen; OUT: the kernel's choice */

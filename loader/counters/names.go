@@ -4,6 +4,7 @@ package counters
 
 import (
 	"maps"
+	"math/bits"
 	"slices"
 
 	"replypath/bpf"
@@ -49,6 +50,21 @@ var refusedReasons = map[bpf.DatapathEvent]string{
 	bpf.DatapathEventEVENT_REFUSED_CONTESTED: "contested",
 }
 
+// Ignored is why a packet started no flow which raised these events, a bit for each; "" where none of them tells.
+func Ignored(raised uint64) string { return reasonOf(ignoredReasons, raised) }
+
+// Refused is why a flow did not follow such a packet.
+func Refused(raised uint64) string { return reasonOf(refusedReasons, raised) }
+
+func reasonOf(reasons map[bpf.DatapathEvent]string, raised uint64) string {
+	for ; raised != 0; raised &= raised - 1 {
+		if reason := reasons[bpf.DatapathEvent(bits.TrailingZeros64(raised))]; reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
 // uncorrectedReasons are the outcomes other than asymmetric and corrected.
 var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_LINK_DOWN:      "link_down",
@@ -60,6 +76,9 @@ var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED: "rewrite_failed",
 	bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL: "unnamed_tunnel",
 }
+
+// UncorrectedReason is why a packet was not moved.
+func UncorrectedReason(outcome bpf.DatapathOutcome) string { return uncorrectedReasons[outcome] }
 
 // lostReasons are the outcomes of packets that were redirected and never seen leaving.
 var lostReasons = map[bpf.DatapathOutcome]string{

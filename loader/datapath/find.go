@@ -3,10 +3,7 @@
 package datapath
 
 import (
-	"errors"
-	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -27,32 +24,6 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 		}
 	}
 	return nil, nil
-}
-
-// SpokeFirst tells whether what comes in by a tuple with this digest answers the host: as find_note() and, of what has no
-// connection, is_proof() in bpf/src/outbound.h.
-func SpokeFirst(maps *bpf.DatapathMaps, clock Clock, digest uint64, connection bool) (bool, error) {
-	const lasts = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
-	var note bpf.DatapathNote
-	err := maps.Outbound.Lookup(digest, &note)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read a note: %w", err)
-	}
-	isHeard := note.Heard != 0
-	if clock.Since(note.Sent) > lasts && (!isHeard || clock.Since(note.Heard) > lasts) {
-		return false, nil
-	}
-	if connection || isHeard {
-		return true, nil
-	}
-	var end uint32
-	if err := maps.Grace.Lookup(uint32(0), &end); err != nil {
-		return false, fmt.Errorf("read the end of the grace: %w", err)
-	}
-	return age(clock.now, note.Sent) < age(clock.now, end), nil
 }
 
 // GatewaysOf returns the ids of the gateways that replies of a flow go to, the first that is

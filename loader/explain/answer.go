@@ -4,19 +4,28 @@ package explain
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"net"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/loader/datapath"
 	"replypath/loader/flows"
 )
 
 // explainFlow tells where a reply of a flow goes.
 func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, error) {
 	q := asked.of(entry)
-	e, err := h.explainEntry(&q, entry)
-	e.Flow = &entry.Flow
+	e := newExplanation(&q)
+	e.Flow, e.Replypath = &entry.Flow, wayOf(&entry.Flow)
+	way, err := h.kernelWay(&q, int(entry.Raw.Ifindex), &e.Kernel)
+	if err != nil {
+		return e, err
+	}
+	verdict, reason, err := h.decide(&q, entry, &way, &e)
+	e.conclude(verdict, reason)
 	e.addSeen(entry.Left)
 	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
 		e.Detail += fmt.Sprintf("; the flow arrived by %s, not by %s", orUnknown(in), q.Interface)
@@ -24,142 +33,174 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	return e, err
 }
 
-// explainEntry tells where a reply goes to which an entry of the flow table belongs.
-func (h *Host) explainEntry(q *Question, entry *flows.Entry) (Explanation, error) {
-	raw := &entry.Raw
-	r := &reply{flow: raw, byHand: h.byHand, size: q.Size}
-	e := newExplanation(q)
-	way, err := h.kernelWay(q, int(raw.Ifindex), &e.Kernel)
-	if err != nil {
-		return e, err
+// decide tells what becomes of a packet that belongs to a flow.
+func (h *Host) decide(q *Question, entry *flows.Entry, way *kernelWay, e *Explanation) (verdict, reason string, err error) {
+	if isUntaken(&entry.Raw) {
+		if verdict, _, err := h.why(q, 0, false); verdict == LocalOrigin || err != nil {
+			return verdict, "", err
+		}
 	}
-	if !isEcho(raw.Tuple.Protocol) { // the kernel's own socket answers, which is bound to nothing
-		r.bound = way.bound
+	flags := uint8(tcpACK)
+	if entry.State == flows.StateHalfOpen {
+		flags |= tcpSYN
 	}
-	if r.target, err = h.targetOf(raw); err != nil {
-		return e, err
+	if err := h.programs.Set(entry.Raw.Tuple, true); err != nil {
+		return "", "", err
 	}
-	if r.gateway, err = h.maps.gatewayOf(raw, r.target); err != nil {
-		return e, err
-	}
-	r.kernel, r.next, r.last = way.device, way.mac, way.device != 0 && way.device == h.fallback
-	r.viaOurs = r.usesGateway() && way.nextHop == datapath.Address(r.gateway.Address)
-	if r.from, _, err = h.maps.interfaceByIndex(way.device); err != nil {
-		return e, err
-	}
-	e.Replypath = r.way(&entry.Flow)
-	if ends, err := endsFlow(raw, q); ends || err != nil {
-		e.conclude(LocalOrigin, "")
-		return e, err
-	}
-	e.conclude(r.decide())
-	return e, nil
+	verdict, reason, _, err = h.reply(q, entry.Raw.Tuple.Protocol, flags, way, e)
+	return cmp.Or(verdict, NoFlow), reason, err // it may have ended meanwhile
 }
 
-// way is where the programs take the flow to belong.
-func (r *reply) way(flow *flows.Flow) Way {
-	w := Way{Interface: flow.Interface, Gateway: flow.Gateway}
-	if mac := r.nextHopMAC(); mac != nil && *mac != [6]uint8{} && (r.target == nil || hasHeader(r.target)) {
-		w.NextHopMAC = new(net.HardwareAddr(mac[:]).String())
-	}
-	return w
+// isUntaken tells of a flow whose datagrams nobody took: what is sent by its tuple may be a conversation of the host's own.
+// A test run gives packets no socket by which the programs could tell.
+func isUntaken(f *bpf.DatapathFlow) bool {
+	return f.Tuple.Protocol == unix.IPPROTO_UDP && f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) != 0 &&
+		f.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) == 0
 }
 
-// explainWithout tells where a packet goes that belongs to no flow, and why it
-// belongs to none, or where the reply would go if its question came in by a device.
-// Who would send the frame is not known.
+// wayOf is where the programs take a flow to belong.
+func wayOf(f *flows.Flow) Way { return Way{f.Interface, f.NextHopMAC, f.Gateway} }
+
+// explainWithout tells where a packet goes that belongs to no flow, and why it belongs to none, or where the reply would go
+// if its question came in by a device.
 func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
-	_, id, err := h.maps.interfaceByIndex(device)
+	e := newExplanation(q)
+	verdict, reason, err := h.WhyNoFlow(q, device)
 	if err != nil {
-		return Explanation{}, err
-	}
-	verdict, reason, err := h.WhyNoFlow(q, uint16(id))
-	if err != nil {
-		return Explanation{}, err
+		return e, err
 	}
 	if device != 0 && verdict == NoFlow && reason == "" {
-		entry, err := h.suppose(q, device)
-		if err != nil {
-			return Explanation{}, err
-		}
-		if entry != nil {
-			e, err := h.explainEntry(q, entry)
-			e.Detail = fmt.Sprintf("no flow is recorded; if it arrived by %s: %s", q.Interface, e.Detail)
-			return e, err
+		if slices.Contains(h.recording, device) {
+			return e, h.suppose(q, device, &e)
 		}
 		reason = reasonUnmanaged
 	}
-	e := newExplanation(q)
 	way, err := h.kernelWay(q, 0, &e.Kernel)
 	if err != nil {
 		return e, err
 	}
-	heeded, err := h.isHeeded(q, verdict)
-	if err != nil {
-		return e, err
-	}
-	if heeded {
-		if originated, err := h.explainOriginated(q, way.device); originated != nil || err != nil {
-			return *cmp.Or(originated, &e), err
+	protocol := q.protocols()[0]
+	if h.sees(&way) {
+		if err := h.programs.Set(q.tuple(protocol), true); err != nil {
+			return e, err
+		}
+		if decided, err := h.originate(q, protocol, &way, &e); decided || err != nil {
+			return e, err
 		}
 	}
 	e.conclude(verdict, reason)
 	return e, nil
 }
 
-// explainOriginated tells where a packet goes that belongs to no flow, if the strong host model has its source decide that,
-// or it goes as answers to its peer go; nil for any other: as choose_way() in bpf/src/originate.h. The kernel sends it by
-// a device.
-func (h *Host) explainOriginated(q *Question, device int) (*Explanation, error) {
-	target, id, err := h.sourceInterface(q)
-	if err != nil || target == nil || int(target.Ifindex) == device || target.Lower != 0 && int(target.Lower) == device {
-		return nil, err
+// suppose tells where the reply goes to a question that comes in by a device. Who would send the frame is known where its
+// peer is a neighbour.
+func (h *Host) suppose(q *Question, device int, e *Explanation) error {
+	protocol := q.protocols()[0]
+	tuple := q.tuple(protocol)
+	mac, err := h.kernel.neighbour(device, q.Peer.Addr())
+	if err != nil {
+		return err
 	}
-	if sees, err := h.seesDevice(device); !sees || err != nil {
-		return nil, err
+	if mac == nil {
+		mac = unknownMAC
 	}
-	raw := bpf.DatapathFlow{Ifindex: target.Ifindex, Interface: id}
-	if raw.Tuple = q.tuple(0); q.Protocol != nil {
-		raw.Tuple = q.tuple(*q.Protocol)
+	if err := h.programs.Set(tuple, true); err != nil {
+		return err
 	}
-	isStrong := target.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0
-	known, entry, moved := false, (*flows.Entry)(nil), StrongHost
-	if isStrong {
-		known, err = h.setSourceNextHop(q, target, &raw)
+	event, err := h.in(q, protocol, tcpSYN, device, mac)
+	if err != nil {
+		return err
 	}
-	if err == nil && !known && (isStrong || h.settings.Related != 0) {
-		entry, err = h.table.Related(raw.Tuple)
+	way, err := h.kernelWay(q, device, &e.Kernel)
+	if err != nil {
+		return err
 	}
-	switch {
-	case err != nil:
-		return nil, err
-	case entry != nil && entry.Raw.Interface == id:
-		moved = Related
-	case !isStrong:
-		return nil, nil
-	default:
-		if entry, err = h.table.Entry(raw); err != nil {
-			return nil, err
-		}
+	if event.Table == noTable {
+		e.conclude(refusal(event))
+		return nil
 	}
-	e, err := h.explainEntry(q, entry)
-	hasNextHop := !hasHeader(target) || e.Replypath.NextHopMAC != nil || entry.Raw.Flags&onLink != 0
-	switch {
-	case err != nil || e.Reason != nil && *e.Reason == reasonObserve: // who observes has nobody asked
-	case !hasNextHop:
-		e.conclude(Fallback, reasonNoNextHop)
-	case e.Verdict == Corrected:
-		e.conclude(moved, "")
+	flow, err := h.programs.Recorded(tuple)
+	if err != nil {
+		return err
 	}
+	if bpf.IsNobody(flow.Mac[:]) {
+		flow.Mac = [6]uint8{}
+	}
+	entry, err := h.table.Originated(*flow)
+	if err != nil {
+		return err
+	}
+	e.Replypath = wayOf(&entry.Flow)
+	verdict, reason, _, err := h.reply(q, protocol, tcpSYN|tcpACK, &way, e)
+	e.conclude(verdict, reason)
+	e.Detail = fmt.Sprintf("no flow is recorded; if it arrived by %s: %s", q.Interface, e.Detail)
+	return err
+}
+
+// originate tells where a packet goes that belongs to no flow, if its source decides that.
+func (h *Host) originate(q *Question, protocol uint8, way *kernelWay, e *Explanation) (decided bool, err error) {
+	verdict, reason, event, err := h.reply(q, protocol, tcpACK, way, e)
+	if err != nil || verdict == "" {
+		return false, err
+	}
+	to := event.Way
+	flow := bpf.DatapathFlow{
+		Tuple: q.tuple(protocol), Ifindex: to.Ifindex, Interface: to.Interface, Gateway: to.Gateway, Mac: to.Mac, Flags: to.Flags,
+	}
+	if flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ON_LINK) == 0 {
+		flow.Flags |= uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)
+	} else if mac, err := h.kernel.neighbour(int(to.Ifindex), q.Peer.Addr()); mac != nil || err != nil {
+		copy(flow.Mac[:], mac)
+	}
+	entry, err := h.table.Originated(flow)
+	if err != nil {
+		return false, err
+	}
+	e.Replypath = wayOf(&entry.Flow)
+	e.conclude(verdict, reason)
 	e.addSeen(entry.Left)
-	return &e, err
+	return true, nil
+}
+
+// reply has the programs decide where a packet goes, and adds what they cannot know: a test run gives it no socket.
+func (h *Host) reply(q *Question, protocol, flags uint8, way *kernelWay, e *Explanation) (verdict, reason string, event *bpf.DatapathTraceEvent, err error) {
+	if way.device == 0 {
+		return Fallback, reasonNoRoute, nil, nil
+	}
+	if !h.sees(way) {
+		return Fallback, reasonNotManaged, nil, nil
+	}
+	link := way.link.Attrs()
+	if event, err = h.programs.Out(q.frame(protocol, true, flags, link.HardwareAddr, way.mac), way.device); err != nil {
+		return "", "", nil, err
+	}
+	verdict, reason = Outcome(event)
+	target := cmp.Or(int(event.FlowIfindex), int(event.Way.Ifindex))
+	hasHeader := link.EncapType == "ether"
+	isOurs := way.mac == nil && e.Kernel.Gateway != nil && e.Replypath.Gateway != nil && *e.Kernel.Gateway == *e.Replypath.Gateway
+	isMoved := moves(verdict)
+	switch {
+	case target == way.device && (!hasHeader || isMoved && isOurs):
+		return AlreadyRight, "", event, nil
+	case target == 0 || target == way.device:
+	case (isMoved || reason == reasonNoNextHop) && h.kernel.isBoundOff(way.bound, target):
+		return Fallback, reasonBoundDevice, event, nil
+	case isMoved && q.Size != 0:
+		other, err := h.kernel.LinkByIndex(target)
+		if err == nil && q.Size > other.Attrs().MTU {
+			verdict, reason = Fallback, reasonMTU
+		}
+		return verdict, reason, event, err
+	}
+	return verdict, reason, event, nil
 }
 
 // kernelWay is kernel.way, which has to know whether Self is an address of this host.
 func (h *Host) kernelWay(q *Question, received int, to *Kernel) (kernelWay, error) {
-	own, err := h.maps.ownFlags(q.Self.Addr())
-	if err != nil {
-		return kernelWay{}, err
+	var flags bpf.DatapathOwnFlags
+	err := h.table.Maps().OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: q.Self.Addr().As16()}, &flags)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return kernelWay{}, fmt.Errorf("read the own addresses: %w", err)
 	}
-	return h.kernel.way(q, received, own != 0, to)
+	return h.kernel.way(q, received, flags != 0, to)
 }

@@ -73,7 +73,7 @@ func (e *Explanation) conclude(verdict, reason string) {
 	}
 	e.Detail = e.detail(verdict, reason)
 	switch {
-	case e.moves():
+	case moves(verdict):
 		e.LeavesBy = e.Replypath.Interface
 	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
 		e.LeavesBy = nil
@@ -112,17 +112,17 @@ func (e *Explanation) detail(verdict, reason string) string {
 
 // addSeen adds to what would become of a packet what was seen.
 func (e *Explanation) addSeen(left flows.Left) {
-	if left.Moved == e.moves() {
+	if left.Moved == moves(e.Verdict) {
 		e.Seen = left.At
 	}
-	if e.moves() && e.Seen == nil {
+	if moves(e.Verdict) && e.Seen == nil {
 		e.Detail += "; none was seen leaving so yet"
 	}
 }
 
-// moves tells whether replypath decides where the packet leaves.
-func (e *Explanation) moves() bool {
-	return e.Verdict == Corrected || e.Verdict == StrongHost || e.Verdict == Related
+// moves tells whether replypath decides where a packet leaves.
+func moves(verdict string) bool {
+	return verdict == Corrected || verdict == StrongHost || verdict == Related
 }
 
 func orUnknown(text *string) string {

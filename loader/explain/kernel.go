@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -55,19 +56,23 @@ func (k kernel) packet(q *Question, received int) (kernelroute.Packet, error) {
 // packets of the flow find, else one of UDP that is bound elsewhere: a listener of TCP sends nothing. It is nil where there
 // is none or the kernel cannot tell.
 func (k kernel) sender(q *Question, received, vrf int) (*sockets.Socket, error) {
-	if !hasSocket(q) {
+	if q.Protocol == nil || *q.Protocol != unix.IPPROTO_TCP && *q.Protocol != unix.IPPROTO_UDP || q.Peer.Port() == 0 || q.Self.Port() == 0 {
 		return nil, nil
 	}
-	found, err := askSocket(q, received, vrf, 0)
-	if err != nil || found != nil && found.Remote.Port() != 0 {
-		return found, err
+	var found *sockets.Socket
+	for _, device := range []int{received, vrf, 0} {
+		s, err := sockets.Find(*q.Protocol, q.Self, q.Peer, device)
+		if err != nil || s != nil && s.Remote.Port() != 0 {
+			return s, err
+		}
+		found = cmp.Or(found, s)
 	}
 	links, err := dump.Links(k.Handle)
 	if err != nil {
 		return nil, err
 	}
 	for _, link := range links {
-		s, err := askSocket(q, link.Attrs().Index)
+		s, err := sockets.Find(*q.Protocol, q.Self, q.Peer, link.Attrs().Index)
 		if err != nil {
 			return nil, err
 		}
@@ -91,12 +96,17 @@ func (k kernel) vrf(device int) int {
 	return master.Attrs().Index
 }
 
+// isBoundOff tells whether a socket of this device is not moved to another: as is_bound_off() in bpf/src/reply.h.
+func (k kernel) isBoundOff(bound, target int) bool {
+	return bound != 0 && bound != target && bound != k.vrf(target)
+}
+
 // kernelWay is the kernel's choice.
 type kernelWay struct {
-	bound   int // the asker's device
-	device  int // 0 without a route
-	nextHop netip.Addr
-	mac     *[6]uint8 // nil where it is not resolved
+	bound  int // the asker's device
+	device int // 0 without a route
+	link   netlink.Link
+	mac    net.HardwareAddr // nil where it is not resolved
 }
 
 // way asks the kernel for its choice and describes it. The packet is the host's own or
@@ -106,7 +116,10 @@ func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay,
 	if err != nil {
 		return kernelWay{}, err
 	}
-	way := kernelWay{bound: p.Device}
+	way := kernelWay{}
+	if q.Protocol == nil || !isEcho(*q.Protocol) { // the kernel's own socket answers, which is bound to nothing
+		way.bound = p.Device
+	}
 	r, err := k.route(p, own)
 	if err != nil {
 		return way, err
@@ -118,23 +131,20 @@ func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay,
 		to.Error = new(r.Err.Error())
 		return way, nil
 	}
-	link, err := k.LinkByIndex(r.Device)
-	if err != nil {
+	if way.link, err = k.LinkByIndex(r.Device); err != nil {
 		return way, fmt.Errorf("find the interface of the kernel's route: %w", err)
 	}
-	to.Interface = &link.Attrs().Name
-	way.device, way.nextHop = r.Device, q.Peer.Addr()
+	to.Interface = &way.link.Attrs().Name
+	way.device = r.Device
+	nextHop := q.Peer.Addr()
 	if r.Gateway.IsValid() {
-		way.nextHop = r.Gateway
+		nextHop = r.Gateway
 		to.Gateway = new(r.Gateway.String())
 	}
-	if way.mac, err = k.neighbour(r.Device, way.nextHop); err != nil {
-		return way, err
+	if way.mac, err = k.neighbour(r.Device, nextHop); way.mac != nil {
+		to.NextHopMAC = new(way.mac.String())
 	}
-	if way.mac != nil {
-		to.NextHopMAC = new(net.HardwareAddr(way.mac[:]).String())
-	}
-	return way, nil
+	return way, err
 }
 
 // route asks for the route of what the host sends itself; of what it
@@ -153,7 +163,7 @@ func (k kernel) route(p kernelroute.Packet, own bool) (kernelroute.Route, error)
 
 // neighbour returns the MAC that the kernel has for a next hop, nil where it is
 // not resolved.
-func (k kernel) neighbour(device int, address netip.Addr) (*[6]uint8, error) {
+func (k kernel) neighbour(device int, address netip.Addr) (net.HardwareAddr, error) {
 	family := netlink.FAMILY_V4
 	if address.Is6() {
 		family = netlink.FAMILY_V6
@@ -167,8 +177,7 @@ func (k kernel) neighbour(device int, address netip.Addr) (*[6]uint8, error) {
 			n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0 {
 			continue
 		}
-		mac := [6]uint8(n.HardwareAddr)
-		return &mac, nil
+		return n.HardwareAddr, nil
 	}
 	return nil, nil
 }

@@ -48,18 +48,22 @@ func (q *Question) matches(t *bpf.DatapathTuple) bool {
 // exact returns the tuples of a question that leaves nothing open but perhaps the
 // protocol; nil for any other question.
 func (q *Question) exact() []bpf.DatapathTuple {
-	protocols := []uint8{config.ProtocolTCP, config.ProtocolUDP, config.ProtocolSCTP}
-	if q.Protocol != nil {
-		protocols = []uint8{*q.Protocol}
-	}
 	var tuples []bpf.DatapathTuple
-	for _, p := range protocols {
+	for _, p := range q.protocols() {
 		if !q.isExact(p) {
 			return nil
 		}
 		tuples = append(tuples, q.tuple(p))
 	}
 	return tuples
+}
+
+// protocols are that of the question, or those with ports.
+func (q *Question) protocols() []uint8 {
+	if q.Protocol != nil {
+		return []uint8{*q.Protocol}
+	}
+	return []uint8{config.ProtocolTCP, config.ProtocolUDP, config.ProtocolSCTP}
 }
 
 func (q *Question) isExact(protocol uint8) bool {

@@ -2,8 +2,6 @@
 
 package explain
 
-import "replypath/loader/admission"
-
 // Verdicts.
 const (
 	Corrected    = "corrected"     // leaves by the flow's interface and next hop, which the kernel did not choose
@@ -23,8 +21,7 @@ const (
 	reasonUnmanaged  = "unmanaged"   // the question would come in by such an interface
 )
 
-// The reasons of the metrics (loader/counters/names.go) that can be told without the
-// packet.
+// Those of the metrics (loader/counters/names.go) that are put into words here.
 const (
 	reasonLinkDown    = "link_down"
 	reasonObserve     = "observe"
@@ -49,10 +46,10 @@ var fallbackDetails = map[string]string{
 var noFlowDetails = map[string]string{
 	reasonUnmanaged: "replypath is not attached to the interface where it would arrive: nothing is recorded, it goes as the " +
 		"kernel routes it",
-	string(admission.NotOwn): "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
-	string(admission.Tunnel): "the interface where it would arrive is a tunnel that the configuration does not name, and does not have the self address: " +
+	"not_own": "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
+	"tunnel": "the interface where it would arrive is a tunnel that the configuration does not name, and does not have the self address: " +
 		"nothing is recorded, it goes as the kernel routes it",
-	string(admission.Loopback): "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
-	string(admission.Source):   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
-	string(admission.Protocol): "the protocol is not listed, or DHCP finds its route itself: nothing is recorded, it goes as the kernel routes it",
+	"loopback": "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
+	"source":   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
+	"protocol": "the protocol is not listed, or DHCP finds its route itself: nothing is recorded, it goes as the kernel routes it",
 }

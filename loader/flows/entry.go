@@ -3,8 +3,11 @@
 package flows
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
@@ -76,4 +79,23 @@ func (t *Table) entries(find func(s stateTable, offer func(*bpf.DatapathFlow)) e
 		}
 	}
 	return entries, nil
+}
+
+// Originated is what a flow that is in no table would be, of what the host originates from an own address to a peer.
+func (t *Table) Originated(raw bpf.DatapathFlow) (*Entry, error) {
+	v, err := t.newView()
+	if err != nil {
+		return nil, err
+	}
+	entry := &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw}
+	var record bpf.DatapathRecord
+	err = t.maps.Originated.Lookup(bpf.DatapathEnds{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self}, &record)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read what the host originated: %w", err)
+	}
+	if record.To != 0 {
+		entry.Left = v.left(record.Seen)
+		entry.Left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
+	}
+	return entry, nil
 }

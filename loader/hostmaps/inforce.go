@@ -114,14 +114,12 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 		return nil, err
 	}
 	set := m.exclusions.actual[settings.Exclusions]
-	own := func(a netip.Addr) (bpf.DatapathOwnFlags, error) {
+	own := func(a netip.Addr) bpf.DatapathOwnFlags {
 		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
-		return bpf.DatapathOwnFlags(flags), nil
+		return bpf.DatapathOwnFlags(flags)
 	}
-	takes := func(id uint16) (bpf.DatapathTakes, error) {
-		return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes), nil
-	}
-	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Served: admission.ServedBy(m.Served.table), Takes: takes}, nil
+	takes := func(id uint16) bpf.DatapathTakes { return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes) }
+	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Served: m.Served.table, Takes: takes}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it

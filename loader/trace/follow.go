@@ -50,7 +50,7 @@ func (s *session) begin(filter Filter) (err error) {
 		s.filter.Self, s.filter.SelfMask = datapath.PrefixWords(netip.PrefixFrom(filter.Self, filter.Self.BitLen()))
 	}
 	for {
-		event, err := s.read(time.Unix(0, 1))
+		event, err := datapath.ReadTraced(s.events, time.Unix(0, 1))
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (s *session) step(ctx context.Context, report func(Packet) error) error {
 			return err
 		}
 	}
-	event, err := s.read(time.Now().Add(patience))
+	event, err := datapath.ReadTraced(s.events, time.Now().Add(patience))
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (s *session) finish(o Observer) error {
 		return err
 	}
 	for {
-		event, err := s.read(time.Unix(0, 1))
+		event, err := datapath.ReadTraced(s.events, time.Unix(0, 1))
 		if err != nil {
 			return err
 		}

@@ -4,12 +4,8 @@ package trace
 
 import (
 	"fmt"
-	"math/bits"
 	"net"
-	"strings"
 	"time"
-
-	"github.com/cilium/ebpf/btf"
 
 	"replypath/bpf"
 	"replypath/loader/explain"
@@ -17,9 +13,7 @@ import (
 
 // names turn numbers into words.
 type names struct {
-	events   map[uint64]string // by enum event: "EVENT_IGNORED_NOT_OWN"
-	outcomes map[uint64]string
-	offset   time.Duration // from the monotonic clock to the time of day
+	offset time.Duration // from the monotonic clock to the time of day
 
 	interfaces map[uint32]string
 	reasons    map[bpf.DatapathTuple]noFlow
@@ -28,26 +22,10 @@ type names struct {
 // noFlow is why a tuple has no flow.
 type noFlow struct{ verdict, reason string }
 
-// newNames reads the names of what the programs count from their type
-// information, where the metrics' reasons come from as well.
-func newNames() (*names, error) {
-	spec, err := bpf.LoadDatapath()
-	if err != nil {
-		return nil, err
-	}
+func newNames() *names {
 	n := new(names)
-	for name, to := range map[string]*map[uint64]string{"event": &n.events, "outcome": &n.outcomes} {
-		var enum *btf.Enum
-		if err := spec.Types.TypeByName(name, &enum); err != nil {
-			return nil, fmt.Errorf("read the names of %s: %w", name, err)
-		}
-		*to = make(map[uint64]string)
-		for _, v := range enum.Values {
-			(*to)[v.Value] = v.Name
-		}
-	}
 	n.forget()
-	return n, nil
+	return n
 }
 
 // forget has interfaces and tuples looked up again: they may have changed.
@@ -86,26 +64,15 @@ func (n *names) why(host *explain.Host, tuple bpf.DatapathTuple) (noFlow, error)
 	return noFlow{verdict, reason}, err
 }
 
-// outcome is the reason for which a reply was not moved.
-func (n *names) outcome(outcome uint8) string {
-	return strings.ToLower(strings.TrimPrefix(n.outcomes[uint64(outcome)], "OUTCOME_"))
+// isNew tells whether a packet began a flow.
+func isNew(raised uint64) bool {
+	const first, last = bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN, bpf.DatapathEventEVENT_ADMITTED_OUTBOUND
+	return raised>>first&(1<<(last-first+1)-1) != 0
 }
 
-// counted looks for the event with this prefix among those that a packet raised,
-// and returns the rest of its name.
-func (n *names) counted(raised uint64, prefix string) (reason string, found bool) {
-	for ; raised != 0; raised &= raised - 1 {
-		rest, is := strings.CutPrefix(n.events[uint64(bits.TrailingZeros64(raised))], prefix)
-		if is {
-			return strings.ToLower(rest), true
-		}
-	}
-	return "", false
-}
-
-// moved tells whether the flow followed the packet: of these events only the
+// hasMoved tells whether the flow followed the packet: of these events only the
 // first has a name, the others follow it by protocol class.
-func (n *names) moved(raised uint64) bool {
+func hasMoved(raised uint64) bool {
 	for class := range bpf.DatapathProtocolClassCLASS_END {
 		if raised&(1<<(uint(bpf.DatapathEventEVENT_MOVED)+uint(class))) != 0 {
 			return true

@@ -8,28 +8,11 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/test/await"
 )
 
-func newTestNames(t *testing.T) *names {
-	t.Helper()
-	n, err := newNames()
-	await.Must(t, err)
-	return n
-}
-
-// The words are those of the metrics.
-func TestNames(t *testing.T) {
-	n := newTestNames(t)
-	if got := n.outcome(uint8(bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)); got != "no_next_hop" {
-		t.Errorf("outcome %q", got)
-	}
-	raised := uint64(1)<<bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN | 1<<bpf.DatapathEventEVENT_IGNORED_NOT_OWN
-	if got, found := n.counted(raised, "EVENT_IGNORED_"); !found || got != "not_own" {
-		t.Errorf("ignored: %q, %v", got, found)
-	}
-	if got, found := n.counted(raised, "EVENT_REFUSED_"); found {
-		t.Errorf("refused: %q", got)
+func TestEvents(t *testing.T) {
+	if isNew(1<<bpf.DatapathEventEVENT_IGNORED_SEGMENT|1<<bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN) || !isNew(1<<bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS) {
+		t.Error("what is new is not told from what is not")
 	}
 	for event, moved := range map[bpf.DatapathEvent]bool{
 		bpf.DatapathEventEVENT_MOVED: true,
@@ -37,14 +20,14 @@ func TestNames(t *testing.T) {
 		bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_END):  false,
 		bpf.DatapathEventEVENT_REFUSED_CONTESTED:                                              false,
 	} {
-		if n.moved(1<<event) != moved {
+		if hasMoved(1<<event) != moved {
 			t.Errorf("event %d: moved is %v", event, !moved)
 		}
 	}
 }
 
 func TestDevice(t *testing.T) {
-	n := newTestNames(t)
+	n := newNames()
 	if name := n.device(0); name != nil {
 		t.Errorf("no interface is %s", *name)
 	}

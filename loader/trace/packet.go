@@ -3,7 +3,6 @@
 package trace
 
 import (
-	"cmp"
 	"net"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/explain"
 )
@@ -50,20 +50,18 @@ func (s *session) inbound(p *passage, to *Packet) error {
 	to.Direction = Inbound
 	to.InterfaceIn = s.names.device(p.Ifindex)
 	to.SourceMAC = macOf(p.Mac)
-	refused, isRefused := s.names.counted(p.Counted, "EVENT_REFUSED_")
-	ignored, isIgnored := s.names.counted(p.Counted, "EVENT_IGNORED_")
-	_, isNew := s.names.counted(p.Counted, "EVENT_ADMITTED_")
+	refused, ignored := counters.Refused(p.Counted), counters.Ignored(p.Counted)
 	hasFlow := p.Table != noTable
 	switch {
-	case hasFlow && s.names.moved(p.Counted):
+	case hasFlow && hasMoved(p.Counted):
 		to.Verdict = Moved
-	case isRefused:
+	case refused != "":
 		to.Verdict, to.Reason = Refused, &refused
-	case hasFlow && isNew:
+	case hasFlow && isNew(p.Counted):
 		to.Verdict = New
 	case hasFlow:
 		to.Verdict = Known
-	case isIgnored:
+	case ignored != "":
 		to.Verdict, to.Reason = Ignored, &ignored
 	default:
 		return s.whyIgnored(p, to)
@@ -125,32 +123,28 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	to.InterfaceIn = s.names.device(p.FlowIfindex)
 	to.Kernel = Way{s.names.device(p.Ifindex), macOf(p.KernelMac)}
 	to.SeenLeaving = new(p.left)
-	outcome := bpf.DatapathOutcome(p.Outcome)
 	if p.OutIfindex == 0 {
-		to.Verdict, to.Reason = Returned, new(s.names.outcome(p.Outcome))
+		to.Verdict, to.Reason = Returned, new(counters.UncorrectedReason(bpf.DatapathOutcome(p.Outcome)))
 		return nil
 	}
 	to.Out = Way{s.names.device(p.OutIfindex), macOf(p.Mac)}
+	verdict, reason := explain.Outcome(p.DatapathTraceEvent)
 	switch {
 	case isMoved(p.DatapathTraceEvent) && !p.left && !uncertain:
-		to.Verdict = Unseen
-	case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
-		to.Verdict = cmp.Or(originatedVerdicts[p.Table], explain.Corrected)
-	case outcome != 0 && outcome != bpf.DatapathOutcomeOUTCOME_WEAK_HOST:
-		to.Verdict, to.Reason = explain.Fallback, new(s.names.outcome(p.Outcome))
-	case p.Table < noTable:
-		to.Verdict = explain.AlreadyRight
+		verdict, reason = Unseen, ""
+	case verdict != "":
 	case isBeginning(p):
-		to.Verdict = explain.LocalOrigin
+		verdict = explain.LocalOrigin
 	default:
 		why, err := s.names.why(s.host, p.Tuple)
 		if err != nil {
 			return err
 		}
-		to.Verdict = why.verdict
-		if why.reason != "" {
-			to.Reason = &why.reason
-		}
+		verdict, reason = why.verdict, why.reason
+	}
+	to.Verdict = verdict
+	if reason != "" {
+		to.Reason = &reason
 	}
 	if uncertain && !p.left {
 		to.SeenLeaving = nil
@@ -158,15 +152,8 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	return nil
 }
 
-// Tables of packets that belong to no flow.
-const (
-	noTable    = uint8(bpf.DatapathTableTABLE_END)
-	originated = uint8(bpf.DatapathTableTABLE_ORIGINATED)
-	related    = uint8(bpf.DatapathTableTABLE_RELATED)
-)
-
-// originatedVerdicts are those of what is moved of them.
-var originatedVerdicts = map[uint8]string{originated: explain.StrongHost, related: explain.Related}
+// noTable is that of packets that belong to no flow.
+const noTable = uint8(bpf.DatapathTableTABLE_END)
 
 // tcpFlags are the letters of the flags that are set, as tcpdump has them.
 func tcpFlags(bits uint8) string {

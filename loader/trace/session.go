@@ -3,7 +3,6 @@
 package trace
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -67,8 +66,8 @@ func (s *session) open() (err error) {
 	if s.events, err = ringbuf.NewReader(s.maps.TraceEvents); err != nil {
 		return fmt.Errorf("open the buffer of traced packets: %w", err)
 	}
-	s.names, err = newNames()
-	return err
+	s.names = newNames()
+	return nil
 }
 
 // takeLock locks the directory of the links, on which nobody else has a lock; the
@@ -147,23 +146,6 @@ func (s *session) putFilter(until uint32) error {
 		return fmt.Errorf("write what is traced: %w", err)
 	}
 	return nil
-}
-
-// read returns the next event, nil if there is none until the deadline.
-func (s *session) read(deadline time.Time) (*bpf.DatapathTraceEvent, error) {
-	s.events.SetDeadline(deadline)
-	record, err := s.events.Read()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read a traced packet: %w", err)
-	}
-	event := new(bpf.DatapathTraceEvent)
-	if _, err := binary.Decode(record.RawSample, binary.NativeEndian, event); err != nil {
-		return nil, fmt.Errorf("decode a traced packet: %w", err)
-	}
-	return event, nil
 }
 
 // countLost returns how many events found no room, since the programs were loaded.

@@ -298,6 +298,21 @@ func testExplainDropped(t *testing.T, n *topology.TwoNIC, p *product.Product, f 
 	}
 }
 
+// wantUnmoved returns what wants the counters to be as they are now.
+func wantUnmoved(t *testing.T, p *product.Product) func() {
+	counters := func() map[string]float64 {
+		all, sums := p.Metrics(), make(map[string]float64)
+		for name := range all {
+			if strings.HasPrefix(name, "replypath_") && strings.HasSuffix(name, "_total") {
+				sums[name] = all.Sum(name)
+			}
+		}
+		return sums
+	}
+	before := counters()
+	return func() { await.Same(t, "counters", before, counters()) }
+}
+
 // testExplainWhy asks about packets that belong to no flow.
 func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
 	p.Expect(0, "flows", "flush")
@@ -306,6 +321,7 @@ func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topo
 	selfAt := func(port uint16) string { return netip.AddrPortFrom(own, port).String() }
 	traffic.ServeAt(t, n.Client, netip.AddrPortFrom(client, clientPort))
 	udp, tcp := askedByHost(t, n, "udp", f), askedByHost(t, n, "tcp", f)
+	defer wantUnmoved(t, p)()
 	for _, question := range []struct {
 		peer, self, protocol string
 		verdict, reason      string
@@ -353,6 +369,7 @@ func testExplainSeveral(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 		last = traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
 		traffic.Ask(t, last)
 	}
+	defer wantUnmoved(t, p)()
 	between := []string{"--peer", last.Peer.Addr().String(), "--self", last.Self.Addr().String()}
 	e := p.Explain(between...)
 	if len(e.Others) != 2 {
