@@ -28,9 +28,8 @@ type check struct {
 
 // harmless are the checks whose findings put no packet at risk. Where one of them costs replies, `wrong-way` counts these.
 var harmless = []string{
-	"refusing-routes", "route-without-gateway", "loopback-address", "accept-redirects",
-	"needless-rules", "needless-marks", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
-	"legacy-iptables", "flowtable-offload", "ipsec-offload", "xdp", "kernel",
+	"loopback-address", "needless-rules", "needless-marks", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
+	"legacy-iptables", "xdp", "kernel",
 }
 
 // grade makes a note of what is worth knowing only.
@@ -72,10 +71,6 @@ var checks = []check{
 		"no firewall rule checks the route back", bypass.ReversePathRules},
 	{"default-route", "a family without a default route, or with one that is blackhole, unreachable or prohibit",
 		"nothing to route: the managed interfaces have no address, or belong to vrfs", routing.DefaultRoutes},
-	{"refusing-routes", "routes and rules that refuse packets to some peers (blackhole, unreachable, prohibit)",
-		"no route or rule refuses peers", routing.RefusingRoutes},
-	{"route-without-gateway", "a route to everywhere without a gateway: every peer becomes a neighbour",
-		"every route to everywhere has a gateway", routing.RoutesWithoutGateway},
 	{"own-gateway", "a route or a configured gateway that is an address of this host",
 		"no gateway is this host itself", routing.OwnGateways},
 	{"gateway", "a gateway that does not answer ARP or neighbour discovery", "no gateway is known", peers.SilentGateways},
@@ -92,10 +87,6 @@ var checks = []check{
 		"no address is on lo or a dummy device only", settings.LoopbackAddresses},
 	{"translated-address", "connections that are translated from an address that no interface has, and that nothing makes this host's: see `addresses`",
 		"every address that is translated is served, or nothing is translated", peers.TranslatedAddresses},
-	{"neighbour-table", "a neighbour table that is nearly full (`gc_thresh3`), or was full",
-		"its limits are shown in the host's first network namespace only", settings.NeighbourTable},
-	{"accept-redirects", "`accept_redirects` if replies have to go back through a load balancer (last-hop)",
-		"no interface replies through a load balancer (last-hop)", settings.AcceptRedirects},
 	{"last-hop", "peers of the own network that arrive from another station's MAC: needs `next_hop: last-hop`",
 		"no on-link peer arrives from another station's mac", peers.LastHop},
 	{"needless-rules", "`ip rule from` an own address, whether anything still needs it, and its file",
@@ -116,8 +107,6 @@ var checks = []check{
 		"no firewall rule translates replies that connection tracking has forgotten", bypass.Masquerades},
 	{"netdev-egress", "egress chains of netdev: moved replies bypass them", "no egress chain of netdev", bypass.EgressChains},
 	{"legacy-iptables", "tables of iptables-legacy, which `doctor` cannot read", "iptables-legacy is not in use", bypass.LegacyTables},
-	{"flowtable-offload", "a flow table with `flags offload`", "no flow table is offloaded to hardware", bypass.Flowtables},
-	{"ipsec-offload", "IPsec packet offload", "no ipsec packet offload", bypass.OffloadedIPsec},
 	{"xdp", "XDP programs, also those of AF_XDP", "no xdp program", bypass.XDPPrograms},
 }
 
@@ -135,7 +124,6 @@ var needs = map[string][]string{
 	"daemon":                   {snapshot.PartStatus},
 	"trial":                    {snapshot.PartStatus},
 	"flow-table":               {snapshot.PartStatus},
-	"accept-redirects":         {snapshot.PartFlows},
 	"last-hop":                 {snapshot.PartFlows},
 	"unknown-gateway":          {snapshot.PartFlows},
 	"needless-rules":           {snapshot.PartFiles, snapshot.PartSockets},
@@ -146,8 +134,6 @@ var needs = map[string][]string{
 	"masquerade":               {snapshot.PartFirewall},
 	"netdev-egress":            {snapshot.PartFirewall},
 	"legacy-iptables":          {snapshot.PartFirewall},
-	"flowtable-offload":        {snapshot.PartFirewall},
-	"ipsec-offload":            {snapshot.PartOffloads},
 }
 
 // isLeftOut tells of a check that has nothing to go by, as something could not be read. The check `facts` says so, once.

@@ -65,17 +65,6 @@ var wrong = map[string][]func(*snapshot.Host){
 			h.Routes, h.Gateways = []snapshot.Route{testhost.Via("", 9)}, nil
 		},
 	},
-	"refusing-routes": {
-		testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), testhost.Rule(snapshot.Rule{Priority: 7, Dst: testhost.Prefix("10.9.0.0/24"), Refuses: "prohibit"}),
-		func(h *snapshot.Host) {
-			for range 9 {
-				testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.9.0.0/24"))(h)
-			}
-		},
-	},
-	"route-without-gateway": {
-		testhost.Route(testhost.Via("", testhost.Eth1)), func(h *snapshot.Host) { h.Gateways = nil; testhost.Route(testhost.Via("", testhost.Eth1))(h) },
-	},
 	"own-gateway": {
 		testhost.Route(testhost.Via("10.4.0.100", testhost.Eth1)),
 		func(h *snapshot.Host) {
@@ -95,18 +84,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"arp-announce": {testhost.SameSubnet},
 	"translated-address": {func(h *snapshot.Host) {
 		h.Translations = []snapshot.Translation{{Address: testhost.Address("198.51.100.7"), Target: testhost.Address("10.17.0.100"), Count: 3}}
-	}},
-	"neighbour-table": {
-		func(h *snapshot.Host) {
-			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET: {Thresh2: 512, Thresh3: 1024, Fulls: 7}}
-		},
-		func(h *snapshot.Host) {
-			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET6: {Thresh2: 0, Thresh3: 0, Fulls: 0}}
-		},
-	},
-	"accept-redirects": {func(h *snapshot.Host) {
-		testhost.LastHopOnEth1(h)
-		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1})(h)
 	}},
 	"answers-to-lo": {func(h *snapshot.Host) {
 		inChain("output", netfilter.Rule{Gives: []uint32{1}})(h)
@@ -154,11 +131,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	"masquerade":      {decidesBy("nat", "postrouting", "eth0", &expr.Masq{})},
 	"netdev-egress":   {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
 	"legacy-iptables": {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
-	"flowtable-offload": {func(h *snapshot.Host) {
-		h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
-	}},
-	"ipsec-offload": {func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }},
-	"xdp":           {func(h *snapshot.Host) { h.Devices[2].XDP = true }},
+	"xdp":             {func(h *snapshot.Host) { h.Devices[2].XDP = true }},
 }
 
 func withoutRoutes(h *snapshot.Host) { h.Routes = nil }

@@ -106,7 +106,6 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{snapshot.PartSockets, root, g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
-		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
 		{"", "", g.modes},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},

@@ -6,26 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-
-	"github.com/vishvananda/netlink/nl"
 )
-
-func TestPacketOffload(t *testing.T) {
-	value := append(nl.Uint32Attr(7), 4, 0, 0, 0)
-	if device, ok := packetOffload(28, value); device != 7 || !ok {
-		t.Errorf("packet offload: %d, %v", device, ok)
-	}
-	value[4] = 2 // inbound, crypto only
-	if _, ok := packetOffload(28, value); ok {
-		t.Error("crypto offload is none of packets")
-	}
-	if _, ok := packetOffload(27, append(nl.Uint32Attr(7), 4)); ok {
-		t.Error("of another attribute")
-	}
-	if _, ok := packetOffload(28, []byte{1}); ok {
-		t.Error("of too short an attribute")
-	}
-}
 
 // Who takes a datapath away is told from the daemon in whatever PID namespace either runs.
 func TestOwnerIsDaemon(t *testing.T) {
@@ -45,16 +26,6 @@ func TestOwnerIsDaemon(t *testing.T) {
 		if got := test.owner.isDaemon(); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
-	}
-}
-
-func TestSumColumn(t *testing.T) {
-	const text = "entries  allocs   table_fulls\n00000002 0000000a 0000001f\n00000002 00000000 00000001\n"
-	if got := sumColumn(text, "table_fulls"); got != 32 {
-		t.Errorf("%d, want 32", got)
-	}
-	if got := sumColumn("entries allocs\n1 2\n", "table_fulls"); got != 0 {
-		t.Errorf("of an older kernel: %d", got)
 	}
 }
 

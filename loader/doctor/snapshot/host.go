@@ -46,7 +46,6 @@ const (
 	PartFlows    = "the flow table"
 	PartHooks    = "the tc hooks"
 	PartFiles    = "the files of the network"
-	PartOffloads = "the ipsec states"
 	PartTraffic  = "the counters"
 	PartTunnels  = "what arrives by tunnels without an address"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
@@ -224,6 +223,6 @@ type Settings map[string]int
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{
-	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_redirects", "forwarding"},
-	"ipv6": {"accept_redirects", "forwarding"},
+	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "forwarding"},
+	"ipv6": {"forwarding"},
 }

@@ -46,14 +46,6 @@ func (r *Route) IsStatic() bool {
 		(r.Protocol == unix.RTPROT_BOOT || r.Protocol == unix.RTPROT_STATIC)
 }
 
-// LeadsFar tells a route to more than any single link holds: a default route or its halves.
-func (r *Route) LeadsFar() bool {
-	if r.Dst.Addr().Is4() {
-		return r.Dst.Bits() < 8
-	}
-	return r.Dst.Bits() < 16 && !r.Dst.Addr().IsMulticast()
-}
-
 // LeadsEverywhere tells a default route, its halves, and the part of IPv6 that is in use.
 func (r *Route) LeadsEverywhere() bool {
 	return r.Dst.IsValid() && (r.Dst.Bits() <= 1 || r.Dst == inUse)
