@@ -3,7 +3,6 @@
 package gather
 
 import (
-	"net/netip"
 	"os"
 	"testing"
 )
@@ -45,14 +44,3 @@ func TestInUnit(t *testing.T) {
 }
 
 // TestDestination reads the destination of packets, and of nothing else.
-func TestDestination(t *testing.T) {
-	ipv4, ipv6 := append([]byte{0x45, 15: 0}, 10, 1, 0, 100), append(make([]byte, 24), netip.MustParseAddr("2001:db8:1::100").AsSlice()...)
-	ipv6[0] = 0x60
-	for want, packet := range map[netip.Addr][]byte{
-		netip.MustParseAddr("10.1.0.100"): ipv4, netip.MustParseAddr("2001:db8:1::100"): ipv6, {}: ipv6[:39],
-	} {
-		if got := destination(packet); got != want {
-			t.Errorf("%v, not %v", got, want)
-		}
-	}
-}

@@ -47,7 +47,6 @@ const (
 	PartHooks    = "the tc hooks"
 	PartFiles    = "the files of the network"
 	PartTraffic  = "the counters"
-	PartTunnels  = "what arrives by tunnels without an address"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
 	PartTracked  = "connection tracking"
 	PartSockets  = "the sockets"
