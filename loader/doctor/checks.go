@@ -28,7 +28,7 @@ type check struct {
 
 // harmless are the checks whose findings put no packet at risk. Where one of them costs replies, `wrong-way` counts these.
 var harmless = []string{
-	"loopback-address", "needless-rules", "needless-marks", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
+	"loopback-address", "needless-rules", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
 	"legacy-iptables", "xdp", "kernel",
 }
 
@@ -89,10 +89,8 @@ var checks = []check{
 		"every address that is translated is served, or nothing is translated", peers.TranslatedAddresses},
 	{"last-hop", "peers of the own network that arrive from another station's MAC: needs `next_hop: last-hop`",
 		"no on-link peer arrives from another station's mac", peers.LastHop},
-	{"needless-rules", "`ip rule from` an own address, whether anything still needs it, and its file",
-		"no rule leads an own address to a table of its own", routing.NeedlessRules},
-	{"needless-marks", "`ip rule fwmark` with connection marks that do replypath's work",
-		"no rule sends replies back by a connection mark", routing.NeedlessMarks},
+	{"needless-rules", "`ip rule` by an own address, or by the mark of a connection: whether anything still needs it, and its file",
+		"no rule sends replies back", routing.NeedlessRules},
 	{"rule-never-matches", "a rule with an own address and `iif` (or `dev`): it never matches",
 		"no rule has an own address and an incoming interface", routing.RulesThatNeverMatch},
 	{"answers-to-lo", "a chain that marks what the host sends, for a rule that leads to lo (a transparent proxy)",
@@ -127,7 +125,6 @@ var needs = map[string][]string{
 	"last-hop":                 {snapshot.PartFlows},
 	"unknown-gateway":          {snapshot.PartFlows},
 	"needless-rules":           {snapshot.PartFiles, snapshot.PartSockets},
-	"needless-marks":           {snapshot.PartFirewall},
 	"answers-to-lo":            {snapshot.PartFirewall},
 	"tc-programs":              {snapshot.PartHooks},
 	"outgoing-interface-rules": {snapshot.PartFirewall},

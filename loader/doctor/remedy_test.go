@@ -100,11 +100,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"needless-rules": {
 		testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Priority: 5, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})),
 	},
-	"needless-marks": {func(h *snapshot.Host) {
-		testhost.Enforces(h)
-		testhost.Rule(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100})(h)
-		inChain("output", netfilter.Rule{Restores: true})(h)
-	}},
 	"rule-never-matches": {
 		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}),
 	},

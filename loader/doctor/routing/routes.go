@@ -132,9 +132,9 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// ShieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
+// shieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
 // routes and other rules tell: what refuses, or leads by an interface where nothing catches them. It is empty for nothing.
-func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
+func shieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.Family == rule.Family && r.Refuses() && !r.IsDefault() && h.IsForAll(r.Family, r.Table) && !isDaemons(r.Protocol) {
@@ -162,9 +162,9 @@ func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 // tcpHeaders are those before what a segment may have, without options, in bytes (RFC 9293, 3.7.1).
 var tcpHeaders = map[int]int{unix.AF_INET: 40, unix.AF_INET6: 60}
 
-// LimitedBy says what a route of the rule's table does to replies that they would not have without the rule, empty for
+// limitedBy says what a route of the rule's table does to replies that they would not have without the rule, empty for
 // nothing: replypath sends them as large as the interface takes them, whatever its routes say.
-func LimitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
+func limitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		i := h.Managed(r.Device)

@@ -78,6 +78,11 @@ func (h *Host) MissingPrograms() []MissingProgram {
 	return missing
 }
 
+// EnforcesAll tells whether every managed interface is enforced.
+func (h *Host) EnforcesAll() bool {
+	return h.Attached && !slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool { return !h.Enforcing[i.Index] })
+}
+
 // Observed tells whether nothing is corrected on a managed interface.
 func (h *Host) Observed(name string) bool {
 	return slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool {
@@ -152,7 +157,7 @@ func (h *Host) OpenedRelated(r *Rule) bool {
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
 	var list []Use
 	for _, u := range h.Uses {
-		if r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
+		if !u.Over && r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
 			list = append(list, u)
 		}
 	}
