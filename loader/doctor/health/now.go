@@ -16,6 +16,7 @@ import (
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/hostsettings"
 	"replypath/metrics"
 )
 
@@ -61,6 +62,9 @@ func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 	}
 	return append(found, finding.Each(h.Status.Errors, func(message *string) finding.Finding {
 		text := *message
+		if isSaidByOthers(h, text) {
+			return finding.None
+		}
 		if !h.Status.Daemon.Running {
 			begin, rest, isLong := strings.Cut(text, ": ")
 			if text = begin + ", when the daemon ended"; isLong {
@@ -69,6 +73,13 @@ func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 		}
 		return finding.Seen(finding.Warning, "", text, finding.Explained(remedy.Command(&h.State, "replypath status --verbose"), "what it does without"))
 	})...)
+}
+
+// isSaidByOthers tells the warnings of the daemon that are findings of checks of their own: `missing-interface` and `rp-filter`.
+func isSaidByOthers(h *snapshot.Host, message string) bool {
+	isMissing := func(c config.Interface) bool { return strings.HasPrefix(message, discover.NotThere(c.Name)) }
+	isBlind := func(i discover.Interface) bool { return strings.HasPrefix(message, hostsettings.Blind(i.Name)) }
+	return slices.ContainsFunc(h.Config.Interfaces, isMissing) || slices.ContainsFunc(h.Interfaces, isBlind)
 }
 
 const largerTable = "raise flow_table.max_entries"
