@@ -138,11 +138,14 @@ func inChain(at string, r netfilter.Rule) func(*snapshot.Host) {
 
 // decidesBy has a chain do something with what leaves by an interface.
 func decidesBy(kind, at, name string, does expr.Any) func(*snapshot.Host) {
-	return testhost.Chains(netfilter.Chain{
+	chains := testhost.Chains(netfilter.Chain{
 		Family: "inet", Table: "t", Name: "c", Type: kind, Hooks: []string{at}, Policy: "accept",
 		Rules: []netfilter.Rule{{Handle: 4, Expressions: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: append([]byte(name), 0)}, does,
 		}}},
+	})
+	return testhost.And(chains, func(h *snapshot.Host) {
+		h.OwnWays = []snapshot.OwnWay{{Address: netip.MustParsePrefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
 	})
 }
 

@@ -45,8 +45,6 @@ var faults = []fault{
 		"gateway", "error", "eth1", []string{"2001:db8:2::77 is failed", "neighbour discovery"}, "ip neigh show 2001:db8:2::77 dev eth1", ""},
 	{"a gateway of some peers that is silent", "ip rule add lookup 9; ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
 		"gateway", "warning", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip neigh show 10.2.0.77 dev eth1", ""},
-	{"a gateway for a mark", "ip rule add fwmark 5 lookup 9; ip route add default via 10.2.0.77 dev eth1 table 9",
-		"unknown-gateway", "ok", "eth1", []string{"gateway 10.2.0.77 stands in table 9 only", "fwmark 0x5"}, "ip rule show", ""},
 	{"a transparent proxy", "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100; nft add table inet proxy; " +
 		"nft add chain inet proxy out '{ type route hook output priority -150; }'; nft add rule inet proxy out tcp sport 22 meta mark set 1",
 		"answers-to-lo", "warning", "", []string{"inet proxy out", "fwmark 0x1 lookup 100"}, "nft --handle list chain inet proxy out", ""},

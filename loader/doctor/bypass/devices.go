@@ -10,7 +10,6 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 )
 
@@ -32,7 +31,7 @@ func ofDevices(l *snapshot.Links, say func(*snapshot.Device) finding.Finding) []
 
 // seen warns of an interface.
 func seen(name, found, inspect string) finding.Finding {
-	return finding.Seen(finding.Warning, name, found, inspect).Of(owners.OfDevice(name))
+	return finding.Seen(finding.Warning, name, found, inspect)
 }
 
 // MTUs finds managed interfaces whose MTU is smaller than another's: replies are

@@ -88,7 +88,7 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 	case !r.IsUnicast():
 		return false
 	}
-	return r.LeadsEverywhere() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) ||
+	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) ||
 		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN && host.Managed(r.Device) != nil
 }
 

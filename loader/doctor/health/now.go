@@ -12,7 +12,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
@@ -37,7 +36,7 @@ func DownInterfaces(h *snapshot.Host) []finding.Finding {
 			severity, text = finding.Error, i.Name+" is down: replies of its recorded flows go as routed, or nowhere"
 		}
 		return finding.Seen(severity, i.Name, text, finding.Explained("ip -details link show dev "+finding.Quote(i.Name), "bring it up, or its cable")).
-			Of(owners.OfDevice(i.Name)).Shown(uint64(recorded), nil)
+			Shown(uint64(recorded), nil)
 	})
 }
 

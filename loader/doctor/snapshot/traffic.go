@@ -21,6 +21,7 @@ type Traffic struct {
 type OwnWay struct {
 	Address netip.Prefix
 	On, By  string
+	Device  int  // By
 	Refused bool // by a route or a rule
 }
 
