@@ -4,7 +4,6 @@ package loader
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -228,8 +227,8 @@ func (r *reconciliation) tendRPFilter() error {
 func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	for _, s := range r.interfaces.Observed() {
 		if hostsettings.IsStrict(s.Name) {
-			warnings = append(warnings, fmt.Sprintf("interface %s only observes, and its rp_filter is strict: the kernel drops "+
-				"what arrives if the route back leads by another interface, and replypath does not see it", s.Name))
+			warnings = append(warnings, hostsettings.Blind(s.Name)+": the kernel drops what arrives if the route back leads by another interface, "+
+				"and replypath does not see it")
 		}
 	}
 	return warnings

@@ -238,9 +238,10 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 		Inspect: new("ip rule show"),
 	}
 	// What is in order and somebody's is shown, too.
-	refusing := doctor.Finding{
-		Check: "refusing-routes", Severity: doctor.OK, Found: "rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only",
-		Inspect: new("ip rule show"), Owner: new("Tailscale"),
+	calicos := doctor.Finding{
+		Check: "reverse-path-rules", Severity: doctor.OK,
+		Found:   "ip raw cali-rpf, rule 7: drops packets with a mark of Calico only, whose route back leads by another interface than they arrived by",
+		Inspect: new("nft --handle list chain ip raw cali-rpf"), Owner: new("Calico"),
 	}
 	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
 	switch o.PinDir {
@@ -249,7 +250,7 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	case fakehost.LonelyDir:
 		return []doctor.Finding{eth0, mtu}, nil
 	}
-	return []doctor.Finding{strict, rules, refusing, eth0, mtu}, nil
+	return []doctor.Finding{strict, rules, calicos, eth0, mtu}, nil
 }
 
 // fakeFlows is a table with one flow of each kind.

@@ -148,9 +148,12 @@ func (ds *devices) unmatchedEntry(name string, unnamed []string) string {
 	case refused != "":
 		return refused
 	}
-	warning := fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+	warning := NotThere(name) + ": it is managed once it appears"
 	if near := config.Nearest(name, unnamed); near != "" {
 		warning += "; " + near + " is there"
 	}
 	return warning
 }
+
+// NotThere says that no interface has a configured name.
+func NotThere(name string) string { return "interface " + name + " is not there yet" }

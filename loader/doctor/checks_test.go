@@ -12,7 +12,7 @@ import (
 
 // TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
 func TestNotLookedAt(t *testing.T) {
-	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartFiles, snapshot.PartOffloads, snapshot.PartTraffic, snapshot.PartTunnels}
+	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartFiles, snapshot.PartTraffic}
 	used := map[string]bool{}
 	for name, parts := range needs {
 		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {

@@ -65,17 +65,6 @@ var wrong = map[string][]func(*snapshot.Host){
 			h.Routes, h.Gateways = []snapshot.Route{testhost.Via("", 9)}, nil
 		},
 	},
-	"refusing-routes": {
-		testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), testhost.Rule(snapshot.Rule{Priority: 7, Dst: testhost.Prefix("10.9.0.0/24"), Refuses: "prohibit"}),
-		func(h *snapshot.Host) {
-			for range 9 {
-				testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.9.0.0/24"))(h)
-			}
-		},
-	},
-	"route-without-gateway": {
-		testhost.Route(testhost.Via("", testhost.Eth1)), func(h *snapshot.Host) { h.Gateways = nil; testhost.Route(testhost.Via("", testhost.Eth1))(h) },
-	},
 	"own-gateway": {
 		testhost.Route(testhost.Via("10.4.0.100", testhost.Eth1)),
 		func(h *snapshot.Host) {
@@ -96,18 +85,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"translated-address": {func(h *snapshot.Host) {
 		h.Translations = []snapshot.Translation{{Address: testhost.Address("198.51.100.7"), Target: testhost.Address("10.17.0.100"), Count: 3}}
 	}},
-	"neighbour-table": {
-		func(h *snapshot.Host) {
-			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET: {Thresh2: 512, Thresh3: 1024, Fulls: 7}}
-		},
-		func(h *snapshot.Host) {
-			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET6: {Thresh2: 0, Thresh3: 0, Fulls: 0}}
-		},
-	},
-	"accept-redirects": {func(h *snapshot.Host) {
-		testhost.LastHopOnEth1(h)
-		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1})(h)
-	}},
 	"answers-to-lo": {func(h *snapshot.Host) {
 		inChain("output", netfilter.Rule{Gives: []uint32{1}})(h)
 		r := testhost.Via("", 1)
@@ -123,11 +100,6 @@ var wrong = map[string][]func(*snapshot.Host){
 	"needless-rules": {
 		testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Priority: 5, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})),
 	},
-	"needless-marks": {func(h *snapshot.Host) {
-		testhost.Enforces(h)
-		testhost.Rule(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100})(h)
-		inChain("output", netfilter.Rule{Restores: true})(h)
-	}},
 	"rule-never-matches": {
 		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}),
 	},
@@ -154,11 +126,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	"masquerade":      {decidesBy("nat", "postrouting", "eth0", &expr.Masq{})},
 	"netdev-egress":   {testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
 	"legacy-iptables": {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
-	"flowtable-offload": {func(h *snapshot.Host) {
-		h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
-	}},
-	"ipsec-offload": {func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }},
-	"xdp":           {func(h *snapshot.Host) { h.Devices[2].XDP = true }},
+	"xdp":             {func(h *snapshot.Host) { h.Devices[2].XDP = true }},
 }
 
 func withoutRoutes(h *snapshot.Host) { h.Routes = nil }
@@ -170,11 +138,14 @@ func inChain(at string, r netfilter.Rule) func(*snapshot.Host) {
 
 // decidesBy has a chain do something with what leaves by an interface.
 func decidesBy(kind, at, name string, does expr.Any) func(*snapshot.Host) {
-	return testhost.Chains(netfilter.Chain{
+	chains := testhost.Chains(netfilter.Chain{
 		Family: "inet", Table: "t", Name: "c", Type: kind, Hooks: []string{at}, Policy: "accept",
 		Rules: []netfilter.Rule{{Handle: 4, Expressions: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: append([]byte(name), 0)}, does,
 		}}},
+	})
+	return testhost.And(chains, func(h *snapshot.Host) {
+		h.OwnWays = []snapshot.OwnWay{{Address: netip.MustParsePrefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
 	})
 }
 

@@ -16,23 +16,23 @@ const (
 	failedRestTimes   = 2 // while something fails: its end is to be seen soon
 	freshest, longest = time.Second, 2 * time.Minute
 	firstLook         = 300 * time.Millisecond
-	firstWait         = 100 * time.Millisecond
+	// longestWait is how long who asks waits for a look. Then the one before has to do.
+	longestWait = 500 * time.Millisecond
 )
 
-// Watch keeps what is wrong with a host. Many may ask: all but the first are answered at once, by the last look.
+// Watch keeps what is wrong with a host. Many may ask, and wait for the same look.
 type Watch struct {
 	pinDir string
 
 	mu     sync.Mutex
-	known  chan struct{} // closed by the first look
-	looks  bool          // one is under way
+	looked chan struct{} // closed by the look that is under way; nil: none is
 	health finding.Health
 	until  time.Time // then it looks again
 }
 
 // NewWatch returns one of the datapath of a pin directory, which has a first look once the start has its processors back.
 func NewWatch(pinDir string) *Watch {
-	w := &Watch{pinDir: pinDir, known: make(chan struct{})}
+	w := &Watch{pinDir: pinDir, health: unknown("the first look is under way")}
 	time.AfterFunc(firstLook, func() { w.Health() })
 	return w
 }
@@ -41,31 +41,31 @@ func NewWatch(pinDir string) *Watch {
 // whole process.
 func (w *Watch) Health() finding.Health {
 	w.mu.Lock()
-	if !w.looks && time.Now().After(w.until) {
-		w.looks = true
-		go w.look()
+	if w.looked == nil && time.Now().After(w.until) {
+		w.looked = make(chan struct{})
+		go w.look(w.looked)
 	}
+	looked := w.looked
 	w.mu.Unlock()
-	select {
-	case <-w.known:
-	case <-time.After(firstWait):
-		return unknown("the first look is under way")
+	if looked != nil {
+		select {
+		case <-looked:
+		case <-time.After(longestWait):
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.health
 }
 
-func (w *Watch) look() {
+func (w *Watch) look(looked chan struct{}) {
+	defer close(looked)
 	begun := time.Now()
 	health := examine(w.pinDir)
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.until.IsZero() {
-		close(w.known)
-	}
-	w.looks, w.health = false, health
+	w.looked, w.health = nil, health
 	times := time.Duration(restTimes)
 	if health.State == finding.Failed {
 		times = failedRestTimes

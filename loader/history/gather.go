@@ -175,7 +175,7 @@ func (g *gatherer) conversation(f *flows.Flow, self, peer netip.Addr) *conversat
 
 // idOf is the same for a tuple whoever finds it.
 func idOf(protocol string, use snapshot.Use) uint64 {
-	use.Protocol, use.Doubtful, use.Related = 0, false, false // it has its name beside it, and may be over by now
+	use.Protocol, use.Over, use.Related = 0, false, false // it has its name beside it, and may be over by now
 	return maphash.Comparable(seed, struct {
 		protocol string
 		use      snapshot.Use

@@ -4,7 +4,6 @@ package history
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -12,6 +11,7 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/kernelroute"
 )
 
 // mostAsked bounds for how many peers of replies a gathering asks for a route, some 10 µs each; of what the host opened it
@@ -114,18 +114,19 @@ func (h *host) routeTo(peer netip.Addr, from string) (name string, known bool) {
 
 // ask asks the kernel; "" where it does not tell.
 func (h *host) ask(w way) string {
-	routes, err := h.netlink.RouteGetWithOptions(net.IP(w.peer.AsSlice()), &netlink.RouteGetOptions{OifIndex: w.vrf})
-	switch {
-	case errors.Is(err, unix.ENETUNREACH):
-		return None
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL): // as explain has it
-		return Refused
-	case err != nil || len(routes) == 0:
-		return ""
+	any := netip.IPv4Unspecified()
+	if w.peer.Is6() {
+		any = netip.IPv6Unspecified()
 	}
-	name := h.names[routes[0].LinkIndex]
-	if name == discover.OwnDevice {
+	route, err := kernelroute.Ask(kernelroute.Packet{Peer: netip.AddrPortFrom(w.peer, 0), Self: netip.AddrPortFrom(any, 0), Device: w.vrf})
+	name := h.names[route.Device]
+	switch {
+	case err != nil:
+		return ""
+	case errors.Is(route.Err, unix.ENETUNREACH), name == discover.OwnDevice:
 		return None
+	case route.Err != nil:
+		return Refused
 	}
 	return name
 }

@@ -37,6 +37,11 @@ func Unseen(interfaces []string) string {
 		strings.Join(strict, ", "), Dropped(RPFilterDrops()))
 }
 
+// Blind says that observing an interface does not see what its rp_filter drops.
+func Blind(name string) string {
+	return "interface " + name + " only observes, and its rp_filter is strict"
+}
+
 // Dropped says how many packets the reverse path filter has dropped, as the end of a sentence; "" where there are none, or
 // nobody knows.
 func Dropped(packets *uint64) string {

@@ -27,13 +27,10 @@ func Read(f *Ruleset, deviceName func(index int) string) error {
 	}
 	defer tables.close()
 	r := &reader{nfTables: tables, deviceName: deviceName, whole: true}
-	if err := r.read(f); lacksNFTables(err) {
-		return nil
-	} else if err != nil {
+	if err := r.read(f); !lacksNFTables(err) {
 		return err
 	}
-	f.Flowtables, err = r.flowtables()
-	return err
+	return nil
 }
 
 // lacksNFTables tells the answers of a kernel that does not know the subsystem.

@@ -17,15 +17,9 @@ import (
 
 // Attributes that x/sys/unix lacks (linux/netfilter/nf_tables.h). A hook may have a list of devices in the place of one.
 const (
-	nftaHookDevs        = 4
-	nftaDeviceName      = 1
-	nftaSetElemKeyEnd   = 10
-	nftaFlowtableTable  = 1
-	nftaFlowtableName   = 2
-	nftaFlowtableHook   = 3
-	nftaFlowtableDevs   = 3
-	nftaFlowtableFlags  = 7
-	nftaFlowtableHWFlag = 1
+	nftaHookDevs      = 4
+	nftaDeviceName    = 1
+	nftaSetElemKeyEnd = 10
 )
 
 // nfTables are those of the network namespace in which it was opened.
@@ -189,19 +183,6 @@ func (n *nfTables) elements(c *Chain, set string) (list []element, err error) {
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	return list, err
-}
-
-// flowtables lists the flow tables.
-func (n *nfTables) flowtables() (list []Flowtable, err error) {
-	err = n.dump("flowtables", unix.NFT_MSG_GETFLOWTABLE, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
-		flags := attribute(object, nftaFlowtableFlags)
-		list = append(list, Flowtable{
-			Family: families[family], Table: text(object, nftaFlowtableTable), Name: text(object, nftaFlowtableName),
-			Devices:  names(attributes(attribute(attribute(object, nftaFlowtableHook), nftaFlowtableDevs), nftaDeviceName)),
-			Hardware: len(flags) == 4 && binary.BigEndian.Uint32(flags)&nftaFlowtableHWFlag != 0,
-		})
-	})
 	return list, err
 }
 

@@ -11,8 +11,7 @@ import (
 
 // Ruleset is what nf_tables holds, as far as somebody asks for it.
 type Ruleset struct {
-	Chains     []Chain
-	Flowtables []Flowtable
+	Chains []Chain
 	// Legacy names the tables of iptables-legacy that are in use, "ip filter":
 	// their rules cannot be read by netlink.
 	Legacy []string
@@ -116,11 +115,4 @@ func (d *Destination) leadsTo() []string {
 		names = append(names, c.Chain)
 	}
 	return names
-}
-
-// Flowtable is a flow table of nf_tables.
-type Flowtable struct {
-	Family, Table, Name string
-	Devices             []string
-	Hardware            bool
 }

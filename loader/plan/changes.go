@@ -18,7 +18,7 @@ func (p *planner) changes() []status.WouldChange {
 	switch {
 	case p.journal == nil:
 		return firstChanges(p.Host)
-	case p.enforcesAll():
+	case p.EnforcesAll():
 		return nil
 	}
 	return p.journal.WouldChange

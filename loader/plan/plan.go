@@ -14,6 +14,7 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
+	"replypath/loader/doctor/routing"
 	"replypath/loader/history"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -66,10 +67,10 @@ func Make(options Options) (*Plan, error) {
 	if err := p.read(options.PinDir); err != nil {
 		return nil, err
 	}
-	if p.marks, err = marksOfSockets(); err != nil {
-		return nil, err
+	p.judgeOf = routing.Judge{
+		Host: host, Rows: p.history.List(time.Time{}), Watched: p.history.Watched,
+		Forgotten: p.history.Incomplete || p.historyErr != nil,
 	}
-	p.rows = p.history.List(time.Time{})
 	var since time.Time
 	if options.Since > 0 {
 		since = time.Now().Add(-options.Since)
@@ -148,7 +149,7 @@ func (p *planner) conclude(plan *Plan) {
 	plan.Verdict = Ready
 	needless := 0
 	for _, r := range plan.Rules {
-		if r.Verdict == NotNeeded {
+		if r.Verdict == routing.NotNeeded {
 			needless++
 		}
 	}
@@ -162,10 +163,10 @@ func (p *planner) conclude(plan *Plan) {
 		}
 	case len(plan.WouldMove) == 0 && len(plan.Originated) == 0 && len(plan.Mended) == 0 && needless == 0:
 		plan.Verdict, plan.Summary = NothingToDo, "nothing to do here"
-	case p.enforcesAll() && needless == 0:
+	case p.EnforcesAll() && needless == 0:
 		plan.Summary = "ready: replypath enforces already"
-	case p.enforcesAll():
-		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", counted(needless, "rule or the like", "rules and the like"))
+	case p.EnforcesAll():
+		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", routing.Counted(needless, "rule or the like", "rules and the like"))
 	case p.Attached:
 		plan.Summary = "ready: replypath mode enforce"
 	default:
@@ -176,10 +177,10 @@ func (p *planner) conclude(plan *Plan) {
 // remedy says what would have what this host opens leave by the interface of its address.
 func (p *planner) remedy(r *history.Row) string {
 	i := p.Named(r.ToInterface)
-	if i != nil && p.leavesBySource(i, r) {
+	if i != nil && p.judgeOf.Leaves(i, r) {
 		return "none: host_model: strong sends it by " + r.ToInterface
 	}
-	if p.goesRelated(r) {
+	if p.judgeOf.Relates(r) {
 		return fmt.Sprintf("none: its peer is heard at %s, and related sends it there", r.ToInterface)
 	}
 	text := fmt.Sprintf("host_model: strong of %s", r.ToInterface)

@@ -14,6 +14,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
@@ -25,6 +26,7 @@ import (
 // planned has the rules of a host judged.
 func planned(change func(*snapshot.Host), more ...func(*planner)) []string {
 	p := &planner{Host: testhost.New(), history: history.New()}
+	p.judgeOf.Host = p.Host
 	if change != nil {
 		change(p.Host)
 	}
@@ -62,7 +64,7 @@ func related(h *snapshot.Host) {
 // opening has two connections in the history that were opened from 10.4.0.100.
 func opening(isRelated bool) func(*planner) {
 	return func(p *planner) {
-		p.rows = append(p.rows, history.Row{Flows: 2, Key: history.Key{
+		p.judgeOf.Rows = append(p.judgeOf.Rows, history.Row{Flows: 2, Key: history.Key{
 			Originated: true, Self: testhost.Address("10.4.0.100"), Protocol: "tcp", ToInterface: "eth1", Related: isRelated,
 		}})
 	}
@@ -86,11 +88,12 @@ func TestRemedy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := &planner{Host: testhost.New(), history: history.New()}
+			p.judgeOf.Host = p.Host
 			if test.change != nil {
 				test.change(p.Host)
 			}
 			opening(test.isRelated)(p)
-			if got, _, _ := strings.Cut(p.remedy(&p.rows[0]), "; or a route"); got != test.want {
+			if got, _, _ := strings.Cut(p.remedy(&p.judgeOf.Rows[0]), "; or a route"); got != test.want {
 				t.Errorf("%q, not %q", got, test.want)
 			}
 		})
@@ -116,7 +119,7 @@ func TestRules(t *testing.T) {
 	onEth1 := netfilter.Rule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
 	byMark := func(verdict, reason string) []string {
 		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
-		if verdict == NotNeeded {
+		if verdict == routing.NotNeeded {
 			tables = told
 		}
 		return []string{
@@ -131,7 +134,7 @@ func TestRules(t *testing.T) {
 	const without = "not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot
 	row := func(from string) func(*planner) {
 		return func(p *planner) {
-			p.rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
+			p.judgeOf.Rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
 		}
 	}
 	strong := testhost.StrongEth1
@@ -146,7 +149,7 @@ func TestRules(t *testing.T) {
 			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, told,
 		}},
 		{"watched for days, with replies", testhost.And(bySource, asked, testhost.Enforces), []func(*planner){func(p *planner) {
-			p.history.Watched = 50 * 3600e9
+			p.judgeOf.Watched = 50 * 3600e9
 		}}, []string{
 			"not-needed" + rule + "replypath sends the replies, and this host opened nothing from 10.4.0.100 in the 2 d watched" + boot +
 				" (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)", told + " (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)",
@@ -156,7 +159,7 @@ func TestRules(t *testing.T) {
 			leads + " (1, 192.0.2.0/24)",
 		}},
 		{"connections were open", bySource, []func(*planner){func(p *planner) {
-			p.rows = []history.Row{
+			p.judgeOf.Rows = []history.Row{
 				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
 				{Key: history.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
 			}
@@ -201,7 +204,7 @@ func TestRules(t *testing.T) {
 			"needed table ipv4 table 100: rule 100: from 10.99.0.1 lookup 100 leads to it and is needed",
 		}},
 		{"it never matches", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), nil, []string{
-			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: what this host sends arrives by lo", told,
+			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: dev means iif, and what this host sends arrives by lo" + boot, told,
 		}},
 		{"it refuses", func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Dst: testhost.Prefix("192.0.2.0/24"), Refuses: "prohibit"})
@@ -215,18 +218,18 @@ func TestRules(t *testing.T) {
 			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
-		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(routing.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
-			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of a map", testhost.And(marked, marks(onEth1, netfilter.Rule{GivesUnknown: true})), nil,
-			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
-			byMark(Needed, "this host forwards, and what it forwards may have the mark")},
-		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.marks = []uint32{1} }},
-			byMark(Needed, "a socket gives its packets the mark (SO_MARK)")},
+			byMark(routing.Needed, "this host forwards, and what it forwards may have the mark")},
+		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.SocketMarks = []uint32{1} }},
+			byMark(routing.Needed, "a socket gives its packets the mark (SO_MARK)")},
 		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
-			byMark(Needed, "iptables-legacy is in use: what else has the mark is not known")},
+			byMark(routing.Needed, "iptables-legacy is in use: what else has the mark is not known")},
 		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing" + boot, leads,
 		}},
@@ -287,10 +290,10 @@ func TestRules(t *testing.T) {
 			"needed" + rule + "1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot,
 			leads,
 		}},
-		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.history.Incomplete = true }}, []string{
+		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, []string{
 			"needed" + rule + "what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1" + boot, leads,
 		}},
-		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.historyErr = history.ErrFile }}, []string{
+		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, []string{
 			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
 		}},
 		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),

@@ -10,11 +10,8 @@ import (
 	"replypath/loader/top"
 )
 
-// Pin directories of the fake host with which looking does not go on.
-const (
-	DetachedDir = "detached" // by somebody, after the first look
-	PanicDir    = "panic"    // at the second look
-)
+// DetachedDir is a pin directory of the fake host that somebody detaches after the first look.
+const DetachedDir = "detached"
 
 // Monitor looks at a host that always does the same.
 type Monitor struct {
@@ -26,7 +23,7 @@ type Monitor struct {
 // OpenTop is top.Open.
 func OpenTop(dir string, limit int) (*Monitor, error) {
 	m := &Monitor{dir: dir, limit: limit}
-	if dir == DetachedDir || dir == PanicDir {
+	if dir == DetachedDir {
 		return m, nil
 	}
 	return m, DirError(dir)
@@ -34,10 +31,7 @@ func OpenTop(dir string, limit int) (*Monitor, error) {
 
 // Look is that of top.Monitor, a second later each time.
 func (m *Monitor) Look() (*top.Look, error) {
-	if m.looks++; m.looks > 1 && m.dir == PanicDir {
-		panic("a look at the fake host")
-	}
-	if m.looks > 1 && m.dir == DetachedDir {
+	if m.looks++; m.looks > 1 && m.dir == DetachedDir {
 		return nil, DirError(m.dir)
 	}
 	look := FirstLook()

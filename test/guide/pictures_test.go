@@ -64,13 +64,13 @@ func (h *host) record(dir, name string, rows int, command string, until func(sen
 		await.Must(h.t, err)
 	}
 	await.Must(h.t, os.WriteFile(filepath.Join(dir, name+".terminal"), sent.Bytes(), 0o644))
-	_, _ = io.WriteString(keyboard, "q") // where the program goes on
+	_, _ = io.WriteString(keyboard, "\x03") // where the program goes on: Ctrl-C
 	_, _ = io.Copy(io.Discard, screen)
 	await.Must(h.t, c.Wait())
 }
 
-// rate is a number in top's row of eth1, to which tcell moves first (ECMA-48, CUP).
-var rate = regexp.MustCompile(`\x1b\[5;[0-9]+H *[0-9]`)
+// rate is one in top's row of eth1.
+var rate = regexp.MustCompile(`eth1 .*[0-9] k?pps`)
 
 // rates returns an error until top has shown some, which takes two looks.
 func rates(sent []byte) error {

@@ -197,22 +197,3 @@ func wantRoutes(t *testing.T, what, got, want string) {
 		t.Errorf("%s:\n%snot\n%s", what, got, want)
 	}
 }
-
-// TestFRRStatic has doctor warn of a route without a gateway, and name FRR, which has it in its configuration.
-func TestFRRStatic(t *testing.T) {
-	n, _ := newServer(t)
-	d := newFRR(t, n)
-	d.write("/run/frr/staticd.conf", "ip route 128.0.0.0/2 eth1\n")
-	d.startZebra()
-	d.machine.start("/usr/lib/frr/staticd", "-f", "/run/frr/staticd.conf", "--log", "stdout")
-	await.Eventually(t, "FRR has its route", func() error {
-		if routes := d.routes("196"); !strings.HasPrefix(routes, "128.0.0.0/2 ") {
-			return errors.New(routes)
-		}
-		return nil
-	})
-	found := product.On(t, n.Server.Host).Examine().Of("route-without-gateway", "eth1").With("note", "128.0.0.0/2")
-	if len(found) != 1 || product.OrEmpty(found[0].Owner) != "FRR" {
-		t.Errorf("doctor, of FRR's route: %+v", found)
-	}
-}

@@ -36,6 +36,25 @@ func Width(w io.Writer) int {
 	return Unlimited
 }
 
+// Height is how many lines a terminal shows.
+func Height(w io.Writer) int {
+	const usual = 24
+	if file, is := w.(*os.File); is {
+		if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil && size.Row > 0 {
+			return int(size.Row)
+		}
+	}
+	return usual
+}
+
+// Cut is the beginning of a line that is too long.
+func Cut(line string, width int) string {
+	if runes := []rune(line); len(runes) > width {
+		return string(runes[:width])
+	}
+	return line
+}
+
 // ProseWidth is how long a line of text becomes where one of a table has room for so many characters.
 func ProseWidth(width int) int {
 	if width == Unlimited {

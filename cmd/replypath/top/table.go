@@ -21,29 +21,10 @@ type table struct {
 	width int // of a line
 }
 
-// styledLine is a line of it.
-type styledLine struct {
-	text  string
-	style lineStyle
-}
-
-// lineStyle is what a line is, for whoever can show it in colours.
-type lineStyle int
-
-const (
-	plainLine lineStyle = iota
-	headerLine
-	warningLine // something is not corrected
-	errorLine   // nothing is attached
-)
-
-func (t *table) lines() []styledLine {
-	var lines []styledLine
-	for _, line := range output.Wrap(t.summary(), output.ProseWidth(t.width)) {
-		lines = append(lines, styledLine{text: line})
-	}
-	for _, section := range []func() []styledLine{t.interfaces, t.tables, t.flows} {
-		lines = append(append(lines, styledLine{}), section()...)
+func (t *table) lines() []string {
+	lines := output.Wrap(t.summary(), output.ProseWidth(t.width))
+	for _, section := range []func() []string{t.interfaces, t.tables, t.flows} {
+		lines = append(append(lines, ""), section()...)
 	}
 	return lines
 }
@@ -57,28 +38,19 @@ func (t *table) summary() string {
 	return text
 }
 
-// styledLines are a table of a list; styles has that of each row, or nothing.
-func styledLines[T any](width int, fields []output.Field[T], list []T, styles []lineStyle) []styledLine {
+// fitted are the lines of a table of a list.
+func fitted[T any](width int, fields []output.Field[T], list []T) (lines []string) {
 	var page output.Page
 	page.FittedTable(output.Columns(fields), output.FieldRows(fields, list), width)
-	var lines []styledLine
 	for line := range strings.Lines(page.String()) {
-		lines = append(lines, styledLine{text: strings.TrimRight(line, " \n")})
-	}
-	lines[0].style = headerLine
-	for i, style := range styles {
-		lines[1+i].style = style
+		lines = append(lines, strings.TrimRight(line, " \n"))
 	}
 	return lines
 }
 
 const uncorrectedColumn = "UNCORRECTED"
 
-func (t *table) interfaces() []styledLine {
-	var styles []lineStyle
-	for n := range t.Interfaces {
-		styles = append(styles, styleOf(&t.Interfaces[n]))
-	}
+func (t *table) interfaces() []string {
 	total := top.Interface{Name: "total", To: t.Total.Corrected, Asymmetry: t.Total.Asymmetry}
 	ofOne := func(none string, cell func(*top.Interface) string) func(*top.Interface) string {
 		return func(i *top.Interface) string {
@@ -88,7 +60,7 @@ func (t *table) interfaces() []styledLine {
 			return cell(i)
 		}
 	}
-	return styledLines(t.width, []output.Field[top.Interface]{
+	return fitted(t.width, []output.Field[top.Interface]{
 		output.NewField("INTERFACE", 0, func(i *top.Interface) string { return i.Name }),
 		output.NewField("UP", 3, ofOne("", func(i *top.Interface) string { return output.YesNo(i.Up) })),
 		output.NewField("ATTACHED", 4, ofOne("", attachedBy)),
@@ -101,7 +73,7 @@ func (t *table) interfaces() []styledLine {
 		output.NewField("REASONS", 1, func(i *top.Interface) string {
 			return listed(i.Uncorrected, max(reasonsWidth, t.width-widthBesideReasons))
 		}),
-	}, append(slices.Clone(t.Interfaces), total), styles)
+	}, append(slices.Clone(t.Interfaces), total))
 }
 
 func attachedBy(i *top.Interface) string {
@@ -118,18 +90,6 @@ func (t *table) uncorrected(i *top.Interface) string {
 		sum += rate
 	}
 	return fmt.Sprintf("%*s", len(uncorrectedColumn), t.rate(sum, unitPackets))
-}
-
-func styleOf(i *top.Interface) lineStyle {
-	if !i.Attached || !i.Up {
-		return errorLine
-	}
-	for _, rate := range i.Uncorrected {
-		if rate > 0 {
-			return warningLine
-		}
-	}
-	return plainLine
 }
 
 const (
@@ -163,18 +123,18 @@ func listed(rates map[string]float64, room int) string {
 	return text
 }
 
-func (t *table) tables() []styledLine {
-	return styledLines(t.width, []output.Field[top.Table]{
+func (t *table) tables() []string {
+	return fitted(t.width, []output.Field[top.Table]{
 		output.NewField("TABLE", 0, func(t *top.Table) string { return t.Name }),
 		output.NewField(wide("FLOWS"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Flows)) }),
 		output.NewField(wide("CAPACITY"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Capacity)) }),
-	}, t.FlowTables, nil)
+	}, t.FlowTables)
 }
 
-func (t *table) flows() []styledLine {
+func (t *table) flows() []string {
 	peer := output.NewField("PEER", 0, func(f *top.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
 	peer.Most = len("255.255.255.255:65535") // no other column goes for a long address of IPv6
-	return styledLines(t.width, []output.Field[top.Flow]{
+	return fitted(t.width, []output.Field[top.Flow]{
 		output.NewField(wide("RATE"), 1, func(f *top.Flow) string { return t.rate(f.Rate, unitPackets) }),
 		output.NewField("PROTOCOL", 4, func(f *top.Flow) string { return f.Protocol }),
 		peer,
@@ -184,7 +144,7 @@ func (t *table) flows() []styledLine {
 		output.NewField("AGE", 5, func(f *top.Flow) string { return output.Duration(f.AgeSeconds) }),
 		output.NewField("STATE", 6, func(f *top.Flow) string { return f.State }),
 		output.NewField("NEXT HOP", 7, func(f *top.Flow) string { return output.OrEmpty(f.NextHopMAC) }),
-	}, t.Busiest[t.order], nil)
+	}, t.Busiest[t.order])
 }
 
 // Units of rates.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package top is the command top: rates and the busiest flows, on a terminal of its own or as text.
+// Package top is the command top: rates and the busiest flows, page by page.
 package top
 
 import (
@@ -10,9 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/gdamore/tcell/v2/terminfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -60,11 +60,7 @@ two looks is counted there, but not shown. A flow that has ended leaves the list
 On a narrow terminal, the columns that matter least go first. CORRECTED and UNCORRECTED
 stay.
 
-Keys on a terminal:
-  q, Ctrl-C  end
-  s          sort flows by the next column: rate (packets corrected a second), corrected
-             (packets corrected in all) or age (the youngest first)
-  p          pause, and go on
+On a terminal each page takes the place of the one before, until Ctrl-C or --count.
 
 If the output is not a terminal, it is text, one block an interval. With -o json it is
 one object a line:
@@ -137,34 +133,29 @@ func (t *command) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, monitor.Close()) }()
-	terminal := t.terminal()
-	if terminal == nil {
-		return t.print(ctx, monitor)
-	}
-	screen, err := newScreen(terminal)
-	if err != nil {
-		return err
-	}
-	s := &display{interval: t.interval, count: t.count, read: monitor.Look, screen: screen, table: table{order: t.order}}
-	return s.watch(ctx)
+	return t.print(ctx, monitor)
 }
 
-// terminal returns what is known of the terminal that is written to, nil where it
-// is none, or one that only takes lines.
-func (t *command) terminal() *terminfo.Terminfo {
-	if t.output.JSON() || !output.IsTerminal(t.Stdout) {
-		return nil
-	}
-	known, err := terminfo.LookupTerminfo(os.Getenv("TERM"))
-	if err != nil {
-		return nil
-	}
-	return known
+// What a terminal is told (ECMA-48): the cursor goes to the first line; the rest of a line, and of the screen, is erased.
+const (
+	home      = "\x1b[H"
+	eraseLine = "\x1b[K"
+	eraseRest = "\x1b[J"
+)
+
+// isScreen tells whether pages take each other's place: on a terminal that takes more than lines.
+func (t *command) isScreen() bool {
+	kind := os.Getenv("TERM")
+	return !t.output.JSON() && output.IsTerminal(t.Stdout) && kind != "" && kind != "dumb"
 }
 
 // print writes a look every interval.
 func (t *command) print(ctx context.Context, monitor Monitor) error {
-	if _, err := monitor.Look(); err != nil { // what the next is compared with
+	first, err := monitor.Look() // what the next is compared with
+	if err == nil && t.isScreen() {
+		err = t.printPage(first)
+	}
+	if err != nil {
 		return err
 	}
 	ticker := time.NewTicker(t.interval)
@@ -176,14 +167,28 @@ func (t *command) print(ctx context.Context, monitor Monitor) error {
 		case <-ticker.C:
 		}
 		look, err := monitor.Look()
-		if err != nil {
-			return err
+		if err == nil && t.isScreen() {
+			err = t.printPage(look)
+		} else if err == nil {
+			err = t.printLook(look, shown == 0)
 		}
-		if err := t.printLook(look, shown == 0); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// printPage writes a look in the place of the one before: at once, and no more of it than there is room for.
+func (t *command) printPage(look *top.Look) error {
+	width, height := output.Width(t.Stdout), output.Height(t.Stdout)
+	lines := (&table{Look: look, order: t.order, width: width}).lines()
+	page := home
+	for _, line := range lines[:min(len(lines), height-1)] {
+		page += output.Cut(line, width) + eraseLine + "\n"
+	}
+	_, err := fmt.Fprint(t.Stdout, page+eraseRest)
+	return err
 }
 
 // printLook writes an object a line, or a block with an empty line before all but
@@ -195,12 +200,8 @@ func (t *command) printLook(look *top.Look, first bool) error {
 	}
 	lines := (&table{Look: look, order: t.order, width: output.Width(t.Stdout)}).lines()
 	if !first {
-		lines = slices.Insert(lines, 0, styledLine{})
+		lines = slices.Insert(lines, 0, "")
 	}
-	for _, line := range lines {
-		if _, err := fmt.Fprintln(t.Stdout, line.text); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := fmt.Fprintln(t.Stdout, strings.Join(lines, "\n"))
+	return err
 }

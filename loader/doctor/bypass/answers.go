@@ -15,9 +15,6 @@ import (
 	"replypath/loader/netfilter"
 )
 
-// mostAddresses bounds how many addresses of an interface are looked at.
-const mostAddresses = 16
-
 // decided is what a rule of the firewall does with answers whose route leads by a device.
 type decided struct {
 	netfilter.Fate
@@ -50,20 +47,14 @@ func decide(h *snapshot.Host, ask func(i *discover.Interface, answer *netfilter.
 	return list
 }
 
-// movedFrom are answers from the addresses of an interface whose routes lead by others.
+// movedFrom are answers from the addresses of an interface whose routes, as the kernel says, lead by others.
 func movedFrom(h *snapshot.Host, i *discover.Interface) (answers []netfilter.Sent) {
-	if h.Device(i.Index).VRF {
-		return nil
-	}
-	for _, p := range i.Addresses[:min(len(i.Addresses), mostAddresses)] {
-		for _, hop := range h.From(p.Addr()) {
-			name := h.DeviceName(hop.Device)
-			if name == "" || hop.Device == i.Index || !hop.IsUnicast() || !p.Addr().IsGlobalUnicast() {
-				continue
-			}
-			for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-				answers = append(answers, netfilter.Sent{Source: p.Addr(), Device: name, Index: hop.Device, Protocol: protocol})
-			}
+	for _, w := range h.OwnWays {
+		if w.On != i.Name || w.By == "" || w.By == w.On || !w.Address.Addr().IsGlobalUnicast() {
+			continue
+		}
+		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			answers = append(answers, netfilter.Sent{Source: w.Address.Addr(), Device: w.By, Index: w.Device, Protocol: protocol})
 		}
 	}
 	return answers

@@ -10,7 +10,6 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 )
 
@@ -25,17 +24,6 @@ func XDPPrograms(h *snapshot.Host) []finding.Finding {
 	})
 }
 
-// OffloadedIPsec finds interfaces whose hardware encrypts whole packets.
-func OffloadedIPsec(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
-		if !slices.Contains(h.Offloaded, d.Name) {
-			return finding.None
-		}
-		return seen(d.Name, "ipsec packet offload: replypath does not recognise what the hardware decrypts and encrypts",
-			finding.Explained("ip xfrm state", "strongswan asks for it by hw_offload, libreswan by nic-offload"))
-	})
-}
-
 // ofDevices says what there is to say of the device of each managed interface.
 func ofDevices(l *snapshot.Links, say func(*snapshot.Device) finding.Finding) []finding.Finding {
 	return finding.Each(l.Interfaces, func(i *discover.Interface) finding.Finding { return say(l.Device(i.Index)) })
@@ -43,7 +31,7 @@ func ofDevices(l *snapshot.Links, say func(*snapshot.Device) finding.Finding) []
 
 // seen warns of an interface.
 func seen(name, found, inspect string) finding.Finding {
-	return finding.Seen(finding.Warning, name, found, inspect).Of(owners.OfDevice(name))
+	return finding.Seen(finding.Warning, name, found, inspect)
 }
 
 // MTUs finds managed interfaces whose MTU is smaller than another's: replies are

@@ -76,22 +76,6 @@ func EgressChains(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// Flowtables finds flow tables that the hardware of a managed interface works
-// off.
-func Flowtables(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, f := range h.Firewall.Flowtables {
-		for _, device := range f.Devices {
-			if f.Hardware && h.Named(device) != nil {
-				found = append(found, finding.Seen(finding.Warning, device, fmt.Sprintf(
-					"flowtable %s %s %s has flags offload: replypath does not see forwarded packets that the hardware passes on",
-					f.Family, f.Table, f.Name), "nft list flowtables "+f.Family).Of(owners.OfChain(f.Table, "")))
-			}
-		}
-	}
-	return found
-}
-
 // LegacyTables names what cannot be looked into.
 func LegacyTables(h *snapshot.Host) []finding.Finding {
 	if len(h.Firewall.Legacy) == 0 {

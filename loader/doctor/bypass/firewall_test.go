@@ -69,24 +69,12 @@ func TestOutgoingRules(t *testing.T) {
 	})
 }
 
-func TestEgressChainsAndFlowtables(t *testing.T) {
+func TestEgressChains(t *testing.T) {
 	testhost.Check(t, EgressChains, []testhost.Wants{
 		{"none", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
 		{"one", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
 			"warning eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface" +
 				" ?? nft --handle list chain netdev t out  # an output chain does",
-		}},
-	})
-	table := func(hardware bool) func(*snapshot.Host) {
-		return func(h *snapshot.Host) {
-			h.Firewall.Flowtables = []netfilter.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1", "eth7"}, Hardware: hardware}}
-		}
-	}
-	testhost.Check(t, Flowtables, []testhost.Wants{
-		{"software", table(false), nil},
-		{"hardware", table(true), []string{
-			"warning eth1: flowtable inet t ft has flags offload: replypath does not see forwarded packets that the hardware passes on" +
-				" ?? nft list flowtables inet",
 		}},
 	})
 }

@@ -7,7 +7,6 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 )
 
@@ -39,7 +38,7 @@ func programsAt(h *snapshot.Hooked, i *discover.Interface, egress bool) []findin
 			isBehind = !egress || h.TCX && !hook.TCX // where ours is going to be
 		}
 		if !hook.Ours {
-			found = append(found, programAt(&hook, i.Name, isBehind).Of(owners.OfProgram(hook.Name)))
+			found = append(found, programAt(&hook, i.Name, isBehind))
 		}
 	}
 	return found

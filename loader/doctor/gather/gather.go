@@ -59,7 +59,6 @@ func gather(options Options) (*snapshot.Host, error) {
 	defer handle.Close()
 	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}, Failed: map[string]string{}}
 	g := &gatherer{Options: options, netlink: handle, host: host}
-	defer g.tunnels.close()
 	for _, part := range g.parts() {
 		switch err := part.read(); {
 		case err == nil:
@@ -91,7 +90,6 @@ func (g *gatherer) parts() []part {
 		{"", "", g.configuration},
 		{snapshot.PartTraffic, bpf, g.firstSample},
 		{"", "", g.interfaces},
-		{snapshot.PartTunnels, "CAP_NET_RAW", func() error { return g.tunnels.listen(g) }},
 		{"", "", g.start},
 		{"", "", func() error { return devices(g.netlink, g.links, h) }},
 		{"", "", func() error { return routes(g.netlink, h) }},
@@ -106,12 +104,10 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{snapshot.PartSockets, root, g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
-		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
 		{"", "", g.modes},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 		{"", "", func() error { return ownWays(h) }},
-		{"", "", func() error { return g.tunnels.heard(h) }},
 	}
 }
 

@@ -3,29 +3,9 @@
 package gather
 
 import (
-	"net/netip"
 	"os"
 	"testing"
-
-	"github.com/vishvananda/netlink/nl"
 )
-
-func TestPacketOffload(t *testing.T) {
-	value := append(nl.Uint32Attr(7), 4, 0, 0, 0)
-	if device, ok := packetOffload(28, value); device != 7 || !ok {
-		t.Errorf("packet offload: %d, %v", device, ok)
-	}
-	value[4] = 2 // inbound, crypto only
-	if _, ok := packetOffload(28, value); ok {
-		t.Error("crypto offload is none of packets")
-	}
-	if _, ok := packetOffload(27, append(nl.Uint32Attr(7), 4)); ok {
-		t.Error("of another attribute")
-	}
-	if _, ok := packetOffload(28, []byte{1}); ok {
-		t.Error("of too short an attribute")
-	}
-}
 
 // Who takes a datapath away is told from the daemon in whatever PID namespace either runs.
 func TestOwnerIsDaemon(t *testing.T) {
@@ -48,16 +28,6 @@ func TestOwnerIsDaemon(t *testing.T) {
 	}
 }
 
-func TestSumColumn(t *testing.T) {
-	const text = "entries  allocs   table_fulls\n00000002 0000000a 0000001f\n00000002 00000000 00000001\n"
-	if got := sumColumn(text, "table_fulls"); got != 32 {
-		t.Errorf("%d, want 32", got)
-	}
-	if got := sumColumn("entries allocs\n1 2\n", "table_fulls"); got != 0 {
-		t.Errorf("of an older kernel: %d", got)
-	}
-}
-
 func TestInUnit(t *testing.T) {
 	for groups, want := range map[string]bool{
 		"0::/system.slice/replypath.service\n":                   true,
@@ -74,14 +44,3 @@ func TestInUnit(t *testing.T) {
 }
 
 // TestDestination reads the destination of packets, and of nothing else.
-func TestDestination(t *testing.T) {
-	ipv4, ipv6 := append([]byte{0x45, 15: 0}, 10, 1, 0, 100), append(make([]byte, 24), netip.MustParseAddr("2001:db8:1::100").AsSlice()...)
-	ipv6[0] = 0x60
-	for want, packet := range map[netip.Addr][]byte{
-		netip.MustParseAddr("10.1.0.100"): ipv4, netip.MustParseAddr("2001:db8:1::100"): ipv6, {}: ipv6[:39],
-	} {
-		if got := destination(packet); got != want {
-			t.Errorf("%v, not %v", got, want)
-		}
-	}
-}

@@ -35,7 +35,6 @@ type gatherer struct {
 	links   []netlink.Link
 	journal *pins.Journal // nil: none, or it may not be read
 	sampled *sample       // what had been counted when the snapshot began
-	tunnels hearing
 	host    *snapshot.Host
 }
 
@@ -43,10 +42,4 @@ type gatherer struct {
 type sample struct {
 	at    time.Time
 	pairs []snapshot.Counted
-}
-
-// hearing are sockets that hear what arrives by tunnels, by their names.
-type hearing struct {
-	since   time.Time
-	sockets map[string]int
 }

@@ -4,14 +4,9 @@ package gather
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -55,44 +50,6 @@ func isVRF(links []netlink.Link, index int) bool {
 	})
 }
 
-// offloaded lists the devices that IPsec packets are offloaded to.
-func offloaded(h *snapshot.Host) error {
-	request := nl.NewNetlinkRequest(nl.XFRM_MSG_GETSA, unix.NLM_F_DUMP)
-	messages, err := request.Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWSA)
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list ipsec states: %w", err)
-	}
-	for _, m := range messages {
-		attributes, err := nl.ParseRouteAttr(m[nl.SizeofXfrmUsersaInfo:])
-		if err != nil {
-			return fmt.Errorf("read an ipsec state: %w", err)
-		}
-		for _, a := range attributes {
-			index, ok := packetOffload(a.Attr.Type, a.Value)
-			if name := h.DeviceName(index); ok && name != "" && !slices.Contains(h.Offloaded, name) {
-				h.Offloaded = append(h.Offloaded, name)
-			}
-		}
-	}
-	return nil
-}
-
-// packetOffload reads struct xfrm_user_offload of linux/xfrm.h: an ifindex and
-// flags, in native byte order.
-func packetOffload(attribute uint16, value []byte) (device int, ok bool) {
-	const (
-		xfrmaOffloadDev   = 28
-		xfrmOffloadPacket = 4
-	)
-	if attribute != xfrmaOffloadDev || len(value) < 5 || value[4]&xfrmOffloadPacket == 0 {
-		return 0, false
-	}
-	return int(binary.NativeEndian.Uint32(value)), true
-}
-
 // routes keeps the few that a check asks for, of perhaps a million.
 func routes(handle *netlink.Handle, h *snapshot.Host) (err error) {
 	h.Routes, err = dump.Routes(func(r *dump.Route, add func(snapshot.Route)) {
@@ -131,7 +88,7 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 	case !r.IsUnicast():
 		return false
 	}
-	return r.LeadsEverywhere() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
+	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) ||
 		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN && host.Managed(r.Device) != nil
 }
 
@@ -161,44 +118,15 @@ func newRule(r *dump.Rule) snapshot.Rule {
 	return rule
 }
 
-// neighbours reads the neighbour tables and their limits.
+// neighbours reads the neighbour tables.
 func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 	list, err := dump.Neighbours(handle)
 	for _, n := range list {
 		h.Neighbours = append(h.Neighbours, snapshot.Neighbour{
 			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr, Router: n.Flags&netlink.NTF_ROUTER != 0,
-			// neigh_alloc() of net/core/neighbour.c exempts these.
-			Counted: n.State&netlink.NUD_PERMANENT == 0 && n.Flags&netlink.NTF_EXT_LEARNED == 0,
 		})
 	}
-	h.NeighTables = map[int]snapshot.NeighTable{}
-	for family, statistics := range map[int]string{unix.AF_INET: "arp_cache", unix.AF_INET6: "ndisc_cache"} {
-		prefix := "net." + snapshot.FamilyName[family] + ".neigh.default.gc_thresh"
-		thresh2, err2 := hostsettings.ReadNumber(prefix + "2")
-		thresh3, err3 := hostsettings.ReadNumber(prefix + "3")
-		if errors.Join(err2, err3) != nil {
-			continue // not in this namespace
-		}
-		text, _ := os.ReadFile("/proc/thread-self/net/stat/" + statistics) // not every kernel shows it
-		fulls := sumColumn(string(text), "table_fulls")
-		h.NeighTables[family] = snapshot.NeighTable{Thresh2: thresh2, Thresh3: thresh3, Fulls: fulls}
-	}
 	return err
-}
-
-// sumColumn sums a column such as table_fulls of /proc/net/stat/arp_cache, of which
-// there is a line for each processor, in hexadecimal; 0 where it is not shown.
-func sumColumn(text, column string) uint64 {
-	lines := strings.Split(text, "\n")
-	place := slices.Index(strings.Fields(lines[0]), column)
-	var sum uint64
-	for _, line := range lines[1:] {
-		if words := strings.Fields(line); place >= 0 && place < len(words) {
-			value, _ := strconv.ParseUint(words[place], 16, 64)
-			sum += value
-		}
-	}
-	return sum
 }
 
 // settings reads the sysctls of the managed interfaces, and of "all".

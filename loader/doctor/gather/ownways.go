@@ -28,7 +28,7 @@ func ownWays(h *snapshot.Host) error {
 			if err != nil {
 				return err
 			}
-			way := snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device)}
+			way := snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device), Device: route.Device}
 			// A missing route is ENETUNREACH (fib_props in net/ipv4/fib_semantics.c, ip6_rt_type_to_error in net/ipv6/route.c).
 			way.Refused = route.Err != nil && !errors.Is(route.Err, unix.ENETUNREACH)
 			h.OwnWays = append(h.OwnWays, way)

@@ -16,6 +16,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/opened"
+	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
 	"replypath/loader/problems"
@@ -32,7 +33,8 @@ func (g *gatherer) uses() (err error) {
 			sources = append(sources, r.Src)
 		}
 	}
-	if len(sources) == 0 {
+	isByMark := func(r snapshot.Rule) bool { return len(routing.RestoringChains(h, &r)) > 0 }
+	if len(sources) == 0 && !slices.ContainsFunc(h.Rules, isByMark) {
 		return nil
 	}
 	isMeant := func(a netip.Addr) bool {
@@ -43,6 +45,7 @@ func (g *gatherer) uses() (err error) {
 		known.Askers = opened.AskersIn(h.Flows)
 	}
 	known.TCP, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
+	noteMarks(h, known.TCP)
 	if err == nil {
 		h.Uses, err = opened.Find(known, isMeant)
 	}
@@ -93,7 +96,17 @@ func (g *gatherer) udpSockets() error {
 	list, err := opened.Sockets("udp", unix.IPPROTO_UDP)
 	g.host.Sockets = opened.Datagrams(list)
 	nameSockets(g.host, list)
+	noteMarks(g.host, list)
 	return err
+}
+
+// noteMarks notes those that sockets give their packets.
+func noteMarks(h *snapshot.Host, list []sockets.Socket) {
+	for _, s := range list {
+		if s.Mark != 0 && !slices.Contains(h.SocketMarks, s.Mark) {
+			h.SocketMarks = append(h.SocketMarks, s.Mark)
+		}
+	}
 }
 
 // nameSockets finds out who has a connected socket open that is going to be

@@ -12,10 +12,10 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/hostsettings"
 	"replypath/metrics"
 )
 
@@ -36,7 +36,7 @@ func DownInterfaces(h *snapshot.Host) []finding.Finding {
 			severity, text = finding.Error, i.Name+" is down: replies of its recorded flows go as routed, or nowhere"
 		}
 		return finding.Seen(severity, i.Name, text, finding.Explained("ip -details link show dev "+finding.Quote(i.Name), "bring it up, or its cable")).
-			Of(owners.OfDevice(i.Name)).Shown(uint64(recorded), nil)
+			Shown(uint64(recorded), nil)
 	})
 }
 
@@ -61,6 +61,9 @@ func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 	}
 	return append(found, finding.Each(h.Status.Errors, func(message *string) finding.Finding {
 		text := *message
+		if isSaidByOthers(h, text) {
+			return finding.None
+		}
 		if !h.Status.Daemon.Running {
 			begin, rest, isLong := strings.Cut(text, ": ")
 			if text = begin + ", when the daemon ended"; isLong {
@@ -69,6 +72,13 @@ func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 		}
 		return finding.Seen(finding.Warning, "", text, finding.Explained(remedy.Command(&h.State, "replypath status --verbose"), "what it does without"))
 	})...)
+}
+
+// isSaidByOthers tells the warnings of the daemon that are findings of checks of their own: `missing-interface` and `rp-filter`.
+func isSaidByOthers(h *snapshot.Host, message string) bool {
+	isMissing := func(c config.Interface) bool { return strings.HasPrefix(message, discover.NotThere(c.Name)) }
+	isBlind := func(i discover.Interface) bool { return strings.HasPrefix(message, hostsettings.Blind(i.Name)) }
+	return slices.ContainsFunc(h.Config.Interfaces, isMissing) || slices.ContainsFunc(h.Interfaces, isBlind)
 }
 
 const largerTable = "raise flow_table.max_entries"

@@ -56,8 +56,12 @@ func TestDaemonTroubles(t *testing.T) {
 		{"of a version that does not say when it passed", testhost.Does(func(s *status.Status) {
 			s.Daemon = status.Daemon{Running: true}
 		}), nil},
-		{"running", has(true, "interface eth9 is not there yet: it is managed once it appears"),
-			[]string{"warning: interface eth9 is not there yet: it is managed once it appears" + look}},
+		{"running", has(true, "the metrics cannot be served"), []string{"warning: the metrics cannot be served" + look}},
+		{"of what missing-interface and rp-filter say", func(h *snapshot.Host) {
+			testhost.Naming("eth9")(h)
+			has(true, "interface eth9 is not there yet: it is managed once it appears",
+				"interface eth1 only observes, and its rp_filter is strict: the kernel drops")(h)
+		}, nil},
 		{"ended", has(false, "no route", "metrics: address already in use"), []string{
 			"warning: no route, when the daemon ended" + look, "warning: metrics, when the daemon ended: address already in use" + look}},
 	})

@@ -50,21 +50,28 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came. Where the answers belong, their
-// operator knows.
+// UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came, and of those that no program of ours
+// sees, as they have no global address. Where the answers belong, their operator knows.
 func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
-		if w.Reason != snapshot.ReasonTunnel || !hasName(&h.Links, w.To) || remedy.EntryOf(h, w.To) != nil {
+	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil {
 			return finding.None
 		}
-		f := finding.Fine(w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave as routed. If these belong "+
-			"into the tunnel, %s", ofInterface(w.From), w.Packets, remedy.ConfigureInterface(h, w.To, "")))
-		f.Inspect = finding.OrNil(finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
-		if h.Named(w.To) == nil { // which shows nothing of it
-			f.Inspect = finding.OrNil("ip -details -statistics link show dev " + finding.Quote(w.To))
-		}
-		return f
+		return unnamedTunnel(h, w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave", ofInterface(w.From), w.Packets),
+			finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
 	})
+	if h.Config.Interfaces != nil {
+		return found
+	}
+	return append(found, finding.Each(h.Tunnels, func(name *string) finding.Finding {
+		return unnamedTunnel(h, *name, "a tunnel without a global address: replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(*name))
+	})...)
+}
+
+func unnamedTunnel(h *snapshot.Host, name, found, inspect string) finding.Finding {
+	f := finding.Fine(name, found+" as routed. If these belong into the tunnel, "+remedy.ConfigureInterface(h, name, ""))
+	f.Inspect = &inspect
+	return f
 }
 
 func ofInterface(name string) string {

@@ -26,12 +26,13 @@ func TestUnnamedTunnels(t *testing.T) {
 			testhost.Wrong(asked)(h)
 			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
 		}, nil},
-		{"not managed", func(h *snapshot.Host) {
-			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "tun1"})
-			testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "tun1", Reason: snapshot.ReasonTunnel, Packets: 3})(h)
-		}, []string{"ok tun1: a tunnel that brought requests for addresses of eth0, 3 were counted: their replies leave as routed. If these belong into the tunnel, " +
-			"set interfaces: [{name: eth0}, {name: eth1}, {name: tun1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
-			" ?? ip -details -statistics link show dev tun1"}},
+		{"without a global address", func(h *snapshot.Host) { h.Tunnels = []string{"tun1"} }, []string{
+			"ok tun1: a tunnel without a global address: replies to what it brings leave as routed. If these belong into the tunnel, " +
+				"set interfaces: [{name: eth0}, {name: eth1}, {name: tun1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
+				" ?? ip -details -statistics link show dev tun1"}},
+		{"that interfaces leaves out", func(h *snapshot.Host) {
+			h.Tunnels, h.Config.Interfaces = []string{"tun1"}, []config.Interface{{Name: "eth0"}}
+		}, nil},
 		{"gone", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "gre1", Reason: snapshot.ReasonTunnel, Packets: 12}), nil},
 	})
 	testhost.Check(t, WrongWays, []testhost.Wants{{"no wrong way", testhost.Wrong(asked), nil}})

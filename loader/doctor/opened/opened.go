@@ -148,7 +148,7 @@ func (o *openings) connections() {
 			continue
 		}
 		if o.begun[use] || !accepts(use.Local) && !o.Askers.asked(use) {
-			use.Doubtful = s.State == netlink.TCP_TIME_WAIT
+			use.Over = s.State == netlink.TCP_TIME_WAIT
 			o.found[use] = true
 		}
 	}
@@ -172,7 +172,6 @@ func (o *openings) datagrams() {
 		if s.Remote.IsValid() {
 			isServer = serving[s.Local.Port()] || o.Askers.asked(use) || o.IsOwn(s.Remote.Addr())
 		}
-		use.Doubtful = !s.Remote.IsValid() && serving[s.Local.Port()]
 		if o.isMeant(s.Local.Addr()) && !isServer {
 			o.found[use] = true
 		}
@@ -210,7 +209,7 @@ func (o *openings) raw() error {
 		}
 		for _, end := range endsIn(string(text)) {
 			if o.isMeant(end.Addr()) {
-				use := snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0), Doubtful: true}
+				use := snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0)}
 				o.found[use] = true
 			}
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package owners tells whose a rule, a route, a chain, an interface or a program seems to be.
+// Package owners tells whose a rule, a route or a chain seems to be.
 package owners
 
 import (
@@ -113,22 +113,6 @@ var chainOwners = []namedBy{
 	{regexp.MustCompile(`^(LIBVIRT_|libvirt_)`), "libvirt"},            // libvirt, src/network
 }
 
-// deviceOwners tell by an interface's name.
-var deviceOwners = []namedBy{
-	{regexp.MustCompile(`^tailscale[0-9]+$`), tailscale},
-	{regexp.MustCompile(`^(cilium_|lxc[0-9a-f]{10,}$|lxc_health$)`), cilium},              // cilium, pkg/defaults, pkg/datapath/connector
-	{regexp.MustCompile(`^(cali|vxlan(-v6)?\.calico$|(wireguard|wg-v6)\.cali$)`), calico}, // calico, felix/config
-	{regexp.MustCompile(`^(flannel[.-]|cni0$)`), flannel},                                 // flannel, pkg/backend/vxlan
-	{regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`), docker},           // moby, libnetwork/drivers/bridge
-	{regexp.MustCompile(`^kube-ipvs0$`), kubeProxy},                                       // kubernetes, pkg/proxy/ipvs
-}
-
-// programOwners tell by the beginning of the name of a program in the TC hooks.
-var programOwners = []namedBy{
-	{regexp.MustCompile(`(^|\()cil_`), cilium},       // cilium, bpf/bpf_host.c: cil_from_netdev, cil_to_netdev
-	{regexp.MustCompile(`(^|\()cali(co)?_`), calico}, // calico, felix/bpf-gpl
-}
-
 // ofName returns the first owner whose names include one, "" for none.
 func ofName(owners []namedBy, name string) string {
 	for _, o := range owners {
@@ -161,12 +145,6 @@ func OfRoute(r *snapshot.Route) string {
 func OfChain(table, chain string) string {
 	return cmp.Or(ofName(chainOwners, chain), ofName(chainOwners, table))
 }
-
-// OfDevice goes by the name of an interface.
-func OfDevice(name string) string { return ofName(deviceOwners, name) }
-
-// OfProgram also knows it by the name that stands in the kind of a filter.
-func OfProgram(name string) string { return ofName(programOwners, name) }
 
 func isBetween(n, first, last int) bool { return first <= n && n <= last }
 

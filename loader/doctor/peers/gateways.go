@@ -32,10 +32,10 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 		switch {
 		case h.Device(i.Index).Down:
 			return finding.Seen(finding.Warning, i.Name, text+": the interface is down",
-				"ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name))
+				"ip link show dev "+finding.Quote(i.Name))
 		case !i.Up:
 			return finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier",
-				carrier(&h.Links, i)).Of(owners.OfDevice(i.Name))
+				carrier(&h.Links, i))
 		case g.State == nexthop.StateNone && h.Status != nil && !h.Status.Daemon.Running:
 			return finding.None // nobody has asked it
 		case !nexthop.Usable(g.State):
@@ -88,31 +88,25 @@ func carrier(l *snapshot.Links, i *discover.Interface) string {
 func UnnamedRouters(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
+		if i.Settings.NextHop != config.NextHopGateway {
+			continue
+		}
 		peers := unnamed(h, &i)
 		for _, mac := range slices.Sorted(maps.Keys(peers)) {
-			who := some(peers[mac])
-			switch i.Settings.NextHop {
-			case config.NextHopGateway:
-				found = append(found, finding.Problem(finding.Warning, i.Name,
-					"no gateway that a route names leads to "+who+": with next_hop gateway the kernel routes their replies",
-					remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
-			case config.NextHopAuto:
-				found = append(found, finding.Fine(i.Name, fmt.Sprintf(
-					"no route names the router %s of %s: their replies go through it",
-					nameMAC(&h.Neighbourhood, i.Index, mac), who)))
-			}
+			found = append(found, finding.Problem(finding.Warning, i.Name,
+				"no gateway that a route names leads to "+some(peers[mac])+": with next_hop gateway the kernel routes their replies",
+				remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
 		}
 	}
 	return found
 }
 
-// unnamed returns the peers of an interface's flows that came so, by the MAC of their router, "" where it does not count.
+// unnamed returns the peers of an interface's flows that came so, by the MAC of their router.
 func unnamed(h *snapshot.Host, i *discover.Interface) map[string][]string {
 	peers := map[string][]string{}
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
-		isNear := h.IsOnLink(i.Index, peer) && i.Settings.NextHop != config.NextHopGateway
 		mac := finding.OrEmpty(f.NextHopMAC)
-		if !isNear && leadsElsewhere(h.Gateways, i.Index, peer) && !slices.Contains(peers[mac], f.Peer) {
+		if leadsElsewhere(h.Gateways, i.Index, peer) && !slices.Contains(peers[mac], f.Peer) {
 			peers[mac] = append(peers[mac], f.Peer)
 		}
 	})
@@ -146,14 +140,6 @@ func onlyTo(g *nexthop.Gateway) string {
 		texts = append(texts, n.String())
 	}
 	return some(texts)
-}
-
-// nameMAC adds to a MAC the address that the kernel knows with it.
-func nameMAC(b *snapshot.Neighbourhood, device int, mac string) string {
-	if owners := b.OwnersOfMACs(device)[mac]; len(owners) > 0 {
-		return fmt.Sprintf("%s (%s)", mac, owners[0])
-	}
-	return mac
 }
 
 // some names the first three.

@@ -15,7 +15,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
@@ -23,8 +22,8 @@ import (
 )
 
 // UnknownGateways looks at interfaces without a gateway of a family, whose replies go back to the MAC that the question came
-// from. It tells of routers that some packets only are routed to, and of frames from a MAC that no neighbour has: such a router
-// may take only what is sent to another one, as those of HSRP do.
+// from. It tells of frames from a MAC that no neighbour has: such a router may take only what is sent to another one, as those of
+// HSRP do.
 func UnknownGateways(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
@@ -32,7 +31,6 @@ func UnknownGateways(h *snapshot.Host) []finding.Finding {
 			if i.MAC == nil || i.Settings.NextHop == config.NextHopLastHop || hasGateway(h, &i, family) {
 				continue
 			}
-			found = append(found, gatewaysOfSome(h, &i, family)...)
 			found = append(found, strangers(h, &i, family)...)
 		}
 	}
@@ -44,23 +42,6 @@ func hasGateway(h *snapshot.Host, i *discover.Interface, family int) bool {
 		return g.Interface == i.Index && (family == unix.AF_INET && g.IPv4 || family == unix.AF_INET6 && g.IPv6)
 	})
 }
-
-// gatewaysOfSome tells of gateways of default routes in tables that rules lead some packets to.
-func gatewaysOfSome(h *snapshot.Host, i *discover.Interface, family int) []finding.Finding {
-	return finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
-		isOf := func(rule snapshot.Rule) bool { return rule.Family == family && rule.Table == r.Table }
-		n := slices.IndexFunc(h.Rules, isOf)
-		if r.Device != i.Index || r.Family != family || !r.IsUnicast() || !r.IsDefault() || !r.Gateway.IsValid() || n < 0 || h.IsForAll(family, r.Table) {
-			return finding.None
-		}
-		rule := &h.Rules[n]
-		return finding.Advised(finding.OK, i.Name, fmt.Sprintf(
-			"gateway %s stands in table %d only, which is for some packets (%s): other replies go to the mac that the question came from",
-			r.Gateway, r.Table, rule), finding.Remedy{Inspect: ruleShow[family]}).Of(owners.OfRule(rule))
-	})
-}
-
-var ruleShow = map[int]string{unix.AF_INET: "ip rule show", unix.AF_INET6: "ip -6 rule show"}
 
 // strangers tells of MACs that brought questions from far away, that no neighbour has, and by which no connection was completed.
 func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []finding.Finding) {

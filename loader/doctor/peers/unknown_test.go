@@ -5,15 +5,13 @@ package peers
 import (
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/test/testhost"
 )
 
-// TestUnknownGateways: eth1 has no gateway of IPv4; its questions come from a MAC, and a mark alone leads to a router.
+// TestUnknownGateways: eth1 has no gateway of IPv4; its questions come from a MAC.
 func TestUnknownGateways(t *testing.T) {
 	const stranger = "02:00:00:00:07:09"
 	through := func(state string) func(*snapshot.Host) {
@@ -37,13 +35,6 @@ func TestUnknownGateways(t *testing.T) {
 			"the router may take replies by another mac only (HSRP, VRRP) => set interfaces: [{name: eth0}, {name: eth1, gateways: [" +
 			gateway + "]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}
 	}
-	mark := snapshot.Rule{Family: unix.AF_INET, Priority: 100, Mark: 5, Mask: snapshot.AllBits, Table: 200}
-	routed := func(h *snapshot.Host) {
-		h.Gateways = h.Gateways[:1]
-		r := testhost.Via("10.4.0.253", testhost.Eth1)
-		r.Table = mark.Table
-		h.Routes = append(h.Routes, r)
-	}
 	testhost.Check(t, UnknownGateways, []testhost.Wants{
 		{"known gateways", nil, nil},
 		{"a stranger", through(flows.StateHalfOpen), want("ADDRESS")},
@@ -54,9 +45,5 @@ func TestUnknownGateways(t *testing.T) {
 		{"beside a router", neighbour("10.4.0.1", "02:00:00:00:07:01", true), want("10.4.0.1")},
 		{"beside another host", neighbour("10.4.0.1", "02:00:00:00:07:01", false), want("ADDRESS")},
 		{"last hop", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
-		{"a gateway for a mark", func(h *snapshot.Host) { routed(h); h.Rules = append(h.Rules, mark) }, []string{
-			"ok eth1: gateway 10.4.0.253 stands in table 200 only, which is for some packets (rule 100: from all fwmark 0x5 lookup 200): " +
-				"other replies go to the mac that the question came from ?? ip rule show"}},
-		{"a gateway that nobody asks for", routed, nil},
 	})
 }

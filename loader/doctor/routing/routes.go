@@ -101,59 +101,11 @@ func seenRoute(l *snapshot.Links, r *snapshot.Route, severity finding.Severity, 
 	return finding.Seen(severity, device, Show(l, r)+what, listRoutes(r)).Of(owners.OfRoute(r))
 }
 
-// mostRoutes bounds how many findings of one kind are listed one by one.
-const mostRoutes = 8
-
-// RefusingRoutes finds routes and rules that refuse packets to some peers. They
-// are somebody's intention, which replypath respects.
-func RefusingRoutes(h *snapshot.Host) []finding.Finding {
-	found := finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
-		if !r.Refuses() || r.IsDefault() || isDaemons(r.Protocol) || !h.HasFamily(r.Family) {
-			return finding.None
-		}
-		return seenRoute(&h.Links, r, finding.Warning, "", ": no reply to peers there is built")
-	})
-	found = append(found, finding.Each(h.Rules, func(r *snapshot.Rule) finding.Finding {
-		if r.Refuses == "" || !h.HasFamily(r.Family) {
-			return finding.None
-		}
-		return refusingRule(r)
-	})...)
-	if more := len(found) - mostRoutes; more > 0 {
-		found = append(found[:mostRoutes], finding.Seen(finding.Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
-			"ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"))
-	}
-	return found
-}
-
-// refusingRule tells of a rule that refuses. What somebody marks is theirs: a rule by
-// the mark of a known program is in order, as it refuses nothing but its packets.
-func refusingRule(r *snapshot.Rule) finding.Finding {
-	f := seenRule(r, finding.Warning, "", r.String()+": no reply that it matches is built")
-	if f.Owner != nil && r.HasMark() {
-		f.Severity, f.Found = finding.OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, *f.Owner)
-	}
-	return f
-}
-
 // isDaemons tells the routes of routing daemons, which refuse a network as a
 // whole while more specific routes lead into it (linux/rtnetlink.h). 80 is
 // Calico's.
 func isDaemons(protocol int) bool {
 	return protocol == unix.RTPROT_KERNEL || protocol > unix.RTPROT_STATIC && protocol != unix.RTPROT_DHCP
-}
-
-// RoutesWithoutGateway finds routes to far more than a network holds that name no
-// gateway: every peer becomes a neighbour, is asked for by ARP, and needs an entry.
-func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
-		i := h.Managed(r.Device)
-		if i == nil || i.NoARP || !r.IsUnicast() || r.Gateway.IsValid() || !r.LeadsFar() {
-			return finding.None
-		}
-		return seenRoute(&h.Links, r, finding.Warning, i.Name,
-			": without a gateway every peer is asked for by "+snapshot.Resolution[r.Family]+" and gets a neighbour entry")
-	})
 }
 
 // OwnGateways finds routes, and gateways of the configuration, whose gateway is
@@ -180,9 +132,9 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// ShieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
+// shieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
 // routes and other rules tell: what refuses, or leads by an interface where nothing catches them. It is empty for nothing.
-func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
+func shieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.Family == rule.Family && r.Refuses() && !r.IsDefault() && h.IsForAll(r.Family, r.Table) && !isDaemons(r.Protocol) {
@@ -210,9 +162,9 @@ func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 // tcpHeaders are those before what a segment may have, without options, in bytes (RFC 9293, 3.7.1).
 var tcpHeaders = map[int]int{unix.AF_INET: 40, unix.AF_INET6: 60}
 
-// LimitedBy says what a route of the rule's table does to replies that they would not have without the rule, empty for
+// limitedBy says what a route of the rule's table does to replies that they would not have without the rule, empty for
 // nothing: replypath sends them as large as the interface takes them, whatever its routes say.
-func LimitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
+func limitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		i := h.Managed(r.Device)

@@ -3,7 +3,6 @@
 package routing
 
 import (
-	"fmt"
 	"net/netip"
 	"testing"
 
@@ -80,98 +79,6 @@ func TestDefaultRoutes(t *testing.T) {
 			}
 			h.Routes = h.Routes[:1]
 		}, []string{ipv4}},
-	})
-}
-
-func TestRefusingRoutes(t *testing.T) {
-	const text = ": no reply to peers there is built ?? ip "
-	testhost.Check(t, RefusingRoutes, []testhost.Wants{
-		{"none", testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "0.0.0.0/0")), nil},
-		{"of all kinds", func(h *snapshot.Host) {
-			h.Routes = []snapshot.Route{
-				testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24"), testhost.Refusing(unix.RTN_BLACKHOLE, "2001:db8:9::/64"),
-				testhost.InTable(testhost.Refusing(unix.RTN_PROHIBIT, "10.8.0.0/16"), 7), testhost.Refusing(unix.RTN_THROW, "10.7.0.0/16"),
-			}
-		}, []string{
-			"warning: unreachable 10.9.0.0/24" + text + "route show table main",
-			"warning: blackhole 2001:db8:9::/64" + text + "-6 route show table main",
-			"warning: prohibit 10.8.0.0/16 table 7" + text + "route show table 7",
-		}},
-		{"of a routing daemon", func(h *snapshot.Host) {
-			for _, protocol := range []int{unix.RTPROT_KERNEL, unix.RTPROT_BIRD, 80, unix.RTPROT_BGP} {
-				r := testhost.Refusing(unix.RTN_BLACKHOLE, "10.244.0.0/26")
-				r.Protocol = protocol
-				h.Routes = append(h.Routes, r)
-			}
-		}, nil},
-		{"a rule", func(h *snapshot.Host) {
-			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Dst: testhost.Prefix("2001:db8:9::/64"), Refuses: "prohibit"})
-		}, []string{
-			"warning: rule 7: from all to 2001:db8:9::/64 prohibit: no reply that it matches is built ?? ip -6 rule show",
-		}},
-		{"a rule by a mark of tailscale's, and one by the same bits alone", func(h *snapshot.Host) {
-			refusing := snapshot.Rule{Family: unix.AF_INET, Priority: 5250, Mark: 0x80000, Mask: 0xff0000, Refuses: "unreachable"}
-			h.Rules = append(h.Rules, refusing)
-			refusing.Mask = snapshot.AllBits
-			h.Rules = append(h.Rules, refusing)
-		}, []string{
-			"ok: rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only ?? ip rule show @ Tailscale",
-			"warning: rule 5250: from all fwmark 0x80000 unreachable: no reply that it matches is built ?? ip rule show",
-		}},
-		{"of protocol static", testhost.Route(ofProtocol(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24"), unix.RTPROT_STATIC)), []string{
-			"warning: unreachable 10.9.0.0/24" + text + "route show table main",
-		}},
-	})
-	h := testhost.New()
-	for n := range 20 {
-		testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, fmt.Sprintf("10.%d.0.0/16", n+100)))(h)
-	}
-	found := RefusingRoutes(h)
-	if len(found) != mostRoutes+1 || found[mostRoutes].Found != "12 more routes or rules refuse" {
-		t.Errorf("of 20: %q", testhost.Lines(found))
-	}
-}
-
-func TestRoutesWithoutGateway(t *testing.T) {
-	const (
-		text = ": without a gateway every peer is asked for by arp and gets a neighbour entry ?? ip route show table "
-	)
-	testhost.Check(t, RoutesWithoutGateway, []testhost.Wants{
-		{"none", nil, nil},
-		{"a gateway is known", func(h *snapshot.Host) {
-			h.Routes[0].Gateway = testhost.Address("10.3.0.1")
-			testhost.Route(testhost.Via("", testhost.Eth1))(h)
-		}, []string{
-			"warning eth1: default dev eth1" + text + "main",
-		}},
-		{"no gateway is known", func(h *snapshot.Host) {
-			h.Gateways = nil
-			testhost.Route(testhost.InTable(testhost.Via("", testhost.Eth1), 7))(h)
-		}, []string{"warning eth1: default dev eth1 table 7" + text + "7"}},
-		{"half of everything", func(h *snapshot.Host) {
-			r := testhost.Via("", testhost.Eth1)
-			r.Dst = testhost.Prefix("128.0.0.0/1")
-			h.Gateways = nil
-			testhost.Route(r)(h)
-		}, []string{
-			"warning eth1: 128.0.0.0/1 dev eth1" + text + "main",
-		}},
-		{"ipv6", func(h *snapshot.Host) {
-			testhost.Route(snapshot.Route{Family: unix.AF_INET6, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: testhost.Prefix("2000::/3"), Device: testhost.Eth1})(h)
-		}, []string{"warning eth1: 2000::/3 dev eth1: without a gateway every peer is asked for by neighbour discovery and gets a neighbour entry ?? ip -6 route show table main"}},
-		{"a network", func(h *snapshot.Host) {
-			r := testhost.Via("", testhost.Eth1)
-			r.Dst = testhost.Prefix("10.0.0.0/8")
-			testhost.Route(r)(h)
-		}, nil},
-		{"without arp", func(h *snapshot.Host) {
-			h.Interfaces[1].NoARP = true
-			testhost.Route(testhost.Via("", testhost.Eth1))(h)
-		}, nil},
-		{"not managed", func(h *snapshot.Host) {
-			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
-			testhost.Route(testhost.Via("", 9))(h)
-		}, nil},
 	})
 }
 

@@ -33,20 +33,9 @@ func settingOf(h *snapshot.Host, family, name, leaf string) (s setting, known bo
 	return s, known
 }
 
-// isOn tells a switch that either value turns on.
-func (s *setting) isOn() bool { return s.device != 0 || s.all != 0 }
-
 // values shows all three values.
 func (s *setting) values(effective int) string {
 	return fmt.Sprintf("%s: all %d, device %d, effective %d", s.leaf, s.all, s.device, effective)
-}
-
-// switched shows a switch.
-func (s *setting) switched(on bool) string {
-	if on {
-		return s.values(1)
-	}
-	return s.values(0)
 }
 
 // mended warns of a value of the interface that another has to take the place of.
@@ -57,58 +46,6 @@ func (s *setting) mended(found, value string) finding.Finding {
 // shown warns of values that somebody may mean.
 func (s *setting) shown(found string) finding.Finding {
 	return finding.Seen(finding.Warning, s.name, found, "sysctl "+s.keyOfAll+" "+s.key)
-}
-
-// switchedOff is mended for a setting that either value switches on. That of all interfaces is of those too that are
-// not managed: it is shown only.
-func (s *setting) switchedOff(found string) finding.Finding {
-	if s.all != 0 {
-		return s.shown(found + ": " + s.keyOfAll + " does it for every interface")
-	}
-	return s.mended(found, "0")
-}
-
-// AcceptRedirects finds interfaces that learn from ICMP redirects although their
-// replies have to go back through the host that they came from: behind a load
-// balancer with NAT, a redirect of the balancer itself teaches the short cut.
-func AcceptRedirects(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, i := range h.Interfaces {
-		if i.Settings.NextHop == config.NextHopLastHop || len(h.LastHopPeers(&i)) > 0 {
-			found = append(found, finding.Each(snapshot.Families, func(family *int) finding.Finding {
-				return acceptRedirects(h, &i, *family)
-			})...)
-		}
-	}
-	return found
-}
-
-// acceptRedirects follows IN_DEV_RX_REDIRECTS of linux/inetdevice.h: a router
-// accepts them where both values say so, another host where one of them does. IPv6 knows
-// the device's value only, and a router accepts none (rt6_do_redirect).
-func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) finding.Finding {
-	name := snapshot.FamilyName[family]
-	s, known := settingOf(h, name, i.Name, "accept_redirects")
-	if !known || !snapshot.HasFamily(i, family) {
-		return finding.None
-	}
-	isRouter := h.Settings[hostsettings.Key(name, i.Name, "forwarding")] != 0
-	on := s.isOn()
-	switch {
-	case family == unix.AF_INET6:
-		on = s.device != 0 && !isRouter
-	case isRouter:
-		on = s.device != 0 && s.all != 0
-	}
-	text := name + " " + s.switched(on)
-	if !on {
-		return finding.Fine(i.Name, text)
-	}
-	text += ": a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies"
-	if family == unix.AF_INET6 || isRouter { // to switch off the device's is enough
-		return s.mended(text, "0")
-	}
-	return s.switchedOff(text)
 }
 
 // RPFilter finds a strict rp_filter, which drops what comes in by another

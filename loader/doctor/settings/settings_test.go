@@ -5,10 +5,7 @@ package settings
 import (
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/config"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
 )
@@ -161,75 +158,4 @@ func TestLoopbackAddresses(t *testing.T) {
 				" (loopback_addresses: symmetric; lvs direct routing needs kernel)",
 		}},
 	})
-}
-
-func TestAcceptRedirects(t *testing.T) {
-	const text = ": a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies => sysctl -w "
-	on := map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1}
-	with := func(more map[string]int) func(*snapshot.Host) {
-		return func(h *snapshot.Host) { testhost.LastHopOnEth1(h); testhost.Set(on)(h); testhost.Set(more)(h) }
-	}
-	testhost.Check(t, AcceptRedirects, []testhost.Wants{
-		{"not through the last hop", testhost.Set(on), nil},
-		{"a host: either", with(nil), []string{
-			"warning eth1: ipv4 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_redirects=0",
-			"warning eth1: ipv6 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv6.conf.eth1.accept_redirects=0",
-		}},
-		{"a host: both", with(map[string]int{"net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0, "net.ipv6.conf.all.accept_redirects": 1}), []string{
-			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1: a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies" +
-				": net.ipv4.conf.all.accept_redirects does it for every interface ?? sysctl net.ipv4.conf.all.accept_redirects net.ipv4.conf.eth1.accept_redirects",
-			"ok eth1: ipv6 accept_redirects: all 1, device 0, effective 0",
-		}},
-		{"a router: both count", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0}), []string{
-			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_redirects=0",
-			"ok eth1: ipv6 accept_redirects: all 0, device 0, effective 0",
-		}},
-		{"a router", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv6.conf.eth1.forwarding": 1}), []string{
-			"ok eth1: ipv4 accept_redirects: all 0, device 1, effective 0",
-			"ok eth1: ipv6 accept_redirects: all 0, device 1, effective 0",
-		}},
-	})
-}
-
-func TestNeighbourTable(t *testing.T) {
-	fill := func(count int, table snapshot.NeighTable) func(*snapshot.Host) {
-		return func(h *snapshot.Host) {
-			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET: table}
-			for range count {
-				h.Neighbours = append(h.Neighbours, snapshot.Neighbour{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.2"), Counted: true})
-			}
-			h.Neighbours = append(h.Neighbours, snapshot.Neighbour{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.3")},
-				snapshot.Neighbour{Interface: testhost.Eth1, Address: testhost.Address("2001:db8:4::2"), Counted: true})
-		}
-	}
-	const (
-		text = ": who has no entry gets no packet: "
-		look = " have room ?? sysctl net.ipv4.neigh.default.gc_thresh3 net.ipv4.neigh.default.gc_thresh2"
-	)
-	testhost.Check(t, NeighbourTable, []testhost.Wants{
-		{"not shown", nil, nil},
-		{"room", fill(512, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 0}), []string{"ok: ipv4: 512 neighbours, gc_thresh2 512, gc_thresh3 1024"}},
-		{"more than thresh2", fill(513, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 0}), []string{
-			"warning: ipv4: 513 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "gc_thresh3 4096 and gc_thresh2 2048" + look,
-		}},
-		{"nearly full", fill(922, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 0}), []string{
-			"error: ipv4: 922 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "gc_thresh3 4096 and gc_thresh2 2048" + look,
-		}},
-		{"was full", fill(3, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 7}), []string{
-			"warning: ipv4: 3 neighbours, gc_thresh2 512, gc_thresh3 1024, 7 times full since the host started" + text + "gc_thresh3 2048 and gc_thresh2 1024" + look,
-		}},
-		{"was full, and was enlarged", fill(3, snapshot.NeighTable{Thresh2: 1024, Thresh3: 2048, Fulls: 7}), []string{
-			"ok: ipv4: 3 neighbours, gc_thresh2 1024, gc_thresh3 2048, 7 times full since the host started",
-		}},
-	})
-}
-
-// TestRedirectsThroughBalancer: that is where redirects matter, before the configuration says so.
-func TestRedirectsThroughBalancer(t *testing.T) {
-	h := testhost.New()
-	testhost.ThroughBalancer(h)
-	h.Settings["net.ipv4.conf.eth1.accept_redirects"] = 1
-	if found := AcceptRedirects(h); len(found) != 2 || found[0].Severity != finding.Warning {
-		t.Errorf("accept-redirects: %q", testhost.Lines(found))
-	}
 }

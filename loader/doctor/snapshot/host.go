@@ -46,9 +46,7 @@ const (
 	PartFlows    = "the flow table"
 	PartHooks    = "the tc hooks"
 	PartFiles    = "the files of the network"
-	PartOffloads = "the ipsec states"
 	PartTraffic  = "the counters"
-	PartTunnels  = "what arrives by tunnels without an address"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
 	PartTracked  = "connection tracking"
 	PartSockets  = "the sockets"
@@ -78,6 +76,11 @@ func (h *Host) MissingPrograms() []MissingProgram {
 		}
 	}
 	return missing
+}
+
+// EnforcesAll tells whether every managed interface is enforced.
+func (h *Host) EnforcesAll() bool {
+	return h.Attached && !slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool { return !h.Enforcing[i.Index] })
 }
 
 // Observed tells whether nothing is corrected on a managed interface.
@@ -154,7 +157,7 @@ func (h *Host) OpenedRelated(r *Rule) bool {
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
 	var list []Use
 	for _, u := range h.Uses {
-		if r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
+		if !u.Over && r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
 			list = append(list, u)
 		}
 	}
@@ -224,6 +227,6 @@ type Settings map[string]int
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{
-	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_redirects", "forwarding"},
-	"ipv6": {"accept_redirects", "forwarding"},
+	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "forwarding"},
+	"ipv6": {"forwarding"},
 }

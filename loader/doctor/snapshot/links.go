@@ -19,8 +19,7 @@ import (
 type Links struct {
 	// Interfaces are those that are managed, or would be.
 	discover.Result
-	Devices   []Device // every interface, managed or not
-	Offloaded []string // devices that IPsec packets are offloaded to, once each
+	Devices []Device // every interface, managed or not
 }
 
 // Device is an interface with what may matter for the datapath.

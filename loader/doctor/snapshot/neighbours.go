@@ -7,16 +7,13 @@ import (
 	"net/netip"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/nexthop"
 )
 
 // Neighbourhood is who is on the networks of the host.
 type Neighbourhood struct {
-	Gateways    []nexthop.Gateway
-	Neighbours  []Neighbour
-	NeighTables map[int]NeighTable // by family: unix.AF_INET, unix.AF_INET6
+	Gateways   []nexthop.Gateway
+	Neighbours []Neighbour
 }
 
 // Neighbour is an entry of the kernel's neighbour tables.
@@ -24,26 +21,7 @@ type Neighbour struct {
 	Interface int
 	Address   netip.Addr
 	MAC       net.HardwareAddr
-	Counted   bool // against gc_thresh
 	Router    bool // it has said so by neighbour discovery
-}
-
-// NeighTable is what the kernel tells of the size of a neighbour table, which all
-// network namespaces share.
-type NeighTable struct {
-	Thresh2, Thresh3 int
-	Fulls            uint64 // how often it had no room, since the host started
-}
-
-// CountNeighbours counts those that need room in the table of a family.
-func (b *Neighbourhood) CountNeighbours(family int) int {
-	count := 0
-	for _, n := range b.Neighbours {
-		if n.Counted && n.Address.Is4() == (family == unix.AF_INET) {
-			count++
-		}
-	}
-	return count
 }
 
 // OwnersOfMACs returns whose MAC each is by the neighbour table.

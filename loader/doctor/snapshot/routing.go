@@ -3,7 +3,6 @@
 package snapshot
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -46,21 +45,6 @@ func (r *Route) IsStatic() bool {
 		(r.Protocol == unix.RTPROT_BOOT || r.Protocol == unix.RTPROT_STATIC)
 }
 
-// LeadsFar tells a route to more than any single link holds: a default route or its halves.
-func (r *Route) LeadsFar() bool {
-	if r.Dst.Addr().Is4() {
-		return r.Dst.Bits() < 8
-	}
-	return r.Dst.Bits() < 16 && !r.Dst.Addr().IsMulticast()
-}
-
-// LeadsEverywhere tells a default route, its halves, and the part of IPv6 that is in use.
-func (r *Route) LeadsEverywhere() bool {
-	return r.Dst.IsValid() && (r.Dst.Bits() <= 1 || r.Dst == inUse)
-}
-
-var inUse = netip.MustParsePrefix("2000::/3")
-
 // refusals are the types of routes that refuse, by the words of ip(8).
 var refusals = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
@@ -89,29 +73,6 @@ func (t *Routing) BestDefault(family int) *Route {
 		}
 		if best != nil {
 			return best
-		}
-	}
-	return nil
-}
-
-// From returns the hops of the route that an answer from an address takes to a peer far away: those of the first rule that
-// leads it to a default route, or to one of its parts.
-func (t *Routing) From(a netip.Addr) []Route {
-	for n := range t.Rules {
-		rule := &t.Rules[n]
-		if rule.Family != FamilyOf(netip.PrefixFrom(a, a.BitLen())) || !rule.matchesAnswer(a) {
-			continue
-		}
-		var best *Route
-		for m := range t.Routes {
-			r := &t.Routes[m]
-			isMeant := r.Family == rule.Family && r.Table == rule.Table && r.LeadsEverywhere() && !(rule.SuppressesDefault && r.IsDefault())
-			if isMeant && (best == nil || cmp.Or(best.Dst.Bits()-r.Dst.Bits(), r.Metric-best.Metric) < 0) {
-				best = r
-			}
-		}
-		if best != nil {
-			return t.HopsLike(best)
 		}
 	}
 	return nil
@@ -164,13 +125,6 @@ func (r *Rule) MayMatch(src netip.Prefix) bool {
 	hasMark := r.HasMark() && !r.Invert
 	return !r.IsKernels() && !r.IsVRFs() && !hasMark && (r.IIF == "" || r.IIF == "lo") && r.OIF == "" &&
 		(!r.Src.IsValid() || r.Src.Overlaps(src)) && (r.Table != 0 || r.Refuses != "")
-}
-
-// matchesAnswer tells whether a rule to a table matches an answer from an address to a peer that no rule names. An answer has
-// no mark.
-func (r *Rule) matchesAnswer(a netip.Addr) bool {
-	isMet := (!r.Src.IsValid() || r.Src.Contains(a)) && !r.Dst.IsValid() && r.Mark == 0 && (r.IIF == "" || r.IIF == "lo") && r.OIF == ""
-	return isMet != r.Invert && !r.Other && r.Table != 0
 }
 
 // IsVRFs tells the rule by which each VRF has its own table (l3mdev_fib_rule_match).

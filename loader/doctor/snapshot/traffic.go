@@ -21,6 +21,7 @@ type Traffic struct {
 type OwnWay struct {
 	Address netip.Prefix
 	On, By  string
+	Device  int  // By
 	Refused bool // by a route or a rule
 }
 
@@ -77,6 +78,8 @@ type Connections struct {
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
 	UsesError string
+	// SocketMarks are those that sockets give their packets.
+	SocketMarks []uint32
 }
 
 // Socket is a UDP socket.
@@ -89,8 +92,6 @@ type Socket struct {
 type Use struct {
 	Protocol      uint8
 	Local, Remote netip.AddrPort
-	// Doubtful tells that it need not send any more: a connection that is over, a raw socket, or that of a server of a kind
-	// that asks others as well.
-	Doubtful bool
-	Related  bool // to what its peer began by the interface of the address
+	Over          bool // it has ended, and is still known
+	Related       bool // to what its peer began by the interface of the address
 }
