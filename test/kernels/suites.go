@@ -75,12 +75,6 @@ var suites = []suite{
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	{name: "netfilter", pkg: "loader/netfilter", timeout: 5 * time.Minute},
-	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
-	// PostgreSQL would need more memory than the virtual machine has.
-	{name: "bench", program: "test/bench", extra: true, timeout: 40 * time.Minute, tools: []string{"iperf3", "nginx", "taskset", "wrk"},
-		command: "/tests/bench -rounds 5 -further 0 -no-figures -output /tmp -contenders 'static none iprule-2 connmark vrf replypath-clsact' " +
-			"-workloads 'udp-echo-64 tcp-rr tcp-crr tcp-bulk tcp-bulk-in udp-echo-1400 udp-echo-64-ipv6 tcp-rr-ipv6 tcp-crr-ipv6 " +
-			"nginx nginx-connect forward syn-flood'"},
 }
 
 // startTime is how long a virtual machine may take beside its tests.
