@@ -112,23 +112,6 @@ func TestSourceTakeover(t *testing.T) {
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
 }
 
-// TestSourceIsPutBack attaches again what somebody else has detached, and detach ends it.
-func TestSourceIsPutBack(t *testing.T) {
-	b := newServer(t)
-	r := b.start(repairSource)
-	l, err := link.LoadPinnedLink(b.sourcePins()[0], nil)
-	await.Must(t, err)
-	await.Must(t, errors.Join(l.Detach(), l.Close()))
-	r.verifyNow()
-	_, programs := b.sourceLinks()
-	if wantOnCgroup(t, true, programs...); len(programs) != 2 {
-		t.Errorf("programs %v", programs)
-	}
-	r.stop()
-	b.detach()
-	wantOnCgroup(t, false, programs...)
-}
-
 // TestSourceIsUndone attaches in a start that fails later.
 func TestSourceIsUndone(t *testing.T) {
 	b := newServer(t)
