@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -123,42 +122,6 @@ func TestPinsRemovedByHand(t *testing.T) {
 			t.Error("replypath0 is left")
 		}
 	})
-}
-
-// TestDetachOfTheOther detaches pins while another datapath works in the same network namespace, out of sight, as earlier
-// versions let two begin: that one keeps its device, its routes and its programs. Before, replypath0 went.
-func TestDetachOfTheOther(t *testing.T) {
-	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
-		t.Parallel()
-		n, p := newServer(t)
-		start(p, mechanism).Kill()
-		hidden := p.WithPinDir("/sys/fs/bpf/hidden")
-		d := startHidden(t, hidden, mechanism)
-		result := p.Expect(0, "detach")
-		if !strings.Contains(result.Stderr, "another datapath") || strings.Contains(result.Stdout, "device replypath0") {
-			t.Errorf("what detach says: %s", result)
-		}
-		if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
-			t.Errorf("the other one has lost something: %q", lines)
-		}
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-		// Nothing is pinned there now, and still a daemon works here.
-		wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
-		wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), true)
-	})
-}
-
-// startHidden starts a daemon whose pins nobody else sees: in a mount namespace with a bpf file system of its own.
-func startHidden(t *testing.T, p *product.Product, mechanism string) *product.Daemon {
-	t.Helper()
-	d := p.LaunchAs(func(c *topology.Cmd) {
-		command := append([]string{c.Path}, c.Args[1:]...)
-		c.Path = await.Must1[string](t)(exec.LookPath("unshare"))
-		c.Args = append([]string{"unshare", "--mount", "sh", "-c", `mount -t bpf bpf /sys/fs/bpf && exec "$@"`, "sh"}, command...)
-	}, "--mechanism", mechanism)
-	d.WaitReady()
-	return d
 }
 
 // TestDeletedAgainAndAgain has somebody who does not give in delete replypath0, or its routes: after five times in a row
