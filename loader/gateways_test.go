@@ -31,24 +31,6 @@ func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net
 	}))
 }
 
-func (b *server) isUsable(gateway netip.Addr) bool {
-	b.Helper()
-	entry, _ := b.gatewayOf(gateway)
-	return entry.Usable == 1
-}
-
-// TestGatewayThatFailsOnce is asked once more at once.
-func TestGatewayThatFailsOnce(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	for i, f := range b.net.Families() {
-		gateway := b.eth0.Gateway(f)
-		b.setNeighbour(b.eth0, gateway, nil, netlink.NUD_FAILED)
-		eventually(t, "the failure is seen", func() bool { return b.log.count("gateway does not answer") > i })
-		eventually(t, "it is usable again", func() bool { return b.isUsable(gateway) })
-	}
-}
-
 func TestGatewayComesAndGoes(t *testing.T) {
 	b := newServer(t)
 	b.start()

@@ -21,27 +21,6 @@ import (
 	"replypath/test/await"
 )
 
-func TestLinkStateIsLive(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	id := b.idsOf("eth1")[0]
-	if !b.isUp(id) {
-		t.Fatal("not up at the start")
-	}
-	await.Must(t, b.eth1.Peer().SetDown())
-	eventually(t, "lost carrier is seen", func() bool { return !b.isUp(id) && !b.status().of("eth1").Up })
-	await.Must(t, b.eth1.Peer().SetUp())
-	eventually(t, "carrier is seen", func() bool { return b.isUp(id) })
-
-	await.Must(t, b.eth1.SetMTU(1400))
-	mac := net.HardwareAddr{2, 0, 0, 1, 2, 3}
-	await.Must(t, b.eth1.SetMAC(mac))
-	eventually(t, "MTU and MAC are seen", func() bool {
-		entry := b.entry(id)
-		return entry.Mtu == 1400 && slices.Equal(entry.Mac[:], mac)
-	})
-}
-
 // TestClashingIndexIsNotServed, as the programs find an interface by the low bits of its index.
 func TestClashingIndexIsNotServed(t *testing.T) {
 	b := newServer(t)

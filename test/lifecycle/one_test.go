@@ -3,7 +3,6 @@
 package lifecycle
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -64,63 +63,6 @@ func TestSecondDatapath(t *testing.T) {
 		refuse("without a daemon", "replypath detach --pin-dir "+p.PinDir)
 		r.goesOn()
 		r.end()
-	})
-}
-
-// TestTwoStartsAtOnce has two daemons with other pins start in the same moment, several times: one of them is ready, the
-// other names it, and whoever has won works alone.
-func TestTwoStartsAtOnce(t *testing.T) {
-	n, p := newServer(t)
-	second := secondTo(t, p)
-	for range 2 {
-		products := [2]*product.Product{p, second}
-		daemons := [2]*product.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
-		isReady := func(i int) bool { return len(daemons[i].Log.Lines("msg=ready")) > 0 }
-		waiting, stop := context.WithTimeout(t.Context(), await.StartTime)
-		for _, d := range daemons {
-			go func() {
-				_ = d.Log.Wait(waiting, 1, "msg=ready")
-				stop()
-			}()
-		}
-		<-waiting.Done()
-		stop()
-		if !isReady(0) && !isReady(1) {
-			t.Fatal("none of two is ready")
-		}
-		winner := 0
-		if isReady(1) {
-			winner = 1
-		}
-		loser := daemons[1-winner]
-		if code := loser.WaitEnd(); code != 1 {
-			t.Errorf("the second one ended with %d", code)
-		}
-		if len(loser.Log.Lines(products[winner].PinDir, fmt.Sprint("pid ", daemons[winner].PID()))) != 1 || isReady(1-winner) {
-			t.Errorf("the second one does not name the first:\n%s", loser.Log)
-		}
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), true)
-		daemons[winner].Stop(unix.SIGTERM)
-		products[winner].Detach()
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), false)
-	}
-}
-
-// TestPinsRemovedByHand has somebody remove the pins of a dead daemon: another pin directory is free to be used then.
-func TestPinsRemovedByHand(t *testing.T) {
-	eachMechanism(t, "clsact", func(t *testing.T, mechanism string) {
-		t.Parallel()
-		n, p := newServer(t)
-		start(p, mechanism).Kill()
-		second := secondTo(t, p)
-		second.Expect(1, "run")
-		await.Must(t, os.RemoveAll(p.PinDir))
-		start(second, mechanism)
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.UDP, topology.IPv4), true)
-		second.Expect(0, "detach", "--stop")
-		if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
-			t.Error("replypath0 is left")
-		}
 	})
 }
 

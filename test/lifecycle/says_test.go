@@ -71,21 +71,6 @@ func TestSaysWhatStays(t *testing.T) {
 	}
 }
 
-// TestSaysReady: the line of a start names mode, interfaces, mechanism, and what was changed on the host.
-func TestSaysReady(t *testing.T) {
-	n, p := newServer(t)
-	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	d := start(p, "clsact")
-	for _, words := range []string{
-		"mode=enforce", `interfaces="eth0, eth1"`, "mechanism=clsact", "sysctl net.ipv4.conf.eth1.rp_filter: 1 -> 2",
-		"qdisc clsact on eth0: none -> clsact", "device replypath0: none ->",
-	} {
-		if len(d.Log.Lines("msg=ready", words)) != 1 {
-			t.Errorf("no line ready with %q:\n%s", words, d.Log)
-		}
-	}
-}
-
 // TestCheckListsTheHost: what would be managed, without any rights.
 func TestCheckListsTheHost(t *testing.T) {
 	_, p := newServer(t)
