@@ -130,7 +130,6 @@ test-fresh: root ## follow README in a new root directory of Debian 12: make dem
 
 test-kernels: all-packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
 	@test/install-packages.sh test/kernels/packages.txt
-	@$(if $(filter bench,$(SUITES)),test/install-packages.sh test/bench/packages.txt)
 	$(GO) build -o build/test-kernels ./test/kernels
 	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
 

@@ -15,7 +15,6 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
-	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/await"
 )
@@ -211,47 +210,5 @@ func TestStraysAreNoEntries(t *testing.T) {
 		if len(entries) != want {
 			t.Errorf("with flags %#x: %d entries", flags, len(entries))
 		}
-	}
-}
-
-func (b *server) traffic() *status.Traffic {
-	b.Helper()
-	return read(b, func() (*status.Traffic, error) { return status.ReadTraffic(b.dir, b.maps()) })
-}
-
-// TestTraffic: what is read from the pins is what the daemon knows, and goes on without it: interfaces are renamed, go down
-// and vanish then without anybody's notice.
-func TestTraffic(t *testing.T) {
-	b := newAnsweringServer(t)
-	r := b.start()
-	b.ping()
-	pairs, traffic := r.counters().Pairs, b.traffic()
-	if !traffic.Daemon.Running || traffic.Mode != "enforce" || len(traffic.Interfaces) != 2 {
-		t.Errorf("%+v", traffic)
-	}
-	if len(pairs) == 0 || len(traffic.Uncorrected) != len(pairs)*len(counters.UncorrectedReasons()) {
-		t.Errorf("%d pairs, %d reasons for packets that were not corrected", len(pairs), len(traffic.Uncorrected))
-	}
-	wantPairs := func(when, to string) {
-		for _, p := range pairs {
-			if p.To = to; !slices.Contains(traffic.Pairs, p) {
-				t.Errorf("%s: no %+v among %+v", when, p, traffic.Pairs)
-			}
-		}
-	}
-	wantPairs("with a daemon", "eth1")
-	r.stop()
-	if i := named(b.traffic().Interfaces, "eth1"); i == nil || !i.Up || !i.Attached || *i.Mechanism != string(mechanisms[0]) {
-		t.Errorf("without a daemon: %+v", i)
-	}
-	b.ip("link set eth1 down\nlink set eth1 name eth9")
-	traffic = b.traffic()
-	if i := named(traffic.Interfaces, "eth9"); i == nil || i.Up || !i.Attached || traffic.Daemon.Running {
-		t.Errorf("renamed: %+v of %+v", i, traffic)
-	}
-	wantPairs("renamed", "eth9")
-	b.ip("link del eth9")
-	if i := named(b.traffic().Interfaces, "eth1"); i == nil || i.Up || i.Attached || i.Mechanism != nil {
-		t.Errorf("gone: %+v", i)
 	}
 }

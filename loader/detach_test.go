@@ -15,29 +15,6 @@ import (
 	"replypath/test/await"
 )
 
-func TestDetachLeavesTheHostAsItWas(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		b.setRPFilter("eth1", 1)
-		before := b.trace()
-		b.start(by(mechanism)).stop()
-		for _, name := range []string{"eth0", "eth1"} {
-			if i := b.status().of(name); i == nil || !i.Attached || i.Mechanism == nil || *i.Mechanism != string(mechanism) || !i.Up {
-				t.Errorf("status of %s: %+v", name, i)
-			}
-		}
-		b.wantRPFilter("while it is managed", "eth1", "2")
-		if removed := b.detach(); len(removed) == 0 {
-			t.Error("detach tells nothing")
-		}
-		wantSame(b, "after detach", before, b.trace())
-		b.wantNoPins("after detach")
-		if again := b.detach(); again != nil {
-			t.Errorf("the second detach removed %v", again)
-		}
-	})
-}
-
 // TestDetachWithoutPins: filters outlive their pins; detach finds them all the same.
 func TestDetachWithoutPins(t *testing.T) {
 	b := newServer(t)

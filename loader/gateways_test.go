@@ -24,87 +24,11 @@ import (
 	"replypath/test/topology"
 )
 
-// gatewayBy returns which gateway the programs tell by a MAC on an interface, 0 for none.
-func (b *server) gatewayBy(i *topology.Interface, mac net.HardwareAddr, f topology.Family) uint32 {
-	b.Helper()
-	key := bpf.DatapathGatewayMac{Ifindex: uint32(i.Index), Family: uint8(f)}
-	copy(key.Mac[:], mac)
-	return entries[bpf.DatapathGatewayMac, uint32](b, b.maps().GatewayMacs)[key]
-}
-
 func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net.HardwareAddr, state int) {
 	b.Helper()
 	testawait.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
 		LinkIndex: i.Index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
 	}))
-}
-
-func (b *server) isUsable(gateway netip.Addr) bool {
-	b.Helper()
-	entry, _ := b.gatewayOf(gateway)
-	return entry.Usable == 1
-}
-
-func TestGatewayTakesANewMAC(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	mac := net.HardwareAddr{2, 0, 0, 9, 9, 9}
-	old := b.eth0.Peer().MAC
-	ids := make(map[topology.Family]uint16)
-	for _, f := range b.net.Families() {
-		before, id := b.gatewayOf(b.eth0.Gateway(f))
-		if before.Usable != 1 || !slices.Equal(before.Mac[:], old) || before.Ifindex != uint32(b.eth0.Index) {
-			t.Errorf("%s: gateway %+v", f, before)
-		}
-		ids[f] = id
-	}
-	testawait.Must(t, b.eth0.Peer().SetMAC(mac))
-	for _, f := range b.net.Families() {
-		gateway := b.eth0.Gateway(f)
-		b.setNeighbour(b.eth0, gateway, mac, netlink.NUD_REACHABLE)
-		eventually(t, "the MAC is seen", func() bool {
-			entry, id := b.gatewayOf(gateway)
-			return id == ids[f] && slices.Equal(entry.Mac[:], mac) && entry.Usable == 1
-		})
-		eventually(t, "it is known by its MAC", func() bool {
-			return b.gatewayBy(b.eth0, mac, f) == uint32(ids[f]) && b.gatewayBy(b.eth0, b.eth0.Peer().MAC, f) == 0
-		})
-	}
-	entry := b.entry(b.idsOf("eth0")[0])
-	if entry.Gateways4 != 1 || entry.Gateways6 != 1 || entry.Gateway4 == 0 || entry.Gateway6 == 0 {
-		t.Errorf("entry %+v", entry)
-	}
-}
-
-// TestGatewayThatFailsOnce is asked once more at once.
-func TestGatewayThatFailsOnce(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	for i, f := range b.net.Families() {
-		gateway := b.eth0.Gateway(f)
-		b.setNeighbour(b.eth0, gateway, nil, netlink.NUD_FAILED)
-		eventually(t, "the failure is seen", func() bool { return b.log.count("gateway does not answer") > i })
-		eventually(t, "it is usable again", func() bool { return b.isUsable(gateway) })
-	}
-}
-
-func TestColdGatewayIsResolved(t *testing.T) {
-	t.Parallel()
-	b := newServerIn(t, topology.S1Options{ColdGateways: true})
-	b.object = hollow("a build")
-	b.ip("route add default via 10.4.0.1 metric 500\nroute add default via 2001:db8:4::1 metric 5000")
-	b.start()
-	eventually(t, "all gateways are reachable", func() bool {
-		reachable := 0
-		for _, i := range b.status().Interfaces {
-			for _, g := range i.Gateways {
-				if g.State == nexthop.StateReachable && g.MAC != nil {
-					reachable++
-				}
-			}
-		}
-		return reachable == 4
-	})
 }
 
 func TestGatewayComesAndGoes(t *testing.T) {
@@ -136,23 +60,6 @@ func TestGatewayComesAndGoes(t *testing.T) {
 	if known != 1 {
 		t.Errorf("it has had %d ids", known)
 	}
-}
-
-func TestConfiguredGateway(t *testing.T) {
-	b := newAnsweringServer(t)
-	gateways := []netip.Addr{b.eth1.Gateway(topology.IPv4), b.eth1.Gateway(topology.IPv6)}
-	b.start(func(o *Options) {
-		o.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: "eth1", NextHop: config.NextHopGateway, Gateways: gateways}}
-	})
-	for _, gateway := range gateways {
-		b.awaitKnown(b.eth1, gateway)
-		// The kernel knows the MACs a moment before the programs do.
-		eventually(t, "the programs know the gateway", func() bool { return b.isUsable(gateway) })
-	}
-	if entry := b.entry(b.idsOf("eth1")[0]); entry.NextHop != uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) {
-		t.Errorf("entry %+v", entry)
-	}
-	b.ping()
 }
 
 // flaps are ways in which the kernel throws the neighbours of an interface away.

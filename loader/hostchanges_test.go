@@ -7,49 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/pins"
 	"replypath/loader/status"
-	"replypath/test/await"
 )
-
-func TestRPFilterIsLooseWhileManaged(t *testing.T) {
-	b := newServer(t)
-	b.setRPFilter("all", 1)
-	b.setRPFilter("eth1", 0)
-	r := b.start()
-	want := status.HostChange{
-		Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "0", After: "2",
-		Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=0",
-	}
-	status := b.status()
-	if got := otherChanges(status); len(got) != 2 || got[1] != want {
-		t.Errorf("host changes %+v", got)
-	}
-	if i := status.of("eth1"); i.RPFilter == nil || *i.RPFilter != 2 {
-		t.Errorf("status %+v", i)
-	}
-
-	// The first value counts, whatever somebody sets and however often we start.
-	b.setRPFilter("eth1", 1)
-	eventually(t, "it is loose again", func() bool { return b.rpFilter("eth1") == "2" })
-	b.awaitRepairs(repairSysctl, 1)
-	r.stop()
-	b.setRPFilter("eth1", 1)
-	b.start().stop()
-	b.wantRPFilter("after another start", "eth1", "2")
-	b.detach()
-	b.wantRPFilter("after detach", "eth1", "0")
-
-	// What somebody sets afterwards stays.
-	b.setRPFilter("eth1", 1)
-	b.start().stop()
-	b.setRPFilter("eth1", 0)
-	b.detach()
-	b.wantRPFilter("that somebody has set", "eth1", "0")
-}
 
 // otherChanges are those that are not of the fallback route, nor of those behind it.
 func otherChanges(s shown) []status.HostChange {
@@ -59,26 +21,6 @@ func otherChanges(s shown) []status.HostChange {
 			strings.Contains(c.Object, "which nobody has") ||
 			isSysctl && fallback.IsGivingWay(pins.SysctlRecord{Key: key})
 	})
-}
-
-func TestRPFilterIsRestoredWhereNotManaged(t *testing.T) {
-	b := newServer(t)
-	b.setRPFilter("eth0", 1)
-	b.setRPFilter("eth1", 1)
-	r := b.start()
-	await.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth1"}} }))
-	b.wantRPFilter("without eth0", "eth0", "1")
-	await.Must(t, r.reload(func(c *config.Config) { c.ManageRPFilter = false }))
-	b.wantRPFilter("without manage_rp_filter", "eth1", "1")
-	if changes := otherChanges(b.status()); len(changes) != 0 {
-		t.Errorf("host changes %+v", changes)
-	}
-	r.stop()
-
-	b.start().stop()
-	b.start(func(o *Options) { o.Config.ManageRPFilter = false })
-	b.wantRPFilter("after a start without manage_rp_filter", "eth0", "1")
-	b.wantRPFilter("after a start without manage_rp_filter", "eth1", "1")
 }
 
 // TestForeignFiltersAreLeft: a qdisc with filters of others stays, whoever made it, and so do they.

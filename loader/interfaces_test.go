@@ -15,86 +15,11 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
-	"replypath/loader/attach"
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
 	"replypath/loader/status"
 	"replypath/test/await"
 )
-
-func TestInterfaceComesAndGoes(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		b.start(by(mechanism))
-		b.addEth2(0)
-		index := b.awaitAttached("eth2").Index
-		first := b.idsOf("eth2")
-		if len(first) != 1 || b.entry(first[0]).Ifindex != uint32(index) {
-			t.Errorf("ids %v of eth2, index %d", first, index)
-		}
-		for _, address := range []string{"10.77.0.1", "2001:db8:77::1"} {
-			eventually(t, address+" is known", func() bool { return b.own(address) != 0 })
-		}
-
-		b.ip("link del eth2")
-		b.awaitGone("eth2")
-		// The journal says so first, the maps a moment later.
-		eventually(t, "its entry and its address are gone", func() bool {
-			return b.entry(first[0]) == (bpf.DatapathInterface{}) && b.own("10.77.0.1") == 0
-		})
-
-		b.addEth2(index)
-		b.awaitAttached("eth2")
-		second := b.idsOf("eth2")
-		if len(second) != 2 || second[0] != first[0] || second[1] == first[0] {
-			t.Fatalf("ids of two interfaces with one index: %v", second)
-		}
-		if b.entry(second[1]).Ifindex != uint32(index) || b.entry(first[0]).Ifindex != 0 {
-			t.Errorf("entries %+v and %+v", b.entry(second[0]), b.entry(second[1]))
-		}
-	})
-}
-
-func TestLinkStateIsLive(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	id := b.idsOf("eth1")[0]
-	if !b.isUp(id) {
-		t.Fatal("not up at the start")
-	}
-	await.Must(t, b.eth1.Peer().SetDown())
-	eventually(t, "lost carrier is seen", func() bool { return !b.isUp(id) && !b.status().of("eth1").Up })
-	await.Must(t, b.eth1.Peer().SetUp())
-	eventually(t, "carrier is seen", func() bool { return b.isUp(id) })
-
-	await.Must(t, b.eth1.SetMTU(1400))
-	mac := net.HardwareAddr{2, 0, 0, 1, 2, 3}
-	await.Must(t, b.eth1.SetMAC(mac))
-	eventually(t, "MTU and MAC are seen", func() bool {
-		entry := b.entry(id)
-		return entry.Mtu == 1400 && slices.Equal(entry.Mac[:], mac)
-	})
-}
-
-func TestNamedInterfaceThatIsNotThereYet(t *testing.T) {
-	b := newServer(t)
-	b.start(func(o *Options) { o.Config.Interfaces = []config.Interface{{Name: "eth1"}, {Name: "eth2"}} })
-	// That the default routes lead by eth0 is told as well.
-	isOfEth2 := func(message string) bool { return strings.Contains(message, "interface eth2 is not there") }
-	now := b.status()
-	if !slices.ContainsFunc(now.Errors, isOfEth2) {
-		t.Errorf("errors %v", now.Errors)
-	}
-	if !slices.ContainsFunc(now.Unmanaged, func(u status.Unmanaged) bool { return u.Name == "eth0" }) {
-		t.Errorf("unmanaged %v", now.Unmanaged)
-	}
-	b.addEth2(0)
-	b.awaitAttached("eth2")
-	if status := b.status(); slices.ContainsFunc(status.Errors, isOfEth2) {
-		t.Errorf("errors %v", status.Errors)
-	}
-}
 
 // TestClashingIndexIsNotServed, as the programs find an interface by the low bits of its index.
 func TestClashingIndexIsNotServed(t *testing.T) {
@@ -151,25 +76,6 @@ route add local 172.16.0.0/12 dev eth0
 	added := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}
 	await.Must(t, b.host.Netlink().AddrAdd(b.linkOf("eth1"), added))
 	eventually(t, "an address is seen", func() bool { return b.own("10.4.0.9") != 0 })
-}
-
-// TestLostProgramsAreAttachedAgain: programs that somebody takes off are put back, and it stays the same interface.
-func TestLostProgramsAreAttachedAgain(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		r := b.start(by(mechanism))
-		ids := b.idsOf("eth1")
-		r.locked(func() error { // so that nothing is put back meanwhile
-			await.Must(t, r.takeOff("eth1"))
-			if b.status().of("eth1").Attached {
-				t.Error("still attached")
-			}
-			return nil
-		})
-		b.awaitAttached("eth1")
-		b.awaitRepairs(repairProgram, 1)
-		wantSame(b, "ids", ids, b.idsOf("eth1"))
-	})
 }
 
 // TestJournalIsBounded: thousands of lives of an interface with gateways leave a small journal. Whom flows and counters name

@@ -29,38 +29,6 @@ func (b *server) wantByHand(when string, want bpf.DatapathMode) {
 	}
 }
 
-func TestMode(t *testing.T) {
-	b := newServer(t)
-	observe := func(o *Options) { o.Config.Mode = config.ModeObserve }
-
-	r := b.start()
-	b.wantMode("at first", "enforce")
-	b.setMode("observe")
-	await.Must(t, r.reload())
-	b.wantMode("after a reload", "observe")
-	r.stop()
-
-	r = b.start()
-	if got := b.status().Mode; got != "observe" || b.log.count("level=WARN msg=\"mode observe") != 1 {
-		t.Errorf("after a start the mode is %s", got)
-	}
-	b.setMode("enforce")
-	b.wantByHand("with the mode that is configured", bpf.DatapathModeMODE_CONFIGURED)
-	r.stop()
-	b.setMode("observe")
-	b.setMode("enforce")
-
-	r = b.start(observe)
-	b.wantMode("with observe configured", "observe")
-	b.setMode("enforce")
-	r.stop()
-	b.start(observe)
-	b.wantMode("after a start with observe configured", "observe")
-	if _, err := status.SetMode(b.dir, "perhaps"); err == nil {
-		t.Error("a mode that there is not was accepted")
-	}
-}
-
 // TestModeByHandStays: who switched to observe had a reason that another layout of the maps does not change.
 func TestModeByHandStays(t *testing.T) {
 	for _, upgrade := range upgrades {

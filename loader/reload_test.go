@@ -35,35 +35,6 @@ func (b *server) wantFlows(when string, want int) []flows.Flow {
 	return list
 }
 
-// TestReloadForgetsWhatIsNotServed, and nothing else.
-func TestReloadForgetsWhatIsNotServed(t *testing.T) {
-	b := newAnsweringServer(t)
-	r := b.start()
-	b.ping()
-	b.wantFlows("to begin with", 2)
-	await.Must(t, r.reload(func(c *config.Config) { c.Follow, c.Protocols = config.FollowPinned, []uint8{1, 58, 255} }))
-	if settings := b.settings(); settings.Protocols != [32]uint8{0: 1 << 1, 7: 1 << 2, 31: 1 << 7} {
-		t.Errorf("protocols %v", settings.Protocols)
-	}
-	b.wantFlows("after a change that concerns none", 2)
-	await.Must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolICMPv6} }))
-	if list := b.wantFlows("of ICMPv6", 1); list[0].Family != "ipv6" {
-		t.Errorf("flows %v", list)
-	}
-	peer := b.net.A.Eth1.Address(topology.IPv6)
-	await.Must(t, r.reload(func(c *config.Config) {
-		c.Exclude = []config.Exclusion{{Peer: netip.PrefixFrom(peer, 64).Masked()}}
-	}))
-	b.wantFlows("of an excluded peer", 0)
-	await.Must(t, r.reload())
-	b.ping()
-	await.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth0"}} }))
-	b.wantFlows("of an interface that is not managed any more", 0)
-	if b.status().of("eth1") != nil || b.tcxPrograms(b.linkOf("eth1")) != 0 {
-		t.Error("eth1 is managed, or has a program")
-	}
-}
-
 // TestRestartForgetsWhatIsNotServed: as a reload does, whatever the size of the tables.
 func TestRestartForgetsWhatIsNotServed(t *testing.T) {
 	b := newAnsweringServer(t)

@@ -4,7 +4,6 @@ package loader
 
 import (
 	"errors"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -112,23 +110,6 @@ func TestSourceTakeover(t *testing.T) {
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
 }
 
-// TestSourceIsPutBack attaches again what somebody else has detached, and detach ends it.
-func TestSourceIsPutBack(t *testing.T) {
-	b := newServer(t)
-	r := b.start(repairSource)
-	l, err := link.LoadPinnedLink(b.sourcePins()[0], nil)
-	await.Must(t, err)
-	await.Must(t, errors.Join(l.Detach(), l.Close()))
-	r.verifyNow()
-	_, programs := b.sourceLinks()
-	if wantOnCgroup(t, true, programs...); len(programs) != 2 {
-		t.Errorf("programs %v", programs)
-	}
-	r.stop()
-	b.detach()
-	wantOnCgroup(t, false, programs...)
-}
-
 // TestSourceIsUndone attaches in a start that fails later.
 func TestSourceIsUndone(t *testing.T) {
 	b := newServer(t)
@@ -136,43 +117,6 @@ func TestSourceIsUndone(t *testing.T) {
 	b.failIn(len(start{newCore(b.options())}.steps()), func() { _, programs = b.sourceLinks() }, repairSource)
 	if wantOnCgroup(t, false, programs...); len(programs) != 2 {
 		t.Errorf("programs %v", programs)
-	}
-}
-
-// TestSourceFollowsTheSockets looks at what is there when the loader starts.
-func TestSourceFollowsTheSockets(t *testing.T) {
-	b := newServer(t)
-	for _, c := range []struct {
-		what, network, address string
-		want                   bpf.DatapathSourceRepair
-	}{
-		{"wildcard", "udp4", "0.0.0.0:5300", bpf.DatapathSourceRepairREPAIR_ON},
-		{"wildcard6", "udp6", "[::]:5300", bpf.DatapathSourceRepairREPAIR_ON},
-		{"any-port", "udp4", "0.0.0.0:0", bpf.DatapathSourceRepairREPAIR_ON},
-		{"bound", "udp4", "10.4.0.100:5300", bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"loopback", "udp6", "[::1]:5300", bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"connected", "udp4", "10.4.0.100:5300", bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"dhcp", "udp4", "0.0.0.0:68", bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"mdns", "udp6", "[::]:5353", bpf.DatapathSourceRepairREPAIR_WATCH},
-		{"excluded", "udp4", "0.0.0.0:5301", bpf.DatapathSourceRepairREPAIR_WATCH},
-	} {
-		var socket io.Closer
-		var err error
-		if c.what == "connected" {
-			socket, err = b.net.B.Dial(t.Context(), c.network, c.address)
-		} else {
-			socket, err = b.net.B.ListenPacket(t.Context(), c.network, c.address)
-		}
-		await.Must(t, err)
-		b.start(func(o *Options) {
-			o.Config.Exclude = []config.Exclusion{{Protocol: unix.IPPROTO_UDP, SelfPort: 5301}}
-		}).stop()
-		b.wantRepair(c.want)
-		if links, _ := b.sourceLinks(); (len(links) > 0) != (c.want == bpf.DatapathSourceRepairREPAIR_ON) {
-			t.Errorf("%s: links %v", c.what, links)
-		}
-		b.detach()
-		await.Must(t, socket.Close())
 	}
 }
 

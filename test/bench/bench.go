@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -26,14 +25,9 @@ import (
 const (
 	resultsFile  = "results.json"
 	programsFile = "bpf.json" // of make bench-bpf
-	// emulatedFile is what a run in a virtual machine has printed, beside the page.
-	emulatedFile = "emulated.txt"
 )
 
-// rawData is what follows the name of resultsFile in the last line of a run.
-const rawData = " has the raw data, and beside it is a plot of each workload"
-
-// bench measures everything, prints tables and writes results.json and plots. A measurement that came to nothing is an
+// bench measures everything, prints tables and writes results.json. A measurement that came to nothing is an
 // error, after all that, and so is a run that was interrupted.
 func bench(ctx context.Context, o options) error {
 	results, err := measure(ctx, o)
@@ -46,13 +40,10 @@ func bench(ctx context.Context, o options) error {
 	if err := results.Write(filepath.Join(o.output, resultsFile)); err != nil {
 		return err
 	}
-	if err := results.Plots(o.output); err != nil {
-		return err
-	}
 	if err := results.Print(os.Stdout); err != nil {
 		return err
 	}
-	fmt.Printf("\n%s%s\n", filepath.Join(o.output, resultsFile), rawData)
+	fmt.Printf("\n%s has the raw data\n", filepath.Join(o.output, resultsFile))
 	if err := results.Failed(); err != nil || results.Method.Complete {
 		return err
 	}
@@ -83,12 +74,6 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	}
 	bar := newProgress(os.Stderr, p)
 	r := newRunner(p, o, bar)
-	if r.counters, err = openCounters(load.CPU(), hardware); err == nil {
-		results.Machine.Counters = "available"
-		defer r.counters.close()
-	} else {
-		results.Machine.Counters = "none: " + err.Error()
-	}
 	defer bar.done()
 	if err := r.run(ctx); err != nil {
 		return nil, err
@@ -122,7 +107,7 @@ func (r *runner) summaries(workloads []*load.Workload, contenders []*contender.C
 		if len(r.values[w.Name]) == 0 {
 			continue
 		}
-		summary := report.Workload{Name: w.Name, Unit: w.Unit, About: w.About, LowerIsBetter: w.LowerIsBetter}
+		summary := report.Workload{Name: w.Name, Unit: w.Unit, About: w.About}
 		summary.Summarize(order, r.values[w.Name])
 		all = append(all, summary)
 	}
@@ -153,29 +138,6 @@ func readPrograms(dir string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// barOnLine is the progress on the same line, which there is where the console of the virtual machine is a terminal.
-var barOnLine = regexp.MustCompile(`(?m)^.*` + regexp.QuoteMeta(eraseLine))
-
-// readEmulated returns what a run in a virtual machine has printed, from the line on
-// that describes the machine, or "" where there was none.
-func readEmulated(path string) (string, error) {
-	log, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("read the results of a virtual machine: %w", err)
-	}
-	log = barOnLine.ReplaceAll(log, nil)
-	_, printed, begun := strings.Cut("\n"+string(log), "\nLinux ")
-	tables, _, ended := strings.Cut(printed, resultsFile+rawData)
-	if !begun || !ended {
-		return "", fmt.Errorf("%s has no results", path)
-	}
-	tables = tables[:strings.LastIndex(tables, "\n")] // of the last line there is only the directory left
-	return "Linux " + strings.TrimSpace(tables), nil
-}
-
 // writePage makes the page of documentation from the results of an earlier run.
 func writePage(o options) error {
 	results, err := report.Read(filepath.Join(o.output, resultsFile))
@@ -184,34 +146,18 @@ func writePage(o options) error {
 	}
 	results.Renew()
 	var about []report.About
-	for _, c := range contender.Usual() {
+	for _, c := range contender.All() {
 		about = append(about, report.About{Name: c.Name, About: c.About})
 	}
-	emulated, err := readEmulated(o.emulated)
-	if err != nil {
-		return err
-	}
-	if emulated == "" {
-		fmt.Fprintf(os.Stderr, "bench: no run in a virtual machine has left %s: the page is without one\n", o.emulated)
-	}
-	plots := strings.ToLower(strings.TrimSuffix(filepath.Base(o.page), filepath.Ext(o.page)))
+	dir := strings.ToLower(strings.TrimSuffix(filepath.Base(o.page), filepath.Ext(o.page)))
 	var text bytes.Buffer
-	if err := results.Page(&text, about, plots, emulated); err != nil {
+	if err := results.Page(&text, about, dir); err != nil {
 		return err
 	}
 	if err := os.WriteFile(o.page, text.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
-	dir := filepath.Join(filepath.Dir(o.page), plots)
-	if err := results.Plots(dir); err != nil {
-		return err
-	}
-	if emulated != "" {
-		if err := os.WriteFile(filepath.Join(dir, emulatedFile), []byte(emulated+"\n"), 0o644); err != nil {
-			return fmt.Errorf("keep the results of a virtual machine: %w", err)
-		}
-	}
-	return keepRawData(filepath.Join(o.output, resultsFile), filepath.Join(dir, resultsFile+".gz"))
+	return keepRawData(filepath.Join(o.output, resultsFile), filepath.Join(filepath.Dir(o.page), dir, resultsFile+".gz"))
 }
 
 // keepRawData compresses the results that a page was made from, to be kept beside it.

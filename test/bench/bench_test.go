@@ -57,9 +57,6 @@ func TestTinyRun(t *testing.T) {
 		if static := w.Contenders[0]; static.Name != "static" || static.Ratio != 1 {
 			t.Errorf("%s: the first is %+v, not static at 1", w.Name, static)
 		}
-		if _, err := os.Stat(filepath.Join(dir, w.Name+".svg")); err != nil {
-			t.Error(err)
-		}
 	}
 	wantNothingLeft(t)
 }
@@ -83,28 +80,6 @@ func TestNothingToMeasure(t *testing.T) {
 	o := options{rounds: 1, duration: time.Second, output: t.TempDir(), contenders: "constants", workloads: "forward"}
 	if err := bench(t.Context(), o); err == nil || !strings.Contains(err.Error(), "forward: constants") {
 		t.Errorf("constants are to forward: %v", err)
-	}
-}
-
-// TestEmulated reads what a virtual machine's console has shown, progress on its lines too.
-func TestEmulated(t *testing.T) {
-	const tables = "Linux 6.12, a CPU\n5 rounds\n\ntcp-rr (1/s)\n  static  5"
-	for name, before := range map[string]string{
-		"alone": "", "behind others": "booted\n", "behind a bar": "booted\n\r\x1b[K[##..] round 1\r\x1b[K",
-	} {
-		log := filepath.Join(t.TempDir(), "bench.log")
-		await.Must(t, os.WriteFile(log, []byte(before+tables+"\n\n/tmp/"+resultsFile+rawData+"\npoweroff\n"), 0o600))
-		if got := await.Must1[string](t)(readEmulated(log)); got != tables {
-			t.Errorf("%s: %q", name, got)
-		}
-	}
-	log := filepath.Join(t.TempDir(), "bench.log")
-	if got, err := readEmulated(log); got != "" || err != nil {
-		t.Errorf("without a log: %q, %v", got, err)
-	}
-	await.Must(t, os.WriteFile(log, []byte("booted\n"), 0o600))
-	if _, err := readEmulated(log); err == nil {
-		t.Error("a log without results is no error")
 	}
 }
 

@@ -51,10 +51,9 @@ func parseOptions() options {
 	flag.StringVar(&o.contenders, "contenders", "", "names of contenders, with spaces between them (default all)")
 	flag.StringVar(&o.workloads, "workloads", "", "names of workloads, with spaces between them (default all)")
 	flag.BoolVar(&o.noFigures, "no-figures", false, "leave out memory, times to start and the like")
-	flag.StringVar(&o.output, "output", "build/bench", "directory of results.json, plots and bpf.json of make bench-bpf")
+	flag.StringVar(&o.output, "output", "build/bench", "directory of results.json, and of bpf.json of make bench-bpf")
 	flag.StringVar(&o.page, "page", "", "measure nothing: write the last results as a page to this file")
 	flag.StringVar(&o.commit, "commit", "", "what of replypath's source is measured, for the page")
-	flag.StringVar(&o.emulated, "emulated", "build/kernels/6.12/bench.log", "log of a run in a virtual machine, for the page")
 	flag.Parse()
 	if quick {
 		o.shorten()

@@ -65,7 +65,7 @@ func TestProfile(t *testing.T) {
 	stats := await.Must1[io.Closer](t)(ebpf.EnableStats(unix.BPF_STATS_RUN_TIME))
 	defer stats.Close()
 	echo := await.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
-	for _, c := range await.Must1[[]*contender.Contender](t)(contender.Named(contender.Replypath, contender.Floor, contender.Recorder)) {
+	for _, c := range await.Must1[[]*contender.Contender](t)(contender.Named(contender.Replypath, contender.Floor)) {
 		p := await.Must1[profile](t)(profileOf(t.Context(), c, echo[0]))
 		t.Logf("%s: %+v", c.Name, p)
 		if math.Abs(p.runs-3) > 0.1 {

@@ -30,7 +30,6 @@ type options struct {
 	contenders, workloads string
 	noFigures             bool
 	output, page, commit  string
-	emulated              string
 }
 
 // shorten makes the run a quick one.
@@ -45,7 +44,7 @@ func (o *options) warmUp() time.Duration { return o.duration / warmUpShare }
 
 // chosenContenders are those that were named, or all; and those of them that the kernel cannot do, with the reason.
 func (o *options) chosenContenders() (fit []*contender.Contender, absent map[string]string, err error) {
-	chosen := contender.Usual()
+	chosen := contender.All()
 	if o.contenders != "" {
 		if chosen, err = contender.Named(strings.Fields(o.contenders)...); err != nil {
 			return nil, nil, err

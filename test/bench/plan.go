@@ -40,7 +40,7 @@ func newPlan(workloads []*load.Workload, contenders []*contender.Contender, o op
 			if w.Only != nil && !slices.Contains(w.Only, c.Name) {
 				continue
 			}
-			if reason := c.Lacks(contender.Work{Flows: w.Flows, Unbound: w.Unbound, Kept: w.Kept, Forward: w.Forward, Origin: w.Origin, IPv6: w.IPv6}); reason != "" {
+			if reason := c.Lacks(contender.Work{Flows: w.Flows, Forward: w.Forward, Origin: w.Origin}); reason != "" {
 				p.absent[w.Name+": "+c.Name] = reason
 				continue
 			}

@@ -87,7 +87,7 @@ func TestPlanWithoutBase(t *testing.T) {
 func TestPlanFurther(t *testing.T) {
 	contenders, err := contender.Named("static", "none", "iprule-2", "replypath", "constants")
 	await.Must(t, err)
-	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
+	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "udp-echo-1400"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
 	want := []string{"tcp-crr constants", "tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
 	if got := slices.Sorted(slices.Values(namesOf(&plan{slots: slices.Concat(p.of(5)...)}))); !slices.Equal(got, want) {

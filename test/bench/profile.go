@@ -39,7 +39,7 @@ func programFigures(ctx context.Context) (figures []report.Figure, err error) {
 	for _, part := range []struct {
 		contender string
 		workloads []string
-	}{{contender.Replypath, profiled}, {contender.Floor, compared}, {contender.Recorder, compared}} {
+	}{{contender.Replypath, profiled}, {contender.Floor, compared}} {
 		more, err := profilesOf(ctx, part.contender, part.workloads)
 		figures = append(figures, more...)
 		if err != nil {

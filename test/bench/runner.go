@@ -21,7 +21,6 @@ type runner struct {
 	duration time.Duration
 	warmUp   time.Duration
 	progress *progress
-	counters *counters // nil where the machine has none
 	shared   *load.Shared
 
 	rounds   int // that have been completed, further ones among them
@@ -56,29 +55,13 @@ func (r *runner) round(ctx context.Context) bool {
 	done := 0
 	for _, slots := range r.plan.of(r.rounds) {
 		shown := func(part float64, s slot) { r.progress.show(r.rounds, done+int(part*float64(len(slots))), s) }
-		if slots[0].workload.Whole {
-			r.wholes(ctx, slots, shown)
-		} else {
-			r.takeTurns(ctx, slots, shown)
-		}
+		r.takeTurns(ctx, slots, shown)
 		if ctx.Err() != nil {
 			return false
 		}
 		done += len(slots)
 	}
 	return true
-}
-
-// wholes measures slots one after the other.
-func (r *runner) wholes(ctx context.Context, slots []slot, shown func(part float64, s slot)) {
-	for i, s := range slots {
-		shown(float64(i)/float64(len(slots)), s)
-		value, err := r.measure(ctx, s)
-		if ctx.Err() != nil {
-			return // whatever failed did so for this
-		}
-		r.note(s, value, err)
-	}
 }
 
 func (r *runner) note(s slot, value report.Value, err error) {
@@ -107,37 +90,11 @@ func (r *runner) measure(ctx context.Context, s slot) (value report.Value, err e
 	if at.err != nil {
 		return report.Value{}, at.err
 	}
-	if !s.workload.Whole {
-		if err := at.warmUp(ctx, r.warmUp); err != nil {
-			return report.Value{}, err
-		}
+	if err := at.warmUp(ctx, r.warmUp); err != nil {
+		return report.Value{}, err
 	}
-	if value, err = r.count(ctx, s, at.work, r.duration); err != nil {
+	if value.Value, err = at.work.Run(ctx, r.duration); err != nil {
 		return value, err
 	}
 	return value, at.checkWay()
-}
-
-// count measures, and counts the CPU's events for each unit of the work.
-func (r *runner) count(ctx context.Context, s slot, work load.Work, d time.Duration) (value report.Value, err error) {
-	if r.counters == nil || !s.workload.OneCore() {
-		value.Value, err = work.Run(ctx, d)
-		return value, err
-	}
-	before, err := r.counters.read()
-	if err != nil {
-		return report.Value{}, err
-	}
-	begun := time.Now()
-	if value.Value, err = work.Run(ctx, d); err != nil {
-		return report.Value{}, err
-	}
-	units := value.Value * time.Since(begun).Seconds()
-	after, err := r.counters.read()
-	if err != nil {
-		return report.Value{}, err
-	}
-	value.Cycles = float64(after[0]-before[0]) / units
-	value.Misses = float64(after[1]-before[1]) / units
-	return value, nil
 }

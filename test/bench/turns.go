@@ -47,11 +47,10 @@ func (r *runner) takeTurn(ctx context.Context, st *stand, number int, d time.Dur
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, d+turnPatience, fmt.Errorf("a turn is not over in %s", d+turnPatience))
 	defer cancel()
-	value, err := r.count(ctx, st.slot, st.work, d)
+	figure, err := st.work.Run(ctx, d)
 	switch {
 	case err == nil:
-		value.Turn = number
-		st.values = append(st.values, value)
+		st.values = append(st.values, report.Value{Turn: number, Value: figure})
 	case !errors.Is(err, load.ErrIdle):
 		st.err = err
 	}

@@ -26,7 +26,7 @@ func TestBond(t *testing.T) {
 	}
 	t.Run("replication is a bond", func(t *testing.T) {
 		s := newSite(t, ethernet, bond)
-		s.wantMended(t)
+		traffic.EachQuestion(t, "without replypath", s.wantLost)
 		p := product.On(t, s.Server)
 		p.Start()
 		wantManaged(t, p.Status(), "eth0", "eth1")

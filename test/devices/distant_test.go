@@ -4,10 +4,7 @@ package devices
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"testing"
-	"time"
 
 	"replypath/test/await"
 	testhost "replypath/test/host"
@@ -167,50 +164,4 @@ func TestDistantTunnelOfManyPorts(t *testing.T) {
 			traffic.EachQuestion(t, "with replypath", d.wantCarriersLost)
 		})
 	}
-}
-
-// TestDistantTunnelOfBoundSocket has the answers come from sockets that are bound to the
-// tunnel's device: that holds them there, and not what carries them.
-func TestDistantTunnelOfBoundSocket(t *testing.T) {
-	for _, outer := range traffic.Families {
-		t.Run("over "+outer.String(), func(t *testing.T) {
-			d := newDistant(t, outer, true)
-			d.introduce(t)
-			p := product.On(t, d.Server.Host)
-			p.Start()
-			for _, f := range d.Families() {
-				traffic.ServeAt(t, d.Server.Host, d.bound(f), topology.BindToDevice(d.end.Name))
-				for _, network := range []string{"udp", "tcp"} {
-					t.Run(f.String()+"/"+network, func(t *testing.T) {
-						client := d.dialBound(t, f, network)
-						wires, buffer := wire.Tap(t, d.Server), make([]byte, 100)
-						for range 3 {
-							await.Must1[int](t)(client.Write([]byte("question")))
-							await.Must1[int](t)(client.Read(buffer))
-						}
-						wires.WantEth1("what carries the answers", d.carriers())
-					})
-				}
-			}
-			if bound := p.Metrics().Sum("replypath_uncorrected_packets_total", "reason=bound_device"); bound != 0 {
-				t.Errorf("%.0f packets were left alone because of the inner socket's device", bound)
-			}
-		})
-	}
-}
-
-// dialBound returns the client's connection to a socket of the server's that is bound to the
-// tunnel and sends back what it gets.
-func (d *distant) dialBound(t *testing.T, f topology.Family, network string) net.Conn {
-	t.Helper()
-	client := await.Must1[net.Conn](t)(d.Client.Dial(await.Within(t, await.AnswerTime), network, d.bound(f).String()))
-	t.Cleanup(func() { client.Close() })
-	await.Must(t, client.SetDeadline(time.Now().Add(await.AnswerTime)))
-	return client
-}
-
-// bound is where that socket is.
-func (d *distant) bound(f topology.Family) netip.AddrPort {
-	const port = traffic.EchoPort + 1
-	return netip.AddrPortFrom(d.end.Address(f), port)
 }

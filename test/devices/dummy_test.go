@@ -4,6 +4,7 @@ package devices
 
 import (
 	"net/netip"
+	"os"
 	"testing"
 
 	"replypath/test/await"
@@ -61,11 +62,11 @@ func TestDummyAddress(t *testing.T) {
 		s.wantConversationLost(t, s.ask(t, kind, virtual(f).Addr()))
 	}
 	traffic.EachQuestion(t, "without replypath", lost)
-	p := product.On(t, s.Server)
-	p.Start()
+	config := product.WriteConfig(t, "")
+	d := product.On(t, s.Server).Start("--config", config)
 	traffic.EachQuestion(t, "as the kernel routes", lost)
-	p.Expect(0, "detach", "--stop")
-	p.Start("--config", product.WriteConfig(t, "loopback_addresses: symmetric\n"))
+	await.Must(t, os.WriteFile(config, []byte("loopback_addresses: symmetric\n"), 0o600))
+	d.Reload()
 	traffic.EachQuestion(t, "symmetric", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantAnswers(t, s.ask(t, kind, virtual(f).Addr()), s.Replication)
 	})

@@ -3,13 +3,11 @@
 package devices
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -19,44 +17,6 @@ import (
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
-
-// TestL3Size has datagrams leave by an Ethernet interface that takes less than the tun
-// device that the kernel makes them for: the sender learns the size from one error,
-// which comes in by the Ethernet interface, and its next answers fit.
-func TestL3Size(t *testing.T) {
-	const narrow, size = 1400, 1450
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrow})
-	l := l3Networks["tun to ethernet"](t, n)
-	p := product.On(t, n.Server.Host)
-	for _, f := range n.Families() {
-		wire.WantLost(t, l.server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, l.server.Eth1.Address(f)))
-	}
-	p.Start()
-	for _, f := range n.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			pair := []string{"reason=mtu", "family=" + f.String(), "from_interface=tun0", "to_interface=eth1"}
-			errors, wires := wire.Capture(t, l.server.Eth1), wire.Tap(t, l.server)
-			await.Eventually(t, "an answer of 1450 bytes", func() error { // the client has its path's size to learn, too
-				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-				defer cancel()
-				return traffic.NewConversation(t, traffic.UDP, n.ClientEth0, l.server.Eth1.Address(f)).AskFor(ctx, size)
-			})
-			wires.WantEth1("in fragments that fit", topology.From(l.server.Eth1.Address(f)))
-			if count := errors.Count(topology.All(isTooBig, topology.To(l.server.Eth1.Address(f)))); count != 1 {
-				t.Errorf("%d errors came in by eth1", count)
-			}
-			if count := p.In(t).Metrics().Sum("replypath_uncorrected_packets_total", pair...); count != 1 {
-				t.Errorf("%v packets were counted as too large", count)
-			}
-		})
-	}
-}
-
-// isTooBig matches what says that a packet is too large.
-func isTooBig(f *topology.Frame) bool {
-	return f.ICMPType == layers.ICMPv4TypeDestinationUnreachable && f.ICMPCode == layers.ICMPv4CodeFragmentationNeeded && topology.Protocol(layers.IPProtocolICMPv4)(f) ||
-		f.ICMPType == layers.ICMPv6TypePacketTooBig && topology.Protocol(layers.IPProtocolICMPv6)(f)
-}
 
 // Sizes of TestL3Transfer.
 const (

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -76,45 +75,6 @@ func TestTakenFallback(t *testing.T) {
 	}
 }
 
-// TestTakenFallbackAndKept has others take the room of our programs on the device of the fallback route: the status
-// says so, and nobody claims that they are back. When the others leave they are.
-func TestTakenFallbackAndKept(t *testing.T) {
-	const remedy = "tc qdisc del dev replypath0 ingress"
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := product.On(t, n.Server.Host)
-	d := p.Start("--mechanism", "clsact")
-	useFallback(t, n, p)
-	await.Must(t, placeIngress(t, p, await.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))))
-	d.WaitLog(1, "level=WARN", remedy)
-	await.Must(t, lacksLines(d, 0, takenOff, "interface=replypath0"))
-	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != 0 {
-		t.Errorf("%v repairs are counted", repairs)
-	}
-	if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], remedy) {
-		t.Errorf("errors of the status: %q", s.Errors)
-	}
-	if fallbackWorks(t, n) == nil {
-		t.Error("nobody would have noticed that they were gone")
-	}
-	release := product.Quiet(t)
-	host.Shell(t, n.Server.Host, remedy)
-	began := time.Now()
-	d.WaitLog(1, "level=WARN", takenOff, "interface=replypath0")
-	took := time.Since(began)
-	release()
-	t.Logf("back %s after the others have gone", took.Round(time.Millisecond))
-	if took > await.Patient(backWithin) {
-		t.Error("that is too late")
-	}
-	await.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
-	await.Eventually(t, "the status has no errors", func() error {
-		if s := p.Status(); len(s.Errors) != 0 {
-			return fmt.Errorf("%q", s.Errors)
-		}
-		return nil
-	})
-}
-
 // lacksLines tells that there are not so many lines with all the words.
 func lacksLines(d *product.Daemon, want int, words ...string) error {
 	if lines := d.Log.Lines(words...); len(lines) != want {
@@ -164,49 +124,4 @@ func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 		}
 	}
 	return nil
-}
-
-// inARow is how often what somebody takes is put back in a row; moreInARow how often beside that at most: whatever else
-// has everything looked at puts it back too, such as the end of the start. manyTimes is for ever.
-const (
-	inARow     = 5
-	moreInARow = 1
-	manyTimes  = 20
-)
-
-// TestTakenFallbackAgainAndAgain has somebody who does not give in: after a few times in a row
-// he is left alone for a while, also while the device has another problem.
-func TestTakenFallbackAgainAndAgain(t *testing.T) {
-	for name, problem := range map[string]string{"no other problem": "", "another problem": "add the ipv6 fallback route"} {
-		t.Run(name, func(t *testing.T) {
-			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-			p := product.On(t, n.Server.Host)
-			d := p.Start("--mechanism", "clsact")
-			useFallback(t, n, p)
-			if problem != "" {
-				// The gateway of the route can be no address of the device.
-				host.Shell(t, n.Server.Host, "ip addr add fe80::1/64 dev replypath0; ip -6 route flush table 114114 dev replypath0")
-				d.WaitLog(1, "level=WARN", problem)
-			}
-			var took []time.Duration
-			release := product.Quiet(t)
-			for len(took) < manyTimes {
-				began := time.Now()
-				host.Shell(t, n.Server.Host, "tc qdisc del dev replypath0 clsact")
-				if d.Log.Wait(await.Within(t, 3*backWithin), len(took)+1, takenOff, "interface=replypath0") != nil {
-					break
-				}
-				took = append(took, time.Since(began).Round(time.Millisecond))
-			}
-			release()
-			if len(took) < inARow || len(took) > inARow+moreInARow {
-				t.Errorf("put back %d times in a row", len(took))
-			}
-			if s := p.Status(); problem != "" && (len(s.Errors) != 1 || !strings.Contains(s.Errors[0], problem)) {
-				t.Errorf("errors of the status: %q", s.Errors)
-			}
-			t.Logf("%s: back %d times in a row, after %v, then left alone for %s", name, len(took), took, 3*backWithin)
-			wantRepairs(t, p, took)
-		})
-	}
 }

@@ -97,33 +97,6 @@ func (s *scrubbed) wantNamed(t *testing.T, d *product.Daemon, config string) {
 	})
 }
 
-// TestLinkLocalTunnel has a tunnel with link-local addresses only (AWS, Cisco's VTI) bring them: it is left alone until the
-// configuration names it, as doctor proposes.
-func TestLinkLocalTunnel(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	end, _, err := n.ConnectTun(
-		topology.NIC{Host: n.Server.Host, Name: "tun1", Addresses: []netip.Prefix{netip.MustParsePrefix("169.254.9.2/30")}},
-		topology.NIC{Host: n.Replication.Host, Name: "tun1", Addresses: []netip.Prefix{netip.MustParsePrefix("169.254.9.1/30")}})
-	await.Must(t, err)
-	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
-	s := newScrubbed(t, &scrubbed{TwoNIC: n, server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}})
-	s.divert(t)
-	p := product.On(t, s.Server.Host)
-	config := product.WriteConfig(t, "")
-	d := p.Start("--config", config)
-	if found := p.Doctor(0).Of("unnamed-tunnel", "tun1").With("ok", "without a global address", "{name: tun1}"); len(found) != 1 {
-		t.Errorf("doctor does not tell of the tunnel: %+v", found)
-	}
-	traffic.EachQuestion(t, "not named", func(t *testing.T, f topology.Family, kind traffic.Kind) {
-		c := s.asked(t, f, kind)
-		wire.WantBy(t, s.server, c, false)
-	})
-	s.wantNamed(t, d, config)
-	if found := p.Doctor(0).Of("unnamed-tunnel", "tun1"); len(found) > 0 {
-		t.Errorf("doctor tells of a tunnel that is named: %+v", found)
-	}
-}
-
 // TestUnnamedTunnel has a tunnel bring requests for eth0's addresses: their answers leave as without replypath, those to
 // conversations that began before as well, and doctor tells of it. What the tunnel's own addresses are asked is answered by
 // the tunnel, and so is all once the configuration names it.

@@ -7,13 +7,11 @@ import (
 	"testing"
 
 	"replypath/test/await"
-	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
-	"replypath/test/wire"
 )
 
-// The overlay network of TestTunnel.
+// The overlay network of TestDistantTunnel.
 var overlay = map[topology.Family][2]netip.Prefix{
 	topology.IPv4: {netip.MustParsePrefix("10.40.0.1/24"), netip.MustParsePrefix("10.40.0.100/24")},
 	topology.IPv6: {netip.MustParsePrefix("2001:db8:40::1/64"), netip.MustParsePrefix("2001:db8:40::100/64")},
@@ -42,23 +40,4 @@ func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.
 		traffic.Serve(t, n.Server.Host, end.Address(f))
 	}
 	return n, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}
-}
-
-// TestTunnel has the server asked through a tunnel that is carried over a managed NIC: the answer goes into the tunnel,
-// and what carries it where the routing table says.
-func TestTunnel(t *testing.T) {
-	for _, outer := range traffic.Families {
-		t.Run("over "+outer.String(), func(t *testing.T) {
-			n, tunnel := newVXLAN(t, outer)
-			wantAllLost(t, n, tunnel)
-			product.On(t, n.Server.Host).Start()
-			wires := wire.Tap(t, n.Server)
-			wantAllByEth1(t, n, tunnel)
-			wires.WantEth1("what carries the answers", topology.All(
-				topology.UDP, topology.From(n.Server.Eth1.Address(outer)), topology.To(n.Server.Eth1.Gateway(outer))))
-			for _, f := range n.Families() {
-				wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
-			}
-		})
-	}
 }

@@ -147,17 +147,6 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	b.wantSnapshot(before)
 }
 
-// TestBoundRouteAlone has somebody delete the device of the fallback route while no daemon runs: the next start takes the
-// route for bound sockets away, which would be everybody's.
-func TestBoundRouteAlone(t *testing.T) {
-	b := newBoundBed(t, topology.IPv4)
-	b.start().Kill()
-	b.awaitBoundRoute("without a daemon", true)
-	host.Shell(t, b.net.Server.Host, "ip link del replypath0")
-	b.product.Start("--config", product.WriteConfig(t, "fallback_route: false\n"))
-	b.awaitBoundRoute("without the fallback route", false)
-}
-
 // undoBoundRoute does what the status says that undoes the route, which comes back: it is the route that it tells of.
 func (b *bed) undoBoundRoute() {
 	b.Helper()

@@ -11,11 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/await"
 	"replypath/test/host"
-	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -55,40 +52,6 @@ func TestDeafGateway(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestDeafGatewayBusyMachine is the same where the daemon hardly gets to run, so that nothing that it does is done at once:
-// what the host begins may have to wait, and is not refused.
-func TestDeafGatewayBusyMachine(t *testing.T) {
-	t.Parallel()
-	b := newPatientBed(t, topology.IPv4, anySource)
-	d := b.start()
-	defer product.Quiet(t)()
-	starve(t, d)
-	deafen(t, await.AnswerTime, b.inBoth())
-}
-
-// starve has a daemon run for a millisecond at a time until the test ends, and rest for longer than it looks at connections
-// where they are many (progressTime in loader/gateways/progress.go).
-func starve(t *testing.T, d *product.Daemon) {
-	t.Helper()
-	const runs, rests = time.Millisecond, 170 * time.Millisecond
-	await.Must(t, unix.Kill(d.PID(), unix.SIGSTOP))
-	next := time.NewTimer(rests)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for t.Context().Err() == nil {
-			<-next.C
-			_ = unix.Kill(d.PID(), unix.SIGCONT)
-			next.Reset(runs)
-			<-next.C
-			_ = unix.Kill(d.PID(), unix.SIGSTOP)
-			next.Reset(rests)
-		}
-		_ = unix.Kill(d.PID(), unix.SIGCONT)
-	}()
-	t.Cleanup(func() { <-ended })
 }
 
 // deafen has the gateway answer nobody for a while, and returns how long the host's open connections had to wait. None that

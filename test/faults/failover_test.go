@@ -70,7 +70,9 @@ func TestRouterFailover(t *testing.T) {
 				toFirst, toBackup := 0, 0
 				silent := b.watchEntry()
 				// The silent router is asked again meanwhile, whether it is back.
-				for until := time.Now().Add(askedAgain); time.Now().Before(until); {
+				pace := time.NewTicker(await.AnswerTime / 100)
+				defer pace.Stop()
+				for until := time.Now().Add(askedAgain); time.Now().Before(until); <-pace.C {
 					first, second := b.openAll(backup, silent.reachUnlessForgotten)
 					toFirst, toBackup = toFirst+first, toBackup+second
 				}

@@ -38,13 +38,20 @@ var (
 	inVain = await.AnswerTime * 3 / 100
 )
 
-// each runs a subtest for each of the faults and family. A quick run takes turns with the families.
+// each runs a subtest for each of the faults, which take turns with the families; one for both families in a run for long.
+// A quick run takes every third fault: it has all of them in TestFaults.
 func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Family)) {
 	t.Helper()
-	quick := short.Run(t)
+	quick, all := short.Run(t), short.Long(t, "the other family of each fault")
+	eachOf(t, faults, func(n, k int) bool { return (all || n%2 == k) && (!quick || n%3 == 0) }, run)
+}
+
+// eachOf runs a subtest for those faults and families that are run, by their numbers.
+func eachOf(t *testing.T, faults []fault, isRun func(n, k int) bool, run func(*testing.T, fault, topology.Family)) {
+	t.Helper()
 	for n, fault := range faults {
 		for k, f := range traffic.Families {
-			if !quick || n%2 == k {
+			if isRun(n, k) {
 				t.Run(fault.name+"/"+f.String(), func(t *testing.T) { run(t, fault, f) })
 			}
 		}
@@ -61,13 +68,19 @@ func eachFamily(t *testing.T, run func(*testing.T, topology.Family)) {
 
 // TestFaults has each of them happen under open connections. Taken away after it, replypath leaves the host as
 // the same fault leaves one without it.
-func TestFaults(t *testing.T) { testFaults(t) }
+func TestFaults(t *testing.T) {
+	quick := short.Run(t)
+	testFaults(t, func(n, k int) bool { return !quick || n%2 == k })
+}
 
 // TestFaultsByClsact has them happen where the kernel has no TCX, or as if.
-func TestFaultsByClsact(t *testing.T) { testFaults(t, mechanisms["clsact"]...) }
+func TestFaultsByClsact(t *testing.T) {
+	all := short.Long(t, "the other family of each fault")
+	testFaults(t, func(n, k int) bool { return all || n%2 != k }, mechanisms["clsact"]...)
+}
 
-func testFaults(t *testing.T, args ...string) {
-	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+func testFaults(t *testing.T, isRun func(n, k int) bool, args ...string) {
+	eachOf(t, faults, isRun, func(t *testing.T, fault fault, f topology.Family) {
 		b := newBed(t, f, anySource)
 		b.start(args...)
 		b.bridgeShown(fault)
@@ -147,13 +160,13 @@ func (b *bed) wantSnapshot(before host.Snapshot) {
 	await.Same(b, "the host is not what it was", before, host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1"))
 }
 
-// TestFaultsWithoutDaemon has those happen that the kernel bridges alone for IPv4, after the daemon was killed. A quick run
-// takes turns with the mechanisms.
+// TestFaultsWithoutDaemon has those happen that the kernel bridges alone for IPv4, after the daemon was killed. They take
+// turns with the mechanisms, and a quick run has every third.
 func TestFaultsWithoutDaemon(t *testing.T) {
-	quick := short.Run(t)
+	quick, all := short.Run(t), short.Long(t, "the other mechanism of each fault")
 	for n, fault := range gone() {
 		for m, mechanism := range []string{"clsact", "usual"} {
-			if quick && m != n%2 {
+			if quick && n%3 != 0 || !all && m != n%2 {
 				continue
 			}
 			t.Run(mechanism+"/"+fault.name, func(t *testing.T) {

@@ -7,9 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
@@ -158,38 +156,5 @@ func TestKilledWhileHeld(t *testing.T) {
 		t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
 		b.wakeGateway()
 		b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
-	})
-}
-
-// TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next one lets go of it.
-func TestHeldGatewayLeaves(t *testing.T) {
-	t.Parallel()
-	eachFamily(t, func(t *testing.T, f topology.Family) {
-		t.Parallel()
-		b := newBed(t, f, anySource)
-		asksAgain := func() string {
-			key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)
-			return await.Must1[string](b)(b.net.Server.Sysctl(key))
-		}
-		before := asksAgain()
-		d := b.start()
-		b.silenceGateway()
-		b.awaitHeld()
-		held := asksAgain()
-		if held == before {
-			t.Fatalf("the gateway is held, mcast_resolicit %s", held)
-		}
-		d.Kill()
-		b.removeDefault()
-		began := time.Now()
-		b.product.Start()
-		b.Eventually("the gateway is let go of", func() error {
-			if now := asksAgain(); now != before {
-				return fmt.Errorf("mcast_resolicit is %s, was %s", now, before)
-			}
-			return nil
-		})
-		t.Logf("mcast_resolicit %s before, %s while it was held, %s again %s after the next start",
-			before, held, asksAgain(), time.Since(began).Round(time.Millisecond))
 	})
 }

@@ -179,70 +179,10 @@ func (b *bed) wantNoneToNobody(wires *wire.Wires) {
 	}
 }
 
-// TestGatewayNeverAnsweredKilled kills the daemon while it holds a gateway that has never answered: the kernel gives up
-// by its own timers, nothing stays in its entry or its settings, and the router is used when it answers.
-func TestGatewayNeverAnsweredKilled(t *testing.T) {
-	t.Parallel()
-	eachFamily(t, func(t *testing.T, f topology.Family) {
-		t.Parallel()
-		b := newNeverBed(t, f)
-		asks := b.neighbourSettings()
-		d := b.start()
-		b.awaitHeld()
-		d.Kill()
-		if now := b.neighbourSettings(); now != asks {
-			t.Errorf("killed, the settings of eth0's neighbours are\n%sbefore:\n%s", now, asks)
-		}
-		entry, began := b.neighbour(), time.Now()
-		if !strings.Contains(entry, "PROBE") && !strings.Contains(entry, "FAILED") || strings.Contains(entry, "extern") {
-			t.Errorf("killed, the entry is %q", entry)
-		}
-		b.Eventually("the kernel gives up", func() error {
-			if entry := b.neighbour(); strings.Contains(entry, "lladdr") {
-				return fmt.Errorf("%q", entry)
-			}
-			return nil
-		})
-		t.Logf("killed while the entry was %q: nothing of it %s later", strings.TrimSpace(entry), since(began))
-		if g := b.gateway(b.net.Server.Eth0.Peer().Address(f)); g == nil || g.MAC != nil || g.State == "held" {
-			t.Errorf("the status shows %+v", g)
-		}
-		b.product.Start() // finds it anew
-		b.awaitHeld()
-		b.ask(b.conversation(traffic.TCP))
-		b.wakeGateway()
-		b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
-		b.wantKnown()
-	})
-}
-
 // neighbourSettings are the sysctls of eth0's neighbours.
 func (b *bed) neighbourSettings() string {
 	b.Helper()
 	return host.Shell(b, b.net.Server.Host, "sysctl -a -r '^net\\.ipv[46]\\.neigh\\.eth0\\.'")
-}
-
-// TestGatewayNeverAnsweredImpatient: where somebody has the kernel ask so briefly that it heeds no answer (`locktime`), the
-// router is used as well once it answers.
-func TestGatewayNeverAnsweredImpatient(t *testing.T) {
-	t.Parallel()
-	eachFamily(t, func(t *testing.T, f topology.Family) {
-		t.Parallel()
-		b := newNeverBed(t, f)
-		await.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", "1"))
-		b.start()
-		b.awaitHeld()
-		c := b.conversation(traffic.TCP)
-		b.ask(c)
-		b.askForSomeTime("while it is held", c)
-		began := time.Now()
-		b.wakeGateway()
-		b.wantKnown()
-		t.Logf("the router is used %s after it answers", since(began))
-		if took := time.Since(began); took > foundWithin {
-			t.Error("that is too late")
-		}
-	})
 }
 
 // TestGatewayNeverAnsweredLetGo holds such a gateway where the fallback route is wanted, over a restart, and no more once it

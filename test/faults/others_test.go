@@ -67,23 +67,6 @@ func TestSecondDefault(t *testing.T) {
 	})
 }
 
-// TestSecondDefaultClients: clients of eth1 notice nothing of a fault, where eth1 has such a route.
-func TestSecondDefaultClients(t *testing.T) {
-	t.Parallel()
-	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
-		t.Parallel()
-		b := newBed(t, f, secondDefault)
-		b.start()
-		open := b.conversation(traffic.TCP)
-		b.ask(open)
-		fault.begin(b)
-		b.askFresh(fault.name)
-		b.askForSomeTime(fault.name+": a connection that was silent", open)
-		fault.end(b)
-		b.askForSomeTime("after it", open)
-	})
-}
-
 // covers are routes by eth1 to eth0's network, or to one around it, for each family; none leads to the client.
 var covers = []struct {
 	name string
@@ -370,55 +353,6 @@ func withoutPrograms(s host.Snapshot) host.Snapshot {
 // TCX where the kernel has it, and by clsact.
 var mechanisms = map[string][]string{"usual": nil, "clsact": {"--mechanism", "clsact"}}
 
-// TestKilledWhileStarting kills the daemon at every step that makes something of the
-// fallback route, and takes everything away: the host is what it was.
-func TestKilledWhileStarting(t *testing.T) {
-	t.Parallel()
-	for mechanism, args := range mechanisms {
-		t.Run(mechanism, func(t *testing.T) { testKilledWhileStarting(t, mechanism, args) })
-	}
-}
-
-func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
-	t.Parallel()
-	b := newBed(t, topology.IPv4, anySource)
-	b.product = product.On(t, b.net.Server.Host)
-	b.ip("route add", far[b.family], "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev eth1")
-	before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-	moments := []string{
-		"interface=eth1 index", "made the device", "router_probe_interval", "ipv4.conf.eth0.ignore",
-		"ipv6.conf.eth0.ignore", "sockets that are bound", "msg=ready",
-	}
-	for _, moment := range moments {
-		d := b.product.Launch(args...)
-		await.Must(t, d.Log.Wait(await.Within(t, await.StartTime), 1, moment))
-		d.Kill()
-		if mechanism == "clsact" {
-			b.wantQdiscs(moment)
-		}
-		b.product.Detach()
-		t.Logf("killed after %q", moment)
-		b.wantSnapshot(before)
-		if _, err := os.Stat(b.product.PinDir); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("killed after %q, then detached: the pin directory: %v", moment, err)
-		}
-	}
-	if !t.Failed() {
-		t.Logf("%d kills (%s), 0 differences", len(moments), mechanism)
-	}
-}
-
-// wantQdiscs wants the qdiscs that the filters are in, which detach has to find.
-func (b *bed) wantQdiscs(moment string) {
-	b.Helper()
-	qdiscs := host.Shell(b, b.net.Server.Host, "tc qdisc show")
-	for _, nic := range []string{"eth0", "eth1"} {
-		if !strings.Contains(qdiscs, "qdisc clsact ffff: dev "+nic+" ") {
-			b.Errorf("killed after %q: no clsact qdisc on %s:\n%s", moment, nic, qdiscs)
-		}
-	}
-}
-
 // TestForeignDevice has a device of somebody else's with the name of ours: everything
 // else works, the status tells, and detach leaves it alone.
 func TestForeignDevice(t *testing.T) {
@@ -431,46 +365,4 @@ func TestForeignDevice(t *testing.T) {
 	}
 	b.product.Expect(0, "detach", "--stop")
 	host.Shell(t, b.net.Server.Host, "ip link show replypath0")
-}
-
-// wantOneNeighbour wants one entry for all peers: each its own would fill the kernel's table.
-func (b *bed) wantOneNeighbour() {
-	b.Helper()
-	other := traffic.NewConversation(b, traffic.UDP, b.net.ClientEth0.Peer(), b.net.Server.Eth1.Address(b.family))
-	b.ask(other)
-	if entries := b.ip("neighbour", "show", "dev", "replypath0", "nud", "all"); strings.Count(entries, "\n") != 1 {
-		b.Errorf("neighbours:\n%s", entries)
-	}
-}
-
-// TestExplainFallbackDevice asks where replies go while there is no default route.
-func TestExplainFallbackDevice(t *testing.T) {
-	eachFamily(t, func(t *testing.T, f topology.Family) {
-		b := newBed(t, f, anySource)
-		b.start("--config", product.WriteConfig(t, "related: false\n"))
-		b.removeDefault()
-		b.awaitRules(true)
-		c := b.conversation(traffic.TCP)
-		b.ask(c)
-		e := b.product.Explain("--peer", c.Peer.String(), "--self", c.Self.String())
-		if e.Verdict != "corrected" ||
-			product.OrEmpty(e.Kernel.Interface) != "replypath0" || product.OrEmpty(e.LeavesBy) != "eth1" {
-			t.Errorf("a reply: %s", e)
-		}
-		e = b.product.Explain("--peer", b.clientAddress().String(), "--self", c.Self.Addr().String(), "--protocol", "udp")
-		if e.Verdict != "no-flow" || e.LeavesBy != nil {
-			t.Errorf("what the host starts: %s", e)
-		}
-		b.wantOneNeighbour()
-		labels := []string{"from_interface=none", "to_interface=eth1", "family=" + f.String()}
-		if n := b.product.Metrics().Sum("replypath_corrected_packets_total", labels...); n == 0 {
-			t.Error("nothing was counted as corrected from none")
-		}
-		if err := b.connectOnce(topology.FromAddress(netip.AddrPortFrom(c.Self.Addr(), 0))).err; !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("what the host starts with an address: %v", err)
-		}
-		if n := b.product.Metrics().Sum("replypath_fallback_dropped_packets_total", "family="+f.String()); n != 1 {
-			t.Errorf("%v packets counted as dropped", n)
-		}
-	})
 }

@@ -110,38 +110,6 @@ func TestFailsAsPromptly(t *testing.T) {
 	})
 }
 
-// TestSilentFailsAsPromptly has the gateway of both fall silent: nobody knows whether it is there, so that datagrams
-// go on to it, but what waits for an answer is refused at once, where the kernel alone asks in vain first.
-func TestSilentFailsAsPromptly(t *testing.T) {
-	t.Parallel()
-	silent := faults[len(gone())]
-	eachFamily(t, func(t *testing.T, f topology.Family) {
-		t.Parallel()
-		alone := newBed(t, f, anySource)
-		beside := newBed(t, f, anySource)
-		beside.start()
-		for _, b := range []*bed{alone, beside} {
-			b.wantHostReaches(true, traffic.TCP)
-			silent.begin(b)
-		}
-		beside.awaitHeld()
-		connect := starts[0]
-		release := product.Quiet(t)
-		with := beside.failures(connect.try)
-		release()
-		without := alone.failures(connect.try)
-		t.Logf("%s, %s: %s; without replypath %s", silent.name, connect.name, with, without)
-		if with.fastest().took >= asPromptly || with.slowest().took >= promptly {
-			t.Errorf("connect fails after %s to %s", with.fastest().took, with.slowest().took)
-		}
-		for _, failure := range with {
-			if failure.name() != "ECONNREFUSED" {
-				t.Errorf("connect: %s", failure.name())
-			}
-		}
-	})
-}
-
 // failure is how something ended that the host started in vain.
 type failure struct {
 	took time.Duration

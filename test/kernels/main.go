@@ -41,7 +41,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.cache, "cache", "", "directory of kernels (default $XDG_CACHE_HOME/replypath/kernels)")
 	flag.StringVar(&o.results, "results", "build/kernels", "directory of logs")
-	flag.StringVar(&o.suites, "suites", "", "names of the suites to run, with spaces between them, each with the kernels that it is for, as in kinds@6.1,6.12, if not all (default all but bpf, order, restarts, loader and bench)")
+	flag.StringVar(&o.suites, "suites", "", "names of the suites to run, with spaces between them, each with the kernels that it is for, as in kinds@6.1,6.12, if not all (default all but bpf, order, restarts and loader)")
 	flag.StringVar(&o.run, "run", "", "regular expression of tests, in the place of a suite's own")
 	flag.BoolVar(&o.update, "update", false, "fetch what Debian has by now")
 	flag.BoolVar(&o.short, "short", false, "leave out what differs little from the rest (go test -short)")

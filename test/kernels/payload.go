@@ -148,7 +148,7 @@ func addTools(ctx context.Context, a *fileArchive, names []string) error {
 	for _, name := range names {
 		program, err := exec.LookPath(name)
 		if err != nil {
-			return fmt.Errorf("%w: make all-packages, and install the packages of test/kernels/packages.txt, for the bench suite those of test/bench/packages.txt", err)
+			return fmt.Errorf("%w: make all-packages, and install the packages of test/kernels/packages.txt", err)
 		}
 		addAt(a, program)
 		libraries, err := libraries(ctx, program)

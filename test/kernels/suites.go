@@ -38,7 +38,9 @@ const kinds = "^Test(Bond|Discovery|DummyAddress|Features|IPsec|LVS(DirectRoutin
 
 // suites are all of them, in the order in which they are run.
 var suites = []suite{
-	{name: "verifier", pkg: "bpf/internal/verify", timeout: 10 * time.Minute},
+	// The machine's own kernel shows the programs of a kernel that has less.
+	{name: "verifier", pkg: "bpf/internal/verify", timeout: 10 * time.Minute,
+		brief: &brief{run: "^TestLookupsAreInlined$|^TestVerifier$/^all_that_this_kernel_has$"}},
 	// The verifier is slow under emulation: this one, and loader, were never seen to end there.
 	{name: "bpf", pkg: "bpf", extra: true, timeout: 30 * time.Minute},
 	// Of these, what differs between processors.
@@ -53,12 +55,14 @@ var suites = []suite{
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
 	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestRoutesTaken|TestBoot" +
 		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
-	{name: "kinds", pkg: "test/devices", run: kinds, timeout: 30 * time.Minute},
+	{name: "kinds", pkg: "test/devices", run: kinds, timeout: 30 * time.Minute,
+		brief: &brief{run: "^Test(Bond|IPsec|LVS(DirectRouting|Translation)|Netem|Pacing|VLANTags|VRF|WireGuard)$"}},
 	{name: "devices", pkg: "test/devices", skip: kinds, timeout: 30 * time.Minute},
 	{name: "nics", pkg: "test/devices", run: "^TestNICs$", timeout: 10 * time.Minute, nics: true,
 		setting: "REPLYPATH_TEST_NICS=virtio_net,e1000e,vmxnet3", only: []string{"5.10", "6.1", "6.12", "7.2"}},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
-	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^(TestFallbackIsPutBack|TestBoundRoute)$"},
+	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^(TestFallbackIsPutBack|TestBoundRoute)$",
+		brief: &brief{run: "^TestFallbackIsPutBack$"}},
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^TestStrictRPFilter$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
@@ -69,12 +73,6 @@ var suites = []suite{
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	{name: "netfilter", pkg: "loader/netfilter", timeout: 5 * time.Minute},
-	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
-	// PostgreSQL would need more memory than the virtual machine has.
-	{name: "bench", program: "test/bench", extra: true, timeout: 40 * time.Minute, tools: []string{"iperf3", "nginx", "taskset", "wrk"},
-		command: "/tests/bench -rounds 5 -further 0 -no-figures -output /tmp -contenders 'static none iprule-2 connmark vrf replypath-clsact' " +
-			"-workloads 'udp-echo-64 tcp-rr tcp-crr tcp-bulk tcp-bulk-in udp-echo-1400 udp-echo-64-ipv6 tcp-rr-ipv6 tcp-crr-ipv6 " +
-			"nginx nginx-connect forward syn-flood'"},
 }
 
 // startTime is how long a virtual machine may take beside its tests.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -86,28 +85,6 @@ func TestRouteMoves(t *testing.T) {
 	}
 }
 
-// TestStartWhileDown starts while eth1 is down, which comes up and has its addresses later.
-func TestStartWhileDown(t *testing.T) {
-	n, p := newServer(t)
-	await.Must(t, n.Server.Eth1.SetDown())
-	p.Start()
-	if i := p.Status().Interface("eth1"); i == nil || i.Up || !i.Attached {
-		t.Errorf("eth1 is %+v", i)
-	}
-	await.Must(t, n.Server.Eth1.SetUp())
-	// The kernel has taken the IPv6 address away with the link.
-	await.Must(t, n.Server.Eth1.AddAddress(n.Server.Eth1.Addresses[1]))
-	await.Must(t, n.Server.Eth1.WaitReady(await.Within(t, await.AnswerTime)))
-	await.Eventually(t, "eth1 is up", func() error {
-		if i := p.Status().Interface("eth1"); !i.Up {
-			return fmt.Errorf("%+v", *i)
-		}
-		return nil
-	})
-	p.AwaitOwn(n.Server.Eth1.Address(topology.IPv6), true, time.Now())
-	wantAll(t, n, true)
-}
-
 // TestWithoutIPv6 runs on a host that has IPv6 turned off.
 func TestWithoutIPv6(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{NoIPv6: true})
@@ -122,23 +99,6 @@ func TestWithoutIPv6(t *testing.T) {
 	}
 	p.Expect(0, "detach", "--stop")
 	await.Same(t, "host after detach", before, snapshot(t, n))
-}
-
-// TestProgramsTakenOff has somebody delete what replypath attached by clsact, with the whole qdisc, while no daemon
-// runs: the status shows it, and the next start mends it.
-func TestProgramsTakenOff(t *testing.T) {
-	n, p := newServer(t)
-	d := start(p, "clsact")
-	c := conversation(t, n, traffic.TCP, topology.IPv4)
-	wire.WantBy(t, n.Server, c, true)
-	d.Kill()
-	host.Shell(t, n.Server.Host, "tc qdisc del dev eth0 clsact")
-	if i := p.Status().Interface("eth0"); i == nil || i.Attached {
-		t.Errorf("status of eth0 without its programs: %+v", i)
-	}
-	start(p, "clsact")
-	wire.WantBy(t, n.Server, c, true)
-	await.Must1[string](t)(p.Get("/healthz"))
 }
 
 // TestGatewayChangesMAC replaces eth1's gateway by another machine with the same address, which says so as routers do.
@@ -175,23 +135,6 @@ func TestGatewayChangesMAC(t *testing.T) {
 		waitGateway(t, p, router.Address(f), replacement)
 	}
 	wantTo(replacement)
-}
-
-// TestLateGateway names a gateway outside eth1's networks: a warning, and it is
-// one as soon as eth1 has an address there.
-func TestLateGateway(t *testing.T) {
-	n, p := newServer(t)
-	gateway, own := netip.MustParsePrefix("10.2.1.1/24"), netip.MustParsePrefix("10.2.1.100/24")
-	d := p.Start("--config", product.WriteConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%s]}]\n", gateway.Addr())))
-	d.WaitLog(1, "level=WARN", gateway.Addr().String())
-	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-	router := n.Server.Eth1.Peer()
-	await.Must(t, router.AddAddress(gateway))
-	await.Must(t, n.Server.Eth1.AddAddress(own))
-	waitGateway(t, p, gateway.Addr(), router.MAC)
-	if s := p.Status(); len(s.Errors) > 0 {
-		t.Errorf("errors in the status: %q", s.Errors)
-	}
 }
 
 // waitGateway returns when the status shows the gateway with a MAC.

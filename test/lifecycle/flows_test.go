@@ -192,7 +192,9 @@ func wantLittle(t *testing.T, p *product.Product, args []string) {
 	c := p.Command(t.Context(), args...)
 	await.Must(t, c.Start())
 	var most uint64
-	for {
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for ; ; <-pace.C {
 		size, err := product.Memory(c.Process.Pid, "VmHWM")
 		if err != nil { // it has ended
 			break

@@ -89,9 +89,11 @@ func (l *late) leaveAndFollow() *topology.Interface {
 // the server goes on sending takes the kernel's way, counted, never the other device; a question from the same port
 // that comes in elsewhere is answered there.
 func TestIdentity(t *testing.T) {
+	quick, all := short.Run(t), short.Long(t, "each departure with and without a daemon")
 	for name, depart := range departures {
+		moved, both := strings.Contains(name, "moved"), strings.Contains(name, " and ")
 		for _, dead := range []bool{false, true} {
-			if short.Run(t) && dead != strings.Contains(name, "moved") {
+			if !all && dead != moved || quick && !both {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s, daemon dead: %t", name, dead), func(t *testing.T) { testIdentity(t, depart, dead) })

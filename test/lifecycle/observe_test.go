@@ -3,7 +3,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"regexp"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	testhost "replypath/test/host"
@@ -383,48 +381,6 @@ func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversat
 	}
 }
 
-// TestSwitchWithoutDaemon switches the programs only, changes nothing else, and names what stays undone. The next
-// start does it.
-func TestSwitchWithoutDaemon(t *testing.T) {
-	n, p, gateways := newTouchable(t)
-	config := withEth1(t, "mode: enforce", gateways)
-	before := snapshot(t, n)
-	p.Start("--config", config)
-	enforced := inspect(t, n, p)
-	p.Expect(0, "detach", "--stop")
-
-	p.Start("--observe", "--config", config).Stop(unix.SIGTERM)
-	undone := p.Expect(0, "mode", "enforce", "-o", "json")
-	var shown struct{ Mode string }
-	await.Must(t, json.Unmarshal([]byte(undone.Stdout), &shown))
-	wantOneLine(t, undone, "no daemon runs", "left undone until `replypath run`",
-		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
-	await.Same(t, "the host after a switch without a daemon", hostOf(before), hostOf(snapshot(t, n)))
-	if s := p.Status(); s.Mode != "enforce" || len(s.WouldChange) == 0 {
-		t.Errorf("mode %s, and what is left undone is %v", s.Mode, s.WouldChange)
-	}
-	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	testwire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-
-	d := p.Start("--config", config)
-	enforced.want(t, n, p, "enforce")
-	d.Kill()
-	stays := p.Expect(0, "mode", "observe")
-	wantOneLine(t, stays, "no daemon runs", "stays changed until `replypath run`",
-		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
-	await.Same(t, "the host after a switch without a daemon", enforced.host, hostOf(snapshot(t, n)))
-
-	d = p.Start("--config", config) // which stays in observe, as that was said by hand
-	d.WaitLog(1, "mode observe was set by hand")
-	await.Same(t, "the host after a restart in observe", hostOf(before), hostOf(snapshot(t, n)))
-	d.Reload()
-	await.Same(t, "the host after a reload in observe", hostOf(before), hostOf(snapshot(t, n)))
-	enforced.wantSwitch(t, n, p, "enforce")
-	p.Expect(0, "detach", "--stop")
-	await.Same(t, "the host after detach", before, snapshot(t, n))
-}
-
 // TestMode switches between observing and enforcing under flows of every kind, with a daemon and without. It takes
 // effect with the next packet. A mode that there is not, or is nowhere to be set, is refused.
 func TestMode(t *testing.T) {
@@ -456,38 +412,5 @@ func TestMode(t *testing.T) {
 			}
 			check(mode)
 		}
-	}
-}
-
-// TestObserve counts what would be moved and moves nothing.
-func TestObserve(t *testing.T) {
-	n, p := newServer(t)
-	p.Start("--observe")
-	for _, f := range n.Families() {
-		before, wires := p.Metrics(), testwire.Tap(t, n.Server)
-		c := conversation(t, n, traffic.TCP, f)
-		for range 5 {
-			traffic.Ask(t, c)
-		}
-		answers := wires.WantEth0(c.String(), c.Answers())
-		after := p.Metrics()
-		for name, want := range map[string]int{
-			"replypath_asymmetric_packets_total":  len(answers),
-			"replypath_asymmetric_flows_total":    1,
-			"replypath_corrected_packets_total":   0,
-			"replypath_corrected_flows_total":     0,
-			"replypath_uncorrected_packets_total": len(answers),
-		} {
-			labels := []string{"from_interface=eth0", "to_interface=eth1", "family=" + f.String(), "protocol=tcp"}
-			if strings.Contains(name, "uncorrected") {
-				labels = append(labels, "reason=observe")
-			}
-			if got := after.Sum(name, labels...) - before.Sum(name, labels...); got != float64(want) {
-				t.Errorf("%s: %s is %v, not %d", f, name, got, want)
-			}
-		}
-	}
-	if got := p.Metrics().Sum("replypath_mode", "mode=observe"); got != 1 {
-		t.Errorf("replypath_mode of observe is %v", got)
 	}
 }

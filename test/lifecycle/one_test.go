@@ -3,11 +3,9 @@
 package lifecycle
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,99 +64,6 @@ func TestSecondDatapath(t *testing.T) {
 		r.goesOn()
 		r.end()
 	})
-}
-
-// TestTwoStartsAtOnce has two daemons with other pins start in the same moment, several times: one of them is ready, the
-// other names it, and whoever has won works alone.
-func TestTwoStartsAtOnce(t *testing.T) {
-	n, p := newServer(t)
-	second := secondTo(t, p)
-	for range 2 {
-		products := [2]*product.Product{p, second}
-		daemons := [2]*product.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
-		isReady := func(i int) bool { return len(daemons[i].Log.Lines("msg=ready")) > 0 }
-		waiting, stop := context.WithTimeout(t.Context(), await.StartTime)
-		for _, d := range daemons {
-			go func() {
-				_ = d.Log.Wait(waiting, 1, "msg=ready")
-				stop()
-			}()
-		}
-		<-waiting.Done()
-		stop()
-		if !isReady(0) && !isReady(1) {
-			t.Fatal("none of two is ready")
-		}
-		winner := 0
-		if isReady(1) {
-			winner = 1
-		}
-		loser := daemons[1-winner]
-		if code := loser.WaitEnd(); code != 1 {
-			t.Errorf("the second one ended with %d", code)
-		}
-		if len(loser.Log.Lines(products[winner].PinDir, fmt.Sprint("pid ", daemons[winner].PID()))) != 1 || isReady(1-winner) {
-			t.Errorf("the second one does not name the first:\n%s", loser.Log)
-		}
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), true)
-		daemons[winner].Stop(unix.SIGTERM)
-		products[winner].Detach()
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), false)
-	}
-}
-
-// TestPinsRemovedByHand has somebody remove the pins of a dead daemon: another pin directory is free to be used then.
-func TestPinsRemovedByHand(t *testing.T) {
-	eachMechanism(t, "clsact", func(t *testing.T, mechanism string) {
-		t.Parallel()
-		n, p := newServer(t)
-		start(p, mechanism).Kill()
-		second := secondTo(t, p)
-		second.Expect(1, "run")
-		await.Must(t, os.RemoveAll(p.PinDir))
-		start(second, mechanism)
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.UDP, topology.IPv4), true)
-		second.Expect(0, "detach", "--stop")
-		if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
-			t.Error("replypath0 is left")
-		}
-	})
-}
-
-// TestDetachOfTheOther detaches pins while another datapath works in the same network namespace, out of sight, as earlier
-// versions let two begin: that one keeps its device, its routes and its programs. Before, replypath0 went.
-func TestDetachOfTheOther(t *testing.T) {
-	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
-		t.Parallel()
-		n, p := newServer(t)
-		start(p, mechanism).Kill()
-		hidden := p.WithPinDir("/sys/fs/bpf/hidden")
-		d := startHidden(t, hidden, mechanism)
-		result := p.Expect(0, "detach")
-		if !strings.Contains(result.Stderr, "another datapath") || strings.Contains(result.Stdout, "device replypath0") {
-			t.Errorf("what detach says: %s", result)
-		}
-		if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
-			t.Errorf("the other one has lost something: %q", lines)
-		}
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-		// Nothing is pinned there now, and still a daemon works here.
-		wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
-		wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
-		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv6), true)
-	})
-}
-
-// startHidden starts a daemon whose pins nobody else sees: in a mount namespace with a bpf file system of its own.
-func startHidden(t *testing.T, p *product.Product, mechanism string) *product.Daemon {
-	t.Helper()
-	d := p.LaunchAs(func(c *topology.Cmd) {
-		command := append([]string{c.Path}, c.Args[1:]...)
-		c.Path = await.Must1[string](t)(exec.LookPath("unshare"))
-		c.Args = append([]string{"unshare", "--mount", "sh", "-c", `mount -t bpf bpf /sys/fs/bpf && exec "$@"`, "sh"}, command...)
-	}, "--mechanism", mechanism)
-	d.WaitReady()
-	return d
 }
 
 // TestDeletedAgainAndAgain has somebody who does not give in delete replypath0, or its routes: after five times in a row

@@ -38,8 +38,8 @@ var removals = []struct {
 	remove       func(dir string) error
 }{
 	{"all of it", madeAgain, true, "clsact", removeAll},
-	{"moved away", madeAgain, false, "tcx", func(dir string) error { return os.Rename(dir, dir+"-moved") }},
-	{"the links", attachedAgain, false, "tcx", removeIn("links")},
+	{"moved away", madeAgain, false, "", func(dir string) error { return os.Rename(dir, dir+"-moved") }},
+	{"the links", attachedAgain, false, "", removeIn("links")},
 	{"the maps", pinnedAgain, true, "", removeIn("maps")},
 	{"single maps", pinnedAgain, false, "tcx", removeIn("maps/established", "maps/interfaces", "maps/layout")},
 	{"the programs", pinnedAgain, false, "", removeIn("maps/programs")},

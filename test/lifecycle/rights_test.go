@@ -32,45 +32,9 @@ import (
 // nobody is a user without any rights (base-passwd's number).
 const nobody = 65534
 
-// needed are the capabilities, what has to be taken away besides to be without
-// them, and words of what the error says that they are for.
-var needed = []struct{ name, taken, purpose string }{
-	{"CAP_NET_ADMIN", "-net_admin", "attach programs"},
-	{"CAP_BPF", "-bpf,-sys_admin", "load programs"},
-	{"CAP_PERFMON", "-perfmon,-sys_admin", "sockets"},
-}
-
-// TestMissingCapability names what the process lacks and what for, and attaches nothing.
-func TestMissingCapability(t *testing.T) {
-	n, p := newServer(t)
-	before := snapshot(t, n)
-	unprivileged := p.RunAs(asNobody, "run")
-	for _, c := range needed {
-		wantRefusal(t, unprivileged, c.name, c.purpose)
-		r := p.RunAs(wrap("setpriv", "--bounding-set="+c.taken, "--inh-caps="+c.taken), "run")
-		wantRefusal(t, r, c.name, c.purpose)
-		for _, other := range needed {
-			if other.name != c.name && strings.Contains(r.Stderr, other.name) {
-				t.Errorf("only %s is missing: %s", c.name, r)
-			}
-		}
-	}
-	wantUntouched(t, n, p, before)
-}
-
 // asNobody has a program run as a user without any rights.
 func asNobody(c *topology.Cmd) {
 	c.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-}
-
-// TestFewestCapabilities runs with nothing but what it says that it needs.
-func TestFewestCapabilities(t *testing.T) {
-	n, p := newServer(t)
-	const needed = "-all,+net_admin,+bpf,+perfmon"
-	d := p.LaunchAs(wrap("setpriv", "--bounding-set="+needed, "--inh-caps="+needed))
-	d.WaitReady()
-	wantTCP(t, n, true)
-	await.Must1[string](t)(p.Get("/healthz"))
 }
 
 // TestMissingKernelParts starts where something of the kernel is not to be

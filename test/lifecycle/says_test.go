@@ -71,21 +71,6 @@ func TestSaysWhatStays(t *testing.T) {
 	}
 }
 
-// TestSaysReady: the line of a start names mode, interfaces, mechanism, and what was changed on the host.
-func TestSaysReady(t *testing.T) {
-	n, p := newServer(t)
-	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	d := start(p, "clsact")
-	for _, words := range []string{
-		"mode=enforce", `interfaces="eth0, eth1"`, "mechanism=clsact", "sysctl net.ipv4.conf.eth1.rp_filter: 1 -> 2",
-		"qdisc clsact on eth0: none -> clsact", "device replypath0: none ->",
-	} {
-		if len(d.Log.Lines("msg=ready", words)) != 1 {
-			t.Errorf("no line ready with %q:\n%s", words, d.Log)
-		}
-	}
-}
-
 // TestCheckListsTheHost: what would be managed, without any rights.
 func TestCheckListsTheHost(t *testing.T) {
 	_, p := newServer(t)
@@ -162,29 +147,6 @@ func TestAnswerOfStatus(t *testing.T) {
 	await.Must(t, n.Server.Eth1.SetUp())
 	d.Stop(unix.SIGTERM)
 	wantAnswer(t, p, `degraded: no daemon runs.*; enforcing on .*; 3 .*corrected.*`)
-}
-
-// TestHostModelIsShown: status shows the host model in force, as its programs have it, with and without a daemon, and check
-// the one that would be.
-func TestHostModelIsShown(t *testing.T) {
-	_, p := newServer(t)
-	file := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, host_model: strong}]\n")
-	row := regexp.MustCompile(`(?m)^eth0 .* weak .*\neth1 .* strong `)
-	if r := p.Expect(0, "check", "--config", file); !row.MatchString(r.Stdout) {
-		t.Errorf("check: %s", r)
-	}
-	d := p.Start("--config", file)
-	for _, what := range []string{"with a daemon", "without one"} {
-		if r := p.Expect(0, "status"); !row.MatchString(r.Stdout) {
-			t.Errorf("%s: %s", what, r)
-		}
-		if models := [2]string{p.Status().Interface("eth0").HostModel, p.Status().Interface("eth1").HostModel}; models != [2]string{"weak", "strong"} {
-			t.Errorf("%s: %q", what, models)
-		}
-		if what == "with a daemon" {
-			d.Stop(unix.SIGTERM)
-		}
-	}
 }
 
 // TestFlowsOnOneScreen: the table fits 80 columns with the kernel's choice and the state, in the order that is asked for.

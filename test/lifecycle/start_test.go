@@ -3,17 +3,12 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/pace"
 	"replypath/test/product"
 	"replypath/test/topology"
@@ -262,34 +257,5 @@ func TestTwoNamespaces(t *testing.T) {
 	a.Expect(0, "detach", "--stop")
 	if s := b.Status(); !s.Daemon.Running {
 		t.Error("detach on one host has ended the other's daemon")
-	}
-}
-
-// TestDefaults runs without a single flag: the pins are at their usual place.
-func TestDefaults(t *testing.T) {
-	const pins = "/sys/fs/bpf/replypath"
-	n, p := newServer(t)
-	p = p.WithPinDir("")
-	d := p.Start()
-	d.WaitLog(1, "msg=ready", pins)
-	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-	d.Stop(unix.SIGTERM)
-	p.Detach()
-	if found := host.Pins(t); slices.Contains(found, pins) {
-		t.Errorf("pins are left: %q", found)
-	}
-}
-
-// TestJSONLog has every line of the log be a JSON object.
-func TestJSONLog(t *testing.T) {
-	n, p := newServer(t)
-	d := p.Start("--config", product.WriteConfig(t, "log: {format: json, level: debug}\n"))
-	traffic.Ask(t, conversation(t, n, traffic.TCP, topology.IPv4))
-	d.Stop(unix.SIGTERM)
-	for line := range strings.Lines(d.Log.String()) {
-		var record struct{ Time, Level, Msg string }
-		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Msg == "" {
-			t.Errorf("%v: %s", err, line)
-		}
 	}
 }

@@ -10,12 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -109,38 +106,6 @@ func TestHostOpenedBefore(t *testing.T) {
 	}
 }
 
-// strangeFrames are frames to the server's eth1 that start no flow, whatever
-// their payload asks for: TestAdmitSource, TestAdmitDestination and TestAdmitMAC of package bpf have more.
-func strangeFrames(n *topology.TwoNIC) map[string][]gopacket.SerializableLayer {
-	plain4, plain6 := plainDatagram(n, topology.IPv4), plainDatagram(n, topology.IPv6)
-	alter := func(d traffic.Datagram, change func(*traffic.Datagram)) []gopacket.SerializableLayer {
-		change(&d)
-		return d.Layers()
-	}
-	from := func(address string) func(*traffic.Datagram) {
-		return func(d *traffic.Datagram) {
-			d.From = netip.AddrPortFrom(netip.MustParseAddr(address), d.From.Port())
-		}
-	}
-	to := func(mac net.HardwareAddr, address string) func(*traffic.Datagram) {
-		return func(d *traffic.Datagram) {
-			d.ToMAC, d.To = mac, netip.AddrPortFrom(netip.MustParseAddr(address), d.To.Port())
-		}
-	}
-	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	return map[string][]gopacket.SerializableLayer{
-		"ipv6 multicast":       alter(plain6, to(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, "ff02::1")),
-		"subnet broadcast":     alter(plain4, to(broadcast, "10.2.0.255")),
-		"unicast by broadcast": alter(plain4, func(d *traffic.Datagram) { d.ToMAC = broadcast }),
-		"another station":      alter(plain4, func(d *traffic.Datagram) { d.ToMAC = net.HardwareAddr{2, 9, 9, 9, 9, 9} }),
-		"link-local source":    alter(plain4, from("169.254.1.1")),
-		"no source":            alter(plain4, from("0.0.0.0")),
-		"own source":           alter(plain4, from("10.1.0.100")),
-		"own ipv6 source":      alter(plain6, from("2001:db8:1::100")),
-		"tagged":               plain4.Layers(&layers.Dot1Q{VLANIdentifier: 100, Type: layers.EthernetTypeIPv4}),
-	}
-}
-
 // strangePort is that of the client in frames that are made by hand.
 const strangePort = 999
 
@@ -150,55 +115,6 @@ func plainDatagram(n *topology.TwoNIC, f topology.Family) traffic.Datagram {
 		FromMAC: n.Server.Eth1.Peer().MAC, ToMAC: n.Server.Eth1.MAC,
 		From: netip.AddrPortFrom(n.ClientEth0.Address(f), strangePort),
 		To:   netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort),
-	}
-}
-
-// TestStrangeFrames sends what is no unicast question to this host, and what comes to DHCP's ports, and wants
-// neither a flow nor a single moved packet of it.
-func TestStrangeFrames(t *testing.T) {
-	n, p := newServer(t)
-	p.Start()
-	injector := traffic.NewInjector(t, n.Server.Eth1.Peer())
-	wires := wire.Tap(t, n.Server)
-	for name, frame := range strangeFrames(n) {
-		injector.Send(frame...)
-		host.Settle(t, n.Replication, n.Server.Eth1)
-		for _, flow := range p.Flows("--protocol", "udp") {
-			t.Errorf("%s: became the flow %s", name, flow)
-		}
-		_, eth1 := wires.Left(topology.All(topology.UDP, topology.ToPort(strangePort)))
-		if len(eth1) > 0 {
-			t.Fatalf("%s: an answer was moved: %s", name, wire.Describe(eth1))
-		}
-	}
-	for f, ports := range map[topology.Family][]uint16{topology.IPv4: {67, 68}, topology.IPv6: {546, 547}} {
-		for _, port := range ports {
-			d := plainDatagram(n, f)
-			d.To = netip.AddrPortFrom(d.To.Addr(), port)
-			conn := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", d.To.String()))
-			injector.Send(d.Layers()...)
-			_, from, err := conn.ReadFrom(make([]byte, 100))
-			await.Must(t, err)
-			await.Must1[int](t)(conn.WriteTo([]byte("answer"), from))
-			await.Must(t, conn.Close())
-			answer := topology.All(topology.UDP, topology.FromPort(port))
-			_, err = wires.Eth0.Wait(await.Within(t, await.AnswerTime), answer)
-			await.Must(t, err)
-			wires.WantEth0("an answer from a DHCP port", answer)
-		}
-	}
-	if flows := p.Flows("--protocol", "udp"); len(flows) > 0 {
-		t.Errorf("flows %v", flows)
-	}
-	for _, f := range n.Families() {
-		plain := plainDatagram(n, f)
-		// Another port: to what came in strangely the host may have spoken first.
-		plain.From = netip.AddrPortFrom(plain.From.Addr(), strangePort+1)
-		injector.Send(plain.Layers()...)
-		answer := topology.All(topology.UDP, topology.From(plain.To.Addr()), topology.ToPort(strangePort+1))
-		_, err := wires.Eth1.Wait(await.Within(t, await.AnswerTime), answer)
-		await.Must(t, err)
-		wires.WantEth1("a plain datagram", answer)
 	}
 }
 

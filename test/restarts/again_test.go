@@ -151,32 +151,6 @@ func testReload(t *testing.T, wanted int, args ...string) {
 	wantNone(t, l.report("%d reloads, and %d that were refused, %d counters went backwards", done, refused, backwards))
 }
 
-// TestRestartByHand restarts what was switched to enforce by hand with a configuration that
-// enforces: it does so all the time.
-func TestRestartByHand(t *testing.T) {
-	t.Parallel()
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	config := product.WriteConfig(t, "mode: observe\n")
-	d := p.Start("--config", config)
-	l := startLoad(t, n)
-	l.wantAstray(topology.TCP, topology.UDP, topology.EchoReply)
-	const restarts = 3
-	for range restarts {
-		await.Must(t, os.WriteFile(config, []byte("mode: observe\n"), 0o600))
-		d.Reload()
-		p.Expect(0, "mode", "enforce")
-		l.goesOn()
-		l.forget()
-		await.Must(t, os.WriteFile(config, []byte("mode: enforce\n"), 0o600))
-		d.Stop(unix.SIGTERM)
-		d = p.Start("--config", config)
-		l.goesOn()
-		wantNone(t, l.strays())
-	}
-	wantNone(t, l.report("%d restarts out of enforce by hand", restarts))
-}
-
 // TestLayout starts a build whose maps have another layout, under load, and the usual
 // one again. The datapath that is there works until it is replaced; the flows are known anew with their next packet.
 // The log says what is. Of the answers to what was asked before, few go as routed.

@@ -76,7 +76,7 @@ func (r reader) wrong(result *product.Result, dir string, mayBeNone bool) (err e
 // TestReadingCommandsBesideWriters runs the reading commands, one process after the
 // other, while the daemon is killed and started and reads configurations with tables of
 // other sizes, which every one of them has to see whole, with a flow; and while everything
-// is detached and started anew. TestReadersBesideAWriter of package loader looks at all that they say.
+// is detached and started anew.
 func TestReadingCommandsBesideWriters(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)

@@ -308,66 +308,8 @@ func TestTryRestores(t *testing.T) {
 	}
 }
 
-// TestTryObserve tries to only observe in the place of a datapath that enforces, whose daemon has ended: all that it
-// changed on the host is there again afterwards, and gone once the trial is confirmed.
-func TestTryObserve(t *testing.T) {
-	t.Parallel()
-	untouched := newStrict(t)
-	n, p := untouched.n, untouched.p
-	p.Start().Kill()
-	r := newTried(t, n, p)
-	r.wantBy(true)
-	changed := p.Status().HostChanges
-	try := r.begin("--timeout", "60s", "--observe")
-	if value := await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); value != "1" {
-		t.Errorf("rp_filter of eth1 is %s while observing is tried", value)
-	}
-	try.Signal(unix.SIGINT)
-	try.WaitEnd()
-	r.wantBack()
-	r.wantBy(true)
-	if now := p.Status().HostChanges; !slices.Equal(now, changed) {
-		t.Errorf("changed on the host are %+v, before the trial %+v", now, changed)
-	}
-
-	try = r.begin("--timeout", "60s", "--observe")
-	p.Expect(0, "try", "confirm")
-	await.Eventually(t, "nothing of the host is changed", func() error {
-		if s := p.Status(); s.Mode != "observe" || slices.ContainsFunc(s.HostChanges, isNoQdisc) || len(s.WouldChange) == 0 {
-			return fmt.Errorf("mode %s, changed %+v, would change %+v", s.Mode, s.HostChanges, s.WouldChange)
-		}
-		return nil
-	})
-	try.WaitEnd()
-	p.Detach()
-	untouched.wantBack()
-}
-
 // isNoQdisc tells a change from what observing needs as well, where there is no TCX.
 func isNoQdisc(c product.HostChange) bool { return !strings.HasPrefix(c.Object, "qdisc ") }
-
-// TestTryRestoresBoundRoute tries a configuration without a route for sockets that are bound to eth1, in the place of
-// a datapath that has one.
-func TestTryRestoresBoundRoute(t *testing.T) {
-	t.Parallel()
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	routes := func() string {
-		return host.Shell(t, n.Server.Host, "ip route show table 114114 dev eth1 proto 114 2>/dev/null || true")
-	}
-	host.Shell(t, n.Server.Host, "ip route add 10.77.0.0/16 via "+n.Server.Eth1.Gateway(topology.IPv4).String()+" dev eth1")
-	p.Start().Kill()
-	r := newTried(t, n, p)
-	before := routes()
-	try := r.begin("--config", product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
-	if during := routes(); before == "" || during != "" {
-		t.Errorf("before %q, during the trial %q", before, during)
-	}
-	try.Signal(unix.SIGINT)
-	try.WaitEnd()
-	r.wantBack()
-	t.Logf("%q is back", strings.TrimSpace(before))
-}
 
 // TestTryBesideRun is refused, and changes nothing.
 func TestTryBesideRun(t *testing.T) {

@@ -242,23 +242,6 @@ func (s s6) newSession(t *testing.T, f topology.Family, kind traffic.Kind, n int
 	return session{c, left, by}
 }
 
-// newSessions prepares sessions with all of the client's addresses, which a route over both uplinks has to spread.
-func (s s6) newSessions(t *testing.T, spread bool) (sessions []session) {
-	t.Helper()
-	used := make(map[*topology.Interface]bool)
-	for n := range s.ClientAddresses(topology.IPv4) {
-		kind := []traffic.Kind{traffic.TCP, traffic.UDP}[n%2]
-		for _, f := range s.Families() {
-			x := s.newSession(t, f, kind, n)
-			sessions, used[x.by] = append(sessions, x), true
-		}
-	}
-	if spread != (len(used) == 2) {
-		t.Errorf("the routing table uses %d uplinks", len(used))
-	}
-	return sessions
-}
-
 // goOn goes on with sessions and wants their frames by the uplinks that the routing table says.
 func (s s6) goOn(t *testing.T, sessions ...session) {
 	t.Helper()
@@ -266,44 +249,6 @@ func (s s6) goOn(t *testing.T, sessions ...session) {
 	for _, x := range sessions {
 		traffic.Ask(t, x.Conversation)
 		s.by(x.by).want(exits, "translated "+x.String(), x.left)
-	}
-}
-
-// TestS6Translated has long sessions come from inside, which the host translates to the address of the uplink that
-// they leave by. They go where the routing table says, by one default route and by one over both uplinks, when
-// replypath starts and afterwards, also while the client asks the host itself by the other uplink. One whose default
-// route moves dies with the address that it loses, as without replypath.
-func TestS6Translated(t *testing.T) {
-	for _, spread := range []bool{false, true} {
-		t.Run(fmt.Sprintf("multipath %t", spread), func(t *testing.T) { testS6Translated(t, spread) })
-	}
-}
-
-func testS6Translated(t *testing.T, spread bool) {
-	s := newS6(t)
-	s.translate(t)
-	if spread {
-		s.multipath(t)
-	}
-	before := s.newSessions(t, spread)
-	s.goOn(t, before...)
-	p := product.On(t, s.Server.Host)
-	p.Start()
-	s.goOn(t, before...)
-	s.goOn(t, s.newSessions(t, spread)...)
-	s.answered(t, "")
-	s.goOn(t, before...)
-	if spread {
-		return
-	}
-	s.eachStarted(t, "the host asks", s.Server.Eth1) // which itself forwards now, and is asked by eth0
-	s.moveDefault(t)
-	exits := wire.TapAll(t, s.nics...)
-	for _, x := range before[:len(traffic.Families)] { // by TCP
-		if err := wire.AskUntilLost(t, x.Conversation, exits.At(s.Server.Eth0), x.left); err == nil {
-			t.Errorf("%s goes on", x)
-		}
-		s.by(s.Server.Eth0).want(exits, x.String(), x.left)
 	}
 }
 

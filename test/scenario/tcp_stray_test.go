@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -98,60 +97,6 @@ func wantNoFlows(t *testing.T, p *product.Product) {
 	if flows := p.Flows(); len(flows) != 0 {
 		t.Errorf("flows: %v", flows)
 	}
-}
-
-// TestStraySegments has segments come in by eth1 that belong to nothing, several of each connection, seconds apart:
-// every reset leaves by eth1 and is counted, and in mode observe by eth0.
-func TestStraySegments(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	strays := map[string]layers.TCP{
-		"ack": {ACK: true}, "data": {ACK: true, PSH: true}, "end": {FIN: true, ACK: true},
-		"end without ack": {FIN: true}, "nothing": {}, "answer to nothing": {SYN: true, ACK: true},
-	}
-	eth0, eth1 := traffic.NewInjector(t, n.Server.Eth0.Peer()), traffic.NewInjector(t, n.Server.Eth1.Peer())
-	by, injector := n.Server.Eth1, eth1
-	resets := topology.Flags(topology.RST, topology.RST)
-	send := func(port layers.TCPPort) (wires *wire.Wires) {
-		t.Helper()
-		wires = wire.Tap(t, n.Server)
-		for _, f := range traffic.Families {
-			for _, tcp := range strays {
-				tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack, tcp.Window = port, closedPort, 1000, 2000, 1000
-				port++
-				injector.Send(segmentFrame(by.Peer().MAC, by.MAC, n.ClientEth0.Address(f), n.Server.Eth1.Address(f), &tcp)...)
-			}
-		}
-		await.Eventually(t, "every segment is answered", func() error {
-			if eth0, eth1 := wires.Left(resets); len(eth0)+len(eth1) < len(traffic.Families)*len(strays) {
-				return fmt.Errorf("%d and %d resets", len(eth0), len(eth1))
-			}
-			return nil
-		})
-		return wires
-	}
-	send(4000).WantEth0("without replypath", resets)
-
-	p := product.On(t, n.Server.Host)
-	p.Start("--observe", "--config", product.WriteConfig(t, product.SmallTables))
-	before := countedBy(p)
-	wantCounted(t, p, before, send(5000).WantEth0("in mode observe", resets), false)
-
-	p.Expect(0, "mode", "enforce")
-	before = countedBy(p)
-	var frames []*topology.Frame
-	for i := range 3 {
-		if i > 0 {
-			p.Age(1500 * time.Millisecond) // what is known of a segment could be forgotten
-		}
-		frames = append(frames, send(6000).WantEth1("the resets", resets)...)
-	}
-	wantCounted(t, p, before, frames, true)
-
-	by, injector = n.Server.Eth0, eth0
-	send(6000).WantEth0("the resets of the same tuples, now by eth0", resets)
-	by, injector = n.Server.Eth1, eth1
-	send(6000).WantEth1("and by eth1 again", resets)
-	wantNoFlows(t, p)
 }
 
 // strayAt sends a segment that belongs to nothing to the server, by the wrong NIC.

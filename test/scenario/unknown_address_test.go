@@ -12,7 +12,6 @@ import (
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
-	"replypath/test/wire"
 )
 
 // forwards has a host forward packets, or stop it.
@@ -60,35 +59,4 @@ func TestUnknownAddress(t *testing.T) {
 		}
 		each(fmt.Sprintf("ip_forward %d", on), want)
 	}
-}
-
-// TestSourceOfNoInterface has the host ask from an address that no interface has, and be answered by eth1: that begins no
-// flow, so that its questions go on to leave by eth0.
-func TestSourceOfNoInterface(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	core := await.Must1[*topology.Interface](t)(n.Replication.Interface("core"))
-	for _, f := range n.Families() {
-		to := netip.PrefixFrom(behind[f], behind[f].BitLen())
-		await.Must(t, n.Core.AddRoute(topology.Route{Destination: to, Via: core.Address(f)}))
-		await.Must(t, n.Replication.AddRoute(topology.Route{Destination: to, Via: n.Server.Eth1.Address(f)}))
-		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
-	}
-	host.Nft(t, n.Server.Host, fmt.Sprintf(`
-		table inet pool {
-			chain postrouting {
-				type nat hook postrouting priority srcnat
-				ip saddr %s snat ip to %s
-				ip6 saddr %s snat ip6 to %s
-			}
-		}`, n.Server.Eth0.Address(topology.IPv4), behind[topology.IPv4], n.Server.Eth0.Address(topology.IPv6), behind[topology.IPv6]))
-	p := product.On(t, n.Server.Host)
-	p.Start()
-	p.WaitGrace()
-	traffic.EachQuestion(t, "the host asks", func(t *testing.T, f topology.Family, kind traffic.Kind) {
-		c := traffic.NewConversation(t, kind, n.Server.Eth0, n.ClientEth0.Address(f))
-		wires := wire.Tap(t, n.Server)
-		traffic.AskSizes(t, c)
-		traffic.AskSizes(t, c)
-		wires.WantEth0(c.String(), c.Masked(behind[f]).Questions())
-	})
 }

@@ -16,7 +16,6 @@ const (
 	Static    = "static"
 	Rules2    = "iprule-2"
 	Floor     = "floor"
-	Recorder  = "recorder"
 	Connmark  = "connmark"
 	VRF       = "vrf"
 	Replypath = "replypath"
@@ -40,19 +39,11 @@ type Contender struct {
 
 	// conntrack limits how many flows there can be.
 	conntrack bool
-	// ownDevice is true where the server's sockets have to be bound to Site.Device.
-	ownDevice bool
-	// ipv4 is true where it knows nothing else.
-	ipv4 bool
 	// everything is true where it moves what the server forwards as well.
 	everything bool
-	// connections is true where it knows sockets of established TCP connections only.
-	connections bool
 	// origin is true where it differs from another in what the server opens only.
 	origin bool
-	// extra ones take part only where they are named.
-	extra bool
-	setUp func(context.Context, *Site, Options) (Running, error)
+	setUp  func(context.Context, *Site, Options) (Running, error)
 }
 
 // Options say how contenders are set up.
@@ -96,11 +87,6 @@ func (c *Contender) CheckWay(before, after Sent) error {
 	return nil
 }
 
-// Usual returns the contenders that take part where none is named.
-func Usual() []*Contender {
-	return slices.DeleteFunc(All(), func(c *Contender) bool { return c.extra })
-}
-
 // All returns the contenders in the order in which they take turns.
 func All() []*Contender {
 	all := []*Contender{
@@ -116,16 +102,11 @@ func All() []*Contender {
 	return append(all,
 		constants(),
 		floor(),
-		recorder(),
-		socket(),
-		emptyTCX(),
-		emptyXDP(),
 		connmark(Connmark, "nftables connection marks, a rule for each interface", linearTable),
 		connmark("connmark-vmap", "nftables connection marks by maps", mapTable),
 		vrf(),
 		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
 		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
-		small(),
 		strong(),
 		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"),
 		replypath("replypath-observe-clsact", "observing, attached by clsact", ByEth0, "--mechanism", "clsact", "--observe"))
@@ -134,33 +115,19 @@ func All() []*Contender {
 // Work is what a contender may be unable to do.
 type Work struct {
 	Flows int
-	// Unbound is true where the server answers by a datagram socket that nobody binds to a device.
-	Unbound bool
-	// Kept is true where all goes on TCP connections that are kept.
-	Kept bool
 	// Forward is true where the server forwards the packets of others.
 	Forward bool
 	// Origin is true where the server asks.
 	Origin bool
-	IPv6   bool
 }
 
 // Lacks says what keeps the contender from such work, or "".
 func (c *Contender) Lacks(work Work) string {
-	if c.ownDevice && work.Unbound {
-		return "the server does not bind its socket to the device"
-	}
 	if c.origin && !work.Origin {
 		return "it differs in what the server opens only"
 	}
-	if c.ipv4 && work.IPv6 {
-		return "it knows IPv4 only"
-	}
 	if c.everything && work.Forward {
 		return "it moves the packets of others as well"
-	}
-	if c.connections && !work.Kept {
-		return "it knows established connections of the host's own only"
 	}
 	if !c.conntrack {
 		return ""

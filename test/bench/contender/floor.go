@@ -12,25 +12,17 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/topology"
 )
 
-// What programs decide (linux/pkt_cls.h, linux/bpf.h).
-const (
-	tcxNext = -1 // TCX_NEXT
-	xdpPass = 2  // XDP_PASS
-)
+// tcxNext is what programs decide (TCX_NEXT in linux/bpf.h).
+const tcxNext = -1
 
-// Where struct __sk_buff has the EtherType, the interface and the socket.
-const (
-	protocolOffset  = 16
-	interfaceOffset = 40
-	socketOffset    = 168
-)
+// protocolOffset is where struct __sk_buff has the EtherType.
+const protocolOffset = 16
 
 // constants is about the least that a program can do to correct answers: it looks nothing up, and
 // sends whatever is IP to eth1. All that replypath costs beside it is its own.
@@ -39,7 +31,7 @@ func constants() *Contender {
 		Name: "constants", About: "a program that looks nothing up: everything to eth1, the MACs by bpf_skb_store_bytes",
 		everything: true,
 		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
-			return attachProgram(s, ebpf.SchedCLS, toConstants(s.Eth1.Index, s.Eth1.Peer().MAC, s.Eth1.MAC), func(p *ebpf.Program) (link.Link, error) {
+			return attachProgram(s, toConstants(s.Eth1.Index, s.Eth1.Peer().MAC, s.Eth1.MAC), func(p *ebpf.Program) (link.Link, error) {
 				return link.AttachTCX(link.TCXOptions{Interface: s.Eth0.Index, Program: p, Attach: ebpf.AttachTCXEgress})
 			})
 		},
@@ -64,7 +56,7 @@ func floor() *Contender {
 				{ebpf.AttachTCXEgress, s.Eth1, always(tcxNext)},
 				{ebpf.AttachTCXEgress, s.Eth0, toConstants(s.Eth1.Index, s.Eth1.Peer().MAC, s.Eth1.MAC)},
 			} {
-				one, err := attachProgram(s, ebpf.SchedCLS, hook.does, func(p *ebpf.Program) (link.Link, error) {
+				one, err := attachProgram(s, hook.does, func(p *ebpf.Program) (link.Link, error) {
 					return link.AttachTCX(link.TCXOptions{Interface: hook.device.Index, Program: p, Attach: hook.at})
 				})
 				if err != nil {
@@ -89,65 +81,6 @@ func (s *severalAttached) Stop() error {
 	return errors.Join(errs...)
 }
 
-// socket takes the interface from the socket of an established connection, where the kernel keeps that of the segment whose route it
-// has cached (inet_sk_rx_dst_set() in net/ipv4/tcp_ipv4.c): a table of flows that costs nothing to keep. It knows no router, so that the MACs
-// are constants, and what has no full socket (a SYN-ACK, TIME_WAIT) it leaves alone.
-func socket() *Contender {
-	return &Contender{
-		Name: "socket", About: "a program that takes the interface from the socket of an established connection (sk_rx_dst_ifindex)", connections: true, extra: true,
-		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
-			offset, err := memberOffset("sock", "sk_rx_dst_ifindex")
-			if err != nil {
-				return nil, err
-			}
-			return attachProgram(s, ebpf.SchedCLS, toInterfaceOfSocket(offset, s.Eth1.Peer().MAC, s.Eth1.MAC), func(p *ebpf.Program) (link.Link, error) {
-				return link.AttachTCX(link.TCXOptions{Interface: s.Eth0.Index, Program: p, Attach: ebpf.AttachTCXEgress})
-			})
-		},
-	}
-}
-
-// memberOffset is where the running kernel has a member of a struct, in bytes.
-func memberOffset(structure, member string) (int16, error) {
-	spec, err := btf.LoadKernelSpec()
-	if err != nil {
-		return 0, fmt.Errorf("read the kernel's types: %w", err)
-	}
-	var found *btf.Struct
-	if err := spec.TypeByName(structure, &found); err != nil {
-		return 0, fmt.Errorf("look for struct %s: %w", structure, err)
-	}
-	for _, m := range found.Members {
-		if m.Name == member {
-			return int16(m.Offset.Bytes()), nil
-		}
-	}
-	return 0, fmt.Errorf("struct %s of this kernel has no %s", structure, member)
-}
-
-// emptyTCX and emptyXDP tell what it costs to look at questions at either hook, whatever is done with them there.
-func emptyTCX() *Contender {
-	return &Contender{
-		Name: "empty-tcx", About: "no correction; an empty program at ingress of eth1, by TCX", Way: ByEth0, extra: true,
-		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
-			return attachProgram(s, ebpf.SchedCLS, always(tcxNext), func(p *ebpf.Program) (link.Link, error) {
-				return link.AttachTCX(link.TCXOptions{Interface: s.Eth1.Index, Program: p, Attach: ebpf.AttachTCXIngress})
-			})
-		},
-	}
-}
-
-func emptyXDP() *Contender {
-	return &Contender{
-		Name: "empty-xdp", About: "no correction; an empty program at eth1, by XDP in the driver", Way: ByEth0, extra: true,
-		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
-			return attachProgram(s, ebpf.XDP, always(xdpPass), func(p *ebpf.Program) (link.Link, error) {
-				return link.AttachXDP(link.XDPOptions{Interface: s.Eth1.Index, Program: p, Flags: link.XDPDriverMode})
-			})
-		},
-	}
-}
-
 // attached is a program at work.
 type attached struct {
 	program *ebpf.Program
@@ -157,8 +90,8 @@ type attached struct {
 // Stop takes it off.
 func (a *attached) Stop() error { return errors.Join(a.link.Close(), a.program.Close()) }
 
-func attachProgram(s *Site, kind ebpf.ProgramType, instructions asm.Instructions, attach func(*ebpf.Program) (link.Link, error)) (*attached, error) {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, Instructions: instructions, License: "Dual BSD/GPL"})
+func attachProgram(s *Site, instructions asm.Instructions, attach func(*ebpf.Program) (link.Link, error)) (*attached, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, Instructions: instructions, License: "Dual BSD/GPL"})
 	if err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
@@ -189,23 +122,6 @@ func toConstants(ifindex int, destination, source net.HardwareAddr) asm.Instruct
 		asm.JEq.Imm(asm.R0, etherType(unix.ETH_P_IP), "move"),
 		asm.JEq.Imm(asm.R0, etherType(unix.ETH_P_IPV6), "move"),
 		asm.Mov.Imm(asm.R0, tcxNext),
-		asm.Return(),
-	}, move(destination, source))
-}
-
-// toInterfaceOfSocket sends what a TCP socket sends to the interface that it has heard of its peer by, with these MACs.
-func toInterfaceOfSocket(offset int16, destination, source net.HardwareAddr) asm.Instructions {
-	return slices.Concat(asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R1, asm.R6, socketOffset, asm.DWord),
-		asm.JEq.Imm(asm.R1, 0, "pass"),
-		asm.FnSkcToTcpSock.Call(),
-		asm.JEq.Imm(asm.R0, 0, "pass"),
-		asm.LoadMem(asm.R7, asm.R0, offset, asm.Word),
-		asm.JEq.Imm(asm.R7, 0, "pass"),
-		asm.LoadMem(asm.R0, asm.R6, interfaceOffset, asm.Word),
-		asm.JNE.Reg(asm.R0, asm.R7, "move"),
-		asm.Mov.Imm(asm.R0, tcxNext).WithSymbol("pass"),
 		asm.Return(),
 	}, move(destination, source))
 }

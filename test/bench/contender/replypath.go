@@ -38,7 +38,7 @@ const beforeVariable = "REPLYPATH_BEFORE"
 // before is the enforcing contender by an earlier build: what a change gains is seen side by side only.
 func before(build string) *Contender {
 	return &Contender{
-		Name: "replypath-before", About: "enforcing, attached by TCX, the build that " + beforeVariable + " names", extra: true,
+		Name: "replypath-before", About: "enforcing, attached by TCX, the build that " + beforeVariable + " names",
 		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
 			options.Binary = build
 			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
@@ -69,17 +69,6 @@ func strong() *Contender {
 				return nil, errors.Join(err, d.Stop())
 			}
 			return d, nil
-		},
-	}
-}
-
-// small has tables that a cache can hold.
-func small() *Contender {
-	return &Contender{
-		Name: "replypath-4096", About: "enforcing, attached by TCX, tables of 4,096 flows", extra: true,
-		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
-			options.Configuration = "flow_table: {max_entries: 4096}\n"
-			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
 		},
 	}
 }

@@ -18,7 +18,7 @@ const vrfDevice = "replication"
 // for TCP.
 func vrf() *Contender {
 	return &Contender{
-		Name: VRF, About: "eth1 in a VRF of its own, to which the server's sockets are bound, or (programs) what they accept", ownDevice: true,
+		Name: VRF, About: "eth1 in a VRF of its own, to which the server's sockets are bound, or (programs) what they accept",
 		setUp: func(ctx context.Context, s *Site, _ Options) (Running, error) { return nothing{}, setUpVRF(ctx, s) },
 	}
 }
@@ -60,7 +60,7 @@ func vrfMissing() (reason string, err error) {
 	}
 	_, err = host.AddVRF(vrfDevice, table)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return "this kernel has no VRF: make test-kernels SUITES=bench measures it in a virtual machine", nil
+		return "this kernel has no VRF", nil
 	}
 	return "", err
 }

@@ -17,19 +17,10 @@ import (
 type Workload struct {
 	Name, Unit string
 	About      string
-	// LowerIsBetter is true for times, false for rates.
-	LowerIsBetter bool
 	// Quick workloads are those of a short run.
 	Quick bool
 	// Program ones have a server that is a program.
 	Program bool
-	// Unbound ones have one that answers datagrams by a socket that nobody binds to a device.
-	Unbound bool
-	// Kept ones go on TCP connections that are kept.
-	Kept bool
-	// Whole ones are done once, for whole seconds or as long as they take. All others can go
-	// on again and again for a short time, and rest between.
-	Whole bool
 	// Only names contenders, if the work is not for all.
 	Only []string
 	// Flows is how many flows there are; 0 is a handful.
@@ -84,48 +75,44 @@ func All() []*Workload {
 	all := []*Workload{
 		{Name: "udp-echo-64", Unit: perSecond, Quick: true, start: udpEcho(64, 1),
 			About: "datagrams of 64 bytes sent back by a socket that is not connected, one at a time, on one core"},
-		{Name: "tcp-rr", Unit: perSecond, Quick: true, Kept: true, start: tcpRequests(1),
+		{Name: "tcp-rr", Unit: perSecond, Quick: true, start: tcpRequests(1),
 			About: "requests of 64 bytes answered on one connection, one at a time, on one core"},
 		{Name: "tcp-crr", Unit: perSecond, Quick: true, start: tcpConnections,
 			About: "connect, request, answer, close, one at a time, each time from another address, on one core"},
-		{Name: "tcp-bulk", Unit: "Mbit/s", Quick: true, Program: true, Kept: true, start: bulk(true),
+		{Name: "tcp-bulk", Unit: "Mbit/s", Quick: true, Program: true, start: bulk(true),
 			About: "the server sends (iperf3), in packets of up to 64 kB: GSO, which veth hands over uncut, so that there is nothing for GRO, on one core"},
-		{Name: "tcp-bulk-in", Unit: "Mbit/s", Program: true, Kept: true, start: bulk(false),
+		{Name: "tcp-bulk-in", Unit: "Mbit/s", Program: true, start: bulk(false),
 			About: "the client sends (iperf3), in such packets, and the server acknowledges, on one core"},
 		{Name: "tcp-crr-beside", Unit: perSecond, Quick: true, start: beside(connectInTurns), About: "tcp-crr" + besideAbout},
-		{Name: "tcp-rr-beside", Unit: perSecond, Kept: true, start: beside(askInTurns), About: "tcp-rr" + besideAbout},
+		{Name: "tcp-rr-beside", Unit: perSecond, start: beside(askInTurns), About: "tcp-rr" + besideAbout},
 		{Name: "udp-echo-64-beside", Unit: perSecond, start: beside(echoOne), About: "udp-echo-64" + besideAbout},
 		{Name: "udp-echo-1400", Unit: perSecond, start: udpEcho(1400, 1),
 			About: "as udp-echo-64, with 1400 bytes"},
 		{Name: "udp-echo-64-two-cores", Unit: perSecond, CPUs: 2, start: udpEcho(64, 2),
 			About: "two of udp-echo-64 side by side, each on a core of its own"},
 		{Name: "udp-echo-64-ipv6", Unit: perSecond, IPv6: true, start: udpEcho(64, 1), About: "udp-echo-64 by IPv6"},
-		{Name: "tcp-rr-ipv6", Unit: perSecond, IPv6: true, Kept: true, start: tcpRequests(1), About: "tcp-rr by IPv6"},
+		{Name: "tcp-rr-ipv6", Unit: perSecond, IPv6: true, start: tcpRequests(1), About: "tcp-rr by IPv6"},
 		{Name: "tcp-crr-ipv6", Unit: perSecond, IPv6: true, start: tcpConnections, About: "tcp-crr by IPv6"},
 		{Name: "udp-echo-64-flows-10000", Unit: perSecond, Flows: 10_000, Only: manyFlows, start: udpCrowd(10_000),
 			About: "as udp-echo-64, each datagram from another one of 10,000 peers"},
 		{Name: "udp-echo-64-flows-1000000", Unit: perSecond, Flows: 1_000_000, Only: manyFlows, start: udpCrowd(1_000_000),
 			About: "as udp-echo-64, each datagram from another one of 1,000,000 peers"},
 		// Not all side by side: each has 2,000 sockets, and 20,000 open files are not allowed everywhere.
-		{Name: "tcp-rr-1000", Unit: perSecond, Only: manyFlows, Kept: true, start: tcpRequests(1000),
+		{Name: "tcp-rr-1000", Unit: perSecond, Only: manyFlows, start: tcpRequests(1000),
 			About: "as tcp-rr, on 1,000 connections that all have a request on its way"},
-		{Name: "nginx", Unit: perSecond, Program: true, Kept: true, start: nginx(true),
+		{Name: "nginx", Unit: perSecond, Program: true, start: nginx(true),
 			About: "nginx and wrk: 64 connections that are kept, 1 KiB each answer, on one core"},
 		{Name: "nginx-connect", Unit: perSecond, Program: true, start: nginx(false),
 			About: "nginx and wrk: a connection for each request"},
-		{Name: "postgresql", Unit: "MiB/s", Program: true, Kept: true, start: replication,
+		{Name: "postgresql", Unit: "MiB/s", Program: true, start: replication,
 			About: "PostgreSQL's WAL sent to pg_receivewal"},
 		{Name: "forward", Unit: perSecond, Forward: true, start: forward,
 			About: "udp-echo-64 between two other hosts, forwarded by the server"},
 		{Name: "syn-flood", Unit: perSecond, start: synFlood,
 			About: "SYN-ACKs that leave the server under a flood of SYNs from random addresses, on one core"},
 	}
-	return append(append(all, origins()...), latencies()...)
+	return append(all, origins()...)
 }
-
-// OneCore tells whether the work is done on CPU alone, and its figure is how often a
-// second: what the CPU has done meanwhile can be divided by that.
-func (w *Workload) OneCore() bool { return !w.Program && w.CPUs < 2 }
 
 // Fit returns those of the workloads that the machine has enough CPUs for, and why the others are left out.
 func Fit(workloads []*Workload) (fit []*Workload, absent map[string]string) {

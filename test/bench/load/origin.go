@@ -16,7 +16,7 @@ func origins() []*Workload {
 			r.unconnected = true
 			return c.echoUDP(r, CPU(), 64)
 		}), About: "udp-echo-64 the other way: the server asks, from an address of eth1, by a socket that is not connected"},
-		{Name: "origin-tcp-rr", Unit: "1/s", Origin: true, Kept: true, Only: only, start: originate(func(ctx context.Context, c *crew, r route) error {
+		{Name: "origin-tcp-rr", Unit: "1/s", Origin: true, Only: only, start: originate(func(ctx context.Context, c *crew, r route) error {
 			return c.askOnConnections(ctx, r, 1)
 		}), About: "tcp-rr the other way: the server opened the connection, from an address of eth1"},
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -31,16 +30,15 @@ var kinds = []struct {
 	}},
 	{"Programs and large data", []string{"nginx", "nginx-connect", "postgresql", "tcp-bulk", "tcp-bulk-in"}},
 	{"Forwarding, floods, what the server starts", []string{"forward", "syn-flood", "origin-udp-64", "origin-tcp-rr"}},
-	{"Latency: less is better", []string{"latency-p50", "latency-p99"}},
 }
 
 // tables makes a table of each kind of which anything was measured.
-func (r *Results) tables(plots string) []table {
+func (r *Results) tables() []table {
 	rest := slices.DeleteFunc(slices.Clone(r.Workloads), func(w Workload) bool { return len(w.Contenders) == 0 })
 	var all []table
 	add := func(name string, workloads []Workload) {
 		if len(workloads) > 0 {
-			all = append(all, newTable(name, workloads, plots))
+			all = append(all, newTable(name, workloads))
 		}
 	}
 	for _, kind := range kinds {
@@ -57,15 +55,11 @@ func (r *Results) tables(plots string) []table {
 	return all
 }
 
-// newTable has a row for each contender, and one to compare replypath with two rules. Plots are a directory, "" for none.
-func newTable(name string, workloads []Workload, plots string) table {
+// newTable has a row for each contender, and one to compare replypath with two rules.
+func newTable(name string, workloads []Workload) table {
 	t := table{Name: name, Workloads: workloads}
 	for _, w := range workloads {
-		heading := w.Name
-		if plots != "" {
-			heading = fmt.Sprintf("[%s](%s/%[1]s.svg)", w.Name, plots)
-		}
-		t.Columns = append(t.Columns, heading)
+		t.Columns = append(t.Columns, w.Name)
 	}
 	// The order is that of the workload with the most contenders.
 	fullest := slices.SortedStableFunc(slices.Values(workloads), func(a, b Workload) int {
@@ -103,22 +97,6 @@ func (t *table) addRow(label string, cell func(*Workload) string) {
 	t.Rows = append(t.Rows, row)
 }
 
-// turned has a row for each workload, where there are more of them than contenders.
-func (t table) turned() table {
-	turned := table{Workloads: t.Workloads}
-	for _, row := range t.Rows {
-		turned.Columns = append(turned.Columns, row[0])
-	}
-	for i, workload := range t.Columns {
-		cells := []string{workload}
-		for _, row := range t.Rows {
-			cells = append(cells, row[i+1])
-		}
-		turned.Rows = append(turned.Rows, cells)
-	}
-	return turned
-}
-
 // cell is a contender's ratio with its noise, and the base's own figure; in parentheses where few rounds measured it.
 func (w *Workload) cell(contender string) string {
 	c := w.Contender(contender)
@@ -134,65 +112,6 @@ func (w *Workload) cell(contender string) string {
 		return "(" + shown + ")"
 	}
 	return shown
-}
-
-// emulation is what a run in a virtual machine has printed.
-type emulation struct {
-	// Machine and Method are its first two lines.
-	Machine, Method string
-	Table           table
-}
-
-// A workload's line, and that of a contender, as Print writes them.
-var (
-	workloadLine  = regexp.MustCompile(`^(\S+) \((\S+)\): `)
-	contenderLine = regexp.MustCompile(`^  (\S+) +\d+ +(\S+) +\S+ +\S+ +(\S+) +\S+ +(\S+) % +(\S+) `)
-)
-
-// readEmulation reads back what Print has written.
-func readEmulation(text string) (*emulation, error) {
-	lines := strings.Split(text, "\n")
-	e := &emulation{Machine: lines[0]}
-	if len(lines) > 1 {
-		e.Method = lines[1]
-	}
-	var workloads []Workload
-	for _, line := range lines {
-		if begins := workloadLine.FindStringSubmatch(line); begins != nil {
-			workloads = append(workloads, Workload{Name: begins[1], Unit: begins[2]})
-			continue
-		}
-		cells := contenderLine.FindStringSubmatch(line)
-		if cells == nil || len(workloads) == 0 {
-			continue
-		}
-		c := Contender{Name: cells[1]}
-		var noise, toRules float64
-		for i, figure := range []*float64{&c.Median, &c.Ratio, &noise, &toRules} {
-			if cells[2+i] == "-" { // there were no rules to compare with
-				continue
-			}
-			v, err := strconv.ParseFloat(cells[2+i], 64)
-			if err != nil {
-				return nil, fmt.Errorf("read the results of a virtual machine: %w", err)
-			}
-			*figure = v
-		}
-		c.Noise = noise / 100
-		if toRules != 0 {
-			c.RulesRatio = &toRules
-		}
-		if strings.Contains(line, fewRounds) {
-			c.Difference = fewRounds
-		}
-		w := &workloads[len(workloads)-1]
-		w.Contenders = append(w.Contenders, c)
-	}
-	if len(workloads) == 0 {
-		return nil, fmt.Errorf("the results of a virtual machine have no workload")
-	}
-	e.Table = newTable("", workloads, "").turned()
-	return e, nil
 }
 
 // part is what programs take of a workload.

@@ -25,8 +25,6 @@ type Machine struct {
 	Mitigations map[string]string `json:"mitigations"`
 	// Settings are kernel settings that matter, by sysctl.
 	Settings map[string]string `json:"settings"`
-	// Counters says whether the CPU's cycles and cache misses can be read, or why not.
-	Counters string `json:"counters"`
 	// Load is the load average of the last minute before the run.
 	Load float64 `json:"load"`
 }

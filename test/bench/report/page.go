@@ -59,24 +59,16 @@ func oneDigit(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
 // About describes contenders on the page.
 type About struct{ Name, About string }
 
-// Page writes a page in Markdown whose plots are in a directory beside it. emulated is
-// what Print has written in a virtual machine, or "".
-func (r *Results) Page(w io.Writer, contenders []About, plots, emulated string) error {
+// Page writes a page in Markdown whose raw data are in a directory beside it.
+func (r *Results) Page(w io.Writer, contenders []About, dir string) error {
 	data := struct {
 		*Results
-		Emulated *emulation
 		About    []About
-		Plots    string
+		Dir      string
 		Groups   []table
 		Cases    *programs
 		Affected []string
-	}{Results: r, About: contenders, Plots: plots, Groups: r.tables(plots), Affected: r.Machine.mitigated()}
-	if emulated != "" {
-		var err error
-		if data.Emulated, err = readEmulation(emulated); err != nil {
-			return err
-		}
-	}
+	}{Results: r, About: contenders, Dir: dir, Groups: r.tables(), Affected: r.Machine.mitigated()}
 	if len(r.Programs) > 0 && string(r.Programs) != "null" {
 		data.Cases = new(programs)
 		if err := json.Unmarshal(r.Programs, data.Cases); err != nil {

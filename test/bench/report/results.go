@@ -61,10 +61,9 @@ type Method struct {
 
 // Workload is a kind of work with what every contender made of it.
 type Workload struct {
-	Name          string `json:"name"`
-	Unit          string `json:"unit"`
-	About         string `json:"about"`
-	LowerIsBetter bool   `json:"lower_is_better"`
+	Name  string `json:"name"`
+	Unit  string `json:"unit"`
+	About string `json:"about"`
 	// Noise is the difference of a ratio from 1 that means nothing, where all rounds were measured.
 	Noise      float64     `json:"noise"`
 	Contenders []Contender `json:"contenders"`
@@ -86,9 +85,6 @@ type Contender struct {
 	Noise float64 `json:"noise"`
 	// RulesRatio is that to two rules, null where these were not measured.
 	RulesRatio *float64 `json:"ratio_to_iprule_2"`
-	// Cycles and Misses are the medians for one unit of the work, null where the machine does not show them.
-	Cycles *float64 `json:"cycles"`
-	Misses *float64 `json:"cache_misses"`
 	// Difference from the static route: none, better or worse; few rounds where these do not say.
 	Difference string  `json:"difference"`
 	Values     []Value `json:"values"`
@@ -183,11 +179,9 @@ func (w *Workload) summary(name string, all map[string][]Value) Contender {
 	if ratios := Ratios(all[name], all[base]); len(ratios) > 0 {
 		c.Ratio, c.RatioMin, c.RatioMax = Median(ratios), slices.Min(ratios), slices.Max(ratios)
 		c.Noise = noiseOf(ratios, Ratios(all[Again], all[base]))
-		c.Difference = w.difference(c.Ratio, c.Noise, len(ratios))
+		c.Difference = difference(c.Ratio, c.Noise, len(ratios))
 	}
 	c.RulesRatio = known(Ratios(all[name], all[rules]))
-	c.Cycles = known(each(all[name], func(v Value) float64 { return v.Cycles }))
-	c.Misses = known(each(all[name], func(v Value) float64 { return v.Misses }))
 	return c
 }
 
@@ -201,13 +195,13 @@ func known(values []float64) *float64 {
 }
 
 // difference says what a ratio of so many rounds means that may be off by so much of it.
-func (w *Workload) difference(ratio, noise float64, rounds int) string {
+func difference(ratio, noise float64, rounds int) string {
 	switch {
 	case rounds < leastRounds:
 		return fewRounds
 	case math.Abs(ratio-1) <= noise:
 		return "none"
-	case (ratio < 1) == w.LowerIsBetter:
+	case ratio > 1:
 		return "better"
 	default:
 		return "worse"

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,20 +71,12 @@ func TestRenew(t *testing.T) {
 }
 
 func TestDifference(t *testing.T) {
-	for _, c := range []struct {
-		lower bool
-		ratio float64
-		want  string
-	}{
-		{false, 1.019, "none"}, {false, 0.981, "none"}, {false, 1.03, "better"}, {false, 0.97, "worse"},
-		{true, 1.03, "worse"}, {true, 0.97, "better"}, {true, 1.01, "none"},
-	} {
-		w := Workload{LowerIsBetter: c.lower}
-		if got := w.difference(c.ratio, 0.02, leastRounds); got != c.want {
-			t.Errorf("%v, lower is better %t: %s, want %s", c.ratio, c.lower, got, c.want)
+	for ratio, want := range map[float64]string{1.019: "none", 0.981: "none", 1.03: "better", 0.97: "worse"} {
+		if got := difference(ratio, 0.02, leastRounds); got != want {
+			t.Errorf("%v: %s, want %s", ratio, got, want)
 		}
-		if got := w.difference(c.ratio, 0.02, leastRounds-1); got != "few rounds" {
-			t.Errorf("%v of %d rounds: %s", c.ratio, leastRounds-1, got)
+		if got := difference(ratio, 0.02, leastRounds-1); got != "few rounds" {
+			t.Errorf("%v of %d rounds: %s", ratio, leastRounds-1, got)
 		}
 	}
 }
@@ -180,18 +171,17 @@ func TestPage(t *testing.T) {
 	r.Figures = append(r.Figures, NewFigure("tcp-rr, replypath: runs of programs", "runs", 3),
 		NewFigure("tcp-rr, replypath: time in the programs", "ns", 380),
 		NewFigure("tcp-rr, replypath: the programs' part of all the time", "%", 2.11))
-	await.Must(t, r.Page(&text, []About{{"static", "the limit"}}, "plots", emulated(t)))
+	await.Must(t, r.Page(&text, []About{{"static", "the limit"}}, "data"))
 	for _, want := range []string{
 		"measured it on one machine on 2026-11-20", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n\nNot measured:\n\n- `vrf`: no kernel for it\n",
-		"### One at a time\n\n- `udp-echo-64`: echoes\n\n| | [udp-echo-64](plots/udp-echo-64.svg) |\n|---|---|\n",
+		"### One at a time\n\n- `udp-echo-64`: echoes\n\n| | udp-echo-64 |\n|---|---|\n",
 		"| `static` | 100 1/s ±2.0% |\n", "| `replypath` | 0.970 ±2.0% |\n", "| `replypath` / `iprule-2` | 1.021 |\n",
 		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 1 | 12.3 | 12.3 |",
 		"1 of 1 paths that have an aim meet the aim.", "takes 10 ns.\nThe reference takes 1.230 times as much here",
-		"(plots/results.json.gz)", "| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |",
+		"(data/results.json.gz)", "| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |",
 		"| tcp-rr | replypath | 3 | 380 | 2.11 |\n", "- tcp-rr, connmark: broken",
-		"- Linux 6.18, a CPU, 2 CPUs", "(plots/emulated.txt)\n\n| | `static` | `iprule-2` | `replypath` | `replypath` / `iprule-2` |\n",
-		"| udp-echo-64 | 100 1/s ±2.0% | 0.950 ±2.0% | 0.970 ±2.0% | 1.021 |",
+		"- Linux 6.18, a CPU, 2 CPUs",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
@@ -202,19 +192,12 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// emulated is what a run in a virtual machine prints.
-func emulated(t *testing.T) string {
-	var text bytes.Buffer
-	await.Must(t, sampleResults().Print(&text))
-	return text.String()
-}
-
 // TestTables: what belongs together is in one table, what has no kind in the last, and what nobody measured in none.
 func TestTables(t *testing.T) {
 	few := Workload{Name: "tcp-crr", Unit: "1/s"}
 	few.Summarize([]string{base, ours, strong}, map[string][]Value{base: rounds(100), ours: rounds(90), strong: rounds(80)})
 	r := &Results{Workloads: []Workload{{Name: "new", Contenders: few.Contenders}, few, *sample(), {Name: "tcp-rr"}}}
-	tables := r.tables("plots")
+	tables := r.tables()
 	if len(tables) != 2 || tables[0].Name != "One at a time" || tables[1].Name != "Others" {
 		t.Fatalf("tables: %+v", tables)
 	}
@@ -226,22 +209,6 @@ func TestTables(t *testing.T) {
 		{"`replypath` / `iprule-2`", "1.021", "-"},
 		{"`replypath-strong` / `iprule-2`", "-", "-"},
 	}, tables[0].Rows)
-}
-
-// TestReadEmulation tells what is no output of a run.
-func TestReadEmulation(t *testing.T) {
-	const head = "Linux\nmethod\n\ntcp-rr (1/s): requests; noise 1.0 %\n"
-	e := await.Must1[*emulation](t)(readEmulation(head + "  static  2  98.0  97.0  99  1.000  1.000-1.000  1.0 %  -  few rounds  -  -\n"))
-	await.Same(t, "what was read", &emulation{
-		Machine: "Linux", Method: "method", Table: table{
-			Workloads: e.Table.Workloads, Columns: []string{"`static`"}, Rows: [][]string{{"tcp-rr", "(98.0 1/s ±1.0%)"}},
-		},
-	}, e)
-	for _, text := range []string{"Linux\nmethod\n", head + "  static  2  x  97.0  99  1.000  1.000-1.000  1.0 %  -  none  -  -\n"} {
-		if _, err := readEmulation(text); err == nil {
-			t.Errorf("%q is no error", text)
-		}
-	}
 }
 
 func TestMissing(t *testing.T) {
@@ -263,23 +230,6 @@ func TestPaths(t *testing.T) {
 	await.Same(t, "missed", []*missedAim{{"egress redirect: udp", "71.0", "72.0", "70.0"}}, p.Missed())
 	if p.Aims() != 3 || p.Met() != 1 {
 		t.Errorf("%d of %d met, want 1 of 3", p.Met(), p.Aims())
-	}
-}
-
-func TestPlots(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "plots")
-	r := sampleResults()
-	r.Workloads = append(r.Workloads, Workload{Name: "nobody"})
-	await.Must(t, r.Plots(dir))
-	text, err := os.ReadFile(filepath.Join(dir, "udp-echo-64.svg"))
-	await.Must(t, err)
-	for _, want := range []string{"<svg", "udp-echo-64, ratio to the static route", "replypath", "more is better"} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("no %q in the plot", want)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(dir, "nobody.svg")); err == nil {
-		t.Error("a workload without contenders has a plot")
 	}
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package report turns what the benchmark has measured into medians, ratios, tables, plots and a page.
+// Package report turns what the benchmark has measured into medians, ratios, tables and a page.
 package report
 
 import (
@@ -15,9 +15,6 @@ type Value struct {
 	Round int     `json:"round"`
 	Turn  int     `json:"turn,omitempty"`
 	Value float64 `json:"value"`
-	// Cycles and Misses of the cache are those of one unit of the work, 0 where the machine does not show them.
-	Cycles float64 `json:"cycles,omitempty"`
-	Misses float64 `json:"cache_misses,omitempty"`
 }
 
 // Median returns the middle value, the mean of the two in the middle of an even number, and 0 for none.
@@ -99,15 +96,4 @@ func spread(values []float64, center float64, many int) float64 {
 	}
 	slices.Sort(distances)
 	return distances[int(math.Ceil(certainty*resamples))-1]
-}
-
-// each returns one property of the values, where it is not 0.
-func each(values []Value, property func(Value) float64) []float64 {
-	var all []float64
-	for _, v := range values {
-		if p := property(v); p != 0 {
-			all = append(all, p)
-		}
-	}
-	return all
 }

@@ -47,11 +47,10 @@ func (p *printer) row(cells ...string) { p.line("%s", strings.Join(cells, "\t"))
 func (p *printer) workload(w *Workload) {
 	p.line("")
 	p.line("%s (%s): %s; noise %s", w.Name, w.Unit, w.About, percent(w.Noise))
-	p.row("  CONTENDER", "ROUNDS", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "NOISE", "TO 2 RULES", "DIFFERENCE", "CYCLES", "CACHE MISSES")
+	p.row("  CONTENDER", "ROUNDS", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "NOISE", "TO 2 RULES", "DIFFERENCE")
 	for _, c := range w.Contenders {
 		p.row("  "+c.Name, strconv.Itoa(c.Rounds()), number(c.Median), number(c.Min), number(c.Max), ratio(c.Ratio),
-			ratio(c.RatioMin)+"-"+ratio(c.RatioMax), percent(c.Noise), orDash(ratio, c.RulesRatio), c.Difference,
-			orDash(number, c.Cycles), orDash(number, c.Misses))
+			ratio(c.RatioMin)+"-"+ratio(c.RatioMax), percent(c.Noise), orDash(ratio, c.RulesRatio), c.Difference)
 	}
 }
 
