@@ -283,10 +283,9 @@ type DatapathMarkKind uint32
 
 const (
 	DatapathMarkKindMARK_NO_FLOW      DatapathMarkKind = 0
-	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 1
-	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 2
-	DatapathMarkKindMARK_EVICTED_NOTE DatapathMarkKind = 3
-	DatapathMarkKindMARK_KINDS        DatapathMarkKind = 4
+	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 1
+	DatapathMarkKindMARK_EVICTED_NOTE DatapathMarkKind = 2
+	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 3
 )
 
 type DatapathMarkSet struct {

@@ -29,7 +29,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"held_gateways":       {Name: "held_gateways", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x1},
 		"interfaces":          {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: 4096, Flags: 0x0},
 		"managed":             {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},
-		"marks":               {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 32768, Flags: 0x0},
+		"marks":               {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 57344, Flags: 0x0},
 		"mode_by_hand":        {Name: "mode_by_hand", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"nobody":              {Name: "nobody", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"nursery":             {Name: "nursery", Type: ebpf.Array, KeySize: 4, ValueSize: 832, MaxEntries: 1, Flags: 0x400},

@@ -54,9 +54,9 @@ func (p *Product) ForgetBeginnings() {
 		*set = bpf.DatapathOutboundSet{}
 		return known
 	})
-	rewrite(p.t, maps.Marks, func(mark *uint64) bool {
-		known := *mark != 0
-		*mark = 0
+	rewrite(p.t, maps.Marks, func(set *bpf.DatapathMarkSet) bool {
+		known := *set != bpf.DatapathMarkSet{}
+		*set = bpf.DatapathMarkSet{}
 		return known
 	})
 }
