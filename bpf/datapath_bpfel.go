@@ -275,9 +275,8 @@ type DatapathMarkKind uint32
 
 const (
 	DatapathMarkKindMARK_NO_FLOW      DatapathMarkKind = 0
-	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 1
-	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 2
-	DatapathMarkKindMARK_KINDS        DatapathMarkKind = 3
+	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 1
+	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 2
 )
 
 type DatapathMarkSet struct {

@@ -84,6 +84,9 @@ func (b *bed) compareTraces(want effect, got outcome) {
 		want.tables(wantTables)
 	}
 	settle(got.after, wantTables, got.earliest, got.latest)
+	if maps.Equal(wantTables.Marks, got.after.Marks) { // cmp takes a second for a full cache
+		wantTables.Marks, got.after.Marks = nil, nil
+	}
 	if diff := cmp.Diff(wantTables, got.after); diff != "" {
 		b.t.Errorf("tables afterwards (-want +got):\n%s", diff)
 	}

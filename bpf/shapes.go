@@ -28,7 +28,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"held_gateways":       {Name: "held_gateways", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x1},
 		"interfaces":          {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 36, MaxEntries: 4096, Flags: 0x0},
 		"managed":             {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},
-		"marks":               {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 24576, Flags: 0x0},
+		"marks":               {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 49152, Flags: 0x0},
 		"mode_by_hand":        {Name: "mode_by_hand", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"nobody":              {Name: "nobody", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"on_link":             {Name: "on_link", Type: ebpf.LPMTrie, KeySize: 24, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},

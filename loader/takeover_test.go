@@ -73,7 +73,7 @@ func TestProgramsAreTakenOver(t *testing.T) {
 		b.awaitAttached("tun1")
 		pinned, attached, ofMaps := b.pinnedIDs(), b.attached(), b.mapIDs()
 		_, onCgroup := b.sourceLinks()
-		if len(pinned) != 13 {
+		if len(pinned) != 12 {
 			t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
 		}
 		wantTakenOver := func(after string) {

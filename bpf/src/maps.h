@@ -17,7 +17,8 @@
 #define MAX_OWN_ADDRESSES 16384
 #define MAX_GATEWAY_ROUTES 32768
 #define MAX_PAIRS 16384
-#define MARK_SETS 8192 /* for each kind; a power of two */
+#define MARK_SETS 8192 /* for each kind but the last; a power of two */
+#define FOREIGN_SETS 32768 /* for that: a router's addresses; a power of two */
 #define MARK_WAYS 4
 #define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
 #define FRAGMENT_SETS 1024  /* a power of two */
@@ -74,7 +75,7 @@ struct mark_set {
 };
 
 /* The negative cache, kind after kind, so that a flood of one kind pushes out no other: see negative_cache.h. */
-ARRAY(marks, MARK_KINDS * MARK_SETS, struct mark_set);
+ARRAY(marks, MARK_FOREIGN * MARK_SETS + FOREIGN_SETS, struct mark_set);
 
 /*
  * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or

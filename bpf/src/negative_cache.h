@@ -11,7 +11,8 @@
 
 static inline struct mark_set *get_marks(enum mark_kind kind, __u64 digest)
 {
-	__u32 index = kind * MARK_SETS + (digest >> 1) % MARK_SETS; /* the lowest bit is always set */
+	__u32 of_kind = kind == MARK_FOREIGN ? FOREIGN_SETS : MARK_SETS;
+	__u32 index = kind * MARK_SETS + (digest >> 1) % of_kind; /* the lowest bit is always set */
 
 	return bpf_map_lookup_elem(&marks, &index);
 }

@@ -139,9 +139,8 @@ struct note {
 /* What is known of a digest, and begins no flow: see negative_cache.h. */
 enum mark_kind {
 	MARK_NO_FLOW,      /* of a tuple: refused, forwarded, or without a socket */
-	MARK_FOREIGN,      /* of an address and an interface: nothing by it is ours; see self_digest() */
 	MARK_EVICTED_FLOW, /* the answer to the last question is no beginning */
-	MARK_KINDS,
+	MARK_FOREIGN,      /* of an address and an interface: nothing by it is ours; see self_digest() */
 };
 
 /* Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see reply_source.h. */
