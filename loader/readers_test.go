@@ -78,7 +78,11 @@ func (d *beside) awaitLooks() {
 	d.Helper()
 	for i := range d.looks {
 		enough := d.looks[i].Load() + 2 // one may be under way
-		eventually(d.T, "a reader looks", func() bool { return d.looks[i].Load() >= enough })
+		for ctx := await.Within(d.T, await.StartTime); d.looks[i].Load() < enough; time.Sleep(await.Poll) {
+			if ctx.Err() != nil { // explain has the verifier look at a program, as a start has
+				d.Fatalf("reader %d does not look", i)
+			}
+		}
 	}
 }
 
