@@ -15,7 +15,7 @@ import (
 
 // errAstray says that what should lead to one map leads to another. A descriptor does whose
 // number somebody else in the process has closed once too often, when it has been used again, as
-// cilium/ebpf 0.22 may do (bpf.Close and whileGCPaused say how).
+// cilium/ebpf 0.22 may do (bpf.Close and WhileGCPaused say how).
 // What is pinned by it would stand under the name of another map, and what is read by it may be
 // larger than the memory that it is read into.
 var errAstray = errors.New("it leads to another map")

@@ -59,7 +59,7 @@ func (d *Datapath) load() (err error) {
 	}
 	taken, err := n.takeOver(0, new(egressProgram), new(otherPrograms))
 	if err == nil && !taken {
-		err = inLittleMemory(d.make)
+		err = InLittleMemory(d.make)
 	}
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (d *Datapath) make() error {
 	if err != nil {
 		return err
 	}
-	if err := whileGCPaused(func() error { return d.maps.makeFresh(spec.Maps) }); err != nil {
+	if err := WhileGCPaused(func() error { return d.maps.makeFresh(spec.Maps) }); err != nil {
 		return err
 	}
 	var (
@@ -96,7 +96,7 @@ func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.C
 	if taken, err := d.notebook.takeOver(namespace, later); taken || err != nil {
 		return err
 	}
-	return inLittleMemory(func() error {
+	return InLittleMemory(func() error {
 		spec, err := d.opts.spec()
 		if err != nil {
 			return err

@@ -15,8 +15,8 @@ func TestWhileGCPaused(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	limit := debug.SetMemoryLimit(-1)
 	want := errors.New("what it returns")
-	err := whileGCPaused(func() error {
-		inner := whileGCPaused(func() error { return want })
+	err := WhileGCPaused(func() error {
+		inner := WhileGCPaused(func() error { return want })
 		before := collections()
 		makeGarbage()
 		if count := collections() - before; count != 0 {

@@ -93,7 +93,7 @@ func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
 }
 
 // forgetTypes takes the types from the maps that are made while programs are loaded, and that
-// nobody sees: whileGCPaused() says what they could do.
+// nobody sees: WhileGCPaused() says what they could do.
 func forgetTypes(spec *ebpf.CollectionSpec) {
 	for name, m := range spec.Maps {
 		if bpf.IsInternal(name) {

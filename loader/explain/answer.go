@@ -132,7 +132,7 @@ func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	}
 	e.Replypath = wayOf(&entry.Flow)
 	verdict, reason, _, err := h.reply(q, protocol, tcpSYN|tcpACK, &way, e)
-	e.conclude(verdict, reason)
+	e.conclude(cmp.Or(verdict, NoFlow), reason)
 	e.Detail = fmt.Sprintf("no flow is recorded; if it arrived by %s: %s", q.Interface, e.Detail)
 	return err
 }

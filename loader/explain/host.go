@@ -7,17 +7,17 @@ import (
 	"slices"
 
 	"replypath/bpf"
-	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
+	"replypath/loader/rehearsal"
 )
 
 // Host is what the programs and the kernel know.
 type Host struct {
 	dir      string
 	table    *flows.Table
-	programs *datapath.Rehearsal
+	programs *rehearsal.Rehearsal
 	kernel   kernel
 	// By index: those whose requests are recorded, lo where there are none; and those at which programs of ours see what leaves.
 	recording, seen []int
@@ -44,9 +44,7 @@ func (h *Host) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if h.programs, err = datapath.OpenRehearsal(h.dir, h.table.Maps(), bpf.Seeds(journal.Seeds)); err != nil {
-		return err
-	}
+	h.programs = rehearsal.New(h.dir, h.table.Maps(), bpf.Seeds(journal.Seeds))
 	return h.Refresh()
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"replypath/loader/datapath"
+	"replypath/loader/rehearsal"
 )
 
 // Observer is told of what happens.
@@ -50,7 +51,7 @@ func (s *session) begin(filter Filter) (err error) {
 		s.filter.Self, s.filter.SelfMask = datapath.PrefixWords(netip.PrefixFrom(filter.Self, filter.Self.BitLen()))
 	}
 	for {
-		event, err := datapath.ReadTraced(s.events, time.Unix(0, 1))
+		event, err := rehearsal.ReadTraced(s.events, time.Unix(0, 1))
 		if err != nil {
 			return err
 		}
@@ -72,7 +73,7 @@ func (s *session) step(ctx context.Context, report func(Packet) error) error {
 			return err
 		}
 	}
-	event, err := datapath.ReadTraced(s.events, time.Now().Add(patience))
+	event, err := rehearsal.ReadTraced(s.events, time.Now().Add(patience))
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (s *session) finish(o Observer) error {
 		return err
 	}
 	for {
-		event, err := datapath.ReadTraced(s.events, time.Unix(0, 1))
+		event, err := rehearsal.ReadTraced(s.events, time.Unix(0, 1))
 		if err != nil {
 			return err
 		}

@@ -164,7 +164,8 @@ func TestMemory(t *testing.T) {
 			t.Fatalf("the metrics show %v flows, not %d", flows, least)
 		}
 	}
-	for _, args := range [][]string{{"status"}, {"doctor"}, {"plan"}, {"flows"}, {"flows", "--sort", "bytes"}, {"flows", "--asymmetric"}, {"flows", "-o", "json"}} {
+	between := []string{"explain", "--peer", c.Peer.Addr().String(), "--self", c.Self.Addr().String()} // looks through all tables
+	for _, args := range [][]string{{"status"}, {"doctor"}, {"plan"}, between, {"flows"}, {"flows", "--sort", "bytes"}, {"flows", "--asymmetric"}, {"flows", "-o", "json"}} {
 		wantLittle(t, p, args)
 	}
 	listed := p.Flows()

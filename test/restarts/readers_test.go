@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -133,13 +134,14 @@ func readBeside(t *testing.T, p *product.Product, c *traffic.Conversation, what 
 	for i := range writes {
 		write(i)
 		for _, r := range readers {
-			enough := r.found.Load() + 2 // one may be under way
-			await.Eventually(t, fmt.Sprintf("%s finds what there is", r.args[0]), func() error {
-				if found := r.found.Load(); found < enough {
-					return fmt.Errorf("%d times of %d", found, enough)
+			enough := r.found.Load() + 2               // one may be under way
+			within := await.Within(t, await.StartTime) // explain has the verifier look at a program, as a start has
+			for r.found.Load() < enough {
+				if within.Err() != nil {
+					t.Fatalf("%s does not find what there is: %d times of %d", r.args[0], r.found.Load(), enough)
 				}
-				return nil
-			})
+				time.Sleep(await.Poll)
+			}
 		}
 	}
 	stop()

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rehearsal runs the programs on packets that nobody sends (BPF_PROG_TEST_RUN). What the programs only read is what is
+// pinned. What they write is the rehearsal's own: nothing changes on the host, and no counter moves.
+package rehearsal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+)
+
+// Rehearsal is one of what is pinned in a directory.
+type Rehearsal struct {
+	Seeds     bpf.Seeds // of the pinned tables
+	dir       string
+	pinned    *bpf.DatapathMaps
+	spec      *ebpf.CollectionSpec
+	maps      map[string]*ebpf.Map
+	programs  map[string]*ebpf.Program
+	events    *ringbuf.Reader
+	different uint32 // each look has a generation of its own: what earlier ones marked is void
+}
+
+// New returns one of what is pinned in the directory, whose tables are read by these seeds. Nothing is made or loaded before it
+// is needed.
+func New(dir string, pinned *bpf.DatapathMaps, seeds bpf.Seeds) *Rehearsal {
+	return &Rehearsal{dir: dir, pinned: pinned, Seeds: seeds, programs: make(map[string]*ebpf.Program)}
+}
+
+// onlyRead returns the maps that the programs only read.
+func onlyRead(m *bpf.DatapathMaps) map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		bpf.DatapathMapInterfaces: m.Interfaces, bpf.DatapathMapManaged: m.Managed, bpf.DatapathMapDevices: m.Devices,
+		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapGatewayMacs: m.GatewayMacs, bpf.DatapathMapGatewayRoutes: m.GatewayRoutes,
+		bpf.DatapathMapHeldGateways: m.HeldGateways, bpf.DatapathMapSourceGateways: m.SourceGateways, bpf.DatapathMapOnLink: m.OnLink,
+		bpf.DatapathMapOwnAddresses: m.OwnAddresses, bpf.DatapathMapServedAddresses: m.ServedAddresses,
+		bpf.DatapathMapExclusions: m.Exclusions, bpf.DatapathMapModeByHand: m.ModeByHand, bpf.DatapathMapGrace: m.Grace,
+	}
+}
+
+// flowTables returns those of flows.
+func flowTables(m *bpf.DatapathMaps) map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		bpf.DatapathMapHalfOpen: m.HalfOpen, bpf.DatapathMapEstablished: m.Established, bpf.DatapathMapConnectionless: m.Connectionless,
+	}
+}
+
+// entries is for how many pairs of addresses, and tuples in which the host spoke first, there is room.
+const entries = 1024
+
+// open makes the maps.
+func (r *Rehearsal) open() (err error) {
+	if r.events != nil {
+		return nil
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	if r.spec, err = r.newSpec(); err != nil {
+		return err
+	}
+	spec := *r.spec
+	spec.Programs = nil
+	err = datapath.WhileGCPaused(func() error {
+		made, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{MapReplacements: onlyRead(r.pinned)})
+		if err == nil {
+			r.maps = made.Maps
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("make maps: %w", err)
+	}
+	r.events, err = ringbuf.NewReader(r.maps[bpf.DatapathMapTraceEvents])
+	return err
+}
+
+// newSpec returns the programs, with tables of one set.
+func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
+	features, err := bpf.ProbeFeatures()
+	if err != nil {
+		return nil, err
+	}
+	hertz, err := datapath.Hertz()
+	if err != nil {
+		return nil, err
+	}
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapQuestions, bpf.DatapathMapOutbound} {
+		spec.Maps[name].MaxEntries = entries
+	}
+	return spec, errors.Join(
+		bpf.SetFeatures(spec, features),
+		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
+		spec.Variables[bpf.DatapathVarDigestSeed].Set(r.Seeds),
+		spec.Variables[bpf.DatapathVarSets].Set([bpf.DatapathTableTABLE_END]uint32{1, 1, 1}),
+		spec.Variables[bpf.DatapathVarAskedSets].Set(uint32(1)),
+	)
+}
+
+// program loads a program when it is first needed.
+func (r *Rehearsal) program(name string) (*ebpf.Program, error) {
+	if r.programs[name] != nil {
+		return r.programs[name], nil
+	}
+	spec := *r.spec
+	spec.Programs = map[string]*ebpf.ProgramSpec{name: r.spec.Programs[name]}
+	shared := make(map[string]*ebpf.Map)
+	for name, m := range r.maps {
+		if !bpf.IsInternal(name) {
+			shared[name] = m
+		}
+	}
+	err := datapath.InLittleMemory(func() error {
+		loaded, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{MapReplacements: shared})
+		if err != nil {
+			return fmt.Errorf("load programs: %w", err)
+		}
+		r.programs[name] = loaded.DetachProgram(name)
+		loaded.Close()
+		return nil
+	})
+	return r.programs[name], err
+}
+
+// Set has the programs know what the pinned tables have of what this host sends by a tuple: whether the host spoke first, by
+// which way its peer comes, and, where that is wanted, its flow, idle or not. Whatever was there before is gone.
+func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
+	if err := r.open(); err != nil {
+		return err
+	}
+	digest, ends := r.Seeds.Digest(tuple), bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
+	var (
+		settings bpf.DatapathSettings
+		record   bpf.DatapathRecord
+		asked    uint64
+		note     bpf.DatapathNote
+	)
+	err := errors.Join(
+		r.pinned.Configuration.Lookup(uint32(0), &settings),
+		copyEntry(r.maps[bpf.DatapathMapOriginated], r.pinned.Originated, ends, &record),
+		copyEntry(r.maps[bpf.DatapathMapQuestions], r.pinned.Questions, ends, &asked),
+		copyEntry(r.maps[bpf.DatapathMapOutbound], r.pinned.Outbound, digest, &note))
+	if err != nil {
+		return fmt.Errorf("read what is known of a packet: %w", err)
+	}
+	r.different++
+	settings.Generation += r.different
+	digests := []uint64{record.Flow, asked}
+	if withFlow {
+		digests = append(digests, digest)
+	}
+	slices.Sort(digests)
+	err = errors.Join(r.put(bpf.DatapathMapConfiguration, settings), r.copyFlows(slices.Compact(digests)))
+	if err != nil {
+		return fmt.Errorf("write what is known of a packet: %w", err)
+	}
+	return nil
+}
+
+// copyEntry copies what a map has by a key; where it has nothing, the other has not, either.
+func copyEntry(to, from *ebpf.Map, key, value any) error {
+	err := from.Lookup(key, value)
+	if err == nil {
+		return to.Put(key, value)
+	}
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = to.Delete(key)
+	}
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}
+
+// put writes the first entry of an array.
+func (r *Rehearsal) put(name string, value any) error { return r.maps[name].Put(uint32(0), value) }
+
+// copyFlows copies the flows with these digests; of 0 there is none.
+func (r *Rehearsal) copyFlows(digests []uint64) error {
+	for name, table := range flowTables(r.pinned) {
+		var set bpf.DatapathFlowSet
+		for way, digest := range digests {
+			flow, err := datapath.FindFlow(table, digest)
+			if err != nil {
+				return err
+			}
+			if flow != nil && digest != 0 {
+				set.Digest[way], set.Flow[way] = digest, *flow
+			}
+		}
+		if err := errors.Join(r.put(name, set), r.put(bpf.TagsMap(name), bpf.Tags(set.Digest))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// In has a frame come in by a device, and returns what the programs tell of it.
+func (r *Rehearsal) In(frame []byte, device int) (*bpf.DatapathTraceEvent, error) {
+	return r.run(bpf.DatapathProgReplypathIngress, frame, device)
+}
+
+// Out has a frame leave by a device.
+func (r *Rehearsal) Out(frame []byte, device int) (*bpf.DatapathTraceEvent, error) {
+	return r.run(bpf.DatapathProgReplypathEgress, frame, device)
+}
+
+// run runs a program on a frame with an Ethernet header. The test run wants one on any device.
+func (r *Rehearsal) run(name string, frame []byte, device int) (*bpf.DatapathTraceEvent, error) {
+	program, err := r.program(name)
+	if err != nil {
+		return nil, err
+	}
+	clock, err := datapath.ReadClock(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.put(bpf.DatapathMapTraceFilter, bpf.DatapathTraceRequest{Until: clock.After(time.Minute)}); err != nil {
+		return nil, fmt.Errorf("write what is traced: %w", err)
+	}
+	context := [11]uint32{10: uint32(device)} // the begin of struct __sk_buff, up to its ifindex
+	if _, err := program.Run(&ebpf.RunOptions{Data: frame, Context: context}); err != nil {
+		return nil, fmt.Errorf("run %s: %w", name, err)
+	}
+	event, err := ReadTraced(r.events, time.Now().Add(time.Second))
+	if err == nil && event == nil {
+		err = fmt.Errorf("%s told nothing", name)
+	}
+	return event, err
+}
+
+// Recorded returns the flow that a question by a tuple has begun.
+func (r *Rehearsal) Recorded(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
+	for _, table := range []string{bpf.DatapathMapHalfOpen, bpf.DatapathMapConnectionless} {
+		if flow, err := datapath.FindFlow(r.maps[table], r.Seeds.Digest(tuple)); flow != nil || err != nil {
+			return flow, err
+		}
+	}
+	return nil, errors.New("what the programs recorded is in no table")
+}
+
+// Close forgets the maps and programs.
+func (r *Rehearsal) Close() error {
+	var errs []error
+	if r.events != nil {
+		errs = append(errs, r.events.Close())
+	}
+	for _, program := range r.programs {
+		errs = append(errs, program.Close())
+	}
+	for _, m := range r.maps {
+		errs = append(errs, bpf.Close(m))
+	}
+	return errors.Join(errs...)
+}
+
+// ReadTraced returns the next packet that the programs told of, nil if there is none until the deadline.
+func ReadTraced(events *ringbuf.Reader, deadline time.Time) (*bpf.DatapathTraceEvent, error) {
+	events.SetDeadline(deadline)
+	record, err := events.Read()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a traced packet: %w", err)
+	}
+	event := new(bpf.DatapathTraceEvent)
+	if _, err := binary.Decode(record.RawSample, binary.NativeEndian, event); err != nil {
+		return nil, fmt.Errorf("decode a traced packet: %w", err)
+	}
+	return event, nil
+}
