@@ -22,8 +22,6 @@ import (
 type (
 	// Options say what is examined.
 	Options = gather.Options
-	// Counted is what Options.Traffic returns.
-	Counted = snapshot.Counted
 	// Finding is what a check has found.
 	Finding = finding.Finding
 )

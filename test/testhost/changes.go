@@ -37,9 +37,6 @@ func SameSubnet(h *snapshot.Host) {
 	h.OnLink[2].Prefix = Prefix("10.3.0.0/24")
 }
 
-// LastHopOnEth1 is what a configuration for S2 says.
-func LastHopOnEth1(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }
-
 // StrongEth1 has the source of what this host opens from eth1's addresses decide.
 func StrongEth1(h *snapshot.Host) { h.Interfaces[1].Settings.HostModel = config.HostModelStrong }
 

@@ -19,8 +19,6 @@ type Options struct {
 	Config *config.Config
 	// ConfigPath is the file of Config, to be named where a change of it is proposed.
 	ConfigPath string
-	// Traffic reads what a datapath has counted, twice a second apart; nil: what it has counted of late has to do.
-	Traffic func(pinDir string) ([]snapshot.Counted, error)
 	// Quiet: nobody is asked anything, and nothing is waited for, unless replies failed of late. Gateways are known by their last
 	// answers.
 	Quiet bool
@@ -38,8 +36,10 @@ type gatherer struct {
 	host    *snapshot.Host
 }
 
-// sample is what had been counted at a moment.
+// sample is what had been counted at a moment, in packets.
 type sample struct {
-	at    time.Time
-	pairs []snapshot.Counted
+	at time.Time
+	// uncorrected are by their reasons; what the kernel would have sent elsewhere, and what of it was seen leaving rightly, by
+	// ReasonLost.
+	uncorrected, asymmetric, corrected map[way]uint64
 }

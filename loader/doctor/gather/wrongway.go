@@ -8,10 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 )
 
 const (
@@ -30,7 +32,7 @@ type way struct{ from, to, reason string }
 
 // firstSample reads the counters for the first time.
 func (g *gatherer) firstSample() (err error) {
-	if g.journal == nil || g.Traffic == nil {
+	if g.journal == nil || g.Quiet {
 		return nil
 	}
 	g.sampled, err = g.sample()
@@ -39,13 +41,37 @@ func (g *gatherer) firstSample() (err error) {
 
 // sample returns nil where the datapath has gone meanwhile.
 func (g *gatherer) sample() (*sample, error) {
-	s := &sample{at: time.Now()}
-	var err error
-	s.pairs, err = g.Traffic(g.PinDir)
+	at := time.Now()
+	pinned, err := datapath.OpenMaps(g.PinDir)
 	if errors.Is(err, pins.ErrNone) {
 		return nil, nil
 	}
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	traffic, err := status.ReadTraffic(g.PinDir, pinned)
+	if err := errors.Join(err, pinned.Close()); errors.Is(err, pins.ErrNone) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return newSample(at, traffic), nil
+}
+
+// newSample adds up what was counted for the families and protocols of each pair of interfaces. What is none has no reason.
+func newSample(at time.Time, traffic *status.Traffic) *sample {
+	s := &sample{at, map[way]uint64{}, map[way]uint64{}, map[way]uint64{}}
+	for _, p := range traffic.Pairs {
+		w := way{p.From, p.To, snapshot.ReasonLost}
+		s.asymmetric[w] += p.AsymmetricPackets
+		s.corrected[w] += p.CorrectedPackets
+	}
+	for _, u := range traffic.Uncorrected {
+		if u.Packets > 0 {
+			s.uncorrected[way{u.From, u.To, u.Reason}] += u.Packets
+		}
+	}
+	return s
 }
 
 // wrongWays compares what is counted now with the first sample, and asks where the kernel would send the
@@ -58,7 +84,7 @@ func (g *gatherer) wrongWays() error {
 	case before == nil:
 		return nil
 	}
-	if len(totals(before.pairs)) > 0 {
+	if len(before.uncorrected) > 0 {
 		time.Sleep(time.Until(before.at.Add(sampleTime)))
 	}
 	after := before
@@ -68,7 +94,7 @@ func (g *gatherer) wrongWays() error {
 			return err
 		}
 	}
-	was, is := totals(before.pairs), totals(after.pairs)
+	was, is := before.uncorrected, after.uncorrected
 	found := map[way]*snapshot.WrongWay{}
 	note := func(w way) *snapshot.WrongWay {
 		if found[w] == nil {
@@ -81,7 +107,7 @@ func (g *gatherer) wrongWays() error {
 			note(w).Grown = packets - was[w]
 		}
 	}
-	for w, packets := range lost(before.pairs, after.pairs) {
+	for w, packets := range lost(before, after) {
 		note(w).Grown = packets
 	}
 	g.askForFlows(is, func(w way) { note(w).Flows++ })
@@ -94,42 +120,20 @@ func (g *gatherer) wrongWays() error {
 	return nil
 }
 
-// totals adds up the packets that went as routed; what is none has no entry.
-func totals(pairs []snapshot.Counted) map[way]uint64 {
-	sums := map[way]uint64{}
-	for _, p := range pairs {
-		for reason, packets := range p.Uncorrected {
-			if packets > 0 {
-				sums[way{p.From, p.To, reason}] += packets
-			}
-		}
-	}
-	return sums
-}
-
 // lost returns the packets that were moved between two samples and not seen leaving, where none was. Counters that go on
 // while they are read differ by a few in a hundred.
-func lost(before, after []snapshot.Counted) map[way]uint64 {
-	type balance struct{ asymmetric, moved, seen int64 }
-	sums := map[way]balance{}
-	for sign, pairs := range map[int64][]snapshot.Counted{-1: before, 1: after} {
-		for _, p := range pairs {
-			w := way{p.From, p.To, snapshot.ReasonLost}
-			b := sums[w]
-			b.asymmetric, b.seen = b.asymmetric+sign*int64(p.Asymmetric), b.seen+sign*int64(p.Corrected)
-			b.moved += sign * int64(p.Asymmetric)
-			for reason, packets := range p.Uncorrected {
-				if reason != snapshot.ReasonTunnel { // of requests
-					b.moved -= sign * int64(packets)
-				}
-			}
-			sums[w] = b
-		}
-	}
+func lost(before, after *sample) map[way]uint64 {
 	found := map[way]uint64{}
-	for w, b := range sums {
-		if b.seen == 0 && b.moved > max(fewLost, b.asymmetric/10) {
-			found[w] = uint64(b.moved)
+	for w := range after.asymmetric {
+		asymmetric := int64(after.asymmetric[w] - before.asymmetric[w])
+		moved := asymmetric
+		for u, packets := range after.uncorrected {
+			if u.from == w.from && u.to == w.to && u.reason != snapshot.ReasonTunnel { // which is of requests
+				moved -= int64(packets - before.uncorrected[u])
+			}
+		}
+		if after.corrected[w] == before.corrected[w] && moved > max(fewLost, asymmetric/10) {
+			found[w] = uint64(moved)
 		}
 	}
 	return found

@@ -5,10 +5,13 @@ package gather
 import (
 	"maps"
 	"testing"
+	"time"
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/status"
+	"replypath/metrics"
 	"replypath/test/await"
 	"replypath/test/testhost"
 )
@@ -18,18 +21,18 @@ func TestLost(t *testing.T) {
 	at := way{"eth0", "eth1", snapshot.ReasonLost}
 	for _, test := range []struct {
 		name          string
-		before, after snapshot.Counted
+		before, after *sample
 		want          map[way]uint64
 	}{
-		{"nothing", counted("eth0", "eth1", 9, 0, nil), counted("eth0", "eth1", 9, 0, nil), nil},
-		{"all is seen", counted("eth0", "eth1", 9, 9, nil), counted("eth0", "eth1", 99, 99, nil), nil},
-		{"some is on its way", counted("eth0", "eth1", 9, 9, nil), counted("eth0", "eth1", 999, 900, nil), nil},
-		{"the first are on their way", counted("eth0", "eth1", 9, 9, nil), counted("eth0", "eth1", 12, 9, nil), nil},
-		{"it went as routed", counted("eth0", "eth1", 9, 0, map[string]uint64{"observe": 9}), counted("eth0", "eth1", 99, 0, map[string]uint64{"observe": 90, "mtu": 9}), nil},
-		{"counted while it was read", counted("eth0", "eth1", 9, 0, nil), counted("eth0", "eth1", 19009, 0, map[string]uint64{"observe": 18980}), nil},
-		{"lost", counted("eth0", "eth1", 9, 9, map[string]uint64{"mtu": 1}), counted("eth0", "eth1", 20, 9, map[string]uint64{"mtu": 2}), map[way]uint64{at: 10}},
+		{"nothing", counted(9, 0, nil), counted(9, 0, nil), nil},
+		{"all is seen", counted(9, 9, nil), counted(99, 99, nil), nil},
+		{"some is on its way", counted(9, 9, nil), counted(999, 900, nil), nil},
+		{"the first are on their way", counted(9, 9, nil), counted(12, 9, nil), nil},
+		{"it went as routed", counted(9, 0, map[string]uint64{"observe": 9}), counted(99, 0, map[string]uint64{"observe": 90, "mtu": 9}), nil},
+		{"counted while it was read", counted(9, 0, nil), counted(19009, 0, map[string]uint64{"observe": 18980}), nil},
+		{"lost", counted(9, 9, map[string]uint64{"mtu": 1}), counted(20, 9, map[string]uint64{"mtu": 2}), map[way]uint64{at: 10}},
 	} {
-		got := lost([]snapshot.Counted{test.before}, []snapshot.Counted{test.after})
+		got := lost(test.before, test.after)
 		if !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, not %v", test.name, got, test.want)
 		}
@@ -67,6 +70,12 @@ func TestReasonOfFlow(t *testing.T) {
 	}
 }
 
-func counted(from, to string, asymmetric, corrected uint64, uncorrected map[string]uint64) snapshot.Counted {
-	return snapshot.Counted{From: from, To: to, Asymmetric: asymmetric, Corrected: corrected, Uncorrected: uncorrected}
+// counted is of what the kernel would send by eth0, and belongs to eth1.
+func counted(asymmetric, corrected uint64, uncorrected map[string]uint64) *sample {
+	pair := metrics.Pair{From: "eth0", To: "eth1"}
+	traffic := &status.Traffic{Pairs: []metrics.PairCounters{{Pair: pair, AsymmetricPackets: asymmetric, CorrectedPackets: corrected}}}
+	for reason, packets := range uncorrected {
+		traffic.Uncorrected = append(traffic.Uncorrected, metrics.Uncorrected{Pair: pair, Reason: reason, Packets: packets})
+	}
+	return newSample(time.Time{}, traffic)
 }

@@ -25,16 +25,9 @@ type OwnWay struct {
 	Refused bool // by a route or a rule
 }
 
-// Counted is what a datapath has counted for a pair of interfaces since it was pinned.
-type Counted struct {
-	From, To              string // the kernel's choice, empty for replypath's own device; the flow's interface
-	Asymmetric, Corrected uint64
-	Uncorrected           map[string]uint64 // packets, by reason
-}
-
 // WrongWay is what leaves by another interface than it should, now.
 type WrongWay struct {
-	From, To string // as in Counted
+	From, To string // the kernel's choice, empty for replypath's own device; the flow's interface
 	Reason   string // of the metrics, or ReasonLost
 	Packets  uint64 // since it was pinned
 	Grown    uint64 // of these, while the snapshot was taken
