@@ -82,21 +82,6 @@ func TestTrialEnds(t *testing.T) {
 	}
 }
 
-// TestTrialKept has no end any more, nor has what takes it over.
-func TestTrialKept(t *testing.T) {
-	b := newServer(t)
-	r := b.start(onTrial)
-	await.Must(t, r.Keep())
-	if until := b.until(); until != 0 {
-		t.Errorf("the programs observe from %s on", until)
-	}
-	r.stop()
-	b.start()
-	if until := b.until(); until != 0 || b.mode() != "enforce" {
-		t.Errorf("mode %s, the programs observe from %s on", b.mode(), until)
-	}
-}
-
 // TestTrialBesideRefusedInterface: eth1 took no programs of the earlier datapath, because of another qdisc, and takes none of
 // the trial. That is no reason not to take the trial back, nor for the next start to fail over it.
 func TestTrialBesideRefusedInterface(t *testing.T) {
