@@ -304,23 +304,6 @@ func TestFallbackIsPutBack(t *testing.T) {
 	b.ask(b.conversation(traffic.TCP))
 }
 
-// TestFallbackWithoutIPv6 has somebody switch IPv6 off between two starts: what there is for IPv4 is as ever.
-func TestFallbackWithoutIPv6(t *testing.T) {
-	b := newBed(t, topology.IPv4, anySource)
-	d := b.start()
-	await.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
-	d.Kill()
-	b.product.Start()
-	b.cutCable()
-	b.awaitRules(true)
-	for _, kind := range []traffic.Kind{traffic.TCP, traffic.UDP, traffic.Ping} {
-		b.ask(b.conversation(kind))
-	}
-	if f := b.failure((*bed).sendUnconnected); !errors.Is(f.err, unix.ENETUNREACH) {
-		t.Errorf("a datagram of a socket that is not connected: %s", f)
-	}
-}
-
 // TestFallbackReload switches it off and on again: nothing of it is left in between.
 func TestFallbackReload(t *testing.T) {
 	b := newBed(t, topology.IPv4, anySource)
