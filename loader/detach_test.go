@@ -122,15 +122,3 @@ func (b *server) detachOrNot() (removed []string, err error) {
 	})
 	return removed, err
 }
-
-// TestSysctlOfInterfaceThatLostItsPrograms: an interface that lost both programs while nobody watched looks like another one
-// with its index; what was changed for it is put back all the same.
-func TestSysctlOfInterfaceThatLostItsPrograms(t *testing.T) {
-	b := newServer(t)
-	b.setRPFilter("eth1", 1)
-	b.start(byClsact).stop()
-	b.tc("qdisc del dev eth1 clsact")
-	b.start(byClsact).stop()
-	b.detach()
-	b.wantRPFilter("after detach", "eth1", "1")
-}

@@ -31,37 +31,6 @@ func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net
 	}))
 }
 
-func TestGatewayComesAndGoes(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	id := b.idsOf("eth1")[0]
-	gateway := b.eth1.Gateway(topology.IPv4)
-	for range 2 {
-		b.ip("route add 10.99.0.0/16 via 10.4.0.1")
-		eventually(t, "the gateway is usable", func() bool {
-			if len(b.status().of("eth1").Gateways) == 0 {
-				return false
-			}
-			entry, gatewayID := b.gatewayOf(gateway)
-			return entry.Usable == 1 && b.entry(id).Gateway4 == gatewayID
-		})
-		b.ip("route del 10.99.0.0/16")
-		eventually(t, "the gateway is forgotten", func() bool {
-			entry, _ := b.gatewayOf(gateway)
-			return entry == (bpf.DatapathGateway{}) && len(b.status().of("eth1").Gateways) == 0 && b.entry(id).Gateways4 == 0
-		})
-	}
-	known := 0
-	for _, r := range b.journal().Gateways {
-		if r.Address == gateway.String() {
-			known++
-		}
-	}
-	if known != 1 {
-		t.Errorf("it has had %d ids", known)
-	}
-}
-
 // flaps are ways in which the kernel throws the neighbours of an interface away.
 var flaps = map[string]func(*server, *topology.Interface){
 	"carrier": func(b *server, i *topology.Interface) {

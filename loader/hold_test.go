@@ -15,7 +15,6 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
-	"replypath/bpf"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
@@ -101,29 +100,6 @@ func (r *running) carrierIsBack(then func()) {
 		then()
 		return nil
 	})
-}
-
-// TestHeldGatewayTakesANewMAC: nothing is left in the map of a gateway that answers by another MAC.
-func TestHeldGatewayTakesANewMAC(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	keys := func(f topology.Family) (count int) {
-		for key := range entries[bpf.DatapathGatewayMac, uint32](b, b.maps().HeldGateways) {
-			if key.Family == uint8(f) {
-				count++
-			}
-		}
-		return count
-	}
-	for _, f := range b.net.Families() {
-		b.holdAbsent(f)
-		during := keys(f)
-		b.setAbsent(f, otherMAC, netlink.NUD_REACHABLE)
-		b.awaitHeld(f, false)
-		if left := keys(f); during != 1 || left > 0 {
-			t.Errorf("%s: %d keys while it is held, %d afterwards", f, during, left)
-		}
-	}
 }
 
 // TestOthersAreAskedAsUsual: while the kernel asks for another neighbour of the interface, how often the known MAC is asked

@@ -276,24 +276,6 @@ func TestRenamedIsWatched(t *testing.T) {
 	t.Logf("changed again after %s, 1 repair counted", took.Round(time.Millisecond))
 }
 
-// TestRenamedOnTrial: the datapath of before finds what it has changed by the name that an interface has got meanwhile.
-func TestRenamedOnTrial(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	r := b.start(onTrial)
-	b.rename("eth0", "nic0")
-	b.awaitName("nic0")
-	r.stop()
-	b.takeBack()
-	names := make(map[string]int)
-	for _, s := range b.journal().Sysctls {
-		names[hostsettings.InterfaceOf(s.Key)]++
-	}
-	if names["nic0"] == 0 || names["eth0"] > 0 {
-		t.Errorf("in the journal are sysctls of %v", names)
-	}
-}
-
 // TestReusedIndexIsSeenAtStart: an interface that went and came while nobody watched is another one.
 func TestReusedIndexIsSeenAtStart(t *testing.T) {
 	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
@@ -319,22 +301,5 @@ func TestReusedIndexIsSeenAtStart(t *testing.T) {
 				t.Errorf("a change of the old interface is left: %+v", c)
 			}
 		}
-	})
-}
-
-// TestInterfaceWithoutProgramsStays: an interface whose programs were taken off while nobody watched is the same one: the
-// kernel has watched over the device.
-func TestInterfaceWithoutProgramsStays(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		b.start(by(mechanism)).stop()
-		before := b.idsOf("eth1")
-		b.inside(func() error {
-			programs := attach.New(filepath.Join(b.dir, datapath.LinksDir), b.host.Netlink(), attach.Auto)
-			return programs.Detach(attach.Interface{Index: b.eth1.Index, Name: "eth1"})
-		})
-		b.start(by(mechanism))
-		wantSame(b, "ids", before, b.idsOf("eth1"))
-		b.awaitAttached("eth1")
 	})
 }

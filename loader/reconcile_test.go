@@ -30,24 +30,6 @@ import (
 	"replypath/test/await"
 )
 
-// TestBystanders: interfaces of containers come and go, and the list of those that are left out follows. One that gets an
-// address, or a name that is not ignored, is managed.
-func TestBystanders(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	for n := range 20 {
-		b.ip(fmt.Sprintf("link add veth%d up type veth peer name c%d\nlink set c%d up", n, n, n))
-	}
-	b.ip("link add cali6 type veth peer name far6\nlink del veth3\naddr add 10.78.0.1/24 dev c5\naddr add 10.79.0.1/24 dev cali6")
-	b.awaitAttached("c5")
-	b.ip("link set cali6 down\nlink set cali6 name lan6")
-	b.awaitAttached("lan6")
-	isLeft := func(name string) bool {
-		return slices.ContainsFunc(b.journal().Unmanaged, func(u pins.UnmanagedRecord) bool { return u.Name == name })
-	}
-	eventually(t, "the list of those left out", func() bool { return isLeft("veth19") && !isLeft("veth3") && !isLeft("c3") })
-}
-
 // observing returns a second runner of a loader, whose events are those of a test.
 func observing(r *running) *runner {
 	return &runner{core: r.core, changes: newCoalescer(), doubts: newCoalescer(), bystanders: newCoalescer()}

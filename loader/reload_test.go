@@ -21,9 +21,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
 	"replypath/test/await"
-	"replypath/test/product"
 	"replypath/test/short"
-	"replypath/test/topology"
 )
 
 func (b *server) wantFlows(when string, want int) []flows.Flow {
@@ -168,38 +166,6 @@ func (r *running) graceLeft() time.Duration {
 	await.Must(r.b.T, err)
 	ticks := int32(value[uint32](r.b, r.b.maps().Grace) - clock.Now())
 	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * time.Second / time.Duration(hertz)
-}
-
-// TestReadersDoNotWait: while a reload loads and verifies programs, figures and the state of the hooks are there at once.
-func TestReadersDoNotWait(t *testing.T) {
-	b := newServerIn(t, topology.S1Options{})
-	r := b.start()
-	product.Quiet(t)
-	ended := make(chan error, 1)
-	began := time.Now()
-	go func() { ended <- r.reload(largerConfig) }()
-	var reads int
-	var slowest time.Duration
-	for reloading := true; reloading; reads++ {
-		select {
-		case err := <-ended:
-			await.Must(t, err)
-			reloading = false
-		default:
-		}
-		asked := time.Now()
-		b.inside(func() error {
-			_, err := r.Snapshot()
-			_, unattached := r.Unattached()
-			return errors.Join(err, unattached)
-		})
-		slowest = max(slowest, time.Since(asked))
-	}
-	took := time.Since(began)
-	t.Logf("a reload took %s, the slowest of %d reads meanwhile %s", took.Round(time.Millisecond), reads, slowest.Round(time.Microsecond))
-	if slowest > took/2 || reads < 10 { // attaching keeps the kernel's own lock for some of it
-		t.Error("a reader waited for it")
-	}
 }
 
 // TestReloadExcludesNobodyElse: while exclusions are replaced, none is in force that is half of one set and half of another.

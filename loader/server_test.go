@@ -454,19 +454,6 @@ func (b *server) isUp(id uint16) bool {
 	return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0
 }
 
-// gatewayOf returns what the programs know of a gateway.
-func (b *server) gatewayOf(address netip.Addr) (entry bpf.DatapathGateway, id uint16) {
-	b.Helper()
-	for _, r := range b.journal().Gateways {
-		if r.Address == address.String() {
-			await.Must(b.T, b.maps().Gateways.Lookup(uint32(r.ID), &entry))
-			return entry, r.ID
-		}
-	}
-	b.Fatalf("gateway %s is not known", address)
-	return entry, 0
-}
-
 // mapIDs tells the pinned maps apart from others of the same names.
 func (b *server) mapIDs() map[string]ebpf.MapID {
 	b.Helper()

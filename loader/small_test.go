@@ -59,40 +59,10 @@ func TestMarks(t *testing.T) {
 	}
 }
 
-// TestClone: what a start changes in the lists of its journal is not in the one that a failure puts back.
-func TestClone(t *testing.T) {
-	before := pins.Journal{
-		Interfaces: make([]pins.InterfaceRecord, 1), Gateways: make([]pins.GatewayRecord, 1), Announced: make([]pins.AnnouncedRecord, 1),
-		Sysctls: make([]pins.SysctlRecord, 1), Qdiscs: make([]pins.QdiscRecord, 1),
-	}
-	c := before.Clone()
-	for list, isShared := range map[string]bool{
-		"interfaces": &c.Interfaces[0] == &before.Interfaces[0], "gateways": &c.Gateways[0] == &before.Gateways[0],
-		"announced": &c.Announced[0] == &before.Announced[0], "sysctls": &c.Sysctls[0] == &before.Sysctls[0],
-		"qdiscs": &c.Qdiscs[0] == &before.Qdiscs[0],
-	} {
-		if isShared {
-			t.Errorf("both have the same %s", list)
-		}
-	}
-}
-
 func TestMostExclusions(t *testing.T) {
 	if most := len(bpf.DatapathExclusionSet{}.Rule); most != config.MaxExclusions {
 		t.Errorf("the programs look at %d exclusions, a configuration may have %d", most, config.MaxExclusions)
 	}
-}
-
-// TestLongAlternativeName: a name that is too long for an interface is accepted where one has it as its alternative name.
-func TestLongAlternativeName(t *testing.T) {
-	const name = "replication-uplink-1"
-	b := newServer(t)
-	check := func() error { return config.CheckInterfaceName(name) }
-	if err := b.host.Do(check); err == nil {
-		t.Errorf("%q is accepted, and nobody has it", name)
-	}
-	b.ip("link property add dev eth1 altname " + name)
-	b.inside(check)
 }
 
 // TestStatusIsRefused where nothing is pinned, and maps of an earlier version, which lack one, are not taken for nothing: its

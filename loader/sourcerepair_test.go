@@ -110,16 +110,6 @@ func TestSourceTakeover(t *testing.T) {
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
 }
 
-// TestSourceIsUndone attaches in a start that fails later.
-func TestSourceIsUndone(t *testing.T) {
-	b := newServer(t)
-	var programs []ebpf.ProgramID
-	b.failIn(len(start{newCore(b.options())}.steps()), func() { _, programs = b.sourceLinks() }, repairSource)
-	if wantOnCgroup(t, false, programs...); len(programs) != 2 {
-		t.Errorf("programs %v", programs)
-	}
-}
-
 // TestSourceFailure tells what is in the way, attaches what it can later, and nobody waits for questions meanwhile.
 func TestSourceFailure(t *testing.T) {
 	b := newServer(t)

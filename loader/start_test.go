@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -73,19 +72,6 @@ func TestFailedStartIsUndone(t *testing.T) {
 		b.awaitAttached("eth1")
 		t.Logf("%d failures, 0 differences", failures)
 	})
-}
-
-// TestRefusedStart: a start that no interface takes leaves nothing, and names what is in the way.
-func TestRefusedStart(t *testing.T) {
-	b := newServer(t)
-	// An ingress qdisc is where clsact would have to be.
-	b.tc("qdisc add dev eth0 ingress; tc qdisc add dev eth1 ingress")
-	before := b.trace()
-	if _, err := b.tryStart(byClsact); err == nil || !strings.Contains(err.Error(), "tc qdisc del") {
-		t.Errorf("with another qdisc: %v", err)
-	}
-	wantSame(b, "after a start with another qdisc", before, b.trace())
-	b.wantNoPins("after a start with another qdisc")
 }
 
 // TestCrashInTheStart: where no journal tells of links and filters, a start takes links off what it does not manage, and

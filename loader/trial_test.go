@@ -82,43 +82,6 @@ func TestTrialEnds(t *testing.T) {
 	}
 }
 
-// TestTrialKept has no end any more, nor has what takes it over.
-func TestTrialKept(t *testing.T) {
-	b := newServer(t)
-	r := b.start(onTrial)
-	await.Must(t, r.Keep())
-	if until := b.until(); until != 0 {
-		t.Errorf("the programs observe from %s on", until)
-	}
-	r.stop()
-	b.start()
-	if until := b.until(); until != 0 || b.mode() != "enforce" {
-		t.Errorf("mode %s, the programs observe from %s on", b.mode(), until)
-	}
-}
-
-// TestTrialBesideRefusedInterface: eth1 took no programs of the earlier datapath, because of another qdisc, and takes none of
-// the trial. That is no reason not to take the trial back, nor for the next start to fail over it.
-func TestTrialBesideRefusedInterface(t *testing.T) {
-	b := newServer(t)
-	_, lift := takeQdisc(b)
-	b.start(byClsact).stop()
-	before, maps := b.journal(), b.mapIDs()
-	b.start(byClsact, onTrial).stop()
-	if !b.takeBack() {
-		t.Error("not taken back")
-	}
-	wantSame(b, "journal", before, b.journal())
-	wantSame(b, "maps", maps, b.mapIDs())
-	b.start(byClsact, onTrial).stop() // whose process is gone: the next start takes it back
-	r := b.start(byClsact)
-	lift()
-	r.verifyNow()
-	if !b.status().of("eth1").Attached {
-		t.Error("eth1 is not attached, though nothing is in the way")
-	}
-}
-
 // TestTakeBackKeepsTheMechanism: what a trial has replaced is attached again the way that it was, on the device of the
 // fallback route too, however the trial attaches.
 func TestTakeBackKeepsTheMechanism(t *testing.T) {

@@ -19,7 +19,6 @@ import (
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
-	"replypath/test/wire"
 )
 
 // hook is one of the two of an interface, as TCX and as cls_bpf know it.
@@ -150,13 +149,6 @@ func (all watchers) seen() map[string]int {
 	return seen
 }
 
-// remove takes all of them away, and nothing else.
-func (all watchers) remove() {
-	for _, w := range all {
-		w.remove()
-	}
-}
-
 // questions is how many are asked for the watchers to see.
 const questions = 10
 
@@ -260,27 +252,4 @@ func testOthers(t *testing.T, b beside) {
 	p.Expect(0, "detach", "--stop")
 	want("after detach", n.Server.Eth1, everywhere("eth1 ingress", "eth0 egress"))
 	t.Logf("%d programs and filters of others, each saw each of %d frames of its interface once", len(all), 3*frames)
-}
-
-// TestOthersLeave has the others take away what is theirs, and only that, from
-// among ours: a conversation does not notice.
-func TestOthersLeave(t *testing.T) {
-	for _, b := range besides {
-		t.Run(b.name, func(t *testing.T) {
-			b.need(t)
-			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
-			p := product.On(t, n.Server.Host)
-			all := b.together(t, n, p)
-			wires := wire.Tap(t, n.Server)
-			talks := talkAll(t, n)
-			talks.awaitMore(wires)
-			all.remove()
-			talks.awaitMore(wires)
-			t.Logf("%d programs and filters taken away, %d answers of both families, all by eth1", len(all), talks.stop())
-			talks.wantEth1(wires)
-			if repairs := p.Metrics().Sum("replypath_host_repairs_total"); repairs != 0 {
-				t.Errorf("%v repairs: they took more than what is theirs", repairs)
-			}
-		})
-	}
 }

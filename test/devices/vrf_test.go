@@ -74,24 +74,6 @@ func wantPlanOfVRF(t *testing.T, made *product.Plan) {
 	}
 }
 
-// TestVRFWildcard has a UDP server in a VRF that is bound to no address, and so leaves it to the VRF's
-// route from which it answers.
-func TestVRFWildcard(t *testing.T) {
-	s := newVRF(t)
-	traffic.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), traffic.EchoPort), topology.BindToDevice("blue"))
-	p := product.On(t, s.Server)
-	for _, f := range traffic.Families {
-		t.Run("without replypath/"+f.String(), func(t *testing.T) {
-			c := s.ask(t, traffic.UDP, s.Replication.Address(f))
-			s.wantAnswersLost(t, c, c.Behind(s.Production.Address(f)).Answers())
-		})
-	}
-	p.Start("--config", product.WriteConfig(t, "repair_udp_source: true\n"))
-	for _, f := range traffic.Families {
-		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, traffic.UDP) })
-	}
-}
-
 // TestVRFAccept has TCP servers that know nothing of the VRF and serve it all the
 // same (net.ipv4.tcp_l3mdev_accept). What they accept is bound to the VRF.
 func TestVRFAccept(t *testing.T) {

@@ -122,19 +122,6 @@ func wantSeen(t *testing.T, n *topology.TwoNIC, f product.Finding, inspect strin
 	host.Shell(t, n.Server.Host, inspect)
 }
 
-// TestConfiguredGateway has the configuration name a gateway that does not answer, and an interface that is down.
-func TestConfiguredGateway(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	path := product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.77, 10.2.0.1]}]\n")
-	silent := onlyOne(t, p.Doctor(3, "--config", path), "gateway", "eth1", "error", "10.2.0.77 is failed", "the configuration names it")
-	wantSeen(t, n, silent, "ip neigh show 10.2.0.77 dev eth1")
-	path = product.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.1]}]\n")
-	onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "ok", "10.2.0.1")
-	host.Shell(t, n.Server.Host, "ip link set eth1 down")
-	wantSeen(t, n, onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "warning", "10.2.0.1", "the interface is down"), "ip link show dev eth1")
-}
-
 // wantFound returns the finding, with the sysctl that mends it or a command to look by.
 func (f *fault) wantFound(t *testing.T, p *product.Product) product.Finding {
 	t.Helper()

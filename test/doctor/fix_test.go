@@ -5,11 +5,7 @@ package doctor
 import (
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/test/await"
 	"replypath/test/host"
@@ -56,28 +52,6 @@ func wantGone(t *testing.T, p *product.Product) {
 	if _, err := os.Stat(p.PinDir); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", p.PinDir, err)
 	}
-}
-
-// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator.
-func TestFixNamesWhatIsLeft(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	host.Shell(t, n.Server.Host, `
-sysctl -qw net.ipv4.conf.eth0.rp_filter=1
-ip link set eth1 mtu 1400
-`)
-	result := p.Expect(0, "doctor", "--fix")
-	for _, words := range []string{
-		"fixed ", "left to you, as --fix sets sysctls only: addresses, mtu\n",
-		"\n  inspect: ip link show dev eth1\n",
-	} {
-		if !strings.Contains(result.Stdout, words) {
-			t.Errorf("no %q: %s", words, result)
-		}
-	}
-	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "2")
-	p.Detach()
-	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "1")
 }
 
 // TestFixBeforeTheFirstStart mends a host on which nothing is attached: status shows it, the next run and detach know
@@ -139,37 +113,4 @@ func TestFixBesideADaemon(t *testing.T) {
 	p.Expect(0, "detach", "--stop")
 	wantGone(t, p)
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-}
-
-// TestRenamedInterface follows the interface, and not its name.
-func TestRenamedInterface(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	strict(t, n, p, "warning")
-	host.Shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
-	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
-	p.Detach()
-	const oldRPFilter = "net/ipv4/conf/old/rp_filter"
-	wantSysctl(t, n.Server.Host, oldRPFilter, "1")
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
-	t.Logf("rp_filter after detach: %s of the interface that was eth1, %s of the other one that is now",
-		await.Must1[string](t)(n.Server.Sysctl(oldRPFilter)), await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)))
-}
-
-// TestForeignRepairs refuses the repairs of another network namespace.
-func TestForeignRepairs(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	strict(t, n, p, "warning")
-	foreign := p.At(n.Client)
-	pins := host.Pins(t)
-	await.Must(t, n.Client.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1"))
-	for _, command := range [][]string{{"detach"}, {"run"}, {"status"}, {"doctor", "--fix"}, {"doctor"}} {
-		foreign.Expect(1, command...)
-	}
-	if after := host.Pins(t); !slices.Equal(pins, after) {
-		t.Errorf("pins changed (-before +after):\n%s", cmp.Diff(pins, after))
-	}
-	wantSysctl(t, n.Client, "net/ipv4/conf/eth0/rp_filter", "1")
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
 }

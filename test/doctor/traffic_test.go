@@ -3,13 +3,11 @@
 package doctor
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,14 +21,6 @@ import (
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
-
-// TestLastHop is S2 without its configuration: doctor proposes it once a client was seen to come through the balancer,
-// and no more when it is in force.
-func TestLastHop(t *testing.T) {
-	for _, f := range traffic.Families {
-		t.Run(f.String(), func(t *testing.T) { testLastHop(t, f) })
-	}
-}
 
 // TestVirtualMAC has eth1's router send from a MAC of its own, and take only what is sent to another, as those of HSRP do: its
 // questions are not answered until the configuration names it, as doctor proposes.
@@ -78,54 +68,6 @@ func TestVirtualMAC(t *testing.T) {
 		}
 	}
 	onlyOne(t, p.Doctor(0), "unknown-gateway", "", "ok")
-}
-
-func testLastHop(t *testing.T, f topology.Family) {
-	s := traffic.Build(t, topology.NewS2)
-	traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
-	ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
-	host.Nft(t, s.Balancer.Host, `table `+ip+` balance {
-	chain pre { type nat hook prerouting priority dstnat; `+ip+` daddr `+s.Virtual(f).String()+` dnat to `+s.ServerEth0.Address(f).String()+`; }
-}`)
-	p := product.On(t, s.Server)
-	d := p.Start()
-	onlyOne(t, p.Doctor(0), "last-hop", "", "ok")
-	c := traffic.NewConversation(t, traffic.Ping, s.ClientEth0, s.Virtual(f))
-	if err := c.Ask(await.Within(t, await.SilenceTime)); err == nil {
-		t.Fatal("the client is answered although the server does not answer through the balancer")
-	}
-	all := p.Doctor(0)
-	proposal := onlyOne(t, all, "last-hop", "eth0", "warning", s.ClientEth0.Address(f).String(), s.BalancerEth0.MAC.String(), "next_hop last-hop")
-	if proposal.Fix == nil || !strings.Contains(*proposal.Fix, "{name: eth0, next_hop: last-hop}]") || !strings.Contains(*proposal.Fix, fmt.Sprintf(", then kill -HUP %d", d.PID())) {
-		t.Errorf("fix %v", proposal.Fix)
-	}
-	d.Stop(unix.SIGTERM)
-
-	config := filepath.Join(t.TempDir(), "replypath.yaml")
-	await.Must(t, os.WriteFile(config, []byte("interfaces:\n- {name: eth0, next_hop: last-hop}\n"), 0o644))
-	p.Start("--config", config)
-	again := traffic.NewConversation(t, traffic.Ping, s.ClientEth0, s.Virtual(f))
-	traffic.Ask(t, again)
-	onlyOne(t, p.Doctor(0), "last-hop", "", "ok")
-}
-
-// TestLVSRealServer is S3a: the virtual address is named, with the choice. Whether a balancer has it cannot be seen, so
-// that arp_ignore is left to who knows; arp_announce is set and given back.
-func TestLVSRealServer(t *testing.T) {
-	s := traffic.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, true) })
-	p := product.On(t, s.Server)
-	all := p.Doctor(0)
-	for _, f := range s.Families() {
-		onlyOne(t, all, "loopback-address", "", "ok", s.Virtual(f).String(), "loopback_addresses: kernel")
-	}
-	onlyOne(t, all, "arp-ignore", "eth0", "warning", "10.0.0.1 of lo")
-	onlyOne(t, all, "arp-announce", "eth1", "warning", "10.0.0.1 of lo")
-	onlyOne(t, p.Doctor(0, "--fix"), "arp-ignore", "eth0", "warning", "wrong where a balancer has it")
-	wantSysctl(t, s.Server, "net/ipv4/conf/eth0/arp_ignore", "0")
-	wantSysctl(t, s.Server, "net/ipv4/conf/eth1/arp_announce", "2")
-	p.Detach()
-	wantSysctl(t, s.Server, "net/ipv4/conf/eth0/arp_ignore", "0")
-	wantSysctl(t, s.Server, "net/ipv4/conf/eth1/arp_announce", "0")
 }
 
 // TestARPFlux is S5: before --fix both interfaces answer for an address, after it only its own.

@@ -151,20 +151,6 @@ func (b *bed) awaitEth0() {
 	})
 }
 
-// TestNamedInterfaceByRule: a rule for eth1's address serves these servers too.
-func TestNamedInterfaceByRule(t *testing.T) {
-	t.Parallel()
-	eachFamily(t, func(t *testing.T, f topology.Family) {
-		t.Parallel()
-		b := newUnroutedBed(t, f)
-		b.ruleForEth1("add")
-		b.ip("rule", "add", "oif", "eth1", "lookup", "102")
-		for _, c := range b.naming() {
-			b.askPromptly("with ip rule, "+c.String(), c)
-		}
-	})
-}
-
 // wantNamingLost wants that no answer leaves by eth1. For IPv6 the kernel heeds the index of in6_pktinfo only where a route
 // leads by it, so that such an answer leaves by eth0; no other leaves at all.
 func (b *bed) wantNamingLost(when string) {

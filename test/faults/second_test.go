@@ -18,28 +18,6 @@ import (
 	"replypath/test/traffic"
 )
 
-// TestSecondDefaultWithout shows what happens to eth1's clients without the fallback route where eth1 has a default route
-// behind eth0's and no route goes: the kernel keeps eth0's for IPv4, and nobody is answered.
-func TestSecondDefaultWithout(t *testing.T) {
-	t.Parallel()
-	for _, fault := range faults {
-		if fault.name != "carrier lost" && fault.name != "gateway silent" {
-			continue
-		}
-		t.Run(fault.name, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, topology.IPv4, secondDefault)
-			b.start("--config", product.WriteConfig(t, "fallback_route: false\n")).Kill()
-			fault.begin(b)
-			if answered := b.askAll(b.fresh(), inVain); len(answered) > 0 {
-				t.Errorf("%s were answered", answered)
-			}
-			fault.end(b)
-			b.eventually(b.conversation(traffic.TCP))
-		})
-	}
-}
-
 // TestSecondDefaultWhileWaiting has an answer by eth1 sent in the moment in which the kernel has given eth0's router up and the
 // daemon does not know yet: it waits for that router's MAC. The moment is made longer here.
 func TestSecondDefaultWhileWaiting(t *testing.T) {

@@ -34,7 +34,7 @@ type brief struct{ run, skip string }
 
 // kinds are tests of devices that the machine's own kernel may lack. The suite devices has the others of their package.
 const kinds = "^Test(Bond|Discovery|DummyAddress|Features|IPsec|LVS(DirectRouting|Translation)|Netem(Loss)?|NoHeaderRoom" +
-	"|Pacing|Tun|Tunnel(Kept|OverReplication|Roams)|VLAN(TagInFrame|Tags)?|VRF(Accept|Wildcard)?|WireGuard)$"
+	"|Pacing|Tun|Tunnel(Kept|OverReplication|Roams)|VLAN(TagInFrame|Tags)?|VRF(Accept)?|WireGuard)$"
 
 // suites are all of them, in the order in which they are run.
 var suites = []suite{

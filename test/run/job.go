@@ -24,6 +24,7 @@ import (
 const (
 	module  = "replypath"
 	product = module + "/test/product" // runs the program
+	waits   = module + "/test/fleet"   // for ansible, minutes: in a full run it begins first
 )
 
 // modules have tests of their own and are built with other libraries. Only a full run builds them.
@@ -62,6 +63,9 @@ func (o *options) jobs(ctx context.Context) ([]*job, error) {
 		}
 	}
 	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(len(quick[b.packages[0]]), len(quick[a.packages[0]])) })
+	if i := slices.IndexFunc(jobs, func(j *job) bool { return j.packages[0] == waits }); !o.quick && i > 0 {
+		jobs = slices.Insert(slices.Delete(slices.Clone(jobs), i, i+1), 0, jobs[i])
+	}
 	jobs = append(jobs, &job{packages: others, busy: true})
 	if o.quick {
 		return jobs, nil

@@ -61,37 +61,6 @@ func TestAutoWaits(t *testing.T) {
 	})
 }
 
-// TestRepairNever leaves the source alone, whatever is asked, until the
-// configuration changes, and again when it changes back.
-func TestRepairNever(t *testing.T) {
-	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, "repair_udp_source: false\n")
-	p := product.On(t, s.B.Host)
-	d := p.Start("--config", config)
-	eachListening(t, "never", func(t *testing.T, l listening) {
-		l.serve(t, s.B.Host)
-		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
-		a := newAsker(t, s.A.Eth1, l.asked)
-		for _, repair := range []string{"false", "auto", "false", "true", "false"} {
-			reload(t, d, config, "repair_udp_source: "+repair+"\n")
-			from := eth1
-			if repair == "false" {
-				from = eth0
-			}
-			newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, from)
-			// A flow that began while nothing was noted is noted once a second.
-			await.Eventually(t, "the older flow follows", func() error {
-				if got := a.ask(eth1).Addr(); got != from {
-					return fmt.Errorf("%s answers", got)
-				}
-				return nil
-			})
-			if pinned(t, p) != (from == eth1) {
-				t.Errorf("repair_udp_source %s: pinned %v", repair, pinned(t, p))
-			}
-		}
-	})
-}
-
 // launchAfter runs the daemon behind a shell command in a mount namespace of its own.
 func launchAfter(t *testing.T, p *product.Product, command string) *product.Daemon {
 	t.Helper()

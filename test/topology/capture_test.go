@@ -3,7 +3,6 @@
 package topology
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -84,42 +83,6 @@ func TestCaptureReportsLoss(t *testing.T) {
 	}
 	if err := b.Host.network.Close(); err == nil {
 		t.Error("closing the network did not report the loss")
-	}
-}
-
-func TestCaptureWait(t *testing.T) {
-	_, a, b := newPair(t)
-	c := capture(t, b)
-	const count = 3
-	waited := make(chan error, 1)
-	go func() {
-		frames, err := c.WaitCount(await.Within(t, await.AnswerTime), count, EchoRequest)
-		if err == nil && len(frames) < count {
-			err = errors.New("too few frames")
-		}
-		waited <- err
-	}()
-	for range count {
-		await.Must(t, askPing(await.Within(t, await.AnswerTime), a.Host, b.Address(IPv4)))
-	}
-	await.Must(t, <-waited)
-	// What has passed already counts as well.
-	frame, err := c.Wait(await.Within(t, await.AnswerTime), EchoReply)
-	await.Must(t, err)
-	if frame.Source != b.Address(IPv4) || frame.Direction != Sent || frame.Time.IsZero() {
-		t.Errorf("got %s, %s", frame, frame.Direction)
-	}
-	if _, err := c.Wait(await.Within(t, await.SilenceTime), TCP); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got error %v", err)
-	}
-	stopped := make(chan error, 1)
-	go func() {
-		_, err := c.Wait(await.Within(t, await.AnswerTime), TCP)
-		stopped <- err
-	}()
-	await.Must(t, c.Stop())
-	if err := <-stopped; !errors.Is(err, ErrStopped) {
-		t.Errorf("got error %v", err)
 	}
 }
 
@@ -263,44 +226,5 @@ func TestFrame(t *testing.T) {
 				t.Error("the decoded packet has another length")
 			}
 		})
-	}
-}
-
-func TestFilters(t *testing.T) {
-	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	f := &Frame{
-		Direction: Sent, Source: a, Destination: b, Protocol: layers.IPProtocolTCP,
-		SourcePort: 1, DestinationPort: 2, TCPFlags: SYN | PSH, SourceMAC: mac(1, 0), DestinationMAC: mac(2, 0),
-	}
-	for _, c := range []struct {
-		name  string
-		match Filter
-		want  bool
-	}{
-		{"any", Any, true},
-		{"all of none", All(), true},
-		{"one of none", OneOf(), false},
-		{"all", All(TCP, UDP), false},
-		{"one of", OneOf(UDP, TCP), true},
-		{"not", Not(TCP), false},
-		{"direction", Going(Sent), true},
-		{"other direction", Going(Received), false},
-		{"from", From(a), true},
-		{"from the destination", From(b), false},
-		{"to", To(b), true},
-		{"between", Between(b, a), true},
-		{"between others", Between(a, a), false},
-		{"ports", All(FromPort(1), ToPort(2)), true},
-		{"other port", OneOf(FromPort(2), ToPort(1)), false},
-		{"macs", All(FromMAC(mac(1, 0)), ToMAC(mac(2, 0))), true},
-		{"other mac", OneOf(FromMAC(mac(2, 0)), ToMAC(mac(1, 0))), false},
-		{"syn alone", Flags(SYN|ACK, SYN), true},
-		{"syn and ack", Flags(SYN|ACK, SYN|ACK), false},
-		{"echo", OneOf(EchoRequest, EchoReply), false},
-		{"protocol", Protocol(layers.IPProtocolTCP), true},
-	} {
-		if got := c.match(f); got != c.want {
-			t.Errorf("%s: %t", c.name, got)
-		}
 	}
 }

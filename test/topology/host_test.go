@@ -3,7 +3,6 @@
 package topology
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -72,32 +71,6 @@ func TestDoReturns(t *testing.T) {
 	stillOutside("a nested call")
 }
 
-func TestHostDefaults(t *testing.T) {
-	h := await.Must1[*Host](t)(newNetwork(t).Host("a"))
-	lo, err := h.Netlink().LinkByName("lo")
-	await.Must(t, err)
-	if lo.Attrs().RawFlags&unix.IFF_UP == 0 {
-		t.Error("lo is down")
-	}
-	for key, want := range map[string]string{
-		"net/ipv4/ip_forward":              "0",
-		"net/ipv4/conf/all/rp_filter":      "0",
-		"net/ipv6/conf/all/forwarding":     "0",
-		"net/ipv6/conf/default/accept_dad": "0",
-	} {
-		if got := await.Must1[string](t)(h.Sysctl(key)); got != want {
-			t.Errorf("%s is %s, not %s", key, got, want)
-		}
-	}
-	await.Must(t, h.SetSysctl("net/ipv4/conf/lo/rp_filter", "2"))
-	if got := await.Must1[string](t)(h.Sysctl("net/ipv4/conf/lo/rp_filter")); got != "2" {
-		t.Errorf("rp_filter of lo is %s", got)
-	}
-	if err := h.SetSysctl("net/no/such", "1"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a sysctl that there is not: %v", err)
-	}
-}
-
 // TestCommandOutlivesItsThread shows that the kernel does not take the end of the thread that called Start for the end
 // of the process.
 func TestCommandOutlivesItsThread(t *testing.T) {
@@ -134,23 +107,5 @@ func awaitThreadEnd(t *testing.T, tid int) {
 			t.Fatal("the thread still exists")
 		}
 		runtime.Gosched()
-	}
-}
-
-func TestCommandEndsWithContext(t *testing.T) {
-	h := await.Must1[*Host](t)(newNetwork(t).Host("a"))
-	ctx, cancel := context.WithCancel(t.Context())
-	// The child of the shell holds the pipe: only its end lets Wait return.
-	c := h.Command(ctx, "sh", "-c", "sleep 1000 & echo started; wait")
-	c.WaitDelay = 0
-	stdout := await.Must1[io.ReadCloser](t)(c.StdoutPipe())
-	await.Must(t, c.Start())
-	_, err := io.ReadFull(stdout, make([]byte, len("started")))
-	await.Must(t, err)
-	cancel()
-	_, err = io.ReadAll(stdout)
-	await.Must(t, err)
-	if err := c.Wait(); err == nil {
-		t.Error("the program ended well")
 	}
 }

@@ -111,24 +111,6 @@ func useEverything(t *testing.T, observer *Host) error {
 	return err
 }
 
-func TestCloseTwice(t *testing.T) {
-	n := newNetwork(t)
-	h := await.Must1[*Host](t)(n.Host("a"))
-	lo := await.Must1[*Interface](t)(h.Interface("lo"))
-	await.Must(t, capture(t, lo).Stop())
-	await.Must(t, n.Close())
-	await.Must(t, n.Close())
-	if _, err := n.Host("b"); !errors.Is(err, ErrClosed) {
-		t.Errorf("a host in a closed network: %v", err)
-	}
-	if _, err := lo.Capture(CaptureOptions{}); err == nil {
-		t.Error("a capture in a closed network")
-	}
-	if err := h.Command(t.Context(), "true").Run(); !errors.Is(err, ErrClosed) {
-		t.Errorf("a process in a closed network: %v", err)
-	}
-}
-
 func TestFailedConstructionLeavesNothing(t *testing.T) {
 	needRoot(t)
 	before := openFiles(t)

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -59,25 +58,6 @@ func TestSummarize(t *testing.T) {
 	}
 	if static := w.Contender(base); static.Ratio != 1 || static.Difference != "none" {
 		t.Errorf("the base itself: %+v", static)
-	}
-}
-
-// TestRenew derives the same once more, whatever stood there.
-func TestRenew(t *testing.T) {
-	r, want := sampleResults(), sampleResults()
-	r.Workloads[0].Noise, r.Workloads[0].Contenders[0].Ratio, r.Bounds = 7, 7, nil
-	r.Renew()
-	await.Same(t, "renewed", want, r)
-}
-
-func TestDifference(t *testing.T) {
-	for ratio, want := range map[float64]string{1.019: "none", 0.981: "none", 1.03: "better", 0.97: "worse"} {
-		if got := difference(ratio, 0.02, leastRounds); got != want {
-			t.Errorf("%v: %s, want %s", ratio, got, want)
-		}
-		if got := difference(ratio, 0.02, leastRounds-1); got != "few rounds" {
-			t.Errorf("%v of %d rounds: %s", ratio, leastRounds-1, got)
-		}
 	}
 }
 
@@ -138,33 +118,6 @@ func sampleResults() *Results {
 	return r
 }
 
-func TestWriteAndRead(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "new", "results.json")
-	r := sampleResults()
-	await.Must(t, r.Write(file))
-	got, err := Read(file)
-	await.Must(t, err)
-	if got.Workload("udp-echo-64").Contender(ours).Ratio != r.Workload("udp-echo-64").Contender(ours).Ratio {
-		t.Errorf("read %+v", got.Workloads)
-	}
-	if _, err := Read(filepath.Join(t.TempDir(), "none")); err == nil {
-		t.Error("a file that is not there is no error")
-	}
-}
-
-func TestPrint(t *testing.T) {
-	var text bytes.Buffer
-	await.Must(t, sampleResults().Print(&text))
-	for _, want := range []string{
-		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  6       98.0    97.0  192  0.970",
-		"0.960-0.980", "resident memory  31.0   30.0  35.0  40.0", "vrf: no kernel for it",
-	} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("no %q in\n%s", want, text.String())
-		}
-	}
-}
-
 func TestPage(t *testing.T) {
 	var text bytes.Buffer
 	r := sampleResults()
@@ -189,71 +142,5 @@ func TestPage(t *testing.T) {
 	}
 	if strings.Contains(text.String(), "misses its aim") || strings.Contains(text.String(), "time in the programs") {
 		t.Errorf("no aim is missed, and a part is no other figure:\n%s", text.String())
-	}
-}
-
-// TestTables: what belongs together is in one table, what has no kind in the last, and what nobody measured in none.
-func TestTables(t *testing.T) {
-	few := Workload{Name: "tcp-crr", Unit: "1/s"}
-	few.Summarize([]string{base, ours, strong}, map[string][]Value{base: rounds(100), ours: rounds(90), strong: rounds(80)})
-	r := &Results{Workloads: []Workload{{Name: "new", Contenders: few.Contenders}, few, *sample(), {Name: "tcp-rr"}}}
-	tables := r.tables()
-	if len(tables) != 2 || tables[0].Name != "One at a time" || tables[1].Name != "Others" {
-		t.Fatalf("tables: %+v", tables)
-	}
-	await.Same(t, "rows", [][]string{
-		{"`static`", "100 1/s ±2.0%", "(100 1/s ±0.0%)"},
-		{"`iprule-2`", "0.950 ±2.0%", "-"},
-		{"`replypath`", "0.970 ±2.0%", "(0.900 ±0.0%)"},
-		{"`replypath-strong`", "-", "(0.800 ±0.0%)"},
-		{"`replypath` / `iprule-2`", "1.021", "-"},
-		{"`replypath-strong` / `iprule-2`", "-", "-"},
-	}, tables[0].Rows)
-}
-
-func TestMissing(t *testing.T) {
-	r := &Results{Absent: []Absent{
-		{"a: x", "no room"}, {"b: x", "no room"}, {"c", "no kernel"}, {"d: x", "no room"}, {"e: x", "no room"},
-	}}
-	await.Same(t, "missing", []string{"`x` in 4 workloads: no room", "`c`: no kernel"}, r.Missing())
-}
-
-// TestPaths: paths of one kind are one row, and those that miss an aim have a row for both versions of IP.
-func TestPaths(t *testing.T) {
-	p := &programs{Reference: 10, Results: []programCase{
-		{Name: "reference: lookups", Median: 20},
-		{Name: "egress redirect: tcp, ipv4", Median: 69, Aim: 35},
-		{Name: "egress redirect: udp, ipv4", Median: 71, Aim: 35},
-		{Name: "egress redirect: udp, ipv6", Median: 72, Aim: 35},
-	}}
-	await.Same(t, "spans", []*span{{"reference", 1, 20, 20}, {"egress redirect", 3, 69, 72}}, p.Spans())
-	await.Same(t, "missed", []*missedAim{{"egress redirect: udp", "71.0", "72.0", "70.0"}}, p.Missed())
-	if p.Aims() != 3 || p.Met() != 1 {
-		t.Errorf("%d of %d met, want 1 of 3", p.Met(), p.Aims())
-	}
-}
-
-func TestNumber(t *testing.T) {
-	for v, want := range map[float64]string{0: "0", 123456.7: "123457", 98: "98.0", 3.14159: "3.14", 0.01234: "0.0123"} {
-		if got := number(v); got != want {
-			t.Errorf("%v is shown as %s, want %s", v, got, want)
-		}
-	}
-}
-
-func TestFailed(t *testing.T) {
-	if err := (&Results{}).Failed(); err != nil {
-		t.Error(err)
-	}
-	err := sampleResults().Failed()
-	if err == nil || err.Error() != "round 2, tcp-rr, connmark: broken" {
-		t.Error(err)
-	}
-}
-
-func TestDescribeMachine(t *testing.T) {
-	m := DescribeMachine()
-	if m.Kernel == "" || m.CPUs < 1 || m.Memory == 0 {
-		t.Errorf("%+v", m)
 	}
 }

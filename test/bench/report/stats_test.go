@@ -8,27 +8,6 @@ import (
 	"testing"
 )
 
-func TestMedian(t *testing.T) {
-	for _, c := range []struct {
-		values []float64
-		want   float64
-	}{
-		{nil, 0},
-		{[]float64{3}, 3},
-		{[]float64{3, 1}, 2},
-		{[]float64{9, 1, 2}, 2},
-		{[]float64{4, 1, 2, 100}, 3},
-	} {
-		before := slices.Clone(c.values)
-		if got := Median(c.values); got != c.want {
-			t.Errorf("median of %v: %v, want %v", c.values, got, c.want)
-		}
-		if !slices.Equal(c.values, before) {
-			t.Errorf("%v was reordered to %v", before, c.values)
-		}
-	}
-}
-
 // TestRatios divides by the value of the same round, and leaves out what has none.
 func TestRatios(t *testing.T) {
 	values := []Value{{Round: 0, Value: 10}, {Round: 1, Value: 30}, {Round: 3, Value: 5}, {Round: 4, Value: 7}}
@@ -80,22 +59,5 @@ func TestNoise(t *testing.T) {
 	// One bad round of many moves a median little.
 	if got := Noise([]float64{1.001, 0.999, 1, 1.001, 0.999, 1, 1.001, 0.999, 0.5}, 9); got > 0.01 {
 		t.Errorf("with an outlier: %v", got)
-	}
-}
-
-// TestUncertainty is about the median, wherever it is.
-func TestUncertainty(t *testing.T) {
-	for _, c := range []struct {
-		ratios []float64
-		want   float64
-	}{
-		{nil, 0},
-		{[]float64{0.5}, 0},
-		{[]float64{0.5, 0.5, 0.5}, 0},
-		{[]float64{0.4, 0.6}, 0.2},
-	} {
-		if got := Uncertainty(c.ratios); math.Abs(got-c.want) > 1e-9 {
-			t.Errorf("of %v: %v, want %v", c.ratios, got, c.want)
-		}
 	}
 }
