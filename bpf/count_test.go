@@ -248,8 +248,7 @@ func TestCountFull(t *testing.T) {
 // taken: to enter the handshake and the connection, and to take the handshake out.
 // Each that is moved looks for the deadline of a trial in the configuration.
 var lookupsOfConnection = map[string]uint64{
-	bpf.DatapathMapHalfOpen: 6, bpf.DatapathMapEstablished: 13, bpf.DatapathMapHalfOpenTags: 11, bpf.DatapathMapEstablishedTags: 12,
-	bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3, bpf.DatapathMapSetLocks: 3,
+	bpf.DatapathMapFlows: 19, bpf.DatapathMapTags: 23, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3, bpf.DatapathMapSetLocks: 3,
 	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 10, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,

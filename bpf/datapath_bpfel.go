@@ -268,7 +268,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 18
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 19
 )
 
 type DatapathMarkKind uint32
@@ -642,20 +642,15 @@ const (
 const (
 	DatapathMapAsked                = "asked"
 	DatapathMapConfiguration        = "configuration"
-	DatapathMapConnectionless       = "connectionless"
-	DatapathMapConnectionlessTags   = "connectionless_tags"
 	DatapathMapDevices              = "devices"
-	DatapathMapEstablished          = "established"
-	DatapathMapEstablishedTags      = "established_tags"
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
+	DatapathMapFlows                = "flows"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
 	DatapathMapGatewayRoutes        = "gateway_routes"
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
-	DatapathMapHalfOpen             = "half_open"
-	DatapathMapHalfOpenTags         = "half_open_tags"
 	DatapathMapHandovers            = "handovers"
 	DatapathMapHeldGateways         = "held_gateways"
 	DatapathMapInterfaces           = "interfaces"
@@ -676,6 +671,7 @@ const (
 	DatapathMapServedAddresses      = "served_addresses"
 	DatapathMapSetLocks             = "set_locks"
 	DatapathMapSourceGateways       = "source_gateways"
+	DatapathMapTags                 = "tags"
 	DatapathMapTraceEvents          = "trace_events"
 	DatapathMapTraceFilter          = "trace_filter"
 	DatapathMapTraceSlots           = "trace_slots"
@@ -788,45 +784,41 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Asked              *ebpf.MapSpec `ebpf:"asked"`
-	Configuration      *ebpf.MapSpec `ebpf:"configuration"`
-	Connectionless     *ebpf.MapSpec `ebpf:"connectionless"`
-	ConnectionlessTags *ebpf.MapSpec `ebpf:"connectionless_tags"`
-	Devices            *ebpf.MapSpec `ebpf:"devices"`
-	Established        *ebpf.MapSpec `ebpf:"established"`
-	EstablishedTags    *ebpf.MapSpec `ebpf:"established_tags"`
-	Events             *ebpf.MapSpec `ebpf:"events"`
-	Exclusions         *ebpf.MapSpec `ebpf:"exclusions"`
-	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
-	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
-	GatewayRoutes      *ebpf.MapSpec `ebpf:"gateway_routes"`
-	Gateways           *ebpf.MapSpec `ebpf:"gateways"`
-	Grace              *ebpf.MapSpec `ebpf:"grace"`
-	HalfOpen           *ebpf.MapSpec `ebpf:"half_open"`
-	HalfOpenTags       *ebpf.MapSpec `ebpf:"half_open_tags"`
-	Handovers          *ebpf.MapSpec `ebpf:"handovers"`
-	HeldGateways       *ebpf.MapSpec `ebpf:"held_gateways"`
-	Interfaces         *ebpf.MapSpec `ebpf:"interfaces"`
-	Managed            *ebpf.MapSpec `ebpf:"managed"`
-	Marks              *ebpf.MapSpec `ebpf:"marks"`
-	ModeByHand         *ebpf.MapSpec `ebpf:"mode_by_hand"`
-	Nobody             *ebpf.MapSpec `ebpf:"nobody"`
-	OnLink             *ebpf.MapSpec `ebpf:"on_link"`
-	Originated         *ebpf.MapSpec `ebpf:"originated"`
-	Outbound           *ebpf.MapSpec `ebpf:"outbound"`
-	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
-	PairSlots          *ebpf.MapSpec `ebpf:"pair_slots"`
-	Pairs              *ebpf.MapSpec `ebpf:"pairs"`
-	Questions          *ebpf.MapSpec `ebpf:"questions"`
-	RepairWanted       *ebpf.MapSpec `ebpf:"repair_wanted"`
-	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
-	Sender             *ebpf.MapSpec `ebpf:"sender"`
-	ServedAddresses    *ebpf.MapSpec `ebpf:"served_addresses"`
-	SetLocks           *ebpf.MapSpec `ebpf:"set_locks"`
-	SourceGateways     *ebpf.MapSpec `ebpf:"source_gateways"`
-	TraceEvents        *ebpf.MapSpec `ebpf:"trace_events"`
-	TraceFilter        *ebpf.MapSpec `ebpf:"trace_filter"`
-	TraceSlots         *ebpf.MapSpec `ebpf:"trace_slots"`
+	Asked           *ebpf.MapSpec `ebpf:"asked"`
+	Configuration   *ebpf.MapSpec `ebpf:"configuration"`
+	Devices         *ebpf.MapSpec `ebpf:"devices"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Exclusions      *ebpf.MapSpec `ebpf:"exclusions"`
+	Flows           *ebpf.MapSpec `ebpf:"flows"`
+	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
+	GatewayMacs     *ebpf.MapSpec `ebpf:"gateway_macs"`
+	GatewayRoutes   *ebpf.MapSpec `ebpf:"gateway_routes"`
+	Gateways        *ebpf.MapSpec `ebpf:"gateways"`
+	Grace           *ebpf.MapSpec `ebpf:"grace"`
+	Handovers       *ebpf.MapSpec `ebpf:"handovers"`
+	HeldGateways    *ebpf.MapSpec `ebpf:"held_gateways"`
+	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
+	Managed         *ebpf.MapSpec `ebpf:"managed"`
+	Marks           *ebpf.MapSpec `ebpf:"marks"`
+	ModeByHand      *ebpf.MapSpec `ebpf:"mode_by_hand"`
+	Nobody          *ebpf.MapSpec `ebpf:"nobody"`
+	OnLink          *ebpf.MapSpec `ebpf:"on_link"`
+	Originated      *ebpf.MapSpec `ebpf:"originated"`
+	Outbound        *ebpf.MapSpec `ebpf:"outbound"`
+	OwnAddresses    *ebpf.MapSpec `ebpf:"own_addresses"`
+	PairSlots       *ebpf.MapSpec `ebpf:"pair_slots"`
+	Pairs           *ebpf.MapSpec `ebpf:"pairs"`
+	Questions       *ebpf.MapSpec `ebpf:"questions"`
+	RepairWanted    *ebpf.MapSpec `ebpf:"repair_wanted"`
+	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
+	Sender          *ebpf.MapSpec `ebpf:"sender"`
+	ServedAddresses *ebpf.MapSpec `ebpf:"served_addresses"`
+	SetLocks        *ebpf.MapSpec `ebpf:"set_locks"`
+	SourceGateways  *ebpf.MapSpec `ebpf:"source_gateways"`
+	Tags            *ebpf.MapSpec `ebpf:"tags"`
+	TraceEvents     *ebpf.MapSpec `ebpf:"trace_events"`
+	TraceFilter     *ebpf.MapSpec `ebpf:"trace_filter"`
+	TraceSlots      *ebpf.MapSpec `ebpf:"trace_slots"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -890,65 +882,56 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Asked              *ebpf.Map `ebpf:"asked"`
-	Configuration      *ebpf.Map `ebpf:"configuration"`
-	Connectionless     *ebpf.Map `ebpf:"connectionless"`
-	ConnectionlessTags *ebpf.Map `ebpf:"connectionless_tags"`
-	Devices            *ebpf.Map `ebpf:"devices"`
-	Established        *ebpf.Map `ebpf:"established"`
-	EstablishedTags    *ebpf.Map `ebpf:"established_tags"`
-	Events             *ebpf.Map `ebpf:"events"`
-	Exclusions         *ebpf.Map `ebpf:"exclusions"`
-	Fragments          *ebpf.Map `ebpf:"fragments"`
-	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
-	GatewayRoutes      *ebpf.Map `ebpf:"gateway_routes"`
-	Gateways           *ebpf.Map `ebpf:"gateways"`
-	Grace              *ebpf.Map `ebpf:"grace"`
-	HalfOpen           *ebpf.Map `ebpf:"half_open"`
-	HalfOpenTags       *ebpf.Map `ebpf:"half_open_tags"`
-	Handovers          *ebpf.Map `ebpf:"handovers"`
-	HeldGateways       *ebpf.Map `ebpf:"held_gateways"`
-	Interfaces         *ebpf.Map `ebpf:"interfaces"`
-	Managed            *ebpf.Map `ebpf:"managed"`
-	Marks              *ebpf.Map `ebpf:"marks"`
-	ModeByHand         *ebpf.Map `ebpf:"mode_by_hand"`
-	Nobody             *ebpf.Map `ebpf:"nobody"`
-	OnLink             *ebpf.Map `ebpf:"on_link"`
-	Originated         *ebpf.Map `ebpf:"originated"`
-	Outbound           *ebpf.Map `ebpf:"outbound"`
-	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
-	PairSlots          *ebpf.Map `ebpf:"pair_slots"`
-	Pairs              *ebpf.Map `ebpf:"pairs"`
-	Questions          *ebpf.Map `ebpf:"questions"`
-	RepairWanted       *ebpf.Map `ebpf:"repair_wanted"`
-	Scratch            *ebpf.Map `ebpf:"scratch"`
-	Sender             *ebpf.Map `ebpf:"sender"`
-	ServedAddresses    *ebpf.Map `ebpf:"served_addresses"`
-	SetLocks           *ebpf.Map `ebpf:"set_locks"`
-	SourceGateways     *ebpf.Map `ebpf:"source_gateways"`
-	TraceEvents        *ebpf.Map `ebpf:"trace_events"`
-	TraceFilter        *ebpf.Map `ebpf:"trace_filter"`
-	TraceSlots         *ebpf.Map `ebpf:"trace_slots"`
+	Asked           *ebpf.Map `ebpf:"asked"`
+	Configuration   *ebpf.Map `ebpf:"configuration"`
+	Devices         *ebpf.Map `ebpf:"devices"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Exclusions      *ebpf.Map `ebpf:"exclusions"`
+	Flows           *ebpf.Map `ebpf:"flows"`
+	Fragments       *ebpf.Map `ebpf:"fragments"`
+	GatewayMacs     *ebpf.Map `ebpf:"gateway_macs"`
+	GatewayRoutes   *ebpf.Map `ebpf:"gateway_routes"`
+	Gateways        *ebpf.Map `ebpf:"gateways"`
+	Grace           *ebpf.Map `ebpf:"grace"`
+	Handovers       *ebpf.Map `ebpf:"handovers"`
+	HeldGateways    *ebpf.Map `ebpf:"held_gateways"`
+	Interfaces      *ebpf.Map `ebpf:"interfaces"`
+	Managed         *ebpf.Map `ebpf:"managed"`
+	Marks           *ebpf.Map `ebpf:"marks"`
+	ModeByHand      *ebpf.Map `ebpf:"mode_by_hand"`
+	Nobody          *ebpf.Map `ebpf:"nobody"`
+	OnLink          *ebpf.Map `ebpf:"on_link"`
+	Originated      *ebpf.Map `ebpf:"originated"`
+	Outbound        *ebpf.Map `ebpf:"outbound"`
+	OwnAddresses    *ebpf.Map `ebpf:"own_addresses"`
+	PairSlots       *ebpf.Map `ebpf:"pair_slots"`
+	Pairs           *ebpf.Map `ebpf:"pairs"`
+	Questions       *ebpf.Map `ebpf:"questions"`
+	RepairWanted    *ebpf.Map `ebpf:"repair_wanted"`
+	Scratch         *ebpf.Map `ebpf:"scratch"`
+	Sender          *ebpf.Map `ebpf:"sender"`
+	ServedAddresses *ebpf.Map `ebpf:"served_addresses"`
+	SetLocks        *ebpf.Map `ebpf:"set_locks"`
+	SourceGateways  *ebpf.Map `ebpf:"source_gateways"`
+	Tags            *ebpf.Map `ebpf:"tags"`
+	TraceEvents     *ebpf.Map `ebpf:"trace_events"`
+	TraceFilter     *ebpf.Map `ebpf:"trace_filter"`
+	TraceSlots      *ebpf.Map `ebpf:"trace_slots"`
 }
 
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
 		m.Asked,
 		m.Configuration,
-		m.Connectionless,
-		m.ConnectionlessTags,
 		m.Devices,
-		m.Established,
-		m.EstablishedTags,
 		m.Events,
 		m.Exclusions,
+		m.Flows,
 		m.Fragments,
 		m.GatewayMacs,
 		m.GatewayRoutes,
 		m.Gateways,
 		m.Grace,
-		m.HalfOpen,
-		m.HalfOpenTags,
 		m.Handovers,
 		m.HeldGateways,
 		m.Interfaces,
@@ -969,6 +952,7 @@ func (m *DatapathMaps) Close() error {
 		m.ServedAddresses,
 		m.SetLocks,
 		m.SourceGateways,
+		m.Tags,
 		m.TraceEvents,
 		m.TraceFilter,
 		m.TraceSlots,

@@ -116,18 +116,16 @@ func (v variant) options() rig.Options {
 		normal:               {Probes: true},
 		oldKernel:            {Probes: true, OldKernel: true},
 		manySets:             {Sets: 100},
-		interrupted:          {Meanwhile: bpf.DatapathMapConnectionless},
-		interruptedHandshake: {Meanwhile: bpf.DatapathMapHalfOpen},
+		interrupted:          {Meanwhile: new(tableConnectionless)},
+		interruptedHandshake: {Meanwhile: new(tableHalfOpen)},
 		slowWay:              {SlowWay: true},
 		counting:             {Probes: true, CountCost: true},
 		cramped: {Change: func(maps map[string]*ebpf.MapSpec) {
 			limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)(maps)
 			limit(1, bpf.DatapathMapPairs)(maps)
 		}},
-		withoutTables: lacking(bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished,
-			bpf.DatapathMapConnectionless),
-		withoutTags: lacking(bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags,
-			bpf.DatapathMapConnectionlessTags),
+		withoutTables: lacking(bpf.DatapathMapFlows),
+		withoutTags:   lacking(bpf.DatapathMapTags),
 		withoutLocks:  lacking(bpf.DatapathMapSetLocks),
 		withoutPlaces: lacking(bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapPairSlots),
 		withoutEvents: lacking(bpf.DatapathMapEvents),

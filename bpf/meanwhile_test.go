@@ -25,7 +25,7 @@ func (b *bed) beginWrite(way int, f bpf.DatapathFlow) {
 	var set bpf.DatapathFlowSet
 	set.Digest[way], set.Flow[way] = b.Seeds.Digest(f.Tuple), f
 	b.must(b.Connectionless.Put(uint32(0), set))
-	b.must(b.ConnectionlessTags.Put(uint32(0), uint64(0)))
+	b.must(b.Connectionless.PutTags(0, 0))
 }
 
 func (b *bed) entries(n network, m message) (count int) {
@@ -285,7 +285,7 @@ func (b *bed) crowdSet(index uint32, flows ...bpf.DatapathFlow) {
 		set.Digest[way], set.Flow[way] = b.Seeds.Digest(f.Tuple), f
 	}
 	b.must(b.Connectionless.Put(index, set))
-	b.must(b.ConnectionlessTags.Put(index, bpf.Tags(set.Digest)))
+	b.must(b.Connectionless.PutTags(index, bpf.Tags(set.Digest)))
 }
 
 // TestSecondSetEviction: where both sets of a tuple are full, it is the one of them that makes room more readily,

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // crowd is this many networks that differ in their peer.
@@ -362,7 +363,7 @@ func TestTableEviction(t *testing.T) {
 func (b *bed) preferred(table fullTable, crowd []network, next network) int {
 	b.t.Helper()
 	var set bpf.DatapathFlowSet
-	b.must([]*ebpf.Map{b.HalfOpen, b.Established, b.Connectionless}[table.table].Lookup(uint32(0), &set))
+	b.must([]*rig.Table{b.HalfOpen, b.Established, b.Connectionless}[table.table].Lookup(uint32(0), &set))
 	way, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(next.tuple(table.message)))
 	return slices.IndexFunc(crowd, func(n network) bool { return n.tuple(table.message) == set.Flow[way].Tuple })
 }

@@ -6,9 +6,6 @@ package bpf
 // set may be in their second one.
 const Overflowed = 0x80
 
-// TagsMap returns the name of the map that holds the tags of a flow table.
-func TagsMap(table string) string { return table + "_tags" }
-
 // Tags returns what stands for a set with these digests, 0 where a way is free, in
 // the map of its tags, as src/tags.h has it: seven bits for each way. Overflowed is
 // for the caller to add.

@@ -237,7 +237,7 @@ func (b *server) wantPrograms(when string, names []string) map[string]ebpf.Progr
 // holds them.
 func (b *server) loadedPrograms() (ids []ebpf.ProgramID) {
 	b.Helper()
-	table := b.mapIDs()[bpf.DatapathMapEstablished]
+	table := b.mapIDs()[bpf.DatapathMapFlows]
 	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
 		program, err := ebpf.NewProgramFromID(id)
 		if err != nil {

@@ -181,10 +181,10 @@ func TestTakeoverAfterAKilledStart(t *testing.T) {
 		if !b.killed("dies in its start", kills, attach.Auto) { // with tables of another size
 			break
 		}
-		isNew := b.mapIDs()[bpf.DatapathMapEstablished]
+		isNew := b.mapIDs()[bpf.DatapathMapFlows]
 		b.start(larger).stop()
 		after := b.pinnedIDs()
-		if was := b.mapIDs()[bpf.DatapathMapEstablished] == isNew; was != maps.Equal(before, after) {
+		if was := b.mapIDs()[bpf.DatapathMapFlows] == isNew; was != maps.Equal(before, after) {
 			t.Errorf("kill %d: the maps stayed: %t; programs (-before +after):\n%s", kills, was, cmp.Diff(before, after))
 		}
 		for _, name := range ethernet {

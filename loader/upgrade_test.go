@@ -37,7 +37,7 @@ type upgrade struct {
 
 var upgrades = []upgrade{
 	{what: "the same maps", prepare: func(*server) {}, options: anotherBuild},
-	{what: "maps of another size", prepare: func(*server) {}, options: larger, says: "a flow table changes its size"},
+	{what: "maps of another size", prepare: func(*server) {}, options: larger, says: "the flow tables change their size"},
 	{
 		what: "another layout", prepare: (*server).setForeignLayout, options: func(*Options) {},
 		says: "it has another layout, 4294967295 rather than",

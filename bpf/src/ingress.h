@@ -12,7 +12,7 @@
 /* Whether a table may have an entry of the packet's tuple. */
 static inline bool may_hold(enum table table, const struct packet *packet)
 {
-	const __u64 *tags = get_tags(table, first_set(packet->digest, set_count(table)));
+	const __u64 *tags = get_tags(first_in(table, packet->digest));
 
 	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
 }

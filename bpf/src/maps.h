@@ -3,9 +3,9 @@
  * The maps.
  *
  * The flow tables are set-associative: arrays of sets, in which a digest of the tuple picks two sets of eight ways.
- * There is one for each kind of entry, so that a flood of one kind cannot push out another. Lookups in
- * BPF_MAP_TYPE_LRU_HASH are chains of function calls, and an update can evict another entry
- * (docs/design/flow-tables.md). The loader sets the sizes.
+ * There is one for each kind of entry, so that a flood of one kind cannot push out another. All are in one map: the
+ * verifier follows a flow once for each map that it may be in. Lookups in BPF_MAP_TYPE_LRU_HASH are chains of function
+ * calls, and an update can evict another entry (docs/design/flow-tables.md). The loader sets the sizes.
  */
 #pragma once
 
@@ -48,14 +48,11 @@
 #define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
 #define PROGRAMS(name, entries) MAP(name, PROG_ARRAY, entries, 0, __u32, __u32)
 
-MAP(half_open, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
-MAP(established, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
-MAP(connectionless, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
+/* The flow tables: see first_of(). */
+MAP(flows, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
-/* For each set of those tables: see tags.h. The loader looks at all of them. */
-MAP(half_open_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
-MAP(established_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
-MAP(connectionless_tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+/* For each set of `flows`: see tags.h. The loader looks at all of them. */
+MAP(tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* The digests of tuples in which the host spoke first: see outbound.h. */
 MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);

@@ -27,52 +27,43 @@ static inline int find_way(const __u64 *digests, __u64 digest)
 	return -1;
 }
 
-/*
- * A lookup that stays one of its own. Where several maps are asked the compiler makes one call of them, which the
- * kernel does not inline (kernel/bpf/verifier.c, do_misc_fixups(): of a map that it knows only). What follows the call
- * differs from one to the next by a number.
- */
-#define lookup_alone(map, index)                                                                   \
-	({                                                                                         \
-		void *found = bpf_map_lookup_elem(map, index);                                     \
-		asm volatile("" : "+r"(found) : "i"(__COUNTER__));                                 \
-		found;                                                                             \
-	})
-
-static inline struct flow_set *get_set(enum table table, __u32 index)
-{
-	switch (table) {
-	case TABLE_HALF_OPEN:
-		return lookup_alone(&half_open, &index);
-	case TABLE_ESTABLISHED:
-		return lookup_alone(&established, &index);
-	default:
-		return lookup_alone(&connectionless, &index);
-	}
-}
-
-static inline __u64 *get_tags(enum table table, __u32 index)
-{
-	switch (table) {
-	case TABLE_HALF_OPEN:
-		return lookup_alone(&half_open_tags, &index);
-	case TABLE_ESTABLISHED:
-		return lookup_alone(&established_tags, &index);
-	default:
-		return lookup_alone(&connectionless_tags, &index);
-	}
-}
-
 static inline __u32 set_count(enum table table)
 {
+	return sets[table % TABLE_END];
+}
+
+/* Where a table begins in `flows` and `tags`: that of most packets does at no cost. */
+static inline __u32 first_of(enum table table)
+{
 	switch (table) {
-	case TABLE_HALF_OPEN:
-		return sets[TABLE_HALF_OPEN];
 	case TABLE_ESTABLISHED:
+		return 0;
+	case TABLE_CONNECTIONLESS:
 		return sets[TABLE_ESTABLISHED];
 	default:
-		return sets[TABLE_CONNECTIONLESS];
+		return sets[TABLE_ESTABLISHED] + sets[TABLE_CONNECTIONLESS];
 	}
+}
+
+/* Both sets of a digest in a table, by their number in the maps. */
+static inline __u32 first_in(enum table table, __u64 digest)
+{
+	return first_of(table) + first_set(digest, set_count(table));
+}
+
+static inline __u32 second_in(enum table table, __u64 digest)
+{
+	return first_of(table) + second_set(digest, set_count(table));
+}
+
+static inline struct flow_set *get_set(__u32 index)
+{
+	return bpf_map_lookup_elem(&flows, &index);
+}
+
+static inline __u64 *get_tags(__u32 index)
+{
+	return bpf_map_lookup_elem(&tags, &index);
 }
 
 /* find_way(), which looks first at the first way that has the tag: nearly always it is that. */
@@ -85,10 +76,10 @@ static inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 dig
 
 #define NOWHERE (-1)
 
-/* Where a table holds the digest, or NOWHERE: the number of the set times WAYS, plus the way. */
+/* Where a table holds the digest, or NOWHERE: the number of the set in the maps times WAYS, plus the way. */
 __noinline int place_of(__u32 table, __u64 digest)
 {
-	__u32 index = first_set(digest, set_count(table));
+	__u32 index = first_in(table, digest);
 	struct flow_set *set;
 	__u64 *tags;
 	int way;
@@ -97,27 +88,27 @@ __noinline int place_of(__u32 table, __u64 digest)
 		return NOWHERE;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 2; i++) {
-		tags = get_tags(table, index);
+		tags = get_tags(index);
 		if (!tags)
 			return NOWHERE;
-		set = tag_matches(*tags, digest) ? get_set(table, index) : NULL;
+		set = tag_matches(*tags, digest) ? get_set(index) : NULL;
 		way = set ? find_by_tags(set, *tags, digest) : -1;
 		if (way >= 0)
 			return index * WAYS + way;
 		if (!(*tags & OVERFLOWED))
 			return NOWHERE;
-		index = second_set(digest, set_count(table));
+		index = second_in(table, digest);
 	}
 	return NOWHERE;
 }
 
-static inline struct flow *flow_at(enum table table, int place)
+static inline struct flow *flow_at(int place)
 {
 	struct flow_set *set;
 
 	if (place == NOWHERE)
 		return NULL;
-	set = get_set(table, (__u32)place / WAYS);
+	set = get_set((__u32)place / WAYS);
 	if (!set)
 		return NULL;
 	return &set->flow[(__u32)place % WAYS];
@@ -126,8 +117,8 @@ static inline struct flow *flow_at(enum table table, int place)
 /* The packet's flow in this table, idle or not: nearly always in its first set, in the first way that has its tag. */
 static inline struct flow *find(const struct packet *packet, enum table table)
 {
-	__u32 index = first_set(packet->digest, set_count(table));
-	__u64 *tags = get_tags(table, index), matches;
+	__u32 index = first_in(table, packet->digest);
+	__u64 *tags = get_tags(index), matches;
 	struct flow_set *set;
 	struct flow *flow;
 
@@ -135,7 +126,7 @@ static inline struct flow *find(const struct packet *packet, enum table table)
 		return NULL;
 	matches = tag_matches(*tags, packet->digest);
 	if (matches) {
-		set = get_set(table, index);
+		set = get_set(index);
 		if (!set)
 			return NULL;
 		flow = &set->flow[first_match(matches)];
@@ -144,7 +135,7 @@ static inline struct flow *find(const struct packet *packet, enum table table)
 	} else if (likely(!(*tags & OVERFLOWED))) {
 		return NULL;
 	}
-	flow = flow_at(table, place_of(table, packet->digest));
+	flow = flow_at(place_of(table, packet->digest));
 	return flow && tuple_equal(&flow->tuple, &packet->tuple) ? flow : NULL;
 }
 
@@ -167,12 +158,12 @@ static inline struct flow *look_up_live(const struct packet *packet, enum table 
  */
 static inline struct flow *find_digest(__u64 digest, enum table table)
 {
-	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
+	struct flow_set *set = get_set(first_in(table, digest));
 	__u32 preferred = preferred_way(digest);
 
 	if (likely(set && set->digest[preferred] == digest))
 		return &set->flow[preferred];
-	return flow_at(table, place_of(table, digest));
+	return flow_at(place_of(table, digest));
 }
 
 static inline struct flow *find_live(const struct packet *packet, enum table table)
@@ -274,7 +265,7 @@ __noinline int compare_way(__u32 table, __u32 index, __u32 other, __u32 n)
 
 	if (!from || table > TABLE_CONNECTIONLESS)
 		return false;
-	set = get_set(table, index);
+	set = get_set(index);
 	if (!set)
 		return false;
 	vacancy = other ? &from->vacancy[1] : &from->vacancy[0];
@@ -332,9 +323,9 @@ static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock 
 /* Enters a flow in its first set, where no place of a table has its digest, unless that set is crowded. */
 static inline void enter_where_free(enum table table, const struct flow *flow, __u64 digest, struct vacancy *vacancy)
 {
-	__u32 index = first_set(digest, set_count(table));
-	struct flow_set *set = get_set(table, index);
-	__u64 *tags = get_tags(table, index);
+	__u32 index = first_in(table, digest);
+	struct flow_set *set = get_set(index);
+	__u64 *tags = get_tags(index);
 	struct bpf_spin_lock *lock = get_lock(index);
 
 	if (set && tags && lock && place_of(table, digest) == NOWHERE &&
@@ -384,9 +375,9 @@ static inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock, 
 }
 
 /* Lookups in this set go on to the second one from now on. */
-static inline void mark_overflowed(enum table table, __u32 index)
+static inline void mark_overflowed(__u32 index)
 {
-	__u64 *tags = get_tags(table, index);
+	__u64 *tags = get_tags(index);
 	struct bpf_spin_lock *lock = get_lock(index);
 
 	if (!tags || !lock || *tags & OVERFLOWED)
@@ -434,7 +425,7 @@ static inline enum placed accept(const struct flow *flow, const struct vacancy *
 static inline enum placed replace(const struct scratch *from, enum table table, int place, __u32 flags)
 {
 	__u32 index = (__u32)place / WAYS;
-	struct flow_set *set = get_set(table, index);
+	struct flow_set *set = get_set(index);
 	struct bpf_spin_lock *lock = get_lock(index);
 
 	if (!set || !lock ||
@@ -447,9 +438,9 @@ static inline enum placed replace(const struct scratch *from, enum table table, 
 static inline __u32 choose_vacancy(struct scratch *from, enum table table)
 {
 	__u64 digest = from->packet.digest;
-	__u32 index = first_set(digest, set_count(table));
-	__u32 second = second_set(digest, set_count(table));
-	const __u64 *tags = get_tags(table, index);
+	__u32 index = first_in(table, digest);
+	__u32 second = second_in(table, digest);
+	const __u64 *tags = get_tags(index);
 	struct vacancy *vacancy = &from->vacancy[0], *alternative = &from->vacancy[1];
 
 	if (!tags || !has_room(*tags, preferred_way(digest), vacancy))
@@ -460,7 +451,7 @@ static inline __u32 choose_vacancy(struct scratch *from, enum table table)
 	if (alternative->used >= vacancy->used &&
 	    (alternative->used < WAYS || alternative->rank <= vacancy->rank))
 		return index;
-	mark_overflowed(table, index);
+	mark_overflowed(index);
 	*vacancy = *alternative;
 	return second;
 }
@@ -486,8 +477,8 @@ __noinline int insert(__u32 table, __u32 flags)
 	index = choose_vacancy(from, table);
 	if (from->flow.flags & FLOW_STRAY && vacancy->rank < EVICT_EARLY)
 		return refuse(from, table);
-	set = get_set(table, index);
-	tags = get_tags(table, index);
+	set = get_set(index);
+	tags = get_tags(index);
 	lock = get_lock(index);
 	if (!set || !tags || !lock)
 		return refuse(from, table);
@@ -514,12 +505,12 @@ static inline bool enter_flow(enum table table, bool over_live)
 }
 
 /* Takes the entry at this place out, if it still has the digest. */
-static inline void remove_at(enum table table, int place, __u64 digest)
+static inline void remove_at(int place, __u64 digest)
 {
 	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS;
-	struct flow_set *set = get_set(table, index);
+	struct flow_set *set = get_set(index);
 	struct bpf_spin_lock *lock = get_lock(index);
-	__u64 *tags = get_tags(table, index);
+	__u64 *tags = get_tags(index);
 
 	if (!set || !lock || !tags)
 		return;
@@ -540,7 +531,7 @@ __noinline int remove(__u64 digest, __u32 table)
 
 		if (place == NOWHERE)
 			break;
-		remove_at(table, place, digest);
+		remove_at(place, digest);
 	}
 	return 0;
 }

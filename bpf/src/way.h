@@ -55,10 +55,10 @@ static inline void take_way(struct scratch *from, struct flow *flow)
 }
 
 /* Writes the way that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */
-static inline bool put_way(struct scratch *from, enum table table, int place)
+static inline bool put_way(struct scratch *from, int place)
 {
 	__u32 index = (__u32)place / WAYS;
-	struct flow *flow = flow_at(table, place);
+	struct flow *flow = flow_at(place);
 	struct bpf_spin_lock *lock = get_lock(index);
 	bool done = false;
 
@@ -80,7 +80,7 @@ __noinline int set_way(struct __sk_buff *skb, __u32 table)
 
 	if (!from || table > TABLE_CONNECTIONLESS || !find_way_back(skb))
 		return false;
-	if (put_way(from, table, place_of(table, from->packet.digest)))
+	if (put_way(from, place_of(table, from->packet.digest)))
 		return true;
 	count_event(insert_failed(&from->packet));
 	return false;

@@ -2,25 +2,19 @@
 
 package datapath
 
-import (
-	"fmt"
+import "replypath/bpf"
 
-	"github.com/cilium/ebpf"
-
-	"replypath/bpf"
-)
-
-// copyFlows enters the flows of one table in another and its tags, which are empty and
-// which no program uses yet. Where there is no room for all, those stay that the
+// copyFlows enters the flows of one table in another, which is empty and which no
+// program uses yet. Where there is no room for all, those stay that the
 // programs would keep; those that come or change meanwhile are left out. A live one
 // comes back with its next packet.
 //
 // A way that is written while it is read may show the digest of one flow and the tuple of
 // another: in a table that nobody mends it would keep the first one out.
-func copyFlows(to, tags, from *ebpf.Map, table bpf.DatapathTable, clock Clock, seeds bpf.Seeds) error {
-	c := newCopier(to.MaxEntries(), clock.Now())
-	c.connectionless = table == bpf.DatapathTableTABLE_CONNECTIONLESS
-	err := EachFlow(from, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
+func copyFlows(to, from *Table, clock Clock, seeds bpf.Seeds) error {
+	c := newCopier(to.region.Sets, clock.Now())
+	c.connectionless = to.ID == bpf.DatapathTableTABLE_CONNECTIONLESS
+	err := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if seeds.Digest(flow.Tuple) == digest {
 			c.enter(digest, flow)
 		}
@@ -30,11 +24,8 @@ func copyFlows(to, tags, from *ebpf.Map, table bpf.DatapathTable, clock Clock, s
 		return err
 	}
 	for index, set := range c.sets {
-		if err := to.Put(index, &set.DatapathFlowSet); err != nil {
-			return fmt.Errorf("write set %d: %w", index, err)
-		}
-		if err := tags.Put(index, set.tags()); err != nil {
-			return fmt.Errorf("write tags of set %d: %w", index, err)
+		if err := to.put(index, &set.DatapathFlowSet, set.tags()); err != nil {
+			return err
 		}
 	}
 	return nil

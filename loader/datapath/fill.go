@@ -30,12 +30,15 @@ func (d *Datapath) Fill() error {
 			err = copyAsked(to, from)
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
-		default:
-			table := bpf.DatapathTable(slices.Index(tableNames[:], name))
-			err = copyFlows(to, d.maps.all[bpf.TagsMap(name)], from, table, clock, d.opts.Seeds)
 		}
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", name, err)
+		}
+	}
+	for _, from := range d.maps.replacedTables() {
+		to := tablesOf(d.maps.all[bpf.DatapathMapFlows], d.maps.all[bpf.DatapathMapTags])[from.ID]
+		if err := copyFlows(&to, &from, clock, d.opts.Seeds); err != nil {
+			return fmt.Errorf("copy %s: %w", from.Name(), err)
 		}
 	}
 	return nil
@@ -60,22 +63,20 @@ func (d *Datapath) addAllMissed(filled Clock) error {
 		return err
 	}
 	since := age(clock.Now(), filled.Now())
-	for table, name := range tableNames {
-		if from := d.maps.replaced[name]; from != nil {
-			isMissed := func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since }
-			if err := d.addMissed(bpf.DatapathTable(table), from, isMissed); err != nil {
-				return fmt.Errorf("copy what %s has recorded since: %w", name, err)
-			}
+	isMissed := func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since }
+	for _, from := range d.maps.replacedTables() {
+		if err := d.addMissed(&from, isMissed); err != nil {
+			return fmt.Errorf("copy what %s has recorded since: %w", from.Name(), err)
 		}
 	}
 	return nil
 }
 
 // addMissed has the kernel enter them, as programs write to the table already.
-func (d *Datapath) addMissed(table bpf.DatapathTable, from *ebpf.Map, isMissed func(*bpf.DatapathFlow) bool) (err error) {
-	read := EachFlow(from, nil, func(digest uint64, flow *bpf.DatapathFlow) bool {
+func (d *Datapath) addMissed(from *Table, isMissed func(*bpf.DatapathFlow) bool) (err error) {
+	read := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if isMissed(flow) && d.opts.Seeds.Digest(flow.Tuple) == digest {
-			err = runRequest(d.programs.program(addName), &bpf.DatapathAddRequest{Digest: digest, Table: uint32(table), Flow: *flow})
+			err = runRequest(d.programs.program(addName), &bpf.DatapathAddRequest{Digest: digest, Table: uint32(from.ID), Flow: *flow})
 		}
 		return err == nil
 	})

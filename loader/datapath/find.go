@@ -5,26 +5,8 @@ package datapath
 import (
 	"slices"
 
-	"github.com/cilium/ebpf"
-
 	"replypath/bpf"
 )
-
-// FindFlow returns the flow with this digest, idle or not, nil for none: as
-// find_digest() in bpf/src/table.h.
-func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
-	first, second := bpf.Sets(digest, table.MaxEntries())
-	for _, index := range []uint32{first, second} {
-		set, err := readSet[bpf.DatapathFlowSet](table, index)
-		if err != nil {
-			return nil, err
-		}
-		if way := slices.Index(set.Digest[:], digest); way >= 0 {
-			return &set.Flow[way], nil
-		}
-	}
-	return nil, nil
-}
 
 // GatewaysOf returns the ids of the gateways that replies of a flow go to, the first that is
 // usable: its own, and, where only a gateway will do, the only one of its interface if that serves all peers. It

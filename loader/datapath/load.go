@@ -105,15 +105,10 @@ func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.C
 	})
 }
 
-// HasNewTables tells whether a flow table is another one than the earlier
+// HasNewTables tells whether the flow tables or the notes are others than the earlier
 // datapath's, whose attached programs do not write to it.
 func (d *Datapath) HasNewTables() bool {
-	for name := range d.maps.fresh {
-		if isFlowTable(name) {
-			return true
-		}
-	}
-	return false
+	return d.maps.fresh[bpf.DatapathMapFlows] || d.maps.fresh[bpf.DatapathMapOutbound]
 }
 
 // HasNewCounters tells whether the counters of interface pairs begin at 0.

@@ -98,9 +98,18 @@ func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 	return nil
 }
 
+// replacedTables are the flow tables of the earlier datapath that are copied.
+func (s *mapSet) replacedTables() []Table {
+	flows, tags := s.replaced[bpf.DatapathMapFlows], s.replaced[bpf.DatapathMapTags]
+	if flows == nil || tags == nil {
+		return nil
+	}
+	return tablesOf(flows, tags)
+}
+
 // isCopied tells of maps whose entries are copied to one that takes their place.
 func isCopied(name string) bool {
-	return isFlowTable(name) || name == bpf.DatapathMapOutbound || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
+	return isSized(name) || name == bpf.DatapathMapEvents
 }
 
 // isCounter tells of maps that are shared by all versions: the number of an event
@@ -128,10 +137,10 @@ func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.M
 func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
 	switch {
 	case errors.Is(reason, errApart), errors.Is(reason, errLayout): // said for all
-	case errors.Is(reason, errSize) && isTags(name): // said for its table
-	case errors.Is(reason, errSize) && isFlowTable(name):
-		s.opts.Log.Info("a flow table changes its size", "table", name,
-			"from", Capacity(pinned), "to", capacityFor(name, s.opts.MaxEntries))
+	case errors.Is(reason, errSize) && name == bpf.DatapathMapFlows:
+		s.opts.Log.Info("the flow tables change their size",
+			"from", largestCapacity(pinned.MaxEntries()), "to", largestCapacity(sizes(s.opts.MaxEntries)[name]))
+	case errors.Is(reason, errSize) && isSized(name): // said for the flow tables
 	case errors.Is(reason, errSize) && isCopied(name):
 		s.opts.Log.Info("a map changes its size", "map", name)
 	default:

@@ -25,11 +25,8 @@ func TestMemory(t *testing.T) {
 				entry += m.KeySize + lruOverhead
 			}
 			bytes += uint64(m.MaxEntries) * uint64(entry)
-			if isFlowTable(name) {
-				flows += capacityFor(name, largest)
-			}
 		}
-		return bytes, flows
+		return bytes, capacity(spec.Maps[bpf.DatapathMapFlows].MaxEntries)
 	}
 	bytes, flows := memory(1 << 18)
 	moreBytes, moreFlows := memory(1 << 20)

@@ -3,96 +3,106 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 )
 
-// The tables have half as many ways again as they are meant to hold flows: with
-// two sets to choose from, there is then a free way for all but one new flow in
-// ten thousand, even in a full table (TestCapacity).
-func setsFor(flows uint32) uint32 {
-	ways := uint64(flows) * 3 / 2
-	return max(1, uint32(ways/uint64(bpf.DatapathWaysWAYS)))
+// The tables grow by units. One has the half-open connections that the configured number of established ones needs; the
+// others have fixed multiples of it. So the size of the map that they share tells where each of them is.
+const (
+	halfOpenUnits       = 1
+	establishedUnits    = 4
+	connectionlessUnits = 2
+	allUnits            = halfOpenUnits + establishedUnits + connectionlessUnits
+	askedFraction       = 4 // of a unit: one in eight of the flows without a connection
+)
+
+// setBytes is what a set of flows takes.
+const setBytes = uint64(unsafe.Sizeof(bpf.DatapathFlowSet{}))
+
+// mostUnits keep the map below 4 GiB: kernels before 5.11 make none that is larger, and those before 6.0 take its sets
+// for others. The ways that are meant to stay free are fewer then.
+const mostUnits = (1<<32 - 1<<20) / (allUnits * setBytes)
+
+// unitFor returns how many sets a unit has for the configured number of flows of the largest table. The tables have half as many
+// ways again as they are meant to hold flows: with two sets to choose from, there is then a free way for all but one
+// new flow in ten thousand, even in a full table (TestCapacity).
+func unitFor(largest uint32) uint32 {
+	const flows = 2 * establishedUnits * uint64(bpf.DatapathWaysWAYS) // of two units: 3/2 ways for each
+	return uint32(min((3*uint64(largest)+flows-1)/flows, mostUnits))
 }
 
-// Places returns how many flows a table has room for.
-func Places(table *ebpf.Map) uint64 { return uint64(table.MaxEntries()) * uint64(bpf.DatapathWaysWAYS) }
-
-// Capacity returns how many flows a table is meant for.
-func Capacity(table *ebpf.Map) int { return capacity(table.MaxEntries()) }
-
-func capacity(sets uint32) int {
-	ways := uint64(sets) * uint64(bpf.DatapathWaysWAYS)
-	return int(ways * 2 / 3)
-}
-
-// tableSets returns the number of sets of every flow table for the configured
-// number of flows of the largest one. The others are fixed fractions of it.
-func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
-	return [...]uint32{
-		bpf.DatapathTableTABLE_HALF_OPEN:      setsFor(largest / 4),
-		bpf.DatapathTableTABLE_ESTABLISHED:    setsFor(largest),
-		bpf.DatapathTableTABLE_CONNECTIONLESS: setsFor(largest / 2),
+// sizes returns how many entries the maps have that grow with the configured number of flows of the largest table, by name.
+func sizes(largest uint32) map[string]uint32 {
+	unit := unitFor(largest)
+	return map[string]uint32{
+		bpf.DatapathMapFlows: allUnits * unit,
+		bpf.DatapathMapTags:  allUnits * unit,
+		// The kernel keeps some free on each CPU (kernel/bpf/bpf_lru_list.c).
+		bpf.DatapathMapOutbound: max(largest/4, minNotes),
+		// Each entry is needed for as long as an answer takes, and those of conversations go last.
+		bpf.DatapathMapAsked: (unit + askedFraction - 1) / askedFraction,
 	}
 }
 
-// askedSets returns the number of sets of the table of who asked last: for one
-// in eight of the flows without a connection. Each entry is needed for as long as
-// an answer takes, and those of conversations go last.
-func askedSets(largest uint32) uint32 { return setsFor(largest / 16) }
-
-// notesFor returns how many tuples it is remembered of that the host spoke first by them. The kernel keeps some free on
-// each CPU (kernel/bpf/bpf_lru_list.c).
-func notesFor(largest uint32) uint32 { return max(largest/4, minNotes) }
-
+// minNotes is for how many tuples it is remembered at least that the host spoke first by them.
 const minNotes = 4096
 
-var tableNames = [bpf.DatapathTableTABLE_END]string{
-	bpf.DatapathTableTABLE_HALF_OPEN:      bpf.DatapathMapHalfOpen,
-	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
-	bpf.DatapathTableTABLE_CONNECTIONLESS: bpf.DatapathMapConnectionless,
+// regions returns where the flow tables are in a map of so many sets.
+func regions(sets uint32) [bpf.DatapathTableTABLE_END]bpf.Region {
+	unit := sets / allUnits
+	return bpf.Regions(halfOpenUnits*unit, establishedUnits*unit, connectionlessUnits*unit)
 }
 
-// TableName returns the name of a table, as the metrics have it.
-func TableName(table bpf.DatapathTable) string { return tableNames[table] }
-
-// isFlowTable tells of the tables that are sized after the configured number of
-// flows.
-func isFlowTable(name string) bool { return slices.Contains(tableNames[:], name) }
-
-// isTags tells of the maps that hold the tags of a flow table.
-func isTags(name string) bool {
-	return slices.ContainsFunc(tableNames[:], func(table string) bool { return name == bpf.TagsMap(table) })
+// setsOf returns how many sets every table has in maps of these sizes.
+func setsOf(sizes map[string]uint32) (sets [bpf.DatapathTableTABLE_END]uint32) {
+	for table, region := range regions(sizes[bpf.DatapathMapFlows]) {
+		sets[table] = region.Sets
+	}
+	return sets
 }
 
-// capacityFor returns that of one of them for the configured number of flows of the
-// largest one.
-func capacityFor(name string, largest uint32) int {
-	return capacity(tableSets(largest)[slices.Index(tableNames[:], name)])
+// isSized tells of the maps that sizes has.
+func isSized(name string) bool {
+	_, is := sizes(0)[name]
+	return is
 }
 
-// batch is how many sets are read by one system call: 200 KiB.
+// Places returns how many entries a map of sets has room for.
+func Places(sets *ebpf.Map) uint64 { return places(sets.MaxEntries()) }
+
+func places(sets uint32) uint64 { return uint64(sets) * uint64(bpf.DatapathWaysWAYS) }
+
+// Capacity returns how many flows a map of sets is meant for.
+func Capacity(sets *ebpf.Map) int { return capacity(sets.MaxEntries()) }
+
+func capacity(sets uint32) int { return int(places(sets) * 2 / 3) }
+
+// largestCapacity is that of the largest of the tables that share a map of so many sets.
+func largestCapacity(sets uint32) int {
+	return capacity(regions(sets)[bpf.DatapathTableTABLE_ESTABLISHED].Sets)
+}
+
+// batch is how many sets are read by one system call.
 const batch = 256
 
-// eachSet calls visit for every set of a table until it returns false.
-func eachSet[Set any](table *ebpf.Map, visit func(*Set) bool) error {
+// eachSet calls visit for every set of a map until it returns false.
+func eachSet[Set any](from *ebpf.Map, visit func(*Set) bool) error {
 	var (
 		cursor  ebpf.MapBatchCursor
 		indices = make([]uint32, batch)
 		sets    = make([]Set, batch)
 	)
 	for {
-		count, err := table.BatchLookup(&cursor, indices, sets, nil)
+		count, err := from.BatchLookup(&cursor, indices, sets, nil)
 		last := errors.Is(err, ebpf.ErrKeyNotExist)
 		if err != nil && !last {
-			return fmt.Errorf("read flow table: %w", err)
+			return fmt.Errorf("read sets: %w", err)
 		}
 		for i := range count {
 			if !visit(&sets[i]) {
@@ -105,53 +115,9 @@ func eachSet[Set any](table *ebpf.Map, visit func(*Set) bool) error {
 	}
 }
 
-func readSet[Set any](table *ebpf.Map, index uint32) (set Set, err error) {
-	if err := table.Lookup(index, &set); err != nil {
+func readSet[Set any](from *ebpf.Map, index uint32) (set Set, err error) {
+	if err := from.Lookup(index, &set); err != nil {
 		return set, fmt.Errorf("read set %d: %w", index, err)
 	}
 	return set, nil
-}
-
-// EachFlow calls visit for every entry of a flow table, idle ones included, until it returns false. Entries that change
-// meanwhile may be seen or not. With the tags of the table, other than nil, the sets that are empty are not read.
-func EachFlow(table, tags *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
-	visitSet := func(set *bpf.DatapathFlowSet) bool {
-		for way, digest := range set.Digest {
-			if digest != 0 && !visit(digest, &set.Flow[way]) {
-				return false
-			}
-		}
-		return true
-	}
-	if tags == nil {
-		return eachSet(table, visitSet)
-	}
-	used, err := usedSets(tags)
-	if err != nil {
-		return err
-	}
-	if len(used) > int(tags.MaxEntries()/4) { // a call for each of them would take longer
-		return eachSet(table, visitSet)
-	}
-	for _, index := range used {
-		set, err := readSet[bpf.DatapathFlowSet](table, index)
-		if err != nil || !visitSet(&set) {
-			return err
-		}
-	}
-	return nil
-}
-
-// usedSets returns the indices of the sets that something is in, as the tags of the table tell.
-func usedSets(tags *ebpf.Map) (used []uint32, err error) {
-	memory, err := unix.Mmap(tags.FD(), 0, int(tags.MaxEntries()*tags.ValueSize()), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("look at the tags of a flow table: %w", err)
-	}
-	for index := range tags.MaxEntries() {
-		if binary.NativeEndian.Uint64(memory[index*tags.ValueSize():])&^bpf.Overflowed != 0 {
-			used = append(used, index)
-		}
-	}
-	return used, unix.Munmap(memory)
 }

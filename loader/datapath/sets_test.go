@@ -3,7 +3,9 @@
 package datapath
 
 import (
+	"cmp"
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -54,7 +56,7 @@ func TestCapacity(t *testing.T) {
 func fill(t *testing.T, flows uint32) int {
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	c := newCopier(setsFor(flows), 0)
+	c := newCopier(establishedUnits*unitFor(flows), 0)
 	for n := range int(flows) {
 		entry := &bpf.DatapathFlow{Tuple: tuple(n)}
 		c.enter(seeds.Digest(entry.Tuple), entry)
@@ -81,7 +83,7 @@ func TestCopyToASmallTable(t *testing.T) {
 	const live, now = 1000, 1 << 20
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	c := newCopier(setsFor(2*live), now)
+	c := newCopier(establishedUnits*unitFor(2*live), now)
 	for n := range 50 * live {
 		entry := &bpf.DatapathFlow{Tuple: tuple(n), Seen: now, State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
 		if n%50 == 7 {
@@ -146,53 +148,80 @@ func TestCopyNotes(t *testing.T) {
 func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	from, to, tags := newMap(t, bpf.DatapathMapEstablished, 1), newMap(t, bpf.DatapathMapEstablished, 1), newMap(t, bpf.DatapathMapEstablishedTags, 1)
+	from, to := flowTable(t, 1), flowTable(t, 1)
 	var set, copied bpf.DatapathFlowSet
 	set.Digest[0], set.Flow[0].Tuple = seeds.Digest(tuple(1)), tuple(2)
 	set.Digest[1], set.Flow[1].Tuple = seeds.Digest(tuple(3)), tuple(3)
-	await.Must(t, from.Put(uint32(0), set))
-	if err := copyFlows(to, tags, from, bpf.DatapathTableTABLE_ESTABLISHED, Clock{now: 1}, seeds); err != nil {
+	await.Must(t, from.put(0, &set, bpf.Tags(set.Digest)))
+	if err := copyFlows(to, from, Clock{now: 1}, seeds); err != nil {
 		t.Fatal(err)
 	}
-	await.Must(t, to.Lookup(uint32(0), &copied))
+	await.Must(t, to.flows.Lookup(to.region.First, &copied))
 	if copied.Digest != [8]uint64{set.Digest[1]} || copied.Flow[0].Tuple != tuple(3) {
 		t.Errorf("copied digests %x", copied.Digest)
 	}
 }
 
-// TestTagsTellWhatIsRead: of a table in which little is, the sets are read whose tags say that they are in use.
-func TestTagsTellWhatIsRead(t *testing.T) {
-	const sets = 1024 // more than one page of tags
-	table, tags := newMap(t, bpf.DatapathMapEstablished, sets), newMap(t, bpf.DatapathMapEstablishedTags, sets)
-	var want []uint64
-	enter := func(index uint32) {
-		set := bpf.DatapathFlowSet{Digest: [8]uint64{7: uint64(index + 1)}}
-		await.Must(t, table.Put(index, &set))
-		await.Must(t, tags.Put(index, bpf.Tags(set.Digest)))
-		want = append(want, set.Digest[7])
+// flowTable returns the table of half-open connections in maps of so many units.
+func flowTable(t *testing.T, units uint32) *Table {
+	t.Helper()
+	flows, tags := newMap(t, bpf.DatapathMapFlows, allUnits*units), newMap(t, bpf.DatapathMapTags, allUnits*units)
+	return &tablesOf(flows, tags)[bpf.DatapathTableTABLE_HALF_OPEN]
+}
+
+// TestEach: every entry is read whose tag is there, of the own region only, over several windows of memory.
+func TestEach(t *testing.T) {
+	const units = 2000
+	maps := flowTable(t, units)
+	for _, table := range tablesOf(maps.flows, maps.tags) {
+		last := table.region.Sets - 1
+		var want []uint64
+		enter := func(index uint32) {
+			set := bpf.DatapathFlowSet{Digest: [8]uint64{7: uint64(index+1)<<2 | uint64(table.ID)}}
+			await.Must(t, table.put(index, &set, bpf.Tags(set.Digest)))
+			want = append(want, set.Digest[7])
+		}
+		wantAll := func() {
+			t.Helper()
+			var got []uint64
+			await.Must(t, table.Each(func(digest uint64, _ *bpf.DatapathFlow) bool {
+				got = append(got, digest)
+				return true
+			}))
+			await.Same(t, table.Name(), want, got)
+		}
+		wantAll()
+		unseen := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
+		await.Must(t, table.put(1, &unseen, bpf.Overflowed))
+		enter(0)
+		enter(1300)
+		enter(last)
+		wantAll()
+		want = nil
+		for index := range last + 1 {
+			enter(index)
+		}
+		wantAll()
 	}
-	wantAll := func() {
-		var got []uint64
-		await.Must(t, EachFlow(table, tags, func(digest uint64, _ *bpf.DatapathFlow) bool {
-			got = append(got, digest)
-			return true
-		}))
-		await.Same(t, "digests", want, got)
+}
+
+// TestRegions: the largest table has room for the configured flows, and every set of the map is of one table.
+func TestRegions(t *testing.T) {
+	for _, largest := range []uint32{1024, 1025, 65535, 262144, 1 << 24} {
+		sets, next := sizes(largest)[bpf.DatapathMapFlows], uint32(0)
+		regions := regions(sets)
+		slices.SortFunc(regions[:], func(a, b bpf.Region) int { return cmp.Compare(a.First, b.First) })
+		for _, region := range regions {
+			if region.First != next || region.Sets == 0 {
+				t.Errorf("%d flows: %d sets at %d, not at %d", largest, region.Sets, region.First, next)
+			}
+			next += region.Sets
+		}
+		bytes := uint64(sets) * setBytes
+		if next != sets || largestCapacity(sets) < int(min(largest, 15<<20)) || bytes > math.MaxUint32-1<<16 {
+			t.Errorf("%d flows: %d sets of %d, %d bytes, made for %d", largest, next, sets, bytes, largestCapacity(sets))
+		}
 	}
-	wantAll()
-	await.Must(t, tags.Put(uint32(1), uint64(bpf.Overflowed)))
-	enter(0)
-	enter(600)
-	enter(sets - 1)
-	used, err := usedSets(tags)
-	await.Must(t, err)
-	await.Same(t, "sets", []uint32{0, 600, sets - 1}, used)
-	wantAll()
-	want = nil
-	for index := range uint32(sets) { // the table is read as a whole
-		enter(index)
-	}
-	wantAll()
 }
 
 // Where only a gateway will do, the only one of the interface comes after the flow's own, if it serves all peers.

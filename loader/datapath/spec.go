@@ -70,9 +70,10 @@ type constants struct {
 
 func (o *Options) constants() (constants, error) {
 	hertz, err := Hertz()
+	sizes := sizes(o.MaxEntries)
 	return constants{
 		Hertz: hertz, Features: o.Features, Seeds: o.Seeds,
-		Sets: tableSets(o.MaxEntries), AskedSets: askedSets(o.MaxEntries),
+		Sets: setsOf(sizes), AskedSets: sizes[bpf.DatapathMapAsked],
 	}, err
 }
 
@@ -84,12 +85,9 @@ func (o *Options) shapes() map[string]*ebpf.MapSpec {
 }
 
 func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
-	for table, sets := range tableSets(o.MaxEntries) {
-		maps[tableNames[table]].MaxEntries = sets
-		maps[bpf.TagsMap(tableNames[table])].MaxEntries = sets
+	for name, sets := range sizes(o.MaxEntries) {
+		maps[name].MaxEntries = sets
 	}
-	maps[bpf.DatapathMapOutbound].MaxEntries = notesFor(o.MaxEntries)
-	maps[bpf.DatapathMapAsked].MaxEntries = askedSets(o.MaxEntries)
 }
 
 // forgetTypes takes the types from the maps that are made while programs are loaded, and that

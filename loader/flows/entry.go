@@ -10,7 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
-	"replypath/loader/datapath"
 )
 
 // Entry is what a flow table holds, as the programs read it.
@@ -39,7 +38,7 @@ func (v *view) left(tick uint32) Left {
 // particular order.
 func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {
 	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
-		return s.each(func(_ uint64, raw *bpf.DatapathFlow) bool {
+		return s.Each(func(_ uint64, raw *bpf.DatapathFlow) bool {
 			if matches(&raw.Tuple) {
 				offer(raw)
 			}
@@ -53,7 +52,7 @@ func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) 
 func (t *Table) Lookup(tuple bpf.DatapathTuple, seeds bpf.Seeds) ([]Entry, error) {
 	digest := seeds.Digest(tuple)
 	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
-		raw, err := datapath.FindFlow(s.table, digest)
+		raw, err := s.Find(digest)
 		if raw != nil && raw.Tuple == tuple {
 			offer(raw)
 		}

@@ -73,10 +73,8 @@ func (t *Table) Close() error { return t.current.Close() }
 
 // stateTable is where the flows of one state are.
 type stateTable struct {
+	datapath.Table
 	state string
-	id    bpf.DatapathTable
-	table *ebpf.Map
-	tags  *ebpf.Map
 }
 
 // stateNames are those of the flows in a table.
@@ -86,21 +84,11 @@ var stateNames = map[bpf.DatapathTable]string{
 	bpf.DatapathTableTABLE_CONNECTIONLESS: StateConnectionless,
 }
 
-func states(maps *bpf.DatapathMaps) []stateTable {
-	all := []stateTable{
-		{id: bpf.DatapathTableTABLE_HALF_OPEN, table: maps.HalfOpen, tags: maps.HalfOpenTags},
-		{id: bpf.DatapathTableTABLE_ESTABLISHED, table: maps.Established, tags: maps.EstablishedTags},
-		{id: bpf.DatapathTableTABLE_CONNECTIONLESS, table: maps.Connectionless, tags: maps.ConnectionlessTags},
-	}
-	for n := range all {
-		all[n].state = stateNames[all[n].id]
+func states(maps *bpf.DatapathMaps) (all []stateTable) {
+	for _, table := range datapath.Tables(maps) {
+		all = append(all, stateTable{table, stateNames[table.ID]})
 	}
 	return all
-}
-
-// each visits every entry, idle ones included, until visit returns false.
-func (s *stateTable) each(visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
-	return datapath.EachFlow(s.table, s.tags, visit)
 }
 
 // view is what an entry's numbers refer to, read once for a whole listing.
@@ -298,10 +286,10 @@ func (t *Table) eachRow(v *view, filter *Filter, visit func(table bpf.DatapathTa
 		})
 	}
 	for _, s := range states(t.maps) {
-		err := s.each(func(digest uint64, entry *bpf.DatapathFlow) bool {
+		err := s.Each(func(digest uint64, entry *bpf.DatapathFlow) bool {
 			if !isNone(entry, s.state, v.clock) && filter.matchesEntry(v, entry, s.state) {
 				count++
-				visit(s.id, digest, row{entry: *entry, in: s.id})
+				visit(s.ID, digest, row{entry: *entry, in: s.ID})
 			}
 			return !isFull()
 		})
@@ -442,8 +430,8 @@ func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.Datapat
 
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: datapath.Places(s.table)}
-	err := s.each(func(digest uint64, flow *bpf.DatapathFlow) bool {
+	usage := TableUsage{ID: s.ID, Name: s.Name(), Capacity: s.Places()}
+	err := s.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++
 			each(digest, flow)

@@ -49,12 +49,8 @@ func onlyRead(m *bpf.DatapathMaps) map[string]*ebpf.Map {
 	}
 }
 
-// flowTables returns those of flows.
-func flowTables(m *bpf.DatapathMaps) map[string]*ebpf.Map {
-	return map[string]*ebpf.Map{
-		bpf.DatapathMapHalfOpen: m.HalfOpen, bpf.DatapathMapEstablished: m.Established, bpf.DatapathMapConnectionless: m.Connectionless,
-	}
-}
+// own are the flow tables of a rehearsal, of one set each.
+var own = bpf.Regions(1, 1, 1)
 
 // entries is for how many pairs of addresses, and tuples in which the host spoke first, there is room.
 const entries = 1024
@@ -103,11 +99,14 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapQuestions, bpf.DatapathMapOutbound} {
 		spec.Maps[name].MaxEntries = entries
 	}
+	for _, name := range []string{bpf.DatapathMapFlows, bpf.DatapathMapTags} {
+		spec.Maps[name].MaxEntries = uint32(len(own))
+	}
 	return spec, errors.Join(
 		bpf.SetFeatures(spec, features),
 		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
 		spec.Variables[bpf.DatapathVarDigestSeed].Set(r.Seeds),
-		spec.Variables[bpf.DatapathVarSets].Set([bpf.DatapathTableTABLE_END]uint32{1, 1, 1}),
+		spec.Variables[bpf.DatapathVarSets].Set([len(own)]uint32{1, 1, 1}),
 		spec.Variables[bpf.DatapathVarAskedSets].Set(uint32(1)),
 	)
 }
@@ -192,10 +191,10 @@ func (r *Rehearsal) put(name string, value any) error { return r.maps[name].Put(
 
 // copyFlows copies the flows with these digests; of 0 there is none.
 func (r *Rehearsal) copyFlows(digests []uint64) error {
-	for name, table := range flowTables(r.pinned) {
+	for _, table := range datapath.Tables(r.pinned) {
 		var set bpf.DatapathFlowSet
 		for way, digest := range digests {
-			flow, err := datapath.FindFlow(table, digest)
+			flow, err := table.Find(digest)
 			if err != nil {
 				return err
 			}
@@ -203,7 +202,9 @@ func (r *Rehearsal) copyFlows(digests []uint64) error {
 				set.Digest[way], set.Flow[way] = digest, *flow
 			}
 		}
-		if err := errors.Join(r.put(name, set), r.put(bpf.TagsMap(name), bpf.Tags(set.Digest))); err != nil {
+		index := own[table.ID].First
+		err := errors.Join(r.maps[bpf.DatapathMapFlows].Put(index, set), r.maps[bpf.DatapathMapTags].Put(index, bpf.Tags(set.Digest)))
+		if err != nil {
 			return err
 		}
 	}
@@ -246,9 +247,14 @@ func (r *Rehearsal) run(name string, frame []byte, device int) (*bpf.DatapathTra
 
 // Recorded returns the flow that a question by a tuple has begun.
 func (r *Rehearsal) Recorded(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
-	for _, table := range []string{bpf.DatapathMapHalfOpen, bpf.DatapathMapConnectionless} {
-		if flow, err := datapath.FindFlow(r.maps[table], r.Seeds.Digest(tuple)); flow != nil || err != nil {
-			return flow, err
+	digest := r.Seeds.Digest(tuple)
+	for _, table := range []bpf.DatapathTable{bpf.DatapathTableTABLE_HALF_OPEN, bpf.DatapathTableTABLE_CONNECTIONLESS} {
+		var set bpf.DatapathFlowSet
+		if err := r.maps[bpf.DatapathMapFlows].Lookup(own[table].First, &set); err != nil {
+			return nil, fmt.Errorf("read what the programs recorded: %w", err)
+		}
+		if way := slices.Index(set.Digest[:], digest); way >= 0 {
+			return &set.Flow[way], nil
 		}
 	}
 	return nil, errors.New("what the programs recorded is in no table")

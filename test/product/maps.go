@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
@@ -23,18 +24,16 @@ func (p *Product) Age(by time.Duration) {
 	defer maps.Close()
 	hertz := await.Must1[uint32](p.t)(datapath.Hertz())
 	ticks := uint32(by.Seconds() * float64(hertz) / float64(bpf.DatapathTickJIFFIES_PER_TICK))
-	for _, table := range []*ebpf.Map{maps.HalfOpen, maps.Established, maps.Connectionless} {
-		rewrite(p.t, table, func(set *bpf.DatapathFlowSet) bool {
-			for way := range set.Flow {
-				flow := &set.Flow[way]
-				flow.Seen, flow.Created = flow.Seen-ticks, flow.Created-ticks
-				if table == maps.Connectionless { // what has no connection keeps times there
-					flow.SndUna, flow.RcvNxt = flow.SndUna-ticks, flow.RcvNxt-ticks
-				}
+	rewrite(p.t, maps.Flows, func(set *bpf.DatapathFlowSet) bool {
+		for way := range set.Flow {
+			flow := &set.Flow[way]
+			flow.Seen, flow.Created = flow.Seen-ticks, flow.Created-ticks
+			if flow.Tuple.Protocol != unix.IPPROTO_TCP { // what has no connection keeps times there
+				flow.SndUna, flow.RcvNxt = flow.SndUna-ticks, flow.RcvNxt-ticks
 			}
-			return set.Digest != [len(set.Digest)]uint64{}
-		})
-	}
+		}
+		return set.Digest != [len(set.Digest)]uint64{}
+	})
 	for digest, note := range notes(p.t, maps) {
 		note.Sent -= ticks
 		if note.Heard != 0 {

@@ -158,7 +158,7 @@ func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16, by in
 
 // entry is a flow in a table.
 type entry struct {
-	table *ebpf.Map
+	table *rig.Table
 	tuple bpf.DatapathTuple
 }
 
@@ -166,7 +166,7 @@ type entry struct {
 func (b *bench) try(errs ...error) { b.err = errors.Join(append(errs, b.err)...) }
 
 // enter enters a flow once, and returns where it is.
-func (b *bench) enter(table *ebpf.Map, flow bpf.DatapathFlow) place {
+func (b *bench) enter(table *rig.Table, flow bpf.DatapathFlow) place {
 	if at := (entry{table, flow.Tuple}); !b.entered[at] {
 		b.entered[at] = true
 		b.try(b.datapath.AddFlow(table, flow))

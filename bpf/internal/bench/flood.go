@@ -9,11 +9,11 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // What each packet of a flood counts as.
@@ -50,22 +50,23 @@ func (b *bench) strays(e endpoints) {
 }
 
 // flood adds the case of a frame whose source is another one in every run. It runs until its table is full.
-func (b *bench) flood(e endpoints, of string, table *ebpf.Map, event bpf.DatapathEvent, frame []byte) {
+func (b *bench) flood(e endpoints, of string, table *rig.Table, event bpf.DatapathEvent, frame []byte) {
 	c := b.ingress(e, fmt.Sprintf("ingress flood: %s, full table", of), flooded, replication, frame)
 	c.writePeers(e, sourceOffset(e), floodPeers-1, floodBase)
 	c.prove = func(c *testCase) error {
 		if err := counts(event, floodFill*table.MaxEntries()*uint32(bpf.DatapathWaysWAYS))(c); err != nil {
 			return fmt.Errorf("fill the table: %w", err)
 		}
-		var index uint32
-		var set bpf.DatapathFlowSet
-		all := table.Iterate()
-		for all.Next(&index, &set) {
+		var room []uint32
+		err := table.Each(func(index uint32, set bpf.DatapathFlowSet) {
 			if slices.Contains(set.Digest[:], 0) {
-				return fmt.Errorf("set %d of %s is not full", index, table)
+				room = append(room, index)
 			}
+		})
+		if len(room) > 0 {
+			return fmt.Errorf("sets %d of table %d are not full", room, table.ID)
 		}
-		return all.Err()
+		return err
 	}
 }
 

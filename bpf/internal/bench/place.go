@@ -12,26 +12,27 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // place is where a flow is in a table, or would be.
 type place struct {
-	table, tags *ebpf.Map
-	index       uint32
-	way         int
-	digest      uint64
+	table  *rig.Table
+	index  uint32 // in the table
+	way    int
+	digest uint64
 }
 
 // placeOf is where a flow is entered of which nothing else is in the set.
-func (b *bench) placeOf(table *ebpf.Map, flow bpf.DatapathFlow) place {
+func (b *bench) placeOf(table *rig.Table, flow bpf.DatapathFlow) place {
 	digest := b.datapath.Seeds.Digest(flow.Tuple)
 	index, _ := bpf.Sets(digest, table.MaxEntries())
 	way, _ := bpf.FreeWay([bpf.DatapathWaysWAYS]uint64{}, digest)
-	return place{table, b.datapath.TagsOf(table), index, way, digest}
+	return place{table, index, way, digest}
 }
 
 // find returns where a flow is entered.
-func (b *bench) find(table *ebpf.Map, flow bpf.DatapathFlow) (place, error) {
+func (b *bench) find(table *rig.Table, flow bpf.DatapathFlow) (place, error) {
 	at := b.placeOf(table, flow)
 	first, second := bpf.Sets(at.digest, table.MaxEntries())
 	for _, at.index = range []uint32{first, second} {
@@ -82,7 +83,7 @@ func (c *testCase) undo(changes ...change) {
 func (p place) of(offset uintptr, size asm.Size, before uint64) change {
 	var set bpf.DatapathFlowSet
 	offset += unsafe.Offsetof(set.Flow) + uintptr(p.way)*unsafe.Sizeof(set.Flow[0])
-	return change{p.table, p.index, offset, size, before}
+	return change{p.table.Flows, p.table.At(p.index), offset, size, before}
 }
 
 // wayOf puts the flow back to where it came in by, as store_way() of bpf/src/way.h writes it.
@@ -109,5 +110,8 @@ func (p place) without() []change { return p.holds(0, 0) }
 
 func (p place) holds(digest, tags uint64) []change {
 	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Digest) + uintptr(p.way)*unsafe.Sizeof(digest)
-	return []change{{p.table, p.index, offset, asm.DWord, digest}, {p.tags, p.index, 0, asm.DWord, tags}}
+	return []change{
+		{p.table.Flows, p.table.At(p.index), offset, asm.DWord, digest},
+		{p.table.Tags, p.table.At(p.index), 0, asm.DWord, tags},
+	}
 }

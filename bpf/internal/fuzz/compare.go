@@ -79,9 +79,9 @@ func (x *run) compareFlows(name string, table int, wanted map[model.Tuple]model.
 // flows is what one table holds.
 func (x *run) flows(table int) map[model.Tuple]model.Flow {
 	flows := make(map[model.Tuple]model.Flow)
-	for i := range x.views.Flows[table].Elements {
-		set := &x.views.Flows[table].Elements[i]
-		if tags := x.views.Tags[table].Elements[i]; tags&^bpf.Overflowed != bpf.Tags(set.Digest) {
+	for i := range x.views.Flows[table] {
+		set := &x.views.Flows[table][i]
+		if tags := x.views.Tags[table][i]; tags&^bpf.Overflowed != bpf.Tags(set.Digest) {
 			x.differ("table %d: set %d has the tags %#x: %#x", table, i, tags, set.Digest)
 		}
 		for way, digest := range set.Digest {

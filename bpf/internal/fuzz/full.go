@@ -102,12 +102,11 @@ func (x *run) stepFull(s Step, h history) error {
 }
 
 func (x *run) establishedTuples() (map[model.Tuple]bool, error) {
-	established := x.views.Flows[bpf.DatapathTableTABLE_ESTABLISHED]
 	tuples := make(map[model.Tuple]bool)
-	if err := established.Read(); err != nil {
+	if err := x.views.ReadTables(); err != nil {
 		return nil, err
 	}
-	for _, set := range established.Elements {
+	for _, set := range x.views.Flows[bpf.DatapathTableTABLE_ESTABLISHED] {
 		for way, digest := range set.Digest {
 			if digest != 0 {
 				tuples[set.Flow[way].Tuple] = true

@@ -315,8 +315,8 @@ func (x *run) age(ticks uint32) error {
 		return err
 	}
 	for _, table := range x.views.Flows {
-		for i := range table.Elements {
-			set := &table.Elements[i]
+		for i := range table {
+			set := &table[i]
 			for way := range set.Flow {
 				if set.Digest[way] != 0 {
 					ageFlow(&set.Flow[way], ticks)

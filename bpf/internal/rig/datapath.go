@@ -28,6 +28,7 @@ type Datapath struct {
 	// asked for.
 	Probes map[string]*ebpf.Program
 
+	HalfOpen, Established, Connectionless *Table
 	// MarkSets are the negative cache.
 	MarkSets *View[bpf.DatapathMarkSet]
 
@@ -52,8 +53,8 @@ type Options struct {
 	Seeds *bpf.Seeds
 	// Namespace is the cookie of the network namespace whose sockets get a source; 0: of none.
 	Namespace uint64
-	// Meanwhile names a flow table that another CPU writes meanwhile: see Datapath.Meanwhile.
-	Meanwhile string
+	// Meanwhile is a flow table that another CPU writes meanwhile, nil for none: see Datapath.Meanwhile.
+	Meanwhile *bpf.DatapathTable
 	// CountCost has the programs count what they do: see Cost.
 	CountCost bool
 	// SlowWay has the ingress program take its time over the way of a flow: see addPause.
@@ -105,7 +106,7 @@ func Load(opts Options) (*Datapath, error) {
 		}
 	}
 	opts.replace(spec.Programs)
-	return d, d.load(spec, opts.Probes)
+	return d, d.load(spec, &opts)
 }
 
 // features are the kernel's, without those that an old one has not.
@@ -142,27 +143,15 @@ func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
 	return nil
 }
 
-// flowTables are the maps whose elements are sets, in the order of enum table.
-var flowTables = []string{
-	bpf.DatapathMapHalfOpen,
-	bpf.DatapathMapEstablished,
-	bpf.DatapathMapConnectionless,
-}
-
-// size gives every flow table its sets, and has tables readable and writable without system calls, those of the flows
-// where that is wanted.
+// size gives every table its sets, and has arrays readable and writable without system calls, as those of the flows are.
 func (o Options) size(maps map[string]*ebpf.MapSpec) {
-	sized := flowTables
-	for _, name := range flowTables {
-		sized = append(sized, bpf.TagsMap(name))
-	}
+	tables := uint32(bpf.DatapathTableTABLE_END)
+	maps[bpf.DatapathMapFlows].MaxEntries = tables * o.Sets
+	maps[bpf.DatapathMapTags].MaxEntries = tables * o.Sets
 	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments}
 	if o.Mapped {
-		sized = append(sized, bpf.DatapathMapAsked)
-		mapped = append(mapped, sized...)
-	}
-	for _, name := range sized {
-		maps[name].MaxEntries = o.Sets
+		maps[bpf.DatapathMapAsked].MaxEntries = o.Sets
+		mapped = append(mapped, bpf.DatapathMapAsked)
 	}
 	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
 		maps[name].MaxEntries = 1024 // it is emptied often
@@ -176,8 +165,8 @@ func (o Options) changePrograms(spec *ebpf.CollectionSpec) (err error) {
 	if o.SlowWay {
 		err = errors.Join(err, addPause(spec))
 	}
-	if o.Meanwhile != "" {
-		err = errors.Join(err, addMeanwhile(spec, o.Meanwhile))
+	if o.Meanwhile != nil {
+		err = errors.Join(err, addMeanwhile(spec, regions(o.Sets)[*o.Meanwhile].First))
 	}
 	return err
 }
@@ -198,8 +187,8 @@ func (o Options) replace(programs map[string]*ebpf.ProgramSpec) {
 	}
 }
 
-func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
-	if probes {
+func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
+	if opts.Probes {
 		addProbes(spec.Programs)
 	}
 	collection, err := ebpf.NewCollection(spec)
@@ -210,6 +199,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := collection.Assign(&d.DatapathObjects); err != nil {
 		return fmt.Errorf("assign datapath: %w", err)
 	}
+	d.setTables(opts.Sets)
 	d.meanwhile, d.blockRuns = collection.DetachMap(meanwhileMap), collection.DetachMap(blocksMap)
 	if err := errors.Join(put(d.Sender, uint32(0), d.ReplypathSend), put(d.Nobody, uint32(0), d.ReplypathFallback)); err != nil {
 		return err
@@ -220,7 +210,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if d.fragments, err = d.DatapathMaps.Fragments.Memory(); err != nil {
 		return fmt.Errorf("map %s: %w", d.DatapathMaps.Fragments, err)
 	}
-	if !probes {
+	if !opts.Probes {
 		return nil
 	}
 	d.Probes = make(map[string]*ebpf.Program)

@@ -16,7 +16,7 @@ var ErrFull = errors.New("both sets are full")
 
 // AddFlow enters a flow in one of the two sets that its tuple belongs to, chosen
 // as the programs do: see insert() of bpf/src/table.h.
-func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
+func (d *Datapath) AddFlow(table *Table, flow bpf.DatapathFlow) error {
 	digest := d.Seeds.Digest(flow.Tuple)
 	index, other := bpf.Sets(digest, table.MaxEntries())
 	var set, second bpf.DatapathFlowSet
@@ -28,7 +28,7 @@ func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
 			return fmt.Errorf("read set %d: %w", other, err)
 		}
 		if used(&second) < used(&set) {
-			if err := put(d.TagsOf(table), index, bpf.Tags(set.Digest)|bpf.Overflowed); err != nil {
+			if err := table.PutTags(index, bpf.Tags(set.Digest)|bpf.Overflowed); err != nil {
 				return err
 			}
 			index, set = other, second
@@ -40,19 +40,10 @@ func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
 	}
 	set.Digest[way], set.Flow[way] = digest, flow
 	var tags uint64 // of which the mark of overflow stays
-	if err := d.TagsOf(table).Lookup(index, &tags); err != nil {
+	if err := table.Tags.Lookup(table.At(index), &tags); err != nil {
 		return fmt.Errorf("read tags of set %d: %w", index, err)
 	}
-	return errors.Join(put(table, index, &set), put(d.TagsOf(table), index, bpf.Tags(set.Digest)|tags&bpf.Overflowed))
-}
-
-// TagsOf is the map of the tags of a flow table.
-func (d *Datapath) TagsOf(table *ebpf.Map) *ebpf.Map {
-	return map[*ebpf.Map]*ebpf.Map{
-		d.HalfOpen:       d.HalfOpenTags,
-		d.Established:    d.EstablishedTags,
-		d.Connectionless: d.ConnectionlessTags,
-	}[table]
+	return errors.Join(table.Put(index, set), table.PutTags(index, bpf.Tags(set.Digest)|tags&bpf.Overflowed))
 }
 
 // used counts the ways that are taken.

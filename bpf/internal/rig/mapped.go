@@ -56,8 +56,10 @@ func (v *View[E]) bytes() []byte {
 
 // Views are what a datapath remembers that was loaded with Options.Mapped.
 type Views struct {
-	Flows [3]*View[bpf.DatapathFlowSet] // in the order of enum table
-	Tags  [3]*View[uint64]              // of each set of these
+	Flows [bpf.DatapathTableTABLE_END][]bpf.DatapathFlowSet // by enum table, in `flows`
+	Tags  [bpf.DatapathTableTABLE_END][]uint64              // of each set of these, in `tags`
+	flows *View[bpf.DatapathFlowSet]
+	tags  *View[uint64]
 
 	Fragments *View[bpf.DatapathFragmentSet]
 	Asked     *View[bpf.DatapathAskedSet]
@@ -66,16 +68,19 @@ type Views struct {
 // Views maps what a datapath remembers.
 func (d *Datapath) Views() (*Views, error) {
 	v := new(Views)
-	errs := make([]error, 3)
+	errs := make([]error, 4)
 	v.Fragments, errs[0] = newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments)
 	v.Asked, errs[1] = newView[bpf.DatapathAskedSet](d.Asked)
-	for i, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless} {
-		var err, tagsErr error
-		v.Flows[i], err = newView[bpf.DatapathFlowSet](table)
-		v.Tags[i], tagsErr = newView[uint64](d.TagsOf(table))
-		errs = append(errs, err, tagsErr)
+	v.flows, errs[2] = newView[bpf.DatapathFlowSet](d.DatapathMaps.Flows)
+	v.tags, errs[3] = newView[uint64](d.DatapathMaps.Tags)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
-	return v, errors.Join(errs...)
+	for _, table := range d.flowTables() {
+		begin, end := table.At(0), table.At(table.MaxEntries())
+		v.Flows[table.ID], v.Tags[table.ID] = v.flows.Elements[begin:end], v.tags.Elements[begin:end]
+	}
+	return v, nil
 }
 
 // ReadTables copies what the flow tables hold now.
@@ -99,9 +104,4 @@ type table interface {
 	Clear() error
 }
 
-func (v *Views) eachTable(do func(table) error) (err error) {
-	for i := range v.Flows {
-		err = errors.Join(err, do(v.Flows[i]), do(v.Tags[i]))
-	}
-	return err
-}
+func (v *Views) eachTable(do func(table) error) error { return errors.Join(do(v.flows), do(v.tags)) }

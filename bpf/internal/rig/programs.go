@@ -103,7 +103,7 @@ func (d *Datapath) Meanwhile(set bpf.DatapathFlowSet) error {
 
 // addMeanwhile puts the writer in the place of the question whether a peer is on-link, which is
 // asked between the two where an interface has gateways, and to which its answer is no.
-func addMeanwhile(spec *ebpf.CollectionSpec, table string) error {
+func addMeanwhile(spec *ebpf.CollectionSpec, first uint32) error {
 	spec.Maps[meanwhileMap] = &ebpf.MapSpec{
 		Name: meanwhileMap, Type: ebpf.Array, KeySize: 4,
 		ValueSize: uint32(unsafe.Sizeof(writes{})), MaxEntries: 1,
@@ -125,16 +125,16 @@ func addMeanwhile(spec *ebpf.CollectionSpec, table string) error {
 	if replaced != 1 {
 		return errors.New("the ingress program does not ask once whether a peer is on-link")
 	}
-	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type, table)...)
+	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type, first)...)
 	return nil
 }
 
-// writer copies the element of the map into the table.
-func writer(signature btf.Type, table string) asm.Instructions {
+// writer copies the element of the map into the table that begins with this set.
+func writer(signature btf.Type, first uint32) asm.Instructions {
 	const key = -4
-	find := func(m string) asm.Instructions {
+	find := func(m string, index uint32) asm.Instructions {
 		return asm.Instructions{
-			asm.StoreImm(asm.RFP, key, 0, asm.Word),
+			asm.StoreImm(asm.RFP, key, int64(index), asm.Word),
 			asm.LoadMapPtr(asm.R1, 0).WithReference(m),
 			asm.Mov.Reg(asm.R2, asm.RFP),
 			asm.Add.Imm(asm.R2, key),
@@ -151,13 +151,13 @@ func writer(signature btf.Type, table string) asm.Instructions {
 		return copied
 	}
 	var w writes
-	function := find(meanwhileMap)
+	function := find(meanwhileMap, 0)
 	function[0] = btf.WithFuncMetadata(function[0].WithSymbol(meanwhileFunction).WithSource(asm.Comment("another CPU")),
 		&btf.Func{Name: meanwhileFunction, Type: signature, Linkage: btf.StaticFunc})
 	function = append(function, asm.Mov.Reg(asm.R6, asm.R0))
-	function = append(function, find(table)...)
+	function = append(function, find(bpf.DatapathMapFlows, first)...)
 	function = append(function, duplicate(0, 0, int16(unsafe.Sizeof(w.Set)))...)
-	function = append(function, find(bpf.TagsMap(table))...)
+	function = append(function, find(bpf.DatapathMapTags, first)...)
 	function = append(function, duplicate(0, int16(unsafe.Offsetof(w.Tags)), 8)...)
 	return append(function, asm.Mov.Imm(asm.R0, 0).WithSymbol("meanwhile_end"), asm.Return())
 }

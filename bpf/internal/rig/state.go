@@ -142,8 +142,8 @@ func (d *Datapath) AgeFragments(ticks uint32) error {
 }
 
 // readFlows reads all of the flows but when a packet left last, which nothing depends on: see Left.
-func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
-	return each(m, func(_ uint32, set bpf.DatapathFlowSet) {
+func readFlows(table *Table, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
+	return table.Each(func(_ uint32, set bpf.DatapathFlowSet) {
 		for way, digest := range set.Digest {
 			if digest != 0 {
 				flow := set.Flow[way]
@@ -155,8 +155,8 @@ func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error 
 }
 
 // Left reads when the last packet of the only flow of a table left.
-func (d *Datapath) Left(table *ebpf.Map) (left uint32, err error) {
-	err = each(table, func(_ uint32, set bpf.DatapathFlowSet) { left = set.Flow[0].Left })
+func (d *Datapath) Left(table *Table) (left uint32, err error) {
+	err = table.Each(func(_ uint32, set bpf.DatapathFlowSet) { left = set.Flow[0].Left })
 	return left, err
 }
 
@@ -177,14 +177,17 @@ func (d *Datapath) SetTables(t *Tables) error {
 	return err
 }
 
-func (d *Datapath) writeFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
+func (d *Datapath) writeFlows(table *Table, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
+	if table.At(0) >= table.Flows.MaxEntries() && len(flows) == 0 {
+		return nil // Options.Change left no set
+	}
 	var set bpf.DatapathFlowSet
 	var way int
 	for tuple, flow := range flows {
 		set.Digest[way], set.Flow[way] = d.Seeds.Digest(tuple), flow
 		way++
 	}
-	return errors.Join(put(m, uint32(0), set), put(d.TagsOf(m), uint32(0), bpf.Tags(set.Digest)))
+	return errors.Join(table.Put(0, set), table.PutTags(0, bpf.Tags(set.Digest)))
 }
 
 // Counts reads the counters that are not 0.
@@ -262,11 +265,10 @@ func (d *Datapath) Clear() error {
 		errs = append(errs, undo())
 	}
 	d.undo = nil
-	for _, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless} {
-		errs = append(errs, zeroSets[bpf.DatapathFlowSet](table), zeroSets[uint64](d.TagsOf(table)))
-	}
 	return errors.Join(append(errs,
 		d.ForgetNotes(),
+		zeroSets[bpf.DatapathFlowSet](d.DatapathMaps.Flows),
+		zeroSets[uint64](d.DatapathMaps.Tags),
 		deleteAll[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		deleteAll[bpf.DatapathOnLinkKey, uint32](d.OnLink),
 		deleteAll[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),

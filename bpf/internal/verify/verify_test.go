@@ -50,11 +50,6 @@ func verifyAll(t *testing.T, f bpf.Features) {
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
 	await.Must(t, spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds))
-	for _, table := range []string{
-		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound,
-	} {
-		spec.Maps[table].MaxEntries = 1
-	}
 	var instructions, stacks []string
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 		t.Run(name, func(t *testing.T) {

@@ -243,9 +243,7 @@ func (d *Daemon) BytesPerFlow() (float64, error) {
 
 // growing are the maps whose size follows the flow tables', and whether they hold flows.
 var growing = map[string]bool{
-	bpf.DatapathMapEstablished: true, bpf.DatapathMapConnectionless: true, bpf.DatapathMapHalfOpen: true,
-	bpf.DatapathMapEstablishedTags: false, bpf.DatapathMapConnectionlessTags: false, bpf.DatapathMapHalfOpenTags: false,
-	bpf.DatapathMapOutbound: false, bpf.DatapathMapAsked: false,
+	bpf.DatapathMapFlows: true, bpf.DatapathMapTags: false, bpf.DatapathMapOutbound: false, bpf.DatapathMapAsked: false,
 }
 
 // sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.
