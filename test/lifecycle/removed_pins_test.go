@@ -41,7 +41,7 @@ var removals = []struct {
 	{"moved away", madeAgain, false, "", func(dir string) error { return os.Rename(dir, dir+"-moved") }},
 	{"the links", attachedAgain, false, "", removeIn("links")},
 	{"the maps", pinnedAgain, true, "", removeIn("maps")},
-	{"single maps", pinnedAgain, false, "tcx", removeIn("maps/established", "maps/interfaces", "maps/layout")},
+	{"single maps", pinnedAgain, false, "tcx", removeIn("maps/flows", "maps/interfaces", "maps/layout")},
 	{"the programs", pinnedAgain, false, "", removeIn("maps/programs")},
 	{"the journal", pinnedAgain, false, "", removeIn("journal")},
 	{"all but the journal", pinnedAgain, false, "", removeIn("maps", "links")},

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/traffic"
@@ -71,10 +72,10 @@ func TestReloadSizes(t *testing.T) {
 		"none of %d that were silent", count, count, again, len(quiet.conns)), each, count)
 }
 
-// tableID returns the kernel's number of the largest table.
+// tableID returns the kernel's number of the map of the flow tables.
 func tableID(t *testing.T, p *product.Product) ebpf.MapID {
 	t.Helper()
-	path := filepath.Join(p.PinDir, "maps", "established")
+	path := filepath.Join(p.PinDir, "maps", bpf.DatapathMapFlows)
 	m := await.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true}))
 	defer m.Close()
 	id, _ := await.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
