@@ -29,7 +29,7 @@ static inline int find_way(const __u64 *digests, __u64 digest)
 
 static inline __u32 set_count(enum table table)
 {
-	return sets[table % TABLE_END];
+	return table < TABLE_END ? sets[table] : 0;
 }
 
 /* Where a table begins in `flows` and `tags`: that of most packets does at no cost. */
