@@ -32,7 +32,7 @@ static inline __u32 set_count(enum table table)
 	return table < TABLE_END ? sets[table] : 0;
 }
 
-/* Where a table begins in `flows` and `tags`: that of most packets does at no cost. */
+/* Where a table begins in `flows` and `tags`: the one of most packets first, as it costs nothing there. */
 static inline __u32 first_of(enum table table)
 {
 	switch (table) {
@@ -45,7 +45,7 @@ static inline __u32 first_of(enum table table)
 	}
 }
 
-/* Both sets of a digest in a table, by their number in the maps. */
+/* The sets of a digest in a table, by their number in the maps. */
 static inline __u32 first_in(enum table table, __u64 digest)
 {
 	return first_of(table) + first_set(digest, set_count(table));

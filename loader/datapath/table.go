@@ -53,10 +53,11 @@ func (t *Table) Each(visit func(digest uint64, flow *bpf.DatapathFlow) bool) (er
 	defer func() { err = errors.Join(err, tags.close(), sets.close()) }()
 	var set bpf.DatapathFlowSet
 	for index := t.region.First; index < t.region.First+t.region.Sets; index++ {
-		switch tags, err := tags.at(index); {
-		case err != nil:
+		tag, err := tags.at(index)
+		if err != nil {
 			return fmt.Errorf("look at the tags of set %d: %w", index, err)
-		case *tags&^bpf.Overflowed == 0:
+		}
+		if *tag&^bpf.Overflowed == 0 {
 			continue
 		}
 		present, err := sets.at(index)

@@ -186,7 +186,7 @@ var endless = map[string]bool{"trace --count 1": true, "run": true}
 const destructive = 6
 
 var foreignCommands = []string{
-	"ls PINS", "cat PINS/maps/configuration", "bpftool map dump pinned PINS/maps/established", "bpftool map dump id MODE",
+	"ls PINS", "cat PINS/maps/configuration", "bpftool map dump pinned PINS/maps/flows", "bpftool map dump id MODE",
 	"bpftool map update pinned PINS/maps/mode_by_hand key 0 0 0 0 value OBSERVE",
 	"bpftool map update id MODE key 0 0 0 0 value OBSERVE",
 	"bpftool map show", "bpftool prog show", "bpftool link show",
