@@ -9,7 +9,10 @@
 #include "admission.h"
 #include "related.h"
 
-/* The note about a tuple that either side has used within an hour; NULL for none. */
+/*
+ * The note about a tuple that either side has used within an hour; NULL for none. The kernel may give its memory to
+ * another tuple at any moment: what is written there later is the present time, and does no harm.
+ */
 static inline struct note *find_note(__u64 digest)
 {
 	struct note *note = bpf_map_lookup_elem(&outbound, &digest);
