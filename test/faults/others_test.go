@@ -67,6 +67,23 @@ func TestSecondDefault(t *testing.T) {
 	})
 }
 
+// TestSecondDefaultClients: clients of eth1 notice nothing of a fault, where eth1 has such a route.
+func TestSecondDefaultClients(t *testing.T) {
+	t.Parallel()
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, secondDefault)
+		b.start()
+		open := b.conversation(traffic.TCP)
+		b.ask(open)
+		fault.begin(b)
+		b.askFresh(fault.name)
+		b.askForSomeTime(fault.name+": a connection that was silent", open)
+		fault.end(b)
+		b.askForSomeTime("after it", open)
+	})
+}
+
 // covers are routes by eth1 to eth0's network, or to one around it, for each family; none leads to the client.
 var covers = []struct {
 	name string

@@ -4,7 +4,12 @@ package scenario
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/host"
@@ -13,6 +18,64 @@ import (
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
+
+// Addresses of B and of others, and ports.
+var (
+	ofBoth    = addresses("10.77.0.1", "2001:db8:77::1") // eth0 and eth1 have it
+	ofLo      = addresses("10.78.0.1", "2001:db8:78::1") // lo has it
+	ofLink    = addresses("169.254.9.9", "fe80::9")      // a neighbour
+	ofGroup   = addresses("239.9.9.9", "ff0e::9")
+	dhcpPorts = map[topology.Family][2]uint16{topology.IPv4: {68, 67}, topology.IPv6: {546, 547}}
+)
+
+const excludedPort = 8008
+
+// leftAlone are datagrams that the strong host model does not heed, though eth1's address is their source or names no
+// interface.
+func leftAlone(s *topology.S1, f topology.Family) []leaving {
+	eth1, a := s.B.Eth1.Address(f), s.A.Eth1.Address(f)
+	to := func(peer netip.Addr) netip.AddrPort { return netip.AddrPortFrom(peer, closedPort) }
+	from := func(self netip.Addr) netip.AddrPort { return netip.AddrPortFrom(self, 0) }
+	return []leaving{
+		datagram(s, "an address of two interfaces", from(ofBoth[f]), to(a)),
+		datagram(s, "an address of lo", from(ofLo[f]), to(a)),
+		datagram(s, "a group", from(eth1), to(ofGroup[f])),
+		datagram(s, "a neighbour by link-local address", from(eth1), to(ofLink[f])),
+		datagram(s, "DHCP", netip.AddrPortFrom(eth1, dhcpPorts[f][0]), netip.AddrPortFrom(a, dhcpPorts[f][1])),
+		datagram(s, "an exclusion", netip.AddrPortFrom(eth1, excludedPort), to(a)),
+		rawPacket(s, f, experimental), // not listed
+	}
+}
+
+// datagram is one that B sends, to a group or a neighbour by eth0.
+func datagram(s *topology.S1, name string, from, to netip.AddrPort, options ...topology.SocketOption) leaving {
+	frames := topology.All(topology.UDP, topology.From(from.Addr()), topology.To(to.Addr()), topology.ToPort(to.Port()))
+	return leaving{name, frames, func(t *testing.T) {
+		conn := await.Must1[net.PacketConn](t)(s.B.ListenPacket(t.Context(), "udp", from.String(), options...))
+		defer conn.Close()
+		sendGroupsBy(t, conn.(*net.UDPConn), topology.FamilyOf(from.Addr()), s.B.Eth0.Index)
+		address := net.UDPAddrFromAddrPort(to)
+		if to.Addr().Is6() && to.Addr().IsLinkLocalUnicast() {
+			address.Zone = fmt.Sprint(s.B.Eth0.Index)
+		}
+		await.Must1[int](t)(conn.WriteTo([]byte("datagram"), address))
+	}}
+}
+
+// sendGroupsBy chooses the interface for groups: for IPv4 it would be that of the source.
+func sendGroupsBy(t *testing.T, conn *net.UDPConn, f topology.Family, index int) {
+	t.Helper()
+	raw := await.Must1[syscall.RawConn](t)(conn.SyscallConn())
+	var err error
+	await.Must(t, raw.Control(func(fd uintptr) {
+		if f == topology.IPv4 {
+			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, index)
+		}
+	}))
+	await.Must(t, err)
+}
 
 // TestStrongHostWithoutGateway: where no gateway of eth1 is known, what B begins goes as routed, and explain says
 // why; but to a neighbour of eth1's, for whose MAC the kernel asks, by eth1. With a gateway all of it goes by eth1.

@@ -51,6 +51,13 @@ func testS1(t *testing.T, policy topology.Policy) {
 	}
 }
 
+// each runs a subtest for each family and kind of question.
+func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *traffic.Conversation)) {
+	traffic.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		run(t, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+	})
+}
+
 // wantEth0 wants the answers to leave by eth0, and to arrive only where no router checks their source.
 func wantEth0(t *testing.T, s *topology.S1, c *traffic.Conversation) {
 	wires, arrived := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)

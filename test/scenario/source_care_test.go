@@ -3,12 +3,16 @@
 package scenario
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
 	"testing"
 	"time"
 
+	packet4 "golang.org/x/net/ipv4"
+	packet6 "golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -16,6 +20,7 @@ import (
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // receive reads one question.
@@ -40,6 +45,209 @@ func (a *asker) heard() netip.Addr {
 	a.t.Helper()
 	_, from := receive(a.t, a.conn)
 	return from.(*net.UDPAddr).AddrPort().Addr().Unmap()
+}
+
+// repairing is S1 with the source repair on from the start.
+type repairing struct {
+	*topology.S1
+	p *product.Product
+}
+
+// TestSourceCare: the source of an answer is repaired as often as an address was asked, and nothing but that.
+func TestSourceCare(t *testing.T) {
+	const on = "repair_udp_source: true\n"
+	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, on)
+	r := repairing{s, product.On(t, s.B.Host)}
+	d := r.p.Start("--config", config)
+	eachListening(t, "alternating", r.alternating)
+	eachListening(t, "many at once", r.sendMany)
+	eachListening(t, "packet info", r.packetInfo)
+	eachListening(t, "other namespace", r.otherNamespace)
+	eachListening(t, "host speaks first", r.hostSpeaksFirst)
+	eachListening(t, "address gone", r.addressGone)
+	for _, f := range s.Families() {
+		t.Run("bound socket/"+f.String(), func(t *testing.T) { r.boundSocket(t, f) })
+	}
+	reload(t, d, config, on+"exclude: [{protocol: udp, self_port: 5300}]\n")
+	eachListening(t, "excluded", func(t *testing.T, l listening) {
+		l.serve(t, s.B.Host)
+		newAsker(t, s.A.Eth1, l.asked).wantFrom(s.B.Eth1.Address(l.asked), s.B.Eth0.Address(l.asked))
+	})
+	reload(t, d, config, on)
+	r.p.Expect(0, "mode", "observe")
+	eachListening(t, "observe", r.observe)
+}
+
+// alternating asks several addresses by one socket, in turn, and several
+// times each: every answer comes from the one that was asked last.
+func (r repairing) alternating(t *testing.T, l listening) {
+	l.serve(t, r.B.Host)
+	first, second := r.B.Eth1.Address(l.asked), r.another(t, r.B.Eth1.Address(l.asked)).Addr()
+	third := r.another(t, second).Addr()
+	a := newAsker(t, r.A.Eth1, l.asked)
+	for range 5 {
+		for _, address := range []netip.Addr{first, second, first, first, third, second, third} {
+			a.wantFrom(address, address)
+		}
+	}
+}
+
+// another gives B's eth1 the address after one.
+func (r repairing) another(t *testing.T, before netip.Addr) netip.Prefix {
+	t.Helper()
+	bits := map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[topology.FamilyOf(before)]
+	next := netip.PrefixFrom(before.Next(), bits)
+	await.Must(t, r.B.Eth1.AddAddress(next))
+	r.p.AwaitOwn(next.Addr(), true, time.Now())
+	t.Cleanup(func() { _ = r.B.Eth1.RemoveAddress(next) }) // a test may have done so
+	return next
+}
+
+// sendMany answers several peers by one sendmmsg(2), each of whom asked another address.
+func (r repairing) sendMany(t *testing.T, l listening) {
+	conn := l.listen(t, r.B.Host)
+	first := r.B.Eth1.Address(l.asked)
+	asked := []netip.Addr{first, r.another(t, first).Addr(), first}
+	askers, answers := make([]*asker, len(asked)), make([]packet4.Message, len(asked))
+	for i, address := range asked {
+		askers[i] = newAsker(t, r.A.Eth1, l.asked)
+		askers[i].send(address)
+		question, from := receive(t, conn)
+		answers[i] = packet4.Message{Buffers: [][]byte{question}, Addr: from}
+	}
+	write := packet6.NewPacketConn(conn).WriteBatch // its messages are the same type
+	if l.network == "udp4" {
+		write = packet4.NewPacketConn(conn).WriteBatch
+	}
+	if n, err := write(answers, 0); n != len(answers) || err != nil {
+		t.Fatalf("%d answers sent, %v", n, err)
+	}
+	for i, address := range asked {
+		if got := askers[i].heard(); got != address {
+			t.Errorf("%s was asked, %s answers", address, got)
+		}
+	}
+}
+
+// packetInfo has a daemon choose its source itself, by IP_PKTINFO, and even
+// another than it was asked on: that is its business.
+func (r repairing) packetInfo(t *testing.T, l listening) {
+	conn, before := l.listen(t, r.B.Host), repairs(r.p, l.asked)
+	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.send(eth1)
+	question, from := receive(t, conn)
+	for _, source := range []netip.Addr{eth0, eth1} {
+		control := unix.PktInfo6(&unix.Inet6Pktinfo{Addr: source.As16()})
+		if l.network == "udp4" {
+			control = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: source.As4()})
+		}
+		_, _, err := conn.(*net.UDPConn).WriteMsgUDP(question, control, from.(*net.UDPAddr))
+		await.Must(t, err)
+		if got := a.heard(); got != source {
+			t.Errorf("the daemon chose %s, the answer came from %s", source, got)
+		}
+	}
+	if n := repairs(r.p, l.asked) - before; n != 0 {
+		t.Errorf("%v repairs of a daemon that needs none", n)
+	}
+}
+
+// otherNamespace has a daemon in another network namespace, below the same
+// cgroup, send to the very socket that asked B: it has nothing to do with it.
+func (r repairing) otherNamespace(t *testing.T, l listening) {
+	l.serve(t, r.B.Host)
+	stranger := l.listen(t, r.Replication.Host)
+	eth1 := r.B.Eth1.Address(l.asked)
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.wantFrom(eth1, eth1)
+	await.Must1[int](t)(stranger.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(a.at)))
+	if got, want := a.heard(), r.A.Eth1.Gateway(l.asked); got != want {
+		t.Errorf("the router sent from %s, not %s", got, want)
+	}
+}
+
+// hostSpeaksFirst has the daemon's socket send to somebody who asked nothing:
+// that goes as the routing table says, while others are answered.
+func (r repairing) hostSpeaksFirst(t *testing.T, l listening) {
+	conn, before := l.listen(t, r.B.Host), repairs(r.p, l.asked)
+	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
+	a, silent := newAsker(t, r.A.Eth1, l.asked), newAsker(t, r.A.Eth0, l.asked)
+	a.send(eth1)
+	question, from := receive(t, conn)
+	wires := wire.Tap(t, r.B)
+	await.Must1[int](t)(conn.WriteTo(question, net.UDPAddrFromAddrPort(silent.at)))
+	if got := silent.heard(); got != eth0 {
+		t.Errorf("what the host starts came from %s", got)
+	}
+	wires.WantEth0("what the host starts", silent.answers())
+	await.Must1[int](t)(conn.WriteTo(question, from))
+	if got := a.heard(); got != eth1 {
+		t.Errorf("the answer came from %s", got)
+	}
+	if n := repairs(r.p, l.asked) - before; n != 1 {
+		t.Errorf("%v repairs", n)
+	}
+}
+
+// addressGone takes the address away that was asked before the daemon has
+// answered: the answer leaves as it would have without replypath, and does leave.
+func (r repairing) addressGone(t *testing.T, l listening) {
+	conn := l.listen(t, r.B.Host)
+	second := r.another(t, r.B.Eth1.Address(l.asked))
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.send(second.Addr())
+	question, from := receive(t, conn)
+	await.Must1[int](t)(conn.WriteTo(question, from))
+	if got := a.heard(); got != second.Addr() {
+		t.Errorf("the answer came from %s", got)
+	}
+	await.Must(t, r.B.Eth1.RemoveAddress(second))
+	await.Eventually(t, "an answer from the address that the route picks", func() error {
+		if _, err := conn.WriteTo(question, from); err != nil {
+			return err
+		}
+		if got := a.heard(); got != r.B.Eth0.Address(l.asked) {
+			return errors.New("it comes from " + got.String())
+		}
+		return nil
+	})
+}
+
+// boundSocket has a daemon answer by a socket that is bound to an address, whichever the peer asked.
+func (r repairing) boundSocket(t *testing.T, f topology.Family) {
+	eth0, eth1 := r.B.Eth0.Address(f), r.B.Eth1.Address(f)
+	asked := listening{network: "udp", address: eth1.String()}.listen(t, r.B.Host)
+	other := listening{network: "udp", address: eth0.String()}.listen(t, r.B.Host)
+	a := newAsker(t, r.A.Eth1, f)
+	a.send(eth1)
+	question, from := receive(t, asked)
+	await.Must1[int](t)(other.WriteTo(question, from))
+	if got := a.heard(); got != eth0 {
+		t.Errorf("a socket at %s sent from %s", eth0, got)
+	}
+}
+
+// observe gives no source as long as nothing is to be changed, and does so once the daemon has heard that this ends.
+func (r repairing) observe(t *testing.T, l listening) {
+	l.serve(t, r.B.Host)
+	before := repairs(r.p, l.asked)
+	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.wantFrom(eth1, eth0)
+	if n := repairs(r.p, l.asked) - before; n != 0 {
+		t.Errorf("%v repairs", n)
+	}
+	r.p.Expect(0, "mode", "enforce")
+	// Who asks is noted with the first question of a second.
+	await.Eventually(t, "the source is repaired", func() error {
+		if from := a.ask(eth1).Addr(); from != eth1 {
+			return fmt.Errorf("%s answers", from)
+		}
+		return nil
+	})
+	r.p.Expect(0, "mode", "observe")
+	a.wantFrom(eth1, eth0)
 }
 
 // TestConnectedWildcard has a daemon connect the wildcard socket by which it was asked, as iperf3 does: the kernel
