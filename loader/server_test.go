@@ -278,7 +278,10 @@ func (r *running) verifyNow() {
 	r.locked(func() error {
 		r.verifying = true
 		r.source.LookAgain()
-		return r.reconcile()
+		if !r.reconcileOrLog() { // which takes back what an earlier look of the daemon's own has told
+			return errors.New(strings.Join(r.problems.All(), "; "))
+		}
+		return nil
 	})
 }
 
