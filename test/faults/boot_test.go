@@ -83,7 +83,6 @@ func (b *bed) bootRouter(fault fault) {
 	connected := make(chan failure, 1)
 	go func() { connected <- b.connectOnce() }()
 	slowest := b.askWhile(ended.Add(bootsFor))
-	release()
 	state := b.gatewayState()
 	if state == "held" || state == "failed" {
 		b.Errorf("the gateway is %s", state)
@@ -92,6 +91,7 @@ func (b *bed) bootRouter(fault fault) {
 		b.wantNoAnswer(state)
 	}
 	host.Nft(b, b.net.Production.Host, booted)
+	release() // the kernel asks once more before it gives up
 	if c := <-connected; c.err != nil {
 		b.Errorf("what the host began before the router answered: %v", c.err)
 	} else {
