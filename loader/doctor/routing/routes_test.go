@@ -12,12 +12,6 @@ import (
 	"replypath/test/testhost"
 )
 
-// ofProtocol has somebody make a route.
-func ofProtocol(r snapshot.Route, protocol int) snapshot.Route {
-	r.Protocol = protocol
-	return r
-}
-
 func TestDefaultRoutes(t *testing.T) {
 	const (
 		ipv4  = "ok: ipv4: default via 10.3.0.1 dev eth0"
