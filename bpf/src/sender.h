@@ -27,16 +27,6 @@ static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 	return sk->protocol == protocol && (protocol != IPPROTO_UDP || same_port);
 }
 
-static inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
-{
-	const __u32 *self = (const __u32 *)packet->tuple.self;
-
-	if (packet->family == 4)
-		return sk->src_ip4 == self[3];
-	return !((sk->src_ip6[0] ^ self[0]) | (sk->src_ip6[1] ^ self[1]) |
-		 (sk->src_ip6[2] ^ self[2]) | (sk->src_ip6[3] ^ self[3]));
-}
-
 #define INET_FLAGS_TRANSPARENT 15 /* include/net/inet_sock.h, in an enum without a name */
 
 /*
