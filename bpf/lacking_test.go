@@ -79,7 +79,7 @@ func TestWithoutLocksAnswers(t *testing.T) {
 	})
 }
 
-// TestWithoutPlaces: marks, fragments and counters of pairs find no place. That costs what they are
+// TestWithoutPlaces: marks and fragments find no place. That costs what they are
 // for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
@@ -99,7 +99,7 @@ func TestWithoutPlaces(t *testing.T) {
 		flow.State = stateAnswered | stateAsymmetric
 		frames := n.inPieces(b.production, 1)
 		want := b.moves(n, udp{}, b.production, b.replication, frames.first)
-		want.pairs, want.tables = nil, connectionlessFlow(flow)
+		want.tables = connectionlessFlow(flow)
 		b.run(egress(b.production, frames.first), want)
 		b.run(egress(b.production, frames.later), unread(notFirst))
 	})
