@@ -127,7 +127,7 @@ func (v variant) options() rig.Options {
 		withoutTables: lacking(bpf.DatapathMapFlows),
 		withoutTags:   lacking(bpf.DatapathMapTags),
 		withoutLocks:  lacking(bpf.DatapathMapSetLocks),
-		withoutPlaces: lacking(bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapPairSlots),
+		withoutPlaces: lacking(bpf.DatapathMapMarks, bpf.DatapathMapPairSlots),
 		withoutEvents: lacking(bpf.DatapathMapEvents),
 		fuzzed:        fuzz.Options(false),
 		fuzzedOld:     fuzz.Options(true),
