@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"encoding/binary"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -200,58 +199,14 @@ func TestCountWire(t *testing.T) {
 	})
 }
 
-// sharers are interfaces, the first of them the replication interface, to which a moved packet is counted in the same
-// slot: where count_pair() in src/pair.h finds it.
-func (b *bed) sharers(n network, m message, count int) []nic {
-	slot := func(to nic) uint64 {
-		p := pair(b.production, to, n, m, outcomeAsymmetric)
-		bytes := binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, p.From), p.To)
-		return binary.NativeEndian.Uint64(append(bytes, p.Family, p.Protocol, p.Outcome, p.Pad)) * 0x9e3779b97f4a7c15 >> 54
-	}
-	sharers := []nic{b.replication}
-	for to := b.replication; len(sharers) < count; {
-		if to.interfaceIndex++; to.interfaceIndex == 4096 {
-			b.t.Fatalf("only %d pairs share a slot", len(sharers))
-		}
-		if slot(to) == slot(b.replication) {
-			sharers = append(sharers, to)
-		}
-	}
-	return sharers
-}
-
-// countTo runs a packet whose flow belongs to this record of the replication interface, and is counted or not.
-func (b *bed) countTo(n network, m message, to nic, counted bool) {
-	b.t.Helper()
-	b.must(b.ForgetHandover()) // else what was moved before is counted as lost
-	b.setInterface(to, rig.Record(to.Device, 0))
-	flow := b.flow(n, m, to, 0)
-	flow.Gateway = b.replication.gateway(n.family)
-	b.put(flowOf(m, flow))
-	want := b.moves(n, m, b.production, to, n.out(b.production, m))
-	if !counted {
-		want.pairs, want.events = nil, once(eventInsertFailedCounter)
-	}
-	b.leaves(n, m, want)
-}
-
-// TestCountFull: a packet that cannot be counted is moved all the same, and that is counted.
-func TestCountFull(t *testing.T) {
-	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
-		for i, to := range b.sharers(n, udp{}, 3) {
-			b.countTo(n, udp{}, to, i < 2)
-		}
-	})
-}
-
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Three of the locks are
 // taken: to enter the handshake and the connection, and to take the handshake out.
-// Each that is moved looks for the deadline of a trial in the configuration.
+// Each that is moved looks for the deadline of a trial in the configuration, and the first of a pair twice for its counter.
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapFlows: 19, bpf.DatapathMapTags: 23, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3, bpf.DatapathMapSetLocks: 3,
 	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 10, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
-	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
+	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
 	bpf.DatapathMapScratch: 11, bpf.DatapathMapTraceFilter: 12,
 }
 
@@ -412,27 +367,9 @@ var countFamily = map[string]story{
 		}
 		counts, err := b.Counts()
 		b.must(err)
-		want := bpf.DatapathPairCount{
-			Pair:    pair(b.production, b.replication, n, m, outcomeAsymmetric),
-			Packets: 2, Bytes: 2 * uint64(len(frame)), Flows: 2,
-		}
-		if got := counts.Pairs[want.Pair]; got != want {
+		want := bpf.DatapathPairCount{Packets: 2, Bytes: 2 * uint64(len(frame)), Flows: 2}
+		if got := counts.Pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)]; got != want {
 			t.Errorf("pair %+v, want %+v", got, want)
-		}
-	},
-	"pairs whose slot is another's are counted in the hash": func(t *testing.T, b *bed, n network) {
-		sharers := b.sharers(n, udp{}, 3)
-		for _, to := range append(sharers, sharers...) {
-			b.countTo(n, udp{}, to, true)
-		}
-		inHash := 0
-		var key bpf.DatapathPair
-		var value []bpf.DatapathPairCount
-		for entries := b.Pairs.Iterate(); entries.Next(&key, &value); {
-			inHash++
-		}
-		if inHash != len(sharers)-1 {
-			t.Errorf("%d pairs in the hash, want %d", inHash, len(sharers)-1)
 		}
 	},
 }

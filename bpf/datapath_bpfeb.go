@@ -348,7 +348,6 @@ type DatapathPair struct {
 
 type DatapathPairCount struct {
 	_       structs.HostLayout
-	Pair    DatapathPair
 	Packets uint64
 	Bytes   uint64
 	Flows   uint64
@@ -648,7 +647,6 @@ const (
 	DatapathMapOriginated           = "originated"
 	DatapathMapOutbound             = "outbound"
 	DatapathMapOwnAddresses         = "own_addresses"
-	DatapathMapPairSlots            = "pair_slots"
 	DatapathMapPairs                = "pairs"
 	DatapathMapQuestions            = "questions"
 	DatapathMapRepairWanted         = "repair_wanted"
@@ -791,7 +789,6 @@ type DatapathMapSpecs struct {
 	Originated      *ebpf.MapSpec `ebpf:"originated"`
 	Outbound        *ebpf.MapSpec `ebpf:"outbound"`
 	OwnAddresses    *ebpf.MapSpec `ebpf:"own_addresses"`
-	PairSlots       *ebpf.MapSpec `ebpf:"pair_slots"`
 	Pairs           *ebpf.MapSpec `ebpf:"pairs"`
 	Questions       *ebpf.MapSpec `ebpf:"questions"`
 	RepairWanted    *ebpf.MapSpec `ebpf:"repair_wanted"`
@@ -888,7 +885,6 @@ type DatapathMaps struct {
 	Originated      *ebpf.Map `ebpf:"originated"`
 	Outbound        *ebpf.Map `ebpf:"outbound"`
 	OwnAddresses    *ebpf.Map `ebpf:"own_addresses"`
-	PairSlots       *ebpf.Map `ebpf:"pair_slots"`
 	Pairs           *ebpf.Map `ebpf:"pairs"`
 	Questions       *ebpf.Map `ebpf:"questions"`
 	RepairWanted    *ebpf.Map `ebpf:"repair_wanted"`
@@ -927,7 +923,6 @@ func (m *DatapathMaps) Close() error {
 		m.Originated,
 		m.Outbound,
 		m.OwnAddresses,
-		m.PairSlots,
 		m.Pairs,
 		m.Questions,
 		m.RepairWanted,

@@ -173,20 +173,13 @@ func TestFullTraceEvents(t *testing.T) {
 	})
 }
 
-// TestFullPairs: every slot is another pair's, and the hash is full. Packets are moved all the same, and that they
+// TestFullPairs: there are as many other pairs as can be. Packets are moved all the same, and that they
 // are missing is counted.
 func TestFullPairs(t *testing.T) {
 	b := newBed(t, normal)
 	cpus := ebpf.MustPossibleCPU()
 	other := func(number uint32) bpf.DatapathPair {
 		return bpf.DatapathPair{From: uint16(number), To: 4000, Family: 4}
-	}
-	for index := range b.PairSlots.MaxEntries() {
-		counts := make([]bpf.DatapathPairCount, cpus)
-		for cpu := range counts {
-			counts[cpu].Pair = other(index)
-		}
-		b.must(b.PairSlots.Put(index, counts))
 	}
 	fillMap(b, b.Pairs, make([]bpf.DatapathPairCount, cpus), other)
 	for _, n := range networks {

@@ -79,7 +79,7 @@ func TestWithoutLocksAnswers(t *testing.T) {
 	})
 }
 
-// TestWithoutPlaces: marks and counters of pairs find no place. That costs what they are for, and nothing else.
+// TestWithoutPlaces: marks find no place. That costs what they are for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
 		notOwn := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
@@ -98,7 +98,7 @@ func TestWithoutPlaces(t *testing.T) {
 		flow.State = stateAnswered | stateAsymmetric
 		frame := n.out(b.production, udp{})
 		want := b.moves(n, udp{}, b.production, b.replication, frame)
-		want.pairs, want.tables = nil, connectionlessFlow(flow)
+		want.tables = connectionlessFlow(flow)
 		b.run(egress(b.production, frame), want)
 	})
 }

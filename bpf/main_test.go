@@ -40,7 +40,7 @@ const (
 	// Of these only the programs for devices with an Ethernet header are run.
 	counting    // what it costs is counted
 	manySets    // flow tables of several sets
-	cramped     // as little room as there can be for what user space is told, and for one interface pair in the hash
+	cramped     // as little room as there can be for what user space is told
 	interrupted // another CPU writes a table meanwhile
 	interruptedHandshake
 	slowWay // two CPUs that write a flow's way meet
@@ -120,18 +120,15 @@ func (v variant) options() rig.Options {
 		interruptedHandshake: {Meanwhile: new(tableHalfOpen)},
 		slowWay:              {SlowWay: true},
 		counting:             {Probes: true, CountCost: true},
-		cramped: {Change: func(maps map[string]*ebpf.MapSpec) {
-			limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)(maps)
-			limit(1, bpf.DatapathMapPairs)(maps)
-		}},
-		withoutTables: lacking(bpf.DatapathMapFlows),
-		withoutTags:   lacking(bpf.DatapathMapTags),
-		withoutLocks:  lacking(bpf.DatapathMapSetLocks),
-		withoutPlaces: lacking(bpf.DatapathMapMarks, bpf.DatapathMapPairSlots),
-		withoutEvents: lacking(bpf.DatapathMapEvents),
-		fuzzed:        fuzz.Options(false),
-		fuzzedOld:     fuzz.Options(true),
-		fuzzedFull:    tiny,
+		cramped:              {Change: limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)},
+		withoutTables:        lacking(bpf.DatapathMapFlows),
+		withoutTags:          lacking(bpf.DatapathMapTags),
+		withoutLocks:         lacking(bpf.DatapathMapSetLocks),
+		withoutPlaces:        lacking(bpf.DatapathMapMarks),
+		withoutEvents:        lacking(bpf.DatapathMapEvents),
+		fuzzed:               fuzz.Options(false),
+		fuzzedOld:            fuzz.Options(true),
+		fuzzedFull:           tiny,
 	}[v]
 	opts.Namespace = host.Cookie
 	if counting <= v && v <= withoutEvents {

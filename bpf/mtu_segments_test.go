@@ -236,6 +236,7 @@ func TestReplyGSO(t *testing.T) {
 		if n.family == 6 {
 			frame = extend(n.out(b.production, m), destinations)
 		}
+		frame = append(frame, make([]byte, ethernetSize)...) // bytes behind the IP packet are of no segment
 		for excess, fits := range map[uint32]bool{0: true, 1: false} {
 			b.put(establishedFlow(b.flow(n, m, b.replication, 0)))
 			r := egress(b.production, slices.Clone(frame))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
@@ -113,7 +114,7 @@ func (b *server) wantRecycled(r *running, id uint16) {
 	if recycled := r.interfaces.Get(1 << 22).ID; recycled != id {
 		b.Fatalf("id %d, want %d", recycled, id)
 	}
-	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
+	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps)
 	await.Must(b.T, err)
 	for pair := range maps.Keys(pairs) {
 		if counters.Concerns(pair, id) {
@@ -147,49 +148,23 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 	}
 }
 
-// TestPairsInTheHash: pairs that have no slot of their own are counted in the hash, forgotten, and count on.
-func TestPairsInTheHash(t *testing.T) {
+// TestPairsForgotten: the counters of an interface's pairs are added up, and go with its id, whichever of the two it is.
+func TestPairsForgotten(t *testing.T) {
 	b := newServer(t)
 	b.start()
 	m := b.maps()
-	pair := bpf.DatapathPair{From: 1, To: 2, Family: 4, Protocol: uint8(bpf.DatapathProtocolClassCLASS_TCP), Outcome: uint8(bpf.DatapathOutcomeOUTCOME_MTU)}
-	var counts []bpf.DatapathPairCount
-	await.Must(t, m.PairSlots.Lookup(uint32(7), &counts))
-	for cpu := range counts {
-		counts[cpu] = bpf.DatapathPairCount{Pair: pair, Packets: 1, Bytes: 10}
+	cpus := ebpf.MustPossibleCPU()
+	counts := slices.Repeat([]bpf.DatapathPairCount{{Packets: 1, Bytes: 10, Flows: 2}}, cpus)
+	of := func(from, to uint16) bpf.DatapathPair { return bpf.DatapathPair{From: from, To: to, Family: 4} }
+	for _, pair := range []bpf.DatapathPair{of(1, 2), of(2, 3), of(1, 3)} {
+		await.Must(t, m.Pairs.Put(pair, counts))
 	}
-	await.Must(t, m.Pairs.Put(pair, counts))
-	counts[0].Pair.To = 9
-	await.Must(t, m.PairSlots.Put(uint32(7), counts))
-	pairs, err := counters.ReadPairs(m, nil)
+	await.Must(t, counters.Forget(m, 2))
+	pairs, err := counters.ReadPairs(m)
 	await.Must(t, err)
-	cpus := uint64(len(counts))
-	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
-		t.Errorf("%+v on %d cpus", got, cpus)
-	}
-	forgotten, err := counters.Forget(m, 9, nil)
-	await.Must(t, err)
-	forgotten, err = counters.Forget(m, 2, forgotten)
-	await.Must(t, err)
-	pairs, err = counters.ReadPairs(m, forgotten)
-	if await.Must(t, err); len(pairs) != 0 {
-		t.Errorf("left: %v", pairs)
-	}
-
-	// Meanwhile the programs count on.
-	last := len(counts) - 1
-	counts[last].Packets += 3
-	counts[last].Bytes += 30
-	await.Must(t, m.PairSlots.Put(uint32(7), counts))
-	forgotten, err = counters.Forget(m, 9, forgotten)
-	await.Must(t, err)
-	pairs, err = counters.ReadPairs(m, forgotten)
-	await.Must(t, err)
-	want := counters.Pairs{pair: {Packets: 3, Bytes: 30}}
-	if last == 0 { // the only CPU's slot is the other pair's
-		want = counters.Pairs{}
-	}
-	wantSame(b, "counted since", want, pairs)
+	n := uint64(cpus)
+	want := counters.Pairs{of(1, 3): {Packets: n, Bytes: 10 * n, Flows: 2 * n}}
+	wantSame(b, "of others", want, pairs)
 }
 
 // TestStraysAreNoEntries: what nobody here took is not listed as a flow, whoever asks.

@@ -141,14 +141,11 @@ func (l *core) gatewayInterface(index int) gateways.Interface {
 	}
 }
 
-// forgetCounters adds up elsewhere what was counted for the id of an interface that is gone.
+// forgetCounters deletes what was counted for the id of an interface that is gone.
 func (l *core) forgetCounters(id uint16) error {
-	return l.published.WithoutReaders(func() (err error) { // they take all of it from the maps, or from the journal
-		l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
-		l.published.Amend(func(v *view.View) {
-			v.Names, v.Forgotten = identity.Names(l.state.Interfaces), l.state.Forgotten
-		})
-		return err
+	return l.published.WithoutReaders(func() error { // they would show it as the next one's
+		l.published.Amend(func(v *view.View) { v.Names = identity.Names(l.state.Interfaces) })
+		return counters.Forget(&l.datapath.DatapathMaps, id)
 	})
 }
 

@@ -22,7 +22,7 @@ func (l *core) publish() {
 	}
 	v := &view.View{
 		Datapath: l.datapath, Mode: l.state.Mode, Missing: missingNow(l.last.missing, l.interfaces.All()),
-		Names: identity.Names(l.state.Interfaces), Forgotten: l.state.Forgotten,
+		Names: identity.Names(l.state.Interfaces),
 		Figures: metrics.Snapshot{
 			ReloadFailed:   l.state.ConfigErr != "",
 			ReloadSuccess:  l.state.LoadedAt,

@@ -179,9 +179,6 @@ func (l start) load() (err error) {
 		return err
 	}
 	l.tx.OnAbort(l.datapath.Close)
-	if l.datapath.HasNewCounters() {
-		l.state.Forgotten = nil
-	}
 	if err := l.checkTrial(); err != nil {
 		return err
 	}

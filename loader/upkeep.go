@@ -53,7 +53,7 @@ func (r *runner) mark(now time.Time) {
 	if !isMarkDue(r.state.Marks, now) {
 		return
 	}
-	mark, err := counters.ReadMark(&r.datapath.DatapathMaps, r.state.Forgotten, now)
+	mark, err := counters.ReadMark(&r.datapath.DatapathMaps, now)
 	if err != nil {
 		r.log.Error("the status goes on to tell of what is over", "error", err)
 		return

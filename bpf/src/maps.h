@@ -25,7 +25,6 @@
 #define MAX_FRAGMENTS 8192
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
-#define PAIR_SLOTS 1024 /* a power of two */
 #define MAX_ORIGINATED 32768
 #define MAX_QUESTIONS 8192
 #define SOURCES 64 /* a power of two */
@@ -131,11 +130,7 @@ MAP(source_gateways, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address,
 ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);
 
-/*
- * Counters of interface pairs. The slots are found without a function call; the first pair that needs one owns it, and
- * the few that come second are counted in the hash. Readers add both up.
- */
-CPU_ARRAY(pair_slots, PAIR_SLOTS, struct pair_count);
+/* Counters of interface pairs. */
 MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
 CPU_ARRAY(events, EVENT_END, __u64);

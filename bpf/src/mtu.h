@@ -122,18 +122,18 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 
 /*
  * Whether the packet fits its flow's interface, or the segments that it is still to be cut into do. Where the kernel
- * does not say, each of them has the headers of the packet.
+ * does not say, each of them has the headers of the packet, and nothing of what follows its IP packet.
  */
 static inline bool fits_interface(struct __sk_buff *skb, const struct packet *packet,
 				  const struct interface *interface, __u32 header)
 {
-	__u32 length = skb->len - header, mtu = 0; /* must be 0 where segments are checked */
+	__u32 mtu = 0; /* must be 0 where segments are checked */
 
 	if (likely(!skb->gso_size))
-		return length <= interface->mtu;
+		return skb->len - header <= interface->mtu;
 	if (have_check_mtu)
 		return !bpf_check_mtu(skb, interface->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
-	return length - packet->payload + skb->gso_size <= interface->mtu;
+	return packet->offset - header + packet->length - packet->payload + skb->gso_size <= interface->mtu;
 }
 
 /* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */

@@ -57,44 +57,28 @@ static inline void add(struct pair_count *count, const struct __sk_buff *skb, __
 		count->flows++;
 }
 
-/* A pair whose slot belongs to another pair. Returns 0. */
-__noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
+/* The first packet of its pair. Another CPU may be first: only the lookup tells. Returns 0. */
+__noinline int count_new_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
 {
-	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
+	struct pair_count *count, zero = {};
 
-	if (!count) {
-		struct pair_count zero = {};
-
-		__builtin_memcpy(&zero.pair, &pair, sizeof(pair));
-		/* Another CPU may be first: only the lookup tells. */
-		bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
-		count = bpf_map_lookup_elem(&pairs, &pair);
-		if (!count) {
-			count_untraced(EVENT_INSERT_FAILED_COUNTER);
-			return 0;
-		}
-	}
-	add(count, skb, packets, first_of_flow);
+	bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
+	count = bpf_map_lookup_elem(&pairs, &pair);
+	if (count)
+		add(count, skb, packets, first_of_flow);
+	else
+		count_untraced(EVENT_INSERT_FAILED_COUNTER);
 	return 0;
 }
 
 /* Counts the packet, so many on the wire, for this pair, which has an outcome. */
 static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
 {
-	__u32 index = pair * DIGEST_MULTIPLIER >> 54;
-	struct pair_count *count;
-	__u64 *owner;
+	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
-	_Static_assert(PAIR_SLOTS == 1 << (64 - 54), "the index has 10 bits");
 	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
-	count = bpf_map_lookup_elem(&pair_slots, &index);
-	if (!count)
-		return;
-	owner = (__u64 *)&count->pair;
-	if (unlikely(!*owner)) /* a flow's interface is never 0: nobody has the slot */
-		*owner = pair;
-	if (likely(*owner == pair))
+	if (likely(count))
 		add(count, skb, packets, first_of_flow);
 	else
-		count_pair_in_hash(skb, pair, packets, first_of_flow);
+		count_new_pair(skb, pair, packets, first_of_flow);
 }

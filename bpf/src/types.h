@@ -338,9 +338,8 @@ struct pair {
 } __attribute__((aligned(8)));
 
 struct pair_count {
-	struct pair pair; /* where the entry is found by a hash of it */
-	__u64 packets;    /* on the wire: a GSO packet is its segments */
-	__u64 bytes;      /* on the wire, with the Ethernet header */
+	__u64 packets; /* on the wire: a GSO packet is its segments */
+	__u64 bytes;   /* on the wire, with the Ethernet header */
 	__u64 flows;
 };
 

@@ -9,20 +9,19 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
-	"replypath/loader/pins"
 	"replypath/metrics"
 )
 
 // Fill fills in what the programs have counted. The names are those of interfaces by their id; what is forgotten is taken
 // off.
-func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, forgotten []pins.PairRecord) error {
+func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) error {
 	events, err := readEvents(d.Events)
 	if err != nil {
 		return err
 	}
 	setEvents(s, events)
 	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries())
-	pairs, err := ReadPairs(&d.DatapathMaps, forgotten)
+	pairs, err := ReadPairs(&d.DatapathMaps)
 	if err != nil {
 		return err
 	}
@@ -76,9 +75,9 @@ func setEvents(s *metrics.Snapshot, events []uint64) {
 
 // ReadByName reads the counters of interface pairs as Fill does.
 func ReadByName(
-	maps *bpf.DatapathMaps, names map[uint16]string, forgotten []pins.PairRecord,
+	maps *bpf.DatapathMaps, names map[uint16]string,
 ) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected, err error) {
-	pairs, err := ReadPairs(maps, forgotten)
+	pairs, err := ReadPairs(maps)
 	return pairs.named(names), pairs.because(uncorrectedReasons, names), err
 }
 

@@ -89,8 +89,8 @@ func (t *Totals) Mark(at time.Time, notEntered uint64) pins.MarkRecord {
 }
 
 // ReadMark reads what has failed up to now.
-func ReadMark(maps *bpf.DatapathMaps, forgotten []pins.PairRecord, at time.Time) (pins.MarkRecord, error) {
-	pairs, err := ReadPairs(maps, forgotten)
+func ReadMark(maps *bpf.DatapathMaps, at time.Time) (pins.MarkRecord, error) {
+	pairs, err := ReadPairs(maps)
 	if err != nil {
 		return pins.MarkRecord{}, err
 	}

@@ -111,9 +111,6 @@ func (d *Datapath) HasNewTables() bool {
 	return d.maps.fresh[bpf.DatapathMapFlows] || d.maps.fresh[bpf.DatapathMapOutbound]
 }
 
-// HasNewCounters tells whether the counters of interface pairs begin at 0.
-func (d *Datapath) HasNewCounters() bool { return d.maps.fresh[bpf.DatapathMapPairSlots] }
-
 // Earlier returns the programs that were attached when this datapath was loaded.
 func (d *Datapath) Earlier() *ProgramSet { return d.notebook.earlier }
 

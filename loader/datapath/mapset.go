@@ -115,7 +115,7 @@ func isCopied(name string) bool {
 // isCounter tells of maps that are shared by all versions: the number of an event
 // and the fields of a pair never get another meaning.
 func isCounter(name string) bool {
-	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapPairSlots
+	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs
 }
 
 var errApart = errors.New("it stays as it is")

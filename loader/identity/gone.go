@@ -25,7 +25,7 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 		return nil
 	}
 	interfaces, gateways := make(map[uint16]bool), make(map[uint16]bool)
-	pairs, err := counters.ReadPairs(&d.DatapathMaps, j.Forgotten)
+	pairs, err := counters.ReadPairs(&d.DatapathMaps)
 	if err != nil {
 		return err
 	}

@@ -66,9 +66,6 @@ type Journal struct {
 	// Marks are what had failed about an hour ago, and at the last full hour since then: the first is what is compared with.
 	Marks []MarkRecord `json:"marks,omitempty"`
 
-	// Forgotten is what was counted for interfaces whose ids are others' by now.
-	Forgotten []PairRecord `json:"forgotten,omitempty"`
-
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
 }
@@ -202,18 +199,6 @@ type ChangeRecord struct {
 type QdiscRecord struct {
 	Interface int    `json:"interface"`
 	Name      string `json:"name"`
-}
-
-// PairRecord is what was counted for a pair of interface ids (bpf.DatapathPair).
-type PairRecord struct {
-	From     uint16 `json:"from"`
-	To       uint16 `json:"to"`
-	Family   uint8  `json:"family"`
-	Protocol uint8  `json:"protocol"`
-	Outcome  uint8  `json:"outcome"`
-	Packets  uint64 `json:"packets"`
-	Bytes    uint64 `json:"bytes"`
-	Flows    uint64 `json:"flows"`
 }
 
 // JournalMap is the map that holds a Journal.

@@ -318,7 +318,7 @@ func (r *reader) flows(s *Status) error {
 
 // counted reads what became of the replies.
 func (r *reader) counted(s *Status) error {
-	pairs, err := counters.ReadPairs(r.maps, r.journal.Forgotten)
+	pairs, err := counters.ReadPairs(r.maps)
 	if err != nil {
 		return err
 	}

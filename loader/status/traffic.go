@@ -55,7 +55,7 @@ func (r *reader) traffic() (*Traffic, error) {
 	}
 	t := &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces}
 	var err error
-	t.Pairs, t.Uncorrected, err = counters.ReadByName(r.maps, r.names(s.Interfaces), r.journal.Forgotten)
+	t.Pairs, t.Uncorrected, err = counters.ReadByName(r.maps, r.names(s.Interfaces))
 	if err != nil {
 		return nil, err
 	}

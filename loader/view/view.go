@@ -14,7 +14,6 @@ import (
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
-	"replypath/loader/pins"
 	"replypath/metrics"
 )
 
@@ -26,7 +25,6 @@ type View struct {
 	Interfaces []Interface      // that are managed, by index
 	Missing    []string         // configured names that no interface has
 	Names      map[uint16]string
-	Forgotten  []pins.PairRecord
 }
 
 // Interface is one that is managed.
@@ -107,7 +105,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &s, counters.Fill(&s, v.Datapath, v.Names, v.Forgotten)
+	return &s, counters.Fill(&s, v.Datapath, v.Names)
 }
 
 // interfaces are those that are managed, by index, and then those that are missing.

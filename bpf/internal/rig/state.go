@@ -208,22 +208,16 @@ func (d *Datapath) writeFlows(table *Table, flows map[bpf.DatapathTuple]bpf.Data
 // Counts reads the counters that are not 0.
 func (d *Datapath) Counts() (Counts, error) {
 	pairs := make(map[bpf.DatapathPair]bpf.DatapathPairCount)
-	addPair := func(cpus []bpf.DatapathPairCount) {
+	addPair := func(pair bpf.DatapathPair, cpus []bpf.DatapathPairCount) {
 		for _, c := range cpus {
-			if c.Packets == 0 {
-				continue
-			}
-			sum := pairs[c.Pair]
-			pairs[c.Pair] = bpf.DatapathPairCount{
-				Pair: c.Pair, Packets: sum.Packets + c.Packets, Bytes: sum.Bytes + c.Bytes, Flows: sum.Flows + c.Flows,
-			}
+			sum := pairs[pair]
+			pairs[pair] = bpf.DatapathPairCount{Packets: sum.Packets + c.Packets, Bytes: sum.Bytes + c.Bytes, Flows: sum.Flows + c.Flows}
 		}
 	}
 	events, err := d.EventCounts()
 	return Counts{events, pairs}, errors.Join(
 		err,
-		eachElement(d.PairSlots, func(_ uint32, cpus []bpf.DatapathPairCount) { addPair(cpus) }),
-		each(d.Pairs, func(_ bpf.DatapathPair, cpus []bpf.DatapathPairCount) { addPair(cpus) }),
+		each(d.Pairs, addPair),
 	)
 }
 
@@ -295,7 +289,6 @@ func (d *Datapath) Clear() error {
 		d.SetExclusions(),
 		put(d.ModeByHand, uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
-		zero(d.PairSlots, func(c bpf.DatapathPairCount) bool { return c.Pair != bpf.DatapathPair{} }),
 		d.ForgetAdmitted(),
 		d.ForgetHandover(),
 		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
