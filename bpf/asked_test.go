@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -26,25 +27,33 @@ func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T
 				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+port)))
 			}
 			b := newBed(t, manySets)
-			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+			b.must(errors.Join(b.ForgetAsked(), b.ForgetNotes()))
 			b.repair(repair)
 			f(t, b, n)
 		})
 	}
 }
 
-func (b *bed) asked() []uint64 {
+// rewriteAsked has everybody have asked by this flow.
+func (b *bed) rewriteAsked(digest uint64) {
 	b.t.Helper()
-	var set bpf.DatapathAskedSet
-	b.must(b.Asked.Lookup(uint32(0), &set))
-	var flows []uint64
-	for way, asker := range set.Asker {
-		if asker != 0 {
-			flows = append(flows, set.Flow[way])
-		}
+	known, err := b.AskedBy()
+	b.must(err)
+	for asker := range known {
+		b.must(b.Asked.Put(asker, digest))
 	}
-	slices.Sort(flows)
-	return flows
+}
+
+// wantBegun wants it to be known, or not, that the peer answered what the host began, for wildcard sockets.
+func (b *bed) wantBegun(n network, m message, want bool) {
+	b.t.Helper()
+	asker := n.tuple(m)
+	asker.Self, asker.Protocol = [16]uint8{}, 0
+	notes, err := b.Notes()
+	b.must(err)
+	if _, got := notes[b.Seeds.Digest(asker)]; got != want {
+		b.t.Errorf("known that %s answered what the host began: %t, want %t", n.peer, got, want)
+	}
 }
 
 func (b *bed) wantAsked(want ...bpf.DatapathTuple) {
@@ -53,8 +62,10 @@ func (b *bed) wantAsked(want ...bpf.DatapathTuple) {
 	for _, tuple := range want {
 		digests = append(digests, b.Seeds.Digest(tuple))
 	}
-	slices.Sort(digests)
-	if got := b.asked(); !slices.Equal(got, digests) {
+	known, err := b.AskedBy()
+	b.must(err)
+	got := slices.Sorted(maps.Values(known))
+	if slices.Sort(digests); !slices.Equal(got, digests) {
 		b.t.Errorf("asked by %x, want %x", got, digests)
 	}
 }
@@ -78,31 +89,6 @@ func (b *bed) flags(n network) uint16 {
 		b.t.Errorf("no flow to %s", n.self)
 	}
 	return flow.Flags
-}
-
-// TestAskedFlood: questions that nobody goes on with push out one another, and no conversation.
-func TestAskedFlood(t *testing.T) {
-	eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
-		talks := crowd(n, ways/2)
-		for _, talk := range talks {
-			flow := b.flow(talk, udp{}, b.replication, 100) // the quietest of all
-			flow.Created = b.ago(150)
-			b.must(b.AddFlow(b.Connectionless, flow))
-			b.question(talk, udp{})
-		}
-		for _, flood := range crowd(n.at(n.other), 200) {
-			b.question(flood, udp{ports: ports{peer: peerPort + 1}})
-		}
-		left := b.asked()
-		for _, talk := range talks {
-			if !slices.Contains(left, b.Seeds.Digest(talk.tuple(udp{}))) {
-				t.Errorf("the conversation with %s was pushed out", talk.peer)
-			}
-		}
-		if len(left) != ways {
-			t.Errorf("%d of %d ways are used", len(left), ways)
-		}
-	})
 }
 
 // wantsRepair returns what tells whether the loader was told since it was called last.
@@ -142,16 +128,16 @@ func TestAskedBegun(t *testing.T) {
 				b.speaks(n, udp{})
 				b.wantAsked()
 				b.question(n, udp{}) // its answer
-				b.wantAsked(n.tuple(udp{}))
+				b.wantBegun(n, udp{}, true)
 				b.question(n.at(n.other), udp{})
-				b.wantAsked(n.tuple(udp{}))
+				b.wantAsked()
 				if b.flags(n.at(n.other))&flagAlternates != 0 {
 					t.Error("one address is asked: this is no alternation")
 				}
 				b.forget(n.at(n.other), udp{}, tableConnectionless)
 				b.ageNotes(idleOutbound - 60)
 				b.question(n.at(n.other), udp{})
-				b.wantAsked(n.tuple(udp{}))
+				b.wantAsked()
 				b.forget(n.at(n.other), udp{}, tableConnectionless)
 				b.ageNotes(61)
 				b.question(n.at(n.other), udp{})
@@ -193,7 +179,7 @@ func TestAskedBegunByOthers(t *testing.T) {
 				}
 				b.speaks(n, m)
 				b.question(n, m)
-				b.wantAsked()
+				b.wantBegun(n, m, false)
 			})
 		})
 	}
@@ -244,49 +230,12 @@ func TestAsked(t *testing.T) {
 				t.Error("one address of ours is asked: this is no alternation")
 			}
 		},
-		"what belongs to flows that are over makes room first": func(t *testing.T, b *bed, n network) {
-			old := crowd(n, ways)
-			for _, other := range old {
-				b.question(other, udp{})
-			}
-			b.forget(old[3], udp{}, tableConnectionless)
-			newcomer := n.at(n.other)
-			newcomer.peer = n.stranger
-			b.question(newcomer, udp{})
-			want := []bpf.DatapathTuple{newcomer.tuple(udp{})}
-			for i, other := range old {
-				if i != 3 {
-					want = append(want, other.tuple(udp{}))
-				}
-			}
-			b.wantAsked(want...)
-		},
 		"a question before the answer counts until that": func(t *testing.T, b *bed, n network) {
 			b.speaks(n, udp{})
 			b.question(n.at(n.other), udp{})
 			b.wantAsked(n.at(n.other).tuple(udp{}))
 			b.question(n, udp{}) // the answer
-			b.wantAsked(n.tuple(udp{}))
-		},
-		"a flood pushes out nothing that the host began": func(t *testing.T, b *bed, n network) {
-			talks := crowd(n, ways/2)
-			for _, talk := range talks {
-				b.speaks(talk, udp{})
-				b.question(talk, udp{})
-			}
-			b.ageNotes(idleOutbound - 60)
-			for _, flood := range crowd(n.at(n.other), 200) {
-				question := udp{ports: ports{peer: peerPort + 1}}
-				b.question(flood, question)
-				b.question(flood, question)
-				b.speaks(flood, question) // which makes it a conversation
-			}
-			left := b.asked()
-			for _, talk := range talks {
-				if !slices.Contains(left, b.Seeds.Digest(talk.tuple(udp{}))) {
-					t.Errorf("what was begun with %s was pushed out", talk.peer)
-				}
-			}
+			b.wantAsked()
 		},
 		"another socket is bound to the address that is asked": func(t *testing.T, b *bed, n network) {
 			bound := listenUDP(t, netip.AddrPortFrom(n.other, selfPort))
@@ -306,28 +255,6 @@ func TestAsked(t *testing.T) {
 			b.question(n.at(n.other), udp{})
 			b.wantAsked(n.at(n.other).tuple(udp{}))
 		},
-		// That another socket of the peer's asked is no alternation.
-		"what stands beside an asker may be of the next one already": func(t *testing.T, b *bed, n network) {
-			second := udp{ports: ports{peer: peerPort + 1}}
-			b.question(n, udp{})
-			var set bpf.DatapathAskedSet
-			b.must(b.Asked.Lookup(uint32(0), &set))
-			b.question(n, second)
-			for way, asker := range set.Asker {
-				if asker != 0 {
-					set.Flow[way] = b.Seeds.Digest(n.tuple(second))
-				}
-			}
-			b.must(b.Asked.Put(uint32(0), set))
-			b.question(n.at(n.other), udp{})
-			content, _ := b.snapshot()
-			for tuple, f := range content.Connectionless {
-				if f.Flags&flagAlternates != 0 {
-					t.Errorf("flags %#x of %+v", f.Flags, tuple)
-				}
-			}
-			b.wantAsked(n.at(n.other).tuple(udp{}))
-		},
 	})
 }
 
@@ -343,20 +270,17 @@ func TestAskedLate(t *testing.T) {
 			b.question(n, udp{})
 			b.wantAsked(n.tuple(udp{}))
 		},
-		"the host began while nothing was noted, or is forgotten": func(t *testing.T, b *bed, n network) {
+		"the host began while nothing was noted": func(t *testing.T, b *bed, n network) {
 			b.speaks(n, udp{})
 			b.question(n, udp{})
-			b.wantAsked()
+			b.wantBegun(n, udp{}, false)
 			b.repair(repairOn)
-			for range 2 {
-				b.question(n, udp{})
-				b.wantAsked() // it is not looked at with every answer
-				b.ageNotes(1)
-				b.speaks(n, udp{})
-				b.question(n, udp{})
-				b.wantAsked(n.tuple(udp{}))
-				b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
-			}
+			b.question(n, udp{})
+			b.wantBegun(n, udp{}, false) // it is not looked at with every answer
+			b.ageNotes(1)
+			b.speaks(n, udp{})
+			b.question(n, udp{})
+			b.wantBegun(n, udp{}, true)
 		},
 	})
 }

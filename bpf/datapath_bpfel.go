@@ -26,12 +26,6 @@ type DatapathAddress struct {
 	Bytes [16]uint8
 }
 
-type DatapathAskedSet struct {
-	_     structs.HostLayout
-	Asker [8]uint64
-	Flow  [8]uint64
-}
-
 type DatapathEnds struct {
 	_    structs.HostLayout
 	Peer [16]uint8
@@ -168,20 +162,12 @@ type DatapathForgetRequest struct {
 
 type DatapathFragment struct {
 	_        structs.HostLayout
-	Key      uint64
 	Digest   uint64
 	Seen     uint32
 	Table    uint8
 	Outcome  uint8
 	Protocol uint8
 	Pad      uint8
-}
-
-type DatapathFragmentSet struct {
-	_        structs.HostLayout
-	Fragment [8]DatapathFragment
-	Next     uint32
-	Pad      uint32
 }
 
 type DatapathGateway struct {
@@ -687,7 +673,6 @@ const (
 	DatapathProgReplypathSend       = "replypath_send"
 	DatapathProgReplypathSendmsg4   = "replypath_sendmsg4"
 	DatapathProgReplypathSendmsg6   = "replypath_sendmsg6"
-	DatapathVarAskedSets            = "asked_sets"
 	DatapathVarDigestSeed           = "digest_seed"
 	DatapathVarHaveBarrier          = "have_barrier"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
@@ -823,7 +808,6 @@ type DatapathMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathVariableSpecs struct {
-	AskedSets            *ebpf.VariableSpec `ebpf:"asked_sets"`
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
 	HaveBarrier          *ebpf.VariableSpec `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
@@ -956,7 +940,6 @@ func (m *DatapathMaps) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathVariables struct {
-	AskedSets            *ebpf.Variable `ebpf:"asked_sets"`
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
 	HaveBarrier          *ebpf.Variable `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`

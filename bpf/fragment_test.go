@@ -36,23 +36,6 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 
 const notFirst = eventUnparsedFragment
 
-// fragmentSet is the set of the map in which a datagram in pieces is noted: see fragment_key() of src/fragment.h.
-func (b *bed) fragmentSet(n network, identification uint32) uint32 {
-	inside, header := uint8(layers.IPProtocolUDP), make([]byte, 4)
-	if n.family == 4 {
-		id := binary.BigEndian.AppendUint16(nil, uint16(identification))
-		binary.NativeEndian.PutUint32(header, uint32(binary.NativeEndian.Uint16(id)))
-	} else {
-		inside = uint8(layers.IPProtocolIPv6Fragment)
-		binary.BigEndian.PutUint32(header, identification)
-	}
-	key := n.tuple(udp{})
-	key.PeerPort, key.SelfPort = binary.NativeEndian.Uint16(header), binary.NativeEndian.Uint16(header[2:])
-	key.Protocol = inside
-	set, _ := bpf.Sets(b.Seeds.Digest(key), b.Fragments.MaxEntries())
-	return set
-}
-
 // icmpError quotes an inbound packet.
 type icmpError struct {
 	kind4, kind6 uint8
@@ -170,37 +153,6 @@ var fragmentFamily = map[string]story{
 		b.exec(egress(b.production, frames.first))
 		b.must(b.AgeFragments(b.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_FRAGMENT)) + 1))
 		b.run(egress(b.production, frames.later), unread(notFirst))
-	},
-	"the packet that was noted first makes room for another": func(t *testing.T, b *bed, n network) {
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		var packets []pieces // one more than there is room for
-		for id := uint32(1); len(packets) <= ways; id++ {
-			if b.fragmentSet(n, id) == b.fragmentSet(n, 1) {
-				packets = append(packets, n.inPieces(b.production, id))
-			}
-		}
-		isMoved := func(frame []byte) bool {
-			verdict, _, _ := b.exec(egress(b.production, frame))
-			return verdict == redirect
-		}
-		note := func(packets ...pieces) {
-			for _, p := range packets {
-				if !isMoved(p.first) {
-					t.Error("a first fragment is not moved")
-				}
-			}
-		}
-		wantKnown := func(unknown int) {
-			for i, p := range packets {
-				if moved := isMoved(p.later); moved == (i == unknown) {
-					t.Errorf("packet %d of %d: its later fragment is moved: %v", i, len(packets), moved)
-				}
-			}
-		}
-		note(packets...)
-		wantKnown(0)
-		note(packets[1], packets[0]) // known already, and the first one again
-		wantKnown(2)
 	},
 	"what is no error passes, and so does what comes in": func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))

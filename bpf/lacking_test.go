@@ -79,8 +79,7 @@ func TestWithoutLocksAnswers(t *testing.T) {
 	})
 }
 
-// TestWithoutPlaces: marks and fragments find no place. That costs what they are
-// for, and nothing else.
+// TestWithoutPlaces: marks find no place. That costs what they are for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
 		notOwn := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
@@ -97,11 +96,10 @@ func TestWithoutPlaces(t *testing.T) {
 		known, _ := b.snapshot()
 		flow := known.Connectionless[n.tuple(udp{})]
 		flow.State = stateAnswered | stateAsymmetric
-		frames := n.inPieces(b.production, 1)
-		want := b.moves(n, udp{}, b.production, b.replication, frames.first)
+		frame := n.out(b.production, udp{})
+		want := b.moves(n, udp{}, b.production, b.replication, frame)
 		want.tables = connectionlessFlow(flow)
-		b.run(egress(b.production, frames.first), want)
-		b.run(egress(b.production, frames.later), unread(notFirst))
+		b.run(egress(b.production, frame), want)
 	})
 }
 

@@ -124,7 +124,7 @@ func (v variant) options() rig.Options {
 		withoutTables:        lacking(bpf.DatapathMapFlows),
 		withoutTags:          lacking(bpf.DatapathMapTags),
 		withoutLocks:         lacking(bpf.DatapathMapSetLocks),
-		withoutPlaces:        lacking(bpf.DatapathMapMarks, bpf.DatapathMapFragments),
+		withoutPlaces:        lacking(bpf.DatapathMapMarks),
 		withoutEvents:        lacking(bpf.DatapathMapEvents),
 		fuzzed:               fuzz.Options(false),
 		fuzzedOld:            fuzz.Options(true),

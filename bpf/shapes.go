@@ -8,13 +8,13 @@ import "github.com/cilium/ebpf"
 // Shapes returns the maps that are pinned, by name, as the object describes them: without the types of keys and values.
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
-		"asked":            {Name: "asked", Type: ebpf.Array, KeySize: 4, ValueSize: 128, MaxEntries: 1, Flags: 0x0},
+		"asked":            {Name: "asked", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 16384, Flags: 0x0},
 		"configuration":    {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 64, MaxEntries: 1, Flags: 0x0},
 		"devices":          {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"events":           {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 45, Flags: 0x0},
 		"exclusions":       {Name: "exclusions", Type: ebpf.Array, KeySize: 4, ValueSize: 4616, MaxEntries: 2, Flags: 0x0},
 		"flows":            {Name: "flows", Type: ebpf.Array, KeySize: 4, ValueSize: 832, MaxEntries: 1, Flags: 0x400},
-		"fragments":        {Name: "fragments", Type: ebpf.Array, KeySize: 4, ValueSize: 200, MaxEntries: 1024, Flags: 0x0},
+		"fragments":        {Name: "fragments", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 8192, Flags: 0x0},
 		"gateway_macs":     {Name: "gateway_macs", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"gateway_routes":   {Name: "gateway_routes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 32768, Flags: 0x1},
 		"gateways":         {Name: "gateways", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 4096, Flags: 0x0},
@@ -32,7 +32,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"pairs":            {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 24, MaxEntries: 16384, Flags: 0x1},
 		"questions":        {Name: "questions", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 8, MaxEntries: 8192, Flags: 0x0},
 		"repair_wanted":    {Name: "repair_wanted", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 65536, Flags: 0x0},
-		"scratch":          {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2744, MaxEntries: 1, Flags: 0x0},
+		"scratch":          {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2736, MaxEntries: 1, Flags: 0x0},
 		"served_addresses": {Name: "served_addresses", Type: ebpf.LPMTrie, KeySize: 20, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"set_locks":        {Name: "set_locks", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1024, Flags: 0x0},
 		"source_gateways":  {Name: "source_gateways", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},

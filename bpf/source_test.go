@@ -25,7 +25,7 @@ func eachAsked(t *testing.T, f func(*testing.T, *bed, network)) {
 		t.Skip("the kernel does not show the cookie of a network namespace: no SO_NETNS_COOKIE (Linux 5.14)")
 	}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+		b.must(b.ForgetAsked())
 		b.repair(repairOn)
 		server := listenUDP(t, netip.AddrPortFrom(n.wildcard(), selfPort))
 		b.question(n.at(n.other), udp{})
@@ -123,7 +123,7 @@ func TestSourceRepaired(t *testing.T) {
 // TestSourceLeft: what is not known, no longer so, or not ours to change goes as the kernel would have it.
 func TestSourceLeft(t *testing.T) {
 	for name, change := range map[string]setup{
-		"nobody asked": func(b *bed, _ network) { b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{})) },
+		"nobody asked": func(b *bed, _ network) { b.must(b.ForgetAsked()) },
 		"gone":         func(b *bed, _ network) { b.put() },
 		"idle": func(b *bed, n network) {
 			b.put(connectionlessFlow(b.flow(n.at(n.other), udp{}, b.replication, idleConnectionless+1)))
@@ -136,13 +136,8 @@ func TestSourceLeft(t *testing.T) {
 		"trial is over":     func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) },
 		// Written beside the asker while it was looked up: the next one's flow.
 		"of another peer": func(b *bed, n network) {
-			var set bpf.DatapathAskedSet
-			b.must(b.Asked.Lookup(uint32(0), &set))
 			another := newcomer(n.at(n.other))
-			for way := range set.Flow {
-				set.Flow[way] = b.Seeds.Digest(another.tuple(udp{}))
-			}
-			b.must(b.Asked.Put(uint32(0), set))
+			b.rewriteAsked(b.Seeds.Digest(another.tuple(udp{})))
 			b.put(connectionlessFlow(b.flow(another, udp{}, b.replication, 0)))
 		},
 	} {
@@ -201,7 +196,7 @@ func TestSourceOtherNamespace(t *testing.T) {
 func TestSourceBegun(t *testing.T) {
 	for _, when := range []string{"before the answer", "afterwards"} {
 		under(t, when, eachAsked, func(t *testing.T, b *bed, n network) {
-			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+			b.must(b.ForgetAsked())
 			b.put()
 			fd := b.serve(n.wildcard(), 0)
 			b.speaks(n, udp{})

@@ -2,10 +2,9 @@
 /* Inbound packets that change a flow table: a flow begins, is established, is refreshed, moves or ends. */
 #pragma once
 
-#include "reply_source.h"
 #include "move.h"
 #include "mtu.h"
-#include "outbound.h"
+#include "source_repair.h"
 
 /*
  * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
@@ -242,7 +241,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 		if (flow->flags & FLOW_NO_SOCKET)
 			look_for_socket(skb, packet, flow);
 		else if (source_repair(packet) == REPAIR_ON)
-			cache_reply_source(skb, QUESTION);
+			note_question(skb, false);
 		return;
 	}
 	/*

@@ -16,58 +16,26 @@ static inline __u64 fragment_key(struct packet *packet)
 	return key;
 }
 
-static inline struct fragment_set *get_fragments(__u64 key)
-{
-	__u32 index = first_set(key, FRAGMENT_SETS);
-
-	return bpf_map_lookup_elem(&fragments, &index);
-}
-
-static inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
-{
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < WAYS; i++)
-		if (set->fragment[i].key == key)
-			return &set->fragment[any_way(i, key)];
-	return NULL;
-}
-
-/* Remembers what was decided about the first fragment of the packet with this key. */
+/* Remembers what was decided about the first fragment of the packet with this key. Returns 0. */
 __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome, __u32 protocol)
 {
-	struct fragment_set *set = get_fragments(key);
-	struct fragment *slot;
+	struct fragment fragment = {
+		.digest = digest, .seen = now(), .table = table, .outcome = outcome, .protocol = protocol,
+	};
 
-	if (!set)
-		return 0;
-	slot = find_fragment(set, key);
-	if (slot)
-		slot->key = 0;
-	/* In turn: a tick is too long to tell which of the packets that are sent at once came first. */
-	slot = &set->fragment[set->next++ % WAYS];
-	slot->key = 0;
-	slot->digest = digest;
-	slot->seen = now();
-	slot->table = table;
-	slot->outcome = outcome;
-	slot->protocol = protocol;
-	slot->key = key;
+	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
 	return 0;
 }
 
 /* Copies what is known of the packet with this key into the scratch; false for nothing. */
 __noinline int look_up_fragment(__u64 key)
 {
-	struct fragment_set *set = get_fragments(key);
+	const struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
 	struct scratch *to = get_scratch();
-	struct fragment *slot;
 
-	if (!set || !to)
+	if (!first || !to || age(first->seen) > seconds(IDLE_FRAGMENT))
 		return false;
-	slot = find_fragment(set, key);
-	if (!slot || age(slot->seen) > seconds(IDLE_FRAGMENT))
-		return false;
-	to->fragment = *slot;
+	to->fragment = *first;
 	return true;
 }
 

@@ -121,5 +121,4 @@ volatile const bool have_tail_calls = false; /* beside functions: arm64 from 6.0
 volatile const bool have_barrier = false;    /* see order() */
 volatile const __u64 digest_seed[10] = {};  /* secret; see digest.h */
 volatile const __u32 sets[3] = {1, 1, 1}; /* in each table, by enum table */
-volatile const __u32 asked_sets = 1;        /* in `asked` */
-volatile const __u64 own_namespace = 0;     /* the cookie of the network namespace; see source.h */
+volatile const __u64 own_namespace = 0;     /* the cookie of the network namespace; see source_repair.h */

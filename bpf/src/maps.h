@@ -20,8 +20,9 @@
 #define MARK_SETS 8192 /* for each kind but the last; a power of two */
 #define FOREIGN_SETS 32768 /* for that: a router's addresses; a power of two */
 #define MARK_WAYS 4
+#define MAX_ASKED 16384
 #define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
-#define FRAGMENT_SETS 1024  /* a power of two */
+#define MAX_FRAGMENTS 8192
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define MAX_ORIGINATED 32768
@@ -55,8 +56,8 @@ MAP(tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 /* The digests of tuples in which the host spoke first: see outbound.h. */
 MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
-/* By whom, and by which flow, a question came last. */
-ARRAY(asked, 1, struct asked_set);
+/* Of a UDP peer and both ports, by digest, to that of the flow by which it asked last: see source_repair.h. */
+MAP(asked, LRU_HASH, MAX_ASKED, 0, __u64, __u64);
 
 /* Something in it: a socket was asked that needs the source repair. */
 RING(repair_wanted, REPAIR_WANTED_BYTES);
@@ -134,8 +135,8 @@ MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_c
 CPU_ARRAY(events, EVENT_END, __u64);
 CPU_ARRAY(handovers, 1, struct handover);
 
-/* Packets of which more fragments are to come. Of a full set the first that was noted makes room. */
-ARRAY(fragments, FRAGMENT_SETS, struct fragment_set);
+/* Packets of which more fragments are to come, by fragment_key(). */
+MAP(fragments, LRU_HASH, MAX_FRAGMENTS, 0, __u64, struct fragment);
 
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);

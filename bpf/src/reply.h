@@ -51,12 +51,6 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	return PASS;
 }
 
-/* A socket stays on the device that it is bound to, or on the ports of its VRF. */
-static inline bool is_bound_off(__u32 bound, const struct interface *target)
-{
-	return bound && bound != target->ifindex && bound != target->vrf;
-}
-
 /* Whether the packet's socket is bound elsewhere. That of what a tunnel carries says nothing of what carries it. */
 static inline bool is_bound_elsewhere(const struct __sk_buff *skb, const struct packet *packet,
 				      const struct interface *target)

@@ -61,3 +61,9 @@ __noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 	bpf_sk_release(sk);
 	return kind;
 }
+
+/* A socket stays on the device that it is bound to, or on the ports of its VRF. */
+static inline bool is_bound_off(__u32 bound, const struct interface *target)
+{
+	return bound && bound != target->ifindex && bound != target->vrf;
+}

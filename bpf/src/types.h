@@ -37,7 +37,7 @@ enum flow_flags {
 	 * begins.
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
-	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
+	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see source_repair.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
 };
@@ -130,7 +130,7 @@ struct flow_set {
 	struct flow flow[WAYS];
 };
 
-/* Of a tuple whose originator is the host, to a second. */
+/* Of a tuple whose originator is the host, to a second; and of a peer that answered, see source_repair.h. */
 struct note {
 	__u32 sent;  /* ticks: the SYN, or the host's last datagram */
 	__u32 heard; /* ticks: the last answer; 0: none came */
@@ -141,12 +141,6 @@ enum mark_kind {
 	MARK_NO_FLOW,      /* of a tuple: refused, forwarded, or without a socket */
 	MARK_EVICTED_FLOW, /* the answer to the last question is no beginning */
 	MARK_FOREIGN,      /* of an address and an interface: nothing by it is ours; see self_digest() */
-};
-
-/* Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see reply_source.h. */
-struct asked_set {
-	__u64 asker[WAYS];
-	__u64 flow[WAYS];
 };
 
 /* Serializes what is put into sets and taken out of them; lookups take no lock. */
@@ -287,7 +281,7 @@ enum follow {
 enum source_repair {
 	REPAIR_OFF = 0,
 	REPAIR_WATCH = 1, /* the loader wants to know when one is asked */
-	REPAIR_ON = 2,    /* the programs of source.h are attached */
+	REPAIR_ON = 2,    /* the programs of source_repair.h are attached */
 };
 
 struct settings {
@@ -439,19 +433,12 @@ struct add_request {
 
 /* What was decided about the first fragment of a packet, for the later ones. */
 struct fragment {
-	__u64 key;    /* of addresses, protocol and identification; 0: nothing here */
 	__u64 digest; /* of the flow */
 	__u32 seen;   /* ticks */
 	__u8 table;   /* enum table */
 	__u8 outcome; /* enum outcome */
 	__u8 protocol;
 	__u8 pad;
-};
-
-struct fragment_set {
-	struct fragment fragment[WAYS];
-	__u32 next; /* the way that is taken next, modulo WAYS */
-	__u32 pad;
 };
 
 /* An own address and a peer's: with these a tuple begins. */

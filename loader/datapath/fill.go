@@ -5,7 +5,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -25,9 +24,9 @@ func (d *Datapath) Fill() error {
 		to := d.maps.all[name]
 		switch name {
 		case bpf.DatapathMapOutbound:
-			err = copyNotes(to, from)
+			err = copyHash[bpf.DatapathNote](to, from)
 		case bpf.DatapathMapAsked:
-			err = copyAsked(to, from)
+			err = copyHash[uint64](to, from)
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
 		}
@@ -102,54 +101,27 @@ func copyEvents(to, from *ebpf.Map) error {
 	return nil
 }
 
-// copyNotes copies what is known of who spoke first.
-func copyNotes(to, from *ebpf.Map) error {
+// copyHash copies what is known by digest: who spoke first, and who asked last.
+func copyHash[V any](to, from *ebpf.Map) error {
 	const most = 4096 // by one system call
 	var (
 		cursor  ebpf.MapBatchCursor
 		digests = make([]uint64, most)
-		notes   = make([]bpf.DatapathNote, most)
+		values  = make([]V, most)
 	)
 	for {
-		count, err := from.BatchLookup(&cursor, digests, notes, nil)
+		count, err := from.BatchLookup(&cursor, digests, values, nil)
 		last := errors.Is(err, ebpf.ErrKeyNotExist)
 		if err != nil && !last {
-			return fmt.Errorf("read notes: %w", err)
+			return fmt.Errorf("read entries: %w", err)
 		}
 		if count > 0 {
-			if _, err := to.BatchUpdate(digests[:count], notes[:count], nil); err != nil {
-				return fmt.Errorf("write notes: %w", err)
+			if _, err := to.BatchUpdate(digests[:count], values[:count], nil); err != nil {
+				return fmt.Errorf("write entries: %w", err)
 			}
 		}
 		if last {
 			return nil
 		}
 	}
-}
-
-// copyAsked copies who asked last. What finds no room comes back with the next question.
-func copyAsked(to, from *ebpf.Map) (err error) {
-	read := eachSet(from, func(set *bpf.DatapathAskedSet) bool {
-		for way, asker := range set.Asker {
-			if asker == 0 {
-				continue
-			}
-			index, _ := bpf.Sets(asker, to.MaxEntries())
-			var into bpf.DatapathAskedSet
-			if into, err = readSet[bpf.DatapathAskedSet](to, index); err != nil {
-				return false
-			}
-			free := slices.Index(into.Asker[:], 0)
-			if free < 0 {
-				continue
-			}
-			into.Asker[free], into.Flow[free] = asker, set.Flow[way]
-			if err = to.Put(index, &into); err != nil {
-				err = fmt.Errorf("write set %d: %w", index, err)
-				return false
-			}
-		}
-		return true
-	})
-	return errors.Join(read, err)
 }

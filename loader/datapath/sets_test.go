@@ -133,7 +133,7 @@ func TestCopyNotes(t *testing.T) {
 	for digest := range uint64(count) {
 		await.Must(t, from.Put(digest, bpf.DatapathNote{Sent: uint32(digest) + 1, Heard: uint32(digest)}))
 	}
-	await.Must(t, copyNotes(to, from))
+	await.Must(t, copyHash[bpf.DatapathNote](to, from))
 	for digest := range uint64(count) {
 		var note bpf.DatapathNote
 		await.Must(t, to.Lookup(digest, &note))

@@ -55,26 +55,20 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 		bpf.SetFeatures(spec, c.Features),
 		spec.Variables[bpf.DatapathVarDigestSeed].Set(c.Seeds),
 		spec.Variables[bpf.DatapathVarSets].Set(c.Sets),
-		spec.Variables[bpf.DatapathVarAskedSets].Set(c.AskedSets),
 	)
 }
 
 // constants are what the programs are loaded with. Each belongs to their origin.
 type constants struct {
-	Hertz     uint32
-	Features  bpf.Features
-	Seeds     bpf.Seeds
-	Sets      [bpf.DatapathTableTABLE_END]uint32
-	AskedSets uint32
+	Hertz    uint32
+	Features bpf.Features
+	Seeds    bpf.Seeds
+	Sets     [bpf.DatapathTableTABLE_END]uint32
 }
 
 func (o *Options) constants() (constants, error) {
 	hertz, err := Hertz()
-	sizes := sizes(o.MaxEntries)
-	return constants{
-		Hertz: hertz, Features: o.Features, Seeds: o.Seeds,
-		Sets: setsOf(sizes), AskedSets: sizes[bpf.DatapathMapAsked],
-	}, err
+	return constants{Hertz: hertz, Features: o.Features, Seeds: o.Seeds, Sets: setsOf(sizes(o.MaxEntries))}, err
 }
 
 // shapes returns the maps that are pinned, without the types of their entries.

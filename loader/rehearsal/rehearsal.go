@@ -107,7 +107,6 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
 		spec.Variables[bpf.DatapathVarDigestSeed].Set(r.Seeds),
 		spec.Variables[bpf.DatapathVarSets].Set([len(own)]uint32{1, 1, 1}),
-		spec.Variables[bpf.DatapathVarAskedSets].Set(uint32(1)),
 	)
 }
 

@@ -32,7 +32,8 @@ var (
 var (
 	heldAway   = limit{bound: 50}  // a lookup of the gateway's MAC in a hash map
 	followed   = limit{bound: 190} // looks for a handshake, and writes a new way under the lock of its set
-	fragmented = limit{bound: 70}  // looks for the first one, or notes it
+	fragmented = limit{bound: 70}  // looks for the first one
+	noting     = limit{bound: 300} // notes it: an entry in a hash map of the kernel
 	extended   = limit{bound: 110} // a fragment of IPv6: looks for the extension header as well
 	// What the host originates has no flow, which takes as long to find out as of a stranger; two lookups in hash maps
 	// more find its record, and the flow that it is related to. It takes 40 to 52 ns more than a reply.

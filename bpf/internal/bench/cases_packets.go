@@ -5,7 +5,6 @@ package main
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 
@@ -42,7 +41,7 @@ func (b *bench) fragmentCases(e endpoints) {
 	}
 	at := b.enterFlow(e, udp, portFragments, replication)
 	out, in := b.out(e, udp, portFragments, production), b.in(e, udp, portFragments, replication)
-	first := b.moved(e, "egress redirect: udp, first fragment", limited(fragmented), production, fragment(e, out, idFirst, 0))
+	first := b.moved(e, "egress redirect: udp, first fragment", noting.boundOnly(), production, fragment(e, out, idFirst, 0))
 	isMoved := first.prove
 	first.prove = func(c *testCase) error {
 		return errors.Join(isMoved(c), c.other(fragment(e, out, idFirst, fragmentOffset)).checkVerdict(1))
@@ -69,20 +68,12 @@ func (c *testCase) other(frame []byte) *testCase {
 
 // keepFragments has what is known of fragments last while this is measured.
 func (b *bench) keepFragments() error {
-	noted := b.datapath.DatapathMaps.Fragments
-	for index := range noted.MaxEntries() {
-		var set bpf.DatapathFragmentSet
-		if err := noted.Lookup(index, &set); err != nil {
-			return fmt.Errorf("read fragments %d: %w", index, err)
-		}
-		for way := range set.Fragment {
-			set.Fragment[way].Seen = b.now + lasting
-		}
-		if err := noted.Put(index, set); err != nil {
-			return fmt.Errorf("write fragments %d: %w", index, err)
-		}
+	known, err := b.datapath.KnownFragments()
+	for key, fragment := range known {
+		fragment.Seen = b.now + lasting
+		err = errors.Join(err, b.datapath.DatapathMaps.Fragments.Put(key, fragment))
 	}
-	return nil
+	return err
 }
 
 // fragment makes a frame a piece of the packet with this identification, the first one where the offset

@@ -41,22 +41,11 @@ func (x *run) compareAll() error {
 	x.compareFlows("half-open", int(bpf.DatapathTableTABLE_HALF_OPEN), x.m.HalfOpen, x.m.IsHalfOpen)
 	x.compareFlows("established", int(bpf.DatapathTableTABLE_ESTABLISHED), x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", int(bpf.DatapathTableTABLE_CONNECTIONLESS), x.m.Connectionless, x.m.IsConnectionless)
-	if err := errors.Join(x.compareNotes(), x.compareOriginated()); err != nil {
+	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareFragments(), x.compareAsked(),
+		x.d.MarkSets.Read()); err != nil {
 		return err
 	}
-	for _, compared := range []struct {
-		read    func() error
-		compare func()
-	}{
-		{x.views.Fragments.Read, x.compareFragments},
-		{x.d.MarkSets.Read, x.compareMarks},
-		{x.views.Asked.Read, x.compareAsked},
-	} {
-		if err := compared.read(); err != nil {
-			return err
-		}
-		compared.compare()
-	}
+	x.compareMarks()
 	return x.compareCounters()
 }
 
@@ -195,38 +184,21 @@ func (x *run) digestOf(t model.Tuple) uint64 {
 	return x.d.Seeds.Digest(t)
 }
 
-// What is remembered beside the flow tables, of fragments, of what is none of the host's, and of who asked, had to make
-// room for others where its set is full. That is none of the model's.
-
-func (x *run) compareFragments() {
-	got := make(map[uint64]bpf.DatapathFragment)
-	for _, set := range x.views.Fragments.Elements {
-		for _, f := range set.Fragment {
-			if _, twice := got[f.Key]; twice && f.Key != 0 {
-				x.differ("fragments: %#x is known twice", f.Key)
-			}
-			got[f.Key] = f
-		}
-	}
-	delete(got, 0) // free
-	setOf := func(key model.FragmentKey) uint32 {
-		first, _ := bpf.Sets(x.fragmentDigest(key), uint32(len(x.views.Fragments.Elements)))
-		return first
-	}
-	shared := make(map[uint32]int)
-	for key := range x.m.Fragments {
-		shared[setOf(key)]++
+// compareFragments compares what was decided about the first fragments.
+func (x *run) compareFragments() error {
+	got, err := x.d.KnownFragments()
+	if err != nil {
+		return err
 	}
 	for key, first := range x.m.Fragments {
 		digest := x.fragmentDigest(key)
 		f, ok := got[digest]
-		want := bpf.DatapathFragment{Key: digest, Digest: x.d.Seeds.Digest(first.Tuple), Seen: f.Seen,
+		want := bpf.DatapathFragment{Digest: x.d.Seeds.Digest(first.Tuple), Seen: f.Seen,
 			Table: uint8(first.Table), Outcome: uint8(first.Outcome), Protocol: f.Protocol}
 		if first.Table >= bpf.DatapathTableTABLE_ORIGINATED { // of a flow, its entry tells
 			want.Protocol, want.Digest = first.Tuple.Protocol, f.Digest
 		}
-		isPushedOut := !ok && shared[setOf(key)] > 1 // the ways are taken in turn
-		if !isPushedOut && (!ok || f != want || f.Seen-first.Seen > x.late) {
+		if !ok || f != want || f.Seen-first.Seen > x.late {
 			x.differ("fragments: %+v: %+v, found %v; in the model %+v", key, f, ok, first)
 		}
 		delete(got, digest)
@@ -234,6 +206,7 @@ func (x *run) compareFragments() {
 	for digest, f := range got {
 		x.differ("fragments: %#x is not in the model: %+v", digest, f)
 	}
+	return nil
 }
 
 // fragmentDigest is what the datapath knows a packet of several fragments by.
@@ -250,7 +223,7 @@ func (x *run) fragmentDigest(key model.FragmentKey) uint64 {
 }
 
 // compareMarks compares the tuples and addresses by which nothing begins. Flows that are pushed out are no part of
-// the model.
+// the model, nor is that marks had to make room for others where their set is full.
 func (x *run) compareMarks() {
 	want := map[bpf.DatapathMarkKind]map[uint64]string{
 		bpf.DatapathMarkKindMARK_NO_FLOW: {}, bpf.DatapathMarkKindMARK_FOREIGN: {},
@@ -287,28 +260,15 @@ func (x *run) compareMarked(kind bpf.DatapathMarkKind, want map[uint64]string) {
 	}
 }
 
-// compareAsked compares by which flow each asker asked last, or the host began with it. Where that
-// is over it makes room for any other.
-func (x *run) compareAsked() {
-	got := make(map[uint64]uint64)
-	sets := x.views.Asked.Elements
-	for _, set := range sets {
-		for way, asker := range set.Asker {
-			if _, twice := got[asker]; twice && asker != 0 {
-				x.differ("asked: %#x is known twice", asker)
-			}
-			got[asker] = set.Flow[way]
-		}
+// compareAsked compares by which flow each peer asked last.
+func (x *run) compareAsked() error {
+	got, err := x.d.AskedBy()
+	if err != nil {
+		return err
 	}
-	delete(got, 0) // free
 	for asker, t := range x.m.Asked {
-		digest := x.d.Seeds.Digest(model.Tuple{Peer: asker.Peer, PeerPort: asker.PeerPort, SelfPort: asker.SelfPort})
-		index, _ := bpf.Sets(digest, uint32(len(sets)))
-		flow, ok := got[digest]
-		f := x.m.Connectionless[t]
-		over := (f.Tuple != t || !x.m.IsConnectionless(f)) && !x.m.IsBegun(t)
-		isFull := !slices.Contains(sets[index].Asker[:], 0)
-		if (ok || !over && !isFull) && flow != x.d.Seeds.Digest(t) {
+		digest := x.d.Seeds.Digest(asker)
+		if flow, ok := got[digest]; flow != x.d.Seeds.Digest(t) {
 			x.differ("asked: %s: by %#x, found %v", tupleText(t), flow, ok)
 		}
 		delete(got, digest)
@@ -316,6 +276,7 @@ func (x *run) compareAsked() {
 	for digest := range got {
 		x.differ("asked: %#x is not in the model", digest)
 	}
+	return nil
 }
 
 func (x *run) compareCounters() error {

@@ -169,7 +169,7 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.d.ForgetMarks(), x.views.Asked.Clear(),
+	if err := errors.Join(x.views.ClearTables(), x.d.ForgetFragments(), x.d.ForgetMarks(), x.d.ForgetAsked(),
 		x.d.ForgetNotes(), x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
@@ -310,7 +310,7 @@ func (x *run) changeGateway(s Step) error {
 // age makes all entries older, on both sides.
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
-	if err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.views.Fragments.Read(), x.views.ReadTables(),
+	if err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.AgeFragments(ticks), x.views.ReadTables(),
 		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}
@@ -324,15 +324,7 @@ func (x *run) age(ticks uint32) error {
 			}
 		}
 	}
-	for i := range x.views.Fragments.Elements {
-		set := &x.views.Fragments.Elements[i]
-		for way := range set.Fragment {
-			if set.Fragment[way].Key != 0 {
-				set.Fragment[way].Seen -= ticks
-			}
-		}
-	}
-	return errors.Join(x.views.Fragments.Write(), x.views.WriteTables())
+	return x.views.WriteTables()
 }
 
 func ageFlow(f *bpf.DatapathFlow, ticks uint32) {

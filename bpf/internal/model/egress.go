@@ -82,17 +82,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		m.event(laterPart)
 		return Verdict{}
 	}
-	key := p.key()
 	p.protocol = first.Tuple.Protocol
-	follows := true
-	if isOriginated {
-		_, _, follows = m.originates(p, frame)
-	}
-	if follows && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
-		delete(m.Fragments, key)
-		m.event(laterPart)
-		return Verdict{}
-	}
 	if isOriginated {
 		v, decided := m.originate(p, first.Tuple, frame, first.Outcome)
 		if !decided {

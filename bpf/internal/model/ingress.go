@@ -219,13 +219,9 @@ func unusable(w way) (reasons []Event) {
 	return reasons
 }
 
-// Asker is what a socket that is bound to no address tells of whom it answers: the peer's
-// address and port, and its own port.
-type Asker struct {
-	Peer     [16]uint8
-	PeerPort uint16 // both in network byte order, as in a tuple
-	SelfPort uint16
-}
+// AskerOf is what a socket that is bound to no address tells of whom it answers: the peer's address and port, and its
+// own port. The rest of the tuple is empty.
+func AskerOf(t Tuple) Tuple { return Tuple{Peer: t.Peer, PeerPort: t.PeerPort, SelfPort: t.SelfPort} }
 
 // forWildcard says whether a datagram that comes in by a tuple is for a socket that is bound to no
 // address.
@@ -237,24 +233,28 @@ func (m *Model) forWildcard(t Tuple) bool {
 		m.Sockets.OpenUDP[netip.AddrPortFrom(netip.IPv6Unspecified(), port)]
 }
 
-// IsBegun says whether the host began by this tuple and was answered.
-func (m *Model) IsBegun(t Tuple) bool { return m.noted(t) && m.Outbound[t].Heard != 0 }
-
-// answers notes that the peer answered what the host began by a tuple.
+// answers notes that the peer answered what the host began, which keeps its source. That is known by the peer and the ports.
 func (m *Model) answers(t Tuple) {
-	if m.forWildcard(t) {
-		m.Asked[Asker{t.Peer, t.PeerPort, t.SelfPort}] = t
+	asker := AskerOf(t)
+	if note := m.Outbound[asker]; m.noted(asker) {
+		note.Heard = m.Now
+		m.Outbound[asker] = note
+	} else if m.forWildcard(t) {
+		m.Outbound[asker] = Note{Sent: m.Now, Heard: m.Now}
+	} else {
+		return
 	}
+	delete(m.Asked, asker)
 }
 
 // asks notes that the peer of a flow of datagrams asked by it, if the repair of sources is in
 // one of these states, unless the host began with that peer. Of a peer that asks several
 // addresses by one port each datagram counts from then on.
 func (m *Model) asks(t Tuple, states ...bpf.DatapathSourceRepair) {
-	asker := Asker{t.Peer, t.PeerPort, t.SelfPort}
+	asker := AskerOf(t)
 	before, known := m.Asked[asker]
 	if t.Protocol != protoUDP || !slices.Contains(states, m.Host.Repair) ||
-		known && (before == t || m.IsBegun(before)) || !m.forWildcard(t) {
+		known && before == t || m.noted(asker) || !m.forWildcard(t) {
 		return
 	}
 	m.Asked[asker] = t

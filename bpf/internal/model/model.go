@@ -125,7 +125,7 @@ type Model struct {
 	Originated     map[Ends]Originated
 	Questions      map[Ends]Tuple // by which each peer asked each own address last
 	// Asked has the flow by which each asker asked last.
-	Asked map[Asker]Tuple
+	Asked map[Tuple]Tuple
 
 	// Foreign are addresses that proved to be none of ours: the datapath remembers
 	// that for a while, and need not count more of what concerns them.
@@ -163,7 +163,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Fragments:      make(map[FragmentKey]Fragment),
 		Originated:     make(map[Ends]Originated),
 		Questions:      make(map[Ends]Tuple),
-		Asked:          make(map[Asker]Tuple),
+		Asked:          make(map[Tuple]Tuple),
 		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),

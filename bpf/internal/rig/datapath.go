@@ -33,10 +33,9 @@ type Datapath struct {
 	MarkSets *View[bpf.DatapathMarkSet]
 
 	hertz     uint32
-	meanwhile *ebpf.Map // nil unless asked for
-	blockRuns *ebpf.Map // the same
-	blocks    []block   // whose runs it counts
-	fragments *ebpf.Memory
+	meanwhile *ebpf.Map      // nil unless asked for
+	blockRuns *ebpf.Map      // the same
+	blocks    []block        // whose runs it counts
 	undo      []func() error // what Clear takes out of arrays
 }
 
@@ -59,8 +58,7 @@ type Options struct {
 	CountCost bool
 	// SlowWay has the ingress program take its time over the way of a flow: see addPause.
 	SlowWay bool
-	// Mapped makes the flow tables readable and writable without system calls, and what is
-	// known of who asked, which gets as many sets.
+	// Mapped makes the flow tables readable and writable without system calls.
 	Mapped bool
 	// Only are the programs that are run: in place of the others there are some that refuse everything, as it takes the
 	// kernel most of the time to look through them. Nil: all.
@@ -132,9 +130,6 @@ func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
 		bpf.DatapathVarHertz: d.hertz, bpf.DatapathVarDigestSeed: d.Seeds, bpf.DatapathVarOwnNamespace: o.Namespace,
 		bpf.DatapathVarSets: [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets},
 	}
-	if o.Mapped {
-		constants[bpf.DatapathVarAskedSets] = o.Sets
-	}
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
@@ -148,17 +143,11 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	tables := uint32(bpf.DatapathTableTABLE_END)
 	maps[bpf.DatapathMapFlows].MaxEntries = tables * o.Sets
 	maps[bpf.DatapathMapTags].MaxEntries = tables * o.Sets
-	mapped := []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments}
-	if o.Mapped {
-		maps[bpf.DatapathMapAsked].MaxEntries = o.Sets
-		mapped = append(mapped, bpf.DatapathMapAsked)
-	}
-	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions} {
+	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions,
+		bpf.DatapathMapAsked, bpf.DatapathMapFragments} {
 		maps[name].MaxEntries = 1024 // it is emptied often
 	}
-	for _, name := range mapped {
-		maps[name].Flags |= unix.BPF_F_MMAPABLE
-	}
+	maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE
 }
 
 func (o Options) changePrograms(spec *ebpf.CollectionSpec) (err error) {
@@ -206,9 +195,6 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	}
 	if d.MarkSets, err = newView[bpf.DatapathMarkSet](d.DatapathMaps.Marks); err != nil {
 		return err
-	}
-	if d.fragments, err = d.DatapathMaps.Fragments.Memory(); err != nil {
-		return fmt.Errorf("map %s: %w", d.DatapathMaps.Fragments, err)
 	}
 	if !opts.Probes {
 		return nil

@@ -60,20 +60,15 @@ type Views struct {
 	Tags  [bpf.DatapathTableTABLE_END][]uint64              // of each set of these, in `tags`
 	flows *View[bpf.DatapathFlowSet]
 	tags  *View[uint64]
-
-	Fragments *View[bpf.DatapathFragmentSet]
-	Asked     *View[bpf.DatapathAskedSet]
 }
 
 // Views maps what a datapath remembers.
 func (d *Datapath) Views() (*Views, error) {
 	v := new(Views)
-	errs := make([]error, 4)
-	v.Fragments, errs[0] = newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments)
-	v.Asked, errs[1] = newView[bpf.DatapathAskedSet](d.Asked)
-	v.flows, errs[2] = newView[bpf.DatapathFlowSet](d.DatapathMaps.Flows)
-	v.tags, errs[3] = newView[uint64](d.DatapathMaps.Tags)
-	if err := errors.Join(errs...); err != nil {
+	var flowsErr, tagsErr error
+	v.flows, flowsErr = newView[bpf.DatapathFlowSet](d.DatapathMaps.Flows)
+	v.tags, tagsErr = newView[uint64](d.DatapathMaps.Tags)
+	if err := errors.Join(flowsErr, tagsErr); err != nil {
 		return nil, err
 	}
 	for _, table := range d.flowTables() {

@@ -126,19 +126,34 @@ func (d *Datapath) AddressDigest(address netip.Addr, ifindex uint32) uint64 {
 
 // AgeFragments makes what is known of fragments older by these ticks.
 func (d *Datapath) AgeFragments(ticks uint32) error {
-	aged := make(map[uint32]bpf.DatapathFragmentSet)
-	err := each(d.DatapathMaps.Fragments, func(index uint32, set bpf.DatapathFragmentSet) {
-		for way := range set.Fragment {
-			if set.Fragment[way].Key != 0 {
-				set.Fragment[way].Seen -= ticks
-				aged[index] = set
-			}
-		}
-	})
-	for index, set := range aged {
-		err = errors.Join(err, put(d.DatapathMaps.Fragments, index, set))
+	known, err := d.KnownFragments()
+	for key, fragment := range known {
+		fragment.Seen -= ticks
+		err = errors.Join(err, put(d.DatapathMaps.Fragments, key, fragment))
 	}
 	return err
+}
+
+// KnownFragments are the first fragments of packets, by the key of the packet.
+func (d *Datapath) KnownFragments() (map[uint64]bpf.DatapathFragment, error) {
+	return readHash[bpf.DatapathFragment](d.DatapathMaps.Fragments)
+}
+
+// ForgetFragments empties what is known of fragments.
+func (d *Datapath) ForgetFragments() error {
+	return deleteAll[uint64, bpf.DatapathFragment](d.DatapathMaps.Fragments)
+}
+
+// AskedBy reads by which flow each peer asked last, all by digest.
+func (d *Datapath) AskedBy() (map[uint64]uint64, error) { return readHash[uint64](d.Asked) }
+
+// ForgetAsked empties what is known of who asked.
+func (d *Datapath) ForgetAsked() error { return deleteAll[uint64, uint64](d.Asked) }
+
+// readHash reads all of a map whose keys are digests.
+func readHash[V any](m *ebpf.Map) (map[uint64]V, error) {
+	entries := make(map[uint64]V)
+	return entries, each(m, func(digest uint64, value V) { entries[digest] = value })
 }
 
 // readFlows reads all of the flows but when a packet left last, which nothing depends on: see Left.
@@ -168,7 +183,7 @@ func (d *Datapath) SetTables(t *Tables) error {
 		d.writeFlows(d.HalfOpen, t.HalfOpen),
 		d.writeFlows(d.Established, t.Established),
 		d.writeFlows(d.Connectionless, t.Connectionless),
-		wipe(d.DatapathMaps.Fragments, d.fragments),
+		d.ForgetFragments(),
 		d.writeMarks(t),
 	)
 	for digest, ticks := range t.Outbound {
@@ -277,7 +292,7 @@ func (d *Datapath) Clear() error {
 		d.ForgetAdmitted(),
 		d.ForgetHandover(),
 		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
-		wipe(d.DatapathMaps.Fragments, d.fragments),
+		d.ForgetFragments(),
 		d.ForgetMarks(),
 		put(d.Grace, uint32(0), uint32(0)),
 	)...)
@@ -285,8 +300,7 @@ func (d *Datapath) Clear() error {
 
 // Notes reads who spoke first, by digest.
 func (d *Datapath) Notes() (map[uint64]bpf.DatapathNote, error) {
-	notes := make(map[uint64]bpf.DatapathNote)
-	return notes, each(d.Outbound, func(digest uint64, note bpf.DatapathNote) { notes[digest] = note })
+	return readHash[bpf.DatapathNote](d.Outbound)
 }
 
 // ForgetNotes empties what is known of who spoke first.
@@ -323,14 +337,6 @@ func zero[V any](m *ebpf.Map, used func(V) bool) error {
 		err = errors.Join(err, put(m, index, make([]V, ebpf.MustPossibleCPU())))
 	}
 	return err
-}
-
-// wipe writes zeros over a map that is mapped into memory.
-func wipe(m *ebpf.Map, memory *ebpf.Memory) error {
-	if _, err := memory.WriteAt(make([]byte, memory.Size()), 0); err != nil {
-		return fmt.Errorf("empty %s: %w", m, err)
-	}
-	return nil
 }
 
 // ForgetAdmitted has the programs ask about the next packet's own address, whose settings may be others by now.

@@ -243,7 +243,7 @@ func (d *Daemon) BytesPerFlow() (float64, error) {
 
 // growing are the maps whose size follows the flow tables', and whether they hold flows.
 var growing = map[string]bool{
-	bpf.DatapathMapFlows: true, bpf.DatapathMapTags: false, bpf.DatapathMapOutbound: false, bpf.DatapathMapAsked: false,
+	bpf.DatapathMapFlows: true, bpf.DatapathMapTags: false, bpf.DatapathMapOutbound: false,
 }
 
 // sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.

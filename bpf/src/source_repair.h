@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The source address of what an unconnected UDP socket sends. A socket that is bound to the wildcard address leaves it
+ * to the route, which knows nothing of the question; it becomes the address that the peer asked last. The kernel looks
+ * for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c), so that rules by source address act as
+ * they should and the egress program finds the flow.
+ *
+ * The socket tells to which address and port it sends, and by which port. `asked` leads from these to the flow by which
+ * the peer asked last. An entry counts for as long as that flow does, so that the fast path has nothing to write: the
+ * slow path enters it when a flow begins, and looks once a second whether it is still there. Where one socket of a peer
+ * asks several of our addresses, all of these flows are marked FLOW_ALTERNATES and go the slow path with every datagram,
+ * as an unconnected server answers in order.
+ *
+ * Where the host began with a peer, by such a socket, and was answered, what it sends there is its own conversation and
+ * goes as routed: a note in `outbound` says so of the peer and the ports, and no question counts meanwhile.
+ */
+#pragma once
+
+#include "outbound.h"
+#include "socket.h"
+
+/* Of the peer's address and both ports: what is left of the tuple without our address. */
+static inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
+{
+	const __u32 *word = (const __u32 *)tuple;
+	__u64 sum = word[3] * digest_seed[3] + word[8] * digest_seed[8];
+
+	_Static_assert(offsetof(struct tuple, peer_port) == 32, "word 8: the ports");
+	if (family == 6)
+		sum += word[0] * digest_seed[0] + word[1] * digest_seed[1] +
+		       word[2] * digest_seed[2];
+	return finish_digest(sum);
+}
+
+static inline struct flow *live_flow(__u64 digest)
+{
+	struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
+
+	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
+}
+
+/* One socket asked by both flows: from now on each of the two has to tell when it is asked by. */
+static inline void mark_alternating(struct flow *flow, struct flow *other)
+{
+	if (!flow || !other)
+		return;
+	if (!(other->flags & FLOW_ALTERNATES))
+		other->flags |= FLOW_ALTERNATES;
+	if (!(flow->flags & FLOW_ALTERNATES))
+		flow->flags |= FLOW_ALTERNATES;
+}
+
+/* The socket that takes the datagram. */
+static inline enum udp_socket taker(struct __sk_buff *skb)
+{
+	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+
+	return udp_socket(skb, interface ? interface->vrf : 0);
+}
+
+/* Whether what such a socket takes may be for one that is bound to no address. */
+static inline bool may_be_wildcard(enum udp_socket socket)
+{
+	return socket == UDP_SOCKET_WILDCARD || socket == UDP_SOCKET_OTHER;
+}
+
+/* Whether the scratch packet may. */
+__noinline int is_for_wildcard(struct __sk_buff *skb)
+{
+	return may_be_wildcard(taker(skb));
+}
+
+static inline enum source_repair source_repair(const struct packet *packet)
+{
+	struct settings *settings = get_settings();
+
+	if (packet->protocol != IPPROTO_UDP || !settings)
+		return REPAIR_OFF;
+	return settings->repair;
+}
+
+/*
+ * The peer of the scratch packet, which is in the connectionless table, asked by that flow. It concerns the sockets that
+ * are bound to no address: who takes the datagram is looked at where the entry would change, unless it is known to be
+ * one of these; else it would be once a second for every flow. A flow that we forward asks nobody here. Returns 0.
+ */
+__noinline int note_question(struct __sk_buff *skb, __u32 is_wildcard)
+{
+	const struct scratch *from = get_scratch();
+	__u64 asker, digest, before;
+	const __u64 *last;
+
+	if (!from)
+		return 0;
+	digest = from->packet.digest;
+	asker = asker_digest(&from->packet.tuple, from->packet.family);
+	last = bpf_map_lookup_elem(&asked, &asker);
+	before = last ? *last : 0;
+	if (before == digest || !own_address(from->packet.tuple.self) || find_note(asker))
+		return 0;
+	if (!is_wildcard && !is_for_wildcard(skb))
+		return 0;
+	bpf_map_update_elem(&asked, &asker, &digest, BPF_ANY);
+	if (before)
+		mark_alternating(live_flow(digest), live_flow(before));
+	return 0;
+}
+
+/* The peer of the scratch packet answered what the host began: what a wildcard socket sends there goes as routed. Returns 0. */
+__noinline int leave_source_open(struct __sk_buff *skb)
+{
+	struct note fresh = { .sent = now(), .heard = now() }, *note;
+	const struct scratch *from = get_scratch();
+	__u64 asker;
+
+	if (!from)
+		return 0;
+	asker = asker_digest(&from->packet.tuple, from->packet.family);
+	note = find_note(asker);
+	if (note)
+		note->heard = fresh.heard;
+	else if (own_address(from->packet.tuple.self) && is_for_wildcard(skb))
+		bpf_map_update_elem(&outbound, &asker, &fresh, BPF_ANY);
+	else
+		return 0;
+	bpf_map_delete_elem(&asked, &asker);
+	return 0;
+}
+
+/* Tells the loader that a socket is there whose answers need the address that was asked. */
+static inline void want_repair(void)
+{
+	__u64 once = 1;
+
+	bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
+}
+
+/* A flow began, to such a socket. */
+static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
+				       enum udp_socket socket)
+{
+	enum source_repair repair = source_repair(packet);
+	bool wildcard = socket == UDP_SOCKET_WILDCARD;
+
+	if ((repair == REPAIR_ON && may_be_wildcard(socket)) || (repair == REPAIR_WATCH && wildcard))
+		note_question(skb, true);
+	if (repair == REPAIR_WATCH && wildcard)
+		want_repair();
+}
+
+/*
+ * The peer answers what the host began, for the first time this second. That shows by which way it comes; and the answer
+ * before may have come while nothing was repaired.
+ */
+static inline void answer_came(struct __sk_buff *skb, const struct packet *packet, struct note *note)
+{
+	note->heard = now();
+	relate_answer(skb);
+	if (source_repair(packet) != REPAIR_OFF)
+		leave_source_open(skb);
+}
+
+/*
+ * The programs of the cgroup run in the context of the sending process, which softirqs interrupt: they only read, and
+ * leave the scratch memory alone. What a program may do to a send: all of ours leave it alone or give it a source.
+ */
+#define ALLOW 1
+
+/*
+ * Enters the address that this peer asked last into the tuple. An entry of a flow may be overwritten while it is read:
+ * the digest of the whole shows whether it is the flow that was looked for.
+ */
+static inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
+{
+	__u64 asker = asker_digest(tuple, family), wanted;
+	const volatile __u64 *last = bpf_map_lookup_elem(&asked, &asker);
+	struct flow *flow;
+
+	if (!last)
+		return NULL;
+	wanted = *last;
+	flow = live_flow(wanted);
+	if (!flow)
+		return NULL;
+	__builtin_memcpy(tuple->self, flow->tuple.self, sizeof(tuple->self));
+	return digest(tuple, family) == wanted ? flow : NULL;
+}
+
+/*
+ * Whether the tuple, which holds the peer and both ports, gets an address to answer from. One that is no longer ours is
+ * left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket is
+ * bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
+ */
+static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
+{
+	struct flow *flow = asked_flow(tuple, family);
+	struct interface *interface;
+
+	if (!flow || !own_address(tuple->self))
+		return false;
+	interface = get_interface(flow->interface, flow->ifindex);
+	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);
+}
+
+/* Whether the source is open, and the socket in the namespace that we work for: those of all come by here. */
+static inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
+{
+	return !source && ctx->protocol == IPPROTO_UDP &&
+	       bpf_get_netns_cookie(ctx) == own_namespace;
+}
+
+static inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
+{
+	tuple->protocol = IPPROTO_UDP;
+	tuple->peer_port = ctx->user_port;
+	tuple->self_port = bpf_htons(ctx->sk->src_port);
+}
+
+/* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
+SEC("cgroup/sendmsg4")
+int replypath_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct tuple tuple = {};
+
+	if (!has_open_source(ctx, ctx->msg_src_ip4))
+		return ALLOW;
+	address_from_v4(tuple.peer, ctx->user_ip4);
+	set_end_points(ctx, &tuple);
+	if (!find_source(ctx, &tuple, 4))
+		return ALLOW;
+	ctx->msg_src_ip4 = ((const __u32 *)tuple.self)[3];
+	count_untraced(EVENT_SOURCE_REPAIRED_V4);
+	return ALLOW;
+}
+
+SEC("cgroup/sendmsg6")
+int replypath_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct tuple tuple = {};
+	__u32 *peer = (__u32 *)tuple.peer;
+	const __u32 *self = (const __u32 *)tuple.self;
+
+	if (!has_open_source(ctx, ctx->msg_src_ip6[0] | ctx->msg_src_ip6[1] |
+					  ctx->msg_src_ip6[2] | ctx->msg_src_ip6[3]))
+		return ALLOW;
+	peer[0] = ctx->user_ip6[0];
+	peer[1] = ctx->user_ip6[1];
+	peer[2] = ctx->user_ip6[2];
+	peer[3] = ctx->user_ip6[3];
+	set_end_points(ctx, &tuple);
+	if (!find_source(ctx, &tuple, 6))
+		return ALLOW;
+	ctx->msg_src_ip6[0] = self[0];
+	ctx->msg_src_ip6[1] = self[1];
+	ctx->msg_src_ip6[2] = self[2];
+	ctx->msg_src_ip6[3] = self[3];
+	count_untraced(EVENT_SOURCE_REPAIRED_V6);
+	return ALLOW;
+}
