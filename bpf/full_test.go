@@ -5,7 +5,6 @@ package bpf_test
 import (
 	"encoding/binary"
 	"errors"
-	"maps"
 	"net"
 	"net/netip"
 	"testing"
@@ -98,56 +97,6 @@ func (n network) numbered(number uint32) netip.Addr {
 	return netip.AddrFrom16(address).Unmap()
 }
 
-// TestFullAsked: everybody who asked goes on with it. A newcomer's question is recorded, and is in the place of who
-// was quiet longest.
-func TestFullAsked(t *testing.T) {
-	eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
-		talks := crowd(n, ways)
-		for i, talk := range talks {
-			flow := b.flow(talk, udp{}, b.replication, uint32(100-i))
-			flow.Created -= b.Seconds(50)
-			b.must(b.AddFlow(b.Connectionless, flow))
-		}
-		b.must(b.Asked.Put(uint32(0), b.askedBy(talks)))
-		next := newcomer(n)
-		b.arrives(next, udp{}, b.admitsServed(next, b.replication))
-		want := []bpf.DatapathTuple{next.tuple(udp{})}
-		for _, talk := range talks[1:] {
-			want = append(want, talk.tuple(udp{}))
-		}
-		b.wantAsked(want...)
-		frame := next.out(b.production, udp{})
-		known, _ := b.snapshot()
-		flow := known.Connectionless[next.tuple(udp{})]
-		flow.State = stateAnswered | stateAsymmetric
-		moved := b.moves(next, udp{}, b.production, b.replication, frame)
-		moved.tables = connectionlessFlow(flow)
-		b.run(egress(b.production, frame), moved)
-	})
-}
-
-// askedBy is the set in which all of these have asked.
-func (b *bed) askedBy(talks []network) (set bpf.DatapathAskedSet) {
-	for i, talk := range talks {
-		set.Asker[i] = uint64(i+1)<<32 | 1 // who it was does not matter to others
-		set.Flow[i] = b.Seeds.Digest(talk.tuple(udp{}))
-	}
-	return set
-}
-
-// TestFullRepairWanted: nobody reads what the loader is told. A question to a wildcard socket is recorded all the same.
-func TestFullRepairWanted(t *testing.T) {
-	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
-		b.repair(repairWatch)
-		socket := listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort))
-		defer closeSocket(t, socket)
-		ask := func(number uint32) message { return udp{ports: ports{peer: uint16(1000 + number)}} }
-		b.fillRing(b.RepairWanted, func(number uint32) { b.question(n, ask(number)) })
-		b.put()
-		b.arrives(n, udp{}, b.admitsServed(n, b.replication))
-	})
-}
-
 // fillRing does something until what it writes into a ring finds no more room.
 func (b *bed) fillRing(ring *ebpf.Map, write func(number uint32)) {
 	b.t.Helper()
@@ -178,35 +127,6 @@ func TestFullTraceEvents(t *testing.T) {
 			t.Errorf("%d events were lost, want %d", now, want)
 		}
 	})
-}
-
-// TestFullPairs: every slot is another pair's, and the hash is full. Packets are moved all the same, and that they
-// are missing is counted.
-func TestFullPairs(t *testing.T) {
-	b := newBed(t, normal)
-	cpus := ebpf.MustPossibleCPU()
-	other := func(number uint32) bpf.DatapathPair {
-		return bpf.DatapathPair{From: uint16(number), To: 4000, Family: 4}
-	}
-	for index := range b.PairSlots.MaxEntries() {
-		counts := make([]bpf.DatapathPairCount, cpus)
-		for cpu := range counts {
-			counts[cpu].Pair = other(index)
-		}
-		b.must(b.PairSlots.Put(index, counts))
-	}
-	fillMap(b, b.Pairs, make([]bpf.DatapathPairCount, cpus), other)
-	for _, n := range networks {
-		for _, m := range repliers {
-			b.put(flowOf(m.message, b.flow(n, m.message, b.replication, 0)))
-			frame := n.out(b.production, m.message)
-			want := b.moves(n, m.message, b.production, b.replication, frame)
-			maps.DeleteFunc(want.pairs, func(bpf.DatapathPair, count) bool { return true })
-			b.must(b.ForgetHandover()) // it would be counted as lost
-			want.events = once(eventInsertFailedCounter)
-			b.run(egress(b.production, frame), want)
-		}
-	}
 }
 
 var fullFamily = map[string]story{

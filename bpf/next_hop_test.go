@@ -196,92 +196,6 @@ func TestNextHopByRoute(t *testing.T) {
 	}
 }
 
-// TestNextHopByRouteElsewhere: routes of another interface say nothing, nor do those of the other family, of which
-// ::/0 holds all addresses of IPv4; and routes are asked of one family alone.
-func TestNextHopByRouteElsewhere(t *testing.T) {
-	for i, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			other := networks[1-i]
-			b := newBed(t, normal)
-			via := b.replication
-			via.router = neighbour
-			b.routes(via, n, map[netip.Prefix]uint32{around(n.stranger, 8): uint32(via.gateway(n.family))})
-			b.must(b.SetRoute(via.Index, other.everything(), uint32(via.gateway(other.family))))
-			b.must(b.SetRoute(b.production.Index, n.everything(), uint32(via.gateway(n.family))))
-			b.beginsBy(n, via, 0, flagEnforceMAC)
-			b.run(ingress(via, other.in(via, udp{})), b.admits(other, udp{}, via))
-		})
-	}
-}
-
-// TestNextHopGatewayElsewhere: a MAC is a gateway's on its own interface and for its own family only.
-func TestNextHopGatewayElsewhere(t *testing.T) {
-	for i, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			b := newBed(t, normal)
-			b.setGateways(b.replication, n, auto, 2)
-			b.addGateway(b.production, n, 41, neighbour)
-			b.addGateway(b.replication, networks[1-i], 42, neighbour)
-			via := b.replication
-			via.router = neighbour
-			b.beginsBy(n, via, 0, 0)
-		})
-	}
-}
-
-// TestNextHopMAC: where a reply goes that is moved, by what its flow remembers and what is known of the gateway now.
-func TestNextHopMAC(t *testing.T) {
-	moved := net.HardwareAddr{2, 0, 0, 0, 1, 0x77}
-	for _, test := range []struct {
-		name    string
-		mode    bpf.DatapathNextHopMode
-		flags   uint16
-		gateway func(*bpf.DatapathGateway)
-		noIndex bool
-		want    net.HardwareAddr // nil: there is none
-	}{
-		{"inbound MAC", auto, 0, nil, false, neighbour},
-		{"gateway", auto, flagGateway, nil, false, moved},
-		{"gateway, enforced", auto, flagGateway | flagEnforceMAC, nil, false, moved},
-		{"last hop", lastHop, flagEnforceMAC, nil, false, neighbour},
-		{"gateway that is not usable", auto, flagGateway, func(g *bpf.DatapathGateway) { g.Usable = 0 }, false, neighbour},
-		{"gateway of another interface", auto, flagGateway, func(g *bpf.DatapathGateway) { g.Ifindex++ }, false, neighbour},
-		{"no gateway", auto, flagGateway, nil, true, neighbour},
-		{"gateway only", gatewayOnly, flagGateway, nil, false, moved},
-		{"gateway only, not usable", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Usable = 0 }, false, nil},
-		{"gateway only, of another interface", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Ifindex++ }, false, nil},
-		{"gateway only, none but the only one", gatewayOnly, flagGateway, nil, true, moved},
-	} {
-		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(test.mode) })
-			gateway := bpf.DatapathGateway{
-				Address: n.stranger.As16(),
-				Ifindex: b.replication.Index,
-				Mac:     [6]uint8(moved), // has changed since the flow came through it
-				Usable:  1,
-			}
-			if test.gateway != nil {
-				test.gateway(&gateway)
-			}
-			b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), gateway))
-			b.must(b.SetGateway(0, gateway)) // never used
-			flow := b.flow(n, udp{}, b.replication, 0)
-			flow.Mac, flow.Flags = [6]uint8(neighbour), test.flags
-			if test.noIndex {
-				flow.Gateway = 0
-			}
-			b.put(connectionlessFlow(flow))
-			frame := n.out(b.production, udp{})
-			want := b.stays(n, udp{}, b.production, b.replication, frame, outcomeNoNextHop)
-			if test.want != nil {
-				want = b.moves(n, udp{}, b.production, b.replication, frame)
-				want.frame = readdressed(frame, test.want, b.replication.MAC)
-			}
-			b.run(egress(b.production, frame), want)
-		})
-	}
-}
-
 // TestNextHopGatewayReplaced: where only a gateway will do, and the flow's is gone, the only one that there is takes its
 // place; where it serves some peers only, there are several, or none is usable, no other does.
 func TestNextHopGatewayReplaced(t *testing.T) {
@@ -313,36 +227,6 @@ func TestNextHopGatewayReplaced(t *testing.T) {
 		}
 	})
 }
-
-var nextHopFamily = map[string]story{
-	"a route comes while a flow lives": func(t *testing.T, b *bed, n network) {
-		via := b.replication
-		via.router = neighbour
-		b.setGateways(via, n, auto, 1)
-		for _, test := range []struct {
-			routed  netip.Prefix
-			gateway uint16
-			flags   uint16
-		}{
-			{around(n.stranger, 8), 0, flagEnforceMAC},
-			{around(n.peer, 8), via.gateway(n.family), flagGateway},
-		} {
-			b.routes(via, n, map[netip.Prefix]uint32{test.routed: uint32(via.gateway(n.family))})
-			flow := b.flow(n, udp{}, via, 2)
-			flow.Mac, flow.Gateway, flow.Flags = [6]uint8(neighbour), 0, flagNoSocket
-			b.put(connectionlessFlow(flow))
-			flow.Seen, flow.Gateway, flow.Flags = justNow, test.gateway, test.flags|flagNoSocket
-			b.run(ingress(via, n.in(via, udp{})), effect{tables: connectionlessFlow(flow)})
-		}
-	},
-	"networks on another interface, or of strangers": func(t *testing.T, b *bed, n network) {
-		b.must(b.SetOnLink(b.production.Index, prefix(n.peer)))
-		b.must(b.SetOnLink(b.replication.Index, prefix(n.stranger)))
-		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
-	},
-}
-
-func TestNextHopFamily(t *testing.T) { tell(t, eachFamily, nextHopFamily) }
 
 // beginsBy has a flow begin whose way back is by this gateway, with these flags.
 func (b *bed) beginsBy(n network, via nic, gateway, flags uint16) {

@@ -285,21 +285,6 @@ func TestOriginatedByRoute(t *testing.T) {
 	}
 }
 
-// TestOriginatedOnLink: the kernel finds the MAC of a peer that is on the interface's own network. Where no route says
-// so it would not: the packet goes to the gateway.
-func TestOriginatedOnLink(t *testing.T) {
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOnLink(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked()))
-		want := b.begins(n, m)
-		want.redirect = true
-		b.leaves(n, m, want)
-	})
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOnLinkBy(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked(), bpf.DatapathOnLinkFlagsON_LINK))
-		b.leaves(n, m, b.goesBySource(n, m, n.out(b.production, m)))
-	})
-}
-
 // TestOriginatedBare: a tunnel needs no next hop.
 func TestOriginatedBare(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -390,27 +375,3 @@ func TestOriginatedBound(t *testing.T) {
 		b.send(n, fd, m, want)
 	})
 }
-
-// TestOriginatedReply: a reply goes by its flow, whatever its source.
-func TestOriginatedReply(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
-		b.manageStrong(b.backup, nil)
-		b.wantMoved(n, m)
-	})
-}
-
-var originateFamily = map[string]story{
-	"what was found out about a source is void with another generation": func(t *testing.T, b *bed, n network) {
-		b.manageStrong(b.replication, nil)
-		m := udp{payload: 100}
-		b.leaves(n, m, b.notes(n, m))
-		b.own(n)
-		b.leaves(n, m, nothing)
-		b.renew()
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), effect{redirect: true, frame: readdressed(frame, b.replication.router, b.replication.MAC)})
-	},
-}
-
-func TestOriginateFamily(t *testing.T) { tell(t, eachFamily, originateFamily) }

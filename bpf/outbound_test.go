@@ -4,7 +4,6 @@ package bpf_test
 
 import (
 	"fmt"
-	"net/netip"
 	"testing"
 )
 
@@ -107,34 +106,4 @@ func TestLateOpen(t *testing.T) {
 		}
 		return b.notes(l.n, tcp{})
 	})
-}
-
-// TestLateClosed: nothing is left of the connection, so that at most a RST answers.
-func TestLateClosed(t *testing.T) {
-	eachLate(t, 0, func(_ *testing.T, b *bed, l late) effect {
-		if l.unread {
-			return nothing
-		}
-		return b.meetsStranger(l.n, l.via)
-	})
-}
-
-// TestLateTimeWait: what is left of the connection answers, and nothing is recorded of it.
-func TestLateTimeWait(t *testing.T) {
-	eachLate(t, 41000, func(t *testing.T, _ *bed, l late) effect {
-		openedTimeWait(t, l.n, l.peer)
-		if l.unread {
-			return nothing
-		}
-		return unread(eventIgnoredSegment)
-	})
-}
-
-// openedTimeWait has the host open a connection to a port and close it first. Its tuple is in TIME_WAIT from then on,
-// also during the next tests.
-func openedTimeWait(t *testing.T, n network, port uint16) {
-	t.Helper()
-	opener, accepted := connectPair(t, netip.AddrPortFrom(n.peer, port), n.here())
-	closeSocket(t, opener)
-	closeSocket(t, accepted)
 }

@@ -364,13 +364,3 @@ func TestRelatedTraced(t *testing.T) {
 		tracer.want(moved)
 	})
 }
-
-// TestRelatedFragments: later fragments go as the first one does.
-func TestRelatedFragments(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.relates(n, b.replication)
-		m, p := udp{}, n.inPieces(b.production, 1)
-		b.run(egress(b.production, p.first), b.goesBySource(n, m, p.first))
-		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
-	})
-}

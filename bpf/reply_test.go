@@ -198,41 +198,6 @@ func TestReplyLinkDownUnseen(t *testing.T) {
 	}
 }
 
-// TestReplyMode: the flow's interface decides unless the operator set a mode by hand.
-func TestReplyMode(t *testing.T) {
-	const (
-		configured = modeConfigured
-		enforce    = modeEnforce
-		observe    = modeObserve
-	)
-	for _, test := range []struct {
-		byHand, production, replication uint8
-		moved                           bool
-	}{
-		{configured, enforce, enforce, true},
-		{configured, observe, enforce, true},
-		{configured, enforce, observe, false},
-		{enforce, observe, observe, true},
-		{observe, enforce, enforce, false},
-	} {
-		name := fmt.Sprintf("by hand %d, production %d, replication %d", test.byHand, test.production, test.replication)
-		under(t, name, eachReply, func(t *testing.T, b *bed, n network, m message) {
-			b.switchMode(test.byHand)
-			b.manage(b.production, func(r *bpf.DatapathInterface) { r.Mode = test.production })
-			b.manage(b.replication, func(r *bpf.DatapathInterface) {
-				r.Mode = test.replication
-				r.Gateway4, r.Gateway6 = b.replication.gateway(4), b.replication.gateway(6)
-			})
-			frame := n.out(b.production, m)
-			want := b.moves(n, m, b.production, b.replication, frame)
-			if !test.moved {
-				want = b.stays(n, m, b.production, b.replication, frame, outcomeObserve)
-			}
-			b.run(egress(b.production, frame), want)
-		})
-	}
-}
-
 // TestTrialOver: whatever the modes, the programs observe from the end of a trial on, and enforce until then.
 func TestTrialOver(t *testing.T) {
 	for name, until := range map[string]uint64{"no trial": 0, "on trial": math.MaxUint64, "over": 1} {
