@@ -37,25 +37,6 @@ func TestCheckInterfaceName(t *testing.T) {
 	}
 }
 
-func TestMatch(t *testing.T) {
-	for _, test := range []struct {
-		pattern, name string
-		want          bool
-	}{
-		{"eth0", "eth0", true},
-		{"eth0", "eth01", false},
-		{"eth*", "eth0", true},
-		{"eth*", "veth0", false},
-		{"eth[0-3]", "eth2", true},
-		{"[", "[", true}, // no glob, yet the same name
-		{"[", "a", false},
-	} {
-		if got := Match(test.pattern, test.name); got != test.want {
-			t.Errorf("Match(%q, %q) = %v", test.pattern, test.name, got)
-		}
-	}
-}
-
 func TestProtocol(t *testing.T) {
 	for name, want := range map[string]uint8{"tcp": 6, "icmpv6": 58, "ipv6-icmp": 58, "0": 0, "17": 17, "255": 255} {
 		if got, err := Protocol(name); err != nil || got != want {

@@ -21,43 +21,6 @@ import (
 	testawait "replypath/test/await"
 )
 
-func TestWatch(t *testing.T) {
-	eth0 := func(p *pair) int { return p.eth0.Index }
-	none := func(*pair) int { return 0 }
-	for _, test := range []struct {
-		what, before, change string
-		kind                 Kind
-		device               func(*pair) int
-		removed              bool
-	}{
-		{what: "IPv4 address", change: "addr add 10.5.0.1/24 dev eth0", kind: KindAddress, device: eth0},
-		{what: "IPv4 address removed", change: "addr del 10.1.0.100/24 dev eth0", kind: KindAddress, device: eth0, removed: true},
-		{what: "IPv6 address", change: "addr add 2001:db8:5::1/64 dev eth0", kind: KindAddress, device: eth0},
-		{what: "IPv6 address removed", change: "addr del 2001:db8:1::100/64 dev eth0", kind: KindAddress, device: eth0, removed: true},
-		{what: "IPv4 route", change: "route add 10.9.0.0/16 via 10.1.0.1 table 7", kind: KindRoute, device: none},
-		{what: "IPv4 route removed", before: "route add 10.9.0.0/16 via 10.1.0.1", change: "route del 10.9.0.0/16", kind: KindRoute, device: none, removed: true},
-		{what: "IPv6 route", change: "route add 2001:db8:9::/48 via 2001:db8:1::1 table 7", kind: KindRoute, device: none},
-		{what: "IPv6 route removed", before: "route add default via 2001:db8:1::1", change: "route del default via 2001:db8:1::1", kind: KindRoute, device: none, removed: true},
-		{what: "IPv4 rule", change: "rule add prio 40000 table 7", kind: KindRule, device: none},
-		{what: "IPv6 rule removed", before: "-6 rule add prio 40000 table 7", change: "-6 rule del prio 40000", kind: KindRule, device: none},
-		{what: "nexthop object", change: "nexthop add id 7 via 10.1.0.7 dev eth0", kind: KindNexthop, device: none},
-		{what: "nexthop object removed", before: "nexthop add id 7 via 10.1.0.7 dev eth0", change: "nexthop del id 7", kind: KindNexthop, device: none},
-		{what: "MTU", change: "link set eth0 mtu 1400", kind: KindLink, device: eth0},
-		{what: "set down", change: "link set eth0 down", kind: KindLink, device: eth0},
-		{what: "link removed", change: "link del eth0", kind: KindLink, device: eth0, removed: true},
-	} {
-		t.Run(test.what, func(t *testing.T) {
-			p := newPair(t)
-			ip(t, p.server, test.before)
-			events := p.watch(t)
-			ip(t, p.server, test.change)
-			await(t, events, test.what, func(e Event) bool {
-				return e.Kind == test.kind && e.Interface == test.device(p) && e.Removed == test.removed
-			})
-		})
-	}
-}
-
 // TestWatchDetails: events tell by what it is decided whom they concern.
 func TestWatchDetails(t *testing.T) {
 	p := newPair(t)
@@ -74,18 +37,6 @@ func TestWatchDetails(t *testing.T) {
 		ofLink, other = ofLink || e.Kind == KindAddress && e.OfLink, other || e.Kind == KindAddress && !e.OfLink
 		return ofLink && other
 	})
-}
-
-// A gateway stays one without a carrier, of whose loss an event tells.
-func TestWatchLostCarrier(t *testing.T) {
-	p := newPair(t)
-	ip(t, p.server, "route add default via 10.1.0.1")
-	events := p.watch(t)
-	testawait.Must(t, p.r0.SetDown())
-	await(t, events, "eth0 without a carrier", func(e Event) bool {
-		return e.Kind == KindLink && e.Interface == p.eth0.Index && !p.manage(t)[0].Up
-	})
-	check(t, p.gateways(t), bare(p.eth0.Index, "10.1.0.1", 4))
 }
 
 func TestWatchNeighbours(t *testing.T) {

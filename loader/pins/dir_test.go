@@ -43,43 +43,6 @@ func TestOneOwner(t *testing.T) {
 	}
 }
 
-// Whoever looks whether there is an owner does not keep anybody from becoming one.
-func TestReadersDoNotOwn(t *testing.T) {
-	path := mkdir(t, mountBPF(t), "a")
-	reader, err := os.Open(path)
-	must(t, err)
-	must(t, unix.Flock(int(reader.Fd()), unix.LOCK_SH))
-	go reader.Close()
-	own(t, path)
-}
-
-func TestOnlyOnBPFFS(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a")
-	if _, err := Own(path); !errors.Is(err, ErrNoBPFFS) {
-		t.Errorf("error %v", err)
-	}
-	if exist(path) {
-		t.Error("the directory was made")
-	}
-}
-
-func TestForeignContents(t *testing.T) {
-	path := mkdir(t, mountBPF(t), "a")
-	foreign := mkdir(t, path, "maps")
-	if _, err := Own(path); !errors.Is(err, ErrForeignContents) {
-		t.Errorf("own: %v", err)
-	}
-	if _, err := OwnExisting(path); !errors.Is(err, ErrNone) {
-		t.Errorf("own what exists: %v", err)
-	}
-	if owned, err := Owned(path); err != nil || owned {
-		t.Errorf("after refusals: owned %v, %v", owned, err)
-	}
-	if !exist(foreign) {
-		t.Error("something of others was removed")
-	}
-}
-
 func TestRemove(t *testing.T) {
 	path := filepath.Join(mountBPF(t), "a")
 	d := own(t, path)

@@ -61,17 +61,6 @@ func TestRepairs(t *testing.T) {
 	}
 }
 
-// What nothing was written to leaves nothing behind.
-func TestRepairsOfNothing(t *testing.T) {
-	path := filepath.Join(mountBPF(t), "a")
-	j, err := OwnRepairs(path)
-	must(t, err)
-	must(t, j.Close())
-	if got := entries(t, path); got != "gone" {
-		t.Errorf("left in %s: %s", path, got)
-	}
-}
-
 // A directory without a journal, which a process left that was killed in between, is nobody's and goes.
 func TestRepairsWithoutAJournal(t *testing.T) {
 	path := mkdir(t, mountBPF(t), "a")
