@@ -4,10 +4,7 @@ package main
 
 import (
 	"slices"
-	"strings"
 	"testing"
-
-	"replypath/test/await"
 )
 
 // someLog is what a suite says with -test.v.
@@ -60,42 +57,5 @@ func TestFiguresOfATest(t *testing.T) {
 	}
 	if got := r.figures(); !slices.Equal(got, want) {
 		t.Errorf("figures are\n%v\nand not\n%v", got, want)
-	}
-}
-
-// TestReportShowsFigures has the report say on which kernel each was measured, unless they have been shown already.
-func TestReportShowsFigures(t *testing.T) {
-	var r suiteOutcome
-	r.read(someLog)
-	all := report{
-		suites:   []suite{{name: "faults"}},
-		outcomes: []*outcome{{version: "5.10", suites: map[string]*suiteOutcome{"faults": &r}}},
-	}
-	for _, shown := range []bool{false, true} {
-		all.shown = shown
-		var text strings.Builder
-		all.print(&text, "logs")
-		const line = "\nLinux 5.10, faults: TestFault/carrier: carrier lost: 3 answers\n"
-		if got := strings.Contains(text.String(), line); got == shown {
-			t.Errorf("shown before: %t, in the report: %t\n%s", shown, got, text.String())
-		}
-	}
-}
-
-// TestSuitesOnKernels: a suite may be for some kernels only.
-func TestSuitesOnKernels(t *testing.T) {
-	chosen, err := chooseSuites("verifier kinds@6.1,6.12 demo@5.10", "")
-	await.Must(t, err)
-	for version, want := range map[string]string{"5.10": "verifier demo", "6.1": "verifier kinds", "6.12": "verifier kinds"} {
-		var names []string
-		for _, s := range suitesOn(version, chosen) {
-			names = append(names, s.name)
-		}
-		if got := strings.Join(names, " "); got != want {
-			t.Errorf("on %s: %s, not %s", version, got, want)
-		}
-	}
-	if _, err := chooseSuites("kind@6.1", ""); err == nil {
-		t.Error("a suite that there is not is chosen")
 	}
 }
