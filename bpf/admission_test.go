@@ -75,18 +75,6 @@ func TestAdmitDHCP(t *testing.T) {
 	})
 }
 
-// TestAdmitLoopbackAddress: an address that only lo has follows the routing table unless the operator wants otherwise.
-func TestAdmitLoopbackAddress(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		b.arrives(n, m, unread(eventIgnoredLoopback))
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-		b.arrives(n, m, unread(eventIgnoredLoopback))
-		b.configure(func(s *bpf.DatapathSettings) { s.Loopback = 1 })
-		b.arrives(n, m, b.starts(n, m, b.replication))
-	})
-}
-
 // TestAdmitServed: an address that no interface has is served where a network holds it that rules or the configuration
 // name, and as a peer it is nobody special.
 func TestAdmitServed(t *testing.T) {
@@ -325,23 +313,6 @@ func (b *bed) takes(i nic, what bpf.DatapathTakes) {
 	b.manage(i, func(r *bpf.DatapathInterface) { r.Takes = uint8(what) })
 	b.must(b.SetInterface(0, bpf.DatapathInterface{Takes: uint8(what &^ takesItsOwnOnly)}))
 	b.renew()
-}
-
-// TestAdmitAll: on an interface that forwards nothing of a family, every ordinary address is taken for the host's own. By
-// other interfaces it is not, and addresses that no flow has stay none.
-func TestAdmitAll(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		unknown, other := n.at(n.stranger), bpf.DatapathTakesTAKES_ALL4
-		if n.family == 4 {
-			other = bpf.DatapathTakesTAKES_ALL6
-		}
-		b.takes(b.replication, other)
-		b.arrives(unknown, m, unread(eventIgnoredNotOwn))
-		b.takes(b.replication, takesAll)
-		b.run(ingress(b.backup, unknown.in(b.backup, m)), unread(eventIgnoredNotOwn))
-		b.arrives(n, m, unread(eventIgnoredSource), destination(netip.MustParseAddr(extraordinary[n.family][0])))
-		b.arrives(unknown, m, b.starts(unknown, m, b.replication))
-	})
 }
 
 // TestHostSpeaksFromUnknown: where the answer could start a flow, what the host sends first is noted, whatever its source.

@@ -233,13 +233,6 @@ func TestSimultaneousOpen(t *testing.T) {
 	})
 }
 
-// allowFastOpen lets servers of the namespace do without a cookie.
-func allowFastOpen(t *testing.T) {
-	t.Helper()
-	const server, withoutCookie = 0x2, 0x200
-	setTCP(t, "tcp_fastopen", server|withoutCookie)
-}
-
 // setTCP changes a setting of TCP for the time of the test.
 func setTCP(t *testing.T, name string, value int) {
 	t.Helper()
@@ -310,30 +303,6 @@ func TestLastACK(t *testing.T) {
 			b.arrives(n, ack, b.adopts(n, b.replication))
 		})
 	}
-}
-
-// TestLastACKOfFastOpen: with Fast Open the server may have sent something before; that is acknowledged as well.
-func TestLastACKOfFastOpen(t *testing.T) {
-	allowFastOpen(t)
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		listener := listenTCP(t, n.here())
-		defer closeSocket(t, listener)
-		b.must(setOption(unix.SOL_TCP, unix.TCP_FASTOPEN, 1)(listener))
-		m := syn
-		m.payload = 20
-		ack := b.asksListener(n, m)
-		child, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-		b.must(err)
-		defer abort(t, child)
-		_, err = unix.Write(child, []byte("banner"))
-		b.must(err)
-		wantSynRecv(t, child)
-		forged := ack
-		forged.ack += 7
-		b.arrives(n, forged, unread(eventIgnoredSegment))
-		ack.ack += 6
-		b.arrives(n, ack, b.adopts(n, b.replication))
-	})
 }
 
 // TestFinalACK tries every bound of what answers a SYN-ACK.

@@ -156,60 +156,6 @@ func serve(t *testing.T, n network) {
 
 const afterIdle = idleConnectionless + 1
 
-// TestConnectedServer: a server may have connected a socket to the peer who asked. The peer began, as the entry of
-// the flow tells that is over: it begins another one.
-func TestConnectedServer(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n)
-		for name, via := range map[string]nic{"the same way": b.replication, "another way": b.backup} {
-			b.sub(name, func(t *testing.T) {
-				b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
-				b.run(ingress(via, n.in(via, udp{})), b.admitsServed(n, via))
-				frame := n.out(b.production, udp{})
-				want := b.moves(n, udp{}, b.production, via, frame)
-				want.tables = b.marked(n, udp{}, stateAnswered|stateAsymmetric, 0)
-				b.run(egress(b.production, frame), want)
-			})
-		}
-	})
-}
-
-// TestConnectionlessSpoken: while the peer is silent, what the host says keeps a conversation alive, once a second. One
-// datagram that no socket here took is none: its sender may be forged.
-func TestConnectionlessSpoken(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		_, taken := m.(udp)
-		out := n.out(b.production, answer(m))
-		try := func(change func(*bpf.DatapathFlow), renewed bool) {
-			t.Helper()
-			flow := b.flow(n, m, b.replication, idle+60)
-			flow.Created, flow.SndUna = flow.Seen, b.ago(idle/2)
-			change(&flow)
-			b.put(connectionlessFlow(flow))
-			want := b.moves(n, m, b.production, b.replication, out)
-			if flow.State |= stateAsymmetric; renewed {
-				flow.SndUna = justNow
-			}
-			want.tables = connectionlessFlow(flow)
-			b.run(egress(b.production, out), want)
-		}
-		try(func(*bpf.DatapathFlow) {}, taken)
-		try(func(f *bpf.DatapathFlow) { f.Flags |= flagNoSocket }, false)
-		try(func(f *bpf.DatapathFlow) { f.Flags |= flagNoSocket | flagActive }, true)
-		try(func(f *bpf.DatapathFlow) { f.Created-- }, true)
-		try(func(f *bpf.DatapathFlow) { f.SndUna = b.ago(0) }, false) // this second
-
-		flow := b.flow(n, m, b.replication, idle+60)
-		flow.SndUna = b.ago(idle - 1)
-		b.put(connectionlessFlow(flow))
-		flow.Seen = justNow
-		b.arrives(n, m, effect{tables: connectionlessFlow(flow)}) // it lives
-		flow.Seen, flow.State = b.ago(idle+60), 0
-		b.put(connectionlessFlow(flow))
-		b.arrives(n, m, b.admits(n, m, b.replication)) // nobody answered it
-	})
-}
-
 var connectionlessFamily = map[string]story{
 	"the host's own pings and their answers are never flows": func(t *testing.T, b *bed, n network) {
 		b.leaves(n, echo{}, nothing)

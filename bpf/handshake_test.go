@@ -74,33 +74,6 @@ func TestSYNACKIn(t *testing.T) {
 	})
 }
 
-// TestHostOpens: the host's own SYN ends whatever came in by this tuple, and nothing else; it is noted that what
-// comes in now are answers.
-func TestHostOpens(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		other := newcomer(n)
-		b.put(
-			halfOpen(b.answered(n, b.replication, 0)),
-			establishedFlow(b.flow(n, tcp{}, b.replication, 0)),
-			halfOpen(b.answered(other, b.replication, 0)),
-			establishedFlow(b.flow(other, tcp{}, b.replication, 0)),
-			connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
-		)
-		out := egress(b.production, n.out(b.production, tcp{flags: "S"}))
-		want := b.notes(n, tcp{}).and(func(t tables) {
-			delete(t.HalfOpen, n.tuple(tcp{}))
-			delete(t.Established, n.tuple(tcp{}))
-		})
-		b.run(out, want)
-
-		b.put(b.sent(n, tcp{}, 100))
-		b.run(out, b.notes(n, tcp{})) // sent again
-		b.run(ingress(b.production, n.in(b.production, synAck)), nothing)
-		b.leaves(n, tcp{flags: "A"}, nothing)
-		b.run(ingress(b.production, n.in(b.production, tcp{flags: "A"})), nothing)
-	})
-}
-
 // TestForgedSYN: a SYN with the tuple of a connection that the host opened, or that is older than its entry, must not
 // steer what the host sends.
 func TestForgedSYN(t *testing.T) {

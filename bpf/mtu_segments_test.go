@@ -5,13 +5,9 @@ package bpf_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/features"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
@@ -186,79 +182,6 @@ func TestSizeNotAnnounced(t *testing.T) {
 			b.put(halfOpen(b.answered(n, b.replication, 0)))
 			b.run(egress(b.replication, n.out(b.replication, synAck)), nothing)
 		},
-	})
-}
-
-// gso is the effect of a packet of several segments: it is counted as those, and too large if they do not fit.
-func (b *bed) gso(n network, m message, frame []byte, segments count, fits bool) effect {
-	want := b.moves(n, m, b.production, b.replication, frame)
-	if !fits {
-		want.redirect, want.frame = false, nil
-		want.pairs[pair(b.production, b.replication, n, m, outcomeMTU)] = segments
-	}
-	segments.Flows = 1
-	want.pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)] = segments
-	return want
-}
-
-// TestReplyGSO: the size of the segments counts, not that of the packet, with headers as long as the packet's. The test
-// run makes GSO packets without a type, which the kernel refuses to change: their senders are not told.
-// TestSegmentsTooLarge has those of a type.
-func TestReplyGSO(t *testing.T) {
-	eachFamilyOn(t, oldKernel, func(t *testing.T, b *bed, n network) {
-		for _, m := range []message{tcp{flags: "A", payload: 2900}, udp{payload: 2900}} {
-			headers := uint32(n.ipSize()) + map[layers.IPProtocol]uint32{layers.IPProtocolTCP: 20, layers.IPProtocolUDP: 8}[m.protocol(n)]
-			for _, test := range []struct {
-				size, segments uint32
-				fits           bool
-			}{
-				{1380, 3, true}, {1500 - headers, 3, true}, {1500 - headers + 1, 3, false},
-				// A virtual machine's packet does not say how many.
-				{1430, 0, true}, {1000, 0, true}, {967, 0, true}, {966, 0, true}, {725, 0, true}, {100, 0, true}, {1495, 0, false},
-			} {
-				b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-				r := egress(b.production, n.out(b.production, m))
-				r.gsoSize, r.gsoSegs = test.size, test.segments
-				segments := (2900 + test.size - 1) / test.size
-				r.wireLen = uint32(len(r.frame)) + (segments-1)*(ethernetSize+headers)
-				counted := count{Packets: uint64(either(test.segments != 0, test.segments, segments)), Bytes: uint64(r.wireLen)}
-				b.run(r, b.gso(n, m, r.frame, counted, test.fits))
-			}
-		}
-		chunks := sctp{payload: 2900}
-		b.put(connectionlessFlow(b.flow(n, chunks, b.replication, 0)))
-		r := egress(b.production, n.out(b.production, chunks))
-		r.gsoSize, r.gsoSegs = 0xffff, 3 // of no one size (kernel: GSO_BY_FRAGS)
-		b.run(r, b.gso(n, chunks, r.frame, count{Packets: 3, Bytes: uint64(len(r.frame))}, false))
-
-		m := tcp{flags: "A", payload: 2900, options: with(timestamp, nop, nop)}
-		frame, headers := n.out(b.production, m, ipOptions(8)), uint32(n.ipSize())+8+32
-		if n.family == 6 {
-			frame = extend(n.out(b.production, m), destinations)
-		}
-		for excess, fits := range map[uint32]bool{0: true, 1: false} {
-			b.put(establishedFlow(b.flow(n, m, b.replication, 0)))
-			r := egress(b.production, slices.Clone(frame))
-			r.gsoSize, r.gsoSegs = 1500-headers+excess, 3
-			b.run(r, b.gso(n, m, r.frame, count{Packets: 3, Bytes: uint64(len(frame))}, fits))
-		}
-	})
-}
-
-// TestReplyGSOChecked: bpf_check_mtu knows the segments.
-func TestReplyGSOChecked(t *testing.T) {
-	if errors.Is(features.HaveProgramHelper(ebpf.SchedCLS, asm.FnCheckMtu), ebpf.ErrNotSupported) {
-		t.Skip("the kernel has no bpf_check_mtu (Linux 5.12)")
-	}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		// What the test run gives the helper has no transport header.
-		for payload, fits := range map[int]bool{1000: true, 2900: false} {
-			m := tcp{flags: "A", payload: payload}
-			b.put(establishedFlow(b.flow(n, m, b.replication, 0)))
-			r := egress(b.production, n.out(b.production, m))
-			r.gsoSize, r.gsoSegs = 500, 2
-			b.run(r, b.gso(n, m, r.frame, count{Packets: 2, Bytes: uint64(len(r.frame))}, fits))
-		}
 	})
 }
 
