@@ -36,21 +36,3 @@ func TestCheckInterfaceName(t *testing.T) {
 		}
 	}
 }
-
-func TestProtocol(t *testing.T) {
-	for name, want := range map[string]uint8{"tcp": 6, "icmpv6": 58, "ipv6-icmp": 58, "0": 0, "17": 17, "255": 255} {
-		if got, err := Protocol(name); err != nil || got != want {
-			t.Errorf("Protocol(%q) = %d, %v", name, got, err)
-		}
-	}
-	for _, name := range []string{"", "TCP", "-1", "+6", "256", "6 ", "0x6"} {
-		if got, err := Protocol(name); err == nil {
-			t.Errorf("Protocol(%q) = %d", name, got)
-		}
-	}
-	for number, want := range map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 47: "47", 58: "icmpv6", 132: "sctp"} {
-		if got := ProtocolName(number); got != want {
-			t.Errorf("ProtocolName(%d) = %q", number, got)
-		}
-	}
-}

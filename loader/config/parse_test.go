@@ -138,20 +138,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-// What is wrong with a file that the configuration names is blamed on the line that names it, and its cause can be
-// told.
-func TestBlameWebConfig(t *testing.T) {
-	cause := errors.New("web configuration /web.yaml: broken")
-	for text, want := range map[string]string{
-		"metrics:\n  listen: \":1\"\n  web_config_file: /web.yaml\n": "replypath.yaml:3: ",
-		"mode: enforce\nmetrics: {web_config_file: /web.yaml}\n":     "replypath.yaml:2: ",
-	} {
-		err := mustParse(t, text).Metrics.BlameWebConfig(cause)
-		checkError(t, err)
-		want += `metrics.web_config_file: web configuration /web.yaml: broken: name a valid web configuration, or "" for none`
-		if err.Error() != want || !errors.Is(err, cause) {
-			t.Errorf("%q\n got %v\nwant %s", text, err, want)
-		}
-	}
-}

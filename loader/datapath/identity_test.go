@@ -85,16 +85,3 @@ func TestCheckMapsFindsAnotherMap(t *testing.T) {
 		}
 	}
 }
-
-// What is another map already when it is to be noted has other sizes.
-func TestNoteRefusesAnotherMap(t *testing.T) {
-	gateways, asked := newMap(t, bpf.DatapathMapGateways, 16), newMap(t, bpf.DatapathMapAsked, 16)
-	ids := make(identities)
-	if err := ids.note(bpf.DatapathMapGateways, gateways); err != nil || len(ids) != 1 {
-		t.Errorf("a map that is what it was: %v, noted %v", err, ids)
-	}
-	divert(t, gateways, asked)
-	if err := make(identities).note(bpf.DatapathMapGateways, gateways); !errors.Is(err, errAstray) {
-		t.Errorf("noted another map: %v", err)
-	}
-}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -37,41 +36,6 @@ func TestWatchDetails(t *testing.T) {
 		ofLink, other = ofLink || e.Kind == KindAddress && e.OfLink, other || e.Kind == KindAddress && !e.OfLink
 		return ofLink && other
 	})
-}
-
-func TestWatchNeighbours(t *testing.T) {
-	for _, neighbour := range []netip.Addr{address("10.1.0.7"), address("2001:db8:1::7"), address("fe80::7")} {
-		t.Run(neighbour.String(), func(t *testing.T) {
-			p := newPair(t)
-			events := p.watch(t)
-			expect := func(state, mac string) {
-				t.Helper()
-				g := awaitState(t, events, neighbour, state)
-				if g.Interface != p.eth0.Index || g.MAC.String() != mac {
-					t.Errorf("%s at %q on interface %d, want %q on %d", state, g.MAC, g.Interface, mac, p.eth0.Index)
-				}
-			}
-			entry := neighbour.String() + " dev eth0"
-			ip(t, p.server, "neigh add "+entry+" lladdr 02:00:00:00:09:09 nud stale")
-			expect(StateStale, "02:00:00:00:09:09")
-			ip(t, p.server, "neigh replace "+entry+" lladdr 02:00:00:00:08:08 nud reachable")
-			expect(StateReachable, "02:00:00:00:08:08")
-			ip(t, p.server, "neigh del "+entry)
-			expect(StateNone, "")
-		})
-	}
-}
-
-func TestWatchSysctls(t *testing.T) {
-	p := newPair(t)
-	events := p.watch(t)
-	for setting, index := range map[string]int{
-		"net/ipv4/conf/eth0/rp_filter=1": p.eth0.Index, "net/ipv4/conf/all/rp_filter=1": 0,
-		"net/ipv4/conf/eth0/forwarding=1": p.eth0.Index, "net/ipv6/conf/eth0/forwarding=1": p.eth0.Index,
-	} {
-		sysctl(t, p.server, setting)
-		await(t, events, setting, func(e Event) bool { return e.Kind == KindSysctl && e.Interface == index })
-	}
 }
 
 // A port that leaves a bridge does not go away by that.
@@ -200,31 +164,6 @@ func TestWatchReportsLostEvents(t *testing.T) {
 	}
 }
 
-// Whoever reads the tables once a loss was reported sees every later change as an event: what was queued must not keep
-// the kernel dropping.
-func TestReceiveIsCompleteAfterALoss(t *testing.T) {
-	p := newPair(t)
-	var s *socket
-	testawait.Must(t, p.server.Do(func() (err error) {
-		s, err = subscribe(4<<10, events...)
-		return err
-	}))
-	defer s.close()
-	testawait.Must(t, s.file.SetReadDeadline(time.Now().Add(patience)))
-	p.change(t, 1000)
-	if _, err := s.receive(); !errors.Is(err, errLost) {
-		t.Fatalf("error %v, want a loss", err)
-	}
-	ip(t, p.server, "neigh add 10.1.0.7 dev eth0 lladdr 02:00:00:00:09:09 nud stale")
-	messages, err := s.receive()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e, ok := parse(messages[0]); !ok || e.Neighbour.Address != address("10.1.0.7") {
-		t.Errorf("the next event is %+v", e)
-	}
-}
-
 // Only what the kernel sends is an event.
 func TestWatchIgnoresForeignSenders(t *testing.T) {
 	p := newPair(t)
@@ -282,13 +221,5 @@ func TestParseBrokenMessages(t *testing.T) {
 	cloned[9] = unix.RTM_F_CLONED >> 8 // rtm_flags
 	if e, ok := parse(message(unix.RTM_NEWROUTE, cloned...)); ok {
 		t.Errorf("an exception of the routing table became %+v", e)
-	}
-}
-
-func TestKindWords(t *testing.T) {
-	for kind := KindLink; kind <= KindLost; kind++ {
-		if word := kind.String(); word == "" || strings.HasPrefix(word, "kind ") {
-			t.Errorf("kind %d has no word", kind)
-		}
 	}
 }
