@@ -5,13 +5,9 @@ package bpf_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/features"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 

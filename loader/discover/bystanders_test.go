@@ -78,18 +78,3 @@ link set port0 master br0
 		})
 	}
 }
-
-// TestBystandersFollow: what events have told since a scan counts.
-func TestBystandersFollow(t *testing.T) {
-	b := newBystanders(config.Default())
-	of := func(kind string) dump.Link { return dump.Link{Index: 7, Name: "c7", Kind: kind} }
-	if !b.Note(of("veth"), false) || !b.Note(of(""), false) {
-		t.Error("the kind of an interface that has come is not known")
-	}
-	if !b.Note(of("veth"), true) || b.Note(of(""), false) {
-		t.Error("the kind of one that has gone is still known")
-	}
-	if (*Bystanders)(nil).Note(of("veth"), false) {
-		t.Error("before the first scan there is one")
-	}
-}

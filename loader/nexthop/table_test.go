@@ -6,10 +6,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -143,17 +141,6 @@ func TestTableManyChanges(t *testing.T) {
 	}
 }
 
-// TestTableLastOfMany: when few are left of many routes, that is found.
-func TestTableLastOfMany(t *testing.T) {
-	many := mostNetworks + 100
-	f := follow(t, routesBy("add", "10.1.0.1", 0, many))
-	for n := 0; n < many; n += 600 {
-		f.change(routesBy("del", "10.1.0.1", n, min(n+600, many)))
-		f.settle()
-		f.compare(fmt.Sprintf("%d of %d have gone", n+600, many))
-	}
-}
-
 // TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says
 // that it may not be.
 func TestTableFollows(t *testing.T) {
@@ -225,15 +212,6 @@ func TestTableImplied(t *testing.T) {
 	}
 }
 
-// TestTableAddressOfOthers: a global address that leaves an interface which is not managed is no own one from then on.
-func TestTableAddressOfOthers(t *testing.T) {
-	f := follow(t, "addr add 10.70.0.1/32 dev lo\n")
-	f.change("addr del 10.70.0.1/32 dev lo")
-	if !f.table.must {
-		t.Error("the routes are not read before the host is looked at")
-	}
-}
-
 // TestOwnRoutesAreReadAnew: what was read while nobody looked says nothing of replypath's own routes.
 func TestOwnRoutesAreReadAnew(t *testing.T) {
 	f := follow(t, "route add default dev eth0 metric 4294967294 proto 114\n")
@@ -256,47 +234,6 @@ func TestOwnRoutesAreReadAnew(t *testing.T) {
 	f.change("route del default dev eth0 metric 4294967294 proto 114")
 	if after := find(); len(after.Fallback) != 0 {
 		t.Errorf("routes that were deleted are found: %+v", after.Fallback)
-	}
-}
-
-// TestReadingIsMeasured: what a thread waits for is not what it computes.
-func TestReadingIsMeasured(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const span = 50 * time.Millisecond
-	computed := func(do func(from time.Duration)) time.Duration {
-		from := testawait.Must1[time.Duration](t)(threadTime())
-		do(from)
-		return testawait.Must1[time.Duration](t)(threadTime()) - from
-	}
-	if got := computed(func(time.Duration) { <-time.After(span) }); got > span/5 {
-		t.Errorf("waiting for %s counts as %s", span, got)
-	}
-	got := computed(func(from time.Duration) {
-		for testawait.Must1[time.Duration](t)(threadTime())-from < span {
-		}
-	})
-	if got < span || got > 2*span {
-		t.Errorf("%s of computing count as %s", span, got)
-	}
-}
-
-// TestTableOfNobody: what nobody tells is found by reading all from time to time, which is bounded.
-func TestTableOfNobody(t *testing.T) {
-	table := Table{known: new(knowledge)}
-	table.read, table.took = table.read.Add(0), 1
-	table.Verify(table.read)
-	if table.must {
-		t.Error("it is read again at once")
-	}
-	table.Verify(table.read.Add(restFactor))
-	if !table.must {
-		t.Error("it is not read after a rest")
-	}
-	table.must, table.took = false, time.Hour
-	table.Verify(table.read.Add(longestRest))
-	if !table.must {
-		t.Error("it rests for ever")
 	}
 }
 
