@@ -5,9 +5,13 @@ package bpf_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
