@@ -35,7 +35,7 @@ func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
 // Attached returns the mechanism by which our program is attached to the hook,
 // and false where it is not, whatever is pinned.
 func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bool, error) {
-	attached, err := a.tcxAttached(iface, direction)
+	attached, err := a.link(iface, direction).IsAttached()
 	if err != nil {
 		return Auto, false, err
 	}
