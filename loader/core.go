@@ -78,7 +78,7 @@ type opened struct {
 	dir       *pins.Dir           // nil once it is closed
 	namespace *pins.NamespaceLock // nil where a stranger has the lock
 	netlink   *netlink.Handle
-	attacher  attachment.Attacher
+	attacher  attach.Means
 	datapath  *datapath.Datapath
 	maps      *hostmaps.Maps // its
 
