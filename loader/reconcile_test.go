@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -55,9 +56,9 @@ func TestEventsOfBystanders(t *testing.T) {
 		"one changes":                {event: link(veth7, "veth7", "veth"), later: true},
 		"a bridge comes":             {event: link(9998, "br9", "bridge"), now: true},
 		"a managed one changes":      {event: link(eth1, "eth1", "veth"), now: true},
-		"an address of its link":     {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7, OfLink: true}, later: true},
+		"an address of its link":     {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7}, later: true},
 		"another address":            {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7, Global: true}, now: true},
-		"an address of a managed":    {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: eth1, OfLink: true}, now: true},
+		"an address of a managed":    {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: eth1}, now: true},
 		"its rp_filter":              {event: nexthop.Event{Kind: nexthop.KindSysctl, Interface: veth7}, later: true},
 		"rp_filter of all":           {event: nexthop.Event{Kind: nexthop.KindSysctl}, now: true},
 		"a route by it":              {event: routeBy(veth7)},
@@ -72,6 +73,16 @@ func TestEventsOfBystanders(t *testing.T) {
 			t.Errorf("%s: looked at now: %v, later: %v", what, now, later)
 		}
 	}
+	r.locked(func() error {
+		before, named := r.config, *r.config
+		named.Interfaces = []config.Interface{{Name: "named*"}}
+		r.config = &named
+		if e := link(9997, "named7", "veth"); observing(r).isOfBystander(&e) {
+			t.Error("one that the configuration names waits")
+		}
+		r.config = before
+		return nil
+	})
 }
 
 // TestFailureIsTriedAgain: what a reconciliation could not do is tried again without an event.

@@ -33,15 +33,10 @@ type Interface struct {
 	Up bool
 }
 
-// Attacher tells what is attached, as an attach.Attacher does.
-type Attacher interface {
-	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
-}
-
 // Published is what was published last. The zero value is closed.
 type Published struct {
 	// Attacher returns who looks at what is attached.
-	Attacher func() Attacher
+	Attacher func() attach.Means
 
 	reading sync.RWMutex // keeps the datapath of a view open while its maps are read
 	view    atomic.Pointer[View]
