@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/flows"
@@ -40,10 +39,10 @@ func (t *table) summary() string {
 
 // fitted are the lines of a table of a list.
 func fitted[T any](width int, fields []output.Field[T], list []T) (lines []string) {
-	var page output.Page
-	page.FittedTable(output.Columns(fields), output.FieldRows(fields, list), width)
-	for line := range strings.Lines(page.String()) {
-		lines = append(lines, strings.TrimRight(line, " \n"))
+	table := output.NewTable(fields, list, width)
+	lines = append(lines, table.Header())
+	for n := range list {
+		lines = append(lines, table.Row(&list[n], ""))
 	}
 	return lines
 }
