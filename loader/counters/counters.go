@@ -126,16 +126,26 @@ func (c Pairs) because(reasons map[bpf.DatapathOutcome]string, names map[uint16]
 }
 
 // originated is what the host originated, of interfaces of these names.
-func (c Pairs) originated(names map[uint16]string) []metrics.Originated {
-	var list []metrics.Originated
+func (c Pairs) originated(names map[uint16]string) (list []metrics.Originated) {
+	sums := make(map[metrics.Pair]*metrics.Originated)
 	for pair, count := range c {
 		if !isOriginated(pair) {
 			continue
 		}
-		outcome := bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED
-		list = append(list, metrics.Originated{
-			Pair: namedPair(pair, names), Reason: originatedReason(outcome), Packets: count.Packets, Flows: count.Flows,
-		})
+		key := namedPair(pair, names)
+		if sums[key] == nil {
+			sums[key] = &metrics.Originated{Pair: key, Reasons: make(map[string]uint64)}
+		}
+		sent := &sums[key].Moved
+		if reason := originatedReason(bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED); reason != "" {
+			sent = &sums[key].Routed
+			sums[key].Reasons[reason] += count.Packets
+		}
+		sent.Packets += count.Packets
+		sent.Flows += count.Flows
+	}
+	for _, sum := range sums {
+		list = append(list, *sum)
 	}
 	return list
 }
