@@ -4,7 +4,6 @@ package top
 
 import (
 	"replypath/loader/counters"
-	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/metrics"
 )
@@ -124,21 +123,5 @@ func (a *Asymmetry) add(name counter, rate float64) {
 		a.Packets += rate
 	case uncorrectedPackets:
 		a.Uncorrected[name.reason] += rate
-	}
-}
-
-// setFlows fills in the flow tables and the busiest flows.
-func (l *Look) setFlows(measure *flows.Measure) {
-	l.FlowTables = []Table{}
-	for _, t := range measure.Tables {
-		l.FlowTables = append(l.FlowTables, Table{Name: t.Name, Flows: t.Flows, Capacity: t.Capacity})
-	}
-	l.Busiest = make(map[flows.Order][]Flow)
-	for _, order := range flows.Orders {
-		busiest := []Flow{}
-		for _, busy := range measure.Busiest[order] {
-			busiest = append(busiest, Flow{busy.Flow, l.rate(busy.Corrected)})
-		}
-		l.Busiest[order] = busiest
 	}
 }

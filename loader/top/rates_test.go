@@ -5,7 +5,6 @@ package top
 import (
 	"testing"
 
-	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/await"
@@ -74,8 +73,7 @@ func TestNoRates(t *testing.T) {
 	} {
 		wantRates(t, what, l.Total, Total{Asymmetry: newAsymmetry()})
 	}
-	l := new(Look)
-	l.setFlows(&flows.Measure{Busiest: map[flows.Order][]flows.Busy{flows.ByRate: {{Corrected: 3}}}})
-	wantRates(t, "the flow", l.Busiest[flows.ByRate], []Flow{{Rate: 0}})
-	wantRates(t, "no flow", l.Busiest[flows.ByAge], []Flow{})
+	if rate := new(Look).rate(3); rate != 0 {
+		t.Errorf("a rate of %g without an earlier look", rate)
+	}
 }

@@ -16,13 +16,12 @@ import (
 // table writes a look for people.
 type table struct {
 	*top.Look
-	order flows.Order
 	width int // of a line
 }
 
 func (t *table) lines() []string {
 	lines := output.Wrap(t.summary(), output.ProseWidth(t.width))
-	for _, section := range []func() []string{t.interfaces, t.tables, t.flows} {
+	for _, section := range []func() []string{t.interfaces, t.tables, t.busiest} {
 		lines = append(append(lines, ""), section()...)
 	}
 	return lines
@@ -123,14 +122,14 @@ func listed(rates map[string]float64, room int) string {
 }
 
 func (t *table) tables() []string {
-	return fitted(t.width, []output.Field[top.Table]{
-		output.NewField("TABLE", 0, func(t *top.Table) string { return t.Name }),
-		output.NewField(wide("FLOWS"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Flows)) }),
-		output.NewField(wide("CAPACITY"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Capacity)) }),
+	return fitted(t.width, []output.Field[flows.TableUsage]{
+		output.NewField("TABLE", 0, func(t *flows.TableUsage) string { return t.Name }),
+		output.NewField(wide("FLOWS"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Flows)) }),
+		output.NewField(wide("CAPACITY"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Capacity)) }),
 	}, t.FlowTables)
 }
 
-func (t *table) flows() []string {
+func (t *table) busiest() []string {
 	peer := output.NewField("PEER", 0, func(f *top.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
 	peer.Most = len("255.255.255.255:65535") // no other column goes for a long address of IPv6
 	return fitted(t.width, []output.Field[top.Flow]{
@@ -143,7 +142,7 @@ func (t *table) flows() []string {
 		output.NewField("AGE", 5, func(f *top.Flow) string { return output.Duration(f.AgeSeconds) }),
 		output.NewField("STATE", 6, func(f *top.Flow) string { return f.State }),
 		output.NewField("NEXT HOP", 7, func(f *top.Flow) string { return output.OrEmpty(f.NextHopMAC) }),
-	}, t.Busiest[t.order])
+	}, t.Flows)
 }
 
 // Units of rates.
