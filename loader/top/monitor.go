@@ -56,9 +56,9 @@ func (m *Monitor) Look() (*Look, error) {
 	}
 	now := newCounts(traffic)
 	look.setTraffic(traffic)
-	look.setRates(now.since(m.before))
+	look.setRates(m.before, now)
 	for _, busy := range busiest {
-		look.Flows = append(look.Flows, Flow{busy.Flow, look.rate(busy.Corrected)})
+		look.Flows = append(look.Flows, Flow{busy.Flow, look.rate(0, busy.Corrected)})
 	}
 	m.at, m.before = at, now
 	return look, nil

@@ -22,7 +22,7 @@ func looked(seconds float64, before, now *status.Traffic) *Look {
 	now.Interfaces = []status.Interface{{Name: "eth0", Index: 2, Up: true, Attached: true}, {Name: "eth1", Index: 3}}
 	l := &Look{Seconds: seconds}
 	l.setTraffic(now)
-	l.setRates(newCounts(now).since(newCounts(before)))
+	l.setRates(newCounts(before), newCounts(now))
 	return l
 }
 
@@ -73,7 +73,7 @@ func TestNoRates(t *testing.T) {
 	} {
 		wantRates(t, what, l.Total, Total{Asymmetry: newAsymmetry()})
 	}
-	if rate := new(Look).rate(3); rate != 0 {
+	if rate := new(Look).rate(0, 3); rate != 0 {
 		t.Errorf("a rate of %g without an earlier look", rate)
 	}
 }
