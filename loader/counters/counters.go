@@ -74,12 +74,16 @@ func setEvents(s *metrics.Snapshot, events []uint64) {
 	}
 }
 
-// ReadByName reads the counters of interface pairs as Fill does.
-func ReadByName(
-	maps *bpf.DatapathMaps, names map[uint16]string, forgotten []pins.PairRecord,
-) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected, err error) {
+// ByName are the counters of interface pairs as Fill reads them.
+type ByName struct {
+	Pairs             []metrics.PairCounters
+	Uncorrected, Lost []metrics.Uncorrected // for every pair, every reason
+}
+
+// ReadByName reads the counters of interface pairs.
+func ReadByName(maps *bpf.DatapathMaps, names map[uint16]string, forgotten []pins.PairRecord) (ByName, error) {
 	pairs, err := ReadPairs(maps, forgotten)
-	return pairs.named(names), pairs.because(uncorrectedReasons, names), err
+	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)}, err
 }
 
 // named adds up what was counted for interfaces of the same names.

@@ -8,17 +8,15 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
-	"replypath/metrics"
 )
 
 // Traffic is what a datapath has counted up to a moment, and for which
 // interfaces.
 type Traffic struct {
-	Mode        string
-	Daemon      Daemon
-	Interfaces  []Interface // those that are managed, by index; their gateways are left out
-	Pairs       []metrics.PairCounters
-	Uncorrected []metrics.Uncorrected // for every pair, every reason
+	Mode       string
+	Daemon     Daemon
+	Interfaces []Interface // those that are managed, by index; their gateways are left out
+	counters.ByName
 }
 
 // ReadTraffic is Read for what may be asked every second: it looks at
@@ -44,13 +42,8 @@ func (r *reader) traffic() (*Traffic, error) {
 			return nil, err
 		}
 	}
-	t := &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces}
-	var err error
-	t.Pairs, t.Uncorrected, err = counters.ReadByName(r.maps, r.names(s.Interfaces), r.journal.Forgotten)
-	if err != nil {
-		return nil, err
-	}
-	return t, nil
+	counted, err := counters.ReadByName(r.maps, r.names(s.Interfaces), r.journal.Forgotten)
+	return &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, ByName: counted}, err
 }
 
 // attachments describes the managed interfaces as far as that is quickly done.
