@@ -333,10 +333,8 @@ func (r *reader) counted(s *Status) error {
 	if len(r.journal.Marks) > 0 {
 		mark = r.journal.Marks[0]
 	}
-	s.Counted = Counted{
-		Corrected: totals.Corrected, WouldCorrect: totals.WouldCorrect, Lost: totals.Lost, Uncorrected: totals.Uncorrected,
-		Failing: totals.FailingSince(mark), NotEntered: notEntered - min(mark.NotEntered, notEntered),
-	}
+	totals.Failing = totals.FailingSince(mark)
+	s.Counted = Counted{Totals: totals, NotEntered: notEntered - min(mark.NotEntered, notEntered)}
 	if !r.journal.Began.IsZero() {
 		s.Counted.Since = &r.journal.Began
 	}
