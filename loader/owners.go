@@ -60,7 +60,7 @@ func newCore(options Options) *core {
 
 // appointOwners makes those who own a part of the state.
 func (l *core) appointOwners() {
-	l.published.Attacher = func() view.Attacher { return l.attacher }
+	l.published.Attacher = func() counters.Attacher { return l.attacher }
 	l.sysctls = &undo.Sysctls{
 		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
 		Repaired: l.counting(repairSysctl), Allowance: newAllowance,

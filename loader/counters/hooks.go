@@ -7,8 +7,8 @@ import (
 	"replypath/metrics"
 )
 
-// attacher is what is asked of an attach.Attacher.
-type attacher interface {
+// Attacher tells what is attached, as an attach.Attacher does.
+type Attacher interface {
 	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
 }
 
@@ -22,7 +22,7 @@ func MissingHooks() []metrics.Hook {
 }
 
 // ReadHooks looks at what is attached to an interface, which may be one that only catches replies, ingress first.
-func ReadHooks(attacher attacher, target attach.Interface, catches bool) ([]metrics.Hook, error) {
+func ReadHooks(attacher Attacher, target attach.Interface, catches bool) ([]metrics.Hook, error) {
 	var hooks []metrics.Hook
 	for _, direction := range attach.Hooks(catches) {
 		mechanism, attached, err := attacher.Attached(target, direction)
