@@ -9,8 +9,6 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // NewEncoder returns what writes an object a line, and < and > as they are.
@@ -66,13 +64,3 @@ func (l *JSONList) End() error {
 
 // WantsColour tells whether people look at what is written, and do not object to colours: https://no-color.org
 func WantsColour(w io.Writer) bool { return IsTerminal(w) && os.Getenv("NO_COLOR") == "" }
-
-// IsTerminal tells whether people look at what is written.
-func IsTerminal(w io.Writer) bool {
-	file, is := w.(*os.File)
-	if !is {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
-}
