@@ -61,6 +61,9 @@ func (p *Page) Hanging(text string) {
 	}
 }
 
+// columnGap is how many blanks there are between columns.
+const columnGap = 2
+
 // Facts adds names with what there is one of, a line each. What is too long for the page goes on in the next.
 func (p *Page) Facts(facts ...[2]string) {
 	indent := 0

@@ -91,9 +91,6 @@ func (t *Table[T]) width() int {
 	return total
 }
 
-// columnGap is how many blanks there are between columns.
-const columnGap = 2
-
 // Header is the line above the rows.
 func (t *Table[T]) Header() string {
 	return t.line(func(c *column[T]) string { return c.Name }, "")
