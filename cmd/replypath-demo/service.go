@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ func (d *demo) replypath(ctx context.Context, args ...string) *exec.Cmd {
 // call runs a command to its end and returns what it printed.
 func (d *demo) call(ctx context.Context, args ...string) (output string, err error) {
 	command := d.replypath(ctx, args...)
+	command.Env = append(os.Environ(), "COLUMNS=116") // beside the margin of what it is quoted in
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
 	if err := d.net.B.Do(command.Run); err != nil {
