@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"replypath/bpf"
 	"replypath/test/await"
 	"replypath/test/host"
@@ -125,17 +123,4 @@ func TestKernelIsAskedOnce(t *testing.T) {
 		}
 		return nil
 	}))
-}
-
-// TestPortsOfVRFs: the routes of a port's replies are those of its VRF; a bridge has none.
-func TestPortsOfVRFs(t *testing.T) {
-	device := func(index, master int, name string) netlink.LinkAttrs {
-		return netlink.LinkAttrs{Index: index, MasterIndex: master, Name: name}
-	}
-	got := vrfsOf([]netlink.Link{
-		&netlink.Dummy{LinkAttrs: device(1, 4, "eth0")}, &netlink.Dummy{LinkAttrs: device(2, 5, "eth1")},
-		&netlink.Dummy{LinkAttrs: device(3, 0, "eth2")}, &netlink.Vrf{LinkAttrs: device(4, 0, "red")},
-		&netlink.Bridge{LinkAttrs: device(5, 0, "br0")},
-	})
-	await.Same(t, "flows", map[string]int{"eth0": 4}, got)
 }

@@ -130,18 +130,19 @@ func (p *Published) Unattached() ([]string, error) {
 		return nil, err
 	}
 	defer done()
-	var names []string
-	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
-		if err != nil {
-			return nil, err
-		}
-		if slices.ContainsFunc(hooks, func(h metrics.Hook) bool { return !h.Attached }) {
-			names = append(names, s.Name)
-		}
+	list, err := p.interfaces(v)
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range v.Missing {
-		names = append(names, name+" (no such interface)")
+	var names []string
+	for n, i := range list {
+		isMissing := n >= len(v.Interfaces)
+		switch {
+		case isMissing:
+			names = append(names, i.Name+" (no such interface)")
+		case slices.ContainsFunc(i.Hooks, func(h metrics.Hook) bool { return !h.Attached }):
+			names = append(names, i.Name)
+		}
 	}
 	return names, nil
 }
