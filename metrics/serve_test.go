@@ -171,26 +171,6 @@ func wantReport(t *testing.T, reports <-chan error, want error) {
 	}
 }
 
-func TestServeAddressInUse(t *testing.T) {
-	taken := await.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	defer taken.Close()
-	o := options(t)
-	o.Listen = taken.Addr().String()
-	err := firstFailure(t, o)
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "serve metrics at "+o.Listen) {
-		t.Errorf("got error %v", err)
-	}
-	reports, end := serveUntil(t, o)
-	wantReport(t, reports, syscall.EADDRINUSE)
-	taken.Close()
-	wantReport(t, reports, nil)
-	wantStatus(t, nil, "http://"+o.Listen+"/healthz", "", http.StatusOK)
-	end()
-	if len(reports) != 0 {
-		t.Errorf("got another report: %v", <-reports)
-	}
-}
-
 // The end of the context ends the wait for the next attempt, too.
 func TestServeUntilEndsWhileWaiting(t *testing.T) {
 	o := options(t)
