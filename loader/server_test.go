@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -113,19 +112,15 @@ func lastHop(name string) func(*Options) {
 	}
 }
 
-// eventually waits until a condition holds, which is looked at every few milliseconds.
+// eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	ctx := within(t)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			t.Fatalf("in vain: %s", what)
+	await.Eventually(t, what, func() error {
+		if !holds() {
+			return errors.New("in vain")
 		}
-	}
+		return nil
+	})
 }
 
 func within(t *testing.T) context.Context {

@@ -39,31 +39,6 @@ func TestWidth(t *testing.T) {
 	}
 }
 
-func TestWrap(t *testing.T) {
-	for text, want := range map[string][]string{
-		"":                          {""},
-		"one line":                  {"one line"},
-		"two lines of words":        {"two lines", "of words"},
-		"an  unbreakable-word here": {"an", "unbreakable-word", "here"},
-		"ä ö ü ß é":                 {"ä ö ü ß é"},
-	} {
-		if got := Wrap(text, 9); !slices.Equal(got, want) {
-			t.Errorf("%q is wrapped to %q, not %q", text, got, want)
-		}
-	}
-}
-
-// TestFit: what matters least goes first, and what never goes stays where nothing fits.
-func TestFit(t *testing.T) {
-	columns := []Column{{Name: "A"}, {Name: "B", Rank: 2}, {Name: "C", Rank: 1}, {Name: "D"}, {Name: "E", Rank: 2}}
-	for width, want := range map[int][]int{37: {0, 1, 2, 3, 4}, 36: {0, 2, 3, 4}, 29: {0, 2, 3}, 26: {0, 3}, 1: {0, 3}} {
-		l := layout{columns: columns, widths: []int{10, 5, 3, 10, 1}}
-		if l.fit(width); !slices.Equal(l.places, want) {
-			t.Errorf("of %d characters: the columns %d stay, not %d", width, l.places, want)
-		}
-	}
-}
-
 // TestLongCells: no column goes for a cell of unusual length, which loses its middle. Words are said shorter before
 // their column goes.
 func TestLongCells(t *testing.T) {
