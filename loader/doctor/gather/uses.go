@@ -4,13 +4,9 @@ package gather
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,7 +36,7 @@ func (g *gatherer) uses() (err error) {
 	isMeant := func(a netip.Addr) bool {
 		return slices.ContainsFunc(sources, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
-	known := &opened.Known{IsOwn: h.IsOwn, Datagrams: h.Sockets, Links: g.links}
+	known := &opened.Known{IsOwn: h.IsOwn, UDP: h.Sockets, Links: g.links}
 	if h.Attached {
 		known.Askers = opened.AskersIn(h.Flows)
 	}
@@ -94,8 +90,7 @@ func isInside(h *snapshot.Host, a netip.Addr) bool {
 // udpSockets lists the UDP sockets of the namespace.
 func (g *gatherer) udpSockets() error {
 	list, err := opened.Sockets("udp", unix.IPPROTO_UDP)
-	g.host.Sockets = opened.Datagrams(list)
-	nameSockets(g.host, list)
+	g.host.Sockets = list
 	noteMarks(g.host, list)
 	return err
 }
@@ -105,28 +100,6 @@ func noteMarks(h *snapshot.Host, list []sockets.Socket) {
 	for _, s := range list {
 		if s.Mark != 0 && !slices.Contains(h.SocketMarks, s.Mark) {
 			h.SocketMarks = append(h.SocketMarks, s.Mark)
-		}
-	}
-}
-
-// nameSockets finds out who has a connected socket open that is going to be
-// named. A process that cannot be looked at, or that ends meanwhile, is not.
-func nameSockets(h *snapshot.Host, list []sockets.Socket) {
-	asked, wanted := h.Datagrams(), map[string]*snapshot.Socket{}
-	for n := range h.Sockets {
-		if s := &h.Sockets[n]; asked.Elsewhere(s) != nil || asked.IsSuspicious(s) {
-			wanted[fmt.Sprintf("socket:[%d]", list[n].Inode)] = s
-		}
-	}
-	if len(wanted) == 0 {
-		return
-	}
-	files, _ := filepath.Glob("/proc/[0-9]*/fd/*") // only a malformed pattern is an error
-	for _, file := range files {
-		target, _ := os.Readlink(file)
-		if s := wanted[target]; s != nil && s.Process == "" {
-			name, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "comm"))
-			s.Process = strings.TrimSpace(string(name))
 		}
 	}
 }
