@@ -104,7 +104,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	"rule-never-matches": {
 		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}),
 	},
-	"udp-connect": {connectedTo(false), connectedTo(false), connectedTo(true), connectedTo(true)},
+	"udp-connect": {connectedTo("iperf3", false), connectedTo("", false), connectedTo("iperf3", true), connectedTo("", true)},
 	"mtu":         {func(h *snapshot.Host) { h.Interfaces[0].MTU = 9000 }, func(h *snapshot.Host) { h.Interfaces[1].MTU = 1400 }},
 	"tc-programs": {
 		func(h *snapshot.Host) {
@@ -151,10 +151,11 @@ func decidesBy(kind, at, name string, does expr.Any) func(*snapshot.Host) {
 }
 
 // connectedTo has a UDP socket that answers from the wrong address, or might.
-func connectedTo(isSuspicious bool) func(*snapshot.Host) {
+func connectedTo(process string, isSuspicious bool) func(*snapshot.Host) {
 	at := netip.MustParseAddrPort
 	return func(h *snapshot.Host) {
 		h.Sockets = []sockets.Socket{{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000")}, {Local: at("0.0.0.0:5201")}}
+		h.ProcessOf = func(*sockets.Socket) string { return process }
 		if !isSuspicious {
 			h.Flows = []flows.Flow{{Protocol: "udp", Peer: "10.1.0.100", PeerPort: 4000, Self: "10.4.0.100", SelfPort: 5201}}
 		}

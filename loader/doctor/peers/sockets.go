@@ -34,15 +34,15 @@ func ConnectedSockets(h *snapshot.Host) []finding.Finding {
 		port := s.Local.Port()
 		if f := asked[datagram{s.Remote.Addr().String(), s.Remote.Port(), port}]; f != nil && f.Self != s.Local.Addr().String() {
 			return finding.Seen(finding.Error, finding.OrEmpty(f.Interface), fmt.Sprintf(
-				"udp port %d answers %s from %s, but the request went to %s: it connects its wildcard socket, and only its own settings change that",
-				port, s.Remote, s.Local.Addr(), f.Self), showSocket(port, "have it bind to "+f.Self))
+				"%s answers %s from %s, but the request went to %s: it connects its wildcard socket, and only its own settings change that",
+				nameOf(h, s), s.Remote, s.Local.Addr(), f.Self), showSocket(port, "have it bind to "+f.Self)).Of(h.ProcessOf(s))
 		}
 		if len(h.Interfaces) < 2 || s.Remote.Addr().IsLoopback() || !wildcards[port] {
 			return finding.None
 		}
 		return finding.Seen(finding.Warning, "", fmt.Sprintf(
-			"udp port %d has a connected socket %s to %s beside a wildcard one: if a request went to another address, its answers have a wrong source",
-			port, s.Local, s.Remote), showSocket(port, "bind it to the address of the requests"))
+			"%s has a connected socket %s to %s beside a wildcard one: if a request went to another address, its answers have a wrong source",
+			nameOf(h, s), s.Local, s.Remote), showSocket(port, "bind it to the address of the requests")).Of(h.ProcessOf(s))
 	})
 }
 
@@ -50,6 +50,14 @@ func ConnectedSockets(h *snapshot.Host) []finding.Finding {
 type datagram struct {
 	peer               string
 	peerPort, selfPort uint16
+}
+
+// nameOf names a socket by its process, as far as that is known.
+func nameOf(h *snapshot.Host, s *sockets.Socket) string {
+	if process := h.ProcessOf(s); process != "" {
+		return fmt.Sprintf("%s on udp port %d", process, s.Local.Port())
+	}
+	return fmt.Sprintf("udp port %d", s.Local.Port())
 }
 
 // showSocket is the command that names the process.
