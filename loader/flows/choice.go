@@ -4,7 +4,6 @@ package flows
 
 import (
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -196,7 +195,7 @@ func socketOf(p *kernelroute.Packet, q *question) *sockets.Socket {
 // chosen is the interface of the kernel's route, nil where it does not say.
 func (c *chooser) chosen(p kernelroute.Packet) *string {
 	ask := kernelroute.Ask
-	if c.host.Names[p.Device] != "" && !slices.Contains(slices.Collect(maps.Values(c.host.VRFs)), p.Device) {
+	if c.host.Names[p.Device] != "" && !c.host.IsVRF(p.Device) {
 		ask = kernelroute.AskOwn
 	}
 	r, err := ask(p)

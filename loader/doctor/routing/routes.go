@@ -84,7 +84,7 @@ func noDefault(t *snapshot.Routing, name string, family int) string {
 // belongs to a VRF, whose table is another.
 func onlyInVRFs(l *snapshot.Links, family int) bool {
 	return !slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
-		return snapshot.HasFamily(&i, family) && !l.Device(i.Index).VRF
+		return snapshot.HasFamily(&i, family) && i.VRF == 0
 	})
 }
 

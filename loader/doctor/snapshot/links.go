@@ -29,7 +29,6 @@ type Device struct {
 	AltNames  []string
 	MAC       net.HardwareAddr
 	Addresses []netip.Prefix // host bits kept
-	VRF       bool           // a port of one
 	VRFTable  int            // of a VRF itself; 0 for others
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first

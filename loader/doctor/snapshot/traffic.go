@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replypath/loader/flows"
+	"replypath/loader/sockets"
 )
 
 // Traffic is what replypath has seen of packets.
@@ -66,19 +67,15 @@ type Translation struct {
 type Connections struct {
 	// Translations are of what comes from other hosts.
 	Translations []Translation
-	Sockets      []Socket
+	Sockets      []sockets.Socket // of UDP
+	// ProcessOf names one that has a socket open, "" where it is not known. It looks when it is first asked.
+	ProcessOf func(*sockets.Socket) string
 	// Uses are what this host opened from addresses that rules select by.
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
 	UsesError string
 	// SocketMarks are those that sockets give their packets.
 	SocketMarks []uint32
-}
-
-// Socket is a UDP socket.
-type Socket struct {
-	Local, Remote netip.AddrPort // Remote is not valid where it is not connected
-	Process       string         // name of one that has it open, empty where not known
 }
 
 // Use is a connection that this host opened, or a tuple by which it spoke first.
