@@ -139,8 +139,6 @@ func (p *planner) isMendedByEnforcing(f *finding.Finding) bool {
 		return p.Config.ManageRPFilter && f.Automatic
 	case "default-route":
 		return p.Config.FallbackRoute && f.Fix != nil
-	case "wrong-way":
-		return f.Fix != nil // it only observes
 	}
 	return false
 }
@@ -166,7 +164,7 @@ func (p *planner) conclude(plan *Plan) {
 	case p.EnforcesAll() && needless == 0:
 		plan.Summary = "ready: replypath enforces already"
 	case p.EnforcesAll():
-		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", routing.Counted(needless, "rule or the like", "rules and the like"))
+		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", finding.Counted(needless, "rule or the like", "rules and the like"))
 	case p.Attached:
 		plan.Summary = "ready: replypath mode enforce"
 	default:

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// sampleTime is how long counters are watched where some of them tell of wrong ways.
-	sampleTime = time.Second
+	// sampleTime is how long counters are watched where some of them tell of wrong ways, and quietStep how often where nobody is to
+	// wait.
+	sampleTime, quietStep = time.Second, time.Second / 5
 	// fewLost is more than what may be on its way between two counters.
 	fewLost = 3
 	// mostAsked bounds the flows that the kernel is asked about.
@@ -32,7 +33,7 @@ type way struct{ from, to, reason string }
 
 // firstSample reads the counters for the first time.
 func (g *gatherer) firstSample() (err error) {
-	if g.journal == nil || g.Quiet {
+	if g.journal == nil {
 		return nil
 	}
 	g.sampled, err = g.sample()
@@ -78,23 +79,14 @@ func newSample(at time.Time, traffic *status.Traffic) *sample {
 // answers of flows that are alive. What was counted long ago tells nothing about now.
 func (g *gatherer) wrongWays() error {
 	before := g.sampled
-	switch {
-	case g.Quiet:
-		before = new(sample) // what is observed shows without
-	case before == nil:
+	if before == nil {
 		return nil
 	}
-	if len(before.uncorrected) > 0 {
-		time.Sleep(time.Until(before.at.Add(sampleTime)))
+	after, err := g.secondSample(before)
+	if err != nil || after == nil {
+		return err
 	}
-	after := before
-	if !g.Quiet {
-		var err error
-		if after, err = g.sample(); err != nil || after == nil {
-			return err
-		}
-	}
-	was, is := before.uncorrected, after.uncorrected
+	is := after.uncorrected
 	found := map[way]*snapshot.WrongWay{}
 	note := func(w way) *snapshot.WrongWay {
 		if found[w] == nil {
@@ -102,12 +94,12 @@ func (g *gatherer) wrongWays() error {
 		}
 		return found[w]
 	}
-	for w, packets := range is {
-		if packets > was[w] || w.reason == snapshot.ReasonTunnel {
-			note(w).Grown = packets - was[w]
+	for w := range is {
+		if w.reason == snapshot.ReasonTunnel {
+			note(w)
 		}
 	}
-	for w, packets := range lost(before, after) {
+	for w, packets := range g.grown(before, after) {
 		note(w).Grown = packets
 	}
 	g.askForFlows(is, func(w way) { note(w).Flows++ })
@@ -120,9 +112,55 @@ func (g *gatherer) wrongWays() error {
 	return nil
 }
 
-// lost returns the packets that were moved between two samples and not seen leaving, where none was. Counters that go on
+// secondSample is taken some time after the first where that tells of wrong ways. Who is not to wait has it as soon as one shows,
+// and the first once more where no reply failed of late.
+func (g *gatherer) secondSample(before *sample) (after *sample, err error) {
+	fails, step := g.failing() != (counters.Failing{}), sampleTime
+	if g.Quiet {
+		step = quietStep
+	}
+	switch {
+	case g.Quiet && !fails:
+		return before, nil
+	case !fails && len(before.uncorrected) == 0:
+		return g.sample()
+	}
+	for until := before.at.Add(sampleTime); ; {
+		left := time.Until(until)
+		time.Sleep(min(step, left))
+		after, err = g.sample()
+		if err != nil || after == nil || left <= step || len(g.grown(before, after)) > 0 {
+			return after, err
+		}
+	}
+}
+
+// failing is what became of replies of late.
+func (g *gatherer) failing() counters.Failing {
+	if g.host.Status == nil {
+		return counters.Failing{}
+	}
+	return g.host.Status.Counted.Failing
+}
+
+// grown are the packets that went a wrong way between two samples.
+func (g *gatherer) grown(before, after *sample) map[way]uint64 {
+	few := int64(fewLost)
+	if g.failing().Lost > 0 { // then they are not on their way
+		few = 0
+	}
+	found := lost(before, after, few)
+	for w, packets := range after.uncorrected {
+		if was := before.uncorrected[w]; packets > was {
+			found[w] = packets - was
+		}
+	}
+	return found
+}
+
+// lost returns the packets that were moved between two samples and not seen leaving, where none was and they are more than a few. Counters that go on
 // while they are read differ by a few in a hundred.
-func lost(before, after *sample) map[way]uint64 {
+func lost(before, after *sample, few int64) map[way]uint64 {
 	found := map[way]uint64{}
 	for w := range after.asymmetric {
 		asymmetric := int64(after.asymmetric[w] - before.asymmetric[w])
@@ -132,19 +170,19 @@ func lost(before, after *sample) map[way]uint64 {
 				moved -= int64(packets - before.uncorrected[u])
 			}
 		}
-		if after.corrected[w] == before.corrected[w] && moved > max(fewLost, asymmetric/10) {
+		if after.corrected[w] == before.corrected[w] && moved > max(few, asymmetric/10) {
 			found[w] = uint64(moved)
 		}
 	}
 	return found
 }
 
-// askForFlows calls each for flows whose answers leave by the wrong interface as the routes are now, the
+// askForFlows calls each for flows whose answers do not leave, or leave by the wrong interface, as the routes are now, the
 // liveliest first.
 func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
 	var asked []flows.Flow
 	for n := range g.host.Flows {
-		if f := &g.host.Flows[n]; f.Asymmetric && f.Interface != nil && g.mayGoWrong(f) {
+		if f := &g.host.Flows[n]; f.Interface != nil && (f.IdleSeconds < justSeen || f.Asymmetric && g.mayGoWrong(f)) {
 			asked = append(asked, *f)
 		}
 	}
@@ -169,10 +207,18 @@ func (g *gatherer) mayGoWrong(f *flows.Flow) bool {
 	return g.host.Observed(*f.Interface) || f.CorrectedPackets == 0 && f.IdleSeconds < justSeen
 }
 
-// reasonFor returns why the answers of a flow go as routed: where they are to be corrected, what was
+// reasonFor returns why the answers of a flow go as routed, or nowhere: where they are to be corrected, what was
 // counted for these interfaces most and may still hold. It is empty where that is not known.
 func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64) string {
-	if g.host.Observed(*f.Interface) {
+	isSeen := from == "" || g.host.Sees(from)
+	switch {
+	case from == flows.Refused:
+		return snapshot.ReasonNoRoute
+	case !isSeen:
+		return snapshot.ReasonNotManaged
+	case !f.Asymmetric || !g.mayGoWrong(f):
+		return ""
+	case g.host.Observed(*f.Interface):
 		return snapshot.ReasonObserve
 	}
 	best := way{}
@@ -197,7 +243,7 @@ func (g *gatherer) chosen(f *flows.Flow) (name string, known bool) {
 	case f.KernelInterface == nil:
 		return "", false
 	case *f.KernelInterface == flows.NoInterface:
-		return "", g.host.Named(discover.OwnDevice) != nil
+		return "", g.host.HasOwnDevice()
 	}
 	return *f.KernelInterface, true
 }

@@ -113,16 +113,13 @@ func failing(h *snapshot.Host) (found []finding.Finding) {
 		return nil
 	}
 	trace := finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "what becomes of each")
-	c, severity := &h.Status.Counted, finding.Warning
-	if h.FailsMore {
-		severity = finding.Error
-	}
+	c := &h.Status.Counted
 	if n := c.Failing.Lost; n > 0 {
-		found = append(found, finding.Seen(severity, "", fmt.Sprintf("replies were lost: %d packets moved and never seen leaving", n), trace).
+		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("replies were lost: %s moved and never seen leaving", packets(n)), trace).
 			Shown(n, c.Since))
 	}
 	if n := c.Failing.Uncorrected; n > 0 {
-		found = append(found, finding.Seen(severity, "", fmt.Sprintf("replies not corrected: %d packets left as routed", n), trace).
+		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("replies not corrected: %s left as routed", packets(n)), trace).
 			Shown(n, c.Since))
 	}
 	return found

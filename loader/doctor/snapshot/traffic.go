@@ -41,6 +41,9 @@ const (
 	ReasonLinkDown = "link_down"
 	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
 	ReasonLost = "lost"
+	// ReasonNoRoute, ReasonNotManaged are of explain: a route or a rule refuses the replies; they leave by From, where no program of
+	// ours is.
+	ReasonNoRoute, ReasonNotManaged = "no_route", "not_managed"
 	// ReasonTunnel: what the packets asked for is an address of From; To is a tunnel that the configuration did not name.
 	ReasonTunnel = "unnamed_tunnel"
 )
