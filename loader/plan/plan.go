@@ -33,7 +33,7 @@ type Plan struct {
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
-	Mended       []finding.Finding    `json:"mended"` // errors that enforcing mends
+	Mended       []finding.Finding    `json:"mended"` // what enforcing mends
 }
 
 // Verdicts of a plan.
@@ -103,10 +103,9 @@ func (p *planner) plan(since time.Time) *Plan {
 	mended := []finding.Finding{}
 	for _, f := range doctor.Judge(p.Host) {
 		switch {
-		case f.Severity != finding.Error:
 		case p.isMendedByEnforcing(&f):
 			mended = append(mended, f)
-		default:
+		case f.Severity == finding.Error:
 			p.blocked = append(p.blocked, f)
 		}
 	}
@@ -132,9 +131,13 @@ func (p *planner) plan(since time.Time) *Plan {
 	return plan
 }
 
-// isMendedByEnforcing tells of an error that replypath itself mends once it enforces.
+// isMendedByEnforcing tells of what replypath itself mends once it enforces.
 func (p *planner) isMendedByEnforcing(f *finding.Finding) bool {
 	switch f.Check {
+	case "addresses":
+		return f.Fix != nil
+	case "wrong-way":
+		return f.Severity == finding.Warning && f.Fix != nil // it only observes
 	case "rp-filter":
 		return p.Config.ManageRPFilter && f.Automatic
 	case "default-route":

@@ -113,7 +113,7 @@ The state of a gateway is:
 		case !anyAttached(s.Interfaces):
 			err = errors.New("no interface is attached: replypath check says what the configuration lacks")
 		case s.Health.State == finding.Failed:
-			err = errors.New("replies, or what this host opens, fail now: replypath doctor says what to do")
+			err = errors.New("replies, or what this host opens, fail now: see replypath doctor")
 		default:
 			return nil
 		}

@@ -26,7 +26,7 @@ func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 		if slices.Contains(h.Config.Flags.Interfaces, entry.Name) {
 			who = "--interface"
 		}
-		text := fmt.Sprintf("interface %s, which %s names, does not exist: nothing is done for it", entry.Name, who)
+		text := fmt.Sprintf("%s is not there: %s names it, and nothing is done for it", entry.Name, who)
 		if near := nearName(h, entry.Name); near != "" {
 			return finding.Problem(finding.Error, entry.Name, fmt.Sprintf("%s; %s is there", text, near),
 				remedy.Rename(&h.State, entry.Name, near))
