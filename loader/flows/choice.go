@@ -250,7 +250,7 @@ func (c *chooser) chosen(p kernelroute.Packet) *string {
 	switch {
 	case err != nil:
 		return nil
-	case errors.Is(r.Err, unix.ENETUNREACH):
+	case errors.Is(r.Err, unix.ENETUNREACH) && (p.Device != 0 || c.indexOf(discover.OwnDevice) == 0): // else its route would do
 		return new(NoInterface)
 	case r.Err != nil:
 		return new(Refused)

@@ -50,8 +50,8 @@ var badHosts = []struct {
 			"ip route add 10.9.0.0/24 dev tun9; ip -6 route add 2001:db8:9::/64 dev tun9"), "failed", "wrong-way"},
 	}},
 	{"", []badState{
-		{"refused to some peers", askedAnd("ip route add blackhole 10.9.0.0/24; ip -6 route add unreachable 2001:db8:9::/64"), "degraded", "wrong-way"},
-		{"refused to an address", shell("ip rule add from 10.2.0.100 unreachable; ip -6 rule add from 2001:db8:2::100 unreachable"), "degraded", "addresses"},
+		{"refused to some peers", askedAnd("ip route add blackhole 10.9.0.0/24; ip -6 route add unreachable 2001:db8:9::/64"), "failed", "wrong-way"},
+		{"refused to an address", shell("ip rule add from 10.2.0.100 unreachable; ip -6 rule add from 2001:db8:2::100 unreachable"), "failed", "addresses"},
 	}},
 	{"interfaces: [{name: eth0}, {name: eth1}, {name: eth9}]\n", []badState{
 		{"a name that nothing has", nil, "failed", "missing-interface"},

@@ -84,7 +84,7 @@ func TestObservedWrongWayAsPacketsPass(t *testing.T) {
 	})
 	close(stop)
 	<-done
-	found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "1 live flows")
+	found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "1 live flow")
 	if want := "replypath mode enforce --pin-dir " + p.PinDir; product.OrEmpty(found.Fix) != want {
 		t.Errorf("fix %q, not %q", product.OrEmpty(found.Fix), want)
 	}

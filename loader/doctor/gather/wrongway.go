@@ -102,7 +102,10 @@ func (g *gatherer) wrongWays() error {
 	for w, packets := range g.grown(before, after) {
 		note(w).Grown = packets
 	}
-	g.askForFlows(is, func(w way) { note(w).Flows++ })
+	g.askForFlows(is, func(f *flows.Flow, w way) {
+		note(w).Flows++
+		note(w).Answered = note(w).Answered || f.Asymmetric || f.State == flows.StateEstablished
+	})
 	for _, w := range found {
 		g.host.WrongWays = append(g.host.WrongWays, *w)
 	}
@@ -179,7 +182,7 @@ func lost(before, after *sample, few int64) map[way]uint64 {
 
 // askForFlows calls each for flows whose answers do not leave, or leave by the wrong interface, as the routes are now, the
 // liveliest first.
-func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
+func (g *gatherer) askForFlows(counted map[way]uint64, each func(*flows.Flow, way)) {
 	var asked []flows.Flow
 	for n := range g.host.Flows {
 		if f := &g.host.Flows[n]; f.Interface != nil && (f.IdleSeconds < justSeen || f.Asymmetric && g.mayGoWrong(f)) {
@@ -196,7 +199,7 @@ func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
 			continue
 		}
 		if reason := g.reasonFor(f, from, counted); reason != "" {
-			each(way{from, *f.Interface, reason})
+			each(f, way{from, *f.Interface, reason})
 		}
 	}
 }

@@ -87,7 +87,7 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 			"where the daemon runs, as on the host or in its container")}
 	}
 	return finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {
-		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo)
+		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("%s has no program of replypath at %s%s", p.Interface, p.Direction, expected), todo)
 	})
 }
 

@@ -68,19 +68,19 @@ func TestMissingPrograms(t *testing.T) {
 		{"not attached", nil, nil},
 		{"attached", attached(all...), nil},
 		{"half", attached(all[0], all[1], all[2], testhost.Hook(testhost.Eth1, true, false, "theirs", false)), []string{
-			"error eth1: no program of replypath at egress" + text + " => systemctl restart replypath",
+			"error eth1: eth1 has no program of replypath at egress" + text + " => systemctl restart replypath",
 		}},
 		{"in another pin directory", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
 		}, []string{
-			"error eth1: no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
+			"error eth1: eth1 has no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
 		}},
 		{"beside a daemon that cannot be seen", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.Daemon = new(snapshot.Daemon)
 		}, []string{
-			"error eth1: no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
+			"error eth1: eth1 has no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
 				" ?? replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container",
 		}},
 	})

@@ -18,7 +18,7 @@ import (
 func OwnAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.OwnWays, func(w *snapshot.OwnWay) finding.Finding {
 		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && best != nil && !best.Refuses() { // else `default-route` says so
-			return finding.Seen(finding.Warning, w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
+			return finding.Seen(refusal(h, w.On), w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
 				w.Address.Addr(), w.On, w.Address.Masked()), listRouting)
 		}
 		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
@@ -57,6 +57,16 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 		return failing(h)
 	}
 	return found
+}
+
+// refusal is an error where flows are refused replies that had some. Who never had one may be meant to have none.
+func refusal(h *snapshot.Host, device string) finding.Severity {
+	if slices.ContainsFunc(h.WrongWays, func(w snapshot.WrongWay) bool {
+		return w.To == device && w.Reason == snapshot.ReasonNoRoute && w.Answered
+	}) {
+		return finding.Error
+	}
+	return finding.Warning
 }
 
 // isToldElsewhere tells of what has its cause in the findings of `link`, `missing-interface`, `default-route` or `addresses`.
@@ -130,7 +140,7 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 		return finding.Seen(finding.Error, w.To, text+": no mac of a next hop is known there",
 			finding.Explained("ip neigh show dev "+finding.Quote(w.To), "name the one that has to get the replies under gateways"))
 	case snapshot.ReasonNoRoute:
-		return finding.Seen(finding.Warning, w.To, fmt.Sprintf("replies of %s are refused: %s, reason %s: a route or a rule does, to their peers",
+		return finding.Seen(refusal(h, w.To), w.To, fmt.Sprintf("replies of %s are refused: %s, reason %s: a route or a rule does, to their peers",
 			w.To, figures(w), w.Reason), listRouting)
 	case snapshot.ReasonNotManaged:
 		return finding.Problem(finding.Error, w.To, text+": replypath is not attached there", remedy.ConfigureInterface(h, w.From, ""))

@@ -73,6 +73,10 @@ func TestWrongWays(t *testing.T) {
 			"warning eth1: replies of eth1 are refused: 2 live flows, reason no_route: a route or a rule does, to their peers" +
 				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
 		}},
+		{"refused to who was answered", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 1, Answered: true}), []string{
+			"error eth1: replies of eth1 are refused: 1 live flow, reason no_route: a route or a rule does, to their peers" +
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
+		}},
 		{"by an interface without programs", testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}), []string{
 			"error eth1: replies of eth1 leave by tun9: 2 live flows, reason not_managed: replypath is not attached there" +
 				" => set interfaces: [{name: eth0}, {name: eth1}, {name: tun9}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",

@@ -32,7 +32,8 @@ type WrongWay struct {
 	Packets  uint64 // since it was pinned
 	Grown    uint64 // of these, while the snapshot was taken
 	Took     time.Duration
-	Flows    int // alive, with the kernel's route leading by From
+	Flows    int  // alive, with the kernel's route leading by From
+	Answered bool // some of these were answered before
 }
 
 // Reasons that more than a text depends on.
