@@ -60,7 +60,7 @@ func (w *Watch) Health() finding.Health {
 	return w.health
 }
 
-// waitFor is how long a look is waited for where the one before is out of date for a while; of the first there is none.
+// waitFor is how long a look is waited for where the one before is out of date for a while. Before the first that is forever.
 func waitFor(outOfDate time.Duration) time.Duration {
 	if outOfDate > aged && outOfDate < math.MaxInt64 {
 		return longWait

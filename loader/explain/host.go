@@ -69,10 +69,10 @@ func (h *Host) Refresh() error {
 		}
 		for place, list := range map[attach.Direction]*[]int{attach.Ingress: &h.recording, attach.Egress: &h.seen} {
 			_, attached, err := attacher.Attached(attach.Interface{Index: r.Index, Name: link.Attrs().Name}, place)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if attached {
+			case attached:
 				*list = append(*list, r.Index)
 			}
 		}

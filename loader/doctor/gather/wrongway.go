@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	// sampleTime is how long counters are watched where some of them tell of wrong ways, and quietStep how often where nobody is to
-	// wait.
-	sampleTime, quietStep = time.Second, time.Second / 5
+	// sampleTime is how long counters are watched where some of them tell of wrong ways.
+	sampleTime = time.Second
 	// fewLost is more than what may be on its way between two counters.
 	fewLost = 3
 	// mostAsked bounds the flows that the kernel is asked about.
@@ -82,11 +81,17 @@ func (g *gatherer) wrongWays() error {
 	if before == nil {
 		return nil
 	}
-	after, err := g.secondSample(before)
-	if err != nil || after == nil {
-		return err
+	after := before
+	if fails := g.failing() != (counters.Failing{}); fails || !g.Quiet {
+		if fails || len(before.uncorrected) > 0 {
+			time.Sleep(time.Until(before.at.Add(sampleTime)))
+		}
+		var err error
+		if after, err = g.sample(); err != nil || after == nil {
+			return err
+		}
 	}
-	is := after.uncorrected
+	was, is := before.uncorrected, after.uncorrected
 	found := map[way]*snapshot.WrongWay{}
 	note := func(w way) *snapshot.WrongWay {
 		if found[w] == nil {
@@ -94,12 +99,16 @@ func (g *gatherer) wrongWays() error {
 		}
 		return found[w]
 	}
-	for w := range is {
-		if w.reason == snapshot.ReasonTunnel {
-			note(w)
+	for w, packets := range is {
+		if packets > was[w] || w.reason == snapshot.ReasonTunnel {
+			note(w).Grown = packets - was[w]
 		}
 	}
-	for w, packets := range g.grown(before, after) {
+	few := int64(fewLost)
+	if g.failing().Lost > 0 { // then these are not on their way
+		few = 0
+	}
+	for w, packets := range lost(before, after, few) {
 		note(w).Grown = packets
 	}
 	g.askForFlows(is, func(f *flows.Flow, w way) {
@@ -115,29 +124,6 @@ func (g *gatherer) wrongWays() error {
 	return nil
 }
 
-// secondSample is taken some time after the first where that tells of wrong ways. Who is not to wait has it as soon as one shows,
-// and the first once more where no reply failed of late.
-func (g *gatherer) secondSample(before *sample) (after *sample, err error) {
-	fails, step := g.failing() != (counters.Failing{}), sampleTime
-	if g.Quiet {
-		step = quietStep
-	}
-	switch {
-	case g.Quiet && !fails:
-		return before, nil
-	case !fails && len(before.uncorrected) == 0:
-		return g.sample()
-	}
-	for until := before.at.Add(sampleTime); ; {
-		left := time.Until(until)
-		time.Sleep(min(step, left))
-		after, err = g.sample()
-		if err != nil || after == nil || left <= step || len(g.grown(before, after)) > 0 {
-			return after, err
-		}
-	}
-}
-
 // failing is what became of replies of late.
 func (g *gatherer) failing() counters.Failing {
 	if g.host.Status == nil {
@@ -146,23 +132,8 @@ func (g *gatherer) failing() counters.Failing {
 	return g.host.Status.Counted.Failing
 }
 
-// grown are the packets that went a wrong way between two samples.
-func (g *gatherer) grown(before, after *sample) map[way]uint64 {
-	few := int64(fewLost)
-	if g.failing().Lost > 0 { // then they are not on their way
-		few = 0
-	}
-	found := lost(before, after, few)
-	for w, packets := range after.uncorrected {
-		if was := before.uncorrected[w]; packets > was {
-			found[w] = packets - was
-		}
-	}
-	return found
-}
-
-// lost returns the packets that were moved between two samples and not seen leaving, where none was and they are more than a few. Counters that go on
-// while they are read differ by a few in a hundred.
+// lost returns the packets that were moved between two samples and not seen leaving, where none was, if they are more than a few.
+// Counters that go on while they are read differ by a few in a hundred.
 func lost(before, after *sample, few int64) map[way]uint64 {
 	found := map[way]uint64{}
 	for w := range after.asymmetric {
@@ -213,11 +184,11 @@ func (g *gatherer) mayGoWrong(f *flows.Flow) bool {
 // reasonFor returns why the answers of a flow go as routed, or nowhere: where they are to be corrected, what was
 // counted for these interfaces most and may still hold. It is empty where that is not known.
 func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64) string {
-	isSeen := from == "" || g.host.Sees(from)
+	to := g.host.Named(*f.Interface)
 	switch {
 	case from == flows.Refused:
 		return snapshot.ReasonNoRoute
-	case !isSeen:
+	case from != "" && !g.host.Sees(from):
 		return snapshot.ReasonNotManaged
 	case !f.Asymmetric || !g.mayGoWrong(f):
 		return ""
@@ -226,17 +197,12 @@ func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64)
 	}
 	best := way{}
 	for w, packets := range counted {
-		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLinkDown && g.isUp(w.to)
+		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLinkDown && to != nil && to.Up
 		if w.from == from && w.to == *f.Interface && !isCured && packets > counted[best] {
 			best = w
 		}
 	}
 	return best.reason
-}
-
-func (g *gatherer) isUp(name string) bool {
-	i := g.host.Named(name)
-	return i != nil && i.Up
 }
 
 // chosen returns by which interface the kernel would send an answer, empty for replypath's own device. It is not known

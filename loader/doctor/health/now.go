@@ -125,6 +125,8 @@ func failing(h *snapshot.Host) (found []finding.Finding) {
 	return found
 }
 
+func packets(n uint64) string { return finding.Counted(n, "packet", "packets") }
+
 // WithoutGateway finds interfaces whose replies are to go to a gateway, and that have none.
 func WithoutGateway(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {

@@ -126,8 +126,6 @@ func figures(w *snapshot.WrongWay) string {
 	return strings.Join(words, ", ")
 }
 
-func packets(n uint64) string { return finding.Counted(n, "packet", "packets") }
-
 // wrongWay says why it is so, and what there is to be done.
 func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Finding {
 	link := "ip -details link show dev " + finding.Quote(w.To)
