@@ -56,7 +56,10 @@ var badHosts = []struct {
 	{"interfaces: [{name: eth0}, {name: eth1}, {name: eth9}]\n", []badState{
 		{"a name that nothing has", nil, "failed", "missing-interface"},
 	}},
-	{"", []badState{{noDaemon, nil, "degraded", "configuration"}}},
+	{"", []badState{
+		{noDaemon, nil, "degraded", "configuration"},
+		{"programs are taken off", takeOff, "failed", "attached"},
+	}},
 }
 
 const noDaemon = "no daemon"
@@ -76,6 +79,15 @@ func askedAnd(script string) func(*testing.T, *topology.TwoNIC, *product.Product
 func askByEth1(t *testing.T, n *topology.TwoNIC, _ *product.Product) {
 	for _, f := range traffic.Families {
 		traffic.Ask(t, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+	}
+}
+
+// takeOff has what looks at replies be gone, which explain sees.
+func takeOff(t *testing.T, n *topology.TwoNIC, p *product.Product) {
+	host.Shell(t, n.Server.Host, "rm "+p.PinDir+"/links/*-egress")
+	e := p.Explain("--peer", "10.9.0.100", "--self", "10.2.0.100", "--interface", "eth1")
+	if e.Verdict != "fallback" || product.OrEmpty(e.Reason) != "not_managed" {
+		t.Errorf("%s", e)
 	}
 }
 

@@ -51,6 +51,11 @@ func TestWrap(t *testing.T) {
 			t.Errorf("%q is wrapped to %q, not %q", text, got, want)
 		}
 	}
+	p := Page{Prose: 12} // as in a pipe
+	p.Facts([2]string{"a", "two lines of words"})
+	if got := p.String(); got != "a  two lines\n   of words\n" {
+		t.Errorf("a fact is wrapped to %q", got)
+	}
 }
 
 // TestFit: what matters least goes first, and what never goes stays where nothing fits.
