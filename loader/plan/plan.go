@@ -107,6 +107,8 @@ func (p *planner) plan(since time.Time) *Plan {
 			mended = append(mended, f)
 		case f.Severity == finding.Error:
 			p.blocked = append(p.blocked, f)
+		case f.Severity == finding.Warning:
+			p.warned++
 		}
 	}
 	plan := &Plan{
@@ -172,6 +174,9 @@ func (p *planner) conclude(plan *Plan) {
 		plan.Summary = "ready: replypath mode enforce"
 	default:
 		plan.Summary = "ready: replypath try"
+	}
+	if isDone := plan.Verdict == NothingToDo || p.EnforcesAll() && plan.Verdict == Ready; isDone && p.warned > 0 {
+		plan.Summary += "; doctor has " + finding.Counted(p.warned, "warning", "warnings")
 	}
 }
 

@@ -19,10 +19,15 @@ import (
 	"replypath/metrics"
 )
 
-// DownInterfaces finds managed interfaces by which nothing leaves. One without an address may be a port that nobody uses.
+// isDown tells of an interface by which nothing leaves. One without an address and a gateway may be a port that nobody uses.
+func isDown(h *snapshot.Host, i *discover.Interface) bool {
+	return !i.Up && (len(i.Addresses) > 0 || h.HasGateway(i.Index))
+}
+
+// DownInterfaces finds managed interfaces by which nothing leaves.
 func DownInterfaces(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		if i.Up || len(i.Addresses) == 0 {
+		if !isDown(h, i) {
 			return finding.None
 		}
 		severity, text := finding.Warning, i.Name+" is down: replies to what arrives there cannot leave by it"

@@ -19,7 +19,7 @@ func TestDownInterfaces(t *testing.T) {
 	down := func(h *snapshot.Host) { h.Interfaces[1].Up = false }
 	testhost.Check(t, DownInterfaces, []testhost.Wants{
 		{"up", nil, nil},
-		{"without an address", func(h *snapshot.Host) { down(h); h.Interfaces[1].Addresses = nil }, nil},
+		{"without an address and a gateway", func(h *snapshot.Host) { down(h); h.Interfaces[1].Addresses, h.Gateways = nil, nil }, nil},
 		{"down", down, []string{"warning eth1: eth1 is down: replies to what arrives there cannot leave by it" + look}},
 		{"in use", func(h *snapshot.Host) {
 			down(h)

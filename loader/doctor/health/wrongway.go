@@ -73,7 +73,7 @@ func refusal(h *snapshot.Host, device string) finding.Severity {
 func isToldElsewhere(h *snapshot.Host, w *snapshot.WrongWay) bool {
 	switch i := h.Named(w.To); w.Reason {
 	case snapshot.ReasonLinkDown:
-		return i != nil && !i.Up && len(i.Addresses) > 0 || i == nil && remedy.EntryOf(h, w.To) != nil
+		return i != nil && isDown(h, i) || i == nil && remedy.EntryOf(h, w.To) != nil
 	case snapshot.ReasonNoRoute:
 		return slices.ContainsFunc(h.OwnWays, func(o snapshot.OwnWay) bool { return o.On == w.To && o.By == "" })
 	}
