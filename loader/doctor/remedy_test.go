@@ -74,8 +74,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	},
 	"gateway": {
 		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *snapshot.Host) { h.Gateways[0].State = nexthop.StateFailed },
-		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateProbe }, func(h *snapshot.Host) { h.Interfaces[1].Up = false },
-		func(h *snapshot.Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true },
+		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateProbe },
 	},
 	"unnamed-router": {func(h *snapshot.Host) {
 		testhost.ThroughUnnamed(h)

@@ -6,12 +6,15 @@ import (
 	"testing"
 
 	"replypath/loader/attach"
-	"replypath/loader/counters"
 	"replypath/test/await"
 )
 
 // halfAttached lacks the egress program of one interface.
-type halfAttached struct{ lacking string }
+type halfAttached struct {
+	attach.Means // whose other methods nobody calls
+
+	lacking string
+}
 
 func (h halfAttached) Attached(i attach.Interface, d attach.Direction) (attach.Mechanism, bool, error) {
 	return attach.TCX, i.Name != h.lacking || d != attach.Egress, nil
@@ -19,7 +22,7 @@ func (h halfAttached) Attached(i attach.Interface, d attach.Direction) (attach.M
 
 // TestUnattached: an interface that lacks one program is named, and one that does not exist is told apart from it.
 func TestUnattached(t *testing.T) {
-	p := &Published{Attacher: func() counters.Attacher { return halfAttached{"eth1"} }}
+	p := &Published{Attacher: func() attach.Means { return halfAttached{lacking: "eth1"} }}
 	p.Publish(&View{
 		Interfaces: []Interface{{Interface: attach.Interface{Index: 2, Name: "eth0"}}, {Interface: attach.Interface{Index: 3, Name: "eth1"}}},
 		Missing:    []string{"eth2"},

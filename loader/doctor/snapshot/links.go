@@ -47,6 +47,11 @@ func (l *Links) Catches(name string) bool {
 	return find(l.Caught, func(i *discover.Interface) bool { return i.Name == name }) != nil
 }
 
+// HasOwnDevice tells whether replypath's own device is there.
+func (l *Links) HasOwnDevice() bool {
+	return find(l.Devices, func(d *Device) bool { return d.Name == discover.OwnDevice }) != nil
+}
+
 // Named returns a managed interface by its name, nil for others.
 func (l *Links) Named(name string) *discover.Interface {
 	return find(l.Interfaces, func(i *discover.Interface) bool { return i.Name == name })

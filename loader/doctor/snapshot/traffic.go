@@ -33,7 +33,8 @@ type WrongWay struct {
 	Packets  uint64 // since it was pinned
 	Grown    uint64 // of these, while the snapshot was taken
 	Took     time.Duration
-	Flows    int // alive, with the kernel's route leading by From
+	Flows    int  // alive, with the kernel's route leading by From
+	Answered bool // some of these were answered before
 }
 
 // Reasons that more than a text depends on.
@@ -42,6 +43,9 @@ const (
 	ReasonLinkDown = "link_down"
 	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
 	ReasonLost = "lost"
+	// ReasonNoRoute, ReasonNotManaged are of explain: a route or a rule refuses the replies; they leave by From, where no program of
+	// ours is.
+	ReasonNoRoute, ReasonNotManaged = "no_route", "not_managed"
 	// ReasonTunnel: what the packets asked for is an address of From; To is a tunnel that the configuration did not name.
 	ReasonTunnel = "unnamed_tunnel"
 )
