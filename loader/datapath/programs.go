@@ -103,16 +103,6 @@ func loadedInto(structs ...any) map[string]*ebpf.Program {
 	return programs
 }
 
-// programNames returns the names of the programs that structs are for.
-func programNames(structs ...any) (names []string) {
-	for _, into := range structs {
-		for name := range byTag[*ebpf.Program](into) {
-			names = append(names, strings.TrimPrefix(name, programPrefix))
-		}
-	}
-	return names
-}
-
 // All returns all of them.
 func (s *ProgramSet) All() []*ebpf.Program { return slices.Collect(maps.Values(s.byName)) }
 
