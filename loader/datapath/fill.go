@@ -5,7 +5,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -26,8 +25,6 @@ func (d *Datapath) Fill() error {
 		switch name {
 		case bpf.DatapathMapOutbound:
 			err = copyNotes(to, from)
-		case bpf.DatapathMapAsked:
-			err = copyAsked(to, from)
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
 		}
@@ -125,31 +122,4 @@ func copyNotes(to, from *ebpf.Map) error {
 			return nil
 		}
 	}
-}
-
-// copyAsked copies who asked last. What finds no room comes back with the next question.
-func copyAsked(to, from *ebpf.Map) (err error) {
-	read := eachSet(from, func(set *bpf.DatapathAskedSet) bool {
-		for way, asker := range set.Asker {
-			if asker == 0 {
-				continue
-			}
-			index, _ := bpf.Sets(asker, to.MaxEntries())
-			var into bpf.DatapathAskedSet
-			if into, err = readSet[bpf.DatapathAskedSet](to, index); err != nil {
-				return false
-			}
-			free := slices.Index(into.Asker[:], 0)
-			if free < 0 {
-				continue
-			}
-			into.Asker[free], into.Flow[free] = asker, set.Flow[way]
-			if err = to.Put(index, &into); err != nil {
-				err = fmt.Errorf("write set %d: %w", index, err)
-				return false
-			}
-		}
-		return true
-	})
-	return errors.Join(read, err)
 }

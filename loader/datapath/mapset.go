@@ -107,9 +107,10 @@ func (s *mapSet) replacedTables() []Table {
 	return tablesOf(flows, tags)
 }
 
-// isCopied tells of maps whose entries are copied to one that takes their place.
+// isCopied tells of maps whose entries are copied to one that takes their place. Who has asked last matters for a moment only, in
+// which nothing is taken for begun by the host (GracePeriod).
 func isCopied(name string) bool {
-	return isSized(name) || name == bpf.DatapathMapEvents
+	return isSized(name) && name != bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
 }
 
 // isCounter tells of maps that are shared by all versions: the number of an event

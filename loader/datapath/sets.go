@@ -3,8 +3,6 @@
 package datapath
 
 import (
-	"errors"
-	"fmt"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -73,9 +71,6 @@ func isSized(name string) bool {
 	return is
 }
 
-// Places returns how many entries a map of sets has room for.
-func Places(sets *ebpf.Map) uint64 { return places(sets.MaxEntries()) }
-
 func places(sets uint32) uint64 { return uint64(sets) * uint64(bpf.DatapathWaysWAYS) }
 
 // Capacity returns how many flows a map of sets is meant for.
@@ -86,38 +81,4 @@ func capacity(sets uint32) int { return int(places(sets) * 2 / 3) }
 // largestCapacity is that of the largest of the tables that share a map of so many sets.
 func largestCapacity(sets uint32) int {
 	return capacity(regions(sets)[bpf.DatapathTableTABLE_ESTABLISHED].Sets)
-}
-
-// batch is how many sets are read by one system call.
-const batch = 256
-
-// eachSet calls visit for every set of a map until it returns false.
-func eachSet[Set any](from *ebpf.Map, visit func(*Set) bool) error {
-	var (
-		cursor  ebpf.MapBatchCursor
-		indices = make([]uint32, batch)
-		sets    = make([]Set, batch)
-	)
-	for {
-		count, err := from.BatchLookup(&cursor, indices, sets, nil)
-		last := errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !last {
-			return fmt.Errorf("read sets: %w", err)
-		}
-		for i := range count {
-			if !visit(&sets[i]) {
-				return nil
-			}
-		}
-		if last {
-			return nil
-		}
-	}
-}
-
-func readSet[Set any](from *ebpf.Map, index uint32) (set Set, err error) {
-	if err := from.Lookup(index, &set); err != nil {
-		return set, fmt.Errorf("read set %d: %w", index, err)
-	}
-	return set, nil
 }

@@ -78,9 +78,9 @@ func (t *Table) Each(visit func(digest uint64, flow *bpf.DatapathFlow) bool) (er
 func (t *Table) Find(digest uint64) (*bpf.DatapathFlow, error) {
 	first, second := bpf.Sets(digest, t.region.Sets)
 	for _, index := range []uint32{first, second} {
-		set, err := readSet[bpf.DatapathFlowSet](t.flows, t.region.First+index)
-		if err != nil {
-			return nil, err
+		var set bpf.DatapathFlowSet
+		if err := t.flows.Lookup(t.region.First+index, &set); err != nil {
+			return nil, fmt.Errorf("read set %d: %w", index, err)
 		}
 		if way := slices.Index(set.Digest[:], digest); way >= 0 {
 			return &set.Flow[way], nil
