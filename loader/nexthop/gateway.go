@@ -87,15 +87,12 @@ type OwnRoute struct {
 // An address of this host is no gateway, nor is one that it has in another VRF.
 // A route by a nexthop object names its gateway only where net.ipv4.nexthop_compat_mode is 1.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
-	hops, reaches := dump.NewValues(collectHops), make(reaches)
-	if err := dump.ReadRoutes(hops, reaches); err != nil {
+	var t Table
+	if err := t.ReadIfDue(); err != nil {
 		return nil, err
 	}
-	rules, err := dump.Rules(nl)
-	if err != nil {
-		return nil, err
-	}
-	return resolveAll(nl, managed, hops.List(), reaches, rules)
+	found, err := Find(nl, managed, &t)
+	return found.Gateways, err
 }
 
 func resolveAll(
