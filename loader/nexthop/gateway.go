@@ -42,6 +42,11 @@ type Gateway struct {
 	Main bool
 }
 
+// Takes tells whether it takes packets of a family, unix.AF_INET or unix.AF_INET6.
+func (g *Gateway) Takes(family int) bool {
+	return g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6
+}
+
 // Reach returns what is routed by the gateway in a family, unix.AF_INET or unix.AF_INET6.
 func (g *Gateway) Reach(family int) Reach {
 	if family == unix.AF_INET {

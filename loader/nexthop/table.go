@@ -54,15 +54,8 @@ type knowledge struct {
 	hops     *dump.Values[hop]
 	networks networks
 	reaches  reaches
-	last     way    // of the last plain route
-	isLast   bool   // which was the last of all
+	wasPlain bool   // the last route led by one gateway, and was no default route
 	reached  *found // by the last route
-}
-
-// way is all that a route tells whose network does not matter.
-type way struct {
-	family, kind, table, protocol int
-	hop                           dump.Hop
 }
 
 // reading is one that goes on beside other work.
@@ -171,7 +164,7 @@ func (k *knowledge) take(family int, from *knowledge) {
 
 // Begin is dump.Collector's.
 func (k *knowledge) Begin(family int) {
-	k.last, k.isLast, k.reached = way{}, false, nil
+	k.wasPlain, k.reached = false, nil
 	for _, c := range []dump.Collector{k.scan, k.hops, k.networks, k.reaches} {
 		c.Begin(family)
 	}
@@ -179,12 +172,13 @@ func (k *knowledge) Begin(family int) {
 
 // Collect is dump.Collector's. Of a million routes most tell no more than the one before, but their network.
 func (k *knowledge) Collect(r *dump.Route) {
-	isAsBefore := k.isAsBefore(r)
+	isAsBefore := r.Another && k.wasPlain && r.Dst.Bits() > 0
 	if !isAsBefore {
 		k.collectWay(r)
+		k.wasPlain = len(r.Hops) == 1 && r.Hops[0].Gateway.IsValid() && r.Dst.Bits() > 0 && r.Type == unix.RTN_UNICAST
 	}
 	k.networks.Collect(r)
-	if isAsBefore && r.Another && k.reached != nil {
+	if isAsBefore && k.reached != nil {
 		k.reached.add(r.Dst.Masked())
 	} else {
 		k.reached, _ = k.reaches.collect(r)
@@ -194,20 +188,6 @@ func (k *knowledge) Collect(r *dump.Route) {
 func (k *knowledge) collectWay(r *dump.Route) {
 	k.scan.Collect(r)
 	k.hops.Collect(r)
-}
-
-func (k *knowledge) isAsBefore(r *dump.Route) bool {
-	if len(r.Hops) != 1 || !r.Hops[0].Gateway.IsValid() || r.Dst.Bits() == 0 || r.Type != unix.RTN_UNICAST {
-		k.isLast = false
-		return false
-	}
-	if k.isLast && r.Another {
-		return true
-	}
-	this := way{r.Family, r.Type, r.Table, r.Protocol, r.Hops[0]}
-	isSame := this == k.last
-	k.last, k.isLast = this, true
-	return isSame
 }
 
 // End waits for what Begin has begun, and forgets it.
