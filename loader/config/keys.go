@@ -30,27 +30,6 @@ func (c *Config) fields() []field {
 	}
 }
 
-// places say where each key belongs: at the top, or else below the first key that has it.
-func (c *Config) places() map[string]string {
-	below := map[string][]field{
-		"interfaces": new(Interface).fields(), "exclude": new(Exclusion).fields(),
-		"flow_table": c.flowTableFields(), "metrics": c.Metrics.fields(), "log": c.Log.fields(),
-	}
-	places := make(map[string]string)
-	add := func(key, place string) {
-		if places[key] == "" {
-			places[key] = place
-		}
-	}
-	for _, top := range c.fields() {
-		add(top.name, "to the top level")
-		for _, f := range below[top.name] {
-			add(f.name, "below "+top.name)
-		}
-	}
-	return places
-}
-
 func (c *Config) setIgnoreInterfaces(v value) error {
 	c.IgnoreInterfaces = []string{}
 	if err := v.atMost(maxIgnored, "use globs"); err != nil {

@@ -19,13 +19,11 @@ type value struct {
 	file string
 	line int
 	key  string // path of keys, as in "interfaces[0].next_hop"; empty at the top
-	// places say where the keys that there are belong, for one that stands at a wrong place.
-	places map[string]string
 }
 
 // at returns the value of a node below v. An alias stands for what it names.
 func (v value) at(node *yaml.Node, key string) value {
-	child := value{node: node, file: v.file, line: node.Line, key: key, places: v.places}
+	child := value{node: node, file: v.file, line: node.Line, key: key}
 	for child.node.Kind == yaml.AliasNode {
 		child.node = child.node.Alias
 	}
