@@ -62,7 +62,7 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 	}
 	switch e.Kind {
 	case nexthop.KindLink:
-		return r.last.bystanders.Note(e.Link, e.Removed) && discover.Entry(r.config.Interfaces, e.Link.Name, nil) == nil
+		return r.last.bystanders.Note(e.Interface, e.LinkKind, e.Removed) && discover.Entry(r.config.Interfaces, e.Name, nil) == nil
 	case nexthop.KindAddress:
 		return !e.Global
 	case nexthop.KindSysctl:

@@ -43,7 +43,7 @@ func TestEventsOfBystanders(t *testing.T) {
 	r := b.start()
 	veth7, eth1 := b.linkOf("veth7").Attrs().Index, b.eth1.Index
 	link := func(index int, name, kind string) nexthop.Event {
-		return nexthop.Event{Kind: nexthop.KindLink, Interface: index, Link: dump.Link{Index: index, Name: name, Kind: kind}}
+		return nexthop.Event{Kind: nexthop.KindLink, Interface: index, Name: name, LinkKind: kind}
 	}
 	routeBy := func(index int) nexthop.Event {
 		return nexthop.Event{Kind: nexthop.KindRoute, Route: &dump.Route{

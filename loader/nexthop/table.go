@@ -115,7 +115,7 @@ func (r *familyReader) read() error {
 	defer runtime.UnlockOSThread()
 	begun := ThreadTime()
 	r.known = newKnowledge()
-	err := r.routes.ReadFamily(r.family, r.known)
+	err := r.routes.ReadFamily(r.family, unix.RTPROT_UNSPEC, r.known)
 	r.took = ThreadTime() - begun
 	return err
 }
