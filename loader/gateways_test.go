@@ -149,7 +149,7 @@ func TestGatewayRoutes(t *testing.T) {
 	const v4, v6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4), uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	b := newServer(t)
 	askTables(b)
-	b.start()
+	r := b.start()
 	id, index := b.idsOf("eth1")[0], b.eth1.Index
 	await := func(what string, flags uint8, networks ...string) {
 		t.Helper()
@@ -188,6 +188,9 @@ func TestGatewayRoutes(t *testing.T) {
 		t.Errorf("%d routes: %v", len(got), got)
 	}
 	b.ip(del.String())
+	if err := r.reload(); err != nil { // which reads all, as the slow timer does
+		t.Fatal(err)
+	}
 	await("a few again", v4, "10.50.0.0/16", "10.60.0.0/16")
 }
 
