@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
 
@@ -42,9 +41,9 @@ type Options struct {
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
 	Trial     time.Duration
-	Passed    func()                               // if not nil, is called each time that Run goes round, several times a second
-	Mechanism attach.Mechanism                     // attach.Auto unless one is wanted
-	object    func() (*ebpf.CollectionSpec, error) // loaded in place of the product's own, where a test wants another
+	Passed    func()           // if not nil, is called each time that Run goes round, several times a second
+	Mechanism attach.Mechanism // attach.Auto unless one is wanted
+	object    *datapath.Object // loaded in place of the product's own, where a test wants another
 }
 
 // core is what all parts of the loader work with.

@@ -9,17 +9,31 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
+	"replypath/loader/datapath"
 )
 
 // hollow returns programs of the names, types and maps of the product's, which the verifier is soon done with: for tests of
 // what is loaded, attached, pinned and undone when. They let every packet pass. Those that user space runs are the product's.
-func hollow() (*ebpf.CollectionSpec, error) {
-	spec, err := hollowSpec()
-	if err != nil {
-		return nil, err
-	}
-	return spec.Copy(), nil
+func hollow(build string) *datapath.Object {
+	return &datapath.Object{Name: "hollow, " + build, Load: func() (*ebpf.CollectionSpec, error) {
+		spec, err := hollowSpec()
+		if err != nil {
+			return nil, err
+		}
+		return spec.Copy(), nil
+	}}
 }
+
+// anotherBuild has the programs be others that do the same.
+func anotherBuild(o *Options) {
+	if o.object != nil {
+		o.object = hollow("another build")
+	} else {
+		o.object = &datapath.Object{Name: "another build", Load: bpf.LoadDatapath}
+	}
+}
+
+func thirdBuild(o *Options) { o.object = hollow("a third build") }
 
 var hollowSpec = sync.OnceValues(func() (*ebpf.CollectionSpec, error) {
 	spec, err := bpf.LoadDatapath()

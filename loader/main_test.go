@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	if !is {
 		product.WithoutProduct(func() int { return runTests(m) })
 	}
-	b := &server{dir: os.Getenv(dirVariable), log: new(log), object: hollow}
+	b := &server{dir: os.Getenv(dirVariable), log: new(log), object: hollow("a build")}
 	if kind == "lacks a capability" {
 		b.object = nil // that the verifier refuses
 	}

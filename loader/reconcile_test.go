@@ -202,14 +202,16 @@ func TestHeaderlessPrograms(t *testing.T) {
 	b.failAfter(b.failAfter(1))
 	wantSame(b, "programs after a start that failed", late, b.wantPrograms("after a start that failed", both))
 	b.start().stop()
-	for name, id := range b.wantPrograms("after a start beside one", both) {
+	wantSame(b, "programs", late, b.wantPrograms("after a takeover beside one", both))
+	b.start(anotherBuild).stop()
+	for name, id := range b.wantPrograms("after an upgrade beside one", both) {
 		if late[name] == id {
-			t.Errorf("after another start %s is the earlier process's", name)
+			t.Errorf("after an upgrade %s is the earlier process's", name)
 		}
 	}
 	b.ip("link del tun1")
 	b.start().stop()
-	b.wantPrograms("after a start, the device gone", ethernet)
+	b.wantPrograms("after a takeover, the device gone", ethernet)
 	b.addTun("tun1")
 	b.start()
 	b.wantPrograms("after a takeover, the device come", both)

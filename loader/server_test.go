@@ -46,7 +46,7 @@ type server struct {
 	eth0, eth1 *topology.Interface
 	dir        string
 	log        *log
-	object     func() (*ebpf.CollectionSpec, error) // nil for the product's own
+	object     *datapath.Object // nil for the product's own
 	opened     *bpf.DatapathMaps
 }
 
@@ -62,7 +62,7 @@ func newServer(t *testing.T) *server {
 func newServerAlone(t *testing.T) *server {
 	t.Helper()
 	b := newServerIn(t, topology.S1Options{})
-	b.object = hollow
+	b.object = hollow("a build")
 	return b
 }
 
@@ -465,7 +465,7 @@ func (b *server) mapIDs() map[string]ebpf.MapID {
 	await.Must(b.T, err)
 	for _, file := range files {
 		switch filepath.Base(file) {
-		case "programs", "layout": // pinned anew by every start
+		case "programs", "layout", "verified": // pinned anew by every start
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(file, nil)

@@ -99,8 +99,8 @@ func TestSourceTakeover(t *testing.T) {
 		t.Errorf("after a failure: links %v became %v, programs %v %v", links, same, programs, samePrograms)
 	}
 	// Nobody needs it any more, but it may be needed again any moment.
-	r := b.start()
-	programs = b.wantUpdatedSource("by another process", links, programs)
+	r := b.start(anotherBuild)
+	programs = b.wantUpdatedSource("by another build", links, programs)
 	b.wantRepair(bpf.DatapathSourceRepairREPAIR_ON)
 	await.Must(t, r.reload(largerConfig))
 	programs = b.wantUpdatedSource("with other maps", links, programs)

@@ -36,7 +36,7 @@ type upgrade struct {
 }
 
 var upgrades = []upgrade{
-	{what: "the same maps", prepare: func(*server) {}, options: func(*Options) {}},
+	{what: "the same maps", prepare: func(*server) {}, options: anotherBuild},
 	{what: "maps of another size", prepare: func(*server) {}, options: larger, says: "the flow tables change their size"},
 	{
 		what: "another layout", prepare: (*server).setForeignLayout, options: func(*Options) {},
@@ -300,7 +300,7 @@ func TestUpgradeUpdatesTheLinks(t *testing.T) {
 				t.Fatalf("attached are %+v", before)
 			}
 			upgrade.prepare(b)
-			for _, options := range []func(*Options){upgrade.options, func(*Options) {}} {
+			for _, options := range []func(*Options){upgrade.options, thirdBuild} {
 				b.start(options).stop()
 				after := b.attached()
 				if len(after) != len(before) {

@@ -24,12 +24,12 @@ type Datapath struct {
 	dir      *pins.Dir
 	maps     *mapSet // those that are pinned
 	programs *ProgramSet
-	earlier  *ProgramSet // pinned by an earlier process
+	notebook *notebook
 	pinned   bool
 	filled   *Clock // when Fill began, nil once AddMissed is done
 }
 
-// Load opens the pinned maps of the directory and loads the programs.
+// Load opens the pinned maps of the directory, and takes the programs over that are pinned with them, or loads others.
 // A map of another size or layout is going to be replaced, which is logged. Nothing that is pinned changes before Pin.
 func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 	d := &Datapath{
@@ -37,6 +37,7 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 		maps:     newMapSet(dir, opts),
 		programs: &ProgramSet{make(map[string]*ebpf.Program)},
 	}
+	d.notebook = &notebook{opts: opts, maps: d.maps, add: d.add}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -44,14 +45,23 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 }
 
 func (d *Datapath) load() (err error) {
-	if d.earlier, err = openPrograms(d.dir.Path(MapsDir, programsDir)); err != nil {
+	n := d.notebook
+	if n.earlier, err = openPrograms(d.dir.Path(MapsDir, programsDir)); err != nil {
 		return err
+	}
+	n.noted = readNotes(d.dir.Path(MapsDir))
+	if n.notes, err = ebpf.NewMap(&notesSpec); err != nil {
+		return fmt.Errorf("create the map of what programs are made of: %w", err)
 	}
 	shapes := d.opts.shapes()
 	if err := d.maps.open(shapes); err != nil {
 		return err
 	}
-	if err := InLittleMemory(d.make); err != nil {
+	taken, err := n.takeOver(0, new(egressProgram), new(otherPrograms))
+	if err == nil && !taken {
+		err = InLittleMemory(d.make)
+	}
+	if err != nil {
 		return err
 	}
 	spec := &ebpf.CollectionSpec{Maps: shapes}
@@ -77,18 +87,21 @@ func (d *Datapath) make() error {
 		egress egressProgram
 		others otherPrograms
 	)
-	err = d.maps.loadBoth(spec, &egress, &others)
-	return errors.Join(err, d.add(loadedInto(&egress, &others)))
+	return d.notebook.loadInto(0, func() error { return d.maps.loadBoth(spec, &egress, &others) }, &egress, &others)
 }
 
-// loadLater has load load programs into a struct that few hosts need.
-func (d *Datapath) loadLater(later any, load func(spec *ebpf.CollectionSpec) error) error {
+// loadLater has load load programs into a struct that few hosts need, unless they can be taken over. Some work for the
+// network namespace with this cookie.
+func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.CollectionSpec) error) error {
+	if taken, err := d.notebook.takeOver(namespace, later); taken || err != nil {
+		return err
+	}
 	return InLittleMemory(func() error {
 		spec, err := d.opts.spec()
-		if err == nil {
-			err = load(spec)
+		if err != nil {
+			return err
 		}
-		return errors.Join(err, d.add(loadedInto(later)))
+		return d.notebook.loadInto(namespace, func() error { return load(spec) }, later)
 	})
 }
 
@@ -102,7 +115,7 @@ func (d *Datapath) HasNewTables() bool {
 func (d *Datapath) HasNewCounters() bool { return d.maps.fresh[bpf.DatapathMapPairSlots] }
 
 // Earlier returns the programs that were attached when this datapath was loaded.
-func (d *Datapath) Earlier() *ProgramSet { return d.earlier }
+func (d *Datapath) Earlier() *ProgramSet { return d.notebook.earlier }
 
 // Clock reads the clock of a loaded datapath.
 func (d *Datapath) Clock() (Clock, error) { return runClock(d.programs.program(clockName)) }
@@ -116,7 +129,7 @@ func (d *Datapath) Programs(hasHeader, catches bool) (attach.Programs, error) {
 	}
 	var errs []error
 	load := func(later any) {
-		errs = append(errs, d.loadLater(later, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) }))
+		errs = append(errs, d.loadLater(later, 0, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) }))
 	}
 	if programs.Egress == nil {
 		load(new(noHeaderEgress))
@@ -148,7 +161,7 @@ func (d *Datapath) Source(namespace uint64) (*source.Programs, error) {
 		return programs, nil
 	}
 	later := new(source.Programs)
-	err := d.loadLater(later, func(spec *ebpf.CollectionSpec) error {
+	err := d.loadLater(later, namespace, func(spec *ebpf.CollectionSpec) error {
 		if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace); err != nil {
 			return err
 		}
@@ -164,7 +177,7 @@ func (d *Datapath) Close() error {
 		return nil
 	}
 	d.maps.close()
-	return errors.Join(d.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close())
+	return errors.Join(d.notebook.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close(), d.notebook.notes.Close())
 }
 
 // add adds programs, and pins them where the others are pinned already.

@@ -49,6 +49,7 @@ func (d *Datapath) pinMissing(in string) (pinned bool, err error) {
 		}
 	}
 	ifMissing(layoutName, pinLayout)
+	ifMissing(notesName, func(path string) error { return pin(d.notebook.notes, "what programs are made of", path) })
 	for name, m := range d.maps.all {
 		ifMissing(name, func(path string) error { return d.maps.ids.pin(name, m, path) })
 	}
@@ -60,9 +61,9 @@ func (d *Datapath) pinMissing(in string) (pinned bool, err error) {
 
 // Commit forgets what Pin took the place of, so that the kernel can free it.
 func (d *Datapath) Commit() error {
-	errs := []error{d.dir.RemoveAtOnce(oldMapsDir), d.earlier.Close()}
+	errs := []error{d.dir.RemoveAtOnce(oldMapsDir), d.notebook.earlier.Close()}
 	closeAll(d.maps.replaced)
-	d.earlier = nil
+	d.notebook.earlier, d.notebook.noted = nil, nil
 	clear(d.maps.replaced)
 	return errors.Join(errs...)
 }
@@ -76,7 +77,7 @@ func (d *Datapath) Unpin() error {
 	if !d.dir.Has(oldMapsDir) {
 		return d.dir.RemoveAtOnce(MapsDir)
 	}
-	tails := d.maps.enterTails(d.earlier, func(table string) bool { return !d.maps.fresh[table] })
+	tails := d.maps.enterTails(d.notebook.earlier, func(table string) bool { return !d.maps.fresh[table] })
 	return errors.Join(tails, PutBack(d.dir))
 }
 

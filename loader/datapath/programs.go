@@ -101,6 +101,16 @@ func loadedInto(structs ...any) map[string]*ebpf.Program {
 	return programs
 }
 
+// programNames returns the names of the programs that structs are for.
+func programNames(structs ...any) (names []string) {
+	for _, into := range structs {
+		for name := range byTag[*ebpf.Program](into) {
+			names = append(names, strings.TrimPrefix(name, programPrefix))
+		}
+	}
+	return names
+}
+
 // program returns the one of this name, nil for none.
 func (s *ProgramSet) program(name string) *ebpf.Program {
 	if s == nil {

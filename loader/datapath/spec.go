@@ -19,34 +19,62 @@ type Options struct {
 	// Apart: the maps of an earlier datapath stay as they are; only the counters are
 	// shared with it.
 	Apart bool
-	// Object is what is loaded, with the maps of the product's own; nil: the product's own.
-	Object func() (*ebpf.CollectionSpec, error)
+	// Object is loaded, the product's own where it is nil.
+	Object *Object
 	Log    *slog.Logger
+}
+
+// Object is a set of programs with the maps of the product's own, for tests. Two of the same name are the same.
+type Object struct {
+	Name string
+	Load func() (*ebpf.CollectionSpec, error)
+}
+
+// object returns what is loaded.
+func (o *Options) object() *Object {
+	if o.Object == nil {
+		return &Object{Load: bpf.LoadDatapath}
+	}
+	return o.Object
 }
 
 // spec returns the datapath with its constants and sizes filled in.
 func (o *Options) spec() (*ebpf.CollectionSpec, error) {
-	object := bpf.LoadDatapath
-	if o.Object != nil {
-		object = o.Object
-	}
-	spec, err := object()
+	spec, err := o.object().Load()
 	if err != nil {
 		return nil, err
 	}
-	hertz, err := Hertz()
+	c, err := o.constants()
 	if err != nil {
 		return nil, err
 	}
-	sizes := o.setSizes(spec.Maps)
+	o.setSizes(spec.Maps)
 	forgetTypes(spec)
 	return spec, errors.Join(
-		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
-		bpf.SetFeatures(spec, o.Features),
-		spec.Variables[bpf.DatapathVarDigestSeed].Set(o.Seeds),
-		spec.Variables[bpf.DatapathVarSets].Set(setsOf(sizes)),
-		spec.Variables[bpf.DatapathVarAskedSets].Set(sizes[bpf.DatapathMapAsked]),
+		spec.Variables[bpf.DatapathVarHertz].Set(c.Hertz),
+		bpf.SetFeatures(spec, c.Features),
+		spec.Variables[bpf.DatapathVarDigestSeed].Set(c.Seeds),
+		spec.Variables[bpf.DatapathVarSets].Set(c.Sets),
+		spec.Variables[bpf.DatapathVarAskedSets].Set(c.AskedSets),
 	)
+}
+
+// constants are what the programs are loaded with. Each belongs to their origin.
+type constants struct {
+	Hertz     uint32
+	Features  bpf.Features
+	Seeds     bpf.Seeds
+	Sets      [bpf.DatapathTableTABLE_END]uint32
+	AskedSets uint32
+}
+
+func (o *Options) constants() (constants, error) {
+	hertz, err := Hertz()
+	sizes := sizes(o.MaxEntries)
+	return constants{
+		Hertz: hertz, Features: o.Features, Seeds: o.Seeds,
+		Sets: setsOf(sizes), AskedSets: sizes[bpf.DatapathMapAsked],
+	}, err
 }
 
 // shapes returns the maps that are pinned, without the types of their entries.
@@ -56,12 +84,10 @@ func (o *Options) shapes() map[string]*ebpf.MapSpec {
 	return shapes
 }
 
-func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) map[string]uint32 {
-	sizes := sizes(o.MaxEntries)
-	for name, sets := range sizes {
+func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
+	for name, sets := range sizes(o.MaxEntries) {
 		maps[name].MaxEntries = sets
 	}
-	return sizes
 }
 
 // forgetTypes takes the types from the maps that are made while programs are loaded, and that
