@@ -57,17 +57,3 @@ func Sets(digest uint64, count uint32) (first, second uint32) {
 	reduce := func(half uint64) uint32 { return uint32(half * uint64(count) >> 32) }
 	return reduce(digest >> 32), reduce(digest & 0xffffffff)
 }
-
-// FreeWay returns the free way of a set that a digest is put into: the one that it
-// prefers, or the next one after it. The digests are those of the set, 0 where a
-// way is free; ok is false where none is.
-func FreeWay(digests [DatapathWaysWAYS]uint64, digest uint64) (way int, ok bool) {
-	for i := range digests {
-		// As preferred_way() in src/digest.h, and those after it.
-		way := (digest>>1 + uint64(i)) % uint64(len(digests))
-		if digests[way] == 0 {
-			return int(way), true
-		}
-	}
-	return 0, false
-}

@@ -403,7 +403,7 @@ func TestTagOfAnother(t *testing.T) {
 func TestWayTaken(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		m, other := udp{}, newcomer(n)
-		wanted, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(n.tuple(m)))
+		wanted, _ := rig.FreeWay([ways]uint64{}, b.Seeds.Digest(n.tuple(m)))
 		for _, c := range []struct {
 			name  string
 			way   int

@@ -329,7 +329,7 @@ func (b *bed) preferred(table fullTable, crowd []network, next network) int {
 	b.t.Helper()
 	var set bpf.DatapathFlowSet
 	b.must([]*rig.Table{b.HalfOpen, b.Established, b.Connectionless}[table.table].Lookup(uint32(0), &set))
-	way, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(next.tuple(table.message)))
+	way, _ := rig.FreeWay([ways]uint64{}, b.Seeds.Digest(next.tuple(table.message)))
 	return slices.IndexFunc(crowd, func(n network) bool { return n.tuple(table.message) == set.Flow[way].Tuple })
 }
 

@@ -62,7 +62,7 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 	}
 	switch e.Kind {
 	case nexthop.KindLink:
-		return r.last.bystanders.Note(e.Link, e.Removed) && discover.Entry(r.config.Interfaces, e.Link.Name, nil) == nil
+		return r.last.bystanders.Note(e.Interface, e.LinkKind, e.Removed) && discover.Entry(r.config.Interfaces, e.Name, nil) == nil
 	case nexthop.KindAddress:
 		return !e.Global
 	case nexthop.KindSysctl:
@@ -71,17 +71,15 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 	return false
 }
 
-// readDoubtful reads the routes of which some may have gone, and looks at the host where that matters.
+// readDoubtful reads the routes of which some may have gone, and looks at the host.
 func (r *runner) readDoubtful() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.table.MayBeWrong() {
-		changed, err := r.table.Read()
-		if changed || err != nil { // which the reconciliation meets as well
-			r.look()
-		}
+		r.table.MustRead()
+		r.look()
 	}
-	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest()))
+	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest(), r.longRest()))
 }
 
 // neighbour tells whether an entry is that of a gateway.

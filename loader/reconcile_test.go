@@ -43,7 +43,7 @@ func TestEventsOfBystanders(t *testing.T) {
 	r := b.start()
 	veth7, eth1 := b.linkOf("veth7").Attrs().Index, b.eth1.Index
 	link := func(index int, name, kind string) nexthop.Event {
-		return nexthop.Event{Kind: nexthop.KindLink, Interface: index, Link: dump.Link{Index: index, Name: name, Kind: kind}}
+		return nexthop.Event{Kind: nexthop.KindLink, Interface: index, Name: name, LinkKind: kind}
 	}
 	routeBy := func(index int) nexthop.Event {
 		return nexthop.Event{Kind: nexthop.KindRoute, Route: &dump.Route{
@@ -69,7 +69,7 @@ func TestEventsOfBystanders(t *testing.T) {
 		"events are lost":            {event: nexthop.Event{Kind: nexthop.KindLost}, now: true},
 		"a rule that may be for all": {event: nexthop.Event{Kind: nexthop.KindRule}, now: true},
 	} {
-		r.locked(func() error { _, err := r.table.Read(); return err })
+		r.locked(r.table.Read)
 		other := observing(r)
 		b.inside(func() error { other.event(test.event, true); return nil })
 		if now, later := other.changes.isNoted(), other.bystanders.isNoted(); now != test.now || later != test.later {

@@ -97,8 +97,6 @@ type Attacher struct {
 	dir   string
 	nl    tc
 	force Mechanism
-	// ours are the programs in filters of ours; nil: all with our names.
-	ours map[int]bool
 }
 
 // tc is what is asked of a netlink.Handle.
@@ -115,22 +113,6 @@ type tc interface {
 // Auto unless one is wanted.
 func New(dir string, nl *netlink.Handle, force Mechanism) *Attacher {
 	return &Attacher{dir: dir, nl: nl, force: force}
-}
-
-// LeaveFilters leaves all filters alone but those with one of these programs: another
-// datapath's have the same names.
-func (a *Attacher) LeaveFilters(but ...*ebpf.Program) error {
-	a.ours = make(map[int]bool)
-	for _, program := range but {
-		info, err := program.Info()
-		if err != nil {
-			return fmt.Errorf("look at a program: %w", err)
-		}
-		if id, known := info.ID(); known {
-			a.ours[int(id)] = true
-		}
-	}
-	return nil
 }
 
 // attachEach attaches each program to its place; fresh: one was not attached before. On error what it newly attached is

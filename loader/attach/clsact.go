@@ -169,7 +169,7 @@ func (a *Attacher) findFilter(iface Interface, direction Direction) (*netlink.Bp
 	for _, filter := range filters {
 		bpf, ok := filter.(*netlink.BpfFilter)
 		if ok && bpf.Handle == handle(direction) && isOurPriority(direction, bpf.Priority) &&
-			strings.HasPrefix(bpf.Name, filterName) && (a.ours == nil || a.ours[bpf.Id]) {
+			strings.HasPrefix(bpf.Name, filterName) {
 			return bpf, nil
 		}
 	}

@@ -5,8 +5,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -66,21 +64,8 @@ func (i *Interface) fields() []field {
 }
 
 func (i *Interface) setGateways(v value) error {
-	i.Gateways = []netip.Addr{}
-	if err := v.atMost(maxGateways, "list those that are there"); err != nil {
-		return err
-	}
-	err := v.list("a list of addresses such as [10.4.0.1]", func(item value) error {
-		var gateway netip.Addr
-		if err := parsed(&gateway, "an address such as 10.4.0.1 or fe80::1", parseGateway)(item); err != nil {
-			return err
-		}
-		if slices.Contains(i.Gateways, gateway) {
-			return item.errorf("%s is listed twice: keep one", item)
-		}
-		i.Gateways = append(i.Gateways, gateway)
-		return nil
-	})
+	err := listOf(v, &i.Gateways, "a list of addresses such as [10.4.0.1]", maxGateways, "list those that are there",
+		parsedBy("an address such as 10.4.0.1 or fe80::1", parseGateway))
 	if err == nil && len(i.Gateways) == 0 {
 		return v.errorf("an empty list names no gateway: list some, or leave the key out to have them found in the routing tables")
 	}

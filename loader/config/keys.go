@@ -3,7 +3,7 @@
 package config
 
 import (
-	"net/netip"
+	"math"
 	"slices"
 )
 
@@ -30,27 +30,6 @@ func (c *Config) fields() []field {
 	}
 }
 
-// places say where each key belongs: at the top, or else below the first key that has it.
-func (c *Config) places() map[string]string {
-	below := map[string][]field{
-		"interfaces": new(Interface).fields(), "exclude": new(Exclusion).fields(),
-		"flow_table": c.flowTableFields(), "metrics": c.Metrics.fields(), "log": c.Log.fields(),
-	}
-	places := make(map[string]string)
-	add := func(key, place string) {
-		if places[key] == "" {
-			places[key] = place
-		}
-	}
-	for _, top := range c.fields() {
-		add(top.name, "to the top level")
-		for _, f := range below[top.name] {
-			add(f.name, "below "+top.name)
-		}
-	}
-	return places
-}
-
 func (c *Config) setIgnoreInterfaces(v value) error {
 	c.IgnoreInterfaces = []string{}
 	if err := v.atMost(maxIgnored, "use globs"); err != nil {
@@ -67,36 +46,12 @@ func (c *Config) setIgnoreInterfaces(v value) error {
 }
 
 func (p *Policy) setAddresses(v value) error {
-	p.Addresses = []netip.Prefix{}
-	if err := v.atMost(maxAddresses, "use larger networks"); err != nil {
-		return err
-	}
-	return v.list("a list of addresses and networks such as [198.51.100.0/28, 2001:db8:9::5]", func(item value) error {
-		var network netip.Prefix
-		if err := parsed(&network, "an address or a network such as 198.51.100.0/28 or 2001:db8:9::5", parseServed)(item); err != nil {
-			return err
-		}
-		if slices.Contains(p.Addresses, network) {
-			return item.errorf("%s is listed twice: keep one", item)
-		}
-		p.Addresses = append(p.Addresses, network)
-		return nil
-	})
+	return listOf(v, &p.Addresses, "a list of addresses and networks such as [198.51.100.0/28, 2001:db8:9::5]", maxAddresses, "use larger networks",
+		parsedBy("an address or a network such as 198.51.100.0/28 or 2001:db8:9::5", parseServed))
 }
 
 func (p *Policy) setProtocols(v value) error {
-	p.Protocols = []uint8{}
-	err := v.list("a list of protocols such as [tcp, udp, icmp, icmpv6, sctp]", func(item value) error {
-		number, err := item.protocol()
-		if err != nil {
-			return err
-		}
-		if slices.Contains(p.Protocols, number) {
-			return item.errorf("%s is listed twice: keep one", item)
-		}
-		p.Protocols = append(p.Protocols, number)
-		return nil
-	})
+	err := listOf(v, &p.Protocols, "a list of protocols such as [tcp, udp, icmp, icmpv6, sctp]", math.MaxInt, "", value.protocol)
 	if err == nil && len(p.Protocols) == 0 {
 		return v.errorf("an empty list serves nothing: list at least one of %s", protocolValues)
 	}

@@ -62,13 +62,9 @@ func (v value) member(keyNode, valueNode *yaml.Node) (name, child value, err err
 
 // unknownKey says which key was probably meant, and which there are.
 func (v value) unknownKey(fields []field) error {
-	hint, names := "", fieldNames(fields)
+	hint, names := ";", fieldNames(fields)
 	if meant := nearest(v.node.Value, names); meant != "" {
 		hint = ", did you mean " + meant + "?"
-	} else if place := v.places[v.node.Value]; place != "" {
-		hint = " here, it belongs " + place + ";"
-	} else {
-		hint = ";"
 	}
 	return v.errorf("unknown key%s allowed here: %s", hint, list(names))
 }

@@ -22,7 +22,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	if document == nil {
 		return config, nil
 	}
-	root := value{node: document, file: file, line: document.Line, places: config.places()}
+	root := value{node: document, file: file, line: document.Line}
 	if root.null() {
 		return config, nil
 	}

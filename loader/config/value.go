@@ -19,13 +19,11 @@ type value struct {
 	file string
 	line int
 	key  string // path of keys, as in "interfaces[0].next_hop"; empty at the top
-	// places say where the keys that there are belong, for one that stands at a wrong place.
-	places map[string]string
 }
 
 // at returns the value of a node below v. An alias stands for what it names.
 func (v value) at(node *yaml.Node, key string) value {
-	child := value{node: node, file: v.file, line: node.Line, key: key, places: v.places}
+	child := value{node: node, file: v.file, line: node.Line, key: key}
 	for child.node.Kind == yaml.AliasNode {
 		child.node = child.node.Alias
 	}
@@ -66,19 +64,28 @@ func (v value) text(want string) (string, error) {
 	return v.node.Value, nil
 }
 
+// parsedBy returns what reads a string; want describes the string.
+func parsedBy[T any](want string, parse func(text string) (T, error)) func(value) (T, error) {
+	return func(v value) (result T, err error) {
+		text, err := v.text(want)
+		if err != nil {
+			return result, err
+		}
+		if result, err = parse(text); err != nil {
+			err = v.errorf("%v", err)
+		}
+		return result, err
+	}
+}
+
 // parsed sets what parse makes of a string; want describes the string.
 func parsed[T any](target *T, want string, parse func(text string) (T, error)) func(value) error {
 	return func(v value) error {
-		text, err := v.text(want)
-		if err != nil {
-			return err
+		result, err := parsedBy(want, parse)(v)
+		if err == nil {
+			*target = result
 		}
-		result, err := parse(text)
-		if err != nil {
-			return v.errorf("%v", err)
-		}
-		*target = result
-		return nil
+		return err
 	}
 }
 
@@ -119,6 +126,26 @@ func (v value) list(want string, each func(item value) error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// listOf sets a list whose items read makes, at most so many, each once; want describes the list, and remedy what to do where it
+// is longer.
+func listOf[T comparable](v value, target *[]T, want string, most int, remedy string, read func(item value) (T, error)) error {
+	*target = []T{}
+	if err := v.atMost(most, remedy); err != nil {
+		return err
+	}
+	return v.list(want, func(item value) error {
+		one, err := read(item)
+		switch {
+		case err != nil:
+			return err
+		case slices.Contains(*target, one):
+			return item.errorf("%s is listed twice: keep one", item)
+		}
+		*target = append(*target, one)
+		return nil
+	})
 }
 
 // atMost blames the first item that is too many.

@@ -25,8 +25,6 @@ func (d *Datapath) Fill() error {
 		switch name {
 		case bpf.DatapathMapOutbound:
 			err = copyHash[bpf.DatapathNote](to, from)
-		case bpf.DatapathMapAsked:
-			err = copyHash[uint64](to, from)
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
 		}

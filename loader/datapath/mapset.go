@@ -109,7 +109,7 @@ func (s *mapSet) replacedTables() []Table {
 
 // isCopied tells of maps whose entries are copied to one that takes their place.
 func isCopied(name string) bool {
-	return isSized(name) || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
+	return isSized(name) || name == bpf.DatapathMapEvents
 }
 
 // isCounter tells of maps that are shared by all versions: the number of an event

@@ -5,10 +5,8 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -112,9 +110,6 @@ func programNames(structs ...any) (names []string) {
 	}
 	return names
 }
-
-// All returns all of them.
-func (s *ProgramSet) All() []*ebpf.Program { return slices.Collect(maps.Values(s.byName)) }
 
 // program returns the one of this name, nil for none.
 func (s *ProgramSet) program(name string) *ebpf.Program {

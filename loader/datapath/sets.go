@@ -68,9 +68,6 @@ func isSized(name string) bool {
 	return is
 }
 
-// Places returns how many entries a map of sets has room for.
-func Places(sets *ebpf.Map) uint64 { return places(sets.MaxEntries()) }
-
 func places(sets uint32) uint64 { return uint64(sets) * uint64(bpf.DatapathWaysWAYS) }
 
 // Capacity returns how many flows a map of sets is meant for.

@@ -24,7 +24,6 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/kernel"
-	"replypath/loader/namespace"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/source"
@@ -138,10 +137,14 @@ func (d *detacher) run() error {
 		return errors.Join(err, d.dir.Close())
 	}
 	defer d.close()
-	if err := d.lookBeside(); err != nil {
+	busy, err := d.ownNamespace()
+	if busy != nil {
+		err = &pins.OtherError{PID: busy.PID, Live: true}
+	}
+	if err != nil {
 		return errors.Join(err, d.dir.Close())
 	}
-	err := errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs(), d.history())
+	err = errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs(), d.history())
 	if err != nil {
 		// The journal is still needed for the next try.
 		return errors.Join(err, d.dir.Close())
@@ -166,35 +169,8 @@ func (d *detacher) ownNamespace() (busy *pins.BusyError, err error) {
 	return busy, nil
 }
 
-// lookBeside finds out whether there is another datapath in this network namespace: earlier versions, which
-// lock none, let two begin.
-func (d *detacher) lookBeside() error {
-	busy, err := d.ownNamespace()
-	if err != nil {
-		return err
-	}
-	found, err := namespace.Beside(d.netlink, d.dir.Path())
-	if err != nil {
-		return err
-	}
-	if d.beside = busy != nil || len(found) > 0; !d.beside {
-		return nil
-	}
-	ours, _, err := datapath.Aside(d.dir)
-	if err != nil {
-		return err
-	}
-	defer ours.Close()
-	d.log.Warn("another datapath works in this network namespace: the fallback route and its device are left to it")
-	return d.attacher.LeaveFilters(ours.All()...)
-}
-
-// neighbours removes the entries with a MAC that nobody has: without the programs frames would leave for it. Those of
-// another datapath stay, as its programs do.
+// neighbours removes the entries with a MAC that nobody has: without the programs frames would leave for it.
 func (d *detacher) neighbours() error {
-	if d.beside {
-		return nil
-	}
 	deleted, err := nexthop.ForgetNobody(d.netlink)
 	if deleted > 0 {
 		d.done("%d neighbour entries with a mac that nobody has", deleted)

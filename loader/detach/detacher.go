@@ -27,9 +27,6 @@ type detacher struct {
 	removed  []string
 
 	namespace *pins.NamespaceLock
-	// beside tells that another datapath works in this network namespace: the fallback route and its
-	// device are that one's.
-	beside bool
 }
 
 func (d *detacher) open(links string) (err error) {

@@ -12,9 +12,6 @@ import (
 
 // fallback removes rules and routes. Those for bound sockets would be everybody's without the others.
 func (d *detacher) fallback() error {
-	if d.beside {
-		return nil
-	}
 	rules, err := fallback.RemoveRules(d.netlink)
 	if err != nil {
 		return err

@@ -2,24 +2,22 @@
 
 package discover
 
-import "replypath/loader/discover/dump"
-
 // Bystanders are the interfaces of containers and virtual machines that a scan has left out, by index. They come and go by
 // the hundred: what is told of them alone may wait. They follow events.
 type Bystanders map[int]bool
 
-// isOfGuest tells such kinds, of which the netlink library calls one "tuntap". Nothing else depends on them: they have no ports,
+// isOfGuest tells such kinds, as the netlink library calls them. Nothing else depends on them: they have no ports,
 // and make no bridge one with an uplink.
-func isOfGuest(kind string) bool { return kind == "veth" || kind == "tun" || kind == "tuntap" }
+func isOfGuest(kind string) bool { return kind == "veth" || kind == "tuntap" }
 
 // Note notes an event about an interface that is not managed, and tells whether it is a bystander. An address that it gets is told
 // by an event of its own. Messages about a port of a bridge do not tell its kind.
-func (b Bystanders) Note(link dump.Link, removed bool) bool {
-	is := b != nil && (b[link.Index] || isOfGuest(link.Kind))
+func (b Bystanders) Note(index int, kind string, removed bool) bool {
+	is := b != nil && (b[index] || isOfGuest(kind))
 	if is && !removed {
-		b[link.Index] = true
+		b[index] = true
 	} else {
-		delete(b, link.Index)
+		delete(b, index)
 	}
 	return is
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/loader/discover/dump"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/traffic"
@@ -28,18 +27,18 @@ link add br0 type bridge
 	b := scan(t, h, config.Default()).Bystanders
 	for name, want := range map[string]bool{"eth0": false, "far0": true, "br0": false, "tap0": true} {
 		link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName(name))
-		if got := b.Note(dump.Link{Index: link.Attrs().Index}, false); got != want {
+		if got := b.Note(link.Attrs().Index, "device", false); got != want {
 			t.Errorf("%s is a bystander: %v", name, got)
 		}
 	}
-	of := func(kind string) dump.Link { return dump.Link{Index: 7777, Name: "c7", Kind: kind} }
-	if b.Note(of("bond"), false) || !b.Note(of("veth"), false) || !b.Note(of(""), false) {
+	const c7 = 7777
+	if b.Note(c7, "bond", false) || !b.Note(c7, "veth", false) || !b.Note(c7, "device", false) {
 		t.Error("the kind of an interface that has come is not known")
 	}
-	if !b.Note(of("veth"), true) || b.Note(of(""), false) {
+	if !b.Note(c7, "veth", true) || b.Note(c7, "device", false) {
 		t.Error("the kind of one that has gone is still known")
 	}
-	if Bystanders(nil).Note(of("veth"), false) {
+	if Bystanders(nil).Note(c7, "veth", false) {
 		t.Error("before the first scan there is one")
 	}
 }

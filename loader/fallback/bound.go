@@ -84,7 +84,7 @@ func RoutesBy(hops []nexthop.Default, fallbacks []nexthop.OwnRoute) (routes []ne
 func AddBound(nl *netlink.Handle, routes []nexthop.OwnRoute) (added []nexthop.OwnRoute, err error) {
 	errs := []error{setAnyPeers(nl, routes)}
 	for _, hop := range routes {
-		switch err := send(toAppend, kernelRoute(&hop, discover.BoundMetric)); {
+		switch err := nl.RouteAppend(kernelRoute(&hop, discover.BoundMetric)); { // of one metric, IPv4 takes several only so
 		case err == nil:
 			added = append(added, hop)
 		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV):

@@ -164,8 +164,7 @@ func (b *boundRoutes) nextHop(i *Interface, family int) (hop nexthop.Default, ok
 // of the other. One to which a route to some network leads would lose what sockets begin to somebody else.
 func (b *boundRoutes) takesEverything(device, family int) bool {
 	for _, g := range b.host.Gateways(device) {
-		takes := g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6
-		if takes && g.Reach(family).Everything {
+		if g.Takes(family) && g.Reach(family).Everything {
 			return true
 		}
 	}
@@ -177,8 +176,7 @@ func (b *boundRoutes) takesEverything(device, family int) bool {
 func (b *boundRoutes) gateway(device, family int) *gateways.View {
 	var best *gateways.View
 	for _, g := range b.host.Gateways(device) {
-		takes := familyOf(g.Address) == family && (g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6)
-		if takes && (best == nil || isBetter(g, best, family)) {
+		if familyOf(g.Address) == family && g.Takes(family) && (best == nil || isBetter(g, best, family)) {
 			best = g
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
@@ -50,7 +49,6 @@ func IsGivingWay(r pins.SysctlRecord) bool {
 type giveWay struct {
 	host *Host
 	seen *view
-	told string // the interfaces that have been logged as covered
 }
 
 // arrange changes these settings of the interface that holds a family's
@@ -74,7 +72,6 @@ func (g *giveWay) arrange(device *Device) error {
 			}
 		}
 	}
-	g.tellCovered()
 	return errors.Join(append(errs, g.haveSocketsNotice(device, before, wanted))...)
 }
 
@@ -114,19 +111,6 @@ func (g *giveWay) haveSocketsNotice(device *Device, before, now map[undo.Setting
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// tellCovered logs by which interfaces routes are not passed over, where that changes.
-func (g *giveWay) tellCovered() {
-	covered := strings.Join(g.covered(), ", ")
-	if covered == g.told {
-		return
-	}
-	if g.told = covered; covered == "" {
-		return
-	}
-	g.host.Log.Info("the default route does not give way to the fallback route when the carrier is lost, its gateway is held instead: "+
-		"another interface has a route to the same network, by which what the host starts would leave", "interface", covered)
 }
 
 // covered names the interfaces, with the family, that hold the default routes and are covered.

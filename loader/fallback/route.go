@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
@@ -68,11 +67,11 @@ func kernelRoute(r *nexthop.OwnRoute, metric uint32) *netlink.Route {
 }
 
 // addRoutes adds those of the wanted routes that are not present, and returns those that are there then.
-func addRoutes(present, wanted []nexthop.OwnRoute) (there []nexthop.OwnRoute, err error) {
+func addRoutes(nl *netlink.Handle, present, wanted []nexthop.OwnRoute) (there []nexthop.OwnRoute, err error) {
 	var errs []error
 	for _, route := range wanted {
 		if !slices.Contains(present, route) {
-			err := send(toAdd, kernelRoute(&route, Metric))
+			err := nl.RouteAdd(kernelRoute(&route, Metric))
 			if err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(route.Family), err))
 				continue
@@ -99,10 +98,10 @@ func removeRoutes(nl *netlink.Handle, present, wanted []nexthop.OwnRoute) error 
 }
 
 // renew replaces the routes of a family that are there by the same. Sockets that remember one of them look for one anew then.
-func renew(d *Device, family int) error {
+func renew(nl *netlink.Handle, d *Device, family int) error {
 	var errs []error
 	for _, route := range routesBy(d.hop(family), Table, unix.RT_TABLE_DEFAULT) {
-		err := send(toChange, kernelRoute(&route, Metric))
+		err := nl.RouteChange(kernelRoute(&route, Metric))
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) &&
 			!errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("renew the %s fallback route: %w", Name(family), err))
@@ -120,7 +119,7 @@ func haveSocketsForget(nl *netlink.Handle, d *Device, family int) error {
 		Default: hop, Table: unix.RT_TABLE_MAIN, To: netip.PrefixFrom(hop.Gateway, hop.Gateway.BitLen()),
 	}, Metric)
 	nowhere.Gw, nowhere.Flags = nil, 0
-	err := send(toAdd, nowhere)
+	err := nl.RouteAdd(nowhere)
 	if err == nil || errors.Is(err, unix.EEXIST) {
 		err = nl.RouteDel(nowhere)
 	}
@@ -136,34 +135,4 @@ func Name(family int) string {
 		return "ipv4"
 	}
 	return "ipv6"
-}
-
-// How the kernel takes a route, beside what is there already.
-const (
-	toAdd    = unix.NLM_F_CREATE | unix.NLM_F_EXCL
-	toAppend = unix.NLM_F_CREATE | unix.NLM_F_APPEND // of one metric, IPv4 takes several only so
-	toChange = unix.NLM_F_REPLACE
-)
-
-// send writes a route.
-func send(how int, r *netlink.Route) error {
-	bits, size := r.Dst.Mask.Size()
-	message := nl.NewRtMsg() // a unicast route
-	message.Family, message.Protocol, message.Flags = unix.AF_INET, uint8(r.Protocol), uint32(r.Flags)
-	message.Table, message.Dst_len = unix.RT_TABLE_UNSPEC, uint8(bits)
-	if size == 128 {
-		message.Family = unix.AF_INET6
-	}
-	request := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, how|unix.NLM_F_ACK)
-	request.AddData(message)
-	add := func(attribute int, value []byte) { request.AddData(nl.NewRtAttr(attribute, value)) }
-	add(unix.RTA_TABLE, nl.Uint32Attr(uint32(r.Table)))
-	add(unix.RTA_DST, r.Dst.IP)
-	add(unix.RTA_OIF, nl.Uint32Attr(uint32(r.LinkIndex)))
-	add(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority)))
-	if r.Gw != nil {
-		add(unix.RTA_GATEWAY, r.Gw)
-	}
-	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
-	return err
 }

@@ -222,7 +222,7 @@ func (r *Routes) arrange() (boundErr, err error) {
 func (r *Routes) removeRules(wanted []rule) error {
 	of, err := r.rules.remove(wanted)
 	if slices.Contains(of, unix.AF_INET6) && r.device.found != nil {
-		err = errors.Join(err, renew(r.device.found, unix.AF_INET6))
+		err = errors.Join(err, renew(r.host.Netlink(), r.device.found, unix.AF_INET6))
 	}
 	return err
 }
@@ -282,10 +282,11 @@ func (r *Routes) sync(families []int) error {
 	}
 	var renewErr error
 	if r.kept == nil && len(present) > 0 { // earlier versions had them ask a program, which knows old tables
-		renewErr = errors.Join(renew(r.device.found, unix.AF_INET), renew(r.device.found, unix.AF_INET6))
+		nl := r.host.Netlink()
+		renewErr = errors.Join(renew(nl, r.device.found, unix.AF_INET), renew(nl, r.device.found, unix.AF_INET6))
 	}
 	var err error
-	r.kept, err = addRoutes(present, allowed)
+	r.kept, err = addRoutes(r.host.Netlink(), present, allowed)
 	isOf := func(family int, has func(nexthop.OwnRoute) bool) bool {
 		return slices.ContainsFunc(wanted, func(route nexthop.OwnRoute) bool { return route.Family == family && has(route) })
 	}

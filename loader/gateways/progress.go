@@ -9,12 +9,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/loader/discover/dump"
+	"replypath/loader/kernelroute"
 	"replypath/loader/sockets"
 )
 
@@ -107,10 +106,6 @@ func (c *connections) isAnswered(s *sockets.Socket, but int) bool {
 // isRoutedBy tells whether the kernel sends by a gateway what the host says in a connection: there
 // may be others of the same interface, or a route by another.
 func (c *connections) isRoutedBy(g *gateway, s *sockets.Socket) bool {
-	routes, err := c.Netlink().RouteGetWithOptions(s.Remote.Addr().AsSlice(), &netlink.RouteGetOptions{
-		SrcAddr: s.Local.Addr().AsSlice(), OifIndex: s.Device, Mark: s.Mark, UID: &s.UID,
-	})
-	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
-		return r.LinkIndex == g.Interface && dump.Gateway(&r) == g.Address
-	})
+	route, err := kernelroute.AskOwn(kernelroute.Packet{Peer: s.Remote, Self: s.Local, Device: s.Device, Mark: s.Mark, UID: &s.UID})
+	return err == nil && route.Device == g.Interface && route.Gateway == g.Address
 }

@@ -54,27 +54,20 @@ func (j *records) write() {
 
 // identify returns the record of a gateway, whose id it may have had before.
 func (j *records) identify(key gatewayKey) (*pins.GatewayRecord, error) {
-	address := key.address.String()
-	var given []uint16
-	for i, r := range j.Journal.Gateways {
+	address, records := key.address.String(), &j.Journal.Gateways
+	for i, r := range *records {
 		if r.Interface == key.device && r.Address == address {
-			return &j.Journal.Gateways[i], nil
+			return &(*records)[i], nil
 		}
-		given = append(given, r.ID)
 	}
-	id := identity.NextID(given, j.Datapath().Gateways.MaxEntries())
+	id, _ := identity.NextID(records, j.Datapath().Gateways.MaxEntries(), func(r pins.GatewayRecord) (uint16, bool) { return r.ID, r.Gone })
 	if id == 0 {
-		oldest := slices.IndexFunc(j.Journal.Gateways, func(r pins.GatewayRecord) bool { return r.Gone })
-		if oldest < 0 {
-			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, len(given))
-		}
-		id = given[oldest]
-		j.Journal.Gateways = slices.Delete(j.Journal.Gateways, oldest, oldest+1)
+		return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, len(*records))
 	}
-	j.Journal.Gateways = append(j.Journal.Gateways, pins.GatewayRecord{
+	*records = append(*records, pins.GatewayRecord{
 		ID: id, Interface: key.device, Name: j.NameOf(key.device), Address: address, MAC: j.macBefore(key),
 	})
-	return &j.Journal.Gateways[len(j.Journal.Gateways)-1], nil
+	return &(*records)[len(*records)-1], nil
 }
 
 // macBefore is the MAC that a gateway had last on an interface of the same name that has gone: one

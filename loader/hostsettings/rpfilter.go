@@ -22,14 +22,13 @@ const (
 // the kernel applies, which is the larger of both. There is one for IPv4 only.
 // The error wraps fs.ErrNotExist when there is no such interface.
 func RPFilter(name string) (device, all, effective int, err error) {
-	s, err := rpFilter(name)
-	if err != nil {
+	if !isInterfaceName(name) {
+		return 0, 0, 0, fmt.Errorf("rp_filter of %q: not the name of an interface", name)
+	}
+	if device, err = ReadNumber(Key("ipv4", name, "rp_filter")); err != nil {
 		return 0, 0, 0, err
 	}
-	if device, err = s.readNumber(); err != nil {
-		return 0, 0, 0, err
-	}
-	if all, err = setting("net/ipv4/conf/all/rp_filter").readNumber(); err != nil {
+	if all, err = ReadNumber(Key("ipv4", "all", "rp_filter")); err != nil {
 		return 0, 0, 0, err
 	}
 	return device, all, max(device, all), nil
@@ -47,27 +46,8 @@ func IsStrict(name string) bool {
 // routes lead back to, and so the very packets that replypath is there for. Only
 // the interface's own value is written, as the larger one wins.
 func PlanRPFilter(name string) (*Change, error) {
-	device, _, effective, err := RPFilter(name)
-	if err != nil || effective != RPFilterStrict {
+	if _, _, effective, err := RPFilter(name); err != nil || effective != RPFilterStrict {
 		return nil, err
 	}
-	s, err := rpFilter(name)
-	if err != nil {
-		return nil, err
-	}
-	index, err := indexOf(name)
-	if err != nil {
-		return nil, fmt.Errorf("loosen rp_filter of %s: %w", name, err)
-	}
-	return &Change{
-		Interface: index, Key: s.key(),
-		Before: strconv.Itoa(device), After: strconv.Itoa(RPFilterLoose),
-	}, nil
-}
-
-func rpFilter(name string) (setting, error) {
-	if !isInterfaceName(name) {
-		return "", fmt.Errorf("rp_filter of %q: not the name of an interface", name)
-	}
-	return setting("net/ipv4/conf/" + name + "/rp_filter"), nil
+	return Plan(Key("ipv4", name, "rp_filter"), strconv.Itoa(RPFilterLoose))
 }

@@ -63,20 +63,28 @@ func dropGone[R any](records []R, isNeeded func(R) bool) []R {
 	})
 }
 
-// NextID returns the id that comes after the one that was given last, of those below an end that are not taken, so that each
-// is given again as late as can be; 0 where all are taken.
-func NextID(given []uint16, end uint32) uint16 {
-	var id uint16
-	if len(given) > 0 {
-		id = given[len(given)-1]
+// NextID returns an id below an end for another record: the one after that which was given last, among those that are not taken,
+// so that each is given again as late as can be. Where all are taken it is that of the first record of what is gone, which is
+// dropped then; 0 where there is none.
+func NextID[R any](records *[]R, end uint32, idOf func(R) (id uint16, isGone bool)) (id uint16, dropped bool) {
+	given := make(map[uint16]bool)
+	for _, r := range *records {
+		id, _ = idOf(r)
+		given[id] = true
 	}
 	for range end - 1 {
 		if id++; uint32(id) >= end {
 			id = 1
 		}
-		if !slices.Contains(given, id) {
-			return id
+		if !given[id] {
+			return id, false
 		}
 	}
-	return 0
+	for n, r := range *records {
+		if id, isGone := idOf(r); isGone {
+			*records = slices.Delete(*records, n, n+1)
+			return id, true
+		}
+	}
+	return 0, false
 }

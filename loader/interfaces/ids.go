@@ -4,7 +4,6 @@ package interfaces
 
 import (
 	"fmt"
-	"slices"
 
 	"replypath/loader/discover"
 	"replypath/loader/identity"
@@ -30,20 +29,15 @@ func (t *Table) identify(i discover.Interface) (uint16, error) {
 // freeID returns an id that was given as long ago as can be, and when there are none
 // left that of the interface that was recorded first among those that are gone.
 func (t *Table) freeID() (uint16, error) {
-	var given []uint16
-	for _, r := range t.host.Journal.Interfaces {
-		given = append(given, r.ID)
+	records := &t.host.Journal.Interfaces
+	id, dropped := identity.NextID(records, t.host.Maps().Interfaces.Size(), func(r pins.InterfaceRecord) (uint16, bool) { return r.ID, r.Index == 0 })
+	switch {
+	case id == 0:
+		return 0, fmt.Errorf("%d interfaces are managed or caught already, which is as many as can be", len(*records))
+	case dropped:
+		return id, t.host.Forget(id)
 	}
-	if id := identity.NextID(given, t.host.Maps().Interfaces.Size()); id != 0 {
-		return id, nil
-	}
-	oldest := slices.IndexFunc(t.host.Journal.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index == 0 })
-	if oldest < 0 {
-		return 0, fmt.Errorf("%d interfaces are managed or caught already, which is as many as can be", len(given))
-	}
-	id := given[oldest]
-	t.host.Journal.Interfaces = slices.Delete(t.host.Journal.Interfaces, oldest, oldest+1)
-	return id, t.host.Forget(id)
+	return id, nil
 }
 
 // mostUnmanaged bounds the journal: a container host may have thousands of

@@ -55,8 +55,8 @@ type Event struct {
 	// Removed tells that the interface, address or route has gone (KindLink,
 	// KindAddress and KindRoute).
 	Removed bool
-	// Link is that of a KindLink.
-	Link dump.Link
+	// Name and LinkKind are those of a KindLink: "veth", "bridge", "device" where the message does not tell.
+	Name, LinkKind string
 	// Global tells that the address is not one of the link or of this host alone (KindAddress).
 	Global bool
 	// Route is the one of a KindRoute.
@@ -127,13 +127,16 @@ func lost(m syscall.NetlinkMessage, why string) Event {
 // family: RTM_DELLINK then is a port that left, not an interface that went.
 func linkEvent(m syscall.NetlinkMessage) (Event, bool) {
 	info := nl.DeserializeIfInfomsg(m.Data)
-	link, err := dump.ParseLink(m.Data)
+	link, err := netlink.LinkDeserialize(nil, m.Data)
 	if err != nil {
 		return lost(m, err.Error()), true
 	}
 	removed := m.Header.Type == unix.RTM_DELLINK && info.Family == unix.AF_UNSPEC
 	noCarrier := info.Flags&unix.IFF_LOWER_UP == 0
-	return Event{Kind: KindLink, Interface: link.Index, Removed: removed, NoCarrier: noCarrier && !removed, Link: link}, true
+	return Event{
+		Kind: KindLink, Interface: link.Attrs().Index, Removed: removed, NoCarrier: noCarrier && !removed,
+		Name: link.Attrs().Name, LinkKind: link.Type(),
+	}, true
 }
 
 func addressEvent(m syscall.NetlinkMessage) (Event, bool) {

@@ -42,6 +42,11 @@ type Gateway struct {
 	Main bool
 }
 
+// Takes tells whether it takes packets of a family, unix.AF_INET or unix.AF_INET6.
+func (g *Gateway) Takes(family int) bool {
+	return g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6
+}
+
 // Reach returns what is routed by the gateway in a family, unix.AF_INET or unix.AF_INET6.
 func (g *Gateway) Reach(family int) Reach {
 	if family == unix.AF_INET {
@@ -87,15 +92,12 @@ type OwnRoute struct {
 // An address of this host is no gateway, nor is one that it has in another VRF.
 // A route by a nexthop object names its gateway only where net.ipv4.nexthop_compat_mode is 1.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
-	hops, reaches := dump.NewValues(collectHops), make(reaches)
-	if err := dump.ReadRoutes(hops, reaches); err != nil {
+	var t Table
+	if err := t.ReadIfDue(); err != nil {
 		return nil, err
 	}
-	rules, err := dump.Rules(nl)
-	if err != nil {
-		return nil, err
-	}
-	return resolveAll(nl, managed, hops.List(), reaches, rules)
+	found, err := Find(nl, managed, &t)
+	return found.Gateways, err
 }
 
 func resolveAll(

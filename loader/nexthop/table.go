@@ -54,15 +54,8 @@ type knowledge struct {
 	hops     *dump.Values[hop]
 	networks networks
 	reaches  reaches
-	last     way    // of the last plain route
-	isLast   bool   // which was the last of all
+	wasPlain bool   // the last route led by one gateway, and was no default route
 	reached  *found // by the last route
-}
-
-// way is all that a route tells whose network does not matter.
-type way struct {
-	family, kind, table, protocol int
-	hop                           dump.Hop
 }
 
 // reading is one that goes on beside other work.
@@ -122,7 +115,7 @@ func (r *familyReader) read() error {
 	defer runtime.UnlockOSThread()
 	begun := ThreadTime()
 	r.known = newKnowledge()
-	err := r.routes.ReadFamily(r.family, r.known)
+	err := r.routes.ReadFamily(r.family, unix.RTPROT_UNSPEC, r.known)
 	r.took = ThreadTime() - begun
 	return err
 }
@@ -171,7 +164,7 @@ func (k *knowledge) take(family int, from *knowledge) {
 
 // Begin is dump.Collector's.
 func (k *knowledge) Begin(family int) {
-	k.last, k.isLast, k.reached = way{}, false, nil
+	k.wasPlain, k.reached = false, nil
 	for _, c := range []dump.Collector{k.scan, k.hops, k.networks, k.reaches} {
 		c.Begin(family)
 	}
@@ -179,12 +172,13 @@ func (k *knowledge) Begin(family int) {
 
 // Collect is dump.Collector's. Of a million routes most tell no more than the one before, but their network.
 func (k *knowledge) Collect(r *dump.Route) {
-	isAsBefore := k.isAsBefore(r)
+	isAsBefore := r.Another && k.wasPlain && r.Dst.Bits() > 0
 	if !isAsBefore {
 		k.collectWay(r)
+		k.wasPlain = len(r.Hops) == 1 && r.Hops[0].Gateway.IsValid() && r.Dst.Bits() > 0 && r.Type == unix.RTN_UNICAST
 	}
 	k.networks.Collect(r)
-	if isAsBefore && r.Another && k.reached != nil {
+	if isAsBefore && k.reached != nil {
 		k.reached.add(r.Dst.Masked())
 	} else {
 		k.reached, _ = k.reaches.collect(r)
@@ -196,20 +190,6 @@ func (k *knowledge) collectWay(r *dump.Route) {
 	k.hops.Collect(r)
 }
 
-func (k *knowledge) isAsBefore(r *dump.Route) bool {
-	if len(r.Hops) != 1 || !r.Hops[0].Gateway.IsValid() || r.Dst.Bits() == 0 || r.Type != unix.RTN_UNICAST {
-		k.isLast = false
-		return false
-	}
-	if k.isLast && r.Another {
-		return true
-	}
-	this := way{r.Family, r.Type, r.Table, r.Protocol, r.Hops[0]}
-	isSame := this == k.last
-	k.last, k.isLast = this, true
-	return isSame
-}
-
 // End waits for what Begin has begun, and forgets it.
 func (t *Table) End() {
 	if t.begun != nil {
@@ -218,22 +198,21 @@ func (t *Table) End() {
 	}
 }
 
-// Read reads all routes, and tells whether what matters has changed. The namespace is that of the calling thread.
-func (t *Table) Read() (changed bool, err error) {
+// Read reads all routes. The namespace is that of the calling thread.
+func (t *Table) Read() error {
 	if t.begun == nil {
 		if err := t.Begin(); err != nil {
-			return false, err
+			return err
 		}
 	}
 	r := t.begun
 	t.End()
 	if t.read, t.took = time.Now(), r.took; r.err != nil {
 		t.must = true
-		return false, r.err
+		return r.err
 	}
-	changed = t.known == nil || !t.known.equal(r.known)
 	t.known, t.must, t.may = r.known, false, false
-	return changed, nil
+	return nil
 }
 
 // ReadIfDue is Read where something is known to have changed that was not told. It comes before Find.
@@ -241,8 +220,7 @@ func (t *Table) ReadIfDue() error {
 	if t.known != nil && !t.must {
 		return nil
 	}
-	_, err := t.Read()
-	return err
+	return t.Read()
 }
 
 // Verify has the next ReadIfDue read, unless that is done too often. What nobody has told is found by that.
@@ -316,9 +294,4 @@ func (k *knowledge) add(r *dump.Route, isManaged func(int) bool) (matters bool) 
 	scan, hops := k.scan.News(), k.hops.News()
 	concerns := r.Type == unix.RTN_LOCAL || slices.ContainsFunc(r.Hops, func(h dump.Hop) bool { return isManaged(h.Interface) })
 	return k.scan.NewWay() || concerns && (more || scan || hops)
-}
-
-func (k *knowledge) equal(other *knowledge) bool {
-	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) &&
-		k.networks.equal(other.networks) && k.reaches.equal(other.reaches)
 }

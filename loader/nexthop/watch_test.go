@@ -26,7 +26,7 @@ func TestWatchDetails(t *testing.T) {
 	events := p.watch(t)
 	ip(t, p.server, "link add c1 up type veth peer name far1\naddr add fe80::7/64 dev c1 nodad\naddr add 10.9.0.7 peer 10.9.0.1 dev c1\n")
 	await(t, events, "c1 comes", func(e Event) bool {
-		return e.Kind == KindLink && e.Link.Name == "c1" && e.Link.Kind == "veth" && e.Link.Index == e.Interface
+		return e.Kind == KindLink && e.Name == "c1" && e.LinkKind == "veth"
 	})
 	var ofLink, other bool // IPv6 tells of its own later than it has it
 	await(t, events, "a link-local address, and another one, with a peer", func(e Event) bool {

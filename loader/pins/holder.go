@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,32 +107,18 @@ func OwnerPID(path string) int {
 // OwnPID returns the number that a process has for itself, in the PID namespace that it runs in,
 // and the one by which it is seen from here where that cannot be told.
 func OwnPID(pid int) int {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
+	status, err := statusOf(pid)
+	if err != nil || len(status.NSpids) == 0 {
 		return pid
 	}
-	return ownPIDIn(string(status), pid)
+	return int(status.NSpids[len(status.NSpids)-1]) // they begin with that of this namespace
 }
 
-// ownPIDIn reads /proc/PID/status (proc_pid_status(5)), with the numbers from this PID namespace's to the
-// process's own:
-//
-//	NSpid:	4711	1
-func ownPIDIn(status string, otherwise int) int {
-	if numbers := fieldsIn(status, "NSpid:"); len(numbers) > 0 {
-		if own, err := strconv.Atoi(numbers[len(numbers)-1]); err == nil {
-			return own
-		}
+// statusOf reads /proc/PID/status. The error matches fs.ErrNotExist where there is no such process.
+func statusOf(pid int) (status procfs.ProcStatus, err error) {
+	process, err := procfs.NewProc(pid)
+	if err != nil {
+		return status, err
 	}
-	return otherwise
-}
-
-// fieldsIn returns what stands behind a key in /proc/PID/status, none where there is no such line.
-func fieldsIn(status, key string) []string {
-	for line := range strings.Lines(status) {
-		if values, is := strings.CutPrefix(line, key); is {
-			return strings.Fields(values)
-		}
-	}
-	return nil
+	return process.NewStatus()
 }

@@ -181,15 +181,7 @@ func TestNamespaceLock(t *testing.T) {
 	must(t, again.Close())
 }
 
-func TestRealUserIn(t *testing.T) {
-	if uid, found := realUserIn("Name:\tsu\nUid:\t1000\t0\t0\t0\nGid:\t0\n"); uid != 1000 || !found {
-		t.Errorf("user %d, %t", uid, found)
-	}
-	for _, status := range []string{"", "Uid:\n", "Uid:\tx\n"} {
-		if _, found := realUserIn(status); found {
-			t.Errorf("found in %q", status)
-		}
-	}
+func TestIsPrivileged(t *testing.T) {
 	if !isPrivileged(os.Getpid()) || isPrivileged(1<<30) {
 		t.Error("who may hold the lock is not told from who has gone")
 	}

@@ -4,6 +4,7 @@ package pins
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -118,16 +119,9 @@ func TestHolderIn(t *testing.T) {
 }
 
 func TestOwnPID(t *testing.T) {
-	const before = "Name:\tNSpid:\nPid:\t4711\n"
-	for status, want := range map[string]int{
-		before + "NSpid:\t4711\nNSpgid:\t9\n":        4711,
-		before + "NSpid:\t4711\t33\t1\nNSpgid:\t9\n": 1,
-		before + "NSpid:\n":                          7,
-		before + "NSpid:\tx\n":                       7,
-		before:                                       7,
-	} {
-		if got := ownPIDIn(status, 7); got != want {
-			t.Errorf("%q: %d, not %d", status, got, want)
+	for pid, want := range map[int]int{os.Getpid(): os.Getpid(), 1 << 30: 1 << 30} {
+		if got := OwnPID(pid); got != want {
+			t.Errorf("%d: %d, not %d", pid, got, want)
 		}
 	}
 }

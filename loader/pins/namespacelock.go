@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,24 +66,11 @@ func (l *NamespaceLock) Close() error {
 // isPrivileged tells whether a process was started by root, or by the user of this one. Its
 // effective user would tell less: a lock goes along into a program that is root for everybody.
 func isPrivileged(pid int) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	status, err := statusOf(pid)
 	if err != nil {
 		// Who took the lock has ended, and left it to a child. We never do.
 		return !errors.Is(err, fs.ErrNotExist)
 	}
-	uid, found := realUserIn(string(status))
-	return !found || uid == 0 || uid == os.Getuid()
-}
-
-// realUserIn reads the line of /proc/PID/status (proc_pid_status(5)) with the real, effective,
-// saved and file system user:
-//
-//	Uid:	1000	1000	1000	1000
-func realUserIn(status string) (uid int, found bool) {
-	users := fieldsIn(status, "Uid:")
-	if len(users) == 0 {
-		return 0, false
-	}
-	uid, err := strconv.Atoi(users[0])
-	return uid, err == nil
+	real := int(status.UIDs[0])
+	return real == 0 || real == os.Getuid()
 }

@@ -3,12 +3,12 @@
 package pins
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,15 +62,13 @@ func Ancestors() []string {
 
 // parent returns the parent of a process, 0 where it cannot be told.
 func parent(pid int) int {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	process, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0
 	}
-	// pid (name, which may hold anything) state parent ...: proc_pid_stat(5)
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 2 {
+	stat, err := process.Stat()
+	if err != nil {
 		return 0
 	}
-	number, _ := strconv.Atoi(string(fields[1]))
-	return number
+	return stat.PPID
 }

@@ -43,7 +43,7 @@ func asksRoutes(s *interfaces.Managed, known []*gateways.View, family int) bool 
 func takers(known []*gateways.View, family int) []*gateways.View {
 	var of []*gateways.View
 	for _, g := range known {
-		if g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6 {
+		if g.Takes(family) {
 			of = append(of, g)
 		}
 	}

@@ -27,7 +27,7 @@ type place struct {
 func (b *bench) placeOf(table *rig.Table, flow bpf.DatapathFlow) place {
 	digest := b.datapath.Seeds.Digest(flow.Tuple)
 	index, _ := bpf.Sets(digest, table.MaxEntries())
-	way, _ := bpf.FreeWay([bpf.DatapathWaysWAYS]uint64{}, digest)
+	way, _ := rig.FreeWay([bpf.DatapathWaysWAYS]uint64{}, digest)
 	return place{table, index, way, digest}
 }
 

@@ -34,7 +34,7 @@ func (d *Datapath) AddFlow(table *Table, flow bpf.DatapathFlow) error {
 			index, set = other, second
 		}
 	}
-	way, free := bpf.FreeWay(set.Digest, digest)
+	way, free := FreeWay(set.Digest, digest)
 	if !free {
 		return ErrFull
 	}
@@ -99,4 +99,18 @@ func (d *Datapath) ForgetRelated() error {
 		deleteAll[bpf.DatapathEnds, bpf.DatapathRecord](d.Originated),
 		deleteAll[bpf.DatapathEnds, uint64](d.Questions),
 	)
+}
+
+// FreeWay returns the free way of a set that a digest is put into: the one that it
+// prefers, or the next one after it. The digests are those of the set, 0 where a
+// way is free; ok is false where none is.
+func FreeWay(digests [bpf.DatapathWaysWAYS]uint64, digest uint64) (way int, ok bool) {
+	for i := range digests {
+		// As preferred_way() in src/digest.h, and those after it.
+		way := (digest>>1 + uint64(i)) % uint64(len(digests))
+		if digests[way] == 0 {
+			return int(way), true
+		}
+	}
+	return 0, false
 }

@@ -60,20 +60,24 @@ func TestRetry(t *testing.T) {
 func TestInterruptedRoutes(t *testing.T) {
 	routeTo := func(family, table int) *Route { return &Route{Family: family, Table: table} }
 	tries := map[int]int{}
-	list := func(family int, each func(*Route)) error {
-		each(routeTo(family, 1))
-		if tries[family]++; tries[family] == 1 {
-			each(routeTo(family, 2)) // which is gone when it is asked again
-			return netlink.ErrDumpInterrupted
+	list := func(family int) func(each func(*Route)) error {
+		return func(each func(*Route)) error {
+			each(routeTo(family, 1))
+			if tries[family]++; tries[family] == 1 {
+				each(routeTo(family, 2)) // which is gone when it is asked again
+				return netlink.ErrDumpInterrupted
+			}
+			each(routeTo(family, 3))
+			return nil
 		}
-		each(routeTo(family, 3))
-		return nil
 	}
 	values := func() *Values[[2]int] {
 		return NewValues(func(r *Route, add func([2]int)) { add([2]int{r.Family, r.Table}) })
 	}
 	collectors := []Collector{values(), values()}
-	await.Must(t, readRoutes(list, collectors))
+	for _, family := range Families {
+		await.Must(t, readFamily(list(family), family, collectors))
+	}
 	want := [][2]int{{unix.AF_INET, 1}, {unix.AF_INET, 3}, {unix.AF_INET6, 1}, {unix.AF_INET6, 3}}
 	for _, c := range collectors {
 		got := c.(*Values[[2]int]).List()

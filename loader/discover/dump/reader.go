@@ -30,13 +30,8 @@ func ReadRoutesOf(protocol int, collectors ...Collector) error {
 		return err
 	}
 	defer r.Close()
-	return r.read(protocol, collectors)
-}
-
-// readRoutes is ReadRoutes by what lists the routes of one family.
-func readRoutes(list func(family int, each func(*Route)) error, collectors []Collector) error {
 	for _, family := range Families {
-		if err := readFamily(list, family, collectors); err != nil {
+		if err := r.ReadFamily(family, protocol, collectors...); err != nil {
 			return err
 		}
 	}
@@ -46,12 +41,13 @@ func readRoutes(list func(family int, each func(*Route)) error, collectors []Col
 // Families are those that routes are of.
 var Families = [...]int{unix.AF_INET, unix.AF_INET6}
 
-func readFamily(list func(family int, each func(*Route)) error, family int, collectors []Collector) error {
+// readFamily has collectors go through what lists the routes of a family.
+func readFamily(list func(each func(*Route)) error, family int, collectors []Collector) error {
 	_, err := retry("routes", func() (none struct{}, err error) {
 		for _, c := range collectors {
 			c.Begin(family)
 		}
-		return none, list(family, func(r *Route) {
+		return none, list(func(r *Route) {
 			for _, c := range collectors {
 				c.Collect(r)
 			}
@@ -96,17 +92,9 @@ func OpenRoutes() (*RouteReader, error) {
 // Close closes its socket.
 func (r *RouteReader) Close() { unix.Close(r.socket) }
 
-// ReadFamily is ReadRoutes for one family.
-func (r *RouteReader) ReadFamily(family int, collectors ...Collector) error {
-	return readFamily(r.lister(unix.RTPROT_UNSPEC), family, collectors)
-}
-
-func (r *RouteReader) read(protocol int, collectors []Collector) error {
-	return readRoutes(r.lister(protocol), collectors)
-}
-
-func (r *RouteReader) lister(protocol int) func(family int, each func(*Route)) error {
-	return func(family int, each func(*Route)) error { return r.list(family, protocol, each) }
+// ReadFamily is ReadRoutesOf for one family; unix.RTPROT_UNSPEC stands for all protocols.
+func (r *RouteReader) ReadFamily(family, protocol int, collectors ...Collector) error {
+	return readFamily(func(each func(*Route)) error { return r.list(family, protocol, each) }, family, collectors)
 }
 
 // list reads the routes of a family, of one protocol or of all.

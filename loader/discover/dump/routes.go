@@ -5,8 +5,6 @@ package dump
 import (
 	"net"
 	"net/netip"
-
-	"github.com/vishvananda/netlink"
 )
 
 // Route is what the next hops and the neighbourhood of a host depend on.
@@ -44,18 +42,6 @@ type Collector interface {
 	Begin(family int)
 	// Collect takes a route, in no particular order. It is valid until Collect returns.
 	Collect(r *Route)
-}
-
-// Gateway returns the gateway of a route with one next hop; not valid where that is on-link.
-func Gateway(r *netlink.Route) netip.Addr { return gateway(r.Gw, r.Via) }
-
-// gateway returns the address of RTA_GATEWAY or, where an IPv4 route leads
-// through an IPv6 router, of RTA_VIA.
-func gateway(gw net.IP, via netlink.Destination) netip.Addr {
-	if v, ok := via.(*netlink.Via); ok {
-		gw = v.Addr
-	}
-	return Address(gw)
 }
 
 // Address converts an address; the result is not valid where there is none.

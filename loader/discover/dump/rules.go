@@ -25,12 +25,6 @@ type Rule struct {
 	others bool // conditions that the library does not read: DSCP, flow label, masks of ports
 }
 
-// IsForAll tells a rule that every packet follows to a table.
-func (r *Rule) IsForAll() bool {
-	return r.Action == nl.FR_ACT_TO_TBL && r.Table != 0 && r.Src == nil && r.Dst == nil && r.Mark == 0 &&
-		(r.Mask == nil || *r.Mask == 0) && r.IifName == "" && r.OifName == "" && !r.Invert && !r.IsNarrow()
-}
-
 // IsNarrow tells of the conditions that few rules have.
 func (r *Rule) IsNarrow() bool {
 	return r.SelectsSome() || r.TunID != 0 || r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
