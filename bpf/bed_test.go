@@ -332,6 +332,7 @@ func (b *bed) snapshot() (tables, rig.Counts) {
 	t, err := b.Tables()
 	b.must(err)
 	c, err := b.Counts()
+	delete(c.Events, bpf.DatapathEventEVENT_TRACE_LOST) // of the tracer, not of the packet: see lost()
 	b.must(err)
 	return t, c
 }

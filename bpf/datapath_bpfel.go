@@ -74,7 +74,8 @@ const (
 	DatapathEventEVENT_FALLBACK_DROPPED_V4          DatapathEvent = 41
 	DatapathEventEVENT_FALLBACK_DROPPED_V6          DatapathEvent = 42
 	DatapathEventEVENT_IGNORED_TUNNEL               DatapathEvent = 43
-	DatapathEventEVENT_END                          DatapathEvent = 44
+	DatapathEventEVENT_TRACE_LOST                   DatapathEvent = 44
+	DatapathEventEVENT_END                          DatapathEvent = 45
 )
 
 type DatapathExclusion struct {
@@ -472,6 +473,7 @@ type DatapathScratch struct {
 		Interface  uint32
 		Generation uint64
 	}
+	Raised uint64
 }
 
 type DatapathServedKey struct {
@@ -520,6 +522,14 @@ const (
 	DatapathTableTABLE_END            DatapathTable = 3
 	DatapathTableTABLE_ORIGINATED     DatapathTable = 4
 	DatapathTableTABLE_RELATED        DatapathTable = 5
+)
+
+type DatapathTail uint32
+
+const (
+	DatapathTailTAIL_SEND   DatapathTail = 0
+	DatapathTailTAIL_NOBODY DatapathTail = 1
+	DatapathTailTAIL_END    DatapathTail = 2
 )
 
 type DatapathTakes uint32
@@ -589,12 +599,6 @@ type DatapathTraceRequest struct {
 	Pad      uint32
 }
 
-type DatapathTraceSlot struct {
-	_      structs.HostLayout
-	Lost   uint64
-	Raised uint64
-}
-
 type DatapathTuple struct {
 	_        structs.HostLayout
 	Peer     [16]uint8
@@ -642,7 +646,6 @@ const (
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
 	DatapathMapModeByHand           = "mode_by_hand"
-	DatapathMapNobody               = "nobody"
 	DatapathMapOnLink               = "on_link"
 	DatapathMapOriginated           = "originated"
 	DatapathMapOutbound             = "outbound"
@@ -651,14 +654,13 @@ const (
 	DatapathMapQuestions            = "questions"
 	DatapathMapRepairWanted         = "repair_wanted"
 	DatapathMapScratch              = "scratch"
-	DatapathMapSender               = "sender"
 	DatapathMapServedAddresses      = "served_addresses"
 	DatapathMapSetLocks             = "set_locks"
 	DatapathMapSourceGateways       = "source_gateways"
 	DatapathMapTags                 = "tags"
+	DatapathMapTails                = "tails"
 	DatapathMapTraceEvents          = "trace_events"
 	DatapathMapTraceFilter          = "trace_filter"
-	DatapathMapTraceSlots           = "trace_slots"
 	DatapathProgReplypathAdd        = "replypath_add"
 	DatapathProgReplypathClock      = "replypath_clock"
 	DatapathProgReplypathEgress     = "replypath_egress"
@@ -699,6 +701,7 @@ const (
 	DatapathVarUnusedProtocolClass  = "unused_protocol_class"
 	DatapathVarUnusedSourceRepair   = "unused_source_repair"
 	DatapathVarUnusedTable          = "unused_table"
+	DatapathVarUnusedTail           = "unused_tail"
 	DatapathVarUnusedTakes          = "unused_takes"
 	DatapathVarUnusedTick           = "unused_tick"
 	DatapathVarUnusedTraceEvent     = "unused_trace_event"
@@ -784,7 +787,6 @@ type DatapathMapSpecs struct {
 	Managed         *ebpf.MapSpec `ebpf:"managed"`
 	Marks           *ebpf.MapSpec `ebpf:"marks"`
 	ModeByHand      *ebpf.MapSpec `ebpf:"mode_by_hand"`
-	Nobody          *ebpf.MapSpec `ebpf:"nobody"`
 	OnLink          *ebpf.MapSpec `ebpf:"on_link"`
 	Originated      *ebpf.MapSpec `ebpf:"originated"`
 	Outbound        *ebpf.MapSpec `ebpf:"outbound"`
@@ -793,14 +795,13 @@ type DatapathMapSpecs struct {
 	Questions       *ebpf.MapSpec `ebpf:"questions"`
 	RepairWanted    *ebpf.MapSpec `ebpf:"repair_wanted"`
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
-	Sender          *ebpf.MapSpec `ebpf:"sender"`
 	ServedAddresses *ebpf.MapSpec `ebpf:"served_addresses"`
 	SetLocks        *ebpf.MapSpec `ebpf:"set_locks"`
 	SourceGateways  *ebpf.MapSpec `ebpf:"source_gateways"`
 	Tags            *ebpf.MapSpec `ebpf:"tags"`
+	Tails           *ebpf.MapSpec `ebpf:"tails"`
 	TraceEvents     *ebpf.MapSpec `ebpf:"trace_events"`
 	TraceFilter     *ebpf.MapSpec `ebpf:"trace_filter"`
-	TraceSlots      *ebpf.MapSpec `ebpf:"trace_slots"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -835,6 +836,7 @@ type DatapathVariableSpecs struct {
 	UnusedProtocolClass  *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
 	UnusedSourceRepair   *ebpf.VariableSpec `ebpf:"unused_source_repair"`
 	UnusedTable          *ebpf.VariableSpec `ebpf:"unused_table"`
+	UnusedTail           *ebpf.VariableSpec `ebpf:"unused_tail"`
 	UnusedTakes          *ebpf.VariableSpec `ebpf:"unused_takes"`
 	UnusedTick           *ebpf.VariableSpec `ebpf:"unused_tick"`
 	UnusedTraceEvent     *ebpf.VariableSpec `ebpf:"unused_trace_event"`
@@ -880,7 +882,6 @@ type DatapathMaps struct {
 	Managed         *ebpf.Map `ebpf:"managed"`
 	Marks           *ebpf.Map `ebpf:"marks"`
 	ModeByHand      *ebpf.Map `ebpf:"mode_by_hand"`
-	Nobody          *ebpf.Map `ebpf:"nobody"`
 	OnLink          *ebpf.Map `ebpf:"on_link"`
 	Originated      *ebpf.Map `ebpf:"originated"`
 	Outbound        *ebpf.Map `ebpf:"outbound"`
@@ -889,14 +890,13 @@ type DatapathMaps struct {
 	Questions       *ebpf.Map `ebpf:"questions"`
 	RepairWanted    *ebpf.Map `ebpf:"repair_wanted"`
 	Scratch         *ebpf.Map `ebpf:"scratch"`
-	Sender          *ebpf.Map `ebpf:"sender"`
 	ServedAddresses *ebpf.Map `ebpf:"served_addresses"`
 	SetLocks        *ebpf.Map `ebpf:"set_locks"`
 	SourceGateways  *ebpf.Map `ebpf:"source_gateways"`
 	Tags            *ebpf.Map `ebpf:"tags"`
+	Tails           *ebpf.Map `ebpf:"tails"`
 	TraceEvents     *ebpf.Map `ebpf:"trace_events"`
 	TraceFilter     *ebpf.Map `ebpf:"trace_filter"`
-	TraceSlots      *ebpf.Map `ebpf:"trace_slots"`
 }
 
 func (m *DatapathMaps) Close() error {
@@ -918,7 +918,6 @@ func (m *DatapathMaps) Close() error {
 		m.Managed,
 		m.Marks,
 		m.ModeByHand,
-		m.Nobody,
 		m.OnLink,
 		m.Originated,
 		m.Outbound,
@@ -927,14 +926,13 @@ func (m *DatapathMaps) Close() error {
 		m.Questions,
 		m.RepairWanted,
 		m.Scratch,
-		m.Sender,
 		m.ServedAddresses,
 		m.SetLocks,
 		m.SourceGateways,
 		m.Tags,
+		m.Tails,
 		m.TraceEvents,
 		m.TraceFilter,
-		m.TraceSlots,
 	)
 }
 
@@ -970,6 +968,7 @@ type DatapathVariables struct {
 	UnusedProtocolClass  *ebpf.Variable `ebpf:"unused_protocol_class"`
 	UnusedSourceRepair   *ebpf.Variable `ebpf:"unused_source_repair"`
 	UnusedTable          *ebpf.Variable `ebpf:"unused_table"`
+	UnusedTail           *ebpf.Variable `ebpf:"unused_tail"`
 	UnusedTakes          *ebpf.Variable `ebpf:"unused_takes"`
 	UnusedTick           *ebpf.Variable `ebpf:"unused_tick"`
 	UnusedTraceEvent     *ebpf.Variable `ebpf:"unused_trace_event"`

@@ -269,8 +269,8 @@ var fallbackFamily = map[string]story{
 		}
 	},
 	"where the kernel has none, frames for nobody end without an answer": func(t *testing.T, b *bed, n network) {
-		b.must(b.Nobody.Delete(uint32(0)))
-		defer func() { b.must(b.Nobody.Put(uint32(0), b.ReplypathFallback)) }()
+		b.must(b.Tails.Delete(bpf.DatapathTailTAIL_NOBODY))
+		defer func() { b.must(b.Tails.Put(bpf.DatapathTailTAIL_NOBODY, b.ReplypathFallback)) }()
 		b.leaves(n, echo{}, effect{drop: true}, destinationMAC(bpf.SilentGateway))
 	},
 }

@@ -151,7 +151,7 @@ func TestModelWithSockets(t *testing.T) {
 	compareRandomly(t, r, packetsToRun(t, 20))
 }
 
-// unseen are events that need sockets, full tables, IPsec or the device of the fallback route.
+// unseen are events that need sockets, full tables, IPsec, a tracer or the device of the fallback route.
 var unseen = []bpf.DatapathEvent{
 	bpf.DatapathEventEVENT_IGNORED_IPSEC,
 	eventIgnoredSegment,
@@ -169,6 +169,7 @@ var unseen = []bpf.DatapathEvent{
 	eventSourceRepairedV6,
 	eventFallbackDroppedV4,
 	eventFallbackDroppedV6,
+	bpf.DatapathEventEVENT_TRACE_LOST,
 	bpf.DatapathEventEVENT_END,
 }
 

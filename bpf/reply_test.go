@@ -152,8 +152,8 @@ func TestReplyMovedByHelper(t *testing.T) {
 		t.Run("old kernel, "+n.name, func(t *testing.T) { move(t, newBed(t, oldKernel), n) })
 		t.Run("program missing, "+n.name, func(t *testing.T) {
 			b := newBed(t, normal)
-			b.must(b.Sender.Delete(uint32(0)))
-			t.Cleanup(func() { b.must(b.Sender.Put(uint32(0), b.ReplypathSend)) })
+			b.must(b.Tails.Delete(bpf.DatapathTailTAIL_SEND))
+			t.Cleanup(func() { b.must(b.Tails.Put(bpf.DatapathTailTAIL_SEND, b.ReplypathSend)) })
 			move(t, b, n)
 		})
 	}

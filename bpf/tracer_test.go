@@ -72,14 +72,11 @@ func (t *tracer) want(events ...bpf.DatapathTraceEvent) {
 	await.Same(t.t, "events", events, t.read())
 }
 
-func (t *tracer) lost() (sum uint64) {
+func (t *tracer) lost() uint64 {
 	t.t.Helper()
-	var slots []bpf.DatapathTraceSlot
-	t.must(t.TraceSlots.Lookup(uint32(0), &slots))
-	for _, slot := range slots {
-		sum += slot.Lost
-	}
-	return sum
+	counts, err := t.EventCounts()
+	t.must(err)
+	return counts[bpf.DatapathEventEVENT_TRACE_LOST]
 }
 
 // event is one of a message that nothing is known of.

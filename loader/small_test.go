@@ -81,7 +81,7 @@ func TestStatusIsRefused(t *testing.T) {
 		return nil
 	})
 	b.start().stop()
-	await.Must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
+	await.Must(t, os.Remove(filepath.Join(b.dir, "maps", "tails")))
 	b.inside(func() error {
 		_, err := status.Read(b.dir)
 		if err == nil || errors.Is(err, ErrNotAttached) || !strings.Contains(err.Error(), "restart the daemon") {

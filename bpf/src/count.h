@@ -2,7 +2,7 @@
 /* Counters: nothing that happens to a packet goes unnamed. */
 #pragma once
 
-#include "digest.h"
+#include "scratch.h"
 
 /* Whether `replypath trace` looks on, perhaps at other packets. */
 static inline bool is_traced(void)
@@ -13,25 +13,18 @@ static inline bool is_traced(void)
 	return filter && unlikely(filter->until);
 }
 
-static inline struct trace_slot *get_trace_slot(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&trace_slots, &zero);
-}
-
 /* Counts an event of the present packet, which a trace of it shows. A function: few packets count any. */
 __noinline int raise(__u32 event)
 {
 	__u64 *count = bpf_map_lookup_elem(&events, &event);
-	struct trace_slot *slot;
+	struct scratch *to;
 
 	_Static_assert(EVENT_END <= 64, "a bit for each event");
 	if (count)
 		*count += 1; /* per CPU, and softirqs do not nest */
-	slot = is_traced() ? get_trace_slot() : NULL;
-	if (slot)
-		slot->raised |= 1ULL << (event & 63);
+	to = is_traced() ? get_scratch() : NULL;
+	if (to)
+		to->raised |= 1ULL << (event & 63);
 	return 0;
 }
 

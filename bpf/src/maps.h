@@ -46,7 +46,6 @@
 
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
 #define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
-#define PROGRAMS(name, entries) MAP(name, PROG_ARRAY, entries, 0, __u32, __u32)
 
 /* The flow tables: see first_of(). */
 MAP(flows, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
@@ -139,11 +138,8 @@ CPU_ARRAY(handovers, 1, struct handover);
 /* Packets of which more fragments are to come, by fragment_key(). */
 MAP(fragments, LRU_HASH, MAX_FRAGMENTS, 0, __u64, struct fragment);
 
-/* The program that ends a move: see send.h. */
-PROGRAMS(sender, 1);
-
-/* The program that ends what is for nobody: see nobody.h. */
-PROGRAMS(nobody, 1);
+/* The programs that the egress programs call, by enum tail. */
+MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);
 
 /* By own address and peer: see originate.h and related.h. */
 MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, struct ends, struct record);
@@ -154,4 +150,3 @@ MAP(questions, LRU_HASH, MAX_QUESTIONS, 0, struct ends, __u64);
 /* For `replypath trace`: see trace.h. */
 RING(trace_events, TRACE_BYTES);
 ARRAY(trace_filter, 1, struct trace_request);
-CPU_ARRAY(trace_slots, 1, struct trace_slot);

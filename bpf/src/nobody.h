@@ -99,6 +99,6 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 	if (!any_peer && ask_everybody(skb) == PASS)
 		return PASS;
 	if (have_tail_calls)
-		bpf_tail_call(skb, &nobody, 0);
+		bpf_tail_call(skb, &tails, TAIL_NOBODY);
 	return TC_ACT_SHOT;
 }

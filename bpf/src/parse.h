@@ -4,7 +4,6 @@
 
 #include "address.h"
 #include "count.h"
-#include "digest.h"
 
 #define MAX_EXTENSION_HEADERS 8
 
@@ -24,145 +23,9 @@ enum parsed {
 	PARSED_SOURCE_ROUTE,      /* the address in the header is not the last one */
 };
 
-struct packet {
-	struct tuple tuple;
-	__u64 digest;   /* of the tuple */
-	__u8 mac[6];    /* the other end's: source at ingress, destination at egress */
-	__u8 family;    /* 4 or 6 */
-	__u8 protocol;  /* IPPROTO_*, as in the tuple */
-	__u8 tcp_flags; /* the 14th byte of the header */
-	__u8 outcome;   /* enum outcome, of what leaves; 0: nothing was to be done */
-	bool echo_request;
-	bool echo_reply;
-	__u32 payload;  /* bytes after the transport header, of TCP and UDP */
-	/* Up to here, a tracer is told of it. */
-	__u32 seq;      /* host order */
-	__u32 ack;      /* host order */
-	__u32 offset;   /* of the transport header, from the start of the frame */
-	__u32 length;   /* from there to the end of the IP packet */
-	__u32 identification; /* of a packet that comes in fragments */
-	bool fragment; /* the first one */
-	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
-};
-
 static inline bool has_addresses(enum parsed result)
 {
 	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
-}
-
-/* What IPv6 extension headers lead to. */
-struct extension_headers {
-	__u32 offset;         /* of the transport header */
-	__u32 identification; /* of a packet that comes in fragments */
-	__u8 protocol;
-	bool fragment; /* the first one */
-	__u8 pad[2];
-};
-
-/* Where a set would take a new entry: a free way, else the one of the highest eviction_priority(). */
-struct vacancy {
-	__u32 used; /* ways with live entries */
-	__u32 way;
-	__u32 rank; /* eviction_priority(); all ones for a free way */
-	__u32 stray; /* what stands there now is no flow */
-	__u64 digest; /* what stands there now */
-};
-
-#define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
-
-/* The options of a TCP header, and how far they were read: see mtu.h. */
-struct options {
-	__u8 bytes[64]; /* a power of two, for MAX_OPTIONS */
-	__u32 length;
-	__u32 at;  /* of the next one */
-	__u32 mss; /* where its value stands; 0: not seen */
-};
-
-/*
- * What an ICMP error quotes: IPv4 options or some extension headers fit in, and of the transport header what the kernel
- * leaves when it shortens a packet whose checksum is still to be filled in.
- */
-#define QUOTE 128
-#define QUOTED_TRANSPORT 20
-
-#define TCP_HEADER 20 /* without options */
-
-/* An ICMP error, or with a TCP header from `type` on, a RST: what a program answers the sender of a packet. */
-struct answer {
-	__u8 ip[40]; /* the IPv6 header; IPv4's is the last 20 bytes */
-	__u8 type;
-	__u8 code;
-	__be16 checksum;
-	__be32 mtu; /* too large: RFC 1191, 4 (16 unused bits and 16 of it); RFC 4443, 3.2; else 0 */
-	__u8 quote[QUOTE];
-};
-
-#define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
-
-/* An own address and an interface for which something was settled, as long as the generation is this one. */
-struct admitted {
-	__u64 self[2];
-	__u32 ifindex;
-	__u32 generation;
-};
-
-/* A source, and which interface has it alone, as long as the generation is this one. */
-struct source {
-	__u64 self[2];
-	__u32 ifindex;   /* of where it may leave: last seen, or of its interface */
-	__u32 interface; /* its number in `interfaces`; 0 for none */
-	__u64 generation;
-};
-
-/*
- * What global functions, all that are not static, work on: they take only numbers and the context on old kernels. In
- * return the verifier looks at each of them once, not once for every way to get there; nor does it follow what is kept
- * here, and nothing of it takes stack, of which old kernels have little to spare. One for each CPU, as softirqs do not
- * nest.
- */
-struct scratch {
-	struct packet packet;
-	struct flow flow;
-	struct way way;
-	struct record record; /* that is going to replace another */
-	struct vacancy vacancy[2];
-	struct extension_headers headers;
-	struct fragment fragment; /* the first one of the packet that a fragment is of */
-	__u64 header[5]; /* the longest is IPv6's */
-	struct options options;
-	struct answer answer;
-	__u64 socket; /* an address in the kernel */
-	struct admitted admitted;
-	struct source sources[SOURCES]; /* by own address: see originate.h */
-};
-
-CPU_ARRAY(scratch, 1, struct scratch);
-
-static inline struct scratch *get_scratch(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&scratch, &zero);
-}
-
-static inline struct flow *scratch_flow(void)
-{
-	struct scratch *from = get_scratch();
-
-	if (!from)
-		return NULL;
-	asm volatile("" : "+r"(from)); /* else old kernels see what is added before the test */
-	return &from->flow;
-}
-
-/* The scratch memory, with this packet as the scratch packet. */
-static inline struct scratch *put_in_scratch(const struct packet *packet)
-{
-	struct scratch *to = get_scratch();
-
-	if (to)
-		to->packet = *packet;
-	return to;
 }
 
 /* ICMP and ICMPv6 echo alike (RFC 792; RFC 4443, 4.1). <linux/icmp.h> drags libc in. */

@@ -89,6 +89,7 @@ EXPORT_ENUM(outcome);
 EXPORT_ENUM(protocol_class);
 EXPORT_ENUM(event);
 EXPORT_ENUM(table);
+EXPORT_ENUM(tail);
 EXPORT_ENUM(trace_kind);
 EXPORT_ENUM(trace_form);
 const struct trace_event *unused_trace_event __attribute__((unused));

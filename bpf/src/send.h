@@ -180,7 +180,7 @@ static inline bool is_writable(struct __sk_buff *skb)
 static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
 	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)) && !is_traced())
-		bpf_tail_call(skb, &sender, 0);
+		bpf_tail_call(skb, &tails, TAIL_SEND);
 	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
 }
 

@@ -28,13 +28,12 @@ static inline bool match_request(const struct tuple *tuple)
 }
 
 /* Room for an event with what all of them have; counts it as lost where there is none. */
-static inline struct trace_event *new_event(const struct __sk_buff *skb, struct trace_slot *slot,
-					    enum trace_kind kind)
+static inline struct trace_event *new_event(const struct __sk_buff *skb, enum trace_kind kind)
 {
 	struct trace_event *event = bpf_ringbuf_reserve(&trace_events, sizeof(*event), 0);
 
 	if (!event) {
-		slot->lost++;
+		count_untraced(EVENT_TRACE_LOST);
 		return NULL;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
@@ -102,20 +101,19 @@ static inline void add_exit(struct __sk_buff *skb, struct trace_event *event, st
 __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 table, int verdict)
 {
 	struct handover *handover = get_handover();
-	struct trace_slot *slot = get_trace_slot();
 	struct scratch *from = get_scratch();
 	const struct packet *packet;
 	struct trace_event *event;
 	__u64 raised;
 
-	if (!slot || !from || !handover)
+	if (!from || !handover)
 		return 0;
-	raised = slot->raised;
-	slot->raised = 0;
+	raised = from->raised;
+	from->raised = 0;
 	packet = &from->packet;
 	if (!(kind == TRACE_IN ? result == PARSED : has_addresses(result)) || !match_request(&packet->tuple))
 		return 0;
-	event = new_event(skb, slot, kind);
+	event = new_event(skb, kind);
 	if (!event)
 		return 0;
 	event->tuple = packet->tuple;
@@ -139,8 +137,7 @@ __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 tabl
 /* Tells that what was told of last on this CPU leaves where it was moved to. */
 __noinline int trace_left(struct __sk_buff *skb)
 {
-	struct trace_slot *slot = get_trace_slot();
-	struct trace_event *event = slot ? new_event(skb, slot, TRACE_LEFT) : NULL;
+	struct trace_event *event = new_event(skb, TRACE_LEFT);
 
 	if (event)
 		bpf_ringbuf_submit(event, 0);

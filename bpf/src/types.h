@@ -395,6 +395,7 @@ enum event {
 	EVENT_FALLBACK_DROPPED_V4,
 	EVENT_FALLBACK_DROPPED_V6,
 	EVENT_IGNORED_TUNNEL, /* another that starts no flow: for an address that a tunnel has not, which nobody named */
+	EVENT_TRACE_LOST, /* a packet that a tracer was not told of, for want of room */
 	EVENT_END,
 };
 
@@ -407,6 +408,12 @@ enum table {
 	/* No tables: what is of no flow, and counted in `originated`; and that goes as answers to its peer go. */
 	TABLE_ORIGINATED,
 	TABLE_RELATED,
+};
+
+enum tail {
+	TAIL_SEND = 0,   /* ends a move: see send.h */
+	TAIL_NOBODY = 1, /* ends what is for nobody: see nobody.h */
+	TAIL_END,
 };
 
 /* What replypath_forget is run with, as the data of a packet. */
@@ -531,10 +538,4 @@ struct trace_request {
 	__u64 self_mask[2];
 	__u32 until; /* ticks; 0: nobody traces */
 	__u32 pad;
-};
-
-/* What tracing has to remember on a CPU. */
-struct trace_slot {
-	__u64 lost;              /* events that found no room */
-	__u64 raised;            /* a bit for each enum event since the last packet */
 };

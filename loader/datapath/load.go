@@ -71,7 +71,10 @@ func (d *Datapath) load() (err error) {
 	if err := d.maps.check(&d.DatapathMaps); err != nil {
 		return fmt.Errorf("after the programs were loaded: %w", err)
 	}
-	return d.maps.enterTails(d.programs, func(table string) bool { return d.maps.fresh[table] })
+	if !d.maps.fresh[bpf.DatapathMapTails] {
+		return nil
+	}
+	return d.maps.enterTails(d.programs)
 }
 
 // make makes the maps that could not be opened, and loads the programs that every host has.

@@ -46,7 +46,7 @@ func (s *mapSet) open(shapes map[string]*ebpf.MapSpec) error {
 			return err
 		}
 	}
-	return s.separateSender()
+	return nil
 }
 
 // makeFresh makes those that open could not open.
@@ -148,23 +148,6 @@ func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
 	}
 }
 
-// separateSender replaces the map of the program that ends a move where the map is
-// replaced by which that program is told of the move: the egress programs of an
-// earlier process write to theirs until they are replaced, and must not call one
-// that reads from ours.
-func (s *mapSet) separateSender() error {
-	const name = bpf.DatapathMapSender
-	if !s.fresh[bpf.DatapathMapHandovers] || s.fresh[name] {
-		return nil
-	}
-	if err := s.all[name].Close(); err != nil {
-		return fmt.Errorf("close map %s: %w", name, err)
-	}
-	delete(s.all, name)
-	s.fresh[name] = true
-	return nil
-}
-
 func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
 	m, err := ebpf.NewMap(spec)
 	if err != nil {
@@ -204,23 +187,16 @@ func (s *mapSet) loadPrograms(to any, spec *ebpf.CollectionSpec, options *ebpf.C
 	return nil
 }
 
-// tails are the programs that the egress programs call, each by a map of one entry.
-var tails = []struct{ table, program, does string }{
-	{bpf.DatapathMapSender, sendName, "sends"}, // to end a move
-	{bpf.DatapathMapNobody, fallbackName, "ends what is for no host"},
-}
-
-// enterTails has the egress programs that use our maps call programs of a set, as far as it has them, by the maps
-// that are wanted.
-func (s *mapSet) enterTails(of *ProgramSet, wanted func(table string) bool) error {
+// enterTails has the egress programs that use our maps call programs of a set, as far as it has them.
+func (s *mapSet) enterTails(of *ProgramSet) error {
 	var errs []error
-	for _, tail := range tails {
-		program := of.program(tail.program)
-		if program == nil || !wanted(tail.table) {
+	for tail, name := range map[bpf.DatapathTail]string{bpf.DatapathTailTAIL_SEND: sendName, bpf.DatapathTailTAIL_NOBODY: fallbackName} {
+		program := of.program(name)
+		if program == nil {
 			continue
 		}
-		if err := s.all[tail.table].Put(uint32(0), program); err != nil {
-			errs = append(errs, fmt.Errorf("enter the program that %s: %w", tail.does, err))
+		if err := s.all[bpf.DatapathMapTails].Put(tail, program); err != nil {
+			errs = append(errs, fmt.Errorf("enter program %s for tail calls: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"replypath/bpf"
 )
 
 // Pin puts the maps and programs in the place of earlier ones. These stay pinned
@@ -23,7 +25,7 @@ func (d *Datapath) Pin() error {
 		return errors.Join(err, Settle(d.dir), d.dir.RemoveAtOnce(newMapsDir))
 	}
 	d.pinned = true
-	return d.maps.enterTails(d.programs, func(string) bool { return true })
+	return d.maps.enterTails(d.programs)
 }
 
 // PinAgain pins what is not pinned any more, as somebody has removed it; true if there was
@@ -77,8 +79,11 @@ func (d *Datapath) Unpin() error {
 	if !d.dir.Has(oldMapsDir) {
 		return d.dir.RemoveAtOnce(MapsDir)
 	}
-	tails := d.maps.enterTails(d.notebook.earlier, func(table string) bool { return !d.maps.fresh[table] })
-	return errors.Join(tails, PutBack(d.dir))
+	var errs []error
+	if !d.maps.fresh[bpf.DatapathMapTails] {
+		errs = append(errs, d.maps.enterTails(d.notebook.earlier))
+	}
+	return errors.Join(append(errs, PutBack(d.dir))...)
 }
 
 // KeepsAside tells whether what Pin has taken the place of is still pinned.

@@ -150,12 +150,12 @@ func (s *session) putFilter(until uint32) error {
 
 // countLost returns how many events found no room, since the programs were loaded.
 func (s *session) countLost() (sum uint64, err error) {
-	var slots []bpf.DatapathTraceSlot
-	if err := s.maps.TraceSlots.Lookup(uint32(0), &slots); err != nil {
+	var counts []uint64
+	if err := s.maps.Events.Lookup(bpf.DatapathEventEVENT_TRACE_LOST, &counts); err != nil {
 		return 0, fmt.Errorf("read how many packets were not told of: %w", err)
 	}
-	for i := range slots {
-		sum += slots[i].Lost
+	for _, count := range counts {
+		sum += count
 	}
 	return sum, nil
 }

@@ -190,7 +190,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	}
 	d.setTables(opts.Sets)
 	d.meanwhile, d.blockRuns = collection.DetachMap(meanwhileMap), collection.DetachMap(blocksMap)
-	if err := errors.Join(put(d.Sender, uint32(0), d.ReplypathSend), put(d.Nobody, uint32(0), d.ReplypathFallback)); err != nil {
+	if err := errors.Join(put(d.Tails, bpf.DatapathTailTAIL_SEND, d.ReplypathSend), put(d.Tails, bpf.DatapathTailTAIL_NOBODY, d.ReplypathFallback)); err != nil {
 		return err
 	}
 	if d.MarkSets, err = newView[bpf.DatapathMarkSet](d.DatapathMaps.Marks); err != nil {

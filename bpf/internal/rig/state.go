@@ -291,7 +291,6 @@ func (d *Datapath) Clear() error {
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		d.ForgetAdmitted(),
 		d.ForgetHandover(),
-		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
 		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
 		d.ForgetFragments(),
 		d.ForgetMarks(),
