@@ -195,7 +195,7 @@ func TestConnectedServer(t *testing.T) {
 				b.run(ingress(via, n.in(via, udp{})), b.admitsServed(n, via))
 				frame := n.out(b.production, udp{})
 				want := b.moves(n, udp{}, b.production, via, frame)
-				want.tables = b.marked(n, udp{}, stateAnswered|stateAsymmetric, 0)
+				want.tables = b.marked(n, udp{}, stateReplied|stateAsymmetric, 0)
 				b.run(egress(b.production, frame), want)
 			})
 		}
@@ -372,7 +372,7 @@ var connectionlessFamily = map[string]story{
 			served.Flags &^= flagNoSocket
 			b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
 			answered := flow
-			answered.State = stateAnswered
+			answered.State = stateReplied
 			b.put(connectionlessFlow(answered))
 			b.run(ingress(b.replication, frame), nothing)
 			closeSocket(t, server)

@@ -384,7 +384,7 @@ var parseFamily = map[string]story{
 		answer := tcp{flags: "SA", seq: 1000, payload: 10}
 		answer.options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}}}
 		frame := append(n.out(b.replication, answer), make([]byte, 6)...)
-		flow.State, flow.SndUna, flow.SndNxt = stateAnswered, 1000, 1011
+		flow.State, flow.SndUna, flow.SndNxt = stateReplied, 1000, 1011
 		b.run(egress(b.replication, frame), effect{tables: halfOpen(flow)})
 	},
 	"parse TCP data offset": func(t *testing.T, b *bed, n network) {
@@ -397,7 +397,7 @@ var parseFamily = map[string]story{
 	},
 	"a GSO packet of more than 64 KiB has no length in its header": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
-		flow.State, flow.SndUna, flow.SndNxt = stateAnswered, 999, 1000
+		flow.State, flow.SndUna, flow.SndNxt = stateReplied, 999, 1000
 		b.put(halfOpen(flow))
 
 		frame := n.setLength(n.out(b.replication, tcp{flags: "A", seq: 1000, payload: 100}), 0)

@@ -31,14 +31,14 @@ func TestTraceOriginated(t *testing.T) {
 		b.exec(egress(b.production, frame))
 		moved := n.outgoing(m, b.production, b.replication, frame)
 		moved.Table = table
-		moved.Way = n.bySource(b.replication)
+		moved.Path = n.bySource(b.replication)
 		tracer.want(moved)
 		b.manage(b.replication, nil)
 		b.exec(egress(b.production, frame))
 		routed := n.outgoing(m, b.production, b.production, frame)
 		routed.Table, routed.Outcome = table, uint8(weakHost)
-		routed.Way = moved.Way
-		routed.Way.Mac = [6]uint8{} // nobody has asked for it
+		routed.Path = moved.Path
+		routed.Path.Mac = [6]uint8{} // nobody has asked for it
 		tracer.want(routed)
 	})
 }

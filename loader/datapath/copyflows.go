@@ -114,7 +114,7 @@ func (c *copier) evictionPriority(flow *bpf.DatapathFlow) uint32 {
 
 // isConversation mirrors is_conversation() in bpf/src/table.h.
 func isConversation(flow *bpf.DatapathFlow) bool {
-	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0 &&
+	return flow.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) != 0 &&
 		(flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) != 0 || flow.Seen != flow.Created)
 }
 

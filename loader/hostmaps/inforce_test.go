@@ -153,14 +153,14 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 			other := aHost()
 			test.change(other)
 			for _, d := range []*desired{other, aHost(), other} {
-				before := b.settings().Ways
+				before := b.settings().RoutingGeneration
 				b.write(d)
-				after := b.settings().Ways
+				after := b.settings().RoutingGeneration
 				if before == 0 || after <= before {
 					t.Errorf("from %d to %d", before, after)
 				}
 				b.write(d)
-				if again := b.settings().Ways; again != after {
+				if again := b.settings().RoutingGeneration; again != after {
 					t.Errorf("nothing has changed: from %d to %d", after, again)
 				}
 			}
@@ -223,10 +223,10 @@ func TestDecisionsStand(t *testing.T) {
 func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 	b := newHostBed(t)
 	b.write(aHost())
-	before := b.settings().Ways
+	before := b.settings().RoutingGeneration
 	b.read()
 	b.write(aHost())
-	if after := b.settings().Ways; after <= before {
+	if after := b.settings().RoutingGeneration; after <= before {
 		t.Errorf("from %d to %d", before, after)
 	}
 }
@@ -277,9 +277,9 @@ func TestDecisionsPutBack(t *testing.T) {
 	d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 	d.config.Exclude = []config.Exclusion{{Protocol: 17}}
 	b.write(d)
-	meanwhile := b.settings().Ways
+	meanwhile := b.settings().RoutingGeneration
 	b.must(restore())
-	if after := b.settings().Ways; after <= meanwhile {
+	if after := b.settings().RoutingGeneration; after <= meanwhile {
 		t.Errorf("from %d to %d", meanwhile, after)
 	}
 }
@@ -302,10 +302,10 @@ func TestDecisionsAreNeverZero(t *testing.T) {
 			b := newHostBed(t)
 			b.write(aHost())
 			settings := b.settings()
-			settings.Ways = math.MaxUint32
+			settings.RoutingGeneration = math.MaxUint32
 			b.must(b.maps.putSettings(settings))
 			b.must(outdate(b))
-			if ways := b.settings().Ways; ways == 0 || ways == math.MaxUint32 {
+			if ways := b.settings().RoutingGeneration; ways == 0 || ways == math.MaxUint32 {
 				t.Errorf("it is %d", ways)
 			}
 		})
@@ -323,16 +323,16 @@ func TestSettingsOutdateDecisions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newHostBed(t)
 			b.write(aHost())
-			before := b.settings().Ways
+			before := b.settings().RoutingGeneration
 			d := aHost()
 			change(d)
 			b.must(errors.Join(b.maps.Own.Sync(d.own), b.writeSettings(d)))
-			if after := b.settings().Ways; after <= before {
+			if after := b.settings().RoutingGeneration; after <= before {
 				t.Errorf("from %d to %d", before, after)
 			}
-			before = b.settings().Ways
+			before = b.settings().RoutingGeneration
 			b.must(b.writeSettings(d))
-			if after := b.settings().Ways; after != before {
+			if after := b.settings().RoutingGeneration; after != before {
 				t.Errorf("nothing has changed: from %d to %d", before, after)
 			}
 		})
