@@ -127,25 +127,18 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Tells the loader that a socket is there whose answers need the address that was asked. */
-static inline void want_repair(void)
-{
-	__u64 once = 1;
-
-	bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
-}
-
-/* A flow began, to such a socket. */
+/* A flow began, to such a socket. The loader is told where it waits for the first that needs the address that was asked. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
 				       enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
-	bool wildcard = socket == UDP_SOCKET_WILDCARD;
+	__u64 once = 1;
 
-	if ((repair == REPAIR_ON && may_be_wildcard(socket)) || (repair == REPAIR_WATCH && wildcard))
-		enter_question(skb, true);
-	if (repair == REPAIR_WATCH && wildcard)
-		want_repair();
+	if (repair == REPAIR_WATCH && socket == UDP_SOCKET_WILDCARD)
+		bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
+	else if (repair != REPAIR_ON || !may_be_wildcard(socket))
+		return;
+	enter_question(skb, true);
 }
 
 /*
