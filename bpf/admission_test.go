@@ -5,7 +5,6 @@ package bpf_test
 import (
 	"encoding/binary"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -73,36 +72,6 @@ func TestAdmitDHCP(t *testing.T) {
 		} {
 			b.arrives(n, m, b.starts(n, m, b.replication))
 		}
-	})
-}
-
-// TestForeignAddress: of an address that is not ours one packet is looked at, whatever it is about; ::a.b.c.d says
-// nothing of a.b.c.d.
-func TestForeignAddress(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		forwarded := n.at(n.stranger)
-		b.keepPeriod()
-		b.arrives(forwarded, syn, unread(eventIgnoredNotOwn))
-		for _, m := range []message{tcp{flags: "A"}, udp{}, udp{ports: ports{self: 53}}, echo{}} {
-			b.arrives(forwarded, m, nothing)
-		}
-	})
-	b, v4 := newBed(t, normal), networks[0]
-	compatible := [16]byte{}
-	copy(compatible[12:], v4.self.AsSlice())
-	b.arrives(networks[1].at(netip.AddrFrom16(compatible)), udp{}, unread(eventIgnoredNotOwn))
-	b.arrives(v4, udp{}, b.admits(v4, udp{}, b.replication))
-}
-
-// TestAdmitLoopbackAddress: an address that only lo has follows the routing table unless the operator wants otherwise.
-func TestAdmitLoopbackAddress(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		b.arrives(n, m, unread(eventIgnoredLoopback))
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-		b.arrives(n, m, unread(eventIgnoredLoopback))
-		b.configure(func(s *bpf.DatapathSettings) { s.Loopback = 1 })
-		b.arrives(n, m, b.starts(n, m, b.replication))
 	})
 }
 
@@ -224,14 +193,6 @@ func TestExclusions(t *testing.T) {
 	})
 }
 
-// TestExclusionsOtherFamily: 0.0.0.0/0 means every IPv4 peer and no other.
-func TestExclusionsOtherFamily(t *testing.T) {
-	b, v4, v6 := newBed(t, normal), networks[0], networks[1]
-	b.exclude(exclusion(netip.MustParsePrefix("0.0.0.0/0"), netip.Prefix{}, 0, 0))
-	b.arrives(v4, udp{}, unread(eventIgnoredExcluded))
-	b.arrives(v6, udp{}, b.starts(v6, udp{}, b.replication))
-}
-
 // unmanage takes away an interface's record as the loader does when it goes.
 func (b *bed) unmanage(i nic) {
 	b.t.Helper()
@@ -306,19 +267,6 @@ func TestExcludedIsNotNoted(t *testing.T) {
 	})
 }
 
-// TestExclusionsAllRules: the last of 64 rules counts, one beyond those in use does not.
-func TestExclusionsAllRules(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		const last = 63
-		rules := slices.Repeat([]bpf.DatapathExclusion{exclusion(prefix(n.stranger), netip.Prefix{}, 0, 0)}, last)
-		rules = append(rules, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
-		b.exclude(rules...)
-		b.arrives(n, udp{}, unread(eventIgnoredExcluded))
-		b.exclude(rules[:last]...)
-		b.arrives(n, udp{}, b.starts(n, udp{}, b.replication))
-	})
-}
-
 // TestAdmit: what starts a flow does so by an interface that is managed, from an address and a MAC that an answer can
 // be sent to.
 func TestAdmit(t *testing.T) {
@@ -359,39 +307,12 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// TestAdmitForwarded: with scope all, what is not for this host as well.
-func TestAdmitForwarded(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		forwarded := n.at(n.stranger)
-		b.arrives(forwarded, m, unread(eventIgnoredNotOwn))
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
-		b.arrives(forwarded, m, b.starts(forwarded, m, b.replication))
-	})
-}
-
 // takes says what starts flows by an interface, beside requests for own addresses, as the loader does.
 func (b *bed) takes(i nic, what bpf.DatapathTakes) {
 	b.t.Helper()
 	b.manage(i, func(r *bpf.DatapathInterface) { r.Takes = uint8(what) })
 	b.must(b.SetInterface(0, bpf.DatapathInterface{Takes: uint8(what &^ takesItsOwnOnly)}))
 	b.renew()
-}
-
-// TestAdmitAll: on an interface that forwards nothing of a family, every ordinary address is taken for the host's own. By
-// other interfaces it is not, and addresses that no flow has stay none.
-func TestAdmitAll(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		unknown, other := n.at(n.stranger), bpf.DatapathTakesTAKES_ALL4
-		if n.family == 4 {
-			other = bpf.DatapathTakesTAKES_ALL6
-		}
-		b.takes(b.replication, other)
-		b.arrives(unknown, m, unread(eventIgnoredNotOwn))
-		b.takes(b.replication, takesAll)
-		b.run(ingress(b.backup, unknown.in(b.backup, m)), unread(eventIgnoredNotOwn))
-		b.arrives(n, m, unread(eventIgnoredSource), destination(netip.MustParseAddr(extraordinary[n.family][0])))
-		b.arrives(unknown, m, b.starts(unknown, m, b.replication))
-	})
 }
 
 // TestHostSpeaksFromUnknown: where the answer could start a flow, what the host sends first is noted, whatever its source.

@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -112,25 +111,6 @@ func (b *bed) unlearnt(n network) {
 	b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.self.As16()}))
 }
 
-// TestConnectionOfUnknown: the connection that the host opened from an address that is not known is one that it opened.
-func TestConnectionOfUnknown(t *testing.T) {
-	for _, n := range networks {
-		t.Run(fmt.Sprint(n.family), func(t *testing.T) {
-			b := newBed(t, normal)
-			c := connection{received: 1000, acked: 2000, window: 65000}
-			fd := connectTCP(t, n.here(), n.there(), c)
-			t.Cleanup(func() { closeSocket(t, fd) })
-			b.unlearnt(n)
-			b.takes(b.replication, takesAll)
-			r := ingress(b.replication, n.in(b.replication, tcp{flags: "A", seq: c.received, ack: c.acked}))
-			b.run(r, effect{
-				events: once(eventAdmittedOutbound),
-				tables: func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(tcp{}))] = justNow },
-			})
-		})
-	}
-}
-
 var adoptFamily = map[string]story{
 	"a segment that nobody here knows anything of is asked about once": func(t *testing.T, b *bed, n network) {
 		b.arrives(n, tcp{flags: "A"}, b.meetsStranger(n, b.replication))
@@ -237,24 +217,3 @@ var adoptFamily = map[string]story{
 }
 
 func TestAdoptFamily(t *testing.T) { tell(t, eachFamily, adoptFamily) }
-
-// TestAnswerOfPushedOutFlow: the answer to the last question of a flow that was pushed out is not taken for a
-// beginning.
-func TestAnswerOfPushedOutFlow(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.keepPeriod()
-		b.put(evicted(b, n, m))
-		b.leaves(n, m, nothing)
-		b.arrives(n, m, b.admits(n, m, b.replication))
-	})
-}
-
-// TestSeenAhead: another CPU may have written a tick that this one has not reached; the flow is not idle.
-func TestSeenAhead(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Seen += 100
-		b.put(flowOf(m, flow))
-		b.wantMoved(n, m)
-	})
-}

@@ -160,31 +160,6 @@ func (b *bed) ageNotes(seconds uint32) {
 	}
 }
 
-// TestAskedBegunByOthers: what is not for a socket that is bound to no address is not entered, whoever began.
-func TestAskedBegunByOthers(t *testing.T) {
-	for name, open := range map[string]func(t *testing.T, n network, port uint16) int{
-		"bound": func(t *testing.T, n network, port uint16) int {
-			return listenUDP(t, netip.AddrPortFrom(n.self, port))
-		},
-		"connected": func(t *testing.T, n network, port uint16) int {
-			return connectUDP(t, netip.AddrPortFrom(n.self, port), n.there())
-		},
-		"nobody": nil,
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
-				m := udp{ports: ports{self: selfPort + 7}}
-				if open != nil {
-					defer closeSocket(t, open(t, n, selfPort+7))
-				}
-				b.speaks(n, m)
-				b.question(n, m)
-				b.wantBegun(n, m, false)
-			})
-		})
-	}
-}
-
 // TestAsked: what is entered of who asked, where that is wanted.
 func TestAsked(t *testing.T) {
 	tell(t, func(t *testing.T, f story) { eachRepair(t, repairOn, f) }, map[string]story{

@@ -17,6 +17,7 @@ import (
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 	"replypath/test/await"
+	"replypath/test/product"
 )
 
 // nic is one managed interface of the host under test.
@@ -53,6 +54,9 @@ func routerOf(device int) net.HardwareAddr {
 
 func newBed(t *testing.T, v variant) *bed {
 	t.Helper()
+	if loaded[v] == nil { // pauses may be judged in other processes meanwhile
+		defer product.Starting(t)()
+	}
 	d, err := load(v)
 	await.Must(t, err)
 	b := &bed{Datapath: d, t: t}

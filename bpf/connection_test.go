@@ -18,34 +18,6 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// TestTupleReuse: a new handshake wins over the entry of an earlier connection. What does not answer it leaves both
-// alone.
-func TestTupleReuse(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		old := func(age uint32, state uint8, flags uint16) bpf.DatapathFlow {
-			f := b.flow(n, tcp{}, b.replication, age)
-			f.State, f.Flags = state, f.Flags|flags
-			return f
-		}
-		elsewhere := b.flow(n, tcp{}, b.backup, 0)
-		for name, before := range map[string]bpf.DatapathFlow{
-			"closing":          old(0, stateClosing|stateCorrected, 0),
-			"reset":            old(0, 0, flagReset),
-			"closing and idle": old(idleClosing+1, stateClosing, 0),
-			"idle":             old(idleEstablished+1, 0, 0),
-			"by another way":   elsewhere,
-		} {
-			b.sub(name, func(t *testing.T) {
-				flow := b.answered(n, b.replication, 0)
-				b.put(establishedFlow(before), halfOpen(flow))
-				b.arrives(n, finalAck, establishes(flow, finalAck))
-			})
-		}
-		b.put(establishedFlow(elsewhere), halfOpen(b.answered(n, b.replication, 0)))
-		b.arrives(n, tcp{flags: "A", ack: 1}, effect{events: events{eventIgnoredHandshake: 1, eventRefusedContested: 1}})
-	})
-}
-
 // TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before. A FIN that is
 // sent again has the time begin anew.
 func TestClosing(t *testing.T) {
@@ -200,34 +172,6 @@ const (
 	tcpClosing   = 11
 )
 
-// ending is a state in which a connection is that ends, how it gets there, and what the peer sends then.
-type ending struct {
-	name    string
-	state   uint8
-	steps   []func(*bed, network, int)
-	segment tcp
-}
-
-// Of a connection that stands like this.
-var standingAt = connection{received: peerISN + 100, acked: ourISN + 200, window: 4096}
-
-var endings = []ending{
-	{"FIN-WAIT-1", tcpFinWait1, []func(*bed, network, int){weEnd}, fromPeer(0, 0)},
-	{"FIN-WAIT-2", tcpFinWait2, []func(*bed, network, int){weEnd, peerSends(fromPeer(0, 1))}, fromPeer(0, 1)},
-	{"CLOSING", tcpClosing, []func(*bed, network, int){weEnd, peerSends(fin)}, fromPeer(1, 0)},
-	{"CLOSE-WAIT", tcpCloseWait, []func(*bed, network, int){peerSends(fin)}, fromPeer(1, 0)},
-	{"LAST-ACK", tcpLastAck, []func(*bed, network, int){peerSends(fin), weEnd}, fromPeer(1, 0)},
-}
-
-var fin = tcp{flags: "FA", seq: standingAt.received, ack: standingAt.acked}
-
-// fromPeer is a segment that follows so many numbers of the peer's and acknowledges so many of ours.
-func fromPeer(sent, acked uint32) tcp {
-	return tcp{flags: "A", seq: standingAt.received + sent, ack: standingAt.acked + acked}
-}
-
-func weEnd(b *bed, _ network, fd int) { b.must(unix.Shutdown(fd, unix.SHUT_WR)) }
-
 // peerSends has a segment come in by the wire, to the kernel itself.
 func peerSends(m tcp) func(*bed, network, int) {
 	return func(b *bed, n network, fd int) {
@@ -250,29 +194,6 @@ func stateOf(t testing.TB, fd int) uint8 {
 		t.Fatal(err)
 	}
 	return info.State
-}
-
-// TestFollowEnding: a connection that ends can be asked about its segments until it is over.
-func TestFollowEnding(t *testing.T) {
-	for _, e := range endings {
-		under(t, e.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			fd := connectTCP(t, n.here(), n.there(), standingAt)
-			t.Cleanup(func() { abort(t, fd) })
-			b.must(unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, tcpRepairOffSilently))
-			for _, step := range e.steps {
-				step(b, n, fd)
-			}
-			if state := stateOf(t, fd); state != e.state {
-				t.Fatalf("the socket is in state %d, not %d", state, e.state)
-			}
-			forged := e.segment
-			forged.ack += 1 << 20
-			old := b.flow(n, tcp{}, b.replication, 0)
-			b.put(establishedFlow(old))
-			b.run(ingress(b.backup, n.in(b.backup, forged)), unread(contested))
-			b.run(ingress(b.backup, n.in(b.backup, e.segment)), b.follows(n, e.segment, old, b.backup))
-		})
-	}
 }
 
 // openTCP has the host open a connection to the peer, who does not answer.
@@ -310,33 +231,6 @@ func TestSimultaneousOpen(t *testing.T) {
 
 		b.run(question, b.starts(n, syn, b.replication))
 	})
-}
-
-// TestFastOpenSentAgain: the socket that Fast Open makes with the SYN is in the same state. That SYN, which is sent
-// again, starts a connection, should its entry have been pushed out.
-func TestFastOpenSentAgain(t *testing.T) {
-	allowFastOpen(t)
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		listener := listenTCP(t, n.here())
-		defer closeSocket(t, listener)
-		b.must(setOption(unix.SOL_TCP, unix.TCP_FASTOPEN, 1)(listener))
-		m := syn
-		m.payload = 20
-		frame := n.in(b.replication, m)
-		b.must(sendFrame(openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0), b.replication.OtherEnd, frame))
-		child, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-		b.must(err)
-		defer abort(t, child)
-		wantSynRecv(t, child)
-		b.run(ingress(b.replication, frame), b.starts(n, m, b.replication))
-	})
-}
-
-// allowFastOpen lets servers of the namespace do without a cookie.
-func allowFastOpen(t *testing.T) {
-	t.Helper()
-	const server, withoutCookie = 0x2, 0x200
-	setTCP(t, "tcp_fastopen", server|withoutCookie)
 }
 
 // setTCP changes a setting of TCP for the time of the test.
@@ -409,30 +303,6 @@ func TestLastACK(t *testing.T) {
 			b.arrives(n, ack, b.adopts(n, b.replication))
 		})
 	}
-}
-
-// TestLastACKOfFastOpen: with Fast Open the server may have sent something before; that is acknowledged as well.
-func TestLastACKOfFastOpen(t *testing.T) {
-	allowFastOpen(t)
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		listener := listenTCP(t, n.here())
-		defer closeSocket(t, listener)
-		b.must(setOption(unix.SOL_TCP, unix.TCP_FASTOPEN, 1)(listener))
-		m := syn
-		m.payload = 20
-		ack := b.asksListener(n, m)
-		child, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-		b.must(err)
-		defer abort(t, child)
-		_, err = unix.Write(child, []byte("banner"))
-		b.must(err)
-		wantSynRecv(t, child)
-		forged := ack
-		forged.ack += 7
-		b.arrives(n, forged, unread(eventIgnoredSegment))
-		ack.ack += 6
-		b.arrives(n, ack, b.adopts(n, b.replication))
-	})
 }
 
 // TestFinalACK tries every bound of what answers a SYN-ACK.

@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 
@@ -134,33 +133,6 @@ func eachNoted(t *testing.T, f func(*testing.T, *bed, network, message)) {
 	})
 }
 
-// TestOutboundGrace: what the host sent until the end of the grace may have answered what nobody recorded, unless an
-// answer came before.
-func TestOutboundGrace(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		digest, present := b.Seeds.Digest(n.tuple(m)), b.ago(0)
-		ago := func(seconds int) uint32 { return present - uint32(seconds)*b.Seconds(1) }
-		for _, test := range []struct {
-			sent, end int // seconds ago
-			heard     uint32
-			begins    bool
-		}{
-			{sent: 2, end: 3, begins: true},
-			{sent: 3, end: 3},
-			{sent: 5, end: 3},
-			{sent: 0, end: -60},
-			{sent: 5, end: 3, heard: ago(4), begins: true},
-			{sent: 5, end: -60, heard: ago(4), begins: true},
-		} {
-			b.must(b.Grace.Put(uint32(0), ago(test.end)))
-			b.put()
-			b.must(b.Outbound.Put(digest, bpf.DatapathNote{Sent: ago(test.sent), Heard: test.heard}))
-			want := either(test.begins, unread(eventIgnoredAnswer), b.admits(n, m, b.replication))
-			b.run(ingress(b.replication, n.in(b.replication, m)), want)
-		}
-	})
-}
-
 // TestOutboundHeard: while answers come, it stays known that the host began, though it says nothing more.
 func TestOutboundHeard(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
@@ -183,124 +155,6 @@ func serve(t *testing.T, n network) {
 }
 
 const afterIdle = idleConnectionless + 1
-
-// TestConnectedServer: a server may have connected a socket to the peer who asked. The peer began, as the entry of
-// the flow tells that is over: it begins another one.
-func TestConnectedServer(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n)
-		for name, via := range map[string]nic{"the same way": b.replication, "another way": b.backup} {
-			b.sub(name, func(t *testing.T) {
-				b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
-				b.run(ingress(via, n.in(via, udp{})), b.admitsServed(n, via))
-				frame := n.out(b.production, udp{})
-				want := b.moves(n, udp{}, b.production, via, frame)
-				want.tables = b.marked(n, udp{}, stateReplied|stateAsymmetric, 0)
-				b.run(egress(b.production, frame), want)
-			})
-		}
-	})
-}
-
-// TestConnectedServerSpeaks: what the host says once the flow is over it begins: what the peer says then is an answer.
-// To say something while the flow lasts is none.
-func TestConnectedServerSpeaks(t *testing.T) {
-	answer := unread(eventIgnoredAnswer)
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		serve(t, n)
-		question := ingress(b.replication, n.in(b.replication, udp{}))
-		speaks := egress(b.production, n.out(b.production, udp{}))
-		over := b.flow(n, udp{}, b.replication, afterIdle)
-		b.put(connectionlessFlow(over))
-		b.exec(speaks)
-		b.run(question, answer)
-
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		b.exec(speaks)
-		answered, _ := b.snapshot()
-		f := answered.Connectionless[n.tuple(udp{})]
-		f.Seen = b.ago(afterIdle)
-		b.put(connectionlessFlow(f))
-		b.run(question, b.admitsServed(n, b.replication))
-	})
-}
-
-var connectionlessConnectionless = map[string]idleStory{
-	"connectionless refresh": func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		b.refreshes(n, m, n.in(b.replication, m))
-	},
-	"once a second the next hop is chosen anew": func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		flow := b.flow(n, m, b.replication, 2)
-		flow.Gateway, flow.Flags = 0, flagEnforceMAC
-		b.put(connectionlessFlow(flow))
-		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
-		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
-	},
-	"to an idle flow the host speaks first": func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
-		want := nothing
-		if _, ok := m.(echo); !ok {
-			want = b.notes(n, m)
-		}
-		b.leaves(n, answer(m), want)
-	},
-	"another way after the end": func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
-		b.run(ingress(b.backup, n.in(b.backup, m)), b.admits(n, m, b.backup))
-	},
-	"what may not start a flow does not revive one": func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
-		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
-		b.arrives(n, m, unread(eventIgnoredExcluded))
-	},
-	"admission is for new flows only": func(t *testing.T, b *bed, n network, m message, _ uint32) {
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(connectionlessFlow(flow))
-		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
-		flow.Flags |= flagActive
-		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
-	},
-}
-
-// TestConnectionlessSpoken: while the peer is silent, what the host says keeps a conversation alive, once a second. One
-// datagram that no socket here took is none: its sender may be forged.
-func TestConnectionlessSpoken(t *testing.T) {
-	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
-		_, taken := m.(udp)
-		out := n.out(b.production, answer(m))
-		try := func(change func(*bpf.DatapathFlow), renewed bool) {
-			t.Helper()
-			flow := b.flow(n, m, b.replication, idle+60)
-			flow.Created, flow.SndUna = flow.Seen, b.ago(idle/2)
-			change(&flow)
-			b.put(connectionlessFlow(flow))
-			want := b.moves(n, m, b.production, b.replication, out)
-			if flow.State |= stateAsymmetric; renewed {
-				flow.SndUna = justNow
-			}
-			want.tables = connectionlessFlow(flow)
-			b.run(egress(b.production, out), want)
-		}
-		try(func(*bpf.DatapathFlow) {}, taken)
-		try(func(f *bpf.DatapathFlow) { f.Flags |= flagNoSocket }, false)
-		try(func(f *bpf.DatapathFlow) { f.Flags |= flagNoSocket | flagActive }, true)
-		try(func(f *bpf.DatapathFlow) { f.Created-- }, true)
-		try(func(f *bpf.DatapathFlow) { f.SndUna = b.ago(0) }, false) // this second
-
-		flow := b.flow(n, m, b.replication, idle+60)
-		flow.SndUna = b.ago(idle - 1)
-		b.put(connectionlessFlow(flow))
-		flow.Seen = justNow
-		b.arrives(n, m, effect{tables: connectionlessFlow(flow)}) // it lives
-		flow.Seen, flow.State = b.ago(idle+60), 0
-		b.put(connectionlessFlow(flow))
-		b.arrives(n, m, b.admits(n, m, b.replication)) // nobody answered it
-	})
-}
-
-func TestConnectionlessConnectionless(t *testing.T) {
-	tell(t, eachConnectionless, connectionlessConnectionless)
-}
 
 var connectionlessFamily = map[string]story{
 	"the host's own pings and their answers are never flows": func(t *testing.T, b *bed, n network) {
@@ -481,28 +335,3 @@ var connectionlessNoted = map[string]messageStory{
 }
 
 func TestConnectionlessNoted(t *testing.T) { tell(t, eachNoted, connectionlessNoted) }
-
-// TestFollowOddMAC: nothing can be sent to such a MAC, so no flow moves to it.
-func TestFollowOddMAC(t *testing.T) {
-	eachWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.follow(followLatest)
-		b.put(flowOf(m, b.flow(n, m, b.replication, 20)))
-		for _, mac := range []net.HardwareAddr{{0, 0, 0, 0, 0, 0}, {1, 0, 0x5e, 0, 0, 1}} {
-			b.run(ingress(other, n.in(other, m, sourceMAC(mac))), unread(eventIgnoredMAC))
-		}
-	})
-}
-
-// TestUnmanagedRevivesNothing: an idle entry stays idle when a packet comes by an interface that is not managed.
-func TestUnmanagedRevivesNothing(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		idle := b.flow(n, m, b.replication, 3600)
-		if _, ok := m.(tcp); ok {
-			b.put(halfOpen(idle))
-		} else {
-			b.put(connectionlessFlow(idle))
-		}
-		b.unmanage(b.production)
-		b.run(ingress(b.production, n.in(b.production, m)), unread(eventIgnoredInterface))
-	})
-}

@@ -467,14 +467,8 @@ type DatapathScratch struct {
 		Mtu      uint32
 		Quote    [128]uint8
 	}
-	_        [4]byte
-	Socket   uint64
-	Admitted struct {
-		_          structs.HostLayout
-		Self       [2]uint64
-		Ifindex    uint32
-		Generation uint32
-	}
+	_       [4]byte
+	Socket  uint64
 	Sources [64]struct {
 		_          structs.HostLayout
 		Self       [2]uint64

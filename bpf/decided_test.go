@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 
@@ -133,65 +132,8 @@ func ownedByBackup(b *bed, n network) {
 
 func excludePeer(b *bed, n network) { b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) }
 
-func gatewayMAC(mac net.HardwareAddr) setup {
-	return func(b *bed, n network) {
-		b.addGateway(b.replication, n, uint32(b.replication.gateway(n.family)), either(mac != nil, mac, b.replication.router))
-	}
-}
-
 func noGatewayMAC(b *bed, n network) {
 	b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-}
-
-// TestDecidedSeenAtOnce: what is no part of a decision is looked at with each packet, and the decision comes to hold again.
-func TestDecidedSeenAtOnce(t *testing.T) {
-	// Each CPU has in mind which interfaces have the address, until the generation is raised.
-	owned := func(flags func(*bed) bpf.DatapathOwnFlags) setup {
-		return func(b *bed, n network) {
-			b.must(b.SetOwnAddress(n.self, flags(b)))
-			b.renew()
-		}
-	}
-	strong := func(b *bed, _ network) { b.manageStrong(b.replication, nil) }
-	listed := func(protocol uint8) setup {
-		return func(b *bed, _ network) {
-			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(protocol) })
-		}
-	}
-	for _, test := range []struct {
-		name         string
-		change, undo setup
-		meanwhile    way
-	}{
-		{"weak host model", func(b *bed, _ network) { b.manage(b.replication, nil) }, strong, asRouted(weakHost, 1)},
-		{"the gateway has no MAC", noGatewayMAC, gatewayMAC(nil), asRouted(noNextHop, 1)},
-		{"the gateway has another MAC", gatewayMAC(secondRouter), gatewayMAC(nil), bySecond},
-		{"the gateway's number is another interface's", func(b *bed, n network) {
-			b.addGateway(b.backup, n, uint32(b.replication.gateway(n.family)), secondRouter)
-		}, gatewayMAC(nil), asRouted(noNextHop, 1)},
-		{"the interface is gone", func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) }, strong, uncounted},
-		{"observed", func(b *bed, _ network) {
-			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Mode = modeObserve })
-		}, strong, asRouted(outcomeObserve, 1)},
-		{"observed by hand", func(b *bed, _ network) { b.switchMode(modeObserve) },
-			func(b *bed, _ network) { b.switchMode(modeConfigured) }, asRouted(outcomeObserve, 1)},
-		{"link down", func(b *bed, _ network) {
-			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
-		}, strong, asRouted(outcomeLinkDown, 1)},
-		{"excluded", excludePeer, func(b *bed, _ network) { b.exclude() }, uncounted},
-		{"protocol not listed", listed(17), listed(6), uncounted},
-		{"several interfaces have the address", owned(func(*bed) bpf.DatapathOwnFlags { return ownAddress }),
-			owned(func(b *bed) bpf.DatapathOwnFlags { return ownedBy(b.replication) }), uncounted},
-	} {
-		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.ownStrong(n)
-			b.leavesBy(n, segment, byGateway)
-			test.change(b, n)
-			b.leavesBy(n, segment, test.meanwhile)
-			test.undo(b, n)
-			b.leavesBy(n, segment, byGateway)
-		})
-	}
 }
 
 // TestDecidedNotForAll: a group's MAC and a guest's frame are left alone, whatever was decided for the tuple.
@@ -264,26 +206,3 @@ var decidedFamily = map[string]story{
 }
 
 func TestDecidedFamily(t *testing.T) { tell(t, eachFamily, decidedFamily) }
-
-// TestDecidedOfOnePeer: towards each peer an address has a decision of its own.
-func TestDecidedOfOnePeer(t *testing.T) {
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.goesBySource(n, m, frame))
-		b.manageStrong(b.backup, nil)
-		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
-		verdict, moved, _ := b.exec(egress(b.production, frame))
-		if verdict != redirect || string(moved) != string(byGateway(b, n, m, frame).frame) {
-			t.Errorf("verdict %d, packet\n%x", verdict, moved)
-		}
-		b.leavesBy(newcomer(n), segment, byBackup)
-		b.outdate()
-		verdict, moved, _ = b.exec(egress(b.production, frame))
-		if verdict != redirect || string(moved) != string(byBackup(b, n, m, frame).frame) {
-			t.Errorf("afterwards: verdict %d, packet\n%x", verdict, moved)
-		}
-		if record := b.record(n, m); record == nil || record.To != b.backup.interfaceIndex {
-			t.Errorf("what is kept: %+v", record)
-		}
-	})
-}

@@ -262,7 +262,6 @@ type (
 	story        = func(*testing.T, *bed, network)
 	messageStory = func(*testing.T, *bed, network, message)
 	wayStory     = func(*testing.T, *bed, network, message, nic)
-	idleStory    = func(*testing.T, *bed, network, message, uint32)
 )
 
 // setup changes what a test begins with; nil: nothing.

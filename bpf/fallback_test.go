@@ -117,13 +117,6 @@ func TestFallbackTells(t *testing.T) {
 	})
 }
 
-// TestFallbackDropsOther: what is neither IPv4 nor IPv6 counts for IPv6, of which the kernel sends more than asked for.
-func TestFallbackDropsOther(t *testing.T) {
-	b := newBed(t, normal)
-	frame := networks[0].out(b.production, udp{}, etherType(layers.EthernetTypeARP))
-	b.run(fallback(b.production, frame), effect{drop: true, events: networks[1].dropped()})
-}
-
 // anotherVersion makes the IP header one of neither family.
 func anotherVersion(frame []byte) []byte {
 	frame[ethernetSize] = 0x75
@@ -194,25 +187,6 @@ func TestNobodyAsksEverybody(t *testing.T) {
 	})
 }
 
-// TestNobodyIsAskedNothingElse: nothing leaves that is no such question.
-func TestNobodyIsAskedNothingElse(t *testing.T) {
-	b, v4, v6 := newBed(t, normal), networks[0], networks[1]
-	silent := destinationMAC(bpf.SilentGateway)
-	for name, frame := range map[string][]byte{
-		"any peer's MAC":            v4.out(b.production, udp{}, destinationMAC(bpf.AnyPeer), etherType(layers.EthernetTypeARP)),
-		"neither ARP nor IP":        v4.out(b.production, udp{}, silent, etherType(layers.EthernetTypeLinkLayerDiscovery)),
-		"advertisement":             v6.out(b.production, icmp{kind: layers.ICMPv6TypeNeighborAdvertisement}, silent),
-		"135 of another protocol":   v6.out(b.production, raw{layers.IPProtocolUDP, []byte{135, 0, 0, 0, 0, 0, 0, 0}}, silent),
-		"nothing behind the header": v6.out(b.production, raw{layers.IPProtocolNoNextHeader, nil}, silent),
-	} {
-		b.sub(name, func(t *testing.T) {
-			if got := b.perform(egress(b.production, frame)); got.verdict == pass {
-				t.Errorf("verdict %d: it leaves", got.verdict)
-			}
-		})
-	}
-}
-
 var fallbackFamily = map[string]story{
 	"everything else ends without a word": func(t *testing.T, b *bed, n network) {
 		out := func(m message, edits ...edit) []byte { return n.out(b.production, m, edits...) }
@@ -276,18 +250,6 @@ var fallbackFamily = map[string]story{
 }
 
 func TestFallbackFamily(t *testing.T) { tell(t, eachFamily, fallbackFamily) }
-
-// TestNobodyObserved: where nothing is corrected nothing leaves for nobody either.
-func TestNobodyObserved(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.switchMode(modeObserve)
-		frame := n.out(b.production, m, destinationMAC(bpf.SilentGateway))
-		got := b.perform(egress(b.production, frame))
-		if left := got.verdict == pass; left {
-			t.Errorf("verdict %d: it leaves", got.verdict)
-		}
-	})
-}
 
 // TestHeldRefuses: a SYN to a gateway that is held is answered, nothing else. Nobody is refused whose gateway is not
 // held, or not any more.

@@ -69,51 +69,6 @@ func eachWay(t *testing.T, f func(t *testing.T, b *bed, n network, m message, ot
 	}
 }
 
-// TestFollowValidated holds segments against a real socket at every bound.
-func TestFollowValidated(t *testing.T) {
-	const slack = 65536
-	small := connection{received: 1 << 20, acked: 1 << 24, unacked: 1000, window: 4096}
-	large := connection{received: 1 << 20, acked: 1 << 24, window: 1 << 20}
-	wrapped := connection{received: 100, acked: 1<<32 - 500, unacked: 1000, window: 4096}
-	for _, test := range []struct {
-		name     string
-		state    connection
-		flags    string
-		seq, ack uint32
-		good     bool
-	}{
-		{"expected", small, "A", small.received, small.acked, true},
-		{"with data", small, "PA", small.received, small.acked, true},
-		{"all acknowledged", small, "A", small.received, small.acked + 1000, true},
-		{"acknowledges what was not sent", small, "A", small.received, small.acked + 1001, false},
-		{"acknowledges again", small, "A", small.received, small.acked - 1, false},
-		{"oldest sequence number", small, "A", small.received - slack, small.acked, true},
-		{"too old", small, "A", small.received - slack - 1, small.acked, false},
-		{"newest sequence number", small, "A", small.received + slack, small.acked, true},
-		{"too new", small, "A", small.received + slack + 1, small.acked, false},
-		{"end of a large window", large, "A", large.received + large.window, large.acked, true},
-		{"beyond a large window", large, "A", large.received + large.window + 1, large.acked, false},
-		{"no acknowledgement", small, "P", small.received, small.acked, false},
-		{"no flags", small, "", small.received, small.acked, false},
-		{"end of the connection", small, "FA", small.received, small.acked, true},
-		{"around the wrap, lowest", wrapped, "A", wrapped.received - slack, wrapped.acked, true},
-		{"around the wrap, highest", wrapped, "A", wrapped.received + slack, 500, true},
-		{"around the wrap, too low", wrapped, "A", wrapped.received, wrapped.acked - 1, false},
-		{"around the wrap, too high", wrapped, "A", wrapped.received, 501, false},
-		{"opposite", small, "A", small.received + 1<<31, small.acked + 1<<31, false},
-	} {
-		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			socket := connectTCP(t, n.here(), n.there(), test.state)
-			defer closeSocket(t, socket)
-			flow := b.flow(n, tcp{}, b.replication, 0)
-			flow.State = stateAsymmetric | stateCorrected
-			b.put(establishedFlow(flow))
-			want := either(test.good, b.follows(n, tcp{}, flow, b.backup), unread(contested))
-			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: test.flags, seq: test.seq, ack: test.ack})), want)
-		})
-	}
-}
-
 var timeWaitPort uint16 = 20_000
 
 // eachDatagramWay is eachWay for what has no connection, in validated mode.
@@ -145,65 +100,6 @@ func (b *bed) contends(f bpf.DatapathFlow, via nic, first bool) effect {
 	}
 	want.tables = connectionlessFlow(f)
 	return want
-}
-
-// TestFollowRival: a flow without a connection moves when its peer has come by another way alone for ten seconds, and
-// three times: forged datagrams do not steer answers, however long the peer is silent.
-func TestFollowRival(t *testing.T) {
-	const short = uint32(0)
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		r := ingress(other, n.in(other, m))
-		flow := b.flow(n, m, b.replication, 20)
-		b.put(flowOf(m, flow))
-		b.run(r, b.contends(flow, other, true))
-
-		for _, since := range []uint32{short, 15} {
-			b.contend(&flow, other, 1, since)
-			b.put(flowOf(m, flow))
-			b.run(r, b.contends(flow, other, false))
-		}
-		for _, frames := range []uint8{2, 3} {
-			b.inOneTick(r, func() effect {
-				b.contend(&flow, other, frames, 10)
-				flow.RcvNxt++
-				b.put(flowOf(m, flow))
-				return b.contends(flow, other, false)
-			})
-			b.contend(&flow, other, frames, 10)
-			b.put(flowOf(m, flow))
-			b.run(r, b.follows(n, m, flow, other))
-		}
-
-		b.contend(&flow, b.production, 3, 15) // by a third way
-		b.put(flowOf(m, flow))
-		b.run(r, b.contends(flow, other, true))
-	})
-}
-
-// TestFollowHeard: a frame by the flow's own way has what came by another begin anew.
-func TestFollowHeard(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		r := ingress(other, n.in(other, m))
-		for _, once := range []bool{true, false} {
-			flow := b.flow(n, m, b.replication, 20)
-			b.contend(&flow, other, 3, 15)
-			flow.Flags |= flagActive
-			if !once {
-				flow.Created--
-			}
-			b.put(flowOf(m, flow))
-			flow.Flags &^= flagActive
-			if once { // two came: it stays a conversation
-				flow.Seen++
-			}
-			b.run(r, b.contends(flow, other, true))
-		}
-		flow := b.flow(n, m, b.replication, 20)
-		b.contend(&flow, other, 3, 15)
-		b.put(flowOf(m, flow))
-		flow.Seen, flow.SndNxt = justNow, 0
-		b.arrives(n, m, effect{tables: flowOf(m, flow)})
-	})
 }
 
 // TestFollowStrict: what strict rp_filter drops afterwards is no evidence. It drops what comes by IPv4 if the kernel answers by

@@ -128,19 +128,6 @@ func (b *bed) fillHash(m *ebpf.Map, value any) {
 	}
 }
 
-// TestFullRepairWanted: nobody reads what the loader is told. A question to a wildcard socket is recorded all the same.
-func TestFullRepairWanted(t *testing.T) {
-	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
-		b.repair(repairWatch)
-		socket := listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort))
-		defer closeSocket(t, socket)
-		ask := func(number uint32) message { return udp{ports: ports{peer: uint16(1000 + number)}} }
-		b.fillRing(b.RepairWanted, func(number uint32) { b.question(n, ask(number)) })
-		b.put()
-		b.arrives(n, udp{}, b.admitsServed(n, b.replication))
-	})
-}
-
 // fillRing does something until what it writes into a ring finds no more room.
 func (b *bed) fillRing(ring *ebpf.Map, write func(number uint32)) {
 	b.t.Helper()

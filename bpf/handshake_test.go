@@ -52,27 +52,6 @@ func establishes(f bpf.DatapathFlow, ack tcp) effect {
 	}
 }
 
-// TestSYNOtherWay: one that is sent again may take another way, but what was answered stays known: a forged SYN must
-// not spoil the handshake.
-func TestSYNOtherWay(t *testing.T) {
-	for _, follow := range []bpf.DatapathFollow{followValidated, followLatest} {
-		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			b.follow(follow)
-			flow := b.answered(n, b.replication, 3)
-			b.put(halfOpen(flow))
-			moved := b.flow(n, syn, b.backup, 0)
-			moved.Created, moved.Seen = flow.Created, justNow
-			moved.State, moved.SndUna, moved.SndNxt = flow.State, flow.SndUna, flow.SndNxt
-			b.run(ingress(b.backup, n.in(b.backup, syn)), effect{tables: halfOpen(moved)})
-
-			// The genuine ACK decides.
-			genuine := b.flow(n, tcp{}, b.replication, 0)
-			genuine.Created, genuine.SndUna, genuine.SndNxt = flow.Created, flow.SndUna, flow.SndNxt
-			b.arrives(n, finalAck, establishes(genuine, finalAck))
-		})
-	}
-}
-
 // TestSYNACKIn: one that answers a SYN of the host's changes nothing, nor does one that is forged for a flow. One
 // that answers nothing is answered by a RST, as any segment is that nobody takes.
 func TestSYNACKIn(t *testing.T) {
@@ -95,33 +74,6 @@ func TestSYNACKIn(t *testing.T) {
 	})
 }
 
-// TestHostOpens: the host's own SYN ends whatever came in by this tuple, and nothing else; it is noted that what
-// comes in now are answers.
-func TestHostOpens(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		other := newcomer(n)
-		b.put(
-			halfOpen(b.answered(n, b.replication, 0)),
-			establishedFlow(b.flow(n, tcp{}, b.replication, 0)),
-			halfOpen(b.answered(other, b.replication, 0)),
-			establishedFlow(b.flow(other, tcp{}, b.replication, 0)),
-			connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
-		)
-		out := egress(b.production, n.out(b.production, tcp{flags: "S"}))
-		want := b.notes(n, tcp{}).and(func(t tables) {
-			delete(t.HalfOpen, n.tuple(tcp{}))
-			delete(t.Established, n.tuple(tcp{}))
-		})
-		b.run(out, want)
-
-		b.put(b.sent(n, tcp{}, 100))
-		b.run(out, b.notes(n, tcp{})) // sent again
-		b.run(ingress(b.production, n.in(b.production, synAck)), nothing)
-		b.leaves(n, tcp{flags: "A"}, nothing)
-		b.run(ingress(b.production, n.in(b.production, tcp{flags: "A"})), nothing)
-	})
-}
-
 // TestForgedSYN: a SYN with the tuple of a connection that the host opened, or that is older than its entry, must not
 // steer what the host sends.
 func TestForgedSYN(t *testing.T) {
@@ -133,28 +85,6 @@ func TestForgedSYN(t *testing.T) {
 			{flags: "RA", seq: ourISN + 101}, {flags: "R", seq: ourISN + 101}, {flags: "A", seq: 0},
 		} {
 			b.leaves(n, m, nothing)
-		}
-	})
-}
-
-// TestRefusedConnectionAgain: the tuple had a connection by another interface, or a handshake, and the port was
-// closed since. What the RST acknowledges tells them apart.
-func TestRefusedConnectionAgain(t *testing.T) {
-	refusal := tcp{flags: "RA", seq: 0, ack: peerISN + 1}
-	another := tcp{flags: "RA", seq: 0, ack: peerISN + 2}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
-		b.wantMoved(n, refusal)
-		for _, begun := range []bpf.DatapathFlow{b.flow(n, syn, b.replication, 0), b.answered(n, b.replication, 0)} {
-			old := b.flow(n, tcp{}, b.backup, 0)
-			old.State = stateClosing
-			b.put(halfOpen(begun), establishedFlow(old))
-			begun.State |= stateAsymmetric
-			b.wantMoved(n, refusal, halfOpen(begun))
-			want := b.moves(n, tcp{}, b.production, b.backup, n.out(b.production, another))
-			old.State |= stateAsymmetric
-			want.tables = establishedFlow(old)
-			b.leaves(n, another, want)
 		}
 	})
 }

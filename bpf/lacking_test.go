@@ -65,20 +65,6 @@ func TestWithoutFlowTables(t *testing.T) {
 	}
 }
 
-// TestWithoutLocksAnswers: what is known needs no lock.
-func TestWithoutLocksAnswers(t *testing.T) {
-	eachFamilyOn(t, withoutLocks, func(t *testing.T, b *bed, n network) {
-		for _, m := range repliers {
-			table := b.Connectionless
-			if _, connection := m.message.(tcp); connection {
-				table = b.Established
-			}
-			b.must(b.AddFlow(table, b.flow(n, m.message, b.replication, 0)))
-			b.wantMoved(n, m.message)
-		}
-	})
-}
-
 // TestWithoutPlaces: marks find no place. That costs what they are for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
@@ -119,48 +105,6 @@ func TestWithoutEvents(t *testing.T) {
 		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), nothing)
 		b.run(egress(b.production, n.inPieces(b.production, 1).later), nothing)
 	})
-}
-
-// TestInterfaceOutOfRange: an index that no interface can have is no interface.
-func TestInterfaceOutOfRange(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		gone := b.replication
-		gone.interfaceIndex = uint16(b.Interfaces.MaxEntries())
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Interface = gone.interfaceIndex
-		b.put(flowOf(m, flow))
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.stays(n, m, b.production, gone, frame, outcomeLinkDown))
-	})
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.Managed.Put(b.replication.Index, b.Interfaces.MaxEntries()))
-		b.arrives(n, m, unread(eventIgnoredInterface))
-	})
-}
-
-// TestGatewayOutOfRange: an index that no gateway can have is no gateway.
-func TestGatewayOutOfRange(t *testing.T) {
-	for mode, want := range map[bpf.DatapathNextHopMode]func(*bed, network, []byte) effect{
-		auto: func(b *bed, n network, frame []byte) effect {
-			e := b.moves(n, udp{}, b.production, b.replication, frame)
-			e.frame = readdressed(frame, neighbour, b.replication.MAC) // where the question came from
-			return e
-		},
-		gatewayOnly: func(b *bed, n network, frame []byte) effect {
-			return b.stays(n, udp{}, b.production, b.replication, frame, outcomeNoNextHop)
-		},
-	} {
-		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			b.manage(b.replication, func(r *bpf.DatapathInterface) {
-				r.NextHop, r.Gateway4, r.Gateway6 = uint8(mode), 0, 0
-			})
-			flow := b.flow(n, udp{}, b.replication, 0)
-			flow.Gateway, flow.Mac = uint16(b.Gateways.MaxEntries()), [6]uint8(neighbour)
-			b.put(connectionlessFlow(flow))
-			frame := n.out(b.production, udp{})
-			b.run(egress(b.production, frame), want(b, n, frame))
-		})
-	}
 }
 
 // tunIndex stands for the tun device in the array of interfaces.
@@ -264,28 +208,6 @@ func TestNoHeaderRoom(t *testing.T) {
 }
 
 const noRoom = outcomeNoHeaderRoom
-
-var lackingReply = map[string]messageStory{
-	"without settings what is known is answered": func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
-		b.put()
-		b.refuses(n, m)
-	},
-	"without addresses what is known is answered": func(t *testing.T, b *bed, n network, m message) {
-		for _, address := range []bpf.DatapathAddress{{Bytes: n.self.As16()}, {Bytes: n.other.As16()}} {
-			b.must(b.OwnAddresses.Delete(address))
-		}
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
-		b.put()
-		b.run(ingress(b.production, n.in(b.production, udp{})), unread(eventIgnoredNotOwn))
-		b.refuses(n, m)
-	},
-}
-
-func TestLackingReply(t *testing.T) { tell(t, eachReply, lackingReply) }
 
 // TestNoHeaderRoomFragments: the other fragments of such a packet follow the first one.
 func TestNoHeaderRoomFragments(t *testing.T) {

@@ -254,34 +254,3 @@ func TestSizeTold(t *testing.T) {
 		b.wantTold(n, tooLarge, n.out(b.production, tooLarge, change))
 	}
 }
-
-// TestSizeToldBy: the message comes from the flow's gateway where there is one of this family on this interface, else
-// from the peer.
-func TestSizeToldBy(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.limit(b.replication, narrowMTU)
-		other := either(n.family == 4, networks[1], networks[0])
-		for name, test := range map[string]struct {
-			set      func(*bpf.DatapathFlow, *bpf.DatapathGateway)
-			fromPeer bool
-		}{
-			"gateway":               {func(*bpf.DatapathFlow, *bpf.DatapathGateway) {}, false},
-			"gateway without a MAC": {func(_ *bpf.DatapathFlow, g *bpf.DatapathGateway) { g.Usable = 0 }, false},
-			"none":                  {func(f *bpf.DatapathFlow, _ *bpf.DatapathGateway) { f.Gateway = 0 }, true},
-			"none there":            {func(f *bpf.DatapathFlow, _ *bpf.DatapathGateway) { f.Gateway = 0xffff }, true},
-			"of another interface":  {func(_ *bpf.DatapathFlow, g *bpf.DatapathGateway) { g.Ifindex++ }, true},
-			"of the other family":   {func(_ *bpf.DatapathFlow, g *bpf.DatapathGateway) { g.Address = other.stranger.As16() }, true},
-		} {
-			b.sub(name, func(t *testing.T) {
-				flow := b.flow(n, tooLarge, b.replication, 0)
-				gateway := bpf.DatapathGateway{Address: n.stranger.As16(), Ifindex: b.replication.Index,
-					Mac: rig.MAC(b.replication.router), Usable: 1}
-				test.set(&flow, &gateway)
-				b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), gateway))
-				b.put(connectionlessFlow(flow))
-				frame, from := n.out(b.production, tooLarge), either(test.fromPeer, n.peer, n.stranger).AsSlice()
-				b.leaves(n, tooLarge, b.tells(n, tooLarge, b.production, b.replication, frame, frame, from))
-			})
-		}
-	})
-}

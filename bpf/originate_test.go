@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -111,41 +110,6 @@ func (b *bed) record(n network, m message) *bpf.DatapathRecord {
 	return record
 }
 
-func TestOriginatedMoved(t *testing.T) {
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		frame := n.out(b.production, m)
-		r := egress(b.production, frame)
-		r.probe.TCIndex = 0x4321
-		want := b.goesBySource(n, m, frame)
-		want.probed = &rig.Probed{TCIndex: 1, PktType: unix.PACKET_OTHERHOST}
-		b.run(r, want)
-
-		moved := readdressed(frame, b.replication.router, b.replication.MAC)
-		counted := effect{
-			pairs:  pairs{b.originated(n, m, outcomeCorrected): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1}},
-			probed: &rig.Probed{TCIndex: 0x4321, PktType: unix.PACKET_OTHERHOST},
-		}
-		b.run(arrive(b.replication, moved, 1), counted)
-		b.exec(r)
-		b.run(arrive(b.replication, moved, 2), counted.again())
-
-		record := b.record(n, m)
-		tuple := n.tuple(m)
-		if record == nil || record.Moved != 2 || record.PeerPort != tuple.PeerPort || record.Protocol != tuple.Protocol ||
-			record.From != b.production.interfaceIndex || record.To != b.replication.interfaceIndex {
-			t.Errorf("what is kept: %+v", record)
-		}
-	})
-}
-
-// TestOriginatedRightAlready: what leaves by the interface of its source is not counted.
-func TestOriginatedRightAlready(t *testing.T) {
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		b.run(egress(b.replication, n.out(b.replication, m)), b.begins(n, m))
-		b.wantNoRecord(n, m)
-	})
-}
-
 func (b *bed) wantNoRecord(n network, m message) {
 	b.t.Helper()
 	if record := b.record(n, m); record != nil {
@@ -177,15 +141,6 @@ func TestOriginatedLeftAlone(t *testing.T) {
 			b.wantNoRecord(n, m)
 		})
 	}
-}
-
-// TestOriginatedByGuest: the frame of a guest on a device above the interface is not the host's, whatever its source.
-func TestOriginatedByGuest(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.ownStrong(n)
-		b.leaves(n, udp{}, b.notes(n, udp{}), sourceMAC(neighbour))
-		b.wantNoRecord(n, udp{})
-	})
 }
 
 // TestOriginatedToAGroup: what is for several stations is left alone, and so is DHCP.
@@ -243,62 +198,6 @@ const (
 	routes4 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	routes6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 )
-
-// TestOriginatedByRoute: the gateway that a route names for the peer goes before that of the source. Where several would
-// do, that one goes before the first. One that has no MAC is not replaced by another. What the source wants is not
-// looked for where there is nothing to choose.
-func TestOriginatedByRoute(t *testing.T) {
-	const second, third, silent = 20, 21, 22
-	for _, test := range []struct {
-		name          string
-		route, source uint32 // 0: any, none
-		want          int    // number of the router; 0: the first; -1: there is no next hop
-		noRoutes      bool
-	}{
-		{name: "named", route: second, want: 7},
-		{name: "any"},
-		{name: "named, and the source has another", route: second, source: third, want: 7},
-		{name: "any, and the source has one", source: third, want: 8},
-		{name: "any, and that of the source has no MAC", source: silent, want: -1},
-		{name: "nothing to choose", source: second, noRoutes: true},
-	} {
-		under(t, test.name, eachOriginated, func(t *testing.T, b *bed, n network, m message) {
-			b.addGateway(b.replication, n, second, routerOf(7))
-			b.addGateway(b.replication, n, third, routerOf(8))
-			b.must(b.SetGateway(silent, bpf.DatapathGateway{Address: n.stranger.As16(), Ifindex: b.replication.Index}))
-			if !test.noRoutes {
-				b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
-				b.must(b.SetRoute(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked(), test.route))
-			}
-			if test.source != 0 {
-				b.must(b.SetSource(n.self, test.source))
-			}
-			want, frame := b.begins(n, m), n.out(b.production, m)
-			if test.want < 0 {
-				want.pairs = asRouted(noNextHop, 1)(b, n, m, frame).pairs
-			} else {
-				router := either(test.want != 0, routerOf(test.want), b.replication.router)
-				want.redirect, want.frame = true, readdressed(frame, router, b.replication.MAC)
-			}
-			b.leaves(n, m, want)
-		})
-	}
-}
-
-// TestOriginatedOnLink: the kernel finds the MAC of a peer that is on the interface's own network. Where no route says
-// so it would not: the packet goes to the gateway.
-func TestOriginatedOnLink(t *testing.T) {
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOnLink(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked()))
-		want := b.begins(n, m)
-		want.redirect = true
-		b.leaves(n, m, want)
-	})
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOnLinkBy(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked(), bpf.DatapathOnLinkFlagsON_LINK))
-		b.leaves(n, m, b.goesBySource(n, m, n.out(b.production, m)))
-	})
-}
 
 // TestOriginatedBare: a tunnel needs no next hop.
 func TestOriginatedBare(t *testing.T) {
@@ -364,53 +263,3 @@ func TestOriginatedTold(t *testing.T) {
 		b.leavesBy(n, tooLarge, asRouted(outcomeMTU, 0))
 	})
 }
-
-// TestOriginatedAnnounced: a SYN announces what fits through the interface of its source.
-func TestOriginatedAnnounced(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.own(n)
-		b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Mtu = narrowMTU; r.Flags |= narrow })
-		large, fitting := tcp{flags: "S", options: with(mss(1460))}, tcp{flags: "S", options: with(mss(largestMSS(n)))}
-		b.leaves(n, large, b.goesBySource(n, large, n.out(b.production, fitting)))
-	})
-}
-
-// TestOriginatedBound: a socket is not moved off the device that it is bound to.
-func TestOriginatedBound(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.must(b.SetOwnAddress(n.self, ownedBy(b.production)))
-		b.manageStrong(b.production, nil)
-		b.attachEgress()
-		m := udp{payload: 100}
-		fd := b.serve(n.self, 0, bindToDevice(b.replication))
-		frame := n.out(b.replication, m)
-		want := b.notes(n, m)
-		want.pairs = pairs{pair(b.replication, b.production, n, m,
-			outcomeBoundDevice|outcomeOriginated): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1}}
-		b.send(n, fd, m, want)
-	})
-}
-
-// TestOriginatedReply: a reply goes by its flow, whatever its source.
-func TestOriginatedReply(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
-		b.manageStrong(b.backup, nil)
-		b.wantMoved(n, m)
-	})
-}
-
-var originateFamily = map[string]story{
-	"what was found out about a source is void with another generation": func(t *testing.T, b *bed, n network) {
-		b.manageStrong(b.replication, nil)
-		m := udp{payload: 100}
-		b.leaves(n, m, b.notes(n, m))
-		b.own(n)
-		b.leaves(n, m, nothing)
-		b.renew()
-		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), effect{redirect: true, frame: readdressed(frame, b.replication.router, b.replication.MAC)})
-	},
-}
-
-func TestOriginateFamily(t *testing.T) { tell(t, eachFamily, originateFamily) }

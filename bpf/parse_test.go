@@ -5,8 +5,6 @@ package bpf_test
 import (
 	"fmt"
 	"maps"
-	"net"
-	"net/netip"
 	"slices"
 	"testing"
 
@@ -75,13 +73,6 @@ func TestParseVLAN(t *testing.T) {
 			})
 		}
 	})
-}
-
-func TestParseIPv4Options(t *testing.T) {
-	for words := 1; words <= 10; words++ {
-		b, n := newBed(t, normal), networks[0]
-		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication), ipOptions(4*words))
-	}
 }
 
 func TestParseMalformed(t *testing.T) {
@@ -182,65 +173,6 @@ func (n network) shorten(frame []byte, size int) []byte {
 	return n.setLength(slices.Clone(frame[:size]), uint16(length))
 }
 
-func TestParseIPv4Fragments(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		offset uint16
-		flags  layers.IPv4Flag
-		later  bool
-	}{
-		{"first", 0, layers.IPv4MoreFragments, false},
-		{"whole, not to be fragmented", 0, layers.IPv4DontFragment, false},
-		{"second", 1, layers.IPv4MoreFragments, true},
-		{"in the middle", 0x1000, layers.IPv4MoreFragments, true},
-		{"last", 0x1fff, 0, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			b, n, m := newBed(t, normal), networks[0], udp{payload: 8}
-			piece := func(h *headers) { h.v4.FragOffset, h.v4.Flags = test.offset, test.flags }
-			unreadable := unread(eventUnparsedFragment)
-			b.arrives(n, m, either(test.later, unreadable, b.admits(n, udp{}, b.replication)), piece)
-			b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-			frame := n.out(b.production, m, piece)
-			moved := b.moves(n, udp{}, b.production, b.replication, frame)
-			b.run(egress(b.production, frame), either(test.later, unreadable, moved))
-		})
-	}
-}
-
-// TestParseNonLinear: drivers may leave headers in fragments of the packet.
-func TestParseNonLinear(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		r := ingress(b.replication, n.in(b.replication, m))
-		for r.linear = ethernetSize; int(r.linear) < len(r.frame); r.linear++ {
-			b.run(r, b.starts(n, m, b.replication))
-			b.put()
-		}
-	})
-}
-
-// TestParseForeignICMP: ICMP belongs into IPv4 and ICMPv6 into IPv6.
-func TestParseForeignICMP(t *testing.T) {
-	b := newBed(t, normal)
-	for i, m := range []raw{
-		{layers.IPProtocolICMPv6, []byte{128, 0, 0, 0, 1, 2, 3, 4}},
-		{layers.IPProtocolICMPv4, []byte{8, 0, 0, 0, 1, 2, 3, 4}},
-	} {
-		b.arrives(networks[i], m, nothing)
-		b.leaves(networks[i], m, nothing)
-	}
-}
-
-// TestParseMapped: an IPv4 address in an IPv6 header would be taken for the IPv4 flow of that address.
-func TestParseMapped(t *testing.T) {
-	b, n := newBed(t, normal), networks[1]
-	mapped := netip.AddrFrom16(networks[0].peer.As16())
-	for _, place := range []edit{source(mapped), destination(mapped)} {
-		b.arrives(n, udp{}, malformed, place)
-		b.leaves(n, udp{}, malformed, place)
-	}
-}
-
 // extension is an IPv6 extension header; its first byte is filled in.
 type extension struct {
 	kind layers.IPProtocol
@@ -321,22 +253,6 @@ func TestParseExtensionHeaders(t *testing.T) {
 	}
 }
 
-func TestParseExtensionHeadersTruncated(t *testing.T) {
-	n, b := networks[1], newBed(t, normal)
-	frame := extend(n.in(b.replication, udp{}), hopByHop, longOptions, first)
-	for size := ethernetSize + ipv6Size; size < len(frame)-8; size++ {
-		b.unreadable(ingress(b.replication, n.shorten(frame, size)))
-	}
-	// Where padding makes the bytes readable, only the payload length tells.
-	for size := ethernetSize + ipv6Size; size < len(frame); size++ {
-		short := n.setLength(slices.Clone(frame), uint16(size-ethernetSize-ipv6Size))
-		b.run(ingress(b.replication, short), malformed)
-	}
-	long := slices.Clone(frame)
-	long[ethernetSize+ipv6Size+1] = 255 // the hop-by-hop header's own length
-	b.run(ingress(b.replication, long), truncated)
-}
-
 // TestParseOtherProtocols: what is no extension header to us is a protocol, and none of these is listed.
 func TestParseOtherProtocols(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -357,56 +273,3 @@ func TestParseOtherProtocols(t *testing.T) {
 		b.arrives(n, m, unread(eventIgnoredProtocol))
 	}
 }
-
-var parseFamily = map[string]story{
-	"TC sees frames for other stations, and those for several": func(t *testing.T, b *bed, n network) {
-		for _, mac := range []string{"02:00:00:00:00:99", "01:00:5e:00:00:01", "33:33:00:00:00:01", "ff:ff:ff:ff:ff:ff"} {
-			address, err := net.ParseMAC(mac)
-			b.must(err)
-			b.arrives(n, udp{}, nothing, destinationMAC(address))
-		}
-		for kind := range uint32(unix.PACKET_OTHERHOST + 1) {
-			r := ingress(b.replication, n.in(b.replication, udp{}))
-			r.probe.PktType = &kind
-			want := either(kind == unix.PACKET_HOST, b.admits(n, udp{}, b.replication), nothing)
-			want.probed = &rig.Probed{PktType: kind}
-			b.run(r, want)
-		}
-	},
-	"an Ethernet frame has at least 60 bytes, whatever the packet's length": func(t *testing.T, b *bed, n network) {
-		frame := append(n.in(b.replication, udp{}), make([]byte, 18)...)
-		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
-	},
-	// What a SYN-ACK carries counts for the ACK that answers it, so that payload shows in snd_nxt.
-	"padding is not payload": func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		b.put(halfOpen(flow))
-		answer := tcp{flags: "SA", seq: 1000, payload: 10}
-		answer.options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}}}
-		frame := append(n.out(b.replication, answer), make([]byte, 6)...)
-		flow.State, flow.SndUna, flow.SndNxt = stateReplied, 1000, 1011
-		b.run(egress(b.replication, frame), effect{tables: halfOpen(flow)})
-	},
-	"parse TCP data offset": func(t *testing.T, b *bed, n network) {
-		offset := ethernetSize + n.ipSize() + 12
-		for _, words := range []byte{0, 4, 6, 15} {
-			frame := n.in(b.replication, tcp{flags: "S"})
-			frame[offset] = words << 4
-			b.run(ingress(b.replication, frame), malformed)
-		}
-	},
-	"a GSO packet of more than 64 KiB has no length in its header": func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		flow.State, flow.SndUna, flow.SndNxt = stateReplied, 999, 1000
-		b.put(halfOpen(flow))
-
-		frame := n.setLength(n.out(b.replication, tcp{flags: "A", seq: 1000, payload: 100}), 0)
-		b.run(egress(b.replication, frame), malformed)
-		r := egress(b.replication, frame)
-		r.gsoSegs, r.gsoSize = 2, 50
-		flow.SndNxt = 1100
-		b.run(r, effect{tables: halfOpen(flow)})
-	},
-}
-
-func TestParseFamily(t *testing.T) { tell(t, eachFamily, parseFamily) }

@@ -333,24 +333,6 @@ func (b *bed) ageRecord(n network, m message, seconds uint32) {
 	b.must(b.SetRecord(n.tuple(m), *record))
 }
 
-// TestRelatedAnswerOfConnection: a segment proves the way of its peer if the socket here expects it.
-func TestRelatedAnswerOfConnection(t *testing.T) {
-	for _, segment := range lateSegments {
-		if segment.unread {
-			continue
-		}
-		under(t, segment.name, eachFamily, func(t *testing.T, b *bed, l network) {
-			n := newcomer(l)
-			b.ownRelated(n)
-			b.exec(egress(b.production, n.out(b.production, tcp{flags: "S"})))
-			socket := connectTCP(t, n.here(), n.there(), opened)
-			t.Cleanup(func() { closeSocket(t, socket) })
-			b.exec(ingress(b.replication, n.in(b.replication, segment.tcp)))
-			b.leavesBy(n, tcp{flags: "PA", seq: 3, payload: 100}, either(segment.genuine, byGateway, asRouted(weakHost, 0)))
-		})
-	}
-}
-
 // TestRelatedTraced: the tracer is told that it goes as the answers go.
 func TestRelatedTraced(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -362,15 +344,5 @@ func TestRelatedTraced(t *testing.T) {
 		moved.Table = uint8(tableRelated)
 		moved.Path = n.bySource(b.replication)
 		tracer.want(moved)
-	})
-}
-
-// TestRelatedFragments: later fragments go as the first one does.
-func TestRelatedFragments(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.relates(n, b.replication)
-		m, p := udp{}, n.inPieces(b.production, 1)
-		b.run(egress(b.production, p.first), b.goesBySource(n, m, p.first))
-		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
 	})
 }

@@ -13,7 +13,6 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
-	"replypath/test/await"
 )
 
 // moves is the effect of a reply that the kernel sends by one interface and that is moved to another, by an entry
@@ -74,72 +73,6 @@ func eachReply(t *testing.T, f func(t *testing.T, b *bed, n network, m message))
 	}
 }
 
-func TestReplyMoved(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		frame := n.out(b.production, m)
-		r := egress(b.production, frame)
-		r.probe.TCIndex = 0x4321 // somebody else's: comes back at the target
-		want := b.moves(n, m, b.production, b.replication, frame)
-		want.probed = &rig.Probed{TCIndex: 1, PktType: unix.PACKET_OTHERHOST}
-		b.run(r, want)
-
-		// The second packet is no second flow.
-		want = b.moves(n, m, b.production, b.replication, frame)
-		want = want.again()
-		b.run(egress(b.production, frame), want)
-	})
-}
-
-// TestLeft: an entry says when a packet left last, and whether that was moved. One with another way begins anew.
-func TestLeft(t *testing.T) {
-	const moved, parts = uint32(bpf.DatapathTickLEFT_MOVED), uint32(bpf.DatapathTickLEFT_TICKS - 1)
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		left := func() uint32 {
-			table := b.Connectionless
-			if _, ok := m.(tcp); ok {
-				table = b.Established
-			}
-			return await.Must1[uint32](t)(b.Left(table))
-		}
-		is := func(when string, want uint32) {
-			t.Helper()
-			if got := left(); got&moved != want || b.ago(0)-got&^parts > b.Seconds(5) {
-				t.Errorf("%s: left at %d, which is not just now, %d", when, got, want)
-			}
-		}
-		if got := left(); got != 0 {
-			t.Errorf("nothing has left: %d", got)
-		}
-		b.exec(egress(b.replication, n.out(b.replication, m)))
-		is("the kernel sends it there", 0)
-		b.exec(arrive(b.replication, b.handOver(n, m), 1))
-		is("it is moved", moved)
-
-		for name, before := range map[string]uint32{"long ago": b.ago(20) &^ parts, "moved": b.ago(0)&^parts | moved} {
-			flow := b.flow(n, m, b.replication, 0)
-			flow.Left = before
-			b.put(flowOf(m, flow))
-			b.exec(egress(b.replication, n.out(b.replication, m)))
-			is("the last one "+name, 0)
-		}
-
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Mode = uint8(bpf.DatapathModeMODE_OBSERVE) })
-		b.exec(egress(b.production, n.out(b.production, m)))
-		is("who observes has it go as routed", 0)
-		b.follow(followLatest)
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags, flow.Left = flow.Flags|flagActive, b.ago(0)|moved
-		b.put(flowOf(m, flow))
-		if _, ok := m.(echo); ok {
-			m = echo{}
-		}
-		b.exec(ingress(b.backup, n.in(b.backup, m)))
-		if got := left(); got != 0 {
-			t.Errorf("nothing has left by its new way: %d", got)
-		}
-	})
-}
-
 // TestReplyMovedByHelper: the same frame where the kernel does not show whether the packet is shared, and where the
 // program that writes to it is missing.
 func TestReplyMovedByHelper(t *testing.T) {
@@ -195,41 +128,6 @@ func TestReplyLinkDownUnseen(t *testing.T) {
 				run(!b.Features.ProbeRead)
 			})
 		}
-	}
-}
-
-// TestReplyMode: the flow's interface decides unless the operator set a mode by hand.
-func TestReplyMode(t *testing.T) {
-	const (
-		configured = modeConfigured
-		enforce    = modeEnforce
-		observe    = modeObserve
-	)
-	for _, test := range []struct {
-		byHand, production, replication uint8
-		moved                           bool
-	}{
-		{configured, enforce, enforce, true},
-		{configured, observe, enforce, true},
-		{configured, enforce, observe, false},
-		{enforce, observe, observe, true},
-		{observe, enforce, enforce, false},
-	} {
-		name := fmt.Sprintf("by hand %d, production %d, replication %d", test.byHand, test.production, test.replication)
-		under(t, name, eachReply, func(t *testing.T, b *bed, n network, m message) {
-			b.switchMode(test.byHand)
-			b.manage(b.production, func(r *bpf.DatapathInterface) { r.Mode = test.production })
-			b.manage(b.replication, func(r *bpf.DatapathInterface) {
-				r.Mode = test.replication
-				r.Gateway4, r.Gateway6 = b.replication.gateway(4), b.replication.gateway(6)
-			})
-			frame := n.out(b.production, m)
-			want := b.moves(n, m, b.production, b.replication, frame)
-			if !test.moved {
-				want = b.stays(n, m, b.production, b.replication, frame, outcomeObserve)
-			}
-			b.run(egress(b.production, frame), want)
-		})
 	}
 }
 

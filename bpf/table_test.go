@@ -234,41 +234,6 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-// TestAddNothing: a table that holds no flows takes none, and a request may not be short.
-func TestAddNothing(t *testing.T) {
-	b, n := newBed(t, normal), networks[0]
-	for _, table := range []bpf.DatapathTable{tableEnd, 1 << 31} {
-		if result := b.add(n, udp{}, table, b.flow(n, udp{}, b.replication, 0)); result == 0 {
-			t.Errorf("table %d took it", table)
-		}
-	}
-	if result, err := b.ReplypathAdd.Run(&ebpf.RunOptions{Data: make([]byte, 64)}); err != nil || result == 0 {
-		t.Errorf("a short request: %d, %v", result, err)
-	}
-	if content, _ := b.snapshot(); len(content.Connectionless)+len(content.Outbound) > 0 {
-		t.Errorf("in the tables: %+v", content)
-	}
-}
-
-// TestForgetNothing: a request that makes no sense changes nothing.
-func TestForgetNothing(t *testing.T) {
-	b, n := newBed(t, normal), networks[0]
-	b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)), b.sent(n, udp{}, 0))
-	digest := binary.NativeEndian.AppendUint64(nil, b.Seeds.Digest(n.tuple(udp{})))
-	for _, table := range []uint32{uint32(tableEnd), 1 << 31} {
-		request := binary.NativeEndian.AppendUint32(digest, table)
-		for _, request := range [][]byte{append(request, 0, 0, 0, 0), append(request, 0, 0)} { // the second is too short
-			before, _ := b.snapshot()
-			result, err := b.ReplypathForget.Run(&ebpf.RunOptions{Data: request})
-			b.must(err)
-			after, _ := b.snapshot()
-			if result == 0 || len(before.Connectionless) != len(after.Connectionless) || len(before.Outbound) != len(after.Outbound) {
-				t.Errorf("table %d: forget returned %d", table, result)
-			}
-		}
-	}
-}
-
 var tableFamily = map[string]story{
 	// Where the host opens the connection anew, none of them is left.
 	"two CPUs may enter a flow at once, each in another place": func(t *testing.T, b *bed, n network) {

@@ -22,43 +22,6 @@ const (
 	noTable = uint8(tableEnd)
 )
 
-// TestTraceOriginated: what the strong host model moves names the interface, what goes as routed the reason.
-func TestTraceOriginated(t *testing.T) {
-	const table = uint8(tableOriginated)
-	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-		tracer := b.traceAll()
-		frame := n.out(b.production, m)
-		b.exec(egress(b.production, frame))
-		moved := n.outgoing(m, b.production, b.replication, frame)
-		moved.Table = table
-		moved.Path = n.bySource(b.replication)
-		tracer.want(moved)
-		b.manage(b.replication, nil)
-		b.exec(egress(b.production, frame))
-		routed := n.outgoing(m, b.production, b.production, frame)
-		routed.Table, routed.Outcome = table, uint8(weakHost)
-		routed.Path = moved.Path
-		routed.Path.Mac = [6]uint8{} // nobody has asked for it
-		tracer.want(routed)
-	})
-}
-
-// TestTraceLostReturned: a sender is told of its size as well where there is no room to tell of that.
-func TestTraceLostReturned(t *testing.T) {
-	eachFamilyOn(t, cramped, func(t *testing.T, b *bed, n network) {
-		b.limit(b.replication, narrowMTU)
-		tracer := b.traceAll()
-		b.fillRing(b.TraceEvents, func(uint32) { b.exec(egress(b.replication, n.out(b.replication, udp{}))) })
-		b.put(connectionlessFlow(b.flow(n, tooLarge, b.replication, 0)))
-		lost := tracer.lost()
-		frame := n.out(b.production, tooLarge)
-		b.run(egress(b.production, frame), b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.stranger.AsSlice()))
-		if now := tracer.lost(); now != lost+1 {
-			t.Errorf("%d events were lost, want 1", now-lost)
-		}
-	})
-}
-
 var traceReply = map[string]messageStory{
 	"that a moved packet leaves is told of as well": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()

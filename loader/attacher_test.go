@@ -12,21 +12,20 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"replypath/loader/attach"
-	"replypath/loader/attachment"
 	"replypath/test/await"
 )
 
 // attachFunc attaches as a test wants it, by the loader's own attacher.
-type attachFunc func(own attachment.Attacher, i attach.Interface, programs attach.Programs) (attach.Result, error)
+type attachFunc func(own attach.Means, i attach.Interface, programs attach.Programs) (attach.Result, error)
 
 // testAttacher is the loader's own but for that.
 type testAttacher struct {
-	attachment.Attacher
+	attach.Means
 	attach attachFunc
 }
 
 func (a *testAttacher) Attach(i attach.Interface, programs attach.Programs) (attach.Result, error) {
-	return a.attach(a.Attacher, i, programs)
+	return a.attach(a.Means, i, programs)
 }
 
 // attachBy has a running loader attach by it.
@@ -50,7 +49,7 @@ func startBy(attach attachFunc) func(Options) (*Loader, error) {
 
 // doFirst does something before anything is attached.
 func doFirst(do func()) attachFunc {
-	return func(own attachment.Attacher, i attach.Interface, programs attach.Programs) (attach.Result, error) {
+	return func(own attach.Means, i attach.Interface, programs attach.Programs) (attach.Result, error) {
 		do()
 		do = func() {}
 		return own.Attach(i, programs)
@@ -60,7 +59,7 @@ func doFirst(do func()) attachFunc {
 // dieIn attaches until one of the moments in which only a part of what belongs to an interface is there: the qdisc where the
 // mechanism has one, the first program, all of them but nothing after that. The process is killed in that.
 func dieIn(moment int) attachFunc {
-	return func(own attachment.Attacher, i attach.Interface, programs attach.Programs) (attach.Result, error) {
+	return func(own attach.Means, i attach.Interface, programs attach.Programs) (attach.Result, error) {
 		for _, part := range []attach.Programs{{}, {Ingress: programs.Ingress}, programs} {
 			if moment > 0 {
 				moment--
@@ -86,7 +85,7 @@ func refuse(halfway bool) obstacle {
 
 // refuseEth1 refuses eth1's programs, where it is halfway after one of them was replaced, once or until that is lifted.
 func refuseEth1(halfway, once bool, lifted *atomic.Bool) attachFunc {
-	return func(own attachment.Attacher, i attach.Interface, programs attach.Programs) (attach.Result, error) {
+	return func(own attach.Means, i attach.Interface, programs attach.Programs) (attach.Result, error) {
 		if i.Name != "eth1" || lifted.Load() {
 			return own.Attach(i, programs)
 		}

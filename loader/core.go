@@ -78,7 +78,7 @@ type opened struct {
 	dir       *pins.Dir           // nil once it is closed
 	namespace *pins.NamespaceLock // nil where a stranger has the lock
 	netlink   *netlink.Handle
-	attacher  attachment.Attacher
+	attacher  attach.Means
 	datapath  *datapath.Datapath
 	maps      *hostmaps.Maps // its
 
@@ -111,7 +111,7 @@ func (o *opened) watch() error {
 type findings struct {
 	missing     []string              // configured names that no interface has
 	own         []discover.OwnAddress // of the host
-	bystanders  *discover.Bystanders  // which follow events
+	bystanders  discover.Bystanders   // which follow events
 	headerless  bool                  // see discover.Result
 	would       []pins.ChangeRecord   // what enforcing would change
 	readingTook time.Duration         // how long it read the kernel's tables

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
-
 	"replypath/loader/attach"
 	"replypath/test/await"
 )
@@ -70,48 +68,6 @@ func TestDetachElsewhere(t *testing.T) {
 		}
 		t.Logf("all of %d refused", 2*len(others))
 	})
-}
-
-// TestDetachElsewhereBesideADamagedJournal: where the directory that is named has a journal that cannot be read, detach does
-// not say that nothing is pinned there, and what it advises takes away both.
-func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
-	b := newServer(t)
-	damaged := *b
-	damaged.dir = b.dir + "-damaged"
-	damaged.start().stop()
-	damaged.damageJournal() // or no other would start beside it
-	b.start().stop()
-
-	before := b.snapshot()
-	removed, err := damaged.detachOrNot()
-	if err == nil {
-		t.Fatalf("removed %q", removed)
-	}
-	wantSame(b, "after the refusal", before, b.snapshot())
-	first, second := "replypath detach --pin-dir "+b.dir, "replypath detach --pin-dir "+damaged.dir
-	if said := err.Error(); strings.Contains(said, "no datapath is pinned in "+damaged.dir) || !strings.Contains(said, "its checksum does not match") ||
-		!strings.Contains(said, first) || !strings.Contains(said, second) {
-		t.Errorf("error: %v", err)
-	}
-
-	b.detach()
-	_, err = damaged.detachOrNot()
-	await.Must(t, err)
-	b.wantNoPrograms()
-	b.wantNoPins("in the end")
-	damaged.wantNoPins("in the end, the damaged one")
-}
-
-// damageJournal has the checksum of the journal not match.
-func (b *server) damageJournal() {
-	b.Helper()
-	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
-	await.Must(b.T, err)
-	defer journal.Close()
-	value, err := journal.LookupBytes(uint32(0))
-	await.Must(b.T, err)
-	value[8] ^= 1 // the first byte of the text
-	await.Must(b.T, journal.Put(uint32(0), value))
 }
 
 // detachOrNot is detach for one that may be refused.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"replypath/loader/discover"
 	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 )
@@ -61,9 +62,9 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 	}
 	switch e.Kind {
 	case nexthop.KindLink:
-		return r.last.bystanders.Note(e.Link, e.Removed)
+		return r.last.bystanders.Note(e.Link, e.Removed) && discover.Entry(r.config.Interfaces, e.Link.Name, nil) == nil
 	case nexthop.KindAddress:
-		return e.OfLink
+		return !e.Global
 	case nexthop.KindSysctl:
 		return true
 	}

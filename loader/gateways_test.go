@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,9 +14,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
-	"replypath/loader/nexthop"
 	"replypath/loader/status"
-	"replypath/loader/ways"
 	"replypath/metrics"
 	testawait "replypath/test/await"
 	"replypath/test/host"
@@ -126,69 +123,10 @@ route replace 2001:db8:99::/48 via 2001:db8:4::1 dev eth1`)
 	}
 }
 
-// routes returns the gateways of an interface's routes, as the programs know them.
-func (b *server) routes(i *topology.Interface) map[bpf.DatapathRouteKey]uint32 {
-	b.Helper()
-	found := entries[bpf.DatapathRouteKey, uint32](b, b.maps().GatewayRoutes)
-	for key := range found {
-		if key.Ifindex != uint32(i.Index) {
-			delete(found, key)
-		}
-	}
-	return found
-}
-
 // askTables has rules ask two tables more, after the others.
 func askTables(b *server) {
 	b.Helper()
 	host.Shell(b.T, b.host, "for f in -4 -6; do ip $f rule add prio 40000 table 7; ip $f rule add prio 40001 table 8; done")
-}
-
-// TestGatewayRoutes: with routes by gateways that lead somewhere only, the programs know where, as they come and go.
-func TestGatewayRoutes(t *testing.T) {
-	const v4, v6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4), uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
-	b := newServer(t)
-	askTables(b)
-	b.start()
-	id, index := b.idsOf("eth1")[0], b.eth1.Index
-	await := func(what string, flags uint8, networks ...string) {
-		t.Helper()
-		eventually(t, what, func() bool {
-			ids := make(map[string]uint32) // of the gateways that there are or were
-			for _, r := range b.journal().Gateways {
-				ids[r.Address] = uint32(r.ID)
-			}
-			want := make(map[bpf.DatapathRouteKey]uint32)
-			for _, text := range networks {
-				network := netip.MustParsePrefix(text)
-				want[ways.RouteKey(index, network)] = ids[b.eth1.Gateway(topology.FamilyOf(network.Addr())).String()]
-			}
-			return cmp.Equal(b.routes(b.eth1), want) && b.entry(id).Flags&(v4|v6) == flags
-		})
-	}
-	await("nothing is routed", 0)
-	b.ip("route add 10.50.0.0/16 via 10.4.0.1 table 7\nroute add 2001:db8:50::/48 via 2001:db8:4::1")
-	await("routes elsewhere", v4|v6, "10.50.0.0/16", "2001:db8:50::/48")
-	b.ip("route add 10.60.0.0/16 via 10.4.0.1\nroute del 2001:db8:50::/48")
-	await("others", v4, "10.50.0.0/16", "10.60.0.0/16")
-	b.ip("route add default via 10.4.0.1 table 7")
-	await("a default route", 0)
-	b.ip("route del default table 7")
-	await("no more", v4, "10.50.0.0/16", "10.60.0.0/16")
-
-	var add, del strings.Builder
-	for i := range nexthop.MostNetworks {
-		fmt.Fprintf(&add, "route add 10.%d.%d.0/24 via 10.4.0.1 table 8\n", 100+i>>8, i&255)
-		fmt.Fprintf(&del, "route del 10.%d.%d.0/24 table 8\n", 100+i>>8, i&255)
-	}
-	b.ip(add.String())
-	eventually(t, "too many are told of", func() bool { return b.log.count("too many routes lead by gateway 10.4.0.1") == 1 })
-	got := b.routes(b.eth1)
-	if len(got) != 1 || got[ways.RouteKey(index, netip.MustParsePrefix("0.0.0.0/0"))] != 0 || b.entry(id).Flags&v4 == 0 {
-		t.Errorf("%d routes: %v", len(got), got)
-	}
-	b.ip(del.String())
-	await("a few again", v4, "10.50.0.0/16", "10.60.0.0/16")
 }
 
 // sourceGateways returns the gateways of own addresses, as the programs know them.

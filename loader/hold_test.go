@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -12,12 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
-	"replypath/loader/undo"
 	"replypath/test/await"
 	"replypath/test/topology"
 )
@@ -73,35 +70,6 @@ func (b *server) awaitHeld(f topology.Family, want bool) {
 	})
 }
 
-// isBridged tells whether the absent router's entry has a MAC that it has not answered with.
-func (b *server) isBridged(f topology.Family) bool {
-	b.Helper()
-	return b.isAbsent(f, func(r pins.GatewayRecord) bool { return r.Bridged })
-}
-
-// bridgeAbsent has eth0's link come back, with absent routers of both families, and awaits that they are bridged.
-func (b *server) bridgeAbsent() {
-	b.Helper()
-	for _, f := range b.net.Families() {
-		b.leadByAbsent(f)
-	}
-	flaps["carrier"](b, b.eth0)
-	for _, f := range b.net.Families() {
-		eventually(b.T, "it is bridged", func() bool { return b.isBridged(f) })
-	}
-}
-
-// carrierIsBack has the loader do what it does when eth0's carrier is back.
-func (r *running) carrierIsBack(then func()) {
-	r.b.Helper()
-	r.locked(func() error {
-		r.gateways.CarrierBack(r.b.eth0.Index)
-		r.gateways.Due(time.Now())
-		then()
-		return nil
-	})
-}
-
 // TestOthersAreAskedAsUsual: while the kernel asks for another neighbour of the interface, how often the known MAC is asked
 // first is not changed, nor put back, under the questions that it counts; it is as soon as it asks for none.
 func TestOthersAreAskedAsUsual(t *testing.T) {
@@ -145,34 +113,6 @@ func (b *server) askingSettings(f topology.Family) string {
 	return b.sysctl(setting+knownFirst) + " " + b.sysctl(setting+everybodyAgain)
 }
 
-// TestStopWhileHeld: the settings of a held gateway's interface are the host's own while no daemon runs, and those of the
-// silence again with the next one.
-func TestStopWhileHeld(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	for _, f := range b.net.Families() {
-		b.holdAbsent(f)
-		if during := b.askingSettings(f); during != "0 3" {
-			t.Errorf("%s: while held %s", f, during)
-		}
-	}
-	r.stop()
-	for _, s := range b.journal().Sysctls {
-		if slices.Contains([]string{knownFirst, everybodyAgain, "locktime"}, undo.SettingOf(s).Leaf) {
-			t.Errorf("recorded after the stop: %+v", s)
-		}
-	}
-	for _, f := range b.net.Families() {
-		if stopped := b.askingSettings(f); stopped != "3 0" {
-			t.Errorf("%s: after the stop %s", f, stopped)
-		}
-	}
-	b.start()
-	for _, f := range b.net.Families() {
-		eventually(t, "they are changed again", func() bool { return b.askingSettings(f) == "0 3" })
-	}
-}
-
 // TestNobodyMayBeAsked: where somebody has the kernel ask nobody for a held gateway, its entry fails at once, as often as it
 // is made usable. That is not tried all the time, and the setting is changed again.
 func TestNobodyMayBeAsked(t *testing.T) {
@@ -197,89 +137,6 @@ func TestNobodyMayBeAsked(t *testing.T) {
 		const again = 50 * time.Millisecond // after which one that failed is looked at again
 		if most := 2 + int(took/again); failures > most {
 			t.Errorf("%s: %d failures within %s, want %d at most", f, failures, took, most)
-		}
-	}
-}
-
-// TestBridgedIsAskedAtOnce: one whose MAC the kernel is checking already is asked for when the link is back, and not when its
-// next question would have been due.
-func TestBridgedIsAskedAtOnce(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	for _, f := range b.net.Families() {
-		b.setSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000") // longer than the test may take
-		b.leadByAbsent(f)
-		b.setAbsent(f, firstMAC, netlink.NUD_PROBE)
-		wire, err := b.eth0.Peer().Capture(topology.CaptureOptions{})
-		await.Must(t, err)
-		r.carrierIsBack(func() {})
-		_, err = wire.Wait(within(t), asksEverybodyFor(absentRouters[f]))
-		await.Must(t, err)
-		await.Must(t, wire.Stop())
-	}
-}
-
-// asksEverybodyFor matches questions for the MAC of an address that are not sent to one alone.
-func asksEverybodyFor(address netip.Addr) topology.Filter {
-	return func(f *topology.Frame) bool {
-		var target []byte
-		if arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP); ok && arp.Operation == layers.ARPRequest {
-			target = arp.DstProtAddress
-		} else if ns, ok := f.Packet().Layer(layers.LayerTypeICMPv6NeighborSolicitation).(*layers.ICMPv6NeighborSolicitation); ok {
-			target = ns.TargetAddress
-		}
-		return f.DestinationMAC[0]&1 != 0 && bytes.Equal(target, address.AsSlice())
-	}
-}
-
-// TestEventOfBeforeABridge: what the kernel has said of a gateway's entry before that was made stale, and comes later, is no
-// answer.
-func TestEventOfBeforeABridge(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	for _, f := range b.net.Families() {
-		b.leadByAbsent(f)
-		r.carrierIsBack(func() {
-			for _, state := range []string{nexthop.StateProbe, nexthop.StateStale, nexthop.StateDelay, nexthop.StateProbe} {
-				seen := nexthop.Gateway{Interface: b.eth0.Index, Address: absentRouters[f], State: state, MAC: firstMAC}
-				if _, err := (&runner{core: r.core}).neighbourChanged(seen); err != nil || !b.isBridged(f) {
-					t.Errorf("%s: after %s bridged: %t, error: %v", f, state, b.isBridged(f), err)
-				}
-			}
-		})
-	}
-}
-
-// TestAnsweredWhileStopped: a gateway that was bridged, and whose entry has been the kernel's since while no daemon ran, is
-// known to the next one at once.
-func TestAnsweredWhileStopped(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	b.bridgeAbsent()
-	r.stop()
-	for _, f := range b.net.Families() {
-		b.setAbsent(f, firstMAC, netlink.NUD_STALE)
-	}
-	b.start()
-	for _, f := range b.net.Families() {
-		if b.isBridged(f) {
-			t.Errorf("%s: its answer is not believed", f)
-		}
-	}
-}
-
-// TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's answer for the next
-// daemon either.
-func TestStopWhileBridged(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	b.bridgeAbsent()
-	r.stop()
-	b.start()
-	for _, f := range b.net.Families() {
-		b.awaitHeld(f, true) // once it has been asked in vain
-		if n := b.log.count(`msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()); n != 1 {
-			t.Errorf("%s: it is said %d times to be resolved, not only before the stop", f, n)
 		}
 	}
 }

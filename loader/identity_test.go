@@ -11,12 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
-	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
@@ -139,31 +137,6 @@ func (b *server) awaitName(name string) {
 	eventually(b.T, "the name is seen", func() bool { return len(b.idsOf(name)) > 0 })
 }
 
-// TestHeirOfARefusedInterface: an interface that took no programs leaves no trace by which the next daemon could tell that
-// it went, but for the kernel's word.
-func TestHeirOfARefusedInterface(t *testing.T) {
-	b := newServer(t)
-	b.addEth2(0)
-	b.setRPFilter("eth2", 1)
-	b.tc("qdisc add dev eth2 ingress") // in the place of clsact
-	b.start(byClsact).stop()
-	if i := b.status().of("eth2"); i == nil || i.Attached || b.rpFilter("eth2") != "2" {
-		t.Fatalf("eth2: %+v, rp_filter %s", i, b.rpFilter("eth2"))
-	}
-	index, before := b.linkOf("eth2").Attrs().Index, b.idsOf("eth2")
-	b.ip("link del eth2")
-	b.addEth2(index)
-	b.setRPFilter("eth2", 2)
-	b.start(byClsact).stop()
-	after := b.idsOf("eth2")
-	if len(after) != len(before)+1 {
-		t.Errorf("ids of eth2: %v, before %v", after, before)
-	}
-	b.detach()
-	b.wantRPFilter("after detach", "eth2", "2")
-	t.Logf("ids of eth2 %v, with another one %v, whose rp_filter is left", before, after)
-}
-
 // TestUntoldInterface: an interface that has got another name and MAC while the kernel's word of it is lost may be ours or
 // not. It is left as it is, and the log says so; of one that is known to be another, or gone, it says nothing.
 func TestUntoldInterface(t *testing.T) {
@@ -255,51 +228,5 @@ func (b *server) repairByDoctor(key, value string) {
 		await.Must(b.T, err)
 		repairs := &pins.Repairs{Namespace: namespace, Sysctls: []pins.RepairRecord{record}}
 		return errors.Join(journal.Write(repairs), change.Make(), journal.Close())
-	})
-}
-
-// TestRenamedIsWatched: a sysctl that somebody sets back on an interface that has another name by then is changed again, as
-// soon as on any other. The interface keeps its id.
-func TestRenamedIsWatched(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	before := b.idsOf("eth0")
-	b.rename("eth0", "nic0")
-	b.awaitName("nic0")
-	wantSame(b, "ids", before, b.idsOf("nic0"))
-	const file = "net/ipv6/conf/nic0/router_probe_interval" // of which the kernel tells nobody
-	b.setSysctl(file, "60")
-	began := time.Now()
-	eventually(t, "it is changed again", func() bool { return b.sysctl(file) == "1" })
-	took := time.Since(began)
-	b.awaitRepairs(repairSysctl, 1)
-	t.Logf("changed again after %s, 1 repair counted", took.Round(time.Millisecond))
-}
-
-// TestReusedIndexIsSeenAtStart: an interface that went and came while nobody watched is another one.
-func TestReusedIndexIsSeenAtStart(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		b.addEth2(0)
-		r := b.start(by(mechanism))
-		index, first := b.status().of("eth2").Index, b.idsOf("eth2")
-		b.setRPFilter("eth2", 1)
-		eventually(t, "rp_filter is loose", func() bool { return b.rpFilter("eth2") == "2" })
-		r.stop()
-
-		b.ip("link del eth2")
-		b.addEth2(index)
-		b.setRPFilter("eth2", 2)
-		b.start(by(mechanism))
-		second := b.idsOf("eth2")
-		if len(second) != 2 || second[1] == first[0] {
-			t.Errorf("ids %v, before %v", second, first)
-		}
-		b.awaitAttached("eth2")
-		for _, c := range otherChanges(b.status()) {
-			if strings.HasPrefix(c.Object, "sysctl") {
-				t.Errorf("a change of the old interface is left: %+v", c)
-			}
-		}
 	})
 }

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"replypath/bpf"
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
@@ -36,46 +34,6 @@ func TestClashingIndexIsNotServed(t *testing.T) {
 	if !b.status().of("eth1").Attached {
 		t.Error("eth1 is not attached any more")
 	}
-}
-
-// own returns what the programs know of an own address, 0 for none.
-func (b *server) own(address string) uint32 {
-	b.Helper()
-	key := bpf.DatapathAddress{Bytes: netip.MustParseAddr(address).As16()}
-	return entries[bpf.DatapathAddress, uint32](b, b.maps().OwnAddresses)[key]
-}
-
-func TestOwnAddresses(t *testing.T) {
-	b := newServer(t)
-	b.ip(`addr add 192.0.2.1/32 dev lo
-route add local 198.51.100.4/30 dev lo
-route add local 203.0.113.0/24 dev eth0 table local
-route add local 172.16.0.0/12 dev eth0
-`)
-	b.start()
-	const loopback = uint32(bpf.DatapathOwnFlagsOWN_ADDRESS | bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY)
-	// Who originates by it wants to know whose it is: bpf/src/originate.h.
-	ofEth1 := uint32(bpf.DatapathOwnFlagsOWN_ADDRESS) | uint32(b.idsOf("eth1")[0])<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
-	for address, want := range map[string]uint32{
-		"10.4.0.100":      ofEth1,
-		"2001:db8:4::100": ofEth1,
-		"192.0.2.1":       loopback,
-		"198.51.100.4":    loopback,
-		"198.51.100.7":    loopback,
-		"198.51.100.8":    0,
-		"203.0.113.200":   uint32(bpf.DatapathOwnFlagsOWN_ADDRESS),
-		"172.16.0.1":      0,
-		"127.0.0.1":       0,
-		"::1":             0,
-	} {
-		if got := b.own(address); got != want {
-			t.Errorf("%s: flags %d, want %d", address, got, want)
-		}
-	}
-	await.Same(t, "served", []status.Served{{Network: "172.16.0.0/12", Source: "route"}}, b.status().Addresses)
-	added := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}
-	await.Must(t, b.host.Netlink().AddrAdd(b.linkOf("eth1"), added))
-	eventually(t, "an address is seen", func() bool { return b.own("10.4.0.9") != 0 })
 }
 
 // TestJournalIsBounded: thousands of lives of an interface with gateways leave a small journal. Whom flows and counters name

@@ -60,7 +60,8 @@ func newCore(options Options) *core {
 
 // appointOwners makes those who own a part of the state.
 func (l *core) appointOwners() {
-	l.published.Attacher = func() view.Attacher { return l.attacher }
+	means := func() attach.Means { return l.attacher }
+	l.published.Attacher = means
 	l.sysctls = &undo.Sysctls{
 		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
 		Repaired: l.counting(repairSysctl), Allowance: newAllowance,
@@ -70,11 +71,11 @@ func (l *core) appointOwners() {
 		Repaired: l.counting(repairProgram), WouldChange: l.wouldChange, Allowance: newAllowance(),
 	}, l.config)
 	qdiscs := &undo.Qdiscs{
-		Records: &l.state.Qdiscs, Save: l.save, Tx: &l.tx, Host: func() undo.QdiscHost { return l.attacher },
+		Records: &l.state.Qdiscs, Save: l.save, Tx: &l.tx, Host: means,
 	}
 	l.attachments = attachment.New(attachment.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow,
-		Attacher:   func() attachment.Attacher { return l.attacher },
+		Attacher:   means,
 		AttacherBy: func(m attach.Mechanism) *attach.Attacher { return attach.New(l.linksDir(), l.netlink, m) },
 		Mechanism:  l.mechanism, Log: l.log, Tx: &l.tx, Journal: &l.state,
 		Qdiscs:   qdiscs,
@@ -90,7 +91,7 @@ func (l *core) appointOwners() {
 	})
 	l.routes = fallback.New(fallback.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow,
-		Attacher:   func() fallback.Attacher { return l.attacher },
+		Attacher:   means,
 		Enabled:    func() bool { return l.config.FallbackRoute },
 		Interfaces: l.fallbackInterfaces, NameOf: l.interfaces.NameOf,
 		Enforces:  func(device int) bool { return l.interfaces.Get(device).Enforces() },
@@ -103,7 +104,7 @@ func (l *core) appointOwners() {
 	})
 	l.gateways = gateways.New(gateways.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow,
-		Attacher: func() gateways.Attacher { return l.attacher },
+		Attacher: means,
 		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
 		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf, ChangeSysctl: l.keepSysctl,
 		Repaired:      l.counting(repairNeighbour),

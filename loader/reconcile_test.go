@@ -17,13 +17,11 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/loader/discover"
+	"replypath/loader/config"
 	"replypath/loader/discover/dump"
-	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/metrics"
@@ -58,9 +56,9 @@ func TestEventsOfBystanders(t *testing.T) {
 		"one changes":                {event: link(veth7, "veth7", "veth"), later: true},
 		"a bridge comes":             {event: link(9998, "br9", "bridge"), now: true},
 		"a managed one changes":      {event: link(eth1, "eth1", "veth"), now: true},
-		"an address of its link":     {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7, OfLink: true}, later: true},
+		"an address of its link":     {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7}, later: true},
 		"another address":            {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: veth7, Global: true}, now: true},
-		"an address of a managed":    {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: eth1, OfLink: true}, now: true},
+		"an address of a managed":    {event: nexthop.Event{Kind: nexthop.KindAddress, Interface: eth1}, now: true},
 		"its rp_filter":              {event: nexthop.Event{Kind: nexthop.KindSysctl, Interface: veth7}, later: true},
 		"rp_filter of all":           {event: nexthop.Event{Kind: nexthop.KindSysctl}, now: true},
 		"a route by it":              {event: routeBy(veth7)},
@@ -75,6 +73,16 @@ func TestEventsOfBystanders(t *testing.T) {
 			t.Errorf("%s: looked at now: %v, later: %v", what, now, later)
 		}
 	}
+	r.locked(func() error {
+		before, named := r.config, *r.config
+		named.Interfaces = []config.Interface{{Name: "named*"}}
+		r.config = &named
+		if e := link(9997, "named7", "veth"); observing(r).isOfBystander(&e) {
+			t.Error("one that the configuration names waits")
+		}
+		r.config = before
+		return nil
+	})
 }
 
 // TestFailureIsTriedAgain: what a reconciliation could not do is tried again without an event.
@@ -120,53 +128,6 @@ func TestReloadReadsRoutes(t *testing.T) {
 			t.Errorf("a gateway whose route has gone in silence: %+v", g)
 		}
 	}
-}
-
-// TestFallbackDeviceThatCannotBeLookedFor: it stays, with its routes, where the kernel does not answer.
-func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	r.locked(func() error {
-		found, err := discover.Scan(r.netlink, r.config)
-		await.Must(t, err)
-		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table)
-		await.Must(t, err)
-		before := b.snapshot()
-		wantWhole := func(when string) {
-			t.Helper()
-			hasDevice, err := r.routes.Renew()
-			await.Must(t, err)
-			for _, family := range fallback.Families {
-				if !hasDevice || !r.routes.GivesWay(b.eth0.Index, family) {
-					t.Errorf("%s: device %t, %s gives way %t", when, hasDevice, fallback.Name(family), r.routes.GivesWay(b.eth0.Index, family))
-				}
-			}
-			wantSame(b, when, before, b.snapshot())
-		}
-		wantWhole("to begin with")
-
-		whole := r.netlink
-		r.netlink = brokenNetlink(t)
-		err = r.routes.Reconcile(&routers)
-		r.netlink = whole
-		if err == nil || !strings.Contains(err.Error(), "look for replypath0") {
-			t.Errorf("error %v", err)
-		}
-		wantWhole("when it cannot be looked for")
-
-		await.Must(t, r.routes.Reconcile(&routers))
-		wantWhole("when it can be looked for again")
-		return nil
-	})
-}
-
-func brokenNetlink(t *testing.T) *netlink.Handle {
-	t.Helper()
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	await.Must(t, err)
-	broken := *handle // the original forgets its sockets with their end, and would open new ones
-	handle.Close()
-	return &broken
 }
 
 // headerless are the pins of the programs for devices without an Ethernet header, ethernet those of the others on

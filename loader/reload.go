@@ -47,7 +47,7 @@ func (l reload) to(cfg *config.Config) error {
 func (l reload) follow(cfg *config.Config, tx *undo.Tx) error {
 	before := l.config
 	tx.OnAbort(func() error {
-		l.config, l.last.bystanders = before, nil // which are those of the configuration that is taken back
+		l.config = before
 		return l.reconcile()
 	})
 	l.config = cfg

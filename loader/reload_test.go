@@ -4,21 +4,12 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
-	"replypath/loader/datapath"
 	"replypath/loader/flows"
 	"replypath/test/await"
 	"replypath/test/short"
@@ -70,102 +61,6 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 		r.stop()
 		b.ping()
 	})
-}
-
-// TestFailedReloadKeepsTheConfiguration, and the status shows errors of it and of other parts as long as they stand.
-func TestFailedReloadKeepsTheConfiguration(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	before, ids := b.settings(), b.mapIDs()
-	tooMany := slices.Repeat([]config.Exclusion{{SelfPort: 1}}, 65)
-	if err := r.reload(func(c *config.Config) { c.Exclude, c.Protocols = tooMany, nil }); err == nil {
-		t.Error("65 exclusions were accepted")
-	}
-	// Nothing can be removed where a file system is mounted.
-	obstacle := filepath.Join(b.dir, "maps-new-gone", "obstacle")
-	await.Must(t, os.MkdirAll(obstacle, 0o700))
-	await.Must(t, unix.Mount("tmpfs", obstacle, "tmpfs", 0, ""))
-	defer func() { await.Must(t, unix.Unmount(obstacle, 0)) }()
-	if err := r.reload(largerConfig, func(c *config.Config) { c.Protocols = nil }); err == nil {
-		t.Error("a size was accepted that could not be put in place")
-	}
-	wantSame(b, "settings", before, b.settings())
-	wantSame(b, "maps", ids, b.mapIDs())
-	r.ReportConfigError(errors.New("bad\nfile"))
-	if config := b.status().Config; config.Error == nil || *config.Error != "bad; file" {
-		t.Errorf("config %+v", config)
-	}
-	r.SetError("metrics", errors.New("address already in use"))
-	if errs := b.status().Errors; !slices.Equal(errs, []string{"metrics: address already in use"}) {
-		t.Errorf("errors %v", errs)
-	}
-	r.SetError("metrics", nil)
-	b.wantNoErrors()
-}
-
-// wantGrace wants a grace to have been opened, and ends it: what the host sends until its end proves nothing, so that its
-// answers become flows.
-func (b *server) wantGrace(when string, want bool) {
-	b.Helper()
-	if ends := value[uint32](b, b.maps().Grace); ends != 0 != want {
-		b.Errorf("%s: a grace until tick %d", when, ends)
-	}
-	await.Must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
-}
-
-// TestGraceOnlyWhereFlowsAreMissing: only what forgets a flow, or records more than before, may open it.
-func TestGraceOnlyWhereFlowsAreMissing(t *testing.T) {
-	b := newAnsweringServer(t)
-	r := b.start()
-	b.ping()
-	b.wantGrace("after the start", true)
-	await.Must(t, r.reload())
-	b.wantGrace("after a reload that forgets nothing", false)
-	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
-	defer table.Close()
-	for name, want := range map[string]int{"eth0": 0, "eth1": 2} {
-		flushed := read(b, func() (int, error) { return table.Flush(flows.Filter{Interface: name}) })
-		if flushed != want {
-			t.Errorf("flushed %d of %s", flushed, name)
-		}
-		b.wantGrace("after a flush of "+name, want > 0)
-	}
-	await.Must(t, r.reload(func(c *config.Config) { c.IgnoreInterfaces = []string{"eth1"} }))
-	b.wantGrace("without eth1", false)
-	await.Must(t, r.reload())
-	b.wantGrace("with eth1", true)
-	await.Must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolTCP} }))
-	b.wantGrace("with TCP alone", false)
-	await.Must(t, r.reload())
-	b.wantGrace("with all protocols", true)
-}
-
-// TestGraceWhenTablesAreReplaced: questions that the tables do not hold which the programs look at now are answered after
-// they were replaced, too.
-func TestGraceWhenTablesAreReplaced(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	b.wantGrace("after the start", true)
-	await.Must(t, r.reload(largerConfig))
-	if left := r.graceLeft(); left > datapath.GracePeriod {
-		t.Errorf("the grace lasts for %v after the reload", left)
-	}
-	b.wantGrace("after a reload with tables of another size", true)
-	r.stop()
-	b.start(larger).stop()
-	b.wantGrace("after a start that takes over the tables", false)
-	b.start()
-	b.wantGrace("after a start with tables of another size", true)
-}
-
-// graceLeft returns how long the grace goes on.
-func (r *running) graceLeft() time.Duration {
-	clock, err := r.datapath.Clock()
-	await.Must(r.b.T, err)
-	hertz, err := datapath.Hertz()
-	await.Must(r.b.T, err)
-	ticks := int32(value[uint32](r.b, r.b.maps().Grace) - clock.Now())
-	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * time.Second / time.Duration(hertz)
 }
 
 // TestReloadExcludesNobodyElse: while exclusions are replaced, none is in force that is half of one set and half of another.

@@ -285,16 +285,6 @@ func (r *running) verifyNow() {
 	})
 }
 
-// takeOff takes the programs off an interface behind the back of the loader, whose lock the caller holds.
-func (r *running) takeOff(name string) error {
-	for _, m := range r.interfaces.All() {
-		if m.Name == name {
-			return r.attacher.Detach(m.Target())
-		}
-	}
-	return errors.New("not served")
-}
-
 func (b *server) detach() []string {
 	b.Helper()
 	return read(b, func() ([]string, error) { return b.tryDetach(false) })

@@ -6,11 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"testing"
-
-	"github.com/cilium/ebpf"
 
 	"replypath/loader/attach"
 	"replypath/test/await"
@@ -72,59 +68,4 @@ func TestFailedStartIsUndone(t *testing.T) {
 		b.awaitAttached("eth1")
 		t.Logf("%d failures, 0 differences", failures)
 	})
-}
-
-// TestCrashInTheStart: where no journal tells of links and filters, a start takes links off what it does not manage, and
-// detach takes away both.
-func TestCrashInTheStart(t *testing.T) {
-	byEach(t, func(t *testing.T, mechanism attach.Mechanism) {
-		b := newServer(t)
-		before := b.trace()
-		b.start(by(mechanism)).stop()
-		b.loseState()
-		b.start(by(mechanism), lastHop("eth1")).stop()
-		if n := b.tcxPrograms(b.linkOf("eth0")); mechanism == attach.TCX && n != 1 {
-			t.Errorf("eth0, where replies are caught, has %d programs", n)
-		}
-		b.loseState()
-		b.detach()
-		b.wantNoPrograms()
-		if mechanism == attach.TCX { // whose qdisc is in the journal alone
-			wantSame(b, "after detach", before, b.trace())
-		}
-	})
-}
-
-// loseState leaves what a process leaves that is killed in its start: links and filters, no maps, and nothing in the
-// journal.
-func (b *server) loseState() {
-	b.Helper()
-	await.Must(b.T, os.RemoveAll(filepath.Join(b.dir, "maps")))
-	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
-	await.Must(b.T, err)
-	defer journal.Close()
-	await.Must(b.T, journal.Put(uint32(0), make([]byte, journal.ValueSize())))
-}
-
-// TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs may remember what its
-// configuration refused. No later configuration has the same. A generation of before goes on only where nothing had to be
-// put back: programs may have admitted what is no own address any more.
-func TestFailedStartOutdatesItsRefusals(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	change := func(o *Options) { o.Config.Protocols = nil }
-	used := []uint32{b.settings().Generation}
-	for taken, steps := 1, 1; taken <= steps; taken++ {
-		var tried uint32
-		steps = b.failIn(taken, func() { tried = b.settings().Generation }, change)
-		last, after := used[len(used)-1], b.settings().Generation
-		if after < tried || after == tried && tried != last {
-			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
-		}
-		used = append(used, after)
-	}
-	b.start(change).stop()
-	if after := b.settings().Generation; slices.Contains(used, after) {
-		t.Errorf("generation %d once more, after %v", after, used)
-	}
 }

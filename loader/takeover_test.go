@@ -169,29 +169,3 @@ func pinOtherNotes(t *testing.T, path string) {
 	defer m.Close()
 	await.Must(t, m.Pin(path))
 }
-
-// TestTakeoverAfterAKilledStart: a process that is killed in the middle of its start leaves programs that go with their
-// maps, and notes of just these.
-func TestTakeoverAfterAKilledStart(t *testing.T) {
-	b := newServer(t)
-	b.start(larger).stop()
-	kills := 0
-	for ; ; kills++ {
-		before := b.pinnedIDs()
-		if !b.killed("dies in its start", kills, attach.Auto) { // with tables of another size
-			break
-		}
-		isNew := b.mapIDs()[bpf.DatapathMapFlows]
-		b.start(larger).stop()
-		after := b.pinnedIDs()
-		if was := b.mapIDs()[bpf.DatapathMapFlows] == isNew; was != maps.Equal(before, after) {
-			t.Errorf("kill %d: the maps stayed: %t; programs (-before +after):\n%s", kills, was, cmp.Diff(before, after))
-		}
-		for _, name := range ethernet {
-			if !slices.ContainsFunc(b.attached(), func(p attached) bool { return p.Program == after[name] }) {
-				t.Errorf("kill %d: %s %d is pinned, attached are %v", kills, name, after[name], b.attached())
-			}
-		}
-	}
-	t.Logf("%d kills", kills)
-}

@@ -4,13 +4,10 @@ package loader
 
 import (
 	"errors"
-	"os"
 	"testing"
 
-	"replypath/loader/datapath"
 	"replypath/loader/pins"
 	"replypath/loader/trace"
-	"replypath/test/await"
 )
 
 func observer(ready func(), packet func(trace.Packet)) trace.Observer {
@@ -45,20 +42,6 @@ func TestTraceEnds(t *testing.T) {
 				t.Error("the trace goes on")
 			}
 		})
-	}
-}
-
-// TestTraceWhileDetaching: a trace that begins when the directory of the links is gone already, and the maps are not yet,
-// says that nothing is pinned.
-func TestTraceWhileDetaching(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	links := b.dir + "/" + datapath.LinksDir
-	await.Must(t, os.Rename(links, links+"-aside"))
-	err := b.traceUntilTheEnd(func() {})
-	await.Must(t, os.Rename(links+"-aside", links))
-	if !errors.Is(err, pins.ErrNone) {
-		t.Errorf("the trace ended with %v", err)
 	}
 }
 

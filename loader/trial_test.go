@@ -15,34 +15,6 @@ import (
 
 func onTrial(o *Options) { o.Trial = time.Hour }
 
-// TestTakeBack: flows and counters that a trial leaves refer to its ids, so that the interface that comes next gets another;
-// what was repaired on trial was repaired; its time begins when somebody can confirm it.
-func TestTakeBack(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	r := b.start(onTrial)
-	started := time.Now()
-	await.Must(t, r.CountDown())
-	if until := b.status().TrialUntil; until == nil || until.Before(started.Add(r.options.Trial)) {
-		t.Errorf("started %s, on trial until %v, for %s", started, until, r.options.Trial)
-	}
-	b.addEth2(0)
-	b.awaitAttached("eth2")
-	tried := b.idsOf("eth2")
-	r.locked(func() error { return r.takeOff("eth1") })
-	b.awaitRepairs(repairProgram, 1)
-	r.stop()
-	b.takeBack()
-	if got := b.repairs(repairProgram); got != 1 {
-		t.Errorf("%d repairs after the trial, on it 1", got)
-	}
-	b.start()
-	b.awaitAttached("eth2")
-	if ids := b.idsOf("eth2"); len(ids) != 2 || ids[0] != tried[0] {
-		t.Errorf("ids of eth2: %v, on trial %v", ids, tried)
-	}
-}
-
 // until returns when the programs take a trial for over, 0 for never.
 func (b *server) until() time.Duration {
 	b.Helper()

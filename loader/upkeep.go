@@ -9,10 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
+	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -101,7 +100,7 @@ func (r *runner) lookForLosses() {
 	defer r.mu.Unlock()
 	runtime.LockOSThread() // whose time is measured
 	defer runtime.UnlockOSThread()
-	begun, before := time.Now(), threadTime()
+	begun, before := time.Now(), nexthop.ThreadTime()
 	if r.tendPins(begun) {
 		r.verifying = true
 		r.source.LookAgain()
@@ -115,7 +114,7 @@ func (r *runner) lookForLosses() {
 		r.changes.note(begun)
 	}
 	r.publish()
-	r.losses.Reset(max(lossInterval, lossRest*(threadTime()-before), time.Since(begun)))
+	r.losses.Reset(max(lossInterval, lossRest*(nexthop.ThreadTime()-before), time.Since(begun)))
 }
 
 // resolveGateways has gateways resolved whose time has come, and sets the timer
@@ -155,16 +154,6 @@ func (r *runner) socketAsked() {
 	}
 	r.publish()
 	r.saveOrLog(r.log)
-}
-
-// threadTime is what the calling thread has taken of a processor so far: work, and not how
-// long it waited for its turn or for a lock of the kernel.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
-		return 0 // no Linux lacks it
-	}
-	return time.Duration(t.Nano())
 }
 
 // scopePins is of pins that cannot be put back.

@@ -14,9 +14,7 @@ import (
 )
 
 // protocols that have a label value of their own, and the one for all others.
-var protocols = []string{"tcp", "udp", "icmp", "icmpv6", "sctp", otherProtocol}
-
-const otherProtocol = "other"
+var protocols = []string{"tcp", "udp", "icmp", "icmpv6", "sctp", "other"}
 
 // none stands in labels for an interface or a mechanism that there is not.
 const none = "none"
@@ -98,17 +96,6 @@ func (out sink) sendBool(f *family, value bool, labels ...string) {
 	}
 }
 
-// sendProtocols sends a series for every protocol that has a label value.
-func (out sink) sendProtocols(f *family, counts map[string]uint64) {
-	sums := make(map[string]uint64, len(protocols))
-	for name, count := range counts {
-		sums[boundedProtocol(name)] += count
-	}
-	for _, name := range protocols {
-		out.send(f, float64(sums[name]), name)
-	}
-}
-
 // sendReasons sends a series for every known reason, so that the first
 // occurrence is seen as an increase, and for those that only the source knows.
 func (out sink) sendReasons(f *family, counts map[string]uint64) {
@@ -128,19 +115,19 @@ func (out sink) sendFamilies(f *family, values PerFamily) {
 }
 
 func (out sink) packets(s *Snapshot) {
-	for pair, count := range addPairs(s.Pairs) {
-		labels := pair.labels()
-		out.send(asymmetricPackets, float64(count.AsymmetricPackets), labels...)
-		out.send(asymmetricFlows, float64(count.AsymmetricFlows), labels...)
-		out.send(correctedPackets, float64(count.CorrectedPackets), labels...)
-		out.send(correctedBytes, float64(count.CorrectedBytes), labels...)
-		out.send(correctedFlows, float64(count.CorrectedFlows), labels...)
+	for _, c := range s.Pairs {
+		labels := c.labels()
+		out.send(asymmetricPackets, float64(c.AsymmetricPackets), labels...)
+		out.send(asymmetricFlows, float64(c.AsymmetricFlows), labels...)
+		out.send(correctedPackets, float64(c.CorrectedPackets), labels...)
+		out.send(correctedBytes, float64(c.CorrectedBytes), labels...)
+		out.send(correctedFlows, float64(c.CorrectedFlows), labels...)
 	}
-	for key, packets := range addUncorrected(s.Uncorrected) {
-		out.send(uncorrectedPackets, float64(packets), append(key.Pair.labels(), key.Reason)...)
+	for _, u := range s.Uncorrected {
+		out.send(uncorrectedPackets, float64(u.Packets), append(u.labels(), u.Reason)...)
 	}
-	for key, packets := range addUncorrected(s.Lost) {
-		out.send(lostPackets, float64(packets), append(key.Pair.labels(), key.Reason)...)
+	for _, l := range s.Lost {
+		out.send(lostPackets, float64(l.Packets), append(l.labels(), l.Reason)...)
 	}
 	out.originated(s.Originated)
 	out.send(uncountedPackets, float64(s.Uncounted))
@@ -150,14 +137,13 @@ func (out sink) packets(s *Snapshot) {
 
 // originated sends both outcomes of every pair, so that the first occurrence is seen as an increase.
 func (out sink) originated(counters []Originated) {
-	for pair, outcomes := range addOriginated(counters) {
-		for _, outcome := range []string{outcomeMoved, outcomeRouted} {
-			labels := append(pair.labels(), outcome)
-			out.send(originatedPackets, float64(outcomes[outcome].Packets), labels...)
-			out.send(originatedFlows, float64(outcomes[outcome].Flows), labels...)
+	for _, o := range counters {
+		for outcome, sent := range map[string]Sent{"moved": o.Moved, "routed": o.Routed} {
+			out.send(originatedPackets, float64(sent.Packets), append(o.labels(), outcome)...)
+			out.send(originatedFlows, float64(sent.Flows), append(o.labels(), outcome)...)
 		}
 		for _, reason := range originatedReasons {
-			out.send(originatedRouted, float64(outcomes[reason.Name].Packets), append(pair.labels(), reason.Name)...)
+			out.send(originatedRouted, float64(o.Reasons[reason.Name]), append(o.labels(), reason.Name)...)
 		}
 	}
 }
@@ -173,7 +159,9 @@ func (out sink) flowTables(s *Snapshot) {
 	}
 	out.send(flowTableCapacity, float64(s.Outbound.Capacity), outbound)
 	out.send(flowAdmissions, float64(s.Outbound.Admissions), outbound)
-	out.sendProtocols(flowMoves, s.Moves)
+	for _, protocol := range protocols {
+		out.send(flowMoves, float64(s.Moves[protocol]), protocol)
+	}
 	out.sendReasons(flowMovesRefused, s.MovesRefused)
 	out.sendFamilies(sourceRepairs, s.SourceRepairs)
 }
@@ -237,76 +225,6 @@ func addressFamily(address netip.Addr) string {
 	return "ipv6"
 }
 
-func (p Pair) labels() []string {
-	return []string{p.From, p.To, p.Family, p.Protocol}
-}
-
-// bounded returns the pair with the label values that are shown.
-func (p Pair) bounded() Pair {
-	p.From = cmp.Or(p.From, none)
-	p.Protocol = boundedProtocol(p.Protocol)
-	return p
-}
-
-func boundedProtocol(name string) string {
-	if slices.Contains(protocols, name) {
-		return name
-	}
-	return otherProtocol
-}
-
-func addPairs(counters []PairCounters) map[Pair]PairCounters {
-	sums := make(map[Pair]PairCounters, len(counters))
-	for _, c := range counters {
-		key := c.Pair.bounded()
-		sum := sums[key]
-		sum.AsymmetricPackets += c.AsymmetricPackets
-		sum.AsymmetricFlows += c.AsymmetricFlows
-		sum.CorrectedPackets += c.CorrectedPackets
-		sum.CorrectedBytes += c.CorrectedBytes
-		sum.CorrectedFlows += c.CorrectedFlows
-		sums[key] = sum
-	}
-	return sums
-}
-
-type pairReason struct {
-	Pair
-	Reason string
-}
-
-func addUncorrected(counters []Uncorrected) map[pairReason]uint64 {
-	sums := make(map[pairReason]uint64, len(counters))
-	for _, c := range counters {
-		sums[pairReason{c.Pair.bounded(), c.Reason}] += c.Packets
-	}
-	return sums
-}
-
-// Values of the label outcome.
-const (
-	outcomeMoved  = "moved"
-	outcomeRouted = "routed"
-)
-
-// addOriginated adds up what was counted for each pair, by outcome, and what went as routed by reason as well.
-func addOriginated(counters []Originated) map[Pair]map[string]Originated {
-	sums := make(map[Pair]map[string]Originated)
-	for _, c := range counters {
-		pair := c.Pair.bounded()
-		if sums[pair] == nil {
-			sums[pair] = make(map[string]Originated)
-		}
-		names := []string{outcomeMoved}
-		if c.Reason != "" {
-			names = []string{outcomeRouted, c.Reason}
-		}
-		for _, name := range names {
-			sum := sums[pair][name]
-			sum.Packets += c.Packets
-			sum.Flows += c.Flows
-			sums[pair][name] = sum
-		}
-	}
-	return sums
+func (p *Pair) labels() []string {
+	return []string{cmp.Or(p.From, none), p.To, p.Family, p.Protocol}
 }

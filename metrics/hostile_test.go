@@ -4,20 +4,15 @@ package metrics
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 )
@@ -148,22 +143,5 @@ func TestHandshakesAreNotLoggedForEver(t *testing.T) {
 	}
 	if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > 20 {
 		t.Errorf("%d lines are logged", lines)
-	}
-}
-
-// What never ends, or never begins, is no web configuration.
-func TestStrangeWebConfig(t *testing.T) {
-	dir := t.TempDir()
-	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large")
-	await.Must(t, unix.Mkfifo(pipe, 0o600))
-	await.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600))
-	for path, want := range map[string]string{
-		pipe: "is not a regular file", "/dev/zero": "is not a regular file", large: fmt.Sprintf("is larger than %d bytes", maxWebConfig),
-	} {
-		result := make(chan error, 1)
-		go func() { result <- CheckWebConfig(path) }()
-		if err := receive(t, result); !errors.Is(err, ErrWebConfig) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", path, err)
-		}
 	}
 }

@@ -91,25 +91,6 @@ func newClient(roots *x509.CertPool) *http.Client {
 	}
 }
 
-func TestServe(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0", ":0"} {
-		t.Run(address, func(t *testing.T) {
-			o := options(t)
-			o.Listen = address
-			status, body := fetch(t, newClient(nil), newRequest(t, "http://"+start(t, o)+"/metrics"))
-			if status != http.StatusOK || !strings.Contains(body, `replypath_mode{mode="enforce"} 1`) {
-				t.Errorf("got %d: %s", status, body)
-			}
-		})
-	}
-}
-
-func TestServeNothing(t *testing.T) {
-	o := options(t)
-	o.Listen = ""
-	ServeUntil(t.Context(), o, func(err error) { t.Errorf("reported %v", err) })
-}
-
 // A scrape that runs when the end comes gets its answer.
 func TestServeEndsGracefully(t *testing.T) {
 	source := &slowSource{began: make(chan struct{}), proceed: make(chan struct{})}

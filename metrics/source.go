@@ -46,9 +46,8 @@ type Finding struct {
 //
 // Maps that are keyed by a reason need not hold what is 0.
 type Snapshot struct {
-	// Pairs and Uncorrected hold what was seen so far. Entries with the same
-	// labels are added up: an interface that was removed and came back under its
-	// name continues its series.
+	// Pairs, Uncorrected, Lost and Originated hold what was seen so far, in one entry for the same labels: an interface that was
+	// removed and came back under its name continues its series.
 	Pairs       []PairCounters
 	Uncorrected []Uncorrected
 	Lost        []Uncorrected // redirected, and never seen leaving
@@ -90,8 +89,7 @@ const (
 
 // Pair is an interface pair with what else bounds its counters. An empty From is
 // shown as "none": the kernel had chosen replypath0, which is no interface to
-// leave by. Protocols other than tcp, udp, icmp, icmpv6 and sctp are added up
-// as "other".
+// leave by. Protocols other than tcp, udp, icmp, icmpv6 and sctp are "other".
 type Pair struct {
 	From, To string // the kernel's choice, the flow's interface
 	Family   string // "ipv4" or "ipv6"
@@ -121,10 +119,12 @@ type Uncorrected struct {
 // have sent by From, and what was no reply.
 type Originated struct {
 	Pair
-	Reason  string // why it went as routed; empty: it was moved
-	Packets uint64
-	Flows   uint64
+	Moved, Routed Sent
+	Reasons       map[string]uint64 // why packets went as routed
 }
+
+// Sent counts packets, and pairs of addresses that they are between.
+type Sent struct{ Packets, Flows uint64 }
 
 // Table is a flow table.
 type Table struct {

@@ -57,35 +57,25 @@ func busy() *Snapshot {
 		Pairs: []PairCounters{
 			{
 				Pair:              Pair{"eth0", "eth1", "ipv4", "tcp"},
-				AsymmetricPackets: 100, AsymmetricFlows: 3,
-				CorrectedPackets: 90, CorrectedBytes: 9000, CorrectedFlows: 2,
+				AsymmetricPackets: 111, AsymmetricFlows: 4,
+				CorrectedPackets: 100, CorrectedBytes: 10000, CorrectedFlows: 3,
 			},
-			// eth1 was removed and came back: the same series.
-			{
-				Pair:              Pair{"eth0", "eth1", "ipv4", "tcp"},
-				AsymmetricPackets: 11, AsymmetricFlows: 1,
-				CorrectedPackets: 10, CorrectedBytes: 1000, CorrectedFlows: 1,
-			},
-			// Two protocols without a label value of their own, from replypath0.
-			{Pair: Pair{"", "eth1", "ipv6", "47"}, AsymmetricPackets: 1, AsymmetricFlows: 1},
-			{Pair: Pair{"", "eth1", "ipv6", "esp"}, AsymmetricPackets: 2, AsymmetricFlows: 1},
+			{Pair: Pair{"", "eth1", "ipv6", "other"}, AsymmetricPackets: 3, AsymmetricFlows: 2}, // from replypath0
 		},
 		Uncorrected: []Uncorrected{
-			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "link_down", 7},
-			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "link_down", 3},
+			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "link_down", 10},
 			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "mtu", 1},
-			{Pair{"", "eth1", "ipv6", "47"}, "no_next_hop", 3},
+			{Pair{"", "eth1", "ipv6", "other"}, "no_next_hop", 3},
 		},
 		Lost: []Uncorrected{{Pair{"eth0", "eth1", "ipv4", "tcp"}, "unseen", 3}},
-		Originated: []Originated{
-			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Packets: 20, Flows: 4},
-			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Reason: "weak_host", Packets: 5, Flows: 1},
-			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Reason: "observe", Packets: 2, Flows: 1},
-		},
+		Originated: []Originated{{
+			Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Moved: Sent{20, 4}, Routed: Sent{7, 2},
+			Reasons: map[string]uint64{"weak_host": 5, "observe": 2},
+		}},
 		Uncounted:    4,
 		Unparsed:     map[string]uint64{"truncated": 5, "new_reason": 1},
 		Ignored:      map[string]uint64{"excluded": 6},
-		Moves:        map[string]uint64{"tcp": 8, "gre": 1},
+		Moves:        map[string]uint64{"tcp": 8, "other": 1},
 		MovesRefused: map[string]uint64{"contested": 9},
 		Tables: []Table{
 			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3, Evictions: 4},

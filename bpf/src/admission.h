@@ -142,28 +142,6 @@ static inline bool is_of_interface(enum event reason)
 	return reason == EVENT_IGNORED_NOT_OWN || reason == EVENT_IGNORED_TUNNEL;
 }
 
-static inline bool was_admitted(const struct scratch *scratch, __u32 ifindex, __u32 generation)
-{
-	const __u64 *self = (const __u64 *)scratch->packet.tuple.self;
-	const struct admitted *last = &scratch->admitted;
-
-	return last->self[0] == self[0] && last->self[1] == self[1] && last->ifindex == ifindex &&
-	       last->generation == generation;
-}
-
-/* refusal(), which also keeps in mind which addresses are ours by this interface, and which are not. */
-static inline enum event look_up_refusal(struct scratch *scratch, __u32 ifindex, __u32 generation)
-{
-	const __u64 *self = (const __u64 *)scratch->packet.tuple.self;
-	enum event reason = refusal(ifindex);
-
-	if (is_of_interface(reason))
-		mark_foreign_address(&scratch->packet, ifindex, generation);
-	if (reason == EVENT_END)
-		scratch->admitted = (struct admitted){ { self[0], self[1] }, ifindex, generation };
-	return reason;
-}
-
 /* Counts that such a tunnel has brought something, for `doctor` by the interface that has the address. */
 static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -186,10 +164,9 @@ __noinline int may_start(struct __sk_buff *skb)
 		return false;
 	packet = &scratch->packet;
 	generation = *(volatile __u32 *)&settings->generation;
-	if (likely(was_admitted(scratch, skb->ifindex, generation)))
-		reason = refusal_of_ends();
-	else
-		reason = look_up_refusal(scratch, skb->ifindex, generation);
+	reason = refusal(skb->ifindex);
+	if (is_of_interface(reason))
+		mark_foreign_address(packet, skb->ifindex, generation);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
 	else if (reason == EVENT_END && !is_recorded(settings, packet))

@@ -74,13 +74,6 @@ struct rejection {
 
 #define ERROR_HEADER (offsetof(struct rejection, quote) - offsetof(struct rejection, type))
 
-/* An own address and an interface for which something was settled, as long as the generation is this one. */
-struct admitted {
-	__u64 self[2];
-	__u32 ifindex;
-	__u32 generation;
-};
-
 /* A source, and which interface has it alone, as long as the generation is this one. */
 struct known_source {
 	__u64 self[2];
@@ -107,7 +100,6 @@ struct scratch {
 	struct options options;
 	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
-	struct admitted admitted;
 	struct known_source sources[SOURCES]; /* by own address: see originate.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 };

@@ -5,167 +5,128 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	"replypath/test/topology"
 )
 
-// serverPort is where B answers, by TCP and by UDP.
-const serverPort = 7000
+const (
+	// answerTime is enough for any answer that comes at all.
+	answerTime = 5 * time.Second
+	// silence is how long an answer that went the wrong way has to arrive. It is shorter than the second after which TCP
+	// repeats itself.
+	silence = 900 * time.Millisecond
+)
 
-// kinds are the ways to ask, with what matches their answers.
-var kinds = []struct {
+// round is whether replypath works, and from which port A then asks: it tells the packets of one round from another's.
+type round struct {
 	name     string
-	isAnswer topology.Filter
-}{{"ping", topology.EchoReply}, {"TCP", topology.TCP}, {"UDP", topology.UDP}}
+	port     uint16
+	answered bool // is expected
+}
 
-// question is one that A asks B's eth1 address, from the address of its own eth1, and what became of it.
+var (
+	withoutReplypath = round{"without replypath", 40001, false}
+	withReplypath    = round{"with replypath", 40002, true}
+	withoutDaemon    = round{"without the daemon", 40003, true}
+)
+
+// question is one that A asks B's eth1 address, from the address of its own eth1.
 type question struct {
-	kind     string
-	isAnswer topology.Filter
-	protocol string // in the flow table
-	// asker has the identifier of a ping for its port, and asked none.
-	asker, asked netip.AddrPort
-
-	a      *topology.Host
-	pinger *topology.Pinger // of a ping only
-	open   io.Closer        // nil for none
-	took   time.Duration
-	err    error // nil: answered
+	name    string          // its kind, and what is asked
+	isReply topology.Filter // B's packets to it, as they arrive at a router
+	put     func(context.Context) error
+	err     error // nil: answered
 }
 
-// newQuestion is one of a kind in a family, from a port of A's if it has one.
-func newQuestion(ctx context.Context, n *topology.S1, f topology.Family, kind int, port uint16) (q *question, err error) {
-	from, to := n.A.Eth1.Address(f), n.B.Eth1.Address(f)
-	q = &question{kind: kinds[kind].name, isAnswer: kinds[kind].isAnswer, a: n.A.Host}
-	if q.kind != "ping" {
-		q.protocol = strings.ToLower(q.kind)
-		q.asker, q.asked = netip.AddrPortFrom(from, port), netip.AddrPortFrom(to, serverPort)
-		return q, nil
+// questions are a ping and a connection in each family.
+func (d *demo) questions(port uint16) (list []*question) {
+	for _, f := range d.net.Families() {
+		from, to := d.net.A.Eth1.Address(f), d.net.B.Eth1.Address(f)
+		client, server := netip.AddrPortFrom(from, port), netip.AddrPortFrom(to, serverPort)
+		reply := topology.All(topology.Going(topology.Received), topology.From(to), topology.To(from))
+		list = append(list, &question{
+			name: "ping " + to.String(), isReply: topology.All(reply, topology.EchoReply),
+			put: func(ctx context.Context) error {
+				_, err := d.net.A.Ping(ctx, topology.Echo{From: from, To: to})
+				return err
+			},
+		}, &question{
+			name: "TCP " + server.String(), isReply: topology.All(reply, topology.TCP, topology.ToPort(port)),
+			put: func(ctx context.Context) error { return d.connect(ctx, client, server) },
+		})
 	}
-	if q.pinger, err = q.a.NewPinger(ctx, topology.Echo{From: from, To: to}); err != nil {
-		return nil, err
-	}
-	q.open, q.protocol = q.pinger, map[topology.Family]string{topology.IPv4: "icmp", topology.IPv6: "icmpv6"}[f]
-	q.asker, q.asked = netip.AddrPortFrom(from, q.pinger.ID()), netip.AddrPortFrom(to, 0)
-	return q, nil
+	return list
 }
 
-// String is the kind of question and what was asked.
-func (q *question) String() string { return q.kind + " to " + endpoint(q.asked) }
-
-// endpoint is an address, with the port where there is one.
-func endpoint(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
-}
-
-// isReply tells B's packets to this very question, as they arrive at a router.
-func (q *question) isReply(f *topology.Frame) bool {
-	return q.isAnswer(f) && f.Direction == topology.Received &&
-		netip.AddrPortFrom(f.Source, f.SourcePort) == q.asked &&
-		netip.AddrPortFrom(f.Destination, f.DestinationPort+f.ICMPID) == q.asker // one of both is 0
-}
-
-// put asks and waits for the answer until ctx ends.
-func (q *question) put(ctx context.Context) {
-	begun := time.Now()
-	if q.pinger != nil {
-		_, q.err = q.pinger.Ping(ctx)
-	} else {
-		q.err = q.talk(ctx)
-	}
-	q.took = time.Since(begun)
-}
-
-// talk sends a message to the echo server and reads it back. The connection stays open, so that it can be seen in the
-// flow table.
-func (q *question) talk(ctx context.Context) error {
-	conn, err := q.a.Dial(ctx, q.protocol, q.asked.String(), topology.FromAddress(q.asker))
+// connect makes a connection, which stays open until the network goes. It ends without a farewell then, also when the process
+// is killed: a socket that goes on to repeat its FIN, to a peer whose network is gone, would hold its namespace for minutes.
+func (d *demo) connect(ctx context.Context, client, server netip.AddrPort) error {
+	conn, err := d.net.A.Dial(ctx, "tcp", server.String(), topology.FromAddress(client))
 	if err != nil {
 		return err
 	}
-	q.open = conn
-	if err := endByReset(conn); err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(0, 1)) })()
-	const message = "who are you?"
-	if _, err := io.WriteString(conn, message); err != nil {
-		return err
-	}
-	answer := make([]byte, len(message))
-	if _, err := io.ReadFull(conn, answer); err != nil {
-		return err
-	}
-	if string(answer) != message {
-		return fmt.Errorf("%q was answered by %q", message, answer)
-	}
-	return nil
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	d.open = append(d.open, conn)
+	return conn.(*net.TCPConn).SetLinger(0)
 }
 
-// endByReset has a TCP connection end without a farewell, also when the process is killed. A socket that goes on to
-// repeat its FIN, to a peer whose network is gone, would hold its network namespace for minutes.
-func endByReset(conn net.Conn) error {
-	if tcp, is := conn.(*net.TCPConn); is {
-		return tcp.SetLinger(0)
+// ask asks everything at once, waits for the answers, and shows by which interface the replies left. It returns how many did so
+// by the one that is expected: eth0 if there is to be no answer.
+func (d *demo) ask(ctx context.Context, r round) (replies int, err error) {
+	by, other := d.net.B.Eth0, d.net.B.Eth1
+	if r.answered {
+		by, other = other, by
 	}
-	return nil
-}
-
-// Close hangs up.
-func (q *question) Close() error {
-	if q.open == nil {
-		return nil
-	}
-	return q.open.Close()
-}
-
-// serve starts a TCP and a UDP server at an address of a host, which send back what they are sent until they are closed.
-func serve(ctx context.Context, host *topology.Host, address string) (servers []io.Closer, err error) {
-	listener, err := host.Listen(ctx, "tcp", address)
+	left, err := by.Peer().Capture(topology.CaptureOptions{})
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	conn, err := host.ListenPacket(ctx, "udp", address)
+	defer func() { err = errors.Join(err, left.Stop()) }()
+	astray, err := other.Peer().Capture(topology.CaptureOptions{})
 	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+		return 0, err
 	}
-	go serveTCP(listener)
-	go serveUDP(conn)
-	return []io.Closer{listener, conn}, nil
+	defer func() { err = errors.Join(err, astray.Stop()) }()
+
+	asking, giveUp := context.WithTimeout(ctx, answerTime)
+	defer giveUp()
+	questions := d.questions(r.port)
+	var all sync.WaitGroup
+	for _, q := range questions {
+		all.Go(func() { q.err = q.put(asking) })
+	}
+	for _, q := range questions {
+		_, _ = left.Wait(asking, q.isReply) // what is missing is told below
+	}
+	if !r.answered {
+		time.AfterFunc(silence, giveUp)
+	}
+	all.Wait()
+	for _, q := range questions {
+		d.showReplies(r, q, by, left.Frames(q.isReply))
+		d.require(astray.Count(q.isReply) == 0, "%s: %s: a reply left by %s", r.name, q.name, other.Name)
+		replies += left.Count(q.isReply)
+	}
+	return replies, context.Cause(ctx)
 }
 
-// serveTCP leaves what has been connected to end with the client, which tells whether it was answered.
-func serveTCP(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			if endByReset(conn) == nil {
-				_, _ = io.Copy(conn, conn)
-			}
-		}()
+// showReplies shows what became of a question, and wants its replies to have left by an interface, to the gateway at the other
+// end of its cable.
+func (d *demo) showReplies(r round, q *question, by *topology.Interface, replies []*topology.Frame) {
+	mark, became := "✓", "answered"
+	if q.err != nil {
+		mark, became = "✗", "no answer"
 	}
-}
-
-func serveUDP(conn net.PacketConn) {
-	buffer := make([]byte, 1<<16)
-	for {
-		n, from, err := conn.ReadFrom(buffer)
-		if err != nil {
-			return
-		}
-		_, _ = conn.WriteTo(buffer[:n], from)
-	}
+	d.require((q.err == nil) == r.answered, "%s: %s: %s", r.name, q.name, became)
+	isOurs := topology.All(topology.FromMAC(by.MAC), topology.ToMAC(by.Peer().MAC))
+	isAstray := func(f *topology.Frame) bool { return !isOurs(f) }
+	d.require(len(replies) > 0 && !slices.ContainsFunc(replies, isAstray), "%s: %s: not all replies left by %s to its gateway",
+		r.name, q.name, by.Name)
+	d.line("%s %-27s %-10s %d left by %s (%s > %s)", mark, q.name, became, len(replies), by.Name, by.MAC, by.Peer().MAC)
 }

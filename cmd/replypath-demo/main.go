@@ -69,7 +69,7 @@ func run(program string, out io.Writer) error {
 	}
 	d, err := newDemo(ctx, program, topology.StrictSource, out)
 	if err == nil {
-		err = errors.Join(d.show(ctx), d.net.Close())
+		err = errors.Join(d.show(ctx), d.close())
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // whatever failed did so for this

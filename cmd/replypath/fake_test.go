@@ -19,6 +19,7 @@ import (
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/finding"
@@ -51,7 +52,9 @@ func fakeHost() host {
 		explain: fakeExplain,
 		trace:   fakeTrace,
 		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
-		top:     func(dir string, limit int) (top.Monitor, error) { return fakehost.OpenTop(dir, limit) },
+		top: func(dir string, o flows.Order, limit int) (top.Monitor, error) {
+			return fakehost.OpenTop(dir, o, limit)
+		},
 		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
 		plan:    fakePlan,
 		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
@@ -131,7 +134,7 @@ func fakeStatus(dir string) (*status.Status, error) {
 	case fakehost.HealthyDir, fakehost.StrongDir:
 		return healthyStatus(s, dir == fakehost.StrongDir), nil
 	}
-	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
+	s.Counted = status.Counted{Totals: counters.Totals{Corrected: 1234, WouldCorrect: 7, Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}}
 	s.Config = status.Config{
 		Path:     new("/etc/replypath/replypath.yaml"),
 		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),
@@ -177,7 +180,7 @@ func fakeFinding(severity finding.Severity, check, device, found string) finding
 // strong host model there.
 func healthyStatus(s *status.Status, mixed bool) *status.Status {
 	s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3"), Passed: time.Now()}
-	s.Counted = status.Counted{Since: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)), Corrected: 550}
+	s.Counted = status.Counted{Since: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)), Totals: counters.Totals{Corrected: 550}}
 	s.Interfaces = []status.Interface{
 		{
 			Name: "eth0", Index: 2, Role: status.RoleRecords, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",

@@ -52,7 +52,9 @@ func thisHost() host {
 		explain: explain.Ask,
 		trace:   trace.Follow,
 		probe:   func(peer, self netip.Addr) (show.Probe, error) { return trace.NewProbe(peer, self) },
-		top:     func(pinDir string, limit int) (topcommand.Monitor, error) { return top.Open(pinDir, limit) },
+		top: func(pinDir string, o flows.Order, limit int) (topcommand.Monitor, error) {
+			return top.Open(pinDir, o, limit)
+		},
 		examine: doctor.Examine,
 		fix:     doctor.Fix,
 		plan:    plan.Make,

@@ -35,7 +35,7 @@ func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
 // Attached returns the mechanism by which our program is attached to the hook,
 // and false where it is not, whatever is pinned.
 func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bool, error) {
-	attached, err := a.tcxAttached(iface, direction)
+	attached, err := a.link(iface, direction).IsAttached()
 	if err != nil {
 		return Auto, false, err
 	}
@@ -50,9 +50,7 @@ func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bo
 }
 
 // MechanismOf returns how programs are attached in all these places, Auto where one is missing.
-func MechanismOf(a interface {
-	Attached(Interface, Direction) (Mechanism, bool, error)
-}, target Interface, places ...Direction) (mechanism Mechanism, err error) {
+func MechanismOf(a Means, target Interface, places ...Direction) (mechanism Mechanism, err error) {
 	for _, place := range places {
 		var attached bool
 		mechanism, attached, err = a.Attached(target, place)
@@ -76,10 +74,7 @@ func (a *Attacher) DetachFrom(iface Interface, direction Direction) error {
 
 // DetachStrays takes our programs off interfaces that nobody knows: those that are gone, and those of a process that was
 // killed in its start.
-func DetachStrays(a interface {
-	Pinned() ([]int, error)
-	Detach(Interface) error
-}, isKnown func(index int) bool) error {
+func DetachStrays(a Means, isKnown func(index int) bool) error {
 	pinned, err := a.Pinned()
 	errs := []error{err}
 	for _, index := range pinned {

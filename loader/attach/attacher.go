@@ -80,6 +80,17 @@ type Result struct {
 	AddedQdisc bool // a clsact qdisc was added
 }
 
+// Means is what is asked of an Attacher. In tests it may refuse.
+type Means interface {
+	Attach(Interface, Programs) (Result, error)
+	Attached(Interface, Direction) (Mechanism, bool, error)
+	Detach(Interface) error
+	DetachFrom(Interface, Direction) error
+	Pinned() ([]int, error)
+	LacksQdisc(Interface) (bool, error)
+	RemoveQdisc(Interface) error
+}
+
 // Attacher attaches to the interfaces of one network namespace. Links are
 // pinned as DIR/<ifindex>-<direction>.
 type Attacher struct {

@@ -14,13 +14,21 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
-
-	"replypath/bpf"
 )
 
-func (a *Attacher) pinPath(iface Interface, direction Direction) string {
-	return filepath.Join(a.dir, fmt.Sprintf("%d-%s", iface.Index, direction))
+// link is the one of a place. The interface that it is attached to is 0 once that is gone.
+func (a *Attacher) link(iface Interface, direction Direction) *PinnedLink {
+	return &PinnedLink{
+		Path:  filepath.Join(a.dir, fmt.Sprintf("%d-%s", iface.Index, direction)),
+		Place: fmt.Sprintf("%s %s", iface.Name, direction),
+		IsThere: func(info *link.Info) (bool, error) {
+			tcx := info.TCX()
+			if tcx == nil {
+				return false, fmt.Errorf("it is a link of type %v, not tcx", info.Type)
+			}
+			return int(tcx.Ifindex) == iface.Index, nil
+		},
+	}
 }
 
 func attachType(direction Direction) ebpf.AttachType {
@@ -47,106 +55,20 @@ func (a *Attacher) attachTCX(iface Interface, programs Programs) (Result, error)
 	return Result{Mechanism: TCX, New: fresh}, nil
 }
 
-// attachLink updates the pinned link in place, or makes a new one. A link whose
-// interface is gone cannot be updated: its pin is dropped.
+// attachLink updates the pinned link in place, or makes a new one.
 func (a *Attacher) attachLink(iface Interface, direction Direction, program *ebpf.Program) (fresh bool, err error) {
-	err = a.updateLink(iface, direction, program)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: iface.Index, Program: program, Attach: attachType(direction), Anchor: anchor(direction),
+	return a.link(iface, direction).Put(program, func() (link.Link, error) {
+		return link.AttachTCX(link.TCXOptions{
+			Interface: iface.Index, Program: program, Attach: attachType(direction), Anchor: anchor(direction),
+		})
 	})
-	if err != nil {
-		return false, wrap(err, iface, direction, "attach")
-	}
-	defer bpf.Close(l)
-	if err := l.Pin(a.pinPath(iface, direction)); err != nil {
-		return false, wrap(err, iface, direction, "pin link")
-	}
-	return true, nil
-}
-
-// updateLink returns an error that matches fs.ErrNotExist where there is no link
-// on this interface, or only a defunct one.
-func (a *Attacher) updateLink(iface Interface, direction Direction, program *ebpf.Program) error {
-	path := a.pinPath(iface, direction)
-	l, err := link.LoadPinnedLink(path, nil)
-	if err != nil {
-		return wrap(err, iface, direction, "open pinned link")
-	}
-	defer bpf.Close(l)
-	index, err := linkInterface(l)
-	if err != nil {
-		return wrap(err, iface, direction, "look at the pinned link")
-	}
-	if index == iface.Index {
-		err = l.Update(program)
-	}
-	if index != iface.Index || errors.Is(err, unix.ENOLINK) {
-		if err := os.Remove(path); err != nil {
-			return wrap(err, iface, direction, "drop defunct link")
-		}
-		return wrap(fs.ErrNotExist, iface, direction, "link is defunct")
-	}
-	if err != nil {
-		return wrap(err, iface, direction, "replace program")
-	}
-	return nil
-}
-
-// linkInterface returns the interface that a TCX link is attached to, 0 once
-// that interface is gone.
-func linkInterface(l link.Link) (int, error) {
-	info, err := l.Info()
-	if err != nil {
-		return 0, err
-	}
-	tcx := info.TCX()
-	if tcx == nil {
-		return 0, fmt.Errorf("it is a link of type %v, not tcx", info.Type)
-	}
-	return int(tcx.Ifindex), nil
-}
-
-func (a *Attacher) tcxAttached(iface Interface, direction Direction) (bool, error) {
-	l, err := link.LoadPinnedLink(a.pinPath(iface, direction), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, wrap(err, iface, direction, "open pinned link")
-	}
-	defer bpf.Close(l)
-	index, err := linkInterface(l)
-	if err != nil {
-		return false, wrap(err, iface, direction, "look at the pinned link")
-	}
-	return index == iface.Index, nil
 }
 
 func (a *Attacher) detachTCX(iface Interface) error { return removeEach(iface, a.removeLink) }
 
-// removeLink detaches and unpins. Detaching comes first: a reader may hold the
-// link open for a moment, and until then it would stay attached.
 func (a *Attacher) removeLink(iface Interface, direction Direction) error {
-	path := a.pinPath(iface, direction)
-	l, err := link.LoadPinnedLink(path, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return wrap(err, iface, direction, "open pinned link")
-	}
-	defer bpf.Close(l)
-	// A link whose interface is gone is detached already.
-	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, unix.ENODEV) {
-		return wrap(err, iface, direction, "detach")
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return wrap(err, iface, direction, "unpin link")
-	}
-	return nil
+	_, err := a.link(iface, direction).Remove()
+	return err
 }
 
 // Pinned returns the indices of the interfaces that have a pinned link, in no

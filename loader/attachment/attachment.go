@@ -22,7 +22,7 @@ type Host struct {
 	Netlink  func() *netlink.Handle
 	Datapath func() *datapath.Datapath // in force
 	Maps     func() *hostmaps.Maps     // its
-	Attacher func() Attacher
+	Attacher func() attach.Means
 	// AttacherBy returns one that attaches by a mechanism of its own.
 	AttacherBy func(attach.Mechanism) *attach.Attacher
 	// Mechanism returns the one that Attacher is going to choose.
@@ -38,17 +38,6 @@ type Host struct {
 	Repaired func()
 	// Allowance bounds how often what others take off is put back at once.
 	Allowance func() *rate.Limiter
-}
-
-// Attacher is what is asked of an attach.Attacher. In tests it may refuse.
-type Attacher interface {
-	Attach(attach.Interface, attach.Programs) (attach.Result, error)
-	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
-	Detach(attach.Interface) error
-	DetachFrom(attach.Interface, attach.Direction) error
-	Pinned() ([]int, error)
-	LacksQdisc(attach.Interface) (bool, error)
-	RemoveQdisc(attach.Interface) error
 }
 
 // Interface is what has to be known of one.

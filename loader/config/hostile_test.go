@@ -101,13 +101,6 @@ func checkHostileError(t *testing.T, err error) {
 	}
 }
 
-// TestDevNull is an empty file, as everywhere.
-func TestDevNull(t *testing.T) {
-	if _, err := Load(os.DevNull); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestNoFile wants what never ends, or never begins, refused at once.
 func TestNoFile(t *testing.T) {
 	dir := t.TempDir()

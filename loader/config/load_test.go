@@ -13,15 +13,6 @@ import (
 	"replypath/test/await"
 )
 
-func TestLoad(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "replypath.yaml")
-	await.Must(t, os.WriteFile(path, []byte("mode: observe\n"), 0o600))
-	config, err := Load(path)
-	if err != nil || config.Mode != ModeObserve {
-		t.Errorf("Load: %+v, %v", config, err)
-	}
-}
-
 func TestLoadFailures(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "large.yaml")
@@ -44,12 +35,5 @@ func TestLoadFailures(t *testing.T) {
 		if test.cause != nil && !errors.Is(err, test.cause) {
 			t.Errorf("%v does not match %v", err, test.cause)
 		}
-	}
-}
-
-func TestUnreadable(t *testing.T) {
-	err := &fs.PathError{Op: "open", Path: "f", Err: fs.ErrPermission} // root may read everything
-	if got := reason(err); got != "may not be read: make it readable or run as root" {
-		t.Error(got)
 	}
 }

@@ -31,30 +31,6 @@ metrics: {listen: ":1"}
 	}
 }
 
-func TestNoOverrides(t *testing.T) {
-	config := mustParse(t, Example)
-	if err := (Overrides{}).Apply(config); err != nil {
-		t.Fatal(err)
-	}
-	if diff := compare(mustParse(t, Example), config); diff != "" {
-		t.Errorf("changed without being told to:\n%s", diff)
-	}
-}
-
-// A glob of the command line that matches what a glob of the file does: the interfaces that are there tell whether they
-// contradict each other.
-func TestGlobsOfOverrides(t *testing.T) {
-	c := mustParse(t, "interfaces: [{name: \"eth*\", next_hop: last-hop}]")
-	if err := (Overrides{Interfaces: []string{"e*", "eth*"}}).Apply(c); err != nil {
-		t.Fatal(err)
-	}
-	for i, place := range []string{`"e*"`, `"eth*" on line 1`} {
-		if got := c.Interfaces[i].Place(); got != place {
-			t.Errorf("entry %d is %s, not %s", i, got, place)
-		}
-	}
-}
-
 func TestInvalidOverrides(t *testing.T) {
 	listen := "9945"
 	for want, overrides := range map[string]Overrides{

@@ -99,13 +99,6 @@ log: {level: debug, format: json}
 	}
 }
 
-func TestParseAlias(t *testing.T) {
-	got := mustParse(t, "interfaces:\n- {name: eth0, gateways: &both [10.0.0.1]}\n- {name: eth1, gateways: *both}\n")
-	if len(got.Interfaces) != 2 || len(got.Interfaces[1].Gateways) != 1 {
-		t.Errorf("an alias is not what it names: %+v", got.Interfaces)
-	}
-}
-
 // What every error has to be, whatever its cause.
 func checkError(t *testing.T, err error) {
 	t.Helper()
@@ -144,35 +137,4 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("out of bounds: %+v", config)
 		}
 	})
-}
-
-// What is wrong with a file that the configuration names is blamed on the line that names it, and its cause can be
-// told.
-func TestBlameWebConfig(t *testing.T) {
-	cause := errors.New("web configuration /web.yaml: broken")
-	for text, want := range map[string]string{
-		"metrics:\n  listen: \":1\"\n  web_config_file: /web.yaml\n": "replypath.yaml:3: ",
-		"mode: enforce\nmetrics: {web_config_file: /web.yaml}\n":     "replypath.yaml:2: ",
-	} {
-		err := mustParse(t, text).Metrics.BlameWebConfig(cause)
-		checkError(t, err)
-		want += `metrics.web_config_file: web configuration /web.yaml: broken: name a valid web configuration, or "" for none`
-		if err.Error() != want || !errors.Is(err, cause) {
-			t.Errorf("%q\n got %v\nwant %s", text, err, want)
-		}
-	}
-}
-
-// That a key has moved to another line is no reason to serve the metrics anew.
-func TestSameMetrics(t *testing.T) {
-	before := mustParse(t, "metrics: {web_config_file: /web.yaml}\n").Metrics
-	moved := mustParse(t, "mode: observe\nmetrics: {web_config_file: /web.yaml}\n").Metrics
-	if !moved.Same(&before) {
-		t.Errorf("%+v is not the same as %+v", moved, before)
-	}
-	for _, text := range []string{"metrics: {web_config_file: /other.yaml}\n", "metrics: {listen: \":1\", web_config_file: /web.yaml}\n"} {
-		if other := mustParse(t, text).Metrics; other.Same(&before) {
-			t.Errorf("%q is the same", text)
-		}
-	}
 }

@@ -73,12 +73,16 @@ func setEvents(s *metrics.Snapshot, events []uint64) {
 	}
 }
 
-// ReadByName reads the counters of interface pairs as Fill does.
-func ReadByName(
-	maps *bpf.DatapathMaps, names map[uint16]string,
-) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected, err error) {
+// ByName are the counters of interface pairs as Fill reads them.
+type ByName struct {
+	Pairs             []metrics.PairCounters
+	Uncorrected, Lost []metrics.Uncorrected // for every pair, every reason
+}
+
+// ReadByName reads the counters of interface pairs.
+func ReadByName(maps *bpf.DatapathMaps, names map[uint16]string) (ByName, error) {
 	pairs, err := ReadPairs(maps)
-	return pairs.named(names), pairs.because(uncorrectedReasons, names), err
+	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)}, err
 }
 
 // named adds up what was counted for interfaces of the same names.
@@ -125,16 +129,26 @@ func (c Pairs) because(reasons map[bpf.DatapathOutcome]string, names map[uint16]
 }
 
 // originated is what the host originated, of interfaces of these names.
-func (c Pairs) originated(names map[uint16]string) []metrics.Originated {
-	var list []metrics.Originated
+func (c Pairs) originated(names map[uint16]string) (list []metrics.Originated) {
+	sums := make(map[metrics.Pair]*metrics.Originated)
 	for pair, count := range c {
 		if !isOriginated(pair) {
 			continue
 		}
-		outcome := bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED
-		list = append(list, metrics.Originated{
-			Pair: namedPair(pair, names), Reason: originatedReason(outcome), Packets: count.Packets, Flows: count.Flows,
-		})
+		key := namedPair(pair, names)
+		if sums[key] == nil {
+			sums[key] = &metrics.Originated{Pair: key, Reasons: make(map[string]uint64)}
+		}
+		sent := &sums[key].Moved
+		if reason := originatedReason(bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED); reason != "" {
+			sent = &sums[key].Routed
+			sums[key].Reasons[reason] += count.Packets
+		}
+		sent.Packets += count.Packets
+		sent.Flows += count.Flows
+	}
+	for _, sum := range sums {
+		list = append(list, *sum)
 	}
 	return list
 }

@@ -7,11 +7,6 @@ import (
 	"replypath/metrics"
 )
 
-// attacher is what is asked of an attach.Attacher.
-type attacher interface {
-	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
-}
-
 // MissingHooks are those of an interface that does not exist.
 func MissingHooks() []metrics.Hook {
 	hooks := make([]metrics.Hook, len(attach.Directions))
@@ -22,7 +17,7 @@ func MissingHooks() []metrics.Hook {
 }
 
 // ReadHooks looks at what is attached to an interface, which may be one that only catches replies, ingress first.
-func ReadHooks(attacher attacher, target attach.Interface, catches bool) ([]metrics.Hook, error) {
+func ReadHooks(attacher attach.Means, target attach.Interface, catches bool) ([]metrics.Hook, error) {
 	var hooks []metrics.Hook
 	for _, direction := range attach.Hooks(catches) {
 		mechanism, attached, err := attacher.Attached(target, direction)

@@ -10,13 +10,13 @@ import (
 	"replypath/loader/pins"
 )
 
-// Totals are the packets of replies by what became of them, of all interface pairs together.
+// Totals are the packets of replies by what became of them, of all interface pairs together. The JSON names are fixed.
 type Totals struct {
-	Corrected    uint64
-	WouldCorrect uint64 // if their interface enforced
-	Lost         uint64
-	Uncorrected  map[string]uint64 // by reason, those that there are, without what is observed
-	Failing      Failing
+	Corrected    uint64            `json:"corrected"`
+	WouldCorrect uint64            `json:"would_correct"` // if their interface enforced
+	Lost         uint64            `json:"lost"`          // moved, and never seen leaving
+	Uncorrected  map[string]uint64 `json:"uncorrected"`   // by reason, those that there are, without what is observed
+	Failing      Failing           `json:"-"`
 }
 
 // Failing are the packets that left wrongly, or not at all, by interface pairs where these are more than a few.
@@ -37,9 +37,6 @@ var meant = map[string]bool{
 	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE]:   true,
 	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL]: true,
 }
-
-// IsMeant tells of reasons for which packets go as routed as somebody wants it.
-func IsMeant(reason string) bool { return meant[reason] }
 
 // failing adds up what fails by pairs where that is more than a few packets.
 func (c Pairs) failing() (f Failing) {

@@ -36,7 +36,7 @@ func (d *Datapath) Fill() error {
 	}
 	for _, from := range d.maps.replacedTables() {
 		to := tablesOf(d.maps.all[bpf.DatapathMapFlows], d.maps.all[bpf.DatapathMapTags])[from.ID]
-		if err := copyFlows(&to, &from, clock, d.opts.Seeds); err != nil {
+		if err := copyFlows(&to, &from, d.opts.Seeds); err != nil {
 			return fmt.Errorf("copy %s: %w", from.Name(), err)
 		}
 	}

@@ -5,7 +5,6 @@ package datapath
 import (
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -66,33 +65,6 @@ func divert(t *testing.T, m, to *ebpf.Map) {
 	await.Must(t, unix.Dup3(to.FD(), m.FD(), unix.O_CLOEXEC))
 }
 
-// A map is pinned under its own name only: nothing takes the place of what was pinned earlier.
-func TestPinRefusesAnotherMap(t *testing.T) {
-	d := load(t)
-	divert(t, d.maps.all[bpf.DatapathMapGateways], d.maps.all[bpf.DatapathMapAsked])
-	if err := d.Pin(); !errors.Is(err, errAstray) {
-		t.Errorf("pinned another map: %v", err)
-	}
-	if d.pinned || d.dir.Has(MapsDir) || d.dir.Has(newMapsDir) {
-		t.Error("pins are left")
-	}
-}
-
-// So it is where the descriptor leads elsewhere only when it is pinned by.
-func TestPinMapRefusesAnotherMap(t *testing.T) {
-	d := load(t)
-	path := d.dir.Path("gateways")
-	if err := d.maps.ids.pin(bpf.DatapathMapGateways, d.Asked, path); !errors.Is(err, errAstray) {
-		t.Errorf("pinned another map: %v", err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Error(err)
-	}
-	if err := d.maps.ids.pin(bpf.DatapathMapGateways, d.Gateways, path); err != nil {
-		t.Error(err)
-	}
-}
-
 // What is read and written, and what is going to be pinned, is looked at before it is.
 func TestCheckMapsFindsAnotherMap(t *testing.T) {
 	d := load(t)
@@ -111,18 +83,5 @@ func TestCheckMapsFindsAnotherMap(t *testing.T) {
 		if err := errors.Join(d.maps.check(&d.DatapathMaps), own.Close()); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-// What is another map already when it is to be noted has other sizes.
-func TestNoteRefusesAnotherMap(t *testing.T) {
-	gateways, asked := newMap(t, bpf.DatapathMapGateways, 16), newMap(t, bpf.DatapathMapAsked, 16)
-	ids := make(identities)
-	if err := ids.note(bpf.DatapathMapGateways, gateways); err != nil || len(ids) != 1 {
-		t.Errorf("a map that is what it was: %v, noted %v", err, ids)
-	}
-	divert(t, gateways, asked)
-	if err := make(identities).note(bpf.DatapathMapGateways, gateways); !errors.Is(err, errAstray) {
-		t.Errorf("noted another map: %v", err)
 	}
 }

@@ -11,31 +11,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"replypath/test/await"
 	"replypath/test/short"
 )
-
-// A reader that is slow, as on a busy machine, and meanwhile loses what it reads to another datapath, reads that one.
-func TestSlowReaderBesideASwap(t *testing.T) {
-	dir := t.TempDir()
-	rename := func(from, to string) error { return os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)) }
-	for _, name := range []string{MapsDir, newMapsDir} {
-		await.Must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
-	}
-	reads := 0
-	err := withPinned(dir, func(string) error {
-		if reads++; reads > 1 {
-			return nil
-		}
-		time.Sleep(swapPatience + swapPoll) // it has not been let run
-		return errors.Join(rename(MapsDir, oldMapsDir), rename(newMapsDir, MapsDir), errors.New("a map is missing"))
-	})
-	if err != nil || reads != 2 {
-		t.Errorf("read %d times: %v", reads, err)
-	}
-}
 
 // Readers beside a datapath that takes the place of another, and is committed at once, always find one: also a
 // reader that looks between the two renames, and again when what was there before is gone.

@@ -56,58 +56,49 @@ func TestCapacity(t *testing.T) {
 func fill(t *testing.T, flows uint32) int {
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	c := newCopier(establishedUnits*unitFor(flows), 0)
+	c := newCopier(establishedUnits * unitFor(flows))
 	for n := range int(flows) {
 		entry := &bpf.DatapathFlow{Tuple: tuple(n)}
 		c.enter(seeds.Digest(entry.Tuple), entry)
 	}
-	return len(c.held())
-}
-
-// held returns the flows that found room.
-func (c *copier) held() []bpf.DatapathFlow {
-	var flows []bpf.DatapathFlow
+	held := 0
 	for _, set := range c.sets {
-		for way, digest := range set.Digest {
-			if digest != 0 {
-				flows = append(flows, set.Flow[way])
-			}
-		}
+		held += used(set)
 	}
-	return flows
+	return held
 }
 
-// A table that is too small for all keeps the flows that are in use, whatever comes
-// first, and of those the ones that were quiet for the shortest time.
+// A table that is too small for all keeps the flows that are in use, whatever comes first.
 func TestCopyToASmallTable(t *testing.T) {
-	const live, now = 1000, 1 << 20
+	const sets = 200
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	c := newCopier(establishedUnits*unitFor(2*live), now)
-	for n := range 50 * live {
-		entry := &bpf.DatapathFlow{Tuple: tuple(n), Seen: now, State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
-		if n%50 == 7 {
-			entry.State, entry.Seen = 0, now-uint32(n)
+	from, to := flowTable(t, sets), flowTable(t, sets/2)
+	for index := range uint32(sets) {
+		var set bpf.DatapathFlowSet
+		for way := range set.Flow {
+			flow := bpf.DatapathFlow{Tuple: tuple(int(index)*len(set.Flow) + way), State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
+			if way == len(set.Flow)-1 {
+				flow.State = 0
+			}
+			set.Digest[way], set.Flow[way] = seeds.Digest(flow.Tuple), flow
 		}
-		c.enter(seeds.Digest(entry.Tuple), entry)
+		await.Must(t, from.put(index, &set, bpf.Tags(set.Digest)))
 	}
+	await.Must(t, copyFlows(to, from, seeds))
 	kept := 0
-	for _, flow := range c.held() {
+	await.Must(t, to.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
+		found, err := to.Find(digest)
+		if await.Must(t, err); found == nil {
+			t.Errorf("%v is in no set where it is looked for", flow.Tuple)
+		}
 		if flow.State == 0 {
 			kept++
 		}
-	}
-	if kept != live {
-		t.Errorf("of %d flows in use %d were kept beside closed ones", live, kept)
-	}
-	c = newCopier(1, now)
-	for n := range 100 {
-		c.enter(uint64(n)<<32|uint64(n)+1, &bpf.DatapathFlow{Seen: now - 100 + uint32(n*37%100)})
-	}
-	for _, flow := range c.held() {
-		if now-flow.Seen > 8 {
-			t.Errorf("a flow that was quiet for %d ticks was kept, others were not", now-flow.Seen)
-		}
+		return true
+	}))
+	if kept != sets {
+		t.Errorf("of %d flows in use %d were kept beside closed ones", sets, kept)
 	}
 }
 
@@ -153,7 +144,7 @@ func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 	set.Digest[0], set.Flow[0].Tuple = seeds.Digest(tuple(1)), tuple(2)
 	set.Digest[1], set.Flow[1].Tuple = seeds.Digest(tuple(3)), tuple(3)
 	await.Must(t, from.put(0, &set, bpf.Tags(set.Digest)))
-	if err := copyFlows(to, from, Clock{now: 1}, seeds); err != nil {
+	if err := copyFlows(to, from, seeds); err != nil {
 		t.Fatal(err)
 	}
 	await.Must(t, to.flows.Lookup(to.region.First, &copied))

@@ -2,74 +2,24 @@
 
 package discover
 
-import (
-	"cmp"
-	"slices"
+import "replypath/loader/discover/dump"
 
-	"replypath/loader/config"
-	"replypath/loader/discover/dump"
-)
+// Bystanders are the interfaces of containers and virtual machines that a scan has left out, by index. They come and go by
+// the hundred: what is told of them alone may wait. They follow events.
+type Bystanders map[int]bool
 
-// Bystanders are the interfaces of containers and virtual machines that a scan has left out. They come and go by the
-// hundred. As long as none can become managed, only the list of those left out changes with them. They follow events.
-type Bystanders struct {
-	cfg    *config.Config
-	chosen map[int]bool // by index
-	left   map[int]bystander
-}
+// isOfGuest tells such kinds, of which the netlink library calls one "tuntap". Nothing else depends on them: they have no ports,
+// and make no bridge one with an uplink.
+func isOfGuest(kind string) bool { return kind == "veth" || kind == "tun" || kind == "tuntap" }
 
-// bystander is what of an interface that was left out decides.
-type bystander struct {
-	name, kind string
-	addressed  bool // has a global address
-}
-
-// newBystanders returns those of a scan.
-func newBystanders(cfg *config.Config) *Bystanders {
-	return &Bystanders{cfg: cfg, chosen: make(map[int]bool), left: make(map[int]bystander)}
-}
-
-func (b *Bystanders) leave(d *device) {
-	b.left[d.link.Attrs().Index] = bystander{d.name(), kindOf(d.link.Type()), len(d.addresses) > 0}
-}
-
-// kindOf is what the kernel calls a type of the netlink library.
-func kindOf(libraryType string) string {
-	if libraryType == "tuntap" {
-		return "tun"
-	}
-	return libraryType
-}
-
-// Note notes an event about an interface, and tells whether it is a bystander after it, as it was before if it was there. An
-// address that it gets is told by an event of its own.
-func (b *Bystanders) Note(link dump.Link, removed bool) bool {
-	if b == nil || b.chosen[link.Index] {
-		return false
-	}
-	before, isKnown := b.left[link.Index]
-	now := bystander{link.Name, cmp.Or(link.Kind, before.kind), before.addressed}
-	if link.HasAltNames && b.cfg.Interfaces != nil || !b.leaves(now) || isKnown && !b.leaves(before) {
-		return false
-	}
-	if removed {
-		delete(b.left, link.Index)
+// Note notes an event about an interface that is not managed, and tells whether it is a bystander. An address that it gets is told
+// by an event of its own. Messages about a port of a bridge do not tell its kind.
+func (b Bystanders) Note(link dump.Link, removed bool) bool {
+	is := b != nil && (b[link.Index] || isOfGuest(link.Kind))
+	if is && !removed {
+		b[link.Index] = true
 	} else {
-		b.left[link.Index] = now
+		delete(b, link.Index)
 	}
-	return true
-}
-
-// leaves tells whether a scan leaves an interface out, whatever its master and its state are. Nothing else depends on such
-// kinds: they have no ports, and make no bridge one with an uplink.
-func (b *Bystanders) leaves(i bystander) bool {
-	matches := func(pattern string) bool { return config.Match(pattern, i.name) }
-	isNamed := func(entry config.Interface) bool { return matches(entry.Name) }
-	switch {
-	case i.kind != "veth" && i.kind != "tun" || i.name == OwnDevice:
-		return false
-	case b.cfg.Interfaces != nil:
-		return !slices.ContainsFunc(b.cfg.Interfaces, isNamed)
-	}
-	return !i.addressed || slices.ContainsFunc(b.cfg.IgnoreInterfaces, matches)
+	return is
 }

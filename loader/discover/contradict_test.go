@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -89,42 +88,6 @@ func TestGlobsThatContradict(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestAllContradictions: a line for each entry, in the order of the file; globs of flags have no line.
-func TestAllContradictions(t *testing.T) {
-	var l lan
-	l.device("eth0")
-	l.device("eth1")
-	l.add(&netlink.Wireguard{}, netlink.LinkAttrs{Name: "wg0", EncapType: "none"})
-	cfg := parse(t, `interfaces:
-- {name: "eth*", mode: observe}
-- {name: wg0, next_hop: last-hop}
-- {name: "*0", mode: enforce}
-- {name: "*1", mode: enforce}
-`)
-	r := l.evaluate(cfg)
-	checkLines(t, contradictionOf(t, &r), "replypath.yaml:3: interfaces[1].next_hop: interface wg0",
-		`replypath.yaml:4: interfaces[2].mode: "*0" contradicts "eth*" on line 2, as both match interface eth0`,
-		`replypath.yaml:5: interfaces[3].mode: "*1" contradicts "eth*" on line 2, as both match interface eth1`)
-
-	flags := config.Overrides{Interfaces: []string{"eth*", "e*"}}
-	await.Must(t, flags.Apply(cfg))
-	r = l.evaluate(cfg)
-	checkLines(t, contradictionOf(t, &r), `--interface: "e*" contradicts "eth*" on line 2, as both match interface eth0`)
-	flags.Observe = true
-	await.Must(t, flags.Apply(cfg))
-	r = l.evaluate(cfg)
-	checkLines(t, contradictionOf(t, &r))
-}
-
-// checkLines wants lines that begin so, and no others.
-func checkLines(t *testing.T, text string, begin ...string) {
-	t.Helper()
-	lines := slices.Collect(strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' }))
-	if !slices.EqualFunc(lines, begin, strings.HasPrefix) {
-		t.Errorf("got\n%s\nwant\n%s", text, strings.Join(begin, "\n"))
 	}
 }
 

@@ -111,5 +111,5 @@ type Result struct {
 	// be, and warned of. It matches config.ErrInvalid.
 	Contradiction error
 	// Bystanders are among the unmanaged interfaces.
-	Bystanders *Bystanders
+	Bystanders Bystanders
 }

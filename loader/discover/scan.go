@@ -39,13 +39,12 @@ func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) b
 
 func (n *network) evaluate(cfg *config.Config) Result {
 	devices := newDevices(n.links, n.addresses)
-	r := Result{Bystanders: newBystanders(cfg)}
+	r := Result{Bystanders: make(Bystanders)}
 	for _, d := range devices.list {
 		d.served = n.served != nil && n.served(d.link.Attrs().Index)
 		d.leads = n.leadOut != nil && n.leadOut(d.link.Attrs().Index)
 		settings, reason := devices.choose(d, cfg)
 		if reason == "" {
-			r.Bystanders.chosen[d.link.Attrs().Index] = true
 			i := d.managed(settings, cfg)
 			if vrf := devices.byIndex[i.VRF]; vrf != nil {
 				if vrf, is := vrf.link.(*netlink.Vrf); is {
@@ -55,7 +54,9 @@ func (n *network) evaluate(cfg *config.Config) Result {
 			r.Interfaces = append(r.Interfaces, i)
 			continue
 		}
-		r.Bystanders.leave(d)
+		if isOfGuest(d.link.Type()) {
+			r.Bystanders[d.link.Attrs().Index] = true
+		}
 		r.Unmanaged = append(r.Unmanaged, Unmanaged{d.name(), reason})
 		if d.isTunnel() && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
 			r.Tunnels = append(r.Tunnels, d.name())

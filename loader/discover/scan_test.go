@@ -5,7 +5,6 @@ package discover
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,7 +12,6 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/test/await"
@@ -121,23 +119,6 @@ func find(t *testing.T, r Result, name string) Interface {
 	return r.Interfaces[i]
 }
 
-// A bridge is looked at again when its ports change.
-func TestBridgeGetsAnUplink(t *testing.T) {
-	h := traffic.NewHost(t)
-	host.IPBatch(t, h, `
-link add br1 type bridge
-addr add 10.5.0.1/24 dev br1
-link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
-`)
-	if got := names(scan(t, h, config.Default())); got != nil {
-		t.Errorf("managed %q, want none", got)
-	}
-	host.IPBatch(t, h, "link set uplink master br1")
-	if got, want := names(scan(t, h, config.Default())), []string{"br1"}; !slices.Equal(got, want) {
-		t.Errorf("managed %q, want %q", got, want)
-	}
-}
-
 // A bridge of virtual machines is managed where one of them is a router, and stays so while that has no route.
 func TestBridgeWithARouter(t *testing.T) {
 	h := traffic.NewHost(t)
@@ -222,27 +203,6 @@ route add 2001:db8::/32 via fe80::1 dev tun5 table 7
 		if got := caught(named(test.interfaces...)); !slices.Equal(got, test.want) {
 			t.Errorf("%v: caught %q, want %q", test.interfaces, got, test.want)
 		}
-	}
-}
-
-// An address that duplicate address detection refused is the host's all the same.
-func TestAddressInAnyState(t *testing.T) {
-	h := traffic.NewHost(t)
-	host.IPBatch(t, h, `
-link add eth0 type veth peer name far0
-link set eth0 up
-addr add 2001:db8::1/64 dev eth0 preferred_lft 0
-addr add 2001:db8::2/64 dev eth0 nodad
-`)
-	await.Must(t, h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"))
-	await.Must(t, h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"))
-	host.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
-	r := scan(t, h, config.Default())
-	eth0 := find(t, r, "eth0").Index
-	want := []OwnAddress{{address("2001:db8::1"), false, eth0}, {address("2001:db8::2"), false, eth0}, {address("2001:db8::3"), false, eth0}}
-	await.Same(t, "own addresses", want, r.Own, equalAddr)
-	if n := len(find(t, r, "eth0").Addresses); n != 3 {
-		t.Errorf("%d addresses, want 3", n)
 	}
 }
 
@@ -379,50 +339,5 @@ route add default via 172.31.1.1 dev eth0 onlink
 	host.IPBatch(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
 	if got := scan(t, h, cfg).Warnings; len(got) != 0 {
 		t.Errorf("warnings with the addresses there: %q", got)
-	}
-}
-
-// Interfaces, addresses and routes come and go while the scan goes on.
-func TestScanWhileInterfacesComeAndGo(t *testing.T) {
-	h := traffic.NewHost(t)
-	host.IPBatch(t, h, "link add eth0 type bridge\naddr add 10.1.0.100/24 dev eth0")
-	other, err := netlink.NewHandleAt(h.Namespace(), unix.NETLINK_ROUTE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	stop, churned := make(chan struct{}), make(chan error, 1)
-	go func() { churned <- churn(other, stop) }()
-	for range 200 {
-		r := scan(t, h, named(config.Interface{Name: "eth0"}))
-		if got := names(r); !slices.Equal(got, []string{"eth0"}) {
-			t.Errorf("managed %q", got)
-		}
-	}
-	close(stop)
-	await.Must(t, <-churned)
-}
-
-// churn makes interfaces with addresses and deletes them until it is stopped.
-func churn(nl *netlink.Handle, stop <-chan struct{}) error {
-	for n := 0; ; n++ {
-		select {
-		case <-stop:
-			return nil
-		default:
-		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = fmt.Sprintf("br%d", n%8)
-		bridge := &netlink.Bridge{LinkAttrs: attrs}
-		if err := nl.LinkAdd(bridge); err != nil {
-			return fmt.Errorf("add a bridge: %w", err)
-		}
-		a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 9, byte(n), 1), Mask: net.CIDRMask(24, 32)}}
-		if err := nl.AddrAdd(bridge, a); err != nil {
-			return fmt.Errorf("add an address: %w", err)
-		}
-		if err := nl.LinkDel(bridge); err != nil {
-			return fmt.Errorf("delete a bridge: %w", err)
-		}
 	}
 }

@@ -11,8 +11,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/test/await"
-	"replypath/test/host"
-	"replypath/test/traffic"
 )
 
 // Tunnels whose far end depends on the packet are never managed, not even by name.
@@ -88,23 +86,5 @@ func TestIsTunnel(t *testing.T) {
 		if got := (&device{link: test.link}).isTunnel(); got != test.want {
 			t.Errorf("%s: a tunnel: %v", kind, got)
 		}
-	}
-}
-
-// What the kernel itself tells of such a device.
-func TestOpenTunnelOfTheKernel(t *testing.T) {
-	h := traffic.NewHost(t)
-	host.IPBatch(t, h, `
-link add vxlan7 type vxlan id 7 dstport 4789 local 10.1.0.100
-link add vxlan_sys type vxlan external dstport 4790
-addr add 10.7.0.1/24 dev vxlan7
-addr add 10.8.0.1/24 dev vxlan_sys
-`)
-	r := scan(t, h, config.Default())
-	if got := names(r); !slices.Equal(got, []string{"vxlan7"}) {
-		t.Errorf("managed %q", got)
-	}
-	if reason := reasons(r)["vxlan_sys"]; reason != "a tunnel in external mode: each packet has to say where it leads" {
-		t.Errorf("vxlan_sys: %q", reason)
 	}
 }

@@ -26,20 +26,6 @@ type check struct {
 	examine func(*snapshot.Host) []finding.Finding
 }
 
-// harmless are the checks whose findings put no packet at risk. Where one of them costs replies, `wrong-way` counts these.
-var harmless = []string{
-	"loopback-address", "needless-rules", "rule-never-matches", "mtu", "outgoing-interface-rules", "netdev-egress",
-	"legacy-iptables", "xdp", "kernel",
-}
-
-// grade makes a note of what is worth knowing only.
-func (c *check) grade(severity finding.Severity) finding.Severity {
-	if severity == finding.Warning && slices.Contains(harmless, c.name) {
-		return finding.Note
-	}
-	return severity
-}
-
 // checks are in the order in which findings of the same severity are shown.
 var checks = []check{
 	{"facts", "what could not be read of this host; the checks that need it are left out", "everything could be read", health.UnreadFacts},

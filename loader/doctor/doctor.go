@@ -94,9 +94,6 @@ func (c *check) find(h *snapshot.Host) []Finding {
 		return []Finding{f}
 	}
 	if found := c.examine(h); len(found) > 0 {
-		for n := range found {
-			found[n].Severity = c.grade(found[n].Severity)
-		}
 		return found
 	}
 	return []Finding{finding.Fine("", c.fine)}

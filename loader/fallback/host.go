@@ -25,7 +25,7 @@ import (
 type Host struct {
 	Netlink    func() *netlink.Handle
 	Datapath   func() *datapath.Datapath // whose programs are attached
-	Attacher   func() Attacher
+	Attacher   func() attach.Means
 	Enabled    func() bool           // by the configuration
 	Interfaces func() []Interface    // that are managed, by index
 	Enforces   func(device int) bool // whether replies are moved to it
@@ -47,15 +47,6 @@ type Host struct {
 	Allowance                       func() *rate.Limiter
 	// RetryAfter is how soon it is tried again to make a device of a kind that the kernel did not have.
 	RetryAfter time.Duration
-}
-
-// Attacher is what is asked of an attach.Attacher.
-type Attacher interface {
-	Attach(attach.Interface, attach.Programs) (attach.Result, error)
-	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
-	Detach(attach.Interface) error
-	DetachFrom(attach.Interface, attach.Direction) error
-	RemoveQdisc(attach.Interface) error
 }
 
 // Interface is one that is managed.

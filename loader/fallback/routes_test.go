@@ -101,67 +101,6 @@ func TestGivesWayWhereObserved(t *testing.T) {
 	}
 }
 
-// TestIsActive: a default route by an interface without a carrier is none.
-func TestIsActive(t *testing.T) {
-	if newTestRoutes(nil).IsActive(unix.AF_INET) {
-		t.Error("active beside a default route")
-	}
-	if !newTestRoutes(func(interfaces []Interface) { interfaces[0].Up = false }).IsActive(unix.AF_INET) {
-		t.Error("not active when eth0 is down")
-	}
-	r := newTestRoutes(nil)
-	if r.seen.Defaults = nil; !r.IsActive(unix.AF_INET6) {
-		t.Error("not active without a default route")
-	}
-	if r.seen.families = nil; r.IsActive(unix.AF_INET6) {
-		t.Error("active without a fallback route")
-	}
-}
-
-// TestFamilies: a family without an address has no route.
-func TestFamilies(t *testing.T) {
-	r := newTestRoutes(nil)
-	all := r.host.Interfaces()
-	if got := familiesOf(all); !slices.Equal(got, Families) {
-		t.Errorf("families %v", got)
-	}
-	all[0].Addresses, all[1].Addresses = nil, all[1].Addresses[:1]
-	if got := familiesOf(all); !slices.Equal(got, []int{unix.AF_INET}) {
-		t.Errorf("with an IPv4 address alone %v", got)
-	}
-}
-
-// TestBoundWanted: a route for bound sockets is wanted where no default route leads by the interface, but not in a VRF.
-func TestBoundWanted(t *testing.T) {
-	for name, c := range map[string]struct {
-		change func([]Interface)
-		want   []int
-	}{
-		"beside the default route": {nil, []int{eth1}},
-		"in a VRF":                 {func(interfaces []Interface) { interfaces[1].VRF = 7 }, nil},
-		"without an address":       {func(interfaces []Interface) { interfaces[1].Addresses = nil }, nil},
-		"without ARP":              {func(interfaces []Interface) { interfaces[1].NoARP = true }, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newTestRoutes(func(interfaces []Interface) {
-				for i := range interfaces {
-					interfaces[i].MAC = []byte{2, 0, 0, 0, 0, byte(i)}
-				}
-				if c.change != nil {
-					c.change(interfaces)
-				}
-			})
-			var got []int
-			for _, hop := range r.bound.hops(r.host.Interfaces(), []int{unix.AF_INET}) {
-				got = append(got, hop.Interface)
-			}
-			if !slices.Equal(got, c.want) {
-				t.Errorf("%v, want %v", got, c.want)
-			}
-		})
-	}
-}
-
 func TestFeature(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Routes)

@@ -4,6 +4,7 @@ package flows
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -28,9 +29,7 @@ type chooser struct {
 	handle *netlink.Handle // nil until it is needed
 	failed bool
 	known  map[question]*string
-	names  map[int]string // of interfaces, by index
-	vrfs   map[string]int // indexes of VRFs, by the names of their ports
-	own    map[netip.Addr]bool
+	host   *kernelroute.Host
 	rules  map[string]*narrowRules // by family
 }
 
@@ -50,7 +49,7 @@ type question struct {
 }
 
 func newChooser() *chooser {
-	return &chooser{known: make(map[question]*string), own: make(map[netip.Addr]bool), rules: make(map[string]*narrowRules)}
+	return &chooser{known: make(map[question]*string), rules: make(map[string]*narrowRules)}
 }
 
 func (c *chooser) close() {
@@ -77,12 +76,12 @@ func (c *chooser) set(f *Flow) {
 	}
 	q := question{peer: f.Peer, self: f.Self}
 	if f.Interface != nil {
-		q.vrf = c.vrfs[*f.Interface]
+		q.vrf = c.host.VRFs[*f.Interface]
 	}
 	if c.narrow(f.Family).exist {
 		q.protocol, q.peerPort, q.selfPort = f.Protocol, f.PeerPort, f.SelfPort
 		if f.Interface != nil {
-			q.device = c.indexOf(*f.Interface)
+			q.device = c.host.IndexOf(*f.Interface)
 		}
 	}
 	name, known := c.known[q]
@@ -106,16 +105,7 @@ func (c *chooser) open() (err error) {
 	if c.handle, err = dump.Open(); err != nil {
 		return err
 	}
-	links, err := dump.Links(c.handle)
-	if err != nil {
-		return err
-	}
-	c.names, c.vrfs = namesOf(links), vrfsOf(links)
-	addresses, err := dump.Addresses(c.handle)
-	for _, a := range addresses {
-		c.own[dump.Address(a.IP)] = true
-	}
-	if err != nil {
+	if c.host, err = kernelroute.ReadHost(c.handle); err != nil {
 		return err
 	}
 	rules, err := dump.EveryRule(c.handle)
@@ -149,43 +139,11 @@ func (c *chooser) note(r *dump.Rule) {
 	}
 }
 
-func (c *chooser) indexOf(device string) int {
-	for index, name := range c.names {
-		if name == device {
-			return index
-		}
-	}
-	return 0
-}
-
-func namesOf(links []netlink.Link) map[int]string {
-	names := make(map[int]string)
-	for _, link := range links {
-		names[link.Attrs().Index] = link.Attrs().Name
-	}
-	return names
-}
-
-// vrfsOf returns the indexes of VRFs by the names of their ports: the routes of replies are theirs.
-func vrfsOf(links []netlink.Link) map[string]int {
-	isVRF := make(map[int]bool)
-	for _, link := range links {
-		isVRF[link.Attrs().Index] = link.Type() == "vrf"
-	}
-	ports := make(map[string]int)
-	for _, link := range links {
-		if master := link.Attrs().MasterIndex; isVRF[master] {
-			ports[link.Attrs().Name] = master
-		}
-	}
-	return ports
-}
-
 // ask returns nil where the kernel does not say, and for what is forwarded: its answer would be that for another packet.
 func (c *chooser) ask(q question) *string {
 	peer, err1 := netip.ParseAddr(q.peer)
 	self, err2 := netip.ParseAddr(q.self)
-	if errors.Join(err1, err2) != nil || !c.own[self] {
+	if errors.Join(err1, err2) != nil || !c.host.IsOwn(self) {
 		return nil
 	}
 	p := kernelroute.Packet{
@@ -238,7 +196,7 @@ func socketOf(p *kernelroute.Packet, q *question) *sockets.Socket {
 // chosen is the interface of the kernel's route, nil where it does not say.
 func (c *chooser) chosen(p kernelroute.Packet) *string {
 	ask := kernelroute.Ask
-	if c.names[p.Device] != "" && !c.isVRF(p.Device) {
+	if c.host.Names[p.Device] != "" && !slices.Contains(slices.Collect(maps.Values(c.host.VRFs)), p.Device) {
 		ask = kernelroute.AskOwn
 	}
 	r, err := ask(p)
@@ -250,7 +208,7 @@ func (c *chooser) chosen(p kernelroute.Packet) *string {
 	case r.Err != nil:
 		return nil
 	}
-	switch name := c.names[r.Device]; name {
+	switch name := c.host.Names[r.Device]; name {
 	case "":
 		return nil
 	case discover.OwnDevice:
@@ -258,16 +216,6 @@ func (c *chooser) chosen(p kernelroute.Packet) *string {
 	default:
 		return &name
 	}
-}
-
-// isVRF tells of a device that is one with ports.
-func (c *chooser) isVRF(device int) bool {
-	for _, vrf := range c.vrfs {
-		if vrf == device {
-			return true
-		}
-	}
-	return false
 }
 
 func equal(a, b *string) bool {

@@ -5,18 +5,13 @@ package flows
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"replypath/bpf"
-	"replypath/loader/config"
-	"replypath/loader/datapath"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/topology"
@@ -59,104 +54,6 @@ func flowOf(peer, self netip.AddrPort) Flow {
 	return Flow{
 		Protocol: "tcp", Family: family(self.Addr()), State: StateEstablished, Asymmetric: true, Interface: new("eth1"),
 		Peer: peer.Addr().String(), PeerPort: peer.Port(), Self: self.Addr().String(), SelfPort: self.Port(),
-	}
-}
-
-// rowOf is that of an established connection.
-func rowOf(peer, self netip.AddrPort) *row {
-	return &row{in: bpf.DatapathTableTABLE_ESTABLISHED, entry: bpf.DatapathFlow{Tuple: bpf.DatapathTuple{
-		Protocol: config.ProtocolTCP,
-		Peer:     peer.Addr().As16(), PeerPort: datapath.Port(peer.Port()), Self: self.Addr().As16(), SelfPort: datapath.Port(self.Port()),
-	}}}
-}
-
-// TestBytes: they are those that the own end sent, also when it is closing, and from an IPv6 socket that serves IPv4.
-// What has no socket has none.
-func TestBytes(t *testing.T) {
-	ctx, s := newS1(t)
-	listener := await.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", "[::]:0"))
-	defer listener.Close()
-	port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
-	var list []*row
-	for n, f := range s.Families() {
-		self := netip.AddrPortFrom(s.B.Eth0.Address(f), port)
-		client := await.Must1[net.Conn](t)(s.A.Dial(ctx, "tcp", self.String()))
-		defer client.Close()
-		server := await.Must1[net.Conn](t)(listener.Accept())
-		defer server.Close()
-		peer := client.LocalAddr().(*net.TCPAddr).AddrPort()
-		list = append(list, rowOf(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), self))
-		await.Must1[int](t)(server.Write(make([]byte, 1000+n)))
-		_, err := io.ReadFull(client, make([]byte, 1000+n))
-		await.Must(t, err)
-		await.Must1[int](t)(client.Write(make([]byte, 10)))
-		if n == 0 {
-			await.Must(t, server.(*net.TCPConn).CloseWrite())
-		}
-	}
-	list = append(list, rowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("10.4.0.100:2")))
-	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(list) }))
-	wantBytes(t, list)
-	for n := range list {
-		list[n].more = nil
-	}
-	many := slices.Clone(list)
-	for port := range uint16(fewConnections + 1) { // a dump then
-		many = append(many, rowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.AddrPortFrom(netip.MustParseAddr("10.4.0.100"), 3+port)))
-	}
-	await.Must(t, s.B.Do(func() error { return new(Listing).setBytes(many) }))
-	wantBytes(t, many[:len(list)])
-}
-
-// wantBytes wants those that each connection sent, and none of the last, which is none.
-func wantBytes(t *testing.T, list []*row) {
-	t.Helper()
-	for n, r := range list[:len(list)-1] {
-		if r.bytes() == nil || *r.bytes() != uint64(1000+n) {
-			t.Errorf("%v: %v bytes rather than %d", r.ends(), r.bytes(), 1000+n)
-		}
-	}
-	if bytes := list[len(list)-1].bytes(); bytes != nil {
-		t.Errorf("%d bytes of no socket", *bytes)
-	}
-}
-
-// TestKernelChoice: it is what the routes say now for both addresses, none where there is no route, and not known where
-// the address is none of the host's.
-func TestKernelChoice(t *testing.T) {
-	_, s := newS1(t)
-	want := func(what string, f Flow, name string) {
-		t.Helper()
-		await.Must(t, s.B.Do(func() error {
-			c := newChooser()
-			defer c.close()
-			c.set(&f)
-			return nil
-		}))
-		if got := f.KernelInterface; name == "" && got != nil || name != "" && (got == nil || *got != name) {
-			t.Errorf("%s: %v rather than %q", what, got, name)
-		}
-	}
-	var flows []Flow
-	for _, f := range s.Families() {
-		self := netip.AddrPortFrom(s.B.Eth1.Address(f), 5432)
-		flow := flowOf(netip.AddrPortFrom(s.A.Eth1.Address(f), 50000), self)
-		flows = append(flows, flow)
-		want("by the default route", flow, "eth0")
-		symmetric := flow
-		symmetric.Asymmetric = false
-		want("a flow that is not asymmetric", symmetric, "")
-		near := flowOf(netip.AddrPortFrom(s.B.Eth1.Gateway(f), 50000), self)
-		want("a neighbour", near, "eth1")
-	}
-	foreign := flows[0]
-	foreign.Self = "192.0.2.1"
-	want("of another host", foreign, "")
-	for _, f := range s.Families() {
-		await.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
-	}
-	for _, flow := range flows {
-		want("without a default route", flow, NoInterface)
 	}
 }
 
@@ -226,17 +123,4 @@ func TestKernelIsAskedOnce(t *testing.T) {
 		}
 		return nil
 	}))
-}
-
-// TestPortsOfVRFs: the routes of a port's replies are those of its VRF; a bridge has none.
-func TestPortsOfVRFs(t *testing.T) {
-	device := func(index, master int, name string) netlink.LinkAttrs {
-		return netlink.LinkAttrs{Index: index, MasterIndex: master, Name: name}
-	}
-	got := vrfsOf([]netlink.Link{
-		&netlink.Dummy{LinkAttrs: device(1, 4, "eth0")}, &netlink.Dummy{LinkAttrs: device(2, 5, "eth1")},
-		&netlink.Dummy{LinkAttrs: device(3, 0, "eth2")}, &netlink.Vrf{LinkAttrs: device(4, 0, "red")},
-		&netlink.Bridge{LinkAttrs: device(5, 0, "br0")},
-	})
-	await.Same(t, "flows", map[string]int{"eth0": 4}, got)
 }

@@ -10,7 +10,7 @@ import (
 	"replypath/bpf"
 )
 
-// Order is what the busiest flows are chosen by, and put in order.
+// Order is what flows are chosen by, and put in order.
 type Order string
 
 // Orders.
@@ -21,8 +21,8 @@ const (
 	ByBytes     Order = "bytes"     // most bytes sent; of TCP alone
 )
 
-// Orders lists those that a Meter knows.
-var Orders = []Order{ByRate, ByCorrected, ByAge}
+// BusyOrders lists those that a Meter knows.
+var BusyOrders = []Order{ByRate, ByCorrected, ByAge}
 
 // Busy is a flow with how many of its packets were corrected since the last look.
 type Busy struct {
@@ -30,15 +30,12 @@ type Busy struct {
 	Corrected uint64
 }
 
-// Measure is what a Meter reads.
-type Measure struct {
-	Tables  []TableUsage
-	Busiest map[Order][]Busy // corrected flows that have not ended, of each order so many as were asked for
-}
-
 // Meter tells which flows are busy by comparing one look at the tables with the
-// next. The zero Meter is ready for use.
+// next.
 type Meter struct {
+	Order Order
+	Limit int // of the flows that are told
+
 	corrected map[life]uint64 // of corrected flows, at the last look
 }
 
@@ -49,18 +46,14 @@ type life struct {
 	created uint32
 }
 
-// Read looks at the tables, which are pinned in the directory. Of the first look
-// nothing is known to be since the last.
-func (m *Meter) Read(dir string, maps *bpf.DatapathMaps, limit int) (*Measure, error) {
+// Read looks at the tables, which are pinned in the directory, and returns the busiest of the corrected flows that have not
+// ended. Of the first look nothing is known to be since the last.
+func (m *Meter) Read(dir string, maps *bpf.DatapathMaps) (tables []TableUsage, busiest []Busy, err error) {
 	v, err := (&Table{dir: dir, maps: maps}).newView()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var (
-		measure  = &Measure{Busiest: make(map[Order][]Busy)}
-		rankings = newRankings(limit)
-		present  = make(map[life]uint64, len(m.corrected))
-	)
+	best, present := m.newRanking(), make(map[life]uint64, len(m.corrected))
 	for _, s := range states(maps) {
 		usage, err := s.visit(v.clock, func(digest uint64, flow *bpf.DatapathFlow) {
 			if flow.Corrected == 0 {
@@ -69,25 +62,20 @@ func (m *Meter) Read(dir string, maps *bpf.DatapathMaps, limit int) (*Measure, e
 			id := life{digest, flow.Created}
 			present[id] = flow.Corrected
 			c := candidate{id: id, state: s.state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
-			if c.isOver() {
-				return
-			}
-			for _, r := range rankings {
-				r.offer(c)
+			if !c.isOver() {
+				best.offer(c)
 			}
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		measure.Tables = append(measure.Tables, usage)
+		tables = append(tables, usage)
 	}
 	m.corrected = present
-	for order, r := range rankings {
-		for _, c := range r.best {
-			measure.Busiest[order] = append(measure.Busiest[order], Busy{v.flow(c.flow, c.state), c.since})
-		}
+	for _, c := range best.best {
+		busiest = append(busiest, Busy{v.flow(c.flow, c.state), c.since})
 	}
-	return measure, nil
+	return tables, busiest, nil
 }
 
 // since returns how many packets were corrected since the last look. Flows that
@@ -120,20 +108,16 @@ type ranking struct {
 	best    []candidate
 }
 
-// newRankings returns one for every order. Flows that are equal by it keep their
-// places from one look to the next.
-func newRankings(limit int) map[Order]*ranking {
-	rankings := make(map[Order]*ranking)
-	for order, compare := range map[Order]func(a, b candidate) int{
+// newRanking returns one by the order. Flows that are equal by it keep their places from one look to the next.
+func (m *Meter) newRanking() *ranking {
+	compare := map[Order]func(a, b candidate) int{
 		ByRate:      func(a, b candidate) int { return cmp.Compare(b.since, a.since) },
 		ByCorrected: func(a, b candidate) int { return cmp.Compare(b.flow.Corrected, a.flow.Corrected) },
 		ByAge:       func(a, b candidate) int { return cmp.Compare(a.age, b.age) },
-	} {
-		rankings[order] = &ranking{limit: limit, compare: func(a, b candidate) int {
-			return cmp.Or(compare(a, b), cmp.Compare(a.id.digest, b.id.digest), cmp.Compare(a.state, b.state))
-		}}
-	}
-	return rankings
+	}[m.Order]
+	return &ranking{limit: m.Limit, compare: func(a, b candidate) int {
+		return cmp.Or(compare(a, b), cmp.Compare(a.id.digest, b.id.digest), cmp.Compare(a.state, b.state))
+	}}
 }
 
 // offer takes a flow that is only valid during the call.

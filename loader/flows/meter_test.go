@@ -19,7 +19,7 @@ func TestRankings(t *testing.T) {
 		ByAge:       {1, 3, 0},
 	} {
 		for _, offered := range [][]int{{0, 1, 2, 3, 4}, {4, 3, 2, 1, 0}, {3, 0, 4, 2, 1}} {
-			r := newRankings(3)[order]
+			r := (&Meter{Order: order, Limit: 3}).newRanking()
 			for _, i := range offered {
 				flow := bpf.DatapathFlow{Corrected: corrected[i]}
 				r.offer(candidate{id: life{digest: uint64(i)}, flow: &flow, age: age[i], since: since[i]})

@@ -408,12 +408,12 @@ func (t *Table) grace() error {
 	return datapath.Grace(t.maps, clock, datapath.GracePeriod)
 }
 
-// TableUsage is how full a table is.
+// TableUsage is how full a table is. The JSON names are fixed.
 type TableUsage struct {
-	ID       bpf.DatapathTable
-	Name     string // as the metrics name it
-	Flows    uint64 // that are not idle
-	Capacity uint64 // for how many there is room
+	ID       bpf.DatapathTable `json:"-"`
+	Name     string            `json:"table"`    // as the metrics name it
+	Flows    uint64            `json:"flows"`    // that are not idle
+	Capacity uint64            `json:"capacity"` // for how many there is room
 }
 
 // Usage counts the live flows of every table, and visits them.

@@ -25,7 +25,7 @@ import (
 type Host struct {
 	Netlink  func() *netlink.Handle
 	Datapath func() *datapath.Datapath // in force
-	Attacher func() Attacher
+	Attacher func() attach.Means
 	Now      func() time.Time // nil for time.Now
 	Log      *slog.Logger
 	Tx       *undo.Tx
@@ -61,12 +61,6 @@ type Interface struct {
 }
 
 func (i Interface) isServed() bool { return i.Index != 0 }
-
-// Attacher attaches and detaches programs, as an attach.Attacher does.
-type Attacher interface {
-	Attach(attach.Interface, attach.Programs) (attach.Result, error)
-	DetachFrom(attach.Interface, attach.Direction) error
-}
 
 // unlessGone is nil for the error of an interface that has just gone, or down: the next reconciliation sees that.
 func unlessGone(err error) error {

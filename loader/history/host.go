@@ -20,11 +20,9 @@ const mostAsked = 16384
 
 // host is what the kernel tells of interfaces and routes.
 type host struct {
+	*kernelroute.Host
 	netlink *netlink.Handle
-	links   []netlink.Link
-	names   map[int]string
-	own     map[netip.Addr]int // by index of the only interface that has it; 0: several do
-	managed map[string]int     // the VRF of managed interfaces, by name; 0 for none
+	managed map[string]int // the VRF of managed interfaces, by name; 0 for none
 	routes  map[way]string
 	most    int // how many may be asked for
 }
@@ -41,57 +39,25 @@ func openHost(managed []string) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{
-		netlink: handle, names: map[int]string{}, own: map[netip.Addr]int{}, managed: map[string]int{}, routes: map[way]string{},
-		most: mostAsked,
-	}
-	if err := h.read(managed); err != nil {
-		h.close()
+	known, err := kernelroute.ReadHost(handle)
+	if err != nil {
+		handle.Close()
 		return nil, err
+	}
+	h := &host{Host: known, netlink: handle, managed: map[string]int{}, routes: map[way]string{}, most: mostAsked}
+	for _, name := range managed {
+		if h.IndexOf(name) != 0 {
+			h.managed[name] = h.VRFs[name]
+		}
 	}
 	return h, nil
 }
 
 func (h *host) close() { h.netlink.Close() }
 
-func (h *host) read(managed []string) (err error) {
-	if h.links, err = dump.Links(h.netlink); err != nil {
-		return err
-	}
-	vrfs, masters := map[int]bool{}, map[string]int{}
-	for _, link := range h.links {
-		attrs := link.Attrs()
-		h.names[attrs.Index], masters[attrs.Name] = attrs.Name, attrs.MasterIndex
-		vrfs[attrs.Index] = link.Type() == "vrf"
-	}
-	for _, name := range managed {
-		if master, there := masters[name]; there {
-			h.managed[name] = 0
-			if vrfs[master] {
-				h.managed[name] = master
-			}
-		}
-	}
-	addresses, err := dump.Addresses(h.netlink)
-	for _, a := range addresses {
-		address := dump.Address(a.IP)
-		if _, several := h.own[address]; several {
-			h.own[address] = 0
-			continue
-		}
-		h.own[address] = a.LinkIndex
-	}
-	return err
-}
-
-func (h *host) isOwn(a netip.Addr) bool {
-	_, own := h.own[a]
-	return own
-}
-
 // managedWith names the managed interface that alone has an address, "" for none.
 func (h *host) managedWith(a netip.Addr) string {
-	name := h.names[h.own[a]]
+	name := h.Names[h.Own[a]]
 	if _, managed := h.managed[name]; !managed || a.IsLinkLocalUnicast() {
 		return ""
 	}
@@ -105,7 +71,7 @@ func (h *host) routeTo(peer netip.Addr, from string) (name string, known bool) {
 	if name, known = h.routes[w]; known {
 		return name, name != ""
 	}
-	if len(h.routes) >= h.most || h.isOwn(peer) {
+	if len(h.routes) >= h.most || h.IsOwn(peer) {
 		return "", false
 	}
 	h.routes[w] = h.ask(w)
@@ -119,7 +85,7 @@ func (h *host) ask(w way) string {
 		any = netip.IPv6Unspecified()
 	}
 	route, err := kernelroute.Ask(kernelroute.Packet{Peer: netip.AddrPortFrom(w.peer, 0), Self: netip.AddrPortFrom(any, 0), Device: w.vrf})
-	name := h.names[route.Device]
+	name := h.Names[route.Device]
 	switch {
 	case err != nil:
 		return ""

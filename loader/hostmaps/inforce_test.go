@@ -120,48 +120,61 @@ func (b *hostBed) settings() bpf.DatapathSettings {
 }
 
 // TestDecisionsBecomeVoid: `ways` rises with whatever the programs decide by for what the host originates, and when it
-// goes again.
+// goes again; and the generation with what decides whether a request starts a flow, as marks last for a minute or two.
 func TestDecisionsBecomeVoid(t *testing.T) {
+	const decisions, refusals, both = 1, 2, 3
+	served := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}
 	for _, test := range []struct {
 		name   string
+		void   int
 		change func(d *desired)
 	}{
-		{"own address", func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 }},
-		{"own address of another interface", func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT }},
-		{"network that no interface has", func(d *desired) { d.served = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")} }},
-		{"no own address", func(d *desired) { clear(d.own) }},
-		{"network on the link", func(d *desired) { d.onLink[bpf.DatapathOnLinkKey{Ifindex: 7}] = 1 }},
-		{"network by a route", func(d *desired) { d.onLink[onLinkKey] |= uint32(bpf.DatapathOnLinkFlagsON_LINK_ROUTED) }},
-		{"no network on the link", func(d *desired) { clear(d.onLink) }},
-		{"route", func(d *desired) { d.ways.Routes[bpf.DatapathRouteKey{Ifindex: 7, Family: 6}] = 2 }},
-		{"route by another gateway", func(d *desired) { d.ways.Routes[routeKey] = 2 }},
-		{"no route", func(d *desired) { clear(d.ways.Routes) }},
-		{"gateway of an own address", func(d *desired) { d.ways.Sources[bpf.DatapathAddress{}] = 2 }},
-		{"another gateway of an own address", func(d *desired) { d.ways.Sources[ownKey] = 2 }},
-		{"no gateway of an own address", func(d *desired) { clear(d.ways.Sources) }},
-		{"interface", func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
-		{"first gateway", func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
-		{"interface's number is another's", func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},
-		{"no interface", func(d *desired) { clear(d.ways.Interfaces) }},
-		{"exclusion", func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} }},
-		{"protocols", func(d *desired) { d.config.Protocols = d.config.Protocols[1:] }},
-		{"scope", func(d *desired) { d.config.Scope = config.ScopeAll }},
+		{"own address", both, func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 }},
+		{"own address of another interface", both, func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT }},
+		{"network that no interface has", both, func(d *desired) { d.served = served }},
+		{"no own address", decisions, func(d *desired) { clear(d.own) }},
+		{"network on the link", decisions, func(d *desired) { d.onLink[bpf.DatapathOnLinkKey{Ifindex: 7}] = 1 }},
+		{"network by a route", decisions, func(d *desired) { d.onLink[onLinkKey] |= uint32(bpf.DatapathOnLinkFlagsON_LINK_ROUTED) }},
+		{"no network on the link", decisions, func(d *desired) { clear(d.onLink) }},
+		{"route", decisions, func(d *desired) { d.ways.Routes[bpf.DatapathRouteKey{Ifindex: 7, Family: 6}] = 2 }},
+		{"route by another gateway", decisions, func(d *desired) { d.ways.Routes[routeKey] = 2 }},
+		{"no route", decisions, func(d *desired) { clear(d.ways.Routes) }},
+		{"gateway of an own address", decisions, func(d *desired) { d.ways.Sources[bpf.DatapathAddress{}] = 2 }},
+		{"another gateway of an own address", decisions, func(d *desired) { d.ways.Sources[ownKey] = 2 }},
+		{"no gateway of an own address", decisions, func(d *desired) { clear(d.ways.Sources) }},
+		{"interface", decisions, func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
+		{"first gateway", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
+		{"interface's number is another's", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},
+		{"no interface", decisions, func(d *desired) { clear(d.ways.Interfaces) }},
+		{"an interface forwards nothing", refusals, func(d *desired) {
+			d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
+		}},
+		{"an interface that forwards nothing", refusals, func(d *desired) {
+			d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
+		}},
+		{"exclusion", both, func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} }},
+		{"protocols", decisions, func(d *desired) { d.config.Protocols = d.config.Protocols[1:] }},
+		{"scope", both, func(d *desired) { d.config.Scope = config.ScopeAll }},
+		{"loopback", refusals, func(d *desired) { d.config.LoopbackAddresses = config.LoopbackSymmetric }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newHostBed(t)
 			b.write(aHost())
 			other := aHost()
 			test.change(other)
-			for _, d := range []*desired{other, aHost(), other} {
-				before := b.settings().RoutingGeneration
+			for n, d := range []*desired{other, aHost(), other} {
+				before := b.settings()
 				b.write(d)
-				after := b.settings().RoutingGeneration
-				if before == 0 || after <= before {
-					t.Errorf("from %d to %d", before, after)
+				after := b.settings()
+				if test.void&decisions != 0 && (before.RoutingGeneration == 0 || after.RoutingGeneration <= before.RoutingGeneration) {
+					t.Errorf("decisions: from %d to %d", before.RoutingGeneration, after.RoutingGeneration)
+				}
+				if n == 0 && test.void&refusals != 0 && after.Generation <= before.Generation {
+					t.Errorf("refusals: from %d to %d", before.Generation, after.Generation)
 				}
 				b.write(d)
-				if again := b.settings().RoutingGeneration; again != after {
-					t.Errorf("nothing has changed: from %d to %d", after, again)
+				if again := b.settings(); again != after {
+					t.Errorf("nothing has changed: from %+v to %+v", after, again)
 				}
 			}
 		})
@@ -228,42 +241,6 @@ func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 	b.write(aHost())
 	if after := b.settings().RoutingGeneration; after <= before {
 		t.Errorf("from %d to %d", before, after)
-	}
-}
-
-// TestRefusalsBecomeVoid: the generation rises with whatever decides whether a request starts a flow, as marks last for a
-// minute or two.
-func TestRefusalsBecomeVoid(t *testing.T) {
-	for name, change := range map[string]func(d *desired){
-		"own address":                      func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 },
-		"own address of another interface": func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT },
-		"network that no interface has":    func(d *desired) { d.served = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")} },
-		"an interface forwards nothing": func(d *desired) {
-			d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
-		},
-		"an interface that forwards nothing": func(d *desired) {
-			d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
-		},
-		"exclusion": func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} },
-		"scope":     func(d *desired) { d.config.Scope = config.ScopeAll },
-		"loopback":  func(d *desired) { d.config.LoopbackAddresses = config.LoopbackSymmetric },
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newHostBed(t)
-			b.write(aHost())
-			before := b.settings().Generation
-			d := aHost()
-			change(d)
-			b.write(d)
-			after := b.settings().Generation
-			if after <= before {
-				t.Errorf("from %d to %d", before, after)
-			}
-			b.write(d)
-			if again := b.settings().Generation; again != after {
-				t.Errorf("nothing has changed: from %d to %d", after, again)
-			}
-		})
 	}
 }
 

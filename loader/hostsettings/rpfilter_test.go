@@ -3,8 +3,6 @@
 package hostsettings
 
 import (
-	"errors"
-	"io/fs"
 	"strconv"
 	"testing"
 
@@ -140,51 +138,6 @@ func TestPlanRPFilter(t *testing.T) {
 	}
 }
 
-func TestRestoreLeavesAForeignValueAlone(t *testing.T) {
-	h := host(t, "eth1")
-	set(t, h, "eth1", 1)
-	change := loosen(t, h, "eth1")
-	set(t, h, "eth1", 0)
-	if restore(t, h, *change) {
-		t.Error("restored over somebody else's value")
-	}
-	if got := get(t, h, "eth1"); got != "0" {
-		t.Errorf("rp_filter is %s, want 0", got)
-	}
-}
-
-func TestRestoreOfAnInterfaceThatHasGone(t *testing.T) {
-	h := host(t, "eth1")
-	set(t, h, "eth1", 1)
-	change := loosen(t, h, "eth1")
-	link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth1"))
-	await.Must(t, h.Netlink().LinkDel(link))
-	if restore(t, h, *change) {
-		t.Error("restored on an interface that has gone")
-	}
-}
-
-// The name of the interface has gone to another device that happens to hold the same value.
-func TestRestoreUnderAnotherName(t *testing.T) {
-	h := host(t, "eth1", "eth2")
-	set(t, h, "eth1", 1)
-	set(t, h, "eth2", 2)
-	change := loosen(t, h, "eth1")
-	for _, names := range [][2]string{{"eth1", "old"}, {"eth2", "eth1"}} {
-		link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName(names[0]))
-		await.Must(t, h.Netlink().LinkSetName(link, names[1]))
-	}
-	if !restore(t, h, change.On("old")) {
-		t.Error("not restored under the new name")
-	}
-	if got := get(t, h, "old"); got != "1" {
-		t.Errorf("rp_filter of the renamed interface is %s, want 1", got)
-	}
-	if got := get(t, h, "eth1"); got != "2" {
-		t.Errorf("rp_filter of the interface that has the name now is %s, want 2", got)
-	}
-}
-
 func TestInterfaceNameWithDots(t *testing.T) {
 	h := host(t, "eth1.100")
 	set(t, h, "eth1.100", 1)
@@ -207,22 +160,4 @@ func TestInterfaceNameWithDots(t *testing.T) {
 	if got := get(t, h, "eth1.100"); got != "1" {
 		t.Errorf("rp_filter was restored to %s, want 1", got)
 	}
-}
-
-func TestNoSuchInterface(t *testing.T) {
-	h := host(t)
-	inside(t, h, func() error {
-		if _, _, _, err := RPFilter("eth7"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("RPFilter: %v, want fs.ErrNotExist", err)
-		}
-		if change, err := PlanRPFilter("eth7"); change != nil || !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("PlanRPFilter: %v, %v, want fs.ErrNotExist", change, err)
-		}
-		for _, name := range []string{"", "..", "all", "default", "../../ip_forward"} {
-			if change, err := PlanRPFilter(name); change != nil || err == nil {
-				t.Errorf("PlanRPFilter(%q): %v, %v, want an error", name, change, err)
-			}
-		}
-		return nil
-	})
 }

@@ -53,16 +53,6 @@ func TestCovered(t *testing.T) {
 	}
 }
 
-// TestCoveredByHopsOfOneRoute: it goes on by the other one where the first one's are passed over.
-func TestCoveredByHopsOfOneRoute(t *testing.T) {
-	n, r := make(networks), routeOf(t, "1 10.9.0.0/16")
-	r.Hops = append(r.Hops, dump.Hop{Interface: 2})
-	n.Collect(r)
-	if got := n.covered([]discover.Interface{{Index: 1}}); len(got) != 1 {
-		t.Errorf("covered are %v", got)
-	}
-}
-
 // TestCoveredByRepeatedDump: what an interrupted dump said of a family is forgotten with it.
 func TestCoveredByRepeatedDump(t *testing.T) {
 	n, managed := make(networks), []discover.Interface{{Index: 1}}

@@ -57,8 +57,6 @@ type Event struct {
 	Removed bool
 	// Link is that of a KindLink.
 	Link dump.Link
-	// OfLink tells that the address is a link-local one (KindAddress).
-	OfLink bool
 	// Global tells that the address is not one of the link or of this host alone (KindAddress).
 	Global bool
 	// Route is the one of a KindRoute.
@@ -142,7 +140,7 @@ func addressEvent(m syscall.NetlinkMessage) (Event, bool) {
 	info := nl.DeserializeIfAddrmsg(m.Data)
 	return Event{
 		Kind: KindAddress, Interface: int(info.Index), Removed: m.Header.Type == unix.RTM_DELADDR,
-		Global: info.Scope < unix.RT_SCOPE_LINK, OfLink: dump.IsAddressOfLink(m.Data),
+		Global: info.Scope < unix.RT_SCOPE_LINK,
 	}, true
 }
 

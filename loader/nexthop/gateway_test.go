@@ -156,21 +156,6 @@ addr add 10.2.0.7/24 dev eth1
 	check(t, p.gateways(t, config.Interface{Name: "eth0"}), bare(p.eth0.Index, "fe80::1", 6))
 }
 
-func TestRouterAdvertisement(t *testing.T) {
-	p := newPair(t)
-	ip(t, p.router, "addr add fe80::5/64 dev r0 nodad")
-	events := p.watch(t)
-	advertise(t, p.r0, address("fe80::5"))
-	await(t, events, "a default route", func(e Event) bool { return e.Kind == KindRoute })
-	want := bare(p.eth0.Index, "fe80::5", 6)
-	got := p.gateways(t)
-	if len(got) == 1 {
-		// Whether the kernel has asked for the router's MAC already is its own affair.
-		want.MAC, want.State = got[0].MAC, got[0].State
-	}
-	check(t, got, want)
-}
-
 // advertise sends a router advertisement (RFC 4861, 4.2) with options.
 func advertise(t *testing.T, from *topology.Interface, source netip.Addr, options ...[]byte) {
 	t.Helper()
@@ -236,19 +221,6 @@ neigh change fe80::9 dev eth0 lladdr 02:00:00:00:09:09 nud `+test.state)
 	}
 }
 
-// An unresolved entry has no MAC address, whoever asked for it.
-func TestIncompleteGateway(t *testing.T) {
-	p := newPair(t)
-	sysctl(t, p.server, "net/ipv4/neigh/eth0/retrans_time_ms=1000000")
-	ip(t, p.server, "route add default via 10.1.0.9")
-	for _, g := range p.gateways(t) {
-		testawait.Must(t, Resolve(p.server.Netlink(), g))
-	}
-	want := bare(p.eth0.Index, "10.1.0.9", 4)
-	want.State = StateIncomplete
-	check(t, p.gateways(t), want)
-}
-
 func TestInterfaceWithoutNeighbours(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.server, `
@@ -281,15 +253,4 @@ neigh add 10.1.0.2 dev eth0 lladdr 02:00:00:00:09:09 nud permanent
 		t.Fatal(err)
 	}
 	check(t, p.gateways(t), want...)
-}
-
-func TestUsable(t *testing.T) {
-	for state, want := range map[string]bool{
-		StateNone: false, StateIncomplete: false, StateFailed: false, "": false, "held": false,
-		StateReachable: true, StateStale: true, StateDelay: true, StateProbe: true, StatePermanent: true, StateNoARP: true,
-	} {
-		if Usable(state) != want {
-			t.Errorf("Usable(%q) is %v", state, !want)
-		}
-	}
 }

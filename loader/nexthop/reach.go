@@ -42,29 +42,8 @@ type road struct {
 type reaches map[road]*found
 
 type found struct {
-	everything bool
-	networks   map[netip.Prefix]struct{} // nil where everything is routed, or many
-	more       overflow
-}
-
-// overflow is how many networks there are at least that are not kept.
-type overflow struct {
-	many  bool
-	count int
-	last  netip.Prefix // the dump has routes to one network side by side
-}
-
-// add counts a network.
-func (o *overflow) add(network netip.Prefix) {
-	if o.last != network {
-		o.count, o.last = o.count+1, network
-	}
-}
-
-// mayEnd tells whether there may be few of them when a network is perhaps gone.
-func (o *overflow) mayEnd() bool {
-	o.count--
-	return o.count <= 0
+	everything, many bool
+	networks         map[netip.Prefix]struct{} // nil where everything is routed, or many
 }
 
 // Begin forgets what routes of a family told.
@@ -75,10 +54,10 @@ func (r reaches) Begin(family int) {
 // Collect adds where a route leads, to each of its gateways. Those of replypath's own lead nowhere.
 func (r reaches) Collect(route *dump.Route) { r.collect(route) }
 
-// collect returns what is kept of the last of the gateways, nil where there is none.
-func (r reaches) collect(route *dump.Route) (last *found) {
+// collect returns what is kept of the last of the gateways, nil where there is none, and whether one serves more than before.
+func (r reaches) collect(route *dump.Route) (last *found, news bool) {
 	if route.Type != unix.RTN_UNICAST || route.Protocol == discover.OwnProtocol {
-		return nil
+		return nil, false
 	}
 	for _, hop := range route.Hops {
 		if !hop.Gateway.IsValid() {
@@ -89,9 +68,11 @@ func (r reaches) collect(route *dump.Route) (last *found) {
 			r[to] = &found{networks: make(map[netip.Prefix]struct{})}
 		}
 		last = r[to]
+		kept := len(last.networks)
 		last.add(route.Dst.Masked())
+		news = news || len(last.networks) != kept
 	}
-	return last
+	return last, news
 }
 
 func (f *found) add(network netip.Prefix) {
@@ -99,50 +80,28 @@ func (f *found) add(network netip.Prefix) {
 	case f.everything:
 	case network.Bits() == 0:
 		*f = found{everything: true}
-	case f.more.many:
-		f.more.add(network)
-	default:
+	case !f.many:
 		f.networks[network] = struct{}{}
 	}
 	if len(f.networks) > MostNetworks {
-		*f = found{more: overflow{many: true, count: 1, last: network}}
+		*f = found{many: true}
 	}
 }
 
-// tell is Collect for a route that has come. It tells whether a gateway serves more than before, and whether one has come to
-// serve many.
-func (r reaches) tell(route *dump.Route) (news, many bool) {
-	before := make(map[road]int, len(route.Hops))
-	for _, hop := range route.Hops {
-		to := road{hop.Interface, hop.Gateway, route.Family, route.Table}
-		if f := r[to]; f != nil {
-			before[to] = len(f.networks)
-		}
-	}
-	r.Collect(route)
-	for to, kept := range before {
-		news = news || len(r[to].networks) != kept
-		many = many || kept > 0 && r[to].more.many
-	}
-	return news, many // of a gateway that is new its hop is news
-}
-
-// mayLose tells whether what is known may not be true any more when any route to a network has changed.
-func (r reaches) mayLose(family int, network netip.Prefix) (may bool) {
+// keep tells whether a network is kept of a gateway.
+func (r reaches) keep(family int, network netip.Prefix) bool {
 	for to, f := range r {
-		if to.family != family || f.everything {
-			continue
+		if _, isKept := f.networks[network]; isKept && to.family == family {
+			return true
 		}
-		_, isKept := f.networks[network]
-		may = isKept || f.more.many && f.more.mayEnd() || may
 	}
-	return may
+	return false
 }
 
 // equal tells whether two know the same.
 func (r reaches) equal(other reaches) bool {
 	return maps.EqualFunc(r, other, func(a, b *found) bool {
-		return a.everything == b.everything && a.more.many == b.more.many && maps.Equal(a.networks, b.networks)
+		return a.everything == b.everything && a.many == b.many && maps.Equal(a.networks, b.networks)
 	})
 }
 
@@ -153,7 +112,7 @@ func (r reaches) of(gateway netip.Addr, family int, by *tables) Reach {
 	for _, own := range by.own[1:] {
 		all.keepCommon(r.from(own, gateway, family, by))
 	}
-	reach := Reach{Everything: all.everything, Many: all.more.many}
+	reach := Reach{Everything: all.everything, Many: all.many}
 	if len(all.networks) > 0 {
 		reach.Networks = slices.SortedFunc(maps.Keys(all.networks), netip.Prefix.Compare)
 	}
@@ -185,8 +144,8 @@ func (f *found) take(of *found, s *selection) {
 		*f = found{everything: true}
 	case of.everything:
 		f.add(s.to)
-	case of.more.many:
-		*f = found{more: overflow{many: true}}
+	case of.many:
+		*f = found{many: true}
 	}
 	for network := range of.networks {
 		switch {
@@ -203,7 +162,7 @@ func (f *found) take(of *found, s *selection) {
 func (f *found) keepCommon(other *found) {
 	switch {
 	case other.everything:
-	case f.everything || other.more.many:
+	case f.everything || other.many:
 		*f = *other
 	default:
 		maps.DeleteFunc(f.networks, func(n netip.Prefix, _ struct{}) bool {

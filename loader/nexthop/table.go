@@ -3,10 +3,7 @@
 package nexthop
 
 import (
-	"errors"
-	"fmt"
 	"maps"
-	"net/netip"
 	"runtime"
 	"slices"
 	"time"
@@ -21,7 +18,7 @@ import (
 
 // Table is what of the host's routes matters: a few values, of perhaps a million routes. It follows the changes. What a
 // route tells that has come is added. Whether another route tells the same as one that has gone is not known without
-// reading all, as no route is kept. So it is kept which of them may be the last, and only after those all are read.
+// reading all, as no route is kept. So all are read after a change of a network that something is kept of.
 //
 // The kernel does not tell of each route that goes: not of IPv4's that go with their interface, their source address or their
 // nexthop object, nor of one that another has replaced. So after a message that names an interface of the table all are read,
@@ -29,7 +26,7 @@ import (
 type Table struct {
 	known *knowledge // nil until it is read
 	must  bool       // it is read before anybody looks
-	may   bool       // something may not be true any more
+	may   bool       // something may not be true any more, or be missing
 	begun *reading   // nil: none
 	read  time.Time  // when it was last
 	took  time.Duration
@@ -123,21 +120,21 @@ func closeAll(readers []*familyReader) {
 func (r *familyReader) read() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	begun, unknown := threadTime()
+	begun := ThreadTime()
 	r.known = newKnowledge()
 	err := r.routes.ReadFamily(r.family, r.known)
-	ended, unknownToo := threadTime()
-	r.took = ended - begun
-	return errors.Join(err, unknown, unknownToo)
+	r.took = ThreadTime() - begun
+	return err
 }
 
-// threadTime is for how long the thread has computed (getrusage(2), RUSAGE_THREAD).
-func threadTime() (time.Duration, error) {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
-		return 0, fmt.Errorf("read how long a thread has computed: %w", err)
+// ThreadTime is what the calling thread has taken of a processor so far: work, and not how
+// long it waited for its turn or for a lock of the kernel.
+func ThreadTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0 // no Linux lacks it
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+	return time.Duration(t.Nano())
 }
 
 // readAll reads all families. It took as long as they did one after the other.
@@ -152,7 +149,8 @@ func readAll(readers []*familyReader) (*knowledge, time.Duration, error) {
 		k.take(r.family, r.known)
 		took += r.took
 	}
-	k.news() // all of it is
+	k.scan.News() // all of it is
+	k.hops.News()
 	return k, took, err
 }
 
@@ -189,7 +187,7 @@ func (k *knowledge) Collect(r *dump.Route) {
 	if isAsBefore && r.Another && k.reached != nil {
 		k.reached.add(r.Dst.Masked())
 	} else {
-		k.reached = k.reaches.collect(r)
+		k.reached, _ = k.reaches.collect(r)
 	}
 }
 
@@ -258,7 +256,7 @@ func (t *Table) Routes() *discover.Routes { return t.known.scan }
 // Rest is for how long they are not read again unless that matters at once.
 func (t *Table) Rest() time.Duration { return min(restFactor*t.took, longestRest) }
 
-// MayBeWrong tells whether something may not be true any more.
+// MayBeWrong tells whether something may not be true any more, or be missing.
 func (t *Table) MayBeWrong() bool { return t.may }
 
 // MustRead has the next ReadIfDue read.
@@ -291,7 +289,7 @@ func (t *Table) Note(e *Event, isManaged func(int) bool) (look bool) {
 // deviceChanged is about an interface that may have taken routes along. What managed ones had matters at once, and so does an
 // address that others may reach, wherever it was: it is no own address any more, and default routes may have had it as source.
 func (t *Table) deviceChanged(device int, atOnce bool) {
-	any, byDefault := t.known.names(device)
+	any, byDefault := t.known.scan.Name(device)
 	t.must = t.must || byDefault || any && atOnce
 	t.may = t.may || any
 }
@@ -305,53 +303,19 @@ func (t *Table) route(r *dump.Route, removed bool, isManaged func(int) bool) (lo
 		t.must = true
 		return true
 	}
-	t.may = t.known.mayLose(r.Family, r.Dst.Masked()) || t.may
-	if removed {
-		return false
-	}
-	told := t.known.tell(r, isManaged)
-	t.must, t.may = t.must || told.mustRead, t.may || told.mayBeWrong
-	return told.mustRead || told.wayOut || told.news && concerns(r, isManaged)
+	network := r.Dst.Masked()
+	t.may = t.may || t.known.networks.mayDiffer(r) || t.known.reaches.keep(r.Family, network) || t.known.scan.Keep(r.Family, network)
+	return !removed && t.known.add(r, isManaged)
 }
 
-// concerns tells whether what a route tells, that is no default route and has nothing covered, matters before one of its
-// interfaces becomes managed: an own address does, and what leads by one that is.
-func concerns(r *dump.Route, isManaged func(int) bool) bool {
-	return r.Type == unix.RTN_LOCAL || slices.ContainsFunc(r.Hops, func(h dump.Hop) bool { return isManaged(h.Interface) })
-}
-
-// told is what has become of what is known by a route that has come.
-type told struct {
-	news   bool
-	wayOut bool // an interface, managed or not, that no route led out of before
-	// Routes that have gone may have a part in it: in an interface that is covered, or in a gateway that serves many
-	// networks. That a managed interface is covered matters at once.
-	mayBeWrong, mustRead bool
-}
-
-// tell adds what a route tells.
-func (k *knowledge) tell(r *dump.Route, isManaged func(int) bool) told {
+// add adds what a route tells, but which interfaces are covered, and tells whether that matters: an own address does, what leads
+// by a managed interface, and that any leads out of an interface, managed or not. All else waits for one of these.
+func (k *knowledge) add(r *dump.Route, isManaged func(int) bool) (matters bool) {
 	k.collectWay(r)
-	covers, coversManaged := k.networks.tell(r, isManaged)
-	more, many := k.reaches.tell(r)
-	return told{news: k.news() || more, wayOut: k.scan.NewWay(), mayBeWrong: covers, mustRead: coversManaged || many}
-}
-
-func (k *knowledge) news() bool {
+	_, more := k.reaches.collect(r)
 	scan, hops := k.scan.News(), k.hops.News()
-	return scan || hops
-}
-
-// mayLose tells whether something may not be true any more when any route to a network has changed.
-func (k *knowledge) mayLose(family int, network netip.Prefix) bool {
-	covers, leads := k.networks.mayLose(family, network), k.reaches.mayLose(family, network)
-	return covers || leads || k.scan.Keep(family, network)
-}
-
-// names tells whether a route leads by an interface, and whether a default route does.
-func (k *knowledge) names(device int) (any, byDefault bool) {
-	any, byDefault = k.scan.Name(device)
-	return any || k.networks.name(device), byDefault
+	concerns := r.Type == unix.RTN_LOCAL || slices.ContainsFunc(r.Hops, func(h dump.Hop) bool { return isManaged(h.Interface) })
+	return k.scan.NewWay() || concerns && (more || scan || hops)
 }
 
 func (k *knowledge) equal(other *knowledge) bool {

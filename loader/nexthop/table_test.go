@@ -6,14 +6,13 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
@@ -143,17 +142,6 @@ func TestTableManyChanges(t *testing.T) {
 	}
 }
 
-// TestTableLastOfMany: when few are left of many routes, that is found.
-func TestTableLastOfMany(t *testing.T) {
-	many := mostNetworks + 100
-	f := follow(t, routesBy("add", "10.1.0.1", 0, many))
-	for n := 0; n < many; n += 600 {
-		f.change(routesBy("del", "10.1.0.1", n, min(n+600, many)))
-		f.settle()
-		f.compare(fmt.Sprintf("%d of %d have gone", n+600, many))
-	}
-}
-
 // TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says
 // that it may not be.
 func TestTableFollows(t *testing.T) {
@@ -225,15 +213,6 @@ func TestTableImplied(t *testing.T) {
 	}
 }
 
-// TestTableAddressOfOthers: a global address that leaves an interface which is not managed is no own one from then on.
-func TestTableAddressOfOthers(t *testing.T) {
-	f := follow(t, "addr add 10.70.0.1/32 dev lo\n")
-	f.change("addr del 10.70.0.1/32 dev lo")
-	if !f.table.must {
-		t.Error("the routes are not read before the host is looked at")
-	}
-}
-
 // TestOwnRoutesAreReadAnew: what was read while nobody looked says nothing of replypath's own routes.
 func TestOwnRoutesAreReadAnew(t *testing.T) {
 	f := follow(t, "route add default dev eth0 metric 4294967294 proto 114\n")
@@ -259,68 +238,8 @@ func TestOwnRoutesAreReadAnew(t *testing.T) {
 	}
 }
 
-// TestReadingIsMeasured: what a thread waits for is not what it computes.
-func TestReadingIsMeasured(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const span = 50 * time.Millisecond
-	computed := func(do func(from time.Duration)) time.Duration {
-		from := testawait.Must1[time.Duration](t)(threadTime())
-		do(from)
-		return testawait.Must1[time.Duration](t)(threadTime()) - from
-	}
-	if got := computed(func(time.Duration) { <-time.After(span) }); got > span/5 {
-		t.Errorf("waiting for %s counts as %s", span, got)
-	}
-	got := computed(func(from time.Duration) {
-		for testawait.Must1[time.Duration](t)(threadTime())-from < span {
-		}
-	})
-	if got < span || got > 2*span {
-		t.Errorf("%s of computing count as %s", span, got)
-	}
-}
-
-// TestTableOfNobody: what nobody tells is found by reading all from time to time, which is bounded.
-func TestTableOfNobody(t *testing.T) {
-	table := Table{known: new(knowledge)}
-	table.read, table.took = table.read.Add(0), 1
-	table.Verify(table.read)
-	if table.must {
-		t.Error("it is read again at once")
-	}
-	table.Verify(table.read.Add(restFactor))
-	if !table.must {
-		t.Error("it is not read after a rest")
-	}
-	table.must, table.took = false, time.Hour
-	table.Verify(table.read.Add(longestRest))
-	if !table.must {
-		t.Error("it rests for ever")
-	}
-}
-
-// TestTableNearlyMany: routes that have gone, and are kept until all are read, do not make many of a gateway's
-// networks.
-func TestTableNearlyMany(t *testing.T) {
-	inTable := func(routes string) string { return strings.ReplaceAll(routes, "\n", " table 7\n") }
-	f := follow(t, inTable(routesBy("add", "10.1.0.1", 0, MostNetworks-10)))
-	for n := MostNetworks; n < MostNetworks+100; n += 20 {
-		f.change(inTable(routesBy("add", "10.1.0.1", n, n+5) + routesBy("del", "10.1.0.1", n, n+5)))
-		if f.table.IsDue() { // as before each look
-			f.settle()
-		}
-		found, _ := f.find(&f.table)
-		for _, g := range found.Gateways {
-			if g.Reach4.Many {
-				t.Fatalf("%d networks are taken for many", MostNetworks-10)
-			}
-		}
-	}
-}
-
-// TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or has a managed one
-// covered, or where it is the first that leads out of it.
+// TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or where it is the first that leads
+// out of it; and once all are read, where a managed one is covered.
 func TestTableOfUnmanaged(t *testing.T) {
 	f := follow(t, withEth1)
 	f.unmanaged = testawait.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
@@ -341,11 +260,14 @@ func TestTableOfUnmanaged(t *testing.T) {
 	f.change("route del 10.50.0.0/16 dev eth1\nroute add 10.50.1.0/24 via 10.1.0.7\nroute add 10.51.1.0/24 dev eth1\n")
 	f.settle()
 	f.compare("one that has gone, within which another leads by a managed interface")
-	f.looks = 0
 	f.change("route add 10.0.0.0/8 via 10.3.0.9\n")
-	if f.looks == 0 {
-		t.Error("the host is not looked at when the network of a managed interface is covered")
-	}
+	f.inside(func() error {
+		changed, err := f.table.Read()
+		if !changed || !f.table.known.networks[unix.AF_INET].covered[f.eth0.Index] {
+			t.Error("it makes no difference that the network of a managed interface is covered")
+		}
+		return err
+	})
 }
 
 // TestReadWaitsForFlush: an event tells of an interface before the kernel has flushed its routes. What is read after it

@@ -43,66 +43,6 @@ func TestOneOwner(t *testing.T) {
 	}
 }
 
-// Whoever looks whether there is an owner does not keep anybody from becoming one.
-func TestReadersDoNotOwn(t *testing.T) {
-	path := mkdir(t, mountBPF(t), "a")
-	reader, err := os.Open(path)
-	must(t, err)
-	must(t, unix.Flock(int(reader.Fd()), unix.LOCK_SH))
-	go reader.Close()
-	own(t, path)
-}
-
-func TestOnlyOnBPFFS(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a")
-	if _, err := Own(path); !errors.Is(err, ErrNoBPFFS) {
-		t.Errorf("error %v", err)
-	}
-	if exist(path) {
-		t.Error("the directory was made")
-	}
-}
-
-func TestForeignContents(t *testing.T) {
-	path := mkdir(t, mountBPF(t), "a")
-	foreign := mkdir(t, path, "maps")
-	if _, err := Own(path); !errors.Is(err, ErrForeignContents) {
-		t.Errorf("own: %v", err)
-	}
-	if _, err := OwnExisting(path); !errors.Is(err, ErrNone) {
-		t.Errorf("own what exists: %v", err)
-	}
-	if owned, err := Owned(path); err != nil || owned {
-		t.Errorf("after refusals: owned %v, %v", owned, err)
-	}
-	if !exist(foreign) {
-		t.Error("something of others was removed")
-	}
-}
-
-func TestRemove(t *testing.T) {
-	path := filepath.Join(mountBPF(t), "a")
-	d := own(t, path)
-	journal := createJournal(t, d)
-	defer journal.Close()
-	mkdir(t, path, "maps", "deep")
-	must(t, d.Clear("maps", "links"))
-	if left, err := os.ReadDir(path); err != nil || len(left) != 0 {
-		t.Errorf("left: %v, %v", left, err)
-	}
-	must(t, d.Remove("maps", "links"))
-	if exist(path) {
-		t.Error("the directory is left")
-	}
-
-	d = own(t, path)
-	foreign := mkdir(t, path, "foreign")
-	must(t, d.Remove("maps"))
-	if !exist(foreign) {
-		t.Error("something of others was removed")
-	}
-}
-
 // What cannot be removed is still ours, to try again.
 func TestRemoveOnceMore(t *testing.T) {
 	path := filepath.Join(mountBPF(t), "a")
@@ -124,25 +64,5 @@ func TestRemoveOnceMore(t *testing.T) {
 	must(t, again.Remove("maps", "links"))
 	if exist(path) {
 		t.Error("the directory is left")
-	}
-}
-
-// Who waits for a directory that is being removed gets a new one.
-func TestOwnAfterRemoval(t *testing.T) {
-	path := filepath.Join(mountBPF(t), "a")
-	d := own(t, path)
-	handle, err := os.Open(path)
-	must(t, err)
-	defer handle.Close()
-	if !IsAt(handle, path) {
-		t.Error("a directory is not where it is")
-	}
-	must(t, d.Remove())
-	if IsAt(handle, path) {
-		t.Error("a removed directory is still there")
-	}
-	other := own(t, path)
-	if IsAt(handle, path) || !IsAt(other.handle, path) {
-		t.Error("a removed directory is taken for another")
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"replypath/test/await"
 )
 
 func repairs(t *testing.T) *Repairs {
@@ -33,55 +31,6 @@ func entries(t *testing.T, path string) string {
 		names = append(names, e.Name())
 	}
 	return strings.Join(names, " ")
-}
-
-func TestRepairs(t *testing.T) {
-	path := filepath.Join(mountBPF(t), "a")
-	if got, err := ReadRepairs(path); got != nil || err != nil {
-		t.Errorf("read what is not there: %v, %v", got, err)
-	}
-	if j, err := OwnExistingRepairs(path); j != nil || err != nil {
-		t.Errorf("opened what is not there: %v, %v", j, err)
-	}
-	j, err := OwnRepairs(path)
-	must(t, err)
-	want := repairs(t)
-	must(t, j.Write(want))
-	must(t, j.Close())
-	must(t, j.Close())
-	got, err := ReadRepairs(path)
-	must(t, err)
-	await.Same(t, "(-want +got)", want, got)
-	again, err := OwnExistingRepairs(path)
-	must(t, err)
-	must(t, again.Remove())
-	must(t, again.Close())
-	if got := entries(t, path); got != "gone" {
-		t.Errorf("left in %s: %s", path, got)
-	}
-}
-
-// What nothing was written to leaves nothing behind.
-func TestRepairsOfNothing(t *testing.T) {
-	path := filepath.Join(mountBPF(t), "a")
-	j, err := OwnRepairs(path)
-	must(t, err)
-	must(t, j.Close())
-	if got := entries(t, path); got != "gone" {
-		t.Errorf("left in %s: %s", path, got)
-	}
-}
-
-// A directory without a journal, which a process left that was killed in between, is nobody's and goes.
-func TestRepairsWithoutAJournal(t *testing.T) {
-	path := mkdir(t, mountBPF(t), "a")
-	mkdir(t, path, repairsDir)
-	if j, err := OwnExistingRepairs(path); j != nil || err != nil {
-		t.Errorf("opened what is not there: %v, %v", j, err)
-	}
-	if got := entries(t, path); got != "gone" {
-		t.Errorf("left in %s: %s", path, got)
-	}
 }
 
 // One at a time, whoever owns the pins meanwhile; and who owns them takes the repairs for nobody else's.
@@ -133,19 +82,5 @@ func TestRepairsOfAnotherNamespace(t *testing.T) {
 	}
 	if got := entries(t, path); got != repairsDir {
 		t.Errorf("after that: %s", got)
-	}
-}
-
-func TestRepairsInAForeignDirectory(t *testing.T) {
-	path := mkdir(t, mountBPF(t), "a")
-	mkdir(t, path, "theirs")
-	if _, err := OwnRepairs(path); !errors.Is(err, ErrForeignContents) {
-		t.Errorf("%v", err)
-	}
-	if got := entries(t, path); got != "theirs" {
-		t.Errorf("after that: %s", got)
-	}
-	if _, err := OwnRepairs(filepath.Join(t.TempDir(), "a")); !errors.Is(err, ErrNoBPFFS) {
-		t.Errorf("on another file system: %v", err)
 	}
 }

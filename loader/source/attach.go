@@ -7,16 +7,12 @@ package source
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
+	"replypath/loader/attach"
 )
 
 // Programs are what is attached to a cgroup. They see the sockets of every
@@ -45,6 +41,17 @@ var hooks = []hook{
 	{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg},
 }
 
+// link is that of a hook. Its cgroup is 0 once that is gone (cgroup_bpf.c, bpf_cgroup_link_fill_link_info()).
+func (h hook) link(dir string) *attach.PinnedLink {
+	return &attach.PinnedLink{
+		Path: filepath.Join(dir, h.name), Place: "the cgroup, " + h.name,
+		IsThere: func(info *link.Info) (bool, error) {
+			cgroup := info.Cgroup()
+			return cgroup != nil && cgroup.CgroupId != 0, nil
+		},
+	}
+}
+
 // Pins returns the paths at which links are pinned in the directory.
 func Pins(dir string) []string {
 	var paths []string
@@ -61,10 +68,12 @@ func Pins(dir string) []string {
 func Attach(dir, cgroup string, programs *Programs) (fresh bool, err error) {
 	var added []hook
 	for _, h := range hooks {
-		isNew, err := attach(dir, cgroup, h, programs.of(h))
+		isNew, err := h.link(dir).Put(programs.of(h), func() (link.Link, error) {
+			return link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: h.kind, Program: programs.of(h)})
+		})
 		if err != nil {
 			for _, h := range added {
-				_, removeErr := remove(dir, h)
+				_, removeErr := h.link(dir).Remove()
 				err = errors.Join(err, removeErr)
 			}
 			return false, err
@@ -76,60 +85,12 @@ func Attach(dir, cgroup string, programs *Programs) (fresh bool, err error) {
 	return len(added) > 0, nil
 }
 
-func attach(dir, cgroup string, h hook, program *ebpf.Program) (fresh bool, err error) {
-	err = update(dir, h, program)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: h.kind, Program: program})
-	if err != nil {
-		return false, fmt.Errorf("attach %s to cgroup %s: %w", h.name, cgroup, err)
-	}
-	defer bpf.Close(l)
-	if err := l.Pin(filepath.Join(dir, h.name)); err != nil {
-		return false, fmt.Errorf("pin %s: %w", h.name, err)
-	}
-	return true, nil
-}
-
-// update replaces the program of a pinned link. The error matches
-// fs.ErrNotExist where there is none, or one whose cgroup is gone.
-func update(dir string, h hook, program *ebpf.Program) error {
-	path := filepath.Join(dir, h.name)
-	l, err := link.LoadPinnedLink(path, nil)
-	if err != nil {
-		return fmt.Errorf("open pinned %s: %w", h.name, err)
-	}
-	defer bpf.Close(l)
-	err = l.Update(program)
-	if errors.Is(err, unix.ENOLINK) {
-		return errors.Join(fs.ErrNotExist, os.Remove(path))
-	}
-	if err != nil {
-		return fmt.Errorf("replace %s: %w", h.name, err)
-	}
-	return nil
-}
-
 // Attached tells whether both programs are attached by links that are pinned in
 // the directory.
 func Attached(dir string) (bool, error) {
 	for _, h := range hooks {
-		l, err := link.LoadPinnedLink(filepath.Join(dir, h.name), nil)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("open pinned %s: %w", h.name, err)
-		}
-		info, err := l.Info()
-		err = errors.Join(err, bpf.Close(l))
-		if err != nil {
-			return false, fmt.Errorf("look at %s: %w", h.name, err)
-		}
-		// 0 once the cgroup is gone (cgroup_bpf.c, bpf_cgroup_link_fill_link_info()).
-		if cgroup := info.Cgroup(); cgroup == nil || cgroup.CgroupId == 0 {
-			return false, nil
+		if attached, err := h.link(dir).IsAttached(); !attached || err != nil {
+			return false, err
 		}
 	}
 	return true, nil
@@ -140,29 +101,9 @@ func Attached(dir string) (bool, error) {
 func Detach(dir string) (removed bool, err error) {
 	var errs []error
 	for _, h := range hooks {
-		was, err := remove(dir, h)
+		was, err := h.link(dir).Remove()
 		removed = removed || was
 		errs = append(errs, err)
 	}
 	return removed, errors.Join(errs...)
-}
-
-// remove detaches before it unpins: somebody may hold the link open.
-func remove(dir string, h hook) (removed bool, err error) {
-	path := filepath.Join(dir, h.name)
-	l, err := link.LoadPinnedLink(path, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("open pinned %s: %w", h.name, err)
-	}
-	defer bpf.Close(l)
-	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
-		return false, fmt.Errorf("detach %s: %w", h.name, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("unpin %s: %w", h.name, err)
-	}
-	return true, nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/vishvananda/netlink"
+
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
@@ -130,22 +132,16 @@ func (r *reader) interfaces(s *Status) error {
 	if err != nil {
 		return err
 	}
-	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
-	there := slices.Concat(found.Interfaces, found.Caught) // some can be caught, and never managed
 	for _, record := range r.journal.Interfaces {
 		if record.Index == 0 {
 			continue
 		}
-		i := newInterface(&record)
-		i.Mode = datapath.ModeInForce(r.byHand, cmp.Or(record.Mode, r.journal.Mode))
-		if err := r.setFlags(&i, record.ID); err != nil {
+		i, err := r.describe(&record)
+		if err != nil {
 			return err
 		}
-		present := slices.IndexFunc(there, func(f discover.Interface) bool { return f.Index == record.Index })
-		if present >= 0 {
-			err = i.fill(&there[present], attacher)
-		}
-		if err != nil {
+		i.Mode = datapath.ModeInForce(r.byHand, cmp.Or(record.Mode, r.journal.Mode))
+		if err := r.setFlags(&i, record.ID); err != nil {
 			return err
 		}
 		for _, g := range gateways {
@@ -200,32 +196,39 @@ func (r *reader) isKnown(g *nexthop.Gateway) bool {
 	return slices.Contains(r.gatewaysOf(g.Interface), g.Address)
 }
 
-// newInterface says what is known of an interface that is not there.
-func newInterface(record *pins.InterfaceRecord) Interface {
-	i := Interface{
+// describe describes an interface as far as that is quickly done. One that has gone without the daemon's notice is left as it
+// was.
+func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error) {
+	i = Interface{
 		Name: record.Name, Index: record.Index, Role: RoleRecords, Mode: record.Mode, NextHop: record.NextHop,
 		Gateways: []Gateway{},
 	}
 	if record.Catches {
 		i.Role = RoleCatches
 	}
-	return i
-}
-
-func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) error {
+	link, err := r.netlink.LinkByIndex(i.Index)
+	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+		return i, nil
+	}
+	if err != nil {
+		return i, fmt.Errorf("interface %s: %w", i.Name, err)
+	}
+	found := discover.Interface{Index: i.Index, Name: link.Attrs().Name}
+	found.Refresh(link)
 	i.Name, i.Up = found.Name, found.Up
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
 	}
+	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
 	hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name}, i.Catches())
 	if err != nil {
-		return err
+		return i, fmt.Errorf("interface %s: %w", i.Name, err)
 	}
 	i.Attached = !slices.ContainsFunc(hooks, func(h metrics.Hook) bool { return !h.Attached })
 	if i.Attached {
 		i.Mechanism = &hooks[0].Mechanism
 	}
-	return nil
+	return i, nil
 }
 
 // gatewayStatus tells the kernel's word for the last answer, which that it is asked again
@@ -330,10 +333,8 @@ func (r *reader) counted(s *Status) error {
 	if len(r.journal.Marks) > 0 {
 		mark = r.journal.Marks[0]
 	}
-	s.Counted = Counted{
-		Corrected: totals.Corrected, WouldCorrect: totals.WouldCorrect, Lost: totals.Lost, Uncorrected: totals.Uncorrected,
-		Failing: totals.FailingSince(mark), NotEntered: notEntered - min(mark.NotEntered, notEntered),
-	}
+	totals.Failing = totals.FailingSince(mark)
+	s.Counted = Counted{Totals: totals, NotEntered: notEntered - min(mark.NotEntered, notEntered)}
 	if !r.journal.Began.IsZero() {
 		s.Counted.Since = &r.journal.Began
 	}

@@ -83,14 +83,9 @@ func (i *Interface) Catches() bool { return i.Role == RoleCatches }
 
 // Counted is what became of the replies that the kernel would send by another way, in packets.
 type Counted struct {
-	Since        *time.Time        `json:"since"` // nil: not known
-	Corrected    uint64            `json:"corrected"`
-	WouldCorrect uint64            `json:"would_correct"` // counted by interfaces that observe
-	Lost         uint64            `json:"lost"`          // moved, and never seen leaving
-	Uncorrected  map[string]uint64 `json:"uncorrected"`   // by reason, those that there are
-
-	Failing    counters.Failing `json:"-"` // of late
-	NotEntered uint64           `json:"-"` // of late: flows that found no place in a table
+	Since           *time.Time `json:"since"` // nil: not known
+	counters.Totals            // Failing is what failed of late
+	NotEntered      uint64     `json:"-"` // of late: flows that found no place in a table
 }
 
 // Served is a network whose addresses this host serves although no interface has them.

@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"replypath/loader/config"
-	"replypath/loader/counters"
 	"replypath/loader/doctor/finding"
 )
 
@@ -160,7 +159,7 @@ func (s *Status) results(none, one, many string) string {
 		return fmt.Sprintf(many, n)
 	}
 	c := &s.Counted
-	uncorrected := s.uncorrected()
+	uncorrected := c.Unmeant()
 	enforces, observes := s.modes()
 	if !enforces && c.Corrected == 0 && c.Lost == 0 && uncorrected == 0 {
 		if c.WouldCorrect == 0 {
@@ -182,16 +181,6 @@ func (s *Status) results(none, one, many string) string {
 		return text // what is lost need not be counted
 	}
 	return text + noneLost
-}
-
-// uncorrected is how many packets went as routed although nobody wants it.
-func (s *Status) uncorrected() (sum uint64) {
-	for reason, packets := range s.Counted.Uncorrected {
-		if !counters.IsMeant(reason) {
-			sum += packets
-		}
-	}
-	return sum
 }
 
 // modes tells which ones are in force on interfaces that are attached.

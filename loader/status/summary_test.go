@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"replypath/loader/counters"
 	"replypath/loader/doctor/finding"
 )
 
@@ -53,7 +54,7 @@ func TestSummary(t *testing.T) {
 		},
 		"ok: enforcing on eth0; 1 reply corrected, none lost": func() *Status {
 			s := healthy("enforce")
-			s.Counted = Counted{Corrected: 1}
+			s.Counted = Counted{Totals: counters.Totals{Corrected: 1}}
 			return s
 		},
 		"ok: observing on eth0; 0 replies need correction, since 10:14": func() *Status { return healthy("observe") },

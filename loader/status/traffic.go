@@ -3,31 +3,20 @@
 package status
 
 import (
-	"errors"
-	"fmt"
-	"path/filepath"
-
-	"github.com/vishvananda/netlink"
-
 	"replypath/bpf"
-	"replypath/loader/attach"
 	"replypath/loader/counters"
-	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
-	"replypath/metrics"
 )
 
 // Traffic is what a datapath has counted up to a moment, and for which
 // interfaces.
 type Traffic struct {
-	Mode        string
-	Daemon      Daemon
-	Interfaces  []Interface // those that are managed, by index; their gateways are left out
-	Pairs       []metrics.PairCounters
-	Uncorrected []metrics.Uncorrected // for every pair, every reason
+	Mode       string
+	Daemon     Daemon
+	Interfaces []Interface // those that are managed, by index; their gateways are left out
+	counters.ByName
 }
 
 // ReadTraffic is Read for what may be asked every second: it looks at
@@ -53,46 +42,24 @@ func (r *reader) traffic() (*Traffic, error) {
 			return nil, err
 		}
 	}
-	t := &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces}
-	var err error
-	t.Pairs, t.Uncorrected, err = counters.ReadByName(r.maps, r.names(s.Interfaces))
-	if err != nil {
-		return nil, err
-	}
-	return t, nil
+	counted, err := counters.ReadByName(r.maps, r.names(s.Interfaces))
+	return &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, ByName: counted}, err
 }
 
 // attachments describes the managed interfaces as far as that is quickly done.
 func (r *reader) attachments(s *Status) error {
-	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
 	for _, record := range r.journal.Interfaces {
 		if record.Index == 0 || record.Catches {
 			continue
 		}
-		i := newInterface(&record)
-		if err := r.fillByIndex(&i, attacher); err != nil {
-			return fmt.Errorf("interface %s: %w", record.Name, err)
+		i, err := r.describe(&record)
+		if err != nil {
+			return err
 		}
 		s.Interfaces = append(s.Interfaces, i)
 	}
 	sortInterfaces(s.Interfaces)
 	return nil
-}
-
-// fillByIndex leaves an interface as it is that has gone without the daemon's
-// notice.
-func (r *reader) fillByIndex(i *Interface, attacher *attach.Attacher) error {
-	link, err := r.netlink.LinkByIndex(i.Index)
-	var notFound netlink.LinkNotFoundError
-	switch {
-	case errors.As(err, &notFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	found := discover.Interface{Index: i.Index, Name: link.Attrs().Name}
-	found.Refresh(link)
-	return i.fill(&found, attacher)
 }
 
 // names are those of all interfaces that ever were; who was renamed has the name

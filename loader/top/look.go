@@ -15,16 +15,14 @@ import (
 // Packets and bytes are counted as on the wire, those that were corrected when
 // they leave.
 type Look struct {
-	Time       time.Time     `json:"time"`
-	Seconds    float64       `json:"seconds"` // since the look before; 0: there was none, and rates are 0
-	Mode       string        `json:"mode"`    // "enforce" or "observe"
-	Daemon     status.Daemon `json:"daemon"`
-	Interfaces []Interface   `json:"interfaces"` // those that are managed, by index
-	Total      Total         `json:"total"`
-	FlowTables []Table       `json:"flow_tables"`
-	Flows      []Flow        `json:"flows"` // the busiest by the order that was asked for
-
-	Busiest map[flows.Order][]Flow `json:"-"` // corrected flows
+	Time       time.Time          `json:"time"`
+	Seconds    float64            `json:"seconds"` // since the look before; 0: there was none, and rates are 0
+	Mode       string             `json:"mode"`    // "enforce" or "observe"
+	Daemon     status.Daemon      `json:"daemon"`
+	Interfaces []Interface        `json:"interfaces"` // those that are managed, by index
+	Total      Total              `json:"total"`
+	FlowTables []flows.TableUsage `json:"flow_tables"`
+	Flows      []Flow             `json:"flows"` // the busiest corrected ones
 }
 
 // Interface is a managed interface, and what was corrected from and to it.
@@ -61,13 +59,6 @@ type Asymmetry struct {
 	Packets float64 `json:"asymmetric_packets_per_second"`
 	// Uncorrected are those that went as routed all the same, by reason.
 	Uncorrected map[string]float64 `json:"uncorrected_packets_per_second"`
-}
-
-// Table is how full a flow table is.
-type Table struct {
-	Name     string `json:"table"` // as the metrics name it
-	Flows    uint64 `json:"flows"` // that are not idle
-	Capacity uint64 `json:"capacity"`
 }
 
 // Flow is a flow of which packets were corrected.

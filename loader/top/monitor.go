@@ -12,9 +12,7 @@ import (
 
 // Monitor looks at a datapath again and again. It is not safe for concurrent use.
 type Monitor struct {
-	dir   string
-	limit int
-
+	dir     string
 	current *datapath.Current
 	meter   flows.Meter
 	at      time.Time // of the last look; zero before the first
@@ -23,14 +21,14 @@ type Monitor struct {
 
 // Open opens the datapath that is pinned in a directory, in the network namespace
 // of the calling thread, which has to be the one that it works for. Each look is
-// to show so many flows of every order. The error matches pins.ErrNone
+// to show so many flows, the first by an order. The error matches pins.ErrNone
 // where nothing is pinned.
-func Open(pinDir string, limit int) (*Monitor, error) {
+func Open(pinDir string, order flows.Order, limit int) (*Monitor, error) {
 	current, err := datapath.OpenCurrent(pinDir)
 	if err != nil {
 		return nil, err
 	}
-	return &Monitor{dir: pinDir, limit: limit, current: current}, nil
+	return &Monitor{dir: pinDir, current: current, meter: flows.Meter{Order: order, Limit: limit}}, nil
 }
 
 // Close closes what is open; it may be called twice.
@@ -48,18 +46,20 @@ func (m *Monitor) Look() (*Look, error) {
 	if err != nil {
 		return nil, err
 	}
-	measure, err := m.meter.Read(m.dir, maps, m.limit)
+	tables, busiest, err := m.meter.Read(m.dir, maps)
 	if err != nil {
 		return nil, err
 	}
-	look := &Look{Time: at}
+	look := &Look{Time: at, FlowTables: tables, Flows: []Flow{}}
 	if !m.at.IsZero() {
 		look.Seconds = at.Sub(m.at).Seconds()
 	}
 	now := newCounts(traffic)
 	look.setTraffic(traffic)
-	look.setRates(now.since(m.before))
-	look.setFlows(measure)
+	look.setRates(m.before, now)
+	for _, busy := range busiest {
+		look.Flows = append(look.Flows, Flow{busy.Flow, look.rate(0, busy.Corrected)})
+	}
 	m.at, m.before = at, now
 	return look, nil
 }

@@ -4,53 +4,25 @@ package top
 
 import (
 	"replypath/loader/counters"
-	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/metrics"
 )
 
-// kind is what a counter counts.
-type kind int
-
-const (
-	asymmetricPackets kind = iota
-	correctedPackets
-	correctedBytes
-	uncorrectedPackets
-)
-
-// counter names one of the programs' counters.
-type counter struct {
-	metrics.Pair
-	kind   kind
-	reason string // of uncorrectedPackets
+// counts are what had been counted at a look.
+type counts struct {
+	pairs       map[metrics.Pair]metrics.PairCounters
+	uncorrected map[metrics.Uncorrected]uint64 // by pair and reason
 }
-
-type counts map[counter]uint64
 
 func newCounts(traffic *status.Traffic) counts {
-	c := make(counts)
+	c := counts{make(map[metrics.Pair]metrics.PairCounters), make(map[metrics.Uncorrected]uint64)}
 	for _, p := range traffic.Pairs {
-		c[counter{Pair: p.Pair, kind: asymmetricPackets}] = p.AsymmetricPackets
-		c[counter{Pair: p.Pair, kind: correctedPackets}] = p.CorrectedPackets
-		c[counter{Pair: p.Pair, kind: correctedBytes}] = p.CorrectedBytes
+		c.pairs[p.Pair] = p
 	}
 	for _, u := range traffic.Uncorrected {
-		c[counter{Pair: u.Pair, kind: uncorrectedPackets, reason: u.Reason}] = u.Packets
+		c.uncorrected[metrics.Uncorrected{Pair: u.Pair, Reason: u.Reason}] = u.Packets
 	}
 	return c
-}
-
-// since returns by how much the counters grew. Of one that began anew, with the
-// maps or with an interface's id, that is not known: 0.
-func (c counts) since(before counts) counts {
-	grown := make(counts, len(c))
-	for name, count := range c {
-		if earlier := before[name]; count > earlier {
-			grown[name] = count - earlier
-		}
-	}
-	return grown
 }
 
 // setTraffic fills in the interfaces and the total, without rates.
@@ -76,69 +48,45 @@ func newAsymmetry() Asymmetry {
 
 // setRates adds what was counted since the look before to the interfaces and to
 // the total.
-func (l *Look) setRates(grown counts) {
-	for name, count := range grown {
-		rate := l.rate(count)
-		l.Total.add(name, rate)
-		for i := range l.Interfaces {
-			l.Interfaces[i].add(name, rate)
+func (l *Look) setRates(before, now counts) {
+	for pair, c := range now.pairs {
+		was := before.pairs[pair]
+		asymmetric := l.rate(was.AsymmetricPackets, c.AsymmetricPackets)
+		corrected := Volume{l.rate(was.CorrectedPackets, c.CorrectedPackets), l.rate(was.CorrectedBytes, c.CorrectedBytes)}
+		l.Total.Packets += asymmetric
+		l.Total.Corrected.add(corrected)
+		for n := range l.Interfaces {
+			i := &l.Interfaces[n]
+			if pair.To == i.Name {
+				i.Packets += asymmetric
+				i.To.add(corrected)
+			}
+			if pair.From == i.Name {
+				i.From.add(corrected)
+			}
+		}
+	}
+	for u, packets := range now.uncorrected {
+		rate := l.rate(before.uncorrected[u], packets)
+		l.Total.Uncorrected[u.Reason] += rate
+		for n := range l.Interfaces {
+			if i := &l.Interfaces[n]; u.To == i.Name {
+				i.Uncorrected[u.Reason] += rate
+			}
 		}
 	}
 }
 
-// rate is 0 while nothing is known of an earlier look.
-func (l *Look) rate(count uint64) float64 {
-	if l.Seconds <= 0 {
+// rate is by how much a counter grew in a second. It is not known, and 0, without an earlier look, and of a counter that began
+// anew, with the maps or with an interface's id.
+func (l *Look) rate(before, now uint64) float64 {
+	if l.Seconds <= 0 || now < before {
 		return 0
 	}
-	return float64(count) / l.Seconds
+	return float64(now-before) / l.Seconds
 }
 
-func (t *Total) add(name counter, rate float64) {
-	t.Corrected.add(name, rate)
-	t.Asymmetry.add(name, rate)
-}
-
-func (i *Interface) add(name counter, rate float64) {
-	if name.To == i.Name {
-		i.To.add(name, rate)
-		i.Asymmetry.add(name, rate)
-	}
-	if name.From == i.Name {
-		i.From.add(name, rate)
-	}
-}
-
-func (v *Volume) add(name counter, rate float64) {
-	switch name.kind {
-	case correctedPackets:
-		v.Packets += rate
-	case correctedBytes:
-		v.Bytes += rate
-	}
-}
-
-func (a *Asymmetry) add(name counter, rate float64) {
-	switch name.kind {
-	case asymmetricPackets:
-		a.Packets += rate
-	case uncorrectedPackets:
-		a.Uncorrected[name.reason] += rate
-	}
-}
-
-// setFlows fills in the flow tables and the busiest flows.
-func (l *Look) setFlows(measure *flows.Measure) {
-	l.FlowTables = []Table{}
-	for _, t := range measure.Tables {
-		l.FlowTables = append(l.FlowTables, Table{Name: t.Name, Flows: t.Flows, Capacity: t.Capacity})
-	}
-	l.Busiest = make(map[flows.Order][]Flow)
-	for _, order := range flows.Orders {
-		busiest := []Flow{}
-		for _, busy := range measure.Busiest[order] {
-			busiest = append(busiest, Flow{busy.Flow, l.rate(busy.Corrected)})
-		}
-		l.Busiest[order] = busiest
-	}
+func (v *Volume) add(other Volume) {
+	v.Packets += other.Packets
+	v.Bytes += other.Bytes
 }

@@ -5,7 +5,6 @@ package top
 import (
 	"testing"
 
-	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/await"
@@ -23,7 +22,7 @@ func looked(seconds float64, before, now *status.Traffic) *Look {
 	now.Interfaces = []status.Interface{{Name: "eth0", Index: 2, Up: true, Attached: true}, {Name: "eth1", Index: 3}}
 	l := &Look{Seconds: seconds}
 	l.setTraffic(now)
-	l.setRates(newCounts(now).since(newCounts(before)))
+	l.setRates(newCounts(before), newCounts(now))
 	return l
 }
 
@@ -40,20 +39,17 @@ func asymmetry(packets, mtu float64) Asymmetry {
 }
 
 func TestRates(t *testing.T) {
-	before := &status.Traffic{Pairs: []metrics.PairCounters{
-		pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50),
-	}}
+	before, now := new(status.Traffic), new(status.Traffic)
+	before.Pairs = []metrics.PairCounters{pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50)}
 	mtu := metrics.Uncorrected{Pair: before.Pairs[0].Pair, Reason: "mtu", Packets: 10}
 	before.Uncorrected = []metrics.Uncorrected{mtu}
 	mtu.Packets = 14
-	now := &status.Traffic{
-		Pairs: []metrics.PairCounters{
-			pair("eth0", "eth1", 124, 110, 11000),
-			pair("eth1", "eth1", 7, 7, 70), // to another next hop of its own
-			pair("", "eth0", 2, 2, 200),    // replypath0; new
-			pair("eth0", "gone", 6, 6, 60),
-		},
-		Uncorrected: []metrics.Uncorrected{mtu},
+	now.Uncorrected = []metrics.Uncorrected{mtu}
+	now.Pairs = []metrics.PairCounters{
+		pair("eth0", "eth1", 124, 110, 11000),
+		pair("eth1", "eth1", 7, 7, 70), // to another next hop of its own
+		pair("", "eth0", 2, 2, 200),    // replypath0; new
+		pair("eth0", "gone", 6, 6, 60),
 	}
 	l := looked(2, before, now)
 	wantRates(t, "to eth0", l.Interfaces[0].To, Volume{1, 100})
@@ -67,15 +63,14 @@ func TestRates(t *testing.T) {
 
 // Nothing is known of counters that began anew, nor of what was before the first look.
 func TestNoRates(t *testing.T) {
-	many, few := &status.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
-		&status.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}
+	many, few := new(status.Traffic), new(status.Traffic)
+	many.Pairs, few.Pairs = []metrics.PairCounters{pair("eth0", "eth1", 9, 9, 9)}, []metrics.PairCounters{pair("eth0", "eth1", 3, 3, 3)}
 	for what, l := range map[string]*Look{
 		"anew": looked(1, many, few), "unchanged": looked(1, many, many), "first": looked(0, new(status.Traffic), many),
 	} {
 		wantRates(t, what, l.Total, Total{Asymmetry: newAsymmetry()})
 	}
-	l := new(Look)
-	l.setFlows(&flows.Measure{Busiest: map[flows.Order][]flows.Busy{flows.ByRate: {{Corrected: 3}}}})
-	wantRates(t, "the flow", l.Busiest[flows.ByRate], []Flow{{Rate: 0}})
-	wantRates(t, "no flow", l.Busiest[flows.ByAge], []Flow{})
+	if rate := new(Look).rate(0, 3); rate != 0 {
+		t.Errorf("a rate of %g without an earlier look", rate)
+	}
 }

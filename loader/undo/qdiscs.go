@@ -15,14 +15,8 @@ type Qdiscs struct {
 	Records *[]pins.QdiscRecord // in the journal
 	Save    func() error        // writes the journal
 	// Host returns who looks for qdiscs and removes them.
-	Host func() QdiscHost
+	Host func() attach.Means
 	Tx   *Tx
-}
-
-// QdiscHost looks for clsact qdiscs and removes them, as an attach.Attacher does.
-type QdiscHost interface {
-	LacksQdisc(attach.Interface) (bool, error)
-	RemoveQdisc(attach.Interface) error
 }
 
 // Expect writes down, where an interface has no clsact qdisc, that one is about to be added.

@@ -33,15 +33,10 @@ type Interface struct {
 	Up bool
 }
 
-// Attacher tells what is attached, as an attach.Attacher does.
-type Attacher interface {
-	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
-}
-
 // Published is what was published last. The zero value is closed.
 type Published struct {
 	// Attacher returns who looks at what is attached.
-	Attacher func() Attacher
+	Attacher func() attach.Means
 
 	reading sync.RWMutex // keeps the datapath of a view open while its maps are read
 	view    atomic.Pointer[View]
@@ -135,18 +130,19 @@ func (p *Published) Unattached() ([]string, error) {
 		return nil, err
 	}
 	defer done()
-	var names []string
-	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
-		if err != nil {
-			return nil, err
-		}
-		if slices.ContainsFunc(hooks, func(h metrics.Hook) bool { return !h.Attached }) {
-			names = append(names, s.Name)
-		}
+	list, err := p.interfaces(v)
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range v.Missing {
-		names = append(names, name+" (no such interface)")
+	var names []string
+	for n, i := range list {
+		isMissing := n >= len(v.Interfaces)
+		switch {
+		case isMissing:
+			names = append(names, i.Name+" (no such interface)")
+		case slices.ContainsFunc(i.Hooks, func(h metrics.Hook) bool { return !h.Attached }):
+			names = append(names, i.Name)
+		}
 	}
 	return names, nil
 }

@@ -85,43 +85,6 @@ func wantHeld(t *testing.T, exits *wire.Exits, c *traffic.Conversation, in, out 
 	}
 }
 
-// lossy is how many segments replication has to lose until a test is through.
-const lossy = 10
-
-// TestNetemLoss has replication lose one packet in ten. What TCP repeats goes the
-// way of what it repeats, and all answers are complete.
-func TestNetemLoss(t *testing.T) {
-	s := newSite(t, ethernet, ethernet)
-	qdisc(t, s.Server, "eth1", "netem", "loss", "10%")
-	for _, f := range traffic.Families {
-		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, traffic.TCP) })
-	}
-	product.On(t, s.Server).Start()
-	for _, f := range traffic.Families {
-		t.Run("with replypath/"+f.String(), func(t *testing.T) {
-			c := s.ask(t, traffic.TCP, s.Replication.Address(f))
-			exits := wire.TapAll(t, s.nics()...)
-			ctx := await.Within(t, 3*await.AnswerTime)
-			asked, before := 0, s.repeated(t)
-			for s.repeated(t)-before < lossy {
-				await.Must(t, c.AskFor(ctx, 10_000))
-				asked++
-			}
-			frames := exits.Want(c.String(), c.Answers(), s.Replication, s.Replication.Peer().MAC)
-			t.Logf("%d answers of 10000 bytes in %d frames by %s, 0 by %s; %d segments were sent again",
-				asked, len(frames), s.Replication.Name, s.Production.Name, s.repeated(t)-before)
-		})
-	}
-}
-
-var retransmitted = regexp.MustCompile(`TcpRetransSegs\s+(\d+)`)
-
-// repeated is how many TCP segments the server has sent again.
-func (s *site) repeated(t *testing.T) int {
-	t.Helper()
-	return number(t, retransmitted, testhost.Shell(t, s.Server, "nstat -asz TcpRetransSegs"))
-}
-
 // number returns what the first group of an expression matches, 0 where nothing does.
 func number(t *testing.T, expression *regexp.Regexp, text string) int {
 	t.Helper()

@@ -76,24 +76,6 @@ func TestVLANTags(t *testing.T) {
 	}
 }
 
-// TestVLANTagInFrame has a VLAN device that leaves the tag in the frames that it shows (reorder_hdr off). Such frames
-// are nobody's: they pass as the kernel sends them, and what comes by the other VLAN is right. So is all once the tags
-// are taken out again.
-func TestVLANTagInFrame(t *testing.T) {
-	s, _ := newTrunk(t)
-	reorder := func(how string) { host.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr "+how) }
-	asRouted := func(t *testing.T, f topology.Family, kind traffic.Kind) {
-		s.wantLost(t, f, kind)
-		s.wantAnswers(t, s.ask(t, kind, s.Production.Address(f)), s.Production)
-	}
-	reorder("off")
-	traffic.EachQuestion(t, "without replypath", asRouted)
-	product.On(t, s.Server).Start()
-	traffic.EachQuestion(t, "with replypath", asRouted)
-	reorder("on")
-	traffic.EachQuestion(t, "with the tags taken out", s.wantRight)
-}
-
 // wantTags wants the answers of each address with the tag of its VLAN, and counts the tags.
 func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Family, kind traffic.Kind, tags map[string]int) {
 	for by, id := range map[*topology.Interface]uint16{s.Production: 5, s.Replication: 6} {

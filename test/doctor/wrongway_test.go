@@ -59,46 +59,6 @@ func TestObservedWrongWay(t *testing.T) {
 	}
 }
 
-// TestObservedWrongWayAsPacketsPass has packets leave while doctor looks, by flows that it cannot see any more.
-func TestObservedWrongWayAsPacketsPass(t *testing.T) {
-	n := newServer(t)
-	f := topology.IPv4
-	p := product.On(t, n.Server.Host)
-	p.Start("--listen", "")
-	p.Expect(0, "mode", "observe")
-	c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = c.Ask(t.Context()) // what is lost is asked again
-			}
-		}
-	}()
-	await.Eventually(t, "packets are counted", func() error {
-		return wantSome(p.Doctor(0).Of("wrong-way", "eth1").With("warning", "replies of eth1 leave by eth0: ", " packets within ", "reason observe"))
-	})
-	close(stop)
-	<-done
-	found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "1 live flows")
-	if want := "replypath mode enforce --pin-dir " + p.PinDir; product.OrEmpty(found.Fix) != want {
-		t.Errorf("fix %q, not %q", product.OrEmpty(found.Fix), want)
-	}
-	p.Expect(0, "flows", "flush")
-	onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
-}
-
-func wantSome(found product.Findings) error {
-	if len(found) == 0 {
-		return os.ErrNotExist
-	}
-	return nil
-}
-
 // TestUncorrectableWrongWay: eth1 enforces a gateway, and has none. doctor names the reason for as long as it holds; the
 // packets that it counted stay counted.
 func TestUncorrectableWrongWay(t *testing.T) {

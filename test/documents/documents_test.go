@@ -3,7 +3,6 @@
 package documents
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -127,17 +126,6 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestFencesHaveLanguages: without one nobody checks what is in the block.
-func TestFencesHaveLanguages(t *testing.T) {
-	for _, page := range pages(t) {
-		for _, fence := range page.Fences() {
-			if fence.Language == "" {
-				t.Errorf("%s: a code block without a language: fence it as sh, console, text, yaml or another", page.At(fence.Line))
-			}
-		}
-	}
-}
-
 // othersFile is a comment that says that a YAML text is of another program.
 var othersFile = regexp.MustCompile(`#.*\b([\w.-]+\.ya?ml)`)
 
@@ -225,45 +213,5 @@ func TestTargets(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-func TestSlug(t *testing.T) {
-	for heading, want := range map[string]string{
-		"Boot, reload, restart: packages":        "boot-reload-restart-packages",
-		"Reasons of replypath_flows":             "reasons-of-replypath_flows",
-		"What this host starts fails (in vain)?": "what-this-host-starts-fails-in-vain",
-		"4. Try over SSH":                        "4-try-over-ssh",
-	} {
-		if got := Slug(heading); got != want {
-			t.Errorf("%q has the anchor %q, not %q", heading, got, want)
-		}
-	}
-}
-
-// TestParts: a page is read as a reader reads it.
-func TestParts(t *testing.T) {
-	page := Parse("docs/x.md", []byte("# A `b` [c](d.md#e)\n\n"+
-		"| key | what |\n|---|---|\n| `mode` | two words |\n\n"+
-		"```sh\nip netns exec a replypath run --x \"y z\" | cat # why\n```\n\n"+
-		"```console\n# replypath status\nreplypath  eth1, here\n```\n\n    replypath flows\n\nSee `replypath top`, `replypath eth1, by` and `make a B=c`.\n"))
-	if got := page.Headings()[0].Text; got != "A b c" {
-		t.Errorf("heading %q", got)
-	}
-	if got := page.Links(); len(got) != 1 || got[0] != (Piece{1, "d.md#e"}) {
-		t.Errorf("links %v", got)
-	}
-	table := page.Tables()[0]
-	if cell := table.Rows[0][0]; !slices.Equal(table.Header, []string{"key", "what"}) || cell.Names[0] != "mode" || cell.Line != 5 {
-		t.Errorf("table %v", table)
-	}
-	commands, err := page.Commands("replypath")
-	want := [][]string{{"replypath", "run", "--x", "y z"}, {"replypath", "status"}, {"replypath", "flows"}, {"replypath", "top"}}
-	equal := func(c Command, args []string) bool { return slices.Equal(c.Args, args) }
-	if !slices.EqualFunc(commands, want, equal) || err != nil {
-		t.Errorf("commands %v, %v", commands, err)
-	}
-	if wrong, err := Parse("x.md", []byte("`replypath top (`")).Commands("replypath"); wrong != nil || err == nil || errors.Unwrap(err) != nil {
-		t.Errorf("no shell text: %v, %v", wrong, err)
 	}
 }

@@ -3,6 +3,7 @@
 package fakehost
 
 import (
+	"slices"
 	"time"
 
 	"replypath/loader/flows"
@@ -16,13 +17,14 @@ const DetachedDir = "detached"
 // Monitor looks at a host that always does the same.
 type Monitor struct {
 	dir   string
+	order flows.Order
 	limit int
 	looks int
 }
 
 // OpenTop is top.Open.
-func OpenTop(dir string, limit int) (*Monitor, error) {
-	m := &Monitor{dir: dir, limit: limit}
+func OpenTop(dir string, order flows.Order, limit int) (*Monitor, error) {
+	m := &Monitor{dir: dir, order: order, limit: limit}
 	if dir == DetachedDir {
 		return m, nil
 	}
@@ -39,9 +41,10 @@ func (m *Monitor) Look() (*top.Look, error) {
 	if m.looks == 1 {
 		look.Seconds = 0
 	}
-	for order, list := range look.Busiest {
-		look.Busiest[order] = list[:min(len(list), m.limit)]
+	if m.order == flows.ByAge {
+		slices.Reverse(look.Flows)
 	}
+	look.Flows = look.Flows[:min(len(look.Flows), m.limit)]
 	return look, nil
 }
 
@@ -70,12 +73,10 @@ func FirstLook() *top.Look {
 			{Name: "eth2", Index: 4, Mode: "observe", Asymmetry: none},
 		},
 		Total: top.Total{Corrected: corrected, Asymmetry: some},
-		FlowTables: []top.Table{
+		FlowTables: []flows.TableUsage{
 			{Name: "half_open", Flows: 0, Capacity: 65536}, {Name: "established", Flows: 1, Capacity: 262144},
 			{Name: "connectionless", Flows: 1, Capacity: 131072},
 		},
-		Busiest: map[flows.Order][]top.Flow{
-			flows.ByRate: {busy, young}, flows.ByCorrected: {busy, young}, flows.ByAge: {young, busy},
-		},
+		Flows: []top.Flow{busy, young},
 	}
 }

@@ -4,7 +4,6 @@ package faults
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -69,60 +68,6 @@ func (b *bed) wantGivenUp() {
 		}
 		return fmt.Errorf("%s, in the status %s, changes %+v", state, b.gatewayState(), changes)
 	})
-}
-
-// departures are how a daemon goes before detach has taken everything away, and how it has attached.
-var departures = map[string]struct {
-	args  []string
-	leave func(*bed, *product.Daemon)
-}{
-	"stopped":           {mechanisms["usual"], func(b *bed, _ *product.Daemon) { b.product.Expect(0, "detach", "--stop") }},
-	"killed, by clsact": {mechanisms["clsact"], func(b *bed, d *product.Daemon) { d.Kill(); b.product.Detach() }},
-}
-
-// TestDetachWhileBridged takes everything away while the fallback route carries replies: the host is what the fault
-// makes of one without replypath, and once it is over what it was before.
-func TestDetachWhileBridged(t *testing.T) {
-	t.Parallel()
-	without := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		return f.holds || f.name == "eth0 deleted" // in which case there is another eth0 afterwards
-	})
-	for name, departure := range departures {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			each(t, without, func(t *testing.T, fault fault, f topology.Family) {
-				t.Parallel()
-				b := newBed(t, f, anySource)
-				b.detachDuring(fault, departure.args, departure.leave)
-			})
-		})
-	}
-}
-
-func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *product.Daemon)) {
-	b.Helper()
-	look := func() host.Snapshot { return host.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1") }
-	fault.begin(b)
-	during := look()
-	failed := b.reach(traffic.TCP)
-	fault.end(b)
-	b.Eventually("the host reaches the client", func() error { return b.reach(traffic.TCP) })
-	after := look() // eth0 may have lost and got back what is its own
-
-	d := b.start(args...)
-	b.begin(fault)
-	b.ask(b.conversation(traffic.TCP))
-	b.wantShown(fault, true)
-	leave(b, d)
-	b.wantSnapshot(during)
-	if err := b.reach(traffic.TCP); fmt.Sprint(err) != fmt.Sprint(failed) {
-		b.Errorf("what the host starts: %v, without replypath %v", err, failed)
-	}
-	fault.end(b)
-	b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
-	b.wantSnapshot(after)
-	b.Logf("%s: %d outputs and sysctls compared during it, %d after it, what the host starts: %v",
-		fault.name, len(during), len(after), failed)
 }
 
 // TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything away before the kernel has given

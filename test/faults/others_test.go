@@ -321,34 +321,6 @@ func TestFallbackIsPutBack(t *testing.T) {
 	b.ask(b.conversation(traffic.TCP))
 }
 
-// TestFallbackReload switches it off and on again: nothing of it is left in between.
-func TestFallbackReload(t *testing.T) {
-	b := newBed(t, topology.IPv4, anySource)
-	before := host.TakeSnapshot(t, b.net.Server.Host)
-	config := product.WriteConfig(t, "")
-	d := b.start("--config", config)
-	reloads := []string{"fallback_route: false\n", "fallback_route: true\n", "mode: observe\n"}
-	for _, text := range reloads {
-		b.reload(d, config, text)
-		links := host.Shell(t, b.net.Server.Host, "ip -o link")
-		on := text == "fallback_route: true\n"
-		if strings.Contains(links, "replypath0") != on {
-			t.Errorf("%s: links\n%s", text, links)
-		}
-		now := withoutPrograms(host.TakeSnapshot(t, b.net.Server.Host))
-		if diff := withoutPrograms(before).Diff(now); !on && diff != "" {
-			t.Errorf("%s: the host is not what it was:\n%s", text, diff)
-		}
-	}
-	t.Logf("%d reloads: the device is there once, without it 0 differences to the host of before", len(reloads))
-}
-
-// withoutPrograms leaves out what the programs on the NICs change in a snapshot.
-func withoutPrograms(s host.Snapshot) host.Snapshot {
-	delete(s, "bpftool net show")
-	return s
-}
-
 // mechanisms are the arguments by which the programs are attached: as usual, which is by
 // TCX where the kernel has it, and by clsact.
 var mechanisms = map[string][]string{"usual": nil, "clsact": {"--mechanism", "clsact"}}

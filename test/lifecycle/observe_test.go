@@ -17,7 +17,6 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
-	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	testwire "replypath/test/wire"
@@ -257,70 +256,6 @@ func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
 	wantTCP(t, n, true)
 	for _, f := range n.Families() {
 		await.Must(t, n.Server.AddRoute(topology.Route{Via: n.Server.Eth0.Gateway(f)}))
-	}
-}
-
-// TestObservedInterface enforces one interface and only observes the other: of that one nothing is changed, of the
-// other all is.
-func TestObservedInterface(t *testing.T) {
-	for _, observed := range []string{"eth1", "eth0"} {
-		if short.Run(t) && observed == "eth0" {
-			break
-		}
-		t.Run(observed, func(t *testing.T) {
-			n, p, gateways := newTouchable(t)
-			eth0, eth1, other := "mode: enforce", gateways, "eth0"
-			if observed == "eth0" {
-				eth0, other = "mode: observe", "eth1"
-			} else {
-				eth1 += ", mode: observe"
-			}
-			mentions := func(of string) func(string) bool {
-				return func(line string) bool { return strings.Contains(line, of) }
-			}
-			before := snapshot(t, n)
-			d := p.Start("--config", withEth1(t, eth0, eth1))
-			s := p.Status()
-			changed, would := objects(s.HostChanges), objects(s.WouldChange)
-			if slices.ContainsFunc(changed, mentions(observed)) || !slices.ContainsFunc(changed, mentions(other)) {
-				t.Errorf("%s only observes, and changed are %q", observed, changed)
-			}
-			if !slices.ContainsFunc(would, mentions(observed)) || slices.ContainsFunc(would, mentions(other+".")) {
-				t.Errorf("%s only observes, and enforcing would change %q", observed, would)
-			}
-			after := snapshot(t, n)
-			for what, value := range before {
-				if strings.HasPrefix(what, "/proc/sys/") && strings.Contains(what, "/"+observed+"/") && after[what] != value {
-					t.Errorf("%s was %q and is %q", what, value, after[what])
-				}
-			}
-			wantModes(t, s, map[string]string{observed: "observe", other: "enforce"})
-			p.Expect(0, "mode", "enforce")
-			await.Eventually(t, "what would change is changed", func() error {
-				all := slices.Sorted(slices.Values(slices.Concat(changed, would)))
-				if got := objects(p.Status().HostChanges); !slices.Equal(got, all) {
-					return fmt.Errorf("changed are %q, not %q", got, all)
-				}
-				return nil
-			})
-			if s := p.Status(); len(s.WouldChange) > 0 {
-				t.Errorf("with all enforced, enforcing would change %+v", s.WouldChange)
-			} else {
-				wantModes(t, s, map[string]string{observed: "enforce", other: "enforce"})
-			}
-			d.Kill()
-			p.Detach()
-			await.Same(t, "the host after detach", before, snapshot(t, n))
-		})
-	}
-}
-
-func wantModes(t *testing.T, s *product.Status, want map[string]string) {
-	t.Helper()
-	for name, mode := range want {
-		if i := s.Interface(name); i == nil || i.Mode != mode {
-			t.Errorf("%s: %+v, want mode %s", name, i, mode)
-		}
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -143,46 +142,4 @@ func TestBadConfiguration(t *testing.T) {
 	}
 	wantOneLine(t, p.Expect(2, "run", "--interface", "eth0:1"), "eth0:1")
 	p.Expect(3, "status")
-}
-
-// contradictions are configurations that contradict a host with a tun device.
-var contradictions = []struct{ name, text, says string }{
-	{
-		"last-hop without an Ethernet header",
-		"interfaces:\n- name: \"eth*\"\n- name: tun0\n  next_hop: last-hop\n",
-		":4: interfaces[1].next_hop: interface tun0 has no ethernet header",
-	},
-	{
-		"globs that match the same interface",
-		"interfaces:\n- name: \"eth*\"\n  mode: observe\n- name: \"?th1\"\n",
-		`:4: interfaces[1].mode: "?th1" contradicts "eth*" on line 2, as both match interface eth1`,
-	},
-}
-
-// TestContradiction: what cannot be followed is refused with file, line and key
-// before anything is attached, and by a running daemon with nothing changed.
-func TestContradiction(t *testing.T) {
-	n, p := newServer(t)
-	host.Shell(t, n.Server.Host, "ip tuntap add dev tun0 mode tun; ip address add 10.99.0.1/24 dev tun0; ip link set tun0 up")
-	config := product.WriteConfig(t, "")
-	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0")
-	for _, c := range contradictions {
-		rewrite(t, config, c.text)
-		for _, command := range []string{"check", "run"} {
-			wantOneLine(t, p.Expect(2, command, "--config", config), config+c.says)
-		}
-	}
-	await.Same(t, "what a refused start leaves", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1", "tun0"))
-
-	rewrite(t, config, "interfaces: [{name: 'eth*'}]\n")
-	d := p.Start("--config", config)
-	for _, c := range contradictions {
-		rewrite(t, config, c.text)
-		d.Reload()
-		d.WaitLog(1, "level=ERROR", strings.ReplaceAll(config+c.says, `"`, `\"`))
-		if said := product.OrEmpty(p.Status().Config.Error); !strings.Contains(said, c.says) {
-			t.Errorf("%s: the status says %q", c.name, said)
-		}
-		wantTCP(t, n, true)
-	}
 }

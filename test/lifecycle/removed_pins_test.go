@@ -135,24 +135,6 @@ func wantPinsBack(t *testing.T, p *testproduct.Product, d *testproduct.Daemon, l
 	p.Expect(0, "status")
 }
 
-// TestRunWhilePinsAreRemoved removes the directory of a live daemon, and starts another at once, with the same pins and with
-// others: it is refused, and the first one works on.
-func TestRunWhilePinsAreRemoved(t *testing.T) {
-	n, p := newServer(t)
-	second := secondTo(t, p)
-	d := p.Start()
-	for _, product := range []*testproduct.Product{p, second} {
-		wantPinsBack(t, p, d, madeAgain, func() {
-			await.Must(t, removeAll(p.PinDir))
-			wantOneLine(t, product.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
-		})
-		wantAll(t, n, true)
-	}
-	if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
-		t.Errorf("the second pin directory is left: %v", err)
-	}
-}
-
 // TestBPFFSUnmounted unmounts the BPF file system of a live daemon: that is an error in the log, with the remedy, replies
 // are still corrected, and once there is one again so are the pins.
 func TestBPFFSUnmounted(t *testing.T) {

@@ -22,10 +22,13 @@ import (
 )
 
 const (
-	module  = "replypath"
-	product = module + "/test/product" // runs the program
-	waits   = module + "/test/fleet"   // for ansible, minutes: in a full run it begins first
+	module   = "replypath"
+	product  = module + "/test/product" // runs the program
+	programs = module + "/bpf"          // computes for a minute, and judges no pause
 )
+
+// slow are packages whose few tests take long, the longest first: they begin before all others.
+var slow = []string{module + "/test/fleet", module + "/test/floods", module + "/test/managers", module + "/test/soak"}
 
 // modules have tests of their own and are built with other libraries. Only a full run builds them.
 var modules = []string{"deploy/helm", "packaging/grafana"}
@@ -37,10 +40,19 @@ type job struct {
 	packages []string // import paths
 	tests    []string // those that are run, all where it is empty
 	skip     []string // those that are not
-	busy     bool     // it computes all the time
+	when     when
 }
 
-// jobs are those with most to do first.
+// when is what a job runs beside.
+type when int
+
+const (
+	inLane   when = iota
+	before        // it computes all the time: pauses are judged in what follows
+	anywhere      // it takes what the others leave of the processors, from the first to the last
+)
+
+// jobs are those that take longest first.
 func (o *options) jobs(ctx context.Context) ([]*job, error) {
 	beds, others, err := packages(ctx)
 	if err != nil {
@@ -62,11 +74,12 @@ func (o *options) jobs(ctx context.Context) ([]*job, error) {
 			jobs = append(jobs, &job{packages: []string{pkg}})
 		}
 	}
-	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(len(quick[b.packages[0]]), len(quick[a.packages[0]])) })
-	if i := slices.IndexFunc(jobs, func(j *job) bool { return j.packages[0] == waits }); !o.quick && i > 0 {
-		jobs = slices.Insert(slices.Delete(slices.Clone(jobs), i, i+1), 0, jobs[i])
-	}
-	jobs = append(jobs, &job{packages: others, busy: true})
+	slices.SortStableFunc(jobs, func(a, b *job) int {
+		x, y := a.packages[0], b.packages[0]
+		return cmp.Or(cmp.Compare(turn(x), turn(y)), cmp.Compare(len(quick[y]), len(quick[x])))
+	})
+	others = slices.DeleteFunc(others, func(pkg string) bool { return pkg == programs })
+	jobs = append(jobs, &job{packages: []string{programs}, when: anywhere}, &job{packages: others, when: before})
 	if o.quick {
 		return jobs, nil
 	}
@@ -77,6 +90,14 @@ func (o *options) jobs(ctx context.Context) ([]*job, error) {
 		return jobs, nil
 	}
 	return o.leaveOut(jobs)
+}
+
+// turn is the place of a package among those that begin first, the last one for all others.
+func turn(pkg string) int {
+	if i := slices.Index(slow, pkg); i >= 0 {
+		return i
+	}
+	return len(slow)
 }
 
 // mostTests of a package run one after the other: those of more are dealt out to several jobs.
@@ -179,6 +200,9 @@ func (j *job) arguments(o *options) []string {
 	args := []string{"test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout=" + o.timeout.String()}
 	if o.quick {
 		args = append(args, "-short")
+	}
+	if j.when == anywhere {
+		args = append(args, "-exec=nice -n 5")
 	}
 	if len(j.tests) > 0 {
 		args = append(args, "-run="+pattern(j.tests))

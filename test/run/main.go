@@ -70,18 +70,19 @@ func (o *options) run(ctx context.Context) (passed bool, err error) {
 		return false, err
 	}
 	r := newReport(os.Stdout, o.logs, o.quick)
-	// What computes all the time goes first: pauses are judged in what follows.
-	for _, busy := range []bool{true, false} {
-		var lanes errgroup.Group
+	run := func(when when) *errgroup.Group {
+		lanes := new(errgroup.Group)
 		lanes.SetLimit(o.lanes)
 		for _, j := range jobs {
-			if j.busy == busy {
+			if j.when == when {
 				lanes.Go(func() error { return j.run(ctx, o, r) })
 			}
 		}
-		err = errors.Join(err, lanes.Wait())
+		return lanes
 	}
-	err = errors.Join(err, ctx.Err())
+	beside := run(anywhere)
+	err = run(before).Wait()
+	err = errors.Join(err, run(inLane).Wait(), beside.Wait(), ctx.Err())
 	passed = r.end(jobs)
 	if err == nil && passed && o.quick {
 		err = r.noteShown(jobs)

@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,29 +97,5 @@ func TestShown(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(r.logs, "quick_test_x.log")); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestPattern: a test is run with all below it, and a subtest alone.
-func TestPattern(t *testing.T) {
-	names := whole([]string{"TestB/ipv6", "TestA/x", "TestA", "TestB/ipv4", "TestA"})
-	if got, want := pattern(names), "^TestA$|^TestB$/^ipv4$|^TestB$/^ipv6$"; got != want {
-		t.Errorf("%s, not %s", got, want)
-	}
-}
-
-// TestParts: the tests of a large package are dealt out, and subtests of one test stay together.
-func TestParts(t *testing.T) {
-	var names []string
-	for n := range mostTests {
-		names = append(names, fmt.Sprintf("TestA%02d", n))
-	}
-	names = append(names, "TestB/x", "TestB/y")
-	jobs := parts("replypath/test/x", names)
-	if len(jobs) != 2 || jobs[0].part != " 1/2" || len(jobs[0].tests) != mostTests/2+2 || len(jobs[1].tests) != mostTests/2 {
-		t.Errorf("%+v, %+v", jobs[0], jobs[1])
-	}
-	if none := parts("replypath/test/x", nil); len(none) != 0 {
-		t.Errorf("%+v", none)
 	}
 }

@@ -348,20 +348,3 @@ func internetChecksum(data []byte) uint16 {
 	}
 	return ^uint16(sum)
 }
-
-// wantErrors has one of the routers bring packets that are answered with errors, and wants these by an exit.
-func (r routers) wantErrors(t *testing.T, router int, by exit) {
-	t.Helper()
-	injector := traffic.NewInjector(t, r.Inside[router])
-	// Every router brings somebody else's.
-	from := addresses(fmt.Sprintf("10.9.0.%d", 101+router), fmt.Sprintf("2001:db8:9::%d", 101+router))
-	for _, f := range traffic.Families {
-		for _, p := range answeredWithErrors[:2] { // without a second for the others
-			exits := wire.TapAll(t, r.nics...)
-			injector.Send(p.frame(r.Inside[router].MAC, r.Server.Eth1.MAC, from[f], r.Server.Eth1.Address(f))...)
-			answer := topology.All(p.answer(f), topology.To(from[f]))
-			wait(t, exits.At(by.by), topology.All(answer, topology.Going(topology.Received)))
-			by.want(exits, p.name, answer)
-		}
-	}
-}

@@ -15,7 +15,6 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -137,59 +136,6 @@ func TestFragmentsOfTheHost(t *testing.T) {
 	if got := countedBy(p); got != (counted{}) {
 		t.Errorf("counted %+v", got)
 	}
-}
-
-// TestFragmentsOfSeveralRouters has several routers of one NIC bring datagrams in fragments: each answer goes back
-// through its own, in one piece, where the kernel alone would send it by eth0, or by eth1 to the first of them. So do
-// errors. Where the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
-func TestFragmentsOfSeveralRouters(t *testing.T) {
-	for routed, nextHops := range map[string][]string{"eth0": {"auto", "gateway", "last-hop"}, "eth1": {"auto", "last-hop"}} {
-		t.Run("default route by "+routed, func(t *testing.T) {
-			r, alone := newSeveralRouters(t, routed)
-			promptErrors(t, r.Server.Host)
-			ask := func(t *testing.T, want func(router int) exit) {
-				for i := range r.At {
-					r.bring(t, i)
-					for _, f := range traffic.Families {
-						for _, kind := range datagramKinds {
-							c := traffic.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
-							exits := wire.TapAll(t, r.nics...)
-							await.Must(t, c.AskFor(await.Within(t, await.AnswerTime), largeDatagram))
-							want(i).want(exits, c.String(), answersOf(c))
-						}
-					}
-					r.wantErrors(t, i, want(i))
-				}
-			}
-			ask(t, func(int) exit { return alone })
-			config := product.WriteConfig(t, "")
-			d := product.On(t, r.Server.Host).Start("--config", config)
-			for _, nextHop := range nextHops {
-				reload(t, d, config, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, next_hop: %s}]\n", nextHop))
-				t.Run(nextHop, func(t *testing.T) { ask(t, func(router int) exit { return r.to(r.Inside[router].MAC) }) })
-			}
-		})
-	}
-}
-
-// newSeveralRouters has all routers of eth1 stand in routes, and the default route of
-// the server lead by one of its NICs. It returns how the kernel alone sends answers.
-func newSeveralRouters(t *testing.T, routed string) (r routers, alone exit) {
-	t.Helper()
-	r = newRouters(t)
-	alone = exit{r.nics, r.Server.Eth0, r.Server.Eth0.Peer().MAC}
-	metric := 5000
-	if routed == "eth1" {
-		metric = 1
-		alone = r.to(r.Inside[0].MAC)
-		host.Shell(t, r.Server.Host, "ip -4 route del default dev eth0; ip -6 route del default dev eth0")
-	}
-	for i := range r.At {
-		host.Shell(t, r.Server.Host, fmt.Sprintf(`
-			ip -4 route add default via 192.168.1.%[1]d metric %[2]d
-			ip -6 route add default via 2001:db8:1::%[1]d metric %[2]d`, i+1, metric+i))
-	}
-	return r, alone
 }
 
 // piece is a part of a datagram, as a fragment brings it.

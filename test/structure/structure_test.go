@@ -153,31 +153,6 @@ func product(t *testing.T) []*Package {
 	return measured
 }
 
-// TestLargestCycle: two cycles that share a file are one.
-func TestLargestCycle(t *testing.T) {
-	to := func(files ...string) map[string]bool {
-		set := make(map[string]bool)
-		for _, f := range files {
-			set[f] = true
-		}
-		return set
-	}
-	for name, test := range map[string]struct {
-		refs map[string]map[string]bool
-		want int
-	}{
-		"none":              {map[string]map[string]bool{"a": to("b"), "b": to("c"), "c": to()}, 0},
-		"of two":            {map[string]map[string]bool{"a": to("b"), "b": to("a", "c"), "c": to()}, 2},
-		"two that touch":    {map[string]map[string]bool{"a": to("b"), "b": to("a", "c"), "c": to("b")}, 3},
-		"two side by side":  {map[string]map[string]bool{"a": to("b"), "b": to("a"), "c": to("d"), "d": to("e"), "e": to("c")}, 3},
-		"a tail is no part": {map[string]map[string]bool{"t": to("a"), "a": to("b"), "b": to("a")}, 2},
-	} {
-		if got := largestCycle(test.refs); got != test.want {
-			t.Errorf("%s: %d, not %d", name, got, test.want)
-		}
-	}
-}
-
 // TestNetlinkHasATimeLimit: whoever asks the kernel does so by a socket that does not wait for ever.
 func TestNetlinkHasATimeLimit(t *testing.T) {
 	grep := exec.CommandContext(t.Context(), "grep", "-rlF", "--include=*.go", "--exclude=*_test.go", "netlink.NewHandle(", "loader", "cmd", "metrics")

@@ -111,19 +111,6 @@ func useEverything(t *testing.T, observer *Host) error {
 	return err
 }
 
-func TestFailedConstructionLeavesNothing(t *testing.T) {
-	needRoot(t)
-	before := openFiles(t)
-	if _, err := NewTwoNIC(t.Context(), TwoNICOptions{ReplicationMTU: 1 << 20}); err == nil {
-		t.Fatal("an MTU of 1 MiB was accepted")
-	}
-	for fd, target := range openFiles(t) {
-		if before[fd] != target {
-			t.Errorf("descriptor %s was left open: %s", fd, target)
-		}
-	}
-}
-
 const (
 	childVariable = "TOPOLOGY_TEST_CHILD"
 	// observerFD is where the child finds the observer's namespace.

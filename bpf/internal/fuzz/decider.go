@@ -86,7 +86,7 @@ func (x *run) moveOwn(device int) error {
 func (x *run) forgetRefused() error {
 	clear(x.m.Foreign)
 	clear(x.m.Refused)
-	return errors.Join(x.d.ForgetMarks(), x.d.ForgetAdmitted())
+	return errors.Join(x.d.ForgetMarks(), x.d.ForgetSources())
 }
 
 // moveNetwork has the on-link peer's network be at a device; `devices`: at none.

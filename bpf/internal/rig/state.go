@@ -289,7 +289,7 @@ func (d *Datapath) Clear() error {
 		d.SetExclusions(),
 		put(d.ModeByHand, uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
-		d.ForgetAdmitted(),
+		d.ForgetSources(),
 		d.ForgetHandover(),
 		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
 		d.ForgetFragments(),
@@ -339,8 +339,8 @@ func zero[V any](m *ebpf.Map, used func(V) bool) error {
 	return err
 }
 
-// ForgetAdmitted has the programs ask about the next packet's own address, whose settings may be others by now.
-func (d *Datapath) ForgetAdmitted() error { return zeroBytes(d.Scratch) }
+// ForgetSources has the programs ask again which interface has a source.
+func (d *Datapath) ForgetSources() error { return zeroBytes(d.Scratch) }
 
 // ForgetHandover has nothing be on its way to a target.
 func (d *Datapath) ForgetHandover() error { return zeroBytes(d.Handovers) }

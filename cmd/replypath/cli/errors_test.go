@@ -20,7 +20,7 @@ func TestPrintable(t *testing.T) {
 		var out bytes.Buffer
 		var table output.Page
 		Report(&out, errors.New(text))
-		table.Table([]string{"NAME"}, [][]string{{text}})
+		output.AddTable(&table, []output.Field[string]{output.NewField("NAME", 0, func(s *string) string { return *s })}, []string{text})
 		if out.String() != "replypath: "+want+"\n" || !strings.HasSuffix(table.String(), "\n"+want+"\n") {
 			t.Errorf("%q is shown as %q and %q", text, out.String(), table.String())
 		}

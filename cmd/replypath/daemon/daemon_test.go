@@ -333,18 +333,6 @@ func TestRunWithRelativePath(t *testing.T) {
 	}
 }
 
-func TestRunEndsWithContext(t *testing.T) {
-	host := fakeHost()
-	path := &fakeDatapath{errSet: make(chan error, 100)}
-	host.Start = func(loader.Options) (Datapath, error) { return path, nil }
-	ctx, cancel := context.WithCancel(t.Context())
-	host.Notify = func(string) error { cancel(); return nil }
-	var stderr lockedBuffer
-	if code := run(ctx, []string{"run", "--config", writeConfig(t, ""), "--listen", ""}, nil, &stderr, host); code != cli.ExitDone {
-		t.Errorf("exit code %d: %s", code, stderr.String())
-	}
-}
-
 // TestEndBeforeReload: of a reload and an end that both came while the daemon was starting, only the end is obeyed.
 func TestEndBeforeReload(t *testing.T) {
 	host := fakeHost()
@@ -413,44 +401,6 @@ func TestRunFails(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	r.wantLog("replypath: netlink is gone: replies are still corrected on eth0, eth1: start replypath run again\n")
-}
-
-func TestReload(t *testing.T) {
-	path := writeConfig(t, "mode: observe\n")
-	r := startDaemon(t, "--config", path, "--listen", "")
-	rewriteConfig(t, path, "mode: enforce\nscope: all\nlog: {format: json}\n")
-	r.reload()
-	r.wantLog(`"msg":"configuration reloaded"`)
-	if len(r.path.reloaded) != 1 || r.path.reloaded[0].Scope != config.ScopeAll || r.path.reloaded[0].Metrics.Listen != "" {
-		t.Errorf("reloaded %+v", r.path.reloaded)
-	}
-	rewriteConfig(t, path, "mode: enforce\nlog: {level: info}\n")
-	r.reload()
-	r.end()
-}
-
-func TestReloadRefused(t *testing.T) {
-	path := writeConfig(t, "mode: observe\n")
-	r := startDaemon(t, "--config", path, "--listen", "")
-
-	rewriteConfig(t, path, "mode: 1\n")
-	r.reload()
-	want := path + ":1: mode: 1 is not one of enforce, observe"
-	r.wantLog(want)
-
-	await.Must(t, os.Remove(path))
-	r.reload()
-	r.wantLog(path + ": there is no such file")
-
-	rewriteConfig(t, path, "mode: enforce\n")
-	r.path.refusal = errors.New("no memory")
-	r.reload()
-	r.wantLog("no memory")
-
-	if len(r.path.reported) != 3 || r.path.reported[0].Error() != want {
-		t.Errorf("reported %v", r.path.reported)
-	}
-	r.end()
 }
 
 // A default file that goes away must not turn into the defaults.

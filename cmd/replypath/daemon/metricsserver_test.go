@@ -14,19 +14,6 @@ import (
 	"replypath/test/await"
 )
 
-// A reload moves the server to another address.
-func TestMetricsMove(t *testing.T) {
-	path := writeConfig(t, "metrics: {listen: \"\"}\n")
-	r := startDaemon(t, "--config", path)
-	if log := r.stderr.String(); strings.Contains(log, "serving metrics") {
-		t.Errorf("metrics are served:\n%s", log)
-	}
-	rewriteConfig(t, path, "metrics: {listen: \"127.0.0.1:0\"}\n")
-	r.reload()
-	r.wantLog("serving metrics")
-	r.end()
-}
-
 // badWebConfig is what is said of a web configuration that is not there, by its line.
 func badWebConfig(path string, line int, web string) string {
 	return fmt.Sprintf(`%s:%d: metrics.web_config_file: web configuration %s: no such file or directory: `+
@@ -84,15 +71,6 @@ func TestReloadBadWebConfig(t *testing.T) {
 	if len(r.path.reloaded) != 1 || len(r.path.reported) != 1 {
 		t.Errorf("once it is there: reloaded %+v, reported %v", r.path.reloaded, r.path.reported)
 	}
-	r.end()
-}
-
-// What is not served needs no web configuration, in a reload as at the start.
-func TestReloadWithoutMetrics(t *testing.T) {
-	path := writeConfig(t, "metrics: {web_config_file: /there/is/no/such/file}\n")
-	r := startDaemon(t, "--config", path, "--listen", "")
-	r.reload()
-	r.wantLog("configuration reloaded")
 	r.end()
 }
 

@@ -16,17 +16,6 @@ import (
 	"replypath/test/await"
 )
 
-func TestDaemonSignals(t *testing.T) {
-	reload, end, stop := daemonSignals()
-	defer stop()
-	for want, from := range map[unix.Signal]<-chan os.Signal{unix.SIGHUP: reload, unix.SIGTERM: end, unix.SIGINT: end} {
-		await.Must(t, unix.Kill(unix.Getpid(), want))
-		if got := receive(t, from); got != want {
-			t.Errorf("got %v, not %v", got, want)
-		}
-	}
-}
-
 // TestManyHangups: however many reloads wait, the end is told, and they become one.
 func TestManyHangups(t *testing.T) {
 	reload, end, stop := daemonSignals()
@@ -64,12 +53,5 @@ func TestNotifySystemd(t *testing.T) {
 	await.Must(t, err)
 	if got := string(message[:n]); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
 		t.Errorf("the service manager is told %q", got)
-	}
-}
-
-func TestNoServiceManager(t *testing.T) {
-	t.Setenv("NOTIFY_SOCKET", "")
-	if err := notifySystemd("READY=1"); err != nil {
-		t.Error(err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,22 +92,6 @@ func (r *trialRun) end(code, kept, taken int, says string) {
 	}
 	if text := r.stdout.String() + r.stderr.String(); !strings.Contains(text, says) {
 		r.t.Errorf("it does not say %q:\n%s", says, text)
-	}
-}
-
-func TestTryConfirmed(t *testing.T) {
-	for name, confirm := range map[string]func(*trialRun){
-		"enter":   func(r *trialRun) { _, _ = r.keys.Write([]byte("\n")) },
-		"SIGUSR1": func(r *trialRun) { r.signals <- unix.SIGUSR1 },
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := startTrial(t, "--config", writeConfig(t, "mode: observe\n"), "--timeout", "1h")
-			confirm(r)
-			r.end(cli.ExitDone, 1, 0, "kept: replies are corrected on eth0, eth1, without a process")
-			if o := r.path.options; o.Trial != time.Hour || o.Config.Mode != config.ModeEnforce {
-				t.Errorf("started with trial %s, mode %s", o.Trial, o.Config.Mode)
-			}
-		})
 	}
 }
 

@@ -7,12 +7,8 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
-	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // NewEncoder returns what writes an object a line, and < and > as they are.
@@ -66,26 +62,5 @@ func (l *JSONList) End() error {
 	return l.w.Flush()
 }
 
-// Row writes one row of a table whose later rows are not known yet, in columns of given widths. The error is that
-// of writing.
-func Row(w io.Writer, widths []int, cells []string) error {
-	var line strings.Builder
-	for i, cell := range cells {
-		fmt.Fprintf(&line, "%-*s  ", widths[i], OrDash(cell))
-	}
-	_, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
-	return err
-}
-
 // WantsColour tells whether people look at what is written, and do not object to colours: https://no-color.org
 func WantsColour(w io.Writer) bool { return IsTerminal(w) && os.Getenv("NO_COLOR") == "" }
-
-// IsTerminal tells whether people look at what is written.
-func IsTerminal(w io.Writer) bool {
-	file, is := w.(*os.File)
-	if !is {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
-}

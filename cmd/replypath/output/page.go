@@ -7,8 +7,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 )
 
 // Page is a text for people. It is made in memory, where nothing fails, and then written at once.
@@ -63,59 +61,23 @@ func (p *Page) Hanging(text string) {
 	}
 }
 
+// columnGap is how many blanks there are between columns.
+const columnGap = 2
+
 // Facts adds names with what there is one of, a line each. What is too long for the page goes on in the next.
 func (p *Page) Facts(facts ...[2]string) {
 	indent := 0
 	for _, fact := range facts {
 		indent = max(indent, length(fact[0])+columnGap)
 	}
-	t := newColumns(&p.text)
 	for _, fact := range facts {
 		name, lines := fact[0], []string{fact[1]}
 		if p.Width > 0 && length(fact[1]) > p.Width-indent {
 			lines = Wrap(fact[1], p.Width-indent)
 		}
 		for _, line := range lines {
-			fmt.Fprintf(t, "%s\t%s\n", name, line)
+			p.Line("%-*s%s", indent, name, line)
 			name = ""
 		}
 	}
-	_ = t.Flush() // a buffer takes everything
-}
-
-// Table aligns rows below a header. An empty cell is a dash, so that columns can be told apart by blanks.
-func (p *Page) Table(header []string, rows [][]string) {
-	t := newColumns(&p.text)
-	for _, row := range append([][]string{header}, rows...) {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			cells[i] = OrDash(Printable(cell))
-		}
-		fmt.Fprintln(t, strings.Join(cells, "\t"))
-	}
-	_ = t.Flush() // a buffer takes everything
-}
-
-// Rows makes a row of each item.
-func Rows[T any](list []T, row func(*T) []string) [][]string {
-	rows := make([][]string, len(list))
-	for i := range list {
-		rows[i] = row(&list[i])
-	}
-	return rows
-}
-
-// Section adds a table of a list below an empty line, unless there is nothing in the list.
-func Section[T any](p *Page, header []string, list []T, row func(*T) []string) {
-	if len(list) > 0 {
-		p.Line("")
-		p.Table(header, Rows(list, row))
-	}
-}
-
-// columnGap is how many blanks there are between columns.
-const columnGap = 2
-
-func newColumns(w io.Writer) *tabwriter.Writer {
-	return tabwriter.NewWriter(w, 0, 8, columnGap, ' ', 0)
 }

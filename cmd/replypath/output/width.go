@@ -16,8 +16,8 @@ import (
 // Unlimited is the width of a page whose lines are as long as it takes.
 const Unlimited = math.MaxInt
 
-// defaultWidth is how wide a screen is of which nothing is known, and a text where there is none.
-const defaultWidth = 80
+// How large a screen is of which nothing is known, and how wide a text where there is none.
+const defaultWidth, defaultHeight = 80, 24
 
 // Width is how many characters a line of a table has room for: as many as COLUMNS says (POSIX, 8.3), else the terminal. As
 // of ps(1), nothing is cut where neither tells: programs read it, or a file keeps it.
@@ -25,26 +25,38 @@ func Width(w io.Writer) int {
 	if columns, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && columns > 0 {
 		return columns
 	}
-	if file, is := w.(*os.File); is {
-		if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-			return int(size.Col)
-		}
-		if IsTerminal(w) {
-			return defaultWidth
-		}
+	size := sizeOf(w)
+	switch {
+	case size == nil:
+		return Unlimited
+	case size.Col == 0:
+		return defaultWidth
 	}
-	return Unlimited
+	return int(size.Col)
 }
 
 // Height is how many lines a terminal shows.
 func Height(w io.Writer) int {
-	const usual = 24
-	if file, is := w.(*os.File); is {
-		if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil && size.Row > 0 {
-			return int(size.Row)
-		}
+	if size := sizeOf(w); size != nil && size.Row > 0 {
+		return int(size.Row)
 	}
-	return usual
+	return defaultHeight
+}
+
+// IsTerminal tells whether people look at what is written.
+func IsTerminal(w io.Writer) bool { return sizeOf(w) != nil }
+
+// sizeOf is that of a terminal, nil for anything else.
+func sizeOf(w io.Writer) *unix.Winsize {
+	file, is := w.(*os.File)
+	if !is {
+		return nil
+	}
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return nil
+	}
+	return size
 }
 
 // Cut is the beginning of a line that is too long.

@@ -142,12 +142,12 @@ func (r *checkResult) show(p *output.Page) {
 	}
 	rows := r.rows()
 	if fields := r.fields(); output.Fits(fields, rows, p.Width) {
-		output.FittedSection(p, fields, rows)
+		output.Section(p, fields, rows)
 		return
 	}
 	// The reasons have no room: they stand below their interfaces.
 	reason := len(r.fields()) - 1
-	output.FittedSection(p, r.fields()[:reason], rows)
+	output.Section(p, r.fields()[:reason], rows)
 	rows = slices.DeleteFunc(rows, func(r checkedRow) bool { return r.reason == "" })
 	output.WrappedSection(p, "NOT MANAGED", rows, func(r *checkedRow) string { return r.name + ": " + r.reason })
 }

@@ -26,7 +26,7 @@ func showAnswer(p *output.Page, a *explain.Answer) {
 	)
 	if len(a.Others) > 0 {
 		p.Line("")
-		p.FittedTable(output.Columns(otherFields), output.FieldRows(otherFields, a.Others), p.Width)
+		output.AddTable(p, otherFields, a.Others)
 	}
 	if more := a.Matches - 1 - len(a.Others); more > 0 {
 		if len(a.Others) == 0 {
@@ -36,10 +36,8 @@ func showAnswer(p *output.Page, a *explain.Answer) {
 	}
 }
 
-type otherField = output.Field[explain.Explanation]
-
 // otherFields are those of flows that match as well. What the packet leaves by is one of two other columns.
-var otherFields = []otherField{
+var otherFields = []output.Field[explain.Explanation]{
 	output.NewField("PROTOCOL", 1, func(e *explain.Explanation) string { return output.OrEmpty(e.Protocol) }),
 	endpointField("PEER", func(e *explain.Explanation) string { return output.Endpoint(e.Peer, e.PeerPort) }),
 	endpointField("SELF", func(e *explain.Explanation) string { return output.Endpoint(e.Self, e.SelfPort) }),

@@ -171,16 +171,26 @@ func (f *flowCommand) list(table FlowTable) error {
 		}
 		return list.End()
 	}
-	var more *output.Growing
-	err := table.Show(f.listing, func(page []flows.Flow) (err error) {
-		if more != nil {
-			return f.rows(more, page)
-		}
-		more, err = f.page(page)
+	var whole *output.Table[flows.Flow] // as the first page has it
+	begin := func(list []flows.Flow) error {
+		page := output.NewPage(f.Stdout)
+		whole = output.AddTable(page, f.fields(), list)
+		_, err := page.WriteTo(f.Stdout)
 		return err
+	}
+	err := table.Show(f.listing, func(list []flows.Flow) error {
+		if whole == nil {
+			return begin(list)
+		}
+		for n := range list {
+			if _, err := fmt.Fprintln(f.Stdout, whole.Row(&list[n], "")); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	if err == nil && more == nil {
-		_, err = f.page(nil)
+	if err == nil && whole == nil {
+		err = begin(nil)
 	}
 	return err
 }
@@ -212,8 +222,14 @@ var eventWidths = map[string]int{
 	"PEER": 18, "SELF": 18, "IN": 5, "NEXT HOP": 17, "STATE": 14, "AGE": 6, "IDLE": 6,
 }
 
-// eventField is what happened.
-var eventField = output.NewField("EVENT", 0, func(f *flows.Flow) string { return f.Event })
+// eventFields are what happened, and the fields of its flow.
+func (f *flowCommand) eventFields() []flowField {
+	fields := append([]flowField{output.NewField("EVENT", 0, func(f *flows.Flow) string { return f.Event })}, f.fields()...)
+	for i := range fields {
+		fields[i].Least, fields[i].Most = eventWidths[fields[i].Name], 0
+	}
+	return fields
+}
 
 // errEnough ends following after as many lines as were asked for.
 var errEnough = errors.New("enough")
@@ -260,12 +276,10 @@ func (f *flowCommand) events() (show func(flows.Flow) error, err error) {
 		encoder := output.NewEncoder(f.Stdout)
 		return func(flow flows.Flow) error { return encoder.Encode(flow) }, nil
 	}
-	fields := append([]flowField{eventField}, f.fields()...)
-	widths := make([]int, len(fields))
-	for i := range fields {
-		widths[i] = eventWidths[fields[i].Name]
+	table := output.NewTable(f.eventFields(), nil, output.Width(f.Stdout))
+	line := func(text string) error {
+		_, err := fmt.Fprintln(f.Stdout, text)
+		return err
 	}
-	table := output.NewGrowing(f.Stdout, output.Columns(fields), widths)
-	show = func(flow flows.Flow) error { return table.Row(output.Cells(fields, &flow), "") }
-	return show, table.Header()
+	return func(flow flows.Flow) error { return line(table.Row(&flow, "")) }, line(table.Header())
 }

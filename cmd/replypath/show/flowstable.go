@@ -35,6 +35,7 @@ var (
 	idleField       = output.NewField("IDLE", rankIdle, func(f *flows.Flow) string { return output.Duration(f.IdleSeconds) })
 	correctedField  = output.NewField("CORRECTED", 0, corrected)
 	asymmetricField = output.NewField("ASYMMETRIC", rankAsymmetric, func(f *flows.Flow) string { return output.YesNo(f.Asymmetric) })
+	stateField      = output.NewField("STATE", rankState, stateOf)
 	bytesField      = output.NewField("BYTES", rankBytes, sentBytes)
 )
 
@@ -77,20 +78,12 @@ func sentBytes(f *flows.Flow) string {
 // closing is the state of a connection after FIN or RST.
 const closing = "closing"
 
-// stateField is shortened before it goes: a flow without a connection is told by its protocol.
-var stateField = func() flowField {
-	f := output.NewField("STATE", rankState, func(f *flows.Flow) string {
-		if f.Closing {
-			return closing
-		}
-		return f.State
-	})
-	f.Shorter = []output.Shorter{
-		{Word: flows.StateConnectionless, By: "", Width: len(flows.StateEstablished)},
-		{Word: flows.StateEstablished, By: "estab", Width: len(flows.StateHalfOpen)},
+func stateOf(f *flows.Flow) string {
+	if f.Closing {
+		return closing
 	}
-	return f
-}()
+	return f.State
+}
 
 // flowFields are those of flows.
 var flowFields = []flowField{
@@ -117,27 +110,3 @@ func (f *flowCommand) fields() []flowField {
 }
 
 var sortedName = map[flows.Order]string{flows.ByAge: ageField.Name, flows.ByBytes: bytesField.Name}
-
-func (f *flowCommand) table(p *output.Page, list []flows.Flow) {
-	fields := f.fields()
-	p.FittedTable(output.Columns(fields), output.FieldRows(fields, list), p.Width)
-}
-
-// page writes the first flows, and returns the table that more go on with, in columns as wide.
-func (f *flowCommand) page(list []flows.Flow) (more *output.Growing, err error) {
-	page := output.NewPage(f.Stdout)
-	f.table(page, list)
-	_, err = page.WriteTo(f.Stdout)
-	fields := f.fields()
-	return output.Continue(f.Stdout, output.Columns(fields), output.FieldRows(fields, list)), err
-}
-
-func (f *flowCommand) rows(table *output.Growing, list []flows.Flow) error {
-	fields := f.fields()
-	for n := range list {
-		if err := table.Row(output.Cells(fields, &list[n]), ""); err != nil {
-			return err
-		}
-	}
-	return nil
-}

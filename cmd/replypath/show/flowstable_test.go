@@ -48,7 +48,7 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 `},
 	} {
 		page := output.Page{Width: test.width}
-		new(flowCommand).table(&page, test.list)
+		output.AddTable(&page, new(flowCommand).fields(), test.list)
 		await.Same(t, fmt.Sprintf("%d characters wide", test.width), test.want, page.String())
 	}
 }
@@ -67,7 +67,8 @@ tcp    10.1.0.100:50000                                10.4.0.100:5432         e
 tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  eth0    enp130s0f1np100  routed   1h2m3s  1s    0
 `} {
 		page := output.Page{Width: width}
-		(&flowCommand{listing: flows.Listing{Filter: flows.Filter{Originated: true}}}).table(&page, []flows.Flow{begun, far})
+		f := &flowCommand{listing: flows.Listing{Filter: flows.Filter{Originated: true}}}
+		output.AddTable(&page, f.fields(), []flows.Flow{begun, far})
 		await.Same(t, fmt.Sprintf("%d characters wide", width), want, page.String())
 	}
 }
@@ -78,10 +79,6 @@ func TestFollowFits(t *testing.T) {
 new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    1234
 new    tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    1234
 new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    1234
-`, 90: `EVENT  PROTO  PEER                SELF                IN     KERNEL  STATE      CORRECTED
-new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    estab      1234
-new    tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    estab      1234
-new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    estab      1234
 `, 200: `EVENT  PROTO  PEER                SELF                IN     KERNEL  NEXT HOP           STATE           AGE     IDLE    CORRECTED  ASYMMETRIC
 new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00:00:04  established     1h2m3s  1s      1234       yes
 new    tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    02:00:00:00:00:04  established     1h2m3s  1s      1234       yes

@@ -162,17 +162,18 @@ func showPlan(p *output.Page, made *plan.Plan) {
 const mostRows = 20
 
 func showRows(p *output.Page, rows []history.Row, now time.Time) {
-	columns := []output.Column{
-		{Name: "SELF"}, {Name: "PEERS"}, {Name: "PROTOCOL", Rank: 1}, {Name: "FROM"}, {Name: "TO"}, {Name: "FLOWS"},
-		{Name: "PACKETS", Rank: 2}, {Name: "BYTES", Rank: 4}, {Name: "LAST", Rank: 3},
-	}
 	shown := rows[:min(len(rows), mostRows)]
-	p.FittedTable(columns, output.Rows(shown, func(r *history.Row) []string {
-		return []string{
-			output.Endpoint(r.Self.String(), r.SelfPort), peers(r), r.Protocol, r.FromInterface, r.ToInterface,
-			strconv.FormatUint(r.Flows, 10), counted(r.Packets), counted(r.Bytes), output.Duration(now.Sub(r.LastSeen).Seconds()),
-		}
-	}), p.Width)
+	output.AddTable(p, []output.Field[history.Row]{
+		output.NewField("SELF", 0, func(r *history.Row) string { return output.Endpoint(r.Self.String(), r.SelfPort) }),
+		output.NewField("PEERS", 0, peers),
+		output.NewField("PROTOCOL", 1, func(r *history.Row) string { return r.Protocol }),
+		output.NewField("FROM", 0, func(r *history.Row) string { return r.FromInterface }),
+		output.NewField("TO", 0, func(r *history.Row) string { return r.ToInterface }),
+		output.NewField("FLOWS", 0, func(r *history.Row) string { return strconv.FormatUint(r.Flows, 10) }),
+		output.NewField("PACKETS", 2, func(r *history.Row) string { return counted(r.Packets) }),
+		output.NewField("BYTES", 4, func(r *history.Row) string { return counted(r.Bytes) }),
+		output.NewField("LAST", 3, func(r *history.Row) string { return output.Duration(now.Sub(r.LastSeen).Seconds()) }),
+	}, shown)
 	if more := len(rows) - len(shown); more > 0 {
 		p.Line("and %d more: -o json has all", more)
 	}

@@ -4,6 +4,7 @@ package show
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -21,8 +22,8 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		p.Width, p.Prose = output.Unlimited, output.Unlimited
 	}
 	p.Line("%s", output.Printable(s.Summary))
-	output.FittedSection(p, interfaceFields(s.Interfaces, everything), s.Interfaces)
-	output.FittedSection(p, gatewayFields, gatewayRows(s.Interfaces))
+	output.Section(p, interfaceFields(s.Interfaces, everything), s.Interfaces)
+	output.Section(p, gatewayFields, gatewayRows(s.Interfaces))
 	if !everything {
 		p.Line("")
 		p.Facts(daemonFact(s), flowsFact(s))
@@ -33,12 +34,14 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 	showChanges(p, s.HostChanges)
 	showWouldChange(p, s.WouldChange)
 	if everything {
-		output.Section(p, []string{"NOT MANAGED", "REASON"}, s.Unmanaged, func(u *status.Unmanaged) []string {
-			return []string{u.Name, u.Reason}
-		})
-		output.Section(p, []string{"SERVED WITHOUT AN INTERFACE", "SOURCE"}, s.Addresses, func(a *status.Served) []string {
-			return []string{a.Network, a.Source}
-		})
+		output.Section(p, []output.Field[status.Unmanaged]{
+			output.NewField("NOT MANAGED", 0, func(u *status.Unmanaged) string { return u.Name }),
+			output.NewField("REASON", 0, func(u *status.Unmanaged) string { return u.Reason }),
+		}, s.Unmanaged)
+		output.Section(p, []output.Field[status.Served]{
+			output.NewField("SERVED WITHOUT AN INTERFACE", 0, func(a *status.Served) string { return a.Network }),
+			output.NewField("SOURCE", 0, func(a *status.Served) string { return a.Source }),
+		}, s.Addresses)
 		p.Line("")
 		showFacts(p, s)
 	}
@@ -112,20 +115,20 @@ var gatewayFields = []output.Field[gatewayRow]{
 
 // showUncorrected shows how many packets of replies went as routed, by reason.
 func showUncorrected(p *output.Page, packets map[string]uint64) {
-	var rows [][]string
-	for reason, n := range packets {
-		rows = append(rows, []string{reason, strconv.FormatUint(n, 10)})
-	}
-	slices.SortFunc(rows, slices.Compare[[]string])
-	output.Section(p, []string{"NOT CORRECTED", "PACKETS"}, rows, func(row *[]string) []string { return *row })
+	output.Section(p, []output.Field[string]{
+		output.NewField("NOT CORRECTED", 0, func(reason *string) string { return *reason }),
+		output.NewField("PACKETS", 0, func(reason *string) string { return strconv.FormatUint(packets[*reason], 10) }),
+	}, slices.Sorted(maps.Keys(packets)))
 }
 
 // showFeatures shows the features of the kernel that are missing, or all.
 func showFeatures(p *output.Page, all []status.Feature, everything bool) {
 	if everything {
-		output.Section(p, []string{"FEATURE", "AVAILABLE", "EFFECT"}, all, func(f *status.Feature) []string {
-			return []string{f.Name, output.YesNo(f.Available), f.Effect}
-		})
+		output.Section(p, []output.Field[status.Feature]{
+			output.NewField("FEATURE", 0, func(f *status.Feature) string { return f.Name }),
+			output.NewField("AVAILABLE", 0, func(f *status.Feature) string { return output.YesNo(f.Available) }),
+			output.NewField("EFFECT", 0, func(f *status.Feature) string { return f.Effect }),
+		}, all)
 		return
 	}
 	missing := slices.DeleteFunc(slices.Clone(all), func(f status.Feature) bool { return f.Available })
@@ -156,7 +159,7 @@ func showChangesAs(p *output.Page, title string, changes []status.HostChange, fu
 		output.NewField("AFTER", 0, func(c *status.HostChange) string { return c.After }),
 	}
 	if output.Fits(fields, changes, p.Width) {
-		output.FittedSection(p, append(fields, further...), changes)
+		output.Section(p, append(fields, further...), changes)
 		return
 	}
 	output.WrappedSection(p, title, changes, func(c *status.HostChange) string {

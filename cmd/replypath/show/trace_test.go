@@ -57,6 +57,7 @@ out  tcp[SA]    10.1.0.100:50000    eth1  eth0    eth1  corrected
 		t.Setenv("COLUMNS", fmt.Sprint(width))
 		var out bytes.Buffer
 		p := newTracePrinter(&out, &out, false)
+		await.Must(t, p.header())
 		for _, packet := range farPackets() {
 			packet.Time, packet.Lost = time.Date(2026, time.March, 1, 12, 30, 0, 0, time.Local), 0
 			await.Must(t, p.print(packet))

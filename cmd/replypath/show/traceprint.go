@@ -14,24 +14,20 @@ import (
 
 // tracePrinter shows packets one by one.
 type tracePrinter struct {
-	notices io.Writer     // takes what is told beside the packets
+	notices io.Writer // takes what is told beside the packets
+	to      io.Writer
 	encoder *json.Encoder // nil for people
-	table   *output.Growing
+	table   *output.Table[trace.Packet]
 	colour  bool
 	err     error
 }
 
-// traceField is one of those of traces, with how wide it is at least: most IPv4 addresses with a port fit, and most reasons.
-type traceField struct {
-	output.Field[trace.Packet]
-	width int
+// newTraceField returns one with how wide it is at least: most IPv4 addresses with a port fit, and most reasons.
+func newTraceField(name string, rank, width int, cell func(*trace.Packet) string) output.Field[trace.Packet] {
+	return output.Field[trace.Packet]{Name: name, Rank: rank, Least: width, Cell: cell}
 }
 
-func newTraceField(name string, rank, width int, cell func(*trace.Packet) string) traceField {
-	return traceField{output.NewField(name, rank, cell), width}
-}
-
-var traceFields = []traceField{
+var traceFields = []output.Field[trace.Packet]{
 	newTraceField("TIME", 7, 15, func(p *trace.Packet) string { return p.Time.Local().Format("15:04:05.000000") }),
 	newTraceField("DIR", 1, 3, func(p *trace.Packet) string { return p.Direction }),
 	newTraceField("PROTOCOL", 5, 9, withFlags),
@@ -62,21 +58,15 @@ func seenLeaving(p *trace.Packet) string {
 
 // newTracePrinter shows packets to somebody, and tells beside them what is odd.
 func newTracePrinter(to, notices io.Writer, colour bool) *tracePrinter {
-	var (
-		columns []output.Column
-		widths  []int
-	)
-	for _, f := range traceFields {
-		columns, widths = append(columns, f.Column), append(widths, f.width)
-	}
-	return &tracePrinter{notices: notices, table: output.NewGrowing(to, columns, widths), colour: colour}
+	return &tracePrinter{notices: notices, to: to, table: output.NewTable(traceFields, nil, output.Width(to)), colour: colour}
 }
 
 func (p *tracePrinter) header() error {
 	if p.encoder != nil {
 		return nil
 	}
-	return p.table.Header()
+	_, err := fmt.Fprintln(p.to, p.table.Header())
+	return err
 }
 
 func (p *tracePrinter) print(packet trace.Packet) error {
@@ -90,11 +80,8 @@ func (p *tracePrinter) print(packet trace.Packet) error {
 	if p.colour {
 		colour = verdictColours[packet.Verdict]
 	}
-	cells := make([]string, len(traceFields))
-	for i := range traceFields {
-		cells[i] = traceFields[i].Cell(&packet)
-	}
-	return p.table.Row(cells, colour)
+	_, err := fmt.Fprintln(p.to, p.table.Row(&packet, colour))
+	return err
 }
 
 // withFlags is the protocol, of TCP with its flags, or with what the packet is.

@@ -10,6 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/loader/flows"
 	"replypath/test/fakehost"
 )
 
@@ -21,6 +22,6 @@ func TestMain(m *testing.M) {
 func runOnFakeHost() {
 	a := &cli.App{Stdout: os.Stdout, Stderr: os.Stderr}
 	root := cli.NewRoot(a)
-	root.AddCommand(New(a, func(dir string, limit int) (Monitor, error) { return fakehost.OpenTop(dir, limit) }))
+	root.AddCommand(New(a, func(dir string, o flows.Order, limit int) (Monitor, error) { return fakehost.OpenTop(dir, o, limit) }))
 	os.Exit(a.Run(context.Background(), root, os.Args[1:]))
 }

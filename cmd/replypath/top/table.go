@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/flows"
@@ -17,13 +16,12 @@ import (
 // table writes a look for people.
 type table struct {
 	*top.Look
-	order flows.Order
 	width int // of a line
 }
 
 func (t *table) lines() []string {
 	lines := output.Wrap(t.summary(), output.ProseWidth(t.width))
-	for _, section := range []func() []string{t.interfaces, t.tables, t.flows} {
+	for _, section := range []func() []string{t.interfaces, t.tables, t.busiest} {
 		lines = append(append(lines, ""), section()...)
 	}
 	return lines
@@ -40,10 +38,10 @@ func (t *table) summary() string {
 
 // fitted are the lines of a table of a list.
 func fitted[T any](width int, fields []output.Field[T], list []T) (lines []string) {
-	var page output.Page
-	page.FittedTable(output.Columns(fields), output.FieldRows(fields, list), width)
-	for line := range strings.Lines(page.String()) {
-		lines = append(lines, strings.TrimRight(line, " \n"))
+	table := output.NewTable(fields, list, width)
+	lines = append(lines, table.Header())
+	for n := range list {
+		lines = append(lines, table.Row(&list[n], ""))
 	}
 	return lines
 }
@@ -124,14 +122,14 @@ func listed(rates map[string]float64, room int) string {
 }
 
 func (t *table) tables() []string {
-	return fitted(t.width, []output.Field[top.Table]{
-		output.NewField("TABLE", 0, func(t *top.Table) string { return t.Name }),
-		output.NewField(wide("FLOWS"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Flows)) }),
-		output.NewField(wide("CAPACITY"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Capacity)) }),
+	return fitted(t.width, []output.Field[flows.TableUsage]{
+		output.NewField("TABLE", 0, func(t *flows.TableUsage) string { return t.Name }),
+		output.NewField(wide("FLOWS"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Flows)) }),
+		output.NewField(wide("CAPACITY"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Capacity)) }),
 	}, t.FlowTables)
 }
 
-func (t *table) flows() []string {
+func (t *table) busiest() []string {
 	peer := output.NewField("PEER", 0, func(f *top.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
 	peer.Most = len("255.255.255.255:65535") // no other column goes for a long address of IPv6
 	return fitted(t.width, []output.Field[top.Flow]{
@@ -144,7 +142,7 @@ func (t *table) flows() []string {
 		output.NewField("AGE", 5, func(f *top.Flow) string { return output.Duration(f.AgeSeconds) }),
 		output.NewField("STATE", 6, func(f *top.Flow) string { return f.State }),
 		output.NewField("NEXT HOP", 7, func(f *top.Flow) string { return output.OrEmpty(f.NextHopMAC) }),
-	}, t.Busiest[t.order])
+	}, t.Flows)
 }
 
 // Units of rates.

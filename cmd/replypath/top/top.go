@@ -34,8 +34,8 @@ type Monitor interface {
 	Close() error
 }
 
-// Open opens what is pinned, to look at it again and again with so many flows; see top.Open.
-type Open func(pinDir string, flows int) (Monitor, error)
+// Open opens what is pinned, to look at it again and again with so many flows, the first by an order; see top.Open.
+type Open func(pinDir string, order flows.Order, limit int) (Monitor, error)
 
 // New returns the command top.
 func New(a *cli.App, open Open) *cobra.Command {
@@ -111,7 +111,7 @@ func (t *command) addFlags(c *cobra.Command) {
 		"time from one look to the next")
 	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after this many looks")
 	flags.Var(cli.Value(&t.limit, "number", fmt.Sprint(t.limit), cli.Positive), "limit", "at most this many flows")
-	cli.AddChoice(c, &t.order, "sort", "", "column", "what flows are chosen and sorted by: rate, corrected or age", flows.Orders...)
+	cli.AddChoice(c, &t.order, "sort", "", "column", "what flows are chosen and sorted by: rate, corrected or age", flows.BusyOrders...)
 	t.output = cli.AddOutput(c)
 }
 
@@ -128,7 +128,7 @@ func readInterval(text string) (time.Duration, error) {
 func (t *command) run(ctx context.Context) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	monitor, err := t.open(t.PinDir, t.limit)
+	monitor, err := t.open(t.PinDir, t.order, t.limit)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (t *command) print(ctx context.Context, monitor Monitor) error {
 // printPage writes a look in the place of the one before: at once, and no more of it than there is room for.
 func (t *command) printPage(look *top.Look) error {
 	width, height := output.Width(t.Stdout), output.Height(t.Stdout)
-	lines := (&table{Look: look, order: t.order, width: width}).lines()
+	lines := (&table{Look: look, width: width}).lines()
 	page := home
 	for _, line := range lines[:min(len(lines), height-1)] {
 		page += output.Cut(line, width) + eraseLine + "\n"
@@ -195,10 +195,9 @@ func (t *command) printPage(look *top.Look) error {
 // the first.
 func (t *command) printLook(look *top.Look, first bool) error {
 	if t.output.JSON() {
-		look.Flows = look.Busiest[t.order]
 		return output.NewEncoder(t.Stdout).Encode(look)
 	}
-	lines := (&table{Look: look, order: t.order, width: output.Width(t.Stdout)}).lines()
+	lines := (&table{Look: look, width: output.Width(t.Stdout)}).lines()
 	if !first {
 		lines = slices.Insert(lines, 0, "")
 	}

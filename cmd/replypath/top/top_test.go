@@ -12,7 +12,6 @@ import (
 
 	"github.com/creack/pty"
 
-	"replypath/loader/flows"
 	"replypath/loader/top"
 	"replypath/test/await"
 	"replypath/test/fakehost"
@@ -67,19 +66,22 @@ func TestTopPages(t *testing.T) {
 	}
 }
 
-// crowded is a look at long names and addresses, and at many reasons.
-func crowded() *top.Look {
+// crowded is a look at long names, at many reasons, and at the long address of a peer.
+func crowded(isFar bool) *top.Look {
 	const longest = "enp130s0f1np100" // as IFNAMSIZ allows
 	look := fakehost.FirstLook()
 	look.Daemon.Version = new("0.2.0-123-g0123456-dirty")
 	look.Interfaces = look.Interfaces[1:2]
 	look.Interfaces[0].Name = longest
 	look.Interfaces[0].Uncorrected = map[string]float64{"observe": 1e6, "no_header_room": 999.9e3, "mtu": 0.5, "link_down": 0}
-	busy := look.Busiest[flows.ByRate][0]
+	busy := look.Flows[0]
 	busy.Interface = new(longest)
 	far := busy
 	far.Peer, far.Self, far.CorrectedPackets = "2001:db8:1234:5678:9abc:def0:1234:5678", "2001:db8:4::100", 1e9
-	look.Busiest = map[flows.Order][]top.Flow{flows.ByRate: {busy}, flows.ByAge: {busy, far}}
+	look.Flows = []top.Flow{busy}
+	if isFar {
+		look.Flows = append(look.Flows, far)
+	}
 	return look
 }
 
@@ -87,10 +89,10 @@ func crowded() *top.Look {
 func TestTopFits(t *testing.T) {
 	for _, test := range []struct {
 		width int
-		order flows.Order
+		isFar bool
 		want  string
 	}{
-		{80, flows.ByRate, `12:30:00  mode enforce  daemon running, pid 4711, version
+		{80, false, `12:30:00  mode enforce  daemon running, pid 4711, version
 0.2.0-123-g0123456-dirty  rates over 1.0s
 
 INTERFACE        UP    CORRECTED       BYTES  UNCORRECTED  REASONS
@@ -105,7 +107,7 @@ connectionless           1      131072
       RATE  PEER              SELF             INTERFACE        CORRECTED
   1.2 kpps  10.1.0.100:50000  10.4.0.100:5432  enp130s0f1np100  1234
 `},
-		{80, flows.ByAge, `12:30:00  mode enforce  daemon running, pid 4711, version
+		{80, true, `12:30:00  mode enforce  daemon running, pid 4711, version
 0.2.0-123-g0123456-dirty  rates over 1.0s
 
 INTERFACE        UP    CORRECTED       BYTES  UNCORRECTED  REASONS
@@ -121,7 +123,7 @@ connectionless           1      131072
   1.2 kpps  10.1.0.100:50000                  10.4.0.100:5432         1234
   1.2 kpps  [2001:db8:1234:...34:5678]:50000  [2001:db8:4::100]:5432  1000000000
 `},
-		{200, flows.ByAge, `12:30:00  mode enforce  daemon running, pid 4711, version 0.2.0-123-g0123456-dirty  rates over 1.0s
+		{200, true, `12:30:00  mode enforce  daemon running, pid 4711, version 0.2.0-123-g0123456-dirty  rates over 1.0s
 
 INTERFACE        UP   ATTACHED   CORRECTED       BYTES        FROM       BYTES        ASYM  UNCORRECTED  REASONS
 enp130s0f1np100  yes  tcx         1.2 kpps    1.0 MB/s     0.0 pps     0.0 B/s    1.3 kpps     2.0 Mpps  observe 1.0 Mpps, no_header_room 999.9 kpps, mtu 0.5 pps
@@ -138,13 +140,13 @@ connectionless           1      131072
 `},
 	} {
 		var got strings.Builder
-		for _, line := range (&table{Look: crowded(), order: test.order, width: test.width}).lines() {
+		for _, line := range (&table{Look: crowded(test.isFar), width: test.width}).lines() {
 			if len(line) > test.width {
 				t.Errorf("of %d characters: %s", test.width, line)
 			}
 			fmt.Fprintln(&got, line)
 		}
-		await.Same(t, fmt.Sprintf("%d characters wide, by %s", test.width, test.order), test.want, got.String())
+		await.Same(t, fmt.Sprintf("%d characters wide, a far peer: %t", test.width, test.isFar), test.want, got.String())
 	}
 }
 

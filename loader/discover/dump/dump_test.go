@@ -4,7 +4,6 @@ package dump
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -150,22 +149,6 @@ route add local 2001:db8:6::/48 dev lo
 		if s.dst == netip.MustParsePrefix("10.7.0.0/16") {
 			t.Errorf("an unreachable route has a hop: %+v", s)
 		}
-	}
-}
-
-func TestConversions(t *testing.T) {
-	if got := Address(nil); got.IsValid() {
-		t.Errorf("no address became %v", got)
-	}
-	if got := Address(net.IPv4(10, 0, 0, 1)); got != netip.AddrFrom4([4]byte{10, 0, 0, 1}) {
-		t.Errorf("an IPv4 address in 16 bytes became %v", got)
-	}
-	if got := Prefix(nil); got.IsValid() {
-		t.Errorf("no prefix became %v", got)
-	}
-	mapped := &net.IPNet{IP: net.IPv4(10, 0, 0, 0).To16(), Mask: net.CIDRMask(104, 128)}
-	if got := Prefix(mapped); got.IsValid() {
-		t.Errorf("an IPv4-mapped prefix became %v", got)
 	}
 }
 

@@ -12,10 +12,9 @@ import (
 
 // Link is what tells from an event whether its interface can be one that matters.
 type Link struct {
-	Index       int
-	Name        string
-	Kind        string // "veth", "bridge", ...; empty where the message does not tell
-	HasAltNames bool
+	Index int
+	Name  string
+	Kind  string // "veth", "bridge", ...; empty where the message does not tell
 }
 
 // errLink tells of an interface that the kernel would not send.
@@ -31,8 +30,6 @@ func ParseLink(message []byte) (Link, error) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = text(value)
-		case unix.IFLA_PROP_LIST:
-			l.HasAltNames = true
 		case unix.IFLA_LINKINFO:
 			return eachAttribute(value, func(kind uint16, value []byte) error {
 				if kind == nl.IFLA_INFO_KIND {
@@ -47,16 +44,3 @@ func ParseLink(message []byte) (Link, error) {
 }
 
 func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }
-
-// IsAddressOfLink tells whether a message about an address, without its netlink header, is about a link-local one.
-func IsAddressOfLink(message []byte) (is bool) {
-	others := false
-	err := eachAttribute(message[min(unix.SizeofIfAddrmsg, len(message)):], func(kind uint16, value []byte) error {
-		if kind == unix.IFA_ADDRESS || kind == unix.IFA_LOCAL {
-			isOne := Address(value).IsLinkLocalUnicast()
-			is, others = is || isOne, others || !isOne
-		}
-		return nil
-	})
-	return is && !others && err == nil
-}

@@ -85,7 +85,7 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 			return finding.None
 		}
 		slices.Sort(names)
-		return seenChain(c, finding.Warning, "", fmt.Sprintf(
+		return seenChain(c, finding.Note, "", fmt.Sprintf(
 			", rule %s: by the outgoing interface (%s): the one that the kernel chose, not the one that the reply leaves by",
 			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
 	})...)
@@ -108,7 +108,7 @@ func refusedAnswers(h *snapshot.Host) []finding.Finding {
 		if d.Rule != nil {
 			by = fmt.Sprintf("rule %d", d.Rule.Handle)
 		}
-		severity := finding.Warning
+		severity := finding.Note
 		if d.asked {
 			severity = finding.Error
 		}

@@ -56,7 +56,7 @@ func TestRefusedAnswers(t *testing.T) {
 	testhost.Check(t, refusedAnswers, []testhost.Wants{
 		{"none", nil, nil},
 		{"eth0", at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), byRule},
-		{"nobody asks", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked), []string{"warning" + byRule[0][len("error"):]}},
+		{"nobody asks", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked), []string{"note" + byRule[0][len("error"):]}},
 		{"by a gateway of everything", testhost.And(at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), unasked, func(h *snapshot.Host) {
 			h.Gateways[1].Reach4.Everything = true
 		}), byRule},

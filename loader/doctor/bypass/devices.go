@@ -29,9 +29,9 @@ func ofDevices(l *snapshot.Links, say func(*snapshot.Device) finding.Finding) []
 	return finding.Each(l.Interfaces, func(i *discover.Interface) finding.Finding { return say(l.Device(i.Index)) })
 }
 
-// seen warns of an interface.
+// seen tells of an interface what is worth knowing.
 func seen(name, found, inspect string) finding.Finding {
-	return finding.Seen(finding.Warning, name, found, inspect)
+	return finding.Seen(finding.Note, name, found, inspect)
 }
 
 // MTUs finds managed interfaces whose MTU is smaller than another's: replies are

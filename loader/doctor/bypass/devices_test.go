@@ -14,10 +14,10 @@ func TestMTUs(t *testing.T) {
 	testhost.Check(t, MTUs, []testhost.Wants{
 		{"the same", nil, nil},
 		{"a jumbo production network", func(h *snapshot.Host) { h.Interfaces[0].MTU = 9000 }, []string{
-			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 may be too large: their sender then learns the size" + nothing,
+			"note eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 may be too large: their sender then learns the size" + nothing,
 		}},
 		{"a smaller one than usual", func(h *snapshot.Host) { h.Interfaces[1].MTU = 1400 }, []string{
-			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 may be too large: their sender then learns the size" + nothing,
+			"note eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 may be too large: their sender then learns the size" + nothing,
 		}},
 	})
 }
@@ -71,7 +71,7 @@ func TestXDPPrograms(t *testing.T) {
 	testhost.Check(t, XDPPrograms, []testhost.Wants{
 		{"none", nil, nil},
 		{"one", func(h *snapshot.Host) { h.Devices[2].XDP = true }, []string{
-			"warning eth1: an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp ?? ip -details link show dev eth1",
+			"note eth1: an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp ?? ip -details link show dev eth1",
 		}},
 	})
 }

@@ -68,7 +68,7 @@ func EgressChains(h *snapshot.Host) []finding.Finding {
 		}
 		for _, device := range c.Devices {
 			if h.Named(device) != nil {
-				found = append(found, seenChain(&c, finding.Warning, device,
+				found = append(found, seenChain(&c, finding.Note, device,
 					": an egress chain of netdev does not see replies that are moved to this interface", "an output chain does"))
 			}
 		}
@@ -81,7 +81,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 	if len(h.Firewall.Legacy) == 0 {
 		return nil
 	}
-	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
+	return []finding.Finding{finding.Seen(finding.Note, "", fmt.Sprintf(
 		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }

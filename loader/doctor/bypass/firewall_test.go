@@ -57,10 +57,10 @@ func TestOutgoingRules(t *testing.T) {
 		{"two of three", out("filter", output,
 			netfilter.Rule{Handle: 3, OutNames: []string{"eth1"}}, netfilter.Rule{Handle: 4, OutNames: []string{"docker0"}},
 			netfilter.Rule{Handle: 5, OutNames: []string{"eth*", "eth1"}}), []string{
-			"warning: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text + first,
+			"note: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text + first,
 		}},
 		{"by a set", out("filter", []string{"postrouting"}, netfilter.Rule{Handle: 3, OutUnknown: true}), []string{
-			"warning: ip filter OUT, rule 3: by the outgoing interface (a set)" + text + first,
+			"note: ip filter OUT, rule 3: by the outgoing interface (a set)" + text + first,
 		}},
 		{"masquerading", out("nat", []string{"postrouting"}, netfilter.Rule{Handle: 3, OutNames: []string{"eth1"}}), nil},
 		{"forwarded", out("filter", []string{"forward"}, netfilter.Rule{Handle: 3, OutNames: []string{"eth1"}}), nil},
@@ -73,7 +73,7 @@ func TestEgressChains(t *testing.T) {
 	testhost.Check(t, EgressChains, []testhost.Wants{
 		{"none", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
 		{"one", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
-			"warning eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface" +
+			"note eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface" +
 				" ?? nft --handle list chain netdev t out  # an output chain does",
 		}},
 	})
@@ -83,7 +83,7 @@ func TestLegacyIsInUse(t *testing.T) {
 	testhost.Check(t, LegacyTables, []testhost.Wants{
 		{"none", nil, nil},
 		{"of both families", func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter", "ip nat", "ip6 raw"} }, []string{
-			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save" +
+			"note: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save" +
 				" ?? iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # doctor can only look at rules of nftables",
 		}},
 	})

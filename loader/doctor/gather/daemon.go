@@ -34,44 +34,15 @@ func daemonOf(pinDir string) (*snapshot.Daemon, error) {
 	return &snapshot.Daemon{PID: pid, Unit: inUnit(string(groups))}, nil
 }
 
-// owner is who holds a pin directory, as the kernel and the journal say.
-type owner struct {
-	holder int   // 0: nobody, or a process in a PID namespace that cannot be looked into
-	named  int   // the daemon, by its number in its own PID namespace; 0: none
-	since  int64 // when its configuration was loaded: another daemon may have the same numbers
-}
-
-// noHolder is the holder of a directory of which it cannot be told, as it has just been removed.
-const noHolder = -1
-
-func ownerOf(pinDir string) (owner, error) {
-	holder, err := pins.Holder(pinDir)
-	if err != nil {
-		holder = noHolder
-	}
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil {
-		return owner{}, err
-	}
-	return owner{holder, journal.PID, journal.LoadedAt.UnixNano()}, nil
-}
-
-// isTakenAway tells that the pins are gone, have changed hands since an owner held them, or are
-// held by another process than the daemon that the journal names. What is removed last is looked
-// at last.
-func isTakenAway(pinDir string, since owner) bool {
+// isTakenAway tells that the pins are gone or others' since a snapshot, or are held by a process that is no daemon: who takes a
+// datapath away names none in the journal before it begins. What is removed last is looked at last.
+func isTakenAway(pinDir string, since *snapshot.InForce) bool {
 	owned, err := pins.Owned(pinDir)
-	now, err2 := ownerOf(pinDir)
+	journal, err2 := pins.ReadJournal(pinDir)
 	if err := cmp.Or(err, err2); err != nil {
 		return errors.Is(err, pins.ErrNone)
 	}
-	return now != since || owned && !now.isDaemon()
-}
-
-// isDaemon tells whether the holder of an owned directory is the daemon. One that cannot be seen is,
-// as who takes a datapath away names no daemon any more before it begins.
-func (o owner) isDaemon() bool {
-	return o.named != 0 && (o.holder == 0 || pins.OwnPID(o.holder) == o.named)
+	return owned && journal.PID == 0 || !journal.LoadedAt.Equal(since.LoadedAt)
 }
 
 // inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).

@@ -33,20 +33,11 @@ const (
 // programs go first, and last what tells that they should be there. Where they are missing
 // it waits for the end of that.
 func Snapshot(options Options) (*snapshot.Host, error) {
-	var deadline time.Time
-	for {
-		before, _ := ownerOf(options.PinDir) // nobody where there are no pins
+	for deadline := time.Now().Add(detachTime); ; time.Sleep(detachPoll) {
 		host, err := gather(options)
-		if err != nil || len(host.MissingPrograms()) == 0 || !isTakenAway(options.PinDir, before) {
+		if err != nil || len(host.MissingPrograms()) == 0 || !isTakenAway(options.PinDir, host.InForce) || time.Now().After(deadline) {
 			return host, err
 		}
-		switch now := time.Now(); {
-		case deadline.IsZero():
-			deadline = now.Add(detachTime)
-		case now.After(deadline):
-			return host, nil
-		}
-		time.Sleep(detachPoll)
 	}
 }
 
@@ -104,7 +95,6 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{snapshot.PartSockets, root, g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
-		{"", "", g.modes},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 		{"", "", func() error { return ownWays(h) }},
@@ -182,6 +172,12 @@ func (g *gatherer) status() (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	g.host.Enforcing = map[int]bool{}
+	for _, i := range g.host.Status.Interfaces {
+		if !i.Catches() {
+			g.host.Enforcing[i.Index] = i.Mode == string(config.ModeEnforce)
+		}
 	}
 	lastAnswers(g.host, g.Quiet)
 	before := &g.host.Status.Counted

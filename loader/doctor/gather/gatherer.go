@@ -38,8 +38,6 @@ type gatherer struct {
 
 // sample is what had been counted at a moment, in packets.
 type sample struct {
-	at time.Time
-	// uncorrected are by their reasons; what the kernel would have sent elsewhere, and what of it was seen leaving rightly, by
-	// ReasonLost.
-	uncorrected, asymmetric, corrected map[way]uint64
+	at          time.Time
+	uncorrected map[way]uint64 // or lost
 }

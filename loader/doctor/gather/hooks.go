@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/doctor/snapshot"
 )
@@ -149,23 +148,4 @@ func redirects(f netlink.Filter) bool {
 		m, is := a.(*netlink.MirredAction)
 		return is && (m.MirredAction == netlink.TCA_EGRESS_REDIR || m.MirredAction == netlink.TCA_INGRESS_REDIR)
 	})
-}
-
-// modes notes where replies are corrected. What cannot be read is not known to enforce.
-func (g *gatherer) modes() error {
-	if g.journal == nil {
-		return nil
-	}
-	maps, err := datapath.OpenMaps(g.PinDir)
-	if err != nil {
-		return nil // another version is attached: flows says so
-	}
-	byHand, err := datapath.ReadMode(maps)
-	g.host.Enforcing = map[int]bool{}
-	for _, r := range g.journal.Interfaces {
-		if r.Index != 0 && !r.Catches {
-			g.host.Enforcing[r.Index] = datapath.ModeInForce(byHand, r.Mode) == string(config.ModeEnforce)
-		}
-	}
-	return errors.Join(err, maps.Close())
 }

@@ -19,7 +19,7 @@ import (
 const (
 	// sampleTime is how long counters are watched where some of them tell of wrong ways.
 	sampleTime = time.Second
-	// fewLost is more than what may be on its way between two counters.
+	// fewLost is what an interface may lose that goes down, or programs that come and go.
 	fewLost = 3
 	// mostAsked bounds the flows that the kernel is asked about.
 	mostAsked = 1024
@@ -58,17 +58,17 @@ func (g *gatherer) sample() (*sample, error) {
 	return newSample(at, traffic), nil
 }
 
-// newSample adds up what was counted for the families and protocols of each pair of interfaces. What is none has no reason.
+// newSample adds up what was counted for the families and protocols of each pair of interfaces.
 func newSample(at time.Time, traffic *status.Traffic) *sample {
-	s := &sample{at, map[way]uint64{}, map[way]uint64{}, map[way]uint64{}}
-	for _, p := range traffic.Pairs {
-		w := way{p.From, p.To, snapshot.ReasonLost}
-		s.asymmetric[w] += p.AsymmetricPackets
-		s.corrected[w] += p.CorrectedPackets
-	}
+	s := &sample{at, map[way]uint64{}}
 	for _, u := range traffic.Uncorrected {
 		if u.Packets > 0 {
 			s.uncorrected[way{u.From, u.To, u.Reason}] += u.Packets
+		}
+	}
+	for _, l := range traffic.Lost {
+		if l.Packets > 0 {
+			s.uncorrected[way{l.From, l.To, snapshot.ReasonLost}] += l.Packets
 		}
 	}
 	return s
@@ -102,12 +102,7 @@ func (g *gatherer) wrongWays() error {
 		}
 		return found[w]
 	}
-	for w, packets := range is {
-		if packets > was[w] || w.reason == snapshot.ReasonTunnel {
-			note(w).Grown = packets - was[w]
-		}
-	}
-	for w, packets := range lost(before, after) {
+	for w, packets := range grown(was, is) {
 		note(w).Grown = packets
 	}
 	g.askForFlows(is, func(w way) { note(w).Flows++ })
@@ -120,20 +115,17 @@ func (g *gatherer) wrongWays() error {
 	return nil
 }
 
-// lost returns the packets that were moved between two samples and not seen leaving, where none was. Counters that go on
-// while they are read differ by a few in a hundred.
-func lost(before, after *sample) map[way]uint64 {
+// grown is by how many packets something grew that was counted before, or is now, where these are more than a few. Of tunnels it
+// is told in any case.
+func grown(was, is map[way]uint64) map[way]uint64 {
 	found := map[way]uint64{}
-	for w := range after.asymmetric {
-		asymmetric := int64(after.asymmetric[w] - before.asymmetric[w])
-		moved := asymmetric
-		for u, packets := range after.uncorrected {
-			if u.from == w.from && u.to == w.to && u.reason != snapshot.ReasonTunnel { // which is of requests
-				moved -= int64(packets - before.uncorrected[u])
-			}
+	for w, packets := range is {
+		more, few := packets-was[w], uint64(0)
+		if w.reason == snapshot.ReasonLost {
+			few = fewLost
 		}
-		if after.corrected[w] == before.corrected[w] && moved > max(fewLost, asymmetric/10) {
-			found[w] = uint64(moved)
+		if more > few || w.reason == snapshot.ReasonTunnel {
+			found[w] = more
 		}
 	}
 	return found
@@ -177,7 +169,7 @@ func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64)
 	}
 	best := way{}
 	for w, packets := range counted {
-		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLinkDown && g.isUp(w.to)
+		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLost || w.reason == snapshot.ReasonLinkDown && g.isUp(w.to)
 		if w.from == from && w.to == *f.Interface && !isCured && packets > counted[best] {
 			best = w
 		}

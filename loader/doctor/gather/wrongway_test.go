@@ -16,26 +16,34 @@ import (
 	"replypath/test/testhost"
 )
 
-// TestLost: what is on its way between two counters is not lost, nor what goes as routed.
-func TestLost(t *testing.T) {
-	at := way{"eth0", "eth1", snapshot.ReasonLost}
+// TestGrown: of what is lost a few packets are none, and what stays as it was is not told, but for tunnels.
+func TestGrown(t *testing.T) {
+	lost, mtu, tunnel := way{"eth0", "eth1", snapshot.ReasonLost}, way{"eth0", "eth1", "mtu"}, way{"eth0", "tun0", snapshot.ReasonTunnel}
 	for _, test := range []struct {
-		name          string
-		before, after *sample
-		want          map[way]uint64
+		name    string
+		was, is map[way]uint64
+		want    map[way]uint64
 	}{
-		{"nothing", counted(9, 0, nil), counted(9, 0, nil), nil},
-		{"all is seen", counted(9, 9, nil), counted(99, 99, nil), nil},
-		{"some is on its way", counted(9, 9, nil), counted(999, 900, nil), nil},
-		{"the first are on their way", counted(9, 9, nil), counted(12, 9, nil), nil},
-		{"it went as routed", counted(9, 0, map[string]uint64{"observe": 9}), counted(99, 0, map[string]uint64{"observe": 90, "mtu": 9}), nil},
-		{"counted while it was read", counted(9, 0, nil), counted(19009, 0, map[string]uint64{"observe": 18980}), nil},
-		{"lost", counted(9, 9, map[string]uint64{"mtu": 1}), counted(20, 9, map[string]uint64{"mtu": 2}), map[way]uint64{at: 10}},
+		{"nothing", map[way]uint64{lost: 9, mtu: 9}, map[way]uint64{lost: 9, mtu: 9}, nil},
+		{"a few", map[way]uint64{lost: 9}, map[way]uint64{lost: 12}, nil},
+		{"more", map[way]uint64{lost: 9, mtu: 1}, map[way]uint64{lost: 13, mtu: 2}, map[way]uint64{lost: 4, mtu: 1}},
+		{"the first", nil, map[way]uint64{lost: 4}, map[way]uint64{lost: 4}},
+		{"a tunnel", map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 0}},
 	} {
-		got := lost(test.before, test.after)
-		if !maps.Equal(got, test.want) {
+		if got := grown(test.was, test.is); !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, not %v", test.name, got, test.want)
 		}
+	}
+}
+
+// TestLostIsCounted: what was moved and never seen leaving is told apart from what went as routed.
+func TestLostIsCounted(t *testing.T) {
+	traffic, pair := new(status.Traffic), metrics.Pair{From: "eth0", To: "eth1"}
+	traffic.Uncorrected = []metrics.Uncorrected{{Pair: pair, Reason: "mtu", Packets: 2}, {Pair: pair, Reason: "link_down"}}
+	traffic.Lost = []metrics.Uncorrected{{Pair: pair, Reason: "unseen", Packets: 3}, {Pair: pair, Reason: "link_down", Packets: 4}}
+	want := map[way]uint64{{"eth0", "eth1", "mtu"}: 2, {"eth0", "eth1", snapshot.ReasonLost}: 7}
+	if got := newSample(time.Time{}, traffic).uncorrected; !maps.Equal(got, want) {
+		t.Errorf("%v, not %v", got, want)
 	}
 }
 
@@ -68,14 +76,4 @@ func TestReasonOfFlow(t *testing.T) {
 		}
 		await.Same(t, test.name, test.want, g.reasonFor(&test.flow, "eth0", before))
 	}
-}
-
-// counted is of what the kernel would send by eth0, and belongs to eth1.
-func counted(asymmetric, corrected uint64, uncorrected map[string]uint64) *sample {
-	pair := metrics.Pair{From: "eth0", To: "eth1"}
-	traffic := &status.Traffic{Pairs: []metrics.PairCounters{{Pair: pair, AsymmetricPackets: asymmetric, CorrectedPackets: corrected}}}
-	for reason, packets := range uncorrected {
-		traffic.Uncorrected = append(traffic.Uncorrected, metrics.Uncorrected{Pair: pair, Reason: reason, Packets: packets})
-	}
-	return newSample(time.Time{}, traffic)
 }

@@ -86,17 +86,17 @@ func TestFailing(t *testing.T) {
 	}
 	testhost.Check(t, WrongWays, []testhost.Wants{
 		{"nothing is pinned", nil, nil},
-		{"lost", counted(status.Counted{Failing: counters.Failing{Lost: 9}}),
+		{"lost", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}}),
 			[]string{"warning: replies were lost: 9 packets moved and never seen leaving" + look}},
 		{"still", func(h *snapshot.Host) {
-			counted(status.Counted{Failing: counters.Failing{Lost: 9}})(h)
+			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}})(h)
 			h.FailsMore = true
 		},
 			[]string{"error: replies were lost: 9 packets moved and never seen leaving" + look}},
-		{"as routed", counted(status.Counted{Failing: counters.Failing{Uncorrected: 40}}),
+		{"as routed", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}}),
 			[]string{"warning: replies not corrected: 40 packets left as routed" + look}},
 		{"seen now as well", func(h *snapshot.Host) {
-			counted(status.Counted{Failing: counters.Failing{Lost: 9}})(h)
+			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}})(h)
 			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
 		}, []string{"error eth1: replies of eth1 leave by eth0: 4 packets within 0.0 s, reason link_down: eth1 is down" +
 			" ?? ip -details link show dev eth1  # bring it up, or its cable"}},

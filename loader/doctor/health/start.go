@@ -89,7 +89,7 @@ func KernelPrograms(h *snapshot.Host) []finding.Finding {
 		if f.Available {
 			return finding.None
 		}
-		return finding.Seen(finding.Warning, "", fmt.Sprintf("without %s: %s", f.Name, f.Effect), comesWith(f.Name))
+		return finding.Seen(finding.Note, "", fmt.Sprintf("without %s: %s", f.Name, f.Effect), comesWith(f.Name))
 	})
 }
 

@@ -63,9 +63,9 @@ func TestKernelAndRights(t *testing.T) {
 	testhost.Check(t, KernelPrograms, []testhost.Wants{
 		{"there", testhost.Featured("tcx", true), nil},
 		{"without tcx", testhost.Featured("tcx", false), []string{
-			"warning: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it",
+			"note: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it",
 		}},
-		{"without a device", testhost.Featured("fallback_route", false), []string{"warning: without fallback_route: it takes longer ?? modinfo dummy ifb  # one of these modules has to be loaded"}},
+		{"without a device", testhost.Featured("fallback_route", false), []string{"note: without fallback_route: it takes longer ?? modinfo dummy ifb  # one of these modules has to be loaded"}},
 	})
 	lacking := func(h *snapshot.Host) {
 		h.Start.Rights = []snapshot.Right{{Name: "CAP_BPF", Purpose: "to load programs"}}

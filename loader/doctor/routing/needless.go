@@ -19,7 +19,7 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 		case judged.For == nil:
 			return finding.None
 		case judged.Verdict == NotNeeded && enforces:
-			verdict, severity = "is not needed: ", finding.Warning
+			verdict, severity = "is not needed: ", finding.Note
 		case judged.Verdict == NotNeeded:
 			reason = "replypath does not enforce on all interfaces" + judged.Where
 		}

@@ -25,7 +25,7 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 		if !neverMatches(&h.Links, r) {
 			return finding.None
 		}
-		return seenRule(r, finding.Warning, r.IIF, fmt.Sprintf("%s never matches: %s%s", r, devMeansIIF, whereWritten(h, r)))
+		return seenRule(r, finding.Note, r.IIF, fmt.Sprintf("%s never matches: %s%s", r, devMeansIIF, whereWritten(h, r)))
 	})
 }
 

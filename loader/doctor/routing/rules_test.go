@@ -31,7 +31,7 @@ func TestNeedlessRules(t *testing.T) {
 	}
 	testhost.Check(t, NeedlessRules, []testhost.Wants{
 		{"none", testhost.Enforces, nil},
-		{"nothing uses it", testhost.And(testhost.Enforces, fromEth1), []string{"warning " + from + "is not needed: " + nothing + "10.4.0.100 now" + boot}},
+		{"nothing uses it", testhost.And(testhost.Enforces, fromEth1), []string{"note " + from + "is not needed: " + nothing + "10.4.0.100 now" + boot}},
 		{"its route has a smaller MTU", testhost.And(testhost.Enforces, fromEth1, testhost.Limited(100, dump.Limits{MTU: 1400})), []string{
 			"ok " + from + "is needed: default via 10.4.0.1 dev eth1 table 100 has an MTU of 1400, and replypath sends what eth1 takes, 1500" + boot}},
 		{"a connection lives by it", testhost.And(testhost.Enforces, fromEth1, opened), []string{
@@ -43,15 +43,15 @@ func TestNeedlessRules(t *testing.T) {
 		{"the default route leads by an interface that catches replies", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) {
 			h.Caught, h.Interfaces = h.Interfaces[:1], h.Interfaces[1:]
 			delete(h.Enforcing, testhost.Eth0)
-		}), []string{"warning " + from + "is not needed: " + nothing + "10.4.0.100 now" + boot}},
+		}), []string{"note " + from + "is not needed: " + nothing + "10.4.0.100 now" + boot}},
 		{"nothing sees the interface of the default route", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Interfaces = h.Interfaces[1:] }), []string{
 			"ok " + from + "is needed: the default route leads by eth0, where nothing catches replies" + boot,
 		}},
 		{"ipv6, the network", testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::/64"), Table: 100})), []string{
-			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100 is not needed: " + nothing + "2001:db8:4::/64 now; no known file makes it at boot ?? ip -6 rule show",
+			"note eth1: rule 7: from 2001:db8:4::/64 lookup 100 is not needed: " + nothing + "2001:db8:4::/64 now; no known file makes it at boot ?? ip -6 rule show",
 		}},
 		{"in two files", testhost.And(testhost.Enforces, fromEth1, inFiles), []string{
-			"warning " + from + "is not needed: " + nothing + "10.4.0.100 now; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
+			"note " + from + "is not needed: " + nothing + "10.4.0.100 now; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
 		}},
 		{"in two files, not enforcing", testhost.And(fromEth1, inFiles), []string{
 			"ok " + from + waits + "; its source stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show",
@@ -84,14 +84,14 @@ func TestNeedlessMarks(t *testing.T) {
 		unknown = " lookup 100 is needed: what else than packets from eth1 has the mark is not known ?? ip "
 	)
 	testhost.Check(t, NeedlessRules, []testhost.Wants{
-		{"connmark", with(marked, restoring), []string{"warning eth1: rule 9: from all fwmark 0x1" + only + "rule show"}},
+		{"connmark", with(marked, restoring), []string{"note eth1: rule 9: from all fwmark 0x1" + only + "rule show"}},
 		{"connmark, nothing is attached", testhost.And(with(marked, restoring), func(h *snapshot.Host) { h.Attached = false }), []string{
 			"ok eth1: rule 9: from all fwmark 0x1 lookup 100 is needed: replypath does not enforce on all interfaces ?? ip rule show",
 		}},
 		{"with a mask", with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: 0xf00, Table: 100}, restoring), []string{
-			"warning eth1: rule 9: from all fwmark 0x100/0xf00" + only + "rule show",
+			"note eth1: rule 9: from all fwmark 0x100/0xf00" + only + "rule show",
 		}},
-		{"ipv6", with(marked6, restoring), []string{"warning eth1: rule 9: from all fwmark 0x1" + only + "-6 rule show"}},
+		{"ipv6", with(marked6, restoring), []string{"note eth1: rule 9: from all fwmark 0x1" + only + "-6 rule show"}},
 		{"ipv6, by a chain of its own", with(marked6, []netfilter.Chain{restores("ip"), restores("ip6")}), []string{
 			"ok eth1: rule 9: from all fwmark 0x1" + unknown + "-6 rule show",
 		}},
@@ -114,26 +114,26 @@ func TestRulesThatNeverMatch(t *testing.T) {
 	testhost.Check(t, RulesThatNeverMatch, []testhost.Wants{
 		{"none", nil, nil},
 		{"in force", testhost.Rule(never), []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no known file makes it at boot ?? ip rule show",
+			"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no known file makes it at boot ?? ip rule show",
 		}},
 		{"ipv6, in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never6)(h)
 			h.Written = map[netip.Prefix][]string{never6.Src: {"/etc/sysconfig/network-scripts/rule6-eth1:1"}}
 		}, []string{
-			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; its source stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
+			"note eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; its source stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
 		}},
 		{"not all files may be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFiles: "root's rights"} }), []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
+			"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
 		}},
 		{"a file could not be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Failed = map[string]string{snapshot.PartFiles: "read /etc/rc.local: gone"} }), []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
+			"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
 		}},
 		{"ipv6, forwarded", testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 8, Src: testhost.Prefix("2001:db8:4::/64"), IIF: "eth1", Table: 100}), nil},
 		{"in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never)(h)
 			h.Written = map[netip.Prefix][]string{never.Src: {"/etc/network/interfaces:4"}}
 		}, []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; its source stands in /etc/network/interfaces:4 ?? ip rule show",
+			"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; its source stands in /etc/network/interfaces:4 ?? ip rule show",
 		}},
 		{"forwarded", testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.0/24"), IIF: "eth1", Table: 100}), nil},
 		{"sent by this host", testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "lo", Table: 100}), nil},

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestFit: what matters least is left out first, and nothing where there is room, or where it never may be.
+func TestFit(t *testing.T) {
+	same := func(s *string) string { return *s }
+	fields := []Field[string]{
+		NewField("A", 0, same), NewField("LEAST", 2, same), NewField("LESS", 1, func(*string) string { return "" }),
+		NewField("ALWAYS", 0, func(*string) string { return "0123456789" }),
+	}
+	all := "\nA    LEAST  LESS  ALWAYS\näöü  äöü    -     0123456789\n"
+	for width, want := range map[int]string{
+		Unlimited: all,
+		28:        all,
+		27:        "\nA    LESS  ALWAYS\näöü  -     0123456789\n",
+		20:        "\nA    ALWAYS\näöü  0123456789\n",
+		1:         "\nA    ALWAYS\näöü  0123456789\n",
+	} {
+		p := Page{Width: width}
+		Section(&p, fields, []string{"äöü"})
+		if p.String() != want {
+			t.Errorf("in %d columns:\n%s", width, p.String())
+		}
+		if fits := Fits(fields, []string{"äöü"}, width); fits != (want == all) {
+			t.Errorf("in %d columns: it fits: %t", width, fits)
+		}
+	}
+	p := Page{Width: 20}
+	Section(&p, fields, nil)
+	if p.String() != "" {
+		t.Errorf("of nothing:\n%s", p.String())
+	}
+}
+
+// TestWrappedSection: a text goes on in the next line, and a word that is too long stays whole.
+func TestWrappedSection(t *testing.T) {
+	same := func(s *string) string { return *s }
+	for width, want := range map[int]string{
+		Unlimited: "one two three-four five\n",
+		23:        "one two three-four five\n",
+		22:        "one two three-four\n  five\n",
+		9:         "one two\n  three-four\n  five\n",
+	} {
+		p := Page{Width: width}
+		WrappedSection(&p, "TEXTS", []string{"one two three-four five"}, same)
+		if p.String() != "\nTEXTS\n"+want {
+			t.Errorf("in %d columns:\n%s", width, p.String())
+		}
+	}
+	p := Page{Width: 10}
+	WrappedSection(&p, "NOTHING", nil, same)
+	WrappedSection(&p, "TEXTS", []string{"a\x1bb", ""}, same)
+	if p.String() != "\nTEXTS\na\\x1bb\n\n" {
+		t.Errorf("%q", p.String())
+	}
+}
+
+// TestLongCells: no column goes for a cell of unusual length, which loses its middle.
+func TestLongCells(t *testing.T) {
+	type row struct{ peer, self, kernel, state string }
+	fields := []Field[row]{
+		{Name: "PEER", Most: 20, Cell: func(r *row) string { return r.peer }}, {Name: "SELF", Most: 20, Cell: func(r *row) string { return r.self }},
+		{Name: "KERNEL", Cell: func(r *row) string { return r.kernel }}, {Name: "STATE", Rank: 1, Cell: func(r *row) string { return r.state }},
+	}
+	const peer, self = "[2001:db8:1234:5678:9abc:def0:1234:5678]:50000", "[2001:db8:4::100]:5432"
+	for width, want := range map[int]string{
+		Unlimited: peer + "  " + self + "  eth0    closing",
+		92:        peer + "  " + self + "  eth0    closing",
+		80:        "[2001:db8:1234:56...:1234:5678]:50000  [2001:db8...00]:5432  eth0    closing",
+		63:        "[2001:db8...8]:50000  [2001:db8...00]:5432  eth0    closing",
+		50:        "[2001:db8...8]:50000  [2001:db8...00]:5432  eth0",
+		10:        "[2001:...:50000  [2001:...]:5432  eth0",
+	} {
+		var p Page
+		p.Width = width
+		AddTable(&p, fields, []row{{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}})
+		if rows := strings.Split(p.String(), "\n"); rows[2] != want {
+			t.Errorf("in %d columns:\n%s\nrather than\n%s", width, rows[2], want)
+		}
+	}
+}
+
+// TestLaterRows: which columns there are is told before the rows come. A longer cell moves what is behind it in its own row.
+func TestLaterRows(t *testing.T) {
+	type row struct{ peer, mac, verdict string }
+	table := NewTable([]Field[row]{
+		{Name: "PEER", Least: 6, Cell: func(r *row) string { return r.peer }}, {Name: "MAC", Rank: 2, Cell: func(r *row) string { return r.mac }},
+		{Name: "VERDICT", Cell: func(r *row) string { return r.verdict }},
+	}, nil, 18)
+	rows := table.Header()
+	for _, r := range []row{{"one", "m", "x"}, {"a longer", "m", "y\x1b"}, {"", "m", ""}} {
+		rows += "\n" + table.Row(&r, "")
+	}
+	const want = "PEER    VERDICT\none     x\na longer  y\\x1b\n-       -"
+	if rows != want {
+		t.Errorf("%s\nrather than\n%s", rows, want)
+	}
+	if coloured := table.Row(&row{"five", "m", "new"}, "31"); coloured != "five    \x1b[31mnew\x1b[0m" {
+		t.Errorf("%q", coloured)
+	}
+}
