@@ -50,7 +50,7 @@
 /* The flow tables: see first_of(). */
 MAP(flows, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
-/* For each set of `flows`: see tags.h. The loader looks at all of them. */
+/* For each set of `flows`: see digest.h. The loader looks at all of them. */
 MAP(tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* The digests of tuples in which the host spoke first: see outbound.h. */

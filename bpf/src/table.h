@@ -3,7 +3,6 @@
 #pragma once
 
 #include "negative_cache.h"
-#include "tags.h"
 
 /*
  * The same number, of which the verifier only knows that it is a way: otherwise it would follow the rest of the program
