@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -139,16 +138,6 @@ func (b *bed) cutCable(i nic) {
 	b.t.Helper()
 	b.t.Cleanup(func() { b.setCarrier(i, true) })
 	b.setCarrier(i, false)
-}
-
-func (b *bed) setDown(i nic) {
-	b.t.Helper()
-	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: int(i.Index)}}
-	b.t.Cleanup(func() {
-		b.must(host.Do(func() error { return errors.Join(netlink.LinkSetUp(link), i.SetCarrier(true)) }))
-	})
-	b.must(host.Do(func() error { return netlink.LinkSetDown(link) }))
-	b.must(b.ForgetProof())
 }
 
 func (b *bed) setCarrier(i nic, on bool) {

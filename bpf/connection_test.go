@@ -467,3 +467,31 @@ var connectionFamily = map[string]story{
 }
 
 func TestConnectionFamily(t *testing.T) { tell(t, eachFamily, connectionFamily) }
+
+// TestTupleReuse: a new handshake wins over the entry of an earlier connection. What does not answer it leaves both
+// alone.
+func TestTupleReuse(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		old := func(age uint32, state uint8, flags uint16) bpf.DatapathFlow {
+			f := b.flow(n, tcp{}, b.replication, age)
+			f.State, f.Flags = state, f.Flags|flags
+			return f
+		}
+		elsewhere := b.flow(n, tcp{}, b.backup, 0)
+		for name, before := range map[string]bpf.DatapathFlow{
+			"closing":          old(0, stateClosing|stateCorrected, 0),
+			"reset":            old(0, 0, flagReset),
+			"closing and idle": old(idleClosing+1, stateClosing, 0),
+			"idle":             old(idleEstablished+1, 0, 0),
+			"by another way":   elsewhere,
+		} {
+			b.sub(name, func(t *testing.T) {
+				flow := b.answered(n, b.replication, 0)
+				b.put(establishedFlow(before), halfOpen(flow))
+				b.arrives(n, finalAck, establishes(flow, finalAck))
+			})
+		}
+		b.put(establishedFlow(elsewhere), halfOpen(b.answered(n, b.replication, 0)))
+		b.arrives(n, tcp{flags: "A", ack: 1}, effect{events: events{eventIgnoredHandshake: 1, eventRefusedContested: 1}})
+	})
+}

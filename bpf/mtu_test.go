@@ -87,18 +87,6 @@ func eachVariant(t *testing.T, f func(t *testing.T, b *bed, n network)) {
 	}
 }
 
-// sized are repliers with an IP packet of this size.
-func sized(n network, size int) map[string]message {
-	rest := size - n.ipSize()
-	echoHeader := 16 // with the usual payload
-	return map[string]message{
-		"tcp":  tcp{flags: "PA", seq: 3, payload: rest - 20},
-		"udp":  udp{payload: rest - 8},
-		"sctp": sctp{payload: rest - 12},
-		"echo": echo{reply: true, payload: rest - echoHeader},
-	}
-}
-
 // TestSizeToldAtMostOnceASecond: what is sent meanwhile goes as routed. One flow's silence is not another's.
 func TestSizeToldAtMostOnceASecond(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -225,32 +213,4 @@ func TestDeaf(t *testing.T) {
 		b.put(connectionlessFlow(b.flow(n, tooLarge, b.backup, 0)))
 		b.emitFrame(b.replication, frame, tells)
 	})
-}
-
-// TestSizeTold: who sends what is too large learns how large it may be. The kernel takes the message for packets too
-// that may be fragmented, and fragments the next ones itself. The longest IPv4 header fits the quote.
-func TestSizeTold(t *testing.T) {
-	eachVariant(t, func(t *testing.T, b *bed, n network) {
-		b.limit(b.replication, narrowMTU)
-		for _, size := range []int{narrowMTU - 1, narrowMTU, narrowMTU + 1, 1500, 3000} {
-			fits := size <= narrowMTU
-			for name, m := range sized(n, size) {
-				b.sub(fmt.Sprintf("%s of %d", name, size), func(t *testing.T) {
-					if !fits {
-						b.wantTold(n, m, n.out(b.production, m))
-						return
-					}
-					b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-					b.wantMoved(n, m)
-				})
-			}
-		}
-	})
-	b, n := newBed(t, normal), networks[0]
-	b.limit(b.replication, narrowMTU)
-	for _, change := range []edit{
-		func(h *headers) { h.v4.Flags = 0 }, func(h *headers) { h.v4.Flags = layers.IPv4DontFragment }, ipOptions(4), ipOptions(40),
-	} {
-		b.wantTold(n, tooLarge, n.out(b.production, tooLarge, change))
-	}
 }

@@ -273,3 +273,14 @@ func TestParseOtherProtocols(t *testing.T) {
 		b.arrives(n, m, unread(eventIgnoredProtocol))
 	}
 }
+
+// TestParseNonLinear: drivers may leave headers in fragments of the packet.
+func TestParseNonLinear(t *testing.T) {
+	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
+		r := ingress(b.replication, n.in(b.replication, m))
+		for r.linear = ethernetSize; int(r.linear) < len(r.frame); r.linear++ {
+			b.run(r, b.starts(n, m, b.replication))
+			b.put()
+		}
+	})
+}

@@ -99,38 +99,6 @@ func TestReplyLinkDown(t *testing.T) {
 	})
 }
 
-// TestReplyLinkDownUnseen: the link has gone, or has come back, and the loader has not seen it. The kernel's word
-// counts where its memory can be read.
-func TestReplyLinkDownUnseen(t *testing.T) {
-	for _, v := range []variant{normal, oldKernel} {
-		for _, n := range networks {
-			t.Run(fmt.Sprintf("variant %d, ipv%d", v, n.family), func(t *testing.T) {
-				b, m := newBed(t, v), udp{payload: 100}
-				frame := n.out(b.production, m)
-				run := func(moves bool) {
-					t.Helper()
-					b.put(connectionlessFlow(b.flow(n, m, b.backup, 0)))
-					want := b.stays(n, m, b.production, b.backup, frame, outcomeLinkDown)
-					if moves {
-						want = b.moves(n, m, b.production, b.backup, frame)
-					}
-					b.run(egress(b.production, frame), want)
-				}
-				b.cutCable(b.backup)
-				run(!b.Features.ProbeRead)
-				b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Flags = 0 })
-				run(false)
-				b.setCarrier(b.backup, true)
-				run(b.Features.ProbeRead)
-				b.manage(b.backup, nil)
-				run(true)
-				b.setDown(b.backup)
-				run(!b.Features.ProbeRead)
-			})
-		}
-	}
-}
-
 // TestTrialOver: whatever the modes, the programs observe from the end of a trial on, and enforce until then.
 func TestTrialOver(t *testing.T) {
 	for name, until := range map[string]uint64{"no trial": 0, "on trial": math.MaxUint64, "over": 1} {

@@ -91,7 +91,7 @@ func TestContradictionThatAppears(t *testing.T) {
 			if i := b.status().of(c.name); i == nil || !i.Attached || c.name == "eth2" && i.NextHop != "auto" {
 				t.Errorf("%s is %+v", c.name, i)
 			}
-			if n := b.log.count(strings.ReplaceAll(c.warning, `"`, `\"`)); n != 1 {
+			if n := b.logged(strings.ReplaceAll(c.warning, `"`, `\"`)); n != 1 {
 				t.Errorf("logged %d times", n)
 			}
 			wantRefused(t, r.reloadText(c.text), c.refused)

@@ -22,7 +22,7 @@ func TestDetachWithoutPins(t *testing.T) {
 	if len(removed) != 6 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
 		t.Errorf("removed %q", removed)
 	}
-	if b.log.count("level=WARN msg=\"nothing was pinned") != 1 {
+	if b.logged("level=WARN msg=\"nothing was pinned") != 1 {
 		t.Error("no warning that the rest cannot be told")
 	}
 	b.wantNoPrograms()

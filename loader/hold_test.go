@@ -140,3 +140,55 @@ func TestNobodyMayBeAsked(t *testing.T) {
 		}
 	}
 }
+
+// isBridged tells whether the absent router's entry has a MAC that it has not answered with.
+func (b *server) isBridged(f topology.Family) bool {
+	b.Helper()
+	return b.isAbsent(f, func(r pins.GatewayRecord) bool { return r.Bridged })
+}
+
+// bridgeAbsent has eth0's link come back, with absent routers of both families, and awaits that they are bridged.
+func (b *server) bridgeAbsent() {
+	b.Helper()
+	for _, f := range b.net.Families() {
+		b.leadByAbsent(f)
+	}
+	flaps["carrier"](b, b.eth0)
+	for _, f := range b.net.Families() {
+		eventually(b.T, "it is bridged", func() bool { return b.isBridged(f) })
+	}
+}
+
+// TestAnsweredWhileStopped: a gateway that was bridged, and whose entry has been the kernel's since while no daemon ran, is
+// known to the next one at once.
+func TestAnsweredWhileStopped(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	b.bridgeAbsent()
+	r.stop()
+	for _, f := range b.net.Families() {
+		b.setAbsent(f, firstMAC, netlink.NUD_STALE)
+	}
+	b.start()
+	for _, f := range b.net.Families() {
+		if b.isBridged(f) {
+			t.Errorf("%s: its answer is not believed", f)
+		}
+	}
+}
+
+// TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's answer for the next
+// daemon either.
+func TestStopWhileBridged(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	b.bridgeAbsent()
+	r.stop()
+	b.start()
+	for _, f := range b.net.Families() {
+		b.awaitHeld(f, true) // once it has been asked in vain
+		if n := b.logged(`msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()); n != 1 {
+			t.Errorf("%s: it is said %d times to be resolved, not only before the stop", f, n)
+		}
+	}
+}

@@ -163,7 +163,7 @@ func TestUntoldInterface(t *testing.T) {
 			}
 			b.detach()
 			b.wantRPFilter("after detach", "eth3", "2")
-			if said := b.log.count("an interface may not be the one that had its index") > 0; said != test.said {
+			if said := b.logged("an interface may not be the one that had its index") > 0; said != test.said {
 				t.Errorf("said so: %v", said)
 			}
 		})

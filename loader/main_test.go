@@ -17,6 +17,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/kernel"
+	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/topology"
 )
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 	if !is {
 		product.WithoutProduct(func() int { return runTests(m) })
 	}
-	b := &server{dir: os.Getenv(dirVariable), log: new(log), object: hollow("a build")}
+	b := &server{dir: os.Getenv(dirVariable), log: new(await.Log), object: hollow("a build")}
 	if kind == "lacks a capability" {
 		b.object = nil // that the verifier refuses
 	}

@@ -17,11 +17,14 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/metrics"
@@ -258,4 +261,51 @@ func TestHungLoopIsSeen(t *testing.T) {
 		}
 	}()
 	eventually(t, "it is well again", working)
+}
+
+// TestFallbackDeviceThatCannotBeLookedFor: it stays, with its routes, where the kernel does not answer.
+func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	r.locked(func() error {
+		found, err := discover.Scan(r.netlink, r.config)
+		await.Must(t, err)
+		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table)
+		await.Must(t, err)
+		before := b.snapshot()
+		wantWhole := func(when string) {
+			t.Helper()
+			hasDevice, err := r.routes.Renew()
+			await.Must(t, err)
+			for _, family := range fallback.Families {
+				if !hasDevice || !r.routes.GivesWay(b.eth0.Index, family) {
+					t.Errorf("%s: device %t, %s gives way %t", when, hasDevice, fallback.Name(family), r.routes.GivesWay(b.eth0.Index, family))
+				}
+			}
+			wantSame(b, when, before, b.snapshot())
+		}
+		wantWhole("to begin with")
+
+		whole := r.netlink
+		r.netlink = brokenNetlink(t)
+		err = r.routes.Reconcile(&routers)
+		r.netlink = whole
+		if err == nil || !strings.Contains(err.Error(), "look for replypath0") {
+			t.Errorf("error %v", err)
+		}
+		wantWhole("when it cannot be looked for")
+
+		await.Must(t, r.routes.Reconcile(&routers))
+		wantWhole("when it can be looked for again")
+		return nil
+	})
+}
+
+func brokenNetlink(t *testing.T) *netlink.Handle {
+	t.Helper()
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	await.Must(t, err)
+	broken := *handle // the original forgets its sockets with their end, and would open new ones
+	handle.Close()
+	return &broken
 }

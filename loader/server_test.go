@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -14,9 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -45,7 +42,7 @@ type server struct {
 	host       *topology.Host
 	eth0, eth1 *topology.Interface
 	dir        string
-	log        *log
+	log        *await.Log
 	object     *datapath.Object // nil for the product's own
 	opened     *bpf.DatapathMaps
 }
@@ -77,7 +74,7 @@ func newServerIn(t *testing.T, options topology.S1Options) *server {
 	t.Helper()
 	s := traffic.NewS1(t, options)
 	b := &server{
-		T: t, net: s, host: s.B.Host, eth0: s.B.Eth0, eth1: s.B.Eth1, log: new(log),
+		T: t, net: s, host: s.B.Host, eth0: s.B.Eth0, eth1: s.B.Eth1, log: new(await.Log),
 		dir: filepath.Join("/sys/fs/bpf", strings.ReplaceAll(t.Name(), "/", "-")),
 	}
 	t.Cleanup(func() {
@@ -115,45 +112,24 @@ func lastHop(name string) func(*Options) {
 	}
 }
 
-// log is what a loader has logged.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *log) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *log) count(part string) int { return strings.Count(l.String(), part) }
-
-// eventually waits until a condition holds, which is looked at every few milliseconds.
+// eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	ctx := within(t)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			t.Fatalf("in vain: %s", what)
+	await.Eventually(t, what, func() error {
+		if !holds() {
+			return errors.New("in vain")
 		}
-	}
+		return nil
+	})
 }
 
 func within(t *testing.T) context.Context {
 	t.Helper()
 	return await.Within(t, await.AnswerTime)
 }
+
+// logged counts how often a text is in the log.
+func (b *server) logged(part string) int { return strings.Count(b.log.String(), part) }
 
 func (b *server) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))

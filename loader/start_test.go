@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"replypath/loader/attach"
@@ -68,4 +69,27 @@ func TestFailedStartIsUndone(t *testing.T) {
 		b.awaitAttached("eth1")
 		t.Logf("%d failures, 0 differences", failures)
 	})
+}
+
+// TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs may remember what its
+// configuration refused. No later configuration has the same. A generation of before goes on only where nothing had to be
+// put back: programs may have admitted what is no own address any more.
+func TestFailedStartOutdatesItsRefusals(t *testing.T) {
+	b := newServer(t)
+	b.start().stop()
+	change := func(o *Options) { o.Config.Protocols = nil }
+	used := []uint32{b.settings().Generation}
+	for taken, steps := 1, 1; taken <= steps; taken++ {
+		var tried uint32
+		steps = b.failIn(taken, func() { tried = b.settings().Generation }, change)
+		last, after := used[len(used)-1], b.settings().Generation
+		if after < tried || after == tried && tried != last {
+			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
+		}
+		used = append(used, after)
+	}
+	b.start(change).stop()
+	if after := b.settings().Generation; slices.Contains(used, after) {
+		t.Errorf("generation %d once more, after %v", after, used)
+	}
 }

@@ -49,7 +49,7 @@ func TestTrialEnds(t *testing.T) {
 	}
 	r.stop()
 	b.start(onTrial)
-	if b.log.count("a trial was not confirmed, it is taken back") != 1 || b.status().TrialUntil == nil || b.mode() != "enforce" {
+	if b.logged("a trial was not confirmed, it is taken back") != 1 || b.status().TrialUntil == nil || b.mode() != "enforce" {
 		t.Error("not taken back by the next one")
 	}
 }

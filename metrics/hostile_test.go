@@ -4,22 +4,27 @@ package metrics
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 )
 
 // Whatever is asked gets an answer of HTTP, or silence, and nothing is logged.
 func TestStrangeRequests(t *testing.T) {
-	var log lockedBuffer
+	var log await.Log
 	o := options(t)
 	o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	address := start(t, o)
@@ -135,7 +140,7 @@ func TestManyConnections(t *testing.T) {
 
 // Failed handshakes do not fill the log.
 func TestHandshakesAreNotLoggedForEver(t *testing.T) {
-	var log lockedBuffer
+	var log await.Log
 	quiet := newSparing(slog.NewTextHandler(&log, nil))
 	logger := slog.NewLogLogger(quiet, slog.LevelWarn)
 	for i := range 1000 {
@@ -143,5 +148,22 @@ func TestHandshakesAreNotLoggedForEver(t *testing.T) {
 	}
 	if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > 20 {
 		t.Errorf("%d lines are logged", lines)
+	}
+}
+
+// What never ends, or never begins, is no web configuration.
+func TestStrangeWebConfig(t *testing.T) {
+	dir := t.TempDir()
+	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large")
+	await.Must(t, unix.Mkfifo(pipe, 0o600))
+	await.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600))
+	for path, want := range map[string]string{
+		pipe: "is not a regular file", "/dev/zero": "is not a regular file", large: fmt.Sprintf("is larger than %d bytes", maxWebConfig),
+	} {
+		result := make(chan error, 1)
+		go func() { result <- CheckWebConfig(path) }()
+		if err := await.Receive(t, result); !errors.Is(err, ErrWebConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

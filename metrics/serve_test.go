@@ -3,7 +3,6 @@
 package metrics
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -21,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -51,22 +49,11 @@ func start(t *testing.T, o Options) string {
 	go func() { result <- serve(ctx, listener, o) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := receive(t, result); !errors.Is(err, http.ErrServerClosed) {
+		if err := await.Receive(t, result); !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("serve: %v", err)
 		}
 	})
 	return listener.Addr().String()
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(deadline):
-		t.Fatal("nothing happened in time")
-		panic("unreachable")
-	}
 }
 
 // fetch returns status and body of an answer.
@@ -113,13 +100,13 @@ func TestServeEndsGracefully(t *testing.T) {
 		response.Body.Close()
 		statuses <- response.StatusCode
 	}()
-	receive(t, source.began)
+	await.Receive(t, source.began)
 	cancel()
 	close(source.proceed)
-	if status := receive(t, statuses); status != http.StatusOK {
+	if status := await.Receive(t, statuses); status != http.StatusOK {
 		t.Errorf("got status %d", status)
 	}
-	if err := receive(t, result); !errors.Is(err, http.ErrServerClosed) {
+	if err := await.Receive(t, result); !errors.Is(err, http.ErrServerClosed) {
 		t.Error(err)
 	}
 }
@@ -159,35 +146,15 @@ func serveUntil(t *testing.T, o Options) (reports chan error, end func()) {
 	return reports, func() {
 		t.Helper()
 		cancel()
-		receive(t, ended)
+		await.Receive(t, ended)
 	}
 }
 
 // wantReport wants the next report to be of an error, or of none.
 func wantReport(t *testing.T, reports <-chan error, want error) {
 	t.Helper()
-	if err := receive(t, reports); !errors.Is(err, want) {
+	if err := await.Receive(t, reports); !errors.Is(err, want) {
 		t.Fatalf("got report %v, want %v", err, want)
-	}
-}
-
-func TestServeAddressInUse(t *testing.T) {
-	taken := await.Must1[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	defer taken.Close()
-	o := options(t)
-	o.Listen = taken.Addr().String()
-	err := firstFailure(t, o)
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "serve metrics at "+o.Listen) {
-		t.Errorf("got error %v", err)
-	}
-	reports, end := serveUntil(t, o)
-	wantReport(t, reports, syscall.EADDRINUSE)
-	taken.Close()
-	wantReport(t, reports, nil)
-	wantStatus(t, nil, "http://"+o.Listen+"/healthz", "", http.StatusOK)
-	end()
-	if len(reports) != 0 {
-		t.Errorf("got another report: %v", <-reports)
 	}
 }
 
@@ -304,7 +271,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		"key in the file":              "tls_server_config: {cert: x, key: " + secret + "}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			said := new(lockedBuffer)
+			said := new(await.Log)
 			t.Cleanup(func() { // after the server has ended
 				if strings.Contains(said.String(), "s3c") || strings.Contains(said.String(), "cr3t") {
 					t.Errorf("it says %s", said)
@@ -330,24 +297,6 @@ func TestSecretsAreNotShown(t *testing.T) {
 			t.Log(said)
 		})
 	}
-}
-
-// lockedBuffer may be written and read at the same time.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // writeWebConfig writes a web configuration with one user, prometheus.

@@ -245,31 +245,3 @@ func TestNamedInterfaces(t *testing.T) {
 		})
 	}
 }
-
-func TestEffectiveSettings(t *testing.T) {
-	var l lan
-	l.device("eth0")
-	l.device("eth1")
-	l.device("eth2")
-	cfg := named(
-		config.Interface{Name: "eth0"},
-		config.Interface{Name: "eth1", Mode: config.ModeEnforce, NextHop: config.NextHopLastHop, HostModel: config.HostModelStrong},
-	)
-	cfg.Mode = config.ModeObserve
-	r := l.evaluate(cfg)
-	want := []config.Interface{
-		{Name: "eth0", Mode: config.ModeObserve, NextHop: config.NextHopAuto, HostModel: config.HostModelWeak},
-		{Name: "eth1", Mode: config.ModeEnforce, NextHop: config.NextHopLastHop, HostModel: config.HostModelStrong},
-	}
-	var got []config.Interface
-	for _, i := range r.Interfaces {
-		got = append(got, i.Settings)
-	}
-	await.Same(t, "settings", want, got, equalAddr)
-	if got := reasons(r)["eth2"]; got != "not named by the configuration" {
-		t.Errorf("eth2 is unmanaged because %q", got)
-	}
-	if cfg.Interfaces[0].Mode != "" {
-		t.Error("the configuration was changed")
-	}
-}

@@ -341,3 +341,24 @@ route add default via 172.31.1.1 dev eth0 onlink
 		t.Errorf("warnings with the addresses there: %q", got)
 	}
 }
+
+// An address that duplicate address detection refused is the host's all the same.
+func TestAddressInAnyState(t *testing.T) {
+	h := traffic.NewHost(t)
+	host.IPBatch(t, h, `
+link add eth0 type veth peer name far0
+link set eth0 up
+addr add 2001:db8::1/64 dev eth0 preferred_lft 0
+addr add 2001:db8::2/64 dev eth0 nodad
+`)
+	await.Must(t, h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"))
+	await.Must(t, h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"))
+	host.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
+	r := scan(t, h, config.Default())
+	eth0 := find(t, r, "eth0").Index
+	want := []OwnAddress{{address("2001:db8::1"), false, eth0}, {address("2001:db8::2"), false, eth0}, {address("2001:db8::3"), false, eth0}}
+	await.Same(t, "own addresses", want, r.Own, equalAddr)
+	if n := len(find(t, r, "eth0").Addresses); n != 3 {
+		t.Errorf("%d addresses, want 3", n)
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"replypath/loader/flows"
 	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
+	"replypath/loader/sockets"
 	"replypath/loader/status"
 	"replypath/test/await"
 	"replypath/test/testhost"
@@ -73,8 +74,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	},
 	"gateway": {
 		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *snapshot.Host) { h.Gateways[0].State = nexthop.StateFailed },
-		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateProbe }, func(h *snapshot.Host) { h.Interfaces[1].Up = false },
-		func(h *snapshot.Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true },
+		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateProbe },
 	},
 	"unnamed-router": {func(h *snapshot.Host) {
 		testhost.ThroughUnnamed(h)
@@ -153,7 +153,8 @@ func decidesBy(kind, at, name string, does expr.Any) func(*snapshot.Host) {
 func connectedTo(process string, isSuspicious bool) func(*snapshot.Host) {
 	at := netip.MustParseAddrPort
 	return func(h *snapshot.Host) {
-		h.Sockets = []snapshot.Socket{{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000"), Process: process}, {Local: at("0.0.0.0:5201")}}
+		h.Sockets = []sockets.Socket{{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000")}, {Local: at("0.0.0.0:5201")}}
+		h.ProcessOf = func(*sockets.Socket) string { return process }
 		if !isSuspicious {
 			h.Flows = []flows.Flow{{Protocol: "udp", Peer: "10.1.0.100", PeerPort: 4000, Self: "10.4.0.100", SelfPort: 5201}}
 		}

@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -16,8 +17,9 @@ const (
 	failedRestTimes   = 2 // while something fails: its end is to be seen soon
 	freshest, longest = time.Second, 2 * time.Minute
 	firstLook         = 300 * time.Millisecond
-	// longestWait is how long who asks waits for a look. Then the one before has to do.
-	longestWait = 500 * time.Millisecond
+	// shortWait is how long who asks waits for a look. Then the one before has to do, unless it is out of date for longer than aged:
+	// that is waited for as long as longWait.
+	shortWait, longWait, aged = 500 * time.Millisecond, 2 * time.Second, 5 * time.Second
 )
 
 // Watch keeps what is wrong with a host. Many may ask, and wait for the same look.
@@ -45,17 +47,25 @@ func (w *Watch) Health() finding.Health {
 		w.looked = make(chan struct{})
 		go w.look(w.looked)
 	}
-	looked := w.looked
+	looked, wait := w.looked, waitFor(time.Since(w.until))
 	w.mu.Unlock()
 	if looked != nil {
 		select {
 		case <-looked:
-		case <-time.After(longestWait):
+		case <-time.After(wait):
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.health
+}
+
+// waitFor is how long a look is waited for where the one before is out of date for a while. Before the first that is forever.
+func waitFor(outOfDate time.Duration) time.Duration {
+	if outOfDate > aged && outOfDate < math.MaxInt64 {
+		return longWait
+	}
+	return shortWait
 }
 
 func (w *Watch) look(looked chan struct{}) {

@@ -4,9 +4,12 @@ package explain
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 
 	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
@@ -19,7 +22,7 @@ type Host struct {
 	table    *flows.Table
 	programs *rehearsal.Rehearsal
 	kernel   kernel
-	// By index: those whose requests are recorded, lo where there are none; and those at which programs of ours see what leaves.
+	// By index: those at which programs of ours record requests, lo where there are none, and those at which they see what leaves.
 	recording, seen []int
 }
 
@@ -58,13 +61,20 @@ func (h *Host) Refresh() error {
 		return err
 	}
 	h.recording, h.seen = nil, nil
+	attacher := attach.New(filepath.Join(h.dir, datapath.LinksDir), h.kernel.Handle, attach.Auto)
 	for _, r := range journal.Interfaces {
-		if r.Index == 0 {
+		link, err := h.kernel.LinkByIndex(r.Index)
+		if r.Index == 0 || err != nil { // nobody may have seen it go
 			continue
 		}
-		h.seen = append(h.seen, r.Index)
-		if _, err := h.kernel.LinkByIndex(r.Index); err == nil && !r.Catches { // nobody may have seen it go
-			h.recording = append(h.recording, r.Index)
+		for place, list := range map[attach.Direction]*[]int{attach.Ingress: &h.recording, attach.Egress: &h.seen} {
+			_, attached, err := attacher.Attached(attach.Interface{Index: r.Index, Name: link.Attrs().Name}, place)
+			switch {
+			case err != nil:
+				return err
+			case attached:
+				*list = append(*list, r.Index)
+			}
 		}
 	}
 	if journal.Fallback != nil {

@@ -4,7 +4,6 @@ package flows
 
 import (
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -18,8 +17,8 @@ import (
 	"replypath/loader/sockets"
 )
 
-// NoInterface is the kernel's choice where it has no route but to replypath's own device.
-const NoInterface = "none"
+// The kernel's choice where it has no route but to replypath's own device, and where a route or a rule refuses.
+const NoInterface, Refused = "none", "refused"
 
 // mostAsked bounds for how many pairs of addresses the kernel is asked for a route in one look.
 const mostAsked = 4096
@@ -58,20 +57,25 @@ func (c *chooser) close() {
 	}
 }
 
-// AskKernel sets by which interface the kernel would send the replies of flows as its routes are now, where that was
-// another one than the flow's. It asks for so many pairs of addresses as mostAsked; of more flows it stays unknown.
+// AskKernel sets by which interface the kernel would send the replies of flows as its routes are now. It asks for so many pairs of addresses as mostAsked; of more flows it stays unknown.
 func AskKernel(list []Flow) {
 	c := newChooser()
 	defer c.close()
 	for n := range list {
-		c.set(&list[n])
+		c.choose(&list[n])
 	}
 }
 
-// set sets the kernel's choice of a flow where it was another one than the flow's. It stays unknown of what is forwarded,
-// and of more flows than are asked for.
+// set is choose for a flow of which the kernel chose another interface than its own.
 func (c *chooser) set(f *Flow) {
-	if !f.Asymmetric || f.State == StateOriginated || !c.isOpen() {
+	if f.Asymmetric {
+		c.choose(f)
+	}
+}
+
+// choose sets the kernel's choice of a flow. It stays unknown of what is forwarded, and of more flows than are asked for.
+func (c *chooser) choose(f *Flow) {
+	if f.State == StateOriginated || !c.isOpen() {
 		return
 	}
 	q := question{peer: f.Peer, self: f.Self}
@@ -196,17 +200,17 @@ func socketOf(p *kernelroute.Packet, q *question) *sockets.Socket {
 // chosen is the interface of the kernel's route, nil where it does not say.
 func (c *chooser) chosen(p kernelroute.Packet) *string {
 	ask := kernelroute.Ask
-	if c.host.Names[p.Device] != "" && !slices.Contains(slices.Collect(maps.Values(c.host.VRFs)), p.Device) {
+	if c.host.Names[p.Device] != "" && !c.host.IsVRF(p.Device) {
 		ask = kernelroute.AskOwn
 	}
 	r, err := ask(p)
 	switch {
 	case err != nil:
 		return nil
-	case errors.Is(r.Err, unix.ENETUNREACH), errors.Is(r.Err, unix.EHOSTUNREACH):
+	case errors.Is(r.Err, unix.ENETUNREACH) && (p.Device != 0 || c.host.IndexOf(discover.OwnDevice) == 0): // else its route would do
 		return new(NoInterface)
 	case r.Err != nil:
-		return nil
+		return new(Refused)
 	}
 	switch name := c.host.Names[r.Device]; name {
 	case "":

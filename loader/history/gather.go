@@ -191,7 +191,7 @@ func (g *gatherer) opened() error {
 	}
 	g.host.most = len(g.host.routes) + mostAsked // however many peers there are
 	known := &opened.Known{
-		IsOwn: g.host.IsOwn, Links: g.host.Links, TCP: g.tcp, Datagrams: opened.Datagrams(udp), Askers: g.askers,
+		IsOwn: g.host.IsOwn, Links: g.host.Links, TCP: g.tcp, UDP: udp, Askers: g.askers,
 	}
 	uses, err := opened.Find(known, func(a netip.Addr) bool { return g.host.managedWith(a) != "" })
 	for _, u := range uses {

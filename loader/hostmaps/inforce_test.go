@@ -121,8 +121,9 @@ func (b *hostBed) settings() bpf.DatapathSettings {
 
 // TestDecisionsBecomeVoid: `ways` rises with whatever the programs decide by for what the host originates, and when it
 // goes again; and the generation with what decides whether a request starts a flow, as marks last for a minute or two.
+// What the programs look at with each packet makes neither void.
 func TestDecisionsBecomeVoid(t *testing.T) {
-	const decisions, refusals, both = 1, 2, 3
+	const neither, decisions, refusals, both = 0, 1, 2, 3
 	served := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}
 	for _, test := range []struct {
 		name   string
@@ -156,6 +157,12 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		{"protocols", decisions, func(d *desired) { d.config.Protocols = d.config.Protocols[1:] }},
 		{"scope", both, func(d *desired) { d.config.Scope = config.ScopeAll }},
 		{"loopback", refusals, func(d *desired) { d.config.LoopbackAddresses = config.LoopbackSymmetric }},
+		{"gateway cannot be used", neither, func(d *desired) { d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7} }},
+		{"gateway has another MAC", neither, func(d *desired) {
+			d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7, Usable: 1, Mac: [6]uint8{2, 1}}
+			d.ways.MACs = map[bpf.DatapathGatewayMac]uint32{{Ifindex: 7, Family: 4, Mac: [6]uint8{2, 1}}: 1}
+		}},
+		{"gateway is gone that nothing names", neither, func(d *desired) { delete(d.ways.Gateways, 2) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newHostBed(t)
@@ -171,6 +178,9 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 				}
 				if n == 0 && test.void&refusals != 0 && after.Generation <= before.Generation {
 					t.Errorf("refusals: from %d to %d", before.Generation, after.Generation)
+				}
+				if test.void == neither && after != before {
+					t.Errorf("from %+v to %+v", before, after)
 				}
 				b.write(d)
 				if again := b.settings(); again != after {
@@ -201,34 +211,6 @@ func TestNamedNetworkIsWatched(t *testing.T) {
 		if watched != test.want {
 			t.Errorf("%s: watched %v", test.what, watched)
 		}
-	}
-}
-
-// TestDecisionsStand: what the programs look at with each packet does not make decisions void.
-func TestDecisionsStand(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		change func(d *desired)
-	}{
-		{"nothing", func(*desired) {}},
-		{"gateway cannot be used", func(d *desired) { d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7} }},
-		{"gateway has another MAC", func(d *desired) {
-			d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7, Usable: 1, Mac: [6]uint8{2, 1}}
-			d.ways.MACs = map[bpf.DatapathGatewayMac]uint32{{Ifindex: 7, Family: 4, Mac: [6]uint8{2, 1}}: 1}
-		}},
-		{"gateway is gone that nothing names", func(d *desired) { delete(d.ways.Gateways, 2) }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			b := newHostBed(t)
-			b.write(aHost())
-			before := b.settings()
-			d := aHost()
-			test.change(d)
-			b.write(d)
-			if after := b.settings(); after != before {
-				t.Errorf("from %+v to %+v", before, after)
-			}
-		})
 	}
 }
 

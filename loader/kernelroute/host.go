@@ -69,3 +69,13 @@ func (h *Host) IsOwn(a netip.Addr) bool {
 	_, own := h.Own[a]
 	return own
 }
+
+// IsVRF tells of a VRF that has ports.
+func (h *Host) IsVRF(index int) bool {
+	for _, vrf := range h.VRFs {
+		if vrf == index {
+			return true
+		}
+	}
+	return false
+}

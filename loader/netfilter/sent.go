@@ -40,7 +40,12 @@ func (f *Ruleset) Walker() *Walker { return &Walker{rules: f, chains: byName(f.C
 
 // Refused tells where a packet of a known connection is dropped or rejected before it leaves; nil for nowhere.
 func (w *Walker) Refused(p *Sent) *Fate {
-	isFilter := func(c *Chain) bool { return c.Type != "nat" && (c.IsHookedAt("output") || c.IsHookedAt("postrouting")) }
+	isFilter := func(c *Chain) bool {
+		if c.Family == "netdev" {
+			return c.IsHookedAt("egress") && slices.Contains(c.Devices, p.Device)
+		}
+		return c.Type != "nat" && (c.IsHookedAt("output") || c.IsHookedAt("postrouting"))
+	}
 	return w.first(p, expr.CtStateBitESTABLISHED, expr.VerdictDrop, isFilter)
 }
 
@@ -55,7 +60,7 @@ func (w *Walker) first(p *Sent, state uint32, kind expr.VerdictKind, isMeant fun
 	for n := range w.rules.Chains {
 		c := &w.rules.Chains[n]
 		k := w.walk(p, state)
-		if c.Policy == "" || c.Family != "inet" && c.Family != families[k.family()] || !isMeant(c) {
+		if c.Policy == "" || c.Family != "inet" && c.Family != "netdev" && c.Family != families[k.family()] || !isMeant(c) {
 			continue
 		}
 		got := k.chain(c)
@@ -206,6 +211,9 @@ func (w *walk) family() byte {
 	return unix.NFPROTO_IPV6
 }
 
+// etherTypes are those of families, in network byte order (RFC 9542).
+var etherTypes = map[byte][]byte{unix.NFPROTO_IPV4: {0x08, 0x00}, unix.NFPROTO_IPV6: {0x86, 0xdd}}
+
 func (w *walk) meta(e *expr.Meta) {
 	number := func(n int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }
 	name := func(text string) []byte {
@@ -219,7 +227,7 @@ func (w *walk) meta(e *expr.Meta) {
 		w.store(e.Register, map[expr.MetaKey][]byte{
 			expr.MetaKeyOIFNAME: name(w.packet.Device), expr.MetaKeyOIF: number(w.packet.Index),
 			expr.MetaKeyIIFNAME: name(""), expr.MetaKeyIIF: number(0), expr.MetaKeyMARK: w.mark,
-			expr.MetaKeyNFPROTO: {w.family()},
+			expr.MetaKeyNFPROTO: {w.family()}, expr.MetaKeyPROTOCOL: etherTypes[w.family()],
 			expr.MetaKeyL4PROTO: {w.packet.Protocol},
 		}[e.Key])
 	}

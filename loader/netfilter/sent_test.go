@@ -62,6 +62,7 @@ func TestRefusedAnswers(t *testing.T) {
 		"table inet t { chain x { oifname eth0 drop; }; }":                                                                               nowhere,
 		"table inet t { chain x { type filter hook forward priority 0; policy drop; }; }":                                                nowhere,
 		"table inet t { chain x { type filter hook postrouting priority 0; oifname eth0 drop; }; }":                                      byEth0,
+		"table netdev t { chain x { type filter hook egress device eth0 priority 0; ip saddr 10.2.0.100 drop; }; }":                      func(a string) bool { return a == "tcp4 eth0" || a == "udp4 eth0" },
 		"*filter\n-A OUTPUT ! -o eth1 -m mark ! --mark 0xca6c -m addrtype ! --dst-type LOCAL -j REJECT\nCOMMIT\n":                        byEth0,
 		"*filter\n-A OUTPUT -o eth0 -m comment --comment x -m addrtype --src-type LOCAL -j DROP\nCOMMIT\n":                               byEth0,
 		"*filter\n:OUTPUT DROP\n-A OUTPUT -o lo -j ACCEPT\n-A OUTPUT -o eth1 -j ACCEPT\n-A OUTPUT -p udp --dport 53 -j ACCEPT\nCOMMIT\n": byEth0,

@@ -53,26 +53,6 @@ func TestCovered(t *testing.T) {
 	}
 }
 
-// TestCoveredByRepeatedDump: what an interrupted dump said of a family is forgotten with it.
-func TestCoveredByRepeatedDump(t *testing.T) {
-	n, managed := make(networks), []discover.Interface{{Index: 1}}
-	n.Begin(unix.AF_INET)
-	for at := range mostNetworks {
-		n.Collect(routeOf(t, fmt.Sprintf("1 172.%d.%d.0/24", at/256, at%256)))
-	}
-	n.Collect(routeOf(t, "2 10.0.0.0/8")) // which is gone when it is asked again
-	n.Begin(unix.AF_INET)
-	n.Collect(routeOf(t, "1 10.1.0.0/24"))
-	if got := n.covered(managed); len(got) != 0 {
-		t.Errorf("covered are %v", got)
-	}
-	n.Collect(routeOf(t, "2 10.1.0.0/16"))
-	n.Begin(unix.AF_INET6)
-	if got := n.covered(managed); len(got) != 1 {
-		t.Errorf("when the other family begins, covered are %v", got)
-	}
-}
-
 // TestCoveredByTooMany: what is not compared is not certain.
 func TestCoveredByTooMany(t *testing.T) {
 	for i, want := range map[int]int{mostNetworks: 0, mostNetworks + 1: 1} {

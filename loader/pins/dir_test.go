@@ -66,3 +66,20 @@ func TestRemoveOnceMore(t *testing.T) {
 		t.Error("the directory is left")
 	}
 }
+
+func TestForeignContents(t *testing.T) {
+	path := mkdir(t, mountBPF(t), "a")
+	foreign := mkdir(t, path, "maps")
+	if _, err := Own(path); !errors.Is(err, ErrForeignContents) {
+		t.Errorf("own: %v", err)
+	}
+	if _, err := OwnExisting(path); !errors.Is(err, ErrNone) {
+		t.Errorf("own what exists: %v", err)
+	}
+	if owned, err := Owned(path); err != nil || owned {
+		t.Errorf("after refusals: owned %v, %v", owned, err)
+	}
+	if !exist(foreign) {
+		t.Error("something of others was removed")
+	}
+}

@@ -33,7 +33,7 @@ type Plan struct {
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
-	Mended       []finding.Finding    `json:"mended"` // errors that enforcing mends
+	Mended       []finding.Finding    `json:"mended"` // what enforcing mends
 }
 
 // Verdicts of a plan.
@@ -103,11 +103,12 @@ func (p *planner) plan(since time.Time) *Plan {
 	mended := []finding.Finding{}
 	for _, f := range doctor.Judge(p.Host) {
 		switch {
-		case f.Severity != finding.Error:
 		case p.isMendedByEnforcing(&f):
 			mended = append(mended, f)
-		default:
+		case f.Severity == finding.Error:
 			p.blocked = append(p.blocked, f)
+		case f.Severity == finding.Warning:
+			p.warned++
 		}
 	}
 	plan := &Plan{
@@ -132,15 +133,17 @@ func (p *planner) plan(since time.Time) *Plan {
 	return plan
 }
 
-// isMendedByEnforcing tells of an error that replypath itself mends once it enforces.
+// isMendedByEnforcing tells of what replypath itself mends once it enforces.
 func (p *planner) isMendedByEnforcing(f *finding.Finding) bool {
 	switch f.Check {
+	case "addresses":
+		return f.Fix != nil
+	case "wrong-way":
+		return f.Severity == finding.Warning && f.Fix != nil // it only observes
 	case "rp-filter":
 		return p.Config.ManageRPFilter && f.Automatic
 	case "default-route":
 		return p.Config.FallbackRoute && f.Fix != nil
-	case "wrong-way":
-		return f.Fix != nil // it only observes
 	}
 	return false
 }
@@ -166,11 +169,14 @@ func (p *planner) conclude(plan *Plan) {
 	case p.EnforcesAll() && needless == 0:
 		plan.Summary = "ready: replypath enforces already"
 	case p.EnforcesAll():
-		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", routing.Counted(needless, "rule or the like", "rules and the like"))
+		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", finding.Counted(needless, "rule or the like", "rules and the like"))
 	case p.Attached:
 		plan.Summary = "ready: replypath mode enforce"
 	default:
 		plan.Summary = "ready: replypath try"
+	}
+	if isDone := plan.Verdict == NothingToDo || p.EnforcesAll() && plan.Verdict == Ready; isDone && p.warned > 0 {
+		plan.Summary += "; doctor has " + finding.Counted(p.warned, "warning", "warnings")
 	}
 }
 

@@ -18,4 +18,5 @@ type planner struct {
 	historyErr error
 	judgeOf    routing.Judge
 	blocked    []finding.Finding // what keeps replypath from enforcing
+	warned     int               // findings that enforcing does not mend
 }

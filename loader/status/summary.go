@@ -90,7 +90,7 @@ func (s *Status) worst() []string {
 	first, more := all[0].Brief(), len(all)-1
 	forms := []string{first}
 	if more > 0 {
-		forms = []string{first + ", " + counted(more, "more finding"), fmt.Sprintf("%s, %d more", first, more)}
+		forms = []string{first + ", " + finding.Counted(more, "more finding", "more findings"), fmt.Sprintf("%s, %d more", first, more)}
 	}
 	return append(forms, first)
 }
@@ -208,12 +208,4 @@ func (i *Interface) records() bool { return i.Attached && !i.Catches() }
 
 func (s *Status) isAttached() bool {
 	return slices.ContainsFunc(s.Interfaces, func(i Interface) bool { return i.records() })
-}
-
-// counted is a number of things.
-func counted(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -165,7 +165,7 @@ func TestKillSwitch(t *testing.T) {
 			defer host.Shell(t, n.Server.Host, k.undo)
 			all := p.Doctor(3)
 			for _, chain := range k.chains {
-				onlyOne(t, all, "outgoing-interface-rules", "eth0", "error", chain, "answers of eth1 whose route leads by eth0")
+				onlyOne(t, all, "outgoing-interface-rules", "eth0", "error", chain, "replies of eth1 are dropped: ")
 			}
 			for _, f := range n.Families() {
 				for _, kind := range traffic.Kinds {

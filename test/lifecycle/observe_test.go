@@ -305,7 +305,7 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversation) {
 	t.Helper()
 	const dropped = "dropped so in this network namespace"
-	if plan := p.Plan(0); plan.Verdict != "ready" || len(plan.Mended) != 1 || !strings.Contains(plan.Mended[0].Found, dropped) {
+	if plan := p.Plan(0); plan.Verdict != "ready" || len(plan.Mended) == 0 || !strings.Contains(plan.Mended[0].Found, dropped) {
 		t.Errorf("plan says %q, and mends %+v", plan.Verdict, plan.Mended)
 	}
 	if r := p.Expect(0, "flows", "--asymmetric"); !strings.Contains(r.Stderr, "eth1") || !strings.Contains(r.Stderr, dropped) {

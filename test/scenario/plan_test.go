@@ -332,8 +332,9 @@ func ipFlag(f topology.Family) string {
 func TestPlanNothing(t *testing.T) {
 	s := traffic.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
 	p := product.On(t, s.B.Host)
-	if made := p.Plan(0); made.Verdict != "nothing-to-do" || made.Summary != "nothing to do here" {
-		t.Errorf("%s: %+v", made.Summary, made)
+	isTold := func(b product.PlanBlock) bool { return b.Check == "addresses" }
+	if made := p.Plan(0); made.Summary != "ready: replypath try" || !slices.ContainsFunc(made.Mended, isTold) {
+		t.Errorf("replies of eth1 leave by eth0: %s: %+v", made.Summary, made)
 	}
 	testhost.Shell(t, s.B.Host, `
 ip rule add pref 5210 fwmark 0x80000/0xff0000 table main
@@ -361,6 +362,13 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 `)
 	if made := p.Plan(3); made.Verdict != "blocked" || len(made.Blockers) != 1 || !strings.HasPrefix(made.Summary, "blocked: reverse-path-rules: ") {
 		t.Errorf("%s: %+v", made.Summary, made.Blockers)
+	}
+
+	// A has one address left, whose replies leave by its own interface.
+	p = product.On(t, s.A.Host)
+	testhost.Shell(t, s.A.Host, "ip address flush dev eth1")
+	if made := p.Plan(0); made.Verdict != "nothing-to-do" || made.Summary != "nothing to do here" {
+		t.Errorf("%s: %+v", made.Summary, made)
 	}
 }
 

@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -115,41 +114,9 @@ type daemonRun struct {
 	hangups chan os.Signal
 	ends    chan os.Signal
 	states  chan string // sent to the service manager
-	stderr  lockedBuffer
+	stderr  await.Log
 	code    chan int
 	pinDir  string // " --pin-dir" and a directory, where it is not the usual one
-}
-
-// lockedBuffer is a buffer that may be read, and waited for, while it is written. Its zero value is ready for use.
-type lockedBuffer struct {
-	mu      sync.Mutex
-	b       bytes.Buffer
-	waiting []chan struct{} // closed by the next Write
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range l.waiting {
-		close(c)
-	}
-	l.waiting = nil
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// next returns what was written, and a channel that is closed when there is more.
-func (l *lockedBuffer) next() (string, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	more := make(chan struct{})
-	l.waiting = append(l.waiting, more)
-	return l.b.String(), more
 }
 
 // correcting is the effect of a datapath as most are.
@@ -196,7 +163,7 @@ func startDaemonOn(t *testing.T, effect status.Effect, args ...string) *daemonRu
 
 func (r *daemonRun) wantState(want string) {
 	r.t.Helper()
-	if got := receive(r.t, r.states); !strings.HasPrefix(got, want) {
+	if got := await.Receive(r.t, r.states); !strings.HasPrefix(got, want) {
 		r.t.Fatalf("the service manager is told %q, not %q; log:\n%s", got, want, r.stderr.String())
 	}
 }
@@ -223,7 +190,7 @@ func (r *daemonRun) end() {
 	r.t.Helper()
 	r.send(r.ends, unix.SIGTERM)
 	r.wantState("STOPPING=1")
-	if code := receive(r.t, r.code); code != cli.ExitDone {
+	if code := await.Receive(r.t, r.code); code != cli.ExitDone {
 		r.t.Errorf("exit code %d; log:\n%s", code, r.stderr.String())
 	}
 	if r.path.closed != 1 {
@@ -260,7 +227,7 @@ func (r *daemonRun) wantLog(want string) {
 	r.t.Helper()
 	deadline := time.After(patience)
 	for {
-		log, more := r.stderr.next()
+		log, more := r.stderr.Next()
 		if strings.Contains(log, want) {
 			return
 		}
@@ -269,17 +236,6 @@ func (r *daemonRun) wantLog(want string) {
 		case <-deadline:
 			r.t.Fatalf("the log does not say %q:\n%s", want, log)
 		}
-	}
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatal("nothing happened in time")
-		panic("unreachable")
 	}
 }
 
@@ -346,7 +302,7 @@ func TestEndBeforeReload(t *testing.T) {
 	}
 	args := []string{"run", "--config", writeConfig(t, ""), "--listen", ""}
 	for range 20 { // a choice by chance would be right in half of them
-		var stderr lockedBuffer
+		var stderr await.Log
 		if code := run(t.Context(), args, nil, &stderr, host); code != cli.ExitDone {
 			t.Fatalf("exit code %d: %s", code, stderr.String())
 		}
@@ -397,7 +353,7 @@ func TestHangUpAtEnd(t *testing.T) {
 func TestRunFails(t *testing.T) {
 	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", "")
 	r.path.failure <- errors.New("netlink is gone")
-	if code := receive(t, r.code); code != cli.ExitFailed {
+	if code := await.Receive(t, r.code); code != cli.ExitFailed {
 		t.Errorf("exit code %d", code)
 	}
 	r.wantLog("replypath: netlink is gone: replies are still corrected on eth0, eth1: start replypath run again\n")
@@ -405,7 +361,7 @@ func TestRunFails(t *testing.T) {
 
 // A default file that goes away must not turn into the defaults.
 func TestReloadFileGone(t *testing.T) {
-	d := &daemon{App: &cli.App{Stderr: new(lockedBuffer)}, host: fakeHost(), fromFile: true, config: config.Default()}
+	d := &daemon{App: &cli.App{Stderr: new(await.Log)}, host: fakeHost(), fromFile: true, config: config.Default()}
 	d.file = &cli.ConfigFile{Path: filepath.Join(t.TempDir(), "none.yaml"), Named: func() bool { return false }}
 	path := &fakeDatapath{}
 	d.datapath = path

@@ -26,14 +26,14 @@ func TestRunWithBadWebConfig(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yaml")
 	path := writeConfig(t, "mode: enforce\nmetrics:\n  listen: \"127.0.0.1:0\"\n  web_config_file: "+web+"\n")
 	r := startDaemon(t, "--config", path)
-	if err := receive(t, r.path.errSet); err != nil {
+	if err := await.Receive(t, r.path.errSet); err != nil {
 		t.Errorf("an error at the start: %v", err)
 	}
-	if err := receive(t, r.path.errSet); err == nil || err.Error() != badWebConfig(path, 4, web) {
+	if err := await.Receive(t, r.path.errSet); err == nil || err.Error() != badWebConfig(path, 4, web) {
 		t.Errorf("told of %v", err)
 	}
 	rewriteConfig(t, web, "")
-	if err := receive(t, r.path.errSet); err != nil {
+	if err := await.Receive(t, r.path.errSet); err != nil {
 		t.Errorf("still failing: %v", err)
 	}
 	r.end()
@@ -92,4 +92,17 @@ func wantHealthy(t *testing.T, address string) {
 	if response.StatusCode != http.StatusOK {
 		t.Errorf("the health check says %s", response.Status)
 	}
+}
+
+// A reload moves the server to another address.
+func TestMetricsMove(t *testing.T) {
+	path := writeConfig(t, "metrics: {listen: \"\"}\n")
+	r := startDaemon(t, "--config", path)
+	if log := r.stderr.String(); strings.Contains(log, "serving metrics") {
+		t.Errorf("metrics are served:\n%s", log)
+	}
+	rewriteConfig(t, path, "metrics: {listen: \"127.0.0.1:0\"}\n")
+	r.reload()
+	r.wantLog("serving metrics")
+	r.end()
 }

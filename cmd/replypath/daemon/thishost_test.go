@@ -30,12 +30,12 @@ func TestManyHangups(t *testing.T) {
 			sent = unix.SIGTERM
 		}
 		await.Must(t, unix.Kill(unix.Getpid(), sent))
-		receive(t, witness)
+		await.Receive(t, witness)
 	}
-	if got := receive(t, end); got != unix.SIGTERM {
+	if got := await.Receive(t, end); got != unix.SIGTERM {
 		t.Errorf("got %v", got)
 	}
-	if got := receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
+	if got := await.Receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
 		t.Errorf("got %v, and %d wait", got, len(reload))
 	}
 	t.Logf("%d hangups became one reload, and the end was told", hangups)

@@ -29,8 +29,8 @@ type trialRun struct {
 	cancel  context.CancelFunc
 	taken   int   // times that it was taken back
 	failure error // of taking it back
-	stdout  lockedBuffer
-	stderr  lockedBuffer
+	stdout  await.Log
+	stderr  await.Log
 	code    chan int
 }
 
@@ -69,11 +69,11 @@ func startTrialOn(t *testing.T, effect status.Effect, args ...string) *trialRun 
 		r.code <- run(ctx, append([]string{"try", "--listen", ""}, args...), &r.stdout, &r.stderr, host)
 	}()
 	for !strings.Contains(r.stdout.String(), "on trial") {
-		text, more := r.stdout.next()
+		text, more := r.stdout.Next()
 		if strings.Contains(text, "on trial") {
 			break
 		}
-		receive(t, more)
+		await.Receive(t, more)
 	}
 	return r
 }
@@ -81,7 +81,7 @@ func startTrialOn(t *testing.T, effect status.Effect, args ...string) *trialRun 
 // end waits for the end and compares what became of the trial.
 func (r *trialRun) end(code, kept, taken int, says string) {
 	r.t.Helper()
-	if got := receive(r.t, r.code); got != code {
+	if got := await.Receive(r.t, r.code); got != code {
 		r.t.Errorf("exit code %d, not %d", got, code)
 	}
 	if r.path.kept != kept || r.taken != taken || r.path.closed != 1 {

@@ -72,8 +72,8 @@ func (p *Page) Facts(facts ...[2]string) {
 	}
 	for _, fact := range facts {
 		name, lines := fact[0], []string{fact[1]}
-		if p.Width > 0 && length(fact[1]) > p.Width-indent {
-			lines = Wrap(fact[1], p.Width-indent)
+		if width := p.ProseWidth(); width > 0 && length(fact[1]) > width-indent {
+			lines = Wrap(fact[1], width-indent)
 		}
 		for _, line := range lines {
 			p.Line("%-*s%s", indent, name, line)

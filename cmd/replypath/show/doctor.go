@@ -103,7 +103,7 @@ func remaining(findings []doctor.Finding) error {
 	if len(checks) == 0 {
 		return nil
 	}
-	err := fmt.Errorf("errors remain in %s: read what stands below each, --fix sets the sysctls among it", strings.Join(checks, ", "))
+	err := fmt.Errorf("errors remain in %s: do what stands below each", strings.Join(checks, ", "))
 	return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 }
 

@@ -69,7 +69,7 @@ With -o json it is one object:
   host_changes[] object, before, after; the routes for bound sockets are
                  known once a daemon observes
   blockers[]     as doctor[]
-  mended[]       errors that enforcing mends, as doctor[]`,
+  mended[]       what enforcing mends, as doctor[]`,
 		Example: `  replypath plan
   replypath plan --since 7d
   replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,

@@ -65,7 +65,7 @@ func movedFrom(h *snapshot.Host, i *discover.Interface) (answers []netfilter.Sen
 func OutgoingRules(h *snapshot.Host) []finding.Finding {
 	refused := refusedAnswers(h)
 	return append(refused, finding.Each(h.Firewall.Chains, func(c *netfilter.Chain) finding.Finding {
-		isTold := func(f finding.Finding) bool { return strings.HasPrefix(f.Found, c.String()+",") }
+		isTold := func(f finding.Finding) bool { return strings.Contains(f.Found, " "+c.String()+",") }
 		// The first packet of a connection only passes a chain of type nat.
 		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") || slices.ContainsFunc(refused, isTold) {
 			return finding.None
@@ -85,7 +85,7 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 			return finding.None
 		}
 		slices.Sort(names)
-		return seenChain(c, finding.Note, "", fmt.Sprintf(
+		return seenChain(c, finding.Note, "", "", fmt.Sprintf(
 			", rule %s: by the outgoing interface (%s): the one that the kernel chose, not the one that the reply leaves by",
 			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
 	})...)
@@ -112,9 +112,8 @@ func refusedAnswers(h *snapshot.Host) []finding.Finding {
 		if d.asked {
 			severity = finding.Error
 		}
-		return seenChain(d.Chain, severity, d.device, fmt.Sprintf(
-			", %s: drops answers of %s whose route leads by %s, before they are moved",
-			by, strings.Join(d.what, ", "), d.device), "rules by saddr let answers pass wherever they leave")
+		return seenChain(d.Chain, severity, d.device, "replies of "+strings.Join(d.what, ", ")+" are dropped: ", fmt.Sprintf(
+			", %s, does before they are moved, as their route leads by %s", by, d.device), "rules by saddr let replies pass wherever they leave")
 	})
 }
 
@@ -133,9 +132,9 @@ func Masquerades(h *snapshot.Host) (found []finding.Finding) {
 			if d.asked {
 				severity = finding.Warning
 			}
-			found = append(found, seenChain(d.Chain, severity, d.device, fmt.Sprintf(
-				", rule %d: translates what leaves by %s, so answers from %s that connection tracking has forgotten (timeout, conntrack -F)",
-				d.Rule.Handle, d.device, sources), fmt.Sprintf("spare them by %s saddr != { %s }", word, sources)))
+			found = append(found, seenChain(d.Chain, severity, d.device, "replies from "+sources+" get another source: ", fmt.Sprintf(
+				", rule %d, translates what leaves by %s, of connections that connection tracking has forgotten (timeout, conntrack -F)",
+				d.Rule.Handle, d.device), fmt.Sprintf("spare them by %s saddr != { %s }", word, sources)))
 		}
 	}
 	return found

@@ -49,10 +49,11 @@ var drop = &expr.Verdict{Kind: expr.VerdictDrop}
 
 func TestRefusedAnswers(t *testing.T) {
 	const (
-		answers = ": drops answers of eth1 whose route leads by eth0, before they are moved"
-		remedy  = " ?? nft --handle list chain inet t c  # rules by saddr let answers pass wherever they leave"
+		dropped = "error eth0: replies of eth1 are dropped: inet t c, "
+		remedy  = ", does before they are moved, as their route leads by eth0" +
+			" ?? nft --handle list chain inet t c  # rules by saddr let replies pass wherever they leave"
 	)
-	byRule, byPolicy := []string{"error eth0: inet t c, rule 4" + answers + remedy}, []string{"error eth0: inet t c, its policy" + answers + remedy}
+	byRule, byPolicy := []string{dropped + "rule 4" + remedy}, []string{dropped + "its policy" + remedy}
 	testhost.Check(t, refusedAnswers, []testhost.Wants{
 		{"none", nil, nil},
 		{"eth0", at("filter", "output", "accept", by(expr.CmpOpEq, "eth0", drop)), byRule},
@@ -73,8 +74,8 @@ func TestRefusedAnswers(t *testing.T) {
 
 func TestMasquerades(t *testing.T) {
 	finds := func(rule, source, word string) string {
-		return "warning eth0: inet t c, rule " + rule + ": translates what leaves by eth0, so answers from " + source +
-			" that connection tracking has forgotten (timeout, conntrack -F) ?? nft --handle list chain inet t c  # spare them by " + word + " saddr != { " + source + " }"
+		return "warning eth0: replies from " + source + " get another source: inet t c, rule " + rule +
+			", translates what leaves by eth0, of connections that connection tracking has forgotten (timeout, conntrack -F) ?? nft --handle list chain inet t c  # spare them by " + word + " saddr != { " + source + " }"
 	}
 	both := []string{finds("4", "10.4.0.100", "ip"), finds("4", "2001:db8:4::100", "ip6")}
 	testhost.Check(t, Masquerades, []testhost.Wants{

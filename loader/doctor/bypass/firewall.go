@@ -17,13 +17,13 @@ func showChain(c *netfilter.Chain) string {
 	return "nft --handle list chain " + c.Family + " " + finding.Quote(c.Table) + " " + finding.Quote(c.Name)
 }
 
-// seenChain makes a finding about a chain, with what there is to know beside its rules.
-func seenChain(c *netfilter.Chain, severity finding.Severity, device, what, comment string) finding.Finding {
+// seenChain makes a finding about a chain: its effect, if any, what its rules do, and what there is to know beside them.
+func seenChain(c *netfilter.Chain, severity finding.Severity, device, effect, what, comment string) finding.Finding {
 	inspect := showChain(c)
 	if comment != "" {
 		inspect = finding.Explained(inspect, comment)
 	}
-	return finding.Seen(severity, device, c.String()+what, inspect).Of(owners.OfChain(c.Table, c.Name))
+	return finding.Seen(severity, device, effect+c.String()+what, inspect).Of(owners.OfChain(c.Table, c.Name))
 }
 
 // ReversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
@@ -41,9 +41,9 @@ func ReversePathRules(h *snapshot.Host) []finding.Finding {
 }
 
 func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
-	severity, effect := finding.Error, "drops"
+	severity, effect, does := finding.Error, "requests are dropped: ", "drops"
 	if !r.Refuses {
-		severity, effect = finding.Warning, "tells apart"
+		severity, effect, does = finding.Warning, "", "tells apart"
 	}
 	device := ""
 	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
@@ -52,10 +52,10 @@ func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 	packets := "packets"
 	// What a known program marks is its own: Calico marks what its pods send (felix/rules/static.go, RPFilter).
 	if owner := owners.OfChain(c.Table, c.Name); owner != "" && r.Marked {
-		severity, packets = finding.OK, "packets with a mark of "+owner+" only,"
+		severity, effect, packets = finding.OK, "", "packets with a mark of "+owner+" only,"
 	}
-	return seenChain(c, severity, device, fmt.Sprintf(
-		", rule %d: %s %s whose route back leads by another interface than they arrived by", r.Handle, effect, packets), "")
+	return seenChain(c, severity, device, effect, fmt.Sprintf(
+		", rule %d: %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")
 }
 
 // EgressChains finds chains in the egress hook of netdev on managed interfaces:
@@ -68,7 +68,7 @@ func EgressChains(h *snapshot.Host) []finding.Finding {
 		}
 		for _, device := range c.Devices {
 			if h.Named(device) != nil {
-				found = append(found, seenChain(&c, finding.Note, device,
+				found = append(found, seenChain(&c, finding.Note, device, "",
 					": an egress chain of netdev does not see replies that are moved to this interface", "an output chain does"))
 			}
 		}

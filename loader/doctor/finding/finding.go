@@ -4,6 +4,7 @@
 package finding
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -151,6 +152,14 @@ func Each[T any](list []T, say func(*T) Finding) []Finding {
 // Explained is a command with what there is to know before it is typed, as a
 // comment of the shell.
 func Explained(command, why string) string { return command + "  # " + why }
+
+// Counted is a number with its noun.
+func Counted[N int | uint64](n N, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
 
 // Quote writes a word as the shell reads it.
 func Quote(word string) string {

@@ -13,7 +13,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/loader/counters"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/snapshot"
@@ -180,16 +179,7 @@ func (g *gatherer) status() (err error) {
 		}
 	}
 	lastAnswers(g.host, g.Quiet)
-	before := &g.host.Status.Counted
-	if !g.Quiet || before.Failing == (counters.Failing{}) {
-		return nil
-	}
-	time.Sleep(sampleTime) // else nobody knows whether they still fail
-	after, err := status.Read(g.PinDir)
-	if err == nil {
-		g.host.FailsMore = after.Counted.Failing.Lost > before.Failing.Lost || after.Counted.Failing.Uncorrected > before.Failing.Uncorrected
-	}
-	return err
+	return nil
 }
 
 // lastAnswers has gateways have the states that the status gives them: that of one which the daemon holds is not known otherwise,

@@ -19,7 +19,7 @@ type Options struct {
 	Config *config.Config
 	// ConfigPath is the file of Config, to be named where a change of it is proposed.
 	ConfigPath string
-	// Quiet: nobody is asked anything, and nothing is waited for, unless replies failed of late. Gateways are known by their last
+	// Quiet: nobody is asked anything, and nothing is waited for but a moment where replies failed of late. Gateways are known by their last
 	// answers.
 	Quiet bool
 	// Root is what the files of the host are looked up in; empty for "/".

@@ -28,7 +28,6 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 		attrs := link.Attrs()
 		d := snapshot.Device{
 			Index: attrs.Index, Name: attrs.Name, AltNames: attrs.AltNames, MAC: attrs.HardwareAddr,
-			VRF:  isVRF(links, attrs.MasterIndex),
 			Down: attrs.RawFlags&unix.IFF_UP == 0, XDP: attrs.Xdp != nil && attrs.Xdp.Attached,
 		}
 		for _, a := range addresses {
@@ -42,12 +41,6 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 		h.Devices = append(h.Devices, d)
 	}
 	return nil
-}
-
-func isVRF(links []netlink.Link, index int) bool {
-	return index != 0 && slices.ContainsFunc(links, func(l netlink.Link) bool {
-		return l.Attrs().Index == index && l.Type() == "vrf"
-	})
 }
 
 // routes keeps the few that a check asks for, of perhaps a million.

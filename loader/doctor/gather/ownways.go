@@ -3,10 +3,7 @@
 package gather
 
 import (
-	"errors"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/kernelroute"
@@ -28,10 +25,9 @@ func ownWays(h *snapshot.Host) error {
 			if err != nil {
 				return err
 			}
-			way := snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device), Device: route.Device}
-			// A missing route is ENETUNREACH (fib_props in net/ipv4/fib_semantics.c, ip6_rt_type_to_error in net/ipv6/route.c).
-			way.Refused = route.Err != nil && !errors.Is(route.Err, unix.ENETUNREACH)
-			h.OwnWays = append(h.OwnWays, way)
+			h.OwnWays = append(h.OwnWays, snapshot.OwnWay{
+				Address: address, On: i.Name, By: h.DeviceName(route.Device), Device: route.Device, Refused: route.Err != nil,
+			})
 		}
 	}
 	return nil

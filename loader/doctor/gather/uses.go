@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -40,7 +41,7 @@ func (g *gatherer) uses() (err error) {
 	isMeant := func(a netip.Addr) bool {
 		return slices.ContainsFunc(sources, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
-	known := &opened.Known{IsOwn: h.IsOwn, Datagrams: h.Sockets, Links: g.links}
+	known := &opened.Known{IsOwn: h.IsOwn, UDP: h.Sockets, Links: g.links}
 	if h.Attached {
 		known.Askers = opened.AskersIn(h.Flows)
 	}
@@ -94,10 +95,24 @@ func isInside(h *snapshot.Host, a netip.Addr) bool {
 // udpSockets lists the UDP sockets of the namespace.
 func (g *gatherer) udpSockets() error {
 	list, err := opened.Sockets("udp", unix.IPPROTO_UDP)
-	g.host.Sockets = opened.Datagrams(list)
-	nameSockets(g.host, list)
+	names := sync.OnceValue(processNames)
+	g.host.Sockets, g.host.ProcessOf = list, func(s *sockets.Socket) string { return names()[fmt.Sprintf("socket:[%d]", s.Inode)] }
 	noteMarks(g.host, list)
 	return err
+}
+
+// processNames are those of processes by what they have open. One that cannot be looked at, or that ends meanwhile, is not among
+// them.
+func processNames() map[string]string {
+	names := map[string]string{}
+	files, _ := filepath.Glob("/proc/[0-9]*/fd/*") // only a malformed pattern is an error
+	for _, file := range files {
+		if target, _ := os.Readlink(file); strings.HasPrefix(target, "socket:") {
+			name, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "comm"))
+			names[target] = strings.TrimSpace(string(name))
+		}
+	}
+	return names
 }
 
 // noteMarks notes those that sockets give their packets.
@@ -105,28 +120,6 @@ func noteMarks(h *snapshot.Host, list []sockets.Socket) {
 	for _, s := range list {
 		if s.Mark != 0 && !slices.Contains(h.SocketMarks, s.Mark) {
 			h.SocketMarks = append(h.SocketMarks, s.Mark)
-		}
-	}
-}
-
-// nameSockets finds out who has a connected socket open that is going to be
-// named. A process that cannot be looked at, or that ends meanwhile, is not.
-func nameSockets(h *snapshot.Host, list []sockets.Socket) {
-	asked, wanted := h.Datagrams(), map[string]*snapshot.Socket{}
-	for n := range h.Sockets {
-		if s := &h.Sockets[n]; asked.Elsewhere(s) != nil || asked.IsSuspicious(s) {
-			wanted[fmt.Sprintf("socket:[%d]", list[n].Inode)] = s
-		}
-	}
-	if len(wanted) == 0 {
-		return
-	}
-	files, _ := filepath.Glob("/proc/[0-9]*/fd/*") // only a malformed pattern is an error
-	for _, file := range files {
-		target, _ := os.Readlink(file)
-		if s := wanted[target]; s != nil && s.Process == "" {
-			name, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "comm"))
-			s.Process = strings.TrimSpace(string(name))
 		}
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
@@ -32,7 +32,7 @@ type way struct{ from, to, reason string }
 
 // firstSample reads the counters for the first time.
 func (g *gatherer) firstSample() (err error) {
-	if g.journal == nil || g.Quiet {
+	if g.journal == nil {
 		return nil
 	}
 	g.sampled, err = g.sample()
@@ -78,17 +78,14 @@ func newSample(at time.Time, traffic *status.Traffic) *sample {
 // answers of flows that are alive. What was counted long ago tells nothing about now.
 func (g *gatherer) wrongWays() error {
 	before := g.sampled
-	switch {
-	case g.Quiet:
-		before = new(sample) // what is observed shows without
-	case before == nil:
+	if before == nil {
 		return nil
 	}
-	if len(before.uncorrected) > 0 {
-		time.Sleep(time.Until(before.at.Add(sampleTime)))
-	}
 	after := before
-	if !g.Quiet {
+	if fails := g.failing() != (counters.Failing{}); fails || !g.Quiet {
+		if fails || len(before.uncorrected) > 0 {
+			time.Sleep(time.Until(before.at.Add(sampleTime)))
+		}
 		var err error
 		if after, err = g.sample(); err != nil || after == nil {
 			return err
@@ -102,10 +99,17 @@ func (g *gatherer) wrongWays() error {
 		}
 		return found[w]
 	}
-	for w, packets := range grown(was, is) {
+	few := uint64(fewLost)
+	if g.failing().Lost > 0 { // then these are not on their way
+		few = 0
+	}
+	for w, packets := range grown(was, is, few) {
 		note(w).Grown = packets
 	}
-	g.askForFlows(is, func(w way) { note(w).Flows++ })
+	g.askForFlows(is, func(f *flows.Flow, w way) {
+		note(w).Flows++
+		note(w).Answered = note(w).Answered || f.Asymmetric || f.State == flows.StateEstablished
+	})
 	for _, w := range found {
 		g.host.WrongWays = append(g.host.WrongWays, *w)
 	}
@@ -115,9 +119,17 @@ func (g *gatherer) wrongWays() error {
 	return nil
 }
 
-// grown is by how many packets something grew that was counted before, or is now, where these are more than a few. Of tunnels it
-// is told in any case.
-func grown(was, is map[way]uint64) map[way]uint64 {
+// failing is what became of replies of late.
+func (g *gatherer) failing() counters.Failing {
+	if g.host.Status == nil {
+		return counters.Failing{}
+	}
+	return g.host.Status.Counted.Failing
+}
+
+// grown is by how many packets something grew that was counted before, or is now; of what is lost only where these are more than
+// a few. Of tunnels it is told in any case.
+func grown(was, is map[way]uint64, fewLost uint64) map[way]uint64 {
 	found := map[way]uint64{}
 	for w, packets := range is {
 		more, few := packets-was[w], uint64(0)
@@ -131,12 +143,12 @@ func grown(was, is map[way]uint64) map[way]uint64 {
 	return found
 }
 
-// askForFlows calls each for flows whose answers leave by the wrong interface as the routes are now, the
+// askForFlows calls each for flows whose answers do not leave, or leave by the wrong interface, as the routes are now, the
 // liveliest first.
-func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
+func (g *gatherer) askForFlows(counted map[way]uint64, each func(*flows.Flow, way)) {
 	var asked []flows.Flow
 	for n := range g.host.Flows {
-		if f := &g.host.Flows[n]; f.Asymmetric && f.Interface != nil && g.mayGoWrong(f) {
+		if f := &g.host.Flows[n]; f.Interface != nil && (f.IdleSeconds < justSeen || f.Asymmetric && g.mayGoWrong(f)) {
 			asked = append(asked, *f)
 		}
 	}
@@ -150,7 +162,7 @@ func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
 			continue
 		}
 		if reason := g.reasonFor(f, from, counted); reason != "" {
-			each(way{from, *f.Interface, reason})
+			each(f, way{from, *f.Interface, reason})
 		}
 	}
 }
@@ -161,25 +173,28 @@ func (g *gatherer) mayGoWrong(f *flows.Flow) bool {
 	return g.host.Observed(*f.Interface) || f.CorrectedPackets == 0 && f.IdleSeconds < justSeen
 }
 
-// reasonFor returns why the answers of a flow go as routed: where they are to be corrected, what was
+// reasonFor returns why the answers of a flow go as routed, or nowhere: where they are to be corrected, what was
 // counted for these interfaces most and may still hold. It is empty where that is not known.
 func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64) string {
-	if g.host.Observed(*f.Interface) {
+	to := g.host.Named(*f.Interface)
+	switch {
+	case from == flows.Refused:
+		return snapshot.ReasonNoRoute
+	case from != "" && !g.host.Sees(from):
+		return snapshot.ReasonNotManaged
+	case !f.Asymmetric || !g.mayGoWrong(f):
+		return ""
+	case g.host.Observed(*f.Interface):
 		return snapshot.ReasonObserve
 	}
 	best := way{}
 	for w, packets := range counted {
-		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLost || w.reason == snapshot.ReasonLinkDown && g.isUp(w.to)
+		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLost || w.reason == snapshot.ReasonLinkDown && to != nil && to.Up
 		if w.from == from && w.to == *f.Interface && !isCured && packets > counted[best] {
 			best = w
 		}
 	}
 	return best.reason
-}
-
-func (g *gatherer) isUp(name string) bool {
-	i := g.host.Named(name)
-	return i != nil && i.Up
 }
 
 // chosen returns by which interface the kernel would send an answer, empty for replypath's own device. It is not known
@@ -189,7 +204,7 @@ func (g *gatherer) chosen(f *flows.Flow) (name string, known bool) {
 	case f.KernelInterface == nil:
 		return "", false
 	case *f.KernelInterface == flows.NoInterface:
-		return "", g.host.Named(discover.OwnDevice) != nil
+		return "", g.host.HasOwnDevice()
 	}
 	return *f.KernelInterface, true
 }

@@ -30,7 +30,7 @@ func TestGrown(t *testing.T) {
 		{"the first", nil, map[way]uint64{lost: 4}, map[way]uint64{lost: 4}},
 		{"a tunnel", map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 0}},
 	} {
-		if got := grown(test.was, test.is); !maps.Equal(got, test.want) {
+		if got := grown(test.was, test.is, fewLost); !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, not %v", test.name, got, test.want)
 		}
 	}
@@ -53,27 +53,30 @@ func TestReasonOfFlow(t *testing.T) {
 	before := map[way]uint64{
 		{"eth0", "eth1", snapshot.ReasonObserve}: 1000, {"eth0", "eth1", snapshot.ReasonLinkDown}: 100, {"eth0", "eth1", "mtu"}: 10, {"eth2", "eth1", "no_next_hop"}: 5000,
 	}
+	asymmetric := func(corrected uint64, idle float64) flows.Flow {
+		return flows.Flow{Interface: &eth, Asymmetric: true, CorrectedPackets: corrected, IdleSeconds: idle}
+	}
 	for _, test := range []struct {
 		name string
 		mode config.Mode
 		down bool
 		flow flows.Flow
-		may  bool
+		from string
 		want string
 	}{
-		{"observed", config.ModeObserve, false, flows.Flow{Interface: &eth, CorrectedPackets: 7, IdleSeconds: 70}, true, snapshot.ReasonObserve},
-		{"enforced, up", config.ModeEnforce, false, flows.Flow{Interface: &eth, IdleSeconds: 1}, true, "mtu"},
-		{"enforced, down", config.ModeEnforce, true, flows.Flow{Interface: &eth, IdleSeconds: 1}, true, snapshot.ReasonLinkDown},
-		{"enforced and corrected", config.ModeEnforce, true, flows.Flow{Interface: &eth, CorrectedPackets: 1, IdleSeconds: 1}, false, snapshot.ReasonLinkDown},
-		{"enforced, of long ago", config.ModeEnforce, true, flows.Flow{Interface: &eth, IdleSeconds: 70}, false, snapshot.ReasonLinkDown},
+		{"observed", config.ModeObserve, false, asymmetric(7, 70), "eth0", snapshot.ReasonObserve},
+		{"enforced, up", config.ModeEnforce, false, asymmetric(0, 1), "eth0", "mtu"},
+		{"enforced, down", config.ModeEnforce, true, asymmetric(0, 1), "eth0", snapshot.ReasonLinkDown},
+		{"enforced and corrected", config.ModeEnforce, true, asymmetric(1, 1), "eth0", ""},
+		{"enforced, of long ago", config.ModeEnforce, true, asymmetric(0, 70), "eth0", ""},
+		{"not answered", config.ModeEnforce, false, flows.Flow{Interface: &eth, IdleSeconds: 1}, "eth0", ""},
+		{"by an interface without programs", config.ModeEnforce, false, flows.Flow{Interface: &eth, IdleSeconds: 1}, "tun9", snapshot.ReasonNotManaged},
+		{"refused", config.ModeObserve, false, flows.Flow{Interface: &eth, IdleSeconds: 1}, flows.Refused, snapshot.ReasonNoRoute},
 	} {
 		h := testhost.New()
 		h.Enforcing = map[int]bool{testhost.Eth1: test.mode == config.ModeEnforce}
 		h.Interfaces[1].Up = !test.down
 		g := &gatherer{host: h}
-		if got := g.mayGoWrong(&test.flow); got != test.may {
-			t.Errorf("%s: may go wrong: %v", test.name, got)
-		}
-		await.Same(t, test.name, test.want, g.reasonFor(&test.flow, "eth0", before))
+		await.Same(t, test.name, test.want, g.reasonFor(&test.flow, test.from, before))
 	}
 }

@@ -23,12 +23,14 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 		found = append(found, finding.Problem(finding.Warning, "", "no daemon runs: what is attached goes on by "+describeInForce(f)+
 			", and follows neither new interfaces and addresses nor gateways", remedy.StartAgain(&h.State)))
 	}
-	if f.Refused != "" {
-		found = append(found, finding.Seen(finding.Warning, "",
-			"a later configuration was refused, the one before stays: "+f.Refused, checkFile(f)))
-	}
 	changed := fmt.Sprintf("%s: %s: in force is what ", f.LoadedFrom(), f.File)
 	switch {
+	case f.Refused != "" && (f.File == "" || f.Wrong):
+		text := "a later configuration was refused: the one before stays: " + f.Refused
+		if f.Wrong {
+			text += ", and the next start fails"
+		}
+		found = append(found, finding.Seen(finding.Warning, "", text, checkFile(f)))
 	case f.File == "":
 	case f.Wrong:
 		found = append(found, finding.Seen(finding.Warning, "",

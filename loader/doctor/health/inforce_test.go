@@ -21,7 +21,14 @@ func TestConfigurations(t *testing.T) {
 				", and follows neither new interfaces and addresses nor gateways => systemctl start replypath",
 		}},
 		{"refused", testhost.InForce(func(f *snapshot.InForce) { f.Refused = "x:1: mode" }), []string{
-			"warning: a later configuration was refused, the one before stays: x:1: mode ?? replypath check --config /etc/replypath/replypath.yaml",
+			"warning: a later configuration was refused: the one before stays: x:1: mode ?? replypath check --config /etc/replypath/replypath.yaml",
+		}},
+		{"refused, and wrong still", testhost.InForce(func(f *snapshot.InForce) { f.Refused, f.File, f.Wrong = "x:1: mode", "x:1: mode", true }), []string{
+			"warning: a later configuration was refused: the one before stays: x:1: mode, and the next start fails" +
+				" ?? replypath check --config /etc/replypath/replypath.yaml",
+		}},
+		{"refused, and right by now", testhost.InForce(func(f *snapshot.InForce) { f.Refused, f.File = "x:1: mode", "it has changed since it was loaded" }), []string{
+			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7",
 		}},
 		{"changed", testhost.InForce(func(f *snapshot.InForce) { f.File = "it has changed since it was loaded" }), []string{
 			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7",

@@ -26,7 +26,7 @@ func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 		if slices.Contains(h.Config.Flags.Interfaces, entry.Name) {
 			who = "--interface"
 		}
-		text := fmt.Sprintf("interface %s, which %s names, does not exist: nothing is done for it", entry.Name, who)
+		text := fmt.Sprintf("%s is not there: %s names it, and nothing is done for it", entry.Name, who)
 		if near := nearName(h, entry.Name); near != "" {
 			return finding.Problem(finding.Error, entry.Name, fmt.Sprintf("%s; %s is there", text, near),
 				remedy.Rename(&h.State, entry.Name, near))
@@ -87,7 +87,7 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 			"where the daemon runs, as on the host or in its container")}
 	}
 	return finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {
-		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo)
+		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("%s has no program of replypath at %s%s", p.Interface, p.Direction, expected), todo)
 	})
 }
 

@@ -12,8 +12,8 @@ import (
 
 func TestMissingInterfaces(t *testing.T) {
 	const (
-		file = "interface eht1, which /etc/replypath/replypath.yaml names, does not exist: nothing is done for it; eth1 is there"
-		flag = "interface eht1, which --interface names, does not exist: nothing is done for it; eth1 is there"
+		file = "eht1 is not there: /etc/replypath/replypath.yaml names it, and nothing is done for it; eth1 is there"
+		flag = "eht1 is not there: --interface names it, and nothing is done for it; eth1 is there"
 		mend = "replypath run --interface eth0 --interface eth1"
 	)
 	testhost.Check(t, MissingInterfaces, []testhost.Wants{
@@ -32,11 +32,11 @@ func TestMissingInterfaces(t *testing.T) {
 			testhost.Naming("wan")(h)
 			h.Devices[2].AltNames = []string{"enp1s0", "uplink"}
 		}, []string{
-			"error wan: interface wan, which /etc/replypath/replypath.yaml names, does not exist: nothing is done for it; there are eth0, eth1 (enp1s0, uplink)" +
+			"error wan: wan is not there: /etc/replypath/replypath.yaml names it, and nothing is done for it; there are eth0, eth1 (enp1s0, uplink)" +
 				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml",
 		}},
 		{"another one of the same kind, which is named itself", func(h *snapshot.Host) { testhost.Naming("eth2")(h); h.Devices = h.Devices[:2] }, []string{
-			"error eth2: interface eth2, which /etc/replypath/replypath.yaml names, does not exist: nothing is done for it; there are eth0" +
+			"error eth2: eth2 is not there: /etc/replypath/replypath.yaml names it, and nothing is done for it; there are eth0" +
 				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml",
 		}},
 	})
@@ -68,19 +68,19 @@ func TestMissingPrograms(t *testing.T) {
 		{"not attached", nil, nil},
 		{"attached", attached(all...), nil},
 		{"half", attached(all[0], all[1], all[2], testhost.Hook(testhost.Eth1, true, false, "theirs", false)), []string{
-			"error eth1: no program of replypath at egress" + text + " => systemctl restart replypath",
+			"error eth1: eth1 has no program of replypath at egress" + text + " => systemctl restart replypath",
 		}},
 		{"in another pin directory", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
 		}, []string{
-			"error eth1: no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
+			"error eth1: eth1 has no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
 		}},
 		{"beside a daemon that cannot be seen", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.Daemon = new(snapshot.Daemon)
 		}, []string{
-			"error eth1: no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
+			"error eth1: eth1 has no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
 				" ?? replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container",
 		}},
 	})

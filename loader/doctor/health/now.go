@@ -19,10 +19,15 @@ import (
 	"replypath/metrics"
 )
 
-// DownInterfaces finds managed interfaces by which nothing leaves. One without an address may be a port that nobody uses.
+// isDown tells of an interface by which nothing leaves. One without an address and a gateway may be a port that nobody uses.
+func isDown(h *snapshot.Host, i *discover.Interface) bool {
+	return !i.Up && (len(i.Addresses) > 0 || h.HasGateway(i.Index))
+}
+
+// DownInterfaces finds managed interfaces by which nothing leaves.
 func DownInterfaces(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		if i.Up || len(i.Addresses) == 0 {
+		if !isDown(h, i) {
 			return finding.None
 		}
 		severity, text := finding.Warning, i.Name+" is down: replies to what arrives there cannot leave by it"
@@ -113,20 +118,19 @@ func failing(h *snapshot.Host) (found []finding.Finding) {
 		return nil
 	}
 	trace := finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "what becomes of each")
-	c, severity := &h.Status.Counted, finding.Warning
-	if h.FailsMore {
-		severity = finding.Error
-	}
+	c := &h.Status.Counted
 	if n := c.Failing.Lost; n > 0 {
-		found = append(found, finding.Seen(severity, "", fmt.Sprintf("replies were lost: %d packets moved and never seen leaving", n), trace).
+		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("replies were lost: %s moved and never seen leaving", packets(n)), trace).
 			Shown(n, c.Since))
 	}
 	if n := c.Failing.Uncorrected; n > 0 {
-		found = append(found, finding.Seen(severity, "", fmt.Sprintf("replies not corrected: %d packets left as routed", n), trace).
+		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("replies not corrected: %s left as routed", packets(n)), trace).
 			Shown(n, c.Since))
 	}
 	return found
 }
+
+func packets(n uint64) string { return finding.Counted(n, "packet", "packets") }
 
 // WithoutGateway finds interfaces whose replies are to go to a gateway, and that have none.
 func WithoutGateway(h *snapshot.Host) []finding.Finding {

@@ -19,7 +19,7 @@ func TestDownInterfaces(t *testing.T) {
 	down := func(h *snapshot.Host) { h.Interfaces[1].Up = false }
 	testhost.Check(t, DownInterfaces, []testhost.Wants{
 		{"up", nil, nil},
-		{"without an address", func(h *snapshot.Host) { down(h); h.Interfaces[1].Addresses = nil }, nil},
+		{"without an address and a gateway", func(h *snapshot.Host) { down(h); h.Interfaces[1].Addresses, h.Gateways = nil, nil }, nil},
 		{"down", down, []string{"warning eth1: eth1 is down: replies to what arrives there cannot leave by it" + look}},
 		{"in use", func(h *snapshot.Host) {
 			down(h)
@@ -88,18 +88,26 @@ func TestFailing(t *testing.T) {
 		{"nothing is pinned", nil, nil},
 		{"lost", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}}),
 			[]string{"warning: replies were lost: 9 packets moved and never seen leaving" + look}},
-		{"still", func(h *snapshot.Host) {
-			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}})(h)
-			h.FailsMore = true
-		},
-			[]string{"error: replies were lost: 9 packets moved and never seen leaving" + look}},
 		{"as routed", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}}),
 			[]string{"warning: replies not corrected: 40 packets left as routed" + look}},
 		{"seen now as well", func(h *snapshot.Host) {
 			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}})(h)
 			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
-		}, []string{"error eth1: replies of eth1 leave by eth0: 4 packets within 0.0 s, reason link_down: eth1 is down" +
+		}, []string{"error eth1: replies of eth1 leave by eth0: 4 packets within 0.0 s, reason link_down: eth1 is down or gone" +
 			" ?? ip -details link show dev eth1  # bring it up, or its cable"}},
+		{"link says so", func(h *snapshot.Host) {
+			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}})(h)
+			h.Interfaces[1].Up = false
+			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
+		}, nil},
+		{"missing-interface says so", func(h *snapshot.Host) {
+			testhost.Naming("eth9")(h)
+			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth9", Reason: snapshot.ReasonLinkDown, Grown: 4}}
+		}, nil},
+		{"addresses says so", func(h *snapshot.Host) {
+			h.OwnWays = []snapshot.OwnWay{{On: "eth1", Refused: true}}
+			h.WrongWays = []snapshot.WrongWay{{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 4}}
+		}, nil},
 	})
 }
 

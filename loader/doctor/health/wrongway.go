@@ -5,6 +5,7 @@ package health
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"replypath/loader/discover"
@@ -16,9 +17,9 @@ import (
 // OwnAddresses tells from which own addresses no reply leaves, and before the first start by which interface those of each do.
 func OwnAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.OwnWays, func(w *snapshot.OwnWay) finding.Finding {
-		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && (best == nil || !best.Refuses()) { // `default-route` says so
-			return finding.Seen(finding.Warning, w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
-				w.Address.Addr(), w.On, w.Address.Masked()), "ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show")
+		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && best != nil && !best.Refuses() { // else `default-route` says so
+			return finding.Seen(refusal(h, w.On), w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
+				w.Address.Addr(), w.On, w.Address.Masked()), listRouting)
 		}
 		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
 		switch {
@@ -32,10 +33,18 @@ func OwnAddresses(h *snapshot.Host) []finding.Finding {
 	})
 }
 
+// listRouting is the command that shows every route and rule.
+const listRouting = "ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"
+
 // WrongWays finds replies that leave by another interface than their questions came in by, now.
 func WrongWays(h *snapshot.Host) []finding.Finding {
+	isTold := false
 	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
 		if w.Reason == snapshot.ReasonTunnel {
+			return finding.None
+		}
+		if isToldElsewhere(h, w) {
+			isTold = true
 			return finding.None
 		}
 		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason)
@@ -44,10 +53,31 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 		}
 		return wrongWay(h, w, text)
 	})
-	if len(found) == 0 {
+	if len(found) == 0 && !isTold {
 		return failing(h)
 	}
 	return found
+}
+
+// refusal is an error where flows are refused replies that had some. Who never had one may be meant to have none.
+func refusal(h *snapshot.Host, device string) finding.Severity {
+	if slices.ContainsFunc(h.WrongWays, func(w snapshot.WrongWay) bool {
+		return w.To == device && w.Reason == snapshot.ReasonNoRoute && w.Answered
+	}) {
+		return finding.Error
+	}
+	return finding.Warning
+}
+
+// isToldElsewhere tells of what has its cause in the findings of `link`, `missing-interface`, `default-route` or `addresses`.
+func isToldElsewhere(h *snapshot.Host, w *snapshot.WrongWay) bool {
+	switch i := h.Named(w.To); w.Reason {
+	case snapshot.ReasonLinkDown:
+		return i != nil && isDown(h, i) || i == nil && remedy.EntryOf(h, w.To) != nil
+	case snapshot.ReasonNoRoute:
+		return slices.ContainsFunc(h.OwnWays, func(o snapshot.OwnWay) bool { return o.On == w.To && o.By == "" })
+	}
+	return false
 }
 
 // UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came, and of those that no program of ours
@@ -85,13 +115,13 @@ func ofInterface(name string) string {
 func figures(w *snapshot.WrongWay) string {
 	var words []string
 	if w.Grown > 0 {
-		words = append(words, fmt.Sprintf("%d packets within %.1f s", w.Grown, w.Took.Seconds()))
+		words = append(words, fmt.Sprintf("%s within %.1f s", packets(w.Grown), w.Took.Seconds()))
 	}
 	if w.Flows > 0 {
-		words = append(words, fmt.Sprintf("%d live flows", w.Flows))
+		words = append(words, finding.Counted(w.Flows, "live flow", "live flows"))
 	}
 	if w.Packets > 0 {
-		words = append(words, fmt.Sprintf("%d packets in all", w.Packets))
+		words = append(words, packets(w.Packets)+" in all")
 	}
 	return strings.Join(words, ", ")
 }
@@ -103,10 +133,15 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 	case snapshot.ReasonObserve:
 		return finding.Problem(finding.Warning, w.To, text+": replypath only observes there", remedy.Enforce(h, w.To))
 	case snapshot.ReasonLinkDown:
-		return finding.Seen(finding.Error, w.To, text+": "+w.To+" is down", finding.Explained(link, "bring it up, or its cable"))
+		return finding.Seen(finding.Error, w.To, text+": "+w.To+" is down or gone", finding.Explained(link, "bring it up, or its cable"))
 	case "no_next_hop":
 		return finding.Seen(finding.Error, w.To, text+": no mac of a next hop is known there",
 			finding.Explained("ip neigh show dev "+finding.Quote(w.To), "name the one that has to get the replies under gateways"))
+	case snapshot.ReasonNoRoute:
+		return finding.Seen(refusal(h, w.To), w.To, fmt.Sprintf("replies of %s are refused: %s, reason %s: a route or a rule does, to their peers",
+			w.To, figures(w), w.Reason), listRouting)
+	case snapshot.ReasonNotManaged:
+		return finding.Problem(finding.Error, w.To, text+": replypath is not attached there", remedy.ConfigureInterface(h, w.From, ""))
 	case "mtu":
 		return finding.Seen(finding.Warning, w.To, text+": they are larger than its mtu",
 			finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))

@@ -58,16 +58,28 @@ func TestWrongWays(t *testing.T) {
 			testhost.InForce(testhost.Flags)(h)
 		}, []string{found + enforce + " --pin-dir /sys/fs/bpf/x  # until the next start: leave --observe out then"}},
 		{"down", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Packets: 5, Grown: 5, Took: time.Second}), []string{
-			"error eth1: replies of eth1 leave by eth0: 5 packets within 1.0 s, 5 packets in all, reason link_down: eth1 is down" +
+			"error eth1: replies of eth1 leave by eth0: 5 packets within 1.0 s, 5 packets in all, reason link_down: eth1 is down or gone" +
 				" ?? ip -details link show dev eth1  # bring it up, or its cable",
 		}},
 		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Flows: 1}), []string{
-			"error eth1: replies of eth1 leave by replypath0: 1 live flows, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
+			"error eth1: replies of eth1 leave by replypath0: 1 live flow, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
 				" ?? ip neigh show dev eth1  # name the one that has to get the replies under gateways",
 		}},
 		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Grown: 1, Took: time.Second}), []string{
-			"error eth1: replies of eth1 leave there to another next hop: 1 packets within 1.0 s, 5 packets in all, reason rewrite_failed" +
+			"error eth1: replies of eth1 leave there to another next hop: 1 packet within 1.0 s, 5 packets in all, reason rewrite_failed" +
 				" ?? replypath trace --count 10  # what becomes of each",
+		}},
+		{"refused to some peers", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 2}), []string{
+			"warning eth1: replies of eth1 are refused: 2 live flows, reason no_route: a route or a rule does, to their peers" +
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
+		}},
+		{"refused to who was answered", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 1, Answered: true}), []string{
+			"error eth1: replies of eth1 are refused: 1 live flow, reason no_route: a route or a rule does, to their peers" +
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
+		}},
+		{"by an interface without programs", testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}), []string{
+			"error eth1: replies of eth1 leave by tun9: 2 live flows, reason not_managed: replypath is not attached there" +
+				" => set interfaces: [{name: eth0}, {name: eth1}, {name: tun9}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 		}},
 		{"lost", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLost, Grown: 9, Took: time.Second}), []string{
 			"error eth1: replies of eth1 that the kernel would send by eth0 are handed to eth1 and not seen leaving there: 9 packets within 1.0 s" +

@@ -29,11 +29,11 @@ import (
 
 // Known is what has been read of a host.
 type Known struct {
-	IsOwn     func(netip.Addr) bool
-	Askers    Askers // as the flow table has them; nil: there is none
-	TCP       []sockets.Socket
-	Datagrams []snapshot.Socket // the UDP sockets
-	Links     []netlink.Link
+	IsOwn  func(netip.Addr) bool
+	Askers Askers // as the flow table has them; nil: there is none
+	TCP    []sockets.Socket
+	UDP    []sockets.Socket
+	Links  []netlink.Link
 }
 
 // Find returns what this host opened from the addresses that isMeant is true of, or may open: sockets, tunnels, IPsec
@@ -71,7 +71,7 @@ func (o *openings) gather() error {
 	return errors.Join(o.associations(), o.raw(), o.ipsec())
 }
 
-// Sockets lists the sockets of a protocol, none where the kernel cannot show them.
+// Sockets lists the sockets of a protocol, none where the kernel cannot show them. Those that are not connected have no remote end.
 func Sockets(name string, protocol uint8) ([]sockets.Socket, error) {
 	var all []sockets.Socket
 	for _, family := range snapshot.Families {
@@ -79,21 +79,14 @@ func Sockets(name string, protocol uint8) ([]sockets.Socket, error) {
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
 			return nil, fmt.Errorf("list %s sockets: %w", name, err)
 		}
+		for n := range list {
+			if list[n].Remote.Port() == 0 {
+				list[n].Remote = netip.AddrPort{}
+			}
+		}
 		all = append(all, list...)
 	}
 	return all, nil
-}
-
-// Datagrams are the UDP sockets of a list, in its order.
-func Datagrams(list []sockets.Socket) []snapshot.Socket {
-	var found []snapshot.Socket
-	for _, s := range list {
-		if s.Remote.Port() == 0 {
-			s.Remote = netip.AddrPort{}
-		}
-		found = append(found, snapshot.Socket{Local: s.Local, Remote: s.Remote})
-	}
-	return found
 }
 
 // track notes what the kernel tracks. Of a connection of this host's own by TCP that
@@ -161,12 +154,12 @@ var askingPorts = []uint16{123, 500, 4500}
 // bound ones with a port that the kernel chose and nobody has asked, or of a server that asks as well.
 func (o *openings) datagrams() {
 	serving, chosen := map[uint16]bool{}, firstChosenPort()
-	for _, s := range o.Datagrams {
+	for _, s := range o.UDP {
 		if !s.Remote.IsValid() && s.Local.Port() < chosen {
 			serving[s.Local.Port()] = true
 		}
 	}
-	for _, s := range o.Datagrams {
+	for _, s := range o.UDP {
 		use := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: s.Local, Remote: s.Remote}
 		isServer := (serving[s.Local.Port()] || o.Askers.serves(s.Local)) && !slices.Contains(askingPorts, s.Local.Port())
 		if s.Remote.IsValid() {

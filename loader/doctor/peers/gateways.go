@@ -25,17 +25,11 @@ import (
 func SilentGateways(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Gateways, func(g *nexthop.Gateway) finding.Finding {
 		i := h.Managed(g.Interface)
-		if i == nil {
+		if i == nil || !i.Up { // `link` says so
 			return finding.None
 		}
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
-		case h.Device(i.Index).Down:
-			return finding.Seen(finding.Warning, i.Name, text+": the interface is down",
-				"ip link show dev "+finding.Quote(i.Name))
-		case !i.Up:
-			return finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier",
-				carrier(&h.Links, i))
 		case g.State == nexthop.StateNone && h.Status != nil && !h.Status.Daemon.Running:
 			return finding.None // nobody has asked it
 		case !nexthop.Usable(g.State):
@@ -71,15 +65,6 @@ func seenGateway(
 		}
 	}
 	return f
-}
-
-// carrier is the command for an interface without a carrier: what it stands on may
-// be down, else it is the cable or the other side.
-func carrier(l *snapshot.Links, i *discover.Interface) string {
-	if lower := l.Device(i.Lower); lower.Down {
-		return "ip link show dev " + finding.Quote(lower.Name)
-	}
-	return finding.Explained("ethtool "+finding.Quote(i.Name), "look at the cable and the port of the switch")
 }
 
 // UnnamedRouters tells of flows that came through a router which no route names, while routes by their interface

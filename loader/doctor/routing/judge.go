@@ -12,6 +12,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/history"
@@ -124,11 +125,11 @@ func (j *Judge) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened [
 	case j.UsesError != "":
 		return fmt.Sprintf("what this host opens from %s is not known: %s", from, j.UsesError)
 	case len(connections) > 0:
-		return fmt.Sprintf("this host has %s open from %s%s", Counted(len(connections), "connection", "connections"), from, strong)
+		return fmt.Sprintf("this host has %s open from %s%s", finding.Counted(len(connections), "connection", "connections"), from, strong)
 	case len(opened) > 0:
-		return fmt.Sprintf("%s of this host may send first from %s%s", Counted(len(opened), "socket", "sockets"), from, strong)
+		return fmt.Sprintf("%s of this host may send first from %s%s", finding.Counted(len(opened), "socket", "sockets"), from, strong)
 	case past > 0:
-		return fmt.Sprintf("this host opened %s from %s %s%s", Counted(past, "connection", "connections"), from, j.watched(), strong)
+		return fmt.Sprintf("this host opened %s from %s %s%s", finding.Counted(past, "connection", "connections"), from, j.watched(), strong)
 	case !j.LeavesAllBySource(r, i) && j.Forgotten:
 		return fmt.Sprintf("what this host opened from %s is not known completely%s", from, strong)
 	}
@@ -239,12 +240,4 @@ func Shortly(d time.Duration) string {
 		}
 	}
 	return ""
-}
-
-// Counted is a number with its noun.
-func Counted(n int, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, more)
 }

@@ -35,7 +35,7 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	name := snapshot.FamilyName[family]
 	best := h.BestDefault(family)
 	switch {
-	case best == nil && h.Config.FallbackRoute && hasOwnDevice(h):
+	case best == nil && h.Config.FallbackRoute && h.HasOwnDevice():
 		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
 			listDefaults(family))
 	case best == nil:
@@ -50,10 +50,6 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 			listRoutes(best)).Of(owners.OfRoute(best))
 	}
 	return finding.Fine("", name+": "+Show(&h.Links, best))
-}
-
-func hasOwnDevice(h *snapshot.Host) bool {
-	return slices.ContainsFunc(h.Devices, func(d snapshot.Device) bool { return d.Name == discover.OwnDevice })
 }
 
 // withoutDefault is what there is to do about a missing default route: replypath has
@@ -84,7 +80,7 @@ func noDefault(t *snapshot.Routing, name string, family int) string {
 // belongs to a VRF, whose table is another.
 func onlyInVRFs(l *snapshot.Links, family int) bool {
 	return !slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
-		return snapshot.HasFamily(&i, family) && !l.Device(i.Index).VRF
+		return snapshot.HasFamily(&i, family) && i.VRF == 0
 	})
 }
 

@@ -64,7 +64,7 @@ func TestDefaultRoutes(t *testing.T) {
 			"warning: ipv4: no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
 		}},
 		{"vrfs only", func(h *snapshot.Host) {
-			h.Devices[1].VRF, h.Devices[2].VRF = true, true
+			h.Interfaces[0].VRF, h.Interfaces[1].VRF = 9, 9
 			h.Routes = nil
 		}, nil},
 		{"no ipv6", func(h *snapshot.Host) {

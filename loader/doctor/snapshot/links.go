@@ -29,7 +29,6 @@ type Device struct {
 	AltNames  []string
 	MAC       net.HardwareAddr
 	Addresses []netip.Prefix // host bits kept
-	VRF       bool           // a port of one
 	VRFTable  int            // of a VRF itself; 0 for others
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
@@ -46,6 +45,11 @@ func (l *Links) Sees(name string) bool { return l.Named(name) != nil || l.Catche
 // Catches tells whether replies that leave by an interface, which is not managed, are caught.
 func (l *Links) Catches(name string) bool {
 	return find(l.Caught, func(i *discover.Interface) bool { return i.Name == name }) != nil
+}
+
+// HasOwnDevice tells whether replypath's own device is there.
+func (l *Links) HasOwnDevice() bool {
+	return find(l.Devices, func(d *Device) bool { return d.Name == discover.OwnDevice }) != nil
 }
 
 // Named returns a managed interface by its name, nil for others.

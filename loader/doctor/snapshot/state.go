@@ -22,7 +22,6 @@ type State struct {
 	Start      Start          // what a start takes
 	Daemon     *Daemon        // who holds the pin directory, nil for nobody
 	Status     *status.Status // what the datapath does, nil for none
-	FailsMore  bool           // and while the snapshot was taken, more replies failed than before
 	// Enforcing are the managed interfaces on which replies are corrected, by index;
 	// none where nothing is attached, or where it cannot be told.
 	Enforcing map[int]bool

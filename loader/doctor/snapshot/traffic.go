@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replypath/loader/flows"
+	"replypath/loader/sockets"
 )
 
 // Traffic is what replypath has seen of packets.
@@ -32,7 +33,8 @@ type WrongWay struct {
 	Packets  uint64 // since it was pinned
 	Grown    uint64 // of these, while the snapshot was taken
 	Took     time.Duration
-	Flows    int // alive, with the kernel's route leading by From
+	Flows    int  // alive, with the kernel's route leading by From
+	Answered bool // some of these were answered before
 }
 
 // Reasons that more than a text depends on.
@@ -41,6 +43,9 @@ const (
 	ReasonLinkDown = "link_down"
 	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
 	ReasonLost = "lost"
+	// ReasonNoRoute, ReasonNotManaged are of explain: a route or a rule refuses the replies; they leave by From, where no program of
+	// ours is.
+	ReasonNoRoute, ReasonNotManaged = "no_route", "not_managed"
 	// ReasonTunnel: what the packets asked for is an address of From; To is a tunnel that the configuration did not name.
 	ReasonTunnel = "unnamed_tunnel"
 )
@@ -66,19 +71,15 @@ type Translation struct {
 type Connections struct {
 	// Translations are of what comes from other hosts.
 	Translations []Translation
-	Sockets      []Socket
+	Sockets      []sockets.Socket // of UDP
+	// ProcessOf names one that has a socket open, "" where it is not known. It looks when it is first asked.
+	ProcessOf func(*sockets.Socket) string
 	// Uses are what this host opened from addresses that rules select by.
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
 	UsesError string
 	// SocketMarks are those that sockets give their packets.
 	SocketMarks []uint32
-}
-
-// Socket is a UDP socket.
-type Socket struct {
-	Local, Remote netip.AddrPort // Remote is not valid where it is not connected
-	Process       string         // name of one that has it open, empty where not known
 }
 
 // Use is a connection that this host opened, or a tuple by which it spoke first.
