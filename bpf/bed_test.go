@@ -167,7 +167,7 @@ func (b *bed) ago(seconds uint32) uint32 {
 // ago, and answered if it is no connection.
 func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 	seen := b.ago(age)
-	state, rcvNxt := stateAnswered, uint32(0)
+	state, rcvNxt := stateReplied, uint32(0)
 	if segment, connection := m.(tcp); connection {
 		state = 0
 		if strings.Contains(segment.flags, "S") && !strings.Contains(segment.flags, "A") {
@@ -198,7 +198,7 @@ const (
 	flagNoSocket   = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
-	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
+	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
 )

@@ -226,7 +226,7 @@ var connectionlessFamily = map[string]story{
 			served.Flags &^= flagNoSocket
 			b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
 			answered := flow
-			answered.State = stateAnswered
+			answered.State = stateReplied
 			b.put(connectionlessFlow(answered))
 			b.run(ingress(b.replication, frame), nothing)
 			closeSocket(t, server)

@@ -239,7 +239,7 @@ func TestCostOfConnection(t *testing.T) {
 			}
 			var words []bpf.DatapathHandover
 			b.must(b.Handovers.Lookup(uint32(0), &words))
-			exec("at the target", arrive(b.replication, frame, words[0].Mark))
+			exec("at the target", arrive(b.replication, frame, words[0].Ticket))
 		}
 		in(syn) // whose address is remembered
 		b.put()

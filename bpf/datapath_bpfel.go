@@ -102,7 +102,7 @@ type DatapathFlow struct {
 	Seen        uint32
 	State       uint8
 	RivalFrames uint8
-	Told        uint16
+	SizeTold    uint16
 	Ifindex     uint32
 	Interface   uint16
 	Gateway     uint16
@@ -140,7 +140,7 @@ type DatapathFlowState uint32
 
 const (
 	DatapathFlowStateFLOW_CLOSING    DatapathFlowState = 1
-	DatapathFlowStateFLOW_ANSWERED   DatapathFlowState = 2
+	DatapathFlowStateFLOW_REPLIED    DatapathFlowState = 2
 	DatapathFlowStateFLOW_ASYMMETRIC DatapathFlowState = 4
 	DatapathFlowStateFLOW_CORRECTED  DatapathFlowState = 8
 )
@@ -188,22 +188,22 @@ type DatapathGatewayMac struct {
 }
 
 type DatapathHandover struct {
-	_        structs.HostLayout
-	Digest   uint64
-	Pair     uint64
-	Ifindex  uint32
-	Packets  uint32
-	Mark     uint16
-	TcIndex  uint16
-	Frame    [14]uint8
-	Table    uint8
-	Bare     bool
-	Proved   uint32
-	Delivery uint64
-	Elusive  bool
-	First    bool
-	Traced   bool
-	Pad      [5]uint8
+	_              structs.HostLayout
+	Digest         uint64
+	Pair           uint64
+	Ifindex        uint32
+	Packets        uint32
+	Ticket         uint16
+	TcIndex        uint16
+	Frame          [14]uint8
+	Table          uint8
+	Headerless     bool
+	ProvenJiffy    uint32
+	Delivery       uint64
+	MayLeaveUnseen bool
+	First          bool
+	Traced         bool
+	Pad            [5]uint8
 }
 
 type DatapathIdleSeconds uint32
@@ -354,6 +354,15 @@ type DatapathPairCount struct {
 	Flows   uint64
 }
 
+type DatapathPath struct {
+	_         structs.HostLayout
+	Ifindex   uint32
+	Interface uint16
+	Gateway   uint16
+	Mac       [6]uint8
+	Flags     uint16
+}
+
 type DatapathProtocolClass uint32
 
 const (
@@ -368,7 +377,7 @@ const (
 
 type DatapathRecord struct {
 	_        structs.HostLayout
-	Answered DatapathWay
+	Answered DatapathPath
 	Flow     uint64
 	Decision uint64
 	Moved    uint64
@@ -381,7 +390,7 @@ type DatapathRecord struct {
 	Heard    uint32
 	From     uint16
 	To       uint16
-	Told     uint16
+	SizeTold uint16
 	Outcome  uint8
 	Table    uint8
 	MovedOf  uint8
@@ -421,7 +430,7 @@ type DatapathScratch struct {
 		_              [2]byte
 	}
 	Flow    DatapathFlow
-	Way     DatapathWay
+	Path    DatapathPath
 	Record  DatapathRecord
 	Vacancy [2]struct {
 		_      structs.HostLayout
@@ -449,7 +458,7 @@ type DatapathScratch struct {
 		At     uint32
 		Mss    uint32
 	}
-	Answer struct {
+	Rejection struct {
 		_        structs.HostLayout
 		Ip       [40]uint8
 		Type     uint8
@@ -485,18 +494,18 @@ type DatapathSetLock struct {
 }
 
 type DatapathSettings struct {
-	_          structs.HostLayout
-	Generation uint32
-	Follow     uint8
-	ScopeAll   uint8
-	Loopback   uint8
-	Repair     uint8
-	Exclusions uint32
-	Protocols  [32]uint8
-	Ways       uint32
-	Related    uint8
-	Pad        [7]uint8
-	Until      uint64
+	_                 structs.HostLayout
+	Generation        uint32
+	Follow            uint8
+	ScopeAll          uint8
+	Loopback          uint8
+	Repair            uint8
+	Exclusions        uint32
+	Protocols         [32]uint8
+	RoutingGeneration uint32
+	Related           uint8
+	Pad               [7]uint8
+	Until             uint64
 }
 
 type DatapathSourceRepair uint32
@@ -547,7 +556,7 @@ type DatapathTraceEvent struct {
 	_           structs.HostLayout
 	Time        uint64
 	Tuple       DatapathTuple
-	Way         DatapathWay
+	Path        DatapathPath
 	Counted     uint64
 	Cpu         uint32
 	Ifindex     uint32
@@ -601,15 +610,6 @@ type DatapathTuple struct {
 	SelfPort uint16
 	Protocol uint8
 	Pad      [3]uint8
-}
-
-type DatapathWay struct {
-	_         structs.HostLayout
-	Ifindex   uint32
-	Interface uint16
-	Gateway   uint16
-	Mac       [6]uint8
-	Flags     uint16
 }
 
 type DatapathWays uint32

@@ -151,7 +151,7 @@ var decidedFamily = map[string]story{
 	"each packet is decided about while there are no ways": func(t *testing.T, b *bed, n network) {
 		b.addGateway(b.replication, n, secondGateway, secondRouter)
 		b.own(n)
-		b.configure(func(s *bpf.DatapathSettings) { s.Ways = 0 })
+		b.configure(func(s *bpf.DatapathSettings) { s.RoutingGeneration = 0 })
 		b.manageStrong(b.replication, nil)
 		b.leavesBy(n, segment, byGateway)
 		b.strongWith(secondGateway, secondGateway, 0)

@@ -159,7 +159,7 @@ func settleFlows(got, want entries, within func(*uint32, uint32), told func(*uin
 		within(&f.Created, want[tuple].Created)
 		within(&f.SndUna, want[tuple].SndUna) // of what has no connection: spoke, rival_since
 		within(&f.RcvNxt, want[tuple].RcvNxt)
-		told(&f.Told, want[tuple].Told)
+		told(&f.SizeTold, want[tuple].SizeTold)
 		got[tuple] = f
 	}
 }

@@ -86,7 +86,7 @@ func (b *bed) contend(f *bpf.DatapathFlow, via nic, frames uint8, since uint32) 
 	way := make([]byte, 8)
 	copy(way, via.router)
 	binary.NativeEndian.PutUint16(way[6:], uint16(via.Index))
-	word := binary.NativeEndian.Uint64(way) // number_of_way() in src/move.h
+	word := binary.NativeEndian.Uint64(way) // path_number() in src/follow.h
 	f.SndNxt = uint32((word^word>>32)*0x9e3779b97f4a7c15>>32) | 1
 	f.RcvNxt, f.RivalFrames = b.ago(since), frames
 }
@@ -110,12 +110,12 @@ func TestFollowStrict(t *testing.T) {
 			b.manage(via, func(r *bpf.DatapathInterface) { r.Flags |= strict })
 		}
 		r := ingress(other, n.in(other, m))
-		for _, state := range []uint8{stateAnswered, 0, stateAnswered | stateAsymmetric} {
+		for _, state := range []uint8{stateReplied, 0, stateReplied | stateAsymmetric} {
 			flow := b.flow(n, m, b.replication, 20)
 			flow.State = state
 			b.contend(&flow, other, 3, 15)
 			b.put(flowOf(m, flow))
-			if state == stateAnswered && n.family == 4 && other.Index != b.replication.Index {
+			if state == stateReplied && n.family == 4 && other.Index != b.replication.Index {
 				b.run(r, unread(contested))
 				continue
 			}

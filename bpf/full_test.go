@@ -113,7 +113,7 @@ func TestAskedFlood(t *testing.T) {
 		frame := next.out(b.production, udp{})
 		known, _ := b.snapshot()
 		flow := known.Connectionless[next.tuple(udp{})]
-		flow.State = stateAnswered | stateAsymmetric
+		flow.State = stateReplied | stateAsymmetric
 		moved := b.moves(next, udp{}, b.production, b.replication, frame)
 		moved.tables = connectionlessFlow(flow)
 		b.run(egress(b.production, frame), moved)

@@ -27,7 +27,7 @@ var (
 // answered is a half-open flow whose SYN-ACK has been sent.
 func (b *bed) answered(n network, via nic, age uint32) bpf.DatapathFlow {
 	f := b.flow(n, syn, via, age)
-	f.State = stateAnswered
+	f.State = stateReplied
 	f.SndUna, f.SndNxt = ourISN, ourISN+1
 	return f
 }
@@ -42,7 +42,7 @@ func establishes(f bpf.DatapathFlow, ack tcp) effect {
 	f.Seen = justNow
 	f.Flags = f.Flags&^flagActive | flagNoSocket
 	f.SndUna, f.RcvNxt = ack.ack, ack.end()
-	f.State &^= stateAnswered | stateClosing
+	f.State &^= stateReplied | stateClosing
 	return effect{
 		events: once(eventAdmittedEstablished),
 		tables: func(t tables) {
@@ -172,7 +172,7 @@ var handshakeFamily = map[string]story{
 		before, err := b.Tables()
 		b.must(err)
 		flow := before.HalfOpen[n.tuple(syn)]
-		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
+		flow.State, flow.SndUna, flow.SndNxt = stateReplied|stateAsymmetric, ourISN, ourISN+1
 		b.wantMoved(n, synAck, halfOpen(flow))
 		b.arrives(n, finalAck, establishes(flow, finalAck))
 	},
@@ -255,21 +255,21 @@ var handshakeFamily = map[string]story{
 			{"sequence number 0", 0, 0, 0, tcp{flags: "SA", seq: 0}, 0, 1},
 			{"about to wrap", 0, 0, 0, tcp{flags: "SA", seq: 1<<32 - 1}, 1<<32 - 1, 0},
 			{"with data", 0, 0, 0, tcp{flags: "SA", seq: ourISN, payload: 8}, ourISN, ourISN + 9},
-			{"again", stateAnswered, ourISN, ourISN + 100, tcp{flags: "SA", seq: ourISN}, ourISN, ourISN + 100},
-			{"of another handshake", stateAnswered, ourISN, ourISN + 100, tcp{flags: "SA", seq: 7}, 7, 8},
-			{"data before the ACK", stateAnswered, ourISN, ourISN + 1, tcp{flags: "PA", seq: ourISN + 1, payload: 10}, ourISN, ourISN + 11},
-			{"more data", stateAnswered, ourISN, ourISN + 11, tcp{flags: "PA", seq: ourISN + 11, payload: 10}, ourISN, ourISN + 21},
-			{"data again", stateAnswered, ourISN, ourISN + 21, tcp{flags: "PA", seq: ourISN + 1, payload: 10}, ourISN, ourISN + 21},
-			{"data over the wrap", stateAnswered, 1<<32 - 6, 1<<32 - 5, tcp{flags: "PA", seq: 1<<32 - 5, payload: 10}, 1<<32 - 6, 5},
-			{"data after the wrap", stateAnswered, 1<<32 - 6, 5, tcp{flags: "PA", seq: 5, payload: 10}, 1<<32 - 6, 15},
-			{"old data after the wrap", stateAnswered, 1<<32 - 6, 5, tcp{flags: "PA", seq: 1<<32 - 5, payload: 3}, 1<<32 - 6, 5},
+			{"again", stateReplied, ourISN, ourISN + 100, tcp{flags: "SA", seq: ourISN}, ourISN, ourISN + 100},
+			{"of another handshake", stateReplied, ourISN, ourISN + 100, tcp{flags: "SA", seq: 7}, 7, 8},
+			{"data before the ACK", stateReplied, ourISN, ourISN + 1, tcp{flags: "PA", seq: ourISN + 1, payload: 10}, ourISN, ourISN + 11},
+			{"more data", stateReplied, ourISN, ourISN + 11, tcp{flags: "PA", seq: ourISN + 11, payload: 10}, ourISN, ourISN + 21},
+			{"data again", stateReplied, ourISN, ourISN + 21, tcp{flags: "PA", seq: ourISN + 1, payload: 10}, ourISN, ourISN + 21},
+			{"data over the wrap", stateReplied, 1<<32 - 6, 1<<32 - 5, tcp{flags: "PA", seq: 1<<32 - 5, payload: 10}, 1<<32 - 6, 5},
+			{"data after the wrap", stateReplied, 1<<32 - 6, 5, tcp{flags: "PA", seq: 5, payload: 10}, 1<<32 - 6, 15},
+			{"old data after the wrap", stateReplied, 1<<32 - 6, 5, tcp{flags: "PA", seq: 1<<32 - 5, payload: 3}, 1<<32 - 6, 5},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				b := newBed(t, normal)
 				flow := b.flow(n, tcp{}, b.replication, 1)
 				flow.State, flow.SndUna, flow.SndNxt = test.state, test.isn, test.nxt
 				b.put(halfOpen(flow))
-				flow.State, flow.SndUna, flow.SndNxt = stateAnswered, test.wantISN, test.wantNxt
+				flow.State, flow.SndUna, flow.SndNxt = stateReplied, test.wantISN, test.wantNxt
 				b.run(egress(b.replication, n.out(b.replication, test.segment)), effect{tables: halfOpen(flow)})
 			})
 		}
@@ -277,7 +277,7 @@ var handshakeFamily = map[string]story{
 	"the tuple was connected before; a SYN-ACK goes where its SYN came from": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.production, 0)), halfOpen(flow))
-		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
+		flow.State, flow.SndUna, flow.SndNxt = stateReplied|stateAsymmetric, ourISN, ourISN+1
 		b.wantMoved(n, synAck, halfOpen(flow))
 	},
 	"a stray is no handshake, whatever a SYN-ACK or an ACK says": func(t *testing.T, b *bed, n network) {

@@ -81,7 +81,7 @@ func TestWithoutPlaces(t *testing.T) {
 		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
 		known, _ := b.snapshot()
 		flow := known.Connectionless[n.tuple(udp{})]
-		flow.State = stateAnswered | stateAsymmetric
+		flow.State = stateReplied | stateAsymmetric
 		frame := n.out(b.production, udp{})
 		want := b.moves(n, udp{}, b.production, b.replication, frame)
 		want.tables = connectionlessFlow(flow)

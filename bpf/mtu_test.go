@@ -63,7 +63,7 @@ func (b *bed) tells(n network, m message, via, to nic, seen, frame []byte, from 
 	return e.and(func(t tables) {
 		for _, flows := range []entries{t.Established, t.Connectionless} {
 			if f, ok := flows[n.tuple(m)]; ok {
-				f.Told = toldNow
+				f.SizeTold = toldNow
 				flows[n.tuple(m)] = f
 			}
 		}
@@ -95,7 +95,7 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 		for since, told := range map[uint32]bool{0: false, b.Seconds(1) - 1: false, b.Seconds(1): true, b.Seconds(60): true} {
 			b.inOneTick(egress(b.production, frame), func() effect {
 				flow := b.flow(n, tooLarge, b.replication, 0)
-				flow.Told = uint16(b.ago(0) - since)
+				flow.SizeTold = uint16(b.ago(0) - since)
 				b.put(connectionlessFlow(flow))
 				return either(told, b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.stranger.AsSlice()),
 					b.stays(n, tooLarge, b.production, b.replication, frame, outcomeMTU))
@@ -103,7 +103,7 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 		}
 		other := udp{ports: ports{peer: 999}, payload: 1400}
 		told := b.flow(n, tooLarge, b.replication, 0)
-		told.Told = uint16(b.ago(0))
+		told.SizeTold = uint16(b.ago(0))
 		b.put(connectionlessFlow(told), connectionlessFlow(b.flow(n, other, b.replication, 0)))
 		frame = n.out(b.production, other)
 		b.leaves(n, other, b.tells(n, other, b.production, b.replication, frame, frame, n.stranger.AsSlice()))
@@ -130,7 +130,7 @@ func TestSizeNotTold(t *testing.T) {
 		b.wantTold(n, tooLarge, piece(0, layers.IPv4MoreFragments, first))
 		var set bpf.DatapathFlowSet
 		b.must(b.Connectionless.Lookup(uint32(0), &set))
-		set.Flow[0].Told -= uint16(b.Seconds(2)) // not lately
+		set.Flow[0].SizeTold -= uint16(b.Seconds(2)) // not lately
 		b.must(b.Connectionless.Put(uint32(0), set))
 		later := piece(100, 0, last)
 		b.run(egress(b.production, later), b.stays(n, tooLarge, b.production, b.replication, later, outcomeMTU).again())

@@ -8,7 +8,7 @@ import (
 )
 
 // MACs that nobody has: locally administered, and the same on every host. No frame leaves with one of them where the
-// programs are attached: the kernel's question for SilentGateway goes to everybody (src/nobody.h).
+// programs are attached: the kernel's question for SilentGateway goes to everybody (src/outage.h).
 var (
 	// SilentGateway stands for that of a gateway that has never answered.
 	SilentGateway = net.HardwareAddr{0x02, 0x72, 0x65, 0x70, 0x6c, 0x79}

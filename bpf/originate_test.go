@@ -47,7 +47,7 @@ func (b *bed) ownStrong(n network) {
 // outdate makes void what was decided for what the host originates.
 func (b *bed) outdate() {
 	b.t.Helper()
-	b.configure(func(s *bpf.DatapathSettings) { s.Ways++ })
+	b.configure(func(s *bpf.DatapathSettings) { s.RoutingGeneration++ })
 }
 
 func ownedBy(i nic) bpf.DatapathOwnFlags {

@@ -48,7 +48,7 @@ func (b *bed) handedOver() uint16 {
 	b.t.Helper()
 	var words []bpf.DatapathHandover
 	b.must(b.Handovers.Lookup(uint32(0), &words))
-	return words[0].Mark
+	return words[0].Ticket
 }
 
 // wantWith checks with which flow goes what the host originates.
@@ -168,10 +168,10 @@ func TestRelatedBy(t *testing.T) {
 			b.put(halfOpen(f))
 		}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}, true},
 		{"a connection that goes on after a second", old(control, 0), control, true},
-		{"datagrams that go on after a second", old(question, stateAnswered), question, true},
+		{"datagrams that go on after a second", old(question, stateReplied), question, true},
 		{"datagrams that nobody has answered", old(question, 0), question, false},
 		{"datagrams of this second", func(b *bed, n network) { b.put(connectionlessFlow(b.flow(n, question, b.replication, 0))) }, question, false},
-		{"echo requests", old(ping, stateAnswered), ping, false},
+		{"echo requests", old(ping, stateReplied), ping, false},
 		{"a SYN", nil, tcp{flags: "S", seq: peerISN, ports: control.ports}, false},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
@@ -342,7 +342,7 @@ func TestRelatedTraced(t *testing.T) {
 		b.exec(egress(b.production, frame))
 		moved := n.outgoing(segment, b.production, b.replication, frame)
 		moved.Table = uint8(tableRelated)
-		moved.Way = n.bySource(b.replication)
+		moved.Path = n.bySource(b.replication)
 		tracer.want(moved)
 	})
 }

@@ -255,7 +255,7 @@ var replyReply = map[string]messageStory{
 	},
 	"every packet has a mark of its own, and none has 0": func(t *testing.T, b *bed, n network, m message) {
 		for _, test := range []struct{ last, want uint16 }{{0, 1}, {1, 2}, {0xfffe, 0xffff}, {0xffff, 1}} {
-			b.setHandover(bpf.DatapathHandover{Mark: test.last})
+			b.setHandover(bpf.DatapathHandover{Ticket: test.last})
 			r := egress(b.production, n.out(b.production, m))
 			r.probe.TCIndex = 0x4321
 			_, _, out := b.exec(r)

@@ -299,11 +299,11 @@ func (b *bed) sentBy(n network, m message, to nic) effect {
 	frame := n.out(b.replication, m)
 	e := b.moves(n, m, b.replication, to, frame)
 	e.pairs[pair(b.replication, to, n, m, outcomeCorrected)] = count{Packets: 1, Bytes: uint64(len(frame)), Flows: 1}
-	answers := b.marked(n, m, stateAnswered|stateAsymmetric|stateCorrected, 1)
+	answers := b.marked(n, m, stateReplied|stateAsymmetric|stateCorrected, 1)
 	e.tables = func(t tables) {
 		answers(t)
 		for tuple, f := range t.Established { // which has no such state
-			f.State &^= stateAnswered
+			f.State &^= stateReplied
 			t.Established[tuple] = f
 		}
 	}

@@ -116,8 +116,8 @@ func (n network) outgoing(m message, via, out nic, frame []byte) bpf.DatapathTra
 }
 
 // bySource is the way that the source of what the host originates wants it to leave by.
-func (n network) bySource(via nic) bpf.DatapathWay {
-	return bpf.DatapathWay{Ifindex: via.Index, Interface: via.interfaceIndex, Gateway: via.gateway(n.family), Mac: rig.MAC(via.router)}
+func (n network) bySource(via nic) bpf.DatapathPath {
+	return bpf.DatapathPath{Ifindex: via.Index, Interface: via.interfaceIndex, Gateway: via.gateway(n.family), Mac: rig.MAC(via.router)}
 }
 
 func of(e bpf.DatapathTraceEvent, m message, via nic) bpf.DatapathTraceEvent {

@@ -161,14 +161,14 @@ route add default via 2001:db8:4::1 table 7`)
 	eventually(t, "one gateway of each family", func() bool { return len(b.status().of("eth1").Gateways) == 2 })
 	none := map[string]string{}
 	await("nothing that the source decides", none)
-	before := b.settings().Ways
+	before := b.settings().RoutingGeneration
 	b.ip("route add default via 10.5.0.1 table 8\nroute add default from 2001:db8:5::/64 via fe80::5 dev eth1 table 8")
 	both := map[string]string{
 		"10.4.0.100": "10.4.0.1", "10.5.0.100": "10.5.0.1",
 		"2001:db8:4::100": "2001:db8:4::1", "2001:db8:5::100": "fe80::5",
 	}
 	await("two", both)
-	eventually(t, "what was decided before is void", func() bool { return b.settings().Ways != before })
+	eventually(t, "what was decided before is void", func() bool { return b.settings().RoutingGeneration != before })
 	r.stop()
 	b.start(strong)
 	await("a new process", both)

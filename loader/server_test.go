@@ -406,7 +406,7 @@ func (b *server) settings() bpf.DatapathSettings {
 func (b *server) rules() bpf.DatapathSettings {
 	b.Helper()
 	rules := b.settings()
-	rules.Generation, rules.Ways = 0, 0
+	rules.Generation, rules.RoutingGeneration = 0, 0
 	return rules
 }
 

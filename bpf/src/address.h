@@ -7,7 +7,7 @@
 #define MAPPED_PREFIX bpf_htonl(0xffff)
 
 /* Two 32-bit words as they follow one another in memory. */
-static inline __u64 words(__u32 first, __u32 second)
+static inline __u64 join_words(__u32 first, __u32 second)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 	return first | (__u64)second << 32;
@@ -21,7 +21,7 @@ static inline void address_from_v4(__u8 *address, __be32 v4)
 	__u64 *half = (__u64 *)address;
 
 	half[0] = 0;
-	half[1] = words(MAPPED_PREFIX, v4);
+	half[1] = join_words(MAPPED_PREFIX, v4);
 }
 
 /* Read as headers are aligned, written as it will be compared: a load waits for all stores that it spans. */
@@ -30,8 +30,8 @@ static inline void address_from_v6(__u8 *address, const struct in6_addr *v6)
 	const __u32 *word = v6->in6_u.u6_addr32;
 	__u64 *half = (__u64 *)address;
 
-	half[0] = words(word[0], word[1]);
-	half[1] = words(word[2], word[3]);
+	half[0] = join_words(word[0], word[1]);
+	half[1] = join_words(word[2], word[3]);
 }
 
 /* By one comparison: after each of several the verifier would go on with what it learned. */

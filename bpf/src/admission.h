@@ -2,23 +2,20 @@
 /* What has to hold before an inbound packet starts a flow. No packet of a known flow gets here. */
 #pragma once
 
-#include "next_hop.h"
-#include "pair.h"
-#include "sequence.h"
-#include "way.h"
+#include "path.h"
 
 /* Whether this rule of a list excludes the scratch packet's tuple. */
 __noinline int excludes(__u32 list, __u32 number)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &list);
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	const struct exclusion *rule;
 	const struct tuple *tuple;
 
-	if (!set || !from)
+	if (!set || !scratch)
 		return false;
 	rule = &set->rule[number % MAX_EXCLUSIONS];
-	tuple = &from->packet.tuple;
+	tuple = &scratch->packet.tuple;
 	return (!rule->protocol || rule->protocol == tuple->protocol) &&
 	       (!rule->self_port || rule->self_port == tuple->self_port) &&
 	       masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
@@ -47,6 +44,11 @@ static inline bool is_dhcp(const struct tuple *tuple)
 	       (port == 67 || port == 68 || port == 546 || port == 547);
 }
 
+static inline bool is_listed(const struct settings *settings, __u8 protocol)
+{
+	return settings->protocols[protocol >> 3] & (1 << (protocol & 7));
+}
+
 /* Whether packets of its protocol are recorded, as far as the ports tell. */
 static inline bool is_recorded(const struct settings *settings, const struct packet *packet)
 {
@@ -65,12 +67,12 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 static inline enum event refusal_of_ends(void)
 {
 	struct settings *settings = get_settings();
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	const struct tuple *tuple;
 
-	if (!settings || !from)
+	if (!settings || !scratch)
 		return EVENT_IGNORED_SOURCE;
-	tuple = &from->packet.tuple;
+	tuple = &scratch->packet.tuple;
 	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
 	    own_address(tuple->peer))
 		return EVENT_IGNORED_SOURCE;
@@ -82,9 +84,9 @@ static inline enum event refusal_of_ends(void)
 /* What the scratch packet's own address is, which no interface has, with the stack that looking it up takes. */
 __noinline int served_self(void)
 {
-	const struct scratch *from = get_scratch();
+	const struct scratch *scratch = get_scratch();
 
-	return from ? served_address(from->packet.tuple.self) : 0;
+	return scratch ? served_address(scratch->packet.tuple.self) : 0;
 }
 
 /* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
@@ -93,7 +95,7 @@ static inline bool is_of_others(const struct packet *packet, __u32 index, __u8 t
 	return takes & TAKES_ITS_OWN_ONLY && own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT != index;
 }
 
-/* Whether the packet came by such a tunnel: it changes no flow's way. */
+/* Whether the packet came by such a tunnel: it changes no flow's path. */
 static inline bool came_by_tunnel(const struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 index = interface_index(skb->ifindex);
@@ -121,16 +123,16 @@ static inline enum event refusal_of_self(const struct packet *packet, const stru
 	return is_of_others(packet, index, takes) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }
 
-/* Why packets of the scratch packet's tuple start no flow by this interface; EVENT_END where they may, if listed. */
+/* Why the scratch packet starts no flow by this interface; EVENT_END where it may. Of the protocol see is_recorded(). */
 __noinline int refusal(__u32 ifindex)
 {
 	struct settings *settings = get_settings();
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	enum event reason;
 
-	if (!settings || !from)
+	if (!settings || !scratch)
 		return EVENT_IGNORED_NOT_OWN;
-	reason = refusal_of_self(&from->packet, settings, ifindex);
+	reason = refusal_of_self(&scratch->packet, settings, ifindex);
 	return reason == EVENT_END ? refusal_of_ends() : reason;
 }
 
@@ -153,14 +155,14 @@ static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *p
 __noinline int may_start(struct __sk_buff *skb)
 {
 	struct settings *settings = get_settings();
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	const struct packet *packet;
 	enum event reason;
 	__u32 generation;
 
-	if (!settings || !from)
+	if (!settings || !scratch)
 		return false;
-	packet = &from->packet;
+	packet = &scratch->packet;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(skb->ifindex);
 	if (is_of_interface(reason))
@@ -178,45 +180,45 @@ __noinline int may_start(struct __sk_buff *skb)
 	return false;
 }
 
-/* Enters the flow that the scratch packet starts, with these flags, and with this frame's way. */
-static __noinline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table, __u16 flags)
+/* Enters the flow that the scratch packet starts, with these flags, and with this frame's path. */
+static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enum table table, __u16 flags)
 {
-	const struct packet *packet = &from->packet;
-	struct flow *flow = &from->flow;
+	const struct packet *packet = &scratch->packet;
+	struct flow *flow = &scratch->flow;
 
 	flow->tuple = packet->tuple;
 	flow->seen = flow->created = now();
 	flow->corrected = 0;
 	flow->snd_una = flow->snd_nxt = 0;
 	flow->rcv_nxt = is_syn(packet) ? segment_end(packet) + 1 : 0;
-	flow->told = 0;
+	flow->size_told = 0;
 	flow->flags = flags;
 	flow->state = 0;
-	if (!find_way_back(skb))
+	if (!find_path_back(skb))
 		return false;
-	take_way(from, flow);
+	take_path(scratch, flow);
 	return enter_flow(table, false);
 }
 
 /*
- * Remembers by which way a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
+ * Remembers by which path a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
  * that. The entry shares the table of the handshakes, none of which it pushes out.
  */
-static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
+static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {
-	struct flow *old = look_up(&from->packet, TABLE_HALF_OPEN);
+	struct flow *old = look_up(&scratch->packet, TABLE_HALF_OPEN);
 
 	if (!old || is_idle(old, TABLE_HALF_OPEN)) {
-		enter(skb, from, TABLE_HALF_OPEN, FLOW_STRAY);
+		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY);
 	} else if (old->flags & FLOW_STRAY) {
-		if (!came_by(old, skb, &from->packet))
-			enter(skb, from, TABLE_HALF_OPEN, FLOW_STRAY);
+		if (!came_by(old, skb, &scratch->packet))
+			enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY);
 		else if (is_due(old))
 			old->seen = now();
 	}
 }
 
-/* Whether a segment that is of no flow shows its stray another way, or is the first this second. */
+/* Whether a segment that is of no flow shows its stray another path than the entry has, or is the first this second. */
 static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct flow *stray = look_up(packet, TABLE_HALF_OPEN);

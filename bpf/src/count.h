@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Counters: nothing that happens to a packet goes unnamed. */
+/*
+ * Counters: nothing that happens to a packet goes unnamed. Those of a pair of interfaces say by which one a reply was to
+ * leave, and by which one its flow came.
+ */
 #pragma once
 
 #include "scratch.h"
@@ -17,14 +20,14 @@ static inline bool is_traced(void)
 __noinline int raise(__u32 event)
 {
 	__u64 *count = bpf_map_lookup_elem(&events, &event);
-	struct scratch *to;
+	struct scratch *scratch;
 
 	_Static_assert(EVENT_END <= 64, "a bit for each event");
 	if (count)
 		*count += 1; /* per CPU, and softirqs do not nest */
-	to = is_traced() ? get_scratch() : NULL;
-	if (to)
-		to->raised |= 1ULL << (event & 63);
+	scratch = is_traced() ? get_scratch() : NULL;
+	if (scratch)
+		scratch->raised |= 1ULL << (event & 63);
 	return 0;
 }
 
@@ -59,4 +62,83 @@ static inline __u8 protocol_class(__u8 protocol)
 	default:
 		return CLASS_OTHER;
 	}
+}
+
+static inline struct handover *get_handover(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&handovers, &zero);
+}
+
+/* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */
+static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 segments = skb->gso_segs;
+
+	if (likely(!skb->gso_size))
+		return 1;
+	return segments ? segments : (packet->payload + skb->gso_size - 1) / skb->gso_size;
+}
+
+/* Where a field of struct pair stands in it as one number. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
+#else
+#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetofend(struct pair, field)))
+#define offsetofend(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
+#endif
+
+/* A struct pair as one number: stored byte by byte, it could not be read before all of them are in the cache. */
+static inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
+{
+	return (__u64)from << PAIR_SHIFT(from) | (__u64)to << PAIR_SHIFT(to) |
+	       (__u64)packet->family << PAIR_SHIFT(family) |
+	       (__u64)protocol_class(packet->protocol) << PAIR_SHIFT(protocol);
+}
+
+static inline __u16 target_of(__u64 pair)
+{
+	return pair >> PAIR_SHIFT(to);
+}
+
+static inline __u64 with_outcome(__u64 pair, enum outcome outcome)
+{
+	return pair | (__u64)outcome << PAIR_SHIFT(outcome);
+}
+
+static inline void add_packet(struct pair_count *count, const struct __sk_buff *skb, __u32 packets,
+		       bool first_of_flow)
+{
+	count->packets += packets;
+	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
+	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
+	if (first_of_flow)
+		count->flows++;
+}
+
+/* The first packet of its pair. Another CPU may be first: only the lookup tells. Returns 0. */
+__noinline int count_new_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
+{
+	struct pair_count *count, zero = {};
+
+	bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
+	count = bpf_map_lookup_elem(&pairs, &pair);
+	if (count)
+		add_packet(count, skb, packets, first_of_flow);
+	else
+		count_untraced(EVENT_INSERT_FAILED_COUNTER);
+	return 0;
+}
+
+/* Counts the packet, so many on the wire, for this pair, which has an outcome. */
+static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
+{
+	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
+
+	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
+	if (likely(count))
+		add_packet(count, skb, packets, first_of_flow);
+	else
+		count_new_pair(skb, pair, packets, first_of_flow);
 }

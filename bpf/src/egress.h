@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What goes out: replies go back the way that their flow came in. */
+/* What goes out: replies go back by the path that their flow came in by. */
 #pragma once
 
-#include "fragment.h"
-#include "nobody.h"
 #include "originate.h"
 #include "outbound.h"
-#include "quote.h"
 #include "reply.h"
-#include "segment.h"
 
 /* The host opens a connection: whatever came in by this tuple is over. */
 static __noinline void forget(const struct packet *packet)
@@ -18,26 +14,26 @@ static __noinline void forget(const struct packet *packet)
 }
 
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
-static inline void note_answer(const struct packet *packet, struct flow *flow)
+static inline void remember_handshake(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
 	if (packet->tcp_flags & TCP_SYN) {
-		if (flow->state & FLOW_ANSWERED && flow->snd_una == packet->seq)
+		if (flow->state & FLOW_REPLIED && flow->snd_una == packet->seq)
 			return; /* sent again */
 		flow->snd_una = packet->seq;
 		flow->snd_nxt = end + 1;
-		flow->state |= FLOW_ANSWERED;
+		flow->state |= FLOW_REPLIED;
 		forget_outbound(packet->digest);
 		unmark(MARK_NO_FLOW, packet->digest);
-	} else if (flow->state & FLOW_ANSWERED && !(packet->tcp_flags & TCP_RST) &&
+	} else if (flow->state & FLOW_REPLIED && !(packet->tcp_flags & TCP_RST) &&
 		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;
 	}
 }
 
 /* We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. */
-static inline void note_end(const struct packet *packet, struct flow *flow)
+static inline void start_closing(const struct packet *packet, struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING) {
 		if (packet->tcp_flags & TCP_FIN && is_due(flow))
@@ -65,7 +61,7 @@ static inline bool is_of_handshake(const struct packet *packet, const struct flo
 		return packet->tcp_flags & TCP_RST;
 	if (packet->tcp_flags & TCP_SYN)
 		return true;
-	if (flow->state & FLOW_ANSWERED)
+	if (flow->state & FLOW_REPLIED)
 		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt);
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
@@ -74,12 +70,12 @@ static inline struct flow *track_handshake(const struct packet *packet, struct f
 {
 	if (!is_of_handshake(packet, flow))
 		return NULL;
-	note_answer(packet, flow);
+	remember_handshake(packet, flow);
 	return flow;
 }
 
 /* The handshake that a SYN-ACK answers. */
-static inline struct flow *answered_flow(const struct packet *packet)
+static inline struct flow *handshake_of_syn_ack(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -87,7 +83,7 @@ static inline struct flow *answered_flow(const struct packet *packet)
 }
 
 /* The handshake whose SYN nobody listens for (any more). */
-static inline struct flow *refused_flow(const struct packet *packet)
+static inline struct flow *handshake_of_reset(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -112,7 +108,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
 		*table = TABLE_HALF_OPEN;
-		flow = packet->tcp_flags & TCP_SYN ? answered_flow(packet) : refused_flow(packet);
+		flow = packet->tcp_flags & TCP_SYN ? handshake_of_syn_ack(packet) : handshake_of_reset(packet);
 		if (flow)
 			return flow;
 	}
@@ -121,9 +117,9 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return NULL;
 	if (unlikely(*table == TABLE_HALF_OPEN))
 		return track_handshake(packet, flow);
-	if (ends(skb, packet, flow))
-		note_end(packet, flow);
-	note_sent(packet, flow);
+	if (ends_connection(skb, packet, flow))
+		start_closing(packet, flow);
+	track_sent(packet, flow);
 	return flow;
 }
 
@@ -131,7 +127,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
  * The peer is silent and we speak, which renews a conversation as well (as conntrack: net/netfilter/nf_conntrack_proto_udp.c).
  * A single datagram that no socket here took, which may be forged, began none.
  */
-static __noinline void note_spoken(struct flow *flow)
+static __noinline void renew_by_reply(struct flow *flow)
 {
 	bool taken = flow->tuple.protocol == IPPROTO_UDP && !(flow->flags & FLOW_NO_SOCKET);
 
@@ -162,10 +158,10 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 			host_speaks(skb, packet);
 		return NULL;
 	}
-	if (!(flow->state & FLOW_ANSWERED))
-		flow->state |= FLOW_ANSWERED;
+	if (!(flow->state & FLOW_REPLIED))
+		flow->state |= FLOW_REPLIED;
 	if (quiet)
-		note_spoken(flow);
+		renew_by_reply(flow);
 	return flow;
 }
 

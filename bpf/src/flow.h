@@ -11,8 +11,8 @@ static inline __u32 now(void)
 
 /*
  * Ticks since then. Another CPU may have written a time that this one has not reached yet: that is no age, where a
- * plain difference would be an eternity. All other times are past, those of a year ago included: nobody removes an
- * entry before its way is wanted.
+ * plain difference would be an eternity. All other times are past, even of a year ago: nobody removes an idle
+ * entry before a new one takes its place.
  */
 static inline __u32 age_at(__u32 then, __u32 time)
 {
@@ -47,7 +47,7 @@ static inline bool is_closing(const struct flow *flow)
 /* Whether nobody took a connectionless flow's datagrams: no socket, and nobody behind a NAT, who had answered. */
 static inline bool is_untaken(const struct flow *flow)
 {
-	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_ANSWERED);
+	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_REPLIED);
 }
 
 static inline __u32 idle_limit(const struct flow *flow, enum table table)
@@ -74,7 +74,7 @@ static inline __u32 silence(const struct flow *flow, enum table table, __u32 tim
 {
 	__u32 heard = age_at(flow->seen, time), spoke;
 
-	if (table != TABLE_CONNECTIONLESS || !(flow->state & FLOW_ANSWERED))
+	if (table != TABLE_CONNECTIONLESS || !(flow->state & FLOW_REPLIED))
 		return heard;
 	spoke = age_at(flow->spoke, time);
 	return spoke < heard ? spoke : heard;
@@ -113,7 +113,7 @@ static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb,
  * Lets other CPUs see what is read and written before it before what is read and written after it: an atomic exchange
  * orders all (kernel: Documentation/atomic_t.txt). x86 does without, as it reorders neither two loads nor two stores.
  */
-static inline void order(void)
+static inline void memory_barrier(void)
 {
 	__u64 word = 0;
 
@@ -127,20 +127,20 @@ static inline void order(void)
  * as routed. That is enough for those who read; of two who write, one has to wait for the other, or one's interface
  * could stay with the other's MAC.
  */
-static inline void store_way(struct flow *flow, const struct way *way)
+static inline void store_path(struct flow *flow, const struct path *path)
 {
 	volatile __u64 *to = (volatile __u64 *)&flow->ifindex;
-	const __u64 *from = (const __u64 *)way;
+	const __u64 *from = (const __u64 *)path;
 
 	_Static_assert(offsetof(struct flow, ifindex) == 48, "one word: ifindex to gateway");
 	_Static_assert(offsetof(struct flow, mac) == 56, "one word: mac and flags");
-	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct way, flags), "alike");
+	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct path, flags), "alike");
 
-	if (flow->ifindex != way->ifindex) {
+	if (flow->ifindex != path->ifindex) {
 		to[0] = 0;
-		order();
+		memory_barrier();
 	}
 	to[1] = from[1];
-	order();
+	memory_barrier();
 	to[0] = from[0];
 }

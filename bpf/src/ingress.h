@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What comes in: records by which way. Never drops a packet, and changes none but a SYN that announces more than fits
- * (mtu.h). The next frame of a known flow by its own way is all that the fast path deals with; everything else is in
- * change.h.
+ * What comes in: records by which path it did. Never drops a packet, and changes none but a SYN that announces more than
+ * fits (mtu.h). The next frame of a known flow by its own path is all that the fast path deals with; everything else is
+ * in ingress_slow.h.
  */
 #pragma once
 
-#include "change.h"
+#include "ingress_slow.h"
 #include "trace.h"
 
 /* Whether a table may have an entry of the packet's tuple. */
@@ -23,7 +23,7 @@ static inline bool may_end_handshake(const struct packet *packet, const struct f
 	return is_closing(flow) && may_hold(TABLE_HALF_OPEN, packet);
 }
 
-static inline void change(struct __sk_buff *skb, const struct packet *packet)
+static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (put_in_scratch(packet))
 		inbound_change(skb);
@@ -32,7 +32,7 @@ static inline void change(struct __sk_buff *skb, const struct packet *packet)
 /* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (is_foreign_address(packet, skb->ifindex) || likely(accept_segment_answer(skb, packet)))
+	if (is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)))
 		return true;
 	return is_marked(MARK_NO_FLOW, packet->digest) && !changes_stray(skb, packet);
 }
@@ -42,8 +42,8 @@ static inline bool pass_established(const struct __sk_buff *skb, const struct pa
 {
 	if (unlikely(!is_next_frame(skb, packet, flow)) || unlikely(may_end_handshake(packet, flow)))
 		return false;
-	mark_active(flow);
-	note_received(packet, flow);
+	set_active(flow);
+	track_received(packet, flow);
 	return true;
 }
 
@@ -59,7 +59,7 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 	/* A SYN starts an entry, and a RST ends one. */
 	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet))
 		return;
-	change(skb, packet);
+	hand_to_slow_path(skb, packet);
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
@@ -87,9 +87,9 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
-		return mark_active(flow);
+		return set_active(flow);
 	if (flow || !pass_known_datagram(skb, packet))
-		change(skb, packet);
+		hand_to_slow_path(skb, packet);
 }
 
 static inline int ingress(struct __sk_buff *skb, __u32 header)

@@ -50,7 +50,7 @@
 /* The flow tables: see first_of(). */
 MAP(flows, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
-/* For each set of `flows`: see tags.h. The loader looks at all of them. */
+/* For each set of `flows`: see digest.h. The loader looks at all of them. */
 MAP(tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* The digests of tuples in which the host spoke first: see outbound.h. */
@@ -98,7 +98,7 @@ ARRAY(gateways, MAX_GATEWAYS, struct gateway);
 /* To an index into `gateways`. */
 MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
 
-/* Silent gateways whose neighbour entries are held, to the tick until which that is believed: see unreachable.h. */
+/* Silent gateways whose neighbour entries are held, to the tick until which that is believed: see outage.h. */
 MAP(held_gateways, HASH, MAX_GATEWAYS, BPF_F_NO_PREALLOC, struct gateway_mac, __u32);
 
 /*
@@ -128,6 +128,13 @@ MAP(source_gateways, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address,
 
 ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);
+
+static inline struct settings *get_settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&configuration, &zero);
+}
 
 /* Counters of interface pairs. */
 MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);

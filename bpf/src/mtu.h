@@ -13,9 +13,9 @@
  */
 #pragma once
 
-#include "compose.h"
-#include "pmtudisc.h"
-#include "next_hop.h"
+#include "path.h"
+#include "rejection.h"
+#include "socket.h"
 
 #define TCP_DATA_OFFSET 12 /* offsets of fields, RFC 9293, 3.1 */
 #define TCP_CHECKSUM 16
@@ -230,7 +230,7 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 	struct scratch *scratch = get_scratch();
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP), adds_header;
 	__u32 length = ip_size(v4) + ERROR_HEADER;
-	struct answer *error;
+	struct rejection *error;
 	__u32 transport;
 
 	if (!scratch)
@@ -240,7 +240,7 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 		return false;
 	if (!target || target->mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6))
 		return false;
-	error = &scratch->answer;
+	error = &scratch->rejection;
 	if (bpf_skb_load_bytes(skb, header, error->quote, sizeof(error->quote)))
 		return false;
 	error->mtu = bpf_htonl(target->mtu);
@@ -265,10 +265,10 @@ static inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 h
 {
 	__u16 time = now();
 
-	if (flow->told && (__u16)(time - flow->told) < seconds(1))
+	if (flow->size_told && (__u16)(time - flow->size_told) < seconds(1))
 		return false;
 	if (!become_size_error(skb, header, flow->interface, flow->ifindex, flow->gateway))
 		return false;
-	flow->told = time ? time : 1; /* 0: never */
+	flow->size_told = time ? time : 1; /* 0: never */
 	return true;
 }

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "flow.h"
-#include "settings.h"
 
 static inline struct mark_set *get_marks(enum mark_kind kind, __u64 digest)
 {

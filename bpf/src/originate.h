@@ -9,10 +9,10 @@
 #pragma once
 
 #include "admission.h"
-#include "fragment.h"
+#include "portless.h"
 #include "related.h"
 
-/* The managed interface with a number in `interfaces`, which it notes; NULL for none. */
+/* The managed interface with this number in `interfaces`, which is left in `index` too; NULL for none. */
 static inline const struct interface *interface_of(__u32 number, __u32 *index)
 {
 	const struct interface *interface;
@@ -31,8 +31,8 @@ static inline const struct interface *source_interface(const struct packet *pack
 }
 
 /*
- * Whether the packet leaves as its source wants it, or that wants nothing. What stands on this device (macvlan) is the
- * same wire. Each CPU keeps in mind which interface has a source: that is the same for all but a few.
+ * Whether the packet leaves by the interface of its source, or its source has none. A device that stands on this one
+ * (macvlan) is the same wire. Each CPU keeps in mind which interface has a source: that is the same for all but a few.
  */
 static inline bool suits_source(const struct __sk_buff *skb, const struct packet *packet)
 {
@@ -41,7 +41,7 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
 	__u32 generation, number, index;
-	struct source *source;
+	struct known_source *source;
 	bool is_known, suits;
 
 	if (!settings || !scratch)
@@ -58,7 +58,7 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 		return true;
 	suits = !interface || interface->ifindex == skb->ifindex || interface->lower == skb->ifindex;
 	if (!is_known || suits)
-		*source = (struct source){ { self[0], self[1] }, suits ? skb->ifindex : interface->ifindex,
+		*source = (struct known_source){ { self[0], self[1] }, suits ? skb->ifindex : interface->ifindex,
 					   number, generation };
 	return suits;
 }
@@ -103,14 +103,14 @@ static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 /* Takes over what was decided about the first fragment; false where that was not originated. */
 static inline bool take_over_first(struct packet *packet)
 {
-	const struct scratch *from = get_scratch();
+	const struct scratch *scratch = get_scratch();
 
-	if (!from || !look_up_fragment(fragment_key(packet)) || from->fragment.table < TABLE_ORIGINATED)
+	if (!scratch || !look_up_fragment(fragment_key(packet)) || scratch->fragment.table < TABLE_ORIGINATED)
 		return false;
-	packet->digest = from->fragment.digest;
-	packet->protocol = packet->tuple.protocol = from->fragment.protocol; /* IPv6 tells it in the first one only */
-	if (from->fragment.outcome != OUTCOME_CORRECTED)
-		packet->settled = from->fragment.outcome;
+	packet->digest = scratch->fragment.digest;
+	packet->protocol = packet->tuple.protocol = scratch->fragment.protocol; /* IPv6 tells it in the first one only */
+	if (scratch->fragment.outcome != OUTCOME_CORRECTED)
+		packet->settled = scratch->fragment.outcome;
 	return true;
 }
 
@@ -144,11 +144,11 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 }
 
 /*
- * What was decided for two addresses, as one word: `ways` of the settings, from before anything was read that decides; the
- * interface; the next hop.
+ * What was decided for two addresses, as one word: the routing generation that was read before all else; the interface; the
+ * next hop.
  */
 enum decision {
-	DECIDED_WAYS_SHIFT = 32,
+	DECIDED_GENERATION_SHIFT = 32,
 	DECIDED_INTERFACE_SHIFT = 16,
 };
 
@@ -159,39 +159,39 @@ enum decision {
 __noinline int originate(void)
 {
 	const struct settings *settings = get_settings();
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	struct record *record, *fresh;
 	const struct interface *interface;
 	const struct packet *packet;
-	__u32 ways, index;
+	__u32 generation, index;
 
-	if (!settings || !from)
+	if (!settings || !scratch)
 		return false;
-	packet = &from->packet;
-	ways = *(volatile __u32 *)&settings->ways;
+	packet = &scratch->packet;
+	generation = *(volatile __u32 *)&settings->routing_generation;
 	interface = source_interface(packet, &index);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
 	record = find_originated(&packet->tuple);
-	fresh = &from->record;
+	fresh = &scratch->record;
 	*fresh = record ? *record : (struct record){};
 	if (!fresh->to)
 		fresh->created = now();
 	fresh->to = index;
-	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_WAYS_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
-	fresh->decision = (__u64)ways << DECIDED_WAYS_SHIFT | (__u64)index << DECIDED_INTERFACE_SHIFT |
+	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_GENERATION_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
+	fresh->decision = (__u64)generation << DECIDED_GENERATION_SHIFT | (__u64)index << DECIDED_INTERFACE_SHIFT |
 			 choose_gateway(packet, interface);
 	return !bpf_map_update_elem(&originated, &packet->tuple, fresh, BPF_ANY);
 }
 
-/* The record of the packet's addresses, in which is decided by what the settings are; NULL where none is heeded. */
+/* The record of the packet's addresses, with a decision of the present routing generation; NULL where there is none. */
 static inline struct record *decided(const struct packet *packet, const struct settings *settings)
 {
 	struct record *record = find_originated(&packet->tuple);
-	__u32 ways = *(volatile __u32 *)&settings->ways;
+	__u32 generation = *(volatile __u32 *)&settings->routing_generation;
 
-	if (likely(record && ways && record->decision >> DECIDED_WAYS_SHIFT == ways))
+	if (likely(record && generation && record->decision >> DECIDED_GENERATION_SHIFT == generation))
 		return record;
 	return put_in_scratch(packet) && originate() ? find_originated(&packet->tuple) : NULL;
 }
@@ -214,7 +214,7 @@ static inline void refresh_originated(struct record *record, const struct packet
 	record->protocol = packet->protocol;
 }
 
-/* Gives the flow, which has a way, the MAC of its next hop; false where there is none, or its MAC is not known. */
+/* Gives the flow, which has a path, the MAC of its next hop; false where there is none, or its MAC is not known. */
 static inline bool has_next_hop(const struct packet *packet, const struct interface *interface, struct flow *flow,
 				enum table table)
 {
@@ -231,47 +231,47 @@ static inline bool has_next_hop(const struct packet *packet, const struct interf
 }
 
 /*
- * Gives the scratch flow the way of what is originated by the source of the packet. Returns what keeps it from leaving so,
+ * Gives the scratch flow the path of what is originated by the source of the packet. Returns what keeps it from leaving so,
  * as an enum outcome; 0 for nothing.
  */
-static inline __u8 choose_way(const struct packet *packet, const struct record *record, const struct settings *settings,
-			      const struct interface *interface, struct scratch *to, enum table *table)
+static inline __u8 choose_path(const struct packet *packet, const struct record *record, const struct settings *settings,
+			      const struct interface *interface, struct scratch *scratch, enum table *table)
 {
 	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
 	bool is_decided = is_strong && (hop || interface->flags & INTERFACE_NO_HEADER);
-	struct way way = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
+	struct path path = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
 
 	*table = TABLE_ORIGINATED;
 	if (hop == ON_LINK_HOP)
-		way.flags = FLOW_ON_LINK;
-	if (!is_decided && (is_strong || settings->related) && related_way(record, to) && to->way.interface == index) {
+		path.flags = FLOW_ON_LINK;
+	if (!is_decided && (is_strong || settings->related) && related_path(record, scratch) && scratch->path.interface == index) {
 		*table = TABLE_RELATED;
-		way = to->way;
-		way.flags &= FLOW_NEXT_HOP_GATEWAY;
+		path = scratch->path;
+		path.flags &= FLOW_NEXT_HOP_GATEWAY;
 	}
-	store_way(&to->flow, &way);
+	store_path(&scratch->flow, &path);
 	if (!is_strong && *table == TABLE_ORIGINATED)
 		return OUTCOME_WEAK_HOST;
-	if (has_next_hop(packet, interface, &to->flow, *table))
+	if (has_next_hop(packet, interface, &scratch->flow, *table))
 		return 0;
 	return is_enforced(interface) ? OUTCOME_NO_NEXT_HOP : OUTCOME_OBSERVE; /* who observes has nobody asked */
 }
 
 /*
  * The record of what this host originates by the address of another interface than the kernel chose; NULL for all else.
- * The scratch flow, which is in no table, then has the way. A later fragment goes as the first one did.
+ * The scratch flow, which is in no table, then has the path. A later fragment goes as the first one did.
  */
 static __noinline struct record *originated_by(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 						   enum table *table)
 {
 	__u32 chosen = interface_index(skb->ifindex), index;
 	const struct settings *settings = get_settings();
-	struct scratch *to = get_scratch();
+	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
 	struct record *record;
 
-	if (!settings || !to || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
+	if (!settings || !scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
 	    (result == PARSED_FRAGMENT && !take_over_first(packet)))
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
@@ -282,11 +282,11 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	if (!interface)
 		return NULL;
 	refresh_originated(record, packet, chosen, result);
-	to->flow.tuple = packet->tuple;
-	to->flow.state = 0;
-	to->flow.told = record->told;
-	to->packet.settled = choose_way(packet, record, settings, interface, to, table);
-	if (!packet->settled || to->packet.settled == OUTCOME_WEAK_HOST)
-		packet->settled = *(volatile __u8 *)&to->packet.settled; /* the verifier need not follow each value */
+	scratch->flow.tuple = packet->tuple;
+	scratch->flow.state = 0;
+	scratch->flow.size_told = record->size_told;
+	scratch->packet.settled = choose_path(packet, record, settings, interface, scratch, table);
+	if (!packet->settled || scratch->packet.settled == OUTCOME_WEAK_HOST)
+		packet->settled = *(volatile __u8 *)&scratch->packet.settled; /* the verifier need not follow each value */
 	return record;
 }

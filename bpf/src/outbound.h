@@ -51,21 +51,21 @@ __noinline int note_outbound(__u32 ifindex)
 {
 	struct note note = { .sent = now() };
 	struct settings *settings = get_settings();
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	enum event reason;
 	__u32 generation;
 
-	if (!settings || !from)
+	if (!settings || !scratch)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(ifindex);
-	if (reason == EVENT_END && !is_recorded(settings, &from->packet))
+	if (reason == EVENT_END && !is_recorded(settings, &scratch->packet))
 		reason = EVENT_IGNORED_PROTOCOL;
 	if (is_of_interface(reason) && ifindex)
-		mark_foreign_address(&from->packet, ifindex, generation);
+		mark_foreign_address(&scratch->packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
-		mark(MARK_NO_FLOW, from->packet.digest, generation);
-	else if (!bpf_map_update_elem(&outbound, &from->packet.digest, &note, BPF_ANY))
+		mark(MARK_NO_FLOW, scratch->packet.digest, generation);
+	else if (!bpf_map_update_elem(&outbound, &scratch->packet.digest, &note, BPF_ANY))
 		count_event(EVENT_ADMITTED_OUTBOUND);
 	return 0;
 }
@@ -91,8 +91,8 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 	}
 }
 
-/* Whether a segment without an entry answers what the host opened. Once a second it shows a way. */
-static inline bool accept_segment_answer(struct __sk_buff *skb, const struct packet *packet)
+/* Whether a segment without an entry answers what the host opened. Once a second it shows a path. */
+static inline bool answers_host(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note *note = find_note(packet->digest);
 

@@ -67,12 +67,12 @@ enum direction { INBOUND, OUTBOUND };
 static inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct scratch *to;
+	struct scratch *scratch;
 
 	if (likely(offset < 128 && data + offset + size <= end))
 		return data + offset;
-	to = get_scratch();
-	return to && !bpf_skb_load_bytes(skb, offset, to->header, size) ? to->header : NULL;
+	scratch = get_scratch();
+	return scratch && !bpf_skb_load_bytes(skb, offset, scratch->header, size) ? scratch->header : NULL;
 }
 
 /* Ports and protocol by one store (see address_from_v6). `ports`: as in the header, source first. */
@@ -82,7 +82,7 @@ static inline void set_ports(struct packet *packet, enum direction direction, __
 
 	if (direction == OUTBOUND)
 		ports = ports << 16 | ports >> 16;
-	((__u64 *)&packet->tuple)[4] = words(ports, protocol);
+	((__u64 *)&packet->tuple)[4] = join_words(ports, protocol);
 }
 
 /* Echo has an identifier, which stands in for the peer's port. */
@@ -239,12 +239,12 @@ static inline bool is_extension_header(__u32 type)
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
-	struct scratch *to = get_scratch();
+	struct scratch *scratch = get_scratch();
 	__u8 header[8];
 
-	if (!to)
+	if (!scratch)
 		return PARSED_OTHER;
-	to->headers.fragment = false;
+	scratch->headers.fragment = false;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension_header(type); i++) {
 		if (bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
@@ -252,11 +252,11 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 		if (type == IPPROTO_ROUTING && header[3])
 			return PARSED_SOURCE_ROUTE;
 		if (type == IPPROTO_FRAGMENT) {
-			to->headers.identification = *(__u32 *)(header + 4);
+			scratch->headers.identification = *(__u32 *)(header + 4);
 			if (*(__be16 *)(header + 2) & bpf_htons(FRAGMENT_OFFSET_V6))
 				return offset + sizeof(header) > end ? PARSED_MALFORMED : PARSED_FRAGMENT;
 			if (header[3] & MORE_FRAGMENTS_V6)
-				to->headers.fragment = true;
+				scratch->headers.fragment = true;
 			offset += 8;
 		} else {
 			offset += 8 + header[1] * 8;
@@ -265,24 +265,24 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 	}
 	if (is_extension_header(type))
 		return PARSED_EXTENSION_HEADERS;
-	to->headers.offset = offset;
-	to->headers.protocol = type;
+	scratch->headers.offset = offset;
+	scratch->headers.protocol = type;
 	return PARSED;
 }
 
 static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
 {
 	enum parsed result = skip_extension_headers(skb, packet->offset, end, packet->protocol);
-	const struct scratch *from = get_scratch();
+	const struct scratch *scratch = get_scratch();
 
-	if (!from)
+	if (!scratch)
 		return PARSED_OTHER;
-	packet->identification = from->headers.identification;
+	packet->identification = scratch->headers.identification;
 	if (result != PARSED)
 		return result;
-	packet->protocol = from->headers.protocol;
-	packet->offset = from->headers.offset;
-	packet->fragment = from->headers.fragment;
+	packet->protocol = scratch->headers.protocol;
+	packet->offset = scratch->headers.offset;
+	packet->fragment = scratch->headers.fragment;
 	return PARSED;
 }
 
@@ -364,4 +364,22 @@ static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, en
 	if (likely(result == PARSED))
 		packet->digest = digest(&packet->tuple, packet->family);
 	return result;
+}
+
+/* The first segment of a connection. */
+static inline bool is_syn(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* The number after the segment's last byte; a FIN counts as one (RFC 9293, 3.4). */
+static inline __u32 segment_end(const struct packet *packet)
+{
+	return packet->seq + packet->payload + !!(packet->tcp_flags & TCP_FIN);
+}
+
+/* Whether `low` <= `value` <= `high` in sequence space (RFC 9293, 3.4). */
+static inline bool in_sequence(__u32 value, __u32 low, __u32 high)
+{
+	return value - low <= high - low;
 }

@@ -2,11 +2,9 @@
 /* A reply whose flow is known: moved, re-addressed or left, and counted. */
 #pragma once
 
-#include "fragment.h"
-#include "mtu.h"
-#include "nobody.h"
+#include "outage.h"
+#include "portless.h"
 #include "send.h"
-#include "sender.h"
 
 static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface, mac_word mac)
 {
@@ -20,7 +18,7 @@ static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface
 /* The kernel has chosen what the flow asks for. */
 static inline int leave(struct flow *flow)
 {
-	note_left(flow, 0);
+	stamp_left(flow, 0);
 	return PASS;
 }
 
@@ -35,7 +33,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	mac_word mac;
 
 	if (packet->fragment)
-		note_fragment(packet, table, OUTCOME_CORRECTED);
+		settle_fragments(packet, table, OUTCOME_CORRECTED);
 	if (!interface) {
 		outcome = OUTCOME_LINK_DOWN;
 	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
@@ -65,12 +63,12 @@ static inline bool is_proven(const struct flow *flow, struct handover *handover,
 {
 	__u32 jiffy = bpf_jiffies64();
 
-	if (likely(handover->proved == jiffy && target_of(handover->pair) == target_of(pair)))
+	if (likely(handover->proven_jiffy == jiffy && target_of(handover->pair) == target_of(pair)))
 		return true;
 	if (!is_usable(flow->interface, flow->ifindex))
 		return false;
 	handover->pair = pair;
-	handover->proved = jiffy;
+	handover->proven_jiffy = jiffy;
 	return true;
 }
 
@@ -91,17 +89,17 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 		return OUTCOME_OBSERVE;
 	if (is_bound_elsewhere(skb, packet, target))
 		return OUTCOME_BOUND_DEVICE;
-	order();
-	handover->bare = target->flags & INTERFACE_NO_HEADER;
-	handover->elusive = flow->flags & FLOW_ON_LINK || target->flags & INTERFACE_UNSEEN;
-	if (likely(!handover->bare)) {
+	memory_barrier();
+	handover->headerless = target->flags & INTERFACE_NO_HEADER;
+	handover->may_leave_unseen = flow->flags & FLOW_ON_LINK || target->flags & INTERFACE_UNSEEN;
+	if (likely(!handover->headerless)) {
 		if (!next_hop_mac(flow, packet, target, &mac))
 			return OUTCOME_NO_NEXT_HOP;
 		compose_macs(handover->frame, mac, read_mac(target->mac));
 	}
-	order();
+	memory_barrier();
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
-		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new way */
+		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new path */
 	if (!fits_interface(skb, packet, target, header))
 		return OUTCOME_MTU;
 	if (unlikely(packet->tcp_flags & TCP_SYN))
@@ -113,7 +111,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
  * The kernel chose another interface than the flow's. `record`: of what the host originates, which has no flow; NULL for
  * a reply. What is moved is counted here in the record, and among all packets where it leaves.
  */
-static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
+static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 		       struct record *record, const struct interface *target, __u32 ifindex, __u32 header)
 {
 	__u64 pair = pair_of(interface_index(skb->ifindex), flow->interface, packet);
@@ -131,11 +129,11 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	outcome = prepare(skb, packet, flow, target, handover, pair, header);
 	if (unlikely(packet->fragment))
-		note_fragment(packet, table, outcome);
+		settle_fragments(packet, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
 		hand_over(skb, packet, ifindex, pair, packets, table, handover);
 		if (unlikely(record)) {
-			handover->first = note_originated(record, packet, OUTCOME_CORRECTED);
+			handover->first = record_outcome(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
 		packet->outcome = outcome;
@@ -146,16 +144,16 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		if (record)
 			__sync_fetch_and_sub(&record->moved, packets);
 		if (unlikely(packet->fragment))
-			note_fragment(packet, table, outcome);
+			settle_fragments(packet, table, outcome);
 	}
 	packet->outcome = outcome;
 	if (likely(!record))
 		count_reply(skb, flow, pair, packets, outcome);
 	else
-		count_pair(skb, with_outcome(pair, outcome), packets, note_originated(record, packet, outcome));
+		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
 		if (record)
-			record->told = flow->told;
+			record->size_told = flow->size_told;
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}
 	return PASS;
@@ -178,5 +176,5 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 	target = get_interface(flow->interface, ifindex);
 	if (unlikely(target && target->lower == skb->ifindex))
 		return leave(flow);
-	return move(skb, packet, flow, table, record, target, ifindex, header);
+	return redirect(skb, packet, flow, table, record, target, ifindex, header);
 }

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The programs that see all packets, one for each direction and kind of device, and those for user space. Others stand
- * with what they do, in send.h, source_repair.h and unreachable.h. All can be attached by TCX and by cls_bpf in
+ * with what they do, in send.h, source_repair.h and outage.h. All can be attached by TCX and by cls_bpf in
  * direct-action mode, but for those of source_repair.h (a cgroup's).
  */
 #include "egress.h"
 #include "ingress.h"
-#include "unreachable.h"
 
 SEC("tc")
 int replypath_ingress(struct __sk_buff *skb)

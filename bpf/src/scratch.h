@@ -62,8 +62,8 @@ struct options {
 
 #define TCP_HEADER 20 /* without options */
 
-/* An ICMP error, or with a TCP header from `type` on, a RST: what a program answers the sender of a packet. */
-struct answer {
+/* An ICMP error, or with a TCP header from `type` on, a RST: what a program sends back to the sender of a packet. */
+struct rejection {
 	__u8 ip[40]; /* the IPv6 header; IPv4's is the last 20 bytes */
 	__u8 type;
 	__u8 code;
@@ -72,10 +72,10 @@ struct answer {
 	__u8 quote[QUOTE];
 };
 
-#define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
+#define ERROR_HEADER (offsetof(struct rejection, quote) - offsetof(struct rejection, type))
 
 /* A source, and which interface has it alone, as long as the generation is this one. */
-struct source {
+struct known_source {
 	__u64 self[2];
 	__u32 ifindex;   /* of where it may leave: last seen, or of its interface */
 	__u32 interface; /* its number in `interfaces`; 0 for none */
@@ -91,16 +91,16 @@ struct source {
 struct scratch {
 	struct packet packet;
 	struct flow flow;
-	struct way way;
+	struct path path;
 	struct record record; /* that is going to replace another */
 	struct vacancy vacancy[2];
 	struct extension_headers headers;
 	struct fragment fragment; /* the first one of the packet that a fragment is of */
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
-	struct answer answer;
+	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
-	struct source sources[SOURCES]; /* by own address: see originate.h */
+	struct known_source sources[SOURCES]; /* by own address: see originate.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 };
 
@@ -115,20 +115,20 @@ static inline struct scratch *get_scratch(void)
 
 static inline struct flow *scratch_flow(void)
 {
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 
-	if (!from)
+	if (!scratch)
 		return NULL;
-	asm volatile("" : "+r"(from)); /* else old kernels see what is added before the test */
-	return &from->flow;
+	asm volatile("" : "+r"(scratch)); /* else old kernels see what is added before the test */
+	return &scratch->flow;
 }
 
 /* The scratch memory, with this packet as the scratch packet. */
 static inline struct scratch *put_in_scratch(const struct packet *packet)
 {
-	struct scratch *to = get_scratch();
+	struct scratch *scratch = get_scratch();
 
-	if (to)
-		to->packet = *packet;
-	return to;
+	if (scratch)
+		scratch->packet = *packet;
+	return scratch;
 }

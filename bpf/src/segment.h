@@ -2,8 +2,7 @@
 /* TCP segments held against the local socket that they claim to be for. */
 #pragma once
 
-#include "sender.h"
-#include "sequence.h"
+#include "socket.h"
 
 #define SEQUENCE_SLACK 65536
 #define MOST_AHEAD (256 << 10) /* what a RST may follow that is on its way to who takes it */
@@ -17,7 +16,7 @@ static inline bool is_synchronized(__u32 state)
 }
 
 /* Acknowledges what was sent, and is near what is expected. Another CPU may yet have to raise snd_nxt: write_seq. */
-static inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
+static inline bool fits_socket(const struct tcp_sock *tcp, const struct packet *packet)
 {
 	__u32 window = tcp->rcv_wnd > SEQUENCE_SLACK ? tcp->rcv_wnd : SEQUENCE_SLACK;
 
@@ -67,13 +66,13 @@ static inline bool fits_request(const struct tcp_request_sock *request, const st
  * reads no more of the IP header than version and addresses (bpf_tcp_check_syncookie() in net/core/filter.c); before
  * 5.18 it knows no cookie of IPv4 for a listener of both families.
  */
-static inline bool has_cookie(struct __sk_buff *skb, struct bpf_sock *listener, struct scratch *from)
+static inline bool has_cookie(struct __sk_buff *skb, struct bpf_sock *listener, struct scratch *scratch)
 {
-	const void *tcp = peek(skb, from->packet.offset, TCP_HEADER);
-	const struct tuple *tuple = &from->packet.tuple;
-	bool v4 = from->packet.family == 4;
-	struct ipv6hdr *v6 = (struct ipv6hdr *)from->answer.ip;
-	struct iphdr *ip = (struct iphdr *)from->answer.ip;
+	const void *tcp = peek(skb, scratch->packet.offset, TCP_HEADER);
+	const struct tuple *tuple = &scratch->packet.tuple;
+	bool v4 = scratch->packet.family == 4;
+	struct ipv6hdr *v6 = (struct ipv6hdr *)scratch->rejection.ip;
+	struct iphdr *ip = (struct iphdr *)scratch->rejection.ip;
 
 	if (v4) {
 		*(__u8 *)ip = 0x45; /* see ip_version() */
@@ -111,7 +110,7 @@ static inline bool is_ahead_of(const struct tcp_sock *tcp, const struct packet *
 /* The verdict of a socket that has a connection. With Fast Open it has one before the handshake ends. */
 static inline enum verdict verdict_of(const struct tcp_sock *tcp, const struct packet *packet, bool is_begun)
 {
-	bool is_expected = fits(tcp, packet), is_accepted = was_accepted(tcp);
+	bool is_expected = fits_socket(tcp, packet), is_accepted = was_accepted(tcp);
 
 	if (!is_begun && !(is_expected && is_accepted))
 		return VERDICT_OPENING;
@@ -126,15 +125,15 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	enum verdict verdict = VERDICT_NO_CONNECTION;
 	const struct tcp_request_sock *request = NULL;
 	const struct sock_common *ended = NULL;
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	struct bpf_sock_tuple tuple = {};
 	struct tcp_sock *tcp = NULL;
 	struct bpf_sock *sk;
 	__u32 size;
 
-	if (!from)
+	if (!scratch)
 		return VERDICT_NO_CONNECTION;
-	size = socket_tuple(&from->packet, &tuple);
+	size = socket_tuple(&scratch->packet, &tuple);
 	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
@@ -145,15 +144,15 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	if (sk->state == BPF_TCP_NEW_SYN_RECV)
 		request = (const void *)bpf_skc_to_tcp_request_sock(sk);
 	if (sk->state == BPF_TCP_LISTEN)
-		verdict = has_cookie(skb, sk, from) ? VERDICT_ACCEPTED : VERDICT_LISTENS;
+		verdict = has_cookie(skb, sk, scratch) ? VERDICT_ACCEPTED : VERDICT_LISTENS;
 	if (sk->state == BPF_TCP_SYN_SENT)
 		verdict = VERDICT_OPENING;
 	if (ended)
-		verdict = fits_time_wait(ended, &from->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
-	if (request && fits_request(request, &from->packet))
+		verdict = fits_time_wait(ended, &scratch->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
+	if (request && fits_request(request, &scratch->packet))
 		verdict = VERDICT_ACCEPTED;
 	if (tcp)
-		verdict = verdict_of(tcp, &from->packet, sk->state != BPF_TCP_SYN_RECV);
+		verdict = verdict_of(tcp, &scratch->packet, sk->state != BPF_TCP_SYN_RECV);
 	bpf_sk_release(sk);
 	return verdict;
 }
@@ -178,7 +177,7 @@ static inline bool is_opening(struct __sk_buff *skb)
  * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for all else the segment may
  * claim. What it brings counts when our side acknowledges it.
  */
-static inline void note_received(const struct packet *packet, struct flow *flow)
+static inline void track_received(const struct packet *packet, struct flow *flow)
 {
 	if (unlikely(flow->flags & FLOW_NO_SOCKET) &&
 	    in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
@@ -208,7 +207,7 @@ static __noinline bool reset_ends(struct __sk_buff *skb, const struct packet *pa
 }
 
 /* Whether our side ends the connection by this segment. */
-static inline bool ends(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+static inline bool ends_connection(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	if (likely(!(packet->tcp_flags & (TCP_FIN | TCP_RST))))
 		return false;
@@ -216,7 +215,7 @@ static inline bool ends(struct __sk_buff *skb, const struct packet *packet, cons
 }
 
 /* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
-static inline void note_sent(const struct packet *packet, struct flow *flow)
+static inline void track_sent(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -233,7 +232,7 @@ static inline void note_sent(const struct packet *packet, struct flow *flow)
 }
 
 /*
- * Whether a reset may follow what came by the flow's way within a second. The programs see up to eight packets of a NIC
+ * Whether a reset may follow what came by the flow's path within a second. The programs see up to eight packets of a NIC
  * before the first reaches its socket (net/core/dev.c, __netif_receive_skb_list_core()), and others wait for the socket
  * in its backlog, or for our side to acknowledge them.
  */
@@ -244,7 +243,7 @@ static inline bool is_on_the_heels(const struct flow *flow, const struct __sk_bu
 }
 
 /* Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent since. */
-static inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
+static inline bool continues_flow(const struct flow *flow, const struct __sk_buff *skb,
 			     const struct packet *packet)
 {
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
@@ -274,7 +273,7 @@ static inline bool segment_is_plausible(struct __sk_buff *skb, const struct pack
 	if (verdict == VERDICT_AHEAD)
 		return is_on_the_heels(flow, skb, packet);
 	if (packet->tcp_flags & TCP_RST && verdict > VERDICT_LISTENS && verdict < VERDICT_REFUSED)
-		return continues(flow, skb, packet);
+		return continues_flow(flow, skb, packet);
 	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET &&
-	       continues(flow, skb, packet);
+	       continues_flow(flow, skb, packet);
 }

@@ -2,9 +2,8 @@
 /* The last step of a move: both MACs, the redirect, and word of it for the program at the target, which counts. */
 #pragma once
 
-#include "next_hop.h"
-#include "pair.h"
-#include "pmtudisc.h"
+#include "path.h"
+#include "socket.h"
 #include "trace.h"
 
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
@@ -29,8 +28,8 @@ static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 #endif
 }
 
-/* Notes that a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
-static inline void note_left(struct flow *flow, __u32 moved)
+/* Stamps the flow with the time at which a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
+static inline void stamp_left(struct flow *flow, __u32 moved)
 {
 	__u32 left = (now() & -LEFT_TICKS) | moved;
 
@@ -38,7 +37,7 @@ static inline void note_left(struct flow *flow, __u32 moved)
 		flow->left = left;
 }
 
-/* Counts what happened to a reply of this flow, once more if it is the first. */
+/* Counts what became of a reply, and its flow with the first reply of which that became. */
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
@@ -55,15 +54,15 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		__sync_fetch_and_add(&flow->corrected, packets);
 	}
 	if (outcome != OUTCOME_ASYMMETRIC)
-		note_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
+		stamp_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
 }
 
 /*
- * Notes what happened to a packet that the host originates; returns whether it is the first of its pair and protocol to
- * which that happened.
+ * Records what became of a packet that the host originates; returns whether it is the first of its pair and protocol
+ * of which that became.
  */
-static inline bool note_originated(struct record *record, const struct packet *packet, enum outcome outcome)
+static inline bool record_outcome(struct record *record, const struct packet *packet, enum outcome outcome)
 {
 	__u8 *counted = outcome == OUTCOME_CORRECTED ? &record->moved_of : &record->routed_of;
 	__u8 bit = 1 << protocol_class(packet->protocol);
@@ -77,13 +76,13 @@ static inline bool note_originated(struct record *record, const struct packet *p
 	return first;
 }
 
-/* Leaves word for the program at the target, which runs next. A container can send a mark, which thus proves nothing. */
+/* Leaves word for the program at the target, which runs next. A container can send a ticket, which alone proves nothing. */
 static inline void hand_over(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex, __u64 pair,
 			     __u32 packets, enum table table, struct handover *handover)
 {
 	handover->ifindex = ifindex;
 	handover->digest = packet->digest;
-	handover->mark = handover->mark == 0xffff ? 1 : handover->mark + 1; /* never 0 */
+	handover->ticket = handover->ticket == 0xffff ? 1 : handover->ticket + 1; /* never 0 */
 	handover->tc_index = skb->tc_index;
 	handover->pair = pair;
 	handover->packets = packets;
@@ -91,7 +90,7 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 	handover->first = handover->traced = false;
 	if (!have_delivery_time)
 		handover->delivery = skb->tstamp;
-	skb->tc_index = handover->mark;
+	skb->tc_index = handover->ticket;
 }
 
 /* At the target: whether this is the packet that was just moved here; if so, counts it. */
@@ -102,7 +101,7 @@ static inline bool arrived(struct __sk_buff *skb)
 	__u32 packets;
 	__u64 pair;
 
-	if (!handover || handover->ifindex != skb->ifindex || handover->mark != skb->tc_index)
+	if (!handover || handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
@@ -128,7 +127,7 @@ static __noinline void count_lost(struct __sk_buff *skb, struct handover *handov
 	__u64 pair = handover->pair & ~with_outcome(0, OUTCOME_ORIGINATED);
 
 	handover->ifindex = 0;
-	if (!handover->elusive)
+	if (!handover->may_leave_unseen)
 		count_pair(skb, with_outcome(pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
 			   handover->packets, false);
 }
@@ -222,7 +221,7 @@ static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 h
 {
 	int failed = 0;
 
-	if (!handover->bare)
+	if (!handover->headerless)
 		failed = header ? write_macs(skb, handover) : add_header(skb, handover);
 	if (unlikely(failed)) {
 		take_back(skb, handover);

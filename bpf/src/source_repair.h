@@ -40,7 +40,7 @@ static inline struct flow *live_flow(__u64 digest)
 }
 
 /* One socket asked by both flows: from now on each of the two has to tell when it is asked by. */
-static inline void mark_alternating(struct flow *flow, struct flow *other)
+static inline void set_alternating(struct flow *flow, struct flow *other)
 {
 	if (!flow || !other)
 		return;
@@ -84,42 +84,42 @@ static inline enum source_repair source_repair(const struct packet *packet)
  * are bound to no address: who takes the datagram is looked at where the entry would change, unless it is known to be
  * one of these; else it would be once a second for every flow. A flow that we forward asks nobody here. Returns 0.
  */
-__noinline int note_question(struct __sk_buff *skb, __u32 is_wildcard)
+__noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 {
-	const struct scratch *from = get_scratch();
+	const struct scratch *scratch = get_scratch();
 	__u64 asker, digest, before;
 	const __u64 *last;
 
-	if (!from)
+	if (!scratch)
 		return 0;
-	digest = from->packet.digest;
-	asker = asker_digest(&from->packet.tuple, from->packet.family);
+	digest = scratch->packet.digest;
+	asker = asker_digest(&scratch->packet.tuple, scratch->packet.family);
 	last = bpf_map_lookup_elem(&asked, &asker);
 	before = last ? *last : 0;
-	if (before == digest || !own_address(from->packet.tuple.self) || find_note(asker))
+	if (before == digest || !own_address(scratch->packet.tuple.self) || find_note(asker))
 		return 0;
 	if (!is_wildcard && !is_for_wildcard(skb))
 		return 0;
 	bpf_map_update_elem(&asked, &asker, &digest, BPF_ANY);
 	if (before)
-		mark_alternating(live_flow(digest), live_flow(before));
+		set_alternating(live_flow(digest), live_flow(before));
 	return 0;
 }
 
-/* The peer of the scratch packet answered what the host began: what a wildcard socket sends there goes as routed. Returns 0. */
+/* The scratch packet answers what the host began: what a wildcard socket sends to that peer goes as routed. Returns 0. */
 __noinline int leave_source_open(struct __sk_buff *skb)
 {
 	struct note fresh = { .sent = now(), .heard = now() }, *note;
-	const struct scratch *from = get_scratch();
+	const struct scratch *scratch = get_scratch();
 	__u64 asker;
 
-	if (!from)
+	if (!scratch)
 		return 0;
-	asker = asker_digest(&from->packet.tuple, from->packet.family);
+	asker = asker_digest(&scratch->packet.tuple, scratch->packet.family);
 	note = find_note(asker);
 	if (note)
 		note->heard = fresh.heard;
-	else if (own_address(from->packet.tuple.self) && is_for_wildcard(skb))
+	else if (own_address(scratch->packet.tuple.self) && is_for_wildcard(skb))
 		bpf_map_update_elem(&outbound, &asker, &fresh, BPF_ANY);
 	else
 		return 0;
@@ -127,29 +127,22 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Tells the loader that a socket is there whose answers need the address that was asked. */
-static inline void want_repair(void)
-{
-	__u64 once = 1;
-
-	bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
-}
-
-/* A flow began, to such a socket. */
+/* A flow began, to such a socket. The loader is told where it waits for the first that needs the address that was asked. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
 				       enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
-	bool wildcard = socket == UDP_SOCKET_WILDCARD;
+	__u64 once = 1;
 
-	if ((repair == REPAIR_ON && may_be_wildcard(socket)) || (repair == REPAIR_WATCH && wildcard))
-		note_question(skb, true);
-	if (repair == REPAIR_WATCH && wildcard)
-		want_repair();
+	if (repair == REPAIR_WATCH && socket == UDP_SOCKET_WILDCARD)
+		bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
+	else if (repair != REPAIR_ON || !may_be_wildcard(socket))
+		return;
+	enter_question(skb, true);
 }
 
 /*
- * The peer answers what the host began, for the first time this second. That shows by which way it comes; and the answer
+ * The peer answers what the host began, for the first time this second. That shows by which path it comes; and the answer
  * before may have come while nothing was repaired.
  */
 static inline void answer_came(struct __sk_buff *skb, const struct packet *packet, struct note *note)

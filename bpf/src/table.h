@@ -3,7 +3,6 @@
 #pragma once
 
 #include "negative_cache.h"
-#include "tags.h"
 
 /*
  * The same number, of which the verifier only knows that it is a way: otherwise it would follow the rest of the program
@@ -212,7 +211,7 @@ static inline struct bpf_spin_lock *get_lock(__u32 set)
 /* Whether more than one question came in and was answered: what a flood does not show. */
 static inline bool is_conversation(const struct flow *flow)
 {
-	return flow->state & FLOW_ANSWERED &&
+	return flow->state & FLOW_REPLIED &&
 	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
 }
 
@@ -309,9 +308,9 @@ static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock 
 	if (set->digest[way] == vacancy->digest && find_way(set->digest, digest) < 0) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
-		order();
+		memory_barrier();
 		set->flow[way] = *flow;
-		order();
+		memory_barrier();
 		set->digest[way] = digest;
 		*tags = with_tag(*tags, way, tag_of(digest));
 		done = true;
@@ -345,9 +344,9 @@ static inline bool is_replaceable(const struct flow *old, const struct flow *flo
  */
 static inline void overwrite(struct flow *old, const struct flow *flow)
 {
-	store_way(old, (const struct way *)&flow->ifindex);
+	store_path(old, (const struct path *)&flow->ifindex);
 	asm volatile("" ::: "memory"); /* the compiler may store what is not volatile first */
-	order();
+	memory_barrier();
 	__builtin_memcpy(old, flow, offsetof(struct flow, ifindex));
 	__builtin_memcpy(&old->corrected, &flow->corrected,
 			 sizeof(*flow) - offsetof(struct flow, corrected));

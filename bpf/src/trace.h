@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "pair.h"
+#include "count.h"
 #include "table.h"
 
 /*
@@ -70,7 +70,7 @@ static inline void add_flow(struct trace_event *event, const struct packet *pack
 
 	event->table = table > TABLE_END ? table : TABLE_END;
 	if (table > TABLE_END)
-		__builtin_memcpy(&event->way, &decided->ifindex, sizeof(event->way));
+		__builtin_memcpy(&event->path, &decided->ifindex, sizeof(event->path));
 	if (!flow || is_idle(flow, table))
 		return;
 	event->table = table;
@@ -89,7 +89,7 @@ static inline void add_exit(struct __sk_buff *skb, struct trace_event *event, st
 	} else if (event->outcome == OUTCOME_CORRECTED) {
 		event->out_ifindex = handover->ifindex;
 		copy_mac(event->mac, handover->frame);
-		if (handover->bare)
+		if (handover->headerless)
 			__builtin_memset(event->mac, 0, sizeof(event->mac));
 		handover->traced = true;
 	} else {
@@ -101,16 +101,16 @@ static inline void add_exit(struct __sk_buff *skb, struct trace_event *event, st
 __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 table, int verdict)
 {
 	struct handover *handover = get_handover();
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 	const struct packet *packet;
 	struct trace_event *event;
 	__u64 raised;
 
-	if (!from || !handover)
+	if (!scratch || !handover)
 		return 0;
-	raised = from->raised;
-	from->raised = 0;
-	packet = &from->packet;
+	raised = scratch->raised;
+	scratch->raised = 0;
+	packet = &scratch->packet;
 	if (!(kind == TRACE_IN ? result == PARSED : has_addresses(result)) || !match_request(&packet->tuple))
 		return 0;
 	event = new_event(skb, kind);
@@ -125,7 +125,7 @@ __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 tabl
 	event->length = skb->len;
 	event->packets = wire_packets(skb, packet);
 	copy_mac(event->mac, packet->mac);
-	add_flow(event, packet, &from->flow, kind == TRACE_IN ? table_of(packet) : table);
+	add_flow(event, packet, &scratch->flow, kind == TRACE_IN ? table_of(packet) : table);
 	if (kind == TRACE_IN)
 		event->counted = raised;
 	else
@@ -150,22 +150,22 @@ __noinline int trace_left(struct __sk_buff *skb)
  */
 __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 {
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 
-	if (!from)
+	if (!scratch)
 		return 0;
-	__builtin_memset(&from->packet, 0, sizeof(from->packet));
-	return trace(skb, TRACE_IN, parse(skb, &from->packet, INBOUND, header), TABLE_END, PASS);
+	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
+	return trace(skb, TRACE_IN, parse(skb, &scratch->packet, INBOUND, header), TABLE_END, PASS);
 }
 
 /* Tells of a packet that goes out. All of it would cost the verifier a fifth more time. */
 static inline void trace_out(struct __sk_buff *skb, const struct packet *packet, enum parsed result,
 			     enum table table, int verdict)
 {
-	struct scratch *to = get_scratch();
+	struct scratch *scratch = get_scratch();
 
-	if (!to)
+	if (!scratch)
 		return;
-	__builtin_memcpy(&to->packet, packet, offsetof(struct packet, seq));
+	__builtin_memcpy(&scratch->packet, packet, offsetof(struct packet, seq));
 	trace(skb, TRACE_OUT, result, table, verdict);
 }

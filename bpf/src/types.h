@@ -45,7 +45,7 @@ enum flow_flags {
 /* Written at egress, and at ingress where a flow begins anew or moves. */
 enum flow_state {
 	FLOW_CLOSING = 1 << 0,    /* we sent FIN or RST: idle soon */
-	FLOW_ANSWERED = 1 << 1,   /* we answered; half-open: isn and snd_nxt are known */
+	FLOW_REPLIED = 1 << 1,   /* we answered; half-open: isn and snd_nxt are known */
 	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
 	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
 };
@@ -80,8 +80,8 @@ struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
 	__u8 state;      /* enum flow_state */
-	__u8 rival_frames; /* connectionless: how many came by the way of `rival`, up to RIVAL_FRAMES */
-	__u16 told;      /* low bits of ticks: the sender was told of a packet that is too large */
+	__u8 rival_frames; /* connectionless: how many came by the path of `rival`, up to RIVAL_FRAMES */
+	__u16 size_told; /* low bits of ticks: the sender was told of a packet that is too large */
 	__u32 ifindex;
 	__u16 interface; /* index into `interfaces` */
 	__u16 gateway;   /* index into `gateways`; 0: none known */
@@ -100,7 +100,7 @@ struct flow {
 	};
 	union {
 		__u32 snd_nxt; /* the highest that we sent, plus one */
-		__u32 rival;   /* connectionless: the other way by which frames come, see move.h; 0: none */
+		__u32 rival;   /* connectionless: the other path by which frames come, see follow.h; 0: none */
 	};
 	union {
 		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
@@ -109,8 +109,8 @@ struct flow {
 	};
 };
 
-/* The two words of a flow that say by which way it came. */
-struct way {
+/* The two words of a flow that say by which path it came. */
+struct path {
 	__u32 ifindex;
 	__u16 interface;
 	__u16 gateway;
@@ -292,7 +292,7 @@ struct settings {
 	__u8 repair;         /* enum source_repair */
 	__u32 exclusions;    /* index of the set that is in force */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
-	__u32 ways;          /* of what decides where the host's own go: raised when any of it changes; 0: never set */
+	__u32 routing_generation; /* of what decides where the host's own go: raised when it changes; 0: never set */
 	__u8 related;        /* what the host originates goes as answers to its peer go: see related.h */
 	__u8 pad[7];
 	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
@@ -412,7 +412,7 @@ enum table {
 
 enum tail {
 	TAIL_SEND = 0,   /* ends a move: see send.h */
-	TAIL_NOBODY = 1, /* ends what is for nobody: see nobody.h */
+	TAIL_NOBODY = 1, /* ends what is for nobody: see outage.h */
 	TAIL_END,
 };
 
@@ -447,11 +447,11 @@ struct ends {
 	__u8 self[16];
 } __attribute__((aligned(8)));
 
-/* What the host originates towards a peer from an own address, and by which way that peer comes to the address. */
+/* What the host originates towards a peer from an own address, and by which path that peer comes to the address. */
 struct record {
-	struct way answered; /* by which the answers came; ifindex 0: none did */
+	struct path answered; /* by which the answers came; ifindex 0: none did */
 	__u64 flow;      /* digest of the peer's flow that it goes with; 0: of none */
-	__u64 decision;  /* what was decided, which holds while the settings have the same `ways`: see originate.h */
+	__u64 decision;  /* what was decided, which holds for one routing generation: see originate.h */
 	__u64 moved;     /* packets that were moved to the interface of the source */
 	__be16 peer_port; /* of the last packet, to a tick, as in a tuple */
 	__be16 self_port;
@@ -462,7 +462,7 @@ struct record {
 	__u32 heard;     /* ticks: the last answer, to a second */
 	__u16 from;      /* index into `interfaces`: the kernel's choice */
 	__u16 to;        /* that of the interface with the source; 0: nothing was originated yet */
-	__u16 told;      /* as of a flow */
+	__u16 size_told; /* as of a flow */
 	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */
 	__u8 table;      /* enum table of `flow`: established or connectionless */
 	__u8 moved_of;   /* a bit for each enum protocol_class that was counted as a pair that was moved */
@@ -479,14 +479,14 @@ struct handover {
 	__u64 pair;     /* a struct pair, its outcome not set yet, but for OUTCOME_ORIGINATED */
 	__u32 ifindex;  /* of the target; 0: nothing is on its way */
 	__u32 packets;  /* that it becomes on the wire */
-	__u16 mark;     /* what skb->tc_index must hold */
+	__u16 ticket;   /* what skb->tc_index must hold */
 	__u16 tc_index; /* what it held before */
 	__u8 frame[14]; /* the Ethernet header; its type matters only where there was none */
 	__u8 table;     /* enum table */
-	bool bare;      /* the target's frames have no Ethernet header */
-	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
+	bool headerless; /* the target's frames have no Ethernet header */
+	__u32 proven_jiffy; /* jiffy in which the kernel said that the target of `pair` is there */
 	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
-	bool elusive;   /* it may leave unseen: our program is not there yet, or it waits for the MAC of its next hop */
+	bool may_leave_unseen; /* our program is not there yet, or it waits for the MAC of its next hop */
 	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
 	bool traced;    /* the tracer was told of it */
 	__u8 pad[5];
@@ -512,7 +512,7 @@ enum trace_form {
 struct trace_event {
 	__u64 time;          /* bpf_ktime_get_ns() */
 	struct tuple tuple;
-	struct way way;      /* OUT: by which its source wants it to leave; 0 where a flow decides, or nothing does */
+	struct path path;    /* OUT: by which its source wants it to leave; 0 where a flow decides, or nothing does */
 	__u64 counted;       /* IN: a bit for each enum event that it raised */
 	__u32 cpu;
 	__u32 ifindex;       /* where it was seen; OUT: the kernel's choice */

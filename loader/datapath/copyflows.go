@@ -38,7 +38,7 @@ func copyFlows(to, from *Table, seeds bpf.Seeds) error {
 
 // isSpent tells a flow that is closing, or is none, or nothing but a question so far.
 func isSpent(flow *bpf.DatapathFlow) bool {
-	isOneWay := flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) == 0 && flow.Tuple.Protocol != config.ProtocolTCP
+	isOneWay := flow.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) == 0 && flow.Tuple.Protocol != config.ProtocolTCP
 	return isOneWay || flow.State&uint8(bpf.DatapathFlowStateFLOW_CLOSING) != 0 ||
 		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET|bpf.DatapathFlowFlagsFLOW_STRAY) != 0
 }

@@ -10,7 +10,7 @@ import (
 
 // GatewaysOf returns the ids of the gateways that replies of a flow go to, the first that is
 // usable: its own, and, where only a gateway will do, the only one of its interface if that serves all peers. It
-// mirrors next_hop_mac() in bpf/src/next_hop.h.
+// mirrors next_hop_mac() in bpf/src/path.h.
 func GatewaysOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) []uint16 {
 	if f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) == 0 {
 		return nil

@@ -19,7 +19,7 @@ var Modes = map[config.Mode]bpf.DatapathMode{
 }
 
 // ReadMode reads the mode that is in force whatever interfaces are configured to do: observe from the end of a trial on, as
-// is_enforced() in bpf/src/settings.h, before that the one that was set by hand.
+// is_enforced() in bpf/src/path.h, before that the one that was set by hand.
 func ReadMode(maps *bpf.DatapathMaps) (mode bpf.DatapathMode, err error) {
 	over, err := IsTrialOver(maps)
 	if over || err != nil {

@@ -55,7 +55,7 @@ func (h *Host) decide(q *Question, entry *flows.Entry, way *kernelWay, e *Explan
 // A test run gives packets no socket by which the programs could tell.
 func isUntaken(f *bpf.DatapathFlow) bool {
 	return f.Tuple.Protocol == unix.IPPROTO_UDP && f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) != 0 &&
-		f.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) == 0
+		f.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) == 0
 }
 
 // wayOf is where the programs take a flow to belong.
@@ -143,7 +143,7 @@ func (h *Host) originate(q *Question, protocol uint8, way *kernelWay, e *Explana
 	if err != nil || verdict == "" {
 		return false, err
 	}
-	to := event.Way
+	to := event.Path
 	flow := bpf.DatapathFlow{
 		Tuple: q.tuple(protocol), Ifindex: to.Ifindex, Interface: to.Interface, Gateway: to.Gateway, Mac: to.Mac, Flags: to.Flags,
 	}
@@ -175,7 +175,7 @@ func (h *Host) reply(q *Question, protocol, flags uint8, way *kernelWay, e *Expl
 		return "", "", nil, err
 	}
 	verdict, reason = Outcome(event)
-	target := cmp.Or(int(event.FlowIfindex), int(event.Way.Ifindex))
+	target := cmp.Or(int(event.FlowIfindex), int(event.Path.Ifindex))
 	hasHeader := link.EncapType == "ether"
 	isOurs := way.mac == nil && e.Kernel.Gateway != nil && e.Replypath.Gateway != nil && *e.Kernel.Gateway == *e.Replypath.Gateway
 	isMoved := moves(verdict)

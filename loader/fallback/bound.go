@@ -17,7 +17,7 @@ import (
 )
 
 // Of an interface without a known gateway the route leads by a next hop that nobody has, and whose neighbour entry holds a MAC
-// that nobody has (bpf/src/nobody.h): so the kernel builds replies, which get the MAC of their flow on egress. The entry is a
+// that nobody has (bpf/src/outage.h): so the kernel builds replies, which get the MAC of their flow on egress. The entry is a
 // permanent one, as it is to serve without us as the route does; both are taken back together.
 var anyPeer = map[int]netip.Addr{
 	unix.AF_INET:  netip.MustParseAddr("192.0.0.8"), // as routes to our own device have it

@@ -78,7 +78,7 @@ func isAsymmetric(flow *bpf.DatapathFlow) bool {
 }
 
 func isAnswered(flow *bpf.DatapathFlow) bool {
-	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+	return flow.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) != 0
 }
 
 // idleSeconds is idle_limit() of bpf/src/flow.h.

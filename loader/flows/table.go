@@ -197,7 +197,7 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 	return flow
 }
 
-// setNextHop mirrors next_hop_mac() in bpf/src/next_hop.h.
+// setNextHop mirrors next_hop_mac() in bpf/src/path.h.
 func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 	mac := entry.Mac
 	for _, id := range datapath.GatewaysOf(entry, v.managed.get(entry.Interface)) {

@@ -216,7 +216,7 @@ func (g *gateway) families() []uint8 {
 }
 
 // changesAsking tells whether the settings are changed for a gateway. For one that has never answered the programs have
-// everybody asked (bpf/src/nobody.h).
+// everybody asked (bpf/src/outage.h).
 func (g *gateway) changesAsking() bool { return (g.isHeld() || g.isBridged()) && !g.isUnknown() }
 
 // isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.

@@ -19,7 +19,7 @@ import (
 //
 // One that has never answered has no such MAC. Its entry gets one that nobody has, with which no frame leaves:
 // replies to other interfaces are moved, and the programs end everything else. The kernel's question whether the gateway
-// has that MAC goes to everybody (bpf/src/nobody.h).
+// has that MAC goes to everybody (bpf/src/outage.h).
 //
 // By reading: where the kernel has no tail calls beside functions (arm64 before 6.0), what the host starts by it is dropped,
 // and not refused. Frames that leave with a tag by the parent of a VLAN device pass the programs of the VLAN alone. A

@@ -40,7 +40,7 @@ func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 	if err != nil {
 		return err
 	}
-	before.Generation, before.Ways = actual.Generation, actual.Ways
+	before.Generation, before.RoutingGeneration = actual.Generation, actual.RoutingGeneration
 	return m.putSettings(before)
 }
 
@@ -68,7 +68,7 @@ func (m *Maps) outdateDecisions() error {
 	if writes == m.decidedBy {
 		return nil
 	}
-	settings.Ways = max(1, settings.Ways+1) // 0 is for never
+	settings.RoutingGeneration = max(1, settings.RoutingGeneration+1) // 0 is for never
 	if err := m.putSettings(settings); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (m *Maps) outdate() error {
 		return err
 	}
 	settings.Generation++
-	settings.Ways = max(1, settings.Ways+1)
+	settings.RoutingGeneration = max(1, settings.RoutingGeneration+1)
 	return m.putSettings(settings)
 }
 
@@ -133,7 +133,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 	}
 	desired := settings(cfg)
 	desired.Repair = uint8(repair)
-	desired.Generation, desired.Ways, desired.Until = actual.Generation, actual.Ways, actual.Until
+	desired.Generation, desired.RoutingGeneration, desired.Until = actual.Generation, actual.RoutingGeneration, actual.Until
 	if desired.Exclusions, err = m.writeExclusions(actual.Exclusions, cfg.Exclude); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
 		return err
 	}
 	settings.Generation++
-	settings.Ways = max(1, settings.Ways+1)
+	settings.RoutingGeneration = max(1, settings.RoutingGeneration+1)
 	return m.putSettings(settings)
 }
 

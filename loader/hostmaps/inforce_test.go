@@ -173,8 +173,8 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 				before := b.settings()
 				b.write(d)
 				after := b.settings()
-				if test.void&decisions != 0 && (before.Ways == 0 || after.Ways <= before.Ways) {
-					t.Errorf("decisions: from %d to %d", before.Ways, after.Ways)
+				if test.void&decisions != 0 && (before.RoutingGeneration == 0 || after.RoutingGeneration <= before.RoutingGeneration) {
+					t.Errorf("decisions: from %d to %d", before.RoutingGeneration, after.RoutingGeneration)
 				}
 				if n == 0 && test.void&refusals != 0 && after.Generation <= before.Generation {
 					t.Errorf("refusals: from %d to %d", before.Generation, after.Generation)
@@ -218,10 +218,10 @@ func TestNamedNetworkIsWatched(t *testing.T) {
 func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 	b := newHostBed(t)
 	b.write(aHost())
-	before := b.settings().Ways
+	before := b.settings().RoutingGeneration
 	b.read()
 	b.write(aHost())
-	if after := b.settings().Ways; after <= before {
+	if after := b.settings().RoutingGeneration; after <= before {
 		t.Errorf("from %d to %d", before, after)
 	}
 }
@@ -236,9 +236,9 @@ func TestDecisionsPutBack(t *testing.T) {
 	d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 	d.config.Exclude = []config.Exclusion{{Protocol: 17}}
 	b.write(d)
-	meanwhile := b.settings().Ways
+	meanwhile := b.settings().RoutingGeneration
 	b.must(restore())
-	if after := b.settings().Ways; after <= meanwhile {
+	if after := b.settings().RoutingGeneration; after <= meanwhile {
 		t.Errorf("from %d to %d", meanwhile, after)
 	}
 }
@@ -261,10 +261,10 @@ func TestDecisionsAreNeverZero(t *testing.T) {
 			b := newHostBed(t)
 			b.write(aHost())
 			settings := b.settings()
-			settings.Ways = math.MaxUint32
+			settings.RoutingGeneration = math.MaxUint32
 			b.must(b.maps.putSettings(settings))
 			b.must(outdate(b))
-			if ways := b.settings().Ways; ways == 0 || ways == math.MaxUint32 {
+			if ways := b.settings().RoutingGeneration; ways == 0 || ways == math.MaxUint32 {
 				t.Errorf("it is %d", ways)
 			}
 		})
@@ -282,16 +282,16 @@ func TestSettingsOutdateDecisions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newHostBed(t)
 			b.write(aHost())
-			before := b.settings().Ways
+			before := b.settings().RoutingGeneration
 			d := aHost()
 			change(d)
 			b.must(errors.Join(b.maps.Own.Sync(d.own), b.writeSettings(d)))
-			if after := b.settings().Ways; after <= before {
+			if after := b.settings().RoutingGeneration; after <= before {
 				t.Errorf("from %d to %d", before, after)
 			}
-			before = b.settings().Ways
+			before = b.settings().RoutingGeneration
 			b.must(b.writeSettings(d))
-			if after := b.settings().Ways; after != before {
+			if after := b.settings().RoutingGeneration; after != before {
 				t.Errorf("nothing has changed: from %d to %d", before, after)
 			}
 		})

@@ -51,7 +51,7 @@ func (b *bench) connection(e endpoints) {
 	syn.undo(b.placeOf(d.HalfOpen, flow(portSYN)).without()...)
 	syn.prove = counts(admittedHalfOpen, 1000)
 
-	const isAnswered = bpf.DatapathFlowStateFLOW_ANSWERED
+	const isAnswered = bpf.DatapathFlowStateFLOW_REPLIED
 	at := b.enter(d.HalfOpen, flow(portSYNACK))
 	synACK := egress("first SYN-ACK", portSYNACK, flagsSYNACK)
 	synACK.undo(at.state(0))

@@ -86,7 +86,7 @@ func (p place) of(offset uintptr, size asm.Size, before uint64) change {
 	return change{p.table.Flows, p.table.At(p.index), offset, size, before}
 }
 
-// wayOf puts the flow back to where it came in by, as store_way() of bpf/src/way.h writes it.
+// wayOf puts the flow back to where it came in by, as store_path() of bpf/src/flow.h writes it.
 func (p place) wayOf(flow bpf.DatapathFlow) []change {
 	return []change{
 		p.of(unsafe.Offsetof(flow.Ifindex), asm.DWord, *(*uint64)(unsafe.Pointer(&flow.Ifindex))),

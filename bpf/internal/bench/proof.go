@@ -86,7 +86,7 @@ func (p place) notes(isSet func(bpf.DatapathFlow) bool) func(*testCase) error {
 // isActive is what a frame by the flow's own way notes, isAnswered what a datagram to the peer does.
 func isActive(f bpf.DatapathFlow) bool { return f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) != 0 }
 func isAnswered(f bpf.DatapathFlow) bool {
-	return f.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+	return f.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) != 0
 }
 
 // sets proves that every run of a case sets a state of its flow that is not set before it.

@@ -44,10 +44,10 @@ func (b *bench) manage() error {
 	errs := []error{
 		b.device(unplugged).SetCarrier(false),
 		b.datapath.SetSettings(bpf.DatapathSettings{
-			Protocols: rig.Listed(1, 6, 17, 58, 132),
-			Follow:    uint8(bpf.DatapathFollowFOLLOW_LATEST),
-			Ways:      1,
-			Related:   1,
+			Protocols:         rig.Listed(1, 6, 17, 58, 132),
+			Follow:            uint8(bpf.DatapathFollowFOLLOW_LATEST),
+			RoutingGeneration: 1,
+			Related:           1,
 		}),
 		b.datapath.SetGateway(unresolved, bpf.DatapathGateway{Ifindex: b.device(unresolved).Index}),
 	}

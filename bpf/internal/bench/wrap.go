@@ -29,7 +29,7 @@ const (
 	offsetDataEnd = int16(unsafe.Offsetof(rig.Context{}.DataEnd))
 
 	handoverIfindex = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
-	handoverMark    = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Mark))
+	handoverMark    = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ticket))
 )
 
 func loadProgram(name string, kind ebpf.ProgramType, instructions ...asm.Instruction) (*ebpf.Program, error) {

@@ -89,10 +89,10 @@ func (x *run) flows(table int) map[model.Tuple]model.Flow {
 }
 
 func (x *run) same(got, want model.Flow, halfOpen bool) bool {
-	if got.Seen-want.Seen > x.late || got.Created-want.Created > x.late || uint32(got.Told-want.Told) > x.late {
+	if got.Seen-want.Seen > x.late || got.Created-want.Created > x.late || uint32(got.SizeTold-want.SizeTold) > x.late {
 		return false
 	}
-	got.Seen, got.Created, got.Told = want.Seen, want.Created, want.Told
+	got.Seen, got.Created, got.SizeTold = want.Seen, want.Created, want.SizeTold
 	if want.Tuple.Protocol != unix.IPPROTO_TCP {
 		return x.sameDatagrams(got, want)
 	}
@@ -106,7 +106,7 @@ func (x *run) same(got, want model.Flow, halfOpen bool) bool {
 // sameDatagrams goes on with what has no connection, and keeps there who spoke last and a rival: see types.h. A rival that
 // was there before the flow's own way was heard is none.
 func (x *run) sameDatagrams(got, want model.Flow) bool {
-	answered := want.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0
+	answered := want.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) != 0
 	rivals := want.SndNxt != 0 && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) == 0
 	if answered && got.SndUna-want.SndUna > x.late || rivals && (got.SndNxt == 0 || got.RcvNxt-want.RcvNxt > x.late) {
 		return false
@@ -164,8 +164,8 @@ func (x *run) compareOriginated() error {
 		}
 		got, want := *record, kept.DatapathRecord
 		isLate := got.Created-want.Created > x.late || got.Seen-want.Seen > x.late || got.Heard-want.Heard > x.late ||
-			uint32(got.Told-want.Told) > x.late
-		want.Created, want.Seen, want.Heard, want.Told = got.Created, got.Seen, got.Heard, got.Told
+			uint32(got.SizeTold-want.SizeTold) > x.late
+		want.Created, want.Seen, want.Heard, want.SizeTold = got.Created, got.Seen, got.Heard, got.SizeTold
 		want.PeerPort, want.SelfPort, want.Protocol = got.PeerPort, got.SelfPort, got.Protocol // of the last packet, to a tick
 		want.Decision = got.Decision                                                           // the model decides about each packet
 		want.Flow = x.digestOf(kept.With)
@@ -312,7 +312,7 @@ func (x *run) readPairs() (map[model.Pair]model.Count, error) {
 
 func text(f model.Flow) string {
 	return fmt.Sprintf("%s by %d (id %d) gateway %d mac %x flags %#x state %#x snd_una %d snd_nxt %d rcv_nxt %d seen %d created %d corrected %d told %d",
-		tupleText(f.Tuple), f.Ifindex, f.Interface, f.Gateway, f.Mac, f.Flags, f.State, f.SndUna, f.SndNxt, f.RcvNxt, f.Seen, f.Created, f.Corrected, f.Told)
+		tupleText(f.Tuple), f.Ifindex, f.Interface, f.Gateway, f.Mac, f.Flags, f.State, f.SndUna, f.SndNxt, f.RcvNxt, f.Seen, f.Created, f.Corrected, f.SizeTold)
 }
 
 func tupleText(t model.Tuple) string {

@@ -90,7 +90,7 @@ func (r *Runner) Close() error {
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), Ways: r.ways, Until: math.MaxUint64}
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), RoutingGeneration: r.ways, Until: math.MaxUint64}
 	if h.TrialOver {
 		s.Until = 1
 	}

@@ -333,8 +333,8 @@ func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
 	if f.Tuple.Protocol != unix.IPPROTO_TCP { // see spoke and rival_since in types.h
 		f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
 	}
-	if f.Told != 0 {
-		f.Told -= uint16(ticks)
+	if f.SizeTold != 0 {
+		f.SizeTold -= uint16(ticks)
 	}
 }
 
@@ -366,8 +366,8 @@ func (x *run) ageOriginated(ticks uint32) error {
 		record.Created -= ticks
 		record.Seen -= ticks
 		record.Heard -= ticks
-		if record.Told != 0 {
-			record.Told -= uint16(ticks)
+		if record.SizeTold != 0 {
+			record.SizeTold -= uint16(ticks)
 		}
 		if err := x.d.SetRecord(t, *record); err != nil {
 			return err

@@ -9,7 +9,7 @@ import (
 )
 
 // refusals are the reasons for which a packet starts no flow; all that apply.
-func (m *Model) refusals(p *packet, w way) []Event {
+func (m *Model) refusals(p *packet, w path) []Event {
 	var reasons []Event
 	because := func(e Event, applies bool) {
 		if applies {
@@ -62,7 +62,7 @@ func (m *Model) takes(ifindex uint32) (takes bpf.DatapathTakes) {
 }
 
 // isOfOthers says whether a packet came by a tunnel that nobody named, for an address that this does not have.
-func (m *Model) isOfOthers(p *packet, w way) bool {
+func (m *Model) isOfOthers(p *packet, w path) bool {
 	return m.takes(w.ifindex)&bpf.DatapathTakesTAKES_ITS_OWN_ONLY != 0 && m.ownerOf(p.to) != w.id
 }
 
@@ -72,7 +72,7 @@ func (m *Model) ownerOf(own netip.Addr) uint16 {
 }
 
 // countAtTunnel counts what such a tunnel brings.
-func (m *Model) countAtTunnel(p *packet, w way) {
+func (m *Model) countAtTunnel(p *packet, w path) {
 	pair := Pair{From: m.ownerOf(p.to), To: w.id, Family: p.family, Protocol: uint8(class(p.protocol))}
 	m.count(pair, bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL, Count{Packets: 1, Bytes: w.bytes})
 }
@@ -119,7 +119,7 @@ func (m *Model) excluded(p *packet) bool {
 
 // badMAC: nobody can be answered at a group's address or at none. Frames
 // without a header come from none.
-func badMAC(w way) bool {
+func badMAC(w path) bool {
 	if w.record.Flags&interfaceBare != 0 {
 		return false
 	}

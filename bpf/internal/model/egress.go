@@ -49,7 +49,7 @@ func (m *Model) flowOut(p *packet, f Frame) Verdict {
 	}
 }
 
-// errorOut is about an ICMP error that the host sends: it goes back by the way of
+// errorOut is about an ICMP error that the host sends: it goes back by the path of
 // the packet that it quotes.
 func (m *Model) errorOut(p *packet, frame Frame) Verdict {
 	quoted := readQuote(p.quote, p.family)
@@ -114,7 +114,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	t := p.outbound()
 	f, ok := m.connectionless(t)
 	if ok {
-		f.State |= stateAnswered
+		f.State |= stateReplied
 		taken := t.Protocol == protoUDP && f.Flags&flagNoSocket == 0
 		again := f.Flags&flagActive != 0 || f.Seen != f.Created
 		if (taken || again) && m.since(f.Seen) >= m.Ticks(1) && m.since(f.SndUna) >= m.Ticks(1) {
@@ -138,7 +138,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 // recorded if the peer had begun.
 func (m *Model) noteworthy(p *packet, f Frame) bool {
 	id, _, _ := m.managed(f.CameBy)
-	w := way{ifindex: f.CameBy, id: id, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
+	w := path{ifindex: f.CameBy, id: id, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
 	reasons := m.refusals(p.turned(), w)
 	if f.CameBy != 0 && slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofInterface, e) }) {
 		m.Foreign[Place{f.CameBy, p.from}] = true
@@ -192,7 +192,7 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	case !ok || f.Flags&flagStray != 0 || !m.continues(f, p):
 		return Verdict{}
 	}
-	if f.State&stateAnswered != 0 && !p.has(FlagRST) && int32(p.end()-f.SndNxt) > 0 {
+	if f.State&stateReplied != 0 && !p.has(FlagRST) && int32(p.end()-f.SndNxt) > 0 {
 		f.SndNxt = p.end()
 	}
 	m.HalfOpen[t] = f
@@ -216,9 +216,9 @@ func (m *Model) revives(t Tuple, p *packet) bool {
 func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 	t := p.outbound()
 	if f, ok := m.handshake(t); ok {
-		if f.State&stateAnswered == 0 || f.SndUna != p.seq { // not one that is sent again
+		if f.State&stateReplied == 0 || f.SndUna != p.seq { // not one that is sent again
 			f.SndUna, f.SndNxt = p.seq, p.end()+1
-			f.State |= stateAnswered
+			f.State |= stateReplied
 			m.HalfOpen[t] = f
 			delete(m.Outbound, t)
 			delete(m.Refused, t)
@@ -267,7 +267,7 @@ func refuses(f Flow, p *packet) bool {
 // continues says whether a segment belongs to a handshake: it goes on from the
 // SYN-ACK (Fast Open), or it is the RST of a closed port.
 func (m *Model) continues(f Flow, p *packet) bool {
-	if f.State&stateAnswered == 0 {
+	if f.State&stateReplied == 0 {
 		return p.has(FlagRST) && p.seq == 0
 	}
 	return inSequence(p.seq, f.SndUna+1, f.SndNxt)

@@ -20,7 +20,7 @@ const (
 	flagAlternates = uint16(bpf.DatapathFlowFlagsFLOW_ALTERNATES)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
-	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
+	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
 )
@@ -45,8 +45,8 @@ func (m *Model) table(table Table) map[Tuple]Flow {
 	}
 }
 
-// way is how a frame came in.
-type way struct {
+// path is how a frame came in.
+type path struct {
 	ifindex uint32
 	id      uint16
 	record  Interface
@@ -55,20 +55,20 @@ type way struct {
 	bytes   uint64 // of the frame
 }
 
-func (m *Model) way(f Frame, p *packet) way {
-	w := way{ifindex: f.Ifindex, mac: p.source}
+func (m *Model) path(f Frame, p *packet) path {
+	w := path{ifindex: f.Ifindex, mac: p.source}
 	w.id, w.record, w.managed = m.managed(f.Ifindex)
 	_, w.bytes = onWire(f)
 	return w
 }
 
-// number stands for a way, and is not 0: that of another way is another one.
-func (w way) number() uint32 {
+// number stands for a path, and is not 0: that of another path is another one.
+func (w path) number() uint32 {
 	return crc32.ChecksumIEEE(binary.BigEndian.AppendUint32(w.mac[:len(w.mac):len(w.mac)], w.ifindex)) | 1
 }
 
-// of says whether a flow has this way.
-func (w way) of(f Flow) bool { return f.Ifindex == w.ifindex && f.Mac == w.mac }
+// of says whether a flow has this path.
+func (w path) of(f Flow) bool { return f.Ifindex == w.ifindex && f.Mac == w.mac }
 
 // The entries of each table that are not idle.
 
@@ -102,23 +102,23 @@ func (m *Model) within(ticks uint32, limit bpf.DatapathIdleSeconds) bool {
 func closing(f Flow) bool { return f.State&stateClosing != 0 || f.Flags&flagReset != 0 }
 
 // begin is a flow that a frame starts.
-func (m *Model) begin(t Tuple, w way) Flow {
+func (m *Model) begin(t Tuple, w path) Flow {
 	f := Flow{Tuple: t, Created: m.Now}
 	m.take(&f, w)
 	return f
 }
 
-// take gives a flow the way of a frame that comes in now.
-func (m *Model) take(f *Flow, w way) {
+// take gives a flow the path of a frame that comes in now.
+func (m *Model) take(f *Flow, w path) {
 	f.Ifindex, f.Interface, f.Mac = w.ifindex, w.id, w.mac
 	f.Seen = m.Now
 	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates
 	m.chooseNextHop(f, w)
 }
 
-// refresh notes that a frame of the flow came in by the flow's own way. Its time
+// refresh notes that a frame of the flow came in by the flow's own path. Its time
 // is written at most once a second; the next hop is chosen anew then.
-func (m *Model) refresh(f *Flow, w way) {
+func (m *Model) refresh(f *Flow, w path) {
 	if m.since(f.Seen) < m.Ticks(1) {
 		f.Flags |= flagActive
 		return
@@ -144,7 +144,7 @@ func (m *Model) IsConnectionless(f Flow) bool {
 	if f.Tuple.Protocol == protoICMP || f.Tuple.Protocol == protoICMPv6 {
 		limit = bpf.DatapathIdleSecondsIDLE_ECHO
 	}
-	return m.within(f.Seen, limit) || f.State&stateAnswered != 0 && m.within(f.SndUna, limit) // see spoke in types.h
+	return m.within(f.Seen, limit) || f.State&stateReplied != 0 && m.within(f.SndUna, limit) // see spoke in types.h
 }
 
 // IsNoted says whether a note is of the last hour.

@@ -21,11 +21,11 @@ func (m *Model) Ingress(f Frame) Verdict {
 		m.oneOf(failed)
 	case p == nil || p.otherICMP || p.echoReply:
 	case p.protocol == protoTCP:
-		if m.segmentIn(p, m.way(f, p)) {
+		if m.segmentIn(p, m.path(f, p)) {
 			return m.announced(f, p)
 		}
 	default:
-		m.datagramIn(p, m.way(f, p))
+		m.datagramIn(p, m.path(f, p))
 	}
 	return Verdict{}
 }
@@ -34,10 +34,10 @@ func (m *Model) Ingress(f Frame) Verdict {
 func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
 
 // datagramIn is about everything that has no connection.
-func (m *Model) datagramIn(p *packet, w way) {
+func (m *Model) datagramIn(p *packet, w path) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
-		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another way
+		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another path
 		isDue := w.of(f) && first
 		if w.of(f) {
 			f.SndNxt = 0
@@ -47,7 +47,7 @@ func (m *Model) datagramIn(p *packet, w way) {
 		}
 		m.Connectionless[t] = f
 		if isDue && f.Flags&flagNoSocket == 0 {
-			m.relateQuestion(t, f.State&stateAnswered != 0)
+			m.relateQuestion(t, f.State&stateReplied != 0)
 		}
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
@@ -78,7 +78,7 @@ func (m *Model) datagramIn(p *packet, w way) {
 
 // peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
 // its datagrams.
-func (m *Model) peerBegan(t Tuple) bool { return m.Connectionless[t].State&stateAnswered != 0 }
+func (m *Model) peerBegan(t Tuple) bool { return m.Connectionless[t].State&stateReplied != 0 }
 
 // datagramBegins records a flow, for whoever takes its datagrams.
 func (m *Model) datagramBegins(p *packet, f Flow) {
@@ -98,7 +98,7 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 }
 
 // stray notes how a segment came in that is of no flow, and that the kernel answers with a RST.
-func (m *Model) stray(p *packet, w way) {
+func (m *Model) stray(p *packet, w path) {
 	t := p.inbound()
 	f, live := m.halfOpen(t)
 	switch {
@@ -137,7 +137,7 @@ func (m *Model) hears(t Tuple) bool {
 
 // answersHost says whether a datagram answers one of the host's. Where none came before, and the host
 // sent before the grace was over, it may have answered what nobody saw.
-func (m *Model) answersHost(t Tuple, w way) bool {
+func (m *Model) answersHost(t Tuple, w path) bool {
 	note := m.Outbound[t]
 	if !m.noted(t) || note.Heard == 0 && m.since(note.Sent) >= m.since(m.Host.GraceUntil) {
 		return false
@@ -152,7 +152,7 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 	return true
 }
 
-// isCutOff says whether nothing can leave by a flow's way.
+// isCutOff says whether nothing can leave by a flow's path.
 func (m *Model) isCutOff(f Flow) bool {
 	_, usable := m.usable(f.Gateway, f.Ifindex)
 	return !m.isUsable(&f) || f.Flags&flagGateway != 0 && !usable
@@ -160,14 +160,14 @@ func (m *Model) isCutOff(f Flow) bool {
 
 // isToBeDropped says whether the kernel drops an IPv4 frame later on: rp_filter is strict where it came, and all answers
 // left by the flow's own interface without replypath.
-func isToBeDropped(f Flow, p *packet, w way) bool {
-	isSymmetric := f.State&stateAnswered != 0 && f.State&stateAsymmetric == 0
+func isToBeDropped(f Flow, p *packet, w path) bool {
+	isSymmetric := f.State&stateReplied != 0 && f.State&stateAsymmetric == 0
 	return w.record.Flags&interfaceStrict != 0 && p.from.Is4() && f.Ifindex != w.ifindex && isSymmetric
 }
 
-// hasMoved says whether the peer of a flow without a connection has come by one other way alone for ten seconds, and three
+// hasMoved says whether the peer of a flow without a connection has come by one other path alone for ten seconds, and three
 // times; or by a gateway of the same interface, after a second of silence.
-func (m *Model) hasMoved(f *Flow, w way) bool {
+func (m *Model) hasMoved(f *Flow, w path) bool {
 	if f.Flags&flagActive != 0 {
 		f.Flags &^= flagActive
 		f.SndNxt = 0
@@ -184,8 +184,8 @@ func (m *Model) hasMoved(f *Flow, w way) bool {
 	return f.RivalFrames == 3 && m.since(f.RcvNxt) >= m.Ticks(10)
 }
 
-// follow moves a flow to the way of a frame, as far as the settings allow.
-func (m *Model) follow(f *Flow, p *packet, w way, proof func() bool) (moved bool) {
+// follow moves a flow to the path of a frame, as far as the settings allow.
+func (m *Model) follow(f *Flow, p *packet, w path, proof func() bool) (moved bool) {
 	if m.isOfOthers(p, w) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
 		m.countAtTunnel(p, w)
@@ -208,8 +208,8 @@ func (m *Model) follow(f *Flow, p *packet, w way, proof func() bool) (moved bool
 	return true
 }
 
-// unusable is why no flow can have this way.
-func unusable(w way) (reasons []Event) {
+// unusable is why no flow can have this path.
+func unusable(w path) (reasons []Event) {
 	if !w.managed {
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_INTERFACE)
 	}

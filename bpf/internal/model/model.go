@@ -206,13 +206,13 @@ func (m *Model) Age(ticks uint32) {
 			if t.Protocol != protoTCP { // see spoke and rival_since in types.h
 				f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
 			}
-			told(&f.Told)
+			told(&f.SizeTold)
 			table[t] = f
 		}
 	}
 	for t, kept := range m.Originated {
 		kept.Seen, kept.Created, kept.Heard = kept.Seen-ticks, kept.Created-ticks, kept.Heard-ticks
-		told(&kept.Told)
+		told(&kept.SizeTold)
 		m.Originated[t] = kept
 	}
 	for t, note := range m.Outbound {
@@ -244,7 +244,7 @@ func (m *Model) oneOf(events []Event) Event {
 
 // refused counts why a packet starts nothing; false where it need not, as that is
 // known of its address or tuple.
-func (m *Model) refused(p *packet, w way, reasons []Event) bool {
+func (m *Model) refused(p *packet, w path, reasons []Event) bool {
 	if m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(ofInterface, m.rose) {
 		return false
 	}
@@ -263,7 +263,7 @@ func (m *Model) refused(p *packet, w way, reasons []Event) bool {
 
 // isForeign says whether it is known that nothing for this address by this interface is ours, and nothing shows that it was
 // looked at again.
-func (m *Model) isForeign(p *packet, w way, again ...Event) bool {
+func (m *Model) isForeign(p *packet, w path, again ...Event) bool {
 	return m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(slices.Concat(ofInterface, again), m.rose)
 }
 

@@ -16,7 +16,7 @@ const (
 
 // chooseNextHop says where replies go, by the frame that came in (next_hop in
 // replypath.yaml(5)).
-func (m *Model) chooseNextHop(f *Flow, w way) {
+func (m *Model) chooseNextHop(f *Flow, w path) {
 	peer := netip.AddrFrom16(f.Tuple.Peer).Unmap()
 	count, only := w.record.Gateways4, w.record.Gateway4
 	if peer.Is6() {
@@ -53,7 +53,7 @@ func (m *Model) chooseNextHop(f *Flow, w way) {
 
 // routed is the gateway to which a peer belongs, 0 where that is not known, and whether any serves it. Where
 // no routes are told, only does.
-func (m *Model) routed(peer netip.Addr, w way, only uint16) (gateway uint16, isServed bool) {
+func (m *Model) routed(peer netip.Addr, w path, only uint16) (gateway uint16, isServed bool) {
 	if !hasRoutes(w.record, peer) {
 		return only, true
 	}
@@ -76,7 +76,7 @@ func hasRoutes(record Interface, peer netip.Addr) bool {
 }
 
 // senderOf is the gateway that a frame came through, matched by MAC, 0 for none.
-func (m *Model) senderOf(peer netip.Addr, w way) uint16 {
+func (m *Model) senderOf(peer netip.Addr, w path) uint16 {
 	for index, g := range m.Host.Gateways {
 		if g.Ifindex == w.ifindex && g.Mac == w.mac && netip.AddrFrom16(g.Address).Unmap().Is4() == peer.Is4() {
 			return index
@@ -85,7 +85,7 @@ func (m *Model) senderOf(peer netip.Addr, w way) uint16 {
 	return 0
 }
 
-func (m *Model) onLink(peer netip.Addr, w way) bool {
+func (m *Model) onLink(peer netip.Addr, w path) bool {
 	for _, prefix := range m.Host.OnLink[w.ifindex] {
 		if prefix.Contains(peer) {
 			return true

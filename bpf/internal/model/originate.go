@@ -47,12 +47,12 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 	from, _, _ := m.managed(frame.Ifindex)
 	kept.Seen, kept.From, kept.To = m.Now, from, id
 	m.lose(frame)
-	table, f := tableOriginated, Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Told: kept.Told}
+	table, f := tableOriginated, Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, SizeTold: kept.SizeTold}
 	mac, gateway, isChosen, found := m.sourceNextHop(p.from, p.to, record)
 	f.Gateway = gateway
 	isStrong := record.Flags&interfaceStrong != 0
 	isServed := isStrong
-	if by, related := m.relatedWay(kept, t); !(isStrong && isChosen) && (isStrong || m.Host.Related) && related && by.Interface == id {
+	if by, related := m.relatedPath(kept, t); !(isStrong && isChosen) && (isStrong || m.Host.Related) && related && by.Interface == id {
 		table, f.Ifindex, f.Gateway, isServed = tableRelated, by.Ifindex, by.Gateway, true
 		mac, found = m.relatedNextHop(t, by, record)
 	}
@@ -87,7 +87,7 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 	var told Verdict
 	if slices.Equal(reasons, []bpf.DatapathOutcome{bpf.DatapathOutcomeOUTCOME_MTU}) {
 		told = m.tell(&f, p, frame, record)
-		kept.Told = f.Told
+		kept.SizeTold = f.SizeTold
 	}
 	m.Originated[EndsOf(t)] = kept
 	return told, true
@@ -110,7 +110,7 @@ func (m *Model) isHeeded(p *packet) bool {
 // sourceNextHop is where a packet goes by the interface of its source, if one is known: to the peer itself, whose MAC the
 // kernel finds, or to a gateway, if that can be used. Where routes do not tell which, the source does.
 func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MAC, gateway uint16, known, found bool) {
-	w := way{ifindex: record.Ifindex, record: record}
+	w := path{ifindex: record.Ifindex, record: record}
 	if record.Flags&interfaceBare != 0 || m.onLink(peer, w) {
 		return MAC{}, 0, true, true
 	}

@@ -30,7 +30,7 @@ func (m *Model) open(table Table, t Tuple) (Flow, bool) {
 	return f, ok && !closing(f)
 }
 
-// relate: a flow proves by which way its peer comes to the own address, unless one does that goes on. A connection
+// relate: a flow proves by which path its peer comes to the own address, unless one does that goes on. A connection
 // proves more than datagrams; and of what proves as much, what came by the interface of the address goes before.
 func (m *Model) relate(table Table, t Tuple) {
 	f := m.table(table)[t]
@@ -59,16 +59,16 @@ func (m *Model) relateQuestion(t Tuple, isAnswered bool) {
 	}
 }
 
-// relateAnswer: a packet answers what the host began. One that may be forged counts by another way only when the way of
+// relateAnswer: a packet answers what the host began. One that may be forged counts by another path only when the path of
 // before cannot be used, or has been silent for a while.
-func (m *Model) relateAnswer(t Tuple, w way, isProof bool) {
+func (m *Model) relateAnswer(t Tuple, w path, isProof bool) {
 	if reasons := unusable(w); len(reasons) > 0 {
 		m.oneOf(reasons)
 		return
 	}
 	f := Flow{Tuple: t}
 	m.take(&f, w)
-	shown := bpf.DatapathWay{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
+	shown := bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
 	kept := m.Originated[EndsOf(t)]
 	before := kept.Answered
 	switch {
@@ -83,9 +83,9 @@ func (m *Model) relateAnswer(t Tuple, w way, isProof bool) {
 	m.Originated[EndsOf(t)] = kept
 }
 
-// relatedWay is the way by which the peer of a tuple comes to the own address, if anything proves one. A question alone
+// relatedPath is the path by which the peer of a tuple comes to the own address, if anything proves one. A question alone
 // does so for datagrams by its own port, and for a while for those to its peer's.
-func (m *Model) relatedWay(kept Originated, t Tuple) (bpf.DatapathWay, bool) {
+func (m *Model) relatedPath(kept Originated, t Tuple) (bpf.DatapathPath, bool) {
 	with, goesOn := m.open(Table(kept.Table), kept.With)
 	isForged := goesOn && Table(kept.Table) == tableConnectionless // perhaps
 	if kept.Answered.Ifindex != 0 && (!goesOn && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_OUTBOUND) ||
@@ -103,15 +103,15 @@ func (m *Model) relatedWay(kept Originated, t Tuple) (bpf.DatapathWay, bool) {
 	return wayOf(f), known && ok && t.Protocol == protoUDP && (asked.SelfPort == t.SelfPort || isRecent)
 }
 
-func wayOf(f Flow) bpf.DatapathWay {
-	return bpf.DatapathWay{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags & flagGateway}
+func wayOf(f Flow) bpf.DatapathPath {
+	return bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags & flagGateway}
 }
 
-// relatedNextHop is the MAC that a packet of such a way goes to.
-func (m *Model) relatedNextHop(t Tuple, by bpf.DatapathWay, record Interface) (mac MAC, found bool) {
+// relatedNextHop is the MAC that a packet of such a path goes to.
+func (m *Model) relatedNextHop(t Tuple, by bpf.DatapathPath, record Interface) (mac MAC, found bool) {
 	if record.Flags&interfaceBare != 0 {
 		return MAC{}, true
 	}
 	mac, found = m.nextHop(Flow{Tuple: t, Ifindex: by.Ifindex, Gateway: by.Gateway, Mac: by.Mac, Flags: by.Flags}, record)
-	return mac, found && !badMAC(way{mac: mac})
+	return mac, found && !badMAC(path{mac: mac})
 }

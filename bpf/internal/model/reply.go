@@ -166,14 +166,14 @@ func (m *Model) pair(f Flow, p *packet, frame Frame) Pair {
 	return Pair{From: from, To: f.Interface, Family: p.family, Protocol: uint8(class(p.protocol))}
 }
 
-// asymmetric counts that the kernel chose another way than the flow's.
+// asymmetric counts that the kernel chose another path than the flow's.
 func (m *Model) asymmetric(table Table, t Tuple, pair Pair, frame Frame) {
 	f := m.table(table)[t]
 	m.countFlow(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, frame, &f.State, stateAsymmetric)
 	m.table(table)[t] = f
 }
 
-// corrected counts that a packet left by the flow's way.
+// corrected counts that a packet left by the flow's path.
 func (m *Model) corrected(table Table, t Tuple, pair Pair, frame Frame) {
 	f, ok := m.table(table)[t]
 	if !ok {

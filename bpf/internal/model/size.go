@@ -103,10 +103,10 @@ func (m *Model) tell(f *Flow, p *packet, frame Frame, record Interface) Verdict 
 		smallest = smallestV6
 	}
 	if frame.GSOSize != 0 || p.later || record.Mtu < smallest || p.offset+20 > quoted ||
-		f.Told != 0 && uint32(uint16(m.Now)-f.Told) < m.Ticks(1) { // 0: never
+		f.SizeTold != 0 && uint32(uint16(m.Now)-f.SizeTold) < m.Ticks(1) { // 0: never
 		return Verdict{}
 	}
-	f.Told = max(uint16(m.Now), 1)
+	f.SizeTold = max(uint16(m.Now), 1)
 	from := netip.AddrFrom16(f.Tuple.Peer).Unmap()
 	if g, ok := m.Host.Gateways[f.Gateway]; ok && g.Ifindex == f.Ifindex {
 		if address := netip.AddrFrom16(g.Address).Unmap(); address.Is4() == from.Is4() {

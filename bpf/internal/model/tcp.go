@@ -11,7 +11,7 @@ import (
 
 // segmentIn is the table "TCP, inbound" of docs/design/packet.md. It says whether the
 // segment is a SYN whose answer goes by this interface.
-func (m *Model) segmentIn(p *packet, w way) (opens bool) {
+func (m *Model) segmentIn(p *packet, w path) (opens bool) {
 	switch {
 	case p.has(FlagRST):
 		m.resetIn(p, w)
@@ -26,7 +26,7 @@ func (m *Model) segmentIn(p *packet, w way) (opens bool) {
 }
 
 // synIn enters or refreshes a half-open entry, or says that it did not.
-func (m *Model) synIn(p *packet, w way) bool {
+func (m *Model) synIn(p *packet, w path) bool {
 	t := p.inbound()
 	f, ok := m.handshake(t)
 	reasons := m.refusals(p, w)
@@ -50,7 +50,7 @@ func (m *Model) synIn(p *packet, w way) bool {
 }
 
 // synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
-func (m *Model) synAckIn(p *packet, w way) {
+func (m *Model) synAckIn(p *packet, w path) {
 	t := p.inbound()
 	if m.isForeign(p, w, bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
 		return
@@ -70,7 +70,7 @@ func (m *Model) synAckIn(p *packet, w way) {
 }
 
 // connectionIn is about segments that begin nothing.
-func (m *Model) connectionIn(p *packet, w way) {
+func (m *Model) connectionIn(p *packet, w path) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if established && w.of(f) && !closing(f) && !m.rose(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) &&
@@ -106,8 +106,8 @@ func (m *Model) connectionIn(p *packet, w way) {
 	}
 }
 
-// continueFlow is about the next segment of a flow by its own way.
-func (m *Model) continueFlow(p *packet, w way) {
+// continueFlow is about the next segment of a flow by its own path.
+func (m *Model) continueFlow(p *packet, w path) {
 	t := p.inbound()
 	f := m.Established[t]
 	isDue := m.since(f.Seen) >= m.Ticks(1)
@@ -147,15 +147,15 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 
 // isNoFlow says whether a segment without an entry is known to begin nothing: the
 // host opened its connection, or it was asked about lately. The latter is asked about
-// again when it comes another way, and once a second, for the RST that follows.
-func (m *Model) isNoFlow(p *packet, w way) bool {
+// again when it comes by another path, and once a second, for the RST that follows.
+func (m *Model) isNoFlow(p *packet, w path) bool {
 	t := p.inbound()
 	return m.noted(t) || m.Refused[t] && !m.changesStray(t, w)
 }
 
-// segmentAnswers: once a second, a segment of a connection that the host opened proves the way of its peer, if its socket
+// segmentAnswers: once a second, a segment of a connection that the host opened proves the path of its peer, if its socket
 // expects it. One that it does not expect is no reason not to look at the next.
-func (m *Model) segmentAnswers(p *packet, w way) {
+func (m *Model) segmentAnswers(p *packet, w path) {
 	t := p.inbound()
 	socket, ok := m.Sockets.Connections[t]
 	if !m.noted(t) || m.isForeign(p, w) || ok && !m.fitsSocket(p) {
@@ -166,9 +166,9 @@ func (m *Model) segmentAnswers(p *packet, w way) {
 	}
 }
 
-// changesStray says whether a segment shows its stray another way, or is the first
+// changesStray says whether a segment shows its stray another path, or is the first
 // this second. An idle one may have made room for another entry.
-func (m *Model) changesStray(t Tuple, w way) bool {
+func (m *Model) changesStray(t Tuple, w path) bool {
 	if f, live := m.halfOpen(t); live {
 		return f.Flags&flagStray != 0 && (!w.of(f) || m.since(f.Seen) >= m.Ticks(1))
 	}
@@ -188,10 +188,10 @@ var askedAgain = []Event{
 }
 
 // completes ends a handshake if the segment acknowledges what was sent in it.
-func (m *Model) completes(p *packet, w way) bool {
+func (m *Model) completes(p *packet, w path) bool {
 	t := p.inbound()
 	f := m.HalfOpen[t]
-	if f.State&stateAnswered == 0 || !p.has(FlagACK) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
+	if f.State&stateReplied == 0 || !p.has(FlagACK) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
 		return false
 	}
@@ -215,7 +215,7 @@ func (m *Model) completes(p *packet, w way) bool {
 	default:
 		m.take(&f, w)
 	}
-	f.State &^= stateAnswered | stateClosing
+	f.State &^= stateReplied | stateClosing
 	if !m.hasSocket(t) {
 		f.Flags |= flagNoSocket
 		f.SndUna, f.RcvNxt = p.ack, p.end()
@@ -260,7 +260,7 @@ func (m *Model) fitsSocket(p *packet) bool {
 
 // adopt records a connection in mid-life if its socket says that the peer
 // opened it.
-func (m *Model) adopt(p *packet, w way, handshake bool) {
+func (m *Model) adopt(p *packet, w path, handshake bool) {
 	t := p.inbound()
 	if reasons := m.strange(p, w); len(reasons) > 0 {
 		// The last ACK of a handshake may still come; so may the address.
@@ -294,14 +294,14 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 
 // strange are the refusals that no socket is asked about: all but those that lie
 // in the way, since only what would be recorded is refused for them.
-func (m *Model) strange(p *packet, w way) []Event {
+func (m *Model) strange(p *packet, w path) []Event {
 	return slices.DeleteFunc(m.refusals(p, w), func(e Event) bool { return slices.Contains(unusable(w), e) })
 }
 
 // resetIn is about a peer's RST: it ends a flow if its sequence number is exactly
-// what is expected, whichever way it comes. By the way of the flow it may be ahead of that, if something came a moment
+// what is expected, whichever way it comes. By the path of the flow it may be ahead of that, if something came a moment
 // ago that its socket has not taken yet.
-func (m *Model) resetIn(p *packet, w way) {
+func (m *Model) resetIn(p *packet, w path) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if !established {

@@ -18,7 +18,7 @@ import (
 
 // What writes the way of a flow, and how long it waits between its two words.
 const (
-	wayFunction = "set_way"
+	wayFunction = "set_path"
 	waySlot     = -64 // of the stack, which the function has no use for
 	wayTurns    = 1000
 )

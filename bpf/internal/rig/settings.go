@@ -63,7 +63,7 @@ func (d *Datapath) ForgetProof() error {
 		return fmt.Errorf("read the last hand-overs: %w", err)
 	}
 	for cpu := range handovers {
-		handovers[cpu].Proved = 0
+		handovers[cpu].ProvenJiffy = 0
 	}
 	return put(d.Handovers, uint32(0), handovers)
 }

@@ -2,18 +2,18 @@
 /* Inbound packets that change a flow table: a flow begins, is established, is refreshed, moves or ends. */
 #pragma once
 
-#include "move.h"
+#include "follow.h"
 #include "mtu.h"
 #include "source_repair.h"
 
 /*
  * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
- * changes nothing for a connection that is established. One that is sent again may take another way; what we answered
+ * changes nothing for a connection that is established. One that is sent again may take another path; what we answered
  * stays known, as the ACK decides.
  */
-static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 {
-	const struct packet *packet = &from->packet;
+	const struct packet *packet = &scratch->packet;
 	struct flow *flow;
 
 	if (!may_start(skb))
@@ -23,11 +23,11 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 	if (find_note(packet->digest) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
-		if (!enter(skb, from, TABLE_HALF_OPEN, 0))
+		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
-	} else if (!set_way(skb, TABLE_HALF_OPEN)) {
+	} else if (!set_path(skb, TABLE_HALF_OPEN)) {
 		return;
 	} else {
 		flow->seen = now();
@@ -37,42 +37,43 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 }
 
 /* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
-static inline bool answers_handshake(const struct packet *packet, const struct flow *handshake)
+static inline bool acknowledges_syn_ack(const struct packet *packet, const struct flow *handshake)
 {
-	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_ANSWERED &&
+	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_REPLIED &&
 	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
 }
 
 /*
- * The ACK that answers our SYN-ACK proves that the peer is where it says it is: its way becomes that of the connection.
+ * The ACK that answers our SYN-ACK proves that the peer is where it says it is: the path of the ACK becomes that of the
+ * connection.
  */
-static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct flow *handshake)
+static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, struct flow *handshake)
 {
-	const struct packet *packet = &from->packet;
-	struct flow *flow = &from->flow;
+	const struct packet *packet = &scratch->packet;
+	struct flow *flow = &scratch->flow;
 	bool is_next;
 
-	if (!answers_handshake(packet, handshake)) {
+	if (!acknowledges_syn_ack(packet, handshake)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
 	}
 	*flow = *handshake;
-	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave its way to another */
+	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU put another entry in the place of this one */
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
 	is_next = is_next_frame(skb, packet, flow);
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
-	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
+	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
 	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
 		count_at_tunnel(skb, packet);
-	else if (!is_next && !find_way_back(skb))
+	else if (!is_next && !find_path_back(skb))
 		return false;
 	else if (!is_next)
-		take_way(from, flow);
+		take_path(scratch, flow);
 	if (!has_socket(skb)) {
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
@@ -89,11 +90,12 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
  * A segment without an entry: the connection is older than replypath here, or its entry was pushed out, perhaps amid the
  * handshake. Its socket knows whether the segment is genuine and who opened it. Where the host did, that is noted; where
  * there is no socket, not even one that listens, a RST will answer, and the tuple is not asked about again for a while.
- * Any other segment changes nothing: a forged one must not keep out the genuine.
+ * Any other segment is only counted. The socket is asked again with the next one: if a forged segment marked the tuple,
+ * the genuine ones would be left out.
  */
-static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
+static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool handshake)
 {
-	const struct packet *packet = &from->packet;
+	const struct packet *packet = &scratch->packet;
 	__u32 in_force = generation();
 
 	if (!may_start(skb)) {
@@ -107,10 +109,10 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 		if (handshake) /* of a container, whose socket is elsewhere */
 			return;
 		count_event(EVENT_IGNORED_NO_SOCKET);
-		admit_stray(skb, from);
+		admit_stray(skb, scratch);
 		return mark(MARK_NO_FLOW, packet->digest, in_force);
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
-		admit_stray(skb, from);
+		admit_stray(skb, scratch);
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENING:
 	case VERDICT_NO_CONNECTION:
@@ -121,7 +123,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 		note_outbound(skb->ifindex);
 		return;
 	case VERDICT_ACCEPTED:
-		if (!enter(skb, from, TABLE_ESTABLISHED, 0))
+		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0))
 			return;
 		count_event(EVENT_READMITTED_ESTABLISHED);
 		relate(packet->digest, TABLE_ESTABLISHED);
@@ -132,28 +134,28 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
  * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of a SYN: it begins no flow,
  * but is answered with a RST. The peer of a connection that goes on sends none.
  */
-static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *scratch)
 {
-	const struct flow *flow = look_up_live(&from->packet, TABLE_ESTABLISHED);
+	const struct flow *flow = look_up_live(&scratch->packet, TABLE_ESTABLISHED);
 	const struct flow *handshake;
 
 	if (flow) {
 		if (!is_closing(flow))
-			count_contested(skb, &from->packet, flow);
+			count_contested(skb, &scratch->packet, flow);
 		return;
 	}
-	handshake = look_up_live(&from->packet, TABLE_HALF_OPEN);
+	handshake = look_up_live(&scratch->packet, TABLE_HALF_OPEN);
 	if (!handshake || handshake->flags & FLOW_STRAY)
-		adopt(skb, from, false);
+		adopt(skb, scratch, false);
 }
 
 /*
  * What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. What
  * passed for reset may go on: that RST was forged.
  */
-static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
-	const struct packet *packet = &from->packet;
+	const struct packet *packet = &scratch->packet;
 	enum verdict verdict;
 
 	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
@@ -163,8 +165,8 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, stru
 		if (verdict > VERDICT_ENDED)
 			flow->flags &= ~FLOW_RESET;
 	}
-	refresh(skb, from, flow);
-	note_received(packet, flow);
+	refresh(skb, scratch, flow);
+	track_received(packet, flow);
 }
 
 /*
@@ -187,29 +189,29 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 
 /*
  * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection. Where that one goes
- * on and this is its way, no handshake is looked for: whether there is one makes no difference to where replies go, and
+ * on and this is its path, no handshake is looked for: whether there is one makes no difference to where replies go, and
  * of many flows each look takes as long as memory takes.
  */
-static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
 {
-	const struct packet *packet = &from->packet;
+	const struct packet *packet = &scratch->packet;
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
 	bool live = flow && !is_idle(flow, TABLE_ESTABLISHED);
 	struct flow *handshake;
 
 	if (live && came_by(flow, skb, packet) && !is_closing(flow))
-		return refresh_tcp(skb, from, flow);
+		return refresh_tcp(skb, scratch, flow);
 	handshake = look_up_live(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
-	if (handshake && establish(skb, from, handshake))
+	if (handshake && establish(skb, scratch, handshake))
 		return;
 	if (!live)
-		adopt(skb, from, handshake);
+		adopt(skb, scratch, handshake);
 	else if (came_by(flow, skb, packet))
-		refresh_tcp(skb, from, flow);
+		refresh_tcp(skb, scratch, flow);
 	else
-		follow_frame(skb, from, flow);
+		follow_frame(skb, scratch, flow);
 }
 
 /* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
@@ -223,9 +225,9 @@ static inline void look_for_socket(struct __sk_buff *skb, const struct packet *p
 	first_question_came(skb, packet, socket);
 }
 
-static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch)
 {
-	const struct packet *packet = &from->packet;
+	const struct packet *packet = &scratch->packet;
 	struct flow *flow = look_up(packet, TABLE_CONNECTIONLESS);
 	enum udp_socket socket;
 	struct note *note;
@@ -234,21 +236,21 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
 		if (came_by(flow, skb, packet)) {
 			flow->rival = 0;
-			refresh(skb, from, flow);
+			refresh(skb, scratch, flow);
 		} else {
-			follow_frame(skb, from, flow);
+			follow_frame(skb, scratch, flow);
 		}
 		if (flow->flags & FLOW_NO_SOCKET)
 			look_for_socket(skb, packet, flow);
 		else if (source_repair(packet) == REPAIR_ON)
-			note_question(skb, false);
+			enter_question(skb, false);
 		return;
 	}
 	/*
-	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. It is
-	 * read before another CPU gives its way to another.
+	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. The
+	 * entry is read before another CPU may put another one in its place.
 	 */
-	peer_began = flow && flow->state & FLOW_ANSWERED;
+	peer_began = flow && flow->state & FLOW_REPLIED;
 	note = packet->echo_request ? NULL : find_note(packet->digest);
 	if (note && is_proof(note)) {
 		if (!was_just_heard(note))
@@ -261,8 +263,8 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
-		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0)) {
+		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
+	else if (enter(skb, scratch, TABLE_CONNECTIONLESS, 0)) {
 		relate(packet->digest, TABLE_CONNECTIONLESS);
 		first_question_came(skb, packet, socket);
 	}
@@ -270,19 +272,19 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 
 __noinline int inbound_change(struct __sk_buff *skb)
 {
-	struct scratch *from = get_scratch();
+	struct scratch *scratch = get_scratch();
 
-	if (!from)
+	if (!scratch)
 		return 0;
-	if (from->packet.protocol != IPPROTO_TCP)
-		inbound_datagram(skb, from);
-	else if (from->packet.tcp_flags & TCP_RST)
-		inbound_reset(skb, &from->packet);
-	else if (!(from->packet.tcp_flags & TCP_SYN))
-		inbound_segment(skb, from);
-	else if (from->packet.tcp_flags & TCP_ACK)
-		inbound_syn_ack(skb, from);
+	if (scratch->packet.protocol != IPPROTO_TCP)
+		inbound_datagram(skb, scratch);
+	else if (scratch->packet.tcp_flags & TCP_RST)
+		inbound_reset(skb, &scratch->packet);
+	else if (!(scratch->packet.tcp_flags & TCP_SYN))
+		inbound_segment(skb, scratch);
+	else if (scratch->packet.tcp_flags & TCP_ACK)
+		inbound_syn_ack(skb, scratch);
 	else
-		inbound_syn(skb, from);
+		inbound_syn(skb, scratch);
 	return 0;
 }

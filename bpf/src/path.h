@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Next hops: chosen when a frame comes in, turned into a MAC when the reply leaves. A flow refers to a gateway, not to
- * a copy of its MAC, so that a gateway with a new MAC takes all its flows along.
+ * The path of a flow: interface, MAC and gateway, as its last good frame shows them. The next hop is chosen when a frame
+ * comes in, and turned into a MAC when the reply leaves. A flow refers to a gateway, not to a copy of its MAC, so that a
+ * gateway with a new MAC takes all its flows along.
  */
 #pragma once
 
@@ -15,6 +16,25 @@ static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
+/* Nobody has confirmed a trial in time, whoever is left to take it back. */
+static inline bool is_trial_over(void)
+{
+	const struct settings *settings = get_settings();
+
+	return settings && unlikely(settings->until) && bpf_ktime_get_ns() >= settings->until;
+}
+
+static inline bool is_enforced(const struct interface *interface)
+{
+	__u32 zero = 0, *mode = bpf_map_lookup_elem(&mode_by_hand, &zero);
+
+	if (is_trial_over())
+		return false;
+	if (mode && *mode != MODE_CONFIGURED)
+		return *mode == MODE_ENFORCE;
+	return interface->mode == MODE_ENFORCE;
+}
+
 static inline const struct net_device *device_of(const __u32 *value)
 {
 	const struct bpf_dtab_netdev *entry;
@@ -24,10 +44,9 @@ static inline const struct net_device *device_of(const __u32 *value)
 }
 
 /*
- * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that the kernel
- * has acted upon. That it does a moment after the carrier has come, and first thing when it does, it writes down the
- * state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and what is sent by it is
- * dropped.
+ * Whether the device behind a value of a devmap can send: it is up, and the kernel has acted upon its carrier. It does so
+ * a moment after the carrier has come, and writes down the state first (net/core/link_watch.c, linkwatch_do_dev()).
+ * Until then the device has no queue, and what is sent by it is dropped.
  */
 static inline bool can_send(const __u32 *value)
 {
@@ -115,15 +134,15 @@ static inline bool is_served(const struct packet *packet, const struct interface
  * the peer only where the frame came through it.
  */
 static inline void choose_next_hop(const struct __sk_buff *skb, const struct packet *packet,
-				   const struct interface *interface, struct way *way)
+				   const struct interface *interface, struct path *path)
 {
 	__u32 count = packet->family == 4 ? interface->gateways4 : interface->gateways6;
 	__u32 gateway = packet->family == 4 ? interface->gateway4 : interface->gateway6;
 	bool only_gateways = interface->next_hop == NEXT_HOP_GATEWAY, served;
 	__u32 sender;
 
-	way->gateway = 0;
-	way->flags = interface->next_hop == NEXT_HOP_LAST ? FLOW_ENFORCE_MAC : 0;
+	path->gateway = 0;
+	path->flags = interface->next_hop == NEXT_HOP_LAST ? FLOW_ENFORCE_MAC : 0;
 	if (interface->next_hop == NEXT_HOP_LAST)
 		return;
 	if (!only_gateways && (!count || on_link_flags_of(packet->tuple.peer, skb->ifindex)))
@@ -134,11 +153,11 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 		if (sender || !only_gateways)
 			gateway = sender;
 	}
-	way->gateway = gateway;
+	path->gateway = gateway;
 	if (gateway || only_gateways)
-		way->flags = FLOW_NEXT_HOP_GATEWAY;
+		path->flags = FLOW_NEXT_HOP_GATEWAY;
 	if (!only_gateways && (!served || (gateway && count > 1)))
-		way->flags |= FLOW_ENFORCE_MAC;
+		path->flags |= FLOW_ENFORCE_MAC;
 }
 
 /* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */
@@ -164,7 +183,7 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
-/* Whether a gateway does not answer, but its entry is held: see unreachable.h. Of nobody's word for a while, it is not. */
+/* Whether the loader holds the neighbour entry of this silent gateway (outage.h). Its word counts until a time. */
 static inline bool is_held_gateway(const struct gateway_mac *gateway)
 {
 	const __u32 *until = bpf_map_lookup_elem(&held_gateways, gateway);
@@ -189,4 +208,103 @@ static inline bool next_hop_mac(const struct flow *flow, const struct packet *pa
 	}
 	*mac = flow->flags & FLOW_ON_LINK ? 0 : read_mac(flow->mac); /* the kernel finds that of a neighbour */
 	return true;
+}
+
+/* An address that a reply can be sent to. */
+static inline bool is_unicast(const __u8 *mac)
+{
+	return !(mac[0] & 1) && *(__u32 *)mac | *(__u16 *)(mac + 4);
+}
+
+/*
+ * Puts the scratch packet's path into the scratch, with the flags of its next hop; false where the interface is not managed
+ * or nothing can be sent back.
+ */
+__noinline int find_path_back(struct __sk_buff *skb)
+{
+	__u32 index = interface_index(skb->ifindex);
+	struct interface *interface = get_interface(index, skb->ifindex);
+	struct path path = { .ifindex = skb->ifindex, .interface = index };
+	struct scratch *scratch = get_scratch();
+
+	if (!scratch)
+		return false;
+	if (!interface || !index) {
+		count_event(EVENT_IGNORED_INTERFACE);
+		return false;
+	}
+	if (!(interface->flags & INTERFACE_NO_HEADER) && !is_unicast(scratch->packet.mac)) {
+		count_event(EVENT_IGNORED_MAC);
+		return false;
+	}
+	copy_mac(path.mac, scratch->packet.mac);
+	choose_next_hop(skb, &scratch->packet, interface, &path);
+	scratch->path = path;
+	return true;
+}
+
+/* That the packet has lost its place in a table. */
+static inline enum event insert_failed(const struct packet *packet)
+{
+	if (packet->protocol != IPPROTO_TCP)
+		return EVENT_INSERT_FAILED_CONNECTIONLESS;
+	return is_syn(packet) ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_INSERT_FAILED_ESTABLISHED;
+}
+
+/* Gives an entry the scratch's path, by which nothing has left yet. It keeps the flags that are not of a next hop. */
+static inline void take_path(struct scratch *scratch, struct flow *flow)
+{
+	scratch->path.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
+	store_path(flow, &scratch->path);
+	flow->left = 0;
+}
+
+/* Writes the path that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */
+static inline bool put_path(struct scratch *scratch, int place)
+{
+	__u32 index = (__u32)place / WAYS;
+	struct flow *flow = flow_at(place);
+	struct bpf_spin_lock *lock = get_lock(index);
+	bool done = false;
+
+	if (!flow || !lock)
+		return false;
+	bpf_spin_lock(lock);
+	if (tuple_equal(&flow->tuple, &scratch->packet.tuple)) {
+		take_path(scratch, flow);
+		done = true;
+	}
+	bpf_spin_unlock(lock);
+	return done;
+}
+
+/* Writes the scratch packet's path into its entry in this table; false where no reply can go back by it. */
+__noinline int set_path(struct __sk_buff *skb, __u32 table)
+{
+	struct scratch *scratch = get_scratch();
+
+	if (!scratch || table > TABLE_CONNECTIONLESS || !find_path_back(skb))
+		return false;
+	if (put_path(scratch, place_of(table, scratch->packet.digest)))
+		return true;
+	count_event(insert_failed(&scratch->packet));
+	return false;
+}
+
+static inline enum table lasting_table(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
+}
+
+static inline void set_active(struct flow *flow)
+{
+	if (!(flow->flags & FLOW_ACTIVE))
+		flow->flags |= FLOW_ACTIVE;
+}
+
+/* Whether the frame changes nothing of the flow's path: the frame came by it, as others did this second. */
+static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
+				 const struct flow *flow)
+{
+	return came_by(flow, skb, packet) && !is_due(flow);
 }

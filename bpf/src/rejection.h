@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Answers to the sender of a packet, which the programs make out of it: ICMP errors and RSTs. */
+/* Rejections, which the programs make out of a packet and send back to its sender: ICMP errors and RSTs. */
 #pragma once
 
 #include "parse.h"
@@ -8,7 +8,7 @@
 #define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
 
 /* The sum of 16-bit words, folded (RFC 1071). */
-static inline __be16 fold(__u64 sum)
+static inline __be16 fold_checksum(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -17,7 +17,7 @@ static inline __be16 fold(__u64 sum)
 	return ~sum;
 }
 
-static inline __u64 sum(void *bytes, __u32 size, __u64 seed)
+static inline __u64 checksum_of(void *bytes, __u32 size, __u64 seed)
 {
 	return bpf_csum_diff(NULL, 0, bytes, size, seed);
 }
@@ -27,21 +27,21 @@ static inline __u32 ip_size(bool v4)
 	return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-static inline __u8 *beginning(struct answer *answer, bool v4)
+static inline __u8 *beginning(struct rejection *rejection, bool v4)
 {
-	return answer->ip + sizeof(answer->ip) - ip_size(v4);
+	return rejection->ip + sizeof(rejection->ip) - ip_size(v4);
 }
 
 /*
- * Writes the IP header of an answer to the packet whose header is quoted. `source`: NULL for the address that the
+ * Writes the IP header of a rejection of the packet whose header is quoted. `source`: NULL for the address that the
  * packet goes to. `length`: bytes after the header.
  */
-static inline void write_ip(struct answer *answer, bool v4, const void *source, __u8 protocol, __u32 length,
+static inline void write_ip(struct rejection *rejection, bool v4, const void *source, __u8 protocol, __u32 length,
 			    __u8 hops)
 {
 	if (v4) {
-		const struct iphdr *quoted = (const struct iphdr *)answer->quote;
-		struct iphdr *ip = (struct iphdr *)beginning(answer, true);
+		const struct iphdr *quoted = (const struct iphdr *)rejection->quote;
+		struct iphdr *ip = (struct iphdr *)beginning(rejection, true);
 
 		*(__u8 *)ip = 0x45; /* see ip_version() */
 		ip->tos = CONTROL_TRAFFIC;
@@ -53,10 +53,10 @@ static inline void write_ip(struct answer *answer, bool v4, const void *source, 
 		ip->check = 0;
 		ip->saddr = source ? *(const __be32 *)source : quoted->daddr;
 		ip->daddr = quoted->saddr;
-		ip->check = fold(sum(ip, sizeof(*ip), 0));
+		ip->check = fold_checksum(checksum_of(ip, sizeof(*ip), 0));
 	} else {
-		const struct ipv6hdr *quoted = (const struct ipv6hdr *)answer->quote;
-		struct ipv6hdr *ip = (struct ipv6hdr *)answer->ip;
+		const struct ipv6hdr *quoted = (const struct ipv6hdr *)rejection->quote;
+		struct ipv6hdr *ip = (struct ipv6hdr *)rejection->ip;
 
 		*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
 		ip->payload_len = bpf_htons(length);
@@ -68,23 +68,24 @@ static inline void write_ip(struct answer *answer, bool v4, const void *source, 
 }
 
 /* The sum of the pseudo header (RFC 9293, 3.1; RFC 8200, 8.1): the addresses, which end the IP header, and these two. */
-static inline __u64 pseudo_header(struct answer *answer, bool v4, __u8 protocol, __u32 length)
+static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 protocol, __u32 length)
 {
 	__u32 addresses = v4 ? 2 * sizeof(__be32) : 2 * sizeof(struct in6_addr);
 
-	return sum(answer->ip + sizeof(answer->ip) - addresses, addresses, bpf_htonl(length + protocol));
+	return checksum_of(rejection->ip + sizeof(rejection->ip) - addresses, addresses, bpf_htonl(length + protocol));
 }
 
 /* Writes an ICMP error about the packet that is quoted, so many bytes of it; but not its field `mtu`. */
-static inline void write_error(struct answer *answer, bool v4, const void *source, __u8 type, __u8 code,
+static inline void write_error(struct rejection *rejection, bool v4, const void *source, __u8 type, __u8 code,
 			       __u32 quoted, __u8 hops)
 {
 	__u8 protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	__u32 length = ERROR_HEADER + quoted;
 
-	write_ip(answer, v4, source, protocol, length, hops);
-	answer->type = type;
-	answer->code = code;
-	answer->checksum = 0;
-	answer->checksum = fold(sum(&answer->type, length, v4 ? 0 : pseudo_header(answer, v4, protocol, length)));
+	write_ip(rejection, v4, source, protocol, length, hops);
+	rejection->type = type;
+	rejection->code = code;
+	rejection->checksum = 0;
+	rejection->checksum = fold_checksum(checksum_of(&rejection->type, length,
+							v4 ? 0 : pseudo_header(rejection, v4, protocol, length)));
 }

@@ -12,7 +12,7 @@ static inline bool is_pinned(void)
 	return settings && settings->follow == FOLLOW_PINNED;
 }
 
-/* Whether nothing can leave by the flow's way: its device or link is down, or its gateway is silent. */
+/* Whether nothing can leave by the flow's path: its device or link is down, or its gateway is silent. */
 static inline bool is_cut_off(const struct flow *flow, __u8 family)
 {
 	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family };
@@ -28,32 +28,32 @@ static inline bool is_cut_off(const struct flow *flow, __u8 family)
 	return is_held_gateway(&gateway);
 }
 
-/* The peer has moved if it comes by one other way alone, so often and for so long. */
+/* The peer has moved if it comes by one other path alone, so often and for so long. */
 enum rivalry {
 	RIVAL_FRAMES = 3,
 	RIVAL_SECONDS = 10,
 };
 
-/* The way that a frame came, as a number that is not 0. */
-static inline __u32 number_of_way(const struct __sk_buff *skb, const struct packet *packet)
+/* The path by which a frame came, as a number that is not 0. */
+static inline __u32 path_number(const struct __sk_buff *skb, const struct packet *packet)
 {
-	__u64 way = 0;
+	__u64 path = 0;
 
-	copy_mac(&way, packet->mac);
-	((__u16 *)&way)[3] = skb->ifindex;
-	return finish_digest(way) >> 32 | 1;
+	copy_mac(&path, packet->mac);
+	((__u16 *)&path)[3] = skb->ifindex;
+	return finish_digest(path) >> 32 | 1;
 }
 
 /*
- * Whether the peer, which has no connection, has moved to the way by which the frame came. The frame proves nothing: the
+ * Whether the peer, which has no connection, has moved to the path by which the frame came. The frame proves nothing: the
  * kernel may drop it, and anybody can send one in the peer's name. A gateway of the flow's own interface is believed
  * after a second of silence: whatever it brings, it takes answers as well.
  */
 static inline bool peer_has_moved(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	__u32 rival = number_of_way(skb, packet);
+	__u32 rival = path_number(skb, packet);
 
-	if (flow->flags & FLOW_ACTIVE) { /* the peer came by the flow's way since */
+	if (flow->flags & FLOW_ACTIVE) { /* the peer came by the flow's path since */
 		flow->flags &= ~FLOW_ACTIVE;
 		flow->seen += flow->seen == flow->created; /* see is_conversation() */
 		flow->rival = 0;
@@ -79,7 +79,7 @@ static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct pa
 	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
 
 	return interface && interface->flags & INTERFACE_STRICT && packet->family == 4 && flow->ifindex != skb->ifindex &&
-	       (flow->state & (FLOW_ANSWERED | FLOW_ASYMMETRIC)) == FLOW_ANSWERED;
+	       (flow->state & (FLOW_REPLIED | FLOW_ASYMMETRIC)) == FLOW_REPLIED;
 }
 
 static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
@@ -113,7 +113,7 @@ static inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct fl
 	return present && present->lower == skb->ifindex;
 }
 
-/* That a segment which never moves its flow came another way than that. */
+/* Counts that a segment which never moves its flow came by another path than the flow's. */
 static inline void count_contested(const struct __sk_buff *skb, const struct packet *packet,
 				   const struct flow *flow)
 {
@@ -121,21 +121,21 @@ static inline void count_contested(const struct __sk_buff *skb, const struct pac
 		count_event(EVENT_REFUSED_CONTESTED);
 }
 
-/* The frame came another way than the flow's: the flow follows or the frame is only counted. */
-static __noinline void follow_frame(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+/* The frame came by another path than the flow's: the flow follows or the frame is only counted. */
+static __noinline void follow_frame(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
-	const struct packet *packet = &from->packet;
+	const struct packet *packet = &scratch->packet;
 
 	if (is_on_its_way_up(skb, flow))
 		return;
 	if (came_by_tunnel(skb, packet))
 		return count_at_tunnel(skb, packet);
-	if (!may_move(skb, packet, flow) || !set_way(skb, lasting_table(packet)))
+	if (!may_move(skb, packet, flow) || !set_path(skb, lasting_table(packet)))
 		return;
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
 	if (packet->protocol == IPPROTO_TCP)
-		note_received(packet, flow);
+		track_received(packet, flow);
 	else
 		flow->rival = 0;
 	flow->state &= ~(FLOW_ASYMMETRIC | FLOW_CORRECTED);

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What leaves while a next hop is missing: nobody knows its MAC, it is silent, or no route leads out.
+ *
+ * The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one the loader enters a MAC
+ * that nobody has, so that replies are built and come by here:
+ *
+ * - for a gateway that has never answered (loader/gateways/hold.go);
+ * - for the next hop that stands for all peers of an interface of which no gateway is known
+ *   (loader/fallback/boundroutes.go).
+ *
+ * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it
+ * to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ *
+ * The fallback route is there so that the kernel goes on building replies. What the host starts meanwhile would get
+ * ENETUNREACH at once without it, and must not hang because of it. So the sender is answered in the name of the
+ * destination, by way of the ingress of the device:
+ *
+ * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock of its socket, and fails it only with
+ *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
+ *   lock.
+ * - an echo request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
+ *   (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead, ping
+ *   would go on to wait for an answer.
+ * - other segments not at all: their connections wait for the route to come back, as they do without any route.
+ *
+ * Where data are written, the packet is one that would be dropped otherwise.
+ */
+#pragma once
+
+#include "mtu.h"
+
+/* 02:72:65:70:6c:79 and :7a, "reply" and the next: locally administered, unicast, and the same on every host. */
+#define NOBODY bpf_htonl(0x02726570)
+#define SILENT_GATEWAY bpf_htons(0x6c79)
+#define ANY_PEER bpf_htons(0x6c7a)
+
+static inline bool is_nobody(const __u8 *mac)
+{
+	__be16 rest = *(const __be16 *)(mac + 4);
+
+	return *(const __be32 *)mac == NOBODY && (rest == SILENT_GATEWAY || rest == ANY_PEER);
+}
+
+/*
+ * What no flow covers is sent as by an interface without any route: the kernel takes the destination for a neighbour
+ * and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
+ */
+static __noinline int send_to_neighbour(struct __sk_buff *skb)
+{
+	struct bpf_redir_neigh to = { .nh_family = FAMILY_IPV4 };
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &to.ipv4_nh, sizeof(to.ipv4_nh)))
+		return TC_ACT_SHOT;
+	return bpf_redirect_neigh(skb->ifindex, &to, sizeof(to), 0);
+}
+
+/* A question of neighbour discovery as the kernel asks it (RFC 4861, 4.3), without extension headers. */
+struct solicitation {
+	struct ipv6hdr ip;
+	__u8 type;
+	__u8 code;
+	__sum16 check;
+};
+
+#define NEIGHBOUR_SOLICITATION 135
+#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, check))
+#define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
+
+/* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
+static inline int solicit_group(struct __sk_buff *skb)
+{
+	struct in6_addr group = { .in6_u.u6_addr8 = { 0xff, 0x02, [11] = 1, 0xff } };
+	__u8 mac[ETH_ALEN] = { 0x33, 0x33, 0xff };
+	struct solicitation question;
+	__s64 difference;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
+	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.type != NEIGHBOUR_SOLICITATION)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
+	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
+	difference = bpf_csum_diff((__be32 *)&question.ip.daddr, sizeof(group), (__be32 *)&group, sizeof(group), 0);
+	if (difference < 0 || bpf_l4_csum_replace(skb, CHECK_OFFSET, 0, difference, BPF_F_PSEUDO_HDR) ||
+	    bpf_skb_store_bytes(skb, DESTINATION_OFFSET, &group, sizeof(group), 0) ||
+	    bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
+		return TC_ACT_SHOT;
+	return PASS;
+}
+
+/*
+ * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
+ * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
+ * TC_ACT_SHOT for everything else.
+ */
+static __noinline int ask_everybody(struct __sk_buff *skb)
+{
+	__u8 broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return solicit_group(skb);
+	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
+		return TC_ACT_SHOT;
+	return PASS;
+}
+
+/* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
+static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
+{
+	bool any_peer = *(const __be16 *)(packet->mac + 4) == ANY_PEER;
+
+	if (any_peer && skb->protocol == bpf_htons(ETH_P_IP))
+		return send_to_neighbour(skb);
+	if (!any_peer && ask_everybody(skb) == PASS)
+		return PASS;
+	if (have_tail_calls)
+		bpf_tail_call(skb, &tails, TAIL_NOBODY);
+	return TC_ACT_SHOT;
+}
+
+#define NETWORK_UNKNOWN 6     /* RFC 1122, 3.2.2.1 */
+#define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
+#define LOCAL_HOPS 255        /* of what never leaves the host; RFC 5082 takes no less */
+#define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
+
+/* Puts the rejection behind the Ethernet header, which leads to the device itself from now on. */
+static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 length)
+{
+	__u8 mac[ETH_ALEN];
+
+	length += ip_size(v4);
+	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), mac, sizeof(mac)) ||
+	    !unshare(skb) || bpf_skb_change_tail(skb, ETH_HLEN + length, 0))
+		return false;
+	/* The packet is linear and not shared now: what is written to it is written. */
+	bpf_skb_store_bytes(skb, ETH_HLEN, beginning(rejection, v4), length, 0);
+	bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac), 0);
+	return true;
+}
+
+#define UNREADABLE (-1)
+
+/* Quotes a plain IP header between ordinary addresses. Returns what protocol it carries, else UNREADABLE. */
+static inline int quote_header(struct __sk_buff *skb, struct rejection *rejection, bool v4)
+{
+	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)rejection->quote;
+	const struct iphdr *ip4 = (const struct iphdr *)rejection->quote;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, ip_size(v4)))
+		return UNREADABLE;
+	if (v4)
+		return rejection->quote[0] == 0x45 && !(ip4->frag_off & bpf_htons(FRAGMENT_OFFSET)) &&
+		       v4_is_ordinary(ip4->saddr) && v4_is_ordinary(ip4->daddr) ? ip4->protocol : UNREADABLE;
+	return ip_version(ip6) == 6 && !is_extension_header(ip6->nexthdr) &&
+	       v6_is_ordinary(ip6->saddr.in6_u.u6_addr32) &&
+	       v6_is_ordinary(ip6->daddr.in6_u.u6_addr32) ? ip6->nexthdr : UNREADABLE;
+}
+
+/* Turns a SYN into the RST that answers it; false where it is none and stays what it is. */
+static inline bool become_reset_of(struct __sk_buff *skb, bool v4)
+{
+	struct scratch *scratch = get_scratch();
+	struct rejection *rejection;
+	__be32 *tcp;
+
+	if (!scratch)
+		return false;
+	rejection = &scratch->rejection;
+	if (quote_header(skb, rejection, v4) != IPPROTO_TCP)
+		return false;
+	write_ip(rejection, v4, NULL, IPPROTO_TCP, TCP_HEADER, LOCAL_HOPS);
+	tcp = (__be32 *)&rejection->type;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip_size(v4), tcp, TCP_HEADER) ||
+	    (((__u8 *)tcp)[13] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+		return false;
+	tcp[0] = tcp[0] << 16 | tcp[0] >> 16; /* the ports */
+	tcp[2] = bpf_htonl(bpf_ntohl(tcp[1]) + 1);
+	tcp[1] = 0;
+	tcp[3] = bpf_htonl((TCP_HEADER / 4) << 28 | (TCP_RST | TCP_ACK) << 16);
+	tcp[4] = 0;
+	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
+		fold_checksum(checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER)));
+	return become(skb, rejection, v4, TCP_HEADER);
+}
+
+__noinline int become_reset(struct __sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return become_reset_of(skb, true);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_reset_of(skb, false);
+}
+
+/* Turns what is not TCP into the ICMP error about it. There is none about ICMP other than a question. */
+static inline bool become_unreachable_of(struct __sk_buff *skb, bool v4)
+{
+	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
+	struct scratch *scratch = get_scratch();
+	struct rejection *rejection;
+	int protocol;
+
+	if (!scratch)
+		return false;
+	rejection = &scratch->rejection;
+	protocol = quote_header(skb, rejection, v4);
+	if (protocol == UNREADABLE || protocol == IPPROTO_TCP ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
+		return false;
+	if (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+	    rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6))
+		return false;
+	rejection->mtu = 0;
+	write_error(rejection, v4, NULL, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6,
+		    quoted, LOCAL_HOPS);
+	return become(skb, rejection, v4, ERROR_HEADER + quoted);
+}
+
+__noinline int become_unreachable(struct __sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return become_unreachable_of(skb, true);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_unreachable_of(skb, false);
+}
+
+/* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */
+SEC("tc")
+int replypath_fallback(struct __sk_buff *skb)
+{
+	count_untraced(skb->protocol == bpf_htons(ETH_P_IP) ? EVENT_FALLBACK_DROPPED_V4
+							     : EVENT_FALLBACK_DROPPED_V6);
+	if (become_reset(skb) || become_unreachable(skb))
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+	return TC_ACT_SHOT;
+}
+
+/* Whether the frame goes to a gateway whose entry is held. */
+static inline bool is_held(const struct __sk_buff *skb)
+{
+	struct gateway_mac key = {
+		.ifindex = skb->ifindex,
+		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
+	};
+
+	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
+	       is_held_gateway(&key);
+}
+
+/*
+ * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
+ * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
+ */
+SEC("tc")
+int replypath_held(struct __sk_buff *skb)
+{
+	if (is_held(skb) && become_reset(skb))
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+	return PASS;
+}

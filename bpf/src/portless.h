@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What leaves without ports of its own: later fragments, of a packet whose first fragment has left before, and ICMP
+ * errors, which go back by the path of the packet that they quote (RFC 792; RFC 4443, 3).
+ */
+#pragma once
+
+#include "table.h"
+
+/* Stands for the packet: a digest of addresses, identification and, by IPv4, protocol (RFC 791, 3.2; RFC 8200, 4.5). */
+static inline __u64 fragment_key(struct packet *packet)
+{
+	__u32 protocol = packet->family == 4 ? packet->protocol : IPPROTO_FRAGMENT;
+	__u64 *ports = (__u64 *)&packet->tuple + 4, kept = *ports, key;
+
+	*ports = join_words(packet->identification, bpf_htonl(protocol << 24));
+	key = digest(&packet->tuple, packet->family);
+	*ports = kept;
+	return key;
+}
+
+/* Remembers what was decided about the first fragment of the packet with this key. Returns 0. */
+__noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome, __u32 protocol)
+{
+	struct fragment fragment = {
+		.digest = digest, .seen = now(), .table = table, .outcome = outcome, .protocol = protocol,
+	};
+
+	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
+	return 0;
+}
+
+/* Copies what is known of the packet with this key into the scratch; false for nothing. */
+__noinline int look_up_fragment(__u64 key)
+{
+	const struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
+	struct scratch *scratch = get_scratch();
+
+	if (!first || !scratch || age(first->seen) > seconds(IDLE_FRAGMENT))
+		return false;
+	scratch->fragment = *first;
+	return true;
+}
+
+static inline void settle_fragments(struct packet *packet, enum table table, enum outcome outcome)
+{
+	enter_fragment(fragment_key(packet), packet->digest, table, outcome, packet->protocol);
+}
+
+/* The flow of a later fragment, NULL where the first one was of none, left as it was, or is not known. */
+static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
+{
+	const struct scratch *scratch = get_scratch();
+	const struct fragment *first;
+	struct flow *flow;
+
+	if (!scratch || !look_up_fragment(fragment_key(packet)))
+		return NULL;
+	first = &scratch->fragment;
+	if (first->table >= TABLE_ORIGINATED)
+		return NULL;
+	*table = first->table;
+	flow = find_digest(first->digest, first->table);
+	if (!flow || !has_ends_of(flow, &packet->tuple))
+		return NULL;
+	packet->digest = first->digest;
+	packet->protocol = flow->tuple.protocol; /* IPv6 tells it in the first one only */
+	if (first->outcome != OUTCOME_CORRECTED)
+		packet->settled = first->outcome;
+	return flow;
+}
+
+/* Fills in the addresses of the quoted packet, and where its transport header is. */
+static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 4 ||
+	    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
+		return false;
+	quote->protocol = ip.protocol;
+	quote->offset += (*(const __u8 *)&ip & 0xf) * 4;
+	address_from_v4(quote->tuple.peer, ip.saddr);
+	address_from_v4(quote->tuple.self, ip.daddr);
+	return true;
+}
+
+static inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
+{
+	enum parsed result = PARSED;
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 6)
+		return false;
+	quote->protocol = ip.nexthdr;
+	quote->offset += sizeof(ip);
+	address_from_v6(quote->tuple.peer, &ip.saddr);
+	address_from_v6(quote->tuple.self, &ip.daddr);
+	if (is_extension_header(ip.nexthdr))
+		result = follow_extension_headers(skb, quote, skb->len);
+	return result == PARSED;
+}
+
+/* Ports or echo identifier, in the eight bytes that every error quotes. Padding may follow the error's end. */
+static inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote, __u32 end)
+{
+	__u32 word[2];
+
+	switch (quote->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (quote->offset + sizeof(word) > end ||
+		    bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
+			return false;
+		if (quote->protocol != IPPROTO_ICMP && quote->protocol != IPPROTO_ICMPV6)
+			set_ports(quote, INBOUND, word[0]);
+		else if (is_request(*(__u8 *)word, quote->family) && !((__u8 *)word)[1]) /* the code */
+			set_echo(quote, *(__be16 *)&word[1]);
+		else
+			return false;
+		return true;
+	default:
+		set_ports(quote, INBOUND, 0);
+		return true;
+	}
+}
+
+/* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet. */
+__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 family)
+{
+	struct scratch *scratch = get_scratch();
+	struct packet *quote;
+
+	if (!scratch)
+		return false;
+	quote = &scratch->packet;
+	quote->family = family;
+	quote->offset = offset;
+	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) ||
+	    !quoted_ports(skb, quote, end))
+		return false;
+	quote->digest = digest(&quote->tuple, family);
+	return true;
+}
+
+/* The flow that an error of ours is about, if the error goes to its peer. */
+static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
+{
+	const struct scratch *scratch = get_scratch();
+	struct flow *flow;
+
+	if (!scratch || !read_quote(skb, packet->offset + sizeof(struct echo),
+				 packet->offset + packet->length, packet->family))
+		return NULL;
+	*table = TABLE_CONNECTIONLESS;
+	if (scratch->packet.protocol == IPPROTO_TCP)
+		flow = find_tcp(&scratch->packet, table, false);
+	else
+		flow = find_live(&scratch->packet, TABLE_CONNECTIONLESS);
+	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
+		return NULL;
+	packet->digest = scratch->packet.digest;
+	return flow;
+}
