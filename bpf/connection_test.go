@@ -254,8 +254,8 @@ func setTCP(t *testing.T, name string, value int) {
 	})
 }
 
-// asksListener has a SYN come in by the wire, and returns the ACK that ends the handshake.
-func (b *bed) asksListener(n network, m tcp) tcp {
+// asksListener has a SYN come in by the wire, and returns the ACK that ends the handshake, and what has it come in.
+func (b *bed) asksListener(n network, m tcp) (ack tcp, send func()) {
 	b.t.Helper()
 	wire := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, func(fd int) error {
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(b.replication.OtherEnd)})
@@ -266,7 +266,8 @@ func (b *bed) asksListener(n network, m tcp) tcp {
 		b.must(err)
 		packet := gopacket.NewPacket(buffer[:length], layers.LayerTypeEthernet, gopacket.Default)
 		if answer, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP); ok && answer.SYN && answer.ACK && answer.DstPort == peerPort {
-			return tcp{flags: "A", seq: answer.Ack, ack: answer.Seq + 1}
+			ack = tcp{flags: "A", seq: answer.Ack, ack: answer.Seq + 1}
+			return ack, func() { b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, ack))) }
 		}
 	}
 }
@@ -283,7 +284,8 @@ func TestLastACK(t *testing.T) {
 			setTCP(t, "tcp_syncookies", cookies)
 			listener := listenTCP(t, n.here())
 			defer closeSocket(t, listener)
-			ack, off := b.asksListener(n, syn), uint32(1)
+			ack, send := b.asksListener(n, syn)
+			off := uint32(1)
 			if cookies == 2 {
 				off = 4 // so many cookies are good, one for each size of segments (msstab in net/ipv4/syncookies.c)
 			}
@@ -301,6 +303,13 @@ func TestLastACK(t *testing.T) {
 				b.put()
 			}
 			b.arrives(n, ack, b.adopts(n, b.replication))
+			if cookies == 1 { // a request would stay a second longer than its listener
+				send()
+				b.must(setTimeout(listener))
+				accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+				b.must(err)
+				abort(t, accepted)
+			}
 		})
 	}
 }
