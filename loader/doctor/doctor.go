@@ -14,6 +14,7 @@ import (
 
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
+	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/status"
 )
@@ -56,12 +57,12 @@ func Status(pinDir string) (*status.Status, error) {
 	}
 	s := host.Status
 	if s == nil {
-		if s, err = status.Read(pinDir); err != nil {
-			return s, err
-		}
+		s, err = status.Read(pinDir)
 	}
-	s.Health = finding.HealthOf(Judge(host))
-	return s, nil
+	if s != nil {
+		s.Health = finding.HealthOf(Judge(host))
+	}
+	return s, err
 }
 
 // Judge runs all checks on a snapshot, as Examine does.
@@ -73,6 +74,9 @@ func Judge(h *snapshot.Host) []Finding {
 			f := &found[i]
 			f.Check, f.Anchor = c.name, "troubleshooting.md#"+anchor(c.name)
 			f.Subject = cmp.Or(f.Subject, finding.OrEmpty(f.Interface))
+			if h.Elsewhere != nil && remedy.Begins(f.Fix) {
+				f.Fix, f.Inspect = nil, new(remedy.AskElsewhere(h.Elsewhere))
+			}
 		}
 		all = append(all, found...)
 	}

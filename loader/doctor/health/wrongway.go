@@ -23,7 +23,7 @@ func OwnAddresses(h *snapshot.Host) []finding.Finding {
 		}
 		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
 		switch {
-		case h.Attached || w.By == "":
+		case h.Attached || h.Elsewhere != nil || w.By == "":
 			return finding.None
 		case w.By == w.On:
 			return finding.Fine(w.On, text)

@@ -36,7 +36,7 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	best := h.BestDefault(family)
 	switch {
 	case best == nil && h.Config.FallbackRoute && h.HasOwnDevice():
-		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
+		return finding.Seen(finding.Warning, "", name+" has no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
 			listDefaults(family))
 	case best == nil:
 		severity := finding.Error
@@ -67,7 +67,7 @@ func withoutDefault(s *snapshot.State, family int) finding.Remedy {
 
 // noDefault says that there is none, or none that everybody uses.
 func noDefault(t *snapshot.Routing, name string, family int) string {
-	text := name + ": no default route: no reply to peers beyond the networks of this host is built"
+	text := name + " has no default route: no reply to peers beyond the networks of this host is built"
 	for _, r := range t.Routes {
 		if r.Family == family && r.IsDefault() && r.IsUnicast() {
 			return fmt.Sprintf("%s, except by the rules that lead to table %s", text, dump.TableName(r.Table))
@@ -111,7 +111,7 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 		if !r.IsUnicast() || !r.Gateway.IsValid() || !h.IsOwn(r.Gateway) {
 			return finding.None
 		}
-		f := seenRoute(&h.Links, r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
+		f := seenRoute(&h.Links, r, finding.Error, h.DeviceName(r.Device), " has a gateway that is this host itself")
 		if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
 			f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
 		}
