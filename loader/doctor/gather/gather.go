@@ -6,6 +6,7 @@ package gather
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -118,7 +119,12 @@ func (g *gatherer) pinned() error {
 	if err != nil {
 		return err
 	}
-	g.journal, g.host.Attached = journal, true
+	g.journal, g.host.Attached, g.host.LedBy = journal, true, map[int]string{}
+	for _, r := range journal.Gateways {
+		if a, err := netip.ParseAddr(r.Address); r.Default && err == nil {
+			g.host.LedBy[snapshot.FamilyOf(netip.PrefixFrom(a, 0))] = r.Address + " of " + r.Name
+		}
+	}
 	g.host.Daemon, err = daemonOf(g.PinDir)
 	return err
 }

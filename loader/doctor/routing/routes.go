@@ -36,8 +36,11 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	best := h.BestDefault(family)
 	switch {
 	case best == nil && h.Config.FallbackRoute && h.HasOwnDevice():
-		return finding.Seen(finding.Warning, "", name+" has no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
-			listDefaults(family))
+		severity, text := finding.Warning, name+" has no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails"
+		if by := h.LedBy[family]; by != "" {
+			severity, text = finding.Error, text+", as the one by "+by+" is gone"
+		}
+		return finding.Seen(severity, "", text, listDefaults(family))
 	case best == nil:
 		severity := finding.Error
 		if isPrivate(&h.Links, family) {

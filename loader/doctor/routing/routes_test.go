@@ -63,6 +63,13 @@ func TestDefaultRoutes(t *testing.T) {
 		}, []string{
 			"warning: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
 		}},
+		{"our own device only, since the default route is gone", func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
+			h.Routes, h.LedBy = h.Routes[1:], map[int]string{unix.AF_INET: "10.3.0.1 of eth0"}
+		}, []string{
+			"error: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails, as the one by 10.3.0.1 of eth0 is gone" +
+				" ?? ip route show table all default", ipv6,
+		}},
 		{"vrfs only", func(h *snapshot.Host) {
 			h.Interfaces[0].VRF, h.Interfaces[1].VRF = 9, 9
 			h.Routes = nil
