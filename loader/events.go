@@ -71,15 +71,17 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 	return false
 }
 
-// readDoubtful reads the routes of which some may have gone, and looks at the host.
+// readDoubtful reads the routes of which some may have gone, and looks at the host where that matters.
 func (r *runner) readDoubtful() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.table.MayBeWrong() {
-		r.table.MustRead()
-		r.look()
+		changed, err := r.table.Read()
+		if changed || err != nil { // which the reconciliation meets as well
+			r.look()
+		}
 	}
-	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest(), r.longRest()))
+	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest()))
 }
 
 // neighbour tells whether an entry is that of a gateway.

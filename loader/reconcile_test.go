@@ -69,7 +69,7 @@ func TestEventsOfBystanders(t *testing.T) {
 		"events are lost":            {event: nexthop.Event{Kind: nexthop.KindLost}, now: true},
 		"a rule that may be for all": {event: nexthop.Event{Kind: nexthop.KindRule}, now: true},
 	} {
-		r.locked(r.table.Read)
+		r.locked(func() error { _, err := r.table.Read(); return err })
 		other := observing(r)
 		b.inside(func() error { other.event(test.event, true); return nil })
 		if now, later := other.changes.isNoted(), other.bystanders.isNoted(); now != test.now || later != test.later {

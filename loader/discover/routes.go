@@ -65,6 +65,9 @@ func (r *Routes) Name(device int) (any, byDefault bool) {
 	return byDefault || r.routed.Has(func(one routed) bool { return one.device == device }), byDefault
 }
 
+// Equal tells whether two know the same.
+func (r *Routes) Equal(other *Routes) bool { return r.routed.Equal(other.routed) }
+
 // NewWay tells whether a route has led out of an interface since it was asked last that none led out of before.
 func (r *Routes) NewWay() bool {
 	isNew := r.newWay

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -34,8 +35,9 @@ type chooser struct {
 
 // narrowRules are the rules that tell packets apart by more than their addresses.
 type narrowRules struct {
-	exist bool
-	marks []uint32 // that they ask for
+	exist       bool
+	unreachable bool     // one says that there is no route
+	marks       []uint32 // that they ask for
 }
 
 // question is what the kernel is asked for a route by. What stands below the VRF is only told where rules ask for it.
@@ -138,6 +140,7 @@ func (c *chooser) note(r *dump.Rule) {
 	if isMarked || r.IPProto != 0 || r.Sport != nil || r.Dport != nil || r.UIDRange != nil || r.OifName != "" {
 		narrow.exist = true
 	}
+	narrow.unreachable = narrow.unreachable || r.Action == nl.FR_ACT_UNREACHABLE
 	if isMarked && !slices.Contains(narrow.marks, r.Mark) {
 		narrow.marks = append(narrow.marks, r.Mark)
 	}
@@ -207,7 +210,7 @@ func (c *chooser) chosen(p kernelroute.Packet) *string {
 	switch {
 	case err != nil:
 		return nil
-	case errors.Is(r.Err, unix.ENETUNREACH) && (p.Device != 0 || c.host.IndexOf(discover.OwnDevice) == 0): // else its route would do
+	case errors.Is(r.Err, unix.ENETUNREACH) && !c.narrow(family(p.Peer.Addr())).unreachable:
 		return new(NoInterface)
 	case r.Err != nil:
 		return new(Refused)

@@ -3,6 +3,7 @@
 package nexthop
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -31,6 +32,7 @@ type networks map[int]*ofFamily
 type ofFamily struct {
 	devices map[netip.Prefix][]int // indices of the interfaces by which a network is reached; nil where there are too many
 	many    bool
+	covered map[int]bool // interfaces, managed or not; nil until somebody asks
 }
 
 // Begin forgets the networks of a family.
@@ -58,7 +60,7 @@ func (f *ofFamily) add(network netip.Prefix, device int) {
 	if f.many || slices.Contains(f.devices[network], device) {
 		return
 	}
-	f.devices[network] = append(f.devices[network], device)
+	f.devices[network], f.covered = append(f.devices[network], device), nil
 	if len(f.devices) > mostNetworks {
 		*f = ofFamily{many: true}
 	}
@@ -67,6 +69,13 @@ func (f *ofFamily) add(network netip.Prefix, device int) {
 // mayDiffer tells whether other interfaces may be covered once a route has come or gone, or has taken another's place.
 func (n networks) mayDiffer(r *dump.Route) bool {
 	return r.Table == unix.RT_TABLE_MAIN && (n[r.Family] == nil || !n[r.Family].many)
+}
+
+// equal tells whether the same interfaces are covered.
+func (n networks) equal(other networks) bool {
+	return maps.EqualFunc(n, other, func(a, b *ofFamily) bool {
+		return a.many == b.many && maps.Equal(a.whichAreCovered(), b.whichAreCovered())
+	})
 }
 
 // covered returns those of the interfaces that have a route to a network which lies within one that another interface
@@ -86,11 +95,14 @@ func (n networks) covered(managed []discover.Interface) []Covered {
 
 // whichAreCovered returns the interfaces of which that is true, managed or not, unless there are too many networks.
 func (f *ofFamily) whichAreCovered() map[int]bool {
+	if f.covered != nil {
+		return f.covered
+	}
 	lengths := make(map[int]bool)
 	for network := range f.devices {
 		lengths[network.Bits()] = true
 	}
-	covered := make(map[int]bool)
+	f.covered = make(map[int]bool)
 	for network, devices := range f.devices {
 		for bits := range lengths {
 			if bits > network.Bits() {
@@ -99,10 +111,10 @@ func (f *ofFamily) whichAreCovered() map[int]bool {
 			wider := f.devices[netip.PrefixFrom(network.Addr(), bits).Masked()]
 			for _, device := range devices {
 				if slices.ContainsFunc(wider, func(other int) bool { return other != device }) {
-					covered[device] = true
+					f.covered[device] = true
 				}
 			}
 		}
 	}
-	return covered
+	return f.covered
 }

@@ -98,6 +98,13 @@ func (r reaches) keep(family int, network netip.Prefix) bool {
 	return false
 }
 
+// equal tells whether two know the same.
+func (r reaches) equal(other reaches) bool {
+	return maps.EqualFunc(r, other, func(a, b *found) bool {
+		return a.everything == b.everything && a.many == b.many && maps.Equal(a.networks, b.networks)
+	})
+}
+
 // of returns what is routed by a gateway in a family, from whichever own address it is sent. From another one the gateway takes
 // what came through it.
 func (r reaches) of(gateway netip.Addr, family int, by *tables) Reach {

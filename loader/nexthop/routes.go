@@ -13,6 +13,25 @@ import (
 	"replypath/loader/discover/dump"
 )
 
+// Gateways returns the gateways of all managed interfaces with the state of
+// their neighbour entries, ordered by interface and address. They come from the
+// routes of the tables that are asked for replies without a mark, those of
+// replypath's own excepted. Configured gateways of a
+// family take the place of those that the routes of that family on that interface
+// name; they are listed even where no network of the interface holds them at
+// present.
+//
+// An address of this host is no gateway, nor is one that it has in another VRF.
+// A route by a nexthop object names its gateway only where net.ipv4.nexthop_compat_mode is 1.
+func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
+	var t Table
+	if err := t.ReadIfDue(); err != nil {
+		return nil, err
+	}
+	found, err := Find(nl, managed, &t)
+	return found.Gateways, err
+}
+
 // Find is Gateways by a table of routes and the rules, with the default routes and with what has to be heeded of them.
 // What we make ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
 func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {

@@ -198,21 +198,22 @@ func (t *Table) End() {
 	}
 }
 
-// Read reads all routes. The namespace is that of the calling thread.
-func (t *Table) Read() error {
+// Read reads all routes, and tells whether what matters has changed. The namespace is that of the calling thread.
+func (t *Table) Read() (changed bool, err error) {
 	if t.begun == nil {
 		if err := t.Begin(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	r := t.begun
 	t.End()
 	if t.read, t.took = time.Now(), r.took; r.err != nil {
 		t.must = true
-		return r.err
+		return false, r.err
 	}
+	changed = t.known == nil || !t.known.equal(r.known)
 	t.known, t.must, t.may = r.known, false, false
-	return nil
+	return changed, nil
 }
 
 // ReadIfDue is Read where something is known to have changed that was not told. It comes before Find.
@@ -220,7 +221,8 @@ func (t *Table) ReadIfDue() error {
 	if t.known != nil && !t.must {
 		return nil
 	}
-	return t.Read()
+	_, err := t.Read()
+	return err
 }
 
 // Verify has the next ReadIfDue read, unless that is done too often. What nobody has told is found by that.
@@ -294,4 +296,9 @@ func (k *knowledge) add(r *dump.Route, isManaged func(int) bool) (matters bool) 
 	scan, hops := k.scan.News(), k.hops.News()
 	concerns := r.Type == unix.RTN_LOCAL || slices.ContainsFunc(r.Hops, func(h dump.Hop) bool { return isManaged(h.Interface) })
 	return k.scan.NewWay() || concerns && (more || scan || hops)
+}
+
+func (k *knowledge) equal(other *knowledge) bool {
+	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) &&
+		k.networks.equal(other.networks) && k.reaches.equal(other.reaches)
 }

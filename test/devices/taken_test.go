@@ -316,10 +316,13 @@ func wantAttached(t *testing.T, p *product.Product, name string, attached bool) 
 	if got := attachedHooks(p, name); got != want {
 		t.Errorf("replypath_interface_attached of %s adds up to %d, not to %d", name, got, want)
 	}
-	_, err := p.Get("/healthz")
-	if unhealthy := err != nil && strings.Contains(err.Error(), name); unhealthy == attached {
-		t.Errorf("/healthz: %v", err)
-	}
+	await.Eventually(t, fmt.Sprintf("/healthz knows that %s is attached: %v", name, attached), func() error { // its answer may be a second old
+		_, err := p.Get("/healthz")
+		if unhealthy := err != nil && strings.Contains(err.Error(), name); unhealthy == attached {
+			return fmt.Errorf("/healthz: %w", err)
+		}
+		return nil
+	})
 }
 
 // attachedHooks returns on how many hooks of an interface the metrics show a program.

@@ -42,6 +42,7 @@ The first line is the verdict:
   ready          nothing is in the way
   blocked        doctor has an error that enforcing does not repair; exit code 3
   nothing to do here  no packet would leave by another interface, and no rule could go
+Where nothing is left to do, the line counts the warnings that doctor has.
 
 A rule, mark, table or route is one of:
   needed      it has a use that replypath does not take over

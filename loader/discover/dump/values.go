@@ -44,6 +44,11 @@ func (v *Values[T]) Has(is func(T) bool) bool {
 	return false
 }
 
+// Equal tells whether two have the same values.
+func (v *Values[T]) Equal(other *Values[T]) bool {
+	return maps.EqualFunc(v.found, other.found, func(a, b map[T]struct{}) bool { return maps.Equal(a, b) })
+}
+
 // Collect is Collector's.
 func (v *Values[T]) Collect(r *Route) {
 	v.collect(r, func(value T) {

@@ -3,7 +3,11 @@
 package gather
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/kernelroute"
@@ -25,9 +29,13 @@ func ownWays(h *snapshot.Host) error {
 			if err != nil {
 				return err
 			}
-			h.OwnWays = append(h.OwnWays, snapshot.OwnWay{
-				Address: address, On: i.Name, By: h.DeviceName(route.Device), Device: route.Device, Refused: route.Err != nil,
-			})
+			way := snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device), Device: route.Device}
+			// A missing route is ENETUNREACH (fib_props in net/ipv4/fib_semantics.c, ip6_rt_type_to_error in net/ipv6/route.c), and so
+			// is a rule that says so.
+			way.Refused = route.Err != nil && (!errors.Is(route.Err, unix.ENETUNREACH) || slices.ContainsFunc(h.Rules, func(r snapshot.Rule) bool {
+				return r.Family == snapshot.FamilyOf(address) && r.Refuses != "" && r.MayMatch(netip.PrefixFrom(self, self.BitLen()))
+			}))
+			h.OwnWays = append(h.OwnWays, way)
 		}
 	}
 	return nil

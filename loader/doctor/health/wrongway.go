@@ -17,7 +17,7 @@ import (
 // OwnAddresses tells from which own addresses no reply leaves, and before the first start by which interface those of each do.
 func OwnAddresses(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.OwnWays, func(w *snapshot.OwnWay) finding.Finding {
-		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && best != nil && !best.Refuses() { // else `default-route` says so
+		if best := h.BestDefault(snapshot.FamilyOf(w.Address)); w.Refused && (best == nil || !best.Refuses()) { // `default-route` says so
 			return finding.Seen(refusal(h, w.On), w.On, fmt.Sprintf("%s on %s: the kernel refuses replies, to peers beyond %s: a rule or a route does",
 				w.Address.Addr(), w.On, w.Address.Masked()), listRouting)
 		}
@@ -83,7 +83,7 @@ func isToldElsewhere(h *snapshot.Host, w *snapshot.WrongWay) bool {
 	case snapshot.ReasonLinkDown:
 		return i != nil && isDown(h, i) || i == nil && remedy.EntryOf(h, w.To) != nil
 	case snapshot.ReasonNoRoute:
-		return slices.ContainsFunc(h.OwnWays, func(o snapshot.OwnWay) bool { return o.On == w.To && o.By == "" })
+		return slices.ContainsFunc(h.OwnWays, func(o snapshot.OwnWay) bool { return o.On == w.To && o.Refused })
 	}
 	return false
 }
