@@ -10,12 +10,15 @@ package doctor
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 )
 
@@ -58,6 +61,9 @@ func Status(pinDir string) (*status.Status, error) {
 	s := host.Status
 	if s == nil {
 		s, err = status.Read(pinDir)
+	}
+	if e := host.Elsewhere; e != nil && errors.Is(err, pins.ErrNone) {
+		err = fmt.Errorf("%w in %s: %s", pins.ErrNone, pinDir, e)
 	}
 	if s != nil {
 		s.Health = finding.HealthOf(Judge(host))

@@ -82,10 +82,10 @@ func cut(text string, room int) string {
 func (s *Status) worst() []string {
 	first, more := s.first()
 	room := summaryWidth - len(string(s.Health.State)+": ")
-	if more == 0 {
+	fewest := fmt.Sprintf(", %d more", more)
+	if length := utf8.RuneCountInString(first); more == 0 || length <= room && length+len(fewest) > room {
 		return []string{cut(first, room)}
 	}
-	fewest := fmt.Sprintf(", %d more", more)
 	first = cut(first, room-len(fewest))
 	return []string{first + ", " + finding.Counted(more, "more finding", "more findings"), first + fewest, first}
 }

@@ -136,9 +136,9 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	nothing.Conclude(time.Now())
 	fillLists(nothing.Status)
 	text := func(p *output.Page) {
-		p.Width, p.Prose = output.Unlimited, output.Unlimited
 		p.Line("%s", output.Printable(nothing.Summary))
 		showWorst(p, &nothing.Health)
+		p.Width, p.Prose = output.Unlimited, output.Unlimited
 		showChanges(p, nothing.HostChanges)
 	}
 	if err := o.Print(a.Stdout, nothing, text); err != nil {

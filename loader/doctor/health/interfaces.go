@@ -100,11 +100,7 @@ func nothingAttached(h *snapshot.Host) finding.Finding {
 	if e == nil {
 		return finding.Problem(finding.Note, "", "nothing is attached: start replypath run", remedy.Start(&h.State))
 	}
-	text := fmt.Sprintf("nothing is attached here: replypath runs in this network namespace, pid %d, with pins that cannot be seen from here", e.PID)
-	if e.Dir != "" {
-		text = fmt.Sprintf("nothing is attached here: ask with --pin-dir %s: that of replypath in this network namespace, pid %d", e.Dir, e.PID)
-	}
-	return finding.Seen(finding.Warning, "", text, remedy.AskElsewhere(e))
+	return finding.Seen(finding.Warning, "", fmt.Sprintf("nothing is attached here: %s", e), remedy.AskElsewhere(e))
 }
 
 // ManagedInterfaces tells which interfaces everything else is about; none is

@@ -4,6 +4,7 @@ package snapshot
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"replypath/loader/config"
@@ -35,6 +36,18 @@ func (s *State) IsByUnit() bool { return s.PinDir == "" || s.PinDir == pins.Defa
 type Elsewhere struct {
 	Dir string // empty where it cannot be seen from here
 	PID int    // of its daemon, 0 where that is not known
+}
+
+// String says where to ask.
+func (e *Elsewhere) String() string {
+	who := "of replypath in this network namespace"
+	if e.PID != 0 {
+		who += fmt.Sprintf(", pid %d", e.PID)
+	}
+	if e.Dir == "" {
+		return "the pins " + who + " cannot be seen from here"
+	}
+	return "ask with --pin-dir " + e.Dir + ": the one " + who
 }
 
 // Daemon is a running replypath.
