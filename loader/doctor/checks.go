@@ -55,7 +55,7 @@ var checks = []check{
 	{"rp-filter", "strict `rp_filter` on a managed interface", "no managed interface has ipv4", settings.RPFilter},
 	{"reverse-path-rules", "nftables' `fib saddr . iif`, iptables' `rpfilter`, firewalld's `IPv6_rpfilter`",
 		"no firewall rule checks the route back", bypass.ReversePathRules},
-	{"default-route", "a family without a default route, or with one that is blackhole, unreachable or prohibit",
+	{"default-route", "a family without a default route, or with one that is down, blackhole, unreachable or prohibit; an error where one was there",
 		"nothing to route: the managed interfaces have no address, or belong to vrfs", routing.DefaultRoutes},
 	{"own-gateway", "a route or a configured gateway that is an address of this host",
 		"no gateway is this host itself", routing.OwnGateways},

@@ -35,6 +35,11 @@ var badHosts = []struct {
 	{"", []badState{
 		{"no default route", shell("ip route del default; ip -6 route del default"), "failed", "default-route"},
 	}},
+	{"", []badState{
+		{"no carrier where the default route leads", func(t *testing.T, n *topology.TwoNIC, _ *product.Product) {
+			await.Must(t, n.Server.Eth0.Peer().SetDown())
+		}, "failed", "default-route"},
+	}},
 	{"mode: observe\n", []badState{
 		{"only observed", askByEth1, "degraded", "wrong-way"},
 		{"strict while observing", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},

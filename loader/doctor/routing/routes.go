@@ -51,8 +51,20 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
 			name, Show(&h.Links, best)),
 			listRoutes(best)).Of(owners.OfRoute(best))
+	case leadsDown(h, best):
+		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route by %s is down: what the host starts fails",
+			name, h.DeviceName(best.Device)), listRoutes(best)).Of(owners.OfRoute(best))
 	}
 	return finding.Fine("", name+": "+Show(&h.Links, best))
+}
+
+// leadsDown tells whether a default route, and every other that the kernel could take in its place, leads by a managed interface that
+// is down.
+func leadsDown(h *snapshot.Host, best *snapshot.Route) bool {
+	return !slices.ContainsFunc(h.Routes, func(r snapshot.Route) bool {
+		i := h.Managed(r.Device)
+		return r.Family == best.Family && r.IsDefault() && h.IsForAll(r.Family, r.Table) && (i == nil || i.Up)
+	})
 }
 
 // withoutDefault is what there is to do about a missing default route: replypath has

@@ -70,6 +70,13 @@ func TestDefaultRoutes(t *testing.T) {
 			"error: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails, as the one by 10.3.0.1 of eth0 is gone" +
 				" ?? ip route show table all default", ipv6,
 		}},
+		{"by what is down", func(h *snapshot.Host) { h.Interfaces[0].Up, h.Routes = false, h.Routes[:1] }, []string{
+			"error: ipv4: the default route by eth0 is down: what the host starts fails ?? ip route show table main",
+			"error: ipv6" + none + start,
+		}},
+		{"by what is down, and another", func(h *snapshot.Host) {
+			h.Interfaces[0].Up, h.Routes = false, append(h.Routes, testhost.Via("10.4.0.1", testhost.Eth1), testhost.Via("2001:db8:4::1", testhost.Eth1))
+		}, []string{ipv4, ipv6}},
 		{"vrfs only", func(h *snapshot.Host) {
 			h.Interfaces[0].VRF, h.Interfaces[1].VRF = 9, 9
 			h.Routes = nil
