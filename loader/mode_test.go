@@ -8,6 +8,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/status"
 	"replypath/test/await"
 )
 
@@ -15,6 +16,12 @@ func (b *server) wantMode(when, want string) {
 	b.Helper()
 	if got := b.mode(); got != want {
 		b.Errorf("%s the mode is %s, want %s", when, got, want)
+	}
+	traffic := read(b, func() (*status.Traffic, error) { return status.ReadTraffic(b.dir, b.maps()) })
+	for _, i := range traffic.Interfaces {
+		if i.Mode != want {
+			b.Errorf("%s top has %s %s, want %s", when, i.Name, i.Mode, want)
+		}
 	}
 }
 

@@ -130,6 +130,9 @@ func (l start) openJournal() (err error) {
 		l.tx.OnAbort(func() error { return l.journal.Write(before) })
 	}
 	l.state = *before.Clone()
+	for n := range l.state.Gateways {
+		l.state.Gateways[n].Default = false // until this daemon sees the route
+	}
 	l.state.Namespace, err = pins.CurrentNamespace()
 	if err != nil {
 		return err

@@ -124,7 +124,12 @@ func fakeConfirm(_ context.Context, dir string) error {
 }
 
 func fakeStatus(dir string) (*status.Status, error) {
-	if err := fakehost.DirError(dir); err != nil {
+	if err := fakehost.DirError(dir); errors.Is(err, pins.ErrNone) {
+		return &status.Status{PinDir: dir, Health: finding.HealthOf([]finding.Finding{
+			fakeFinding(finding.Warning, "addresses", "eth1", "10.4.0.100 on eth1: replies leave by eth0"),
+			fakeFinding(finding.Note, "attached", "", "nothing is attached: start replypath run"),
+		})}, err
+	} else if err != nil {
 		return nil, err
 	}
 	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}, Health: finding.HealthOf(nil)}

@@ -40,7 +40,8 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage or configuration
-  3  status found nothing attached, doctor an error, or plan is blocked`
+  3  status found nothing attached, or that replies fail now; doctor found an error; plan is
+     blocked`
 	root.Version = versionText()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(

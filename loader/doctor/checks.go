@@ -32,8 +32,8 @@ var checks = []check{
 	{"addresses", "own addresses that no reply leaves from, and before the first start by which interface those of each leave",
 		"the kernel refuses no reply", health.OwnAddresses},
 	{"managed", "which interfaces are managed; an error if there is none", "", health.ManagedInterfaces},
-	{"attached", "a managed interface that lacks replypath's programs, although they were attached",
-		"both programs are on every managed interface, or nothing is attached yet", health.MissingPrograms},
+	{"attached", "that nothing is attached, or another `--pin-dir` has what is; a managed interface that lacks replypath's programs, although they were attached",
+		"both programs are on every managed interface", health.MissingPrograms},
 	{"pin-directory", "a pin directory that is not on a bpf file system, holds something else, or cannot be written to",
 		"a start can pin its programs", health.PinPlaces},
 	{"btf", "a kernel without BTF", "the kernel describes its types", health.KernelTypes},
@@ -55,7 +55,7 @@ var checks = []check{
 	{"rp-filter", "strict `rp_filter` on a managed interface", "no managed interface has ipv4", settings.RPFilter},
 	{"reverse-path-rules", "nftables' `fib saddr . iif`, iptables' `rpfilter`, firewalld's `IPv6_rpfilter`",
 		"no firewall rule checks the route back", bypass.ReversePathRules},
-	{"default-route", "a family without a default route, or with one that is blackhole, unreachable or prohibit",
+	{"default-route", "a family without a default route, or with one that is down, blackhole, unreachable or prohibit; an error where one was there",
 		"nothing to route: the managed interfaces have no address, or belong to vrfs", routing.DefaultRoutes},
 	{"own-gateway", "a route or a configured gateway that is an address of this host",
 		"no gateway is this host itself", routing.OwnGateways},
@@ -96,6 +96,7 @@ var checks = []check{
 
 // needs are the parts of the host that a check cannot do without, of those that not everybody may read.
 var needs = map[string][]string{
+	"addresses":                {snapshot.PartPins},
 	"attached":                 {snapshot.PartPins, snapshot.PartHooks},
 	"kernel":                   {snapshot.PartKernel},
 	"configuration":            {snapshot.PartPins},
@@ -128,7 +129,7 @@ func (c *check) isLeftOut(h *snapshot.Host) bool {
 func (c *check) notLookedAt(h *snapshot.Host) (finding.Finding, bool) {
 	for _, part := range needs[c.name] {
 		if takes, unread := h.Unread[part]; unread {
-			return finding.Seen(finding.Warning, "", fmt.Sprintf("not looked at: to read %s takes %s", part, takes), remedy.AsRoot(&h.State)), true
+			return finding.Seen(finding.Warning, "", fmt.Sprintf("%s is not looked at: to read %s takes %s", c.name, part, takes), remedy.AsRoot(&h.State)), true
 		}
 	}
 	return finding.Finding{}, false

@@ -30,7 +30,7 @@ func TestNotLookedAt(t *testing.T) {
 		h.Unread = map[string]string{part: "CAP_OF_TEST"}
 		for _, f := range Judge(h) {
 			isNeeded := slices.Contains(needs[f.Check], part)
-			if isNeeded != (f.Severity == Warning) || isNeeded && f.Found != "not looked at: to read "+part+" takes CAP_OF_TEST" {
+			if isNeeded != (f.Severity == Warning) || isNeeded && f.Found != f.Check+" is not looked at: to read "+part+" takes CAP_OF_TEST" {
 				t.Errorf("without %s: %s %s: %s", part, f.Severity, f.Check, f.Found)
 			}
 		}

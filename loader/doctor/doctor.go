@@ -10,11 +10,15 @@ package doctor
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
+	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 )
 
@@ -56,12 +60,15 @@ func Status(pinDir string) (*status.Status, error) {
 	}
 	s := host.Status
 	if s == nil {
-		if s, err = status.Read(pinDir); err != nil {
-			return s, err
-		}
+		s, err = status.Read(pinDir)
 	}
-	s.Health = finding.HealthOf(Judge(host))
-	return s, nil
+	if e := host.Elsewhere; e != nil && errors.Is(err, pins.ErrNone) {
+		err = fmt.Errorf("%w in %s: %s", pins.ErrNone, pinDir, e)
+	}
+	if s != nil {
+		s.Health = finding.HealthOf(Judge(host))
+	}
+	return s, err
 }
 
 // Judge runs all checks on a snapshot, as Examine does.
@@ -73,6 +80,9 @@ func Judge(h *snapshot.Host) []Finding {
 			f := &found[i]
 			f.Check, f.Anchor = c.name, "troubleshooting.md#"+anchor(c.name)
 			f.Subject = cmp.Or(f.Subject, finding.OrEmpty(f.Interface))
+			if h.Elsewhere != nil && remedy.Begins(f.Fix) {
+				f.Fix, f.Inspect = nil, new(remedy.AskElsewhere(h.Elsewhere))
+			}
 		}
 		all = append(all, found...)
 	}

@@ -5,10 +5,14 @@ package doctor
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/remedy"
+	"replypath/loader/doctor/snapshot"
 	"replypath/test/await"
 	"replypath/test/testhost"
 	"replypath/test/topology"
@@ -77,9 +81,31 @@ iface eth1 inet6 static
 	}
 }
 
-// TestNothingWrong: on the fixture itself no check has anything to say.
+// TestBesideAnother: where another --pin-dir has the datapath, doctor says so, and neither where replies leave nor a start.
+func TestBesideAnother(t *testing.T) {
+	for _, e := range []snapshot.Elsewhere{{Dir: "/sys/fs/bpf/replypath", PID: 7}, {PID: 7}, {Dir: "/sys/fs/bpf/replypath"}} {
+		h := testhost.New()
+		h.PinDir, h.Elsewhere, h.Routes = "/sys/fs/bpf/other", &e, h.Routes[1:] // without a default route, for which a start is a fix
+		h.OwnWays = []snapshot.OwnWay{{Address: testhost.Prefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
+		all := Judge(h)
+		testhost.WantForm(t, all)
+		for _, f := range all {
+			if f.Check == "addresses" && f.Severity != OK || strings.Contains(finding.OrEmpty(f.Fix), "replypath ") {
+				t.Errorf("%+v: %+v", e, f)
+			}
+			isSaid := strings.HasPrefix(f.Found, "nothing is attached here: ") && strings.Contains(f.Found, "in this network namespace")
+			if f.Check == "attached" && (f.Severity != Warning || !isSaid || !strings.HasPrefix(finding.OrEmpty(f.Inspect), remedy.AskElsewhere(&e))) {
+				t.Errorf("%+v: %+v", e, f)
+			}
+		}
+	}
+}
+
+// TestNothingWrong: on the fixture, with replypath on it, no check has anything to say.
 func TestNothingWrong(t *testing.T) {
-	all := Judge(testhost.New())
+	h := testhost.New()
+	testhost.Enforces(h)
+	all := Judge(h)
 	testhost.WantForm(t, all)
 	seen := map[string]bool{}
 	for _, f := range all {
@@ -104,6 +130,6 @@ func TestWorstFirst(t *testing.T) {
 	for _, f := range Judge(h)[:4] {
 		got = append(got, string(f.Severity)+" "+f.Check)
 	}
-	want := []string{"error own-gateway", "warning rp-filter", "note mtu", "ok facts"}
+	want := []string{"error own-gateway", "warning rp-filter", "note attached", "note mtu"}
 	await.Same(t, "findings", want, got)
 }

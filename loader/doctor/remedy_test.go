@@ -74,7 +74,7 @@ var wrong = map[string][]func(*snapshot.Host){
 	},
 	"gateway": {
 		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *snapshot.Host) { h.Gateways[0].State = nexthop.StateFailed },
-		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateProbe },
+		func(h *snapshot.Host) { h.Gateways[1].State, h.Asked = nexthop.StateProbe, true },
 	},
 	"unnamed-router": {func(h *snapshot.Host) {
 		testhost.ThroughUnnamed(h)

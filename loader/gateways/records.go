@@ -45,6 +45,7 @@ func (j *records) write() {
 		r.Held, r.Bridged = !r.Gone && g.isHeld(), !r.Gone && g.isBridged()
 		if !r.Gone {
 			r.MAC = g.last.String()
+			r.Default = r.Default || g.Main && (g.Reach4.Everything || g.Reach6.Everything)
 		}
 		if s := j.Interface(r.Interface); s.isServed() && !r.Gone {
 			r.Name = s.Name

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -47,6 +48,25 @@ func (w *Walker) Refused(p *Sent) *Fate {
 		return c.Type != "nat" && (c.IsHookedAt("output") || c.IsHookedAt("postrouting"))
 	}
 	return w.first(p, expr.CtStateBitESTABLISHED, expr.VerdictDrop, isFilter)
+}
+
+// RefusedByWay tells where a packet of a known connection is refused for the device that its route leads by, while it would pass by
+// another one; nil for nowhere.
+func (w *Walker) RefusedByWay(p *Sent, device string, index int) *Fate {
+	moved := *p
+	moved.Device, moved.Index = device, index
+	if fate := w.Refused(p); fate != nil && w.Refused(&moved) == nil {
+		return fate
+	}
+	return nil
+}
+
+// Place names what decides in the chain.
+func (f *Fate) Place() string {
+	if f.Rule == nil {
+		return "its policy"
+	}
+	return fmt.Sprintf("rule %d", f.Rule.Handle)
 }
 
 // Translated tells where a packet of an unknown connection gets another source; nil for nowhere.

@@ -140,6 +140,7 @@ type GatewayRecord struct {
 	MAC       string `json:"mac,omitempty"`     // that it had last
 	Held      bool   `json:"held,omitempty"`    // it is silent, and its neighbour entry kept usable
 	Bridged   bool   `json:"bridged,omitempty"` // the same, and it is not known to be silent yet
+	Default   bool   `json:"default,omitempty"` // a default route of the main table has led by it since the start
 }
 
 // AnnouncedRecord is a prefix that a router has announced by IPv6.

@@ -63,6 +63,15 @@ func (l *NamespaceLock) Close() error {
 	return err
 }
 
+// NamespaceHolder returns the process of replypath that has the lock of the calling thread's network namespace, 0 for none.
+func NamespaceHolder() (int, error) {
+	pid, err := Holder(namespacePath)
+	if err != nil || pid == 0 || !isPrivileged(pid) {
+		return 0, err
+	}
+	return pid, nil
+}
+
 // isPrivileged tells whether a process was started by root, or by the user of this one. Its
 // effective user would tell less: a lock goes along into a program that is root for everybody.
 func isPrivileged(pid int) bool {

@@ -233,6 +233,17 @@ func TestRules(t *testing.T) {
 		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing" + boot, leads,
 		}},
+		{"the firewall drops by the interface of the default route", testhost.And(bySource, testhost.DropsBy("eth0")), nil, []string{
+			"needed" + rule + "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0" + boot, leads,
+		}},
+		{"the firewall drops by replypath's device, as by all but eth1", testhost.And(bySource, testhost.DropsBy("replypath0"), func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{
+			"needed" + rule + "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by replypath0" + boot, leads,
+		}},
+		{"the firewall cannot be read", testhost.And(bySource, func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFirewall: "CAP_NET_ADMIN"} }), nil, []string{
+			"needed" + rule + "what the firewall does with replies whose route leads elsewhere is not known" + boot, leads,
+		}},
+		{"marks, and the firewall drops by the interface of the default route", testhost.And(marked, marks(onEth1), testhost.DropsBy("eth0")), nil,
+			byMark(routing.Needed, "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
 		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would be refused by a route" + boot, leads,
 		}},

@@ -140,7 +140,6 @@ func (r *reader) interfaces(s *Status) error {
 		if err != nil {
 			return err
 		}
-		i.Mode = datapath.ModeInForce(r.byHand, cmp.Or(record.Mode, r.journal.Mode))
 		if err := r.setFlags(&i, record.ID); err != nil {
 			return err
 		}
@@ -200,8 +199,8 @@ func (r *reader) isKnown(g *nexthop.Gateway) bool {
 // was.
 func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error) {
 	i = Interface{
-		Name: record.Name, Index: record.Index, Role: RoleRecords, Mode: record.Mode, NextHop: record.NextHop,
-		Gateways: []Gateway{},
+		Name: record.Name, Index: record.Index, Role: RoleRecords, NextHop: record.NextHop,
+		Mode: datapath.ModeInForce(r.byHand, cmp.Or(record.Mode, r.journal.Mode)), Gateways: []Gateway{},
 	}
 	if record.Catches {
 		i.Role = RoleCatches

@@ -3,6 +3,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,20 +20,13 @@ const summaryWidth = 80
 // fewNames is how many interfaces are named in the answer. More of them are counted.
 const fewNames = 3
 
-// Conclude says in a line whether all is well, what is done, and what came of it.
+// Conclude says in a line whether all is well, what is done, and what came of it. Where nothing is attached that is what is wrong.
 func (s *Status) Conclude(now time.Time) {
-	if !s.isAttached() && len(s.Health.Worst()) == 0 {
-		s.Health = finding.HealthOf([]finding.Finding{nothingAttached})
+	if !s.isAttached() {
+		s.Health.State = finding.Failed
 	}
 	s.Summary = s.summary(now)
 }
-
-// nothingAttached is the finding on a host on which nothing is done.
-var nothingAttached = func() finding.Finding {
-	f := finding.Seen(finding.Error, "", "nothing is attached: replypath run attaches", finding.Explained("replypath check", "to what"))
-	f.Check = "attached"
-	return f
-}()
 
 // summary says what matters least in fewer words, or leaves it out, where it does not fit.
 func (s *Status) summary(now time.Time) string {
@@ -51,9 +45,6 @@ func (s *Status) summary(now time.Time) string {
 		parts = append(parts, s.outcomes(now))
 	}
 	line, _ := join(text, ": ", parts)
-	if shortest := text + ": " + parts[0][len(parts[0])-1]; utf8.RuneCountInString(shortest) > summaryWidth {
-		return cut(shortest)
-	}
 	return line
 }
 
@@ -78,22 +69,43 @@ func join(text, separator string, parts [][]string) (line string, joined int) {
 	return line, joined
 }
 
-// cut is the beginning of a line that has no form which fits.
-func cut(line string) string {
+// cut is the beginning of a text that has no room.
+func cut(text string, room int) string {
 	const gap = "..."
-	return string([]rune(line)[:summaryWidth-len(gap)]) + gap
+	if utf8.RuneCountInString(text) <= room {
+		return text
+	}
+	return string([]rune(text)[:room-len(gap)]) + gap
 }
 
-// worst names the first of the findings, and how many there are beside it, in forms that become shorter.
+// worst says the first of the findings, and how many there are beside it, in forms that become shorter.
 func (s *Status) worst() []string {
-	all := s.Health.Worst()
-	first, more := all[0].Brief(), len(all)-1
-	forms := []string{first}
-	if more > 0 {
-		forms = []string{first + ", " + finding.Counted(more, "more finding", "more findings"), fmt.Sprintf("%s, %d more", first, more)}
+	first, more := s.first()
+	room := summaryWidth - len(string(s.Health.State)+": ")
+	fewest := fmt.Sprintf(", %d more", more)
+	if length := utf8.RuneCountInString(first); more == 0 || length <= room && length+len(fewest) > room {
+		return []string{cut(first, room)}
 	}
-	return append(forms, first)
+	first = cut(first, room-len(fewest))
+	return []string{first + ", " + finding.Counted(more, "more finding", "more findings"), first + fewest, first}
 }
+
+// first is what is worst in a few words, and how many findings there are beside it.
+func (s *Status) first() (words string, more int) {
+	all := s.Health.Worst()
+	if s.isAttached() {
+		return all[0].Brief(), len(all) - 1
+	}
+	said := func(f finding.Finding) bool { return strings.HasPrefix(f.Found, nothingAttached) }
+	if at := slices.IndexFunc(s.Health.Findings, said); at >= 0 {
+		clauses := strings.SplitN(s.Health.Findings[at].Found, ": ", 3)
+		words = strings.Join(clauses[:min(len(clauses), 2)], ": ")
+	}
+	return cmp.Or(words, nothingAttached), len(slices.DeleteFunc(all, said))
+}
+
+// nothingAttached is how `attached` of doctor begins where nothing is.
+const nothingAttached = "nothing is attached"
 
 // activity is what is done on which interfaces, by their modes in force, in forms that become shorter.
 func (s *Status) activity() []string {

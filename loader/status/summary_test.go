@@ -124,7 +124,7 @@ func TestSummary(t *testing.T) {
 			s.Counted.Corrected, s.Counted.WouldCorrect = 550, 7
 			return finds(s, found(finding.Warning, "no daemon runs: what is attached goes on"))
 		},
-		"failed: check of eth0, 1 more finding; enforcing on eth0; no replies corrected": func() *Status {
+		"failed: gateway 2001:db8:1234:5678:9abc:def0:1234:5678 of enp130s0f1n..., 1 more": func() *Status {
 			s := healthy("enforce")
 			s.Counted.Since = nil
 			long := found(finding.Error, "gateway 2001:db8:1234:5678:9abc:def0:1234:5678 of enp130s0f1np100 is failed: it does not answer")
@@ -136,6 +136,16 @@ func TestSummary(t *testing.T) {
 			return s
 		},
 		"failed: nothing is attached": func() *Status { return healthy() },
+		"failed: nothing is attached: start replypath run, 1 more finding": func() *Status {
+			return finds(healthy(), found(finding.Warning, "10.4.0.100 on eth1: replies leave by eth0"), found(finding.Note, "nothing is attached: start replypath run"))
+		},
+		"failed: nothing is attached here: ask with --pin-dir /sys/fs/bpf/a, 1 more": func() *Status {
+			return finds(healthy(), found(finding.Error, "eth1 is down"), found(finding.Warning, "nothing is attached here: ask with --pin-dir /sys/fs/bpf/a: that of replypath"))
+		},
+		"failed: eth1 is down and so are its peers, 2 more; enforcing on 1; 0 corrected": func() *Status {
+			long := found(finding.Error, "eth1 is down and so are its peers, all of them, which is a pity: replies fail")
+			return finds(healthy("enforce"), long, long, long)
+		},
 	} {
 		s := change()
 		s.Conclude(noon)

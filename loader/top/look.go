@@ -32,7 +32,7 @@ type Interface struct {
 	Up        bool    `json:"up"`
 	Attached  bool    `json:"attached"`
 	Mechanism *string `json:"mechanism"` // "tcx" or "clsact"
-	Mode      string  `json:"mode"`      // as configured
+	Mode      string  `json:"mode"`      // the one in force
 	// To is what left by this interface although the kernel had chosen another
 	// way, From what the kernel wanted to send by it.
 	To   Volume `json:"corrected_to"`

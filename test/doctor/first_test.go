@@ -127,6 +127,43 @@ func TestWithoutRights(t *testing.T) {
 	onlyOne(t, all, "capabilities", "", "note", "CAP_BPF")
 }
 
+// TestAnotherPinDir: who asks with another --pin-dir than the datapath's, or without rights, is told so, and neither where replies
+// leave nor to start what is refused.
+func TestAnotherPinDir(t *testing.T) {
+	n := newServer(t)
+	p := product.On(t, n.Server.Host)
+	other := p.WithPinDir(p.PinDir + "-other")
+	wantFirst := func(summary string) {
+		t.Helper()
+		if s := other.StatusOf(3); !strings.HasPrefix(s.Summary, summary) || s.Mode != "" {
+			t.Errorf("%q in mode %q, not %q", s.Summary, s.Mode, summary)
+		}
+	}
+	wantFirst("failed: nothing is attached: start replypath run")
+	onlyOne(t, other.Doctor(0), "attached", "", "note", "nothing is attached: start replypath run")
+	d := p.Start("--listen", "")
+	said := "nothing is attached here: ask with --pin-dir " + p.PinDir
+	wantFirst("failed: " + said)
+	as := by(t, "setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+	onlyOne(t, examineAs(t, p, 0, as), "addresses", "", "warning", "not looked at")
+	for words, all := range map[string]product.Findings{said: other.Doctor(0), "the pins of replypath": examineAs(t, other, 0, as)} {
+		if first := all[0]; first.Check != "attached" || !strings.Contains(first.Found, words) || !strings.Contains(first.Found, fmt.Sprintf("pid %d", d.PID())) {
+			t.Errorf("%+v", first)
+		}
+		if got := all.Of("addresses", "").With("warning"); len(got) > 0 {
+			t.Errorf("%+v", got)
+		}
+		for _, f := range all {
+			if strings.Contains(product.OrEmpty(f.Fix), "replypath ") {
+				t.Errorf("a fix that is refused: %+v", f)
+			}
+		}
+	}
+	for _, asked := range []func(*topology.Cmd){here, as} {
+		wantSaid(t, other.RunAs(asked, "status"), "failed: nothing is attached here: ", fmt.Sprintf("no datapath is pinned in %s: ", other.PinDir), fmt.Sprint(d.PID()))
+	}
+}
+
 // wantOwnAddresses wants the first findings to be which replies leave by another interface, until a rule leads these.
 func wantOwnAddresses(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	t.Helper()

@@ -33,7 +33,12 @@ var badHosts = []struct {
 		{"a gateway that is silent", silence, "failed", "gateway"},
 	}},
 	{"", []badState{
-		{"no default route", shell("ip route del default; ip -6 route del default"), "degraded", "default-route"},
+		{"no default route", shell("ip route del default; ip -6 route del default"), "failed", "default-route"},
+	}},
+	{"", []badState{
+		{"no carrier where the default route leads", func(t *testing.T, n *topology.TwoNIC, _ *product.Product) {
+			await.Must(t, n.Server.Eth0.Peer().SetDown())
+		}, "failed", "default-route"},
 	}},
 	{"mode: observe\n", []badState{
 		{"only observed", askByEth1, "degraded", "wrong-way"},

@@ -36,7 +36,7 @@ func TestRulesOfOthers(t *testing.T) {
 	}{
 		{host.Tailscale, []string{"0x80000", "lookup 52"}, nil},
 		{host.Cilium, []string{"0xe00", "0x200", "0xa00", "0xb00", "fwmark 0x80", "10.66.0.7"}, map[string]string{
-			"default via 10.66.0.1 dev cilium_host table 2005: the gateway is this host itself, as Cilium has it": "ip route show table 2005",
+			"default via 10.66.0.1 dev cilium_host table 2005 has a gateway that is this host itself, as Cilium has it": "ip route show table 2005",
 		}},
 	} {
 		t.Run(program.Name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -100,6 +101,19 @@ func Flagged(name string) func(*snapshot.Host) {
 // Chains gives the fixture a firewall.
 func Chains(list ...netfilter.Chain) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.Firewall.Chains = list }
+}
+
+// DropsBy adds a chain that drops what the host sends by an interface.
+func DropsBy(name string) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.Firewall.Chains = append(h.Firewall.Chains, netfilter.Chain{
+			Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{"output"}, Policy: "accept",
+			Rules: []netfilter.Rule{{Handle: 4, OutNames: []string{name}, Expressions: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: append([]byte(name), 0)},
+				&expr.Verdict{Kind: expr.VerdictDrop},
+			}}},
+		})
+	}
 }
 
 // MAC parses an address of a network card.

@@ -20,7 +20,7 @@ const (
 	ExitDone    = 0
 	ExitFailed  = 1
 	ExitUsage   = 2 // wrong usage or configuration
-	ExitNothing = 3 // status: nothing is attached; doctor: an error remains
+	ExitNothing = 3 // status: nothing is attached, or replies fail now; doctor: an error remains
 )
 
 // ExitError is an error with an exit code of its own.

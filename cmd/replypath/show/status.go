@@ -26,7 +26,8 @@ func NewStatus(a *cli.App, read func(pinDir string) (*status.Status, error)) *co
 daemon. Exit code 3 means that nothing is attached, or that the first line says failed.
 
 The first line is the answer. It begins with ok, degraded or failed, by the findings of
-doctor: failed where one is an error, degraded where one is a warning. It says:
+doctor: failed where one is an error or nothing is attached, degraded where one is a
+warning. It says:
   what is wrong     the worst finding first
   what is done      on which interfaces replypath enforces or only observes
   what came of it   how many replies it corrected, could not correct and lost; in mode
@@ -49,7 +50,7 @@ there.
 
 With -o json it is one object; what is not known is null:
   summary         the first line
-  mode            enforce or observe
+  mode            enforce or observe; null where nothing is pinned
   daemon          running, pid, version
   trial_until     when replypath try takes everything back; null when that is over
   config          path, loaded_at; error: why a later file was refused
@@ -123,20 +124,21 @@ The state of a gateway is:
 }
 
 // showNothing prints a status with hardly anything in it: every key of the JSON is there, and people are told what doctor
-// changed.
+// finds and has changed.
 func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) error {
 	nothing := struct {
 		*status.Status
 		Mode *string `json:"mode"` // unknown
 	}{Status: &status.Status{PinDir: a.PinDir}}
 	if left != nil {
-		nothing.HostChanges = left.HostChanges
+		nothing.HostChanges, nothing.Health = left.HostChanges, left.Health
 	}
 	nothing.Conclude(time.Now())
 	fillLists(nothing.Status)
 	text := func(p *output.Page) {
+		p.Line("%s", output.Printable(nothing.Summary))
+		showWorst(p, &nothing.Health)
 		p.Width, p.Prose = output.Unlimited, output.Unlimited
-		p.Line("%s", nothing.Summary)
 		showChanges(p, nothing.HostChanges)
 	}
 	if err := o.Print(a.Stdout, nothing, text); err != nil {

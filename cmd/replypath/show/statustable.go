@@ -28,7 +28,7 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		p.Line("")
 		p.Facts(daemonFact(s), flowsFact(s))
 	}
-	output.WrappedSection(p, "FINDINGS", s.Health.Worst(), func(f *finding.Finding) string { return string(f.Severity) + ": " + f.Found })
+	showWorst(p, &s.Health)
 	showUncorrected(p, s.Counted.Uncorrected)
 	showFeatures(p, s.Features, everything)
 	showChanges(p, s.HostChanges)
@@ -45,6 +45,11 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		p.Line("")
 		showFacts(p, s)
 	}
+}
+
+// showWorst shows what is wrong.
+func showWorst(p *output.Page, h *finding.Health) {
+	output.WrappedSection(p, "FINDINGS", h.Worst(), func(f *finding.Finding) string { return string(f.Severity) + ": " + f.Found })
 }
 
 // interfaceFields are those of the interfaces: the host model where one has another than most hosts, the role where one only

@@ -95,25 +95,15 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 func refusedAnswers(h *snapshot.Host) []finding.Finding {
 	walker := h.Firewall.Walker()
 	list := decide(h, func(i *discover.Interface, answer *netfilter.Sent) (*netfilter.Fate, string) {
-		moved := *answer
-		moved.Device, moved.Index = i.Name, i.Index
-		fate := walker.Refused(answer)
-		if fate == nil || walker.Refused(&moved) != nil {
-			return nil, ""
-		}
-		return fate, i.Name
+		return walker.RefusedByWay(answer, i.Name, i.Index), i.Name
 	})
 	return finding.Each(list, func(d *decided) finding.Finding {
-		by := "its policy"
-		if d.Rule != nil {
-			by = fmt.Sprintf("rule %d", d.Rule.Handle)
-		}
 		severity := finding.Note
 		if d.asked {
 			severity = finding.Error
 		}
 		return seenChain(d.Chain, severity, d.device, "replies of "+strings.Join(d.what, ", ")+" are dropped: ", fmt.Sprintf(
-			", %s, does before they are moved, as their route leads by %s", by, d.device), "rules by saddr let replies pass wherever they leave")
+			", %s, does before they are moved, as their route leads by %s", d.Place(), d.device), "rules by saddr let replies pass wherever they leave")
 	})
 }
 

@@ -55,7 +55,7 @@ func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 		severity, effect, packets = finding.OK, "", "packets with a mark of "+owner+" only,"
 	}
 	return seenChain(c, severity, device, effect, fmt.Sprintf(
-		", rule %d: %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")
+		", rule %d %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")
 }
 
 // EgressChains finds chains in the egress hook of netdev on managed interfaces:

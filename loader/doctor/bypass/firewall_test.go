@@ -19,26 +19,26 @@ func TestReversePathRules(t *testing.T) {
 	testhost.Check(t, ReversePathRules, []testhost.Wants{
 		{"none", nil, nil},
 		{"drops", pre("filter", netfilter.Rule{Refuses: true}), []string{
-			"error: requests are dropped: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
+			"error: requests are dropped: inet filter pre, rule 4 drops" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"accepts what is right", pre("filter", netfilter.Rule{In: []string{"eth1"}}), []string{
-			"warning eth1: inet filter pre, rule 4: tells apart" + text + "nft --handle list chain inet filter pre",
+			"warning eth1: inet filter pre, rule 4 tells apart" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"of some interfaces", pre("filter", netfilter.Rule{Refuses: true, In: []string{"eth*"}}), []string{
-			"error: requests are dropped: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
+			"error: requests are dropped: inet filter pre, rule 4 drops" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"of others", pre("filter", netfilter.Rule{Refuses: true, In: []string{"wan0", "ppp*"}}), nil},
 		{"of marked packets", pre("filter", netfilter.Rule{Refuses: true, Marked: true}), []string{
-			"error: requests are dropped: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
+			"error: requests are dropped: inet filter pre, rule 4 drops" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"of what Calico marks", pre("calico", netfilter.Rule{Refuses: true, Marked: true}), []string{
-			"ok: inet calico pre, rule 4: drops packets with a mark of Calico only," + text[len(" packets"):] + "nft --handle list chain inet calico pre @ Calico",
+			"ok: inet calico pre, rule 4 drops packets with a mark of Calico only," + text[len(" packets"):] + "nft --handle list chain inet calico pre @ Calico",
 		}},
 		{"Calico's, without a mark", pre("calico", netfilter.Rule{Refuses: true}), []string{
-			"error: requests are dropped: inet calico pre, rule 4: drops" + text + "nft --handle list chain inet calico pre @ Calico",
+			"error: requests are dropped: inet calico pre, rule 4 drops" + text + "nft --handle list chain inet calico pre @ Calico",
 		}},
 		{"firewalld", pre("firewalld", netfilter.Rule{Refuses: true}), []string{
-			"error: requests are dropped: inet firewalld pre, rule 4: drops" + text + "nft --handle list chain inet firewalld pre @ firewalld",
+			"error: requests are dropped: inet firewalld pre, rule 4 drops" + text + "nft --handle list chain inet firewalld pre @ firewalld",
 		}},
 	})
 }

@@ -110,7 +110,7 @@ func (f Finding) Shown(count uint64, since *time.Time) Finding {
 	return f
 }
 
-// Brief is the first clause of what was found, or where that is long, the check and what it is about.
+// Brief is the first clause of what was found, where that is long up to its first comma.
 func (f *Finding) Brief() string {
 	clause, rest, _ := strings.Cut(f.Found, ": ")
 	word, _, isLonger := strings.Cut(clause, " ")
@@ -119,10 +119,10 @@ func (f *Finding) Brief() string {
 		next, _, _ = strings.Cut(next, ", ")
 		clause += ": " + next
 	}
-	if utf8.RuneCountInString(clause) <= fewWords {
-		return clause
+	if utf8.RuneCountInString(clause) > fewWords {
+		clause, _, _ = strings.Cut(clause, ", ")
 	}
-	return strings.TrimSuffix(f.Check+" of "+f.Subject, " of ")
+	return clause
 }
 
 // fewWords is how many characters say something in a few words.

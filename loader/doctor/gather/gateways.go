@@ -43,6 +43,7 @@ func (g *gatherer) gateways() (err error) {
 	if err := ask(g.netlink, g.host.Gateways); err != nil {
 		return err
 	}
+	g.host.Asked = true
 	for ok := true; ok; {
 		g.host.Gateways, err = nexthop.Gateways(g.netlink, g.host.Interfaces)
 		if err != nil || !slices.ContainsFunc(g.host.Gateways, g.isAwaited) {

@@ -6,6 +6,7 @@ package gather
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/namespace"
 	"replypath/loader/netfilter"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
@@ -103,7 +105,7 @@ func (g *gatherer) parts() []part {
 // pinned reads who wrote down what in the pin directory, if there is one.
 func (g *gatherer) pinned() error {
 	if _, err := os.Stat(g.PinDir); errors.Is(err, fs.ErrNotExist) {
-		return nil // which bpf(2) would not tell everybody
+		return g.elsewhere() // as bpf(2) would not tell everybody
 	} else if err == nil {
 		g.host.Pinned = true
 	}
@@ -112,13 +114,39 @@ func (g *gatherer) pinned() error {
 	}
 	journal, err := pins.ReadJournal(g.PinDir)
 	if errors.Is(err, pins.ErrNone) {
-		return nil
+		return g.elsewhere()
 	}
 	if err != nil {
 		return err
 	}
-	g.journal, g.host.Attached = journal, true
+	g.journal, g.host.Attached, g.host.LedBy = journal, true, map[int]string{}
+	for _, r := range journal.Gateways {
+		if a, err := netip.ParseAddr(r.Address); r.Default && err == nil {
+			g.host.LedBy[snapshot.FamilyOf(netip.PrefixFrom(a, 0))] = r.Address + " of " + r.Name
+		}
+	}
 	g.host.Daemon, err = daemonOf(g.PinDir)
+	return err
+}
+
+// elsewhere looks for a datapath in another pin directory, where this one holds none.
+func (g *gatherer) elsewhere() error {
+	if owned, err := pins.Owned(g.PinDir); owned && err == nil {
+		return nil // a start or a detach is under way
+	}
+	found, err := namespace.Beside(g.netlink, g.PinDir)
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		pid, _ := found[0].Live()
+		g.host.Elsewhere = &snapshot.Elsewhere{Dir: found[0].Shown(), PID: pid}
+		return nil
+	}
+	pid, err := pins.NamespaceHolder()
+	if pid != 0 {
+		g.host.Elsewhere = &snapshot.Elsewhere{PID: pid}
+	}
 	return err
 }
 
@@ -165,13 +193,14 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 
 // status reads what the datapath does, where there is one.
 func (g *gatherer) status() (err error) {
-	g.host.Status, err = status.Read(g.PinDir)
+	read, err := status.Read(g.PinDir)
 	if errors.Is(err, pins.ErrNone) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	g.host.Status = read
 	g.host.Enforcing = map[int]bool{}
 	for _, i := range g.host.Status.Interfaces {
 		if !i.Catches() {

@@ -78,8 +78,11 @@ func listNames(devices []snapshot.Device) string {
 }
 
 // MissingPrograms finds managed interfaces from which somebody has taken our
-// programs.
+// programs, and tells where there are none at all.
 func MissingPrograms(h *snapshot.Host) []finding.Finding {
+	if !h.Attached {
+		return []finding.Finding{nothingAttached(h)}
+	}
 	expected, todo := ": a running daemon puts it back within a second, else start replypath run", finding.Remedy{Fix: remedy.Start(&h.State)}
 	if h.Daemon != nil && h.Daemon.PID == 0 {
 		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
@@ -89,6 +92,15 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {
 		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("%s has no program of replypath at %s%s", p.Interface, p.Direction, expected), todo)
 	})
+}
+
+// nothingAttached tells that nothing is, and who has this network namespace.
+func nothingAttached(h *snapshot.Host) finding.Finding {
+	e := h.Elsewhere
+	if e == nil {
+		return finding.Problem(finding.Note, "", "nothing is attached: start replypath run", remedy.Start(&h.State))
+	}
+	return finding.Seen(finding.Warning, "", fmt.Sprintf("nothing is attached here: %s", e), remedy.AskElsewhere(e))
 }
 
 // ManagedInterfaces tells which interfaces everything else is about; none is

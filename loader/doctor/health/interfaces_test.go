@@ -65,7 +65,7 @@ func TestMissingPrograms(t *testing.T) {
 		return func(h *snapshot.Host) { h.Attached, h.Hooks = true, hooks }
 	}
 	testhost.Check(t, MissingPrograms, []testhost.Wants{
-		{"not attached", nil, nil},
+		{"not attached", nil, []string{"note: nothing is attached: start replypath run => systemctl start replypath"}},
 		{"attached", attached(all...), nil},
 		{"half", attached(all[0], all[1], all[2], testhost.Hook(testhost.Eth1, true, false, "theirs", false)), []string{
 			"error eth1: eth1 has no program of replypath at egress" + text + " => systemctl restart replypath",

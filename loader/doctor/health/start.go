@@ -62,9 +62,9 @@ func isBelowUsual(pinDir string) bool {
 }
 
 // unlessPinned is the severity of what keeps this process from starting replypath: where something is
-// pinned already, somebody else could.
+// pinned already, somebody else could, and where another datapath is, nobody may.
 func unlessPinned(s *snapshot.State) finding.Severity {
-	if s.Pinned {
+	if s.Pinned || s.Elsewhere != nil {
 		return finding.Note
 	}
 	return finding.Error

@@ -23,7 +23,7 @@ func OwnAddresses(h *snapshot.Host) []finding.Finding {
 		}
 		text := fmt.Sprintf("%s on %s: replies leave by %s", w.Address.Addr(), w.On, w.By)
 		switch {
-		case h.Attached || w.By == "":
+		case h.Attached || h.Elsewhere != nil || w.By == "":
 			return finding.None
 		case w.By == w.On:
 			return finding.Fine(w.On, text)
@@ -51,12 +51,20 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 		if w.From == w.To {
 			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(w), w.Reason)
 		}
-		return wrongWay(h, w, text)
+		return counted(h, w, wrongWay(h, w, text))
 	})
 	if len(found) == 0 && !isTold {
 		return failing(h)
 	}
 	return found
+}
+
+// counted notes the packets since counting began, or else how many there are now.
+func counted(h *snapshot.Host, w *snapshot.WrongWay, f finding.Finding) finding.Finding {
+	if w.Packets > 0 && h.Status != nil {
+		return f.Shown(w.Packets, h.Status.Counted.Since)
+	}
+	return f.Shown(cmp.Or(w.Packets, w.Grown, uint64(w.Flows)), nil)
 }
 
 // refusal is an error where flows are refused replies that had some. Who never had one may be meant to have none.

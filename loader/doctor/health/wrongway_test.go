@@ -8,6 +8,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/status"
 	"replypath/test/testhost"
 )
 
@@ -86,4 +87,17 @@ func TestWrongWays(t *testing.T) {
 				" ?? tc -s qdisc show dev eth1  # what is dropped there",
 		}},
 	})
+
+	for _, test := range []struct {
+		way  snapshot.WrongWay
+		want uint64
+	}{{observed, 12}, {snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}, 2}} {
+		h := testhost.New()
+		testhost.Wrong(test.way)(h)
+		testhost.Does(func(s *status.Status) { s.Counted.Since = new(time.Now()) })(h)
+		f := WrongWays(h)[0]
+		if e := f.Evidence; e == nil || e.Count != test.want || (e.Since != nil) != (test.way.Packets > 0) {
+			t.Errorf("%s: evidence %+v", f.Found, e)
+		}
+	}
 }

@@ -30,11 +30,17 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 		}
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
-		case g.State == nexthop.StateNone && h.Status != nil && !h.Status.Daemon.Running:
-			return finding.None // nobody has asked it
+		case g.State == nexthop.StateNone && h.Status != nil && !h.Status.Daemon.Running && !h.Asked:
+			return finding.None // nobody asks it
+		case g.State == nexthop.StateNone:
+			severity := finding.Note
+			if h.Asked {
+				severity = finding.Warning
+			}
+			return seenGateway(&h.Routing, i, g, severity, fmt.Sprintf("gateway %s has not answered yet: nobody has sent to it since its interface came up", g.Address))
 		case !nexthop.Usable(g.State):
-			return silentGateway(&h.Routing, i, g, text)
-		case g.State == nexthop.StateDelay || g.State == nexthop.StateProbe:
+			return silentGateway(&h.Routing, i, g)
+		case h.Asked && (g.State == nexthop.StateDelay || g.State == nexthop.StateProbe):
 			return seenGateway(&h.Routing, i, g, finding.Warning, text+": it has not answered for some seconds")
 		}
 		return finding.Fine(i.Name, text)
@@ -43,8 +49,9 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 
 // silentGateway tells of one that does not answer. It may come back by itself: what
 // leads by it stays, and so does what the configuration says of it.
-func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway, text string) finding.Finding {
-	text += ": it does not answer " + snapshot.Resolution[snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0))]
+func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway) finding.Finding {
+	text := fmt.Sprintf("gateway %s does not answer %s: it is %s",
+		g.Address, snapshot.Resolution[snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0))], g.State)
 	if networks := onlyTo(g); networks != "" {
 		return seenGateway(t, i, g, finding.Warning, text+", and leads to "+networks+" only")
 	}

@@ -16,29 +16,35 @@ import (
 
 func TestSilentGateways(t *testing.T) {
 	state := func(state string) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Gateways[1].State = state } }
+	asked := func(h *snapshot.Host) { h.Asked = true }
 	const (
 		eth0 = "ok eth0: gateway 10.3.0.1 is reachable"
 		look = " ?? ip neigh show 10.4.0.1 dev eth1"
 	)
 	testhost.Check(t, SilentGateways, []testhost.Wants{
 		{"all answer", nil, []string{eth0, "ok eth1: gateway 10.4.0.1 is reachable"}},
-		{"failed", state(nexthop.StateFailed), []string{eth0, "error eth1: gateway 10.4.0.1 is failed: it does not answer arp" + look}},
+		{"failed", state(nexthop.StateFailed), []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed" + look}},
 		{"failed, of a route", func(h *snapshot.Host) {
 			h.Gateways[0].State = nexthop.StateFailed
 			h.Routes[0].Protocol = unix.RTPROT_DHCP
 		}, []string{
-			"error eth0: gateway 10.3.0.1 is failed: it does not answer arp ?? ip neigh show 10.3.0.1 dev eth0 @ a DHCP client",
+			"error eth0: gateway 10.3.0.1 does not answer arp: it is failed ?? ip neigh show 10.3.0.1 dev eth0 @ a DHCP client",
 			"ok eth1: gateway 10.4.0.1 is reachable",
 		}},
 		{"failed, of the configuration", func(h *snapshot.Host) {
 			state(nexthop.StateFailed)(h)
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
-		}, []string{eth0, "error eth1: gateway 10.4.0.1 is failed: it does not answer arp, and the configuration names it" + look}},
-		{"never answered", state(nexthop.StateIncomplete), []string{eth0, "error eth1: gateway 10.4.0.1 is incomplete: it does not answer arp" + look}},
+		}, []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed, and the configuration names it" + look}},
+		{"never answered", state(nexthop.StateIncomplete), []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is incomplete" + look}},
 		{"ipv6", func(h *snapshot.Host) {
 			h.Gateways = []nexthop.Gateway{{Interface: 3, Address: testhost.Address("2001:db8:4::1"), State: nexthop.StateFailed, IPv6: true}}
-		}, []string{"error eth1: gateway 2001:db8:4::1 is failed: it does not answer neighbour discovery ?? ip neigh show 2001:db8:4::1 dev eth1"}},
-		{"still asked", state(nexthop.StateProbe), []string{eth0, "warning eth1: gateway 10.4.0.1 is probe: it has not answered for some seconds" + look}},
+		}, []string{"error eth1: gateway 2001:db8:4::1 does not answer neighbour discovery: it is failed ?? ip neigh show 2001:db8:4::1 dev eth1"}},
+		{"just used", state(nexthop.StateDelay), []string{eth0, "ok eth1: gateway 10.4.0.1 is delay"}},
+		{"not asked yet", state(nexthop.StateNone), []string{eth0, "note eth1: gateway 10.4.0.1 has not answered yet: nobody has sent to it since its interface came up" + look}},
+		{"asked, without an entry", testhost.And(state(nexthop.StateNone), asked), []string{
+			eth0, "warning eth1: gateway 10.4.0.1 has not answered yet: nobody has sent to it since its interface came up" + look,
+		}},
+		{"still asked", testhost.And(state(nexthop.StateProbe), asked), []string{eth0, "warning eth1: gateway 10.4.0.1 is probe: it has not answered for some seconds" + look}},
 		{"permanent", state(nexthop.StatePermanent), []string{eth0, "ok eth1: gateway 10.4.0.1 is permanent"}},
 		{"down, which link says", func(h *snapshot.Host) { h.Interfaces[1].Up = false }, []string{eth0}},
 	})

@@ -50,7 +50,7 @@ func TestSilentGatewayElsewhere(t *testing.T) {
 	h.Gateways = h.Gateways[1:]
 	h.Gateways[0].State = nexthop.StateFailed
 	found := SilentGateways(h)
-	const want = "gateway 10.4.0.254 is failed: it does not answer arp, and leads to 10.50.0.0/16 only"
+	const want = "gateway 10.4.0.254 does not answer arp: it is failed, and leads to 10.50.0.0/16 only"
 	if len(found) != 1 || found[0].Severity != finding.Warning || found[0].Found != want || found[0].Fix != nil || found[0].Inspect == nil {
 		t.Errorf("%+v", found)
 	}

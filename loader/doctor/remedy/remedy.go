@@ -5,6 +5,8 @@ package remedy
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
@@ -48,6 +50,21 @@ func StartAgain(s *snapshot.State) string {
 
 // Try is the command that enforces, and takes everything back unless it is confirmed.
 func Try(s *snapshot.State) string { return Command(s, "replypath try") }
+
+// Begins tells of a fix that starts replypath, or has its unit do something, which is refused where another one runs.
+func Begins(fix *string) bool {
+	return fix != nil && slices.ContainsFunc([]string{"replypath run", "replypath try", "systemctl "}, func(words string) bool {
+		return strings.Contains(*fix, words)
+	})
+}
+
+// AskElsewhere is the command that examines the datapath that this network namespace has.
+func AskElsewhere(e *snapshot.Elsewhere) string {
+	if e.Dir == "" {
+		return finding.Explained("replypath doctor", "where the daemon runs, as on the host or in its container")
+	}
+	return "replypath doctor --pin-dir " + finding.Quote(e.Dir)
+}
 
 // Command is one of replypath's for the pin directory.
 func Command(s *snapshot.State, words string) string {

@@ -69,7 +69,7 @@ func (j *Judge) Rule(r *snapshot.Rule) Judgement {
 // bySource judges a rule that sends what has an address of an interface as source by that interface.
 func (j *Judge) bySource(r *snapshot.Rule, i *discover.Interface) Judgement {
 	judged := Judgement{For: i, IsOf: r.Src.Contains, Opened: j.OpenedNeeding(r, i)}
-	needed := cmp.Or(j.needs(r, judged.IsOf), j.needsForOpened(r, i, judged.Opened))
+	needed := cmp.Or(j.needs(r, i, judged.IsOf), j.needsForOpened(r, i, judged.Opened))
 	return judged.conclude(j, r, needed, "replypath sends the replies, "+j.opensWithout(r, i))
 }
 
@@ -86,9 +86,9 @@ func (judged Judgement) conclude(j *Judge, r *snapshot.Rule, needed, without str
 	return judged
 }
 
-// needs says why replies of own addresses need a rule also if replypath enforces, "" where they do not.
-func (j *Judge) needs(r *snapshot.Rule, isMeant func(netip.Addr) bool) string {
-	if why := cmp.Or(needsRules(j.Host, r.Family), shieldedBy(j.Host, r), limitedBy(j.Host, r)); why != "" {
+// needs says why replies of own addresses of an interface need a rule also if replypath enforces, "" where they do not.
+func (j *Judge) needs(r *snapshot.Rule, i *discover.Interface, isMeant func(netip.Addr) bool) string {
+	if why := cmp.Or(needsRules(j.Host, r.Family), shieldedBy(j.Host, r), limitedBy(j.Host, r), refusedWithout(j.Host, r.Family, i, isMeant)); why != "" {
 		return why
 	}
 	for n := range j.Rows {
@@ -157,7 +157,7 @@ func (j *Judge) byMark(r *snapshot.Rule) Judgement {
 	}
 	i := &j.Interfaces[index]
 	judged := Judgement{For: i, IsOf: func(self netip.Addr) bool { return snapshot.FamilyOf(netip.PrefixFrom(self, 0)) == r.Family }}
-	return judged.conclude(j, r, cmp.Or(j.needs(r, judged.IsOf), j.otherMarks(r, i)),
+	return judged.conclude(j, r, cmp.Or(j.needs(r, i, judged.IsOf), j.otherMarks(r, i)),
 		fmt.Sprintf("only what arrives by %s gets the mark, and replypath sends the replies", i.Name))
 }
 

@@ -36,8 +36,11 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	best := h.BestDefault(family)
 	switch {
 	case best == nil && h.Config.FallbackRoute && h.HasOwnDevice():
-		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
-			listDefaults(family))
+		severity, text := finding.Warning, name+" has no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails"
+		if by := h.LedBy[family]; by != "" {
+			severity, text = finding.Error, text+", as the one by "+by+" is gone"
+		}
+		return finding.Seen(severity, "", text, listDefaults(family))
 	case best == nil:
 		severity := finding.Error
 		if isPrivate(&h.Links, family) {
@@ -48,8 +51,20 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
 			name, Show(&h.Links, best)),
 			listRoutes(best)).Of(owners.OfRoute(best))
+	case leadsDown(h, best):
+		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route by %s is down: what the host starts fails",
+			name, h.DeviceName(best.Device)), listRoutes(best)).Of(owners.OfRoute(best))
 	}
 	return finding.Fine("", name+": "+Show(&h.Links, best))
+}
+
+// leadsDown tells whether a default route, and every other that the kernel could take in its place, leads by a managed interface that
+// is down.
+func leadsDown(h *snapshot.Host, best *snapshot.Route) bool {
+	return !slices.ContainsFunc(h.Routes, func(r snapshot.Route) bool {
+		i := h.Managed(r.Device)
+		return r.Family == best.Family && r.IsDefault() && h.IsForAll(r.Family, r.Table) && (i == nil || i.Up)
+	})
 }
 
 // withoutDefault is what there is to do about a missing default route: replypath has
@@ -67,7 +82,7 @@ func withoutDefault(s *snapshot.State, family int) finding.Remedy {
 
 // noDefault says that there is none, or none that everybody uses.
 func noDefault(t *snapshot.Routing, name string, family int) string {
-	text := name + ": no default route: no reply to peers beyond the networks of this host is built"
+	text := name + " has no default route: no reply to peers beyond the networks of this host is built"
 	for _, r := range t.Routes {
 		if r.Family == family && r.IsDefault() && r.IsUnicast() {
 			return fmt.Sprintf("%s, except by the rules that lead to table %s", text, dump.TableName(r.Table))
@@ -111,7 +126,7 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 		if !r.IsUnicast() || !r.Gateway.IsValid() || !h.IsOwn(r.Gateway) {
 			return finding.None
 		}
-		f := seenRoute(&h.Links, r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
+		f := seenRoute(&h.Links, r, finding.Error, h.DeviceName(r.Device), " has a gateway that is this host itself")
 		if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
 			f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
 		}

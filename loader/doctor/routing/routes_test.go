@@ -16,7 +16,7 @@ func TestDefaultRoutes(t *testing.T) {
 	const (
 		ipv4  = "ok: ipv4: default via 10.3.0.1 dev eth0"
 		ipv6  = "ok: ipv6: default via 2001:db8:3::1 dev eth0"
-		none  = ": no default route: no reply to peers beyond the networks of this host is built"
+		none  = " has no default route: no reply to peers beyond the networks of this host is built"
 		start = " => systemctl start replypath  # replies are built then; what this host starts needs a default route, too"
 	)
 	testhost.Check(t, DefaultRoutes, []testhost.Wants{
@@ -61,8 +61,22 @@ func TestDefaultRoutes(t *testing.T) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
 			h.Routes = h.Routes[1:]
 		}, []string{
-			"warning: ipv4: no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
+			"warning: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
 		}},
+		{"our own device only, since the default route is gone", func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
+			h.Routes, h.LedBy = h.Routes[1:], map[int]string{unix.AF_INET: "10.3.0.1 of eth0"}
+		}, []string{
+			"error: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails, as the one by 10.3.0.1 of eth0 is gone" +
+				" ?? ip route show table all default", ipv6,
+		}},
+		{"by what is down", func(h *snapshot.Host) { h.Interfaces[0].Up, h.Routes = false, h.Routes[:1] }, []string{
+			"error: ipv4: the default route by eth0 is down: what the host starts fails ?? ip route show table main",
+			"error: ipv6" + none + start,
+		}},
+		{"by what is down, and another", func(h *snapshot.Host) {
+			h.Interfaces[0].Up, h.Routes = false, append(h.Routes, testhost.Via("10.4.0.1", testhost.Eth1), testhost.Via("2001:db8:4::1", testhost.Eth1))
+		}, []string{ipv4, ipv6}},
 		{"vrfs only", func(h *snapshot.Host) {
 			h.Interfaces[0].VRF, h.Interfaces[1].VRF = 9, 9
 			h.Routes = nil
@@ -85,10 +99,10 @@ func TestOwnGateways(t *testing.T) {
 			r.Metric = 5
 			testhost.Route(r)(h)
 		}, []string{
-			"error eth1: default via 10.4.0.100 dev eth1 table 100 metric 5: the gateway is this host itself ?? ip route show table 100",
+			"error eth1: default via 10.4.0.100 dev eth1 table 100 metric 5 has a gateway that is this host itself ?? ip route show table 100",
 		}},
 		{"cilium's", testhost.Route(testhost.InTable(testhost.Via("10.4.0.100", testhost.Eth1), 2005)), []string{
-			"ok eth1: default via 10.4.0.100 dev eth1 table 2005: the gateway is this host itself, as Cilium has it ?? ip route show table 2005 @ Cilium",
+			"ok eth1: default via 10.4.0.100 dev eth1 table 2005 has a gateway that is this host itself, as Cilium has it ?? ip route show table 2005 @ Cilium",
 		}},
 		{"of the configuration", func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.Gateways = append(h.Interfaces[1].Settings.Gateways, testhost.Address("10.3.0.100"))

@@ -4,6 +4,7 @@ package routing
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -47,6 +48,42 @@ func needsRules(h *snapshot.Host, family int) string {
 		}
 	}
 	return ""
+}
+
+// refusedWithout says what of the firewall would refuse replies from addresses of an interface, before replypath sees them, if no
+// rule had their route lead by it; empty for nothing.
+func refusedWithout(h *snapshot.Host, family int, i *discover.Interface, isMeant func(netip.Addr) bool) string {
+	if h.Unread[snapshot.PartFirewall]+h.Failed[snapshot.PartFirewall] != "" {
+		return "what the firewall does with replies whose route leads elsewhere is not known"
+	}
+	walker := h.Firewall.Walker()
+	for _, device := range waysWithout(h, family) {
+		for _, address := range i.Addresses {
+			if snapshot.FamilyOf(address) != family || !isMeant(address.Addr()) || !address.Addr().IsGlobalUnicast() {
+				continue
+			}
+			for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+				answer := netfilter.Sent{Source: address.Addr(), Device: device.Name, Index: device.Index, Protocol: protocol}
+				if fate := walker.RefusedByWay(&answer, i.Name, i.Index); fate != nil {
+					return fmt.Sprintf("without it %s, %s, drops replies from %s before they are moved, as their route then leads by %s",
+						fate.Chain, fate.Place(), address.Addr(), device.Name)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// waysWithout are the devices by which replies leave without rules of their own: those of the default route, else replypath's.
+func waysWithout(h *snapshot.Host, family int) (devices []snapshot.Device) {
+	best := h.BestDefault(family)
+	if best == nil {
+		return []snapshot.Device{{Name: discover.OwnDevice}}
+	}
+	for _, hop := range h.HopsLike(best) {
+		devices = append(devices, *h.Device(hop.Device))
+	}
+	return devices
 }
 
 // leavesAlone tells whether the configuration has replypath serve less than usual.

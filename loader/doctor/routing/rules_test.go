@@ -37,6 +37,10 @@ func TestNeedlessRules(t *testing.T) {
 		{"a connection lives by it", testhost.And(testhost.Enforces, fromEth1, opened), []string{
 			"ok " + from + "is needed: this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot,
 		}},
+		{"the firewall drops by the interface that the kernel would choose", testhost.And(testhost.Enforces, fromEth1, testhost.DropsBy("eth0")), []string{
+			"ok " + from + "is needed: without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0" + boot,
+		}},
+		{"the firewall drops by their own interface", testhost.And(testhost.Enforces, fromEth1, testhost.DropsBy("eth1")), []string{"note " + from + "is not needed: " + nothing + "10.4.0.100 now" + boot}},
 		{"nothing is attached", fromEth1, []string{"ok " + from + waits + boot}},
 		{"a program is missing", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Hooks = h.Hooks[1:] }), []string{"ok " + from + waits + boot}},
 		{"an interface only observes", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Enforcing[testhost.Eth0] = false }), []string{"ok " + from + waits + boot}},

@@ -48,7 +48,7 @@ func arp(
 		if isEnough(effective) {
 			return finding.Fine(i.Name, text)
 		}
-		text += ": " + fmt.Sprintf(effect, strings.Join(strangers, ", "))
+		text = i.Name + " " + fmt.Sprintf(effect, strings.Join(strangers, ", ")) + ": " + text
 		switch {
 		case leaf == "arp_ignore" && virtual:
 			// A balancer loses the address to this host; but where there is none, nobody finds it

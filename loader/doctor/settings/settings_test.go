@@ -67,40 +67,40 @@ func TestARPIgnore(t *testing.T) {
 	testhost.Check(t, ARPIgnore, []testhost.Wants{
 		{"separate networks", nil, nil},
 		{"two in one network", testhost.SameSubnet, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-			"warning eth1: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
 		}},
 		{"set by all", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 1 }, []string{
 			"ok eth0: arp_ignore: all 1, device 0, effective 1", "ok eth1: arp_ignore: all 1, device 0, effective 1",
 		}},
 		{"scope host is not enough", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 3 }, []string{
-			"warning eth0: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-			"warning eth1: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 3, device 0, effective 3 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 3, device 0, effective 3 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
 		}},
 		{"a second network's address, by its own wire or not", secondAddress, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1" +
+			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0" +
 				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 		}},
 		{"a second network's address, by its own wire", func(h *snapshot.Host) {
 			secondAddress(h)
 			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.3.0.7"), MAC: testhost.MAC("02:00:00:00:07:01")}}
 		}, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
 		}},
 		{"two in one network, one without a carrier", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Interfaces[1].Up = false }, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1" +
+			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0" +
 				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
-			"warning eth1: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
 		}},
 		{"a macvlan above it", macvlan(testhost.Eth1, testhost.Eth0), []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth0: eth0 answers arp requests for 10.4.0.100 of eth1: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
 		}},
 		{"a macvlan above what has no address", func(h *snapshot.Host) {
 			macvlan(testhost.Eth1, testhost.Eth0)(h)
 			h.Interfaces = h.Interfaces[1:]
 			h.Devices[1].Addresses = nil
 		}, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+			"warning eth0: eth0 answers arp requests for 10.4.0.100 of eth1: arp_ignore: all 0, device 0, effective 0 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 		}},
 		{"an ipvlan above it", func(h *snapshot.Host) {
 			macvlan(testhost.Eth1, testhost.Eth0)(h)
@@ -114,7 +114,7 @@ func TestARPIgnore(t *testing.T) {
 			testhost.AddVirtual(h, "10.3.0.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 2
 		}, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.5 of lo" +
+			"warning eth0: eth0 answers arp requests for 10.3.0.5 of lo: arp_ignore: all 0, device 0, effective 0" +
 				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 			"ok eth1: arp_ignore: all 0, device 2, effective 2",
 		}},
@@ -122,7 +122,7 @@ func TestARPIgnore(t *testing.T) {
 			testhost.AddVirtual(h, "192.0.2.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 8
 		}, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 192.0.2.5 of lo" +
+			"warning eth0: eth0 answers arp requests for 192.0.2.5 of lo: arp_ignore: all 0, device 0, effective 0" +
 				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 			"ok eth1: arp_ignore: all 0, device 8, effective 8",
 		}},
@@ -137,7 +137,7 @@ func TestARPAnnounce(t *testing.T) {
 			h.Settings["net.ipv4.conf.eth0.arp_announce"] = 1
 			h.Settings["net.ipv4.conf.eth1.arp_announce"] = 2
 		}, []string{
-			"warning eth0: arp_announce: all 0, device 1, effective 1: may send arp requests from 10.3.0.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_announce=2",
+			"warning eth0: eth0 may send arp requests from 10.3.0.5 of lo: arp_announce: all 0, device 1, effective 1 => sysctl -w net.ipv4.conf.eth0.arp_announce=2",
 			"ok eth1: arp_announce: all 0, device 2, effective 2",
 		}},
 	})

@@ -12,6 +12,7 @@ import (
 
 // Neighbourhood is who is on the networks of the host.
 type Neighbourhood struct {
+	Asked      bool // the gateways were, and had the time to answer
 	Gateways   []nexthop.Gateway
 	Neighbours []Neighbour
 }

@@ -4,6 +4,7 @@ package snapshot
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"replypath/loader/config"
@@ -18,6 +19,7 @@ type State struct {
 	PinDir     string
 	Attached   bool           // a datapath is pinned
 	Pinned     bool           // the pin directory is there, whether it may be read or not
+	Elsewhere  *Elsewhere     // the datapath of another pin directory, nil for none; beside it none is started
 	InForce    *InForce       // what it works by, nil for nothing
 	Start      Start          // what a start takes
 	Daemon     *Daemon        // who holds the pin directory, nil for nobody
@@ -29,6 +31,24 @@ type State struct {
 
 // IsByUnit tells whether the unit's daemon uses the pin directory: it is the usual one.
 func (s *State) IsByUnit() bool { return s.PinDir == "" || s.PinDir == pins.DefaultDir }
+
+// Elsewhere is a datapath of this network namespace that is pinned in another directory.
+type Elsewhere struct {
+	Dir string // empty where it cannot be seen from here
+	PID int    // of its daemon, 0 where that is not known
+}
+
+// String says where to ask.
+func (e *Elsewhere) String() string {
+	who := "of replypath in this network namespace"
+	if e.PID != 0 {
+		who += fmt.Sprintf(", pid %d", e.PID)
+	}
+	if e.Dir == "" {
+		return "the pins " + who + " cannot be seen from here"
+	}
+	return "ask with --pin-dir " + e.Dir + ": the one " + who
+}
 
 // Daemon is a running replypath.
 type Daemon struct {
