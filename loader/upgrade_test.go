@@ -4,7 +4,6 @@ package loader
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -382,41 +381,4 @@ func admissions(r *running) (sum uint64) {
 		sum += table.Admissions
 	}
 	return sum
-}
-
-// TestSenderGoesWithItsHandovers: egress programs of another version hand a move over in a map of their own, to a program of
-// their own.
-func TestSenderGoesWithItsHandovers(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	b.repinLarger("handovers")
-	before := b.mapIDs()
-	b.start()
-	after := b.mapIDs()
-	for _, name := range []string{"handovers", "sender"} {
-		if before[name] == after[name] {
-			t.Errorf("map %s was taken over", name)
-		}
-	}
-	if before["events"] != after["events"] {
-		t.Error("the other maps were replaced too")
-	}
-	b.wantNoErrors()
-}
-
-// repinLarger puts a map with larger values in the place of one that is pinned.
-func (b *server) repinLarger(name string) {
-	b.Helper()
-	path := filepath.Join(b.dir, "maps", name)
-	pinned, err := ebpf.LoadPinnedMap(path, nil)
-	await.Must(b.T, err)
-	defer pinned.Close()
-	other, err := ebpf.NewMap(&ebpf.MapSpec{
-		Type: pinned.Type(), KeySize: pinned.KeySize(), ValueSize: pinned.ValueSize() + 8,
-		MaxEntries: pinned.MaxEntries(), Flags: pinned.Flags(),
-	})
-	await.Must(b.T, err)
-	defer other.Close()
-	await.Must(b.T, os.Remove(path))
-	await.Must(b.T, other.Pin(path))
 }
