@@ -180,6 +180,18 @@ func setWindow(fd int, c connection) error {
 	return nil
 }
 
+// windowOf returns the receive window of a socket in repair mode.
+func windowOf(fd int) (uint32, error) {
+	var window repairWindow
+	size := uint32(unsafe.Sizeof(window))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_TCP, unix.TCP_REPAIR_WINDOW,
+		uintptr(unsafe.Pointer(&window)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("get TCP_REPAIR_WINDOW: %w", errno)
+	}
+	return window.rcvWnd, nil
+}
+
 // accept makes a connection from the peer's address to the host's, accepted as any other: by a handshake, over
 // loopback, where the peer must be the stranger. It says where the accepted socket stands, which is closed at the end
 // of the test.
@@ -233,7 +245,7 @@ func abort(t testing.TB, fd int) {
 	closeSocket(t, fd)
 }
 
-// standing asks a TCP socket for its sequence numbers.
+// standing asks a TCP socket for its sequence numbers and its window.
 func standing(t testing.TB, fd int) (c connection) {
 	t.Helper()
 	for _, step := range []struct {
@@ -248,6 +260,9 @@ func standing(t testing.TB, fd int) (c connection) {
 		await.Must(t, err)
 		*step.to = uint32(number)
 	}
+	window, err := windowOf(fd)
+	await.Must(t, err)
+	c.window = window
 	await.Must(t, unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, tcpRepairOffSilently))
 	return c
 }
