@@ -26,8 +26,8 @@ func NewStatus(a *cli.App, read func(pinDir string) (*status.Status, error)) *co
 daemon. Exit code 3 means that nothing is attached, or that the first line says failed.
 
 The first line is the answer. It begins with ok, degraded or failed, by the findings of
-doctor: failed where one is an error or nothing is attached, degraded where one is a
-warning. It says:
+doctor. It is failed where one is an error or nothing is attached, and degraded where one
+is a warning. It says:
   what is wrong     the worst finding first
   what is done      on which interfaces replypath enforces or only observes
   what came of it   how many replies it corrected, could not correct and lost; in mode
