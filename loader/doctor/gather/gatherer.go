@@ -40,4 +40,5 @@ type gatherer struct {
 type sample struct {
 	at          time.Time
 	uncorrected map[way]uint64 // or lost
+	corrected   map[way]uint64 // without a reason
 }

@@ -60,7 +60,10 @@ func (g *gatherer) sample() (*sample, error) {
 
 // newSample adds up what was counted for the families and protocols of each pair of interfaces.
 func newSample(at time.Time, traffic *status.Traffic) *sample {
-	s := &sample{at, map[way]uint64{}}
+	s := &sample{at, map[way]uint64{}, map[way]uint64{}}
+	for _, p := range traffic.Pairs {
+		s.corrected[way{from: p.From, to: p.To}] += p.CorrectedPackets
+	}
 	for _, u := range traffic.Uncorrected {
 		if u.Packets > 0 {
 			s.uncorrected[way{u.From, u.To, u.Reason}] += u.Packets
@@ -91,7 +94,7 @@ func (g *gatherer) wrongWays() error {
 			return err
 		}
 	}
-	was, is := before.uncorrected, after.uncorrected
+	is := after.uncorrected
 	found := map[way]*snapshot.WrongWay{}
 	note := func(w way) *snapshot.WrongWay {
 		if found[w] == nil {
@@ -99,11 +102,7 @@ func (g *gatherer) wrongWays() error {
 		}
 		return found[w]
 	}
-	few := uint64(fewLost)
-	if g.failing().Lost > 0 { // then these are not on their way
-		few = 0
-	}
-	for w, packets := range grown(was, is, few) {
+	for w, packets := range grown(before, after, g.failing().Lost > 0) {
 		note(w).Grown = packets
 	}
 	g.askForFlows(is, func(f *flows.Flow, w way) {
@@ -128,12 +127,13 @@ func (g *gatherer) failing() counters.Failing {
 }
 
 // grown is by how many packets something grew that was counted before, or is now; of what is lost only where these are more than
-// a few. Of tunnels it is told in any case.
-func grown(was, is map[way]uint64, fewLost uint64) map[way]uint64 {
+// a few, or, where replies were lost before, nothing else has left since. Of tunnels it is told in any case.
+func grown(before, after *sample, loses bool) map[way]uint64 {
 	found := map[way]uint64{}
-	for w, packets := range is {
-		more, few := packets-was[w], uint64(0)
-		if w.reason == snapshot.ReasonLost {
+	for w, packets := range after.uncorrected {
+		more, few := packets-before.uncorrected[w], uint64(0)
+		pair := way{from: w.from, to: w.to}
+		if w.reason == snapshot.ReasonLost && (!loses || after.corrected[pair] > before.corrected[pair]) {
 			few = fewLost
 		}
 		if more > few || w.reason == snapshot.ReasonTunnel {

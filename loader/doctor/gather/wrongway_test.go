@@ -16,7 +16,8 @@ import (
 	"replypath/test/testhost"
 )
 
-// TestGrown: of what is lost a few packets are none, and what stays as it was is not told, but for tunnels.
+// TestGrown: of what is lost a few packets are none, unless nothing else leaves, and what stays as it was is not told, but for
+// tunnels.
 func TestGrown(t *testing.T) {
 	lost, mtu, tunnel := way{"eth0", "eth1", snapshot.ReasonLost}, way{"eth0", "eth1", "mtu"}, way{"eth0", "tun0", snapshot.ReasonTunnel}
 	for _, test := range []struct {
@@ -30,9 +31,17 @@ func TestGrown(t *testing.T) {
 		{"the first", nil, map[way]uint64{lost: 4}, map[way]uint64{lost: 4}},
 		{"a tunnel", map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 0}},
 	} {
-		if got := grown(test.was, test.is, fewLost); !maps.Equal(got, test.want) {
+		if got := grown(&sample{uncorrected: test.was}, &sample{uncorrected: test.is}, false); !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, not %v", test.name, got, test.want)
 		}
+	}
+	one, pair := &sample{uncorrected: map[way]uint64{lost: 1}}, way{from: "eth0", to: "eth1"}
+	if got := grown(new(sample), one, true); got[lost] != 1 {
+		t.Errorf("where nothing leaves: %v", got)
+	}
+	one.corrected = map[way]uint64{pair: 9}
+	if got := grown(new(sample), one, true); len(got) > 0 {
+		t.Errorf("where others leave: %v", got)
 	}
 }
 
