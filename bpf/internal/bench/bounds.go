@@ -17,14 +17,14 @@ func (l limit) boundOnly() limit { return limit{bound: l.bound} }
 var (
 	pass     = limit{bound: 30, aim: 20}
 	refresh  = limit{bound: 40, aim: 30}
-	redirect = limit{bound: 45, aim: 35}
+	redirect = limit{bound: 62, aim: 35} // of which the counter of its pair, in a hash map, takes 9 ns
 	untaken  = limit{bound: 150}
 	// What belongs to no flow has a note, or none, in a hash map of the kernel: 27 to 34 ns there.
 	noted = limit{bound: 30, aim: 20, recorded: 40}
 	// A segment of a stranger, for which more places are looked at than for any other, takes 39 to 43 ns there.
 	stranger = limit{bound: 30, aim: 20, recorded: 45}
-	// A reply takes 42 to 46 ns there, of which an IPv6 one takes the most.
-	reply = limit{bound: 45, aim: 35, recorded: 50}
+	// A reply takes 50 to 55 ns there, of which an IPv6 one takes the most.
+	reply = limit{bound: 62, aim: 35}
 )
 
 // Limits of what few packets do, a third more than it takes or so; an answer and a header more, as these are copied.
@@ -37,13 +37,13 @@ var (
 	extended   = limit{bound: 110} // a fragment of IPv6: looks for the extension header as well
 	// What the host originates has no flow, which takes as long to find out as of a stranger; two lookups in hash maps
 	// more find its record, and the flow that it is related to. It takes 40 to 52 ns more than a reply.
-	originated  = limit{bound: 115, aim: reply.recorded + 35}
+	originated  = limit{bound: 115, aim: reply.bound + 35}
 	unanswered  = limit{bound: 130}                   // copies headers, to find that nothing is due
 	quoting     = limit{bound: 130}                   // reads two packets
 	linkDown    = limit{bound: 170}                   // asks the kernel for the link of every packet
 	headered    = limit{bound: 200}                   // and moves what stands before the packet
 	answeredNow = limit{bound: 400}                   // and makes another packet of it, with a checksum
-	first       = limit{bound: 60, aim: redirect.aim} // a redirect with something to note
+	first       = limit{bound: 75, aim: redirect.aim} // a redirect with something to note
 	handshake   = limit{bound: 600}                   // an entry: three times what it takes, as for a flood
 	flooded     = limit{bound: 2000}                  // mostly that of two sets and an entry that are in no cache
 	spoofed     = limit{bound: 1000}                  // mostly that of asking the socket
