@@ -104,16 +104,6 @@ func OwnerPID(path string) int {
 	return journal.PID
 }
 
-// OwnPID returns the number that a process has for itself, in the PID namespace that it runs in,
-// and the one by which it is seen from here where that cannot be told.
-func OwnPID(pid int) int {
-	status, err := statusOf(pid)
-	if err != nil || len(status.NSpids) == 0 {
-		return pid
-	}
-	return int(status.NSpids[len(status.NSpids)-1]) // they begin with that of this namespace
-}
-
 // statusOf reads /proc/PID/status. The error matches fs.ErrNotExist where there is no such process.
 func statusOf(pid int) (status procfs.ProcStatus, err error) {
 	process, err := procfs.NewProc(pid)
