@@ -268,7 +268,7 @@ func TestCostOfConnection(t *testing.T) {
 		if most := instructionsOfConnection[n.family]; total.Instructions > most {
 			t.Errorf("%d instructions run, at most %d were to", total.Instructions, most)
 		}
-		if entered, taken := total.Calls["insert"], total.Calls["remove"]; entered != 2 || taken != 1 {
+		if entered, taken := total.Calls["insert"], total.Calls["remove_entry"]; entered != 2 || taken != 1 {
 			t.Errorf("%d entries made, %d taken out; want the handshake's and the connection's, and the first one out", entered, taken)
 		}
 	})

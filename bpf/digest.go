@@ -15,7 +15,7 @@ type Seeds [10]uint64
 
 const digestMultiplier = 0x9e3779b97f4a7c15
 
-// NewSeeds returns random seeds, each of them odd as digest.h wants them.
+// NewSeeds returns random seeds, each of them odd as tuple.h wants them.
 func NewSeeds() (Seeds, error) {
 	var (
 		seeds Seeds
@@ -31,7 +31,7 @@ func NewSeeds() (Seeds, error) {
 }
 
 // Digest returns what the flow tables hold a tuple by, as digest() in
-// src/digest.h computes it.
+// src/tuple.h computes it.
 func (s Seeds) Digest(tuple DatapathTuple) uint64 {
 	var bytes [40]byte
 	copy(bytes[:], tuple.Peer[:])
@@ -52,7 +52,7 @@ func (s Seeds) Digest(tuple DatapathTuple) uint64 {
 }
 
 // Sets returns the two sets out of count in which a digest is looked for, as
-// first_set() and second_set() in src/digest.h.
+// first_set() and second_set() in src/tuple.h.
 func Sets(digest uint64, count uint32) (first, second uint32) {
 	reduce := func(half uint64) uint32 { return uint32(half * uint64(count) >> 32) }
 	return reduce(digest >> 32), reduce(digest & 0xffffffff)

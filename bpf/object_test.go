@@ -146,9 +146,9 @@ func TestShapes(t *testing.T) {
 //	                                                                nobody can bind
 //	reply.h          redirect, readdress: OUTCOME_REWRITE_FAILED    bpf_skb_store_bytes fails only without memory   nobody
 //	socket.h         ignores_path_mtu: a socket of IPv4 or IPv6     the same                                        topology: IP_PMTUDISC_OMIT
-//	send.h           is_writable, has_own_headers: a packet that    test packets are not                            topology: TCP data, of which the
+//	reply.h          is_writable, has_own_headers: a packet that    test packets are not                            topology: TCP data, of which the
 //	                 is shared                                                                                      socket keeps the original
-//	send.h           replypath_send: a frame below 12 bytes         is_writable has looked                          nobody
+//	reply.h          replypath_send: a frame below 12 bytes         is_writable has looked                          nobody
 //	reply.h          redirect: OUTCOME_NO_HEADER_ROOM               bpf_skb_change_head fails for packets of more   topology: TestNoHeaderRoom
 //	                                                                than 16 KiB, or without memory
 //	mtu.h            fits_interface: a GSO packet beyond the MTU    test packets have no transport header, so that  topology: bulk TCP between
@@ -159,6 +159,6 @@ func TestShapes(t *testing.T) {
 //	table.h          fill: another CPU took the way first           test runs follow one another                    load on several CPUs
 //	count.h          count_new_pair: another CPU was first          the same                                        the same
 //	replypath.c      attached by cls_bpf, run after a redirect      a redirecting test run sends nothing            topology: frames captured
-//	segment.h        is_opening: a socket in SYN-SENT               the rig's host has no route to send a SYN by    topology: simultaneous open
-//	segment.h        a request or TIME_WAIT socket                  needs packets that the kernel answers           topology: reuse of a tuple
+//	socket.h         is_opening: a socket in SYN-SENT               the rig's host has no route to send a SYN by    topology: simultaneous open
+//	socket.h         a request or TIME_WAIT socket                  needs packets that the kernel answers           topology: reuse of a tuple
 //	everywhere       a NULL from a lookup in an array               the index is in range: the verifier wants it    nobody

@@ -7,7 +7,7 @@ package bpf
 const Overflowed = 0x80
 
 // Tags returns what stands for a set with these digests, 0 where a way is free, in
-// the map of its tags, as src/digest.h has it: seven bits for each way. Overflowed is
+// the map of its tags, as src/tuple.h has it: seven bits for each way. Overflowed is
 // for the caller to add.
 func Tags(digests [DatapathWaysWAYS]uint64) uint64 {
 	tags := uint64(0)

@@ -9,8 +9,8 @@
 /* The host opens a connection: whatever came in by this tuple is over. */
 static __noinline void forget(const struct packet *packet)
 {
-	remove(packet->digest, TABLE_HALF_OPEN);
-	remove(packet->digest, TABLE_ESTABLISHED);
+	remove_entry(packet->digest, TABLE_HALF_OPEN);
+	remove_entry(packet->digest, TABLE_ESTABLISHED);
 }
 
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
@@ -25,7 +25,7 @@ static inline void remember_handshake(const struct packet *packet, struct flow *
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_REPLIED;
 		forget_outbound(packet->digest);
-		unmark(MARK_NO_FLOW, packet->digest);
+		clear_mark(MARK_NO_FLOW, packet->digest);
 	} else if (flow->state & FLOW_REPLIED && !(packet->tcp_flags & TCP_RST) &&
 		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;
@@ -150,7 +150,7 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 		flow = NULL;
 	/* The host begins by the tuple of a flow that was for nobody, or whose sender is forged. */
 	if (flow && unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet)) {
-		remove(packet->digest, TABLE_CONNECTIONLESS);
+		remove_entry(packet->digest, TABLE_CONNECTIONLESS);
 		flow = NULL;
 	}
 	if (!flow) {

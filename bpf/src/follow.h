@@ -3,7 +3,7 @@
 #pragma once
 
 #include "admission.h"
-#include "segment.h"
+#include "socket.h"
 
 static inline bool is_pinned(void)
 {

@@ -1,13 +1,298 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What comes in: records by which path it did. Never drops a packet, and changes none but a SYN that announces more than
- * fits (mtu.h). The next frame of a known flow by its own path is all that the fast path deals with; everything else is
- * in ingress_slow.h.
+ * fits (mtu.h). The next frame of a known flow by its own path is all that the fast path deals with, at the end of this
+ * file. Everything else may change a flow table: a flow begins, is established, is refreshed, moves or ends.
  */
 #pragma once
 
-#include "ingress_slow.h"
+#include "follow.h"
+#include "mtu.h"
+#include "source_repair.h"
 #include "trace.h"
+
+/*
+ * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
+ * changes nothing for a connection that is established. One that is sent again may take another path; what we answered
+ * stays known, as the ACK decides.
+ */
+static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
+{
+	const struct packet *packet = &scratch->packet;
+	struct flow *flow;
+
+	if (!may_start(skb))
+		return;
+	flow = look_up(packet, TABLE_HALF_OPEN);
+	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
+	if (find_note(packet->digest) && is_opening(skb))
+		return count_event(EVENT_IGNORED_ANSWER);
+	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
+		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0))
+			return;
+	} else if (!came_by(flow, skb, packet) && is_pinned()) {
+		return count_event(EVENT_REFUSED_PINNED);
+	} else if (!set_path(skb, TABLE_HALF_OPEN)) {
+		return;
+	} else {
+		flow->seen = now();
+		flow->rcv_nxt = segment_end(packet) + 1;
+	}
+	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
+}
+
+/* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
+static inline bool acknowledges_syn_ack(const struct packet *packet, const struct flow *handshake)
+{
+	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_REPLIED &&
+	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
+}
+
+/*
+ * The ACK that answers our SYN-ACK proves that the peer is where it says it is: the path of the ACK becomes that of the
+ * connection.
+ */
+static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, struct flow *handshake)
+{
+	const struct packet *packet = &scratch->packet;
+	struct flow *flow = &scratch->flow;
+	bool is_next;
+
+	if (!acknowledges_syn_ack(packet, handshake)) {
+		count_event(EVENT_IGNORED_HANDSHAKE);
+		return false;
+	}
+	*flow = *handshake;
+	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU put another entry in the place of this one */
+		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
+		return false;
+	}
+	is_next = is_next_frame(skb, packet, flow);
+	flow->seen = now();
+	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
+	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
+	if (!came_by(flow, skb, packet) && is_pinned())
+		count_event(EVENT_REFUSED_PINNED);
+	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
+		count_at_tunnel(skb, packet);
+	else if (!is_next && !find_path_back(skb))
+		return false;
+	else if (!is_next)
+		take_path(scratch, flow);
+	if (!has_socket(skb)) {
+		flow->flags |= FLOW_NO_SOCKET;
+		flow->snd_una = packet->ack;
+		flow->rcv_nxt = segment_end(packet);
+	}
+	if (!enter_flow(TABLE_ESTABLISHED, true))
+		return false;
+	remove_entry(packet->digest, TABLE_HALF_OPEN);
+	relate(packet->digest, TABLE_ESTABLISHED);
+	return true;
+}
+
+/*
+ * A segment without an entry: the connection is older than replypath here, or its entry was pushed out, perhaps amid the
+ * handshake. Its socket knows whether the segment is genuine and who opened it. Where the host did, that is noted; where
+ * there is no socket, not even one that listens, a RST will answer, and the tuple is not asked about again for a while.
+ * Any other segment is only counted. The socket is asked again with the next one: if a forged segment marked the tuple,
+ * the genuine ones would be left out.
+ */
+static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool handshake)
+{
+	const struct packet *packet = &scratch->packet;
+	__u32 in_force = generation();
+
+	if (!may_start(skb)) {
+		/* The last ACK of a handshake may still come. An address that is not ours is marked itself. */
+		if (!handshake && !is_foreign_address(packet, skb->ifindex))
+			put_mark(MARK_NO_FLOW, packet->digest, in_force);
+		return;
+	}
+	switch (ask_socket(skb)) {
+	case VERDICT_NO_SOCKET:
+		if (handshake) /* of a container, whose socket is elsewhere */
+			return;
+		count_event(EVENT_IGNORED_NO_SOCKET);
+		admit_stray(skb, scratch);
+		return put_mark(MARK_NO_FLOW, packet->digest, in_force);
+	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
+		admit_stray(skb, scratch);
+		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_OPENING:
+	case VERDICT_NO_CONNECTION:
+	case VERDICT_REFUSED:
+	case VERDICT_ENDED:
+		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_OPENED:
+		note_outbound(skb->ifindex);
+		return;
+	case VERDICT_ACCEPTED:
+		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0))
+			return;
+		count_event(EVENT_READMITTED_ESTABLISHED);
+		relate(packet->digest, TABLE_ESTABLISHED);
+	}
+}
+
+/*
+ * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of a SYN: it begins no flow,
+ * but is answered with a RST. The peer of a connection that goes on sends none.
+ */
+static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *scratch)
+{
+	const struct flow *flow = look_up_live(&scratch->packet, TABLE_ESTABLISHED);
+	const struct flow *handshake;
+
+	if (flow) {
+		if (!is_closing(flow))
+			count_contested(skb, &scratch->packet, flow);
+		return;
+	}
+	handshake = look_up_live(&scratch->packet, TABLE_HALF_OPEN);
+	if (!handshake || handshake->flags & FLOW_STRAY)
+		adopt(skb, scratch, false);
+}
+
+/*
+ * What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. What
+ * passed for reset may go on: that RST was forged.
+ */
+static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
+{
+	const struct packet *packet = &scratch->packet;
+	enum verdict verdict;
+
+	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
+		verdict = ask_socket(skb);
+		if (verdict > VERDICT_LISTENS)
+			flow->flags &= ~FLOW_NO_SOCKET;
+		if (verdict > VERDICT_ENDED)
+			flow->flags &= ~FLOW_RESET;
+	}
+	refresh(skb, scratch, flow);
+	track_received(packet, flow);
+}
+
+/*
+ * A RST of the peer ends a connection, whose entry stays for a while from now on, or nothing. While the socket was asked,
+ * another CPU may have given the entry to another flow.
+ */
+static inline void inbound_reset(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow *flow = find_live(packet, TABLE_ESTABLISHED);
+
+	if (!flow)
+		return;
+	if (!segment_is_plausible(skb, packet, flow))
+		return count_contested(skb, packet, flow);
+	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
+		return;
+	flow->seen = now();
+	flow->flags |= FLOW_RESET;
+}
+
+/*
+ * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection. Where that one goes
+ * on and this is its path, no handshake is looked for: whether there is one makes no difference to where replies go, and
+ * of many flows each look takes as long as memory takes.
+ */
+static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
+{
+	const struct packet *packet = &scratch->packet;
+	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
+	bool live = flow && !is_idle(flow, TABLE_ESTABLISHED);
+	struct flow *handshake;
+
+	if (live && came_by(flow, skb, packet) && !is_closing(flow))
+		return refresh_tcp(skb, scratch, flow);
+	handshake = look_up_live(packet, TABLE_HALF_OPEN);
+	if (handshake && handshake->flags & FLOW_STRAY)
+		handshake = NULL;
+	if (handshake && establish(skb, scratch, handshake))
+		return;
+	if (!live)
+		adopt(skb, scratch, handshake);
+	else if (came_by(flow, skb, packet))
+		refresh_tcp(skb, scratch, flow);
+	else
+		follow_frame(skb, scratch, flow);
+}
+
+/* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
+static inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	enum udp_socket socket = taker(skb);
+
+	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
+		return;
+	flow->flags &= ~FLOW_NO_SOCKET;
+	first_question_came(skb, packet, socket);
+}
+
+static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch)
+{
+	const struct packet *packet = &scratch->packet;
+	struct flow *flow = look_up(packet, TABLE_CONNECTIONLESS);
+	enum udp_socket socket;
+	struct note *note;
+	bool peer_began;
+
+	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
+		if (came_by(flow, skb, packet)) {
+			flow->rival = 0;
+			refresh(skb, scratch, flow);
+		} else {
+			follow_frame(skb, scratch, flow);
+		}
+		if (flow->flags & FLOW_NO_SOCKET)
+			look_for_socket(skb, packet, flow);
+		else if (source_repair(packet) == REPAIR_ON)
+			enter_question(skb, false);
+		return;
+	}
+	/*
+	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. The
+	 * entry is read before another CPU may put another one in its place.
+	 */
+	peer_began = flow && flow->state & FLOW_REPLIED;
+	note = packet->echo_request ? NULL : find_note(packet->digest);
+	if (note && is_proof(note)) {
+		if (!was_just_heard(note))
+			answer_came(skb, packet, note);
+		return count_event(EVENT_IGNORED_ANSWER);
+	}
+	if (!may_start(skb))
+		return;
+	socket = taker(skb);
+	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
+		count_event(EVENT_IGNORED_ANSWER);
+	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
+		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
+	else if (enter(skb, scratch, TABLE_CONNECTIONLESS, 0)) {
+		relate(packet->digest, TABLE_CONNECTIONLESS);
+		first_question_came(skb, packet, socket);
+	}
+}
+
+__noinline int inbound_change(struct __sk_buff *skb)
+{
+	struct scratch *scratch = get_scratch();
+
+	if (!scratch)
+		return 0;
+	if (scratch->packet.protocol != IPPROTO_TCP)
+		inbound_datagram(skb, scratch);
+	else if (scratch->packet.tcp_flags & TCP_RST)
+		inbound_reset(skb, &scratch->packet);
+	else if (!(scratch->packet.tcp_flags & TCP_SYN))
+		inbound_segment(skb, scratch);
+	else if (scratch->packet.tcp_flags & TCP_ACK)
+		inbound_syn_ack(skb, scratch);
+	else
+		inbound_syn(skb, scratch);
+	return 0;
+}
 
 /* Whether a table may have an entry of the packet's tuple. */
 static inline bool may_hold(enum table table, const struct packet *packet)

@@ -50,7 +50,7 @@
 /* The flow tables: see first_of(). */
 MAP(flows, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
-/* For each set of `flows`: see digest.h. The loader looks at all of them. */
+/* For each set of `flows`: see tuple.h. The loader looks at all of them. */
 MAP(tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 /* The digests of tuples in which the host spoke first: see outbound.h. */
@@ -148,10 +148,10 @@ MAP(fragments, LRU_HASH, MAX_FRAGMENTS, 0, __u64, struct fragment);
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);
 
-/* By own address and peer: see originate.h and related.h. */
+/* By own address and peer: see originate.h. */
 MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, struct ends, struct record);
 
-/* The digest of the flow by which a peer asked an own address last, by UDP: see related.h. */
+/* The digest of the flow by which a peer asked an own address last, by UDP: see originate.h. */
 MAP(questions, LRU_HASH, MAX_QUESTIONS, 0, struct ends, __u64);
 
 /* For `replypath trace`: see trace.h. */

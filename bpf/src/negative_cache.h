@@ -59,7 +59,7 @@ static inline bool is_marked(enum mark_kind kind, __u64 digest)
  * The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. The oldest
  * mark of the set makes room.
  */
-static inline void mark(enum mark_kind kind, __u64 digest, __u32 generation)
+static inline void put_mark(enum mark_kind kind, __u64 digest, __u32 generation)
 {
 	struct mark_set *set = get_marks(kind, digest);
 	__u64 mark = mark_of(digest, generation, period());
@@ -76,7 +76,7 @@ static inline void mark(enum mark_kind kind, __u64 digest, __u32 generation)
 	set->mark[0] = mark;
 }
 
-static inline void unmark(enum mark_kind kind, __u64 digest)
+static inline void clear_mark(enum mark_kind kind, __u64 digest)
 {
 	struct mark_set *set = get_marks(kind, digest);
 	__u32 in_force = generation(), time = period();
@@ -97,5 +97,5 @@ static inline bool is_foreign_address(const struct packet *packet, __u32 ifindex
 
 static inline void mark_foreign_address(const struct packet *packet, __u32 ifindex, __u32 generation)
 {
-	mark(MARK_FOREIGN, self_digest(&packet->tuple, ifindex), generation);
+	put_mark(MARK_FOREIGN, self_digest(&packet->tuple, ifindex), generation);
 }

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "admission.h"
-#include "related.h"
+#include "originate.h"
 
 /*
  * The note about a tuple that either side has used within an hour; NULL for none. The kernel may give its memory to
@@ -64,7 +64,7 @@ __noinline int note_outbound(__u32 ifindex)
 	if (is_of_interface(reason) && ifindex)
 		mark_foreign_address(&scratch->packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
-		mark(MARK_NO_FLOW, scratch->packet.digest, generation);
+		put_mark(MARK_NO_FLOW, scratch->packet.digest, generation);
 	else if (!bpf_map_update_elem(&outbound, &scratch->packet.digest, &note, BPF_ANY))
 		count_event(EVENT_ADMITTED_OUTBOUND);
 	return 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* From a frame to the tuple of its flow. Reads only: see send.h, write_macs(). */
+/* From a frame to the tuple of its flow. Reads only: see reply.h, write_macs(). */
 #pragma once
 
-#include "address.h"
+#include "tuple.h"
 #include "count.h"
 
 #define MAX_EXTENSION_HEADERS 8

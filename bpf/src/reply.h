@@ -4,7 +4,256 @@
 
 #include "outage.h"
 #include "portless.h"
-#include "send.h"
+#include "trace.h"
+
+#define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
+
+/*
+ * Both MACs, destination and source, as the three words that they are sent by: what was stored in other pieces than it
+ * is loaded in has to reach the cache first, and with it everything that the processor began before.
+ */
+static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
+{
+	__u32 *to = (__u32 *)frame;
+
+	_Static_assert(offsetof(struct handover, frame) % sizeof(*to) == 0, "made of words");
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	to[0] = d;
+	to[1] = (d >> 32 & 0xffff) | s << 16;
+	to[2] = s >> 16;
+#else
+	to[0] = d >> 32;
+	to[1] = (d & 0xffff0000) | s >> 48;
+	to[2] = s >> 16;
+#endif
+}
+
+/* Stamps the flow with the time at which a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
+static inline void stamp_left(struct flow *flow, __u32 moved)
+{
+	__u32 left = (now() & -LEFT_TICKS) | moved;
+
+	if (unlikely(flow->left != left))
+		flow->left = left;
+}
+
+/* Counts what became of a reply, and its flow with the first reply of which that became. */
+static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
+			       enum outcome outcome)
+{
+	bool first = false;
+
+	if (outcome == OUTCOME_ASYMMETRIC) {
+		first = !(flow->state & FLOW_ASYMMETRIC);
+		if (first)
+			flow->state |= FLOW_ASYMMETRIC;
+	} else if (outcome == OUTCOME_CORRECTED) {
+		first = !(flow->state & FLOW_CORRECTED);
+		if (first)
+			flow->state |= FLOW_CORRECTED;
+		__sync_fetch_and_add(&flow->corrected, packets);
+	}
+	if (outcome != OUTCOME_ASYMMETRIC)
+		stamp_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
+	count_pair(skb, with_outcome(pair, outcome), packets, first);
+}
+
+/*
+ * Records what became of a packet that the host originates; returns whether it is the first of its pair and protocol
+ * of which that became.
+ */
+static inline bool record_outcome(struct record *record, const struct packet *packet, enum outcome outcome)
+{
+	__u8 *counted = outcome == OUTCOME_CORRECTED ? &record->moved_of : &record->routed_of;
+	__u8 bit = 1 << protocol_class(packet->protocol);
+	bool first = !(*counted & bit);
+
+	_Static_assert(CLASS_END <= 8, "a byte has a bit for each");
+	if (unlikely(first))
+		*counted |= bit;
+	if (unlikely(record->outcome != outcome))
+		record->outcome = outcome;
+	return first;
+}
+
+/* Leaves word for the program at the target, which runs next. A container can send a ticket, which alone proves nothing. */
+static inline void hand_over(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex, __u64 pair,
+			     __u32 packets, enum table table, struct handover *handover)
+{
+	handover->ifindex = ifindex;
+	handover->digest = packet->digest;
+	handover->ticket = handover->ticket == 0xffff ? 1 : handover->ticket + 1; /* never 0 */
+	handover->tc_index = skb->tc_index;
+	handover->pair = pair;
+	handover->packets = packets;
+	handover->table = table;
+	handover->first = handover->traced = false;
+	if (!have_delivery_time)
+		handover->delivery = skb->tstamp;
+	skb->tc_index = handover->ticket;
+}
+
+/* At the target: whether this is the packet that was just moved here; if so, counts it. */
+static inline bool arrived(struct __sk_buff *skb)
+{
+	struct handover *handover = get_handover();
+	struct flow *flow;
+	__u32 packets;
+	__u64 pair;
+
+	if (!handover || handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
+		return false;
+	handover->ifindex = 0;
+	skb->tc_index = handover->tc_index;
+	/* The redirect has forgotten it (net/core/filter.c before 5.18, __bpf_tx_skb): fq would pace anew. */
+	if (!have_delivery_time && !skb->tstamp)
+		skb->tstamp = handover->delivery;
+	pair = handover->pair;
+	packets = handover->packets;
+	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
+	if (likely(flow))
+		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
+	else /* originated, or evicted this very moment */
+		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, handover->first);
+	if (unlikely(handover->traced))
+		trace_left(skb);
+	return true;
+}
+
+/* The packet that was moved last on this CPU never came to its target: the kernel, or somebody's program, dropped it. */
+static __noinline void count_lost(struct __sk_buff *skb, struct handover *handover)
+{
+	bool is_there = is_usable(target_of(handover->pair), handover->ifindex);
+	__u64 pair = handover->pair & ~with_outcome(0, OUTCOME_ORIGINATED);
+
+	handover->ifindex = 0;
+	if (!handover->may_leave_unseen)
+		count_pair(skb, with_outcome(pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
+			   handover->packets, false);
+}
+
+/* The frame stays here after all: nothing is on its way to the target. */
+static inline void take_back(struct __sk_buff *skb, struct handover *handover)
+{
+	handover->ifindex = 0;
+	skb->tc_index = handover->tc_index;
+}
+
+/*
+ * Whether the linear part is the packet's own, though another sk_buff shares the data: TCP keeps what it sends, without
+ * the headers, until it is acknowledged (include/linux/skbuff.h, skb_clone_writable(), skb_header_cloned()).
+ */
+static inline bool has_own_headers(const struct sk_buff *kernel)
+{
+	const struct skb_shared_info *shared;
+	__u32 references;
+
+	if (kernel->data - kernel->head + kernel->len - kernel->data_len > kernel->hdr_len)
+		return false;
+	shared = bpf_rdonly_cast(kernel->head + kernel->end, bpf_core_type_id_kernel(struct skb_shared_info));
+	references = shared->dataref.counter;
+	return (references & 0xffff) - (references >> 16) == 1;
+}
+
+/* Whether the first bytes may be written without a copy: nobody else has them, and they are in the linear part. */
+static inline bool is_writable(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+
+	if (data + MACS > end)
+		return false;
+	if (!BPF_CORE_READ_BITFIELD(kernel, cloned))
+		return true;
+	return bpf_core_field_exists(kernel->hdr_len) && has_own_headers(kernel);
+}
+
+/*
+ * Writes both MACs; not 0 where that failed. Does not come back where it can redirect as well.
+ *
+ * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost nothing, but in a program that has them
+ * the kernel first makes the data of every packet private, and drops the packet where it has no memory for that
+ * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets get to of which
+ * nothing has to be copied; a tail call that fails comes back here. What is traced does not get there: trace() follows.
+ */
+static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
+{
+	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)) && !is_traced())
+		bpf_tail_call(skb, &tails, TAIL_SEND);
+	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
+}
+
+/* What the tail call leads to, for packets of which nothing has to be copied. */
+SEC("tc")
+int replypath_send(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct handover *handover = get_handover();
+	const __u32 *macs;
+	__u32 *to = data;
+
+	if (!handover || data + MACS > end)
+		return PASS;
+	macs = (const __u32 *)handover->frame;
+	to[0] = macs[0];
+	to[1] = macs[1];
+	to[2] = macs[2];
+	return bpf_redirect(handover->ifindex, 0);
+}
+
+/* Puts an Ethernet header before a packet that has none; not 0 where that failed. */
+static inline int add_header(struct __sk_buff *skb, struct handover *handover)
+{
+	*(__be16 *)(handover->frame + MACS) = skb->protocol;
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return -1;
+	/* Cannot fail: the head is private now. */
+	bpf_skb_store_bytes(skb, 0, handover->frame, ETH_HLEN, 0);
+	return 0;
+}
+
+/*
+ * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
+ * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed
+ * and the packet is as it was.
+ */
+static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
+{
+	int failed = 0;
+
+	if (!handover->headerless)
+		failed = header ? write_macs(skb, handover) : add_header(skb, handover);
+	if (unlikely(failed)) {
+		take_back(skb, handover);
+		return -1;
+	}
+	bpf_redirect(handover->ifindex, 0);
+	return 0;
+}
+
+/*
+ * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
+ * it does not know it. What waits for that is lost: it is sent by the next hop of its route (net/core/neighbour.c,
+ * neigh_update()), which is another interface's. To have the helper look for a route instead would leak that of the
+ * packet (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
+ */
+static __noinline int send_on_link(struct __sk_buff *skb, const struct packet *packet,
+				   struct handover *handover, __u32 header)
+{
+	struct bpf_redir_neigh to = { .nh_family = packet->family == 4 ? FAMILY_IPV4 : FAMILY_IPV6 };
+	const __u32 *peer = (const __u32 *)packet->tuple.peer;
+
+	if (!header && add_header(skb, handover)) {
+		take_back(skb, handover);
+		return -1;
+	}
+	if (packet->family == 4)
+		to.ipv4_nh = peer[3];
+	else
+		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
+	bpf_redirect_neigh(handover->ifindex, &to, sizeof(to), 0);
+	return 0;
+}
 
 static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface, mac_word mac)
 {

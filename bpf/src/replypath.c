@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The programs that see all packets, one for each direction and kind of device, and those for user space. Others stand
- * with what they do, in send.h, source_repair.h and outage.h. All can be attached by TCX and by cls_bpf in
+ * with what they do, in reply.h, source_repair.h and outage.h. All can be attached by TCX and by cls_bpf in
  * direct-action mode, but for those of source_repair.h (a cgroup's).
  */
 #include "egress.h"
@@ -48,7 +48,7 @@ int replypath_forget(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
-	return remove(request.digest, request.table);
+	return remove_entry(request.digest, request.table);
 }
 
 /*

@@ -2,7 +2,7 @@
 /* The packet, and what the programs work out about it, in memory that takes no stack. */
 #pragma once
 
-#include "digest.h"
+#include "tuple.h"
 
 struct packet {
 	struct tuple tuple;

@@ -393,12 +393,12 @@ enum placed {
 };
 
 /* Strays are not counted. The answer to a datagram that starts a flow is no beginning, even if there is no room. */
-static inline enum placed refuse(const struct scratch *from, enum table table)
+static inline enum placed count_refused(const struct scratch *from, enum table table)
 {
 	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
-		mark(MARK_EVICTED_FLOW, from->packet.digest, generation());
+		put_mark(MARK_EVICTED_FLOW, from->packet.digest, generation());
 	return REFUSED;
 }
 
@@ -408,7 +408,7 @@ enum insert_flags {
 };
 
 /* Without a vacancy the flow's own entry was written over. */
-static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table)
+static inline enum placed count_placed(const struct flow *flow, const struct vacancy *vacancy, enum table table)
 {
 	if (flow->flags & FLOW_STRAY)
 		return PLACED;
@@ -417,11 +417,11 @@ static inline enum placed accept(const struct flow *flow, const struct vacancy *
 		return PLACED;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
-		mark(MARK_EVICTED_FLOW, vacancy->digest, generation());
+		put_mark(MARK_EVICTED_FLOW, vacancy->digest, generation());
 	return PLACED;
 }
 
-static inline enum placed replace(const struct scratch *from, enum table table, int place, __u32 flags)
+static inline enum placed insert_over(const struct scratch *from, enum table table, int place, __u32 flags)
 {
 	__u32 index = (__u32)place / WAYS;
 	struct flow_set *set = get_set(index);
@@ -429,8 +429,8 @@ static inline enum placed replace(const struct scratch *from, enum table table, 
 
 	if (!set || !lock ||
 	    !write_over(set, lock, &from->flow, from->packet.digest, table, flags & INSERT_OVER_LIVE))
-		return refuse(from, table);
-	return accept(&from->flow, NULL, table);
+		return count_refused(from, table);
+	return count_placed(&from->flow, NULL, table);
 }
 
 /* Leaves a way for the scratch packet's flow in the first vacancy of the scratch; returns its set. */
@@ -471,19 +471,19 @@ __noinline int insert(__u32 table, __u32 flags)
 	digest = from->packet.digest;
 	place = place_of(table, digest);
 	if (place != NOWHERE)
-		return replace(from, table, place, flags);
+		return insert_over(from, table, place, flags);
 	vacancy = &from->vacancy[0];
 	index = choose_vacancy(from, table);
 	if (from->flow.flags & FLOW_STRAY && vacancy->rank < EVICT_EARLY)
-		return refuse(from, table);
+		return count_refused(from, table);
 	set = get_set(index);
 	tags = get_tags(index);
 	lock = get_lock(index);
 	if (!set || !tags || !lock)
-		return refuse(from, table);
+		return count_refused(from, table);
 	if (!fill(set, tags, lock, vacancy, &from->flow, digest))
-		return flags & INSERT_LAST ? refuse(from, table) : WAY_TAKEN;
-	return accept(&from->flow, vacancy, table);
+		return flags & INSERT_LAST ? count_refused(from, table) : WAY_TAKEN;
+	return count_placed(&from->flow, vacancy, table);
 }
 
 /*
@@ -522,7 +522,7 @@ static inline void remove_at(int place, __u64 digest)
 }
 
 /* Takes out what has this digest, which two CPUs may have entered at once, each in another set. Returns 0. */
-__noinline int remove(__u64 digest, __u32 table)
+__noinline int remove_entry(__u64 digest, __u32 table)
 {
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 2; i++) {

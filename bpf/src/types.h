@@ -293,7 +293,7 @@ struct settings {
 	__u32 exclusions;    /* index of the set that is in force */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 routing_generation; /* of what decides where the host's own go: raised when it changes; 0: never set */
-	__u8 related;        /* what the host originates goes as answers to its peer go: see related.h */
+	__u8 related;        /* what the host originates goes as answers to its peer go: see originate.h */
 	__u8 pad[7];
 	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
 };
@@ -411,7 +411,7 @@ enum table {
 };
 
 enum tail {
-	TAIL_SEND = 0,   /* ends a move: see send.h */
+	TAIL_SEND = 0,   /* ends a move: see reply.h */
 	TAIL_NOBODY = 1, /* ends what is for nobody: see outage.h */
 	TAIL_END,
 };

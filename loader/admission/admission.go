@@ -40,7 +40,7 @@ type Tuple struct {
 func (r *Rules) Records(t *Tuple) (bool, error) {
 	peer, self := t.Peer.Addr(), t.Self.Addr()
 	takes, err := r.takesSelf(self, t.Interface)
-	isOrdinary := peer.IsGlobalUnicast() && self.IsGlobalUnicast() && r.Own(peer) == 0 // address_is_ordinary() in bpf/src/address.h
+	isOrdinary := peer.IsGlobalUnicast() && self.IsGlobalUnicast() && r.Own(peer) == 0 // address_is_ordinary() in bpf/src/tuple.h
 	return takes && isOrdinary && r.isListed(t.Protocol) && !isDHCP(t) && !r.excludes(t), err
 }
 

@@ -96,7 +96,7 @@ func (k kernel) vrf(device int) int {
 	return master.Attrs().Index
 }
 
-// isBoundOff tells whether a socket of this device is not moved to another: as is_bound_off() in bpf/src/reply.h.
+// isBoundOff tells whether a socket of this device is not moved to another: as is_bound_off() in bpf/src/socket.h.
 func (k kernel) isBoundOff(bound, target int) bool {
 	return bound != 0 && bound != target && bound != k.vrf(target)
 }

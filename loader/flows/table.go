@@ -152,7 +152,7 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	return flow
 }
 
-// relation is relate() in bpf/src/related.h. What came by another interface than that of the own address relates nothing.
+// relation is relate() in bpf/src/originate.h. What came by another interface than that of the own address relates nothing.
 func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
 	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 	protocol := f.Tuple.Protocol

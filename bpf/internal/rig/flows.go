@@ -106,7 +106,7 @@ func (d *Datapath) ForgetRelated() error {
 // way is free; ok is false where none is.
 func FreeWay(digests [bpf.DatapathWaysWAYS]uint64, digest uint64) (way int, ok bool) {
 	for i := range digests {
-		// As preferred_way() in src/digest.h, and those after it.
+		// As preferred_way() in src/tuple.h, and those after it.
 		way := (digest>>1 + uint64(i)) % uint64(len(digests))
 		if digests[way] == 0 {
 			return int(way), true

@@ -116,7 +116,7 @@ func (d *Datapath) writeMarks(t *Tables) error {
 // ForgetMarks empties the negative cache.
 func (d *Datapath) ForgetMarks() error { return d.MarkSets.Clear() }
 
-// AddressDigest is self_digest() in bpf/src/digest.h: of an address and an interface.
+// AddressDigest is self_digest() in bpf/src/tuple.h: of an address and an interface.
 func (d *Datapath) AddressDigest(address netip.Addr, ifindex uint32) uint64 {
 	var ports [4]byte // which the interface takes the place of
 	binary.NativeEndian.PutUint32(ports[:], ifindex)
