@@ -52,9 +52,7 @@ func fakeHost() host {
 		explain: fakeExplain,
 		trace:   fakeTrace,
 		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
-		top: func(dir string, o flows.Order, limit int) (top.Monitor, error) {
-			return fakehost.OpenTop(dir, o, limit)
-		},
+		top:     func(dir string, o flows.Order, limit int) top.Look { return fakehost.Top(dir, o, limit) },
 		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
 		plan:    fakePlan,
 		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
