@@ -29,8 +29,8 @@ type Loader struct{ *core }
 //
 // On error what this call did is undone, and an earlier datapath stays as it
 // was. The error matches config.ErrInvalid where the interfaces that are there
-// cannot follow the configuration, ErrUnsupported where the process lacks a capability or the kernel a feature, pins.ErrNoBPFFS, ErrOwned or ErrForeignNamespace where
-// these keep it from starting. It names the remedy.
+// cannot follow the configuration, attach.ErrUnsupported where the process lacks a capability or the kernel a feature,
+// pins.ErrNoBPFFS, pins.ErrOwned or pins.ErrForeignNamespace where these keep it from starting. It names the remedy.
 func New(options Options) (*Loader, error) {
 	if err := kernel.CheckRights(); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"replypath/cmd/replypath/show"
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
+	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/detach"
@@ -99,7 +100,7 @@ func fakeStart(o loader.Options) (daemon.Datapath, error) {
 	if o.PinDir == fakehost.WatchedDir {
 		return nil, &pins.OwnedError{Dir: o.PinDir, PID: 4711}
 	}
-	return nil, fmt.Errorf("attach to eth0: %w", loader.ErrUnsupported)
+	return nil, fmt.Errorf("attach to eth0: %w", attach.ErrUnsupported)
 }
 
 func fakeDetach(_ context.Context, o detach.Options) ([]string, error) {
