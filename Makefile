@@ -59,8 +59,8 @@ TESTED := REPLYPATH_BINARY=$(CURDIR)/$(BINARY)
 LOGS   := build/tests
 RUN     = $(TESTED) $(GO) run ./test/run -logs $(LOGS)
 ABOUT   = rm -rf $(LOGS); mkdir -p $(LOGS); echo "tests of commit $(COMMIT) on Linux $$(uname -r), $$(date -u +%F)" >$(LOGS)/about.log
-# What renders and checks the Helm chart, and what makes the dashboard, are modules of their own.
-MODULES := deploy/helm packaging/grafana
+# What renders and checks the Helm chart is a module of its own.
+MODULES := deploy/helm
 
 # Packets that the datapath and the model of it have to agree about.
 FUZZ_PACKETS ?= 1000000

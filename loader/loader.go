@@ -11,7 +11,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/detach"
 	"replypath/loader/kernel"
 	"replypath/loader/problems"
 	"replypath/loader/status"
@@ -29,8 +28,8 @@ type Loader struct{ *core }
 //
 // On error what this call did is undone, and an earlier datapath stays as it
 // was. The error matches config.ErrInvalid where the interfaces that are there
-// cannot follow the configuration, ErrUnsupported where the process lacks a capability or the kernel a feature, pins.ErrNoBPFFS, ErrOwned or ErrForeignNamespace where
-// these keep it from starting. It names the remedy.
+// cannot follow the configuration, attach.ErrUnsupported where the process lacks a capability or the kernel a feature,
+// pins.ErrNoBPFFS, pins.ErrOwned or pins.ErrForeignNamespace where these keep it from starting. It names the remedy.
 func New(options Options) (*Loader, error) {
 	if err := kernel.CheckRights(); err != nil {
 		return nil, err
@@ -133,12 +132,7 @@ func (l *Loader) Effect() (*status.Effect, error) {
 	if l.dir == nil {
 		return nil, view.ErrClosed
 	}
-	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
-	if err != nil {
-		return nil, err
-	}
-	e.Detaching = detach.IsAnnounced(l.options.PinDir)
-	return e, nil
+	return status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
 }
 
 // Reload puts another configuration in force. No flow is lost but those that it

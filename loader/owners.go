@@ -74,7 +74,7 @@ func (l *core) appointOwners() {
 		Records: &l.state.Qdiscs, Save: l.save, Tx: &l.tx, Host: means,
 	}
 	l.attachments = attachment.New(attachment.Host{
-		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow,
+		Netlink: l.netlinkNow, Datapath: l.datapathNow,
 		Attacher:   means,
 		AttacherBy: func(m attach.Mechanism) *attach.Attacher { return attach.New(l.linksDir(), l.netlink, m) },
 		Mechanism:  l.mechanism, Log: l.log, Tx: &l.tx, Journal: &l.state,

@@ -74,7 +74,7 @@ func TestStatusIsRefused(t *testing.T) {
 		_, modeErr := status.Mode(b.dir)
 		_, setModeErr := status.SetMode(b.dir, "observe")
 		for _, err := range []error{statusErr, modeErr, setModeErr} {
-			if !errors.Is(err, ErrNotAttached) {
+			if !errors.Is(err, pins.ErrNone) {
 				t.Errorf("error %v", err)
 			}
 		}
@@ -84,7 +84,7 @@ func TestStatusIsRefused(t *testing.T) {
 	await.Must(t, os.Remove(filepath.Join(b.dir, "maps", "tails")))
 	b.inside(func() error {
 		_, err := status.Read(b.dir)
-		if err == nil || errors.Is(err, ErrNotAttached) || !strings.Contains(err.Error(), "restart the daemon") {
+		if err == nil || errors.Is(err, pins.ErrNone) || !strings.Contains(err.Error(), "restart the daemon") {
 			t.Errorf("status: %v", err)
 		}
 		return nil

@@ -10,4 +10,3 @@
 package metrics
 
 //go:generate env UPDATE_DOCS=1 go test -count=1 -run ^TestReferenceIsCurrent$ .
-//go:generate go run -C ../packaging/grafana . ../../docs/grafana-dashboard.json

@@ -18,6 +18,7 @@ import (
 	"replypath/cmd/replypath/show"
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
+	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/detach"
@@ -52,9 +53,7 @@ func fakeHost() host {
 		explain: fakeExplain,
 		trace:   fakeTrace,
 		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
-		top: func(dir string, o flows.Order, limit int) (top.Monitor, error) {
-			return fakehost.OpenTop(dir, o, limit)
-		},
+		top:     func(dir string, o flows.Order, limit int) top.Look { return fakehost.Top(dir, o, limit) },
 		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
 		plan:    fakePlan,
 		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
@@ -101,7 +100,7 @@ func fakeStart(o loader.Options) (daemon.Datapath, error) {
 	if o.PinDir == fakehost.WatchedDir {
 		return nil, &pins.OwnedError{Dir: o.PinDir, PID: 4711}
 	}
-	return nil, fmt.Errorf("attach to eth0: %w", loader.ErrUnsupported)
+	return nil, fmt.Errorf("attach to eth0: %w", attach.ErrUnsupported)
 }
 
 func fakeDetach(_ context.Context, o detach.Options) ([]string, error) {

@@ -33,7 +33,7 @@ type host struct {
 	explain func(pinDir string, q explain.Question) (*explain.Answer, error)
 	trace   show.Follow
 	probe   show.MakeProbe
-	top     topcommand.Open
+	top     topcommand.Watch
 	// examine and fix look at the host; see doctor.Examine and doctor.Fix.
 	examine, fix show.Examine
 	plan         show.MakePlan
@@ -52,8 +52,8 @@ func thisHost() host {
 		explain: explain.Ask,
 		trace:   trace.Follow,
 		probe:   func(peer, self netip.Addr) (show.Probe, error) { return trace.NewProbe(peer, self) },
-		top: func(pinDir string, o flows.Order, limit int) (topcommand.Monitor, error) {
-			return top.Open(pinDir, o, limit)
+		top: func(pinDir string, o flows.Order, limit int) topcommand.Look {
+			return top.New(pinDir, o, limit).Look
 		},
 		examine: doctor.Examine,
 		fix:     doctor.Fix,

@@ -12,7 +12,6 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
-	"replypath/loader/hostmaps"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
 )
@@ -21,7 +20,6 @@ import (
 type Host struct {
 	Netlink  func() *netlink.Handle
 	Datapath func() *datapath.Datapath // in force
-	Maps     func() *hostmaps.Maps     // its
 	Attacher func() attach.Means
 	// AttacherBy returns one that attaches by a mechanism of its own.
 	AttacherBy func(attach.Mechanism) *attach.Attacher

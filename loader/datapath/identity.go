@@ -53,12 +53,12 @@ func (i identities) check(name string, m *ebpf.Map) error {
 	return nil
 }
 
-// byTag returns the maps or programs of a struct by the names that they have in the object.
-func byTag[T any](object any) map[string]T {
-	named := make(map[string]T)
-	fields := reflect.ValueOf(object).Elem()
+// byTag returns maps by the names that they have in the object.
+func byTag(opened *bpf.DatapathMaps) map[string]*ebpf.Map {
+	named := make(map[string]*ebpf.Map)
+	fields := reflect.ValueOf(opened).Elem()
 	for i := range fields.NumField() {
-		named[fields.Type().Field(i).Tag.Get("ebpf")] = fields.Field(i).Interface().(T)
+		named[fields.Type().Field(i).Tag.Get("ebpf")] = fields.Field(i).Interface().(*ebpf.Map)
 	}
 	return named
 }

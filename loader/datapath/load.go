@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -57,7 +58,7 @@ func (d *Datapath) load() (err error) {
 	if err := d.maps.open(shapes); err != nil {
 		return err
 	}
-	taken, err := n.takeOver(0, new(egressProgram), new(otherPrograms))
+	taken, err := n.takeOver(0, slices.Concat(forEgress, forAll)...)
 	if err == nil && !taken {
 		err = InLittleMemory(d.make)
 	}
@@ -86,17 +87,15 @@ func (d *Datapath) make() error {
 	if err := WhileGCPaused(func() error { return d.maps.makeFresh(spec.Maps) }); err != nil {
 		return err
 	}
-	var (
-		egress egressProgram
-		others otherPrograms
-	)
-	return d.notebook.loadInto(0, func() error { return d.maps.loadBoth(spec, &egress, &others) }, &egress, &others)
+	return d.notebook.load(0, func() (map[string]*ebpf.Program, error) { return d.maps.loadBoth(spec, forEgress, forAll) })
 }
 
-// loadLater has load load programs into a struct that few hosts need, unless they can be taken over. Some work for the
-// network namespace with this cookie.
-func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.CollectionSpec) error) error {
-	if taken, err := d.notebook.takeOver(namespace, later); taken || err != nil {
+// loadLater loads programs that few hosts need, unless they can be taken over. Some work for the network namespace with
+// this cookie.
+func (d *Datapath) loadLater(
+	namespace uint64, load func(spec *ebpf.CollectionSpec, names ...string) (map[string]*ebpf.Program, error), names ...string,
+) error {
+	if taken, err := d.notebook.takeOver(namespace, names...); taken || err != nil {
 		return err
 	}
 	return InLittleMemory(func() error {
@@ -104,7 +103,7 @@ func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.C
 		if err != nil {
 			return err
 		}
-		return d.notebook.loadInto(namespace, func() error { return load(spec) }, later)
+		return d.notebook.load(namespace, func() (map[string]*ebpf.Program, error) { return load(spec, names...) })
 	})
 }
 
@@ -128,14 +127,11 @@ func (d *Datapath) Programs(hasHeader, catches bool) (attach.Programs, error) {
 		return programs, nil
 	}
 	var errs []error
-	load := func(later any) {
-		errs = append(errs, d.loadLater(later, 0, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) }))
-	}
 	if programs.Egress == nil {
-		load(new(noHeaderEgress))
+		errs = append(errs, d.loadLater(0, d.maps.loadServing, egress3Name))
 	}
 	if !catches && programs.Ingress == nil {
-		load(new(noHeaderIngress))
+		errs = append(errs, d.loadLater(0, d.maps.loadServing, ingress3Name))
 	}
 	programs, _ = d.programs.Programs(hasHeader, catches)
 	return programs, errors.Join(errs...)
@@ -160,13 +156,13 @@ func (d *Datapath) Source(namespace uint64) (*source.Programs, error) {
 	if loaded {
 		return programs, nil
 	}
-	later := new(source.Programs)
-	err := d.loadLater(later, namespace, func(spec *ebpf.CollectionSpec) error {
+	load := func(spec *ebpf.CollectionSpec, names ...string) (map[string]*ebpf.Program, error) {
 		if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace); err != nil {
-			return err
+			return nil, err
 		}
-		return d.maps.loadPrograms(later, spec, new(ebpf.CollectionOptions))
-	})
+		return d.maps.loadPrograms(spec, ebpf.CollectionOptions{}, names)
+	}
+	err := d.loadLater(namespace, load, send4Name, send6Name)
 	programs, _ = d.programs.Source()
 	return programs, err
 }

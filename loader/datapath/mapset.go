@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
@@ -159,32 +160,49 @@ func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
 
 // loadBoth has the verifier look at both halves of the programs at once. To read the
 // object a second time would take more memory than all that the daemon does later.
-func (s *mapSet) loadBoth(spec *ebpf.CollectionSpec, egress *egressProgram, others *otherPrograms) error {
-	var both errgroup.Group
+func (s *mapSet) loadBoth(spec *ebpf.CollectionSpec, half, other []string) (map[string]*ebpf.Program, error) {
+	var (
+		both          errgroup.Group
+		first, second map[string]*ebpf.Program
+	)
 	another := spec.Copy()
-	both.Go(func() error { return s.loadServing(egress, another) })
-	both.Go(func() error { return s.loadServing(others, spec) })
-	return both.Wait()
+	both.Go(func() (err error) { first, err = s.loadServing(another, half...); return err })
+	both.Go(func() (err error) { second, err = s.loadServing(spec, other...); return err })
+	err := both.Wait()
+	all := make(map[string]*ebpf.Program)
+	maps.Copy(all, first)
+	maps.Copy(all, second)
+	return all, err
 }
 
 // loadServing loads programs that interfaces have, which read the kernel's memory.
-func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
+func (s *mapSet) loadServing(spec *ebpf.CollectionSpec, names ...string) (map[string]*ebpf.Program, error) {
 	types := bpf.KernelTypes()
 	kernel, err := types.Kernel()
 	if err != nil {
-		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
+		return nil, fmt.Errorf("read the kernel's types: %w", blameKernel(err))
 	}
-	options := ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}, Cache: types}
-	return s.loadPrograms(to, spec, &options)
+	return s.loadPrograms(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}, Cache: types}, names)
 }
 
-// loadPrograms fills in a struct of programs, which share the maps.
-func (s *mapSet) loadPrograms(to any, spec *ebpf.CollectionSpec, options *ebpf.CollectionOptions) error {
+// loadPrograms loads programs, which share the maps.
+func (s *mapSet) loadPrograms(spec *ebpf.CollectionSpec, options ebpf.CollectionOptions, names []string) (map[string]*ebpf.Program, error) {
 	options.MapReplacements = s.all
-	if err := spec.LoadAndAssign(to, options); err != nil {
-		return fmt.Errorf("load programs: %w", blameKernel(err))
+	only := *spec
+	only.Programs = make(map[string]*ebpf.ProgramSpec)
+	for _, name := range names {
+		only.Programs[programPrefix+name] = spec.Programs[programPrefix+name]
 	}
-	return nil
+	loaded, err := ebpf.NewCollectionWithOptions(&only, options)
+	if err != nil {
+		return nil, fmt.Errorf("load programs: %w", blameKernel(err))
+	}
+	defer closeAll(loaded.Maps)
+	programs := make(map[string]*ebpf.Program)
+	for _, name := range names {
+		programs[name] = loaded.DetachProgram(programPrefix + name)
+	}
+	return programs, nil
 }
 
 // enterTails has the egress programs that use our maps call programs of a set, as far as it has them.
@@ -205,7 +223,7 @@ func (s *mapSet) enterTails(of *ProgramSet) error {
 // check checks the maps that are read and written, and those that are going to be pinned.
 func (s *mapSet) check(opened *bpf.DatapathMaps) error {
 	var errs []error
-	for _, named := range []map[string]*ebpf.Map{s.all, byTag[*ebpf.Map](opened)} {
+	for _, named := range []map[string]*ebpf.Map{s.all, byTag(opened)} {
 		for name, m := range named {
 			errs = append(errs, s.ids.check(name, m))
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -35,33 +34,15 @@ const (
 	send6Name    = "sendmsg6"
 )
 
-// egressProgram and otherPrograms are loaded for every host. The verifier takes half of
-// the time from start to ready for each of the two: it looks at both at once.
-type egressProgram struct {
-	Egress *ebpf.Program `ebpf:"replypath_egress"`
-}
-
-type otherPrograms struct {
-	Ingress *ebpf.Program `ebpf:"replypath_ingress"`
-	Send    *ebpf.Program `ebpf:"replypath_send"`
-	Clock   *ebpf.Program `ebpf:"replypath_clock"`
-	Forget  *ebpf.Program `ebpf:"replypath_forget"`
-	Add     *ebpf.Program `ebpf:"replypath_add"`
-	// Behind Egress: at the device of the fallback route, and where a silent
-	// gateway is held. Egress calls Fallback for what is for nobody.
-	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
-	Held     *ebpf.Program `ebpf:"replypath_held"`
-}
-
-// noHeaderEgress and noHeaderIngress are loaded once there is a device without Ethernet header that needs them:
-// the verifier takes as long for both as for all others.
-type noHeaderEgress struct {
-	Egress *ebpf.Program `ebpf:"replypath_egress_l3"`
-}
-
-type noHeaderIngress struct {
-	Ingress *ebpf.Program `ebpf:"replypath_ingress_l3"`
-}
+// forEgress and forAll are loaded for every host. The verifier takes half of the time from start to ready for each of the two: it
+// looks at both at once. Those of devices without an Ethernet header are loaded once one needs them: they take as long as all others.
+//
+// Fallback and Held stand behind Egress: at the device of the fallback route, and where a silent gateway is held. Egress calls
+// Fallback for what is for nobody.
+var (
+	forEgress = []string{egressName}
+	forAll    = []string{ingressName, sendName, clockName, forgetName, addName, fallbackName, heldName}
+)
 
 // ProgramSet are the programs of one datapath: those that are loaded, or those that an
 // earlier process has pinned. One that is nil has none.
@@ -86,29 +67,6 @@ func openPrograms(path string) (*ProgramSet, error) {
 		s.byName[entry.Name()] = program
 	}
 	return s, nil
-}
-
-// loadedInto returns the programs of structs that they were loaded into, as far as they were.
-func loadedInto(structs ...any) map[string]*ebpf.Program {
-	programs := make(map[string]*ebpf.Program)
-	for _, into := range structs {
-		for name, program := range byTag[*ebpf.Program](into) {
-			if program != nil {
-				programs[strings.TrimPrefix(name, programPrefix)] = program
-			}
-		}
-	}
-	return programs
-}
-
-// programNames returns the names of the programs that structs are for.
-func programNames(structs ...any) (names []string) {
-	for _, into := range structs {
-		for name := range byTag[*ebpf.Program](into) {
-			names = append(names, strings.TrimPrefix(name, programPrefix))
-		}
-	}
-	return names
 }
 
 // program returns the one of this name, nil for none.

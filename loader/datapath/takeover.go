@@ -106,13 +106,13 @@ func noteOf(origin digest, namespace uint64, program *ebpf.Program) (note digest
 }
 
 // takeOver adds programs that an earlier process has pinned, if loading these here would make the same: all, or none.
-func (n *notebook) takeOver(namespace uint64, wanted ...any) (taken bool, err error) {
+func (n *notebook) takeOver(namespace uint64, wanted ...string) (taken bool, err error) {
 	origin, err := n.origin()
 	if err != nil {
 		return false, nil //nolint:nilerr
 	}
 	programs := make(map[string]*ebpf.Program)
-	for _, name := range programNames(wanted...) {
+	for _, name := range wanted {
 		earlier := n.earlier.program(name)
 		if !n.isNoted(origin, namespace, name, earlier) {
 			return false, nil
@@ -136,10 +136,9 @@ func (n *notebook) isNoted(origin digest, namespace uint64, name string, earlier
 	return err == nil && has && noted == note
 }
 
-// loadInto has load load programs into structs, adds them, and notes what they were made of.
-func (n *notebook) loadInto(namespace uint64, load func() error, into ...any) error {
-	err := load()
-	programs := loadedInto(into...)
+// load has load load programs, adds them, and notes what they were made of.
+func (n *notebook) load(namespace uint64, load func() (map[string]*ebpf.Program, error)) error {
+	programs, err := load()
 	if err := errors.Join(err, n.add(programs)); err != nil {
 		return err
 	}

@@ -45,9 +45,9 @@ type Options struct {
 // It needs no complete journal and may be repeated. Where nothing is pinned, it
 // looks for filters that were left without their pins only, and the error is a
 // *pins.ElsewhereError where they may be those of a datapath in another directory.
-// While a process owns the directory the error matches ErrOwned, unless Stop says to
+// While a process owns the directory the error matches pins.ErrOwned, unless Stop says to
 // end that one; pins of another network namespace are refused with
-// ErrForeignNamespace.
+// pins.ErrForeignNamespace.
 func Run(ctx context.Context, options Options) (removed []string, err error) {
 	if _, err := os.Stat(options.PinDir); errors.Is(err, fs.ErrNotExist) {
 		return detachStrays(options)
@@ -125,7 +125,6 @@ func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 	if err == nil || !options.Stop || !errors.Is(err, pins.ErrOwned) {
 		return dir, err
 	}
-	defer Announce(options.PinDir).Close()
 	if _, err := pins.EndHolder(ctx, options.PinDir, unix.SIGTERM); err != nil {
 		return nil, err
 	}

@@ -36,9 +36,8 @@ type Filter struct {
 
 // Table gives access to the flow tables of a pin directory.
 type Table struct {
-	dir     string
-	current *datapath.Current
-	maps    *bpf.DatapathMaps // the current ones
+	dir  string
+	maps *bpf.DatapathMaps
 }
 
 // Open opens the flow tables that are pinned in the directory. The error matches pins.ErrNone
@@ -48,28 +47,29 @@ func Open(dir string) (*Table, error) {
 	if _, err := pins.ReadJournal(dir); err != nil {
 		return nil, err
 	}
-	current, err := datapath.OpenCurrent(dir)
+	maps, err := datapath.OpenMaps(dir)
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{dir: dir, current: current}
-	if err := t.renew(); err != nil {
-		return nil, errors.Join(err, t.Close())
-	}
-	return t, nil
+	return &Table{dir, maps}, nil
 }
 
 // renew goes on with the tables of the datapath that is in place now.
-func (t *Table) renew() (err error) {
-	t.maps, err = t.current.Maps()
-	return err
+func (t *Table) renew() error {
+	maps, err := datapath.OpenMaps(t.dir)
+	if err != nil {
+		return err
+	}
+	before := t.maps
+	t.maps = maps
+	return before.Close()
 }
 
 // Maps are those that the tables belong to, until Close or Follow.
 func (t *Table) Maps() *bpf.DatapathMaps { return t.maps }
 
 // Close closes the tables.
-func (t *Table) Close() error { return t.current.Close() }
+func (t *Table) Close() error { return t.maps.Close() }
 
 // stateTable is where the flows of one state are.
 type stateTable struct {

@@ -12,35 +12,25 @@ import (
 
 // Monitor looks at a datapath again and again. It is not safe for concurrent use.
 type Monitor struct {
-	dir     string
-	current *datapath.Current
-	meter   flows.Meter
-	at      time.Time // of the last look; zero before the first
-	before  counts
+	dir    string
+	meter  flows.Meter
+	at     time.Time // of the last look; zero before the first
+	before counts
 }
 
-// Open opens the datapath that is pinned in a directory, in the network namespace
-// of the calling thread, which has to be the one that it works for. Each look is
-// to show so many flows, the first by an order. The error matches pins.ErrNone
-// where nothing is pinned.
-func Open(pinDir string, order flows.Order, limit int) (*Monitor, error) {
-	current, err := datapath.OpenCurrent(pinDir)
-	if err != nil {
-		return nil, err
-	}
-	return &Monitor{dir: pinDir, current: current, meter: flows.Meter{Order: order, Limit: limit}}, nil
+// New returns one of what is pinned in a directory. Each look is to show so many flows, the first by an order.
+func New(pinDir string, order flows.Order, limit int) *Monitor {
+	return &Monitor{dir: pinDir, meter: flows.Meter{Order: order, Limit: limit}}
 }
 
-// Close closes what is open; it may be called twice.
-func (m *Monitor) Close() error { return m.current.Close() }
-
-// Look tells what happened since the look before. The error matches
-// pins.ErrNone once the datapath was detached.
+// Look tells what happened since the look before, in the network namespace of the calling thread, which has to be the one that
+// the datapath works for. The error matches pins.ErrNone where nothing is pinned.
 func (m *Monitor) Look() (*Look, error) {
-	maps, err := m.current.Maps() // the counters of an earlier datapath go on in them
+	maps, err := datapath.OpenMaps(m.dir) // the counters of an earlier datapath go on in them
 	if err != nil {
 		return nil, err
 	}
+	defer maps.Close()
 	at := time.Now()
 	traffic, err := status.ReadTraffic(m.dir, maps)
 	if err != nil {

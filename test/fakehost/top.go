@@ -14,42 +14,27 @@ import (
 // DetachedDir is a pin directory of the fake host that somebody detaches after the first look.
 const DetachedDir = "detached"
 
-// Monitor looks at a host that always does the same.
-type Monitor struct {
-	dir   string
-	order flows.Order
-	limit int
-	looks int
+// Top is what looks at a host that always does the same, a second later each time; see top.New.
+func Top(dir string, order flows.Order, limit int) (look func() (*top.Look, error)) {
+	looks := 0
+	return func() (*top.Look, error) {
+		if looks++; looks > 1 || dir != DetachedDir {
+			if err := DirError(dir); err != nil {
+				return nil, err
+			}
+		}
+		look := FirstLook()
+		look.Time = look.Time.Add(time.Duration(looks) * time.Second)
+		if looks == 1 {
+			look.Seconds = 0
+		}
+		if order == flows.ByAge {
+			slices.Reverse(look.Flows)
+		}
+		look.Flows = look.Flows[:min(len(look.Flows), limit)]
+		return look, nil
+	}
 }
-
-// OpenTop is top.Open.
-func OpenTop(dir string, order flows.Order, limit int) (*Monitor, error) {
-	m := &Monitor{dir: dir, order: order, limit: limit}
-	if dir == DetachedDir {
-		return m, nil
-	}
-	return m, DirError(dir)
-}
-
-// Look is that of top.Monitor, a second later each time.
-func (m *Monitor) Look() (*top.Look, error) {
-	if m.looks++; m.looks > 1 && m.dir == DetachedDir {
-		return nil, DirError(m.dir)
-	}
-	look := FirstLook()
-	look.Time = look.Time.Add(time.Duration(m.looks) * time.Second)
-	if m.looks == 1 {
-		look.Seconds = 0
-	}
-	if m.order == flows.ByAge {
-		slices.Reverse(look.Flows)
-	}
-	look.Flows = look.Flows[:min(len(look.Flows), m.limit)]
-	return look, nil
-}
-
-// Close has nothing to close.
-func (*Monitor) Close() error { return nil }
 
 // FirstLook is what there is to see, with rates.
 func FirstLook() *top.Look {

@@ -31,7 +31,7 @@ const (
 var slow = []string{module + "/test/fleet", module + "/test/floods", module + "/test/managers", module + "/test/soak"}
 
 // modules have tests of their own and are built with other libraries. Only a full run builds them.
-var modules = []string{"deploy/helm", "packaging/grafana"}
+var modules = []string{"deploy/helm"}
 
 // job is one run of `go test`.
 type job struct {

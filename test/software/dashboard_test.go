@@ -20,7 +20,7 @@ import (
 	"replypath/test/traffic"
 )
 
-// dashboardFile is what packaging/grafana makes.
+// dashboardFile is what Grafana imports.
 const dashboardFile = "../../docs/grafana-dashboard.json"
 
 // dashboard is what the test reads of it.

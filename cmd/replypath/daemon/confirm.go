@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/loader"
 	"replypath/loader/detach"
 	"replypath/loader/pins"
 )
@@ -60,7 +59,7 @@ func confirmTrial(ctx context.Context, pinDir string) error {
 // some time is in place for good.
 func checkKept(pinDir string, loaded time.Time) error {
 	journal, err := pins.ReadJournal(pinDir)
-	if err != nil && !errors.Is(err, loader.ErrNotAttached) {
+	if err != nil && !errors.Is(err, pins.ErrNone) {
 		return err
 	}
 	switch {

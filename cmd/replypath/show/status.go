@@ -11,8 +11,8 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
-	"replypath/loader"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 )
 
@@ -99,7 +99,7 @@ The state of a gateway is:
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show everything: kernel features, interfaces that are not managed, how to undo changes")
 	c.RunE = func(*cobra.Command, []string) error {
 		s, err := read(a.PinDir)
-		if errors.Is(err, loader.ErrNotAttached) {
+		if errors.Is(err, pins.ErrNone) {
 			return showNothing(a, o, s, err)
 		}
 		if err != nil {

@@ -22,6 +22,6 @@ func TestMain(m *testing.M) {
 func runOnFakeHost() {
 	a := &cli.App{Stdout: os.Stdout, Stderr: os.Stderr}
 	root := cli.NewRoot(a)
-	root.AddCommand(New(a, func(dir string, o flows.Order, limit int) (Monitor, error) { return fakehost.OpenTop(dir, o, limit) }))
+	root.AddCommand(New(a, func(dir string, o flows.Order, limit int) Look { return fakehost.Top(dir, o, limit) }))
 	os.Exit(a.Run(context.Background(), root, os.Args[1:]))
 }

@@ -5,7 +5,6 @@ package top
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,18 +27,15 @@ const (
 	defaultFlows     = 20
 )
 
-// Monitor tells what happened since the look before; see top.Monitor.
-type Monitor interface {
-	Look() (*top.Look, error)
-	Close() error
-}
+// Look tells what happened since the look before; see top.Monitor.
+type Look func() (*top.Look, error)
 
-// Open opens what is pinned, to look at it again and again with so many flows, the first by an order; see top.Open.
-type Open func(pinDir string, order flows.Order, limit int) (Monitor, error)
+// Watch returns what looks at what is pinned, at so many flows, the first by an order; see top.New.
+type Watch func(pinDir string, order flows.Order, limit int) Look
 
 // New returns the command top.
-func New(a *cli.App, open Open) *cobra.Command {
-	t := &command{App: a, open: open, interval: defaultInterval, limit: defaultFlows, order: flows.ByRate}
+func New(a *cli.App, watch Watch) *cobra.Command {
+	t := &command{App: a, watch: watch, interval: defaultInterval, limit: defaultFlows, order: flows.ByRate}
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show what is corrected at present, and the busiest flows",
@@ -98,7 +94,7 @@ Each of interfaces[] has:
 // command is what top was asked for.
 type command struct {
 	*cli.App
-	open         Open
+	watch        Watch
 	interval     time.Duration
 	count, limit int
 	order        flows.Order
@@ -125,15 +121,10 @@ func readInterval(text string) (time.Duration, error) {
 
 // run shows looks until ctx ends or somebody interrupts, neither of which is an
 // error.
-func (t *command) run(ctx context.Context) (err error) {
+func (t *command) run(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	monitor, err := t.open(t.PinDir, t.order, t.limit)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, monitor.Close()) }()
-	return t.print(ctx, monitor)
+	return t.print(ctx, t.watch(t.PinDir, t.order, t.limit))
 }
 
 // What a terminal is told (ECMA-48): the cursor goes to the first line; the rest of a line, and of the screen, is erased.
@@ -150,8 +141,8 @@ func (t *command) isScreen() bool {
 }
 
 // print writes a look every interval.
-func (t *command) print(ctx context.Context, monitor Monitor) error {
-	first, err := monitor.Look() // what the next is compared with
+func (t *command) print(ctx context.Context, look Look) error {
+	first, err := look() // what the next is compared with
 	if err == nil && t.isScreen() {
 		err = t.printPage(first)
 	}
@@ -166,11 +157,11 @@ func (t *command) print(ctx context.Context, monitor Monitor) error {
 			return nil
 		case <-ticker.C:
 		}
-		look, err := monitor.Look()
+		now, err := look()
 		if err == nil && t.isScreen() {
-			err = t.printPage(look)
+			err = t.printPage(now)
 		} else if err == nil {
-			err = t.printLook(look, shown == 0)
+			err = t.printLook(now, shown == 0)
 		}
 		if err != nil {
 			return err
