@@ -15,7 +15,7 @@ func TestNotLookedAt(t *testing.T) {
 	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartFiles, snapshot.PartTraffic}
 	used := map[string]bool{}
 	for name, parts := range needs {
-		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
+		if !slices.ContainsFunc(known, func(c check) bool { return c.name == name }) {
 			t.Errorf("there is no check %s", name)
 		}
 		for _, part := range parts {

@@ -14,7 +14,7 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
-	"replypath/loader/doctor/routing"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/history"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -67,7 +67,7 @@ func Make(options Options) (*Plan, error) {
 	if err := p.read(options.PinDir); err != nil {
 		return nil, err
 	}
-	p.judgeOf = routing.Judge{
+	p.judgeOf = checks.Judge{
 		Host: host, Rows: p.history.List(time.Time{}), Watched: p.history.Watched,
 		Forgotten: p.history.Incomplete || p.historyErr != nil,
 	}
@@ -152,7 +152,7 @@ func (p *planner) conclude(plan *Plan) {
 	plan.Verdict = Ready
 	needless := 0
 	for _, r := range plan.Rules {
-		if r.Verdict == routing.NotNeeded {
+		if r.Verdict == checks.NotNeeded {
 			needless++
 		}
 	}

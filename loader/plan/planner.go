@@ -4,7 +4,7 @@ package plan
 
 import (
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/routing"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/history"
 	"replypath/loader/pins"
@@ -16,7 +16,7 @@ type planner struct {
 	journal    *pins.Journal // nil: nothing is pinned
 	history    *history.History
 	historyErr error
-	judgeOf    routing.Judge
+	judgeOf    checks.Judge
 	blocked    []finding.Finding // what keeps replypath from enforcing
 	warned     int               // findings that enforcing does not mend
 }

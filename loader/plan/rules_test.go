@@ -14,7 +14,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/routing"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
@@ -119,7 +119,7 @@ func TestRules(t *testing.T) {
 	onEth1 := netfilter.Rule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
 	byMark := func(verdict, reason string) []string {
 		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
-		if verdict == routing.NotNeeded {
+		if verdict == checks.NotNeeded {
 			tables = told
 		}
 		return []string{
@@ -218,18 +218,18 @@ func TestRules(t *testing.T) {
 			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
-		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(routing.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(checks.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
-			byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of a map", testhost.And(marked, marks(onEth1, netfilter.Rule{GivesUnknown: true})), nil,
-			byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
-			byMark(routing.Needed, "this host forwards, and what it forwards may have the mark")},
+			byMark(checks.Needed, "this host forwards, and what it forwards may have the mark")},
 		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.SocketMarks = []uint32{1} }},
-			byMark(routing.Needed, "a socket gives its packets the mark (SO_MARK)")},
+			byMark(checks.Needed, "a socket gives its packets the mark (SO_MARK)")},
 		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
-			byMark(routing.Needed, "iptables-legacy is in use: what else has the mark is not known")},
+			byMark(checks.Needed, "iptables-legacy is in use: what else has the mark is not known")},
 		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing" + boot, leads,
 		}},
@@ -243,7 +243,7 @@ func TestRules(t *testing.T) {
 			"needed" + rule + "what the firewall does with replies whose route leads elsewhere is not known" + boot, leads,
 		}},
 		{"marks, and the firewall drops by the interface of the default route", testhost.And(marked, marks(onEth1), testhost.DropsBy("eth0")), nil,
-			byMark(routing.Needed, "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
+			byMark(checks.Needed, "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
 		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would be refused by a route" + boot, leads,
 		}},

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package routing has the checks of doctor for routes and rules.
-package routing
+package checks
 
 import (
 	"fmt"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bypass
+package checks
 
 import (
 	"fmt"
@@ -11,9 +11,94 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
 )
+
+// showChain is the command that lists the rules of a chain, with their handles.
+func showChain(c *netfilter.Chain) string {
+	return "nft --handle list chain " + c.Family + " " + finding.Quote(c.Table) + " " + finding.Quote(c.Name)
+}
+
+// seenChain makes a finding about a chain: its effect, if any, what its rules do, and what there is to know beside them.
+func seenChain(c *netfilter.Chain, severity finding.Severity, device, effect, what, comment string) finding.Finding {
+	inspect := showChain(c)
+	if comment != "" {
+		inspect = finding.Explained(inspect, comment)
+	}
+	return finding.Seen(severity, device, effect+c.String()+what, inspect).Of(owners.OfChain(c.Table, c.Name))
+}
+
+// ReversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
+// it only by such rules.
+func ReversePathRules(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, c := range h.Firewall.Chains {
+		for _, r := range c.Rules {
+			if r.ReversePath && h.Concerns(r.In) {
+				found = append(found, reversePathRule(&c, &r))
+			}
+		}
+	}
+	return found
+}
+
+func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
+	severity, effect, does := finding.Error, "requests are dropped: ", "drops"
+	if !r.Refuses {
+		severity, effect, does = finding.Warning, "", "tells apart"
+	}
+	device := ""
+	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
+		device = r.In[0]
+	}
+	packets := "packets"
+	// What a known program marks is its own: Calico marks what its pods send (felix/rules/static.go, RPFilter).
+	if owner := owners.OfChain(c.Table, c.Name); owner != "" && r.Marked {
+		severity, effect, packets = finding.OK, "", "packets with a mark of "+owner+" only,"
+	}
+	return seenChain(c, severity, device, effect, fmt.Sprintf(
+		", rule %d %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")
+}
+
+// EgressChains finds chains in the egress hook of netdev on managed interfaces:
+// what is redirected there passes by them (nf_hook_egress()).
+func EgressChains(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, c := range h.Firewall.Chains {
+		if c.Family != "netdev" || !c.IsHookedAt("egress") {
+			continue
+		}
+		for _, device := range c.Devices {
+			if h.Named(device) != nil {
+				found = append(found, seenChain(&c, finding.Note, device, "",
+					": an egress chain of netdev does not see replies that are moved to this interface", "an output chain does"))
+			}
+		}
+	}
+	return found
+}
+
+// LegacyTables names what cannot be looked into.
+func LegacyTables(h *snapshot.Host) []finding.Finding {
+	if len(h.Firewall.Legacy) == 0 {
+		return nil
+	}
+	return []finding.Finding{finding.Seen(finding.Note, "", fmt.Sprintf(
+		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
+		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
+}
+
+// showLegacy is the command that shows what nobody else can.
+func showLegacy(names []string) string {
+	var commands []string
+	for _, name := range names {
+		family, table, _ := strings.Cut(name, " ")
+		commands = append(commands, family+"tables-legacy-save -t "+finding.Quote(table))
+	}
+	return finding.Explained(strings.Join(commands, "; "), "doctor can only look at rules of nftables")
+}
 
 // decided is what a rule of the firewall does with answers whose route leads by a device.
 type decided struct {
