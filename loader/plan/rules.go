@@ -13,13 +13,25 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
-	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/pins"
 )
+
+// planner makes a plan from what was read.
+type planner struct {
+	*snapshot.Host
+	journal    *pins.Journal // nil: nothing is pinned
+	history    *history.History
+	historyErr error
+	judgeOf    checks.Judge
+	blocked    []finding.Finding // what keeps replypath from enforcing
+	warned     int               // findings that enforcing does not mend
+}
 
 // Rule is something that leads packets elsewhere than the main table does. The JSON names are fixed.
 type Rule struct {

@@ -124,3 +124,113 @@ func TestKernelIsAskedOnce(t *testing.T) {
 		return nil
 	}))
 }
+
+// A handshake that ends between two looks is no other flow, nor is one that begins with the tuple of a connection: it
+// is one as soon as it takes its place.
+func TestChangesOfConnection(t *testing.T) {
+	const digest = 7
+	name := func(s string) *string { return &s }
+	type entry struct {
+		table bpf.DatapathTable
+		flow  Flow
+	}
+	look := func(entries ...entry) snapshot {
+		s := make(snapshot)
+		for _, e := range entries {
+			s.add(e.table, digest, e.flow)
+		}
+		return s
+	}
+	halfOpen := func(age float64, via string) entry {
+		return entry{bpf.DatapathTableTABLE_HALF_OPEN, Flow{Interface: name(via), State: "half-open", AgeSeconds: age}}
+	}
+	established := func(age float64, via string) entry {
+		return entry{bpf.DatapathTableTABLE_ESTABLISHED, Flow{Interface: name(via), State: "established", AgeSeconds: age}}
+	}
+	for _, test := range []struct {
+		name          string
+		before, after snapshot
+		want          string
+	}{
+		{"begins", look(), look(halfOpen(0, "eth1")), EventNew},
+		{"handshake ends", look(halfOpen(1, "eth1")), look(established(2, "eth1")), ""},
+		{"handshake ends elsewhere", look(halfOpen(1, "eth1")), look(established(2, "eth2")), EventMoved},
+		{"another handshake", look(established(9, "eth1")), look(halfOpen(0, "eth2"), established(10, "eth1")), ""},
+		{"the same, read the other way round", look(established(9, "eth1")), look(established(10, "eth1"), halfOpen(0, "eth2")), ""},
+		{"another connection", look(established(9, "eth1"), halfOpen(0, "eth1")), look(established(1, "eth1")), EventNew},
+		{"ends", look(established(9, "eth1")), look(), EventEnded},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got string
+			await.Must(t, changes(test.before, test.after, func(f Flow) error { got += f.Event; return nil }))
+			if got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// Of many flows the first by each order are kept, in order, whatever came first.
+func TestRankings(t *testing.T) {
+	since, corrected, age := []uint64{5, 0, 9, 9, 1}, []uint64{50, 70, 10, 90, 60}, []time.Duration{3, 1, 5, 2, 4}
+	for order, want := range map[Order][]uint64{
+		ByRate:      {2, 3, 0}, // equal ones by their digests
+		ByCorrected: {3, 1, 4},
+		ByAge:       {1, 3, 0},
+	} {
+		for _, offered := range [][]int{{0, 1, 2, 3, 4}, {4, 3, 2, 1, 0}, {3, 0, 4, 2, 1}} {
+			r := (&Meter{Order: order, Limit: 3}).newRanking()
+			for _, i := range offered {
+				flow := bpf.DatapathFlow{Corrected: corrected[i]}
+				r.offer(candidate{id: life{digest: uint64(i)}, flow: &flow, age: age[i], since: since[i]})
+				flow.Corrected = 0 // it is read into again
+			}
+			var got []uint64
+			for _, c := range r.best {
+				got = append(got, c.id.digest)
+				if c.flow.Corrected != corrected[c.id.digest] {
+					t.Errorf("%s: flow %d has %d packets corrected", order, c.id.digest, c.flow.Corrected)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s of %v: %v, not %v", order, offered, got, want)
+			}
+		}
+	}
+}
+
+// TestEnded: a closed connection leaves the list once its last packets were shown.
+func TestEnded(t *testing.T) {
+	closing := bpf.DatapathFlow{State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
+	reset := bpf.DatapathFlow{Flags: uint16(bpf.DatapathFlowFlagsFLOW_RESET)}
+	for _, test := range []struct {
+		flow  bpf.DatapathFlow
+		since uint64
+		want  bool
+	}{{closing, 0, true}, {closing, 1, false}, {reset, 0, true}, {bpf.DatapathFlow{}, 0, false}} {
+		if c := (candidate{flow: &test.flow, since: test.since}); c.isOver() != test.want {
+			t.Errorf("state %d, flags %d, %d packets: it has ended: %t", test.flow.State, test.flow.Flags, test.since, !test.want)
+		}
+	}
+}
+
+func TestMeterSince(t *testing.T) {
+	id := life{digest: 1, created: 10}
+	flow := &bpf.DatapathFlow{Corrected: 7}
+	for _, test := range []struct {
+		what   string
+		before map[life]uint64
+		want   uint64
+	}{
+		{"the first look", nil, 0},
+		{"a flow that was not there", map[life]uint64{{digest: 2, created: 10}: 3}, 7},
+		{"another flow of the tuple", map[life]uint64{{digest: 1, created: 9}: 3}, 7},
+		{"a flow that was there", map[life]uint64{id: 3}, 4},
+		{"a table that was emptied", map[life]uint64{id: 9}, 0},
+	} {
+		m := Meter{corrected: test.before}
+		if got := m.since(id, flow); got != test.want {
+			t.Errorf("%s: %d, not %d", test.what, got, test.want)
+		}
+	}
+}

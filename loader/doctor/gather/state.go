@@ -9,9 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+
+	"github.com/cilium/ebpf/rlimit"
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/kernel"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -107,4 +111,85 @@ func elsewhere(pinDir, path string) string {
 		return ""
 	}
 	return fmt.Sprintf("it is not the file of the daemon, pid %d, which runs in another mount namespace and has %s", holder, theirs)
+}
+
+// unitCGroup is what systemd calls the control group of the unit.
+const unitCGroup = "/replypath.service"
+
+// daemonOf returns who holds a pin directory, nil for nobody. Its process is asked
+// of the kernel alone: what it wrote down may be the number of another one here.
+func daemonOf(pinDir string) (*snapshot.Daemon, error) {
+	owned, err := pins.Owned(pinDir)
+	if errors.Is(err, pins.ErrNone) { // it was removed a moment ago
+		return nil, nil
+	}
+	if err != nil || !owned {
+		return nil, err
+	}
+	pid, err := pins.Holder(pinDir)
+	if err != nil || pid == 0 {
+		return &snapshot.Daemon{}, nil // it is there, whoever it is
+	}
+	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // one that cannot be read is not known to be the unit's
+	return &snapshot.Daemon{PID: pid, Unit: inUnit(string(groups))}, nil
+}
+
+// isTakenAway tells that the pins are gone or others' since a snapshot, or are held by a process that is no daemon: who takes a
+// datapath away names none in the journal before it begins. What is removed last is looked at last.
+func isTakenAway(pinDir string, since *snapshot.InForce) bool {
+	owned, err := pins.Owned(pinDir)
+	journal, err2 := pins.ReadJournal(pinDir)
+	if err := cmp.Or(err, err2); err != nil {
+		return errors.Is(err, pins.ErrNone)
+	}
+	return owned && journal.PID == 0 || !journal.LoadedAt.Equal(since.LoadedAt)
+}
+
+// inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).
+func inUnit(groups string) bool {
+	return strings.Contains(groups+"\n", unitCGroup+"\n")
+}
+
+// start looks at what a start takes, whether there has been one or not. What is wrong with
+// it is a finding, and keeps nothing else from being looked at. What the kernel can do is not known
+// to who may not load programs.
+func (g *gatherer) start() error {
+	missing, err := kernel.MissingRights()
+	if err != nil {
+		return err
+	}
+	s, mayLoad := &g.host.Start, true
+	for _, r := range missing {
+		s.Rights = append(s.Rights, snapshot.Right{Name: r.Name(), Purpose: r.Purpose})
+		mayLoad = mayLoad && r.Name() == "CAP_PERFMON"
+	}
+	s.Place, s.BTF = pins.CheckPlace(g.PinDir), kernel.CheckBTF()
+	switch {
+	case g.journal != nil:
+		s.Features = g.journal.Features
+	case !mayLoad:
+		g.host.Unread[snapshot.PartKernel] = "CAP_BPF and CAP_NET_ADMIN"
+	default:
+		s.Features, s.Programs = probe(s.BTF != nil)
+	}
+	return nil
+}
+
+// probe asks the kernel. Without BTF, by which some features are found, it only asks whether it loads programs.
+func probe(withoutBTF bool) ([]pins.FeatureRecord, error) {
+	if err := kernel.CheckCall(); err != nil {
+		return nil, err
+	}
+	// Before 5.11 maps count as locked memory.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	if withoutBTF {
+		return nil, kernel.CheckPrograms()
+	}
+	k, err := kernel.Probe()
+	if err != nil {
+		return nil, err
+	}
+	return k.Records(), nil
 }
