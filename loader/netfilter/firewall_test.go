@@ -104,7 +104,7 @@ func readChains(t *testing.T, host *topology.Host) map[string]netfilter.Chain {
 			if c.Rules[n].Expressions == nil {
 				t.Errorf("%s: rule %d has no expressions", c.String(), n)
 			}
-			c.Rules[n].Handle, c.Rules[n].Expressions = 0, nil
+			c.Rules[n].Handle, c.Rules[n].Expressions, c.Rules[n].Sets = 0, nil, nil
 		}
 		c.Rules = slices.DeleteFunc(c.Rules, func(r netfilter.Rule) bool { return reflect.DeepEqual(r, netfilter.Rule{}) })
 		chains[c.String()] = c
