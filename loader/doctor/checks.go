@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"slices"
 
-	"replypath/loader/doctor/bypass"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/health"
-	"replypath/loader/doctor/peers"
 	"replypath/loader/doctor/remedy"
-	"replypath/loader/doctor/routing"
-	"replypath/loader/doctor/settings"
 	"replypath/loader/doctor/snapshot"
 )
 
@@ -26,72 +22,72 @@ type check struct {
 	examine func(*snapshot.Host) []finding.Finding
 }
 
-// checks are in the order in which findings of the same severity are shown.
-var checks = []check{
-	{"facts", "what could not be read of this host; the checks that need it are left out", "everything could be read", health.UnreadFacts},
+// known are in the order in which findings of the same severity are shown.
+var known = []check{
+	{"facts", "what could not be read of this host; the checks that need it are left out", "everything could be read", checks.UnreadFacts},
 	{"addresses", "own addresses that no reply leaves from, and before the first start by which interface those of each leave",
-		"the kernel refuses no reply", health.OwnAddresses},
-	{"managed", "which interfaces are managed; an error if there is none", "", health.ManagedInterfaces},
+		"the kernel refuses no reply", checks.OwnAddresses},
+	{"managed", "which interfaces are managed; an error if there is none", "", checks.ManagedInterfaces},
 	{"attached", "that nothing is attached, or another `--pin-dir` has what is; a managed interface that lacks replypath's programs, although they were attached",
-		"both programs are on every managed interface", health.MissingPrograms},
+		"both programs are on every managed interface", checks.MissingPrograms},
 	{"pin-directory", "a pin directory that is not on a bpf file system, holds something else, or cannot be written to",
-		"a start can pin its programs", health.PinPlaces},
-	{"btf", "a kernel without BTF", "the kernel describes its types", health.KernelTypes},
+		"a start can pin its programs", checks.PinPlaces},
+	{"btf", "a kernel without BTF", "the kernel describes its types", checks.KernelTypes},
 	{"kernel", "a kernel that refuses programs, or lacks a feature that improves them (`features[]` of `status`)",
-		"the kernel has all that replypath uses", health.KernelPrograms},
-	{"capabilities", "capabilities that this process lacks", "this process has every capability that a start needs", health.Capabilities},
+		"the kernel has all that replypath uses", checks.KernelPrograms},
+	{"capabilities", "capabilities that this process lacks", "this process has every capability that a start needs", checks.Capabilities},
 	{"configuration", "a datapath without a daemon; a file that has changed, is gone or wrong since it was loaded",
-		"nothing is attached: what a start would read is examined", health.Configurations},
-	{"trial", "a trial that nobody has confirmed in time, and nobody has taken back yet", "no trial is over", health.EndedTrial},
-	{"daemon", "what the daemon could not do yet and tries again, or how it ended", "the daemon has nothing left to do", health.DaemonTroubles},
-	{"flow-table", "a flow table that is full, or had no place for a flow", "every flow has a place", health.FullTables},
-	{"link", "a managed interface that is down", "every managed interface is up", health.DownInterfaces},
+		"nothing is attached: what a start would read is examined", checks.Configurations},
+	{"trial", "a trial that nobody has confirmed in time, and nobody has taken back yet", "no trial is over", checks.EndedTrial},
+	{"daemon", "what the daemon could not do yet and tries again, or how it ended", "the daemon has nothing left to do", checks.DaemonTroubles},
+	{"flow-table", "a flow table that is full, or had no place for a flow", "every flow has a place", checks.FullTables},
+	{"link", "a managed interface that is down", "every managed interface is up", checks.DownInterfaces},
 	{"missing-interface", "an interface that the configuration or the daemon's command line names, and that does not exist",
-		"every interface that is named exists", health.MissingInterfaces},
+		"every interface that is named exists", checks.MissingInterfaces},
 	{"wrong-way", "replies that leave by the wrong interface now: only observed, or impossible to correct",
-		"no reply was seen to leave by the wrong interface just now", health.WrongWays},
+		"no reply was seen to leave by the wrong interface just now", checks.WrongWays},
 	{"unnamed-tunnel", "a tunnel that `interfaces` does not name: it brought requests for addresses of other interfaces, or has no global address",
-		"no tunnel brought requests for addresses of other interfaces", health.UnnamedTunnels},
-	{"rp-filter", "strict `rp_filter` on a managed interface", "no managed interface has ipv4", settings.RPFilter},
+		"no tunnel brought requests for addresses of other interfaces", checks.UnnamedTunnels},
+	{"rp-filter", "strict `rp_filter` on a managed interface", "no managed interface has ipv4", checks.RPFilter},
 	{"reverse-path-rules", "nftables' `fib saddr . iif`, iptables' `rpfilter`, firewalld's `IPv6_rpfilter`",
-		"no firewall rule checks the route back", bypass.ReversePathRules},
+		"no firewall rule checks the route back", checks.ReversePathRules},
 	{"default-route", "a family without a default route, or with one that is down, blackhole, unreachable or prohibit; an error where one was there",
-		"nothing to route: the managed interfaces have no address, or belong to vrfs", routing.DefaultRoutes},
+		"nothing to route: the managed interfaces have no address, or belong to vrfs", checks.DefaultRoutes},
 	{"own-gateway", "a route or a configured gateway that is an address of this host",
-		"no gateway is this host itself", routing.OwnGateways},
-	{"gateway", "a gateway that does not answer ARP or neighbour discovery", "no gateway is known", peers.SilentGateways},
-	{"no-gateway", "an interface with `next_hop: gateway` and without a gateway", "every interface that needs a gateway has one", health.WithoutGateway},
+		"no gateway is this host itself", checks.OwnGateways},
+	{"gateway", "a gateway that does not answer ARP or neighbour discovery", "no gateway is known", checks.SilentGateways},
+	{"no-gateway", "an interface with `next_hop: gateway` and without a gateway", "every interface that needs a gateway has one", checks.WithoutGateway},
 	{"unnamed-router", "with `next_hop: gateway`: peers behind a router that no route of their interface names, while routes to other networks name others",
-		"no flow came through an unnamed router", peers.UnnamedRouters},
+		"no flow came through an unnamed router", checks.UnnamedRouters},
 	{"unknown-gateway", "an interface without a known gateway: frames from a MAC that no neighbour has",
-		"every gateway is known, or questions come from the mac of a neighbour", peers.UnknownGateways},
+		"every gateway is known, or questions come from the mac of a neighbour", checks.UnknownGateways},
 	{"arp-ignore", "`arp_ignore` with two interfaces in one network, a macvlan, or a virtual address on lo",
-		"no two interfaces share a network or a wire, and no address is on lo only", settings.ARPIgnore},
+		"no two interfaces share a network or a wire, and no address is on lo only", checks.ARPIgnore},
 	{"arp-announce", "`arp_announce` in the same cases",
-		"no two interfaces share a network, and no address is on lo only", settings.ARPAnnounce},
+		"no two interfaces share a network, and no address is on lo only", checks.ARPAnnounce},
 	{"loopback-address", "addresses on lo or a dummy device only, and what `loopback_addresses` says of them",
-		"no address is on lo or a dummy device only", settings.LoopbackAddresses},
+		"no address is on lo or a dummy device only", checks.LoopbackAddresses},
 	{"translated-address", "connections that are translated from an address that no interface has, and that nothing makes this host's: see `addresses`",
-		"every address that is translated is served, or nothing is translated", peers.TranslatedAddresses},
+		"every address that is translated is served, or nothing is translated", checks.TranslatedAddresses},
 	{"last-hop", "peers of the own network that arrive from another station's MAC: needs `next_hop: last-hop`",
-		"no on-link peer arrives from another station's mac", peers.LastHop},
+		"no on-link peer arrives from another station's mac", checks.LastHop},
 	{"needless-rules", "`ip rule` by an own address, or by the mark of a connection: whether anything still needs it, and its file",
-		"no rule sends replies back", routing.NeedlessRules},
+		"no rule sends replies back", checks.NeedlessRules},
 	{"rule-never-matches", "a rule with an own address and `iif` (or `dev`): it never matches",
-		"no rule has an own address and an incoming interface", routing.RulesThatNeverMatch},
+		"no rule has an own address and an incoming interface", checks.RulesThatNeverMatch},
 	{"answers-to-lo", "a chain that marks what the host sends, for a rule that leads to lo (a transparent proxy)",
-		"no chain marks what the host sends for lo", routing.AnswersToLo},
+		"no chain marks what the host sends for lo", checks.AnswersToLo},
 	{"udp-connect", "a UDP daemon that connects its wildcard socket (iperf3's server)",
-		"no connected udp socket shares its port with a wildcard one", peers.ConnectedSockets},
-	{"mtu", "managed interfaces with different MTUs", "all managed interfaces have the same mtu", bypass.MTUs},
-	{"tc-programs", "programs and filters of others in the same TC hooks", "no program of others is in the tc hooks", bypass.OtherPrograms},
+		"no connected udp socket shares its port with a wildcard one", checks.ConnectedSockets},
+	{"mtu", "managed interfaces with different MTUs", "all managed interfaces have the same mtu", checks.MTUs},
+	{"tc-programs", "programs and filters of others in the same TC hooks", "no program of others is in the tc hooks", checks.OtherPrograms},
 	{"outgoing-interface-rules", "firewall rules by the outgoing interface: they see the kernel's choice; an error if they drop replies by it",
-		"no firewall rule looks at the outgoing interface of replies", bypass.OutgoingRules},
+		"no firewall rule looks at the outgoing interface of replies", checks.OutgoingRules},
 	{"masquerade", "a rule of nftables that translates replies, as they leave by the kernel's choice, once connection tracking has forgotten them",
-		"no firewall rule translates replies that connection tracking has forgotten", bypass.Masquerades},
-	{"netdev-egress", "egress chains of netdev: moved replies bypass them", "no egress chain of netdev", bypass.EgressChains},
-	{"legacy-iptables", "tables of iptables-legacy, which `doctor` cannot read", "iptables-legacy is not in use", bypass.LegacyTables},
-	{"xdp", "XDP programs, also those of AF_XDP", "no xdp program", bypass.XDPPrograms},
+		"no firewall rule translates replies that connection tracking has forgotten", checks.Masquerades},
+	{"netdev-egress", "egress chains of netdev: moved replies bypass them", "no egress chain of netdev", checks.EgressChains},
+	{"legacy-iptables", "tables of iptables-legacy, which `doctor` cannot read", "iptables-legacy is not in use", checks.LegacyTables},
+	{"xdp", "XDP programs, also those of AF_XDP", "no xdp program", checks.XDPPrograms},
 }
 
 // needs are the parts of the host that a check cannot do without, of those that not everybody may read.

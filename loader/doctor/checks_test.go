@@ -3,11 +3,22 @@
 package doctor
 
 import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/test/await"
 	"replypath/test/testhost"
+	"replypath/test/topology"
 )
 
 // TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
@@ -15,7 +26,7 @@ func TestNotLookedAt(t *testing.T) {
 	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartFiles, snapshot.PartTraffic}
 	used := map[string]bool{}
 	for name, parts := range needs {
-		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
+		if !slices.ContainsFunc(known, func(c check) bool { return c.name == name }) {
 			t.Errorf("there is no check %s", name)
 		}
 		for _, part := range parts {
@@ -33,6 +44,182 @@ func TestNotLookedAt(t *testing.T) {
 			if isNeeded != (f.Severity == Warning) || isNeeded && f.Found != f.Check+" is not looked at: to read "+part+" takes CAP_OF_TEST" {
 				t.Errorf("without %s: %s %s: %s", part, f.Severity, f.Check, f.Found)
 			}
+		}
+	}
+}
+
+// The table of checks in the documentation is the one in the source. After a change that is meant: UPDATE_DOCS=1 go
+// test -run Reference.
+func TestReference(t *testing.T) {
+	const file = "../../docs/guide/troubleshooting.md"
+	text := await.Must1[[]byte](t)(os.ReadFile(file))
+	between := regexp.MustCompile(`(?s)(<!-- checks -->\n).*(<!-- /checks -->\n)`)
+	if !between.Match(text) {
+		t.Fatalf("%s has no place for the table", file)
+	}
+	want := between.ReplaceAllString(string(text), "${1}"+strings.ReplaceAll(table(), "$", "$$")+"${2}")
+	if want == string(text) {
+		return
+	}
+	if os.Getenv("UPDATE_DOCS") == "" {
+		t.Fatalf("the checks in %s are not up to date: UPDATE_DOCS=1 go test ./loader/doctor -run Reference", file)
+	}
+	await.Must(t, os.WriteFile(file, []byte(want), 0o644))
+}
+
+func table() string {
+	var b strings.Builder
+	b.WriteString("\n| check | finds |\n|---|---|\n")
+	for _, c := range known {
+		b.WriteString("| <a id=\"" + anchor(c.name) + "\"></a>`" + c.name + "` | " + c.says + " |\n")
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// Names are for scripts: kebab-case, each once, and what stands beside them is one line.
+func TestNames(t *testing.T) {
+	seen := map[string]bool{}
+	name := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	for _, c := range known {
+		if !name.MatchString(c.name) || seen[c.name] {
+			t.Errorf("%q is no name, or not the first", c.name)
+		}
+		seen[c.name] = true
+		for _, text := range []string{c.says, c.fine} {
+			if text == "" && c.name != "managed" || strings.ContainsAny(text, "\n|") {
+				t.Errorf("%s: %q is not one line for a table", c.name, text)
+			}
+		}
+		if c.fine != strings.ToLower(c.fine) {
+			t.Errorf("%s: %q is not in lower case", c.name, c.fine)
+		}
+	}
+}
+
+// TestHandMadeRules is what S8 leaves behind: rules that somebody typed and wrote down, each in another file, and the
+// classical mistake. doctor names the rule, the file and the line.
+func TestHandMadeRules(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := topology.NewS1(ctx, topology.S1Options{})
+	await.Must(t, err)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	testhost.Run(t, s.B.Host, `
+route add default via 10.4.0.1 table 100
+rule add from 10.4.0.100 lookup 100 priority 10
+rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
+-6 route add default via 2001:db8:4::1 table 100
+-6 rule add from 2001:db8:4::100 lookup 100 priority 12
+-6 rule add from 2001:db8:4::100 dev eth1 lookup 100 priority 13
+`, "sh", "-ec", `while read -r line; do test -z "$line" || ip $line; done`)
+	root := t.TempDir()
+	testhost.WriteFiles(t, root, map[string]string{
+		"/etc/network/interfaces": `iface eth1 inet static
+	post-up ip rule add from 10.4.0.100 lookup 100
+	post-up ip rule add from 10.4.0.100 dev eth1 lookup 100
+iface eth1 inet6 static
+	post-up ip -6 rule add from 2001:db8:4::100 dev eth1 lookup 100
+`,
+		"/etc/systemd/network/eth1.network": "[RoutingPolicyRule]\nFrom=2001:db8:4::100\nTable=100\n",
+		"/etc/netplan/eth1.yaml":            "routing-policy:\n- {from: 10.4.0.100, table: 101}\n",
+	})
+	var found []Finding
+	err = s.B.Do(func() (err error) {
+		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: config.Default(), ConfigPath: "c.yaml", Root: root})
+		return err
+	})
+	await.Must(t, err)
+	testhost.WantForm(t, found)
+	const needed = " is needed: replypath does not enforce on all interfaces"
+	const never = " never matches: dev means iif, and what this host sends arrives by lo"
+	const (
+		places  = "; its source stands in /etc/network/interfaces:2, /etc/network/interfaces:3, /etc/netplan/eth1.yaml:2 ?? ip rule show"
+		places6 = "; its source stands in /etc/network/interfaces:5, /etc/systemd/network/eth1.network:2 ?? ip -6 rule show"
+	)
+	want := map[string]bool{
+		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + places:                 true,
+		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + places6:           true,
+		"note eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + places:       true,
+		"note eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + places6: true,
+	}
+	for n, line := range testhost.Lines(found) {
+		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {
+			if !want[line] {
+				t.Errorf("%s: %s", check, line)
+			}
+			delete(want, line)
+		}
+	}
+	for line := range want {
+		t.Errorf("not found: %s", line)
+	}
+}
+
+// TestBesideAnother: where another --pin-dir has the datapath, doctor says so, and neither where replies leave nor a start.
+func TestBesideAnother(t *testing.T) {
+	for _, e := range []snapshot.Elsewhere{{Dir: "/sys/fs/bpf/replypath", PID: 7}, {PID: 7}, {Dir: "/sys/fs/bpf/replypath"}} {
+		h := testhost.New()
+		h.PinDir, h.Elsewhere, h.Routes = "/sys/fs/bpf/other", &e, h.Routes[1:] // without a default route, for which a start is a fix
+		h.OwnWays = []snapshot.OwnWay{{Address: testhost.Prefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
+		all := Judge(h)
+		testhost.WantForm(t, all)
+		for _, f := range all {
+			if f.Check == "addresses" && f.Severity != OK || strings.Contains(finding.OrEmpty(f.Fix), "replypath ") {
+				t.Errorf("%+v: %+v", e, f)
+			}
+			isSaid := strings.HasPrefix(f.Found, "nothing is attached here: ") && strings.Contains(f.Found, "in this network namespace")
+			if f.Check == "attached" && (f.Severity != Warning || !isSaid || !strings.HasPrefix(finding.OrEmpty(f.Inspect), remedy.AskElsewhere(&e))) {
+				t.Errorf("%+v: %+v", e, f)
+			}
+		}
+	}
+}
+
+// TestNothingWrong: on the fixture, with replypath on it, no check has anything to say.
+func TestNothingWrong(t *testing.T) {
+	h := testhost.New()
+	testhost.Enforces(h)
+	all := Judge(h)
+	testhost.WantForm(t, all)
+	seen := map[string]bool{}
+	for _, f := range all {
+		seen[f.Check] = true
+		if f.Severity != OK {
+			t.Errorf("%+v", f)
+		}
+	}
+	for _, c := range known {
+		if !seen[c.name] {
+			t.Errorf("check %s has said nothing", c.name)
+		}
+	}
+}
+
+func TestWorstFirst(t *testing.T) {
+	h := testhost.New()
+	h.Interfaces[1].MTU = 1400
+	h.Settings["net.ipv4.conf.eth1.rp_filter"] = 1
+	h.Routes[0].Gateway = testhost.Address("10.3.0.100")
+	var got []string
+	for _, f := range Judge(h)[:4] {
+		got = append(got, string(f.Severity)+" "+f.Check)
+	}
+	want := []string{"error own-gateway", "warning rp-filter", "note attached", "note mtu"}
+	await.Same(t, "findings", want, got)
+}
+
+// TestWaitFor: an answer of a moment ago has to do, an old one does not, and before the first look nobody waits for long.
+func TestWaitFor(t *testing.T) {
+	for until, want := range map[time.Time]time.Duration{
+		{}: shortWait, time.Now().Add(time.Minute): shortWait, time.Now(): shortWait, time.Now().Add(-2 * aged): longWait,
+	} {
+		if got := waitFor(time.Since(until)); got != want {
+			t.Errorf("out of date since %s: %s, not %s", until, got, want)
 		}
 	}
 }

@@ -74,7 +74,7 @@ func Status(pinDir string) (*status.Status, error) {
 // Judge runs all checks on a snapshot, as Examine does.
 func Judge(h *snapshot.Host) []Finding {
 	var all []Finding
-	for _, c := range checks {
+	for _, c := range known {
 		found := c.find(h)
 		for i := range found {
 			f := &found[i]

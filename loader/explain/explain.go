@@ -94,7 +94,7 @@ func orNone(name *string) string {
 // first. Of a tuple with several entries the one comes first that track_tcp() in
 // bpf/src/egress.h prefers for all but a SYN-ACK.
 func (h *Host) entries(q *Question) ([]flows.Entry, error) {
-	found, err := h.lookup(q)
+	found, err := h.table.Entries(q.matches)
 	if err != nil {
 		return nil, err
 	}

@@ -3,17 +3,26 @@
 package explain
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
+	"replypath/loader/kernelroute"
 	"replypath/loader/pins"
 	"replypath/loader/rehearsal"
+	"replypath/loader/sockets"
 )
 
 // Host is what the programs and the kernel know.
@@ -104,19 +113,167 @@ func (h *Host) Close() error {
 	return errors.Join(errs...)
 }
 
-// lookup returns the entries that a question is about, idle ones included.
-func (h *Host) lookup(q *Question) ([]flows.Entry, error) {
-	tuples := q.exact()
-	if tuples == nil {
-		return h.table.Entries(q.matches)
+// kernel is what the kernel answers over netlink.
+type kernel struct{ *netlink.Handle }
+
+// nameDevice makes the interface of a question the name that it has now, which may be asked for by
+// an alternative one, and returns its index, 0 where no interface is asked about.
+func (k kernel) nameDevice(q *Question) (int, error) {
+	if q.Interface == "" {
+		return 0, nil
 	}
-	var found []flows.Entry
-	for _, t := range tuples {
-		entries, err := h.table.Lookup(t, h.programs.Seeds)
+	link, err := k.LinkByName(q.Interface)
+	if err != nil {
+		return 0, fmt.Errorf("find interface %s (`ip link` shows which there are): %w", q.Interface, err)
+	}
+	q.Interface = link.Attrs().Name
+	return link.Attrs().Index, nil
+}
+
+// packet is what the kernel wants to know of what is asked about, with the socket that sends it where one can be told.
+// received is the device by which the packets of the flow come in, 0 for none.
+func (k kernel) packet(q *Question, received int) (kernelroute.Packet, error) {
+	p := kernelroute.Packet{Peer: q.Peer, Self: q.Self, Protocol: q.Protocol}
+	vrf := k.vrf(received)
+	s, err := k.sender(q, received, vrf)
+	if err != nil {
+		return p, err
+	}
+	switch {
+	case s != nil:
+		p.Device, p.UID, p.Mark = s.Device, &s.UID, s.Mark
+	case q.Protocol != nil && isEcho(*q.Protocol):
+		p.Device = vrf // the kernel answers in the VRF of the question (icmp_reply)
+	}
+	return p, nil
+}
+
+// sender finds the socket that sends by a tuple: a connected one, whatever device it is bound to, else the one that
+// packets of the flow find, else one of UDP that is bound elsewhere: a listener of TCP sends nothing. It is nil where there
+// is none or the kernel cannot tell.
+func (k kernel) sender(q *Question, received, vrf int) (*sockets.Socket, error) {
+	if q.Protocol == nil || *q.Protocol != unix.IPPROTO_TCP && *q.Protocol != unix.IPPROTO_UDP || q.Peer.Port() == 0 || q.Self.Port() == 0 {
+		return nil, nil
+	}
+	var found *sockets.Socket
+	for _, device := range []int{received, vrf, 0} {
+		s, err := sockets.Find(*q.Protocol, q.Self, q.Peer, device)
+		if err != nil || s != nil && s.Remote.Port() != 0 {
+			return s, err
+		}
+		found = cmp.Or(found, s)
+	}
+	links, err := dump.Links(k.Handle)
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		s, err := sockets.Find(*q.Protocol, q.Self, q.Peer, link.Attrs().Index)
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, entries...)
+		if s != nil && (s.Remote.Port() != 0 || found == nil && *q.Protocol == unix.IPPROTO_UDP) {
+			found = s
+		}
 	}
 	return found, nil
+}
+
+// vrf returns the VRF that a device belongs to, 0 for none.
+func (k kernel) vrf(device int) int {
+	link, err := k.LinkByIndex(device)
+	if device == 0 || err != nil || link.Attrs().MasterIndex == 0 {
+		return 0
+	}
+	master, err := k.LinkByIndex(link.Attrs().MasterIndex)
+	if _, is := master.(*netlink.Vrf); err != nil || !is {
+		return 0
+	}
+	return master.Attrs().Index
+}
+
+// isBoundOff tells whether a socket of this device is not moved to another: as is_bound_off() in bpf/src/socket.h.
+func (k kernel) isBoundOff(bound, target int) bool {
+	return bound != 0 && bound != target && bound != k.vrf(target)
+}
+
+// kernelWay is the kernel's choice.
+type kernelWay struct {
+	bound  int // the asker's device
+	device int // 0 without a route
+	link   netlink.Link
+	mac    net.HardwareAddr // nil where it is not resolved
+}
+
+// way asks the kernel for its choice and describes it. The packet is the host's own or
+// forwarded; received is the device by which those of its flow come in, 0 for none.
+func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay, error) {
+	p, err := k.packet(q, received)
+	if err != nil {
+		return kernelWay{}, err
+	}
+	way := kernelWay{}
+	if q.Protocol == nil || !isEcho(*q.Protocol) { // the kernel's own socket answers, which is bound to nothing
+		way.bound = p.Device
+	}
+	r, err := k.route(p, own)
+	if err != nil {
+		return way, err
+	}
+	if r.Table != 0 {
+		to.Table = &r.Table
+	}
+	if r.Err != nil {
+		to.Error = new(r.Err.Error())
+		return way, nil
+	}
+	if way.link, err = k.LinkByIndex(r.Device); err != nil {
+		return way, fmt.Errorf("find the interface of the kernel's route: %w", err)
+	}
+	to.Interface = &way.link.Attrs().Name
+	way.device = r.Device
+	nextHop := q.Peer.Addr()
+	if r.Gateway.IsValid() {
+		nextHop = r.Gateway
+		to.Gateway = new(r.Gateway.String())
+	}
+	if way.mac, err = k.neighbour(r.Device, nextHop); way.mac != nil {
+		to.NextHopMAC = new(way.mac.String())
+	}
+	return way, err
+}
+
+// route asks for the route of what the host sends itself; of what it
+// forwards, where Self is not its own, for that of a packet which comes in from
+// there.
+func (k kernel) route(p kernelroute.Packet, own bool) (kernelroute.Route, error) {
+	if own {
+		return kernelroute.AskOwn(p)
+	}
+	from, err := k.RouteGet(p.Self.Addr().AsSlice())
+	if err == nil && len(from) > 0 {
+		p.Input = from[0].LinkIndex
+	}
+	return kernelroute.Ask(p)
+}
+
+// neighbour returns the MAC that the kernel has for a next hop, nil where it is
+// not resolved.
+func (k kernel) neighbour(device int, address netip.Addr) (net.HardwareAddr, error) {
+	family := netlink.FAMILY_V4
+	if address.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	list, err := k.NeighList(device, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, n := range list {
+		if dump.Address(n.IP) != address || len(n.HardwareAddr) != 6 ||
+			n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0 {
+			continue
+		}
+		return n.HardwareAddr, nil
+	}
+	return nil, nil
 }

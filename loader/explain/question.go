@@ -45,35 +45,12 @@ func (q *Question) matches(t *bpf.DatapathTuple) bool {
 		port(q.Peer.Port(), t.PeerPort) && port(q.Self.Port(), t.SelfPort)
 }
 
-// exact returns the tuples of a question that leaves nothing open but perhaps the
-// protocol; nil for any other question.
-func (q *Question) exact() []bpf.DatapathTuple {
-	var tuples []bpf.DatapathTuple
-	for _, p := range q.protocols() {
-		if !q.isExact(p) {
-			return nil
-		}
-		tuples = append(tuples, q.tuple(p))
-	}
-	return tuples
-}
-
 // protocols are that of the question, or those with ports.
 func (q *Question) protocols() []uint8 {
 	if q.Protocol != nil {
 		return []uint8{*q.Protocol}
 	}
 	return []uint8{config.ProtocolTCP, config.ProtocolUDP, config.ProtocolSCTP}
-}
-
-func (q *Question) isExact(protocol uint8) bool {
-	switch {
-	case config.HasPorts(protocol):
-		return q.Peer.Port() != 0 && q.Self.Port() != 0
-	case isEcho(protocol):
-		return q.Peer.Port() != 0
-	}
-	return true
 }
 
 // of returns the question about one flow.

@@ -3,6 +3,7 @@
 package flows
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -167,4 +169,105 @@ func setBytesOfFew(wanted map[uint64]*row) error {
 		}
 	}
 	return nil
+}
+
+// SortOrders are those that a listing can be put in.
+var SortOrders = []Order{ByCorrected, ByBytes, ByAge}
+
+// sortRows puts flows in order. Flows that are equal by it stand in the order of their tuples, which is the same in every
+// look. Without an order that is the only one.
+func sortRows(rows []*row, order Order, since func(tick uint32) time.Duration) {
+	first := map[Order]func(a, b *row) int{
+		"":          func(_, _ *row) int { return 0 },
+		ByCorrected: func(a, b *row) int { return cmp.Compare(b.entry.Corrected, a.entry.Corrected) },
+		ByBytes:     compareBytes,
+		ByAge:       func(a, b *row) int { return cmp.Compare(since(a.entry.Created), since(b.entry.Created)) },
+	}[order]
+	slices.SortFunc(rows, func(a, b *row) int { return cmp.Or(first(a, b), compareTuples(a, b)) })
+}
+
+// compareTuples looks at what differs least often last.
+func compareTuples(a, b *row) int {
+	s, t := &a.entry.Tuple, &b.entry.Tuple
+	if order := cmp.Compare(s.Protocol, t.Protocol); order != 0 {
+		return order
+	}
+	x, y := a.ends(), b.ends()
+	return cmp.Or(x.peer.Compare(y.peer), x.self.Compare(y.self), cmp.Compare(a.in, b.in))
+}
+
+// compareBytes puts the largest first, and at the end what is not known.
+func compareBytes(a, b *row) int {
+	switch {
+	case a.bytes() != nil && b.bytes() != nil:
+		return cmp.Compare(*b.bytes(), *a.bytes())
+	case a.bytes() != nil:
+		return -1
+	case b.bytes() != nil:
+		return 1
+	}
+	return 0
+}
+
+// Entry is what a flow table holds, as the programs read it.
+type Entry struct {
+	Flow
+	Raw  bpf.DatapathFlow
+	Idle bool // the programs take it for none
+	Left Left
+}
+
+// Left is how the last packet of this host was seen leaving.
+type Left struct {
+	At    *time.Time // to a second; nil: none was
+	Moved bool       // replypath moved it
+}
+
+func (v *view) left(tick uint32) Left {
+	const parts, moved = uint32(bpf.DatapathTickLEFT_TICKS - 1), uint32(bpf.DatapathTickLEFT_MOVED)
+	if tick == 0 {
+		return Left{}
+	}
+	return Left{At: new(time.Now().Add(-v.clock.Since(tick &^ parts))), Moved: tick&moved != 0}
+}
+
+// Entries returns the flows whose tuple matches, idle ones included, in no
+// particular order.
+func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {
+	v, err := t.newView()
+	if err != nil {
+		return nil, err
+	}
+	var entries []Entry
+	for _, s := range states(t.maps) {
+		err := s.Each(func(_ uint64, raw *bpf.DatapathFlow) bool {
+			if matches(&raw.Tuple) && !isStray(raw) {
+				entries = append(entries, Entry{Flow: v.flow(raw, s.state), Raw: *raw, Idle: isIdle(raw, s.state, v.clock), Left: v.left(raw.Left)})
+			}
+			return true
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.state, err)
+		}
+	}
+	return entries, nil
+}
+
+// Originated is what a flow that is in no table would be, of what the host originates from an own address to a peer.
+func (t *Table) Originated(raw bpf.DatapathFlow) (*Entry, error) {
+	v, err := t.newView()
+	if err != nil {
+		return nil, err
+	}
+	entry := &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw}
+	var record bpf.DatapathRecord
+	err = t.maps.Originated.Lookup(bpf.DatapathEnds{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self}, &record)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read what the host originated: %w", err)
+	}
+	if record.To != 0 {
+		entry.Left = v.left(record.Seen)
+		entry.Left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
+	}
+	return entry, nil
 }

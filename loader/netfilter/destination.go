@@ -6,17 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
-
-// destinationReader follows the packet's destination through the registers of a rule.
-type destinationReader struct {
-	rule *Rule
-	held map[uint32]Held // by the number of the first 32-bit register
-	low  netip.Addr      // the lower end of a range
-}
 
 // Where the destination stands in the headers of IPv4 (RFC 791, 3.1) and IPv6 (RFC 8200, 3).
 const (
@@ -32,70 +26,45 @@ func slot(register uint32) uint32 {
 	return register
 }
 
-// read follows an expression. One that is not known may have written to any register.
-func (d *destinationReader) read(e expr.Any) {
-	switch e := e.(type) {
-	case *expr.Payload:
-		d.load(e)
-	case *expr.Bitwise:
-		d.mask(e)
-	case *expr.Cmp:
-		d.compare(e)
-	case *expr.Lookup:
-		d.lookUp(e)
-	case *expr.Meta:
-		if !e.SourceRegister {
-			d.forget(e.Register)
-		}
-	case *expr.Ct:
-		d.forget(e.Register)
-	case *expr.NAT:
-		d.rule.Translates = d.rule.Translates || e.Type == expr.NATTypeDestNAT
-	case *expr.Redir, *expr.TProxy:
-		d.rule.Translates = true
-	case *expr.Target:
-		translating := []string{"DNAT", "REDIRECT", "TPROXY", "NETMAP"}
-		d.rule.Translates = d.rule.Translates || slices.Contains(translating, e.Name)
-	default:
-		clear(d.held)
-	}
-}
-
-func (d *destinationReader) load(e *expr.Payload) {
-	d.forget(e.DestRegister)
+// load reads a part of the destination.
+func (r *ruleReader) load(e *expr.Payload) {
+	r.forget(e.DestRegister)
 	if e.OperationType != expr.PayloadLoad || e.Base != expr.PayloadBaseNetworkHeader {
 		return
 	}
 	switch {
 	case e.Offset == destinationIPv4 && e.Len <= 4:
-		d.held[slot(e.DestRegister)] = Held{Family: 4, Loaded: int(e.Len)}
+		r.held[slot(e.DestRegister)] = Held{Family: 4, Loaded: int(e.Len)}
 	case e.Offset == destinationIPv6 && e.Len <= 16:
-		d.held[slot(e.DestRegister)] = Held{Family: 16, Loaded: int(e.Len)}
+		r.held[slot(e.DestRegister)] = Held{Family: 16, Loaded: int(e.Len)}
 	}
 }
 
-// forget takes out what a register that is written to was part of.
-func (d *destinationReader) forget(register uint32) {
+// forget takes out what a register that is written to was, or was part of.
+func (r *ruleReader) forget(register uint32) {
+	delete(r.registers, register)
 	written := slot(register)
-	for first, h := range d.held {
+	for first, h := range r.held {
 		if first <= written && written < first+uint32(h.Family/4) {
-			delete(d.held, first)
+			delete(r.held, first)
 		}
 	}
 }
 
-func (d *destinationReader) mask(e *expr.Bitwise) {
-	h, known := d.held[slot(e.SourceRegister)]
-	d.forget(e.DestRegister)
-	if known && isZero(e.Xor) && len(e.Mask) == h.Loaded {
+func (r *ruleReader) mask(e *expr.Bitwise) {
+	what, h, isDestination := r.registers[e.SourceRegister], r.held[slot(e.SourceRegister)], r.held[slot(e.SourceRegister)].Family > 0
+	r.forget(e.DestRegister)
+	r.registers[e.DestRegister] = what
+	r.computes = r.computes || !isZero(e.Xor)
+	if isDestination && isZero(e.Xor) && len(e.Mask) == h.Loaded {
 		h.Mask = string(e.Mask)
-		d.held[slot(e.DestRegister)] = h
+		r.held[slot(e.DestRegister)] = h
 	}
 }
 
 // within returns what is known of the destination in a value that begins with a register, and its place there.
-func (d *destinationReader) within(register uint32) (h Held, at int) {
-	for first, h := range d.held {
+func (r *ruleReader) within(register uint32) (h Held, at int) {
+	for first, h := range r.held {
 		if first >= slot(register) {
 			return h, int(first-slot(register)) * 4
 		}
@@ -103,33 +72,41 @@ func (d *destinationReader) within(register uint32) (h Held, at int) {
 	return Held{}, 0
 }
 
-// compare reads a constant that the destination has to equal, or both ends of a range.
-func (d *destinationReader) compare(e *expr.Cmp) {
-	h, at := d.within(e.Register)
+// compareDestination reads a constant that the destination has to equal, or both ends of a range.
+func (r *ruleReader) compareDestination(e *expr.Cmp) {
+	h, at := r.within(e.Register)
 	if e.Op != expr.CmpOpGte { // which the other end follows
-		clear(d.held)
+		clear(r.held)
 	}
 	p, ok := h.prefixIn(e.Data, at)
 	switch {
 	case !ok:
 	case e.Op == expr.CmpOpEq:
-		d.rule.To = []netip.Prefix{p}
+		r.rule.To = []netip.Prefix{p}
 	case e.Op == expr.CmpOpGte:
-		d.low = p.Addr()
-	case e.Op == expr.CmpOpLte && d.low.IsValid():
-		d.rule.To = prefixesBetween(d.low, p.Addr())
+		r.low = p.Addr()
+	case e.Op == expr.CmpOpLte && r.low.IsValid():
+		r.rule.To = prefixesBetween(r.low, p.Addr())
 	}
 }
 
-func (d *destinationReader) lookUp(e *expr.Lookup) {
-	h, at := d.within(e.SourceRegister)
-	clear(d.held)
+func (r *ruleReader) lookUp(e *expr.Lookup) {
+	r.rule.OutUnknown = r.rule.OutUnknown || strings.HasPrefix(r.registers[e.SourceRegister], "oif")
+	if e.IsDestRegSet {
+		r.computes = true
+		delete(r.values, e.DestRegister)
+	}
+	h, at := r.within(e.SourceRegister)
+	clear(r.held)
 	l := Lookup{Set: e.SetName, At: at, Of: h}
+	if h.Family == 0 {
+		r.rule.Sets = append(r.rule.Sets, e.SetName)
+	}
 	switch {
 	case e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT:
-		d.rule.Verdicts = &l
+		r.rule.Verdicts = &l
 	case h.Family > 0 && !e.Invert:
-		d.rule.Within = append(d.rule.Within, l)
+		r.rule.Within = append(r.rule.Within, l)
 	}
 }
 

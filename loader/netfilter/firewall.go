@@ -72,19 +72,22 @@ func (r *reader) read(f *Ruleset) (err error) {
 		return err
 	}
 	followJumps(f.Chains, r.byName)
+	if !r.whole {
+		return nil
+	}
 	return r.readSets(f)
 }
 
-// readSets reads the sets that decide about what is known of a packet that this host sends. Others may be large.
+// readSets reads the sets that decide about what this host sends by something else than its destination. Others may be large.
 func (r *reader) readSets(f *Ruleset) error {
 	for n := range f.Chains {
 		c := &f.Chains[n]
-		for m := range c.Rules {
-			if !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
-				break
-			}
-			for _, source := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-				if err := r.readSetsOf(c, &c.Rules[m], (&Walker{rules: f}).walk(&Sent{Source: source}, 0)); err != nil {
+		if !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
+			continue
+		}
+		for _, rule := range c.Rules {
+			for _, name := range rule.Sets {
+				if _, err := r.set(c, name); err != nil {
 					return err
 				}
 			}
@@ -92,18 +95,6 @@ func (r *reader) readSets(f *Ruleset) error {
 	}
 	if len(r.sets) > 0 {
 		f.Sets = r.sets
-	}
-	return nil
-}
-
-func (r *reader) readSetsOf(c *Chain, rule *Rule, w *walk) error {
-	for _, e := range rule.Expressions {
-		if l, ok := e.(*expr.Lookup); ok && w.load(l.SourceRegister, 1) != nil {
-			if _, err := r.set(c, l.SetName); err != nil {
-				return err
-			}
-		}
-		w.step(c, e)
 	}
 	return nil
 }

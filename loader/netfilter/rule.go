@@ -5,6 +5,7 @@ package netfilter
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -16,9 +17,10 @@ import (
 // registers.
 type ruleReader struct {
 	rule      Rule
-	to        destinationReader
 	registers map[uint32]string // what is in a register: "oif", "iif", "mark", "ct mark"
 	values    map[uint32][]byte // a constant in a register
+	held      map[uint32]Held   // the destination, by the number of the first 32-bit register
+	low       netip.Addr        // the lower end of a range of destinations
 	readsMark bool              // the connection's
 	copies    bool              // it reads the packet's mark
 	computes  bool              // it looks a value up, or makes one
@@ -27,45 +29,40 @@ type ruleReader struct {
 
 // readRule adds to a rule what its expressions say.
 func readRule(rule Rule, expressions []expr.Any, deviceName func(index int) string) Rule {
-	r := &ruleReader{rule: rule, registers: map[uint32]string{}, values: map[uint32][]byte{}, name: deviceName}
-	r.to = destinationReader{rule: &r.rule, held: map[uint32]Held{}}
+	r := &ruleReader{rule: rule, registers: map[uint32]string{}, values: map[uint32][]byte{}, held: map[uint32]Held{}, name: deviceName}
 	for _, e := range expressions {
 		r.read(e)
-		r.to.read(e)
 	}
 	return r.rule
 }
 
+// read follows an expression. One that is not known may have written to any register.
 func (r *ruleReader) read(e expr.Any) {
 	switch e := e.(type) {
 	case *expr.Meta:
 		r.meta(e)
 	case *expr.Ct:
 		r.connection(e)
+	case *expr.Payload:
+		r.load(e)
 	case *expr.Bitwise:
-		r.registers[e.DestRegister] = r.registers[e.SourceRegister]
-		r.computes = r.computes || slices.ContainsFunc(e.Xor, func(b byte) bool { return b != 0 })
+		r.mask(e)
 	case *expr.Fib:
 		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
 			r.rule.ReversePath = true
 		}
-		delete(r.registers, e.Register)
-	case *expr.Payload:
-		delete(r.registers, e.DestRegister)
+		r.forget(e.Register)
 	case *expr.Cmp:
 		r.compare(e)
+		r.compareDestination(e)
 	case *expr.Lookup:
-		if strings.HasPrefix(r.registers[e.SourceRegister], "oif") {
-			r.rule.OutUnknown = true
-		}
-		if e.IsDestRegSet {
-			r.computes = true
-			delete(r.values, e.DestRegister)
-		}
+		r.lookUp(e)
 	case *expr.Numgen, *expr.Hash:
 		r.computes = true
+		clear(r.held)
 	case *expr.Immediate:
 		r.values[e.Register] = e.Data
+		r.forget(e.Register)
 	case *expr.Reject:
 		r.rule.Refuses = true
 	case *expr.Verdict:
@@ -74,6 +71,12 @@ func (r *ruleReader) read(e expr.Any) {
 		r.match(e.Name, e.Info)
 	case *expr.Target:
 		r.target(e.Name, e.Rev, e.Info)
+	case *expr.NAT:
+		r.rule.Translates = r.rule.Translates || e.Type == expr.NATTypeDestNAT
+	case *expr.Redir, *expr.TProxy:
+		r.rule.Translates = true
+	case nil, *expr.Range:
+		clear(r.held)
 	}
 }
 
@@ -87,6 +90,7 @@ func (r *ruleReader) meta(e *expr.Meta) {
 		return
 	}
 	r.copies = r.copies || e.Key == expr.MetaKeyMARK
+	r.forget(e.Register)
 	r.registers[e.Register] = metaKeys[e.Key]
 }
 
@@ -101,13 +105,14 @@ var metaKeys = map[expr.MetaKey]string{
 func (r *ruleReader) connection(e *expr.Ct) {
 	switch {
 	case e.Key != expr.CtKeyMARK:
-		delete(r.registers, e.Register)
+		r.forget(e.Register)
 	case e.Register == 0:
 		for _, value := range r.values {
 			r.give(value)
 		}
 		r.rule.GivesUnknown = r.rule.GivesUnknown || r.computes || len(r.values) == 0 && !r.copies
 	default:
+		r.forget(e.Register)
 		r.registers[e.Register], r.readsMark = "ct mark", true
 	}
 }
@@ -211,6 +216,7 @@ func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
 	case "REJECT":
 		r.rule.Refuses = true
 	}
+	r.rule.Translates = r.rule.Translates || slices.Contains([]string{"DNAT", "REDIRECT", "TPROXY", "NETMAP"}, name)
 }
 
 // extension is what an extension was given, in bytes.

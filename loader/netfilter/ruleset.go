@@ -74,6 +74,7 @@ type Rule struct {
 	// Gives are those of Marks that it gives; GivesUnknown, that it may give any.
 	Gives        []uint32
 	GivesUnknown bool
+	Sets         []string   // that hold something else than its destination
 	Expressions  []expr.Any // all that it says, nil for one that is not known
 	Destination
 }

@@ -9,13 +9,18 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"time"
 
+	"replypath/loader/discover"
 	"replypath/loader/doctor"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
-	"replypath/loader/doctor/routing"
+	"replypath/loader/doctor/snapshot"
 	"replypath/loader/history"
+	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 )
@@ -67,7 +72,7 @@ func Make(options Options) (*Plan, error) {
 	if err := p.read(options.PinDir); err != nil {
 		return nil, err
 	}
-	p.judgeOf = routing.Judge{
+	p.judgeOf = checks.Judge{
 		Host: host, Rows: p.history.List(time.Time{}), Watched: p.history.Watched,
 		Forgotten: p.history.Incomplete || p.historyErr != nil,
 	}
@@ -152,7 +157,7 @@ func (p *planner) conclude(plan *Plan) {
 	plan.Verdict = Ready
 	needless := 0
 	for _, r := range plan.Rules {
-		if r.Verdict == routing.NotNeeded {
+		if r.Verdict == checks.NotNeeded {
 			needless++
 		}
 	}
@@ -199,4 +204,36 @@ func (p *planner) remedy(r *history.Row) string {
 		}
 	}
 	return text
+}
+
+// changes lists what enforcing would change on the host: as the daemon has planned it, and before a first start what
+// can be told without one.
+func (p *planner) changes() []status.WouldChange {
+	switch {
+	case p.journal == nil:
+		return firstChanges(p.Host)
+	case p.EnforcesAll():
+		return nil
+	}
+	return p.journal.WouldChange
+}
+
+// firstChanges leaves out the routes for sockets that are bound to a device: they depend on who answers.
+func firstChanges(h *snapshot.Host) []status.WouldChange {
+	var changes []status.WouldChange
+	for _, i := range h.Interfaces {
+		key, all := hostsettings.Key("ipv4", i.Name, "rp_filter"), hostsettings.Key("ipv4", "all", "rp_filter")
+		if h.Config.ManageRPFilter && max(h.Settings[key], h.Settings[all]) == hostsettings.RPFilterStrict {
+			c := status.SysctlChange(&hostsettings.Change{
+				Key: key, Before: strconv.Itoa(h.Settings[key]), After: strconv.Itoa(hostsettings.RPFilterLoose),
+			})
+			changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+		}
+	}
+	isOurs := func(d snapshot.Device) bool { return d.Name == discover.OwnDevice }
+	if h.Config.FallbackRoute && len(h.Interfaces) > 0 && !slices.ContainsFunc(h.Devices, isOurs) {
+		c := status.DeviceChange()
+		changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+	}
+	return changes
 }

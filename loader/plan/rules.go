@@ -13,13 +13,25 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
-	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/pins"
 )
+
+// planner makes a plan from what was read.
+type planner struct {
+	*snapshot.Host
+	journal    *pins.Journal // nil: nothing is pinned
+	history    *history.History
+	historyErr error
+	judgeOf    checks.Judge
+	blocked    []finding.Finding // what keeps replypath from enforcing
+	warned     int               // findings that enforcing does not mend
+}
 
 // Rule is something that leads packets elsewhere than the main table does. The JSON names are fixed.
 type Rule struct {
@@ -54,7 +66,7 @@ func (p *planner) rules() []Rule {
 		judged := p.unlessBlocked(p.judge(r))
 		judged.Rule, judged.Kind, judged.table, judged.family = r.String(), KindRule, r.Table, r.Family
 		list = append(list, judged)
-		for _, chain := range routing.RestoringChains(p.Host, r) {
+		for _, chain := range checks.RestoringChains(p.Host, r) {
 			marks[chain] = worst(marks[chain], judged)
 		}
 	}
@@ -63,7 +75,7 @@ func (p *planner) rules() []Rule {
 
 // worst is of two verdicts the one that keeps more.
 func worst(a, b Rule) Rule {
-	keeps := []string{"", routing.NotNeeded, routing.Foreign, routing.Needed}
+	keeps := []string{"", checks.NotNeeded, checks.Foreign, checks.Needed}
 	if slices.Index(keeps, b.Verdict) > slices.Index(keeps, a.Verdict) {
 		return b
 	}
@@ -72,8 +84,8 @@ func worst(a, b Rule) Rule {
 
 // unlessBlocked has what replypath would do be needed until it can do so.
 func (p *planner) unlessBlocked(judged Rule) Rule {
-	if judged.Verdict == routing.NotNeeded && len(p.blocked) > 0 {
-		judged.Verdict = routing.Needed
+	if judged.Verdict == checks.NotNeeded && len(p.blocked) > 0 {
+		judged.Verdict = checks.Needed
 		judged.Reason = fmt.Sprintf("enforcing is blocked (%s); without that: %s", p.blocked[0].Check, judged.Reason)
 	}
 	return judged
@@ -85,7 +97,7 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 	judged := Rule{Verdict: j.Verdict, Reason: j.Reason, Owner: finding.OrNil(j.Owner)}
 	if j.For != nil {
 		answers := answersOf(p.Flows, j.IsOf, j.For)
-		judged.Connections, judged.Peers = answers.count+len(routing.Connected(j.Opened)), answers.with(j.Opened)
+		judged.Connections, judged.Peers = answers.count+len(checks.Connected(j.Opened)), answers.with(j.Opened)
 	}
 	return judged
 }
@@ -133,18 +145,18 @@ func (p *planner) table(family, table int, of Rule) Rule {
 		Verdict: of.Verdict, Owner: of.Owner, Connections: of.Connections, Peers: of.Peers,
 	}
 	switch of.Verdict {
-	case routing.Needed:
+	case checks.Needed:
 		judged.Reason = of.Rule + " leads to it and is needed"
-	case routing.Foreign:
+	case checks.Foreign:
 		judged.Reason = of.Rule + " leads to it"
 	default:
 		if vrf := vrfOf(&p.Links, table); vrf != "" {
-			judged.Verdict, judged.Reason = routing.Needed, "it is the table of "+vrf
+			judged.Verdict, judged.Reason = checks.Needed, "it is the table of "+vrf
 			return judged
 		}
 		judged.Reason = "only rules lead to it that are not needed"
 		if names := toldBy(p.Host, family, table); len(names) > 0 {
-			judged.Verdict = routing.Needed
+			judged.Verdict = checks.Needed
 			judged.Reason = fmt.Sprintf("replypath learns the gateway of %s from it; with gateways: in the configuration it could go",
 				strings.Join(names, ", "))
 		}
@@ -195,7 +207,7 @@ func (p *planner) routes() []Rule {
 		}
 		answers := answersTo(p.Flows, r.Dst)
 		list = append(list, Rule{
-			Rule: "route " + routing.Show(&p.Links, r), Kind: KindRoute, Verdict: routing.Needed, Owner: finding.OrNil(owners.OfRoute(r)),
+			Rule: "route " + checks.Show(&p.Links, r), Kind: KindRoute, Verdict: checks.Needed, Owner: finding.OrNil(owners.OfRoute(r)),
 			Reason: "what this host opens to there goes by it: replypath sends replies without it", Connections: answers.count,
 			Peers: answers.with(nil),
 		})

@@ -7,14 +7,15 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
@@ -119,7 +120,7 @@ func TestRules(t *testing.T) {
 	onEth1 := netfilter.Rule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
 	byMark := func(verdict, reason string) []string {
 		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
-		if verdict == routing.NotNeeded {
+		if verdict == checks.NotNeeded {
 			tables = told
 		}
 		return []string{
@@ -218,18 +219,18 @@ func TestRules(t *testing.T) {
 			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
-		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(routing.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(checks.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
-			byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of a map", testhost.And(marked, marks(onEth1, netfilter.Rule{GivesUnknown: true})), nil,
-			byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(routing.Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
-			byMark(routing.Needed, "this host forwards, and what it forwards may have the mark")},
+			byMark(checks.Needed, "this host forwards, and what it forwards may have the mark")},
 		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.SocketMarks = []uint32{1} }},
-			byMark(routing.Needed, "a socket gives its packets the mark (SO_MARK)")},
+			byMark(checks.Needed, "a socket gives its packets the mark (SO_MARK)")},
 		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
-			byMark(routing.Needed, "iptables-legacy is in use: what else has the mark is not known")},
+			byMark(checks.Needed, "iptables-legacy is in use: what else has the mark is not known")},
 		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing" + boot, leads,
 		}},
@@ -243,7 +244,7 @@ func TestRules(t *testing.T) {
 			"needed" + rule + "what the firewall does with replies whose route leads elsewhere is not known" + boot, leads,
 		}},
 		{"marks, and the firewall drops by the interface of the default route", testhost.And(marked, marks(onEth1), testhost.DropsBy("eth0")), nil,
-			byMark(routing.Needed, "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
+			byMark(checks.Needed, "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
 		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, []string{
 			"needed" + rule + "without it replies to 10.1.0.0/24 would be refused by a route" + boot, leads,
 		}},
@@ -349,5 +350,41 @@ func TestRules(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestFirstLine: the plan is not glad of what doctor warns of, and what enforcing mends is something to do.
+func TestFirstLine(t *testing.T) {
+	down := func(h *snapshot.Host) { h.Interfaces[1].Up = false }
+	attached := func(h *snapshot.Host) {
+		h.Attached = true
+		for _, i := range h.Interfaces {
+			h.Hooks = append(h.Hooks, testhost.Hook(i.Index, false, true, "ours", true), testhost.Hook(i.Index, true, true, "ours", true))
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*snapshot.Host)
+		want   string
+	}{
+		{"in order", func(*snapshot.Host) {}, "nothing to do here"},
+		{"eth1 is down", down, "nothing to do here; doctor has 1 warning"},
+		{"replies leave by eth0", func(h *snapshot.Host) {
+			h.OwnWays = []snapshot.OwnWay{{Address: testhost.Prefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
+		}, "ready: replypath try"},
+		{"enforced already, eth1 is down", testhost.And(attached, testhost.Enforces, down, func(h *snapshot.Host) {
+			h.OwnWays = []snapshot.OwnWay{{Address: testhost.Prefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
+		}), "nothing to do here; doctor has 1 warning"},
+		{"only observed", testhost.And(attached, testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Flows: 1})),
+			"ready: replypath mode enforce"},
+		{"an unmanaged way out", testhost.And(attached, testhost.Enforces, testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 1})),
+			"blocked: wrong-way: replies of eth1 leave by tun9: 1 live flow, reason not_managed: replypath is not attached there"},
+	} {
+		p := &planner{Host: testhost.New(), history: history.New()}
+		p.judgeOf.Host = p.Host
+		test.change(p.Host)
+		if got := p.plan(time.Time{}).Summary; got != test.want {
+			t.Errorf("%s: %q, not %q", test.name, got, test.want)
+		}
 	}
 }

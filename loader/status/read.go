@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
@@ -21,6 +22,7 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/identity"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/metrics"
@@ -124,58 +126,41 @@ func configOf(j *pins.Journal) Config {
 
 // interfaces describes the managed and the caught interfaces as they are now.
 func (r *reader) interfaces(s *Status) error {
-	found, err := r.scan()
+	if err := r.describeAll(s, true); err != nil {
+		return err
+	}
+	gateways, err := nexthop.Gateways(r.netlink, r.found)
 	if err != nil {
 		return err
 	}
-	gateways, err := nexthop.Gateways(r.netlink, found.Interfaces)
-	if err != nil {
-		return err
+	for n := range s.Interfaces {
+		i := &s.Interfaces[n]
+		for _, g := range gateways {
+			if g.Interface == i.Index && slices.Contains(r.gatewaysOf(i.Index), g.Address) { // else the daemon knew none of its family
+				i.Gateways = append(i.Gateways, r.gatewayStatus(&g, s.Daemon.Running))
+			}
+		}
 	}
+	return nil
+}
+
+// attachments describes the managed interfaces as far as that is quickly done.
+func (r *reader) attachments(s *Status) error { return r.describeAll(s, false) }
+
+// describeAll describes the interfaces, by index, with those that are caught or without.
+func (r *reader) describeAll(s *Status, withCaught bool) error {
 	for _, record := range r.journal.Interfaces {
-		if record.Index == 0 {
+		if record.Index == 0 || record.Catches && !withCaught {
 			continue
 		}
 		i, err := r.describe(&record)
 		if err != nil {
 			return err
 		}
-		if err := r.setFlags(&i, record.ID); err != nil {
-			return err
-		}
-		for _, g := range gateways {
-			if g.Interface == record.Index && r.isKnown(&g) {
-				i.Gateways = append(i.Gateways, r.gatewayStatus(&g, s.Daemon.Running))
-			}
-		}
 		s.Interfaces = append(s.Interfaces, i)
 	}
-	sortInterfaces(s.Interfaces)
+	slices.SortFunc(s.Interfaces, func(a, b Interface) int { return a.Index - b.Index })
 	return nil
-}
-
-func sortInterfaces(list []Interface) {
-	slices.SortFunc(list, func(a, b Interface) int { return a.Index - b.Index })
-}
-
-// scan looks at these interfaces, each with its known gateways, as if just
-// these were configured.
-func (r *reader) scan() (discover.Result, error) {
-	links, err := dump.Links(r.netlink)
-	if err != nil {
-		return discover.Result{}, err
-	}
-	cfg := config.Default()
-	cfg.Interfaces = []config.Interface{}
-	for _, link := range links {
-		index := link.Attrs().Index
-		if slices.ContainsFunc(r.journal.Interfaces, func(i pins.InterfaceRecord) bool { return i.Index == index }) {
-			cfg.Interfaces = append(cfg.Interfaces, config.Interface{
-				Name: link.Attrs().Name, Gateways: r.gatewaysOf(index),
-			})
-		}
-	}
-	return discover.Scan(r.netlink, cfg)
 }
 
 // gatewaysOf returns the known gateways of an interface.
@@ -190,11 +175,6 @@ func (r *reader) gatewaysOf(device int) []netip.Addr {
 	return addresses
 }
 
-// isKnown leaves out gateways of a family of which the daemon knew none.
-func (r *reader) isKnown(g *nexthop.Gateway) bool {
-	return slices.Contains(r.gatewaysOf(g.Interface), g.Address)
-}
-
 // describe describes an interface as far as that is quickly done. One that has gone without the daemon's notice is left as it
 // was.
 func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error) {
@@ -205,6 +185,14 @@ func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error)
 	if record.Catches {
 		i.Role = RoleCatches
 	}
+	var entry bpf.DatapathInterface
+	if err := r.maps.Interfaces.Lookup(uint32(record.ID), &entry); err != nil {
+		return i, fmt.Errorf("read what the programs know of interface %s: %w", i.Name, err)
+	}
+	i.HostModel = string(config.HostModelWeak)
+	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0 {
+		i.HostModel = string(config.HostModelStrong)
+	}
 	link, err := r.netlink.LinkByIndex(i.Index)
 	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
 		return i, nil
@@ -214,6 +202,9 @@ func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error)
 	}
 	found := discover.Interface{Index: i.Index, Name: link.Attrs().Name}
 	found.Refresh(link)
+	found.NoARP = link.Attrs().RawFlags&unix.IFF_NOARP != 0 || found.MAC == nil
+	found.Settings.Gateways = r.gatewaysOf(i.Index)
+	r.found = append(r.found, found)
 	i.Name, i.Up = found.Name, found.Up
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
@@ -255,19 +246,6 @@ func (r *reader) gatewayStatus(g *nexthop.Gateway, running bool) Gateway {
 		}
 	}
 	return status
-}
-
-// setFlags sets what the programs are told of an interface by flags.
-func (r *reader) setFlags(i *Interface, id uint16) error {
-	var entry bpf.DatapathInterface
-	if err := r.maps.Interfaces.Lookup(uint32(id), &entry); err != nil {
-		return fmt.Errorf("read what the programs know of interface %s: %w", i.Name, err)
-	}
-	i.HostModel = string(config.HostModelWeak)
-	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0 {
-		i.HostModel = string(config.HostModelStrong)
-	}
-	return nil
 }
 
 // addresses lists what is served although no interface has it.
@@ -338,4 +316,101 @@ func (r *reader) counted(s *Status) error {
 		s.Counted.Since = &r.journal.Began
 	}
 	return nil
+}
+
+// Effect is what a datapath does by itself, as its hooks and modes say, and what stands changed on
+// the host for it. None of it needs a process.
+type Effect struct {
+	Mode        string   // the one in force where an interface has none of its own
+	Corrected   []string // the attached interfaces to which replies are moved, by index
+	Observed    []string // the other attached ones: what would be moved there is counted
+	Mechanisms  []string // by which they are attached, each once
+	HostChanges []HostChange
+}
+
+// ReadEffect looks at what is attached now, for whoever has the journal and the maps open.
+func ReadEffect(
+	pinDir string, journal *pins.Journal, maps *bpf.DatapathMaps, handle *netlink.Handle,
+) (*Effect, error) {
+	repairs, err := pins.ReadRepairs(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
+	var s Status
+	for _, part := range []func(*Status) error{r.mode, r.changes, r.attachments} {
+		if err := part(&s); err != nil {
+			return nil, err
+		}
+	}
+	e := &Effect{Mode: s.Mode, HostChanges: s.HostChanges}
+	for i := range s.Interfaces {
+		e.add(&s.Interfaces[i], datapath.ModeInForce(r.byHand, s.Interfaces[i].Mode))
+	}
+	return e, nil
+}
+
+// add sorts an interface by its mode in force.
+func (e *Effect) add(i *Interface, mode string) {
+	if !i.Attached {
+		return
+	}
+	if mode == string(config.ModeEnforce) {
+		e.Corrected = append(e.Corrected, i.Name)
+	} else {
+		e.Observed = append(e.Observed, i.Name)
+	}
+	if !slices.Contains(e.Mechanisms, *i.Mechanism) {
+		e.Mechanisms = append(e.Mechanisms, *i.Mechanism)
+	}
+}
+
+// Traffic is what a datapath has counted up to a moment, and for which
+// interfaces.
+type Traffic struct {
+	Mode       string
+	Daemon     Daemon
+	Interfaces []Interface // those that are managed, by index; their gateways are left out
+	counters.ByName
+}
+
+// ReadTraffic is Read for what may be asked every second: it looks at
+// neither flows nor routes. The maps are those that are pinned in the directory.
+func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := dump.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	r := &reader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
+	return r.traffic()
+}
+
+func (r *reader) traffic() (*Traffic, error) {
+	var s Status
+	for _, part := range []func(*Status) error{r.mode, r.daemon, r.attachments} {
+		if err := part(&s); err != nil {
+			return nil, err
+		}
+	}
+	counted, err := counters.ReadByName(r.maps, r.names(s.Interfaces))
+	return &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, ByName: counted}, err
+}
+
+// names are those of all interfaces that ever were; who was renamed has the name
+// that is shown.
+func (r *reader) names(present []Interface) map[uint16]string {
+	names := identity.Names(r.journal.Interfaces)
+	for _, record := range r.journal.Interfaces {
+		for _, i := range present {
+			if record.Index == i.Index {
+				names[record.ID] = i.Name
+			}
+		}
+	}
+	return names
 }

@@ -10,6 +10,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/counters"
+	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
@@ -137,4 +138,5 @@ type reader struct {
 	maps    *bpf.DatapathMaps
 	netlink *netlink.Handle
 	byHand  bpf.DatapathMode
+	found   []discover.Interface // with the gateways that the daemon knows, as if just these were configured
 }

@@ -15,7 +15,7 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/routing"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/history"
 	"replypath/loader/plan"
 )
@@ -117,7 +117,7 @@ func showPlan(p *output.Page, made *plan.Plan) {
 	p.Wrapped("", made.Summary)
 	if made.WatchedSince != nil {
 		watched := time.Duration(made.Watched * float64(time.Second))
-		p.Line("watched for %s since %s ago", cmp.Or(routing.Shortly(watched), "a moment"), cmp.Or(routing.Shortly(made.MadeAt.Sub(*made.WatchedSince)), "a moment"))
+		p.Line("watched for %s since %s ago", cmp.Or(checks.Shortly(watched), "a moment"), cmp.Or(checks.Shortly(made.MadeAt.Sub(*made.WatchedSince)), "a moment"))
 	} else {
 		p.Line("nothing is attached: only the connections of this moment are known")
 	}

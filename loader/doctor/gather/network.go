@@ -5,8 +5,11 @@ package gather
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -16,6 +19,8 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
+	"replypath/loader/kernelroute"
+	"replypath/loader/nexthop"
 )
 
 // devices looks at every interface.
@@ -142,6 +147,92 @@ func settings(h *snapshot.Host) error {
 				}
 				h.Settings[key] = value
 			}
+		}
+	}
+	return nil
+}
+
+const (
+	// probeTime is enough for a gateway that was asked to answer, or not: three
+	// requests, one a second by default (ucast_solicit, mcast_solicit).
+	probeTime = 4 * time.Second
+	// probePoll is how often it is looked whether they have answered.
+	probePoll = 50 * time.Millisecond
+)
+
+// gateways finds the gateways and asks those that are not known to answer.
+func (g *gatherer) gateways() (err error) {
+	g.host.Gateways, err = nexthop.Gateways(g.netlink, g.host.Interfaces)
+	if err != nil || g.Quiet {
+		return err
+	}
+	until := time.Now().Add(probeTime)
+	if err := ask(g.netlink, g.host.Gateways); err != nil {
+		return err
+	}
+	g.host.Asked = true
+	for {
+		g.host.Gateways, err = nexthop.Gateways(g.netlink, g.host.Interfaces)
+		if err != nil || !slices.ContainsFunc(g.host.Gateways, g.isAwaited) || time.Now().After(until) {
+			return err
+		}
+		time.Sleep(probePoll)
+	}
+}
+
+// isAwaited tells whether the kernel is finding out about a gateway.
+func (g *gatherer) isAwaited(gateway nexthop.Gateway) bool {
+	switch gateway.State {
+	case nexthop.StateNone, nexthop.StateIncomplete, nexthop.StateDelay, nexthop.StateProbe:
+		i := g.host.Managed(gateway.Interface)
+		return i != nil && i.Up
+	}
+	return false
+}
+
+// ask has the kernel find out about every gateway that has not answered lately.
+// One that is stale is probed at once, which does not keep packets from using it.
+func ask(handle *netlink.Handle, gateways []nexthop.Gateway) error {
+	for _, gateway := range gateways {
+		var err error
+		switch gateway.State {
+		case nexthop.StateNone, nexthop.StateFailed:
+			err = nexthop.Resolve(handle, gateway)
+		case nexthop.StateStale, nexthop.StateDelay:
+			err = handle.NeighSet(&netlink.Neigh{
+				LinkIndex: gateway.Interface, IP: gateway.Address.AsSlice(), State: netlink.NUD_PROBE,
+			})
+		}
+		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+			return fmt.Errorf("ask gateway %s: %w", gateway.Address, err)
+		}
+	}
+	return nil
+}
+
+// beyond are peers beyond every network of a host, by whether IPv4 is asked for: a.root-servers.net, which no list of bogus
+// networks holds. Nothing is sent there.
+var beyond = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
+
+// ownWays asks by which device the kernel sends replies from each own address. Those of VRFs have tables of their own.
+func ownWays(h *snapshot.Host) error {
+	for _, i := range h.Interfaces {
+		if i.VRF != 0 || !i.Up {
+			continue
+		}
+		for _, address := range i.Addresses {
+			self := address.Addr()
+			route, err := kernelroute.Ask(kernelroute.Packet{Peer: netip.AddrPortFrom(beyond[self.Is4()], 0), Self: netip.AddrPortFrom(self, 0)})
+			if err != nil {
+				return err
+			}
+			way := snapshot.OwnWay{Address: address, On: i.Name, By: h.DeviceName(route.Device), Device: route.Device}
+			// A missing route is ENETUNREACH (fib_props in net/ipv4/fib_semantics.c, ip6_rt_type_to_error in net/ipv6/route.c), and so
+			// is a rule that says so.
+			way.Refused = route.Err != nil && (!errors.Is(route.Err, unix.ENETUNREACH) || slices.ContainsFunc(h.Rules, func(r snapshot.Rule) bool {
+				return r.Family == snapshot.FamilyOf(address) && r.Refuses != "" && r.MayMatch(netip.PrefixFrom(self, self.BitLen()))
+			}))
+			h.OwnWays = append(h.OwnWays, way)
 		}
 	}
 	return nil

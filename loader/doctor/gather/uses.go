@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/opened"
-	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
 	"replypath/loader/problems"
@@ -34,7 +34,7 @@ func (g *gatherer) uses() (err error) {
 			sources = append(sources, r.Src)
 		}
 	}
-	isByMark := func(r snapshot.Rule) bool { return len(routing.RestoringChains(h, &r)) > 0 }
+	isByMark := func(r snapshot.Rule) bool { return len(checks.RestoringChains(h, &r)) > 0 }
 	if len(sources) == 0 && !slices.ContainsFunc(h.Rules, isByMark) {
 		return nil
 	}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checks
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/remedy"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+)
+
+// SilentGateways finds gateways that do not answer ARP or neighbour discovery.
+// Answers by way of them go nowhere, and packets to them are not even built.
+func SilentGateways(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.Gateways, func(g *nexthop.Gateway) finding.Finding {
+		i := h.Managed(g.Interface)
+		if i == nil || !i.Up { // `link` says so
+			return finding.None
+		}
+		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
+		switch {
+		case g.State == nexthop.StateNone && h.Status != nil && !h.Status.Daemon.Running && !h.Asked:
+			return finding.None // nobody asks it
+		case g.State == nexthop.StateNone:
+			severity := finding.Note
+			if h.Asked {
+				severity = finding.Warning
+			}
+			return seenGateway(&h.Routing, i, g, severity, fmt.Sprintf("gateway %s has not answered yet: nobody has sent to it since its interface came up", g.Address))
+		case !nexthop.Usable(g.State):
+			return silentGateway(&h.Routing, i, g)
+		case h.Asked && (g.State == nexthop.StateDelay || g.State == nexthop.StateProbe):
+			return seenGateway(&h.Routing, i, g, finding.Warning, text+": it has not answered for some seconds")
+		}
+		return finding.Fine(i.Name, text)
+	})
+}
+
+// silentGateway tells of one that does not answer. It may come back by itself: what
+// leads by it stays, and so does what the configuration says of it.
+func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway) finding.Finding {
+	text := fmt.Sprintf("gateway %s does not answer %s: it is %s",
+		g.Address, snapshot.Resolution[snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0))], g.State)
+	if networks := onlyTo(g); networks != "" {
+		return seenGateway(t, i, g, finding.Warning, text+", and leads to "+networks+" only")
+	}
+	if slices.Contains(i.Settings.Gateways, g.Address) {
+		text += ", and the configuration names it"
+	}
+	return seenGateway(t, i, g, finding.Error, text)
+}
+
+// seenGateway makes a finding about a gateway, which belongs to whom the first route does that leads by it.
+func seenGateway(
+	t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway, severity finding.Severity, text string,
+) finding.Finding {
+	f := finding.Seen(severity, i.Name, text, fmt.Sprintf("ip neigh show %s dev %s", g.Address, finding.Quote(i.Name)))
+	for _, r := range t.Routes {
+		if r.Device == g.Interface && r.Gateway == g.Address && r.IsUnicast() {
+			return f.Of(owners.OfRoute(&r))
+		}
+	}
+	return f
+}
+
+// UnnamedRouters tells of flows that came through a router which no route names, while routes by their interface
+// name others, that lead to somewhere else. These are nobody's business: the reply goes back to the
+// MAC that the question came from. Only with `next_hop: gateway` there is nobody to send it to.
+func UnnamedRouters(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range h.Interfaces {
+		if i.Settings.NextHop != config.NextHopGateway {
+			continue
+		}
+		peers := unnamed(h, &i)
+		for _, mac := range slices.Sorted(maps.Keys(peers)) {
+			found = append(found, finding.Problem(finding.Warning, i.Name,
+				"no gateway that a route names leads to "+some(peers[mac])+": with next_hop gateway the kernel routes their replies",
+				remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
+		}
+	}
+	return found
+}
+
+// unnamed returns the peers of an interface's flows that came so, by the MAC of their router.
+func unnamed(h *snapshot.Host, i *discover.Interface) map[string][]string {
+	peers := map[string][]string{}
+	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
+		mac := finding.OrEmpty(f.NextHopMAC)
+		if leadsElsewhere(h.Gateways, i.Index, peer) && !slices.Contains(peers[mac], f.Peer) {
+			peers[mac] = append(peers[mac], f.Peer)
+		}
+	})
+	return peers
+}
+
+// leadsElsewhere tells whether an interface has gateways of a peer's family, of which none leads to the peer.
+func leadsElsewhere(gateways []nexthop.Gateway, device int, peer netip.Addr) bool {
+	has := false
+	for _, g := range gateways {
+		if g.Interface != device || peer.Is4() && !g.IPv4 || peer.Is6() && !g.IPv6 {
+			continue
+		}
+		reach := g.Reach(snapshot.FamilyOf(netip.PrefixFrom(peer, 0)))
+		if reach.Many || reach.Has(peer) {
+			return false
+		}
+		has = has || len(reach.Networks) > 0
+	}
+	return has
+}
+
+// onlyTo tells of a gateway to where alone routes lead by it, "" for one that takes everything.
+func onlyTo(g *nexthop.Gateway) string {
+	networks := slices.Concat(g.Reach4.Networks, g.Reach6.Networks)
+	if g.Reach4.Everything || g.Reach6.Everything || len(networks) == 0 {
+		return ""
+	}
+	var texts []string
+	for _, n := range networks {
+		texts = append(texts, n.String())
+	}
+	return some(texts)
+}
+
+// some names the first three.
+func some(names []string) string {
+	names = slices.Sorted(slices.Values(names))
+	if len(names) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	return strings.Join(names, ", ")
+}
+
+// LastHop finds interfaces where on-link peers arrive by another host's MAC, as
+// behind a load balancer with NAT: answered directly, they take the answer for a
+// stranger's.
+func LastHop(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	if h.FlowError != "" {
+		found = append(found, finding.Problem(finding.Warning, "", "not looked at: "+h.FlowError, remedy.Start(&h.State)))
+	}
+	return append(found, finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		peers := h.LastHopPeers(i)
+		if len(peers) == 0 || i.Settings.NextHop == config.NextHopLastHop {
+			return finding.None
+		}
+		return finding.Problem(finding.Warning, i.Name,
+			"peers of this network arrive from another station's mac: "+some(peers)+": next_hop last-hop answers them through it",
+			remedy.ConfigureInterface(h, i.Name, "next_hop: last-hop"))
+	})...)
+}
+
+// UnknownGateways looks at interfaces without a gateway of a family, whose replies go back to the MAC that the question came
+// from. It tells of frames from a MAC that no neighbour has: such a router may take only what is sent to another one, as those of
+// HSRP do.
+func UnknownGateways(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range h.Interfaces {
+		for _, family := range snapshot.Families {
+			if i.MAC == nil || i.Settings.NextHop == config.NextHopLastHop || hasGateway(h, &i, family) {
+				continue
+			}
+			found = append(found, strangers(h, &i, family)...)
+		}
+	}
+	return found
+}
+
+func hasGateway(h *snapshot.Host, i *discover.Interface, family int) bool {
+	return slices.ContainsFunc(h.Gateways, func(g nexthop.Gateway) bool {
+		return g.Interface == i.Index && (family == unix.AF_INET && g.IPv4 || family == unix.AF_INET6 && g.IPv6)
+	})
+}
+
+// strangers tells of MACs that brought questions from far away, that no neighbour has, and by which no connection was completed.
+func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []finding.Finding) {
+	known, count, works := h.OwnersOfMACs(i.Index), make(map[string]int), make(map[string]bool)
+	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
+		mac := finding.OrEmpty(f.NextHopMAC)
+		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer)
+		if !isOther && mac != "" && len(known[mac]) == 0 {
+			count[mac]++
+			works[mac] = works[mac] || f.State == flows.StateEstablished
+		}
+	})
+	for _, mac := range slices.Sorted(maps.Keys(count)) {
+		if works[mac] {
+			continue
+		}
+		found = append(found, finding.Problem(finding.Warning, i.Name, fmt.Sprintf(
+			"%d flows came from mac %s, which no neighbour has, and none was completed: the router may take replies by another mac only (HSRP, VRRP)",
+			count[mac], mac), remedy.ConfigureInterface(h, i.Name, "gateways: ["+routerSeen(h, i, family)+"]")))
+	}
+	return found
+}
+
+// virtual are the beginnings of MACs of virtual routers: RFC 9568, 7.3, for IPv4 and IPv6; Cisco's HSRP 1, 2 and for IPv6; GLBP.
+var virtual = []net.HardwareAddr{
+	{0x00, 0x00, 0x5e, 0x00, 0x01}, {0x00, 0x00, 0x5e, 0x00, 0x02}, {0x00, 0x00, 0x0c, 0x07, 0xac}, {0x00, 0x00, 0x0c, 0x9f},
+	{0x00, 0x05, 0x73, 0xa0}, {0x00, 0x07, 0xb4, 0x00},
+}
+
+// routerSeen is the neighbour that is a router by its MAC, or has said that it is one; else a word for it.
+func routerSeen(h *snapshot.Host, i *discover.Interface, family int) string {
+	isVirtual := func(n *snapshot.Neighbour) bool {
+		return slices.ContainsFunc(virtual, func(prefix net.HardwareAddr) bool { return bytes.HasPrefix(n.MAC, prefix) })
+	}
+	for _, is := range []func(*snapshot.Neighbour) bool{isVirtual, func(n *snapshot.Neighbour) bool { return n.Router }} {
+		for _, n := range h.Neighbours {
+			if n.Interface == i.Index && snapshot.FamilyOf(netip.PrefixFrom(n.Address, 0)) == family && is(&n) {
+				return n.Address.String()
+			}
+		}
+	}
+	return "ADDRESS"
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checks
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+	"replypath/test/testhost"
+)
+
+func TestSilentGateways(t *testing.T) {
+	state := func(state string) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Gateways[1].State = state } }
+	asked := func(h *snapshot.Host) { h.Asked = true }
+	const (
+		eth0 = "ok eth0: gateway 10.3.0.1 is reachable"
+		look = " ?? ip neigh show 10.4.0.1 dev eth1"
+	)
+	testhost.Check(t, SilentGateways, []testhost.Wants{
+		{"all answer", nil, []string{eth0, "ok eth1: gateway 10.4.0.1 is reachable"}},
+		{"failed", state(nexthop.StateFailed), []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed" + look}},
+		{"failed, of a route", func(h *snapshot.Host) {
+			h.Gateways[0].State = nexthop.StateFailed
+			h.Routes[0].Protocol = unix.RTPROT_DHCP
+		}, []string{
+			"error eth0: gateway 10.3.0.1 does not answer arp: it is failed ?? ip neigh show 10.3.0.1 dev eth0 @ a DHCP client",
+			"ok eth1: gateway 10.4.0.1 is reachable",
+		}},
+		{"failed, of the configuration", func(h *snapshot.Host) {
+			state(nexthop.StateFailed)(h)
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
+		}, []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed, and the configuration names it" + look}},
+		{"never answered", state(nexthop.StateIncomplete), []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is incomplete" + look}},
+		{"ipv6", func(h *snapshot.Host) {
+			h.Gateways = []nexthop.Gateway{{Interface: 3, Address: testhost.Address("2001:db8:4::1"), State: nexthop.StateFailed, IPv6: true}}
+		}, []string{"error eth1: gateway 2001:db8:4::1 does not answer neighbour discovery: it is failed ?? ip neigh show 2001:db8:4::1 dev eth1"}},
+		{"just used", state(nexthop.StateDelay), []string{eth0, "ok eth1: gateway 10.4.0.1 is delay"}},
+		{"not asked yet", state(nexthop.StateNone), []string{eth0, "note eth1: gateway 10.4.0.1 has not answered yet: nobody has sent to it since its interface came up" + look}},
+		{"asked, without an entry", testhost.And(state(nexthop.StateNone), asked), []string{
+			eth0, "warning eth1: gateway 10.4.0.1 has not answered yet: nobody has sent to it since its interface came up" + look,
+		}},
+		{"still asked", testhost.And(state(nexthop.StateProbe), asked), []string{eth0, "warning eth1: gateway 10.4.0.1 is probe: it has not answered for some seconds" + look}},
+		{"permanent", state(nexthop.StatePermanent), []string{eth0, "ok eth1: gateway 10.4.0.1 is permanent"}},
+		{"down, which link says", func(h *snapshot.Host) { h.Interfaces[1].Up = false }, []string{eth0}},
+	})
+}
+
+func TestLastHop(t *testing.T) {
+	want := []string{
+		"warning eth1: peers of this network arrive from another station's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
+			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+	}
+	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { testhost.ThroughBalancer(h); change(h) }
+	}
+	testhost.Check(t, LastHop, []testhost.Wants{
+		{"no flows", nil, nil},
+		{"through a balancer", testhost.ThroughBalancer, want},
+		{"through a balancer that is the gateway, the client is not known", and(func(h *snapshot.Host) { h.Neighbours = h.Neighbours[:1] }), want},
+		{"another address of a neighbour", and(func(h *snapshot.Host) {
+			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.MAC(testhost.BalancerMAC)}}
+		}), nil},
+		{"directly", and(func(h *snapshot.Host) {
+			h.Flows[0].NextHopMAC, h.Flows[1].NextHopMAC = new(testhost.ClientMAC), new(testhost.ClientMAC)
+		}), nil},
+		{"proxy arp", and(func(h *snapshot.Host) { h.Neighbours[1].MAC = testhost.MAC(testhost.BalancerMAC) }), nil},
+		{"not on-link", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "192.0.2.1", "192.0.2.1" }), nil},
+		{"by its gateway", and(func(h *snapshot.Host) { h.Flows[0].Gateway, h.Flows[1].Gateway = new("10.4.0.1"), new("10.4.0.1") }), nil},
+		{"the gateway itself", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "10.4.0.1", "10.4.0.1" }), nil},
+		{"configured", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+		{"no table", func(h *snapshot.Host) { h.FlowError = "made by another version" }, []string{"warning: not looked at: made by another version => systemctl start replypath"}},
+	})
+}
+
+func TestUnnamedRouters(t *testing.T) {
+	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			testhost.ThroughUnnamed(h)
+			h.Interfaces[1].Settings.NextHop = config.NextHopGateway
+			change(h)
+		}
+	}
+	testhost.Check(t, UnnamedRouters, []testhost.Wants{
+		{"no flows", nil, nil},
+		{"auto: replies go through it", testhost.ThroughUnnamed, nil},
+		{"a gateway that takes everything as well", and(func(h *snapshot.Host) {
+			g := h.Gateways[1]
+			g.Address, g.Reach4 = testhost.Address("10.4.0.253"), nexthop.Reach{Everything: true}
+			h.Gateways = append(h.Gateways, g)
+		}), nil},
+		{"through a known gateway", and(func(h *snapshot.Host) {
+			for n := range h.Flows {
+				h.Flows[n].Gateway = new("10.4.0.254")
+			}
+		}), nil},
+		{"last hop", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+		{"gateway", and(func(h *snapshot.Host) {
+			for n := range h.Flows {
+				h.Flows[n].NextHopMAC = nil
+			}
+		}), []string{"warning eth1: no gateway that a route names leads to 10.4.0.55, 10.60.0.1, 10.60.0.2: with next_hop gateway the kernel routes their replies" +
+			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: auto}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+	})
+}
+
+// TestSilentGatewayElsewhere: one that is nobody's but of a few networks is no error.
+func TestSilentGatewayElsewhere(t *testing.T) {
+	h := testhost.New()
+	testhost.ThroughUnnamed(h)
+	h.Gateways = h.Gateways[1:]
+	h.Gateways[0].State = nexthop.StateFailed
+	found := SilentGateways(h)
+	const want = "gateway 10.4.0.254 does not answer arp: it is failed, and leads to 10.50.0.0/16 only"
+	if len(found) != 1 || found[0].Severity != finding.Warning || found[0].Found != want || found[0].Fix != nil || found[0].Inspect == nil {
+		t.Errorf("%+v", found)
+	}
+}
+
+// TestUnknownGateways: eth1 has no gateway of IPv4; its questions come from a MAC.
+func TestUnknownGateways(t *testing.T) {
+	const stranger = "02:00:00:00:07:09"
+	through := func(state string) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			h.Gateways = h.Gateways[:1]
+			for _, peer := range []string{"10.60.0.1", "10.60.0.2", "10.4.0.55"} {
+				h.Flows = append(h.Flows, flows.Flow{Peer: peer, Interface: new("eth1"), NextHopMAC: new(stranger), State: state})
+			}
+		}
+	}
+	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { through(flows.StateHalfOpen)(h); change(h) }
+	}
+	neighbour := func(address, mac string, isRouter bool) func(*snapshot.Host) {
+		return and(func(h *snapshot.Host) {
+			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address(address), MAC: testhost.MAC(mac), Router: isRouter}}
+		})
+	}
+	want := func(gateway string) []string {
+		return []string{"warning eth1: 2 flows came from mac 02:00:00:00:07:09, which no neighbour has, and none was completed: " +
+			"the router may take replies by another mac only (HSRP, VRRP) => set interfaces: [{name: eth0}, {name: eth1, gateways: [" +
+			gateway + "]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}
+	}
+	testhost.Check(t, UnknownGateways, []testhost.Wants{
+		{"known gateways", nil, nil},
+		{"a stranger", through(flows.StateHalfOpen), want("ADDRESS")},
+		{"datagrams of a stranger", through(flows.StateConnectionless), want("ADDRESS")},
+		{"a stranger that takes replies", through(flows.StateEstablished), nil},
+		{"a neighbour", neighbour("10.4.0.9", stranger, false), nil},
+		{"beside a virtual router", neighbour("10.4.0.1", "00:00:0c:07:ac:01", false), want("10.4.0.1")},
+		{"beside a router", neighbour("10.4.0.1", "02:00:00:00:07:01", true), want("10.4.0.1")},
+		{"beside another host", neighbour("10.4.0.1", "02:00:00:00:07:01", false), want("ADDRESS")},
+		{"last hop", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+	})
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checks
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/netfilter"
+)
+
+// RulesThatNeverMatch finds rules for an own address with an incoming interface.
+// What the host sends comes in by lo, so that `ip rule add from 10.4.0.100 dev
+// eth1`, where dev means iif, never matches (fib_rule_match).
+func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.Rules, func(r *snapshot.Rule) finding.Finding {
+		if !neverMatches(&h.Links, r) {
+			return finding.None
+		}
+		return seenRule(r, finding.Note, r.IIF, fmt.Sprintf("%s never matches: %s%s", r, devMeansIIF, whereWritten(h, r)))
+	})
+}
+
+// needsRules says why replies need rules also if replypath enforces everywhere, empty where they do not.
+func needsRules(h *snapshot.Host, family int) string {
+	if leavesAlone(h.Config) {
+		return "replypath leaves alone what the configuration excludes or does not list as protocols"
+	}
+	best := h.BestDefault(family)
+	switch {
+	case best == nil && h.Config.FallbackRoute: // replypath makes one
+		return ""
+	case best == nil || best.Refuses():
+		return "no other default route has replies be built"
+	}
+	for _, hop := range h.HopsLike(best) {
+		if name := h.DeviceName(hop.Device); name != discover.OwnDevice && !h.Sees(name) {
+			return fmt.Sprintf("the default route leads by %s, where nothing catches replies", name)
+		}
+	}
+	return ""
+}
+
+// refusedWithout says what of the firewall would refuse replies from addresses of an interface, before replypath sees them, if no
+// rule had their route lead by it; empty for nothing.
+func refusedWithout(h *snapshot.Host, family int, i *discover.Interface, isMeant func(netip.Addr) bool) string {
+	if h.Unread[snapshot.PartFirewall]+h.Failed[snapshot.PartFirewall] != "" {
+		return "what the firewall does with replies whose route leads elsewhere is not known"
+	}
+	walker := h.Firewall.Walker()
+	for _, device := range waysWithout(h, family) {
+		for _, address := range i.Addresses {
+			if snapshot.FamilyOf(address) != family || !isMeant(address.Addr()) || !address.Addr().IsGlobalUnicast() {
+				continue
+			}
+			for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+				answer := netfilter.Sent{Source: address.Addr(), Device: device.Name, Index: device.Index, Protocol: protocol}
+				if fate := walker.RefusedByWay(&answer, i.Name, i.Index); fate != nil {
+					return fmt.Sprintf("without it %s, %s, drops replies from %s before they are moved, as their route then leads by %s",
+						fate.Chain, fate.Place(), address.Addr(), device.Name)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// waysWithout are the devices by which replies leave without rules of their own: those of the default route, else replypath's.
+func waysWithout(h *snapshot.Host, family int) (devices []snapshot.Device) {
+	best := h.BestDefault(family)
+	if best == nil {
+		return []snapshot.Device{{Name: discover.OwnDevice}}
+	}
+	for _, hop := range h.HopsLike(best) {
+		devices = append(devices, *h.Device(hop.Device))
+	}
+	return devices
+}
+
+// leavesAlone tells whether the configuration has replypath serve less than usual.
+func leavesAlone(c *config.Config) bool {
+	unlisted := func(protocol uint8) bool { return !slices.Contains(c.Protocols, protocol) }
+	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
+}
+
+// whereWritten names the lines that a rule's source stands on, as the end of a sentence.
+func whereWritten(h *snapshot.Host, r *snapshot.Rule) string {
+	places := h.Written[r.Src.Masked()]
+	switch {
+	case !r.Src.IsValid():
+		return "" // nothing to tell it by
+	case len(places) > 0:
+		return "; its source stands in " + strings.Join(places, ", ")
+	case h.Unread[snapshot.PartFiles]+h.Failed[snapshot.PartFiles] != "":
+		return "; not all files of the network could be read"
+	}
+	return "; no known file makes it at boot"
+}
+
+// RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has
+// another purpose.
+func RestoringChains(h *snapshot.Host, r *snapshot.Rule) []string {
+	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfRule(r) != "" {
+		return nil
+	}
+	return bringingBack(&h.Firewall, r)
+}
+
+// isEverybodys tells the tables that the kernel itself has rules for.
+func isEverybodys(table int) bool {
+	return table == unix.RT_TABLE_MAIN || table == unix.RT_TABLE_DEFAULT || table == unix.RT_TABLE_LOCAL
+}
+
+// neverMatches tells a rule with an own address and an incoming interface.
+func neverMatches(l *snapshot.Links, r *snapshot.Rule) bool {
+	return !r.Invert && r.IIF != "" && r.IIF != "lo" && r.Src.IsSingleIP() && l.IsOwn(r.Src.Addr())
+}
+
+const devMeansIIF = "dev means iif, and what this host sends arrives by lo"
+
+// seenRule makes a finding about a rule.
+func seenRule(r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
+	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(owners.OfRule(r))
+}
+
+// bringingBack names the chains that bring a mark that a rule selects by back from
+// the connection to packets of its family. The marks that are to be seen are compared
+// as the rule does, with its mask; where none is, any may be meant.
+func bringingBack(f *netfilter.Ruleset, r *snapshot.Rule) []string {
+	others := "ip6"
+	if r.Family == unix.AF_INET6 {
+		others = "ip"
+	}
+	var names []string
+	var marks []uint32
+	for _, c := range f.Chains {
+		if c.Family == others {
+			continue
+		}
+		if slices.ContainsFunc(c.Rules, func(r netfilter.Rule) bool { return r.Restores }) {
+			names = append(names, c.String())
+		}
+		for _, rule := range c.Rules {
+			marks = append(marks, rule.Marks...)
+		}
+	}
+	if len(marks) > 0 && !slices.ContainsFunc(marks, r.SelectsMark) {
+		return nil
+	}
+	return names
+}
+
+// ip is the beginning of a command of ip(8) about a family.
+var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}
+
+// AnswersToLo finds chains that mark what this host sends for a rule whose table leads everything to lo, as transparent proxies
+// want it of the answers that they pass on: what is so marked never leaves, answers to others among it.
+func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
+	for _, r := range h.Rules {
+		if !r.HasMark() || r.Mark == 0 || r.Invert || owners.OfRule(&r) != "" || !leadsToLo(h, &r) {
+			continue
+		}
+		restoring := bringingBack(&h.Firewall, &r)
+		for _, c := range h.Firewall.Chains {
+			if !c.IsHookedAt("output") {
+				continue
+			}
+			for _, rule := range c.Rules {
+				gives := rule.Restores && slices.Contains(restoring, c.String())
+				for _, mark := range rule.Gives {
+					gives = gives || r.SelectsMark(mark)
+				}
+				if gives {
+					found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
+						"%s, rule %d marks what this host sends, and %s leads it to lo: answers with the mark do not leave",
+						&c, rule.Handle, &r), "nft --handle list chain "+c.Family+" "+finding.Quote(c.Table)+" "+finding.Quote(c.Name)).
+						Of(owners.OfChain(c.Table, c.Name)))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// leadsToLo tells whether the table of a rule has everything be local.
+func leadsToLo(h *snapshot.Host, r *snapshot.Rule) bool {
+	for _, route := range h.Routes {
+		if route.Family == r.Family && route.Table == r.Table && route.Type == unix.RTN_LOCAL && route.IsDefault() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checks
+
+import (
+	"testing"
+	"time"
+
+	"replypath/loader/config"
+	"replypath/loader/counters"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/status"
+	"replypath/test/testhost"
+)
+
+func TestUnnamedTunnels(t *testing.T) {
+	asked := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonTunnel, Packets: 12}
+	ofNone := asked
+	ofNone.From = ""
+	const rest = ", 12 were counted: their replies leave as routed. If these belong into the tunnel, " +
+		"set interfaces: [{name: eth0}, {name: eth1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
+		" ?? replypath trace --count 10  # the requests, and their way"
+	testhost.Check(t, UnnamedTunnels, []testhost.Wants{
+		{"none", nil, nil},
+		{"of eth0", testhost.Wrong(asked), []string{"ok eth1: a tunnel that brought requests for addresses of eth0" + rest}},
+		{"of no interface", testhost.Wrong(ofNone), []string{"ok eth1: a tunnel that brought requests for addresses that no interface has alone" + rest}},
+		{"named meanwhile", func(h *snapshot.Host) {
+			testhost.Wrong(asked)(h)
+			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
+		}, nil},
+		{"without a global address", func(h *snapshot.Host) { h.Tunnels = []string{"tun1"} }, []string{
+			"ok tun1: a tunnel without a global address: replies to what it brings leave as routed. If these belong into the tunnel, " +
+				"set interfaces: [{name: eth0}, {name: eth1}, {name: tun1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
+				" ?? ip -details -statistics link show dev tun1"}},
+		{"that interfaces leaves out", func(h *snapshot.Host) {
+			h.Tunnels, h.Config.Interfaces = []string{"tun1"}, []config.Interface{{Name: "eth0"}}
+		}, nil},
+		{"gone", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "gre1", Reason: snapshot.ReasonTunnel, Packets: 12}), nil},
+	})
+	testhost.Check(t, WrongWays, []testhost.Wants{{"no wrong way", testhost.Wrong(asked), nil}})
+}
+
+func TestWrongWays(t *testing.T) {
+	observed := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Packets: 12, Grown: 3, Took: time.Second, Flows: 2}
+	const found = "warning eth1: replies of eth1 leave by eth0: 3 packets within 1.0 s, 2 live flows, 12 packets in all, reason observe: replypath only observes there => "
+	const enforce = "replypath mode enforce"
+	testhost.Check(t, WrongWays, []testhost.Wants{
+		{"none", nil, nil},
+		{"observed", func(h *snapshot.Host) { testhost.Wrong(observed)(h); h.Config.Mode = config.ModeObserve },
+			[]string{found + enforce + "  # until the next start; for good: mode: enforce in /etc/replypath/replypath.yaml"}},
+		{"observed by hand", testhost.Wrong(observed), []string{found + enforce}},
+		{"observed by its own mode", func(h *snapshot.Host) {
+			testhost.Wrong(observed)(h)
+			h.Config.Interfaces = []config.Interface{{Name: "eth1", Mode: config.ModeObserve}}
+		},
+			[]string{found + enforce + "  # until the next start; for good: mode: enforce for name: eth1 in /etc/replypath/replypath.yaml"}},
+		{"observed by a flag", func(h *snapshot.Host) {
+			testhost.Wrong(observed)(h)
+			h.PinDir = "/sys/fs/bpf/x"
+			testhost.InForce(testhost.Flags)(h)
+		}, []string{found + enforce + " --pin-dir /sys/fs/bpf/x  # until the next start: leave --observe out then"}},
+		{"down", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Packets: 5, Grown: 5, Took: time.Second}), []string{
+			"error eth1: replies of eth1 leave by eth0: 5 packets within 1.0 s, 5 packets in all, reason link_down: eth1 is down or gone" +
+				" ?? ip -details link show dev eth1  # bring it up, or its cable",
+		}},
+		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Flows: 1}), []string{
+			"error eth1: replies of eth1 leave by replypath0: 1 live flow, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
+				" ?? ip neigh show dev eth1  # name the one that has to get the replies under gateways",
+		}},
+		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Grown: 1, Took: time.Second}), []string{
+			"error eth1: replies of eth1 leave there to another next hop: 1 packet within 1.0 s, 5 packets in all, reason rewrite_failed" +
+				" ?? replypath trace --count 10  # what becomes of each",
+		}},
+		{"refused to some peers", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 2}), []string{
+			"warning eth1: replies of eth1 are refused: 2 live flows, reason no_route: a route or a rule does, to their peers" +
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
+		}},
+		{"refused to who was answered", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 1, Answered: true}), []string{
+			"error eth1: replies of eth1 are refused: 1 live flow, reason no_route: a route or a rule does, to their peers" +
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
+		}},
+		{"by an interface without programs", testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}), []string{
+			"error eth1: replies of eth1 leave by tun9: 2 live flows, reason not_managed: replypath is not attached there" +
+				" => set interfaces: [{name: eth0}, {name: eth1}, {name: tun9}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"lost", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLost, Grown: 9, Took: time.Second}), []string{
+			"error eth1: replies of eth1 that the kernel would send by eth0 are handed to eth1 and not seen leaving there: 9 packets within 1.0 s" +
+				" ?? tc -s qdisc show dev eth1  # what is dropped there",
+		}},
+	})
+
+	for _, test := range []struct {
+		way  snapshot.WrongWay
+		want uint64
+	}{{observed, 12}, {snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}, 2}} {
+		h := testhost.New()
+		testhost.Wrong(test.way)(h)
+		testhost.Does(func(s *status.Status) { s.Counted.Since = new(time.Now()) })(h)
+		f := WrongWays(h)[0]
+		if e := f.Evidence; e == nil || e.Count != test.want || (e.Since != nil) != (test.way.Packets > 0) {
+			t.Errorf("%s: evidence %+v", f.Found, e)
+		}
+	}
+}
+
+func TestDownInterfaces(t *testing.T) {
+	const look = " ?? ip -details link show dev eth1  # bring it up, or its cable"
+	down := func(h *snapshot.Host) { h.Interfaces[1].Up = false }
+	testhost.Check(t, DownInterfaces, []testhost.Wants{
+		{"up", nil, nil},
+		{"without an address and a gateway", func(h *snapshot.Host) { down(h); h.Interfaces[1].Addresses, h.Gateways = nil, nil }, nil},
+		{"down", down, []string{"warning eth1: eth1 is down: replies to what arrives there cannot leave by it" + look}},
+		{"in use", func(h *snapshot.Host) {
+			down(h)
+			h.Flows = []flows.Flow{{Interface: new("eth1")}, {Interface: new("eth0")}, {}}
+		},
+			[]string{"error eth1: eth1 is down: replies of its recorded flows go as routed, or nowhere" + look}},
+	})
+}
+
+func TestEndedTrial(t *testing.T) {
+	until := time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+	testhost.Check(t, EndedTrial, []testhost.Wants{
+		{"nothing is pinned", nil, nil},
+		{"none", testhost.Does(func(*status.Status) {}), nil},
+		{"over", testhost.Does(func(s *status.Status) { s.TrialEnded = &until }), []string{"error: the trial is over: not confirmed by " +
+			until.Local().Format(time.RFC3339) + ", so replies leave as routed, and the next start takes back the rest => systemctl start replypath"}},
+	})
+}
+
+func TestDaemonTroubles(t *testing.T) {
+	const look = " ?? replypath status --verbose  # what it does without"
+	has := func(running bool, errors ...string) func(*snapshot.Host) {
+		return testhost.Does(func(s *status.Status) {
+			s.Errors, s.Daemon = errors, status.Daemon{Running: running, Passed: time.Now()}
+		})
+	}
+	testhost.Check(t, DaemonTroubles, []testhost.Wants{
+		{"nothing is pinned", nil, nil},
+		{"nothing left to do", has(true), nil},
+		{"hangs", testhost.Does(func(s *status.Status) {
+			s.Daemon = status.Daemon{Running: true, Passed: time.Now().Add(-95 * time.Second)}
+		}), []string{"error: the daemon hangs: its last pass was 1m35s ago; what changes on the host is not followed" +
+			" ?? ps -C replypath -o pid,stat,wchan,args  # what it waits for; restart it"}},
+		{"of a version that does not say when it passed", testhost.Does(func(s *status.Status) {
+			s.Daemon = status.Daemon{Running: true}
+		}), nil},
+		{"running", has(true, "the metrics cannot be served"), []string{"warning: the metrics cannot be served" + look}},
+		{"of what missing-interface and rp-filter say", func(h *snapshot.Host) {
+			testhost.Naming("eth9")(h)
+			has(true, "interface eth9 is not there yet: it is managed once it appears",
+				"interface eth1 only observes, and its rp_filter is strict: the kernel drops")(h)
+		}, nil},
+		{"ended", has(false, "no route", "metrics: address already in use"), []string{
+			"warning: no route, when the daemon ended" + look, "warning: metrics, when the daemon ended: address already in use" + look}},
+	})
+}
+
+func TestFullTables(t *testing.T) {
+	const larger = " => raise flow_table.max_entries in /etc/replypath/replypath.yaml, then systemctl reload replypath"
+	testhost.Check(t, FullTables, []testhost.Wants{
+		{"nothing is pinned", nil, nil},
+		{"full", testhost.Does(func(s *status.Status) {
+			s.Flows.Tables = []flows.TableUsage{{Name: "half_open", Flows: 94, Capacity: 100}, {Name: "established", Flows: 95, Capacity: 100}, {Name: "none"}}
+		}), []string{"warning: flow table established is full: 95 of 100 flows" + larger}},
+		{"no place", testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 3 }),
+			[]string{"error: flows were not recorded: 3 found no place in a table" + larger}},
+	})
+}
+
+func TestFailing(t *testing.T) {
+	const look = " ?? replypath trace --count 10  # what becomes of each"
+	counted := func(c status.Counted) func(*snapshot.Host) {
+		return testhost.Does(func(s *status.Status) { s.Counted = c })
+	}
+	testhost.Check(t, WrongWays, []testhost.Wants{
+		{"nothing is pinned", nil, nil},
+		{"lost", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}}),
+			[]string{"warning: replies were lost: 9 packets moved and never seen leaving" + look}},
+		{"as routed", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}}),
+			[]string{"warning: replies not corrected: 40 packets left as routed" + look}},
+		{"seen now as well", func(h *snapshot.Host) {
+			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}})(h)
+			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
+		}, []string{"error eth1: replies of eth1 leave by eth0: 4 packets within 0.0 s, reason link_down: eth1 is down or gone" +
+			" ?? ip -details link show dev eth1  # bring it up, or its cable"}},
+		{"link says so", func(h *snapshot.Host) {
+			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}})(h)
+			h.Interfaces[1].Up = false
+			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
+		}, nil},
+		{"missing-interface says so", func(h *snapshot.Host) {
+			testhost.Naming("eth9")(h)
+			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth9", Reason: snapshot.ReasonLinkDown, Grown: 4}}
+		}, nil},
+		{"addresses says so", func(h *snapshot.Host) {
+			h.OwnWays = []snapshot.OwnWay{{On: "eth1", Refused: true}}
+			h.WrongWays = []snapshot.WrongWay{{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 4}}
+		}, nil},
+	})
+}
+
+func TestWithoutGateway(t *testing.T) {
+	needs := func(h *snapshot.Host) { h.Gateways, h.Interfaces[1].Settings.NextHop = nil, config.NextHopGateway }
+	testhost.Check(t, WithoutGateway, []testhost.Wants{
+		{"by whoever sent", func(h *snapshot.Host) { h.Gateways = nil }, nil},
+		{"a tunnel", func(h *snapshot.Host) { needs(h); h.Interfaces[1].MAC = nil }, nil},
+		{"none", needs, []string{"error eth1: eth1 has no gateway: next_hop is gateway, and no route names one" +
+			" => set interfaces: [{name: eth0}, {name: eth1, gateways: [its address]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+	})
+}
+
+func TestUnreadFacts(t *testing.T) {
+	testhost.Check(t, UnreadFacts, []testhost.Wants{
+		{"all read", nil, nil},
+		{"two", func(h *snapshot.Host) {
+			h.Failed = map[string]string{snapshot.PartTracked: "no such file", snapshot.PartFirewall: "chain t: gone"}
+		}, []string{
+			"warning: connection tracking could not be read: no such file ?? replypath doctor  # once more",
+			"warning: the firewall could not be read: chain t: gone ?? replypath doctor  # once more",
+		}},
+	})
+}
