@@ -66,7 +66,7 @@ var suites = []suite{
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^TestStrictRPFilter$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
-	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
+	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},
 	// The builds that it changes to are made here: there is no compiler in the virtual machine. It takes a quarter of an hour.
 	{name: "restarts", pkg: "test/restarts", extra: true, timeout: 30 * time.Minute, setting: "REPLYPATH_TEST_RESTARTS=3",
 		builds: []*builds.Build{&builds.OtherPrograms, &builds.OtherLayout}, tools: []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"}},
