@@ -54,7 +54,7 @@ var suites = []suite{
 		brief: &brief{run: "^TestFloods$/^ipv4$/^SYNs$|^TestFloods$/^ipv6$/^spoofed_FINs_and_RSTs_by_eth0$"}},
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
 	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestBoot" +
-		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
+		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken)$", skip: "/^NetworkManager$"},
 	{name: "kinds", pkg: "test/devices", run: kinds, timeout: 30 * time.Minute,
 		brief: &brief{run: "^Test(Bond|IPsec|LVS(DirectRouting|Translation)|Netem|Pacing|VLANTags|VRF|WireGuard)$"}},
 	{name: "devices", pkg: "test/devices", skip: kinds, timeout: 30 * time.Minute},
