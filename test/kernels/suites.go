@@ -50,7 +50,7 @@ var suites = []suite{
 	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,
 		run:   "^(TestS2|TestS3aOneNIC|TestS3aTwoNICs|TestS3b|TestS3c|TestS4|TestS5|TestS6|TestS7)$",
 		brief: &brief{run: "^(TestS2|TestS7)$", skip: "/^strict_uRPF$"}},
-	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestSilentEvicted)$",
+	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestEvicted)$",
 		brief: &brief{run: "^TestFloods$/^ipv4$/^SYNs$|^TestFloods$/^ipv6$/^spoofed_FINs_and_RSTs_by_eth0$"}},
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
 	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestBoot" +
