@@ -159,10 +159,10 @@ bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.js
 	@mkdir -p build/bench
 	$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(CROWD),-crowd)
 
-soak: root all-packages ## run under load while everything changes, with the race detector, for SOAK_TIME (build/soak.json)
+soak: root all-packages ## run under load while everything changes, with the race detector, for SOAK_TIME
 	CGO_ENABLED=1 $(GO) build -race -buildvcs=false -o build/replypath-race ./cmd/replypath
-	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
-		REPLYPATH_SOAK_COMMIT="$(COMMIT)" $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
+	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) \
+		$(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
 bench-tables: build root packages ## measure the daemon beside large routing tables that change, and interfaces that come and go
 	REPLYPATH_BINARY=$(CURDIR)/bin/replypath REPLYPATH_BIG_TABLES=1 $(GO) test -count=1 -v -timeout 20m ./test/bigtables

@@ -8,16 +8,12 @@ import (
 	"testing"
 
 	"replypath/test/await"
-	testhost "replypath/test/host"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
 
-// The networks of the tunnels of TestL3.
-const (
-	replicationTunnel = 50
-	productionTunnel  = 51
-)
+// replicationTunnel is the network of a tunnel to the replication router.
+const replicationTunnel = 50
 
 // tunnelled is the address of a host in the network of a tunnel, in both families.
 func tunnelled(network, host int) []netip.Prefix {
@@ -42,40 +38,4 @@ func addTun(t *testing.T, n *topology.TwoNIC, name string, router *topology.Rout
 		traffic.Serve(t, n.Server.Host, end.Address(f))
 	}
 	return end
-}
-
-// l3 is a server that is asked by one device and whose default route is by another, at least one of which has no
-// Ethernet header. They stand for eth1 and eth0 in what this package wants.
-type l3 struct {
-	*topology.TwoNIC
-	server *topology.Server
-}
-
-// defaultBy has the server's only default route lead over a device.
-func (l l3) defaultBy(t *testing.T, i *topology.Interface) {
-	t.Helper()
-	for _, f := range l.Families() {
-		testhost.Shell(t, l.Server.Host, fmt.Sprintf("ip -%[1]d route del default dev eth0; ip -%[1]d route add default via %[2]s dev %[3]s", int(f), i.Gateway(f), i.Name))
-	}
-}
-
-// l3Networks are all combinations of devices with and without a header.
-var l3Networks = map[string]func(*testing.T, *topology.TwoNIC) l3{
-	"ethernet to tun": func(t *testing.T, n *topology.TwoNIC) l3 {
-		tun := addTun(t, n, "tun1", n.Replication, replicationTunnel)
-		return l3{n, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: tun}}
-	},
-	"tun to ethernet": func(t *testing.T, n *topology.TwoNIC) l3 {
-		tun := addTun(t, n, "tun0", n.Production, productionTunnel)
-		l := l3{n, &topology.Server{Host: n.Server.Host, Eth0: tun, Eth1: n.Server.Eth1}}
-		l.defaultBy(t, tun)
-		return l
-	},
-	"tun to tun": func(t *testing.T, n *topology.TwoNIC) l3 {
-		asked := addTun(t, n, "tun1", n.Replication, replicationTunnel)
-		routed := addTun(t, n, "tun0", n.Production, productionTunnel)
-		l := l3{n, &topology.Server{Host: n.Server.Host, Eth0: routed, Eth1: asked}}
-		l.defaultBy(t, routed)
-		return l
-	},
 }

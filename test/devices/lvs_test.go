@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
@@ -124,9 +123,8 @@ func TestLVSDirectRouting(t *testing.T) {
 	}
 }
 
-// TestLVSTranslation (S2, S3b) is a real server of a director that is IPVS itself and translates, with a client in the
-// server's own network. Without replypath the server answers past the director; so it does, after the director's own
-// redirects, where routes send answers by the director.
+// TestLVSTranslation (S2) is a real server of a director that is IPVS itself and translates, with a client in the server's
+// own network: without replypath the server answers past the director. TestS3b has the director's redirects.
 func TestLVSTranslation(t *testing.T) {
 	newSite := func(t *testing.T) *topology.S2 {
 		s := traffic.Build(t, topology.NewS2)
@@ -152,57 +150,8 @@ func TestLVSTranslation(t *testing.T) {
 			n.wantAnswered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
 		}
 	}
-	lastHop := func(t *testing.T) string {
-		return product.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n")
-	}
-
-	t.Run("a client on the server's network", func(t *testing.T) {
-		s, n := newSite(t), newTally(t)
-		eachBalanced(t, "without replypath", lost(s, n))
-		product.On(t, s.Server).Start("--config", lastHop(t))
-		eachBalanced(t, "with replypath", right(s, n))
-	})
-	if short.Run(t) {
-		return
-	}
-	t.Run("the director's redirects", func(t *testing.T) {
-		s, n := newSite(t), newTally(t)
-		// A host takes an IPv6 redirect from the link-local address of its gateway only.
-		host.Shell(t, s.Balancer.Host, `
-			ip -6 address flush dev eth0 scope link
-			ip -6 address add fe80::1/64 dev eth0 nodad`)
-		host.ReadRecipe(t, "s3b-lvs-nat-redirects").Run(s.Server, "The routes")
-		for _, f := range traffic.Families {
-			teach(t, s, f)
-		}
-		eachBalanced(t, "without replypath", lost(s, n))
-		product.On(t, s.Server).Start("--config", lastHop(t))
-		eachBalanced(t, "with replypath", right(s, n))
-	})
-}
-
-// teach asks until the director has taught the server to answer past it. It asks by TCP: an IPv6 redirect about UDP
-// teaches a host nothing unless the socket is bound to the interface (net/ipv6/route.c, ip6_redirect_nh_match).
-func teach(t *testing.T, s *topology.S2, f topology.Family) {
-	t.Helper()
-	seen := wire.TapAll(t, s.ServerEth0)
-	await.Eventually(t, "the server answers past the director", func() error {
-		c := traffic.NewConversation(t, traffic.TCP, s.ClientEth0, s.Virtual(f))
-		defer c.Close()
-		answers := c.Behind(s.ServerEth0.Address(f)).Answers()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*await.SilenceTime)
-		defer cancel()
-		// The last of them is not answered, and that is the point.
-		_ = c.Ask(ctx)
-		if len(seen.Left(s.ServerEth0, topology.All(answers, topology.ToMAC(s.ClientEth0.MAC)))) == 0 {
-			return fmt.Errorf("it still answers by the director; of ICMP came %s", wire.Describe(seen.Came(s.ServerEth0, icmpError)))
-		}
-		return nil
-	})
-}
-
-// icmpError matches ICMP and ICMPv6 but pings and neighbour discovery, redirects above all.
-func icmpError(f *topology.Frame) bool {
-	return f.Protocol == 1 && f.ICMPType != 0 && f.ICMPType != 8 ||
-		f.Protocol == 58 && (f.ICMPType < 128 || f.ICMPType == 137)
+	s, n := newSite(t), newTally(t)
+	eachBalanced(t, "without replypath", lost(s, n))
+	product.On(t, s.Server).Start("--config", product.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n"))
+	eachBalanced(t, "with replypath", right(s, n))
 }

@@ -136,3 +136,16 @@ func devicesOf(t *testing.T, driver string) (names []string) {
 	}
 	return names
 }
+
+// largestPacket returns the length of the largest packet that a device has sent, without
+// its Ethernet header where it has one.
+func largestPacket(by *topology.Interface, frames []*topology.Frame) (largest int) {
+	header := 0
+	if by.MAC != nil {
+		header = 14
+	}
+	for _, frame := range frames {
+		largest = max(largest, frame.Length-header)
+	}
+	return largest
+}

@@ -156,41 +156,6 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-// setBack is what the daemon logs when somebody has changed a sysctl.
-const setBack = "a sysctl had been set back"
-
-// TestTakenAgainAndAgain has somebody who does not give in, about programs and a sysctl:
-// after a few times in a row he is left alone for a while.
-func TestTakenAgainAndAgain(t *testing.T) {
-	testhost.NeedTCX(t) // it takes links
-	const key = "net/ipv4/conf/eth1/rp_filter"
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	await.Must(t, n.Server.SetSysctl(key, "1"))
-	p := product.On(t, n.Server.Host)
-	d := p.Start()
-	take := func() {
-		await.Must(t, detachLinks(t, p, n.Server.Eth1))
-		await.Must(t, n.Server.SetSysctl(key, "1"))
-	}
-	const inARow = 5
-	for i := range inARow {
-		take()
-		d.WaitLog(i+1, takenOff)
-		d.WaitLog(i+1, setBack)
-	}
-	take()
-	if d.Log.Wait(await.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
-		t.Errorf("put back more than %d times in a row", inARow)
-	}
-	if lines := d.Log.Lines(setBack); len(lines) > inARow {
-		t.Errorf("a sysctl is changed again more than %d times in a row: %q", inARow, lines)
-	}
-	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "eth1") {
-		t.Errorf("/healthz: %v", err)
-	}
-	t.Logf("programs and a sysctl put back %d times in a row, then left alone for %s and more", inARow, 3*backWithin)
-}
-
 // obstacle keeps our programs from being put back on eth1.
 type obstacle struct {
 	name, mechanism string

@@ -54,26 +54,8 @@ func wantGone(t *testing.T, p *product.Product) {
 	}
 }
 
-// TestFixBeforeTheFirstStart mends a host on which nothing is attached: status shows it, the next run and detach know
-// of it.
-func TestFixBeforeTheFirstStart(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
-	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
-	strict(t, n, p, "warning")
-	wantChange(t, p.StatusOf(3))
-	d := p.Start()
-	wantChange(t, p.Status())
-	d.Kill()
-	p.Detach()
-	wantGone(t, p)
-	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
-	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
-}
-
-// TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, and where the daemon was killed.
-// The first value counts, whoever mends again, and only while the repair holds.
+// TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, before and after a first run, and where
+// the daemon was killed. The first value counts, whoever mends again, and only while the repair holds.
 func TestFixWithoutADaemon(t *testing.T) {
 	n := newServer(t)
 	p := product.On(t, n.Server.Host)
@@ -92,6 +74,15 @@ func TestFixWithoutADaemon(t *testing.T) {
 	strict(t, n, p, "warning")
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
 	wantBack("0")
+
+	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+	strict(t, n, p, "warning")
+	d := p.Start()
+	wantChange(t, p.Status())
+	d.Kill()
+	wantBack("1")
+	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
 
 	p.Start().Kill()
 	strict(t, n, p, "error")

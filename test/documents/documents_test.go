@@ -49,13 +49,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// What a page is to measure at most.
-const (
-	maxLine        = 110 // columns, tables and code left out, and where links lead
-	maxCell        = 25  // words
-	maxDesign      = 1500
-	maxReadMeLines = 100
-)
+// maxLine is how many columns a line has at most, tables and code left out, and where links lead.
+const maxLine = 110
 
 // made are pages that a program fills with what it has measured.
 var made = []string{"docs/BENCHMARKS.md", "docs/EVIDENCE.md"}
@@ -94,36 +89,6 @@ func (p *Page) freeLines() map[int]bool {
 		}
 	})
 	return free
-}
-
-// TestCells: a cell of a table is a remark and no paragraph.
-func TestCells(t *testing.T) {
-	for _, page := range pages(t) {
-		if slices.Contains(made, page.Path) {
-			continue
-		}
-		for _, table := range page.Tables() {
-			for _, cell := range slices.Concat(table.Rows...) {
-				if n := len(strings.Fields(cell.Text)); n > maxCell {
-					t.Errorf("%s: column %d has %d words, more than %d", page.At(cell.Line), cell.Column+1, n, maxCell)
-				}
-			}
-		}
-	}
-}
-
-// TestSizes: a page of the design is read in one sitting, and README in one look.
-func TestSizes(t *testing.T) {
-	for _, page := range pages(t) {
-		lines := page.Lines()
-		words := len(strings.Fields(string(page.source)))
-		switch {
-		case page.Path == "README.md" && len(lines) > maxReadMeLines:
-			t.Errorf("%s: %d lines, more than %d", page.Path, len(lines), maxReadMeLines)
-		case strings.HasPrefix(page.Path, "docs/design/") && words > maxDesign:
-			t.Errorf("%s: %d words, more than %d: split it by subject", page.Path, words, maxDesign)
-		}
-	}
 }
 
 // othersFile is a comment that says that a YAML text is of another program.

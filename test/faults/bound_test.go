@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
@@ -65,39 +64,8 @@ func (b *bed) wantNoBoundAnswer(what string) {
 	b.Logf("%s: %d sockets asked that are bound to eth1, %d answered, %d frames of answers left", what, asked, answered, frames)
 }
 
-// TestBound has a socket that is bound to eth1 asked before, during and after each fault, while what the host
-// starts still does not leave by eth1.
-func TestBound(t *testing.T) {
-	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
-		b := newBoundBed(t, f)
-		before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-		b.start()
-		wires, open := wire.Tap(t, b.net.Server), b.boundConversation(traffic.TCP)
-		answered := 0
-		release := product.Quiet(t)
-		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
-			step(b)
-			for _, c := range []*traffic.Conversation{open, b.boundConversation(traffic.TCP), b.boundConversation(traffic.UDP)} {
-				await.Must(t, c.Ask(await.Within(t, promptly)))
-				wires.WantEth1(c.String(), c.Answers())
-				answered++
-			}
-			b.sendUnasked()
-		}
-		release()
-		b.wantNoLeak(fault.name, wires.Eth1)
-		b.product.Expect(0, "detach", "--stop")
-		if fault.holds { // else eth0 has lost and got back what is its own
-			b.wantSnapshot(before)
-		}
-		if left := b.ip("route show table all proto 114") + b.ip("rule"); strings.Contains(left, "114") {
-			t.Errorf("left after detach: %q", left)
-		}
-		t.Logf("%s: %d answers by sockets that are bound to eth1, none missing", fault.name, answered)
-	})
-}
-
-// TestBoundRoute has the route come and go with its reasons.
+// TestBoundRoute has the route come and go with its reasons. While eth0 has no default route what the host starts still does
+// not leave by eth1.
 func TestBoundRoute(t *testing.T) {
 	eachFamily(t, testBoundRoute)
 }
@@ -109,6 +77,16 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	b.wantNoBoundAnswer("without replypath")
 	d := b.start("--config", config)
 	b.awaitBoundRoute("at the start", true)
+	wires, open := wire.Tap(t, b.net.Server), b.boundConversation(traffic.TCP)
+	for _, step := range []func(){func() {}, b.removeDefault, b.addDefault} {
+		step()
+		for _, c := range []*traffic.Conversation{open, b.boundConversation(traffic.TCP), b.boundConversation(traffic.UDP)} {
+			b.askPromptly(c.String(), c)
+			wires.WantEth1(c.String(), c.Answers())
+		}
+		b.sendUnasked()
+	}
+	b.wantNoLeak("without a default route by eth0", wires.Eth1)
 
 	own := "default via " + b.net.Server.Eth1.Gateway(b.family).String() + " dev eth1 metric "
 	release := product.Quiet(t)

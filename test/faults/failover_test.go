@@ -68,12 +68,12 @@ func TestRouterFailover(t *testing.T) {
 					})
 				}
 				toFirst, toBackup := 0, 0
-				silent := b.watchEntry()
+				forgotten := b.watchDeletion()
 				// The silent router is asked again meanwhile, whether it is back.
 				pace := time.NewTicker(await.AnswerTime / 100)
 				defer pace.Stop()
 				for until := time.Now().Add(askedAgain); time.Now().Before(until); <-pace.C {
-					first, second := b.openAll(backup, silent.reachUnlessForgotten)
+					first, second := b.openAll(backup, func() { b.reachUnless(forgotten) })
 					toFirst, toBackup = toFirst+first, toBackup+second
 				}
 				t.Logf("%d connections within %s, %d to the backup, %d to the silent router", toFirst+toBackup, askedAgain, toBackup, toFirst)
@@ -174,16 +174,37 @@ func (b *bed) mustReach() {
 	await.Must(b, b.reach(traffic.TCP))
 }
 
-// reachUnlessForgotten is mustReach, but for a connection that begins when the kernel has collected the entry of the
-// silent router. It does so while all network namespaces together have more than gc_thresh1 entries, 128
+// reachUnless is mustReach, but for a connection that begins when the kernel has collected the entry of the silent router,
+// which forgotten tells. It does so while all network namespaces together have more than gc_thresh1 entries, 128
 // (neigh_periodic_work). It then believes in the router, and asks for it in vain (rt6_check_neigh, fib_good_nh).
-func (w *entryWatch) reachUnlessForgotten() {
-	w.Helper()
-	err := w.reach(traffic.TCP)
-	if errors.Is(err, unix.EHOSTUNREACH) {
-		w.awaitUpdate("collected", func(u netlink.NeighUpdate) bool { return u.Type == unix.RTM_DELNEIGH })
-		w.Log("the kernel had forgotten that the router is silent, and asked for it again")
+func (b *bed) reachUnless(forgotten <-chan struct{}) {
+	b.Helper()
+	err := b.reach(traffic.TCP)
+	if !errors.Is(err, unix.EHOSTUNREACH) {
+		await.Must(b, err)
 		return
 	}
-	await.Must(w, err)
+	select {
+	case <-forgotten:
+		b.Log("the kernel had forgotten that the router is silent, and asked for it again")
+	case <-await.Within(b, await.AnswerTime).Done():
+		b.Errorf("%v, and the kernel has not forgotten that the router is silent", err)
+	}
+}
+
+// watchDeletion tells from now on each time that the kernel drops the entry of eth0's gateway.
+func (b *bed) watchDeletion() <-chan struct{} {
+	b.Helper()
+	gateway, namespace, done := b.net.Server.Eth0.Peer().Address(b.family), b.net.Server.Namespace(), make(chan struct{})
+	updates, deleted := make(chan netlink.NeighUpdate, 1024), make(chan struct{}, 1024)
+	await.Must(b, netlink.NeighSubscribeWithOptions(updates, done, netlink.NeighSubscribeOptions{Namespace: &namespace}))
+	b.Cleanup(func() { close(done) })
+	go func() {
+		for u := range updates {
+			if u.Type == unix.RTM_DELNEIGH && u.IP.Equal(gateway.AsSlice()) {
+				deleted <- struct{}{}
+			}
+		}
+	}()
+	return deleted
 }

@@ -84,18 +84,6 @@ func TestSpoofedLatest(t *testing.T) {
 	}
 }
 
-// TestObservedFlood shows the same of what leaves by eth0, where nothing is moved.
-func TestObservedFlood(t *testing.T) {
-	v := newVictim(t, topology.IPv4, config+"mode: observe\n", 100, 10)
-	kind := kinds[0]
-	d := v.flood(t, kind, 0, tableSize)
-	t.Logf("%s, mode observe: %d connections, %d %s: %d packets by eth0, %d by eth1",
-		v.family, len(v.connections), tableSize, kind.name, len(d.strayed), d.answers)
-	if len(d.strayed) == 0 || d.answers != 0 {
-		t.Errorf("%d packets by eth0, %d by eth1: %q", len(d.strayed), d.answers, d)
-	}
-}
-
 // Of the live ones every silentPart-th says nothing while a flood goes on, nor does
 // the server: whoever has to make room for the flood, it would be them.
 const silentPart = 10
@@ -147,20 +135,3 @@ func (v *victim) wake(t *testing.T) (complaints []string, err error) {
 
 // toRouter matches what is addressed to eth1's router.
 func (v *victim) toRouter() topology.Filter { return topology.ToMAC(v.n.Server.Eth1.Peer().MAC) }
-
-// TestSilentEvicted shows that the verdict notices who was pushed out: here the live ones
-// are more than the table has room for, so that it is those who say nothing.
-func TestSilentEvicted(t *testing.T) {
-	for _, f := range traffic.Families {
-		t.Run(f.String(), func(t *testing.T) {
-			v := newVictim(t, f, smallConfig, tooMany, conversations)
-			kind := kinds[0]
-			d := v.flood(t, kind, 0, tableSize)
-			t.Logf("%s: %d connections in a table of 1024, %d %s: %d complaints about the %d silent ones, %v pushed out",
-				f, tooMany, tableSize, kind.name, len(d.silent), len(v.silent().connections), d.evicted)
-			if len(d.silent) == 0 || d.evicted == 0 {
-				t.Errorf("nobody was pushed out, says the verdict: %q", d)
-			}
-		})
-	}
-}

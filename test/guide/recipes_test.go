@@ -3,11 +3,10 @@
 package guide
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"replypath/test/await"
@@ -19,96 +18,24 @@ var others = map[string]string{
 	"iperf3 --server --bind 10.4.0.100": "TestConnectedWildcard asks a socket that is bound so",
 }
 
-// sources are the files of the test packages.
-type sources []*source
+// sources are the test files of each directory of tests but this one.
+type sources map[string]string
 
-// source is what a file has: its strings, the names that it uses, and, of its package, the strings in the declaration
-// of each name.
-type source struct {
-	strings, names map[string]bool
-	declared       map[string]map[string]bool
-}
-
-// readTests reads the files of all test packages.
 func readTests(t *testing.T) sources {
 	t.Helper()
-	declared := make(map[string]map[string]map[string]bool) // by directory
-	var all sources
+	all := make(sources)
 	for _, path := range await.Must1[[]string](t)(filepath.Glob("../*/*_test.go")) {
-		dir := filepath.Dir(path)
-		if dir == "../guide" {
-			continue
+		if dir := filepath.Dir(path); dir != "../guide" {
+			all[dir] += string(await.Must1[[]byte](t)(os.ReadFile(path)))
 		}
-		if declared[dir] == nil {
-			declared[dir] = make(map[string]map[string]bool)
-		}
-		file := await.Must1[*ast.File](t)(parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution))
-		s := &source{declared: declared[dir]}
-		s.strings, s.names = wordsOf(file)
-		for name, node := range declarations(file) {
-			s.declared[name], _ = wordsOf(node)
-		}
-		all = append(all, s)
 	}
 	return all
 }
 
-// wordsOf returns the strings and the names in a part of a file.
-func wordsOf(part ast.Node) (texts, names map[string]bool) {
-	texts, names = make(map[string]bool), make(map[string]bool)
-	ast.Inspect(part, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.BasicLit:
-			if text, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
-				texts[text] = true
-			}
-		case *ast.Ident:
-			names[n.Name] = true
-		}
-		return true
-	})
-	return texts, names
-}
-
-// declarations are the functions and constants of a file.
-func declarations(file *ast.File) map[string]ast.Node {
-	found := make(map[string]ast.Node)
-	for _, d := range file.Decls {
-		switch d := d.(type) {
-		case *ast.FuncDecl:
-			if d.Recv == nil {
-				found[d.Name.Name] = d
-			}
-		case *ast.GenDecl:
-			for _, spec := range d.Specs {
-				if values, ok := spec.(*ast.ValueSpec); ok {
-					for _, name := range values.Names {
-						found[name.Name] = values
-					}
-				}
-			}
-		}
-	}
-	return found
-}
-
-// run tells whether some file reads a recipe and names one of its sections.
+// run tells whether some package reads a recipe and names one of its sections.
 func (all sources) run(recipe, section string) bool {
-	for _, s := range all {
-		if s.strings[section] && s.reads(recipe) {
-			return true
-		}
-	}
-	return false
-}
-
-// reads tells whether a file names a recipe, or a constant or function that does.
-func (s *source) reads(recipe string) bool {
-	if s.strings[recipe] {
-		return true
-	}
-	for name := range s.names {
-		if s.declared[name][recipe] {
+	for _, text := range all {
+		if strings.Contains(text, strconv.Quote(recipe)) && strings.Contains(text, strconv.Quote(section)) {
 			return true
 		}
 	}

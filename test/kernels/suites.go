@@ -50,11 +50,11 @@ var suites = []suite{
 	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,
 		run:   "^(TestS2|TestS3aOneNIC|TestS3aTwoNICs|TestS3b|TestS3c|TestS4|TestS5|TestS6|TestS7)$",
 		brief: &brief{run: "^(TestS2|TestS7)$", skip: "/^strict_uRPF$"}},
-	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestSilentEvicted)$",
+	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestEvicted)$",
 		brief: &brief{run: "^TestFloods$/^ipv4$/^SYNs$|^TestFloods$/^ipv6$/^spoofed_FINs_and_RSTs_by_eth0$"}},
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
 	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestBoot" +
-		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
+		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken)$", skip: "/^NetworkManager$"},
 	{name: "kinds", pkg: "test/devices", run: kinds, timeout: 30 * time.Minute,
 		brief: &brief{run: "^Test(Bond|IPsec|LVS(DirectRouting|Translation)|Netem|Pacing|VLANTags|VRF|WireGuard)$"}},
 	{name: "devices", pkg: "test/devices", skip: kinds, timeout: 30 * time.Minute},
@@ -66,7 +66,7 @@ var suites = []suite{
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^TestStrictRPFilter$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
-	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
+	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},
 	// The builds that it changes to are made here: there is no compiler in the virtual machine. It takes a quarter of an hour.
 	{name: "restarts", pkg: "test/restarts", extra: true, timeout: 30 * time.Minute, setting: "REPLYPATH_TEST_RESTARTS=3",
 		builds: []*builds.Build{&builds.OtherPrograms, &builds.OtherLayout}, tools: []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"}},

@@ -50,21 +50,36 @@ func (l *late) leave() *topology.Interface {
 	return l.Peer()
 }
 
-// departures are ways in which an interface goes. Each returns where captured
-// frames would show that something took it for another.
-var departures = map[string]func(*late) *topology.Interface{
-	"its index and name are another's": func(l *late) *topology.Interface {
-		return l.decoy(l.name, fmt.Sprint("index ", l.Index))
-	},
-	"its index is another's": func(l *late) *topology.Interface {
-		return l.decoy("other", fmt.Sprint("index ", l.Index))
-	},
-	"its name is another's": func(l *late) *topology.Interface {
-		return l.decoy(l.name, "")
-	},
-	"it is moved to another namespace":     (*late).leave,
-	"it is moved, and its index another's": (*late).leaveAndFollow,
+// departure is a way in which an interface goes. Captured frames where it leads show whether something took another for it.
+type departure struct {
+	logged string
+	kept   bool // nothing takes its place
+	leave  func(*late) *topology.Interface
 }
+
+var departures = map[string]departure{
+	"its index and name are another's": {isGone, false, func(l *late) *topology.Interface {
+		return l.decoy(l.name, fmt.Sprint("index ", l.Index))
+	}},
+	"its index is another's": {isGone, false, func(l *late) *topology.Interface {
+		return l.decoy("other", fmt.Sprint("index ", l.Index))
+	}},
+	"its name is another's": {isGone, false, func(l *late) *topology.Interface {
+		return l.decoy(l.name, "")
+	}},
+	"it is moved to another namespace":     {isGone, false, (*late).leave},
+	"it is moved, and its index another's": {isGone, false, (*late).leaveAndFollow},
+	"its carrier is lost": {isDown, true, func(l *late) *topology.Interface {
+		await.Must(l.t, l.Peer().SetDown())
+		return l.Peer()
+	}},
+	"it is set down": {isDown, true, func(l *late) *topology.Interface {
+		await.Must(l.t, l.SetDown())
+		return l.Peer()
+	}},
+}
+
+const isGone, isDown = "interface is gone", "interface is down"
 
 // leaveAndFollow moves the interface away, and has another come that brings its index along.
 func (l *late) leaveAndFollow() *topology.Interface {
@@ -85,23 +100,23 @@ func (l *late) leaveAndFollow() *topology.Interface {
 	return await.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
 }
 
-// TestIdentity takes the interface of a flow away, and puts another in its place, with the daemon alive and dead. What
+// TestIdentity takes the interface of a flow away, or its link, and puts another in its place, with the daemon alive and dead. What
 // the server goes on sending takes the kernel's way, counted, never the other device; a question from the same port
 // that comes in elsewhere is answered there.
 func TestIdentity(t *testing.T) {
 	quick, all := short.Run(t), short.Long(t, "each departure with and without a daemon")
-	for name, depart := range departures {
+	for name, d := range departures {
 		moved, both := strings.Contains(name, "moved"), strings.Contains(name, " and ")
 		for _, dead := range []bool{false, true} {
-			if !all && dead != moved || quick && !both {
+			if !all && !d.kept && dead != moved || quick && !both && !d.kept {
 				continue
 			}
-			t.Run(fmt.Sprintf("%s, daemon dead: %t", name, dead), func(t *testing.T) { testIdentity(t, depart, dead) })
+			t.Run(fmt.Sprintf("%s, daemon dead: %t", name, dead), func(t *testing.T) { testIdentity(t, d, dead) })
 		}
 	}
 }
 
-func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead bool) {
+func testIdentity(t *testing.T, way departure, dead bool) {
 	t.Parallel()
 	n, p := newServer(t)
 	l := newLate(t, n, "wan7")
@@ -114,9 +129,9 @@ func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead boo
 		d.Kill()
 	}
 	wires := wire.Tap(t, n.Server) // TCP may send again what was on its way
-	decoy := wire.Capture(t, depart(l))
+	decoy := wire.Capture(t, way.leave(l))
 	if !dead {
-		d.WaitLog(1, "interface is gone", l.name)
+		d.WaitLog(1, way.logged, l.name)
 	}
 	for f, address := range l.addresses() {
 		for _, o := range orphans[f] {

@@ -66,36 +66,50 @@ func TestSecondDatapath(t *testing.T) {
 	})
 }
 
-// TestDeletedAgainAndAgain has somebody who does not give in delete replypath0, or its routes: after five times in a row
-// there is the pause that is promised. Before, two datapaths did so to each other, ten times a second and for ever.
+// TestDeletedAgainAndAgain has somebody who does not give in take away what a daemon has made or set: after five times in a
+// row there is the pause that is promised. Before, two datapaths did so to each other, ten times a second and for ever.
 func TestDeletedAgainAndAgain(t *testing.T) {
 	const inARow = 5
-	for name, what := range map[string]struct{ command, logged, problem string }{
-		"device": {"ip link del replypath0", "the device of the fallback route had been deleted", "replypath0 is deleted again and again"},
-		"route":  {"ip -4 route del default dev replypath0 table 114114", "a fallback route had been deleted", "a fallback route is deleted again and again"},
+	for name, what := range map[string]struct{ command, logged, object, problem string }{
+		"device": {"ip link del replypath0", "the device of the fallback route had been deleted", "route", "replypath0 is deleted again and again"},
+		"route": {"ip -4 route del default dev replypath0 table 114114", "a fallback route had been deleted", "route",
+			"a fallback route is deleted again and again"},
+		"program": {"rm PINS/links/INDEX-ingress PINS/links/INDEX-egress", attachedAgain, "program", ""},
+		"sysctl":  {"sysctl -qw net.ipv4.conf.eth1.rp_filter=1", "a sysctl had been set back", "sysctl", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // it waits for seconds
+			if name == "program" {
+				host.NeedTCX(t) // it takes links
+			}
 			n, p := newServer(t)
+			await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+			command := strings.NewReplacer("PINS", p.PinDir, "INDEX", fmt.Sprint(n.Server.Eth1.Index)).Replace(what.command)
 			d := p.Start()
 			for i := range inARow {
-				host.Shell(t, n.Server.Host, what.command)
+				host.Shell(t, n.Server.Host, command)
 				d.WaitLog(i+1, what.logged)
 			}
-			host.Shell(t, n.Server.Host, what.command)
-			d.WaitLog(1, what.problem)
+			host.Shell(t, n.Server.Host, command)
 			// Whatever else happens has everything looked at, and is no reason to begin again.
 			host.Shell(t, n.Server.Host, "ip addr add 10.2.0.55/24 dev eth1")
 			if d.Log.Wait(await.Within(t, 3*time.Second), inARow+1, what.logged) == nil {
 				t.Errorf("made again more than %d times in a row", inARow)
 			}
-			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], what.problem) {
-				t.Errorf("errors of the status: %q", s.Errors)
+			if errs := fmt.Sprint(p.Status().Errors); (errs == "[]") != (what.problem == "") || !strings.Contains(errs, what.problem) {
+				t.Errorf("errors of the status: %q", errs)
 			}
-			wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-			if count := p.Metrics().Sum("replypath_host_repairs_total", "object=route"); count != inARow {
+			if count := p.Metrics().Sum("replypath_host_repairs_total", "object="+what.object); count != inARow {
 				t.Errorf("%v repairs are counted", count)
 			}
+			_, err := p.Get("/healthz")
+			if unhealthy := err != nil && strings.Contains(err.Error(), "eth1"); unhealthy != (what.problem == "") {
+				t.Errorf("/healthz: %v", err)
+			}
+			if what.problem != "" {
+				wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
+			}
+			t.Logf("put back %d times in a row, then left alone for 3 s and more", inARow)
 		})
 	}
 }

@@ -21,9 +21,8 @@ import (
 
 // bridged is what was answered while the fallback routes were all that the server had.
 type bridged struct {
-	Answers int64   `json:"answers"` // those of conversations that have to go on
-	Pause   float64 `json:"pause"`   // the longest between two answers of a connection, in seconds
-	Refused int     `json:"refused"` // connections of the server's own, each at once
+	answers int64         // those of conversations that have to go on
+	pause   time.Duration // the longest between two answers of a connection
 }
 
 // moreAnswers is how many each conversation gets by way of a fallback route: with the pace
@@ -135,42 +134,17 @@ func (s *soak) awaitRoute(by string) {
 	}
 }
 
-// goOn wants conversations to go on, and new connections to what came late, where only the
-// fallback routes are left. What the server itself begins is refused.
+// goOn wants conversations to go on, and new connections to what came late, where only the fallback routes are left.
 func (s *soak) goOn(event string, b *bridge) {
 	s.t.Helper()
 	s.awaitRules()
 	b.await(s.t, moreAnswers)
 	s.visitPresent("in event " + event)
-	total := s.report.Bridged[event]
-	total.Refused += s.wantRefused(event)
-	total.Answers += b.answered() - b.before
-	total.Pause = max(total.Pause, b.pause.Round(time.Millisecond).Seconds())
+	total := s.report.bridged[event]
+	s.report.bridged[event] = bridged{total.answers + b.answered() - b.before, max(total.pause, b.pause)}
 	if b.pause >= await.Patient(oneRetransmission) {
 		s.report.fail(fmt.Sprintf("in event %s a connection paused for %s", event, b.pause))
 	}
-	s.report.Bridged[event] = total
-}
-
-// refusedWithin is before a SYN would be sent again.
-const refusedWithin = time.Second
-
-// wantRefused has the server open a connection of each family, which is refused at once.
-func (s *soak) wantRefused(event string) (count int) {
-	s.t.Helper()
-	for _, f := range s.n.Families() {
-		to, begun := echoAt(s.n.ClientEth0.Address(f)), time.Now()
-		conn, err := s.load.Dial(s.n.Server.Host, "tcp", to)
-		if err == nil {
-			conn.Close()
-		}
-		if took := time.Since(begun); !errors.Is(err, unix.ENETUNREACH) || took >= await.Patient(refusedWithin) {
-			s.report.fail(fmt.Sprintf("in event %s the server's connection to %s after %s: %v", event, to, took, err))
-			continue
-		}
-		count++
-	}
-	return count
 }
 
 const (
@@ -246,11 +220,11 @@ func (s *soak) repeated(a *traffic.Asker, begun time.Time, times int) {
 	now := time.Now()
 	for _, one := range s.absences {
 		if one.concerns(a) && one.from.Before(now) && begun.Before(one.to) {
-			s.report.Explained[one.event] += times
+			s.report.explained[one.event] += times
 			return
 		}
 	}
-	s.report.Repeated += times
+	s.report.repeated += times
 }
 
 // bridge looks at some askers while a fault lasts.

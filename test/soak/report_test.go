@@ -3,97 +3,38 @@
 package soak
 
 import (
-	"bytes"
-	"cmp"
-	"debug/buildinfo"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"replypath/test/await"
-	"replypath/test/product"
 	"replypath/test/traffic"
 )
 
-// sample is what the daemon took at a moment. Sizes are in bytes.
+// sample is what the daemon took at a moment, and how many flows there were. Sizes are in bytes.
 type sample struct {
-	Seconds     float64 `json:"seconds"` // since the beginning
-	Resident    uint64  `json:"resident"`
-	Heap        uint64  `json:"heap"`
-	Goroutines  uint64  `json:"goroutines"`
-	Descriptors uint64  `json:"descriptors"`
-	Flows       int     `json:"flows"`
-}
-
-// trend compares the second quarter of the run with the last one, by their medians:
-// in the first one, caches and tables fill.
-type trend struct {
-	Early uint64 `json:"early"`
-	Late  uint64 `json:"late"`
-}
-
-// frames counts packets that left the server.
-type frames struct {
-	Right       int            `json:"right"`
-	Explained   map[string]int `json:"explained"` // by the event
-	Unexplained int            `json:"unexplained"`
-	// LatestMAC is how many seconds after a gateway's MAC had changed a packet went to the one of before.
-	LatestMAC float64 `json:"latest_mac"`
+	resident, descriptors, goroutines uint64
+	flows                             int
 }
 
 // report is the result of a run.
 type report struct {
-	Commit       string    `json:"commit,omitempty"`
-	Kernel       string    `json:"kernel"`
-	CPUs         int       `json:"cpus"`
-	RaceDetector bool      `json:"race_detector"`
-	Began        time.Time `json:"began"`
-	Seconds      float64   `json:"seconds"`
-	Connections  int64     `json:"connections"`
-	Questions    int64     `json:"questions"`
-	Repeated     int       `json:"repeated"`
-	// Explained is what was repeated beside that, as who asked had no way, by the event.
-	Explained map[string]int `json:"explained"`
-	Events    map[string]int `json:"events"`
-	// Slowest is how long the longest of each kind took, in seconds.
-	Slowest map[string]float64 `json:"slowest"`
-	Frames  frames             `json:"frames"`
-	// Bridged is what the fallback routes served, by the event.
-	Bridged     map[string]bridged `json:"bridged"`
-	Resident    trend              `json:"resident"`
-	Descriptors trend              `json:"descriptors"`
-	Goroutines  trend              `json:"goroutines"`
-	Failures    []string           `json:"failures"`
-	Samples     []sample           `json:"samples"`
+	began    time.Time
+	repeated int
+	// explained is what was repeated beside that, as who asked had no way, by the event.
+	explained map[string]int
+	events    map[string]int
+	bridged   map[string]bridged // what the fallback routes served, by the event
+	samples   []sample
+	failures  []string
 }
 
-func newReport(t *testing.T) report {
-	t.Helper()
-	var name unix.Utsname
-	await.Must(t, unix.Uname(&name))
-	r := report{
-		Commit: os.Getenv(commitVariable), Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
-		Began: time.Now(), Events: make(map[string]int), Slowest: make(map[string]float64), Failures: []string{},
-		Bridged: make(map[string]bridged), Explained: make(map[string]int),
-	}
-	info, err := buildinfo.ReadFile(product.Binary())
-	await.Must(t, err)
-	for _, setting := range info.Settings {
-		r.RaceDetector = r.RaceDetector || setting.Key == "-race" && setting.Value == "true"
-	}
-	return r
+func newReport() report {
+	return report{began: time.Now(), events: make(map[string]int), bridged: make(map[string]bridged), explained: make(map[string]int)}
 }
 
-func (r *report) fail(failures ...string) { r.Failures = append(r.Failures, failures...) }
+func (r *report) fail(failures ...string) { r.failures = append(r.failures, failures...) }
 
 // What is flat: the race detector's shadow memory follows every page that the heap
 // ever touched, and each interface that comes adds a record.
@@ -105,35 +46,45 @@ const (
 	telling = 10 * time.Minute
 )
 
-// conclude sums up and judges.
-func (r *report) conclude(l *traffic.Load, j *judge) {
-	r.Seconds = time.Since(r.Began).Seconds()
-	r.Connections, r.Questions = l.Connections(), l.Answers()
-	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong), LatestMAC: j.latestMAC.Seconds()}
-	r.Resident = r.trend(func(s sample) uint64 { return s.Resident })
-	r.Descriptors = r.trend(func(s sample) uint64 { return s.Descriptors })
-	r.Goroutines = r.trend(func(s sample) uint64 { return s.Goroutines })
+// conclude judges, and sums the run up.
+func (r *report) conclude(l *traffic.Load, j *judge) string {
 	for _, frame := range j.wrong[:min(len(j.wrong), 20)] {
 		r.fail("unexplained: " + frame)
 	}
-	if r.Frames.Right == 0 || r.Connections == 0 {
+	if j.right == 0 || l.Connections() == 0 {
 		r.fail("there was no load")
 	}
-	if r.Seconds < telling.Seconds() {
-		return
-	}
+	resident, residentLate := r.trend(func(s sample) uint64 { return s.resident })
+	descriptors, descriptorsLate := r.trend(func(s sample) uint64 { return s.descriptors })
+	goroutines, goroutinesLate := r.trend(func(s sample) uint64 { return s.goroutines })
 	for what, grew := range map[string]bool{
-		"memory":     float64(r.Resident.Late) > float64(r.Resident.Early)*mostGrowth,
-		"open files": r.Descriptors.Late > r.Descriptors.Early+mostDescriptors,
-		"goroutines": r.Goroutines.Late > r.Goroutines.Early+mostGoroutines,
+		"memory":     float64(residentLate) > float64(resident)*mostGrowth,
+		"open files": descriptorsLate > descriptors+mostDescriptors,
+		"goroutines": goroutinesLate > goroutines+mostGoroutines,
 	} {
-		if grew {
+		if grew && time.Since(r.began) >= telling {
 			r.fail(what + " grew: the medians tell how much")
 		}
 	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d connections, %d questions, %d repeated, and %v where an event left no way\n",
+		time.Since(r.began).Round(time.Second), l.Connections(), l.Answers(), r.repeated, r.explained)
+	fmt.Fprintf(&b, "events %v\n", r.events)
+	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
+		j.right, j.explained, len(j.wrong))
+	for _, event := range slices.Sorted(maps.Keys(r.bridged)) {
+		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pause of a connection %s\n",
+			event, r.bridged[event].answers, r.bridged[event].pause.Round(time.Millisecond))
+	}
+	fmt.Fprintf(&b, "%s after a gateway's MAC had changed a packet last went to the one of before\n", j.latestMAC.Round(time.Millisecond))
+	fmt.Fprintf(&b, "medians of the second and the last quarter: memory %.1f and %.1f MiB, open files %d and %d, goroutines %d and %d\n",
+		float64(resident)/(1<<20), float64(residentLate)/(1<<20), descriptors, descriptorsLate, goroutines, goroutinesLate)
+	fmt.Fprintf(&b, "%d failures", len(r.failures))
+	return b.String()
 }
 
-func (r *report) trend(of func(sample) uint64) trend {
+// trend is the median of the second quarter of the run, and of the last one: in the first one, caches and tables fill.
+func (r *report) trend(of func(sample) uint64) (early, late uint64) {
 	median := func(samples []sample) uint64 {
 		values := []uint64{0}
 		for _, s := range samples {
@@ -142,61 +93,6 @@ func (r *report) trend(of func(sample) uint64) trend {
 		slices.Sort(values)
 		return values[len(values)/2]
 	}
-	quarter := len(r.Samples) / 4
-	return trend{Early: median(r.Samples[quarter : 2*quarter]), Late: median(r.Samples[3*quarter:])}
-}
-
-// progress is a line for who watches.
-func (s *soak) progress() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, last := &s.report, s.report.Samples[len(s.report.Samples)-1]
-	return fmt.Sprintf("%s: %d connections, %d questions, %d repeated, %d events; "+
-		"daemon: %d MiB, %d open files, %d goroutines; %d flows",
-		time.Since(r.Began).Round(time.Second), s.load.Connections(), s.load.Answers(), r.Repeated, r.events(),
-		last.Resident>>20, last.Descriptors, last.Goroutines, last.Flows)
-}
-
-func (r *report) events() int {
-	sum := 0
-	for _, count := range r.Events {
-		sum += count
-	}
-	return sum
-}
-
-// String sums the run up for who watches.
-func (r *report) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s on kernel %s, %d CPUs, race detector %t, commit %s\n",
-		(time.Duration(r.Seconds) * time.Second), r.Kernel, r.CPUs, r.RaceDetector, cmp.Or(r.Commit, "not told"))
-	fmt.Fprintf(&b, "%d connections, %d questions, %d repeated, and %v where an event left no way\n",
-		r.Connections, r.Questions, r.Repeated, r.Explained)
-	fmt.Fprintf(&b, "%d events %v\n", r.events(), r.Events)
-	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
-		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
-	for _, event := range slices.Sorted(maps.Keys(r.Bridged)) {
-		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pause of a connection %v s; "+
-			"%d connections of the server's own refused\n",
-			event, r.Bridged[event].Answers, r.Bridged[event].Pause, r.Bridged[event].Refused)
-	}
-	fmt.Fprintf(&b, "%.0f ms after a gateway's MAC had changed a packet last went to the one of before\n", r.Frames.LatestMAC*1000)
-	fmt.Fprintf(&b, "medians of the second and the last quarter: "+
-		"memory %.1f and %.1f MiB, open files %d and %d, goroutines %d and %d\n",
-		float64(r.Resident.Early)/(1<<20), float64(r.Resident.Late)/(1<<20), r.Descriptors.Early, r.Descriptors.Late,
-		r.Goroutines.Early, r.Goroutines.Late)
-	fmt.Fprintf(&b, "%d failures", len(r.Failures))
-	return b.String()
-}
-
-// write writes the report to the file that the environment names.
-func (r *report) write(t *testing.T) {
-	t.Helper()
-	path := os.Getenv(reportVariable)
-	if path == "" {
-		return
-	}
-	data := await.Must1[[]byte](t)(json.MarshalIndent(r, "", "  "))
-	await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	await.Must(t, os.WriteFile(path, append(bytes.TrimSpace(data), '\n'), 0o644))
+	quarter := len(r.samples) / 4
+	return median(r.samples[quarter : 2*quarter]), median(r.samples[3*quarter:])
 }

@@ -29,11 +29,6 @@ func TestMain(m *testing.M) { product.Main(m) }
 const (
 	// timeVariable holds how long the test runs, as time.ParseDuration reads it.
 	timeVariable = "REPLYPATH_SOAK_TIME"
-	// reportVariable names a file for the result.
-	reportVariable = "REPLYPATH_SOAK_REPORT"
-	// commitVariable is what the report says that it is about.
-	commitVariable = "REPLYPATH_SOAK_COMMIT"
-
 	// eventEvery is how often something changes, sampleEvery how often the daemon is
 	// looked at, progressEvery how often that is told.
 	eventEvery    = time.Second
@@ -75,12 +70,12 @@ type state struct {
 // TestSoak is the whole of it.
 func TestSoak(t *testing.T) {
 	s := begin(t)
-	end := s.report.Began.Add(duration(t))
+	end := s.report.began.Add(duration(t))
 	events, samples, progress := time.NewTicker(eventEvery), time.NewTicker(sampleEvery), time.NewTicker(progressEvery)
 	for _, ticker := range []*time.Ticker{events, samples, progress} {
 		defer ticker.Stop()
 	}
-	for time.Now().Before(end) || len(s.report.Events) < len(changes) {
+	for time.Now().Before(end) || len(s.report.events) < len(changes) {
 		select {
 		case <-events.C:
 			s.change()
@@ -113,7 +108,7 @@ func begin(t *testing.T) *soak {
 	s.d = s.p.Start("--config", s.config)
 	s.p.WaitGrace()
 	s.judge = newJudge(t, n)
-	s.report = newReport(t)
+	s.report = newReport()
 	s.startLoad()
 	return s
 }
@@ -125,15 +120,13 @@ func (s *soak) finish() {
 	s.report.fail(s.load.Failures()...)
 	s.sample()
 	s.judge.look()
-	s.report.conclude(s.load, s.judge)
 	s.d.Signal(unix.SIGTERM)
 	// 66 after a data race, which the log describes.
 	if code := s.d.WaitEnd(); code != 0 {
 		s.report.fail(fmt.Sprintf("the daemon ended with %d:\n%s", code, s.d.Log))
 	}
-	s.report.write(s.t)
-	s.t.Log(s.report.String())
-	for _, failure := range s.report.Failures {
+	s.t.Log(s.report.conclude(s.load, s.judge))
+	for _, failure := range s.report.failures {
 		s.t.Error(failure)
 	}
 }
@@ -145,12 +138,18 @@ func (s *soak) sample() {
 		s.t.Fatalf("a data race:\n%s", s.d.Log)
 	}
 	metrics := s.p.Metrics()
-	s.report.Samples = append(s.report.Samples, sample{
-		Seconds:     time.Since(s.report.Began).Seconds(),
-		Resident:    s.d.Memory("VmRSS"),
-		Heap:        uint64(metrics.Sum("go_memstats_heap_inuse_bytes")),
-		Goroutines:  uint64(metrics.Sum("go_goroutines")),
-		Descriptors: uint64(len(await.Must1[[]os.DirEntry](s.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.d.PID()))))),
-		Flows:       int(metrics.Sum("replypath_flows")),
+	s.report.samples = append(s.report.samples, sample{
+		resident:    s.d.Memory("VmRSS"),
+		goroutines:  uint64(metrics.Sum("go_goroutines")),
+		descriptors: uint64(len(await.Must1[[]os.DirEntry](s.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.d.PID()))))),
+		flows:       int(metrics.Sum("replypath_flows")),
 	})
+}
+
+// progress is a line for who watches.
+func (s *soak) progress() string {
+	last := s.report.samples[len(s.report.samples)-1]
+	return fmt.Sprintf("%s: %d connections, %d questions; daemon: %d MiB, %d open files, %d goroutines; %d flows",
+		time.Since(s.report.began).Round(time.Second), s.load.Connections(), s.load.Answers(),
+		last.resident>>20, last.descriptors, last.goroutines, last.flows)
 }

@@ -3,90 +3,41 @@
 package structure
 
 import (
-	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"text/tabwriter"
 
 	"replypath/test/await"
 )
 
-// bounds are what a package may measure at most.
-type bounds struct {
-	files   int // 0 for any number
-	lines   int
-	refs    float64
-	cycle   int
-	mutable int
-	methods int
-}
-
-// limits hold for every other package.
-var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
-
-// orchestrator are those of loader, which only calls those who own the state.
-var orchestrator = bounds{files: 15, lines: 2000, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
-
-// excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
-var excess = map[string]bounds{
-	"loader": orchestrator,
-}
+// What a package may hold at most, and a type of it. Loader only calls those who own the state.
+const (
+	mostLines       = 2600
+	mostLoaderLines = 2000
+	mostLoaderFiles = 15
+	mostMethods     = 25
+)
 
 // TestBounds shows what each package of the product measures, and holds it against its bounds.
 func TestBounds(t *testing.T) {
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "package\tfiles\tlines\treferences a file\tlargest cycle\tmost fields that change\tmost methods")
 	for _, p := range product(t) {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%d\t%s\t%s\n", p.Path, p.Files, p.Lines, p.Refs, p.Cycle, p.Mutable, p.Methods)
-		b, known := excess[p.Path]
-		if !known {
-			b = limits
+		lines := mostLines
+		if p.Path == "loader" {
+			if lines = mostLoaderLines; p.Files > mostLoaderFiles {
+				t.Errorf("%s: %d files, more than %d: move code to who owns the state", p.Path, p.Files, mostLoaderFiles)
+			}
 		}
-		b.hold(t, p)
-	}
-	await.Must(t, w.Flush())
-	t.Log("\n" + table.String())
-}
-
-// hold tells where a package is above its bounds.
-func (b bounds) hold(t *testing.T, p *Package) {
-	t.Helper()
-	for _, c := range []struct {
-		what          string
-		measured, max float64
-	}{
-		{"files", float64(p.Files), float64(b.files)},
-		{"lines", float64(p.Lines), float64(b.lines)},
-		{"references from file to file, per file", p.Refs, b.refs},
-		{"files in the largest cycle", float64(p.Cycle), float64(b.cycle)},
-		{"fields that change of " + p.Mutable.Name, float64(p.Mutable.Count), float64(b.mutable)},
-		{"methods of " + p.Methods.Name, float64(p.Methods.Count), float64(b.methods)},
-	} {
-		const rounding = 0.05 // of what the table shows
-		if c.measured >= c.max+rounding && c.max > 0 {
-			t.Errorf("%s: %.1f %s, above %.1f: move code to where it belongs, or split the type", p.Path, c.measured, c.what, c.max)
+		t.Logf("%s: %d lines in %d files", p.Path, p.Lines, p.Files)
+		if p.Lines > lines {
+			t.Errorf("%s: %d lines, more than %d: move code to where it belongs", p.Path, p.Lines, lines)
 		}
-	}
-}
-
-// mostUpward is how many references may run back up from file to file, of all packages, wherever the files stand.
-const mostUpward = 5
-
-// TestUpward shows those.
-func TestUpward(t *testing.T) {
-	count := 0
-	for _, p := range product(t) {
-		for _, reference := range p.Upward {
-			t.Logf("%s: %s", p.Path, reference)
-			count++
+		for name, methods := range p.Methods {
+			if methods > mostMethods {
+				t.Errorf("%s: %d methods of %s, more than %d: split the type", p.Path, methods, name, mostMethods)
+			}
 		}
-	}
-	if count > mostUpward {
-		t.Errorf("%d references run back up, more than %d: move what is referred to below who refers to it", count, mostUpward)
 	}
 }
 
