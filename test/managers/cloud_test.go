@@ -4,6 +4,7 @@ package managers
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -109,3 +110,43 @@ func wantOwner(t *testing.T, p *product.Product, owner, place string, rules ...s
 
 // inNoFile is said of what an agent adds at run time.
 const inNoFile = "; no known file makes it at boot"
+
+// cloudSetup is what nm-cloud-setup has NetworkManager apply to eth1, in the words of nmcli that its manual has:
+// Debian's NetworkManager is made without the program.
+func cloudSetup(eth1 *topology.Interface) []string {
+	address := eth1.Address(topology.IPv4).String()
+	return []string{"nmcli", "device", "modify", "eth1",
+		"ipv4.routes", "10.2.0.0/24 0.0.0.0 10 table=30201, 0.0.0.0/0 10.2.0.1 10 table=30401",
+		"ipv4.routing-rules", fmt.Sprintf("priority 30201 from %[1]s/32 table 30201, "+
+			"priority 30350 from 0.0.0.0/0 table 254 suppress_prefixlength 0, priority 30401 from %[1]s/32 table 30401", address)}
+}
+
+// TestCloudSetup gives NetworkManager what nm-cloud-setup gives it. That serves IPv4 alone. replypath serves both
+// families beside it, and when NetworkManager forgets it.
+func TestCloudSetup(t *testing.T) {
+	n, _ := newServer(t)
+	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
+	apply := func() {
+		t.Helper()
+		d.run(cloudSetup(n.Server.Eth1)...)
+		d.waitConfigured()
+	}
+	apply()
+	for f, want := range map[topology.Family]func(testing.TB, *topology.Server, *traffic.Conversation){
+		topology.IPv4: wire.WantByEth1, topology.IPv6: wire.WantLost,
+	} {
+		for _, kind := range traffic.Kinds {
+			want(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+		}
+	}
+	p := product.On(t, n.Server.Host)
+	p.Start()
+	eachQuestion(t, n, "beside it", wire.WantByEth1)
+	wantOwner(t, p, "nm-cloud-setup", inNoFile, "from 10.2.0.100 lookup 30401")
+	d.reconfigure("eth1") // forgets it
+	awaitOwn(t, n, p)
+	eachQuestion(t, n, "in its place", wire.WantByEth1)
+	apply()
+	awaitOwn(t, n, p)
+	eachQuestion(t, n, "it is back", wire.WantByEth1)
+}

@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -14,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -86,7 +83,7 @@ func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answe
 
 // TestErrors has a server answer with resets and ICMP errors of every kind: each leaves by the NIC of the packet that it
 // is about, and is counted; without replypath, and in mode observe, by the routed one. Errors about what starts no flow go
-// as routed. What arrives of errors reaches its socket, and changes no flow.
+// as routed. What arrives of errors reaches its socket, and changes no flow. What errors may quote besides is in package bpf.
 func TestErrors(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	for _, h := range []*topology.Host{n.Server.Host, n.Client, n.Replication.Host} {
@@ -129,8 +126,6 @@ func TestErrors(t *testing.T) {
 	t.Run("refused", func(t *testing.T) { refuse(t, true) })
 	for _, f := range traffic.Families {
 		t.Run("arriving/"+f.String(), func(t *testing.T) { testErrorsArrive(t, n, p.In(t), f) })
-		t.Run("nonsense/"+f.String(), func(t *testing.T) { testNonsenseErrors(t, n, p.In(t), f) })
-		t.Run("foreign/"+f.String(), func(t *testing.T) { testForeignErrorsLeave(t, n, f) })
 	}
 	wantNoMoves(t, p)
 }
@@ -213,138 +208,4 @@ func wantNoMoves(t *testing.T, p *product.Product) {
 	if n := m.Sum("replypath_flow_moves_total") + m.Sum("replypath_flow_moves_refused_total"); n != 0 {
 		t.Errorf("%v moves", n)
 	}
-}
-
-// stranger has nothing to do with any of the flows.
-var stranger = addresses("10.99.0.1", "2001:db8:99::1")
-
-// nonsense are quotes that no packet of the server's fits, or that are none; by name.
-func nonsense(c *traffic.Conversation, foreign netip.Addr) map[string][]byte {
-	self, peer, protocol := c.Self, c.Peer, layers.IPProtocolUDP
-	if c.Kind == traffic.TCP {
-		protocol = layers.IPProtocolTCP
-	}
-	of := func(from, to netip.AddrPort) []byte { return quoted(from, to, protocol) }
-	whole := of(self, peer)
-	with := func(at int, value byte) []byte {
-		changed := slices.Clone(whole)
-		changed[at] = value
-		return changed
-	}
-	all := map[string][]byte{
-		"nothing":                nil,
-		"one byte":               whole[:1],
-		"half a header":          whole[:12],
-		"no ports":               whole[:len(whole)-8],
-		"half of the ports":      whole[:len(whole)-6],
-		"a wrong version":        with(0, whole[0]^0xf0),
-		"the peer's own packet":  of(peer, self),
-		"another port":           of(self, netip.AddrPortFrom(peer.Addr(), 1)),
-		"somebody else's packet": of(netip.AddrPortFrom(foreign, 80), peer),
-		"a wrong number":         whole,
-		"an unknown protocol":    quoted(self, peer, experimental),
-		"an error":               quoted(self, peer, layers.IPProtocolICMPv4),
-		"garbage":                []byte("0123456789012345678901234567890123456789"),
-	}
-	if self.Addr().Is4() {
-		all["a header that is too long"], all["a later fragment"] = with(0, 0x4f), with(7, 1)
-	} else {
-		all["extension headers"] = with(6, byte(layers.IPProtocolIPv6HopByHop))
-	}
-	return all
-}
-
-// quoted is the beginning of a packet: its IP header and eight bytes, as every error
-// quotes them. What should be a sequence number is not plausible.
-func quoted(from, to netip.AddrPort, protocol layers.IPProtocol) []byte {
-	_, ip := ipHeaders(nil, nil, from.Addr(), to.Addr(), protocol)
-	rest := binary.BigEndian.AppendUint16(nil, from.Port())
-	rest = binary.BigEndian.AppendUint16(rest, to.Port())
-	rest = binary.BigEndian.AppendUint32(rest, 12345)
-	buffer := gopacket.NewSerializeBuffer()
-	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	if err := gopacket.SerializeLayers(buffer, options, ip, gopacket.Payload(rest)); err != nil {
-		panic(err)
-	}
-	return buffer.Bytes()
-}
-
-// arrivingErrors are those of every kind.
-var arrivingErrors = map[topology.Family][]kind{
-	topology.IPv4: {{3, 0}, {3, 1}, {3, 2}, {3, 3}, {3, 4}, {4, 0}, {5, 1}, {11, 0}, {11, 1}, {12, 0}},
-	topology.IPv6: {{1, 0}, {1, 1}, {1, 3}, {1, 4}, {2, 0}, {3, 0}, {3, 1}, {4, 0}, {4, 1}, {4, 2}, {137, 0}},
-}
-
-// testNonsenseErrors has errors of every kind come in by both NICs that quote nothing that fits: conversations go on as
-// before, by the NIC that they came in by, and no flow begins, ends or moves.
-func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
-	var begun []*traffic.Conversation
-	for _, kind := range traffic.Kinds {
-		c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-		traffic.Ask(t, c)
-		begun = append(begun, c)
-	}
-	before := ways(p)
-	wires := wire.Tap(t, n.Server)
-	sent := 0
-	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		injector, at := traffic.NewInjector(t, nic.Peer()), nic.Peer()
-		for _, c := range begun[1:] { // a ping quotes no ports
-			for _, quote := range nonsense(c, stranger[f]) {
-				for _, k := range arrivingErrors[f] {
-					rest := append(make([]byte, 4), quote...)
-					injector.Send(icmpFrame(at.MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), k, rest)...)
-					sent++
-				}
-			}
-		}
-	}
-	for _, c := range begun {
-		for range 3 {
-			traffic.Ask(t, c)
-		}
-		wires.WantEth1(c.String(), c.Answers())
-	}
-	await.Same(t, fmt.Sprintf("flows after %d errors", sent), before, ways(p))
-}
-
-// testForeignErrorsLeave has a program on the server send errors to the client: those
-// that are about nothing which came in by eth1 go where the routing table says.
-func testForeignErrorsLeave(t *testing.T, n *topology.TwoNIC, f topology.Family) {
-	c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-	traffic.Ask(t, c)
-	network := map[topology.Family]string{topology.IPv4: "ip4:icmp", topology.IPv6: "ip6:ipv6-icmp"}[f]
-	conn := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), network, c.Self.Addr().String()))
-	defer conn.Close()
-	wires := wire.Tap(t, n.Server)
-	unreachable := answeredWithErrors[0].error[f]
-	for name, quote := range nonsense(c, stranger[f]) {
-		mark := fmt.Appendf(nil, "|%s|", name)
-		// No error of this size quotes anything but what it begins with.
-		message := slices.Concat([]byte{unreachable.kind, unreachable.code, 0, 0, 0, 0, 0, 0}, quote, mark)
-		if f == topology.IPv4 {
-			binary.BigEndian.PutUint16(message[2:], internetChecksum(message))
-		}
-		await.Must1[int](t)(conn.WriteTo(message, &net.IPAddr{IP: c.Peer.Addr().AsSlice()}))
-		sent := topology.All(icmpOf(f, unreachable), quoting(mark))
-		waitLeft(t, wires, name, sent)
-		wires.Want(name == "the peer's own packet", name, sent)
-	}
-	traffic.Ask(t, c)
-	wires.WantEth1(c.String(), c.Answers())
-}
-
-// internetChecksum is that of RFC 1071.
-func internetChecksum(data []byte) uint16 {
-	var sum uint32
-	for i := 0; i+1 < len(data); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(data[i:]))
-	}
-	if len(data)%2 == 1 {
-		sum += uint32(data[len(data)-1]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

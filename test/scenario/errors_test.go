@@ -41,12 +41,6 @@ func kinds(v4, v6 kind) map[topology.Family]kind {
 	return map[topology.Family]kind{topology.IPv4: v4, topology.IPv6: v6}
 }
 
-// onlyIPv6 is that of what IPv4 is not asked.
-func onlyIPv6(v6 kind) map[topology.Family]kind { return map[topology.Family]kind{topology.IPv6: v6} }
-
-// isOf tells whether the provocation is one in a family.
-func (p provocation) isOf(f topology.Family) bool { _, ok := p.error[f]; return ok }
-
 // Numbers that no header of the libraries in use has.
 const (
 	experimental  = 253  // a protocol (RFC 3692, 2.1)
@@ -59,21 +53,11 @@ var answeredWithErrors = []provocation{
 	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
 	}},
-	{"option before udp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return badOption(ip, layers.IPProtocolUDP, udpTo(ip, closedPort), mark)
-	}},
 	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, traffic.EchoPort), mark)
 	}},
 	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{ACK: true}), toEight, mark)
-	}},
-	{"reassembly of a handshake", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), toEight, mark)
-	}},
-	{"reassembly of an echo", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		protocol, echo := echoOf(ip)
-		return firstFragment(ip, protocol, echo, mark)
 	}},
 	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
@@ -81,15 +65,6 @@ var answeredWithErrors = []provocation{
 	{"option before an echo", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		protocol, echo := echoOf(ip)
 		return badOption(ip, protocol, echo, mark)
-	}},
-	// To IPv4 these are protocols that it does not know.
-	{"option for every hop", onlyIPv6(kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		option := gopacket.Payload{byte(layers.IPProtocolUDP), 0, unknownOption, 4, 0, 0, 0, 0}
-		return packet{withProtocol(ip, layers.IPProtocolIPv6HopByHop), option, udpTo(ip, closedPort), mark}
-	}},
-	{"fragment of a length that none has", onlyIPv6(kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		fragment := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 0, 0, 0, 1}
-		return packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
 	}},
 }
 
@@ -155,23 +130,12 @@ func echoOf(ip gopacket.NetworkLayer) (protocol layers.IPProtocol, echo gopacket
 
 // firstFragment is the beginning of a packet whose rest never comes. What ends it tells it from the others.
 func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
-	mark := rest[len(rest)-1].(gopacket.Payload)
-	return fragmentOf(ip, protocol, uint16(crc32.ChecksumIEEE(mark)), 0, true, rest...)
-}
-
-// fragmentOf is a fragment at an offset in bytes, whose rest has so many that the next one's is divisible by 8.
-func fragmentOf(ip gopacket.NetworkLayer, protocol layers.IPProtocol, id uint16, offset int, more bool, rest ...gopacket.SerializableLayer) packet {
+	id := uint16(crc32.ChecksumIEEE(rest[len(rest)-1].(gopacket.Payload)))
 	if header, ok := ip.(*layers.IPv4); ok {
-		header.Protocol, header.Id, header.FragOffset = protocol, id, uint16(offset/8)
-		if more {
-			header.Flags = layers.IPv4MoreFragments
-		}
+		header.Protocol, header.Id, header.Flags = protocol, id, layers.IPv4MoreFragments
 		return append(packet{header}, rest...)
 	}
-	fragment := gopacket.Payload{byte(protocol), 0, byte(offset >> 8), byte(offset), 0, 0, byte(id >> 8), byte(id)}
-	if more {
-		fragment[3] |= 1
-	}
+	fragment := gopacket.Payload{byte(protocol), 0, 0, 1, 0, 0, byte(id >> 8), byte(id)}
 	return append(packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment}, rest...)
 }
 
@@ -241,10 +205,8 @@ func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family
 	answers := make(map[string]topology.Filter)
 	for _, f := range traffic.Families {
 		for _, p := range provocations {
-			if p.isOf(f) {
-				injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
-				answers[fmt.Sprintf("the error about %s, %s", p.name, f)] = p.answer(f)
-			}
+			injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
+			answers[fmt.Sprintf("the error about %s, %s", p.name, f)] = p.answer(f)
 		}
 	}
 	for what, answer := range answers {

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket/layers"
-
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -134,7 +132,6 @@ func (r routers) wantThroughAgain(t *testing.T, p *product.Product, router int, 
 func TestRouters(t *testing.T) {
 	r := newRouters(t)
 	for key, value := range map[string]string{
-		"ipv6/conf/eth1/accept_ra": "2", "ipv6/conf/eth1/accept_ra_rt_info_max_plen": "64",
 		"ipv4/neigh/eth1/delay_first_probe_time": "1", "ipv6/neigh/eth1/delay_first_probe_time": "1",
 	} {
 		await.Must(t, r.Server.SetSysctl("net/"+key, value))
@@ -171,7 +168,6 @@ func TestRouters(t *testing.T) {
 	}
 	t.Run("for some", func(t *testing.T) { testRouteForSome(t, r, p.In(t)) })
 	t.Run("to one host", func(t *testing.T) { testRouteToOneHost(t, r, p.In(t)) })
-	t.Run("announced", func(t *testing.T) { testRouteAnnounced(t, r, p.In(t)) })
 	t.Run("several", func(t *testing.T) { testSeveralRouters(t, r, p.In(t)) })
 
 	reload(t, d, config, product.SmallTables+"interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n")
@@ -293,36 +289,6 @@ func testRouteToOneHost(t *testing.T, r routers, p *product.Product) {
 	wantThroughFirst()
 	r.route(t, "del", metadata, 1, "main")
 	r.waitKnown(t, p)
-}
-
-// testRouteAnnounced has a router announce a route to somewhere else, and itself as no default router (RFC 4191).
-func testRouteAnnounced(t *testing.T, r routers, p *product.Product) {
-	r.bring(t, 0)
-	open := r.conversations(t)
-	r.wantThrough(t, 0, open...)
-	gateway := linkLocalOf(t, r.Inside[1])
-	r.announce(t, 1, gateway, netip.MustParsePrefix(elsewhere[topology.IPv6]))
-	r.waitKnown(t, p, gateway)
-	r.wantThroughAgain(t, p, 0, open...)
-	r.wantThrough(t, 0, r.conversations(t)...)
-	host.Shell(t, r.Server.Host, "ip -6 route flush proto ra dev eth1")
-	r.waitKnown(t, p)
-}
-
-// announce sends a router advertisement of one of the routers, with a route information option.
-func (r routers) announce(t *testing.T, router int, from netip.Addr, to netip.Prefix) {
-	t.Helper()
-	const routeInformation, halfHour = 24, 1800
-	prefix := to.Addr().As16()
-	data := append([]byte{byte(to.Bits()), 0, 0, 0, halfHour >> 8, halfHour & 0xff}, prefix[:8]...)
-	option := layers.ICMPv6Option{Type: routeInformation, Data: data}
-	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: from.AsSlice(),
-		DstIP: netip.IPv6LinkLocalAllNodes().AsSlice()}
-	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeRouterAdvertisement, 0)}
-	await.Must(t, icmp.SetNetworkLayerForChecksum(ip))
-	traffic.NewInjector(t, r.Inside[router]).Send(
-		&layers.Ethernet{SrcMAC: r.Inside[router].MAC, DstMAC: []byte{0x33, 0x33, 0, 0, 0, 1}, EthernetType: layers.EthernetTypeIPv6},
-		ip, icmp, &layers.ICMPv6RouterAdvertisement{HopLimit: 64, Options: layers.ICMPv6Options{option}})
 }
 
 // testSeveralRouters has three routers bring questions, all of which stand in routes: each flow goes back through its own,

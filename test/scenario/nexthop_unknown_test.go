@@ -51,7 +51,6 @@ func TestGatewayUnknown(t *testing.T) {
 			eachLoss(t, n, "only next hop", false, eth1)
 			reload(t, d, config, "{}\n")
 			t.Run("own mac changes", func(t *testing.T) { testOwnMACChanges(t, n) })
-			t.Run("deaf", func(t *testing.T) { testDeafGateway(t, n, p.In(t)) })
 		})
 	}
 }
@@ -159,55 +158,6 @@ func testOwnMACChanges(t *testing.T, n *topology.TwoNIC) {
 			by.want(exits, "what the server pushes", push.Segments)
 			c := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, eth1.Address(f))
 			by.wantAnswers(t, c, c.Answers())
-		}
-	}
-}
-
-// testDeafGateway has eth1's gateway answer no request for its MAC any more, so
-// that the kernel's entry is incomplete and then failed; by IPv6 only that, as eth0's gateway is another one, which the
-// kernel is not kept from. Answers go on to where the questions come from, at once.
-func testDeafGateway(t *testing.T, n *topology.TwoNIC, p *product.Product) {
-	// It fails soon; by IPv4 it is incomplete for long enough to be seen, three times as long as the kernel asks apart.
-	for key, value := range map[string]string{
-		"ipv4/neigh/eth1/retrans_time_ms": "500", "ipv4/neigh/eth1/delay_first_probe_time": "1",
-		"ipv6/neigh/eth1/retrans_time_ms": "100",
-	} {
-		await.Must(t, n.Server.SetSysctl("net/"+key, value))
-	}
-	for _, f := range traffic.Families {
-		await.Must(t, n.Server.Eth1.Resolve(await.Within(t, await.AnswerTime), n.Server.Eth1.Gateway(f)))
-		askOnceMore(t, n, f, true)
-		// Entries that the router has do not have to be resolved again meanwhile.
-		await.Must(t, n.Server.Eth1.Peer().AddNeighbour(n.Server.Eth1.Address(f), n.Server.Eth1.MAC))
-	}
-	host.Nft(t, n.Replication.Host, `
-		table arp deaf {
-			chain input { type filter hook input priority filter; policy drop; }
-		}
-		table ip6 deaf {
-			chain input { type filter hook input priority filter
-				icmpv6 type nd-neighbor-solicit drop
-			}
-		}`)
-	for f, states := range map[topology.Family][]string{topology.IPv4: {"incomplete", "failed"}, topology.IPv6: {"failed"}} {
-		host.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
-		for _, state := range states {
-			await.Eventually(t, "the gateway is "+state, func() error {
-				for _, g := range p.Status().Interface("eth1").Gateways {
-					if g.Address == n.Server.Eth1.Gateway(f).String() && g.State != state {
-						return fmt.Errorf("%s is %s", g.Address, g.State)
-					}
-				}
-				return nil
-			})
-			for _, kind := range traffic.Kinds {
-				c := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-				exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
-				exitBy(n.Server, n.Server.Eth1).wantAnswers(t, c, c.Answers())
-				if kind == traffic.TCP { // which probes after a few milliseconds without an answer
-					wantRepeated(t, exits, c, 1)
-				}
-			}
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
@@ -47,7 +46,7 @@ func published(t *testing.T, s *topology.S7, kind traffic.Kind, at *topology.Int
 }
 
 // TestS7 asks a published port by both of the host's addresses. Without replypath all answers leave by eth0, with it
-// by the interface that was asked. Of what the recipe shows beside it, a rule by source mends the host's own answers
+// by the interface that was asked, also in conversations that go on over a restart of the daemon. Of what the recipe shows beside it, a rule by source mends the host's own answers
 // and not the container's; marks of connections help.
 func TestS7(t *testing.T) {
 	for _, policy := range []topology.Policy{topology.StrictSource, topology.Stateful} {
@@ -66,8 +65,9 @@ func testS7(t *testing.T, policy topology.Policy) {
 	}
 	sampled(t, s.Families(), "without replypath", lost)
 	p := product.On(t, s.Server.Host)
-	p.Start()
+	d := p.Start()
 	traffic.EachQuestion(t, "with replypath", answered)
+	wantOverRestart(t, s, p, d)
 	page.RunWith(p, "With replypath")
 	p.Expect(0, "detach", "--stop")
 	sampled(t, s.Families(), "after detach", lost)
@@ -88,37 +88,22 @@ func testS7(t *testing.T, policy topology.Policy) {
 	traffic.EachQuestion(t, "connmark", answered)
 }
 
-// TestContainerLongLived has conversations with a container go on while the daemon dies and comes back.
-func TestContainerLongLived(t *testing.T) {
-	s, _ := newS7(t, topology.StrictSource)
-	p := product.On(t, s.Server.Host)
-	d := p.Start()
-	wires := wire.Tap(t, s.Server)
-	talks := make(map[*traffic.Conversation]*traffic.Talk)
+// wantOverRestart has conversations with the container go on while the daemon dies and comes back.
+func wantOverRestart(t *testing.T, s *topology.S7, p *product.Product, d *product.Daemon) {
+	t.Helper()
+	wires, talks := wire.Tap(t, s.Server), make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range s.Families() {
 		for _, kind := range traffic.Kinds {
 			c := published(t, s, kind, s.Server.Eth1, f)
 			talks[c] = c.Keep(t)
 		}
 	}
-	wantMore := func() {
-		for c := range talks {
-			const more = 20
-			answers := topology.All(c.Answers(), topology.Going(topology.Received))
-			_, err := wires.Eth1.WaitCount(await.Within(t, await.AnswerTime), wires.Eth1.Count(answers)+more, answers)
-			if err != nil {
-				t.Fatalf("%s does not go on by eth1: %v", c, err)
-			}
-		}
-	}
-	for range 2 {
-		wantMore()
-		d.Kill()
-		wantMore()
-		d = p.Start()
-	}
+	d.Kill()
+	p.Start()
 	for c, talk := range talks {
-		talk.Stop()
+		if talk.Stop() == 0 {
+			t.Errorf("%s: nothing was asked meanwhile", c)
+		}
 		wires.WantEth1(c.String(), c.Answers())
 	}
 }

@@ -67,7 +67,7 @@ func (s s9) wantEth1(t *testing.T, families []topology.Family, name string, want
 
 // TestS9 asks for all addresses of an instance with two elastic interfaces, from beyond the fabric and from another
 // instance. Without replypath those of eth1 are mute: the fabric drops what comes by eth0 with another interface's
-// address. Then the instance boots.
+// address. Then the instance boots, and has the rules that agents of clouds make.
 func TestS9(t *testing.T) {
 	for subnets := 1; subnets <= 2; subnets++ {
 		t.Run(fmt.Sprintf("%d subnets", subnets), func(t *testing.T) { testS9(t, newS9(t, subnets)) })
@@ -96,7 +96,24 @@ func testS9(t *testing.T, s s9) {
 	asking{client: s.Other.Eth0, of: s.Instance.Eth1.Address}.answered(t, "another instance", eth1)
 	s.reboot(t, p, d)
 	s.wantEth1(t, traffic.Families, "after a reboot", eth1.wantAnswers)
+	p.Expect(0, "detach", "--stop")
+	for whose, script := range map[string]string{"ec2-net-utils": s.page.Text("With ip rule", "sh"), "Azure's page": azureRules} {
+		host.Shell(t, s.Instance.Host, s.fit.Replace(script))
+		s.wantEth1(t, ipv4, "by the rules of "+whose, eth1.wantAnswers)
+		p.Start()
+		s.wantEth1(t, traffic.Families, "beside the rules of "+whose, eth1.wantAnswers)
+		p.Expect(0, "detach", "--stop")
+		removeRules(t, s.Instance.Host)
+	}
 }
+
+// azureRules are of MicrosoftDocs/SupportArticles-docs, multiple virtual network interfaces: Azure has no agent for this.
+const azureRules = `
+ip rule add from 10.0.1.10 lookup 200; ip rule add to 10.0.1.10 lookup 200
+ip route add 10.0.1.0/24 dev eth0 table 200; ip route add default via 10.0.1.1 dev eth0 table 200
+for address in 10.0.2.20 10.0.2.21; do ip rule add from $address lookup 201; ip rule add to $address lookup 201; done
+ip route add 10.0.2.0/24 dev eth1 table 201; ip route add default via 10.0.2.1 dev eth1 table 201
+`
 
 // byEth0 has the other instance ask for eth1's first addresses by its eth0: its own eth1 may be in their subnet.
 func (s s9) byEth0(t *testing.T) {
@@ -140,98 +157,6 @@ func (s s9) reboot(t *testing.T, p *product.Product, d *product.Daemon) {
 			c := traffic.NewConversation(t, traffic.UDP, s.ClientEth0, s.Instance.Eth0.Address(f))
 			return c.Ask(await.Within(t, time.Second))
 		})
-	}
-}
-
-// s9Agents are what the agents of clouds install, typed in for two subnets.
-var s9Agents = map[string]struct {
-	script string
-	// answered are the families whose questions to eth1 it has answered without replypath.
-	answered []topology.Family
-	table    string // that has its default route by eth1
-	owner    string // of its rules
-}{
-	// amazonlinux/amazon-ec2-net-utils, lib/lib.sh: the recipe's rules.
-	"ec2-net-utils": {"", traffic.Families, "10001", "amazon-ec2-net-utils"},
-	// NetworkManager, src/nm-cloud-setup/main.c, _nmc_mangle_connection.
-	"nm-cloud-setup": {`
-for priority in 30200 30400; do
-	for address in 10.0.1.10 10.0.1.11; do ip rule add priority $priority from $address lookup $priority; done
-	for address in 10.0.2.20 10.0.2.21; do ip rule add priority $((priority + 1)) from $address lookup $((priority + 1)); done
-done
-ip rule add priority 30350 lookup main suppress_prefixlength 0
-ip route add 10.0.1.0/24 dev eth0 metric 10 table 30200
-ip route add 10.0.2.0/24 dev eth1 metric 10 table 30201
-ip route add default via 10.0.1.1 dev eth0 metric 10 table 30400
-ip route add default via 10.0.2.1 dev eth1 metric 10 table 30401
-`, ipv4, "30401", "nm-cloud-setup"},
-	// canonical/cloud-init, cloudinit/sources/DataSourceEc2.py, _configure_policy_routing: by IPv6 no default route.
-	"cloud-init": {`
-for address in 10.0.2.20 10.0.2.21; do ip rule add from $address lookup 101 protocol static; done
-ip route add 10.0.2.0/24 dev eth1 table 101
-ip route add default via 10.0.2.1 dev eth1 table 101
-ip route add default via 10.0.2.1 dev eth1 metric 200
-for address in 2001:db8:2::20 2001:db8:2::21; do ip -6 rule add from $address lookup 101 protocol static; done
-ip -6 route add 2001:db8:2::/64 dev eth1 table 101
-`, ipv4, "101", ""},
-	// Azure has no agent for this: MicrosoftDocs/SupportArticles-docs, multiple virtual network interfaces.
-	"Azure's page": {`
-ip rule add from 10.0.1.10 lookup 200; ip rule add to 10.0.1.10 lookup 200
-ip route add 10.0.1.0/24 dev eth0 table 200; ip route add default via 10.0.1.1 dev eth0 table 200
-for address in 10.0.2.20 10.0.2.21; do ip rule add from $address lookup 201; ip rule add to $address lookup 201; done
-ip route add 10.0.2.0/24 dev eth1 table 201; ip route add default via 10.0.2.1 dev eth1 table 201
-`, ipv4, "201", ""},
-}
-
-// TestS9Agents runs replypath beside what agents install, and in its place. Beside it, both families are answered
-// right, whatever the agent does, and plan and doctor say whose the rules are, where only one agent makes such.
-func TestS9Agents(t *testing.T) {
-	for agent := range s9Agents {
-		t.Run(agent, func(t *testing.T) { testS9Agent(t, 2, agent) })
-	}
-	t.Run("ec2-net-utils in one subnet", func(t *testing.T) { testS9Agent(t, 1, "ec2-net-utils") })
-}
-
-func testS9Agent(t *testing.T, subnets int, name string) {
-	s, agent := newS9(t, subnets), s9Agents[name]
-	script := agent.script
-	if script == "" {
-		script = s.page.Text("With ip rule", "sh")
-	}
-	host.Shell(t, s.Instance.Host, s.fit.Replace(script))
-	eth0, eth1 := exitBy(s.Instance, s.Instance.Eth0), exitBy(s.Instance, s.Instance.Eth1)
-	s.wantEth1(t, agent.answered, "the agent alone", eth1.wantAnswers)
-	if len(agent.answered) == 1 {
-		s.wantEth1(t, traffic.Families[1:], "the agent alone", eth0.wantLost)
-	}
-	p := product.On(t, s.Instance.Host)
-	p.Start()
-	s.wantEth1(t, traffic.Families, "beside it", eth1.wantAnswers)
-	for _, a := range s.Instance.Eth1.Addresses {
-		if a.Addr().Is4() {
-			s.wantOwned(t, p, a.Addr().String()+" lookup "+agent.table, agent.owner)
-		}
-	}
-	removeRules(t, s.Instance.Host)
-	s.wantEth1(t, traffic.Families, "in its place", eth1.wantAnswers)
-}
-
-// wantOwned wants plan and doctor to say of a rule for an address whose it is, and that replies do not need it.
-func (s s9) wantOwned(t *testing.T, p *product.Product, rest, owner string) {
-	t.Helper()
-	rule := p.Plan(0).Of("rule", "from "+rest)
-	wantRule(t, rule, "not-needed", "replypath sends the replies")
-	if product.OrEmpty(rule.Owner) != owner {
-		t.Errorf("plan: %s is said to be of %q, not %q", rule.Rule, product.OrEmpty(rule.Owner), owner)
-	}
-	found := p.Examine().Of("needless-rules", "eth1").With("note", "from "+rest)
-	if len(found) == 0 {
-		t.Errorf("doctor does not say that the rule from %s is needless: %+v", rest, p.Examine().Of("needless-rules", ""))
-	}
-	for _, f := range found {
-		if product.OrEmpty(f.Owner) != owner || f.Fix != nil {
-			t.Errorf("doctor, of a rule of %q: %+v", owner, f)
-		}
 	}
 }
 

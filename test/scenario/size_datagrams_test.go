@@ -86,17 +86,3 @@ func (d *datagrams) discover(t *testing.T, f topology.Family, way int) {
 	}))
 	await.Must(t, err)
 }
-
-// sendDeaf sends an answer until the socket has nothing more to complain about.
-func (d *datagrams) sendDeaf(t *testing.T, size int) {
-	t.Helper()
-	for {
-		_, err := d.server.Write(make([]byte, size-d.headers))
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, unix.EMSGSIZE) {
-			t.Fatal(err)
-		}
-	}
-}

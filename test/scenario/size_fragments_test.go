@@ -3,16 +3,9 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
-
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 
 	"replypath/test/await"
 	"replypath/test/product"
@@ -98,9 +91,6 @@ func TestFragments(t *testing.T) {
 			t.Errorf("%s: %v fragments of %d were counted for its protocol", c, counted, len(frames))
 		}
 	})
-	for _, f := range traffic.Families {
-		t.Run("out of order/"+f.String(), func(t *testing.T) { testOutOfOrder(t, n, p.In(t), f) })
-	}
 	wantNoMoves(t, p)
 }
 
@@ -135,110 +125,5 @@ func TestFragmentsOfTheHost(t *testing.T) {
 	}
 	if got := countedBy(p); got != (counted{}) {
 		t.Errorf("counted %+v", got)
-	}
-}
-
-// piece is a part of a datagram, as a fragment brings it.
-type piece struct {
-	from, to int
-	altered  bool // its bytes are others than the datagram's
-}
-
-// testOutOfOrder has the fragments of questions come in in every order, and twice: the server answers each by eth1.
-// Fragments that overlap are answered by nobody, and disturb no flow.
-func testOutOfOrder(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
-	const size = 1208 // of the datagram, with its header
-	a, b, c := piece{0, 408, false}, piece{408, 808, false}, piece{808, size, false}
-	q := newPieces(t, n, f, size)
-	going := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
-	traffic.Ask(t, going)
-	for _, order := range [][]piece{
-		{a, b, c}, {a, c, b}, {b, a, c}, {b, c, a}, {c, a, b}, {c, b, a}, {c, b, b, c, a},
-	} {
-		wires := wire.Tap(t, n.Server)
-		q.send(order)
-		q.wantAnswer(order)
-		wires.WantEth1(fmt.Sprintf("the answer to %v", order), q.answers)
-	}
-	before := ways(p)
-	wires := wire.Tap(t, n.Server)
-	for _, overlapping := range [][]piece{
-		{a, {400, 808, true}, b, c},
-		{a, {0, 408, true}, b, c},
-		{{0, 408, true}, {200, 808, false}, c},
-		{c, {0, 816, true}, a},
-		{a, {0, 8, true}, b, c},
-	} {
-		q.send(overlapping)
-		q.send([]piece{a, b, c})
-		q.wantAnswer(overlapping)
-	}
-	traffic.Ask(t, going)
-	wires.WantEth1("answers after fragments that overlap", topology.All(topology.UDP, topology.From(going.Self.Addr())))
-	for name, way := range ways(p) {
-		if was, known := before[name]; known && was != way {
-			t.Errorf("%s: %s, then %s", name, was, way)
-		}
-	}
-}
-
-// pieces sends questions in fragments to the server's eth1, as if they came from the
-// client, which has a socket for the answers.
-type pieces struct {
-	t        *testing.T
-	nic      *topology.Interface // the server's
-	client   net.PacketConn
-	self     netip.AddrPort
-	datagram []byte
-	injector *traffic.Injector
-	id       uint16
-	answers  topology.Filter
-}
-
-func newPieces(t *testing.T, n *topology.TwoNIC, f topology.Family, size int) *pieces {
-	t.Helper()
-	q := &pieces{t: t, nic: n.Server.Eth1, self: netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort)}
-	q.client = await.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(n.ClientEth0.Address(f), 0).String()))
-	t.Cleanup(func() { q.client.Close() })
-	q.injector = traffic.NewInjector(t, n.Server.Eth1.Peer())
-	peer := q.client.LocalAddr().(*net.UDPAddr).AddrPort()
-	_, ip := ipHeaders(nil, nil, peer.Addr(), q.self.Addr(), layers.IPProtocolUDP)
-	udp := udpTo(ip.(gopacket.NetworkLayer), q.self.Port())
-	udp.SrcPort = layers.UDPPort(peer.Port())
-	payload := bytes.Repeat([]byte("fragment "), size)[:size-8]
-	buffer := gopacket.NewSerializeBuffer()
-	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	await.Must(t, gopacket.SerializeLayers(buffer, options, udp, gopacket.Payload(payload)))
-	q.datagram = buffer.Bytes()
-	q.answers = topology.All(topology.UDP, topology.From(q.self.Addr()), topology.ToPort(peer.Port()))
-	return q
-}
-
-// send sends the datagram in these pieces, with an identification of its own.
-func (q *pieces) send(order []piece) {
-	q.t.Helper()
-	q.id++
-	from := q.client.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
-	for _, part := range order {
-		data := bytes.Clone(q.datagram[part.from:part.to])
-		for i := range data {
-			if part.altered && (part.from+i >= 8 || i == 3) { // not the ports but one bit
-				data[i] ^= 0x10
-			}
-		}
-		ethernet, ip := ipHeaders(q.nic.Peer().MAC, q.nic.MAC, from, q.self.Addr(), 0)
-		parts := fragmentOf(ip.(gopacket.NetworkLayer), layers.IPProtocolUDP, q.id, part.from, part.to < len(q.datagram), gopacket.Payload(data))
-		q.injector.Send(append([]gopacket.SerializableLayer{ethernet}, parts...)...)
-	}
-}
-
-// wantAnswer wants one answer at the client, which is the datagram itself.
-func (q *pieces) wantAnswer(order []piece) {
-	q.t.Helper()
-	await.Must(q.t, q.client.SetReadDeadline(time.Now().Add(await.AnswerTime)))
-	answer := make([]byte, 1<<16)
-	n, _, err := q.client.ReadFrom(answer)
-	if err != nil || !bytes.Equal(answer[:n], q.datagram[8:]) {
-		q.t.Errorf("%v: %d bytes came back of %d, %v", order, n, len(q.datagram)-8, err)
 	}
 }

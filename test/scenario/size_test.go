@@ -229,8 +229,7 @@ func TestSizeOfDatagrams(t *testing.T) {
 	s.p.Start()
 	for _, f := range n.Families() {
 		for name, test := range map[string]func(narrow, *testing.T, topology.Family){
-			"told once": narrow.toldOnce, "deaf sender": narrow.deafSender, "udp in fragments": narrow.udpInFragments,
-			"fragments": narrow.fragments,
+			"told once": narrow.toldOnce, "fragments": narrow.fragments,
 		} {
 			forgetSizes(t, n.Server.Host)
 			t.Run(name+"/"+f.String(), func(t *testing.T) { test(s, t, f) })
@@ -250,51 +249,6 @@ func (s narrow) toldOnce(t *testing.T, f topology.Family) {
 	wires.WantEth1("what fits", topology.All(topology.UDP, topology.From(s.Server.Eth1.Address(f))))
 	if told, counted := errors.Count(tooBig), tooLarge(s.p)-before; told != 1 || counted != 1 {
 		t.Errorf("%d errors, %v packets were counted as too large", told, counted)
-	}
-}
-
-// deafSender has a server go on sending what is too large, as one does that probes for the path's MTU itself: it is
-// told at most once a second, and the rest goes as routed.
-func (s narrow) deafSender(t *testing.T, f topology.Family) {
-	const count = 200
-	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
-	asked.discover(t, f, unix.IP_PMTUDISC_PROBE)
-	before := tooLarge(s.p)
-	wires, errors := wire.Tap(t, s.Server), wire.Capture(t, s.Server.Eth1)
-	began := time.Now()
-	for range count {
-		asked.sendDeaf(t, 1500)
-	}
-	most := 1 + int(time.Since(began)/(900*time.Millisecond)) // a tick is up to 64 ms
-	eth0, eth1 := wires.Left(topology.All(topology.UDP, topology.From(s.Server.Eth1.Address(f))))
-	told := errors.Count(tooBig)
-	if told == 0 || told > most || len(eth0)+told != count || len(eth1) != 0 {
-		t.Errorf("of %d datagrams within %s: %d became errors, %d left by eth0, %d by eth1",
-			count, time.Since(began), told, len(eth0), len(eth1))
-	}
-	if counted := tooLarge(s.p) - before; counted != count {
-		t.Errorf("%v packets were counted as too large", counted)
-	}
-}
-
-// udpInFragments has answers that only fit in fragments: the first is lost, as the kernel thinks that it fits; the
-// next ones it cuts itself, and all of their fragments leave by the flow's interface.
-func (s narrow) udpInFragments(t *testing.T, f topology.Family) {
-	before := tooLarge(s.p)
-	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
-	asked.send(t, 1500)
-	asked.wantTooLarge(t)
-	wires := wire.Tap(t, s.Server)
-	for _, size := range []int{1500, 4000} {
-		asked.send(t, size)
-		asked.wantArrival(t, size)
-	}
-	frames := wires.WantEth1("the fragments", topology.From(s.Server.Eth1.Address(f)))
-	if len(frames) < 2+3 {
-		t.Errorf("few fragments: %s", wire.Describe(frames))
-	}
-	if counted := tooLarge(s.p) - before; counted != 1 {
-		t.Errorf("%v packets were counted as too large", counted)
 	}
 }
 

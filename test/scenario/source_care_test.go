@@ -3,7 +3,6 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	packet4 "golang.org/x/net/ipv4"
-	packet6 "golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -20,7 +17,6 @@ import (
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
-	"replypath/test/wire"
 )
 
 // receive reads one question.
@@ -60,11 +56,8 @@ func TestSourceCare(t *testing.T) {
 	r := repairing{s, product.On(t, s.B.Host)}
 	d := r.p.Start("--config", config)
 	eachListening(t, "alternating", r.alternating)
-	eachListening(t, "many at once", r.sendMany)
 	eachListening(t, "packet info", r.packetInfo)
 	eachListening(t, "other namespace", r.otherNamespace)
-	eachListening(t, "host speaks first", r.hostSpeaksFirst)
-	eachListening(t, "address gone", r.addressGone)
 	for _, f := range s.Families() {
 		t.Run("bound socket/"+f.String(), func(t *testing.T) { r.boundSocket(t, f) })
 	}
@@ -103,32 +96,6 @@ func (r repairing) another(t *testing.T, before netip.Addr) netip.Prefix {
 	return next
 }
 
-// sendMany answers several peers by one sendmmsg(2), each of whom asked another address.
-func (r repairing) sendMany(t *testing.T, l listening) {
-	conn := l.listen(t, r.B.Host)
-	first := r.B.Eth1.Address(l.asked)
-	asked := []netip.Addr{first, r.another(t, first).Addr(), first}
-	askers, answers := make([]*asker, len(asked)), make([]packet4.Message, len(asked))
-	for i, address := range asked {
-		askers[i] = newAsker(t, r.A.Eth1, l.asked)
-		askers[i].send(address)
-		question, from := receive(t, conn)
-		answers[i] = packet4.Message{Buffers: [][]byte{question}, Addr: from}
-	}
-	write := packet6.NewPacketConn(conn).WriteBatch // its messages are the same type
-	if l.network == "udp4" {
-		write = packet4.NewPacketConn(conn).WriteBatch
-	}
-	if n, err := write(answers, 0); n != len(answers) || err != nil {
-		t.Fatalf("%d answers sent, %v", n, err)
-	}
-	for i, address := range asked {
-		if got := askers[i].heard(); got != address {
-			t.Errorf("%s was asked, %s answers", address, got)
-		}
-	}
-}
-
 // packetInfo has a daemon choose its source itself, by IP_PKTINFO, and even
 // another than it was asked on: that is its business.
 func (r repairing) packetInfo(t *testing.T, l listening) {
@@ -165,53 +132,6 @@ func (r repairing) otherNamespace(t *testing.T, l listening) {
 	if got, want := a.heard(), r.A.Eth1.Gateway(l.asked); got != want {
 		t.Errorf("the router sent from %s, not %s", got, want)
 	}
-}
-
-// hostSpeaksFirst has the daemon's socket send to somebody who asked nothing:
-// that goes as the routing table says, while others are answered.
-func (r repairing) hostSpeaksFirst(t *testing.T, l listening) {
-	conn, before := l.listen(t, r.B.Host), repairs(r.p, l.asked)
-	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
-	a, silent := newAsker(t, r.A.Eth1, l.asked), newAsker(t, r.A.Eth0, l.asked)
-	a.send(eth1)
-	question, from := receive(t, conn)
-	wires := wire.Tap(t, r.B)
-	await.Must1[int](t)(conn.WriteTo(question, net.UDPAddrFromAddrPort(silent.at)))
-	if got := silent.heard(); got != eth0 {
-		t.Errorf("what the host starts came from %s", got)
-	}
-	wires.WantEth0("what the host starts", silent.answers())
-	await.Must1[int](t)(conn.WriteTo(question, from))
-	if got := a.heard(); got != eth1 {
-		t.Errorf("the answer came from %s", got)
-	}
-	if n := repairs(r.p, l.asked) - before; n != 1 {
-		t.Errorf("%v repairs", n)
-	}
-}
-
-// addressGone takes the address away that was asked before the daemon has
-// answered: the answer leaves as it would have without replypath, and does leave.
-func (r repairing) addressGone(t *testing.T, l listening) {
-	conn := l.listen(t, r.B.Host)
-	second := r.another(t, r.B.Eth1.Address(l.asked))
-	a := newAsker(t, r.A.Eth1, l.asked)
-	a.send(second.Addr())
-	question, from := receive(t, conn)
-	await.Must1[int](t)(conn.WriteTo(question, from))
-	if got := a.heard(); got != second.Addr() {
-		t.Errorf("the answer came from %s", got)
-	}
-	await.Must(t, r.B.Eth1.RemoveAddress(second))
-	await.Eventually(t, "an answer from the address that the route picks", func() error {
-		if _, err := conn.WriteTo(question, from); err != nil {
-			return err
-		}
-		if got := a.heard(); got != r.B.Eth0.Address(l.asked) {
-			return errors.New("it comes from " + got.String())
-		}
-		return nil
-	})
 }
 
 // boundSocket has a daemon answer by a socket that is bound to an address, whichever the peer asked.

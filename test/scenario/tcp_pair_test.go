@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -38,7 +37,6 @@ func newCorners(t *testing.T) corners {
 	})
 	for _, h := range []*topology.Host{n.Client, n.Server.Host} {
 		await.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
-		host.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
 	}
 	return corners{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth1)}
 }
@@ -62,7 +60,6 @@ func (s setting) control(_, _ string, c syscall.RawConn) (err error) {
 
 // dialect is how TCP is spoken.
 type dialect struct {
-	multipath      bool
 	wildcard       bool // the server listens at all of its addresses
 	client, server setting
 }
@@ -78,7 +75,7 @@ type pair struct {
 func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener {
 	t.Helper()
 	config := net.ListenConfig{Control: d.server.control}
-	config.SetMultipathTCP(d.multipath)
+	config.SetMultipathTCP(false)
 	at := c.Server.Eth1.Address(f).String()
 	if d.wildcard {
 		at = "::"
@@ -95,15 +92,10 @@ func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener
 // dial opens a connection to a listener.
 func (c corners) dial(t *testing.T, f topology.Family, l net.Listener, d dialect) *pair {
 	t.Helper()
-	return c.dialAt(t, netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port()), d)
-}
-
-// dialAt opens a connection to any of the server's addresses.
-func (c corners) dialAt(t *testing.T, at netip.AddrPort, d dialect) *pair {
-	t.Helper()
+	at := netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port())
 	p := &pair{segments: topology.All(topology.TCP, topology.From(at.Addr()), topology.FromPort(at.Port()))}
 	dialer := net.Dialer{Control: d.client.control}
-	dialer.SetMultipathTCP(d.multipath)
+	dialer.SetMultipathTCP(false)
 	ctx := await.Within(t, await.AnswerTime)
 	await.Must(t, c.Client.Do(func() error {
 		conn, err := dialer.DialContext(ctx, "tcp", at.String())

@@ -3,9 +3,9 @@
 // Package topology builds networks of Linux hosts, routers and switches inside one process, out of network namespaces
 // and veth pairs, over netlink.
 //
-// It serves the tests and two programs, test/bench and cmd/replypath-demo, so it neither imports package testing nor
-// starts other programs by itself. It needs root (CAP_SYS_ADMIN to make namespaces, CAP_NET_ADMIN and CAP_NET_RAW in
-// them).
+// It serves the tests and two programs, test/bench and cmd/replypath-demo, so it does not import package testing.
+// Of other programs it starts nft alone, for the policy Stateful. It needs root (CAP_SYS_ADMIN to make namespaces,
+// CAP_NET_ADMIN and CAP_NET_RAW in them).
 //
 // # Lifetime
 //

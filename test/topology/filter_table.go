@@ -4,25 +4,23 @@ package topology
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 )
 
-// All functions here work in the network namespace of the calling thread. The tables are a router's own, so they are
-// known by name.
+// All functions here but nft work in the network namespace of the calling thread. The tables are a router's own, so they
+// are known by name.
 
 const (
 	reversePathTable = "urpf"
 	reversePathChain = "prerouting"
-	firewallTable    = "firewall"
-	firewallChain    = "forward"
-	permitChain      = "permitted"
 )
 
 // addReversePathTable does for IPv6 what rp_filter=1 does for IPv4:
@@ -58,56 +56,24 @@ func addReversePathTable() error {
 	return conn.Flush()
 }
 
-// addFirewallTable makes a firewall without any permitted connection:
-//
-//	table inet firewall {
-//		chain permitted { }
-//		chain forward {
-//			type filter hook forward priority filter;
-//			ct state established,related accept
-//			ct state invalid counter drop
-//			jump permitted
-//			counter drop
-//		}
-//	}
-func addFirewallTable() error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
+// firewall is that of a stateful router, without any permitted connection.
+const firewall = `table inet firewall {
+	chain permitted { }
+	chain forward {
+		type filter hook forward priority filter
+		ct state established,related accept
+		ct state invalid counter drop
+		jump permitted
+		counter drop
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: firewallTable})
-	conn.AddChain(&nftables.Chain{Table: table, Name: permitChain})
-	chain := conn.AddChain(&nftables.Chain{
-		Table: table, Name: firewallChain, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
-	})
-	for _, exprs := range [][]expr.Any{
-		append(matchState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), &expr.Verdict{Kind: expr.VerdictAccept}),
-		append(matchState(expr.CtStateBitINVALID), countedDrop()...),
-		{&expr.Verdict{Kind: expr.VerdictJump, Chain: permitChain}},
-		countedDrop(),
-	} {
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
-	}
-	return conn.Flush()
-}
+}`
 
-// permit adds "iifname NAME ip saddr PREFIX accept" for each prefix.
-func permit(name string, from []netip.Prefix) error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: firewallTable}
-	for _, prefix := range from {
-		exprs := append(matchInterface(name), matchFamily(FamilyOf(prefix.Addr()))...)
-		exprs = append(exprs, matchSource(prefix)...)
-		conn.AddRule(&nftables.Rule{
-			Table: table, Chain: &nftables.Chain{Table: table, Name: permitChain},
-			Exprs: append(exprs, &expr.Verdict{Kind: expr.VerdictAccept}),
-		})
-	}
-	return conn.Flush()
+// nft loads a ruleset on the host by nft(8).
+func (h *Host) nft(ruleset string) error {
+	c := h.Command(context.Background(), "nft", "-f", "-")
+	c.Stdin = strings.NewReader(ruleset)
+	output, err := c.CombinedOutput()
+	return h.named(err, "nft: %s", output)
 }
 
 func countReversePathTable() (uint64, error) {
@@ -116,8 +82,8 @@ func countReversePathTable() (uint64, error) {
 }
 
 func countFirewallTable() (uint64, error) {
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: firewallTable}
-	return sumCounters(&nftables.Chain{Table: table, Name: firewallChain})
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "firewall"}
+	return sumCounters(&nftables.Chain{Table: table, Name: "forward"})
 }
 
 // sumCounters adds up the packets of all rules of a chain that count.
@@ -143,41 +109,6 @@ func sumCounters(chain *nftables.Chain) (uint64, error) {
 
 func countedDrop() []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
-}
-
-// matchState is "ct state" with any of the bits.
-func matchState(bits uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
-		&expr.Bitwise{
-			SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(bits),
-			Xor:  binaryutil.NativeEndian.PutUint32(0),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
-	}
-}
-
-// matchInterface is "iifname".
-func matchInterface(name string) []expr.Any {
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: padded},
-	}
-}
-
-// matchFamily is "meta nfproto", which a table for both families needs before an address is looked at.
-func matchFamily(f Family) []expr.Any {
-	protocol := byte(unix.NFPROTO_IPV4)
-	if f == IPv6 {
-		protocol = unix.NFPROTO_IPV6
-	}
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
-	}
 }
 
 // matchSource is "ip saddr" or "ip6 saddr" with a prefix.

@@ -79,7 +79,7 @@ func (r *Router) apply() error {
 		return errors.Join(r.SetSysctl("net/ipv4/conf/all/rp_filter", "1"), r.Do(addReversePathTable))
 	case Stateful:
 		// A segment in the middle of an unknown connection is no state.
-		return errors.Join(r.Do(addFirewallTable), r.SetSysctl("net/netfilter/nf_conntrack_tcp_loose", "0"))
+		return errors.Join(r.nft(firewall), r.SetSysctl("net/netfilter/nf_conntrack_tcp_loose", "0"))
 	default:
 		return nil
 	}
@@ -91,8 +91,12 @@ func (r *Router) Permit(name string, from ...netip.Prefix) error {
 	if r.Policy != Stateful {
 		return nil
 	}
-	err := r.Do(func() error { return permit(name, from) })
-	return r.named(err, "permit connections from %s", name)
+	var rules strings.Builder
+	for _, prefix := range from {
+		family := map[Family]string{IPv4: "ip", IPv6: "ip6"}[FamilyOf(prefix.Addr())]
+		fmt.Fprintf(&rules, "add rule inet firewall permitted iifname %q %s saddr %s accept\n", name, family, prefix)
+	}
+	return r.named(r.nft(rules.String()), "permit connections from %s", name)
 }
 
 // Drops returns how many packets the router's policy has dropped so far, both families together.

@@ -4,6 +4,7 @@ package topology
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -19,8 +20,8 @@ import (
 //	                                 │
 //	monitor 129.67.1.100 ──── campus router ──── 10.2.2.2 eth0
 //
-// The clients have 2001:db8:1000::/40 as well; see the variables below for the
-// other IPv6 networks. The routers know all networks but the clients' IPv4
+// The clients have 2001:db8:1000::/40 as well; the other IPv6 networks are in
+// NewS4. The routers know all networks but the clients' IPv4
 // addresses, which the box is to translate, and forward only what comes in by
 // the interface that the route to its source leaves by.
 //
@@ -39,67 +40,10 @@ type S4 struct {
 	InternetEth0, MonitorEth0 *Interface
 }
 
-// dual is a network with a prefix of each family.
-type dual struct{ v4, v6 netip.Prefix }
-
-func newDual(v4, v6 string) dual {
-	return dual{netip.MustParsePrefix(v4), netip.MustParsePrefix(v6)}
-}
-
-func (d dual) prefix(f Family) netip.Prefix {
-	if f == IPv4 {
-		return d.v4
-	}
-	return d.v6
-}
-
-// host returns the address of a host, with the length of the prefix. The digits of the number are the same in both
-// families.
-func (d dual) host(f Family, number int) netip.Prefix {
-	a := d.prefix(f).Addr().AsSlice()
-	if f == IPv6 {
-		number = digitsAsHex(number)
-	}
-	for i := len(a) - 1; number > 0; i-- {
-		number += int(a[i])
-		a[i] = byte(number)
-		number >>= 8
-	}
-	address, _ := netip.AddrFromSlice(a)
-	return netip.PrefixFrom(address, d.prefix(f).Bits())
-}
-
-// digitsAsHex returns 0x123 for 123.
-func digitsAsHex(number int) int {
-	result := 0
-	for shift := 0; number > 0; shift += 4 {
-		result |= number % 10 << shift
-		number /= 10
-	}
-	return result
-}
-
-func (d dual) hosts(number int) []netip.Prefix {
-	return []netip.Prefix{d.host(IPv4, number), d.host(IPv6, number)}
-}
-
-// The networks of S4.
+// The first addresses of the clients' networks; those of a client come so many after them.
 var (
-	s4Inside   = newDual("192.168.34.96/30", "2001:db8:34::/64")
-	s4Clients  = newDual("10.16.0.0/12", "2001:db8:1000::/40")
-	s4Outside  = newDual("192.0.2.0/30", "2001:db8:192::/64")
-	s4Managed  = newDual("10.2.2.0/24", "2001:db8:2::/64")
-	s4Internet = newDual("198.51.100.0/24", "2001:db8:198::/64")
-	s4Campus   = newDual("129.67.1.0/24", "2001:db8:129::/64")
-	s4Transit  = newDual("10.0.0.0/24", "2001:db8:0::/64")
-)
-
-// Host numbers in S4.
-const (
-	s4Box          = 2   // on the outside and in the management network
-	s4Management   = 254 // the gateway of the management network
-	s4BoxInside    = 1
-	s4InsideRouter = 2
+	s4Clients4 = netip.MustParsePrefix("10.16.0.0/12")
+	s4Clients6 = netip.MustParsePrefix("2001:db8:1000::/40")
 )
 
 // NewS4 builds the network and waits until it is ready.
@@ -111,69 +55,48 @@ func NewS4(ctx context.Context) (*S4, error) {
 	}
 	s.Outside, s.Campus = b.router("outside", StrictSource), b.router("campus", StrictSource)
 	b.do(func() error { return s.Box.forward() })
-	var unused *Interface
-	for _, c := range []struct {
-		to            **Interface
-		network       dual
-		host          *Host
-		name          string
-		number        int
-		gateway       *Host
-		gatewayName   string
-		gatewayNumber int
-	}{
-		{&s.Bond0, s4Inside, s.Box, "bond0", s4BoxInside, s.Inside, "eth0", s4InsideRouter},
-		{&s.Bond1, s4Outside, s.Box, "bond1", s4Box, s.Outside.Host, "box", gatewayNumber},
-		{&s.Eth0, s4Managed, s.Box, "eth0", s4Box, s.Campus.Host, "box", s4Management},
-		{&s.InternetEth0, s4Internet, s.Internet, "eth0", serverNumber, s.Outside.Host, "internet", gatewayNumber},
-		{&s.MonitorEth0, s4Campus, s.Monitor, "eth0", serverNumber, s.Campus.Host, "monitor", gatewayNumber},
-		{&unused, s4Transit, s.Campus.Host, "transit", transitNumber, s.Outside.Host, "transit", gatewayNumber},
-	} {
-		b.do(func() (err error) {
-			*c.to, _, err = s.Connect(
-				NIC{Host: c.host, Name: c.name, Addresses: c.network.hosts(c.number)},
-				NIC{Host: c.gateway, Name: c.gatewayName, Addresses: c.network.hosts(c.gatewayNumber)},
-			)
-			return err
-		})
-	}
-	b.do(s.addRoutes)
+	outside, campus := s.Outside.Host, s.Campus.Host
+	b.join(
+		end{&s.Bond0, s.Box, "bond0", "192.168.34.97/30", "2001:db8:34::1/64"},
+		end{nil, s.Inside, "eth0", "192.168.34.98/30", "2001:db8:34::2/64"})
+	b.join(
+		end{&s.Bond1, s.Box, "bond1", "192.0.2.2/30", "2001:db8:192::2/64"},
+		end{nil, outside, "box", "192.0.2.1/30", "2001:db8:192::1/64"})
+	b.join(
+		end{&s.Eth0, s.Box, "eth0", "10.2.2.2/24", "2001:db8:2::2/64"},
+		end{nil, campus, "box", "10.2.2.254/24", "2001:db8:2::254/64"})
+	b.join(
+		end{&s.InternetEth0, s.Internet, "eth0", "198.51.100.100/24", "2001:db8:198::100/64"},
+		end{nil, outside, "internet", "198.51.100.1/24", "2001:db8:198::1/64"})
+	b.join(
+		end{&s.MonitorEth0, s.Monitor, "eth0", "129.67.1.100/24", "2001:db8:129::100/64"},
+		end{nil, campus, "monitor", "129.67.1.1/24", "2001:db8:129::1/64"})
+	b.join(
+		end{nil, campus, "transit", "10.0.0.2/24", "2001:db8:0::2/64"},
+		end{nil, outside, "transit", "10.0.0.1/24", "2001:db8:0::1/64"})
+	b.routes(s.Box, "192.0.2.1", "2001:db8:192::1", "10.16.0.0/12 via 192.168.34.98", "2001:db8:1000::/40 via 2001:db8:34::2")
+	b.routes(s.Inside, "192.168.34.97", "2001:db8:34::1")
+	b.routes(s.Internet, "198.51.100.1", "2001:db8:198::1")
+	b.routes(s.Monitor, "129.67.1.1", "2001:db8:129::1")
+	b.routes(campus, "10.0.0.1", "2001:db8:0::1")
+	b.routes(outside, "129.67.1.0/24 via 10.0.0.2", "2001:db8:129::/64 via 2001:db8:0::2",
+		"10.2.2.0/24 via 10.0.0.2", "2001:db8:2::/64 via 2001:db8:0::2",
+		"2001:db8:1000::/40 via 2001:db8:192::2") // what the box does not translate
 	b.do(s.acceptClients)
 	return s, b.finish(ctx, "s4", &s.Bond0, &s.Bond1, &s.Eth0)
 }
 
 // Client returns the address of a client.
 func (s *S4) Client(f Family, number int) netip.Addr {
-	return s4Clients.host(f, number).Addr()
-}
-
-func (s *S4) addRoutes() error {
-	for _, f := range s.Families() {
-		via := func(d dual, number int) Route { return Route{Via: d.host(f, number).Addr()} }
-		to := func(destination dual, r Route) Route {
-			r.Destination = destination.prefix(f)
-			return r
-		}
-		for _, r := range []struct {
-			host  *Host
-			route Route
-		}{
-			{s.Box, via(s4Outside, gatewayNumber)},
-			{s.Box, to(s4Clients, via(s4Inside, s4InsideRouter))},
-			{s.Inside, via(s4Inside, s4BoxInside)},
-			{s.Internet, via(s4Internet, gatewayNumber)},
-			{s.Monitor, via(s4Campus, gatewayNumber)},
-			{s.Campus.Host, via(s4Transit, gatewayNumber)},
-			{s.Outside.Host, to(s4Campus, via(s4Transit, transitNumber))},
-			{s.Outside.Host, to(s4Managed, via(s4Transit, transitNumber))},
-		} {
-			if err := r.host.AddRoute(r.route); err != nil {
-				return err
-			}
-		}
+	first := s4Clients6
+	if f == IPv4 {
+		first = s4Clients4
 	}
-	// What the box does not translate.
-	return s.Outside.AddRoute(Route{Destination: s4Clients.v6, Via: s4Outside.host(IPv6, s4Box).Addr()})
+	a := first.Addr().AsSlice()
+	low := a[len(a)-4:]
+	binary.BigEndian.PutUint32(low, binary.BigEndian.Uint32(low)+uint32(number))
+	address, _ := netip.AddrFromSlice(a)
+	return address
 }
 
 // acceptClients makes all clients' addresses local ones of the inside host, as
@@ -183,9 +106,9 @@ func (s *S4) acceptClients() error {
 	if err != nil {
 		return err
 	}
-	for _, f := range s.Families() {
+	for _, clients := range []netip.Prefix{s4Clients4, s4Clients6} {
 		err := s.Inside.handle.RouteAdd(&netlink.Route{
-			Dst: ipNet(s4Clients.prefix(f)), LinkIndex: lo.Index,
+			Dst: ipNet(clients), LinkIndex: lo.Index,
 			Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		})
 		if err != nil {

@@ -81,11 +81,13 @@ func (b *builder) lay(to **Interface, c cable) {
 
 // permit permits new connections from subnets behind an interface.
 func (b *builder) permit(r *Router, name string, subnets ...subnet) {
+	var from []netip.Prefix
 	for _, s := range subnets {
 		for _, f := range b.Families() {
-			b.do(func() error { return r.Permit(name, s.prefix(f)) })
+			from = append(from, s.prefix(f))
 		}
 	}
+	b.do(func() error { return r.Permit(name, from...) })
 }
 
 // routeVia gives a host a route to each subnet by another's address.
