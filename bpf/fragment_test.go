@@ -10,6 +10,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // pieces are a packet that the host sends in two pieces.
@@ -20,7 +21,7 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 	m := udp{payload: 16}
 	if n.family == 4 {
 		piece := func(offset uint16, flags layers.IPv4Flag) edit {
-			return func(h *headers) { h.v4.Id, h.v4.FragOffset, h.v4.Flags = uint16(identification), offset, flags }
+			return func(h *headers) { h.V4.Id, h.V4.FragOffset, h.V4.Flags = uint16(identification), offset, flags }
 		}
 		return pieces{
 			n.out(via, m, piece(0, layers.IPv4MoreFragments)),
@@ -28,10 +29,10 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 		}
 	}
 	header := func(e extension) extension {
-		body := append([]byte(nil), e.body[:4]...)
-		return extension{e.kind, binary.BigEndian.AppendUint32(body, identification)}
+		body := append([]byte(nil), e.Body[:4]...)
+		return extension{Kind: e.Kind, Body: binary.BigEndian.AppendUint32(body, identification)}
 	}
-	return pieces{extend(n.out(via, m), header(first)), extend(n.out(via, m), header(last))}
+	return pieces{rig.Extend(n.out(via, m), header(first)), rig.Extend(n.out(via, m), header(last))}
 }
 
 const notFirst = eventUnparsedFragment
@@ -44,7 +45,7 @@ type icmpError struct {
 
 func (icmpError) protocol(n network) layers.IPProtocol { return icmp{}.protocol(n) }
 
-func (m icmpError) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m icmpError) layers(_ direction, n network) []gopacket.SerializableLayer {
 	if n.family == 4 {
 		return []gopacket.SerializableLayer{
 			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(m.kind4, 3)},
@@ -52,7 +53,6 @@ func (m icmpError) layers(_ direction, n network, ip gopacket.NetworkLayer) []go
 		}
 	}
 	header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(m.kind6, 4)}
-	check(header.SetNetworkLayerForChecksum(ip))
 	return []gopacket.SerializableLayer{header, gopacket.Payload(append(make([]byte, 4), m.quote...))}
 }
 
@@ -174,12 +174,12 @@ var fragmentFamily = map[string]story{
 		wrongVersion := b.about(n, udp{})
 		wrongVersion.quote[0] ^= 0x20
 		fragment := b.about(n, udp{payload: 8}, func(h *headers) {
-			if h.v4 != nil {
-				h.v4.FragOffset = 1
+			if h.V4 != nil {
+				h.V4.FragOffset = 1
 			}
 		})
 		if n.family == 6 {
-			fragment.quote = extend(n.in(b.replication, udp{payload: 8}), later)[ethernetSize:]
+			fragment.quote = rig.Extend(n.in(b.replication, udp{payload: 8}), later)[ethernetSize:]
 		}
 		for name, e := range map[string]icmpError{
 			"a packet of somebody else": b.about(other, udp{}),
@@ -203,12 +203,12 @@ var fragmentFamily = map[string]story{
 	},
 	"the transport header is found behind options and extension headers": func(t *testing.T, b *bed, n network) {
 		e := b.about(n, udp{payload: 8}, func(h *headers) {
-			if h.v4 != nil {
-				h.v4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
+			if h.V4 != nil {
+				h.V4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
 			}
 		})
 		if n.family == 6 {
-			e.quote = extend(n.in(b.replication, udp{payload: 8}), hopByHop, destinations, first)[ethernetSize:]
+			e.quote = rig.Extend(n.in(b.replication, udp{payload: 8}), hopByHop, destinations, first)[ethernetSize:]
 		}
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		frame := n.out(b.production, e)

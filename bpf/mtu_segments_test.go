@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 	"replypath/test/await"
 )
 
@@ -91,7 +92,7 @@ func TestSizeAnnounced(t *testing.T) {
 					b.announces(n, in(size, ipOptions(length)), in(becomes, ipOptions(length)))
 				}
 				if n.family == 6 {
-					b.announces(n, extend(in(size), hopByHop, longOptions), extend(in(becomes), hopByHop, longOptions))
+					b.announces(n, rig.Extend(in(size), hopByHop, longOptions), rig.Extend(in(becomes), hopByHop, longOptions))
 				}
 				out := func(size uint16) []byte {
 					return n.out(b.production, tcp{flags: "SA", seq: ourISN, ack: peerISN + 1, options: test.options(mss(size))})
@@ -157,10 +158,10 @@ func TestSizeNotAnnounced(t *testing.T) {
 		"fragment": func(t *testing.T, b *bed, n network) {
 			b.limit(b.replication, narrowMTU)
 			if n.family == 6 {
-				asIs(b, n, extend(n.in(b.replication, syn), first))
+				asIs(b, n, rig.Extend(n.in(b.replication, syn), first))
 				return
 			}
-			asIs(b, n, n.in(b.replication, syn, func(h *headers) { h.v4.Flags = layers.IPv4MoreFragments }))
+			asIs(b, n, n.in(b.replication, syn, func(h *headers) { h.V4.Flags = layers.IPv4MoreFragments }))
 		},
 		"options of wrong lengths": func(t *testing.T, b *bed, n network) {
 			b.limit(b.replication, narrowMTU)
@@ -234,7 +235,7 @@ func TestReplyGSO(t *testing.T) {
 		m := tcp{flags: "A", payload: 2900, options: with(timestamp, nop, nop)}
 		frame, headers := n.out(b.production, m, ipOptions(8)), uint32(n.ipSize())+8+32
 		if n.family == 6 {
-			frame = extend(n.out(b.production, m), destinations)
+			frame = rig.Extend(n.out(b.production, m), destinations)
 		}
 		frame = append(frame, make([]byte, ethernetSize)...) // bytes behind the IP packet are of no segment
 		for excess, fits := range map[uint32]bool{0: true, 1: false} {
@@ -350,7 +351,7 @@ func TestSegmentsTooLarge(t *testing.T) {
 		for _, size := range []uint16{fits + 1, 9000} {
 			b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
 			segments := n.segments(frame, m, size)
-			told := b.tells(n, m, b.replication, b.backup, frame, frame, n.stranger.AsSlice())
+			told := b.tells(n, m, b.replication, b.backup, frame, frame, n.stranger)
 			told.pairs = pairs{routed: segments}
 			segments.Flows = 0
 			told.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = segments

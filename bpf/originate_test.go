@@ -258,7 +258,7 @@ func TestOriginatedTold(t *testing.T) {
 		frame := n.out(b.production, tooLarge)
 		want := b.notes(n, tooLarge)
 		want.pairs = asRouted(outcomeMTU, 1)(b, n, tooLarge, frame).pairs
-		want.redirect, want.frame = true, b.sizeError(n, frame, b.replication, n.stranger.AsSlice(), narrowMTU)
+		want.redirect, want.frame = true, n.sizeError(frame, b.replication, n.stranger, narrowMTU)
 		b.leaves(n, tooLarge, want)
 		b.leavesBy(n, tooLarge, asRouted(outcomeMTU, 0))
 	})

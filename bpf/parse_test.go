@@ -173,43 +173,20 @@ func (n network) shorten(frame []byte, size int) []byte {
 	return n.setLength(slices.Clone(frame[:size]), uint16(length))
 }
 
-// extension is an IPv6 extension header; its first byte is filled in.
-type extension struct {
-	kind layers.IPProtocol
-	body []byte
-}
+type extension = rig.Extension
 
 var (
-	hopByHop     = extension{layers.IPProtocolIPv6HopByHop, []byte{0, 0, 1, 4, 0, 0, 0, 0}}
-	destinations = extension{layers.IPProtocolIPv6Destination, []byte{0, 0, 1, 4, 0, 0, 0, 0}}
-	longOptions  = extension{layers.IPProtocolIPv6Destination, append([]byte{0, 2, 1, 20}, make([]byte, 20)...)}
-	routed       = extension{layers.IPProtocolIPv6Routing, append([]byte{0, 2, 4, 0}, make([]byte, 20)...)}
-	routing      = extension{layers.IPProtocolIPv6Routing, append([]byte{0, 2, 4, 1}, make([]byte, 20)...)}
-	first        = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 1, 1, 2, 3, 4}}
-	later        = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 9, 1, 2, 3, 4}}
-	middle       = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0x80, 1, 1, 2, 3, 4}}
-	last         = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
-	atomic       = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 0, 1, 2, 3, 4}}
+	hopByHop     = extension{Kind: layers.IPProtocolIPv6HopByHop, Body: []byte{0, 0, 1, 4, 0, 0, 0, 0}}
+	destinations = extension{Kind: layers.IPProtocolIPv6Destination, Body: []byte{0, 0, 1, 4, 0, 0, 0, 0}}
+	longOptions  = extension{Kind: layers.IPProtocolIPv6Destination, Body: append([]byte{0, 2, 1, 20}, make([]byte, 20)...)}
+	routed       = extension{Kind: layers.IPProtocolIPv6Routing, Body: append([]byte{0, 2, 4, 0}, make([]byte, 20)...)}
+	routing      = extension{Kind: layers.IPProtocolIPv6Routing, Body: append([]byte{0, 2, 4, 1}, make([]byte, 20)...)}
+	first        = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 1, 1, 2, 3, 4}}
+	later        = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 9, 1, 2, 3, 4}}
+	middle       = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0x80, 1, 1, 2, 3, 4}}
+	last         = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
+	atomic       = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 0, 1, 2, 3, 4}}
 )
-
-func extend(frame []byte, extensions ...extension) []byte {
-	const nextHeader = ethernetSize + 6
-	next := frame[nextHeader]
-	var inserted []byte
-	for i, e := range extensions {
-		body := slices.Clone(e.body)
-		body[0] = next
-		if i+1 < len(extensions) {
-			body[0] = byte(extensions[i+1].kind)
-		}
-		inserted = append(inserted, body...)
-	}
-	extended := slices.Insert(slices.Clone(frame), ethernetSize+ipv6Size, inserted...)
-	if len(extensions) > 0 {
-		extended[nextHeader] = byte(extensions[0].kind)
-	}
-	return networks[1].setLength(extended, uint16(len(extended)-ethernetSize-ipv6Size))
-}
 
 func TestParseExtensionHeaders(t *testing.T) {
 	n := networks[1]
@@ -241,10 +218,10 @@ func TestParseExtensionHeaders(t *testing.T) {
 			b := newBed(t, normal)
 			m := udp{payload: 8}
 			want := either(!test.readable, unread(test.event), b.admits(n, m, b.replication))
-			b.run(ingress(b.replication, extend(n.in(b.replication, m), test.extensions...)), want)
+			b.run(ingress(b.replication, rig.Extend(n.in(b.replication, m), test.extensions...)), want)
 
 			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-			frame := extend(n.out(b.production, m), test.extensions...)
+			frame := rig.Extend(n.out(b.production, m), test.extensions...)
 			if test.readable {
 				want = b.moves(n, m, b.production, b.replication, frame)
 			}

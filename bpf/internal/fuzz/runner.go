@@ -381,10 +381,7 @@ func (x *run) packet(s Step) error {
 	if x.Whole {
 		s.Packet.segment, s.Packet.segments = 0, 0
 	}
-	frame, cut, err := s.Packet.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
-	if err != nil {
-		return err
-	}
+	frame, cut := s.Packet.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
 	x.tuples[s.Packet.tuple()] = true
 	f := model.Frame{Ifindex: x.devices[s.Device].Index, Bytes: frame, Tag: s.Packet.tag,
 		GSOSize: s.Packet.segment, GSOSegs: s.Packet.segments,
