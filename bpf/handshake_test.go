@@ -218,7 +218,7 @@ var handshakeFamily = map[string]story{
 		b.put(halfOpen(b.answered(n, b.replication, 3)))
 		b.follow(followPinned)
 		b.run(again, unread(eventRefusedPinned))
-		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
 		b.run(again, unread(eventIgnoredExcluded))
 	},
 	"the SYN-ACK told nobody else where the sequence is": func(t *testing.T, b *bed, n network) {

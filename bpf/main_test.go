@@ -54,8 +54,7 @@ const (
 
 	// Whose tables are too large to be compared whole, as the other tests do.
 	fuzzed
-	fuzzedOld  // without what 5.10 lacks
-	fuzzedFull // room for eight entries in each table
+	fuzzedOld // without what 5.10 lacks
 )
 
 func TestMain(m *testing.M) {
@@ -110,8 +109,6 @@ func (v variant) options() rig.Options {
 	lacking := func(names ...string) rig.Options {
 		return rig.Options{Sets: 100, Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: limit(1, names...)}
 	}
-	tiny := fuzz.Options(true)
-	tiny.Sets = 1
 	opts := map[variant]rig.Options{
 		normal:               {Probes: true},
 		oldKernel:            {Probes: true, OldKernel: true},
@@ -128,7 +125,6 @@ func (v variant) options() rig.Options {
 		withoutEvents:        lacking(bpf.DatapathMapEvents),
 		fuzzed:               fuzz.Options(false),
 		fuzzedOld:            fuzz.Options(true),
-		fuzzedFull:           tiny,
 	}[v]
 	opts.Namespace = host.Cookie
 	if counting <= v && v <= withoutEvents {

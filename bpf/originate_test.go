@@ -125,7 +125,7 @@ func TestOriginatedLeftAlone(t *testing.T) {
 		"the interface stands on the kernel's choice": func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
 		},
-		"excluded":              func(b *bed, n network) { b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) },
+		"excluded":              func(b *bed, n network) { b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) },
 		"the peer is this host": func(b *bed, n network) { b.must(b.SetOwnAddress(n.peer, ownAddress)) },
 		"protocol not listed": func(b *bed, _ network) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(6) })

@@ -255,7 +255,7 @@ var traceFamily = map[string]story{
 		tracer := b.traceAll()
 		m := udp{}
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, idleConnectionless+1)))
-		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
 		frame := n.in(b.replication, m)
 		b.run(ingress(b.replication, frame), unread(eventIgnoredExcluded))
 		want := n.incoming(m, b.replication, frame)

@@ -56,7 +56,7 @@ func (p Packet) isV4() bool { return networks[p.family].family == 4 }
 func (p Packet) ends(k kind) (from, to netip.Addr, fromPort, toPort uint16) {
 	n := networks[p.family]
 	from, to = n.peers[p.peer], n.selves[p.self]
-	fromPort, toPort = peerPorts[p.peerPort]+p.crowd, selfPorts[p.selfPort]
+	fromPort, toPort = peerPorts[p.peerPort], selfPorts[p.selfPort]
 	if k == outbound {
 		from, to, fromPort, toPort = to, from, toPort, fromPort
 	}
@@ -204,7 +204,7 @@ var tcpOptions = [16][]byte{
 // sequence numbers of a segment.
 func (p Packet) sequence(k kind, begin isns) (seq, ack uint32) {
 	n := networks[p.family]
-	seqBase, ackBase := begin(netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]+p.crowd),
+	seqBase, ackBase := begin(netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]),
 		netip.AddrPortFrom(n.selves[p.self], selfPorts[p.selfPort]))
 	if k == outbound {
 		seqBase, ackBase = ackBase, seqBase
@@ -231,7 +231,7 @@ func (p Packet) echo(k kind) []byte {
 	if (k == outbound) != (p.flags&model.FlagFIN != 0) {
 		message[0] = reply
 	}
-	binary.BigEndian.PutUint16(message[4:], echoIdentifier+uint16(p.peerPort)+p.crowd)
+	binary.BigEndian.PutUint16(message[4:], echoIdentifier+uint16(p.peerPort))
 	return message
 }
 
