@@ -220,18 +220,6 @@ func TestForeignDatagram(t *testing.T) {
 	})
 }
 
-// TestExcludedIsNotNoted: who may ask an excluded port cannot fill the notes with our answers.
-func TestExcludedIsNotNoted(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.exclude(rig.Exclusion(prefix(n.peer), prefix(n.self), 0, 0))
-		b.refuses(n, m)
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions, s.Generation = 1, s.Generation+1 })
-		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		b.put()
-		b.refuses(n, m)
-	})
-}
-
 // TestAdmit: what starts a flow does so by an interface that is managed, from an address and a MAC that an answer can
 // be sent to.
 func TestAdmit(t *testing.T) {

@@ -132,10 +132,6 @@ func ownedByBackup(b *bed, n network) {
 
 func excludePeer(b *bed, n network) { b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) }
 
-func noGatewayMAC(b *bed, n network) {
-	b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-}
-
 // TestDecidedNotForAll: a group's MAC and a guest's frame are left alone, whatever was decided for the tuple.
 func TestDecidedNotForAll(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {

@@ -101,21 +101,6 @@ func TestErrorGoesBack(t *testing.T) {
 }
 
 var fragmentFamily = map[string]story{
-	"the later ones follow the first": func(t *testing.T, b *bed, n network) {
-		m := udp{}
-		one, two := n.inPieces(b.production, 1), n.inPieces(b.production, 2)
-		again := func(frame []byte) effect {
-			want := b.moves(n, m, b.production, b.replication, frame).again()
-			return want
-		}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.run(egress(b.production, one.later), unread(notFirst)) // nobody has seen the first
-		b.run(egress(b.production, one.first), b.moves(n, m, b.production, b.replication, one.first))
-		b.run(egress(b.production, one.later), again(one.later))
-		b.run(egress(b.production, one.later), again(one.later))
-		b.run(egress(b.production, two.later), unread(notFirst)) // of another packet
-		b.run(egress(b.replication, n.inPieces(b.replication, 1).later), nothing)
-	},
 	"where the first one could not be moved, the others are not": func(t *testing.T, b *bed, n network) {
 		m := udp{}
 		frames := n.inPieces(b.production, 1)
@@ -127,44 +112,12 @@ var fragmentFamily = map[string]story{
 		want := b.stays(n, m, b.production, b.replication, frames.later, outcomeLinkDown).again()
 		b.run(egress(b.production, frames.later), want)
 	},
-	"all of them get the MAC of the next hop that has to be enforced": func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.replication, 1)
-		flow := b.flow(n, udp{}, b.replication, 0)
-		flow.Flags = flow.Flags&^flagGateway | flagEnforceMAC
-		flow.Mac = [6]uint8{2, 0, 0, 0, 9, 9}
-		b.put(connectionlessFlow(flow))
-		for _, frame := range [][]byte{frames.first, frames.later} {
-			_, got, _ := b.exec(egress(b.replication, frame))
-			if [6]byte(got[:6]) != flow.Mac {
-				t.Errorf("destination %x, want %x", got[:6], flow.Mac)
-			}
-		}
-	},
-	"of an entry that was pushed out, and of one whose place another flow has": func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.production, 1)
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		b.exec(egress(b.production, frames.first))
-		b.put()
-		b.run(egress(b.production, frames.later), unread(notFirst))
-	},
 	"identifications are used again": func(t *testing.T, b *bed, n network) {
 		frames := n.inPieces(b.production, 1)
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		b.exec(egress(b.production, frames.first))
 		b.must(b.AgeFragments(b.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_FRAGMENT)) + 1))
 		b.run(egress(b.production, frames.later), unread(notFirst))
-	},
-	"what is no error passes, and so does what comes in": func(t *testing.T, b *bed, n network) {
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		for kind := range 256 {
-			e := b.about(n, udp{})
-			e.kind4, e.kind6 = uint8(kind), uint8(kind)
-			b.run(ingress(b.backup, n.in(b.backup, e)), nothing)
-			if n.family == 4 && (kind == 3 || kind == 11 || kind == 12) || n.family == 6 && kind >= 1 && kind <= 4 {
-				continue
-			}
-			b.leaves(n, e, nothing)
-		}
 	},
 	"what an error quotes may be forged or damaged": func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
@@ -201,35 +154,6 @@ var fragmentFamily = map[string]story{
 			b.leaves(n, b.about(n, udp{}), nothing)
 		})
 	},
-	"the transport header is found behind options and extension headers": func(t *testing.T, b *bed, n network) {
-		e := b.about(n, udp{payload: 8}, func(h *headers) {
-			if h.V4 != nil {
-				h.V4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
-			}
-		})
-		if n.family == 6 {
-			e.quote = rig.Extend(n.in(b.replication, udp{payload: 8}), hopByHop, destinations, first)[ethernetSize:]
-		}
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		frame := n.out(b.production, e)
-		b.run(egress(b.production, frame), b.errorMoves(n, e, udp{}, frame))
-	},
 }
 
 func TestFragmentFamily(t *testing.T) { tell(t, eachFamily, fragmentFamily) }
-
-// TestErrorQuotesLittle: eight bytes of what the IP header carries are enough, and the padding of a short frame is
-// none of them.
-func TestErrorQuotesLittle(t *testing.T) {
-	eachQuoted(t, func(t *testing.T, b *bed, n network, m message, put func(bpf.DatapathFlow)) {
-		for _, size := range []int{8, 7, 0} {
-			e := b.about(n, m)
-			e.quote = e.quote[:n.ipSize()+size]
-			for _, padding := range []int{0, 18} {
-				frame := append(n.out(b.production, e), make([]byte, padding)...)
-				put(b.flow(n, m, b.replication, 0))
-				b.run(egress(b.production, frame), either(size == 8, b.errorMoves(n, e, m, frame), nothing))
-			}
-		}
-	})
-}

@@ -40,7 +40,6 @@ const (
 	// Of these only the programs for devices with an Ethernet header are run.
 	counting    // what it costs is counted
 	manySets    // flow tables of several sets
-	cramped     // as little room as there can be for what user space is told
 	interrupted // another CPU writes a table meanwhile
 	interruptedHandshake
 	slowWay // two CPUs that write a flow's way meet
@@ -117,7 +116,6 @@ func (v variant) options() rig.Options {
 		interruptedHandshake: {Meanwhile: new(tableHalfOpen)},
 		slowWay:              {SlowWay: true},
 		counting:             {Probes: true, CountCost: true},
-		cramped:              {Change: limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)},
 		withoutTables:        lacking(bpf.DatapathMapFlows),
 		withoutTags:          lacking(bpf.DatapathMapTags),
 		withoutLocks:         lacking(bpf.DatapathMapSetLocks),

@@ -98,31 +98,8 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 	})
 }
 
-// TestSizeNotTold: where no message would help, or none can be made, the packet goes as routed.
+// TestSizeNotTold: of a packet whose headers do not fit into the quote no message is made: it goes as routed.
 func TestSizeNotTold(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) { // an MTU that the kernel does not accept
-		smallest := map[uint8]uint32{4: 552, 6: 1280}[n.family]
-		b.limit(b.replication, smallest-1)
-		m := udp{payload: int(smallest) - n.ipSize() - 8}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.wantStays(n, m, outcomeMTU)
-	})
-	eachFamily(t, func(t *testing.T, b *bed, n network) { // later fragments: RFC 1122, 3.2.2; RFC 4443, 2.4
-		b.limit(b.replication, narrowMTU)
-		piece := func(offset uint16, flags layers.IPv4Flag, header extension) []byte {
-			if n.family == 6 {
-				return rig.Extend(n.out(b.production, tooLarge), header)
-			}
-			return n.out(b.production, tooLarge, func(h *headers) { h.V4.FragOffset, h.V4.Flags = offset, flags })
-		}
-		b.wantTold(n, tooLarge, piece(0, layers.IPv4MoreFragments, first))
-		var set bpf.DatapathFlowSet
-		b.must(b.Connectionless.Lookup(uint32(0), &set))
-		set.Flow[0].SizeTold -= uint16(b.Seconds(2)) // not lately
-		b.must(b.Connectionless.Put(uint32(0), set))
-		later := piece(100, 0, last)
-		b.run(egress(b.production, later), b.stays(n, tooLarge, b.production, b.replication, later, outcomeMTU).again())
-	})
 	b, n := newBed(t, normal), networks[1]
 	b.limit(b.replication, narrowMTU)
 	for words, told := range map[byte]bool{0: true, 7: true, 8: false, 9: false} { // 40 + 64 + 20 = 124 bytes
@@ -135,12 +112,6 @@ func TestSizeNotTold(t *testing.T) {
 		b.put(connectionlessFlow(b.flow(n, tooLarge, b.replication, 0)))
 		b.run(egress(b.production, frame), b.stays(n, tooLarge, b.production, b.replication, frame, outcomeMTU))
 	}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.limit(b.replication, narrowMTU)
-		b.switchMode(modeObserve)
-		b.put(connectionlessFlow(b.flow(n, tooLarge, b.replication, 0)))
-		b.wantStays(n, tooLarge, outcomeObserve)
-	})
 }
 
 func ipOptions(count int) edit {
@@ -152,34 +123,6 @@ func ipOptions(count int) edit {
 			h.V4.Options = append(h.V4.Options, layers.IPv4Option{OptionType: 1})
 		}
 	}
-}
-
-// TestSizeToldL3: the kernel takes the header off where the device has none, and wants one where it has. The test run
-// takes the first bytes of what has none for an Ethernet header, so that room is made behind them, and they are
-// missing from the quote; what goes between two devices without it cannot show.
-func TestSizeToldL3(t *testing.T) {
-	under(t, "to", eachFamily, func(t *testing.T, b *bed, n network) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) {
-			r.Flags |= narrow | noHeader
-			r.Mtu, r.Mac = narrowMTU, [6]uint8{}
-		})
-		b.put(connectionlessFlow(withoutMAC(b.flow(n, tooLarge, b.replication, 0))))
-		frame := n.out(b.production, tooLarge)
-		want := b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.peer)
-		clear(want.frame[:2*6])
-		b.run(egress(b.production, frame), want)
-	})
-	under(t, "from", eachL3, func(t *testing.T, b *bed, n network) {
-		b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Mtu = narrowMTU })
-		b.put(connectionlessFlow(b.flow(n, tooLarge, b.backup, 0)))
-		frame := n.out(b.replication, tooLarge)
-		r := egressL3(b.replication, frame)
-		gateway := map[uint8]network{4: networks[0], 6: networks[1]}[n.family].stranger
-		want := b.tells(n, tooLarge, b.replication, b.backup, r.frame, frame, gateway)
-		quote := len(want.frame) - quoteSize
-		clear(want.frame[quote : quote+ethernetSize])
-		b.run(r, want)
-	})
 }
 
 // TestDeaf: a socket that goes by its interface's MTU alone is told of no other, where the programs see that. A packet

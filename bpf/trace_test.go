@@ -36,12 +36,6 @@ var traceReply = map[string]messageStory{
 		b.exec(egress(b.production, n.out(b.production, m)))
 		tracer.want(moved, moved)
 	},
-	"trace passed": func(t *testing.T, b *bed, n network, m message) {
-		tracer := b.traceAll()
-		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
-		tracer.read()
-		tracer.wantPassed(n, m, b.replication, true, 0)
-	},
 	"why a reply is left where it is": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
 		b.switchMode(modeObserve)
@@ -240,16 +234,6 @@ var traceFamily = map[string]story{
 		frame := n.in(b.replication, echo{reply: true})
 		b.exec(ingress(b.replication, frame))
 		tracer.want(n.incoming(echo{reply: true}, b.replication, frame))
-	},
-	"what cannot be read has no addresses to tell it by, and goes its way": func(t *testing.T, b *bed, n network) {
-		tracer := b.traceAll()
-		for _, r := range []run{
-			ingress(b.replication, n.setLength(n.in(b.replication, udp{payload: 100}), 2000)),
-			egress(b.production, n.setLength(n.out(b.production, udp{payload: 100}), 2000)),
-		} {
-			b.run(r, truncated)
-			tracer.want()
-		}
 	},
 	"an idle flow is none": func(t *testing.T, b *bed, n network) {
 		tracer := b.traceAll()
