@@ -100,7 +100,7 @@ evidence: ## make docs/EVIDENCE.md from what test-all has printed
 	$(GO) run ./test/evidence
 
 # Those that neither need root nor make a namespace.
-UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon \
+UNIT := $(addprefix ./,cmd/replypath cmd/replypath/cli cmd/replypath/daemon \
 	cmd/replypath/output cmd/replypath/show cmd/replypath/top loader/config loader/explain loader/fallback \
 	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report \
 	test/documents test/evidence test/guide test/kernels test/structure)

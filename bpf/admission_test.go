@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"strings"
 	"testing"
@@ -122,40 +121,6 @@ func TestAdmitDestination(t *testing.T) {
 	})
 }
 
-// exclusion builds a rule; the zero value of each part matches everything.
-func exclusion(peer, self netip.Prefix, protocol uint8, selfPort uint16) bpf.DatapathExclusion {
-	rule := bpf.DatapathExclusion{Protocol: protocol}
-	if selfPort != 0 {
-		rule.SelfPort = rig.Port(selfPort)
-	}
-	rule.Peer, rule.PeerMask = masked(peer)
-	rule.Self, rule.SelfMask = masked(self)
-	return rule
-}
-
-func masked(prefix netip.Prefix) (want, mask [2]uint64) {
-	if !prefix.IsValid() {
-		return want, mask
-	}
-	bits := prefix.Bits()
-	if prefix.Addr().Is4() {
-		bits += 96
-	}
-	address := prefix.Addr().As16()
-	var ones [16]byte
-	for i := range bits {
-		ones[i/8] |= 0x80 >> (i % 8)
-	}
-	for i := range ones {
-		address[i] &= ones[i]
-	}
-	for i := range want {
-		want[i] = binary.NativeEndian.Uint64(address[i*8:])
-		mask[i] = binary.NativeEndian.Uint64(ones[i*8:])
-	}
-	return want, mask
-}
-
 func TestExclusions(t *testing.T) {
 	const everybody, nobody = "tcp udp sctp echo", ""
 	eachFamily(t, func(t *testing.T, _ *bed, n network) {
@@ -166,20 +131,20 @@ func TestExclusions(t *testing.T) {
 			rule     bpf.DatapathExclusion
 			excluded string // names of starters
 		}{
-			{"everything", exclusion(any, any, 0, 0), everybody},
-			{"peer", exclusion(prefix(n.peer), any, 0, 0), everybody},
-			{"peer's network", exclusion(around(n.peer, 16), any, 0, 0), everybody},
-			{"another peer", exclusion(prefix(n.peer.Next()), any, 0, 0), nobody},
-			{"another network", exclusion(around(n.stranger, 16), any, 0, 0), nobody},
-			{"own address", exclusion(any, prefix(n.self), 0, 0), everybody},
-			{"another own address", exclusion(any, prefix(n.other), 0, 0), nobody},
-			{"own address as a peer", exclusion(prefix(n.self), any, 0, 0), nobody},
-			{"protocol", exclusion(any, any, 17, 0), "udp"},
-			{"port", exclusion(any, any, 0, selfPort), "tcp udp sctp"},
-			{"peer's port", exclusion(any, any, 0, peerPort), nobody},
-			{"protocol and port", exclusion(any, any, 6, selfPort), "tcp"},
-			{"all four", exclusion(prefix(n.peer), prefix(n.self), 132, selfPort), "sctp"},
-			{"all but the peer", exclusion(prefix(n.stranger), prefix(n.self), 132, selfPort), nobody},
+			{"everything", rig.Exclusion(any, any, 0, 0), everybody},
+			{"peer", rig.Exclusion(prefix(n.peer), any, 0, 0), everybody},
+			{"peer's network", rig.Exclusion(around(n.peer, 16), any, 0, 0), everybody},
+			{"another peer", rig.Exclusion(prefix(n.peer.Next()), any, 0, 0), nobody},
+			{"another network", rig.Exclusion(around(n.stranger, 16), any, 0, 0), nobody},
+			{"own address", rig.Exclusion(any, prefix(n.self), 0, 0), everybody},
+			{"another own address", rig.Exclusion(any, prefix(n.other), 0, 0), nobody},
+			{"own address as a peer", rig.Exclusion(prefix(n.self), any, 0, 0), nobody},
+			{"protocol", rig.Exclusion(any, any, 17, 0), "udp"},
+			{"port", rig.Exclusion(any, any, 0, selfPort), "tcp udp sctp"},
+			{"peer's port", rig.Exclusion(any, any, 0, peerPort), nobody},
+			{"protocol and port", rig.Exclusion(any, any, 6, selfPort), "tcp"},
+			{"all four", rig.Exclusion(prefix(n.peer), prefix(n.self), 132, selfPort), "sctp"},
+			{"all but the peer", rig.Exclusion(prefix(n.stranger), prefix(n.self), 132, selfPort), nobody},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				for _, m := range starters {
@@ -252,18 +217,6 @@ func TestForeignDatagram(t *testing.T) {
 		b.leaves(forwarded, m, nothing)
 		b.renew()
 		b.arrives(forwarded, m, b.admits(forwarded, m, b.replication))
-	})
-}
-
-// TestExcludedIsNotNoted: who may ask an excluded port cannot fill the notes with our answers.
-func TestExcludedIsNotNoted(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.exclude(exclusion(prefix(n.peer), prefix(n.self), 0, 0))
-		b.refuses(n, m)
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions, s.Generation = 1, s.Generation+1 })
-		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		b.put()
-		b.refuses(n, m)
 	})
 }
 

@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"strings"
 	"testing"
 
 	"replypath/bpf"
@@ -98,13 +97,6 @@ func TestAdoptHostOpened(t *testing.T) {
 	})
 }
 
-// meetsListener is the effect of a segment that only a listening socket is there for: a RST will answer it.
-func (b *bed) meetsListener(n network, via nic) effect {
-	e := b.strays(n, tcp{}, via)
-	e.events[eventIgnoredSegment] = 1
-	return e
-}
-
 // unlearnt has the loader know nothing of an address that eth1 has.
 func (b *bed) unlearnt(n network) {
 	b.t.Helper()
@@ -112,29 +104,6 @@ func (b *bed) unlearnt(n network) {
 }
 
 var adoptFamily = map[string]story{
-	"a segment that nobody here knows anything of is asked about once": func(t *testing.T, b *bed, n network) {
-		b.arrives(n, tcp{flags: "A"}, b.meetsStranger(n, b.replication))
-		for _, flags := range []string{"A", "PA", "FA", "RA", "R", "P", ""} {
-			b.arrives(n, tcp{flags: flags}, nothing)
-			if !strings.Contains(flags, "R") {
-				b.leaves(n, tcp{flags: flags}, nothing)
-			}
-		}
-		b.leaves(n, synAck, nothing)
-	},
-	"a RST does not even do that": func(t *testing.T, b *bed, n network) {
-		for _, flags := range []string{"R", "RA"} {
-			b.arrives(n, tcp{flags: flags}, nothing)
-		}
-	},
-	// The tuple is not marked, as the address may come.
-	"what may not start a flow is a stranger; why is counted once": func(t *testing.T, b *bed, n network) {
-		forwarded := n.at(n.stranger)
-		r := ingress(b.replication, forwarded.in(b.replication, tcp{flags: "A"}))
-		b.keepPeriod()
-		b.run(r, unread(eventIgnoredNotOwn))
-		b.run(r, nothing)
-	},
 	// A SYN alone may be forged.
 	"a SYN that the host answers makes void what was known": func(t *testing.T, b *bed, n network) {
 		b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})))
@@ -154,34 +123,6 @@ var adoptFamily = map[string]story{
 			b.ageNotes(idleOutbound - 1)
 		}
 	},
-	"a SYN that is forged for a connection does not keep it out": func(t *testing.T, b *bed, n network) {
-		n = newcomer(n)
-		c := accept(t, n)
-		b.put(halfOpen(b.flow(n, syn, b.backup, 0)))
-		want := b.adopts(n, b.replication)
-		want.events[eventIgnoredHandshake] = 1
-		b.arrives(n, tcp{flags: "A", seq: c.received, ack: c.acked}, want)
-	},
-	"a listening socket says nothing of a connection": func(t *testing.T, b *bed, n network) {
-		socket := listenTCP(t, n.here())
-		defer closeSocket(t, socket)
-		for _, ack := range []uint32{0, 1} {
-			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", ack: ack})),
-				b.meetsListener(n, b.replication))
-			b.put()
-		}
-	},
-	"as long as a handshake is under way, its ACK decides": func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.answered(n, b.replication, 0)))
-		b.arrives(n, tcp{flags: "A", ack: 1}, unread(eventIgnoredHandshake))
-	},
-	"nothing is recorded of an interface that is not ours": func(t *testing.T, b *bed, n network) {
-		n = newcomer(n)
-		c := accept(t, n)
-		b.unmanage(b.replication)
-		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", seq: c.received, ack: c.acked})),
-			unread(eventIgnoredInterface))
-	},
 	"what was refused is asked about again in another generation": func(t *testing.T, b *bed, n network) {
 		r := ingress(b.replication, n.in(b.replication, tcp{flags: "A"}))
 		b.run(r, b.meetsStranger(n, b.replication))
@@ -195,10 +136,6 @@ var adoptFamily = map[string]story{
 		if content, _ = b.snapshot(); !content.Marks[b.Seeds.Digest(n.tuple(tcp{}))] {
 			t.Error("the tuple was not asked about again")
 		}
-	},
-	"a SYN-ACK that is sent again, of an established flow": func(t *testing.T, b *bed, n network) {
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
-		b.wantMoved(n, synAck)
 	},
 	// That says nothing of the address. What it forwards does: it is none of the host's.
 	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {

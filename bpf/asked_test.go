@@ -184,18 +184,6 @@ func TestAsked(t *testing.T) {
 			b.wantAsked(n.tuple(udp{}), n.tuple(udp{ports: ports{peer: peerPort + 1}}),
 				other.tuple(udp{ports: ports{self: selfPort + 1}}))
 		},
-		"nothing else has an unconnected socket that could be repaired": func(t *testing.T, b *bed, n network) {
-			b.question(n, sctp{})
-			b.question(n, echo{})
-			b.question(n, syn)
-			b.wantAsked()
-		},
-		"no socket of ours answers what is forwarded": func(t *testing.T, b *bed, n network) {
-			b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-			b.question(n.at(n.stranger), udp{})
-			b.flags(n.at(n.stranger))
-			b.wantAsked()
-		},
 		"this host is asked, and one behind it": func(t *testing.T, b *bed, n network) {
 			b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
 			b.question(n, udp{})

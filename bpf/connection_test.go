@@ -366,33 +366,10 @@ func TestFinalACKUnanswered(t *testing.T) {
 	})
 }
 
-// TestFinalACKOtherWay: the ACK is the proof, so its way is the connection's.
-func TestFinalACKOtherWay(t *testing.T) {
-	for _, follow := range []bpf.DatapathFollow{followValidated, followLatest} {
-		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			b.follow(follow)
-			flow := b.answered(n, b.replication, 1)
-			b.put(halfOpen(flow))
-			moved := b.flow(n, tcp{}, b.backup, 0)
-			moved.Created, moved.SndUna, moved.SndNxt = flow.Created, flow.SndUna, flow.SndNxt
-			b.run(ingress(b.backup, n.in(b.backup, finalAck)), establishes(moved, finalAck))
-		})
-	}
-}
-
 var connectionFamily = map[string]story{
 	"established refresh": func(t *testing.T, b *bed, n network) {
 		for _, flags := range []string{"A", "PA", "FA"} {
 			b.refreshes(n, tcp{}, n.in(b.replication, tcp{flags: flags}))
-		}
-	},
-	"combinations that no host sends pass like any other packet": func(t *testing.T, b *bed, n network) {
-		for _, flags := range []string{"SF", "SR", "SFRP", "SFRPA", "SRA", "SFA"} {
-			b.put()
-			verdict, _, _ := b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: flags})))
-			if after, _ := b.snapshot(); verdict != pass || len(after.Established) != 0 {
-				t.Errorf("flags %s: verdict %d, established: %v", flags, verdict, after.Established)
-			}
 		}
 	},
 	"the peer's SYN of a simultaneous open is sent again": func(t *testing.T, b *bed, n network) {
@@ -401,31 +378,6 @@ var connectionFamily = map[string]story{
 		peerSends(syn)(b, n, fd)
 		wantSynRecv(t, fd)
 		b.arrives(n, syn, unread(eventIgnoredAnswer))
-	},
-	"the flags of what ends a handshake": func(t *testing.T, b *bed, n network) {
-		for flags, good := range map[string]bool{
-			"A": true, "PA": true, "FA": true, "FPA": true, "RA": false, "R": false, "P": false, "F": false, "": false,
-		} {
-			flow := b.answered(n, b.replication, 1)
-			b.put(halfOpen(flow))
-			m := tcp{flags: flags, ack: ourISN + 1}
-			ignored := either(strings.Contains(flags, "R"), nothing, unread(eventIgnoredHandshake))
-			b.arrives(n, m, either(good, establishes(flow, m), ignored))
-		}
-	},
-	// Its peer has been excluded since, or somebody listens, who will answer it with a RST.
-	"a forged ACK of a handshake does not keep the genuine one from ending it": func(t *testing.T, b *bed, n network) {
-		flow, forged := b.answered(n, b.replication, 0), finalAck
-		forged.ack += 1000
-		try := func(why bpf.DatapathEvent) {
-			b.put(halfOpen(flow))
-			b.arrives(n, forged, effect{events: events{eventIgnoredHandshake: 1, why: 1}})
-			b.arrives(n, finalAck, establishes(flow, finalAck))
-		}
-		defer closeSocket(t, listenTCP(t, n.here()))
-		try(eventIgnoredSegment)
-		excludePeer(b, n)
-		try(eventIgnoredExcluded)
 	},
 	"it is chosen anew where the SYN is not of this very second": func(t *testing.T, b *bed, n network) {
 		for age, known := range map[uint32]bool{0: false, 1: true} {
@@ -441,14 +393,6 @@ var connectionFamily = map[string]story{
 			})
 		}
 	},
-	"with Fast Open the host may have said all before it": func(t *testing.T, b *bed, n network) {
-		flow := b.answered(n, b.replication, 0)
-		b.put(halfOpen(flow))
-		b.exec(egress(b.replication, n.out(b.replication, tcp{flags: "FPA", seq: ourISN + 1, payload: 100})))
-		flow.SndNxt += 101
-		ack := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 102}
-		b.arrives(n, ack, establishes(flow, ack))
-	},
 	"final ACK late": func(t *testing.T, b *bed, n network) {
 		r := ingress(b.replication, n.in(b.replication, finalAck))
 		b.inOneTick(r, func() effect {
@@ -461,46 +405,6 @@ var connectionFamily = map[string]story{
 		b.put(halfOpen(flow))
 		b.run(r, b.meetsStranger(n, b.replication))
 	},
-	"pinned, the ACK ends the handshake by another way, and the flow stays": func(t *testing.T, b *bed, n network) {
-		flow := b.answered(n, b.replication, 1)
-		b.put(halfOpen(flow))
-		b.follow(followPinned)
-		want := establishes(flow, finalAck)
-		want.events[eventRefusedPinned] = 1
-		b.run(ingress(b.backup, n.in(b.backup, finalAck)), want)
-		b.follow(followValidated)
-		b.put(halfOpen(flow))
-		b.unmanage(b.backup)
-		b.run(ingress(b.backup, n.in(b.backup, finalAck)), unread(eventIgnoredInterface))
-	},
 }
 
 func TestConnectionFamily(t *testing.T) { tell(t, eachFamily, connectionFamily) }
-
-// TestTupleReuse: a new handshake wins over the entry of an earlier connection. What does not answer it leaves both
-// alone.
-func TestTupleReuse(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		old := func(age uint32, state uint8, flags uint16) bpf.DatapathFlow {
-			f := b.flow(n, tcp{}, b.replication, age)
-			f.State, f.Flags = state, f.Flags|flags
-			return f
-		}
-		elsewhere := b.flow(n, tcp{}, b.backup, 0)
-		for name, before := range map[string]bpf.DatapathFlow{
-			"closing":          old(0, stateClosing|stateCorrected, 0),
-			"reset":            old(0, 0, flagReset),
-			"closing and idle": old(idleClosing+1, stateClosing, 0),
-			"idle":             old(idleEstablished+1, 0, 0),
-			"by another way":   elsewhere,
-		} {
-			b.sub(name, func(t *testing.T) {
-				flow := b.answered(n, b.replication, 0)
-				b.put(establishedFlow(before), halfOpen(flow))
-				b.arrives(n, finalAck, establishes(flow, finalAck))
-			})
-		}
-		b.put(establishedFlow(elsewhere), halfOpen(b.answered(n, b.replication, 0)))
-		b.arrives(n, tcp{flags: "A", ack: 1}, effect{events: events{eventIgnoredHandshake: 1, eventRefusedContested: 1}})
-	})
-}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -146,66 +145,7 @@ func TestOutboundHeard(t *testing.T) {
 	})
 }
 
-// serve has a server take all comers, and the peer's datagrams by a socket of their own.
-func serve(t *testing.T, n network) {
-	t.Helper()
-	for _, fd := range []int{listenUDP(t, n.here()), connectUDP(t, n.here(), n.there())} {
-		t.Cleanup(func() { closeSocket(t, fd) })
-	}
-}
-
-const afterIdle = idleConnectionless + 1
-
 var connectionlessFamily = map[string]story{
-	"the host's own pings and their answers are never flows": func(t *testing.T, b *bed, n network) {
-		b.leaves(n, echo{}, nothing)
-		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
-		b.leaves(n, echo{reply: true}, nothing)
-
-		b.put(connectionlessFlow(b.flow(n, echo{}, b.replication, 0)))
-		b.leaves(n, echo{}, nothing)
-		b.run(ingress(b.production, n.in(b.production, echo{reply: true})), nothing)
-	},
-	// One that takes all comers asked nobody.
-	"what comes in for a connected UDP socket is an answer": func(t *testing.T, b *bed, n network) {
-		frame := n.in(b.replication, udp{})
-
-		server := listenUDP(t, n.here())
-		b.run(ingress(b.replication, frame), b.admitsServed(n, b.replication))
-		closeSocket(t, server)
-		b.put()
-
-		other := connectUDP(t, n.here(), netip.AddrPortFrom(n.peer, peerPort+1))
-		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
-		closeSocket(t, other)
-		b.put()
-
-		client := connectUDP(t, n.here(), n.there())
-		b.run(ingress(b.replication, frame), unread(eventIgnoredAnswer))
-		sctp := sctp{}
-		b.arrives(n, sctp, b.admits(n, sctp, b.replication))
-		closeSocket(t, client)
-	},
-	"what the host says in the grace proves nothing, but the flow before does": func(t *testing.T, b *bed, n network) {
-		serve(t, n)
-		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
-		b.exec(egress(b.production, n.out(b.production, udp{})))
-		b.arrives(n, udp{}, b.admitsServed(n, b.replication))
-	},
-	"a connected socket, and a peer that may be forged": func(t *testing.T, b *bed, n network) {
-		serve(t, n)
-		question := ingress(b.replication, n.in(b.replication, udp{}))
-		b.run(question, unread(eventIgnoredAnswer))
-		untaken := b.flow(n, udp{}, b.replication, afterIdle)
-		untaken.Flags |= flagNoSocket
-		untaken.State = 0
-		b.put(connectionlessFlow(untaken))
-		b.run(question, unread(eventIgnoredAnswer))
-		untaken.Flags &^= flagNoSocket
-		b.put(connectionlessFlow(untaken))
-		b.run(question, unread(eventIgnoredAnswer))
-	},
 	"a flow that no socket takes remembers that until one does": func(t *testing.T, b *bed, n network) {
 		frame := n.in(b.replication, udp{})
 		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
@@ -234,13 +174,6 @@ var connectionlessFamily = map[string]story{
 			b.run(ingress(b.replication, frame), nothing) // it was somebody's
 		}
 	},
-	"such a flow follows its peer as any other does": func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, udp{}, b.replication, 20)
-		flow.Flags |= flagNoSocket
-		b.contend(&flow, b.backup, 2, 10)
-		b.put(connectionlessFlow(flow))
-		b.run(ingress(b.backup, n.in(b.backup, udp{})), b.follows(n, udp{}, flow, b.backup))
-	},
 	"to a port of a VRF, no socket found proves nothing": func(t *testing.T, b *bed, n network) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Vrf = 77 })
 		frame := n.in(b.replication, udp{})
@@ -252,26 +185,6 @@ var connectionlessFamily = map[string]story{
 		served := flow
 		served.Flags = flow.Flags&^flagNoSocket | flagActive
 		b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
-	},
-	"a segment with both flags is a reset (RFC 9293, 3.10.7.2)": func(t *testing.T, b *bed, n network) {
-		for _, flags := range []string{"SR", "SRA"} {
-			b.arrives(n, tcp{flags: flags}, nothing)
-		}
-		flow := b.remote(n, 0)
-		b.put(establishedFlow(flow))
-		flow.Flags |= flagReset
-		flow.Seen = justNow
-		b.arrives(n, tcp{flags: "SR", seq: 5000}, effect{tables: establishedFlow(flow)})
-	},
-	"padding is no part of a message": func(t *testing.T, b *bed, n network) {
-		frame := n.in(b.replication, echo{})
-		for size := range 8 {
-			length := size
-			if n.family == 4 {
-				length += n.ipSize()
-			}
-			b.run(ingress(b.replication, n.setLength(append([]byte(nil), frame...), uint16(length))), malformed)
-		}
 	},
 }
 
@@ -305,32 +218,6 @@ var connectionlessNoted = map[string]messageStory{
 		ticks := b.ago(limit) - 1
 		b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
 		b.run(r, b.admits(n, m, b.production))
-	},
-	"the host answers a flow in spite of a note": func(t *testing.T, b *bed, n network, m message) {
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(connectionlessFlow(flow), b.sent(n, m, 5))
-		b.wantMoved(n, m)
-		flow.Flags |= flagActive
-		flow.State |= stateAsymmetric
-		b.arrives(n, m, effect{tables: connectionlessFlow(flow)})
-	},
-	"what needs no note because nothing would be recorded": func(t *testing.T, b *bed, n network, m message) {
-		for _, address := range extraordinary[n.family] {
-			b.refuses(n.from(netip.MustParseAddr(address)), m)
-		}
-		b.refuses(n.at(n.stranger), m)
-
-		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll, s.Generation = 1, s.Generation+1 })
-		forwarded := n.at(n.stranger)
-		b.leaves(forwarded, m, b.notes(forwarded, m))
-
-		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_TCP) })
-		b.put()
-		b.refuses(n, m)
-	},
-	"the host speaks first in a tuple whose flow is over": func(t *testing.T, b *bed, n network, m message) {
-		b.put(connectionlessFlow(b.flow(n, m, b.production, idleConnectionless+2)), b.sent(n, m, 0))
-		b.run(ingress(b.production, n.in(b.production, m)), unread(eventIgnoredAnswer))
 	},
 }
 

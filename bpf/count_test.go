@@ -314,21 +314,9 @@ func TestCostOfHostModel(t *testing.T) {
 	})
 }
 
-var countFamily = map[string]story{
-	"a SYN-ACK counts for its half-open flow": func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
-		frame := n.out(b.production, synAck)
-		b.exec(egress(b.production, frame))
-		want := b.corrected(n, synAck, frame, true)
-		want.probed = leftWith(0)
-		b.run(arrive(b.replication, readdressed(frame, b.replication.router, b.replication.MAC), 1), want)
-	},
-	"what has no name of its own in the metrics": func(t *testing.T, b *bed, n network) {
-		m := raw{layers.IPProtocolGRE, make([]byte, 30)}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.wantMoved(n, m)
-	},
-	"every CPU counts for itself, readers add up": func(t *testing.T, b *bed, n network) {
+// TestCountOnEveryCPU: every CPU counts for itself, readers add up.
+func TestCountOnEveryCPU(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		m := udp{}
 		frame := n.out(b.production, m)
 		for cpu := range 2 {
@@ -343,10 +331,8 @@ var countFamily = map[string]story{
 		if got := counts.Pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)]; got != want {
 			t.Errorf("pair %+v, want %+v", got, want)
 		}
-	},
+	})
 }
-
-func TestCountFamily(t *testing.T) { tell(t, eachFamily, countFamily) }
 
 // TestCostOfRelated: what goes as the answers of its peer go costs at most three quarters more than a reply, and half as
 // much again as most. By the digest, whose seed each load draws, a reply is found by a tenth fewer instructions.

@@ -130,11 +130,7 @@ func ownedByBackup(b *bed, n network) {
 	b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
 }
 
-func excludePeer(b *bed, n network) { b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) }
-
-func noGatewayMAC(b *bed, n network) {
-	b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-}
+func excludePeer(b *bed, n network) { b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) }
 
 // TestDecidedNotForAll: a group's MAC and a guest's frame are left alone, whatever was decided for the tuple.
 func TestDecidedNotForAll(t *testing.T) {
@@ -198,7 +194,7 @@ var decidedFamily = map[string]story{
 		b.leavesBy(n, e, byGateway)
 		b.outdate()
 		b.leavesBy(n, e, bySecond)
-		want, mask := masked(prefix(n.peer))
+		want, mask := rig.Masked(prefix(n.peer))
 		b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})
 		b.outdate()
 		b.leavesBy(n, e, uncounted)

@@ -261,7 +261,6 @@ func (e effect) again() effect {
 type (
 	story        = func(*testing.T, *bed, network)
 	messageStory = func(*testing.T, *bed, network, message)
-	wayStory     = func(*testing.T, *bed, network, message, nic)
 )
 
 // setup changes what a test begins with; nil: nothing.

@@ -28,53 +28,34 @@ func (n network) dropped() events {
 	return once(either(n.family == 4, eventFallbackDroppedV4, eventFallbackDroppedV6))
 }
 
-// answerBy is the frame that says so to the sender of a packet, from the peer and by the device itself.
-func (b *bed) answerBy(n network, via nic, protocol layers.IPProtocol,
-	rest func(gopacket.NetworkLayer) []gopacket.SerializableLayer) []byte {
-	b.t.Helper()
-	ethernet := &layers.Ethernet{SrcMAC: via.MAC, DstMAC: via.MAC, EthernetType: layers.EthernetTypeIPv4}
-	v4 := &layers.IPv4{Version: 4, TOS: 0xc0, TTL: 255, Flags: layers.IPv4DontFragment,
-		Protocol: protocol, SrcIP: n.peer.AsSlice(), DstIP: n.self.AsSlice()}
-	v6 := &layers.IPv6{Version: 6, TrafficClass: 0xc0, HopLimit: 255,
-		NextHeader: protocol, SrcIP: n.peer.AsSlice(), DstIP: n.self.AsSlice()}
-	ip, forChecksum := gopacket.SerializableLayer(v4), gopacket.NetworkLayer(v4)
-	if n.family == 6 {
-		ethernet.EthernetType = layers.EthernetTypeIPv6
-		ip, forChecksum = v6, v6
+// answerBy is the frame that says so to the sender of a packet, by the device itself.
+func (n network) answerBy(via nic, from netip.Addr, hops uint8, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []byte {
+	h := rig.NewHeaders(via.MAC, via.MAC, from, n.self, protocol)
+	if n.family == 4 {
+		h.V4.TOS, h.V4.TTL, h.V4.Flags, h.V4.Id = 0xc0, hops, layers.IPv4DontFragment, 0
+	} else {
+		h.V6.TrafficClass, h.V6.HopLimit = 0xc0, hops
 	}
-	frame, err := rig.Serialize(ethernet, append([]gopacket.SerializableLayer{ip}, rest(forChecksum)...)...)
-	b.must(err)
-	return frame
+	return h.Frame(rest...)
 }
 
-func (b *bed) reset(n network, via nic, syn tcp) []byte {
-	b.t.Helper()
-	return b.answerBy(n, via, layers.IPProtocolTCP, func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
-		source, destination := syn.ends(inbound)
-		header := &layers.TCP{
-			SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination),
-			Ack: syn.seq + 1, RST: true, ACK: true,
-		}
-		b.must(header.SetNetworkLayerForChecksum(ip))
-		return []gopacket.SerializableLayer{header}
+func (n network) reset(via nic, syn tcp) []byte {
+	source, destination := syn.ends(inbound)
+	return n.answerBy(via, n.peer, 255, layers.IPProtocolTCP, &layers.TCP{
+		SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination), Ack: syn.seq + 1, RST: true, ACK: true,
 	})
 }
 
-func (b *bed) unreachable(n network, via nic, frame []byte) []byte {
-	b.t.Helper()
+func (n network) unreachable(via nic, frame []byte) []byte {
 	quote := gopacket.Payload(frame[ethernetSize : ethernetSize+n.ipSize()+8])
-	return b.answerBy(n, via, icmp{}.protocol(n), func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
-		if n.family == 4 {
-			const networkUnknown = 6 // RFC 1122, 3.2.2.1
-			return []gopacket.SerializableLayer{&layers.ICMPv4{
-				TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, networkUnknown),
-			}, quote}
-		}
-		header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(
-			layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable)}
-		b.must(header.SetNetworkLayerForChecksum(ip))
-		return []gopacket.SerializableLayer{header, gopacket.Payload{0, 0, 0, 0}, quote}
-	})
+	if n.family == 4 {
+		const networkUnknown = 6 // RFC 1122, 3.2.2.1
+		return n.answerBy(via, n.peer, 255, layers.IPProtocolICMPv4, &layers.ICMPv4{
+			TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, networkUnknown),
+		}, quote)
+	}
+	return n.answerBy(via, n.peer, 255, layers.IPProtocolICMPv6, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(
+		layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable)}, gopacket.Payload{0, 0, 0, 0}, quote)
 }
 
 var syns = map[string]tcp{
@@ -91,7 +72,7 @@ func TestFallbackRefuses(t *testing.T) {
 		for name, syn := range syns {
 			b.sub(name, func(t *testing.T) {
 				b.run(fallback(b.production, n.out(b.production, syn)),
-					effect{redirect: true, frame: b.reset(n, b.production, syn), events: n.dropped()})
+					effect{redirect: true, frame: n.reset(b.production, syn), events: n.dropped()})
 				if !t.Failed() {
 					refused++
 				}
@@ -110,7 +91,7 @@ func TestFallbackTells(t *testing.T) {
 		} {
 			b.sub(name, func(t *testing.T) {
 				frame := n.out(b.production, m)
-				want := effect{redirect: true, frame: b.unreachable(n, b.production, frame), events: n.dropped()}
+				want := effect{redirect: true, frame: n.unreachable(b.production, frame), events: n.dropped()}
 				b.run(fallback(b.production, frame), want)
 			})
 		}
@@ -212,9 +193,9 @@ var fallbackFamily = map[string]story{
 			"syn of another":      anotherVersion(out(tcp{flags: "S"})),
 		}
 		if n.family == 4 {
-			frames["later fragment"] = out(udp{}, func(h *headers) { h.v4.FragOffset = 100 })
+			frames["later fragment"] = out(udp{}, func(h *headers) { h.V4.FragOffset = 100 })
 			frames["options"] = out(udp{}, func(h *headers) {
-				h.v4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 0}}
+				h.V4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 0}}
 			})
 		} else {
 			options := []byte{byte(layers.IPProtocolUDP), 0, 1, 4, 0, 0, 0, 0}
@@ -231,7 +212,7 @@ var fallbackFamily = map[string]story{
 		for name, mac := range nobodies {
 			b.sub(name, func(t *testing.T) {
 				question := n.out(b.production, echo{}, destinationMAC(mac))
-				refused := effect{redirect: true, frame: b.unreachable(n, b.production, question), events: n.dropped()}
+				refused := effect{redirect: true, frame: n.unreachable(b.production, question), events: n.dropped()}
 				segment := n.out(b.production, tcp{flags: "PA", payload: 10}, destinationMAC(mac))
 				dropped := effect{drop: true, events: n.dropped()}
 				if n.family == 4 && name == "any peer" {
@@ -267,7 +248,7 @@ func TestHeldRefuses(t *testing.T) {
 		b.run(held(b.production, n.out(b.production, tcp{flags: "S"})), nothing)
 		hold(b, n, b.production, b.production.router, 60)
 		for _, syn := range syns {
-			want := effect{redirect: true, frame: b.reset(n, b.production, syn)}
+			want := effect{redirect: true, frame: n.reset(b.production, syn)}
 			b.run(held(b.production, n.out(b.production, syn)), want)
 		}
 		for _, m := range []message{tcp{flags: "SA"}, tcp{flags: "A"}, udp{payload: 30}, echo{}} {

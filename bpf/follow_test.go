@@ -372,51 +372,7 @@ func TestNoSocketKeepsNumbers(t *testing.T) {
 	})
 }
 
-var followWay = map[string]wayStory{
-	"follow pinned": func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.follow(followPinned)
-		b.put(flowOf(m, b.flow(n, m, b.replication, 20)))
-		b.run(ingress(other, n.in(other, m)), unread(eventRefusedPinned))
-	},
-	"follow latest": func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.follow(followLatest)
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags |= flagActive
-		flow.State = stateAsymmetric | stateCorrected
-		flow.Corrected = 9
-		b.put(flowOf(m, flow))
-		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
-	},
-	"follow unmanaged interface": func(t *testing.T, b *bed, n network, m message, other nic) {
-		if other.Index != b.backup.Index {
-			return
-		}
-		b.follow(followLatest)
-		b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-		b.unmanage(b.backup)
-		b.run(ingress(other, n.in(other, m)), unread(eventIgnoredInterface))
-	},
-	"nothing moves before the loader has said how": func(t *testing.T, b *bed, n network, m message, other nic) {
-		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(flowOf(m, flow))
-		want := unread(contested)
-		if _, ok := m.(tcp); !ok {
-			want = b.contends(flow, other, true)
-		}
-		b.run(ingress(other, n.in(other, m)), want)
-	},
-}
-
-func TestFollowWay(t *testing.T) { tell(t, eachWay, followWay) }
-
 var followFamily = map[string]story{
-	"nobody vouches for the segment": func(t *testing.T, b *bed, n network) {
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 20)))
-		for _, flags := range []string{"A", "R", "RA", "FA", ""} {
-			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), unread(contested))
-		}
-	},
 	"TIME_WAIT: what is sent again moves the flow, or ends it": func(t *testing.T, b *bed, n network) {
 		n = newcomer(n)
 		timeWaitPort++ // which the last one still holds
@@ -454,19 +410,6 @@ var followFamily = map[string]story{
 		m.flags, m.seq = "SA", c.received
 		b.put()
 		b.run(ingress(b.backup, n.in(b.backup, m)), unread(eventIgnoredSegment))
-	},
-	"a listening socket answers for the port, not for a connection": func(t *testing.T, b *bed, n network) {
-		socket := listenTCP(t, n.here())
-		defer closeSocket(t, socket)
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
-		b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), unread(contested))
-	},
-	"a connection with another peer does not vouch": func(t *testing.T, b *bed, n network) {
-		state := connection{received: 1000, acked: 2000, window: 4096}
-		socket := connectTCP(t, n.here(), netip.AddrPortFrom(n.peer, peerPort+1), state)
-		defer closeSocket(t, socket)
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
-		b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A", seq: 1000, ack: 2000})), unread(contested))
 	},
 	// Somebody may listen on a container's port.
 	"a socket of SYN cookies is recognized with the next refresh": func(t *testing.T, b *bed, n network) {

@@ -10,6 +10,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // pieces are a packet that the host sends in two pieces.
@@ -20,7 +21,7 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 	m := udp{payload: 16}
 	if n.family == 4 {
 		piece := func(offset uint16, flags layers.IPv4Flag) edit {
-			return func(h *headers) { h.v4.Id, h.v4.FragOffset, h.v4.Flags = uint16(identification), offset, flags }
+			return func(h *headers) { h.V4.Id, h.V4.FragOffset, h.V4.Flags = uint16(identification), offset, flags }
 		}
 		return pieces{
 			n.out(via, m, piece(0, layers.IPv4MoreFragments)),
@@ -28,10 +29,10 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 		}
 	}
 	header := func(e extension) extension {
-		body := append([]byte(nil), e.body[:4]...)
-		return extension{e.kind, binary.BigEndian.AppendUint32(body, identification)}
+		body := append([]byte(nil), e.Body[:4]...)
+		return extension{Kind: e.Kind, Body: binary.BigEndian.AppendUint32(body, identification)}
 	}
-	return pieces{extend(n.out(via, m), header(first)), extend(n.out(via, m), header(last))}
+	return pieces{rig.Extend(n.out(via, m), header(first)), rig.Extend(n.out(via, m), header(last))}
 }
 
 const notFirst = eventUnparsedFragment
@@ -44,7 +45,7 @@ type icmpError struct {
 
 func (icmpError) protocol(n network) layers.IPProtocol { return icmp{}.protocol(n) }
 
-func (m icmpError) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m icmpError) layers(_ direction, n network) []gopacket.SerializableLayer {
 	if n.family == 4 {
 		return []gopacket.SerializableLayer{
 			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(m.kind4, 3)},
@@ -52,7 +53,6 @@ func (m icmpError) layers(_ direction, n network, ip gopacket.NetworkLayer) []go
 		}
 	}
 	header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(m.kind6, 4)}
-	check(header.SetNetworkLayerForChecksum(ip))
 	return []gopacket.SerializableLayer{header, gopacket.Payload(append(make([]byte, 4), m.quote...))}
 }
 
@@ -101,21 +101,6 @@ func TestErrorGoesBack(t *testing.T) {
 }
 
 var fragmentFamily = map[string]story{
-	"the later ones follow the first": func(t *testing.T, b *bed, n network) {
-		m := udp{}
-		one, two := n.inPieces(b.production, 1), n.inPieces(b.production, 2)
-		again := func(frame []byte) effect {
-			want := b.moves(n, m, b.production, b.replication, frame).again()
-			return want
-		}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.run(egress(b.production, one.later), unread(notFirst)) // nobody has seen the first
-		b.run(egress(b.production, one.first), b.moves(n, m, b.production, b.replication, one.first))
-		b.run(egress(b.production, one.later), again(one.later))
-		b.run(egress(b.production, one.later), again(one.later))
-		b.run(egress(b.production, two.later), unread(notFirst)) // of another packet
-		b.run(egress(b.replication, n.inPieces(b.replication, 1).later), nothing)
-	},
 	"where the first one could not be moved, the others are not": func(t *testing.T, b *bed, n network) {
 		m := udp{}
 		frames := n.inPieces(b.production, 1)
@@ -127,44 +112,12 @@ var fragmentFamily = map[string]story{
 		want := b.stays(n, m, b.production, b.replication, frames.later, outcomeLinkDown).again()
 		b.run(egress(b.production, frames.later), want)
 	},
-	"all of them get the MAC of the next hop that has to be enforced": func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.replication, 1)
-		flow := b.flow(n, udp{}, b.replication, 0)
-		flow.Flags = flow.Flags&^flagGateway | flagEnforceMAC
-		flow.Mac = [6]uint8{2, 0, 0, 0, 9, 9}
-		b.put(connectionlessFlow(flow))
-		for _, frame := range [][]byte{frames.first, frames.later} {
-			_, got, _ := b.exec(egress(b.replication, frame))
-			if [6]byte(got[:6]) != flow.Mac {
-				t.Errorf("destination %x, want %x", got[:6], flow.Mac)
-			}
-		}
-	},
-	"of an entry that was pushed out, and of one whose place another flow has": func(t *testing.T, b *bed, n network) {
-		frames := n.inPieces(b.production, 1)
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		b.exec(egress(b.production, frames.first))
-		b.put()
-		b.run(egress(b.production, frames.later), unread(notFirst))
-	},
 	"identifications are used again": func(t *testing.T, b *bed, n network) {
 		frames := n.inPieces(b.production, 1)
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		b.exec(egress(b.production, frames.first))
 		b.must(b.AgeFragments(b.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_FRAGMENT)) + 1))
 		b.run(egress(b.production, frames.later), unread(notFirst))
-	},
-	"what is no error passes, and so does what comes in": func(t *testing.T, b *bed, n network) {
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		for kind := range 256 {
-			e := b.about(n, udp{})
-			e.kind4, e.kind6 = uint8(kind), uint8(kind)
-			b.run(ingress(b.backup, n.in(b.backup, e)), nothing)
-			if n.family == 4 && (kind == 3 || kind == 11 || kind == 12) || n.family == 6 && kind >= 1 && kind <= 4 {
-				continue
-			}
-			b.leaves(n, e, nothing)
-		}
 	},
 	"what an error quotes may be forged or damaged": func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
@@ -174,12 +127,12 @@ var fragmentFamily = map[string]story{
 		wrongVersion := b.about(n, udp{})
 		wrongVersion.quote[0] ^= 0x20
 		fragment := b.about(n, udp{payload: 8}, func(h *headers) {
-			if h.v4 != nil {
-				h.v4.FragOffset = 1
+			if h.V4 != nil {
+				h.V4.FragOffset = 1
 			}
 		})
 		if n.family == 6 {
-			fragment.quote = extend(n.in(b.replication, udp{payload: 8}), later)[ethernetSize:]
+			fragment.quote = rig.Extend(n.in(b.replication, udp{payload: 8}), later)[ethernetSize:]
 		}
 		for name, e := range map[string]icmpError{
 			"a packet of somebody else": b.about(other, udp{}),
@@ -201,35 +154,6 @@ var fragmentFamily = map[string]story{
 			b.leaves(n, b.about(n, udp{}), nothing)
 		})
 	},
-	"the transport header is found behind options and extension headers": func(t *testing.T, b *bed, n network) {
-		e := b.about(n, udp{payload: 8}, func(h *headers) {
-			if h.v4 != nil {
-				h.v4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
-			}
-		})
-		if n.family == 6 {
-			e.quote = extend(n.in(b.replication, udp{payload: 8}), hopByHop, destinations, first)[ethernetSize:]
-		}
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		frame := n.out(b.production, e)
-		b.run(egress(b.production, frame), b.errorMoves(n, e, udp{}, frame))
-	},
 }
 
 func TestFragmentFamily(t *testing.T) { tell(t, eachFamily, fragmentFamily) }
-
-// TestErrorQuotesLittle: eight bytes of what the IP header carries are enough, and the padding of a short frame is
-// none of them.
-func TestErrorQuotesLittle(t *testing.T) {
-	eachQuoted(t, func(t *testing.T, b *bed, n network, m message, put func(bpf.DatapathFlow)) {
-		for _, size := range []int{8, 7, 0} {
-			e := b.about(n, m)
-			e.quote = e.quote[:n.ipSize()+size]
-			for _, padding := range []int{0, 18} {
-				frame := append(n.out(b.production, e), make([]byte, padding)...)
-				put(b.flow(n, m, b.replication, 0))
-				b.run(egress(b.production, frame), either(size == 8, b.errorMoves(n, e, m, frame), nothing))
-			}
-		}
-	})
-}

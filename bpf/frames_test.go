@@ -69,7 +69,7 @@ const (
 
 type message interface {
 	protocol(network) layers.IPProtocol
-	layers(direction, network, gopacket.NetworkLayer) []gopacket.SerializableLayer
+	layers(direction, network) []gopacket.SerializableLayer
 }
 
 // ports are a message's; 0 means the usual one.
@@ -108,7 +108,7 @@ func (m tcp) end() uint32 {
 
 func (tcp) protocol(network) layers.IPProtocol { return layers.IPProtocolTCP }
 
-func (m tcp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m tcp) layers(d direction, _ network) []gopacket.SerializableLayer {
 	source, destination := m.ends(d)
 	header := &layers.TCP{
 		SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination),
@@ -119,7 +119,6 @@ func (m tcp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket
 		PSH: strings.Contains(m.flags, "P"),
 		ACK: strings.Contains(m.flags, "A"),
 	}
-	check(header.SetNetworkLayerForChecksum(ip))
 	return []gopacket.SerializableLayer{header, filler(m.payload)}
 }
 
@@ -130,11 +129,11 @@ type udp struct {
 
 func (udp) protocol(network) layers.IPProtocol { return layers.IPProtocolUDP }
 
-func (m udp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m udp) layers(d direction, _ network) []gopacket.SerializableLayer {
 	source, destination := m.ends(d)
-	header := &layers.UDP{SrcPort: layers.UDPPort(source), DstPort: layers.UDPPort(destination)}
-	check(header.SetNetworkLayerForChecksum(ip))
-	return []gopacket.SerializableLayer{header, filler(m.payload)}
+	return []gopacket.SerializableLayer{
+		&layers.UDP{SrcPort: layers.UDPPort(source), DstPort: layers.UDPPort(destination)}, filler(m.payload),
+	}
 }
 
 type sctp struct {
@@ -144,7 +143,7 @@ type sctp struct {
 
 func (sctp) protocol(network) layers.IPProtocol { return layers.IPProtocolSCTP }
 
-func (m sctp) layers(d direction, _ network, _ gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m sctp) layers(d direction, _ network) []gopacket.SerializableLayer {
 	source, destination := m.ends(d)
 	return []gopacket.SerializableLayer{
 		&layers.SCTP{SrcPort: layers.SCTPPort(source), DstPort: layers.SCTPPort(destination), VerificationTag: 7},
@@ -164,7 +163,7 @@ const echoIdentifier = 0x5050
 
 func (echo) protocol(n network) layers.IPProtocol { return icmp{}.protocol(n) }
 
-func (m echo) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m echo) layers(_ direction, n network) []gopacket.SerializableLayer {
 	request, reply := uint8(layers.ICMPv4TypeEchoRequest), uint8(layers.ICMPv4TypeEchoReply)
 	if m.time {
 		request, reply = layers.ICMPv4TypeTimestampRequest, layers.ICMPv4TypeTimestampReply
@@ -175,7 +174,7 @@ func (m echo) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacke
 	if m.reply {
 		request = reply
 	}
-	return icmpLayers(n, ip, request, m.code, m.payload)
+	return icmpLayers(n, request, m.code, m.payload)
 }
 
 type icmp struct{ kind, code uint8 }
@@ -187,12 +186,12 @@ func (icmp) protocol(n network) layers.IPProtocol {
 	return layers.IPProtocolICMPv4
 }
 
-func (m icmp) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
-	return icmpLayers(n, ip, m.kind, m.code, 0)
+func (m icmp) layers(_ direction, n network) []gopacket.SerializableLayer {
+	return icmpLayers(n, m.kind, m.code, 0)
 }
 
 // icmpLayers are those of a message with an identifier and so many bytes beside the usual 8.
-func icmpLayers(n network, ip gopacket.NetworkLayer, kind, code uint8, payload int) []gopacket.SerializableLayer {
+func icmpLayers(n network, kind, code uint8, payload int) []gopacket.SerializableLayer {
 	if n.family == 4 {
 		return []gopacket.SerializableLayer{&layers.ICMPv4{
 			TypeCode: layers.CreateICMPv4TypeCode(kind, code),
@@ -200,10 +199,8 @@ func icmpLayers(n network, ip gopacket.NetworkLayer, kind, code uint8, payload i
 			Seq:      1,
 		}, filler(8 + payload)}
 	}
-	header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, code)}
-	check(header.SetNetworkLayerForChecksum(ip))
 	return []gopacket.SerializableLayer{
-		header,
+		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, code)},
 		&layers.ICMPv6Echo{Identifier: echoIdentifier, SeqNumber: 1},
 		filler(8 + payload),
 	}
@@ -216,7 +213,7 @@ type raw struct {
 
 func (m raw) protocol(network) layers.IPProtocol { return m.number }
 
-func (m raw) layers(direction, network, gopacket.NetworkLayer) []gopacket.SerializableLayer {
+func (m raw) layers(direction, network) []gopacket.SerializableLayer {
 	return []gopacket.SerializableLayer{gopacket.Payload(m.bytes)}
 }
 
@@ -228,70 +225,50 @@ func filler(size int) gopacket.Payload {
 	return payload
 }
 
-type headers struct {
-	ethernet *layers.Ethernet
-	v4       *layers.IPv4 // nil in an IPv6 packet
-	v6       *layers.IPv6
-}
+type headers = rig.Headers
 
 type edit func(*headers)
 
 // source and destination replace an address.
 func source(address netip.Addr) edit {
 	return func(h *headers) {
-		if h.v4 != nil {
-			h.v4.SrcIP = address.AsSlice()
+		if h.V4 != nil {
+			h.V4.SrcIP = address.AsSlice()
 		} else {
-			h.v6.SrcIP = address.AsSlice()
+			h.V6.SrcIP = address.AsSlice()
 		}
 	}
 }
 
 func destination(address netip.Addr) edit {
 	return func(h *headers) {
-		if h.v4 != nil {
-			h.v4.DstIP = address.AsSlice()
+		if h.V4 != nil {
+			h.V4.DstIP = address.AsSlice()
 		} else {
-			h.v6.DstIP = address.AsSlice()
+			h.V6.DstIP = address.AsSlice()
 		}
 	}
 }
 
-func sourceMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.ethernet.SrcMAC = mac } }
+func sourceMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.Ethernet.SrcMAC = mac } }
 
-func destinationMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.ethernet.DstMAC = mac } }
+func destinationMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.Ethernet.DstMAC = mac } }
 
 func etherType(protocol layers.EthernetType) edit {
-	return func(h *headers) { h.ethernet.EthernetType = protocol }
+	return func(h *headers) { h.Ethernet.EthernetType = protocol }
 }
 
 // frame builds a frame between the host and the peer, as it passes by this interface: the other end of the wire is
 // the interface's router.
 func (n network) frame(d direction, via nic, m message, edits ...edit) []byte {
-	from, to := n.peer, n.self
-	h := &headers{ethernet: &layers.Ethernet{SrcMAC: via.router, DstMAC: via.MAC, EthernetType: layers.EthernetTypeIPv4}}
+	h := rig.NewHeaders(via.router, via.MAC, n.peer, n.self, m.protocol(n))
 	if d == outbound {
-		from, to = to, from
-		h.ethernet.SrcMAC, h.ethernet.DstMAC = via.MAC, via.router
-	}
-	var ip gopacket.SerializableLayer
-	var forChecksum gopacket.NetworkLayer
-	if n.family == 4 {
-		h.v4 = &layers.IPv4{Version: 4, TTL: 64, Id: 0x1234, Protocol: m.protocol(n),
-			SrcIP: from.AsSlice(), DstIP: to.AsSlice()}
-		ip, forChecksum = h.v4, h.v4
-	} else {
-		h.ethernet.EthernetType = layers.EthernetTypeIPv6
-		h.v6 = &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: m.protocol(n),
-			SrcIP: from.AsSlice(), DstIP: to.AsSlice()}
-		ip, forChecksum = h.v6, h.v6
+		h = rig.NewHeaders(via.MAC, via.router, n.self, n.peer, m.protocol(n))
 	}
 	for _, e := range edits {
 		e(h)
 	}
-	frame, err := rig.Serialize(h.ethernet, append([]gopacket.SerializableLayer{ip}, m.layers(d, n, forChecksum)...)...)
-	check(err)
-	return frame
+	return h.Frame(m.layers(d, n)...)
 }
 
 func (n network) in(via nic, m message, edits ...edit) []byte {

@@ -173,19 +173,14 @@ var unseen = []bpf.DatapathEvent{
 	bpf.DatapathEventEVENT_END,
 }
 
+// compareRandomly runs programs of 40 steps: half of the packets by one seed, half of them by another every time.
 func compareRandomly(t *testing.T, r *fuzz.Runner, packets int) {
-	t.Helper()
-	randomly(t, r, packets, 40, func(t *testing.T, program []byte) { compareWithModel(t, r, program) })
-}
-
-// randomly runs programs of so many steps: half of the packets by one seed, half of them by another every time.
-func randomly(t *testing.T, r *fuzz.Runner, packets, steps int, run func(t *testing.T, program []byte)) {
 	t.Helper()
 	before := r.Packets
 	for i, seed := range []uint64{1, uint64(time.Now().UnixNano())} {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			for rng := rand.New(rand.NewPCG(seed, 0)); r.Packets-before < packets/2*(i+1); {
-				run(t, fuzz.Random(rng, steps))
+				compareWithModel(t, r, fuzz.Random(rng, 40))
 			}
 		})
 	}
@@ -243,42 +238,4 @@ func FuzzDatapath(f *testing.F) {
 		f.Add(fuzz.Random(rand.New(rand.NewPCG(seed, 1)), 20))
 	}
 	f.Fuzz(func(t *testing.T, program []byte) { compareWithModel(t, r, program) })
-}
-
-// checkFull runs a program where tables are full.
-func checkFull(t *testing.T, r *fuzz.Runner, program []byte) {
-	t.Helper()
-	what, err := r.RunFull(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if what != "" {
-		t.Fatalf("%s\nprogram: %q", what, program)
-	}
-}
-
-// TestFullTables: whatever is forgotten, nothing goes where it does not belong, and nothing but connections pushes out
-// connections.
-func TestFullTables(t *testing.T) {
-	r := newFuzzer(t, fuzzedFull, fuzz.Sockets{})
-	for _, p := range fuzz.StoriesOfFullTables() {
-		if what, err := r.RunFullProgram(p); what != "" || err != nil {
-			t.Fatal(what, err)
-		}
-	}
-	counts, err := r.Counted()
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkRaised(t, counts, eventEvictedHalfOpen, eventEvictedEstablished, eventEvictedConnectionless)
-	randomly(t, r, packetsToRun(t, 10), 60, func(t *testing.T, program []byte) { checkFull(t, r, program) })
-}
-
-// FuzzFullTables is TestFullTables for `go test -fuzz=FuzzFullTables ./bpf`.
-func FuzzFullTables(f *testing.F) {
-	r := newFuzzer(f, fuzzedFull, fuzz.Sockets{})
-	for seed := range uint64(10) {
-		f.Add(fuzz.Random(rand.New(rand.NewPCG(seed, 2)), 60))
-	}
-	f.Fuzz(func(t *testing.T, program []byte) { checkFull(t, r, program) })
 }

@@ -3,13 +3,9 @@
 package bpf_test
 
 import (
-	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/bpf"
-	"replypath/bpf/internal/rig"
 )
 
 // Sequence numbers of the handshake under test.
@@ -176,60 +172,6 @@ var handshakeFamily = map[string]story{
 		b.wantMoved(n, synAck, halfOpen(flow))
 		b.arrives(n, finalAck, establishes(flow, finalAck))
 	},
-	"SYN again": func(t *testing.T, b *bed, n network) {
-		flow := b.answered(n, b.replication, 3)
-		flow.Gateway, flow.Flags = 0, 0 // known by now
-		b.put(halfOpen(flow))
-		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
-		b.arrives(n, syn, effect{tables: halfOpen(flow)})
-	},
-	"SYN of an idle entry, or a stray": func(t *testing.T, b *bed, n network) {
-		old := b.stray(n, tcp{}, b.backup, 3)
-		old.State, old.Corrected = stateAsymmetric, 4
-		b.put(halfOpen(old))
-		b.arrives(n, syn, b.starts(n, syn, b.replication))
-		idle := b.answered(n, b.backup, idleHalfOpen)
-		idle.Seen--
-		idle.State |= stateAsymmetric
-		idle.Corrected = 3
-		b.put(halfOpen(idle))
-		b.arrives(n, syn, b.starts(n, syn, b.replication))
-		// What was sent in the entry's old life is no proof in the new one.
-		b.arrives(n, finalAck, unread(eventIgnoredHandshake))
-	},
-	"a SYN for an established connection changes nothing for it": func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		b.put(establishedFlow(flow))
-		b.run(ingress(b.backup, n.in(b.backup, syn)), b.starts(n, syn, b.backup))
-
-		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "PA", seq: 9, payload: 5})), nothing)
-		flow.Flags |= flagActive
-		b.arrives(n, tcp{flags: "A"}, effect{tables: establishedFlow(flow)})
-		flow.State |= stateAsymmetric
-		b.wantMoved(n, tcp{flags: "A"}, establishedFlow(flow))
-	},
-	"the host's notes are about its own packets": func(t *testing.T, b *bed, n network) {
-		b.refuses(n.at(n.stranger), syn)
-		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_UDP) })
-		b.refuses(n, syn)
-	},
-	"a SYN by another way, pinned or of an excluded peer": func(t *testing.T, b *bed, n network) {
-		again := ingress(b.backup, n.in(b.backup, syn))
-		b.put(halfOpen(b.answered(n, b.replication, 3)))
-		b.follow(followPinned)
-		b.run(again, unread(eventRefusedPinned))
-		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
-		b.run(again, unread(eventIgnoredExcluded))
-	},
-	"the SYN-ACK told nobody else where the sequence is": func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.answered(n, b.backup, 0)))
-		for _, m := range []tcp{
-			{flags: "A", seq: ourISN}, {flags: "A", seq: ourISN + 2}, {flags: "PA", seq: ourISN - 1000, payload: 2000},
-			{flags: "RA", seq: 0}, {flags: "FA", seq: ourISN + 1<<31},
-		} {
-			b.leaves(n, m, nothing)
-		}
-	},
 	"a client may try again from the same port": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
 		b.put(halfOpen(flow))
@@ -273,18 +215,6 @@ var handshakeFamily = map[string]story{
 				b.run(egress(b.replication, n.out(b.replication, test.segment)), effect{tables: halfOpen(flow)})
 			})
 		}
-	},
-	"the tuple was connected before; a SYN-ACK goes where its SYN came from": func(t *testing.T, b *bed, n network) {
-		flow := b.flow(n, tcp{}, b.replication, 0)
-		b.put(establishedFlow(b.flow(n, tcp{}, b.production, 0)), halfOpen(flow))
-		flow.State, flow.SndUna, flow.SndNxt = stateReplied|stateAsymmetric, ourISN, ourISN+1
-		b.wantMoved(n, synAck, halfOpen(flow))
-	},
-	"a stray is no handshake, whatever a SYN-ACK or an ACK says": func(t *testing.T, b *bed, n network) {
-		b.keepPeriod() // which may wait until the stray were due for a new look
-		b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
-		b.leaves(n, synAck, nothing)
-		b.arrives(n, finalAck, unread(eventIgnoredNoSocket).and(marked(b, n, tcp{})))
 	},
 	// Then its RST takes the other way.
 	"a segment of a marked tuple comes another way, or later": func(t *testing.T, b *bed, n network) {

@@ -214,15 +214,15 @@ func TestNoHeaderRoomFragments(t *testing.T) {
 	eachNoRoom(t, func(t *testing.T, b *bed, n network, tun nic, device *os.File) {
 		m := udp{payload: largest - n.ipSize() - 8}
 		frame := n.out(tun, m, func(h *headers) {
-			if h.v4 != nil {
-				h.v4.Flags = layers.IPv4MoreFragments
+			if h.V4 != nil {
+				h.V4.Flags = layers.IPv4MoreFragments
 			}
 		})
 		later := n.inPieces(tun, 0x1234).later[ethernetSize:]
 		if n.family == 6 {
 			m.payload -= 8
-			frame = extend(n.out(tun, m), first)
-			later = extend(n.out(tun, udp{payload: 16}), last)[ethernetSize:]
+			frame = rig.Extend(n.out(tun, m), first)
+			later = rig.Extend(n.out(tun, udp{payload: 16}), last)[ethernetSize:]
 		}
 		b.emitBare(n, tun, frame[ethernetSize:], b.stays(n, m, tun, b.backup, frame[ethernetSize:], noRoom))
 		b.wantLeaving(n, device, frame[ethernetSize:])

@@ -40,7 +40,6 @@ const (
 	// Of these only the programs for devices with an Ethernet header are run.
 	counting    // what it costs is counted
 	manySets    // flow tables of several sets
-	cramped     // as little room as there can be for what user space is told
 	interrupted // another CPU writes a table meanwhile
 	interruptedHandshake
 	slowWay // two CPUs that write a flow's way meet
@@ -54,8 +53,7 @@ const (
 
 	// Whose tables are too large to be compared whole, as the other tests do.
 	fuzzed
-	fuzzedOld  // without what 5.10 lacks
-	fuzzedFull // room for eight entries in each table
+	fuzzedOld // without what 5.10 lacks
 )
 
 func TestMain(m *testing.M) {
@@ -110,8 +108,6 @@ func (v variant) options() rig.Options {
 	lacking := func(names ...string) rig.Options {
 		return rig.Options{Sets: 100, Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: limit(1, names...)}
 	}
-	tiny := fuzz.Options(true)
-	tiny.Sets = 1
 	opts := map[variant]rig.Options{
 		normal:               {Probes: true},
 		oldKernel:            {Probes: true, OldKernel: true},
@@ -120,7 +116,6 @@ func (v variant) options() rig.Options {
 		interruptedHandshake: {Meanwhile: new(tableHalfOpen)},
 		slowWay:              {SlowWay: true},
 		counting:             {Probes: true, CountCost: true},
-		cramped:              {Change: limit(os.Getpagesize(), bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents)},
 		withoutTables:        lacking(bpf.DatapathMapFlows),
 		withoutTags:          lacking(bpf.DatapathMapTags),
 		withoutLocks:         lacking(bpf.DatapathMapSetLocks),
@@ -128,7 +123,6 @@ func (v variant) options() rig.Options {
 		withoutEvents:        lacking(bpf.DatapathMapEvents),
 		fuzzed:               fuzz.Options(false),
 		fuzzedOld:            fuzz.Options(true),
-		fuzzedFull:           tiny,
 	}[v]
 	opts.Namespace = host.Cookie
 	if counting <= v && v <= withoutEvents {

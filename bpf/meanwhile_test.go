@@ -40,30 +40,6 @@ func (b *bed) entries(n network, m message) (count int) {
 	return count
 }
 
-// TestAskedBeforeIdle: a flow that is over, or gone, is none that a socket alternates with.
-func TestAskedBeforeIdle(t *testing.T) {
-	for name, end := range map[string]func(*bed, network){
-		"idle": func(b *bed, n network) {
-			b.forget(n, udp{}, tableConnectionless)
-			b.must(b.AddFlow(b.Connectionless, b.flow(n, udp{}, b.replication,
-				idleConnectionless+1)))
-		},
-		"gone": func(b *bed, n network) { b.forget(n, udp{}, tableConnectionless) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
-				b.question(n, udp{})
-				end(b, n)
-				b.question(n.at(n.other), udp{})
-				if flags := b.flags(n.at(n.other)); flags&flagAlternates != 0 {
-					t.Errorf("flags %#x", flags)
-				}
-				b.wantAsked(n.at(n.other).tuple(udp{}))
-			})
-		})
-	}
-}
-
 // TestFragmentMeanwhile: what is known of a fragment's packet may be of the next one already, which has another peer,
 // or asked another address.
 func TestFragmentMeanwhile(t *testing.T) {

@@ -5,17 +5,14 @@ package bpf_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/features"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 	"replypath/test/await"
 )
 
@@ -91,7 +88,7 @@ func TestSizeAnnounced(t *testing.T) {
 					b.announces(n, in(size, ipOptions(length)), in(becomes, ipOptions(length)))
 				}
 				if n.family == 6 {
-					b.announces(n, extend(in(size), hopByHop, longOptions), extend(in(becomes), hopByHop, longOptions))
+					b.announces(n, rig.Extend(in(size), hopByHop, longOptions), rig.Extend(in(becomes), hopByHop, longOptions))
 				}
 				out := func(size uint16) []byte {
 					return n.out(b.production, tcp{flags: "SA", seq: ourISN, ack: peerISN + 1, options: test.options(mss(size))})
@@ -123,70 +120,6 @@ func (b *bed) announces(n network, frame, becomes []byte) {
 	want := b.starts(n, syn, b.replication)
 	want.frame = becomes
 	b.run(ingress(b.replication, frame), want)
-}
-
-// TestSizeNotAnnounced: what need not be lowered, or must not be, stays.
-func TestSizeNotAnnounced(t *testing.T) {
-	syn, synAck := syn, synAck
-	syn.options, synAck.options = with(mss(1460)), with(mss(1460))
-	asIs := func(b *bed, n network, frame []byte) { b.announces(n, frame, frame) }
-	for name, set := range map[string]func(*bed, *bpf.DatapathInterface){
-		"no other interface takes more": func(_ *bed, r *bpf.DatapathInterface) { r.Flags &^= narrow },
-		"observe":                       func(_ *bed, r *bpf.DatapathInterface) { r.Mode = modeObserve },
-		"observe by hand":               func(b *bed, _ *bpf.DatapathInterface) { b.switchMode(modeObserve) },
-	} {
-		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.manage(b.replication, func(r *bpf.DatapathInterface) {
-				r.Mtu, r.Flags = narrowMTU, r.Flags|narrow
-				set(b, r)
-			})
-			asIs(b, n, n.in(b.replication, syn))
-			b.put(halfOpen(b.answered(n, b.replication, 0)))
-			frame := n.out(b.production, synAck)
-			_, left, _ := b.exec(egress(b.production, frame))
-			b.wantFrame(left[2*6:], frame[2*6:])
-		})
-	}
-	tell(t, eachFamily, map[string]story{
-		"smaller than the headers": func(t *testing.T, b *bed, n network) {
-			for _, mtu := range []uint32{0, uint32(n.ipSize() + 20)} {
-				b.limit(b.replication, mtu)
-				asIs(b, n, n.in(b.replication, syn))
-			}
-		},
-		"fragment": func(t *testing.T, b *bed, n network) {
-			b.limit(b.replication, narrowMTU)
-			if n.family == 6 {
-				asIs(b, n, extend(n.in(b.replication, syn), first))
-				return
-			}
-			asIs(b, n, n.in(b.replication, syn, func(h *headers) { h.v4.Flags = layers.IPv4MoreFragments }))
-		},
-		"options of wrong lengths": func(t *testing.T, b *bed, n network) {
-			b.limit(b.replication, narrowMTU)
-			syn := tcp{flags: "S", seq: peerISN, options: with(mss(1460), sack, nop, nop)}
-			sackLength := ethernetSize + n.ipSize() + 20 + 4 + 1
-			for _, length := range []byte{0, 1, 5, 0xff} {
-				asIs(b, n, setByte(sackLength, length)(n.in(b.replication, syn)))
-			}
-		},
-		"no flow": func(t *testing.T, b *bed, n network) {
-			b.limit(b.replication, narrowMTU)
-			b.arrives(n, syn, unread(eventIgnoredNotOwn), destination(n.stranger))
-		},
-		"refused": func(t *testing.T, b *bed, n network) {
-			b.limit(b.replication, narrowMTU)
-			b.follow(followPinned)
-			b.put(halfOpen(b.answered(n, b.backup, 3)))
-			b.arrives(n, syn, unread(eventRefusedPinned))
-		},
-		"interface of another, and leaving by its own": func(t *testing.T, b *bed, n network) {
-			b.limit(b.replication, narrowMTU)
-			b.run(ingress(b.backup, n.in(b.backup, syn)), b.starts(n, syn, b.backup))
-			b.put(halfOpen(b.answered(n, b.replication, 0)))
-			b.run(egress(b.replication, n.out(b.replication, synAck)), nothing)
-		},
-	})
 }
 
 // gso is the effect of a packet of several segments: it is counted as those, and too large if they do not fit.
@@ -234,7 +167,7 @@ func TestReplyGSO(t *testing.T) {
 		m := tcp{flags: "A", payload: 2900, options: with(timestamp, nop, nop)}
 		frame, headers := n.out(b.production, m, ipOptions(8)), uint32(n.ipSize())+8+32
 		if n.family == 6 {
-			frame = extend(n.out(b.production, m), destinations)
+			frame = rig.Extend(n.out(b.production, m), destinations)
 		}
 		frame = append(frame, make([]byte, ethernetSize)...) // bytes behind the IP packet are of no segment
 		for excess, fits := range map[uint32]bool{0: true, 1: false} {
@@ -242,23 +175,6 @@ func TestReplyGSO(t *testing.T) {
 			r := egress(b.production, slices.Clone(frame))
 			r.gsoSize, r.gsoSegs = 1500-headers+excess, 3
 			b.run(r, b.gso(n, m, r.frame, count{Packets: 3, Bytes: uint64(len(frame))}, fits))
-		}
-	})
-}
-
-// TestReplyGSOChecked: bpf_check_mtu knows the segments.
-func TestReplyGSOChecked(t *testing.T) {
-	if errors.Is(features.HaveProgramHelper(ebpf.SchedCLS, asm.FnCheckMtu), ebpf.ErrNotSupported) {
-		t.Skip("the kernel has no bpf_check_mtu (Linux 5.12)")
-	}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		// What the test run gives the helper has no transport header.
-		for payload, fits := range map[int]bool{1000: true, 2900: false} {
-			m := tcp{flags: "A", payload: payload}
-			b.put(establishedFlow(b.flow(n, m, b.replication, 0)))
-			r := egress(b.production, n.out(b.production, m))
-			r.gsoSize, r.gsoSegs = 500, 2
-			b.run(r, b.gso(n, m, r.frame, count{Packets: 2, Bytes: uint64(len(r.frame))}, fits))
 		}
 	})
 }
@@ -350,7 +266,7 @@ func TestSegmentsTooLarge(t *testing.T) {
 		for _, size := range []uint16{fits + 1, 9000} {
 			b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
 			segments := n.segments(frame, m, size)
-			told := b.tells(n, m, b.replication, b.backup, frame, frame, n.stranger.AsSlice())
+			told := b.tells(n, m, b.replication, b.backup, frame, frame, n.stranger)
 			told.pairs = pairs{routed: segments}
 			segments.Flows = 0
 			told.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = segments

@@ -5,6 +5,7 @@ package bpf_test
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -29,37 +30,24 @@ func (b *bed) limit(i nic, mtu uint32) {
 
 // sizeError is the frame that a packet is turned into: what a router says that cannot forward it, from the flow's
 // interface to itself.
-func (b *bed) sizeError(n network, frame []byte, via nic, from []byte, mtu uint32) []byte {
-	b.t.Helper()
+func (n network) sizeError(frame []byte, via nic, from netip.Addr, mtu uint32) []byte {
 	quote := gopacket.Payload(frame[ethernetSize : ethernetSize+quoteSize])
-	ethernet := &layers.Ethernet{SrcMAC: via.MAC, DstMAC: via.MAC, EthernetType: layers.EthernetTypeIPv4}
-	var parts []gopacket.SerializableLayer
 	if n.family == 4 {
-		parts = append(parts,
-			&layers.IPv4{Version: 4, TOS: 0xc0, TTL: 64, Flags: layers.IPv4DontFragment,
-				Protocol: layers.IPProtocolICMPv4, SrcIP: from, DstIP: n.self.AsSlice()},
-			&layers.ICMPv4{
-				TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
-				Seq:      uint16(mtu),
-			}, quote)
-	} else {
-		ethernet.EthernetType = layers.EthernetTypeIPv6
-		ip := &layers.IPv6{Version: 6, TrafficClass: 0xc0, HopLimit: 64,
-			NextHeader: layers.IPProtocolICMPv6, SrcIP: from, DstIP: n.self.AsSlice()}
-		header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0)}
-		b.must(header.SetNetworkLayerForChecksum(ip))
-		parts = append(parts, ip, header, gopacket.Payload(binary.BigEndian.AppendUint32(nil, mtu)), quote)
+		return n.answerBy(via, from, 64, layers.IPProtocolICMPv4, &layers.ICMPv4{
+			TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
+			Seq:      uint16(mtu),
+		}, quote)
 	}
-	built, err := rig.Serialize(ethernet, parts...)
-	b.must(err)
-	return built
+	return n.answerBy(via, from, 64, layers.IPProtocolICMPv6,
+		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0)},
+		gopacket.Payload(binary.BigEndian.AppendUint32(nil, mtu)), quote)
 }
 
 // tells is the effect of a packet that leaves by one interface, and is too large for its flow's. `seen` is what the
 // program sees of the frame.
-func (b *bed) tells(n network, m message, via, to nic, seen, frame []byte, from []byte) effect {
+func (b *bed) tells(n network, m message, via, to nic, seen, frame []byte, from netip.Addr) effect {
 	e := b.stays(n, m, via, to, seen, outcomeMTU)
-	e.redirect, e.frame = true, b.sizeError(n, frame, to, from, narrowMTU)
+	e.redirect, e.frame = true, n.sizeError(frame, to, from, narrowMTU)
 	return e.and(func(t tables) {
 		for _, flows := range []entries{t.Established, t.Connectionless} {
 			if f, ok := flows[n.tuple(m)]; ok {
@@ -76,7 +64,7 @@ var tooLarge = udp{payload: 1400}
 func (b *bed) wantTold(n network, m message, frame []byte) {
 	b.t.Helper()
 	b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-	b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger.AsSlice()))
+	b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger))
 }
 
 // eachVariant runs a test with what the kernel has and with what 5.10 has.
@@ -97,7 +85,7 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 				flow := b.flow(n, tooLarge, b.replication, 0)
 				flow.SizeTold = uint16(b.ago(0) - since)
 				b.put(connectionlessFlow(flow))
-				return either(told, b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.stranger.AsSlice()),
+				return either(told, b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.stranger),
 					b.stays(n, tooLarge, b.production, b.replication, frame, outcomeMTU))
 			})
 		}
@@ -106,40 +94,17 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 		told.SizeTold = uint16(b.ago(0))
 		b.put(connectionlessFlow(told), connectionlessFlow(b.flow(n, other, b.replication, 0)))
 		frame = n.out(b.production, other)
-		b.leaves(n, other, b.tells(n, other, b.production, b.replication, frame, frame, n.stranger.AsSlice()))
+		b.leaves(n, other, b.tells(n, other, b.production, b.replication, frame, frame, n.stranger))
 	})
 }
 
-// TestSizeNotTold: where no message would help, or none can be made, the packet goes as routed.
+// TestSizeNotTold: of a packet whose headers do not fit into the quote no message is made: it goes as routed.
 func TestSizeNotTold(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) { // an MTU that the kernel does not accept
-		smallest := map[uint8]uint32{4: 552, 6: 1280}[n.family]
-		b.limit(b.replication, smallest-1)
-		m := udp{payload: int(smallest) - n.ipSize() - 8}
-		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-		b.wantStays(n, m, outcomeMTU)
-	})
-	eachFamily(t, func(t *testing.T, b *bed, n network) { // later fragments: RFC 1122, 3.2.2; RFC 4443, 2.4
-		b.limit(b.replication, narrowMTU)
-		piece := func(offset uint16, flags layers.IPv4Flag, header extension) []byte {
-			if n.family == 6 {
-				return extend(n.out(b.production, tooLarge), header)
-			}
-			return n.out(b.production, tooLarge, func(h *headers) { h.v4.FragOffset, h.v4.Flags = offset, flags })
-		}
-		b.wantTold(n, tooLarge, piece(0, layers.IPv4MoreFragments, first))
-		var set bpf.DatapathFlowSet
-		b.must(b.Connectionless.Lookup(uint32(0), &set))
-		set.Flow[0].SizeTold -= uint16(b.Seconds(2)) // not lately
-		b.must(b.Connectionless.Put(uint32(0), set))
-		later := piece(100, 0, last)
-		b.run(egress(b.production, later), b.stays(n, tooLarge, b.production, b.replication, later, outcomeMTU).again())
-	})
 	b, n := newBed(t, normal), networks[1]
 	b.limit(b.replication, narrowMTU)
 	for words, told := range map[byte]bool{0: true, 7: true, 8: false, 9: false} { // 40 + 64 + 20 = 124 bytes
 		options := append([]byte{0, words, 1, 4, 0, 0, 0, 0}, make([]byte, 8*int(words))...)
-		frame := extend(n.out(b.production, tooLarge), extension{layers.IPProtocolIPv6Destination, options})
+		frame := rig.Extend(n.out(b.production, tooLarge), extension{Kind: layers.IPProtocolIPv6Destination, Body: options})
 		if told {
 			b.wantTold(n, tooLarge, frame)
 			continue
@@ -147,51 +112,17 @@ func TestSizeNotTold(t *testing.T) {
 		b.put(connectionlessFlow(b.flow(n, tooLarge, b.replication, 0)))
 		b.run(egress(b.production, frame), b.stays(n, tooLarge, b.production, b.replication, frame, outcomeMTU))
 	}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.limit(b.replication, narrowMTU)
-		b.switchMode(modeObserve)
-		b.put(connectionlessFlow(b.flow(n, tooLarge, b.replication, 0)))
-		b.wantStays(n, tooLarge, outcomeObserve)
-	})
 }
 
 func ipOptions(count int) edit {
 	return func(h *headers) {
-		if h.v4 == nil {
+		if h.V4 == nil {
 			return
 		}
 		for range count {
-			h.v4.Options = append(h.v4.Options, layers.IPv4Option{OptionType: 1})
+			h.V4.Options = append(h.V4.Options, layers.IPv4Option{OptionType: 1})
 		}
 	}
-}
-
-// TestSizeToldL3: the kernel takes the header off where the device has none, and wants one where it has. The test run
-// takes the first bytes of what has none for an Ethernet header, so that room is made behind them, and they are
-// missing from the quote; what goes between two devices without it cannot show.
-func TestSizeToldL3(t *testing.T) {
-	under(t, "to", eachFamily, func(t *testing.T, b *bed, n network) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) {
-			r.Flags |= narrow | noHeader
-			r.Mtu, r.Mac = narrowMTU, [6]uint8{}
-		})
-		b.put(connectionlessFlow(withoutMAC(b.flow(n, tooLarge, b.replication, 0))))
-		frame := n.out(b.production, tooLarge)
-		want := b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.peer.AsSlice())
-		clear(want.frame[:2*6])
-		b.run(egress(b.production, frame), want)
-	})
-	under(t, "from", eachL3, func(t *testing.T, b *bed, n network) {
-		b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Mtu = narrowMTU })
-		b.put(connectionlessFlow(b.flow(n, tooLarge, b.backup, 0)))
-		frame := n.out(b.replication, tooLarge)
-		r := egressL3(b.replication, frame)
-		gateway := map[uint8]network{4: networks[0], 6: networks[1]}[n.family].stranger
-		want := b.tells(n, tooLarge, b.replication, b.backup, r.frame, frame, gateway.AsSlice())
-		quote := len(want.frame) - quoteSize
-		clear(want.frame[quote : quote+ethernetSize])
-		b.run(r, want)
-	})
 }
 
 // TestDeaf: a socket that goes by its interface's MTU alone is told of no other, where the programs see that. A packet
@@ -202,7 +133,7 @@ func TestDeaf(t *testing.T) {
 		name := either(n.family == 4, unix.IP_MTU_DISCOVER, unix.IPV6_MTU_DISCOVER)
 		b.limit(b.backup, narrowMTU)
 		frame := n.out(b.replication, tooLarge)
-		tells := b.tells(n, tooLarge, b.replication, b.backup, frame, frame, n.stranger.AsSlice())
+		tells := b.tells(n, tooLarge, b.replication, b.backup, frame, frame, n.stranger)
 		for _, deaf := range []int{unix.IP_PMTUDISC_INTERFACE, unix.IP_PMTUDISC_OMIT} {
 			b.sub(fmt.Sprint(deaf), func(t *testing.T) {
 				fd := b.serve(n.self, 0, setOption(level, name, deaf))

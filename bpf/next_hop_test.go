@@ -102,62 +102,6 @@ func TestNextHopChoice(t *testing.T) {
 	}
 }
 
-// routes says that the gateways of an interface serve some peers of a family only: of what is routed the gateways are
-// told.
-func (b *bed) routes(i nic, n network, routed map[netip.Prefix]uint32) {
-	b.t.Helper()
-	var record bpf.DatapathInterface
-	b.must(b.Interfaces.Lookup(uint32(i.interfaceIndex), &record))
-	flag := bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6
-	if n.family == 4 {
-		flag = bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4
-	}
-	record.Flags |= uint8(flag)
-	b.setInterface(i, record)
-	for prefix, gateway := range routed {
-		b.must(b.SetRoute(i.Index, prefix, gateway))
-	}
-}
-
-// around is a network of so many addresses, in bits, that has this one.
-func around(address netip.Addr, bits int) netip.Prefix {
-	return netip.PrefixFrom(address, address.BitLen()-bits).Masked()
-}
-
-func (n network) everything() netip.Prefix { return around(n.peer, n.peer.BitLen()) }
-
-// TestNextHopGatewayReplaced: where only a gateway will do, and the flow's is gone, the only one that there is takes its
-// place; where it serves some peers only, there are several, or none is usable, no other does.
-func TestNextHopGatewayReplaced(t *testing.T) {
-	const gone = 60
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		only := uint32(b.replication.gateway(n.family))
-		flow := b.flow(n, udp{}, b.replication, 0)
-		flow.Mac, flow.Flags, flow.Gateway = [6]uint8(neighbour), flagGateway, gone
-		onlyGateway := func(r *bpf.DatapathInterface) { r.NextHop = uint8(gatewayOnly) }
-		b.manage(b.replication, onlyGateway)
-		b.put(connectionlessFlow(flow))
-		b.wantMoved(n, udp{})
-		for _, change := range []func(){
-			func() { b.routes(b.replication, n, map[netip.Prefix]uint32{n.everything(): only}) },
-			func() {
-				b.manage(b.replication, func(r *bpf.DatapathInterface) {
-					onlyGateway(r)
-					r.Gateway4, r.Gateway6 = 0, 0
-				})
-			},
-			func() {
-				b.manage(b.replication, onlyGateway)
-				noGatewayMAC(b, n)
-			},
-		} {
-			change()
-			b.put(connectionlessFlow(flow))
-			b.wantStays(n, udp{}, noNextHop)
-		}
-	})
-}
-
 // beginsBy has a flow begin whose way back is by this gateway, with these flags.
 func (b *bed) beginsBy(n network, via nic, gateway, flags uint16) {
 	b.t.Helper()

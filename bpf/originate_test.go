@@ -125,7 +125,7 @@ func TestOriginatedLeftAlone(t *testing.T) {
 		"the interface stands on the kernel's choice": func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
 		},
-		"excluded":              func(b *bed, n network) { b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) },
+		"excluded":              func(b *bed, n network) { b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) },
 		"the peer is this host": func(b *bed, n network) { b.must(b.SetOwnAddress(n.peer, ownAddress)) },
 		"protocol not listed": func(b *bed, _ network) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(6) })
@@ -199,39 +199,6 @@ const (
 	routes6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 )
 
-// TestOriginatedBare: a tunnel needs no next hop.
-func TestOriginatedBare(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.own(n)
-		b.manageStrong(b.replication, func(r *bpf.DatapathInterface) {
-			r.Flags |= noHeader
-			r.Mac, r.FirstGateway4, r.FirstGateway6 = [6]uint8{}, 0, 0
-		})
-		want := b.notes(n, udp{})
-		want.redirect = true
-		b.leaves(n, udp{}, want)
-	})
-}
-
-// TestOriginatedFromTunnel: what has no Ethernet header gets one, on the link as well, where the kernel writes the MAC.
-func TestOriginatedFromTunnel(t *testing.T) {
-	for _, onLink := range []bool{false, true} {
-		eachL3(t, func(t *testing.T, b *bed, n network) {
-			b.ownStrong(n)
-			b.manage(b.production, func(r *bpf.DatapathInterface) { r.Flags |= noHeader })
-			if onLink {
-				b.must(b.SetOnLink(b.replication.Index, prefix(n.peer)))
-			}
-			verdict, frame, _ := b.exec(egressL3(b.production, n.out(b.production, udp{payload: 100})))
-			router := either(onLink, make([]byte, 6), b.replication.router)
-			if verdict != redirect {
-				t.Errorf("verdict %d", verdict)
-			}
-			b.wantFrame(frame, readdressed(frame, router, b.replication.MAC))
-		})
-	}
-}
-
 // TestOriginatedFragments: all fragments of a packet go the way of the first, whatever changes meanwhile.
 func TestOriginatedFragments(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -258,7 +225,7 @@ func TestOriginatedTold(t *testing.T) {
 		frame := n.out(b.production, tooLarge)
 		want := b.notes(n, tooLarge)
 		want.pairs = asRouted(outcomeMTU, 1)(b, n, tooLarge, frame).pairs
-		want.redirect, want.frame = true, b.sizeError(n, frame, b.replication, n.stranger.AsSlice(), narrowMTU)
+		want.redirect, want.frame = true, n.sizeError(frame, b.replication, n.stranger, narrowMTU)
 		b.leaves(n, tooLarge, want)
 		b.leavesBy(n, tooLarge, asRouted(outcomeMTU, 0))
 	})

@@ -75,50 +75,6 @@ func TestParseVLAN(t *testing.T) {
 	})
 }
 
-func TestParseMalformed(t *testing.T) {
-	v4, v6 := networks[0], networks[1]
-	total := func(n network, length uint16) func([]byte) []byte {
-		return func(frame []byte) []byte { return n.setLength(frame, length) }
-	}
-	for _, test := range []struct {
-		name   string
-		n      network
-		change func(frame []byte) []byte
-		want   effect
-	}{
-		{"version 5", v4, setByte(ethernetSize, 0x55), malformed},
-		{"version 6", v4, setByte(ethernetSize, 0x65), malformed},
-		{"no header length", v4, setByte(ethernetSize, 0x40), malformed},
-		{"header of four words", v4, setByte(ethernetSize, 0x44), malformed},
-		{"header longer than the packet", v4, setByte(ethernetSize, 0x4f), malformed},
-		{"total length 0", v4, total(v4, 0), malformed},
-		{"total length shorter than the header", v4, total(v4, 19), malformed},
-		{"nothing after the header", v4, total(v4, 20), malformed},
-		{"part of a UDP header", v4, total(v4, 27), malformed},
-		{"total length beyond the frame", v4, total(v4, 29), truncated},
-		{"total length far beyond the frame", v4, total(v4, 0xffff), truncated},
-		{"version 4", v6, setByte(ethernetSize, 0x40), malformed},
-		{"version 0", v6, setByte(ethernetSize, 0x00), malformed},
-		{"payload length 0", v6, total(v6, 0), malformed},
-		{"part of a UDP header", v6, total(v6, 7), malformed},
-		{"payload length beyond the frame", v6, total(v6, 9), truncated},
-		{"payload length far beyond the frame", v6, total(v6, 0xffff), truncated},
-	} {
-		t.Run(test.n.name+", "+test.name, func(t *testing.T) {
-			b := newBed(t, normal)
-			b.run(ingress(b.replication, test.change(test.n.in(b.replication, udp{}))), test.want)
-			b.run(egress(b.production, test.change(test.n.out(b.production, udp{}))), test.want)
-		})
-	}
-}
-
-func setByte(offset int, value byte) func([]byte) []byte {
-	return func(frame []byte) []byte {
-		frame[offset] = value
-		return frame
-	}
-}
-
 // TestParseTruncated cuts packets at every byte of their headers.
 func TestParseTruncated(t *testing.T) {
 	sizes := map[string]int{"tcp": 20, "udp": 8, "sctp": 8, "echo": 8} // of SCTP's twelve bytes the ports are all that is read
@@ -173,106 +129,16 @@ func (n network) shorten(frame []byte, size int) []byte {
 	return n.setLength(slices.Clone(frame[:size]), uint16(length))
 }
 
-// extension is an IPv6 extension header; its first byte is filled in.
-type extension struct {
-	kind layers.IPProtocol
-	body []byte
-}
+type extension = rig.Extension
 
 var (
-	hopByHop     = extension{layers.IPProtocolIPv6HopByHop, []byte{0, 0, 1, 4, 0, 0, 0, 0}}
-	destinations = extension{layers.IPProtocolIPv6Destination, []byte{0, 0, 1, 4, 0, 0, 0, 0}}
-	longOptions  = extension{layers.IPProtocolIPv6Destination, append([]byte{0, 2, 1, 20}, make([]byte, 20)...)}
-	routed       = extension{layers.IPProtocolIPv6Routing, append([]byte{0, 2, 4, 0}, make([]byte, 20)...)}
-	routing      = extension{layers.IPProtocolIPv6Routing, append([]byte{0, 2, 4, 1}, make([]byte, 20)...)}
-	first        = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 1, 1, 2, 3, 4}}
-	later        = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 9, 1, 2, 3, 4}}
-	middle       = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0x80, 1, 1, 2, 3, 4}}
-	last         = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
-	atomic       = extension{layers.IPProtocolIPv6Fragment, []byte{0, 0, 0, 0, 1, 2, 3, 4}}
+	hopByHop     = extension{Kind: layers.IPProtocolIPv6HopByHop, Body: []byte{0, 0, 1, 4, 0, 0, 0, 0}}
+	destinations = extension{Kind: layers.IPProtocolIPv6Destination, Body: []byte{0, 0, 1, 4, 0, 0, 0, 0}}
+	longOptions  = extension{Kind: layers.IPProtocolIPv6Destination, Body: append([]byte{0, 2, 1, 20}, make([]byte, 20)...)}
+	first        = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 1, 1, 2, 3, 4}}
+	later        = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 9, 1, 2, 3, 4}}
+	last         = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
 )
-
-func extend(frame []byte, extensions ...extension) []byte {
-	const nextHeader = ethernetSize + 6
-	next := frame[nextHeader]
-	var inserted []byte
-	for i, e := range extensions {
-		body := slices.Clone(e.body)
-		body[0] = next
-		if i+1 < len(extensions) {
-			body[0] = byte(extensions[i+1].kind)
-		}
-		inserted = append(inserted, body...)
-	}
-	extended := slices.Insert(slices.Clone(frame), ethernetSize+ipv6Size, inserted...)
-	if len(extensions) > 0 {
-		extended[nextHeader] = byte(extensions[0].kind)
-	}
-	return networks[1].setLength(extended, uint16(len(extended)-ethernetSize-ipv6Size))
-}
-
-func TestParseExtensionHeaders(t *testing.T) {
-	n := networks[1]
-	repeat := func(count int) []extension { return slices.Repeat([]extension{destinations}, count) }
-	for _, test := range []struct {
-		name       string
-		extensions []extension
-		event      bpf.DatapathEvent // 0 stands for none
-		readable   bool
-	}{
-		{"hop by hop", []extension{hopByHop}, 0, true},
-		{"destination options", []extension{destinations}, 0, true},
-		{"long destination options", []extension{longOptions}, 0, true},
-		{"routing header that is used up", []extension{routed}, 0, true},
-		{"routing header with segments left", []extension{routing}, eventUnparsedSourceRoute, false},
-		{"first fragment", []extension{first}, 0, true},
-		{"later fragment", []extension{later}, eventUnparsedFragment, false},
-		{"fragment in the middle", []extension{middle}, eventUnparsedFragment, false},
-		{"last fragment", []extension{last}, eventUnparsedFragment, false},
-		{"atomic fragment", []extension{atomic}, 0, true},
-		{"four kinds", []extension{hopByHop, destinations, routed, first}, 0, true},
-		{"segments left behind others", []extension{hopByHop, destinations, routing}, eventUnparsedSourceRoute, false},
-		{"eight", repeat(8), 0, true},
-		{"far from the start", slices.Repeat([]extension{longOptions}, 8), 0, true},
-		{"nine", repeat(9), eventUnparsedExtensionHeaders, false},
-		{"forty", repeat(40), eventUnparsedExtensionHeaders, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			b := newBed(t, normal)
-			m := udp{payload: 8}
-			want := either(!test.readable, unread(test.event), b.admits(n, m, b.replication))
-			b.run(ingress(b.replication, extend(n.in(b.replication, m), test.extensions...)), want)
-
-			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
-			frame := extend(n.out(b.production, m), test.extensions...)
-			if test.readable {
-				want = b.moves(n, m, b.production, b.replication, frame)
-			}
-			b.run(egress(b.production, frame), want)
-		})
-	}
-}
-
-// TestParseOtherProtocols: what is no extension header to us is a protocol, and none of these is listed.
-func TestParseOtherProtocols(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, protocol := range []layers.IPProtocol{
-			layers.IPProtocolAH, layers.IPProtocolESP, layers.IPProtocolGRE, layers.IPProtocolVRRP,
-			layers.IPProtocolIPIP, layers.IPProtocolIPv6, layers.IPProtocolIGMP, layers.IPProtocolNoNextHeader, 253,
-		} {
-			m := raw{protocol, make([]byte, 24)}
-			b.arrives(n, m, unread(eventIgnoredProtocol))
-			b.put()
-			b.refuses(n, m)
-		}
-	})
-	// IPv6's extension headers are nothing special in IPv4.
-	b, n := newBed(t, normal), networks[0]
-	for _, protocol := range []layers.IPProtocol{0, layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Fragment, layers.IPProtocolIPv6Destination} {
-		m := raw{protocol, make([]byte, 24)}
-		b.arrives(n, m, unread(eventIgnoredProtocol))
-	}
-}
 
 // TestParseNonLinear: drivers may leave headers in fragments of the packet.
 func TestParseNonLinear(t *testing.T) {

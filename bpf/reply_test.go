@@ -223,36 +223,7 @@ func ingressL3(via nic, frame []byte) run { return l3(bpf.DatapathProgReplypathI
 
 func egressL3(via nic, frame []byte) run { return l3(bpf.DatapathProgReplypathEgressL3, via, frame) }
 
-// withoutMAC is an entry of a flow that came in without a header.
-func withoutMAC(f bpf.DatapathFlow) bpf.DatapathFlow {
-	f.Mac, f.Gateway, f.Flags = [6]uint8{}, 0, f.Flags&^flagGateway
-	return f
-}
-
-func TestL3Ingress(t *testing.T) {
-	for _, m := range starters {
-		under(t, m.name, eachL3, func(t *testing.T, b *bed, n network) {
-			want := b.starts(n, m.message, b.replication)
-			fill := want.tables
-			want.tables = func(content tables) {
-				fill(content)
-				for _, flows := range []entries{content.HalfOpen, content.Connectionless} {
-					for tuple, f := range flows {
-						flows[tuple] = withoutMAC(f)
-					}
-				}
-			}
-			b.run(ingressL3(b.replication, n.in(b.replication, m.message)), want)
-		})
-	}
-}
-
 var replyReply = map[string]messageStory{
-	"reply already right": func(t *testing.T, b *bed, n network, m message) {
-		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
-		// The kernel's choice among next hops on the flow's own interface stands.
-		b.run(egress(b.replication, n.out(b.replication, m, destinationMAC(neighbour))), nothing)
-	},
 	"every packet has a mark of its own, and none has 0": func(t *testing.T, b *bed, n network, m message) {
 		for _, test := range []struct{ last, want uint16 }{{0, 1}, {1, 2}, {0xfffe, 0xffff}, {0xffff, 1}} {
 			b.setHandover(bpf.DatapathHandover{Ticket: test.last})
@@ -263,13 +234,6 @@ var replyReply = map[string]messageStory{
 				t.Errorf("mark after %#x: %#x, want %#x", test.last, got, test.want)
 			}
 		}
-	},
-	"reply from unmanaged interface": func(t *testing.T, b *bed, n network, m message) {
-		b.unmanage(b.production)
-		frame := n.out(b.production, m)
-		from := b.production
-		from.interfaceIndex = 0
-		b.run(egress(b.production, frame), b.moves(n, m, from, b.replication, frame))
 	},
 	"reply interface gone": func(t *testing.T, b *bed, n network, m message) {
 		frame := n.out(b.production, m)
@@ -297,128 +261,13 @@ var replyReply = map[string]messageStory{
 		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.backup, frame))
 		run(stays)
 	},
-	"the record belongs to another life of the ifindex": func(t *testing.T, b *bed, n network, m message) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Ifindex = 999 })
-		b.wantStays(n, m, outcomeLinkDown)
-	},
-	"to a device without a header no next hop is needed": func(t *testing.T, b *bed, n network, m message) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) {
-			r.Flags |= noHeader
-			r.NextHop = uint8(gatewayOnly)
-		})
-		b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{}))
-		frame := n.out(b.production, m)
-		want := b.moves(n, m, b.production, b.replication, frame)
-		want.frame = frame
-		b.run(egress(b.production, frame), want)
-	},
-	"the reason that is named is the one to mend first": func(t *testing.T, b *bed, n network, m message) {
-		frame := n.out(b.production, m)
-		record := func(r *bpf.DatapathInterface) {
-			r.Flags = 0
-			r.Mode = modeObserve
-			r.NextHop = uint8(gatewayOnly)
-			r.Mtu = 10
-		}
-		b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{}))
-		for _, step := range []struct {
-			mend   func(*bpf.DatapathInterface)
-			reason bpf.DatapathOutcome
-		}{
-			{func(*bpf.DatapathInterface) {}, outcomeLinkDown},
-			{func(r *bpf.DatapathInterface) { r.Flags |= interfaceUp }, outcomeObserve},
-			{func(r *bpf.DatapathInterface) { r.Mode = modeEnforce }, outcomeNoNextHop},
-			{func(r *bpf.DatapathInterface) { r.NextHop = uint8(auto) }, outcomeMTU},
-		} {
-			previous := record
-			record = func(r *bpf.DatapathInterface) { previous(r); step.mend(r) }
-			b.manage(b.replication, record)
-			b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-			b.run(egress(b.production, frame), b.stays(n, m, b.production, b.replication, frame, step.reason))
-		}
-	},
-	"the operator wants a gateway by now, and there is none": func(t *testing.T, b *bed, n network, m message) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) {
-			r.NextHop, r.Gateway4, r.Gateway6 = uint8(gatewayOnly), 0, 0
-		})
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags, flow.Gateway = flagEnforceMAC|flagGateway, 0
-		b.put(flowOf(m, flow))
-		frame := n.out(b.replication, m)
-		b.run(egress(b.replication, frame), effect{pairs: pairs{
-			pair(b.replication, b.replication, n, m, outcomeNoNextHop): {Packets: 1, Bytes: uint64(len(frame))},
-		}})
-	},
-	"without the gateway the MAC of the flow is taken": func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{}))
-		flow := b.flow(n, m, b.replication, 0)
-		flow.Flags = flagEnforceMAC | flagGateway
-		b.put(flowOf(m, flow))
-		frame := n.out(b.replication, m, destinationMAC(neighbour))
-		b.run(egress(b.replication, frame), b.readdresses(n, m, b.replication, frame))
-	},
 }
 
 func TestReplyReply(t *testing.T) { tell(t, eachReply, replyReply) }
 
-var replyEnforced = map[string]messageStory{
-	"readdress": func(t *testing.T, b *bed, n network, m message) {
-		frame := n.out(b.replication, m, destinationMAC(neighbour))
-		want := b.readdresses(n, m, b.replication, frame)
-		b.run(egress(b.replication, frame), want)
-
-		again := count{Packets: 1, Bytes: uint64(len(frame))}
-		for p := range want.pairs {
-			want.pairs[p] = again
-		}
-		want.tables = b.marked(n, m, 0, 1)
-		b.run(egress(b.replication, frame), want)
-	},
-	"readdress already right": func(t *testing.T, b *bed, n network, m message) {
-		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
-	},
-	"on another interface the MAC is set as everywhere": func(t *testing.T, b *bed, n network, m message) {
-		b.wantMoved(n, m)
-	},
-	"readdress observed": func(t *testing.T, b *bed, n network, m message) {
-		b.switchMode(modeObserve)
-		frame := n.out(b.replication, m, destinationMAC(neighbour))
-		b.run(egress(b.replication, frame), b.stays(n, m, b.replication, b.replication, frame, outcomeObserve))
-	},
-	"readdress interface gone": func(t *testing.T, b *bed, n network, m message) {
-		b.unmanage(b.replication)
-		frame := n.out(b.replication, m, destinationMAC(neighbour))
-		b.run(egress(b.replication, frame), effect{pairs: pairs{
-			pair(b.replication, b.replication, n, m, outcomeLinkDown): {Packets: 1, Bytes: uint64(len(frame))},
-		}})
-	},
-}
-
-func TestReplyEnforced(t *testing.T) { tell(t, eachEnforced, replyEnforced) }
-
-var replyL3 = map[string]story{
-	"L3 refresh": func(t *testing.T, b *bed, n network) {
-		flow := withoutMAC(b.flow(n, udp{}, b.replication, 0))
-		b.put(connectionlessFlow(flow))
-		flow.Flags |= flagActive
-		b.run(ingressL3(b.replication, n.in(b.replication, udp{payload: 30})), effect{tables: connectionlessFlow(flow)})
-	},
-	"L3 truncated": func(t *testing.T, b *bed, n network) {
-		frame := n.in(b.replication, tcp{flags: "S"})
-		for size := ethernetSize; size < len(frame)-ethernetSize; size++ {
-			r := cut(ingressL3(b.replication, slices.Clone(frame)), size)
-			b.run(r, cutOff(truncated, r.frame, size))
-		}
-	},
-	"L3 already right": func(t *testing.T, b *bed, n network) {
-		for _, enforced := range []uint16{0, flagEnforceMAC} {
-			flow := withoutMAC(b.flow(n, udp{}, b.replication, 0))
-			flow.Flags |= enforced
-			b.put(connectionlessFlow(flow))
-			b.run(egressL3(b.replication, n.out(b.replication, udp{payload: 30})), nothing)
-		}
-	},
-	"the packet gets a header": func(t *testing.T, b *bed, n network) {
+// TestReplyGetsHeader: a packet without an Ethernet header gets one where the interface has it.
+func TestReplyGetsHeader(t *testing.T) {
+	eachL3(t, func(t *testing.T, b *bed, n network) {
 		m := udp{payload: 30}
 		b.put(connectionlessFlow(b.flow(n, m, b.backup, 0)))
 		r := egressL3(b.replication, n.out(b.replication, m))
@@ -426,23 +275,5 @@ var replyL3 = map[string]story{
 		kind := either(n.family == 6, []byte{0x86, 0xdd}, []byte{8, 0})
 		want.frame = slices.Concat(b.backup.router, b.backup.MAC, kind, r.frame)
 		b.run(r, want)
-	},
-	"the packet goes as it is": func(t *testing.T, b *bed, n network) {
-		b.manage(b.backup, func(r *bpf.DatapathInterface) {
-			r.Flags |= noHeader
-		})
-		m := udp{payload: 30}
-		b.put(connectionlessFlow(withoutMAC(b.flow(n, m, b.backup, 0))))
-		r := egressL3(b.replication, n.out(b.replication, m))
-		want := b.moves(n, m, b.replication, b.backup, r.frame)
-		want.frame = r.frame
-		b.run(r, want)
-	},
-	"notes and answers are the same with and without a header": func(t *testing.T, b *bed, n network) {
-		m := udp{payload: 30}
-		b.run(egressL3(b.replication, n.out(b.replication, m)), b.notes(n, m))
-		b.run(ingressL3(b.replication, n.in(b.replication, m)), unread(eventIgnoredAnswer))
-	},
+	})
 }
-
-func TestReplyL3(t *testing.T) { tell(t, eachL3, replyL3) }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 	"replypath/test/await"
 )
 
@@ -32,30 +33,22 @@ func setUpAddresses() error {
 	return errors.Join(errs...)
 }
 
-func sockaddr(a netip.AddrPort) (int, unix.Sockaddr) {
-	if a.Addr().Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-}
+type step func(fd int) error
 
-func openSocket(t testing.TB, family, kind int, f func(fd int) error) int {
-	t.Helper()
-	return openSocketOf(t, family, kind, 0, f)
-}
-
-// openSocketOf is openSocket for a protocol that the kind does not tell.
-func openSocketOf(t testing.TB, family, kind, protocol int, f func(fd int) error) int {
+// openSocket makes a socket in the namespace of the host under test, and does all this to it.
+func openSocket(t testing.TB, family, kind, protocol int, steps ...step) int {
 	t.Helper()
 	fd := -1
 	err := host.Do(func() (err error) {
 		if fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol); err != nil {
 			return fmt.Errorf("make socket: %w", err)
 		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return fmt.Errorf("set SO_REUSEADDR: %w", err)
+		for _, step := range append([]step{setOption(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)}, steps...) {
+			if err := step(fd); err != nil {
+				return err
+			}
 		}
-		return f(fd)
+		return nil
 	})
 	if err != nil {
 		if fd >= 0 {
@@ -66,52 +59,39 @@ func openSocketOf(t testing.TB, family, kind, protocol int, f func(fd int) error
 	return fd
 }
 
+// openWith is openSocket for one that is closed at the end of the test.
+func openWith(t testing.TB, family, kind, protocol int, steps ...step) int {
+	t.Helper()
+	fd := openSocket(t, family, kind, protocol, steps...)
+	t.Cleanup(func() { closeSocket(t, fd) })
+	return fd
+}
+
 func closeSocket(t testing.TB, fd int) {
 	t.Helper()
 	await.Must(t, unix.Close(fd))
 }
 
+func familyOf(a netip.AddrPort) int {
+	family, _ := rig.Sockaddr(a)
+	return family
+}
+
 func listenUDP(t testing.TB, self netip.AddrPort) int {
 	t.Helper()
-	family, local := sockaddr(self)
-	return openSocket(t, family, unix.SOCK_DGRAM, func(fd int) error { return bind(fd, local) })
+	return openSocket(t, familyOf(self), unix.SOCK_DGRAM, 0, bindTo(self))
 }
 
 func connectUDP(t testing.TB, self, peer netip.AddrPort) int {
 	t.Helper()
-	family, local := sockaddr(self)
-	_, remote := sockaddr(peer)
-	return openSocket(t, family, unix.SOCK_DGRAM, func(fd int) error {
-		if err := bind(fd, local); err != nil {
-			return err
-		}
-		return connect(fd, remote)
-	})
+	return openSocket(t, familyOf(self), unix.SOCK_DGRAM, 0, bindTo(self), connectTo(peer))
 }
+
+func listen(fd int) error { return unix.Listen(fd, 1) }
 
 func listenTCP(t testing.TB, self netip.AddrPort) int {
 	t.Helper()
-	family, local := sockaddr(self)
-	return openSocket(t, family, unix.SOCK_STREAM, func(fd int) error {
-		if err := bind(fd, local); err != nil {
-			return err
-		}
-		return unix.Listen(fd, 1)
-	})
-}
-
-func bind(fd int, local unix.Sockaddr) error {
-	if err := unix.Bind(fd, local); err != nil {
-		return fmt.Errorf("bind: %w", err)
-	}
-	return nil
-}
-
-func connect(fd int, remote unix.Sockaddr) error {
-	if err := unix.Connect(fd, remote); err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	return nil
+	return openSocket(t, familyOf(self), unix.SOCK_STREAM, 0, bindTo(self), listen)
 }
 
 // connection is the state of a TCP socket's sequence numbers.
@@ -122,46 +102,20 @@ type connection struct {
 	window   uint32 // RCV.WND
 }
 
-// Constants of <linux/tcp.h> that x/sys lacks.
-const (
-	tcpRecvQueue = 1
-	tcpSendQueue = 2
+const tcpRepairOffSilently = -1 // without a window probe; x/sys lacks it
 
-	tcpRepairOffSilently = -1 // without a window probe
-)
-
-// connectTCP makes an established TCP socket with these sequence numbers, without a packet: the way in which
-// checkpoints are restored (TCP_REPAIR).
+// connectTCP makes an established TCP socket with these sequence numbers, without a packet.
 func connectTCP(t testing.TB, self, peer netip.AddrPort, c connection) int {
 	t.Helper()
-	family, local := sockaddr(self)
-	_, remote := sockaddr(peer)
-	return openSocket(t, family, unix.SOCK_STREAM, func(fd int) error {
-		for _, option := range []struct{ name, value int }{
-			{unix.TCP_REPAIR, 1},
-			{unix.TCP_REPAIR_QUEUE, tcpSendQueue},
-			{unix.TCP_QUEUE_SEQ, int(int32(c.acked))},
-			{unix.TCP_REPAIR_QUEUE, tcpRecvQueue},
-			{unix.TCP_QUEUE_SEQ, int(int32(c.received))},
-			{unix.TCP_REPAIR_QUEUE, tcpSendQueue},
-		} {
-			if err := unix.SetsockoptInt(fd, unix.SOL_TCP, option.name, option.value); err != nil {
-				return fmt.Errorf("set TCP option %d: %w", option.name, err)
-			}
+	restore := func(fd int) error { return rig.Restore(fd, self, peer, c.received, c.acked) }
+	write := func(fd int) error {
+		if c.unacked == 0 {
+			return nil
 		}
-		if err := bind(fd, local); err != nil {
-			return err
-		}
-		if err := connect(fd, remote); err != nil {
-			return err
-		}
-		if c.unacked > 0 {
-			if _, err := unix.Write(fd, make([]byte, c.unacked)); err != nil {
-				return fmt.Errorf("fill send queue: %w", err)
-			}
-		}
-		return setWindow(fd, c)
-	})
+		_, err := unix.Write(fd, make([]byte, c.unacked))
+		return err
+	}
+	return openSocket(t, familyOf(self), unix.SOCK_STREAM, 0, restore, write, func(fd int) error { return setWindow(fd, c) })
 }
 
 // repairWindow is struct tcp_repair_window of <linux/tcp.h>.
@@ -221,16 +175,9 @@ func acceptedTimeWait(t testing.TB, self, peer netip.AddrPort) connection {
 
 func connectPair(t testing.TB, self, peer netip.AddrPort) (client, accepted int) {
 	t.Helper()
-	family, remote := sockaddr(self)
-	_, local := sockaddr(peer)
 	listener := listenTCP(t, self)
 	defer closeSocket(t, listener)
-	client = openSocket(t, family, unix.SOCK_STREAM, func(fd int) error {
-		if err := bind(fd, local); err != nil {
-			return err
-		}
-		return connect(fd, remote)
-	})
+	client = openSocket(t, familyOf(self), unix.SOCK_STREAM, 0, bindTo(peer), connectTo(self))
 	accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 	await.Must(t, err)
 	return client, accepted
@@ -251,7 +198,7 @@ func standing(t testing.TB, fd int) (c connection) {
 	for _, step := range []struct {
 		queue int
 		to    *uint32
-	}{{tcpSendQueue, &c.acked}, {tcpRecvQueue, &c.received}} {
+	}{{rig.TCPSendQueue, &c.acked}, {rig.TCPRecvQueue, &c.received}} {
 		await.Must(t, unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1))
 		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, step.queue); err != nil {
 			t.Fatal(err)
@@ -293,7 +240,7 @@ func (b *bed) sendRaw(n network, fd int, m message, withHeader bool, want effect
 
 func (b *bed) sendTo(peer netip.AddrPort, fd int, bytes []byte, want effect) {
 	b.t.Helper()
-	_, to := sockaddr(peer)
+	_, to := rig.Sockaddr(peer)
 	b.emit(func() error { return unix.Sendto(fd, bytes, 0, to) }, want)
 }
 
@@ -329,8 +276,6 @@ func (b *bed) keptBy(n network, m message, to nic, reason bpf.DatapathOutcome) e
 	return b.stays(n, m, b.replication, to, n.out(b.replication, m), reason)
 }
 
-type step func(fd int) error
-
 func setOption(level, name, value int) step {
 	return func(fd int) error {
 		if err := unix.SetsockoptInt(fd, level, name, value); err != nil {
@@ -350,33 +295,27 @@ func bindToDevice(i nic) step {
 }
 
 func bindTo(self netip.AddrPort) step {
-	_, local := sockaddr(self)
-	return func(fd int) error { return bind(fd, local) }
+	_, local := rig.Sockaddr(self)
+	return func(fd int) error {
+		if err := unix.Bind(fd, local); err != nil {
+			return fmt.Errorf("bind: %w", err)
+		}
+		return nil
+	}
 }
 
 func connectTo(peer netip.AddrPort) step {
-	_, remote := sockaddr(peer)
-	return func(fd int) error { return connect(fd, remote) }
-}
-
-// openWith makes a socket, does all this to it, and closes it at the end of the test.
-func openWith(t testing.TB, family, kind, protocol int, steps ...step) int {
-	t.Helper()
-	fd := openSocketOf(t, family, kind, protocol, func(fd int) error {
-		for _, step := range steps {
-			if err := step(fd); err != nil {
-				return err
-			}
+	_, remote := rig.Sockaddr(peer)
+	return func(fd int) error {
+		if err := unix.Connect(fd, remote); err != nil {
+			return fmt.Errorf("connect: %w", err)
 		}
 		return nil
-	})
-	t.Cleanup(func() { closeSocket(t, fd) })
-	return fd
+	}
 }
 
 func (n network) inet() int {
-	family, _ := sockaddr(netip.AddrPortFrom(n.self, 0))
-	return family
+	return familyOf(n.here())
 }
 
 func (n network) wildcard() netip.Addr {

@@ -106,8 +106,7 @@ func (b *bed) sourceOfAnswer(n network, wire int) netip.Addr {
 func (b *bed) serve(at netip.Addr, protocol int, steps ...step) int {
 	b.t.Helper()
 	self := netip.AddrPortFrom(at, selfPort)
-	family, _ := sockaddr(self)
-	return openWith(b.t, family, unix.SOCK_DGRAM, protocol, append(steps, bindTo(self))...)
+	return openWith(b.t, familyOf(self), unix.SOCK_DGRAM, protocol, append(steps, bindTo(self))...)
 }
 
 // TestSourceRepaired: a wildcard socket answers from the address that was asked, by IPv4 as well if it is one of IPv6.
@@ -171,7 +170,7 @@ func TestSourceOtherNamespace(t *testing.T) {
 		}
 	})
 	eachAsked(t, func(t *testing.T, b *bed, n network) {
-		_, to := sockaddr(n.there())
+		_, to := rig.Sockaddr(n.there())
 		b.emit(func() error {
 			return container.Do(func() error {
 				fd, err := unix.Socket(n.inet(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -370,7 +369,7 @@ var sourceSender = map[string]story{
 	},
 	"a SYN-ACK is bound as the socket is that listens": func(t *testing.T, b *bed, n network) {
 		openWith(t, n.inet(), unix.SOCK_STREAM, 0, bindToDevice(b.replication),
-			bindTo(n.here()), func(fd int) error { return unix.Listen(fd, 1) })
+			bindTo(n.here()), listen)
 		question := syn // the request outlives its listener for a second: by a port that no other test has
 		question.ports = ports{peer: peerPort + 5000}
 		b.put(halfOpen(b.flow(n, question, b.backup, 0)))

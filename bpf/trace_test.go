@@ -36,12 +36,6 @@ var traceReply = map[string]messageStory{
 		b.exec(egress(b.production, n.out(b.production, m)))
 		tracer.want(moved, moved)
 	},
-	"trace passed": func(t *testing.T, b *bed, n network, m message) {
-		tracer := b.traceAll()
-		b.run(egress(b.replication, n.out(b.replication, m)), nothing)
-		tracer.read()
-		tracer.wantPassed(n, m, b.replication, true, 0)
-	},
 	"why a reply is left where it is": func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()
 		b.switchMode(modeObserve)
@@ -203,7 +197,7 @@ var traceFamily = map[string]story{
 		m := udp{payload: 1400}
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
 		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger.AsSlice()))
+		b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger))
 		returned := of(n.outgoing(m, b.production, b.production, nil), m, b.replication)
 		returned.Packets, returned.Outcome, returned.OutIfindex = 0, uint8(outcomeMTU), 0
 		tracer.want(returned)
@@ -241,21 +235,11 @@ var traceFamily = map[string]story{
 		b.exec(ingress(b.replication, frame))
 		tracer.want(n.incoming(echo{reply: true}, b.replication, frame))
 	},
-	"what cannot be read has no addresses to tell it by, and goes its way": func(t *testing.T, b *bed, n network) {
-		tracer := b.traceAll()
-		for _, r := range []run{
-			ingress(b.replication, n.setLength(n.in(b.replication, udp{payload: 100}), 2000)),
-			egress(b.production, n.setLength(n.out(b.production, udp{payload: 100}), 2000)),
-		} {
-			b.run(r, truncated)
-			tracer.want()
-		}
-	},
 	"an idle flow is none": func(t *testing.T, b *bed, n network) {
 		tracer := b.traceAll()
 		m := udp{}
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, idleConnectionless+1)))
-		b.exclude(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
 		frame := n.in(b.replication, m)
 		b.run(ingress(b.replication, frame), unread(eventIgnoredExcluded))
 		want := n.incoming(m, b.replication, frame)

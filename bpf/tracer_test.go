@@ -39,8 +39,8 @@ func (b *bed) traceAll() *tracer { return b.trace(netip.Prefix{}, netip.Prefix{}
 func (t *tracer) ask(peer, self netip.Prefix, ticks uint32) {
 	t.t.Helper()
 	request := bpf.DatapathTraceRequest{Until: t.ago(0) + ticks}
-	request.Peer, request.PeerMask = masked(peer)
-	request.Self, request.SelfMask = masked(self)
+	request.Peer, request.PeerMask = rig.Masked(peer)
+	request.Self, request.SelfMask = rig.Masked(self)
 	t.must(t.TraceFilter.Put(uint32(0), request))
 }
 

@@ -22,13 +22,9 @@ const sets = 262_144 / 8
 const (
 	production = 1 + iota
 	replication
-	unplugged     // has no carrier
-	unresolved    // has a gateway whose MAC nobody knows
-	headerless    // its frames begin with the IP header
-	headerlessToo // another one
-	unmanaged     // holds the fallback route
+	another
 
-	devices = unmanaged
+	devices = another
 )
 
 var (
@@ -121,21 +117,17 @@ func (b *bench) egressAnew(e endpoints, name string, l limit, by int, frame []by
 // moved adds a case of a reply that another interface sends.
 func (b *bench) moved(e endpoints, name string, l limit, by int, frame []byte) *testCase {
 	c := b.egressAnew(e, name, l, by, frame)
-	c.verdict, c.prove = tcActRedirect, ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, 1)
+	c.verdict, c.prove = tcActRedirect, isCountedAsymmetric
 	return c
 }
 
 // in is a frame of the peer, out one of the host.
 func (b *bench) in(e endpoints, protocol layers.IPProtocol, port uint16, by int) []byte {
-	return frame(gatewayMAC, b.device(by).MAC, protocol, netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port), payloadSize)
+	return frame(gatewayMAC, b.device(by).MAC, protocol, netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port))
 }
 
 func (b *bench) out(e endpoints, protocol layers.IPProtocol, port uint16, by int) []byte {
-	return b.sized(e, protocol, port, by, payloadSize)
-}
-
-func (b *bench) sized(e endpoints, protocol layers.IPProtocol, port uint16, by, payload int) []byte {
-	return frame(b.device(by).MAC, routerMAC, protocol, netip.AddrPortFrom(e.self, port), netip.AddrPortFrom(e.peer, peerPort), payload)
+	return frame(b.device(by).MAC, routerMAC, protocol, netip.AddrPortFrom(e.self, port), netip.AddrPortFrom(e.peer, peerPort))
 }
 
 // lasting is how many ticks ahead a time can be at most: 17 minutes at 1000 Hz.
@@ -143,17 +135,16 @@ const lasting = uint32(bpf.DatapathTickTICKS_AHEAD) - 1
 
 // flow came in by this interface, and its peer goes on asking while this is measured.
 func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16, by int) bpf.DatapathFlow {
-	flow := bpf.DatapathFlow{
+	return bpf.DatapathFlow{
 		Tuple:     rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port)),
 		Seen:      b.now + lasting,
 		Created:   b.now,
 		Ifindex:   b.device(by).Index,
 		Interface: uint16(by),
+		Gateway:   uint16(by),
+		Mac:       rig.MAC(gatewayMAC),
+		Flags:     uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY),
 	}
-	if by != headerless && by != headerlessToo {
-		flow.Gateway, flow.Mac, flow.Flags = uint16(by), rig.MAC(gatewayMAC), uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)
-	}
-	return flow
 }
 
 // entry is a flow in a table.

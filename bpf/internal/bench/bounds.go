@@ -9,9 +9,6 @@ type limit struct {
 	recorded float64 // the least that -scaled holds it against; 0: the bound
 }
 
-// boundOnly is a limit without an aim.
-func (l limit) boundOnly() limit { return limit{bound: l.bound} }
-
 // Limits of what most packets do. Recorded is a tenth more than it takes on a Xeon (Sapphire Rapids), where the reference
 // takes 52 ns.
 var (
@@ -27,25 +24,13 @@ var (
 	reply = limit{bound: 62, aim: 35}
 )
 
-// Limits of what few packets do, a third more than it takes or so; an answer and a header more, as these are copied.
-// The first packets of a connection, which do more than a redirect, have its aim.
+// Limits of what few packets do.
 var (
-	heldAway   = limit{bound: 50}  // a lookup of the gateway's MAC in a hash map
-	followed   = limit{bound: 190} // looks for a handshake, and writes a new way under the lock of its set
-	fragmented = limit{bound: 70}  // looks for the first one
-	noting     = limit{bound: 300} // notes it: an entry in a hash map of the kernel
-	extended   = limit{bound: 110} // a fragment of IPv6: looks for the extension header as well
 	// What the host originates has no flow, which takes as long to find out as of a stranger; two lookups in hash maps
 	// more find its record, and the flow that it is related to. It takes 40 to 52 ns more than a reply.
-	originated  = limit{bound: 115, aim: reply.bound + 35}
-	unanswered  = limit{bound: 130}                   // copies headers, to find that nothing is due
-	quoting     = limit{bound: 130}                   // reads two packets
-	linkDown    = limit{bound: 170}                   // asks the kernel for the link of every packet
-	headered    = limit{bound: 200}                   // and moves what stands before the packet
-	answeredNow = limit{bound: 400}                   // and makes another packet of it, with a checksum
-	first       = limit{bound: 75, aim: redirect.aim} // a redirect with something to note
-	handshake   = limit{bound: 600}                   // an entry: three times what it takes, as for a flood
-	flooded     = limit{bound: 2000}                  // mostly that of two sets and an entry that are in no cache
-	spoofed     = limit{bound: 1000}                  // mostly that of asking the socket
-	crowded     = limit{bound: 100, aim: 100}         // how much more a random flow may cost than always the same one
+	originated = limit{bound: 115, aim: reply.bound + 35}
+	handshake  = limit{bound: 600}           // an entry: three times what it takes, as for a flood
+	flooded    = limit{bound: 2000}          // mostly that of two sets and an entry that are in no cache
+	spoofed    = limit{bound: 1000}          // mostly that of asking the socket
+	crowded    = limit{bound: 100, aim: 100} // how much more a random flow may cost than always the same one
 )

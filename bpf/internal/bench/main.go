@@ -4,7 +4,7 @@
 // program in the same round, and the median of the differences is held against a bound. It needs root.
 //
 // The cases are in files by concern: what most packets do (common.go), what a connection does once (connection.go),
-// what few packets or hosts do (cases_*.go), floods, and a crowd of flows. The end of the process closes what it opens.
+// what the host originates, floods, and a crowd of flows. The end of the process closes what it opens.
 package main
 
 import (
@@ -115,7 +115,7 @@ func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 		sets uint32
 		add  func(*bench, endpoints)
 	}{
-		{sets, (*bench).common}, {sets, (*bench).connection}, {sets, (*bench).observed}, {sets, (*bench).rare},
+		{sets, (*bench).common}, {sets, (*bench).connection}, {sets, (*bench).originated},
 		{sets, (*bench).floods}, {sets, (*bench).strays}, {sets, (*bench).spoofs}, {crowdSets, (*bench).crowd},
 	}
 	if !withCrowd {

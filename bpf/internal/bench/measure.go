@@ -22,11 +22,9 @@ type testCase struct {
 	// baseline is what is taken off: an empty program, called the same way.
 	baseline *ebpf.Program
 	frame    []byte
-	segment  uint32 // payload of the segments that the frame is still to be cut into (GSO); 0: it is one
 	ifindex  uint32
 	arrived  uint32 // the interface that a packet came in by which is forwarded; 0: it is the host's
 	verdict  int32
-	batch    uint32 // runs of one call, where a packet cannot bear more; 0: all
 	// before is what is done to the packet and the maps before every run, beforeEmpty before those of the empty program;
 	// nil: the same.
 	before, beforeEmpty func() asm.Instructions
@@ -155,32 +153,22 @@ func (c *testCase) checkVerdict(runs uint32) error {
 }
 
 func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
-	context := rig.Context{Ifindex: c.ifindex, IngressIfindex: c.arrived, GSOSize: c.segment}
-	if c.segment != 0 {
-		context.GSOSegs = segments
-	}
-	return &ebpf.RunOptions{Data: c.frame, Context: context, Repeat: repeat}
+	return &ebpf.RunOptions{Data: c.frame, Context: rig.Context{Ifindex: c.ifindex, IngressIfindex: c.arrived}, Repeat: repeat}
 }
 
 // time is the CPU time of one run in nanoseconds. It is the thread's own, so that other processes on this CPU do not
 // count; setting up the call is shared by all the runs.
 func (c *testCase) time(program *ebpf.Program, repeat uint32) (float64, error) {
-	calls := uint32(1)
-	if c.batch != 0 {
-		calls, repeat = max(1, repeat/c.batch), c.batch
-	}
 	opts := c.options(repeat)
 	start, err := threadTime()
 	if err != nil {
 		return 0, err
 	}
-	for range calls {
-		if _, err := program.Run(opts); err != nil {
-			return 0, fmt.Errorf("%s: %w", c.name, err)
-		}
+	if _, err := program.Run(opts); err != nil {
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	end, err := threadTime()
-	return float64(end-start) / float64(calls*repeat), err
+	return float64(end-start) / float64(repeat), err
 }
 
 func threadTime() (int64, error) {

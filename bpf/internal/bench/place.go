@@ -79,26 +79,6 @@ func (c *testCase) undo(changes ...change) {
 	c.before = func() asm.Instructions { return append(c.bench.unmark(), undo(changes)...) }
 }
 
-// of is a change of the flow itself.
-func (p place) of(offset uintptr, size asm.Size, before uint64) change {
-	var set bpf.DatapathFlowSet
-	offset += unsafe.Offsetof(set.Flow) + uintptr(p.way)*unsafe.Sizeof(set.Flow[0])
-	return change{p.table.Flows, p.table.At(p.index), offset, size, before}
-}
-
-// wayOf puts the flow back to where it came in by, as store_path() of bpf/src/flow.h writes it.
-func (p place) wayOf(flow bpf.DatapathFlow) []change {
-	return []change{
-		p.of(unsafe.Offsetof(flow.Ifindex), asm.DWord, *(*uint64)(unsafe.Pointer(&flow.Ifindex))),
-		p.of(unsafe.Offsetof(flow.Mac), asm.DWord, *(*uint64)(unsafe.Pointer(&flow.Mac))),
-	}
-}
-
-// state gives the flow this one.
-func (p place) state(before bpf.DatapathFlowState) change {
-	return p.of(unsafe.Offsetof(bpf.DatapathFlow{}.State), asm.Byte, uint64(before))
-}
-
 // with puts the flow back, whose entry is still there; without takes it out.
 func (p place) with() []change {
 	var digests [bpf.DatapathWaysWAYS]uint64

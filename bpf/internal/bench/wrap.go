@@ -9,7 +9,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -17,7 +16,6 @@ import (
 
 const (
 	tcActUnspec   = -1 // TC_ACT_UNSPEC
-	tcActShot     = 2  // TC_ACT_SHOT
 	tcActRedirect = 7  // TC_ACT_REDIRECT
 	arrivalMark   = 0x1234
 )
@@ -110,16 +108,6 @@ func unless(condition asm.Instruction, done asm.Instructions) asm.Instructions {
 		condition.Offset += int16(ins.Width())
 	}
 	return append(asm.Instructions{condition}, done...)
-}
-
-// toHost makes every packet one for this host, which the kernel tells by the MAC address that it
-// takes the first bytes for.
-func toHost() asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, unix.PACKET_HOST),
-		asm.FnSkbChangeType.Call(),
-	}
 }
 
 // rewrite makes the packet have these bytes again, from an offset on.

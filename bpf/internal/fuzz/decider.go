@@ -4,7 +4,6 @@ package fuzz
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"replypath/bpf"
@@ -30,14 +29,6 @@ const (
 // decider of a step of kind `decide`, and its choice.
 func (s Step) decider() (d decider, choice int) {
 	return decider(s.Amount) % deciders, s.Amount / int(deciders)
-}
-
-func (s Step) deciderText() string {
-	d, choice := s.decider()
-	return fmt.Sprintf("%s, choice %d, eth%d", [deciders]string{
-		"own addresses at the device", "own addresses at several devices", "on link at the device", "on link nowhere",
-		"another host model", "first gateway", "routes", "gateway for own addresses", "exclusion",
-	}[d], choice, s.Device)
 }
 
 // decide changes what decides, on both sides. As the loader does, it has what was decided before be void afterwards.

@@ -4,7 +4,6 @@ package fuzz
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -57,7 +56,7 @@ func (p Packet) isV4() bool { return networks[p.family].family == 4 }
 func (p Packet) ends(k kind) (from, to netip.Addr, fromPort, toPort uint16) {
 	n := networks[p.family]
 	from, to = n.peers[p.peer], n.selves[p.self]
-	fromPort, toPort = peerPorts[p.peerPort]+p.crowd, selfPorts[p.selfPort]
+	fromPort, toPort = peerPorts[p.peerPort], selfPorts[p.selfPort]
 	if k == outbound {
 		from, to, fromPort, toPort = to, from, toPort, fromPort
 	}
@@ -69,9 +68,10 @@ type isns func(peer, self netip.AddrPort) (peerISN, ourISN uint32)
 
 // frame builds a packet's frame, as it passes by a device; cut is how long it is
 // where it has been cut, else 0.
-func (p Packet) frame(k kind, device rig.Device, index int, begin isns) (frame []byte, cut int, err error) {
-	ethernet := &layers.Ethernet{SrcMAC: p.neighbour.mac(index), DstMAC: device.MAC, EthernetType: layers.EthernetTypeIPv4}
-	switch {
+func (p Packet) frame(k kind, device rig.Device, index int, begin isns) (frame []byte, cut int) {
+	from, to, _, _ := p.ends(k)
+	h := rig.NewHeaders(p.neighbour.mac(index), device.MAC, from, to, p.ipProtocol())
+	switch ethernet := h.Ethernet; {
 	case k == outbound:
 		ethernet.SrcMAC, ethernet.DstMAC = ethernet.DstMAC, ethernet.SrcMAC
 	case p.address == toAnother:
@@ -79,17 +79,10 @@ func (p Packet) frame(k kind, device rig.Device, index int, begin isns) (frame [
 	case p.address == toAll:
 		ethernet.DstMAC = broadcastMAC
 	}
-	if !p.isV4() {
-		ethernet.EthernetType = layers.EthernetTypeIPv6
+	if p.isV4() {
+		h.V4.Id = uint16(p.id())
 	}
-	ip, forChecksum := p.ipHeader(k)
-	frame, err = rig.Serialize(ethernet, append([]gopacket.SerializableLayer{ip}, p.transport(k, forChecksum, begin)...)...)
-	if err != nil {
-		return nil, 0, err
-	}
-	frame = p.reshape(frame)
-	frame, cut = p.spoil(frame, k)
-	return frame, cut, nil
+	return p.spoil(p.reshape(h.Frame(p.transport(k, begin)...)), k)
 }
 
 // id identifies the fragments of a packet.
@@ -103,18 +96,6 @@ func (p Packet) wireLength(frame []byte) uint32 {
 	}
 	segments := (p.payload + int(p.segment) - 1) / int(p.segment)
 	return uint32(len(frame) + (segments-1)*(len(frame)-p.payload))
-}
-
-func (p Packet) ipHeader(k kind) (gopacket.SerializableLayer, gopacket.NetworkLayer) {
-	from, to, _, _ := p.ends(k)
-	if p.isV4() {
-		header := &layers.IPv4{Version: 4, TTL: 64, Id: uint16(p.id()), Protocol: p.ipProtocol(),
-			SrcIP: net.IP(from.AsSlice()), DstIP: net.IP(to.AsSlice())}
-		return header, header
-	}
-	header := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: p.ipProtocol(),
-		SrcIP: net.IP(from.AsSlice()), DstIP: net.IP(to.AsSlice())}
-	return header, header
 }
 
 func (p Packet) ipProtocol() layers.IPProtocol {
@@ -137,7 +118,7 @@ func (p Packet) ipProtocol() layers.IPProtocol {
 	}
 }
 
-func (p Packet) transport(k kind, ip gopacket.NetworkLayer, begin isns) []gopacket.SerializableLayer {
+func (p Packet) transport(k kind, begin isns) []gopacket.SerializableLayer {
 	_, _, from, to := p.ends(k)
 	payload := gopacket.Payload(make([]byte, p.payload))
 	switch p.protocol {
@@ -150,12 +131,9 @@ func (p Packet) transport(k kind, ip gopacket.NetworkLayer, begin isns) []gopack
 		if header.SYN {
 			header.Padding = tcpOptions[p.options]
 		}
-		_ = header.SetNetworkLayerForChecksum(ip) // fails for other layers than these two
 		return []gopacket.SerializableLayer{header, payload}
 	case udp:
-		header := &layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}
-		_ = header.SetNetworkLayerForChecksum(ip)
-		return []gopacket.SerializableLayer{header, payload}
+		return []gopacket.SerializableLayer{&layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}, payload}
 	case sctp:
 		return []gopacket.SerializableLayer{
 			&layers.SCTP{SrcPort: layers.SCTPPort(from), DstPort: layers.SCTPPort(to), VerificationTag: 7}, payload,
@@ -187,10 +165,7 @@ func (p Packet) quote(begin isns) []byte {
 	if route {
 		p.shape = sourceRoute
 	}
-	frame, _, err := p.frame(inbound, rig.Device{MAC: strangerMAC}, 0, begin)
-	if err != nil {
-		return nil
-	}
+	frame, _ := p.frame(inbound, rig.Device{MAC: strangerMAC}, 0, begin)
 	packet := frame[ethernetSize:]
 	switch {
 	case p.payload > 100:
@@ -229,7 +204,7 @@ var tcpOptions = [16][]byte{
 // sequence numbers of a segment.
 func (p Packet) sequence(k kind, begin isns) (seq, ack uint32) {
 	n := networks[p.family]
-	seqBase, ackBase := begin(netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]+p.crowd),
+	seqBase, ackBase := begin(netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]),
 		netip.AddrPortFrom(n.selves[p.self], selfPorts[p.selfPort]))
 	if k == outbound {
 		seqBase, ackBase = ackBase, seqBase
@@ -256,7 +231,7 @@ func (p Packet) echo(k kind) []byte {
 	if (k == outbound) != (p.flags&model.FlagFIN != 0) {
 		message[0] = reply
 	}
-	binary.BigEndian.PutUint16(message[4:], echoIdentifier+uint16(p.peerPort)+p.crowd)
+	binary.BigEndian.PutUint16(message[4:], echoIdentifier+uint16(p.peerPort))
 	return message
 }
 
@@ -307,18 +282,15 @@ var (
 	route        = append([]byte{0, 2, 4, 1}, make([]byte, 20)...)
 )
 
-type extension struct {
-	kind byte
-	body []byte
-}
-
 func (p Packet) reshapeIPv6(frame []byte) []byte {
-	fragment := func(bits uint16) extension {
+	fragment := func(bits uint16) rig.Extension {
 		body := []byte{0, 0, byte(bits >> 8), byte(bits)}
-		return extension{44, binary.BigEndian.AppendUint32(body, p.id())}
+		return rig.Extension{Kind: layers.IPProtocolIPv6Fragment, Body: binary.BigEndian.AppendUint32(body, p.id())}
 	}
-	optional := []extension{{0, hopByHop}, {60, destinations}, {60, longOptions}, {43, usedRoute}}
-	var list []extension
+	optional := []rig.Extension{{Kind: layers.IPProtocolIPv6HopByHop, Body: hopByHop},
+		{Kind: layers.IPProtocolIPv6Destination, Body: destinations}, {Kind: layers.IPProtocolIPv6Destination, Body: longOptions},
+		{Kind: layers.IPProtocolIPv6Routing, Body: usedRoute}}
+	var list []rig.Extension
 	for i, e := range optional {
 		if p.shapeBy>>i&1 != 0 {
 			list = append(list, e)
@@ -334,32 +306,11 @@ func (p Packet) reshapeIPv6(frame []byte) []byte {
 	case atomicFragment:
 		list = append(list, fragment(0))
 	case sourceRoute:
-		list = append(list, extension{43, route})
+		list = append(list, rig.Extension{Kind: layers.IPProtocolIPv6Routing, Body: route})
 	case manyHeaders:
-		list = slices.Repeat([]extension{optional[1+p.shapeBy&1]}, 1+p.shapeBy%40)
+		list = slices.Repeat([]rig.Extension{optional[1+p.shapeBy&1]}, 1+p.shapeBy%40)
 	}
-	return extend(frame, list)
-}
-
-// extend puts extension headers behind the IPv6 header.
-func extend(frame []byte, list []extension) []byte {
-	if len(list) == 0 {
-		return frame
-	}
-	ip := frame[ethernetSize:]
-	next := ip[6]
-	var inserted []byte
-	for i, e := range list {
-		body := slices.Clone(e.body)
-		body[0] = next
-		if i+1 < len(list) {
-			body[0] = list[i+1].kind
-		}
-		inserted = append(inserted, body...)
-	}
-	ip[6] = list[0].kind
-	binary.BigEndian.PutUint16(ip[4:], binary.BigEndian.Uint16(ip[4:])+uint16(len(inserted)))
-	return slices.Insert(frame, ethernetSize+ipv6Size, inserted...)
+	return rig.Extend(frame, list...)
 }
 
 // spoil damages a frame.

@@ -3,12 +3,9 @@
 package fuzz
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/netip"
 
 	"github.com/cilium/ebpf"
 
@@ -179,23 +176,7 @@ func replace[K comparable](m *ebpf.Map, held, want map[K]uint32) error {
 func (r *Runner) installExclusions(h model.Host) error {
 	var rules []bpf.DatapathExclusion
 	for _, rule := range h.Exclusions {
-		e := bpf.DatapathExclusion{Protocol: rule.Protocol, SelfPort: rig.Port(rule.SelfPort)} // 0 stays 0
-		e.Peer, e.PeerMask = masked(rule.Peer)
-		e.Self, e.SelfMask = masked(rule.Self)
-		rules = append(rules, e)
+		rules = append(rules, rig.Exclusion(rule.Peer, rule.Self, rule.Protocol, rule.SelfPort))
 	}
 	return r.d.SetExclusions(rules...)
-}
-
-// masked is a prefix as the maps hold it.
-func masked(prefix netip.Prefix) (want, mask [2]uint64) {
-	if !prefix.IsValid() {
-		return want, mask
-	}
-	address := prefix.Masked().Addr().As16()
-	ones := net.CIDRMask(prefix.Bits()+128-prefix.Addr().BitLen(), 128)
-	for i := range want {
-		want[i], mask[i] = binary.NativeEndian.Uint64(address[i*8:]), binary.NativeEndian.Uint64(ones[i*8:])
-	}
-	return want, mask
 }

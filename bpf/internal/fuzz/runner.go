@@ -381,10 +381,7 @@ func (x *run) packet(s Step) error {
 	if x.Whole {
 		s.Packet.segment, s.Packet.segments = 0, 0
 	}
-	frame, cut, err := s.Packet.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
-	if err != nil {
-		return err
-	}
+	frame, cut := s.Packet.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
 	x.tuples[s.Packet.tuple()] = true
 	f := model.Frame{Ifindex: x.devices[s.Device].Index, Bytes: frame, Tag: s.Packet.tag,
 		GSOSize: s.Packet.segment, GSOSegs: s.Packet.segments,
@@ -441,12 +438,12 @@ func (x *run) isns(peer, self netip.AddrPort) (uint32, uint32) {
 // tuple is that of a packet, as far as it is what it says.
 func (p Packet) tuple() model.Tuple {
 	n := networks[p.family]
-	peer, self := netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]+p.crowd), netip.AddrPortFrom(n.selves[p.self], selfPorts[p.selfPort])
+	peer, self := netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]), netip.AddrPortFrom(n.selves[p.self], selfPorts[p.selfPort])
 	protocol := uint8(p.ipProtocol())
 	switch p.protocol {
 	case tcp, udp, sctp:
 	case echo:
-		peer, self = netip.AddrPortFrom(peer.Addr(), echoIdentifier+uint16(p.peerPort)+p.crowd), netip.AddrPortFrom(self.Addr(), 0)
+		peer, self = netip.AddrPortFrom(peer.Addr(), echoIdentifier+uint16(p.peerPort)), netip.AddrPortFrom(self.Addr(), 0)
 	default:
 		peer, self = netip.AddrPortFrom(peer.Addr(), 0), netip.AddrPortFrom(self.Addr(), 0)
 	}

@@ -4,7 +4,6 @@ package fuzz
 
 import (
 	"fmt"
-	"strings"
 
 	"replypath/bpf/internal/model"
 )
@@ -63,7 +62,6 @@ type Packet struct {
 	address    address // of the frame
 	protocol   protocol
 	peerPort   int
-	crowd      uint16 // added to the peer's port
 	selfPort   int
 	flags      uint8
 	seq, ack   number
@@ -318,68 +316,19 @@ func (s Step) toldByKernel() bool { return s.Amount%4 != 0 }
 func (s Step) toldByLoader() bool { return s.Amount%4 != 1 }
 
 func (s Step) String() string {
-	switch s.Kind {
-	case inbound, outbound:
+	if s.Kind == inbound || s.Kind == outbound {
 		return fmt.Sprintf("%-3s eth%d %s", s.Kind, s.Device, s.Packet)
-	case age:
-		return fmt.Sprintf("wait %d s", ages[s.Amount%len(ages)])
-	case switchMode:
-		return fmt.Sprintf("set mode %d by hand", s.Amount%3)
-	case toggleLink:
-		return fmt.Sprintf("%s of eth%d, says the kernel: %t, the loader: %t", s.Kind, s.Device, s.toldByKernel(), s.toldByLoader())
-	case endGrace:
-		return s.Kind.String()
-	case toggleDevice:
-		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
-	case decide:
-		return fmt.Sprintf("%s: %s", s.Kind, s.deciderText())
-	default:
-		return fmt.Sprintf("%s %d of eth%d", s.Kind, s.Amount%gatewaysPerDevice, s.Device)
 	}
+	return fmt.Sprintf("%s, amount %d, eth%d", s.Kind, s.Amount, s.Device)
 }
 
 func (p Packet) String() string {
+	type fields Packet
 	n := networks[p.family]
-	parts := []string{fmt.Sprintf("%v: %s, peer %s:%d self %s:%d", p.neighbour, p.protocol,
-		n.peers[p.peer], peerPorts[p.peerPort], n.selves[p.self], selfPorts[p.selfPort])}
-	say := func(applies bool, format string, values ...any) {
-		if applies {
-			parts = append(parts, fmt.Sprintf(format, values...))
-		}
-	}
-	say(p.protocol == tcp, "flags %s seq %s ack %s", flagNames(p.flags), p.seq, p.ack)
-	say(p.protocol == tcp && p.flags&model.FlagSYN != 0, "options %x", tcpOptions[p.options])
-	say(p.protocol != tcp && p.flags&1 != 0, "(answer)")
-	say(p.payload != 0, "payload %d", p.payload)
-	say(p.shape != plain, "shape %d by %d", p.shape, p.shapeBy)
-	say(p.address != toUs, "frame to another (%d)", p.address)
-	say(p.forwarded, "forwarded")
-	say(p.segment != 0, "segments %d of %d", p.segments, p.segment)
-	say(p.damage != none, "damage %d at %d by %#x", p.damage, p.damageAt, p.damageBy)
-	say(p.fate != arrives, "fate %d", p.fate)
+	text := fmt.Sprintf("%s, peer %s:%d self %s:%d %+v", p.protocol, n.peers[p.peer], peerPorts[p.peerPort], n.selves[p.self],
+		selfPorts[p.selfPort], fields(p))
 	if p.tag != nil {
-		say(true, "tag %#04x", *p.tag)
+		text += fmt.Sprintf(" tag %#04x", *p.tag)
 	}
-	return strings.Join(parts, " ")
-}
-
-func (n neighbour) String() string {
-	return [...]string{"router", "second router", "neighbour", "group MAC", "zero MAC"}[n]
-}
-
-func (n number) String() string {
-	if n.plain {
-		return fmt.Sprintf("=%d", n.offset)
-	}
-	return fmt.Sprintf("%+d", int32(n.offset))
-}
-
-func flagNames(flags uint8) string {
-	var names strings.Builder
-	for i, name := range "FSRPA" {
-		if flags&(1<<i) != 0 {
-			names.WriteRune(name)
-		}
-	}
-	return "[" + names.String() + "]"
+	return text
 }

@@ -32,18 +32,6 @@ func StoriesOfSockets() (all []Program) {
 	return all
 }
 
-// StoriesOfFullTables enter more of each kind than a set has room for.
-func StoriesOfFullTables() []Program {
-	var steps []Step
-	for i := range 2 * int(bpf.DatapathWaysWAYS) {
-		p := Packet{peerPort: i % 2, damageBy: byte(i / 2 << 4)} // RunFull makes another port of the latter
-		asked, begun := p.with(func(p *Packet) { p.protocol = udp }), p.with(func(p *Packet) { p.protocol, p.self = udp, 3 })
-		steps = append(steps, handshake(Step{Packet: p}, 1)...)
-		steps = append(steps, in(0, asked), out(0, begun), in(0, p.with(func(p *Packet) { p.self, p.flags = 3, model.FlagSYN })))
-	}
-	return []Program{program(nil, steps...)}
-}
-
 const (
 	strangerPeer = 4
 	excludedPort = 4

@@ -32,8 +32,10 @@ const (
 	ownSelves    = 5 // so many are the host's
 )
 
-var networks = [4]network{
-	{
+var networks = [4]network{ipv4, ipv6, ipv4.withoutMACs(), ipv6.withoutMACs()}
+
+var (
+	ipv4 = network{
 		family: 4,
 		peers: addresses8("10.2.0.100", "10.2.0.100", "0.1.0.100", "10.4.0.7", "240.1.100.7", "10.2.0.101",
 			"10.4.0.100", "127.0.0.1"),
@@ -42,8 +44,8 @@ var networks = [4]network{
 			"10.4.0.100", "224.0.0.1", "255.255.255.255", "169.254.1.1"),
 		onLink: netip.MustParsePrefix("10.4.0.0/24"),
 		routed: netip.MustParsePrefix("10.2.0.0/25"),
-	},
-	{
+	}
+	ipv6 = network{
 		family: 6,
 		peers: addresses8("fd00:2::100", "fd00:2::100", "fd00:2::100", "fd00:4::7", "2001:db8::7", "fd00:2::101",
 			"fd00:4::100", "fe80::7"),
@@ -52,42 +54,39 @@ var networks = [4]network{
 			"fd00:4::100", "ff02::1", "::1", "fe80::1"),
 		onLink: netip.MustParsePrefix("fd00:4::/64"),
 		routed: netip.MustParsePrefix("fd00:2::/63"),
-	},
-	// The same for programs with a device without an Ethernet header: the test run
-	// takes the protocol from the 13th and 14th byte of what it is given, where an
-	// IP header has two bytes of the source address.
-	{
-		family: 4,
-		peers: addresses8("8.0.2.100", "8.0.2.100", "8.0.2.100", "8.0.4.7", "8.0.100.7", "8.0.2.101",
-			"8.0.4.100", "127.0.0.1"),
-		selves: addresses16("8.0.4.100", "8.0.4.100", "8.0.4.100", "8.0.3.100", "8.0.5.100", "8.0.9.9",
-			"8.0.4.100", "8.0.6.100", "8.0.3.100", "8.0.4.100", "8.0.4.100", "8.0.3.100",
-			"8.0.4.100", "224.0.0.1", "255.255.255.255", "169.254.1.1"),
-		onLink: netip.MustParsePrefix("8.0.4.0/24"),
-		routed: netip.MustParsePrefix("8.0.2.0/25"),
-	},
-	{
-		family: 6,
-		peers: addresses8("fd00:2:86dd::100", "fd00:2:86dd::100", "fd00:2:86dd::100", "fd00:4:86dd::7",
-			"2001:db8:86dd::7", "fd00:2:86dd::101", "fd00:4:86dd::100", "fe80:0:86dd::7"),
-		selves: addresses16("fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:3:86dd::100",
-			"fd00:5:86dd::100", "fd00:9:86dd::9", "fd00:4:86dd::100", "fd00:6:86dd::100", "fd00:3:86dd::100",
-			"fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:3:86dd::100", "fd00:4:86dd::100", "ff02::1", "::1", "fe80::1"),
-		onLink: netip.MustParsePrefix("fd00:4:86dd::/64"),
-		routed: netip.MustParsePrefix("fd00:2:86dd::/65"),
-	},
-}
-
-func addresses8(texts ...string) (list [8]netip.Addr) {
-	for i, text := range texts {
-		list[i] = netip.MustParseAddr(text)
 	}
-	return list
+)
+
+// withoutMACs is the same for programs with a device without an Ethernet header: the test run takes the protocol from
+// the 13th and 14th byte of what it is given, where an IP header has two bytes of the source address.
+func (n network) withoutMACs() network {
+	change := func(a netip.Addr) netip.Addr {
+		switch bytes := a.AsSlice(); {
+		case n.family == 6 && bytes[0] > 0 && bytes[0] < 0xff:
+			bytes[4], bytes[5] = 0x86, 0xdd
+			a, _ = netip.AddrFromSlice(bytes)
+		case n.family == 4 && (bytes[0] < 127 || bytes[0] == 240):
+			a = netip.AddrFrom4([4]byte{8, 0, bytes[1] + bytes[2], bytes[3]})
+		}
+		return a
+	}
+	for i, a := range n.peers {
+		n.peers[i] = change(a)
+	}
+	for i, a := range n.selves {
+		n.selves[i] = change(a)
+	}
+	n.onLink = netip.PrefixFrom(change(n.onLink.Addr()), n.onLink.Bits())
+	n.routed = netip.PrefixFrom(change(n.routed.Addr()), n.routed.Bits())
+	return n
 }
 
-func addresses16(texts ...string) (list [16]netip.Addr) {
-	for i, text := range texts {
-		list[i] = netip.MustParseAddr(text)
+func addresses8(texts ...string) [8]netip.Addr   { return [8]netip.Addr(addresses(texts)) }
+func addresses16(texts ...string) [16]netip.Addr { return [16]netip.Addr(addresses(texts)) }
+
+func addresses(texts []string) (list []netip.Addr) {
+	for _, text := range texts {
+		list = append(list, netip.MustParseAddr(text))
 	}
 	return list
 }

@@ -75,6 +75,26 @@ func (d *Datapath) SetExclusions(rules ...bpf.DatapathExclusion) error {
 	return put(d.Exclusions, uint32(0), set)
 }
 
+// Exclusion builds a rule; the zero value of each part matches everything.
+func Exclusion(peer, self netip.Prefix, protocol uint8, selfPort uint16) bpf.DatapathExclusion {
+	rule := bpf.DatapathExclusion{Protocol: protocol, SelfPort: Port(selfPort)} // 0 stays 0
+	rule.Peer, rule.PeerMask = Masked(peer)
+	rule.Self, rule.SelfMask = Masked(self)
+	return rule
+}
+
+// Masked is a prefix as the maps hold it.
+func Masked(prefix netip.Prefix) (want, mask [2]uint64) {
+	if !prefix.IsValid() {
+		return want, mask
+	}
+	address, ones := prefix.Masked().Addr().As16(), net.CIDRMask(int(mappedBits(prefix)), 128)
+	for i := range want {
+		want[i], mask[i] = binary.NativeEndian.Uint64(address[i*8:]), binary.NativeEndian.Uint64(ones[i*8:])
+	}
+	return want, mask
+}
+
 // SetGateway enters a gateway under this index of the array, found by its MAC
 // for frames of its family.
 func (d *Datapath) SetGateway(index uint32, gateway bpf.DatapathGateway) error {
