@@ -3,17 +3,14 @@
 package loader
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/test/await"
 	"replypath/test/topology"
@@ -111,84 +108,4 @@ func (b *server) askingSettings(f topology.Family) string {
 	b.Helper()
 	setting := "net/" + f.String() + "/neigh/eth0/"
 	return b.sysctl(setting+knownFirst) + " " + b.sysctl(setting+everybodyAgain)
-}
-
-// TestNobodyMayBeAsked: where somebody has the kernel ask nobody for a held gateway, its entry fails at once, as often as it
-// is made usable. That is not tried all the time, and the setting is changed again.
-func TestNobodyMayBeAsked(t *testing.T) {
-	b := newServer(t)
-	b.start()
-	for _, f := range b.net.Families() {
-		b.holdAbsent(f)
-		ctx, stop := context.WithCancel(t.Context())
-		events := read(b, func() (<-chan nexthop.Event, error) { return nexthop.Watch(ctx) })
-		began := time.Now()
-		b.setSysctl("net/"+f.String()+"/neigh/eth0/"+everybodyAgain, "0")
-		b.setAbsent(f, nil, netlink.NUD_FAILED)
-		eventually(t, "it is changed again", func() bool { return b.askingSettings(f) == "0 3" })
-		took := time.Since(began)
-		stop()
-		failures := 0
-		for e := range events {
-			if e.Neighbour.Address == absentRouters[f] && e.Neighbour.State == nexthop.StateFailed {
-				failures++
-			}
-		}
-		const again = 50 * time.Millisecond // after which one that failed is looked at again
-		if most := 2 + int(took/again); failures > most {
-			t.Errorf("%s: %d failures within %s, want %d at most", f, failures, took, most)
-		}
-	}
-}
-
-// isBridged tells whether the absent router's entry has a MAC that it has not answered with.
-func (b *server) isBridged(f topology.Family) bool {
-	b.Helper()
-	return b.isAbsent(f, func(r pins.GatewayRecord) bool { return r.Bridged })
-}
-
-// bridgeAbsent has eth0's link come back, with absent routers of both families, and awaits that they are bridged.
-func (b *server) bridgeAbsent() {
-	b.Helper()
-	for _, f := range b.net.Families() {
-		b.leadByAbsent(f)
-	}
-	flaps["carrier"](b, b.eth0)
-	for _, f := range b.net.Families() {
-		eventually(b.T, "it is bridged", func() bool { return b.isBridged(f) })
-	}
-}
-
-// TestAnsweredWhileStopped: a gateway that was bridged, and whose entry has been the kernel's since while no daemon ran, is
-// known to the next one at once.
-func TestAnsweredWhileStopped(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	b.bridgeAbsent()
-	r.stop()
-	for _, f := range b.net.Families() {
-		b.setAbsent(f, firstMAC, netlink.NUD_STALE)
-	}
-	b.start()
-	for _, f := range b.net.Families() {
-		if b.isBridged(f) {
-			t.Errorf("%s: its answer is not believed", f)
-		}
-	}
-}
-
-// TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's answer for the next
-// daemon either.
-func TestStopWhileBridged(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	b.bridgeAbsent()
-	r.stop()
-	b.start()
-	for _, f := range b.net.Families() {
-		b.awaitHeld(f, true) // once it has been asked in vain
-		if n := b.logged(`msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()); n != 1 {
-			t.Errorf("%s: it is said %d times to be resolved, not only before the stop", f, n)
-		}
-	}
 }

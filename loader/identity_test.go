@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
-	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -135,39 +132,6 @@ func (b *server) rename(from, to string) {
 func (b *server) awaitName(name string) {
 	b.Helper()
 	eventually(b.T, "the name is seen", func() bool { return len(b.idsOf(name)) > 0 })
-}
-
-// TestUntoldInterface: an interface that has got another name and MAC while the kernel's word of it is lost may be ours or
-// not. It is left as it is, and the log says so; of one that is known to be another, or gone, it says nothing.
-func TestUntoldInterface(t *testing.T) {
-	for what, test := range map[string]struct {
-		become func(b *server, index int)
-		forget bool // the kernel's word
-		said   bool
-	}{
-		"renamed, and forgotten": {forget: true, said: true, become: func(b *server, _ int) {
-			b.ip("link set eth2 down\nlink set eth2 address 02:00:00:07:07:07 name eth3")
-		}},
-		"another": {become: func(b *server, index int) { heirs["another name"](b, index) }},
-		"gone, and forgotten": {forget: true, become: func(b *server, _ int) {
-			b.ip("link del eth2")
-			b.addVeth("eth3", 0)
-		}},
-	} {
-		t.Run(what, func(t *testing.T) {
-			b := newServer(t)
-			test.become(b, b.changed())
-			b.setRPFilter("eth3", 2)
-			if test.forget {
-				await.Must(t, os.Remove(filepath.Join(b.dir, datapath.MapsDir, "devices")))
-			}
-			b.detach()
-			b.wantRPFilter("after detach", "eth3", "2")
-			if said := b.logged("an interface may not be the one that had its index") > 0; said != test.said {
-				t.Errorf("said so: %v", said)
-			}
-		})
-	}
 }
 
 // TestStatusNamesTheRenamed: what detach is going to undo stands in the status by the name that the interface has now,

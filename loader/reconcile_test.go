@@ -4,29 +4,19 @@ package loader
 
 import (
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
 	"replypath/loader/config"
-	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
-	"replypath/loader/pins"
 	"replypath/metrics"
 	"replypath/test/await"
 )
@@ -88,30 +78,6 @@ func TestEventsOfBystanders(t *testing.T) {
 	})
 }
 
-// TestFailureIsTriedAgain: what a reconciliation could not do is tried again without an event.
-func TestFailureIsTriedAgain(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	other := observing(r)
-	r.locked(func() error {
-		working := r.journal
-		broken, _, err := pins.CreateJournal(r.dir)
-		await.Must(t, err)
-		await.Must(t, broken.Close())
-		r.journal = broken
-		other.look()
-		r.journal = working
-		if !other.changes.isNoted() {
-			t.Error("a failure is the end")
-		}
-		other.look()
-		if other.changes.isNoted() {
-			t.Error("it goes on after it has succeeded")
-		}
-		return nil
-	})
-}
-
 // TestReloadReadsRoutes: what nobody has told of the routes is found when somebody has the configuration read again.
 func TestReloadReadsRoutes(t *testing.T) {
 	b := newServer(t)
@@ -131,91 +97,6 @@ func TestReloadReadsRoutes(t *testing.T) {
 			t.Errorf("a gateway whose route has gone in silence: %+v", g)
 		}
 	}
-}
-
-// headerless are the pins of the programs for devices without an Ethernet header, ethernet those of the others on
-// interfaces.
-var headerless, ethernet = []string{"egress_l3", "ingress_l3"}, []string{"egress", "ingress"}
-
-// TestHeaderlessPrograms: those programs are loaded for the first device without an Ethernet header, whatever the process
-// before had, and not before: the verifier takes as long for them as for all others.
-func TestHeaderlessPrograms(t *testing.T) {
-	b := newServer(t)
-	both := slices.Concat(ethernet, headerless)
-	r := b.start()
-	b.wantPrograms("without such a device", ethernet)
-	b.addTun("tun1")
-	b.awaitAttached("tun1")
-	entry := b.entry(b.idsOf("tun1")[0])
-	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) == 0 || entry.Mac != [6]uint8{} {
-		t.Errorf("entry %+v", entry)
-	}
-	late := b.wantPrograms("once one has come", both)
-	r.stop()
-	b.failAfter(b.failAfter(1))
-	wantSame(b, "programs after a start that failed", late, b.wantPrograms("after a start that failed", both))
-	b.start().stop()
-	wantSame(b, "programs", late, b.wantPrograms("after a takeover beside one", both))
-	b.start(anotherBuild).stop()
-	for name, id := range b.wantPrograms("after an upgrade beside one", both) {
-		if late[name] == id {
-			t.Errorf("after an upgrade %s is the earlier process's", name)
-		}
-	}
-	b.ip("link del tun1")
-	b.start().stop()
-	b.wantPrograms("after a takeover, the device gone", ethernet)
-	b.addTun("tun1")
-	b.start()
-	b.wantPrograms("after a takeover, the device come", both)
-}
-
-// wantPrograms wants these programs of interfaces pinned, no others in the kernel, and each of those without a header on
-// tun1. It returns their ids.
-func (b *server) wantPrograms(when string, names []string) map[string]ebpf.ProgramID {
-	b.Helper()
-	pinned := make(map[string]ebpf.ProgramID)
-	for _, name := range slices.Concat(ethernet, headerless) {
-		if program, err := ebpf.LoadPinnedProgram(filepath.Join(b.dir, "maps", "programs", name), nil); err == nil {
-			pinned[name], _ = b.look(program)
-		}
-	}
-	if diff := cmp.Diff(slices.Sorted(slices.Values(names)), slices.Sorted(maps.Keys(pinned))); diff != "" {
-		b.Errorf("%s, pinned (-want +got):\n%s", when, diff)
-	}
-	want := slices.Sorted(maps.Values(pinned))
-	eventually(b.T, when+", the kernel has no programs but those that are pinned", func() bool { // others go a moment later
-		return slices.Equal(b.loadedPrograms(), want)
-	})
-	for _, name := range names {
-		if slices.Contains(headerless, name) && !slices.ContainsFunc(b.attached(), func(p attached) bool {
-			return p.Device == "tun1" && p.Program == pinned[name]
-		}) {
-			b.Errorf("%s, %s is not on tun1: %+v", when, name, b.attached())
-		}
-	}
-	return pinned
-}
-
-// loadedPrograms returns the ids of all programs of interfaces in the kernel that use this datapath's flow table, whoever
-// holds them.
-func (b *server) loadedPrograms() (ids []ebpf.ProgramID) {
-	b.Helper()
-	table := b.mapIDs()[bpf.DatapathMapFlows]
-	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
-		program, err := ebpf.NewProgramFromID(id)
-		if err != nil {
-			continue // it has gone
-		}
-		_, info := b.look(program)
-		// Of a program without types the first 15 bytes of its name are known.
-		isOfInterfaces := strings.HasPrefix(info.Name, "replypath_ingre") || strings.HasPrefix(info.Name, "replypath_egres")
-		if used, _ := info.MapIDs(); isOfInterfaces && slices.Contains(used, table) {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 // look returns what the kernel says of a program, and closes it.
@@ -261,51 +142,4 @@ func TestHungLoopIsSeen(t *testing.T) {
 		}
 	}()
 	eventually(t, "it is well again", working)
-}
-
-// TestFallbackDeviceThatCannotBeLookedFor: it stays, with its routes, where the kernel does not answer.
-func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	r.locked(func() error {
-		found, err := discover.Scan(r.netlink, r.config)
-		await.Must(t, err)
-		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table)
-		await.Must(t, err)
-		before := b.snapshot()
-		wantWhole := func(when string) {
-			t.Helper()
-			hasDevice, err := r.routes.Renew()
-			await.Must(t, err)
-			for _, family := range fallback.Families {
-				if !hasDevice || !r.routes.GivesWay(b.eth0.Index, family) {
-					t.Errorf("%s: device %t, %s gives way %t", when, hasDevice, fallback.Name(family), r.routes.GivesWay(b.eth0.Index, family))
-				}
-			}
-			wantSame(b, when, before, b.snapshot())
-		}
-		wantWhole("to begin with")
-
-		whole := r.netlink
-		r.netlink = brokenNetlink(t)
-		err = r.routes.Reconcile(&routers)
-		r.netlink = whole
-		if err == nil || !strings.Contains(err.Error(), "look for replypath0") {
-			t.Errorf("error %v", err)
-		}
-		wantWhole("when it cannot be looked for")
-
-		await.Must(t, r.routes.Reconcile(&routers))
-		wantWhole("when it can be looked for again")
-		return nil
-	})
-}
-
-func brokenNetlink(t *testing.T) *netlink.Handle {
-	t.Helper()
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	await.Must(t, err)
-	broken := *handle // the original forgets its sockets with their end, and would open new ones
-	handle.Close()
-	return &broken
 }

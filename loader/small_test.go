@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,32 +13,8 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/pins"
-	"replypath/loader/status"
 	"replypath/test/await"
 )
-
-func TestCoalescer(t *testing.T) {
-	c := newCoalescer()
-	begin := time.Now()
-	for _, test := range []struct{ at, due time.Duration }{
-		{0, quiet},
-		{10 * time.Millisecond, 10*time.Millisecond + quiet},
-		{190 * time.Millisecond, patience},
-		{400 * time.Millisecond, patience},
-	} {
-		if got := c.note(begin.Add(test.at)).Sub(begin); got != test.due {
-			t.Errorf("a change after %v: due after %v, want %v", test.at, got, test.due)
-		}
-	}
-	c.done(begin.Add(time.Second), time.Second)
-	if got := c.note(begin.Add(time.Second)).Sub(begin); got != 2*time.Second {
-		t.Errorf("after a long reconciliation: due after %v", got)
-	}
-	c.done(begin.Add(2*time.Second), time.Millisecond)
-	if got := c.note(begin.Add(3 * time.Second)).Sub(begin); got != 3*time.Second+quiet {
-		t.Errorf("after a rest: due after %v", got)
-	}
-}
 
 // TestMarks: what had failed is remembered once an hour, and compared with is what had one hour to two hours ago.
 func TestMarks(t *testing.T) {
@@ -63,32 +38,6 @@ func TestMostExclusions(t *testing.T) {
 	if most := len(bpf.DatapathExclusionSet{}.Rule); most != config.MaxExclusions {
 		t.Errorf("the programs look at %d exclusions, a configuration may have %d", most, config.MaxExclusions)
 	}
-}
-
-// TestStatusIsRefused where nothing is pinned, and maps of an earlier version, which lack one, are not taken for nothing: its
-// programs are attached.
-func TestStatusIsRefused(t *testing.T) {
-	b := newServer(t)
-	b.inside(func() error {
-		_, statusErr := status.Read(b.dir)
-		_, modeErr := status.Mode(b.dir)
-		_, setModeErr := status.SetMode(b.dir, "observe")
-		for _, err := range []error{statusErr, modeErr, setModeErr} {
-			if !errors.Is(err, pins.ErrNone) {
-				t.Errorf("error %v", err)
-			}
-		}
-		return nil
-	})
-	b.start().stop()
-	await.Must(t, os.Remove(filepath.Join(b.dir, "maps", "tails")))
-	b.inside(func() error {
-		_, err := status.Read(b.dir)
-		if err == nil || errors.Is(err, pins.ErrNone) || !strings.Contains(err.Error(), "restart the daemon") {
-			t.Errorf("status: %v", err)
-		}
-		return nil
-	})
 }
 
 // TestNothingStaysOpen: rounds of all that opens something leave the same files open.

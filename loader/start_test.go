@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"testing"
 
 	"replypath/loader/attach"
@@ -19,17 +18,11 @@ var errInjected = errors.New("injected")
 // failAfter takes so many steps of a start, fails then, and returns how many steps there are.
 func (b *server) failAfter(taken int, changes ...func(*Options)) (steps int) {
 	b.Helper()
-	return b.failIn(taken, func() {}, changes...)
-}
-
-// failIn is failAfter that does something before it fails.
-func (b *server) failIn(taken int, do func(), changes ...func(*Options)) (steps int) {
-	b.Helper()
 	b.inside(func() error {
 		l := &Loader{newCore(b.options(changes...))}
 		all := start{l.core}.steps()
 		steps = len(all)
-		err := start{l.core}.attempt(append(all[:taken:taken], func() error { do(); return errInjected }))
+		err := start{l.core}.attempt(append(all[:taken:taken], func() error { return errInjected }))
 		if err == nil || err.Error() != errInjected.Error() {
 			b.Errorf("after step %d: %v", taken, err)
 		}
@@ -69,27 +62,4 @@ func TestFailedStartIsUndone(t *testing.T) {
 		b.awaitAttached("eth1")
 		t.Logf("%d failures, 0 differences", failures)
 	})
-}
-
-// TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs may remember what its
-// configuration refused. No later configuration has the same. A generation of before goes on only where nothing had to be
-// put back: programs may have admitted what is no own address any more.
-func TestFailedStartOutdatesItsRefusals(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	change := func(o *Options) { o.Config.Protocols = nil }
-	used := []uint32{b.settings().Generation}
-	for taken, steps := 1, 1; taken <= steps; taken++ {
-		var tried uint32
-		steps = b.failIn(taken, func() { tried = b.settings().Generation }, change)
-		last, after := used[len(used)-1], b.settings().Generation
-		if after < tried || after == tried && tried != last {
-			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
-		}
-		used = append(used, after)
-	}
-	b.start(change).stop()
-	if after := b.settings().Generation; slices.Contains(used, after) {
-		t.Errorf("generation %d once more, after %v", after, used)
-	}
 }

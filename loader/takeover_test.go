@@ -72,13 +72,13 @@ func TestProgramsAreTakenOver(t *testing.T) {
 		r := b.start(repairSource, by(mechanism))
 		b.awaitAttached("tun1")
 		pinned, attached, ofMaps := b.pinnedIDs(), b.attached(), b.mapIDs()
-		_, onCgroup := b.sourceLinks()
+		onCgroup := b.sourcePrograms()
 		if len(pinned) != 12 {
 			t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
 		}
 		wantTakenOver := func(after string) {
 			t.Helper()
-			_, onCgroupNow := b.sourceLinks()
+			onCgroupNow := b.sourcePrograms()
 			wantSame(b, "after "+after+", pinned", pinned, b.pinnedIDs())
 			wantSame(b, "after "+after+", attached", programsOf(attached), programsOf(b.attached()))
 			wantSame(b, "after "+after+", on cgroup", onCgroup, onCgroupNow)
@@ -108,7 +108,7 @@ func TestProgramsAreTakenOver(t *testing.T) {
 		b.inside(r.Keep)
 		r.stop()
 		pinned, attached, ofMaps = b.pinnedIDs(), b.attached(), b.mapIDs()
-		_, onCgroup = b.sourceLinks()
+		onCgroup = b.sourcePrograms()
 		b.start(repairSource, by(mechanism)).stop()
 		wantTakenOver("a trial was kept")
 

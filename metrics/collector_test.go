@@ -4,7 +4,6 @@ package metrics
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
@@ -53,32 +51,6 @@ func TestCollectorUnknownFigures(t *testing.T) {
 		if n := testutil.CollectAndCount(c, f.Name); n != 0 {
 			t.Errorf("%s has %d series, want none: nobody knows the value", f.Name, n)
 		}
-	}
-}
-
-func TestCollectorErrors(t *testing.T) {
-	broken := errors.New("map is gone")
-	strange := quiet()
-	strange.Mode = "sideways"
-	twice := quiet()
-	twice.Interfaces = []Interface{{Name: "eth0"}, {Name: "eth0"}}
-	for _, tt := range []struct {
-		name   string
-		source *fakeSource
-		want   string
-	}{
-		{"source fails", &fakeSource{err: broken}, "read the datapath: map is gone"},
-		{"unknown mode", &fakeSource{snapshot: strange}, `unknown mode "sideways"`},
-		{"same interface twice", &fakeSource{snapshot: twice}, "was collected before"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			registry := prometheus.NewPedanticRegistry()
-			registry.MustRegister(NewCollector(tt.source, "1.2.3"))
-			_, err := registry.Gather()
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got error %v, want %q", err, tt.want)
-			}
-		})
 	}
 }
 

@@ -83,22 +83,3 @@ func TestHealthz(t *testing.T) {
 		})
 	}
 }
-
-func TestLandingPage(t *testing.T) {
-	h := newTestHandler(t, &fakeSource{}, slog.New(slog.DiscardHandler))
-	w := get(h, "/")
-	if w.Code != http.StatusOK {
-		t.Fatalf("got status %d: %s", w.Code, w.Body)
-	}
-	for _, want := range []string{`<h1>replypath</h1>`, `Version: 1.2.3`, `<a href="/metrics">`, `<a href="/healthz">`} {
-		if !strings.Contains(w.Body.String(), want) {
-			t.Errorf("%q is missing:\n%s", want, w.Body)
-		}
-	}
-	if code := get(newTestHandler(t, &fakeSource{age: time.Hour}, slog.New(slog.DiscardHandler)), "/").Code; code != http.StatusServiceUnavailable {
-		t.Errorf("got status %d of a daemon that hangs, so that nobody starts it again", code)
-	}
-	if strings.Contains(w.Body.String(), "debug/pprof") {
-		t.Error("the page links to pprof, which is not served")
-	}
-}

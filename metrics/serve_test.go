@@ -20,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -78,51 +77,6 @@ func newClient(roots *x509.CertPool) *http.Client {
 	}
 }
 
-// A scrape that runs when the end comes gets its answer.
-func TestServeEndsGracefully(t *testing.T) {
-	source := &slowSource{began: make(chan struct{}), proceed: make(chan struct{})}
-	o := options(t)
-	o.Source = source
-	listener := await.Must1[net.Listener](t)(listen(t.Context(), o))
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error, 1)
-	go func() { result <- serve(ctx, listener, o) }()
-
-	statuses := make(chan int, 1)
-	request := newRequest(t, "http://"+listener.Addr().String()+"/metrics")
-	go func() {
-		response, err := newClient(nil).Do(request)
-		if err != nil {
-			t.Error(err)
-			statuses <- 0
-			return
-		}
-		response.Body.Close()
-		statuses <- response.StatusCode
-	}()
-	await.Receive(t, source.began)
-	cancel()
-	close(source.proceed)
-	if status := await.Receive(t, statuses); status != http.StatusOK {
-		t.Errorf("got status %d", status)
-	}
-	if err := await.Receive(t, result); !errors.Is(err, http.ErrServerClosed) {
-		t.Error(err)
-	}
-}
-
-// slowSource answers when the test says so.
-type slowSource struct {
-	fakeSource
-	began, proceed chan struct{}
-}
-
-func (s *slowSource) Snapshot() (*Snapshot, error) {
-	close(s.began)
-	<-s.proceed
-	return quiet(), nil
-}
-
 // firstFailure serves until that fails, and returns the error; nil where it does not.
 func firstFailure(t *testing.T, o Options) error {
 	t.Helper()
@@ -132,39 +86,6 @@ func firstFailure(t *testing.T, o Options) error {
 		return err
 	}
 	return nil
-}
-
-// serveUntil has ServeUntil work until the returned function ends it, and passes on what it reports.
-func serveUntil(t *testing.T, o Options) (reports chan error, end func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	reports, ended := make(chan error, 10), make(chan struct{})
-	go func() {
-		defer close(ended)
-		ServeUntil(ctx, o, func(err error) { reports <- err })
-	}()
-	return reports, func() {
-		t.Helper()
-		cancel()
-		await.Receive(t, ended)
-	}
-}
-
-// wantReport wants the next report to be of an error, or of none.
-func wantReport(t *testing.T, reports <-chan error, want error) {
-	t.Helper()
-	if err := await.Receive(t, reports); !errors.Is(err, want) {
-		t.Fatalf("got report %v, want %v", err, want)
-	}
-}
-
-// The end of the context ends the wait for the next attempt, too.
-func TestServeUntilEndsWhileWaiting(t *testing.T) {
-	o := options(t)
-	o.Listen = "192.0.2.1:9945" // nobody's
-	reports, end := serveUntil(t, o)
-	wantReport(t, reports, syscall.EADDRNOTAVAIL)
-	end()
 }
 
 // wantStatus asks with a password, or without.

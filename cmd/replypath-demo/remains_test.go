@@ -9,15 +9,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -34,13 +30,6 @@ type remains struct {
 	observer   *topology.Host
 	interfaces []string
 	bpfMounts  []string
-	objects    map[object]bool
-}
-
-// object is a BPF program, map or link.
-type object struct {
-	kind string
-	id   uint32
 }
 
 // watchHost notes what the host is like before.
@@ -50,7 +39,7 @@ func watchHost(t *testing.T) *remains {
 	t.Cleanup(func() { await.Must(t, n.Close()) })
 	return &remains{
 		t: t, observer: await.Must1[*topology.Host](t)(n.Host("observer")),
-		interfaces: interfaceNames(t), bpfMounts: bpfMounts(t), objects: make(map[object]bool),
+		interfaces: interfaceNames(t), bpfMounts: bpfMounts(t),
 	}
 }
 
@@ -105,49 +94,11 @@ func (r *remains) tie(namespace, name string) {
 	}))
 }
 
-var objectID = regexp.MustCompile(`(?m)^(prog|map|link)_id:\s*(\d+)$`)
-
-// watchObjects notes the BPF objects that the children of a process use.
-func (r *remains) watchObjects(pid int) {
-	r.t.Helper()
-	for _, child := range children(r.t, pid) {
-		for _, path := range await.Must1[[]string](r.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", child))) {
-			info, err := os.ReadFile(path)
-			if err != nil {
-				continue // closed meanwhile
-			}
-			for _, found := range objectID.FindAllStringSubmatch(string(info), -1) {
-				id := await.Must1[uint64](r.t)(strconv.ParseUint(found[2], 10, 32))
-				r.objects[object{found[1], uint32(id)}] = true
-			}
-		}
-	}
-	if len(r.objects) == 0 {
-		r.t.Error("the daemon of the demo uses no BPF objects")
-	}
-}
-
-func children(t *testing.T, pid int) []int {
-	t.Helper()
-	var found []int
-	for _, path := range await.Must1[[]string](t)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))) {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // the thread has ended
-		}
-		for _, field := range strings.Fields(string(text)) {
-			found = append(found, await.Must1[int](t)(strconv.Atoi(field)))
-		}
-	}
-	return found
-}
-
-// expectNothing fails the test unless the host is as it was.
+// expectNothing fails the test unless the host is as it was. A BPF object needs a process, a network namespace or a pin.
 func (r *remains) expectNothing(p *process) {
 	r.t.Helper()
 	r.await("processes", noChildren)
 	r.await("network namespaces", r.noNamespaces)
-	r.await("BPF objects", r.noObjects)
 	if now := interfaceNames(r.t); !slices.Equal(now, r.interfaces) {
 		r.t.Errorf("interfaces %q became %q", r.interfaces, now)
 	}
@@ -209,40 +160,4 @@ func (r *remains) noNamespaces() (string, error) {
 		}
 	}
 	return strings.Join(rest, " "), nil
-}
-
-func (r *remains) noObjects() (string, error) {
-	var rest []string
-	for o := range r.objects {
-		exists, err := o.exists()
-		if err != nil {
-			return "", err
-		}
-		if exists {
-			rest = append(rest, fmt.Sprint(o))
-		}
-	}
-	return strings.Join(rest, " "), nil
-}
-
-func (o object) exists() (bool, error) {
-	var (
-		found interface{ Close() error }
-		err   error
-	)
-	switch o.kind {
-	case "prog":
-		found, err = ebpf.NewProgramFromID(ebpf.ProgramID(o.id))
-	case "map":
-		found, err = ebpf.NewMapFromID(ebpf.MapID(o.id))
-	default:
-		found, err = link.NewFromID(link.ID(o.id))
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, found.Close()
 }

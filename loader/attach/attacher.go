@@ -75,9 +75,8 @@ type Interface struct {
 
 // Result tells what Attach did.
 type Result struct {
-	Mechanism  Mechanism
-	New        bool // nothing of ours was attached to one of the places before
-	AddedQdisc bool // a clsact qdisc was added
+	Mechanism Mechanism
+	New       bool // nothing of ours was attached to one of the places before
 }
 
 // Means is what is asked of an Attacher. In tests it may refuse.
@@ -95,18 +94,8 @@ type Means interface {
 // pinned as DIR/<ifindex>-<direction>.
 type Attacher struct {
 	dir   string
-	nl    tc
+	nl    *netlink.Handle
 	force Mechanism
-}
-
-// tc is what is asked of a netlink.Handle.
-type tc interface {
-	QdiscList(netlink.Link) ([]netlink.Qdisc, error)
-	QdiscAdd(netlink.Qdisc) error
-	QdiscDel(netlink.Qdisc) error
-	FilterList(netlink.Link, uint32) ([]netlink.Filter, error)
-	FilterReplace(netlink.Filter) error
-	FilterDel(netlink.Filter) error
 }
 
 // New returns an Attacher that pins its links in dir, which exists. force is

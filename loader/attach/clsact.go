@@ -58,19 +58,18 @@ func parent(direction Direction) uint32 {
 }
 
 func (a *Attacher) attachClsact(iface Interface, programs Programs) (Result, error) {
-	result := Result{Mechanism: Clsact}
-	var err error
-	if result.AddedQdisc, err = a.addQdisc(iface); err != nil {
+	addedQdisc, err := a.addQdisc(iface)
+	if err != nil {
 		return Result{}, err
 	}
-	result.New, err = attachEach(iface, programs, a.attachFilter, a.removeFilter)
+	fresh, err := attachEach(iface, programs, a.attachFilter, a.removeFilter)
 	if err != nil {
-		if result.AddedQdisc {
+		if addedQdisc {
 			err = errors.Join(err, a.RemoveQdisc(iface))
 		}
 		return Result{}, err
 	}
-	return result, nil
+	return Result{Mechanism: Clsact, New: fresh}, nil
 }
 
 func (a *Attacher) qdisc(iface Interface) (netlink.Qdisc, error) {

@@ -112,29 +112,3 @@ func checkError(t *testing.T, err error) {
 		}
 	}
 }
-
-func FuzzParse(f *testing.F) {
-	f.Add(Example)
-	for _, test := range invalid {
-		f.Add(test.text)
-	}
-	for _, text := range hostile() {
-		if len(text) < 1<<14 {
-			f.Add(text)
-		}
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		config, err := Parse("replypath.yaml", []byte(text))
-		if config == nil && err == nil {
-			t.Fatal("neither a configuration nor an error")
-		}
-		if err != nil {
-			checkError(t, err)
-			return
-		}
-		config.Warnings()
-		if config.MaxEntries < MinEntries || config.MaxEntries > MaxEntries || len(config.Protocols) == 0 {
-			t.Errorf("out of bounds: %+v", config)
-		}
-	})
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -108,109 +109,32 @@ func TestDiscoveryOfDeviceKinds(t *testing.T) {
 	}
 }
 
+// TestNamedInterfaces: which entry holds for which interface, as "interface=entry". An entry with a ! only observes.
 func TestNamedInterfaces(t *testing.T) {
-	observe := func(name string) config.Interface { return config.Interface{Name: name, Mode: config.ModeObserve} }
-	plain := func(name string) config.Interface { return config.Interface{Name: name} }
-	for _, test := range []struct {
-		name       string
-		interfaces []config.Interface
-		ignore     []string
-		managed    map[string]string // interface: the entry that holds for it
-		warnings   []string
-	}{
-		{
-			name:       "only what is named",
-			interfaces: []config.Interface{plain("eth1")},
-			managed:    map[string]string{"eth1": "eth1"},
-		},
-		{
-			name:       "no entries",
-			interfaces: []config.Interface{},
-			managed:    map[string]string{},
-		},
-		{
-			name:       "alternative name",
-			interfaces: []config.Interface{plain("replication")},
-			managed:    map[string]string{"eth1": "replication"},
-		},
-		{
-			name:       "glob",
-			interfaces: []config.Interface{plain("eth*")},
-			managed:    map[string]string{"eth0": "eth*", "eth1": "eth*"},
-		},
-		{
-			name:       "glob of alternative names",
-			interfaces: []config.Interface{plain("enp?s0")},
-			managed:    map[string]string{"eth0": "enp?s0"},
-		},
-		{
-			name:       "a name wins over an alternative name and a glob before it",
-			interfaces: []config.Interface{observe("eth*"), observe("enp1s0"), plain("eth0")},
-			managed:    map[string]string{"eth0": "eth0", "eth1": "eth*"},
-			warnings:   []string{`interface eth0 has another mode by its entry "eth0" than by "enp1s0": the former is in force`},
-		},
-		{
-			name:       "an alternative name wins over a glob before it",
-			interfaces: []config.Interface{observe("eth*"), plain("enp1s0")},
-			managed:    map[string]string{"eth0": "enp1s0", "eth1": "eth*"},
-		},
-		{
-			name:       "the first of two globs wins, which the name or another name matches",
-			interfaces: []config.Interface{plain("repl*"), observe("eth*")},
-			managed:    map[string]string{"eth0": "eth*", "eth1": "repl*"},
-			warnings:   []string{`interface eth1 has another mode by its entry "repl*" than by "eth*": the former is in force, but the next start or reload is refused`},
-		},
-		{
-			name:       "several entries that say the same",
-			interfaces: []config.Interface{plain("eth1"), plain("replication"), plain("repl*"), plain("enp*"), plain("eth*")},
-			managed:    map[string]string{"eth0": "enp*", "eth1": "eth1"},
-		},
-		{
-			name:       "a name overrules what discovery leaves out",
-			interfaces: []config.Interface{plain("dummy0"), plain("docker0"), plain("bare0")},
-			managed:    map[string]string{"dummy0": "dummy0", "docker0": "docker0", "bare0": "bare0"},
-		},
-		{
-			name:       "ignore_interfaces takes single ones out of a glob",
-			interfaces: []config.Interface{plain("*")},
-			ignore:     []string{"docker*", "eth1", "b*"},
-			managed:    map[string]string{"eth0": "*", "dummy0": "*"},
-		},
-		{
-			name:       "ignore_interfaces takes an alternative name out of a glob",
-			interfaces: []config.Interface{plain("eth*")},
-			ignore:     []string{"repl*"},
-			managed:    map[string]string{"eth0": "eth*"},
-		},
-		{
-			name:       "ignore_interfaces does not swallow a glob",
-			interfaces: []config.Interface{plain("docker[0-9]")},
-			managed:    map[string]string{"docker0": "docker[0-9]"},
-		},
-		{
-			name:       "ignored by an alternative name, but named",
-			interfaces: []config.Interface{plain("eth1")},
-			ignore:     []string{"replication"},
-			managed:    map[string]string{"eth1": "eth1"},
-		},
-		{
-			name:       "nothing there yet",
-			interfaces: []config.Interface{plain("eth7"), plain("ens*"), plain("eth0")},
-			managed:    map[string]string{"eth0": "eth0"},
-			warnings:   []string{"interface eth7 is not there yet: it is managed once it appears; eth1 is there", `no interface matches "ens*" yet: what appears is managed then`},
-		},
-		{
-			name:       "what cannot be managed",
-			interfaces: []config.Interface{plain("port0"), plain("backup"), plain("lo"), plain("blue"), plain("po*")},
-			managed:    map[string]string{},
-			warnings: []string{
-				"interface port0 is not managed: a port of bond0, which counts in its place",
-				"interface backup is not managed: a port of bond0, which counts in its place",
-				"interface lo is not managed: loopback",
-				"interface blue is not managed: a VRF: its ports count",
-				`no interface matches "po*" yet: what appears is managed then`,
-			},
-		},
+	for _, test := range []struct{ name, entries, ignore, managed, warnings string }{
+		{"only what is named", "eth1", "", "eth1=eth1", ""},
+		{"no entries", "", "", "", ""},
+		{"alternative name", "replication", "", "eth1=replication", ""},
+		{"glob", "eth*", "", "eth0=eth* eth1=eth*", ""},
+		{"glob of alternative names", "enp?s0", "", "eth0=enp?s0", ""},
+		{"a name wins over an alternative name and a glob before it", "eth*! enp1s0! eth0", "", "eth0=eth0 eth1=eth*",
+			`interface eth0 has another mode by its entry "eth0" than by "enp1s0": the former is in force`},
+		{"an alternative name wins over a glob before it", "eth*! enp1s0", "", "eth0=enp1s0 eth1=eth*", ""},
+		{"the first of two globs wins, which the name or another name matches", "repl* eth*!", "", "eth0=eth* eth1=repl*",
+			`interface eth1 has another mode by its entry "repl*" than by "eth*": the former is in force, but the next start or reload is refused`},
+		{"several entries that say the same", "eth1 replication repl* enp* eth*", "", "eth0=enp* eth1=eth1", ""},
+		{"a name overrules what discovery leaves out", "dummy0 docker0 bare0", "", "bare0=bare0 docker0=docker0 dummy0=dummy0", ""},
+		{"ignore_interfaces takes single ones out of a glob", "*", "docker* eth1 b*", "dummy0=* eth0=*", ""},
+		{"ignore_interfaces takes an alternative name out of a glob", "eth*", "repl*", "eth0=eth*", ""},
+		{"ignore_interfaces does not swallow a glob", "docker[0-9]", "", "docker0=docker[0-9]", ""},
+		{"ignored by an alternative name, but named", "eth1", "replication", "eth1=eth1", ""},
+		{"nothing there yet", "eth7 ens* eth0", "", "eth0=eth0", "interface eth7 is not there yet: it is managed once it appears; eth1 is there\n" +
+			`no interface matches "ens*" yet: what appears is managed then`},
+		{"what cannot be managed", "port0 backup lo blue po*", "", "", "interface port0 is not managed: a port of bond0, which counts in its place\n" +
+			"interface backup is not managed: a port of bond0, which counts in its place\n" +
+			"interface lo is not managed: loopback\n" +
+			"interface blue is not managed: a VRF: its ports count\n" +
+			`no interface matches "po*" yet: what appears is managed then`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var l lan
@@ -225,20 +149,29 @@ func TestNamedInterfaces(t *testing.T) {
 			l.device("bare0")
 			l.addresses = l.addresses[:len(l.addresses)-1]
 
-			cfg := named(test.interfaces...)
-			if test.ignore != nil {
-				cfg.IgnoreInterfaces = test.ignore
+			cfg := config.Default()
+			cfg.Interfaces = []config.Interface{}
+			for _, name := range strings.Fields(test.entries) {
+				entry := config.Interface{Name: strings.TrimSuffix(name, "!")}
+				if entry.Name != name {
+					entry.Mode = config.ModeObserve
+				}
+				cfg.Interfaces = append(cfg.Interfaces, entry)
+			}
+			if test.ignore != "" {
+				cfg.IgnoreInterfaces = strings.Fields(test.ignore)
 			}
 			r := l.evaluate(cfg)
-			managed := map[string]string{}
+			var managed []string
 			for _, i := range r.Interfaces {
-				managed[i.Name] = i.Settings.Name
+				managed = append(managed, i.Name+"="+i.Settings.Name)
 				if !i.Named {
 					t.Errorf("%s is not said to be named", i.Name)
 				}
 			}
-			await.Same(t, "managed", test.managed, managed)
-			await.Same(t, "warnings", test.warnings, r.Warnings)
+			slices.Sort(managed)
+			await.Same(t, "managed", test.managed, strings.Join(managed, " "))
+			await.Same(t, "warnings", test.warnings, strings.Join(r.Warnings, "\n"))
 			if len(r.Interfaces)+len(r.Unmanaged) != len(l.links) {
 				t.Errorf("%d managed and %d unmanaged of %d", len(r.Interfaces), len(r.Unmanaged), len(l.links))
 			}

@@ -3,10 +3,12 @@
 package discover
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -96,46 +98,30 @@ func TestLastHopWithoutEthernetHeader(t *testing.T) {
 		noHop = "has no ethernet header, so it has no last hop with a mac address: leave next_hop out or set it to auto"
 		auto  = "has no ethernet header: next_hop last-hop is served as auto there"
 	)
-	for _, test := range []struct {
-		name, file string
-		refused    string // "": not
-		warnings   []string
-	}{
-		{name: "auto", file: "interfaces:\n- name: wg0\n"},
-		{name: "gateway", file: "interfaces:\n- {name: wg0, next_hop: gateway}\n"},
-		{name: "a nic", file: "interfaces:\n- {name: eth0, next_hop: last-hop}\n"},
-		{
-			name: "a name", file: "interfaces:\n- name: eth0\n  next_hop: last-hop\n- name: wg0\n  next_hop: last-hop\n",
-			refused: "replypath.yaml:5: interfaces[1].next_hop: interface wg0 " + noHop, warnings: []string{"interface wg0 " + auto},
-		},
-		{
-			name: "an alternative name", file: "interfaces:\n- {name: office, next_hop: last-hop}\n",
-			refused: "replypath.yaml:2: interfaces[0].next_hop: interface wg0 " + noHop, warnings: []string{"interface wg0 " + auto},
-		},
-		{
-			name: "a glob of tunnels", file: "interfaces:\n- {name: \"wg*\", next_hop: last-hop}\n",
-			refused: "replypath.yaml:2: interfaces[0].next_hop: interface wg0 " + noHop, warnings: []string{"interface wg0 " + auto},
-		},
-		{
-			name: "a glob of anything", file: "interfaces:\n- {name: \"*\", next_hop: last-hop}\n",
-			warnings: []string{"interface wg0 " + auto, "interface tun0 " + auto},
-		},
-		{
-			name: "a glob, and the tunnels by their name",
-			file: "interfaces:\n- {name: \"*\", next_hop: last-hop}\n- name: wg0\n- {name: tun0, next_hop: gateway}\n",
-		},
-		{
-			name: "a glob of nics, the tunnel is ignored",
-			file: "{interfaces: [{name: \"*\", next_hop: last-hop}], ignore_interfaces: [wg0, tun0]}",
-		},
-		{
-			name:     "a glob of which nothing but tunnels is left",
-			file:     "interfaces:\n- {name: \"*0\", next_hop: last-hop}\n- name: eth0\n",
-			refused:  "replypath.yaml:2: interfaces[0].next_hop: interface wg0 " + noHop,
-			warnings: []string{"interface wg0 " + auto, "interface tun0 " + auto},
-		},
+	for _, test := range []struct{ entries, refused, warned string }{ // entries are name=next_hop; refused is the entry and its line, and the interface
+		{"wg0", "", ""},
+		{"wg0=gateway", "", ""},
+		{"eth0=last-hop", "", ""},
+		{"eth0=last-hop wg0=last-hop", "3: interfaces[1] wg0", "wg0"},
+		{"office=last-hop", "2: interfaces[0] wg0", "wg0"},
+		{"wg*=last-hop", "2: interfaces[0] wg0", "wg0"},
+		{"*=last-hop", "", "wg0 tun0"},
+		{"*=last-hop wg0 tun0=gateway", "", ""},
+		{"*0=last-hop eth0", "2: interfaces[0] wg0", "wg0 tun0"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(test.entries, func(t *testing.T) {
+			file := "interfaces:\n"
+			for _, entry := range strings.Fields(test.entries) {
+				name, hop, _ := strings.Cut(entry, "=")
+				file += fmt.Sprintf("- {name: %q, next_hop: %s}\n", name, cmp.Or(hop, "auto"))
+			}
+			refused, warnings := "", []string(nil)
+			if fields := strings.Fields(test.refused); len(fields) > 0 {
+				refused = fmt.Sprintf("replypath.yaml:%s %s.next_hop: interface %s %s", fields[0], fields[1], fields[2], noHop)
+			}
+			for _, name := range strings.Fields(test.warned) {
+				warnings = append(warnings, "interface "+name+" "+auto)
+			}
 			var l lan
 			l.device("eth0")
 			l.device("eth1")
@@ -144,12 +130,12 @@ func TestLastHopWithoutEthernetHeader(t *testing.T) {
 			for _, link := range l.links[:2] {
 				link.Attrs().HardwareAddr = []byte{2, 0, 0, 0, 0, byte(link.Attrs().Index)}
 			}
-			r := l.evaluate(parse(t, test.file))
-			if got := contradictionOf(t, &r); got != test.refused {
-				t.Errorf("contradiction\n got %s\nwant %s", got, test.refused)
+			r := l.evaluate(parse(t, file))
+			if got := contradictionOf(t, &r); got != refused {
+				t.Errorf("contradiction\n got %s\nwant %s", got, refused)
 			}
-			if !slices.Equal(r.Warnings, test.warnings) {
-				t.Errorf("warnings\n got %q\nwant %q", r.Warnings, test.warnings)
+			if !slices.Equal(r.Warnings, warnings) {
+				t.Errorf("warnings\n got %q\nwant %q", r.Warnings, warnings)
 			}
 		})
 	}

@@ -3,43 +3,13 @@
 package hostmaps
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"testing"
 
 	"replypath/bpf"
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/test/await"
 )
-
-func TestExclusionSet(t *testing.T) {
-	set := exclusionSet([]config.Exclusion{
-		{Peer: netip.MustParsePrefix("192.0.2.0/24")},
-		{Self: netip.MustParsePrefix("2001:db8::/32"), Protocol: 17, SelfPort: 0x1234},
-	})
-	if set.Count != 2 || set.Rule[0].Self != [2]uint64{} || set.Rule[0].PeerMask == [2]uint64{} {
-		t.Errorf("set %+v", set)
-	}
-	second := set.Rule[1]
-	var port [2]byte
-	binary.NativeEndian.PutUint16(port[:], second.SelfPort)
-	if second.Protocol != 17 || port != [2]byte{0x12, 0x34} || second.PeerMask != [2]uint64{} {
-		t.Errorf("second entry %+v", second)
-	}
-}
-
-func TestOnLinkEntries(t *testing.T) {
-	got := OnLinkNetworks([]discover.OnLink{
-		{Interface: 3, Prefix: netip.MustParsePrefix("10.1.0.0/24")},
-		{Interface: 4, Prefix: netip.MustParsePrefix("2001:db8::/64")},
-	})
-	want := map[bpf.DatapathOnLinkKey]uint32{
-		{PrefixLength: 32 + 96 + 24, Ifindex: 3, Address: netip.MustParseAddr("10.1.0.0").As16()}: 1,
-		{PrefixLength: 32 + 64, Ifindex: 4, Address: netip.MustParseAddr("2001:db8::").As16()}:    1,
-	}
-	await.Same(t, "networks", want, got)
-}
 
 // TestOwnAddresses: an address of lo is like any other where the configuration names it.
 func TestOwnAddresses(t *testing.T) {
@@ -71,13 +41,6 @@ func TestServedAddresses(t *testing.T) {
 	await.Same(t, "networks", want, got)
 }
 
-// TestTakesOfAny: what the host sends may be answered by any interface, whatever tunnels take less.
-func TestTakesOfAny(t *testing.T) {
-	const own, all4, all6 = bpf.DatapathTakesTAKES_ITS_OWN_ONLY, bpf.DatapathTakesTAKES_ALL4, bpf.DatapathTakesTAKES_ALL6
-	got := takesOfAny(map[uint32]bpf.DatapathInterface{1: {Takes: uint8(own)}, 2: {Takes: uint8(all4)}, 3: {Takes: uint8(own | all6)}})
-	await.Same(t, "record of no interface", bpf.DatapathInterface{Takes: uint8(all4 | all6)}, got)
-}
-
 // Whatever takes less than another interface is narrow.
 func TestMarkNarrow(t *testing.T) {
 	const narrow = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)
@@ -102,22 +65,5 @@ func TestMarkNarrow(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestSettingsEntry(t *testing.T) {
-	cfg := config.Default()
-	cfg.Scope, cfg.Follow = config.ScopeAll, config.FollowLatest
-	entry := settings(cfg)
-	if entry.ScopeAll != 1 || entry.Loopback != 0 ||
-		entry.Follow != uint8(bpf.DatapathFollowFOLLOW_LATEST) {
-		t.Errorf("entry %+v", entry)
-	}
-	for protocol := range 256 {
-		listed := entry.Protocols[protocol/8]&(1<<(protocol%8)) != 0
-		want := protocol == 1 || protocol == 6 || protocol == 17 || protocol == 58 || protocol == 132
-		if listed != want {
-			t.Errorf("protocol %d: listed %v", protocol, listed)
-		}
 	}
 }

@@ -5,7 +5,6 @@ package hostmaps
 import (
 	"errors"
 	"maps"
-	"math"
 	"net/netip"
 	"testing"
 
@@ -240,34 +239,6 @@ func TestDecisionsPutBack(t *testing.T) {
 	b.must(restore())
 	if after := b.settings().RoutingGeneration; after <= meanwhile {
 		t.Errorf("from %d to %d", meanwhile, after)
-	}
-}
-
-// TestDecisionsAreNeverZero: 0 says that nobody has told of anything yet.
-func TestDecisionsAreNeverZero(t *testing.T) {
-	for name, outdate := range map[string]func(b *hostBed) error{
-		"change": func(b *hostBed) error {
-			d := aHost()
-			clear(d.own)
-			return errors.Join(b.maps.Own.Sync(d.own), b.maps.WriteWays(&d.ways))
-		},
-		"put back": func(b *hostBed) error {
-			restore, err := b.maps.Backup()
-			b.must(err)
-			return restore()
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newHostBed(t)
-			b.write(aHost())
-			settings := b.settings()
-			settings.RoutingGeneration = math.MaxUint32
-			b.must(b.maps.putSettings(settings))
-			b.must(outdate(b))
-			if ways := b.settings().RoutingGeneration; ways == 0 || ways == math.MaxUint32 {
-				t.Errorf("it is %d", ways)
-			}
-		})
 	}
 }
 

@@ -3,8 +3,6 @@
 package hostsettings
 
 import (
-	"errors"
-	"io/fs"
 	"strconv"
 	"testing"
 
@@ -162,22 +160,4 @@ func TestInterfaceNameWithDots(t *testing.T) {
 	if got := get(t, h, "eth1.100"); got != "1" {
 		t.Errorf("rp_filter was restored to %s, want 1", got)
 	}
-}
-
-func TestNoSuchInterface(t *testing.T) {
-	h := host(t)
-	inside(t, h, func() error {
-		if _, _, _, err := RPFilter("eth7"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("RPFilter: %v, want fs.ErrNotExist", err)
-		}
-		if change, err := PlanRPFilter("eth7"); change != nil || !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("PlanRPFilter: %v, %v, want fs.ErrNotExist", change, err)
-		}
-		for _, name := range []string{"", "..", "all", "default", "../../ip_forward"} {
-			if change, err := PlanRPFilter(name); change != nil || err == nil {
-				t.Errorf("PlanRPFilter(%q): %v, %v, want an error", name, change, err)
-			}
-		}
-		return nil
-	})
 }

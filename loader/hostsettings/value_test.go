@@ -10,24 +10,6 @@ import (
 	"replypath/test/await"
 )
 
-func TestKey(t *testing.T) {
-	for _, test := range []struct{ family, name, leaf, key, device string }{
-		{"ipv4", "eth1", "rp_filter", "net.ipv4.conf.eth1.rp_filter", "eth1"},
-		{"ipv6", "eth1.100", "accept_redirects", "net.ipv6.conf.eth1/100.accept_redirects", "eth1.100"},
-		{"ipv4", "all", "send_redirects", "net.ipv4.conf.all.send_redirects", ""},
-	} {
-		key := Key(test.family, test.name, test.leaf)
-		if key != test.key || InterfaceOf(key) != test.device {
-			t.Errorf("%s of %q, want %s of %q", key, InterfaceOf(key), test.key, test.device)
-		}
-	}
-	for _, key := range []string{"net.ipv4.neigh.default.gc_thresh3", "net.ipv4.ip_forward", "kernel.x", ""} {
-		if device := InterfaceOf(key); device != "" {
-			t.Errorf("%s of interface %q", key, device)
-		}
-	}
-}
-
 func TestPlan(t *testing.T) {
 	h := host(t, "eth1")
 	inside(t, h, func() error {

@@ -213,31 +213,6 @@ func TestTableImplied(t *testing.T) {
 	}
 }
 
-// TestOwnRoutesAreReadAnew: what was read while nobody looked says nothing of replypath's own routes.
-func TestOwnRoutesAreReadAnew(t *testing.T) {
-	f := follow(t, "route add default dev eth0 metric 4294967294 proto 114\n")
-	find := func() (found Routers) {
-		f.inside(func() (err error) {
-			if err = f.table.ReadIfDue(); err == nil {
-				found, err = Find(f.server.Netlink(), nil, &f.table)
-			}
-			return err
-		})
-		return found
-	}
-	if before := find(); len(before.Fallback) == 0 {
-		t.Fatalf("%+v", before)
-	}
-	f.inside(func() error {
-		_, err := f.table.Read() // as of a doubt
-		return err
-	})
-	f.change("route del default dev eth0 metric 4294967294 proto 114")
-	if after := find(); len(after.Fallback) != 0 {
-		t.Errorf("routes that were deleted are found: %+v", after.Fallback)
-	}
-}
-
 // TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or where it is the first that leads
 // out of it; and once all are read, where a managed one is covered.
 func TestTableOfUnmanaged(t *testing.T) {

@@ -40,13 +40,13 @@ func watch(ctx context.Context, receiveBuffer int) (<-chan Event, error) {
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(closed)
-		s.close()
+		s.Close()
 	})
 	go func() {
 		defer close(w.events) // nothing is open any more
 		w.run(ctx)
 		if stop() {
-			s.close()
+			s.Close()
 		} else {
 			<-closed
 		}

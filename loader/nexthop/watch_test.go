@@ -7,15 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	testawait "replypath/test/await"
 )
@@ -79,50 +73,6 @@ neigh add proxy 10.1.0.50 dev eth0
 	})
 }
 
-func TestWatchEndsWithItsContext(t *testing.T) {
-	p := newPair(t)
-	before := descriptors(t)
-	for _, name := range []string{"idle", "with events that nobody takes"} {
-		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var events <-chan Event
-			testawait.Must(t, p.server.Do(func() (err error) {
-				events, err = Watch(ctx)
-				return err
-			}))
-			if name != "idle" {
-				p.change(t, 200)
-			}
-			cancel()
-			timeout := time.After(patience)
-			for open := true; open; {
-				select {
-				case _, open = <-events:
-				case <-timeout:
-					t.Fatal("the channel was not closed")
-				}
-			}
-		})
-	}
-	if after := descriptors(t); after > before {
-		t.Errorf("%d descriptors of sockets, %d before", after, before)
-	}
-}
-
-// descriptors counts the sockets of this process.
-func descriptors(t *testing.T) int {
-	t.Helper()
-	entries := testawait.Must1[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd"))
-	sockets := 0
-	for _, e := range entries {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
-			sockets++
-		}
-	}
-	return sockets
-}
-
 // change makes the kernel send two events n times.
 func (p *pair) change(t *testing.T, n int) {
 	t.Helper()
@@ -158,65 +108,5 @@ func TestWatchReportsLostEvents(t *testing.T) {
 		await(t, events, neighbour+", or another loss", func(e Event) bool { // the first may come while the socket is full
 			return e.Kind == KindNeighbour && e.Neighbour.Address == address(neighbour) || i < 10 && e.Kind == KindLost
 		})
-	}
-}
-
-// Only what the kernel sends is an event.
-func TestWatchIgnoresForeignSenders(t *testing.T) {
-	p := newPair(t)
-	testawait.Must(t, p.server.Do(func() error {
-		s, err := subscribe(receiveBuffer, events...)
-		if err != nil {
-			return err
-		}
-		defer s.close()
-		var name unix.Sockaddr
-		if control := s.conn.Control(func(fd uintptr) { name, err = unix.Getsockname(int(fd)) }); control != nil || err != nil {
-			return errors.Join(control, err)
-		}
-		forger, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(forger)
-		if err := unix.Sendto(forger, make([]byte, unix.SizeofNlMsghdr), 0, name); err != nil {
-			return err
-		}
-		messages, err := s.receive()
-		if len(messages) != 0 {
-			t.Errorf("took a foreign message: %+v", messages)
-		}
-		return err
-	}))
-}
-
-func TestParseBrokenMessages(t *testing.T) {
-	message := func(kind uint16, data ...byte) syscall.NetlinkMessage {
-		return syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: kind}, Data: data}
-	}
-	// An attribute that is longer than the message.
-	tail := []byte{0xff, 0xff, 1, 0}
-	for _, m := range []syscall.NetlinkMessage{
-		message(unix.RTM_NEWLINK, 1, 2, 3),
-		message(unix.RTM_NEWLINK, slices.Concat(make([]byte, unix.SizeofIfInfomsg), tail)...),
-		message(unix.RTM_NEWADDR),
-		message(unix.RTM_NEWROUTE, 1),
-		message(unix.RTM_NEWNEIGH, 2),
-		message(unix.RTM_NEWNEIGH, slices.Concat(make([]byte, unix.SizeofNdMsg), tail)...),
-		message(unix.RTM_NEWNETCONF, 2),
-		message(unix.RTM_NEWNETCONF, slices.Concat(make([]byte, 4), tail)...),
-	} {
-		e, ok := parse(m)
-		if !ok || e.Kind != KindLost || !errors.Is(e.Err, errLost) {
-			t.Errorf("type %d with %d bytes: %+v, %v", m.Header.Type, len(m.Data), e, ok)
-		}
-	}
-	if e, ok := parse(message(unix.RTM_NEWQDISC)); ok {
-		t.Errorf("a qdisc became %+v", e)
-	}
-	cloned := make([]byte, unix.SizeofRtMsg)
-	cloned[9] = unix.RTM_F_CLONED >> 8 // rtm_flags
-	if e, ok := parse(message(unix.RTM_NEWROUTE, cloned...)); ok {
-		t.Errorf("an exception of the routing table became %+v", e)
 	}
 }

@@ -3,10 +3,7 @@
 package pins
 
 import (
-	"encoding/binary"
-	"encoding/json"
 	"errors"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,52 +134,5 @@ func TestFindElsewhereIsBounded(t *testing.T) {
 	var elsewhere *ElsewhereError
 	if err := CheckElsewhere(filepath.Join(root, "mine"), nil); !errors.As(err, &elsewhere) {
 		t.Errorf("error %v", err)
-	}
-}
-
-// FuzzJournal reads whatever may be pinned as a journal, also that of another version.
-func FuzzJournal(f *testing.F) {
-	encode := func(text string) []byte {
-		value := binary.NativeEndian.AppendUint32(nil, uint32(len(text)))
-		value = binary.NativeEndian.AppendUint32(value, crc32.ChecksumIEEE([]byte(text)))
-		return append(value, text...)
-	}
-	whole, err := json.Marshal(&Journal{Version: "1.0", Seeds: []uint64{1, 2}, Trial: &TrialRecord{Before: &Journal{}}})
-	must(f, err)
-	for _, seed := range [][]byte{
-		nil, {0}, make([]byte, journalHeader), encode(""), encode(string(whole)), encode("{}"), encode("null"), encode("[]"),
-		encode(`{"pid":"x"}`), encode(`{"pid":1e99}`), encode(`{"seeds":null,"sysctls":[{}]}`), encode(`{"trial":{"before":{"trial":{}}}}`),
-		encode(`{"interfaces":[{"id":70000}]}`), encode(`{"fallback":{"bound":[{"gateway":"x"}]}}`), encode("\xff\xfe"),
-		encode(strings.Repeat("[", 20000)), encode(string(whole))[:20], {255, 255, 255, 255, 0, 0, 0, 0}, {1, 0, 0, 0, 0, 0, 0, 0},
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, value []byte) {
-		for _, document := range []any{new(Journal), new(Repairs)} {
-			if err := decodeText(value, document); err != nil && strings.Contains(err.Error(), "\n") {
-				t.Errorf("an error of several lines: %v", err)
-			}
-		}
-	})
-}
-
-// TestNamespaceLock has one lock a network namespace, whoever asks.
-func TestNamespaceLock(t *testing.T) {
-	lock, err := LockNamespace()
-	must(t, err)
-	var busy *BusyError
-	if _, err := LockNamespace(); !errors.As(err, &busy) || busy.PID != os.Getpid() || busy.Stranger {
-		t.Errorf("locked twice: %v", err)
-	}
-	must(t, lock.Close())
-	must(t, lock.Close())
-	again, err := LockNamespace()
-	must(t, err)
-	must(t, again.Close())
-}
-
-func TestIsPrivileged(t *testing.T) {
-	if !isPrivileged(os.Getpid()) || isPrivileged(1<<30) {
-		t.Error("who may hold the lock is not told from who has gone")
 	}
 }

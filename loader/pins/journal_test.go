@@ -99,24 +99,6 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
-func TestHolderIn(t *testing.T) {
-	const inode = "00:20:5"
-	for line, want := range map[string]int{
-		"3: FLOCK  ADVISORY  WRITE 4711 00:20:5 0 EOF":    4711,
-		"3: -> FLOCK  ADVISORY  WRITE 4712 00:20:5 0 EOF": 0,
-		"3: FLOCK  ADVISORY  READ 4711 00:20:5 0 EOF":     0,
-		"3: POSIX  ADVISORY  WRITE 4711 00:20:5 0 EOF":    0,
-		"3: FLOCK  ADVISORY  WRITE 4711 00:20:51 0 EOF":   0,
-		"3: FLOCK  ADVISORY  WRITE 0 00:20:5 0 EOF":       0,
-		"3: FLOCK  ADVISORY  WRITE -1 00:20:5 0 EOF":      0,
-		"": 0,
-	} {
-		if got := holderIn(line, inode); got != want {
-			t.Errorf("%q: %d, want %d", line, got, want)
-		}
-	}
-}
-
 func TestNamespaceIs(t *testing.T) {
 	for _, test := range []struct {
 		a, b Namespace

@@ -251,44 +251,6 @@ func rewriteConfig(t *testing.T, path, text string) {
 	await.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
-func TestRun(t *testing.T) {
-	path := writeConfig(t, "interfaces: [{name: eth1, next_hop: last-hop}]\nmetrics: {listen: \"\"}\nlog: {format: json}\n")
-	r := startDaemon(t, "--config", path, "--interface", "eth1", "--observe", "--pin-dir", "/pins")
-	r.wantLog(`"msg":"ready","pin_dir":"/pins"`)
-	r.end()
-
-	o := r.path.options
-	if o.PinDir != "/pins" || o.ConfigPath != path {
-		t.Errorf("started with %+v", o)
-	}
-	if c := o.Config; len(c.Interfaces) != 1 || c.Interfaces[0].NextHop != config.NextHopLastHop || c.Mode != config.ModeObserve {
-		t.Errorf("flags and file make %+v", c)
-	}
-}
-
-// TestRunWithRelativePath: who reads later which file is in force is in another directory.
-func TestRunWithRelativePath(t *testing.T) {
-	path := writeConfig(t, "")
-	t.Chdir(filepath.Dir(path))
-	for _, start := range []func() loader.Options{
-		func() loader.Options {
-			r := startDaemon(t, "--config", "replypath.yaml", "--listen", "")
-			r.end()
-			return r.path.options
-		},
-		func() loader.Options {
-			r := startTrial(t, "--config", "./replypath.yaml")
-			r.signals <- unix.SIGUSR1
-			r.end(cli.ExitDone, 1, 0, "kept")
-			return r.path.options
-		},
-	} {
-		if got := start().ConfigPath; got != path {
-			t.Errorf("the file in force is %s, not %s", got, path)
-		}
-	}
-}
-
 // TestEndBeforeReload: of a reload and an end that both came while the daemon was starting, only the end is obeyed.
 func TestEndBeforeReload(t *testing.T) {
 	host := fakeHost()

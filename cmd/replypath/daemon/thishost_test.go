@@ -3,13 +3,9 @@
 package daemon
 
 import (
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,19 +35,4 @@ func TestManyHangups(t *testing.T) {
 		t.Errorf("got %v, and %d wait", got, len(reload))
 	}
 	t.Logf("%d hangups became one reload, and the end was told", hangups)
-}
-
-func TestNotifySystemd(t *testing.T) {
-	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"}
-	manager := await.Must1[*net.UnixConn](t)(net.ListenUnixgram("unixgram", address))
-	defer manager.Close()
-	t.Setenv("NOTIFY_SOCKET", address.Name)
-	await.Must(t, notifySystemd(reloadingState()))
-	await.Must(t, manager.SetReadDeadline(time.Now().Add(patience)))
-	message := make([]byte, 100)
-	n, err := manager.Read(message)
-	await.Must(t, err)
-	if got := string(message[:n]); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
-		t.Errorf("the service manager is told %q", got)
-	}
 }

@@ -135,25 +135,6 @@ func TestTryModes(t *testing.T) {
 	}
 }
 
-// TestTrySays: what is on trial follows from hooks and modes.
-func TestTrySays(t *testing.T) {
-	t.Setenv("COLUMNS", "200")
-	for says, effect := range map[string]status.Effect{
-		"replies are corrected on eth0, eth1":                      correcting(),
-		"replies are only observed on eth0, they leave as routed":  {Mode: "enforce", Observed: []string{"eth0"}},
-		"nothing is attached, replies leave as routed":             {Mode: "enforce"},
-		"replies are corrected on eth0, and only observed on eth1": {Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
-	} {
-		wantSaid(t, effect, "on trial: "+says+`
-press Enter within 2m0s to keep it, or run:
-  replypath try confirm
-kept: `+says+`, without a process
-to take it over and keep watch, run:
-  replypath run
-`)
-	}
-}
-
 // TestTryFits: on a narrow terminal there are more lines, and the commands stay whole.
 func TestTryFits(t *testing.T) {
 	t.Setenv("COLUMNS", "80")

@@ -38,29 +38,6 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// TestWrappedSection: a text goes on in the next line, and a word that is too long stays whole.
-func TestWrappedSection(t *testing.T) {
-	same := func(s *string) string { return *s }
-	for width, want := range map[int]string{
-		Unlimited: "one two three-four five\n",
-		23:        "one two three-four five\n",
-		22:        "one two three-four\n  five\n",
-		9:         "one two\n  three-four\n  five\n",
-	} {
-		p := Page{Width: width}
-		WrappedSection(&p, "TEXTS", []string{"one two three-four five"}, same)
-		if p.String() != "\nTEXTS\n"+want {
-			t.Errorf("in %d columns:\n%s", width, p.String())
-		}
-	}
-	p := Page{Width: 10}
-	WrappedSection(&p, "NOTHING", nil, same)
-	WrappedSection(&p, "TEXTS", []string{"a\x1bb", ""}, same)
-	if p.String() != "\nTEXTS\na\\x1bb\n\n" {
-		t.Errorf("%q", p.String())
-	}
-}
-
 // TestLongCells: no column goes for a cell of unusual length, which loses its middle.
 func TestLongCells(t *testing.T) {
 	type row struct{ peer, self, kernel, state string }
@@ -83,25 +60,5 @@ func TestLongCells(t *testing.T) {
 		if rows := strings.Split(p.String(), "\n"); rows[2] != want {
 			t.Errorf("in %d columns:\n%s\nrather than\n%s", width, rows[2], want)
 		}
-	}
-}
-
-// TestLaterRows: which columns there are is told before the rows come. A longer cell moves what is behind it in its own row.
-func TestLaterRows(t *testing.T) {
-	type row struct{ peer, mac, verdict string }
-	table := NewTable([]Field[row]{
-		{Name: "PEER", Least: 6, Cell: func(r *row) string { return r.peer }}, {Name: "MAC", Rank: 2, Cell: func(r *row) string { return r.mac }},
-		{Name: "VERDICT", Cell: func(r *row) string { return r.verdict }},
-	}, nil, 18)
-	rows := table.Header()
-	for _, r := range []row{{"one", "m", "x"}, {"a longer", "m", "y\x1b"}, {"", "m", ""}} {
-		rows += "\n" + table.Row(&r, "")
-	}
-	const want = "PEER    VERDICT\none     x\na longer  y\\x1b\n-       -"
-	if rows != want {
-		t.Errorf("%s\nrather than\n%s", rows, want)
-	}
-	if coloured := table.Row(&row{"five", "m", "new"}, "31"); coloured != "five    \x1b[31mnew\x1b[0m" {
-		t.Errorf("%q", coloured)
 	}
 }

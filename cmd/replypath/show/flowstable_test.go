@@ -73,30 +73,6 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 	}
 }
 
-// TestFollowFits: a long row takes nothing from those behind it.
-func TestFollowFits(t *testing.T) {
-	for width, want := range map[int]string{80: `EVENT  PROTO  PEER                SELF                IN     KERNEL  CORRECTED
-new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    1234
-new    tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    1234
-new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    1234
-`, 200: `EVENT  PROTO  PEER                SELF                IN     KERNEL  NEXT HOP           STATE           AGE     IDLE    CORRECTED  ASYMMETRIC
-new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00:00:04  established     1h2m3s  1s      1234       yes
-new    tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    02:00:00:00:00:04  established     1h2m3s  1s      1234       yes
-new    tcp    10.1.0.100:50000    10.4.0.100:5432     eth1   eth0    02:00:00:00:00:04  established     1h2m3s  1s      1234       yes
-`} {
-		t.Setenv("COLUMNS", fmt.Sprint(width))
-		var out bytes.Buffer
-		f := &flowCommand{App: &cli.App{Stdout: &out}, output: new(cli.Output)}
-		show, err := f.events()
-		await.Must(t, err)
-		for _, flow := range []flows.Flow{fakehost.FlowList()[1], farFlow(), fakehost.FlowList()[1]} {
-			flow.Event = flows.EventNew
-			await.Must(t, show(flow))
-		}
-		await.Same(t, fmt.Sprintf("%d characters wide", width), want, out.String())
-	}
-}
-
 // paged is a table of so many flows, of which Show makes two at a time.
 type paged struct {
 	FlowTable

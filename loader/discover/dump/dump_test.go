@@ -3,12 +3,9 @@
 package dump
 
 import (
-	"errors"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,43 +14,6 @@ import (
 	"replypath/test/host"
 	"replypath/test/traffic"
 )
-
-func TestRetry(t *testing.T) {
-	for _, test := range []struct {
-		name     string
-		failures []error
-		want     error
-		calls    int
-	}{
-		{name: "at once", calls: 1},
-		{name: "interrupted", failures: []error{netlink.ErrDumpInterrupted, netlink.ErrDumpInterrupted}, calls: 3},
-		{name: "interrupted without end", failures: slices.Repeat([]error{netlink.ErrDumpInterrupted}, 100),
-			want: netlink.ErrDumpInterrupted, calls: attempts},
-		{name: "another error", failures: []error{unix.EPERM}, want: unix.EPERM, calls: 1},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			calls := 0
-			got, err := retry("things", func() ([]int, error) {
-				calls++
-				if calls <= len(test.failures) {
-					return []int{-1}, test.failures[calls-1]
-				}
-				return []int{1, 2}, nil
-			})
-			if !errors.Is(err, test.want) || calls != test.calls {
-				t.Errorf("error %v after %d calls, want %v after %d", err, calls, test.want, test.calls)
-			}
-			switch {
-			case test.want == nil && !slices.Equal(got, []int{1, 2}):
-				t.Errorf("got %v", got)
-			case test.want != nil && got != nil:
-				t.Errorf("got %v beside an error", got)
-			case test.want != nil && !strings.Contains(err.Error(), "list things"):
-				t.Errorf("error %q does not say what was listed", err)
-			}
-		})
-	}
-}
 
 // TestInterruptedRoutes: of a dump that was interrupted nothing is left with a collector, of the other family's
 // everything.
@@ -153,23 +113,5 @@ route add local 2001:db8:6::/48 dev lo
 		if s.dst == netip.MustParsePrefix("10.7.0.0/16") {
 			t.Errorf("an unreachable route has a hop: %+v", s)
 		}
-	}
-}
-
-// TestUnanswered: a question that the kernel does not answer ends with an error.
-func TestUnanswered(t *testing.T) {
-	handle := await.Must1[*netlink.Handle](t)(open(10 * time.Millisecond))
-	defer handle.Close()
-	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
-	for fd := range 1024 {
-		if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_NETLINK {
-			await.Must(t, unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]}))
-		}
-	}
-	if _, err := handle.LinkByIndex(1); !errors.Is(err, unix.EAGAIN) {
-		t.Errorf("an answer that never came: %v", err)
-	}
-	if limit := netlink.GetSocketTimeout(); limit != answerTime {
-		t.Errorf("sockets that the library opens wait %s", limit)
 	}
 }
