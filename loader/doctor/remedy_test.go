@@ -76,10 +76,6 @@ var wrong = map[string][]func(*snapshot.Host){
 		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *snapshot.Host) { h.Gateways[0].State = nexthop.StateFailed },
 		func(h *snapshot.Host) { h.Gateways[1].State, h.Asked = nexthop.StateProbe, true },
 	},
-	"unnamed-router": {func(h *snapshot.Host) {
-		testhost.ThroughUnnamed(h)
-		h.Interfaces[1].Settings.NextHop = config.NextHopGateway
-	}},
 	"arp-ignore":   {testhost.SameSubnet, func(h *snapshot.Host) { testhost.AddVirtual(h, "10.3.0.5") }},
 	"arp-announce": {testhost.SameSubnet},
 	"translated-address": {func(h *snapshot.Host) {
