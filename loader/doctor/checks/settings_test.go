@@ -74,8 +74,8 @@ func TestARPIgnore(t *testing.T) {
 			"ok eth0: arp_ignore: all 1, device 0, effective 1", "ok eth1: arp_ignore: all 1, device 0, effective 1",
 		}},
 		{"scope host is not enough", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 3 }, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 3, device 0, effective 3 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 3, device 0, effective 3 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 3, device 0, effective 3 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 3, device 0, effective 3 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth1.arp_ignore",
 		}},
 		{"a second network's address, by its own wire or not", secondAddress, []string{
 			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0" +
