@@ -3,22 +3,18 @@
 package doctor
 
 import (
-	"context"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/await"
 	"replypath/test/testhost"
-	"replypath/test/topology"
 )
 
 // TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
@@ -94,69 +90,6 @@ func TestNames(t *testing.T) {
 		if c.fine != strings.ToLower(c.fine) {
 			t.Errorf("%s: %q is not in lower case", c.name, c.fine)
 		}
-	}
-}
-
-// TestHandMadeRules is what S8 leaves behind: rules that somebody typed and wrote down, each in another file, and the
-// classical mistake. doctor names the rule, the file and the line.
-func TestHandMadeRules(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	s, err := topology.NewS1(ctx, topology.S1Options{})
-	await.Must(t, err)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	testhost.Run(t, s.B.Host, `
-route add default via 10.4.0.1 table 100
-rule add from 10.4.0.100 lookup 100 priority 10
-rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
--6 route add default via 2001:db8:4::1 table 100
--6 rule add from 2001:db8:4::100 lookup 100 priority 12
--6 rule add from 2001:db8:4::100 dev eth1 lookup 100 priority 13
-`, "sh", "-ec", `while read -r line; do test -z "$line" || ip $line; done`)
-	root := t.TempDir()
-	testhost.WriteFiles(t, root, map[string]string{
-		"/etc/network/interfaces": `iface eth1 inet static
-	post-up ip rule add from 10.4.0.100 lookup 100
-	post-up ip rule add from 10.4.0.100 dev eth1 lookup 100
-iface eth1 inet6 static
-	post-up ip -6 rule add from 2001:db8:4::100 dev eth1 lookup 100
-`,
-		"/etc/systemd/network/eth1.network": "[RoutingPolicyRule]\nFrom=2001:db8:4::100\nTable=100\n",
-		"/etc/netplan/eth1.yaml":            "routing-policy:\n- {from: 10.4.0.100, table: 101}\n",
-	})
-	var found []Finding
-	err = s.B.Do(func() (err error) {
-		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: config.Default(), ConfigPath: "c.yaml", Root: root})
-		return err
-	})
-	await.Must(t, err)
-	testhost.WantForm(t, found)
-	const needed = " is needed: replypath does not enforce on all interfaces"
-	const never = " never matches: dev means iif, and what this host sends arrives by lo"
-	const (
-		places  = "; its source stands in /etc/network/interfaces:2, /etc/network/interfaces:3, /etc/netplan/eth1.yaml:2 ?? ip rule show"
-		places6 = "; its source stands in /etc/network/interfaces:5, /etc/systemd/network/eth1.network:2 ?? ip -6 rule show"
-	)
-	want := map[string]bool{
-		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + places:                 true,
-		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + places6:           true,
-		"note eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + places:       true,
-		"note eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + places6: true,
-	}
-	for n, line := range testhost.Lines(found) {
-		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {
-			if !want[line] {
-				t.Errorf("%s: %s", check, line)
-			}
-			delete(want, line)
-		}
-	}
-	for line := range want {
-		t.Errorf("not found: %s", line)
 	}
 }
 

@@ -88,17 +88,6 @@ func TestContradiction(t *testing.T) {
 	}
 }
 
-// TestVirtualAddressOnDummy: kube-proxy and LVS set-ups put their addresses on a dummy device.
-func TestVirtualAddressOnDummy(t *testing.T) {
-	_, h := testhost.NewNetwork(t)
-	addresses(t, h)
-	device(t, h, &netlink.Dummy{LinkAttrs: named("dummy0")})
-	testhost.Run(t, h, "link set dummy0 up\naddress add 10.4.0.9/32 dev dummy0\n", "ip", "-batch", "-")
-	found := look(t, h, config.Default())
-	of(t, found, "loopback-address", OK, "10.4.0.9", "loopback_addresses: kernel")
-	of(t, found, "arp-ignore", Warning, "10.4.0.9 of dummy0")
-}
-
 // TestPortsOfVRF: the default route of a VRF stands in its own table.
 func TestPortsOfVRF(t *testing.T) {
 	_, h := testhost.NewNetwork(t)
