@@ -3,13 +3,19 @@
 package doctor
 
 import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
@@ -113,26 +119,6 @@ func TestBesideAnother(t *testing.T) {
 	}
 }
 
-// TestNothingWrong: on the fixture, with replypath on it, no check has anything to say.
-func TestNothingWrong(t *testing.T) {
-	h := testhost.New()
-	testhost.Enforces(h)
-	all := Judge(h)
-	testhost.WantForm(t, all)
-	seen := map[string]bool{}
-	for _, f := range all {
-		seen[f.Check] = true
-		if f.Severity != OK {
-			t.Errorf("%+v", f)
-		}
-	}
-	for _, c := range known {
-		if !seen[c.name] {
-			t.Errorf("check %s has said nothing", c.name)
-		}
-	}
-}
-
 func TestWorstFirst(t *testing.T) {
 	h := testhost.New()
 	h.Interfaces[1].MTU = 1400
@@ -155,4 +141,85 @@ func TestWaitFor(t *testing.T) {
 			t.Errorf("out of date since %s: %s, not %s", until, got, want)
 		}
 	}
+}
+
+// TestContradiction: before the first start doctor refuses what a start would.
+func TestContradiction(t *testing.T) {
+	_, h := testhost.NewNetwork(t)
+	testhost.Run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
+	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
+	await.Must(t, err)
+	examine := func() error {
+		_, err := Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
+		return err
+	}
+	await.Must(t, h.Do(examine))
+	testhost.Run(t, h, "", "ip", "link", "add", "eth2", "type", "veth", "peer", "name", "far")
+	err = h.Do(examine)
+	const says = `replypath.yaml:3: interfaces[1].next_hop: "*2" contradicts "eth*" on line 2, as both match interface eth2: `
+	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), says) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestConstructors: a finding is made by the constructors alone, and none that is a problem with nothing to say of what
+// to do. Its fix is made of replypath's own.
+func TestConstructors(t *testing.T) {
+	names, err := filepath.Glob("*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, calls := token.NewFileSet(), 0
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(files, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CompositeLit:
+				if isNamed(n.Type, "Finding") && len(n.Elts) > 0 && name != "finding/finding.go" {
+					t.Errorf("%s: a finding that no constructor has made", files.Position(n.Pos()))
+				}
+			case *ast.CallExpr:
+				if !isNamed(n.Fun, "Problem") && !isNamed(n.Fun, "Seen") {
+					break
+				}
+				calls++
+				last, ok := n.Args[len(n.Args)-1].(*ast.BasicLit)
+				if ok && last.Value == `""` {
+					t.Errorf("%s: a problem without a remedy", files.Position(n.Pos()))
+				}
+				if isNamed(n.Fun, "Problem") && !isOwn(n.Args[len(n.Args)-1]) && name != "finding/finding.go" {
+					t.Errorf("%s: a fix that is none of replypath's own", files.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+	if calls == 0 {
+		t.Error("no call was looked at")
+	}
+}
+
+// isOwn tells an expression that calls what makes a fix of replypath's configuration or its commands.
+func isOwn(e ast.Expr) bool {
+	call, ok := e.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc([]string{"Configure", "ConfigureInterface", "UnconfigureGateway", "Start",
+		"StartAgain", "Reload", "Rename", "Enforce", "Try", "mount", "runAtUsual"}, func(name string) bool { return isNamed(call.Fun, name) })
+}
+
+// isNamed tells an identifier, of this package or another.
+func isNamed(e ast.Expr, name string) bool {
+	if selector, ok := e.(*ast.SelectorExpr); ok {
+		e = selector.Sel
+	}
+	identifier, ok := e.(*ast.Ident)
+	return ok && identifier.Name == name
 }

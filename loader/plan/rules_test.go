@@ -123,9 +123,7 @@ func TestRules(t *testing.T) {
 		if verdict == checks.NotNeeded {
 			tables = told
 		}
-		return []string{
-			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables,
-		}
+		return []string{verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables}
 	}
 	asked := func(h *snapshot.Host) {
 		for n := range 5 {
@@ -294,9 +292,7 @@ func TestRules(t *testing.T) {
 			r.Dst, r.Protocol = testhost.Prefix("10.5.0.0/16"), unix.RTPROT_BOOT
 			h.Routes = append(h.Routes, r)
 			asked(h)
-		}, nil, []string{
-			"needed route route 10.5.0.0/16 via 10.4.0.1 dev eth1: what this host opens to there goes by it: replypath sends replies without it (1, 10.5.0.0/24)",
-		}},
+		}, nil, []string{"needed route route 10.5.0.0/16 via 10.4.0.1 dev eth1: what this host opens to there goes by it: replypath sends replies without it (1, 10.5.0.0/24)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, planned(test.change, test.more...)); diff != "" {

@@ -48,8 +48,6 @@ func TestOtherPrograms(t *testing.T) {
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,
 			"ok eth1: tcx program theirs" + seesFirst, "note eth1: filter theirs" + behind + look + "egress",
 		}},
-		{"before the first start, without tcx", func(h *snapshot.Host) { h.TCX = false; h.Hooks = []snapshot.Hook{theirs(out, filter)} }, []string{
-			"ok eth1: filter theirs" + seesFirst,
-		}},
+		{"before the first start, without tcx", func(h *snapshot.Host) { h.TCX = false; h.Hooks = []snapshot.Hook{theirs(out, filter)} }, []string{"ok eth1: filter theirs" + seesFirst}},
 	})
 }

@@ -77,13 +77,9 @@ func TestNeedlessMarks(t *testing.T) {
 		{"connmark, nothing is attached", testhost.And(with(marked, restoring), func(h *snapshot.Host) { h.Attached = false }), []string{
 			"ok eth1: rule 9: from all fwmark 0x1 lookup 100 is needed: replypath does not enforce on all interfaces ?? ip rule show",
 		}},
-		{"with a mask", with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: 0xf00, Table: 100}, restoring), []string{
-			"note eth1: rule 9: from all fwmark 0x100/0xf00" + only + "rule show",
-		}},
+		{"with a mask", with(snapshot.Rule{Priority: 9, Mark: 0x100, Mask: 0xf00, Table: 100}, restoring), []string{"note eth1: rule 9: from all fwmark 0x100/0xf00" + only + "rule show"}},
 		{"ipv6", with(marked6, restoring), []string{"note eth1: rule 9: from all fwmark 0x1" + only + "-6 rule show"}},
-		{"ipv6, by a chain of its own", with(marked6, []netfilter.Chain{restores("ip"), restores("ip6")}), []string{
-			"ok eth1: rule 9: from all fwmark 0x1" + unknown + "-6 rule show",
-		}},
+		{"ipv6, by a chain of its own", with(marked6, []netfilter.Chain{restores("ip"), restores("ip6")}), []string{"ok eth1: rule 9: from all fwmark 0x1" + unknown + "-6 rule show"}},
 		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []netfilter.Chain{restores("ip")}), nil},
 		{"and connections bring it back for ipv6 only", with(marked, []netfilter.Chain{restores("ip6")}), nil},
 		{"a mark that no connection brings back", with(marked, nil), nil},
@@ -101,9 +97,7 @@ func TestRulesThatNeverMatch(t *testing.T) {
 	never := snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}
 	testhost.Check(t, RulesThatNeverMatch, []testhost.Wants{
 		{"none", nil, nil},
-		{"in force", testhost.Rule(never), []string{
-			"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no known file makes it at boot ?? ip rule show",
-		}},
+		{"in force", testhost.Rule(never), []string{"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no known file makes it at boot ?? ip rule show"}},
 		{"not all files may be read", testhost.And(testhost.Rule(never), func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFiles: "root's rights"} }), []string{
 			"note eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; not all files of the network could be read ?? ip rule show",
 		}},
