@@ -7,7 +7,7 @@
  *
  * - for a gateway that has never answered (loader/gateways/hold.go);
  * - for the next hop that stands for all peers of an interface of which no gateway is known
- *   (loader/fallback/boundroutes.go).
+ *   (loader/fallback/bound.go).
  *
  * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it
  * to everybody. Only the kernel's own question for the gateway is shown to everybody.

@@ -23,13 +23,11 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 	}
 	setEvents(s, events)
 	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries())
-	pairs, err := ReadPairs(&d.DatapathMaps)
+	pairs, err := ReadByName(&d.DatapathMaps, names)
 	if err != nil {
 		return err
 	}
-	s.Pairs = pairs.named(names)
-	s.Uncorrected, s.Lost = pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)
-	s.Originated = pairs.originated(names)
+	s.Pairs, s.Uncorrected, s.Lost, s.Originated = pairs.Pairs, pairs.Uncorrected, pairs.Lost, pairs.Originated
 	clock, err := d.Clock()
 	if err != nil {
 		return err
@@ -79,12 +77,13 @@ func setEvents(s *metrics.Snapshot, events []uint64) {
 type ByName struct {
 	Pairs             []metrics.PairCounters
 	Uncorrected, Lost []metrics.Uncorrected // for every pair, every reason
+	Originated        []metrics.Originated
 }
 
 // ReadByName reads the counters of interface pairs.
 func ReadByName(maps *bpf.DatapathMaps, names map[uint16]string) (ByName, error) {
 	pairs, err := ReadPairs(maps)
-	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)}, err
+	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names)}, err
 }
 
 // named adds up what was counted for interfaces of the same names.
@@ -207,38 +206,6 @@ var meant = map[string]bool{
 	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL]: true,
 }
 
-// failing adds up what fails by pairs where that is more than a few packets.
-func (c Pairs) failing() (f Failing) {
-	type balance struct{ lost, uncorrected, corrected uint64 }
-	sums := make(map[bpf.DatapathPair]balance)
-	for pair, count := range c {
-		outcome := bpf.DatapathOutcome(pair.Outcome)
-		pair.Outcome = 0
-		b := sums[pair]
-		_, isLost := lostReasons[outcome]
-		reason, isUncorrected := uncorrectedReasons[outcome]
-		switch {
-		case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
-			b.corrected += count.Packets
-		case isLost:
-			b.lost += count.Packets
-		case isUncorrected && !meant[reason]:
-			b.uncorrected += count.Packets
-		}
-		sums[pair] = b
-	}
-	for _, b := range sums {
-		few := max(fewFail, b.corrected/failInNumber)
-		if b.lost > few {
-			f.Lost += b.lost
-		}
-		if b.uncorrected > few {
-			f.Uncorrected += b.uncorrected
-		}
-	}
-	return f
-}
-
 // Unmeant is how many packets went as routed although nobody wants it.
 func (t *Totals) Unmeant() (sum uint64) {
 	for reason, packets := range t.Uncorrected {
@@ -280,35 +247,50 @@ func (t *Totals) FailingSince(mark pins.MarkRecord) Failing {
 
 // NotEntered is how many flows found no place in a table.
 func NotEntered(maps *bpf.DatapathMaps) (sum uint64, err error) {
-	var counts []uint64
-	for event := bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN; event <= bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS; event++ {
-		if err := maps.Events.Lookup(uint32(event), &counts); err != nil {
-			return 0, fmt.Errorf("read counter %d: %w", event, err)
-		}
-		for _, count := range counts {
-			sum += count
+	events, err := readEvents(maps.Events)
+	if err == nil {
+		for event := bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN; event <= bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS; event++ {
+			sum += events[event]
 		}
 	}
-	return sum, nil
+	return sum, err
 }
 
-// Totals adds up what was counted for replies. What the host originates is none.
+// Totals adds up what was counted for replies, and by pairs what fails. What the host originates is none.
 func (c Pairs) Totals() Totals {
-	t := Totals{Uncorrected: make(map[string]uint64), Failing: c.failing()}
+	type balance struct{ lost, uncorrected, corrected uint64 }
+	t, sums := Totals{Uncorrected: make(map[string]uint64)}, make(map[bpf.DatapathPair]balance)
 	for pair, count := range c {
 		outcome := bpf.DatapathOutcome(pair.Outcome)
+		pair.Outcome = 0
+		b := sums[pair]
 		_, isLost := lostReasons[outcome]
 		reason, isUncorrected := uncorrectedReasons[outcome]
 		switch {
 		case count.Packets == 0:
 		case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
 			t.Corrected += count.Packets
+			b.corrected += count.Packets
 		case outcome == bpf.DatapathOutcomeOUTCOME_OBSERVE:
 			t.WouldCorrect += count.Packets
 		case isLost:
 			t.Lost += count.Packets
+			b.lost += count.Packets
 		case isUncorrected:
 			t.Uncorrected[reason] += count.Packets
+			if !meant[reason] {
+				b.uncorrected += count.Packets
+			}
+		}
+		sums[pair] = b
+	}
+	for _, b := range sums {
+		few := max(fewFail, b.corrected/failInNumber)
+		if b.lost > few {
+			t.Failing.Lost += b.lost
+		}
+		if b.uncorrected > few {
+			t.Failing.Uncorrected += b.uncorrected
 		}
 	}
 	return t

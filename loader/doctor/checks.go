@@ -57,8 +57,6 @@ var known = []check{
 		"no gateway is this host itself", checks.OwnGateways},
 	{"gateway", "a gateway that does not answer ARP or neighbour discovery", "no gateway is known", checks.SilentGateways},
 	{"no-gateway", "an interface with `next_hop: gateway` and without a gateway", "every interface that needs a gateway has one", checks.WithoutGateway},
-	{"unnamed-router", "with `next_hop: gateway`: peers behind a router that no route of their interface names, while routes to other networks name others",
-		"no flow came through an unnamed router", checks.UnnamedRouters},
 	{"unknown-gateway", "an interface without a known gateway: frames from a MAC that no neighbour has",
 		"every gateway is known, or questions come from the mac of a neighbour", checks.UnknownGateways},
 	{"arp-ignore", "`arp_ignore` with two interfaces in one network, a macvlan, or a virtual address on lo",

@@ -3,7 +3,10 @@
 package doctor
 
 import (
-	"context"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,7 +21,6 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/await"
 	"replypath/test/testhost"
-	"replypath/test/topology"
 )
 
 // TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
@@ -97,69 +99,6 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestHandMadeRules is what S8 leaves behind: rules that somebody typed and wrote down, each in another file, and the
-// classical mistake. doctor names the rule, the file and the line.
-func TestHandMadeRules(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	s, err := topology.NewS1(ctx, topology.S1Options{})
-	await.Must(t, err)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	testhost.Run(t, s.B.Host, `
-route add default via 10.4.0.1 table 100
-rule add from 10.4.0.100 lookup 100 priority 10
-rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
--6 route add default via 2001:db8:4::1 table 100
--6 rule add from 2001:db8:4::100 lookup 100 priority 12
--6 rule add from 2001:db8:4::100 dev eth1 lookup 100 priority 13
-`, "sh", "-ec", `while read -r line; do test -z "$line" || ip $line; done`)
-	root := t.TempDir()
-	testhost.WriteFiles(t, root, map[string]string{
-		"/etc/network/interfaces": `iface eth1 inet static
-	post-up ip rule add from 10.4.0.100 lookup 100
-	post-up ip rule add from 10.4.0.100 dev eth1 lookup 100
-iface eth1 inet6 static
-	post-up ip -6 rule add from 2001:db8:4::100 dev eth1 lookup 100
-`,
-		"/etc/systemd/network/eth1.network": "[RoutingPolicyRule]\nFrom=2001:db8:4::100\nTable=100\n",
-		"/etc/netplan/eth1.yaml":            "routing-policy:\n- {from: 10.4.0.100, table: 101}\n",
-	})
-	var found []Finding
-	err = s.B.Do(func() (err error) {
-		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: config.Default(), ConfigPath: "c.yaml", Root: root})
-		return err
-	})
-	await.Must(t, err)
-	testhost.WantForm(t, found)
-	const needed = " is needed: replypath does not enforce on all interfaces"
-	const never = " never matches: dev means iif, and what this host sends arrives by lo"
-	const (
-		places  = "; its source stands in /etc/network/interfaces:2, /etc/network/interfaces:3, /etc/netplan/eth1.yaml:2 ?? ip rule show"
-		places6 = "; its source stands in /etc/network/interfaces:5, /etc/systemd/network/eth1.network:2 ?? ip -6 rule show"
-	)
-	want := map[string]bool{
-		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + places:                 true,
-		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + places6:           true,
-		"note eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + places:       true,
-		"note eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + places6: true,
-	}
-	for n, line := range testhost.Lines(found) {
-		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {
-			if !want[line] {
-				t.Errorf("%s: %s", check, line)
-			}
-			delete(want, line)
-		}
-	}
-	for line := range want {
-		t.Errorf("not found: %s", line)
-	}
-}
-
 // TestBesideAnother: where another --pin-dir has the datapath, doctor says so, and neither where replies leave nor a start.
 func TestBesideAnother(t *testing.T) {
 	for _, e := range []snapshot.Elsewhere{{Dir: "/sys/fs/bpf/replypath", PID: 7}, {PID: 7}, {Dir: "/sys/fs/bpf/replypath"}} {
@@ -176,26 +115,6 @@ func TestBesideAnother(t *testing.T) {
 			if f.Check == "attached" && (f.Severity != Warning || !isSaid || !strings.HasPrefix(finding.OrEmpty(f.Inspect), remedy.AskElsewhere(&e))) {
 				t.Errorf("%+v: %+v", e, f)
 			}
-		}
-	}
-}
-
-// TestNothingWrong: on the fixture, with replypath on it, no check has anything to say.
-func TestNothingWrong(t *testing.T) {
-	h := testhost.New()
-	testhost.Enforces(h)
-	all := Judge(h)
-	testhost.WantForm(t, all)
-	seen := map[string]bool{}
-	for _, f := range all {
-		seen[f.Check] = true
-		if f.Severity != OK {
-			t.Errorf("%+v", f)
-		}
-	}
-	for _, c := range known {
-		if !seen[c.name] {
-			t.Errorf("check %s has said nothing", c.name)
 		}
 	}
 }
@@ -222,4 +141,85 @@ func TestWaitFor(t *testing.T) {
 			t.Errorf("out of date since %s: %s, not %s", until, got, want)
 		}
 	}
+}
+
+// TestContradiction: before the first start doctor refuses what a start would.
+func TestContradiction(t *testing.T) {
+	_, h := testhost.NewNetwork(t)
+	testhost.Run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
+	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
+	await.Must(t, err)
+	examine := func() error {
+		_, err := Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
+		return err
+	}
+	await.Must(t, h.Do(examine))
+	testhost.Run(t, h, "", "ip", "link", "add", "eth2", "type", "veth", "peer", "name", "far")
+	err = h.Do(examine)
+	const says = `replypath.yaml:3: interfaces[1].next_hop: "*2" contradicts "eth*" on line 2, as both match interface eth2: `
+	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), says) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestConstructors: a finding is made by the constructors alone, and none that is a problem with nothing to say of what
+// to do. Its fix is made of replypath's own.
+func TestConstructors(t *testing.T) {
+	names, err := filepath.Glob("*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, calls := token.NewFileSet(), 0
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(files, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CompositeLit:
+				if isNamed(n.Type, "Finding") && len(n.Elts) > 0 && name != "finding/finding.go" {
+					t.Errorf("%s: a finding that no constructor has made", files.Position(n.Pos()))
+				}
+			case *ast.CallExpr:
+				if !isNamed(n.Fun, "Problem") && !isNamed(n.Fun, "Seen") {
+					break
+				}
+				calls++
+				last, ok := n.Args[len(n.Args)-1].(*ast.BasicLit)
+				if ok && last.Value == `""` {
+					t.Errorf("%s: a problem without a remedy", files.Position(n.Pos()))
+				}
+				if isNamed(n.Fun, "Problem") && !isOwn(n.Args[len(n.Args)-1]) && name != "finding/finding.go" {
+					t.Errorf("%s: a fix that is none of replypath's own", files.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+	if calls == 0 {
+		t.Error("no call was looked at")
+	}
+}
+
+// isOwn tells an expression that calls what makes a fix of replypath's configuration or its commands.
+func isOwn(e ast.Expr) bool {
+	call, ok := e.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc([]string{"Configure", "ConfigureInterface", "UnconfigureGateway", "Start",
+		"StartAgain", "Reload", "Rename", "Enforce", "Try", "mount", "runAtUsual"}, func(name string) bool { return isNamed(call.Fun, name) })
+}
+
+// isNamed tells an identifier, of this package or another.
+func isNamed(e ast.Expr, name string) bool {
+	if selector, ok := e.(*ast.SelectorExpr); ok {
+		e = selector.Sel
+	}
+	identifier, ok := e.(*ast.Ident)
+	return ok && identifier.Name == name
 }

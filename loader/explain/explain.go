@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"replypath/bpf"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
@@ -55,7 +56,7 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 	for i := range entries {
 		e, err := h.explainFlow(&q, &entries[i])
 		if err == nil && !e.Flow.Asymmetric {
-			err = e.addUnseen(pinDir, orNone(e.Flow.Interface))
+			err = e.addUnseen(pinDir, finding.OrEmpty(e.Flow.Interface))
 		}
 		if err != nil {
 			return nil, err
@@ -81,13 +82,6 @@ func (e *Explanation) addUnseen(pinDir, arrivesBy string) error {
 		e.Detail += "; " + unseen
 	}
 	return nil
-}
-
-func orNone(name *string) string {
-	if name == nil {
-		return ""
-	}
-	return *name
 }
 
 // entries returns the live flows that match, that of the latest inbound frame

@@ -26,7 +26,7 @@ import (
 // behind the fallback route: the kernel looks past that for sockets that name the interface, and for nobody else. A rule for
 // the device leads to it, or for IPv4 the table `default`.
 //
-// Where no gateway takes everything, the next hop is one that nobody has (bound.go), and the programs give
+// Where no gateway takes everything, the next hop is one that nobody has (anyPeer), and the programs give
 // each reply the MAC of its flow. What IPv4 sends by it that no flow covers is sent to the peer as a neighbour, as without the route.
 // A daemon that names the interface in a control message (in_pktinfo) is served as a bound socket is.
 

@@ -31,8 +31,7 @@ type Routes struct {
 	rules    ruleSet
 	seen     *view
 	err      error
-	kept     []nexthop.OwnRoute // to the device, as they were left last
-	waiting  []nexthop.OwnRoute // that were there, until somebody had deleted one once too often
+	kept     []nexthop.OwnRoute // to the device, as they were left last, with those that somebody had deleted once too often
 	repairs  *rate.Limiter
 	toldDown map[int]bool // sockets have looked for a route since the interface went down, by index
 }
@@ -234,7 +233,7 @@ func (r *Routes) arrangeDevice(enforced []Interface) error {
 	}
 	again, err := r.device.find()
 	if again || r.device.found == nil {
-		r.seen.families, r.kept, r.waiting = nil, nil, nil // they went with the one before
+		r.seen.families, r.kept = nil, nil // they went with the one before
 	}
 	if err != nil {
 		return err
@@ -264,7 +263,7 @@ func (r *Routes) present() []nexthop.OwnRoute {
 
 // sync has the routes for the families that need them. Those of versions before 0.3 are in table main, and go.
 func (r *Routes) sync(families []int) error {
-	before, present := slices.Concat(r.kept, r.waiting), r.present()
+	before, present := r.kept, r.present()
 	var wanted []nexthop.OwnRoute
 	for _, family := range families {
 		wanted = append(wanted, routesBy(r.device.found.hop(family), r.seen.tables(family)...)...)
@@ -273,10 +272,9 @@ func (r *Routes) sync(families []int) error {
 		return slices.Contains(before, route) && !slices.Contains(present, route)
 	}
 	var again error
-	r.waiting = nil
-	allowed := wanted
+	allowed, waiting := wanted, []nexthop.OwnRoute(nil)
 	if slices.ContainsFunc(wanted, isDeleted) && !r.repairs.Allow() {
-		r.waiting = slices.DeleteFunc(slices.Clone(wanted), func(route nexthop.OwnRoute) bool { return !isDeleted(route) })
+		waiting = slices.DeleteFunc(slices.Clone(wanted), func(route nexthop.OwnRoute) bool { return !isDeleted(route) })
 		allowed = slices.DeleteFunc(slices.Clone(wanted), isDeleted)
 		again = fmt.Errorf("a fallback route is %w", errDeletedAgain)
 	}
@@ -285,12 +283,12 @@ func (r *Routes) sync(families []int) error {
 		nl := r.host.Netlink()
 		renewErr = errors.Join(renew(nl, r.device.found, unix.AF_INET), renew(nl, r.device.found, unix.AF_INET6))
 	}
-	var err error
-	r.kept, err = addRoutes(r.host.Netlink(), present, allowed)
+	there, err := addRoutes(r.host.Netlink(), present, allowed)
+	r.kept = slices.Concat(there, waiting)
 	isOf := func(family int, has func(nexthop.OwnRoute) bool) bool {
 		return slices.ContainsFunc(wanted, func(route nexthop.OwnRoute) bool { return route.Family == family && has(route) })
 	}
-	isMissing := func(route nexthop.OwnRoute) bool { return !slices.Contains(r.kept, route) }
+	isMissing := func(route nexthop.OwnRoute) bool { return !slices.Contains(there, route) }
 	r.seen.families = slices.DeleteFunc(families, func(family int) bool { return isOf(family, isMissing) })
 	for _, family := range r.seen.families {
 		if isOf(family, isDeleted) {
@@ -363,7 +361,6 @@ func (r *Routes) remove(hasDevice bool) error {
 		r.bound.record(left)
 		return err
 	}
-	r.waiting = nil
 	if !hasDevice {
 		r.device.forget()
 		return nil

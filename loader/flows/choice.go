@@ -8,18 +8,16 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
-	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/kernelroute"
 	"replypath/loader/sockets"
 )
 
 // The kernel's choice where it has no route but to replypath's own device, and where a route or a rule refuses.
-const NoInterface, Refused = "none", "refused"
+const NoInterface, Refused = kernelroute.None, kernelroute.Refused
 
 // mostAsked bounds for how many pairs of addresses the kernel is asked for a route in one look.
 const mostAsked = 4096
@@ -35,9 +33,8 @@ type chooser struct {
 
 // narrowRules are the rules that tell packets apart by more than their addresses.
 type narrowRules struct {
-	exist       bool
-	unreachable bool     // one says that there is no route
-	marks       []uint32 // that they ask for
+	exist bool
+	marks []uint32 // that they ask for
 }
 
 // question is what the kernel is asked for a route by. What stands below the VRF is only told where rules ask for it.
@@ -114,11 +111,10 @@ func (c *chooser) open() (err error) {
 	if c.host, err = kernelroute.ReadHost(c.handle); err != nil {
 		return err
 	}
-	rules, err := dump.EveryRule(c.handle)
-	for n := range rules {
-		c.note(&rules[n])
+	for n := range c.host.Rules {
+		c.note(&c.host.Rules[n])
 	}
-	return err
+	return nil
 }
 
 // narrow returns the narrow rules of a family.
@@ -140,7 +136,6 @@ func (c *chooser) note(r *dump.Rule) {
 	if isMarked || r.IPProto != 0 || r.Sport != nil || r.Dport != nil || r.UIDRange != nil || r.OifName != "" {
 		narrow.exist = true
 	}
-	narrow.unreachable = narrow.unreachable || r.Action == nl.FR_ACT_UNREACHABLE
 	if isMarked && !slices.Contains(narrow.marks, r.Mark) {
 		narrow.marks = append(narrow.marks, r.Mark)
 	}
@@ -202,27 +197,10 @@ func socketOf(p *kernelroute.Packet, q *question) *sockets.Socket {
 
 // chosen is the interface of the kernel's route, nil where it does not say.
 func (c *chooser) chosen(p kernelroute.Packet) *string {
-	ask := kernelroute.Ask
-	if c.host.Names[p.Device] != "" && !c.host.IsVRF(p.Device) {
-		ask = kernelroute.AskOwn
-	}
-	r, err := ask(p)
-	switch {
-	case err != nil:
-		return nil
-	case errors.Is(r.Err, unix.ENETUNREACH) && !c.narrow(family(p.Peer.Addr())).unreachable:
-		return new(NoInterface)
-	case r.Err != nil:
-		return new(Refused)
-	}
-	switch name := c.host.Names[r.Device]; name {
-	case "":
-		return nil
-	case discover.OwnDevice:
-		return new(NoInterface)
-	default:
+	if name := c.host.Leads(p); name != "" {
 		return &name
 	}
+	return nil
 }
 
 func equal(a, b *string) bool {

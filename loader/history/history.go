@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"replypath/loader/kernelroute"
 )
 
 // MostRows bounds a history. Of more the rarest make room, and of these the oldest, those of replies first: what the host
@@ -61,8 +63,8 @@ type Key struct {
 
 // Interfaces of no route, and of one that refuses.
 const (
-	None    = "none"
-	Refused = "refused"
+	None    = kernelroute.None
+	Refused = kernelroute.Refused
 )
 
 // NetworkOf is the network that a peer is counted with.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 )
 
@@ -164,6 +165,9 @@ type Host struct {
 	Names map[int]string     // of interfaces, by index
 	VRFs  map[string]int     // indexes of VRFs, by the names of their ports: the routes of replies are theirs
 	Own   map[netip.Addr]int // addresses, with the index of the only interface that has each; 0: several do
+	Rules []dump.Rule        // replypath's own as well
+
+	unreachable map[bool]bool // whether somebody's rule of IPv4, or of IPv6, says that there is no route
 }
 
 // ReadHost reads what there is now.
@@ -172,7 +176,7 @@ func ReadHost(handle *netlink.Handle) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Links: links, Names: map[int]string{}, VRFs: portsOfVRFs(links), Own: map[netip.Addr]int{}}
+	h := &Host{Links: links, Names: map[int]string{}, VRFs: portsOfVRFs(links), Own: map[netip.Addr]int{}, unreachable: map[bool]bool{}}
 	for _, link := range links {
 		h.Names[link.Attrs().Index] = link.Attrs().Name
 	}
@@ -184,6 +188,15 @@ func ReadHost(handle *netlink.Handle) (*Host, error) {
 			continue
 		}
 		h.Own[address] = a.LinkIndex
+	}
+	if err != nil {
+		return nil, err
+	}
+	h.Rules, err = dump.EveryRule(handle)
+	for _, r := range h.Rules {
+		if r.Action == nl.FR_ACT_UNREACHABLE && r.Protocol != discover.OwnProtocol {
+			h.unreachable[r.Family == unix.AF_INET] = true
+		}
 	}
 	return h, err
 }
@@ -218,8 +231,33 @@ func (h *Host) IsOwn(a netip.Addr) bool {
 	return own
 }
 
-// IsVRF tells of a VRF that has ports.
-func (h *Host) IsVRF(index int) bool {
+// What a packet leads to that has no route, or one to replypath's own device, and one that a route or a rule refuses.
+const (
+	None    = "none"
+	Refused = "refused"
+)
+
+// Leads names the interface by which the kernel sends a packet, else None or Refused; "" where it does not tell.
+func (h *Host) Leads(p Packet) string {
+	ask := Ask
+	if h.Names[p.Device] != "" && !h.isVRF(p.Device) {
+		ask = AskOwn
+	}
+	route, err := ask(p)
+	name := h.Names[route.Device]
+	switch {
+	case err != nil:
+		return ""
+	case errors.Is(route.Err, unix.ENETUNREACH) && !h.unreachable[p.Peer.Addr().Is4()], name == discover.OwnDevice:
+		return None
+	case route.Err != nil:
+		return Refused
+	}
+	return name
+}
+
+// isVRF tells of a VRF that has ports.
+func (h *Host) isVRF(index int) bool {
 	for _, vrf := range h.VRFs {
 		if vrf == index {
 			return true

@@ -49,23 +49,6 @@ func TestReadExtensions(t *testing.T) {
 	}
 }
 
-// Loops of jumps, which nft refuses, come to an end.
-func TestFollowJumps(t *testing.T) {
-	jump := func(to ...string) []Rule { return []Rule{{Destination: Destination{Jumps: to}}} }
-	chains := []Chain{
-		{Table: "t", Name: "c", Rules: jump("b")},
-		{Table: "t", Name: "b", Rules: jump("c", "gone")},
-		{Table: "t", Name: "a", Type: "filter", Hooks: []string{"output"}, Rules: jump("b")},
-		{Table: "other", Name: "b"},
-	}
-	followJumps(chains, byName(chains))
-	for n, want := range [][]string{{"output"}, {"output"}, {"output"}, nil} {
-		if diff := cmp.Diff(want, chains[n].Hooks); diff != "" {
-			t.Errorf("chain %s (-want +got):\n%s", chains[n].Name, diff)
-		}
-	}
-}
-
 func TestLegacyTables(t *testing.T) {
 	dir := t.TempDir()
 	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": "raw\n"} {

@@ -4,6 +4,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -249,9 +250,10 @@ func (a answers) with(uses []snapshot.Use) []string {
 func answersOf(list []flows.Flow, isMeant func(self netip.Addr) bool, i *discover.Interface) (a answers) {
 	for n := range list {
 		f := &list[n]
-		self, err := netip.ParseAddr(f.Self)
-		if err == nil && f.Interface != nil && *f.Interface == i.Name && isMeant(self) {
-			a.addFlow(f.Peer)
+		self, err1 := netip.ParseAddr(f.Self)
+		peer, err2 := netip.ParseAddr(f.Peer)
+		if errors.Join(err1, err2) == nil && f.Interface != nil && *f.Interface == i.Name && isMeant(self) {
+			a.add(peer)
 		}
 	}
 	return a
@@ -265,10 +267,4 @@ func answersTo(list []flows.Flow, network netip.Prefix) (a answers) {
 		}
 	}
 	return a
-}
-
-func (a *answers) addFlow(text string) {
-	if peer, err := netip.ParseAddr(text); err == nil {
-		a.add(peer)
-	}
 }

@@ -123,16 +123,18 @@ func TestRules(t *testing.T) {
 		if verdict == checks.NotNeeded {
 			tables = told
 		}
-		return []string{
-			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables,
-		}
+		return []string{verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables}
 	}
 	asked := func(h *snapshot.Host) {
 		for n := range 5 {
 			h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: fmt.Sprintf("10.%d.0.1", 5+n), Self: "10.4.0.100", Interface: new("eth1")})
 		}
 	}
-	const without = "not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot
+	needless := func(why string) []string {
+		return []string{"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, " + why + boot, told}
+	}
+	without := needless("and this host opened nothing from 10.4.0.100 now")[0]
+	needed := func(reason string) []string { return []string{"needed" + rule + reason + boot, leads} }
 	row := func(from string) func(*planner) {
 		return func(p *planner) {
 			p.judgeOf.Rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
@@ -146,9 +148,7 @@ func TestRules(t *testing.T) {
 		want   []string
 	}{
 		{"none", nil, nil, nil},
-		{"nothing uses it", bySource, nil, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, told,
-		}},
+		{"nothing uses it", bySource, nil, []string{without, told}},
 		{"watched for days, with replies", testhost.And(bySource, asked, testhost.Enforces), []func(*planner){func(p *planner) {
 			p.judgeOf.Watched = 50 * 3600e9
 		}}, []string{
@@ -164,40 +164,20 @@ func TestRules(t *testing.T) {
 				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
 				{Key: history.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
 			}
-		}}, []string{
-			"needed" + rule + "this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
-		}},
-		{"what is open is related", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), related), []func(*planner){opening(true)}, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and what this host opened from 10.4.0.100 now is related to what its peers began" + boot, told,
-		}},
-		{"what was open was related", bySource, []func(*planner){opening(true)}, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and what this host opened from 10.4.0.100 now is related to what its peers began" + boot, told,
-		}},
-		{"related is off", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Related = false }), []func(*planner){opening(true)}, []string{
-			"needed" + rule + "this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
-		}},
-		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, []string{
-			"needed" + rule + "this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
-		}},
-		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
-		}},
-		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, []string{
-			"needed" + rule + "what this host opens from 10.4.0.100 is not known: no memory" + boot, leads,
-		}},
-		{"something is excluded", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Exclude = []config.Exclusion{{}} }), nil, []string{
-			"needed" + rule + "replypath leaves alone what the configuration excludes or does not list as protocols" + boot, leads,
-		}},
-		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, told,
-		}},
-		{"no other default route", testhost.And(bySource, func(h *snapshot.Host) { h.Routes, h.Config.FallbackRoute = h.Routes[1:], false }), nil, []string{
-			"needed" + rule + "no other default route has replies be built" + boot, leads,
-		}},
+		}}, needed("this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
+		{"what is open is related", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), related), []func(*planner){opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
+		{"what was open was related", bySource, []func(*planner){opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
+		{"related is off", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Related = false }), []func(*planner){opening(true)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
+		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
+		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, needless("and by host_model: strong what this host opens")},
+		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, needed("what this host opens from 10.4.0.100 is not known: no memory")},
+		{"something is excluded", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Exclude = []config.Exclusion{{}} }), nil, needed("replypath leaves alone what the configuration excludes or does not list as protocols")},
+		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{without, told}},
+		{"no other default route", testhost.And(bySource, func(h *snapshot.Host) { h.Routes, h.Config.FallbackRoute = h.Routes[1:], false }), nil, needed("no other default route has replies be built")},
 		{"the gateway is configured", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
 		}), nil, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot,
+			without,
 			"not-needed" + table + "only rules lead to it that are not needed",
 		}},
 		{"another source", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.99.0.1/32"), Table: 100}), nil, []string{
@@ -231,39 +211,19 @@ func TestRules(t *testing.T) {
 			byMark(checks.Needed, "a socket gives its packets the mark (SO_MARK)")},
 		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
 			byMark(checks.Needed, "iptables-legacy is in use: what else has the mark is not known")},
-		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, []string{
-			"needed" + rule + "without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing" + boot, leads,
-		}},
-		{"the firewall drops by the interface of the default route", testhost.And(bySource, testhost.DropsBy("eth0")), nil, []string{
-			"needed" + rule + "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0" + boot, leads,
-		}},
-		{"the firewall drops by replypath's device, as by all but eth1", testhost.And(bySource, testhost.DropsBy("replypath0"), func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{
-			"needed" + rule + "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by replypath0" + boot, leads,
-		}},
-		{"the firewall cannot be read", testhost.And(bySource, func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFirewall: "CAP_NET_ADMIN"} }), nil, []string{
-			"needed" + rule + "what the firewall does with replies whose route leads elsewhere is not known" + boot, leads,
-		}},
+		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, needed("without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing")},
+		{"the firewall drops by the interface of the default route", testhost.And(bySource, testhost.DropsBy("eth0")), nil, needed("without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
+		{"the firewall drops by replypath's device, as by all but eth1", testhost.And(bySource, testhost.DropsBy("replypath0"), func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, needed("without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by replypath0")},
+		{"the firewall cannot be read", testhost.And(bySource, func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFirewall: "CAP_NET_ADMIN"} }), nil, needed("what the firewall does with replies whose route leads elsewhere is not known")},
 		{"marks, and the firewall drops by the interface of the default route", testhost.And(marked, marks(onEth1), testhost.DropsBy("eth0")), nil,
 			byMark(checks.Needed, "without it inet t c, rule 4, drops replies from 10.4.0.100 before they are moved, as their route then leads by eth0")},
-		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, []string{
-			"needed" + rule + "without it replies to 10.1.0.0/24 would be refused by a route" + boot, leads,
-		}},
+		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, needed("without it replies to 10.1.0.0/24 would be refused by a route")},
 		{"replies would have no route, but replypath's", bySource, []func(*planner){row(history.None)}, []string{without, told}},
-		{"a route refuses", testhost.And(bySource, testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.0.0.0/8"))), nil, []string{
-			"needed" + rule + "blackhole 10.0.0.0/8 refuses replies" + boot, leads,
-		}},
-		{"its route has a smaller MTU", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1400})), nil, []string{
-			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 has an MTU of 1400, and replypath sends what eth1 takes, 1500" + boot, leads,
-		}},
-		{"its route announces a smaller MSS", testhost.And(bySource, testhost.Limited(100, dump.Limits{MSS: 1300})), nil, []string{
-			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 announces an MSS of 1300, which replypath does not" + boot, leads,
-		}},
-		{"its route encapsulates", testhost.And(bySource, testhost.Limited(100, dump.Limits{Encapsulates: true})), nil, []string{
-			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 encapsulates replies" + boot, leads,
-		}},
-		{"its route has another window", testhost.And(bySource, testhost.Limited(100, dump.Limits{Others: true})), nil, []string{
-			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 has metrics that replies would not have without it" + boot, leads,
-		}},
+		{"a route refuses", testhost.And(bySource, testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.0.0.0/8"))), nil, needed("blackhole 10.0.0.0/8 refuses replies")},
+		{"its route has a smaller MTU", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1400})), nil, needed("default via 10.4.0.1 dev eth1 table 100 has an MTU of 1400, and replypath sends what eth1 takes, 1500")},
+		{"its route announces a smaller MSS", testhost.And(bySource, testhost.Limited(100, dump.Limits{MSS: 1300})), nil, needed("default via 10.4.0.1 dev eth1 table 100 announces an MSS of 1300, which replypath does not")},
+		{"its route encapsulates", testhost.And(bySource, testhost.Limited(100, dump.Limits{Encapsulates: true})), nil, needed("default via 10.4.0.1 dev eth1 table 100 encapsulates replies")},
+		{"its route has another window", testhost.And(bySource, testhost.Limited(100, dump.Limits{Others: true})), nil, needed("default via 10.4.0.1 dev eth1 table 100 has metrics that replies would not have without it")},
 		{"its route limits nothing", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1500, MSS: 1460})), nil, []string{without, told}},
 		{"another rule refuses", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 200, Src: testhost.Prefix("10.0.0.0/8"), Refuses: "prohibit"})), nil, []string{
 			"needed" + rule + "rule 200: from 10.0.0.0/8 prohibit refuses replies" + boot,
@@ -281,7 +241,7 @@ func TestRules(t *testing.T) {
 		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
 			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
-		}), nil, []string{"needed" + rule + "the default route leads by wg0, where nothing catches replies" + boot, leads}},
+		}), nil, needed("the default route leads by wg0, where nothing catches replies")},
 		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, havingOpened("10.4.0.100", "192.0.2.1:443"), func(h *snapshot.Host) {
 			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
 				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})
@@ -298,24 +258,15 @@ func TestRules(t *testing.T) {
 		}},
 		{"a socket that may ask", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
-		}), nil, []string{
-			"needed" + rule + "1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot,
-			leads,
-		}},
-		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, []string{
-			"needed" + rule + "what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1" + boot, leads,
-		}},
-		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, []string{
-			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
-		}},
+		}), nil, needed("1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
+		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needed("what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1")},
+		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needless("and by host_model: strong what this host opens")},
 		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),
 			testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil, []string{
 			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards" + boot,
 			"needed" + table + "rule 100: from 10.4.0.0/24 lookup 100 leads to it and is needed",
 		}},
-		{"enforcing is blocked", bySource, []func(*planner){func(p *planner) { p.blocked = []finding.Finding{{Check: "rp-filter"}} }}, []string{
-			"needed" + rule + "enforcing is blocked (rp-filter); without that: once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, leads,
-		}},
+		{"enforcing is blocked", bySource, []func(*planner){func(p *planner) { p.blocked = []finding.Finding{{Check: "rp-filter"}} }}, needed("enforcing is blocked (rp-filter); without that: once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now")},
 		{"somebody else's rule leads to the table", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 201, Mark: 0x40000, Mask: 0xff0000, Table: 100})
 		}), nil, []string{
@@ -341,9 +292,7 @@ func TestRules(t *testing.T) {
 			r.Dst, r.Protocol = testhost.Prefix("10.5.0.0/16"), unix.RTPROT_BOOT
 			h.Routes = append(h.Routes, r)
 			asked(h)
-		}, nil, []string{
-			"needed route route 10.5.0.0/16 via 10.4.0.1 dev eth1: what this host opens to there goes by it: replypath sends replies without it (1, 10.5.0.0/24)",
-		}},
+		}, nil, []string{"needed route route 10.5.0.0/16 via 10.4.0.1 dev eth1: what this host opens to there goes by it: replypath sends replies without it (1, 10.5.0.0/24)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, planned(test.change, test.more...)); diff != "" {

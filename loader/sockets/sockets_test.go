@@ -22,25 +22,25 @@ func TestEachConnection(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, err := topology.NewS1(ctx, topology.S1Options{})
-	must(t, err)
-	defer func() { must(t, s.Close()) }()
+	await.Must(t, err)
+	defer func() { await.Must(t, s.Close()) }()
 	families := map[topology.Family]uint8{topology.IPv4: unix.AF_INET, topology.IPv6: unix.AF_INET6}
 	for _, f := range s.Families() {
 		address := s.B.Eth0.Address(f)
 		listener, err := s.B.Listen(ctx, "tcp", netip.AddrPortFrom(address, 0).String())
-		must(t, err)
+		await.Must(t, err)
 		defer listener.Close()
 		for range 3 {
 			client, err := s.B.Dial(ctx, "tcp", listener.Addr().String())
-			must(t, err)
+			await.Must(t, err)
 			defer client.Close()
 			server, err := listener.Accept()
-			must(t, err)
+			await.Must(t, err)
 			defer server.Close()
 		}
 		port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
 		look := func(some int, until time.Time, enough int) (visited, servers int, err error) {
-			must(t, s.B.Do(func() error {
+			await.Must(t, s.B.Do(func() error {
 				err = EachConnection(families[f], some, until, func(c *Socket) bool {
 					self, peer := c.Local.Addr(), c.Remote.Addr()
 					if self != address || peer != address || c.Heard > time.Minute {
@@ -70,9 +70,4 @@ func TestEachConnection(t *testing.T) {
 			t.Errorf("%s: visited other numbers than 6, 3, 1, 0 and 6", f)
 		}
 	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	await.Must(t, err)
 }

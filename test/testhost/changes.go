@@ -3,7 +3,6 @@
 package testhost
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -152,37 +151,17 @@ func Wrong(w snapshot.WrongWay) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.WrongWays = append(h.WrongWays, w) }
 }
 
-// WaysToWarnOf are wrong ways of every reason.
-func WaysToWarnOf() (hosts []func(*snapshot.Host)) {
-	for _, reason := range []string{snapshot.ReasonObserve, snapshot.ReasonLinkDown, "no_next_hop", "mtu", "bound_device", snapshot.ReasonLost, "no_header_room", "of later"} {
-		hosts = append(hosts, Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: reason, Flows: 1}))
-	}
-	return hosts
-}
-
 // Placed has nothing be pinned, for a reason.
 func Placed(err error) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Start.Place = err } }
 
 // ErrNoBPFFS is what a pin directory without a bpf file system gives.
 var ErrNoBPFFS = fmt.Errorf("/sys/fs/bpf is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS)
 
-// PlacesToWarnOf are pin directories in which nothing can be pinned.
-var PlacesToWarnOf = []func(*snapshot.Host){
-	Placed(ErrNoBPFFS), func(h *snapshot.Host) { h.PinDir = "/tmp/pins"; Placed(ErrNoBPFFS)(h) },
-	Placed(pins.ErrForeignContents), Placed(unix.EROFS), Placed(unix.EACCES), Placed(unix.ENOTDIR),
-}
-
 // Featured has the kernel have a feature, or lack it.
 func Featured(name string, available bool) func(*snapshot.Host) {
 	return func(h *snapshot.Host) {
 		h.Start.Features = []pins.FeatureRecord{{Name: name, Available: available, Effect: "it takes longer"}}
 	}
-}
-
-// KernelsToWarnOf load no programs, or lack a feature.
-var KernelsToWarnOf = []func(*snapshot.Host){
-	func(h *snapshot.Host) { h.Start.Programs = errors.New("bpf(2) is refused") },
-	Featured("tcx", false), Featured("fallback_route", false), Featured("of later", false),
 }
 
 // InForce is a datapath by some configuration, with a daemon.
@@ -202,13 +181,6 @@ func InForce(change func(*snapshot.InForce)) func(*snapshot.Host) {
 // Flags has a datapath be started with flags.
 func Flags(f *snapshot.InForce) {
 	f.Config.Flags = config.Overrides{Interfaces: []string{"eth1"}, Observe: true}
-}
-
-// ConfigurationsToWarnOf are not what their operator may think.
-var ConfigurationsToWarnOf = []func(*snapshot.Host){
-	InForce(func(f *snapshot.InForce) { f.Running = false }), InForce(func(f *snapshot.InForce) { f.Refused = "x" }),
-	InForce(func(f *snapshot.InForce) { f.File = "changed" }), InForce(func(f *snapshot.InForce) { f.File, f.Running = "changed", false }),
-	InForce(func(f *snapshot.InForce) { f.File, f.Wrong = "gone", true }),
 }
 
 // InTable puts a route in another table.

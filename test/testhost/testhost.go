@@ -7,6 +7,9 @@ package testhost
 import (
 	"net"
 	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -167,7 +170,21 @@ func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []W
 			found := check(h)
 			await.Same(t, "(-want +got)", test.Want, Lines(found))
 			WantForm(t, found)
+			wantMended(t, h, check, found)
 		})
+	}
+}
+
+// wantMended does what --fix does to a snapshot, and wants nothing left that it would do.
+func wantMended(t *testing.T, h *snapshot.Host, check func(*snapshot.Host) []finding.Finding, found []finding.Finding) {
+	t.Helper()
+	for _, f := range found {
+		if f.Automatic {
+			h.Settings[f.Sysctl.Key] = await.Must1[int](t)(strconv.Atoi(f.Sysctl.Value))
+		}
+	}
+	if left := check(h); slices.ContainsFunc(left, func(f finding.Finding) bool { return f.Automatic }) {
+		t.Errorf("still there after --fix: %q", Lines(left))
 	}
 }
 
@@ -189,12 +206,25 @@ func WantForm(t *testing.T, findings []finding.Finding) {
 				t.Errorf("not one line: %q", *text)
 			}
 		}
+		wantShell(t, finding.OrEmpty(f.Fix))
+		wantShell(t, finding.OrEmpty(f.Inspect))
 		if word := product.TakesAway(finding.OrEmpty(f.Fix)); word != "" {
 			t.Errorf("a fix that takes traffic away, by %q: %+v", word, f)
 		}
 		if f.Automatic && f.Sysctl.Key == "" {
 			t.Errorf("mended by itself, and there is nothing to set: %+v", f)
 		}
+	}
+}
+
+// wantShell wants a command that the shell can read, or a change of the configuration.
+func wantShell(t *testing.T, command string) {
+	t.Helper()
+	if strings.Contains(command, " in /etc/replypath/replypath.yaml, then systemctl reload replypath") {
+		return
+	}
+	if output, err := exec.Command("sh", "-nc", command).CombinedOutput(); command != "" && err != nil {
+		t.Errorf("%q: %v\n%s", command, err, output)
 	}
 }
 

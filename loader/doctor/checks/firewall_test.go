@@ -22,9 +22,7 @@ func TestReversePathRules(t *testing.T) {
 	const text = " packets whose route back leads by another interface than they arrived by ?? "
 	testhost.Check(t, ReversePathRules, []testhost.Wants{
 		{"none", nil, nil},
-		{"drops", pre("filter", netfilter.Rule{Refuses: true}), []string{
-			"error: requests are dropped: inet filter pre, rule 4 drops" + text + "nft --handle list chain inet filter pre",
-		}},
+		{"drops", pre("filter", netfilter.Rule{Refuses: true}), []string{"error: requests are dropped: inet filter pre, rule 4 drops" + text + "nft --handle list chain inet filter pre"}},
 		{"accepts what is right", pre("filter", netfilter.Rule{In: []string{"eth1"}}), []string{
 			"warning eth1: inet filter pre, rule 4 tells apart" + text + "nft --handle list chain inet filter pre",
 		}},
@@ -60,9 +58,7 @@ func TestOutgoingRules(t *testing.T) {
 		{"none", nil, nil},
 		{"two of three", out("filter", output,
 			netfilter.Rule{Handle: 3, OutNames: []string{"eth1"}}, netfilter.Rule{Handle: 4, OutNames: []string{"docker0"}},
-			netfilter.Rule{Handle: 5, OutNames: []string{"eth*", "eth1"}}), []string{
-			"note: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text + first,
-		}},
+			netfilter.Rule{Handle: 5, OutNames: []string{"eth*", "eth1"}}), []string{"note: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text + first}},
 		{"by a set", out("filter", []string{"postrouting"}, netfilter.Rule{Handle: 3, OutUnknown: true}), []string{
 			"note: ip filter OUT, rule 3: by the outgoing interface (a set)" + text + first,
 		}},
@@ -76,9 +72,9 @@ func TestOutgoingRules(t *testing.T) {
 func TestEgressChains(t *testing.T) {
 	testhost.Check(t, EgressChains, []testhost.Wants{
 		{"none", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
-		{"one", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
-			"note eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface" +
-				" ?? nft --handle list chain netdev t out  # an output chain does",
+		{"one", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "a;b", Name: "c&d", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
+			"note eth1: netdev a;b c&d: an egress chain of netdev does not see replies that are moved to this interface" +
+				" ?? nft --handle list chain netdev 'a;b' 'c&d'  # an output chain does",
 		}},
 	})
 }
@@ -91,19 +87,6 @@ func TestLegacyIsInUse(t *testing.T) {
 				" ?? iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # doctor can only look at rules of nftables",
 		}},
 	})
-}
-
-// TestQuotedNames has commands with names that the shell would read as more.
-func TestQuotedNames(t *testing.T) {
-	c := netfilter.Chain{Family: "inet", Table: "a;b", Name: "c&d"}
-	for got, want := range map[string]string{
-		showChain(&c): "nft --handle list chain inet 'a;b' 'c&d'",
-		showHook(&snapshot.Hook{TCX: true}, "wan&1"): "bpftool net show dev 'wan&1'",
-	} {
-		if got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
-		}
-	}
 }
 
 // by is a rule about what leaves by an interface.

@@ -77,53 +77,6 @@ func seenGateway(
 	return f
 }
 
-// UnnamedRouters tells of flows that came through a router which no route names, while routes by their interface
-// name others, that lead to somewhere else. These are nobody's business: the reply goes back to the
-// MAC that the question came from. Only with `next_hop: gateway` there is nobody to send it to.
-func UnnamedRouters(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, i := range h.Interfaces {
-		if i.Settings.NextHop != config.NextHopGateway {
-			continue
-		}
-		peers := unnamed(h, &i)
-		for _, mac := range slices.Sorted(maps.Keys(peers)) {
-			found = append(found, finding.Problem(finding.Warning, i.Name,
-				"no gateway that a route names leads to "+some(peers[mac])+": with next_hop gateway the kernel routes their replies",
-				remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
-		}
-	}
-	return found
-}
-
-// unnamed returns the peers of an interface's flows that came so, by the MAC of their router.
-func unnamed(h *snapshot.Host, i *discover.Interface) map[string][]string {
-	peers := map[string][]string{}
-	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
-		mac := finding.OrEmpty(f.NextHopMAC)
-		if leadsElsewhere(h.Gateways, i.Index, peer) && !slices.Contains(peers[mac], f.Peer) {
-			peers[mac] = append(peers[mac], f.Peer)
-		}
-	})
-	return peers
-}
-
-// leadsElsewhere tells whether an interface has gateways of a peer's family, of which none leads to the peer.
-func leadsElsewhere(gateways []nexthop.Gateway, device int, peer netip.Addr) bool {
-	has := false
-	for _, g := range gateways {
-		if g.Interface != device || peer.Is4() && !g.IPv4 || peer.Is6() && !g.IPv6 {
-			continue
-		}
-		reach := g.Reach(snapshot.FamilyOf(netip.PrefixFrom(peer, 0)))
-		if reach.Many || reach.Has(peer) {
-			return false
-		}
-		has = has || len(reach.Networks) > 0
-	}
-	return has
-}
-
 // onlyTo tells of a gateway to where alone routes lead by it, "" for one that takes everything.
 func onlyTo(g *nexthop.Gateway) string {
 	networks := slices.Concat(g.Reach4.Networks, g.Reach6.Networks)

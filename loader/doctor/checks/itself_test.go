@@ -20,9 +20,7 @@ func TestPinPlaces(t *testing.T) {
 	const usual = "replypath run --pin-dir /sys/fs/bpf/replypath  # names a directory of its own below a bpf file system"
 	testhost.Check(t, PinPlaces, []testhost.Wants{
 		{"there", nil, nil},
-		{"not mounted", testhost.Placed(testhost.ErrNoBPFFS), []string{
-			"error: /sys/fs/bpf is not on a bpf file system: nothing can be pinned there => mount -t bpf bpf /sys/fs/bpf",
-		}},
+		{"not mounted", testhost.Placed(testhost.ErrNoBPFFS), []string{"error: /sys/fs/bpf is not on a bpf file system: nothing can be pinned there => mount -t bpf bpf /sys/fs/bpf"}},
 		{"another directory", func(h *snapshot.Host) {
 			h.PinDir = "/tmp/pins"
 			testhost.Placed(fmt.Errorf("/tmp is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS))(h)
@@ -38,18 +36,14 @@ func TestPinPlaces(t *testing.T) {
 			h.PinDir = "/tmp/pins"
 			testhost.Placed(fmt.Errorf("pin into /tmp/pins: %w", unix.EROFS))(h)
 		}, []string{"error: pin into /tmp/pins: read-only file system ?? ls -ld /tmp/pins  # what is there in its place"}},
-		{"read-only", testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf: %w", unix.EROFS)), []string{
-			"error: pin into /sys/fs/bpf: read-only file system => mount -o remount,rw /sys/fs/bpf",
-		}},
+		{"read-only", testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf: %w", unix.EROFS)), []string{"error: pin into /sys/fs/bpf: read-only file system => mount -o remount,rw /sys/fs/bpf"}},
 		{"not ours to write", testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf: %w", fs.ErrPermission)), []string{
 			"error: pin into /sys/fs/bpf: permission denied: this process may not ?? replypath doctor  # as root",
 		}},
 		{"not ours, beside a datapath", func(h *snapshot.Host) {
 			h.PinDir, h.Pinned = "/sys/fs/bpf/x", true
 			testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf/x: %w", fs.ErrPermission))(h)
-		}, []string{
-			"note: pin into /sys/fs/bpf/x: permission denied: this process may not ?? replypath doctor --pin-dir /sys/fs/bpf/x  # as root",
-		}},
+		}, []string{"note: pin into /sys/fs/bpf/x: permission denied: this process may not ?? replypath doctor --pin-dir /sys/fs/bpf/x  # as root"}},
 	})
 }
 
@@ -63,9 +57,7 @@ func TestKernelAndRights(t *testing.T) {
 	})
 	testhost.Check(t, KernelPrograms, []testhost.Wants{
 		{"there", testhost.Featured("tcx", true), nil},
-		{"without tcx", testhost.Featured("tcx", false), []string{
-			"note: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it",
-		}},
+		{"without tcx", testhost.Featured("tcx", false), []string{"note: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it"}},
 		{"without a device", testhost.Featured("fallback_route", false), []string{"note: without fallback_route: it takes longer ?? modinfo dummy ifb  # one of these modules has to be loaded"}},
 	})
 	lacking := func(h *snapshot.Host) {
@@ -73,9 +65,7 @@ func TestKernelAndRights(t *testing.T) {
 	}
 	testhost.Check(t, Capabilities, []testhost.Wants{
 		{"all", nil, nil},
-		{"one is missing", lacking, []string{
-			"error: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
-		}},
+		{"one is missing", lacking, []string{"error: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root"}},
 		{"one is missing beside a datapath", func(h *snapshot.Host) { lacking(h); h.Pinned = true }, []string{
 			"note: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
 		}},
@@ -176,9 +166,7 @@ func TestMissingPrograms(t *testing.T) {
 		{"in another pin directory", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
-		}, []string{
-			"error eth1: eth1 has no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
-		}},
+		}, []string{"error eth1: eth1 has no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml"}},
 		{"beside a daemon that cannot be seen", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.Daemon = new(snapshot.Daemon)

@@ -26,9 +26,7 @@ func TestDefaultRoutes(t *testing.T) {
 		{"none, no fallback", func(h *snapshot.Host) { h.Routes = h.Routes[:1]; h.Config.FallbackRoute = false }, []string{
 			ipv4, "error: ipv6" + none + " => set fallback_route: true in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 		}},
-		{"none, attached", func(h *snapshot.Host) { h.Routes = h.Routes[:1]; h.Attached = true }, []string{
-			ipv4, "error: ipv6" + none + " ?? ip -6 route show table all default",
-		}},
+		{"none, attached", func(h *snapshot.Host) { h.Routes = h.Routes[:1]; h.Attached = true }, []string{ipv4, "error: ipv6" + none + " ?? ip -6 route show table all default"}},
 		{"none, addresses that lead nowhere", func(h *snapshot.Host) {
 			h.Routes = h.Routes[:1]
 			for n := range h.Interfaces {
@@ -49,9 +47,7 @@ func TestDefaultRoutes(t *testing.T) {
 		{"blackhole before the real one", func(h *snapshot.Host) {
 			h.Routes[1].Metric = 1024
 			h.Routes = append(h.Routes, testhost.Refusing(unix.RTN_BLACKHOLE, "::/0"))
-		}, []string{
-			ipv4, "error: ipv6: the default route is blackhole default: no reply to peers beyond it is built ?? ip -6 route show table main",
-		}},
+		}, []string{ipv4, "error: ipv6: the default route is blackhole default: no reply to peers beyond it is built ?? ip -6 route show table main"}},
 		{"prohibit behind the real one", func(h *snapshot.Host) {
 			last := testhost.Refusing(unix.RTN_PROHIBIT, "0.0.0.0/0")
 			last.Metric = 4096
@@ -60,9 +56,7 @@ func TestDefaultRoutes(t *testing.T) {
 		{"our own device only", func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
 			h.Routes = h.Routes[1:]
-		}, []string{
-			"warning: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
-		}},
+		}, []string{"warning: ipv4 has no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6}},
 		{"our own device only, since the default route is gone", func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
 			h.Routes, h.LedBy = h.Routes[1:], map[int]string{unix.AF_INET: "10.3.0.1 of eth0"}
@@ -98,21 +92,15 @@ func TestOwnGateways(t *testing.T) {
 			r := testhost.InTable(testhost.Via("10.4.0.100", testhost.Eth1), 100)
 			r.Metric = 5
 			testhost.Route(r)(h)
-		}, []string{
-			"error eth1: default via 10.4.0.100 dev eth1 table 100 metric 5 has a gateway that is this host itself ?? ip route show table 100",
-		}},
+		}, []string{"error eth1: default via 10.4.0.100 dev eth1 table 100 metric 5 has a gateway that is this host itself ?? ip route show table 100"}},
 		{"cilium's", testhost.Route(testhost.InTable(testhost.Via("10.4.0.100", testhost.Eth1), 2005)), []string{
 			"ok eth1: default via 10.4.0.100 dev eth1 table 2005 has a gateway that is this host itself, as Cilium has it ?? ip route show table 2005 @ Cilium",
 		}},
 		{"of the configuration", func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.Gateways = append(h.Interfaces[1].Settings.Gateways, testhost.Address("10.3.0.100"))
-		}, []string{
-			"error eth1: gateway 10.3.0.100 of the configuration is this host itself => remove gateways: [10.3.0.100] of eth1" + reload,
-		}},
+		}, []string{"error eth1: gateway 10.3.0.100 of the configuration is this host itself => remove gateways: [10.3.0.100] of eth1" + reload}},
 		{"one of the configuration", func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1"), testhost.Address("10.3.0.100"), testhost.Address("10.4.0.2")}
-		}, []string{
-			"error eth1: gateway 10.3.0.100 of the configuration is this host itself => set gateways: [10.4.0.1, 10.4.0.2] of eth1" + reload,
-		}},
+		}, []string{"error eth1: gateway 10.3.0.100 of the configuration is this host itself => set gateways: [10.4.0.1, 10.4.0.2] of eth1" + reload}},
 	})
 }

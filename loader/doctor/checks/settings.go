@@ -41,8 +41,8 @@ func (s *setting) values(effective int) string {
 }
 
 // mended warns of a value of the interface that another has to take the place of.
-func (s *setting) mended(found, value string) finding.Finding {
-	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key, Value: value})
+func (s *setting) mended(found string, value int) finding.Finding {
+	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key, Value: strconv.Itoa(value)})
 }
 
 // shown warns of values that somebody may mean.
@@ -75,7 +75,7 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if isMended {
 			text += "; enforcing makes it loose"
 		}
-		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
+		f := s.mended(text, hostsettings.RPFilterLoose)
 		best := h.BestDefault(unix.AF_INET)
 		if hasMost := best != nil && best.Device == i.Index; !isMended && !hasMost { // where the default route leads, few are dropped
 			f.Severity = finding.Error
@@ -92,7 +92,7 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 //	3  not for addresses of scope host
 //	8  for none (ip-sysctl.rst)
 func ARPIgnore(h *snapshot.Host) []finding.Finding {
-	return arp(h, append(h.Carriers(), h.Interfaces...), "arp_ignore", "1", func(effective int) bool {
+	return arp(h, append(h.Carriers(), h.Interfaces...), "arp_ignore", 1, func(effective int) bool {
 		return effective == 1 || effective == 2 || effective == 8
 	}, "answers arp requests for %s")
 }
@@ -100,12 +100,12 @@ func ARPIgnore(h *snapshot.Host) []finding.Finding {
 // ARPAnnounce finds interfaces that ask by ARP in the name of an address that
 // another interface has, which teaches the neighbours a wrong MAC.
 func ARPAnnounce(h *snapshot.Host) []finding.Finding {
-	return arp(h, h.Interfaces, "arp_announce", "2", func(effective int) bool { return effective == 2 },
+	return arp(h, h.Interfaces, "arp_announce", 2, func(effective int) bool { return effective == 2 },
 		"may send arp requests from %s")
 }
 
 func arp(
-	h *snapshot.Host, interfaces []discover.Interface, leaf, wanted string, isEnough func(int) bool, effect string,
+	h *snapshot.Host, interfaces []discover.Interface, leaf string, wanted int, isEnough func(int) bool, effect string,
 ) []finding.Finding {
 	return finding.Each(interfaces, func(i *discover.Interface) finding.Finding {
 		strangers, virtual, alone := othersOf(h, i)
@@ -124,7 +124,7 @@ func arp(
 			// A balancer loses the address to this host; but where there is none, nobody finds it
 			// any more without these answers.
 			return s.shown(text + ": wrong where a balancer has it (lvs direct routing), right where this host alone has it")
-		case h.Managed(i.Index) == nil:
+		case h.Managed(i.Index) == nil, !isEnough(max(wanted, s.all)): // the larger one stays in force
 			return s.shown(text)
 		case leaf == "arp_ignore" && alone:
 			return s.shown(text + ": wrong where these are reached by their own interface, right where they are not")

@@ -3,6 +3,7 @@
 package checks
 
 import (
+	"fmt"
 	"testing"
 
 	"replypath/loader/config"
@@ -64,44 +65,38 @@ func macvlan(upper, lower int) func(*snapshot.Host) {
 }
 
 func TestARPIgnore(t *testing.T) {
+	const (
+		apart    = ": wrong where these are reached by their own interface, right where they are not"
+		balanced = ": wrong where a balancer has it (lvs direct routing), right where this host alone has it"
+	)
+	warns := func(device, stranger string, value int, why, todo string) string {
+		return fmt.Sprintf("warning %s: %[1]s answers arp requests for %s: arp_ignore: all %d, device 0, effective %[3]d%s"+todo, device, stranger, value, why, device)
+	}
+	mended := func(device, stranger string) string {
+		return warns(device, stranger, 0, "", " => sysctl -w net.ipv4.conf.%[5]s.arp_ignore=1")
+	}
+	shown := func(device, stranger string, value int, why string) string {
+		return warns(device, stranger, value, why, " ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.%[5]s.arp_ignore")
+	}
 	testhost.Check(t, ARPIgnore, []testhost.Wants{
 		{"separate networks", nil, nil},
-		{"two in one network", testhost.SameSubnet, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
-		}},
+		{"two in one network", testhost.SameSubnet, []string{mended("eth0", "10.3.0.101 of eth1"), mended("eth1", "10.3.0.100 of eth0")}},
 		{"set by all", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 1 }, []string{
 			"ok eth0: arp_ignore: all 1, device 0, effective 1", "ok eth1: arp_ignore: all 1, device 0, effective 1",
 		}},
-		{"scope host is not enough", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 3 }, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 3, device 0, effective 3 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 3, device 0, effective 3 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
-		}},
-		{"a second network's address, by its own wire or not", secondAddress, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0" +
-				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
-		}},
+		{"scope host is not enough", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 3 }, []string{shown("eth0", "10.3.0.101 of eth1", 3, ""), shown("eth1", "10.3.0.100 of eth0", 3, "")}},
+		{"a second network's address, by its own wire or not", secondAddress, []string{shown("eth0", "10.3.0.101 of eth1", 0, apart)}},
 		{"a second network's address, by its own wire", func(h *snapshot.Host) {
 			secondAddress(h)
 			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.3.0.7"), MAC: testhost.MAC("02:00:00:00:07:01")}}
-		}, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-		}},
-		{"two in one network, one without a carrier", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Interfaces[1].Up = false }, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.101 of eth1: arp_ignore: all 0, device 0, effective 0" +
-				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
-			"warning eth1: eth1 answers arp requests for 10.3.0.100 of eth0: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
-		}},
-		{"a macvlan above it", macvlan(testhost.Eth1, testhost.Eth0), []string{
-			"warning eth0: eth0 answers arp requests for 10.4.0.100 of eth1: arp_ignore: all 0, device 0, effective 0 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
-		}},
+		}, []string{mended("eth0", "10.3.0.101 of eth1")}},
+		{"two in one network, one without a carrier", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Interfaces[1].Up = false }, []string{shown("eth0", "10.3.0.101 of eth1", 0, apart), mended("eth1", "10.3.0.100 of eth0")}},
+		{"a macvlan above it", macvlan(testhost.Eth1, testhost.Eth0), []string{mended("eth0", "10.4.0.100 of eth1")}},
 		{"a macvlan above what has no address", func(h *snapshot.Host) {
 			macvlan(testhost.Eth1, testhost.Eth0)(h)
 			h.Interfaces = h.Interfaces[1:]
 			h.Devices[1].Addresses = nil
-		}, []string{
-			"warning eth0: eth0 answers arp requests for 10.4.0.100 of eth1: arp_ignore: all 0, device 0, effective 0 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
-		}},
+		}, []string{shown("eth0", "10.4.0.100 of eth1", 0, "")}},
 		{"an ipvlan above it", func(h *snapshot.Host) {
 			macvlan(testhost.Eth1, testhost.Eth0)(h)
 			h.Devices[1].MAC = h.Interfaces[1].MAC
@@ -113,19 +108,11 @@ func TestARPIgnore(t *testing.T) {
 		{"virtual, in the network", func(h *snapshot.Host) {
 			testhost.AddVirtual(h, "10.3.0.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 2
-		}, []string{
-			"warning eth0: eth0 answers arp requests for 10.3.0.5 of lo: arp_ignore: all 0, device 0, effective 0" +
-				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
-			"ok eth1: arp_ignore: all 0, device 2, effective 2",
-		}},
+		}, []string{shown("eth0", "10.3.0.5 of lo", 0, balanced), "ok eth1: arp_ignore: all 0, device 2, effective 2"}},
 		{"virtual, from elsewhere", func(h *snapshot.Host) {
 			testhost.AddVirtual(h, "192.0.2.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 8
-		}, []string{
-			"warning eth0: eth0 answers arp requests for 192.0.2.5 of lo: arp_ignore: all 0, device 0, effective 0" +
-				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
-			"ok eth1: arp_ignore: all 0, device 8, effective 8",
-		}},
+		}, []string{shown("eth0", "192.0.2.5 of lo", 0, balanced), "ok eth1: arp_ignore: all 0, device 8, effective 8"}},
 	})
 }
 

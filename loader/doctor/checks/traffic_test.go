@@ -222,3 +222,23 @@ func TestUnreadFacts(t *testing.T) {
 		}},
 	})
 }
+
+// TestOwnAddresses: before the first start each own address is told with the way of its replies; later what the kernel refuses.
+func TestOwnAddresses(t *testing.T) {
+	by := func(way snapshot.OwnWay) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			way.Address, way.On = testhost.Prefix("10.4.0.100/24"), "eth1"
+			h.OwnWays = []snapshot.OwnWay{way}
+		}
+	}
+	attached := func(h *snapshot.Host) { h.Attached = true }
+	refused := []string{"warning eth1: 10.4.0.100 on eth1: the kernel refuses replies, to peers beyond 10.4.0.0/24: a rule or a route does ?? " + listRouting}
+	testhost.Check(t, OwnAddresses, []testhost.Wants{
+		{"by another interface", by(snapshot.OwnWay{By: "eth0"}), []string{"warning eth1: 10.4.0.100 on eth1: replies leave by eth0, to peers beyond 10.4.0.0/24: " +
+			"a stateful firewall, strict urpf or a source check on that way drops them. replypath sends them by eth1 => replypath try"}},
+		{"by their own", by(snapshot.OwnWay{By: "eth1"}), []string{"ok eth1: 10.4.0.100 on eth1: replies leave by eth1"}},
+		{"attached", testhost.And(by(snapshot.OwnWay{By: "eth0"}), attached), nil},
+		{"refused", by(snapshot.OwnWay{Refused: true}), refused},
+		{"refused, attached", testhost.And(by(snapshot.OwnWay{Refused: true}), attached), refused},
+	})
+}

@@ -26,9 +26,6 @@ var setupFiles = []string{
 // source is how all of them write the source of a rule: `from A`, `From=A`, `from: "A"`.
 var source = regexp.MustCompile(`(?i)\bfrom["']?[ \t]*[ \t=:][ \t"']*([0-9a-f.:]+(?:/[0-9]+)?)`)
 
-// mostText bounds what is read of a file.
-const mostText = 1 << 20
-
 // files finds where sources are written, so that a rule can be taken out of the file that brings it back. The files are
 // searched for words only: what else a line says, only who reads it at boot knows.
 func (g *gatherer) files() error {
@@ -42,12 +39,15 @@ func (g *gatherer) files() error {
 			return fmt.Errorf("look for %s: %w", pattern, err)
 		}
 		for _, name := range names {
-			text, err := readText(name)
+			if info, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+				continue // it has gone meanwhile, or is a directory
+			}
+			text, err := os.ReadFile(name)
 			if err != nil {
 				return fmt.Errorf("read a file of the network: %w", err)
 			}
 			shown, _ := filepath.Rel(filepath.Join("/", g.Root), name)
-			noteSources(&g.host.Routing, "/"+shown, text)
+			noteSources(&g.host.Routing, "/"+shown, string(text))
 		}
 	}
 	return nil
@@ -69,17 +69,4 @@ func noteSources(t *snapshot.Routing, file, text string) {
 			}
 		}
 	}
-}
-
-// readText returns nothing for directories, devices and what is larger than any such file, and for what has gone meanwhile.
-func readText(name string) (string, error) {
-	var text []byte
-	info, err := os.Stat(name)
-	if err == nil && info.Mode().IsRegular() && info.Size() <= mostText {
-		text, err = os.ReadFile(name)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return string(text), err
 }

@@ -61,50 +61,27 @@ func TestOwnerOfRule(t *testing.T) {
 }
 
 func TestOwnerOfRoute(t *testing.T) {
-	for _, test := range []struct {
-		table, protocol int
-		want            string
-	}{
-		{52, unix.RTPROT_BOOT, tailscale},
-		{51820, unix.RTPROT_BOOT, wgQuick},
-		{2004, unix.RTPROT_KERNEL, cilium},
-		{254, unix.RTPROT_STATIC, ""},
-		{254, unix.RTPROT_DHCP, "a DHCP client"},
-		{254, unix.RTPROT_RA, "router advertisements"},
-		{254, unix.RTPROT_KEEPALIVED, keepalived},
-		{254, unix.RTPROT_BIRD, "BIRD"},
-		{254, unix.RTPROT_BGP, "FRR"},
-		{254, 196, "FRR"},
-		{254, 66, "GCE guest agent"},
-		{254, 80, calico},
-		{254, unix.RTPROT_BOOT, ""},
-		{100, unix.RTPROT_BOOT, ""},
+	for of, want := range map[[2]int]string{ // table, protocol
+		{52, unix.RTPROT_BOOT}: tailscale, {51820, unix.RTPROT_BOOT}: wgQuick, {2004, unix.RTPROT_KERNEL}: cilium, {254, unix.RTPROT_STATIC}: "",
+		{254, unix.RTPROT_DHCP}: "a DHCP client", {254, unix.RTPROT_RA}: "router advertisements", {254, unix.RTPROT_KEEPALIVED}: keepalived,
+		{254, unix.RTPROT_BIRD}: "BIRD", {254, unix.RTPROT_BGP}: "FRR", {254, 196}: "FRR", {254, 66}: "GCE guest agent", {254, 80}: calico,
+		{254, unix.RTPROT_BOOT}: "", {100, unix.RTPROT_BOOT}: "",
 	} {
-		if got := OfRoute(&snapshot.Route{Table: test.table, Protocol: test.protocol}); got != test.want {
-			t.Errorf("table %d, protocol %d: %q, not %q", test.table, test.protocol, got, test.want)
+		if got := OfRoute(&snapshot.Route{Table: of[0], Protocol: of[1]}); got != want {
+			t.Errorf("table %d, protocol %d: %q, not %q", of[0], of[1], got, want)
 		}
 	}
 }
 
 func TestOwnerByName(t *testing.T) {
-	chain := func(name string) string {
-		table, chain := "filter", name
-		if name[0] == '@' {
-			table, chain = name[1:], "output"
-		}
-		return OfChain(table, chain)
-	}
-	for _, test := range []struct {
-		of         func(string) string
-		name, want string
-	}{
-		{chain, "KUBE-POSTROUTING", kubeProxy}, {chain, "@kube-proxy", kubeProxy}, {chain, "CILIUM_OUTPUT", cilium},
-		{chain, "cali-OUTPUT", calico}, {chain, "@calico", calico}, {chain, "FLANNEL-POSTRTG", flannel}, {chain, "@flannel-ipv4", flannel},
-		{chain, "DOCKER-USER", docker}, {chain, "ts-postrouting", tailscale}, {chain, "@wg-quick-wg0", wgQuick},
-		{chain, "@firewalld", firewalld}, {chain, "OUTPUT", ""}, {chain, "@mine", ""},
+	for of, want := range map[[2]string]string{ // table, chain
+		{"filter", "KUBE-POSTROUTING"}: kubeProxy, {"kube-proxy", "output"}: kubeProxy, {"filter", "CILIUM_OUTPUT"}: cilium,
+		{"filter", "cali-OUTPUT"}: calico, {"calico", "output"}: calico, {"filter", "FLANNEL-POSTRTG"}: flannel, {"flannel-ipv4", "output"}: flannel,
+		{"filter", "DOCKER-USER"}: docker, {"filter", "ts-postrouting"}: tailscale, {"wg-quick-wg0", "output"}: wgQuick,
+		{"firewalld", "output"}: firewalld, {"filter", "OUTPUT"}: "", {"mine", "output"}: "",
 	} {
-		if got := test.of(test.name); got != test.want {
-			t.Errorf("%s: %q, not %q", test.name, got, test.want)
+		if got := OfChain(of[0], of[1]); got != want {
+			t.Errorf("%v: %q, not %q", of, got, want)
 		}
 	}
 }
