@@ -50,29 +50,6 @@ func TestPromises(t *testing.T) {
 	}
 }
 
-// TestNeeds: what keeps a promise out of `make test` is a package that `make test-all` installs and `make test` does not.
-func TestNeeds(t *testing.T) {
-	further := make(map[string]bool)
-	for _, list := range []string{"test/all-packages.txt", "test/tool-packages.txt", "packaging/packages.txt"} {
-		text, err := os.ReadFile(filepath.Join(root, list))
-		await.Must(t, err)
-		for line := range strings.Lines(string(text)) {
-			if fields := strings.Fields(line); len(fields) > 0 {
-				further[fields[0]] = true
-			}
-		}
-	}
-	for _, g := range promises(t) {
-		for _, p := range g.Promises {
-			for _, needed := range strings.FieldsFunc(p.Needs, func(r rune) bool { return r == ',' || r == ' ' }) {
-				if !further[needed] {
-					t.Errorf("%s needs %s, which no further list of packages has", p.ID, needed)
-				}
-			}
-		}
-	}
-}
-
 // tested is what the source says of the tests of a package.
 type tested struct{ tests, literals map[string]bool }
 
