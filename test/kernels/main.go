@@ -117,7 +117,7 @@ func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suite
 		if err != nil {
 			return nil, fmt.Errorf("linux %s: %w", version, err)
 		}
-		list, err := buildRunList(work, version, suites, o.short)
+		list, err := buildRunList(ctx, work, version, suites, o.short)
 		if err != nil {
 			return nil, err
 		}
