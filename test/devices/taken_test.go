@@ -17,6 +17,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -124,8 +125,7 @@ func TestTaken(t *testing.T) {
 			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 			p := product.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
-			talks := talkAll(t, n)
-			talks.awaitMore(wire.Tap(t, n.Server))
+			talks := server.KeepTCP(t, n)
 			const times = 3
 			var took []time.Duration
 			shown := 0
@@ -139,13 +139,11 @@ func TestTaken(t *testing.T) {
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
 				wantAttached(t, p, "eth1", true)
-				wires := wire.Tap(t, n.Server)
-				talks.awaitMore(wires)
-				talks.wantEth1(wires)
+				talks.Afresh()
 			}
 			release()
 			t.Logf("%s, %d times: back after %v, shown %d times, %d answers of both families",
-				theft.name, times, took, shown, talks.stop())
+				theft.name, times, took, shown, talks.Stop())
 			// They may be back before the scrape comes to them, but hardly each time.
 			if shown == 0 {
 				t.Error("replypath_interface_attached never showed that they were gone")

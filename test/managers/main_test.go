@@ -47,14 +47,3 @@ func ways(n *topology.TwoNIC, wires *wire.Wires) string {
 	}
 	return fmt.Sprintf("%d frames by eth1, %d by eth0", byEth1, byEth0)
 }
-
-// keepAll has an open connection of each family ask eth1 all the time.
-func keepAll(t *testing.T, n *topology.TwoNIC) map[*traffic.Conversation]*traffic.Talk {
-	t.Helper()
-	talks := make(map[*traffic.Conversation]*traffic.Talk)
-	for _, f := range n.Families() {
-		c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-		talks[c] = c.Keep(t)
-	}
-	return talks
-}
