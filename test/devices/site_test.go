@@ -26,8 +26,7 @@ import (
 // leads to 10.1.0.1. Tests say what kind of device each way is.
 type site struct {
 	*topology.Network
-	t     *testing.T
-	tally *tally
+	t *testing.T
 
 	Server, Client *topology.Host
 	Router         *topology.Router
@@ -81,7 +80,7 @@ func newSite(t *testing.T, production, replication way) *site {
 // bareSite is a site without any way between the server and the router.
 func bareSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{Network: traffic.NewNetwork(t), t: t, tally: newTally(t)}
+	s := &site{Network: traffic.NewNetwork(t), t: t}
 	s.Server = await.Must1[*topology.Host](t)(s.Host("server"))
 	s.Client = await.Must1[*topology.Host](t)(s.Host("client"))
 	s.Router = await.Must1[*topology.Router](t)(s.Network.Router("router", topology.StrictSource))
@@ -185,13 +184,10 @@ func (s *site) wantAnswers(t *testing.T, c *traffic.Conversation, by *topology.I
 	for _, size := range c.Sizes() {
 		if err := c.AskFor(await.Within(t, await.AnswerTime), size); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
-		} else {
-			s.tally.answered++
 		}
 	}
 	wire.End(t, c, exits.At(by), untagged(c.Answers()))
 	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
-	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
 }
 
 // untagged matches what has no VLAN tag: a capture on the parent of a VLAN device sees its frames as well.
@@ -225,8 +221,6 @@ func (s *site) wantAnswersLost(t *testing.T, c *traffic.Conversation, answers to
 	defer silence.Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
-	} else {
-		s.tally.lost++
 	}
 	exits.Want("an answer that gets lost: "+c.String(), untagged(answers), s.Production, s.Production.Peer().MAC)
 }

@@ -108,7 +108,7 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	p := product.On(t, n.Server.Host)
 	p.Start()
 	eachQuestion(t, n, "before", wire.WantByEth1)
-	wires, talks := wire.Tap(t, n.Server), server.KeepTCP(t, n)
+	talks := server.KeepTCP(t, n)
 	for range 3 {
 		for _, change := range changes {
 			change()
@@ -119,7 +119,6 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	for _, long := range talks {
 		t.Logf("%s, open all the time: %d changes, %d frames of answers", long, 3*len(changes), len(long.End()))
 	}
-	t.Logf("in all %s", ways(n, wires))
 	wantManaged(t, p)
 }
 
