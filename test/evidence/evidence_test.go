@@ -145,33 +145,3 @@ func TestPageIsCurrent(t *testing.T) {
 		t.Errorf("docs/EVIDENCE.md has more than the promises of test/evidence/promises.yaml: %s", remedy)
 	}
 }
-
-// TestLinks: each link to a promise leads to one.
-func TestLinks(t *testing.T) {
-	ids := make(map[string]bool)
-	for _, g := range promises(t) {
-		ids[anchor(g.Title)] = true
-		for _, p := range g.Promises {
-			ids[p.ID] = true
-		}
-	}
-	link := regexp.MustCompile(`EVIDENCE\.md#([^)\s]+)`)
-	err := fs.WalkDir(os.DirFS(root), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".md" {
-			return err
-		}
-		text, err := os.ReadFile(filepath.Join(root, path))
-		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
-			if !ids[match[1]] {
-				t.Errorf("%s: docs/EVIDENCE.md has no #%s", path, match[1])
-			}
-		}
-		return err
-	})
-	await.Must(t, err)
-}
-
-// anchor is what GitHub makes of a title.
-func anchor(title string) string {
-	return strings.ReplaceAll(regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(title), ""), " ", "-")
-}
