@@ -37,7 +37,7 @@ FAIL
 // TestFiguresOfATest has each line that a test logged shown once and with the test's name, without what every test logs,
 // and what failed or was skipped left to those who show it anyway.
 func TestFiguresOfATest(t *testing.T) {
-	r := suiteOutcome{tests: golog.Read(someLog).Order}
+	r := suiteOutcome{Section: golog.Read(someLog)}
 	want := []string{"TestFault: in all:\n        3 by eth1\n        0 by eth0", "TestFault/carrier: carrier lost: 3 answers"}
 	if got := r.figures(); !slices.Equal(got, want) {
 		t.Errorf("figures are\n%v\nand not\n%v", got, want)

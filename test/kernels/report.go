@@ -3,10 +3,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,13 +27,13 @@ const notEnded = -1
 // suiteOutcome is what became of one suite.
 type suiteOutcome struct {
 	code, seconds int
-	tests         []*golog.Outcome
-	log           string
+	*golog.Section
+	log strings.Builder
 }
 
 // ended are the tests with a result. Subtests count.
 func (r *suiteOutcome) ended(result int) (all []*golog.Outcome) {
-	for _, o := range r.tests {
+	for _, o := range r.Order {
 		if o.Result == result {
 			all = append(all, o)
 		}
@@ -61,43 +59,6 @@ func (r *suiteOutcome) figures() (all []string) {
 	return all
 }
 
-// readOutcome reads the results of one kernel.
-func readOutcome(version, release, dir string, suites []suite, end string) (*outcome, error) {
-	o := &outcome{version: version, release: release, end: end, suites: make(map[string]*suiteOutcome)}
-	for _, s := range suites {
-		log, err := os.ReadFile(filepath.Join(dir, s.name+logSuffix))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // not run: the machine ended before
-		}
-		if err != nil {
-			return nil, err
-		}
-		r := new(suiteOutcome)
-		if err := r.readResult(filepath.Join(dir, s.name+resultSuffix)); err != nil {
-			return nil, err
-		}
-		r.log, r.tests = string(log), golog.Read(string(log)).Order
-		o.suites[s.name] = r
-	}
-	return o, nil
-}
-
-// readResult reads the exit code and the time that a suite took. One without has not ended.
-func (r *suiteOutcome) readResult(file string) error {
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		r.code = notEnded
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Sscan(string(text), &r.code, &r.seconds); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
-}
-
 func (r *suiteOutcome) String() string {
 	if r == nil {
 		return "not run"
@@ -121,14 +82,11 @@ func (r *suiteOutcome) String() string {
 type report struct {
 	suites   []suite
 	outcomes []*outcome
-	shown    bool // what the tests have logged was shown while they ran
 }
 
 // print writes the tests' figures, a table, what was skipped and what failed, and tells whether all passed.
 func (r *report) print(w io.Writer, dir string) bool {
-	if !r.shown {
-		r.printFigures(w)
-	}
+	r.printFigures(w)
 	ok := true
 	for _, o := range r.outcomes {
 		ok = o.printDetails(w, r.suites, filepath.Join(dir, o.version)) && ok
@@ -202,8 +160,8 @@ func (o *outcome) printDetails(w io.Writer, suites []suite, dir string) bool {
 		ok = false
 		fmt.Fprintf(w, "\n== Linux %s, %s: exit %d (%s)\n", o.version, s.name, r.code, filepath.Join(dir, s.name+".log"))
 		printTests(w, r.ended(golog.Failed))
-		if !strings.HasSuffix(r.log, "FAIL\n") { // no test's verdict ends it, but a panic or a time-out
-			fmt.Fprintln(w, lastLines(r.log, shownLines))
+		if !strings.HasSuffix(r.log.String(), "FAIL\n") { // no test's verdict ends it, but a panic or a time-out
+			fmt.Fprintln(w, lastLines(r.log.String(), shownLines))
 		}
 	}
 	return ok

@@ -4,12 +4,8 @@ package lifecycle
 
 import (
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -61,7 +57,7 @@ func settled(r *server.Talk, p *product.Product) ([]*topology.Frame, product.Met
 }
 
 // TestKill kills the daemon, and stops it, under running conversations of every kind: neither its end nor the next start may
-// send a single reply the wrong way, lose a flow, set a counter back or have a program verified again, as a first start does.
+// send a single reply the wrong way, lose a flow or set a counter back. TestProgramsAreTakenOver of package loader has the programs.
 func TestKill(t *testing.T) {
 	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
 		n, p := newServer(t)
@@ -69,40 +65,16 @@ func TestKill(t *testing.T) {
 		if mechanism == "tcx" {
 			host.NeedTCX(t)
 		}
-		all, programs := keepAskingAll(t, n), pinnedPrograms(t, p)
+		all := keepAskingAll(t, n)
 		last := killAndStart(t, p, first, all, mechanism, mechanism)
 		t.Logf("ready after %s, the first start after %s", last.ReadyAfter, first.ReadyAfter)
-		if after := pinnedPrograms(t, p); !maps.Equal(programs, after) {
-			t.Errorf("programs %v became %v", programs, after)
-		}
 		for _, r := range all {
 			answers, metrics := settled(r, p)
 			checkMetrics(t, nil, metrics, r.Conversation, answers)
 			checkFlows(t, p, n.Server.Eth1, r.Conversation, answers)
 		}
 		wantAdmissions(t, p, 2, 2, 4)
-		p.Expect(0, "detach", "--stop")
-		start(p, mechanism)
-		for name, id := range pinnedPrograms(t, p) {
-			if programs[name] == id {
-				t.Errorf("%s has outlived detach", name)
-			}
-		}
 	})
-}
-
-// pinnedPrograms returns the ids of the programs that are pinned. The kernel gives another to each that it verifies.
-func pinnedPrograms(t *testing.T, p *product.Product) map[string]ebpf.ProgramID {
-	t.Helper()
-	dir := filepath.Join(p.PinDir, "maps", "programs")
-	ids := make(map[string]ebpf.ProgramID)
-	for _, entry := range await.Must1[[]os.DirEntry](t)(os.ReadDir(dir)) {
-		program := await.Must1[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, entry.Name()), nil))
-		info := await.Must1[*ebpf.ProgramInfo](t)(program.Info())
-		ids[entry.Name()], _ = info.ID()
-		await.Must(t, program.Close())
-	}
-	return ids
 }
 
 // TestChangeOfMechanism has the next daemon attach by the other mechanism, as after an update of its abilities or the
