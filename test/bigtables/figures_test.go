@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/product"
@@ -60,8 +59,8 @@ func measure(t *testing.T, v4, v6 int) {
 	gateways := []netip.Addr{n.Server.Eth0.Peer().Address(topology.IPv4), n.Server.Eth0.Peer().Address(topology.IPv6)}
 	await.Must(t, n.Server.SetSysctl("net/ipv6/route/max_size", "4000000"))
 	s := newSpeaker(t, n.Server.Host, n.Server.Eth0, gateways...)
-	s.send(unix.RTM_NEWROUTE, topology.IPv4, 0, v4)
-	s.send(unix.RTM_NEWROUTE, topology.IPv6, 0, v6)
+	s.send("add", topology.IPv4, 0, v4)
+	s.send("add", topology.IPv6, 0, v6)
 	d := product.On(t, n.Server.Host).Start()
 	busy := busyWhileChanging(t, d, s)
 	conversation := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))

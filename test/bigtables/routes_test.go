@@ -3,92 +3,63 @@
 package bigtables
 
 import (
+	"bufio"
 	"context"
-	"encoding/binary"
+	"fmt"
+	"io"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/topology"
 )
 
-// speaker enters routes as a BGP speaker does: many in one message, no answer awaited.
+// speaker enters routes as a BGP speaker does, by a process that goes on.
 type speaker struct {
-	t      testing.TB
-	socket int
-	device int // index
-	via    map[topology.Family]netip.Addr
+	t        testing.TB
+	commands io.Writer
+	said     *bufio.Reader
+	device   string
+	via      map[topology.Family]netip.Addr
 }
-
-// batch is how many routes are sent at once.
-const batch = 200
 
 // newSpeaker returns one whose routes lead by an interface's gateways.
 func newSpeaker(t testing.TB, host *topology.Host, nic *topology.Interface, via ...netip.Addr) *speaker {
 	t.Helper()
-	s := &speaker{t: t, device: nic.Index, via: make(map[topology.Family]netip.Addr)}
+	s := &speaker{t: t, device: nic.Name, via: make(map[topology.Family]netip.Addr)}
 	for _, gateway := range via {
 		s.via[topology.FamilyOf(gateway)] = gateway
 	}
-	await.Must(t, host.Do(func() (err error) {
-		s.socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-		return err
-	}))
-	t.Cleanup(func() { unix.Close(s.socket) })
+	c := host.Command(context.Background(), "ip", "-force", "-batch", "-")
+	commands, said := await.Must1[io.WriteCloser](t)(c.StdinPipe()), await.Must1[io.ReadCloser](t)(c.StdoutPipe())
+	await.Must(t, c.Start())
+	t.Cleanup(func() { commands.Close(); _ = c.Wait() }) // what is there already, or is not, is no matter
+	s.commands, s.said = commands, bufio.NewReader(said)
 	return s
 }
 
 // network is the nth of those that the speaker knows of a family.
-func network(family topology.Family, n int) netip.Prefix {
+func network(family topology.Family, n int) string {
 	if family == topology.IPv4 {
-		var a [4]byte
-		binary.BigEndian.PutUint32(a[:], 20<<24+uint32(n)<<8)
-		return netip.PrefixFrom(netip.AddrFrom4(a), 24)
+		return fmt.Sprintf("%d.%d.%d.0/24", 20+n>>16, n>>8&0xff, n&0xff)
 	}
-	a := netip.MustParseAddr("2a00::").As16()
-	binary.BigEndian.PutUint32(a[2:], uint32(n))
-	return netip.PrefixFrom(netip.AddrFrom16(a), 48)
+	return fmt.Sprintf("2a00:%x:%x::/48", n>>16, n&0xffff)
 }
 
-// send enters routes to networks, or takes them away: messageType is RTM_NEWROUTE or RTM_DELROUTE.
-func (s *speaker) send(messageType uint16, family topology.Family, from, to int) {
+// send enters routes to networks, or takes them away, and returns when that is done: how is add or del.
+func (s *speaker) send(how string, family topology.Family, from, to int) {
 	s.t.Helper()
-	var message []byte
-	flush := func() {
-		if len(message) > 0 {
-			await.Must(s.t, unix.Sendto(s.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-			message = message[:0]
-		}
-	}
+	w := bufio.NewWriter(s.commands)
 	for n := from; n < to; n++ {
-		message = append(message, s.route(messageType, network(family, n))...)
-		if (n-from)%batch == batch-1 {
-			flush()
-		}
+		fmt.Fprintf(w, "route %s %s via %s dev %s proto bgp\n", how, network(family, n), s.via[family], s.device)
 	}
-	flush()
-}
-
-func (s *speaker) route(messageType uint16, network netip.Prefix) []byte {
-	family := topology.FamilyOf(network.Addr())
-	request := nl.NewNetlinkRequest(int(messageType), 0)
-	if messageType == unix.RTM_NEWROUTE {
-		request.Flags |= unix.NLM_F_CREATE
+	fmt.Fprintln(w, "link show dev lo")
+	await.Must(s.t, w.Flush())
+	for line := ""; !strings.Contains(line, "link/loopback"); {
+		line = await.Must1[string](s.t)(s.said.ReadString('\n'))
 	}
-	header := nl.NewRtMsg()
-	header.Family, header.Dst_len, header.Protocol = unix.AF_INET, uint8(network.Bits()), unix.RTPROT_BGP
-	if family == topology.IPv6 {
-		header.Family = unix.AF_INET6
-	}
-	request.AddData(header)
-	request.AddData(nl.NewRtAttr(unix.RTA_DST, network.Addr().AsSlice()))
-	request.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, s.via[family].AsSlice()))
-	request.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(s.device))))
-	return request.Serialize()
 }
 
 // change has routes come and go, so many a second, until ctx ends. It returns how many changes there were.
@@ -102,15 +73,14 @@ func (s *speaker) change(ctx context.Context, each int) (changes int) {
 			return changes
 		case <-tick.C:
 		}
-		family := topology.IPv4
+		family, how := topology.IPv4, "add"
 		if changes/20%2 == 1 {
 			family = topology.IPv6
 		}
-		messageType := uint16(unix.RTM_NEWROUTE)
 		if changes/10%2 == 1 {
-			messageType = unix.RTM_DELROUTE
+			how = "del"
 		}
-		s.send(messageType, family, first+changes%10, first+changes%10+1)
+		s.send(how, family, first+changes%10, first+changes%10+1)
 		changes++
 	}
 }

@@ -10,7 +10,6 @@ package devices
 import (
 	"testing"
 
-	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
@@ -43,49 +42,4 @@ func wantAllByEth1(t *testing.T, n *topology.TwoNIC, server *topology.Server) {
 	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wire.WantByEth1(t, server, traffic.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
 	})
-}
-
-// talks are conversations with the server's eth1 that go on, one of each family.
-type talks struct {
-	t    *testing.T
-	all  []*traffic.Conversation
-	kept []*traffic.Talk
-}
-
-func talkAll(t *testing.T, n *topology.TwoNIC) *talks {
-	t.Helper()
-	a := &talks{t: t}
-	for _, f := range n.Families() {
-		c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-		a.all, a.kept = append(a.all, c), append(a.kept, c.Keep(t))
-	}
-	return a
-}
-
-// awaitMore returns when each of them has had some more answers.
-func (a *talks) awaitMore(wires *wire.Wires) {
-	a.t.Helper()
-	const more = 20
-	for _, c := range a.all {
-		seen := wires.Eth1.Count(c.Answers())
-		_, err := wires.Eth1.WaitCount(await.Within(a.t, await.AnswerTime), seen+more, c.Answers())
-		await.Must(a.t, err)
-	}
-}
-
-// wantEth1 wants all answers by eth1.
-func (a *talks) wantEth1(wires *wire.Wires) {
-	a.t.Helper()
-	for _, c := range a.all {
-		wires.WantEth1(c.String(), c.Answers())
-	}
-}
-
-// stop ends them, and returns how many answers there were.
-func (a *talks) stop() (answers int) {
-	a.t.Helper()
-	for _, k := range a.kept {
-		answers += k.Stop()
-	}
-	return answers
 }

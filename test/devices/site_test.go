@@ -6,13 +6,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"runtime/pprof"
-	"strings"
 	"testing"
 	"time"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -29,8 +26,7 @@ import (
 // leads to 10.1.0.1. Tests say what kind of device each way is.
 type site struct {
 	*topology.Network
-	t     *testing.T
-	tally *tally
+	t *testing.T
 
 	Server, Client *topology.Host
 	Router         *topology.Router
@@ -84,7 +80,7 @@ func newSite(t *testing.T, production, replication way) *site {
 // bareSite is a site without any way between the server and the router.
 func bareSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{Network: traffic.NewNetwork(t), t: t, tally: newTally(t)}
+	s := &site{Network: traffic.NewNetwork(t), t: t}
 	s.Server = await.Must1[*topology.Host](t)(s.Host("server"))
 	s.Client = await.Must1[*topology.Host](t)(s.Host("client"))
 	s.Router = await.Must1[*topology.Router](t)(s.Network.Router("router", topology.StrictSource))
@@ -188,30 +184,10 @@ func (s *site) wantAnswers(t *testing.T, c *traffic.Conversation, by *topology.I
 	for _, size := range c.Sizes() {
 		if err := c.AskFor(await.Within(t, await.AnswerTime), size); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
-			s.showStuck(t, c, exits)
-		} else {
-			s.tally.answered++
 		}
 	}
 	wire.End(t, c, exits.At(by), untagged(c.Answers()))
 	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
-	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
-}
-
-// showStuck logs what was seen of a conversation that has got no answer, the server's sockets and counters, and
-// what the echo servers do.
-func (s *site) showStuck(t *testing.T, c *traffic.Conversation, exits *wire.Exits) {
-	t.Helper()
-	ofIt := func(f *topology.Frame) bool { return c.Questions()(f) || c.Answers()(f) }
-	for _, nic := range s.nics() {
-		for _, frame := range exits.At(nic).Frames(ofIt) {
-			t.Logf("%s: %s", nic.Name, frame)
-		}
-	}
-	t.Log(host.Shell(t, s.Server, "cat /proc/net/tcp /proc/net/netstat /proc/net/snmp /proc/net/softnet_stat"))
-	var servers strings.Builder
-	await.Must(t, pprof.Lookup("goroutine").WriteTo(&servers, 1))
-	t.Log(servers.String())
 }
 
 // untagged matches what has no VLAN tag: a capture on the parent of a VLAN device sees its frames as well.
@@ -245,8 +221,6 @@ func (s *site) wantAnswersLost(t *testing.T, c *traffic.Conversation, answers to
 	defer silence.Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
-	} else {
-		s.tally.lost++
 	}
 	exits.Want("an answer that gets lost: "+c.String(), untagged(answers), s.Production, s.Production.Peer().MAC)
 }

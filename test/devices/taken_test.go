@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -125,8 +125,7 @@ func TestTaken(t *testing.T) {
 			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 			p := product.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
-			talks := talkAll(t, n)
-			talks.awaitMore(wire.Tap(t, n.Server))
+			talks := server.KeepTCP(t, n)
 			const times = 3
 			var took []time.Duration
 			shown := 0
@@ -140,13 +139,11 @@ func TestTaken(t *testing.T) {
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
 				wantAttached(t, p, "eth1", true)
-				wires := wire.Tap(t, n.Server)
-				talks.awaitMore(wires)
-				talks.wantEth1(wires)
+				talks.Afresh()
 			}
 			release()
 			t.Logf("%s, %d times: back after %v, shown %d times, %d answers of both families",
-				theft.name, times, took, shown, talks.stop())
+				theft.name, times, took, shown, talks.Stop())
 			// They may be back before the scrape comes to them, but hardly each time.
 			if shown == 0 {
 				t.Error("replypath_interface_attached never showed that they were gone")
@@ -156,119 +153,49 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-// obstacle keeps our programs from being put back on eth1.
-type obstacle struct {
-	name, mechanism string
-	// place removes ours and takes their room; it fails where they came back in between.
-	place   func(*testing.T, *product.Product, *topology.Interface) error
-	remove  func(*testing.T, *topology.Interface)
-	message string
-}
-
-var obstacles = []obstacle{
-	{
-		"an ingress qdisc", "clsact", placeIngress,
-		func(t *testing.T, i *topology.Interface) { testhost.Shell(t, i.Host, "tc qdisc del dev eth1 ingress") },
-		"tc qdisc del dev eth1 ingress",
-	},
-	{
-		"as many tcx programs as there can be", "tcx", fill,
-		func(t *testing.T, i *topology.Interface) { await.Must(t, hooks[0].detachLinks(i)) },
-		"attach on eth1 ingress",
-	},
-}
-
-// placeIngress puts an ingress qdisc in the place of ours, at once.
-func placeIngress(t *testing.T, _ *product.Product, i *topology.Interface) error {
+// placeIngress puts an ingress qdisc in the place of ours, at once; it fails where they came back in between.
+func placeIngress(t *testing.T, i *topology.Interface) error {
 	return tcBatch(t, i.Host, "qdisc del dev "+i.Name+" clsact", "qdisc add dev "+i.Name+" ingress")
-}
-
-// fill takes ours off and puts programs of somebody else in every place on ingress:
-// in all but one while ours is there, so that it has no time to come back.
-func fill(t *testing.T, _ *product.Product, i *topology.Interface) error {
-	const most = 63 // BPF_MPROG_MAX and an empty one behind them
-	var links []link.Link
-	attach := func(w *watcher) error {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: w.program, Attach: ebpf.AttachTCXIngress})
-		if err == nil {
-			links = append(links, l)
-		}
-		return err
-	}
-	err := i.Host.Do(func() error {
-		result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: ebpf.AttachTCXIngress})
-		if err != nil {
-			return err
-		}
-		if len(result.Programs) != 1 {
-			return fmt.Errorf("%d programs on ingress, not ours alone", len(result.Programs))
-		}
-		for range most - 1 {
-			if err := attach(newWatcher(t)); err != nil {
-				return err
-			}
-		}
-		last := newWatcher(t)
-		if err := detachLink(result.Programs[0]); err != nil {
-			return err
-		}
-		return attach(last)
-	})
-	leave := func() {
-		for _, l := range links {
-			l.Close()
-		}
-	}
-	if err != nil {
-		leave()
-		return err
-	}
-	t.Cleanup(leave)
-	return hooks[1].detachLinks(i)
 }
 
 // TestTakenAndKept has others take the room of our programs: the metrics, the status, /healthz and the log show it for
 // as long as it lasts, and when they leave ours are back within a second.
 func TestTakenAndKept(t *testing.T) {
-	for _, o := range obstacles {
-		t.Run(o.name, func(t *testing.T) {
-			needMechanism(t, o.mechanism)
-			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-			p := product.On(t, n.Server.Host)
-			d := p.Start("--mechanism", o.mechanism)
-			both := func() {
-				t.Helper()
-				for _, f := range n.Families() {
-					wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
-				}
-			}
-			both()
-			wantAttached(t, p, "eth1", true)
-			await.Eventually(t, o.name, func() error { return o.place(t, p, n.Server.Eth1) })
-			d.WaitLog(1, "level=ERROR", o.message)
-			wantAttached(t, p, "eth1", false)
-			wantAttached(t, p, "eth0", true)
-			if i := p.Status().Interface("eth1"); i == nil || i.Attached {
-				t.Errorf("status of eth1: %+v", i)
-			}
-			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], o.message) {
-				t.Errorf("errors of the status: %q", s.Errors)
-			}
-			before := len(d.Log.Lines("level=WARN", takenOff, "interface=eth1"))
-			release := product.Quiet(t)
-			o.remove(t, n.Server.Eth1)
-			began := time.Now()
-			d.WaitLog(before+1, "level=WARN", takenOff, "interface=eth1")
-			took := time.Since(began)
-			release()
-			t.Logf("%s: back %s after it has gone", o.name, took.Round(time.Millisecond))
-			if took > await.Patient(backWithin) {
-				t.Error("that is too late")
-			}
-			wantAttached(t, p, "eth1", true)
-			both()
-		})
+	const removal = "tc qdisc del dev eth1 ingress"
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	p := product.On(t, n.Server.Host)
+	d := p.Start("--mechanism", "clsact")
+	both := func() {
+		t.Helper()
+		for _, f := range n.Families() {
+			wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
+		}
 	}
+	both()
+	wantAttached(t, p, "eth1", true)
+	await.Eventually(t, "an ingress qdisc", func() error { return placeIngress(t, n.Server.Eth1) })
+	d.WaitLog(1, "level=ERROR", removal)
+	wantAttached(t, p, "eth1", false)
+	wantAttached(t, p, "eth0", true)
+	if i := p.Status().Interface("eth1"); i == nil || i.Attached {
+		t.Errorf("status of eth1: %+v", i)
+	}
+	if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], removal) {
+		t.Errorf("errors of the status: %q", s.Errors)
+	}
+	before := len(d.Log.Lines("level=WARN", takenOff, "interface=eth1"))
+	release := product.Quiet(t)
+	testhost.Shell(t, n.Server.Host, removal)
+	began := time.Now()
+	d.WaitLog(before+1, "level=WARN", takenOff, "interface=eth1")
+	took := time.Since(began)
+	release()
+	t.Logf("an ingress qdisc: back %s after it has gone", took.Round(time.Millisecond))
+	if took > await.Patient(backWithin) {
+		t.Error("that is too late")
+	}
+	wantAttached(t, p, "eth1", true)
+	both()
 }
 
 // wantAttached wants the metrics and /healthz to tell whether an interface has both programs.

@@ -4,7 +4,6 @@ package doctor
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"replypath/test/await"
@@ -13,80 +12,6 @@ import (
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
-
-// connmarks is what somebody typed so that answers go back by eth1, by the mark 0x1.
-const connmarks = `
-for family in -4 -6; do ip $family rule add priority 900 fwmark 0x1 lookup 101; done
-ip route add default via 10.2.0.1 dev eth1 table 101
-ip -6 route add default via 2001:db8:2::1 dev eth1 table 101
-nft add table inet marks
-nft add chain inet marks in '{ type filter hook prerouting priority -150; }'
-nft add chain inet marks out '{ type route hook output priority -150; }'
-nft add rule inet marks in iifname eth1 ct mark set 0x1
-nft add rule inet marks out ct mark 0x1 meta mark set ct mark
-`
-
-// TestRulesOfOthers has doctor look at a host with rules as a program installs them, beside marks of somebody else's:
-// none of its rules is said to be needless or in the way, what is said names it, and nothing is told to be changed.
-func TestRulesOfOthers(t *testing.T) {
-	for _, program := range []struct {
-		*host.Neighbour
-		about []string // beginnings of what stands in its rules
-		says  map[string]string
-	}{
-		{host.Tailscale, []string{"0x80000", "lookup 52"}, nil},
-		{host.Cilium, []string{"0xe00", "0x200", "0xa00", "0xb00", "fwmark 0x80", "10.66.0.7"}, map[string]string{
-			"default via 10.66.0.1 dev cilium_host table 2005 has a gateway that is this host itself, as Cilium has it": "ip route show table 2005",
-		}},
-	} {
-		t.Run(program.Name, func(t *testing.T) {
-			n := newServer(t)
-			p := product.On(t, n.Server.Host)
-			host.Shell(t, n.Server.Host, connmarks)
-			program.Install(t, n)
-			before := host.Made(t, n.Server.Host)
-			look := func() product.Findings {
-				all := p.Examine()
-				for _, f := range all {
-					for _, words := range program.about {
-						if strings.Contains(f.Found, words) && (f.Fix != nil || product.OrEmpty(f.Owner) != program.Name || f.Severity != "ok") {
-							t.Errorf("about %s of %s: %+v", words, program.Name, f)
-						}
-					}
-				}
-				for words, inspect := range program.says {
-					found := ofText(all, words)
-					if len(found) == 0 || found[0].Fix != nil || product.OrEmpty(found[0].Inspect) != inspect || product.OrEmpty(found[0].Owner) != program.Name {
-						t.Errorf("not %q with %q of %s: %+v", words, inspect, program.Name, found)
-					}
-				}
-				return all
-			}
-			look()
-			p.Start()
-			all := look()
-			// The rule by the mark that somebody did give is told from the others.
-			if found := all.Of("needless-rules", "eth1").With("ok", "rule 900: from all fwmark 0x1 lookup 101 is needed: this host forwards"); len(found) != 2 {
-				t.Errorf("not one finding for each family: %+v", all.Of("needless-rules", ""))
-			}
-			p.Expect(0, "detach", "--stop")
-			if after := host.Made(t, n.Server.Host); after != before {
-				t.Errorf("the host was changed:\n%s\nbefore:\n%s", after, before)
-			}
-		})
-	}
-}
-
-// ofText returns the findings that have some words.
-func ofText(all product.Findings, words string) product.Findings {
-	var found product.Findings
-	for _, f := range all {
-		if strings.Contains(f.Found, words) {
-			found = append(found, f)
-		}
-	}
-	return found
-}
 
 // TestRuleInUse: a rule for an own address is said not to be needed only once replypath corrects replies, and nothing
 // lives by it that this host opened. Then it is true.

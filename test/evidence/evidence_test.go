@@ -50,29 +50,6 @@ func TestPromises(t *testing.T) {
 	}
 }
 
-// TestNeeds: what keeps a promise out of `make test` is a package that `make test-all` installs and `make test` does not.
-func TestNeeds(t *testing.T) {
-	further := make(map[string]bool)
-	for _, list := range []string{"test/all-packages.txt", "test/tool-packages.txt", "packaging/packages.txt"} {
-		text, err := os.ReadFile(filepath.Join(root, list))
-		await.Must(t, err)
-		for line := range strings.Lines(string(text)) {
-			if fields := strings.Fields(line); len(fields) > 0 {
-				further[fields[0]] = true
-			}
-		}
-	}
-	for _, g := range promises(t) {
-		for _, p := range g.Promises {
-			for _, needed := range strings.FieldsFunc(p.Needs, func(r rune) bool { return r == ',' || r == ' ' }) {
-				if !further[needed] {
-					t.Errorf("%s needs %s, which no further list of packages has", p.ID, needed)
-				}
-			}
-		}
-	}
-}
-
 // tested is what the source says of the tests of a package.
 type tested struct{ tests, literals map[string]bool }
 
@@ -167,34 +144,4 @@ func TestPageIsCurrent(t *testing.T) {
 	if len(got) > len(want) {
 		t.Errorf("docs/EVIDENCE.md has more than the promises of test/evidence/promises.yaml: %s", remedy)
 	}
-}
-
-// TestLinks: each link to a promise leads to one.
-func TestLinks(t *testing.T) {
-	ids := make(map[string]bool)
-	for _, g := range promises(t) {
-		ids[anchor(g.Title)] = true
-		for _, p := range g.Promises {
-			ids[p.ID] = true
-		}
-	}
-	link := regexp.MustCompile(`EVIDENCE\.md#([^)\s]+)`)
-	err := fs.WalkDir(os.DirFS(root), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".md" {
-			return err
-		}
-		text, err := os.ReadFile(filepath.Join(root, path))
-		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
-			if !ids[match[1]] {
-				t.Errorf("%s: docs/EVIDENCE.md has no #%s", path, match[1])
-			}
-		}
-		return err
-	})
-	await.Must(t, err)
-}
-
-// anchor is what GitHub makes of a title.
-func anchor(title string) string {
-	return strings.ReplaceAll(regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(title), ""), " ", "-")
 }

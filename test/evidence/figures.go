@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"replypath/test/evidence/golog"
 	"replypath/test/evidence/promise"
 )
 
@@ -70,16 +71,16 @@ func (e extent) with(other extent) extent {
 // What is general is shown where there is nothing else, added up.
 func (r *results) figuresOf(test promise.Test, only *regexp.Regexp) string {
 	chosen := only.String() != ""
-	var own, general []logged
+	var own, general []golog.Line
 	for _, o := range r.below(test) {
-		for _, line := range o.logged {
+		for _, line := range o.Lines {
 			if chosen {
-				line.text = only.FindString(line.text)
+				line.Text = only.FindString(line.Text)
 			}
 			switch {
-			case line.general:
+			case line.General:
 				general = append(general, line)
-			case o.result != skipped && line.text != "" && (chosen || !line.further):
+			case o.Result != golog.Skipped && line.Text != "" && (chosen || !line.Further):
 				own = append(own, line)
 			}
 		}
@@ -97,18 +98,18 @@ func (r *results) figuresOf(test promise.Test, only *regexp.Regexp) string {
 // skipReason is what a skipped test, or a skipped subtest of it, has said last.
 func (r *results) skipReason(test promise.Test) (reason string) {
 	for _, o := range r.below(test) {
-		if o.result == skipped && len(o.logged) > 0 {
-			reason = o.logged[len(o.logged)-1].text
+		if o.Result == golog.Skipped && len(o.Lines) > 0 {
+			reason = o.Lines[len(o.Lines)-1].Text
 		}
 	}
 	return shorten([]string{reason}, 1)
 }
 
 // merge makes one text of the lines of each wording.
-func merge(lines []logged) (texts []string) {
+func merge(lines []golog.Line) (texts []string) {
 	var all []*wording
 	for _, line := range lines {
-		w := wordingOf(line.text)
+		w := wordingOf(line.Text)
 		i := slices.IndexFunc(all, func(known *wording) bool { return slices.Equal(known.pieces, w.pieces) })
 		if i < 0 {
 			all = append(all, w)
@@ -214,12 +215,12 @@ func rounded(d time.Duration) string {
 }
 
 // addUp adds the numbers of the lines of each wording, for each subtest of the first level.
-func addUp(lines []logged) (texts []string) {
+func addUp(lines []golog.Line) (texts []string) {
 	var all []*wording
 	var parts []string
 	for _, line := range lines {
-		w, part := wordingOf(line.text), ""
-		if names := strings.Split(line.test, "/"); len(names) > 1 {
+		w, part := wordingOf(line.Text), ""
+		if names := strings.Split(line.Test, "/"); len(names) > 1 {
 			part = names[1] + ": "
 		}
 		w.pieces[0] = part + w.pieces[0]

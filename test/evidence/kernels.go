@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"replypath/test/evidence/golog"
 	"replypath/test/evidence/promise"
 )
 
@@ -42,15 +43,12 @@ func readKernels(dir string, groups []promise.Group) ([]kernel, error) {
 // readSuite reads the log of one package's test binary, which does not say which package that is: the one that the
 // promises name most of its tests of.
 func (r *results) readSuite(log string, groups []promise.Group) {
-	s := newSection()
-	for line := range strings.Lines(log) {
-		s.line(strings.TrimRight(line, "\r\n"))
-	}
+	s := golog.Read(log)
 	named := make(map[string]int)
 	for _, g := range groups {
 		for _, p := range g.Promises {
 			for _, test := range p.Tests {
-				if s.tests[test.Name] != nil {
+				if s.Has(test.Name) {
 					named[test.Package]++
 				}
 			}

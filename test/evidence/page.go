@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/template"
 
+	"replypath/test/evidence/golog"
 	"replypath/test/evidence/promise"
 )
 
@@ -96,12 +97,12 @@ func (r *results) row(p *promise.Promise) row {
 // show tells of a test what became of it, and what it printed, "" for nothing.
 func (r *results) show(test promise.Test, p *promise.Promise) (result, printed string) {
 	switch ended, skips, variants := r.of(test); {
-	case ended == notRun:
+	case ended == golog.NotRun:
 		return "not run", ""
-	case ended == skipped && len(r.elsewhere(test, passed)) > 0:
-		on := r.elsewhere(test, passed)
+	case ended == golog.Skipped && len(r.elsewhere(test, golog.Passed)) > 0:
+		on := r.elsewhere(test, golog.Passed)
 		return "passed on " + versions(on), escapes.Replace(on[len(on)-1].figuresOf(test, p.Shown))
-	case ended == skipped:
+	case ended == golog.Skipped:
 		return "skipped", escapes.Replace(r.skipReason(test))
 	case skips > 0:
 		return fmt.Sprintf("passed, %d of %d variants skipped", skips, variants), escapes.Replace(r.figuresOf(test, p.Shown))

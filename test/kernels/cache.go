@@ -130,7 +130,7 @@ func (c *cache) emulator(ctx context.Context, a *architecture) (string, error) {
 	from := c.archives[amd64]
 	return c.directory(ctx, from, a.emulator, func(dir string) error {
 		for _, name := range a.emulatorPackages {
-			if _, err := from.unpack(ctx, emulatorSuite, name, dir); err != nil {
+			if err := from.unpack(ctx, emulatorSuite, name, dir); err != nil {
 				return err
 			}
 		}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -109,88 +107,24 @@ func findMirror() (string, error) {
 	return usualMirror, nil
 }
 
-// deb is one version of a package.
-type deb struct {
-	name, version string
-	depends       []string // names
-}
-
-// find returns a package of a suite, by its own list: apt-cache mixes the suites.
-func (a *archive) find(ctx context.Context, suite, name string) (*deb, error) {
-	lists, err := a.run(ctx, "apt-get", "indextargets", "--format", "$(FILENAME)",
-		"Created-By: Packages", "Release: "+suite)
-	if err != nil {
-		return nil, err
-	}
-	list := strings.TrimSpace(lists)
-	if list == "" {
-		return nil, fmt.Errorf("apt has no package list of %s", suite)
-	}
-	text, err := a.run(ctx, "/usr/lib/apt/apt-helper", "cat-file", list)
-	if err != nil {
-		return nil, err
-	}
-	for stanza := range strings.SplitSeq(text, "\n\n") {
-		if strings.HasPrefix(stanza, "Package: "+name+"\n") {
-			return parseStanza(stanza), nil
+// needed names the packages that come with one of a suite.
+func (a *archive) needed(ctx context.Context, suite, name string) (names []string, err error) {
+	text, err := a.run(ctx, "apt-get", "-s", "-q", "--no-install-recommends", "-t", suite, "install", name)
+	for line := range strings.Lines(text) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Inst" {
+			names = append(names, fields[1])
 		}
 	}
-	return nil, fmt.Errorf("%s has no package %s", suite, name)
+	return names, err
 }
 
-func parseStanza(stanza string) *deb {
-	d := new(deb)
-	for lines := bufio.NewScanner(strings.NewReader(stanza)); lines.Scan(); {
-		key, value, _ := strings.Cut(lines.Text(), ": ")
-		switch key {
-		case "Package":
-			d.name = value
-		case "Version":
-			d.version = value
-		case "Depends", "Pre-Depends":
-			for dependency := range strings.SplitSeq(value, ", ") {
-				d.depends = append(d.depends, strings.Fields(dependency)[0])
-			}
-		}
+// unpack fetches a package of a suite and unpacks it into a directory.
+func (a *archive) unpack(ctx context.Context, suite, name, dir string) error {
+	fmt.Printf("fetching %s of Debian %s\n", name, suite)
+	if _, err := a.run(ctx, "apt-get", "-q", "download", name+"/"+suite); err != nil {
+		return err
 	}
-	return d
-}
-
-// dependency returns the name of the first package that one depends on and that begins with a prefix, or "".
-func (d *deb) dependency(prefix string) string {
-	i := slices.IndexFunc(d.depends, func(name string) bool { return strings.HasPrefix(name, prefix) })
-	if i < 0 {
-		return ""
-	}
-	return d.depends[i]
-}
-
-// unpack fetches a package of a suite and unpacks it into a directory. apt has verified it before it is looked at.
-func (a *archive) unpack(ctx context.Context, suite, name, dir string) (*deb, error) {
-	d, err := a.find(ctx, suite, name)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Printf("fetching %s %s of Debian %s\n", d.name, d.version, suite)
-	if err := os.MkdirAll(a.path("cache/archives"), 0o755); err != nil {
-		return nil, err
-	}
-	if _, err := a.run(ctx, "apt-get", "-q", "download", d.name+"="+d.version); err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(a.path("cache/archives/" + d.name + "_*.deb"))
-	if err != nil {
-		return nil, err
-	}
-	if len(files) != 1 {
-		return nil, fmt.Errorf("apt-get download %s left %d files", d.name, len(files))
-	}
-	defer os.Remove(files[0])
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	_, err = output(exec.CommandContext(ctx, "dpkg-deb", "--extract", files[0], dir))
-	return d, err
+	return a.extract(ctx, dir)
 }
 
 // unpackAll fetches packages of a suite, with all that they depend on, and unpacks them into a directory.
@@ -200,9 +134,14 @@ func (a *archive) unpackAll(ctx context.Context, suite string, names []string, d
 	if _, err := a.run(ctx, "apt-get", append(args, names...)...); err != nil {
 		return err
 	}
+	return a.extract(ctx, dir)
+}
+
+// extract unpacks what was fetched into a directory. apt has verified it before it is looked at.
+func (a *archive) extract(ctx context.Context, dir string) error {
 	files, err := filepath.Glob(a.path("cache/archives/*.deb"))
-	if err != nil {
-		return err
+	if err != nil || len(files) == 0 {
+		return errors.Join(err, fmt.Errorf("apt has left no package in %s", a.path("cache/archives")))
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

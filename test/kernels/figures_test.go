@@ -5,6 +5,8 @@ package main
 import (
 	"slices"
 	"testing"
+
+	"replypath/test/evidence/golog"
 )
 
 // someLog is what a suite says with -test.v.
@@ -35,12 +37,8 @@ FAIL
 // TestFiguresOfATest has each line that a test logged shown once and with the test's name, without what every test logs,
 // and what failed or was skipped left to those who show it anyway.
 func TestFiguresOfATest(t *testing.T) {
-	var r suiteOutcome
-	r.read(someLog)
-	want := []figure{
-		{test: "TestFault/carrier", text: "carrier lost: 3 answers"},
-		{test: "TestFault", text: "in all:\n        3 by eth1\n        0 by eth0"},
-	}
+	r := suiteOutcome{Section: golog.Read(someLog)}
+	want := []string{"TestFault: in all:\n        3 by eth1\n        0 by eth0", "TestFault/carrier: carrier lost: 3 answers"}
 	if got := r.figures(); !slices.Equal(got, want) {
 		t.Errorf("figures are\n%v\nand not\n%v", got, want)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -53,33 +54,37 @@ func (c *cache) fetchKernel(ctx context.Context, from *source, busybox, dir stri
 	if err := moveImage(all, release, filepath.Join(dir, "vmlinuz")); err != nil {
 		return err
 	}
-	kept := filepath.Join(dir, "kept")
-	if err := keepModules(ctx, release, modules, kept); err != nil {
+	base := &stage{filepath.Join(dir, "base")}
+	if err := writeBase(ctx, base, busybox); err != nil {
 		return err
 	}
-	if err := writeBase(filepath.Join(dir, "base.cpio"), busybox, kept); err != nil {
+	if err := keepModules(ctx, release, modules, base.dir); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(all), os.RemoveAll(kept))
+	if err := base.pack(ctx, filepath.Join(dir, "base.cpio")); err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(all), os.RemoveAll(base.dir))
 }
 
-// unpackKernel unpacks the packages that the suite's kernel consists of: one, or since 7.0 several.
+// parts are how the names of the packages begin that a kernel consists of: one, or since 7.0 several.
+var parts = []string{"linux-image-", "linux-base-", "linux-binary-", "linux-modules-"}
+
+// unpackKernel unpacks the packages that the suite's kernel consists of.
 func unpackKernel(ctx context.Context, a *archive, from *source, dir string) error {
-	meta, err := a.find(ctx, from.suite, from.machine.metaPackage)
+	names, err := a.needed(ctx, from.suite, from.machine.metaPackage)
 	if err != nil {
 		return err
 	}
-	image := meta.dependency("linux-image-" + from.number + ".")
-	if image == "" {
-		return fmt.Errorf("%s has another version by now: %s", from.suite, meta.version)
+	isPart := func(name string) bool {
+		return name != from.machine.metaPackage && slices.ContainsFunc(parts, func(part string) bool { return strings.HasPrefix(name, part) })
 	}
-	d, err := a.unpack(ctx, from.suite, image, dir)
-	if err != nil {
-		return err
+	if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, parts[0]+from.number+".") }) {
+		return fmt.Errorf("%s has another version by now: %q", from.suite, slices.DeleteFunc(names, func(name string) bool { return !isPart(name) }))
 	}
-	for _, prefix := range []string{"linux-base-", "linux-binary-", "linux-modules-"} {
-		if part := d.dependency(prefix); part != "" {
-			if _, err := a.unpack(ctx, from.suite, part, dir); err != nil {
+	for _, name := range names {
+		if isPart(name) {
+			if err := a.unpack(ctx, from.suite, name, dir); err != nil {
 				return err
 			}
 		}
@@ -211,18 +216,15 @@ func listed(text string) []string {
 	return words
 }
 
-// writeBase writes the beginning of an initial file system.
-func writeBase(file, busybox, modules string) error {
-	a, err := createArchive(file)
-	if err != nil {
-		return err
-	}
-	a.directories("usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64")
+// writeBase begins an initial file system.
+func writeBase(ctx context.Context, s *stage, busybox string) error {
 	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
-		a.link(name, "usr/"+name)
+		if err := os.MkdirAll(s.path("usr/"+name), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink("usr/"+name, s.path(name)); err != nil {
+			return err
+		}
 	}
-	a.file("usr/bin/busybox", busybox, 0o755)
-	a.link("usr/sbin/modprobe", "/usr/bin/busybox")
-	a.tree("usr/lib", filepath.Join(modules, "lib"), nil)
-	return a.Close()
+	return errors.Join(s.install(ctx, "usr/bin/busybox", busybox), os.Symlink("/usr/bin/busybox", s.path("usr/sbin/modprobe")))
 }

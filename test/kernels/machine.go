@@ -23,7 +23,6 @@ type machine struct {
 	kernel  *kernel
 	initrd  string
 	results string // directory
-	verbose bool
 }
 
 // consoleLog is the kernel's console among the results.
@@ -42,26 +41,21 @@ func (m *machine) test(ctx context.Context, suites []suite) (*outcome, error) {
 	if slices.ContainsFunc(suites, func(s suite) bool { return s.nics }) {
 		command = withNICs(command)
 	}
-	end, err := m.run(ctx, command, totalTime(suites))
-	if err != nil {
-		return nil, err
-	}
-	return readOutcome(m.version, m.kernel.release, m.results, suites, end)
+	return m.run(ctx, command, totalTime(suites))
 }
 
-// run returns how the virtual machine ended, "" if all was run. It is gone when
-// run returns, and also when this process is killed.
-func (m *machine) run(ctx context.Context, command []string, timeout time.Duration) (end string, err error) {
+// run returns what became of the suites. The virtual machine is gone then, and also when this process is killed.
+func (m *machine) run(ctx context.Context, command []string, timeout time.Duration) (*outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	console, err := os.Create(filepath.Join(m.results, consoleLog))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer console.Close()
 	from, to, err := os.Pipe()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer from.Close()
 	c := exec.CommandContext(ctx, command[0], command[1:]...)
@@ -71,31 +65,25 @@ func (m *machine) run(ctx context.Context, command []string, timeout time.Durati
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := errors.Join(c.Start(), to.Close()); err != nil {
-		return "", err
+		return nil, err
 	}
-	results := results{version: m.version, dir: m.results, show: m.show, began: time.Now()}
+	o := &outcome{version: m.version, release: m.kernel.release, suites: make(map[string]*suiteOutcome)}
+	results := results{outcome: o, dir: m.results, began: time.Now()}
 	readErr := results.read(from)
 	err = c.Wait()
 	switch {
 	case readErr != nil:
-		return "", readErr
+		return nil, readErr
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return fmt.Sprintf("it did not end within %s", timeout), nil
+		o.end = fmt.Sprintf("it did not end within %s", timeout)
 	case ctx.Err() != nil:
-		return "it was given up", nil
+		o.end = "it was given up"
 	case err != nil:
-		return fmt.Sprintf("QEMU: %v", err), nil
+		o.end = fmt.Sprintf("QEMU: %v", err)
 	case !results.done:
-		return "it died", nil
+		o.end = "it died"
 	}
-	return "", nil
-}
-
-// show writes what the tests say, if that is wanted.
-func (m *machine) show(line string) {
-	if m.verbose {
-		fmt.Print(line)
-	}
+	return o, nil
 }
 
 // arguments are those of QEMU. Nothing of this machine is seen in the virtual

@@ -32,7 +32,6 @@ type options struct {
 	update   bool
 	short    bool
 	parallel int
-	verbose  bool
 }
 
 func main() {
@@ -46,7 +45,6 @@ func main() {
 	flag.BoolVar(&o.update, "update", false, "fetch what Debian has by now")
 	flag.BoolVar(&o.short, "short", false, "leave out what differs little from the rest (go test -short)")
 	flag.IntVar(&o.parallel, "parallel", 1, "how many virtual machines run at once")
-	flag.BoolVar(&o.verbose, "v", false, "show all that the tests say, at once, and not only their figures at the end")
 	flag.Usage = usage
 	flag.Parse()
 
@@ -93,7 +91,7 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	r := report{suites: suites, outcomes: outcomes, shown: o.verbose}
+	r := report{suites: suites, outcomes: outcomes}
 	return r.print(os.Stdout, o.results), nil
 }
 
@@ -117,7 +115,7 @@ func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suite
 		if err != nil {
 			return nil, fmt.Errorf("linux %s: %w", version, err)
 		}
-		list, err := buildRunList(work, version, suites, o.short)
+		list, err := buildRunList(ctx, work, version, suites, o.short)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +124,7 @@ func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suite
 			return nil, err
 		}
 		machines = append(machines, &machine{version: version, kind: from.machine, qemu: on.qemu, kernel: k, initrd: initrd,
-			results: filepath.Join(o.results, version), verbose: o.verbose})
+			results: filepath.Join(o.results, version)})
 	}
 	return machines, nil
 }

@@ -3,16 +3,15 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"replypath/test/evidence/golog"
 )
 
 // outcome is what became of all suites on one kernel.
@@ -27,64 +26,37 @@ const notEnded = -1
 
 // suiteOutcome is what became of one suite.
 type suiteOutcome struct {
-	code, seconds   int
-	passed          int
-	failed, skipped []string
-	log             string
+	code, seconds int
+	*golog.Section
+	log strings.Builder
 }
 
-// verdicts are lines of `go test -v`. Subtests count.
-var verdicts = regexp.MustCompile(`(?m)^\s*--- (PASS|FAIL|SKIP): (\S+)`)
-
-// readOutcome reads the results of one kernel.
-func readOutcome(version, release, dir string, suites []suite, end string) (*outcome, error) {
-	o := &outcome{version: version, release: release, end: end, suites: make(map[string]*suiteOutcome)}
-	for _, s := range suites {
-		log, err := os.ReadFile(filepath.Join(dir, s.name+logSuffix))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // not run: the machine ended before
+// ended are the tests with a result. Subtests count.
+func (r *suiteOutcome) ended(result int) (all []*golog.Outcome) {
+	for _, o := range r.Order {
+		if o.Result == result {
+			all = append(all, o)
 		}
-		if err != nil {
-			return nil, err
-		}
-		r := new(suiteOutcome)
-		if err := r.readResult(filepath.Join(dir, s.name+resultSuffix)); err != nil {
-			return nil, err
-		}
-		r.read(string(log))
-		o.suites[s.name] = r
 	}
-	return o, nil
+	return all
 }
 
-// readResult reads the exit code and the time that a suite took. One without has not ended.
-func (r *suiteOutcome) readResult(file string) error {
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		r.code = notEnded
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Sscan(string(text), &r.code, &r.seconds); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
-}
-
-func (r *suiteOutcome) read(log string) {
-	r.log = log
-	for _, match := range verdicts.FindAllStringSubmatch(log, -1) {
-		switch name := match[2]; match[1] {
-		case "PASS":
-			r.passed++
-		case "FAIL":
-			r.failed = append(r.failed, name)
-		case "SKIP":
-			r.skipped = append(r.skipped, name)
+// figures are what the tests have logged that passed, once each, but for how much was asked: make evidence adds that up.
+func (r *suiteOutcome) figures() (all []string) {
+	for _, o := range r.ended(golog.Passed) {
+		var texts []string
+		for _, line := range o.Lines {
+			switch {
+			case line.Further && len(texts) > 0:
+				texts[len(texts)-1] += "\n        " + line.Text
+			case !line.General && !line.Further:
+				texts = append(texts, o.Name+": "+line.Text)
+			}
 		}
+		slices.Sort(texts)
+		all = append(all, slices.Compact(texts)...)
 	}
+	return all
 }
 
 func (r *suiteOutcome) String() string {
@@ -94,15 +66,14 @@ func (r *suiteOutcome) String() string {
 	text := "ok"
 	if r.code != 0 {
 		text = "FAIL"
-		if len(r.failed) > 0 {
-			text += fmt.Sprintf(" %d", len(r.failed))
+	}
+	for _, c := range []struct {
+		result int
+		word   string
+	}{{golog.Failed, "failed"}, {golog.Passed, "passed"}, {golog.Skipped, "skipped"}} {
+		if n := len(r.ended(c.result)); n > 0 {
+			text += fmt.Sprintf(", %d %s", n, c.word)
 		}
-	}
-	if r.passed > 0 {
-		text += fmt.Sprintf(", %d passed", r.passed)
-	}
-	if len(r.skipped) > 0 {
-		text += fmt.Sprintf(", %d skipped", len(r.skipped))
 	}
 	return fmt.Sprintf("%s, %d s", text, r.seconds)
 }
@@ -111,14 +82,11 @@ func (r *suiteOutcome) String() string {
 type report struct {
 	suites   []suite
 	outcomes []*outcome
-	shown    bool // what the tests have logged was shown while they ran
 }
 
 // print writes the tests' figures, a table, what was skipped and what failed, and tells whether all passed.
 func (r *report) print(w io.Writer, dir string) bool {
-	if !r.shown {
-		r.printFigures(w)
-	}
+	r.printFigures(w)
 	ok := true
 	for _, o := range r.outcomes {
 		ok = o.printDetails(w, r.suites, filepath.Join(dir, o.version)) && ok
@@ -138,7 +106,7 @@ func (r *report) printFigures(w io.Writer) {
 				if i == 0 {
 					fmt.Fprintln(w)
 				}
-				fmt.Fprintf(w, "Linux %s, %s: %s: %s\n", o.version, s.name, f.test, f.text)
+				fmt.Fprintf(w, "Linux %s, %s: %s\n", o.version, s.name, f)
 			}
 		}
 	}
@@ -166,7 +134,7 @@ func (r *report) printTable(w io.Writer) {
 	table.Flush()
 }
 
-// shownLines bounds how much of a log is shown where no test failed by name.
+// shownLines bounds how much of a log is shown whose end no test tells.
 const shownLines = 80
 
 func (o *outcome) printDetails(w io.Writer, suites []suite, dir string) bool {
@@ -182,54 +150,34 @@ func (o *outcome) printDetails(w io.Writer, suites []suite, dir string) bool {
 			ok = false
 			continue
 		}
-		if len(r.skipped) > 0 {
+		if skipped := r.ended(golog.Skipped); len(skipped) > 0 {
 			fmt.Fprintf(w, "\n== Linux %s, %s: skipped\n", o.version, s.name)
-			r.printTests(w, r.skipped)
+			printTests(w, skipped)
 		}
 		if r.code == 0 {
 			continue
 		}
 		ok = false
 		fmt.Fprintf(w, "\n== Linux %s, %s: exit %d (%s)\n", o.version, s.name, r.code, filepath.Join(dir, s.name+".log"))
-		if len(r.failed) == 0 {
-			fmt.Fprintln(w, lastLines(r.log, shownLines))
-		} else {
-			r.printTests(w, r.failed)
+		printTests(w, r.ended(golog.Failed))
+		if !strings.HasSuffix(r.log.String(), "FAIL\n") { // no test's verdict ends it, but a panic or a time-out
+			fmt.Fprintln(w, lastLines(r.log.String(), shownLines))
 		}
 	}
 	return ok
 }
 
-// printTests shows the log of each test that has no failed or skipped subtest of its own.
-func (r *suiteOutcome) printTests(w io.Writer, tests []string) {
-	for _, test := range tests {
-		hasSubtest := slices.ContainsFunc(tests, func(other string) bool { return strings.HasPrefix(other, test+"/") })
-		if !hasSubtest {
-			fmt.Fprintln(w, lastLines(r.section(test), shownLines))
-		}
-	}
-}
-
-// section is what a test has logged: what stands between its start, or the start
-// of going on with it, and the next test's line.
-func (r *suiteOutcome) section(test string) string {
-	var section strings.Builder
-	inside := false
-	for line := range strings.Lines(r.log) {
-		if name, ok := strings.CutPrefix(line, "=== "); ok {
-			fields := strings.Fields(name)
-			inside = len(fields) == 2 && fields[0] != "PAUSE" && fields[1] == test
+// printTests shows what each test has logged that has no subtest among them.
+func printTests(w io.Writer, tests []*golog.Outcome) {
+	for _, o := range tests {
+		if slices.ContainsFunc(tests, func(other *golog.Outcome) bool { return strings.HasPrefix(other.Name, o.Name+"/") }) {
 			continue
 		}
-		match := verdicts.FindStringSubmatch(line)
-		if match != nil {
-			inside = match[2] == test
-		}
-		if inside {
-			section.WriteString(line)
+		fmt.Fprintln(w, o.Name)
+		for _, line := range o.Lines {
+			fmt.Fprintln(w, "    "+line.Text)
 		}
 	}
-	return section.String()
 }
 
 func lastLines(text string, count int) string {

@@ -11,18 +11,20 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"replypath/test/evidence/golog"
 )
 
 // results takes apart what a virtual machine says of its suites: lines between
 // "@start NAME" and "@end NAME CODE SECONDS" are the log of one, "@done" is last.
 type results struct {
-	version string // of the kernel
-	dir     string
-	show    func(line string)
-	began   time.Time
-	done    bool
+	*outcome
+	dir   string
+	began time.Time
+	done  bool
 
-	log *os.File // of the suite that runs
+	log   *os.File // of the suite that runs
+	suite *suiteOutcome
 }
 
 // read reads until the virtual machine is gone. The logs are complete as far as it came.
@@ -47,16 +49,17 @@ func (r *results) line(line string) (err error) {
 	case line == "@done\n":
 		r.done = true
 	case len(fields) == 2 && fields[0] == "@start":
-		r.log, err = os.Create(filepath.Join(r.dir, fields[1]+logSuffix))
+		r.suite = &suiteOutcome{code: notEnded, Section: golog.NewSection()}
+		r.suites[fields[1]] = r.suite
+		r.log, err = os.Create(filepath.Join(r.dir, fields[1]+".log"))
 	case len(fields) == 4 && fields[0] == "@end":
 		fmt.Printf("%6.1f s  Linux %s, %s: exit %s\n", time.Since(r.began).Seconds(), r.version, fields[1], fields[2])
-		result := fields[2] + " " + fields[3] + "\n"
-		err = errors.Join(r.endLog(), os.WriteFile(filepath.Join(r.dir, fields[1]+resultSuffix), []byte(result), 0o644))
-	default:
-		r.show(line)
-		if r.log != nil {
-			_, err = r.log.WriteString(line)
-		}
+		_, err = fmt.Sscan(fields[2]+" "+fields[3], &r.suite.code, &r.suite.seconds)
+		err = errors.Join(err, r.endLog())
+	case r.log != nil:
+		r.suite.Read(line)
+		r.suite.log.WriteString(line)
+		_, err = r.log.WriteString(line)
 	}
 	return err
 }
@@ -69,9 +72,3 @@ func (r *results) endLog() error {
 	r.log = nil
 	return err
 }
-
-// Endings of a suite's files among the results.
-const (
-	logSuffix    = ".log"
-	resultSuffix = ".result"
-)

@@ -3,9 +3,6 @@
 package lifecycle
 
 import (
-	"fmt"
-	"net"
-	"net/netip"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -33,11 +30,11 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	d.Kill()
 	link := await.Must1[netlink.Link](t)(n.Server.Eth1.Link())
 	await.Must(t, n.Server.Netlink().LinkSetName(link, "lan1"))
-	goOn(all)
+	all.GoOn()
 	start(p, mechanism)
 	waitAttached(t, p, "lan1", n.Server.Eth1.Index)
-	goOn(all)
-	right, wrong := endAll(all)
+	all.GoOn()
+	right := all.End()
 	if i := p.Status().Interface("eth1"); i != nil {
 		t.Errorf("the old name is still there: %+v", *i)
 	}
@@ -45,17 +42,17 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	await.Must1[string](t)(p.Get("/healthz"))
 	var counted float64
 	for _, r := range all {
-		answers, metrics := r.settled(p)
+		answers, metrics := settled(r, p)
 		const metric = "replypath_corrected_packets_total"
-		flow := []string{"family=" + topology.FamilyOf(r.c.Self.Addr()).String(), "protocol=" + r.c.Protocol()}
+		flow := []string{"family=" + topology.FamilyOf(r.Conversation.Self.Addr()).String(), "protocol=" + r.Conversation.Protocol()}
 		now, old := metrics.Sum(metric, append(flow, "to_interface=lan1")...), metrics.Sum(metric, append(flow, "to_interface=eth1")...)
 		if now != float64(len(answers)) || old != 0 {
-			t.Errorf("%s: %v packets are counted by the new name and %v by the old one, %d left", r.c, now, old, len(answers))
+			t.Errorf("%s: %v packets are counted by the new name and %v by the old one, %d left", r, now, old, len(answers))
 		}
 		counted += now
 	}
-	t.Logf("%d conversations go on under a rename without a daemon: %d answers by the interface, %d by eth0, %v counted by the new name",
-		len(all), right, wrong, counted)
+	t.Logf("%d conversations go on under a rename without a daemon: %d answers by the interface, 0 by eth0, %v counted by the new name",
+		len(all), right, counted)
 }
 
 // TestRouteMoves moves the default route to eth1 and back under conversations
@@ -99,54 +96,4 @@ func TestWithoutIPv6(t *testing.T) {
 	}
 	p.Expect(0, "detach", "--stop")
 	await.Same(t, "host after detach", before, snapshot(t, n))
-}
-
-// TestGatewayChangesMAC replaces eth1's gateway by another machine with the same address, which says so as routers do.
-// Connections are taken along without a word from their peer.
-func TestGatewayChangesMAC(t *testing.T) {
-	// A second default makes the gateway a known one.
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000})
-	p := product.On(t, n.Server.Host)
-	p.Start()
-	router, capture := n.Server.Eth1.Peer(), wire.Capture(t, n.Server.Eth1.Peer())
-	for _, key := range []string{"net/ipv4/conf/server/arp_notify", "net/ipv6/conf/server/ndisc_notify"} {
-		await.Must(t, n.Replication.SetSysctl(key, "1"))
-	}
-	pushed := make(map[topology.Family]*traffic.Push)
-	wantTo := func(mac net.HardwareAddr) {
-		t.Helper()
-		for _, push := range pushed {
-			push.Speak()
-			// With data: an acknowledgement may be older than what is looked at.
-			frames := capture.Frames(topology.All(push.Segments, topology.Flags(topology.PSH, topology.PSH)))
-			if len(frames) == 0 || frames[len(frames)-1].DestinationMAC.String() != mac.String() {
-				t.Errorf("the last of these was not sent to %s: %s", mac, wire.Describe(frames))
-			}
-		}
-	}
-	for _, f := range n.Families() {
-		address := n.Server.Eth1.Address(f)
-		pushed[f] = traffic.NewPush(t, n.Client, n.Server.Host, address, address)
-	}
-	wantTo(router.MAC)
-	replacement := net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}
-	await.Must(t, router.SetMAC(replacement))
-	for f := range pushed {
-		waitGateway(t, p, router.Address(f), replacement)
-	}
-	wantTo(replacement)
-}
-
-// waitGateway returns when the status shows the gateway with a MAC.
-func waitGateway(t *testing.T, p *product.Product, address netip.Addr, mac net.HardwareAddr) {
-	t.Helper()
-	await.Eventually(t, "the gateway has its new mac", func() error {
-		gateways := p.Status().Interface("eth1").Gateways
-		for _, g := range gateways {
-			if g.Address == address.String() && product.OrEmpty(g.MAC) == mac.String() {
-				return nil
-			}
-		}
-		return fmt.Errorf("gateways %+v", gateways)
-	})
 }

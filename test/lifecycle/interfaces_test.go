@@ -267,7 +267,7 @@ func TestHotPlug(t *testing.T) {
 			_, err := p.Get("/healthz") // what is published follows the journal
 			return err
 		})
-		r.goesOn()
+		r.GoesOn()
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("counters went backwards: %q", went)
 		}
@@ -277,8 +277,8 @@ func TestHotPlug(t *testing.T) {
 	l.appear()
 	p.Start()
 	l.answers(p)
-	r.goesOn()
-	r.end()
+	r.GoesOn()
+	r.End()
 }
 
 // TestAddressOfADeadDaemon gives eth1 addresses that nobody is there to learn of: what they are asked is answered by

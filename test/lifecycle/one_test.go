@@ -61,8 +61,8 @@ func TestSecondDatapath(t *testing.T) {
 		refuse(pid, "dead", "replypath detach --pin-dir "+p.PinDir)
 		start(p, mechanism).Stop(unix.SIGTERM)
 		refuse("without a daemon", "replypath detach --pin-dir "+p.PinDir)
-		r.goesOn()
-		r.end()
+		r.GoesOn()
+		r.End()
 	})
 }
 

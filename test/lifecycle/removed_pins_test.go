@@ -14,6 +14,7 @@ import (
 
 	"replypath/test/await"
 	testproduct "replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -80,14 +81,12 @@ func TestPinsRemoved(t *testing.T) {
 				t.Parallel()
 				n, p := newServer(t)
 				d := start(p, mechanism)
-				all := []*running{keepAsking(t, n, traffic.TCP, topology.IPv4), keepAsking(t, n, traffic.UDP, topology.IPv6)}
+				all := server.Talks{keepAsking(t, n, traffic.TCP, topology.IPv4), keepAsking(t, n, traffic.UDP, topology.IPv6)}
 				before := p.Metrics()
 				wantPinsBack(t, p, d, removal.logged, func() { await.Must(t, removal.remove(p.PinDir)) })
 				wantAll(t, n, true)
-				goOn(all)
-				for _, r := range all { // whichever way its answers went meanwhile
-					r.talk.Stop()
-				}
+				all.GoOn()
+				all.Stop() // whichever way the answers went meanwhile
 				after := p.Metrics()
 				if went := before.Backwards(after); len(went) > 0 {
 					t.Errorf("counters went backwards: %q", went)
@@ -96,7 +95,7 @@ func TestPinsRemoved(t *testing.T) {
 					t.Errorf("%v flows were lost and recorded again", got)
 				}
 				for _, r := range all {
-					findFlow(t, p, r.c)
+					findFlow(t, p, r.Conversation)
 				}
 				if _, err := os.Stat(p.PinDir + "-moved/maps"); err == nil {
 					t.Error("what was moved away still holds pins")
@@ -151,11 +150,11 @@ func TestBPFFSUnmounted(t *testing.T) {
 		r := keepAsking(t, n, traffic.TCP, topology.IPv4)
 		await.Must(t, unix.Unmount(mounted, unix.MNT_DETACH))
 		d.WaitLog(1, "level=ERROR", mounted, "mount -t bpf")
-		r.goesOn()
+		r.GoesOn()
 		wantPinsBack(t, p, d, madeAgain, mount)
 		wantAll(t, n, true)
 		d.WaitLog(1, "no longer", "mount -t bpf")
-		r.goesOn()
-		r.talk.Stop()
+		r.GoesOn()
+		r.Stop()
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/pace"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -223,7 +224,7 @@ func firstCorrection(t *testing.T, p *product.Product, wires *wire.Wires, c *tra
 	}
 	// One more round shows what the table has been told since.
 	seen := wires.Eth1.Count(c.Answers())
-	if _, err := wires.Eth1.WaitCount(await.Within(t, await.AnswerTime), seen+live, c.Answers()); err != nil {
+	if _, err := wires.Eth1.WaitCount(await.Within(t, await.AnswerTime), seen+server.Live, c.Answers()); err != nil {
 		t.Errorf("%s does not go on by eth1: %v", c, err)
 	}
 	eth0, _ := wires.Left(topology.All(c.Answers(), func(f *topology.Frame) bool { return f.Time.After(first.Time) }))

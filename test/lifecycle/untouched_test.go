@@ -14,6 +14,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -91,7 +92,7 @@ func TestHostOpenedBefore(t *testing.T) {
 		p.Start("--config", product.WriteConfig(t, "related: false\n")).Kill()
 		for c := range talks {
 			seen := wires.Eth0.Count(c.Questions())
-			_, err := wires.Eth0.WaitCount(await.Within(t, await.AnswerTime), seen+live, c.Questions())
+			_, err := wires.Eth0.WaitCount(await.Within(t, await.AnswerTime), seen+server.Live, c.Questions())
 			if err != nil {
 				t.Errorf("%s does not go on by eth0: %v", c, err)
 			}

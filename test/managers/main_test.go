@@ -6,7 +6,6 @@
 package managers
 
 import (
-	"fmt"
 	"testing"
 
 	"replypath/test/host"
@@ -14,7 +13,6 @@ import (
 	_ "replypath/test/product/inprocess"
 	"replypath/test/topology"
 	"replypath/test/traffic"
-	"replypath/test/wire"
 )
 
 func TestMain(m *testing.M) { product.Main(m) }
@@ -27,34 +25,10 @@ func newServer(t *testing.T) (*topology.TwoNIC, *host.Recipe) {
 	return n, host.ReadRecipe(t, "s8-reboot-and-restarts")
 }
 
-// eachQuestion runs a subtest for each family and kind of question to eth1, and tells which ways the answers left.
+// eachQuestion runs a subtest for each family and kind of question to eth1.
 func eachQuestion(t *testing.T, n *topology.TwoNIC, name string, run func(testing.TB, *topology.Server, *traffic.Conversation)) {
 	t.Helper()
-	wires, asked := wire.Tap(t, n.Server), 0
 	traffic.EachQuestionOf(t, n.Families(), name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
-		asked++
 		run(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
 	})
-	t.Logf("%s: %d questions by IPv4 and IPv6, %s", name, asked, ways(n, wires))
-}
-
-// ways counts what left the server from eth1's addresses.
-func ways(n *topology.TwoNIC, wires *wire.Wires) string {
-	byEth0, byEth1 := 0, 0
-	for _, f := range n.Families() {
-		eth0, eth1 := wires.Left(topology.From(n.Server.Eth1.Address(f)))
-		byEth0, byEth1 = byEth0+len(eth0), byEth1+len(eth1)
-	}
-	return fmt.Sprintf("%d frames by eth1, %d by eth0", byEth1, byEth0)
-}
-
-// keepAll has an open connection of each family ask eth1 all the time.
-func keepAll(t *testing.T, n *topology.TwoNIC) map[*traffic.Conversation]*traffic.Talk {
-	t.Helper()
-	talks := make(map[*traffic.Conversation]*traffic.Talk)
-	for _, f := range n.Families() {
-		c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-		talks[c] = c.Keep(t)
-	}
-	return talks
 }
