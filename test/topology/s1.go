@@ -37,9 +37,6 @@ type S1Options struct {
 	NoIPv6 bool
 	// NoStaticRoute leaves A's static route out.
 	NoStaticRoute bool
-	// ColdGateways leaves it to the first packet to resolve the gateways of eth0, which servers in use always know: see
-	// Interface.Resolve.
-	ColdGateways bool
 }
 
 // The networks of S1.
@@ -77,9 +74,6 @@ func NewS1(ctx context.Context, options S1Options) (*S1, error) {
 	b.defaultVia(s.B.Host, s1BProduction, 0)
 	if !options.NoStaticRoute {
 		b.routeVia(s.A.Host, s1AReplication, gatewayNumber, s1BReplication)
-	}
-	if options.ColdGateways {
-		return s, b.finish(ctx, "s1")
 	}
 	return s, b.finish(ctx, "s1", &s.A.Eth0, &s.B.Eth0)
 }
