@@ -9,7 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
+	"replypath/test/product"
+	"replypath/test/topology"
 )
 
 // madePackages are those of MakePackage, which are made once. They last as long as the sandbox.
@@ -36,4 +40,15 @@ func MakePackage(t testing.TB, kind, version string, variables ...string) string
 	}
 	madePackages[key] = found[0]
 	return found[0]
+}
+
+// StartKeepalived runs keepalived on a host with a configuration.
+func StartKeepalived(t testing.TB, host *topology.Host, config string) *product.Program {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "keepalived.conf")
+	await.Must(t, os.WriteFile(file, []byte(config), 0o600))
+	c := host.Command(t.Context(), "keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp",
+		"--use-file", file, "--pid", filepath.Join(dir, "pid"), "--vrrp_pid", filepath.Join(dir, "vrrp.pid"))
+	return product.StartProgram(t, c, unix.SIGTERM)
 }

@@ -3,8 +3,14 @@
 package host
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/product"
@@ -31,5 +37,46 @@ func Nft(t testing.TB, host *topology.Host, ruleset string) {
 	output, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("nft on %s: %v\n%s\n%s", host.Name, err, ruleset, output)
+	}
+}
+
+// Settle returns when a server has dealt with what a router of its has sent to an interface so far: the cable keeps the
+// order.
+func Settle(t *testing.T, router *topology.Router, to *topology.Interface) {
+	t.Helper()
+	_, err := router.Ping(await.Within(t, await.AnswerTime), topology.Echo{To: to.Address(topology.IPv4)})
+	await.Must(t, err)
+}
+
+// IPBatch runs commands of ip(8) on a host, one a line.
+func IPBatch(t testing.TB, host *topology.Host, batch string) {
+	t.Helper()
+	Shell(t, host, "ip -batch - <<END\n"+batch+"\nEND\n")
+}
+
+// NeedTCX skips a test where the kernel has no TCX: it does not know the attach type that it is asked for, on an
+// interface that is always there.
+func NeedTCX(t *testing.T) {
+	t.Helper()
+	const lo = 1
+	_, err := link.QueryPrograms(link.QueryOptions{Target: lo, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("the kernel has no tcx (Linux 6.6)")
+	}
+	await.Must(t, err)
+}
+
+// NeedAnnounced skips a test where the kernel may not tell of prefixes that routers announce.
+func NeedAnnounced(t *testing.T) {
+	t.Helper()
+	var name unix.Utsname
+	await.Must(t, unix.Uname(&name))
+	release := unix.ByteSliceToString(name.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("version of the kernel %q: %v", release, err)
+	}
+	if major < 6 || major == 6 && minor < 11 {
+		t.Skipf("Linux %s may not tell of announced prefixes (6.11)", release)
 	}
 }

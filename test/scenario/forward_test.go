@@ -15,6 +15,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -255,5 +256,94 @@ func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 			}
 			await.Must(t, c.Close()) // or an acknowledgement that comes late moves it
 		}
+	}
+}
+
+// Virtual addresses, which no interface has: the rules of the recipe name the first, those below none.
+var (
+	named   = addresses("10.60.0.7", "2001:db8:60::7")
+	unnamed = addresses("10.60.0.10", "2001:db8:60::10")
+)
+
+const whateverComes = `table inet whatever { chain prerouting { type nat hook prerouting priority -90
+	iifname "eth1" meta l4proto { tcp, udp } th dport 80 dnat ip to 10.17.0.100:8080
+	iifname "eth1" meta l4proto { tcp, udp } th dport 80 dnat ip6 to [2001:db8:17::100]:8080
+}; }`
+
+// newVirtual builds S7, in which the routers bring packets to virtual addresses by eth1.
+func newVirtual(t *testing.T) *topology.S7 {
+	t.Helper()
+	s := traffic.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	core := await.Must1[*topology.Interface](t)(s.Replication.Interface("core"))
+	for f, network := range map[topology.Family]string{topology.IPv4: "10.60.0.0/24", topology.IPv6: "2001:db8:60::/64"} {
+		to := netip.MustParsePrefix(network)
+		await.Must(t, s.Core.AddRoute(topology.Route{Destination: to, Via: core.Address(f)}))
+		await.Must(t, s.Replication.AddRoute(topology.Route{Destination: to, Via: s.Server.Eth1.Address(f)}))
+		traffic.ServeAt(t, s.Container, netip.AddrPortFrom(s.ContainerEth0.Address(f), 8080))
+	}
+	return s
+}
+
+// TestVirtualAddresses has a host that forwards translate addresses that no interface has to a container. By default the
+// answers go where they were asked if the rules name the address, as soon as they do; else `addresses` names it, and doctor
+// says so. The rules of kube-proxy and iptables are in loader/netfilter.
+func TestVirtualAddresses(t *testing.T) {
+	s, page := newVirtual(t), testhost.ReadRecipe(t, "load-balancer-vips")
+	each := func(name string, virtual map[topology.Family]netip.Addr, want func(c *traffic.Conversation)) {
+		for i, f := range s.Families() {
+			kinds := traffic.Kinds[1:] // nobody answers pings
+			if short.Run(t) {
+				kinds = kinds[i : i+1]
+			}
+			for _, kind := range kinds {
+				c := traffic.NewConversation(t, kind, s.ClientEth0, virtual[f])
+				c.Self = netip.AddrPortFrom(c.Self.Addr(), publishedPort)
+				t.Run(name+"/"+f.String()+"/"+string(kind), func(*testing.T) { want(c) })
+			}
+		}
+	}
+	lost := func(c *traffic.Conversation) { wantLost(t, s.Server, c, s.ClientEth0) }
+	answered := func(c *traffic.Conversation) { wantAnswers(t, s.Server, c, true) }
+	page.Run(s.Server.Host, "The translation")
+	each("without replypath", named, lost)
+	testhost.Shell(t, s.Server.Host, "nft flush ruleset")
+	p := product.On(t, s.Server.Host)
+	config := product.WriteConfig(t, "scope: local\n")
+	d := p.Start("--config", config)
+	page.Run(s.Server.Host, "The translation")
+	installed := time.Now()
+	wantServed(t, p, named, "firewall", true)
+	if took := time.Since(installed); took > await.Patient(time.Second) {
+		t.Errorf("the rule counts after %s", took)
+	}
+	each("named by rules", named, answered)
+	testhost.Nft(t, s.Server.Host, whateverComes)
+	each("named by nobody", unnamed, lost)
+	for f, virtual := range unnamed {
+		if len(p.Examine().Of("translated-address", "").With("warning", virtual.String(), s.ContainerEth0.Address(f).String())) == 0 {
+			t.Errorf("doctor does not name %s", virtual)
+		}
+	}
+	reload(t, d, config, page.Text("With replypath", "yaml"))
+	wantServed(t, p, unnamed, "configuration", true)
+	each("named by the configuration", unnamed, answered)
+	testhost.Shell(t, s.Server.Host, "nft delete table inet vips")
+	wantServed(t, p, named, "firewall", false)
+}
+
+// wantServed waits until an address is, or is not, served although no interface has it.
+func wantServed(t *testing.T, p *product.Product, addresses map[topology.Family]netip.Addr, source string, served bool) {
+	t.Helper()
+	for _, virtual := range addresses {
+		await.Eventually(t, fmt.Sprintf("%s is served: %v", virtual, served), func() error {
+			list := p.Status().Addresses
+			is := slices.ContainsFunc(list, func(a product.Served) bool {
+				return netip.MustParsePrefix(a.Network).Contains(virtual) && a.Source == source
+			})
+			if is != served {
+				return fmt.Errorf("%v", list)
+			}
+			return nil
+		})
 	}
 }

@@ -3,6 +3,8 @@
 package scenario
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
+	"replypath/loader/datapath"
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
@@ -249,4 +253,36 @@ vrrp_instance gateway%d {
 `, f, priority, more, addresses)
 	}
 	return testhost.StartKeepalived(t, host, text)
+}
+
+// waitGatewayMAC returns when the status shows an interface's gateway with a MAC, and the programs know it. The status
+// asks the kernel, whom the programs follow a moment later.
+func waitGatewayMAC(t *testing.T, p *product.Product, nic string, address netip.Addr, mac net.HardwareAddr) {
+	t.Helper()
+	await.Eventually(t, "the gateway has its new mac", func() error {
+		gateways := p.Status().Interface(nic).Gateways
+		for _, g := range gateways {
+			if g.Address == address.String() && g.MAC != nil && *g.MAC == mac.String() {
+				return nil
+			}
+		}
+		return fmt.Errorf("gateways %+v", gateways)
+	})
+	maps := await.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	index := uint32(p.Status().Interface(nic).Index)
+	await.Eventually(t, "the programs know its new mac", func() error {
+		var (
+			id    uint32
+			known bpf.DatapathGateway
+		)
+		entries := maps.Gateways.Iterate()
+		for entries.Next(&id, &known) {
+			isIt := known.Ifindex == index && datapath.Address(known.Address) == address
+			if isIt && known.Usable != 0 && bytes.Equal(known.Mac[:], mac) {
+				return nil
+			}
+		}
+		return errors.Join(errors.New("they do not"), entries.Err())
+	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/test/await"
-	testhost "replypath/test/host"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -103,26 +103,6 @@ func wantLeaving(t *testing.T, s *topology.S1, all []leaving, eth1 bool) (count 
 	return count
 }
 
-// wantByEth0 has B send, and wants all of it by eth0. It returns how many frames that were.
-func wantByEth0(t *testing.T, s *topology.S1, all []leaving) (count int) {
-	t.Helper()
-	wires := wire.Tap(t, s.B)
-	for _, l := range all {
-		l.send(t)
-		left := topology.All(l.frames, topology.Going(topology.Received))
-		if _, err := wires.Eth0.Wait(await.Within(t, await.AnswerTime), left); err != nil {
-			t.Errorf("%s: %v", l.name, err)
-		}
-	}
-	for _, l := range all {
-		eth0, eth1 := wires.Left(l.frames)
-		if count += len(eth0); len(eth1) > 0 {
-			t.Errorf("%s: by eth1 left %s", l.name, wire.Describe(eth1))
-		}
-	}
-	return count
-}
-
 // TestStrongHostPackets has B originate what is neither TCP nor UDP from eth1's address: SCTP, a listed protocol, and
 // ICMP errors about what became no flow. Observed it leaves by eth0, where it is lost; enforced by eth1. What the
 // strong host model leaves alone goes by eth0 as without replypath, and is not counted. Only of a socket that is
@@ -131,26 +111,15 @@ func TestStrongHostPackets(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	inside := hostBehind(t, s)
 	promptErrors(t, s.B.Host)
-	lo := await.Must1[*topology.Interface](t)(s.B.Interface("lo"))
 	var all, alone, bound []leaving
 	for _, f := range s.Families() {
-		for at, address := range map[*topology.Interface]netip.Addr{s.B.Eth0: ofBoth[f], s.B.Eth1: ofBoth[f], lo: ofLo[f]} {
-			await.Must(t, at.AddAddress(netip.PrefixFrom(address, address.BitLen())))
-		}
-		await.Must(t, s.B.Eth0.AddNeighbour(ofLink[f], s.B.Eth0.Peer().MAC))
 		from, to := netip.AddrPortFrom(s.B.Eth1.Address(f), 0), netip.AddrPortFrom(s.A.Eth1.Address(f), closedPort)
 		all = slices.Concat(all, rawPackets(s, f), ownErrors(s, inside, f), []leaving{datagram(s, "any other", from, to)})
 		alone = append(alone, leftAlone(s, f)...)
 		bound = append(bound, datagram(s, "a bound socket", from, to, topology.BindToDevice("eth0")))
 	}
-	testhost.Shell(t, s.B.Host, "ip address add 169.254.7.7/32 dev eth1")
-	testhost.Shell(t, s.B.Host, "ip route add 169.254.9.9 dev eth0")
-	linkLocal := netip.AddrPortFrom(netip.MustParseAddr("169.254.7.7"), 0)
-	nobody := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), closedPort)
-	alone = append(alone, datagram(s, "from a link-local address", linkLocal, nobody))
-
 	wantLeaving(t, s, all, false)
-	wantByEth0(t, s, slices.Concat(alone, bound))
+	wantLeaving(t, s, slices.Concat(alone, bound), false)
 	p := product.On(t, s.B.Host)
 	p.Start("--config", product.WriteConfig(t, strongHost(s)+fmt.Sprintf(
 		"mode: observe\nprotocols: [tcp, udp, icmp, icmpv6, sctp, gre]\nexclude: [{protocol: udp, self_port: %d}]\n", excludedPort)))
@@ -175,14 +144,110 @@ func TestStrongHostPackets(t *testing.T) {
 		t.Errorf("enforced: %d frames left, %d are counted as moved", enforced, moved)
 	}
 	before := p.Metrics().Sum("replypath_originated_packets_total")
-	left := wantByEth0(t, s, alone)
+	left := wantLeaving(t, s, alone, false)
 	if more := p.Metrics().Sum("replypath_originated_packets_total") - before; more > 0 {
 		t.Errorf("of %d frames that are left alone %v are counted", left, more)
 	}
-	frames := wantByEth0(t, s, bound)
+	frames := wantLeaving(t, s, bound, false)
 	if n, reason := counted("outcome=routed")-observed, because("bound_device"); n != frames || reason != frames {
 		t.Errorf("of %d frames of bound sockets %d are counted, %d with the reason", frames, n, reason)
 	}
 	t.Logf("%d kinds of packets: %d frames by eth0 while observed, %d by eth1 while enforced", len(all), observed, enforced)
 	t.Logf("%d kinds of datagrams left as without replypath", len(alone)+len(bound))
+}
+
+var dhcpPorts = map[topology.Family][2]uint16{topology.IPv4: {68, 67}, topology.IPv6: {546, 547}}
+
+const excludedPort = 8008
+
+// leftAlone are packets that the strong host model does not heed, though eth1's address is their source.
+func leftAlone(s *topology.S1, f topology.Family) []leaving {
+	eth1, a := s.B.Eth1.Address(f), s.A.Eth1.Address(f)
+	return []leaving{
+		datagram(s, "DHCP", netip.AddrPortFrom(eth1, dhcpPorts[f][0]), netip.AddrPortFrom(a, dhcpPorts[f][1])),
+		datagram(s, "an exclusion", netip.AddrPortFrom(eth1, excludedPort), netip.AddrPortFrom(a, closedPort)),
+		rawPacket(s, f, experimental), // not listed
+	}
+}
+
+// datagram is one that B sends.
+func datagram(s *topology.S1, name string, from, to netip.AddrPort, options ...topology.SocketOption) leaving {
+	frames := topology.All(topology.UDP, topology.From(from.Addr()), topology.To(to.Addr()), topology.ToPort(to.Port()))
+	return leaving{name, frames, func(t *testing.T) {
+		conn := await.Must1[net.PacketConn](t)(s.B.ListenPacket(t.Context(), "udp", from.String(), options...))
+		defer conn.Close()
+		await.Must1[int](t)(conn.WriteTo([]byte("datagram"), net.UDPAddrFromAddrPort(to)))
+	}}
+}
+
+// TestStrongHostWithoutGateway: where no gateway of eth1 is known, what B begins goes as routed, and explain says
+// why; but to a neighbour of eth1's, for whose MAC the kernel asks, by eth1. With a gateway all of it goes by eth1.
+func TestStrongHostWithoutGateway(t *testing.T) {
+	s := newBeginner(t, topology.StrictSource)
+	p := product.On(t, s.B.Host)
+	p.Start("--config", product.WriteConfig(t, "host_model: strong\n"))
+	want := func(t *testing.T, c *traffic.Conversation, verdict, reason, leavesBy string) {
+		t.Helper()
+		e := explained(t, p, reversed(c))
+		wantVerdict(t, e, verdict, reason)
+		if by, kernel, way := product.OrEmpty(e.LeavesBy), product.OrEmpty(e.Kernel.Interface), product.OrEmpty(e.Replypath.Interface); by != leavesBy ||
+			kernel != "eth0" || way != "eth1" || (e.Replypath.NextHopMAC == nil) != (reason != "") {
+			t.Errorf("%s: %s", c, e)
+		}
+	}
+	eachBegun(t, s, "without a gateway", func(t *testing.T, c *traffic.Conversation) {
+		want(t, c, "fallback", "no_next_hop", "eth0")
+		wantBegunLost(t, s, c)
+		want(t, c, "fallback", "no_next_hop", "eth0")
+		wantOriginated(t, p, c, "routed")
+	})
+	m := p.Metrics()
+	if all, reason := m.Sum("replypath_originated_packets_total"), m.Sum("replypath_originated_routed_packets_total", "reason=no_next_hop"); reason == 0 || reason != all {
+		t.Errorf("of %v packets %v have the reason", all, reason)
+	}
+	onLink(t, s, p)
+	for _, f := range s.Families() { // of no peer's: it only names the gateway
+		host.Shell(t, s.B.Host, fmt.Sprintf("ip route add default via %s dev eth1 metric 5000", s.B.Eth1.Gateway(f)))
+		awaitAnswer(t, fromEth1(t, s, traffic.Ping, f))
+	}
+	eachBegun(t, s, "with a gateway", func(t *testing.T, c *traffic.Conversation) {
+		want(t, c, "strong-host", "", "eth1")
+		wantBegun(t, s, c)
+	})
+}
+
+// awaitAnswer asks until an answer comes: what waits for a MAC is lost.
+func awaitAnswer(t *testing.T, c *traffic.Conversation) {
+	t.Helper()
+	await.Eventually(t, c.String()+" is answered", func() error {
+		return c.Ask(await.Within(t, 4*await.SilenceTime))
+	})
+}
+
+// onLink has B begin to a neighbour of eth1's, to whom a route leads by eth0.
+func onLink(t *testing.T, s *topology.S1, p *product.Product) {
+	t.Helper()
+	neighbour := s.B.Eth1.Peer()
+	for _, f := range s.Families() {
+		traffic.Serve(t, s.Replication.Host, neighbour.Address(f))
+		route := fmt.Sprintf(" %s via %s", neighbour.Address(f), s.B.Eth0.Gateway(f))
+		host.Shell(t, s.B.Host, "ip route add"+route)
+		defer host.Shell(t, s.B.Host, "ip route del"+route)
+	}
+	p.Expect(0, "mode", "observe")
+	sampled(t, s.Families(), "observe", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c, wires := traffic.NewConversation(t, kind, s.B.Eth1, neighbour.Address(f)), wire.Tap(t, s.B)
+		err := c.Ask(await.Within(t, 4*await.SilenceTime))
+		if _, eth1 := wires.Left(c.Questions()); len(eth1) > 0 {
+			t.Errorf("%d questions left by eth1: %v", len(eth1), err)
+		}
+	})
+	p.Expect(0, "mode", "enforce")
+	traffic.EachQuestion(t, "on link", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		host.Shell(t, s.B.Host, "ip neighbour flush dev eth1")
+		awaitAnswer(t, traffic.NewConversation(t, traffic.Ping, s.B.Eth1, neighbour.Address(f)))
+		c, wires := traffic.NewConversation(t, kind, s.B.Eth1, neighbour.Address(f)), wire.Tap(t, s.B)
+		traffic.AskSizes(t, c)
+		wires.WantEth1(c.String(), c.Questions())
+	})
 }

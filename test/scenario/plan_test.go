@@ -11,12 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/history"
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
@@ -283,41 +281,6 @@ func wantOpened(t *testing.T, made *product.Plan, self netip.Addr, remedy string
 	isRouted := !strings.Contains(remedy, "route") || strings.Contains(o.Remedy, remedy+o.Peer.String()+" via ")
 	if o.PeerPort != traffic.EchoPort || o.Flows != 1 || o.FromInterface != "eth0" || o.ToInterface != "eth1" || !isRouted {
 		t.Errorf("opened: %+v", o)
-	}
-}
-
-// TestPlanMissed has a route come and go by which a connection leaves rightly: the gathering in between misses it. It counts
-// once, with as many packets as frames were captured.
-func TestPlanMissed(t *testing.T) {
-	s := ruled(t)
-	kept := history.New()
-	gather := func() {
-		await.Must(t, s.B.Do(func() error { return kept.GatherSockets([]string{"eth0", "eth1"}) }))
-	}
-	wires := wire.Tap(t, s.B)
-	for _, f := range traffic.Families {
-		c := fromEth1(t, s, traffic.TCP, f)
-		traffic.Ask(t, c)
-		gather()
-		route := fmt.Sprintf("ip %s route %%s %s via %s", ipFlag(f), c.Self.Addr(), s.B.Eth1.Gateway(f))
-		for range 2 {
-			testhost.Shell(t, s.B.Host, fmt.Sprintf(route, "add"))
-			gather()
-			traffic.Ask(t, c)
-			testhost.Shell(t, s.B.Host, fmt.Sprintf(route, "del"))
-			gather()
-		}
-		await.Eventually(t, "the plan's numbers are those of the frames", func() error {
-			gather()
-			rows := kept.List(time.Time{})
-			_, left := wires.Left(c.Questions())
-			i := slices.IndexFunc(rows, func(r history.Row) bool { return r.Self == c.Peer.Addr() })
-			if i < 0 || rows[i].Flows != 1 || rows[i].Packets != history.Count(len(left)) {
-				return fmt.Errorf("%d frames left, but there are %+v", len(left), rows)
-			}
-			return nil
-		})
-		wires.WantEth1("what the host opened", c.Questions())
 	}
 }
 

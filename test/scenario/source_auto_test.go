@@ -3,17 +3,79 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
+	"replypath/test/wire"
 )
+
+// resolverPort is where the server's queries go.
+const resolverPort = 5300
+
+// TestSourceOfBegun has a server begin with a resolver by a socket that is bound to a port and no address. Then
+// somebody sends in the resolver's name, by eth1, to the server's other address, so that a flow of these is there.
+// What the server goes on to ask leaves as it did: from the address of eth0, by eth0.
+func TestSourceOfBegun(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := product.On(t, n.Server.Host)
+	p.Start("--config", product.WriteConfig(t, "repair_udp_source: true\n"))
+	p.WaitGrace()
+	port := uint16(21_000)
+	for _, f := range n.Families() {
+		for _, when := range []string{"before the first answer", "afterwards"} {
+			t.Run(fmt.Sprintf("%s/%s", f, when), func(t *testing.T) {
+				port++
+				q := newClientOf(t, n, netip.AddrPortFrom(n.ClientEth0.Address(f), resolverPort), netip.AddrPortFrom(n.Server.Eth0.Address(f), port))
+				other := *q
+				other.serverAt = netip.AddrPortFrom(n.Server.Eth1.Address(f), port)
+				forge := func() {
+					other.forge()
+					other.waitRecorded(p)
+				}
+				q.serve(serverSocket{wildcard: true})
+				wires := wire.Tap(t, n.Server)
+				if when == "afterwards" {
+					q.serverSpeaks()
+					q.clientSpeaks()
+					forge()
+				} else {
+					q.serverSpeaks()
+					forge()
+					q.clientSpeaks()
+				}
+				for range 3 {
+					q.serverSpeaks()
+					q.clientSpeaks()
+					forge()
+				}
+				all := topology.All(topology.UDP, topology.FromPort(port), topology.ToPort(resolverPort))
+				if left := wires.WantEth0("what the server begins", all); len(left) != 4 {
+					t.Errorf("%d questions left", len(left))
+				}
+				left := wires.WantEth0("what the server begins, from the routed address", q.datagrams())
+				got := repairs(p, f)
+				if got != 0 {
+					t.Errorf("%v repairs", got)
+				}
+				t.Logf("%d questions, all by eth0 from its own address, %v repairs", len(left), got)
+			})
+		}
+	}
+}
 
 // pinned tells whether the programs of the source repair are.
 func pinned(t *testing.T, p *product.Product) bool {
@@ -94,4 +156,67 @@ func TestCgroup2(t *testing.T) {
 	launchAfter(t, p, "umount -l /sys && mount -t sysfs sysfs /sys")
 	wantSource(t, p, true, "on:")
 	newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth1)
+}
+
+// detachPinned does what `bpftool link detach pinned` does.
+func detachPinned(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Detach(), l.Close())
+}
+
+// TestSourceTaken has others take the programs of the source repair off the control group, three times, while a
+// daemon that binds to no address is asked by both families: within a second it answers from the address that was
+// asked again. It is logged and counted. All but the first time the programs are those of an earlier process.
+func TestSourceTaken(t *testing.T) {
+	s := traffic.NewS1(t, topology.S1Options{})
+	listening{network: "udp", address: "::"}.serve(t, s.B.Host)
+	p := product.On(t, s.B.Host)
+	product.Quiet(t)
+	for _, theft := range []struct {
+		name  string
+		steal func(pin string) error
+		hooks []string
+	}{
+		{"both links are detached", detachPinned, []string{"sendmsg4", "sendmsg6"}},
+		{"both links of an earlier process are detached", detachPinned, []string{"sendmsg4", "sendmsg6"}},
+		{"the link for ipv4 is detached", detachPinned, []string{"sendmsg4"}},
+		{"the link for ipv6 is detached", detachPinned, []string{"sendmsg6"}},
+		{"the pins of both links are deleted", os.Remove, []string{"sendmsg4", "sendmsg6"}},
+	} {
+		t.Run(theft.name, func(t *testing.T) {
+			const backWithin = time.Second
+			repairs := func() float64 { return p.Metrics().Sum("replypath_host_repairs_total", "object=program") }
+			d := p.Start() // one process puts back a few at once
+			wantRepaired(t, s)
+			before := repairs()
+			for taken := 1; taken <= 3; taken++ {
+				began := time.Now()
+				for _, hook := range theft.hooks {
+					await.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
+				}
+				d.WaitLog(taken, "level=WARN", "programs had been taken off, attached again", "cgroup=")
+				took := time.Since(began).Round(time.Millisecond)
+				if t.Logf("back after %s", took); took > await.Patient(backWithin) {
+					t.Errorf("back after %s", took)
+				}
+				wantRepaired(t, s)
+				if more := repairs() - before; more != float64(taken) {
+					t.Errorf("%v repairs are counted of %d", more, taken)
+				}
+			}
+			d.Stop(unix.SIGTERM)
+		})
+	}
+}
+
+// wantRepaired asks the daemon at B's eth1, and wants answers from there.
+func wantRepaired(t *testing.T, s *topology.S1) {
+	t.Helper()
+	for _, f := range s.Families() {
+		eth1 := s.B.Eth1.Address(f)
+		newAsker(t, s.A.Eth1, f).wantFrom(eth1, eth1)
+	}
 }

@@ -3,14 +3,18 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 	"replypath/test/host"
@@ -112,4 +116,209 @@ func (c corners) resetInList(t *testing.T, f topology.Family, data string) {
 		}
 		return fmt.Errorf("flows: %+v", flows)
 	})
+}
+
+// vanish takes a connection away without a word to the other end, as a reboot does.
+func vanish(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	raw := await.Must1[syscall.RawConn](t)(conn.SyscallConn())
+	var err error
+	await.Must(t, raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
+	}))
+	await.Must(t, err)
+	await.Must(t, conn.Close())
+}
+
+// read waits for what a connection has to say, for so long.
+func read(t *testing.T, conn net.Conn, patience time.Duration) error {
+	t.Helper()
+	await.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, err := conn.Read(make([]byte, 100))
+	return err
+}
+
+// TestReboot has the client go on with connections that a server knows nothing of any
+// more, replypath included: the resets leave by eth1, and end them, whether the service listens
+// again or not. Without replypath they are lost, and the client goes on and on.
+func TestReboot(t *testing.T) {
+	c := newCorners(t)
+	c.start(t)
+	var pairs []*pair
+	for _, f := range traffic.Families {
+		for _, listening := range []bool{false, true} {
+			l := c.listen(t, f, dialect{})
+			p := c.dial(t, f, l, dialect{})
+			p.accept(t, l)
+			p.goOn(t)
+			pairs = append(pairs, p)
+			if !listening {
+				await.Must(t, l.Close())
+			}
+		}
+	}
+	c.p.Expect(0, "detach", "--stop")
+	resets := func(p *pair) topology.Filter {
+		return topology.All(p.segments, topology.Flags(topology.RST, topology.RST))
+	}
+	for _, p := range pairs {
+		vanish(t, p.server)
+		wires := wire.Tap(t, c.Server)
+		await.Must1[int](t)(p.client.Write([]byte("are you there")))
+		wait(t, wires.Eth0, resets(p))
+		if err := read(t, p.client, await.SilenceTime); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("without replypath: %v", err)
+		}
+		wires.WantEth0("without replypath", resets(p))
+	}
+	// The client sends again and again: maybe before the start, or as soon as programs
+	// are attached, which is before they are said to be.
+	eth1 := wire.Capture(t, c.Server.Eth1.Peer())
+	c.p.Start()
+	eth0 := wire.Capture(t, c.Server.Eth0.Peer())
+	for _, p := range pairs {
+		if err := read(t, p.client, await.AnswerTime); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("with replypath: %v", err)
+		}
+		left := topology.All(resets(p), topology.Going(topology.Received))
+		if right, wrong := eth1.Count(left), eth0.Count(left); right == 0 || wrong > 0 {
+			t.Errorf("%d resets left by eth1, %d by eth0", right, wrong)
+		}
+	}
+	wantNoFlows(t, c.p)
+}
+
+// wantNoFlows wants the flow table to show nothing: what has no socket is no flow.
+func wantNoFlows(t *testing.T, p *product.Product) {
+	t.Helper()
+	if flows := p.Flows(); len(flows) != 0 {
+		t.Errorf("flows: %v", flows)
+	}
+}
+
+// strayAt sends a segment that belongs to nothing to the server, by the wrong NIC.
+func (c corners) strayAt(t *testing.T, injector *traffic.Injector, client, server netip.AddrPort) {
+	t.Helper()
+	injector.Send(segmentFrame(c.Server.Eth0.Peer().MAC, c.Server.Eth0.MAC, client.Addr(), server.Addr(), &layers.TCP{
+		SrcPort: layers.TCPPort(client.Port()), DstPort: layers.TCPPort(server.Port()), Seq: 1000, Ack: 2000, ACK: true, Window: 1000,
+	})...)
+}
+
+// strayFlood has far more segments come in by the wrong NIC that belong to nothing than there is room for:
+// connections that clients open meanwhile by eth1 are answered there, and those that are open go on.
+func (c corners) strayFlood(t *testing.T, f topology.Family) {
+	injector, l := traffic.NewInjector(t, c.Server.Eth0.Peer()), c.listen(t, f, dialect{})
+	before := c.dial(t, f, l, dialect{})
+	before.accept(t, l)
+	exits := wire.TapAll(t, c.Server.Eth1)
+	for round := range uint16(20) {
+		for n := range uint16(250) {
+			c.strayAt(t, injector, netip.AddrPortFrom(c.ClientEth0.Address(f), 1+round*250+n),
+				netip.AddrPortFrom(c.Server.Eth1.Address(f), closedPort))
+		}
+		p := c.dial(t, f, l, dialect{})
+		p.accept(t, l)
+		p.goOn(t)
+		await.Must(t, p.client.Close())
+	}
+	before.goOn(t)
+	// The routers would drop what leaves by eth0: these connections show it themselves.
+	exits.Want("the connections", before.segments, c.Server.Eth1, c.Server.Eth1.Peer().MAC)
+}
+
+// serverFirst is a service whose server speaks first, as those of SSH, SMTP and MySQL do.
+type serverFirst struct {
+	*topology.TwoNIC
+	listener net.Listener
+	self     netip.AddrPort
+	peer     netip.AddrPort // of a station that answers nothing: the test speaks for it
+	injector *traffic.Injector
+}
+
+func newServerFirst(t *testing.T, n *topology.TwoNIC, f topology.Family) *serverFirst {
+	t.Helper()
+	l := await.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", netip.AddrPortFrom(n.Server.Eth1.Address(f), 0).String()))
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("banner"))
+			t.Cleanup(func() { conn.Close() })
+		}
+	}()
+	return &serverFirst{
+		TwoNIC: n, listener: l, self: l.Addr().(*net.TCPAddr).AddrPort(),
+		peer: netip.AddrPortFrom(n.ClientEth0.Address(f).Next(), 40000), injector: traffic.NewInjector(t, n.Server.Eth1.Peer()),
+	}
+}
+
+// next is the same with another port of the peer's, by which nobody has asked yet.
+func (s *serverFirst) next() {
+	s.peer = netip.AddrPortFrom(s.peer.Addr(), s.peer.Port()+1)
+}
+
+func (s *serverFirst) send(tcp layers.TCP) {
+	tcp.SrcPort, tcp.DstPort, tcp.Window = layers.TCPPort(s.peer.Port()), layers.TCPPort(s.self.Port()), 65535
+	s.injector.Send(segmentFrame(s.Server.Eth1.Peer().MAC, s.Server.Eth1.MAC, s.peer.Addr(), s.self.Addr(), &tcp)...)
+}
+
+func (s *serverFirst) answers(flags topology.TCPFlags) topology.Filter {
+	return topology.All(topology.From(s.self.Addr()), topology.FromPort(s.self.Port()), topology.To(s.peer.Addr()),
+		topology.ToPort(s.peer.Port()), topology.Flags(flags, flags))
+}
+
+// ask sends a SYN, and returns what ends the handshake once the SYN-ACK has left by an interface.
+func (s *serverFirst) ask(t *testing.T, by *topology.Interface) layers.TCP {
+	t.Helper()
+	const number = 1000
+	exits := wire.TapAll(t, by)
+	s.send(layers.TCP{SYN: true, Seq: number})
+	frame := wait(t, exits.At(by), s.answers(topology.SYN|topology.ACK))
+	synAck := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+	return layers.TCP{ACK: true, Seq: number + 1, Ack: synAck.Seq + 1}
+}
+
+// wantBanner ends the handshake, and wants what the server has to say by eth1, or by eth0.
+func (s *serverFirst) wantBanner(t *testing.T, ack layers.TCP, eth1 bool) {
+	t.Helper()
+	wires := wire.Tap(t, s.Server)
+	by := wires.Eth0
+	if eth1 {
+		by = wires.Eth1
+	}
+	s.send(ack)
+	wait(t, by, s.answers(topology.PSH))
+	wires.Want(eth1, "the banner", s.answers(topology.PSH))
+}
+
+// TestLastACKOfNoEntry has the entry of a handshake be forgotten between the SYN-ACK and the ACK that answers it, with and
+// without SYN cookies. The kernel knows that the ACK is genuine, so that the server's first words leave by eth1. An ACK
+// with another number proves nothing.
+func TestLastACKOfNoEntry(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	services := make(map[topology.Family]*serverFirst)
+	for _, f := range n.Families() {
+		services[f] = newServerFirst(t, n, f)
+		services[f].wantBanner(t, services[f].ask(t, n.Server.Eth0), false)
+	}
+	p := product.On(t, n.Server.Host)
+	p.Start()
+	for _, cookies := range []int{1, 2} {
+		await.Must(t, n.Server.SetSysctl("net/ipv4/tcp_syncookies", fmt.Sprint(cookies)))
+		for f, s := range services {
+			t.Run(fmt.Sprintf("%s/tcp_syncookies %d", f, cookies), func(t *testing.T) {
+				s.next()
+				ack := s.ask(t, n.Server.Eth1)
+				p.In(t).Expect(0, "flows", "flush")
+				forged := ack
+				forged.Ack += 1 << 16
+				s.send(forged)
+				wantNoFlows(t, p.In(t))
+				s.wantBanner(t, ack, true)
+			})
+		}
+	}
 }

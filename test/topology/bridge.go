@@ -21,18 +21,11 @@ type Bridge struct {
 
 // AddBridge makes a bridge without ports on the host and sets it up.
 func (h *Host) AddBridge(name string, addresses ...netip.Prefix) (*Bridge, error) {
-	i, err := h.addBridge(name, addresses)
+	i, err := h.addDevice(name, "address MAC type bridge mcast_snooping 0", addresses)
 	if err != nil {
-		return nil, h.errorf("add bridge %s: %w", name, err)
+		return nil, err
 	}
 	return &Bridge{Interface: i, portName: name + "p"}, nil
-}
-
-func (h *Host) addBridge(name string, addresses []netip.Prefix) (*Interface, error) {
-	snooping := false
-	return h.addDevice(name, addresses, func(attrs netlink.LinkAttrs) netlink.Link {
-		return &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
-	})
 }
 
 // Connect joins an interface of another host to the bridge by a cable. Its Peer is the port, where a capture sees what
@@ -60,3 +53,30 @@ func (b *Bridge) Join(port *Interface) error {
 		return b.Host.handle.LinkSetMaster(link, bridge)
 	})
 }
+
+// Switch is an Ethernet switch: a bridge in a namespace of its own, without an address.
+type Switch struct {
+	*Host
+	bridge *Bridge
+}
+
+// Switch makes a switch without ports.
+func (n *Network) Switch(name string) (*Switch, error) {
+	h, err := n.Host(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.setIPv6Defaults(true); err != nil {
+		return nil, err
+	}
+	b, err := h.AddBridge("bridge")
+	if err != nil {
+		return nil, err
+	}
+	b.portName = "port"
+	return &Switch{Host: h, bridge: b}, nil
+}
+
+// Connect joins an interface to the switch by a cable. Its Peer is the port, where a capture sees what passes in both
+// directions.
+func (s *Switch) Connect(nic NIC) (*Interface, error) { return s.bridge.Connect(nic) }

@@ -3,26 +3,39 @@
 package topology
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// addDevice makes a device that is no end of a cable, sets it up and gives it its addresses. One without addresses is
-// never waited for: it may have no port, or no IPv6.
-func (h *Host) addDevice(name string, addresses []netip.Prefix, link func(netlink.LinkAttrs) netlink.Link) (*Interface, error) {
+// addDevice makes a device that is no end of a cable, by words of "ip link add" in which MAC stands for one of the
+// host's, sets it up and gives it its addresses. One without addresses is never waited for: it may have no port, or no
+// IPv6.
+func (h *Host) addDevice(name, words string, addresses []netip.Prefix) (*Interface, error) {
 	nic := NIC{Host: h, Name: name, Addresses: addresses}
 	nic.chooseMAC()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = name, nic.MAC
-	if err := h.handle.LinkAdd(link(attrs)); err != nil {
-		return nil, err
+	args := strings.Fields("link add name " + name + " " + strings.ReplaceAll(words, "MAC", nic.MAC.String()))
+	output, err := h.Command(context.Background(), "ip", args...).CombinedOutput()
+	if lacks := regexp.MustCompile("Unknown device type|Operation not supported"); lacks.Match(output) {
+		err = unix.EOPNOTSUPP // the kernel does not have the kind
+	}
+	if err != nil {
+		return nil, h.errorf("ip %q: %w: %s", args, err, output)
 	}
 	i, err := nic.configure()
 	if err != nil {
 		return nil, err
 	}
+	link, err := i.Link()
+	if err != nil {
+		return nil, err
+	}
+	i.MAC = link.Attrs().HardwareAddr
 	if len(addresses) > 0 {
 		n := h.network
 		n.mu.Lock()
@@ -35,15 +48,37 @@ func (h *Host) addDevice(name string, addresses []netip.Prefix, link func(netlin
 // AddMacvlan makes a macvlan device (bridge mode) above an interface. It has a MAC of its own; its Peer is the other
 // end of the interface's cable.
 func (i *Interface) AddMacvlan(name string, addresses ...netip.Prefix) (*Interface, error) {
-	m, err := i.Host.addDevice(name, addresses, func(attrs netlink.LinkAttrs) netlink.Link {
-		attrs.ParentIndex = i.Index
-		return &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}
-	})
-	if err != nil {
-		return nil, i.errorf("add macvlan %s: %w", name, err)
+	m, err := i.Host.addDevice(name, "link "+i.Name+" address MAC type macvlan mode bridge", addresses)
+	if err == nil {
+		m.peer = i.peer
 	}
-	m.peer = i.peer
-	return m, nil
+	return m, err
+}
+
+// AddVLAN makes a VLAN device above an interface, with its MAC. The Peer is to be set with PeerWith, as there is none
+// before the other end has one too.
+func (i *Interface) AddVLAN(name string, id int, addresses ...netip.Prefix) (*Interface, error) {
+	return i.Host.addDevice(name, fmt.Sprintf("link %s address %s type vlan id %d", i.Name, i.MAC, id), addresses)
+}
+
+// AddBond makes a bond of which one port is in use at a time. Its MAC is that of the port in use.
+func (h *Host) AddBond(name string) (*Interface, error) {
+	return h.addDevice(name, "type bond mode active-backup miimon 10 fail_over_mac active", nil)
+}
+
+// AddVRF makes a VRF with a routing table of its own (Documentation/networking/ vrf.rst in the kernel).
+func (h *Host) AddVRF(name string, table uint32) (*Interface, error) {
+	return h.addDevice(name, fmt.Sprintf("address MAC type vrf table %d", table), nil)
+}
+
+// AddDummy makes a device that does no more than hold addresses.
+func (h *Host) AddDummy(name string, addresses ...netip.Prefix) (*Interface, error) {
+	return h.addDevice(name, "address MAC type dummy", addresses)
+}
+
+// AddWireGuard makes a WireGuard device. Its keys and peers are left to the caller.
+func (h *Host) AddWireGuard(name string, addresses ...netip.Prefix) (*Interface, error) {
+	return h.addDevice(name, "type wireguard", addresses)
 }
 
 // VXLAN describes a tunnel between two hosts (RFC 7348).
@@ -51,7 +86,7 @@ type VXLAN struct {
 	Name string
 	// ID is the VXLAN network identifier.
 	ID int
-	// Local and Remote are the addresses of the tunnel's ends.
+	// Local and Remote are the addresses of the tunnel's ends; Remote may be left out.
 	Local, Remote netip.Addr
 	// SamePort has the outer datagrams come from the port that they go to, rather than from one that differs by inner
 	// flow.
@@ -59,37 +94,25 @@ type VXLAN struct {
 	Addresses []netip.Prefix
 }
 
-const (
-	// vxlanPort is the registered one.
-	vxlanPort = 4789
-	// vxlanMTU leaves room for the outer headers on an Ethernet of either family.
-	vxlanMTU = 1430
-)
-
-// AddVXLAN makes one end of a tunnel. It has no Peer.
-func (h *Host) AddVXLAN(v VXLAN) (*Interface, error) {
-	i, err := h.addDevice(v.Name, v.Addresses, func(attrs netlink.LinkAttrs) netlink.Link {
-		attrs.MTU = vxlanMTU
-		link := &netlink.Vxlan{
-			LinkAttrs: attrs, VxlanId: v.ID, Port: vxlanPort,
-			SrcAddr: v.Local.AsSlice(), Group: v.Remote.AsSlice(), Learning: true,
-		}
-		if v.SamePort {
-			// The kernel takes a port below the upper bound.
-			link.PortLow, link.PortHigh = vxlanPort, vxlanPort+1
-		}
-		return link
-	})
-	return i, h.named(err, "add vxlan %s", v.Name)
+// addVXLAN makes one end of a tunnel, whose MTU leaves room for the outer headers on an Ethernet of either family.
+func (h *Host) addVXLAN(v VXLAN) (*Interface, error) {
+	words := fmt.Sprintf("address MAC mtu 1430 type vxlan id %d dstport 4789 local %s", v.ID, v.Local)
+	if v.Remote.IsValid() {
+		words += " remote " + v.Remote.String()
+	}
+	if v.SamePort {
+		words += " srcport 4789 4790" // the kernel takes a port below the upper bound
+	}
+	return h.addDevice(v.Name, words, v.Addresses)
 }
 
 // Tunnel makes both ends of a tunnel, each the other's Peer.
 func (n *Network) Tunnel(a *Host, endA VXLAN, b *Host, endB VXLAN) (*Interface, *Interface, error) {
-	ia, err := a.AddVXLAN(endA)
+	ia, err := a.addVXLAN(endA)
 	if err != nil {
 		return nil, nil, err
 	}
-	ib, err := b.AddVXLAN(endB)
+	ib, err := b.addVXLAN(endB)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -138,4 +161,37 @@ func (d Device) above(nic *Interface, name string, addresses []netip.Prefix) (*I
 	}
 	b.peer = nic.peer
 	return b.Interface, b.Join(nic)
+}
+
+// PeerWith declares two devices to be the ends of one link: VLAN devices above one cable, or tunnels between two hosts.
+func (i *Interface) PeerWith(other *Interface) { i.peer, other.peer = other, i }
+
+// Enslave makes an interface a port of a bond or a VRF. The kernel takes it down for that, and its IPv6 addresses away:
+// it gets those that it was made with again.
+func (i *Interface) Enslave(master *Interface) error {
+	link, err := master.Link()
+	if err != nil {
+		return err
+	}
+	if err := i.SetDown(); err != nil {
+		return err
+	}
+	err = i.change("make it a port of "+master.Name, func(port netlink.Link) error {
+		return i.Host.handle.LinkSetMaster(port, link)
+	})
+	if err != nil {
+		return err
+	}
+	if err := i.SetUp(); err != nil {
+		return err
+	}
+	for _, address := range i.Addresses {
+		err := i.change("restore "+address.String(), func(port netlink.Link) error {
+			return i.Host.handle.AddrReplace(port, addressOf(address))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

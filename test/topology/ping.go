@@ -24,10 +24,6 @@ type Echo struct {
 	To netip.Addr
 	// From is the source address; the zero Addr leaves it to the kernel.
 	From netip.Addr
-	// Interface ties the ping to an interface, as ping -I does with a name.
-	Interface string
-	// Size is the length of the payload in bytes.
-	Size int
 }
 
 // Ping sends one echo request from the host and waits for its answer until ctx ends. It returns the round-trip time.
@@ -66,7 +62,7 @@ func (h *Host) NewPinger(ctx context.Context, echo Echo) (*Pinger, error) {
 		source = echo.From
 	}
 	var err error
-	p.conn, err = h.ListenPacket(ctx, network, source.String(), BindToDevice(echo.Interface))
+	p.conn, err = h.ListenPacket(ctx, network, source.String())
 	if err != nil {
 		return nil, fmt.Errorf("ping %s: %w", echo.To, err)
 	}
@@ -83,13 +79,11 @@ func (p *Pinger) Close() error {
 	return p.conn.Close()
 }
 
-// Ping sends the next echo request and waits for its answer until ctx ends. What else arrives, an ICMP error too, is
-// passed over. A payload that comes back altered is an error.
-func (p *Pinger) Ping(ctx context.Context) (time.Duration, error) {
-	return p.PingFor(ctx, p.echo.Size)
-}
+// Ping is PingFor without a payload.
+func (p *Pinger) Ping(ctx context.Context) (time.Duration, error) { return p.PingFor(ctx, 0) }
 
-// PingFor is Ping with a payload of so many bytes.
+// PingFor sends the next echo request, with a payload of so many bytes, and waits for its answer until ctx ends. What
+// else arrives, an ICMP error too, is passed over. A payload that comes back altered is an error.
 func (p *Pinger) PingFor(ctx context.Context, size int) (time.Duration, error) {
 	p.sequence++
 	p.payload = bytes.Repeat([]byte("payload "), size/8+1)[:size]

@@ -16,10 +16,8 @@ type Route struct {
 	Via netip.Addr
 	// Interface may be left empty where the gateway tells it.
 	Interface string
-	// Source is the preferred source address.
-	Source netip.Addr
-	Table  int
-	Metric int
+	Table     int
+	Metric    int
 }
 
 // AddRoute adds a route.
@@ -85,9 +83,6 @@ func (h *Host) route(r Route) (*netlink.Route, error) {
 	}
 	if r.Via.IsValid() {
 		route.Gw = r.Via.AsSlice()
-	}
-	if r.Source.IsValid() {
-		route.Src = r.Source.AsSlice()
 	}
 	if r.Interface == "" {
 		return route, nil

@@ -31,15 +31,12 @@ type S1 struct {
 type S1Options struct {
 	// Policy is that of both routers.
 	Policy Policy
-	// Offloads of all interfaces on those cables.
+	// Offloads of all interfaces.
 	Offloads Offloads
 	// NoIPv6 leaves IPv6 out.
 	NoIPv6 bool
 	// NoStaticRoute leaves A's static route out.
 	NoStaticRoute bool
-	// ColdGateways leaves it to the first packet to resolve the gateways of eth0, which servers in use always know: see
-	// Interface.Resolve.
-	ColdGateways bool
 }
 
 // The networks of S1.
@@ -59,45 +56,24 @@ func NewS1(ctx context.Context, options S1Options) (*S1, error) {
 	b := newBuilder(Options{NoIPv6: options.NoIPv6})
 	s := &S1{Network: b.Network, A: b.server("a"), B: b.server("b")}
 	s.Production, s.Replication = b.router("production", options.Policy), b.router("replication", options.Policy)
-	for _, c := range []struct {
-		to     **Interface
-		subnet subnet
-		host   *Host
-		name   string
-		router *Router
-		there  string // the router's interface
-	}{
-		{&s.A.Eth0, s1AProduction, s.A.Host, "eth0", s.Production, "a-eth0"},
-		{&s.A.Eth1, s1AReplication, s.A.Host, "eth1", s.Replication, "a-eth1"},
-		{&s.B.Eth0, s1BProduction, s.B.Host, "eth0", s.Production, "b-eth0"},
-		{&s.B.Eth1, s1BReplication, s.B.Host, "eth1", s.Replication, "b-eth1"},
+	for _, c := range []cable{
+		{&s.A.Eth0, s1AProduction, s.A.Host, "eth0", serverNumber, s.Production, "a-eth0", 0, Cable},
+		{&s.A.Eth1, s1AReplication, s.A.Host, "eth1", serverNumber, s.Replication, "a-eth1", 0, Cable},
+		{&s.B.Eth0, s1BProduction, s.B.Host, "eth0", serverNumber, s.Production, "b-eth0", 0, Cable},
+		{&s.B.Eth1, s1BReplication, s.B.Host, "eth1", serverNumber, s.Replication, "b-eth1", 0, Cable},
+		{nil, s1Transit, s.Replication.Host, "transit", transitNumber, s.Production, "transit", 0, Cable},
 	} {
-		b.lay(c.to, cable{
-			subnet: c.subnet, host: c.host, name: c.name, number: serverNumber,
-			router: c.router, routerName: c.there, offloads: options.Offloads,
-		})
+		b.lay(c, options.Offloads)
 	}
-	s.connectRouters(b)
+	// Each router knows the networks behind the other.
+	b.permit(s.Production, "transit", s1AReplication, s1BReplication)
+	b.permit(s.Replication, "transit", s1Transit, s1AProduction, s1BProduction)
+	b.routeVia(s.Production.Host, s1Transit, transitNumber, s1AReplication, s1BReplication)
+	b.routeVia(s.Replication.Host, s1Transit, gatewayNumber, s1AProduction, s1BProduction)
 	b.defaultVia(s.A.Host, s1AProduction, 0)
 	b.defaultVia(s.B.Host, s1BProduction, 0)
 	if !options.NoStaticRoute {
 		b.routeVia(s.A.Host, s1AReplication, gatewayNumber, s1BReplication)
 	}
-	if options.ColdGateways {
-		return s, b.finish(ctx, "s1")
-	}
 	return s, b.finish(ctx, "s1", &s.A.Eth0, &s.B.Eth0)
-}
-
-// connectRouters joins the routers, so that each knows the networks behind the other.
-func (s *S1) connectRouters(b *builder) {
-	const name = "transit"
-	b.lay(nil, cable{
-		subnet: s1Transit, host: s.Replication.Host, name: name, number: transitNumber,
-		router: s.Production, routerName: name,
-	})
-	b.permit(s.Production, name, s1AReplication, s1BReplication)
-	b.permit(s.Replication, name, s1Transit, s1AProduction, s1BProduction)
-	b.routeVia(s.Production.Host, s1Transit, transitNumber, s1AReplication, s1BReplication)
-	b.routeVia(s.Replication.Host, s1Transit, gatewayNumber, s1AProduction, s1BProduction)
 }

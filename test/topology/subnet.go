@@ -42,6 +42,7 @@ func (n *Network) hostAddresses(s subnet, number int) []netip.Prefix {
 
 // cable describes a link of a ready-made topology.
 type cable struct {
+	to **Interface // where the host's interface is stored; nil if nobody needs it
 	subnet
 	host       *Host
 	name       string
@@ -49,30 +50,24 @@ type cable struct {
 	router     *Router
 	routerName string
 	mtu        int
-	offloads   Offloads
 	device     Device // what the host's interface is
 }
 
 // lay connects a host with a router, which is the subnet's gateway, and permits new connections from the subnet.
-func (b *builder) lay(to **Interface, c cable) {
-	host := NIC{
-		Host: c.host, Name: c.name, MTU: c.mtu, Offloads: c.offloads,
-		Addresses: b.hostAddresses(c.subnet, c.number),
-	}
-	router := NIC{
-		Host: c.router.Host, Name: c.routerName, MTU: c.mtu, Offloads: c.offloads,
-		Addresses: b.hostAddresses(c.subnet, gatewayNumber),
-	}
+func (b *builder) lay(c cable, offloads Offloads) {
+	addresses := b.hostAddresses(c.subnet, c.number)
+	host := NIC{Host: c.host, Name: c.name, MTU: c.mtu, Offloads: offloads, Addresses: addresses}
+	router := NIC{Host: c.router.Host, Name: c.routerName, MTU: c.mtu, Offloads: offloads, Addresses: b.hostAddresses(c.subnet, gatewayNumber)}
 	if c.device != Cable {
 		host.Name, host.Addresses = c.name+"nic", nil
 	}
 	b.do(func() error {
 		i, _, err := b.Connect(host, router)
 		if err == nil && c.device != Cable {
-			i, err = c.device.above(i, c.name, b.hostAddresses(c.subnet, c.number))
+			i, err = c.device.above(i, c.name, addresses)
 		}
-		if to != nil {
-			*to = i
+		if c.to != nil {
+			*c.to = i
 		}
 		return err
 	})

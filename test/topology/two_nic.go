@@ -71,27 +71,14 @@ func buildTwoNIC(options TwoNICOptions) (*TwoNIC, *builder) {
 	t.Production, t.Replication = b.router("production", options.Policy), b.router("replication", options.Policy)
 	t.Core = b.router("core", AnySource)
 	production, replication, eth1 := options.ProductionMTU, options.ReplicationMTU, options.Eth1
-	for _, c := range []struct {
-		to     **Interface
-		subnet subnet
-		host   *Host
-		name   string
-		number int
-		router *Router
-		there  string // the router's interface
-		mtu    int
-		device Device
-	}{
+	for _, c := range []cable{
 		{&t.Server.Eth0, twoNICProduction, t.Server.Host, "eth0", serverNumber, t.Production, "server", production, Cable},
 		{&t.Server.Eth1, twoNICReplication, t.Server.Host, "eth1", serverNumber, t.Replication, "server", replication, eth1},
 		{&t.ClientEth0, twoNICClient, t.Client, "eth0", serverNumber, t.Core, "client", options.ClientMTU, Cable},
 		{nil, twoNICCoreProduction, t.Production.Host, "core", transitNumber, t.Core, "production", 0, Cable},
 		{nil, twoNICCoreReplication, t.Replication.Host, "core", transitNumber, t.Core, "replication", 0, Cable},
 	} {
-		b.lay(c.to, cable{
-			subnet: c.subnet, host: c.host, name: c.name, number: c.number,
-			router: c.router, routerName: c.there, mtu: c.mtu, offloads: options.Offloads, device: c.device,
-		})
+		b.lay(c, options.Offloads)
 	}
 	b.defaultVia(t.Server.Host, twoNICProduction, 0)
 	b.defaultVia(t.Client, twoNICClient, 0)

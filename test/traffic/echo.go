@@ -40,7 +40,7 @@ func ServeAt(t testing.TB, host *topology.Host, address netip.AddrPort, options 
 	t.Helper()
 	at := address.String()
 	listener := await.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", at, options...))
-	serveUntilClosed(t, listener, func() error { return serveStreams(listener) })
+	serveUntilClosed(t, listener, func() error { return ServeStreams(listener) })
 	conn := await.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", at, options...))
 	serveUntilClosed(t, conn, func() error { return serveDatagrams(conn) })
 }
@@ -60,7 +60,8 @@ func serveUntilClosed(t testing.TB, socket io.Closer, serve func() error) {
 	})
 }
 
-func serveStreams(listener net.Listener) error {
+// ServeStreams echoes what connections bring, until the listener is closed.
+func ServeStreams(listener net.Listener) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // Exits holds captures at the far ends of some of a host's cables, which may lead to a switch: what they received has
@@ -46,12 +47,14 @@ func (e *Exits) Came(nic *topology.Interface, match topology.Filter) []*topology
 // Want wants at least one of the frames, and all of them by one interface, from its MAC to another. It returns them.
 func (e *Exits) Want(what string, match topology.Filter, by *topology.Interface, to net.HardwareAddr) []*topology.Frame {
 	e.t.Helper()
-	right := e.Left(by, match)
+	right, figures := e.Left(by, match), traffic.FiguresOf(e.t)
+	figures.Right.Add(int64(len(right)))
 	if len(right) == 0 {
 		e.t.Errorf("%s: no frame left by %s", what, by.Name)
 	}
 	for _, nic := range e.nics {
 		if wrong := e.Left(nic, match); nic != by && len(wrong) > 0 {
+			figures.Wrong.Add(int64(len(wrong)))
 			e.t.Errorf("%s: %d frames left by %s, but by %s %s", what, len(right), by.Name, nic.Name, Describe(wrong))
 		}
 	}
