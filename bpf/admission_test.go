@@ -4,7 +4,6 @@ package bpf_test
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
@@ -39,14 +38,6 @@ func eachStarter(t *testing.T, f func(*testing.T, *bed, network, message)) {
 	}
 }
 
-func TestAdmitUnlistedProtocol(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		own := uint8(m.protocol(n))
-		b.configure(func(s *bpf.DatapathSettings) { s.Protocols[own/8] &^= 1 << (own % 8) })
-		b.arrives(n, m, unread(eventIgnoredProtocol))
-	})
-}
-
 // TestAdmitListedProtocol: a protocol without ports is recorded by address pair.
 func TestAdmitListedProtocol(t *testing.T) {
 	for _, protocol := range []layers.IPProtocol{
@@ -74,26 +65,6 @@ func TestAdmitDHCP(t *testing.T) {
 	})
 }
 
-// TestAdmitServed: an address that no interface has is served where a network holds it that rules or the configuration
-// name, and as a peer it is nobody special.
-func TestAdmitServed(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		served := n.at(n.stranger)
-		b.arrives(served, m, unread(eventIgnoredNotOwn))
-		narrow := netip.PrefixFrom(n.stranger, n.stranger.BitLen())
-		wide := netip.PrefixFrom(n.stranger, n.stranger.BitLen()-8).Masked()
-		b.must(b.SetServed(wide, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
-		b.renew()
-		b.arrives(served, m, unread(eventIgnoredLoopback))
-		b.must(b.SetServed(narrow, ownAddress|bpf.DatapathOwnFlagsOWN_TRANSLATED))
-		b.renew()
-		b.arrives(served, m, b.starts(served, m, b.replication))
-		b.must(b.SetServed(netip.PrefixFrom(n.peer, n.peer.BitLen()), ownAddress))
-		b.renew()
-		b.arrives(n, m, b.starts(n, m, b.replication))
-	})
-}
-
 // extraordinary and ordinary addresses, at the bounds of their ranges.
 var (
 	extraordinary = map[uint8][]string{
@@ -117,43 +88,6 @@ func TestAdmitDestination(t *testing.T) {
 			b.must(b.SetOwnAddress(to, ownAddress))
 			b.renew()
 			b.arrives(n, m, unread(eventIgnoredSource), destination(to))
-		}
-	})
-}
-
-func TestExclusions(t *testing.T) {
-	const everybody, nobody = "tcp udp sctp echo", ""
-	eachFamily(t, func(t *testing.T, _ *bed, n network) {
-		any := netip.Prefix{}
-		around := func(address netip.Addr, bits int) netip.Prefix { return netip.PrefixFrom(address, bits).Masked() }
-		for _, test := range []struct {
-			name     string
-			rule     bpf.DatapathExclusion
-			excluded string // names of starters
-		}{
-			{"everything", rig.Exclusion(any, any, 0, 0), everybody},
-			{"peer", rig.Exclusion(prefix(n.peer), any, 0, 0), everybody},
-			{"peer's network", rig.Exclusion(around(n.peer, 16), any, 0, 0), everybody},
-			{"another peer", rig.Exclusion(prefix(n.peer.Next()), any, 0, 0), nobody},
-			{"another network", rig.Exclusion(around(n.stranger, 16), any, 0, 0), nobody},
-			{"own address", rig.Exclusion(any, prefix(n.self), 0, 0), everybody},
-			{"another own address", rig.Exclusion(any, prefix(n.other), 0, 0), nobody},
-			{"own address as a peer", rig.Exclusion(prefix(n.self), any, 0, 0), nobody},
-			{"protocol", rig.Exclusion(any, any, 17, 0), "udp"},
-			{"port", rig.Exclusion(any, any, 0, selfPort), "tcp udp sctp"},
-			{"peer's port", rig.Exclusion(any, any, 0, peerPort), nobody},
-			{"protocol and port", rig.Exclusion(any, any, 6, selfPort), "tcp"},
-			{"all four", rig.Exclusion(prefix(n.peer), prefix(n.self), 132, selfPort), "sctp"},
-			{"all but the peer", rig.Exclusion(prefix(n.stranger), prefix(n.self), 132, selfPort), nobody},
-		} {
-			t.Run(test.name, func(t *testing.T) {
-				for _, m := range starters {
-					b := newBed(t, normal)
-					b.exclude(test.rule)
-					excluded := strings.Contains(test.excluded, m.name)
-					b.arrives(n, m.message, either(excluded, unread(eventIgnoredExcluded), b.starts(n, m.message, b.replication)))
-				}
-			})
 		}
 	})
 }
@@ -275,30 +209,5 @@ func TestHostSpeaksFromUnknown(t *testing.T) {
 		b.takes(b.replication, takesAll)
 		b.leaves(unknown, m, b.notes(unknown, m))
 		b.arrives(unknown, m, unread(eventIgnoredAnswer))
-	})
-}
-
-// TestAdmitTunnel: a tunnel that nobody named starts flows for its own addresses only. What it brings for others leaves
-// nothing behind, by which an answer could be moved or the same by another interface be refused; it is counted.
-func TestAdmitTunnel(t *testing.T) {
-	const at = bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		b.takes(b.replication, takesItsOwnOnly|takesAll)
-		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlags(b.backup.interfaceIndex)<<at))
-		asked := func(from nic, of network, m message) {
-			frame := of.in(b.replication, m)
-			want := unread(eventIgnoredTunnel)
-			want.pairs = pairs{pair(from, b.replication, of, m, outcomeUnnamedTunnel): {Packets: 1, Bytes: uint64(len(frame))}}
-			b.run(ingress(b.replication, frame), want)
-			b.renew()
-		}
-		asked(b.backup, n, m)
-		asked(nic{}, n.at(n.stranger), m)
-		asked(b.backup, n, tcp{flags: "A", ports: ports{self: 7}})
-		b.run(ingress(b.backup, n.in(b.backup, m)), b.starts(n, m, b.backup))
-		b.put()
-		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlags(b.replication.interfaceIndex)<<at))
-		b.renew()
-		b.arrives(n, m, b.starts(n, m, b.replication))
 	})
 }

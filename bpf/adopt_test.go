@@ -42,61 +42,6 @@ func (b *bed) adopts(n network, via nic) effect {
 	}
 }
 
-// TestAdopt: a connection that is older than the datapath, or whose entry was pushed out, is recorded with its next
-// segment.
-func TestAdopt(t *testing.T) {
-	eachFamily(t, func(t *testing.T, _ *bed, n network) {
-		n = newcomer(n)
-		c := accept(t, n)
-		genuine := tcp{flags: "A", seq: c.received, ack: c.acked}
-		for _, test := range []struct {
-			name    string
-			segment tcp
-			put     func(*bed) func(tables)
-			adopted bool
-		}{
-			{"genuine", genuine, nil, true},
-			{"end of the connection", tcp{flags: "FA", seq: c.received, ack: c.acked}, nil, true},
-			{"idle entry", genuine, func(b *bed) func(tables) {
-				f := b.flow(n, tcp{}, b.backup, idleEstablished+1)
-				f.State, f.Corrected = stateAsymmetric|stateCorrected, 4
-				return establishedFlow(f)
-			}, true},
-			{"outdated note", genuine, func(b *bed) func(tables) {
-				return b.sent(n, tcp{}, idleOutbound+1)
-			}, true},
-
-			{"idle handshake", genuine, func(b *bed) func(tables) {
-				return halfOpen(b.answered(n, b.backup, idleHalfOpen+1))
-			}, true},
-			{"wrong acknowledgement", tcp{flags: "A", seq: c.received, ack: c.acked + 1}, nil, false},
-			{"wrong sequence number", tcp{flags: "A", seq: c.received + 1<<20, ack: c.acked}, nil, false},
-			{"no acknowledgement", tcp{flags: "P", seq: c.received}, nil, false},
-		} {
-			t.Run(test.name, func(t *testing.T) {
-				b := newBed(t, normal)
-				if test.put != nil {
-					b.put(test.put(b))
-				}
-				want := either(!test.adopted, unread(eventIgnoredSegment), b.adopts(n, b.replication))
-				b.arrives(n, test.segment, want)
-			})
-		}
-	})
-}
-
-// TestAdoptHostOpened: the socket says that the host opened the connection.
-func TestAdoptHostOpened(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		state := connection{received: 1000, acked: 2000, window: 4096}
-		socket := connectTCP(t, n.here(), n.there(), state)
-		defer closeSocket(t, socket)
-		r := ingress(b.production, n.in(b.production, tcp{flags: "A", seq: 1000, ack: 2000}))
-		b.run(r, b.notes(n, tcp{}))
-		b.run(r, nothing)
-	})
-}
-
 // unlearnt has the loader know nothing of an address that eth1 has.
 func (b *bed) unlearnt(n network) {
 	b.t.Helper()

@@ -371,3 +371,17 @@ func (b *bed) program(name string) *ebpf.Program {
 func prefix(address netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(address, address.BitLen())
 }
+
+const (
+	auto        = bpf.DatapathNextHopModeNEXT_HOP_AUTO
+	gatewayOnly = bpf.DatapathNextHopModeNEXT_HOP_GATEWAY
+	lastHop     = bpf.DatapathNextHopModeNEXT_HOP_LAST
+)
+
+// A second router beside the interface's first one, and a neighbour that is none.
+var (
+	secondRouter = net.HardwareAddr{2, 0, 0, 0, 1, 0x22}
+	neighbour    = net.HardwareAddr{2, 0, 0, 0, 1, 0x99}
+)
+
+const secondGateway = 40 // index of the second router

@@ -128,40 +128,6 @@ func TestEstablishedIdle(t *testing.T) {
 	}
 }
 
-// TestReset: a RST that the peer's host sent ends the flow, one that anybody can send does not.
-func TestReset(t *testing.T) {
-	state := connection{received: 1000, acked: 2000, window: 4096}
-	for _, test := range []struct {
-		name    string
-		segment tcp
-		genuine bool
-	}{
-		{"expected", tcp{flags: "RA", seq: 1000, ack: 2000}, true},
-		{"expected, without an acknowledgement", tcp{flags: "R", seq: 1000}, true},
-		{"any acknowledgement", tcp{flags: "RA", seq: 1000, ack: 7}, true}, // nobody looks at it: RFC 9293, 3.10.7.4
-		{"wrong sequence number", tcp{flags: "RA", seq: 1000 + 1<<20, ack: 2000}, false},
-		{"wrong sequence number, without an acknowledgement", tcp{flags: "R", seq: 1000 + 1<<20}, false},
-	} {
-		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			socket := connectTCP(t, n.here(), n.there(), state)
-			defer closeSocket(t, socket)
-			flow := b.flow(n, tcp{}, b.replication, 300)
-			b.put(establishedFlow(flow))
-			if test.genuine {
-				flow.Flags |= flagReset
-				flow.Seen = justNow
-			}
-			b.arrives(n, test.segment, effect{tables: establishedFlow(flow)})
-		})
-	}
-	under(t, "without a socket", eachFamily, func(t *testing.T, b *bed, n network) {
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 5)))
-		for _, flags := range []string{"R", "RA"} {
-			b.arrives(n, tcp{flags: flags}, nothing)
-		}
-	})
-}
-
 // States of a TCP socket (include/net/tcp_states.h).
 const (
 	tcpSynRecv   = 3
@@ -350,18 +316,6 @@ func TestFinalACK(t *testing.T) {
 				ack := tcp{flags: "A", ack: test.ack}
 				b.arrives(n, ack, either(test.good, establishes(flow, ack), unread(eventIgnoredHandshake)))
 			})
-		}
-	})
-}
-
-// TestFinalACKUnanswered: an ACK proves nothing while nothing was sent, even if it guesses what the empty entry
-// holds.
-func TestFinalACKUnanswered(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
-		for _, ack := range []uint32{0, 1, ourISN + 1} {
-			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", ack: ack})),
-				unread(eventIgnoredHandshake))
 		}
 	})
 }

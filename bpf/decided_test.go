@@ -175,30 +175,6 @@ var decidedFamily = map[string]story{
 		// The kernel's choice is that of the source: nothing is to be done.
 		b.run(egress(b.replication, n.out(b.replication, segment)), nothing)
 	},
-	// The exclusions may say otherwise of its packet.
-	"a later fragment has no ports": func(t *testing.T, b *bed, n network) {
-		b.ownStrong(n)
-		m, p := udp{}, n.inPieces(b.production, 1)
-		b.exec(egress(b.production, p.first))
-		b.exclude(bpf.DatapathExclusion{SelfPort: rig.Port(selfPort)})
-		b.outdate()
-		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
-		b.leavesBy(n, m, uncounted)
-	},
-	"what was decided holds for errors as well": func(t *testing.T, b *bed, n network) {
-		b.addGateway(b.replication, n, secondGateway, secondRouter)
-		b.ownStrong(n)
-		e := b.about(n, udp{})
-		b.leavesBy(n, e, byGateway)
-		b.strongWith(secondGateway, secondGateway, 0)
-		b.leavesBy(n, e, byGateway)
-		b.outdate()
-		b.leavesBy(n, e, bySecond)
-		want, mask := rig.Masked(prefix(n.peer))
-		b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})
-		b.outdate()
-		b.leavesBy(n, e, uncounted)
-	},
 }
 
 func TestDecidedFamily(t *testing.T) { tell(t, eachFamily, decidedFamily) }

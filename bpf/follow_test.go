@@ -102,28 +102,6 @@ func (b *bed) contends(f bpf.DatapathFlow, via nic, first bool) effect {
 	return want
 }
 
-// TestFollowStrict: what strict rp_filter drops afterwards is no evidence. It drops what comes by IPv4 if the kernel answers by
-// another interface, as it does while no answer of the flow was asymmetric.
-func TestFollowStrict(t *testing.T) {
-	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
-		for _, via := range []nic{b.replication, b.backup} {
-			b.manage(via, func(r *bpf.DatapathInterface) { r.Flags |= strict })
-		}
-		r := ingress(other, n.in(other, m))
-		for _, state := range []uint8{stateReplied, 0, stateReplied | stateAsymmetric} {
-			flow := b.flow(n, m, b.replication, 20)
-			flow.State = state
-			b.contend(&flow, other, 3, 15)
-			b.put(flowOf(m, flow))
-			if state == stateReplied && n.family == 4 && other.Index != b.replication.Index {
-				b.run(r, unread(contested))
-				continue
-			}
-			b.run(r, b.follows(n, m, flow, other))
-		}
-	})
-}
-
 // TestFollowGateway: a gateway of the flow's own interface takes it after a second of silence, another's does not.
 func TestFollowGateway(t *testing.T) {
 	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {

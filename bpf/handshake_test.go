@@ -70,21 +70,6 @@ func TestSYNACKIn(t *testing.T) {
 	})
 }
 
-// TestForgedSYN: a SYN with the tuple of a connection that the host opened, or that is older than its entry, must not
-// steer what the host sends.
-func TestForgedSYN(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.leaves(n, tcp{flags: "S", seq: ourISN}, b.notes(n, tcp{}))
-		b.exec(ingress(b.backup, n.in(b.backup, syn)))
-		for _, m := range []tcp{
-			{flags: "A", seq: ourISN + 1}, {flags: "PA", seq: ourISN + 1, payload: 100}, {flags: "FA", seq: ourISN + 101},
-			{flags: "RA", seq: ourISN + 101}, {flags: "R", seq: ourISN + 101}, {flags: "A", seq: 0},
-		} {
-			b.leaves(n, m, nothing)
-		}
-	})
-}
-
 // strays is the effect of a packet that is of no flow, and that the kernel itself may answer.
 func (b *bed) strays(n network, m message, via nic) effect {
 	stray := b.born(n, m, via)
@@ -96,21 +81,6 @@ func (b *bed) stray(n network, m message, via nic, age uint32) bpf.DatapathFlow 
 	f := b.flow(n, m, via, age)
 	f.Flags |= flagStray
 	return f
-}
-
-// TestStrayReset: the RST that answers a segment without a socket, after a reboot, goes back by the way that the
-// segment came. Nothing else uses the entry.
-func TestStrayReset(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
-		for _, flags := range []string{"A", "PA", "FA", "SA", ""} {
-			b.leaves(n, tcp{flags: flags, seq: ourISN}, nothing)
-		}
-		for _, m := range []tcp{{flags: "R", seq: 4711}, {flags: "RA"}} {
-			b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
-			b.wantMoved(n, m)
-		}
-	})
 }
 
 // marked enters that the message's tuple was asked about.
@@ -134,14 +104,6 @@ func (b *bed) refuses(n network, m message) {
 // evicted enters that the message's flow was pushed out, or found no room.
 func evicted(b *bed, n network, m message) func(tables) {
 	return func(t tables) { t.Evicted[b.Seeds.Digest(n.tuple(m))] = true }
-}
-
-// TestStrayLeavesHandshake: a segment that is forged for the tuple of a handshake does not spoil it.
-func TestStrayLeavesHandshake(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(halfOpen(b.answered(n, b.replication, 3)))
-		b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A", ack: 1})), unread(eventIgnoredHandshake))
-	})
 }
 
 // TestStrayAmongHandshakes: a stray takes the place of another, or none.

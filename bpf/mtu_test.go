@@ -114,17 +114,6 @@ func TestSizeNotTold(t *testing.T) {
 	}
 }
 
-func ipOptions(count int) edit {
-	return func(h *headers) {
-		if h.V4 == nil {
-			return
-		}
-		for range count {
-			h.V4.Options = append(h.V4.Options, layers.IPv4Option{OptionType: 1})
-		}
-	}
-}
-
 // TestDeaf: a socket that goes by its interface's MTU alone is told of no other, where the programs see that. A packet
 // socket has no such setting.
 func TestDeaf(t *testing.T) {

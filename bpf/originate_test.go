@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/gopacket/gopacket/layers"
-
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
@@ -18,17 +16,6 @@ const (
 	weakHost  = outcomeWeakHost
 	corrected = outcomeCorrected
 )
-
-var originators = []struct {
-	name string
-	message
-}{
-	{"tcp", tcp{flags: "S"}},
-	{"tcp, later", tcp{flags: "PA", seq: 3, payload: 100}},
-	{"udp", udp{payload: 100}},
-	{"sctp", sctp{}},
-	{"echo", echo{}},
-}
 
 // own gives the replication interface its address alone. What was decided before is void, as the loader has it after
 // any change.
@@ -64,18 +51,6 @@ func (b *bed) manageStrong(i nic, change func(*bpf.DatapathInterface)) {
 			change(r)
 		}
 	})
-}
-
-// eachOriginated runs a test for both families and all that the host begins with, from the replication interface's
-// address, under the strong host model.
-func eachOriginated(t *testing.T, f func(t *testing.T, b *bed, n network, m message)) {
-	t.Helper()
-	for _, m := range originators {
-		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.ownStrong(n)
-			f(t, b, n, m.message)
-		})
-	}
 }
 
 // begins is the effect of what the host sends first on what is known of the tuple.
@@ -143,57 +118,6 @@ func TestOriginatedLeftAlone(t *testing.T) {
 	}
 }
 
-// TestOriginatedToAGroup: what is for several stations is left alone, and so is DHCP.
-func TestOriginatedToAGroup(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.ownStrong(n)
-		b.leaves(n, udp{}, b.notes(n, udp{}), destinationMAC(layers.EthernetBroadcast))
-		b.wantNoRecord(n, udp{})
-		client := udp{ports: ports{peer: 67, self: 68}}
-		b.exec(egress(b.production, n.out(b.production, client)))
-		b.wantNoRecord(n, client)
-	})
-}
-
-// TestOriginatedRouted: why a packet goes as routed.
-func TestOriginatedRouted(t *testing.T) {
-	strongWith := func(change func(*bpf.DatapathInterface)) setup {
-		return func(b *bed, _ network) { b.manageStrong(b.replication, change) }
-	}
-	for _, test := range []struct {
-		name   string
-		reason bpf.DatapathOutcome
-		change setup
-	}{
-		{"weak host model", weakHost, func(b *bed, _ network) { b.manage(b.replication, nil) }},
-		{"observed", outcomeObserve, strongWith(func(r *bpf.DatapathInterface) { r.Mode = modeObserve })},
-		{"observed by hand", outcomeObserve, func(b *bed, _ network) { b.switchMode(modeObserve) }},
-		{"trial is over", outcomeObserve, func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) }},
-		{"observed, and no gateway", outcomeObserve, strongWith(func(r *bpf.DatapathInterface) {
-			r.Mode, r.FirstGateway4, r.FirstGateway6 = modeObserve, 0, 0
-		})},
-		{"link down", outcomeLinkDown, strongWith(func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })},
-		{"no gateway", noNextHop, strongWith(func(r *bpf.DatapathInterface) { r.FirstGateway4, r.FirstGateway6 = 0, 0 })},
-		{"gateway without a MAC", noNextHop, func(b *bed, n network) {
-			b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), bpf.DatapathGateway{Ifindex: b.replication.Index}))
-		}},
-		{"no gateway serves the peer", noNextHop, strongWith(func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })},
-	} {
-		under(t, test.name, eachOriginated, func(t *testing.T, b *bed, n network, m message) {
-			test.change(b, n)
-			want := b.begins(n, m)
-			want.pairs = asRouted(test.reason, 1)(b, n, m, n.out(b.production, m)).pairs
-			b.leaves(n, m, want)
-			again := want.again()
-			again.events = nil
-			if _, connects := m.(tcp); connects { // each SYN is a note
-				again.tables, again.events = want.tables, want.events
-			}
-			b.leaves(n, m, again)
-		})
-	}
-}
-
 const (
 	routes4 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	routes6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
@@ -214,19 +138,5 @@ func TestOriginatedFragments(t *testing.T) {
 		b.exec(egress(b.production, two.first))
 		b.switchMode(modeConfigured)
 		b.run(egress(b.production, two.later), asRouted(outcomeObserve, 0)(b, n, m, two.later))
-	})
-}
-
-// TestOriginatedTold: a sender whose packets are too large learns the size once a second.
-func TestOriginatedTold(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.own(n)
-		b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Mtu = narrowMTU; r.Flags |= narrow })
-		frame := n.out(b.production, tooLarge)
-		want := b.notes(n, tooLarge)
-		want.pairs = asRouted(outcomeMTU, 1)(b, n, tooLarge, frame).pairs
-		want.redirect, want.frame = true, n.sizeError(frame, b.replication, n.stranger, narrowMTU)
-		b.leaves(n, tooLarge, want)
-		b.leavesBy(n, tooLarge, asRouted(outcomeMTU, 0))
 	})
 }

@@ -132,12 +132,9 @@ func (n network) shorten(frame []byte, size int) []byte {
 type extension = rig.Extension
 
 var (
-	hopByHop     = extension{Kind: layers.IPProtocolIPv6HopByHop, Body: []byte{0, 0, 1, 4, 0, 0, 0, 0}}
-	destinations = extension{Kind: layers.IPProtocolIPv6Destination, Body: []byte{0, 0, 1, 4, 0, 0, 0, 0}}
-	longOptions  = extension{Kind: layers.IPProtocolIPv6Destination, Body: append([]byte{0, 2, 1, 20}, make([]byte, 20)...)}
-	first        = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 1, 1, 2, 3, 4}}
-	later        = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 9, 1, 2, 3, 4}}
-	last         = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
+	first = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 1, 1, 2, 3, 4}}
+	later = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0, 9, 1, 2, 3, 4}}
+	last  = extension{Kind: layers.IPProtocolIPv6Fragment, Body: []byte{0, 0, 0xff, 0xf8, 1, 2, 3, 4}}
 )
 
 // TestParseNonLinear: drivers may leave headers in fragments of the packet.

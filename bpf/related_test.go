@@ -66,22 +66,6 @@ func (b *bed) wantWith(n network, m message) {
 	}
 }
 
-// TestRelatedMoved: what the host originates goes with the connection of its peer, and is counted as originated.
-func TestRelatedMoved(t *testing.T) {
-	for _, m := range originators {
-		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.relates(n, b.replication)
-			frame := n.out(b.production, m.message)
-			b.run(egress(b.production, frame), b.goesBySource(n, m.message, frame))
-			moved := readdressed(frame, b.replication.router, b.replication.MAC)
-			counted := effect{pairs: pairs{b.originated(n, m.message, corrected): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1}}}
-			b.run(arrive(b.replication, moved, b.handedOver()), counted)
-			b.exec(egress(b.production, frame))
-			b.run(arrive(b.replication, moved, b.handedOver()), counted.again())
-		})
-	}
-}
-
 // TestRelatedOrNot: what it goes with has to go on, and to come by the interface of the address.
 func TestRelatedOrNot(t *testing.T) {
 	change := func(change func(*bpf.DatapathFlow)) setup {
@@ -184,41 +168,6 @@ func TestRelatedBy(t *testing.T) {
 	}
 }
 
-// TestRelatedTakesPlace: with which of two flows it goes.
-func TestRelatedTakesPlace(t *testing.T) {
-	second := tcp{flags: "PA", seq: 1, ack: 1, ports: ports{peer: peerPort + 5, self: selfPort}}
-	datagram := udp{ports: ports{peer: peerPort + 6, self: selfPort}}
-	for _, test := range []struct {
-		name        string
-		first, next message
-		by, nextBy  func(b *bed) nic
-		closing     bool
-		taken       bool
-	}{
-		{"another by the same way", control, second, byReplication, byReplication, false, false},
-		{"the first is over", control, second, byReplication, byReplication, true, true},
-		{"a connection after datagrams", datagram, second, byReplication, byReplication, false, true},
-		{"datagrams after a connection", control, datagram, byProduction, byReplication, false, false},
-		{"by the interface of the address", control, second, byProduction, byReplication, false, true},
-		{"by another than that", control, second, byReplication, byProduction, false, false},
-	} {
-		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.ownRelated(n)
-			first, next := b.flow(n, test.first, test.by(b), 0), b.flow(n, test.next, test.nextBy(b), 2)
-			if test.closing {
-				first.State |= stateClosing
-			}
-			b.put(entryOf(test.first)(first), entryOf(test.next)(next))
-			b.goesWith(n, test.first, tableFor(test.first))
-			b.exec(ingress(test.nextBy(b), n.in(test.nextBy(b), test.next)))
-			b.wantWith(n, either(test.taken, test.next, test.first))
-		})
-	}
-}
-
-func byReplication(b *bed) nic { return b.replication }
-func byProduction(b *bed) nic  { return b.production }
-
 // entryOf is the change of a table that enters a flow of a packet.
 func entryOf(m message) func(bpf.DatapathFlow) func(tables) {
 	if tableFor(m) == tableEstablished {
@@ -288,49 +237,6 @@ func (b *bed) wantRouted(n network, m message, reason bpf.DatapathOutcome) {
 	if record := b.record(n, m); record == nil || bpf.DatapathOutcome(record.Outcome) != reason {
 		b.t.Errorf("what is kept: %+v, want outcome %d", record, reason)
 	}
-}
-
-// TestRelatedAnswers: the peer's answers show a way. Of datagrams one by another way than those before counts only once
-// that way is down, or has been silent for a while.
-func TestRelatedAnswers(t *testing.T) {
-	m := udp{payload: 100}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.ownRelated(n)
-		b.exec(egress(b.production, n.out(b.production, m)))
-		answer := func(via nic, edits ...edit) {
-			t.Helper()
-			b.ageNotes(1)
-			b.exec(egress(b.production, n.out(b.production, m))) // a second later
-			b.exec(ingress(via, n.in(via, m, edits...)))
-		}
-		answer(b.replication)
-		b.leavesBy(n, m, byGateway)
-		answer(b.backup)
-		b.leavesBy(n, m, byGateway)
-		b.ageRecord(n, m, idleConnectionless+1)
-		answer(b.backup)
-		b.leavesBy(n, m, asRouted(weakHost, 0))
-		b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
-		answer(b.replication)
-		b.leavesBy(n, m, byGateway)
-
-		b.ageRecord(n, m, idleConnectionless+1)
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 0, 0, 0, 0 })
-		answer(b.replication, sourceMAC(secondRouter))
-		b.leavesBy(n, m, bySecond)
-		answer(b.replication, sourceMAC(neighbour))
-		b.leavesBy(n, m, bySecond)
-		b.ageRecord(n, m, idleOutbound+1)
-		b.leavesBy(n, m, asRouted(weakHost, 0))
-	})
-}
-
-// ageRecord makes what is known of the peer's answers older.
-func (b *bed) ageRecord(n network, m message, seconds uint32) {
-	b.t.Helper()
-	record := b.record(n, m)
-	record.Heard -= b.Seconds(seconds)
-	b.must(b.SetRecord(n.tuple(m), *record))
 }
 
 // TestRelatedTraced: the tracer is told that it goes as the answers go.

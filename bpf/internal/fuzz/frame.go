@@ -18,6 +18,7 @@ const (
 	ethernetSize = 14
 	ipv4Size     = 20
 	ipv6Size     = 40
+	tcpSize      = 20
 )
 
 // shape is what stands around the transport header.

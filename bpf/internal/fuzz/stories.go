@@ -16,6 +16,7 @@ func Stories() (all []Program) {
 		all = append(all, unreadable(p), ignored(p), answered(p), pinned(p), byTunnel(p), lost(p))
 		all = append(all, conversations(p)...)
 		all = append(all, hindered(p)...)
+		all = append(all, announced(p)...)
 	}
 	return all
 }
@@ -134,6 +135,15 @@ func lost(p Packet) Program {
 	p.protocol = udp
 	never := p.with(func(p *Packet) { p.fate = isLost })
 	return program(nil, in(0, p), out(1, never), out(1, never), Step{Kind: toggleLink, Amount: 2}, out(1, p))
+}
+
+// announced are the sizes of SYNs by an interface that takes no more than their headers, or a byte more.
+func announced(p Packet) (all []Program) {
+	p.flags, p.options = model.FlagSYN, 1
+	for _, mtu := range []uint32{ipv4Size + tcpSize, ipv4Size + tcpSize + 1, ipv6Size + tcpSize, ipv6Size + tcpSize + 1} {
+		all = append(all, program(func(s *Setup) { s.devices[0].mtu, s.devices[0].narrow = mtu, true }, in(0, p)))
+	}
+	return all
 }
 
 // hindered are a flow's reply, and what the host originates from an address of eth0, that leave by eth1 while the
