@@ -46,6 +46,9 @@ type Options struct {
 	object    *datapath.Object // loaded in place of the product's own, where a test wants another
 }
 
+// slowInterval is how often everything is looked at without an event.
+const slowInterval = 30 * time.Second
+
 // core is what all parts of the loader work with.
 type core struct {
 	opened
@@ -122,6 +125,10 @@ func (l *core) datapathOptions(cfg *config.Config) datapath.Options {
 		MaxEntries: cfg.MaxEntries, Seeds: bpf.Seeds(l.state.Seeds), Features: l.kernel.Features,
 		Apart: l.state.Trial != nil, Object: l.options.object, Log: l.log,
 	}
+}
+
+func ofFallback(m *interfaces.Managed) fallback.Interface {
+	return fallback.Interface{Interface: m.Interface, Enforces: m.Enforces()}
 }
 
 // poke has Run look whether there is something to do.

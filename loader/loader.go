@@ -11,6 +11,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/detach"
 	"replypath/loader/kernel"
 	"replypath/loader/problems"
 	"replypath/loader/status"
@@ -132,7 +133,12 @@ func (l *Loader) Effect() (*status.Effect, error) {
 	if l.dir == nil {
 		return nil, view.ErrClosed
 	}
-	return status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
+	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
+	if err != nil {
+		return nil, err
+	}
+	e.Detaching = detach.IsAnnounced(l.options.PinDir)
+	return e, nil
 }
 
 // Reload puts another configuration in force. No flow is lost but those that it

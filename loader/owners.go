@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"io/fs"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
@@ -27,9 +26,6 @@ import (
 	"replypath/loader/undo"
 	"replypath/loader/view"
 )
-
-// slowInterval is how often everything is looked at without an event.
-const slowInterval = 30 * time.Second
 
 // newAllowance bounds how often what somebody takes away is put back at once. Two
 // who answer each other would never come to an end, and a clsact qdisc that is
@@ -157,10 +153,6 @@ func (l *core) fallbackInterfaces() []fallback.Interface {
 		list = append(list, ofFallback(m))
 	}
 	return list
-}
-
-func ofFallback(m *interfaces.Managed) fallback.Interface {
-	return fallback.Interface{Interface: m.Interface, Enforces: m.Enforces()}
 }
 
 // keepSysctl makes a planned change, and tells whether it is the first time. Of an interface that only observes it is noted

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +28,7 @@ func (l *core) publish() {
 			ReloadFailed:   l.state.ConfigErr != "",
 			ReloadSuccess:  l.state.LoadedAt,
 			Gateways:       gatewayFigures(l.gateways.All(), l.interfaces.NameOf),
-			HostRepairs:    repairFigures(l.state.Repairs),
+			HostRepairs:    maps.Clone(l.state.Repairs),
 			FallbackActive: metrics.Families{IPv4: l.routes.IsActive(unix.AF_INET), IPv6: l.routes.IsActive(unix.AF_INET6)},
 		},
 	}

@@ -13,7 +13,6 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/hostmaps"
 	"replypath/loader/hostsettings"
-	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
@@ -98,11 +97,14 @@ func (r *reconciliation) arrange() []error {
 	return errs
 }
 
+// mostUnmanaged bounds the journal: a container host may have thousands of interfaces that are left alone.
+const mostUnmanaged = 1000
+
 // describe notes for the status what was found, and what could not be done.
 func (r *reconciliation) describe(errs []error) {
 	r.state.WouldChange = r.last.would
 	r.describeFeatures()
-	r.state.Unmanaged = interfaces.Unmanaged(r.host.Unmanaged)
+	r.state.Unmanaged = r.host.Unmanaged[:min(len(r.host.Unmanaged), mostUnmanaged)]
 	r.last.missing = r.host.Missing
 	r.problems.Replace(scopeHost, slog.LevelError, problems.Messages(errs...))
 	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings,

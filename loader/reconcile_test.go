@@ -78,27 +78,6 @@ func TestEventsOfBystanders(t *testing.T) {
 	})
 }
 
-// TestReloadReadsRoutes: what nobody has told of the routes is found when somebody has the configuration read again.
-func TestReloadReadsRoutes(t *testing.T) {
-	b := newServer(t)
-	r := b.start()
-	gone := netip.MustParseAddr("10.4.0.77")
-	route := dump.Route{
-		Family: unix.AF_INET, Type: unix.RTN_UNICAST, Table: 7, Protocol: unix.RTPROT_BGP,
-		Dst: netip.MustParsePrefix("10.50.0.0/16"), Hops: []dump.Hop{{Interface: b.eth1.Index, Gateway: gone}},
-	}
-	r.locked(func() error {
-		r.table.Note(&nexthop.Event{Kind: nexthop.KindRoute, Route: &route}, func(int) bool { return true })
-		return nil
-	})
-	await.Must(t, r.reload())
-	for _, g := range b.status().of("eth1").Gateways {
-		if g.Address == gone.String() {
-			t.Errorf("a gateway whose route has gone in silence: %+v", g)
-		}
-	}
-}
-
 // look returns what the kernel says of a program, and closes it.
 func (b *server) look(program *ebpf.Program) (ebpf.ProgramID, *ebpf.ProgramInfo) {
 	b.Helper()

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"log/slog"
+	"maps"
 	"time"
 
 	"replypath/loader/identity"
@@ -50,14 +51,7 @@ func (r *record) countRepair(object string) {
 		r.state.Repairs = make(map[string]uint64)
 	}
 	r.state.Repairs[object]++
-	r.published.Amend(func(v *view.View) { v.Figures.HostRepairs = repairFigures(r.state.Repairs) })
-}
-
-func repairFigures(repairs map[string]uint64) metrics.HostRepairs {
-	return metrics.HostRepairs{
-		Route: repairs[repairRoute], Sysctl: repairs[repairSysctl],
-		Program: repairs[repairProgram], Neighbour: repairs[repairNeighbour],
-	}
+	r.published.Amend(func(v *view.View) { v.Figures.HostRepairs = maps.Clone(r.state.Repairs) })
 }
 
 // Snapshot reads every figure, see view.Published. Like Unattached, it does not wait for who changes the host.

@@ -188,10 +188,9 @@ func (out sink) host(s *Snapshot) {
 	out.sendBool(fallbackActive, s.FallbackActive.IPv4, "ipv4")
 	out.sendBool(fallbackActive, s.FallbackActive.IPv6, "ipv6")
 	out.sendFamilies(fallbackDropped, s.FallbackDropped)
-	out.send(hostRepairs, float64(s.HostRepairs.Route), "route")
-	out.send(hostRepairs, float64(s.HostRepairs.Sysctl), "sysctl")
-	out.send(hostRepairs, float64(s.HostRepairs.Program), "program")
-	out.send(hostRepairs, float64(s.HostRepairs.Neighbour), "neighbour")
+	for _, object := range []string{"route", "sysctl", "program", "neighbour"} {
+		out.send(hostRepairs, float64(s.HostRepairs[object]), object)
+	}
 }
 
 func (out sink) settings(s *Snapshot) {

@@ -71,9 +71,9 @@ type Snapshot struct {
 	Gateways      []Gateway
 	RPFilterDrops *uint64 // IPReversePathFilter of this network namespace; nil: the kernel does not tell
 
-	FallbackActive  Families  // the fallback default route is held
-	FallbackDropped PerFamily // packets of the host's own that ended at the fallback device
-	HostRepairs     HostRepairs
+	FallbackActive  Families          // the fallback default route is held
+	FallbackDropped PerFamily         // packets of the host's own that ended at the fallback device
+	HostRepairs     map[string]uint64 // by object: what was put back after somebody else had taken it away or changed it
 
 	Mode          string    // ModeEnforce or ModeObserve
 	ReloadFailed  bool      // the latest attempt to read the configuration failed
@@ -149,10 +149,6 @@ type PerFamily struct{ IPv4, IPv6 uint64 }
 
 // Families is a fact about each address family.
 type Families struct{ IPv4, IPv6 bool }
-
-// HostRepairs counts what was put back after somebody else had taken it away or
-// changed it.
-type HostRepairs struct{ Route, Sysctl, Program, Neighbour uint64 }
 
 // Interface is a managed interface, or one that is configured by this name and does not exist.
 type Interface struct {

@@ -101,7 +101,7 @@ func busy() *Snapshot {
 		RPFilterDrops:   &drops,
 		FallbackActive:  Families{IPv6: true},
 		FallbackDropped: PerFamily{IPv4: 14, IPv6: 15},
-		HostRepairs:     HostRepairs{Route: 1, Sysctl: 2, Program: 3, Neighbour: 4},
+		HostRepairs:     map[string]uint64{"route": 1, "sysctl": 2, "program": 3, "neighbour": 4},
 		Mode:            ModeObserve,
 		ReloadFailed:    true,
 		ReloadSuccess:   time.UnixMilli(1700000000500),

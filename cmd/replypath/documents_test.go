@@ -94,29 +94,6 @@ func withValues(c *cobra.Command, args []string) []string {
 	return given
 }
 
-// TestParseCommand: what is wrong is found.
-func TestParseCommand(t *testing.T) {
-	for line, wrong := range map[string]bool{
-		"flows --asymmetric":            false,
-		"flows flush --peer 10.1.0.100": false,
-		"run --config FILE":             false,
-		"flows --limit":                 false,
-		"COMMAND --help":                false,
-		"--version":                     false,
-		"help flows":                    false,
-		"status --pin-dir":              false,
-		"flow --asymmetric":             true,
-		"flows --symmetric":             true,
-		"flows --limit many":            true,
-		"mode enforcing":                true,
-		"status eth1":                   true,
-	} {
-		if err := parseCommand(strings.Fields(line)); (err != nil) != wrong {
-			t.Errorf("%s: %v", line, err)
-		}
-	}
-}
-
 // TestDocumentedKeys: the table of the guide has each key of the configuration and no other, and the page names those
 // of the lists, which the table has not.
 func TestDocumentedKeys(t *testing.T) {

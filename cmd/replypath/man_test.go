@@ -106,15 +106,6 @@ func manualText(help string) string {
 	return b.String()
 }
 
-// TestManualText: every item of a list stands in a definition of its own.
-func TestManualText(t *testing.T) {
-	const help = "Two words:\n  a[]   one,\n        two\n  b, c  three\nThe end."
-	const want = "Two words:\n\n\n**a\\[\\]**\n: one, two\n\n**b, c**\n: three\n\nThe end.\n"
-	if got := manualText(help); got != want {
-		t.Errorf("got %q, not %q", got, want)
-	}
-}
-
 // TestManualProse writes what help and man pages say as Markdown, where REPLYPATH_PROSE names a directory for it: make
 // lint-docs has it read.
 func TestManualProse(t *testing.T) {

@@ -50,25 +50,30 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 	}
 	o.setSizes(spec.Maps)
 	forgetTypes(spec)
-	return spec, errors.Join(
+	return spec, c.Set(spec)
+}
+
+// Constants are what the programs are loaded with. Each belongs to their origin.
+type Constants struct {
+	Hertz    uint32
+	Features bpf.Features
+	Seeds    bpf.Seeds
+	Sets     [bpf.DatapathTableTABLE_END]uint32 // of each flow table
+}
+
+func (o *Options) constants() (Constants, error) {
+	hertz, err := Hertz()
+	return Constants{Hertz: hertz, Features: o.Features, Seeds: o.Seeds, Sets: setsOf(sizes(o.MaxEntries))}, err
+}
+
+// Set writes them into the programs.
+func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
+	return errors.Join(
 		spec.Variables[bpf.DatapathVarHertz].Set(c.Hertz),
 		bpf.SetFeatures(spec, c.Features),
 		spec.Variables[bpf.DatapathVarDigestSeed].Set(c.Seeds),
 		spec.Variables[bpf.DatapathVarSets].Set(c.Sets),
 	)
-}
-
-// constants are what the programs are loaded with. Each belongs to their origin.
-type constants struct {
-	Hertz    uint32
-	Features bpf.Features
-	Seeds    bpf.Seeds
-	Sets     [bpf.DatapathTableTABLE_END]uint32
-}
-
-func (o *Options) constants() (constants, error) {
-	hertz, err := Hertz()
-	return constants{Hertz: hertz, Features: o.Features, Seeds: o.Seeds, Sets: setsOf(sizes(o.MaxEntries))}, err
 }
 
 // shapes returns the maps that are pinned, without the types of their entries.

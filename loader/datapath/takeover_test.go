@@ -62,7 +62,7 @@ func TestConstantsAreOfTheOrigin(t *testing.T) {
 			count++
 		}
 	}
-	if want := reflect.TypeFor[constants]().NumField() - 1 + features.NumField(); count != want {
+	if want := reflect.TypeFor[Constants]().NumField() - 1 + features.NumField(); count != want {
 		t.Errorf("%d constants are set, the origin has %d", count, want)
 	}
 }

@@ -125,6 +125,7 @@ func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 	if err == nil || !options.Stop || !errors.Is(err, pins.ErrOwned) {
 		return dir, err
 	}
+	defer Announce(options.PinDir).Close()
 	if _, err := pins.EndHolder(ctx, options.PinDir, unix.SIGTERM); err != nil {
 		return nil, err
 	}

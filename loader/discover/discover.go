@@ -10,6 +10,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
+	"replypath/loader/pins"
 )
 
 // OwnDevice is the name of the device that replypath makes for itself. It is
@@ -56,10 +57,7 @@ type Interface struct {
 }
 
 // Unmanaged is an interface that is left alone.
-type Unmanaged struct {
-	Name   string
-	Reason string // a few words, as for a table
-}
+type Unmanaged = pins.UnmanagedRecord
 
 // OnLink is a network whose hosts are reached from a managed interface without
 // a router.

@@ -57,13 +57,13 @@ func (n *network) evaluate(cfg *config.Config) Result {
 		if isOfGuest(d.link.Type()) {
 			r.Bystanders[d.link.Attrs().Index] = true
 		}
-		r.Unmanaged = append(r.Unmanaged, Unmanaged{d.name(), reason})
+		r.Unmanaged = append(r.Unmanaged, Unmanaged{Name: d.name(), Reason: reason})
 		if d.isTunnel() && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
 			r.Tunnels = append(r.Tunnels, d.name())
 		}
 		if reason := devices.unseen(d); reason != "" {
 			if d.leads && d.link.Type() != "vrf" { // from there replies leave by a port of it
-				r.Uncaught = append(r.Uncaught, Unmanaged{d.name(), reason})
+				r.Uncaught = append(r.Uncaught, Unmanaged{Name: d.name(), Reason: reason})
 			}
 			continue
 		}

@@ -99,7 +99,11 @@ const (
 func keyOf(g *nexthop.Gateway) gatewayKey { return gatewayKey{g.Interface, g.Address} }
 
 // on changes the stage, which nothing else does.
-func (g *gateway) on(e event) { g.stage = transitions[e].to[g.stage] }
+func (g *gateway) on(e event) {
+	if to, changes := transitions[e][g.stage]; changes {
+		g.stage = to
+	}
+}
 
 // isHeld tells whether a gateway is held, asked for without a MAC or not.
 func (g *gateway) isHeld() bool { return g.stage == held || g.stage == retried }

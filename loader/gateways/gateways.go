@@ -68,7 +68,7 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 	}
 	hasFailed := seen.State == nexthop.StateFailed && !g.isHeld()
 	if hasFailed && before.State != seen.State {
-		g.failed = t.host.Now()
+		g.failed = time.Now()
 		t.waiting.haveSocketsPassOver(g)
 	}
 	if hasFailed && !g.deleting {
@@ -83,9 +83,9 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 	case hasFailed && before.State != seen.State:
 		// At once: the kernel may have asked in vain with the address of another
 		// NIC, that of the packet that waited for the answer.
-		g.resolveAt = later(t.host.Now(), g.asked.Add(resolveFailed))
+		g.resolveAt = later(time.Now(), g.asked.Add(resolveFailed))
 	case before.State != seen.State || g.resolveAt.IsZero():
-		g.schedule(t.host.Now())
+		g.schedule(time.Now())
 	}
 }
 

@@ -64,7 +64,7 @@ func TestSchedule(t *testing.T) {
 		g.State = nexthop.StateFailed
 		g.schedule(now)
 		if !g.resolveAt.Equal(test.want) {
-			t.Errorf("%s, last %s, asked %v ago: %v", stageNames[test.stage], test.last, now.Sub(test.asked), g.resolveAt.Sub(now))
+			t.Errorf("stage %d, last %s, asked %v ago: %v", test.stage, test.last, now.Sub(test.asked), g.resolveAt.Sub(now))
 		}
 	}
 	for _, test := range []struct {

@@ -82,14 +82,14 @@ func (t *Table) hold(g *gateway) {
 	if g.isHeld() && g.isUnknown() {
 		return // keepUnknown does so
 	}
-	if g.isHeld() && g.State == nexthop.StateFailed && t.host.Now().Sub(g.probed) < resolveFailed {
+	if g.isHeld() && g.State == nexthop.StateFailed && time.Now().Sub(g.probed) < resolveFailed {
 		return // schedule has the time
 	}
 	isNew := !g.isHeld()
 	if isNew {
 		g.progress = progress{} // what was found before is of another silence
 	}
-	g.probed, g.checkFor = t.host.Now(), t.host.askUnknownEvery(g)
+	g.probed, g.checkFor = time.Now(), t.host.askUnknownEvery(g)
 	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
 	if isNew {
 		g.on(onHold)

@@ -26,7 +26,6 @@ type Host struct {
 	Netlink  func() *netlink.Handle
 	Datapath func() *datapath.Datapath // in force
 	Attacher func() attach.Means
-	Now      func() time.Time // nil for time.Now
 	Log      *slog.Logger
 	Tx       *undo.Tx
 	Sysctls  *undo.Sysctls

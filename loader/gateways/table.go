@@ -27,9 +27,6 @@ type Table struct {
 // New returns a Table of no gateways.
 func New(host Host) *Table {
 	h, known := &host, make(map[gatewayKey]*gateway)
-	if h.Now == nil {
-		h.Now = time.Now
-	}
 	return &Table{
 		host: h, gateways: known, records: records{h, known}, settings: askedSettings{h, known},
 		programs: programs{h, connections{h}}, waiting: waiting{h},
@@ -84,7 +81,7 @@ func (t *Table) CarrierBack(device int) {
 		}
 		if g.Interface == device && !g.isHeld() && t.host.Interface(device).Enforces {
 			g.on(onCarrier)
-			g.asked, g.resolveAt = time.Time{}, t.host.Now()
+			g.asked, g.resolveAt = time.Time{}, time.Now()
 		}
 	}
 }

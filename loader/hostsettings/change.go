@@ -20,9 +20,6 @@ type Change struct {
 	Before, After string
 }
 
-// String says what was changed in one line.
-func (c Change) String() string { return fmt.Sprintf("%s: %s -> %s", c.Key, c.Before, c.After) }
-
 // On returns the same change of another interface, or by the name that it has got.
 func (c Change) On(name string) Change {
 	c.Key = settingOf(c.Key).ofInterface(name).key()

@@ -137,27 +137,3 @@ func TestPlanRPFilter(t *testing.T) {
 		})
 	}
 }
-
-func TestInterfaceNameWithDots(t *testing.T) {
-	h := host(t, "eth1.100")
-	set(t, h, "eth1.100", 1)
-	change := loosen(t, h, "eth1.100")
-	if change == nil {
-		t.Fatal("nothing was changed")
-	}
-	if want := "net.ipv4.conf.eth1/100.rp_filter"; change.Key != want {
-		t.Errorf("key %s, want %s", change.Key, want)
-	}
-	if got := get(t, h, "eth1.100"); got != "2" {
-		t.Errorf("rp_filter is %s, want 2", got)
-	}
-	if want := "sysctl -w net.ipv4.conf.eth1/100.rp_filter=1"; change.Undo() != want {
-		t.Errorf("undo %q, want %q", change.Undo(), want)
-	}
-	if !restore(t, h, *change) {
-		t.Error("not restored")
-	}
-	if got := get(t, h, "eth1.100"); got != "1" {
-		t.Errorf("rp_filter was restored to %s, want 1", got)
-	}
-}

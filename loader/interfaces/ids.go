@@ -39,16 +39,3 @@ func (t *Table) freeID() (uint16, error) {
 	}
 	return id, nil
 }
-
-// mostUnmanaged bounds the journal: a container host may have thousands of
-// interfaces that are left alone.
-const mostUnmanaged = 1000
-
-// Unmanaged are the records of interfaces that are left alone.
-func Unmanaged(found []discover.Unmanaged) []pins.UnmanagedRecord {
-	var records []pins.UnmanagedRecord
-	for _, u := range found[:min(len(found), mostUnmanaged)] {
-		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
-	}
-	return records
-}

@@ -61,46 +61,36 @@ func Probe() (Kernel, error) {
 }
 
 // Records describes the kernel for the status.
-func (k Kernel) Records() []pins.FeatureRecord {
-	tcx := pins.FeatureRecord{Name: "tcx", Available: k.TCX,
-		Effect: "programs are replaced without a gap, beside those of others"}
-	if !k.TCX {
-		tcx.Effect = "programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets"
+func (k Kernel) Records() (records []pins.FeatureRecord) {
+	for _, f := range []struct {
+		name            string
+		has             bool
+		effect, without string
+	}{
+		{"tcx", k.TCX, "programs are replaced without a gap, beside those of others",
+			"programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets"},
+		{"check_mtu", k.CheckMTU, "the size is checked segment by segment",
+			"what is too large for a flow's interface is estimated, and rather left than lost"},
+		{pins.FeatureProbeRead, k.ProbeRead, "transparent proxies are recognised, and a link that goes down is seen without a daemon",
+			"the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
+				"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before"},
+		{"kernel_skb", k.KernelSKB, "replies whose data nobody shares are moved without a copying function, in two thirds of the time", copies},
+		{"tail_calls", k.TailCalls, "what the host starts by a gateway that has never answered is refused at once",
+			"what the host starts by a gateway that has never answered is dropped, not refused"},
+		{"ndisc_evict_nocarrier", k.KeepsNeighbours,
+			"open IPv6 connections go on at once when the carrier of the default route's interface is lost",
+			"by IPv6 a datagram may be lost when the carrier of the default route's interface is; without a daemon " +
+				"open connections pause for some seconds"},
+		{"btf", true, "the kernel's sockets can be read", ""},
+	} {
+		record := pins.FeatureRecord{Name: f.name, Available: f.has, Effect: f.effect}
+		if !f.has || f.without == copies && !k.TailCalls {
+			record.Effect = f.without
+		}
+		records = append(records, record)
 	}
-	checkMTU := pins.FeatureRecord{Name: "check_mtu", Available: k.CheckMTU,
-		Effect: "the size is checked segment by segment"}
-	if !k.CheckMTU {
-		checkMTU.Effect = "what is too large for a flow's interface is estimated, and rather left than lost"
-	}
-	probeRead := pins.FeatureRecord{Name: pins.FeatureProbeRead, Available: k.ProbeRead,
-		Effect: "transparent proxies are recognised, and a link that goes down is seen without a daemon"}
-	if !k.ProbeRead {
-		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
-			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before"
-	}
-	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
-		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}
-	if !k.KernelSKB || !k.TailCalls {
-		kernelSKB.Effect = "every reply is moved by a function that copies, which takes half as long again"
-	}
-	tailCalls := pins.FeatureRecord{Name: "tail_calls", Available: k.TailCalls,
-		Effect: "what the host starts by a gateway that has never answered is refused at once"}
-	if !k.TailCalls {
-		tailCalls.Effect = "what the host starts by a gateway that has never answered is dropped, not refused"
-	}
-	keepsNeighbours := pins.FeatureRecord{Name: "ndisc_evict_nocarrier", Available: k.KeepsNeighbours,
-		Effect: "open IPv6 connections go on at once when the carrier of the default route's interface is lost"}
-	if !k.KeepsNeighbours {
-		keepsNeighbours.Effect = "by IPv6 a datagram may be lost when the carrier of the default route's interface is; without a daemon " +
-			"open connections pause for some seconds"
-	}
-	return []pins.FeatureRecord{
-		tcx,
-		checkMTU,
-		probeRead,
-		kernelSKB,
-		tailCalls,
-		keepsNeighbours,
-		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},
-	}
+	return records
 }
+
+// copies is how replies are moved without kernel_skb or tail calls.
+const copies = "every reply is moved by a function that copies, which takes half as long again"

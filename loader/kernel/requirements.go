@@ -43,12 +43,8 @@ func CheckBTF() error {
 
 // CheckPrograms returns an error that matches attach.ErrUnsupported where the kernel has no programs
 // for tc. What it takes besides to make maps and to attach is told when it comes to that.
-func CheckPrograms() error { return checkPrograms(features.HaveProgramType(ebpf.SchedCLS)) }
-
-// checkPrograms takes what the kernel says of programs for tc. That it loads them does
-// not prove that it can attach them by clsact.
-func checkPrograms(err error) error {
-	switch {
+func CheckPrograms() error {
+	switch err := features.HaveProgramType(ebpf.SchedCLS); {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%w: the kernel has no bpf programs for tc: use kernel 5.10 or later, built with CONFIG_BPF_SYSCALL=y and CONFIG_NET=y: %w",
 			attach.ErrUnsupported, err)

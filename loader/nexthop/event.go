@@ -40,12 +40,6 @@ const (
 	KindLost
 )
 
-// kinds are the words for logs.
-var kinds = [...]string{"link", "address", "route", "rule", "nexthop", "neighbour", "sysctl", "announced", "lost"}
-
-// String returns a word for logs.
-func (k Kind) String() string { return kinds[k] }
-
 // Event is a change in the network namespace.
 type Event struct {
 	Kind Kind

@@ -5,15 +5,12 @@ package nexthop
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/discover/dump"
 )
 
 var equalPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -80,42 +77,4 @@ func leads(to ...string) (r Reach) {
 		r.Networks = append(r.Networks, netip.MustParsePrefix(network))
 	}
 	return r
-}
-
-// TestReachIsBounded: of a gateway by which more routes lead than are kept nothing is known, but for a default route;
-// what was read before is forgotten with its family.
-func TestReachIsBounded(t *testing.T) {
-	r := make(reaches)
-	by := func(family int) *tables {
-		return tablesOf(&discover.Interface{Index: 3}, family, selections(nil), nil)
-	}
-	route := func(family int, to netip.Prefix, gateway string) *dump.Route {
-		return &dump.Route{Family: family, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: to, Hops: []dump.Hop{{Interface: 3, Gateway: address(gateway)}}}
-	}
-	read := func(networks int) {
-		r.Begin(unix.AF_INET)
-		for i := range networks {
-			host := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-			r.Collect(route(unix.AF_INET, netip.PrefixFrom(host, 32), "10.1.0.1"))
-			r.Collect(route(unix.AF_INET, netip.PrefixFrom(host, 32), "10.1.0.2"))
-		}
-		r.Collect(route(unix.AF_INET, netip.MustParsePrefix("0.0.0.0/0"), "10.1.0.2"))
-	}
-	r.Collect(route(unix.AF_INET6, netip.MustParsePrefix("2001:db8::/32"), "fe80::1"))
-	for _, test := range []struct {
-		networks int
-		many     bool
-	}{{MostNetworks, false}, {2 * MostNetworks, true}, {MostNetworks, false}} {
-		read(test.networks)
-		of := r.of(address("10.1.0.1"), unix.AF_INET, by(unix.AF_INET))
-		if of.Many != test.many || of.Everything || test.many != (len(of.Networks) == 0) || len(r[road{3, address("10.1.0.1"), unix.AF_INET, unix.RT_TABLE_MAIN}].networks) > MostNetworks {
-			t.Errorf("%d networks: many %v, everything %v, %d kept", test.networks, of.Many, of.Everything, len(of.Networks))
-		}
-		if of := r.of(address("10.1.0.2"), unix.AF_INET, by(unix.AF_INET)); !of.Everything || of.Many || of.Networks != nil {
-			t.Errorf("%d networks and a default route: %+v", test.networks, of)
-		}
-	}
-	if of := r.of(address("fe80::1"), unix.AF_INET6, by(unix.AF_INET6)); len(of.Networks) != 1 {
-		t.Errorf("of IPv6: %s", strings.Join(strings.Fields(fmt.Sprint(of)), " "))
-	}
 }

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestOneOwner(t *testing.T) {
@@ -40,30 +38,6 @@ func TestOneOwner(t *testing.T) {
 	}
 	if again := own(t, path); again.Created() {
 		t.Error("created twice")
-	}
-}
-
-// What cannot be removed is still ours, to try again.
-func TestRemoveOnceMore(t *testing.T) {
-	path := filepath.Join(mountBPF(t), "a")
-	d := own(t, path)
-	journal := createJournal(t, d)
-	defer journal.Close()
-	busy := mkdir(t, path, "maps", "busy")
-	mkdir(t, path, "links", "eth0")
-	must(t, unix.Mount("tmpfs", busy, "tmpfs", 0, ""))
-	if err := d.Remove("maps", "links"); !errors.Is(err, unix.EBUSY) {
-		t.Errorf("remove: %v", err)
-	}
-	if exist(filepath.Join(path, "links")) {
-		t.Error("what could be removed is left")
-	}
-	must(t, unix.Unmount(filepath.Join(path, "maps-gone", "busy"), 0))
-	again, err := OwnExisting(path)
-	must(t, err)
-	must(t, again.Remove("maps", "links"))
-	if exist(path) {
-		t.Error("the directory is left")
 	}
 }
 

@@ -3,7 +3,6 @@
 package pins
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,33 +105,4 @@ func leadTo(t *testing.T, path string, uid int) {
 	must(t, os.Chown(other, uid, uid))
 	must(t, os.Remove(path))
 	must(t, os.Symlink(other, path))
-}
-
-// Directories that others fill do not keep the search for other datapaths busy.
-func TestFindElsewhereIsBounded(t *testing.T) {
-	root := mountBPF(t)
-	path := root
-	for range 3 * deepest {
-		path = mkdir(t, path, "deep")
-	}
-	must(t, os.Symlink(root, filepath.Join(root, "again")))
-	j := createJournal(t, own(t, filepath.Join(root, "deep", "pins")))
-	defer j.Close()
-	namespace, err := CurrentNamespace()
-	must(t, err)
-	must(t, j.Write(&Journal{Namespace: namespace, Seeds: []uint64{1}, PID: 4711}))
-	found, err := FindElsewhere(filepath.Join(root, "mine"))
-	if err != nil || len(found) != 1 || found[0].Journal.PID != 4711 {
-		t.Fatalf("found %v, %v", found, err)
-	}
-	if pid, live := found[0].Live(); pid != os.Getpid() || !live {
-		t.Errorf("pid %d, live %t", pid, live)
-	}
-	if found, err := FindElsewhere(filepath.Join(root, "deep", "pins")); err != nil || len(found) > 0 {
-		t.Errorf("its own pins are another's: %v, %v", found, err)
-	}
-	var elsewhere *ElsewhereError
-	if err := CheckElsewhere(filepath.Join(root, "mine"), nil); !errors.As(err, &elsewhere) {
-		t.Errorf("error %v", err)
-	}
 }

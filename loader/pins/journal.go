@@ -126,7 +126,7 @@ type InterfaceRecord struct {
 // UnmanagedRecord is an interface that is left alone.
 type UnmanagedRecord struct {
 	Name   string `json:"name"`
-	Reason string `json:"reason"`
+	Reason string `json:"reason"` // a few words, as for a table
 }
 
 // GatewayRecord is a gateway. ID is its index in the map `gateways`; it outlives

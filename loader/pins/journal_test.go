@@ -98,19 +98,3 @@ func TestDamagedJournal(t *testing.T) {
 		}
 	}
 }
-
-func TestNamespaceIs(t *testing.T) {
-	for _, test := range []struct {
-		a, b Namespace
-		same bool
-	}{
-		{Namespace{1, 2}, Namespace{1, 2}, true},
-		{Namespace{1, 2}, Namespace{1, 3}, false}, // the inode was used again
-		{Namespace{1, 0}, Namespace{1, 3}, true},  // an older kernel has no cookie
-		{Namespace{1, 0}, Namespace{2, 0}, false},
-	} {
-		if got := test.a.Is(test.b); got != test.same {
-			t.Errorf("%v and %v: %v", test.a, test.b, got)
-		}
-	}
-}

@@ -102,12 +102,8 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 	for _, name := range []string{bpf.DatapathMapFlows, bpf.DatapathMapTags} {
 		spec.Maps[name].MaxEntries = uint32(len(own))
 	}
-	return spec, errors.Join(
-		bpf.SetFeatures(spec, features),
-		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
-		spec.Variables[bpf.DatapathVarDigestSeed].Set(r.Seeds),
-		spec.Variables[bpf.DatapathVarSets].Set([len(own)]uint32{1, 1, 1}),
-	)
+	constants := datapath.Constants{Hertz: hertz, Features: features, Seeds: r.Seeds, Sets: [len(own)]uint32{1, 1, 1}}
+	return spec, constants.Set(spec)
 }
 
 // program loads a program when it is first needed.

@@ -326,9 +326,12 @@ type Effect struct {
 	Observed    []string // the other attached ones: what would be moved there is counted
 	Mechanisms  []string // by which they are attached, each once
 	HostChanges []HostChange
+	// Detaching tells that `replypath detach --stop` has begun to take it away.
+	Detaching bool
 }
 
-// ReadEffect looks at what is attached now, for whoever has the journal and the maps open.
+// ReadEffect looks at what is attached now, for whoever has the journal and the maps open. Whether somebody detaches it is
+// not looked at.
 func ReadEffect(
 	pinDir string, journal *pins.Journal, maps *bpf.DatapathMaps, handle *netlink.Handle,
 ) (*Effect, error) {

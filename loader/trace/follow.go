@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/rehearsal"
 )
@@ -50,14 +51,8 @@ func (s *session) begin(filter Filter) (err error) {
 	if filter.Self.IsValid() {
 		s.filter.Self, s.filter.SelfMask = datapath.PrefixWords(netip.PrefixFrom(filter.Self, filter.Self.BitLen()))
 	}
-	for {
-		event, err := rehearsal.ReadTraced(s.events, time.Unix(0, 1))
-		if err != nil {
-			return err
-		}
-		if event == nil {
-			break
-		}
+	if err := s.eachLeft(func(*bpf.DatapathTraceEvent) error { return nil }); err != nil {
+		return err
 	}
 	if s.told, err = s.countLost(); err != nil {
 		return err
@@ -83,23 +78,28 @@ func (s *session) step(ctx context.Context, report func(Packet) error) error {
 	return s.report(s.joiner.add(event), report)
 }
 
+// eachLeft does something with each event that is in the buffer.
+func (s *session) eachLeft(do func(*bpf.DatapathTraceEvent) error) error {
+	for {
+		event, err := rehearsal.ReadTraced(s.events, time.Unix(0, 1))
+		if event == nil || err != nil {
+			return err
+		}
+		if err := do(event); err != nil {
+			return err
+		}
+	}
+}
+
 // finish ends what the programs tell, and reports what they have told until then
 // and what was lost at last.
 func (s *session) finish(o Observer) error {
 	if err := s.putFilter(0); err != nil {
 		return err
 	}
-	for {
-		event, err := rehearsal.ReadTraced(s.events, time.Unix(0, 1))
-		if err != nil {
-			return err
-		}
-		if event == nil {
-			break
-		}
-		if err := s.report(s.joiner.add(event), o.Packet); err != nil {
-			return err
-		}
+	report := func(event *bpf.DatapathTraceEvent) error { return s.report(s.joiner.add(event), o.Packet) }
+	if err := s.eachLeft(report); err != nil {
+		return err
 	}
 	if err := s.report(s.joiner.flush(), o.Packet); err != nil {
 		return err

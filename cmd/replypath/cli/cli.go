@@ -62,9 +62,7 @@ func NewRoot(a *App) *cobra.Command {
 	// No argument is a file, and of the flags only those that say so.
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.PersistentFlags().StringVar(&a.PinDir, "pin-dir", pins.DefaultDir, "`directory` on a bpf file system that holds what is attached")
-	if err := root.MarkPersistentFlagDirname("pin-dir"); err != nil {
-		panic(err) // there is no such flag
-	}
+	must(root.MarkPersistentFlagDirname("pin-dir"))
 	return root
 }
 

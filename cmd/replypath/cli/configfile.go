@@ -21,9 +21,7 @@ type ConfigFile struct {
 func AddConfigFile(c *cobra.Command) *ConfigFile {
 	f := &ConfigFile{Named: func() bool { return c.Flags().Changed("config") }}
 	c.Flags().StringVar(&f.Path, "config", config.DefaultPath, "configuration `file`; need not exist unless it is named here")
-	if err := c.MarkFlagFilename("config", "yaml", "yml"); err != nil {
-		panic(err) // there is no such flag
-	}
+	must(c.MarkFlagFilename("config", "yaml", "yml"))
 	return f
 }
 

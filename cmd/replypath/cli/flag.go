@@ -56,18 +56,18 @@ func AddInterface(c *cobra.Command, target *string, usage string) {
 
 // Complete registers what the shell offers for a flag's value.
 func Complete(c *cobra.Command, flag string, words func() []string) {
-	err := c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	must(c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return words(), cobra.ShellCompDirectiveNoFileComp
-	})
-	if err != nil {
-		panic(err) // there is no such flag
-	}
+	}))
 }
 
 // CompleteDirectory makes the argument of a flag complete by the names of directories.
-func CompleteDirectory(c *cobra.Command, flag string) {
-	if err := c.MarkFlagDirname(flag); err != nil {
-		panic(err) // there is no such flag
+func CompleteDirectory(c *cobra.Command, flag string) { must(c.MarkFlagDirname(flag)) }
+
+// must is for what fails only for a flag that there is not.
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
 }
 

@@ -138,6 +138,8 @@ func (d *daemon) whatStays() (stays, ends string) {
 	switch {
 	case err != nil:
 		return fmt.Sprintf("what is attached stays, and cannot be shown (%v)", err), "`" + d.CommandLine("detach") + "` ends that"
+	case effect.Detaching:
+		return "what is attached goes", "`" + d.CommandLine("detach --stop") + "` takes it away"
 	case !isAttached(effect):
 		return sentence(effect, "still "), "`" + d.CommandLine("detach") + "` removes the pins"
 	}

@@ -48,9 +48,7 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 			Name: i.Name, Mode: string(i.Settings.Mode), HostModel: string(i.Settings.HostModel), NextHop: string(i.Settings.NextHop),
 		})
 	}
-	for _, u := range found.Unmanaged {
-		s.Unmanaged = append(s.Unmanaged, status.Unmanaged(u))
-	}
+	s.Unmanaged = found.Unmanaged
 	for _, i := range found.Caught {
 		s.Caught = append(s.Caught, i.Name)
 	}
