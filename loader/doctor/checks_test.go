@@ -47,6 +47,12 @@ func TestNotLookedAt(t *testing.T) {
 				t.Errorf("without %s: %s %s: %s", part, f.Severity, f.Check, f.Found)
 			}
 		}
+		h.Unread, h.Failed = nil, map[string]string{part: "gone"}
+		for _, f := range Judge(h) {
+			if slices.Contains(needs[f.Check], part) || (f.Check == "facts") != (f.Found == part+" could not be read: gone") {
+				t.Errorf("where %s could not be read: %s %s: %s", part, f.Severity, f.Check, f.Found)
+			}
+		}
 	}
 }
 

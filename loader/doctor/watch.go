@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"replypath/loader/doctor/finding"
 	"replypath/loader/problems"
 )
@@ -26,8 +28,8 @@ const (
 type Watch struct {
 	pinDir string
 
+	looks  singleflight.Group
 	mu     sync.Mutex
-	looked chan struct{} // closed by the look that is under way; nil: none is
 	health finding.Health
 	until  time.Time // then it looks again
 }
@@ -43,15 +45,11 @@ func NewWatch(pinDir string) *Watch {
 // whole process.
 func (w *Watch) Health() finding.Health {
 	w.mu.Lock()
-	if w.looked == nil && time.Now().After(w.until) {
-		w.looked = make(chan struct{})
-		go w.look(w.looked)
-	}
-	looked, wait := w.looked, waitFor(time.Since(w.until))
+	isDue, wait := time.Now().After(w.until), waitFor(time.Since(w.until))
 	w.mu.Unlock()
-	if looked != nil {
+	if isDue {
 		select {
-		case <-looked:
+		case <-w.looks.DoChan("", w.look):
 		case <-time.After(wait):
 		}
 	}
@@ -68,19 +66,17 @@ func waitFor(outOfDate time.Duration) time.Duration {
 	return shortWait
 }
 
-func (w *Watch) look(looked chan struct{}) {
-	defer close(looked)
+func (w *Watch) look() (any, error) {
 	begun := time.Now()
 	health := examine(w.pinDir)
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.looked, w.health = nil, health
-	times := time.Duration(restTimes)
+	now, times := time.Now(), time.Duration(restTimes)
 	if health.State == finding.Failed {
 		times = failedRestTimes
 	}
-	w.until = now.Add(min(max(freshest, times*now.Sub(begun)), longest))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.health, w.until = health, now.Add(min(max(freshest, times*now.Sub(begun)), longest))
+	return nil, nil
 }
 
 func examine(pinDir string) finding.Health {

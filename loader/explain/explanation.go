@@ -85,29 +85,31 @@ func (e *Explanation) conclude(verdict, reason string) {
 
 // detail puts a verdict and its reason into words.
 func (e *Explanation) detail(verdict, reason string) string {
-	switch verdict {
-	case Corrected:
-		if e.Kernel.Interface != nil && e.Replypath.Interface != nil && *e.Kernel.Interface == *e.Replypath.Interface {
-			return "the reply would leave by the kernel's interface, to the next hop that its flow came through"
-		}
-		return fmt.Sprintf("the reply would leave by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
-	case AlreadyRight:
-		return "the kernel sends the reply back the way that its flow came"
-	case StrongHost:
-		return fmt.Sprintf("host_model strong: what the host originates leaves by %s, which has its source address", orUnknown(e.Replypath.Interface))
-	case Related:
-		return fmt.Sprintf("related: the peer comes to the source address by %s, which has it, and the packet goes as answers do", orUnknown(e.Replypath.Interface))
-	case LocalOrigin:
-		return "the host spoke first: what it starts goes as the kernel routes it"
-	case Excluded:
-		return "the configuration excludes it: it goes as the kernel routes it"
-	case Fallback:
-		return fallbackDetails[reason]
+	k, r := e.Kernel.Interface, e.Replypath.Interface
+	if verdict == Corrected && k != nil && r != nil && *k == *r {
+		return "the reply would leave by the kernel's interface, to the next hop that its flow came through"
 	}
-	if text := noFlowDetails[reason]; text != "" {
+	switch text := verdictDetails[verdict]; {
+	case verdict == Fallback:
+		return fallbackDetails[reason]
+	case verdict == NoFlow && noFlowDetails[reason] != "":
+		return noFlowDetails[reason]
+	case moves(verdict):
+		return fmt.Sprintf(text, orUnknown(r))
+	default:
 		return text
 	}
-	return "no flow is recorded: it goes as the kernel routes it, until the peer sends something"
+}
+
+// verdictDetails put verdicts into words; of those that move a packet %s is the interface that it leaves by.
+var verdictDetails = map[string]string{
+	Corrected:    "the reply would leave by %s, by which its flow arrived",
+	AlreadyRight: "the kernel sends the reply back the way that its flow came",
+	StrongHost:   "host_model strong: what the host originates leaves by %s, which has its source address",
+	Related:      "related: the peer comes to the source address by %s, which has it, and the packet goes as answers do",
+	LocalOrigin:  "the host spoke first: what it starts goes as the kernel routes it",
+	Excluded:     "the configuration excludes it: it goes as the kernel routes it",
+	NoFlow:       "no flow is recorded: it goes as the kernel routes it, until the peer sends something",
 }
 
 // addSeen adds to what would become of a packet what was seen.

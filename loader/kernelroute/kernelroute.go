@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -81,7 +82,7 @@ func (p *Packet) request() *nl.NetlinkRequest {
 	if p.UID != nil {
 		add(unix.RTA_UID, nl.Uint32Attr(*p.UID))
 	}
-	if p.Protocol != nil && isAcceptedProtocol(*p.Protocol, family) {
+	if p.Protocol != nil && slices.Contains(acceptedProtocols[family], *p.Protocol) {
 		add(unix.RTA_IP_PROTO, []byte{*p.Protocol})
 		if config.HasPorts(*p.Protocol) && p.Self.Port() != 0 && p.Peer.Port() != 0 {
 			add(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, p.Self.Port()))
@@ -97,18 +98,11 @@ func (p *Packet) request() *nl.NetlinkRequest {
 // echoReply6 is a type of ICMPv6 (RFC 4443, 4.2).
 const echoReply6 = 129
 
-// isAcceptedProtocol tells which protocols the kernel takes in such a request
-// (rtm_getroute_parse_ip_proto in net/ipv4/netlink.c).
-func isAcceptedProtocol(protocol uint8, family int) bool {
-	switch protocol {
-	case unix.IPPROTO_TCP, unix.IPPROTO_UDP:
-		return true
-	case unix.IPPROTO_ICMP:
-		return family == unix.AF_INET
-	case unix.IPPROTO_ICMPV6:
-		return family == unix.AF_INET6
-	}
-	return false
+// acceptedProtocols are those that the kernel takes in such a request, by family (rtm_getroute_parse_ip_proto in
+// net/ipv4/netlink.c).
+var acceptedProtocols = map[int][]uint8{
+	unix.AF_INET:  {unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP},
+	unix.AF_INET6: {unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6},
 }
 
 // refusals are the types of routes that lead nowhere (kernel: fib_props in

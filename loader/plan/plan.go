@@ -9,11 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"time"
 
-	"replypath/loader/discover"
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
@@ -219,21 +217,20 @@ func (p *planner) changes() []status.WouldChange {
 }
 
 // firstChanges leaves out the routes for sockets that are bound to a device: they depend on who answers.
-func firstChanges(h *snapshot.Host) []status.WouldChange {
-	var changes []status.WouldChange
+func firstChanges(h *snapshot.Host) (changes []status.WouldChange) {
+	add := func(c status.HostChange) {
+		changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+	}
 	for _, i := range h.Interfaces {
 		key, all := hostsettings.Key("ipv4", i.Name, "rp_filter"), hostsettings.Key("ipv4", "all", "rp_filter")
 		if h.Config.ManageRPFilter && max(h.Settings[key], h.Settings[all]) == hostsettings.RPFilterStrict {
-			c := status.SysctlChange(&hostsettings.Change{
+			add(status.SysctlChange(&hostsettings.Change{
 				Key: key, Before: strconv.Itoa(h.Settings[key]), After: strconv.Itoa(hostsettings.RPFilterLoose),
-			})
-			changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+			}))
 		}
 	}
-	isOurs := func(d snapshot.Device) bool { return d.Name == discover.OwnDevice }
-	if h.Config.FallbackRoute && len(h.Interfaces) > 0 && !slices.ContainsFunc(h.Devices, isOurs) {
-		c := status.DeviceChange()
-		changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+	if h.Config.FallbackRoute && len(h.Interfaces) > 0 && !h.HasOwnDevice() {
+		add(status.DeviceChange())
 	}
 	return changes
 }

@@ -24,8 +24,8 @@ import (
 	"replypath/test/testhost"
 )
 
-// planned has the rules of a host judged.
-func planned(change func(*snapshot.Host), more ...func(*planner)) []string {
+// newPlanner plans for the fixture after a change.
+func newPlanner(change func(*snapshot.Host), more ...func(*planner)) *planner {
 	p := &planner{Host: testhost.New(), history: history.New()}
 	p.judgeOf.Host = p.Host
 	if change != nil {
@@ -34,8 +34,13 @@ func planned(change func(*snapshot.Host), more ...func(*planner)) []string {
 	for _, m := range more {
 		m(p)
 	}
+	return p
+}
+
+// planned has the rules of a host judged.
+func planned(change func(*snapshot.Host), more ...func(*planner)) []string {
 	var lines []string
-	for _, r := range p.rules() {
+	for _, r := range newPlanner(change, more...).rules() {
 		line := fmt.Sprintf("%s %s %s: %s", r.Verdict, r.Kind, r.Rule, r.Reason)
 		if r.Owner != nil {
 			line += " @ " + *r.Owner
@@ -88,12 +93,7 @@ func TestRemedy(t *testing.T) {
 		{"the source decides", testhost.And(testhost.StrongEth1, off), true, "none: host_model: strong sends it by eth1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := &planner{Host: testhost.New(), history: history.New()}
-			p.judgeOf.Host = p.Host
-			if test.change != nil {
-				test.change(p.Host)
-			}
-			opening(test.isRelated)(p)
+			p := newPlanner(test.change, opening(test.isRelated))
 			if got, _, _ := strings.Cut(p.remedy(&p.judgeOf.Rows[0]), "; or a route"); got != test.want {
 				t.Errorf("%q, not %q", got, test.want)
 			}
@@ -305,34 +305,26 @@ func TestRules(t *testing.T) {
 // TestFirstLine: the plan is not glad of what doctor warns of, and what enforcing mends is something to do.
 func TestFirstLine(t *testing.T) {
 	down := func(h *snapshot.Host) { h.Interfaces[1].Up = false }
-	attached := func(h *snapshot.Host) {
-		h.Attached = true
-		for _, i := range h.Interfaces {
-			h.Hooks = append(h.Hooks, testhost.Hook(i.Index, false, true, "ours", true), testhost.Hook(i.Index, true, true, "ours", true))
-		}
-	}
+	observes := testhost.And(testhost.Enforces, func(h *snapshot.Host) { h.Enforcing = nil })
 	for _, test := range []struct {
 		name   string
 		change func(*snapshot.Host)
 		want   string
 	}{
-		{"in order", func(*snapshot.Host) {}, "nothing to do here"},
+		{"in order", nil, "nothing to do here"},
 		{"eth1 is down", down, "nothing to do here; doctor has 1 warning"},
 		{"replies leave by eth0", func(h *snapshot.Host) {
 			h.OwnWays = []snapshot.OwnWay{{Address: testhost.Prefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
 		}, "ready: replypath try"},
-		{"enforced already, eth1 is down", testhost.And(attached, testhost.Enforces, down, func(h *snapshot.Host) {
+		{"enforced already, eth1 is down", testhost.And(testhost.Enforces, down, func(h *snapshot.Host) {
 			h.OwnWays = []snapshot.OwnWay{{Address: testhost.Prefix("10.4.0.100/24"), On: "eth1", By: "eth0", Device: testhost.Eth0}}
 		}), "nothing to do here; doctor has 1 warning"},
-		{"only observed", testhost.And(attached, testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Flows: 1})),
+		{"only observed", testhost.And(observes, testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Flows: 1})),
 			"ready: replypath mode enforce"},
-		{"an unmanaged way out", testhost.And(attached, testhost.Enforces, testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 1})),
+		{"an unmanaged way out", testhost.And(testhost.Enforces, testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 1})),
 			"blocked: wrong-way: replies of eth1 leave by tun9: 1 live flow, reason not_managed: replypath is not attached there"},
 	} {
-		p := &planner{Host: testhost.New(), history: history.New()}
-		p.judgeOf.Host = p.Host
-		test.change(p.Host)
-		if got := p.plan(time.Time{}).Summary; got != test.want {
+		if got := newPlanner(test.change).plan(time.Time{}).Summary; got != test.want {
 			t.Errorf("%s: %q, not %q", test.name, got, test.want)
 		}
 	}

@@ -17,11 +17,7 @@ import (
 // daemon. Interfaces may be configured otherwise unless it was set by hand. The
 // error matches pins.ErrNone where nothing is pinned.
 func Mode(pinDir string) (string, error) {
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil {
-		return "", err
-	}
-	maps, err := datapath.OpenMaps(pinDir)
+	journal, maps, err := open(pinDir)
 	if err != nil {
 		return "", err
 	}
@@ -42,11 +38,7 @@ func SetMode(pinDir, mode string) (undone []string, _ error) {
 	if !known {
 		return nil, fmt.Errorf("mode %q is not one of %s, %s", mode, config.ModeEnforce, config.ModeObserve)
 	}
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil {
-		return nil, err
-	}
-	maps, err := datapath.OpenMaps(pinDir)
+	journal, maps, err := open(pinDir)
 	if err != nil {
 		return nil, err
 	}

@@ -38,15 +38,11 @@ func Read(pinDir string) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	journal, err := pins.ReadJournal(pinDir)
-	if errors.Is(err, pins.ErrNone) {
+	journal, maps, err := open(pinDir)
+	if journal == nil && errors.Is(err, pins.ErrNone) {
 		changes, unread := repairChanges(repairs)
 		return &Status{PinDir: pinDir, HostChanges: changes}, errors.Join(err, unread)
 	}
-	if err != nil {
-		return nil, err
-	}
-	maps, err := datapath.OpenMaps(pinDir)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +54,16 @@ func Read(pinDir string) (*Status, error) {
 	defer handle.Close()
 	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
 	return r.read()
+}
+
+// open opens what is pinned. Without an error the maps have to be closed.
+func open(pinDir string) (*pins.Journal, *bpf.DatapathMaps, error) {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	maps, err := datapath.OpenMaps(pinDir)
+	return journal, maps, err
 }
 
 func (r *reader) read() (*Status, error) {

@@ -12,7 +12,6 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
@@ -55,17 +54,24 @@ func interfaceEntry(s *interfaces.Managed, known []*gateways.View) bpf.DatapathI
 		Mode:    uint8(datapath.Modes[s.Settings.Mode]),
 	}
 	copy(entry.Mac[:], s.MAC)
-	if s.Up {
-		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+	for flag, is := range map[bpf.DatapathInterfaceFlags]bool{
+		bpf.DatapathInterfaceFlagsINTERFACE_UP:        s.Up,
+		bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER: !s.HasHeader(),
+		bpf.DatapathInterfaceFlagsINTERFACE_STRONG:    s.Settings.HostModel == config.HostModelStrong,
+		bpf.DatapathInterfaceFlagsINTERFACE_STRICT:    s.Strict,
+		bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4:   asksRoutes(s, known, unix.AF_INET),
+		bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6:   asksRoutes(s, known, unix.AF_INET6),
+	} {
+		if is {
+			entry.Flags |= uint8(flag)
+		}
 	}
-	if !s.HasHeader() {
-		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
-	}
-	if s.Settings.HostModel == config.HostModelStrong {
-		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
-	}
-	if s.Strict {
-		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
+	for what, is := range map[bpf.DatapathTakes]bool{ // beside requests for own addresses
+		bpf.DatapathTakesTAKES_ITS_OWN_ONLY: s.OwnOnly, bpf.DatapathTakesTAKES_ALL4: s.TakesAll4, bpf.DatapathTakesTAKES_ALL6: s.TakesAll6,
+	} {
+		if is {
+			entry.Takes |= uint8(what)
+		}
 	}
 	for _, g := range known {
 		if g.IPv4 {
@@ -75,30 +81,9 @@ func interfaceEntry(s *interfaces.Managed, known []*gateways.View) bpf.DatapathI
 			countGateway(&entry.Gateways6, &entry.Gateway6, g.ID)
 		}
 	}
-	entry.Takes = uint8(takes(&s.Interface))
 	entry.FirstGateway4 = firstGateway(known, unix.AF_INET)
 	entry.FirstGateway6 = firstGateway(known, unix.AF_INET6)
-	if asksRoutes(s, known, unix.AF_INET) {
-		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
-	}
-	if asksRoutes(s, known, unix.AF_INET6) {
-		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
-	}
 	return entry
-}
-
-// takes is what starts flows by an interface, beside requests for own addresses.
-func takes(i *discover.Interface) (what bpf.DatapathTakes) {
-	if i.OwnOnly {
-		what |= bpf.DatapathTakesTAKES_ITS_OWN_ONLY
-	}
-	if i.TakesAll4 {
-		what |= bpf.DatapathTakesTAKES_ALL4
-	}
-	if i.TakesAll6 {
-		what |= bpf.DatapathTakesTAKES_ALL6
-	}
-	return what
 }
 
 // countGateway adds a gateway of one family. only is the index of the only one.

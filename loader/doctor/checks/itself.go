@@ -176,7 +176,8 @@ func checkFile(f *snapshot.InForce) string {
 // name that nothing here has. Globs stand for whatever comes.
 func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Config.Interfaces, func(entry *config.Interface) finding.Finding {
-		if config.IsGlob(entry.Name) || hasName(&h.Links, entry.Name) {
+		isIt := func(d snapshot.Device) bool { return d.Name == entry.Name || slices.Contains(d.AltNames, entry.Name) }
+		if config.IsGlob(entry.Name) || slices.ContainsFunc(h.Devices, isIt) {
 			return finding.None
 		}
 		who := h.ConfigPath
@@ -191,11 +192,6 @@ func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 		return finding.Seen(finding.Error, entry.Name, text+"; there are "+listNames(h.Devices),
 			finding.Explained("ip link show", "make it, or name one of these in "+who))
 	})
-}
-
-// hasName tells whether an interface has a name, or an alternative name.
-func hasName(l *snapshot.Links, name string) bool {
-	return slices.ContainsFunc(l.Devices, func(d snapshot.Device) bool { return d.Name == name || slices.Contains(d.AltNames, name) })
 }
 
 // nearName returns a name that is there and that a slip of the finger explains, empty for none.

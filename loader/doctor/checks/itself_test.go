@@ -57,6 +57,9 @@ func TestKernelAndRights(t *testing.T) {
 	})
 	testhost.Check(t, KernelPrograms, []testhost.Wants{
 		{"there", testhost.Featured("tcx", true), nil},
+		{"no programs", func(h *snapshot.Host) { h.Start.Programs = errors.New("bpf(2) is refused") }, []string{"error: bpf(2) is refused" +
+			" ?? uname -r  # start kernel 5.10 or later instead of this one, and let no filter of system calls keep bpf(2) from this process"}},
+		{"without what is new", testhost.Featured("of later", false), []string{"note: without of later: it takes longer ?? uname -r  # another kernel may have it"}},
 		{"without tcx", testhost.Featured("tcx", false), []string{"note: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it"}},
 		{"without a device", testhost.Featured("fallback_route", false), []string{"note: without fallback_route: it takes longer ?? modinfo dummy ifb  # one of these modules has to be loaded"}},
 	})
@@ -96,6 +99,9 @@ func TestConfigurations(t *testing.T) {
 		{"changed", testhost.InForce(func(f *snapshot.InForce) { f.File = "it has changed since it was loaded" }), []string{
 			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7",
 		}},
+		{"changed, and no daemon", testhost.InForce(func(f *snapshot.InForce) { f.File, f.Running = "it has changed since it was loaded", false }), []string{
+			"warning: no daemon runs: what is attached goes on by /etc/replypath/replypath.yaml, loaded " + at + ", and follows neither new interfaces and addresses nor gateways => systemctl start replypath",
+			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => systemctl start replypath"}},
 		{"gone", testhost.InForce(func(f *snapshot.InForce) { f.File, f.Wrong = "it is gone: put it back", true }), []string{
 			"warning: /etc/replypath/replypath.yaml: it is gone: put it back: in force is what it said " + at +
 				", and the next start fails ?? replypath check --config /etc/replypath/replypath.yaml",

@@ -106,11 +106,6 @@ func isPrivate(l *snapshot.Links, family int) bool {
 	})
 }
 
-// seenRoute makes a finding about a route, which says what there is about it.
-func seenRoute(l *snapshot.Links, r *snapshot.Route, severity finding.Severity, device, what string) finding.Finding {
-	return finding.Seen(severity, device, Show(l, r)+what, listRoutes(r)).Of(owners.OfRoute(r))
-}
-
 // isDaemons tells the routes of routing daemons, which refuse a network as a
 // whole while more specific routes lead into it (linux/rtnetlink.h). 80 is
 // Calico's.
@@ -125,7 +120,8 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 		if !r.IsUnicast() || !r.Gateway.IsValid() || !h.IsOwn(r.Gateway) {
 			return finding.None
 		}
-		f := seenRoute(&h.Links, r, finding.Error, h.DeviceName(r.Device), " has a gateway that is this host itself")
+		f := finding.Seen(finding.Error, h.DeviceName(r.Device), Show(&h.Links, r)+" has a gateway that is this host itself", listRoutes(r)).
+			Of(owners.OfRoute(r))
 		if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
 			f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
 		}

@@ -72,6 +72,11 @@ func TestWrongWays(t *testing.T) {
 			"error eth1: replies of eth1 leave there to another next hop: 1 packet within 1.0 s, 5 packets in all, reason rewrite_failed" +
 				" ?? replypath trace --count 10  # what becomes of each",
 		}},
+		{"too large", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: "mtu", Flows: 1}), []string{
+			"warning eth1: replies of eth1 leave by eth0: 1 live flow, reason mtu: they are larger than its mtu ?? ip -details link show dev eth1  # its mtu and that of eth0"}},
+		{"of bound sockets", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "bound_device", Flows: 1}), []string{
+			"note eth1: replies of eth1 leave by replypath0: 1 live flow, reason bound_device: their sockets are bound to replypath0" +
+				" ?? ss -tuapn  # who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"}},
 		{"refused to some peers", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 2}), []string{
 			"warning eth1: replies of eth1 are refused: 2 live flows, reason no_route: a route or a rule does, to their peers" +
 				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",

@@ -43,16 +43,15 @@ func (g *gatherer) firstSample() (err error) {
 func (g *gatherer) sample() (*sample, error) {
 	at := time.Now()
 	pinned, err := datapath.OpenMaps(g.PinDir)
-	if errors.Is(err, pins.ErrNone) {
-		return nil, nil
+	var traffic *status.Traffic
+	if err == nil {
+		traffic, err = status.ReadTraffic(g.PinDir, pinned)
+		err = errors.Join(err, pinned.Close())
 	}
-	if err != nil {
-		return nil, err
-	}
-	traffic, err := status.ReadTraffic(g.PinDir, pinned)
-	if err := errors.Join(err, pinned.Close()); errors.Is(err, pins.ErrNone) {
+	switch {
+	case errors.Is(err, pins.ErrNone):
 		return nil, nil
-	} else if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	return newSample(at, traffic), nil
