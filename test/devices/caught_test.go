@@ -16,25 +16,11 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
-	"replypath/test/short"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
-
-// eachMechanism runs a test for each way to attach, a quick run for one.
-func eachMechanism(t *testing.T, run func(t *testing.T, mechanism string)) {
-	t.Helper()
-	for _, mechanism := range []string{"tcx", "clsact"} {
-		t.Run(mechanism, func(t *testing.T) {
-			needMechanism(t, mechanism)
-			run(t, mechanism)
-		})
-		if short.Run(t) {
-			return
-		}
-	}
-}
 
 // wantCaught wants replies to be caught on exactly these interfaces within a second.
 func wantCaught(t *testing.T, p *product.Product, names ...string) {
@@ -67,7 +53,7 @@ func awaitCaught(t *testing.T, p *product.Product, names ...string) {
 // TestEth1Alone has the configuration name eth1 alone, while the default route leads by eth0: replies that the kernel sends
 // there are moved, and nothing else of eth0 is heeded or changed. A restart goes on with it, a reload may change it.
 func TestEth1Alone(t *testing.T) {
-	eachMechanism(t, func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 		server := n.Server.Host
 		for _, f := range n.Families() {
@@ -155,7 +141,7 @@ func wantOnlyCaught(t *testing.T, p *product.Product) {
 // TestExitNode has a VPN's default route, in a table of its own, take the answers to requests on the host's own interfaces.
 // The VPN's device is one that is ignored, and has no Ethernet header.
 func TestExitNode(t *testing.T) {
-	eachMechanism(t, func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 		for _, f := range n.Families() {
 			traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))

@@ -4,6 +4,7 @@ package devices
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"replypath/test/await"
@@ -13,6 +14,12 @@ import (
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
+
+// The overlay network of TestDistantTunnel.
+var overlay = map[topology.Family][2]netip.Prefix{
+	topology.IPv4: {netip.MustParsePrefix("10.40.0.1/24"), netip.MustParsePrefix("10.40.0.100/24")},
+	topology.IPv6: {netip.MustParsePrefix("2001:db8:40::1/64"), netip.MustParsePrefix("2001:db8:40::100/64")},
+}
 
 // distant is a VXLAN tunnel whose other end, the client, is not on a link of the server's: what carries it comes in by
 // eth1, through the replication router, and the route back leads by eth0.

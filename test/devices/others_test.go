@@ -39,22 +39,7 @@ type place struct {
 	attach func(*watcher, *topology.Interface, hook)
 }
 
-// around are the places in a hook of TCX that has one program, ours.
-func around(t *testing.T) []place {
-	at := func(name string, anchor func(ours ebpf.ProgramID) link.Anchor) place {
-		return place{name, func(w *watcher, i *topology.Interface, h hook) {
-			w.byTCX(i, h.tcx, anchor(ourProgram(t, i, h)))
-		}}
-	}
-	return []place{
-		at("head", func(ebpf.ProgramID) link.Anchor { return link.Head() }),
-		at("tail", func(ebpf.ProgramID) link.Anchor { return link.Tail() }),
-		at("before ours", link.BeforeProgramByID),
-		at("behind ours", link.AfterProgramByID),
-	}
-}
-
-// ends are the places in a hook of TCX that ours is not in.
+// ends are the places in a hook of TCX, before or behind whatever is there.
 var ends = []place{
 	{"head", func(w *watcher, i *topology.Interface, h hook) { w.byTCX(i, h.tcx, link.Head()) }},
 	{"tail", func(w *watcher, i *topology.Interface, h hook) { w.byTCX(i, h.tcx, link.Tail()) }},
@@ -72,40 +57,6 @@ var atPriorities = func() []place {
 	}
 	return all
 }()
-
-// ourProgram returns the program of ours in a hook that has one.
-func ourProgram(t *testing.T, i *topology.Interface, h hook) ebpf.ProgramID {
-	t.Helper()
-	found := ourPrograms(t, i, h)
-	if len(found) != 1 {
-		t.Fatalf("%d programs of ours at %s of %s", len(found), h.name, i.Name)
-	}
-	return found[0]
-}
-
-// ourPrograms returns the programs of ours in a hook, in the order in which they run.
-func ourPrograms(t *testing.T, i *topology.Interface, h hook) []ebpf.ProgramID {
-	t.Helper()
-	var found []ebpf.ProgramID
-	await.Must(t, i.Host.Do(func() error {
-		result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
-		if err != nil {
-			return err
-		}
-		for _, p := range result.Programs {
-			program, err := ebpf.NewProgramFromID(p.ID)
-			if err != nil {
-				return err
-			}
-			if isOurs(t, program) {
-				found = append(found, p.ID)
-			}
-			await.Must(t, program.Close())
-		}
-		return nil
-	}))
-	return found
-}
 
 // addClsact adds a clsact qdisc unless there is one.
 func addClsact(t testing.TB, i *topology.Interface) {
@@ -167,26 +118,22 @@ func askWatched(t *testing.T, n *topology.TwoNIC, at *topology.Interface) {
 type beside struct {
 	name, mechanism string
 	oursFirst       bool
-	places          func(*testing.T) []place
+	places          []place
 	// before are the places that run before our egress program. TCX programs run before all filters, a filter that was
 	// added later before others of its priority.
 	before []string
 }
 
-func these(places []place) func(*testing.T) []place {
-	return func(*testing.T) []place { return places }
-}
-
 var besides = []beside{
-	{"tcx beside tcx, ours first", "tcx", true, around, []string{"head", "before ours"}},
-	{"tcx beside tcx, theirs first", "tcx", false, these(ends), []string{"head", "tail"}},
-	{"tcx beside filters, ours first", "tcx", true, these(atPriorities), nil},
-	{"tcx beside filters, theirs first", "tcx", false, these(atPriorities), nil},
-	{"clsact beside tcx, ours first", "clsact", true, these(ends), []string{"head", "tail"}},
-	{"clsact beside tcx, theirs first", "clsact", false, these(ends), []string{"head", "tail"}},
-	{"clsact beside filters, ours first", "clsact", true, these(atPriorities),
+	{"tcx beside tcx, ours first", "tcx", true, ends, []string{"head"}},
+	{"tcx beside tcx, theirs first", "tcx", false, ends, []string{"head", "tail"}},
+	{"tcx beside filters, ours first", "tcx", true, atPriorities, nil},
+	{"tcx beside filters, theirs first", "tcx", false, atPriorities, nil},
+	{"clsact beside tcx, ours first", "clsact", true, ends, []string{"head", "tail"}},
+	{"clsact beside tcx, theirs first", "clsact", false, ends, []string{"head", "tail"}},
+	{"clsact beside filters, ours first", "clsact", true, atPriorities,
 		[]string{"1", "5", "6", "49152", "65519", "65520"}},
-	{"clsact beside filters, theirs first", "clsact", false, these(atPriorities), []string{"1", "5", "6", "49152"}},
+	{"clsact beside filters, theirs first", "clsact", false, atPriorities, []string{"1", "5", "6", "49152"}},
 }
 
 // TestOthers has other programs and filters on the same hooks, before ours, behind and at our priorities, in every
@@ -214,12 +161,12 @@ func (b beside) need(t *testing.T) {
 func (b beside) together(t *testing.T, n *topology.TwoNIC, p *product.Product) watchers {
 	t.Helper()
 	if !b.oursFirst {
-		all := addWatchers(t, n.Server, b.places(t))
+		all := addWatchers(t, n.Server, b.places)
 		p.Start("--mechanism", b.mechanism)
 		return all
 	}
 	p.Start("--mechanism", b.mechanism)
-	return addWatchers(t, n.Server, b.places(t))
+	return addWatchers(t, n.Server, b.places)
 }
 
 func testOthers(t *testing.T, b beside) {
@@ -232,7 +179,7 @@ func testOthers(t *testing.T, b beside) {
 	everywhere := func(hooks ...string) map[string]int {
 		seen := make(map[string]int)
 		for _, hook := range hooks {
-			for _, place := range b.places(t) {
+			for _, place := range b.places {
 				seen[hook+" "+place.name] = frames
 			}
 		}

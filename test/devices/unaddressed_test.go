@@ -8,6 +8,7 @@ import (
 
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -16,7 +17,7 @@ import (
 // TestWithoutAddress has requests for eth0's address arrive by eth1, which has none, as load balancers of Kubernetes have
 // nodes announce addresses. A macvlan stands for the NIC: it is managed without an address, as a NIC is, and a veth is not.
 func TestWithoutAddress(t *testing.T) {
-	eachMechanism(t, func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.Stateful, Eth1: topology.MacvlanDevice})
 		for _, f := range n.Families() {
 			traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
@@ -51,7 +52,7 @@ ip -6 route add 2001:db8:1::100/128 $(ip -6 route show 2001:db8:2::/64 | grep -o
 // TestRouterOnABridge has a virtual machine route for the host: eth1 is a bridge with no port but the machine's, and a gateway
 // is reached by it.
 func TestRouterOnABridge(t *testing.T) {
-	eachMechanism(t, func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: topology.BridgeDevice, Eth1Metric: 2000})
 		wantAllLost(t, n, n.Server)
 		p := product.On(t, n.Server.Host)

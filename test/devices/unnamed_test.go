@@ -28,24 +28,25 @@ type scrubbed struct {
 	core   map[topology.Family]topology.Route
 }
 
-// tunnels are devices by which a server is asked, whatever they carry.
-var tunnels = map[string]func(*testing.T) *scrubbed{
-	"tun": func(t *testing.T) *scrubbed {
-		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-		return &scrubbed{TwoNIC: n, server: &topology.Server{
-			Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: addTun(t, n, "tun1", n.Replication, replicationTunnel)}}
-	},
-	"vxlan": func(t *testing.T) *scrubbed {
-		n, server := newVXLAN(t, topology.IPv4)
-		return &scrubbed{TwoNIC: n, server: server}
-	},
-}
+// tunnelNet is the network of the tunnel.
+const tunnelNet = 50
 
-func newScrubbed(t *testing.T, s *scrubbed) *scrubbed {
+// newScrubbed lays a tunnel without Ethernet header from the replication router to the server, by which the client's way to
+// the server's address there leads.
+func newScrubbed(t *testing.T) *scrubbed {
 	t.Helper()
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	end, _, err := n.ConnectTun(
+		topology.NIC{Host: n.Server.Host, Name: "tun1", Addresses: addresses(tunnelNet, serverNumber)},
+		topology.NIC{Host: n.Replication.Host, Name: "tun1", Addresses: addresses(tunnelNet, routerNumber)})
+	await.Must(t, err)
+	await.Must(t, n.WaitReady(await.Within(t, await.AnswerTime)))
+	s := &scrubbed{TwoNIC: n, server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}}
 	core := await.Must1[*topology.Interface](t)(s.Replication.Interface("core"))
 	s.core = make(map[topology.Family]topology.Route)
 	for _, f := range s.Families() {
+		await.Must(t, n.Core.AddRoute(topology.Route{Destination: address(f, tunnelNet, 0).Masked(), Via: core.Address(f)}))
+		traffic.Serve(t, n.Server.Host, end.Address(f))
 		self := s.server.Eth0.Address(f)
 		to := netip.PrefixFrom(self, self.BitLen())
 		s.core[f] = topology.Route{Destination: to, Via: core.Address(f)}
@@ -101,39 +102,35 @@ func (s *scrubbed) wantNamed(t *testing.T, d *product.Daemon, config string) {
 // conversations that began before as well, and doctor tells of it. What the tunnel's own addresses are asked is answered by
 // the tunnel, and so is all once the configuration names it.
 func TestUnnamedTunnel(t *testing.T) {
-	for kind, build := range tunnels {
-		t.Run(kind, func(t *testing.T) {
-			s := newScrubbed(t, build(t))
-			routed := func(t *testing.T, f topology.Family, kind traffic.Kind) {
-				wire.WantBy(t, s.server, s.asked(t, f, kind), false)
-			}
-			p := product.On(t, s.Server.Host)
-			config := product.WriteConfig(t, "")
-			d := p.Start("--config", config)
-			var begun []*traffic.Conversation
-			traffic.EachQuestion(t, "before", func(_ *testing.T, f topology.Family, kind traffic.Kind) {
-				c := s.asked(t, f, kind)
-				wire.WantBy(t, s.server, c, false)
-				begun = append(begun, c)
-			})
-			s.divert(t)
-			for _, c := range begun {
-				wire.WantBy(t, s.server, c, false)
-			}
-			traffic.EachQuestion(t, "through the tunnel", routed)
-			for _, f := range s.Families() {
-				s.wantRefused(t, f)
-			}
-			wantAllByEth1(t, s.TwoNIC, s.server)
-			name := s.server.Eth1.Name
-			if found := p.Doctor(0).Of("unnamed-tunnel", name).With("ok", "addresses of eth0", "{name: "+name+"}"); len(found) != 1 {
-				t.Errorf("doctor does not tell of the tunnel: %+v", found)
-			}
+	s := newScrubbed(t)
+	routed := func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		wire.WantBy(t, s.server, s.asked(t, f, kind), false)
+	}
+	p := product.On(t, s.Server.Host)
+	config := product.WriteConfig(t, "")
+	d := p.Start("--config", config)
+	var begun []*traffic.Conversation
+	traffic.EachQuestion(t, "before", func(_ *testing.T, f topology.Family, kind traffic.Kind) {
+		c := s.asked(t, f, kind)
+		wire.WantBy(t, s.server, c, false)
+		begun = append(begun, c)
+	})
+	s.divert(t)
+	for _, c := range begun {
+		wire.WantBy(t, s.server, c, false)
+	}
+	traffic.EachQuestion(t, "through the tunnel", routed)
+	for _, f := range s.Families() {
+		s.wantRefused(t, f)
+	}
+	wantAllByEth1(t, s.TwoNIC, s.server)
+	name := s.server.Eth1.Name
+	if found := p.Doctor(0).Of("unnamed-tunnel", name).With("ok", "addresses of eth0", "{name: "+name+"}"); len(found) != 1 {
+		t.Errorf("doctor does not tell of the tunnel: %+v", found)
+	}
 
-			s.wantNamed(t, d, config)
-			if found := p.Doctor(0).Of("unnamed-tunnel", name); len(found) > 0 {
-				t.Errorf("doctor tells of a tunnel that is named: %+v", found)
-			}
-		})
+	s.wantNamed(t, d, config)
+	if found := p.Doctor(0).Of("unnamed-tunnel", name); len(found) > 0 {
+		t.Errorf("doctor tells of a tunnel that is named: %+v", found)
 	}
 }

@@ -3,7 +3,6 @@
 package devices
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -22,7 +21,6 @@ type watcher struct {
 	t       testing.TB
 	program *ebpf.Program
 	counter *ebpf.Map
-	remove  func() // takes it away
 }
 
 // Lengths of the frames that a conversation about watchedSize bytes has.
@@ -78,7 +76,6 @@ func (w *watcher) byTCX(i *topology.Interface, hook ebpf.AttachType, at link.Anc
 		return err
 	}))
 	w.t.Cleanup(func() { l.Close() })
-	w.remove = func() { await.Must(w.t, l.Close()) }
 }
 
 // byFilter adds the watcher as a filter, whose qdisc there has to be.
@@ -91,13 +88,4 @@ func (w *watcher) byFilter(i *topology.Interface, parent uint32, priority uint16
 		Fd: w.program.FD(), Name: "watcher", DirectAction: true,
 	}
 	await.Must(w.t, i.Host.Netlink().FilterAdd(filter))
-	w.remove = func() { await.Must(w.t, i.Host.Netlink().FilterDel(filter)) }
-}
-
-// isOurs tells the product's programs by their names.
-func isOurs(t testing.TB, program *ebpf.Program) bool {
-	t.Helper()
-	info, err := program.Info()
-	await.Must(t, err)
-	return strings.HasPrefix(info.Name, "replypath_")
 }

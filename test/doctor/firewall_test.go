@@ -4,65 +4,19 @@ package doctor
 
 import (
 	"fmt"
-	"io"
-	"net"
-	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
-
-// words is what a server says.
-const words = "what the server says"
-
-// speaker is a conversation of eth1 in which the server speaks when it likes.
-type speaker struct {
-	client net.Conn
-	say    func() error
-	from   netip.AddrPort
-}
-
-// hears wants the client to get what was said.
-func (s *speaker) hears(t *testing.T) {
-	t.Helper()
-	await.Must(t, s.client.SetReadDeadline(time.Now().Add(await.AnswerTime)))
-	got := make([]byte, len(words))
-	if _, err := io.ReadFull(s.client, got); err != nil || string(got) != words {
-		t.Errorf("%s: %q: %v", s.client.LocalAddr(), got, err)
-	}
-}
-
-// newSpeakers are one by TCP and one by UDP.
-func newSpeakers(t *testing.T, n *topology.TwoNIC, f topology.Family) []*speaker {
-	t.Helper()
-	self := n.Server.Eth1.Address(f)
-	push := traffic.NewPush(t, n.Client, n.Server.Host, self, self)
-	ctx := await.Within(t, await.AnswerTime)
-	socket := await.Must1[net.PacketConn](t)(n.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(self, 0).String()))
-	client := await.Must1[net.Conn](t)(n.Client.Dial(ctx, "udp", socket.LocalAddr().String()))
-	t.Cleanup(func() {
-		socket.Close()
-		client.Close()
-	})
-	await.Must1[int](t)(client.Write([]byte("?")))
-	await.Must(t, socket.SetReadDeadline(time.Now().Add(await.AnswerTime)))
-	_, peer, err := socket.ReadFrom(make([]byte, 1))
-	await.Must(t, err)
-	byTCP := &speaker{client: push.Client, from: netip.MustParseAddrPort(push.Server.LocalAddr().String())}
-	byTCP.say = func() error { _, err := push.Server.Write([]byte(words)); return err }
-	byUDP := &speaker{client: client, from: netip.MustParseAddrPort(socket.LocalAddr().String())}
-	byUDP.say = func() error { _, err := socket.WriteTo([]byte(words), peer); return err }
-	return []*speaker{byTCP, byUDP}
-}
 
 // forget has a host's connection tracking forget everything.
 func forget(t *testing.T, h *topology.Host) {
@@ -84,14 +38,13 @@ func TestForgotten(t *testing.T) {
 			host.Nft(t, n.Server.Host, tracking+"\n"+docker)
 			p := product.On(t, n.Server.Host)
 			p.Start("--listen", "")
-			speakers := newSpeakers(t, n, f)
+			speakers := server.NewSpeakers(t, n.Client, n.Server.Host, n.Server.Eth1.Address(f))
 			wantHeard := func(what string) {
 				t.Helper()
 				for _, s := range speakers {
 					wires := wire.Tap(t, n.Server)
-					await.Must(t, s.say())
-					s.hears(t)
-					wires.WantEth1(what, topology.All(topology.From(s.from.Addr()), topology.FromPort(s.from.Port())))
+					s.Say()
+					wires.WantEth1(what, s.Said)
 				}
 			}
 			forget(t, n.Server.Host)
@@ -105,12 +58,12 @@ func TestForgotten(t *testing.T) {
 			forget(t, n.Server.Host)
 			for _, s := range speakers {
 				wires := wire.Tap(t, n.Server)
-				await.Must(t, s.say())
-				translated := topology.All(topology.From(n.Server.Eth0.Address(f)), topology.FromPort(s.from.Port()))
+				await.Must(t, s.Speak())
+				translated := topology.All(topology.From(n.Server.Eth0.Address(f)), topology.FromPort(s.Self.Port()))
 				if _, err := wires.Eth0.Wait(await.Within(t, await.AnswerTime), translated); err != nil {
-					t.Errorf("%s is not translated: %v", s.from, err)
+					t.Errorf("%s is not translated: %v", s.Self, err)
 				}
-				if eth0, eth1 := wires.Left(topology.From(s.from.Addr())); len(eth0)+len(eth1) > 0 {
+				if eth0, eth1 := wires.Left(topology.From(s.Self.Addr())); len(eth0)+len(eth1) > 0 {
 					t.Errorf("left with its own source: %s%s", wire.Describe(eth0), wire.Describe(eth1))
 				}
 			}
@@ -120,7 +73,7 @@ func TestForgotten(t *testing.T) {
 			if found := p.Doctor(0).Of("masquerade", "eth0").With("warning", self); len(found) > 0 {
 				t.Errorf("found after %q: %+v", condition, found)
 			}
-			speakers = newSpeakers(t, n, f) // as TCP was reset
+			speakers = server.NewSpeakers(t, n.Client, n.Server.Host, n.Server.Eth1.Address(f)) // as TCP was reset
 			forget(t, n.Server.Host)
 			wantHeard("spared")
 		})

@@ -245,7 +245,7 @@ func (b *bed) wantLeak(wire *topology.Capture) {
 	far := []netip.Addr{b.clientAddress(), elsewhere[b.family]}
 	b.Eventually("what the host starts is seen on eth1", func() error {
 		b.sendUnaskedTo(far...)
-		leaked, _ := b.leaks(wire)
+		leaked := b.leaks(wire)
 		for _, to := range far {
 			for _, kind := range []layers.IPProtocol{layers.IPProtocolUDP, pings[b.family].protocol} {
 				if !slices.ContainsFunc(leaked, topology.All(topology.To(to), topology.Protocol(kind))) {

@@ -5,7 +5,6 @@ package guide
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,24 +95,13 @@ func TestEachBlockHasARunner(t *testing.T) {
 // languages are those that a fence may have. Commands are sh or console: they are run.
 var languages = []string{"sh", "console", "text", "yaml", "nft", "ini", "interfaces", "c", "go"}
 
-// indented is a line of a code block without a fence, which nobody would run.
-var indented = regexp.MustCompile(`^(    |\t)\s*[^ |*\-\d]`)
-
-// TestFences: each block is in a fence, and its language tells whether it is typed.
+// TestFences: the language of each fence tells whether it is typed.
 func TestFences(t *testing.T) {
 	for _, name := range pages(t) {
 		for _, b := range testhost.Blocks(read(t, name)) {
 			bare := b.Language == "" && isRecipe(name) // pictures of networks
 			if !bare && !slices.Contains(languages, b.Language) {
 				t.Errorf("%s:%d: the language of the fence is %q, none of %q", name, b.Line, b.Language, languages)
-			}
-		}
-		inFence := false
-		for i, line := range strings.Split(read(t, name), "\n") {
-			if strings.HasPrefix(line, "```") {
-				inFence = !inFence
-			} else if !inFence && indented.MatchString(line) {
-				t.Errorf("%s:%d: code without a fence: put commands into ```sh, where a test runs them: %s", name, i+1, line)
 			}
 		}
 	}

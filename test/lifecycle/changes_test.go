@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/test/await"
-	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -17,15 +17,12 @@ import (
 
 // TestRenameWithoutDaemon renames a managed interface after the daemon was killed: the conversations go on by it, and what
 // the next start shows, also of what was counted before, has the new name. TestNamesAreSwapped has it with a daemon.
-func TestRenameWithoutDaemon(t *testing.T) { eachMechanism(t, "tcx", testRenameWithoutDaemon) }
+func TestRenameWithoutDaemon(t *testing.T) { server.EachMechanism(t, testRenameWithoutDaemon) }
 
 func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	t.Parallel()
 	n, p := newServer(t)
 	d := start(p, mechanism)
-	if mechanism == "tcx" {
-		host.NeedTCX(t)
-	}
 	all := keepAskingAll(t, n)
 	d.Kill()
 	link := await.Must1[netlink.Link](t)(n.Server.Eth1.Link())

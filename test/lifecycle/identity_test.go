@@ -4,13 +4,10 @@ package lifecycle
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -20,7 +17,6 @@ import (
 	"replypath/test/server"
 	"replypath/test/short"
 	"replypath/test/topology"
-	"replypath/test/traffic"
 	"replypath/test/wire"
 )
 
@@ -68,8 +64,7 @@ var departures = map[string]departure{
 	"its name is another's": {isGone, false, func(l *late) *topology.Interface {
 		return l.decoy(l.name, "")
 	}},
-	"it is moved to another namespace":     {isGone, false, (*late).leave},
-	"it is moved, and its index another's": {isGone, false, (*late).leaveAndFollow},
+	"it is moved to another namespace": {isGone, false, (*late).leave},
 	"its carrier is lost": {isDown, true, func(l *late) *topology.Interface {
 		await.Must(l.t, l.Peer().SetDown())
 		return l.Peer()
@@ -81,25 +76,6 @@ var departures = map[string]departure{
 }
 
 const isGone, isDown = "interface is gone", "interface is down"
-
-// leaveAndFollow moves the interface away, and has another come that brings its index along.
-func (l *late) leaveAndFollow() *topology.Interface {
-	l.t.Helper()
-	l.leave()
-	elsewhere := await.Must1[*topology.Host](l.t)(l.n.Host("elsewhere"))
-	testhost.IPBatch(l.t, elsewhere, fmt.Sprintf("link add %s index %d type veth peer name far\n", l.name, l.Index))
-	for _, name := range []string{"far", l.name} {
-		link := await.Must1[netlink.Link](l.t)(elsewhere.Netlink().LinkByName(name))
-		await.Must(l.t, elsewhere.Netlink().LinkSetNsFd(link, int(l.n.Server.Namespace())))
-	}
-	testhost.IPBatch(l.t, l.n.Server.Host,
-		fmt.Sprintf("link set far up\nlink set %[1]s up\naddress add 10.77.0.1/24 dev %[1]s\n", l.name))
-	follower := await.Must1[*topology.Interface](l.t)(l.n.Server.Interface(l.name))
-	if follower.Index != l.Index {
-		l.t.Fatalf("%s has index %d, not %d", l.name, follower.Index, l.Index)
-	}
-	return await.Must1[*topology.Interface](l.t)(l.n.Server.Interface("far"))
-}
 
 // TestIdentity takes the interface of a flow away, or its link, and puts another in its place, with the daemon alive and dead. What
 // the server goes on sending takes the kernel's way, counted, never the other device; a question from the same port
@@ -140,9 +116,9 @@ func testIdentity(t *testing.T, way departure, dead bool) {
 		}
 		moveRoute(t, n, f, address)
 		for _, o := range orphans[f] {
-			o.ask()
-			wires.WantEth0("the answer to a new question", o.answers)
-			if wrong := decoy.Frames(o.answers); len(wrong) > 0 {
+			o.Ask()
+			wires.WantEth0("the answer to a new question", o.Said)
+			if wrong := decoy.Frames(o.Said); len(wrong) > 0 {
 				t.Errorf("by the other device left %s", wire.Describe(wrong))
 			}
 		}
@@ -218,102 +194,39 @@ func answersAt(other *wire.Wires, all server.Talks) (count int) {
 }
 
 // orphan is a flow that came in by an interface which goes away, while the address that was asked stays, on eth0.
-type orphan struct {
-	t              *testing.T
-	client, server net.Conn
-	answers        topology.Filter // all that the server sends
-}
+type orphan struct{ *server.Speaker }
 
 // newOrphans has the client ask the interface by UDP and TCP, which answers.
 func newOrphans(l *late) map[topology.Family][]*orphan {
 	l.t.Helper()
 	orphans := make(map[topology.Family][]*orphan)
 	for f, own := range l.addresses() {
-		stream := traffic.NewPush(l.t, l.n.Client, l.n.Server.Host, own, own)
-		client, server := listen(l.t, l.n.Client, l.n.ClientEth0.Address(f)), listen(l.t, l.n.Server.Host, own)
-		client.to, server.to = server.LocalAddr(), client.LocalAddr()
-		orphans[f] = []*orphan{newOrphan(l.t, topology.UDP, client, server), newOrphan(l.t, topology.TCP, stream.Client, stream.Server)}
 		wires := wire.Tap(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface})
-		for _, o := range orphans[f] {
-			o.ask()
-			wires.WantEth1("the answer", o.answers)
+		for _, speaker := range server.NewSpeakers(l.t, l.n.Client, l.n.Server.Host, own) {
+			wires.WantEth1("the answer", speaker.Said)
+			orphans[f] = append(orphans[f], &orphan{speaker})
 		}
 		await.Must(l.t, l.n.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
 	}
 	return orphans
 }
 
-// unconnected is a socket for datagrams that is not connected: to a connected one only the host itself speaks first.
-type unconnected struct {
-	net.PacketConn
-	to net.Addr
-}
-
-func listen(t *testing.T, host *topology.Host, at netip.Addr) *unconnected {
-	t.Helper()
-	conn := await.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(at, 0).String()))
-	t.Cleanup(func() { conn.Close() })
-	return &unconnected{PacketConn: conn}
-}
-
-func (c *unconnected) RemoteAddr() net.Addr              { return c.to }
-func (c *unconnected) Write(p []byte) (n int, err error) { return c.WriteTo(p, c.to) }
-func (c *unconnected) Read(p []byte) (n int, err error) {
-	n, _, err = c.ReadFrom(p)
-	return n, err
-}
-
-func newOrphan(t *testing.T, match topology.Filter, client, server net.Conn) *orphan {
-	for _, conn := range []net.Conn{client, server} {
-		await.Must(t, conn.SetDeadline(time.Now().Add(2*await.AnswerTime)))
-	}
-	own := addressOf(server.LocalAddr())
-	return &orphan{t, client, server, topology.All(match, topology.From(own.Addr()), topology.FromPort(own.Port()))}
-}
-
-func addressOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
-
-// message is sent by either end.
-const message = "message"
-
-func (o *orphan) send(from net.Conn) {
-	o.t.Helper()
-	await.Must1[int](o.t)(from.Write([]byte(message)))
-}
-
-func (o *orphan) receive(at net.Conn) {
-	o.t.Helper()
-	await.Must1[int](o.t)(io.ReadFull(at, make([]byte, len(message))))
-}
-
-// ask has the client ask, from the same port every time, and the server answer.
-func (o *orphan) ask() {
-	o.t.Helper()
-	o.send(o.client)
-	o.receive(o.server)
-	o.send(o.server)
-	o.receive(o.client)
-}
-
 // wantOnItsOwn has the server go on sending before the peer can reach it again: that takes the kernel's way.
 func (o *orphan) wantOnItsOwn(p *product.Product, wires *wire.Wires) {
-	o.t.Helper()
-	explained := p.Explain("--protocol", o.server.LocalAddr().Network(),
-		"--peer", o.client.LocalAddr().String(), "--self", o.server.LocalAddr().String())
+	o.Helper()
+	explained := p.Explain("--protocol", o.Client.LocalAddr().Network(), "--peer", o.Peer.String(), "--self", o.Self.String())
 	if reason := product.OrEmpty(explained.Reason); explained.Verdict != "fallback" || reason != "link_down" {
-		o.t.Errorf("%s", explained)
+		o.Errorf("%s", explained)
 	}
-	o.send(o.server)
-	o.receive(o.client)
-	wires.WantEth0("what goes on to be sent", o.answers)
+	o.Say()
+	wires.WantEth0("what goes on to be sent", o.Said)
 }
 
 // sentBeforeAsked counts what the server sent until the first packet of the peer came in by eth0. TCP sends again what the
 // peer cannot acknowledge.
 func (o *orphan) sentBeforeAsked(eth0 *topology.Capture) (sent int) {
-	peer, own := addressOf(o.client.LocalAddr()), addressOf(o.server.LocalAddr())
-	question := topology.All(topology.From(peer.Addr()), topology.FromPort(peer.Port()), topology.To(own.Addr()), topology.ToPort(own.Port()))
-	for _, frame := range eth0.Frames(topology.OneOf(question, o.answers)) {
+	question := topology.All(topology.From(o.Peer.Addr()), topology.FromPort(o.Peer.Port()), topology.To(o.Self.Addr()), topology.ToPort(o.Self.Port()))
+	for _, frame := range eth0.Frames(topology.OneOf(question, o.Said)) {
 		if frame.Direction == topology.Sent {
 			return sent
 		}

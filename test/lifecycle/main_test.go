@@ -12,7 +12,6 @@ import (
 	"replypath/test/host"
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
-	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -63,16 +62,6 @@ func wantTCP(t *testing.T, n *topology.TwoNIC, eth1 bool) {
 
 // mechanisms are the two ways to attach.
 var mechanisms = []string{"tcx", "clsact"}
-
-// eachMechanism runs a subtest for both, with -short for one of them.
-func eachMechanism(t *testing.T, one string, run func(t *testing.T, mechanism string)) {
-	t.Helper()
-	for _, mechanism := range mechanisms {
-		if !short.Run(t) || mechanism == one {
-			t.Run(mechanism, func(t *testing.T) { run(t, mechanism) })
-		}
-	}
-}
 
 // start starts the daemon so that it attaches by a mechanism. Where there is a choice the product takes tcx.
 func start(p *product.Product, mechanism string, args ...string) *product.Daemon {

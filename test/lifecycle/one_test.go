@@ -18,6 +18,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -34,7 +35,7 @@ func secondTo(t *testing.T, p *product.Product) *product.Product {
 // TestSecondDatapath has a second `run`, and `try`, with other pins refused beside a live daemon, beside a dead one, and
 // beside one that has ended in order. Before, both attached, and each deleted the other's replypath0 ten times a second.
 func TestSecondDatapath(t *testing.T) {
-	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		t.Parallel()
 		n, p := newServer(t)
 		second := secondTo(t, p)

@@ -137,7 +137,7 @@ func wantPinsBack(t *testing.T, p *testproduct.Product, d *testproduct.Daemon, l
 // TestBPFFSUnmounted unmounts the BPF file system of a live daemon: that is an error in the log, with the remedy, replies
 // are still corrected, and once there is one again so are the pins.
 func TestBPFFSUnmounted(t *testing.T) {
-	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		t.Parallel()
 		n, p := newServer(t)
 		mounted := t.TempDir()

@@ -41,7 +41,7 @@ func wantFast(t *testing.T, what string, start func() time.Duration) {
 
 // TestEmptyConfiguration starts on a server with two interfaces without saying
 // anything about it, and holds everything that is told against the capture.
-func TestEmptyConfiguration(t *testing.T) { eachMechanism(t, "tcx", testEmptyConfiguration) }
+func TestEmptyConfiguration(t *testing.T) { server.EachMechanism(t, testEmptyConfiguration) }
 
 func testEmptyConfiguration(t *testing.T, mechanism string) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})

@@ -59,12 +59,9 @@ func settled(r *server.Talk, p *product.Product) ([]*topology.Frame, product.Met
 // TestKill kills the daemon, and stops it, under running conversations of every kind: neither its end nor the next start may
 // send a single reply the wrong way, lose a flow or set a counter back. TestProgramsAreTakenOver of package loader has the programs.
 func TestKill(t *testing.T) {
-	eachMechanism(t, "tcx", func(t *testing.T, mechanism string) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		n, p := newServer(t)
 		first := start(p, mechanism)
-		if mechanism == "tcx" {
-			host.NeedTCX(t)
-		}
 		all := keepAskingAll(t, n)
 		last := killAndStart(t, p, first, all, mechanism, mechanism)
 		t.Logf("ready after %s, the first start after %s", last.ReadyAfter, first.ReadyAfter)

@@ -247,3 +247,5 @@ func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *product.Product, client 
 		t.Errorf("the flow is not eth1's: %+v", flows)
 	}
 }
+
+func addressOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"replypath/test/await"
+	"replypath/test/host"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -114,4 +116,20 @@ func (all Talks) End() (frames int) {
 		frames += len(k.End())
 	}
 	return frames
+}
+
+// EachMechanism runs a subtest for either way to attach that the kernel has, a quick run for the usual one.
+func EachMechanism(t *testing.T, run func(t *testing.T, mechanism string)) {
+	t.Helper()
+	for _, mechanism := range []string{"tcx", "clsact"} {
+		t.Run(mechanism, func(t *testing.T) {
+			if mechanism == "tcx" {
+				host.NeedTCX(t)
+			}
+			run(t, mechanism)
+		})
+		if short.Run(t) {
+			return
+		}
+	}
 }

@@ -54,7 +54,6 @@ func (s *soak) loseDefault() {
 	const event = "no default route"
 	s.t.Helper()
 	defer product.Quiet(s.t)()
-	defer s.leave(event, s.isOwn)()
 	b := s.bridge(s.n.Server.Eth0, s.n.Server.Eth1)
 	if s.hasSecondDefault {
 		s.changeSecondDefault()
@@ -76,7 +75,6 @@ func (s *soak) loseCarrier() {
 	s.awaitGivingWay()
 	eth0, router := s.n.Server.Eth0, s.n.Server.Eth0.Peer()
 	defer product.Quiet(s.t)()
-	defer s.leave(event, func(a *traffic.Asker) bool { return s.isOwn(a) || asks(a, eth0) })()
 	b := s.bridge(s.n.Server.Eth1)
 	await.Must(s.t, router.SetDown())
 	s.goOn(event, b)
@@ -163,7 +161,8 @@ const (
 func (s *soak) startLoad() {
 	s.t.Helper()
 	s.load = traffic.NewLoad(s.t)
-	s.load.Again, s.load.Repeated = patience, s.repeated
+	// An event may leave those without a way who ask.
+	s.load.Again, s.load.Repeated = patience, func(_ *traffic.Asker, _ time.Time, times int) { s.repeated.Add(int64(times)) }
 	for _, f := range s.n.Families() {
 		traffic.Serve(s.t, s.n.Server.Host, s.n.Server.Eth0.Address(f))
 		traffic.Serve(s.t, s.n.Client, s.n.ClientEth0.Address(f))
@@ -185,46 +184,9 @@ func (s *soak) startLoad() {
 
 func echoAt(address netip.Addr) netip.AddrPort { return netip.AddrPortFrom(address, traffic.EchoPort) }
 
-// isOwn tells whether the server has begun it, asks whether it is asked by an interface.
-func (s *soak) isOwn(a *traffic.Asker) bool { return a.From == s.n.Server.Host }
-
+// asks tells whether a client asks an address of an interface.
 func asks(a *traffic.Asker, nic *topology.Interface) bool {
 	return nic.Address(topology.FamilyOf(a.To.Addr())) == a.To.Addr()
-}
-
-// absence is a time in which some askers have no way, so that they ask again.
-type absence struct {
-	event    string
-	concerns func(*traffic.Asker) bool
-	from, to time.Time
-}
-
-// leave says that some askers have no way from now on, until what it returns is called.
-func (s *soak) leave(event string, concerns func(*traffic.Asker) bool) (comeBack func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	one := &absence{event, concerns, time.Now(), forever}
-	s.absences = append(s.absences, one)
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		one.to = time.Now()
-	}
-}
-
-// repeated counts how often a question was repeated that was begun at a time and has an end now,
-// for the event that explains it where one does.
-func (s *soak) repeated(a *traffic.Asker, begun time.Time, times int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	for _, one := range s.absences {
-		if one.concerns(a) && one.from.Before(now) && begun.Before(one.to) {
-			s.report.explained[one.event] += times
-			return
-		}
-	}
-	s.report.repeated += times
 }
 
 // bridge looks at some askers while a fault lasts.

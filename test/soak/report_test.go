@@ -21,17 +21,14 @@ type sample struct {
 // report is the result of a run.
 type report struct {
 	began    time.Time
-	repeated int
-	// explained is what was repeated beside that, as who asked had no way, by the event.
-	explained map[string]int
-	events    map[string]int
-	bridged   map[string]bridged // what the fallback routes served, by the event
-	samples   []sample
-	failures  []string
+	events   map[string]int
+	bridged  map[string]bridged // what the fallback routes served, by the event
+	samples  []sample
+	failures []string
 }
 
 func newReport() report {
-	return report{began: time.Now(), events: make(map[string]int), bridged: make(map[string]bridged), explained: make(map[string]int)}
+	return report{began: time.Now(), events: make(map[string]int), bridged: make(map[string]bridged)}
 }
 
 func (r *report) fail(failures ...string) { r.failures = append(r.failures, failures...) }
@@ -47,7 +44,7 @@ const (
 )
 
 // conclude judges, and sums the run up.
-func (r *report) conclude(l *traffic.Load, j *judge) string {
+func (r *report) conclude(l *traffic.Load, j *judge, repeated int64) string {
 	for _, frame := range j.wrong[:min(len(j.wrong), 20)] {
 		r.fail("unexplained: " + frame)
 	}
@@ -67,8 +64,8 @@ func (r *report) conclude(l *traffic.Load, j *judge) string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d connections, %d questions, %d repeated, and %v where an event left no way\n",
-		time.Since(r.began).Round(time.Second), l.Connections(), l.Answers(), r.repeated, r.explained)
+	fmt.Fprintf(&b, "%s: %d connections, %d questions, %d repeated\n",
+		time.Since(r.began).Round(time.Second), l.Connections(), l.Answers(), repeated)
 	fmt.Fprintf(&b, "events %v\n", r.events)
 	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
 		j.right, j.explained, len(j.wrong))

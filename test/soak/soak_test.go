@@ -12,7 +12,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,8 +48,7 @@ type soak struct {
 	state
 	judge *judge
 
-	mu       sync.Mutex // of what askers tell
-	absences []*absence
+	repeated atomic.Int64 // questions
 	report   report
 }
 
@@ -125,7 +124,7 @@ func (s *soak) finish() {
 	if code := s.d.WaitEnd(); code != 0 {
 		s.report.fail(fmt.Sprintf("the daemon ended with %d:\n%s", code, s.d.Log))
 	}
-	s.t.Log(s.report.conclude(s.load, s.judge))
+	s.t.Log(s.report.conclude(s.load, s.judge, s.repeated.Load()))
 	for _, failure := range s.report.failures {
 		s.t.Error(failure)
 	}
