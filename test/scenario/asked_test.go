@@ -94,6 +94,19 @@ func exitBy(server *topology.Server, by *topology.Interface) exit {
 	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, by, by.Peer().MAC}
 }
 
+// bed is a server with two NICs, and the product on it.
+type bed struct {
+	*topology.TwoNIC
+	p          *product.Product
+	eth0, eth1 exit
+}
+
+func newBed(t *testing.T, options topology.TwoNICOptions) bed {
+	t.Helper()
+	n := traffic.NewTwoNIC(t, options)
+	return bed{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
+}
+
 // wantAnswers asks a few questions and wants all of the answers, and every one of them by this exit. Answers are seen
 // as they leave the server, which may be behind a translation.
 func (e exit) wantAnswers(t *testing.T, c *traffic.Conversation, answers topology.Filter) {

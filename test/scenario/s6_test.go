@@ -3,9 +3,7 @@
 package scenario
 
 import (
-	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -91,11 +89,6 @@ func TestS6(t *testing.T) {
 	}
 	host.ReadRecipe(t, "s6-two-uplinks").Run(s.Server.Host, "With ip rule")
 	s.answered(t, " by rules")
-	s.translate(t)
-	open := []session{s.newSession(t, topology.IPv4, traffic.TCP, 0), s.newSession(t, topology.IPv6, traffic.TCP, 0)}
-	s.goOn(t, open...)
-	s.moveDefault(t)
-	s.goOn(t, open...) // by its mark
 }
 
 // eachStarted has the host ask the client, from the address that the route gives it, and wants that by an uplink.
@@ -112,9 +105,7 @@ func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
 func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
 	t.Helper()
 	// IPv6's choice looks at the flow label as well, which is a hash of ports.
-	for _, h := range []*topology.Host{s.Server.Host, s.Inside} {
-		await.Must(t, h.SetSysctl("net/ipv6/auto_flowlabels", "0"))
-	}
+	await.Must(t, s.Server.SetSysctl("net/ipv6/auto_flowlabels", "0"))
 	host.Shell(t, s.Server.Host, `
 		ip -4 route replace default nexthop via 203.0.113.65 nexthop via 203.0.113.233
 		ip -6 route del default
@@ -128,7 +119,7 @@ func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
 }
 
 // TestS6Multipath has one default route by both uplinks, which sends answers from
-// one address by either. What the host starts goes on to be spread.
+// one address by either.
 func TestS6Multipath(t *testing.T) {
 	s := newS6(t)
 	other := s.multipath(t)
@@ -147,9 +138,6 @@ func TestS6Multipath(t *testing.T) {
 			s.by(s.Server.Eth0).want(exits, c.String(), c.Answers())
 		}
 	})
-	for _, f := range s.Families() {
-		t.Run("the host asks/"+f.String(), func(t *testing.T) { s.wantStartedAsRouted(t, f) })
-	}
 }
 
 // wantSpread has all of the client's addresses ask an address that the provider
@@ -175,87 +163,4 @@ func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
 	if lost == 0 {
 		t.Error("no answer left by eth1")
 	}
-}
-
-// wantStartedAsRouted has the host ask all of the client's addresses from none of its own, and wants each question by
-// the uplink that the routing table names, from its address.
-func (s s6) wantStartedAsRouted(t *testing.T, f topology.Family) {
-	exits := wire.TapAll(t, s.nics...)
-	used := make(map[*topology.Interface]bool)
-	for _, address := range s.ClientAddresses(f) {
-		uplink := s.routed(t, address.String()+" ipproto udp")
-		used[uplink] = true
-		conn, err := s.Server.Dial(t.Context(), "udp", netip.AddrPortFrom(address, traffic.EchoPort).String())
-		await.Must(t, err)
-		defer conn.Close()
-		for range 3 {
-			askDatagram(t, conn)
-		}
-		s.by(uplink).want(exits, "what the host started", topology.All(
-			topology.UDP, topology.To(address), topology.From(uplink.Address(f))))
-	}
-	if len(used) != 2 {
-		t.Error("the routing table spreads nothing")
-	}
-}
-
-// routed asks the host's routing table.
-func (s s6) routed(t *testing.T, query string) *topology.Interface {
-	t.Helper()
-	answer := host.Shell(t, s.Server.Host, "ip -o route get "+query)
-	for _, nic := range s.nics {
-		if strings.Contains(answer, " dev "+nic.Name+" ") {
-			return nic
-		}
-	}
-	t.Fatalf("ip route get %s: %s", query, answer)
-	return nil
-}
-
-// translate has the host forward what comes from inside, by the address of whichever uplink it leaves by.
-func (s s6) translate(t *testing.T) {
-	t.Helper()
-	host.Shell(t, s.Server.Host, `
-		sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`)
-	host.Nft(t, s.Server.Host, `table inet translation {
-		chain postrouting { type nat hook postrouting priority srcnat;
-			oifname { eth0, eth1 } masquerade
-		}
-	}`)
-}
-
-// session is one that comes from inside and is translated.
-type session struct {
-	*traffic.Conversation
-	// left matches its frames as they leave by either uplink.
-	left topology.Filter
-	by   *topology.Interface // as the routing table says
-}
-
-// newSession prepares a session from inside with the client's nth address.
-func (s s6) newSession(t *testing.T, f topology.Family, kind traffic.Kind, n int) session {
-	t.Helper()
-	c := traffic.NewConversation(t, kind, s.InsideEth0, s.ClientAddresses(f)[n])
-	left := topology.OneOf(
-		c.Masked(s.Server.Eth0.Address(f)).Questions(), c.Masked(s.Server.Eth1.Address(f)).Questions())
-	by := s.routed(t, fmt.Sprintf("%s from %s iif eth2 ipproto %s", c.Self.Addr(), c.Peer.Addr(), kind))
-	return session{c, left, by}
-}
-
-// goOn goes on with sessions and wants their frames by the uplinks that the routing table says.
-func (s s6) goOn(t *testing.T, sessions ...session) {
-	t.Helper()
-	exits := wire.TapAll(t, s.nics...)
-	for _, x := range sessions {
-		traffic.Ask(t, x.Conversation)
-		s.by(x.by).want(exits, "translated "+x.String(), x.left)
-	}
-}
-
-// moveDefault moves the default route to the other uplink.
-func (s s6) moveDefault(t *testing.T) {
-	t.Helper()
-	host.Shell(t, s.Server.Host, `
-		ip -4 route replace default via 203.0.113.65
-		ip -6 route replace default via 2001:db8:65::1`)
 }
