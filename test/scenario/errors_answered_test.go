@@ -81,7 +81,7 @@ func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answe
 	wires.Want(eth1, what, answer)
 }
 
-// TestErrors has a server answer with resets and ICMP errors of every kind: each leaves by the NIC of the packet that it
+// TestErrors has a server answer with resets and ICMP errors: each leaves by the NIC of the packet that it
 // is about, and is counted; without replypath, and in mode observe, by the routed one. Errors about what starts no flow go
 // as routed. What arrives of errors reaches its socket, and changes no flow. What errors may quote besides is in package bpf.
 func TestErrors(t *testing.T) {

@@ -5,7 +5,6 @@ package scenario
 import (
 	"bytes"
 	"fmt"
-	"hash/crc32"
 	"net"
 	"net/netip"
 	"testing"
@@ -47,50 +46,23 @@ const (
 	unknownOption = 0x9e // of IPv6: to be answered with an error (RFC 8200, 4.2; RFC 4727, 3.2)
 )
 
-// answeredWithErrors are packets to a host that it answers with errors: port
-// unreachable, reassembly time exceeded, parameter problem.
+// answeredWithErrors are packets to a host that it answers with errors: port unreachable, parameter problem. What else
+// errors quote is in package bpf.
 var answeredWithErrors = []provocation{
 	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
 	}},
-	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, traffic.EchoPort), mark)
-	}},
-	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{ACK: true}), toEight, mark)
-	}},
-	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+	{"option before tcp", kinds(kind{12, 0}, kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
-	}},
-	{"option before an echo", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		protocol, echo := echoOf(ip)
-		return badOption(ip, protocol, echo, mark)
 	}},
 }
 
-// answeredAsRouted are those whose errors are about no protocol that is listed, or about a routing header.
+// answeredAsRouted is one whose error is about no protocol that is listed.
 var answeredAsRouted = []provocation{
 	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return packet{withProtocol(ip, experimental), mark}
 	}},
-	{"routing header", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return packet{withProtocol(ip, layers.IPProtocolIPv6Routing), unknownRoute, udpTo(ip, closedPort), mark}
-	}},
-	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return packet{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
-	}},
 }
-
-var (
-	reassembly = kinds(kind{11, 1}, kind{3, 1})
-	parameter  = kinds(kind{12, 0}, kind{4, 2})
-)
-
-// unknownRoute is a routing header of a kind that nobody knows (RFC 4727, 3.3), which names another destination.
-var unknownRoute = gopacket.Payload{byte(layers.IPProtocolUDP), 0, 253, 1, 0, 0, 0, 0}
-
-// toEight makes the 20 bytes of a TCP header divisible by 8.
-var toEight = gopacket.Payload(make([]byte, 4))
 
 // withProtocol says what follows an IP header.
 func withProtocol(ip gopacket.NetworkLayer, protocol layers.IPProtocol) gopacket.SerializableLayer {
@@ -119,26 +91,6 @@ func tcpTo(ip gopacket.NetworkLayer, tcp layers.TCP) *layers.TCP {
 	return &tcp
 }
 
-// echoOf is a request, whose ICMPv6 header comes with an identifier behind it.
-func echoOf(ip gopacket.NetworkLayer) (protocol layers.IPProtocol, echo gopacket.SerializableLayer) {
-	if _, ok := ip.(*layers.IPv4); ok {
-		return layers.IPProtocolICMPv4, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: 77, Seq: 1}
-	}
-	// No checksum: nobody gets as far as that.
-	return layers.IPProtocolICMPv6, gopacket.Payload{layers.ICMPv6TypeEchoRequest, 0, 0, 0, 0, 77, 0, 1}
-}
-
-// firstFragment is the beginning of a packet whose rest never comes. What ends it tells it from the others.
-func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
-	id := uint16(crc32.ChecksumIEEE(rest[len(rest)-1].(gopacket.Payload)))
-	if header, ok := ip.(*layers.IPv4); ok {
-		header.Protocol, header.Id, header.Flags = protocol, id, layers.IPv4MoreFragments
-		return append(packet{header}, rest...)
-	}
-	fragment := gopacket.Payload{byte(protocol), 0, 0, 1, 0, 0, byte(id >> 8), byte(id)}
-	return append(packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment}, rest...)
-}
-
 // badOption has an IPv4 option (record route) that is shorter than it can be, or an
 // IPv6 destination option that nobody knows.
 func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
@@ -153,7 +105,7 @@ func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gop
 
 // mark is what a provocation is known by, wherever it is quoted.
 func (p provocation) mark(f topology.Family) gopacket.Payload {
-	mark := make(gopacket.Payload, 40) // divisible by 8, as first fragments have to be
+	mark := make(gopacket.Payload, 40)
 	copy(mark, fmt.Sprintf("%s/%s", f, p.name))
 	return mark
 }
@@ -182,13 +134,12 @@ func quoting(mark []byte) topology.Filter {
 	return func(frame *topology.Frame) bool { return bytes.Contains(frame.Data, mark) }
 }
 
-// promptErrors has a host send every error, and those about fragments within a second.
+// promptErrors has a host send every error.
 func promptErrors(t *testing.T, host *topology.Host) {
 	t.Helper()
 	for key, value := range map[string]string{
 		// A limit of 0 would leave nothing for other limits of the same peer.
 		"net/ipv4/icmp_ratemask": "0", "net/ipv6/icmp/ratemask": "255",
-		"net/ipv4/ipfrag_time": "1", "net/ipv6/ip6frag_time": "1",
 	} {
 		await.Must(t, host.SetSysctl(key, value))
 	}
