@@ -4,15 +4,22 @@ package scenario
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -202,5 +209,192 @@ func wantCounted(t *testing.T, p *product.Product, before counted, frames []*top
 	}
 	if got := countedBy(p); got != want {
 		t.Errorf("counted %+v, not %+v", got, want)
+	}
+}
+
+// refusal is what a client asks in vain, by which rule of the server's firewall, if any, and what it learns.
+type refusal struct {
+	network string
+	port    uint16
+	size    int // of the datagram
+	rule    string
+	error   map[topology.Family]error
+}
+
+var connectionRefused = map[topology.Family]error{topology.IPv4: unix.ECONNREFUSED, topology.IPv6: unix.ECONNREFUSED}
+
+var refusals = []refusal{
+	{"tcp", closedPort, 0, "", connectionRefused},
+	{"tcp", 81, 0, "tcp dport 81 reject with tcp reset", connectionRefused},
+	{"tcp", 82, 0, "tcp dport 82 reject with icmpx port-unreachable", connectionRefused},
+	{"tcp", 83, 0, "tcp dport 83 reject with icmpx admin-prohibited",
+		map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.EACCES}},
+	{"udp", closedPort, 10, "", connectionRefused},
+	{"udp", closedPort, largeDatagram, "", connectionRefused}, // which comes in fragments
+	{"udp", 84, 10, "udp dport 84 reject with icmpx port-unreachable", connectionRefused},
+}
+
+// knock connects, and for UDP asks, and returns what the client learns.
+func (r refusal) knock(ctx context.Context, client *topology.Host, to netip.Addr) error {
+	conn, err := client.Dial(ctx, r.network, netip.AddrPortFrom(to, r.port).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(0, 1)) })
+	defer stop()
+	if _, err := conn.Write(make([]byte, r.size)); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 100))
+	return err
+}
+
+// want has the client knock at the server's eth1. What refuses it leaves by eth1, and the client learns at once; or it
+// leaves by eth0, and gets lost.
+func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answer topology.Filter, eth1 bool) {
+	t.Helper()
+	what := fmt.Sprintf("what refuses %s to port %d, %d bytes, %s", r.network, r.port, r.size, f)
+	wires := wire.Tap(t, n.Server)
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
+	defer cancel()
+	knocked := make(chan error, 1)
+	go func() { knocked <- r.knock(ctx, n.Client, n.Server.Eth1.Address(f)) }()
+	waitLeft(t, wires, what, answer)
+	if !eth1 {
+		defer time.AfterFunc(await.SilenceTime, cancel).Stop()
+	}
+	if err := <-knocked; errors.Is(err, r.error[f]) != eth1 {
+		t.Errorf("%s: %v, by eth1: %t", what, err, eth1)
+	}
+	wires.Want(eth1, what, answer)
+}
+
+// TestErrors has a server answer with resets and ICMP errors: each leaves by the NIC of the packet that it
+// is about, and is counted; without replypath, and in mode observe, by the routed one. Errors about what starts no flow go
+// as routed. What arrives of errors reaches its socket, and changes no flow. What errors may quote besides is in package bpf.
+func TestErrors(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	for _, h := range []*topology.Host{n.Server.Host, n.Client, n.Replication.Host} {
+		promptErrors(t, h)
+	}
+	rules := "table inet filter { chain input { type filter hook input priority filter\n"
+	for _, r := range refusals {
+		rules += r.rule + "\n"
+	}
+	host.Nft(t, n.Server.Host, rules+"}; }")
+	provoked := func(t *testing.T, provocations []provocation, eth1 bool) []*topology.Frame {
+		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), provocations, eth1)
+	}
+	refuse := func(t *testing.T, eth1 bool) {
+		for _, f := range traffic.Families {
+			for _, r := range refusals {
+				r.want(t, n, f, topology.All(topology.From(n.Server.Eth1.Address(f)), topology.To(n.ClientEth0.Address(f))), eth1)
+			}
+		}
+	}
+	provoked(t, slices.Concat(answeredWithErrors, answeredAsRouted), false)
+	refuse(t, false)
+	loseAnswers(t, n)
+
+	p := product.On(t, n.Server.Host)
+	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n")) // errors of nobody's go as routed
+	before := countedBy(p)
+	wantCounted(t, p, before, provoked(t, answeredWithErrors, false), false)
+
+	p.Expect(0, "mode", "enforce")
+	t.Run("answered", func(t *testing.T) {
+		before := countedBy(p)
+		wantCounted(t, p, before, provoked(t, answeredWithErrors, true), true)
+	})
+	t.Run("as routed", func(t *testing.T) {
+		before := countedBy(p)
+		provoked(t, answeredAsRouted, false)
+		wantCounted(t, p, before, nil, true)
+	})
+	t.Run("refused", func(t *testing.T) { refuse(t, true) })
+	for _, f := range traffic.Families {
+		t.Run("arriving/"+f.String(), func(t *testing.T) { testErrorsArrive(t, n, p.In(t), f) })
+	}
+	wantNoMoves(t, p)
+}
+
+// loseAnswers has a server's answers leave by eth0, where they get lost.
+func loseAnswers(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	for _, f := range traffic.Families {
+		wires, dropped := wire.Tap(t, n.Server), await.Must1[uint64](t)(n.Production.Drops())
+		d := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+		await.Must(t, d.client.Close())
+		d.send(t, 100)
+		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
+		wait(t, wires.Eth0, answers)
+		wires.WantEth0("without replypath", answers)
+		await.Eventually(t, "the answer is dropped", func() error {
+			if await.Must1[uint64](t)(n.Production.Drops()) == dropped {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+}
+
+// testErrorsArrive has a server's answers end up nowhere, by the corrected way: what the client says of it, and a router
+// on the way, reaches the socket that sent them, and moves nothing.
+func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	wires := wire.Tap(t, n.Server)
+	wantRead := func(d *datagrams, what string, want error) {
+		t.Helper()
+		if _, err := d.server.Read(make([]byte, 100)); !errors.Is(err, want) {
+			t.Errorf("%s: read %v", what, err)
+		}
+	}
+	refused := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+	lost := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+	wantErrors(t, lost.server, f)
+	before := ways(p)
+	await.Must(t, refused.client.Close())
+	refused.send(t, 100)
+	wantRead(refused, "the client has closed its socket", unix.ECONNREFUSED)
+	route := "unreachable " + n.ClientEth0.Address(f).String()
+	host.Shell(t, n.Replication.Host, "ip route add "+route)
+	lost.send(t, 100)
+	unreachable := map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}
+	wantRead(lost, "the client cannot be reached", unreachable[f])
+	host.Shell(t, n.Replication.Host, "ip route del "+route)
+	lost.send(t, 100)
+	lost.wantArrival(t, 100)
+	wires.WantEth1("the answers", topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f))))
+	await.Same(t, "flows", before, ways(p))
+}
+
+// wantErrors has a UDP socket learn of errors that end no connection as well.
+func wantErrors(t *testing.T, conn net.Conn, f topology.Family) {
+	t.Helper()
+	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+	if f == topology.IPv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	raw := await.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+	var err error
+	await.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }))
+	await.Must(t, err)
+}
+
+// ways tells where replypath sends the replies of each flow.
+func ways(p *product.Product) map[string]string {
+	all := make(map[string]string)
+	for _, flow := range p.Flows() {
+		all[flow.String()] = fmt.Sprintf("%s, by %s to %s", flow.State, product.OrEmpty(flow.Interface), product.OrEmpty(flow.NextHopMAC))
+	}
+	return all
+}
+
+// wantNoMoves wants that nothing has moved, nor tried to.
+func wantNoMoves(t *testing.T, p *product.Product) {
+	t.Helper()
+	m := p.Metrics()
+	if n := m.Sum("replypath_flow_moves_total") + m.Sum("replypath_flow_moves_refused_total"); n != 0 {
+		t.Errorf("%v moves", n)
 	}
 }

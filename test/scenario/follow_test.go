@@ -254,14 +254,10 @@ func testStrict(t *testing.T, m bed, f topology.Family) {
 // testDown moves what has no connection at once when its NIC has lost its carrier, and a TCP connection as well: the
 // peer's next question comes by the other one.
 func testDown(t *testing.T, m bed) {
-	var talks []*traffic.Conversation
-	for _, f := range traffic.Families {
-		m.bring(t, m.Server.Eth1.Address(f), m.eth1)
-		for _, kind := range traffic.Kinds {
-			c := traffic.NewConversation(t, kind, m.ClientEth0, m.Server.Eth1.Address(f))
-			m.eth1.askBy(t, c)
-			talks = append(talks, c)
-		}
+	talks := conversations(t, m.ClientEth0, m.Server.Eth1, traffic.Families...)
+	for _, c := range talks {
+		m.bring(t, c.Self.Addr(), m.eth1)
+		m.eth1.askBy(t, c)
 	}
 	before := m.moved()
 	await.Must(t, m.Server.Eth1.Peer().SetDown())
@@ -303,7 +299,7 @@ func (m bed) push(t *testing.T, f topology.Family) pushed {
 	asked := m.Server.Eth1.Address(f)
 	m.bring(t, asked, m.eth1)
 	p := traffic.NewPush(t, m.Client, m.Server.Host, asked, asked)
-	m.pushBy(t, p, m.eth1)
+	m.eth1.wantPush(t, p)
 	at := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 	return pushed{p, at(p.Client.LocalAddr()), at(p.Client.RemoteAddr())}
 }
@@ -332,7 +328,7 @@ func testSpoofed(t *testing.T, m bed, f topology.Family) {
 			t.Run(f.String()+"/"+name+" by "+by.by.Name, func(t *testing.T) {
 				before := m.p.Metrics()
 				m.forge(t, p, segment, by, mac)
-				m.pushBy(t, p.Push, m.eth1)
+				m.eth1.wantPush(t, p.Push)
 				wantSpoofCounted(t, before, m.p.Metrics(), segment)
 			})
 		}
@@ -371,14 +367,6 @@ func testSpoofedLatest(t *testing.T, m bed) {
 	for _, f := range traffic.Families {
 		p := m.push(t, f)
 		m.forge(t, p, spoofs["an acknowledgement"], m.eth0, m.eth0.to)
-		m.pushBy(t, p.Push, m.eth0)
+		m.eth0.wantPush(t, p.Push)
 	}
-}
-
-// pushBy has the server speak, and wants that by an exit.
-func (m bed) pushBy(t *testing.T, p *traffic.Push, by exit) {
-	t.Helper()
-	exits := wire.TapAll(t, by.nics...)
-	p.Speak()
-	by.want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }
