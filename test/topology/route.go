@@ -16,8 +16,10 @@ type Route struct {
 	Via netip.Addr
 	// Interface may be left empty where the gateway tells it.
 	Interface string
-	Table     int
-	Metric    int
+	// Source is the preferred source address.
+	Source netip.Addr
+	Table  int
+	Metric int
 }
 
 // AddRoute adds a route.
@@ -83,6 +85,9 @@ func (h *Host) route(r Route) (*netlink.Route, error) {
 	}
 	if r.Via.IsValid() {
 		route.Gw = r.Via.AsSlice()
+	}
+	if r.Source.IsValid() {
+		route.Src = r.Source.AsSlice()
 	}
 	if r.Interface == "" {
 		return route, nil
