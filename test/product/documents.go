@@ -149,9 +149,7 @@ func (p *Product) Status() *Status {
 		return err
 	}))
 	document := await.Must1[[]byte](p.t)(json.Marshal(read))
-	status := new(Status)
-	decode(p.t, &Result{Args: []string{"status"}, Stdout: string(document)}, status, statusKeys)
-	return status
+	return p.status(&Result{Args: []string{"status"}, Stdout: string(document)})
 }
 
 // Diagnosed has the command tell the status, with what is wrong.
@@ -161,17 +159,19 @@ func (p *Product) Diagnosed() *Status {
 	if r.Code != 0 && r.Code != 3 { // 3: replies fail now
 		p.t.Fatal(r)
 	}
-	status := new(Status)
-	decode(p.t, r, status, statusKeys)
-	return status
+	return p.status(r)
 }
 
 // StatusOf asks the command for the status and wants an exit code.
 func (p *Product) StatusOf(code int) *Status {
 	p.t.Helper()
-	status := new(Status)
-	decode(p.t, p.Expect(code, "status", "-o", "json"), status, statusKeys)
-	return status
+	return p.status(p.Expect(code, "status", "-o", "json"))
+}
+
+func (p *Product) status(r *Result) (s *Status) {
+	p.t.Helper()
+	decode(p.t, r, &s, statusKeys)
+	return s
 }
 
 // Interface returns a managed interface of the status by its name, or nil.

@@ -3,31 +3,29 @@
 package product
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
 )
 
 // Log collects what a process writes and can be waited for.
 type Log struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{} // closed by the next Write
+	await.Log
 
-	pipe  syscall.RawConn // nil without one
-	ended chan struct{}   // closed when nobody has the pipe open for writing any more
+	draining sync.Mutex
+	pipe     syscall.RawConn // nil without one
+	ended    chan struct{}   // closed when nobody has the pipe open for writing any more
 }
-
-// NewLog returns an empty log.
-func NewLog() *Log { return &Log{changed: make(chan struct{})} }
 
 // Pipe returns a file for a process to write to. What it has written when the log is read is in the log: by an
 // io.Writer it would be some time later, though it may have told in another way by then what it had done.
@@ -53,8 +51,8 @@ const pipeSize = 64 << 10
 
 // drain appends what a pipe holds, up to so many bytes, and tells whether that is its end.
 func (l *Log) drain(fd uintptr, most int) (ended bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.draining.Lock()
+	defer l.draining.Unlock()
 	var buffer [4096]byte
 	for most > 0 {
 		n, err := unix.Read(int(fd), buffer[:])
@@ -65,66 +63,43 @@ func (l *Log) drain(fd uintptr, most int) (ended bool) {
 		case n == 0:
 			return true
 		default:
-			l.append(buffer[:n])
+			_, _ = l.Write(buffer[:n]) // which cannot fail
 			most -= n
 		}
 	}
 	return false
 }
 
-// Write appends to the log.
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.append(p)
-	return len(p), nil
-}
-
-func (l *Log) append(p []byte) {
-	close(l.changed)
-	l.changed = make(chan struct{})
-	l.text.Write(p)
-}
-
 // String returns all that was written so far.
 func (l *Log) String() string {
-	text, _ := l.state()
+	text, _ := l.Next()
 	return text
 }
 
-func (l *Log) state() (string, <-chan struct{}) {
+// Next returns all that was written so far, and a channel that is closed when there is more.
+func (l *Log) Next() (string, <-chan struct{}) {
 	if l.pipe != nil {
 		_ = l.pipe.Control(func(fd uintptr) { l.drain(fd, pipeSize) }) // where it is closed all was read
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String(), l.changed
+	return l.Log.Next()
 }
 
 // Lines returns the lines that contain every one of the words.
 func (l *Log) Lines(words ...string) []string {
 	var found []string
 	for line := range strings.Lines(l.String()) {
-		if containsAll(line, words) {
+		lacks := func(word string) bool { return !strings.Contains(line, word) }
+		if !slices.ContainsFunc(words, lacks) {
 			found = append(found, strings.TrimSuffix(line, "\n"))
 		}
 	}
 	return found
 }
 
-func containsAll(line string, words []string) bool {
-	for _, word := range words {
-		if !strings.Contains(line, word) {
-			return false
-		}
-	}
-	return true
-}
-
 // Wait returns when at least n lines contain every one of the words.
 func (l *Log) Wait(ctx context.Context, n int, words ...string) error {
 	for {
-		_, changed := l.state()
+		_, changed := l.Next()
 		found := len(l.Lines(words...))
 		if found >= n {
 			return nil

@@ -34,7 +34,7 @@ type Program struct {
 // test is cleaned up.
 func StartProgram(t testing.TB, c *topology.Cmd, end syscall.Signal) *Program {
 	t.Helper()
-	p := &Program{Log: NewLog(), t: t, cmd: c, name: c.Args[0], ended: make(chan struct{})}
+	p := &Program{Log: new(Log), t: t, cmd: c, name: c.Args[0], ended: make(chan struct{})}
 	output := await.Must1[*os.File](t)(p.Log.Pipe())
 	c.Stdout, c.Stderr = output, output
 	err := c.Start()

@@ -48,6 +48,17 @@ func linkLocalOf(t *testing.T, i *topology.Interface) netip.Addr {
 	return netip.Addr{}
 }
 
+// conversations are new ones of each kind, with an address of an interface.
+func conversations(t *testing.T, client, at *topology.Interface, families ...topology.Family) (all []*traffic.Conversation) {
+	t.Helper()
+	for _, f := range families {
+		for _, kind := range traffic.Kinds {
+			all = append(all, traffic.NewConversation(t, kind, client, at.Address(f)))
+		}
+	}
+	return all
+}
+
 // reload gives a daemon another configuration.
 func reload(t *testing.T, d *product.Daemon, config, text string) {
 	t.Helper()
@@ -69,12 +80,9 @@ func wantAnswers(t *testing.T, server *topology.Server, c *traffic.Conversation,
 // wantLost asks, and wants the answer to leave by eth0 and never to arrive.
 func wantLost(t *testing.T, server *topology.Server, c *traffic.Conversation, client *topology.Interface) {
 	t.Helper()
-	wires, arrived := wire.Tap(t, server), wire.Capture(t, client)
-	if err := wire.AskInVain(t, c, wires.Eth0); err == nil {
-		t.Error("the question was answered, although its answer came from the wrong side")
-	}
-	wires.WantEth0("an answer that gets lost", c.Answers())
-	if wires.Eth1.Count(topology.All(c.Questions(), topology.Going(topology.Sent))) == 0 {
+	asked, arrived := wire.Capture(t, server.Eth1.Peer()), wire.Capture(t, client)
+	exitBy(server, server.Eth0).wantLost(t, c, c.Answers())
+	if asked.Count(topology.All(c.Questions(), topology.Going(topology.Sent))) == 0 {
 		t.Error("no question reached the server by eth1")
 	}
 	if n := arrived.Count(c.Answers()); n != 0 {
@@ -92,6 +100,19 @@ type exit struct {
 // exitBy is the exit by one of a server's NICs to what its cable leads to.
 func exitBy(server *topology.Server, by *topology.Interface) exit {
 	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, by, by.Peer().MAC}
+}
+
+// bed is a server with two NICs, and the product on it.
+type bed struct {
+	*topology.TwoNIC
+	p          *product.Product
+	eth0, eth1 exit
+}
+
+func newBed(t *testing.T, options topology.TwoNICOptions) bed {
+	t.Helper()
+	n := traffic.NewTwoNIC(t, options)
+	return bed{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
 }
 
 // wantAnswers asks a few questions and wants all of the answers, and every one of them by this exit. Answers are seen
@@ -133,6 +154,14 @@ func (e exit) wantLost(t *testing.T, c *traffic.Conversation, answers topology.F
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
 	}
 	e.want(exits, c.String(), answers)
+}
+
+// wantPush has a server speak in a connection, and wants that by this exit.
+func (e exit) wantPush(t *testing.T, p *traffic.Push) {
+	t.Helper()
+	exits := wire.TapAll(t, e.nics...)
+	p.Speak()
+	e.want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }
 
 // wantNoAnswer asks in vain: the question comes in by one of the server's NICs, the

@@ -169,17 +169,17 @@ func (p *equals) waitRecorded(product *testproduct.Product) {
 	})
 }
 
-// begunServer is a server with replypath and small tables, for which it is known who begins.
+// begunServer is one with small tables, for which it is known who begins.
 type begunServer struct {
-	*topology.TwoNIC
-	p    *testproduct.Product
+	bed
 	port uint16 // the last that was used: nothing is recorded of those after it
 }
 
 // run runs a subtest before which the server has begun nothing.
 func (s *begunServer) run(t *testing.T, name string, test func(*testing.T, *begunServer)) {
 	t.Run(name, func(t *testing.T) {
-		here := &begunServer{s.TwoNIC, s.p.In(t), s.port}
+		here := &begunServer{s.bed, s.port}
+		here.p = s.p.In(t)
 		here.p.ForgetBeginnings()
 		defer func() { s.port = here.port }()
 		test(t, here)
@@ -199,8 +199,7 @@ var symmetricPorts = map[string]uint16{"vxlan": 4789, "ike": 500, "corosync": 54
 // TestBegun has a server and a client speak to each other, one of them first. That decides which way the server sends,
 // whatever happens meanwhile, where nothing is related.
 func TestBegun(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	s := &begunServer{n, testproduct.On(t, n.Server.Host), 12_000}
+	s := &begunServer{newBed(t, topology.TwoNICOptions{Policy: topology.AnySource}), 12_000}
 	start := func() *testproduct.Daemon {
 		return s.p.Start("--config", testproduct.WriteConfig(t, testproduct.SmallTables+"related: false\n"))
 	}
@@ -217,15 +216,15 @@ func TestBegun(t *testing.T) {
 		pairs := make(map[*equals]bool)
 		for _, f := range traffic.Families {
 			for _, port := range symmetricPorts {
-				first := newEquals(t, n, f, port)
+				first := newEquals(t, s.TwoNIC, f, port)
 				first.clientSpeaks()
 				// Ports that no protocol has: the pairs may not share a tuple.
-				second := newEquals(t, n, f, port+10_000)
+				second := newEquals(t, s.TwoNIC, f, port+10_000)
 				second.serverSpeaks()
 				pairs[first], pairs[second] = true, false
 			}
 		}
-		wires := wire.Tap(t, n.Server)
+		wires := wire.Tap(t, s.Server)
 		talk := func() {
 			for pair := range pairs {
 				pair.talk()

@@ -4,16 +4,22 @@ package scenario
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
-	"hash/crc32"
 	"net"
 	"net/netip"
+	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -47,50 +53,23 @@ const (
 	unknownOption = 0x9e // of IPv6: to be answered with an error (RFC 8200, 4.2; RFC 4727, 3.2)
 )
 
-// answeredWithErrors are packets to a host that it answers with errors: port
-// unreachable, reassembly time exceeded, parameter problem.
+// answeredWithErrors are packets to a host that it answers with errors: port unreachable, parameter problem. What else
+// errors quote is in package bpf.
 var answeredWithErrors = []provocation{
 	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
 	}},
-	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, traffic.EchoPort), mark)
-	}},
-	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{ACK: true}), toEight, mark)
-	}},
-	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+	{"option before tcp", kinds(kind{12, 0}, kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
-	}},
-	{"option before an echo", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		protocol, echo := echoOf(ip)
-		return badOption(ip, protocol, echo, mark)
 	}},
 }
 
-// answeredAsRouted are those whose errors are about no protocol that is listed, or about a routing header.
+// answeredAsRouted is one whose error is about no protocol that is listed.
 var answeredAsRouted = []provocation{
 	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return packet{withProtocol(ip, experimental), mark}
 	}},
-	{"routing header", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return packet{withProtocol(ip, layers.IPProtocolIPv6Routing), unknownRoute, udpTo(ip, closedPort), mark}
-	}},
-	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return packet{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
-	}},
 }
-
-var (
-	reassembly = kinds(kind{11, 1}, kind{3, 1})
-	parameter  = kinds(kind{12, 0}, kind{4, 2})
-)
-
-// unknownRoute is a routing header of a kind that nobody knows (RFC 4727, 3.3), which names another destination.
-var unknownRoute = gopacket.Payload{byte(layers.IPProtocolUDP), 0, 253, 1, 0, 0, 0, 0}
-
-// toEight makes the 20 bytes of a TCP header divisible by 8.
-var toEight = gopacket.Payload(make([]byte, 4))
 
 // withProtocol says what follows an IP header.
 func withProtocol(ip gopacket.NetworkLayer, protocol layers.IPProtocol) gopacket.SerializableLayer {
@@ -119,26 +98,6 @@ func tcpTo(ip gopacket.NetworkLayer, tcp layers.TCP) *layers.TCP {
 	return &tcp
 }
 
-// echoOf is a request, whose ICMPv6 header comes with an identifier behind it.
-func echoOf(ip gopacket.NetworkLayer) (protocol layers.IPProtocol, echo gopacket.SerializableLayer) {
-	if _, ok := ip.(*layers.IPv4); ok {
-		return layers.IPProtocolICMPv4, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: 77, Seq: 1}
-	}
-	// No checksum: nobody gets as far as that.
-	return layers.IPProtocolICMPv6, gopacket.Payload{layers.ICMPv6TypeEchoRequest, 0, 0, 0, 0, 77, 0, 1}
-}
-
-// firstFragment is the beginning of a packet whose rest never comes. What ends it tells it from the others.
-func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
-	id := uint16(crc32.ChecksumIEEE(rest[len(rest)-1].(gopacket.Payload)))
-	if header, ok := ip.(*layers.IPv4); ok {
-		header.Protocol, header.Id, header.Flags = protocol, id, layers.IPv4MoreFragments
-		return append(packet{header}, rest...)
-	}
-	fragment := gopacket.Payload{byte(protocol), 0, 0, 1, 0, 0, byte(id >> 8), byte(id)}
-	return append(packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment}, rest...)
-}
-
 // badOption has an IPv4 option (record route) that is shorter than it can be, or an
 // IPv6 destination option that nobody knows.
 func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
@@ -153,7 +112,7 @@ func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gop
 
 // mark is what a provocation is known by, wherever it is quoted.
 func (p provocation) mark(f topology.Family) gopacket.Payload {
-	mark := make(gopacket.Payload, 40) // divisible by 8, as first fragments have to be
+	mark := make(gopacket.Payload, 40)
 	copy(mark, fmt.Sprintf("%s/%s", f, p.name))
 	return mark
 }
@@ -182,13 +141,12 @@ func quoting(mark []byte) topology.Filter {
 	return func(frame *topology.Frame) bool { return bytes.Contains(frame.Data, mark) }
 }
 
-// promptErrors has a host send every error, and those about fragments within a second.
+// promptErrors has a host send every error.
 func promptErrors(t *testing.T, host *topology.Host) {
 	t.Helper()
 	for key, value := range map[string]string{
 		// A limit of 0 would leave nothing for other limits of the same peer.
 		"net/ipv4/icmp_ratemask": "0", "net/ipv6/icmp/ratemask": "255",
-		"net/ipv4/ipfrag_time": "1", "net/ipv6/ip6frag_time": "1",
 	} {
 		await.Must(t, host.SetSysctl(key, value))
 	}
@@ -251,5 +209,192 @@ func wantCounted(t *testing.T, p *product.Product, before counted, frames []*top
 	}
 	if got := countedBy(p); got != want {
 		t.Errorf("counted %+v, not %+v", got, want)
+	}
+}
+
+// refusal is what a client asks in vain, by which rule of the server's firewall, if any, and what it learns.
+type refusal struct {
+	network string
+	port    uint16
+	size    int // of the datagram
+	rule    string
+	error   map[topology.Family]error
+}
+
+var connectionRefused = map[topology.Family]error{topology.IPv4: unix.ECONNREFUSED, topology.IPv6: unix.ECONNREFUSED}
+
+var refusals = []refusal{
+	{"tcp", closedPort, 0, "", connectionRefused},
+	{"tcp", 81, 0, "tcp dport 81 reject with tcp reset", connectionRefused},
+	{"tcp", 82, 0, "tcp dport 82 reject with icmpx port-unreachable", connectionRefused},
+	{"tcp", 83, 0, "tcp dport 83 reject with icmpx admin-prohibited",
+		map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.EACCES}},
+	{"udp", closedPort, 10, "", connectionRefused},
+	{"udp", closedPort, largeDatagram, "", connectionRefused}, // which comes in fragments
+	{"udp", 84, 10, "udp dport 84 reject with icmpx port-unreachable", connectionRefused},
+}
+
+// knock connects, and for UDP asks, and returns what the client learns.
+func (r refusal) knock(ctx context.Context, client *topology.Host, to netip.Addr) error {
+	conn, err := client.Dial(ctx, r.network, netip.AddrPortFrom(to, r.port).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(0, 1)) })
+	defer stop()
+	if _, err := conn.Write(make([]byte, r.size)); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 100))
+	return err
+}
+
+// want has the client knock at the server's eth1. What refuses it leaves by eth1, and the client learns at once; or it
+// leaves by eth0, and gets lost.
+func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answer topology.Filter, eth1 bool) {
+	t.Helper()
+	what := fmt.Sprintf("what refuses %s to port %d, %d bytes, %s", r.network, r.port, r.size, f)
+	wires := wire.Tap(t, n.Server)
+	ctx, cancel := context.WithCancel(await.Within(t, await.AnswerTime))
+	defer cancel()
+	knocked := make(chan error, 1)
+	go func() { knocked <- r.knock(ctx, n.Client, n.Server.Eth1.Address(f)) }()
+	waitLeft(t, wires, what, answer)
+	if !eth1 {
+		defer time.AfterFunc(await.SilenceTime, cancel).Stop()
+	}
+	if err := <-knocked; errors.Is(err, r.error[f]) != eth1 {
+		t.Errorf("%s: %v, by eth1: %t", what, err, eth1)
+	}
+	wires.Want(eth1, what, answer)
+}
+
+// TestErrors has a server answer with resets and ICMP errors: each leaves by the NIC of the packet that it
+// is about, and is counted; without replypath, and in mode observe, by the routed one. Errors about what starts no flow go
+// as routed. What arrives of errors reaches its socket, and changes no flow. What errors may quote besides is in package bpf.
+func TestErrors(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	for _, h := range []*topology.Host{n.Server.Host, n.Client, n.Replication.Host} {
+		promptErrors(t, h)
+	}
+	rules := "table inet filter { chain input { type filter hook input priority filter\n"
+	for _, r := range refusals {
+		rules += r.rule + "\n"
+	}
+	host.Nft(t, n.Server.Host, rules+"}; }")
+	provoked := func(t *testing.T, provocations []provocation, eth1 bool) []*topology.Frame {
+		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), provocations, eth1)
+	}
+	refuse := func(t *testing.T, eth1 bool) {
+		for _, f := range traffic.Families {
+			for _, r := range refusals {
+				r.want(t, n, f, topology.All(topology.From(n.Server.Eth1.Address(f)), topology.To(n.ClientEth0.Address(f))), eth1)
+			}
+		}
+	}
+	provoked(t, slices.Concat(answeredWithErrors, answeredAsRouted), false)
+	refuse(t, false)
+	loseAnswers(t, n)
+
+	p := product.On(t, n.Server.Host)
+	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n")) // errors of nobody's go as routed
+	before := countedBy(p)
+	wantCounted(t, p, before, provoked(t, answeredWithErrors, false), false)
+
+	p.Expect(0, "mode", "enforce")
+	t.Run("answered", func(t *testing.T) {
+		before := countedBy(p)
+		wantCounted(t, p, before, provoked(t, answeredWithErrors, true), true)
+	})
+	t.Run("as routed", func(t *testing.T) {
+		before := countedBy(p)
+		provoked(t, answeredAsRouted, false)
+		wantCounted(t, p, before, nil, true)
+	})
+	t.Run("refused", func(t *testing.T) { refuse(t, true) })
+	for _, f := range traffic.Families {
+		t.Run("arriving/"+f.String(), func(t *testing.T) { testErrorsArrive(t, n, p.In(t), f) })
+	}
+	wantNoMoves(t, p)
+}
+
+// loseAnswers has a server's answers leave by eth0, where they get lost.
+func loseAnswers(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	for _, f := range traffic.Families {
+		wires, dropped := wire.Tap(t, n.Server), await.Must1[uint64](t)(n.Production.Drops())
+		d := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+		await.Must(t, d.client.Close())
+		d.send(t, 100)
+		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
+		wait(t, wires.Eth0, answers)
+		wires.WantEth0("without replypath", answers)
+		await.Eventually(t, "the answer is dropped", func() error {
+			if await.Must1[uint64](t)(n.Production.Drops()) == dropped {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+}
+
+// testErrorsArrive has a server's answers end up nowhere, by the corrected way: what the client says of it, and a router
+// on the way, reaches the socket that sent them, and moves nothing.
+func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *product.Product, f topology.Family) {
+	wires := wire.Tap(t, n.Server)
+	wantRead := func(d *datagrams, what string, want error) {
+		t.Helper()
+		if _, err := d.server.Read(make([]byte, 100)); !errors.Is(err, want) {
+			t.Errorf("%s: read %v", what, err)
+		}
+	}
+	refused := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+	lost := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+	wantErrors(t, lost.server, f)
+	before := ways(p)
+	await.Must(t, refused.client.Close())
+	refused.send(t, 100)
+	wantRead(refused, "the client has closed its socket", unix.ECONNREFUSED)
+	route := "unreachable " + n.ClientEth0.Address(f).String()
+	host.Shell(t, n.Replication.Host, "ip route add "+route)
+	lost.send(t, 100)
+	unreachable := map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}
+	wantRead(lost, "the client cannot be reached", unreachable[f])
+	host.Shell(t, n.Replication.Host, "ip route del "+route)
+	lost.send(t, 100)
+	lost.wantArrival(t, 100)
+	wires.WantEth1("the answers", topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f))))
+	await.Same(t, "flows", before, ways(p))
+}
+
+// wantErrors has a UDP socket learn of errors that end no connection as well.
+func wantErrors(t *testing.T, conn net.Conn, f topology.Family) {
+	t.Helper()
+	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+	if f == topology.IPv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	raw := await.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+	var err error
+	await.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }))
+	await.Must(t, err)
+}
+
+// ways tells where replypath sends the replies of each flow.
+func ways(p *product.Product) map[string]string {
+	all := make(map[string]string)
+	for _, flow := range p.Flows() {
+		all[flow.String()] = fmt.Sprintf("%s, by %s to %s", flow.State, product.OrEmpty(flow.Interface), product.OrEmpty(flow.NextHopMAC))
+	}
+	return all
+}
+
+// wantNoMoves wants that nothing has moved, nor tried to.
+func wantNoMoves(t *testing.T, p *product.Product) {
+	t.Helper()
+	m := p.Metrics()
+	if n := m.Sum("replypath_flow_moves_total") + m.Sum("replypath_flow_moves_refused_total"); n != 0 {
+		t.Errorf("%v moves", n)
 	}
 }

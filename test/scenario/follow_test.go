@@ -20,16 +20,8 @@ import (
 	"replypath/test/wire"
 )
 
-// moving is a server with two NICs whose peer can move to the other one: the
-// routers bring questions for an address by either, and take answers by either.
-type moving struct {
-	*topology.TwoNIC
-	p          *product.Product
-	eth0, eth1 exit
-}
-
 // other returns the other exit.
-func (m moving) other(than exit) exit {
+func (m bed) other(than exit) exit {
 	if than.by == m.eth0.by {
 		return m.eth1
 	}
@@ -38,7 +30,7 @@ func (m moving) other(than exit) exit {
 
 // bring has the network bring questions for an address of the server by one of
 // its NICs.
-func (m moving) bring(t *testing.T, asked netip.Addr, by exit) {
+func (m bed) bring(t *testing.T, asked netip.Addr, by exit) {
 	t.Helper()
 	f := topology.FamilyOf(asked)
 	router, via := m.Production, addresses("10.11.0.2", "2001:db8:11::2")[f]
@@ -54,7 +46,7 @@ func (m moving) bring(t *testing.T, asked netip.Addr, by exit) {
 // moved are how many flows have moved, and how many moves were refused.
 type moved struct{ moved, contested, pinned float64 }
 
-func (m moving) moved() moved {
+func (m bed) moved() moved {
 	metrics := m.p.Metrics()
 	refused := func(reason string) float64 {
 		return metrics.Sum("replypath_flow_moves_refused_total", "reason="+reason)
@@ -63,7 +55,7 @@ func (m moving) moved() moved {
 }
 
 // wantMoved wants so many flows to have moved since then, and so many moves to have been contested.
-func (m moving) wantMoved(t *testing.T, since moved, count, contested int) {
+func (m bed) wantMoved(t *testing.T, since moved, count, contested int) {
 	t.Helper()
 	want := moved{since.moved + float64(count), since.contested + float64(contested), since.pinned}
 	if now := m.moved(); now != want {
@@ -73,7 +65,7 @@ func (m moving) wantMoved(t *testing.T, since moved, count, contested int) {
 
 // eachMove runs a test for each family, kind and NIC that is asked first. The conversation has been answered by that NIC
 // then.
-func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *traffic.Conversation, exit)) {
+func (m bed) eachMove(t *testing.T, test func(*testing.T, bed, *traffic.Conversation, exit)) {
 	for _, from := range []exit{m.eth0, m.eth1} {
 		traffic.EachQuestion(t, "from "+from.by.Name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			here := m
@@ -90,9 +82,8 @@ func (m moving) eachMove(t *testing.T, test func(*testing.T, moving, *traffic.Co
 
 // TestFollow has a client's questions come by another interface, in earnest and forged, with each of the policies.
 func TestFollow(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	m := moving{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth0), exitBy(n.Server, n.Server.Eth1)}
-	traffic.ServeNICs(t, n.Server.Eth0)
+	m := newBed(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	traffic.ServeNICs(t, m.Server.Eth0)
 	config := product.WriteConfig(t, product.SmallTables+"follow: pinned\n")
 	d := m.p.Start("--config", config)
 	t.Run("pinned", func(t *testing.T) { m.eachMove(t, testPinned) })
@@ -112,20 +103,20 @@ func TestFollow(t *testing.T) {
 		}
 	})
 	reload(t, d, config, product.SmallTables+"manage_rp_filter: false\n")
-	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
+	await.Must(t, m.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
 	d.Reload() // which the programs know of then
 	t.Run("strict", func(t *testing.T) {
 		for _, f := range traffic.Families {
 			t.Run(f.String(), func(t *testing.T) { testStrict(t, m, f) })
 		}
 	})
-	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "0"))
+	await.Must(t, m.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "0"))
 	reload(t, d, config, product.SmallTables)
 	t.Run("down", func(t *testing.T) { testDown(t, m) })
 }
 
 // testPinned keeps every flow where it began, also one whose peer has really moved, and counts that.
-func testPinned(t *testing.T, m moving, c *traffic.Conversation, from exit) {
+func testPinned(t *testing.T, m bed, c *traffic.Conversation, from exit) {
 	before := m.moved()
 	m.bring(t, c.Self.Addr(), m.other(from))
 	for range 3 {
@@ -137,7 +128,7 @@ func testPinned(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 }
 
 // testLatest has every flow follow the last packet, at once.
-func testLatest(t *testing.T, m moving, c *traffic.Conversation, from exit) {
+func testLatest(t *testing.T, m bed, c *traffic.Conversation, from exit) {
 	before := m.moved()
 	for i, by := range []exit{m.other(from), from, m.other(from)} {
 		m.bring(t, c.Self.Addr(), by)
@@ -149,7 +140,7 @@ func testLatest(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 // testValidated moves a TCP connection with the first segment that comes by another NIC, there and back, as its socket
 // vouches for it. What has no connection moves when the peer has come by the other NIC alone, for ten seconds and three
 // times; until then it stays and is counted.
-func testValidated(t *testing.T, m moving, c *traffic.Conversation, from exit) {
+func testValidated(t *testing.T, m bed, c *traffic.Conversation, from exit) {
 	before, to := m.moved(), m.other(from)
 	m.bring(t, c.Self.Addr(), to)
 	if c.Kind == traffic.TCP {
@@ -177,7 +168,7 @@ func testValidated(t *testing.T, m moving, c *traffic.Conversation, from exit) {
 // testForged has somebody send datagrams in the name of a client that has been silent for a while, by the other NIC, and
 // by the same one from another MAC. What the server then says goes to the client, and the datagrams are counted. A filter
 // drops those by eth0, which the programs see before.
-func testForged(t *testing.T, m moving, f topology.Family) {
+func testForged(t *testing.T, m bed, f topology.Family) {
 	port := uint16(13_000)
 	host.Nft(t, m.Server.Host, `table inet deaf { chain input { type filter hook input priority filter
 		iif eth0 udp dport 13000-13100 @th,64,64 0x646174616772616d drop
@@ -211,7 +202,7 @@ func testForged(t *testing.T, m moving, f topology.Family) {
 
 // testStrict has datagrams of a client, whom the host asks and answers by eth0, come by eth1, whose rp_filter is strict and
 // stays so: the kernel drops those of IPv4, and they are no evidence, until it answers by eth1 itself. IPv6 has no such filter.
-func testStrict(t *testing.T, m moving, f topology.Family) {
+func testStrict(t *testing.T, m bed, f topology.Family) {
 	m.p = m.p.In(t)
 	asked, client := m.Server.Eth0.Address(f), m.ClientEth0.Address(f)
 	m.bring(t, asked, m.eth0)
@@ -262,15 +253,11 @@ func testStrict(t *testing.T, m moving, f topology.Family) {
 
 // testDown moves what has no connection at once when its NIC has lost its carrier, and a TCP connection as well: the
 // peer's next question comes by the other one.
-func testDown(t *testing.T, m moving) {
-	var talks []*traffic.Conversation
-	for _, f := range traffic.Families {
-		m.bring(t, m.Server.Eth1.Address(f), m.eth1)
-		for _, kind := range traffic.Kinds {
-			c := traffic.NewConversation(t, kind, m.ClientEth0, m.Server.Eth1.Address(f))
-			m.eth1.askBy(t, c)
-			talks = append(talks, c)
-		}
+func testDown(t *testing.T, m bed) {
+	talks := conversations(t, m.ClientEth0, m.Server.Eth1, traffic.Families...)
+	for _, c := range talks {
+		m.bring(t, c.Self.Addr(), m.eth1)
+		m.eth1.askBy(t, c)
 	}
 	before := m.moved()
 	await.Must(t, m.Server.Eth1.Peer().SetDown())
@@ -307,18 +294,18 @@ type pushed struct {
 }
 
 // push has a client connect to eth1, and the server speak by that.
-func (m moving) push(t *testing.T, f topology.Family) pushed {
+func (m bed) push(t *testing.T, f topology.Family) pushed {
 	t.Helper()
 	asked := m.Server.Eth1.Address(f)
 	m.bring(t, asked, m.eth1)
 	p := traffic.NewPush(t, m.Client, m.Server.Host, asked, asked)
-	m.pushBy(t, p, m.eth1)
+	m.eth1.wantPush(t, p)
 	at := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 	return pushed{p, at(p.Client.LocalAddr()), at(p.Client.RemoteAddr())}
 }
 
 // forge sends one of the spoofs of a connection by one of the server's NICs, and returns when the server has dealt with it.
-func (m moving) forge(t *testing.T, p pushed, segment layers.TCP, by exit, mac net.HardwareAddr) {
+func (m bed) forge(t *testing.T, p pushed, segment layers.TCP, by exit, mac net.HardwareAddr) {
 	t.Helper()
 	segment.SrcPort, segment.DstPort = layers.TCPPort(p.from.Port()), layers.TCPPort(p.to.Port())
 	router := by.by.Peer()
@@ -330,7 +317,7 @@ func (m moving) forge(t *testing.T, p pushed, segment layers.TCP, by exit, mac n
 
 // testSpoofed sends forged segments of a live connection by another NIC, and from another MAC by its own. Those that could
 // move it are counted, and what the server pushes goes on by the connection's way.
-func testSpoofed(t *testing.T, m moving, f topology.Family) {
+func testSpoofed(t *testing.T, m bed, f topology.Family) {
 	for _, by := range []exit{m.eth0, m.eth1} {
 		p := m.push(t, f) // each with a handshake to forge
 		mac := by.to
@@ -341,7 +328,7 @@ func testSpoofed(t *testing.T, m moving, f topology.Family) {
 			t.Run(f.String()+"/"+name+" by "+by.by.Name, func(t *testing.T) {
 				before := m.p.Metrics()
 				m.forge(t, p, segment, by, mac)
-				m.pushBy(t, p.Push, m.eth1)
+				m.eth1.wantPush(t, p.Push)
 				wantSpoofCounted(t, before, m.p.Metrics(), segment)
 			})
 		}
@@ -376,18 +363,10 @@ func wantSpoofCounted(t *testing.T, before, after product.Metrics, segment layer
 }
 
 // testSpoofedLatest shows that the spoofs reach the programs: with follow: latest, any of them takes the connection along.
-func testSpoofedLatest(t *testing.T, m moving) {
+func testSpoofedLatest(t *testing.T, m bed) {
 	for _, f := range traffic.Families {
 		p := m.push(t, f)
 		m.forge(t, p, spoofs["an acknowledgement"], m.eth0, m.eth0.to)
-		m.pushBy(t, p.Push, m.eth0)
+		m.eth0.wantPush(t, p.Push)
 	}
-}
-
-// pushBy has the server speak, and wants that by an exit.
-func (m moving) pushBy(t *testing.T, p *traffic.Push, by exit) {
-	t.Helper()
-	exits := wire.TapAll(t, by.nics...)
-	p.Speak()
-	by.want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }

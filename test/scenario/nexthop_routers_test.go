@@ -100,14 +100,9 @@ func (r routers) inside(of ...int) (all []netip.Addr) {
 }
 
 // conversations are new ones of every kind.
-func (r routers) conversations(t *testing.T) (all []*traffic.Conversation) {
+func (r routers) conversations(t *testing.T) []*traffic.Conversation {
 	t.Helper()
-	for _, f := range traffic.Families {
-		for _, kind := range traffic.Kinds {
-			all = append(all, traffic.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
-		}
-	}
-	return all
+	return conversations(t, r.ClientEth0, r.Server.Eth1, traffic.Families...)
 }
 
 // wantThrough asks, and wants each answer by eth1 to one of the routers.

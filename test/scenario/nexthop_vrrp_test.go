@@ -106,7 +106,7 @@ func testVRRP(t *testing.T, virtual, beside bool) {
 		if virtual && beside {
 			r.wantUnheard(t, push, r.Inside[0].MAC)
 		} else {
-			r.wantPush(t, push, answered(1)(f))
+			r.to(answered(1)(f)).wantPush(t, push)
 		}
 	}
 	third.want(t, own(2))
@@ -176,7 +176,7 @@ func (l *lane) open(t *testing.T) {
 func (l *lane) want(t *testing.T, mac func(topology.Family) net.HardwareAddr) {
 	t.Helper()
 	for f, push := range l.pushes {
-		l.wantPush(t, push, mac(f))
+		l.to(mac(f)).wantPush(t, push)
 	}
 	for _, c := range l.talks {
 		l.to(mac(topology.FamilyOf(c.Self.Addr()))).askBy(t, c)
@@ -207,14 +207,6 @@ func (r routers) powerOff(t *testing.T, keepalived [2]*product.Program) {
 	await.Must(t, r.Inside[0].Peer().SetDown())
 	keepalived[0].Signal(unix.SIGKILL)
 	keepalived[1].WaitLog(before+2, isMaster)
-}
-
-// wantPush has the server speak and wants that to go to a MAC.
-func (r routers) wantPush(t *testing.T, p *traffic.Push, mac net.HardwareAddr) {
-	t.Helper()
-	exits := wire.TapAll(t, r.nics...)
-	p.Speak()
-	r.to(mac).want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }
 
 // wantUnheard has the server speak, and wants that to go to a MAC that nobody has any more.

@@ -5,7 +5,6 @@ package scenario
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,11 +27,10 @@ type eth0Fault struct {
 	name       string
 	begin, end func(*testing.T, *topology.S1, *product.Product)
 	noRoute    bool // the kernel has no route but the fallback route
-	keepsMasks bool // the kernel forgets nothing that it masquerades: its port need not be the same to go on
 }
 
 var eth0Faults = []eth0Fault{
-	{name: "carrier lost", noRoute: true, keepsMasks: true, begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
+	{name: "carrier lost", noRoute: true, begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
 		await.Must(t, s.B.Eth0.Peer().SetDown())
 		awaitNoCarrier(t, s.B.Eth0)
 	}, end: func(t *testing.T, s *topology.S1, _ *product.Product) { setUpAgain(t, s.B.Eth0.Peer()) }},
@@ -42,9 +40,9 @@ var eth0Faults = []eth0Fault{
 		setUpAgain(t, s.B.Eth0)
 		addDefaults(t, s)
 	}},
-	{name: "default route removed", noRoute: true, keepsMasks: true, begin: removeDefaults,
+	{name: "default route removed", noRoute: true, begin: removeDefaults,
 		end: func(t *testing.T, s *topology.S1, _ *product.Product) { addDefaults(t, s) }},
-	{name: "gateway silent", keepsMasks: true, begin: func(t *testing.T, s *topology.S1, p *product.Product) {
+	{name: "gateway silent", begin: func(t *testing.T, s *topology.S1, p *product.Product) {
 		fallSilent(t, s.B.Eth0)
 		awaitGateways(t, p, "eth0", "held", true)
 	}, end: func(t *testing.T, s *topology.S1, p *product.Product) {
@@ -92,11 +90,11 @@ func awaitGateways(t *testing.T, p *product.Product, of, state string, want bool
 	})
 }
 
-// translated is S1 where B forwards for four addresses behind it: one is translated to eth1's address, one to others of
-// eth1's, and two to that of eth0 for as long as they leave there, one of them with a port at random.
+// translated is S1 where B forwards for three addresses behind it: one is translated to eth1's address, one to others of
+// eth1's, and one to that of eth0 for as long as it leaves there. Other masks are in test/faults.
 type translated struct {
 	*poolNetwork
-	single, pool, masked, random *topology.Interface
+	single, pool, masked *topology.Interface
 }
 
 func newTranslated(t *testing.T) *translated {
@@ -104,7 +102,7 @@ func newTranslated(t *testing.T) *translated {
 	s := newBeginner(t, topology.StrictSource)
 	eth0 := hostBehind(t, s)
 	n := &translated{poolNetwork: &poolNetwork{S1: s, inside: eth0}, single: eth0}
-	n.pool, n.masked, n.random = n.addInside(t, eth0, 1), n.addInside(t, eth0, 2), n.addInside(t, eth0, 3)
+	n.pool, n.masked = n.addInside(t, eth0, 1), n.addInside(t, eth0, 2)
 	await.Must(t, eth0.WaitReady(await.Within(t, await.AnswerTime)))
 	var rules strings.Builder
 	for _, f := range s.Families() {
@@ -113,9 +111,8 @@ func newTranslated(t *testing.T) *translated {
 		ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
 		own := s.B.Eth1.Address(f)
 		fmt.Fprintf(&rules, "%s saddr %s snat to %s\n", ip, n.single.Address(f), own)
-		fmt.Fprintf(&rules, "%s saddr %s snat to %s-%s\n", ip, n.pool.Address(f), nth(own, 1), nth(own, poolAddresses-1))
 		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade\n", ip, n.masked.Address(f))
-		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade fully-random\n", ip, n.random.Address(f))
+		fmt.Fprintf(&rules, "%s saddr %s snat to %s-%s\n", ip, n.pool.Address(f), nth(own, 1), nth(own, poolAddresses-1))
 	}
 	host.Nft(t, s.B.Host, fmt.Sprintf(`table inet masks {
 	chain outward {
@@ -215,8 +212,8 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 	wires := wire.Tap(t, n.B)
 	own, silentOwn := n.open(t, n.B.Eth1, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1)
 	single, pool := n.open(t, n.single, n.A.Eth1), n.open(t, n.pool, n.A.Eth1)
-	masked, random := n.open(t, n.masked, n.A.Eth0), n.open(t, n.random, n.A.Eth0)
-	kept, silent, waiting := own, silentOwn, slices.Concat(single, pool, masked, random)
+	masked := n.open(t, n.masked, n.A.Eth0)
+	kept, silent, waiting := own, silentOwn, slices.Concat(single, pool, masked)
 	if !fault.noRoute {
 		kept, silent, waiting = slices.Concat(own, single), slices.Concat(silentOwn, pool), nil
 	}
@@ -226,12 +223,6 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 			talks = append(talks, c.KeepRepeating(t))
 		} else {
 			talks = append(talks, c.Keep(t))
-		}
-	}
-	transfers := n.connect(t, n.single, n.A.Eth1)
-	transfer := func() {
-		for _, conn := range transfers {
-			traffic.TransferBothWays(t, conn, poolSize)
 		}
 	}
 	fault.begin(t, n.S1, p)
@@ -244,7 +235,6 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 		n.wantWaiting(t, wires, slices.Concat(waiting, n.begin(t, n.single, n.A.Eth1)))
 	} else {
 		begun = n.open(t, n.single, n.A.Eth1)
-		transfer()
 	}
 	meanwhile := openFromEth1(t, n.S1, n.Families()...)
 	fault.end(t, n.S1, p)
@@ -254,16 +244,12 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 		pause = max(pause, talk.Pause())
 	}
 	goOn := slices.Concat(single, pool, masked)
-	if fault.keepsMasks {
-		goOn = append(goOn, random...)
-	}
 	for _, c := range slices.Concat(silent, begun) {
 		traffic.Ask(t, c)
 	}
 	for _, c := range goOn {
 		await.Eventually(t, c.String()+" goes on", func() error { return c.Ask(await.Within(t, await.AnswerTime/2)) })
 	}
-	transfer()
 	n.wantUnder(t, wires, n.B.Eth1, slices.Concat(own, silentOwn, single, pool, begun))
 	n.wantUnder(t, wires, n.B.Eth0, masked)
 	for _, c := range meanwhile {
@@ -271,19 +257,6 @@ func (fault *eth0Fault) test(t *testing.T, n *translated, p *product.Product) {
 	}
 	t.Logf("%d answers to %d conversations, the longest pause %s; %d that were silent and %d that are forwarded go on",
 		answers, len(kept), pause.Round(time.Microsecond), len(silent), len(goOn))
-}
-
-// connect opens connections for transfers, one in each family.
-func (n *translated) connect(t *testing.T, from, to *topology.Interface) (all []net.Conn) {
-	t.Helper()
-	for _, f := range n.Families() {
-		at := traffic.ServeTransfers(t, to.Host, to.Address(f)).Addr().String()
-		self := topology.FromAddress(netip.AddrPortFrom(from.Address(f), 0))
-		conn := await.Must1[net.Conn](t)(from.Host.Dial(await.Within(t, await.AnswerTime), "tcp", at, self))
-		t.Cleanup(func() { conn.Close() })
-		all = append(all, conn)
-	}
-	return all
 }
 
 // awaitRules returns when B leads by rules alone what has no other route. Until then it forwards by table default as well.

@@ -123,14 +123,11 @@ var passing = map[topology.Family][]netip.Prefix{
 }
 
 // openFromEth1 are conversations that B has begun from eth1's address, one of each kind.
-func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) (all []*traffic.Conversation) {
+func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) []*traffic.Conversation {
 	t.Helper()
-	for _, f := range families {
-		for _, kind := range traffic.Kinds {
-			c := fromEth1(t, s, kind, f)
-			traffic.Ask(t, c)
-			all = append(all, c)
-		}
+	all := conversations(t, s.B.Eth1, s.A.Eth1, families...)
+	for _, c := range all {
+		traffic.Ask(t, c)
 	}
 	return all
 }

@@ -52,11 +52,8 @@ func wantBegunLost(t *testing.T, s *topology.S1, c *traffic.Conversation) {
 // wantLostAs is that for what leaves translated into another conversation.
 func wantLostAs(t *testing.T, s *topology.S1, c, seen *traffic.Conversation) {
 	t.Helper()
-	wires, arrived := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
-	if err := wire.AskUntilLost(t, c, wires.Eth0, seen.Questions()); err == nil {
-		t.Error("the question was answered, although it left by the wrong side")
-	}
-	wires.WantEth0("what the host begins", seen.Questions())
+	arrived := wire.Capture(t, s.A.Eth1)
+	exitBy(s.B, s.B.Eth0).wantLost(t, c, seen.Questions())
 	if n := arrived.Count(seen.Questions()); n != 0 {
 		t.Errorf("%d questions reached A", n)
 	}
@@ -71,10 +68,7 @@ func wantBegun(t *testing.T, s *topology.S1, c *traffic.Conversation) {
 // wantBegunAs is that for what leaves translated into another conversation.
 func wantBegunAs(t *testing.T, s *topology.S1, c, seen *traffic.Conversation) {
 	t.Helper()
-	wires := wire.Tap(t, s.B)
-	traffic.AskSizes(t, c)
-	wire.End(t, c, wires.Eth1, seen.Questions())
-	wires.WantEth1("what the host begins", seen.Questions())
+	exitBy(s.B, s.B.Eth1).wantAnswers(t, c, seen.Questions())
 }
 
 // sampledBegun is eachBegun, with -short for one kind of question in each family.

@@ -14,7 +14,6 @@ import (
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
-	"replypath/test/wire"
 )
 
 // uplinks is a server whose eth1 has the routers of two providers, each of which drops what has no source of its own.
@@ -121,16 +120,8 @@ func TestStrongHostUplinks(t *testing.T) {
 	host.NeedAnnounced(t)
 	u := newUplinks(t)
 	u.routeByAll(t)
-	lost := func(t *testing.T, c *traffic.Conversation, by exit) {
-		t.Helper()
-		exits := wire.TapAll(t, u.nics...)
-		if err := wire.AskUntilLost(t, c, exits.At(by.by), c.Questions()); err == nil {
-			t.Errorf("%s was answered", c)
-		}
-		by.want(exits, c.String(), c.Questions())
-	}
 	byEth0 := exit{u.nics, u.Server.Eth0, u.Server.Eth0.Peer().MAC}
-	u.each(t, "without replypath", func(t *testing.T, c *traffic.Conversation, _ int) { lost(t, c, byEth0) })
+	u.each(t, "without replypath", func(t *testing.T, c *traffic.Conversation, _ int) { byEth0.wantLost(t, c, c.Questions()) })
 
 	p := product.On(t, u.Server.Host)
 	config := product.WriteConfig(t, "host_model: strong\n")
@@ -141,7 +132,7 @@ func TestStrongHostUplinks(t *testing.T) {
 		if provider == 0 {
 			byFirst.wantQuestions(t, c)
 		} else {
-			lost(t, c, byFirst)
+			byFirst.wantLost(t, c, c.Questions())
 		}
 	})
 
@@ -164,7 +155,7 @@ func TestStrongHostUplinks(t *testing.T) {
 		if provider == 0 {
 			byFirst.wantQuestions(t, c)
 		} else {
-			lost(t, c, byEth0)
+			byEth0.wantLost(t, c, c.Questions())
 		}
 	})
 	if n := p.Metrics().Sum("replypath_originated_routed_packets_total", "to_interface=eth1", "reason=no_next_hop"); n == 0 {

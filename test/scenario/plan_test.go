@@ -96,11 +96,7 @@ func (s planned) askAll(t *testing.T) {
 // daemon that the replies need none of them, and without them every conversation goes on. Then the host lives by marks.
 func TestPlan(t *testing.T) {
 	s := planned{S1: ruled(t)}
-	for _, f := range traffic.Families {
-		for _, kind := range traffic.Kinds {
-			s.all = append(s.all, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
-		}
-	}
+	s.all = conversations(t, s.A.Eth1, s.B.Eth1, traffic.Families...)
 	s.askAll(t)
 	s.p = product.On(t, s.B.Host)
 	first := s.plan(t, "before the first start")

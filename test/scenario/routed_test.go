@@ -46,28 +46,18 @@ func TestRouted(t *testing.T) {
 // testExclude asks every kind of question under each list: what is excluded goes as routed, by eth0, all else by eth1.
 // Flows that have begun before an exclusion are not moved any more either.
 func testExclude(t *testing.T, n *topology.TwoNIC, d *product.Daemon, config string) {
-	begun := conversations(t, n, traffic.Families...)
+	begun := conversations(t, n.ClientEth0, n.Server.Eth1, traffic.Families...)
 	for _, c := range begun {
 		traffic.Ask(t, c)
 	}
 	for list, is := range exclusions {
 		t.Run(list, func(t *testing.T) {
 			reload(t, d, config, "exclude: "+list+"\n")
-			for _, c := range append(conversations(t, n, traffic.Families...), begun...) {
+			for _, c := range append(conversations(t, n.ClientEth0, n.Server.Eth1, traffic.Families...), begun...) {
 				wire.WantBy(t, n.Server, c, !is(c))
 			}
 		})
 	}
-}
-
-// conversations are new ones with eth1, of each kind.
-func conversations(t *testing.T, n *topology.TwoNIC, families ...topology.Family) (all []*traffic.Conversation) {
-	for _, f := range families {
-		for _, kind := range traffic.Kinds {
-			all = append(all, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
-		}
-	}
-	return all
 }
 
 // testForbiddenRoute has the administrator forbid the way to the client: nothing leaves for it by any NIC, neither
@@ -77,17 +67,17 @@ func testForbiddenRoute(t *testing.T, n *topology.TwoNIC) {
 	for _, kind := range []string{"prohibit", "unreachable", "blackhole"} {
 		for _, f := range traffic.Families {
 			t.Run(kind+"/"+f.String(), func(t *testing.T) {
-				begun := conversations(t, n, f)
+				begun := conversations(t, n.ClientEth0, n.Server.Eth1, f)
 				for _, c := range begun {
 					traffic.Ask(t, c)
 				}
 				route := fmt.Sprintf("%s %s", kind, whereTheyAre[f])
 				host.Shell(t, n.Server.Host, "ip route add "+route)
-				for _, c := range append(begun, conversations(t, n, f)...) {
+				for _, c := range append(begun, conversations(t, n.ClientEth0, n.Server.Eth1, f)...) {
 					wantNoAnswer(t, c, nics...)
 				}
 				host.Shell(t, n.Server.Host, "ip route del "+route)
-				for _, c := range conversations(t, n, f) {
+				for _, c := range conversations(t, n.ClientEth0, n.Server.Eth1, f) {
 					wantAnswers(t, n.Server, c, true)
 				}
 			})

@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"bytes"
-	"context"
 	"maps"
 	"net"
 	"net/netip"
@@ -56,7 +55,6 @@ func TestS4(t *testing.T) {
 		outside := traffic.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
 		wantAnswers(t, managed(s), outside, false)
 	})
-	wantSyslog(t, s, managed(s))
 	p.Expect(0, "detach", "--stop")
 	sampled(t, s.Families(), "after detach", lost)
 	page.Run(s.Box, "With ip rule")
@@ -88,7 +86,6 @@ func TestS4Turned(t *testing.T) {
 		wantAnswers(t, turned, traffic.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
 		askAsClient(t, s, f, kind)
 	})
-	wantSyslog(t, s, turned)
 }
 
 // askAsClient asks the internet from a client's address, and wants the question to leave by bond1.
@@ -100,31 +97,6 @@ func askAsClient(t *testing.T, s *topology.S4, f topology.Family, kind traffic.K
 	c := traffic.NewConversation(t, kind, &client, s.InternetEth0.Address(f))
 	traffic.Ask(t, c)
 	wires.WantEth0("a client's question", topology.To(c.Self.Addr()))
-}
-
-// wantSyslog has the box send to a collector on the monitor, and wants it to go as routed, although the monitor asks
-// the box by the other interface, and its answers come in by it.
-func wantSyslog(t *testing.T, s *topology.S4, server *topology.Server) {
-	t.Helper()
-	const syslogPort = 514
-	for _, f := range s.Families() {
-		collector := netip.AddrPortFrom(s.MonitorEth0.Address(f), syslogPort)
-		traffic.ServeAt(t, s.Monitor, collector)
-		for _, network := range []string{"udp", "tcp"} {
-			wires := wire.Tap(t, server)
-			conn := await.Must1[net.Conn](t)(s.Box.Dial(await.Within(t, await.AnswerTime), network, collector.String()))
-			stop := context.AfterFunc(await.Within(t, await.AnswerTime), func() { conn.Close() })
-			for range 3 {
-				_, err := conn.Write([]byte("<13>message"))
-				await.Must(t, err)
-				_, err = conn.Read(make([]byte, 100))
-				await.Must(t, err)
-			}
-			stop()
-			await.Must(t, conn.Close())
-			wires.WantEth0("syslog by "+network, topology.All(topology.To(collector.Addr()), topology.ToPort(syslogPort)))
-		}
-	}
 }
 
 // neighbours returns how many neighbour entries a host has, without those for multicast

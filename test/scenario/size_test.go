@@ -208,37 +208,30 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 	}
 }
 
-// narrow is a server whose flows come in by an interface that takes less than the routed one.
-type narrow struct {
-	*topology.TwoNIC
-	p *product.Product
-}
-
 // TestSizeOfDatagrams has answers that are too large for the flow's interface: who sends them learns of it.
 func TestSizeOfDatagrams(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
-	for _, f := range n.Families() {
-		asked := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
-		wires := wire.Tap(t, n.Server)
+	s := newBed(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
+	for _, f := range s.Families() {
+		asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
+		wires := wire.Tap(t, s.Server)
 		asked.send(t, narrowMTU)
-		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
+		answers := topology.All(topology.UDP, topology.From(s.Server.Eth1.Address(f)))
 		wait(t, wires.Eth0, answers)
 		wires.WantEth0("without replypath", answers)
 	}
-	s := narrow{n, product.On(t, n.Server.Host)}
 	s.p.Start()
-	for _, f := range n.Families() {
-		for name, test := range map[string]func(narrow, *testing.T, topology.Family){
-			"told once": narrow.toldOnce, "fragments": narrow.fragments,
+	for _, f := range s.Families() {
+		for name, test := range map[string]func(bed, *testing.T, topology.Family){
+			"told once": bed.toldOnce, "fragments": bed.fragments,
 		} {
-			forgetSizes(t, n.Server.Host)
+			forgetSizes(t, s.Server.Host)
 			t.Run(name+"/"+f.String(), func(t *testing.T) { test(s, t, f) })
 		}
 	}
 }
 
 // toldOnce has answers by UDP that nobody may cut: who sends them learns of it, once.
-func (s narrow) toldOnce(t *testing.T, f topology.Family) {
+func (s bed) toldOnce(t *testing.T, f topology.Family) {
 	before := tooLarge(s.p)
 	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
 	wires, errors := wire.Tap(t, s.Server), wire.Capture(t, s.Server.Eth1)
@@ -253,7 +246,7 @@ func (s narrow) toldOnce(t *testing.T, f topology.Family) {
 }
 
 // fragments has the first large answer tell the kernel, which cuts all others so that they fit.
-func (s narrow) fragments(t *testing.T, f topology.Family) {
+func (s bed) fragments(t *testing.T, f topology.Family) {
 	before := tooLarge(s.p)
 	ask := func(kind traffic.Kind) *traffic.Conversation {
 		return traffic.NewConversation(t, kind, s.ClientEth0, s.Server.Eth1.Address(f))

@@ -10,10 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -189,4 +193,193 @@ func exchange(client net.Conn, patience time.Duration) error {
 	}
 	_, err := client.Read(make([]byte, 100))
 	return err
+}
+
+// receive reads one question.
+func receive(t testing.TB, conn net.PacketConn) (question []byte, from net.Addr) {
+	t.Helper()
+	await.Must(t, conn.SetReadDeadline(time.Now().Add(await.AnswerTime)))
+	buffer := make([]byte, 1<<16)
+	n, from, err := conn.ReadFrom(buffer)
+	await.Must(t, err)
+	return buffer[:n], from
+}
+
+// send asks without waiting for the answer.
+func (a *asker) send(server netip.Addr) {
+	a.t.Helper()
+	_, err := a.conn.WriteTo([]byte("question"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort)))
+	await.Must(a.t, err)
+}
+
+// heard waits for a datagram and returns who sent it.
+func (a *asker) heard() netip.Addr {
+	a.t.Helper()
+	_, from := receive(a.t, a.conn)
+	return from.(*net.UDPAddr).AddrPort().Addr().Unmap()
+}
+
+// repairing is S1 with the source repair on from the start.
+type repairing struct {
+	*topology.S1
+	p *product.Product
+}
+
+// TestSourceCare: the source of an answer is repaired as often as an address was asked, and nothing but that.
+func TestSourceCare(t *testing.T) {
+	const on = "repair_udp_source: true\n"
+	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, on)
+	r := repairing{s, product.On(t, s.B.Host)}
+	d := r.p.Start("--config", config)
+	eachListening(t, "alternating", r.alternating)
+	eachListening(t, "packet info", r.packetInfo)
+	eachListening(t, "other namespace", r.otherNamespace)
+	for _, f := range s.Families() {
+		t.Run("bound socket/"+f.String(), func(t *testing.T) { r.boundSocket(t, f) })
+	}
+	reload(t, d, config, on+"exclude: [{protocol: udp, self_port: 5300}]\n")
+	eachListening(t, "excluded", func(t *testing.T, l listening) {
+		l.serve(t, s.B.Host)
+		newAsker(t, s.A.Eth1, l.asked).wantFrom(s.B.Eth1.Address(l.asked), s.B.Eth0.Address(l.asked))
+	})
+	reload(t, d, config, on)
+	r.p.Expect(0, "mode", "observe")
+	eachListening(t, "observe", r.observe)
+}
+
+// alternating asks several addresses by one socket, in turn, and several
+// times each: every answer comes from the one that was asked last.
+func (r repairing) alternating(t *testing.T, l listening) {
+	l.serve(t, r.B.Host)
+	first, second := r.B.Eth1.Address(l.asked), r.another(t, r.B.Eth1.Address(l.asked)).Addr()
+	third := r.another(t, second).Addr()
+	a := newAsker(t, r.A.Eth1, l.asked)
+	for range 5 {
+		for _, address := range []netip.Addr{first, second, first, first, third, second, third} {
+			a.wantFrom(address, address)
+		}
+	}
+}
+
+// another gives B's eth1 the address after one.
+func (r repairing) another(t *testing.T, before netip.Addr) netip.Prefix {
+	t.Helper()
+	bits := map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[topology.FamilyOf(before)]
+	next := netip.PrefixFrom(before.Next(), bits)
+	await.Must(t, r.B.Eth1.AddAddress(next))
+	r.p.AwaitOwn(next.Addr(), true, time.Now())
+	t.Cleanup(func() { _ = r.B.Eth1.RemoveAddress(next) }) // a test may have done so
+	return next
+}
+
+// packetInfo has a daemon choose its source itself, by IP_PKTINFO, and even
+// another than it was asked on: that is its business.
+func (r repairing) packetInfo(t *testing.T, l listening) {
+	conn, before := l.listen(t, r.B.Host), repairs(r.p, l.asked)
+	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.send(eth1)
+	question, from := receive(t, conn)
+	for _, source := range []netip.Addr{eth0, eth1} {
+		control := unix.PktInfo6(&unix.Inet6Pktinfo{Addr: source.As16()})
+		if l.network == "udp4" {
+			control = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: source.As4()})
+		}
+		_, _, err := conn.(*net.UDPConn).WriteMsgUDP(question, control, from.(*net.UDPAddr))
+		await.Must(t, err)
+		if got := a.heard(); got != source {
+			t.Errorf("the daemon chose %s, the answer came from %s", source, got)
+		}
+	}
+	if n := repairs(r.p, l.asked) - before; n != 0 {
+		t.Errorf("%v repairs of a daemon that needs none", n)
+	}
+}
+
+// otherNamespace has a daemon in another network namespace, below the same
+// cgroup, send to the very socket that asked B: it has nothing to do with it.
+func (r repairing) otherNamespace(t *testing.T, l listening) {
+	l.serve(t, r.B.Host)
+	stranger := l.listen(t, r.Replication.Host)
+	eth1 := r.B.Eth1.Address(l.asked)
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.wantFrom(eth1, eth1)
+	await.Must1[int](t)(stranger.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(a.at)))
+	if got, want := a.heard(), r.A.Eth1.Gateway(l.asked); got != want {
+		t.Errorf("the router sent from %s, not %s", got, want)
+	}
+}
+
+// boundSocket has a daemon answer by a socket that is bound to an address, whichever the peer asked.
+func (r repairing) boundSocket(t *testing.T, f topology.Family) {
+	eth0, eth1 := r.B.Eth0.Address(f), r.B.Eth1.Address(f)
+	asked := listening{network: "udp", address: eth1.String()}.listen(t, r.B.Host)
+	other := listening{network: "udp", address: eth0.String()}.listen(t, r.B.Host)
+	a := newAsker(t, r.A.Eth1, f)
+	a.send(eth1)
+	question, from := receive(t, asked)
+	await.Must1[int](t)(other.WriteTo(question, from))
+	if got := a.heard(); got != eth0 {
+		t.Errorf("a socket at %s sent from %s", eth0, got)
+	}
+}
+
+// observe gives no source as long as nothing is to be changed, and does so once the daemon has heard that this ends.
+func (r repairing) observe(t *testing.T, l listening) {
+	l.serve(t, r.B.Host)
+	before := repairs(r.p, l.asked)
+	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
+	a := newAsker(t, r.A.Eth1, l.asked)
+	a.wantFrom(eth1, eth0)
+	if n := repairs(r.p, l.asked) - before; n != 0 {
+		t.Errorf("%v repairs", n)
+	}
+	r.p.Expect(0, "mode", "enforce")
+	// Who asks is noted with the first question of a second.
+	await.Eventually(t, "the source is repaired", func() error {
+		if from := a.ask(eth1).Addr(); from != eth1 {
+			return fmt.Errorf("%s answers", from)
+		}
+		return nil
+	})
+	r.p.Expect(0, "mode", "observe")
+	a.wantFrom(eth1, eth0)
+}
+
+// TestConnectedWildcard has a daemon connect the wildcard socket by which it was asked, as iperf3 does: the kernel
+// has chosen its address then, and the page says to bind it.
+func TestConnectedWildcard(t *testing.T) {
+	s, page := traffic.NewS1(t, topology.S1Options{}), host.ReadRecipe(t, "udp-daemons")
+	product.On(t, s.B.Host).Start("--config", page.Config("With replypath"))
+	eachListening(t, "connected", func(t *testing.T, l listening) {
+		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
+		answer := func(conn net.PacketConn) netip.Addr {
+			a := newAsker(t, s.A.Eth1, l.asked)
+			a.send(eth1)
+			question, _ := receive(t, conn)
+			to := unix.Sockaddr(&unix.SockaddrInet6{Addr: a.at.Addr().As16(), Port: int(a.at.Port())})
+			if l.network == "udp4" {
+				to = &unix.SockaddrInet4{Addr: a.at.Addr().As4(), Port: int(a.at.Port())}
+			}
+			raw := await.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+			await.Must(t, raw.Control(func(fd uintptr) {
+				await.Must(t, unix.Connect(int(fd), to))
+				_, err := unix.Write(int(fd), question)
+				await.Must(t, err)
+			}))
+			return a.heard()
+		}
+		wildcard := l.listen(t, s.B.Host)
+		page.Run(s.B.Host, "What goes wrong")
+		if got := answer(wildcard); got != eth0 {
+			t.Errorf("a connected wildcard socket answers from %s: the page says that it cannot be mended", got)
+		}
+		await.Must(t, wildcard.Close())
+		if l.address = eth1.String(); eth1.Is4() {
+			l.network = "udp4"
+		}
+		if got := answer(l.listen(t, s.B.Host)); got != eth1 {
+			t.Errorf("a bound socket answers from %s", got)
+		}
+	})
 }

@@ -26,7 +26,7 @@ import (
 
 // resetOfFilter has a firewall answer a forged segment of a live connection with a RST, as rules for ct state invalid do:
 // minutes later the server still speaks by eth1.
-func (c corners) resetOfFilter(t *testing.T, f topology.Family) {
+func (c bed) resetOfFilter(t *testing.T, f topology.Family) {
 	host.Nft(t, c.Server.Host, `table inet invalid { chain input { type filter hook input priority filter
 		tcp window 4711 reject with tcp reset
 	}
@@ -48,7 +48,7 @@ func (c corners) resetOfFilter(t *testing.T, f topology.Family) {
 
 // peerAway has the server close a connection whose client cannot be reached for minutes: its FIN leaves by eth1 each time
 // that it is sent again, until it is answered.
-func (c corners) peerAway(t *testing.T, f topology.Family) {
+func (c bed) peerAway(t *testing.T, f topology.Family) {
 	p := c.connected(t, f)
 	host.Nft(t, c.Core.Host, fmt.Sprintf(`table inet away { chain forward { type filter hook forward priority filter
 		tcp dport %d drop
@@ -68,12 +68,11 @@ func (c corners) peerAway(t *testing.T, f topology.Family) {
 // TestLists has eth1 hand frames up in lists, as NICs do: the programs see a whole list before its first frame is with its
 // socket. Questions of every kind come so, and the last segment of a client together with a RST: the connection is over.
 func TestLists(t *testing.T) {
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
-	await.Must(t, n.Server.Eth1.ReceiveInLists(5*time.Millisecond))
-	c := corners{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth1)}
+	c := newBed(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
+	await.Must(t, c.Server.Eth1.ReceiveInLists(5*time.Millisecond))
 	c.start(t)
 	traffic.EachQuestion(t, "answers", func(t *testing.T, f topology.Family, kind traffic.Kind) {
-		conversation := traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+		conversation := traffic.NewConversation(t, kind, c.ClientEth0, c.Server.Eth1.Address(f))
 		c.eth1.wantAnswers(t, conversation, conversation.Answers())
 	})
 	for _, f := range traffic.Families {
@@ -85,7 +84,7 @@ func TestLists(t *testing.T) {
 
 // resetInList opens a connection, frame by frame, and sends its last segment together with a RST: with data that is after
 // the handshake, without it ends that.
-func (c corners) resetInList(t *testing.T, f topology.Family, data string) {
+func (c bed) resetInList(t *testing.T, f topology.Family, data string) {
 	l := c.listen(t, f, dialect{})
 	server := netip.MustParseAddrPort(l.Addr().String())
 	client := netip.AddrPortFrom(addresses("10.9.0.77", "2001:db8:9::77")[f], 4000+uint16(len(data)))
@@ -197,7 +196,7 @@ func wantNoFlows(t *testing.T, p *product.Product) {
 }
 
 // strayAt sends a segment that belongs to nothing to the server, by the wrong NIC.
-func (c corners) strayAt(t *testing.T, injector *traffic.Injector, client, server netip.AddrPort) {
+func (c bed) strayAt(t *testing.T, injector *traffic.Injector, client, server netip.AddrPort) {
 	t.Helper()
 	injector.Send(segmentFrame(c.Server.Eth0.Peer().MAC, c.Server.Eth0.MAC, client.Addr(), server.Addr(), &layers.TCP{
 		SrcPort: layers.TCPPort(client.Port()), DstPort: layers.TCPPort(server.Port()), Seq: 1000, Ack: 2000, ACK: true, Window: 1000,
@@ -206,7 +205,7 @@ func (c corners) strayAt(t *testing.T, injector *traffic.Injector, client, serve
 
 // strayFlood has far more segments come in by the wrong NIC that belong to nothing than there is room for:
 // connections that clients open meanwhile by eth1 are answered there, and those that are open go on.
-func (c corners) strayFlood(t *testing.T, f topology.Family) {
+func (c bed) strayFlood(t *testing.T, f topology.Family) {
 	injector, l := traffic.NewInjector(t, c.Server.Eth0.Peer()), c.listen(t, f, dialect{})
 	before := c.dial(t, f, l, dialect{})
 	before.accept(t, l)

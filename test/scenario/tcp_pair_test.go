@@ -17,32 +17,22 @@ import (
 	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/topology"
-	"replypath/test/traffic"
 	"replypath/test/wire"
 )
 
-// corners is a server of which everything that leaves by the wrong NIC is lost.
-type corners struct {
-	*topology.TwoNIC
-	p    *product.Product
-	eth1 exit
-}
-
-// newCorners allows both hosts what is not usual.
-func newCorners(t *testing.T) corners {
+// newCorners is a server of which everything that leaves by the wrong NIC is lost, and both hosts may do what is not usual.
+func newCorners(t *testing.T) bed {
 	t.Helper()
 	// With checksums, so that captured frames can be sent again.
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
-	})
-	for _, h := range []*topology.Host{n.Client, n.Server.Host} {
+	c := newBed(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true}})
+	for _, h := range []*topology.Host{c.Client, c.Server.Host} {
 		await.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
 	}
-	return corners{n, product.On(t, n.Server.Host), exitBy(n.Server, n.Server.Eth1)}
+	return c
 }
 
 // start starts replypath with small tables.
-func (c corners) start(t *testing.T) {
+func (c bed) start(t *testing.T) {
 	t.Helper()
 	c.p.Start("--config", product.WriteConfig(t, product.SmallTables))
 }
@@ -72,7 +62,7 @@ type pair struct {
 }
 
 // listen listens at the address of the server's eth1.
-func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener {
+func (c bed) listen(t *testing.T, f topology.Family, d dialect) net.Listener {
 	t.Helper()
 	config := net.ListenConfig{Control: d.server.control}
 	config.SetMultipathTCP(false)
@@ -90,7 +80,7 @@ func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener
 }
 
 // dial opens a connection to a listener.
-func (c corners) dial(t *testing.T, f topology.Family, l net.Listener, d dialect) *pair {
+func (c bed) dial(t *testing.T, f topology.Family, l net.Listener, d dialect) *pair {
 	t.Helper()
 	at := netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port())
 	p := &pair{segments: topology.All(topology.TCP, topology.From(at.Addr()), topology.FromPort(at.Port()))}
@@ -117,7 +107,7 @@ func (p *pair) accept(t *testing.T, l net.Listener) {
 }
 
 // connect opens a connection and takes both of its ends.
-func (c corners) connect(t *testing.T, f topology.Family, d dialect) *pair {
+func (c bed) connect(t *testing.T, f topology.Family, d dialect) *pair {
 	t.Helper()
 	l := c.listen(t, f, d)
 	p := c.dial(t, f, l, d)
@@ -126,7 +116,7 @@ func (c corners) connect(t *testing.T, f topology.Family, d dialect) *pair {
 }
 
 // wantEth1 runs what makes the server send, and wants that by eth1.
-func (c corners) wantEth1(t *testing.T, what string, p *pair, run func()) {
+func (c bed) wantEth1(t *testing.T, what string, p *pair, run func()) {
 	t.Helper()
 	exits := wire.TapAll(t, c.eth1.nics...)
 	run()
@@ -137,7 +127,7 @@ func (c corners) wantEth1(t *testing.T, what string, p *pair, run func()) {
 func (p *pair) port() uint16 { return netip.MustParseAddrPort(p.client.RemoteAddr().String()).Port() }
 
 // connected opens a connection on which both ends have spoken.
-func (c corners) connected(t *testing.T, f topology.Family) *pair {
+func (c bed) connected(t *testing.T, f topology.Family) *pair {
 	t.Helper()
 	p := c.connect(t, f, dialect{})
 	p.goOn(t)
@@ -164,7 +154,7 @@ func push(t *testing.T, from, to *net.TCPConn) {
 }
 
 // end closes a connection, and returns when both ends have nothing left.
-func (c corners) end(t *testing.T, p *pair, first, second *net.TCPConn) {
+func (c bed) end(t *testing.T, p *pair, first, second *net.TCPConn) {
 	t.Helper()
 	await.Must(t, first.Close())
 	waitEnd(t, second)

@@ -56,7 +56,7 @@ func TestCorners(t *testing.T) {
 
 // fastOpen has the client ask in its SYN, and the server answer before the handshake is over: the client's
 // acknowledgements are held up until its answer has left.
-func (c corners) fastOpen(t *testing.T, f topology.Family) {
+func (c bed) fastOpen(t *testing.T, f topology.Family) {
 	l := c.listen(t, f, fastOpen)
 	first := c.dial(t, f, l, fastOpen) // for the cookie
 	first.accept(t, l)
@@ -93,7 +93,7 @@ func (c corners) fastOpen(t *testing.T, f topology.Family) {
 }
 
 // halfClosed closes one direction of a connection and goes on in the other, at once and after an hour.
-func (c corners) halfClosed(t *testing.T, f topology.Family) {
+func (c bed) halfClosed(t *testing.T, f topology.Family) {
 	for name, closed := range map[string]func(*pair) (quiet, speaks *net.TCPConn){
 		"the client": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.client, p.server },
 		"the server": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.server, p.client },
@@ -110,7 +110,7 @@ func (c corners) halfClosed(t *testing.T, f topology.Family) {
 }
 
 // closedAfterSilence has the server close a connection that has been quiet for hours: all of the end leaves by eth1.
-func (c corners) closedAfterSilence(t *testing.T, f topology.Family) {
+func (c bed) closedAfterSilence(t *testing.T, f topology.Family) {
 	p := c.connected(t, f)
 	c.p.In(t).Age(3 * time.Hour)
 	c.wantEth1(t, "the end", p, func() { c.end(t, p, p.server, p.client) })
@@ -118,7 +118,7 @@ func (c corners) closedAfterSilence(t *testing.T, f topology.Family) {
 
 // timeWait has the server close a connection first, and repeats to it what the client sent at the end, as if its
 // acknowledgement had been lost: what is left of the connection answers by eth1.
-func (c corners) timeWait(t *testing.T, f topology.Family) {
+func (c bed) timeWait(t *testing.T, f topology.Family) {
 	exits := wire.TapAll(t, c.eth1.nics...)
 	p := c.connected(t, f)
 	c.end(t, p, p.server, p.client)
@@ -137,7 +137,7 @@ func (c corners) timeWait(t *testing.T, f topology.Family) {
 }
 
 // keepAlive has connections be quiet for hours, until one of their ends asks whether the other is there.
-func (c corners) keepAlive(t *testing.T) {
+func (c bed) keepAlive(t *testing.T) {
 	for name, quiet := range map[string]time.Duration{"the server": 3 * time.Hour, "the client": 30 * time.Hour} {
 		pairs := []*pair{c.connected(t, topology.IPv4), c.connected(t, topology.IPv6)}
 		c.p.In(t).Age(quiet)
@@ -267,7 +267,7 @@ type half struct {
 type halves struct{ byServer, byClient half }
 
 // closeHalf has one end close, and waits until the server's socket is in the state of that.
-func (c corners) closeHalf(t *testing.T, p *pair, quiet, speaks *net.TCPConn, state string) half {
+func (c bed) closeHalf(t *testing.T, p *pair, quiet, speaks *net.TCPConn, state string) half {
 	t.Helper()
 	exits := wire.TapAll(t, c.Server.Eth1)
 	await.Must(t, quiet.CloseWrite())
@@ -284,7 +284,7 @@ func (c corners) closeHalf(t *testing.T, p *pair, quiet, speaks *net.TCPConn, st
 }
 
 // wantRouted runs what makes the server send and wants that to leave by eth0, where it is lost.
-func (c corners) wantRouted(t *testing.T, what string, h half, run func()) {
+func (c bed) wantRouted(t *testing.T, what string, h half, run func()) {
 	t.Helper()
 	exits, eth0 := wire.TapAll(t, c.eth1.nics...), exitBy(c.Server, c.Server.Eth0)
 	run()
@@ -293,7 +293,7 @@ func (c corners) wantRouted(t *testing.T, what string, h half, run func()) {
 }
 
 // wantHalvesRouted is the control.
-func (c corners) wantHalvesRouted(t *testing.T, of halves) {
+func (c bed) wantHalvesRouted(t *testing.T, of halves) {
 	t.Helper()
 	c.wantRouted(t, "an acknowledgement without replypath", of.byServer, func() {
 		talk(t, of.byServer.client, of.byServer.server)
@@ -305,7 +305,7 @@ func (c corners) wantHalvesRouted(t *testing.T, of halves) {
 
 // testFinWait has the client go on sending to a server that has closed (FIN_WAIT2): all of
 // its acknowledgements leave by eth1, that of the client's FIN as well.
-func (c corners) testFinWait(t *testing.T, h half) {
+func (c bed) testFinWait(t *testing.T, h half) {
 	c.wantEth1(t, "what acknowledges the client's data and FIN", h.pair, func() {
 		push(t, h.client, h.server)
 		c.end(t, h.pair, h.client, h.server)
@@ -315,7 +315,7 @@ func (c corners) testFinWait(t *testing.T, h half) {
 // testCloseWait has a server go on sending to a client that has closed (CLOSE_WAIT). Nothing tells that the server's
 // segments are answers before one of the client's comes in, which has nothing to say by itself: they go as routed
 // until then, which is what the kernel would do. As soon as it repeats its FIN, everything leaves by eth1.
-func (c corners) testCloseWait(t *testing.T, h half) {
+func (c bed) testCloseWait(t *testing.T, h half) {
 	c.wantRouted(t, "what the server says before its client", h, func() {
 		await.Must1[int](t)(h.server.Write([]byte("x")))
 	})

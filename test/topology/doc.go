@@ -4,8 +4,8 @@
 // and veth pairs, over netlink.
 //
 // It serves the tests and two programs, test/bench and cmd/replypath-demo, so it does not import package testing.
-// Of other programs it starts ip for devices that are no cables, and nft for the policy Stateful. It needs root (CAP_SYS_ADMIN to make namespaces,
-// CAP_NET_ADMIN and CAP_NET_RAW in them).
+// Of other programs it starts ip for devices that are no cables, nft for the policy Stateful, and ethtool. It needs
+// root (CAP_SYS_ADMIN to make namespaces, CAP_NET_ADMIN and CAP_NET_RAW in them).
 //
 // # Lifetime
 //

@@ -45,33 +45,30 @@ func NewS5(ctx context.Context) (*S5, error) {
 	return s, b.finish(ctx, "s5")
 }
 
-// S6 is a host with two uplinks to one provider, and a network of its own
-// behind it:
+// S6 is a host with two uplinks to one provider:
 //
 //	                                     ┌─ 203.0.113.65  ── eth0 203.0.113.66/30
-//	client 10.9.0.100 ── .1 provider ────┤                                        host eth2 10.5.0.1 ── 10.5.0.100 inside
+//	client 10.9.0.100 ── .1 provider ────┤                                        host
 //	                                     └─ 203.0.113.233 ── eth1 203.0.113.234/30
 //
 // IPv6 has 2001:db8:65::2/64 for eth0, 2001:db8:233::2/64 for eth1, with the
-// provider at ::1, and 2001:db8:9::100 and 2001:db8:5::100 for the others.
+// provider at ::1, and 2001:db8:9::100 for the client.
 //
 // The default route of the host is by eth1. The provider checks sources
-// strictly and has no route to 10.5.0.0/24: the host has to translate what
-// comes from inside, which is left to the caller, as is forwarding.
+// strictly.
 type S6 struct {
 	*Network
 	// Server is the host with the two uplinks.
-	Server         *Server
-	Provider       *Router
-	Client, Inside *Host
-	ClientEth0     *Interface
-	InsideEth0     *Interface
+	Server     *Server
+	Provider   *Router
+	Client     *Host
+	ClientEth0 *Interface
 }
 
 // NewS6 builds the network and waits until it is ready.
 func NewS6(ctx context.Context) (*S6, error) {
 	b := newBuilder(Options{})
-	s := &S6{Network: b.Network, Server: b.server("host"), Client: b.host("client"), Inside: b.host("inside")}
+	s := &S6{Network: b.Network, Server: b.server("host"), Client: b.host("client")}
 	s.Provider = b.router("provider", StrictSource)
 	host, provider := s.Server.Host, s.Provider.Host
 	b.join(
@@ -80,9 +77,6 @@ func NewS6(ctx context.Context) (*S6, error) {
 	b.join(
 		end{&s.Server.Eth1, host, "eth1", "203.0.113.234/30", "2001:db8:233::2/64"},
 		end{nil, provider, "uplink1", "203.0.113.233/30", "2001:db8:233::1/64"})
-	b.join(
-		end{nil, host, "eth2", "10.5.0.1/24", "2001:db8:5::1/64"},
-		end{&s.InsideEth0, s.Inside, "eth0", "10.5.0.100/24", "2001:db8:5::100/64"})
 	b.join(
 		end{&s.ClientEth0, s.Client, "eth0", "10.9.0.100/24", "2001:db8:9::100/64"},
 		end{nil, provider, "client", "10.9.0.1/24", "2001:db8:9::1/64"})
@@ -97,7 +91,6 @@ func NewS6(ctx context.Context) (*S6, error) {
 	}
 	b.routes(host, "203.0.113.233", "2001:db8:233::1")
 	b.routes(s.Client, "10.9.0.1", "2001:db8:9::1")
-	b.routes(s.Inside, "10.5.0.1", "2001:db8:5::1")
 	return s, b.finish(ctx, "s6", &s.Server.Eth0, &s.Server.Eth1)
 }
 

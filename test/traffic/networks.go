@@ -29,8 +29,7 @@ func NewHost(t testing.TB) *topology.Host {
 // NewS1 builds the network S1 for the duration of the test, with echo servers at the addresses of B's eth1.
 func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {
 	t.Helper()
-	s := await.Must1[*topology.S1](t)(topology.NewS1(await.Within(t, setUpTime), options))
-	closeAtEnd(t, s.Network)
+	s := Build(t, func(ctx context.Context) (*topology.S1, error) { return topology.NewS1(ctx, options) })
 	ServeNICs(t, s.B.Eth1)
 	return s
 }
@@ -39,8 +38,7 @@ func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {
 // eth1.
 func NewTwoNIC(t testing.TB, options topology.TwoNICOptions) *topology.TwoNIC {
 	t.Helper()
-	n := await.Must1[*topology.TwoNIC](t)(topology.NewTwoNIC(await.Within(t, setUpTime), options))
-	closeAtEnd(t, n.Network)
+	n := Build(t, func(ctx context.Context) (*topology.TwoNIC, error) { return topology.NewTwoNIC(ctx, options) })
 	ServeNICs(t, n.Server.Eth1)
 	return n
 }
@@ -49,8 +47,7 @@ func NewTwoNIC(t testing.TB, options topology.TwoNICOptions) *topology.TwoNIC {
 // of the container.
 func NewS7(t testing.TB, options topology.TwoNICOptions) *topology.S7 {
 	t.Helper()
-	s := await.Must1[*topology.S7](t)(topology.NewS7(await.Within(t, setUpTime), options))
-	closeAtEnd(t, s.Network)
+	s := Build(t, func(ctx context.Context) (*topology.S7, error) { return topology.NewS7(ctx, options) })
 	ServeNICs(t, s.Server.Eth1, s.ContainerEth0)
 	return s
 }

@@ -5,7 +5,6 @@ package scenario
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -91,11 +90,6 @@ func TestS6(t *testing.T) {
 	}
 	host.ReadRecipe(t, "s6-two-uplinks").Run(s.Server.Host, "With ip rule")
 	s.answered(t, " by rules")
-	s.translate(t)
-	open := []session{s.newSession(t, topology.IPv4, traffic.TCP, 0), s.newSession(t, topology.IPv6, traffic.TCP, 0)}
-	s.goOn(t, open...)
-	s.moveDefault(t)
-	s.goOn(t, open...) // by its mark
 }
 
 // eachStarted has the host ask the client, from the address that the route gives it, and wants that by an uplink.
@@ -112,9 +106,7 @@ func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
 func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
 	t.Helper()
 	// IPv6's choice looks at the flow label as well, which is a hash of ports.
-	for _, h := range []*topology.Host{s.Server.Host, s.Inside} {
-		await.Must(t, h.SetSysctl("net/ipv6/auto_flowlabels", "0"))
-	}
+	await.Must(t, s.Server.SetSysctl("net/ipv6/auto_flowlabels", "0"))
 	host.Shell(t, s.Server.Host, `
 		ip -4 route replace default nexthop via 203.0.113.65 nexthop via 203.0.113.233
 		ip -6 route del default
@@ -128,7 +120,7 @@ func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
 }
 
 // TestS6Multipath has one default route by both uplinks, which sends answers from
-// one address by either. What the host starts goes on to be spread.
+// one address by either.
 func TestS6Multipath(t *testing.T) {
 	s := newS6(t)
 	other := s.multipath(t)
@@ -147,9 +139,6 @@ func TestS6Multipath(t *testing.T) {
 			s.by(s.Server.Eth0).want(exits, c.String(), c.Answers())
 		}
 	})
-	for _, f := range s.Families() {
-		t.Run("the host asks/"+f.String(), func(t *testing.T) { s.wantStartedAsRouted(t, f) })
-	}
 }
 
 // wantSpread has all of the client's addresses ask an address that the provider
@@ -177,85 +166,105 @@ func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
 	}
 }
 
-// wantStartedAsRouted has the host ask all of the client's addresses from none of its own, and wants each question by
-// the uplink that the routing table names, from its address.
-func (s s6) wantStartedAsRouted(t *testing.T, f topology.Family) {
-	exits := wire.TapAll(t, s.nics...)
-	used := make(map[*topology.Interface]bool)
-	for _, address := range s.ClientAddresses(f) {
-		uplink := s.routed(t, address.String()+" ipproto udp")
-		used[uplink] = true
-		conn, err := s.Server.Dial(t.Context(), "udp", netip.AddrPortFrom(address, traffic.EchoPort).String())
-		await.Must(t, err)
-		defer conn.Close()
-		for range 3 {
-			askDatagram(t, conn)
-		}
-		s.by(uplink).want(exits, "what the host started", topology.All(
-			topology.UDP, topology.To(address), topology.From(uplink.Address(f))))
+// s5 is the network with echo servers at both addresses of the server.
+type s5 struct {
+	*topology.S5
+	page *host.Recipe
+}
+
+func newS5(t *testing.T) s5 {
+	t.Helper()
+	s := s5{traffic.Build(t, topology.NewS5), host.ReadRecipe(t, "s5-two-nics-one-subnet")}
+	traffic.ServeNICs(t, s.Server.Eth0, s.Server.Eth1)
+	return s
+}
+
+// guard has the switch let each of the server's ports send from its own address only, as
+// hosting networks and hypervisors do (IP source guard).
+func (s s5) guard(t *testing.T) {
+	t.Helper()
+	var rules string
+	for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
+		rules += fmt.Sprintf("iifname %s ip saddr != %s drop\n", nic.Peer().Name, nic.Address(topology.IPv4))
+		rules += fmt.Sprintf("iifname %s ip6 saddr != { %s, fe80::/10 } drop\n", nic.Peer().Name, nic.Address(topology.IPv6))
 	}
-	if len(used) != 2 {
-		t.Error("the routing table spreads nothing")
-	}
+	host.Nft(t, s.Switch.Host, "table bridge guard {\nchain prerouting { type filter hook prerouting priority 0;\n"+rules+"}\n}")
 }
 
-// routed asks the host's routing table.
-func (s s6) routed(t *testing.T, query string) *topology.Interface {
-	t.Helper()
-	answer := host.Shell(t, s.Server.Host, "ip -o route get "+query)
-	for _, nic := range s.nics {
-		if strings.Contains(answer, " dev "+nic.Name+" ") {
-			return nic
-		}
-	}
-	t.Fatalf("ip route get %s: %s", query, answer)
-	return nil
-}
-
-// translate has the host forward what comes from inside, by the address of whichever uplink it leaves by.
-func (s s6) translate(t *testing.T) {
-	t.Helper()
-	host.Shell(t, s.Server.Host, `
-		sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`)
-	host.Nft(t, s.Server.Host, `table inet translation {
-		chain postrouting { type nat hook postrouting priority srcnat;
-			oifname { eth0, eth1 } masquerade
-		}
-	}`)
-}
-
-// session is one that comes from inside and is translated.
-type session struct {
-	*traffic.Conversation
-	// left matches its frames as they leave by either uplink.
-	left topology.Filter
-	by   *topology.Interface // as the routing table says
-}
-
-// newSession prepares a session from inside with the client's nth address.
-func (s s6) newSession(t *testing.T, f topology.Family, kind traffic.Kind, n int) session {
-	t.Helper()
-	c := traffic.NewConversation(t, kind, s.InsideEth0, s.ClientAddresses(f)[n])
-	left := topology.OneOf(
-		c.Masked(s.Server.Eth0.Address(f)).Questions(), c.Masked(s.Server.Eth1.Address(f)).Questions())
-	by := s.routed(t, fmt.Sprintf("%s from %s iif eth2 ipproto %s", c.Self.Addr(), c.Peer.Addr(), kind))
-	return session{c, left, by}
-}
-
-// goOn goes on with sessions and wants their frames by the uplinks that the routing table says.
-func (s s6) goOn(t *testing.T, sessions ...session) {
-	t.Helper()
-	exits := wire.TapAll(t, s.nics...)
-	for _, x := range sessions {
-		traffic.Ask(t, x.Conversation)
-		s.by(x.by).want(exits, "translated "+x.String(), x.left)
+// each asks for an address of `asked` from the server's own subnet and from beyond the router, and holds the
+// answers, which should leave by `by`, against a want.
+func (s s5) each(t *testing.T, families []topology.Family, name string, asked, by *topology.Interface,
+	want func(exit, *testing.T, *traffic.Conversation, topology.Filter)) {
+	nics := []*topology.Interface{s.Server.Eth0, s.Server.Eth1}
+	for who, to := range map[*topology.Interface]*topology.Interface{s.NeighbourEth0: s.NeighbourEth0, s.ClientEth0: s.RouterInside} {
+		sampled(t, families, name+"/"+who.Host.Name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+			c := traffic.NewConversation(t, kind, who, asked.Address(f))
+			want(exit{nics, by, to.MAC}, t, c, c.Answers())
+		})
 	}
 }
 
-// moveDefault moves the default route to the other uplink.
-func (s s6) moveDefault(t *testing.T) {
-	t.Helper()
-	host.Shell(t, s.Server.Host, `
-		ip -4 route replace default via 203.0.113.65
-		ip -6 route replace default via 2001:db8:65::1`)
+// lost wants answers from eth1's address to leave by eth0 and to be dropped. Only an ICMPv6 echo reply prefers the
+// interface of its request, where several lead to the peer (net/ipv6/icmp.c, icmpv6_echo_reply): it is right by itself.
+func (s s5) lost(e exit, t *testing.T, c *traffic.Conversation, answers topology.Filter) {
+	if c.Protocol() == "icmpv6" && c.Peer.Addr() == s.NeighbourEth0.Address(topology.IPv6) {
+		e.by = s.Server.Eth1
+		e.wantAnswers(t, c, answers)
+		return
+	}
+	e.wantLost(t, c, answers)
+}
+
+// TestS5 asks both NICs of a server in one subnet, which answers ARP requests by the NIC that has the address, as the
+// recipe says. Without replypath all answers leave by eth0, where the switch drops those that have eth1's address;
+// with it, and with the rules of the recipe, each leaves by the NIC that was asked, directly to who is on-link. The
+// same helps where the server itself drops the questions that come by eth1, since the way back is eth0: replypath
+// makes the filter loose.
+func TestS5(t *testing.T) {
+	s := newS5(t)
+	s.guard(t)
+	s.page.Run(s.Server.Host, "ARP")
+	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
+	s.each(t, traffic.Families, "eth0 without replypath", eth0, eth0, exit.wantAnswers)
+	s.each(t, traffic.Families, "eth1 without replypath", eth1, eth0, s.lost)
+	p := product.On(t, s.Server.Host)
+	answered := func(name string) {
+		s.each(t, traffic.Families, "eth0"+name, eth0, eth0, exit.wantAnswers)
+		s.each(t, traffic.Families, "eth1"+name, eth1, eth1, exit.wantAnswers)
+	}
+	p.Start()
+	answered("")
+	p.Expect(0, "detach", "--stop")
+	s.each(t, traffic.Families, "after detach", eth1, eth0, s.lost)
+
+	// It does not answer ARP requests by eth1 either, then.
+	for _, other := range []*topology.Interface{s.NeighbourEth0, s.RouterInside} {
+		await.Must(t, other.Resolve(await.Within(t, await.AnswerTime), eth1.Address(topology.IPv4)))
+	}
+	await.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "1"))
+	for _, kind := range traffic.Kinds {
+		wantNoAnswer(t, traffic.NewConversation(t, kind, s.NeighbourEth0, eth1.Address(topology.IPv4)), eth1, eth0)
+	}
+	p.Start()
+	answered(" with a strict filter")
+	p.Expect(0, "detach", "--stop")
+	await.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
+	s.page.Run(s.Server.Host, "With ip rule")
+	answered(" by rules")
+}
+
+// TestS5Flux has the neighbour and the router believe that each IPv4 address is at the other NIC, as ARP flux brings
+// it about: questions for eth1's address come in by eth0 and the other way round. Answers leave by the NIC that the
+// question came in by. IPv6 addresses are asked for at their own NIC only.
+func TestS5Flux(t *testing.T) {
+	s := newS5(t)
+	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
+	for _, other := range []*topology.Interface{s.NeighbourEth0, s.RouterInside} {
+		await.Must(t, other.AddNeighbour(eth0.Address(topology.IPv4), eth1.MAC))
+		await.Must(t, other.AddNeighbour(eth1.Address(topology.IPv4), eth0.MAC))
+	}
+	s.each(t, ipv4, "eth0's address without replypath", eth0, eth0, exit.wantAnswers)
+	product.On(t, s.Server.Host).Start()
+	s.each(t, ipv4, "eth0's address", eth0, eth1, exit.wantAnswers)
+	s.each(t, ipv4, "eth1's address", eth1, eth0, exit.wantAnswers)
 }
