@@ -333,31 +333,3 @@ func TestCountOnEveryCPU(t *testing.T) {
 		}
 	})
 }
-
-// TestCostOfRelated: what goes as the answers of its peer go costs at most three quarters more than a reply, and half as
-// much again as most. By the digest, whose seed each load draws, a reply is found by a tenth fewer instructions.
-func TestCostOfRelated(t *testing.T) {
-	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
-		cost := func() (cost uint64) {
-			for range 2 { // counters are there by then
-				b.must(b.ForgetProof())
-				_, err := b.Cost()
-				b.must(err)
-				b.exec(egress(b.production, n.out(b.production, segment)))
-				b.exec(arrive(b.replication, n.out(b.replication, segment), b.handedOver()))
-				c, err := b.Cost()
-				b.must(err)
-				cost = c.Instructions
-			}
-			return cost
-		}
-		b.put(establishedFlow(b.remote(n, 0)))
-		reply := cost()
-		b.relates(n, b.replication)
-		own := cost()
-		t.Logf("a reply: %d instructions; the host's own: %d", reply, own)
-		if own > reply*7/4 {
-			t.Errorf("%d instructions for the host's own segment, %d for a reply", own, reply)
-		}
-	})
-}

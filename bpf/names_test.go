@@ -20,10 +20,8 @@ const (
 	eventIgnoredExcluded            = bpf.DatapathEventEVENT_IGNORED_EXCLUDED
 	eventIgnoredHandshake           = bpf.DatapathEventEVENT_IGNORED_HANDSHAKE
 	eventIgnoredInterface           = bpf.DatapathEventEVENT_IGNORED_INTERFACE
-	eventIgnoredLoopback            = bpf.DatapathEventEVENT_IGNORED_LOOPBACK
 	eventIgnoredMAC                 = bpf.DatapathEventEVENT_IGNORED_MAC
 	eventIgnoredNotOwn              = bpf.DatapathEventEVENT_IGNORED_NOT_OWN
-	eventIgnoredTunnel              = bpf.DatapathEventEVENT_IGNORED_TUNNEL
 	eventIgnoredNoSocket            = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
 	eventIgnoredProtocol            = bpf.DatapathEventEVENT_IGNORED_PROTOCOL
 	eventIgnoredSegment             = bpf.DatapathEventEVENT_IGNORED_SEGMENT
@@ -34,12 +32,9 @@ const (
 	eventMoved                      = bpf.DatapathEventEVENT_MOVED
 	eventReadmittedEstablished      = bpf.DatapathEventEVENT_READMITTED_ESTABLISHED
 	eventRefusedContested           = bpf.DatapathEventEVENT_REFUSED_CONTESTED
-	eventRefusedPinned              = bpf.DatapathEventEVENT_REFUSED_PINNED
 	eventSourceRepairedV4           = bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4
 	eventSourceRepairedV6           = bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6
-	eventUnparsedExtensionHeaders   = bpf.DatapathEventEVENT_UNPARSED_EXTENSION_HEADERS
 	eventUnparsedFragment           = bpf.DatapathEventEVENT_UNPARSED_FRAGMENT
-	eventUnparsedSourceRoute        = bpf.DatapathEventEVENT_UNPARSED_SOURCE_ROUTE
 )
 
 const (
@@ -92,9 +87,7 @@ const (
 )
 
 const (
-	followLatest    = bpf.DatapathFollowFOLLOW_LATEST
-	followPinned    = bpf.DatapathFollowFOLLOW_PINNED
-	followValidated = bpf.DatapathFollowFOLLOW_VALIDATED
+	followLatest = bpf.DatapathFollowFOLLOW_LATEST
 )
 
 const (

@@ -115,8 +115,8 @@ func byTunnel(p Packet) Program {
 	}, steps...)
 }
 
-// conversations of each protocol: replies leave by another device, and then the peer comes by a third. One that
-// cannot be its connection's is refused.
+// conversations of each protocol: replies leave by another device, and then the peer comes by a third, of which
+// two datagrams prove nothing, however long they are apart. A segment that cannot be its connection's is refused.
 func conversations(p Packet) (all []Program) {
 	setup := func(s *Setup) { s.withGRE = true }
 	segment := p.with(func(p *Packet) { p.flags, p.seq, p.ack = model.FlagACK, next, next })
@@ -125,7 +125,7 @@ func conversations(p Packet) (all []Program) {
 	for _, protocol := range []protocol{udp, echo, sctp, gre} {
 		p.protocol = protocol
 		all = append(all, program(setup, in(0, p), out(1, p), out(1, p.with(func(p *Packet) { p.shape = firstFragment })),
-			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p)))
+			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p), in(2, p)))
 	}
 	return all
 }
