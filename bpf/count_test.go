@@ -88,17 +88,6 @@ func TestArrivalForged(t *testing.T) {
 	})
 }
 
-// TestArrivalElsewhere: a packet with the mark at another interface is not the one.
-func TestArrivalElsewhere(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.handOver(n, m)
-		frame := n.out(b.backup, m)
-		want := b.moves(n, m, b.backup, b.replication, frame).again() // counted as a flow by now
-		want.probed = leftWith(2)
-		b.run(arrive(b.backup, frame, 1), want)
-	})
-}
-
 // TestArrivalDeliveryTime: before 5.18 a redirect forgets when TCP wanted a packet to leave. The target puts that
 // back, where nobody has said otherwise meanwhile.
 func TestArrivalDeliveryTime(t *testing.T) {

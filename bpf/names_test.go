@@ -73,7 +73,6 @@ const (
 	tableEnd            = bpf.DatapathTableTABLE_END
 	tableEstablished    = bpf.DatapathTableTABLE_ESTABLISHED
 	tableHalfOpen       = bpf.DatapathTableTABLE_HALF_OPEN
-	tableOriginated     = bpf.DatapathTableTABLE_ORIGINATED
 	tableRelated        = bpf.DatapathTableTABLE_RELATED
 )
 
@@ -99,9 +98,6 @@ const (
 const (
 	ownAddress = bpf.DatapathOwnFlagsOWN_ADDRESS
 	noHeader   = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
-
-	takesItsOwnOnly = bpf.DatapathTakesTAKES_ITS_OWN_ONLY
-	takesAll        = bpf.DatapathTakesTAKES_ALL4 | bpf.DatapathTakesTAKES_ALL6
 )
 
 type entries = map[bpf.DatapathTuple]bpf.DatapathFlow
