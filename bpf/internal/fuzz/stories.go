@@ -17,6 +17,7 @@ func Stories() (all []Program) {
 		all = append(all, conversations(p)...)
 		all = append(all, hindered(p)...)
 		all = append(all, announced(p)...)
+		all = append(all, segmented(p)...)
 	}
 	return all
 }
@@ -142,6 +143,20 @@ func announced(p Packet) (all []Program) {
 	p.flags, p.options = model.FlagSYN, 1
 	for _, mtu := range []uint32{ipv4Size + tcpSize, ipv4Size + tcpSize + 1, ipv6Size + tcpSize, ipv6Size + tcpSize + 1} {
 		all = append(all, program(func(s *Setup) { s.devices[0].mtu, s.devices[0].narrow = mtu, true }, in(0, p)))
+	}
+	return all
+}
+
+// segmented are replies that are still to be cut: into segments that fit, and into some that are a byte too large. What
+// stands behind the packet in its frame is of none of them.
+func segmented(p Packet) (all []Program) {
+	const udpSize = 8
+	p.protocol = udp
+	for excess := range uint32(2) {
+		size := 1500 - uint32([]int{ipv4Size, ipv6Size}[p.family]) - udpSize + excess
+		all = append(all, program(nil, in(0, p), out(1, p.with(func(p *Packet) {
+			p.payload, p.segment, p.segments, p.shape, p.shapeBy = payloads[7], size, 2, paddedFrame, 14
+		}))))
 	}
 	return all
 }
