@@ -79,19 +79,6 @@ var (
 	}
 )
 
-// TestAdmitDestination: a link-local address is the host's own, and yet its packets find their way by themselves.
-func TestAdmitDestination(t *testing.T) {
-	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
-		for _, address := range extraordinary[n.family] {
-			to := netip.MustParseAddr(address)
-			b.arrives(n, m, unread(eventIgnoredNotOwn), destination(to))
-			b.must(b.SetOwnAddress(to, ownAddress))
-			b.renew()
-			b.arrives(n, m, unread(eventIgnoredSource), destination(to))
-		}
-	})
-}
-
 // unmanage takes away an interface's record as the loader does when it goes.
 func (b *bed) unmanage(i nic) {
 	b.t.Helper()
@@ -192,22 +179,4 @@ func TestAdmit(t *testing.T) {
 			b.arrives(n, m, unread(refused.event))
 		})
 	}
-}
-
-// takes says what starts flows by an interface, beside requests for own addresses, as the loader does.
-func (b *bed) takes(i nic, what bpf.DatapathTakes) {
-	b.t.Helper()
-	b.manage(i, func(r *bpf.DatapathInterface) { r.Takes = uint8(what) })
-	b.must(b.SetInterface(0, bpf.DatapathInterface{Takes: uint8(what &^ takesItsOwnOnly)}))
-	b.renew()
-}
-
-// TestHostSpeaksFromUnknown: where the answer could start a flow, what the host sends first is noted, whatever its source.
-func TestHostSpeaksFromUnknown(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		unknown := n.at(n.stranger)
-		b.takes(b.replication, takesAll)
-		b.leaves(unknown, m, b.notes(unknown, m))
-		b.arrives(unknown, m, unread(eventIgnoredAnswer))
-	})
 }

@@ -184,15 +184,6 @@ func TestAsked(t *testing.T) {
 			b.wantAsked(n.tuple(udp{}), n.tuple(udp{ports: ports{peer: peerPort + 1}}),
 				other.tuple(udp{ports: ports{self: selfPort + 1}}))
 		},
-		"this host is asked, and one behind it": func(t *testing.T, b *bed, n network) {
-			b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
-			b.question(n, udp{})
-			b.question(n.at(n.stranger), udp{})
-			b.wantAsked(n.tuple(udp{}))
-			if flags := b.flags(n) | b.flags(n.at(n.stranger)); flags&flagAlternates != 0 {
-				t.Error("one address of ours is asked: this is no alternation")
-			}
-		},
 		"a question before the answer counts until that": func(t *testing.T, b *bed, n network) {
 			b.speaks(n, udp{})
 			b.question(n.at(n.other), udp{})

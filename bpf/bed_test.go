@@ -242,22 +242,11 @@ func connectionlessFlow(f bpf.DatapathFlow) func(tables) {
 
 func (b *bed) put(changes ...func(tables)) {
 	b.t.Helper()
-	t := newTables()
+	t := rig.NewTables()
 	for _, change := range changes {
 		change(t)
 	}
 	b.must(b.SetTables(t))
-}
-
-func newTables() tables {
-	return &rig.Tables{
-		HalfOpen:       make(entries),
-		Established:    make(entries),
-		Connectionless: make(entries),
-		Outbound:       make(map[uint64]uint32),
-		Marks:          make(map[uint64]bool),
-		Evicted:        make(map[uint64]bool),
-	}
 }
 
 type run struct {
@@ -373,9 +362,8 @@ func prefix(address netip.Addr) netip.Prefix {
 }
 
 const (
-	auto        = bpf.DatapathNextHopModeNEXT_HOP_AUTO
-	gatewayOnly = bpf.DatapathNextHopModeNEXT_HOP_GATEWAY
-	lastHop     = bpf.DatapathNextHopModeNEXT_HOP_LAST
+	auto    = bpf.DatapathNextHopModeNEXT_HOP_AUTO
+	lastHop = bpf.DatapathNextHopModeNEXT_HOP_LAST
 )
 
 // A second router beside the interface's first one, and a neighbour that is none.

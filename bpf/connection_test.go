@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,30 +16,6 @@ import (
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
-
-// TestClosing: FIN and RST of ours end the flow soon, and not at once, however long the peer was quiet before. A FIN that is
-// sent again has the time begin anew.
-func TestClosing(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, flags := range []string{"FA", "RA", "R", "FPA"} {
-			flow := b.flow(n, tcp{}, b.replication, idleClosing+9)
-			b.put(establishedFlow(flow))
-			end := egress(b.replication, n.out(b.replication, tcp{flags: flags}))
-			flow.State, flow.Seen = stateClosing, justNow
-			b.run(end, effect{tables: establishedFlow(flow)})
-			flow.Seen = b.ago(2)
-			b.put(establishedFlow(flow))
-			if strings.Contains(flags, "F") {
-				flow.Seen = justNow
-			}
-			b.run(end, effect{tables: establishedFlow(flow)})
-			flow.Seen = b.ago(2)
-			b.put(establishedFlow(flow))
-			flow.Seen = justNow
-			b.arrives(n, tcp{flags: "A"}, effect{tables: establishedFlow(flow)})
-		}
-	})
-}
 
 // TestSentAgain: what the host sends again of a connection that it has closed goes by its flow, for a quarter of an hour,
 // and has its time begin anew. A RST or a SYN is none of that; nor is anything where the tuple has another connection.

@@ -132,19 +132,6 @@ func eachNoted(t *testing.T, f func(*testing.T, *bed, network, message)) {
 	})
 }
 
-// TestOutboundHeard: while answers come, it stays known that the host began, though it says nothing more.
-func TestOutboundHeard(t *testing.T) {
-	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.put(b.sent(n, m, idleOutbound-1))
-		for range 3 {
-			b.run(ingress(b.replication, n.in(b.replication, m)), unread(eventIgnoredAnswer))
-			b.ageNotes(idleOutbound - 1)
-		}
-		b.ageNotes(2)
-		b.run(ingress(b.replication, n.in(b.replication, m)), b.admits(n, m, b.replication))
-	})
-}
-
 var connectionlessFamily = map[string]story{
 	"a flow that no socket takes remembers that until one does": func(t *testing.T, b *bed, n network) {
 		frame := n.in(b.replication, udp{})

@@ -88,17 +88,6 @@ func TestArrivalForged(t *testing.T) {
 	})
 }
 
-// TestArrivalElsewhere: a packet with the mark at another interface is not the one.
-func TestArrivalElsewhere(t *testing.T) {
-	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.handOver(n, m)
-		frame := n.out(b.backup, m)
-		want := b.moves(n, m, b.backup, b.replication, frame).again() // counted as a flow by now
-		want.probed = leftWith(2)
-		b.run(arrive(b.backup, frame, 1), want)
-	})
-}
-
 // TestArrivalDeliveryTime: before 5.18 a redirect forgets when TCP wanted a packet to leave. The target puts that
 // back, where nobody has said otherwise meanwhile.
 func TestArrivalDeliveryTime(t *testing.T) {
@@ -330,34 +319,6 @@ func TestCountOnEveryCPU(t *testing.T) {
 		want := bpf.DatapathPairCount{Packets: 2, Bytes: 2 * uint64(len(frame)), Flows: 2}
 		if got := counts.Pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)]; got != want {
 			t.Errorf("pair %+v, want %+v", got, want)
-		}
-	})
-}
-
-// TestCostOfRelated: what goes as the answers of its peer go costs at most three quarters more than a reply, and half as
-// much again as most. By the digest, whose seed each load draws, a reply is found by a tenth fewer instructions.
-func TestCostOfRelated(t *testing.T) {
-	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
-		cost := func() (cost uint64) {
-			for range 2 { // counters are there by then
-				b.must(b.ForgetProof())
-				_, err := b.Cost()
-				b.must(err)
-				b.exec(egress(b.production, n.out(b.production, segment)))
-				b.exec(arrive(b.replication, n.out(b.replication, segment), b.handedOver()))
-				c, err := b.Cost()
-				b.must(err)
-				cost = c.Instructions
-			}
-			return cost
-		}
-		b.put(establishedFlow(b.remote(n, 0)))
-		reply := cost()
-		b.relates(n, b.replication)
-		own := cost()
-		t.Logf("a reply: %d instructions; the host's own: %d", reply, own)
-		if own > reply*7/4 {
-			t.Errorf("%d instructions for the host's own segment, %d for a reply", own, reply)
 		}
 	})
 }

@@ -130,8 +130,6 @@ func ownedByBackup(b *bed, n network) {
 	b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
 }
 
-func excludePeer(b *bed, n network) { b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) }
-
 // TestDecidedNotForAll: a group's MAC and a guest's frame are left alone, whatever was decided for the tuple.
 func TestDecidedNotForAll(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {

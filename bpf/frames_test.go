@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"strings"
@@ -336,13 +335,6 @@ func (n network) ipSize() int {
 		return ipv4Size
 	}
 	return ipv6Size
-}
-
-// setLength writes the length field of the IP header: of the whole packet in IPv4, of what follows the header in IPv6.
-func (n network) setLength(frame []byte, length uint16) []byte {
-	offset := either(n.family == 6, ethernetSize+4, ethernetSize+2)
-	binary.BigEndian.PutUint16(frame[offset:], length)
-	return frame
 }
 
 func check(err error) {

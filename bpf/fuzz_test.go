@@ -72,10 +72,10 @@ func TestModel(t *testing.T) {
 	for name, oldKernel := range map[string]bool{"old kernel": true, "this kernel": false} {
 		t.Run(name, func(t *testing.T) {
 			r := newFuzzer(t, either(oldKernel, fuzzedOld, fuzzed), fuzz.Sockets{})
+			r.Whole = !oldKernel
 			compareStories(t, r, fuzz.Stories())
 			checkSeen(t, r)
 			checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapMarks, bpf.DatapathMapOriginated)
-			r.Whole = !oldKernel
 			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 30)))
 		})
 	}

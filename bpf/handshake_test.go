@@ -48,28 +48,6 @@ func establishes(f bpf.DatapathFlow, ack tcp) effect {
 	}
 }
 
-// TestSYNACKIn: one that answers a SYN of the host's changes nothing, nor does one that is forged for a flow. One
-// that answers nothing is answered by a RST, as any segment is that nobody takes.
-func TestSYNACKIn(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		in := ingress(b.backup, n.in(b.backup, tcp{flags: "SA"}))
-		b.put(halfOpen(b.answered(n, b.replication, 3)))
-		b.run(in, nothing)
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 3)))
-		b.run(in, unread(contested))
-		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"})), nothing) // by its own way
-		b.arrives(n, tcp{flags: "SA"}, unread(contested), sourceMAC(b.backup.router))
-		ending := b.flow(n, tcp{}, b.replication, 3) // whose tuple the host may use again
-		ending.State |= stateClosing
-		b.put(establishedFlow(ending))
-		b.run(in, nothing)
-		b.put()
-		b.run(in, b.meetsStranger(n, b.backup))
-		b.exec(egress(b.production, n.out(b.production, tcp{flags: "S"})))
-		b.run(in, nothing)
-	})
-}
-
 // strays is the effect of a packet that is of no flow, and that the kernel itself may answer.
 func (b *bed) strays(n network, m message, via nic) effect {
 	stray := b.born(n, m, via)

@@ -20,10 +20,8 @@ const (
 	eventIgnoredExcluded            = bpf.DatapathEventEVENT_IGNORED_EXCLUDED
 	eventIgnoredHandshake           = bpf.DatapathEventEVENT_IGNORED_HANDSHAKE
 	eventIgnoredInterface           = bpf.DatapathEventEVENT_IGNORED_INTERFACE
-	eventIgnoredLoopback            = bpf.DatapathEventEVENT_IGNORED_LOOPBACK
 	eventIgnoredMAC                 = bpf.DatapathEventEVENT_IGNORED_MAC
 	eventIgnoredNotOwn              = bpf.DatapathEventEVENT_IGNORED_NOT_OWN
-	eventIgnoredTunnel              = bpf.DatapathEventEVENT_IGNORED_TUNNEL
 	eventIgnoredNoSocket            = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
 	eventIgnoredProtocol            = bpf.DatapathEventEVENT_IGNORED_PROTOCOL
 	eventIgnoredSegment             = bpf.DatapathEventEVENT_IGNORED_SEGMENT
@@ -34,12 +32,9 @@ const (
 	eventMoved                      = bpf.DatapathEventEVENT_MOVED
 	eventReadmittedEstablished      = bpf.DatapathEventEVENT_READMITTED_ESTABLISHED
 	eventRefusedContested           = bpf.DatapathEventEVENT_REFUSED_CONTESTED
-	eventRefusedPinned              = bpf.DatapathEventEVENT_REFUSED_PINNED
 	eventSourceRepairedV4           = bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4
 	eventSourceRepairedV6           = bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6
-	eventUnparsedExtensionHeaders   = bpf.DatapathEventEVENT_UNPARSED_EXTENSION_HEADERS
 	eventUnparsedFragment           = bpf.DatapathEventEVENT_UNPARSED_FRAGMENT
-	eventUnparsedSourceRoute        = bpf.DatapathEventEVENT_UNPARSED_SOURCE_ROUTE
 )
 
 const (
@@ -78,7 +73,6 @@ const (
 	tableEnd            = bpf.DatapathTableTABLE_END
 	tableEstablished    = bpf.DatapathTableTABLE_ESTABLISHED
 	tableHalfOpen       = bpf.DatapathTableTABLE_HALF_OPEN
-	tableOriginated     = bpf.DatapathTableTABLE_ORIGINATED
 	tableRelated        = bpf.DatapathTableTABLE_RELATED
 )
 
@@ -92,9 +86,7 @@ const (
 )
 
 const (
-	followLatest    = bpf.DatapathFollowFOLLOW_LATEST
-	followPinned    = bpf.DatapathFollowFOLLOW_PINNED
-	followValidated = bpf.DatapathFollowFOLLOW_VALIDATED
+	followLatest = bpf.DatapathFollowFOLLOW_LATEST
 )
 
 const (
@@ -106,9 +98,6 @@ const (
 const (
 	ownAddress = bpf.DatapathOwnFlagsOWN_ADDRESS
 	noHeader   = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
-
-	takesItsOwnOnly = bpf.DatapathTakesTAKES_ITS_OWN_ONLY
-	takesAll        = bpf.DatapathTakesTAKES_ALL4 | bpf.DatapathTakesTAKES_ALL6
 )
 
 type entries = map[bpf.DatapathTuple]bpf.DatapathFlow

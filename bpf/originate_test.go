@@ -12,7 +12,6 @@ import (
 
 const (
 	strong    = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
-	strict    = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
 	weakHost  = outcomeWeakHost
 	corrected = outcomeCorrected
 )
@@ -51,26 +50,6 @@ func (b *bed) manageStrong(i nic, change func(*bpf.DatapathInterface)) {
 			change(r)
 		}
 	})
-}
-
-// begins is the effect of what the host sends first on what is known of the tuple.
-func (b *bed) begins(n network, m message) effect {
-	switch m := m.(type) {
-	case echo:
-		return effect{}
-	case tcp:
-		if m.flags != "S" {
-			return effect{}
-		}
-	}
-	return b.notes(n, m)
-}
-
-// goesBySource is the effect of a packet that is moved to the replication interface: it is counted there.
-func (b *bed) goesBySource(n network, m message, frame []byte) effect {
-	e := b.begins(n, m)
-	e.redirect, e.frame = true, readdressed(frame, b.replication.router, b.replication.MAC)
-	return e
 }
 
 func (b *bed) originated(n network, m message, outcome bpf.DatapathOutcome) bpf.DatapathPair {
@@ -129,7 +108,9 @@ func TestOriginatedFragments(t *testing.T) {
 		b.ownStrong(n)
 		m, one, two := udp{}, n.inPieces(b.production, 1), n.inPieces(b.production, 2)
 		b.run(egress(b.production, one.later), unread(notFirst)) // nobody has seen the first
-		b.run(egress(b.production, one.first), b.goesBySource(n, m, one.first))
+		want, moved := b.notes(n, m), byGateway(b, n, m, one.first)
+		want.redirect, want.frame = moved.redirect, moved.frame
+		b.run(egress(b.production, one.first), want)
 		b.run(egress(b.production, one.later), byGateway(b, n, m, one.later))
 		b.run(egress(b.production, two.later), unread(notFirst)) // of another packet
 		b.run(egress(b.replication, n.inPieces(b.replication, 1).later), unread(notFirst))

@@ -43,14 +43,6 @@ func (b *bed) changeFlow(n network, change func(*bpf.DatapathFlow)) {
 	b.put(establishedFlow(flow))
 }
 
-// handedOver is the mark of the packet that is on its way to its target.
-func (b *bed) handedOver() uint16 {
-	b.t.Helper()
-	var words []bpf.DatapathHandover
-	b.must(b.Handovers.Lookup(uint32(0), &words))
-	return words[0].Ticket
-}
-
 // wantWith checks with which flow goes what the host originates.
 func (b *bed) wantWith(n network, m message) {
 	b.t.Helper()
@@ -84,26 +76,11 @@ func TestRelatedOrNot(t *testing.T) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Related = 0 })
 		}, asRouted(weakHost, 1)},
 		{"strong, and no gateway is known", noGateway, byGateway},
-		{"strong, and no gateway is known, without the setting", func(b *bed, n network) {
-			noGateway(b, n)
-			b.configure(func(s *bpf.DatapathSettings) { s.Related = 0 })
-		}, byGateway},
 		{"strong, and a gateway is known", func(b *bed, n network) {
 			b.addGateway(b.replication, n, secondGateway, secondRouter)
 			b.strongWith(secondGateway, secondGateway, 0)
 		}, bySecond},
 		{"it is forgotten", func(b *bed, _ network) { b.put() }, asRouted(weakHost, 1)},
-		{"it is idle", func(b *bed, n network) {
-			b.put(establishedFlow(b.flow(n, control, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_ESTABLISHED)+1)))
-		}, asRouted(weakHost, 1)},
-		{"we have ended it", change(func(f *bpf.DatapathFlow) { f.State |= stateClosing }), asRouted(weakHost, 1)},
-		{"the peer has reset it", change(func(f *bpf.DatapathFlow) { f.Flags |= flagReset }), asRouted(weakHost, 1)},
-		{"it came by the kernel's choice", func(b *bed, n network) {
-			b.put(establishedFlow(b.flow(n, control, b.production, 0)))
-		}, asRouted(weakHost, 1)},
-		{"it came by a third interface", func(b *bed, n network) {
-			b.put(establishedFlow(b.flow(n, control, b.backup, 0)))
-		}, asRouted(weakHost, 1)},
 		{"its digest is of other addresses", func(b *bed, n network) {
 			b.goesWith(n, control, tableEstablished)
 			other := n.at(n.other)
@@ -116,11 +93,6 @@ func TestRelatedOrNot(t *testing.T) {
 			f.Gateway, f.Flags = 0, 0
 			copy(f.Mac[:], secondRouter)
 		}), bySecond},
-		{"the link is down", func(b *bed, _ network) {
-			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
-		}, asRouted(outcomeLinkDown, 1)},
-		{"observed", func(b *bed, _ network) { b.switchMode(modeObserve) }, asRouted(outcomeObserve, 1)},
-		{"excluded", excludePeer, uncounted},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
 			b.relates(n, b.replication)

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/bpf/internal/rig"
 	"replypath/test/await"
 )
 
@@ -72,8 +71,15 @@ func closeSocket(t testing.TB, fd int) {
 	await.Must(t, unix.Close(fd))
 }
 
+func sockaddr(a netip.AddrPort) (family int, address unix.Sockaddr) {
+	if a.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
 func familyOf(a netip.AddrPort) int {
-	family, _ := rig.Sockaddr(a)
+	family, _ := sockaddr(a)
 	return family
 }
 
@@ -102,20 +108,33 @@ type connection struct {
 	window   uint32 // RCV.WND
 }
 
-const tcpRepairOffSilently = -1 // without a window probe; x/sys lacks it
+// Constants of <linux/tcp.h> that x/sys lacks.
+const (
+	tcpRecvQueue = 1
+	tcpSendQueue = 2
 
-// connectTCP makes an established TCP socket with these sequence numbers, without a packet.
+	tcpRepairOffSilently = -1 // without a window probe
+)
+
+// connectTCP makes an established TCP socket with these sequence numbers, without a packet: the way in which
+// checkpoints are restored (TCP_REPAIR).
 func connectTCP(t testing.TB, self, peer netip.AddrPort, c connection) int {
 	t.Helper()
-	restore := func(fd int) error { return rig.Restore(fd, self, peer, c.received, c.acked) }
-	write := func(fd int) error {
-		if c.unacked == 0 {
-			return nil
-		}
-		_, err := unix.Write(fd, make([]byte, c.unacked))
-		return err
-	}
-	return openSocket(t, familyOf(self), unix.SOCK_STREAM, 0, restore, write, func(fd int) error { return setWindow(fd, c) })
+	return openSocket(t, familyOf(self), unix.SOCK_STREAM, 0,
+		setOption(unix.SOL_TCP, unix.TCP_REPAIR, 1),
+		setOption(unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, tcpRecvQueue),
+		setOption(unix.SOL_TCP, unix.TCP_QUEUE_SEQ, int(int32(c.received))),
+		setOption(unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, tcpSendQueue),
+		setOption(unix.SOL_TCP, unix.TCP_QUEUE_SEQ, int(int32(c.acked))),
+		bindTo(self), connectTo(peer),
+		func(fd int) error {
+			if c.unacked == 0 {
+				return nil
+			}
+			_, err := unix.Write(fd, make([]byte, c.unacked))
+			return err
+		},
+		func(fd int) error { return setWindow(fd, c) })
 }
 
 // repairWindow is struct tcp_repair_window of <linux/tcp.h>.
@@ -198,7 +217,7 @@ func standing(t testing.TB, fd int) (c connection) {
 	for _, step := range []struct {
 		queue int
 		to    *uint32
-	}{{rig.TCPSendQueue, &c.acked}, {rig.TCPRecvQueue, &c.received}} {
+	}{{tcpSendQueue, &c.acked}, {tcpRecvQueue, &c.received}} {
 		await.Must(t, unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1))
 		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, step.queue); err != nil {
 			t.Fatal(err)
@@ -240,7 +259,7 @@ func (b *bed) sendRaw(n network, fd int, m message, withHeader bool, want effect
 
 func (b *bed) sendTo(peer netip.AddrPort, fd int, bytes []byte, want effect) {
 	b.t.Helper()
-	_, to := rig.Sockaddr(peer)
+	_, to := sockaddr(peer)
 	b.emit(func() error { return unix.Sendto(fd, bytes, 0, to) }, want)
 }
 
@@ -295,7 +314,7 @@ func bindToDevice(i nic) step {
 }
 
 func bindTo(self netip.AddrPort) step {
-	_, local := rig.Sockaddr(self)
+	_, local := sockaddr(self)
 	return func(fd int) error {
 		if err := unix.Bind(fd, local); err != nil {
 			return fmt.Errorf("bind: %w", err)
@@ -305,7 +324,7 @@ func bindTo(self netip.AddrPort) step {
 }
 
 func connectTo(peer netip.AddrPort) step {
-	_, remote := rig.Sockaddr(peer)
+	_, remote := sockaddr(peer)
 	return func(fd int) error {
 		if err := unix.Connect(fd, remote); err != nil {
 			return fmt.Errorf("connect: %w", err)

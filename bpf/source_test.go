@@ -170,7 +170,7 @@ func TestSourceOtherNamespace(t *testing.T) {
 		}
 	})
 	eachAsked(t, func(t *testing.T, b *bed, n network) {
-		_, to := rig.Sockaddr(n.there())
+		_, to := sockaddr(n.there())
 		b.emit(func() error {
 			return container.Do(func() error {
 				fd, err := unix.Socket(n.inet(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

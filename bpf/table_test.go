@@ -138,23 +138,6 @@ func TestTableEvictionConversation(t *testing.T) {
 	}
 }
 
-// TestTableKnownFlow: a packet of a flow that is known pushes nobody out, and neither does a new life of it.
-func TestTableKnownFlow(t *testing.T) {
-	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
-		crowd := crowd(n, ways)
-		b.fill(table, crowd, func(i int, f *bpf.DatapathFlow) { f.Seen -= either(i == 3, b.Seconds(100_000), 0) })
-		before, _ := b.snapshot()
-		b.exec(ingress(b.replication, crowd[3].in(b.replication, table.message)))
-		after, _ := b.snapshot()
-		for tuple := range table.flows(before) {
-			if _, ok := table.flows(after)[tuple]; !ok {
-				t.Errorf("flow %+v is gone", tuple)
-			}
-		}
-		t.Logf("a full table of %d: after a packet of a known flow %d of them are there", len(table.flows(before)), len(table.flows(after)))
-	})
-}
-
 // TestTableManySets: with many sets, both sides of the language border look for a flow in the same two of them.
 func TestTableManySets(t *testing.T) {
 	const flows = 300

@@ -156,23 +156,21 @@ type entry struct {
 // try keeps the errors of what the cases need.
 func (b *bench) try(errs ...error) { b.err = errors.Join(append(errs, b.err)...) }
 
-// enter enters a flow once, and returns where it is.
-func (b *bench) enter(table *rig.Table, flow bpf.DatapathFlow) place {
+// enter enters a flow once.
+func (b *bench) enter(table *rig.Table, flow bpf.DatapathFlow) {
 	if at := (entry{table, flow.Tuple}); !b.entered[at] {
 		b.entered[at] = true
 		b.try(b.datapath.AddFlow(table, flow))
 	}
-	at, err := b.find(table, flow)
-	b.try(err)
-	return at
 }
 
 // enterFlow enters a flow where flows of its protocol are.
-func (b *bench) enterFlow(e endpoints, protocol layers.IPProtocol, port uint16, by int) place {
+func (b *bench) enterFlow(e endpoints, protocol layers.IPProtocol, port uint16, by int) {
+	table := b.datapath.Connectionless
 	if protocol == layers.IPProtocolTCP {
-		return b.enter(b.datapath.Established, b.flow(e, protocol, port, by))
+		table = b.datapath.Established
 	}
-	return b.enter(b.datapath.Connectionless, b.flow(e, protocol, port, by))
+	b.enter(table, b.flow(e, protocol, port, by))
 }
 
 // unmark makes every packet look as if it had just been sent, and the one before as if it had come to its target: what

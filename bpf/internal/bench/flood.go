@@ -4,13 +4,9 @@ package main
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
-	"sync"
 
 	"github.com/cilium/ebpf/asm"
-	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -20,9 +16,7 @@ import (
 const (
 	admittedHalfOpen       = bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN
 	admittedConnectionless = bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS
-	admittedEstablished    = bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED
 	noSocket               = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
-	contested              = bpf.DatapathEventEVENT_REFUSED_CONTESTED
 )
 
 // A flood: every packet comes from a peer that never was, and finds the table full.
@@ -73,53 +67,4 @@ func (b *bench) flood(e endpoints, of string, table *rig.Table, event bpf.Datapa
 // writePeers makes a case write a random address into its packet before every run, and the empty program beside it too.
 func (c *testCase) writePeers(e endpoints, offset int, mask, base int32) {
 	c.before = func() asm.Instructions { return append(c.bench.unmark(), randomPeer(e, offset, mask, base)...) }
-}
-
-const (
-	spoofBits = 10
-	spoofSize = 1 << spoofBits // live connections of each family
-)
-
-// spoofs are ends of connections that are live, by the other interface: of each the
-// flow is found, and the connection's socket, which does not expect the segment. Of the connections nothing was ever sent.
-func (b *bench) spoofs(e endpoints) {
-	connect := sync.OnceValue(func() error { return b.connect(e) })
-	for _, of := range []struct {
-		kind  string
-		flags byte
-	}{{"FIN", flagsFIN}, {"RST", flagRST}} {
-		c := b.ingress(e, fmt.Sprintf("ingress flood: spoofed %s, one of 1,024 live connections", of.kind), spoofed, production,
-			withFlags(b.in(e, tcp, servicePort, production), of.flags))
-		c.writePeers(e, sourceOffset(e), spoofSize-1, crowdBase)
-		c.prepare, c.prove = connect, counts(contested, spoofSize)
-	}
-}
-
-// connect makes the connections, and enters their flows.
-func (b *bench) connect(e endpoints) error {
-	for i := range uint32(spoofSize) {
-		one := e
-		one.peer = e.one(i)
-		if err := restore(netip.AddrPortFrom(one.self, servicePort), netip.AddrPortFrom(one.peer, peerPort)); err != nil {
-			return err
-		}
-		b.enterFlow(one, tcp, servicePort, replication)
-	}
-	return b.err
-}
-
-// route gives the host its address and a route to peers, so that it can have sockets that are connected to them.
-func (b *bench) route(e endpoints) error {
-	device, to := b.device(replication), e.one(0)
-	peers := netlink.Route{
-		LinkIndex: int(device.Index), Scope: netlink.SCOPE_LINK,
-		Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen()-spoofBits, to.BitLen())},
-	}
-	if err := b.host.AddAddress(device, e.self); err != nil {
-		return err
-	}
-	if err := netlink.RouteAdd(&peers); err != nil {
-		return fmt.Errorf("route %s: %w", peers.Dst, err)
-	}
-	return nil
 }

@@ -3,8 +3,8 @@
 // Command bench measures what the datapath costs a packet: each case is run by BPF_PROG_TEST_RUN next to an empty
 // program in the same round, and the median of the differences is held against a bound. It needs root.
 //
-// The cases are in files by concern: what most packets do (common.go), what a connection does once (connection.go),
-// what the host originates, floods, and a crowd of flows. The end of the process closes what it opens.
+// The cases are in files by concern: what most packets do (common.go), what the host originates, floods, and a crowd of
+// flows. The end of the process closes what it opens.
 package main
 
 import (
@@ -104,8 +104,7 @@ func (o *options) measure(host *rig.Host) error {
 	return report.exceeded()
 }
 
-// newBenches have datapaths of their own each, where the packets of one must not change what others find. By chance a
-// fragment that is noted with every run would share the place of one that is to stay.
+// newBenches have datapaths of their own each, where the packets of one must not change what others find.
 func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 	empty, err := emptyProgram()
 	if err != nil {
@@ -115,8 +114,8 @@ func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 		sets uint32
 		add  func(*bench, endpoints)
 	}{
-		{sets, (*bench).common}, {sets, (*bench).connection}, {sets, (*bench).originated},
-		{sets, (*bench).floods}, {sets, (*bench).strays}, {sets, (*bench).spoofs}, {crowdSets, (*bench).crowd},
+		{sets, (*bench).common}, {sets, (*bench).originated},
+		{sets, (*bench).floods}, {sets, (*bench).strays}, {crowdSets, (*bench).crowd},
 	}
 	if !withCrowd {
 		groups = groups[:len(groups)-1]

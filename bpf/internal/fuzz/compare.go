@@ -53,14 +53,14 @@ func (x *run) compareFlows(name string, table int, wanted map[model.Tuple]model.
 	flows := x.flows(table)
 	for t, f := range flows {
 		if want, ok := wanted[t]; !ok && live(f) {
-			x.differ("%s: not in the model: %s", name, text(f))
+			x.differ("%s: not in the model: %+v", name, f)
 		} else if ok && (live(f) || live(want)) && !x.same(f, want, table == int(bpf.DatapathTableTABLE_HALF_OPEN)) {
-			x.differ("%s: %s, in the model\n\t%s", name, text(f), text(want))
+			x.differ("%s: %+v, in the model\n\t%+v", name, f, want)
 		}
 	}
 	for t, want := range wanted {
 		if _, ok := flows[t]; !ok && live(want) {
-			x.differ("%s: not in the datapath: %s", name, text(want))
+			x.differ("%s: not in the datapath: %+v", name, want)
 		}
 	}
 }
@@ -79,7 +79,7 @@ func (x *run) flows(table int) map[model.Tuple]model.Flow {
 				continue
 			}
 			if _, twice := flows[f.Tuple]; twice || digest != x.d.Seeds.Digest(f.Tuple) {
-				x.differ("table %d: twice, or under a wrong digest: %s", table, text(f))
+				x.differ("table %d: twice, or under a wrong digest: %+v", table, f)
 			}
 			f.Left = 0 // nothing depends on it
 			flows[f.Tuple] = f
@@ -308,11 +308,6 @@ func (x *run) readPairs() (map[model.Pair]model.Count, error) {
 		pairs[p] = model.Count{Packets: c.Packets, Bytes: c.Bytes, Flows: c.Flows}
 	}
 	return pairs, err
-}
-
-func text(f model.Flow) string {
-	return fmt.Sprintf("%s by %d (id %d) gateway %d mac %x flags %#x state %#x snd_una %d snd_nxt %d rcv_nxt %d seen %d created %d corrected %d told %d",
-		tupleText(f.Tuple), f.Ifindex, f.Interface, f.Gateway, f.Mac, f.Flags, f.State, f.SndUna, f.SndNxt, f.RcvNxt, f.Seen, f.Created, f.Corrected, f.SizeTold)
 }
 
 func tupleText(t model.Tuple) string {

@@ -87,18 +87,13 @@ func (r *Runner) Close() error {
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), RoutingGeneration: r.ways, Until: math.MaxUint64}
+	one := map[bool]uint8{true: 1}
+	s := bpf.DatapathSettings{
+		Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), RoutingGeneration: r.ways, Until: math.MaxUint64,
+		ScopeAll: one[h.ScopeAll], Related: one[h.Related], Loopback: one[h.LoopbackSymmetric],
+	}
 	if h.TrialOver {
 		s.Until = 1
-	}
-	if h.ScopeAll {
-		s.ScopeAll = 1
-	}
-	if h.Related {
-		s.Related = 1
-	}
-	if h.LoopbackSymmetric {
-		s.Loopback = 1
 	}
 	var listed []uint8
 	for protocol, on := range h.Protocols {

@@ -112,9 +112,6 @@ func (r *Runner) RunProgram(p Program, thorough bool) (difference *Difference, e
 	return nil, errClock
 }
 
-// Counted are the events since the datapath was loaded.
-func (r *Runner) Counted() (map[bpf.DatapathEvent]uint64, error) { return r.d.EventCounts() }
-
 // run is one attempt to run a program.
 type run struct {
 	*Runner

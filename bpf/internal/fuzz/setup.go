@@ -198,20 +198,16 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 		r.FirstGateway4, r.FirstGateway6 = gatewayID(device, 0), gatewayID(device, 2)
 	}
 	r.Takes = uint8(d.takes)
-	if d.strong {
-		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
-	}
-	if d.routes != allPeers {
-		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
-	}
-	if d.routes == somePeers || d.routes == unknownGateway {
-		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
-	}
-	if d.strict {
-		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRICT)
-	}
-	if d.narrow {
-		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)
+	for flag, isSet := range map[bpf.DatapathInterfaceFlags]bool{
+		bpf.DatapathInterfaceFlagsINTERFACE_STRONG:  d.strong,
+		bpf.DatapathInterfaceFlagsINTERFACE_STRICT:  d.strict,
+		bpf.DatapathInterfaceFlagsINTERFACE_NARROW:  d.narrow,
+		bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4: d.routes != allPeers,
+		bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6: d.routes == somePeers || d.routes == unknownGateway,
+	} {
+		if isSet {
+			r.Flags |= uint8(flag)
+		}
 	}
 	if d.observe {
 		r.Mode = uint8(bpf.DatapathModeMODE_OBSERVE)

@@ -17,6 +17,7 @@ func Stories() (all []Program) {
 		all = append(all, conversations(p)...)
 		all = append(all, hindered(p)...)
 		all = append(all, announced(p)...)
+		all = append(all, segmented(p)...)
 	}
 	return all
 }
@@ -115,8 +116,8 @@ func byTunnel(p Packet) Program {
 	}, steps...)
 }
 
-// conversations of each protocol: replies leave by another device, and then the peer comes by a third. One that
-// cannot be its connection's is refused.
+// conversations of each protocol: replies leave by another device, and then the peer comes by a third, of which
+// two datagrams prove nothing, however long they are apart. A segment that cannot be its connection's is refused.
 func conversations(p Packet) (all []Program) {
 	setup := func(s *Setup) { s.withGRE = true }
 	segment := p.with(func(p *Packet) { p.flags, p.seq, p.ack = model.FlagACK, next, next })
@@ -125,7 +126,7 @@ func conversations(p Packet) (all []Program) {
 	for _, protocol := range []protocol{udp, echo, sctp, gre} {
 		p.protocol = protocol
 		all = append(all, program(setup, in(0, p), out(1, p), out(1, p.with(func(p *Packet) { p.shape = firstFragment })),
-			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p)))
+			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p), in(2, p)))
 	}
 	return all
 }
@@ -142,6 +143,20 @@ func announced(p Packet) (all []Program) {
 	p.flags, p.options = model.FlagSYN, 1
 	for _, mtu := range []uint32{ipv4Size + tcpSize, ipv4Size + tcpSize + 1, ipv6Size + tcpSize, ipv6Size + tcpSize + 1} {
 		all = append(all, program(func(s *Setup) { s.devices[0].mtu, s.devices[0].narrow = mtu, true }, in(0, p)))
+	}
+	return all
+}
+
+// segmented are replies that are still to be cut: into segments that fit, and into some that are a byte too large. What
+// stands behind the packet in its frame is of none of them.
+func segmented(p Packet) (all []Program) {
+	const udpSize = 8
+	p.protocol = udp
+	for excess := range uint32(2) {
+		size := 1500 - uint32([]int{ipv4Size, ipv6Size}[p.family]) - udpSize + excess
+		all = append(all, program(nil, in(0, p), out(1, p.with(func(p *Packet) {
+			p.payload, p.segment, p.segments, p.shape, p.shapeBy = payloads[7], size, 2, paddedFrame, 14
+		}))))
 	}
 	return all
 }

@@ -79,24 +79,10 @@ func (d *Datapath) Views() (*Views, error) {
 }
 
 // ReadTables copies what the flow tables hold now.
-func (v *Views) ReadTables() error {
-	return v.eachTable(func(t table) error { return t.Read() })
-}
+func (v *Views) ReadTables() error { return errors.Join(v.flows.Read(), v.tags.Read()) }
 
 // WriteTables replaces what they hold.
-func (v *Views) WriteTables() error {
-	return v.eachTable(func(t table) error { return t.Write() })
-}
+func (v *Views) WriteTables() error { return errors.Join(v.flows.Write(), v.tags.Write()) }
 
 // ClearTables empties them.
-func (v *Views) ClearTables() error {
-	return v.eachTable(func(t table) error { return t.Clear() })
-}
-
-type table interface {
-	Read() error
-	Write() error
-	Clear() error
-}
-
-func (v *Views) eachTable(do func(table) error) error { return errors.Join(do(v.flows), do(v.tags)) }
+func (v *Views) ClearTables() error { return errors.Join(v.flows.Clear(), v.tags.Clear()) }

@@ -96,7 +96,7 @@ func access(ins asm.Instruction) (read, written registers) {
 	}
 	switch class := op.Class(); {
 	case op.JumpOp() == asm.Call:
-		return argumentsOf(ins), result | arguments
+		return arguments, result | arguments
 	case op.JumpOp() == asm.Exit:
 		return result, 0
 	case op.JumpOp() == asm.Ja:
@@ -109,19 +109,4 @@ func access(ins asm.Instruction) (read, written registers) {
 		return dst | src | result, 0
 	}
 	return dst | src, 0
-}
-
-// argumentCounts is how many arguments the kernel's functions take that are called most.
-var argumentCounts = map[asm.BuiltinFunc]int{
-	asm.FnMapLookupElem: 2, asm.FnJiffies64: 0, asm.FnSkbLoadBytes: 4, asm.FnSpinLock: 1, asm.FnSpinUnlock: 1,
-	asm.FnProbeReadKernel: 3, asm.FnMapUpdateElem: 4, asm.FnSkFullsock: 1, asm.FnSkRelease: 1, asm.FnRedirect: 2,
-}
-
-// argumentsOf are the registers that a call of the kernel reads, or more.
-func argumentsOf(call asm.Instruction) registers {
-	count, known := argumentCounts[asm.BuiltinFunc(call.Constant)]
-	if !known || !call.IsBuiltinCall() {
-		return arguments
-	}
-	return arguments & (1<<(asm.R1+asm.Register(count)) - 1)
 }

@@ -24,6 +24,12 @@ type Tables struct {
 	Evicted        map[uint64]bool   // the same of flows that were pushed out
 }
 
+// NewTables are empty ones.
+func NewTables() *Tables {
+	flows := func() map[bpf.DatapathTuple]bpf.DatapathFlow { return make(map[bpf.DatapathTuple]bpf.DatapathFlow) }
+	return &Tables{flows(), flows(), flows(), make(map[uint64]uint32), make(map[uint64]bool), make(map[uint64]bool)}
+}
+
 // Counts is what the datapath has counted, on all CPUs together.
 type Counts struct {
 	Events map[bpf.DatapathEvent]uint64
@@ -32,14 +38,7 @@ type Counts struct {
 
 // Tables reads the flow tables.
 func (d *Datapath) Tables() (*Tables, error) {
-	t := &Tables{
-		HalfOpen:       make(map[bpf.DatapathTuple]bpf.DatapathFlow),
-		Established:    make(map[bpf.DatapathTuple]bpf.DatapathFlow),
-		Connectionless: make(map[bpf.DatapathTuple]bpf.DatapathFlow),
-		Outbound:       make(map[uint64]uint32),
-		Marks:          make(map[uint64]bool),
-		Evicted:        make(map[uint64]bool),
-	}
+	t := NewTables()
 	return t, errors.Join(
 		readFlows(d.HalfOpen, t.HalfOpen),
 		readFlows(d.Established, t.Established),
