@@ -82,7 +82,7 @@ func (t *Table) hold(g *gateway) {
 	if g.isHeld() && g.isUnknown() {
 		return // keepUnknown does so
 	}
-	if g.isHeld() && g.State == nexthop.StateFailed && time.Now().Sub(g.probed) < resolveFailed {
+	if g.isHeld() && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
 		return // schedule has the time
 	}
 	isNew := !g.isHeld()

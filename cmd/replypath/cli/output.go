@@ -4,6 +4,7 @@ package cli
 
 import (
 	"io"
+	"reflect"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,7 @@ func (o *Output) JSON() bool { return o.format == formatJSON }
 // Print writes document as JSON, or the page that show fills. The error is that of writing.
 func (o *Output) Print(w io.Writer, document any, show func(*output.Page)) error {
 	if o.JSON() {
+		fillLists(reflect.ValueOf(document))
 		encoder := output.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(document)
@@ -39,4 +41,31 @@ func (o *Output) Print(w io.Writer, document any, show func(*output.Page)) error
 	show(page)
 	_, err := page.WriteTo(w)
 	return err
+}
+
+// fillLists makes lists and maps without items show as [] and {} rather than null.
+func fillLists(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			fillLists(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				fillLists(v.Field(i))
+			}
+		}
+	case reflect.Slice:
+		if v.IsNil() && v.CanSet() {
+			v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+		}
+		for i := range v.Len() {
+			fillLists(v.Index(i))
+		}
+	case reflect.Map:
+		if v.IsNil() && v.CanSet() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+	}
 }

@@ -29,13 +29,6 @@ func OrEmpty(text *string) string {
 	return *text
 }
 
-// OrEmptyList makes a list without items show as [] rather than null.
-func OrEmptyList[T any](list *[]T) {
-	if *list == nil {
-		*list = []T{}
-	}
-}
-
 // YesNo is a word for b.
 func YesNo(b bool) string {
 	if b {

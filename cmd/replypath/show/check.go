@@ -88,7 +88,6 @@ func check(file *cli.ConfigFile, survey Surveyor) (*checkResult, error) {
 		result.Error = &result.Errors[0]
 		result.Warnings, result.Survey = nil, Survey{} // those of half a configuration mislead
 	}
-	result.fillLists()
 	return result, err
 }
 
@@ -120,16 +119,6 @@ func (r *checkResult) checkWebConfig(cfg *config.Config) error {
 }
 
 func (r *checkResult) warn(warnings ...string) { r.Warnings = append(r.Warnings, warnings...) }
-
-// fillLists makes lists without items show as [] rather than null.
-func (r *checkResult) fillLists() {
-	output.OrEmptyList(&r.Errors)
-	output.OrEmptyList(&r.Warnings)
-	output.OrEmptyList(&r.Interfaces)
-	output.OrEmptyList(&r.Unmanaged)
-	output.OrEmptyList(&r.Caught)
-	output.OrEmptyList(&r.Missing)
-}
 
 func (r *checkResult) show(p *output.Page) {
 	state := "valid"

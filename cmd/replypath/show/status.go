@@ -106,7 +106,6 @@ The state of a gateway is:
 			return err
 		}
 		s.Conclude(time.Now())
-		fillLists(s)
 		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s, verbose) }); err != nil {
 			return err
 		}
@@ -134,7 +133,6 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 		nothing.HostChanges, nothing.Health = left.HostChanges, left.Health
 	}
 	nothing.Conclude(time.Now())
-	fillLists(nothing.Status)
 	text := func(p *output.Page) {
 		p.Line("%s", output.Printable(nothing.Summary))
 		showWorst(p, &nothing.Health)
@@ -145,22 +143,4 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 		return err
 	}
 	return &cli.ExitError{Code: cli.ExitNothing, Err: reason}
-}
-
-// fillLists makes lists without items show as [] rather than null.
-func fillLists(s *status.Status) {
-	output.OrEmptyList(&s.Interfaces)
-	output.OrEmptyList(&s.Unmanaged)
-	output.OrEmptyList(&s.Addresses)
-	output.OrEmptyList(&s.Features)
-	output.OrEmptyList(&s.HostChanges)
-	output.OrEmptyList(&s.WouldChange)
-	output.OrEmptyList(&s.Errors)
-	output.OrEmptyList(&s.Health.Findings)
-	if s.Counted.Uncorrected == nil {
-		s.Counted.Uncorrected = map[string]uint64{}
-	}
-	for i := range s.Interfaces {
-		output.OrEmptyList(&s.Interfaces[i].Gateways)
-	}
 }
