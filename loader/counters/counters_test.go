@@ -23,23 +23,16 @@ func TestSetEvents(t *testing.T) {
 	}
 	var s metrics.Snapshot
 	setEvents(&s, events)
-	got := []uint64{
-		s.Uncounted, s.Unparsed["truncated"], s.Ignored["excluded"], s.Moves["tcp"], s.MovesRefused["contested"],
-		s.SourceRepairs.IPv4, s.SourceRepairs.IPv6, s.FallbackDropped.IPv4, s.FallbackDropped.IPv6,
-		s.Outbound.Admissions,
-	}
-	want := []bpf.DatapathEvent{
-		bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER, bpf.DatapathEventEVENT_UNPARSED_TRUNCATED,
-		bpf.DatapathEventEVENT_IGNORED_EXCLUDED,
-		bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP),
-		bpf.DatapathEventEVENT_REFUSED_CONTESTED,
-		bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6,
-		bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6,
-		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND,
-	}
-	for i, event := range want {
-		if got[i] != uint64(event) {
-			t.Errorf("figure %d is event %d, not %d", i, got[i], event)
+	for event, got := range map[bpf.DatapathEvent]uint64{
+		bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER: s.Uncounted, bpf.DatapathEventEVENT_UNPARSED_TRUNCATED: s.Unparsed["truncated"],
+		bpf.DatapathEventEVENT_IGNORED_EXCLUDED: s.Ignored["excluded"], bpf.DatapathEventEVENT_REFUSED_CONTESTED: s.MovesRefused["contested"],
+		bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP): s.Moves["tcp"],
+		bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4:                                            s.SourceRepairs.IPv4, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6: s.SourceRepairs.IPv6,
+		bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4: s.FallbackDropped.IPv4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6: s.FallbackDropped.IPv6,
+		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: s.Outbound.Admissions,
+	} {
+		if got != uint64(event) {
+			t.Errorf("event %d is shown as %d", event, got)
 		}
 	}
 }

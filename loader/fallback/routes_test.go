@@ -25,16 +25,13 @@ const eth0, eth1 = 2, 3
 
 // newTestRoutes are of a host with eth0 and eth1, whose default routes lead by eth0, and which has a fallback route of
 // each family. They ask the kernel nothing.
-func newTestRoutes(change func(interfaces []Interface)) *Routes {
+func newTestRoutes() *Routes {
 	interfaces := []Interface{
 		{Interface: discover.Interface{Index: eth0, Name: "eth0", Up: true, MTU: 1500}, Enforces: true},
 		{Interface: discover.Interface{Index: eth1, Name: "eth1", Up: true, MTU: 1400}, Enforces: true},
 	}
 	for i := range interfaces {
 		interfaces[i].Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")}
-	}
-	if change != nil {
-		change(interfaces)
 	}
 	journal := new(pins.Journal)
 	r := New(Host{
@@ -71,13 +68,18 @@ func TestGivesWay(t *testing.T) {
 		"eth1 has a route to eth0's network": {func(r *Routes) {
 			r.seen.Covered = []nexthop.Covered{{Interface: eth0, Family: unix.AF_INET}}
 		}, nil},
+		"eth0 only observes, and enforcing would make a fallback route": {func(r *Routes) {
+			r.host.Enforces = func(int) bool { return false }
+			r.seen.families, r.seen.planned = nil, []int{unix.AF_INET}
+		}, []int{eth0}},
+		"eth0 only observes, and enforcing would make none": {func(r *Routes) { r.host.Enforces = func(int) bool { return false } }, nil},
 		"no default route, and eth1 gave way last": {func(r *Routes) {
 			r.seen.Defaults = nil
 			r.host.Journal.Sysctls = []pins.SysctlRecord{{Interface: eth1, Key: "net.ipv4.conf.eth1." + ignoreLinkDown}}
 		}, []int{eth1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newTestRoutes(nil)
+			r := newTestRoutes()
 			c.change(r)
 			var got []int
 			for _, device := range []int{eth0, eth1} {
@@ -89,15 +91,6 @@ func TestGivesWay(t *testing.T) {
 				t.Errorf("%v, want %v", got, c.want)
 			}
 		})
-	}
-}
-
-// TestGivesWayWhereObserved: of an interface that only observes it is told what enforcing would do.
-func TestGivesWayWhereObserved(t *testing.T) {
-	r := newTestRoutes(func(interfaces []Interface) { interfaces[0].Enforces = false })
-	r.seen.families, r.seen.planned = nil, []int{unix.AF_INET}
-	if !r.GivesWay(eth0, unix.AF_INET) || r.GivesWay(eth0, unix.AF_INET6) {
-		t.Errorf("ipv4 %t, ipv6 %t", r.GivesWay(eth0, unix.AF_INET), r.GivesWay(eth0, unix.AF_INET6))
 	}
 }
 
@@ -115,7 +108,7 @@ func TestFeature(t *testing.T) {
 		}, "when the carrier is lost of eth0 (ipv4) only while a daemon runs"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newTestRoutes(nil)
+			r := newTestRoutes()
 			c.change(r)
 			f := r.Feature()
 			if !strings.Contains(f.Effect, c.want) || f.Available != !errors.Is(r.err, errNoKind) {

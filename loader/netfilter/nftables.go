@@ -49,11 +49,7 @@ func (n *nfTables) generation() (number uint32, err error) {
 	return number, err
 }
 
-// dump visits the objects of a kind, by their attributes.
-func (n *nfTables) dump(what string, message int, family uint8, limits []*nl.RtAttr, visit func(family uint8, object []byte)) error {
-	return n.ask(what, message, unix.NLM_F_DUMP, family, limits, visit)
-}
-
+// ask visits the objects of a kind, by their attributes.
 func (n *nfTables) ask(
 	what string, message, flags int, family uint8, limits []*nl.RtAttr, visit func(family uint8, object []byte),
 ) error {
@@ -75,7 +71,7 @@ func (n *nfTables) ask(
 
 // chains lists all chains, without their rules.
 func (n *nfTables) chains() (list []Chain, err error) {
-	err = n.dump("chains", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
+	err = n.ask("chains", unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
 		c := Chain{
 			Family: families[family], Table: text(object, unix.NFTA_CHAIN_TABLE),
 			Name: text(object, unix.NFTA_CHAIN_NAME), Type: text(object, unix.NFTA_CHAIN_TYPE),
@@ -105,7 +101,7 @@ func names(list [][]byte) (devices []string) {
 
 // rules visits all rules, those of a chain in their order.
 func (n *nfTables) rules(visit func(chain string, handle uint64, expressions []expr.Any)) error {
-	return n.dump("rules", unix.NFT_MSG_GETRULE, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
+	return n.ask("rules", unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
 		chain := Chain{Family: families[family], Table: text(object, unix.NFTA_RULE_TABLE), Name: text(object, unix.NFTA_RULE_CHAIN)}
 		var expressions []expr.Any
 		for _, each := range attributes(attribute(object, unix.NFTA_RULE_EXPRESSIONS), unix.NFTA_LIST_ELEM) {
@@ -172,7 +168,7 @@ func (n *nfTables) elements(c *Chain, set string) (list []element, err error) {
 	value := func(element []byte, kind uint16) []byte {
 		return attribute(attribute(element, kind), unix.NFTA_DATA_VALUE)
 	}
-	err = n.dump("set "+c.named(set), unix.NFT_MSG_GETSETELEM, familyOf(c.Family), limits, func(_ uint8, object []byte) {
+	err = n.ask("set "+c.named(set), unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, familyOf(c.Family), limits, func(_ uint8, object []byte) {
 		for _, each := range attributes(attribute(object, unix.NFTA_SET_ELEM_LIST_ELEMENTS), unix.NFTA_LIST_ELEM) {
 			e := element{key: value(each, unix.NFTA_SET_ELEM_KEY), keyEnd: value(each, nftaSetElemKeyEnd), value: attribute(each, unix.NFTA_SET_ELEM_DATA)}
 			flags := attribute(each, unix.NFTA_SET_ELEM_FLAGS)

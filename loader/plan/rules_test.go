@@ -134,6 +134,10 @@ func TestRules(t *testing.T) {
 		return []string{"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, " + why + boot, told}
 	}
 	without := needless("and this host opened nothing from 10.4.0.100 now")[0]
+	opened := func(reason string) []string {
+		const by = " (1, 192.0.2.0/24)"
+		return []string{"needed" + rule + reason + boot + by, leads + by}
+	}
 	needed := func(reason string) []string { return []string{"needed" + rule + reason + boot, leads} }
 	row := func(from string) func(*planner) {
 		return func(p *planner) {
@@ -155,10 +159,7 @@ func TestRules(t *testing.T) {
 			"not-needed" + rule + "replypath sends the replies, and this host opened nothing from 10.4.0.100 in the 2 d watched" + boot +
 				" (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)", told + " (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)",
 		}},
-		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, []string{
-			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot + " (1, 192.0.2.0/24)",
-			leads + " (1, 192.0.2.0/24)",
-		}},
+		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
 		{"connections were open", bySource, []func(*planner){func(p *planner) {
 			p.judgeOf.Rows = []history.Row{
 				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
@@ -246,16 +247,10 @@ func TestRules(t *testing.T) {
 			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
 				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})
 			}
-		}), nil, []string{
-			"needed" + rule + "this host has 1 connection open from 10.4.0.100; of the gateways of eth1 host_model: strong may take another than its table" + boot + " (1, 192.0.2.0/24)",
-			leads + " (1, 192.0.2.0/24)",
-		}},
+		}), nil, opened("this host has 1 connection open from 10.4.0.100; of the gateways of eth1 host_model: strong may take another than its table")},
 		{"the source decides, but not about tunnels", testhost.And(bySource, strong, func(h *snapshot.Host) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_ESP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 0), Remote: netip.MustParseAddrPort("192.0.2.1:0")}}
-		}), nil, []string{
-			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot + " (1, 192.0.2.0/24)",
-			leads + " (1, 192.0.2.0/24)",
-		}},
+		}), nil, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
 		{"a socket that may ask", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
 		}), nil, needed("1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1")},

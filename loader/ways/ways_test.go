@@ -71,12 +71,7 @@ func TestGatewayMACs(t *testing.T) {
 func TestRouteEntries(t *testing.T) {
 	const v4, v6 = bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4, bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6
 	const auto, only, last = config.NextHopAuto, config.NextHopGateway, config.NextHopLastHop
-	leads := func(to ...string) (r nexthop.Reach) {
-		for _, network := range to {
-			r.Networks = append(r.Networks, netip.MustParsePrefix(network))
-		}
-		return r
-	}
+	leads := func(to ...string) nexthop.Reach { return nexthop.Reach{Networks: prefixes(to...)} }
 	all, many := nexthop.Reach{Everything: true}, nexthop.Reach{Many: true}
 	elsewhere, elsewhere6 := leads("10.50.0.0/16", "10.60.0.0/16"), leads("2001:db8:50::/48")
 	by4 := func(id uint16, r nexthop.Reach) *gateways.View {
@@ -133,10 +128,7 @@ func TestStrongHostGateways(t *testing.T) {
 	const v4 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	mac := []byte{2, 0, 0, 0, 0, 1}
 	by := func(id uint16, mac []byte, answers bool, networks ...string) *gateways.View {
-		reach := nexthop.Reach{Everything: len(networks) == 0}
-		for _, network := range networks {
-			reach.Networks = append(reach.Networks, netip.MustParsePrefix(network))
-		}
+		reach := nexthop.Reach{Everything: len(networks) == 0, Networks: prefixes(networks...)}
 		return &gateways.View{ID: id, ReplyMAC: mac, Answers: answers, Gateway: nexthop.Gateway{IPv4: true, Reach4: reach}}
 	}
 	for _, test := range []struct {

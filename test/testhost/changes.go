@@ -5,7 +5,6 @@ package testhost
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -16,7 +15,6 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/netfilter"
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
 
@@ -133,16 +131,6 @@ func ThroughBalancer(h *snapshot.Host) {
 	h.Neighbours = []snapshot.Neighbour{
 		{Interface: Eth1, Address: Address("10.4.0.1"), MAC: MAC(BalancerMAC)},
 		{Interface: Eth1, Address: Address("10.4.0.55"), MAC: MAC(ClientMAC)},
-	}
-}
-
-// ThroughUnnamed has peers come by eth1 through a router that no route names, while another leads to 10.50.0.0/16.
-func ThroughUnnamed(h *snapshot.Host) {
-	h.Gateways[1] = nexthop.Gateway{Interface: Eth1, Address: Address("10.4.0.254"), State: nexthop.StateReachable, IPv4: true,
-		Reach4: nexthop.Reach{Networks: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/16")}}}
-	h.Neighbours = []snapshot.Neighbour{{Interface: Eth1, Address: Address("10.4.0.1"), MAC: MAC("02:00:00:00:07:01")}}
-	for _, peer := range []string{"10.60.0.1", "10.60.0.1", "10.4.0.55", "10.50.0.1", "10.60.0.2"} {
-		h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: peer, Interface: new("eth1"), NextHopMAC: new("02:00:00:00:07:01")})
 	}
 }
 

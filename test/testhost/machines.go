@@ -8,21 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/await"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
-
-// KernelRelease is the release of the running one.
-func KernelRelease() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return err.Error()
-	}
-	return unix.ByteSliceToString(name.Release[:])
-}
 
 // WriteFiles makes files below a root.
 func WriteFiles(t *testing.T, root string, files map[string]string) {

@@ -10,7 +10,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
@@ -39,6 +38,10 @@ func TestSilentGateways(t *testing.T) {
 			state(nexthop.StateFailed)(h)
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
 		}, []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed, and the configuration names it" + look}},
+		{"failed, of a few networks", func(h *snapshot.Host) {
+			state(nexthop.StateFailed)(h)
+			h.Gateways[1].Reach4.Networks = testhost.Prefixes("10.50.0.0/16")
+		}, []string{eth0, "warning eth1: gateway 10.4.0.1 does not answer arp: it is failed, and leads to 10.50.0.0/16 only" + look}},
 		{"never answered", state(nexthop.StateIncomplete), []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is incomplete" + look}},
 		{"ipv6", func(h *snapshot.Host) {
 			h.Gateways = []nexthop.Gateway{{Interface: 3, Address: testhost.Address("2001:db8:4::1"), State: nexthop.StateFailed, IPv6: true}}
@@ -79,19 +82,6 @@ func TestLastHop(t *testing.T) {
 		{"configured", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
 		{"no table", func(h *snapshot.Host) { h.FlowError = "made by another version" }, []string{"warning: not looked at: made by another version => systemctl start replypath"}},
 	})
-}
-
-// TestSilentGatewayElsewhere: one that is nobody's but of a few networks is no error.
-func TestSilentGatewayElsewhere(t *testing.T) {
-	h := testhost.New()
-	testhost.ThroughUnnamed(h)
-	h.Gateways = h.Gateways[1:]
-	h.Gateways[0].State = nexthop.StateFailed
-	found := SilentGateways(h)
-	const want = "gateway 10.4.0.254 does not answer arp: it is failed, and leads to 10.50.0.0/16 only"
-	if len(found) != 1 || found[0].Severity != finding.Warning || found[0].Found != want || found[0].Fix != nil || found[0].Inspect == nil {
-		t.Errorf("%+v", found)
-	}
 }
 
 // TestUnknownGateways: eth1 has no gateway of IPv4; its questions come from a MAC.
