@@ -10,7 +10,6 @@ tool (
 
 require (
 	github.com/agext/levenshtein v1.2.3
-	github.com/cavaliergopher/cpio v1.0.1
 	github.com/cilium/ebpf v0.22.0
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/cpuguy83/go-md2man/v2 v2.0.6

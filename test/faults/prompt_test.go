@@ -55,7 +55,7 @@ var starts = []start{
 const noError = "no error"
 
 // wantErrors wants each failure to be the one that the documentation tells of.
-func (s start) wantErrors(t *testing.T, fault fault, with, without failures) {
+func (s start) wantErrors(t *testing.T, fault fault, with, without []failure) {
 	t.Helper()
 	alone := s.noRoute
 	if fault.name == "carrier lost" {
@@ -63,7 +63,7 @@ func (s start) wantErrors(t *testing.T, fault fault, with, without failures) {
 	}
 	for _, side := range []struct {
 		name, want string
-		failures   failures
+		failures   []failure
 	}{{"with", s.noRoute, with}, {"without", alone, without}} {
 		for _, failure := range side.failures {
 			if got := failure.name(); side.want != "" && got != side.want {
@@ -86,7 +86,7 @@ func TestFailsAsPromptly(t *testing.T) {
 			fault.begin(b)
 		}
 		beside.awaitRules(true)
-		without := make([]failures, len(starts))
+		without := make([][]failure, len(starts))
 		if fault.name == "carrier lost" { // the kernel takes seconds for each
 			var asking sync.WaitGroup
 			for k, start := range starts {
@@ -101,9 +101,11 @@ func TestFailsAsPromptly(t *testing.T) {
 				without[k] = alone.failures(start.try)
 			}
 			start.wantErrors(t, fault, with, without[k])
-			t.Logf("%s, %s: %s; without replypath %s", fault.name, start.name, with, without[k])
-			if late := with.fastest().took - without[k].fastest().took; late >= asPromptly || with.slowest().took >= promptly {
-				t.Errorf("%s fails %s later than without replypath, or after %s", start.name, late, with.slowest().took)
+			slowest := with[len(with)-1].took
+			t.Logf("%s, %s: %s (%d of them, the slowest %s); without replypath %s", fault.name, start.name,
+				with[0], len(with), slowest.Round(10*time.Microsecond), without[k][0])
+			if late := with[0].took - without[k][0].took; late >= asPromptly || slowest >= promptly {
+				t.Errorf("%s fails %s later than without replypath, or after %s", start.name, late, slowest)
 			}
 		}
 		release()
@@ -138,23 +140,10 @@ func (f failure) name() string {
 	return f.err.Error()
 }
 
-// failures are those of one thing, the fastest first.
-type failures []failure
-
-func (f failures) fastest() failure { return f[0] }
-func (f failures) slowest() failure { return f[len(f)-1] }
-
-func (f failures) String() string {
-	if len(f) == 1 {
-		return f.fastest().String()
-	}
-	return fmt.Sprintf("%s (%d of them, the slowest %s)", f.fastest(), len(f), f.slowest().took.Round(10*time.Microsecond))
-}
-
-// failures starts something again and again, or once where it has to wait for its failure.
-func (b *bed) failures(try func(*bed) error) failures {
+// failures starts something again and again, or once where it has to wait for its failure. The fastest comes first.
+func (b *bed) failures(try func(*bed) error) []failure {
 	b.Helper()
-	var all failures
+	var all []failure
 	for range attempts {
 		f := b.failure(try)
 		all = append(all, f)

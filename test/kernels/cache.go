@@ -55,17 +55,14 @@ func archiveSuites(architecture string) []string {
 	return suites
 }
 
-// cache is the directory of what was fetched. Several processes may use it.
+// cache is the directory of what was fetched. Several processes may use it. What is deleted there is fetched anew.
 type cache struct {
-	dir     string
-	update  bool
-	fetched map[string]bool // directories that this process has made
-
+	dir      string
 	archives map[*architecture]*archive
 }
 
 // openCache opens the directory, the user's if it is empty.
-func openCache(dir string, update bool) (*cache, error) {
+func openCache(dir string) (*cache, error) {
 	if dir == "" {
 		parent, err := os.UserCacheDir()
 		if err != nil {
@@ -77,7 +74,7 @@ func openCache(dir string, update bool) (*cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cache{dir: dir, update: update, fetched: make(map[string]bool), archives: make(map[*architecture]*archive)}
+	c := &cache{dir: dir, archives: make(map[*architecture]*archive)}
 	for _, a := range []*architecture{amd64, arm64} {
 		c.archives[a] = &archive{dir: filepath.Join(dir, "apt-"+a.name), architecture: a.name}
 	}
@@ -105,7 +102,7 @@ func (c *cache) directory(ctx context.Context, from *archive, name string, fill 
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	dir = filepath.Join(c.dir, name)
-	if _, err := os.Stat(dir); err == nil && (!c.update || c.fetched[name]) {
+	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
 	if err := from.open(ctx); err != nil {
@@ -118,10 +115,6 @@ func (c *cache) directory(ctx context.Context, from *archive, name string, fill 
 	if err := fill(partial); err != nil {
 		return "", errors.Join(err, os.RemoveAll(partial))
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return "", err
-	}
-	c.fetched[name] = true
 	return dir, os.Rename(partial, dir)
 }
 

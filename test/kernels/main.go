@@ -29,7 +29,6 @@ type options struct {
 	results  string
 	suites   string
 	run      string
-	update   bool
 	short    bool
 	parallel int
 }
@@ -42,7 +41,6 @@ func main() {
 	flag.StringVar(&o.results, "results", "build/kernels", "directory of logs")
 	flag.StringVar(&o.suites, "suites", "", "names of the suites to run, with spaces between them, each with the kernels that it is for, as in kinds@6.1,6.12, if not all (default all but bpf, order, restarts and loader)")
 	flag.StringVar(&o.run, "run", "", "regular expression of tests, in the place of a suite's own")
-	flag.BoolVar(&o.update, "update", false, "fetch what Debian has by now")
 	flag.BoolVar(&o.short, "short", false, "leave out what differs little from the rest (go test -short)")
 	flag.IntVar(&o.parallel, "parallel", 1, "how many virtual machines run at once")
 	flag.Usage = usage
@@ -74,7 +72,7 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	c, err := openCache(o.cache, o.update)
+	c, err := openCache(o.cache)
 	if err != nil {
 		return false, err
 	}

@@ -123,23 +123,3 @@ func TestReloadInterfaces(t *testing.T) {
 	p.Expect(0, "detach", "--stop")
 	await.Same(t, "host after detach", before, snapshot(t, n))
 }
-
-// TestBadConfiguration starts nothing with one: exit code 2, and one line that
-// names the file, the line, the key and what is allowed. TestParseInvalid of package config has them all.
-func TestBadConfiguration(t *testing.T) {
-	_, p := newServer(t)
-	for text, words := range map[string][]string{
-		"\nmod: observe\n": {":2:", "mod"},
-		"mode: watch\n":    {":1:", "mode", "enforce", "observe"},
-		"interfaces:\n- name: eth1\n  gateways: [10.2.0]\n":        {":3:", "gateways", "10.2.0"},
-		"interfaces: [{name: " + strings.Repeat("x", 128) + "}]\n": {":1:", "name"}, // longer than an alternative name
-		"interfaces: [{name: 'eth0:1'}]\n":                         {":1:", "eth0:1", "eth0"},
-	} {
-		config := product.WriteConfig(t, text)
-		for _, command := range []string{"run", "check"} {
-			wantOneLine(t, p.Expect(2, command, "--config", config), append(words, config)...)
-		}
-	}
-	wantOneLine(t, p.Expect(2, "run", "--interface", "eth0:1"), "eth0:1")
-	p.Expect(3, "status")
-}

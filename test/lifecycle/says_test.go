@@ -71,21 +71,6 @@ func TestSaysWhatStays(t *testing.T) {
 	}
 }
 
-// TestCheckListsTheHost: what would be managed, without any rights.
-func TestCheckListsTheHost(t *testing.T) {
-	_, p := newServer(t)
-	file := product.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eht1}]\n")
-	result := p.Expect(0, "check", "--config", file)
-	for _, row := range []string{
-		`(?m)^eth0 +yes +observe +-$`, `(?m)^eht1 +no +- +no such interface`, `(?m)^eth1 +no +- +not named by the configuration$`,
-		`(?m)^lo +no +- +loopback$`,
-	} {
-		if !regexp.MustCompile(row).MatchString(result.Stdout) {
-			t.Errorf("no row %s: %s", row, result)
-		}
-	}
-}
-
 // TestCheckNamesWhatIsThere: check warns of a name that no interface has, with the nearest one, and of routes by which replies
 // leave uncaught.
 func TestCheckNamesWhatIsThere(t *testing.T) {

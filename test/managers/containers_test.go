@@ -17,6 +17,7 @@ import (
 
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -162,15 +163,15 @@ func (e *engine) comeAndGo() {
 	client := netip.AddrPortFrom(e.n.ClientEth0.Address(topology.IPv4), traffic.EchoPort)
 	traffic.ServeAt(e.t, e.n.Client, client)
 	wires := wire.Tap(e.t, e.n.Server)
-	talks := make(map[*traffic.Conversation]*traffic.Talk)
+	var asked []*traffic.Conversation
 	for _, port := range e.ports {
 		for _, f := range e.n.Families() {
 			for _, kind := range traffic.Kinds {
-				c := e.asked(e.t, kind, e.n.Server.Eth1.Address(f), port)
-				talks[c] = c.Keep(e.t)
+				asked = append(asked, e.asked(e.t, kind, e.n.Server.Eth1.Address(f), port))
 			}
 		}
 	}
+	talks := server.Keep(e.t, e.n.Server, asked...)
 	const rounds = 2
 	for range rounds {
 		e.do("network create other")
@@ -178,13 +179,9 @@ func (e *engine) comeAndGo() {
 		e.do("network rm other")
 		e.do(fmt.Sprint("run --rm echo /echo ", client))
 	}
-	answers := 0
-	for c, talk := range talks {
-		answers += talk.Stop()
-		wires.WantEth1(c.String(), c.Answers())
-	}
+	answers := talks.End()
 	opened := wires.WantEth0("connections that containers open", topology.All(topology.To(client.Addr()), topology.TCP,
 		topology.ToPort(client.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN)))
-	e.t.Logf("%d containers and %d networks made and removed, %d questions answered meanwhile by eth1, %d connections opened by eth0",
+	e.t.Logf("%d containers and %d networks made and removed, %d frames of answers meanwhile by eth1, %d connections opened by eth0",
 		2*rounds, rounds, answers, len(opened))
 }

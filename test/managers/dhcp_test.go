@@ -3,9 +3,7 @@
 package managers
 
 import (
-	"context"
 	"net/netip"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -79,12 +77,7 @@ UseHostname=no
 // lease runs a DHCP server on eth1's router, which has one address to give.
 func (d *dhcp) lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *product.Program {
 	t.Helper()
-	leases := filepath.Join(t.TempDir(), "leases")
-	args := []string{"--keep-in-foreground", "--conf-file=/dev/null",
-		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
-		"--interface=" + n.Server.Eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile=" + leases}
-	c := n.Replication.Command(context.Background(), "dnsmasq", append(args, d.offer(n.Server.Eth1, address)...)...)
-	server := product.StartProgram(t, c, unix.SIGTERM)
+	server := dnsmasq(t, n.Server.Eth1, d.offer(n.Server.Eth1, address)...)
 	server.WaitLog(1, d.ready)
 	return server
 }

@@ -91,11 +91,16 @@ func serveLeases(t *testing.T, i *topology.Interface) {
 	t.Helper()
 	v4, v6 := i.Address(topology.IPv4), i.Address(topology.IPv6).String()
 	subnet := await.Must1[netip.Prefix](t)(v4.Prefix(24))
-	c := i.Peer().Host.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
-		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
-		"--interface="+i.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--enable-ra",
-		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
+	dnsmasq(t, i, "--enable-ra",
 		"--dhcp-range="+subnet.Addr().String()+",static,255.255.255.0,2m", "--dhcp-host="+i.MAC.String()+","+v4.String(),
-		"--dhcp-range="+v6+","+v6+",64,2m")
-	product.StartProgram(t, c, unix.SIGTERM).WaitLog(1, "DHCPv6, IP range")
+		"--dhcp-range="+v6+","+v6+",64,2m").WaitLog(1, "DHCPv6, IP range")
+}
+
+// dnsmasq runs a DHCP server at the other end of an interface's cable.
+func dnsmasq(t *testing.T, i *topology.Interface, args ...string) *product.Program {
+	t.Helper()
+	args = append([]string{"--keep-in-foreground", "--conf-file=/dev/null",
+		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping", "--interface=" + i.Peer().Name,
+		"--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases")}, args...)
+	return product.StartProgram(t, i.Peer().Host.Command(context.Background(), "dnsmasq", args...), unix.SIGTERM)
 }

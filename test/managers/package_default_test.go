@@ -74,5 +74,5 @@ func (p *packaged) asksInVain() {
 	}
 	p.m.Run("dpkg", "--force-confold", "--configure", "replypath")
 	p.wantVersion(newVersion)
-	p.Logf("%s, asked in vain, then told: %s", p.kind, load.stop())
+	p.Logf("%s, asked in vain, then told: %s", p.kind, load.Stop())
 }

@@ -196,7 +196,7 @@ func (p *packaged) replaces(version string) {
 	load := startLoad(p.T, p.n)
 	p.put(version)
 	p.wantVersion(version)
-	p.Logf("%s, to %s: %s", p.kind, version, load.stop())
+	p.Logf("%s, to %s: %s", p.kind, version, load.Stop())
 }
 
 // reboots wants the service to come back by itself.

@@ -297,7 +297,7 @@ func TestRestartsWithoutLimit(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%d kills, %s restarts, %s", kills, m.Property(service, "NRestarts"), load.stop())
+	t.Logf("%d kills, %s restarts, %s", kills, m.Property(service, "NRestarts"), load.Stop())
 	wantManaged(t, p)
 }
 

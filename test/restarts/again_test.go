@@ -46,11 +46,11 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 	// By clsact what is sent in the moment that an interface gets its qdisc is lost: it gets it before anybody asks.
 	d := p.Start(append(args, "--observe")...)
 	l := startLoad(t, n)
-	l.wantAstray(topology.TCP, topology.UDP, topology.EchoReply)
+	wantAstray(l, topology.TCP, topology.UDP, topology.EchoReply)
 	d.Stop(unix.SIGTERM)
 	d = p.Start(args...)
-	l.goesOn()
-	l.forget()
+	l.GoesOn()
+	l.Forget()
 	var slowest time.Duration
 	backwards, done := 0, make(map[int]int)
 	for i := range count {
@@ -71,10 +71,10 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 			backwards += len(went)
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
-		l.goesOn()
+		l.GoesOn()
 	}
 	wantMechanism(t, p, args)
-	wantNone(t, l.report("%d stops, %d kills, %d restarts of the same build, %d upgrades, %d roll-backs, ready within %s, %d counters went backwards",
+	wantNone(t, report(l, "%d stops, %d kills, %d restarts of the same build, %d upgrades, %d roll-backs, ready within %s, %d counters went backwards",
 		(count+1)/waysToEnd, count/waysToEnd, done[0], done[1], done[2], slowest, backwards))
 }
 
@@ -136,17 +136,17 @@ func testReload(t *testing.T, wanted int, args ...string) {
 			backwards += len(went)
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
 		}
-		l.goesOn()
+		l.GoesOn()
 		if text == onlyTCP { // those that are left to the kernel show that a stray would be seen
-			l.wantAstray(topology.UDP, topology.EchoReply)
+			wantAstray(l, topology.UDP, topology.EchoReply)
 			continue
 		}
 		if i%len(configurations) > 0 && configurations[i%len(configurations)-1] == onlyTCP {
-			wantNone(t, slices.DeleteFunc(l.forget(), topology.Not(topology.TCP)))
+			wantNone(t, slices.DeleteFunc(l.Forget(), topology.Not(topology.TCP)))
 		}
-		wantNone(t, l.forget())
+		wantNone(t, l.Forget())
 	}
-	wantNone(t, l.report("%d reloads, and %d that were refused, %d counters went backwards", done, refused, backwards))
+	wantNone(t, report(l, "%d reloads, and %d that were refused, %d counters went backwards", done, refused, backwards))
 }
 
 // TestLayout starts a build whose maps have another layout, under load, and the usual
@@ -163,7 +163,7 @@ func TestLayout(t *testing.T) {
 	for i := range count {
 		before := p.Metrics()
 		d.Kill()
-		l.goesOn()
+		l.GoesOn()
 		quiet := product.Quiet(t) // or more comes in while the programs are replaced, one after the other
 		d = startBuild(p, binaries[(i+1)%2])
 		quiet()
@@ -171,10 +171,10 @@ func TestLayout(t *testing.T) {
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
-		l.goesOn()
+		l.GoesOn()
 	}
 	const each = 5 // 15 frames were measured at 10 changes, of 18,700 answers
-	wantFew(t, l.report("%d changes of the layout", count), each, count)
+	wantFew(t, report(l, "%d changes of the layout", count), each, count)
 }
 
 // TestWriters starts several that want to write at once: one does, the others name it and end. TestTryBesideRun has them

@@ -3,15 +3,14 @@
 package restarts
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"replypath/test/await"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -27,71 +26,31 @@ const (
 	datagramPace = 10 * time.Millisecond
 )
 
-// load is what the client asks of the server's eth1, without end.
-type load struct {
-	*traffic.Load
-	t    *testing.T
-	n    *topology.TwoNIC
-	eth0 *topology.Capture
-	seen []*topology.Frame // those that went astray
-}
-
-// startLoad has connections, new ones, UDP and ping of each family ask until the test ends. It captures what leaves the
-// server by eth0.
-func startLoad(t *testing.T, n *topology.TwoNIC) *load {
+// startLoad has connections, new ones, UDP and ping of each family ask until the test ends.
+func startLoad(t *testing.T, n *topology.TwoNIC) *server.Load {
 	t.Helper()
-	l := &load{Load: traffic.NewLoad(t), t: t, n: n, eth0: wire.Capture(t, n.Server.Eth0.Peer())}
-	for _, f := range n.Families() {
-		to := netip.AddrPortFrom(n.Server.Eth1.Address(f), traffic.EchoPort)
+	return server.StartLoad(t, n, func(client *topology.Host, to netip.AddrPort) []*traffic.Asker {
+		all := []*traffic.Asker{{Kind: traffic.TCP, From: client, To: to, Pace: newPace, Fresh: true},
+			{Kind: traffic.UDP, From: client, To: to, Pace: datagramPace}, {Kind: traffic.Ping, From: client, To: to, Pace: datagramPace}}
 		for range busy / len(n.Families()) {
-			l.Start(&traffic.Asker{Kind: traffic.TCP, From: n.Client, To: to, Pace: busyPace})
+			all = append(all, &traffic.Asker{Kind: traffic.TCP, From: client, To: to, Pace: busyPace})
 		}
-		l.Start(&traffic.Asker{Kind: traffic.TCP, From: n.Client, To: to, Pace: newPace, Fresh: true},
-			&traffic.Asker{Kind: traffic.UDP, From: n.Client, To: to, Pace: datagramPace},
-			&traffic.Asker{Kind: traffic.Ping, From: n.Client, To: to, Pace: datagramPace})
-	}
-	l.goesOn()
-	return l
-}
-
-// goesOn wants everybody to be answered from now on.
-func (l *load) goesOn() {
-	l.t.Helper()
-	l.Await(l.Askers, 1, func() error {
-		if failures := l.Failures(); len(failures) > 0 {
-			l.t.Fatal(strings.Join(failures, "\n"))
-		}
-		return nil
+		return all
 	})
-}
-
-// strays are the answers that have left by eth0 since those that were forgotten.
-func (l *load) strays() []*topology.Frame {
-	answers := topology.OneOf(topology.TCP, topology.UDP, topology.EchoReply)
-	addresses := topology.OneOf(topology.From(l.n.Server.Eth1.Address(topology.IPv4)), topology.From(l.n.Server.Eth1.Address(topology.IPv6)))
-	l.seen = append(l.seen, l.eth0.Take(topology.All(answers, addresses, topology.Going(topology.Received)))...)
-	return l.seen
-}
-
-// forget returns the strays so far, and has them count no more.
-func (l *load) forget() []*topology.Frame {
-	forgotten := l.strays()
-	l.seen = nil
-	return forgotten
 }
 
 // wantAstray shows that what is tested makes a difference: without it answers of each of these kinds leave by eth0, of
 // both families.
-func (l *load) wantAstray(kinds ...topology.Filter) {
-	l.t.Helper()
-	begun, missing := len(l.strays()), []topology.Filter(nil)
+func wantAstray(l *server.Load, kinds ...topology.Filter) {
+	l.Helper()
+	begun, missing := len(l.Strays()), []topology.Filter(nil)
 	for _, kind := range kinds {
-		for _, f := range l.n.Families() {
-			missing = append(missing, topology.All(kind, topology.From(l.n.Server.Eth1.Address(f))))
+		for _, f := range l.Net.Families() {
+			missing = append(missing, topology.All(kind, topology.From(l.Net.Server.Eth1.Address(f))))
 		}
 	}
-	await.Eventually(l.t, "replies leave by eth0", func() error {
-		strays := l.strays()[begun:]
+	await.Eventually(l, "replies leave by eth0", func() error {
+		strays := l.Strays()[begun:]
 		missing = slices.DeleteFunc(missing, func(match topology.Filter) bool { return slices.ContainsFunc(strays, match) })
 		if len(missing) > 0 {
 			return fmt.Errorf("of %d kinds none does", len(missing))
@@ -100,18 +59,11 @@ func (l *load) wantAstray(kinds ...topology.Filter) {
 	})
 }
 
-// report ends the load and wants it whole, and returns the frames that went astray:
-// "100 kills, 0 broken, 0 stray frames".
-func (l *load) report(what string, args ...any) (strays []*topology.Frame) {
-	l.t.Helper()
-	l.End()
-	strays = l.strays()
-	failures := l.Failures()
-	l.t.Logf("%s under %d connections and new ones, %d in all, and UDP and ping, %d answers: %d broken, %d stray frames",
-		fmt.Sprintf(what, args...), busy, l.Connections(), l.Answers(), len(failures), len(strays))
-	for _, failure := range failures {
-		l.t.Error(errors.New(failure))
-	}
+// report ends the load and wants it whole, and returns the frames that went astray.
+func report(l *server.Load, what string, args ...any) (strays []*topology.Frame) {
+	l.Helper()
+	said, strays := l.Finish()
+	l.Logf("%s under %d open connections, new ones, UDP and ping: %s", fmt.Sprintf(what, args...), busy, said)
 	return strays
 }
 

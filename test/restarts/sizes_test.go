@@ -14,6 +14,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/traffic"
 )
 
@@ -34,7 +35,7 @@ func TestReloadSizes(t *testing.T) {
 	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	l := startLoad(t, n)
-	quiet := l.beSilent()
+	quiet := beSilent(l)
 	count := max(len(sizes), times(t, len(sizes))/2)
 	readmitted := func() float64 { return p.Metrics().Sum("replypath_flow_readmissions_total") }
 	first := readmitted()
@@ -49,48 +50,48 @@ func TestReloadSizes(t *testing.T) {
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
 		}
 		quiet.wantFlows(p, i)
-		l.goesOn()
+		l.GoesOn()
 	}
 	again := readmitted() - first
 	quiet.speak()
 	const each = 1 // 14 frames were measured at 100 reloads, of 150,000 answers
-	wantFew(t, l.report("%d reloads with tables of other sizes, %v flows entered anew by a later segment, "+
+	wantFew(t, report(l, "%d reloads with tables of other sizes, %v flows entered anew by a later segment, "+
 		"none of %d that were silent", count, again, len(quiet.conns)), each, count)
 }
 
 // silence is connections by which nothing is sent, so that a flow that is lost stays so.
 type silence struct {
-	*load
+	*server.Load
 	conns []net.Conn
 	sent  []uint32 // segments of each
 }
 
 // beSilent opens them, and has each ask once.
-func (l *load) beSilent() *silence {
-	l.t.Helper()
-	s := &silence{load: l}
+func beSilent(l *server.Load) *silence {
+	l.Helper()
+	s := &silence{Load: l}
 	for i := range silent {
-		to := netip.AddrPortFrom(l.n.Server.Eth1.Address(l.n.Families()[i%2]), traffic.EchoPort)
-		conn := await.Must1[net.Conn](l.t)(l.Dial(l.n.Client, "tcp", to))
-		l.t.Cleanup(func() { conn.Close() })
-		await.Must(l.t, traffic.AskStream(conn, 32))
+		to := netip.AddrPortFrom(l.Net.Server.Eth1.Address(l.Net.Families()[i%2]), traffic.EchoPort)
+		conn := await.Must1[net.Conn](l)(l.Dial(l.Net.Client, "tcp", to))
+		l.Cleanup(func() { conn.Close() })
+		await.Must(l, traffic.AskStream(conn, 32))
 		s.conns = append(s.conns, conn)
 	}
-	l.goesOn() // until the answers have been acknowledged, for which the kernel takes 40 ms
+	l.GoesOn() // until the answers have been acknowledged, for which the kernel takes 40 ms
 	for _, conn := range s.conns {
-		s.sent = append(s.sent, segmentsOut(l.t, conn))
+		s.sent = append(s.sent, segmentsOut(l.T, conn))
 	}
 	return s
 }
 
 // speak wants that the client has sent nothing by them, and has each ask once more.
 func (s *silence) speak() {
-	s.t.Helper()
+	s.Helper()
 	for i, conn := range s.conns {
-		if sent := segmentsOut(s.t, conn); sent != s.sent[i] {
-			s.t.Errorf("the silent connection %s has sent %d segments", conn.LocalAddr(), sent-s.sent[i])
+		if sent := segmentsOut(s.T, conn); sent != s.sent[i] {
+			s.Errorf("the silent connection %s has sent %d segments", conn.LocalAddr(), sent-s.sent[i])
 		}
-		await.Must(s.t, traffic.AskStream(conn, 32))
+		await.Must(s, traffic.AskStream(conn, 32))
 	}
 }
 
@@ -109,7 +110,7 @@ func segmentsOut(t *testing.T, conn net.Conn) uint32 {
 
 // wantFlows wants a flow of every one of them.
 func (s *silence) wantFlows(p *product.Product, reload int) {
-	s.t.Helper()
+	s.Helper()
 	known := make(map[netip.AddrPort]bool)
 	for _, f := range p.Flows("--protocol", "tcp") {
 		if f.State == "established" {
@@ -118,7 +119,7 @@ func (s *silence) wantFlows(p *product.Product, reload int) {
 	}
 	for _, conn := range s.conns {
 		if !known[netip.MustParseAddrPort(conn.LocalAddr().String())] {
-			s.t.Errorf("after reload %d, the flow of %s is not in the table", reload, conn.LocalAddr())
+			s.Errorf("after reload %d, the flow of %s is not in the table", reload, conn.LocalAddr())
 		}
 	}
 }

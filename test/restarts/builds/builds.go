@@ -5,13 +5,11 @@ package builds
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -40,25 +38,34 @@ var (
 	}}
 )
 
-// Make builds the program of the tree in source, at path. It calls itself by version and its name.
+// Make builds the program of a copy of the tree in source, at path. It calls itself by version and its name.
 func (b *Build) Make(ctx context.Context, source, path, version string) error {
 	dir, err := os.MkdirTemp("", "replypath-"+b.Name+"-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.CopyFS(filepath.Join(dir, "src"), os.DirFS(filepath.Join(source, "bpf", "src"))); err != nil {
+	tree, err := filepath.Glob(filepath.Join(source, "*"))
+	if err != nil {
+		return err
+	}
+	tree = slices.DeleteFunc(tree, func(name string) bool { return slices.Contains([]string{"bin", "build"}, filepath.Base(name)) })
+	if err := run(ctx, "", "cp", append([]string{"-a", "-t", dir}, tree...)...); err != nil {
 		return err
 	}
 	for _, c := range b.changes {
-		if err := c.apply(filepath.Join(dir, "src")); err != nil {
+		if err := c.apply(filepath.Join(dir, "bpf", "src")); err != nil {
 			return err
 		}
 	}
-	if err := compilePrograms(ctx, source, dir); err != nil {
+	if err := run(ctx, dir, "go", "generate", "./bpf"); err != nil {
 		return err
 	}
-	return buildWith(ctx, source, dir, path, version+"-"+b.Name)
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	return run(ctx, dir, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+version+"-"+b.Name,
+		"-o", path, "./cmd/replypath")
 }
 
 func (c *change) apply(dir string) error {
@@ -74,82 +81,12 @@ func (c *change) apply(dir string) error {
 	return os.WriteFile(path, []byte(changed), 0o600)
 }
 
-// compilePrograms does what `go generate ./bpf` does, with the sources below dir, and leaves the result in dir.
-func compilePrograms(ctx context.Context, source, dir string) error {
-	const mark = "//go:generate go tool "
-	text, err := os.ReadFile(filepath.Join(source, "bpf", "bpf.go"))
-	if err != nil {
-		return err
-	}
-	_, line, found := strings.Cut(string(text), mark)
-	if !found {
-		return errors.New("bpf/bpf.go has no line that generates")
-	}
-	line, _, _ = strings.Cut(line, "\n")
-	args := []string{"tool"}
-	for _, word := range strings.Fields(line) {
-		switch word {
-		case "bpf2go":
-			args = append(args, word, "-output-dir", dir)
-		case "bpfel,bpfeb":
-			args = append(args, "bpfel") // what tests run on
-		case "src/replypath.c":
-			args = append(args, filepath.Join(dir, word))
-		default:
-			args = append(args, word)
-		}
-	}
-	return goCommand(ctx, filepath.Join(source, "bpf"), args...)
-}
-
-// buildWith builds the program with the generated files in dir in the place of those of the tree.
-func buildWith(ctx context.Context, source, dir, path, version string) error {
-	generated, err := filepath.Glob(filepath.Join(dir, "datapath_*"))
-	if err != nil || len(generated) == 0 {
-		return errors.Join(err, fs.ErrNotExist)
-	}
-	root, err := filepath.Abs(source)
-	if err != nil {
-		return err
-	}
-	replace := make(map[string]string)
-	for _, file := range generated {
-		replace[filepath.Join(root, "bpf", filepath.Base(file))] = file
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return err
-	}
-	file := filepath.Join(dir, "overlay.json")
-	if err := writeOverlay(file, replace); err != nil {
-		return err
-	}
-	shapes := filepath.Join(dir, "shapes.go") // which are made of the others
-	err = goCommand(ctx, source, "run", "-trimpath", "-buildvcs=false", "-overlay", file, "./bpf/internal/shapes", shapes)
-	if err != nil {
-		return err
-	}
-	replace[filepath.Join(root, "bpf", "shapes.go")] = shapes
-	if err := writeOverlay(file, replace); err != nil {
-		return err
-	}
-	return goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-overlay", file,
-		"-ldflags", "-s -w -X main.version="+version, "-o", path, "./cmd/replypath")
-}
-
-func writeOverlay(path string, replace map[string]string) error {
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, overlay, 0o600)
-}
-
-func goCommand(ctx context.Context, dir string, args ...string) error {
-	c := exec.CommandContext(ctx, "go", args...)
+func run(ctx context.Context, dir, program string, args ...string) error {
+	c := exec.CommandContext(ctx, program, args...)
 	c.Dir = dir
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("go %s: %w\n%s", args[0], err, output)
+		return fmt.Errorf("%s %s: %w\n%s", program, args[0], err, output)
 	}
 	return nil
 }
