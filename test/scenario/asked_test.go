@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -59,13 +58,6 @@ func conversations(t *testing.T, client, at *topology.Interface, families ...top
 	return all
 }
 
-// reload gives a daemon another configuration.
-func reload(t *testing.T, d *product.Daemon, config, text string) {
-	t.Helper()
-	await.Must(t, os.WriteFile(config, []byte(text), 0o600))
-	d.Reload()
-}
-
 // wantAnswers asks for more and more, and wants every answer to leave the server
 // by eth1, or by eth0, with the MAC of its gateway there.
 func wantAnswers(t *testing.T, server *topology.Server, c *traffic.Conversation, eth1 bool) {
@@ -99,7 +91,7 @@ type exit struct {
 
 // exitBy is the exit by one of a server's NICs to what its cable leads to.
 func exitBy(server *topology.Server, by *topology.Interface) exit {
-	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, by, by.Peer().MAC}
+	return exit{server.NICs(), by, by.Peer().MAC}
 }
 
 // bed is a server with two NICs, and the product on it.

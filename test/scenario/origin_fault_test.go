@@ -103,8 +103,7 @@ func setUpAgain(t *testing.T, i *topology.Interface) {
 func TestStrongHostFaultOfEth1(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	traffic.ServeNICs(t, s.A.Eth0)
-	p := product.On(t, s.B.Host)
-	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	p, _ := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(t, p)
 	sampledBegun(t, s, "strong", func(t *testing.T, c *traffic.Conversation) { wantBegun(t, s, c) })
 	for _, fault := range eth1Faults {

@@ -98,8 +98,7 @@ func TestStrongHostPool(t *testing.T) {
 		}
 	}
 	half("by rules")
-	p := product.On(t, n.B.Host)
-	p.Start("--config", product.WriteConfig(t, strongHost(n.S1)))
+	p, _ := product.StartOn(t, n.B.Host, "--config", product.WriteConfig(t, strongHost(n.S1)))
 	awaitResolved(t, p)
 	for _, f := range n.Families() {
 		wires := wire.Tap(t, n.B)

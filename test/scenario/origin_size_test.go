@@ -37,8 +37,7 @@ func TestStrongHostSizes(t *testing.T) {
 			loseLargeOf(t, s.B, c, answersOf(reversed(c)))
 		}
 	}
-	p := product.On(t, s.B.Host)
-	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	p, _ := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(t, p)
 	for _, single := range []bool{false, true} {
 		name := "packets of segments"
@@ -138,8 +137,7 @@ func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) []*
 func TestStrongHostAddressBack(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	sampledBegun(t, s, "without replypath", func(t *testing.T, c *traffic.Conversation) { wantBegunLost(t, s, c) })
-	p := product.On(t, s.B.Host)
-	p.Start("--config", product.WriteConfig(t, strongHost(s)))
+	p, _ := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(t, p)
 	t.Run("others come and go", func(t *testing.T) { othersComeAndGo(t, s, p.In(t)) })
 	for _, f := range s.Families() {

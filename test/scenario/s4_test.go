@@ -47,8 +47,7 @@ func TestS4(t *testing.T) {
 		wantLost(t, managed(s), manage(f, kind), s.MonitorEth0)
 	}
 	sampled(t, s.Families(), "without replypath", lost)
-	p := product.On(t, s.Box)
-	p.Start()
+	p, _ := product.StartOn(t, s.Box)
 	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantAnswers(t, managed(s), manage(f, kind), true)
 		// Who asks from the outside is answered there.
@@ -197,8 +196,7 @@ func TestS4Crowd(t *testing.T) {
 	}
 	askAsClients()
 	before := neighbours(t, s.Box)
-	p := product.On(t, s.Box)
-	p.Start()
+	p, _ := product.StartOn(t, s.Box)
 	p.WaitGrace()
 	wires := wire.Tap(t, managed(s))
 	var management []topology.Filter // its answers

@@ -75,8 +75,7 @@ func TestFragments(t *testing.T) {
 	}
 	each(func(c *traffic.Conversation) { loseLarge(t, n, c) })
 
-	p := product.On(t, n.Server.Host)
-	p.Start("--observe")
+	p, _ := product.StartOn(t, n.Server.Host, "--observe")
 	each(func(c *traffic.Conversation) {
 		before := countedBy(p)
 		wantCounted(t, p, before, loseLarge(t, n, c), false)
@@ -111,12 +110,11 @@ func correctedOf(p *product.Product, c *traffic.Conversation) float64 {
 // they go where the routing table says, also when their answers come in by eth1.
 func TestFragmentsOfTheHost(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := product.On(t, n.Server.Host)
-	p.Start("--config", product.WriteConfig(t, "related: false\n"))
+	p, _ := product.StartOn(t, n.Server.Host, "--config", product.WriteConfig(t, "related: false\n"))
 	p.WaitGrace()
 	for _, f := range traffic.Families {
 		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
-		for _, from := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		for _, from := range n.Server.NICs() {
 			for _, kind := range datagramKinds {
 				c := traffic.NewConversation(t, kind, from, n.ClientEth0.Address(f))
 				wires := wire.Tap(t, n.Server)
@@ -162,8 +160,7 @@ func TestPathMTU(t *testing.T) {
 		// By UDP: the server would repeat its SYN-ACK meanwhile.
 		wire.WantLost(t, n.Server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
 	}
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	for _, f := range n.Families() {
 		for name, test := range map[string]func(narrower, *testing.T, topology.Family){
 			"tcp": narrower.stream, "udp": narrower.datagrams,

@@ -303,8 +303,7 @@ func TestLastACKOfNoEntry(t *testing.T) {
 		services[f] = newServerFirst(t, n, f)
 		services[f].wantBanner(t, services[f].ask(t, n.Server.Eth0), false)
 	}
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	for _, cookies := range []int{1, 2} {
 		await.Must(t, n.Server.SetSysctl("net/ipv4/tcp_syncookies", fmt.Sprint(cookies)))
 		for f, s := range services {
