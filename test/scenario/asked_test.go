@@ -171,23 +171,9 @@ func wantNoAnswer(t *testing.T, c *traffic.Conversation, nics ...*topology.Inter
 	}
 }
 
-// ipHeaders returns the Ethernet and IP headers of a packet.
-func ipHeaders(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, protocol layers.IPProtocol) (ethernet, ip gopacket.SerializableLayer) {
-	header := &layers.Ethernet{SrcMAC: fromMAC, DstMAC: toMAC, EthernetType: layers.EthernetTypeIPv4}
-	if from.Is4() {
-		return header, &layers.IPv4{
-			Version: 4, TTL: 64, Id: 4711, Protocol: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
-		}
-	}
-	header.EthernetType = layers.EthernetTypeIPv6
-	return header, &layers.IPv6{
-		Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
-	}
-}
-
 // segmentFrame puts a TCP segment into a frame.
 func segmentFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, tcp *layers.TCP) []gopacket.SerializableLayer {
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolTCP)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, layers.IPProtocolTCP)
 	_ = tcp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
 	return []gopacket.SerializableLayer{ethernet, ip, tcp, gopacket.Payload("")}
 }
@@ -195,13 +181,13 @@ func segmentFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, tcp *lay
 // icmpFrame puts an ICMP message into a frame. What is behind its checksum begins with four bytes of its header.
 func icmpFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, k kind, rest []byte) []gopacket.SerializableLayer {
 	if from.Is4() {
-		ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
+		ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
 		return []gopacket.SerializableLayer{ethernet, ip, &layers.ICMPv4{
 			TypeCode: layers.CreateICMPv4TypeCode(k.kind, k.code),
 			Id:       binary.BigEndian.Uint16(rest), Seq: binary.BigEndian.Uint16(rest[2:]),
 		}, gopacket.Payload(rest[4:])}
 	}
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(k.kind, k.code)}
 	_ = icmp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
 	return []gopacket.SerializableLayer{ethernet, ip, icmp, gopacket.Payload(rest)}

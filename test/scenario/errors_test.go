@@ -119,7 +119,7 @@ func (p provocation) mark(f topology.Family) gopacket.Payload {
 
 // frame puts the provocation into a frame.
 func (p provocation) frame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) packet {
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, 0)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, 0)
 	return append(packet{ethernet}, p.packet(ip.(gopacket.NetworkLayer), p.mark(topology.FamilyOf(to)))...)
 }
 

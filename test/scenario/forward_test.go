@@ -188,7 +188,7 @@ func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) []packet 
 	for _, echo := range echoes[topology.FamilyOf(src)] {
 		frames = append(frames, icmpFrame(from.MAC, nic.MAC, src, dst, echo, []byte{0, 77, 0, 1}))
 	}
-	ethernet, ip := ipHeaders(from.MAC, nic.MAC, src, dst, layers.IPProtocolESP)
+	ethernet, ip := traffic.IPHeaders(from.MAC, nic.MAC, src, dst, layers.IPProtocolESP)
 	return append(frames, packet{ethernet, ip, gopacket.Payload(slices.Repeat([]byte{0xe5}, 40))})
 }
 

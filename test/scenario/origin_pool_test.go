@@ -94,7 +94,7 @@ func TestStrongHostPool(t *testing.T) {
 		await.Must(t, n.B.AddRoute(topology.Route{Via: n.B.Eth1.Gateway(f), Table: 101}))
 		for a := range poolAddresses {
 			of := nth(n.B.Eth1.Address(f), a)
-			await.Must(t, n.B.AddRule(netip.PrefixFrom(of, of.BitLen()), 101))
+			host.Shell(t, n.B.Host, fmt.Sprintf("ip %s rule add from %s lookup 101", ipFlag(f), of))
 		}
 	}
 	half("by rules")

@@ -5,14 +5,12 @@ package scenario
 import (
 	"bytes"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
@@ -118,6 +116,8 @@ func neighbours(t *testing.T, host *topology.Host) int {
 // clients is how many ping through the box of S4.
 const clients = 30_000
 
+var echoRequest = kinds(kind{8, 0}, kind{128, 0})
+
 // crowd is as many clients of the inside host, each with its own address, and their pings.
 type crowd struct {
 	t        *testing.T
@@ -134,25 +134,11 @@ func newCrowd(t *testing.T, s *topology.S4, f topology.Family) *crowd {
 	buffer := gopacket.NewSerializeBuffer()
 	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	for number := range clients {
-		ping := pingFrame(inside.MAC, s.Bond0.MAC, s.Client(f, number+1), s.InternetEth0.Address(f))
+		ping := icmpFrame(inside.MAC, s.Bond0.MAC, s.Client(f, number+1), s.InternetEth0.Address(f), echoRequest[f], []byte{0, 77, 0, 1})
 		await.Must(t, gopacket.SerializeLayers(buffer, options, ping...))
 		c.pings = append(c.pings, bytes.Clone(buffer.Bytes()))
 	}
 	return c
-}
-
-// pingFrame puts an echo request into a frame.
-func pingFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) []gopacket.SerializableLayer {
-	const id, sequence = 77, 1
-	if from.Is4() {
-		ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
-		return []gopacket.SerializableLayer{ethernet, ip,
-			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: id, Seq: sequence}}
-	}
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
-	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
-	_ = icmp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
-	return []gopacket.SerializableLayer{ethernet, ip, icmp, &layers.ICMPv6Echo{Identifier: id, SeqNumber: sequence}}
 }
 
 func (c *crowd) send(pings []gopacket.Payload) {

@@ -239,14 +239,10 @@ func newServerFirst(t *testing.T, n *topology.TwoNIC, f topology.Family) *server
 	l := await.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", netip.AddrPortFrom(n.Server.Eth1.Address(f), 0).String()))
 	t.Cleanup(func() { l.Close() })
 	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Write([]byte("banner"))
+		_ = traffic.Accept(l, func(conn net.Conn) {
 			t.Cleanup(func() { conn.Close() })
-		}
+			_, _ = conn.Write([]byte("banner"))
+		})
 	}()
 	return &serverFirst{
 		TwoNIC: n, listener: l, self: l.Addr().(*net.TCPAddr).AddrPort(),
