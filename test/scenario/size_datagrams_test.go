@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
@@ -267,14 +266,9 @@ func (d *datagrams) wantArrival(t *testing.T, size int) {
 // discover has the server's socket deal with path MTUs in a way of IP_PMTUDISC_*, whose numbers IPv6 shares.
 func (d *datagrams) discover(t *testing.T, f topology.Family, way int) {
 	t.Helper()
-	raw := await.Must1[syscall.RawConn](t)(d.server.(*net.UDPConn).SyscallConn())
-	var err error
-	await.Must(t, raw.Control(func(fd uintptr) {
-		if f == topology.IPv4 {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, way)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, way)
-		}
-	}))
-	await.Must(t, err)
+	if f == topology.IPv4 {
+		setOption(t, d.server, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, way)
+	} else {
+		setOption(t, d.server, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, way)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -120,12 +119,7 @@ func (c bed) resetInList(t *testing.T, f topology.Family, data string) {
 // vanish takes a connection away without a word to the other end, as a reboot does.
 func vanish(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
-	raw := await.Must1[syscall.RawConn](t)(conn.SyscallConn())
-	var err error
-	await.Must(t, raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
-	}))
-	await.Must(t, err)
+	setOption(t, conn, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 	await.Must(t, conn.Close())
 }
 
