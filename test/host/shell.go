@@ -21,24 +21,25 @@ import (
 // Shell runs commands on a host as its operator would type them, and wants that each of them succeeds.
 func Shell(t testing.TB, host *topology.Host, script string) string {
 	t.Helper()
-	c := host.Command(await.Within(t, product.CommandTime), "sh", "-eu")
-	c.Stdin = strings.NewReader(script)
-	output, err := c.CombinedOutput()
-	if err != nil {
-		t.Fatalf("on %s: %v\n%s\n%s", host.Name, err, script, output)
-	}
-	return string(output)
+	return read(t, host, script, "sh", "-eu")
 }
 
 // Nft loads a ruleset on a host.
 func Nft(t testing.TB, host *topology.Host, ruleset string) {
 	t.Helper()
-	c := host.Command(await.Within(t, product.CommandTime), "nft", "-f", "-")
-	c.Stdin = strings.NewReader(ruleset)
+	read(t, host, ruleset, "nft", "-f", "-")
+}
+
+// read has a program read a text, which has to succeed, and returns what it wrote.
+func read(t testing.TB, host *topology.Host, text, program string, args ...string) string {
+	t.Helper()
+	c := host.Command(await.Within(t, product.CommandTime), program, args...)
+	c.Stdin = strings.NewReader(text)
 	output, err := c.CombinedOutput()
 	if err != nil {
-		t.Fatalf("nft on %s: %v\n%s\n%s", host.Name, err, ruleset, output)
+		t.Fatalf("%s on %s: %v\n%s\n%s", program, host.Name, err, text, output)
 	}
+	return string(output)
 }
 
 // Settle returns when a server has dealt with what a router of its has sent to an interface so far: the cable keeps the

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,8 +27,17 @@ type Daemon struct {
 	Started time.Time
 	// ReadyAfter is the time from then to READY=1.
 	ReadyAfter time.Duration
+	// Config is the path of its configuration, "" without one.
+	Config string
 
 	notices *notices
+}
+
+// StartOn runs the daemon on a host and waits until it is ready: On and Start.
+func StartOn(t testing.TB, host *topology.Host, args ...string) (*Product, *Daemon) {
+	t.Helper()
+	p := On(t, host)
+	return p, p.Start(args...)
 }
 
 // Start runs the daemon and waits until it is ready. It is killed at the end of the test if it still runs then.
@@ -49,6 +59,9 @@ func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon 
 	p.t.Helper()
 	started := Starting(p.t)
 	d := &Daemon{notices: listenForNotices(p.t, started)}
+	if i := slices.Index(args, "--config"); i >= 0 {
+		d.Config = args[i+1]
+	}
 	// Not the test's context: the daemon is told to end, and may be needed until then.
 	c := p.Command(context.Background(), append([]string{"run", "--state-dir", p.StateDir}, args...)...)
 	// Who hangs tells about all its threads: see await.
@@ -96,6 +109,13 @@ func (d *Daemon) Reload() {
 	for _, state := range []string{"RELOADING=1", "READY=1"} {
 		d.await(state)
 	}
+}
+
+// Reconfigure has the daemon read another configuration, and returns when it has.
+func (d *Daemon) Reconfigure(text string) {
+	d.t.Helper()
+	await.Must(d.t, os.WriteFile(d.Config, []byte(text), 0o600))
+	d.Reload()
 }
 
 // Kill ends the daemon by SIGKILL, and returns when it is gone.

@@ -85,8 +85,7 @@ func TestAnswers(t *testing.T) {
 	wires := wire.Tap(t, n.Server)
 	wait(t, wires.Eth0, askForTime(t, n))
 
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	t.Run("time", func(t *testing.T) {
 		wires, arrived := wire.Tap(t, n.Server), wire.Capture(t, n.ClientEth0)
 		answer := askForTime(t, n)

@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -59,13 +58,6 @@ func conversations(t *testing.T, client, at *topology.Interface, families ...top
 	return all
 }
 
-// reload gives a daemon another configuration.
-func reload(t *testing.T, d *product.Daemon, config, text string) {
-	t.Helper()
-	await.Must(t, os.WriteFile(config, []byte(text), 0o600))
-	d.Reload()
-}
-
 // wantAnswers asks for more and more, and wants every answer to leave the server
 // by eth1, or by eth0, with the MAC of its gateway there.
 func wantAnswers(t *testing.T, server *topology.Server, c *traffic.Conversation, eth1 bool) {
@@ -99,7 +91,7 @@ type exit struct {
 
 // exitBy is the exit by one of a server's NICs to what its cable leads to.
 func exitBy(server *topology.Server, by *topology.Interface) exit {
-	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, by, by.Peer().MAC}
+	return exit{server.NICs(), by, by.Peer().MAC}
 }
 
 // bed is a server with two NICs, and the product on it.
@@ -179,23 +171,9 @@ func wantNoAnswer(t *testing.T, c *traffic.Conversation, nics ...*topology.Inter
 	}
 }
 
-// ipHeaders returns the Ethernet and IP headers of a packet.
-func ipHeaders(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, protocol layers.IPProtocol) (ethernet, ip gopacket.SerializableLayer) {
-	header := &layers.Ethernet{SrcMAC: fromMAC, DstMAC: toMAC, EthernetType: layers.EthernetTypeIPv4}
-	if from.Is4() {
-		return header, &layers.IPv4{
-			Version: 4, TTL: 64, Id: 4711, Protocol: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
-		}
-	}
-	header.EthernetType = layers.EthernetTypeIPv6
-	return header, &layers.IPv6{
-		Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
-	}
-}
-
 // segmentFrame puts a TCP segment into a frame.
 func segmentFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, tcp *layers.TCP) []gopacket.SerializableLayer {
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolTCP)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, layers.IPProtocolTCP)
 	_ = tcp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
 	return []gopacket.SerializableLayer{ethernet, ip, tcp, gopacket.Payload("")}
 }
@@ -203,13 +181,13 @@ func segmentFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, tcp *lay
 // icmpFrame puts an ICMP message into a frame. What is behind its checksum begins with four bytes of its header.
 func icmpFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, k kind, rest []byte) []gopacket.SerializableLayer {
 	if from.Is4() {
-		ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
+		ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
 		return []gopacket.SerializableLayer{ethernet, ip, &layers.ICMPv4{
 			TypeCode: layers.CreateICMPv4TypeCode(k.kind, k.code),
 			Id:       binary.BigEndian.Uint16(rest), Seq: binary.BigEndian.Uint16(rest[2:]),
 		}, gopacket.Payload(rest[4:])}
 	}
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(k.kind, k.code)}
 	_ = icmp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
 	return []gopacket.SerializableLayer{ethernet, ip, icmp, gopacket.Payload(rest)}

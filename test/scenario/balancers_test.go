@@ -60,14 +60,13 @@ func TestS3aOneNIC(t *testing.T) {
 	toRouter, toDirector := exit{nics, s.Eth0, s.RouterInside.MAC}, exit{nics, s.Eth0, s.DirectorInside.MAC}
 	virtual, real := asking{client: s.ClientEth0, of: s.Virtual}, asking{client: s.ClientEth0, of: s.Eth0.Address}
 	virtual.answered(t, "without replypath", toRouter)
-	config := product.WriteConfig(t, "")
-	d := product.On(t, s.Server).Start("--config", config)
+	_, d := product.StartOn(t, s.Server, "--config", product.WriteConfig(t, ""))
 	virtual.answered(t, "virtual", toRouter)
 	real.answered(t, "real", toRouter)
 	const lastHop = "interfaces: [{name: eth0, next_hop: last-hop}]\n"
-	reload(t, d, config, lastHop)
+	d.Reconfigure(lastHop)
 	virtual.answered(t, "virtual, last-hop", toRouter)
-	reload(t, d, config, lastHop+"loopback_addresses: symmetric\n")
+	d.Reconfigure(lastHop + "loopback_addresses: symmetric\n")
 	wantSymmetric(t, virtual, toDirector)
 }
 
@@ -81,11 +80,10 @@ func TestS3aTwoNICs(t *testing.T) {
 	virtual, real := asking{client: s.ClientEth0, of: s.Virtual}, asking{client: s.ClientEth0, of: s.Eth0.Address}
 	virtual.answered(t, "virtual without replypath", toRouter)
 	real.lost(t, "real without replypath", toRouter)
-	p, config := product.On(t, s.Server), product.WriteConfig(t, "")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.Server, "--config", product.WriteConfig(t, ""))
 	virtual.answered(t, "virtual", toRouter)
 	real.answered(t, "real", toDirector)
-	reload(t, d, config, "loopback_addresses: symmetric\n")
+	d.Reconfigure("loopback_addresses: symmetric\n")
 	wantSymmetric(t, virtual, toDirector)
 	p.Expect(0, "detach", "--stop")
 	real.lost(t, "real after detach", toRouter)
@@ -140,8 +138,7 @@ func TestS3b(t *testing.T) {
 	}
 	seen()
 	virtual.lost(t, "without replypath", toClient)
-	p := product.On(t, s.Server)
-	p.Start("--config", page.Config("With replypath"))
+	p, _ := product.StartOn(t, s.Server, "--config", page.Config("With replypath"))
 	virtual.answered(t, "with the short cut", toDirector)
 	asking{client: s.ClientEth0, of: s.ServerEth0.Address}.answered(t, "directly", toClient)
 	page.Run(s.Server, "With replypath")
@@ -228,8 +225,7 @@ func TestS3c(t *testing.T) {
 	seen := page.Watch(s.Server, "What goes wrong")
 	s.by(1).lost(t, "director 2 without replypath", s.to[0])
 	seen()
-	p := product.On(t, s.Server)
-	p.Start("--config", page.Config("With replypath"))
+	p, _ := product.StartOn(t, s.Server, "--config", page.Config("With replypath"))
 	s.answered(t, "")
 	p.Expect(0, "detach", "--stop")
 	s.by(1).lost(t, "director 2 after detach", s.to[0])
@@ -277,8 +273,7 @@ func TestS2(t *testing.T) {
 	through.lost(t, "without replypath", toClient)
 	seen()
 
-	p := product.On(t, s.Server)
-	p.Start("--config", page.Config("With replypath"))
+	p, _ := product.StartOn(t, s.Server, "--config", page.Config("With replypath"))
 	through.answered(t, "through the balancer", toBalancer)
 	outside.answered(t, "from outside", toBalancer)
 	directly.answered(t, "directly", toClient)

@@ -87,7 +87,7 @@ func testClosedDoors(t *testing.T, s *begunServer) {
 	promptErrors(t, s.Client)
 	before := countedBy(s.p)
 	for _, f := range traffic.Families {
-		for _, from := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
+		for _, from := range s.Server.NICs() {
 			for _, network := range []string{"tcp", "udp"} {
 				wires := wire.Tap(t, s.Server)
 				to := netip.AddrPortFrom(s.ClientEth0.Address(f), closedPort)

@@ -119,7 +119,7 @@ func (p provocation) mark(f topology.Family) gopacket.Payload {
 
 // frame puts the provocation into a frame.
 func (p provocation) frame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) packet {
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, 0)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, 0)
 	return append(packet{ethernet}, p.packet(ip.(gopacket.NetworkLayer), p.mark(topology.FamilyOf(to)))...)
 }
 
@@ -371,13 +371,19 @@ func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *product.Product, f to
 // wantErrors has a UDP socket learn of errors that end no connection as well.
 func wantErrors(t *testing.T, conn net.Conn, f topology.Family) {
 	t.Helper()
-	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
-	if f == topology.IPv6 {
-		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	if f == topology.IPv4 {
+		setOption(t, conn, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+	} else {
+		setOption(t, conn, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
 	}
-	raw := await.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+}
+
+// setOption sets an option of a socket.
+func setOption(t *testing.T, conn net.Conn, level, name, value int) {
+	t.Helper()
+	raw := await.Must1[syscall.RawConn](t)(conn.(syscall.Conn).SyscallConn())
 	var err error
-	await.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }))
+	await.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, name, value) }))
 	await.Must(t, err)
 }
 

@@ -84,13 +84,12 @@ func (m bed) eachMove(t *testing.T, test func(*testing.T, bed, *traffic.Conversa
 func TestFollow(t *testing.T) {
 	m := newBed(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	traffic.ServeNICs(t, m.Server.Eth0)
-	config := product.WriteConfig(t, product.SmallTables+"follow: pinned\n")
-	d := m.p.Start("--config", config)
+	d := m.p.Start("--config", product.WriteConfig(t, product.SmallTables+"follow: pinned\n"))
 	t.Run("pinned", func(t *testing.T) { m.eachMove(t, testPinned) })
-	reload(t, d, config, product.SmallTables+"follow: latest\n")
+	d.Reconfigure(product.SmallTables + "follow: latest\n")
 	t.Run("latest", func(t *testing.T) { m.eachMove(t, testLatest) })
 	t.Run("spoofed and latest", func(t *testing.T) { testSpoofedLatest(t, m) })
-	reload(t, d, config, product.SmallTables)
+	d.Reconfigure(product.SmallTables)
 	t.Run("validated", func(t *testing.T) { m.eachMove(t, testValidated) })
 	t.Run("spoofed", func(t *testing.T) {
 		for _, f := range traffic.Families {
@@ -102,7 +101,7 @@ func TestFollow(t *testing.T) {
 			testForged(t, m, f)
 		}
 	})
-	reload(t, d, config, product.SmallTables+"manage_rp_filter: false\n")
+	d.Reconfigure(product.SmallTables + "manage_rp_filter: false\n")
 	await.Must(t, m.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
 	d.Reload() // which the programs know of then
 	t.Run("strict", func(t *testing.T) {
@@ -111,7 +110,7 @@ func TestFollow(t *testing.T) {
 		}
 	})
 	await.Must(t, m.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "0"))
-	reload(t, d, config, product.SmallTables)
+	d.Reconfigure(product.SmallTables)
 	t.Run("down", func(t *testing.T) { testDown(t, m) })
 }
 

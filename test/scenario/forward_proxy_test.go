@@ -66,8 +66,7 @@ func TestProxies(t *testing.T) {
 	eachProxied(t, n, "without replypath", func(t *testing.T, c *traffic.Conversation, _ bool) {
 		wantLost(t, n.Server, c, n.ClientEth0)
 	})
-	config := product.WriteConfig(t, "scope: local\n")
-	d := product.On(t, n.Server.Host).Start("--config", config)
+	_, d := product.StartOn(t, n.Server.Host, "--config", product.WriteConfig(t, "scope: local\n"))
 	t.Run("redirected", func(t *testing.T) {
 		eachRedirected(t, func(c *traffic.Conversation) { wantAnswers(t, n.Server, c, true) })
 	})
@@ -78,11 +77,11 @@ func TestProxies(t *testing.T) {
 			wantLost(t, n.Server, c, n.ClientEth0)
 		}
 	})
-	reload(t, d, config, "addresses: [10.50.0.0/28, \"2001:db8:50::/64\"]\n")
+	d.Reconfigure("addresses: [10.50.0.0/28, \"2001:db8:50::/64\"]\n")
 	eachProxied(t, n, "addresses", func(t *testing.T, c *traffic.Conversation, _ bool) {
 		wantAnswers(t, n.Server, c, true)
 	})
-	reload(t, d, config, "scope: all\n")
+	d.Reconfigure("scope: all\n")
 	eachProxied(t, n, "all", func(t *testing.T, c *traffic.Conversation, _ bool) {
 		wantAnswers(t, n.Server, c, true)
 	})
@@ -281,8 +280,7 @@ func TestUnknownAddress(t *testing.T) {
 	lost := func(t *testing.T, c *traffic.Conversation) { wantLost(t, n.Server, c, n.ClientEth0) }
 	right := func(t *testing.T, c *traffic.Conversation) { wantAnswers(t, n.Server, c, true) }
 	each("without replypath", lost)
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	each("nothing is forwarded", right)
 	for on, want := range []func(*testing.T, *traffic.Conversation){1: lost, 0: right} {
 		forwards(t, n.Server.Host, on)

@@ -51,9 +51,7 @@ func TestContainer(t *testing.T) {
 	refuse(t, false)
 	sampled(t, traffic.Families, "without replypath", lost)
 
-	p := product.On(t, s.Server.Host)
-	config := product.WriteConfig(t, "scope: local\n")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.Server.Host, "--config", product.WriteConfig(t, "scope: local\n"))
 	t.Run("fragments", func(t *testing.T) {
 		for _, f := range traffic.Families {
 			before := countedBy(p)
@@ -63,7 +61,7 @@ func TestContainer(t *testing.T) {
 	})
 	t.Run("closed port", func(t *testing.T) { refuse(t, true) })
 	sampled(t, traffic.Families, "scope local", lost)
-	reload(t, d, config, "scope: all\n")
+	d.Reconfigure("scope: all\n")
 	traffic.EachQuestion(t, "scope all", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		c := routed(t, f, kind)
 		wantAnswers(t, s.Server, c, true)
@@ -93,9 +91,7 @@ func TestForwarded(t *testing.T) {
 	s := traffic.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	pass := newTransit(t, s)
 	before := pass()
-	p := product.On(t, s.Server.Host)
-	config := product.WriteConfig(t, product.SmallTables)
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.Server.Host, "--config", product.WriteConfig(t, product.SmallTables))
 	t.Run("untouched", func(t *testing.T) {
 		await.Same(t, "what came out of the server (-without +with replypath)", before, pass())
 		if flows := p.In(t).Flows(); len(flows) > 0 {
@@ -105,11 +101,11 @@ func TestForwarded(t *testing.T) {
 			t.Errorf("%v forwarded packets counted as asymmetric", n)
 		}
 	})
-	reload(t, d, config, product.SmallTables+"scope: all\n")
+	d.Reconfigure(product.SmallTables + "scope: all\n")
 	p.WaitGrace()
 	t.Run("begun with scope all", func(t *testing.T) { testContainerBegins(t, s) })
 
-	reload(t, d, config, product.SmallTables)
+	d.Reconfigure(product.SmallTables)
 	publish(t, s)
 	redirectPort(t, s.TwoNIC)
 	t.Run("moves", func(t *testing.T) { testContainerMoves(t, s, p.In(t)) })
@@ -192,7 +188,7 @@ func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) []packet 
 	for _, echo := range echoes[topology.FamilyOf(src)] {
 		frames = append(frames, icmpFrame(from.MAC, nic.MAC, src, dst, echo, []byte{0, 77, 0, 1}))
 	}
-	ethernet, ip := ipHeaders(from.MAC, nic.MAC, src, dst, layers.IPProtocolESP)
+	ethernet, ip := traffic.IPHeaders(from.MAC, nic.MAC, src, dst, layers.IPProtocolESP)
 	return append(frames, packet{ethernet, ip, gopacket.Payload(slices.Repeat([]byte{0xe5}, 40))})
 }
 
@@ -307,9 +303,7 @@ func TestVirtualAddresses(t *testing.T) {
 	page.Run(s.Server.Host, "The translation")
 	each("without replypath", named, lost)
 	testhost.Shell(t, s.Server.Host, "nft flush ruleset")
-	p := product.On(t, s.Server.Host)
-	config := product.WriteConfig(t, "scope: local\n")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.Server.Host, "--config", product.WriteConfig(t, "scope: local\n"))
 	page.Run(s.Server.Host, "The translation")
 	installed := time.Now()
 	wantServed(t, p, named, "firewall", true)
@@ -324,7 +318,7 @@ func TestVirtualAddresses(t *testing.T) {
 			t.Errorf("doctor does not name %s", virtual)
 		}
 	}
-	reload(t, d, config, page.Text("With replypath", "yaml"))
+	d.Reconfigure(page.Text("With replypath", "yaml"))
 	wantServed(t, p, unnamed, "configuration", true)
 	each("named by the configuration", unnamed, answered)
 	testhost.Shell(t, s.Server.Host, "nft delete table inet vips")

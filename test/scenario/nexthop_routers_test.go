@@ -20,15 +20,11 @@ import (
 )
 
 // routers is a server whose eth1 has several routers.
-type routers struct {
-	*topology.Routers
-	nics []*topology.Interface
-}
+type routers struct{ *topology.Routers }
 
 func newRouters(t *testing.T) routers {
 	t.Helper()
-	r := routers{Routers: traffic.Build(t, topology.NewRouters)}
-	r.nics = []*topology.Interface{r.Server.Eth0, r.Server.Eth1}
+	r := routers{traffic.Build(t, topology.NewRouters)}
 	traffic.ServeNICs(t, r.Server.Eth1)
 	return r
 }
@@ -42,7 +38,7 @@ func (r routers) bring(t *testing.T, router int) {
 }
 
 // to is the exit by eth1 to a MAC.
-func (r routers) to(mac net.HardwareAddr) exit { return exit{r.nics, r.Server.Eth1, mac} }
+func (r routers) to(mac net.HardwareAddr) exit { return exit{r.Server.NICs(), r.Server.Eth1, mac} }
 
 // Routes by eth1 that lead to somewhere else, or to where the client is.
 var (
@@ -134,9 +130,7 @@ func TestRouters(t *testing.T) {
 	r.rule(t, "add", "lookup 101 prio 40000")
 	r.route(t, "add", elsewhere, 1, "main")
 	r.route(t, "add", andFurther, 2, "101")
-	p := product.On(t, r.Server.Host)
-	config := product.WriteConfig(t, product.SmallTables)
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, r.Server.Host, "--config", product.WriteConfig(t, product.SmallTables))
 	r.waitKnown(t, p, r.inside(1, 2)...)
 	t.Run("elsewhere", func(t *testing.T) {
 		for router := range r.At {
@@ -165,7 +159,7 @@ func TestRouters(t *testing.T) {
 	t.Run("to one host", func(t *testing.T) { testRouteToOneHost(t, r, p.In(t)) })
 	t.Run("several", func(t *testing.T) { testSeveralRouters(t, r, p.In(t)) })
 
-	reload(t, d, config, product.SmallTables+"interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n")
+	d.Reconfigure(product.SmallTables + "interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n")
 	t.Run("next hop gateway", func(t *testing.T) { testRouteElsewhereByGateway(t, r, p.In(t)) })
 }
 
@@ -201,7 +195,7 @@ func testRouteComes(t *testing.T, r routers, p *product.Product, table string) {
 		for _, f := range traffic.Families {
 			await.Eventually(t, "the route counts", func() error {
 				c := traffic.NewConversation(t, traffic.UDP, r.ClientEth0, r.Server.Eth1.Address(f))
-				exits := wire.TapAll(t, r.nics...)
+				exits := wire.TapAll(t, r.Server.NICs()...)
 				traffic.Ask(t, c)
 				for _, frame := range exits.Left(r.Server.Eth1, c.Answers()) {
 					if frame.DestinationMAC.String() != r.Inside[1].MAC.String() {
@@ -323,7 +317,7 @@ func testRouteElsewhereByGateway(t *testing.T, r routers, p *product.Product) {
 	}
 	before, answers := counted(), 0
 	for _, c := range r.conversations(t) {
-		exits := wire.TapAll(t, r.nics...)
+		exits := wire.TapAll(t, r.Server.NICs()...)
 		traffic.Ask(t, c)
 		if left := exits.Left(r.Server.Eth1, c.Answers()); len(left) > 0 {
 			t.Errorf("%s: by eth1 left %s", c, wire.Describe(left))

@@ -36,9 +36,7 @@ func TestGatewayUnknown(t *testing.T) {
 		}
 		t.Run(policy.String(), func(t *testing.T) {
 			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy, Eth1Metric: 5000})
-			p := product.On(t, n.Server.Host)
-			config := product.WriteConfig(t, "{}\n")
-			d := p.Start("--config", config)
+			_, d := product.StartOn(t, n.Server.Host, "--config", product.WriteConfig(t, "{}\n"))
 			eth0, eth1 := n.Server.Eth0, n.Server.Eth1
 			eachLoss(t, n, "eth0", true, eth0)
 			eachLoss(t, n, "eth1", true, eth1)
@@ -47,9 +45,9 @@ func TestGatewayUnknown(t *testing.T) {
 				return
 			}
 			// What it sends until the only next hop that it may use is known again goes as routed.
-			reload(t, d, config, "interfaces: [{name: 'eth*', next_hop: gateway}]\n")
+			d.Reconfigure("interfaces: [{name: 'eth*', next_hop: gateway}]\n")
 			eachLoss(t, n, "only next hop", false, eth1)
-			reload(t, d, config, "{}\n")
+			d.Reconfigure("{}\n")
 			t.Run("own mac changes", func(t *testing.T) { testOwnMACChanges(t, n) })
 		})
 	}
@@ -60,7 +58,7 @@ func eachLoss(t *testing.T, n *topology.TwoNIC, name string, byEth1 bool, nics .
 	for how, loss := range losses {
 		for _, f := range traffic.Families {
 			t.Run(name+"/"+how+"/"+f.String(), func(t *testing.T) {
-				for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+				for _, nic := range n.Server.NICs() {
 					await.Must(t, nic.Resolve(await.Within(t, await.AnswerTime), nic.Gateway(f)))
 				}
 				script := ""
@@ -78,7 +76,7 @@ func eachLoss(t *testing.T, n *topology.TwoNIC, name string, byEth1 bool, nics .
 // that is wanted.
 func askOnceMore(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 	t.Helper()
-	exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	exits := wire.TapAll(t, n.Server.NICs()...)
 	c := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 	traffic.Ask(t, c)
 	if byEth1 {

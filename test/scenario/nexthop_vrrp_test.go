@@ -212,7 +212,7 @@ func (r routers) powerOff(t *testing.T, keepalived [2]*product.Program) {
 // wantUnheard has the server speak, and wants that to go to a MAC that nobody has any more.
 func (r routers) wantUnheard(t *testing.T, p *traffic.Push, mac net.HardwareAddr) {
 	t.Helper()
-	exits := wire.TapAll(t, r.nics...)
+	exits := wire.TapAll(t, r.Server.NICs()...)
 	await.Must1[int](t)(p.Server.Write([]byte("push")))
 	wait(t, exits.At(r.Server.Eth1), topology.All(p.Segments, topology.Going(topology.Received)))
 	r.to(mac).want(exits, "what nobody hears", p.Segments)

@@ -26,9 +26,7 @@ import (
 // ask in all of them while the daemon ends, is killed, and starts again: none breaks, and no packet leaves by eth0.
 func TestStrongHostRestarts(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
-	p := product.On(t, s.B.Host)
-	config := product.WriteConfig(t, strongHost(s))
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(t, p)
 	var all []*traffic.Conversation
 	for n := range 100 {
@@ -57,9 +55,9 @@ func TestStrongHostRestarts(t *testing.T) {
 	}
 	for range restarts {
 		d.Stop(unix.SIGTERM)
-		d = p.Start("--config", config)
+		d = p.Start("--config", d.Config)
 		d.Kill()
-		d = p.Start("--config", config)
+		d = p.Start("--config", d.Config)
 	}
 	stop()
 	await.Must(t, asks.Wait())
@@ -123,9 +121,8 @@ func TestStrongHostAnswered(t *testing.T) {
 	for _, f := range s.Families() {
 		wantBegunLost(t, s, fromEth1(t, s, traffic.TCP, f))
 	}
-	config := product.WriteConfig(t, strongHost(s))
 	l := &lasting{S1: s, t: t, p: product.On(t, s.B.Host), gateway: s.B.Eth1.Peer().MAC}
-	d := l.p.Start("--config", config)
+	d := l.p.Start("--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(l.t, l.p)
 	l.wires, l.arrived = wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1)
 	for _, f := range s.Families() {
@@ -140,10 +137,10 @@ func TestStrongHostAnswered(t *testing.T) {
 	}
 	d.Kill()
 	l.goOn()
-	d = l.p.Start("--config", config)
+	d = l.p.Start("--config", d.Config)
 	l.goOn()
 	l.changeGateway()
-	l.beWeak(d, config)
+	l.beWeak(d)
 	l.goOn()
 	l.end()
 }
@@ -170,9 +167,9 @@ func (l *lasting) changeGateway() {
 }
 
 // beWeak changes the host model to weak, by which what is sent goes as routed, and back: it is sent again, by eth1.
-func (l *lasting) beWeak(d *product.Daemon, config string) {
+func (l *lasting) beWeak(d *product.Daemon) {
 	l.goOn()
-	reload(l.t, d, config, "related: false\n"+strings.Replace(strongHost(l.S1), "strong", "weak", 1))
+	d.Reconfigure("related: false\n" + strings.Replace(strongHost(l.S1), "strong", "weak", 1))
 	exits, asked := wire.TapAll(l.t, l.B.Eth0, l.B.Eth1), make(chan error, len(l.open))
 	for _, c := range l.open {
 		go func() { asked <- c.Ask(await.Within(l.t, await.AnswerTime)) }()
@@ -181,7 +178,7 @@ func (l *lasting) beWeak(d *product.Daemon, config string) {
 		wait(l.t, exits.At(l.B.Eth0), c.Questions())
 		exits.Want(c.String()+", by the weak model", c.Questions(), l.B.Eth0, l.B.Eth0.Peer().MAC)
 	}
-	reload(l.t, d, config, strongHost(l.S1))
+	d.Reconfigure(strongHost(l.S1))
 	for range l.open {
 		if err := <-asked; err != nil {
 			l.t.Errorf("it does not go on: %v", err)
@@ -215,7 +212,7 @@ func (l *lasting) end() {
 func (l *lasting) wantByEth1() {
 	l.t.Helper()
 	for _, c := range l.open {
-		exit{[]*topology.Interface{l.B.Eth0, l.B.Eth1}, l.B.Eth1, l.gateway}.wantQuestions(l.t, c)
+		exit{l.B.NICs(), l.B.Eth1, l.gateway}.wantQuestions(l.t, c)
 	}
 }
 

@@ -184,8 +184,7 @@ func datagram(s *topology.S1, name string, from, to netip.AddrPort, options ...t
 // why; but to a neighbour of eth1's, for whose MAC the kernel asks, by eth1. With a gateway all of it goes by eth1.
 func TestStrongHostWithoutGateway(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
-	p := product.On(t, s.B.Host)
-	p.Start("--config", product.WriteConfig(t, "host_model: strong\n"))
+	p, _ := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, "host_model: strong\n"))
 	want := func(t *testing.T, c *traffic.Conversation, verdict, reason, leavesBy string) {
 		t.Helper()
 		e := explained(t, p, reversed(c))

@@ -94,12 +94,11 @@ func TestStrongHostPool(t *testing.T) {
 		await.Must(t, n.B.AddRoute(topology.Route{Via: n.B.Eth1.Gateway(f), Table: 101}))
 		for a := range poolAddresses {
 			of := nth(n.B.Eth1.Address(f), a)
-			await.Must(t, n.B.AddRule(netip.PrefixFrom(of, of.BitLen()), 101))
+			host.Shell(t, n.B.Host, fmt.Sprintf("ip %s rule add from %s lookup 101", ipFlag(f), of))
 		}
 	}
 	half("by rules")
-	p := product.On(t, n.B.Host)
-	p.Start("--config", product.WriteConfig(t, strongHost(n.S1)))
+	p, _ := product.StartOn(t, n.B.Host, "--config", product.WriteConfig(t, strongHost(n.S1)))
 	awaitResolved(t, p)
 	for _, f := range n.Families() {
 		wires := wire.Tap(t, n.B)

@@ -100,8 +100,7 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 		})
 		p.Expect(0, "detach", "--stop")
 	}
-	config := product.WriteConfig(t, strongHost(s))
-	d := p.Start("--config", config)
+	d := p.Start("--config", product.WriteConfig(t, strongHost(s)))
 	awaitResolved(t, p)
 	each := eachBegun
 	if policy != topology.StrictSource {
@@ -125,14 +124,14 @@ func testStrongHost(t *testing.T, policy topology.Policy) {
 		}
 		d.Kill()
 		sampledBegun(t, s, "daemon dead", begun)
-		d = p.Start("--config", config)
+		d = p.Start("--config", d.Config)
 		for _, c := range kept {
 			wantBegun(t, s, c)
 		}
 		// An interface's own host model goes before the global one.
-		reload(t, d, config, "related: false\n"+strings.Replace(strongHost(s), "eth1,", "eth1, host_model: weak,", 1))
+		d.Reconfigure("related: false\n" + strings.Replace(strongHost(s), "eth1,", "eth1, host_model: weak,", 1))
 		sampledBegun(t, s, "weak by interface", lost)
-		reload(t, d, config, strings.NewReplacer("strong", "weak", "eth1,", "eth1, host_model: strong,").Replace(strongHost(s)))
+		d.Reconfigure(strings.NewReplacer("strong", "weak", "eth1,", "eth1, host_model: strong,").Replace(strongHost(s)))
 		sampledBegun(t, s, "strong by interface", begun)
 		p.Expect(0, "mode", "observe")
 		sampledBegun(t, s, "observe", lost)

@@ -17,15 +17,11 @@ import (
 )
 
 // uplinks is a server whose eth1 has the routers of two providers, each of which drops what has no source of its own.
-type uplinks struct {
-	*topology.Uplinks
-	nics []*topology.Interface
-}
+type uplinks struct{ *topology.Uplinks }
 
 func newUplinks(t *testing.T) uplinks {
 	t.Helper()
-	u := uplinks{Uplinks: traffic.Build(t, topology.NewUplinks)}
-	u.nics = []*topology.Interface{u.Server.Eth0, u.Server.Eth1}
+	u := uplinks{traffic.Build(t, topology.NewUplinks)}
 	traffic.ServeNICs(t, u.ClientEth0)
 	return u
 }
@@ -108,7 +104,7 @@ func (u uplinks) await(t *testing.T, p *product.Product, what string, router fun
 func (u uplinks) wantOwn(t *testing.T, name string) {
 	t.Helper()
 	u.each(t, name, func(t *testing.T, c *traffic.Conversation, provider int) {
-		exit{u.nics, u.Server.Eth1, u.Inside[provider].MAC}.wantQuestions(t, c)
+		exit{u.Server.NICs(), u.Server.Eth1, u.Inside[provider].MAC}.wantQuestions(t, c)
 	})
 }
 
@@ -120,14 +116,12 @@ func TestStrongHostUplinks(t *testing.T) {
 	host.NeedAnnounced(t)
 	u := newUplinks(t)
 	u.routeByAll(t)
-	byEth0 := exit{u.nics, u.Server.Eth0, u.Server.Eth0.Peer().MAC}
+	byEth0 := exit{u.Server.NICs(), u.Server.Eth0, u.Server.Eth0.Peer().MAC}
 	u.each(t, "without replypath", func(t *testing.T, c *traffic.Conversation, _ int) { byEth0.wantLost(t, c, c.Questions()) })
 
-	p := product.On(t, u.Server.Host)
-	config := product.WriteConfig(t, "host_model: strong\n")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, u.Server.Host, "--config", product.WriteConfig(t, "host_model: strong\n"))
 	u.await(t, p, "one router gets everything", func(int, topology.Family) int { return 0 })
-	byFirst := exit{u.nics, u.Server.Eth1, u.Inside[0].MAC}
+	byFirst := exit{u.Server.NICs(), u.Server.Eth1, u.Inside[0].MAC}
 	u.each(t, "nothing tells", func(t *testing.T, c *traffic.Conversation, provider int) {
 		if provider == 0 {
 			byFirst.wantQuestions(t, c)
@@ -146,7 +140,7 @@ func TestStrongHostUplinks(t *testing.T) {
 	u.wantOwn(t, "told")
 	d.Kill()
 	u.wantOwn(t, "daemon dead")
-	p.Start("--config", config)
+	p.Start("--config", d.Config)
 	u.await(t, p, "each source has its router", own)
 	u.wantOwn(t, "daemon back")
 

@@ -218,9 +218,7 @@ func TestPlanReplica(t *testing.T) {
 		opened[f] = fromEth1(t, s, traffic.TCP, f)
 		traffic.Ask(t, opened[f])
 	}
-	p := product.On(t, s.B.Host)
-	config := product.WriteConfig(t, "{}\n")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, "{}\n"))
 	made := p.Plan(0)
 	for _, f := range traffic.Families {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
@@ -231,7 +229,7 @@ func TestPlanReplica(t *testing.T) {
 		wantOpened(t, made, s.B.Eth1.Address(f), "host_model: strong of eth1; or a route to ")
 	}
 	wantRelated(t, s, p, opened)
-	reload(t, d, config, strongHost(s))
+	d.Reconfigure(strongHost(s))
 	made = p.Plan(0)
 	for f, c := range opened {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())

@@ -198,14 +198,12 @@ var relatedKinds = []struct {
 // sources. Where it goes as routed it is lost by eth0; with an empty configuration it arrives, by eth1.
 func TestRelated(t *testing.T) {
 	s := traffic.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
-	p := product.On(t, s.B.Host)
-	config := product.WriteConfig(t, "related: false\n")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, "related: false\n"))
 	p.WaitGrace()
 	for _, kind := range relatedKinds {
 		eachRelated(t, s, "as routed/"+kind.name, func(r *related) { kind.run(r, false) })
 	}
-	reload(t, d, config, "{}\n")
+	d.Reconfigure("{}\n")
 	for _, kind := range relatedKinds {
 		eachRelated(t, s, kind.name, func(r *related) {
 			before, wires := p.Metrics(), wire.Tap(r.t, s.B)
@@ -247,9 +245,7 @@ func (r *related) connect() *traffic.Conversation {
 // leaves by eth0 as without replypath.
 func TestRelatedNot(t *testing.T) {
 	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource})
-	p := product.On(t, s.B.Host)
-	config := product.WriteConfig(t, product.SmallTables+"related: false\n")
-	d := p.Start("--config", config)
+	p, d := product.StartOn(t, s.B.Host, "--config", product.WriteConfig(t, product.SmallTables+"related: false\n"))
 	byEth0 := func(r *related, to netip.Addr) {
 		r.t.Helper()
 		wires, socket := wire.Tap(r.t, s.B), r.ofB(0)
@@ -263,7 +259,7 @@ func TestRelatedNot(t *testing.T) {
 		byEth0(r, r.peer)
 	})
 	p.Expect(0, "flows", "flush")
-	reload(t, d, config, product.SmallTables)
+	d.Reconfigure(product.SmallTables)
 	p.WaitGrace()
 	stranger := addresses("198.51.100.9", "2001:db8:51::9")
 	eachRelated(t, s, "a stranger", func(r *related) {
@@ -334,8 +330,7 @@ func TestRelatedWithoutGateway(t *testing.T) {
 // TestRelatedByClsact is TestRelated's kinds where programs are attached as filters.
 func TestRelatedByClsact(t *testing.T) {
 	s := traffic.NewS1(t, topology.S1Options{Policy: topology.Stateful})
-	p := product.On(t, s.B.Host)
-	p.Start("--mechanism", "clsact")
+	p, _ := product.StartOn(t, s.B.Host, "--mechanism", "clsact")
 	p.WaitGrace()
 	for _, kind := range relatedKinds {
 		eachRelated(t, s, kind.name, func(r *related) { kind.run(r, true) })

@@ -37,22 +37,21 @@ var exclusions = map[string]func(*traffic.Conversation) bool{
 // TestRouted has the configuration exclude what the client asks, and the administrator forbid the way to the client.
 func TestRouted(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	config := product.WriteConfig(t, "{}\n")
-	d := product.On(t, n.Server.Host).Start("--config", config)
+	_, d := product.StartOn(t, n.Server.Host, "--config", product.WriteConfig(t, "{}\n"))
 	t.Run("forbidden", func(t *testing.T) { testForbiddenRoute(t, n) })
-	t.Run("excluded", func(t *testing.T) { testExclude(t, n, d, config) })
+	t.Run("excluded", func(t *testing.T) { testExclude(t, n, d) })
 }
 
 // testExclude asks every kind of question under each list: what is excluded goes as routed, by eth0, all else by eth1.
 // Flows that have begun before an exclusion are not moved any more either.
-func testExclude(t *testing.T, n *topology.TwoNIC, d *product.Daemon, config string) {
+func testExclude(t *testing.T, n *topology.TwoNIC, d *product.Daemon) {
 	begun := conversations(t, n.ClientEth0, n.Server.Eth1, traffic.Families...)
 	for _, c := range begun {
 		traffic.Ask(t, c)
 	}
 	for list, is := range exclusions {
 		t.Run(list, func(t *testing.T) {
-			reload(t, d, config, "exclude: "+list+"\n")
+			d.Reconfigure("exclude: " + list + "\n")
 			for _, c := range append(conversations(t, n.ClientEth0, n.Server.Eth1, traffic.Families...), begun...) {
 				wire.WantBy(t, n.Server, c, !is(c))
 			}

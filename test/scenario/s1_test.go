@@ -31,8 +31,7 @@ func testS1(t *testing.T, policy topology.Policy) {
 		wantAnswers(t, s.B, traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)), true)
 	}
 	sampled(t, s.Families(), "without replypath", wrong)
-	p := product.On(t, s.B.Host)
-	p.Start()
+	p, _ := product.StartOn(t, s.B.Host)
 	if policy == topology.StrictSource {
 		traffic.EachQuestion(t, "with replypath", right)
 	} else {

@@ -5,14 +5,12 @@ package scenario
 import (
 	"bytes"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
@@ -47,8 +45,7 @@ func TestS4(t *testing.T) {
 		wantLost(t, managed(s), manage(f, kind), s.MonitorEth0)
 	}
 	sampled(t, s.Families(), "without replypath", lost)
-	p := product.On(t, s.Box)
-	p.Start()
+	p, _ := product.StartOn(t, s.Box)
 	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wantAnswers(t, managed(s), manage(f, kind), true)
 		// Who asks from the outside is answered there.
@@ -119,6 +116,8 @@ func neighbours(t *testing.T, host *topology.Host) int {
 // clients is how many ping through the box of S4.
 const clients = 30_000
 
+var echoRequest = kinds(kind{8, 0}, kind{128, 0})
+
 // crowd is as many clients of the inside host, each with its own address, and their pings.
 type crowd struct {
 	t        *testing.T
@@ -135,25 +134,11 @@ func newCrowd(t *testing.T, s *topology.S4, f topology.Family) *crowd {
 	buffer := gopacket.NewSerializeBuffer()
 	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	for number := range clients {
-		ping := pingFrame(inside.MAC, s.Bond0.MAC, s.Client(f, number+1), s.InternetEth0.Address(f))
+		ping := icmpFrame(inside.MAC, s.Bond0.MAC, s.Client(f, number+1), s.InternetEth0.Address(f), echoRequest[f], []byte{0, 77, 0, 1})
 		await.Must(t, gopacket.SerializeLayers(buffer, options, ping...))
 		c.pings = append(c.pings, bytes.Clone(buffer.Bytes()))
 	}
 	return c
-}
-
-// pingFrame puts an echo request into a frame.
-func pingFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) []gopacket.SerializableLayer {
-	const id, sequence = 77, 1
-	if from.Is4() {
-		ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
-		return []gopacket.SerializableLayer{ethernet, ip,
-			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: id, Seq: sequence}}
-	}
-	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
-	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
-	_ = icmp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
-	return []gopacket.SerializableLayer{ethernet, ip, icmp, &layers.ICMPv6Echo{Identifier: id, SeqNumber: sequence}}
 }
 
 func (c *crowd) send(pings []gopacket.Payload) {
@@ -197,8 +182,7 @@ func TestS4Crowd(t *testing.T) {
 	}
 	askAsClients()
 	before := neighbours(t, s.Box)
-	p := product.On(t, s.Box)
-	p.Start()
+	p, _ := product.StartOn(t, s.Box)
 	p.WaitGrace()
 	wires := wire.Tap(t, managed(s))
 	var management []topology.Filter // its answers

@@ -24,6 +24,7 @@ import (
 	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // leastTime is less than any machine takes to forward a ping and its answer.
@@ -234,15 +235,7 @@ func takeBulk(t *testing.T, host *topology.Host, self netip.Addr) string {
 	t.Helper()
 	l := await.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(self, 0).String()))
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go confirmBulk(conn)
-		}
-	}()
+	go func() { _ = traffic.Accept(l, confirmBulk) }()
 	return l.Addr().String()
 }
 

@@ -17,17 +17,13 @@ import (
 )
 
 // s6 is the network with echo servers at both uplink addresses, at the client and in the network behind the host.
-type s6 struct {
-	*topology.S6
-	nics []*topology.Interface
-}
+type s6 struct{ *topology.S6 }
 
 func newS6(t *testing.T) s6 {
 	t.Helper()
-	s := s6{S6: traffic.Build(t, topology.NewS6)}
-	s.nics = []*topology.Interface{s.Server.Eth0, s.Server.Eth1}
+	s := s6{traffic.Build(t, topology.NewS6)}
 	for _, f := range s.Families() {
-		for _, nic := range s.nics {
+		for _, nic := range s.Server.NICs() {
 			traffic.Serve(t, s.Server.Host, nic.Address(f))
 		}
 		for _, address := range s.ClientAddresses(f) {
@@ -57,7 +53,7 @@ func (s s6) asked(uplink *topology.Interface) asking {
 
 // answered wants both uplinks to answer.
 func (s s6) answered(t *testing.T, name string) {
-	for _, uplink := range s.nics {
+	for _, uplink := range s.Server.NICs() {
 		s.asked(uplink).answered(t, uplink.Name+name, s.by(uplink))
 	}
 }
@@ -70,8 +66,7 @@ func TestS6(t *testing.T) {
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
 	s.asked(eth0).lost(t, "eth0 without replypath", s.by(eth1))
 	s.asked(eth1).answered(t, "eth1 without replypath", s.by(eth1))
-	p := product.On(t, s.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, s.Server.Host)
 	s.answered(t, "")
 	s.eachStarted(t, "the host asks", eth1)
 	p.Expect(0, "detach", "--stop")
@@ -80,7 +75,7 @@ func TestS6(t *testing.T) {
 	const filter = "net/ipv4/conf/all/rp_filter"
 	await.Must(t, s.Server.SetSysctl(filter, "1"))
 	for _, kind := range traffic.Kinds {
-		wantNoAnswer(t, traffic.NewConversation(t, kind, s.ClientEth0, eth0.Address(topology.IPv4)), s.nics...)
+		wantNoAnswer(t, traffic.NewConversation(t, kind, s.ClientEth0, eth0.Address(topology.IPv4)), s.Server.NICs()...)
 	}
 	p.Start()
 	s.answered(t, " with a strict filter")
@@ -128,11 +123,10 @@ func TestS6Multipath(t *testing.T) {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantSpread(t, other[f]) })
 		traffic.Serve(t, s.Server.Host, other[f])
 	}
-	p := product.On(t, s.Server.Host)
-	p.Start()
+	product.StartOn(t, s.Server.Host)
 	s.answered(t, "")
 	traffic.EachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind traffic.Kind) {
-		exits := wire.TapAll(t, s.nics...)
+		exits := wire.TapAll(t, s.Server.NICs()...)
 		for n := range s.ClientAddresses(f) {
 			c := traffic.NewConversation(t, kind, s.client(f, n), other[f])
 			traffic.Ask(t, c)
@@ -144,7 +138,7 @@ func TestS6Multipath(t *testing.T) {
 // wantSpread has all of the client's addresses ask an address that the provider
 // sends by eth0. Some of the answers leave by eth1, and those are lost.
 func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
-	exits := wire.TapAll(t, s.nics...)
+	exits := wire.TapAll(t, s.Server.NICs()...)
 	lost := 0
 	for _, from := range s.ClientAddresses(topology.FamilyOf(asked)) {
 		answer := topology.All(topology.EchoReply, topology.From(asked), topology.To(from))
@@ -184,7 +178,7 @@ func newS5(t *testing.T) s5 {
 func (s s5) guard(t *testing.T) {
 	t.Helper()
 	var rules string
-	for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
+	for _, nic := range s.Server.NICs() {
 		rules += fmt.Sprintf("iifname %s ip saddr != %s drop\n", nic.Peer().Name, nic.Address(topology.IPv4))
 		rules += fmt.Sprintf("iifname %s ip6 saddr != { %s, fe80::/10 } drop\n", nic.Peer().Name, nic.Address(topology.IPv6))
 	}
@@ -195,7 +189,7 @@ func (s s5) guard(t *testing.T) {
 // answers, which should leave by `by`, against a want.
 func (s s5) each(t *testing.T, families []topology.Family, name string, asked, by *topology.Interface,
 	want func(exit, *testing.T, *traffic.Conversation, topology.Filter)) {
-	nics := []*topology.Interface{s.Server.Eth0, s.Server.Eth1}
+	nics := s.Server.NICs()
 	for who, to := range map[*topology.Interface]*topology.Interface{s.NeighbourEth0: s.NeighbourEth0, s.ClientEth0: s.RouterInside} {
 		sampled(t, families, name+"/"+who.Host.Name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			c := traffic.NewConversation(t, kind, who, asked.Address(f))

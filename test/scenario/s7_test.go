@@ -64,8 +64,7 @@ func testS7(t *testing.T, policy topology.Policy) {
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
 	}
 	sampled(t, s.Families(), "without replypath", lost)
-	p := product.On(t, s.Server.Host)
-	d := p.Start()
+	p, d := product.StartOn(t, s.Server.Host)
 	traffic.EachQuestion(t, "with replypath", answered)
 	wantOverRestart(t, s, p, d)
 	page.RunWith(p, "With replypath")

@@ -38,7 +38,7 @@ func newS9(t *testing.T, subnets int) s9 {
 		s.S9 = traffic.Build(t, topology.NewS9OneSubnet)
 		s.fit = strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")
 	}
-	for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
+	for _, nic := range s.Instance.NICs() {
 		for _, a := range nic.Addresses {
 			traffic.Serve(t, s.Instance.Host, a.Addr())
 		}
@@ -86,8 +86,7 @@ func testS9(t *testing.T, s s9) {
 	eth0, eth1 := exitBy(s.Instance, s.Instance.Eth0), exitBy(s.Instance, s.Instance.Eth1)
 	s.wantEth1(t, traffic.Families, "without replypath", eth0.wantLost)
 	balanced.each(t, ipv4, "a load balancer without replypath", eth0.wantLost)
-	p := product.On(t, s.Instance.Host)
-	d := p.Start()
+	p, d := product.StartOn(t, s.Instance.Host)
 	s.wantEth1(t, traffic.Families, "with replypath", eth1.wantAnswers)
 	balanced.each(t, ipv4, "a load balancer", eth1.wantAnswers)
 	asking{client: s.ClientEth0, of: s.Instance.Eth0.Address}.answered(t, "eth0", eth0)
@@ -132,7 +131,7 @@ func (s s9) reboot(t *testing.T, p *product.Product, d *product.Daemon) {
 	t.Helper()
 	d.Kill()
 	p.Detach()
-	nics := []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1}
+	nics := s.Instance.NICs()
 	for _, nic := range nics {
 		host.Shell(t, s.Instance.Host, "ip link set "+nic.Name+" down; ip addr flush dev "+nic.Name)
 	}

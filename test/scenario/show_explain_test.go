@@ -77,8 +77,8 @@ func TestExplain(t *testing.T) {
 	server := n.Server
 	traffic.ServeNICs(t, server.Eth0)
 	host.Shell(t, server.Host, "ip link add nic9 type veth peer name nic8")
-	p := product.On(t, server.Host)
-	p.Start("--config", product.WriteConfig(t, "related: false\n")).Kill()
+	p, d := product.StartOn(t, server.Host, "--config", product.WriteConfig(t, "related: false\n"))
+	d.Kill()
 	eachExplained := func(name string, explain func(*testing.T, *topology.TwoNIC, *product.Product, *traffic.Conversation)) {
 		traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			explain(t, n, p.In(t), traffic.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f)))
@@ -90,25 +90,24 @@ func TestExplain(t *testing.T) {
 		}
 	})
 
-	config := product.WriteConfig(t, "related: false\n")
-	d := p.Start("--config", config)
+	d = p.Start("--config", d.Config)
 	t.Run("several", func(t *testing.T) { testExplainSeveral(t, n, p.In(t)) })
 	for _, f := range traffic.Families {
 		t.Run("unknown gateway/"+f.String(), func(t *testing.T) { testExplainUnknown(t, n, p.In(t), f) })
 		t.Run("bound listener/"+f.String(), func(t *testing.T) { testExplainBoundListener(t, n, p.In(t), f) })
 		t.Run("dropped question/"+f.String(), func(t *testing.T) { testExplainDropped(t, n, p.In(t), f) })
 	}
-	reload(t, d, config, "exclude: [{protocol: udp, self_port: 51820}, 10.9.0.77, 2001:db8:9::77]\nfallback_route: false\nrelated: false\n")
+	d.Reconfigure("exclude: [{protocol: udp, self_port: 51820}, 10.9.0.77, 2001:db8:9::77]\nfallback_route: false\nrelated: false\n")
 	for _, f := range traffic.Families {
 		t.Run("why/"+f.String(), func(t *testing.T) { testExplainWhy(t, n, p.In(t), f) })
 		t.Run("fallback/"+f.String(), func(t *testing.T) { testExplainFallback(t, n, p.In(t), f) })
 	}
-	reload(t, d, config, "interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\nrelated: false\n")
+	d.Reconfigure("interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\nrelated: false\n")
 	for _, f := range traffic.Families {
 		t.Run("own interface/"+f.String(), func(t *testing.T) { testExplainOwnInterface(t, n, p.In(t), f) })
 	}
 
-	reload(t, d, config, "related: false\n")
+	d.Reconfigure("related: false\n")
 	for _, f := range traffic.Families {
 		await.Must(t, server.Host.AddRoute(topology.Route{Via: server.Eth1.Gateway(f), Metric: 2000}))
 		for _, network := range []string{"tcp", "udp"} {

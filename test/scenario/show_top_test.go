@@ -98,8 +98,8 @@ func wantFigures(t *testing.T, top *product.Top, figures []figure) {
 // while the daemon starts, with tables of another size, and ends with the datapath.
 func TestTop(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	p := product.On(t, n.Server.Host)
-	p.Start().Kill()
+	p, d := product.StartOn(t, n.Server.Host)
+	d.Kill()
 	for _, mode := range []string{"observe", "enforce"} {
 		t.Run(mode, func(t *testing.T) {
 			b := &busyServer{TwoNIC: n, product: p.In(t)}

@@ -32,8 +32,8 @@ func ofConversation(packets []product.TracedPacket, c *traffic.Conversation, dir
 // TestTrace compares what trace and tcpdump show with the frames that leave.
 func TestTrace(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	p := product.On(t, n.Server.Host)
-	p.Start("--mechanism", "clsact").Kill()
+	p, d := product.StartOn(t, n.Server.Host, "--mechanism", "clsact")
+	d.Kill()
 	t.Run("tcpdump and clsact", func(t *testing.T) { testTap(t, n) })
 	p.Detach()
 	p.Start().Kill() // by tcx where there is one; kernels before 6.6 have none
@@ -43,7 +43,7 @@ func TestTrace(t *testing.T) {
 		t.Run("probe/"+f.String(), func(t *testing.T) { testTraceSend(t, n, p.In(t), f) })
 		for k, kind := range traffic.Kinds {
 			for m, mode := range []string{"enforce", "observe"} {
-				for a, at := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+				for a, at := range n.Server.NICs() {
 					if short.Run(t) && (k+m+a)%2 != 0 { // each two of kind, mode and interface are shown
 						continue
 					}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
@@ -75,8 +74,7 @@ func TestFragments(t *testing.T) {
 	}
 	each(func(c *traffic.Conversation) { loseLarge(t, n, c) })
 
-	p := product.On(t, n.Server.Host)
-	p.Start("--observe")
+	p, _ := product.StartOn(t, n.Server.Host, "--observe")
 	each(func(c *traffic.Conversation) {
 		before := countedBy(p)
 		wantCounted(t, p, before, loseLarge(t, n, c), false)
@@ -111,12 +109,11 @@ func correctedOf(p *product.Product, c *traffic.Conversation) float64 {
 // they go where the routing table says, also when their answers come in by eth1.
 func TestFragmentsOfTheHost(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := product.On(t, n.Server.Host)
-	p.Start("--config", product.WriteConfig(t, "related: false\n"))
+	p, _ := product.StartOn(t, n.Server.Host, "--config", product.WriteConfig(t, "related: false\n"))
 	p.WaitGrace()
 	for _, f := range traffic.Families {
 		traffic.Serve(t, n.Client, n.ClientEth0.Address(f))
-		for _, from := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		for _, from := range n.Server.NICs() {
 			for _, kind := range datagramKinds {
 				c := traffic.NewConversation(t, kind, from, n.ClientEth0.Address(f))
 				wires := wire.Tap(t, n.Server)
@@ -162,8 +159,7 @@ func TestPathMTU(t *testing.T) {
 		// By UDP: the server would repeat its SYN-ACK meanwhile.
 		wire.WantLost(t, n.Server, traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
 	}
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	for _, f := range n.Families() {
 		for name, test := range map[string]func(narrower, *testing.T, topology.Family){
 			"tcp": narrower.stream, "udp": narrower.datagrams,
@@ -270,14 +266,9 @@ func (d *datagrams) wantArrival(t *testing.T, size int) {
 // discover has the server's socket deal with path MTUs in a way of IP_PMTUDISC_*, whose numbers IPv6 shares.
 func (d *datagrams) discover(t *testing.T, f topology.Family, way int) {
 	t.Helper()
-	raw := await.Must1[syscall.RawConn](t)(d.server.(*net.UDPConn).SyscallConn())
-	var err error
-	await.Must(t, raw.Control(func(fd uintptr) {
-		if f == topology.IPv4 {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, way)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, way)
-		}
-	}))
-	await.Must(t, err)
+	if f == topology.IPv4 {
+		setOption(t, d.server, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, way)
+	} else {
+		setOption(t, d.server, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, way)
+	}
 }

@@ -274,8 +274,7 @@ func (s bed) fragments(t *testing.T, f topology.Family) {
 func TestSizeOfSenderThatHeedsNone(t *testing.T) {
 	const clients = 10
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, ReplicationMTU: narrowMTU})
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	for _, f := range n.Families() {
 		for name, way := range map[string]int{"omit": unix.IP_PMTUDISC_OMIT, "interface": unix.IP_PMTUDISC_INTERFACE} {
 			t.Run(f.String()+"/"+name, func(t *testing.T) {

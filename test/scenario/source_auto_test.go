@@ -31,8 +31,7 @@ const resolverPort = 5300
 // What the server goes on to ask leaves as it did: from the address of eth0, by eth0.
 func TestSourceOfBegun(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	p := product.On(t, n.Server.Host)
-	p.Start("--config", product.WriteConfig(t, "repair_udp_source: true\n"))
+	p, _ := product.StartOn(t, n.Server.Host, "--config", product.WriteConfig(t, "repair_udp_source: true\n"))
 	p.WaitGrace()
 	port := uint16(21_000)
 	for _, f := range n.Families() {
@@ -91,8 +90,7 @@ func pinned(t *testing.T, p *product.Product) bool {
 func TestAutoWaits(t *testing.T) {
 	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, "")
 	eachListening(t, "auto", func(t *testing.T, l listening) {
-		p := product.On(t, s.B.Host)
-		d := p.Start("--config", config)
+		p, d := product.StartOn(t, s.B.Host, "--config", config)
 		eth0, eth1 := s.B.Eth0.Address(l.asked), s.B.Eth1.Address(l.asked)
 		// A server at one address needs no repair.
 		traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, s.A.Eth1, eth1))

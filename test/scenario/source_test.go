@@ -228,21 +228,21 @@ type repairing struct {
 // TestSourceCare: the source of an answer is repaired as often as an address was asked, and nothing but that.
 func TestSourceCare(t *testing.T) {
 	const on = "repair_udp_source: true\n"
-	s, config := traffic.NewS1(t, topology.S1Options{}), product.WriteConfig(t, on)
+	s := traffic.NewS1(t, topology.S1Options{})
 	r := repairing{s, product.On(t, s.B.Host)}
-	d := r.p.Start("--config", config)
+	d := r.p.Start("--config", product.WriteConfig(t, on))
 	eachListening(t, "alternating", r.alternating)
 	eachListening(t, "packet info", r.packetInfo)
 	eachListening(t, "other namespace", r.otherNamespace)
 	for _, f := range s.Families() {
 		t.Run("bound socket/"+f.String(), func(t *testing.T) { r.boundSocket(t, f) })
 	}
-	reload(t, d, config, on+"exclude: [{protocol: udp, self_port: 5300}]\n")
+	d.Reconfigure(on + "exclude: [{protocol: udp, self_port: 5300}]\n")
 	eachListening(t, "excluded", func(t *testing.T, l listening) {
 		l.serve(t, s.B.Host)
 		newAsker(t, s.A.Eth1, l.asked).wantFrom(s.B.Eth1.Address(l.asked), s.B.Eth0.Address(l.asked))
 	})
-	reload(t, d, config, on)
+	d.Reconfigure(on)
 	r.p.Expect(0, "mode", "observe")
 	eachListening(t, "observe", r.observe)
 }

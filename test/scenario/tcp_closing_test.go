@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -120,12 +119,7 @@ func (c bed) resetInList(t *testing.T, f topology.Family, data string) {
 // vanish takes a connection away without a word to the other end, as a reboot does.
 func vanish(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
-	raw := await.Must1[syscall.RawConn](t)(conn.SyscallConn())
-	var err error
-	await.Must(t, raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
-	}))
-	await.Must(t, err)
+	setOption(t, conn, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 	await.Must(t, conn.Close())
 }
 
@@ -239,14 +233,10 @@ func newServerFirst(t *testing.T, n *topology.TwoNIC, f topology.Family) *server
 	l := await.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", netip.AddrPortFrom(n.Server.Eth1.Address(f), 0).String()))
 	t.Cleanup(func() { l.Close() })
 	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Write([]byte("banner"))
+		_ = traffic.Accept(l, func(conn net.Conn) {
 			t.Cleanup(func() { conn.Close() })
-		}
+			_, _ = conn.Write([]byte("banner"))
+		})
 	}()
 	return &serverFirst{
 		TwoNIC: n, listener: l, self: l.Addr().(*net.TCPAddr).AddrPort(),
@@ -303,8 +293,7 @@ func TestLastACKOfNoEntry(t *testing.T) {
 		services[f] = newServerFirst(t, n, f)
 		services[f].wantBanner(t, services[f].ask(t, n.Server.Eth0), false)
 	}
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	for _, cookies := range []int{1, 2} {
 		await.Must(t, n.Server.SetSysctl("net/ipv4/tcp_syncookies", fmt.Sprint(cookies)))
 		for f, s := range services {

@@ -228,7 +228,7 @@ func TestSimultaneousOpen(t *testing.T) {
 func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	server := netip.AddrPortFrom(n.Server.Eth1.Address(f), 9001)
 	client := netip.AddrPortFrom(n.ClientEth0.Address(f), 9002)
-	exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	exits := wire.TapAll(t, n.Server.NICs()...)
 	var a, b net.Conn
 	var opened errgroup.Group
 	ctx := await.Within(t, await.AnswerTime)
@@ -243,7 +243,7 @@ func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 	await.Must(t, opened.Wait())
 	defer a.Close()
 
-	after := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	after := wire.TapAll(t, n.Server.NICs()...)
 	for range 10 {
 		talk(t, a, b)
 		talk(t, b, a)

@@ -7,7 +7,9 @@ package testhost
 import (
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +26,8 @@ import (
 	"replypath/loader/status"
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/topology"
+	"replypath/test/traffic"
 )
 
 // The indices of the fixture's interfaces.
@@ -230,3 +234,39 @@ func wantShell(t *testing.T, command string) {
 
 // SamePrefix compares prefixes for cmp.
 func SamePrefix(a, b netip.Prefix) bool { return a == b }
+
+// WriteFiles makes files below a root.
+func WriteFiles(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// NewNetwork returns a host with interfaces in a namespace of its own.
+func NewNetwork(t *testing.T) (*topology.Network, *topology.Host) {
+	t.Helper()
+	n := traffic.NewNetwork(t)
+	h := await.Must1[*topology.Host](t)(n.Host("host"))
+	far := await.Must1[*topology.Host](t)(n.Host("far"))
+	for _, name := range []string{"eth0", "eth1"} {
+		if _, _, err := n.Connect(topology.NIC{Host: h, Name: name}, topology.NIC{Host: far, Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n, h
+}
+
+// Run runs a program on a host.
+func Run(t *testing.T, h *topology.Host, stdin, name string, args ...string) {
+	t.Helper()
+	c := h.Command(t.Context(), name, args...)
+	c.Stdin = strings.NewReader(stdin)
+	if output, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s\n%s", name, args, err, stdin, output)
+	}
+}

@@ -92,7 +92,9 @@ func newFrame(s slot) *Frame {
 		f.Direction = Sent
 	}
 	for _, layer := range gopacket.NewPacket(f.Data, f.link, gopacket.NoCopy).Layers() {
-		f.addLayer(layer)
+		if f.addHeader(layer) {
+			break
+		}
 	}
 	return f
 }
@@ -127,79 +129,56 @@ func (s slot) link() gopacket.Decoder {
 	}
 }
 
-// addLayer notes what a header says, unless an outer one has said it.
-func (f *Frame) addLayer(layer gopacket.Layer) {
+// addHeader notes what a header says, and tells whether it is the last one before the outermost packet's payload.
+func (f *Frame) addHeader(layer gopacket.Layer) (last bool) {
 	switch l := layer.(type) {
 	case *layers.Ethernet:
-		if f.SourceMAC == nil {
-			f.SourceMAC, f.DestinationMAC = l.SrcMAC, l.DstMAC
+		if f.SourceMAC != nil {
+			return true // in a tunnel
 		}
+		f.SourceMAC, f.DestinationMAC = l.SrcMAC, l.DstMAC
 	case *layers.IPv4:
-		f.setAddresses(l.SrcIP, l.DstIP, l.Protocol)
+		return f.addAddresses(l.SrcIP, l.DstIP, l.Protocol)
 	case *layers.IPv6:
-		f.setAddresses(l.SrcIP, l.DstIP, l.NextHeader)
+		return f.addAddresses(l.SrcIP, l.DstIP, l.NextHeader)
 	case *layers.IPv6HopByHop:
-		f.setNextHeader(layers.IPProtocolIPv6HopByHop, l.NextHeader)
+		f.Protocol = l.NextHeader
 	case *layers.IPv6Routing:
-		f.setNextHeader(layers.IPProtocolIPv6Routing, l.NextHeader)
+		f.Protocol = l.NextHeader
 	case *layers.IPv6Destination:
-		f.setNextHeader(layers.IPProtocolIPv6Destination, l.NextHeader)
+		f.Protocol = l.NextHeader
 	case *layers.IPv6Fragment:
-		f.setNextHeader(layers.IPProtocolIPv6Fragment, l.NextHeader)
-	default:
-		f.addTransport(layer)
+		f.Protocol = l.NextHeader
+	case *layers.TCP:
+		f.SourcePort, f.DestinationPort, f.TCPFlags = uint16(l.SrcPort), uint16(l.DstPort), tcpFlags(l)
+		return true
+	case *layers.UDP:
+		f.SourcePort, f.DestinationPort = uint16(l.SrcPort), uint16(l.DstPort)
+		return true
+	case *layers.SCTP:
+		f.SourcePort, f.DestinationPort = uint16(l.SrcPort), uint16(l.DstPort)
+		return true
+	case *layers.ICMPv4:
+		f.ICMPType, f.ICMPCode, f.ICMPID = l.TypeCode.Type(), l.TypeCode.Code(), l.Id
+		return true
+	case *layers.ICMPv6:
+		f.ICMPType, f.ICMPCode = l.TypeCode.Type(), l.TypeCode.Code()
+	case *layers.ICMPv6Echo:
+		f.ICMPID = l.Identifier
+		return true
 	}
+	return false
 }
 
-func (f *Frame) setAddresses(source, destination net.IP, protocol layers.IPProtocol) {
+// addAddresses tells whether this is the header of a packet in another one.
+func (f *Frame) addAddresses(source, destination net.IP, protocol layers.IPProtocol) (inner bool) {
 	if f.Source.IsValid() {
-		return
+		return true
 	}
 	f.Source, _ = netip.AddrFromSlice(source)
 	f.Destination, _ = netip.AddrFromSlice(destination)
 	f.Protocol = protocol
-}
-
-// setNextHeader follows the chain of extension headers of the outermost packet.
-func (f *Frame) setNextHeader(header, next layers.IPProtocol) {
-	if f.Protocol == header {
-		f.Protocol = next
-	}
-}
-
-func (f *Frame) addTransport(layer gopacket.Layer) {
-	switch l := layer.(type) {
-	case *layers.TCP:
-		if f.setPorts(layers.IPProtocolTCP, uint16(l.SrcPort), uint16(l.DstPort)) {
-			f.TCPFlags = tcpFlags(l)
-		}
-	case *layers.UDP:
-		f.setPorts(layers.IPProtocolUDP, uint16(l.SrcPort), uint16(l.DstPort))
-	case *layers.SCTP:
-		f.setPorts(layers.IPProtocolSCTP, uint16(l.SrcPort), uint16(l.DstPort))
-	case *layers.ICMPv4:
-		f.setICMP(layers.IPProtocolICMPv4, l.TypeCode.Type(), l.TypeCode.Code(), l.Id)
-	case *layers.ICMPv6:
-		f.setICMP(layers.IPProtocolICMPv6, l.TypeCode.Type(), l.TypeCode.Code(), 0)
-	case *layers.ICMPv6Echo:
-		if f.Protocol == layers.IPProtocolICMPv6 {
-			f.ICMPID = l.Identifier
-		}
-	}
-}
-
-func (f *Frame) setPorts(protocol layers.IPProtocol, source, destination uint16) bool {
-	if f.Protocol != protocol || f.SourcePort != 0 || f.DestinationPort != 0 {
-		return false
-	}
-	f.SourcePort, f.DestinationPort = source, destination
-	return true
-}
-
-func (f *Frame) setICMP(protocol layers.IPProtocol, kind, code uint8, id uint16) {
-	if f.Protocol == protocol {
-		f.ICMPType, f.ICMPCode, f.ICMPID = kind, code, id
-	}
+	return false
 }
 
 func tcpFlags(l *layers.TCP) TCPFlags {

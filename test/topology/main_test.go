@@ -3,9 +3,7 @@
 package topology
 
 import (
-	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"testing"
 
@@ -24,16 +22,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func needRoot(t *testing.T) {
+func newNetwork(t *testing.T) *Network {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("network namespaces need root: run the tests as root")
 	}
-}
-
-func newNetwork(t *testing.T) *Network {
-	t.Helper()
-	needRoot(t)
 	n := New(Options{})
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
@@ -63,10 +56,4 @@ func capture(t *testing.T, i *Interface) *Capture {
 	c, err := i.Capture(CaptureOptions{})
 	await.Must(t, err)
 	return c
-}
-
-// askPing asks by an echo request.
-func askPing(ctx context.Context, h *Host, to netip.Addr) error {
-	_, err := h.Ping(ctx, Echo{To: to})
-	return err
 }

@@ -98,7 +98,7 @@ func useEverything(t *testing.T, observer *Host) error {
 	lan := await.Must1[*Switch](t)(s.Switch("lan"))
 	await.Must1[*Interface](t)(lan.Connect(NIC{Host: s.A.Host, Name: "eth2"}))
 	await.Must(t, observe(s.B.Host, observer.Namespace()))
-	await.Must(t, askPing(await.Within(t, await.AnswerTime), s.A.Host, s.B.Eth0.Address(IPv6)))
+	await.Must1[time.Duration](t)(s.A.Ping(await.Within(t, await.AnswerTime), Echo{To: s.B.Eth0.Address(IPv6)}))
 	running := s.B.Command(t.Context(), "sleep", "1000")
 	await.Must(t, running.Start())
 	await.Must(t, s.A.Command(t.Context(), "true").Run())

@@ -50,17 +50,6 @@ func (h *Host) AddDefault(gateways ...netip.Addr) error {
 	return nil
 }
 
-// AddRule adds a policy rule "from source lookup table", as many hosts with several interfaces have it.
-func (h *Host) AddRule(source netip.Prefix, table int) error {
-	rule := netlink.NewRule()
-	rule.Src, rule.Table = ipNet(source), table
-	rule.Family = FamilyOf(source.Addr()).netlink()
-	if err := h.handle.RuleAdd(rule); err != nil {
-		return h.errorf("add rule from %s lookup %d: %w", source, table, err)
-	}
-	return nil
-}
-
 // String reads like the arguments of ip route.
 func (r Route) String() string {
 	s := "default"

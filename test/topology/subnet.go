@@ -107,6 +107,9 @@ type Server struct {
 	Eth0, Eth1 *Interface
 }
 
+// NICs are both interfaces.
+func (s *Server) NICs() []*Interface { return []*Interface{s.Eth0, s.Eth1} }
+
 // Gateway returns the router's address on an interface's network, or the zero Addr.
 func (i *Interface) Gateway(f Family) netip.Addr {
 	if i.peer == nil {

@@ -66,16 +66,21 @@ func serveUntilClosed(t testing.TB, socket io.Closer, serve func() error) {
 
 // ServeStreams echoes what connections bring, until the listener is closed.
 func ServeStreams(listener net.Listener) error {
+	return Accept(listener, func(conn net.Conn) {
+		defer conn.Close()
+		// Who asked notices what goes wrong.
+		_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
+	})
+}
+
+// Accept has each connection served by itself, until the listener is closed.
+func Accept(listener net.Listener, serve func(net.Conn)) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			return err
 		}
-		go func() {
-			defer conn.Close()
-			// Who asked notices what goes wrong.
-			_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
-		}()
+		go serve(conn)
 	}
 }
 

@@ -56,32 +56,32 @@ func (i *Injector) SendAgain(frame *topology.Frame) {
 	await.Must(i.t, unix.Sendto(i.socket, frame.Data, 0, &i.to))
 }
 
+// IPHeaders returns the Ethernet and IP headers of a packet.
+func IPHeaders(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, protocol layers.IPProtocol) (ethernet, ip gopacket.SerializableLayer) {
+	header := &layers.Ethernet{SrcMAC: fromMAC, DstMAC: toMAC, EthernetType: layers.EthernetTypeIPv4}
+	if from.Is4() {
+		return header, &layers.IPv4{
+			Version: 4, TTL: 64, Id: 4711, Protocol: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
+		}
+	}
+	header.EthernetType = layers.EthernetTypeIPv6
+	return header, &layers.IPv6{
+		Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
+	}
+}
+
 // Datagram describes a UDP datagram in an Ethernet frame.
 type Datagram struct {
 	FromMAC, ToMAC net.HardwareAddr
 	From, To       netip.AddrPort
 }
 
-// Layers returns the datagram's headers and a payload, with other headers between Ethernet's and IP's.
-func (d Datagram) Layers(between ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+// Layers returns the datagram's headers and a payload.
+func (d Datagram) Layers() []gopacket.SerializableLayer {
 	udp := &layers.UDP{SrcPort: layers.UDPPort(d.From.Port()), DstPort: layers.UDPPort(d.To.Port())}
-	ethernet := &layers.Ethernet{SrcMAC: d.FromMAC, DstMAC: d.ToMAC, EthernetType: layers.EthernetTypeIPv4}
-	var ip gopacket.SerializableLayer
-	source, destination := d.From.Addr().AsSlice(), d.To.Addr().AsSlice()
-	if d.From.Addr().Is4() {
-		v4 := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: source, DstIP: destination}
-		_ = udp.SetNetworkLayerForChecksum(v4)
-		ip = v4
-	} else {
-		v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: source, DstIP: destination}
-		_ = udp.SetNetworkLayerForChecksum(v6)
-		ip = v6
-		ethernet.EthernetType = layers.EthernetTypeIPv6
-	}
-	if len(between) > 0 {
-		ethernet.EthernetType = layers.EthernetTypeDot1Q
-	}
-	return append(append([]gopacket.SerializableLayer{ethernet}, between...), ip, udp, gopacket.Payload("datagram"))
+	ethernet, ip := IPHeaders(d.FromMAC, d.ToMAC, d.From.Addr(), d.To.Addr(), layers.IPProtocolUDP)
+	_ = udp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
+	return []gopacket.SerializableLayer{ethernet, ip, udp, gopacket.Payload("datagram")}
 }
 
 // burstSize is how many frames Flood sends by one system call.
