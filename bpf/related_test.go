@@ -108,7 +108,7 @@ func TestRelatedBy(t *testing.T) {
 		return func(b *bed, n network) {
 			f := b.flow(n, m, b.replication, 2)
 			f.State = state
-			b.put(entryOf(m)(f))
+			b.put(flowOf(m, f))
 		}
 	}
 	ping := echo{}
@@ -138,21 +138,6 @@ func TestRelatedBy(t *testing.T) {
 			b.leavesBy(n, segment, either(test.proves, byGateway, asRouted(outcomeWeakHost, 1)))
 		})
 	}
-}
-
-// entryOf is the change of a table that enters a flow of a packet.
-func entryOf(m message) func(bpf.DatapathFlow) func(tables) {
-	if tableFor(m) == tableEstablished {
-		return establishedFlow
-	}
-	return connectionlessFlow
-}
-
-func tableFor(m message) bpf.DatapathTable {
-	if _, connection := m.(tcp); connection {
-		return tableEstablished
-	}
-	return tableConnectionless
 }
 
 // TestRelatedQuestion: datagrams with a port of the peer's question go as its answer does, if somebody takes it: those by its
