@@ -42,12 +42,6 @@ func (b *bed) adopts(n network, via nic) effect {
 	}
 }
 
-// unlearnt has the loader know nothing of an address that eth1 has.
-func (b *bed) unlearnt(n network) {
-	b.t.Helper()
-	b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.self.As16()}))
-}
-
 var adoptFamily = map[string]story{
 	// A SYN alone may be forged.
 	"a SYN that the host answers makes void what was known": func(t *testing.T, b *bed, n network) {
@@ -85,7 +79,7 @@ var adoptFamily = map[string]story{
 	// That says nothing of the address. What it forwards does: it is none of the host's.
 	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {
 		other := udp{ports: ports{peer: 999}}
-		b.unlearnt(n)
+		b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.self.As16()}))
 		b.refuses(n, udp{})
 		b.arrives(n, udp{}, nothing)
 		b.arrives(n, other, unread(eventIgnoredNotOwn))

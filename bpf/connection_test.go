@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/bpf/internal/rig"
 )
 
 // TestSentAgain: what the host sends again of a connection that it has closed goes by its flow, for a quarter of an hour,
@@ -103,30 +102,7 @@ func TestEstablishedIdle(t *testing.T) {
 	}
 }
 
-// States of a TCP socket (include/net/tcp_states.h).
-const (
-	tcpSynRecv   = 3
-	tcpFinWait1  = 4
-	tcpFinWait2  = 5
-	tcpCloseWait = 8
-	tcpLastAck   = 9
-	tcpClosing   = 11
-)
-
-// peerSends has a segment come in by the wire, to the kernel itself.
-func peerSends(m tcp) func(*bed, network, int) {
-	return func(b *bed, n network, fd int) {
-		b.t.Helper()
-		before := stateOf(b.t, fd)
-		wire := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0)
-		b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, m)))
-		for deadline := time.Now().Add(10 * time.Second); stateOf(b.t, fd) == before; {
-			if time.Now().After(deadline) {
-				b.t.Fatalf("a segment with %s leaves the socket in state %d", m.flags, before)
-			}
-		}
-	}
-}
+const tcpSynRecv = 3 // a state (include/net/tcp_states.h)
 
 func stateOf(t testing.TB, fd int) uint8 {
 	t.Helper()
@@ -151,13 +127,6 @@ func openTCP(t *testing.T, n network) int {
 // leaveNothing has a connection be over once its socket is closed.
 func leaveNothing(fd int) error {
 	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-}
-
-func wantSynRecv(t *testing.T, fd int) {
-	t.Helper()
-	if state := stateOf(t, fd); state != tcpSynRecv {
-		t.Fatalf("the socket is in state %d, not %d", state, tcpSynRecv)
-	}
 }
 
 // TestSimultaneousOpen: while the host opens a connection, its peer's SYN for the same one is an answer (RFC 9293,
@@ -198,14 +167,10 @@ func setTCP(t *testing.T, name string, value int) {
 // asksListener has a SYN come in by the wire, and returns the ACK that ends the handshake, and what has it come in.
 func (b *bed) asksListener(n network, m tcp) (ack tcp, send func()) {
 	b.t.Helper()
-	wire := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, func(fd int) error {
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(b.replication.OtherEnd)})
-	}, setTimeout)
+	wire := b.listen(b.replication.OtherEnd)
 	b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, m)))
 	for buffer := make([]byte, 1<<16); ; {
-		length, err := unix.Read(wire, buffer)
-		b.must(err)
-		packet := gopacket.NewPacket(buffer[:length], layers.LayerTypeEthernet, gopacket.Default)
+		packet := gopacket.NewPacket(buffer[:b.read(wire, buffer)], layers.LayerTypeEthernet, gopacket.Default)
 		if answer, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP); ok && answer.SYN && answer.ACK && answer.DstPort == peerPort {
 			ack = tcp{flags: "A", seq: answer.Ack, ack: answer.Seq + 1}
 			return ack, func() { b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, ack))) }
@@ -304,8 +269,13 @@ var connectionFamily = map[string]story{
 	"the peer's SYN of a simultaneous open is sent again": func(t *testing.T, b *bed, n network) {
 		fd := openTCP(t, n)
 		b.put(b.sent(n, syn, 0))
-		peerSends(syn)(b, n, fd)
-		wantSynRecv(t, fd)
+		wire := openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0)
+		b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, syn))) // to the kernel itself
+		for deadline := time.Now().Add(10 * time.Second); stateOf(t, fd) != tcpSynRecv; {
+			if time.Now().After(deadline) {
+				t.Fatalf("the socket is in state %d, not %d", stateOf(t, fd), tcpSynRecv)
+			}
+		}
 		b.arrives(n, syn, unread(eventIgnoredAnswer))
 	},
 	"it is chosen anew where the SYN is not of this very second": func(t *testing.T, b *bed, n network) {

@@ -15,8 +15,6 @@ import (
 // segment is of a connection that the host opened; nothing is noted when it leaves.
 var segment = tcp{flags: "PA", seq: 3, payload: 100}
 
-const noNextHop = outcomeNoNextHop
-
 type way func(b *bed, n network, m message, frame []byte) effect
 
 func byGateway(b *bed, _ network, _ message, frame []byte) effect {
@@ -92,20 +90,20 @@ func TestDecidedOnce(t *testing.T) {
 		{name: "the peer is on the link", first: byGateway, then: onLink, change: onLinkBy(rig.OnLinkRouted)},
 		{name: "the peer is on the link no more", first: onLink, then: byGateway,
 			set: onLinkBy(rig.OnLinkRouted), change: onLinkBy(bpf.DatapathOnLinkFlagsON_LINK)},
-		{name: "on the link, and there is no gateway", first: onLink, then: asRouted(noNextHop, 1),
+		{name: "on the link, and there is no gateway", first: onLink, then: asRouted(outcomeNoNextHop, 1),
 			set: func(b *bed, n network) {
 				first(0)(b, n)
 				onLinkBy(rig.OnLinkRouted)(b, n)
 			}, change: onLinkBy(bpf.DatapathOnLinkFlagsON_LINK)},
 		{name: "another gateway is the first", first: byGateway, then: bySecond, change: first(secondGateway)},
-		{name: "no gateway any more", first: byGateway, then: asRouted(noNextHop, 1), change: first(0)},
-		{name: "a gateway at last", first: asRouted(noNextHop, 1), then: byGateway, meanwhile: asRouted(noNextHop, 0),
+		{name: "no gateway any more", first: byGateway, then: asRouted(outcomeNoNextHop, 1), change: first(0)},
+		{name: "a gateway at last", first: asRouted(outcomeNoNextHop, 1), then: byGateway, meanwhile: asRouted(outcomeNoNextHop, 0),
 			set: first(0), change: func(b *bed, _ network) { b.manageStrong(b.replication, nil) }},
 		{name: "a route names another gateway", first: byGateway, then: bySecond,
 			set: routed, change: func(b *bed, n network) { b.routeBy(n, secondGateway) }},
 		{name: "the source has another gateway", first: byGateway, then: bySecond,
 			set: routed, change: func(b *bed, n network) { b.must(b.SetSource(n.self, secondGateway)) }},
-		{name: "no gateway serves the peer", first: byGateway, then: asRouted(noNextHop, 1), change: func(b *bed, _ network) {
+		{name: "no gateway serves the peer", first: byGateway, then: asRouted(outcomeNoNextHop, 1), change: func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
 		}},
 	} {

@@ -35,8 +35,6 @@ func (n network) inPieces(via nic, identification uint32) pieces {
 	return pieces{rig.Extend(n.out(via, m), header(first)), rig.Extend(n.out(via, m), header(last))}
 }
 
-const notFirst = eventUnparsedFragment
-
 // icmpError quotes an inbound packet.
 type icmpError struct {
 	kind4, kind6 uint8
@@ -117,7 +115,7 @@ var fragmentFamily = map[string]story{
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		b.exec(egress(b.production, frames.first))
 		b.must(b.AgeFragments(b.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_FRAGMENT)) + 1))
-		b.run(egress(b.production, frames.later), unread(notFirst))
+		b.run(egress(b.production, frames.later), unread(eventUnparsedFragment))
 	},
 	"what an error quotes may be forged or damaged": func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),

@@ -122,7 +122,7 @@ var fullFamily = map[string]story{
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		b.fillHash(b.Fragments, bpf.DatapathFragment{Seen: b.ago(0)})
 		frames := n.inPieces(b.production, 1)
-		b.run(egress(b.production, frames.later), unread(notFirst))
+		b.run(egress(b.production, frames.later), unread(eventUnparsedFragment))
 		b.run(egress(b.production, frames.first), b.moves(n, udp{}, b.production, b.replication, frames.first))
 		want := b.moves(n, udp{}, b.production, b.replication, frames.later).again()
 		b.run(egress(b.production, frames.later), want)

@@ -198,16 +198,14 @@ func TestNoHeaderRoom(t *testing.T) {
 		m := udp{payload: largest - n.ipSize() - 8}
 		packet := n.out(tun, m)[ethernetSize:]
 		tracer := b.traceAll()
-		b.emitBare(n, tun, packet, b.stays(n, m, tun, b.backup, packet, noRoom))
+		b.emitBare(n, tun, packet, b.stays(n, m, tun, b.backup, packet, outcomeNoHeaderRoom))
 		b.wantLeaving(n, device, packet)
 		b.wantNothingHandedOver()
-		if told := tracer.read(); len(told) != 1 || told[0].OutIfindex != tun.Index || told[0].Outcome != uint8(noRoom) {
+		if told := tracer.read(); len(told) != 1 || told[0].OutIfindex != tun.Index || told[0].Outcome != uint8(outcomeNoHeaderRoom) {
 			t.Errorf("told: %+v", told)
 		}
 	})
 }
-
-const noRoom = outcomeNoHeaderRoom
 
 // TestNoHeaderRoomFragments: the other fragments of such a packet follow the first one.
 func TestNoHeaderRoomFragments(t *testing.T) {
@@ -224,10 +222,10 @@ func TestNoHeaderRoomFragments(t *testing.T) {
 			frame = rig.Extend(n.out(tun, m), first)
 			later = rig.Extend(n.out(tun, udp{payload: 16}), last)[ethernetSize:]
 		}
-		b.emitBare(n, tun, frame[ethernetSize:], b.stays(n, m, tun, b.backup, frame[ethernetSize:], noRoom))
+		b.emitBare(n, tun, frame[ethernetSize:], b.stays(n, m, tun, b.backup, frame[ethernetSize:], outcomeNoHeaderRoom))
 		b.wantLeaving(n, device, frame[ethernetSize:])
 
-		want := b.stays(n, m, tun, b.backup, later, noRoom).again()
+		want := b.stays(n, m, tun, b.backup, later, outcomeNoHeaderRoom).again()
 		b.emitBare(n, tun, later, want)
 		b.wantLeaving(n, device, later)
 	})

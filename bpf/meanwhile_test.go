@@ -51,7 +51,7 @@ func TestFragmentMeanwhile(t *testing.T) {
 			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)), connectionlessFlow(b.flow(next, m, b.backup, 0)))
 			b.exec(egress(b.production, frames.first))
 			b.rewriteFragments(b.Seeds.Digest(next.tuple(m)))
-			b.run(egress(b.production, frames.later), unread(notFirst))
+			b.run(egress(b.production, frames.later), unread(eventUnparsedFragment))
 		})
 	}
 }

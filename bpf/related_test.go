@@ -74,13 +74,13 @@ func TestRelatedOrNot(t *testing.T) {
 		{"it goes on", nil, byGateway},
 		{"without the setting", func(b *bed, _ network) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Related = 0 })
-		}, asRouted(weakHost, 1)},
+		}, asRouted(outcomeWeakHost, 1)},
 		{"strong, and no gateway is known", noGateway, byGateway},
 		{"strong, and a gateway is known", func(b *bed, n network) {
 			b.addGateway(b.replication, n, secondGateway, secondRouter)
 			b.strongWith(secondGateway, secondGateway, 0)
 		}, bySecond},
-		{"it is forgotten", func(b *bed, _ network) { b.put() }, asRouted(weakHost, 1)},
+		{"it is forgotten", func(b *bed, _ network) { b.put() }, asRouted(outcomeWeakHost, 1)},
 		{"its digest is of other addresses", func(b *bed, n network) {
 			b.goesWith(n, control, tableEstablished)
 			other := n.at(n.other)
@@ -88,7 +88,7 @@ func TestRelatedOrNot(t *testing.T) {
 			b.must(b.SetRecord(n.tuple(control), bpf.DatapathRecord{
 				Flow: b.Seeds.Digest(other.tuple(control)), Table: uint8(tableEstablished),
 			}))
-		}, asRouted(weakHost, 1)},
+		}, asRouted(outcomeWeakHost, 1)},
 		{"to the MAC of its frames", change(func(f *bpf.DatapathFlow) {
 			f.Gateway, f.Flags = 0, 0
 			copy(f.Mac[:], secondRouter)
@@ -108,7 +108,7 @@ func TestRelatedBy(t *testing.T) {
 		return func(b *bed, n network) {
 			f := b.flow(n, m, b.replication, 2)
 			f.State = state
-			b.put(entryOf(m)(f))
+			b.put(flowOf(m, f))
 		}
 	}
 	ping := echo{}
@@ -135,24 +135,9 @@ func TestRelatedBy(t *testing.T) {
 			test.before.on(b, n)
 			b.exec(ingress(b.replication, n.in(b.replication, test.m)))
 			b.wantWith(n, either[message](test.proves, test.m, nil))
-			b.leavesBy(n, segment, either(test.proves, byGateway, asRouted(weakHost, 1)))
+			b.leavesBy(n, segment, either(test.proves, byGateway, asRouted(outcomeWeakHost, 1)))
 		})
 	}
-}
-
-// entryOf is the change of a table that enters a flow of a packet.
-func entryOf(m message) func(bpf.DatapathFlow) func(tables) {
-	if tableFor(m) == tableEstablished {
-		return establishedFlow
-	}
-	return connectionlessFlow
-}
-
-func tableFor(m message) bpf.DatapathTable {
-	if _, connection := m.(tcp); connection {
-		return tableEstablished
-	}
-	return tableConnectionless
 }
 
 // TestRelatedQuestion: datagrams with a port of the peer's question go as its answer does, if somebody takes it: those by its
@@ -171,12 +156,12 @@ func TestRelatedQuestion(t *testing.T) {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
 			b.ownRelated(n)
 			b.exec(ingress(b.replication, n.in(b.replication, question)))
-			b.wantRouted(n, test.m, weakHost)
+			b.wantRouted(n, test.m, outcomeWeakHost)
 			b.put()
 			defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.self, question.ports.self)))
 			b.exec(ingress(b.replication, n.in(b.replication, question)))
 			if !test.bySame {
-				b.wantRouted(n, test.m, weakHost)
+				b.wantRouted(n, test.m, outcomeWeakHost)
 				return
 			}
 			moved := func() {
@@ -194,7 +179,7 @@ func TestRelatedQuestion(t *testing.T) {
 			if test.last {
 				moved()
 			} else {
-				b.wantRouted(n, test.m, weakHost)
+				b.wantRouted(n, test.m, outcomeWeakHost)
 			}
 		})
 	}

@@ -205,9 +205,7 @@ func connectPair(t testing.TB, self, peer netip.AddrPort) (client, accepted int)
 // abort closes a TCP socket without leaving a TIME_WAIT behind.
 func abort(t testing.TB, fd int) {
 	t.Helper()
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-		t.Error(err)
-	}
+	await.Must(t, leaveNothing(fd))
 	closeSocket(t, fd)
 }
 

@@ -63,12 +63,8 @@ func (b *bed) answer(n network, fd int, from netip.Addr, repaired bool) {
 
 func (b *bed) listen(at uint32) int {
 	b.t.Helper()
-	return openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, func(fd int) error {
-		patience := unix.NsecToTimeval((10 * time.Second).Nanoseconds())
-		return errors.Join(
-			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
-			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(at)}),
-		)
+	return openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0, setTimeout, func(fd int) error {
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: rig.Port(unix.ETH_P_ALL), Ifindex: int(at)})
 	})
 }
 

@@ -48,12 +48,6 @@ func (t fullTable) event(first bpf.DatapathEvent) bpf.DatapathEvent {
 	return first + bpf.DatapathEvent(t.table)
 }
 
-// enter has the packet come in that enters one more flow.
-func (b *bed) enter(table fullTable, n network, want effect) {
-	b.t.Helper()
-	b.arrives(n, table.message, want)
-}
-
 // fill enters a flow for every network, the first of them the oldest.
 func (b *bed) fill(table fullTable, crowd []network, change func(i int, f *bpf.DatapathFlow)) {
 	b.t.Helper()
@@ -132,7 +126,7 @@ func TestTableEvictionConversation(t *testing.T) {
 						f.State = 0
 					}
 				})
-				b.enter(table, next, b.enters(table, next, &crowd[single]))
+				b.arrives(next, table.message, b.enters(table, next, &crowd[single]))
 			})
 		}
 	}
@@ -302,7 +296,7 @@ func TestTableEviction(t *testing.T) {
 			if !test.isLost {
 				delete(want.events, table.event(eventEvictedHalfOpen))
 			}
-			b.enter(table, next, want)
+			b.arrives(next, table.message, want)
 		})
 	}
 }
@@ -331,7 +325,7 @@ func TestTableCollision(t *testing.T) {
 			b.keepPeriod()
 			want.tables, reply = evicted(b, next, udp{}), udp{}
 		}
-		b.enter(table, next, want)
+		b.arrives(next, table.message, want)
 		if verdict, _, _ := b.exec(egress(b.production, next.out(b.production, reply))); verdict != pass {
 			t.Errorf("verdict %d for the other flow's reply", verdict)
 		}

@@ -66,6 +66,8 @@ func unreadable(p Packet) Program {
 	return program(nil,
 		in(0, p.with(func(p *Packet) { p.damage, p.damageAt = cutFrame, ipv6Size-1 })),
 		in(0, p.with(func(p *Packet) { p.damage, p.damageAt, p.damageBy = wrongByte, 2, 0x11 })),
+		in(0, p.with(func(p *Packet) { p.shape, p.shapeBy = manyHeaders, 7 })), // as many as are read
+		in(0, p.with(func(p *Packet) { p.shape, p.shapeBy = manyHeaders, 8 })),
 		in(0, p.with(func(p *Packet) { p.shape, p.shapeBy = manyHeaders, 39 })),
 		in(0, p.with(func(p *Packet) { p.shape = laterFragment })),
 		in(0, p.with(func(p *Packet) { p.shape = sourceRoute })),

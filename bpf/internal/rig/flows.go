@@ -79,11 +79,6 @@ func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathRecord)
 	return put(d.Originated, ends(tuple), record)
 }
 
-// SetQuestion has the peer of a flow have asked by it last.
-func (d *Datapath) SetQuestion(tuple bpf.DatapathTuple) error {
-	return put(d.Questions, ends(tuple), d.Seeds.Digest(tuple))
-}
-
 // Question returns the digest of the flow by which a peer asked last, 0 for none.
 func (d *Datapath) Question(tuple bpf.DatapathTuple) (digest uint64, err error) {
 	err = d.Questions.Lookup(ends(tuple), &digest)

@@ -174,17 +174,8 @@ func Pin(cpu int) error {
 
 // AddAddress gives a device an address of its own.
 func (h *Host) AddAddress(device Device, address netip.Addr) error {
-	return h.changeAddress(device, address, netlink.AddrAdd)
-}
-
-// RemoveAddress takes an address from a device.
-func (h *Host) RemoveAddress(device Device, address netip.Addr) error {
-	return h.changeAddress(device, address, netlink.AddrDel)
-}
-
-func (h *Host) changeAddress(device Device, address netip.Addr, change func(netlink.Link, *netlink.Addr) error) error {
 	return h.change(device, address, func(link netlink.Link) error {
-		return change(link, &netlink.Addr{IPNet: alone(address), Flags: unix.IFA_F_NODAD})
+		return netlink.AddrAdd(link, &netlink.Addr{IPNet: alone(address), Flags: unix.IFA_F_NODAD})
 	})
 }
 

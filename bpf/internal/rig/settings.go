@@ -116,11 +116,6 @@ func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags)
 	return put(d.OwnAddresses, bpf.DatapathAddress{Bytes: address.As16()}, uint32(flags))
 }
 
-// SetServed enters a network that this host serves although no interface has it, with these flags.
-func (d *Datapath) SetServed(prefix netip.Prefix, flags bpf.DatapathOwnFlags) error {
-	return put(d.ServedAddresses, ServedKey(prefix), uint32(flags))
-}
-
 // ServedKey is where the map of such networks has one.
 func ServedKey(prefix netip.Prefix) bpf.DatapathServedKey {
 	return bpf.DatapathServedKey{PrefixLength: mappedBits(prefix), Address: prefix.Addr().As16()}
@@ -128,11 +123,6 @@ func ServedKey(prefix netip.Prefix) bpf.DatapathServedKey {
 
 // OnLinkRouted are the flags of a prefix that the kernel has a route to.
 const OnLinkRouted = bpf.DatapathOnLinkFlagsON_LINK | bpf.DatapathOnLinkFlagsON_LINK_ROUTED
-
-// SetOnLink enters a prefix that is on the link of an interface by a route.
-func (d *Datapath) SetOnLink(ifindex uint32, prefix netip.Prefix) error {
-	return d.SetOnLinkBy(ifindex, prefix, OnLinkRouted)
-}
 
 // SetOnLinkBy enters a prefix that is on the link of an interface, with these flags.
 func (d *Datapath) SetOnLinkBy(ifindex uint32, prefix netip.Prefix, flags bpf.DatapathOnLinkFlags) error {
