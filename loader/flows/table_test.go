@@ -129,23 +129,18 @@ func TestKernelIsAskedOnce(t *testing.T) {
 // is one as soon as it takes its place.
 func TestChangesOfConnection(t *testing.T) {
 	const digest = 7
-	name := func(s string) *string { return &s }
-	type entry struct {
-		table bpf.DatapathTable
-		flow  Flow
-	}
-	look := func(entries ...entry) snapshot {
+	look := func(list ...Flow) snapshot {
 		s := make(snapshot)
-		for _, e := range entries {
-			s.add(e.table, digest, e.flow)
+		for _, f := range list {
+			s.add(0, digest, f)
 		}
 		return s
 	}
-	halfOpen := func(age float64, via string) entry {
-		return entry{bpf.DatapathTableTABLE_HALF_OPEN, Flow{Interface: name(via), State: "half-open", AgeSeconds: age}}
+	halfOpen := func(age float64, via string) Flow {
+		return Flow{Interface: &via, State: StateHalfOpen, AgeSeconds: age}
 	}
-	established := func(age float64, via string) entry {
-		return entry{bpf.DatapathTableTABLE_ESTABLISHED, Flow{Interface: name(via), State: "established", AgeSeconds: age}}
+	established := func(age float64, via string) Flow {
+		return Flow{Interface: &via, State: StateEstablished, AgeSeconds: age}
 	}
 	for _, test := range []struct {
 		name          string
