@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -93,13 +92,4 @@ func (p *Top) WaitLooks(n int) {
 		}
 		return nil
 	})
-}
-
-// Sum makes a count of the rates of all looks.
-func Sum(looks []Look, rate func(*Look) float64) uint64 {
-	var sum float64
-	for i := range looks {
-		sum += rate(&looks[i]) * looks[i].Seconds
-	}
-	return uint64(math.Round(sum))
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -34,12 +33,8 @@ type packet = []gopacket.SerializableLayer
 
 // provocation is a packet that its receiver answers with an ICMP error.
 type provocation struct {
-	name string
-	// error is what it is answered with.
-	error map[topology.Family]kind
-	// packet is its IP header, with what has to be changed in it, and what follows.
-	// The mark stands in it where every error quotes it.
-	packet func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet
+	protocol layers.IPProtocol
+	error    map[topology.Family]kind // what it is answered with
 }
 
 // kinds are those of both families.
@@ -47,80 +42,35 @@ func kinds(v4, v6 kind) map[topology.Family]kind {
 	return map[topology.Family]kind{topology.IPv4: v4, topology.IPv6: v6}
 }
 
-// Numbers that no header of the libraries in use has.
-const (
-	experimental  = 253  // a protocol (RFC 3692, 2.1)
-	unknownOption = 0x9e // of IPv6: to be answered with an error (RFC 8200, 4.2; RFC 4727, 3.2)
+// experimental is a protocol (RFC 3692, 2.1) that nobody listens for, and that is not listed.
+const experimental = 253
+
+// Errors about what starts a flow, and about what starts none. Others, and what they quote, are in package bpf.
+var (
+	portUnreachable     = provocation{layers.IPProtocolUDP, kinds(kind{3, 3}, kind{1, 4})}
+	protocolUnreachable = provocation{experimental, kinds(kind{3, 2}, kind{4, 1})}
 )
 
-// answeredWithErrors are packets to a host that it answers with errors: port unreachable, parameter problem. What else
-// errors quote is in package bpf.
-var answeredWithErrors = []provocation{
-	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
-	}},
-	{"option before tcp", kinds(kind{12, 0}, kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
-	}},
-}
-
-// answeredAsRouted is one whose error is about no protocol that is listed.
-var answeredAsRouted = []provocation{
-	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
-		return packet{withProtocol(ip, experimental), mark}
-	}},
-}
-
-// withProtocol says what follows an IP header.
-func withProtocol(ip gopacket.NetworkLayer, protocol layers.IPProtocol) gopacket.SerializableLayer {
-	switch header := ip.(type) {
-	case *layers.IPv4:
-		header.Protocol = protocol
-		return header
-	case *layers.IPv6:
-		header.NextHeader = protocol
-		return header
-	}
-	panic("no IP header")
-}
-
-// udpTo is the header of a datagram.
-func udpTo(ip gopacket.NetworkLayer, port uint16) *layers.UDP {
-	udp := &layers.UDP{SrcPort: 4000, DstPort: layers.UDPPort(port)}
-	_ = udp.SetNetworkLayerForChecksum(ip)
-	return udp
-}
-
-// tcpTo is the header of a segment to a port that nobody listens at.
-func tcpTo(ip gopacket.NetworkLayer, tcp layers.TCP) *layers.TCP {
-	tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack, tcp.Window = 4000, closedPort, 1000, 2000, 1000
-	_ = tcp.SetNetworkLayerForChecksum(ip)
-	return &tcp
-}
-
-// badOption has an IPv4 option (record route) that is shorter than it can be, or an
-// IPv6 destination option that nobody knows.
-func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
-	if header, ok := ip.(*layers.IPv4); ok {
-		header.Protocol = protocol
-		header.Options = []layers.IPv4Option{{OptionType: 7, OptionLength: 2}}
-		return append(packet{header}, rest...)
-	}
-	option := gopacket.Payload{byte(protocol), 0, unknownOption, 4, 0, 0, 0, 0}
-	return append(packet{withProtocol(ip, layers.IPProtocolIPv6Destination), option}, rest...)
-}
+// String names it in a message.
+func (p provocation) String() string { return "the error about " + p.protocol.String() }
 
 // mark is what a provocation is known by, wherever it is quoted.
 func (p provocation) mark(f topology.Family) gopacket.Payload {
 	mark := make(gopacket.Payload, 40)
-	copy(mark, fmt.Sprintf("%s/%s", f, p.name))
+	copy(mark, fmt.Sprintf("%s/%s", f, p))
 	return mark
 }
 
 // frame puts the provocation into a frame.
 func (p provocation) frame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) packet {
-	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, 0)
-	return append(packet{ethernet}, p.packet(ip.(gopacket.NetworkLayer), p.mark(topology.FamilyOf(to)))...)
+	ethernet, ip := traffic.IPHeaders(fromMAC, toMAC, from, to, p.protocol)
+	mark := p.mark(topology.FamilyOf(to))
+	if p.protocol != layers.IPProtocolUDP {
+		return packet{ethernet, ip, mark}
+	}
+	udp := &layers.UDP{SrcPort: 4000, DstPort: closedPort}
+	_ = udp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
+	return packet{ethernet, ip, udp, mark}
 }
 
 // answer matches the error that it is answered with.
@@ -152,24 +102,19 @@ func promptErrors(t *testing.T, host *topology.Host) {
 	}
 }
 
-// provoke has what is behind a server's eth1 send packets there, and wants the error about each of them by one of the
-// server's NICs. It returns all of them.
-func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family]netip.Addr, provocations []provocation,
-	eth1 bool) (frames []*topology.Frame) {
+// provoke has what is behind eth1 send packets there, in the client's name, and wants the errors by one of the server's
+// NICs. It returns all of them.
+func provoke(t *testing.T, n *topology.TwoNIC, eth1 bool, provocations ...provocation) (frames []*topology.Frame) {
 	t.Helper()
-	wires := wire.Tap(t, server)
-	at := server.Eth1.Peer()
-	injector := traffic.NewInjector(t, at)
-	answers := make(map[string]topology.Filter)
+	wires, nic := wire.Tap(t, n.Server), n.Server.Eth1
+	injector := traffic.NewInjector(t, nic.Peer())
 	for _, f := range traffic.Families {
 		for _, p := range provocations {
-			injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
-			answers[fmt.Sprintf("the error about %s, %s", p.name, f)] = p.answer(f)
+			injector.Send(p.frame(nic.Peer().MAC, nic.MAC, n.ClientEth0.Address(f), nic.Address(f))...)
+			what := p.String() + ", " + f.String()
+			waitLeft(t, wires, what, p.answer(f))
+			frames = append(frames, wires.Want(eth1, what, p.answer(f))...)
 		}
-	}
-	for what, answer := range answers {
-		waitLeft(t, wires, what, answer)
-		frames = append(frames, wires.Want(eth1, what, answer)...)
 	}
 	return frames
 }
@@ -283,9 +228,6 @@ func TestErrors(t *testing.T) {
 		rules += r.rule + "\n"
 	}
 	host.Nft(t, n.Server.Host, rules+"}; }")
-	provoked := func(t *testing.T, provocations []provocation, eth1 bool) []*topology.Frame {
-		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), provocations, eth1)
-	}
 	refuse := func(t *testing.T, eth1 bool) {
 		for _, f := range traffic.Families {
 			for _, r := range refusals {
@@ -293,23 +235,23 @@ func TestErrors(t *testing.T) {
 			}
 		}
 	}
-	provoked(t, slices.Concat(answeredWithErrors, answeredAsRouted), false)
+	provoke(t, n, false, portUnreachable, protocolUnreachable)
 	refuse(t, false)
 	loseAnswers(t, n)
 
 	p := product.On(t, n.Server.Host)
 	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n")) // errors of nobody's go as routed
 	before := countedBy(p)
-	wantCounted(t, p, before, provoked(t, answeredWithErrors, false), false)
+	wantCounted(t, p, before, provoke(t, n, false, portUnreachable), false)
 
 	p.Expect(0, "mode", "enforce")
 	t.Run("answered", func(t *testing.T) {
 		before := countedBy(p)
-		wantCounted(t, p, before, provoked(t, answeredWithErrors, true), true)
+		wantCounted(t, p, before, provoke(t, n, true, portUnreachable), true)
 	})
 	t.Run("as routed", func(t *testing.T) {
 		before := countedBy(p)
-		provoked(t, answeredAsRouted, false)
+		provoke(t, n, false, protocolUnreachable)
 		wantCounted(t, p, before, nil, true)
 	})
 	t.Run("refused", func(t *testing.T) { refuse(t, true) })

@@ -35,7 +35,7 @@ func TestContainer(t *testing.T) {
 	}`)
 	refuse := func(t *testing.T, eth1 bool) {
 		for _, f := range traffic.Families {
-			answer := topology.All(icmpOf(f, answeredWithErrors[0].error[f]), topology.To(s.ClientEth0.Address(f)))
+			answer := topology.All(icmpOf(f, portUnreachable.error[f]), topology.To(s.ClientEth0.Address(f)))
 			refusal{"udp", 81, 10, "", connectionRefused}.want(t, s.TwoNIC, f, answer, eth1)
 		}
 	}

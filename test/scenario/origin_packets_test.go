@@ -62,14 +62,12 @@ func sendRaw(t *testing.T, host *topology.Host, protocol layers.IPProtocol, from
 // an interface that is not managed a datagram for nobody.
 func ownErrors(s *topology.S1, inside *topology.Interface, f topology.Family) (all []leaving) {
 	add := func(p provocation, at *topology.Interface, toMAC net.HardwareAddr) {
-		all = append(all, leaving{"error: " + p.name, topology.All(p.answer(f), topology.From(s.B.Eth1.Address(f))), func(t *testing.T) {
+		all = append(all, leaving{p.String(), topology.All(p.answer(f), topology.From(s.B.Eth1.Address(f))), func(t *testing.T) {
 			traffic.NewInjector(t, at).Send(p.frame(at.MAC, toMAC, s.A.Eth1.Address(f), s.B.Eth1.Address(f))...)
 		}})
 	}
-	for _, p := range answeredAsRouted {
-		add(p, s.B.Eth1.Peer(), s.B.Eth1.MAC)
-	}
-	add(answeredWithErrors[0], inside, inside.Peer().MAC)
+	add(protocolUnreachable, s.B.Eth1.Peer(), s.B.Eth1.MAC)
+	add(portUnreachable, inside, inside.Peer().MAC)
 	return all
 }
 

@@ -4,7 +4,9 @@ package scenario
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,40 +50,42 @@ func (b *busyServer) answers(f *topology.Frame) bool {
 	return false
 }
 
-// figure is a rate of a look, and the count that all of them are to come to.
-type figure struct {
-	what string
-	rate func(*product.Look) float64
-	want uint64
-}
-
-// of returns the rate of an interface.
-func of(name string, rate func(*product.LookedAt) float64) func(*product.Look) float64 {
-	return func(l *product.Look) float64 {
-		for i := range l.Interfaces {
-			if l.Interfaces[i].Name == name {
-				return rate(&l.Interfaces[i])
-			}
+// figures are what the rates of looks come to, by what they are of.
+func figures(looks []product.Look) map[string]uint64 {
+	sums := make(map[string]float64)
+	for _, l := range looks {
+		add := func(what string, rate float64) { sums[what] += rate * l.Seconds }
+		for _, i := range l.Interfaces {
+			add("packets to "+i.Name, i.To.Packets)
+			add("bytes to "+i.Name, i.To.Bytes)
+			add("packets from "+i.Name, i.From.Packets)
+			add("bytes from "+i.Name, i.From.Bytes)
+			add("asymmetric packets of "+i.Name, i.Packets)
+			add("uncorrected packets of "+i.Name, i.Uncorrected["observe"])
 		}
-		return math.NaN()
+		add("packets in all", l.Total.Corrected.Packets)
+		add("bytes in all", l.Total.Corrected.Bytes)
+		add("asymmetric packets in all", l.Total.Packets)
+		for _, f := range l.Flows {
+			add(fmt.Sprintf("%s %s:%d", f.Protocol, f.Peer, f.PeerPort), f.Rate)
+		}
 	}
+	counts := make(map[string]uint64)
+	for what, sum := range sums {
+		counts[what] = uint64(math.Round(sum))
+	}
+	return counts
 }
-
-func toPackets(i *product.LookedAt) float64   { return i.To.Packets }
-func toBytes(i *product.LookedAt) float64     { return i.To.Bytes }
-func fromPackets(i *product.LookedAt) float64 { return i.From.Packets }
-func fromBytes(i *product.LookedAt) float64   { return i.From.Bytes }
-func asymmetric(i *product.LookedAt) float64  { return i.Packets }
-func observed(i *product.LookedAt) float64    { return i.Uncorrected["observe"] }
 
 // wantFigures waits until the rates of all looks come to what was captured, and wants them to stay there.
-func wantFigures(t *testing.T, top *product.Top, figures []figure) {
+func wantFigures(t *testing.T, top *product.Top, want map[string]uint64) {
 	t.Helper()
 	check := func() error {
 		looks := top.Looks()
-		for _, f := range figures {
-			if got := product.Sum(looks, f.rate); got != f.want {
-				return fmt.Errorf("%s: the rates of %d looks come to %d, captured were %d", f.what, len(looks), got, f.want)
+		got := figures(looks)
+		for what, count := range want {
+			if got[what] != count {
+				return fmt.Errorf("%s: the rates of %d looks come to %d, captured were %d", what, len(looks), got[what], count)
 			}
 		}
 		return nil
@@ -89,8 +93,8 @@ func wantFigures(t *testing.T, top *product.Top, figures []figure) {
 	await.Eventually(t, "the rates agree with the frames", check)
 	top.WaitLooks(len(top.Looks()) + 2)
 	await.Must(t, check())
-	for _, f := range figures {
-		t.Logf("%s: %d", f.what, f.want)
+	for _, what := range slices.Sorted(maps.Keys(want)) {
+		t.Logf("%s: %d", what, want[what])
 	}
 }
 
@@ -135,20 +139,12 @@ func TestTop(t *testing.T) {
 }
 
 // ratesOf is what has to be shown where these frames, which belong to eth1 and were routed by eth0, left.
-func ratesOf(eth0, eth1 []*topology.Frame) []figure {
+func ratesOf(eth0, eth1 []*topology.Frame) map[string]uint64 {
 	left, moved, bytes := uint64(len(eth0)), uint64(len(eth1)), wire.Bytes(eth1)
-	return []figure{
-		{"packets to eth1", of("eth1", toPackets), moved},
-		{"bytes to eth1", of("eth1", toBytes), bytes},
-		{"packets from eth0", of("eth0", fromPackets), moved},
-		{"bytes from eth0", of("eth0", fromBytes), bytes},
-		{"packets to eth0", of("eth0", toPackets), 0},
-		{"packets from eth1", of("eth1", fromPackets), 0},
-		{"asymmetric packets of eth1", of("eth1", asymmetric), left + moved},
-		{"uncorrected packets of eth1", of("eth1", observed), left},
-		{"packets in all", func(l *product.Look) float64 { return l.Total.Corrected.Packets }, moved},
-		{"bytes in all", func(l *product.Look) float64 { return l.Total.Corrected.Bytes }, bytes},
-		{"asymmetric packets in all", func(l *product.Look) float64 { return l.Total.Packets }, left + moved},
+	return map[string]uint64{
+		"packets to eth1": moved, "bytes to eth1": bytes, "packets from eth0": moved, "bytes from eth0": bytes,
+		"packets to eth0": 0, "packets from eth1": 0, "packets in all": moved, "bytes in all": bytes,
+		"asymmetric packets of eth1": left + moved, "uncorrected packets of eth1": left, "asymmetric packets in all": left + moved,
 	}
 }
 
@@ -180,19 +176,12 @@ func checkLooks(t *testing.T, looks []product.Look, mode string) {
 // each look the busiest flows come first.
 func (b *busyServer) wantBusiest(t *testing.T, top *product.Top, wires *wire.Wires) {
 	t.Helper()
-	var figures []figure
+	want := make(map[string]uint64)
 	for _, c := range b.conversations {
 		_, eth1 := wires.Left(c.Answers())
-		figures = append(figures, figure{c.String(), func(l *product.Look) float64 {
-			for _, f := range l.Flows {
-				if f.Protocol == c.Protocol() && f.Peer == c.Peer.Addr().String() && f.PeerPort == c.Peer.Port() {
-					return f.Rate
-				}
-			}
-			return 0
-		}, uint64(len(eth1))})
+		want[fmt.Sprintf("%s %s:%d", c.Protocol(), c.Peer.Addr(), c.Peer.Port())] = uint64(len(eth1))
 	}
-	wantFigures(t, top, figures)
+	wantFigures(t, top, want)
 	for _, l := range top.Looks() {
 		for i := 1; i < len(l.Flows); i++ {
 			if l.Flows[i-1].Rate < l.Flows[i].Rate {
