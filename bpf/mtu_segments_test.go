@@ -13,8 +13,6 @@ import (
 	"replypath/test/await"
 )
 
-var ()
-
 // offload is struct virtio_net_hdr of <linux/virtio_net.h>: what is left to a device to do to a packet. A packet
 // socket sends and shows it, where a test run knows neither the type of a GSO packet nor a checksum that is still to
 // be filled in.

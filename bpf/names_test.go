@@ -85,9 +85,7 @@ const (
 	classUDP    = bpf.DatapathProtocolClassCLASS_UDP
 )
 
-const (
-	followLatest = bpf.DatapathFollowFOLLOW_LATEST
-)
+const followLatest = bpf.DatapathFollowFOLLOW_LATEST
 
 const (
 	repairOff   = bpf.DatapathSourceRepairREPAIR_OFF

@@ -73,9 +73,6 @@ func TestOriginatedLeftAlone(t *testing.T) {
 		},
 		"excluded":              func(b *bed, n network) { b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)) },
 		"the peer is this host": func(b *bed, n network) { b.must(b.SetOwnAddress(n.peer, ownAddress)) },
-		"protocol not listed": func(b *bed, _ network) {
-			b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(6) })
-		},
 	} {
 		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
 			b.ownStrong(n)

@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 
@@ -32,6 +33,7 @@ func unread(event bpf.DatapathEvent) effect {
 
 var (
 	truncated = unread(bpf.DatapathEventEVENT_UNPARSED_TRUNCATED)
+	malformed = unread(bpf.DatapathEventEVENT_UNPARSED_MALFORMED)
 	nothing   = effect{}
 )
 
@@ -70,6 +72,39 @@ func TestParseVLAN(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestParseMalformed: what says something impossible of itself, and what says that it is longer than its frame.
+func TestParseMalformed(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		first  byte      // of the packet; 0: as it is
+		length [2]uint16 // what the field says, by family; where the first byte is as it is
+		want   effect
+	}{
+		{"another version", 0x55, [2]uint16{}, malformed},
+		{"four words of header, or version 4", 0x44, [2]uint16{}, malformed},
+		{"a header longer than the packet, or version 4", 0x4f, [2]uint16{}, malformed},
+		{"less than a header", 0, [2]uint16{19, 0}, malformed},
+		{"nothing behind the header", 0, [2]uint16{20, 0}, malformed},
+		{"part of a UDP header", 0, [2]uint16{27, 7}, malformed},
+		{"beyond the frame", 0, [2]uint16{29, 9}, truncated},
+		{"far beyond the frame", 0, [2]uint16{0xffff, 0xffff}, truncated},
+	} {
+		for i, n := range networks {
+			t.Run(test.name+", "+n.name, func(t *testing.T) {
+				b := newBed(t, normal)
+				for _, r := range []run{ingress(b.replication, n.in(b.replication, udp{})), egress(b.production, n.out(b.production, udp{}))} {
+					if ip := r.frame[ethernetSize:]; test.first != 0 {
+						ip[0] = test.first
+					} else {
+						binary.BigEndian.PutUint16(ip[[2]int{2, 4}[i]:], test.length[i])
+					}
+					b.run(r, test.want)
+				}
+			})
+		}
+	}
 }
 
 // TestParseTruncated cuts packets at every byte of their headers.
