@@ -165,7 +165,7 @@ soak: root all-packages ## run under load while everything changes, with the rac
 		$(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
 bench-tables: build root packages ## measure the daemon beside large routing tables that change, and interfaces that come and go
-	REPLYPATH_BINARY=$(CURDIR)/bin/replypath REPLYPATH_BIG_TABLES=1 $(GO) test -count=1 -v -timeout 20m ./test/bigtables
+	REPLYPATH_BINARY=$(CURDIR)/bin/replypath REPLYPATH_BIG_TABLES=1 $(GO) test -count=1 -v -timeout 20m ./test/bench/bigtables
 
 generate: tool-packages ## compile the BPF programs; make the metrics reference, dashboard, man pages and manifests of Kubernetes
 	$(GO) generate ./...

@@ -54,7 +54,7 @@ func TestAdmitListedProtocol(t *testing.T) {
 func TestAdmitDHCP(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, port := range []uint16{67, 68, 546, 547} {
-			b.arrives(n, udp{ports: ports{self: port}}, unread(eventIgnoredProtocol))
+			b.arrives(n, udp{ports: ports{self: port}}, unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL))
 		}
 		for _, m := range []message{
 			udp{ports: ports{self: 66}}, udp{ports: ports{self: 69}}, udp{ports: ports{self: 548}},
@@ -106,7 +106,7 @@ func TestStackedDevice(t *testing.T) {
 	})
 	for _, m := range followers {
 		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			b.follow(followLatest)
+			b.follow(bpf.DatapathFollowFOLLOW_LATEST)
 			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
 			b.put(flowOf(m.message, b.flow(n, m.message, b.replication, 20)))
 			b.run(ingress(b.backup, n.in(b.backup, m.message)), nothing)
@@ -164,16 +164,16 @@ func TestAdmit(t *testing.T) {
 			fresh()
 		}
 		for _, text := range []string{"00:00:00:00:00:00", "01:00:00:00:00:00", "03:00:00:00:01:01", "ff:ff:ff:ff:ff:ff"} {
-			b.arrives(n, m, unread(eventIgnoredMAC), sourceMAC(mac(text)))
+			b.arrives(n, m, unread(bpf.DatapathEventEVENT_IGNORED_MAC), sourceMAC(mac(text)))
 		}
 		for _, address := range append([]string{n.self.String(), n.other.String()}, extraordinary[n.family]...) {
-			b.arrives(n, m, unread(eventIgnoredSource), source(netip.MustParseAddr(address)))
+			b.arrives(n, m, unread(bpf.DatapathEventEVENT_IGNORED_SOURCE), source(netip.MustParseAddr(address)))
 		}
 	})
 	for _, refused := range []struct {
 		change setup
 		event  bpf.DatapathEvent
-	}{{gone, eventIgnoredInterface}, {another, eventIgnoredInterface}, {unset, eventIgnoredProtocol}} {
+	}{{gone, bpf.DatapathEventEVENT_IGNORED_INTERFACE}, {another, bpf.DatapathEventEVENT_IGNORED_INTERFACE}, {unset, bpf.DatapathEventEVENT_IGNORED_PROTOCOL}} {
 		eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 			refused.change(b, n)
 			b.arrives(n, m, unread(refused.event))

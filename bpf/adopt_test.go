@@ -37,7 +37,7 @@ func (b *bed) keepPeriod() {
 // adopts is the effect of a segment whose socket says that the peer opened its connection.
 func (b *bed) adopts(n network, via nic) effect {
 	return effect{
-		events: events{eventAdmittedEstablished: 1, eventReadmittedEstablished: 1},
+		events: events{bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED: 1, eventReadmittedEstablished: 1},
 		tables: establishedFlow(b.born(n, tcp{}, via)),
 	}
 }

@@ -121,7 +121,7 @@ func (b *bed) speaks(n network, m message) {
 func TestAskedBegun(t *testing.T) {
 	for name, repair := range map[string]bpf.DatapathSourceRepair{
 		"on":    repairOn,
-		"watch": repairWatch,
+		"watch": bpf.DatapathSourceRepairREPAIR_WATCH,
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachRepair(t, repair, func(t *testing.T, b *bed, n network) {
@@ -214,7 +214,7 @@ func TestAsked(t *testing.T) {
 
 // TestAskedLate: what is entered of who asked, where that is wanted later.
 func TestAskedLate(t *testing.T) {
-	tell(t, func(t *testing.T, f story) { eachRepair(t, repairOff, f) }, map[string]story{
+	tell(t, func(t *testing.T, f story) { eachRepair(t, bpf.DatapathSourceRepairREPAIR_OFF, f) }, map[string]story{
 		"a flow that began while nothing was noted": func(t *testing.T, b *bed, n network) {
 			b.question(n, udp{})
 			b.wantAsked()
@@ -241,7 +241,7 @@ func TestAskedLate(t *testing.T) {
 
 // TestRepairWanted: what is entered of who asked, where that is only watched.
 func TestRepairWanted(t *testing.T) {
-	tell(t, func(t *testing.T, f story) { eachRepair(t, repairWatch, f) }, map[string]story{
+	tell(t, func(t *testing.T, f story) { eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, f) }, map[string]story{
 		"it is told of one that is opened after the first question as well": func(t *testing.T, b *bed, n network) {
 			told := b.wantsRepair()
 			m := udp{ports: ports{self: selfPort + 2}}
@@ -281,7 +281,7 @@ func TestRepairWanted(t *testing.T) {
 			}
 			b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 4}}), n.tuple(udp{ports: ports{self: selfPort + 5}}))
 
-			b.repair(repairOff)
+			b.repair(bpf.DatapathSourceRepairREPAIR_OFF)
 			b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 2}})
 			if told() {
 				t.Error("told while nobody wants to know")

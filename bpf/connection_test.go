@@ -254,7 +254,7 @@ func TestFinalACK(t *testing.T) {
 				flow.Corrected = 2
 				b.put(halfOpen(flow))
 				ack := tcp{flags: "A", ack: test.ack}
-				b.arrives(n, ack, either(test.good, establishes(flow, ack), unread(eventIgnoredHandshake)))
+				b.arrives(n, ack, either(test.good, establishes(flow, ack), unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)))
 			})
 		}
 	})

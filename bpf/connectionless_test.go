@@ -113,7 +113,7 @@ func TestICMPMessages(t *testing.T) {
 // notes is the effect of a packet with which the host speaks first.
 func (b *bed) notes(n network, m message) effect {
 	return effect{
-		events: once(eventAdmittedOutbound),
+		events: once(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND),
 		tables: func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = justNow },
 	}
 }

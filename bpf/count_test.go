@@ -160,9 +160,9 @@ func TestArrivalUnseen(t *testing.T) {
 
 func class(protocol layers.IPProtocol) bpf.DatapathProtocolClass {
 	return map[layers.IPProtocol]bpf.DatapathProtocolClass{
-		layers.IPProtocolTCP: classTCP, layers.IPProtocolUDP: classUDP, layers.IPProtocolICMPv4: classICMP,
-		layers.IPProtocolICMPv6: classICMPv6, layers.IPProtocolSCTP: classSCTP,
-	}[protocol] // else classOther
+		layers.IPProtocolTCP: bpf.DatapathProtocolClassCLASS_TCP, layers.IPProtocolUDP: bpf.DatapathProtocolClassCLASS_UDP, layers.IPProtocolICMPv4: bpf.DatapathProtocolClassCLASS_ICMP,
+		layers.IPProtocolICMPv6: bpf.DatapathProtocolClassCLASS_ICMPV6, layers.IPProtocolSCTP: bpf.DatapathProtocolClassCLASS_SCTP,
+	}[protocol] // else bpf.DatapathProtocolClassCLASS_OTHER
 }
 
 // TestCountWire: a GSO packet counts as the segments that it becomes, with all their headers, at both ends of a move.

@@ -25,7 +25,7 @@ func held(via nic, frame []byte) run {
 
 // dropped counts what ended at the device of the fallback route.
 func (n network) dropped() events {
-	return once(either(n.family == 4, eventFallbackDroppedV4, eventFallbackDroppedV6))
+	return once(either(n.family == 4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6))
 }
 
 // answerBy is the frame that says so to the sender of a packet, by the device itself.

@@ -19,7 +19,7 @@ func (b *bed) follow(how bpf.DatapathFollow) {
 	b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(how) })
 }
 
-const contested = eventRefusedContested
+const contested = bpf.DatapathEventEVENT_REFUSED_CONTESTED
 
 func flowOf(m message, f bpf.DatapathFlow) func(tables) {
 	if _, ok := m.(tcp); ok {
@@ -187,7 +187,7 @@ func TestNoSocketFollows(t *testing.T) {
 			if test.ack >= flow.SndUna && test.ack <= test.sent {
 				moved.SndUna = test.ack
 			}
-			follows := effect{events: once(eventMoved + bpf.DatapathEvent(classTCP)), tables: establishedFlow(moved)}
+			follows := effect{events: once(eventMoved + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP)), tables: establishedFlow(moved)}
 			m := tcp{flags: test.flags, seq: test.seq, ack: test.ack, payload: 10}
 			b.run(ingress(b.backup, n.in(b.backup, m)), either(test.good, follows, unread(contested)))
 		})

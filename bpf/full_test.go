@@ -111,7 +111,7 @@ func TestFullPairs(t *testing.T) {
 			want := b.moves(n, m.message, b.production, b.replication, frame)
 			maps.DeleteFunc(want.pairs, func(bpf.DatapathPair, count) bool { return true })
 			b.must(b.ForgetHandover()) // it would be counted as lost
-			want.events = once(eventInsertFailedCounter)
+			want.events = once(bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER)
 			b.run(egress(b.production, frame), want)
 		}
 	}

@@ -120,8 +120,8 @@ func checkSeen(t *testing.T, r *fuzz.Runner) {
 		if r.Outcomes[outcome] == 0 && outcome != outcomeWeakHost {
 			t.Errorf("no reply had outcome %d", outcome)
 		}
-		isOfReplies := slices.Contains([]bpf.DatapathOutcome{outcomeAsymmetric, outcomeLost, outcomeLostLinkDown, outcomeUnnamedTunnel}, outcome)
-		if r.Outcomes[outcome|outcomeOriginated] == 0 && !isOfReplies {
+		isOfReplies := slices.Contains([]bpf.DatapathOutcome{outcomeAsymmetric, outcomeLost, outcomeLostLinkDown, bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL}, outcome)
+		if r.Outcomes[outcome|bpf.DatapathOutcomeOUTCOME_ORIGINATED] == 0 && !isOfReplies {
 			t.Errorf("nothing that the host originates had outcome %d", outcome)
 		}
 	}
@@ -129,7 +129,7 @@ func checkSeen(t *testing.T, r *fuzz.Runner) {
 
 // unseenOutcomes need sockets, or no memory.
 var unseenOutcomes = []bpf.DatapathOutcome{
-	outcomeNoHeaderRoom, outcomeBoundDevice, outcomeRewriteFailed,
+	outcomeNoHeaderRoom, bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE, bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED,
 }
 
 // checkRemembered makes sure that there was something to compare in these maps.
@@ -159,16 +159,16 @@ var unseen = []bpf.DatapathEvent{
 	bpf.DatapathEventEVENT_INSERT_FAILED_ESTABLISHED,
 	eventInsertFailedConnectionless,
 	bpf.DatapathEventEVENT_INSERT_FAILED_OUTBOUND,
-	eventInsertFailedCounter,
+	bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER,
 	eventEvictedHalfOpen,
-	eventEvictedEstablished,
+	bpf.DatapathEventEVENT_EVICTED_ESTABLISHED,
 	eventEvictedConnectionless,
 	bpf.DatapathEventEVENT_EVICTED_OUTBOUND,
 	eventReadmittedEstablished,
-	eventSourceRepairedV4,
-	eventSourceRepairedV6,
-	eventFallbackDroppedV4,
-	eventFallbackDroppedV6,
+	bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4,
+	bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6,
+	bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4,
+	bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6,
 	bpf.DatapathEventEVENT_TRACE_LOST,
 	bpf.DatapathEventEVENT_END,
 }

@@ -40,7 +40,7 @@ func establishes(f bpf.DatapathFlow, ack tcp) effect {
 	f.SndUna, f.RcvNxt = ack.ack, ack.end()
 	f.State &^= stateReplied | stateClosing
 	return effect{
-		events: once(eventAdmittedEstablished),
+		events: once(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED),
 		tables: func(t tables) {
 			delete(t.HalfOpen, f.Tuple)
 			t.Established[f.Tuple] = f

@@ -169,7 +169,7 @@ func TestTwoWriters(t *testing.T) {
 	const rounds = 100_000
 	patience := either(short.Run(t), time.Second, 3*time.Second)
 	eachFamilyOn(t, slowWay, func(t *testing.T, b *bed, n network) {
-		b.follow(followLatest)
+		b.follow(bpf.DatapathFollowFOLLOW_LATEST)
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
 		d := duel{b: b}
 		last, round, torn := time.Now().Add(patience), 0, 0

@@ -52,7 +52,7 @@ func (b *bed) manageStrong(i nic, change func(*bpf.DatapathInterface)) {
 }
 
 func (b *bed) originated(n network, m message, outcome bpf.DatapathOutcome) bpf.DatapathPair {
-	return pair(b.production, b.replication, n, m, outcome|outcomeOriginated)
+	return pair(b.production, b.replication, n, m, outcome|bpf.DatapathOutcomeOUTCOME_ORIGINATED)
 }
 
 // record is what is kept of the addresses; nil for nothing.

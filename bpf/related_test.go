@@ -204,7 +204,7 @@ func TestRelatedTraced(t *testing.T) {
 		frame := n.out(b.production, segment)
 		b.exec(egress(b.production, frame))
 		moved := n.outgoing(segment, b.production, b.replication, frame)
-		moved.Table = uint8(tableRelated)
+		moved.Table = uint8(bpf.DatapathTableTABLE_RELATED)
 		moved.Path = n.bySource(b.replication)
 		tracer.want(moved)
 	})

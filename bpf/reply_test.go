@@ -102,7 +102,7 @@ func TestReplyLinkDown(t *testing.T) {
 // TestTrialOver: whatever the modes, the programs observe from the end of a trial on, and enforce until then.
 func TestTrialOver(t *testing.T) {
 	for name, until := range map[string]uint64{"no trial": 0, "on trial": math.MaxUint64, "over": 1} {
-		for _, byHand := range []uint8{modeConfigured, modeEnforce} {
+		for _, byHand := range []uint8{modeConfigured, uint8(bpf.DatapathModeMODE_ENFORCE)} {
 			under(t, fmt.Sprintf("%s, by hand %d", name, byHand), eachReply, func(t *testing.T, b *bed, n network, m message) {
 				b.switchMode(byHand)
 				b.configure(func(s *bpf.DatapathSettings) { s.Until = until })

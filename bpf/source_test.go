@@ -49,9 +49,9 @@ func (b *bed) answer(n network, fd int, from netip.Addr, repaired bool) {
 	}
 	var want effect
 	if repaired {
-		want.events = once(eventSourceRepairedV4)
+		want.events = once(bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4)
 		if n.family == 6 {
-			want.events = once(eventSourceRepairedV6)
+			want.events = once(bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6)
 		}
 	}
 	wire := b.listen(b.replication.OtherEnd)
@@ -355,7 +355,7 @@ func TestBoundDeviceRaw(t *testing.T) {
 	}
 }
 
-const bound = outcomeBoundDevice
+const bound = bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE
 
 var sourceSender = map[string]story{
 	"one that sends frames sends all that it does itself": func(t *testing.T, b *bed, n network) {

@@ -19,7 +19,7 @@ const (
 	tracedOut  = uint8(bpf.DatapathTraceKindTRACE_OUT)
 	tracedLeft = uint8(bpf.DatapathTraceKindTRACE_LEFT)
 
-	noTable = uint8(tableEnd)
+	noTable = uint8(bpf.DatapathTableTABLE_END)
 )
 
 var traceReply = map[string]messageStory{
@@ -106,14 +106,14 @@ var traceFamily = map[string]story{
 		const connectionless, half = tableConnectionless, tableHalfOpen
 		see(udp{}, b.replication, inTable(connectionless, b.replication, eventAdmittedConnectionless))
 		see(udp{}, b.replication, inTable(connectionless, b.replication))
-		see(udp{}, b.backup, inTable(connectionless, b.replication, eventRefusedContested))
+		see(udp{}, b.backup, inTable(connectionless, b.replication, bpf.DatapathEventEVENT_REFUSED_CONTESTED))
 		see(tcp{flags: "S"}, b.replication, inTable(half, b.replication, eventAdmittedHalfOpen))
 		see(echo{}, b.replication, inTable(connectionless, b.replication, eventAdmittedConnectionless))
 
 		flow := b.flow(n, udp{}, b.replication, 20)
 		b.contend(&flow, b.backup, 2, 10)
 		b.put(connectionlessFlow(flow))
-		see(udp{}, b.backup, inTable(connectionless, b.backup, eventMoved+bpf.DatapathEvent(classUDP)))
+		see(udp{}, b.backup, inTable(connectionless, b.backup, eventMoved+bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_UDP)))
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		see(tcp{flags: "A"}, b.replication, inTable(tableEstablished, b.replication))
 
@@ -241,9 +241,9 @@ var traceFamily = map[string]story{
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, idleConnectionless+1)))
 		b.exclude(rig.Exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
 		frame := n.in(b.replication, m)
-		b.run(ingress(b.replication, frame), unread(eventIgnoredExcluded))
+		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
 		want := n.incoming(m, b.replication, frame)
-		want.Counted = 1 << eventIgnoredExcluded
+		want.Counted = 1 << bpf.DatapathEventEVENT_IGNORED_EXCLUDED
 		tracer.want(want)
 	},
 }

@@ -60,7 +60,7 @@ func testsOf(t *testing.T, pkg string) (text string) {
 }
 
 // measures are figures that `make bench-tables` measures, of which nothing is promised yet.
-const measures = "test/bigtables"
+const measures = "test/bench/bigtables"
 
 // TestTestsExist: each test that is named is there, and each package of tests below bpf and test is named.
 func TestTestsExist(t *testing.T) {
