@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 
@@ -59,35 +58,11 @@ func haveHelper(helper asm.BuiltinFunc) (bool, error) {
 // functions that programs may call are called bpf_*. To parse the types would take longer than all else
 // that a start does that loads no program.
 func haveKernelSKB() (bool, error) {
-	types, err := os.Open("/sys/kernel/btf/vmlinux")
+	types, err := os.ReadFile("/sys/kernel/btf/vmlinux")
 	if err != nil {
 		return false, fmt.Errorf("read the kernel's types: %w", err)
 	}
-	defer types.Close()
-	has, err := contains(types, []byte("\x00bpf_cast_to_kern_ctx\x00"))
-	if err != nil {
-		return false, fmt.Errorf("look for bpf_cast_to_kern_ctx: %w", err)
-	}
-	return has, nil
-}
-
-// contains tells whether what is read has a part.
-func contains(r io.Reader, part []byte) (bool, error) {
-	buffer := make([]byte, 64<<10)
-	kept := 0 // what the part may have begun in
-	for {
-		n, err := r.Read(buffer[kept:])
-		read := buffer[:kept+n]
-		switch {
-		case bytes.Contains(read, part):
-			return true, nil
-		case errors.Is(err, io.EOF):
-			return false, nil
-		case err != nil:
-			return false, err
-		}
-		kept = copy(buffer, read[max(0, len(read)-len(part)+1):])
-	}
+	return bytes.Contains(types, []byte("\x00bpf_cast_to_kern_ctx\x00")), nil
 }
 
 // haveTailCalls loads a program that has a tail call and a function, which the kernel

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package faults takes the production NIC of a server away, in every way that it
+// goes, and wants the replication NIC not to notice.
 package faults
 
 import (
@@ -20,11 +22,14 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	_ "replypath/test/product/inprocess"
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	testwire "replypath/test/wire"
 )
+
+func TestMain(m *testing.M) { product.Main(m) }
 
 // Times grow with the patience that slow machines need.
 var (

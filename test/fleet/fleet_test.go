@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package fleet rolls replypath out to several hosts, by what operators have for that.
 package fleet
 
 import (
@@ -15,9 +16,12 @@ import (
 
 	"replypath/test/await"
 	testhost "replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
+
+func TestMain(m *testing.M) { product.Main(m) }
 
 // walk is a page whose commands the controller runs, in the page's order.
 type walk struct {

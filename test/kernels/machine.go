@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -100,3 +102,73 @@ func (m *machine) arguments() []string {
 			"bonding.max_bonds=0 dummy.numdummies=0", m.kind.consoles[0], m.kind.consoles[1]),
 	})
 }
+
+// nicModels are the NICs that QEMU emulates for the suites that need them: two cables between two of each.
+var nicModels = []string{"virtio-net-pci", "e1000e", "vmxnet3"}
+
+const cablesOfModel = 2
+
+// cablesScript lays so many cables and starts a program.
+//
+//go:embed cables.sh
+var cablesScript string
+
+// withNICs is the command of an emulator whose machine has the NICs. Their MACs count them, the ends of a cable one after the
+// other. They are on taps, which take packets that are still to be segmented or lack a checksum: QEMU's sockets do not, and
+// a virtio-net on one has no offloads.
+func withNICs(command []string) []string {
+	cables := 0
+	for _, model := range nicModels {
+		for range cablesOfModel {
+			for i, end := range []string{"a", "b"} {
+				tap := fmt.Sprint("cable", cables, end)
+				command = append(command,
+					"-netdev", "tap,script=no,downscript=no,id="+tap+",ifname="+tap,
+					"-device", fmt.Sprintf("%s,netdev=%s,romfile=,mac=52:54:00:00:%02x:%02x", model, tap, cables, i))
+			}
+			cables++
+		}
+	}
+	return slices.Concat([]string{"unshare", "--net", "sh", "-c", cablesScript, "sh", strconv.Itoa(cables)}, command)
+}
+
+// architecture is one that virtual machines have.
+type architecture struct {
+	name             string // Debian's and Go's
+	metaPackage      string // which depends on the newest kernel
+	emulator         string
+	emulatorPackages []string
+	hardware         []string // arguments of the emulator
+	consoles         [2]string
+	// foreign is true where the programs of this machine do not run in the virtual one.
+	foreign bool
+}
+
+var amd64 = &architecture{
+	name: "amd64", metaPackage: "linux-image-amd64", emulator: "qemu-system-x86_64",
+	emulatorPackages: []string{"qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"},
+	hardware: []string{
+		"-machine", "q35,hpet=off,usb=off,sata=off,smbus=off", "-cpu", "max,-cx16",
+	},
+	consoles: [2]string{"ttyS0", "ttyS1"},
+}
+
+// arm64 has the weaker memory order. Its second serial port is one of the PCI bus.
+var arm64 = &architecture{
+	name: "arm64", metaPackage: "linux-image-arm64", emulator: "qemu-system-aarch64",
+	emulatorPackages: []string{"qemu-system-arm", "qemu-system-common", "qemu-system-data"},
+	hardware:         []string{"-machine", "virt", "-cpu", "neoverse-n1"},
+	consoles:         [2]string{"ttyAMA0", "ttyAMA1"},
+	foreign:          true,
+}
+
+// packageList are the packages of a foreign architecture whose programs the tests run.
+//
+//go:embed userland.txt
+var packageList string
+
+// userlandSuite is where they come from.
+const userlandSuite = "bookworm"
+
+// program returns where the emulator is below its directory.
+func (a *architecture) program(dir string) string { return filepath.Join(dir, "usr/bin", a.emulator) }

@@ -23,7 +23,7 @@ type suite struct {
 	tools   []string        // programs of this machine that it needs beside those of tools.txt
 	builds  []*builds.Build // that it changes to, built as /tests/<name>
 	setting string          // variables of its environment, with spaces between them
-	nics    bool            // needs those of nics.go
+	nics    bool            // needs the emulated NICs
 	extra   bool            // is run only where it is named
 	only    []string        // versions of the kernels that it is run on, all where none is named
 	timeout time.Duration
