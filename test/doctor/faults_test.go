@@ -11,6 +11,7 @@ import (
 
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 )
 
@@ -78,8 +79,7 @@ func TestFaults(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			n := newServer(t)
-			p := product.On(t, n.Server.Host)
+			n, p := server.New(t)
 			if found := p.Doctor(0).Of(f.check, "").With(f.severity, f.words...); len(found) > 0 {
 				t.Fatalf("found without its cause: %+v", found)
 			}
@@ -104,8 +104,7 @@ func TestFaults(t *testing.T) {
 // TestMTU shows where MTUs differ: what a network carries is for a person to say.
 func TestMTU(t *testing.T) {
 	for script, larger := range map[string]string{"ip link set eth1 mtu 1400": "1500", "ip link set eth0 mtu 9000": "9000"} {
-		n := newServer(t)
-		p := product.On(t, n.Server.Host)
+		n, p := server.New(t)
 		onlyOne(t, p.Doctor(0), "mtu", "", "ok")
 		host.Shell(t, n.Server.Host, script)
 		wantSeen(t, n, onlyOne(t, p.Doctor(0), "mtu", "eth1", "note", "eth0 has "+larger), "ip link show dev eth1")
@@ -146,8 +145,7 @@ func (f *fault) wantFound(t *testing.T, p *product.Product) product.Finding {
 // TestFixMendsWhatItMay has several faults at once: --fix sets the sysctls, leaves what is somebody's alone, and detach
 // restores the host as it was with all its faults.
 func TestFixMendsWhatItMay(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	host.Shell(t, n.Server.Host, `
 sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.all.arp_ignore=0
 ip address add 10.1.0.7/24 dev eth1

@@ -34,9 +34,8 @@ func TestForgotten(t *testing.T) {
 	)
 	for _, f := range traffic.Families {
 		t.Run(f.String(), func(t *testing.T) {
-			n := newServer(t)
+			n, p := server.New(t)
 			host.Nft(t, n.Server.Host, tracking+"\n"+docker)
-			p := product.On(t, n.Server.Host)
 			p.Start("--listen", "")
 			speakers := server.NewSpeakers(t, n.Client, n.Server.Host, n.Server.Eth1.Address(f))
 			wantHeard := func(what string) {
@@ -103,8 +102,7 @@ func killSwitch(rules string) string {
 // TestKillSwitch has one chain after the other drop what the kernel routes by eth0: answers of eth1 do not get to where they are
 // moved. Doctor says so, and no more once the chain lets them pass.
 func TestKillSwitch(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	p.Start("--listen", "")
 	for name, k := range killSwitches {
 		t.Run(name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 )
 
@@ -40,9 +41,8 @@ func examineAs(t *testing.T, p *product.Product, code int, prepare func(*topolog
 // TestBeforeTheFirstStart: doctor is the first command, on a host where something that a start takes is missing. It
 // says what, and what mends it, and looks at all else.
 func TestBeforeTheFirstStart(t *testing.T) {
-	n := newServer(t)
+	n, p := server.New(t)
 	host.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1")
-	p := product.On(t, n.Server.Host)
 	for _, check := range []string{"pin-directory", "btf", "kernel", "capabilities", "configuration"} {
 		for _, f := range p.Doctor(0).Of(check, "") {
 			if f.Severity == "error" {
@@ -90,13 +90,12 @@ var rights = []struct{ name, taken string }{
 // TestWithoutRights: doctor names the capabilities that it is without, and the checks that it therefore leaves out, and
 // looks at the rest.
 func TestWithoutRights(t *testing.T) {
-	n := newServer(t)
+	n, p := server.New(t)
 	host.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1; nft add table inet t; ip rule add from 10.2.0.100 dev eth1 lookup 100 priority 5")
 	const dir = "/etc/systemd/network"
 	await.Must(t, unix.Mount("private", dir, "tmpfs", 0, "mode=700"))
 	t.Cleanup(func() { await.Must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	await.Must(t, os.WriteFile(dir+"/eth1.network", []byte("[RoutingPolicyRule]\nFrom=10.2.0.100\n"), 0o600))
-	p := product.On(t, n.Server.Host)
 	onlyOne(t, p.Examine(), "rule-never-matches", "eth1", "note", "; its source stands in "+dir+"/eth1.network:2")
 	for _, r := range rights {
 		all := examineAs(t, p, 3, by(t, "setpriv", "--bounding-set="+r.taken, "--inh-caps="+r.taken))
@@ -130,8 +129,7 @@ func TestWithoutRights(t *testing.T) {
 // TestAnotherPinDir: who asks with another --pin-dir than the datapath's, or without rights, is told so, and neither where replies
 // leave nor to start what is refused.
 func TestAnotherPinDir(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	_, p := server.New(t)
 	other := p.WithPinDir(p.PinDir + "-other")
 	wantFirst := func(summary string) {
 		t.Helper()

@@ -11,6 +11,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -113,8 +114,7 @@ func silence(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 // TestFirstLines has hosts be in bad states, one by one: no command is glad then, and none says another thing than doctor.
 func TestFirstLines(t *testing.T) {
 	for _, bad := range badHosts {
-		n := newServer(t)
-		p := product.On(t, n.Server.Host)
+		n, p := server.New(t)
 		d := p.Start("--config", product.WriteConfig(t, product.SmallTables+bad.config))
 		for _, state := range bad.states {
 			t.Run(state.name, func(t *testing.T) {

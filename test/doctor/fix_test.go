@@ -10,6 +10,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 )
 
@@ -57,8 +58,7 @@ func wantGone(t *testing.T, p *product.Product) {
 // TestFixWithoutADaemon: detach takes a repair back where nothing was ever attached, before and after a first run, and where
 // the daemon was killed. The first value counts, whoever mends again, and only while the repair holds.
 func TestFixWithoutADaemon(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	wantBack := func(want string) {
 		t.Helper()
 		p.Detach()
@@ -93,8 +93,7 @@ func TestFixWithoutADaemon(t *testing.T) {
 // TestFixBesideADaemon mends what the daemon was told to leave alone, and what it writes into its own journal
 // afterwards does not make that forgotten.
 func TestFixBesideADaemon(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	config := filepath.Join(t.TempDir(), "replypath.yaml")
 	await.Must(t, os.WriteFile(config, []byte("manage_rp_filter: false\n"), 0o644))
 	d := p.Start("--config", config)

@@ -13,15 +13,9 @@ import (
 	"replypath/test/product"
 	_ "replypath/test/product/inprocess"
 	"replypath/test/topology"
-	"replypath/test/traffic"
 )
 
 func TestMain(m *testing.M) { product.Main(m) }
-
-func newServer(t *testing.T) *topology.TwoNIC {
-	t.Helper()
-	return traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-}
 
 func wantSysctl(t *testing.T, host *topology.Host, key, want string) {
 	t.Helper()

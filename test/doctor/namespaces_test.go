@@ -15,6 +15,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 )
 
@@ -72,8 +73,7 @@ func contained(t *testing.T) func(*topology.Cmd) {
 func TestDaemonInPIDNamespace(t *testing.T) {
 	for name, start := range map[string]func(*topology.Cmd){"contained": inPIDNamespace, "of the host": here} {
 		t.Run(name, func(t *testing.T) {
-			n := newServer(t)
-			p := product.On(t, n.Server.Host)
+			n, p := server.New(t)
 			d := p.LaunchAs(start, "--mechanism", "clsact")
 			d.WaitReady()
 			examines(t, p, 0, here)
@@ -92,8 +92,7 @@ func TestDaemonInPIDNamespace(t *testing.T) {
 // TestConfigInMountNamespace: the configuration in force is what the daemon has loaded, from a file that need not be
 // the one here. Where it is another one, or none, doctor says so.
 func TestConfigInMountNamespace(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	config := product.WriteConfig(t, "loopback_addresses: kernel\n")
 	host.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
 	dir := filepath.Dir(config)

@@ -9,6 +9,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -80,9 +81,8 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 
 // TestRuleUsedByTracked: datagrams of a socket that is not connected are seen by what the kernel tracks.
 func TestRuleUsedByTracked(t *testing.T) {
-	n := newServer(t)
+	n, p := server.New(t)
 	traffic.Serve(t, n.Client, n.ClientEth0.Address(topology.IPv4))
-	p := product.On(t, n.Server.Host)
 	host.Shell(t, n.Server.Host, `
 ip route add default via 10.2.0.1 dev eth1 table 101
 ip rule add priority 1000 from 10.2.0.100 lookup 101

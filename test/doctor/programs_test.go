@@ -10,13 +10,12 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"replypath/test/await"
-	"replypath/test/product"
+	"replypath/test/server"
 )
 
 // TestXDP names a program that sees frames before replypath does.
 func TestXDP(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	onlyOne(t, p.Doctor(0), "xdp", "", "ok")
 	const xdpPass = 2
 	program := await.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{

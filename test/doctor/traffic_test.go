@@ -18,6 +18,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -124,8 +125,7 @@ func macsOf(t *testing.T, s *topology.S5, asked netip.Addr, want int) int {
 // TestConnectedSocket has a daemon do what iperf3 does: bind the wildcard, take the first datagram, connect to its
 // sender. Its answers come from the address of the default route.
 func TestConnectedSocket(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	p.Start()
 	for _, daemon := range []struct {
 		name, network string

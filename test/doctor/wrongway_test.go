@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -25,8 +26,7 @@ func talks(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 // TestObservedWrongWay: replies leave by eth0 while replypath observes. doctor says so, with the command that ends it; once
 // it was typed, what was counted before is nothing to be warned of.
 func TestObservedWrongWay(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	p.Start("--observe", "--listen", "")
 	for _, f := range traffic.Families {
 		p.Expect(0, "mode", "observe")

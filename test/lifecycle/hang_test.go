@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -20,7 +21,7 @@ import (
 // TestHang: every command that judges says so of a daemon that has not worked for 90 s, whose replies leave right all the same.
 // The time passes by what the daemon leaves behind.
 func TestHang(t *testing.T) {
-	n, p := newServer(t)
+	n, p := server.New(t)
 	d := p.Start()
 	p.Expect(0, "status")
 	d.Signal(unix.SIGSTOP)

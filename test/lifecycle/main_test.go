@@ -19,14 +19,6 @@ import (
 
 func TestMain(m *testing.M) { product.Main(m) }
 
-// newServer builds the network of a server with two interfaces, where every
-// router takes any source: answers arrive whichever way they go. The product is not started there.
-func newServer(t *testing.T) (*topology.TwoNIC, *product.Product) {
-	t.Helper()
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
-	return n, product.On(t, n.Server.Host)
-}
-
 // conversation prepares one between the client and the server's eth1.
 func conversation(t *testing.T, n *topology.TwoNIC, kind traffic.Kind, f topology.Family) *traffic.Conversation {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/product"
 	"replypath/test/restarts/builds"
+	"replypath/test/server"
 	"replypath/test/short"
 	"replypath/test/topology"
 )
@@ -41,8 +42,7 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 	}
 	const waysToEnd = 2
 	count := max(waysToEnd*len(starts), times(t, waysToEnd)/seldom)
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	// By clsact what is sent in the moment that an interface gets its qdisc is lost: it gets it before anybody asks.
 	d := p.Start(append(args, "--observe")...)
 	l := startLoad(t, n)
@@ -111,8 +111,7 @@ func TestReloadByClsact(t *testing.T) { testReload(t, times(t, 1)*3/10, clsact..
 // testReload reloads so many times at least, to the end of the configurations.
 func testReload(t *testing.T, wanted int, args ...string) {
 	t.Parallel()
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	config := product.WriteConfig(t, "")
 	d := p.Start(append(args, "--config", config)...)
 	wantMechanism(t, p, args)
@@ -155,8 +154,7 @@ func testReload(t *testing.T, wanted int, args ...string) {
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	binaries := []string{product.Binary(), binaryOf(t, &builds.OtherLayout)}
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	d := startBuild(p, binaries[0])
 	l := startLoad(t, n)
 	count := max(len(binaries), times(t, 1)/10)
@@ -181,8 +179,7 @@ func TestLayout(t *testing.T) {
 // beside one that runs.
 func TestWriters(t *testing.T) {
 	t.Parallel()
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	_, p := server.New(t)
 	p.Start().Kill() // there is a status from then on
 	daemons := []*product.Daemon{p.Launch("--listen", ""), p.Launch("--listen", ""), p.Launch("--listen", "")}
 	owner := 0

@@ -17,7 +17,6 @@ import (
 	"replypath/test/restarts/builds"
 	"replypath/test/short"
 	"replypath/test/topology"
-	"replypath/test/traffic"
 )
 
 func TestMain(m *testing.M) { product.Main(m) }
@@ -35,13 +34,6 @@ func times(t *testing.T, kinds int) int {
 		return kinds
 	}
 	return 30
-}
-
-// newServer builds the network of a server with two interfaces, where every
-// router takes any source: a reply that goes astray arrives, and is captured.
-func newServer(t *testing.T) *topology.TwoNIC {
-	t.Helper()
-	return traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 }
 
 var building sync.Mutex

@@ -19,6 +19,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -79,8 +80,7 @@ func (r reader) wrong(result *product.Result, dir string, mayBeNone bool) (err e
 // other sizes, which every one of them has to see whole, with a flow; and while everything
 // is detached and started anew.
 func TestReadingCommandsBesideWriters(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	config := product.WriteConfig(t, product.SmallTables)
 	start := func() *product.Daemon { return p.Start("--config", config, "--listen", "") }
 	d := start()

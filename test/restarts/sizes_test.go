@@ -30,8 +30,7 @@ const silent = 20
 // the tables before.
 func TestReloadSizes(t *testing.T) {
 	t.Parallel()
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	config := product.WriteConfig(t, product.SmallTables)
 	d := p.Start("--config", config)
 	l := startLoad(t, n)

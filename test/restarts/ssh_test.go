@@ -17,6 +17,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/wire"
 )
@@ -97,8 +98,7 @@ func wantEnd(t *testing.T, session *product.Program, code int, words ...string) 
 // TestTryOverSSH tries over an ssh session on the very NIC whose replies are going to leave another way, in a terminal.
 // TestTryLocksOut has nobody confirm it.
 func TestTryOverSSH(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	ssh := startSSH(t, n)
 	r := newTried(t, n, p)
 	for _, f := range n.Families() {
@@ -125,8 +125,7 @@ func TestTryOverSSH(t *testing.T) {
 // TestTryLocksOut tries what cuts its own session: the router of eth1 lets nothing out, so that only replies by eth0
 // arrive. What is typed shows no effect; when the time is over the session is there again, and tells.
 func TestTryLocksOut(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	ssh := startSSH(t, n)
 	host.Nft(t, n.Replication.Host, `table inet cut { chain forward {
 		type filter hook forward priority 0; meta l4proto tcp tcp sport 22 drop; }; }`)

@@ -19,6 +19,7 @@ import (
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/server"
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -51,9 +52,9 @@ func newTried(t *testing.T, n *topology.TwoNIC, p *product.Product) *tried {
 // newStrict is a server without anything, which drops questions by eth1 itself until replypath enforces.
 func newStrict(t *testing.T) *tried {
 	t.Helper()
-	n := newServer(t)
+	n, p := server.New(t)
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
-	return newTried(t, n, product.On(t, n.Server.Host))
+	return newTried(t, n, p)
 }
 
 func (r *tried) snapshot() host.Snapshot {
@@ -125,8 +126,7 @@ func newKeyboard(t *testing.T) (keyboard, keys *os.File) {
 // TestTryConfirmed keeps what is on trial: by Enter, by the command for scripts, and
 // by the signal. The next daemon takes it over.
 func TestTryConfirmed(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	r := newTried(t, n, p)
 	for name, confirm := range map[string]func(try *product.Program, keyboard io.Writer){
 		"enter": func(_ *product.Program, keyboard io.Writer) { _, _ = keyboard.Write([]byte("\n")) },
@@ -275,8 +275,7 @@ func TestTryRestores(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := newServer(t)
-			p := product.On(t, n.Server.Host)
+			n, p := server.New(t)
 			d := p.Start("--observe")
 			newTried(t, n, p).wantBy(false)
 			before := p.Metrics()
@@ -313,8 +312,7 @@ func isNoQdisc(c product.HostChange) bool { return !strings.HasPrefix(c.Object, 
 
 // TestTryBesideRun is refused, and changes nothing.
 func TestTryBesideRun(t *testing.T) {
-	n := newServer(t)
-	p := product.On(t, n.Server.Host)
+	n, p := server.New(t)
 	d := p.Start("--observe")
 	r := newTried(t, n, p)
 	result := p.Expect(1, "try")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package server is what tests of a server with two interfaces share: conversations with it that go on, whatever happens
+// Package server is what tests of a server with two interfaces share: its network, and conversations with it that go on, whatever happens
 // to it meanwhile.
 package server
 
@@ -9,11 +9,20 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/host"
+	"replypath/test/product"
 	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
 )
+
+// New builds the network of a server with two interfaces, and returns the product on it, which does not run yet. Its
+// routers take any source: a reply that goes astray arrives, and is captured.
+func New(t testing.TB) (*topology.TwoNIC, *product.Product) {
+	t.Helper()
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	return n, product.On(t, n.Server.Host)
+}
 
 // Live is how many more answers of a conversation show that it goes on.
 const Live = 30
