@@ -113,30 +113,38 @@ func Bytes(frames []*topology.Frame) uint64 {
 type Exits struct {
 	t    testing.TB
 	nics []*topology.Interface
-	at   map[*topology.Interface]*topology.Capture
+	at   map[end]*topology.Capture
 }
+
+// end is a host's end of a cable: one that is deleted and made anew is the same.
+type end struct {
+	host *topology.Host
+	name string
+}
+
+func endOf(nic *topology.Interface) end { return end{nic.Host, nic.Name} }
 
 // TapAll captures what passes the cables of a host from now on.
 func TapAll(t testing.TB, nics ...*topology.Interface) *Exits {
 	t.Helper()
-	e := &Exits{t: t, nics: nics, at: make(map[*topology.Interface]*topology.Capture)}
+	e := &Exits{t: t, nics: nics, at: make(map[end]*topology.Capture)}
 	for _, nic := range nics {
-		e.at[nic] = Capture(t, nic.Peer())
+		e.at[endOf(nic)] = Capture(t, nic.Peer())
 	}
 	return e
 }
 
 // At returns the capture at the far end of an interface's cable.
-func (e *Exits) At(nic *topology.Interface) *topology.Capture { return e.at[nic] }
+func (e *Exits) At(nic *topology.Interface) *topology.Capture { return e.at[endOf(nic)] }
 
 // Left returns what left the host by an interface.
 func (e *Exits) Left(nic *topology.Interface, match topology.Filter) []*topology.Frame {
-	return e.at[nic].Frames(topology.All(match, topology.Going(topology.Received)))
+	return e.at[endOf(nic)].Frames(topology.All(match, topology.Going(topology.Received)))
 }
 
 // Came returns what came to the host by an interface.
 func (e *Exits) Came(nic *topology.Interface, match topology.Filter) []*topology.Frame {
-	return e.at[nic].Frames(topology.All(match, topology.Going(topology.Sent)))
+	return e.at[endOf(nic)].Frames(topology.All(match, topology.Going(topology.Sent)))
 }
 
 // Want wants at least one of the frames, and all of them by one interface, from its MAC to another. It returns them.
@@ -148,7 +156,7 @@ func (e *Exits) Want(what string, match topology.Filter, by *topology.Interface,
 		e.t.Errorf("%s: no frame left by %s", what, by.Name)
 	}
 	for _, nic := range e.nics {
-		if wrong := e.Left(nic, match); nic != by && len(wrong) > 0 {
+		if wrong := e.Left(nic, match); endOf(nic) != endOf(by) && len(wrong) > 0 {
 			figures.Wrong.Add(int64(len(wrong)))
 			e.t.Errorf("%s: %d frames left by %s, but by %s %s", what, len(right), by.Name, nic.Name, Describe(wrong))
 		}
@@ -168,7 +176,7 @@ func (e *Exits) Want(what string, match topology.Filter, by *topology.Interface,
 // All returns what passed any of the cables, in the order in which it did.
 func (e *Exits) All(match topology.Filter) (frames []*topology.Frame) {
 	for _, nic := range e.nics {
-		frames = append(frames, e.at[nic].Frames(match)...)
+		frames = append(frames, e.at[endOf(nic)].Frames(match)...)
 	}
 	slices.SortStableFunc(frames, func(a, b *topology.Frame) int { return a.Time.Compare(b.Time) })
 	return frames
@@ -178,7 +186,7 @@ func (e *Exits) All(match topology.Filter) (frames []*topology.Frame) {
 func (e *Exits) String() string {
 	var b bytes.Buffer
 	for _, nic := range e.nics {
-		fmt.Fprintf(&b, "%s: %s\n", nic.Name, Describe(e.at[nic].Frames(topology.Any)))
+		fmt.Fprintf(&b, "%s: %s\n", nic.Name, Describe(e.at[endOf(nic)].Frames(topology.Any)))
 	}
 	return b.String()
 }
