@@ -109,3 +109,25 @@ func (b *server) askingSettings(f topology.Family) string {
 	setting := "net/" + f.String() + "/neigh/eth0/"
 	return b.sysctl(setting+knownFirst) + " " + b.sysctl(setting+everybodyAgain)
 }
+
+// TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's answer for the next
+// daemon either.
+func TestStopWhileBridged(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	for _, f := range b.net.Families() {
+		b.leadByAbsent(f)
+	}
+	flaps["carrier"](b, b.eth0)
+	for _, f := range b.net.Families() {
+		eventually(t, "it is bridged", func() bool { return b.isAbsent(f, func(r pins.GatewayRecord) bool { return r.Bridged }) })
+	}
+	r.stop()
+	b.start()
+	for _, f := range b.net.Families() {
+		b.awaitHeld(f, true) // once it has been asked in vain
+		if n := b.logged(`msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()); n != 1 {
+			t.Errorf("%s: it is said %d times to be resolved, not only before the stop", f, n)
+		}
+	}
+}
