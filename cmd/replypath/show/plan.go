@@ -14,8 +14,8 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/checks"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 	"replypath/loader/plan"
 )
