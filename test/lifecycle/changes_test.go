@@ -21,7 +21,7 @@ func TestRenameWithoutDaemon(t *testing.T) { server.EachMechanism(t, testRenameW
 
 func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	t.Parallel()
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := start(p, mechanism)
 	all := keepAskingAll(t, n)
 	d.Kill()
@@ -55,7 +55,7 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 // TestRouteMoves moves the default route to eth1 and back under conversations
 // with both interfaces: each stays where it came in.
 func TestRouteMoves(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start()
 	for _, f := range n.Families() {
 		traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))

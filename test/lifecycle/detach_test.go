@@ -39,7 +39,7 @@ func TestDetachRestores(t *testing.T) {
 				continue
 			}
 			t.Run(mechanism+"/"+what, func(t *testing.T) {
-				n, p := server.New(t)
+				n, p := server.NewExact(t)
 				if command != "" {
 					host.Shell(t, n.Server.Host, "set -e"+command)
 					stranger := net.HardwareAddr{2, 0, 0, 0, 0xff, 1}
@@ -71,7 +71,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanis
 // TestDetachLeavesOthersChanges restores a sysctl only while it holds the value
 // that replypath gave it, detaches where there is nothing to detach, and again where there is nothing any more.
 func TestDetachLeavesOthersChanges(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Detach()
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	p.Start().Kill()
@@ -86,7 +86,7 @@ func TestDetachLeavesOthersChanges(t *testing.T) {
 // TestDetachBesideDaemon refuses while the daemon runs, and names it, unless it is to end it: then the daemon does not say
 // that replies stay corrected.
 func TestDetachBesideDaemon(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start()
 	wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint(d.PID()), "--stop")
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
@@ -100,7 +100,7 @@ func TestDetachBesideDaemon(t *testing.T) {
 
 // TestDetachTypo names where the datapath is, and leaves it.
 func TestDetachTypo(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start().Stop(unix.SIGTERM)
 	before := snapshot(t, n)
 	typo := p.WithPinDir(p.PinDir + "x")
@@ -117,7 +117,7 @@ const eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
 // TestStrictRPFilter starts on a host that drops the question itself, as
 // distributions ship it: strict becomes loose, is told, and is put back. It is left alone where replypath is told so.
 func TestStrictRPFilter(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	wires := wire.Tap(t, n.Server)
 	unheard := conversation(t, n, traffic.Ping, topology.IPv4)

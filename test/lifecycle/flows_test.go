@@ -27,7 +27,7 @@ import (
 
 // TestFlowFilters lists and forgets flows by each of the filters, without a daemon.
 func TestFlowFilters(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start().Kill()
 	traffic.Serve(t, n.Server.Host, n.Server.Eth0.Address(topology.IPv4))
 	for _, c := range conversations(t, n) {
@@ -67,7 +67,7 @@ func TestFlowFilters(t *testing.T) {
 // TestFlushUnderTraffic forgets flows that are in use: each is known again with
 // its next question, and stays where it belongs.
 func TestFlushUnderTraffic(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start()
 	all := conversations(t, n)
 	var talks []*traffic.Talk
@@ -95,7 +95,7 @@ func TestFlushUnderTraffic(t *testing.T) {
 // TestFollow tells which flows begin, move and end, and goes on where the daemon starts anew with tables of another size.
 // One moves that comes from another MAC, as behind a router that takes another's place.
 func TestFollow(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	const follow = "interfaces: [{name: eth*, next_hop: last-hop}]\nfollow: latest\n"
 	d := p.Start("--config", product.WriteConfig(t, follow))
 	command := p.Command(await.Within(t, 2*await.AnswerTime), "flows", "--follow", "--limit", "4", "-o", "json")
@@ -138,7 +138,7 @@ const (
 // TestMemory fills the flow table from 100,000 sources, beside a connection that they must not evict, and looks at what
 // the daemon and the commands take while everything is read.
 func TestMemory(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	daemon := p.Start()
 	c := conversation(t, n, traffic.TCP, topology.IPv4)
 	traffic.Ask(t, c)

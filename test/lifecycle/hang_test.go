@@ -21,7 +21,7 @@ import (
 // TestHang: every command that judges says so of a daemon that has not worked for 90 s, whose replies leave right all the same.
 // The time passes by what the daemon leaves behind.
 func TestHang(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start()
 	p.Expect(0, "status")
 	d.Signal(unix.SIGSTOP)

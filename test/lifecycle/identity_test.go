@@ -95,7 +95,7 @@ func TestIdentity(t *testing.T) {
 
 func testIdentity(t *testing.T, way departure, dead bool) {
 	t.Parallel()
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	l := newLate(t, n, "wan7")
 	l.appear()
 	config := product.WriteConfig(t, product.SmallTables)
@@ -159,7 +159,7 @@ func moveRoute(t *testing.T, n *topology.TwoNIC, f topology.Family, address neti
 // TestNamesAreSwapped gives two managed interfaces each other's name under
 // conversations of every kind with both: each stays on its device.
 func TestNamesAreSwapped(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	l := newLate(t, n, "wan7")
 	l.appear()
 	p.Start()

@@ -116,7 +116,7 @@ func waitAttached(t *testing.T, p *product.Product, name string, index int) {
 // TestMissingName: a configured name that no interface has, or a glob, shows in the log, and the name in metrics, health and
 // status, until an interface gets it. What comes is managed, and answers.
 func TestMissingName(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start("--interface", "eth0", "--interface", "eht1", "--interface", "wan*")
 	const warning = "interface eht1 is not there yet: it is managed once it appears; eth1 is there"
 	d.WaitLog(1, "level=WARN", warning)
@@ -201,7 +201,7 @@ vrrp_instance service%d {
 // TestVirtualAddress has keepalived take over a virtual address and give it up
 // again: it is known within a second, and what it is asked is answered by eth1.
 func TestVirtualAddress(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start()
 	var came, went []time.Duration
 	for i := range 2 {
@@ -236,7 +236,7 @@ func TestVirtualAddress(t *testing.T) {
 // nobody watches.
 func TestHotPlug(t *testing.T) {
 	defer product.Quiet(t)() // a second is judged
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start()
 	r := keepAsking(t, n, traffic.TCP, topology.IPv4)
 	l := newLate(t, n, "wan7")
@@ -285,7 +285,7 @@ func TestHotPlug(t *testing.T) {
 // TestAddressOfADeadDaemon gives eth1 addresses that nobody is there to learn of: what they are asked is answered by
 // eth1 from the first packet on, a SYN that was sent before and is repeated as well, and the next daemon knows them.
 func TestAddressOfADeadDaemon(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start().Kill()
 	wires := wire.Tap(t, n.Server)
 	asked := make(map[netip.Addr]*traffic.Conversation)

@@ -23,7 +23,7 @@ import (
 // TestStartWhileAddressInUse starts while another program has the metrics' address:
 // that must not cost the reply path, and the metrics come as soon as they can.
 func TestStartWhileAddressInUse(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	other := await.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", product.MetricsAddress))
 	var d *product.Daemon
 	wantFast(t, "ready", func() time.Duration {
@@ -36,7 +36,7 @@ func TestStartWhileAddressInUse(t *testing.T) {
 
 // TestMetricsAddressNotThereYet is the same with an address that the host gets later.
 func TestMetricsAddressNotThereYet(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	await.Must(t, n.Server.SetSysctl("net/ipv4/ip_nonlocal_bind", "0"))
 	lo := await.Must1[*topology.Interface](t)(n.Server.Interface("lo"))
 	await.Must(t, lo.RemoveAddress(lo.Addresses[0]))
@@ -69,7 +69,7 @@ func wantMetricsLater(t *testing.T, n *topology.TwoNIC, p *product.Product, d *p
 // it in the wrong place: neither log nor status nor check show the password or its hash. TestSecretsAreNotShown of
 // package metrics has more such files.
 func TestNoSecretsInLogs(t *testing.T) {
-	_, p := server.New(t)
+	_, p := server.NewExact(t)
 	const password = "c0rrect-h0rse"
 	hash := string(await.Must1[[]byte](t)(bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)))
 	web := filepath.Join(t.TempDir(), "web.yaml")

@@ -27,7 +27,7 @@ import (
 // a wildcard UDP socket wants its source repaired, and eth1 has gateways that stand in no route.
 func newTouchable(t *testing.T) (n *topology.TwoNIC, p *product.Product, gateways string) {
 	t.Helper()
-	n, p = server.New(t)
+	n, p = server.NewExact(t)
 	for _, name := range []string{"eth0", "eth1"} {
 		await.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", "1"))
 	}
@@ -263,7 +263,7 @@ func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
 // TestStrictRPFilterWhileObserving leaves it strict, so that the kernel drops the question, and says in the log, the
 // status and by doctor that observing does not see it. Enforcing ends that.
 func TestStrictRPFilterWhileObserving(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	for _, device := range []string{"eth1", "all"} {
 		await.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
 		await.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
@@ -320,7 +320,7 @@ func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversat
 // TestMode switches between observing and enforcing under flows of every kind, with a daemon and without. It takes
 // effect with the next packet. A mode that there is not, or is nowhere to be set, is refused.
 func TestMode(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	wantOneLine(t, p.Expect(2, "mode", "monitor"), `"monitor"`, "observe", "enforce")
 	if r := p.Expect(1, "mode", "observe"); !strings.Contains(r.Stderr, "replypath run") {
 		t.Errorf("without anything attached: %s", r)

@@ -37,7 +37,7 @@ func secondTo(t *testing.T, p *product.Product) *product.Product {
 func TestSecondDatapath(t *testing.T) {
 	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		t.Parallel()
-		n, p := server.New(t)
+		n, p := server.NewExact(t)
 		second := secondTo(t, p)
 		d := start(p, mechanism)
 		r := keepAsking(t, n, traffic.TCP, topology.IPv4)
@@ -83,7 +83,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 			if name == "program" {
 				host.NeedTCX(t) // it takes links
 			}
-			n, p := server.New(t)
+			n, p := server.NewExact(t)
 			await.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 			command := strings.NewReplacer("PINS", p.PinDir, "INDEX", fmt.Sprint(n.Server.Eth1.Index)).Replace(what.command)
 			d := p.Start()
@@ -117,7 +117,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 
 // TestStrangerLocks has a process without rights lock the network namespace, as anybody can: the daemon starts all the same.
 func TestStrangerLocks(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	c := n.Server.Command(t.Context(), "flock", "--no-fork", "/proc/self/ns/net", "sleep", "1000")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	stranger := product.StartProgram(t, c, unix.SIGKILL)
@@ -187,7 +187,7 @@ func everyUse(t *testing.T, p *product.Product, self string) [][]string {
 // TestForeignPinsAreRefused: every command refuses the pins of another network namespace, says
 // which they are and what to do, and leaves them alone. One that is new is among them.
 func TestForeignPinsAreRefused(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start()
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	foreign := p.At(n.Client)

@@ -20,7 +20,7 @@ import (
 // TestReloadRefused wants a bad file logged with its line, shown in the status
 // and in the metrics, and forgotten with the next good one. One that is gone is no better than a bad one.
 func TestReloadRefused(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	config := product.WriteConfig(t, "")
 	d := p.Start("--config", config)
 	wantRefused := func(says string, eth1 bool) {
@@ -61,7 +61,7 @@ func TestReloadRefused(t *testing.T) {
 // on for long, and by which the host does not speak first: of an interface that was not
 // managed, of a peer that was excluded, of a protocol that was not listed.
 func TestReloadRunningDatagrams(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	config := product.WriteConfig(t, "interfaces: [{name: eth0}]\n")
 	d := p.Start("--config", config)
 	p.WaitGrace()
@@ -94,7 +94,7 @@ func TestReloadRunningDatagrams(t *testing.T) {
 
 // TestReloadInterfaces takes an interface out of the configuration and back into it, and has it observed alone.
 func TestReloadInterfaces(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	config, before := product.WriteConfig(t, ""), snapshot(t, n)
 	d := p.Start("--config", config)
 	running := conversations(t, n)

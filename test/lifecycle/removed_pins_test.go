@@ -79,7 +79,7 @@ func TestPinsRemoved(t *testing.T) {
 			}
 			t.Run(mechanism+"/"+removal.name, func(t *testing.T) {
 				t.Parallel()
-				n, p := server.New(t)
+				n, p := server.NewExact(t)
 				d := start(p, mechanism)
 				all := server.Talks{keepAsking(t, n, traffic.TCP, topology.IPv4), keepAsking(t, n, traffic.UDP, topology.IPv6)}
 				before := p.Metrics()
@@ -139,7 +139,7 @@ func wantPinsBack(t *testing.T, p *testproduct.Product, d *testproduct.Daemon, l
 func TestBPFFSUnmounted(t *testing.T) {
 	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		t.Parallel()
-		n, p := server.New(t)
+		n, p := server.NewExact(t)
 		mounted := t.TempDir()
 		mount := func() { await.Must(t, unix.Mount("bpf", mounted, "bpf", 0, "")) }
 		mount()

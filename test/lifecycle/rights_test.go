@@ -41,7 +41,7 @@ func asNobody(c *topology.Cmd) {
 // TestMissingKernelParts starts where something of the kernel is not to be
 // found: exit code 1, the remedy, and nothing left behind.
 func TestMissingKernelParts(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	before := snapshot(t, n)
 	elsewhere := p.WithPinDir(filepath.Join(t.TempDir(), "pins"))
 	wantRefusal(t, elsewhere.Run("run"), "mount -t bpf", filepath.Dir(elsewhere.PinDir))
@@ -55,7 +55,7 @@ func TestMissingKernelParts(t *testing.T) {
 // TestHiddenBPFFS starts where something is mounted over the bpf file system, as ip netns exec does: what is pinned is
 // pinned into that of the caller all the same, outlives the process, and can be seen and taken away from both sides.
 func TestHiddenBPFFS(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	before := snapshot(t, n)
 	hidden := inShell("mount -t tmpfs none /sys/fs/bpf")
 	d := p.LaunchAs(hidden)
@@ -119,7 +119,7 @@ var unprivileged = map[string]func(*topology.Cmd){"nobody": asNobody, "root of a
 // TestUnprivilegedUser tries to read and to alter what is pinned, by the product's own commands, by bpftool and by the
 // file system: each is told that it has no right to, and nothing changes.
 func TestUnprivilegedUser(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	config := product.WriteConfig(t, product.SmallTables) // the whole of a table is shown
 	p.Start("--config", config, "--listen", "")
 	c := conversation(t, n, traffic.TCP, topology.IPv4)
@@ -216,7 +216,7 @@ func wantPrivate(t *testing.T, dir string) {
 // TestMetricsOnLoopback wants the default listener to be out of the network's
 // reach, which one that listens everywhere is not, and not to let anybody profile, or stop, the process.
 func TestMetricsOnLoopback(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start("--listen", ":9945")
 	reached, tried := dialMetrics(t, n)
 	if len(reached) != tried {

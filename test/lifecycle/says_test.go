@@ -36,7 +36,7 @@ func wantSaid(t *testing.T, d *product.Daemon, words string, corrected bool) {
 
 // TestSaysWhatStays: what a daemon says when a service manager or a terminal ends it is what the frames show afterwards.
 func TestSaysWhatStays(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	c := conversation(t, n, traffic.TCP, topology.IPv4)
 	const observed = "replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that"
 	for name, test := range map[string]struct {
@@ -75,7 +75,7 @@ func TestSaysWhatStays(t *testing.T) {
 // TestCheckNamesWhatIsThere: check warns of a name that no interface has, with the nearest one, and of routes by which replies
 // leave uncaught.
 func TestCheckNamesWhatIsThere(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	wantWarnings := func(config string, want ...string) {
 		t.Helper()
 		shown := struct{ Warnings []string }{}
@@ -115,7 +115,7 @@ func wantAnswer(t *testing.T, p *product.Product, pattern string) {
 // TestAnswerOfStatus: the first line says what is done, what came of it, and what is wrong. Its counts are those of the
 // metrics.
 func TestAnswerOfStatus(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := p.Start("--observe")
 	wantAnswer(t, p, `ok: observing on eth0, eth1; 0 replies need correction, since \d\d:\d\d`)
 	traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
@@ -138,7 +138,7 @@ func TestAnswerOfStatus(t *testing.T) {
 // TestFlowsOnOneScreen: the table fits 80 columns with the kernel's choice and the state, in the order that is asked for.
 func TestFlowsOnOneScreen(t *testing.T) {
 	t.Setenv("COLUMNS", "80")
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start()
 	small, large := conversation(t, n, traffic.TCP, topology.IPv4), conversation(t, n, traffic.TCP, topology.IPv4)
 	traffic.Ask(t, small)

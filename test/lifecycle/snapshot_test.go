@@ -36,7 +36,7 @@ const unfixed = "ip neighbour del 10.2.0.77 dev eth1"
 // TestSnapshot shows that what other tests compare hosts by sees each of these, and
 // nothing of what the kernel makes and drops by itself.
 func TestSnapshot(t *testing.T) {
-	n, _ := server.New(t)
+	n, _ := server.NewExact(t)
 	before := snapshot(t, n)
 	for _, remains := range remains {
 		host.Shell(t, n.Server.Host, remains.leave)

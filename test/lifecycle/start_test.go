@@ -193,7 +193,7 @@ func findFlow(t *testing.T, p *product.Product, c *traffic.Conversation) *produc
 // than it, and measures from the start of the process until the first replies of all have left
 // by eth1. From its first such reply on, each flow stays there.
 func TestFirstCorrection(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	all := conversations(t, n)
 	for _, c := range all {
 		traffic.Ask(t, c)

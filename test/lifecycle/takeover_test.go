@@ -60,7 +60,7 @@ func settled(r *server.Talk, p *product.Product) ([]*topology.Frame, product.Met
 // send a single reply the wrong way, lose a flow or set a counter back. TestProgramsAreTakenOver of package loader has the programs.
 func TestKill(t *testing.T) {
 	server.EachMechanism(t, func(t *testing.T, mechanism string) {
-		n, p := server.New(t)
+		n, p := server.NewExact(t)
 		first := start(p, mechanism)
 		all := keepAskingAll(t, n)
 		last := killAndStart(t, p, first, all, mechanism, mechanism)
@@ -78,7 +78,7 @@ func TestKill(t *testing.T) {
 // kernel's. Only TCP is sure to survive that: the kernel stops an interface's queues for a moment when it gets or loses
 // a clsact qdisc (net/sched/sch_api.c, qdisc_graft), and drops what comes to them.
 func TestChangeOfMechanism(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	d := start(p, "clsact")
 	host.NeedTCX(t)
 	all := server.Talks{keepAsking(t, n, traffic.TCP, topology.IPv4), keepAsking(t, n, traffic.TCP, topology.IPv6)}

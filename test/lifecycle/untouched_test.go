@@ -23,7 +23,7 @@ import (
 // TestHostOpened has the server itself ask the client from eth1's address. The routing table sends that by eth0, and
 // the answers come in by eth1: nothing of it may be moved, before and after the client has asked something as well.
 func TestHostOpened(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start("--config", product.WriteConfig(t, "related: false\n"))
 	p.WaitGrace() // for a moment after the first start nothing can be known of who spoke first
 	traffic.ServeNICs(t, n.ClientEth0)
@@ -77,7 +77,7 @@ func wantUnconnected(t *testing.T, n *topology.TwoNIC, f topology.Family) {
 
 // TestHostOpenedBefore is TestHostOpened with conversations that are older than the start and go on meanwhile.
 func TestHostOpenedBefore(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	wires := wire.Tap(t, n.Server)
 	talks := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range n.Families() {
@@ -122,7 +122,7 @@ func plainDatagram(n *topology.TwoNIC, f topology.Family) traffic.Datagram {
 // TestNeighbours has both ends resolve each other on eth1 while it is managed: answers leave by the interface that they
 // were asked on, as the kernel sends them.
 func TestNeighbours(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	p.Start()
 	wires := wire.Tap(t, n.Server)
 	for _, f := range n.Families() {
@@ -149,7 +149,7 @@ func TestNeighbours(t *testing.T) {
 // TestBoundDevice has a socket that is bound to eth0 (SO_BINDTODEVICE) send replies of a flow that came in by eth1:
 // they stay on the device that the program chose, and are counted.
 func TestBoundDevice(t *testing.T) {
-	n, p := server.New(t)
+	n, p := server.NewExact(t)
 	// The peer's way of a connection is moved to eth0 below; that its flow stays at eth1 is the configuration's doing.
 	p.Start("--config", product.WriteConfig(t, "follow: pinned\n"))
 	for _, f := range n.Families() {

@@ -20,7 +20,18 @@ import (
 // routers take any source: a reply that goes astray arrives, and is captured.
 func New(t testing.TB) (*topology.TwoNIC, *product.Product) {
 	t.Helper()
-	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+	return newServer(t, topology.TwoNICOptions{Policy: topology.AnySource})
+}
+
+// NewExact is New, with each frame captured as it is on the wire.
+func NewExact(t testing.TB) (*topology.TwoNIC, *product.Product) {
+	t.Helper()
+	return newServer(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
+}
+
+func newServer(t testing.TB, options topology.TwoNICOptions) (*topology.TwoNIC, *product.Product) {
+	t.Helper()
+	n := traffic.NewTwoNIC(t, options)
 	return n, product.On(t, n.Server.Host)
 }
 
