@@ -85,8 +85,14 @@ static inline enum event refusal_of_ends(void)
 __noinline int served_self(void)
 {
 	const struct scratch *scratch = get_scratch();
+	const struct packet *packet;
+	const __u32 *flags;
 
-	return scratch ? served_address(scratch->packet.tuple.self) : 0;
+	if (!scratch)
+		return 0;
+	packet = &scratch->packet;
+	flags = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
+	return flags ? *flags : 0;
 }
 
 /* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */

@@ -15,7 +15,7 @@
 #define INTERFACE_INDICES 65536
 #define MAX_GATEWAYS 4096
 #define MAX_OWN_ADDRESSES 16384
-#define MAX_GATEWAY_ROUTES 32768
+#define MAX_PREFIXES 81920
 #define MAX_PAIRS 16384
 #define MARK_SETS 8192 /* for each kind but the last; a power of two */
 #define FOREIGN_SETS 32768 /* for that: a router's addresses; a power of two */
@@ -101,14 +101,8 @@ MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
 /* Silent gateways whose neighbour entries are held, to the tick until which that is believed: see outage.h. */
 MAP(held_gateways, HASH, MAX_GATEWAYS, BPF_F_NO_PREALLOC, struct gateway_mac, __u32);
 
-/*
- * What is routed by the gateways of an interface, where these do not serve all peers (INTERFACE_ROUTES4,
- * INTERFACE_ROUTES6): to an index into `gateways`, 0 where it is not known which one.
- */
-MAP(gateway_routes, LPM_TRIE, MAX_GATEWAY_ROUTES, BPF_F_NO_PREALLOC, struct route_key, __u32);
-
-/* To enum on_link_flags. */
-MAP(on_link, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct on_link_key, __u32);
+/* See enum prefix_kind. */
+MAP(prefixes, LPM_TRIE, MAX_PREFIXES, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 
 struct address {
 	__u8 bytes[16];
@@ -116,15 +110,6 @@ struct address {
 
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
-
-/* Networks that this host serves although no interface has them, to enum own_flags. Only admission asks. */
-MAP(served_addresses, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct served_key, __u32);
-
-/*
- * Of several gateways that take everything, the one that takes packets from an own address: to an index into `gateways`.
- * An address that any of them takes is left out.
- */
-MAP(source_gateways, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
 ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);

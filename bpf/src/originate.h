@@ -295,7 +295,7 @@ static inline bool take_over_first(struct packet *packet)
 /* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
 static inline __u32 gateway_of_source(const struct packet *packet, __u32 first)
 {
-	const __u32 *gateway = bpf_map_lookup_elem(&source_gateways, packet->tuple.self);
+	const __u32 *gateway = find_prefix(packet, packet->tuple.self, PREFIX_SOURCE, 0);
 
 	return gateway ? *gateway : first;
 }
@@ -314,7 +314,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 	_Static_assert(MAX_GATEWAYS <= ON_LINK_HOP, "no gateway has its number");
 	if (interface->flags & INTERFACE_NO_HEADER)
 		return 0;
-	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED)
+	if (on_link_flags_of(packet, interface->ifindex) & ON_LINK_ROUTED)
 		return ON_LINK_HOP;
 	if (!is_served(packet, interface, interface->ifindex, &gateway))
 		return 0;

@@ -23,8 +23,8 @@ type Rules struct {
 	Exclusions []bpf.DatapathExclusion
 	// Own returns what an address is to this host, 0 for one that is not its own.
 	Own func(netip.Addr) bpf.DatapathOwnFlags
-	// Served has the same of networks that no interface has.
-	Served *ebpf.Map
+	// Prefixes has the same of networks that no interface has.
+	Prefixes *ebpf.Map
 	// Takes returns what starts flows by an interface beside requests for own addresses.
 	Takes func(id uint16) bpf.DatapathTakes
 }
@@ -48,7 +48,8 @@ func (r *Rules) Records(t *Tuple) (bool, error) {
 func (r *Rules) takesSelf(self netip.Addr, id uint16) (bool, error) {
 	own, takes, all := r.Own(self), r.Takes(id), bpf.DatapathTakesTAKES_ALL6
 	if own == 0 {
-		err := r.Served.Lookup(bpf.DatapathServedKey{PrefixLength: 128, Address: self.As16()}, &own)
+		key := datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, netip.PrefixFrom(self, self.BitLen()))
+		err := r.Prefixes.Lookup(key, &own)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return false, fmt.Errorf("read the addresses that no interface has: %w", err)
 		}

@@ -96,7 +96,7 @@ func (m *Maps) Backup() (restore func() error, err error) {
 	}
 	restores := []func() error{
 		m.exclusions.backup(), m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(),
-		m.gatewayMACs.backup(), m.routes.backup(), m.sources.backup(), m.Interfaces.backup(), m.Managed.backup(),
+		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
 	}
 	return func() error {
 		errs := []error{m.putSettingsBack(before)}
@@ -119,7 +119,7 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 		return bpf.DatapathOwnFlags(flags)
 	}
 	takes := func(id uint16) bpf.DatapathTakes { return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes) }
-	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Served: m.Served.table, Takes: takes}, nil
+	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Prefixes: m.Served.table, Takes: takes}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it
@@ -191,7 +191,7 @@ func (m *Maps) admissionWrites() int { return m.Own.writes + m.Served.writes + m
 
 // decisiveWrites counts the changes of what decides where that goes which the host originates.
 func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {
-	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.sources.writes + m.Interfaces.writes + int(settings.Generation)
+	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.Interfaces.writes + int(settings.Generation)
 }
 
 // unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended
