@@ -184,7 +184,7 @@ type DatapathGatewayMac struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	Family  uint8
-	Pad     uint8
+	Held    bool
 }
 
 type DatapathHandover struct {
@@ -631,7 +631,6 @@ const (
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
 	DatapathMapHandovers            = "handovers"
-	DatapathMapHeldGateways         = "held_gateways"
 	DatapathMapInterfaces           = "interfaces"
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
@@ -770,7 +769,6 @@ type DatapathMapSpecs struct {
 	Gateways      *ebpf.MapSpec `ebpf:"gateways"`
 	Grace         *ebpf.MapSpec `ebpf:"grace"`
 	Handovers     *ebpf.MapSpec `ebpf:"handovers"`
-	HeldGateways  *ebpf.MapSpec `ebpf:"held_gateways"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
 	Managed       *ebpf.MapSpec `ebpf:"managed"`
 	Marks         *ebpf.MapSpec `ebpf:"marks"`
@@ -863,7 +861,6 @@ type DatapathMaps struct {
 	Gateways      *ebpf.Map `ebpf:"gateways"`
 	Grace         *ebpf.Map `ebpf:"grace"`
 	Handovers     *ebpf.Map `ebpf:"handovers"`
-	HeldGateways  *ebpf.Map `ebpf:"held_gateways"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
 	Managed       *ebpf.Map `ebpf:"managed"`
 	Marks         *ebpf.Map `ebpf:"marks"`
@@ -896,7 +893,6 @@ func (m *DatapathMaps) Close() error {
 		m.Gateways,
 		m.Grace,
 		m.Handovers,
-		m.HeldGateways,
 		m.Interfaces,
 		m.Managed,
 		m.Marks,

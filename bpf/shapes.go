@@ -19,7 +19,6 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"gateways":      {Name: "gateways", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 4096, Flags: 0x0},
 		"grace":         {Name: "grace", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"handovers":     {Name: "handovers", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 64, MaxEntries: 1, Flags: 0x0},
-		"held_gateways": {Name: "held_gateways", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x1},
 		"interfaces":    {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 36, MaxEntries: 4096, Flags: 0x0},
 		"managed":       {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},
 		"marks":         {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 49152, Flags: 0x0},

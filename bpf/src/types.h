@@ -214,7 +214,7 @@ struct gateway_mac {
 	__u32 ifindex;
 	__u8 mac[6];
 	__u8 family; /* 4 or 6 */
-	__u8 pad;
+	bool held;   /* not which gateway has it, but whether that is silent and its neighbour entry held */
 };
 
 enum on_link_flags {

@@ -49,6 +49,7 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.gatewayMACs = t.gatewayMACs.part(func(key bpf.DatapathGatewayMac) bool { return !key.Held }) // those are of package gateways
 	t.OnLink = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ON_LINK))
 	t.Served = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_SERVED))
 	t.routes = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ROUTED, bpf.DatapathPrefixKindPREFIX_SOURCE))
