@@ -410,8 +410,9 @@ type DatapathRecord struct {
 }
 
 type DatapathScratch struct {
-	_      structs.HostLayout
-	Packet struct {
+	_        structs.HostLayout
+	Handover DatapathHandover
+	Packet   struct {
 		_              structs.HostLayout
 		Tuple          DatapathTuple
 		Digest         uint64
@@ -630,7 +631,6 @@ const (
 	DatapathMapGatewayMacs          = "gateway_macs"
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
-	DatapathMapHandovers            = "handovers"
 	DatapathMapInterfaces           = "interfaces"
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
@@ -768,7 +768,6 @@ type DatapathMapSpecs struct {
 	GatewayMacs   *ebpf.MapSpec `ebpf:"gateway_macs"`
 	Gateways      *ebpf.MapSpec `ebpf:"gateways"`
 	Grace         *ebpf.MapSpec `ebpf:"grace"`
-	Handovers     *ebpf.MapSpec `ebpf:"handovers"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
 	Managed       *ebpf.MapSpec `ebpf:"managed"`
 	Marks         *ebpf.MapSpec `ebpf:"marks"`
@@ -860,7 +859,6 @@ type DatapathMaps struct {
 	GatewayMacs   *ebpf.Map `ebpf:"gateway_macs"`
 	Gateways      *ebpf.Map `ebpf:"gateways"`
 	Grace         *ebpf.Map `ebpf:"grace"`
-	Handovers     *ebpf.Map `ebpf:"handovers"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
 	Managed       *ebpf.Map `ebpf:"managed"`
 	Marks         *ebpf.Map `ebpf:"marks"`
@@ -892,7 +890,6 @@ func (m *DatapathMaps) Close() error {
 		m.GatewayMacs,
 		m.Gateways,
 		m.Grace,
-		m.Handovers,
 		m.Interfaces,
 		m.Managed,
 		m.Marks,

@@ -110,7 +110,7 @@ func TestFullPairs(t *testing.T) {
 			frame := n.out(b.production, m.message)
 			want := b.moves(n, m.message, b.production, b.replication, frame)
 			maps.DeleteFunc(want.pairs, func(bpf.DatapathPair, count) bool { return true })
-			b.must(b.ForgetHandover()) // it would be counted as lost
+			b.must(b.ForgetScratch()) // it would be counted as lost
 			want.events = once(bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER)
 			b.run(egress(b.production, frame), want)
 		}

@@ -122,7 +122,6 @@ static inline struct settings *get_settings(void)
 MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
 CPU_ARRAY(events, EVENT_END, __u64);
-CPU_ARRAY(handovers, 1, struct handover);
 
 /* Packets of which more fragments are to come, by fragment_key(). */
 MAP(fragments, LRU_HASH, MAX_FRAGMENTS, 0, __u64, struct fragment);

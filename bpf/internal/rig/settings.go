@@ -58,14 +58,7 @@ func (d *Datapath) SetDevice(index, ifindex uint32) error {
 
 // ForgetProof has the programs ask the kernel at once whether an interface can be used.
 func (d *Datapath) ForgetProof() error {
-	var handovers []bpf.DatapathHandover // of each CPU
-	if err := d.Handovers.Lookup(uint32(0), &handovers); err != nil {
-		return fmt.Errorf("read the last hand-overs: %w", err)
-	}
-	for cpu := range handovers {
-		handovers[cpu].ProvenJiffy = 0
-	}
-	return put(d.Handovers, uint32(0), handovers)
+	return d.ChangeScratch(func(s *bpf.DatapathScratch) { s.Handover.ProvenJiffy = 0 })
 }
 
 // SetExclusions writes all exclusions, to the set that settings name unless told otherwise.
