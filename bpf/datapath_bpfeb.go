@@ -641,7 +641,6 @@ const (
 	DatapathMapPairs                = "pairs"
 	DatapathMapPrefixes             = "prefixes"
 	DatapathMapQuestions            = "questions"
-	DatapathMapRepairWanted         = "repair_wanted"
 	DatapathMapScratch              = "scratch"
 	DatapathMapSetLocks             = "set_locks"
 	DatapathMapTags                 = "tags"
@@ -778,7 +777,6 @@ type DatapathMapSpecs struct {
 	Pairs         *ebpf.MapSpec `ebpf:"pairs"`
 	Prefixes      *ebpf.MapSpec `ebpf:"prefixes"`
 	Questions     *ebpf.MapSpec `ebpf:"questions"`
-	RepairWanted  *ebpf.MapSpec `ebpf:"repair_wanted"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	SetLocks      *ebpf.MapSpec `ebpf:"set_locks"`
 	Tags          *ebpf.MapSpec `ebpf:"tags"`
@@ -869,7 +867,6 @@ type DatapathMaps struct {
 	Pairs         *ebpf.Map `ebpf:"pairs"`
 	Prefixes      *ebpf.Map `ebpf:"prefixes"`
 	Questions     *ebpf.Map `ebpf:"questions"`
-	RepairWanted  *ebpf.Map `ebpf:"repair_wanted"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	SetLocks      *ebpf.Map `ebpf:"set_locks"`
 	Tags          *ebpf.Map `ebpf:"tags"`
@@ -900,7 +897,6 @@ func (m *DatapathMaps) Close() error {
 		m.Pairs,
 		m.Prefixes,
 		m.Questions,
-		m.RepairWanted,
 		m.Scratch,
 		m.SetLocks,
 		m.Tags,

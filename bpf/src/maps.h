@@ -21,7 +21,6 @@
 #define FOREIGN_SETS 32768 /* for that: a router's addresses; a power of two */
 #define MARK_WAYS 4
 #define MAX_ASKED 16384
-#define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
 #define MAX_FRAGMENTS 8192
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
@@ -58,9 +57,6 @@ MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
 /* Of a UDP peer and both ports, by digest, to that of the flow by which it asked last: see source_repair.h. */
 MAP(asked, LRU_HASH, MAX_ASKED, 0, __u64, __u64);
-
-/* Something in it: a socket was asked that needs the source repair. */
-RING(repair_wanted, REPAIR_WANTED_BYTES);
 
 /* enum mode, set by the operator at once; wins over the interfaces'. */
 ARRAY(mode_by_hand, 1, __u32);

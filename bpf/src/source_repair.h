@@ -127,18 +127,14 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 	return 0;
 }
 
-/* A flow began, to such a socket. The loader is told where it waits for the first that needs the address that was asked. */
+/* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it sees the entry. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
 				       enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
-	__u64 once = 1;
 
-	if (repair == REPAIR_WATCH && socket == UDP_SOCKET_WILDCARD)
-		bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
-	else if (repair != REPAIR_ON || !may_be_wildcard(socket))
-		return;
-	enter_question(skb, true);
+	if (repair == REPAIR_WATCH ? socket == UDP_SOCKET_WILDCARD : repair == REPAIR_ON && may_be_wildcard(socket))
+		enter_question(skb, true);
 }
 
 /*

@@ -285,7 +285,7 @@ enum follow {
 /* Whether wildcard UDP sockets are made to answer from the address that was asked. */
 enum source_repair {
 	REPAIR_OFF = 0,
-	REPAIR_WATCH = 1, /* the loader wants to know when one is asked */
+	REPAIR_WATCH = 1, /* the loader waits for one that is asked, for an entry in `asked` */
 	REPAIR_ON = 2,    /* the programs of source_repair.h are attached */
 };
 
