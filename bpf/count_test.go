@@ -188,7 +188,7 @@ func TestCountWire(t *testing.T) {
 // Each that is moved looks for the deadline of a trial in the configuration, and the first of a pair twice for its counter.
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapFlows: 19, bpf.DatapathMapTags: 23, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3, bpf.DatapathMapSetLocks: 3,
-	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 11, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
+	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 11, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
 	bpf.DatapathMapManaged: 8, bpf.DatapathMapInterfaces: 16, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2,
 	bpf.DatapathMapScratch: 27, bpf.DatapathMapTraceFilter: 12,

@@ -498,12 +498,13 @@ type DatapathSettings struct {
 	ScopeAll          uint8
 	Loopback          uint8
 	Repair            uint8
-	Exclusions        uint32
+	InForce           uint32
 	Protocols         [32]uint8
 	RoutingGeneration uint32
 	Related           uint8
 	Pad               [7]uint8
 	Until             uint64
+	Exclusions        [2]DatapathExclusionSet
 }
 
 type DatapathSourceRepair uint32
@@ -625,7 +626,6 @@ const (
 	DatapathMapConfiguration        = "configuration"
 	DatapathMapDevices              = "devices"
 	DatapathMapEvents               = "events"
-	DatapathMapExclusions           = "exclusions"
 	DatapathMapFlows                = "flows"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
@@ -761,7 +761,6 @@ type DatapathMapSpecs struct {
 	Configuration *ebpf.MapSpec `ebpf:"configuration"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
-	Exclusions    *ebpf.MapSpec `ebpf:"exclusions"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs   *ebpf.MapSpec `ebpf:"gateway_macs"`
@@ -851,7 +850,6 @@ type DatapathMaps struct {
 	Configuration *ebpf.Map `ebpf:"configuration"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	Events        *ebpf.Map `ebpf:"events"`
-	Exclusions    *ebpf.Map `ebpf:"exclusions"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs   *ebpf.Map `ebpf:"gateway_macs"`
@@ -881,7 +879,6 @@ func (m *DatapathMaps) Close() error {
 		m.Configuration,
 		m.Devices,
 		m.Events,
-		m.Exclusions,
 		m.Flows,
 		m.Fragments,
 		m.GatewayMacs,

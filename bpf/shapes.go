@@ -9,10 +9,9 @@ import "github.com/cilium/ebpf"
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
 		"asked":         {Name: "asked", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 16384, Flags: 0x0},
-		"configuration": {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 64, MaxEntries: 1, Flags: 0x0},
+		"configuration": {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 9296, MaxEntries: 1, Flags: 0x0},
 		"devices":       {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"events":        {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 45, Flags: 0x0},
-		"exclusions":    {Name: "exclusions", Type: ebpf.Array, KeySize: 4, ValueSize: 4616, MaxEntries: 2, Flags: 0x0},
 		"flows":         {Name: "flows", Type: ebpf.Array, KeySize: 4, ValueSize: 832, MaxEntries: 1, Flags: 0x400},
 		"fragments":     {Name: "fragments", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 8192, Flags: 0x0},
 		"gateway_macs":  {Name: "gateway_macs", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},

@@ -104,7 +104,6 @@ struct address {
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
-ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);
 
 static inline struct settings *get_settings(void)

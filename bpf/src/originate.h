@@ -241,20 +241,13 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	return suits;
 }
 
-/* Whether the scratch packet is left alone. Global: the verifier looks at the loop once, not on each way here. */
-__noinline int is_left_alone(__u32 in_force)
-{
-	return is_excluded(in_force);
-}
-
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
 static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
-	const struct exclusion_set *rules = bpf_map_lookup_elem(&exclusions, &settings->exclusions);
-
 	if (!is_recorded(settings, packet))
 		return false;
-	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_left_alone(settings->exclusions));
+	return likely(!settings->exclusions[settings->in_force % EXCLUSION_SETS].count) ||
+	       (put_in_scratch(packet) && !is_excluded());
 }
 
 static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)

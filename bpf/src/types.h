@@ -269,7 +269,6 @@ struct exclusion {
 	__u8 pad[5];
 };
 
-/* One of two sets is in force; a new one is written to the other: half a rule may match everything. */
 struct exclusion_set {
 	__u32 count;
 	__u32 pad;
@@ -295,12 +294,14 @@ struct settings {
 	__u8 scope_all;      /* forwarded flows too */
 	__u8 loopback;       /* 1: an address on lo is treated as any own address */
 	__u8 repair;         /* enum source_repair */
-	__u32 exclusions;    /* index of the set that is in force */
+	__u32 in_force;      /* of `exclusions` */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 routing_generation; /* of what decides where the host's own go: raised when it changes; 0: never set */
 	__u8 related;        /* what the host originates goes as answers to its peer go: see originate.h */
 	__u8 pad[7];
 	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
+	/* One is in force; a new one is written to the other: half a rule may match everything. */
+	struct exclusion_set exclusions[EXCLUSION_SETS];
 };
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */

@@ -93,7 +93,7 @@ func exclusionSet(exclusions []config.Exclusion) bpf.DatapathExclusionSet {
 	return set
 }
 
-// settings is the configuration as the programs read it, without the exclusions,
+// settings are the configuration as the programs read it, without the exclusions,
 // and a mode that was set by hand.
 func settings(cfg *config.Config) bpf.DatapathSettings {
 	entry := bpf.DatapathSettings{

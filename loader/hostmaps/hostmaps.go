@@ -5,13 +5,11 @@ package hostmaps
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
-	"replypath/loader/config"
 )
 
 // Maps are the maps that tell the programs about the host.
@@ -25,7 +23,6 @@ type Maps struct {
 
 	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
 	routes      *Mirror[bpf.DatapathPrefixKey, uint32]
-	exclusions  *Mirror[uint32, bpf.DatapathExclusionSet]
 
 	configuration    *ebpf.Map
 	namesMore        bool // a network that the configuration names has come since the settings were written
@@ -44,7 +41,6 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
 		readMirror(&prefixes, bpf.DatapathMapPrefixes, m.Prefixes),
 		readMirror(&t.Own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
-		readMirror(&t.exclusions, bpf.DatapathMapExclusions, m.Exclusions),
 	)
 	if err != nil {
 		return nil, err
@@ -110,19 +106,4 @@ func (m *Maps) takesOthers(desired map[uint32]bpf.DatapathInterface) bool {
 		}
 	}
 	return false
-}
-
-// writeExclusions returns the index of the set that holds those of the configuration. Where
-// the one in force does not, they are written to the other, so that no packet meets half of
-// them; they are in force when the settings name it.
-func (m *Maps) writeExclusions(inForce uint32, exclude []config.Exclusion) (set uint32, err error) {
-	desired := exclusionSet(exclude)
-	if m.exclusions.actual[inForce] == desired {
-		return inForce, nil
-	}
-	set = (inForce + 1) % m.exclusions.Size()
-	if err := m.exclusions.Put(set, desired); err != nil {
-		return 0, fmt.Errorf("write the exclusions: %w", err)
-	}
-	return set, nil
 }

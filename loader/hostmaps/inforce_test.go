@@ -67,7 +67,6 @@ func newHostBed(t *testing.T) *hostBed {
 		bpf.DatapathMapGatewayMacs:   &b.kernel.GatewayMacs,
 		bpf.DatapathMapPrefixes:      &b.kernel.Prefixes,
 		bpf.DatapathMapOwnAddresses:  &b.kernel.OwnAddresses,
-		bpf.DatapathMapExclusions:    &b.kernel.Exclusions,
 	} {
 		m, err := ebpf.NewMap(shapes[name])
 		b.must(err)

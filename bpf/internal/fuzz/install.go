@@ -43,7 +43,6 @@ func (r *Runner) install(h model.Host) error {
 	errs = append(errs,
 		r.d.Interfaces.Put(uint32(0), none),
 		r.installHashes(h),
-		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
 		r.d.Grace.Put(uint32(0), h.GraceUntil),
 		r.d.SetSettings(r.settings(h)),
@@ -102,6 +101,11 @@ func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
 		}
 	}
 	s.Protocols = rig.Listed(listed...)
+	var rules []bpf.DatapathExclusion
+	for _, rule := range h.Exclusions {
+		rules = append(rules, rig.Exclusion(rule.Peer, rule.Self, rule.Protocol, rule.SelfPort))
+	}
+	s.Exclusions[0] = rig.Exclusions(rules...)
 	return s
 }
 
@@ -156,12 +160,4 @@ func replace[K comparable](m *ebpf.Map, held, want map[K]uint32) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (r *Runner) installExclusions(h model.Host) error {
-	var rules []bpf.DatapathExclusion
-	for _, rule := range h.Exclusions {
-		rules = append(rules, rig.Exclusion(rule.Peer, rule.Self, rule.Protocol, rule.SelfPort))
-	}
-	return r.d.SetExclusions(rules...)
 }

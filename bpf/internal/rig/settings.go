@@ -61,11 +61,11 @@ func (d *Datapath) ForgetProof() error {
 	return d.ChangeScratch(func(s *bpf.DatapathScratch) { s.Handover.ProvenJiffy = 0 })
 }
 
-// SetExclusions writes all exclusions, to the set that settings name unless told otherwise.
-func (d *Datapath) SetExclusions(rules ...bpf.DatapathExclusion) error {
+// Exclusions are a set of all these, for the settings.
+func Exclusions(rules ...bpf.DatapathExclusion) bpf.DatapathExclusionSet {
 	set := bpf.DatapathExclusionSet{Count: uint32(len(rules))}
 	copy(set.Rule[:], rules)
-	return put(d.Exclusions, uint32(0), set)
+	return set
 }
 
 // Exclusion builds a rule; the zero value of each part matches everything.

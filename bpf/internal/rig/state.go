@@ -282,7 +282,6 @@ func (d *Datapath) Clear() error {
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		d.ForgetRelated(),
-		d.SetExclusions(),
 		put(d.ModeByHand, uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		d.ForgetScratch(),
