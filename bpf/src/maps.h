@@ -37,12 +37,6 @@
 		__type(value, to);                                                                 \
 	} name SEC(".maps")
 
-#define RING(name, bytes)                                                                          \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                \
-		__uint(max_entries, bytes);                                                        \
-	} name SEC(".maps")
-
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
 #define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
 
@@ -131,5 +125,9 @@ MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, struct ends, struct record);
 MAP(questions, LRU_HASH, MAX_QUESTIONS, 0, struct ends, __u64);
 
 /* For `replypath trace`: see trace.h. */
-RING(trace_events, TRACE_BYTES);
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, TRACE_BYTES);
+} trace_events SEC(".maps");
+
 ARRAY(trace_filter, 1, struct trace_request);

@@ -19,8 +19,7 @@ import (
 
 // Rules are those of the configuration in force, as the programs read them.
 type Rules struct {
-	Settings   bpf.DatapathSettings
-	Exclusions []bpf.DatapathExclusion
+	Settings bpf.DatapathSettings
 	// Own returns what an address is to this host, 0 for one that is not its own.
 	Own func(netip.Addr) bpf.DatapathOwnFlags
 	// Prefixes has the same of networks that no interface has.
@@ -77,7 +76,8 @@ func isDHCP(t *Tuple) bool {
 
 // excludes is is_excluded() in bpf/src/admission.h.
 func (r *Rules) excludes(t *Tuple) bool {
-	return slices.ContainsFunc(r.Exclusions, func(e bpf.DatapathExclusion) bool {
+	set := &r.Settings.Exclusions[r.Settings.InForce]
+	return slices.ContainsFunc(set.Rule[:set.Count], func(e bpf.DatapathExclusion) bool {
 		return (e.Protocol == 0 || t.Protocol == e.Protocol) &&
 			(e.SelfPort == 0 || datapath.Port(t.Self.Port()) == e.SelfPort) &&
 			isMasked(t.Peer.Addr(), e.Peer, e.PeerMask) && isMasked(t.Self.Addr(), e.Self, e.SelfMask)

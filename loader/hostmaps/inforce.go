@@ -114,13 +114,12 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := settings.Exclusions[settings.InForce]
 	own := func(a netip.Addr) bpf.DatapathOwnFlags {
 		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
 		return bpf.DatapathOwnFlags(flags)
 	}
 	takes := func(id uint16) bpf.DatapathTakes { return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes) }
-	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Prefixes: m.Served.table, Takes: takes}, nil
+	return &admission.Rules{Settings: settings, Own: own, Prefixes: m.Served.table, Takes: takes}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it
