@@ -22,14 +22,10 @@
 /* Of the peer's address and both ports: what is left of the tuple without our address. */
 static inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
 {
-	const __u32 *word = (const __u32 *)tuple;
-	__u64 sum = word[3] * digest_seed[3] + word[8] * digest_seed[8];
+	struct tuple asker = { .peer_port = tuple->peer_port, .self_port = tuple->self_port };
 
-	_Static_assert(offsetof(struct tuple, peer_port) == 32, "word 8: the ports");
-	if (family == 6)
-		sum += word[0] * digest_seed[0] + word[1] * digest_seed[1] +
-		       word[2] * digest_seed[2];
-	return finish_digest(sum);
+	__builtin_memcpy(asker.peer, tuple->peer, sizeof(asker.peer));
+	return digest(&asker, family);
 }
 
 static inline struct flow *live_flow(__u64 digest)
