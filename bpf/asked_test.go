@@ -6,12 +6,8 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
-	"time"
-
-	"github.com/cilium/ebpf/ringbuf"
 
 	"replypath/bpf"
 )
@@ -89,25 +85,6 @@ func (b *bed) flags(n network) uint16 {
 		b.t.Errorf("no flow to %s", n.self)
 	}
 	return flow.Flags
-}
-
-// wantsRepair returns what tells whether the loader was told since it was called last.
-func (b *bed) wantsRepair() (told func() bool) {
-	b.t.Helper()
-	reader, err := ringbuf.NewReader(b.RepairWanted)
-	b.must(err)
-	b.t.Cleanup(func() { reader.Close() })
-	told = func() bool {
-		reader.SetDeadline(time.Now())
-		_, err := reader.Read()
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			b.t.Fatal(err)
-		}
-		return err == nil
-	}
-	for told() { // by earlier tests
-	}
-	return told
 }
 
 // speaks has the host send to the peer, from the address that the route picks.
@@ -242,50 +219,34 @@ func TestAskedLate(t *testing.T) {
 // TestRepairWanted: what is entered of who asked, where that is only watched.
 func TestRepairWanted(t *testing.T) {
 	tell(t, func(t *testing.T, f story) { eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, f) }, map[string]story{
-		"it is told of one that is opened after the first question as well": func(t *testing.T, b *bed, n network) {
-			told := b.wantsRepair()
+		"one that is opened after the first question is entered as well": func(t *testing.T, b *bed, n network) {
 			m := udp{ports: ports{self: selfPort + 2}}
 			b.question(n, m)
-			if told() {
-				t.Error("told although nobody is asked")
-			}
+			b.wantAsked()
 			defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2)))
 			b.question(n, m)
-			if !told() {
-				t.Error("not told")
-			}
 			b.wantAsked(n.tuple(m))
 		},
-		"the loader is told of a wildcard socket, and of no other": func(t *testing.T, b *bed, n network) {
-			told := b.wantsRepair()
+		"a wildcard socket is entered, and no other": func(t *testing.T, b *bed, n network) {
+			var want []bpf.DatapathTuple
 			for i, c := range []struct {
-				what    string
-				address netip.Addr
-				wanted  bool
-			}{
-				{"nobody", netip.Addr{}, false},
-				{"a socket at the address", n.self, false},
-				{"a wildcard socket", n.wildcard(), true},
-				{"a mapped one", netip.IPv6Unspecified(), true},
-			} {
+				address  netip.Addr
+				isWanted bool
+			}{{netip.Addr{}, false}, {n.self, false}, {n.wildcard(), true}, {netip.IPv6Unspecified(), true}} {
 				m := udp{ports: ports{self: selfPort + 2 + uint16(i)}}
 				if c.address.IsValid() {
 					defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(c.address, selfPort+2+uint16(i))))
 				}
-				for _, first := range []bool{true, false} {
-					b.question(n, m)
-					if got := told(); got != (c.wanted && first) {
-						t.Errorf("%s was asked (for the first time: %v): told %v", c.what, first, got)
-					}
+				if c.isWanted {
+					want = append(want, n.tuple(m))
 				}
+				b.question(n, m)
+				b.question(n, m)
+				b.wantAsked(want...)
 			}
-			b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 4}}), n.tuple(udp{ports: ports{self: selfPort + 5}}))
-
 			b.repair(bpf.DatapathSourceRepairREPAIR_OFF)
-			b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 2}})
-			if told() {
-				t.Error("told while nobody wants to know")
-			}
+			b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 4}})
+			b.wantAsked(want...)
 		},
 	})
 }

@@ -5,7 +5,6 @@ package bpf_test
 import (
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
@@ -16,11 +15,7 @@ import (
 
 func (b *bed) setHandover(h bpf.DatapathHandover) {
 	b.t.Helper()
-	words := make([]bpf.DatapathHandover, ebpf.MustPossibleCPU())
-	for i := range words {
-		words[i] = h
-	}
-	b.must(b.Handovers.Put(uint32(0), words))
+	b.must(b.ChangeScratch(func(s *bpf.DatapathScratch) { s.Handover = h }))
 }
 
 // handOver runs a reply that is moved, and returns the frame as it is on its way to the target.
@@ -193,10 +188,10 @@ func TestCountWire(t *testing.T) {
 // Each that is moved looks for the deadline of a trial in the configuration, and the first of a pair twice for its counter.
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapFlows: 19, bpf.DatapathMapTags: 23, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3, bpf.DatapathMapSetLocks: 3,
-	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 11, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapOnLink: 1,
+	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 11, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
 	bpf.DatapathMapManaged: 8, bpf.DatapathMapInterfaces: 16, bpf.DatapathMapGateways: 5,
-	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
-	bpf.DatapathMapScratch: 12, bpf.DatapathMapTraceFilter: 12,
+	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2,
+	bpf.DatapathMapScratch: 27, bpf.DatapathMapTraceFilter: 12,
 }
 
 // These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.
@@ -226,9 +221,9 @@ func TestCostOfConnection(t *testing.T) {
 			if verdict != redirect {
 				t.Fatalf("verdict %d of what leaves", verdict)
 			}
-			var words []bpf.DatapathHandover
-			b.must(b.Handovers.Lookup(uint32(0), &words))
-			exec("at the target", arrive(b.replication, frame, words[0].Ticket))
+			var cpus []bpf.DatapathScratch
+			b.must(b.Scratch.Lookup(uint32(0), &cpus))
+			exec("at the target", arrive(b.replication, frame, cpus[0].Handover.Ticket))
 		}
 		in(syn) // whose address is remembered
 		b.put()

@@ -184,7 +184,7 @@ type DatapathGatewayMac struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	Family  uint8
-	Pad     uint8
+	Held    bool
 }
 
 type DatapathHandover struct {
@@ -255,7 +255,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 20
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
 )
 
 type DatapathMarkKind uint32
@@ -299,13 +299,6 @@ const (
 	DatapathOnLinkFlagsON_LINK        DatapathOnLinkFlags = 1
 	DatapathOnLinkFlagsON_LINK_ROUTED DatapathOnLinkFlags = 2
 )
-
-type DatapathOnLinkKey struct {
-	_            structs.HostLayout
-	PrefixLength uint32
-	Ifindex      uint32
-	Address      [16]uint8
-}
 
 type DatapathOutcome uint32
 
@@ -363,6 +356,24 @@ type DatapathPath struct {
 	Flags     uint16
 }
 
+type DatapathPrefixKey struct {
+	_       structs.HostLayout
+	Length  uint32
+	Ifindex uint32
+	Kind    uint16
+	Family  uint16
+	Address [16]uint8
+}
+
+type DatapathPrefixKind uint32
+
+const (
+	DatapathPrefixKindPREFIX_ON_LINK DatapathPrefixKind = 0
+	DatapathPrefixKindPREFIX_ROUTED  DatapathPrefixKind = 1
+	DatapathPrefixKindPREFIX_SERVED  DatapathPrefixKind = 2
+	DatapathPrefixKindPREFIX_SOURCE  DatapathPrefixKind = 3
+)
+
 type DatapathProtocolClass uint32
 
 const (
@@ -398,17 +409,10 @@ type DatapathRecord struct {
 	Pad2     [2]uint8
 }
 
-type DatapathRouteKey struct {
-	_            structs.HostLayout
-	PrefixLength uint32
-	Ifindex      uint32
-	Family       uint32
-	Address      [16]uint8
-}
-
 type DatapathScratch struct {
-	_      structs.HostLayout
-	Packet struct {
+	_        structs.HostLayout
+	Handover DatapathHandover
+	Packet   struct {
 		_              structs.HostLayout
 		Tuple          DatapathTuple
 		Digest         uint64
@@ -479,12 +483,6 @@ type DatapathScratch struct {
 	Raised uint64
 }
 
-type DatapathServedKey struct {
-	_            structs.HostLayout
-	PrefixLength uint32
-	Address      [16]uint8
-}
-
 type DatapathSetLock struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -500,12 +498,13 @@ type DatapathSettings struct {
 	ScopeAll          uint8
 	Loopback          uint8
 	Repair            uint8
-	Exclusions        uint32
+	InForce           uint32
 	Protocols         [32]uint8
 	RoutingGeneration uint32
 	Related           uint8
 	Pad               [7]uint8
 	Until             uint64
+	Exclusions        [2]DatapathExclusionSet
 }
 
 type DatapathSourceRepair uint32
@@ -627,30 +626,23 @@ const (
 	DatapathMapConfiguration        = "configuration"
 	DatapathMapDevices              = "devices"
 	DatapathMapEvents               = "events"
-	DatapathMapExclusions           = "exclusions"
 	DatapathMapFlows                = "flows"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
-	DatapathMapGatewayRoutes        = "gateway_routes"
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
-	DatapathMapHandovers            = "handovers"
-	DatapathMapHeldGateways         = "held_gateways"
 	DatapathMapInterfaces           = "interfaces"
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
 	DatapathMapModeByHand           = "mode_by_hand"
-	DatapathMapOnLink               = "on_link"
 	DatapathMapOriginated           = "originated"
 	DatapathMapOutbound             = "outbound"
 	DatapathMapOwnAddresses         = "own_addresses"
 	DatapathMapPairs                = "pairs"
+	DatapathMapPrefixes             = "prefixes"
 	DatapathMapQuestions            = "questions"
-	DatapathMapRepairWanted         = "repair_wanted"
 	DatapathMapScratch              = "scratch"
-	DatapathMapServedAddresses      = "served_addresses"
 	DatapathMapSetLocks             = "set_locks"
-	DatapathMapSourceGateways       = "source_gateways"
 	DatapathMapTags                 = "tags"
 	DatapathMapTails                = "tails"
 	DatapathMapTraceEvents          = "trace_events"
@@ -692,6 +684,7 @@ const (
 	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
 	DatapathVarUnusedOutcome        = "unused_outcome"
 	DatapathVarUnusedOwnFlags       = "unused_own_flags"
+	DatapathVarUnusedPrefixKind     = "unused_prefix_kind"
 	DatapathVarUnusedProtocolClass  = "unused_protocol_class"
 	DatapathVarUnusedSourceRepair   = "unused_source_repair"
 	DatapathVarUnusedTable          = "unused_table"
@@ -764,38 +757,31 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Asked           *ebpf.MapSpec `ebpf:"asked"`
-	Configuration   *ebpf.MapSpec `ebpf:"configuration"`
-	Devices         *ebpf.MapSpec `ebpf:"devices"`
-	Events          *ebpf.MapSpec `ebpf:"events"`
-	Exclusions      *ebpf.MapSpec `ebpf:"exclusions"`
-	Flows           *ebpf.MapSpec `ebpf:"flows"`
-	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
-	GatewayMacs     *ebpf.MapSpec `ebpf:"gateway_macs"`
-	GatewayRoutes   *ebpf.MapSpec `ebpf:"gateway_routes"`
-	Gateways        *ebpf.MapSpec `ebpf:"gateways"`
-	Grace           *ebpf.MapSpec `ebpf:"grace"`
-	Handovers       *ebpf.MapSpec `ebpf:"handovers"`
-	HeldGateways    *ebpf.MapSpec `ebpf:"held_gateways"`
-	Interfaces      *ebpf.MapSpec `ebpf:"interfaces"`
-	Managed         *ebpf.MapSpec `ebpf:"managed"`
-	Marks           *ebpf.MapSpec `ebpf:"marks"`
-	ModeByHand      *ebpf.MapSpec `ebpf:"mode_by_hand"`
-	OnLink          *ebpf.MapSpec `ebpf:"on_link"`
-	Originated      *ebpf.MapSpec `ebpf:"originated"`
-	Outbound        *ebpf.MapSpec `ebpf:"outbound"`
-	OwnAddresses    *ebpf.MapSpec `ebpf:"own_addresses"`
-	Pairs           *ebpf.MapSpec `ebpf:"pairs"`
-	Questions       *ebpf.MapSpec `ebpf:"questions"`
-	RepairWanted    *ebpf.MapSpec `ebpf:"repair_wanted"`
-	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
-	ServedAddresses *ebpf.MapSpec `ebpf:"served_addresses"`
-	SetLocks        *ebpf.MapSpec `ebpf:"set_locks"`
-	SourceGateways  *ebpf.MapSpec `ebpf:"source_gateways"`
-	Tags            *ebpf.MapSpec `ebpf:"tags"`
-	Tails           *ebpf.MapSpec `ebpf:"tails"`
-	TraceEvents     *ebpf.MapSpec `ebpf:"trace_events"`
-	TraceFilter     *ebpf.MapSpec `ebpf:"trace_filter"`
+	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	Configuration *ebpf.MapSpec `ebpf:"configuration"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	GatewayMacs   *ebpf.MapSpec `ebpf:"gateway_macs"`
+	Gateways      *ebpf.MapSpec `ebpf:"gateways"`
+	Grace         *ebpf.MapSpec `ebpf:"grace"`
+	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Managed       *ebpf.MapSpec `ebpf:"managed"`
+	Marks         *ebpf.MapSpec `ebpf:"marks"`
+	ModeByHand    *ebpf.MapSpec `ebpf:"mode_by_hand"`
+	Originated    *ebpf.MapSpec `ebpf:"originated"`
+	Outbound      *ebpf.MapSpec `ebpf:"outbound"`
+	OwnAddresses  *ebpf.MapSpec `ebpf:"own_addresses"`
+	Pairs         *ebpf.MapSpec `ebpf:"pairs"`
+	Prefixes      *ebpf.MapSpec `ebpf:"prefixes"`
+	Questions     *ebpf.MapSpec `ebpf:"questions"`
+	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	SetLocks      *ebpf.MapSpec `ebpf:"set_locks"`
+	Tags          *ebpf.MapSpec `ebpf:"tags"`
+	Tails         *ebpf.MapSpec `ebpf:"tails"`
+	TraceEvents   *ebpf.MapSpec `ebpf:"trace_events"`
+	TraceFilter   *ebpf.MapSpec `ebpf:"trace_filter"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -827,6 +813,7 @@ type DatapathVariableSpecs struct {
 	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
 	UnusedOutcome        *ebpf.VariableSpec `ebpf:"unused_outcome"`
 	UnusedOwnFlags       *ebpf.VariableSpec `ebpf:"unused_own_flags"`
+	UnusedPrefixKind     *ebpf.VariableSpec `ebpf:"unused_prefix_kind"`
 	UnusedProtocolClass  *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
 	UnusedSourceRepair   *ebpf.VariableSpec `ebpf:"unused_source_repair"`
 	UnusedTable          *ebpf.VariableSpec `ebpf:"unused_table"`
@@ -859,38 +846,31 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Asked           *ebpf.Map `ebpf:"asked"`
-	Configuration   *ebpf.Map `ebpf:"configuration"`
-	Devices         *ebpf.Map `ebpf:"devices"`
-	Events          *ebpf.Map `ebpf:"events"`
-	Exclusions      *ebpf.Map `ebpf:"exclusions"`
-	Flows           *ebpf.Map `ebpf:"flows"`
-	Fragments       *ebpf.Map `ebpf:"fragments"`
-	GatewayMacs     *ebpf.Map `ebpf:"gateway_macs"`
-	GatewayRoutes   *ebpf.Map `ebpf:"gateway_routes"`
-	Gateways        *ebpf.Map `ebpf:"gateways"`
-	Grace           *ebpf.Map `ebpf:"grace"`
-	Handovers       *ebpf.Map `ebpf:"handovers"`
-	HeldGateways    *ebpf.Map `ebpf:"held_gateways"`
-	Interfaces      *ebpf.Map `ebpf:"interfaces"`
-	Managed         *ebpf.Map `ebpf:"managed"`
-	Marks           *ebpf.Map `ebpf:"marks"`
-	ModeByHand      *ebpf.Map `ebpf:"mode_by_hand"`
-	OnLink          *ebpf.Map `ebpf:"on_link"`
-	Originated      *ebpf.Map `ebpf:"originated"`
-	Outbound        *ebpf.Map `ebpf:"outbound"`
-	OwnAddresses    *ebpf.Map `ebpf:"own_addresses"`
-	Pairs           *ebpf.Map `ebpf:"pairs"`
-	Questions       *ebpf.Map `ebpf:"questions"`
-	RepairWanted    *ebpf.Map `ebpf:"repair_wanted"`
-	Scratch         *ebpf.Map `ebpf:"scratch"`
-	ServedAddresses *ebpf.Map `ebpf:"served_addresses"`
-	SetLocks        *ebpf.Map `ebpf:"set_locks"`
-	SourceGateways  *ebpf.Map `ebpf:"source_gateways"`
-	Tags            *ebpf.Map `ebpf:"tags"`
-	Tails           *ebpf.Map `ebpf:"tails"`
-	TraceEvents     *ebpf.Map `ebpf:"trace_events"`
-	TraceFilter     *ebpf.Map `ebpf:"trace_filter"`
+	Asked         *ebpf.Map `ebpf:"asked"`
+	Configuration *ebpf.Map `ebpf:"configuration"`
+	Devices       *ebpf.Map `ebpf:"devices"`
+	Events        *ebpf.Map `ebpf:"events"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
+	GatewayMacs   *ebpf.Map `ebpf:"gateway_macs"`
+	Gateways      *ebpf.Map `ebpf:"gateways"`
+	Grace         *ebpf.Map `ebpf:"grace"`
+	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Managed       *ebpf.Map `ebpf:"managed"`
+	Marks         *ebpf.Map `ebpf:"marks"`
+	ModeByHand    *ebpf.Map `ebpf:"mode_by_hand"`
+	Originated    *ebpf.Map `ebpf:"originated"`
+	Outbound      *ebpf.Map `ebpf:"outbound"`
+	OwnAddresses  *ebpf.Map `ebpf:"own_addresses"`
+	Pairs         *ebpf.Map `ebpf:"pairs"`
+	Prefixes      *ebpf.Map `ebpf:"prefixes"`
+	Questions     *ebpf.Map `ebpf:"questions"`
+	Scratch       *ebpf.Map `ebpf:"scratch"`
+	SetLocks      *ebpf.Map `ebpf:"set_locks"`
+	Tags          *ebpf.Map `ebpf:"tags"`
+	Tails         *ebpf.Map `ebpf:"tails"`
+	TraceEvents   *ebpf.Map `ebpf:"trace_events"`
+	TraceFilter   *ebpf.Map `ebpf:"trace_filter"`
 }
 
 func (m *DatapathMaps) Close() error {
@@ -899,30 +879,23 @@ func (m *DatapathMaps) Close() error {
 		m.Configuration,
 		m.Devices,
 		m.Events,
-		m.Exclusions,
 		m.Flows,
 		m.Fragments,
 		m.GatewayMacs,
-		m.GatewayRoutes,
 		m.Gateways,
 		m.Grace,
-		m.Handovers,
-		m.HeldGateways,
 		m.Interfaces,
 		m.Managed,
 		m.Marks,
 		m.ModeByHand,
-		m.OnLink,
 		m.Originated,
 		m.Outbound,
 		m.OwnAddresses,
 		m.Pairs,
+		m.Prefixes,
 		m.Questions,
-		m.RepairWanted,
 		m.Scratch,
-		m.ServedAddresses,
 		m.SetLocks,
-		m.SourceGateways,
 		m.Tags,
 		m.Tails,
 		m.TraceEvents,
@@ -959,6 +932,7 @@ type DatapathVariables struct {
 	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`
 	UnusedOutcome        *ebpf.Variable `ebpf:"unused_outcome"`
 	UnusedOwnFlags       *ebpf.Variable `ebpf:"unused_own_flags"`
+	UnusedPrefixKind     *ebpf.Variable `ebpf:"unused_prefix_kind"`
 	UnusedProtocolClass  *ebpf.Variable `ebpf:"unused_protocol_class"`
 	UnusedSourceRepair   *ebpf.Variable `ebpf:"unused_source_repair"`
 	UnusedTable          *ebpf.Variable `ebpf:"unused_table"`

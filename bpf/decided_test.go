@@ -62,7 +62,7 @@ func (b *bed) routeBy(n network, gateway uint32) {
 
 func (b *bed) exclude(rules ...bpf.DatapathExclusion) {
 	b.t.Helper()
-	b.must(b.SetExclusions(rules...))
+	b.configure(func(s *bpf.DatapathSettings) { s.Exclusions[0] = rig.Exclusions(rules...) })
 }
 
 // TestDecidedOnce: what was decided for two addresses holds until `ways` rises, whatever is in the maps.

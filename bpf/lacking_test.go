@@ -169,11 +169,11 @@ func (b *bed) wantLeaving(n network, device *os.File, want []byte) {
 // wantNothingHandedOver makes sure that no CPU waits for a packet at its target.
 func (b *bed) wantNothingHandedOver() {
 	b.t.Helper()
-	var words []bpf.DatapathHandover
-	b.must(b.Handovers.Lookup(uint32(0), &words))
-	for cpu, word := range words {
-		if word.Ifindex != 0 {
-			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, word.Ifindex)
+	var cpus []bpf.DatapathScratch
+	b.must(b.Scratch.Lookup(uint32(0), &cpus))
+	for cpu, scratch := range cpus {
+		if to := scratch.Handover.Ifindex; to != 0 {
+			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, to)
 		}
 	}
 }

@@ -89,8 +89,6 @@ type opened struct {
 	stopEvents func()
 	table      nexthop.Table // of the host's routes, which follows the events
 	rules      netfilter.Watcher
-	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
-	stopAsked  func()
 }
 
 // watch subscribes to events.

@@ -14,6 +14,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/status"
 	"replypath/metrics"
 	testawait "replypath/test/await"
@@ -137,8 +138,10 @@ func (b *server) sourceGateways() map[string]string {
 		names[uint32(r.ID)] = r.Address
 	}
 	found := make(map[string]string)
-	for own, id := range entries[bpf.DatapathAddress, uint32](b, b.maps().SourceGateways) {
-		found[netip.AddrFrom16(own.Bytes).Unmap().String()] = names[id]
+	for key, id := range entries[bpf.DatapathPrefixKey, uint32](b, b.maps().Prefixes) {
+		if bpf.DatapathPrefixKind(key.Kind) == bpf.DatapathPrefixKindPREFIX_SOURCE {
+			found[datapath.Address(key.Address).String()] = names[id]
+		}
 	}
 	return found
 }

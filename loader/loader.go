@@ -54,7 +54,6 @@ func (l *Loader) Close() error {
 			return nil
 		}
 		l.stopEvents()
-		l.stopAsked()
 		l.rules.End()
 		l.state.PID = 0
 		err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())

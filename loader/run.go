@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// modeInterval is how often the mode is looked at that is set by hand: one entry of a map, of which nothing tells.
-const modeInterval = 250 * time.Millisecond
+// pollInterval is how often maps are looked at of which nothing tells: for the mode that is set by hand, and for who asked a
+// wildcard UDP socket.
+const pollInterval = 250 * time.Millisecond
 
 // Run keeps the maps current until ctx ends, which is no error. The datapath
 // stays in place.
@@ -22,7 +23,7 @@ func (l *Loader) Run(ctx context.Context) error {
 		slow:       time.NewTicker(slowInterval),
 		resolve:    time.NewTimer(0),
 		losses:     time.NewTimer(lossInterval),
-		mode:       time.NewTicker(modeInterval),
+		polls:      time.NewTicker(pollInterval),
 		changes:    newCoalescer(),
 		doubts:     newCoalescer(),
 		bystanders: newCoalescer(),
@@ -30,7 +31,7 @@ func (l *Loader) Run(ctx context.Context) error {
 	defer r.slow.Stop()
 	defer r.resolve.Stop()
 	defer r.losses.Stop()
-	defer r.mode.Stop()
+	defer r.polls.Stop()
 	defer r.changes.timer.Stop()
 	defer r.doubts.timer.Stop()
 	defer r.bystanders.timer.Stop()
@@ -71,15 +72,13 @@ func (r *runner) step(ctx context.Context) bool {
 	case <-r.losses.C:
 		r.lookForLosses()
 		return true
-	case <-r.mode.C:
+	case <-r.polls.C:
+		r.lookForAskers()
 		if !r.lookAtMode() {
 			return true
 		}
 	case <-r.rules.Changed():
 		r.changes.note(time.Now())
-		return true
-	case <-r.asked:
-		r.socketAsked()
 		return true
 	case <-r.resolve.C:
 	case <-r.wake:
@@ -111,7 +110,7 @@ type runner struct {
 	slow       *time.Ticker
 	resolve    *time.Timer
 	losses     *time.Timer
-	mode       *time.Ticker
+	polls      *time.Ticker
 	changes    *coalescer
 	doubts     *coalescer    // about the routes
 	bystanders *coalescer    // changes of interfaces that cannot become managed

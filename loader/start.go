@@ -21,7 +21,6 @@ import (
 	"replypath/loader/kernel"
 	"replypath/loader/namespace"
 	"replypath/loader/pins"
-	"replypath/loader/source"
 )
 
 // start is a start in progress.
@@ -31,7 +30,7 @@ type start struct{ *core }
 func (l start) steps() []func() error {
 	return []func() error{
 		kernel.CheckCall, l.endTrial, l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal,
-		l.load, l.limitTrial, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
+		l.load, l.limitTrial, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
 
@@ -287,16 +286,6 @@ func (l start) obeyConfigured() error {
 	}
 	l.tx.OnAbort(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
 	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
-}
-
-// watchSource subscribes to questions that wildcard sockets are asked.
-func (l start) watchSource() (err error) {
-	l.asked, l.stopAsked, err = source.Watch(l.datapath.RepairWanted)
-	if err != nil {
-		return err
-	}
-	l.tx.OnAbort(func() error { l.stopAsked(); return nil })
-	return nil
 }
 
 // beginTrial writes down, where this is one, what takes it back. From the next save

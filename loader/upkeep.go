@@ -138,13 +138,12 @@ func (r *runner) tendLosses(now time.Time) (due bool) {
 	return r.routes.HasLost(now) || r.source.HasLost(now) || due
 }
 
-// socketAsked has the programs attached at once: whoever asked repeats the
-// question soon.
-func (r *runner) socketAsked() {
+// lookForAskers has the source repair attached where somebody has asked a wildcard UDP socket.
+func (r *runner) lookForAskers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	waited, err := r.source.Asked(r.wantedSource())
-	if !waited {
+	asked, err := r.source.Asked(r.wantedSource())
+	if !asked {
 		return
 	}
 	r.noteSource(err)

@@ -7,14 +7,14 @@
 /* Whether this rule of a list excludes the scratch packet's tuple. */
 __noinline int excludes(__u32 list, __u32 number)
 {
-	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &list);
+	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct exclusion *rule;
 	const struct tuple *tuple;
 
-	if (!set || !scratch)
+	if (!settings || !scratch)
 		return false;
-	rule = &set->rule[number % MAX_EXCLUSIONS];
+	rule = &settings->exclusions[list % EXCLUSION_SETS].rule[number % MAX_EXCLUSIONS];
 	tuple = &scratch->packet.tuple;
 	return (!rule->protocol || rule->protocol == tuple->protocol) &&
 	       (!rule->self_port || rule->self_port == tuple->self_port) &&
@@ -22,14 +22,17 @@ __noinline int excludes(__u32 list, __u32 number)
 	       masked_equal(tuple->self, rule->self, rule->self_mask);
 }
 
-static inline bool is_excluded(__u32 in_force)
+/* Whether the scratch packet's tuple is. Global: the verifier looks at the loop once, not on each way here. */
+__noinline int is_excluded(void)
 {
-	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);
+	const struct settings *settings = get_settings();
+	__u32 in_force;
 
-	if (!set)
+	if (!settings)
 		return false;
+	in_force = *(const volatile __u32 *)&settings->in_force % EXCLUSION_SETS;
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < set->count; i++)
+	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < settings->exclusions[in_force].count; i++)
 		if (excludes(in_force, i))
 			return true;
 	return false;
@@ -66,17 +69,16 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 /* Why the scratch packet's addresses are no flow's ends; EVENT_END where they may be. What is excluded is none. */
 static inline enum event refusal_of_ends(void)
 {
-	struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct tuple *tuple;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return EVENT_IGNORED_SOURCE;
 	tuple = &scratch->packet.tuple;
 	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
 	    own_address(tuple->peer))
 		return EVENT_IGNORED_SOURCE;
-	if (is_excluded(settings->exclusions))
+	if (is_excluded())
 		return EVENT_IGNORED_EXCLUDED;
 	return EVENT_END;
 }
@@ -85,8 +87,14 @@ static inline enum event refusal_of_ends(void)
 __noinline int served_self(void)
 {
 	const struct scratch *scratch = get_scratch();
+	const struct packet *packet;
+	const __u32 *flags;
 
-	return scratch ? served_address(scratch->packet.tuple.self) : 0;
+	if (!scratch)
+		return 0;
+	packet = &scratch->packet;
+	flags = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
+	return flags ? *flags : 0;
 }
 
 /* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */

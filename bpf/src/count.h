@@ -66,9 +66,9 @@ static inline __u8 protocol_class(__u8 protocol)
 
 static inline struct handover *get_handover(void)
 {
-	__u32 zero = 0;
+	struct scratch *scratch = get_scratch();
 
-	return bpf_map_lookup_elem(&handovers, &zero);
+	return scratch ? &scratch->handover : NULL;
 }
 
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */

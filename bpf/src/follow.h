@@ -15,7 +15,7 @@ static inline bool is_pinned(void)
 /* Whether nothing can leave by the flow's path: its device or link is down, or its gateway is silent. */
 static inline bool is_cut_off(const struct flow *flow, __u8 family)
 {
-	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family };
+	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family, .held = true };
 	mac_word mac;
 
 	if (!get_interface(flow->interface, flow->ifindex) || !is_usable(flow->interface, flow->ifindex))

@@ -15,13 +15,12 @@
 #define INTERFACE_INDICES 65536
 #define MAX_GATEWAYS 4096
 #define MAX_OWN_ADDRESSES 16384
-#define MAX_GATEWAY_ROUTES 32768
+#define MAX_PREFIXES 81920
 #define MAX_PAIRS 16384
 #define MARK_SETS 8192 /* for each kind but the last; a power of two */
 #define FOREIGN_SETS 32768 /* for that: a router's addresses; a power of two */
 #define MARK_WAYS 4
 #define MAX_ASKED 16384
-#define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
 #define MAX_FRAGMENTS 8192
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
@@ -38,12 +37,6 @@
 		__type(value, to);                                                                 \
 	} name SEC(".maps")
 
-#define RING(name, bytes)                                                                          \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                \
-		__uint(max_entries, bytes);                                                        \
-	} name SEC(".maps")
-
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
 #define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
 
@@ -58,9 +51,6 @@ MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
 /* Of a UDP peer and both ports, by digest, to that of the flow by which it asked last: see source_repair.h. */
 MAP(asked, LRU_HASH, MAX_ASKED, 0, __u64, __u64);
-
-/* Something in it: a socket was asked that needs the source repair. */
-RING(repair_wanted, REPAIR_WANTED_BYTES);
 
 /* enum mode, set by the operator at once; wins over the interfaces'. */
 ARRAY(mode_by_hand, 1, __u32);
@@ -95,20 +85,11 @@ MAP(devices, DEVMAP, MAX_INTERFACES, 0, __u32, __u32);
 
 ARRAY(gateways, MAX_GATEWAYS, struct gateway);
 
-/* To an index into `gateways`. */
+/* To an index into `gateways`; of a key with `held`, to the tick until which that is believed: see outage.h. */
 MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
 
-/* Silent gateways whose neighbour entries are held, to the tick until which that is believed: see outage.h. */
-MAP(held_gateways, HASH, MAX_GATEWAYS, BPF_F_NO_PREALLOC, struct gateway_mac, __u32);
-
-/*
- * What is routed by the gateways of an interface, where these do not serve all peers (INTERFACE_ROUTES4,
- * INTERFACE_ROUTES6): to an index into `gateways`, 0 where it is not known which one.
- */
-MAP(gateway_routes, LPM_TRIE, MAX_GATEWAY_ROUTES, BPF_F_NO_PREALLOC, struct route_key, __u32);
-
-/* To enum on_link_flags. */
-MAP(on_link, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct on_link_key, __u32);
+/* See enum prefix_kind. */
+MAP(prefixes, LPM_TRIE, MAX_PREFIXES, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 
 struct address {
 	__u8 bytes[16];
@@ -117,16 +98,6 @@ struct address {
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
-/* Networks that this host serves although no interface has them, to enum own_flags. Only admission asks. */
-MAP(served_addresses, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct served_key, __u32);
-
-/*
- * Of several gateways that take everything, the one that takes packets from an own address: to an index into `gateways`.
- * An address that any of them takes is left out.
- */
-MAP(source_gateways, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
-
-ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);
 
 static inline struct settings *get_settings(void)
@@ -140,7 +111,6 @@ static inline struct settings *get_settings(void)
 MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
 CPU_ARRAY(events, EVENT_END, __u64);
-CPU_ARRAY(handovers, 1, struct handover);
 
 /* Packets of which more fragments are to come, by fragment_key(). */
 MAP(fragments, LRU_HASH, MAX_FRAGMENTS, 0, __u64, struct fragment);
@@ -155,5 +125,9 @@ MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, struct ends, struct record);
 MAP(questions, LRU_HASH, MAX_QUESTIONS, 0, struct ends, __u64);
 
 /* For `replypath trace`: see trace.h. */
-RING(trace_events, TRACE_BYTES);
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, TRACE_BYTES);
+} trace_events SEC(".maps");
+
 ARRAY(trace_filter, 1, struct trace_request);

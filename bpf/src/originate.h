@@ -241,20 +241,13 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	return suits;
 }
 
-/* Whether the scratch packet is left alone. Global: the verifier looks at the loop once, not on each way here. */
-__noinline int is_left_alone(__u32 in_force)
-{
-	return is_excluded(in_force);
-}
-
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
 static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
-	const struct exclusion_set *rules = bpf_map_lookup_elem(&exclusions, &settings->exclusions);
-
 	if (!is_recorded(settings, packet))
 		return false;
-	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_left_alone(settings->exclusions));
+	return likely(!settings->exclusions[settings->in_force % EXCLUSION_SETS].count) ||
+	       (put_in_scratch(packet) && !is_excluded());
 }
 
 static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
@@ -295,7 +288,7 @@ static inline bool take_over_first(struct packet *packet)
 /* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
 static inline __u32 gateway_of_source(const struct packet *packet, __u32 first)
 {
-	const __u32 *gateway = bpf_map_lookup_elem(&source_gateways, packet->tuple.self);
+	const __u32 *gateway = find_prefix(packet, packet->tuple.self, PREFIX_SOURCE, 0);
 
 	return gateway ? *gateway : first;
 }
@@ -314,7 +307,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 	_Static_assert(MAX_GATEWAYS <= ON_LINK_HOP, "no gateway has its number");
 	if (interface->flags & INTERFACE_NO_HEADER)
 		return 0;
-	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED)
+	if (on_link_flags_of(packet, interface->ifindex) & ON_LINK_ROUTED)
 		return ON_LINK_HOP;
 	if (!is_served(packet, interface, interface->ifindex, &gateway))
 		return 0;

@@ -238,6 +238,7 @@ static inline bool is_held(const struct __sk_buff *skb)
 	struct gateway_mac key = {
 		.ifindex = skb->ifindex,
 		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
+		.held = true,
 	};
 
 	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&

@@ -103,6 +103,24 @@ static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct pac
 	return index ? *index : 0;
 }
 
+/* The value of the longest prefix of this kind that holds the address; NULL for none. */
+static inline const __u32 *find_prefix(const struct packet *packet, const __u8 *address, enum prefix_kind kind,
+				       __u32 ifindex)
+{
+	struct prefix_key key = { .length = 64 + 128, .ifindex = ifindex, .kind = kind, .family = packet->family };
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&prefixes, &key);
+}
+
+/* enum on_link_flags, 0 for a peer that is no neighbour by this device. */
+static inline __u32 on_link_flags_of(const struct packet *packet, __u32 ifindex)
+{
+	const __u32 *flags = find_prefix(packet, packet->tuple.peer, PREFIX_ON_LINK, ifindex);
+
+	return flags ? *flags : 0;
+}
+
 /* Whether only some peers are served by the gateways of this family. */
 static inline bool has_routes(const struct interface *interface, __u8 family)
 {
@@ -113,13 +131,11 @@ static inline bool has_routes(const struct interface *interface, __u8 family)
 static inline bool is_served(const struct packet *packet, const struct interface *interface, __u32 ifindex,
 			     __u32 *gateway)
 {
-	struct route_key key = { .prefix_length = 64 + 128, .ifindex = ifindex, .family = packet->family };
 	const __u32 *routed;
 
 	if (likely(!has_routes(interface, packet->family)))
 		return true;
-	__builtin_memcpy(key.address, packet->tuple.peer, sizeof(key.address));
-	routed = bpf_map_lookup_elem(&gateway_routes, &key);
+	routed = find_prefix(packet, packet->tuple.peer, PREFIX_ROUTED, ifindex);
 	*gateway = routed ? *routed : 0;
 	return routed;
 }
@@ -145,7 +161,7 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 	path->flags = interface->next_hop == NEXT_HOP_LAST ? FLOW_ENFORCE_MAC : 0;
 	if (interface->next_hop == NEXT_HOP_LAST)
 		return;
-	if (!only_gateways && (!count || on_link_flags_of(packet->tuple.peer, skb->ifindex)))
+	if (!only_gateways && (!count || on_link_flags_of(packet, skb->ifindex)))
 		return;
 	served = is_served(packet, interface, skb->ifindex, &gateway);
 	if (count > 1 || !gateway) {
@@ -183,10 +199,10 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
-/* Whether the loader holds the neighbour entry of this silent gateway (outage.h). Its word counts until a time. */
+/* Whether the loader holds the entry of the gateway of this key with `held` (outage.h). Its word counts until a time. */
 static inline bool is_held_gateway(const struct gateway_mac *gateway)
 {
-	const __u32 *until = bpf_map_lookup_elem(&held_gateways, gateway);
+	const __u32 *until = bpf_map_lookup_elem(&gateway_macs, gateway);
 
 	return until && is_ahead(*until, now());
 }

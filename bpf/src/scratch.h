@@ -89,6 +89,7 @@ struct known_source {
  * nest.
  */
 struct scratch {
+	struct handover handover; /* first, so that no old kernel sees it added to what may be NULL */
 	struct packet packet;
 	struct flow flow;
 	struct path path;

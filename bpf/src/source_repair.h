@@ -22,14 +22,10 @@
 /* Of the peer's address and both ports: what is left of the tuple without our address. */
 static inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
 {
-	const __u32 *word = (const __u32 *)tuple;
-	__u64 sum = word[3] * digest_seed[3] + word[8] * digest_seed[8];
+	struct tuple asker = { .peer_port = tuple->peer_port, .self_port = tuple->self_port };
 
-	_Static_assert(offsetof(struct tuple, peer_port) == 32, "word 8: the ports");
-	if (family == 6)
-		sum += word[0] * digest_seed[0] + word[1] * digest_seed[1] +
-		       word[2] * digest_seed[2];
-	return finish_digest(sum);
+	__builtin_memcpy(asker.peer, tuple->peer, sizeof(asker.peer));
+	return digest(&asker, family);
 }
 
 static inline struct flow *live_flow(__u64 digest)
@@ -127,18 +123,14 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 	return 0;
 }
 
-/* A flow began, to such a socket. The loader is told where it waits for the first that needs the address that was asked. */
+/* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it sees the entry. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
 				       enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
-	__u64 once = 1;
 
-	if (repair == REPAIR_WATCH && socket == UDP_SOCKET_WILDCARD)
-		bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
-	else if (repair != REPAIR_ON || !may_be_wildcard(socket))
-		return;
-	enter_question(skb, true);
+	if (repair == REPAIR_WATCH ? socket == UDP_SOCKET_WILDCARD : repair == REPAIR_ON && may_be_wildcard(socket))
+		enter_question(skb, true);
 }
 
 /*

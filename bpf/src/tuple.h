@@ -111,28 +111,6 @@ static inline __u32 own_address(const __u8 *address)
 	return flags ? *flags : 0;
 }
 
-/* The same of an address that no interface has. */
-static inline __u32 served_address(const __u8 *address)
-{
-	struct served_key key = { .prefix_length = 128 };
-	__u32 *flags;
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	flags = bpf_map_lookup_elem(&served_addresses, &key);
-	return flags ? *flags : 0;
-}
-
-/* enum on_link_flags, 0 for an address that is no neighbour by this device. */
-static inline __u32 on_link_flags_of(const __u8 *address, __u32 ifindex)
-{
-	struct on_link_key key = { .prefix_length = 32 + 128, .ifindex = ifindex };
-	__u32 *flags;
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	flags = bpf_map_lookup_elem(&on_link, &key);
-	return flags ? *flags : 0;
-}
-
 /*
  * Every 32 bits are multiplied by a secret odd number of 64 bits (multiply-shift hashing, Dietzfelbinger 1996), so that
  * nobody outside can aim at a set; a last round spreads tuples that differ in a few bits. Two live flows with one

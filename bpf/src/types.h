@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 20,
+	LAYOUT_VERSION = 21,
 };
 
 /*
@@ -164,7 +164,7 @@ enum interface_flags {
 	INTERFACE_UP = 1 << 0,        /* administratively up and with carrier */
 	INTERFACE_NO_HEADER = 1 << 1, /* frames start with the IP header (tun, WireGuard) */
 	INTERFACE_NARROW = 1 << 2,    /* another managed interface has a larger MTU */
-	INTERFACE_ROUTES4 = 1 << 3,   /* `gateway_routes` tells which IPv4 peers its gateways serve; else all */
+	INTERFACE_ROUTES4 = 1 << 3,   /* PREFIX_ROUTED tells which IPv4 peers its gateways serve; else all */
 	INTERFACE_ROUTES6 = 1 << 4,
 	INTERFACE_STRONG = 1 << 5,    /* host_model: strong */
 	INTERFACE_UNSEEN = 1 << 6,    /* our program may not be there yet to see what leaves */
@@ -214,7 +214,7 @@ struct gateway_mac {
 	__u32 ifindex;
 	__u8 mac[6];
 	__u8 family; /* 4 or 6 */
-	__u8 pad;
+	bool held;   /* not which gateway has it, but whether that is silent and its neighbour entry held */
 };
 
 enum on_link_flags {
@@ -222,23 +222,28 @@ enum on_link_flags {
 	ON_LINK_ROUTED = 1 << 1, /* the kernel has a route that says so */
 };
 
-/* An LPM key: the interface is the first 32 bits of the prefix. */
-struct on_link_key {
-	__u32 prefix_length; /* 32 + that of the 16-byte address */
-	__u32 ifindex;
-	__u8 address[16];
+enum prefix_kind {
+	PREFIX_ON_LINK, /* of an interface; to enum on_link_flags */
+	/*
+	 * Of an interface: what is routed by its gateways, where these do not serve all peers (INTERFACE_ROUTES4,
+	 * INTERFACE_ROUTES6); to an index into `gateways`, 0 where it is not known which one.
+	 */
+	PREFIX_ROUTED,
+	/* Networks that this host serves although no interface has them; to enum own_flags. Only admission asks. */
+	PREFIX_SERVED,
+	/*
+	 * Own addresses: of several gateways that take everything, the one that takes packets from it; to an index into
+	 * `gateways`. An address that any of them takes is left out.
+	 */
+	PREFIX_SOURCE,
 };
 
-/* An LPM key: interface and family are the first 64 bits of the prefix. */
-struct route_key {
-	__u32 prefix_length; /* 64 + that of the 16-byte address */
-	__u32 ifindex;
-	__u32 family; /* 4 or 6: ::/0 would hold all addresses of IPv4 as well */
-	__u8 address[16];
-};
-
-struct served_key {
-	__u32 prefix_length; /* of the address, in bits */
+/* An LPM key: the first 64 bits of the prefix are not of the address. */
+struct prefix_key {
+	__u32 length; /* 64 + that of the 16-byte address */
+	__u32 ifindex; /* 0 where the kind is of none */
+	__u16 kind; /* enum prefix_kind */
+	__u16 family; /* 4 or 6: ::/0 would hold all addresses of IPv4 as well */
 	__u8 address[16];
 };
 
@@ -264,7 +269,6 @@ struct exclusion {
 	__u8 pad[5];
 };
 
-/* One of two sets is in force; a new one is written to the other: half a rule may match everything. */
 struct exclusion_set {
 	__u32 count;
 	__u32 pad;
@@ -280,7 +284,7 @@ enum follow {
 /* Whether wildcard UDP sockets are made to answer from the address that was asked. */
 enum source_repair {
 	REPAIR_OFF = 0,
-	REPAIR_WATCH = 1, /* the loader wants to know when one is asked */
+	REPAIR_WATCH = 1, /* the loader waits for one that is asked, for an entry in `asked` */
 	REPAIR_ON = 2,    /* the programs of source_repair.h are attached */
 };
 
@@ -290,12 +294,14 @@ struct settings {
 	__u8 scope_all;      /* forwarded flows too */
 	__u8 loopback;       /* 1: an address on lo is treated as any own address */
 	__u8 repair;         /* enum source_repair */
-	__u32 exclusions;    /* index of the set that is in force */
+	__u32 in_force;      /* of `exclusions` */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 routing_generation; /* of what decides where the host's own go: raised when it changes; 0: never set */
 	__u8 related;        /* what the host originates goes as answers to its peer go: see originate.h */
 	__u8 pad[7];
 	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
+	/* One is in force; a new one is written to the other: half a rule may match everything. */
+	struct exclusion_set exclusions[EXCLUSION_SETS];
 };
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */

@@ -19,12 +19,11 @@ import (
 
 // Rules are those of the configuration in force, as the programs read them.
 type Rules struct {
-	Settings   bpf.DatapathSettings
-	Exclusions []bpf.DatapathExclusion
+	Settings bpf.DatapathSettings
 	// Own returns what an address is to this host, 0 for one that is not its own.
 	Own func(netip.Addr) bpf.DatapathOwnFlags
-	// Served has the same of networks that no interface has.
-	Served *ebpf.Map
+	// Prefixes has the same of networks that no interface has.
+	Prefixes *ebpf.Map
 	// Takes returns what starts flows by an interface beside requests for own addresses.
 	Takes func(id uint16) bpf.DatapathTakes
 }
@@ -48,7 +47,8 @@ func (r *Rules) Records(t *Tuple) (bool, error) {
 func (r *Rules) takesSelf(self netip.Addr, id uint16) (bool, error) {
 	own, takes, all := r.Own(self), r.Takes(id), bpf.DatapathTakesTAKES_ALL6
 	if own == 0 {
-		err := r.Served.Lookup(bpf.DatapathServedKey{PrefixLength: 128, Address: self.As16()}, &own)
+		key := datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, netip.PrefixFrom(self, self.BitLen()))
+		err := r.Prefixes.Lookup(key, &own)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return false, fmt.Errorf("read the addresses that no interface has: %w", err)
 		}
@@ -76,7 +76,8 @@ func isDHCP(t *Tuple) bool {
 
 // excludes is is_excluded() in bpf/src/admission.h.
 func (r *Rules) excludes(t *Tuple) bool {
-	return slices.ContainsFunc(r.Exclusions, func(e bpf.DatapathExclusion) bool {
+	set := &r.Settings.Exclusions[r.Settings.InForce]
+	return slices.ContainsFunc(set.Rule[:set.Count], func(e bpf.DatapathExclusion) bool {
 		return (e.Protocol == 0 || t.Protocol == e.Protocol) &&
 			(e.SelfPort == 0 || datapath.Port(t.Self.Port()) == e.SelfPort) &&
 			isMasked(t.Peer.Addr(), e.Peer, e.PeerMask) && isMasked(t.Self.Addr(), e.Self, e.SelfMask)

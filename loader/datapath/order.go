@@ -24,7 +24,7 @@ func PrefixWords(p netip.Prefix) (address, mask [2]uint64) {
 		return address, mask
 	}
 	var bits [16]byte
-	for i := range MappedBits(p) {
+	for i := range mappedBits(p) {
 		bits[i/8] |= 0x80 >> (i % 8)
 	}
 	return Words(p.Masked().Addr().As16()), Words(bits)
@@ -36,17 +36,26 @@ func Words(bytes [16]byte) [2]uint64 {
 	return [2]uint64{binary.NativeEndian.Uint64(bytes[:]), binary.NativeEndian.Uint64(bytes[8:])}
 }
 
-// MappedBits is the length of a prefix of 16-byte addresses: that of IPv4 counts
+// mappedBits is the length of a prefix of 16-byte addresses: that of IPv4 counts
 // from ::ffff:0:0/96.
-func MappedBits(p netip.Prefix) int { return p.Bits() + 128 - p.Addr().BitLen() }
+func mappedBits(p netip.Prefix) int { return p.Bits() + 128 - p.Addr().BitLen() }
 
-// ServedKey is where the map of networks that no interface has finds one.
-func ServedKey(p netip.Prefix) bpf.DatapathServedKey {
-	return bpf.DatapathServedKey{PrefixLength: uint32(MappedBits(p)), Address: p.Masked().Addr().As16()}
+// kindBits are those of the prefix of a key that are not of the address.
+const kindBits = 64
+
+// PrefixKey is where the map of prefixes has one of a kind and a device; 0: of none.
+func PrefixKey(kind bpf.DatapathPrefixKind, device int, p netip.Prefix) bpf.DatapathPrefixKey {
+	key := bpf.DatapathPrefixKey{
+		Length: kindBits + uint32(mappedBits(p)), Ifindex: uint32(device), Kind: uint16(kind), Family: 6, Address: p.Masked().Addr().As16(),
+	}
+	if p.Addr().Is4() {
+		key.Family = 4
+	}
+	return key
 }
 
 // PrefixOf is the network that such a key stands for.
-func PrefixOf(key *bpf.DatapathServedKey) netip.Prefix {
+func PrefixOf(key *bpf.DatapathPrefixKey) netip.Prefix {
 	a := Address(key.Address)
-	return netip.PrefixFrom(a, int(key.PrefixLength)-128+a.BitLen())
+	return netip.PrefixFrom(a, int(key.Length)-kindBits-128+a.BitLen())
 }

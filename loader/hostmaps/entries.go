@@ -12,18 +12,11 @@ import (
 	"replypath/loader/discover"
 )
 
-// interfaceBits are those of the prefix of an on_link key that tell the interface.
-const interfaceBits = 32
-
 // OnLinkNetworks are the networks that are on the link, as the programs find them.
-func OnLinkNetworks(networks []discover.OnLink) map[bpf.DatapathOnLinkKey]uint32 {
-	entries := make(map[bpf.DatapathOnLinkKey]uint32)
+func OnLinkNetworks(networks []discover.OnLink) map[bpf.DatapathPrefixKey]uint32 {
+	entries := make(map[bpf.DatapathPrefixKey]uint32)
 	for _, n := range networks {
-		entries[bpf.DatapathOnLinkKey{
-			PrefixLength: interfaceBits + uint32(datapath.MappedBits(n.Prefix)),
-			Ifindex:      uint32(n.Interface),
-			Address:      n.Prefix.Masked().Addr().As16(),
-		}] = uint32(onLinkFlags(n))
+		entries[datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, n.Interface, n.Prefix)] = uint32(onLinkFlags(n))
 	}
 	return entries
 }
@@ -58,10 +51,10 @@ func isLarge(p netip.Prefix) bool { return p.Addr().BitLen()-p.Bits() > mostHost
 
 // ServedAddresses returns the networks that the host serves although no interface has them: large local routes, what
 // rules translate, and what the configuration names.
-func ServedAddresses(found *discover.Result, translated, configured []netip.Prefix) map[bpf.DatapathServedKey]uint32 {
-	entries := make(map[bpf.DatapathServedKey]uint32)
+func ServedAddresses(found *discover.Result, translated, configured []netip.Prefix) map[bpf.DatapathPrefixKey]uint32 {
+	entries := make(map[bpf.DatapathPrefixKey]uint32)
 	add := func(p netip.Prefix, flags uint32) {
-		entries[datapath.ServedKey(p)] = flags
+		entries[datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, p)] = flags
 	}
 	for _, p := range found.OwnPrefixes {
 		if isLarge(p.Prefix) {
@@ -100,7 +93,7 @@ func exclusionSet(exclusions []config.Exclusion) bpf.DatapathExclusionSet {
 	return set
 }
 
-// settings is the configuration as the programs read it, without the exclusions,
+// settings are the configuration as the programs read it, without the exclusions,
 // and a mode that was set by hand.
 func settings(cfg *config.Config) bpf.DatapathSettings {
 	entry := bpf.DatapathSettings{

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"replypath/bpf"
+	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/test/await"
 )
@@ -33,10 +34,13 @@ func TestServedAddresses(t *testing.T) {
 		{Prefix: prefix("10.9.0.0/24")}, {Prefix: prefix("10.10.0.0/16"), LoopbackOnly: true},
 	}}, []netip.Prefix{prefix("198.51.100.7/32"), prefix("2001:db8:9::5/128")}, []netip.Prefix{prefix("198.51.100.7/32")})
 	const own, loopback = bpf.DatapathOwnFlagsOWN_ADDRESS, bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
-	want := map[bpf.DatapathServedKey]uint32{
-		{PrefixLength: 96 + 16, Address: netip.MustParseAddr("10.10.0.0").As16()}: uint32(own | loopback),
-		{PrefixLength: 128, Address: netip.MustParseAddr("198.51.100.7").As16()}:  uint32(own | bpf.DatapathOwnFlagsOWN_CONFIGURED),
-		{PrefixLength: 128, Address: netip.MustParseAddr("2001:db8:9::5").As16()}: uint32(own | bpf.DatapathOwnFlagsOWN_TRANSLATED),
+	key := func(network string) bpf.DatapathPrefixKey {
+		return datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, prefix(network))
+	}
+	want := map[bpf.DatapathPrefixKey]uint32{
+		key("10.10.0.0/16"):      uint32(own | loopback),
+		key("198.51.100.7/32"):   uint32(own | bpf.DatapathOwnFlagsOWN_CONFIGURED),
+		key("2001:db8:9::5/128"): uint32(own | bpf.DatapathOwnFlagsOWN_TRANSLATED),
 	}
 	await.Same(t, "networks", want, got)
 }

@@ -5,12 +5,11 @@ package hostmaps
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
-	"replypath/loader/config"
 )
 
 // Maps are the maps that tell the programs about the host.
@@ -18,14 +17,12 @@ type Maps struct {
 	Interfaces *Mirror[uint32, bpf.DatapathInterface] // by id
 	Managed    *Mirror[uint32, uint32]                // ids of interfaces by the low bits of their index
 	Gateways   *Mirror[uint32, bpf.DatapathGateway]   // by id
-	OnLink     *Mirror[bpf.DatapathOnLinkKey, uint32]
+	OnLink     *Mirror[bpf.DatapathPrefixKey, uint32]
 	Own        *Mirror[bpf.DatapathAddress, uint32]   // flags
-	Served     *Mirror[bpf.DatapathServedKey, uint32] // flags
+	Served     *Mirror[bpf.DatapathPrefixKey, uint32] // flags
 
 	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
-	routes      *Mirror[bpf.DatapathRouteKey, uint32]
-	sources     *Mirror[bpf.DatapathAddress, uint32]
-	exclusions  *Mirror[uint32, bpf.DatapathExclusionSet]
+	routes      *Mirror[bpf.DatapathPrefixKey, uint32]
 
 	configuration    *ebpf.Map
 	namesMore        bool // a network that the configuration names has come since the settings were written
@@ -36,26 +33,31 @@ type Maps struct {
 // Read reads what an earlier process left in the maps. An error names the map.
 func Read(m *bpf.DatapathMaps) (*Maps, error) {
 	t := &Maps{configuration: m.Configuration, generationWrites: unknownWrites, decidedBy: unknownWrites}
+	var prefixes *Mirror[bpf.DatapathPrefixKey, uint32]
 	err := errors.Join(
 		readMirror(&t.Interfaces, bpf.DatapathMapInterfaces, m.Interfaces),
 		readMirror(&t.Managed, bpf.DatapathMapManaged, m.Managed),
 		readMirror(&t.Gateways, bpf.DatapathMapGateways, m.Gateways),
 		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
-		readMirror(&t.routes, bpf.DatapathMapGatewayRoutes, m.GatewayRoutes),
-		readMirror(&t.sources, bpf.DatapathMapSourceGateways, m.SourceGateways),
-		readMirror(&t.OnLink, bpf.DatapathMapOnLink, m.OnLink),
+		readMirror(&prefixes, bpf.DatapathMapPrefixes, m.Prefixes),
 		readMirror(&t.Own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
-		readMirror(&t.Served, bpf.DatapathMapServedAddresses, m.ServedAddresses),
-		readMirror(&t.exclusions, bpf.DatapathMapExclusions, m.Exclusions),
 	)
 	if err != nil {
 		return nil, err
 	}
+	t.gatewayMACs = t.gatewayMACs.part(func(key bpf.DatapathGatewayMac) bool { return !key.Held }) // those are of package gateways
+	t.OnLink = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ON_LINK))
+	t.Served = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_SERVED))
+	t.routes = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ROUTED, bpf.DatapathPrefixKindPREFIX_SOURCE))
 	return t, nil
 }
 
+func isOf(kinds ...bpf.DatapathPrefixKind) func(bpf.DatapathPrefixKey) bool {
+	return func(key bpf.DatapathPrefixKey) bool { return slices.Contains(kinds, bpf.DatapathPrefixKind(key.Kind)) }
+}
+
 // WriteServed writes the networks that the host serves although no interface has them.
-func (m *Maps) WriteServed(desired map[bpf.DatapathServedKey]uint32) error {
+func (m *Maps) WriteServed(desired map[bpf.DatapathPrefixKey]uint32) error {
 	for key, flags := range desired {
 		before, _ := m.Served.Get(key)
 		m.namesMore = m.namesMore || flags == configuredFlags && before == 0
@@ -68,8 +70,7 @@ type Ways struct {
 	Interfaces map[uint32]bpf.DatapathInterface
 	Gateways   map[uint32]bpf.DatapathGateway
 	MACs       map[bpf.DatapathGatewayMac]uint32
-	Routes     map[bpf.DatapathRouteKey]uint32
-	Sources    map[bpf.DatapathAddress]uint32 // gateways of own addresses
+	Routes     map[bpf.DatapathPrefixKey]uint32 // gateways of networks, and of own addresses
 }
 
 // WriteWays writes the gateways, and the interfaces, which count them and name the only
@@ -86,10 +87,8 @@ func (m *Maps) WriteWays(w *Ways) error {
 		m.Gateways.enter(w.Gateways),
 		m.gatewayMACs.enter(w.MACs),
 		m.routes.enter(w.Routes),
-		m.sources.enter(w.Sources),
 		m.Interfaces.Sync(w.Interfaces),
 		m.routes.drop(w.Routes),
-		m.sources.drop(w.Sources),
 		m.gatewayMACs.drop(w.MACs),
 		m.Gateways.drop(w.Gateways),
 	)
@@ -107,19 +106,4 @@ func (m *Maps) takesOthers(desired map[uint32]bpf.DatapathInterface) bool {
 		}
 	}
 	return false
-}
-
-// writeExclusions returns the index of the set that holds those of the configuration. Where
-// the one in force does not, they are written to the other, so that no packet meets half of
-// them; they are in force when the settings name it.
-func (m *Maps) writeExclusions(inForce uint32, exclude []config.Exclusion) (set uint32, err error) {
-	desired := exclusionSet(exclude)
-	if m.exclusions.actual[inForce] == desired {
-		return inForce, nil
-	}
-	set = (inForce + 1) % m.exclusions.Size()
-	if err := m.exclusions.Put(set, desired); err != nil {
-		return 0, fmt.Errorf("write the exclusions: %w", err)
-	}
-	return set, nil
 }

@@ -33,7 +33,7 @@ func (m *Maps) putSettings(settings bpf.DatapathSettings) error {
 	return nil
 }
 
-// putSettingsBack puts settings of before in force. The generation stays: by one that was
+// putSettingsBack puts settings of before in force, the exclusions of now last. The generation stays: by one that was
 // before, what has been refused meanwhile would be remembered when it comes again.
 func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 	actual, err := m.readSettings()
@@ -41,7 +41,9 @@ func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 		return err
 	}
 	before.Generation, before.RoutingGeneration = actual.Generation, actual.RoutingGeneration
-	return m.putSettings(before)
+	first := before
+	first.Exclusions[actual.InForce] = actual.Exclusions[actual.InForce]
+	return errors.Join(m.putSettings(first), m.putSettings(before))
 }
 
 // Limit has the programs observe after a time, which a trial has; 0: never.
@@ -87,16 +89,15 @@ func (m *Maps) outdate() error {
 	return m.putSettings(settings)
 }
 
-// Backup returns what puts the maps and the settings back as they are now, the settings first, as they name a set of
-// exclusions. What the programs remember is void at the end.
+// Backup returns what puts the maps and the settings back as they are now. What the programs remember is void at the end.
 func (m *Maps) Backup() (restore func() error, err error) {
 	before, err := m.readSettings()
 	if err != nil {
 		return nil, err
 	}
 	restores := []func() error{
-		m.exclusions.backup(), m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(),
-		m.gatewayMACs.backup(), m.routes.backup(), m.sources.backup(), m.Interfaces.backup(), m.Managed.backup(),
+		m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(),
+		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
 	}
 	return func() error {
 		errs := []error{m.putSettingsBack(before)}
@@ -113,13 +114,12 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := m.exclusions.actual[settings.Exclusions]
 	own := func(a netip.Addr) bpf.DatapathOwnFlags {
 		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
 		return bpf.DatapathOwnFlags(flags)
 	}
 	takes := func(id uint16) bpf.DatapathTakes { return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes) }
-	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own, Served: m.Served.table, Takes: takes}, nil
+	return &admission.Rules{Settings: settings, Own: own, Prefixes: m.Served.table, Takes: takes}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it
@@ -134,7 +134,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 	desired := settings(cfg)
 	desired.Repair = uint8(repair)
 	desired.Generation, desired.RoutingGeneration, desired.Until = actual.Generation, actual.RoutingGeneration, actual.Until
-	if desired.Exclusions, err = m.writeExclusions(actual.Exclusions, cfg.Exclude); err != nil {
+	if err := m.writeExclusions(&actual, &desired, exclusionSet(cfg.Exclude)); err != nil {
 		return err
 	}
 	writes := m.admissionWrites()
@@ -153,6 +153,19 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 	return err
 }
 
+// writeExclusions has the desired settings name a set with these exclusions. Where the one in force has others, they are
+// written to the other one, so that no packet meets half of them.
+func (m *Maps) writeExclusions(actual, desired *bpf.DatapathSettings, set bpf.DatapathExclusionSet) error {
+	desired.InForce, desired.Exclusions = actual.InForce, actual.Exclusions
+	if actual.Exclusions[actual.InForce] == set {
+		return nil
+	}
+	desired.InForce = (actual.InForce + 1) % uint32(len(desired.Exclusions))
+	desired.Exclusions[desired.InForce] = set
+	actual.Exclusions = desired.Exclusions
+	return m.putSettings(*actual)
+}
+
 // recordsMore tells whether settings let flows be recorded that those before, if somebody wrote them, did not.
 func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
 	if before.Generation == 0 {
@@ -166,7 +179,7 @@ func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
 	if m.namesMore || after.ScopeAll > before.ScopeAll || after.Loopback > before.Loopback {
 		return true
 	}
-	excludedBefore, excludedAfter := m.exclusions.actual[before.Exclusions], m.exclusions.actual[after.Exclusions]
+	excludedBefore, excludedAfter := before.Exclusions[before.InForce], after.Exclusions[after.InForce]
 	return slices.ContainsFunc(excludedBefore.Rule[:excludedBefore.Count], func(rule bpf.DatapathExclusion) bool {
 		return !slices.Contains(excludedAfter.Rule[:excludedAfter.Count], rule)
 	})
@@ -187,11 +200,11 @@ func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
 
 // admissionWrites counts the changes of what decides whether a flow is recorded,
 // apart from the settings.
-func (m *Maps) admissionWrites() int { return m.Own.writes + m.Served.writes + m.exclusions.writes }
+func (m *Maps) admissionWrites() int { return m.Own.writes + m.Served.writes }
 
 // decisiveWrites counts the changes of what decides where that goes which the host originates.
 func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {
-	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.sources.writes + m.Interfaces.writes + int(settings.Generation)
+	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.Interfaces.writes + int(settings.Generation)
 }
 
 // unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended

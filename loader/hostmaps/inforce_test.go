@@ -12,6 +12,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/discover"
 )
 
@@ -19,7 +20,7 @@ import (
 type desired struct {
 	own    map[bpf.DatapathAddress]uint32
 	served []netip.Prefix // that the configuration names
-	onLink map[bpf.DatapathOnLinkKey]uint32
+	onLink map[bpf.DatapathPrefixKey]uint32
 	config *config.Config
 	repair bpf.DatapathSourceRepair
 	ways   Ways
@@ -27,22 +28,22 @@ type desired struct {
 
 var (
 	ownKey    = bpf.DatapathAddress{Bytes: netip.MustParseAddr("192.0.2.1").As16()}
-	onLinkKey = bpf.DatapathOnLinkKey{PrefixLength: 32 + 96 + 24, Ifindex: 7, Address: netip.MustParseAddr("192.0.2.0").As16()}
-	routeKey  = bpf.DatapathRouteKey{PrefixLength: 64, Ifindex: 7, Family: 4}
+	onLinkKey = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, 7, netip.MustParsePrefix("192.0.2.0/24"))
+	routeKey  = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, 7, netip.MustParsePrefix("0.0.0.0/0"))
+	sourceKey = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SOURCE, 0, netip.MustParsePrefix("192.0.2.1/32"))
 	macKey    = bpf.DatapathGatewayMac{Ifindex: 7, Family: 4, Mac: [6]uint8{2}}
 )
 
 func aHost() *desired {
 	return &desired{
 		own:    map[bpf.DatapathAddress]uint32{ownKey: uint32(bpf.DatapathOwnFlagsOWN_ADDRESS)},
-		onLink: map[bpf.DatapathOnLinkKey]uint32{onLinkKey: uint32(bpf.DatapathOnLinkFlagsON_LINK)},
+		onLink: map[bpf.DatapathPrefixKey]uint32{onLinkKey: uint32(bpf.DatapathOnLinkFlagsON_LINK)},
 		config: config.Default(),
 		ways: Ways{
 			Interfaces: map[uint32]bpf.DatapathInterface{1: {Ifindex: 7, FirstGateway4: 1}},
 			Gateways:   map[uint32]bpf.DatapathGateway{1: {Ifindex: 7, Usable: 1}, 2: {Ifindex: 7, Usable: 1}},
 			MACs:       map[bpf.DatapathGatewayMac]uint32{macKey: 1},
-			Routes:     map[bpf.DatapathRouteKey]uint32{routeKey: 1},
-			Sources:    map[bpf.DatapathAddress]uint32{ownKey: 1},
+			Routes:     map[bpf.DatapathPrefixKey]uint32{routeKey: 1, sourceKey: 1},
 		},
 	}
 }
@@ -59,17 +60,13 @@ func newHostBed(t *testing.T) *hostBed {
 	b := &hostBed{T: t}
 	shapes := bpf.Shapes()
 	for name, to := range map[string]**ebpf.Map{
-		bpf.DatapathMapConfiguration:   &b.kernel.Configuration,
-		bpf.DatapathMapInterfaces:      &b.kernel.Interfaces,
-		bpf.DatapathMapManaged:         &b.kernel.Managed,
-		bpf.DatapathMapGateways:        &b.kernel.Gateways,
-		bpf.DatapathMapGatewayMacs:     &b.kernel.GatewayMacs,
-		bpf.DatapathMapGatewayRoutes:   &b.kernel.GatewayRoutes,
-		bpf.DatapathMapSourceGateways:  &b.kernel.SourceGateways,
-		bpf.DatapathMapOnLink:          &b.kernel.OnLink,
-		bpf.DatapathMapOwnAddresses:    &b.kernel.OwnAddresses,
-		bpf.DatapathMapServedAddresses: &b.kernel.ServedAddresses,
-		bpf.DatapathMapExclusions:      &b.kernel.Exclusions,
+		bpf.DatapathMapConfiguration: &b.kernel.Configuration,
+		bpf.DatapathMapInterfaces:    &b.kernel.Interfaces,
+		bpf.DatapathMapManaged:       &b.kernel.Managed,
+		bpf.DatapathMapGateways:      &b.kernel.Gateways,
+		bpf.DatapathMapGatewayMacs:   &b.kernel.GatewayMacs,
+		bpf.DatapathMapPrefixes:      &b.kernel.Prefixes,
+		bpf.DatapathMapOwnAddresses:  &b.kernel.OwnAddresses,
 	} {
 		m, err := ebpf.NewMap(shapes[name])
 		b.must(err)
@@ -133,15 +130,16 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		{"own address of another interface", both, func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT }},
 		{"network that no interface has", both, func(d *desired) { d.served = served }},
 		{"no own address", decisions, func(d *desired) { clear(d.own) }},
-		{"network on the link", decisions, func(d *desired) { d.onLink[bpf.DatapathOnLinkKey{Ifindex: 7}] = 1 }},
+		{"network on the link", decisions, func(d *desired) { d.onLink[bpf.DatapathPrefixKey{Ifindex: 7}] = 1 }},
 		{"network by a route", decisions, func(d *desired) { d.onLink[onLinkKey] |= uint32(bpf.DatapathOnLinkFlagsON_LINK_ROUTED) }},
 		{"no network on the link", decisions, func(d *desired) { clear(d.onLink) }},
-		{"route", decisions, func(d *desired) { d.ways.Routes[bpf.DatapathRouteKey{Ifindex: 7, Family: 6}] = 2 }},
+		{"route", decisions, func(d *desired) {
+			d.ways.Routes[datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, 7, netip.MustParsePrefix("::/0"))] = 2
+		}},
 		{"route by another gateway", decisions, func(d *desired) { d.ways.Routes[routeKey] = 2 }},
-		{"no route", decisions, func(d *desired) { clear(d.ways.Routes) }},
-		{"gateway of an own address", decisions, func(d *desired) { d.ways.Sources[bpf.DatapathAddress{}] = 2 }},
-		{"another gateway of an own address", decisions, func(d *desired) { d.ways.Sources[ownKey] = 2 }},
-		{"no gateway of an own address", decisions, func(d *desired) { clear(d.ways.Sources) }},
+		{"no route", decisions, func(d *desired) { delete(d.ways.Routes, routeKey) }},
+		{"another gateway of an own address", decisions, func(d *desired) { d.ways.Routes[sourceKey] = 2 }},
+		{"no gateway of an own address", decisions, func(d *desired) { delete(d.ways.Routes, sourceKey) }},
 		{"interface", decisions, func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
 		{"first gateway", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
 		{"interface's number is another's", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},
@@ -223,6 +221,19 @@ func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 	if after := b.settings().RoutingGeneration; after <= before {
 		t.Errorf("from %d to %d", before, after)
 	}
+}
+
+// TestEntriesOfOthers: a new process takes no entry away that others write to the same map.
+func TestEntriesOfOthers(t *testing.T) {
+	b, held := newHostBed(t), macKey
+	held.Held = true
+	b.must(b.kernel.GatewayMacs.Put(held, uint32(1)))
+	b.write(aHost())
+	b.read()
+	b.must(errors.Join(b.maps.OnLink.Sync(nil), b.maps.WriteServed(nil)))
+	b.must(b.kernel.Prefixes.Lookup(routeKey, new(uint32)))
+	b.must(errors.Join(b.maps.OnLink.Sync(aHost().onLink), b.maps.WriteWays(new(Ways))))
+	b.must(errors.Join(b.kernel.GatewayMacs.Lookup(held, new(uint32)), b.kernel.Prefixes.Lookup(onLinkKey, new(uint32))))
 }
 
 // TestDecisionsPutBack: with the maps of before, the decisions of meanwhile are void, and those of before stay so.

@@ -11,7 +11,7 @@ import (
 )
 
 // Mirror knows what a map holds, so that only what differs is written. Nobody
-// else writes to such a map.
+// else writes such entries.
 //
 // In an array, a zero value stands for an entry that is not there.
 type Mirror[K, V comparable] struct {
@@ -80,6 +80,14 @@ func (m *Mirror[K, V]) readArray() error {
 			return nil
 		}
 	}
+}
+
+// part returns a mirror of some of the entries, which write no others.
+func (m *Mirror[K, V]) part(has func(K) bool) *Mirror[K, V] {
+	p := *m
+	p.actual = maps.Clone(m.actual)
+	maps.DeleteFunc(p.actual, func(key K, _ V) bool { return !has(key) })
+	return &p
 }
 
 // Get returns the value of a key as the map was read or written last; known, whether there is one.

@@ -42,10 +42,8 @@ func New(dir string, pinned *bpf.DatapathMaps, seeds bpf.Seeds) *Rehearsal {
 func onlyRead(m *bpf.DatapathMaps) map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		bpf.DatapathMapInterfaces: m.Interfaces, bpf.DatapathMapManaged: m.Managed, bpf.DatapathMapDevices: m.Devices,
-		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapGatewayMacs: m.GatewayMacs, bpf.DatapathMapGatewayRoutes: m.GatewayRoutes,
-		bpf.DatapathMapHeldGateways: m.HeldGateways, bpf.DatapathMapSourceGateways: m.SourceGateways, bpf.DatapathMapOnLink: m.OnLink,
-		bpf.DatapathMapOwnAddresses: m.OwnAddresses, bpf.DatapathMapServedAddresses: m.ServedAddresses,
-		bpf.DatapathMapExclusions: m.Exclusions, bpf.DatapathMapModeByHand: m.ModeByHand, bpf.DatapathMapGrace: m.Grace,
+		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapGatewayMacs: m.GatewayMacs, bpf.DatapathMapOwnAddresses: m.OwnAddresses,
+		bpf.DatapathMapPrefixes: m.Prefixes, bpf.DatapathMapModeByHand: m.ModeByHand, bpf.DatapathMapGrace: m.Grace,
 	}
 }
 

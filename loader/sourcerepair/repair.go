@@ -94,9 +94,10 @@ func (r *Repair) Reconcile(want Want) error {
 }
 
 // Asked reconciles at once after a wildcard socket was asked: whoever asked repeats the question soon. Nothing happens where
-// nobody waited for that, which it tells.
-func (r *Repair) Asked(want Want) (waited bool, err error) {
-	if r.state != bpf.DatapathSourceRepairREPAIR_WATCH {
+// nobody waited for that, or nobody has asked, which it tells.
+func (r *Repair) Asked(want Want) (asked bool, err error) {
+	var asker uint64
+	if r.state != bpf.DatapathSourceRepairREPAIR_WATCH || want.Datapath.Asked.NextKey(nil, &asker) != nil {
 		return false, nil
 	}
 	r.wanted, r.due = true, true
@@ -262,6 +263,9 @@ func (r *Repair) remove() error {
 	}
 	if removed {
 		r.host.Log.Info("the source address of udp answers is left to the route")
+		// What is asked from now on tells whether they are needed again.
+		for asked, asker := r.want.Datapath.Asked, uint64(0); asked.NextKey(nil, &asker) == nil && asked.Delete(asker) == nil; {
+		}
 	}
 	r.served, r.host.Journal.SourceCgroup = nil, ""
 	return nil

@@ -257,10 +257,13 @@ func (r *reader) gatewayStatus(g *nexthop.Gateway, running bool) Gateway {
 // addresses lists what is served although no interface has it.
 func (r *reader) addresses(s *Status) error {
 	s.Addresses = []Served{}
-	var key bpf.DatapathServedKey
+	var key bpf.DatapathPrefixKey
 	var flags bpf.DatapathOwnFlags
-	entries := r.maps.ServedAddresses.Iterate()
+	entries := r.maps.Prefixes.Iterate()
 	for entries.Next(&key, &flags) {
+		if bpf.DatapathPrefixKind(key.Kind) != bpf.DatapathPrefixKindPREFIX_SERVED {
+			continue
+		}
 		served := Served{Network: datapath.PrefixOf(&key).String(), Source: "route"}
 		if flags&bpf.DatapathOwnFlagsOWN_CONFIGURED != 0 {
 			served.Source = "configuration"

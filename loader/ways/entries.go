@@ -5,6 +5,7 @@
 package ways
 
 import (
+	"maps"
 	"net"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *host
 		w.Interfaces[uint32(i.ID)] = entry
 	}
 	w.Routes, _ = routeEntries(served, of)
-	w.Sources = sourceEntries(served, of)
+	maps.Copy(w.Routes, sourceEntries(served, of))
 	return w
 }
 

@@ -88,8 +88,8 @@ func everything(family int) []netip.Prefix {
 
 // routeEntries are what the programs know of the routes by the gateways of interfaces that have to be asked. Of a gateway with too
 // many routes, which are returned as unkept, nobody knows whom it serves.
-func routeEntries(managed []*interfaces.Managed, known map[int][]*gateways.View) (entries map[bpf.DatapathRouteKey]uint32, unkept []*gateways.View) {
-	entries = make(map[bpf.DatapathRouteKey]uint32)
+func routeEntries(managed []*interfaces.Managed, known map[int][]*gateways.View) (entries map[bpf.DatapathPrefixKey]uint32, unkept []*gateways.View) {
+	entries = make(map[bpf.DatapathPrefixKey]uint32)
 	for _, s := range managed {
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			if !asksRoutes(s, known[s.Index], family) {
@@ -113,9 +113,9 @@ func routeEntries(managed []*interfaces.Managed, known map[int][]*gateways.View)
 }
 
 // enterRoutes enters the networks that are routed by a gateway. What several lead to is nobody's.
-func enterRoutes(entries map[bpf.DatapathRouteKey]uint32, device int, networks []netip.Prefix, id uint32) {
+func enterRoutes(entries map[bpf.DatapathPrefixKey]uint32, device int, networks []netip.Prefix, id uint32) {
 	for _, network := range networks {
-		key, to := RouteKey(device, network), id
+		key, to := routeKey(device, network), id
 		if other, isEntered := entries[key]; isEntered && other != id {
 			to = 0
 		}
@@ -123,21 +123,8 @@ func enterRoutes(entries map[bpf.DatapathRouteKey]uint32, device int, networks [
 	}
 }
 
-// familyBits are those of the prefix of a route's key that tell the interface and the family.
-const familyBits = 64
-
-// RouteKey is the key of the routes of an interface to a network.
-func RouteKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
-	key := bpf.DatapathRouteKey{
-		PrefixLength: familyBits + uint32(datapath.MappedBits(network)),
-		Ifindex:      uint32(device),
-		Family:       6,
-		Address:      network.Masked().Addr().As16(),
-	}
-	if network.Addr().Is4() {
-		key.Family = 4
-	}
-	return key
+func routeKey(device int, network netip.Prefix) bpf.DatapathPrefixKey {
+	return datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, device, network)
 }
 
 // Unkept warns of gateways of which it is not known whom they serve.
@@ -158,8 +145,8 @@ func Unkept(managed []*interfaces.Managed, known []*gateways.View, nameOf func(i
 
 // sourceEntries are the gateways that take packets from own addresses, as the programs know them. An address that all of them
 // take, or of which nothing tells, is left out.
-func sourceEntries(managed []*interfaces.Managed, known map[int][]*gateways.View) map[bpf.DatapathAddress]uint32 {
-	entries := make(map[bpf.DatapathAddress]uint32)
+func sourceEntries(managed []*interfaces.Managed, known map[int][]*gateways.View) map[bpf.DatapathPrefixKey]uint32 {
+	entries := make(map[bpf.DatapathPrefixKey]uint32)
 	for _, i := range managed {
 		if i.Settings.HostModel != config.HostModelStrong {
 			continue
@@ -174,12 +161,16 @@ func sourceEntries(managed []*interfaces.Managed, known map[int][]*gateways.View
 					continue
 				}
 				if fit := fitting(all, own.Addr(), i); len(fit) < len(all) {
-					entries[bpf.DatapathAddress{Bytes: own.Addr().As16()}] = uint32(firstGateway(fit, family))
+					entries[sourceKey(own.Addr())] = uint32(firstGateway(fit, family))
 				}
 			}
 		}
 	}
 	return entries
+}
+
+func sourceKey(own netip.Addr) bpf.DatapathPrefixKey {
+	return datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SOURCE, 0, netip.PrefixFrom(own, own.BitLen()))
 }
 
 // takersOfAll returns those of the gateways that take all packets of a family.

@@ -107,9 +107,9 @@ func TestRouteEntries(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &interfaces.Managed{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: test.mode}}}
-			want := make(map[bpf.DatapathRouteKey]uint32)
+			want := make(map[bpf.DatapathPrefixKey]uint32)
 			for network, id := range test.want {
-				want[RouteKey(3, netip.MustParsePrefix(network))] = id
+				want[routeKey(3, netip.MustParsePrefix(network))] = id
 			}
 			got, unkept := routeEntries([]*interfaces.Managed{s}, map[int][]*gateways.View{3: test.gateways})
 			if diff := cmp.Diff(want, got); diff != "" || len(unkept) != test.unkept {
@@ -173,7 +173,7 @@ func TestRouteEntriesAreBounded(t *testing.T) {
 	if len(unkept) != 1 || unkept[0].Interface != last || len(entries) != mostRoutes+1 {
 		t.Errorf("%d entries, %d gateways unkept", len(entries), len(unkept))
 	}
-	if id, isEntered := entries[RouteKey(last, everything(unix.AF_INET)[0])]; !isEntered || id != 0 {
+	if id, isEntered := entries[routeKey(last, everything(unix.AF_INET)[0])]; !isEntered || id != 0 {
 		t.Errorf("entry of the last: %d, %v", id, isEntered)
 	}
 }
@@ -250,9 +250,9 @@ func TestSourceEntries(t *testing.T) {
 			i := &interfaces.Managed{Interface: discover.Interface{
 				Index: 3, Addresses: test.own, Settings: config.Interface{HostModel: config.HostModelStrong},
 			}}
-			want := make(map[bpf.DatapathAddress]uint32)
+			want := make(map[bpf.DatapathPrefixKey]uint32)
 			for own, id := range test.want {
-				want[bpf.DatapathAddress{Bytes: netip.MustParseAddr(own).As16()}] = id
+				want[sourceKey(netip.MustParseAddr(own))] = id
 			}
 			of := map[int][]*gateways.View{3: test.known}
 			await.Same(t, "entries", want, sourceEntries([]*interfaces.Managed{i}, of))

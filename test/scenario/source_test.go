@@ -14,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
+	"replypath/loader/datapath"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -344,6 +347,14 @@ func (r repairing) observe(t *testing.T, l listening) {
 	})
 	r.p.Expect(0, "mode", "observe")
 	a.wantFrom(eth1, eth0)
+	maps := await.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(r.p.PinDir))
+	defer maps.Close()
+	await.Eventually(t, "who asked is forgotten: the repair waits for another", func() error {
+		if err := maps.Asked.NextKey(nil, new(uint64)); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("the next key: %w", err)
+		}
+		return nil
+	})
 }
 
 // TestConnectedWildcard has a daemon connect the wildcard socket by which it was asked, as iperf3 does: the kernel

@@ -26,6 +26,7 @@ const (
 	offsetData    = int16(unsafe.Offsetof(rig.Context{}.Data))
 	offsetDataEnd = int16(unsafe.Offsetof(rig.Context{}.DataEnd))
 
+	// The scratch memory begins with it.
 	handoverIfindex = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
 	handoverMark    = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ticket))
 )

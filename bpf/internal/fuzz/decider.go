@@ -48,7 +48,7 @@ func (x *run) decide(s Step) error {
 		err = x.changeSources(s.Device, choice)
 	case exclusion:
 		x.m.Host.Exclusions = []model.Exclusion{exclusions[choice%len(exclusions)]}
-		err = errors.Join(x.installExclusions(x.m.Host), x.forgetRefused())
+		err = x.forgetRefused()
 	default:
 		return x.changeInterface(s.Device, d, choice)
 	}

@@ -43,7 +43,6 @@ func (r *Runner) install(h model.Host) error {
 	errs = append(errs,
 		r.d.Interfaces.Put(uint32(0), none),
 		r.installHashes(h),
-		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
 		r.d.Grace.Put(uint32(0), h.GraceUntil),
 		r.d.SetSettings(r.settings(h)),
@@ -102,21 +101,22 @@ func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
 		}
 	}
 	s.Protocols = rig.Listed(listed...)
+	var rules []bpf.DatapathExclusion
+	for _, rule := range h.Exclusions {
+		rules = append(rules, rig.Exclusion(rule.Peer, rule.Self, rule.Protocol, rule.SelfPort))
+	}
+	s.Exclusions[0] = rig.Exclusions(rules...)
 	return s
 }
 
 // hashes are what the hash maps of the settings hold.
 type hashes struct {
 	gatewayMACs map[bpf.DatapathGatewayMac]uint32
-	onLink      map[bpf.DatapathOnLinkKey]uint32
-	routes      map[bpf.DatapathRouteKey]uint32
-	sources     map[bpf.DatapathAddress]uint32
-	served      map[bpf.DatapathServedKey]uint32
+	prefixes    map[bpf.DatapathPrefixKey]uint32
 }
 
 func newHashes() hashes {
-	return hashes{make(map[bpf.DatapathGatewayMac]uint32), make(map[bpf.DatapathOnLinkKey]uint32),
-		make(map[bpf.DatapathRouteKey]uint32), make(map[bpf.DatapathAddress]uint32), make(map[bpf.DatapathServedKey]uint32)}
+	return hashes{make(map[bpf.DatapathGatewayMac]uint32), make(map[bpf.DatapathPrefixKey]uint32)}
 }
 
 // installHashes has the hash maps hold what the settings say now.
@@ -127,27 +127,21 @@ func (r *Runner) installHashes(h model.Host) error {
 	}
 	for ifindex, prefixes := range h.OnLink {
 		for _, prefix := range prefixes {
-			want.onLink[rig.OnLinkKey(ifindex, prefix)] = uint32(rig.OnLinkRouted)
+			want.prefixes[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, ifindex, prefix)] = uint32(rig.OnLinkRouted)
 		}
 	}
 	for ifindex, routes := range h.Routes {
 		for _, route := range routes {
-			want.routes[rig.RouteKey(ifindex, route.Prefix)] = uint32(route.Gateway)
+			want.prefixes[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, ifindex, route.Prefix)] = uint32(route.Gateway)
 		}
 	}
 	for own, gateway := range h.Sources {
-		want.sources[bpf.DatapathAddress{Bytes: own.As16()}] = uint32(gateway)
+		want.prefixes[rig.SourceKey(own)] = uint32(gateway)
 	}
 	for prefix, flags := range h.Served {
-		want.served[rig.ServedKey(prefix)] = uint32(flags)
+		want.prefixes[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, prefix)] = uint32(flags)
 	}
-	return errors.Join(
-		replace(r.d.ServedAddresses, r.served, want.served),
-		replace(r.d.GatewayMacs, r.gatewayMACs, want.gatewayMACs),
-		replace(r.d.OnLink, r.onLink, want.onLink),
-		replace(r.d.GatewayRoutes, r.routes, want.routes),
-		replace(r.d.SourceGateways, r.sources, want.sources),
-	)
+	return errors.Join(replace(r.d.GatewayMacs, r.gatewayMACs, want.gatewayMACs), replace(r.d.Prefixes, r.prefixes, want.prefixes))
 }
 
 // replace makes a map hold what is wanted, and notes it.
@@ -166,12 +160,4 @@ func replace[K comparable](m *ebpf.Map, held, want map[K]uint32) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (r *Runner) installExclusions(h model.Host) error {
-	var rules []bpf.DatapathExclusion
-	for _, rule := range h.Exclusions {
-		rules = append(rules, rig.Exclusion(rule.Peer, rule.Self, rule.Protocol, rule.SelfPort))
-	}
-	return r.d.SetExclusions(rules...)
 }

@@ -167,7 +167,7 @@ func (x *run) begin(setup Setup) (err error) {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
 	if err := errors.Join(x.views.ClearTables(), x.d.ForgetFragments(), x.d.ForgetMarks(), x.d.ForgetAsked(),
-		x.d.ForgetNotes(), x.d.ForgetSources(), x.d.ForgetHandover(), x.d.ForgetRelated(), x.install(host)); err != nil {
+		x.d.ForgetNotes(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {

@@ -101,29 +101,29 @@ func (d *Datapath) Meanwhile(set bpf.DatapathFlowSet) error {
 	return nil
 }
 
-// addMeanwhile puts the writer in the place of the question whether a peer is on-link, which is
-// asked between the two where an interface has gateways, and to which its answer is no.
+// addMeanwhile puts the writer in the place of questions for prefixes, to which its answer is no. Where an interface has
+// gateways that serve all peers, one is asked, between the two: whether the peer is on-link.
 func addMeanwhile(spec *ebpf.CollectionSpec, first uint32) error {
 	spec.Maps[meanwhileMap] = &ebpf.MapSpec{
 		Name: meanwhileMap, Type: ebpf.Array, KeySize: 4,
 		ValueSize: uint32(unsafe.Sizeof(writes{})), MaxEntries: 1,
 	}
 	program := spec.Programs[bpf.DatapathProgReplypathIngress]
-	replaced, asked := 0, ""
+	isReplaced, asked := false, ""
 	for i := range program.Instructions {
 		ins := &program.Instructions[i]
 		if ins.IsLoadFromMap() {
 			asked = ins.Reference()
 		}
-		if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnMapLookupElem && asked == bpf.DatapathMapOnLink {
+		if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnMapLookupElem && asked == bpf.DatapathMapPrefixes {
 			call := asm.Call.Label(meanwhileFunction)
 			ins.OpCode, ins.Dst, ins.Src, ins.Constant = call.OpCode, call.Dst, call.Src, call.Constant
 			*ins = ins.WithReference(meanwhileFunction)
-			replaced++
+			isReplaced = true
 		}
 	}
-	if replaced != 1 {
-		return errors.New("the ingress program does not ask once whether a peer is on-link")
+	if !isReplaced {
+		return errors.New("the ingress program does not ask whether a peer is on-link")
 	}
 	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type, first)...)
 	return nil

@@ -58,21 +58,14 @@ func (d *Datapath) SetDevice(index, ifindex uint32) error {
 
 // ForgetProof has the programs ask the kernel at once whether an interface can be used.
 func (d *Datapath) ForgetProof() error {
-	var handovers []bpf.DatapathHandover // of each CPU
-	if err := d.Handovers.Lookup(uint32(0), &handovers); err != nil {
-		return fmt.Errorf("read the last hand-overs: %w", err)
-	}
-	for cpu := range handovers {
-		handovers[cpu].ProvenJiffy = 0
-	}
-	return put(d.Handovers, uint32(0), handovers)
+	return d.ChangeScratch(func(s *bpf.DatapathScratch) { s.Handover.ProvenJiffy = 0 })
 }
 
-// SetExclusions writes all exclusions, to the set that settings name unless told otherwise.
-func (d *Datapath) SetExclusions(rules ...bpf.DatapathExclusion) error {
+// Exclusions are a set of all these, for the settings.
+func Exclusions(rules ...bpf.DatapathExclusion) bpf.DatapathExclusionSet {
 	set := bpf.DatapathExclusionSet{Count: uint32(len(rules))}
 	copy(set.Rule[:], rules)
-	return put(d.Exclusions, uint32(0), set)
+	return set
 }
 
 // Exclusion builds a rule; the zero value of each part matches everything.
@@ -116,32 +109,22 @@ func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags)
 	return put(d.OwnAddresses, bpf.DatapathAddress{Bytes: address.As16()}, uint32(flags))
 }
 
-// ServedKey is where the map of such networks has one.
-func ServedKey(prefix netip.Prefix) bpf.DatapathServedKey {
-	return bpf.DatapathServedKey{PrefixLength: mappedBits(prefix), Address: prefix.Addr().As16()}
-}
-
 // OnLinkRouted are the flags of a prefix that the kernel has a route to.
 const OnLinkRouted = bpf.DatapathOnLinkFlagsON_LINK | bpf.DatapathOnLinkFlagsON_LINK_ROUTED
 
 // SetOnLinkBy enters a prefix that is on the link of an interface, with these flags.
 func (d *Datapath) SetOnLinkBy(ifindex uint32, prefix netip.Prefix, flags bpf.DatapathOnLinkFlags) error {
-	return put(d.OnLink, OnLinkKey(ifindex, prefix), uint32(flags))
+	return put(d.Prefixes, PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, ifindex, prefix), uint32(flags))
 }
 
-// OnLinkKey is where the map of on-link prefixes has one of an interface.
-func OnLinkKey(ifindex uint32, prefix netip.Prefix) bpf.DatapathOnLinkKey {
-	return bpf.DatapathOnLinkKey{PrefixLength: 32 + mappedBits(prefix), Ifindex: ifindex, Address: prefix.Addr().As16()}
-}
-
-// RouteKey is where the map of the gateways' routes has a prefix of an interface.
-func RouteKey(ifindex uint32, prefix netip.Prefix) bpf.DatapathRouteKey {
-	family := uint32(6)
+// PrefixKey is where the map of prefixes has one of a kind and an interface, 0 for none.
+func PrefixKey(kind bpf.DatapathPrefixKind, ifindex uint32, prefix netip.Prefix) bpf.DatapathPrefixKey {
+	family := uint16(6)
 	if prefix.Addr().Is4() {
 		family = 4
 	}
-	return bpf.DatapathRouteKey{
-		PrefixLength: 64 + mappedBits(prefix), Ifindex: ifindex, Family: family, Address: prefix.Addr().As16(),
+	return bpf.DatapathPrefixKey{
+		Length: 64 + mappedBits(prefix), Ifindex: ifindex, Kind: uint16(kind), Family: family, Address: prefix.Addr().As16(),
 	}
 }
 
@@ -152,12 +135,17 @@ func mappedBits(prefix netip.Prefix) uint32 {
 
 // SetRoute enters that a prefix is routed by a gateway of an interface, 0 for any.
 func (d *Datapath) SetRoute(ifindex uint32, prefix netip.Prefix, gateway uint32) error {
-	return put(d.GatewayRoutes, RouteKey(ifindex, prefix), gateway)
+	return put(d.Prefixes, PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, ifindex, prefix), gateway)
+}
+
+// SourceKey is where it has the gateway of an own address.
+func SourceKey(own netip.Addr) bpf.DatapathPrefixKey {
+	return PrefixKey(bpf.DatapathPrefixKindPREFIX_SOURCE, 0, netip.PrefixFrom(own, own.BitLen()))
 }
 
 // SetSource enters the gateway that takes packets from an own address.
 func (d *Datapath) SetSource(own netip.Addr, gateway uint32) error {
-	return put(d.SourceGateways, bpf.DatapathAddress{Bytes: own.As16()}, gateway)
+	return put(d.Prefixes, SourceKey(own), gateway)
 }
 
 // Record is what the loader writes for a device that is up, at 1500 bytes, in

@@ -278,18 +278,13 @@ func (d *Datapath) Clear() error {
 		zeroSets[bpf.DatapathFlowSet](d.DatapathMaps.Flows),
 		zeroSets[uint64](d.DatapathMaps.Tags),
 		deleteAll[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
-		deleteAll[bpf.DatapathOnLinkKey, uint32](d.OnLink),
-		deleteAll[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
+		deleteAll[bpf.DatapathPrefixKey, uint32](d.Prefixes),
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
-		deleteAll[bpf.DatapathServedKey, uint32](d.ServedAddresses),
-		deleteAll[bpf.DatapathAddress, uint32](d.SourceGateways),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		d.ForgetRelated(),
-		d.SetExclusions(),
 		put(d.ModeByHand, uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
-		d.ForgetSources(),
-		d.ForgetHandover(),
+		d.ForgetScratch(),
 		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
 		d.ForgetFragments(),
 		d.ForgetMarks(),
@@ -338,17 +333,24 @@ func zero[V any](m *ebpf.Map, used func(V) bool) error {
 	return err
 }
 
-// ForgetSources has the programs ask again which interface has a source.
-func (d *Datapath) ForgetSources() error { return zeroBytes(d.Scratch) }
-
-// ForgetHandover has nothing be on its way to a target.
-func (d *Datapath) ForgetHandover() error { return zeroBytes(d.Handovers) }
-
-// zeroBytes writes zeros over the only element of a per-CPU array.
-func zeroBytes(m *ebpf.Map) error {
-	cpus := make([][]byte, ebpf.MustPossibleCPU())
-	for i := range cpus {
-		cpus[i] = make([]byte, m.ValueSize())
+// ChangeScratch changes the memory of every CPU.
+func (d *Datapath) ChangeScratch(change func(*bpf.DatapathScratch)) error {
+	var cpus []bpf.DatapathScratch
+	if err := d.Scratch.Lookup(uint32(0), &cpus); err != nil {
+		return fmt.Errorf("read the scratch memory: %w", err)
 	}
-	return put(m, uint32(0), cpus)
+	for i := range cpus {
+		change(&cpus[i])
+	}
+	return put(d.Scratch, uint32(0), cpus)
+}
+
+// ForgetSources has the programs ask again which interface has a source.
+func (d *Datapath) ForgetSources() error {
+	return d.ChangeScratch(func(s *bpf.DatapathScratch) { clear(s.Sources[:]) })
+}
+
+// ForgetScratch has nothing be on its way to a target either.
+func (d *Datapath) ForgetScratch() error {
+	return d.ChangeScratch(func(s *bpf.DatapathScratch) { *s = bpf.DatapathScratch{} })
 }
