@@ -340,9 +340,10 @@ static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *pack
 		result = parse_v6(skb, packet, direction, header);
 	else
 		return PARSED_OTHER;
-	if (result != PARSED)
-		return result;
-	return parse_transport(skb, packet, direction);
+	if (result == PARSED)
+		return parse_transport(skb, packet, direction);
+	packet->offset = 0;
+	return result;
 }
 
 static inline void count_unparsed(enum parsed result)

@@ -400,10 +400,10 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		count_reply(skb, flow, pair, packets, outcome);
 	else
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
-	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
+	if (outcome == OUTCOME_MTU && target && tell_sender(skb, packet, flow, target->mtu, header)) {
 		if (record)
 			record->size_told = flow->size_told;
-		return bpf_redirect(ifindex, BPF_F_INGRESS);
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	}
 	return PASS;
 }

@@ -18,7 +18,7 @@ struct packet {
 	/* Up to here, a tracer is told of it. */
 	__u32 seq;      /* host order */
 	__u32 ack;      /* host order */
-	__u32 offset;   /* of the transport header, from the start of the frame */
+	__u32 offset;   /* of the transport header, from the start of the frame; 0: there is none */
 	__u32 length;   /* from there to the end of the IP packet */
 	__u32 identification; /* of a packet that comes in fragments */
 	bool fragment; /* the first one */
