@@ -41,13 +41,7 @@ struct tcp_sock {
 	__u32 write_seq;
 } __attribute__((preserve_access_index));
 
-/* The first member, two levels down, of a tcp_timewait_sock: bpf_skc_to_tcp_timewait_sock. */
-struct sock_common {
-	__u32 skc_tw_rcv_nxt;
-	__u32 skc_tw_snd_nxt;
-} __attribute__((preserve_access_index));
-
-/* The same of a request for a connection, which a SYN has made: bpf_skc_to_tcp_request_sock. */
+/* Of a request for a connection, which a SYN has made: bpf_skc_to_tcp_request_sock. */
 struct tcp_request_sock {
 	__u32 rcv_isn;
 	__u32 snt_isn;

@@ -301,10 +301,3 @@ static inline void set_active(struct flow *flow)
 	if (!(flow->flags & FLOW_ACTIVE))
 		flow->flags |= FLOW_ACTIVE;
 }
-
-/* Whether the frame changes nothing of the flow's path: the frame came by it, as others did this second. */
-static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
-				 const struct flow *flow)
-{
-	return came_by(flow, skb, packet) && !is_due(flow);
-}
