@@ -58,7 +58,8 @@ struct echo {
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-enum direction { INBOUND, OUTBOUND };
+/* QUOTED: it came in, and what an ICMP error shows of it ends anywhere; packet->length says how much that is. */
+enum direction { INBOUND, OUTBOUND, QUOTED };
 
 /*
  * The bytes of the frame at an offset, NULL where it ends before; valid until the next call. Drivers may leave headers
@@ -169,7 +170,10 @@ static inline enum parsed parse_transport(const struct __sk_buff *skb, struct pa
 {
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
-		return parse_tcp(skb, packet, direction);
+		if (direction != QUOTED)
+			return parse_tcp(skb, packet, direction);
+		/* of which an error need not show more than the ports */
+		__attribute__((fallthrough));
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
 		return parse_ports(skb, packet, direction);
@@ -194,14 +198,14 @@ static inline __u32 ip_version(const void *ip)
 static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
 				   enum direction direction, __u32 header)
 {
-	__u32 length = skb->len - header, options, total;
+	__u32 length = direction == QUOTED ? packet->length : skb->len - header, options, total;
 	const struct iphdr *ip = peek(skb, header, sizeof(*ip));
 
 	if (!ip)
 		return PARSED_TRUNCATED;
 	options = (*(const __u8 *)ip & 0xf) * 4; /* the header with its options */
 	/* 0 in a GSO packet of more than 64 KiB (kernel: BIG TCP). */
-	total = ip->tot_len || !skb->gso_size ? bpf_ntohs(ip->tot_len) : length;
+	total = direction != QUOTED && (ip->tot_len || !skb->gso_size) ? bpf_ntohs(ip->tot_len) : length;
 	if (ip_version(ip) != 4 || options < sizeof(*ip) || total < options)
 		return PARSED_MALFORMED;
 	if (total > length)
@@ -211,8 +215,8 @@ static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *p
 	packet->protocol = ip->protocol;
 	packet->offset = header + options;
 	packet->length = total - options;
-	address_from_v4(packet->tuple.peer, direction == INBOUND ? ip->saddr : ip->daddr);
-	address_from_v4(packet->tuple.self, direction == INBOUND ? ip->daddr : ip->saddr);
+	address_from_v4(packet->tuple.peer, direction != OUTBOUND ? ip->saddr : ip->daddr);
+	address_from_v4(packet->tuple.self, direction != OUTBOUND ? ip->daddr : ip->saddr);
 	if (unlikely(ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))) {
 		packet->identification = ip->id;
 		if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
@@ -289,7 +293,7 @@ static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct
 static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				   __u32 header)
 {
-	__u32 length = skb->len - header, end;
+	__u32 length = direction == QUOTED ? packet->length : skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
 	enum parsed result;
 
@@ -298,15 +302,15 @@ static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
 	if (ip_version(ip) != 6)
 		return PARSED_MALFORMED;
 	/* 0 in a jumbogram, which the kernel builds for GSO packets only. */
-	end = ip->payload_len || !skb->gso_size ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : length;
+	end = direction != QUOTED && (ip->payload_len || !skb->gso_size) ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : length;
 	if (end > length)
 		return PARSED_TRUNCATED;
 
 	packet->family = 6;
 	packet->protocol = ip->nexthdr;
 	packet->offset = header + sizeof(*ip);
-	address_from_v6(packet->tuple.peer, direction == INBOUND ? &ip->saddr : &ip->daddr);
-	address_from_v6(packet->tuple.self, direction == INBOUND ? &ip->daddr : &ip->saddr);
+	address_from_v6(packet->tuple.peer, direction != OUTBOUND ? &ip->saddr : &ip->daddr);
+	address_from_v6(packet->tuple.self, direction != OUTBOUND ? &ip->daddr : &ip->saddr);
 	if (address_is_v4(packet->tuple.peer) || address_is_v4(packet->tuple.self))
 		return PARSED_MALFORMED;
 	if (unlikely(is_extension_header(ip->nexthdr))) {
@@ -320,13 +324,27 @@ static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
 	return PARSED;
 }
 
+/* From the IP header on, which begins at `header`. */
+static inline enum parsed parse_ip(struct __sk_buff *skb, struct packet *packet, enum direction direction, __u32 header)
+{
+	enum parsed result = PARSED_OTHER;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		result = parse_v4(skb, packet, direction, header);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		result = parse_v6(skb, packet, direction, header);
+	if (result == PARSED)
+		return parse_transport(skb, packet, direction);
+	packet->offset = 0;
+	return result;
+}
+
 static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				      __u32 header)
 {
 	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source)
 					 : offsetof(struct ethhdr, h_dest);
 	const void *address;
-	enum parsed result;
 
 	if (header) {
 		address = peek(skb, mac, ETH_ALEN);
@@ -334,16 +352,7 @@ static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *pack
 			return PARSED_TRUNCATED;
 		copy_mac(packet->mac, address);
 	}
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		result = parse_v4(skb, packet, direction, header);
-	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		result = parse_v6(skb, packet, direction, header);
-	else
-		return PARSED_OTHER;
-	if (result == PARSED)
-		return parse_transport(skb, packet, direction);
-	packet->offset = 0;
-	return result;
+	return parse_ip(skb, packet, direction, header);
 }
 
 static inline void count_unparsed(enum parsed result)

@@ -70,66 +70,8 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	return flow;
 }
 
-/* Fills in the addresses of the quoted packet, and where its transport header is. */
-static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
-{
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 4 ||
-	    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
-		return false;
-	quote->protocol = ip.protocol;
-	quote->offset += (*(const __u8 *)&ip & 0xf) * 4;
-	address_from_v4(quote->tuple.peer, ip.saddr);
-	address_from_v4(quote->tuple.self, ip.daddr);
-	return true;
-}
-
-static inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
-{
-	enum parsed result = PARSED;
-	struct ipv6hdr ip;
-
-	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 6)
-		return false;
-	quote->protocol = ip.nexthdr;
-	quote->offset += sizeof(ip);
-	address_from_v6(quote->tuple.peer, &ip.saddr);
-	address_from_v6(quote->tuple.self, &ip.daddr);
-	if (is_extension_header(ip.nexthdr))
-		result = follow_extension_headers(skb, quote, skb->len);
-	return result == PARSED;
-}
-
-/* Ports or echo identifier, in the eight bytes that every error quotes. Padding may follow the error's end. */
-static inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote, __u32 end)
-{
-	__u32 word[2];
-
-	switch (quote->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP:
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (quote->offset + sizeof(word) > end ||
-		    bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
-			return false;
-		if (quote->protocol != IPPROTO_ICMP && quote->protocol != IPPROTO_ICMPV6)
-			set_ports(quote, INBOUND, word[0]);
-		else if (is_request(*(__u8 *)word, quote->family) && !((__u8 *)word)[1]) /* the code */
-			set_echo(quote, *(__be16 *)&word[1]);
-		else
-			return false;
-		return true;
-	default:
-		set_ports(quote, INBOUND, 0);
-		return true;
-	}
-}
-
-/* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet. */
-__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 family)
+/* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet: a question. */
+__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end)
 {
 	struct scratch *scratch = get_scratch();
 	struct packet *quote;
@@ -137,12 +79,10 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 
 	if (!scratch)
 		return false;
 	quote = &scratch->packet;
-	quote->family = family;
-	quote->offset = offset;
-	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) ||
-	    !quoted_ports(skb, quote, end))
+	*quote = (struct packet){ .length = end - offset };
+	if (parse_ip(skb, quote, QUOTED, offset) != PARSED || quote->echo_reply)
 		return false;
-	quote->digest = digest(&quote->tuple, family);
+	quote->digest = digest(&quote->tuple, quote->family);
 	return true;
 }
 
@@ -153,7 +93,7 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 	struct flow *flow;
 
 	if (!scratch || !read_quote(skb, packet->offset + sizeof(struct echo),
-				 packet->offset + packet->length, packet->family))
+				      packet->offset + packet->length))
 		return NULL;
 	*table = TABLE_CONNECTIONLESS;
 	if (scratch->packet.protocol == IPPROTO_TCP)
