@@ -255,21 +255,8 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 20
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
 )
-
-type DatapathMarkKind uint32
-
-const (
-	DatapathMarkKindMARK_NO_FLOW      DatapathMarkKind = 0
-	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 1
-	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 2
-)
-
-type DatapathMarkSet struct {
-	_    structs.HostLayout
-	Mark [4]uint64
-}
 
 type DatapathMode uint32
 
@@ -686,7 +673,6 @@ const (
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
-	DatapathVarUnusedMarkKind       = "unused_mark_kind"
 	DatapathVarUnusedMode           = "unused_mode"
 	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
 	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
@@ -821,7 +807,6 @@ type DatapathVariableSpecs struct {
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
-	UnusedMarkKind       *ebpf.VariableSpec `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
 	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
@@ -953,7 +938,6 @@ type DatapathVariables struct {
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
-	UnusedMarkKind       *ebpf.Variable `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
 	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`

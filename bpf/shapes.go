@@ -23,7 +23,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"held_gateways":    {Name: "held_gateways", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x1},
 		"interfaces":       {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 36, MaxEntries: 4096, Flags: 0x0},
 		"managed":          {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},
-		"marks":            {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 49152, Flags: 0x0},
+		"marks":            {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 131072, Flags: 0x0},
 		"mode_by_hand":     {Name: "mode_by_hand", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"on_link":          {Name: "on_link", Type: ebpf.LPMTrie, KeySize: 24, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"originated":       {Name: "originated", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 72, MaxEntries: 32768, Flags: 0x0},

@@ -166,7 +166,7 @@ __noinline int may_start(struct __sk_buff *skb)
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(skb->ifindex);
 	if (is_of_interface(reason))
-		mark_foreign_address(packet, skb->ifindex, generation);
+		put_mark(address_digest(packet, skb->ifindex), generation);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
 	else if (reason == EVENT_END && !is_recorded(settings, packet))

@@ -25,7 +25,7 @@ static inline void remember_handshake(const struct packet *packet, struct flow *
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_REPLIED;
 		forget_outbound(packet->digest);
-		clear_mark(MARK_NO_FLOW, packet->digest);
+		clear_mark(packet->digest);
 	} else if (flow->state & FLOW_REPLIED && !(packet->tcp_flags & TCP_RST) &&
 		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;

@@ -109,7 +109,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 	if (!may_start(skb)) {
 		/* The last ACK of a handshake may still come. An address that is not ours is marked itself. */
 		if (!handshake && !is_foreign_address(packet, skb->ifindex))
-			put_mark(MARK_NO_FLOW, packet->digest, in_force);
+			put_mark(packet->digest, in_force);
 		return;
 	}
 	switch (ask_socket(skb)) {
@@ -118,7 +118,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 			return;
 		count_event(EVENT_IGNORED_NO_SOCKET);
 		admit_stray(skb, scratch);
-		return put_mark(MARK_NO_FLOW, packet->digest, in_force);
+		return put_mark(packet->digest, in_force);
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
 		admit_stray(skb, scratch);
 		return count_event(EVENT_IGNORED_SEGMENT);
@@ -300,7 +300,7 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 {
 	if (is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)))
 		return true;
-	return is_marked(MARK_NO_FLOW, packet->digest) && !changes_stray(skb, packet);
+	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
 /* Deals with a segment of an established connection, if it changes nothing but its age; returns false for any other. */
@@ -340,7 +340,7 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}
-	return is_marked(MARK_NO_FLOW, packet->digest);
+	return is_marked(packet->digest);
 }
 
 /* UDP, SCTP, echo and listed protocols. */

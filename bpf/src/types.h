@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 20,
+	LAYOUT_VERSION = 21,
 };
 
 /*
@@ -134,13 +134,6 @@ struct flow_set {
 struct note {
 	__u32 sent;  /* ticks: the SYN, or the host's last datagram */
 	__u32 heard; /* ticks: the last answer; 0: none came */
-};
-
-/* What is known of a digest, and begins no flow: see negative_cache.h. */
-enum mark_kind {
-	MARK_NO_FLOW,      /* of a tuple: refused, forwarded, or without a socket */
-	MARK_EVICTED_FLOW, /* the answer to the last question is no beginning */
-	MARK_FOREIGN,      /* of an address and an interface: nothing by it is ours; see self_digest() */
 };
 
 /* Serializes what is put into sets and taken out of them; lookups take no lock. */

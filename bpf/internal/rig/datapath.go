@@ -29,8 +29,8 @@ type Datapath struct {
 	Probes map[string]*ebpf.Program
 
 	HalfOpen, Established, Connectionless *Table
-	// MarkSets are the negative cache.
-	MarkSets *View[bpf.DatapathMarkSet]
+	// MarkView is the negative cache.
+	MarkView *View[uint64]
 
 	hertz     uint32
 	meanwhile *ebpf.Map      // nil unless asked for
@@ -193,7 +193,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	if err := errors.Join(put(d.Tails, bpf.DatapathTailTAIL_SEND, d.ReplypathSend), put(d.Tails, bpf.DatapathTailTAIL_NOBODY, d.ReplypathFallback)); err != nil {
 		return err
 	}
-	if d.MarkSets, err = newView[bpf.DatapathMarkSet](d.DatapathMaps.Marks); err != nil {
+	if d.MarkView, err = newView[uint64](d.DatapathMaps.Marks); err != nil {
 		return err
 	}
 	if !opts.Probes {
