@@ -199,7 +199,6 @@ type DatapathHandover struct {
 	Table          uint8
 	Headerless     bool
 	ProvenJiffy    uint32
-	Delivery       uint64
 	MayLeaveUnseen bool
 	First          bool
 	Traced         bool
@@ -435,10 +434,9 @@ type DatapathScratch struct {
 		Fragment       bool
 		Pad            [2]uint8
 	}
-	_        [4]byte
-	Fragment DatapathFragment
-	Header   [5]uint64
-	Options  struct {
+	_       [4]byte
+	Header  [5]uint64
+	Options struct {
 		_      structs.HostLayout
 		Bytes  [64]uint8
 		Length uint32
@@ -657,7 +655,6 @@ const (
 	DatapathVarDigestSeed           = "digest_seed"
 	DatapathVarHaveBarrier          = "have_barrier"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
-	DatapathVarHaveDeliveryTime     = "have_delivery_time"
 	DatapathVarHaveKernelSkb        = "have_kernel_skb"
 	DatapathVarHaveProbeRead        = "have_probe_read"
 	DatapathVarHaveTailCalls        = "have_tail_calls"
@@ -791,7 +788,6 @@ type DatapathVariableSpecs struct {
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
 	HaveBarrier          *ebpf.VariableSpec `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
-	HaveDeliveryTime     *ebpf.VariableSpec `ebpf:"have_delivery_time"`
 	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
@@ -922,7 +918,6 @@ type DatapathVariables struct {
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
 	HaveBarrier          *ebpf.Variable `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
-	HaveDeliveryTime     *ebpf.Variable `ebpf:"have_delivery_time"`
 	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`

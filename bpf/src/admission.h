@@ -22,7 +22,8 @@ __noinline int excludes(__u32 list, __u32 number)
 	       masked_equal(tuple->self, rule->self, rule->self_mask);
 }
 
-static inline bool is_excluded(__u32 in_force)
+/* Whether one of them does. Global: the verifier looks at the loop once, not on each way here. */
+__noinline int is_excluded(__u32 in_force)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);
 

@@ -110,7 +110,6 @@ volatile const __u32 hertz = 250;           /* CONFIG_HZ of the running kernel *
 volatile const bool have_check_mtu = false; /* bpf_check_mtu, from 5.12 */
 volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx and bpf_rdonly_cast, from 6.2 */
 volatile const bool have_probe_read = false; /* bpf_probe_read_kernel; not in a kernel locked down */
-volatile const bool have_delivery_time = false; /* outlives a redirect, from 5.18 */
 volatile const bool have_tail_calls = false; /* beside functions: arm64 from 6.0 */
 volatile const bool have_barrier = false;    /* see memory_barrier() */
 volatile const __u64 digest_seed[10] = {};  /* secret; see tuple.h */

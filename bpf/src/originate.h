@@ -61,39 +61,25 @@ static inline struct flow *asked_by(const struct tuple *tuple)
 			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
 }
 
-/* Gives the scratch the path of the open flow with this digest that has the ends of the scratch flow; false for none. */
-__noinline int copy_open_path(__u64 digest, __u32 table)
+/*
+ * Gives the scratch the path by which the peer of the scratch flow comes to its own address; false where none is proven. It
+ * holds the path by which the peer's answers came, and `heard` says when. The flow with this digest in this table goes
+ * before: but anybody may have made a conversation of datagrams, which takes nothing away from what is answered.
+ */
+__noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 {
 	struct scratch *scratch = get_scratch();
-	struct flow *flow;
+	const struct flow *flow;
 
-	if (!scratch || table > TABLE_CONNECTIONLESS)
+	if (!scratch)
 		return false;
 	flow = open_flow(digest, table, &scratch->flow.tuple);
+	if ((!flow || table == TABLE_CONNECTIONLESS) && scratch->path.ifindex &&
+	    age(heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
+		return true;
+	if (!flow)
+		flow = asked_by(&scratch->flow.tuple);
 	return flow && read_path(&flow->ifindex, &scratch->path);
-}
-
-/* The same of the flow by which the peer asked last. */
-__noinline int copy_asked_path(void)
-{
-	struct scratch *scratch = get_scratch();
-	struct flow *flow = scratch ? asked_by(&scratch->flow.tuple) : NULL;
-
-	return flow && read_path(&flow->ifindex, &scratch->path);
-}
-
-/*
- * Gives the scratch the path by which the peer of the scratch flow comes to its own address; false where none is proven.
- * Anybody may have made a conversation of datagrams: it takes nothing away from what is answered.
- */
-static inline bool related_path(const struct record *record, struct scratch *scratch)
-{
-	bool is_open = copy_open_path(record->flow, record->table);
-
-	if ((!is_open || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
-	    age(record->heard) <= seconds(is_open ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
-		return read_path(&record->answered, &scratch->path);
-	return is_open || copy_asked_path();
 }
 
 /*
@@ -241,12 +227,6 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	return suits;
 }
 
-/* Whether the scratch packet is left alone. Global: the verifier looks at the loop once, not on each way here. */
-__noinline int is_left_alone(__u32 in_force)
-{
-	return is_excluded(in_force);
-}
-
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
 static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
@@ -254,7 +234,7 @@ static inline bool is_heeded(const struct settings *settings, const struct packe
 
 	if (!is_recorded(settings, packet))
 		return false;
-	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_left_alone(settings->exclusions));
+	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_excluded(settings->exclusions));
 }
 
 static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
@@ -276,20 +256,6 @@ static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
 
 	return !index || !interface || has_mac_of(skb, interface);
-}
-
-/* Takes over what was decided about the first fragment; false where that was not originated. */
-static inline bool take_over_first(struct packet *packet)
-{
-	const struct scratch *scratch = get_scratch();
-
-	if (!scratch || !look_up_fragment(fragment_key(packet)) || scratch->fragment.table < TABLE_ORIGINATED)
-		return false;
-	packet->digest = scratch->fragment.digest;
-	packet->protocol = packet->tuple.protocol = scratch->fragment.protocol; /* IPv6 tells it in the first one only */
-	if (scratch->fragment.outcome != OUTCOME_CORRECTED)
-		packet->settled = scratch->fragment.outcome;
-	return true;
 }
 
 /* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
@@ -423,7 +389,8 @@ static inline __u8 choose_path(const struct packet *packet, const struct record 
 	*table = TABLE_ORIGINATED;
 	if (hop == ON_LINK_HOP)
 		path.flags = FLOW_ON_LINK;
-	if (!is_decided && (is_strong || settings->related) && related_path(record, scratch) && scratch->path.interface == index) {
+	if (!is_decided && (is_strong || settings->related) && read_path(&record->answered, &scratch->path) &&
+	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
 		path.flags &= FLOW_NEXT_HOP_GATEWAY;
@@ -450,7 +417,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	struct record *record;
 
 	if (!settings || !scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
-	    (result == PARSED_FRAGMENT && !take_over_first(packet)))
+	    (result == PARSED_FRAGMENT && *table < TABLE_ORIGINATED))
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
 	record = is_heeded(settings, packet) ? decided(packet, settings) : NULL;

@@ -19,55 +19,42 @@ static inline __u64 fragment_key(struct packet *packet)
 	return key;
 }
 
-/* Remembers what was decided about the first fragment of the packet with this key. Returns 0. */
-__noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome, __u32 protocol)
+/* Remembers what was decided about the first fragment of a packet. */
+static __noinline void settle_fragments(struct packet *packet, enum table table, enum outcome outcome)
 {
+	__u64 key = fragment_key(packet);
 	struct fragment fragment = {
-		.digest = digest, .seen = now(), .table = table, .outcome = outcome, .protocol = protocol,
+		.digest = packet->digest, .seen = now(), .table = table, .outcome = outcome, .protocol = packet->protocol,
 	};
 
 	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
-	return 0;
 }
 
-/* Copies what is known of the packet with this key into the scratch; false for nothing. */
-__noinline int look_up_fragment(__u64 key)
+/* Takes over what was decided about the first fragment of the packet. Returns its table, TABLE_END where that is not known. */
+static inline enum table take_over_first(struct packet *packet)
 {
+	__u64 key = fragment_key(packet);
 	const struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
-	struct scratch *scratch = get_scratch();
 
-	if (!first || !scratch || age(first->seen) > seconds(IDLE_FRAGMENT))
-		return false;
-	scratch->fragment = *first;
-	return true;
-}
-
-static inline void settle_fragments(struct packet *packet, enum table table, enum outcome outcome)
-{
-	enter_fragment(fragment_key(packet), packet->digest, table, outcome, packet->protocol);
+	if (!first || age(first->seen) > seconds(IDLE_FRAGMENT))
+		return TABLE_END;
+	packet->digest = first->digest;
+	packet->protocol = packet->tuple.protocol = first->protocol; /* IPv6 tells it in the first one only */
+	if (first->outcome != OUTCOME_CORRECTED)
+		packet->settled = first->outcome;
+	return first->table;
 }
 
 /* The flow of a later fragment, NULL where the first one was of none, left as it was, or is not known. */
 static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
 {
-	const struct scratch *scratch = get_scratch();
-	const struct fragment *first;
 	struct flow *flow;
 
-	if (!scratch || !look_up_fragment(fragment_key(packet)))
+	*table = take_over_first(packet);
+	if (*table > TABLE_CONNECTIONLESS)
 		return NULL;
-	first = &scratch->fragment;
-	if (first->table >= TABLE_ORIGINATED)
-		return NULL;
-	*table = first->table;
-	flow = find_digest(first->digest, first->table);
-	if (!flow || !has_ends_of(flow, &packet->tuple))
-		return NULL;
-	packet->digest = first->digest;
-	packet->protocol = flow->tuple.protocol; /* IPv6 tells it in the first one only */
-	if (first->outcome != OUTCOME_CORRECTED)
-		packet->settled = first->outcome;
-	return flow;
+	flow = find_digest(packet->digest, *table);
+	return flow && has_ends_of(flow, &packet->tuple) ? flow : NULL;
 }
 
 /* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet: a question. */

@@ -88,8 +88,6 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 	handover->packets = packets;
 	handover->table = table;
 	handover->first = handover->traced = false;
-	if (!have_delivery_time)
-		handover->delivery = skb->tstamp;
 	skb->tc_index = handover->ticket;
 }
 
@@ -105,9 +103,6 @@ static inline bool arrived(struct __sk_buff *skb)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
-	/* The redirect has forgotten it (net/core/filter.c before 5.18, __bpf_tx_skb): fq would pace anew. */
-	if (!have_delivery_time && !skb->tstamp)
-		skb->tstamp = handover->delivery;
 	pair = handover->pair;
 	packets = handover->packets;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);

@@ -95,7 +95,6 @@ struct scratch {
 	struct record record; /* that is going to replace another */
 	struct vacancy vacancy[2];
 	struct extension_headers headers;
-	struct fragment fragment; /* the first one of the packet that a fragment is of */
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
 	struct rejection rejection;

@@ -478,7 +478,6 @@ struct handover {
 	__u8 table;     /* enum table */
 	bool headerless; /* the target's frames have no Ethernet header */
 	__u32 proven_jiffy; /* jiffy in which the kernel said that the target of `pair` is there */
-	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
 	bool may_leave_unseen; /* our program is not there yet, or it waits for the MAC of its next hop */
 	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
 	bool traced;    /* the tracer was told of it */

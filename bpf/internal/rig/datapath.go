@@ -113,8 +113,7 @@ func (o Options) features() (bpf.Features, error) {
 	if err != nil || !o.OldKernel {
 		return present, err
 	}
-	present.CheckMTU, present.ProbeRead, present.KernelSKB = false, false, false
-	present.DeliveryTime, present.TailCalls = false, false
+	present.CheckMTU, present.ProbeRead, present.KernelSKB, present.TailCalls = false, false, false, false
 	return present, nil
 }
 
