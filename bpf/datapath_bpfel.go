@@ -426,22 +426,12 @@ type DatapathScratch struct {
 		Stray  uint32
 		Digest uint64
 	}
-	Headers struct {
-		_              structs.HostLayout
-		Offset         uint32
-		Identification uint32
-		Protocol       uint8
-		Fragment       bool
-		Pad            [2]uint8
-	}
-	_       [4]byte
 	Header  [5]uint64
 	Options struct {
-		_      structs.HostLayout
-		Bytes  [64]uint8
-		Length uint32
-		At     uint32
-		Mss    uint32
+		_   structs.HostLayout
+		End uint32
+		At  uint32
+		Mss uint32
 	}
 	Rejection struct {
 		_        structs.HostLayout

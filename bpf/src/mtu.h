@@ -27,24 +27,28 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /*
- * Finds the MSS among the options in the scratch memory; false where there is not exactly one, or where changing it
- * would make the segment another one. The verifier does not follow what is kept there: every step looks alike to it, so
- * that there may be as many as options can have.
+ * Finds the MSS among the options of the TCP header at the offset; false where there is not exactly one, or where changing
+ * it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step looks
+ * alike to it, so that there may be as many as options can have.
  */
-static inline bool find_mss(volatile struct options *options)
+static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile struct options *options)
 {
-	options->at = 0;
+	__u8 kind, length;
+
+	options->at = TCP_HEADER;
 	options->mss = 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_OPTIONS; i++) {
-		__u32 at = options->at, length = 1;
-		__u8 kind = options->bytes[at % sizeof(options->bytes)];
+		__u32 at = options->at;
 
-		if (at >= options->length || kind == OPTION_END)
+		if (at >= options->end || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
 			break;
-		if (kind != OPTION_NOP)
-			length = options->bytes[(at + 1) % sizeof(options->bytes)];
-		if (kind != OPTION_NOP && (kind == OPTION_AO || length < 2 || at + length > options->length))
+		if (kind == OPTION_NOP) {
+			options->at = at + 1;
+			continue;
+		}
+		if (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
+		    at + length > options->end)
 			return false;
 		if (kind == OPTION_MSS) {
 			if (length != OPTION_MSS_LENGTH || options->mss)
@@ -54,22 +58,6 @@ static inline bool find_mss(volatile struct options *options)
 		options->at = at + length;
 	}
 	return options->mss;
-}
-
-/* Reads the options of the TCP header at the offset; false where it has none. */
-static inline bool read_options(const struct __sk_buff *skb, __u32 offset, struct options *options)
-{
-	__u32 more; /* words of options after the first one: a copy of 0 bytes is none to old verifiers */
-	__u8 words;
-
-	if (bpf_skb_load_bytes(skb, offset + TCP_DATA_OFFSET, &words, sizeof(words)))
-		return false;
-	more = (words >> 4) - (TCP_HEADER + 4) / 4;
-	if (more >= MAX_OPTIONS / 4)
-		return false;
-	asm volatile("" : "+r"(more)); /* keeps the bound where it is */
-	options->length = (more + 1) * 4;
-	return !bpf_skb_load_bytes(skb, offset + TCP_HEADER, options->bytes, (more + 1) * 4);
 }
 
 /*
@@ -92,14 +80,16 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 	struct scratch *scratch = get_scratch();
 	__be16 old, new = bpf_htons(limit);
 	struct options *options;
+	__u8 words;
 	__u32 at;
 
-	if (!scratch)
+	if (!scratch || bpf_skb_load_bytes(skb, offset + TCP_DATA_OFFSET, &words, sizeof(words)))
 		return 0;
 	options = &scratch->options;
-	if (!read_options(skb, offset, options) || !find_mss(options))
+	options->end = words / 16 * 4;
+	if (!find_mss(skb, offset, options))
 		return 0;
-	at = offset + TCP_HEADER + options->mss;
+	at = offset + options->mss;
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
 	    bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
 		return 0;

@@ -59,8 +59,6 @@ __noinline int note_outbound(__u32 ifindex)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(ifindex);
-	if (reason == EVENT_END && !is_recorded(settings, &scratch->packet))
-		reason = EVENT_IGNORED_PROTOCOL;
 	if (is_of_interface(reason) && ifindex)
 		put_mark(address_digest(&scratch->packet, ifindex), generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */

@@ -86,12 +86,6 @@ static inline void set_ports(struct packet *packet, enum direction direction, __
 	((__u64 *)&packet->tuple)[4] = join_words(ports, protocol);
 }
 
-/* Echo has an identifier, which stands in for the peer's port. */
-static inline void set_echo(struct packet *packet, __be16 identifier)
-{
-	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(identifier) << 16));
-}
-
 static inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
 				    enum direction direction)
 {
@@ -161,7 +155,8 @@ static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet 
 	packet->echo_reply = is_reply(echo->type, packet->family);
 	if (echo->code || !(packet->echo_request || packet->echo_reply))
 		return PARSED_OTHER;
-	set_echo(packet, echo->identifier);
+	/* The identifier stands in for the peer's port. */
+	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(echo->identifier) << 16));
 	return PARSED;
 }
 
@@ -237,41 +232,38 @@ static inline bool is_extension_header(__u32 type)
 }
 
 /*
- * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch what they lead to. A
- * fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
+ * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch packet what they lead to.
+ * A fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
  * Authentication headers are left alone: what they carry is a protocol of its own to us.
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
 	struct scratch *scratch = get_scratch();
+	struct packet *found;
 	__u8 header[8];
 
 	if (!scratch)
 		return PARSED_OTHER;
-	scratch->headers.fragment = false;
+	found = &scratch->packet;
+	found->fragment = false;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension_header(type); i++) {
 		if (bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
 			return PARSED_TRUNCATED;
 		if (type == IPPROTO_ROUTING && header[3])
 			return PARSED_SOURCE_ROUTE;
+		offset += type == IPPROTO_FRAGMENT ? 8 : 8 + header[1] * 8;
 		if (type == IPPROTO_FRAGMENT) {
-			scratch->headers.identification = *(__u32 *)(header + 4);
+			found->identification = *(__u32 *)(header + 4);
 			if (*(__be16 *)(header + 2) & bpf_htons(FRAGMENT_OFFSET_V6))
-				return offset + sizeof(header) > end ? PARSED_MALFORMED : PARSED_FRAGMENT;
-			if (header[3] & MORE_FRAGMENTS_V6)
-				scratch->headers.fragment = true;
-			offset += 8;
-		} else {
-			offset += 8 + header[1] * 8;
+				return offset > end ? PARSED_MALFORMED : PARSED_FRAGMENT;
+			found->fragment |= header[3] & MORE_FRAGMENTS_V6;
 		}
 		type = header[0];
 	}
-	if (is_extension_header(type))
-		return PARSED_EXTENSION_HEADERS;
-	scratch->headers.offset = offset;
-	scratch->headers.protocol = type;
-	return PARSED;
+	found->offset = offset;
+	found->protocol = type;
+	return is_extension_header(type) ? PARSED_EXTENSION_HEADERS : PARSED;
 }
 
 static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
@@ -281,12 +273,12 @@ static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct
 
 	if (!scratch)
 		return PARSED_OTHER;
-	packet->identification = scratch->headers.identification;
+	packet->identification = scratch->packet.identification;
 	if (result != PARSED)
 		return result;
-	packet->protocol = scratch->headers.protocol;
-	packet->offset = scratch->headers.offset;
-	packet->fragment = scratch->headers.fragment;
+	packet->protocol = scratch->packet.protocol;
+	packet->offset = scratch->packet.offset;
+	packet->fragment = scratch->packet.fragment;
 	return PARSED;
 }
 
@@ -339,22 +331,6 @@ static inline enum parsed parse_ip(struct __sk_buff *skb, struct packet *packet,
 	return result;
 }
 
-static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet, enum direction direction,
-				      __u32 header)
-{
-	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source)
-					 : offsetof(struct ethhdr, h_dest);
-	const void *address;
-
-	if (header) {
-		address = peek(skb, mac, ETH_ALEN);
-		if (!address)
-			return PARSED_TRUNCATED;
-		copy_mac(packet->mac, address);
-	}
-	return parse_ip(skb, packet, direction, header);
-}
-
 static inline void count_unparsed(enum parsed result)
 {
 	_Static_assert(PARSED_SOURCE_ROUTE - PARSED_TRUNCATED == EVENT_UNPARSED_SOURCE_ROUTE, "the same order");
@@ -366,11 +342,19 @@ static inline void count_unparsed(enum parsed result)
 static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				__u32 header)
 {
+	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source) : offsetof(struct ethhdr, h_dest);
+	const void *address;
 	enum parsed result;
 
 	if (skb->vlan_present && (skb->vlan_tci & 0xfff))
 		return PARSED_OTHER;
-	result = parse_frame(skb, packet, direction, header);
+	if (header) {
+		address = peek(skb, mac, ETH_ALEN);
+		if (!address)
+			return PARSED_TRUNCATED;
+		copy_mac(packet->mac, address);
+	}
+	result = parse_ip(skb, packet, direction, header);
 	if (likely(result == PARSED))
 		packet->digest = digest(&packet->tuple, packet->family);
 	return result;

@@ -57,38 +57,27 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	return flow && has_ends_of(flow, &packet->tuple) ? flow : NULL;
 }
 
-/* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet: a question. */
-__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end)
+/* The flow that an error of ours is about, if the error goes to its peer. What it quotes becomes the scratch packet. */
+static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
 	struct scratch *scratch = get_scratch();
 	struct packet *quote;
-
-	if (!scratch)
-		return false;
-	quote = &scratch->packet;
-	*quote = (struct packet){ .length = end - offset };
-	if (parse_ip(skb, quote, QUOTED, offset) != PARSED || quote->echo_reply)
-		return false;
-	quote->digest = digest(&quote->tuple, quote->family);
-	return true;
-}
-
-/* The flow that an error of ours is about, if the error goes to its peer. */
-static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
-{
-	const struct scratch *scratch = get_scratch();
 	struct flow *flow;
 
-	if (!scratch || !read_quote(skb, packet->offset + sizeof(struct echo),
-				      packet->offset + packet->length))
+	if (!scratch)
 		return NULL;
+	quote = &scratch->packet;
+	*quote = (struct packet){ .length = packet->length - sizeof(struct echo) };
+	if (parse_ip(skb, quote, QUOTED, packet->offset + sizeof(struct echo)) != PARSED || quote->echo_reply)
+		return NULL;
+	quote->digest = digest(&quote->tuple, quote->family);
 	*table = TABLE_CONNECTIONLESS;
-	if (scratch->packet.protocol == IPPROTO_TCP)
-		flow = find_tcp(&scratch->packet, table, false);
+	if (quote->protocol == IPPROTO_TCP)
+		flow = find_tcp(quote, table, false);
 	else
-		flow = find_live(&scratch->packet, TABLE_CONNECTIONLESS);
+		flow = find_live(quote, TABLE_CONNECTIONLESS);
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
 		return NULL;
-	packet->digest = scratch->packet.digest;
+	packet->digest = quote->digest;
 	return flow;
 }
