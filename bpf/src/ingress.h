@@ -167,8 +167,11 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 
 	if (!flow)
 		return;
-	if (!segment_is_plausible(skb, packet, flow))
-		return count_contested(skb, packet, flow);
+	if (!segment_is_plausible(skb, packet, flow)) {
+		if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
+			count_event(EVENT_REFUSED_CONTESTED);
+		return;
+	}
 	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
 		return;
 	flow->seen = now();

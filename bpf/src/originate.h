@@ -25,17 +25,12 @@ static inline struct record *find_originated(const struct tuple *tuple)
 	return bpf_map_lookup_elem(&originated, tuple);
 }
 
-static inline bool is_open(const struct flow *flow, enum table table)
-{
-	return !is_closing(flow) && !is_idle(flow, table);
-}
-
 /* The flow with this digest in this table, if it goes on and has the ends of a tuple. */
 static inline struct flow *open_flow(__u64 digest, enum table table, const struct tuple *tuple)
 {
 	struct flow *flow = digest ? find_digest(digest, table) : NULL;
 
-	return flow && is_open(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
+	return flow && !is_closing(flow) && !is_idle(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
 }
 
 /* Copies a path that another CPU may be writing; false where it is: see store_path(). */
@@ -188,12 +183,6 @@ static inline const struct interface *interface_of(__u32 number, __u32 *index)
 	return interface && interface->ifindex ? interface : NULL;
 }
 
-/* The managed interface that alone has the packet's source; NULL for none. */
-static inline const struct interface *source_interface(const struct packet *packet, __u32 *index)
-{
-	return interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, index);
-}
-
 /*
  * Whether the packet leaves by the interface of its source, or its source has none. A device that stands on this one
  * (macvlan) is the same wire. Each CPU keeps in mind which interface has a source: that is the same for all but a few.
@@ -237,16 +226,6 @@ static inline bool is_heeded(const struct settings *settings, const struct packe
 	return likely(rules && !rules->count) || (put_in_scratch(packet) && !is_excluded(settings->exclusions));
 }
 
-static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
-{
-	const __u8 *source;
-
-	if (interface->flags & INTERFACE_NO_HEADER)
-		return true;
-	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
-	return source && mac_equal(source, interface->mac);
-}
-
 /*
  * Whether the frame is one that the host itself sends by this interface: those of guests on devices above it (macvtap)
  * pass here as well, with MACs of their own, whatever address they have.
@@ -254,8 +233,12 @@ static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *int
 static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 {
 	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+	const __u8 *source;
 
-	return !index || !interface || has_mac_of(skb, interface);
+	if (!index || !interface || interface->flags & INTERFACE_NO_HEADER)
+		return true;
+	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
+	return source && mac_equal(source, interface->mac);
 }
 
 /* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
@@ -313,7 +296,7 @@ __noinline int originate(void)
 		return false;
 	packet = &scratch->packet;
 	generation = *(volatile __u32 *)&settings->routing_generation;
-	interface = source_interface(packet, &index);
+	interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, &index);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
