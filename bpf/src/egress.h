@@ -6,13 +6,6 @@
 #include "outbound.h"
 #include "reply.h"
 
-/* The host opens a connection: whatever came in by this tuple is over. */
-static __noinline void forget(const struct packet *packet)
-{
-	remove_entry(packet->digest, TABLE_HALF_OPEN);
-	remove_entry(packet->digest, TABLE_ESTABLISHED);
-}
-
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
 static inline void remember_handshake(const struct packet *packet, struct flow *flow)
 {
@@ -69,8 +62,8 @@ static inline struct flow *track_handshake(const struct packet *packet, struct f
 
 /*
  * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK goes where its SYN came from, even
- * if the tuple was connected before; all else asks the established table first. Each falls back on the other: the kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2),
- * backlog).
+ * if the tuple was connected before; all else asks the established table first. Each falls back on the other: the
+ * kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2), backlog).
  */
 static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet *packet,
 				     enum table *table)
@@ -78,8 +71,10 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	struct flow *flow;
 
 	if (unlikely(is_syn(packet))) {
+		/* The host opens a connection: whatever came in by this tuple is over. */
 		host_begins(packet, skb->ingress_ifindex);
-		forget(packet);
+		remove_entry(packet->digest, TABLE_HALF_OPEN);
+		remove_entry(packet->digest, TABLE_ESTABLISHED);
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & TCP_SYN)) {

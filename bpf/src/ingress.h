@@ -179,9 +179,9 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 }
 
 /*
- * A change of a flow, or the end of a handshake, or an answer that nobody here asked for, perhaps with the tuple of an earlier connection. Where that one goes
- * on and this is its path, no handshake is looked for: whether there is one makes no difference to where replies go, and
- * of many flows each look takes as long as memory takes.
+ * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection; or an answer that nobody
+ * here asked for. Where that connection goes on and this is its path, no handshake is looked for: whether there is one
+ * makes no difference to where replies go, and of many flows each look takes as long as memory takes.
  */
 static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
 {

@@ -243,14 +243,6 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	return true;
 }
 
-/* That the packet has lost its place in a table. */
-static inline enum event insert_failed(const struct packet *packet)
-{
-	if (packet->protocol != IPPROTO_TCP)
-		return EVENT_INSERT_FAILED_CONNECTIONLESS;
-	return is_syn(packet) ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_INSERT_FAILED_ESTABLISHED;
-}
-
 /* Gives an entry the scratch's path, by which nothing has left yet. It keeps the flags that are not of a next hop. */
 static inline void take_path(struct scratch *scratch, struct flow *flow)
 {
@@ -287,7 +279,7 @@ __noinline int set_path(struct __sk_buff *skb, __u32 table)
 		return false;
 	if (put_path(scratch, place_of(table, scratch->packet.digest)))
 		return true;
-	count_event(insert_failed(&scratch->packet));
+	count_event(EVENT_INSERT_FAILED_HALF_OPEN + table); /* the packet has lost its place */
 	return false;
 }
 

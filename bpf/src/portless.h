@@ -30,7 +30,7 @@ static __noinline void settle_fragments(struct packet *packet, enum table table,
 	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
 }
 
-/* Takes over what was decided about the first fragment of the packet. Returns its table, TABLE_END where that is not known. */
+/* Takes over what was decided about the first fragment. Returns its table, TABLE_END where that is not known. */
 static inline enum table take_over_first(struct packet *packet)
 {
 	__u64 key = fragment_key(packet);
