@@ -341,28 +341,11 @@ static inline void refresh_originated(struct record *record, const struct packet
 	record->protocol = packet->protocol;
 }
 
-/* Gives the flow, which has a path, the MAC of its next hop; false where there is none, or its MAC is not known. */
-static inline bool has_next_hop(const struct packet *packet, const struct interface *interface, struct flow *flow,
-				enum table table)
-{
-	mac_word mac;
-
-	if (interface->flags & INTERFACE_NO_HEADER || flow->flags & FLOW_ON_LINK)
-		return true;
-	if (table == TABLE_ORIGINATED ? !gateway_mac(flow->gateway, interface->ifindex, &mac)
-				      : !next_hop_mac(flow, packet, interface, &mac) || !is_unicast((const __u8 *)&mac))
-		return false;
-	copy_mac(flow->mac, &mac);
-	flow->flags &= ~FLOW_NEXT_HOP_GATEWAY;
-	return true;
-}
-
 /*
- * Gives the scratch flow the path of what is originated by the source of the packet. Returns what keeps it from leaving so,
- * as an enum outcome; 0 for nothing.
+ * Gives the scratch flow the path of what is originated by the source of the packet. Returns whether it is to leave by that.
  */
-static inline __u8 choose_path(const struct packet *packet, const struct record *record, const struct settings *settings,
-			      const struct interface *interface, struct scratch *scratch, enum table *table)
+static inline bool choose_path(const struct record *record, const struct settings *settings,
+			       const struct interface *interface, struct scratch *scratch, enum table *table)
 {
 	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
@@ -370,8 +353,7 @@ static inline __u8 choose_path(const struct packet *packet, const struct record 
 	struct path path = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
 
 	*table = TABLE_ORIGINATED;
-	if (hop == ON_LINK_HOP)
-		path.flags = FLOW_ON_LINK;
+	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
 	if (!is_decided && (is_strong || settings->related) && read_path(&record->answered, &scratch->path) &&
 	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
 		*table = TABLE_RELATED;
@@ -379,11 +361,7 @@ static inline __u8 choose_path(const struct packet *packet, const struct record 
 		path.flags &= FLOW_NEXT_HOP_GATEWAY;
 	}
 	store_path(&scratch->flow, &path);
-	if (!is_strong && *table == TABLE_ORIGINATED)
-		return OUTCOME_WEAK_HOST;
-	if (has_next_hop(packet, interface, &scratch->flow, *table))
-		return 0;
-	return is_enforced(interface) ? OUTCOME_NO_NEXT_HOP : OUTCOME_OBSERVE; /* who observes has nobody asked */
+	return is_strong || *table == TABLE_RELATED;
 }
 
 /*
@@ -413,8 +391,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	scratch->flow.tuple = packet->tuple;
 	scratch->flow.state = 0;
 	scratch->flow.size_told = record->size_told;
-	scratch->packet.settled = choose_path(packet, record, settings, interface, scratch, table);
-	if (!packet->settled || scratch->packet.settled == OUTCOME_WEAK_HOST)
-		packet->settled = *(volatile __u8 *)&scratch->packet.settled; /* the verifier need not follow each value */
+	if (!choose_path(record, settings, interface, scratch, table))
+		packet->settled = OUTCOME_WEAK_HOST;
 	return record;
 }

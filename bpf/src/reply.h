@@ -318,8 +318,8 @@ static inline bool is_proven(const struct flow *flow, struct handover *handover,
 
 /* After the redirect there is no way back, nor proof that the packet left: all is looked at before. */
 static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
-				   const struct flow *flow, const struct interface *target,
-				   struct handover *handover, __u64 pair, __u32 header)
+				   const struct flow *flow, const struct record *record,
+				   const struct interface *target, struct handover *handover, __u64 pair, __u32 header)
 {
 	mac_word mac;
 
@@ -339,6 +339,8 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	if (likely(!handover->headerless)) {
 		if (!next_hop_mac(flow, packet, target, &mac))
 			return OUTCOME_NO_NEXT_HOP;
+		if (unlikely(record) && !(flow->flags & FLOW_ON_LINK) && !is_unicast((const __u8 *)&mac))
+			return OUTCOME_NO_NEXT_HOP; /* no frame has shown one */
 		compose_macs(handover->frame, mac, read_mac(target->mac));
 	}
 	memory_barrier();
@@ -371,7 +373,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		pair = with_outcome(pair, OUTCOME_ORIGINATED);
 	else
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-	outcome = prepare(skb, packet, flow, target, handover, pair, header);
+	outcome = prepare(skb, packet, flow, record, target, handover, pair, header);
 	if (unlikely(packet->fragment))
 		settle_fragments(packet, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {

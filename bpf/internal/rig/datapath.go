@@ -68,7 +68,7 @@ type Options struct {
 }
 
 // KnownSeeds have every flow be in the same place each time.
-var KnownSeeds = bpf.Seeds{3, 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93,
+var KnownSeeds = bpf.Seeds{0xa4093822299f31d1, 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93,
 	0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3, 0x589965cc75374cc3, 0x1d8e4e27c47d124f}
 
 // Load loads the programs and empty maps.
