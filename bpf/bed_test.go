@@ -259,8 +259,7 @@ type run struct {
 	wireLen uint32
 	gsoSegs uint32
 	gsoSize uint32
-	tstamp  uint64 // when the sender wants the packet to leave, ns; 0: at once
-	ingress nic    // where a packet came in that the host forwards
+	ingress nic // where a packet came in that the host forwards
 }
 
 func ingress(via nic, frame []byte) run {
@@ -322,7 +321,7 @@ func (b *bed) snapshot() (tables, rig.Counts) {
 func (b *bed) exec(r run) (verdict int32, frame []byte, out rig.Context) {
 	b.t.Helper()
 	in := rig.Context{Ifindex: r.via.Index, Mark: 0xabcd, Priority: 3, WireLen: r.wireLen,
-		GSOSegs: r.gsoSegs, GSOSize: r.gsoSize, DataEnd: r.linear, Tstamp: r.tstamp, IngressIfindex: r.ingress.Index}
+		GSOSegs: r.gsoSegs, GSOSize: r.gsoSize, DataEnd: r.linear, IngressIfindex: r.ingress.Index}
 	program := b.program(r.program)
 	if r.probe != (rig.Probe{}) {
 		program = b.Probes[r.program]

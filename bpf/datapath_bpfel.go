@@ -199,7 +199,6 @@ type DatapathHandover struct {
 	Table          uint8
 	Headerless     bool
 	ProvenJiffy    uint32
-	Delivery       uint64
 	MayLeaveUnseen bool
 	First          bool
 	Traced         bool
@@ -257,19 +256,6 @@ type DatapathLayout uint32
 const (
 	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
 )
-
-type DatapathMarkKind uint32
-
-const (
-	DatapathMarkKindMARK_NO_FLOW      DatapathMarkKind = 0
-	DatapathMarkKindMARK_EVICTED_FLOW DatapathMarkKind = 1
-	DatapathMarkKindMARK_FOREIGN      DatapathMarkKind = 2
-)
-
-type DatapathMarkSet struct {
-	_    structs.HostLayout
-	Mark [4]uint64
-}
 
 type DatapathMode uint32
 
@@ -444,23 +430,12 @@ type DatapathScratch struct {
 		Stray  uint32
 		Digest uint64
 	}
-	Headers struct {
-		_              structs.HostLayout
-		Offset         uint32
-		Identification uint32
-		Protocol       uint8
-		Fragment       bool
-		Pad            [2]uint8
-	}
-	_        [4]byte
-	Fragment DatapathFragment
-	Header   [5]uint64
-	Options  struct {
-		_      structs.HostLayout
-		Bytes  [64]uint8
-		Length uint32
-		At     uint32
-		Mss    uint32
+	Header  [5]uint64
+	Options struct {
+		_   structs.HostLayout
+		End uint32
+		At  uint32
+		Mss uint32
 	}
 	Rejection struct {
 		_        structs.HostLayout
@@ -662,7 +637,6 @@ const (
 	DatapathVarDigestSeed           = "digest_seed"
 	DatapathVarHaveBarrier          = "have_barrier"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
-	DatapathVarHaveDeliveryTime     = "have_delivery_time"
 	DatapathVarHaveKernelSkb        = "have_kernel_skb"
 	DatapathVarHaveProbeRead        = "have_probe_read"
 	DatapathVarHaveTailCalls        = "have_tail_calls"
@@ -678,7 +652,6 @@ const (
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
-	DatapathVarUnusedMarkKind       = "unused_mark_kind"
 	DatapathVarUnusedMode           = "unused_mode"
 	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
 	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
@@ -791,7 +764,6 @@ type DatapathVariableSpecs struct {
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
 	HaveBarrier          *ebpf.VariableSpec `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
-	HaveDeliveryTime     *ebpf.VariableSpec `ebpf:"have_delivery_time"`
 	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
@@ -807,7 +779,6 @@ type DatapathVariableSpecs struct {
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
-	UnusedMarkKind       *ebpf.VariableSpec `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
 	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
@@ -910,7 +881,6 @@ type DatapathVariables struct {
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
 	HaveBarrier          *ebpf.Variable `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
-	HaveDeliveryTime     *ebpf.Variable `ebpf:"have_delivery_time"`
 	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
@@ -926,7 +896,6 @@ type DatapathVariables struct {
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
-	UnusedMarkKind       *ebpf.Variable `ebpf:"unused_mark_kind"`
 	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
 	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`

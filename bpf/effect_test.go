@@ -27,7 +27,6 @@ type effect struct {
 	pairs    pairs
 	tables   func(tables) // nil: nothing
 	probed   *rig.Probed  // nil: not asked
-	tstamp   uint64       // 0: as it was
 }
 
 type (
@@ -109,12 +108,8 @@ func (b *bed) compareTraces(want effect, got outcome) {
 // compareContext makes sure that nothing of the packet's metadata was touched.
 func (b *bed) compareContext(r run, want effect, got rig.Context) {
 	b.t.Helper()
-	if got.Mark != 0xabcd || got.Priority != 3 || got.Ifindex != r.via.Index {
-		b.t.Errorf("context afterwards: mark %#x, priority %d, ifindex %d", got.Mark, got.Priority, got.Ifindex)
-	}
-	wantTstamp := either(want.tstamp == 0, r.tstamp, want.tstamp)
-	if got.Tstamp != wantTstamp {
-		b.t.Errorf("tstamp afterwards: %d, want %d", got.Tstamp, wantTstamp)
+	if got.Mark != 0xabcd || got.Priority != 3 || got.Tstamp != 0 || got.Ifindex != r.via.Index {
+		b.t.Errorf("context afterwards: mark %#x, priority %d, time %d, ifindex %d", got.Mark, got.Priority, got.Tstamp, got.Ifindex)
 	}
 	if r.probe == (rig.Probe{}) {
 		if got.CB != [5]uint32{} {

@@ -29,19 +29,19 @@ func (n network) dropped() events {
 }
 
 // answerBy is the frame that says so to the sender of a packet, by the device itself.
-func (n network) answerBy(via nic, from netip.Addr, hops uint8, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []byte {
-	h := rig.NewHeaders(via.MAC, via.MAC, from, n.self, protocol)
+func (n network) answerBy(via nic, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []byte {
+	h := rig.NewHeaders(via.MAC, via.MAC, n.peer, n.self, protocol)
 	if n.family == 4 {
-		h.V4.TOS, h.V4.TTL, h.V4.Flags, h.V4.Id = 0xc0, hops, layers.IPv4DontFragment, 0
+		h.V4.TOS, h.V4.TTL, h.V4.Flags, h.V4.Id = 0xc0, 255, layers.IPv4DontFragment, 0
 	} else {
-		h.V6.TrafficClass, h.V6.HopLimit = 0xc0, hops
+		h.V6.TrafficClass, h.V6.HopLimit = 0xc0, 255
 	}
 	return h.Frame(rest...)
 }
 
 func (n network) reset(via nic, syn tcp) []byte {
 	source, destination := syn.ends(inbound)
-	return n.answerBy(via, n.peer, 255, layers.IPProtocolTCP, &layers.TCP{
+	return n.answerBy(via, layers.IPProtocolTCP, &layers.TCP{
 		SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination), Ack: syn.seq + 1, RST: true, ACK: true,
 	})
 }
@@ -50,11 +50,11 @@ func (n network) unreachable(via nic, frame []byte) []byte {
 	quote := gopacket.Payload(frame[ethernetSize : ethernetSize+n.ipSize()+8])
 	if n.family == 4 {
 		const networkUnknown = 6 // RFC 1122, 3.2.2.1
-		return n.answerBy(via, n.peer, 255, layers.IPProtocolICMPv4, &layers.ICMPv4{
+		return n.answerBy(via, layers.IPProtocolICMPv4, &layers.ICMPv4{
 			TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, networkUnknown),
 		}, quote)
 	}
-	return n.answerBy(via, n.peer, 255, layers.IPProtocolICMPv6, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(
+	return n.answerBy(via, layers.IPProtocolICMPv6, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(
 		layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable)}, gopacket.Payload{0, 0, 0, 0}, quote)
 }
 

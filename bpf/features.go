@@ -18,27 +18,25 @@ import (
 // Features are what the programs use where the kernel has it and do without
 // where it has not.
 type Features struct {
-	CheckMTU     bool // bpf_check_mtu, from 5.12
-	ProbeRead    bool // bpf_probe_read_kernel, unless the kernel is locked down for confidentiality
-	KernelSKB    bool // bpf_cast_to_kern_ctx, from 6.2
-	DeliveryTime bool // when TCP wants a packet to leave outlives a redirect, from 5.18
-	TailCalls    bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
-	Barrier      bool // an atomic exchange, where CPUs need it to see stores in order: on arm64 from 5.18
+	CheckMTU  bool // bpf_check_mtu, from 5.12
+	ProbeRead bool // bpf_probe_read_kernel, unless the kernel is locked down for confidentiality
+	KernelSKB bool // bpf_cast_to_kern_ctx, from 6.2
+	TailCalls bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
+	Barrier   bool // an atomic exchange, where CPUs need it to see stores in order: on arm64 from 5.18
 }
 
 // ProbeFeatures asks the running kernel.
 func ProbeFeatures() (Features, error) {
 	var (
 		f    Features
-		errs [6]error
+		errs [5]error
 	)
 	f.CheckMTU, errs[0] = haveHelper(asm.FnCheckMtu)
 	f.ProbeRead, errs[1] = haveHelper(asm.FnProbeReadKernel)
 	f.KernelSKB, errs[2] = haveKernelSKB()
-	f.DeliveryTime, errs[3] = haveHelper(asm.FnSkbSetTstamp) // it came with the same change
-	f.TailCalls, errs[4] = haveTailCalls()
+	f.TailCalls, errs[3] = haveTailCalls()
 	if !ordersStores {
-		f.Barrier, errs[5] = HaveBarrier()
+		f.Barrier, errs[4] = HaveBarrier()
 	}
 	return f, errors.Join(errs[:]...)
 }
@@ -132,7 +130,6 @@ func SetFeatures(spec *ebpf.CollectionSpec, f Features) error {
 		spec.Variables[DatapathVarHaveCheckMtu].Set(f.CheckMTU),
 		spec.Variables[DatapathVarHaveProbeRead].Set(f.ProbeRead),
 		spec.Variables[DatapathVarHaveKernelSkb].Set(f.KernelSKB),
-		spec.Variables[DatapathVarHaveDeliveryTime].Set(f.DeliveryTime),
 		spec.Variables[DatapathVarHaveTailCalls].Set(f.TailCalls),
 		spec.Variables[DatapathVarHaveBarrier].Set(f.Barrier),
 	)

@@ -5,7 +5,6 @@ package bpf_test
 import (
 	"encoding/binary"
 	"net"
-	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -68,8 +67,6 @@ func eachWay(t *testing.T, f func(t *testing.T, b *bed, n network, m message, ot
 		})
 	}
 }
-
-var timeWaitPort uint16 = 20_000
 
 // eachDatagramWay is eachWay for what has no connection, in validated mode.
 func eachDatagramWay(t *testing.T, f func(t *testing.T, b *bed, n network, m message, other nic)) {
@@ -351,44 +348,6 @@ func TestNoSocketKeepsNumbers(t *testing.T) {
 }
 
 var followFamily = map[string]story{
-	"TIME_WAIT: what is sent again moves the flow, or ends it": func(t *testing.T, b *bed, n network) {
-		n = newcomer(n)
-		timeWaitPort++ // which the last one still holds
-		m := tcp{ports: ports{peer: 4711, self: timeWaitPort}}
-		c := acceptedTimeWait(t, netip.AddrPortFrom(n.self, m.self), netip.AddrPortFrom(n.peer, m.peer))
-		for _, test := range []struct {
-			flags    string
-			seq, ack uint32
-			good     bool
-		}{
-			{"FA", c.received - 1, c.acked, true},
-			{"A", c.received - 65536, c.acked, true},
-			{"A", c.received + 65536, c.acked, true},
-			{"A", c.received + 65537, c.acked, false},
-			{"A", c.received, c.acked - 1, false},
-			{"A", c.received, c.acked + 1, false},
-			{"F", c.received, c.acked, false},
-		} {
-			m.flags, m.seq, m.ack = test.flags, test.seq, test.ack
-			flow := b.flow(n, m, b.replication, 0)
-			flow.State |= stateClosing
-			b.put(establishedFlow(flow))
-			want := either(test.good, b.follows(n, m, flow, b.backup), unread(contested))
-			frame := n.in(b.backup, m)
-			b.run(ingress(b.backup, frame), want)
-			b.put()
-			b.run(ingress(b.backup, frame), unread(eventIgnoredSegment))
-		}
-		m.flags, m.seq, m.ack = "R", c.received, 0
-		flow := b.flow(n, m, b.replication, 0)
-		b.put(establishedFlow(flow))
-		flow.Flags |= flagReset
-		flow.Seen = justNow
-		b.run(ingress(b.backup, n.in(b.backup, m)), effect{tables: establishedFlow(flow)})
-		m.flags, m.seq = "SA", c.received
-		b.put()
-		b.run(ingress(b.backup, n.in(b.backup, m)), unread(eventIgnoredSegment))
-	},
 	// Somebody may listen on a container's port.
 	"a socket of SYN cookies is recognized with the next refresh": func(t *testing.T, b *bed, n network) {
 		n = newcomer(n)

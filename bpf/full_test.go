@@ -45,25 +45,18 @@ func (b *bed) wantAsEver(n network) {
 	b.put()
 }
 
-// fillMarks has every place of some kinds of marks be taken, and returns the digest that makes room for another one's.
-func (b *bed) fillMarks(kinds ...bpf.DatapathMarkKind) (oldest func(digest uint64) uint64) {
+// fillMarks has every place of the marks be taken, and returns the digest that makes room for another one's.
+func (b *bed) fillMarks() (before func(digest uint64) uint64) {
 	b.t.Helper()
 	b.keepPeriod()
 	present, err := b.Mark(0)
-	b.must(errors.Join(err, b.MarkSets.Read()))
-	of := func(index uint64, way int) uint64 { return uint64(way+1)<<60 | index<<1 | 1 }
-	for _, kind := range kinds {
-		for index, set := range b.Marked(kind) {
-			for way := range set.Mark {
-				b.Marked(kind)[index].Mark[way] = of(uint64(index), way) ^ present
-			}
-		}
+	b.must(err)
+	of := func(index uint64) uint64 { return 1<<60 | index<<1 | 1 }
+	for index := range b.MarkView.Elements {
+		b.MarkView.Elements[index] = of(uint64(index)) ^ present
 	}
-	b.must(b.MarkSets.Write())
-	return func(digest uint64) uint64 {
-		sets := b.Marked(kinds[0])
-		return of(digest>>1%uint64(len(sets)), len(sets[0].Mark)-1)
-	}
+	b.must(b.MarkView.Write())
+	return func(digest uint64) uint64 { return of(digest >> 1 % uint64(len(b.MarkView.Elements))) }
 }
 
 // TestAskedFlood: as many peers as there is room for have asked. A newcomer's question takes the place of one of them.
@@ -129,14 +122,14 @@ var fullFamily = map[string]story{
 	},
 	// What needs no mark is as ever.
 	"of a tuple that is marked, another one takes the place": func(t *testing.T, b *bed, n network) {
-		b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW)
+		b.fillMarks()
 		for _, m := range starters {
 			b.arrives(n, m.message, b.starts(n, m.message, b.replication))
 		}
 		b.put() // which forgets all marks
-		oldest := b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW)
+		before := b.fillMarks()
 		want := b.meetsStranger(n, b.replication).and(func(t tables) {
-			delete(t.Marks, oldest(b.Seeds.Digest(n.tuple(tcp{}))))
+			delete(t.Marks, before(b.Seeds.Digest(n.tuple(tcp{}))))
 		})
 		segment := ingress(b.replication, n.in(b.replication, tcp{flags: "A"}))
 		b.run(segment, want)
@@ -144,17 +137,19 @@ var fullFamily = map[string]story{
 		b.leaves(n, udp{}, b.notes(n, udp{}))
 	},
 	"what is none of ours takes the place of something else": func(t *testing.T, b *bed, n network) {
-		oldest := b.fillMarks(bpf.DatapathMarkKindMARK_NO_FLOW, bpf.DatapathMarkKindMARK_FOREIGN)
+		before := b.fillMarks()
 		b.wantAsEver(n)
 		b.leaves(n, udp{}, b.notes(n, udp{}))
 		forwarded := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
-		b.run(forwarded, unread(eventIgnoredNotOwn))
+		b.run(forwarded, unread(eventIgnoredNotOwn).and(func(t tables) {
+			delete(t.Marks, before(b.AddressDigest(n.stranger, b.replication.Index)))
+		}))
 		b.run(forwarded, nothing)
 		own := n.at(n.stranger)
 		b.leaves(own, udp{}, effect{tables: func(t tables) {
 			digest := b.Seeds.Digest(own.tuple(udp{}))
 			t.Marks[digest] = true
-			delete(t.Marks, oldest(digest))
+			delete(t.Marks, before(digest))
 		}})
 	},
 	// None is about the packet. Nor is one of a set that is not in force.

@@ -79,11 +79,6 @@ func (b *bed) refuses(n network, m message) {
 	b.leaves(n, m, want)
 }
 
-// evicted enters that the message's flow was pushed out, or found no room.
-func evicted(b *bed, n network, m message) func(tables) {
-	return func(t tables) { t.Evicted[b.Seeds.Digest(n.tuple(m))] = true }
-}
-
 // TestStrayAmongHandshakes: a stray takes the place of another, or none.
 func TestStrayAmongHandshakes(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {

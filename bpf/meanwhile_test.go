@@ -91,10 +91,7 @@ func TestEnteredMeanwhile(t *testing.T) {
 				want := b.admits(n, m, b.replication)
 				if !c.replaced {
 					want = unread(eventInsertFailedConnectionless)
-					want.tables = func(t tables) {
-						evicted(b, n, m)(t)
-						t.Connectionless[first.Tuple] = first
-					}
+					want.tables = connectionlessFlow(first)
 				}
 				b.arrives(n, m, want)
 			})
@@ -284,7 +281,6 @@ func TestSecondSetEviction(t *testing.T) {
 					tables: func(t tables) {
 						delete(t.Connectionless, gone.Tuple)
 						t.Connectionless[born.Tuple] = born
-						t.Evicted[b.Seeds.Digest(gone.Tuple)] = true
 					},
 				})
 			})
@@ -333,10 +329,7 @@ func TestWayTaken(t *testing.T) {
 			b.sub(c.name, func(t *testing.T) {
 				b.put()
 				b.beginWrite(c.way, b.flow(c.taker, m, b.backup, 0))
-				b.keepPeriod()
-				want := unread(eventInsertFailedConnectionless)
-				want.tables = evicted(b, n, m)
-				b.arrives(n, m, want)
+				b.arrives(n, m, unread(eventInsertFailedConnectionless))
 				if entries := b.entries(n, m); entries > 1 {
 					t.Errorf("the flow is %d times in the table", entries)
 				}

@@ -100,11 +100,11 @@ func TestSegmentsTooLarge(t *testing.T) {
 		for _, size := range []uint16{fits + 1, 9000} {
 			b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
 			segments := n.segments(frame, m, size)
-			told := b.tells(n, m, b.replication, b.backup, frame, frame, n.stranger)
+			told := b.tells(n, m, b.replication, b.backup, frame, frame)
 			told.pairs = pairs{routed: segments}
 			segments.Flows = 0
 			told.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = segments
-			wantSegments(b.emitOffload(n, n.ofSegments(size), frame, b.backup.Index, told.frame, told), 0)
+			wantSegments(b.emitOffload(n, n.ofSegments(size), frame, b.replication.Index, told.frame, told), 0)
 			wantSegments(b.emitOffload(n, n.ofSegments(size), frame, b.replication.OtherEnd, frame, told.again()), size)
 		}
 	})

@@ -5,7 +5,6 @@ package bpf_test
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -28,26 +27,26 @@ func (b *bed) limit(i nic, mtu uint32) {
 	b.manage(i, func(r *bpf.DatapathInterface) { r.Mtu = mtu; r.Flags |= narrow })
 }
 
-// sizeError is the frame that a packet is turned into: what a router says that cannot forward it, from the flow's
-// interface to itself.
-func (n network) sizeError(frame []byte, via nic, from netip.Addr, mtu uint32) []byte {
+// sizeError is the frame that a packet is turned into: what a router says that cannot forward it, in the peer's name, from
+// the interface that it was to leave by to itself.
+func (n network) sizeError(frame []byte, via nic, mtu uint32) []byte {
 	quote := gopacket.Payload(frame[ethernetSize : ethernetSize+quoteSize])
 	if n.family == 4 {
-		return n.answerBy(via, from, 64, layers.IPProtocolICMPv4, &layers.ICMPv4{
+		return n.answerBy(via, layers.IPProtocolICMPv4, &layers.ICMPv4{
 			TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
 			Seq:      uint16(mtu),
 		}, quote)
 	}
-	return n.answerBy(via, from, 64, layers.IPProtocolICMPv6,
+	return n.answerBy(via, layers.IPProtocolICMPv6,
 		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0)},
 		gopacket.Payload(binary.BigEndian.AppendUint32(nil, mtu)), quote)
 }
 
 // tells is the effect of a packet that leaves by one interface, and is too large for its flow's. `seen` is what the
 // program sees of the frame.
-func (b *bed) tells(n network, m message, via, to nic, seen, frame []byte, from netip.Addr) effect {
+func (b *bed) tells(n network, m message, via, to nic, seen, frame []byte) effect {
 	e := b.stays(n, m, via, to, seen, outcomeMTU)
-	e.redirect, e.frame = true, n.sizeError(frame, to, from, narrowMTU)
+	e.redirect, e.frame = true, n.sizeError(frame, via, narrowMTU)
 	return e.and(func(t tables) {
 		for _, flows := range []entries{t.Established, t.Connectionless} {
 			if f, ok := flows[n.tuple(m)]; ok {
@@ -60,11 +59,11 @@ func (b *bed) tells(n network, m message, via, to nic, seen, frame []byte, from 
 
 var tooLarge = udp{payload: 1400}
 
-// wantTold sends what is too large for its flow's interface: its sender is told so, by the interface's gateway.
+// wantTold sends what is too large for its flow's interface: its sender is told so.
 func (b *bed) wantTold(n network, m message, frame []byte) {
 	b.t.Helper()
 	b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
-	b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger))
+	b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame))
 }
 
 // eachVariant runs a test with what the kernel has and with what 5.10 has.
@@ -85,7 +84,7 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 				flow := b.flow(n, tooLarge, b.replication, 0)
 				flow.SizeTold = uint16(b.ago(0) - since)
 				b.put(connectionlessFlow(flow))
-				return either(told, b.tells(n, tooLarge, b.production, b.replication, frame, frame, n.stranger),
+				return either(told, b.tells(n, tooLarge, b.production, b.replication, frame, frame),
 					b.stays(n, tooLarge, b.production, b.replication, frame, outcomeMTU))
 			})
 		}
@@ -94,7 +93,7 @@ func TestSizeToldAtMostOnceASecond(t *testing.T) {
 		told.SizeTold = uint16(b.ago(0))
 		b.put(connectionlessFlow(told), connectionlessFlow(b.flow(n, other, b.replication, 0)))
 		frame = n.out(b.production, other)
-		b.leaves(n, other, b.tells(n, other, b.production, b.replication, frame, frame, n.stranger))
+		b.leaves(n, other, b.tells(n, other, b.production, b.replication, frame, frame))
 	})
 }
 
@@ -122,7 +121,7 @@ func TestDeaf(t *testing.T) {
 		name := either(n.family == 4, unix.IP_MTU_DISCOVER, unix.IPV6_MTU_DISCOVER)
 		b.limit(b.backup, narrowMTU)
 		frame := n.out(b.replication, tooLarge)
-		tells := b.tells(n, tooLarge, b.replication, b.backup, frame, frame, n.stranger)
+		tells := b.tells(n, tooLarge, b.replication, b.backup, frame, frame)
 		for _, deaf := range []int{unix.IP_PMTUDISC_INTERFACE, unix.IP_PMTUDISC_OMIT} {
 			b.sub(fmt.Sprint(deaf), func(t *testing.T) {
 				fd := b.serve(n.self, 0, setOption(level, name, deaf))

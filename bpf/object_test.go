@@ -159,6 +159,6 @@ func TestShapes(t *testing.T) {
 //	table.h          fill: another CPU took the way first           test runs follow one another                    load on several CPUs
 //	count.h          count_new_pair: another CPU was first          the same                                        the same
 //	replypath.c      attached by cls_bpf, run after a redirect      a redirecting test run sends nothing            topology: frames captured
-//	socket.h         is_opening: a socket in SYN-SENT               the rig's host has no route to send a SYN by    topology: simultaneous open
-//	socket.h         a request or TIME_WAIT socket                  needs packets that the kernel answers           topology: reuse of a tuple
+//	socket.h         ask_socket: a socket in SYN-SENT               the rig's host has no route to send a SYN by    topology: simultaneous open
+//	socket.h         ask_socket: a request                          needs packets that the kernel answers           topology: reuse of a tuple
 //	everywhere       a NULL from a lookup in an array               the index is in range: the verifier wants it    nobody

@@ -178,20 +178,6 @@ func accept(t testing.TB, n network) connection {
 	return standing(t, accepted)
 }
 
-// acceptedTimeWait makes such a connection and has the host end it first. It says what the socket that is left of it
-// expects next, in TIME_WAIT, where it keeps its port.
-func acceptedTimeWait(t testing.TB, self, peer netip.AddrPort) connection {
-	t.Helper()
-	client, accepted := connectPair(t, self, peer)
-	c := standing(t, accepted)
-	closeSocket(t, accepted)
-	if n, err := unix.Read(client, make([]byte, 1)); n != 0 || err != nil {
-		t.Fatalf("read %d bytes: %v", n, err)
-	}
-	closeSocket(t, client)
-	return connection{received: c.received + 1, acked: c.acked + 1} // each FIN counts as one
-}
-
 func connectPair(t testing.TB, self, peer netip.AddrPort) (client, accepted int) {
 	t.Helper()
 	listener := listenTCP(t, self)

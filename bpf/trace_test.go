@@ -197,7 +197,7 @@ var traceFamily = map[string]story{
 		m := udp{payload: 1400}
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
 		frame := n.out(b.production, m)
-		b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame, n.stranger))
+		b.run(egress(b.production, frame), b.tells(n, m, b.production, b.replication, frame, frame))
 		returned := of(n.outgoing(m, b.production, b.production, nil), m, b.replication)
 		returned.Packets, returned.Outcome, returned.OutIfindex = 0, uint8(outcomeMTU), 0
 		tracer.want(returned)

@@ -47,15 +47,12 @@ static inline bool is_dhcp(const struct tuple *tuple)
 	       (port == 67 || port == 68 || port == 546 || port == 547);
 }
 
-static inline bool is_listed(const struct settings *settings, __u8 protocol)
-{
-	return settings->protocols[protocol >> 3] & (1 << (protocol & 7));
-}
-
 /* Whether packets of its protocol are recorded, as far as the ports tell. */
 static inline bool is_recorded(const struct settings *settings, const struct packet *packet)
 {
-	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple);
+	__u8 protocol = packet->protocol;
+
+	return settings->protocols[protocol >> 3] & (1 << (protocol & 7)) && !is_dhcp(&packet->tuple);
 }
 
 /* The inside of an IPsec packet: its peer is reached through the tunnel. */
@@ -64,23 +61,6 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 	struct bpf_xfrm_state state;
 
 	return !bpf_skb_get_xfrm_state(skb, 0, &state, sizeof(state), 0);
-}
-
-/* Why the scratch packet's addresses are no flow's ends; EVENT_END where they may be. What is excluded is none. */
-static inline enum event refusal_of_ends(void)
-{
-	struct scratch *scratch = get_scratch();
-	const struct tuple *tuple;
-
-	if (!scratch)
-		return EVENT_IGNORED_SOURCE;
-	tuple = &scratch->packet.tuple;
-	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
-	    own_address(tuple->peer))
-		return EVENT_IGNORED_SOURCE;
-	if (is_excluded())
-		return EVENT_IGNORED_EXCLUDED;
-	return EVENT_END;
 }
 
 /* What the scratch packet's own address is, which no interface has, with the stack that looking it up takes. */
@@ -131,17 +111,25 @@ static inline enum event refusal_of_self(const struct packet *packet, const stru
 	return is_of_others(packet, index, takes) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }
 
-/* Why the scratch packet starts no flow by this interface; EVENT_END where it may. Of the protocol see is_recorded(). */
+/* Why the scratch packet starts no flow by this interface; EVENT_END where it may, if it did not come by IPsec. */
 __noinline int refusal(__u32 ifindex)
 {
 	struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
+	const struct tuple *tuple;
 	enum event reason;
 
 	if (!settings || !scratch)
 		return EVENT_IGNORED_NOT_OWN;
 	reason = refusal_of_self(&scratch->packet, settings, ifindex);
-	return reason == EVENT_END ? refusal_of_ends() : reason;
+	if (reason != EVENT_END)
+		return reason;
+	tuple = &scratch->packet.tuple;
+	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) || own_address(tuple->peer))
+		return EVENT_IGNORED_SOURCE;
+	if (is_excluded())
+		return EVENT_IGNORED_EXCLUDED;
+	return is_recorded(settings, &scratch->packet) ? EVENT_END : EVENT_IGNORED_PROTOCOL;
 }
 
 /* Whether this interface is why something starts no flow: by another one it may. */
@@ -174,11 +162,9 @@ __noinline int may_start(struct __sk_buff *skb)
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(skb->ifindex);
 	if (is_of_interface(reason))
-		mark_foreign_address(packet, skb->ifindex, generation);
+		put_mark(address_digest(packet, skb->ifindex), generation);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
-	else if (reason == EVENT_END && !is_recorded(settings, packet))
-		reason = EVENT_IGNORED_PROTOCOL;
 	if (reason == EVENT_END)
 		return true;
 	if (reason == EVENT_IGNORED_TUNNEL)

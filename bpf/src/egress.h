@@ -6,13 +6,6 @@
 #include "outbound.h"
 #include "reply.h"
 
-/* The host opens a connection: whatever came in by this tuple is over. */
-static __noinline void forget(const struct packet *packet)
-{
-	remove_entry(packet->digest, TABLE_HALF_OPEN);
-	remove_entry(packet->digest, TABLE_ESTABLISHED);
-}
-
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
 static inline void remember_handshake(const struct packet *packet, struct flow *flow)
 {
@@ -25,7 +18,7 @@ static inline void remember_handshake(const struct packet *packet, struct flow *
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_REPLIED;
 		forget_outbound(packet->digest);
-		clear_mark(MARK_NO_FLOW, packet->digest);
+		clear_mark(packet->digest);
 	} else if (flow->state & FLOW_REPLIED && !(packet->tcp_flags & TCP_RST) &&
 		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;
@@ -42,13 +35,6 @@ static inline void start_closing(const struct packet *packet, struct flow *flow)
 	}
 	flow->seen = now();
 	flow->state |= FLOW_CLOSING;
-}
-
-/* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */
-static inline bool refuses(const struct packet *packet, const struct flow *flow)
-{
-	return (packet->tcp_flags & (TCP_RST | TCP_ACK)) == (TCP_RST | TCP_ACK) && !packet->seq &&
-	       packet->ack == flow->rcv_nxt;
 }
 
 /*
@@ -74,42 +60,27 @@ static inline struct flow *track_handshake(const struct packet *packet, struct f
 	return flow;
 }
 
-/* The handshake that a SYN-ACK answers. */
-static inline struct flow *handshake_of_syn_ack(const struct packet *packet)
-{
-	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
-
-	return likely(flow) ? track_handshake(packet, flow) : NULL;
-}
-
-/* The handshake whose SYN nobody listens for (any more). */
-static inline struct flow *handshake_of_reset(const struct packet *packet)
-{
-	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
-
-	return flow && !(flow->flags & FLOW_STRAY) && refuses(packet, flow) ? flow : NULL;
-}
-
 /*
- * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK, and the RST of a closed port, go
- * where their SYN came from, even if the tuple was connected before; all else asks the established table first. Each
- * falls back on the other: the kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2),
- * backlog).
+ * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK goes where its SYN came from, even
+ * if the tuple was connected before; all else asks the established table first. Each falls back on the other: the
+ * kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2), backlog).
  */
 static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet *packet,
 				     enum table *table)
 {
-	struct flow *flow = NULL;
+	struct flow *flow;
 
 	if (unlikely(is_syn(packet))) {
+		/* The host opens a connection: whatever came in by this tuple is over. */
 		host_begins(packet, skb->ingress_ifindex);
-		forget(packet);
+		remove_entry(packet->digest, TABLE_HALF_OPEN);
+		remove_entry(packet->digest, TABLE_ESTABLISHED);
 		return NULL;
 	}
-	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
+	if (unlikely(packet->tcp_flags & TCP_SYN)) {
 		*table = TABLE_HALF_OPEN;
-		flow = packet->tcp_flags & TCP_SYN ? handshake_of_syn_ack(packet) : handshake_of_reset(packet);
-		if (flow)
+		flow = find_live(packet, TABLE_HALF_OPEN);
+		if (likely(flow && track_handshake(packet, flow)))
 			return flow;
 	}
 	flow = find_tcp(packet, table, true);

@@ -110,6 +110,17 @@ static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb,
 }
 
 /*
+ * Whether the frame changes nothing of the flow's path: it came by it, as others did this second. A reset may follow these,
+ * though their socket has not taken them: the programs see up to eight packets of a NIC before the first reaches its
+ * socket (net/core/dev.c, __netif_receive_skb_list_core()), and others wait for the socket in its backlog, or for our
+ * side to acknowledge them.
+ */
+static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	return came_by(flow, skb, packet) && !is_due(flow);
+}
+
+/*
  * Lets other CPUs see what is read and written before it before what is read and written after it: an atomic exchange
  * orders all (kernel: Documentation/atomic_t.txt). x86 does without, as it reorders neither two loads nor two stores.
  */

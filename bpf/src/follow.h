@@ -113,14 +113,6 @@ static inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct fl
 	return present && present->lower == skb->ifindex;
 }
 
-/* Counts that a segment which never moves its flow came by another path than the flow's. */
-static inline void count_contested(const struct __sk_buff *skb, const struct packet *packet,
-				   const struct flow *flow)
-{
-	if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
-		count_event(EVENT_REFUSED_CONTESTED);
-}
-
 /* The frame came by another path than the flow's: the flow follows or the frame is only counted. */
 static __noinline void follow_frame(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {

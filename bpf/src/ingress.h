@@ -24,8 +24,11 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	if (!may_start(skb))
 		return;
 	flow = look_up(packet, TABLE_HALF_OPEN);
-	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
-	if (find_note(packet->digest) && is_opening(skb))
+	/*
+	 * The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). Of a socket that listens there is a request
+	 * at this point; with Fast Open it opens, and the host sent no SYN.
+	 */
+	if (find_note(packet->digest) && ask_socket(skb) == VERDICT_OPENING)
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0))
@@ -44,7 +47,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 /* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
 static inline bool acknowledges_syn_ack(const struct packet *packet, const struct flow *handshake)
 {
-	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_REPLIED &&
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK && handshake->state & FLOW_REPLIED &&
 	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
 }
 
@@ -79,7 +82,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		return false;
 	else if (!is_next)
 		take_path(scratch, flow);
-	if (!has_socket(skb)) {
+	if (ask_socket(skb) <= VERDICT_LISTENS) { /* with SYN cookies there is none yet */
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
 		flow->rcv_nxt = segment_end(packet);
@@ -106,7 +109,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 	if (!may_start(skb)) {
 		/* The last ACK of a handshake may still come. An address that is not ours is marked itself. */
 		if (!handshake && !is_foreign_address(packet, skb->ifindex))
-			put_mark(MARK_NO_FLOW, packet->digest, in_force);
+			put_mark(packet->digest, in_force);
 		return;
 	}
 	switch (ask_socket(skb)) {
@@ -115,14 +118,13 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 			return;
 		count_event(EVENT_IGNORED_NO_SOCKET);
 		admit_stray(skb, scratch);
-		return put_mark(MARK_NO_FLOW, packet->digest, in_force);
+		return put_mark(packet->digest, in_force);
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
 		admit_stray(skb, scratch);
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENING:
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:
-	case VERDICT_ENDED:
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENED:
 		note_outbound(skb->ifindex);
@@ -133,25 +135,6 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 		count_event(EVENT_READMITTED_ESTABLISHED);
 		relate(packet->digest, TABLE_ESTABLISHED);
 	}
-}
-
-/*
- * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of a SYN: it begins no flow,
- * but is answered with a RST. The peer of a connection that goes on sends none.
- */
-static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *scratch)
-{
-	const struct flow *flow = look_up_live(&scratch->packet, TABLE_ESTABLISHED);
-	const struct flow *handshake;
-
-	if (flow) {
-		if (!is_closing(flow))
-			count_contested(skb, &scratch->packet, flow);
-		return;
-	}
-	handshake = look_up_live(&scratch->packet, TABLE_HALF_OPEN);
-	if (!handshake || handshake->flags & FLOW_STRAY)
-		adopt(skb, scratch, false);
 }
 
 /*
@@ -167,7 +150,7 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 		verdict = ask_socket(skb);
 		if (verdict > VERDICT_LISTENS)
 			flow->flags &= ~FLOW_NO_SOCKET;
-		if (verdict > VERDICT_ENDED)
+		if (verdict >= VERDICT_ACCEPTED)
 			flow->flags &= ~FLOW_RESET;
 	}
 	refresh(skb, scratch, flow);
@@ -184,8 +167,11 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 
 	if (!flow)
 		return;
-	if (!segment_is_plausible(skb, packet, flow))
-		return count_contested(skb, packet, flow);
+	if (!segment_is_plausible(skb, packet, flow)) {
+		if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
+			count_event(EVENT_REFUSED_CONTESTED);
+		return;
+	}
 	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
 		return;
 	flow->seen = now();
@@ -193,9 +179,9 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 }
 
 /*
- * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection. Where that one goes
- * on and this is its path, no handshake is looked for: whether there is one makes no difference to where replies go, and
- * of many flows each look takes as long as memory takes.
+ * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection; or an answer that nobody
+ * here asked for. Where that connection goes on and this is its path, no handshake is looked for: whether there is one
+ * makes no difference to where replies go, and of many flows each look takes as long as memory takes.
  */
 static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
 {
@@ -285,12 +271,10 @@ __noinline int inbound_change(struct __sk_buff *skb)
 		inbound_datagram(skb, scratch);
 	else if (scratch->packet.tcp_flags & TCP_RST)
 		inbound_reset(skb, &scratch->packet);
-	else if (!(scratch->packet.tcp_flags & TCP_SYN))
-		inbound_segment(skb, scratch);
-	else if (scratch->packet.tcp_flags & TCP_ACK)
-		inbound_syn_ack(skb, scratch);
-	else
+	else if (is_syn(&scratch->packet))
 		inbound_syn(skb, scratch);
+	else
+		inbound_segment(skb, scratch);
 	return 0;
 }
 
@@ -319,7 +303,7 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 {
 	if (is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)))
 		return true;
-	return is_marked(MARK_NO_FLOW, packet->digest) && !changes_stray(skb, packet);
+	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
 /* Deals with a segment of an established connection, if it changes nothing but its age; returns false for any other. */
@@ -359,7 +343,7 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}
-	return is_marked(MARK_NO_FLOW, packet->digest);
+	return is_marked(packet->digest);
 }
 
 /* UDP, SCTP, echo and listed protocols. */

@@ -41,13 +41,7 @@ struct tcp_sock {
 	__u32 write_seq;
 } __attribute__((preserve_access_index));
 
-/* The first member, two levels down, of a tcp_timewait_sock: bpf_skc_to_tcp_timewait_sock. */
-struct sock_common {
-	__u32 skc_tw_rcv_nxt;
-	__u32 skc_tw_snd_nxt;
-} __attribute__((preserve_access_index));
-
-/* The same of a request for a connection, which a SYN has made: bpf_skc_to_tcp_request_sock. */
+/* Of a request for a connection, which a SYN has made: bpf_skc_to_tcp_request_sock. */
 struct tcp_request_sock {
 	__u32 rcv_isn;
 	__u32 snt_isn;
@@ -116,7 +110,6 @@ volatile const __u32 hertz = 250;           /* CONFIG_HZ of the running kernel *
 volatile const bool have_check_mtu = false; /* bpf_check_mtu, from 5.12 */
 volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx and bpf_rdonly_cast, from 6.2 */
 volatile const bool have_probe_read = false; /* bpf_probe_read_kernel; not in a kernel locked down */
-volatile const bool have_delivery_time = false; /* outlives a redirect, from 5.18 */
 volatile const bool have_tail_calls = false; /* beside functions: arm64 from 6.0 */
 volatile const bool have_barrier = false;    /* see memory_barrier() */
 volatile const __u64 digest_seed[10] = {};  /* secret; see tuple.h */

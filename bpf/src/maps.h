@@ -17,9 +17,7 @@
 #define MAX_OWN_ADDRESSES 16384
 #define MAX_PREFIXES 81920
 #define MAX_PAIRS 16384
-#define MARK_SETS 8192 /* for each kind but the last; a power of two */
-#define FOREIGN_SETS 32768 /* for that: a router's addresses; a power of two */
-#define MARK_WAYS 4
+#define MARKS 131072 /* a power of two */
 #define MAX_ASKED 16384
 #define MAX_FRAGMENTS 8192
 #define SET_LOCKS 1024  /* a power of two */
@@ -55,13 +53,8 @@ MAP(asked, LRU_HASH, MAX_ASKED, 0, __u64, __u64);
 /* enum mode, set by the operator at once; wins over the interfaces'. */
 ARRAY(mode_by_hand, 1, __u32);
 
-/* What was marked last comes first. */
-struct mark_set {
-	__u64 mark[MARK_WAYS];
-};
-
-/* The negative cache, kind after kind, so that a flood of one kind pushes out no other: see negative_cache.h. */
-ARRAY(marks, MARK_FOREIGN * MARK_SETS + FOREIGN_SETS, struct mark_set);
+/* The negative cache: see negative_cache.h. */
+ARRAY(marks, MARKS, __u64);
 
 /*
  * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or

@@ -27,24 +27,28 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /*
- * Finds the MSS among the options in the scratch memory; false where there is not exactly one, or where changing it
- * would make the segment another one. The verifier does not follow what is kept there: every step looks alike to it, so
- * that there may be as many as options can have.
+ * Finds the MSS among the options of the TCP header at the offset; false where there is not exactly one, or where changing
+ * it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step looks
+ * alike to it, so that there may be as many as options can have.
  */
-static inline bool find_mss(volatile struct options *options)
+static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile struct options *options)
 {
-	options->at = 0;
+	__u8 kind, length;
+
+	options->at = TCP_HEADER;
 	options->mss = 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_OPTIONS; i++) {
-		__u32 at = options->at, length = 1;
-		__u8 kind = options->bytes[at % sizeof(options->bytes)];
+		__u32 at = options->at;
 
-		if (at >= options->length || kind == OPTION_END)
+		if (at >= options->end || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
 			break;
-		if (kind != OPTION_NOP)
-			length = options->bytes[(at + 1) % sizeof(options->bytes)];
-		if (kind != OPTION_NOP && (kind == OPTION_AO || length < 2 || at + length > options->length))
+		if (kind == OPTION_NOP) {
+			options->at = at + 1;
+			continue;
+		}
+		if (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
+		    at + length > options->end)
 			return false;
 		if (kind == OPTION_MSS) {
 			if (length != OPTION_MSS_LENGTH || options->mss)
@@ -54,22 +58,6 @@ static inline bool find_mss(volatile struct options *options)
 		options->at = at + length;
 	}
 	return options->mss;
-}
-
-/* Reads the options of the TCP header at the offset; false where it has none. */
-static inline bool read_options(const struct __sk_buff *skb, __u32 offset, struct options *options)
-{
-	__u32 more; /* words of options after the first one: a copy of 0 bytes is none to old verifiers */
-	__u8 words;
-
-	if (bpf_skb_load_bytes(skb, offset + TCP_DATA_OFFSET, &words, sizeof(words)))
-		return false;
-	more = (words >> 4) - (TCP_HEADER + 4) / 4;
-	if (more >= MAX_OPTIONS / 4)
-		return false;
-	asm volatile("" : "+r"(more)); /* keeps the bound where it is */
-	options->length = (more + 1) * 4;
-	return !bpf_skb_load_bytes(skb, offset + TCP_HEADER, options->bytes, (more + 1) * 4);
 }
 
 /*
@@ -92,14 +80,16 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 	struct scratch *scratch = get_scratch();
 	__be16 old, new = bpf_htons(limit);
 	struct options *options;
+	__u8 words;
 	__u32 at;
 
-	if (!scratch)
+	if (!scratch || bpf_skb_load_bytes(skb, offset + TCP_DATA_OFFSET, &words, sizeof(words)))
 		return 0;
 	options = &scratch->options;
-	if (!read_options(skb, offset, options) || !find_mss(options))
+	options->end = words / 16 * 4;
+	if (!find_mss(skb, offset, options))
 		return 0;
-	at = offset + TCP_HEADER + options->mss;
+	at = offset + options->mss;
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
 	    bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
 		return 0;
@@ -142,132 +132,41 @@ static inline bool fits_interface(struct __sk_buff *skb, const struct packet *pa
 
 #define ICMP_FRAGMENTATION_NEEDED 4
 
-#define HOP_LIMIT 64
-
 /*
- * Whose address the error comes from: the flow's gateway, which is the router that would have sent it. NULL where it
- * has none; then the peer, from where the questions come in by this interface as well.
+ * Turns the packet, with its transport header at this offset, into the ICMP error about it, which goes back by the
+ * interface that the kernel chose. It comes from the peer, whose packets rp_filter expects there. False where that cannot
+ * be done: the packet is then what it was.
  */
-static inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
+__noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 transport, __u32 mtu)
 {
-	struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
-
-	if (!index || !gateway || gateway->ifindex != ifindex || address_is_v4(gateway->address) != v4)
-		return NULL;
-	return v4 ? gateway->address + sizeof(gateway->address) - sizeof(__be32) : gateway->address;
-}
-
-/*
- * Where the transport header is; 0 in a later fragment, which has none. The headers are read once more: the verifier
- * need not follow what parse() found.
- */
-static inline __u32 transport_offset(struct __sk_buff *skb, __u32 header, const struct scratch *scratch)
-{
-	struct iphdr ip;
-	__u8 protocol;
-
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, header, &ip, sizeof(ip)) ||
-		    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
-			return 0;
-		return header + (*(const __u8 *)&ip & 0xf) * 4;
-	}
-	if (bpf_skb_load_bytes(skb, header + offsetof(struct ipv6hdr, nexthdr), &protocol,
-			       sizeof(protocol)) ||
-	    skip_extension_headers(skb, header + sizeof(struct ipv6hdr), skb->len, protocol) != PARSED)
-		return 0;
-	return scratch->headers.offset;
-}
-
-/*
- * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
- * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
- */
-static inline bool unshare(struct __sk_buff *skb)
-{
-	return !bpf_skb_change_head(skb, 0, 0);
-}
-
-/*
- * Makes room for the headers of the error before the packet, of which its beginning is kept. `spare` bytes more can be
- * put before it afterwards without memory being asked for. False where it could not be done: the packet is then what it
- * was.
- */
-static inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
-{
-	if (!unshare(skb) ||
-	    bpf_skb_adjust_room(skb, room + spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
-		return false;
-	if (spare) /* cannot fail: it was added just now */
-		bpf_skb_adjust_room(skb, -(int)spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-	if (!bpf_skb_change_tail(skb, length, 0))
-		return true;
-	bpf_skb_adjust_room(skb, -(int)room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-	return false;
-}
-
-/* Writes an Ethernet header from the interface to itself. make_room() has seen to it that this cannot fail. */
-static inline void write_own_header(struct __sk_buff *skb, bool has_header, const struct interface *interface)
-{
-	__be16 protocol = skb->protocol;
-
-	if (!has_header && bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return;
-	bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), interface->mac, ETH_ALEN, 0);
-	bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), interface->mac, ETH_ALEN, 0);
-	if (!has_header)
-		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol), 0);
-}
-
-/*
- * Turns the packet into the ICMP error about it that a router would send, as it comes in by the flow's interface. False
- * where that cannot be done: the packet is then what it was.
- */
-__noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 interface, __u32 ifindex,
-				 __u32 gateway)
-{
-	struct interface *target = get_interface(interface, ifindex);
+	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	struct scratch *scratch = get_scratch();
-	bool v4 = skb->protocol == bpf_htons(ETH_P_IP), adds_header;
-	__u32 length = ip_size(v4) + ERROR_HEADER;
 	struct rejection *error;
-	__u32 transport;
 
-	if (!scratch)
-		return false;
-	transport = transport_offset(skb, header, scratch);
-	if (!transport || transport > header + QUOTE - QUOTED_TRANSPORT || ignores_path_mtu(skb))
-		return false;
-	if (!target || target->mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6))
+	if (!scratch || !transport || transport > header + QUOTE - QUOTED_TRANSPORT ||
+	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb))
 		return false;
 	error = &scratch->rejection;
 	if (bpf_skb_load_bytes(skb, header, error->quote, sizeof(error->quote)))
 		return false;
-	error->mtu = bpf_htonl(target->mtu);
-	write_error(error, v4, error_source(gateway, ifindex, v4), v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
-		    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, QUOTE, HOP_LIMIT);
-	adds_header = !header && !(target->flags & INTERFACE_NO_HEADER);
-	if (!make_room(skb, length, adds_header ? ETH_HLEN : 0, header + length + sizeof(error->quote)))
-		return false;
-	/* The packet is linear and not shared now: what is written to it is written. */
-	bpf_skb_store_bytes(skb, header, beginning(error, v4), length, 0);
-	if (header || adds_header)
-		write_own_header(skb, header, target);
-	return true;
+	error->mtu = bpf_htonl(mtu);
+	write_error(error, v4, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6, v4 ? ICMP_FRAGMENTATION_NEEDED : 0, QUOTE);
+	return become(skb, error, v4, header, ERROR_HEADER + QUOTE);
 }
 
 /*
  * Tells the sender of a packet that is too large for the flow's interface how large it may be. At most once a second
  * for a flow: who does not listen is not shouted at, and what it sends meanwhile goes as routed. The packet becomes the
- * message; the caller redirects it to the flow's interface, inbound.
+ * message; the caller redirects it to where it comes in.
  */
-static inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 header)
+static inline bool tell_sender(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, __u32 mtu,
+			       __u32 header)
 {
 	__u16 time = now();
 
 	if (flow->size_told && (__u16)(time - flow->size_told) < seconds(1))
 		return false;
-	if (!become_size_error(skb, header, flow->interface, flow->ifindex, flow->gateway))
+	if (!become_size_error(skb, header, packet->offset, mtu))
 		return false;
 	flow->size_told = time ? time : 1; /* 0: never */
 	return true;

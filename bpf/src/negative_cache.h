@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The negative cache: what is known to begin no flow costs little. A mark says something of a digest: enum mark_kind. It
- * lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz), unless what
- * admission asks changes.
+ * The negative cache: what is known to begin no flow costs little. A mark says so of the digest of a tuple: it was refused,
+ * is forwarded, or has no socket; or of an address and an interface: nothing by it is ours. It lasts for the rest of its
+ * period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes, or
+ * another one takes its place.
  */
 #pragma once
 
 #include "flow.h"
 
-static inline struct mark_set *get_marks(enum mark_kind kind, __u64 digest)
+static inline __u64 *get_mark(__u64 digest)
 {
-	__u32 of_kind = kind == MARK_FOREIGN ? FOREIGN_SETS : MARK_SETS;
-	__u32 index = kind * MARK_SETS + (digest >> 1) % of_kind; /* the lowest bit is always set */
+	__u32 index = (digest >> 1) % MARKS; /* the lowest bit is the same for all of a kind */
 
 	return bpf_map_lookup_elem(&marks, &index);
 }
@@ -28,74 +28,43 @@ static inline __u32 generation(void)
 	return settings ? settings->generation : 0;
 }
 
-/* The digest as it is marked in this period. */
-static inline __u64 mark_of(__u64 digest, __u32 generation, __u32 period)
+static inline bool is_mark_of(const __u64 *mark, __u64 digest)
 {
-	return digest ^ (__u64)period << 32 ^ generation;
+	__u64 when = mark ? *mark ^ digest : 0;
+
+	return mark && (__u32)when == generation() && period() - (__u32)(when >> 32) <= 1;
 }
 
-static inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation, __u32 period)
+static inline bool is_marked(__u64 digest)
 {
-	__u64 when = mark ^ digest;
-
-	return (__u32)when == generation && period - (__u32)(when >> 32) <= 1;
+	return is_mark_of(get_mark(digest), digest);
 }
 
-static inline bool is_marked(enum mark_kind kind, __u64 digest)
+/* The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. */
+static inline void put_mark(__u64 digest, __u32 generation)
 {
-	const struct mark_set *set = get_marks(kind, digest);
-	__u32 in_force = generation(), time = period();
+	__u64 *mark = get_mark(digest), fresh = digest ^ (__u64)period() << 32 ^ generation;
 
-	if (!set)
-		return false;
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < MARK_WAYS; i++)
-		if (is_mark_of(set->mark[i], digest, in_force, time))
-			return true;
-	return false;
+	if (mark && *mark != fresh) /* else left alone: others read it at this moment */
+		*mark = fresh;
 }
 
-/*
- * The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. The oldest
- * mark of the set makes room.
- */
-static inline void put_mark(enum mark_kind kind, __u64 digest, __u32 generation)
+static inline void clear_mark(__u64 digest)
 {
-	struct mark_set *set = get_marks(kind, digest);
-	__u64 mark = mark_of(digest, generation, period());
+	__u64 *mark = get_mark(digest);
 
-	if (!set)
-		return;
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < MARK_WAYS; i++)
-		if (set->mark[i] == mark) /* left alone: others read it at this moment */
-			return;
-#pragma clang loop unroll(full)
-	for (__u32 i = MARK_WAYS - 1; i > 0; i--)
-		set->mark[i] = set->mark[i - 1];
-	set->mark[0] = mark;
+	if (mark && is_mark_of(mark, digest))
+		*mark = 0;
 }
 
-static inline void clear_mark(enum mark_kind kind, __u64 digest)
+/* Of a packet's own address and an interface: an even number, where those of tuples are odd. */
+static inline __u64 address_digest(const struct packet *packet, __u32 ifindex)
 {
-	struct mark_set *set = get_marks(kind, digest);
-	__u32 in_force = generation(), time = period();
-
-	if (!set)
-		return;
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < MARK_WAYS; i++)
-		if (is_mark_of(set->mark[i], digest, in_force, time))
-			set->mark[i] = 0;
+	return self_digest(&packet->tuple, ifindex) & ~1ULL;
 }
 
 /* Whether it is known that nothing which is addressed to it, or comes from it, is ours, if it came in by this interface. */
 static inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
 {
-	return is_marked(MARK_FOREIGN, self_digest(&packet->tuple, ifindex));
-}
-
-static inline void mark_foreign_address(const struct packet *packet, __u32 ifindex, __u32 generation)
-{
-	put_mark(MARK_FOREIGN, self_digest(&packet->tuple, ifindex), generation);
+	return is_marked(address_digest(packet, ifindex));
 }

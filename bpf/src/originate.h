@@ -25,17 +25,12 @@ static inline struct record *find_originated(const struct tuple *tuple)
 	return bpf_map_lookup_elem(&originated, tuple);
 }
 
-static inline bool is_open(const struct flow *flow, enum table table)
-{
-	return !is_closing(flow) && !is_idle(flow, table);
-}
-
 /* The flow with this digest in this table, if it goes on and has the ends of a tuple. */
 static inline struct flow *open_flow(__u64 digest, enum table table, const struct tuple *tuple)
 {
 	struct flow *flow = digest ? find_digest(digest, table) : NULL;
 
-	return flow && is_open(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
+	return flow && !is_closing(flow) && !is_idle(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
 }
 
 /* Copies a path that another CPU may be writing; false where it is: see store_path(). */
@@ -61,39 +56,25 @@ static inline struct flow *asked_by(const struct tuple *tuple)
 			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
 }
 
-/* Gives the scratch the path of the open flow with this digest that has the ends of the scratch flow; false for none. */
-__noinline int copy_open_path(__u64 digest, __u32 table)
+/*
+ * Gives the scratch the path by which the peer of the scratch flow comes to its own address; false where none is proven. It
+ * holds the path by which the peer's answers came, and `heard` says when. The flow with this digest in this table goes
+ * before: but anybody may have made a conversation of datagrams, which takes nothing away from what is answered.
+ */
+__noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 {
 	struct scratch *scratch = get_scratch();
-	struct flow *flow;
+	const struct flow *flow;
 
-	if (!scratch || table > TABLE_CONNECTIONLESS)
+	if (!scratch)
 		return false;
 	flow = open_flow(digest, table, &scratch->flow.tuple);
+	if ((!flow || table == TABLE_CONNECTIONLESS) && scratch->path.ifindex &&
+	    age(heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
+		return true;
+	if (!flow)
+		flow = asked_by(&scratch->flow.tuple);
 	return flow && read_path(&flow->ifindex, &scratch->path);
-}
-
-/* The same of the flow by which the peer asked last. */
-__noinline int copy_asked_path(void)
-{
-	struct scratch *scratch = get_scratch();
-	struct flow *flow = scratch ? asked_by(&scratch->flow.tuple) : NULL;
-
-	return flow && read_path(&flow->ifindex, &scratch->path);
-}
-
-/*
- * Gives the scratch the path by which the peer of the scratch flow comes to its own address; false where none is proven.
- * Anybody may have made a conversation of datagrams: it takes nothing away from what is answered.
- */
-static inline bool related_path(const struct record *record, struct scratch *scratch)
-{
-	bool is_open = copy_open_path(record->flow, record->table);
-
-	if ((!is_open || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
-	    age(record->heard) <= seconds(is_open ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
-		return read_path(&record->answered, &scratch->path);
-	return is_open || copy_asked_path();
 }
 
 /*
@@ -202,12 +183,6 @@ static inline const struct interface *interface_of(__u32 number, __u32 *index)
 	return interface && interface->ifindex ? interface : NULL;
 }
 
-/* The managed interface that alone has the packet's source; NULL for none. */
-static inline const struct interface *source_interface(const struct packet *packet, __u32 *index)
-{
-	return interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, index);
-}
-
 /*
  * Whether the packet leaves by the interface of its source, or its source has none. A device that stands on this one
  * (macvlan) is the same wire. Each CPU keeps in mind which interface has a source: that is the same for all but a few.
@@ -250,16 +225,6 @@ static inline bool is_heeded(const struct settings *settings, const struct packe
 	       (put_in_scratch(packet) && !is_excluded());
 }
 
-static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
-{
-	const __u8 *source;
-
-	if (interface->flags & INTERFACE_NO_HEADER)
-		return true;
-	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
-	return source && mac_equal(source, interface->mac);
-}
-
 /*
  * Whether the frame is one that the host itself sends by this interface: those of guests on devices above it (macvtap)
  * pass here as well, with MACs of their own, whatever address they have.
@@ -267,22 +232,12 @@ static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *int
 static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 {
 	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+	const __u8 *source;
 
-	return !index || !interface || has_mac_of(skb, interface);
-}
-
-/* Takes over what was decided about the first fragment; false where that was not originated. */
-static inline bool take_over_first(struct packet *packet)
-{
-	const struct scratch *scratch = get_scratch();
-
-	if (!scratch || !look_up_fragment(fragment_key(packet)) || scratch->fragment.table < TABLE_ORIGINATED)
-		return false;
-	packet->digest = scratch->fragment.digest;
-	packet->protocol = packet->tuple.protocol = scratch->fragment.protocol; /* IPv6 tells it in the first one only */
-	if (scratch->fragment.outcome != OUTCOME_CORRECTED)
-		packet->settled = scratch->fragment.outcome;
-	return true;
+	if (!index || !interface || interface->flags & INTERFACE_NO_HEADER)
+		return true;
+	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
+	return source && mac_equal(source, interface->mac);
 }
 
 /* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
@@ -340,7 +295,7 @@ __noinline int originate(void)
 		return false;
 	packet = &scratch->packet;
 	generation = *(volatile __u32 *)&settings->routing_generation;
-	interface = source_interface(packet, &index);
+	interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, &index);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
@@ -385,28 +340,11 @@ static inline void refresh_originated(struct record *record, const struct packet
 	record->protocol = packet->protocol;
 }
 
-/* Gives the flow, which has a path, the MAC of its next hop; false where there is none, or its MAC is not known. */
-static inline bool has_next_hop(const struct packet *packet, const struct interface *interface, struct flow *flow,
-				enum table table)
-{
-	mac_word mac;
-
-	if (interface->flags & INTERFACE_NO_HEADER || flow->flags & FLOW_ON_LINK)
-		return true;
-	if (table == TABLE_ORIGINATED ? !gateway_mac(flow->gateway, interface->ifindex, &mac)
-				      : !next_hop_mac(flow, packet, interface, &mac) || !is_unicast((const __u8 *)&mac))
-		return false;
-	copy_mac(flow->mac, &mac);
-	flow->flags &= ~FLOW_NEXT_HOP_GATEWAY;
-	return true;
-}
-
 /*
- * Gives the scratch flow the path of what is originated by the source of the packet. Returns what keeps it from leaving so,
- * as an enum outcome; 0 for nothing.
+ * Gives the scratch flow the path of what is originated by the source of the packet. Returns whether it is to leave by that.
  */
-static inline __u8 choose_path(const struct packet *packet, const struct record *record, const struct settings *settings,
-			      const struct interface *interface, struct scratch *scratch, enum table *table)
+static inline bool choose_path(const struct record *record, const struct settings *settings,
+			       const struct interface *interface, struct scratch *scratch, enum table *table)
 {
 	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
@@ -414,19 +352,15 @@ static inline __u8 choose_path(const struct packet *packet, const struct record 
 	struct path path = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
 
 	*table = TABLE_ORIGINATED;
-	if (hop == ON_LINK_HOP)
-		path.flags = FLOW_ON_LINK;
-	if (!is_decided && (is_strong || settings->related) && related_path(record, scratch) && scratch->path.interface == index) {
+	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
+	if (!is_decided && (is_strong || settings->related) && read_path(&record->answered, &scratch->path) &&
+	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
 		path.flags &= FLOW_NEXT_HOP_GATEWAY;
 	}
 	store_path(&scratch->flow, &path);
-	if (!is_strong && *table == TABLE_ORIGINATED)
-		return OUTCOME_WEAK_HOST;
-	if (has_next_hop(packet, interface, &scratch->flow, *table))
-		return 0;
-	return is_enforced(interface) ? OUTCOME_NO_NEXT_HOP : OUTCOME_OBSERVE; /* who observes has nobody asked */
+	return is_strong || *table == TABLE_RELATED;
 }
 
 /*
@@ -443,7 +377,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	struct record *record;
 
 	if (!settings || !scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
-	    (result == PARSED_FRAGMENT && !take_over_first(packet)))
+	    (result == PARSED_FRAGMENT && *table < TABLE_ORIGINATED))
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
 	record = is_heeded(settings, packet) ? decided(packet, settings) : NULL;
@@ -456,8 +390,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	scratch->flow.tuple = packet->tuple;
 	scratch->flow.state = 0;
 	scratch->flow.size_told = record->size_told;
-	scratch->packet.settled = choose_path(packet, record, settings, interface, scratch, table);
-	if (!packet->settled || scratch->packet.settled == OUTCOME_WEAK_HOST)
-		packet->settled = *(volatile __u8 *)&scratch->packet.settled; /* the verifier need not follow each value */
+	if (!choose_path(record, settings, interface, scratch, table))
+		packet->settled = OUTCOME_WEAK_HOST;
 	return record;
 }

@@ -120,23 +120,7 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 
 #define NETWORK_UNKNOWN 6     /* RFC 1122, 3.2.2.1 */
 #define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
-#define LOCAL_HOPS 255        /* of what never leaves the host; RFC 5082 takes no less */
 #define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
-
-/* Puts the rejection behind the Ethernet header, which leads to the device itself from now on. */
-static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 length)
-{
-	__u8 mac[ETH_ALEN];
-
-	length += ip_size(v4);
-	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), mac, sizeof(mac)) ||
-	    !unshare(skb) || bpf_skb_change_tail(skb, ETH_HLEN + length, 0))
-		return false;
-	/* The packet is linear and not shared now: what is written to it is written. */
-	bpf_skb_store_bytes(skb, ETH_HLEN, beginning(rejection, v4), length, 0);
-	bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac), 0);
-	return true;
-}
 
 #define UNREADABLE (-1)
 
@@ -156,20 +140,12 @@ static inline int quote_header(struct __sk_buff *skb, struct rejection *rejectio
 	       v6_is_ordinary(ip6->daddr.in6_u.u6_addr32) ? ip6->nexthdr : UNREADABLE;
 }
 
-/* Turns a SYN into the RST that answers it; false where it is none and stays what it is. */
-static inline bool become_reset_of(struct __sk_buff *skb, bool v4)
+/* Makes of a SYN the RST that answers it; false where the segment is no SYN. */
+static inline bool write_reset(struct __sk_buff *skb, struct rejection *rejection, bool v4)
 {
-	struct scratch *scratch = get_scratch();
-	struct rejection *rejection;
-	__be32 *tcp;
+	__be32 *tcp = (__be32 *)&rejection->type;
 
-	if (!scratch)
-		return false;
-	rejection = &scratch->rejection;
-	if (quote_header(skb, rejection, v4) != IPPROTO_TCP)
-		return false;
-	write_ip(rejection, v4, NULL, IPPROTO_TCP, TCP_HEADER, LOCAL_HOPS);
-	tcp = (__be32 *)&rejection->type;
+	write_ip(rejection, v4, IPPROTO_TCP, TCP_HEADER);
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip_size(v4), tcp, TCP_HEADER) ||
 	    (((__u8 *)tcp)[13] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
 		return false;
@@ -180,45 +156,44 @@ static inline bool become_reset_of(struct __sk_buff *skb, bool v4)
 	tcp[4] = 0;
 	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
 		fold_checksum(checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER)));
-	return become(skb, rejection, v4, TCP_HEADER);
+	return true;
 }
 
-__noinline int become_reset(struct __sk_buff *skb)
+/* Writes the ICMP error about what is not TCP, with so many bytes of it. There is none about ICMP other than a question. */
+static inline bool write_unreachable(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u8 protocol,
+				     __u32 quoted)
 {
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return become_reset_of(skb, true);
-	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_reset_of(skb, false);
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted) ||
+	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
+		return false;
+	rejection->mtu = 0;
+	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
+	return true;
 }
 
-/* Turns what is not TCP into the ICMP error about it. There is none about ICMP other than a question. */
-static inline bool become_unreachable_of(struct __sk_buff *skb, bool v4)
+static inline bool become_rejection_of(struct __sk_buff *skb, bool v4, bool only_tcp)
 {
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	struct scratch *scratch = get_scratch();
-	struct rejection *rejection;
 	int protocol;
 
 	if (!scratch)
 		return false;
-	rejection = &scratch->rejection;
-	protocol = quote_header(skb, rejection, v4);
-	if (protocol == UNREADABLE || protocol == IPPROTO_TCP ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
-		return false;
-	if (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
-	    rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6))
-		return false;
-	rejection->mtu = 0;
-	write_error(rejection, v4, NULL, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6,
-		    quoted, LOCAL_HOPS);
-	return become(skb, rejection, v4, ERROR_HEADER + quoted);
+	protocol = quote_header(skb, &scratch->rejection, v4);
+	if (protocol == IPPROTO_TCP)
+		return write_reset(skb, &scratch->rejection, v4) &&
+		       become(skb, &scratch->rejection, v4, ETH_HLEN, TCP_HEADER);
+	return protocol != UNREADABLE && !only_tcp && write_unreachable(skb, &scratch->rejection, v4, protocol, quoted) &&
+	       become(skb, &scratch->rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
 }
 
-__noinline int become_unreachable(struct __sk_buff *skb)
+/* Turns the packet into what refuses it; false where nothing does, and it stays what it is. */
+__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return become_unreachable_of(skb, true);
-	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_unreachable_of(skb, false);
+		return become_rejection_of(skb, true, only_tcp);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_rejection_of(skb, false, only_tcp);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */
@@ -227,7 +202,7 @@ int replypath_fallback(struct __sk_buff *skb)
 {
 	count_untraced(skb->protocol == bpf_htons(ETH_P_IP) ? EVENT_FALLBACK_DROPPED_V4
 							     : EVENT_FALLBACK_DROPPED_V6);
-	if (become_reset(skb) || become_unreachable(skb))
+	if (become_rejection(skb, false))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return TC_ACT_SHOT;
 }
@@ -252,7 +227,7 @@ static inline bool is_held(const struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	if (is_held(skb) && become_reset(skb))
+	if (is_held(skb) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }

@@ -59,12 +59,10 @@ __noinline int note_outbound(__u32 ifindex)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(ifindex);
-	if (reason == EVENT_END && !is_recorded(settings, &scratch->packet))
-		reason = EVENT_IGNORED_PROTOCOL;
 	if (is_of_interface(reason) && ifindex)
-		mark_foreign_address(&scratch->packet, ifindex, generation);
+		put_mark(address_digest(&scratch->packet, ifindex), generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
-		put_mark(MARK_NO_FLOW, scratch->packet.digest, generation);
+		put_mark(scratch->packet.digest, generation);
 	else if (!bpf_map_update_elem(&outbound, &scratch->packet.digest, &note, BPF_ANY))
 		count_event(EVENT_ADMITTED_OUTBOUND);
 	return 0;
@@ -77,14 +75,13 @@ static inline void host_begins(const struct packet *packet, __u32 ifindex)
 		note_outbound(ifindex);
 }
 
-/* A datagram leaves and no flow is known, so the host speaks first, unless the flow was pushed out a moment ago. */
+/* A datagram leaves and no flow is known, so the host speaks first. */
 static inline void host_speaks(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note *note = find_note(packet->digest);
 
 	if (unlikely(!note)) {
-		if (!is_foreign_address(packet, skb->ingress_ifindex) && !is_marked(MARK_NO_FLOW, packet->digest) &&
-		    !is_marked(MARK_EVICTED_FLOW, packet->digest))
+		if (!is_foreign_address(packet, skb->ingress_ifindex) && !is_marked(packet->digest))
 			host_begins(packet, skb->ingress_ifindex);
 	} else if (age(note->sent) >= seconds(1)) { /* no more often, so that the cache line stays shared */
 		note->sent = now();

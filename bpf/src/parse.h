@@ -58,7 +58,8 @@ struct echo {
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-enum direction { INBOUND, OUTBOUND };
+/* QUOTED: it came in, and what an ICMP error shows of it ends anywhere; packet->length says how much that is. */
+enum direction { INBOUND, OUTBOUND, QUOTED };
 
 /*
  * The bytes of the frame at an offset, NULL where it ends before; valid until the next call. Drivers may leave headers
@@ -83,12 +84,6 @@ static inline void set_ports(struct packet *packet, enum direction direction, __
 	if (direction == OUTBOUND)
 		ports = ports << 16 | ports >> 16;
 	((__u64 *)&packet->tuple)[4] = join_words(ports, protocol);
-}
-
-/* Echo has an identifier, which stands in for the peer's port. */
-static inline void set_echo(struct packet *packet, __be16 identifier)
-{
-	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(identifier) << 16));
 }
 
 static inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
@@ -160,7 +155,8 @@ static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet 
 	packet->echo_reply = is_reply(echo->type, packet->family);
 	if (echo->code || !(packet->echo_request || packet->echo_reply))
 		return PARSED_OTHER;
-	set_echo(packet, echo->identifier);
+	/* The identifier stands in for the peer's port. */
+	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(echo->identifier) << 16));
 	return PARSED;
 }
 
@@ -169,7 +165,10 @@ static inline enum parsed parse_transport(const struct __sk_buff *skb, struct pa
 {
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
-		return parse_tcp(skb, packet, direction);
+		if (direction != QUOTED)
+			return parse_tcp(skb, packet, direction);
+		/* of which an error need not show more than the ports */
+		__attribute__((fallthrough));
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
 		return parse_ports(skb, packet, direction);
@@ -194,14 +193,14 @@ static inline __u32 ip_version(const void *ip)
 static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
 				   enum direction direction, __u32 header)
 {
-	__u32 length = skb->len - header, options, total;
+	__u32 length = direction == QUOTED ? packet->length : skb->len - header, options, total;
 	const struct iphdr *ip = peek(skb, header, sizeof(*ip));
 
 	if (!ip)
 		return PARSED_TRUNCATED;
 	options = (*(const __u8 *)ip & 0xf) * 4; /* the header with its options */
 	/* 0 in a GSO packet of more than 64 KiB (kernel: BIG TCP). */
-	total = ip->tot_len || !skb->gso_size ? bpf_ntohs(ip->tot_len) : length;
+	total = direction != QUOTED && (ip->tot_len || !skb->gso_size) ? bpf_ntohs(ip->tot_len) : length;
 	if (ip_version(ip) != 4 || options < sizeof(*ip) || total < options)
 		return PARSED_MALFORMED;
 	if (total > length)
@@ -211,8 +210,8 @@ static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *p
 	packet->protocol = ip->protocol;
 	packet->offset = header + options;
 	packet->length = total - options;
-	address_from_v4(packet->tuple.peer, direction == INBOUND ? ip->saddr : ip->daddr);
-	address_from_v4(packet->tuple.self, direction == INBOUND ? ip->daddr : ip->saddr);
+	address_from_v4(packet->tuple.peer, direction != OUTBOUND ? ip->saddr : ip->daddr);
+	address_from_v4(packet->tuple.self, direction != OUTBOUND ? ip->daddr : ip->saddr);
 	if (unlikely(ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))) {
 		packet->identification = ip->id;
 		if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
@@ -233,41 +232,38 @@ static inline bool is_extension_header(__u32 type)
 }
 
 /*
- * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch what they lead to. A
- * fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
+ * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch packet what they lead to.
+ * A fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
  * Authentication headers are left alone: what they carry is a protocol of its own to us.
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
 	struct scratch *scratch = get_scratch();
+	struct packet *found;
 	__u8 header[8];
 
 	if (!scratch)
 		return PARSED_OTHER;
-	scratch->headers.fragment = false;
+	found = &scratch->packet;
+	found->fragment = false;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension_header(type); i++) {
 		if (bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
 			return PARSED_TRUNCATED;
 		if (type == IPPROTO_ROUTING && header[3])
 			return PARSED_SOURCE_ROUTE;
+		offset += type == IPPROTO_FRAGMENT ? 8 : 8 + header[1] * 8;
 		if (type == IPPROTO_FRAGMENT) {
-			scratch->headers.identification = *(__u32 *)(header + 4);
+			found->identification = *(__u32 *)(header + 4);
 			if (*(__be16 *)(header + 2) & bpf_htons(FRAGMENT_OFFSET_V6))
-				return offset + sizeof(header) > end ? PARSED_MALFORMED : PARSED_FRAGMENT;
-			if (header[3] & MORE_FRAGMENTS_V6)
-				scratch->headers.fragment = true;
-			offset += 8;
-		} else {
-			offset += 8 + header[1] * 8;
+				return offset > end ? PARSED_MALFORMED : PARSED_FRAGMENT;
+			found->fragment |= header[3] & MORE_FRAGMENTS_V6;
 		}
 		type = header[0];
 	}
-	if (is_extension_header(type))
-		return PARSED_EXTENSION_HEADERS;
-	scratch->headers.offset = offset;
-	scratch->headers.protocol = type;
-	return PARSED;
+	found->offset = offset;
+	found->protocol = type;
+	return is_extension_header(type) ? PARSED_EXTENSION_HEADERS : PARSED;
 }
 
 static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
@@ -277,19 +273,19 @@ static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct
 
 	if (!scratch)
 		return PARSED_OTHER;
-	packet->identification = scratch->headers.identification;
+	packet->identification = scratch->packet.identification;
 	if (result != PARSED)
 		return result;
-	packet->protocol = scratch->headers.protocol;
-	packet->offset = scratch->headers.offset;
-	packet->fragment = scratch->headers.fragment;
+	packet->protocol = scratch->packet.protocol;
+	packet->offset = scratch->packet.offset;
+	packet->fragment = scratch->packet.fragment;
 	return PARSED;
 }
 
 static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				   __u32 header)
 {
-	__u32 length = skb->len - header, end;
+	__u32 length = direction == QUOTED ? packet->length : skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
 	enum parsed result;
 
@@ -298,15 +294,15 @@ static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
 	if (ip_version(ip) != 6)
 		return PARSED_MALFORMED;
 	/* 0 in a jumbogram, which the kernel builds for GSO packets only. */
-	end = ip->payload_len || !skb->gso_size ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : length;
+	end = direction != QUOTED && (ip->payload_len || !skb->gso_size) ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : length;
 	if (end > length)
 		return PARSED_TRUNCATED;
 
 	packet->family = 6;
 	packet->protocol = ip->nexthdr;
 	packet->offset = header + sizeof(*ip);
-	address_from_v6(packet->tuple.peer, direction == INBOUND ? &ip->saddr : &ip->daddr);
-	address_from_v6(packet->tuple.self, direction == INBOUND ? &ip->daddr : &ip->saddr);
+	address_from_v6(packet->tuple.peer, direction != OUTBOUND ? &ip->saddr : &ip->daddr);
+	address_from_v6(packet->tuple.self, direction != OUTBOUND ? &ip->daddr : &ip->saddr);
 	if (address_is_v4(packet->tuple.peer) || address_is_v4(packet->tuple.self))
 		return PARSED_MALFORMED;
 	if (unlikely(is_extension_header(ip->nexthdr))) {
@@ -320,29 +316,19 @@ static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
 	return PARSED;
 }
 
-static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet, enum direction direction,
-				      __u32 header)
+/* From the IP header on, which begins at `header`. */
+static inline enum parsed parse_ip(struct __sk_buff *skb, struct packet *packet, enum direction direction, __u32 header)
 {
-	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source)
-					 : offsetof(struct ethhdr, h_dest);
-	const void *address;
-	enum parsed result;
+	enum parsed result = PARSED_OTHER;
 
-	if (header) {
-		address = peek(skb, mac, ETH_ALEN);
-		if (!address)
-			return PARSED_TRUNCATED;
-		copy_mac(packet->mac, address);
-	}
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		result = parse_v4(skb, packet, direction, header);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		result = parse_v6(skb, packet, direction, header);
-	else
-		return PARSED_OTHER;
-	if (result != PARSED)
-		return result;
-	return parse_transport(skb, packet, direction);
+	if (result == PARSED)
+		return parse_transport(skb, packet, direction);
+	packet->offset = 0;
+	return result;
 }
 
 static inline void count_unparsed(enum parsed result)
@@ -356,11 +342,19 @@ static inline void count_unparsed(enum parsed result)
 static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				__u32 header)
 {
+	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source) : offsetof(struct ethhdr, h_dest);
+	const void *address;
 	enum parsed result;
 
 	if (skb->vlan_present && (skb->vlan_tci & 0xfff))
 		return PARSED_OTHER;
-	result = parse_frame(skb, packet, direction, header);
+	if (header) {
+		address = peek(skb, mac, ETH_ALEN);
+		if (!address)
+			return PARSED_TRUNCATED;
+		copy_mac(packet->mac, address);
+	}
+	result = parse_ip(skb, packet, direction, header);
 	if (likely(result == PARSED))
 		packet->digest = digest(&packet->tuple, packet->family);
 	return result;

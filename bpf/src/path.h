@@ -259,14 +259,6 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	return true;
 }
 
-/* That the packet has lost its place in a table. */
-static inline enum event insert_failed(const struct packet *packet)
-{
-	if (packet->protocol != IPPROTO_TCP)
-		return EVENT_INSERT_FAILED_CONNECTIONLESS;
-	return is_syn(packet) ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_INSERT_FAILED_ESTABLISHED;
-}
-
 /* Gives an entry the scratch's path, by which nothing has left yet. It keeps the flags that are not of a next hop. */
 static inline void take_path(struct scratch *scratch, struct flow *flow)
 {
@@ -303,7 +295,7 @@ __noinline int set_path(struct __sk_buff *skb, __u32 table)
 		return false;
 	if (put_path(scratch, place_of(table, scratch->packet.digest)))
 		return true;
-	count_event(insert_failed(&scratch->packet));
+	count_event(EVENT_INSERT_FAILED_HALF_OPEN + table); /* the packet has lost its place */
 	return false;
 }
 
@@ -316,11 +308,4 @@ static inline void set_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))
 		flow->flags |= FLOW_ACTIVE;
-}
-
-/* Whether the frame changes nothing of the flow's path: the frame came by it, as others did this second. */
-static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
-				 const struct flow *flow)
-{
-	return came_by(flow, skb, packet) && !is_due(flow);
 }

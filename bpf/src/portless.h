@@ -19,149 +19,65 @@ static inline __u64 fragment_key(struct packet *packet)
 	return key;
 }
 
-/* Remembers what was decided about the first fragment of the packet with this key. Returns 0. */
-__noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome, __u32 protocol)
+/* Remembers what was decided about the first fragment of a packet. */
+static __noinline void settle_fragments(struct packet *packet, enum table table, enum outcome outcome)
 {
+	__u64 key = fragment_key(packet);
 	struct fragment fragment = {
-		.digest = digest, .seen = now(), .table = table, .outcome = outcome, .protocol = protocol,
+		.digest = packet->digest, .seen = now(), .table = table, .outcome = outcome, .protocol = packet->protocol,
 	};
 
 	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
-	return 0;
 }
 
-/* Copies what is known of the packet with this key into the scratch; false for nothing. */
-__noinline int look_up_fragment(__u64 key)
+/* Takes over what was decided about the first fragment. Returns its table, TABLE_END where that is not known. */
+static inline enum table take_over_first(struct packet *packet)
 {
+	__u64 key = fragment_key(packet);
 	const struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
-	struct scratch *scratch = get_scratch();
 
-	if (!first || !scratch || age(first->seen) > seconds(IDLE_FRAGMENT))
-		return false;
-	scratch->fragment = *first;
-	return true;
-}
-
-static inline void settle_fragments(struct packet *packet, enum table table, enum outcome outcome)
-{
-	enter_fragment(fragment_key(packet), packet->digest, table, outcome, packet->protocol);
+	if (!first || age(first->seen) > seconds(IDLE_FRAGMENT))
+		return TABLE_END;
+	packet->digest = first->digest;
+	packet->protocol = packet->tuple.protocol = first->protocol; /* IPv6 tells it in the first one only */
+	if (first->outcome != OUTCOME_CORRECTED)
+		packet->settled = first->outcome;
+	return first->table;
 }
 
 /* The flow of a later fragment, NULL where the first one was of none, left as it was, or is not known. */
 static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
 {
-	const struct scratch *scratch = get_scratch();
-	const struct fragment *first;
 	struct flow *flow;
 
-	if (!scratch || !look_up_fragment(fragment_key(packet)))
+	*table = take_over_first(packet);
+	if (*table > TABLE_CONNECTIONLESS)
 		return NULL;
-	first = &scratch->fragment;
-	if (first->table >= TABLE_ORIGINATED)
-		return NULL;
-	*table = first->table;
-	flow = find_digest(first->digest, first->table);
-	if (!flow || !has_ends_of(flow, &packet->tuple))
-		return NULL;
-	packet->digest = first->digest;
-	packet->protocol = flow->tuple.protocol; /* IPv6 tells it in the first one only */
-	if (first->outcome != OUTCOME_CORRECTED)
-		packet->settled = first->outcome;
-	return flow;
+	flow = find_digest(packet->digest, *table);
+	return flow && has_ends_of(flow, &packet->tuple) ? flow : NULL;
 }
 
-/* Fills in the addresses of the quoted packet, and where its transport header is. */
-static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
-{
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 4 ||
-	    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
-		return false;
-	quote->protocol = ip.protocol;
-	quote->offset += (*(const __u8 *)&ip & 0xf) * 4;
-	address_from_v4(quote->tuple.peer, ip.saddr);
-	address_from_v4(quote->tuple.self, ip.daddr);
-	return true;
-}
-
-static inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
-{
-	enum parsed result = PARSED;
-	struct ipv6hdr ip;
-
-	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 6)
-		return false;
-	quote->protocol = ip.nexthdr;
-	quote->offset += sizeof(ip);
-	address_from_v6(quote->tuple.peer, &ip.saddr);
-	address_from_v6(quote->tuple.self, &ip.daddr);
-	if (is_extension_header(ip.nexthdr))
-		result = follow_extension_headers(skb, quote, skb->len);
-	return result == PARSED;
-}
-
-/* Ports or echo identifier, in the eight bytes that every error quotes. Padding may follow the error's end. */
-static inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote, __u32 end)
-{
-	__u32 word[2];
-
-	switch (quote->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP:
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (quote->offset + sizeof(word) > end ||
-		    bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
-			return false;
-		if (quote->protocol != IPPROTO_ICMP && quote->protocol != IPPROTO_ICMPV6)
-			set_ports(quote, INBOUND, word[0]);
-		else if (is_request(*(__u8 *)word, quote->family) && !((__u8 *)word)[1]) /* the code */
-			set_echo(quote, *(__be16 *)&word[1]);
-		else
-			return false;
-		return true;
-	default:
-		set_ports(quote, INBOUND, 0);
-		return true;
-	}
-}
-
-/* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet. */
-__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 family)
+/* The flow that an error of ours is about, if the error goes to its peer. What it quotes becomes the scratch packet. */
+static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
 	struct scratch *scratch = get_scratch();
 	struct packet *quote;
-
-	if (!scratch)
-		return false;
-	quote = &scratch->packet;
-	quote->family = family;
-	quote->offset = offset;
-	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) ||
-	    !quoted_ports(skb, quote, end))
-		return false;
-	quote->digest = digest(&quote->tuple, family);
-	return true;
-}
-
-/* The flow that an error of ours is about, if the error goes to its peer. */
-static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
-{
-	const struct scratch *scratch = get_scratch();
 	struct flow *flow;
 
-	if (!scratch || !read_quote(skb, packet->offset + sizeof(struct echo),
-				 packet->offset + packet->length, packet->family))
+	if (!scratch)
 		return NULL;
+	quote = &scratch->packet;
+	*quote = (struct packet){ .length = packet->length - sizeof(struct echo) };
+	if (parse_ip(skb, quote, QUOTED, packet->offset + sizeof(struct echo)) != PARSED || quote->echo_reply)
+		return NULL;
+	quote->digest = digest(&quote->tuple, quote->family);
 	*table = TABLE_CONNECTIONLESS;
-	if (scratch->packet.protocol == IPPROTO_TCP)
-		flow = find_tcp(&scratch->packet, table, false);
+	if (quote->protocol == IPPROTO_TCP)
+		flow = find_tcp(quote, table, false);
 	else
-		flow = find_live(&scratch->packet, TABLE_CONNECTIONLESS);
+		flow = find_live(quote, TABLE_CONNECTIONLESS);
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
 		return NULL;
-	packet->digest = scratch->packet.digest;
+	packet->digest = quote->digest;
 	return flow;
 }

@@ -32,12 +32,13 @@ static inline __u8 *beginning(struct rejection *rejection, bool v4)
 	return rejection->ip + sizeof(rejection->ip) - ip_size(v4);
 }
 
+#define LOCAL_HOPS 255 /* of what never leaves the host; RFC 5082 takes no less */
+
 /*
- * Writes the IP header of a rejection of the packet whose header is quoted. `source`: NULL for the address that the
- * packet goes to. `length`: bytes after the header.
+ * Writes the IP header of a rejection of the packet whose header is quoted, from the address that the packet goes to.
+ * `length`: bytes after the header.
  */
-static inline void write_ip(struct rejection *rejection, bool v4, const void *source, __u8 protocol, __u32 length,
-			    __u8 hops)
+static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol, __u32 length)
 {
 	if (v4) {
 		const struct iphdr *quoted = (const struct iphdr *)rejection->quote;
@@ -48,10 +49,10 @@ static inline void write_ip(struct rejection *rejection, bool v4, const void *so
 		ip->tot_len = bpf_htons(sizeof(*ip) + length);
 		ip->id = 0;
 		ip->frag_off = bpf_htons(DONT_FRAGMENT);
-		ip->ttl = hops;
+		ip->ttl = LOCAL_HOPS;
 		ip->protocol = protocol;
 		ip->check = 0;
-		ip->saddr = source ? *(const __be32 *)source : quoted->daddr;
+		ip->saddr = quoted->daddr;
 		ip->daddr = quoted->saddr;
 		ip->check = fold_checksum(checksum_of(ip, sizeof(*ip), 0));
 	} else {
@@ -61,8 +62,8 @@ static inline void write_ip(struct rejection *rejection, bool v4, const void *so
 		*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
 		ip->payload_len = bpf_htons(length);
 		ip->nexthdr = protocol;
-		ip->hop_limit = hops;
-		__builtin_memcpy(&ip->saddr, source ? source : &quoted->daddr, sizeof(ip->saddr));
+		ip->hop_limit = LOCAL_HOPS;
+		__builtin_memcpy(&ip->saddr, &quoted->daddr, sizeof(ip->saddr));
 		__builtin_memcpy(&ip->daddr, &quoted->saddr, sizeof(ip->daddr));
 	}
 }
@@ -76,16 +77,44 @@ static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 pro
 }
 
 /* Writes an ICMP error about the packet that is quoted, so many bytes of it; but not its field `mtu`. */
-static inline void write_error(struct rejection *rejection, bool v4, const void *source, __u8 type, __u8 code,
-			       __u32 quoted, __u8 hops)
+static inline void write_error(struct rejection *rejection, bool v4, __u8 type, __u8 code, __u32 quoted)
 {
 	__u8 protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	__u32 length = ERROR_HEADER + quoted;
 
-	write_ip(rejection, v4, source, protocol, length, hops);
+	write_ip(rejection, v4, protocol, length);
 	rejection->type = type;
 	rejection->code = code;
 	rejection->checksum = 0;
 	rejection->checksum = fold_checksum(checksum_of(&rejection->type, length,
 							v4 ? 0 : pseudo_header(rejection, v4, protocol, length)));
+}
+
+/*
+ * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
+ * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
+ */
+static inline bool unshare(struct __sk_buff *skb)
+{
+	return !bpf_skb_change_head(skb, 0, 0);
+}
+
+/*
+ * Puts the rejection, with so many bytes after its IP header, in the place of the packet, behind the Ethernet header if
+ * there is one, which leads to the device itself from now on. False where that cannot be done: the packet is then what
+ * it was.
+ */
+static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 header, __u32 length)
+{
+	__u8 mac[ETH_ALEN] = {};
+
+	length += ip_size(v4);
+	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), mac, sizeof(mac)) || !unshare(skb) ||
+	    bpf_skb_change_tail(skb, header + length, 0))
+		return false;
+	/* The packet is linear and not shared now: what is written to it is written. */
+	bpf_skb_store_bytes(skb, header, beginning(rejection, v4), length, 0);
+	if (header)
+		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac), 0);
+	return true;
 }

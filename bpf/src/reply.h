@@ -88,8 +88,6 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 	handover->packets = packets;
 	handover->table = table;
 	handover->first = handover->traced = false;
-	if (!have_delivery_time)
-		handover->delivery = skb->tstamp;
 	skb->tc_index = handover->ticket;
 }
 
@@ -105,9 +103,6 @@ static inline bool arrived(struct __sk_buff *skb)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
-	/* The redirect has forgotten it (net/core/filter.c before 5.18, __bpf_tx_skb): fq would pace anew. */
-	if (!have_delivery_time && !skb->tstamp)
-		skb->tstamp = handover->delivery;
 	pair = handover->pair;
 	packets = handover->packets;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
@@ -323,8 +318,8 @@ static inline bool is_proven(const struct flow *flow, struct handover *handover,
 
 /* After the redirect there is no way back, nor proof that the packet left: all is looked at before. */
 static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
-				   const struct flow *flow, const struct interface *target,
-				   struct handover *handover, __u64 pair, __u32 header)
+				   const struct flow *flow, const struct record *record,
+				   const struct interface *target, struct handover *handover, __u64 pair, __u32 header)
 {
 	mac_word mac;
 
@@ -344,6 +339,8 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	if (likely(!handover->headerless)) {
 		if (!next_hop_mac(flow, packet, target, &mac))
 			return OUTCOME_NO_NEXT_HOP;
+		if (unlikely(record) && !(flow->flags & FLOW_ON_LINK) && !is_unicast((const __u8 *)&mac))
+			return OUTCOME_NO_NEXT_HOP; /* no frame has shown one */
 		compose_macs(handover->frame, mac, read_mac(target->mac));
 	}
 	memory_barrier();
@@ -376,7 +373,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		pair = with_outcome(pair, OUTCOME_ORIGINATED);
 	else
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-	outcome = prepare(skb, packet, flow, target, handover, pair, header);
+	outcome = prepare(skb, packet, flow, record, target, handover, pair, header);
 	if (unlikely(packet->fragment))
 		settle_fragments(packet, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
@@ -400,10 +397,10 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		count_reply(skb, flow, pair, packets, outcome);
 	else
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
-	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
+	if (outcome == OUTCOME_MTU && target && tell_sender(skb, packet, flow, target->mtu, header)) {
 		if (record)
 			record->size_told = flow->size_told;
-		return bpf_redirect(ifindex, BPF_F_INGRESS);
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	}
 	return PASS;
 }

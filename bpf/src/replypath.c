@@ -75,7 +75,6 @@ EXPORT_ENUM(ways);
 EXPORT_ENUM(idle_seconds);
 EXPORT_ENUM(flow_flags);
 EXPORT_ENUM(flow_state);
-EXPORT_ENUM(mark_kind);
 EXPORT_ENUM(next_hop_mode);
 EXPORT_ENUM(mode);
 EXPORT_ENUM(interface_flags);

@@ -18,20 +18,11 @@ struct packet {
 	/* Up to here, a tracer is told of it. */
 	__u32 seq;      /* host order */
 	__u32 ack;      /* host order */
-	__u32 offset;   /* of the transport header, from the start of the frame */
+	__u32 offset;   /* of the transport header, from the start of the frame; 0: there is none */
 	__u32 length;   /* from there to the end of the IP packet */
 	__u32 identification; /* of a packet that comes in fragments */
 	bool fragment; /* the first one */
 	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
-};
-
-/* What IPv6 extension headers lead to. */
-struct extension_headers {
-	__u32 offset;         /* of the transport header */
-	__u32 identification; /* of a packet that comes in fragments */
-	__u8 protocol;
-	bool fragment; /* the first one */
-	__u8 pad[2];
 };
 
 /* Where a set would take a new entry: a free way, else the one of the highest eviction_priority(). */
@@ -45,10 +36,9 @@ struct vacancy {
 
 #define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
 
-/* The options of a TCP header, and how far they were read: see mtu.h. */
+/* How far the options of a TCP header were read, from its start: see mtu.h. */
 struct options {
-	__u8 bytes[64]; /* a power of two, for MAX_OPTIONS */
-	__u32 length;
+	__u32 end;
 	__u32 at;  /* of the next one */
 	__u32 mss; /* where its value stands; 0: not seen */
 };
@@ -95,8 +85,6 @@ struct scratch {
 	struct path path;
 	struct record record; /* that is going to replace another */
 	struct vacancy vacancy[2];
-	struct extension_headers headers;
-	struct fragment fragment; /* the first one of the packet that a fragment is of */
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
 	struct rejection rejection;

@@ -157,14 +157,6 @@ static inline bool ignores_path_mtu(struct __sk_buff *skb)
 #define SEQUENCE_SLACK 65536
 #define MOST_AHEAD (256 << 10) /* what a RST may follow that is on its way to who takes it */
 
-/* The states in which sequence numbers mean something (include/net/tcp_states.h). */
-static inline bool is_synchronized(__u32 state)
-{
-	return state == BPF_TCP_ESTABLISHED || state == BPF_TCP_FIN_WAIT1 ||
-	       state == BPF_TCP_FIN_WAIT2 || state == BPF_TCP_CLOSE_WAIT ||
-	       state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING;
-}
-
 /* Acknowledges what was sent, and is near what is expected. Another CPU may yet have to raise snd_nxt: write_seq. */
 static inline bool fits_socket(const struct tcp_sock *tcp, const struct packet *packet)
 {
@@ -188,18 +180,6 @@ static inline bool was_accepted(const struct tcp_sock *tcp)
 	const struct inet_sock *inet = (const struct inet_sock *)tcp;
 
 	return inet->mc_index || inet->pinet6->mcast_oif;
-}
-
-/* Whether the segment continues a connection that is over, as a repeated FIN does: all is acknowledged. */
-static inline bool fits_time_wait(const struct sock_common *ended, const struct packet *packet)
-{
-	__u32 expected = ended->skc_tw_rcv_nxt;
-
-	if (packet->tcp_flags & TCP_RST)
-		return packet->seq == expected;
-	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK &&
-	       packet->ack == ended->skc_tw_snd_nxt &&
-	       in_sequence(packet->seq, expected - SEQUENCE_SLACK, expected + SEQUENCE_SLACK);
 }
 
 /* Whether the segment ends the handshake of a request: it acknowledges our SYN, and follows the peer's. */
@@ -240,11 +220,10 @@ static inline bool has_cookie(struct __sk_buff *skb, struct bpf_sock *listener, 
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
-	VERDICT_OPENING,   /* it is at the beginning of a connection: see is_opening() */
-	VERDICT_NO_CONNECTION, /* it is a request that the segment does not end, or closed */
+	VERDICT_OPENING,   /* it sent a SYN, and has taken the peer's or not: both ends begin at once */
+	VERDICT_NO_CONNECTION, /* it is a request that the segment does not end, or its connection is over */
 	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
 	VERDICT_AHEAD,     /* it has the connection, and expects this RST after what may be on its way to it */
-	VERDICT_ENDED,     /* the segment is of its connection, which is over: who opened it is not known */
 	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened, or opens by it */
 	VERDICT_OPENED,    /* the same, and the host opened it */
 };
@@ -273,11 +252,10 @@ static inline enum verdict verdict_of(const struct tcp_sock *tcp, const struct p
 __noinline int ask_socket(struct __sk_buff *skb)
 {
 	enum verdict verdict = VERDICT_NO_CONNECTION;
-	const struct tcp_request_sock *request = NULL;
-	const struct sock_common *ended = NULL;
+	const struct tcp_request_sock *request;
 	struct scratch *scratch = get_scratch();
 	struct bpf_sock_tuple tuple = {};
-	struct tcp_sock *tcp = NULL;
+	const struct tcp_sock *tcp;
 	struct bpf_sock *sk;
 	__u32 size;
 
@@ -287,40 +265,25 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
-	if (is_synchronized(sk->state) || sk->state == BPF_TCP_SYN_RECV)
-		tcp = bpf_skc_to_tcp_sock(sk);
-	if (sk->state == BPF_TCP_TIME_WAIT)
-		ended = (const void *)bpf_skc_to_tcp_timewait_sock(sk);
-	if (sk->state == BPF_TCP_NEW_SYN_RECV)
-		request = (const void *)bpf_skc_to_tcp_request_sock(sk);
-	if (sk->state == BPF_TCP_LISTEN)
+	switch (sk->state) {
+	case BPF_TCP_LISTEN:
 		verdict = has_cookie(skb, sk, scratch) ? VERDICT_ACCEPTED : VERDICT_LISTENS;
-	if (sk->state == BPF_TCP_SYN_SENT)
+		break;
+	case BPF_TCP_SYN_SENT:
 		verdict = VERDICT_OPENING;
-	if (ended)
-		verdict = fits_time_wait(ended, &scratch->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
-	if (request && fits_request(request, &scratch->packet))
-		verdict = VERDICT_ACCEPTED;
-	if (tcp)
-		verdict = verdict_of(tcp, &scratch->packet, sk->state != BPF_TCP_SYN_RECV);
+		break;
+	case BPF_TCP_NEW_SYN_RECV:
+		request = (const void *)bpf_skc_to_tcp_request_sock(sk);
+		if (request && fits_request(request, &scratch->packet))
+			verdict = VERDICT_ACCEPTED;
+		break;
+	default:
+		tcp = bpf_skc_to_tcp_sock(sk); /* none in TIME_WAIT */
+		if (tcp)
+			verdict = verdict_of(tcp, &scratch->packet, sk->state != BPF_TCP_SYN_RECV);
+	}
 	bpf_sk_release(sk);
 	return verdict;
-}
-
-/* Whether a local socket has this connection, or a request for it; with SYN cookies there is neither at first. */
-static inline bool has_socket(struct __sk_buff *skb)
-{
-	return ask_socket(skb) > VERDICT_LISTENS;
-}
-
-/*
- * Whether a local socket is opening this very connection: both ends began at once. It has taken the peer's SYN then, or
- * not yet. Of one that listens there is a request at this point (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a
- * socket in the same state, by whose tuple the host did not begin.
- */
-static inline bool is_opening(struct __sk_buff *skb)
-{
-	return ask_socket(skb) == VERDICT_OPENING;
 }
 
 /*
@@ -381,17 +344,6 @@ static inline void track_sent(const struct packet *packet, struct flow *flow)
 		flow->rcv_nxt = packet->ack;
 }
 
-/*
- * Whether a reset may follow what came by the flow's path within a second. The programs see up to eight packets of a NIC
- * before the first reaches its socket (net/core/dev.c, __netif_receive_skb_list_core()), and others wait for the socket
- * in its backlog, or for our side to acknowledge them.
- */
-static inline bool is_on_the_heels(const struct flow *flow, const struct __sk_buff *skb,
-				   const struct packet *packet)
-{
-	return came_by(flow, skb, packet) && !is_due(flow);
-}
-
 /* Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent since. */
 static inline bool continues_flow(const struct flow *flow, const struct __sk_buff *skb,
 			     const struct packet *packet)
@@ -399,10 +351,10 @@ static inline bool continues_flow(const struct flow *flow, const struct __sk_buf
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
 	if (packet->tcp_flags & TCP_RST)
-		return !ahead || (ahead <= MOST_AHEAD && is_on_the_heels(flow, skb, packet));
+		return !ahead || (ahead <= MOST_AHEAD && is_next_frame(skb, packet, flow));
 	if ((__s32)(flow->snd_nxt - highest) > 0)
 		highest = flow->snd_nxt;
-	return packet->tcp_flags & TCP_ACK &&
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK &&
 	       in_sequence(packet->ack, flow->snd_una - SEQUENCE_SLACK, highest) &&
 	       in_sequence(packet->seq, flow->rcv_nxt - SEQUENCE_SLACK, flow->rcv_nxt + SEQUENCE_SLACK);
 }
@@ -418,10 +370,10 @@ static inline bool segment_is_plausible(struct __sk_buff *skb, const struct pack
 {
 	enum verdict verdict = ask_socket(skb);
 
-	if (verdict >= VERDICT_ENDED)
+	if (verdict >= VERDICT_ACCEPTED)
 		return true;
 	if (verdict == VERDICT_AHEAD)
-		return is_on_the_heels(flow, skb, packet);
+		return is_next_frame(skb, packet, flow);
 	if (packet->tcp_flags & TCP_RST && verdict > VERDICT_LISTENS && verdict < VERDICT_REFUSED)
 		return continues_flow(flow, skb, packet);
 	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET &&

@@ -392,13 +392,11 @@ enum placed {
 	WAY_TAKEN, /* by another CPU */
 };
 
-/* Strays are not counted. The answer to a datagram that starts a flow is no beginning, even if there is no room. */
+/* Strays are not counted. */
 static inline enum placed count_refused(const struct scratch *from, enum table table)
 {
 	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
-	if (table == TABLE_CONNECTIONLESS)
-		put_mark(MARK_EVICTED_FLOW, from->packet.digest, generation());
 	return REFUSED;
 }
 
@@ -413,11 +411,8 @@ static inline enum placed count_placed(const struct flow *flow, const struct vac
 	if (flow->flags & FLOW_STRAY)
 		return PLACED;
 	count_event(EVENT_ADMITTED_HALF_OPEN + table);
-	if (!vacancy || vacancy->used < WAYS || vacancy->stray)
-		return PLACED;
-	count_event(EVENT_EVICTED_HALF_OPEN + table);
-	if (table == TABLE_CONNECTIONLESS)
-		put_mark(MARK_EVICTED_FLOW, vacancy->digest, generation());
+	if (vacancy && vacancy->used == WAYS && !vacancy->stray)
+		count_event(EVENT_EVICTED_HALF_OPEN + table);
 	return PLACED;
 }
 

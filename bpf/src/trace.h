@@ -44,14 +44,6 @@ static inline struct trace_event *new_event(const struct __sk_buff *skb, enum tr
 	return event;
 }
 
-/* The table that holds the flow of an inbound packet, once it was recorded. */
-static inline __u32 table_of(const struct packet *packet)
-{
-	if (packet->protocol != IPPROTO_TCP)
-		return TABLE_CONNECTIONLESS;
-	return find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
-}
-
 static inline enum trace_form form_of(const struct packet *packet, enum parsed result)
 {
 	if (result == PARSED_ERROR)
@@ -111,6 +103,9 @@ __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 tabl
 	raised = scratch->raised;
 	scratch->raised = 0;
 	packet = &scratch->packet;
+	if (kind == TRACE_IN) /* the table that holds the flow, once it was recorded */
+		table = packet->protocol != IPPROTO_TCP ? TABLE_CONNECTIONLESS :
+			find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
 	if (!(kind == TRACE_IN ? result == PARSED : has_addresses(result)) || !match_request(&packet->tuple))
 		return 0;
 	event = new_event(skb, kind);
@@ -125,7 +120,7 @@ __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 tabl
 	event->length = skb->len;
 	event->packets = wire_packets(skb, packet);
 	copy_mac(event->mac, packet->mac);
-	add_flow(event, packet, &scratch->flow, kind == TRACE_IN ? table_of(packet) : table);
+	add_flow(event, packet, &scratch->flow, table);
 	if (kind == TRACE_IN)
 		event->counted = raised;
 	else

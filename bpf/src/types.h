@@ -136,13 +136,6 @@ struct note {
 	__u32 heard; /* ticks: the last answer; 0: none came */
 };
 
-/* What is known of a digest, and begins no flow: see negative_cache.h. */
-enum mark_kind {
-	MARK_NO_FLOW,      /* of a tuple: refused, forwarded, or without a socket */
-	MARK_EVICTED_FLOW, /* the answer to the last question is no beginning */
-	MARK_FOREIGN,      /* of an address and an interface: nothing by it is ours; see self_digest() */
-};
-
 /* Serializes what is put into sets and taken out of them; lookups take no lock. */
 struct set_lock {
 	struct bpf_spin_lock lock;
@@ -491,7 +484,6 @@ struct handover {
 	__u8 table;     /* enum table */
 	bool headerless; /* the target's frames have no Ethernet header */
 	__u32 proven_jiffy; /* jiffy in which the kernel said that the target of `pair` is there */
-	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
 	bool may_leave_unseen; /* our program is not there yet, or it waits for the MAC of its next hop */
 	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
 	bool traced;    /* the tracer was told of it */

@@ -67,9 +67,9 @@ func (p *Product) ForgetBeginnings() {
 	for digest := range notes(p.t, maps) {
 		await.Must(p.t, maps.Outbound.Delete(digest))
 	}
-	rewrite(p.t, maps.Marks, func(set *bpf.DatapathMarkSet) bool {
-		known := *set != bpf.DatapathMarkSet{}
-		*set = bpf.DatapathMarkSet{}
+	rewrite(p.t, maps.Marks, func(mark *uint64) bool {
+		known := *mark != 0
+		*mark = 0
 		return known
 	})
 }

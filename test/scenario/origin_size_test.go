@@ -67,7 +67,7 @@ func reversed(c *traffic.Conversation) *traffic.Conversation {
 // too large, or whose segments are, B learns the size; what was lost until then leaves again by eth1.
 func transferFromEth1(t *testing.T, s *topology.S1, p *product.Product, f topology.Family, single bool) {
 	l := traffic.ServeTransfers(t, s.A.Host, s.A.Eth1.Address(f))
-	wires, atA, atB := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1), wire.Capture(t, s.B.Eth1)
+	wires, atA, atB := wire.Tap(t, s.B), wire.Capture(t, s.A.Eth1), wire.Capture(t, s.B.Eth0)
 	before := routedForSize(p)
 	conn := await.Must1[net.Conn](t)(s.B.Dial(await.Within(t, await.AnswerTime), "tcp", l.Addr().String(),
 		topology.FromAddress(netip.AddrPortFrom(s.B.Eth1.Address(f), 0))))

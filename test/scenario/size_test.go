@@ -82,13 +82,13 @@ func quotedBy(frame *topology.Frame) sequence {
 	return sequenceOf(frame.Time, gopacket.NewPacket(quote, kind, gopacket.Default))
 }
 
-// wantSentAgain wants a host to have been told by its eth1 what fits, and whatever was lost until then, as the packet
+// wantSentAgain wants a host to have been told by its eth0 what fits, and whatever was lost until then, as the packet
 // that became the message or as routed, to leave by eth1 afterwards. It returns how often the host was told, and the
 // size of the largest packet that it was told of.
-func wantSentAgain(t *testing.T, atEth1 *topology.Capture, routed, eth1 []*topology.Frame) (told, largest int) {
+func wantSentAgain(t *testing.T, atEth0 *topology.Capture, routed, eth1 []*topology.Frame) (told, largest int) {
 	t.Helper()
 	var lost, left []sequence
-	for _, frame := range atEth1.Frames(tooBig) {
+	for _, frame := range atEth0.Frames(tooBig) {
 		s := quotedBy(frame)
 		lost, told, largest = append(lost, s), told+1, max(largest, s.size)
 	}
@@ -180,7 +180,7 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 	for f, conn := range live {
 		t.Run("live/"+f.String(), func(t *testing.T) {
 			already, correctedBefore := tooLarge(p), corrected(p, f)
-			wires, errors := wire.Tap(t, n.Server), wire.Capture(t, n.Server.Eth1)
+			wires, errors := wire.Tap(t, n.Server), wire.Capture(t, n.Server.Eth0)
 			traffic.TransferBothWays(t, conn, transferSize)
 			eth0, eth1 := wires.Left(sentTo(conn))
 			told, largest := wantSentAgain(t, errors, eth0, eth1)
@@ -234,7 +234,7 @@ func TestSizeOfDatagrams(t *testing.T) {
 func (s bed) toldOnce(t *testing.T, f topology.Family) {
 	before := tooLarge(s.p)
 	asked := askDatagrams(t, s.ClientEth0, s.Server.Eth1, f)
-	wires, errors := wire.Tap(t, s.Server), wire.Capture(t, s.Server.Eth1)
+	wires, errors := wire.Tap(t, s.Server), wire.Capture(t, s.Server.Eth0)
 	asked.send(t, 1500)
 	asked.wantTooLarge(t)
 	asked.send(t, narrowMTU)

@@ -46,13 +46,13 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // more than on Linux 6.18, by an eighth to a quarter
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 52_000},
-		{"replypath_egress", d.ReplypathEgress, 90_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 49_000},
+		{"replypath_ingress", d.ReplypathIngress, 42_000},
+		{"replypath_egress", d.ReplypathEgress, 87_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 42_000},
 		{"replypath_egress_l3", d.ReplypathEgressL3, 87_000},
 		{"replypath_send", d.ReplypathSend, 40},
-		{"replypath_fallback", d.ReplypathFallback, 1_200},
-		{"replypath_held", d.ReplypathHeld, 640},
+		{"replypath_fallback", d.ReplypathFallback, 950},
+		{"replypath_held", d.ReplypathHeld, 950},
 		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_300},
 		{"replypath_sendmsg6", d.ReplypathSendmsg6, 1_360},
 		{"replypath_forget", d.ReplypathForget, 1_050},

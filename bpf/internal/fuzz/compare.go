@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +41,7 @@ func (x *run) compareAll() error {
 	x.compareFlows("established", int(bpf.DatapathTableTABLE_ESTABLISHED), x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", int(bpf.DatapathTableTABLE_CONNECTIONLESS), x.m.Connectionless, x.m.IsConnectionless)
 	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareFragments(), x.compareAsked(),
-		x.d.MarkSets.Read()); err != nil {
+		x.d.MarkView.Read()); err != nil {
 		return err
 	}
 	x.compareMarks()
@@ -222,40 +221,40 @@ func (x *run) fragmentDigest(key model.FragmentKey) uint64 {
 	return x.d.Seeds.Digest(t)
 }
 
-// compareMarks compares the tuples and addresses by which nothing begins. Flows that are pushed out are no part of
-// the model, nor is that marks had to make room for others where their set is full.
-func (x *run) compareMarks() {
-	want := map[bpf.DatapathMarkKind]map[uint64]string{
-		bpf.DatapathMarkKindMARK_NO_FLOW: {}, bpf.DatapathMarkKindMARK_FOREIGN: {},
-		bpf.DatapathMarkKindMARK_EVICTED_FLOW: {},
-	}
-	for t := range x.m.Refused {
-		want[bpf.DatapathMarkKindMARK_NO_FLOW][x.d.Seeds.Digest(t)] = tupleText(t)
+// sharesPlace says whether two of what was seen have one place among the marks, where one takes the other's. The model has no
+// places.
+func (x *run) sharesPlace() bool {
+	places, count := make(map[uint64]int), len(x.tuples)+len(x.m.Foreign)
+	take := func(digest uint64) { places[digest>>1%uint64(len(x.d.MarkView.Elements))]++ }
+	for t := range x.tuples {
+		take(x.d.Seeds.Digest(t))
 	}
 	for place := range x.m.Foreign {
-		want[bpf.DatapathMarkKindMARK_FOREIGN][x.d.AddressDigest(place.Address, place.Ifindex)] = place.Address.String()
+		take(x.d.AddressDigest(place.Address, place.Ifindex))
 	}
-	for kind, names := range want {
-		x.compareMarked(kind, names)
-	}
+	return len(places) < count
 }
 
-// compareMarked compares the marks of a kind with the digests that the model knows, by name.
-func (x *run) compareMarked(kind bpf.DatapathMarkKind, want map[uint64]string) {
-	got := make(map[uint64]bool)
-	sets := x.d.Marked(kind)
-	for _, set := range sets {
-		for _, mark := range set.Mark {
-			digest := mark ^ x.period
-			if mark != 0 && want[digest] == "" {
-				x.differ("marks: %s: %#x is not in the model", kind, digest)
-			}
-			got[digest] = true
+// compareMarks compares the tuples and addresses by which nothing begins.
+func (x *run) compareMarks() {
+	want, got := make(map[uint64]string), make(map[uint64]bool)
+	for t := range x.m.Refused {
+		want[x.d.Seeds.Digest(t)] = tupleText(t)
+	}
+	for place := range x.m.Foreign {
+		want[x.d.AddressDigest(place.Address, place.Ifindex)] = place.Address.String()
+	}
+	marks := x.d.MarkView.Elements
+	for _, mark := range marks {
+		digest := mark ^ x.period
+		if mark != 0 && want[digest] == "" {
+			x.differ("marks: %#x is not in the model", digest)
 		}
+		got[digest] = true
 	}
 	for digest, name := range want {
-		if !got[digest] && slices.Contains(sets[digest>>1%uint64(len(sets))].Mark[:], 0) {
-			x.differ("marks: %s: not in the datapath: %s", kind, name)
+		if !got[digest] {
+			x.differ("marks: not in the datapath: %s", name)
 		}
 	}
 }

@@ -46,9 +46,6 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (after model.Fra
 	if want.Bytes != nil {
 		wantBytes = want.Bytes
 	}
-	if want.Inward && f.NoHeader {
-		wantBytes = misplaced(wantBytes)
-	}
 	x.compareVerdict(verdict, x.buffer[:length], probed, want, wantBytes)
 	if want.Redirect != 0 {
 		after = f
@@ -115,16 +112,6 @@ func (x *run) exec(k kind, f model.Frame, cut int, mark uint16) (verdict int32, 
 
 func contextBytes(c *rig.Context) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
-}
-
-// misplaced is a size error about a packet without an Ethernet header as the test run
-// makes it: it takes the packet's first bytes for one, so that the room for the headers
-// is made behind them, and they are missing from what is quoted.
-func misplaced(message []byte) []byte {
-	const quote, ethernet = 128, 14
-	changed := bytes.Clone(message)
-	clear(changed[len(changed)-quote:][:ethernet])
-	return changed
 }
 
 // witness lets the model look at what the datapath did.

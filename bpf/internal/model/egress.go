@@ -177,9 +177,6 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	if p.has(FlagSYN | FlagACK) {
 		return m.synAckOut(p, frame)
 	}
-	if f, ok := m.handshake(t); ok && refuses(f, p) {
-		return m.reply(tableHalfOpen, t, p, frame)
-	}
 	if _, ok := m.established(t); ok {
 		return m.continueOut(t, p, frame)
 	}
@@ -256,12 +253,6 @@ func sent(f *Flow, p *packet) {
 	if p.has(FlagACK) {
 		f.RcvNxt = p.ack
 	}
-}
-
-// refuses says whether a segment is the RST of a closed port that answers the entry's SYN
-// (RFC 9293, 3.10.7.1).
-func refuses(f Flow, p *packet) bool {
-	return p.has(FlagRST|FlagACK) && p.seq == 0 && p.ack == f.RcvNxt
 }
 
 // continues says whether a segment belongs to a handshake: it goes on from the

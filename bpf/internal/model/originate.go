@@ -59,10 +59,9 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOut
 	reasons := reasons(
 		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, !isServed},
 		reason{first, first != bpf.DatapathOutcomeOUTCOME_CORRECTED},
-		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, !found && m.observes(record)},
-		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
 		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(&f)},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
+		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
 		reason{bpf.DatapathOutcomeOUTCOME_MTU, size(p, frame) > record.Mtu},
 	)
 	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}

@@ -102,33 +102,27 @@ func (m *Model) tell(f *Flow, p *packet, frame Frame, record Interface) Verdict 
 	if p.family == 6 {
 		smallest = smallestV6
 	}
-	if frame.GSOSize != 0 || p.later || record.Mtu < smallest || p.offset+20 > quoted ||
+	if p.later || record.Mtu < smallest || p.offset+20 > quoted ||
 		f.SizeTold != 0 && uint32(uint16(m.Now)-f.SizeTold) < m.Ticks(1) { // 0: never
 		return Verdict{}
 	}
 	f.SizeTold = max(uint16(m.Now), 1)
-	from := netip.AddrFrom16(f.Tuple.Peer).Unmap()
-	if g, ok := m.Host.Gateways[f.Gateway]; ok && g.Ifindex == f.Ifindex {
-		if address := netip.AddrFrom16(g.Address).Unmap(); address.Is4() == from.Is4() {
-			from = address
-		}
-	}
 	tooBig := tooBigV4
 	if p.family == 6 {
 		tooBig = tooBigV6
 	}
-	message := slices.Concat(record.Mac[:], record.Mac[:], tooBig(from, p.from, record.Mtu, frame.Bytes[p.link:p.link+quoted]))
-	if frame.NoHeader && record.Flags&interfaceBare != 0 {
+	message := slices.Concat(p.source[:], p.source[:], tooBig(p.to, p.from, record.Mtu, frame.Bytes[p.link:p.link+quoted]))
+	if frame.NoHeader {
 		message = message[ethernetSize:]
 	}
-	return Verdict{Redirect: f.Ifindex, Inward: true, Bytes: message}
+	return Verdict{Redirect: frame.Ifindex, Inward: true, Bytes: message}
 }
 
 // tooBigV4 is "fragmentation needed" (RFC 1191), with the EtherType before it.
 func tooBigV4(from, to netip.Addr, mtu uint32, quote []byte) []byte {
 	icmp := append(binary.BigEndian.AppendUint32([]byte{3, 4, 0, 0}, mtu), quote...)
 	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(icmp))
-	ip := slices.Concat([]byte{0x45, 0xc0, 0, 0, 0, 0, 0x40, 0, 64, protoICMP, 0, 0}, from.AsSlice(), to.AsSlice())
+	ip := slices.Concat([]byte{0x45, 0xc0, 0, 0, 0, 0, 0x40, 0, 255, protoICMP, 0, 0}, from.AsSlice(), to.AsSlice())
 	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(icmp)))
 	binary.BigEndian.PutUint16(ip[10:], ^onesComplementSum(ip))
 	return slices.Concat([]byte{0x08, 0x00}, ip, icmp)
@@ -141,7 +135,7 @@ func tooBigV6(from, to netip.Addr, mtu uint32, quote []byte) []byte {
 	pseudo := binary.BigEndian.AppendUint32(nil, uint32(len(icmp)))
 	pseudo = slices.Concat(addresses, pseudo, []byte{0, 0, 0, protoICMPv6}, icmp)
 	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(pseudo))
-	ip := []byte{0x6c, 0, 0, 0, 0, 0, protoICMPv6, 64}
+	ip := []byte{0x6c, 0, 0, 0, 0, 0, protoICMPv6, 255}
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(icmp)))
 	return slices.Concat([]byte{0x86, 0xdd}, ip, addresses, icmp)
 }

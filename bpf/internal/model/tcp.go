@@ -15,9 +15,7 @@ func (m *Model) segmentIn(p *packet, w path) (opens bool) {
 	switch {
 	case p.has(FlagRST):
 		m.resetIn(p, w)
-	case p.has(FlagSYN | FlagACK):
-		m.synAckIn(p, w)
-	case p.has(FlagSYN):
+	case p.has(FlagSYN) && !p.has(FlagACK):
 		return m.synIn(p, w)
 	default:
 		m.connectionIn(p, w)
@@ -49,45 +47,26 @@ func (m *Model) synIn(p *packet, w path) bool {
 	return true
 }
 
-// synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
-func (m *Model) synAckIn(p *packet, w path) {
-	t := p.inbound()
-	if m.isForeign(p, w, bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
-		return
-	}
-	if m.isNoFlow(p, w) {
-		m.segmentAnswers(p, w)
-		return
-	}
-	f, established := m.established(t)
-	_, handshake := m.handshake(t)
-	switch {
-	case established && !closing(f) && !w.of(f): // of a connection that goes on, whose peer sends none
-		m.event(bpf.DatapathEventEVENT_REFUSED_CONTESTED)
-	case !established && !handshake:
-		m.adopt(p, w, false)
-	}
-}
-
-// connectionIn is about segments that begin nothing.
+// connectionIn is about segments that begin nothing, among them a SYN-ACK that nothing of ours asked for.
 func (m *Model) connectionIn(p *packet, w path) {
 	t := p.inbound()
 	f, established := m.established(t)
+	if (!established || p.has(FlagSYN)) && !m.isAskedAgain(t) {
+		if m.isNoFlow(p, w) {
+			m.segmentAnswers(p, w)
+			return
+		}
+		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE,
+			bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
+			return
+		}
+	}
 	if established && w.of(f) && !closing(f) && !m.rose(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) &&
 		!m.rose(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED) {
 		// Whether the handshake of a second connection with the tuple of one that
 		// goes on is looked at makes no difference to where replies go.
 		m.continueFlow(p, w)
 		return
-	}
-	if !established && !m.isAskedAgain(t) {
-		if m.isNoFlow(p, w) {
-			m.segmentAnswers(p, w)
-			return
-		}
-		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) {
-			return
-		}
 	}
 	_, handshake := m.handshake(t)
 	if handshake && m.completes(p, w) {
@@ -191,7 +170,7 @@ var askedAgain = []Event{
 func (m *Model) completes(p *packet, w path) bool {
 	t := p.inbound()
 	f := m.HalfOpen[t]
-	if f.State&stateReplied == 0 || !p.has(FlagACK) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
+	if f.State&stateReplied == 0 || !p.has(FlagACK) || p.has(FlagSYN) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
 		return false
 	}
@@ -246,7 +225,7 @@ func (m *Model) plausible(f Flow, p *packet) bool {
 	if int32(f.SndNxt-(f.SndUna+near)) > 0 {
 		sent = f.SndNxt - f.SndUna
 	}
-	return f.Flags&flagNoSocket != 0 && p.has(FlagACK) && inSequence(p.ack, f.SndUna-near, f.SndUna+sent) &&
+	return f.Flags&flagNoSocket != 0 && p.has(FlagACK) && !p.has(FlagSYN) && inSequence(p.ack, f.SndUna-near, f.SndUna+sent) &&
 		inSequence(p.seq, f.RcvNxt-near, f.RcvNxt+near)
 }
 

@@ -29,8 +29,8 @@ type Datapath struct {
 	Probes map[string]*ebpf.Program
 
 	HalfOpen, Established, Connectionless *Table
-	// MarkSets are the negative cache.
-	MarkSets *View[bpf.DatapathMarkSet]
+	// MarkView is the negative cache.
+	MarkView *View[uint64]
 
 	hertz     uint32
 	meanwhile *ebpf.Map      // nil unless asked for
@@ -68,7 +68,7 @@ type Options struct {
 }
 
 // KnownSeeds have every flow be in the same place each time.
-var KnownSeeds = bpf.Seeds{3, 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93,
+var KnownSeeds = bpf.Seeds{0xa4093822299f31d1, 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93,
 	0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3, 0x589965cc75374cc3, 0x1d8e4e27c47d124f}
 
 // Load loads the programs and empty maps.
@@ -113,8 +113,7 @@ func (o Options) features() (bpf.Features, error) {
 	if err != nil || !o.OldKernel {
 		return present, err
 	}
-	present.CheckMTU, present.ProbeRead, present.KernelSKB = false, false, false
-	present.DeliveryTime, present.TailCalls = false, false
+	present.CheckMTU, present.ProbeRead, present.KernelSKB, present.TailCalls = false, false, false, false
 	return present, nil
 }
 
@@ -193,7 +192,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	if err := errors.Join(put(d.Tails, bpf.DatapathTailTAIL_SEND, d.ReplypathSend), put(d.Tails, bpf.DatapathTailTAIL_NOBODY, d.ReplypathFallback)); err != nil {
 		return err
 	}
-	if d.MarkSets, err = newView[bpf.DatapathMarkSet](d.DatapathMaps.Marks); err != nil {
+	if d.MarkView, err = newView[uint64](d.DatapathMaps.Marks); err != nil {
 		return err
 	}
 	if !opts.Probes {

@@ -21,13 +21,12 @@ type Tables struct {
 	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
 	Outbound       map[uint64]uint32 // by digest: ticks of what the host sent
 	Marks          map[uint64]bool   // by digest: of tuples that are no flow
-	Evicted        map[uint64]bool   // the same of flows that were pushed out
 }
 
 // NewTables are empty ones.
 func NewTables() *Tables {
 	flows := func() map[bpf.DatapathTuple]bpf.DatapathFlow { return make(map[bpf.DatapathTuple]bpf.DatapathFlow) }
-	return &Tables{flows(), flows(), flows(), make(map[uint64]uint32), make(map[uint64]bool), make(map[uint64]bool)}
+	return &Tables{flows(), flows(), flows(), make(map[uint64]uint32), make(map[uint64]bool)}
 }
 
 // Counts is what the datapath has counted, on all CPUs together.
@@ -52,39 +51,18 @@ func (d *Datapath) Tables() (*Tables, error) {
 // for system calls.
 func (d *Datapath) readMarks(to *Tables) error {
 	present, err := d.Mark(0)
-	if err := errors.Join(err, d.MarkSets.Read()); err != nil {
+	if err := errors.Join(err, d.MarkView.Read()); err != nil {
 		return err
 	}
-	for kind, digests := range to.marks() {
-		for _, set := range d.Marked(kind) {
-			for _, mark := range set.Mark {
-				if mark != 0 {
-					digests[mark^present] = true
-				}
-			}
+	for _, mark := range d.MarkView.Elements {
+		if digest := mark ^ present; mark != 0 && digest%2 == 1 { // those of addresses are even
+			to.Marks[digest] = true
 		}
 	}
 	return nil
 }
 
-func (t *Tables) marks() map[bpf.DatapathMarkKind]map[uint64]bool {
-	return map[bpf.DatapathMarkKind]map[uint64]bool{
-		bpf.DatapathMarkKindMARK_NO_FLOW: t.Marks, bpf.DatapathMarkKindMARK_EVICTED_FLOW: t.Evicted,
-	}
-}
-
-// Marked are the sets of a kind of marks, as they were read or written last.
-func (d *Datapath) Marked(kind bpf.DatapathMarkKind) []bpf.DatapathMarkSet {
-	const sets = 8192 // MARK_SETS in bpf/src/maps.h
-	all := d.MarkSets.Elements
-	from, end := int(kind)*sets, int(kind+1)*sets
-	if kind == bpf.DatapathMarkKindMARK_FOREIGN {
-		end = len(all)
-	}
-	return all[min(from, len(all)):min(end, len(all))] // a test may have less of the map
-}
-
-// Mark is how a digest is marked now (mark_of() in bpf/src/negative_cache.h).
+// Mark is how a digest is marked now (put_mark() in bpf/src/negative_cache.h).
 func (d *Datapath) Mark(digest uint64) (uint64, error) {
 	now, err := d.Now()
 	if err != nil {
@@ -97,30 +75,25 @@ func (d *Datapath) Mark(digest uint64) (uint64, error) {
 	return digest ^ uint64(now>>10)<<32 ^ uint64(settings.Generation), nil
 }
 
-// writeMarks has these tuples and flows be marked, and no other.
+// writeMarks has these tuples be marked, and nothing else.
 func (d *Datapath) writeMarks(t *Tables) error {
 	present, err := d.Mark(0)
-	err = errors.Join(err, d.MarkSets.Read())
-	for kind, digests := range t.marks() {
-		sets := d.Marked(kind)
-		clear(sets)
-		for digest := range digests {
-			set := &sets[digest>>1%uint64(len(sets))]
-			set.Mark[slices.Index(set.Mark[:], 0)] = digest ^ present
-		}
+	clear(d.MarkView.Elements)
+	for digest := range t.Marks {
+		d.MarkView.Elements[digest>>1%uint64(len(d.MarkView.Elements))] = digest ^ present
 	}
-	return errors.Join(err, d.MarkSets.Write())
+	return errors.Join(err, d.MarkView.Write())
 }
 
 // ForgetMarks empties the negative cache.
-func (d *Datapath) ForgetMarks() error { return d.MarkSets.Clear() }
+func (d *Datapath) ForgetMarks() error { return d.MarkView.Clear() }
 
-// AddressDigest is self_digest() in bpf/src/tuple.h: of an address and an interface.
+// AddressDigest is address_digest() in bpf/src/negative_cache.h: of an address and an interface.
 func (d *Datapath) AddressDigest(address netip.Addr, ifindex uint32) uint64 {
 	var ports [4]byte // which the interface takes the place of
 	binary.NativeEndian.PutUint32(ports[:], ifindex)
 	return d.Seeds.Digest(bpf.DatapathTuple{Self: address.As16(),
-		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
+		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])}) &^ 1
 }
 
 // AgeFragments makes what is known of fragments older by these ticks.
