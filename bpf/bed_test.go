@@ -164,12 +164,12 @@ func (b *bed) ago(seconds uint32) uint32 {
 }
 
 // flow is an entry as the programs make it for a peer behind the interface's only gateway, last seen so many seconds
-// ago, and answered if it is no connection.
+// ago, and a conversation if it is no connection.
 func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 	seen := b.ago(age)
-	state, rcvNxt := stateReplied, uint32(0)
+	state, flags, rcvNxt := stateReplied, flagGateway|flagAssured, uint32(0)
 	if segment, connection := m.(tcp); connection {
-		state = 0
+		state, flags = 0, flagGateway
 		if strings.Contains(segment.flags, "S") && !strings.Contains(segment.flags, "A") {
 			rcvNxt = segment.end() + 1
 		}
@@ -182,7 +182,7 @@ func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 		Interface: via.interfaceIndex,
 		Gateway:   via.gateway(n.family),
 		Mac:       rig.MAC(via.router),
-		Flags:     flagGateway,
+		Flags:     flags,
 		State:     state,
 		RcvNxt:    rcvNxt,
 	}
@@ -196,6 +196,7 @@ const (
 	flagReset      = uint16(bpf.DatapathFlowFlagsFLOW_RESET)
 	flagStray      = uint16(bpf.DatapathFlowFlagsFLOW_STRAY)
 	flagNoSocket   = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
+	flagAssured    = uint16(bpf.DatapathFlowFlagsFLOW_ASSURED)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)
@@ -213,6 +214,7 @@ const justNow = math.MaxUint32
 func (b *bed) born(n network, m message, via nic) bpf.DatapathFlow {
 	f := b.flow(n, m, via, 0)
 	f.Seen, f.Created, f.State = justNow, justNow, 0
+	f.Flags &^= flagAssured
 	if _, datagram := m.(udp); datagram && b.isOwn(n.self) {
 		f.Flags |= flagNoSocket
 	}

@@ -21,29 +21,24 @@ import (
 func TestSentAgain(t *testing.T) {
 	const longest = uint32(bpf.DatapathIdleSecondsIDLE_UNANSWERED)
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		closing := func(age uint32) bpf.DatapathFlow {
-			flow := b.flow(n, tcp{}, b.replication, age)
-			flow.State = stateClosing
-			return flow
-		}
 		again := egress(b.production, n.out(b.production, tcp{flags: "PA", seq: 4711}))
 		b.inOneTick(again, func() effect {
-			flow := closing(longest)
+			flow := b.closing(n, b.replication, longest)
 			b.put(establishedFlow(flow))
 			want := b.moves(n, tcp{}, b.production, b.replication, again.frame)
 			flow.Seen, flow.State = justNow, flow.State|stateAsymmetric
 			want.tables = establishedFlow(flow)
 			return want
 		})
-		flow := closing(longest)
+		flow := b.closing(n, b.replication, longest)
 		flow.Seen--
 		b.put(establishedFlow(flow))
 		b.run(again, nothing)
 		for _, flags := range []string{"R", "SA"} {
-			b.put(establishedFlow(closing(idleClosing + 1)))
+			b.put(establishedFlow(b.closing(n, b.replication, idleClosing+1)))
 			b.run(egress(b.production, n.out(b.production, tcp{flags: flags, seq: 4711})), nothing)
 		}
-		b.put(establishedFlow(closing(idleClosing+1)), halfOpen(b.answered(n, b.backup, 0)))
+		b.put(establishedFlow(b.closing(n, b.replication, idleClosing+1)), halfOpen(b.answered(n, b.backup, 0)))
 		b.run(again, nothing)
 	})
 }

@@ -13,14 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type DatapathAddRequest struct {
-	_      structs.HostLayout
-	Digest uint64
-	Table  uint32
-	Pad    uint32
-	Flow   DatapathFlow
-}
-
 type DatapathAddress struct {
 	_     structs.HostLayout
 	Bytes [16]uint8
@@ -60,10 +52,7 @@ const (
 	DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS DatapathEvent = 22
 	DatapathEventEVENT_INSERT_FAILED_OUTBOUND       DatapathEvent = 23
 	DatapathEventEVENT_INSERT_FAILED_COUNTER        DatapathEvent = 24
-	DatapathEventEVENT_EVICTED_HALF_OPEN            DatapathEvent = 25
-	DatapathEventEVENT_EVICTED_ESTABLISHED          DatapathEvent = 26
-	DatapathEventEVENT_EVICTED_CONNECTIONLESS       DatapathEvent = 27
-	DatapathEventEVENT_EVICTED_OUTBOUND             DatapathEvent = 28
+	DatapathEventEVENT_EVICTED                      DatapathEvent = 25
 	DatapathEventEVENT_READMITTED_ESTABLISHED       DatapathEvent = 29
 	DatapathEventEVENT_REFUSED_PINNED               DatapathEvent = 30
 	DatapathEventEVENT_REFUSED_CONTESTED            DatapathEvent = 31
@@ -128,13 +117,8 @@ const (
 	DatapathFlowFlagsFLOW_ALTERNATES       DatapathFlowFlags = 32
 	DatapathFlowFlagsFLOW_STRAY            DatapathFlowFlags = 64
 	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 128
+	DatapathFlowFlagsFLOW_ASSURED          DatapathFlowFlags = 256
 )
-
-type DatapathFlowSet struct {
-	_      structs.HostLayout
-	Digest [8]uint64
-	Flow   [8]DatapathFlow
-}
 
 type DatapathFlowState uint32
 
@@ -152,13 +136,6 @@ const (
 	DatapathFollowFOLLOW_PINNED    DatapathFollow = 1
 	DatapathFollowFOLLOW_LATEST    DatapathFollow = 2
 )
-
-type DatapathForgetRequest struct {
-	_      structs.HostLayout
-	Digest uint64
-	Table  uint32
-	Pad    uint32
-}
 
 type DatapathFragment struct {
 	_        structs.HostLayout
@@ -422,14 +399,6 @@ type DatapathScratch struct {
 	Flow    DatapathFlow
 	Path    DatapathPath
 	Record  DatapathRecord
-	Vacancy [2]struct {
-		_      structs.HostLayout
-		Used   uint32
-		Way    uint32
-		Rank   uint32
-		Stray  uint32
-		Digest uint64
-	}
 	Header  [5]uint64
 	Options struct {
 		_   structs.HostLayout
@@ -456,14 +425,6 @@ type DatapathScratch struct {
 		Generation uint64
 	}
 	Raised uint64
-}
-
-type DatapathSetLock struct {
-	_    structs.HostLayout
-	Lock struct {
-		_   structs.HostLayout
-		Val uint32
-	}
 }
 
 type DatapathSettings struct {
@@ -586,26 +547,23 @@ type DatapathTuple struct {
 	Pad      [3]uint8
 }
 
-type DatapathWays uint32
-
-const (
-	DatapathWaysWAYS    DatapathWays = 8
-	DatapathWaysCROWDED DatapathWays = 6
-)
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DatapathMapAsked                = "asked"
+	DatapathMapAssured              = "assured"
 	DatapathMapConfiguration        = "configuration"
+	DatapathMapConnectionless       = "connectionless"
 	DatapathMapDevices              = "devices"
+	DatapathMapEstablished          = "established"
 	DatapathMapEvents               = "events"
-	DatapathMapFlows                = "flows"
+	DatapathMapFlowMaps             = "flow_maps"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
+	DatapathMapHalfOpen             = "half_open"
 	DatapathMapInterfaces           = "interfaces"
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
@@ -617,17 +575,13 @@ const (
 	DatapathMapPrefixes             = "prefixes"
 	DatapathMapQuestions            = "questions"
 	DatapathMapScratch              = "scratch"
-	DatapathMapSetLocks             = "set_locks"
-	DatapathMapTags                 = "tags"
 	DatapathMapTails                = "tails"
 	DatapathMapTraceEvents          = "trace_events"
 	DatapathMapTraceFilter          = "trace_filter"
-	DatapathProgReplypathAdd        = "replypath_add"
 	DatapathProgReplypathClock      = "replypath_clock"
 	DatapathProgReplypathEgress     = "replypath_egress"
 	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
 	DatapathProgReplypathFallback   = "replypath_fallback"
-	DatapathProgReplypathForget     = "replypath_forget"
 	DatapathProgReplypathHeld       = "replypath_held"
 	DatapathProgReplypathIngress    = "replypath_ingress"
 	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
@@ -635,20 +589,16 @@ const (
 	DatapathProgReplypathSendmsg4   = "replypath_sendmsg4"
 	DatapathProgReplypathSendmsg6   = "replypath_sendmsg6"
 	DatapathVarDigestSeed           = "digest_seed"
-	DatapathVarHaveBarrier          = "have_barrier"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
 	DatapathVarHaveKernelSkb        = "have_kernel_skb"
 	DatapathVarHaveProbeRead        = "have_probe_read"
 	DatapathVarHaveTailCalls        = "have_tail_calls"
 	DatapathVarHertz                = "hertz"
 	DatapathVarOwnNamespace         = "own_namespace"
-	DatapathVarSets                 = "sets"
-	DatapathVarUnusedAddRequest     = "unused_add_request"
 	DatapathVarUnusedEvent          = "unused_event"
 	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
 	DatapathVarUnusedFlowState      = "unused_flow_state"
 	DatapathVarUnusedFollow         = "unused_follow"
-	DatapathVarUnusedForgetRequest  = "unused_forget_request"
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
@@ -667,7 +617,6 @@ const (
 	DatapathVarUnusedTraceEvent     = "unused_trace_event"
 	DatapathVarUnusedTraceForm      = "unused_trace_form"
 	DatapathVarUnusedTraceKind      = "unused_trace_kind"
-	DatapathVarUnusedWays           = "unused_ways"
 )
 
 // LoadDatapath returns the embedded CollectionSpec for Datapath.
@@ -712,12 +661,10 @@ type DatapathSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathProgramSpecs struct {
-	ReplypathAdd       *ebpf.ProgramSpec `ebpf:"replypath_add"`
 	ReplypathClock     *ebpf.ProgramSpec `ebpf:"replypath_clock"`
 	ReplypathEgress    *ebpf.ProgramSpec `ebpf:"replypath_egress"`
 	ReplypathEgressL3  *ebpf.ProgramSpec `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.ProgramSpec `ebpf:"replypath_fallback"`
-	ReplypathForget    *ebpf.ProgramSpec `ebpf:"replypath_forget"`
 	ReplypathHeld      *ebpf.ProgramSpec `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.ProgramSpec `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.ProgramSpec `ebpf:"replypath_ingress_l3"`
@@ -730,31 +677,33 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Asked         *ebpf.MapSpec `ebpf:"asked"`
-	Configuration *ebpf.MapSpec `ebpf:"configuration"`
-	Devices       *ebpf.MapSpec `ebpf:"devices"`
-	Events        *ebpf.MapSpec `ebpf:"events"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	GatewayMacs   *ebpf.MapSpec `ebpf:"gateway_macs"`
-	Gateways      *ebpf.MapSpec `ebpf:"gateways"`
-	Grace         *ebpf.MapSpec `ebpf:"grace"`
-	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Managed       *ebpf.MapSpec `ebpf:"managed"`
-	Marks         *ebpf.MapSpec `ebpf:"marks"`
-	ModeByHand    *ebpf.MapSpec `ebpf:"mode_by_hand"`
-	Originated    *ebpf.MapSpec `ebpf:"originated"`
-	Outbound      *ebpf.MapSpec `ebpf:"outbound"`
-	OwnAddresses  *ebpf.MapSpec `ebpf:"own_addresses"`
-	Pairs         *ebpf.MapSpec `ebpf:"pairs"`
-	Prefixes      *ebpf.MapSpec `ebpf:"prefixes"`
-	Questions     *ebpf.MapSpec `ebpf:"questions"`
-	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
-	SetLocks      *ebpf.MapSpec `ebpf:"set_locks"`
-	Tags          *ebpf.MapSpec `ebpf:"tags"`
-	Tails         *ebpf.MapSpec `ebpf:"tails"`
-	TraceEvents   *ebpf.MapSpec `ebpf:"trace_events"`
-	TraceFilter   *ebpf.MapSpec `ebpf:"trace_filter"`
+	Asked          *ebpf.MapSpec `ebpf:"asked"`
+	Assured        *ebpf.MapSpec `ebpf:"assured"`
+	Configuration  *ebpf.MapSpec `ebpf:"configuration"`
+	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
+	Devices        *ebpf.MapSpec `ebpf:"devices"`
+	Established    *ebpf.MapSpec `ebpf:"established"`
+	Events         *ebpf.MapSpec `ebpf:"events"`
+	FlowMaps       *ebpf.MapSpec `ebpf:"flow_maps"`
+	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
+	GatewayMacs    *ebpf.MapSpec `ebpf:"gateway_macs"`
+	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
+	Grace          *ebpf.MapSpec `ebpf:"grace"`
+	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Managed        *ebpf.MapSpec `ebpf:"managed"`
+	Marks          *ebpf.MapSpec `ebpf:"marks"`
+	ModeByHand     *ebpf.MapSpec `ebpf:"mode_by_hand"`
+	Originated     *ebpf.MapSpec `ebpf:"originated"`
+	Outbound       *ebpf.MapSpec `ebpf:"outbound"`
+	OwnAddresses   *ebpf.MapSpec `ebpf:"own_addresses"`
+	Pairs          *ebpf.MapSpec `ebpf:"pairs"`
+	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
+	Questions      *ebpf.MapSpec `ebpf:"questions"`
+	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
+	Tails          *ebpf.MapSpec `ebpf:"tails"`
+	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
+	TraceFilter    *ebpf.MapSpec `ebpf:"trace_filter"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -762,20 +711,16 @@ type DatapathMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathVariableSpecs struct {
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
-	HaveBarrier          *ebpf.VariableSpec `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
 	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
 	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
 	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
-	Sets                 *ebpf.VariableSpec `ebpf:"sets"`
-	UnusedAddRequest     *ebpf.VariableSpec `ebpf:"unused_add_request"`
 	UnusedEvent          *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
-	UnusedForgetRequest  *ebpf.VariableSpec `ebpf:"unused_forget_request"`
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
@@ -794,7 +739,6 @@ type DatapathVariableSpecs struct {
 	UnusedTraceEvent     *ebpf.VariableSpec `ebpf:"unused_trace_event"`
 	UnusedTraceForm      *ebpf.VariableSpec `ebpf:"unused_trace_form"`
 	UnusedTraceKind      *ebpf.VariableSpec `ebpf:"unused_trace_kind"`
-	UnusedWays           *ebpf.VariableSpec `ebpf:"unused_ways"`
 }
 
 // DatapathObjects contains all objects after they have been loaded into the kernel.
@@ -817,44 +761,50 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Asked         *ebpf.Map `ebpf:"asked"`
-	Configuration *ebpf.Map `ebpf:"configuration"`
-	Devices       *ebpf.Map `ebpf:"devices"`
-	Events        *ebpf.Map `ebpf:"events"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	Fragments     *ebpf.Map `ebpf:"fragments"`
-	GatewayMacs   *ebpf.Map `ebpf:"gateway_macs"`
-	Gateways      *ebpf.Map `ebpf:"gateways"`
-	Grace         *ebpf.Map `ebpf:"grace"`
-	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Managed       *ebpf.Map `ebpf:"managed"`
-	Marks         *ebpf.Map `ebpf:"marks"`
-	ModeByHand    *ebpf.Map `ebpf:"mode_by_hand"`
-	Originated    *ebpf.Map `ebpf:"originated"`
-	Outbound      *ebpf.Map `ebpf:"outbound"`
-	OwnAddresses  *ebpf.Map `ebpf:"own_addresses"`
-	Pairs         *ebpf.Map `ebpf:"pairs"`
-	Prefixes      *ebpf.Map `ebpf:"prefixes"`
-	Questions     *ebpf.Map `ebpf:"questions"`
-	Scratch       *ebpf.Map `ebpf:"scratch"`
-	SetLocks      *ebpf.Map `ebpf:"set_locks"`
-	Tags          *ebpf.Map `ebpf:"tags"`
-	Tails         *ebpf.Map `ebpf:"tails"`
-	TraceEvents   *ebpf.Map `ebpf:"trace_events"`
-	TraceFilter   *ebpf.Map `ebpf:"trace_filter"`
+	Asked          *ebpf.Map `ebpf:"asked"`
+	Assured        *ebpf.Map `ebpf:"assured"`
+	Configuration  *ebpf.Map `ebpf:"configuration"`
+	Connectionless *ebpf.Map `ebpf:"connectionless"`
+	Devices        *ebpf.Map `ebpf:"devices"`
+	Established    *ebpf.Map `ebpf:"established"`
+	Events         *ebpf.Map `ebpf:"events"`
+	FlowMaps       *ebpf.Map `ebpf:"flow_maps"`
+	Fragments      *ebpf.Map `ebpf:"fragments"`
+	GatewayMacs    *ebpf.Map `ebpf:"gateway_macs"`
+	Gateways       *ebpf.Map `ebpf:"gateways"`
+	Grace          *ebpf.Map `ebpf:"grace"`
+	HalfOpen       *ebpf.Map `ebpf:"half_open"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Managed        *ebpf.Map `ebpf:"managed"`
+	Marks          *ebpf.Map `ebpf:"marks"`
+	ModeByHand     *ebpf.Map `ebpf:"mode_by_hand"`
+	Originated     *ebpf.Map `ebpf:"originated"`
+	Outbound       *ebpf.Map `ebpf:"outbound"`
+	OwnAddresses   *ebpf.Map `ebpf:"own_addresses"`
+	Pairs          *ebpf.Map `ebpf:"pairs"`
+	Prefixes       *ebpf.Map `ebpf:"prefixes"`
+	Questions      *ebpf.Map `ebpf:"questions"`
+	Scratch        *ebpf.Map `ebpf:"scratch"`
+	Tails          *ebpf.Map `ebpf:"tails"`
+	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
+	TraceFilter    *ebpf.Map `ebpf:"trace_filter"`
 }
 
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
 		m.Asked,
+		m.Assured,
 		m.Configuration,
+		m.Connectionless,
 		m.Devices,
+		m.Established,
 		m.Events,
-		m.Flows,
+		m.FlowMaps,
 		m.Fragments,
 		m.GatewayMacs,
 		m.Gateways,
 		m.Grace,
+		m.HalfOpen,
 		m.Interfaces,
 		m.Managed,
 		m.Marks,
@@ -866,8 +816,6 @@ func (m *DatapathMaps) Close() error {
 		m.Prefixes,
 		m.Questions,
 		m.Scratch,
-		m.SetLocks,
-		m.Tags,
 		m.Tails,
 		m.TraceEvents,
 		m.TraceFilter,
@@ -879,20 +827,16 @@ func (m *DatapathMaps) Close() error {
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathVariables struct {
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
-	HaveBarrier          *ebpf.Variable `ebpf:"have_barrier"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
 	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
 	Hertz                *ebpf.Variable `ebpf:"hertz"`
 	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`
-	Sets                 *ebpf.Variable `ebpf:"sets"`
-	UnusedAddRequest     *ebpf.Variable `ebpf:"unused_add_request"`
 	UnusedEvent          *ebpf.Variable `ebpf:"unused_event"`
 	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
-	UnusedForgetRequest  *ebpf.Variable `ebpf:"unused_forget_request"`
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
@@ -911,19 +855,16 @@ type DatapathVariables struct {
 	UnusedTraceEvent     *ebpf.Variable `ebpf:"unused_trace_event"`
 	UnusedTraceForm      *ebpf.Variable `ebpf:"unused_trace_form"`
 	UnusedTraceKind      *ebpf.Variable `ebpf:"unused_trace_kind"`
-	UnusedWays           *ebpf.Variable `ebpf:"unused_ways"`
 }
 
 // DatapathPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathPrograms struct {
-	ReplypathAdd       *ebpf.Program `ebpf:"replypath_add"`
 	ReplypathClock     *ebpf.Program `ebpf:"replypath_clock"`
 	ReplypathEgress    *ebpf.Program `ebpf:"replypath_egress"`
 	ReplypathEgressL3  *ebpf.Program `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.Program `ebpf:"replypath_fallback"`
-	ReplypathForget    *ebpf.Program `ebpf:"replypath_forget"`
 	ReplypathHeld      *ebpf.Program `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.Program `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.Program `ebpf:"replypath_ingress_l3"`
@@ -934,12 +875,10 @@ type DatapathPrograms struct {
 
 func (p *DatapathPrograms) Close() error {
 	return _DatapathClose(
-		p.ReplypathAdd,
 		p.ReplypathClock,
 		p.ReplypathEgress,
 		p.ReplypathEgressL3,
 		p.ReplypathFallback,
-		p.ReplypathForget,
 		p.ReplypathHeld,
 		p.ReplypathIngress,
 		p.ReplypathIngressL3,

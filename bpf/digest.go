@@ -50,10 +50,3 @@ func (s Seeds) Digest(tuple DatapathTuple) uint64 {
 	}
 	return (sum^sum>>32)*digestMultiplier | 1
 }
-
-// Sets returns the two sets out of count in which a digest is looked for, as
-// first_set() and second_set() in src/tuple.h.
-func Sets(digest uint64, count uint32) (first, second uint32) {
-	reduce := func(half uint64) uint32 { return uint32(half * uint64(count) >> 32) }
-	return reduce(digest >> 32), reduce(digest & 0xffffffff)
-}

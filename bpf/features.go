@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -22,22 +21,18 @@ type Features struct {
 	ProbeRead bool // bpf_probe_read_kernel, unless the kernel is locked down for confidentiality
 	KernelSKB bool // bpf_cast_to_kern_ctx, from 6.2
 	TailCalls bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
-	Barrier   bool // an atomic exchange, where CPUs need it to see stores in order: on arm64 from 5.18
 }
 
 // ProbeFeatures asks the running kernel.
 func ProbeFeatures() (Features, error) {
 	var (
 		f    Features
-		errs [5]error
+		errs [4]error
 	)
 	f.CheckMTU, errs[0] = haveHelper(asm.FnCheckMtu)
 	f.ProbeRead, errs[1] = haveHelper(asm.FnProbeReadKernel)
 	f.KernelSKB, errs[2] = haveKernelSKB()
 	f.TailCalls, errs[3] = haveTailCalls()
-	if !ordersStores {
-		f.Barrier, errs[4] = HaveBarrier()
-	}
 	return f, errors.Join(errs[:]...)
 }
 
@@ -95,42 +90,12 @@ func haveTailCalls() (bool, error) {
 	return true, Close(program)
 }
 
-// ordersStores is true where every CPU sees two stores of another one, and does its own loads, in the order of the program.
-const ordersStores = runtime.GOARCH == "amd64"
-
-// HaveBarrier tells whether programs of every architecture may have an atomic exchange, as the version of the kernel says.
-func HaveBarrier() (bool, error) {
-	version, err := features.LinuxVersionCode()
-	if err != nil {
-		return false, fmt.Errorf("ask the kernel for its version: %w", err)
-	}
-	return version >= 5<<16|18<<8, nil
-}
-
-var exchange = asm.Xchg.OpCode(asm.DWord)
-
-// removeExchanges takes them out of the programs, which do not reach them: kernels before 5.12 refuse instructions that
-// they do not know wherever they stand (kernel/bpf/verifier.c, resolve_pseudo_ldimm64).
-func removeExchanges(spec *ebpf.CollectionSpec) {
-	for _, program := range spec.Programs {
-		for n := range program.Instructions {
-			if i := &program.Instructions[n]; i.OpCode == exchange {
-				*i = asm.Mov.Reg(i.Src, i.Src).WithMetadata(i.Metadata)
-			}
-		}
-	}
-}
-
 // SetFeatures writes them into the constants of the programs.
 func SetFeatures(spec *ebpf.CollectionSpec, f Features) error {
-	if !f.Barrier {
-		removeExchanges(spec)
-	}
 	return errors.Join(
 		spec.Variables[DatapathVarHaveCheckMtu].Set(f.CheckMTU),
 		spec.Variables[DatapathVarHaveProbeRead].Set(f.ProbeRead),
 		spec.Variables[DatapathVarHaveKernelSkb].Set(f.KernelSKB),
 		spec.Variables[DatapathVarHaveTailCalls].Set(f.TailCalls),
-		spec.Variables[DatapathVarHaveBarrier].Set(f.Barrier),
 	)
 }

@@ -79,24 +79,6 @@ func (b *bed) refuses(n network, m message) {
 	b.leaves(n, m, want)
 }
 
-// TestStrayAmongHandshakes: a stray takes the place of another, or none.
-func TestStrayAmongHandshakes(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		crowd := make([]func(tables), ways)
-		for i := range crowd {
-			crowd[i] = halfOpen(b.flow(n, tcp{ports: ports{peer: uint16(1000 + i)}}, b.replication, 10))
-		}
-		b.put(crowd...)
-		b.keepPeriod()
-		b.arrives(n, tcp{flags: "A"}, unread(eventIgnoredNoSocket).and(marked(b, n, tcp{})))
-
-		other := tcp{ports: ports{peer: 1003}}
-		b.put(append(crowd[:3:3], append(crowd[4:], halfOpen(b.stray(n, other, b.replication, 1)))...)...)
-		want := b.meetsStranger(n, b.replication).and(func(t tables) { delete(t.HalfOpen, n.tuple(other)) })
-		b.arrives(n, tcp{flags: "A"}, want)
-	})
-}
-
 var handshakeFamily = map[string]story{
 	"from the first packet to the last": func(t *testing.T, b *bed, n network) {
 		b.arrives(n, syn, b.starts(n, syn, b.replication))

@@ -27,43 +27,6 @@ func eachFamilyOn(t *testing.T, v variant, f func(*testing.T, *bed, network)) {
 	}
 }
 
-// wantElsewhere makes sure that the sets of a message's tuple are none of the first.
-func (b *bed) wantElsewhere(n network, m message) {
-	b.t.Helper()
-	if first, second := bpf.Sets(b.Seeds.Digest(n.tuple(m)), 100); first == 0 || second == 0 {
-		b.t.Fatalf("%T of %s belongs to the first set: other seeds are needed", m, n.name)
-	}
-}
-
-// TestWithoutFlowTables: where a set is not found, or cannot be locked, nothing is recorded, which is counted, and every
-// packet passes. What the host opens is known all the same.
-func TestWithoutFlowTables(t *testing.T) {
-	for name, v := range map[string]variant{"sets": withoutTables, "tags": withoutTags, "locks": withoutLocks} {
-		t.Run(name, func(t *testing.T) {
-			eachFamilyOn(t, v, func(t *testing.T, b *bed, n network) {
-				b.keepPeriod()
-				for _, m := range starters {
-					b.wantElsewhere(n, m.message)
-					want := unread(eventInsertFailedHalfOpen)
-					if m.name != "tcp" {
-						want = unread(eventInsertFailedConnectionless)
-					}
-					b.arrives(n, m.message, want)
-				}
-				stranger := unread(eventIgnoredNoSocket).and(marked(b, n, tcp{}))
-				b.arrives(n, tcp{flags: "A"}, stranger)
-				for _, m := range []message{tcp{flags: "PA", seq: 3, payload: 100}, synAck, echo{reply: true}} {
-					b.leaves(n, m, nothing)
-				}
-				for _, m := range []message{syn, udp{}} { // which pass for what the host begins
-					b.leaves(n, m, b.notes(n, m))
-				}
-				b.run(ingress(b.production, n.in(b.production, synAck)), nothing)
-			})
-		})
-	}
-}
-
 // TestWithoutPlaces: marks find no place. That costs what they are for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {

@@ -34,24 +34,18 @@ type loading struct {
 type variant int
 
 const (
-	normal    variant = iota // every flow table is one set
-	oldKernel                // without what 5.10 lacks
+	normal    variant = iota
+	oldKernel         // without what 5.10 lacks
 
 	// Of these only the programs for devices with an Ethernet header are run.
 	counting    // what it costs is counted
-	manySets    // flow tables of several sets
 	interrupted // another CPU writes a table meanwhile
-	interruptedHandshake
-	slowWay // two CPUs that write a flow's way meet
+	roomForOne  // flow tables that the kernel makes no room in
 
 	// Of these maps only the first element is there, so that lookups of others fail.
-	withoutTables
-	withoutTags
-	withoutLocks
 	withoutPlaces // where nothing depends on what is found
 	withoutEvents
 
-	// Whose tables are too large to be compared whole, as the other tests do.
 	fuzzed
 	fuzzedOld // without what 5.10 lacks
 )
@@ -97,38 +91,35 @@ func runTests(m *testing.M) (code int, err error) {
 
 // options says how the variant is loaded.
 func (v variant) options() rig.Options {
-	limit := func(entries int, names ...string) func(map[string]*ebpf.MapSpec) {
-		return func(maps map[string]*ebpf.MapSpec) {
-			for _, name := range names {
-				maps[name].MaxEntries = uint32(entries)
-			}
+	// The seeds are the same every time, so that no mark's place is the first by chance.
+	lacking := func(name string) rig.Options {
+		return rig.Options{Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: func(maps map[string]*ebpf.MapSpec) {
+			maps[name].MaxEntries = 1
+		}}
+	}
+	inPlace := func(maps map[string]*ebpf.MapSpec) {
+		maps[bpf.DatapathMapFlowMaps].InnerMap.Type = ebpf.Hash
+		for _, content := range maps[bpf.DatapathMapFlowMaps].Contents {
+			flows := maps[content.Value.(string)]
+			flows.Type, flows.MaxEntries = ebpf.Hash, 1
 		}
 	}
-	// The seeds are the same every time, so that no flow's place is the first by chance.
-	lacking := func(names ...string) rig.Options {
-		return rig.Options{Sets: 100, Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: limit(1, names...)}
-	}
 	opts := map[variant]rig.Options{
-		normal:               {Probes: true},
-		oldKernel:            {Probes: true, OldKernel: true},
-		manySets:             {Sets: 100},
-		interrupted:          {Meanwhile: new(tableConnectionless)},
-		interruptedHandshake: {Meanwhile: new(tableHalfOpen)},
-		slowWay:              {SlowWay: true},
-		counting:             {Probes: true, CountCost: true},
-		withoutTables:        lacking(bpf.DatapathMapFlows),
-		withoutTags:          lacking(bpf.DatapathMapTags),
-		withoutLocks:         lacking(bpf.DatapathMapSetLocks),
-		withoutPlaces:        lacking(bpf.DatapathMapMarks),
-		withoutEvents:        lacking(bpf.DatapathMapEvents),
-		fuzzed:               fuzz.Options(false),
-		fuzzedOld:            fuzz.Options(true),
+		normal:        {Probes: true},
+		oldKernel:     {Probes: true, OldKernel: true},
+		interrupted:   {Meanwhile: true},
+		roomForOne:    {Change: inPlace},
+		counting:      {Probes: true, CountCost: true},
+		withoutPlaces: lacking(bpf.DatapathMapMarks),
+		withoutEvents: lacking(bpf.DatapathMapEvents),
+		fuzzed:        fuzz.Options(false),
+		fuzzedOld:     fuzz.Options(true),
 	}[v]
 	opts.Namespace = host.Cookie
 	if counting <= v && v <= withoutEvents {
 		opts.Only = []string{
 			bpf.DatapathProgReplypathIngress, bpf.DatapathProgReplypathEgress, bpf.DatapathProgReplypathSend,
-			bpf.DatapathProgReplypathAdd, bpf.DatapathProgReplypathForget, bpf.DatapathProgReplypathClock,
+			bpf.DatapathProgReplypathClock,
 		}
 	}
 	return opts

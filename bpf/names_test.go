@@ -2,15 +2,16 @@
 
 package bpf_test
 
-import "replypath/bpf"
+import (
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
 
 // Names of the C that these tests use, by what follows their prefix.
 
 const (
 	eventAdmittedConnectionless     = bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS
 	eventAdmittedHalfOpen           = bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN
-	eventEvictedConnectionless      = bpf.DatapathEventEVENT_EVICTED_CONNECTIONLESS
-	eventEvictedHalfOpen            = bpf.DatapathEventEVENT_EVICTED_HALF_OPEN
 	eventIgnoredAnswer              = bpf.DatapathEventEVENT_IGNORED_ANSWER
 	eventIgnoredNotOwn              = bpf.DatapathEventEVENT_IGNORED_NOT_OWN
 	eventIgnoredNoSocket            = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
@@ -60,4 +61,4 @@ const (
 	noHeader   = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 )
 
-type entries = map[bpf.DatapathTuple]bpf.DatapathFlow
+type entries = rig.Flows

@@ -56,10 +56,8 @@ func TestStraysAreNoEntries(t *testing.T) {
 	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
 	for flags, want := range map[bpf.DatapathFlowFlags]int{0: 1, bpf.DatapathFlowFlagsFLOW_STRAY: 0} {
-		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
-		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
-		await.Must(t, b.maps().Flows.Put(uint32(0), &set))
-		await.Must(t, b.maps().Tags.Put(uint32(0), bpf.Tags(set.Digest)))
+		flow := bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
+		await.Must(t, b.maps().HalfOpen.Put(uint64(1), &flow))
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})

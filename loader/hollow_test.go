@@ -43,14 +43,14 @@ var hollowSpec = sync.OnceValues(func() (*ebpf.CollectionSpec, error) {
 	for name, program := range spec.Programs {
 		verdict := int32(-1) // TCX_NEXT
 		switch {
-		case name == "replypath_clock" || name == "replypath_forget" || name == "replypath_add":
+		case name == "replypath_clock":
 			continue
 		case program.Type == ebpf.CGroupSockAddr:
 			verdict = 1
 		}
 		program.Instructions = asm.Instructions{
-			asm.LoadMapPtr(asm.R1, 0).WithReference(bpf.DatapathMapFlows), // by which they are told from another datapath's
-			asm.LoadMapPtr(asm.R1, 0).WithReference(".rodata"),            // which says for which namespace, to tests beside these
+			asm.LoadMapPtr(asm.R1, 0).WithReference(bpf.DatapathMapEstablished), // by which they are told from another datapath's
+			asm.LoadMapPtr(asm.R1, 0).WithReference(".rodata"),                  // which says for which namespace, to tests beside these
 			asm.Mov.Imm(asm.R0, verdict), asm.Return(),
 		}
 	}

@@ -73,7 +73,7 @@ func TestProgramsAreTakenOver(t *testing.T) {
 		b.awaitAttached("tun1")
 		pinned, attached, ofMaps := b.pinnedIDs(), b.attached(), b.mapIDs()
 		onCgroup := b.sourcePrograms()
-		if len(pinned) != 12 {
+		if len(pinned) != 10 {
 			t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
 		}
 		wantTakenOver := func(after string) {

@@ -155,7 +155,6 @@ func (out sink) flowTables(s *Snapshot) {
 		out.send(flowAdmissions, float64(t.Admissions), t.Name)
 		out.send(flowReadmissions, float64(t.Readmissions), t.Name)
 		out.send(flowInsertFailures, float64(t.InsertFailures), t.Name)
-		out.send(flowEvictions, float64(t.Evictions), t.Name)
 	}
 	out.send(flowTableCapacity, float64(s.Outbound.Capacity), outbound)
 	out.send(flowAdmissions, float64(s.Outbound.Admissions), outbound)

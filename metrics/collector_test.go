@@ -63,7 +63,6 @@ func TestDescriptions(t *testing.T) {
 		"replypath_flow_admissions_total":                        "table",
 		"replypath_flow_readmissions_total":                      "table",
 		"replypath_flow_insert_failures_total":                   "table",
-		"replypath_flow_evictions_total":                         "table",
 		"replypath_flow_moves_total":                             "protocol",
 		"replypath_flow_moves_refused_total":                     "reason",
 		"replypath_source_repairs_total":                         "family",

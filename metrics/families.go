@@ -126,8 +126,6 @@ var (
 		"Flows that were entered in mid-life: evicted before, or older than replypath on this host.", "table")
 	flowInsertFailures = counter("flow_insert_failures_total",
 		"Flows that could not be entered. Their replies go as the kernel routes them.", "table")
-	flowEvictions = counter("flow_evictions_total",
-		"Flows that made room for a new one, as the table was full.", "table")
 	flowMoves = counter("flow_moves_total",
 		"Flows that moved to the interface or MAC that they arrived by later.", "protocol")
 	flowMovesRefused = counter("flow_moves_refused_total",

@@ -134,7 +134,6 @@ type Table struct {
 	Admissions     uint64
 	Readmissions   uint64
 	InsertFailures uint64
-	Evictions      uint64
 }
 
 // Notes is the table of what the host began, whose answers are no flows of their own.

@@ -78,7 +78,7 @@ func busy() *Snapshot {
 		Moves:        map[string]uint64{"tcp": 8, "other": 1},
 		MovesRefused: map[string]uint64{"contested": 9},
 		Tables: []Table{
-			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3, Evictions: 4},
+			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3},
 			{Name: "established", Flows: 10, Capacity: 262144, Admissions: 20, Readmissions: 2},
 		},
 		Outbound:      Notes{Capacity: 65536, Admissions: 30},

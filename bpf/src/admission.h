@@ -186,17 +186,19 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 	flow->snd_una = flow->snd_nxt = 0;
 	flow->rcv_nxt = is_syn(packet) ? segment_end(packet) + 1 : 0;
 	flow->size_told = 0;
+	flow->rival_frames = 0;
 	flow->flags = flags;
 	flow->state = 0;
 	if (!find_path_back(skb))
 		return false;
-	take_path(scratch, flow);
+	take_path(scratch);
+	flow->left = 0;
 	return enter_flow(table, false);
 }
 
 /*
  * Remembers by which path a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
- * that. The entry shares the table of the handshakes, none of which it pushes out.
+ * that. The entry stands among the handshakes.
  */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {

@@ -25,16 +25,20 @@ static inline void remember_handshake(const struct packet *packet, struct flow *
 	}
 }
 
-/* We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. */
-static inline void start_closing(const struct packet *packet, struct flow *flow)
+/*
+ * We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. Returns the entry
+ * that it has from now on.
+ */
+static __noinline struct flow *start_closing(const struct packet *packet, struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING) {
 		if (packet->tcp_flags & TCP_FIN && is_due(flow))
 			flow->seen = now();
-		return;
+		return flow;
 	}
 	flow->seen = now();
 	flow->state |= FLOW_CLOSING;
+	return move_entry(packet, TABLE_ESTABLISHED, flow);
 }
 
 /*
@@ -89,8 +93,9 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	if (unlikely(*table == TABLE_HALF_OPEN))
 		return track_handshake(packet, flow);
 	if (ends_connection(skb, packet, flow))
-		start_closing(packet, flow);
-	track_sent(packet, flow);
+		flow = start_closing(packet, flow);
+	if (flow)
+		track_sent(packet, flow);
 	return flow;
 }
 

@@ -119,39 +119,3 @@ static inline bool is_next_frame(const struct __sk_buff *skb, const struct packe
 {
 	return came_by(flow, skb, packet) && !is_due(flow);
 }
-
-/*
- * Lets other CPUs see what is read and written before it before what is read and written after it: an atomic exchange
- * orders all (kernel: Documentation/atomic_t.txt). x86 does without, as it reorders neither two loads nor two stores.
- */
-static inline void memory_barrier(void)
-{
-	__u64 word = 0;
-
-	if (have_barrier)
-		__sync_lock_test_and_set(&word, 1);
-}
-
-/*
- * The interface fields and the MAC with the flags are written by two stores of 8 bytes, so that a reply on another CPU
- * never sees half a MAC or half an index. While the flow moves to another interface it has none, and such a reply goes
- * as routed. That is enough for those who read; of two who write, one has to wait for the other, or one's interface
- * could stay with the other's MAC.
- */
-static inline void store_path(struct flow *flow, const struct path *path)
-{
-	volatile __u64 *to = (volatile __u64 *)&flow->ifindex;
-	const __u64 *from = (const __u64 *)path;
-
-	_Static_assert(offsetof(struct flow, ifindex) == 48, "one word: ifindex to gateway");
-	_Static_assert(offsetof(struct flow, mac) == 56, "one word: mac and flags");
-	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct path, flags), "alike");
-
-	if (flow->ifindex != path->ifindex) {
-		to[0] = 0;
-		memory_barrier();
-	}
-	to[1] = from[1];
-	memory_barrier();
-	to[0] = from[0];
-}

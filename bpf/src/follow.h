@@ -113,17 +113,22 @@ static inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct fl
 	return present && present->lower == skb->ifindex;
 }
 
-/* The frame came by another path than the flow's: the flow follows or the frame is only counted. */
-static __noinline void follow_frame(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
+/* The frame came by another path than the flow's: the flow follows or the frame is only counted. Returns the flow's entry. */
+static __noinline struct flow *follow_frame(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
 	const struct packet *packet = &scratch->packet;
 
 	if (is_on_its_way_up(skb, flow))
-		return;
-	if (came_by_tunnel(skb, packet))
-		return count_at_tunnel(skb, packet);
-	if (!may_move(skb, packet, flow) || !set_path(skb, lasting_table(packet)))
-		return;
+		return flow;
+	if (came_by_tunnel(skb, packet)) {
+		count_at_tunnel(skb, packet);
+		return flow;
+	}
+	if (!may_move(skb, packet, flow))
+		return flow;
+	flow = set_path(skb, scratch, flow, lasting_table(packet));
+	if (!flow)
+		return NULL;
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
 	if (packet->protocol == IPPROTO_TCP)
@@ -132,4 +137,5 @@ static __noinline void follow_frame(struct __sk_buff *skb, struct scratch *scrat
 		flow->rival = 0;
 	flow->state &= ~(FLOW_ASYMMETRIC | FLOW_CORRECTED);
 	count_event(EVENT_MOVED + protocol_class(packet->protocol));
+	return flow;
 }

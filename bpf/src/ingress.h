@@ -35,9 +35,12 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
-	} else if (!set_path(skb, TABLE_HALF_OPEN)) {
-		return;
 	} else {
+		if (!set_path(skb, scratch, flow, TABLE_HALF_OPEN))
+			return;
+		flow = look_up(packet, TABLE_HALF_OPEN);
+		if (!flow)
+			return;
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
@@ -65,8 +68,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
 	}
-	*flow = *handshake;
-	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU put another entry in the place of this one */
+	if (!copy_flow(flow, handshake, packet)) {
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
@@ -81,7 +83,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	else if (!is_next && !find_path_back(skb))
 		return false;
 	else if (!is_next)
-		take_path(scratch, flow);
+		take_path(scratch);
 	if (ask_socket(skb) <= VERDICT_LISTENS) { /* with SYN cookies there is none yet */
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
@@ -144,6 +146,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
 	const struct packet *packet = &scratch->packet;
+	bool was_closing = is_closing(flow);
 	enum verdict verdict;
 
 	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
@@ -153,8 +156,11 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 		if (verdict >= VERDICT_ACCEPTED)
 			flow->flags &= ~FLOW_RESET;
 	}
-	refresh(skb, scratch, flow);
 	track_received(packet, flow);
+	if (was_closing && !is_closing(flow))
+		flow = move_entry(packet, TABLE_ESTABLISHED, flow);
+	if (flow)
+		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
 
 /*
@@ -176,6 +182,7 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 		return;
 	flow->seen = now();
 	flow->flags |= FLOW_RESET;
+	move_entry(packet, TABLE_ESTABLISHED, flow);
 }
 
 /*
@@ -227,10 +234,12 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
 		if (came_by(flow, skb, packet)) {
 			flow->rival = 0;
-			refresh(skb, scratch, flow);
+			flow = refresh(skb, scratch, flow, TABLE_CONNECTIONLESS);
 		} else {
-			follow_frame(skb, scratch, flow);
+			flow = follow_frame(skb, scratch, flow);
 		}
+		if (!flow)
+			return;
 		if (flow->flags & FLOW_NO_SOCKET)
 			look_for_socket(skb, packet, flow);
 		else if (source_repair(packet) == REPAIR_ON)
@@ -278,18 +287,10 @@ __noinline int inbound_change(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Whether a table may have an entry of the packet's tuple. */
-static inline bool may_hold(enum table table, const struct packet *packet)
-{
-	const __u64 *tags = get_tags(first_in(table, packet->digest));
-
-	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
-}
-
 /* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
 static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
-	return is_closing(flow) && may_hold(TABLE_HALF_OPEN, packet);
+	return unlikely(is_closing(flow)) && find_digest(packet->digest, TABLE_HALF_OPEN);
 }
 
 static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
@@ -355,7 +356,7 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 		return;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
-	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
+	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)) && likely(!becomes_assured(flow)))
 		return set_active(flow);
 	if (flow || !pass_known_datagram(skb, packet))
 		hand_to_slow_path(skb, packet);

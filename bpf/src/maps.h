@@ -2,10 +2,8 @@
 /*
  * The maps.
  *
- * The flow tables are set-associative: arrays of sets, in which a digest of the tuple picks two sets of eight ways.
- * There is one for each kind of entry, so that a flood of one kind cannot push out another. All are in one map: the
- * verifier follows a flow once for each map that it may be in. Lookups in BPF_MAP_TYPE_LRU_HASH are chains of function
- * calls, and an update can evict another entry (docs/design/flow-tables.md). The loader sets the sizes.
+ * The kernel's LRU hashes give up what no packet looked for in a long time (docs/design/flow-tables.md). The loader sets
+ * their sizes.
  */
 #pragma once
 
@@ -17,10 +15,9 @@
 #define MAX_OWN_ADDRESSES 16384
 #define MAX_PREFIXES 81920
 #define MAX_PAIRS 16384
-#define MARKS 131072 /* a power of two */
+#define MARKS 262144 /* a power of two */
 #define MAX_ASKED 16384
 #define MAX_FRAGMENTS 8192
-#define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define MAX_ORIGINATED 32768
 #define MAX_QUESTIONS 8192
@@ -38,11 +35,22 @@
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
 #define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
 
-/* The flow tables: see first_of(). */
-MAP(flows, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
+/* The flow tables, by digest: see table.h. */
+struct flows {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct flow);
+};
+struct flows half_open SEC(".maps"), established SEC(".maps"), connectionless SEC(".maps"), assured SEC(".maps");
 
-/* For each set of `flows`: see tuple.h. The loader looks at all of them. */
-MAP(tags, ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+/* These, by enum flow_map: of the entries of all of them the verifier knows the same. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, FLOW_MAPS);
+	__type(key, __u32);
+	__array(values, struct flows);
+} flow_maps SEC(".maps") = { .values = { &half_open, &established, &connectionless, &assured } };
 
 /* The digests of tuples in which the host spoke first: see outbound.h. */
 MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
@@ -61,8 +69,6 @@ ARRAY(marks, MARKS, __u64);
  * flows forgotten. Written by user space.
  */
 ARRAY(grace, 1, __u32);
-
-ARRAY(set_locks, SET_LOCKS, struct set_lock);
 
 /* By the low bits of an ifindex: an index into `interfaces`, whose ifindex tells whether it is the one. */
 ARRAY(managed, INTERFACE_INDICES, __u32);

@@ -33,19 +33,6 @@ static inline struct flow *open_flow(__u64 digest, enum table table, const struc
 	return flow && !is_closing(flow) && !is_idle(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
 }
 
-/* Copies a path that another CPU may be writing; false where it is: see store_path(). */
-static inline bool read_path(const void *from, struct path *path)
-{
-	const volatile __u64 *words = from;
-	__u64 *to = (__u64 *)path;
-
-	to[0] = words[0];
-	memory_barrier();
-	to[1] = words[1];
-	memory_barrier();
-	return words[0] == to[0];
-}
-
 /* The flow by which the peer asked last, if the tuple has its own port, or soon after that the peer's. */
 static inline struct flow *asked_by(const struct tuple *tuple)
 {
@@ -74,7 +61,9 @@ __noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 		return true;
 	if (!flow)
 		flow = asked_by(&scratch->flow.tuple);
-	return flow && read_path(&flow->ifindex, &scratch->path);
+	if (flow)
+		__builtin_memcpy(&scratch->path, &flow->ifindex, sizeof(scratch->path));
+	return flow != NULL;
 }
 
 /*
@@ -120,18 +109,33 @@ __noinline int relate(__u64 digest, __u32 table)
 	return 0;
 }
 
+/* Whether a flow of this kind was answered, and is asked again. */
+static inline bool becomes_assured(const struct flow *flow)
+{
+	return (flow->state & FLOW_REPLIED) && !(flow->flags & FLOW_ASSURED);
+}
+
 /*
  * Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. What goes on so
- * long proves the path of its peer.
+ * long proves the path of its peer. Returns the entry that the scratch packet's flow has from now on.
  */
-static __noinline void refresh(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
+static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table)
 {
-	if (!is_due(flow))
-		return set_active(flow);
-	flow->seen = now();
-	flow->flags &= ~FLOW_ACTIVE;
-	set_path(skb, lasting_table(&scratch->packet));
-	relate(scratch->packet.digest, lasting_table(&scratch->packet));
+	bool due = is_due(flow);
+
+	if (due) {
+		flow->seen = now();
+		flow->flags &= ~FLOW_ACTIVE;
+	} else {
+		set_active(flow);
+	}
+	if (table == TABLE_CONNECTIONLESS && becomes_assured(flow) && is_conversation(flow))
+		flow = move_entry(&scratch->packet, table, flow);
+	if (!due || !flow)
+		return flow;
+	flow = set_path(skb, scratch, flow, table);
+	relate(scratch->packet.digest, table);
+	return flow;
 }
 
 /*
@@ -353,13 +357,14 @@ static inline bool choose_path(const struct record *record, const struct setting
 
 	*table = TABLE_ORIGINATED;
 	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
-	if (!is_decided && (is_strong || settings->related) && read_path(&record->answered, &scratch->path) &&
+	scratch->path = record->answered;
+	if (!is_decided && (is_strong || settings->related) &&
 	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
 		path.flags &= FLOW_NEXT_HOP_GATEWAY;
 	}
-	store_path(&scratch->flow, &path);
+	__builtin_memcpy(&scratch->flow.ifindex, &path, sizeof(path));
 	return is_strong || *table == TABLE_RELATED;
 }
 

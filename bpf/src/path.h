@@ -259,44 +259,43 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	return true;
 }
 
-/* Gives an entry the scratch's path, by which nothing has left yet. It keeps the flags that are not of a next hop. */
-static inline void take_path(struct scratch *scratch, struct flow *flow)
+/* Whether a flow has the scratch's path, which gets the flags that are not of a next hop from it. */
+static inline bool has_path(const struct flow *flow, struct scratch *scratch)
 {
+	const __u64 *x = (const __u64 *)&flow->ifindex, *y = (const __u64 *)&scratch->path;
+
+	_Static_assert(sizeof(struct path) == 2 * sizeof(*x), "two words");
+	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags), "alike");
 	scratch->path.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
-	store_path(flow, &scratch->path);
-	flow->left = 0;
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
 }
 
-/* Writes the path that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */
-static inline bool put_path(struct scratch *scratch, int place)
+/* Gives the scratch flow the scratch's path. By another one nothing has left yet. */
+static inline void take_path(struct scratch *scratch)
 {
-	__u32 index = (__u32)place / WAYS;
-	struct flow *flow = flow_at(place);
-	struct bpf_spin_lock *lock = get_lock(index);
-	bool done = false;
+	if (has_path(&scratch->flow, scratch))
+		return;
+	__builtin_memcpy(&scratch->flow.ifindex, &scratch->path, sizeof(scratch->path));
+	scratch->flow.left = 0;
+}
 
-	if (!flow || !lock)
-		return false;
-	bpf_spin_lock(lock);
-	if (tuple_equal(&flow->tuple, &scratch->packet.tuple)) {
-		take_path(scratch, flow);
-		done = true;
+/*
+ * Gives the scratch packet's flow of this table the packet's path. Another path takes another entry, so that a reply on
+ * another CPU never sees half of one. Returns the entry; NULL where no reply can go back by that path.
+ */
+static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table)
+{
+	if (!find_path_back(skb))
+		return NULL;
+	if (has_path(flow, scratch))
+		return flow;
+	if (copy_flow(&scratch->flow, flow, &scratch->packet)) {
+		take_path(scratch);
+		if (!put_flow(scratch->packet.digest, table))
+			return find(&scratch->packet, table);
 	}
-	bpf_spin_unlock(lock);
-	return done;
-}
-
-/* Writes the scratch packet's path into its entry in this table; false where no reply can go back by it. */
-__noinline int set_path(struct __sk_buff *skb, __u32 table)
-{
-	struct scratch *scratch = get_scratch();
-
-	if (!scratch || table > TABLE_CONNECTIONLESS || !find_path_back(skb))
-		return false;
-	if (put_path(scratch, place_of(table, scratch->packet.digest)))
-		return true;
 	count_event(EVENT_INSERT_FAILED_HALF_OPEN + table); /* the packet has lost its place */
-	return false;
+	return NULL;
 }
 
 static inline enum table lasting_table(const struct packet *packet)

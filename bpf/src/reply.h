@@ -333,7 +333,6 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 		return OUTCOME_OBSERVE;
 	if (is_bound_elsewhere(skb, packet, target))
 		return OUTCOME_BOUND_DEVICE;
-	memory_barrier();
 	handover->headerless = target->flags & INTERFACE_NO_HEADER;
 	handover->may_leave_unseen = flow->flags & FLOW_ON_LINK || target->flags & INTERFACE_UNSEEN;
 	if (likely(!handover->headerless)) {
@@ -343,9 +342,8 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 			return OUTCOME_NO_NEXT_HOP; /* no frame has shown one */
 		compose_macs(handover->frame, mac, read_mac(target->mac));
 	}
-	memory_barrier();
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
-		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new path */
+		return OUTCOME_LINK_DOWN; /* its entry has become another's this very moment, and so may the MAC be */
 	if (!fits_interface(skb, packet, target, header))
 		return OUTCOME_MTU;
 	if (unlikely(packet->tcp_flags & TCP_SYN))

@@ -40,38 +40,10 @@ int replypath_clock(struct __sk_buff *skb)
 	return now();
 }
 
-/* Takes an entry out of a table, for user space. Run by BPF_PROG_TEST_RUN only. */
-SEC("tc")
-int replypath_forget(struct __sk_buff *skb)
-{
-	struct forget_request request = {};
-
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
-		return 1;
-	return remove_entry(request.digest, request.table);
-}
-
-/*
- * Enters a flow that the programs of before recorded in their tables. Whatever its tuple has here stays. A crowded set takes none:
- * the flow is entered with its next packet.
- */
-SEC("tc")
-int replypath_add(struct __sk_buff *skb)
-{
-	struct add_request request = {};
-	struct vacancy vacancy = {};
-
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
-		return 1;
-	enter_where_free(request.table, &request.flow, request.digest, &vacancy);
-	return 0;
-}
-
 /* Types that only appear as constants reach the Go side through these declarations. */
 #define EXPORT_ENUM(name) const enum name *unused_##name __attribute__((unused))
 EXPORT_ENUM(layout);
 EXPORT_ENUM(tick);
-EXPORT_ENUM(ways);
 EXPORT_ENUM(idle_seconds);
 EXPORT_ENUM(flow_flags);
 EXPORT_ENUM(flow_state);
@@ -92,7 +64,5 @@ EXPORT_ENUM(tail);
 EXPORT_ENUM(trace_kind);
 EXPORT_ENUM(trace_form);
 const struct trace_event *unused_trace_event __attribute__((unused));
-const struct forget_request *unused_forget_request __attribute__((unused));
-const struct add_request *unused_add_request __attribute__((unused));
 
 char _license[] SEC("license") = "Dual BSD/GPL";

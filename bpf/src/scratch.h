@@ -25,15 +25,6 @@ struct packet {
 	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
 };
 
-/* Where a set would take a new entry: a free way, else the one of the highest eviction_priority(). */
-struct vacancy {
-	__u32 used; /* ways with live entries */
-	__u32 way;
-	__u32 rank; /* eviction_priority(); all ones for a free way */
-	__u32 stray; /* what stands there now is no flow */
-	__u64 digest; /* what stands there now */
-};
-
 #define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
 
 /* How far the options of a TCP header were read, from its start: see mtu.h. */
@@ -84,7 +75,6 @@ struct scratch {
 	struct flow flow;
 	struct path path;
 	struct record record; /* that is going to replace another */
-	struct vacancy vacancy[2];
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
 	struct rejection rejection;

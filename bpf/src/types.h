@@ -40,6 +40,7 @@ enum flow_flags {
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see source_repair.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
+	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation; see table.h */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
@@ -118,27 +119,10 @@ struct path {
 	__u16 flags;
 } __attribute__((aligned(8)));
 
-/* Eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two sets. */
-enum ways {
-	WAYS = 8,
-	CROWDED = 6,
-};
-
-/* A digest of 0 marks a free way. Thirteen cache lines: tables that can be mapped start at a page's. */
-struct flow_set {
-	__u64 digest[WAYS];
-	struct flow flow[WAYS];
-};
-
 /* Of a tuple whose originator is the host, to a second; and of a peer that answered, see source_repair.h. */
 struct note {
 	__u32 sent;  /* ticks: the SYN, or the host's last datagram */
 	__u32 heard; /* ticks: the last answer; 0: none came */
-};
-
-/* Serializes what is put into sets and taken out of them; lookups take no lock. */
-struct set_lock {
-	struct bpf_spin_lock lock;
 };
 
 enum next_hop_mode {
@@ -374,11 +358,7 @@ enum event {
 	EVENT_INSERT_FAILED_CONNECTIONLESS = 22,
 	EVENT_INSERT_FAILED_OUTBOUND = 23, /* not used any more */
 	EVENT_INSERT_FAILED_COUNTER = 24,
-	/* Entries that were overwritten by new ones, by table. */
-	EVENT_EVICTED_HALF_OPEN = 25,
-	EVENT_EVICTED_ESTABLISHED = 26,
-	EVENT_EVICTED_CONNECTIONLESS = 27,
-	EVENT_EVICTED_OUTBOUND = 28, /* not used any more */
+	EVENT_EVICTED = 25, /* not used any more, as the next three */
 	/* Connections that were entered in mid-life, among the admitted. */
 	EVENT_READMITTED_ESTABLISHED = 29,
 	/* Refused moves. */
@@ -409,25 +389,18 @@ enum table {
 	TABLE_RELATED,
 };
 
+enum flow_map {
+	MAP_HALF_OPEN,
+	MAP_ESTABLISHED,
+	MAP_CONNECTIONLESS,
+	MAP_ASSURED,
+	FLOW_MAPS,
+};
+
 enum tail {
 	TAIL_SEND = 0,   /* ends a move: see reply.h */
 	TAIL_NOBODY = 1, /* ends what is for nobody: see outage.h */
 	TAIL_END,
-};
-
-/* What replypath_forget is run with, as the data of a packet. */
-struct forget_request {
-	__u64 digest;
-	__u32 table; /* enum table; before TABLE_END */
-	__u32 pad;
-};
-
-/* What replypath_add is run with. */
-struct add_request {
-	__u64 digest; /* of the flow's tuple */
-	__u32 table;  /* enum table; before TABLE_END */
-	__u32 pad;
-	struct flow flow;
 };
 
 /* What was decided about the first fragment of a packet, for the later ones. */

@@ -48,7 +48,6 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 			Admissions:     events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
 			Readmissions:   readmissions[t.ID],
 			InsertFailures: events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
-			Evictions:      events[bpf.DatapathEventEVENT_EVICTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
 		})
 	}
 	return nil

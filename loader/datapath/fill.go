@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/loader/config"
 )
 
 // Fill copies what the maps hold that are to be replaced. The programs that are
@@ -32,13 +33,10 @@ func (d *Datapath) Fill() error {
 			return fmt.Errorf("copy %s: %w", name, err)
 		}
 	}
-	for _, from := range d.maps.replacedTables() {
-		to := tablesOf(d.maps.all[bpf.DatapathMapFlows], d.maps.all[bpf.DatapathMapTags])[from.ID]
-		if err := copyFlows(&to, &from, d.opts.Seeds); err != nil {
-			return fmt.Errorf("copy %s: %w", from.Name(), err)
-		}
-	}
-	return nil
+	// What is in use comes last: where there is no room for all, the kernel gives up what came first.
+	return errors.Join(
+		d.copyFlows(ebpf.UpdateAny, isSpent),
+		d.copyFlows(ebpf.UpdateAny, func(flow *bpf.DatapathFlow) bool { return !isSpent(flow) }))
 }
 
 // AddMissed copies the flows that were recorded since Fill in the tables that are replaced, once the
@@ -48,36 +46,45 @@ func (d *Datapath) AddMissed() {
 	if d.filled == nil {
 		return
 	}
-	if err := d.addAllMissed(*d.filled); err != nil {
+	if err := d.addMissed(*d.filled); err != nil {
 		d.opts.Log.Warn("flows that began while the tables were replaced are known with their next packet", "error", err)
 	}
 	d.filled = nil
 }
 
-func (d *Datapath) addAllMissed(filled Clock) error {
+func (d *Datapath) addMissed(filled Clock) error {
 	clock, err := d.Clock()
 	if err != nil {
 		return err
 	}
 	since := age(clock.Now(), filled.Now())
-	isMissed := func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since }
-	for _, from := range d.maps.replacedTables() {
-		if err := d.addMissed(&from, isMissed); err != nil {
-			return fmt.Errorf("copy what %s has recorded since: %w", from.Name(), err)
+	return d.copyFlows(ebpf.UpdateNoExist, func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since })
+}
+
+// copyFlows copies flows of the tables that are replaced.
+func (d *Datapath) copyFlows(flags ebpf.MapUpdateFlags, isWanted func(*bpf.DatapathFlow) bool) (err error) {
+	if d.maps.replaced[bpf.DatapathMapEstablished] == nil { // they change together
+		return nil
+	}
+	to := FlowTables(d.maps.all)
+	for _, from := range FlowTables(d.maps.replaced) {
+		read := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
+			if isWanted(flow) {
+				err = to[from.ID].Put(digest, flow, flags)
+			}
+			return err == nil
+		})
+		if err := errors.Join(read, err); err != nil {
+			return fmt.Errorf("copy %s: %w", TableName(from.ID), err)
 		}
 	}
 	return nil
 }
 
-// addMissed has the kernel enter them, as programs write to the table already.
-func (d *Datapath) addMissed(from *Table, isMissed func(*bpf.DatapathFlow) bool) (err error) {
-	read := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
-		if isMissed(flow) && d.opts.Seeds.Digest(flow.Tuple) == digest {
-			err = runRequest(d.programs.program(addName), &bpf.DatapathAddRequest{Digest: digest, Table: uint32(from.ID), Flow: *flow})
-		}
-		return err == nil
-	})
-	return errors.Join(read, err)
+// isSpent tells a flow that is closing, or is none, or nothing but a question so far.
+func isSpent(flow *bpf.DatapathFlow) bool {
+	isOneWay := flow.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) == 0 && flow.Tuple.Protocol != config.ProtocolTCP
+	return isOneWay || flow.IsClosing() || flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_STRAY) != 0
 }
 
 // copyEvents gives the counts of all CPUs to the first one of a table that nobody
@@ -99,7 +106,7 @@ func copyEvents(to, from *ebpf.Map) error {
 	return nil
 }
 
-// copyHash copies what is known by digest: who spoke first, and who asked last.
+// copyHash copies what is known by digest.
 func copyHash[V any](to, from *ebpf.Map) error {
 	const most = 4096 // by one system call
 	var (

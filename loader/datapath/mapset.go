@@ -47,6 +47,11 @@ func (s *mapSet) open(shapes map[string]*ebpf.MapSpec) error {
 			return err
 		}
 	}
+	// The programs find the tables by this one: other tables take another.
+	if s.fresh[bpf.DatapathMapEstablished] && !s.fresh[bpf.DatapathMapFlowMaps] {
+		s.fresh[bpf.DatapathMapFlowMaps] = true
+		return bpf.Close(s.all[bpf.DatapathMapFlowMaps])
+	}
 	return nil
 }
 
@@ -55,6 +60,14 @@ func (s *mapSet) makeFresh(specs map[string]*ebpf.MapSpec) error {
 	for name := range s.fresh {
 		if err := s.newMap(name, specs[name]); err != nil {
 			return err
+		}
+	}
+	if !s.fresh[bpf.DatapathMapFlowMaps] {
+		return nil
+	}
+	for _, content := range specs[bpf.DatapathMapFlowMaps].Contents {
+		if err := s.all[bpf.DatapathMapFlowMaps].Put(content.Key, s.all[content.Value.(string)]); err != nil {
+			return fmt.Errorf("enter map %s into the one of flow tables: %w", content.Value, err)
 		}
 	}
 	return nil
@@ -99,13 +112,12 @@ func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 	return nil
 }
 
-// replacedTables are the flow tables of the earlier datapath that are copied.
-func (s *mapSet) replacedTables() []Table {
-	flows, tags := s.replaced[bpf.DatapathMapFlows], s.replaced[bpf.DatapathMapTags]
-	if flows == nil || tags == nil {
-		return nil
-	}
-	return tablesOf(flows, tags)
+// FlowTables returns the flow tables in some maps by name.
+func FlowTables(by map[string]*ebpf.Map) [bpf.DatapathTableTABLE_END]bpf.FlowTable {
+	return bpf.FlowTables(&bpf.DatapathMaps{
+		HalfOpen: by[bpf.DatapathMapHalfOpen], Established: by[bpf.DatapathMapEstablished],
+		Connectionless: by[bpf.DatapathMapConnectionless], Assured: by[bpf.DatapathMapAssured],
+	})
 }
 
 // isCopied tells of maps whose entries are copied to one that takes their place.
@@ -138,9 +150,8 @@ func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.M
 func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
 	switch {
 	case errors.Is(reason, errApart), errors.Is(reason, errLayout): // said for all
-	case errors.Is(reason, errSize) && name == bpf.DatapathMapFlows:
-		s.opts.Log.Info("the flow tables change their size",
-			"from", largestCapacity(pinned.MaxEntries()), "to", largestCapacity(sizes(s.opts.MaxEntries)[name]))
+	case errors.Is(reason, errSize) && name == bpf.DatapathMapEstablished:
+		s.opts.Log.Info("the flow tables change their size", "from", pinned.MaxEntries()-bpf.Reserve(), "to", s.opts.MaxEntries)
 	case errors.Is(reason, errSize) && isSized(name): // said for the flow tables
 	case errors.Is(reason, errSize) && isCopied(name):
 		s.opts.Log.Info("a map changes its size", "map", name)
@@ -150,7 +161,9 @@ func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
 }
 
 func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
-	m, err := ebpf.NewMap(spec)
+	own := spec.Copy()
+	own.Contents = nil // the names of other maps
+	m, err := ebpf.NewMap(own)
 	if err != nil {
 		return fmt.Errorf("create map %s of %d entries: %w", name, spec.MaxEntries, explainMap(err, features.HaveMapType(spec.Type)))
 	}

@@ -21,8 +21,6 @@ const (
 	programPrefix = "replypath_"
 
 	clockName    = "clock"
-	forgetName   = "forget"
-	addName      = "add"
 	sendName     = "send"
 	ingressName  = "ingress"
 	egressName   = "egress"
@@ -41,7 +39,7 @@ const (
 // Fallback for what is for nobody.
 var (
 	forEgress = []string{egressName}
-	forAll    = []string{ingressName, sendName, clockName, forgetName, addName, fallbackName, heldName}
+	forAll    = []string{ingressName, sendName, clockName, fallbackName, heldName}
 )
 
 // ProgramSet are the programs of one datapath: those that are loaded, or those that an

@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -39,20 +38,4 @@ func run(program *ebpf.Program, data []byte) (uint32, error) {
 		return 0, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
 	return program.Run(&ebpf.RunOptions{Data: data})
-}
-
-// runRequest runs a program with a request as the data of a packet.
-func runRequest(program *ebpf.Program, request any) error {
-	data := make([]byte, max(64, binary.Size(request))) // at least an Ethernet header, as for any packet
-	if _, err := binary.Encode(data, binary.NativeEndian, request); err != nil {
-		return fmt.Errorf("encode request: %w", err)
-	}
-	result, err := run(program, data)
-	if err != nil {
-		return fmt.Errorf("run: %w", err)
-	}
-	if result != 0 {
-		return errors.New("refused")
-	}
-	return nil
 }

@@ -58,12 +58,11 @@ type Constants struct {
 	Hertz    uint32
 	Features bpf.Features
 	Seeds    bpf.Seeds
-	Sets     [bpf.DatapathTableTABLE_END]uint32 // of each flow table
 }
 
 func (o *Options) constants() (Constants, error) {
 	hertz, err := Hertz()
-	return Constants{Hertz: hertz, Features: o.Features, Seeds: o.Seeds, Sets: setsOf(sizes(o.MaxEntries))}, err
+	return Constants{Hertz: hertz, Features: o.Features, Seeds: o.Seeds}, err
 }
 
 // Set writes them into the programs.
@@ -72,7 +71,6 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		spec.Variables[bpf.DatapathVarHertz].Set(c.Hertz),
 		bpf.SetFeatures(spec, c.Features),
 		spec.Variables[bpf.DatapathVarDigestSeed].Set(c.Seeds),
-		spec.Variables[bpf.DatapathVarSets].Set(c.Sets),
 	)
 }
 
@@ -84,8 +82,8 @@ func (o *Options) shapes() map[string]*ebpf.MapSpec {
 }
 
 func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
-	for name, sets := range sizes(o.MaxEntries) {
-		maps[name].MaxEntries = sets
+	for name, entries := range sizes(o.MaxEntries) {
+		maps[name].MaxEntries = entries
 	}
 }
 

@@ -33,7 +33,6 @@ func TestOrigin(t *testing.T) {
 		}
 	}
 	look("nothing changed", func(*notebook) {})
-	look("other sizes", func(n *notebook) { n.opts.MaxEntries *= 2 })
 	look("another object", func(n *notebook) { n.opts.Object = &Object{Name: "another"} })
 	look("other seeds", func(n *notebook) { n.opts.Seeds[0]++ })
 	look("another map", func(n *notebook) { n.maps.ids["events"]++ })

@@ -68,11 +68,6 @@ const (
 	EventEnded = "ended"
 )
 
-func isClosing(flow *bpf.DatapathFlow) bool {
-	return flow.State&uint8(bpf.DatapathFlowStateFLOW_CLOSING) != 0 ||
-		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET) != 0
-}
-
 func isAsymmetric(flow *bpf.DatapathFlow) bool {
 	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0
 }
@@ -85,7 +80,7 @@ func isAnswered(flow *bpf.DatapathFlow) bool {
 func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
 	protocol := flow.Tuple.Protocol
 	switch {
-	case state == StateEstablished && isClosing(flow):
+	case state == StateEstablished && flow.IsClosing():
 		return bpf.DatapathIdleSecondsIDLE_CLOSING
 	case state == StateEstablished:
 		return bpf.DatapathIdleSecondsIDLE_ESTABLISHED

@@ -164,7 +164,7 @@ func setBytesOfFew(wanted map[uint64]*row) error {
 		if isFound {
 			r.setBytes(s.Sent)
 		}
-		if isFound || r.in != bpf.DatapathTableTABLE_ESTABLISHED || isClosing(&r.entry) {
+		if isFound || r.in != bpf.DatapathTableTABLE_ESTABLISHED || r.entry.IsClosing() {
 			delete(wanted, digest)
 		}
 	}

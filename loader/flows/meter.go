@@ -99,7 +99,7 @@ type candidate struct {
 
 // isOver tells of a connection that one end has closed, and of which nothing was corrected since the last look. Its
 // entry stays for what may come late.
-func (c *candidate) isOver() bool { return isClosing(c.flow) && c.since == 0 }
+func (c *candidate) isOver() bool { return c.flow.IsClosing() && c.since == 0 }
 
 // ranking keeps the first of those that are offered to it.
 type ranking struct {

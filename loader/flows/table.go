@@ -73,7 +73,7 @@ func (t *Table) Close() error { return t.maps.Close() }
 
 // stateTable is where the flows of one state are.
 type stateTable struct {
-	datapath.Table
+	bpf.FlowTable
 	state string
 }
 
@@ -85,7 +85,7 @@ var stateNames = map[bpf.DatapathTable]string{
 }
 
 func states(maps *bpf.DatapathMaps) (all []stateTable) {
-	for _, table := range datapath.Tables(maps) {
+	for _, table := range bpf.FlowTables(maps) {
 		all = append(all, stateTable{table, stateNames[table.ID]})
 	}
 	return all
@@ -146,7 +146,7 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow := v.of(&entry.Tuple, entry.Created, entry.Seen, entry.Interface)
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
 	flow.Asymmetric = isAsymmetric(entry)
-	flow.Closing = state == StateEstablished && isClosing(entry)
+	flow.Closing = state == StateEstablished && entry.IsClosing()
 	flow.Relates = v.relation(entry, state)
 	v.setNextHop(&flow, entry)
 	return flow
@@ -160,7 +160,7 @@ func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
 	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second
 	switch {
 	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
-	case state == StateEstablished && !isClosing(f), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
+	case state == StateEstablished && !f.IsClosing(), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
 		return RelatesAll
 	case protocol == unix.IPPROTO_UDP && f.Flags&noSocket == 0:
 		return RelatesPorts
@@ -367,17 +367,12 @@ func (t *Table) List(filter Filter) ([]Flow, error) {
 // moment after that nothing that the host sends is taken for a beginning
 // (datapath.Grace).
 func (t *Table) Flush(filter Filter) (int, error) {
-	forgetter, err := datapath.OpenForgetter(t.dir)
-	if err != nil {
-		return 0, err
-	}
-	defer forgetter.Close()
 	type place struct {
 		table  bpf.DatapathTable
 		digest uint64
 	}
 	var found []place
-	err = t.each(filter, func(table bpf.DatapathTable, digest uint64, _ Flow) {
+	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, _ Flow) {
 		found = append(found, place{table, digest})
 	})
 	if len(found) == 0 {
@@ -388,10 +383,10 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	if graceErr := t.grace(); graceErr != nil {
 		return 0, errors.Join(err, graceErr)
 	}
-	flushed := 0
+	flushed, tables := 0, bpf.FlowTables(t.maps)
 	errs := []error{err}
 	for _, f := range found {
-		if err := forgetter.Forget(f.table, f.digest); err != nil {
+		if err := tables[f.table].Delete(f.digest); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -430,7 +425,7 @@ func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.Datapat
 
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.ID, Name: s.Name(), Capacity: s.Places()}
+	usage := TableUsage{ID: s.ID, Name: datapath.TableName(s.ID), Capacity: s.Capacity()}
 	err := s.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++

@@ -99,7 +99,8 @@ func (c *connections) isAnswered(s *sockets.Socket, but int) bool {
 		Peer: s.Remote.Addr().As16(), Self: s.Local.Addr().As16(), Protocol: unix.IPPROTO_TCP,
 		PeerPort: datapath.Port(s.Remote.Port()), SelfPort: datapath.Port(s.Local.Port()),
 	}
-	flow, err := datapath.Established(&c.Datapath().DatapathMaps).Find(bpf.Seeds(c.Journal.Seeds).Digest(tuple))
+	established := bpf.FlowTables(&c.Datapath().DatapathMaps)[bpf.DatapathTableTABLE_ESTABLISHED]
+	flow, err := established.Find(bpf.Seeds(c.Journal.Seeds).Digest(tuple))
 	return err != nil || flow != nil && flow.Ifindex != uint32(but)
 }
 

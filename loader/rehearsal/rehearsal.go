@@ -47,10 +47,7 @@ func onlyRead(m *bpf.DatapathMaps) map[string]*ebpf.Map {
 	}
 }
 
-// own are the flow tables of a rehearsal, of one set each.
-var own = bpf.Regions(1, 1, 1)
-
-// entries is for how many pairs of addresses, and tuples in which the host spoke first, there is room.
+// entries is for how many flows, pairs of addresses, and tuples in which the host spoke first, there is room.
 const entries = 1024
 
 // open makes the maps.
@@ -80,7 +77,7 @@ func (r *Rehearsal) open() (err error) {
 	return err
 }
 
-// newSpec returns the programs, with tables of one set.
+// newSpec returns the programs, with small tables.
 func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 	features, err := bpf.ProbeFeatures()
 	if err != nil {
@@ -94,13 +91,13 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapQuestions, bpf.DatapathMapOutbound} {
-		spec.Maps[name].MaxEntries = entries
+	for _, name := range []string{
+		bpf.DatapathMapOriginated, bpf.DatapathMapQuestions, bpf.DatapathMapOutbound,
+		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured,
+	} {
+		spec.Maps[name].MaxEntries = entries + bpf.Reserve()
 	}
-	for _, name := range []string{bpf.DatapathMapFlows, bpf.DatapathMapTags} {
-		spec.Maps[name].MaxEntries = uint32(len(own))
-	}
-	constants := datapath.Constants{Hertz: hertz, Features: features, Seeds: r.Seeds, Sets: [len(own)]uint32{1, 1, 1}}
+	constants := datapath.Constants{Hertz: hertz, Features: features, Seeds: r.Seeds}
 	return spec, constants.Set(spec)
 }
 
@@ -182,23 +179,22 @@ func copyEntry(to, from *ebpf.Map, key, value any) error {
 // put writes the first entry of an array.
 func (r *Rehearsal) put(name string, value any) error { return r.maps[name].Put(uint32(0), value) }
 
-// copyFlows copies the flows with these digests; of 0 there is none.
+// copyFlows has the tables hold the flows with these digests, and no others; of 0 there is none.
 func (r *Rehearsal) copyFlows(digests []uint64) error {
-	for _, table := range datapath.Tables(r.pinned) {
-		var set bpf.DatapathFlowSet
-		for way, digest := range digests {
+	own := datapath.FlowTables(r.maps)
+	for _, table := range bpf.FlowTables(r.pinned) {
+		to := &own[table.ID]
+		if err := to.Clear(); err != nil {
+			return err
+		}
+		for _, digest := range digests {
 			flow, err := table.Find(digest)
+			if err == nil && flow != nil && digest != 0 {
+				err = to.Put(digest, flow, ebpf.UpdateAny)
+			}
 			if err != nil {
 				return err
 			}
-			if flow != nil && digest != 0 {
-				set.Digest[way], set.Flow[way] = digest, *flow
-			}
-		}
-		index := own[table.ID].First
-		err := errors.Join(r.maps[bpf.DatapathMapFlows].Put(index, set), r.maps[bpf.DatapathMapTags].Put(index, bpf.Tags(set.Digest)))
-		if err != nil {
-			return err
 		}
 	}
 	return nil
@@ -240,14 +236,14 @@ func (r *Rehearsal) run(name string, frame []byte, device int) (*bpf.DatapathTra
 
 // Recorded returns the flow that a question by a tuple has begun.
 func (r *Rehearsal) Recorded(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
-	digest := r.Seeds.Digest(tuple)
+	digest, own := r.Seeds.Digest(tuple), datapath.FlowTables(r.maps)
 	for _, table := range []bpf.DatapathTable{bpf.DatapathTableTABLE_HALF_OPEN, bpf.DatapathTableTABLE_CONNECTIONLESS} {
-		var set bpf.DatapathFlowSet
-		if err := r.maps[bpf.DatapathMapFlows].Lookup(own[table].First, &set); err != nil {
+		flow, err := own[table].Find(digest)
+		if err != nil {
 			return nil, fmt.Errorf("read what the programs recorded: %w", err)
 		}
-		if way := slices.Index(set.Digest[:], digest); way >= 0 {
-			return &set.Flow[way], nil
+		if flow != nil {
+			return flow, nil
 		}
 	}
 	return nil, errors.New("what the programs recorded is in no table")

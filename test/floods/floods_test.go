@@ -166,19 +166,17 @@ func (v *victim) withstand(t *testing.T, kind flood, from, count int) int {
 	silent := v.silent()
 	t.Logf("%s: %d connections, %d conversations, of which %d and %d silent, %d new connections, %d x %d %s in %.1f s: "+
 		"%v moved, %d reset, %d of %d packets by eth0, %d complaints about the silent; "+
-		"counted %v of %d (%d more were lost before) in %s, %v evicted, of them %v live connections",
+		"counted %v of %d (%d more were lost before) in %s",
 		v.family, len(v.connections), len(v.conversations), len(silent.connections), len(silent.conversations), d.newcomers,
 		count/tableSize, tableSize, kind.name, d.took.Seconds(),
 		d.moved, len(d.resets), len(d.strayed), len(d.strayed)+d.answers, len(d.silent),
-		rose, d.sent-d.lost, d.lost, kind.counted, evictions(after)-evictions(before), d.evicted)
+		rose, d.sent-d.lost, d.lost, kind.counted)
 	// A new connection may count as well, and something else may have been lost.
 	if kind.counted != nil && (rose < float64(count) || rose > float64(d.sent+d.newcomers)) {
 		t.Errorf("%v were counted, of %d that were sent and %d that reached the server", rose, d.sent, d.sent-d.lost)
 	}
 	return d.sent
 }
-
-func evictions(m product.Metrics) float64 { return m.Sum(evictionsTotal) }
 
 // flood sends frames while everything live is in use, and judges.
 func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {

@@ -24,10 +24,7 @@ type verdict struct {
 	answers   int
 	// misdirected are packets by eth1 that went to another MAC than its router's.
 	misdirected []*topology.Frame
-	// evicted are how many connections had to make room. One that begins during a flood
-	// may lose its handshake to that, and is recorded by its next segment: that is none.
-	evicted float64
-	silent  []string // what is wrong with those who said nothing meanwhile
+	silent      []string // what is wrong with those who said nothing meanwhile
 	// uncounted are protocols whose counter of corrected packets differs from what was captured.
 	uncounted []string
 	broken    error
@@ -51,7 +48,6 @@ func (d *verdict) String() string {
 	complain(len(d.misplaced) > 0, "%d flows are not where they belong, such as %s", len(d.misplaced), first(d.misplaced))
 	complain(d.answers == 0, "nothing was captured")
 	complain(len(d.misdirected) > 0, "to another MAC: %s", wire.Describe(d.misdirected))
-	complain(d.evicted != 0, "%v connections were pushed out", d.evicted)
 	complain(len(d.silent) > 0, "%d complaints about those who were silent, such as %s", len(d.silent), first(d.silent))
 	complain(len(d.uncounted) > 0, "counters and captures differ: %s", d.uncounted)
 	complain(d.broken != nil, "%v", d.broken)
@@ -65,11 +61,7 @@ func first(list []string) string {
 	return list[0]
 }
 
-const (
-	movesTotal     = "replypath_flow_moves_total"
-	evictionsTotal = "replypath_flow_evictions_total"
-	ofConnections  = "table=established"
-)
+const movesTotal = "replypath_flow_moves_total"
 
 // judge compares captures, counters and the flow table. Of the protocol of a flood,
 // the counters tell nothing about those who are alive.
@@ -78,7 +70,6 @@ func (v *victim) judge(w *wires, before, after product.Metrics, flooded string, 
 	from := topology.From(v.asked)
 	d := &verdict{
 		moved:       after.Sum(movesTotal) - before.Sum(movesTotal),
-		evicted:     after.Sum(evictionsTotal, ofConnections) - before.Sum(evictionsTotal, ofConnections),
 		strayed:     w.eth0.Frames(from),
 		resets:      w.left(topology.Flags(topology.RST, topology.RST)),
 		answers:     w.eth1.Count(from),

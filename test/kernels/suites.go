@@ -44,7 +44,7 @@ var suites = []suite{
 	// The verifier is slow under emulation: this one, and loader, were never seen to end there.
 	{name: "bpf", pkg: "bpf", extra: true, timeout: 30 * time.Minute},
 	// Of these, what differs between processors.
-	{name: "order", pkg: "bpf", run: "^(TestTwoWriters|TestOrder|TestFallbackRefuses)$", extra: true, timeout: 10 * time.Minute},
+	{name: "tails", pkg: "bpf", run: "^TestFallbackRefuses$", extra: true, timeout: 10 * time.Minute},
 	{name: "demo", program: "cmd/replypath-demo", command: "/tests/demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,

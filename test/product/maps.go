@@ -27,16 +27,20 @@ func (p *Product) Age(by time.Duration) {
 	defer maps.Close()
 	hertz := await.Must1[uint32](p.t)(datapath.Hertz())
 	ticks := uint32(by.Seconds() * float64(hertz) / float64(bpf.DatapathTickJIFFIES_PER_TICK))
-	rewrite(p.t, maps.Flows, func(set *bpf.DatapathFlowSet) bool {
-		for way := range set.Flow {
-			flow := &set.Flow[way]
+	for _, table := range bpf.FlowTables(maps) {
+		aged := make(map[uint64]bpf.DatapathFlow)
+		await.Must(p.t, table.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 			flow.Seen, flow.Created = flow.Seen-ticks, flow.Created-ticks
 			if flow.Tuple.Protocol != unix.IPPROTO_TCP { // what has no connection keeps times there
 				flow.SndUna, flow.RcvNxt = flow.SndUna-ticks, flow.RcvNxt-ticks
 			}
+			aged[digest] = *flow
+			return true
+		}))
+		for digest, flow := range aged {
+			await.Must(p.t, table.Put(digest, &flow, ebpf.UpdateAny))
 		}
-		return set.Digest != [len(set.Digest)]uint64{}
-	})
+	}
 	for digest, note := range notes(p.t, maps) {
 		note.Sent -= ticks
 		if note.Heard != 0 {

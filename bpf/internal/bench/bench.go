@@ -15,8 +15,8 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// sets is how many each flow table has: 262,144 entries, the default of flow_table.max_entries, in eight ways.
-const sets = 262_144 / 8
+// flows is how many each map has room for: the default of flow_table.max_entries.
+const flows = 262_144
 
 // The array indexes of the interfaces and of their gateways: the device of each is the one before.
 const (
@@ -135,7 +135,7 @@ const lasting = uint32(bpf.DatapathTickTICKS_AHEAD) - 1
 
 // flow came in by this interface, and its peer goes on asking while this is measured.
 func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16, by int) bpf.DatapathFlow {
-	return bpf.DatapathFlow{
+	flow := bpf.DatapathFlow{
 		Tuple:     rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port)),
 		Seen:      b.now + lasting,
 		Created:   b.now,
@@ -145,11 +145,15 @@ func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16, by in
 		Mac:       rig.MAC(gatewayMAC),
 		Flags:     uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY),
 	}
+	if protocol != tcp { // a conversation
+		flow.State, flow.Flags = uint8(bpf.DatapathFlowStateFLOW_REPLIED), flow.Flags|uint16(bpf.DatapathFlowFlagsFLOW_ASSURED)
+	}
+	return flow
 }
 
 // entry is a flow in a table.
 type entry struct {
-	table *rig.Table
+	table *bpf.FlowTable
 	tuple bpf.DatapathTuple
 }
 
@@ -157,7 +161,7 @@ type entry struct {
 func (b *bench) try(errs ...error) { b.err = errors.Join(append(errs, b.err)...) }
 
 // enter enters a flow once.
-func (b *bench) enter(table *rig.Table, flow bpf.DatapathFlow) {
+func (b *bench) enter(table *bpf.FlowTable, flow bpf.DatapathFlow) {
 	if at := (entry{table, flow.Tuple}); !b.entered[at] {
 		b.entered[at] = true
 		b.try(b.datapath.AddFlow(table, flow))

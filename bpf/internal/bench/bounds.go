@@ -29,6 +29,6 @@ var (
 	// What the host originates has no flow, which takes as long to find out as of a stranger; two lookups in hash maps
 	// more find its record, and the flow that it is related to. It takes 40 to 52 ns more than a reply.
 	originated = limit{bound: 115, aim: reply.bound + 35}
-	flooded    = limit{bound: 2000}          // mostly that of two sets and an entry that are in no cache
+	flooded    = limit{bound: 2000}          // mostly that of entries that are in no cache
 	crowded    = limit{bound: 100, aim: 100} // how much more a random flow may cost than always the same one
 )

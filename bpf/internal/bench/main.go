@@ -111,11 +111,10 @@ func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 		return nil, err
 	}
 	groups := []struct {
-		sets uint32
-		add  func(*bench, endpoints)
+		flows uint32
+		add   func(*bench, endpoints)
 	}{
-		{sets, (*bench).common}, {sets, (*bench).originated},
-		{sets, (*bench).floods}, {sets, (*bench).strays}, {crowdSets, (*bench).crowd},
+		{flows, (*bench).common}, {flows, (*bench).originated}, {flows, (*bench).floods}, {2 * crowdSize, (*bench).crowd},
 	}
 	if !withCrowd {
 		groups = groups[:len(groups)-1]
@@ -123,7 +122,7 @@ func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 	for _, group := range groups {
 		b := &bench{host: host, empty: empty, entered: make(map[entry]bool)}
 		benches = append(benches, b)
-		if b.datapath, err = rig.Load(rig.Options{Sets: group.sets, Seeds: &rig.KnownSeeds}); err != nil {
+		if b.datapath, err = rig.Load(rig.Options{Flows: group.flows, Seeds: &rig.KnownSeeds}); err != nil {
 			return nil, err
 		}
 		if err := b.fill(); err != nil {

@@ -25,10 +25,9 @@ type testCase struct {
 	ifindex  uint32
 	arrived  uint32 // the interface that a packet came in by which is forwarded; 0: it is the host's
 	verdict  int32
-	// before is what is done to the packet and the maps before every run, beforeEmpty before those of the empty program;
-	// nil: the same.
-	before, beforeEmpty func() asm.Instructions
-	arrays              []*ebpf.Map // of programs: the kernel empties them once nobody has them open
+	// before is what is done to the packet and the maps before every run, of the empty program as well.
+	before func() asm.Instructions
+	arrays []*ebpf.Map // of programs: the kernel empties them once nobody has them open
 	// prepare fills the maps; it is called once.
 	prepare func() error
 	// prove makes sure that a run does what the name says; it is called once, after prepare.

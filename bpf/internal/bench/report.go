@@ -46,17 +46,15 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // more than on Linux 6.18, by an eighth to a quarter
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 42_000},
-		{"replypath_egress", d.ReplypathEgress, 87_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 42_000},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 87_000},
-		{"replypath_send", d.ReplypathSend, 40},
-		{"replypath_fallback", d.ReplypathFallback, 950},
-		{"replypath_held", d.ReplypathHeld, 950},
-		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_300},
-		{"replypath_sendmsg6", d.ReplypathSendmsg6, 1_360},
-		{"replypath_forget", d.ReplypathForget, 1_050},
-		{"replypath_add", d.ReplypathAdd, 1_160},
+		{"replypath_ingress", d.ReplypathIngress, 39_000},
+		{"replypath_egress", d.ReplypathEgress, 85_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 38_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 85_000},
+		{"replypath_send", d.ReplypathSend, 33},
+		{"replypath_fallback", d.ReplypathFallback, 940},
+		{"replypath_held", d.ReplypathHeld, 970},
+		{"replypath_sendmsg4", d.ReplypathSendmsg4, 400},
+		{"replypath_sendmsg6", d.ReplypathSendmsg6, 470},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
 		info, err := p.program.Info()

@@ -53,10 +53,7 @@ func (c *testCase) wrap() (err error) {
 	if c.program, err = c.wrapped(c.program, c.before()); err != nil {
 		return err
 	}
-	if c.beforeEmpty == nil {
-		c.beforeEmpty = c.before
-	}
-	c.baseline, err = c.wrapped(c.baseline, c.beforeEmpty())
+	c.baseline, err = c.wrapped(c.baseline, c.before())
 	return err
 }
 

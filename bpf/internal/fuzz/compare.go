@@ -29,7 +29,8 @@ func (x *run) compareEvents(events map[bpf.DatapathEvent]uint64) {
 // compareAll compares what is remembered, and counters. The times of the datapath's may be later, by as much as
 // the run has taken.
 func (x *run) compareAll() error {
-	if err := x.views.ReadTables(); err != nil {
+	tables := rig.NewTables()
+	if err := x.d.ReadFlows(tables); err != nil {
 		return err
 	}
 	now, err := x.d.Now()
@@ -37,9 +38,9 @@ func (x *run) compareAll() error {
 		return err
 	}
 	x.late = now - x.start
-	x.compareFlows("half-open", int(bpf.DatapathTableTABLE_HALF_OPEN), x.m.HalfOpen, x.m.IsHalfOpen)
-	x.compareFlows("established", int(bpf.DatapathTableTABLE_ESTABLISHED), x.m.Established, x.m.IsEstablished)
-	x.compareFlows("connectionless", int(bpf.DatapathTableTABLE_CONNECTIONLESS), x.m.Connectionless, x.m.IsConnectionless)
+	x.compareFlows("half-open", tables.HalfOpen, x.m.HalfOpen, x.m.IsHalfOpen)
+	x.compareFlows("established", tables.Established, x.m.Established, x.m.IsEstablished)
+	x.compareFlows("connectionless", tables.Connectionless, x.m.Connectionless, x.m.IsConnectionless)
 	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareFragments(), x.compareAsked(),
 		x.d.MarkView.Read()); err != nil {
 		return err
@@ -48,12 +49,11 @@ func (x *run) compareAll() error {
 	return x.compareCounters()
 }
 
-func (x *run) compareFlows(name string, table int, wanted map[model.Tuple]model.Flow, live func(model.Flow) bool) {
-	flows := x.flows(table)
+func (x *run) compareFlows(name string, flows, wanted map[model.Tuple]model.Flow, live func(model.Flow) bool) {
 	for t, f := range flows {
 		if want, ok := wanted[t]; !ok && live(f) {
 			x.differ("%s: not in the model: %+v", name, f)
-		} else if ok && (live(f) || live(want)) && !x.same(f, want, table == int(bpf.DatapathTableTABLE_HALF_OPEN)) {
+		} else if ok && (live(f) || live(want)) && !x.same(f, want, name == "half-open") {
 			x.differ("%s: %+v, in the model\n\t%+v", name, f, want)
 		}
 	}
@@ -62,29 +62,6 @@ func (x *run) compareFlows(name string, table int, wanted map[model.Tuple]model.
 			x.differ("%s: not in the datapath: %+v", name, want)
 		}
 	}
-}
-
-// flows is what one table holds.
-func (x *run) flows(table int) map[model.Tuple]model.Flow {
-	flows := make(map[model.Tuple]model.Flow)
-	for i := range x.views.Flows[table] {
-		set := &x.views.Flows[table][i]
-		if tags := x.views.Tags[table][i]; tags&^bpf.Overflowed != bpf.Tags(set.Digest) {
-			x.differ("table %d: set %d has the tags %#x: %#x", table, i, tags, set.Digest)
-		}
-		for way, digest := range set.Digest {
-			f := set.Flow[way]
-			if digest == 0 {
-				continue
-			}
-			if _, twice := flows[f.Tuple]; twice || digest != x.d.Seeds.Digest(f.Tuple) {
-				x.differ("table %d: twice, or under a wrong digest: %+v", table, f)
-			}
-			f.Left = 0 // nothing depends on it
-			flows[f.Tuple] = f
-		}
-	}
-	return flows
 }
 
 func (x *run) same(got, want model.Flow, halfOpen bool) bool {

@@ -33,7 +33,6 @@ type Runner struct {
 
 	h       *rig.Host
 	d       *rig.Datapath
-	views   *rig.Views
 	devices []rig.Device
 	sockets Sockets
 	cpu     int
@@ -59,24 +58,20 @@ type Sockets struct {
 // Options are how the datapath has to be loaded for a runner: with what the kernel
 // has, or with what 5.10 has.
 func Options(oldKernel bool) rig.Options {
-	return rig.Options{OldKernel: oldKernel, Probes: true, Mapped: true, Sets: 32, Seeds: &rig.KnownSeeds}
+	return rig.Options{OldKernel: oldKernel, Probes: true, Seeds: &rig.KnownSeeds}
 }
 
 // NewRunner runs programs on a host that has three devices and a datapath that
 // was loaded with Options. It uses one CPU.
-func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner, error) {
-	views, err := d.Views()
-	if err != nil {
-		return nil, err
-	}
+func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) *Runner {
 	return &Runner{
-		h: h, d: d, views: views, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
+		h: h, d: d, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
 		Events:     make(map[bpf.DatapathEvent]uint64),
 		Outcomes:   make(map[bpf.DatapathOutcome]uint64),
 		Remembered: make(map[string]int),
 		hashes:     newHashes(),
 		buffer:     make([]byte, 1<<16),
-	}, nil
+	}
 }
 
 // Difference is where datapath and model part.
@@ -169,7 +164,7 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	if err := errors.Join(x.views.ClearTables(), x.d.ForgetFragments(), x.d.ForgetMarks(), x.d.ForgetAsked(),
+	if err := errors.Join(x.d.ForgetFlows(), x.d.ForgetFragments(), x.d.ForgetMarks(), x.d.ForgetAsked(),
 		x.d.ForgetNotes(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
@@ -310,21 +305,18 @@ func (x *run) changeGateway(s Step) error {
 // age makes all entries older, on both sides.
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
-	if err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.AgeFragments(ticks), x.views.ReadTables(),
-		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
-		return err
-	}
-	for _, table := range x.views.Flows {
-		for i := range table {
-			set := &table[i]
-			for way := range set.Flow {
-				if set.Digest[way] != 0 {
-					ageFlow(&set.Flow[way], ticks)
-				}
-			}
+	tables := rig.NewTables()
+	err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.AgeFragments(ticks),
+		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil), x.d.ReadFlows(tables))
+	for table, flows := range map[*bpf.FlowTable]rig.Flows{
+		x.d.HalfOpen: tables.HalfOpen, x.d.Established: tables.Established, x.d.Connectionless: tables.Connectionless,
+	} {
+		for _, flow := range flows {
+			ageFlow(&flow, ticks)
+			err = errors.Join(err, x.d.AddFlow(table, flow))
 		}
 	}
-	return x.views.WriteTables()
+	return err
 }
 
 func ageFlow(f *bpf.DatapathFlow, ticks uint32) {

@@ -18,6 +18,7 @@ const (
 	flagStray      = uint16(bpf.DatapathFlowFlagsFLOW_STRAY)
 	flagNoSocket   = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 	flagAlternates = uint16(bpf.DatapathFlowFlagsFLOW_ALTERNATES)
+	flagAssured    = uint16(bpf.DatapathFlowFlagsFLOW_ASSURED)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)
@@ -112,7 +113,7 @@ func (m *Model) begin(t Tuple, w path) Flow {
 func (m *Model) take(f *Flow, w path) {
 	f.Ifindex, f.Interface, f.Mac = w.ifindex, w.id, w.mac
 	f.Seen = m.Now
-	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates
+	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates | flagAssured
 	m.chooseNextHop(f, w)
 }
 

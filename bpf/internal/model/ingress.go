@@ -42,6 +42,9 @@ func (m *Model) datagramIn(p *packet, w path) {
 		if w.of(f) {
 			f.SndNxt = 0
 			m.refresh(&f, w)
+			if f.State&stateReplied != 0 { // answered, and asked again
+				f.Flags |= flagAssured
+			}
 		} else if m.follow(&f, p, w, func() bool { return m.isCutOff(f) || !isToBeDropped(f, p, w) && m.hasMoved(&f, w) }) {
 			f.SndNxt = 0
 		}

@@ -28,12 +28,13 @@ type Datapath struct {
 	// asked for.
 	Probes map[string]*ebpf.Program
 
-	HalfOpen, Established, Connectionless *Table
+	// The flow tables, each of which may have its entries in several of the maps.
+	HalfOpen, Established, Connectionless *bpf.FlowTable
 	// MarkView is the negative cache.
-	MarkView *View[uint64]
+	MarkView *View
 
 	hertz     uint32
-	meanwhile *ebpf.Map      // nil unless asked for
+	meanwhile *ebpf.Map      // nil unless asked for: see Datapath.Meanwhile
 	blockRuns *ebpf.Map      // the same
 	blocks    []block        // whose runs it counts
 	undo      []func() error // what Clear takes out of arrays
@@ -45,21 +46,16 @@ type Options struct {
 	OldKernel bool
 	// Probes loads the wrapped programs as well.
 	Probes bool
-	// Sets is how many sets each flow table has; 0 stands for 1, which makes
-	// the content of a table independent of the seeds.
-	Sets uint32
+	// Flows is for how many flows there is always room in each map that has some; 0 stands for 1024.
+	Flows uint32
 	// Seeds are the digests'; nil stands for random ones.
 	Seeds *bpf.Seeds
 	// Namespace is the cookie of the network namespace whose sockets get a source; 0: of none.
 	Namespace uint64
-	// Meanwhile is a flow table that another CPU writes meanwhile, nil for none: see Datapath.Meanwhile.
-	Meanwhile *bpf.DatapathTable
+	// Meanwhile has another CPU write flow tables meanwhile: see Datapath.Meanwhile.
+	Meanwhile bool
 	// CountCost has the programs count what they do: see Cost.
 	CountCost bool
-	// SlowWay has the ingress program take its time over the way of a flow: see addPause.
-	SlowWay bool
-	// Mapped makes the flow tables readable and writable without system calls.
-	Mapped bool
 	// Only are the programs that are run: in place of the others there are some that refuse everything, as it takes the
 	// kernel most of the time to look through them. Nil: all.
 	Only []string
@@ -87,7 +83,6 @@ func Load(opts Options) (*Datapath, error) {
 	if d.Seeds, err = opts.seeds(); err != nil {
 		return nil, err
 	}
-	opts.Sets = max(opts.Sets, 1)
 	if err := errors.Join(bpf.SetFeatures(spec, d.Features), d.setConstants(spec, opts)); err != nil {
 		return nil, err
 	}
@@ -95,8 +90,10 @@ func Load(opts Options) (*Datapath, error) {
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
 	}
-	if err := opts.changePrograms(spec); err != nil {
-		return nil, err
+	if opts.Meanwhile {
+		if err := addMeanwhile(spec); err != nil {
+			return nil, err
+		}
 	}
 	if opts.CountCost {
 		if d.blocks, err = addCosts(spec); err != nil {
@@ -127,7 +124,6 @@ func (o Options) seeds() (bpf.Seeds, error) {
 func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
 	constants := map[string]any{
 		bpf.DatapathVarHertz: d.hertz, bpf.DatapathVarDigestSeed: d.Seeds, bpf.DatapathVarOwnNamespace: o.Namespace,
-		bpf.DatapathVarSets: [bpf.DatapathTableTABLE_END]uint32{o.Sets, o.Sets, o.Sets},
 	}
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -137,26 +133,20 @@ func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
 	return nil
 }
 
-// size gives every table its sets, and has arrays readable and writable without system calls, as those of the flows are.
+// size sizes the maps that fill up.
 func (o Options) size(maps map[string]*ebpf.MapSpec) {
-	tables := uint32(bpf.DatapathTableTABLE_END)
-	maps[bpf.DatapathMapFlows].MaxEntries = tables * o.Sets
-	maps[bpf.DatapathMapTags].MaxEntries = tables * o.Sets
+	flows := o.Flows
+	if flows == 0 {
+		flows = 1024
+	}
+	for _, name := range []string{bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured} {
+		maps[name].MaxEntries = flows + bpf.Reserve()
+	}
 	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions,
 		bpf.DatapathMapAsked, bpf.DatapathMapFragments} {
 		maps[name].MaxEntries = 1024 // it is emptied often
 	}
-	maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE
-}
-
-func (o Options) changePrograms(spec *ebpf.CollectionSpec) (err error) {
-	if o.SlowWay {
-		err = errors.Join(err, addPause(spec))
-	}
-	if o.Meanwhile != nil {
-		err = errors.Join(err, addMeanwhile(spec, regions(o.Sets)[*o.Meanwhile].First))
-	}
-	return err
+	maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE // readable and writable without system calls
 }
 
 // replace has programs that are not run refuse everything.
@@ -187,12 +177,14 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	if err := collection.Assign(&d.DatapathObjects); err != nil {
 		return fmt.Errorf("assign datapath: %w", err)
 	}
-	d.setTables(opts.Sets)
+	tables := bpf.FlowTables(&d.DatapathMaps)
+	d.HalfOpen, d.Established, d.Connectionless = &tables[bpf.DatapathTableTABLE_HALF_OPEN],
+		&tables[bpf.DatapathTableTABLE_ESTABLISHED], &tables[bpf.DatapathTableTABLE_CONNECTIONLESS]
 	d.meanwhile, d.blockRuns = collection.DetachMap(meanwhileMap), collection.DetachMap(blocksMap)
 	if err := errors.Join(put(d.Tails, bpf.DatapathTailTAIL_SEND, d.ReplypathSend), put(d.Tails, bpf.DatapathTailTAIL_NOBODY, d.ReplypathFallback)); err != nil {
 		return err
 	}
-	if d.MarkView, err = newView[uint64](d.DatapathMaps.Marks); err != nil {
+	if d.MarkView, err = newView(d.DatapathMaps.Marks); err != nil {
 		return err
 	}
 	if !opts.Probes {

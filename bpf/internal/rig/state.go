@@ -16,17 +16,19 @@ import (
 
 // Tables is what the flow tables hold.
 type Tables struct {
-	HalfOpen       map[bpf.DatapathTuple]bpf.DatapathFlow
-	Established    map[bpf.DatapathTuple]bpf.DatapathFlow
-	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
+	HalfOpen       Flows
+	Established    Flows
+	Connectionless Flows
 	Outbound       map[uint64]uint32 // by digest: ticks of what the host sent
 	Marks          map[uint64]bool   // by digest: of tuples that are no flow
 }
 
+// Flows are what one flow table holds.
+type Flows = map[bpf.DatapathTuple]bpf.DatapathFlow
+
 // NewTables are empty ones.
 func NewTables() *Tables {
-	flows := func() map[bpf.DatapathTuple]bpf.DatapathFlow { return make(map[bpf.DatapathTuple]bpf.DatapathFlow) }
-	return &Tables{flows(), flows(), flows(), make(map[uint64]uint32), make(map[uint64]bool)}
+	return &Tables{make(Flows), make(Flows), make(Flows), make(map[uint64]uint32), make(map[uint64]bool)}
 }
 
 // Counts is what the datapath has counted, on all CPUs together.
@@ -39,12 +41,46 @@ type Counts struct {
 func (d *Datapath) Tables() (*Tables, error) {
 	t := NewTables()
 	return t, errors.Join(
-		readFlows(d.HalfOpen, t.HalfOpen),
-		readFlows(d.Established, t.Established),
-		readFlows(d.Connectionless, t.Connectionless),
+		d.ReadFlows(t),
 		each(d.Outbound, func(digest uint64, note bpf.DatapathNote) { t.Outbound[digest] = note.Sent }),
 		d.readMarks(t),
 	)
+}
+
+// ReadFlows reads all of the flows but when a packet left last, which nothing depends on. Each has to be in the map that
+// src/table.h has for it, and in no other.
+func (d *Datapath) ReadFlows(t *Tables) error {
+	var errs []error
+	read := func(m *ebpf.Map, of func(isEnded, isClosing, isAssured bool) Flows) {
+		errs = append(errs, each(m, func(digest uint64, flow bpf.DatapathFlow) {
+			flow.Left = 0
+			flows := of(digest&1 == 0, flow.IsClosing(), flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ASSURED) != 0)
+			if _, twice := flows[flow.Tuple]; flows == nil || twice {
+				errs = append(errs, fmt.Errorf("in %s under %#x, where it does not belong: %+v", m, digest, flow))
+				return
+			}
+			flows[flow.Tuple] = flow
+		}))
+	}
+	read(d.DatapathMaps.HalfOpen, func(isEnded, isClosing, _ bool) Flows {
+		switch {
+		case isEnded && isClosing:
+			return t.Established
+		case isEnded:
+			return nil
+		}
+		return t.HalfOpen
+	})
+	only := func(flows Flows, belongs bool) Flows {
+		if belongs {
+			return flows
+		}
+		return nil
+	}
+	read(d.DatapathMaps.Established, func(isEnded, isClosing, _ bool) Flows { return only(t.Established, !isEnded && !isClosing) })
+	read(d.DatapathMaps.Connectionless, func(isEnded, _, isAssured bool) Flows { return only(t.Connectionless, !isEnded && !isAssured) })
+	read(d.Assured, func(isEnded, _, isAssured bool) Flows { return only(t.Connectionless, !isEnded && isAssured) })
+	return errors.Join(errs...)
 }
 
 // readMarks reads those that are valid now, through a mapping: there are too many
@@ -76,10 +112,10 @@ func (d *Datapath) Mark(digest uint64) (uint64, error) {
 }
 
 // writeMarks has these tuples be marked, and nothing else.
-func (d *Datapath) writeMarks(t *Tables) error {
+func (d *Datapath) writeMarks(digests map[uint64]bool) error {
 	present, err := d.Mark(0)
 	clear(d.MarkView.Elements)
-	for digest := range t.Marks {
+	for digest := range digests {
 		d.MarkView.Elements[digest>>1%uint64(len(d.MarkView.Elements))] = digest ^ present
 	}
 	return errors.Join(err, d.MarkView.Write())
@@ -128,53 +164,28 @@ func readHash[V any](m *ebpf.Map) (map[uint64]V, error) {
 	return entries, each(m, func(digest uint64, value V) { entries[digest] = value })
 }
 
-// readFlows reads all of the flows but when a packet left last, which nothing depends on: see Left.
-func readFlows(table *Table, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
-	return table.Each(func(_ uint32, set bpf.DatapathFlowSet) {
-		for way, digest := range set.Digest {
-			if digest != 0 {
-				flow := set.Flow[way]
-				flow.Left = 0
-				flows[flow.Tuple] = flow
-			}
-		}
-	})
-}
-
-// Left reads when the last packet of the only flow of a table left.
-func (d *Datapath) Left(table *Table) (left uint32, err error) {
-	err = table.Each(func(_ uint32, set bpf.DatapathFlowSet) { left = set.Flow[0].Left })
-	return left, err
-}
-
-// SetTables replaces the content of the flow tables, which must have one set
-// only (see Options), and the marks.
+// SetTables replaces the content of the flow tables, and the marks.
 func (d *Datapath) SetTables(t *Tables) error {
-	err := errors.Join(
-		d.ForgetNotes(),
-		d.writeFlows(d.HalfOpen, t.HalfOpen),
-		d.writeFlows(d.Established, t.Established),
-		d.writeFlows(d.Connectionless, t.Connectionless),
-		d.ForgetFragments(),
-		d.writeMarks(t),
-	)
+	err := errors.Join(d.ForgetNotes(), d.ForgetFlows(), d.ForgetFragments(), d.writeMarks(t.Marks))
+	for table, flows := range map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless} {
+		for tuple, flow := range flows {
+			err = errors.Join(err, table.Put(d.Seeds.Digest(tuple), &flow, ebpf.UpdateAny))
+		}
+	}
 	for digest, ticks := range t.Outbound {
 		err = errors.Join(err, put(d.Outbound, digest, bpf.DatapathNote{Sent: ticks}))
 	}
 	return err
 }
 
-func (d *Datapath) writeFlows(table *Table, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
-	if table.At(0) >= table.Flows.MaxEntries() && len(flows) == 0 {
-		return nil // Options.Change left no set
+// ForgetFlows empties the flow tables.
+func (d *Datapath) ForgetFlows() error {
+	m := &d.DatapathMaps
+	var errs []error
+	for _, part := range []*ebpf.Map{m.HalfOpen, m.Established, m.Connectionless, m.Assured} {
+		errs = append(errs, deleteAll[uint64, bpf.DatapathFlow](part))
 	}
-	var set bpf.DatapathFlowSet
-	var way int
-	for tuple, flow := range flows {
-		set.Digest[way], set.Flow[way] = d.Seeds.Digest(tuple), flow
-		way++
-	}
-	return errors.Join(table.Put(0, set), table.PutTags(0, bpf.Tags(set.Digest)))
+	return errors.Join(errs...)
 }
 
 // Counts reads the counters that are not 0.
@@ -248,8 +259,7 @@ func (d *Datapath) Clear() error {
 	d.undo = nil
 	return errors.Join(append(errs,
 		d.ForgetNotes(),
-		zeroSets[bpf.DatapathFlowSet](d.DatapathMaps.Flows),
-		zeroSets[uint64](d.DatapathMaps.Tags),
+		d.ForgetFlows(),
 		deleteAll[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		deleteAll[bpf.DatapathPrefixKey, uint32](d.Prefixes),
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
@@ -279,15 +289,6 @@ func deleteAll[K, V any](m *ebpf.Map) error {
 	err := each(m, func(key K, _ V) { keys = append(keys, key) })
 	for _, key := range keys {
 		err = errors.Join(err, m.Delete(key))
-	}
-	return err
-}
-
-// zeroSets writes zeros over every element of an array of sets.
-func zeroSets[V any](m *ebpf.Map) (err error) {
-	var zero V
-	for index := range m.MaxEntries() {
-		err = errors.Join(err, put(m, index, zero))
 	}
 	return err
 }

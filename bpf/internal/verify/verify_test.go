@@ -30,13 +30,6 @@ func TestVerifier(t *testing.T) {
 	present, err := bpf.ProbeFeatures()
 	await.Must(t, err)
 	variants := map[string]bpf.Features{"all that this kernel has": present, "what every kernel has": {}}
-	hasBarrier, err := bpf.HaveBarrier()
-	await.Must(t, err)
-	if hasBarrier { // which only some processors need
-		withBarrier := present
-		withBarrier.Barrier = true
-		variants["that and barriers"] = withBarrier
-	}
 	for _, name := range slices.Sorted(maps.Keys(variants)) {
 		t.Run(name, func(t *testing.T) { verifyAll(t, variants[name]) })
 	}

@@ -243,7 +243,8 @@ func (d *Daemon) BytesPerFlow() (float64, error) {
 
 // growing are the maps whose size follows the flow tables', and whether they hold flows.
 var growing = map[string]bool{
-	bpf.DatapathMapFlows: true, bpf.DatapathMapTags: false, bpf.DatapathMapOutbound: false,
+	bpf.DatapathMapHalfOpen: true, bpf.DatapathMapEstablished: true, bpf.DatapathMapConnectionless: true, bpf.DatapathMapAssured: true,
+	bpf.DatapathMapOutbound: false,
 }
 
 // sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.
@@ -263,7 +264,7 @@ func (d *Daemon) sizeOf(name string) (memory uint64, capacity int, err error) {
 		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s", path)
 	}
 	if growing[name] {
-		capacity = datapath.Capacity(table)
+		capacity = int(table.MaxEntries())
 	}
 	return memory, capacity, nil
 }

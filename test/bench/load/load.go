@@ -62,8 +62,8 @@ func (w *Workload) Site() contender.SiteOptions {
 
 // manyFlows compares what keeps something for each flow with what does not.
 var manyFlows = []string{
-	contender.Static, contender.Rules2, contender.Connmark,
-	contender.Replypath, "replypath-clsact", "replypath-observe", "replypath-observe-clsact",
+	contender.Static, contender.Floor, contender.Rules2, contender.Connmark,
+	contender.Replypath, "replypath-before", "replypath-clsact", "replypath-observe", "replypath-observe-clsact",
 }
 
 // All returns the workloads. Scripts know the first four by their names.

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// FlowTable is one of the flow tables, by digest: src/table.h says which maps have its entries.
+type FlowTable struct {
+	ID    DatapathTable
+	parts []part
+}
+
+// part is a map that has entries of a table. Those of connections that are closing have even keys: ended_key().
+type part struct {
+	*ebpf.Map
+	ended uint64 // the bit that is taken from a digest: 1 or 0
+}
+
+func (p *part) key(digest uint64) uint64 { return digest &^ p.ended }
+
+// FlowTables returns the flow tables, by enum table.
+func FlowTables(maps *DatapathMaps) [DatapathTableTABLE_END]FlowTable {
+	return [...]FlowTable{
+		DatapathTableTABLE_HALF_OPEN:      {DatapathTableTABLE_HALF_OPEN, []part{{maps.HalfOpen, 0}}},
+		DatapathTableTABLE_ESTABLISHED:    {DatapathTableTABLE_ESTABLISHED, []part{{maps.Established, 0}, {maps.HalfOpen, 1}}},
+		DatapathTableTABLE_CONNECTIONLESS: {DatapathTableTABLE_CONNECTIONLESS, []part{{maps.Assured, 0}, {maps.Connectionless, 0}}},
+	}
+}
+
+// Reserve is how many entries an LRU hash has free at most: each CPU keeps some (kernel/bpf/bpf_lru_list.c,
+// LOCAL_FREE_TARGET).
+func Reserve() uint32 { return 128 * uint32(ebpf.MustPossibleCPU()) }
+
+// Capacity returns for how many flows there is always room. Connections that are closing have that of others.
+func (t *FlowTable) Capacity() (flows uint64) {
+	for _, p := range t.parts {
+		if p.ended == 0 {
+			flows += uint64(p.MaxEntries() - min(p.MaxEntries(), Reserve()))
+		}
+	}
+	return flows
+}
+
+// Each calls visit for every entry, idle ones included, until it returns false. What is entered or removed meanwhile may be
+// seen or not.
+func (t *FlowTable) Each(visit func(digest uint64, flow *DatapathFlow) bool) error {
+	const most = 4096 // by one system call
+	keys, flows := make([]uint64, most), make([]DatapathFlow, most)
+	for _, p := range t.parts {
+		var cursor ebpf.MapBatchCursor
+		for last := false; !last; {
+			count, err := p.BatchLookup(&cursor, keys, flows, nil)
+			last = errors.Is(err, ebpf.ErrKeyNotExist)
+			if err != nil && !last {
+				return fmt.Errorf("read the entries of %s: %w", p, err)
+			}
+			for i, key := range keys[:count] {
+				if digest := key | 1; p.key(digest) == key && !visit(digest, &flows[i]) {
+					return nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Find returns the flow with this digest, idle or not, nil for none: as find_digest() in src/table.h.
+func (t *FlowTable) Find(digest uint64) (*DatapathFlow, error) {
+	for _, p := range t.parts {
+		var flow DatapathFlow
+		err := p.Lookup(p.key(digest), &flow)
+		if err == nil {
+			return &flow, nil
+		}
+		if !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, fmt.Errorf("look up a flow in %s: %w", p, err)
+		}
+	}
+	return nil, nil
+}
+
+// Put enters a flow: as put_flow() in src/table.h. Where the flags have ebpf.UpdateNoExist, one that is there stays.
+func (t *FlowTable) Put(digest uint64, flow *DatapathFlow, flags ebpf.MapUpdateFlags) error {
+	p := t.parts[0]
+	switch {
+	case t.ID == DatapathTableTABLE_ESTABLISHED && flow.IsClosing(),
+		t.ID == DatapathTableTABLE_CONNECTIONLESS && flow.Flags&uint16(DatapathFlowFlagsFLOW_ASSURED) == 0:
+		p = t.parts[1]
+	}
+	if err := p.Update(p.key(digest), flow, flags); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("enter a flow in %s: %w", p, err)
+	}
+	return nil
+}
+
+// Delete takes out the entries with this digest; without one it does nothing.
+func (t *FlowTable) Delete(digest uint64) error {
+	var errs []error
+	for _, p := range t.parts {
+		if err := p.Delete(p.key(digest)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("take a flow out of %s: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Clear takes out all.
+func (t *FlowTable) Clear() error {
+	var digests []uint64
+	err := t.Each(func(digest uint64, _ *DatapathFlow) bool {
+		digests = append(digests, digest)
+		return true
+	})
+	errs := []error{err}
+	for _, digest := range digests {
+		errs = append(errs, t.Delete(digest))
+	}
+	return errors.Join(errs...)
+}
+
+// IsClosing tells whether a connection ends: as is_closing() in src/flow.h.
+func (f *DatapathFlow) IsClosing() bool {
+	return f.State&uint8(DatapathFlowStateFLOW_CLOSING) != 0 || f.Flags&uint16(DatapathFlowFlagsFLOW_RESET) != 0
+}
