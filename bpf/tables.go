@@ -9,7 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// FlowTable is one of the flow tables, by digest: src/table.h says which maps have its entries.
+// FlowTable is one of the flow tables, by digest: src/table.h says which maps have its entries. They are read in the order
+// in which entries move.
 type FlowTable struct {
 	ID    DatapathTable
 	parts []part
@@ -28,7 +29,7 @@ func FlowTables(maps *DatapathMaps) [DatapathTableTABLE_END]FlowTable {
 	return [...]FlowTable{
 		DatapathTableTABLE_HALF_OPEN:      {DatapathTableTABLE_HALF_OPEN, []part{{maps.HalfOpen, 0}}},
 		DatapathTableTABLE_ESTABLISHED:    {DatapathTableTABLE_ESTABLISHED, []part{{maps.Established, 0}, {maps.HalfOpen, 1}}},
-		DatapathTableTABLE_CONNECTIONLESS: {DatapathTableTABLE_CONNECTIONLESS, []part{{maps.Assured, 0}, {maps.Connectionless, 0}}},
+		DatapathTableTABLE_CONNECTIONLESS: {DatapathTableTABLE_CONNECTIONLESS, []part{{maps.Connectionless, 0}, {maps.Assured, 0}}},
 	}
 }
 
@@ -36,22 +37,21 @@ func FlowTables(maps *DatapathMaps) [DatapathTableTABLE_END]FlowTable {
 // LOCAL_FREE_TARGET).
 func Reserve() uint32 { return 128 * uint32(ebpf.MustPossibleCPU()) }
 
-// Capacity returns for how many flows there is always room. Connections that are closing have that of others.
-func (t *FlowTable) Capacity() (flows uint64) {
-	for _, p := range t.parts {
-		if p.ended == 0 {
-			flows += uint64(p.MaxEntries() - min(p.MaxEntries(), Reserve()))
-		}
+// Capacity returns for how many flows there is always room: of connections that are open, and of conversations.
+func (t *FlowTable) Capacity() uint64 {
+	p := t.parts[0]
+	if t.ID == DatapathTableTABLE_CONNECTIONLESS {
+		p = t.parts[1]
 	}
-	return flows
+	return uint64(p.MaxEntries() - min(p.MaxEntries(), Reserve()))
 }
 
 // Each calls visit for every entry, idle ones included, until it returns false. What is entered or removed meanwhile may be
 // seen or not.
 func (t *FlowTable) Each(visit func(digest uint64, flow *DatapathFlow) bool) error {
-	const most = 4096 // by one system call
-	keys, flows := make([]uint64, most), make([]DatapathFlow, most)
 	for _, p := range t.parts {
+		most := min(4096, p.MaxEntries()) // by one system call
+		keys, flows := make([]uint64, most), make([]DatapathFlow, most)
 		var cursor ebpf.MapBatchCursor
 		for last := false; !last; {
 			count, err := p.BatchLookup(&cursor, keys, flows, nil)
@@ -84,15 +84,15 @@ func (t *FlowTable) Find(digest uint64) (*DatapathFlow, error) {
 	return nil, nil
 }
 
-// Put enters a flow: as put_flow() in src/table.h. Where the flags have ebpf.UpdateNoExist, one that is there stays.
-func (t *FlowTable) Put(digest uint64, flow *DatapathFlow, flags ebpf.MapUpdateFlags) error {
+// Put enters a flow, or replaces it: as put_flow() in src/table.h.
+func (t *FlowTable) Put(digest uint64, flow *DatapathFlow) error {
 	p := t.parts[0]
 	switch {
 	case t.ID == DatapathTableTABLE_ESTABLISHED && flow.IsClosing(),
-		t.ID == DatapathTableTABLE_CONNECTIONLESS && flow.Flags&uint16(DatapathFlowFlagsFLOW_ASSURED) == 0:
+		t.ID == DatapathTableTABLE_CONNECTIONLESS && flow.Flags&uint16(DatapathFlowFlagsFLOW_ASSURED) != 0:
 		p = t.parts[1]
 	}
-	if err := p.Update(p.key(digest), flow, flags); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+	if err := p.Put(p.key(digest), flow); err != nil {
 		return fmt.Errorf("enter a flow in %s: %w", p, err)
 	}
 	return nil

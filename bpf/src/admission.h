@@ -174,8 +174,8 @@ __noinline int may_start(struct __sk_buff *skb)
 	return false;
 }
 
-/* Enters the flow that the scratch packet starts, with these flags, and with this frame's path. */
-static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enum table table, __u16 flags)
+/* Enters the flow that the scratch packet starts, with these flags and state, and with this frame's path. */
+static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enum table table, __u16 flags, __u8 state)
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = &scratch->flow;
@@ -188,7 +188,7 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 	flow->size_told = 0;
 	flow->rival_frames = 0;
 	flow->flags = flags;
-	flow->state = 0;
+	flow->state = state;
 	if (!find_path_back(skb))
 		return false;
 	take_path(scratch);
@@ -205,10 +205,10 @@ static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 	struct flow *old = look_up(&scratch->packet, TABLE_HALF_OPEN);
 
 	if (!old || is_idle(old, TABLE_HALF_OPEN)) {
-		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY);
+		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);
 	} else if (old->flags & FLOW_STRAY) {
 		if (!came_by(old, skb, &scratch->packet))
-			enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY);
+			enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);
 		else if (is_due(old))
 			old->seen = now();
 	}

@@ -12,8 +12,8 @@
 #include "trace.h"
 
 /*
- * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
- * changes nothing for a connection that is established. One that is sent again may take another path; what we answered
+ * A SYN starts a half-open entry, among strays and what is closing: a flood of them can push out nothing else, and a forged
+ * one changes nothing for a connection that is established. One that is sent again may take another path; what we answered
  * stays known, as the ACK decides.
  */
 static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
@@ -31,14 +31,12 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	if (find_note(packet->digest) && ask_socket(skb) == VERDICT_OPENING)
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
-		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0))
+		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
 	} else {
-		if (!set_path(skb, scratch, flow, TABLE_HALF_OPEN))
-			return;
-		flow = look_up(packet, TABLE_HALF_OPEN);
+		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN);
 		if (!flow)
 			return;
 		flow->seen = now();
@@ -132,7 +130,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 		note_outbound(skb->ifindex);
 		return;
 	case VERDICT_ACCEPTED:
-		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0))
+		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0, scratch->is_closing ? FLOW_CLOSING : 0))
 			return;
 		count_event(EVENT_READMITTED_ESTABLISHED);
 		relate(packet->digest, TABLE_ESTABLISHED);
@@ -263,8 +261,8 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
-		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-	else if (enter(skb, scratch, TABLE_CONNECTIONLESS, 0)) {
+		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET, 0);
+	else if (enter(skb, scratch, TABLE_CONNECTIONLESS, 0, 0)) {
 		relate(packet->digest, TABLE_CONNECTIONLESS);
 		first_question_came(skb, packet, socket);
 	}

@@ -63,7 +63,7 @@ __noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 		flow = asked_by(&scratch->flow.tuple);
 	if (flow)
 		__builtin_memcpy(&scratch->path, &flow->ifindex, sizeof(scratch->path));
-	return flow != NULL;
+	return flow && has_ends_of(flow, &scratch->flow.tuple);
 }
 
 /*
@@ -129,7 +129,7 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 	} else {
 		set_active(flow);
 	}
-	if (table == TABLE_CONNECTIONLESS && becomes_assured(flow) && is_conversation(flow))
+	if (table == TABLE_CONNECTIONLESS && becomes_assured(flow))
 		flow = move_entry(&scratch->packet, table, flow);
 	if (!due || !flow)
 		return flow;

@@ -291,7 +291,7 @@ static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *s
 		return flow;
 	if (copy_flow(&scratch->flow, flow, &scratch->packet)) {
 		take_path(scratch);
-		if (!put_flow(scratch->packet.digest, table))
+		if (!put_flow(scratch->packet.digest, table, BPF_EXIST))
 			return find(&scratch->packet, table);
 	}
 	count_event(EVENT_INSERT_FAILED_HALF_OPEN + table); /* the packet has lost its place */

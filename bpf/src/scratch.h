@@ -79,6 +79,7 @@ struct scratch {
 	struct options options;
 	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
+	bool is_closing; /* of the socket that was asked last: it has sent its FIN */
 	struct known_source sources[SOURCES]; /* by own address: see originate.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 };

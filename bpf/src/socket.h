@@ -261,6 +261,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 
 	if (!scratch)
 		return VERDICT_NO_CONNECTION;
+	scratch->is_closing = false;
 	size = socket_tuple(&scratch->packet, &tuple);
 	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
@@ -278,6 +279,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 			verdict = VERDICT_ACCEPTED;
 		break;
 	default:
+		scratch->is_closing = sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT && sk->state != BPF_TCP_SYN_RECV;
 		tcp = bpf_skc_to_tcp_sock(sk); /* none in TIME_WAIT */
 		if (tcp)
 			verdict = verdict_of(tcp, &scratch->packet, sk->state != BPF_TCP_SYN_RECV);

@@ -8,8 +8,8 @@
  *   connectionless  what is no conversation, as in a flood
  *   assured         conversations (in conntrack: IPS_ASSURED)
  *
- * The kernel may give the memory of an entry to another tuple at any moment. Who is going to trust what it read compares
- * the tuple afterwards; a time or a flag that is written to the other's entry does no harm.
+ * The kernel may give the memory of an entry to another tuple at any moment. Who copies one compares the tuple afterwards.
+ * What is written within these nanoseconds to the other's entry, a time or a flag, is mended by its next packets.
  */
 #pragma once
 
@@ -142,8 +142,11 @@ static inline enum flow_map map_of(const struct flow *flow, enum table table)
 	return table == TABLE_ESTABLISHED && !is_closing(flow) ? MAP_ESTABLISHED : MAP_HALF_OPEN;
 }
 
-/* Puts the scratch flow where its table has such; not 0 where that failed. Replies on other CPUs see all of it or nothing. */
-__noinline int put_flow(__u64 digest, __u32 table)
+/*
+ * Puts the scratch flow where its table has such, with flags of bpf_map_update_elem(); not 0 where that failed. Replies on
+ * other CPUs see all of it or nothing.
+ */
+__noinline int put_flow(__u64 digest, __u32 table, __u64 flags)
 {
 	const struct flow *flow = scratch_flow();
 	void *flows;
@@ -153,7 +156,7 @@ __noinline int put_flow(__u64 digest, __u32 table)
 	flows = get_map(map_of(flow, table));
 	if (table == TABLE_ESTABLISHED && is_closing(flow))
 		digest = ended_key(digest);
-	return flows ? bpf_map_update_elem(flows, &digest, flow, BPF_ANY) : -1;
+	return flows ? bpf_map_update_elem(flows, &digest, flow, flags) : -1;
 }
 
 /* Copies the packet's entry; false where its memory has become another's meanwhile. */
@@ -166,9 +169,9 @@ static inline bool copy_flow(struct flow *copy, const struct flow *flow, const s
 
 /*
  * The flow is closing, or not any more, or has become a conversation: its entry goes where such stand. Returns the one that
- * it has from now on.
+ * it has from now on, which is that of before where there is no room.
  */
-static __noinline struct flow *move_entry(const struct packet *packet, enum table table, const struct flow *flow)
+static __noinline struct flow *move_entry(const struct packet *packet, enum table table, struct flow *flow)
 {
 	struct flow *copy = scratch_flow();
 
@@ -176,8 +179,10 @@ static __noinline struct flow *move_entry(const struct packet *packet, enum tabl
 		return NULL;
 	if (table == TABLE_CONNECTIONLESS)
 		copy->flags |= FLOW_ASSURED;
-	if (put_flow(packet->digest, table))
-		return NULL;
+	if (put_flow(packet->digest, table, BPF_ANY)) {
+		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
+		return flow;
+	}
 	if (table == TABLE_CONNECTIONLESS)
 		remove_in(MAP_CONNECTIONLESS, packet->digest);
 	else if (is_closing(copy))
@@ -222,5 +227,5 @@ __noinline int enter_flow(__u32 table, __u32 over_live)
 		return count_insert(&scratch->flow, table, true);
 	if (old)
 		remove_entry(digest, table);
-	return count_insert(&scratch->flow, table, put_flow(digest, table));
+	return count_insert(&scratch->flow, table, put_flow(digest, table, BPF_NOEXIST));
 }

@@ -25,7 +25,7 @@ struct tuple {
 	__u8 pad[3];
 } __attribute__((aligned(8)));
 
-/* Written at ingress only, so that no bit is lost to a reply on another CPU. */
+/* Written at ingress, so that no bit is lost to a reply on another CPU, but for the one that closes: it moves the entry. */
 enum flow_flags {
 	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC, not to the inbound one */
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
@@ -76,7 +76,7 @@ enum idle_seconds {
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
 };
 
-/* Where a flow came in, by the digest of its tuple. What every packet needs stands in the first 64 bytes. */
+/* Where a flow came in, by the digest of its tuple. What every packet needs comes first. */
 struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */

@@ -25,7 +25,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 		return err
 	}
 	setEvents(s, events)
-	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries())
+	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries() - bpf.Reserve())
 	pairs, err := ReadByName(&d.DatapathMaps, names)
 	if err != nil {
 		return err

@@ -33,10 +33,14 @@ func (d *Datapath) Fill() error {
 			return fmt.Errorf("copy %s: %w", name, err)
 		}
 	}
-	// What is in use comes last: where there is no room for all, the kernel gives up what came first.
+	return d.copyAll()
+}
+
+// copyAll copies what is in use last: where there is no room for all, the kernel gives up what came first.
+func (d *Datapath) copyAll() error {
 	return errors.Join(
-		d.copyFlows(ebpf.UpdateAny, isSpent),
-		d.copyFlows(ebpf.UpdateAny, func(flow *bpf.DatapathFlow) bool { return !isSpent(flow) }))
+		d.copyFlows(func(_ *bpf.FlowTable, _ uint64, flow *bpf.DatapathFlow) (bool, error) { return isSpent(flow), nil }),
+		d.copyFlows(func(_ *bpf.FlowTable, _ uint64, flow *bpf.DatapathFlow) (bool, error) { return !isSpent(flow), nil }))
 }
 
 // AddMissed copies the flows that were recorded since Fill in the tables that are replaced, once the
@@ -58,19 +62,28 @@ func (d *Datapath) addMissed(filled Clock) error {
 		return err
 	}
 	since := age(clock.Now(), filled.Now())
-	return d.copyFlows(ebpf.UpdateNoExist, func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since })
+	return d.copyFlows(func(to *bpf.FlowTable, digest uint64, flow *bpf.DatapathFlow) (bool, error) {
+		if age(clock.Now(), flow.Seen) > since {
+			return false, nil
+		}
+		known, err := to.Find(digest)
+		return known == nil, err
+	})
 }
 
 // copyFlows copies flows of the tables that are replaced.
-func (d *Datapath) copyFlows(flags ebpf.MapUpdateFlags, isWanted func(*bpf.DatapathFlow) bool) (err error) {
-	if d.maps.replaced[bpf.DatapathMapEstablished] == nil { // they change together
-		return nil
+func (d *Datapath) copyFlows(isWanted func(to *bpf.FlowTable, digest uint64, flow *bpf.DatapathFlow) (bool, error)) (err error) {
+	for _, name := range flowMaps {
+		if d.maps.replaced[name] == nil { // sizes changes all of them
+			return nil
+		}
 	}
 	to := FlowTables(d.maps.all)
 	for _, from := range FlowTables(d.maps.replaced) {
 		read := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
-			if isWanted(flow) {
-				err = to[from.ID].Put(digest, flow, flags)
+			var wanted bool
+			if wanted, err = isWanted(&to[from.ID], digest, flow); wanted {
+				err = to[from.ID].Put(digest, flow)
 			}
 			return err == nil
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
@@ -47,10 +48,20 @@ func (s *mapSet) open(shapes map[string]*ebpf.MapSpec) error {
 			return err
 		}
 	}
-	// The programs find the tables by this one: other tables take another.
-	if s.fresh[bpf.DatapathMapEstablished] && !s.fresh[bpf.DatapathMapFlowMaps] {
-		s.fresh[bpf.DatapathMapFlowMaps] = true
-		return bpf.Close(s.all[bpf.DatapathMapFlowMaps])
+	// The programs find the tables by this one: where a table is another, all are.
+	tables := append([]string{bpf.DatapathMapFlowMaps}, flowMaps...)
+	if !slices.ContainsFunc(tables, func(name string) bool { return s.fresh[name] }) {
+		return nil
+	}
+	for _, name := range tables {
+		if pinned := s.all[name]; pinned != nil {
+			delete(s.all, name)
+			delete(s.ids, name)
+			s.fresh[name] = true
+			if err := bpf.Close(pinned); err != nil {
+				return fmt.Errorf("close map %s: %w", name, err)
+			}
+		}
 	}
 	return nil
 }
@@ -65,9 +76,9 @@ func (s *mapSet) makeFresh(specs map[string]*ebpf.MapSpec) error {
 	if !s.fresh[bpf.DatapathMapFlowMaps] {
 		return nil
 	}
-	for _, content := range specs[bpf.DatapathMapFlowMaps].Contents {
-		if err := s.all[bpf.DatapathMapFlowMaps].Put(content.Key, s.all[content.Value.(string)]); err != nil {
-			return fmt.Errorf("enter map %s into the one of flow tables: %w", content.Value, err)
+	for i, name := range flowMaps {
+		if err := s.all[bpf.DatapathMapFlowMaps].Put(uint32(i), s.all[name]); err != nil {
+			return fmt.Errorf("enter map %s into the one of flow tables: %w", name, err)
 		}
 	}
 	return nil
@@ -161,9 +172,7 @@ func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
 }
 
 func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
-	own := spec.Copy()
-	own.Contents = nil // the names of other maps
-	m, err := ebpf.NewMap(own)
+	m, err := ebpf.NewMap(spec)
 	if err != nil {
 		return fmt.Errorf("create map %s of %d entries: %w", name, spec.MaxEntries, explainMap(err, features.HaveMapType(spec.Type)))
 	}

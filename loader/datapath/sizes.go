@@ -9,14 +9,21 @@ const minNotes = 4096
 
 // sizes returns how many entries the maps have that grow with the configured number of flows of the largest table, by name.
 // What is given up first costs little: a peer that is silent for seconds after its first question, or SYN.
+// They change together.
 func sizes(largest uint32) map[string]uint32 {
+	unit := (largest + 3) / 4
 	return map[string]uint32{
-		bpf.DatapathMapHalfOpen:       largest/4 + bpf.Reserve(),
-		bpf.DatapathMapEstablished:    largest + bpf.Reserve(),
-		bpf.DatapathMapConnectionless: largest/2 + bpf.Reserve(),
-		bpf.DatapathMapAssured:        largest/2 + bpf.Reserve(),
-		bpf.DatapathMapOutbound:       max(largest/4, minNotes) + bpf.Reserve(),
+		bpf.DatapathMapHalfOpen:       unit + bpf.Reserve(),
+		bpf.DatapathMapEstablished:    4*unit + bpf.Reserve(),
+		bpf.DatapathMapConnectionless: 2*unit + bpf.Reserve(),
+		bpf.DatapathMapAssured:        2*unit + bpf.Reserve(),
+		bpf.DatapathMapOutbound:       max(unit, minNotes) + bpf.Reserve(),
 	}
+}
+
+// flowMaps are those of the flow tables.
+var flowMaps = []string{
+	bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured,
 }
 
 // isSized tells of the maps that sizes has.

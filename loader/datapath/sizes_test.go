@@ -45,10 +45,9 @@ func TestCopyToASmallTable(t *testing.T) {
 		if n%10 != 0 {
 			flow.State = 0 // a question
 		}
-		await.Must(t, from[bpf.DatapathTableTABLE_CONNECTIONLESS].Put(seeds.Digest(flow.Tuple), flow, ebpf.UpdateAny))
+		await.Must(t, from[bpf.DatapathTableTABLE_CONNECTIONLESS].Put(seeds.Digest(flow.Tuple), flow))
 	}
-	await.Must(t, d.copyFlows(ebpf.UpdateAny, isSpent))
-	await.Must(t, d.copyFlows(ebpf.UpdateAny, func(flow *bpf.DatapathFlow) bool { return !isSpent(flow) }))
+	await.Must(t, d.copyAll())
 	kept := 0
 	await.Must(t, to[bpf.DatapathTableTABLE_CONNECTIONLESS].Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if seeds.Digest(flow.Tuple) == digest && !isSpent(flow) {

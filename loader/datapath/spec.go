@@ -49,6 +49,7 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	o.setSizes(spec.Maps)
+	spec.Maps[bpf.DatapathMapFlowMaps].Contents = nil // makeFresh enters them: to load programs is not to change a map
 	forgetTypes(spec)
 	return spec, c.Set(spec)
 }

@@ -73,6 +73,7 @@ func (r *Rehearsal) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("make maps: %w", err)
 	}
+	r.spec.Maps[bpf.DatapathMapFlowMaps].Contents = nil // they are entered
 	r.events, err = ringbuf.NewReader(r.maps[bpf.DatapathMapTraceEvents])
 	return err
 }
@@ -190,7 +191,7 @@ func (r *Rehearsal) copyFlows(digests []uint64) error {
 		for _, digest := range digests {
 			flow, err := table.Find(digest)
 			if err == nil && flow != nil && digest != 0 {
-				err = to.Put(digest, flow, ebpf.UpdateAny)
+				err = to.Put(digest, flow)
 			}
 			if err != nil {
 				return err

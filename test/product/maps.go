@@ -38,7 +38,7 @@ func (p *Product) Age(by time.Duration) {
 			return true
 		}))
 		for digest, flow := range aged {
-			await.Must(p.t, table.Put(digest, &flow, ebpf.UpdateAny))
+			await.Must(p.t, table.Put(digest, &flow))
 		}
 	}
 	for digest, note := range notes(p.t, maps) {

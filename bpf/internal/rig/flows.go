@@ -13,7 +13,7 @@ import (
 
 // AddFlow enters a flow, over one that its tuple has.
 func (d *Datapath) AddFlow(table *bpf.FlowTable, flow bpf.DatapathFlow) error {
-	return table.Put(d.Seeds.Digest(flow.Tuple), &flow, ebpf.UpdateAny)
+	return table.Put(d.Seeds.Digest(flow.Tuple), &flow)
 }
 
 // ends is how the map `originated` knows a tuple.

@@ -169,7 +169,7 @@ func (d *Datapath) SetTables(t *Tables) error {
 	err := errors.Join(d.ForgetNotes(), d.ForgetFlows(), d.ForgetFragments(), d.writeMarks(t.Marks))
 	for table, flows := range map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless} {
 		for tuple, flow := range flows {
-			err = errors.Join(err, table.Put(d.Seeds.Digest(tuple), &flow, ebpf.UpdateAny))
+			err = errors.Join(err, table.Put(d.Seeds.Digest(tuple), &flow))
 		}
 	}
 	for digest, ticks := range t.Outbound {

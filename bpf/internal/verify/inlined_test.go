@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/rlimit"
+
 	"replypath/bpf"
 	"replypath/test/await"
 )
@@ -16,6 +18,7 @@ import (
 // TestLookupsAreInlined wants the kernel to inline every lookup, or to call the map's own function. Where the compiler
 // has made one lookup of two in different maps, two functions are called, one of them by pointer.
 func TestLookupsAreInlined(t *testing.T) {
+	await.Must(t, rlimit.RemoveMemlock()) // kernels before 5.11
 	spec, err := bpf.LoadDatapath()
 	await.Must(t, err)
 	features, err := bpf.ProbeFeatures()
