@@ -209,6 +209,13 @@ func TestLastACK(t *testing.T) {
 				b.must(setTimeout(listener))
 				accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 				b.must(err)
+				b.must(unix.Shutdown(accepted, unix.SHUT_WR)) // what the host has closed is entered as closing
+				b.put()
+				want := b.adopts(n, b.replication)
+				flow := b.born(n, tcp{}, b.replication)
+				flow.State = stateClosing
+				want.tables = establishedFlow(flow)
+				b.arrives(n, ack, want)
 				abort(t, accepted)
 			}
 		})
