@@ -34,15 +34,15 @@ var enterings = []struct {
 	name    string
 	message message
 	entries func(tables) entries
-	admits  func(*bed, network) effect
+	admits  func(b *bed, n network, answered bpf.DatapathFlow) effect // of which the handshake is there
 	failed  bpf.DatapathEvent
 }{
 	{"half-open", syn, func(t tables) entries { return t.HalfOpen },
-		func(b *bed, n network) effect { return b.starts(n, syn, b.replication) }, eventInsertFailedHalfOpen},
+		func(b *bed, n network, _ bpf.DatapathFlow) effect { return b.starts(n, syn, b.replication) }, eventInsertFailedHalfOpen},
 	{"established", finalAck, func(t tables) entries { return t.Established },
-		func(b *bed, n network) effect { return establishes(b.answered(n, b.replication, 0), finalAck) }, eventInsertFailedHalfOpen + 1},
+		func(_ *bed, _ network, answered bpf.DatapathFlow) effect { return establishes(answered, finalAck) }, eventInsertFailedHalfOpen + 1},
 	{"connectionless", udp{}, func(t tables) entries { return t.Connectionless },
-		func(b *bed, n network) effect { return b.admits(n, udp{}, b.replication) }, eventInsertFailedConnectionless},
+		func(b *bed, n network, _ bpf.DatapathFlow) effect { return b.admits(n, udp{}, b.replication) }, eventInsertFailedConnectionless},
 }
 
 // TestTableEntered: a new flow takes the place of an idle one that its tuple has. Another flow that has its digest stays,
@@ -50,9 +50,10 @@ var enterings = []struct {
 func TestTableEntered(t *testing.T) {
 	for _, e := range enterings {
 		under(t, e.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			answered := b.answered(n, b.replication, 0)
 			handshake := func(t tables) {
 				if e.name == "established" {
-					halfOpen(b.answered(n, b.replication, 0))(t)
+					halfOpen(answered)(t)
 				}
 			}
 			before := func(f bpf.DatapathFlow) func(tables) {
@@ -60,7 +61,7 @@ func TestTableEntered(t *testing.T) {
 			}
 			idle := b.flow(n, e.message, b.backup, idleEstablished+1)
 			b.put(before(idle), handshake)
-			b.arrives(n, e.message, e.admits(b, n))
+			b.arrives(n, e.message, e.admits(b, n, answered))
 
 			b.put(before(b.flow(newcomer(n), e.message, b.backup, 0)), handshake)
 			b.arrives(n, e.message, unread(e.failed))
@@ -85,8 +86,9 @@ func TestTableReplaced(t *testing.T) {
 		} {
 			b.put(before)
 			b.arrives(n, syn, b.starts(n, syn, b.replication))
-			b.put(before, halfOpen(b.answered(n, b.replication, 0)))
-			b.arrives(n, finalAck, establishes(b.answered(n, b.replication, 0), finalAck))
+			answered := b.answered(n, b.replication, 0)
+			b.put(before, halfOpen(answered))
+			b.arrives(n, finalAck, establishes(answered, finalAck))
 		}
 	})
 }
