@@ -82,7 +82,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		return false;
 	else if (!is_next)
 		take_path(scratch);
-	if (ask_socket(skb) <= VERDICT_LISTENS) { /* with SYN cookies there is none yet */
+	if (ask_socket(skb) <= VERDICT_LISTENS) { /* it is forwarded, or of a container */
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
 		flow->rcv_nxt = segment_end(packet);

@@ -259,20 +259,25 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	return true;
 }
 
-/* Whether a flow has the scratch's path, which gets the flags that are not of a next hop from it. */
-static inline bool has_path(const struct flow *flow, struct scratch *scratch)
+/* Has the scratch's path keep the flags of a flow that are not of a next hop. */
+static inline void keep_flags(struct scratch *scratch, const struct flow *flow)
+{
+	scratch->path.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
+}
+
+static inline bool has_path(const struct flow *flow, const struct scratch *scratch)
 {
 	const __u64 *x = (const __u64 *)&flow->ifindex, *y = (const __u64 *)&scratch->path;
 
 	_Static_assert(sizeof(struct path) == 2 * sizeof(*x), "two words");
 	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags), "alike");
-	scratch->path.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
 }
 
 /* Gives the scratch flow the scratch's path. By another one nothing has left yet. */
 static inline void take_path(struct scratch *scratch)
 {
+	keep_flags(scratch, &scratch->flow);
 	if (has_path(&scratch->flow, scratch))
 		return;
 	__builtin_memcpy(&scratch->flow.ifindex, &scratch->path, sizeof(scratch->path));
@@ -287,6 +292,7 @@ static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *s
 {
 	if (!find_path_back(skb))
 		return NULL;
+	keep_flags(scratch, flow);
 	if (has_path(flow, scratch))
 		return flow;
 	if (copy_flow(&scratch->flow, flow, &scratch->packet)) {
