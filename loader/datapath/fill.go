@@ -66,9 +66,20 @@ func (d *Datapath) addMissed(filled Clock) error {
 		if age(clock.Now(), flow.Seen) > since {
 			return false, nil
 		}
-		known, err := to.Find(digest)
-		return known == nil, err
+		return isMissed(to, digest, flow)
 	})
+}
+
+// isMissed tells whether a table has no such flow, or has it open though it has closed since, which it forgets.
+func isMissed(to *bpf.FlowTable, digest uint64, flow *bpf.DatapathFlow) (bool, error) {
+	known, err := to.Find(digest)
+	if known == nil || err != nil {
+		return err == nil, err
+	}
+	if known.IsClosing() || !flow.IsClosing() || known.Created != flow.Created {
+		return false, nil
+	}
+	return true, to.Delete(digest)
 }
 
 // copyFlows copies flows of the tables that are replaced.
@@ -82,7 +93,7 @@ func (d *Datapath) copyFlows(isWanted func(to *bpf.FlowTable, digest uint64, flo
 	for _, from := range FlowTables(d.maps.replaced) {
 		read := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 			var wanted bool
-			if wanted, err = isWanted(&to[from.ID], digest, flow); wanted {
+			if wanted, err = isWanted(&to[from.ID], digest, flow); wanted && err == nil {
 				err = to[from.ID].Put(digest, flow)
 			}
 			return err == nil

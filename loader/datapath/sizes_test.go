@@ -60,6 +60,33 @@ func TestCopyToASmallTable(t *testing.T) {
 	}
 }
 
+// What closed while the tables were replaced is entered as closing, and nothing else takes the place of what is known.
+func TestIsMissed(t *testing.T) {
+	all := make(map[string]*ebpf.Map)
+	for name := range sizes(0) {
+		all[name] = newMap(t, name, 1+bpf.Reserve())
+	}
+	table := FlowTables(all)[bpf.DatapathTableTABLE_ESTABLISHED]
+	open, another := bpf.DatapathFlow{Created: 7}, bpf.DatapathFlow{Created: 8, State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
+	closed := another
+	closed.Created = open.Created
+	const digest = 5
+	for _, test := range []struct{ known, flow *bpf.DatapathFlow }{{nil, &open}, {nil, &closed}, {&open, &closed}, {&open, &open}, {&open, &another}, {&closed, &open}} {
+		await.Must(t, table.Clear())
+		if test.known != nil {
+			await.Must(t, table.Put(digest, test.known))
+		}
+		want := test.known == nil || test.known == &open && test.flow == &closed
+		missed, err := isMissed(&table, digest, test.flow)
+		if await.Must(t, err); missed != want {
+			t.Errorf("known %+v, recorded %+v: missed %t", test.known, test.flow, missed)
+		}
+		if left := await.Must1[*bpf.DatapathFlow](t)(table.Find(digest)); want != (left == nil) {
+			t.Errorf("known %+v, recorded %+v: %+v is left", test.known, test.flow, left)
+		}
+	}
+}
+
 // newMap returns a map of the datapath with so many entries.
 func newMap(t *testing.T, name string, entries uint32) *ebpf.Map {
 	t.Helper()
