@@ -215,6 +215,16 @@ func (s s3c) answered(t *testing.T, name string) {
 	}
 }
 
+// awaitDirectors returns when the programs know the MACs of both: until then the answer to a director's question goes as
+// routed, and a neighbour's answer may come a moment after the start.
+func (s s3c) awaitDirectors(t *testing.T, p *product.Product) {
+	for _, director := range s.DirectorEth0 {
+		for _, f := range s.Families() {
+			waitGatewayMAC(t, p, s.ServerEth0.Name, director.Address(f), director.MAC)
+		}
+	}
+}
+
 // TestS3c has a client ask by both directors. Without replypath all answers go to director 1, which has the default
 // route, and those to the clients of director 2 arrive as a stranger's; with it each goes back to the director that
 // it came from. Director 2 is in no route of the server, so the configuration names it, or stands in one that is
@@ -226,12 +236,14 @@ func TestS3c(t *testing.T) {
 	s.by(1).lost(t, "director 2 without replypath", s.to[0])
 	seen()
 	p, _ := product.StartOn(t, s.Server, "--config", page.Config("With replypath"))
+	s.awaitDirectors(t, p)
 	s.answered(t, "")
 	p.Expect(0, "detach", "--stop")
 	s.by(1).lost(t, "director 2 after detach", s.to[0])
 	page.Run(s.Server, "With replypath")
 	s.by(1).lost(t, "director 2 with a second route", s.to[0])
 	p.Start()
+	s.awaitDirectors(t, p)
 	s.answered(t, " by a second route")
 	p.Expect(0, "detach", "--stop")
 	page.Run(s.Server, "With ip rule")
