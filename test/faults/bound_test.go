@@ -77,6 +77,7 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	b.wantNoBoundAnswer("without replypath")
 	d := b.start("--config", config)
 	b.awaitBoundRoute("at the start", true)
+	b.forgetClient()
 	wires, open := wire.Tap(t, b.net.Server), b.boundConversation(traffic.TCP)
 	for _, step := range []func(){func() {}, b.removeDefault, b.addDefault} {
 		step()
@@ -123,6 +124,13 @@ func testBoundRoute(t *testing.T, f topology.Family) {
 	}
 	b.product.Expect(0, "detach")
 	b.wantSnapshot(before)
+}
+
+// forgetClient ends what the kernel began before there was a route: it took the client for a neighbour by the device that the
+// socket is bound to, and asks for it three times, a second apart (ip_route_output_key_hash_rcu() in net/ipv4/route.c).
+func (b *bed) forgetClient() {
+	b.Helper()
+	b.ip("neighbour flush dev eth1 to", b.clientAddress().String())
 }
 
 // undoBoundRoute does what the status says that undoes the route, which comes back: it is the route that it tells of.

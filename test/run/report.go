@@ -176,8 +176,11 @@ func (p *tested) failedBelow(name string) bool {
 	return false
 }
 
-// mostShown is how many lines are shown of a test that failed; all are in the log.
-const mostShown = 60
+// Of a test that failed so many lines are shown; all are in the log. What it says comes first, and the logs of programs last.
+const (
+	firstShown = 40
+	lastShown  = 20
+)
 
 func (r *report) showFailed(pkg string, p *tested) {
 	for _, name := range slices.Sorted(maps.Keys(p.tests)) {
@@ -187,9 +190,9 @@ func (r *report) showFailed(pkg string, p *tested) {
 		}
 		fmt.Fprintf(r.out, "--- %s %s\n", below(pkg), name)
 		lines := t.output
-		if len(lines) > mostShown {
-			fmt.Fprintf(r.out, "    (the last %d of %d lines, all are in %s)\n", mostShown, len(lines), p.log.Name())
-			lines = lines[len(lines)-mostShown:]
+		if left := len(lines) - firstShown - lastShown; left > 0 {
+			out := fmt.Sprintf("    (%d lines are left out here, all are in %s)\n", left, p.log.Name())
+			lines = slices.Concat(lines[:firstShown], []string{out}, lines[len(lines)-lastShown:])
 		}
 		fmt.Fprint(r.out, strings.Join(lines, ""))
 	}

@@ -206,6 +206,9 @@ func (f *Frame) String() string {
 	macs := fmt.Sprintf("%s > %s", f.SourceMAC, f.DestinationMAC)
 	switch {
 	case !f.Source.IsValid():
+		if arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP); ok {
+			return fmt.Sprintf("ARP %d of %s for %s, %s", arp.Operation, net.IP(arp.SourceProtAddress), net.IP(arp.DstProtAddress), macs)
+		}
 		return fmt.Sprintf("%s, %d bytes", macs, f.Length)
 	case f.SourcePort != 0 || f.DestinationPort != 0:
 		return fmt.Sprintf("%s > %s %s, %s, %d bytes",
