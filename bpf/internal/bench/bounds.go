@@ -6,7 +6,7 @@ package main
 type limit struct {
 	bound    float64 // 0: none
 	aim      float64 // what the project wants to reach; 0: none
-	recorded float64 // the least that -scaled holds it against; 0: the bound
+	recorded float64 // what -scaled holds it against where that is more, raised as the bound is; 0: the bound alone
 }
 
 // Limits of what most packets do. Recorded is a tenth more than it takes on a Xeon (Sapphire Rapids), where the reference
@@ -14,7 +14,7 @@ type limit struct {
 var (
 	pass     = limit{bound: 30, aim: 20}
 	refresh  = limit{bound: 40, aim: 30}
-	redirect = limit{bound: 62, aim: 35} // of which the counter of its pair, in a hash map, takes 9 ns
+	redirect = limit{bound: 62, aim: 35, recorded: 60} // of which the counter of its pair, in a hash map, takes 9 ns
 	untaken  = limit{bound: 150}
 	// What belongs to no flow has a note, or none, in a hash map of the kernel: 27 to 34 ns there.
 	noted = limit{bound: 30, aim: 20, recorded: 48}
@@ -22,14 +22,14 @@ var (
 	// are those of the kernel's hashes.
 	stranger = limit{bound: 30, aim: 20, recorded: 60}
 	// A reply takes 50 to 55 ns there, of which an IPv6 one takes the most.
-	reply = limit{bound: 62, aim: 35}
+	reply = limit{bound: 62, aim: 35, recorded: 60}
 )
 
 // Limits of what few packets do.
 var (
 	// What the host originates has no flow, which takes as long to find out as of a stranger; two lookups in hash maps
-	// more find its record, and the flow that it is related to. It takes 40 to 52 ns more than a reply.
-	originated = limit{bound: 115, aim: reply.bound + 35}
+	// more find its record, and the flow that it is related to. It takes 40 to 55 ns more than a reply.
+	originated = limit{bound: 115, aim: reply.bound + 35, recorded: 115}
 	flooded    = limit{bound: 2000}          // mostly that of entries that are in no cache
 	crowded    = limit{bound: 100, aim: 100} // how much more a random flow may cost than always the same one
 )
