@@ -55,6 +55,14 @@ var adoptFamily = map[string]story{
 			t.Errorf("still known of the tuple: marks %v, notes %v", content.Marks, content.Outbound)
 		}
 	},
+	"a SYN that a guest sends with the host's address hides no connection": func(t *testing.T, b *bed, n network) {
+		n = newcomer(n)
+		c := accept(t, n)
+		segment := tcp{flags: "A", seq: c.received, ack: c.acked}
+		b.put(b.sent(n, tcp{}, 2))
+		b.arrives(n, segment, effect{tables: func(t tables) { delete(t.Outbound, b.Seeds.Digest(n.tuple(tcp{}))) }})
+		b.arrives(n, segment, b.adopts(n, b.replication))
+	},
 	"while answers come in, it stays known that the host asked": func(t *testing.T, b *bed, n network) {
 		b.put(b.sent(n, tcp{}, idleOutbound-1))
 		for range 3 {

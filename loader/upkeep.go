@@ -143,10 +143,12 @@ func (r *runner) lookForAskers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	asked, err := r.source.Asked(r.wantedSource())
+	if err != nil || asked {
+		r.noteSource(err)
+	}
 	if !asked {
 		return
 	}
-	r.noteSource(err)
 	if err := r.writeSettings(); err != nil {
 		r.log.Error("the source repair is not told to the programs", "error", err)
 		r.changes.note(time.Now())

@@ -154,6 +154,10 @@ __noinline int relate_answer(struct __sk_buff *skb)
 
 	if (verdict == VERDICT_OPENING || verdict == VERDICT_REFUSED)
 		return false;
+	if (scratch && verdict == VERDICT_ACCEPTED) { /* a guest with the host's address has sent that SYN (macvtap) */
+		bpf_map_delete_elem(&outbound, &scratch->packet.digest);
+		return false;
+	}
 	if (!scratch || verdict != VERDICT_OPENED || !find_path_back(skb))
 		return true;
 	path = &scratch->path;

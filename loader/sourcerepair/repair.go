@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
@@ -96,9 +97,14 @@ func (r *Repair) Reconcile(want Want) error {
 // Asked reconciles at once after a wildcard socket was asked: whoever asked repeats the question soon. Nothing happens where
 // nobody waited for that, or nobody has asked, which it tells.
 func (r *Repair) Asked(want Want) (asked bool, err error) {
-	var asker uint64
-	if r.state != bpf.DatapathSourceRepairREPAIR_WATCH || want.Datapath.Asked.NextKey(nil, &asker) != nil {
+	if r.state != bpf.DatapathSourceRepairREPAIR_WATCH {
 		return false, nil
+	}
+	var asker uint64
+	if err := want.Datapath.Asked.NextKey(nil, &asker); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("look for who has asked: %w", err)
 	}
 	r.wanted, r.due = true, true
 	return true, r.Reconcile(want)
@@ -264,10 +270,25 @@ func (r *Repair) remove() error {
 	if removed {
 		r.host.Log.Info("the source address of udp answers is left to the route")
 		// What is asked from now on tells whether they are needed again.
-		for asked, asker := r.want.Datapath.Asked, uint64(0); asked.NextKey(nil, &asker) == nil && asked.Delete(asker) == nil; {
-		}
+		err = forgetAskers(r.want.Datapath.Asked)
 	}
 	r.served, r.host.Journal.SourceCgroup = nil, ""
+	return err
+}
+
+// forgetAskers empties the map of who asked last.
+func forgetAskers(asked *ebpf.Map) error {
+	var asker uint64
+	err := asked.NextKey(nil, &asker)
+	for ; err == nil; err = asked.NextKey(nil, &asker) {
+		// The kernel may have pushed it out meanwhile.
+		if err := asked.Delete(asker); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget who has asked: %w", err)
+		}
+	}
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget who has asked: %w", err)
+	}
 	return nil
 }
 

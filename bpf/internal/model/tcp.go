@@ -133,14 +133,19 @@ func (m *Model) isNoFlow(p *packet, w path) bool {
 }
 
 // segmentAnswers: once a second, a segment of a connection that the host opened proves the path of its peer, if its socket
-// expects it. One that it does not expect is no reason not to look at the next.
+// expects it. One that it does not expect is no reason not to look at the next. Where the peer opened it the note is not of
+// it, and goes.
 func (m *Model) segmentAnswers(p *packet, w path) {
 	t := p.inbound()
 	socket, ok := m.Sockets.Connections[t]
 	if !m.noted(t) || m.isForeign(p, w) || ok && !m.fitsSocket(p) {
 		return
 	}
-	if m.hears(t) && ok && !socket.Accepted {
+	switch {
+	case !m.hears(t) || !ok:
+	case socket.Accepted:
+		delete(m.Outbound, t)
+	default:
 		m.relateAnswer(t, w, true)
 	}
 }
