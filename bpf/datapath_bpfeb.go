@@ -161,8 +161,16 @@ type DatapathGatewayMac struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	Family  uint8
-	Held    bool
+	Word    uint8
 }
+
+type DatapathGatewayWord uint32
+
+const (
+	DatapathGatewayWordGATEWAY_ID     DatapathGatewayWord = 0
+	DatapathGatewayWordGATEWAY_SILENT DatapathGatewayWord = 1
+	DatapathGatewayWordGATEWAY_HELD   DatapathGatewayWord = 2
+)
 
 type DatapathHandover struct {
 	_              structs.HostLayout
@@ -231,7 +239,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
 )
 
 type DatapathMode uint32
@@ -601,6 +609,7 @@ const (
 	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
 	DatapathVarUnusedFlowState      = "unused_flow_state"
 	DatapathVarUnusedFollow         = "unused_follow"
+	DatapathVarUnusedGatewayWord    = "unused_gateway_word"
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
@@ -723,6 +732,7 @@ type DatapathVariableSpecs struct {
 	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
+	UnusedGatewayWord    *ebpf.VariableSpec `ebpf:"unused_gateway_word"`
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
@@ -839,6 +849,7 @@ type DatapathVariables struct {
 	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
+	UnusedGatewayWord    *ebpf.Variable `ebpf:"unused_gateway_word"`
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`

@@ -101,8 +101,8 @@ func (l *core) appointOwners() {
 	l.gateways = gateways.New(gateways.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow,
 		Attacher: means,
-		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
-		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf, ChangeSysctl: l.keepSysctl,
+		Log:      l.log, Tx: &l.tx, Journal: &l.state, Save: l.save,
+		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf,
 		Repaired:      l.counting(repairNeighbour),
 		WantsFallback: l.routes.Wanted, GivesWay: l.routes.GivesWay, Defaults: l.routes.Defaults, Renew: l.routes.Renew,
 	})

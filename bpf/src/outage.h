@@ -24,7 +24,10 @@
  *   would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
  *
- * Where data are written, the packet is one that would be dropped otherwise.
+ * A gateway that has answered before keeps its MAC while it is silent. Who replaces it has another: the kernel's questions
+ * to the old one go to everybody as well.
+ *
+ * Where data are written, the packet is such a question, or one that would be dropped otherwise.
  */
 #pragma once
 
@@ -89,9 +92,9 @@ static inline int solicit_group(struct __sk_buff *skb)
 }
 
 /*
- * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
+ * The kernel takes the MAC of a gateway that is silent for the one to be checked, and asks by unicast whether it still has
  * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
- * TC_ACT_SHOT for everything else.
+ * TC_ACT_SHOT for everything else, which stays as it is.
  */
 static __noinline int ask_everybody(struct __sk_buff *skb)
 {
@@ -102,6 +105,19 @@ static __noinline int ask_everybody(struct __sk_buff *skb)
 	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
 		return TC_ACT_SHOT;
 	return PASS;
+}
+
+/* Whether the frame goes to the MAC of such a gateway that has answered before. */
+static inline bool is_for_silent(const struct __sk_buff *skb, const struct packet *packet)
+{
+	struct gateway_mac key = {
+		.ifindex = skb->ifindex,
+		.family = skb->protocol == bpf_htons(ETH_P_IPV6) ? 6 : 4,
+		.word = GATEWAY_SILENT,
+	};
+
+	copy_mac(key.mac, packet->mac);
+	return is_said(&key);
 }
 
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
@@ -213,11 +229,11 @@ static inline bool is_held(const struct __sk_buff *skb)
 	struct gateway_mac key = {
 		.ifindex = skb->ifindex,
 		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
-		.held = true,
+		.word = GATEWAY_HELD,
 	};
 
 	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
-	       is_held_gateway(&key);
+	       is_said(&key);
 }
 
 /*

@@ -199,10 +199,10 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
-/* Whether the loader holds the entry of the gateway of this key with `held` (outage.h). Its word counts until a time. */
-static inline bool is_held_gateway(const struct gateway_mac *gateway)
+/* Whether the loader says so of a gateway: GATEWAY_SILENT or GATEWAY_HELD. */
+static inline bool is_said(const struct gateway_mac *of_gateway)
 {
-	const __u32 *until = bpf_map_lookup_elem(&gateway_macs, gateway);
+	const __u32 *until = bpf_map_lookup_elem(&gateway_macs, of_gateway);
 
 	return until && is_ahead(*until, now());
 }

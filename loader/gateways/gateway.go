@@ -39,9 +39,9 @@ type gateway struct {
 	heldBy   *datapath.Datapath // whose program answers what is started by it, nil for none
 
 	toldSilent bool // it was logged that it does not answer, since it answered last
-	// What we have written into its entry: the last MAC, since it fell silent (CarrierLost, releaseFailed), and that it is
-	// stale, for a moment (probeAnew).
-	wroteLast, wroteStale bool
+	// What we have written into its entry: the last MAC, since it fell silent (CarrierLost, releaseFailed), and for a moment
+	// that it is stale (probeAnew) or has failed (askWithoutMAC).
+	wroteLast, wroteStale, wroteFailed bool
 	times
 }
 
@@ -81,6 +81,8 @@ const (
 	// host from a gateway that has come back.
 	heldFor   = 3 * time.Second
 	tellEvery = time.Second
+	// askedFor is how long they have everybody asked for a silent gateway: longer than the kernel asks before it gives up.
+	askedFor = 10 * time.Second
 	// bridgeAfter is how long a gateway that nobody has a MAC of may take to answer
 	// before replies are built with the one that it had last: a while for a router that
 	// is there, less than it takes a peer to repeat a segment.
@@ -219,19 +221,12 @@ func (g *gateway) families() []uint8 {
 	return all
 }
 
-// changesAsking tells whether the settings are changed for a gateway. For one that has never answered the programs have
-// everybody asked (bpf/src/outage.h).
-func (g *gateway) changesAsking() bool { return (g.isHeld() || g.isBridged()) && !g.isUnknown() }
-
-// isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.
-func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !nexthop.Usable(g.State) }
-
-// addressFamily is the family by which a gateway is resolved.
-func addressFamily(g *gateway) string {
+// addressFamily is the family by which a gateway is resolved: 4 or 6.
+func addressFamily(g *gateway) uint8 {
 	if g.Address.Is4() {
-		return "ipv4"
+		return 4
 	}
-	return "ipv6"
+	return 6
 }
 
 // resolve has the kernel find out the MAC. Where the entry is gone, or was made a failed

@@ -42,7 +42,7 @@ func (t *Table) Track(found *nexthop.Routers) error {
 		}
 	}
 	t.records.write()
-	return errors.Join(append(errs, t.settings.keep(), t.settings.restore())...)
+	return errors.Join(errs...)
 }
 
 // observe notes what the kernel says of a gateway now.
@@ -100,6 +100,10 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 	seen.Sources, seen.Announced = g.Sources, g.Announced
 	wasHeld, wasBridged := g.isHeld(), g.isBridged()
 	counted := t.host.noteDeletion(g, seen)
+	if seen.State == nexthop.StateFailed && g.wroteFailed {
+		g.wroteFailed = false
+		return true, false
+	}
 	t.observe(g, seen)
 	if recorded = wasHeld != g.isHeld() || wasBridged != g.isBridged() || counted; recorded {
 		t.records.write()

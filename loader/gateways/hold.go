@@ -76,8 +76,7 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 	}
 }
 
-// hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask
-// nobody, that is done so often only until askedSettings.keep has changed the settings again.
+// hold keeps the entry of a gateway usable.
 func (t *Table) hold(g *gateway) {
 	if g.isHeld() && g.isUnknown() {
 		return // keepUnknown does so
@@ -95,9 +94,6 @@ func (t *Table) hold(g *gateway) {
 		g.on(onHold)
 		t.host.Log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
-		if !g.isUnknown() {
-			errs = append(errs, t.settings.haveEverybodyAsked(g))
-		}
 		errs = append(errs, t.programs.attach(g))
 	}
 	if err := unlessGone(errors.Join(errs...)); err != nil {
@@ -126,12 +122,13 @@ func (t *Table) keepUnknown(g *gateway, now time.Time) error {
 		nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()))
 }
 
-// askWithoutMAC has the kernel ask for a gateway that is held as for one that it knows no MAC of.
+// askWithoutMAC has the kernel ask for a gateway as for one that it knows no MAC of: then it heeds any answer.
 func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 	g.on(onAsk)
 	g.asked = now
 	g.schedule(now)
 	if !g.awaitsMAC() {
+		g.wroteFailed = !g.isHeld()
 		err = nexthop.Fail(h.Netlink(), g.Gateway)
 	}
 	return errors.Join(err, nexthop.Resolve(h.Netlink(), g.Gateway))
@@ -144,10 +141,11 @@ func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 // starts is refused: once the kernel has asked in vain it is held.
 func (t *Table) bridge(g *gateway) error {
 	g.on(onBridge)
+	g.wroteFailed = false
 	t.records.write()
 	t.host.Log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
 		"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
-	return errors.Join(t.settings.haveEverybodyAsked(g), t.probeAnew(g), t.host.Save())
+	return errors.Join(t.programs.askEverybody(g), t.probeAnew(g), t.host.Save())
 }
 
 // probeAnew has the last MAC of a gateway checked from now on. One that is being checked already would be asked again only
@@ -176,10 +174,14 @@ func (t *Table) ask(g *gateway, now time.Time) (bool, error) {
 		return true, t.holdUnknown(g)
 	case g.isUnknown():
 		return false, nil
-	case g.awaitsMAC(), anew && g.State != nexthop.StatePermanent && g.State != nexthop.StateNoARP:
+	case g.awaitsMAC():
 		return true, t.bridge(g)
+	case !anew || g.State == nexthop.StatePermanent || g.State == nexthop.StateNoARP:
+		return false, nil
+	case g.Address.Is4(): // of an entry that was written a moment ago, the answer of another MAC is not heeded (arp_process())
+		return true, t.host.askWithoutMAC(g, now)
 	}
-	return false, nil
+	return true, t.bridge(g)
 }
 
 // holdUnknown holds a gateway that has never answered, unless the kernel has its MAC by now.
@@ -210,13 +212,15 @@ func (t *Table) endHold(g *gateway) (err error) {
 		t.host.Log.Info("neighbour entry of the gateway is the kernel's again",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "state", g.State)
 		err = t.releaseHeld(g)
+	} else {
+		err = t.programs.forget(g)
 	}
 	g.on(onLetGo)
 	g.heldBy = nil
 	if g.isNobodys() { // so that the kernel asks for it, or goes over to another one
 		err = errors.Join(err, unlessGone(nexthop.Fail(t.host.Netlink(), g.Gateway)))
 	}
-	return errors.Join(err, t.settings.restore())
+	return err
 }
 
 // releaseHeld has the programs take a gateway for any other.

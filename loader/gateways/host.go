@@ -28,14 +28,11 @@ type Host struct {
 	Attacher func() attach.Means
 	Log      *slog.Logger
 	Tx       *undo.Tx
-	Sysctls  *undo.Sysctls
-	Journal  *pins.Journal // Gateways is written, Seeds and Sysctls are read
+	Journal  *pins.Journal // Gateways is written, Seeds is read
 	Save     func() error  // writes the journal
 	// Interface returns what is known of an interface by its index, NameOf what it is called in messages, be it served or not.
 	Interface func(index int) Interface
 	NameOf    func(index int) string
-	// ChangeSysctl makes a change that was planned, unless the interface only observes; true the first time.
-	ChangeSysctl func(change *hostsettings.Change, err error) (made bool, _ error)
 	// Repaired counts a neighbour entry that somebody had deleted.
 	Repaired func()
 

@@ -226,7 +226,7 @@ func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 // TestEntriesOfOthers: a new process takes no entry away that others write to the same map.
 func TestEntriesOfOthers(t *testing.T) {
 	b, held := newHostBed(t), macKey
-	held.Held = true
+	held.Word = uint8(bpf.DatapathGatewayWordGATEWAY_HELD)
 	b.must(b.kernel.GatewayMacs.Put(held, uint32(1)))
 	b.write(aHost())
 	b.read()
