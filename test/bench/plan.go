@@ -3,7 +3,6 @@
 package main
 
 import (
-	"iter"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -111,23 +110,6 @@ func (p *plan) of(round int) [][]slot {
 		rest = rest[end:]
 	}
 	return workloads
-}
-
-// together has the slots of a round that are measured side by side.
-func (p *plan) together(round int) iter.Seq[[]slot] {
-	return func(yield func([]slot) bool) {
-		for _, slots := range p.of(round) {
-			size := len(slots)
-			if slots[0].workload.Apart {
-				size = 1
-			}
-			for some := range slices.Chunk(slots, size) {
-				if !yield(some) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // shuffled returns things in an order of its own for each turn of each round, the same in every run: what

@@ -53,7 +53,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 // round measures every slot; false where ctx has ended before.
 func (r *runner) round(ctx context.Context) bool {
 	done := 0
-	for slots := range r.plan.together(r.rounds) {
+	for _, slots := range r.plan.of(r.rounds) {
 		shown := func(part float64, s slot) { r.progress.show(r.rounds, done+int(part*float64(len(slots))), s) }
 		r.takeTurns(ctx, slots, shown)
 		if ctx.Err() != nil {

@@ -23,8 +23,6 @@ type Workload struct {
 	Program bool
 	// Only names contenders, if the work is not for all.
 	Only []string
-	// Apart ones leave no room for those of other contenders beside them.
-	Apart bool
 	// Flows is how many flows there are; 0 is a handful.
 	Flows int
 	// Forward has the server forward the packets of others, which no contender has a say in.
@@ -102,8 +100,6 @@ func All() []*Workload {
 		// Not all side by side: each has 2,000 sockets, and 20,000 open files are not allowed everywhere.
 		{Name: "tcp-rr-1000", Unit: perSecond, Only: manyFlows, start: tcpRequests(1000),
 			About: "as tcp-rr, on 1,000 connections that all have a request on its way"},
-		{Name: "tcp-rr-9500", Unit: perSecond, Apart: true, Only: manyFlows, start: tcpRequests(9500),
-			About: "the same on 9,500 connections, one contender after the other: more open files are not allowed everywhere"},
 		{Name: "nginx", Unit: perSecond, Program: true, start: nginx(true),
 			About: "nginx and wrk: 64 connections that are kept, 1 KiB each answer, on one core"},
 		{Name: "nginx-connect", Unit: perSecond, Program: true, start: nginx(false),
