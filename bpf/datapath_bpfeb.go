@@ -168,8 +168,8 @@ type DatapathGatewayWord uint32
 
 const (
 	DatapathGatewayWordGATEWAY_ID     DatapathGatewayWord = 0
-	DatapathGatewayWordGATEWAY_SILENT DatapathGatewayWord = 1
-	DatapathGatewayWordGATEWAY_HELD   DatapathGatewayWord = 2
+	DatapathGatewayWordGATEWAY_HELD   DatapathGatewayWord = 1
+	DatapathGatewayWordGATEWAY_SILENT DatapathGatewayWord = 2
 )
 
 type DatapathHandover struct {
@@ -239,7 +239,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
 )
 
 type DatapathMode uint32

@@ -137,6 +137,17 @@ func TestNobodyMoved(t *testing.T) {
 	}
 }
 
+// arp is a frame of this device's to a MAC.
+func arp(via nic, to net.HardwareAddr, operation uint16) []byte {
+	return rig.Serialize(
+		&layers.Ethernet{SrcMAC: via.MAC, DstMAC: to, EthernetType: layers.EthernetTypeARP},
+		&layers.ARP{
+			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, Operation: operation,
+			SourceHwAddress: via.MAC, SourceProtAddress: make([]byte, 4),
+			DstHwAddress: make([]byte, 6), DstProtAddress: make([]byte, 4),
+		})
+}
+
 // TestSilentGatewayAsksEverybody: the kernel's question whether a silent gateway still has its MAC, or the one that nobody
 // has, goes to everybody, by IPv4 to all stations, by IPv6 to the group of the address. Nothing else is changed, nor a question
 // to a gateway of which the loader says nothing.
@@ -145,11 +156,10 @@ func TestSilentGatewayAsksEverybody(t *testing.T) {
 	solicitation := icmp{kind: layers.ICMPv6TypeNeighborSolicitation}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		asked := func(mac net.HardwareAddr, edits ...edit) []byte {
-			edits = append(edits, destinationMAC(mac))
 			if n.family == 4 {
-				return n.out(b.production, udp{}, append(edits, etherType(layers.EthernetTypeARP))...)
+				return arp(b.production, mac, layers.ARPRequest)
 			}
-			return n.out(b.production, solicitation, edits...)
+			return n.out(b.production, solicitation, append(edits, destinationMAC(mac))...)
 		}
 		toAll := asked(layers.EthernetBroadcast)
 		if n.family == 6 {
@@ -186,6 +196,8 @@ func TestSilentGatewayAsksEverybody(t *testing.T) {
 			frame := n.out(b.production, m, destinationMAC(b.production.router))
 			want("no question", frame, frame)
 		}
+		reply := arp(b.production, b.production.router, layers.ARPReply)
+		want("an answer", reply, reply)
 	})
 }
 

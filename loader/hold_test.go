@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
 	"replypath/loader/pins"
 	"replypath/test/topology"
 )
@@ -20,7 +21,7 @@ var (
 	absentRouters = map[topology.Family]netip.Addr{
 		topology.IPv4: netip.MustParseAddr("10.3.0.77"), topology.IPv6: netip.MustParseAddr("2001:db8:3::77"),
 	}
-	firstMAC = net.HardwareAddr{2, 0, 0, 9, 9, 1}
+	firstMAC, otherMAC = net.HardwareAddr{2, 0, 0, 9, 9, 1}, net.HardwareAddr{2, 0, 0, 9, 9, 2}
 )
 
 // setAbsent has the kernel believe something of such a router.
@@ -58,6 +59,35 @@ func (b *server) awaitHeld(f topology.Family, want bool) {
 	eventually(b.T, fmt.Sprintf("%s is held: %t", absentRouters[f], want), func() bool {
 		return b.isAbsent(f, func(r pins.GatewayRecord) bool { return r.Held == want })
 	})
+}
+
+// TestEverybodyIsAsked: while a gateway is silent the programs have everybody asked for it, by the MAC that it had last, and no
+// longer once it has another.
+func TestEverybodyIsAsked(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	for family, f := range map[uint8]topology.Family{4: topology.IPv4, 6: topology.IPv6} {
+		key := bpf.DatapathGatewayMac{
+			Ifindex: uint32(b.eth0.Index), Mac: [6]byte(firstMAC), Family: family, Word: uint8(bpf.DatapathGatewayWordGATEWAY_SILENT),
+		}
+		want := func(when string, want bool) {
+			t.Helper()
+			r.locked(func() error {
+				if err := r.datapath.GatewayMacs.Lookup(key, new(uint32)); (err == nil) != want {
+					t.Errorf("%s: %s: everybody is asked: %t (%v)", f, when, !want, err)
+				}
+				return nil
+			})
+		}
+		b.leadByAbsent(f)
+		want("believed", false)
+		b.setAbsent(f, nil, netlink.NUD_FAILED)
+		b.awaitHeld(f, true)
+		want("held", true)
+		b.setAbsent(f, otherMAC, netlink.NUD_REACHABLE)
+		b.awaitHeld(f, false)
+		want("another is there", false)
+	}
 }
 
 // TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's answer for the next

@@ -171,7 +171,7 @@ func (l *core) keepSysctl(change *hostsettings.Change, err error) (made bool, _ 
 	return l.sysctls.Keep(change)
 }
 
-// wouldChange notes what enforcing would change on the host. What is changed only while a gateway is silent is not among it.
+// wouldChange notes what enforcing would change on the host.
 func (l *core) wouldChange(changes ...status.HostChange) {
 	for _, c := range changes {
 		l.last.would = append(l.last.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})

@@ -91,18 +91,24 @@ static inline int solicit_group(struct __sk_buff *skb)
 	return PASS;
 }
 
+#define ARP_OPERATION 6 /* its offset: RFC 826 */
+#define ARP_REQUEST 1
+
 /*
  * The kernel takes the MAC of a gateway that is silent for the one to be checked, and asks by unicast whether it still has
- * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
- * TC_ACT_SHOT for everything else, which stays as it is.
+ * it. Everybody is asked instead, so that no setting of the host needs to be changed. Returns TC_ACT_SHOT for everything
+ * else, which stays as it is.
  */
 static __noinline int ask_everybody(struct __sk_buff *skb)
 {
 	__u8 broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	__be16 operation;
 
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return solicit_group(skb);
-	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
+	if (skb->protocol != bpf_htons(ETH_P_ARP) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + ARP_OPERATION, &operation, sizeof(operation)) ||
+	    operation != bpf_htons(ARP_REQUEST) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
 		return TC_ACT_SHOT;
 	return PASS;
 }

@@ -190,8 +190,8 @@ struct gateway {
 /* What `gateway_macs` has by a gateway's MAC. */
 enum gateway_word {
 	GATEWAY_ID,     /* which gateway has it: an index into `gateways` */
-	GATEWAY_SILENT, /* it does not answer: everybody is asked for it. The tick until which the loader's word counts */
-	GATEWAY_HELD,   /* its neighbour entry is held, and what the host starts by it is refused. The same */
+	GATEWAY_HELD,   /* its neighbour entry is held: the tick until which the loader's word counts */
+	GATEWAY_SILENT, /* it has not answered, so everybody is asked for it: the same */
 };
 
 struct gateway_mac {

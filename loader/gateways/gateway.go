@@ -133,7 +133,7 @@ func (g *gateway) schedule(now time.Time) {
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
 	case g.isHeld() && g.State == nexthop.StateFailed:
 		g.resolveAt = later(now, g.probed.Add(resolveFailed))
-	case g.isHeld(): // the kernel asks already
+	case g.isHeld(), g.isBridged() && g.State == nexthop.StateProbe: // the kernel asks already
 		g.resolveAt = now.Add(tellEvery)
 	case g.State == nexthop.StateFailed, g.State == nexthop.StateIncomplete:
 		g.resolveAt = later(now, g.asked.Add(resolveAgain))

@@ -98,12 +98,12 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 	}
 	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
 	seen.Sources, seen.Announced = g.Sources, g.Announced
-	wasHeld, wasBridged := g.isHeld(), g.isBridged()
-	counted := t.host.noteDeletion(g, seen)
-	if seen.State == nexthop.StateFailed && g.wroteFailed {
-		g.wroteFailed = false
+	if g.wroteFailed && g.stage == resolving && seen.State == nexthop.StateFailed {
+		g.wroteFailed = false // the kernel is asking by now
 		return true, false
 	}
+	wasHeld, wasBridged := g.isHeld(), g.isBridged()
+	counted := t.host.noteDeletion(g, seen)
 	t.observe(g, seen)
 	if recorded = wasHeld != g.isHeld() || wasBridged != g.isBridged() || counted; recorded {
 		t.records.write()
@@ -133,11 +133,15 @@ func (t *Table) resolve(g *gateway, now time.Time) error {
 	}
 	if g.isHeld() {
 		g.resolveAt = now.Add(tellEvery)
-		if g.State == nexthop.StateFailed {
+		if g.State == nexthop.StateFailed || g.isAwaited() {
 			t.tendHold(g, false)
 			return nil
 		}
-		return t.programs.tell(g)
+		return errors.Join(t.programs.askEverybody(g), t.programs.tell(g))
+	}
+	if g.isBridged() && g.State == nexthop.StateProbe {
+		g.resolveAt = now.Add(tellEvery)
+		return t.programs.askEverybody(g)
 	}
 	if t.isPassedOver(g) && now.Before(later(g.asked, g.failed).Add(resolveSeldom)) {
 		g.resolveAt = now.Add(resolveAgain)

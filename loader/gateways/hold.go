@@ -81,15 +81,25 @@ func (t *Table) hold(g *gateway) {
 	if g.isHeld() && g.isUnknown() {
 		return // keepUnknown does so
 	}
-	if g.isHeld() && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
+	now := time.Now()
+	if g.isHeld() && (g.isAwaited() && now.Before(g.asked.Add(bridgeAfter)) ||
+		g.State == nexthop.StateFailed && now.Sub(g.probed) < resolveFailed) {
 		return // schedule has the time
 	}
-	isNew := !g.isHeld()
+	isNew, inVain := !g.isHeld(), g.isAwaited()
+	g.on(onOver)
 	if isNew {
 		g.progress = progress{} // what was found before is of another silence
+	} else if !inVain && t.host.heedsNoOther(g) {
+		if err := unlessGone(t.host.askWithoutMAC(g, now)); err != nil {
+			t.host.Log.Error("a silent gateway is not asked for", "gateway", g.Address, "error", err)
+		}
+		return
 	}
-	g.probed, g.checkFor = time.Now(), t.host.askUnknownEvery(g)
-	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
+	g.probed, g.checkFor = now, t.host.askUnknownEvery(g)
+	errs := []error{
+		t.programs.askEverybody(g), nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g),
+	}
 	if isNew {
 		g.on(onHold)
 		t.host.Log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
@@ -128,8 +138,10 @@ func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 	g.asked = now
 	g.schedule(now)
 	if !g.awaitsMAC() {
-		g.wroteFailed = !g.isHeld()
 		err = nexthop.Fail(h.Netlink(), g.Gateway)
+	}
+	if err == nil && g.stage == resolving { // of what it asks for the kernel says nothing until it has an answer
+		g.wroteFailed, g.State, g.MAC = !g.awaitsMAC(), nexthop.StateIncomplete, nil
 	}
 	return errors.Join(err, nexthop.Resolve(h.Netlink(), g.Gateway))
 }

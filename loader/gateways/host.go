@@ -74,23 +74,37 @@ func (h *Host) mayHold(g *gateway) bool {
 		(!g.isUnknown() || s.HasHeader && s.Attached) // our programs have everybody asked for it
 }
 
-// askUnknownEvery is how often the check of a MAC that nobody has is begun anew: after the last question of the kernel's
-// that may be heeded, and before it fails the entry. By IPv4 it heeds no answer for a while after an entry was written (`locktime`,
-// arp_process() in net/ipv4/arp.c). Where it asks less than that, it is left to fail.
-func (h *Host) askUnknownEvery(g *gateway) time.Duration {
-	value := func(leaf string) int {
+// heedsNoOther tells whether the kernel heeds no other MAC while it checks one of this gateway: it asks nobody, or only within
+// the time for which it heeds, by IPv4, no answer after an entry was written (`locktime`, arp_process() in net/ipv4/arp.c).
+func (h *Host) heedsNoOther(g *gateway) bool {
+	retransmission, questions, lock := h.asks(g)
+	return questions == 0 || g.Address.Is4() && time.Duration(questions-1)*retransmission <= lock
+}
+
+// asks is how often the kernel asks when it checks a MAC, how many times, and for how long it heeds no answer of another.
+func (h *Host) asks(g *gateway) (every time.Duration, times int, lock time.Duration) {
+	value := func(leaf string) time.Duration {
 		n, err := hostsettings.ReadNumber(hostsettings.NeighbourKey(addressFamily(g), h.NameOf(g.Interface), leaf))
 		if err != nil {
 			return 0
 		}
-		return n
+		return time.Duration(n)
 	}
-	retransmission, questions := time.Duration(value("retrans_time_ms"))*time.Millisecond, value("ucast_solicit")
+	if g.Address.Is4() {
+		lock = value("locktime") * lockUnit
+	}
+	return value("retrans_time_ms") * time.Millisecond, int(value("ucast_solicit")), lock
+}
+
+// askUnknownEvery is how often the check of a MAC that nobody has is begun anew: after the last question of the kernel's
+// that may be heeded, and before it fails the entry. Where it asks less than that, it is left to fail.
+func (h *Host) askUnknownEvery(g *gateway) time.Duration {
+	retransmission, questions, _ := h.asks(g)
 	if retransmission == 0 || questions == 0 {
 		return askUnknownEvery
 	}
 	last := time.Duration(questions-1) * retransmission
-	if lock := time.Duration(value("locktime")) * lockUnit; g.Address.Is4() && last <= lock || last == 0 {
+	if h.heedsNoOther(g) || last == 0 {
 		return last + retransmission + time.Second
 	}
 	return last + retransmission/5

@@ -14,7 +14,7 @@ import (
 	"replypath/bpf"
 )
 
-// programs are what the programs do about gateways that are held.
+// programs are what the programs do about gateways that are silent.
 type programs struct {
 	*Host
 	connections connections
@@ -74,20 +74,22 @@ func (p *programs) unsay(g *gateway, word bpf.DatapathGatewayWord) error {
 
 // askEverybody has the kernel's questions for a silent gateway go to everybody: who replaces one has another MAC.
 func (p *programs) askEverybody(g *gateway) error {
+	if g.isUnknown() {
+		return nil // they know the MAC that nobody has
+	}
 	return p.say(g, bpf.DatapathGatewayWordGATEWAY_SILENT, askedFor)
 }
 
 // tell tells the programs that an entry is held, for a while, unless the gateway forwards all
-// the same. They know the MAC that nobody has.
+// the same.
 func (p *programs) tell(g *gateway) error {
 	if g.isUnknown() {
 		return nil
 	}
-	err := p.askEverybody(g)
 	if p.Interface(g.Interface).isServed() && p.connections.makeProgress(g) {
-		return errors.Join(err, p.unsay(g, bpf.DatapathGatewayWordGATEWAY_HELD))
+		return p.unsay(g, bpf.DatapathGatewayWordGATEWAY_HELD)
 	}
-	return errors.Join(err, p.say(g, bpf.DatapathGatewayWordGATEWAY_HELD, heldFor))
+	return p.say(g, bpf.DatapathGatewayWordGATEWAY_HELD, heldFor)
 }
 
 // forget takes back all that was said of a gateway.
