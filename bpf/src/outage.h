@@ -113,19 +113,6 @@ static __noinline int ask_everybody(struct __sk_buff *skb)
 	return PASS;
 }
 
-/* Whether the frame goes to the MAC of such a gateway that has answered before. */
-static inline bool is_for_silent(const struct __sk_buff *skb, const struct packet *packet)
-{
-	struct gateway_mac key = {
-		.ifindex = skb->ifindex,
-		.family = skb->protocol == bpf_htons(ETH_P_IPV6) ? 6 : 4,
-		.word = GATEWAY_SILENT,
-	};
-
-	copy_mac(key.mac, packet->mac);
-	return is_said(&key);
-}
-
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
 static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -232,14 +219,10 @@ int replypath_fallback(struct __sk_buff *skb)
 /* Whether the frame goes to a gateway whose entry is held. */
 static inline bool is_held(const struct __sk_buff *skb)
 {
-	struct gateway_mac key = {
-		.ifindex = skb->ifindex,
-		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
-		.word = GATEWAY_HELD,
-	};
+	__u8 mac[ETH_ALEN];
 
-	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
-	       is_said(&key);
+	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac)) &&
+	       is_said(GATEWAY_HELD, skb->ifindex, family_of(skb), mac);
 }
 
 /*
