@@ -38,14 +38,6 @@ func (b *server) leadByAbsent(f topology.Family) {
 	b.awaitKnown(b.eth0, absentRouters[f])
 }
 
-// holdAbsent has such a router give no answer, and awaits that it is held.
-func (b *server) holdAbsent(f topology.Family) {
-	b.Helper()
-	b.leadByAbsent(f)
-	b.setAbsent(f, nil, netlink.NUD_FAILED)
-	b.awaitHeld(f, true)
-}
-
 // isAbsent tells whether something is true of the record of such a router.
 func (b *server) isAbsent(f topology.Family, is func(pins.GatewayRecord) bool) bool {
 	b.Helper()
