@@ -208,7 +208,9 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 /* Whether the loader says so of that gateway: GATEWAY_HELD or GATEWAY_SILENT. Its word counts until a time. */
 static inline bool is_said(enum gateway_word word, __u32 ifindex, __u8 family, const void *mac)
 {
-	return is_ahead(word_of(word, ifindex, family, mac), now());
+	__u32 until = word_of(word, ifindex, family, mac);
+
+	return until && is_ahead(until, now()); /* the clock turns over */
 }
 
 /*
