@@ -151,6 +151,17 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
+// isAskedAnew is told that the kernel has heard that an entry has failed, as askWithoutMAC says: it asks by now. An event of
+// before may have said otherwise meanwhile.
+func (g *gateway) isAskedAnew(now time.Time) {
+	g.wroteFailed = false
+	if g.stage == untouched {
+		g.on(onAsk)
+		g.State, g.MAC = nexthop.StateIncomplete, nil
+		g.schedule(now)
+	}
+}
+
 // isUnanswered tells of a MAC that the entry has from us, and that nobody has answered with yet: while it is checked, and from
 // probeAnew until then.
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {

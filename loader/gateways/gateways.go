@@ -98,8 +98,8 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 	}
 	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
 	seen.Sources, seen.Announced = g.Sources, g.Announced
-	if g.wroteFailed && g.stage == resolving && seen.State == nexthop.StateFailed {
-		g.wroteFailed = false // the kernel is asking by now
+	if g.wroteFailed && !g.isHeld() && seen.State == nexthop.StateFailed && seen.Requested {
+		g.isAskedAnew(time.Now())
 		return true, false
 	}
 	wasHeld, wasBridged := g.isHeld(), g.isBridged()
@@ -153,6 +153,9 @@ func (t *Table) resolve(g *gateway, now time.Time) error {
 	}
 	if asked, err := t.ask(g, now); asked {
 		return err
+	}
+	if _, questions, _ := t.host.asks(g); questions == 0 && g.State == nexthop.StateReachable {
+		return nil // the kernel would fail it unasked
 	}
 	return g.resolve(t.host.Netlink())
 }

@@ -88,6 +88,12 @@ func (t *Table) hold(g *gateway) {
 	}
 	isNew, inVain := !g.isHeld(), g.isAwaited()
 	g.on(onOver)
+	if !isNew && inVain {
+		if has, err := t.host.hasMAC(g); has && err == nil {
+			return
+		}
+	}
+	g.wroteFailed = false
 	if isNew {
 		g.progress = progress{} // what was found before is of another silence
 	} else if !inVain && t.host.heedsNoOther(g) {
@@ -137,11 +143,12 @@ func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 	g.on(onAsk)
 	g.asked = now
 	g.schedule(now)
-	if !g.awaitsMAC() {
+	fails := !g.awaitsMAC() && g.State != nexthop.StateFailed // else what waits for the answer would be dropped
+	if fails {
 		err = nexthop.Fail(h.Netlink(), g.Gateway)
 	}
 	if err == nil && g.stage == resolving { // of what it asks for the kernel says nothing until it has an answer
-		g.wroteFailed, g.State, g.MAC = !g.awaitsMAC(), nexthop.StateIncomplete, nil
+		g.wroteFailed, g.State, g.MAC = fails, nexthop.StateIncomplete, nil
 	}
 	return errors.Join(err, nexthop.Resolve(h.Netlink(), g.Gateway))
 }
@@ -153,7 +160,6 @@ func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 // starts is refused: once the kernel has asked in vain it is held.
 func (t *Table) bridge(g *gateway) error {
 	g.on(onBridge)
-	g.wroteFailed = false
 	t.records.write()
 	t.host.Log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
 		"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
@@ -196,11 +202,16 @@ func (t *Table) ask(g *gateway, now time.Time) (bool, error) {
 	return true, t.bridge(g)
 }
 
+// hasMAC tells whether the kernel has a gateway's MAC by now: the event is on its way.
+func (h *Host) hasMAC(g *gateway) (bool, error) {
+	state, err := nexthop.StateNow(h.Netlink(), g.Gateway)
+	return nexthop.Usable(state), err
+}
+
 // holdUnknown holds a gateway that has never answered, unless the kernel has its MAC by now.
 func (t *Table) holdUnknown(g *gateway) error {
-	state, err := nexthop.StateNow(t.host.Netlink(), g.Gateway)
-	if err != nil || nexthop.Usable(state) {
-		return err // the event is on its way
+	if has, err := t.host.hasMAC(g); has || err != nil {
+		return err
 	}
 	t.hold(g)
 	t.records.write()

@@ -12,7 +12,7 @@ const (
 	resolving              // it was asked for, and has bridgeAfter, or unknownAfter, to answer
 	bridged                // it has not answered yet, and its neighbour entry is kept usable
 	held                   // it is silent, and its neighbour entry kept usable: see hold.go
-	retried                // so it is; it has never answered, and has bridgeAfter to do so without a MAC
+	retried                // so it is, and has bridgeAfter to answer without a MAC
 )
 
 // event is what may change the stage of a gateway.
