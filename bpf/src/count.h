@@ -66,9 +66,8 @@ static inline __u8 protocol_class(__u8 protocol)
 
 static inline struct handover *get_handover(void)
 {
-	struct scratch *scratch = get_scratch();
-
-	return scratch ? &scratch->handover : NULL;
+	_Static_assert(!offsetof(struct scratch, handover), "NULL stays NULL");
+	return &get_scratch()->handover;
 }
 
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */

@@ -63,12 +63,6 @@ static inline __u32 idle_limit(const struct flow *flow, enum table table)
 	return seconds(IDLE_CONNECTIONLESS);
 }
 
-/* What is of no flow, and not counted as an entry. */
-static inline bool is_stray(const struct flow *flow)
-{
-	return flow->flags & FLOW_STRAY;
-}
-
 /* How long nothing came in, and of a conversation of datagrams nothing left either. */
 static inline __u32 silence(const struct flow *flow, enum table table, __u32 time)
 {

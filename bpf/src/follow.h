@@ -122,7 +122,7 @@ static __noinline struct flow *follow_frame(struct __sk_buff *skb, struct scratc
 	}
 	if (!may_move(skb, packet, flow))
 		return flow;
-	flow = set_path(skb, scratch, flow, lasting_table(packet));
+	flow = set_path(skb, scratch, flow, packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS);
 	if (!flow)
 		return NULL;
 	flow->seen = now();

@@ -197,8 +197,8 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 
 	if (live && came_by(flow, skb, packet) && !is_closing(flow))
 		return refresh_tcp(skb, scratch, flow);
-	handshake = look_up_live(packet, TABLE_HALF_OPEN);
-	if (handshake && handshake->flags & FLOW_STRAY)
+	handshake = look_up(packet, TABLE_HALF_OPEN);
+	if (handshake && (handshake->flags & FLOW_STRAY || is_idle(handshake, TABLE_HALF_OPEN)))
 		handshake = NULL;
 	if (handshake && establish(skb, scratch, handshake))
 		return;

@@ -216,15 +216,6 @@ int replypath_fallback(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Whether the frame goes to a gateway whose entry is held. */
-static inline bool is_held(const struct __sk_buff *skb)
-{
-	__u8 mac[ETH_ALEN];
-
-	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac)) &&
-	       is_said(GATEWAY_HELD, skb->ifindex, family_of(skb), mac);
-}
-
 /*
  * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
  * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
@@ -232,7 +223,9 @@ static inline bool is_held(const struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	if (is_held(skb) && become_rejection(skb, true))
+	const __u8 *mac = peek(skb, offsetof(struct ethhdr, h_dest), ETH_ALEN);
+
+	if (mac && is_said(GATEWAY_HELD, skb->ifindex, family_of(skb), mac) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }

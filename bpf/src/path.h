@@ -310,11 +310,6 @@ static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *s
 	return NULL;
 }
 
-static inline enum table lasting_table(const struct packet *packet)
-{
-	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
-}
-
 static inline void set_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))

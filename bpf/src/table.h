@@ -62,13 +62,6 @@ static __noinline struct flow *look_up(const struct packet *packet, enum table t
 	return find(packet, table);
 }
 
-static inline struct flow *look_up_live(const struct packet *packet, enum table table)
-{
-	struct flow *flow = look_up(packet, table);
-
-	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
-}
-
 static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);
@@ -195,13 +188,13 @@ static __noinline struct flow *move_entry(const struct packet *packet, enum tabl
 /* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
 static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
-	return is_stray(old) || silence(old, table, flow->seen) > idle_limit(old, table);
+	return old->flags & FLOW_STRAY || silence(old, table, flow->seen) > idle_limit(old, table);
 }
 
 /* Strays are not counted. */
 static inline bool count_insert(const struct flow *flow, enum table table, bool failed)
 {
-	if (!is_stray(flow))
+	if (!(flow->flags & FLOW_STRAY))
 		count_event((failed ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_ADMITTED_HALF_OPEN) + table);
 	return !failed;
 }
