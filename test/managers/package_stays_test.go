@@ -3,9 +3,11 @@
 package managers
 
 import (
+	"errors"
 	"strings"
 
 	"replypath/loader/pins"
+	"replypath/test/await"
 )
 
 // stays wants the package to stay where it cannot take everything off the host, with what its script had ended: here
@@ -47,21 +49,31 @@ func (p *packaged) refusesRemoval(path string, holds func()) {
 	p.wantNothingNoted()
 }
 
-// wantUnit wants systemctl to say a word of the unit.
+// unit asks systemctl for a word about the unit; its exit code says no more.
+func (p *packaged) unit(asked string) string {
+	output, _ := p.m.Command(p.Context(), "systemctl", asked, service).CombinedOutput()
+	return strings.TrimSpace(string(output))
+}
+
 func (p *packaged) wantUnit(asked, want string) {
 	p.Helper()
-	output, _ := p.m.Command(p.Context(), "systemctl", asked, service).CombinedOutput() // its exit code says no more
-	if got := strings.TrimSpace(string(output)); got != want {
+	if got := p.unit(asked); got != want {
 		p.Errorf("systemctl %s says %q, not %q", asked, got, want)
 	}
 }
 
-// serving wants a version to run by its unit, which is enabled or is not.
+// serving wants a version to run by its unit, which is enabled or is not. The daemon manages the interfaces before it says
+// so to systemd.
 func (p *packaged) serving(enabled, version string) {
 	p.Helper()
 	waitManaged(p.T, p.p)
 	p.wantVersion(version)
-	p.wantUnit("is-active", "active")
+	await.Eventually(p, "the unit is active", func() error {
+		if got := p.unit("is-active"); got != "active" {
+			return errors.New(got)
+		}
+		return nil
+	})
 	p.wantUnit("is-enabled", enabled)
 }
 
