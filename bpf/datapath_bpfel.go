@@ -161,16 +161,8 @@ type DatapathGatewayMac struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	Family  uint8
-	Word    uint8
+	Held    bool
 }
-
-type DatapathGatewayWord uint32
-
-const (
-	DatapathGatewayWordGATEWAY_ID     DatapathGatewayWord = 0
-	DatapathGatewayWordGATEWAY_HELD   DatapathGatewayWord = 1
-	DatapathGatewayWordGATEWAY_SILENT DatapathGatewayWord = 2
-)
 
 type DatapathHandover struct {
 	_              structs.HostLayout
@@ -609,7 +601,6 @@ const (
 	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
 	DatapathVarUnusedFlowState      = "unused_flow_state"
 	DatapathVarUnusedFollow         = "unused_follow"
-	DatapathVarUnusedGatewayWord    = "unused_gateway_word"
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
@@ -732,7 +723,6 @@ type DatapathVariableSpecs struct {
 	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
-	UnusedGatewayWord    *ebpf.VariableSpec `ebpf:"unused_gateway_word"`
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
@@ -849,7 +839,6 @@ type DatapathVariables struct {
 	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
-	UnusedGatewayWord    *ebpf.Variable `ebpf:"unused_gateway_word"`
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`

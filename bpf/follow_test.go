@@ -135,7 +135,7 @@ func (b *bed) silence(n network) {
 
 func (b *bed) hold(n network, until uint32) {
 	b.t.Helper()
-	key := bpf.DatapathGatewayMac{Ifindex: b.replication.Index, Mac: rig.MAC(b.replication.router), Family: n.family, Word: gatewayHeld}
+	key := bpf.DatapathGatewayMac{Ifindex: b.replication.Index, Mac: rig.MAC(b.replication.router), Family: n.family, Held: true}
 	b.must(b.GatewayMacs.Put(key, until))
 	b.t.Cleanup(func() { b.must(b.GatewayMacs.Delete(key)) })
 }

@@ -45,11 +45,6 @@ const (
 )
 
 const (
-	gatewaySilent = uint8(bpf.DatapathGatewayWordGATEWAY_SILENT)
-	gatewayHeld   = uint8(bpf.DatapathGatewayWordGATEWAY_HELD)
-)
-
-const (
 	modeConfigured = uint8(bpf.DatapathModeMODE_CONFIGURED)
 	modeObserve    = uint8(bpf.DatapathModeMODE_OBSERVE)
 )

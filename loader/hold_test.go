@@ -11,12 +11,18 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/bpf"
 	"replypath/loader/pins"
+	"replypath/test/await"
 	"replypath/test/topology"
 )
 
-// absentRouters are addresses of eth0's networks that nobody has, and firstMAC is that of the router that the kernel believes in.
+// knownFirst and everybodyAgain are the settings by which the kernel asks for a neighbour that it knew.
+const (
+	knownFirst     = "ucast_solicit"
+	everybodyAgain = "mcast_resolicit"
+)
+
+// absentRouters are addresses of eth0's networks that nobody has, firstMAC is that of the router that the kernel believes in.
 var (
 	absentRouters = map[topology.Family]netip.Addr{
 		topology.IPv4: netip.MustParseAddr("10.3.0.77"), topology.IPv6: netip.MustParseAddr("2001:db8:3::77"),
@@ -38,6 +44,14 @@ func (b *server) leadByAbsent(f topology.Family) {
 	b.awaitKnown(b.eth0, absentRouters[f])
 }
 
+// holdAbsent has such a router give no answer, and awaits that it is held.
+func (b *server) holdAbsent(f topology.Family) {
+	b.Helper()
+	b.leadByAbsent(f)
+	b.setAbsent(f, nil, netlink.NUD_FAILED)
+	b.awaitHeld(f, true)
+}
+
 // isAbsent tells whether something is true of the record of such a router.
 func (b *server) isAbsent(f topology.Family, is func(pins.GatewayRecord) bool) bool {
 	b.Helper()
@@ -53,33 +67,47 @@ func (b *server) awaitHeld(f topology.Family, want bool) {
 	})
 }
 
-// TestEverybodyIsAsked: while a gateway is silent the programs have everybody asked for it, by the MAC that it had last, and no
-// longer once it has another.
-func TestEverybodyIsAsked(t *testing.T) {
+// TestOthersAreAskedAsUsual: while the kernel asks for another neighbour of the interface, how often the known MAC is asked
+// first is not changed, nor put back, under the questions that it counts; it is as soon as it asks for none.
+func TestOthersAreAskedAsUsual(t *testing.T) {
 	b := newServer(t)
 	r := b.start()
-	for family, f := range map[uint8]topology.Family{4: topology.IPv4, 6: topology.IPv6} {
-		key := bpf.DatapathGatewayMac{
-			Ifindex: uint32(b.eth0.Index), Mac: [6]byte(firstMAC), Family: family, Word: uint8(bpf.DatapathGatewayWordGATEWAY_SILENT),
+	for _, f := range b.net.Families() {
+		other := netlink.Neigh{LinkIndex: b.eth0.Index, IP: absentRouters[f].Prev().AsSlice()}
+		askInVain := func() { // for as long as the test may take
+			b.setSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000")
+			asked := other
+			asked.State, asked.Flags = netlink.NUD_NONE, netlink.NTF_USE
+			await.Must(t, b.host.Netlink().NeighSet(&asked))
 		}
-		want := func(when string, want bool) {
+		want := func(when, want string) {
 			t.Helper()
-			r.locked(func() error {
-				if err := r.datapath.GatewayMacs.Lookup(key, new(uint32)); (err == nil) != want {
-					t.Errorf("%s: %s: everybody is asked: %t (%v)", f, when, !want, err)
-				}
-				return nil
-			})
+			if got := b.askingSettings(f); got != want {
+				t.Errorf("%s: %s: they are %s, want %s", f, when, got, want)
+			}
 		}
-		b.leadByAbsent(f)
-		want("believed", false)
-		b.setAbsent(f, nil, netlink.NUD_FAILED)
-		b.awaitHeld(f, true)
-		want("held", true)
+		wantAlone := func(when, settings string) {
+			t.Helper()
+			await.Must(t, b.host.Netlink().NeighDel(&other))
+			r.locked(func() error { return r.reconcile() })
+			want(when, settings)
+		}
+		askInVain()
+		b.holdAbsent(f)
+		want("held, asking", "3 3")
+		wantAlone("held", "0 3")
+		askInVain()
 		b.setAbsent(f, otherMAC, netlink.NUD_REACHABLE)
 		b.awaitHeld(f, false)
-		want("another is there", false)
+		want("not held, asking", "0 3")
+		wantAlone("not held", "3 0")
 	}
+}
+
+func (b *server) askingSettings(f topology.Family) string {
+	b.Helper()
+	setting := "net/" + f.String() + "/neigh/eth0/"
+	return b.sysctl(setting+knownFirst) + " " + b.sysctl(setting+everybodyAgain)
 }
 
 // TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's answer for the next

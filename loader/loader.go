@@ -56,7 +56,7 @@ func (l *Loader) Close() error {
 		l.stopEvents()
 		l.rules.End()
 		l.state.PID = 0
-		err := errors.Join(l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
+		err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
 		l.netlink.Close()
 		l.dir = nil
 		l.published.Publish(nil)

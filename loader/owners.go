@@ -101,8 +101,8 @@ func (l *core) appointOwners() {
 	l.gateways = gateways.New(gateways.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow,
 		Attacher: means,
-		Log:      l.log, Tx: &l.tx, Journal: &l.state, Save: l.save,
-		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf,
+		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
+		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf, ChangeSysctl: l.keepSysctl,
 		Repaired:      l.counting(repairNeighbour),
 		WantsFallback: l.routes.Wanted, GivesWay: l.routes.GivesWay, Defaults: l.routes.Defaults, Renew: l.routes.Renew,
 	})
@@ -171,7 +171,7 @@ func (l *core) keepSysctl(change *hostsettings.Change, err error) (made bool, _ 
 	return l.sysctls.Keep(change)
 }
 
-// wouldChange notes what enforcing would change on the host.
+// wouldChange notes what enforcing would change on the host. What is changed only while a gateway is silent is not among it.
 func (l *core) wouldChange(changes ...status.HostChange) {
 	for _, c := range changes {
 		l.last.would = append(l.last.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})

@@ -66,8 +66,9 @@ static inline __u8 protocol_class(__u8 protocol)
 
 static inline struct handover *get_handover(void)
 {
-	_Static_assert(!offsetof(struct scratch, handover), "NULL stays NULL");
-	return &get_scratch()->handover;
+	struct scratch *scratch = get_scratch();
+
+	return scratch ? &scratch->handover : NULL;
 }
 
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */

@@ -182,8 +182,5 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 		trace_out(skb, &packet, result, flow ? table : TABLE_END, verdict);
 	if (header && unlikely(is_nobody(packet.mac)) && verdict == PASS && packet.outcome != OUTCOME_CORRECTED)
 		return end_at_nobody(skb, &packet);
-	if (header && unlikely(result == PARSED_OTHER) &&
-	    is_said(GATEWAY_SILENT, skb->ifindex, family_of(skb), packet.mac))
-		ask_everybody(skb);
 	return verdict;
 }

@@ -84,7 +84,7 @@ MAP(devices, DEVMAP, MAX_INTERFACES, 0, __u32, __u32);
 
 ARRAY(gateways, MAX_GATEWAYS, struct gateway);
 
-/* See enum gateway_word. */
+/* To an index into `gateways`; of a key with `held`, to the tick until which that is believed: see outage.h. */
 MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
 
 /* See enum prefix_kind. */

@@ -44,26 +44,26 @@ static inline struct flow *asked_by(const struct tuple *tuple)
 }
 
 /*
- * Gives the scratch flow the path by which its peer comes to its own address; false where none is proven. The flow that the
- * record names goes before the path of the peer's answers: but anybody may have made a conversation of datagrams, which
- * takes nothing away from what is answered.
+ * Gives the scratch the path by which the peer of the scratch flow comes to its own address; false where none is proven. It
+ * holds the path by which the peer's answers came, and `heard` says when. The flow with this digest in this table goes
+ * before: but anybody may have made a conversation of datagrams, which takes nothing away from what is answered.
  */
-static __noinline bool related_path(struct flow *path, const struct record *record)
+__noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 {
-	const struct flow *flow = open_flow(record->flow, record->table, &path->tuple);
-	__u32 limit = flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND;
+	struct scratch *scratch = get_scratch();
+	const struct flow *flow;
 
-	if ((!flow || record->table == TABLE_CONNECTIONLESS) && record->answered.ifindex &&
-	    age(record->heard) <= seconds(limit)) {
-		__builtin_memcpy(&path->ifindex, &record->answered, sizeof(record->answered));
-		return true;
-	}
-	if (!flow)
-		flow = asked_by(&path->tuple);
-	if (!flow)
+	if (!scratch)
 		return false;
-	__builtin_memcpy(&path->ifindex, &flow->ifindex, sizeof(struct path));
-	return has_ends_of(flow, &path->tuple);
+	flow = open_flow(digest, table, &scratch->flow.tuple);
+	if ((!flow || table == TABLE_CONNECTIONLESS) && scratch->path.ifindex &&
+	    age(heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
+		return true;
+	if (!flow)
+		flow = asked_by(&scratch->flow.tuple);
+	if (flow)
+		__builtin_memcpy(&scratch->path, &flow->ifindex, sizeof(scratch->path));
+	return flow && has_ends_of(flow, &scratch->flow.tuple);
 }
 
 /*
@@ -352,22 +352,24 @@ static inline void refresh_originated(struct record *record, const struct packet
  * Gives the scratch flow the path of what is originated by the source of the packet. Returns whether it is to leave by that.
  */
 static inline bool choose_path(const struct record *record, const struct settings *settings,
-			       const struct interface *interface, struct flow *flow, enum table *table)
+			       const struct interface *interface, struct scratch *scratch, enum table *table)
 {
 	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
 	bool is_decided = is_strong && (hop || interface->flags & INTERFACE_NO_HEADER);
 	struct path path = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
 
-	if (!is_decided && (is_strong || settings->related) && related_path(flow, record) && flow->interface == index) {
-		*table = TABLE_RELATED;
-		flow->flags &= FLOW_NEXT_HOP_GATEWAY;
-		return true;
-	}
 	*table = TABLE_ORIGINATED;
 	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
-	__builtin_memcpy(&flow->ifindex, &path, sizeof(path));
-	return is_strong;
+	scratch->path = record->answered;
+	if (!is_decided && (is_strong || settings->related) &&
+	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
+		*table = TABLE_RELATED;
+		path = scratch->path;
+		path.flags &= FLOW_NEXT_HOP_GATEWAY;
+	}
+	__builtin_memcpy(&scratch->flow.ifindex, &path, sizeof(path));
+	return is_strong || *table == TABLE_RELATED;
 }
 
 /*
@@ -397,7 +399,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	scratch->flow.tuple = packet->tuple;
 	scratch->flow.state = 0;
 	scratch->flow.size_told = record->size_told;
-	if (!choose_path(record, settings, interface, &scratch->flow, table))
+	if (!choose_path(record, settings, interface, scratch, table))
 		packet->settled = OUTCOME_WEAK_HOST;
 	return record;
 }

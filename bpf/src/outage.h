@@ -24,10 +24,7 @@
  *   would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
  *
- * A gateway that has answered before keeps its MAC while it is silent. Who replaces it has another: the kernel's questions
- * to the old one go to everybody as well.
- *
- * Where data are written, the packet is such a question, or one that would be dropped otherwise.
+ * Where data are written, the packet is one that would be dropped otherwise.
  */
 #pragma once
 
@@ -91,24 +88,18 @@ static inline int solicit_group(struct __sk_buff *skb)
 	return PASS;
 }
 
-#define ARP_OPERATION 6 /* its offset: RFC 826 */
-#define ARP_REQUEST 1
-
 /*
- * The kernel takes the MAC of a gateway that is silent for the one to be checked, and asks by unicast whether it still has
- * it. Everybody is asked instead, so that no setting of the host needs to be changed. Returns TC_ACT_SHOT for everything
- * else, which stays as it is.
+ * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
+ * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
+ * TC_ACT_SHOT for everything else.
  */
 static __noinline int ask_everybody(struct __sk_buff *skb)
 {
 	__u8 broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
-	__be16 operation;
 
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return solicit_group(skb);
-	if (skb->protocol != bpf_htons(ETH_P_ARP) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN + ARP_OPERATION, &operation, sizeof(operation)) ||
-	    operation != bpf_htons(ARP_REQUEST) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
+	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
 		return TC_ACT_SHOT;
 	return PASS;
 }
@@ -216,6 +207,19 @@ int replypath_fallback(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
+/* Whether the frame goes to a gateway whose entry is held. */
+static inline bool is_held(const struct __sk_buff *skb)
+{
+	struct gateway_mac key = {
+		.ifindex = skb->ifindex,
+		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
+		.held = true,
+	};
+
+	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
+	       is_held_gateway(&key);
+}
+
 /*
  * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
  * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
@@ -223,9 +227,7 @@ int replypath_fallback(struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	const __u8 *mac = peek(skb, offsetof(struct ethhdr, h_dest), ETH_ALEN);
-
-	if (mac && is_said(GATEWAY_HELD, skb->ifindex, family_of(skb), mac) && become_rejection(skb, true))
+	if (is_held(skb) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }

@@ -183,12 +183,6 @@ static inline enum parsed parse_transport(const struct __sk_buff *skb, struct pa
 	}
 }
 
-/* That of the packet, or of what an ARP packet is about: 4 or 6. */
-static inline __u8 family_of(const struct __sk_buff *skb)
-{
-	return skb->protocol == bpf_htons(ETH_P_IPV6) ? 6 : 4;
-}
-
 /* The first four bits; bit fields are laid out by the byte order of the compiling machine. */
 static inline __u32 ip_version(const void *ip)
 {

@@ -93,20 +93,14 @@ static inline __u32 interface_index(__u32 ifindex)
 	return index && get_interface(*index, ifindex) ? *index : 0;
 }
 
-/* What `gateway_macs` has of the gateway with this MAC; 0 for nothing. */
-static inline __u32 word_of(enum gateway_word word, __u32 ifindex, __u8 family, const void *mac)
-{
-	struct gateway_mac key = { .ifindex = ifindex, .family = family, .word = word };
-	const __u32 *value;
-
-	copy_mac(key.mac, mac);
-	value = bpf_map_lookup_elem(&gateway_macs, &key);
-	return value ? *value : 0;
-}
-
 static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
 {
-	return word_of(GATEWAY_ID, skb->ifindex, packet->family, packet->mac);
+	struct gateway_mac key = { .ifindex = skb->ifindex, .family = packet->family };
+	__u32 *index;
+
+	copy_mac(key.mac, packet->mac);
+	index = bpf_map_lookup_elem(&gateway_macs, &key);
+	return index ? *index : 0;
 }
 
 /* The value of the longest prefix of this kind that holds the address; NULL for none. */
@@ -205,12 +199,12 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
-/* Whether the loader says so of that gateway: GATEWAY_HELD or GATEWAY_SILENT. Its word counts until a time. */
-static inline bool is_said(enum gateway_word word, __u32 ifindex, __u8 family, const void *mac)
+/* Whether the loader holds the entry of the gateway of this key with `held` (outage.h). Its word counts until a time. */
+static inline bool is_held_gateway(const struct gateway_mac *gateway)
 {
-	__u32 until = word_of(word, ifindex, family, mac);
+	const __u32 *until = bpf_map_lookup_elem(&gateway_macs, gateway);
 
-	return until && is_ahead(until, now()); /* the clock turns over */
+	return until && is_ahead(*until, now());
 }
 
 /*

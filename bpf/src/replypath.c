@@ -54,7 +54,6 @@ EXPORT_ENUM(takes);
 EXPORT_ENUM(own_flags);
 EXPORT_ENUM(on_link_flags);
 EXPORT_ENUM(prefix_kind);
-EXPORT_ENUM(gateway_word);
 EXPORT_ENUM(follow);
 EXPORT_ENUM(source_repair);
 EXPORT_ENUM(outcome);

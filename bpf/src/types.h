@@ -187,18 +187,11 @@ struct gateway {
 	__u32 ifindex;
 } __attribute__((aligned(8)));
 
-/* What `gateway_macs` has by a gateway's MAC. */
-enum gateway_word {
-	GATEWAY_ID,     /* which gateway has it: an index into `gateways` */
-	GATEWAY_HELD,   /* its neighbour entry is held: the tick until which the loader's word counts */
-	GATEWAY_SILENT, /* it has not answered, so everybody is asked for it: the same */
-};
-
 struct gateway_mac {
 	__u32 ifindex;
 	__u8 mac[6];
-	__u8 family; /* 4 or 6: of the packets; GATEWAY_SILENT: of its address */
-	__u8 word;   /* enum gateway_word */
+	__u8 family; /* 4 or 6 */
+	bool held;   /* not which gateway has it, but whether that is silent and its neighbour entry held */
 };
 
 enum on_link_flags {

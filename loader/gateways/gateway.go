@@ -39,9 +39,9 @@ type gateway struct {
 	heldBy   *datapath.Datapath // whose program answers what is started by it, nil for none
 
 	toldSilent bool // it was logged that it does not answer, since it answered last
-	// What we have written into its entry: the last MAC, since it fell silent (CarrierLost, releaseFailed), and for a moment
-	// that it is stale (probeAnew) or has failed (askWithoutMAC).
-	wroteLast, wroteStale, wroteFailed bool
+	// What we have written into its entry: the last MAC, since it fell silent (CarrierLost, releaseFailed), and that it is
+	// stale, for a moment (probeAnew).
+	wroteLast, wroteStale bool
 	times
 }
 
@@ -81,8 +81,6 @@ const (
 	// host from a gateway that has come back.
 	heldFor   = 3 * time.Second
 	tellEvery = time.Second
-	// askedFor is how long they have everybody asked for a silent gateway: longer than the kernel asks before it gives up.
-	askedFor = 10 * time.Second
 	// bridgeAfter is how long a gateway that nobody has a MAC of may take to answer
 	// before replies are built with the one that it had last: a while for a router that
 	// is there, less than it takes a peer to repeat a segment.
@@ -133,7 +131,7 @@ func (g *gateway) schedule(now time.Time) {
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
 	case g.isHeld() && g.State == nexthop.StateFailed:
 		g.resolveAt = later(now, g.probed.Add(resolveFailed))
-	case g.isHeld(), g.isBridged() && g.State == nexthop.StateProbe: // the kernel asks already
+	case g.isHeld(): // the kernel asks already
 		g.resolveAt = now.Add(tellEvery)
 	case g.State == nexthop.StateFailed, g.State == nexthop.StateIncomplete:
 		g.resolveAt = later(now, g.asked.Add(resolveAgain))
@@ -149,17 +147,6 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// isAskedAnew is told that the kernel has heard that an entry has failed, as askWithoutMAC says: it asks by now. An event of
-// before may have said otherwise meanwhile.
-func (g *gateway) isAskedAnew(now time.Time) {
-	g.wroteFailed = false
-	if g.stage == untouched {
-		g.on(onAsk)
-		g.State, g.MAC = nexthop.StateIncomplete, nil
-		g.schedule(now)
-	}
 }
 
 // isUnanswered tells of a MAC that the entry has from us, and that nobody has answered with yet: while it is checked, and from
@@ -232,12 +219,19 @@ func (g *gateway) families() []uint8 {
 	return all
 }
 
-// addressFamily is the family by which a gateway is resolved: 4 or 6.
-func addressFamily(g *gateway) uint8 {
+// changesAsking tells whether the settings are changed for a gateway. For one that has never answered the programs have
+// everybody asked (bpf/src/outage.h).
+func (g *gateway) changesAsking() bool { return (g.isHeld() || g.isBridged()) && !g.isUnknown() }
+
+// isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.
+func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !nexthop.Usable(g.State) }
+
+// addressFamily is the family by which a gateway is resolved.
+func addressFamily(g *gateway) string {
 	if g.Address.Is4() {
-		return 4
+		return "ipv4"
 	}
-	return 6
+	return "ipv6"
 }
 
 // resolve has the kernel find out the MAC. Where the entry is gone, or was made a failed

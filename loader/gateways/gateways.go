@@ -42,7 +42,7 @@ func (t *Table) Track(found *nexthop.Routers) error {
 		}
 	}
 	t.records.write()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, t.settings.keep(), t.settings.restore())...)
 }
 
 // observe notes what the kernel says of a gateway now.
@@ -98,10 +98,6 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 	}
 	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
 	seen.Sources, seen.Announced = g.Sources, g.Announced
-	if g.wroteFailed && !g.isHeld() && seen.State == nexthop.StateFailed && seen.Requested {
-		g.isAskedAnew(time.Now())
-		return true, false
-	}
 	wasHeld, wasBridged := g.isHeld(), g.isBridged()
 	counted := t.host.noteDeletion(g, seen)
 	t.observe(g, seen)
@@ -133,15 +129,11 @@ func (t *Table) resolve(g *gateway, now time.Time) error {
 	}
 	if g.isHeld() {
 		g.resolveAt = now.Add(tellEvery)
-		if g.State == nexthop.StateFailed || g.isAwaited() {
+		if g.State == nexthop.StateFailed {
 			t.tendHold(g, false)
 			return nil
 		}
-		return errors.Join(t.programs.askEverybody(g), t.programs.tell(g))
-	}
-	if g.isBridged() && g.State == nexthop.StateProbe {
-		g.resolveAt = now.Add(tellEvery)
-		return t.programs.askEverybody(g)
+		return t.programs.tell(g)
 	}
 	if t.isPassedOver(g) && now.Before(later(g.asked, g.failed).Add(resolveSeldom)) {
 		g.resolveAt = now.Add(resolveAgain)
@@ -153,9 +145,6 @@ func (t *Table) resolve(g *gateway, now time.Time) error {
 	}
 	if asked, err := t.ask(g, now); asked {
 		return err
-	}
-	if _, questions, _ := t.host.asks(g); questions == 0 && g.State == nexthop.StateReachable {
-		return nil // the kernel would fail it unasked
 	}
 	return g.resolve(t.host.Netlink())
 }

@@ -76,40 +76,28 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 	}
 }
 
-// hold keeps the entry of a gateway usable.
+// hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask
+// nobody, that is done so often only until askedSettings.keep has changed the settings again.
 func (t *Table) hold(g *gateway) {
 	if g.isHeld() && g.isUnknown() {
 		return // keepUnknown does so
 	}
-	now := time.Now()
-	if g.isHeld() && (g.isAwaited() && now.Before(g.asked.Add(bridgeAfter)) ||
-		g.State == nexthop.StateFailed && now.Sub(g.probed) < resolveFailed) {
+	if g.isHeld() && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
 		return // schedule has the time
 	}
-	isNew, inVain := !g.isHeld(), g.isAwaited()
-	g.on(onOver)
-	if !isNew && inVain {
-		if has, err := t.host.hasMAC(g); has && err == nil {
-			return
-		}
-	}
-	g.wroteFailed = false
+	isNew := !g.isHeld()
 	if isNew {
 		g.progress = progress{} // what was found before is of another silence
-	} else if !inVain && t.host.heedsNoOther(g) {
-		if err := unlessGone(t.host.askWithoutMAC(g, now)); err != nil {
-			t.host.Log.Error("a silent gateway is not asked for", "gateway", g.Address, "error", err)
-		}
-		return
 	}
-	g.probed, g.checkFor = now, t.host.askUnknownEvery(g)
-	errs := []error{
-		t.programs.askEverybody(g), nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g),
-	}
+	g.probed, g.checkFor = time.Now(), t.host.askUnknownEvery(g)
+	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
 	if isNew {
 		g.on(onHold)
 		t.host.Log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
+		if !g.isUnknown() {
+			errs = append(errs, t.settings.haveEverybodyAsked(g))
+		}
 		errs = append(errs, t.programs.attach(g))
 	}
 	if err := unlessGone(errors.Join(errs...)); err != nil {
@@ -138,17 +126,13 @@ func (t *Table) keepUnknown(g *gateway, now time.Time) error {
 		nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()))
 }
 
-// askWithoutMAC has the kernel ask for a gateway as for one that it knows no MAC of: then it heeds any answer.
+// askWithoutMAC has the kernel ask for a gateway that is held as for one that it knows no MAC of.
 func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 	g.on(onAsk)
 	g.asked = now
 	g.schedule(now)
-	fails := !g.awaitsMAC() && g.State != nexthop.StateFailed // else what waits for the answer would be dropped
-	if fails {
+	if !g.awaitsMAC() {
 		err = nexthop.Fail(h.Netlink(), g.Gateway)
-	}
-	if err == nil && g.stage == resolving { // of what it asks for the kernel says nothing until it has an answer
-		g.wroteFailed, g.State, g.MAC = fails, nexthop.StateIncomplete, nil
 	}
 	return errors.Join(err, nexthop.Resolve(h.Netlink(), g.Gateway))
 }
@@ -163,7 +147,7 @@ func (t *Table) bridge(g *gateway) error {
 	t.records.write()
 	t.host.Log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
 		"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
-	return errors.Join(t.programs.askEverybody(g), t.probeAnew(g), t.host.Save())
+	return errors.Join(t.settings.haveEverybodyAsked(g), t.probeAnew(g), t.host.Save())
 }
 
 // probeAnew has the last MAC of a gateway checked from now on. One that is being checked already would be asked again only
@@ -192,26 +176,17 @@ func (t *Table) ask(g *gateway, now time.Time) (bool, error) {
 		return true, t.holdUnknown(g)
 	case g.isUnknown():
 		return false, nil
-	case g.awaitsMAC():
+	case g.awaitsMAC(), anew && g.State != nexthop.StatePermanent && g.State != nexthop.StateNoARP:
 		return true, t.bridge(g)
-	case !anew || g.State == nexthop.StatePermanent || g.State == nexthop.StateNoARP:
-		return false, nil
-	case g.Address.Is4(): // of an entry that was written a moment ago, the answer of another MAC is not heeded (arp_process())
-		return true, t.host.askWithoutMAC(g, now)
 	}
-	return true, t.bridge(g)
-}
-
-// hasMAC tells whether the kernel has a gateway's MAC by now: the event is on its way.
-func (h *Host) hasMAC(g *gateway) (bool, error) {
-	state, err := nexthop.StateNow(h.Netlink(), g.Gateway)
-	return nexthop.Usable(state), err
+	return false, nil
 }
 
 // holdUnknown holds a gateway that has never answered, unless the kernel has its MAC by now.
 func (t *Table) holdUnknown(g *gateway) error {
-	if has, err := t.host.hasMAC(g); has || err != nil {
-		return err
+	state, err := nexthop.StateNow(t.host.Netlink(), g.Gateway)
+	if err != nil || nexthop.Usable(state) {
+		return err // the event is on its way
 	}
 	t.hold(g)
 	t.records.write()
@@ -235,15 +210,13 @@ func (t *Table) endHold(g *gateway) (err error) {
 		t.host.Log.Info("neighbour entry of the gateway is the kernel's again",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "state", g.State)
 		err = t.releaseHeld(g)
-	} else {
-		err = t.programs.forget(g)
 	}
 	g.on(onLetGo)
 	g.heldBy = nil
 	if g.isNobodys() { // so that the kernel asks for it, or goes over to another one
 		err = errors.Join(err, unlessGone(nexthop.Fail(t.host.Netlink(), g.Gateway)))
 	}
-	return err
+	return errors.Join(err, t.settings.restore())
 }
 
 // releaseHeld has the programs take a gateway for any other.

@@ -28,11 +28,14 @@ type Host struct {
 	Attacher func() attach.Means
 	Log      *slog.Logger
 	Tx       *undo.Tx
-	Journal  *pins.Journal // Gateways is written, Seeds is read
+	Sysctls  *undo.Sysctls
+	Journal  *pins.Journal // Gateways is written, Seeds and Sysctls are read
 	Save     func() error  // writes the journal
 	// Interface returns what is known of an interface by its index, NameOf what it is called in messages, be it served or not.
 	Interface func(index int) Interface
 	NameOf    func(index int) string
+	// ChangeSysctl makes a change that was planned, unless the interface only observes; true the first time.
+	ChangeSysctl func(change *hostsettings.Change, err error) (made bool, _ error)
 	// Repaired counts a neighbour entry that somebody had deleted.
 	Repaired func()
 
@@ -74,37 +77,23 @@ func (h *Host) mayHold(g *gateway) bool {
 		(!g.isUnknown() || s.HasHeader && s.Attached) // our programs have everybody asked for it
 }
 
-// heedsNoOther tells whether the kernel heeds no other MAC while it checks one of this gateway: it asks nobody, or only within
-// the time for which it heeds, by IPv4, no answer after an entry was written (`locktime`, arp_process() in net/ipv4/arp.c).
-func (h *Host) heedsNoOther(g *gateway) bool {
-	retransmission, questions, lock := h.asks(g)
-	return questions == 0 || g.Address.Is4() && time.Duration(questions-1)*retransmission <= lock
-}
-
-// asks is how often the kernel asks when it checks a MAC, how many times, and for how long it heeds no answer of another.
-func (h *Host) asks(g *gateway) (every time.Duration, times int, lock time.Duration) {
-	value := func(leaf string) time.Duration {
+// askUnknownEvery is how often the check of a MAC that nobody has is begun anew: after the last question of the kernel's
+// that may be heeded, and before it fails the entry. By IPv4 it heeds no answer for a while after an entry was written (`locktime`,
+// arp_process() in net/ipv4/arp.c). Where it asks less than that, it is left to fail.
+func (h *Host) askUnknownEvery(g *gateway) time.Duration {
+	value := func(leaf string) int {
 		n, err := hostsettings.ReadNumber(hostsettings.NeighbourKey(addressFamily(g), h.NameOf(g.Interface), leaf))
 		if err != nil {
 			return 0
 		}
-		return time.Duration(n)
+		return n
 	}
-	if g.Address.Is4() {
-		lock = value("locktime") * lockUnit
-	}
-	return value("retrans_time_ms") * time.Millisecond, int(value("ucast_solicit")), lock
-}
-
-// askUnknownEvery is how often the check of a MAC that nobody has is begun anew: after the last question of the kernel's
-// that may be heeded, and before it fails the entry. Where it asks less than that, it is left to fail.
-func (h *Host) askUnknownEvery(g *gateway) time.Duration {
-	retransmission, questions, _ := h.asks(g)
+	retransmission, questions := time.Duration(value("retrans_time_ms"))*time.Millisecond, value("ucast_solicit")
 	if retransmission == 0 || questions == 0 {
 		return askUnknownEvery
 	}
 	last := time.Duration(questions-1) * retransmission
-	if h.heedsNoOther(g) || last == 0 {
+	if lock := time.Duration(value("locktime")) * lockUnit; g.Address.Is4() && last <= lock || last == 0 {
 		return last + retransmission + time.Second
 	}
 	return last + retransmission/5

@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 )
 
-// programs are what the programs do about gateways that are silent.
+// programs are what the programs do about gateways that are held.
 type programs struct {
 	*Host
 	connections connections
@@ -35,72 +34,47 @@ func (p *programs) attach(g *gateway) error {
 	return nil
 }
 
-// said are the keys in the map `gateway_macs` of what is said of a gateway by the MAC that it had last. Others may have that
-// MAC as well, by another family.
-func said(g *gateway, word bpf.DatapathGatewayWord) (keys []bpf.DatapathGatewayMac) {
-	families := g.families()
-	if word == bpf.DatapathGatewayWordGATEWAY_SILENT {
-		families = []uint8{addressFamily(g)}
-	}
-	for _, family := range families {
-		key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family, Word: uint8(word)}
-		copy(key.Mac[:], g.last)
-		keys = append(keys, key)
-	}
-	return keys
-}
-
-func (p *programs) say(g *gateway, word bpf.DatapathGatewayWord, lasting time.Duration) error {
-	clock, err := p.Datapath().Clock()
-	if err != nil {
-		return err
-	}
-	for _, key := range said(g, word) {
-		if err := p.Datapath().GatewayMacs.Put(key, clock.After(lasting)); err != nil {
-			return fmt.Errorf("tell the programs of the silent gateway %s: %w", g.Address, err)
-		}
-	}
-	return nil
-}
-
-func (p *programs) unsay(g *gateway, word bpf.DatapathGatewayWord) error {
-	for _, key := range said(g, word) {
-		if err := p.Datapath().GatewayMacs.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("have the programs forget the silent gateway %s: %w", g.Address, err)
-		}
-	}
-	return nil
-}
-
-// askEverybody has the kernel's questions for a silent gateway go to everybody: who replaces one has another MAC.
-func (p *programs) askEverybody(g *gateway) error {
-	if g.isUnknown() {
-		return nil // they know the MAC that nobody has
-	}
-	return p.say(g, bpf.DatapathGatewayWordGATEWAY_SILENT, askedFor)
+// heldKey is the key of a held gateway in the map `gateway_macs`, for packets of a family.
+func heldKey(g *gateway, family uint8) bpf.DatapathGatewayMac {
+	key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family, Held: true}
+	copy(key.Mac[:], g.last)
+	return key
 }
 
 // tell tells the programs that an entry is held, for a while, unless the gateway forwards all
-// the same.
+// the same. They know the MAC that nobody has.
 func (p *programs) tell(g *gateway) error {
 	if g.isUnknown() {
 		return nil
 	}
 	if p.Interface(g.Interface).isServed() && p.connections.makeProgress(g) {
-		return p.unsay(g, bpf.DatapathGatewayWordGATEWAY_HELD)
+		return p.forget(g)
 	}
-	return p.say(g, bpf.DatapathGatewayWordGATEWAY_HELD, heldFor)
+	clock, err := p.Datapath().Clock()
+	if err != nil {
+		return err
+	}
+	for _, family := range g.families() {
+		if err := p.Datapath().GatewayMacs.Put(heldKey(g, family), clock.After(heldFor)); err != nil {
+			return fmt.Errorf("write held gateway %s: %w", g.Address, err)
+		}
+	}
+	return nil
 }
 
-// forget takes back all that was said of a gateway.
 func (p *programs) forget(g *gateway) error {
-	return errors.Join(p.unsay(g, bpf.DatapathGatewayWordGATEWAY_SILENT), p.unsay(g, bpf.DatapathGatewayWordGATEWAY_HELD))
+	for _, family := range g.families() { // the other one may be another gateway's, of the same MAC
+		if err := p.Datapath().GatewayMacs.Delete(heldKey(g, family)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget held gateway %s: %w", g.Address, err)
+		}
+	}
+	return nil
 }
 
-// forgetLast has the programs forget the MAC that a silent gateway had, where it has got another:
+// forgetLast has the programs forget the MAC that a held gateway had, where it has got another:
 // by that one nobody would ask for it again.
 func (p *programs) forgetLast(g *gateway, mac net.HardwareAddr) {
-	if !g.isHeld() && !g.isBridged() || g.isUnknown() || bytes.Equal(g.last, mac) {
+	if !g.isHeld() || g.isUnknown() || bytes.Equal(g.last, mac) {
 		return
 	}
 	if err := p.forget(g); err != nil {

@@ -12,7 +12,7 @@ const (
 	resolving              // it was asked for, and has bridgeAfter, or unknownAfter, to answer
 	bridged                // it has not answered yet, and its neighbour entry is kept usable
 	held                   // it is silent, and its neighbour entry kept usable: see hold.go
-	retried                // so it is, and has bridgeAfter to answer without a MAC
+	retried                // so it is; it has never answered, and has bridgeAfter to do so without a MAC
 )
 
 // event is what may change the stage of a gateway.
@@ -22,8 +22,8 @@ const (
 	onCarrier event = iota // the carrier is back: another router may be there
 	onOver                 // its time is over, or the mode has changed: the next event decides
 	onMAC                  // the kernel has a MAC: no packet waits any more
-	onAsk                  // the kernel has no MAC, or an IPv4 one outlived the carrier: made to ask, it hears at once who is there
-	onBridge               // no answer in time, or an IPv6 entry outlived the carrier: replies go on with the last MAC
+	onAsk                  // the kernel has no MAC, and is made to ask: a router that is there answers at once
+	onBridge               // no answer in time, or the entry outlived the carrier: replies go on with the last MAC
 	onHold                 // the kernel has asked without an answer: replies go on; TCP of the host is refused
 	onLetGo                // it answers, or may not be held any more: the kernel's entry counts; a running request goes on
 )

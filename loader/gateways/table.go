@@ -19,6 +19,7 @@ type Table struct {
 	host     *Host
 	gateways map[gatewayKey]*gateway
 	records  records
+	settings askedSettings
 	programs programs
 	waiting  waiting
 }
@@ -27,7 +28,7 @@ type Table struct {
 func New(host Host) *Table {
 	h, known := &host, make(map[gatewayKey]*gateway)
 	return &Table{
-		host: h, gateways: known, records: records{h, known},
+		host: h, gateways: known, records: records{h, known}, settings: askedSettings{h, known},
 		programs: programs{h, connections{h}}, waiting: waiting{h},
 	}
 }
@@ -129,3 +130,7 @@ func (t *Table) CarrierLost(device int) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Leave puts back the sysctls that are changed for as long as a gateway is silent, at the end: the kernel gives up in its own
+// time then. Who finds the gateway held later changes them again.
+func (t *Table) Leave() error { return t.host.Sysctls.Drop(isAsking) }

@@ -45,7 +45,7 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.gatewayMACs = t.gatewayMACs.part(func(key bpf.DatapathGatewayMac) bool { return key.Word == uint8(bpf.DatapathGatewayWordGATEWAY_ID) }) // those are of package gateways
+	t.gatewayMACs = t.gatewayMACs.part(func(key bpf.DatapathGatewayMac) bool { return !key.Held }) // those are of package gateways
 	t.OnLink = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ON_LINK))
 	t.Served = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_SERVED))
 	t.routes = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ROUTED, bpf.DatapathPrefixKindPREFIX_SOURCE))

@@ -15,9 +15,9 @@ func Key(family, name, leaf string) string {
 }
 
 // NeighbourKey is Key for the settings of an interface's neighbour table:
-// "net.ipv4.neigh.eth0.locktime". The family is 4 or 6.
-func NeighbourKey(family uint8, name, leaf string) string {
-	return setting(fmt.Sprintf("net/ipv%d/neigh/%s/%s", family, name, leaf)).key()
+// "net.ipv4.neigh.eth0.mcast_resolicit".
+func NeighbourKey(family, name, leaf string) string {
+	return setting("net/" + family + "/neigh/" + name + "/" + leaf).key()
 }
 
 // Read returns the value of a sysctl. The error wraps fs.ErrNotExist where this

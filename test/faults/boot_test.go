@@ -3,7 +3,6 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -201,44 +200,6 @@ func TestRouterExchanged(t *testing.T) {
 					}
 				})
 			}
-		}
-	}
-}
-
-// TestRouterExchangedAskedSeldom: a held router in whose place another one is found, though the host sends nothing by it, and
-// asks nobody while it checks a MAC, or only once.
-func TestRouterExchangedAskedSeldom(t *testing.T) {
-	t.Parallel()
-	quick := short.Run(t)
-	for _, questions := range []string{"0", "1"} {
-		if quick && questions != "0" {
-			continue
-		}
-		for _, f := range traffic.Families {
-			t.Run(questions+" questions/"+f.String(), func(t *testing.T) {
-				t.Parallel()
-				b := newPatientBed(t, f, anySource)
-				await.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", questions))
-				b.start()
-				b.wantHostReaches(true, traffic.TCP)
-				b.silenceGateway()
-				b.awaitHeld()
-				await.Must(b, b.net.Server.Eth0.Peer().SetMAC(anotherMAC))
-				b.net.Server.Eth0.Peer().MAC = anotherMAC
-				b.wakeGateway()
-				answers := time.Now()
-				b.Eventually("the router in its place is found", func() error {
-					if b.isHeld() {
-						return errors.New("the one of before is held")
-					}
-					return nil
-				})
-				took := time.Since(answers)
-				t.Logf("found after %s", took.Round(time.Millisecond))
-				if took >= await.Patient(2*time.Second) {
-					t.Error("that is too late")
-				}
-			})
 		}
 	}
 }

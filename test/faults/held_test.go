@@ -28,21 +28,25 @@ func TestSwitchedOff(t *testing.T) {
 			t.Helper()
 			b.awaitHeld()
 			b.ask(b.conversation(traffic.TCP))
+		}
+		wantGivenUp := func() {
+			t.Helper()
+			b.wantGivenUp()
 			if now := b.neighbourSettings(); now != settings {
-				t.Errorf("while it is held, the settings of eth0's neighbours are\n%sbefore:\n%s", now, settings)
+				t.Errorf("given up, the settings of eth0's neighbours are\n%sbefore:\n%s", now, settings)
 			}
 		}
 		b.ask(b.conversation(traffic.TCP))
 		b.silenceGateway()
-		b.wantGivenUp()
+		wantGivenUp()
 		b.reload(d, config, "")
 		wantHeld()
 		b.reload(d, config, off)
-		b.wantGivenUp()
+		wantGivenUp()
 		b.reload(d, config, "")
 		wantHeld()
 		b.product.Expect(0, "mode", "observe")
-		b.wantGivenUp()
+		wantGivenUp()
 		b.product.Expect(0, "mode", "enforce")
 		wantHeld()
 		b.product.Expect(0, "detach", "--stop")
