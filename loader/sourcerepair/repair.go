@@ -276,18 +276,20 @@ func (r *Repair) remove() error {
 	return err
 }
 
-// forgetAskers empties the map of who asked last.
+// forgetAskers empties the map of who asked last. Others may ask meanwhile: no more are taken out than it holds.
 func forgetAskers(asked *ebpf.Map) error {
-	var asker uint64
-	err := asked.NextKey(nil, &asker)
-	for ; err == nil; err = asked.NextKey(nil, &asker) {
-		// The kernel may have pushed it out meanwhile.
-		if err := asked.Delete(asker); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for range asked.MaxEntries() {
+		var asker uint64
+		err := asked.NextKey(nil, &asker)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err == nil {
+			err = asked.Delete(asker)
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // the kernel may have pushed it out
 			return fmt.Errorf("forget who has asked: %w", err)
 		}
-	}
-	if !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("forget who has asked: %w", err)
 	}
 	return nil
 }
