@@ -194,7 +194,7 @@ func wantLittle(t *testing.T, p *product.Product, args []string) {
 	c := p.Command(t.Context(), args...)
 	await.Must(t, c.Start())
 	var most uint64
-	pace := time.NewTicker(time.Millisecond)
+	pace := time.NewTicker(await.Poll)
 	defer pace.Stop()
 	for ; ; <-pace.C {
 		size, err := product.Memory(c.Process.Pid, "VmHWM")
@@ -202,7 +202,6 @@ func wantLittle(t *testing.T, p *product.Product, args []string) {
 			break
 		}
 		most = size
-		time.Sleep(await.Poll)
 	}
 	await.Must(t, c.Wait())
 	t.Logf("%q: %.1f MiB", args, float64(most)/(1<<20))
