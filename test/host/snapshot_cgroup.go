@@ -71,6 +71,9 @@ func (s Snapshot) addCgroup(path string) error {
 		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
 			continue // the kernel does not have it
 		}
+		if errors.Is(err, unix.ENOENT) {
+			return nil // it has just gone (css_tryget_online_from_dir, kernel/cgroup/cgroup.c)
+		}
 		if err != nil {
 			return fmt.Errorf("list the programs of %s: %w", path, err)
 		}
