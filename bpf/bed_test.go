@@ -42,6 +42,7 @@ type bed struct {
 	settings                        bpf.DatapathSettings
 	cut                             bool   // setInterface has taken a carrier away
 	kept                            uint32 // when keepPeriod last looked, in ticks
+	ran                             uint32 // when the run ended that is compared, in ticks
 }
 
 // Protocols of an empty configuration.

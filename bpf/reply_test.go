@@ -38,7 +38,7 @@ func (b *bed) moves(n network, m message, from, to nic, frame []byte) effect {
 func (b *bed) spoken(f *bpf.DatapathFlow) {
 	taken := f.Tuple.Protocol == unix.IPPROTO_UDP && f.Flags&flagNoSocket == 0
 	again := f.Flags&flagActive != 0 || f.Seen != f.Created
-	if f.Tuple.Protocol != unix.IPPROTO_TCP && (taken || again) && f.Seen != justNow && b.ago(1)-f.Seen < yearsAgo {
+	if f.Tuple.Protocol != unix.IPPROTO_TCP && (taken || again) && f.Seen != justNow && b.ran-b.Seconds(1)-f.Seen < yearsAgo {
 		f.SndUna = justNow
 	}
 }
