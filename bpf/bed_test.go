@@ -301,11 +301,16 @@ func (b *bed) inOneTick(r run, setup func() effect) {
 	}
 }
 
-func (b *bed) perform(r run) (o outcome) {
+// perform performs a run, and others at once, of which only what they leave behind is told: to read large tables in
+// between may take a second.
+func (b *bed) perform(r run, then ...run) (o outcome) {
 	b.t.Helper()
 	o.before, o.counted = b.snapshot()
 	o.earliest = b.ago(0)
 	o.verdict, o.frame, o.context = b.exec(r)
+	for _, r := range then {
+		b.exec(r)
+	}
 	o.latest = b.ago(0)
 	o.after, o.counts = b.snapshot()
 	return o

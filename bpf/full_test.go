@@ -132,8 +132,7 @@ var fullFamily = map[string]story{
 			delete(t.Marks, before(b.Seeds.Digest(n.tuple(tcp{}))))
 		})
 		segment := ingress(b.replication, n.in(b.replication, tcp{flags: "A"}))
-		b.run(segment, want)
-		b.run(segment, nothing)
+		b.compare(segment, want, b.perform(segment, segment)) // the second changes nothing
 		b.leaves(n, udp{}, b.notes(n, udp{}))
 	},
 	"what is none of ours takes the place of something else": func(t *testing.T, b *bed, n network) {

@@ -77,7 +77,7 @@ func TestWrongWay(t *testing.T) {
 	nothing := await.Must1[[]*contender.Contender](t)(contender.Named("none"))[0]
 	enforcing := *nothing
 	enforcing.Way = contender.ByEth1
-	o := options{rounds: 1, duration: 100 * time.Millisecond, workloads: "udp-echo-64"}
+	o := options{rounds: 1, duration: 500 * time.Millisecond, workloads: "udp-echo-64"}
 	workloads, _, err := o.chosenWorkloads()
 	await.Must(t, err)
 	p := newPlan(workloads, []*contender.Contender{nothing, &enforcing}, o)
