@@ -356,9 +356,7 @@ enum event {
 	EVENT_INSERT_FAILED_HALF_OPEN = 20,
 	EVENT_INSERT_FAILED_ESTABLISHED = 21,
 	EVENT_INSERT_FAILED_CONNECTIONLESS = 22,
-	EVENT_INSERT_FAILED_OUTBOUND = 23, /* not used any more */
-	EVENT_INSERT_FAILED_COUNTER = 24,
-	EVENT_EVICTED = 25, /* not used any more, as the next three */
+	EVENT_INSERT_FAILED_COUNTER = 24, /* 23 and 25 to 28 were other events */
 	/* Connections that were entered in mid-life, among the admitted. */
 	EVENT_READMITTED_ESTABLISHED = 29,
 	/* Refused moves. */
