@@ -60,7 +60,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = &scratch->flow;
-	bool is_next;
+	bool came_here, is_next;
 
 	if (!acknowledges_syn_ack(packet, handshake)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
@@ -70,18 +70,18 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
-	is_next = is_next_frame(skb, packet, flow);
+	came_here = came_by(flow, skb, packet);
+	is_next = came_here && !is_due(flow);
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
 	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
-	if (!came_by(flow, skb, packet) && is_pinned())
+	if (!came_here && is_pinned()) {
 		count_event(EVENT_REFUSED_PINNED);
-	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
-		count_at_tunnel(skb, packet);
-	else if (!is_next && !find_path_back(skb))
-		return false;
-	else if (!is_next)
+	} else if (!is_next && (came_here || !came_by_tunnel(skb, packet))) {
+		if (!find_path_back(skb))
+			return false;
 		take_path(scratch);
+	}
 	if (ask_socket(skb) <= VERDICT_LISTENS) { /* it is forwarded, or of a container */
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
