@@ -152,28 +152,22 @@ static inline bool came_by_tunnel(struct __sk_buff *skb, const struct packet *pa
 /* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
 __noinline int may_start(struct __sk_buff *skb)
 {
-	struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
-	const struct packet *packet;
+	__u32 in_force = generation();
 	enum event reason;
-	__u32 generation;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return false;
-	packet = &scratch->packet;
-	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(skb->ifindex);
 	if (is_of_interface(reason))
-		put_mark(address_digest(packet, skb->ifindex), generation);
+		put_mark(address_digest(&scratch->packet, skb->ifindex), in_force);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
-	if (reason == EVENT_END)
-		return true;
 	if (reason == EVENT_IGNORED_TUNNEL)
-		count_at_tunnel(skb, packet);
-	else
+		count_at_tunnel(skb, &scratch->packet);
+	else if (reason != EVENT_END)
 		count_event(reason);
-	return false;
+	return reason == EVENT_END;
 }
 
 /* Enters the flow that the scratch packet starts, with these flags and state, and with this frame's path. */

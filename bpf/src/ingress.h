@@ -285,12 +285,6 @@ __noinline int inbound_change(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
-static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
-{
-	return unlikely(is_closing(flow)) && find_digest(packet->digest, TABLE_HALF_OPEN);
-}
-
 static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (put_in_scratch(packet))
@@ -300,19 +294,8 @@ static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet 
 /* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)))
-		return true;
-	return is_marked(packet->digest) && !changes_stray(skb, packet);
-}
-
-/* Deals with a segment of an established connection, if it changes nothing but its age; returns false for any other. */
-static inline bool pass_established(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
-{
-	if (unlikely(!is_next_frame(skb, packet, flow)) || unlikely(may_end_handshake(packet, flow)))
-		return false;
-	set_active(flow);
-	track_received(packet, flow);
-	return true;
+	return is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)) ||
+	       (is_marked(packet->digest) && !changes_stray(skb, packet));
 }
 
 static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
@@ -321,13 +304,16 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
-		if (likely(flow && pass_established(skb, packet, flow)))
-			return;
+		if (likely(flow && is_next_frame(skb, packet, flow)) &&
+		    /* else it may end the next handshake of the tuple */
+		    likely(!is_closing(flow) || !find_digest(packet->digest, TABLE_HALF_OPEN))) {
+			set_active(flow);
+			return track_received(packet, flow);
+		}
 	}
-	/* A SYN starts an entry, and a RST ends one. */
-	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet))
-		return;
-	hand_to_slow_path(skb, packet);
+	/* A RST ends an entry, and a SYN starts one. */
+	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet))
+		hand_to_slow_path(skb, packet);
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
