@@ -45,16 +45,9 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
 }
 
-/* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
-static inline bool acknowledges_syn_ack(const struct packet *packet, const struct flow *handshake)
-{
-	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK && handshake->state & FLOW_REPLIED &&
-	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
-}
-
 /*
  * The ACK that answers our SYN-ACK proves that the peer is where it says it is: the path of the ACK becomes that of the
- * connection.
+ * connection. With Fast Open (RFC 7413) it may acknowledge more.
  */
 static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, struct flow *handshake)
 {
@@ -62,7 +55,8 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	struct flow *flow = &scratch->flow;
 	bool came_here, is_next;
 
-	if (!acknowledges_syn_ack(packet, handshake)) {
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_ACK || !(handshake->state & FLOW_REPLIED) ||
+	    !in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
 	}
