@@ -204,15 +204,27 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 		follow_frame(skb, scratch, flow);
 }
 
-/* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
-static inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+/* A datagram of a flow. Where nobody took those before, a server may now; a connected socket is the host's own or a proxy's. */
+static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
-	enum udp_socket socket = taker(skb);
+	const struct packet *packet = &scratch->packet;
+	enum udp_socket socket;
 
-	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
-		return;
-	flow->flags &= ~FLOW_NO_SOCKET;
-	first_question_came(skb, packet, socket);
+	if (came_by(flow, skb, packet)) {
+		flow->rival = 0;
+		flow = refresh(skb, scratch, flow, TABLE_CONNECTIONLESS);
+	} else {
+		flow = follow_frame(skb, scratch, flow);
+	}
+	if (flow && flow->flags & FLOW_NO_SOCKET) {
+		socket = taker(skb);
+		if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
+			return;
+		flow->flags &= ~FLOW_NO_SOCKET;
+		first_question_came(skb, packet, socket);
+	} else if (flow && source_repair(packet) == REPAIR_ON) {
+		enter_question(skb, false);
+	}
 }
 
 static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch)
@@ -223,21 +235,8 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	struct note *note;
 	bool peer_began;
 
-	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
-		if (came_by(flow, skb, packet)) {
-			flow->rival = 0;
-			flow = refresh(skb, scratch, flow, TABLE_CONNECTIONLESS);
-		} else {
-			flow = follow_frame(skb, scratch, flow);
-		}
-		if (!flow)
-			return;
-		if (flow->flags & FLOW_NO_SOCKET)
-			look_for_socket(skb, packet, flow);
-		else if (source_repair(packet) == REPAIR_ON)
-			enter_question(skb, false);
-		return;
-	}
+	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS))
+		return refresh_datagrams(skb, scratch, flow);
 	/*
 	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. The
 	 * entry is read before another CPU may put another one in its place.
@@ -245,8 +244,12 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	peer_began = flow && flow->state & FLOW_REPLIED;
 	note = packet->echo_request ? NULL : find_note(packet->digest);
 	if (note && is_proof(note)) {
-		if (!was_just_heard(note))
-			answer_came(skb, packet, note);
+		if (!was_just_heard(note)) { /* it shows a path; the one before may have come while nothing was repaired */
+			note->heard = now();
+			relate_answer(skb);
+			if (source_repair(packet) != REPAIR_OFF)
+				leave_source_open(skb);
+		}
 		return count_event(EVENT_IGNORED_ANSWER);
 	}
 	if (!may_start(skb))

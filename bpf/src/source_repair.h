@@ -124,25 +124,12 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 }
 
 /* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it sees the entry. */
-static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
-				       enum udp_socket socket)
+static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet, enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
 
 	if (repair == REPAIR_WATCH ? socket == UDP_SOCKET_WILDCARD : repair == REPAIR_ON && may_be_wildcard(socket))
 		enter_question(skb, true);
-}
-
-/*
- * The peer answers what the host began, for the first time this second. That shows by which path it comes; and the answer
- * before may have come while nothing was repaired.
- */
-static inline void answer_came(struct __sk_buff *skb, const struct packet *packet, struct note *note)
-{
-	note->heard = now();
-	relate_answer(skb);
-	if (source_repair(packet) != REPAIR_OFF)
-		leave_source_open(skb);
 }
 
 /*

@@ -13,8 +13,8 @@ enum layout {
 };
 
 /*
- * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d, so that one map serves both families. Frames that
- * carry such an address in an IPv6 header are never recorded.
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so that one map serves both
+ * families. Frames that carry such an address in an IPv6 header are never recorded.
  */
 struct tuple {
 	__u8 peer[16];
