@@ -50,9 +50,7 @@ const (
 	DatapathEventEVENT_INSERT_FAILED_HALF_OPEN      DatapathEvent = 20
 	DatapathEventEVENT_INSERT_FAILED_ESTABLISHED    DatapathEvent = 21
 	DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS DatapathEvent = 22
-	DatapathEventEVENT_INSERT_FAILED_OUTBOUND       DatapathEvent = 23
 	DatapathEventEVENT_INSERT_FAILED_COUNTER        DatapathEvent = 24
-	DatapathEventEVENT_EVICTED                      DatapathEvent = 25
 	DatapathEventEVENT_READMITTED_ESTABLISHED       DatapathEvent = 29
 	DatapathEventEVENT_REFUSED_PINNED               DatapathEvent = 30
 	DatapathEventEVENT_REFUSED_CONTESTED            DatapathEvent = 31
@@ -553,72 +551,51 @@ type DatapathTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAsked                = "asked"
-	DatapathMapAssured              = "assured"
-	DatapathMapConfiguration        = "configuration"
-	DatapathMapConnectionless       = "connectionless"
-	DatapathMapDevices              = "devices"
-	DatapathMapEstablished          = "established"
-	DatapathMapEvents               = "events"
-	DatapathMapFlowMaps             = "flow_maps"
-	DatapathMapFragments            = "fragments"
-	DatapathMapGatewayMacs          = "gateway_macs"
-	DatapathMapGateways             = "gateways"
-	DatapathMapGrace                = "grace"
-	DatapathMapHalfOpen             = "half_open"
-	DatapathMapInterfaces           = "interfaces"
-	DatapathMapManaged              = "managed"
-	DatapathMapMarks                = "marks"
-	DatapathMapModeByHand           = "mode_by_hand"
-	DatapathMapOriginated           = "originated"
-	DatapathMapOutbound             = "outbound"
-	DatapathMapOwnAddresses         = "own_addresses"
-	DatapathMapPairs                = "pairs"
-	DatapathMapPrefixes             = "prefixes"
-	DatapathMapQuestions            = "questions"
-	DatapathMapScratch              = "scratch"
-	DatapathMapTails                = "tails"
-	DatapathMapTraceEvents          = "trace_events"
-	DatapathMapTraceFilter          = "trace_filter"
-	DatapathProgReplypathClock      = "replypath_clock"
-	DatapathProgReplypathEgress     = "replypath_egress"
-	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
-	DatapathProgReplypathFallback   = "replypath_fallback"
-	DatapathProgReplypathHeld       = "replypath_held"
-	DatapathProgReplypathIngress    = "replypath_ingress"
-	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
-	DatapathProgReplypathSend       = "replypath_send"
-	DatapathProgReplypathSendmsg4   = "replypath_sendmsg4"
-	DatapathProgReplypathSendmsg6   = "replypath_sendmsg6"
-	DatapathVarDigestSeed           = "digest_seed"
-	DatapathVarHaveCheckMtu         = "have_check_mtu"
-	DatapathVarHaveKernelSkb        = "have_kernel_skb"
-	DatapathVarHaveProbeRead        = "have_probe_read"
-	DatapathVarHaveTailCalls        = "have_tail_calls"
-	DatapathVarHertz                = "hertz"
-	DatapathVarOwnNamespace         = "own_namespace"
-	DatapathVarUnusedEvent          = "unused_event"
-	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
-	DatapathVarUnusedFlowState      = "unused_flow_state"
-	DatapathVarUnusedFollow         = "unused_follow"
-	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
-	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
-	DatapathVarUnusedLayout         = "unused_layout"
-	DatapathVarUnusedMode           = "unused_mode"
-	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
-	DatapathVarUnusedOnLinkFlags    = "unused_on_link_flags"
-	DatapathVarUnusedOutcome        = "unused_outcome"
-	DatapathVarUnusedOwnFlags       = "unused_own_flags"
-	DatapathVarUnusedPrefixKind     = "unused_prefix_kind"
-	DatapathVarUnusedProtocolClass  = "unused_protocol_class"
-	DatapathVarUnusedSourceRepair   = "unused_source_repair"
-	DatapathVarUnusedTable          = "unused_table"
-	DatapathVarUnusedTail           = "unused_tail"
-	DatapathVarUnusedTakes          = "unused_takes"
-	DatapathVarUnusedTick           = "unused_tick"
-	DatapathVarUnusedTraceEvent     = "unused_trace_event"
-	DatapathVarUnusedTraceForm      = "unused_trace_form"
-	DatapathVarUnusedTraceKind      = "unused_trace_kind"
+	DatapathMapAsked               = "asked"
+	DatapathMapAssured             = "assured"
+	DatapathMapConfiguration       = "configuration"
+	DatapathMapConnectionless      = "connectionless"
+	DatapathMapDevices             = "devices"
+	DatapathMapEstablished         = "established"
+	DatapathMapEvents              = "events"
+	DatapathMapFlowMaps            = "flow_maps"
+	DatapathMapFragments           = "fragments"
+	DatapathMapGatewayMacs         = "gateway_macs"
+	DatapathMapGateways            = "gateways"
+	DatapathMapGrace               = "grace"
+	DatapathMapHalfOpen            = "half_open"
+	DatapathMapInterfaces          = "interfaces"
+	DatapathMapManaged             = "managed"
+	DatapathMapMarks               = "marks"
+	DatapathMapModeByHand          = "mode_by_hand"
+	DatapathMapOriginated          = "originated"
+	DatapathMapOutbound            = "outbound"
+	DatapathMapOwnAddresses        = "own_addresses"
+	DatapathMapPairs               = "pairs"
+	DatapathMapPrefixes            = "prefixes"
+	DatapathMapQuestions           = "questions"
+	DatapathMapScratch             = "scratch"
+	DatapathMapTails               = "tails"
+	DatapathMapTraceEvents         = "trace_events"
+	DatapathMapTraceFilter         = "trace_filter"
+	DatapathProgReplypathClock     = "replypath_clock"
+	DatapathProgReplypathEgress    = "replypath_egress"
+	DatapathProgReplypathEgressL3  = "replypath_egress_l3"
+	DatapathProgReplypathFallback  = "replypath_fallback"
+	DatapathProgReplypathHeld      = "replypath_held"
+	DatapathProgReplypathIngress   = "replypath_ingress"
+	DatapathProgReplypathIngressL3 = "replypath_ingress_l3"
+	DatapathProgReplypathSend      = "replypath_send"
+	DatapathProgReplypathSendmsg4  = "replypath_sendmsg4"
+	DatapathProgReplypathSendmsg6  = "replypath_sendmsg6"
+	DatapathVarDigestSeed          = "digest_seed"
+	DatapathVarHaveCheckMtu        = "have_check_mtu"
+	DatapathVarHaveKernelSkb       = "have_kernel_skb"
+	DatapathVarHaveProbeRead       = "have_probe_read"
+	DatapathVarHaveTailCalls       = "have_tail_calls"
+	DatapathVarHertz               = "hertz"
+	DatapathVarOwnNamespace        = "own_namespace"
+	DatapathVarUnused              = "unused"
 )
 
 // LoadDatapath returns the embedded CollectionSpec for Datapath.
@@ -712,35 +689,14 @@ type DatapathMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathVariableSpecs struct {
-	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
-	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
-	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
-	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
-	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
-	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
-	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
-	UnusedEvent          *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
-	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
-	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
-	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
-	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
-	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
-	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
-	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
-	UnusedOnLinkFlags    *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
-	UnusedOutcome        *ebpf.VariableSpec `ebpf:"unused_outcome"`
-	UnusedOwnFlags       *ebpf.VariableSpec `ebpf:"unused_own_flags"`
-	UnusedPrefixKind     *ebpf.VariableSpec `ebpf:"unused_prefix_kind"`
-	UnusedProtocolClass  *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
-	UnusedSourceRepair   *ebpf.VariableSpec `ebpf:"unused_source_repair"`
-	UnusedTable          *ebpf.VariableSpec `ebpf:"unused_table"`
-	UnusedTail           *ebpf.VariableSpec `ebpf:"unused_tail"`
-	UnusedTakes          *ebpf.VariableSpec `ebpf:"unused_takes"`
-	UnusedTick           *ebpf.VariableSpec `ebpf:"unused_tick"`
-	UnusedTraceEvent     *ebpf.VariableSpec `ebpf:"unused_trace_event"`
-	UnusedTraceForm      *ebpf.VariableSpec `ebpf:"unused_trace_form"`
-	UnusedTraceKind      *ebpf.VariableSpec `ebpf:"unused_trace_kind"`
+	DigestSeed    *ebpf.VariableSpec `ebpf:"digest_seed"`
+	HaveCheckMtu  *ebpf.VariableSpec `ebpf:"have_check_mtu"`
+	HaveKernelSkb *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
+	HaveProbeRead *ebpf.VariableSpec `ebpf:"have_probe_read"`
+	HaveTailCalls *ebpf.VariableSpec `ebpf:"have_tail_calls"`
+	Hertz         *ebpf.VariableSpec `ebpf:"hertz"`
+	OwnNamespace  *ebpf.VariableSpec `ebpf:"own_namespace"`
+	Unused        *ebpf.VariableSpec `ebpf:"unused"`
 }
 
 // DatapathObjects contains all objects after they have been loaded into the kernel.
@@ -828,35 +784,14 @@ func (m *DatapathMaps) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathVariables struct {
-	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
-	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
-	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
-	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
-	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
-	Hertz                *ebpf.Variable `ebpf:"hertz"`
-	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`
-	UnusedEvent          *ebpf.Variable `ebpf:"unused_event"`
-	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
-	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
-	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
-	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
-	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
-	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
-	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
-	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
-	UnusedOnLinkFlags    *ebpf.Variable `ebpf:"unused_on_link_flags"`
-	UnusedOutcome        *ebpf.Variable `ebpf:"unused_outcome"`
-	UnusedOwnFlags       *ebpf.Variable `ebpf:"unused_own_flags"`
-	UnusedPrefixKind     *ebpf.Variable `ebpf:"unused_prefix_kind"`
-	UnusedProtocolClass  *ebpf.Variable `ebpf:"unused_protocol_class"`
-	UnusedSourceRepair   *ebpf.Variable `ebpf:"unused_source_repair"`
-	UnusedTable          *ebpf.Variable `ebpf:"unused_table"`
-	UnusedTail           *ebpf.Variable `ebpf:"unused_tail"`
-	UnusedTakes          *ebpf.Variable `ebpf:"unused_takes"`
-	UnusedTick           *ebpf.Variable `ebpf:"unused_tick"`
-	UnusedTraceEvent     *ebpf.Variable `ebpf:"unused_trace_event"`
-	UnusedTraceForm      *ebpf.Variable `ebpf:"unused_trace_form"`
-	UnusedTraceKind      *ebpf.Variable `ebpf:"unused_trace_kind"`
+	DigestSeed    *ebpf.Variable `ebpf:"digest_seed"`
+	HaveCheckMtu  *ebpf.Variable `ebpf:"have_check_mtu"`
+	HaveKernelSkb *ebpf.Variable `ebpf:"have_kernel_skb"`
+	HaveProbeRead *ebpf.Variable `ebpf:"have_probe_read"`
+	HaveTailCalls *ebpf.Variable `ebpf:"have_tail_calls"`
+	Hertz         *ebpf.Variable `ebpf:"hertz"`
+	OwnNamespace  *ebpf.Variable `ebpf:"own_namespace"`
+	Unused        *ebpf.Variable `ebpf:"unused"`
 }
 
 // DatapathPrograms contains all programs after they have been loaded into the kernel.

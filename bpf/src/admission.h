@@ -43,8 +43,7 @@ static inline bool is_dhcp(const struct tuple *tuple)
 {
 	__u16 port = bpf_ntohs(tuple->self_port);
 
-	return tuple->protocol == IPPROTO_UDP &&
-	       (port == 67 || port == 68 || port == 546 || port == 547);
+	return tuple->protocol == IPPROTO_UDP && (port == 67 || port == 68 || port == 546 || port == 547);
 }
 
 /* Whether packets of its protocol are recorded, as far as the ports tell. */
@@ -81,15 +80,6 @@ __noinline int served_self(void)
 static inline bool is_of_others(const struct packet *packet, __u32 index, __u8 takes)
 {
 	return takes & TAKES_ITS_OWN_ONLY && own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT != index;
-}
-
-/* Whether the packet came by such a tunnel: it changes no flow's path. */
-static inline bool came_by_tunnel(const struct __sk_buff *skb, const struct packet *packet)
-{
-	__u32 index = interface_index(skb->ifindex);
-	const struct interface *interface = get_interface(index, skb->ifindex);
-
-	return interface && is_of_others(packet, index, interface->takes);
 }
 
 /*
@@ -147,31 +137,37 @@ static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *p
 	count_event(EVENT_IGNORED_TUNNEL);
 }
 
+/* Whether the packet came by such a tunnel, which is counted: it changes no flow's path. */
+static inline bool came_by_tunnel(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 index = interface_index(skb->ifindex);
+	const struct interface *interface = get_interface(index, skb->ifindex);
+
+	if (!interface || !is_of_others(packet, index, interface->takes))
+		return false;
+	count_at_tunnel(skb, packet);
+	return true;
+}
+
 /* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
 __noinline int may_start(struct __sk_buff *skb)
 {
-	struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
-	const struct packet *packet;
+	__u32 in_force = generation();
 	enum event reason;
-	__u32 generation;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return false;
-	packet = &scratch->packet;
-	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(skb->ifindex);
 	if (is_of_interface(reason))
-		put_mark(address_digest(packet, skb->ifindex), generation);
+		put_mark(address_digest(&scratch->packet, skb->ifindex), in_force);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
-	if (reason == EVENT_END)
-		return true;
 	if (reason == EVENT_IGNORED_TUNNEL)
-		count_at_tunnel(skb, packet);
-	else
+		count_at_tunnel(skb, &scratch->packet);
+	else if (reason != EVENT_END)
 		count_event(reason);
-	return false;
+	return reason == EVENT_END;
 }
 
 /* Enters the flow that the scratch packet starts, with these flags and state, and with this frame's path. */
@@ -180,19 +176,15 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = &scratch->flow;
 
-	flow->tuple = packet->tuple;
-	flow->seen = flow->created = now();
-	flow->corrected = 0;
-	flow->snd_una = flow->snd_nxt = 0;
-	flow->rcv_nxt = is_syn(packet) ? segment_end(packet) + 1 : 0;
-	flow->size_told = 0;
-	flow->rival_frames = 0;
-	flow->flags = flags;
-	flow->state = state;
 	if (!find_path_back(skb))
 		return false;
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->tuple = packet->tuple;
+	flow->seen = flow->created = now();
+	flow->rcv_nxt = is_syn(packet) ? segment_end(packet) + 1 : 0;
+	flow->flags = flags;
+	flow->state = state;
 	take_path(scratch);
-	flow->left = 0;
 	return enter_flow(table, false);
 }
 
@@ -203,15 +195,12 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {
 	struct flow *old = look_up(&scratch->packet, TABLE_HALF_OPEN);
+	bool live = old && !is_idle(old, TABLE_HALF_OPEN), stray = live && old->flags & FLOW_STRAY;
 
-	if (!old || is_idle(old, TABLE_HALF_OPEN)) {
+	if (!live || (stray && !came_by(old, skb, &scratch->packet)))
 		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);
-	} else if (old->flags & FLOW_STRAY) {
-		if (!came_by(old, skb, &scratch->packet))
-			enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);
-		else if (is_due(old))
-			old->seen = now();
-	}
+	else if (stray && is_due(old))
+		old->seen = now();
 }
 
 /* Whether a segment that is of no flow shows its stray another path than the entry has, or is the first this second. */

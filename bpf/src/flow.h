@@ -63,23 +63,16 @@ static inline __u32 idle_limit(const struct flow *flow, enum table table)
 	return seconds(IDLE_CONNECTIONLESS);
 }
 
-/* How long nothing came in, and of a conversation of datagrams nothing left either. */
-static inline __u32 silence(const struct flow *flow, enum table table, __u32 time)
-{
-	__u32 heard = age_at(flow->seen, time), spoke;
-
-	if (table != TABLE_CONNECTIONLESS || !(flow->state & FLOW_REPLIED))
-		return heard;
-	spoke = age_at(flow->spoke, time);
-	return spoke < heard ? spoke : heard;
-}
-
-/* An idle entry counts as none: its tuple may long mean something else. */
+/*
+ * Whether nothing came in for long, and of a conversation of datagrams nothing left either. An idle entry counts as none:
+ * its tuple may long mean something else.
+ */
 static inline bool is_idle(const struct flow *flow, enum table table)
 {
 	__u32 time = now(), limit = idle_limit(flow, table);
 
-	return age_at(flow->seen, time) > limit && silence(flow, table, time) > limit;
+	return age_at(flow->seen, time) > limit &&
+	       (table != TABLE_CONNECTIONLESS || !(flow->state & FLOW_REPLIED) || age_at(flow->spoke, time) > limit);
 }
 
 /* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */

@@ -45,24 +45,18 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
 }
 
-/* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
-static inline bool acknowledges_syn_ack(const struct packet *packet, const struct flow *handshake)
-{
-	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK && handshake->state & FLOW_REPLIED &&
-	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
-}
-
 /*
  * The ACK that answers our SYN-ACK proves that the peer is where it says it is: the path of the ACK becomes that of the
- * connection.
+ * connection. With Fast Open (RFC 7413) it may acknowledge more.
  */
 static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, struct flow *handshake)
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = &scratch->flow;
-	bool is_next;
+	bool came_here, is_next;
 
-	if (!acknowledges_syn_ack(packet, handshake)) {
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_ACK || !(handshake->state & FLOW_REPLIED) ||
+	    !in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
 	}
@@ -70,18 +64,18 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
-	is_next = is_next_frame(skb, packet, flow);
+	came_here = came_by(flow, skb, packet);
+	is_next = came_here && !is_due(flow);
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
 	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
-	if (!came_by(flow, skb, packet) && is_pinned())
+	if (!came_here && is_pinned()) {
 		count_event(EVENT_REFUSED_PINNED);
-	else if (!came_by(flow, skb, packet) && came_by_tunnel(skb, packet))
-		count_at_tunnel(skb, packet);
-	else if (!is_next && !find_path_back(skb))
-		return false;
-	else if (!is_next)
+	} else if (!is_next && (came_here || !came_by_tunnel(skb, packet))) {
+		if (!find_path_back(skb))
+			return false;
 		take_path(scratch);
+	}
 	if (ask_socket(skb) <= VERDICT_LISTENS) { /* it is forwarded, or of a container */
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
@@ -210,15 +204,27 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 		follow_frame(skb, scratch, flow);
 }
 
-/* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
-static inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+/* A datagram of a flow. Where nobody took those before, a server may now; a connected socket is the host's own or a proxy's. */
+static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
-	enum udp_socket socket = taker(skb);
+	const struct packet *packet = &scratch->packet;
+	enum udp_socket socket;
 
-	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
-		return;
-	flow->flags &= ~FLOW_NO_SOCKET;
-	first_question_came(skb, packet, socket);
+	if (came_by(flow, skb, packet)) {
+		flow->rival = 0;
+		flow = refresh(skb, scratch, flow, TABLE_CONNECTIONLESS);
+	} else {
+		flow = follow_frame(skb, scratch, flow);
+	}
+	if (flow && flow->flags & FLOW_NO_SOCKET) {
+		socket = taker(skb);
+		if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
+			return;
+		flow->flags &= ~FLOW_NO_SOCKET;
+		first_question_came(skb, packet, socket);
+	} else if (flow && source_repair(packet) == REPAIR_ON) {
+		enter_question(skb, false);
+	}
 }
 
 static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch)
@@ -229,21 +235,8 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	struct note *note;
 	bool peer_began;
 
-	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
-		if (came_by(flow, skb, packet)) {
-			flow->rival = 0;
-			flow = refresh(skb, scratch, flow, TABLE_CONNECTIONLESS);
-		} else {
-			flow = follow_frame(skb, scratch, flow);
-		}
-		if (!flow)
-			return;
-		if (flow->flags & FLOW_NO_SOCKET)
-			look_for_socket(skb, packet, flow);
-		else if (source_repair(packet) == REPAIR_ON)
-			enter_question(skb, false);
-		return;
-	}
+	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS))
+		return refresh_datagrams(skb, scratch, flow);
 	/*
 	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. The
 	 * entry is read before another CPU may put another one in its place.
@@ -251,8 +244,12 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	peer_began = flow && flow->state & FLOW_REPLIED;
 	note = packet->echo_request ? NULL : find_note(packet->digest);
 	if (note && is_proof(note)) {
-		if (!was_just_heard(note))
-			answer_came(skb, packet, note);
+		if (!was_just_heard(note)) { /* it shows a path; the one before may have come while nothing was repaired */
+			note->heard = now();
+			relate_answer(skb);
+			if (source_repair(packet) != REPAIR_OFF)
+				leave_source_open(skb);
+		}
 		return count_event(EVENT_IGNORED_ANSWER);
 	}
 	if (!may_start(skb))
@@ -285,12 +282,6 @@ __noinline int inbound_change(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
-static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
-{
-	return unlikely(is_closing(flow)) && find_digest(packet->digest, TABLE_HALF_OPEN);
-}
-
 static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (put_in_scratch(packet))
@@ -300,19 +291,8 @@ static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet 
 /* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)))
-		return true;
-	return is_marked(packet->digest) && !changes_stray(skb, packet);
-}
-
-/* Deals with a segment of an established connection, if it changes nothing but its age; returns false for any other. */
-static inline bool pass_established(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
-{
-	if (unlikely(!is_next_frame(skb, packet, flow)) || unlikely(may_end_handshake(packet, flow)))
-		return false;
-	set_active(flow);
-	track_received(packet, flow);
-	return true;
+	return is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)) ||
+	       (is_marked(packet->digest) && !changes_stray(skb, packet));
 }
 
 static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
@@ -321,13 +301,16 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
-		if (likely(flow && pass_established(skb, packet, flow)))
-			return;
+		if (likely(flow && is_next_frame(skb, packet, flow)) &&
+		    /* else it may end the next handshake of the tuple */
+		    likely(!is_closing(flow) || !find_digest(packet->digest, TABLE_HALF_OPEN))) {
+			set_active(flow);
+			return track_received(packet, flow);
+		}
 	}
-	/* A SYN starts an entry, and a RST ends one. */
-	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet))
-		return;
-	hand_to_slow_path(skb, packet);
+	/* A RST ends an entry, and a SYN starts one. */
+	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet))
+		hand_to_slow_path(skb, packet);
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */

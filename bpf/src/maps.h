@@ -12,15 +12,7 @@
 #define MAX_INTERFACES 4096
 #define INTERFACE_INDICES 65536
 #define MAX_GATEWAYS 4096
-#define MAX_OWN_ADDRESSES 16384
-#define MAX_PREFIXES 81920
-#define MAX_PAIRS 16384
 #define MARKS 262144 /* a power of two */
-#define MAX_ASKED 16384
-#define MAX_FRAGMENTS 8192
-#define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
-#define MAX_ORIGINATED 32768
-#define MAX_QUESTIONS 8192
 #define SOURCES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
@@ -56,7 +48,7 @@ struct {
 MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
 /* Of a UDP peer and both ports, by digest, to that of the flow by which it asked last: see source_repair.h. */
-MAP(asked, LRU_HASH, MAX_ASKED, 0, __u64, __u64);
+MAP(asked, LRU_HASH, 16384, 0, __u64, __u64);
 
 /* enum mode, set by the operator at once; wins over the interfaces'. */
 ARRAY(mode_by_hand, 1, __u32);
@@ -88,14 +80,14 @@ ARRAY(gateways, MAX_GATEWAYS, struct gateway);
 MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
 
 /* See enum prefix_kind. */
-MAP(prefixes, LPM_TRIE, MAX_PREFIXES, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
+MAP(prefixes, LPM_TRIE, 81920, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 
 struct address {
 	__u8 bytes[16];
 };
 
 /* To enum own_flags, and the index of an interface. */
-MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
+MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 
 ARRAY(configuration, 1, struct settings);
 
@@ -107,26 +99,26 @@ static inline struct settings *get_settings(void)
 }
 
 /* Counters of interface pairs. */
-MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
+MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
 CPU_ARRAY(events, EVENT_END, __u64);
 
 /* Packets of which more fragments are to come, by fragment_key(). */
-MAP(fragments, LRU_HASH, MAX_FRAGMENTS, 0, __u64, struct fragment);
+MAP(fragments, LRU_HASH, 8192, 0, __u64, struct fragment);
 
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);
 
 /* By own address and peer: see originate.h. */
-MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, struct ends, struct record);
+MAP(originated, LRU_HASH, 32768, 0, struct ends, struct record);
 
 /* The digest of the flow by which a peer asked an own address last, by UDP: see originate.h. */
-MAP(questions, LRU_HASH, MAX_QUESTIONS, 0, struct ends, __u64);
+MAP(questions, LRU_HASH, 8192, 0, struct ends, __u64);
 
 /* For `replypath trace`: see trace.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, TRACE_BYTES);
+	__uint(max_entries, 262144); /* bytes: whole pages on any machine, a power of two */
 } trace_events SEC(".maps");
 
 ARRAY(trace_filter, 1, struct trace_request);

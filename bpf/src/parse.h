@@ -50,7 +50,6 @@ struct echo {
 #define PARAMETER_PROBLEM 12
 #define UNREACHABLE_V6 1
 #define PACKET_TOO_BIG_V6 2
-#define TIME_EXCEEDED_V6 3
 #define PARAMETER_PROBLEM_V6 4
 
 #define TCP_FIN 0x01
@@ -128,31 +127,24 @@ static inline bool is_error(__u8 type, __u8 family)
 	return type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
 }
 
-static inline bool is_request(__u8 type, __u8 family)
-{
-	return family == 4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
-}
-
-static inline bool is_reply(__u8 type, __u8 family)
-{
-	return family == 4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;
-}
-
 /* Of what comes in only echo and timestamps are ours, which have an identifier at the same place. */
 static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
 				     enum direction direction)
 {
+	bool v4 = packet->family == 4;
 	const struct echo *echo;
+	__u8 type;
 
 	if (packet->length < sizeof(*echo))
 		return PARSED_MALFORMED;
 	echo = peek(skb, packet->offset, sizeof(*echo));
 	if (!echo)
 		return PARSED_TRUNCATED;
-	if (direction == OUTBOUND && unlikely(is_error(echo->type, packet->family)))
+	type = echo->type;
+	if (direction == OUTBOUND && unlikely(is_error(type, packet->family)))
 		return PARSED_ERROR;
-	packet->echo_request = is_request(echo->type, packet->family);
-	packet->echo_reply = is_reply(echo->type, packet->family);
+	packet->echo_request = v4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
+	packet->echo_reply = v4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;
 	if (echo->code || !(packet->echo_request || packet->echo_reply))
 		return PARSED_OTHER;
 	/* The identifier stands in for the peer's port. */
@@ -222,13 +214,10 @@ static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *p
 }
 
 /* Those that are stepped over, all below 64, as bits: the verifier learns less from one comparison. */
-#define EXTENSION_HEADERS                                                                          \
-	(1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT |            \
-	 1ULL << IPPROTO_DSTOPTS)
-
 static inline bool is_extension_header(__u32 type)
 {
-	return type < 64 && 1ULL << type & EXTENSION_HEADERS;
+	return type < 64 && 1ULL << type & (1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING |
+					    1ULL << IPPROTO_FRAGMENT | 1ULL << IPPROTO_DSTOPTS);
 }
 
 /*

@@ -16,31 +16,17 @@ static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
-/* Nobody has confirmed a trial in time, whoever is left to take it back. */
-static inline bool is_trial_over(void)
-{
-	const struct settings *settings = get_settings();
-
-	return settings && unlikely(settings->until) && bpf_ktime_get_ns() >= settings->until;
-}
-
 static inline bool is_enforced(const struct interface *interface)
 {
 	__u32 zero = 0, *mode = bpf_map_lookup_elem(&mode_by_hand, &zero);
+	const struct settings *settings = get_settings();
 
-	if (is_trial_over())
+	/* Nobody has confirmed a trial in time, whoever is left to take it back. */
+	if (settings && unlikely(settings->until) && bpf_ktime_get_ns() >= settings->until)
 		return false;
 	if (mode && *mode != MODE_CONFIGURED)
 		return *mode == MODE_ENFORCE;
 	return interface->mode == MODE_ENFORCE;
-}
-
-static inline const struct net_device *device_of(const __u32 *value)
-{
-	const struct bpf_dtab_netdev *entry;
-
-	entry = (const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val);
-	return BPF_CORE_READ(entry, dev);
 }
 
 /*
@@ -50,7 +36,8 @@ static inline const struct net_device *device_of(const __u32 *value)
  */
 static inline bool can_send(const __u32 *value)
 {
-	const struct net_device *device = device_of(value);
+	const struct bpf_dtab_netdev *entry = (const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val);
+	const struct net_device *device = BPF_CORE_READ(entry, dev);
 	__u64 state;
 
 	if (!(BPF_CORE_READ(device, flags) & IFF_UP) ||
@@ -58,12 +45,6 @@ static inline bool can_send(const __u32 *value)
 		return false;
 	state = BPF_CORE_READ_BITFIELD_PROBED(device, operstate);
 	return state == IF_OPER_UNKNOWN || state > IF_OPER_LOWERLAYERDOWN;
-}
-
-/* Whether the kernel's memory shows it. */
-static inline bool shows_link(void)
-{
-	return have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val);
 }
 
 /*
@@ -78,7 +59,7 @@ __noinline int is_usable(__u32 index, __u32 ifindex)
 
 	if (!device || *device != ifindex)
 		return false;
-	if (shows_link())
+	if (have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val))
 		return can_send(device);
 	interface = bpf_map_lookup_elem(&interfaces, &index);
 	return interface && interface->flags & INTERFACE_UP;
@@ -157,10 +138,10 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 	bool only_gateways = interface->next_hop == NEXT_HOP_GATEWAY, served;
 	__u32 sender;
 
-	path->gateway = 0;
-	path->flags = interface->next_hop == NEXT_HOP_LAST ? FLOW_ENFORCE_MAC : 0;
-	if (interface->next_hop == NEXT_HOP_LAST)
+	if (interface->next_hop == NEXT_HOP_LAST) {
+		path->flags = FLOW_ENFORCE_MAC;
 		return;
+	}
 	if (!only_gateways && (!count || on_link_flags_of(packet, skb->ifindex)))
 		return;
 	served = is_served(packet, interface, skb->ifindex, &gateway);

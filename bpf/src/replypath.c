@@ -40,29 +40,11 @@ int replypath_clock(struct __sk_buff *skb)
 	return now();
 }
 
-/* Types that only appear as constants reach the Go side through these declarations. */
-#define EXPORT_ENUM(name) const enum name *unused_##name __attribute__((unused))
-EXPORT_ENUM(layout);
-EXPORT_ENUM(tick);
-EXPORT_ENUM(idle_seconds);
-EXPORT_ENUM(flow_flags);
-EXPORT_ENUM(flow_state);
-EXPORT_ENUM(next_hop_mode);
-EXPORT_ENUM(mode);
-EXPORT_ENUM(interface_flags);
-EXPORT_ENUM(takes);
-EXPORT_ENUM(own_flags);
-EXPORT_ENUM(on_link_flags);
-EXPORT_ENUM(prefix_kind);
-EXPORT_ENUM(follow);
-EXPORT_ENUM(source_repair);
-EXPORT_ENUM(outcome);
-EXPORT_ENUM(protocol_class);
-EXPORT_ENUM(event);
-EXPORT_ENUM(table);
-EXPORT_ENUM(tail);
-EXPORT_ENUM(trace_kind);
-EXPORT_ENUM(trace_form);
-const struct trace_event *unused_trace_event __attribute__((unused));
+/* Types that only appear as constants reach the Go side through this declaration. */
+void (*unused)(enum layout, enum tick, enum idle_seconds, enum flow_flags, enum flow_state,
+	       enum next_hop_mode, enum mode, enum interface_flags, enum takes, enum own_flags,
+	       enum on_link_flags, enum prefix_kind, enum follow, enum source_repair, enum outcome,
+	       enum protocol_class, enum event, enum table, enum tail, enum trace_kind, enum trace_form,
+	       struct trace_event);
 
 char _license[] SEC("license") = "Dual BSD/GPL";

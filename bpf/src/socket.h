@@ -51,7 +51,7 @@ static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 __noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 {
 	const struct scratch *scratch = get_scratch();
-	enum udp_socket kind = UDP_SOCKET_NONE;
+	enum udp_socket kind;
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 
@@ -104,8 +104,7 @@ static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
  * nobody count from a pointer to a socket to what it does not show; as a number, it passes through a map. Where the
  * kernel's memory cannot be read, any that is bound to the address and not connected may be a proxy's.
  */
-static inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
-				  struct scratch *through)
+static inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet, struct scratch *through)
 {
 	const struct inet_sock *inet;
 
@@ -228,24 +227,17 @@ enum verdict {
 	VERDICT_OPENED,    /* the same, and the host opened it */
 };
 
-/* Whether the RST may follow what is on its way to the socket. */
-static inline bool is_ahead_of(const struct tcp_sock *tcp, const struct packet *packet)
-{
-	__u32 ahead = packet->seq - tcp->rcv_nxt;
-
-	return packet->tcp_flags & TCP_RST && ahead <= MOST_AHEAD && ahead <= tcp->rcv_wnd;
-}
-
 /* The verdict of a socket that has a connection. With Fast Open it has one before the handshake ends. */
 static inline enum verdict verdict_of(const struct tcp_sock *tcp, const struct packet *packet, bool is_begun)
 {
 	bool is_expected = fits_socket(tcp, packet), is_accepted = was_accepted(tcp);
+	__u32 ahead = packet->seq - tcp->rcv_nxt;
 
 	if (!is_begun && !(is_expected && is_accepted))
 		return VERDICT_OPENING;
 	if (is_expected)
 		return is_accepted ? VERDICT_ACCEPTED : VERDICT_OPENED;
-	return is_ahead_of(tcp, packet) ? VERDICT_AHEAD : VERDICT_REFUSED;
+	return packet->tcp_flags & TCP_RST && ahead <= MOST_AHEAD && ahead <= tcp->rcv_wnd ? VERDICT_AHEAD : VERDICT_REFUSED;
 }
 
 /* Returns an enum verdict. */
@@ -294,16 +286,14 @@ __noinline int ask_socket(struct __sk_buff *skb)
  */
 static inline void track_received(const struct packet *packet, struct flow *flow)
 {
-	if (unlikely(flow->flags & FLOW_NO_SOCKET) &&
-	    in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
+	if (unlikely(flow->flags & FLOW_NO_SOCKET) && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
 		flow->snd_una = packet->ack;
 }
 
 /* The kernel begins the next connection with a tuple farther away (tcp_twsk_unique()). */
 static inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
 {
-	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK,
-			   flow->snd_nxt + SEQUENCE_SLACK);
+	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK, flow->snd_nxt + SEQUENCE_SLACK);
 }
 
 /*
@@ -347,8 +337,7 @@ static inline void track_sent(const struct packet *packet, struct flow *flow)
 }
 
 /* Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent since. */
-static inline bool continues_flow(const struct flow *flow, const struct __sk_buff *skb,
-			     const struct packet *packet)
+static inline bool continues_flow(const struct flow *flow, const struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
@@ -367,8 +356,7 @@ static inline bool continues_flow(const struct flow *flow, const struct __sk_buf
  * do. What a RST follows may be the handshake's last ACK, which has not reached the request yet: the entry knows where
  * the peer began.
  */
-static inline bool segment_is_plausible(struct __sk_buff *skb, const struct packet *packet,
-					const struct flow *flow)
+static inline bool segment_is_plausible(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	enum verdict verdict = ask_socket(skb);
 
@@ -376,8 +364,6 @@ static inline bool segment_is_plausible(struct __sk_buff *skb, const struct pack
 		return true;
 	if (verdict == VERDICT_AHEAD)
 		return is_next_frame(skb, packet, flow);
-	if (packet->tcp_flags & TCP_RST && verdict > VERDICT_LISTENS && verdict < VERDICT_REFUSED)
-		return continues_flow(flow, skb, packet);
-	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET &&
-	       continues_flow(flow, skb, packet);
+	return verdict < VERDICT_REFUSED && continues_flow(flow, skb, packet) &&
+	       (flow->flags & FLOW_NO_SOCKET || (packet->tcp_flags & TCP_RST && verdict > VERDICT_LISTENS));
 }

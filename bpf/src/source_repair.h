@@ -124,25 +124,12 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 }
 
 /* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it sees the entry. */
-static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
-				       enum udp_socket socket)
+static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet, enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
 
 	if (repair == REPAIR_WATCH ? socket == UDP_SOCKET_WILDCARD : repair == REPAIR_ON && may_be_wildcard(socket))
 		enter_question(skb, true);
-}
-
-/*
- * The peer answers what the host began, for the first time this second. That shows by which path it comes; and the answer
- * before may have come while nothing was repaired.
- */
-static inline void answer_came(struct __sk_buff *skb, const struct packet *packet, struct note *note)
-{
-	note->heard = now();
-	relate_answer(skb);
-	if (source_repair(packet) != REPAIR_OFF)
-		leave_source_open(skb);
 }
 
 /*
@@ -172,33 +159,26 @@ static inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 }
 
 /*
- * Whether the tuple, which holds the peer and both ports, gets an address to answer from. One that is no longer ours is
- * left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket is
- * bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
+ * Whether the tuple, which holds the peer, gets an address to answer from. The sockets of all namespaces come by here; one
+ * of ours wants it if its source is open. An address that is no longer ours is left out: IPv6 would send from it, and IPv4
+ * fail. So is one that was asked by another interface than the socket is bound to, or by none of its VRF's: the question
+ * was not for this socket, which the kernel keeps on its interface.
  */
 static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
-	struct flow *flow = asked_flow(tuple, family);
 	struct interface *interface;
+	struct flow *flow;
 
+	if (ctx->protocol != IPPROTO_UDP || bpf_get_netns_cookie(ctx) != own_namespace)
+		return false;
+	tuple->protocol = IPPROTO_UDP;
+	tuple->peer_port = ctx->user_port;
+	tuple->self_port = bpf_htons(ctx->sk->src_port);
+	flow = asked_flow(tuple, family);
 	if (!flow || !own_address(tuple->self))
 		return false;
 	interface = get_interface(flow->interface, flow->ifindex);
 	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);
-}
-
-/* Whether the source is open, and the socket in the namespace that we work for: those of all come by here. */
-static inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
-{
-	return !source && ctx->protocol == IPPROTO_UDP &&
-	       bpf_get_netns_cookie(ctx) == own_namespace;
-}
-
-static inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
-{
-	tuple->protocol = IPPROTO_UDP;
-	tuple->peer_port = ctx->user_port;
-	tuple->self_port = bpf_htons(ctx->sk->src_port);
 }
 
 /* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
@@ -207,14 +187,11 @@ int replypath_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 
-	if (!has_open_source(ctx, ctx->msg_src_ip4))
-		return ALLOW;
 	address_from_v4(tuple.peer, ctx->user_ip4);
-	set_end_points(ctx, &tuple);
-	if (!find_source(ctx, &tuple, 4))
-		return ALLOW;
-	ctx->msg_src_ip4 = ((const __u32 *)tuple.self)[3];
-	count_untraced(EVENT_SOURCE_REPAIRED_V4);
+	if (!ctx->msg_src_ip4 && find_source(ctx, &tuple, 4)) {
+		ctx->msg_src_ip4 = ((const __u32 *)tuple.self)[3];
+		count_untraced(EVENT_SOURCE_REPAIRED_V4);
+	}
 	return ALLOW;
 }
 
@@ -222,23 +199,16 @@ SEC("cgroup/sendmsg6")
 int replypath_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
-	__u32 *peer = (__u32 *)tuple.peer;
 	const __u32 *self = (const __u32 *)tuple.self;
 
-	if (!has_open_source(ctx, ctx->msg_src_ip6[0] | ctx->msg_src_ip6[1] |
-					  ctx->msg_src_ip6[2] | ctx->msg_src_ip6[3]))
-		return ALLOW;
-	peer[0] = ctx->user_ip6[0];
-	peer[1] = ctx->user_ip6[1];
-	peer[2] = ctx->user_ip6[2];
-	peer[3] = ctx->user_ip6[3];
-	set_end_points(ctx, &tuple);
-	if (!find_source(ctx, &tuple, 6))
-		return ALLOW;
-	ctx->msg_src_ip6[0] = self[0];
-	ctx->msg_src_ip6[1] = self[1];
-	ctx->msg_src_ip6[2] = self[2];
-	ctx->msg_src_ip6[3] = self[3];
-	count_untraced(EVENT_SOURCE_REPAIRED_V6);
+	address_from_v6(tuple.peer, (const struct in6_addr *)ctx->user_ip6);
+	if (!(ctx->msg_src_ip6[0] | ctx->msg_src_ip6[1] | ctx->msg_src_ip6[2] | ctx->msg_src_ip6[3]) &&
+	    find_source(ctx, &tuple, 6)) {
+		ctx->msg_src_ip6[0] = self[0];
+		ctx->msg_src_ip6[1] = self[1];
+		ctx->msg_src_ip6[2] = self[2];
+		ctx->msg_src_ip6[3] = self[3];
+		count_untraced(EVENT_SOURCE_REPAIRED_V6);
+	}
 	return ALLOW;
 }

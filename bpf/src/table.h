@@ -185,12 +185,6 @@ static __noinline struct flow *move_entry(const struct packet *packet, enum tabl
 	return find(packet, table);
 }
 
-/* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
-static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
-{
-	return old->flags & FLOW_STRAY || silence(old, table, flow->seen) > idle_limit(old, table);
-}
-
 /* Strays are not counted. */
 static inline bool count_insert(const struct flow *flow, enum table table, bool failed)
 {
@@ -200,9 +194,9 @@ static inline bool count_insert(const struct flow *flow, enum table table, bool 
 }
 
 /*
- * Enters the scratch flow under the digest of the scratch packet, in the place of an idle entry that its tuple has, or,
- * `over_live`, of any: a connection takes the place of the one before. Returns whether it did. Another flow that has the
- * digest stays, which is counted.
+ * Enters the scratch flow under the digest of the scratch packet, in the place of a stray or an idle entry that its tuple
+ * has, or, `over_live`, of any: a connection takes the place of the one before. Returns whether it did. What stays is
+ * another flow with this digest, or one that another CPU has made just now, which is counted.
  */
 __noinline int enter_flow(__u32 table, __u32 over_live)
 {
@@ -214,9 +208,8 @@ __noinline int enter_flow(__u32 table, __u32 over_live)
 		return false;
 	digest = scratch->packet.digest;
 	old = find_digest(digest, table);
-	if (old && !tuple_equal(&old->tuple, &scratch->flow.tuple))
-		return count_insert(&scratch->flow, table, true);
-	if (old && !over_live && !is_replaceable(old, &scratch->flow, table))
+	if (old && (!tuple_equal(&old->tuple, &scratch->flow.tuple) ||
+		    (!over_live && !(old->flags & FLOW_STRAY) && !is_idle(old, table))))
 		return count_insert(&scratch->flow, table, true);
 	if (old)
 		remove_entry(digest, table);

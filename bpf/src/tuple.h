@@ -2,8 +2,6 @@
 /*
  * Tuples: addresses, how they compare, and digests: 64 bits that stand for a tuple, by which it is looked for, and told
  * from most others before the tuples are compared.
- *
- * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
  */
 #pragma once
 
@@ -95,12 +93,8 @@ static inline bool masked_equal(const __u8 *address, const __u64 *want, const __
 /* MAC addresses stand at even offsets everywhere; a memcpy would not rely on that. */
 static inline void copy_mac(void *to, const void *from)
 {
-	__u16 *target = to;
-	const __u16 *source = from;
-
-	target[0] = source[0];
-	target[1] = source[1];
-	target[2] = source[2];
+	for (int i = 0; i < ETH_ALEN / 2; i++)
+		((__u16 *)to)[i] = ((const __u16 *)from)[i];
 }
 
 /* enum own_flags, 0 for an address that is not this host's. */

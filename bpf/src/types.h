@@ -13,8 +13,8 @@ enum layout {
 };
 
 /*
- * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d, so that one map serves both families. Frames that
- * carry such an address in an IPv6 header are never recorded.
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so that one map serves both
+ * families. Frames that carry such an address in an IPv6 header are never recorded.
  */
 struct tuple {
 	__u8 peer[16];
@@ -356,9 +356,7 @@ enum event {
 	EVENT_INSERT_FAILED_HALF_OPEN = 20,
 	EVENT_INSERT_FAILED_ESTABLISHED = 21,
 	EVENT_INSERT_FAILED_CONNECTIONLESS = 22,
-	EVENT_INSERT_FAILED_OUTBOUND = 23, /* not used any more */
-	EVENT_INSERT_FAILED_COUNTER = 24,
-	EVENT_EVICTED = 25, /* not used any more, as the next three */
+	EVENT_INSERT_FAILED_COUNTER = 24, /* 23 and 25 to 28 were other events */
 	/* Connections that were entered in mid-life, among the admitted. */
 	EVENT_READMITTED_ESTABLISHED = 29,
 	/* Refused moves. */
