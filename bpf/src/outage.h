@@ -3,14 +3,10 @@
  * What leaves while a next hop is missing: nobody knows its MAC, it is silent, or no route leads out.
  *
  * The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one the loader enters a MAC
- * that nobody has, so that replies are built and come by here:
- *
- * - for a gateway that has never answered (loader/gateways/hold.go);
- * - for the next hop that stands for all peers of an interface of which no gateway is known
- *   (loader/fallback/bound.go).
- *
- * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it
- * to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ * that nobody has, so that replies are built and come by here: for a gateway that has never answered
+ * (loader/gateways/hold.go), and for the next hop that stands for all peers of an interface of which no gateway is known
+ * (loader/fallback/bound.go). What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it,
+ * and bridges would show it to everybody, as they show the kernel's own question for the gateway.
  *
  * The fallback route is there so that the kernel goes on building replies. What the host starts meanwhile would get
  * ENETUNREACH at once without it, and must not hang because of it. So the sender is answered in the name of the
@@ -124,13 +120,13 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 
 #define UNREADABLE (-1)
 
-/* Quotes a plain IP header between ordinary addresses. Returns what protocol it carries, else UNREADABLE. */
-static inline int quote_header(struct __sk_buff *skb, struct rejection *rejection, bool v4)
+/* Quotes so much of a packet with a plain IP header between ordinary addresses. Returns its protocol, else UNREADABLE. */
+static inline int quote(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 quoted)
 {
 	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)rejection->quote;
 	const struct iphdr *ip4 = (const struct iphdr *)rejection->quote;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, ip_size(v4)))
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
 		return UNREADABLE;
 	if (v4)
 		return rejection->quote[0] == 0x45 && !(ip4->frag_off & bpf_htons(FRAGMENT_OFFSET)) &&
@@ -155,20 +151,7 @@ static inline bool write_reset(struct __sk_buff *skb, struct rejection *rejectio
 	tcp[3] = bpf_htonl((TCP_HEADER / 4) << 28 | (TCP_RST | TCP_ACK) << 16);
 	tcp[4] = 0;
 	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
-		fold_checksum(checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER)));
-	return true;
-}
-
-/* Writes the ICMP error about what is not TCP, with so many bytes of it. There is none about ICMP other than a question. */
-static inline bool write_unreachable(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u8 protocol,
-				     __u32 quoted)
-{
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted) ||
-	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
-	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
-		return false;
-	rejection->mtu = 0;
-	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
+		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
 	return true;
 }
 
@@ -176,16 +159,23 @@ static inline bool become_rejection_of(struct __sk_buff *skb, bool v4, bool only
 {
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	struct scratch *scratch = get_scratch();
+	struct rejection *rejection;
 	int protocol;
 
 	if (!scratch)
 		return false;
-	protocol = quote_header(skb, &scratch->rejection, v4);
+	rejection = &scratch->rejection;
+	protocol = quote(skb, rejection, v4, quoted);
 	if (protocol == IPPROTO_TCP)
-		return write_reset(skb, &scratch->rejection, v4) &&
-		       become(skb, &scratch->rejection, v4, ETH_HLEN, TCP_HEADER);
-	return protocol != UNREADABLE && !only_tcp && write_unreachable(skb, &scratch->rejection, v4, protocol, quoted) &&
-	       become(skb, &scratch->rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
+		return write_reset(skb, rejection, v4) && become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
+	/* There is no error about ICMP other than a question. */
+	if (protocol == UNREADABLE || only_tcp ||
+	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
+		return false;
+	rejection->mtu = 0;
+	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
+	return become(skb, rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
 }
 
 /* Turns the packet into what refuses it; false where nothing does, and it stays what it is. */
@@ -207,19 +197,6 @@ int replypath_fallback(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Whether the frame goes to a gateway whose entry is held. */
-static inline bool is_held(const struct __sk_buff *skb)
-{
-	struct gateway_mac key = {
-		.ifindex = skb->ifindex,
-		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
-		.held = true,
-	};
-
-	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
-	       is_held_gateway(&key);
-}
-
 /*
  * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
  * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
@@ -227,7 +204,14 @@ static inline bool is_held(const struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	if (is_held(skb) && become_rejection(skb, true))
+	struct gateway_mac gateway = {
+		.ifindex = skb->ifindex,
+		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
+		.held = true,
+	};
+
+	if (!bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), gateway.mac, sizeof(gateway.mac)) &&
+	    is_held_gateway(&gateway) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }
