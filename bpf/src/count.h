@@ -48,20 +48,12 @@ static inline void count_untraced(enum event event)
 
 static inline __u8 protocol_class(__u8 protocol)
 {
-	switch (protocol) {
-	case IPPROTO_TCP:
-		return CLASS_TCP;
-	case IPPROTO_UDP:
-		return CLASS_UDP;
-	case IPPROTO_ICMP:
-		return CLASS_ICMP;
-	case IPPROTO_ICMPV6:
-		return CLASS_ICMPV6;
-	case IPPROTO_SCTP:
-		return CLASS_SCTP;
-	default:
-		return CLASS_OTHER;
-	}
+	return protocol == IPPROTO_TCP    ? CLASS_TCP :
+	       protocol == IPPROTO_UDP    ? CLASS_UDP :
+	       protocol == IPPROTO_ICMP   ? CLASS_ICMP :
+	       protocol == IPPROTO_ICMPV6 ? CLASS_ICMPV6 :
+	       protocol == IPPROTO_SCTP   ? CLASS_SCTP :
+					    CLASS_OTHER;
 }
 
 static inline struct handover *get_handover(void)
@@ -85,8 +77,7 @@ static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packe
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
 #else
-#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetofend(struct pair, field)))
-#define offsetofend(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
+#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetof(struct pair, field) - sizeof(((struct pair *)0)->field)))
 #endif
 
 /* A struct pair as one number: stored byte by byte, it could not be read before all of them are in the cache. */

@@ -40,7 +40,9 @@ static __noinline bool track_handshake(const struct packet *packet, struct flow 
 		flow->snd_una = packet->seq;
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_REPLIED;
-		forget_outbound(packet->digest);
+		/* The host accepts a connection: what it did with the tuple before is past. */
+		if (unlikely(bpf_map_lookup_elem(&outbound, &packet->digest) != NULL))
+			bpf_map_delete_elem(&outbound, &packet->digest);
 		clear_mark(packet->digest);
 		return true;
 	}

@@ -141,17 +141,17 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 
 /*
  * Tells the sender of a packet that is too large for the flow's interface how large it may be. At most once a second
- * for a flow: who does not listen is not shouted at, and what it sends meanwhile goes as routed. The packet becomes the
- * message; the caller redirects it to where it comes in.
+ * for a flow, of which `told` says when: who does not listen is not shouted at, and what it sends meanwhile goes as
+ * routed. The packet becomes the message; the caller redirects it to where it comes in.
  */
-static inline bool tell_sender(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, __u32 mtu,
+static inline bool tell_sender(struct __sk_buff *skb, const struct packet *packet, __u16 *told, __u32 mtu,
 			       __u32 header)
 {
 	__u16 time = now();
 
-	if ((flow->size_told && (__u16)(time - flow->size_told) < seconds(1)) ||
+	if ((*told && (__u16)(time - *told) < seconds(1)) ||
 	    !become_size_error(skb, header, packet->offset, mtu))
 		return false;
-	flow->size_told = time ? time : 1; /* 0: never */
+	*told = time ? time : 1; /* 0: never */
 	return true;
 }

@@ -363,11 +363,9 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		count_reply(skb, flow, pair, packets, outcome);
 	else
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
-	if (outcome == OUTCOME_MTU && target && tell_sender(skb, packet, flow, target->mtu, header)) {
-		if (record)
-			record->size_told = flow->size_told;
+	if (outcome == OUTCOME_MTU && target &&
+	    tell_sender(skb, packet, record ? &record->size_told : &flow->size_told, target->mtu, header))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
-	}
 	return PASS;
 }
 

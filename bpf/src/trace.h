@@ -46,13 +46,11 @@ static inline struct trace_event *new_event(const struct __sk_buff *skb, enum tr
 
 static inline enum trace_form form_of(const struct packet *packet, enum parsed result)
 {
-	if (result == PARSED_ERROR)
-		return TRACE_ERROR;
-	if (result == PARSED_FRAGMENT)
-		return TRACE_FRAGMENT;
-	if (packet->echo_request)
-		return TRACE_ECHO_REQUEST;
-	return packet->echo_reply ? TRACE_ECHO_REPLY : TRACE_PACKET;
+	return result == PARSED_ERROR	 ? TRACE_ERROR :
+	       result == PARSED_FRAGMENT ? TRACE_FRAGMENT :
+	       packet->echo_request	 ? TRACE_ECHO_REQUEST :
+	       packet->echo_reply	 ? TRACE_ECHO_REPLY :
+					   TRACE_PACKET;
 }
 
 /* Adds the packet's flow, if it is alive, or what its source decided. Of errors and fragments a flow tells the ports. */
