@@ -64,7 +64,7 @@ struct solicitation {
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
-static inline int solicit_group(struct __sk_buff *skb)
+static inline bool solicit_group(struct __sk_buff *skb)
 {
 	struct in6_addr group = { .in6_u.u6_addr8 = { 0xff, 0x02, [11] = 1, 0xff } };
 	__u8 mac[ETH_ALEN] = { 0x33, 0x33, 0xff };
@@ -73,31 +73,27 @@ static inline int solicit_group(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
 	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.type != NEIGHBOUR_SOLICITATION)
-		return TC_ACT_SHOT;
+		return false;
 	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	difference = bpf_csum_diff((__be32 *)&question.ip.daddr, sizeof(group), (__be32 *)&group, sizeof(group), 0);
-	if (difference < 0 || bpf_l4_csum_replace(skb, CHECK_OFFSET, 0, difference, BPF_F_PSEUDO_HDR) ||
-	    bpf_skb_store_bytes(skb, DESTINATION_OFFSET, &group, sizeof(group), 0) ||
-	    bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
-		return TC_ACT_SHOT;
-	return PASS;
+	return difference >= 0 && !bpf_l4_csum_replace(skb, CHECK_OFFSET, 0, difference, BPF_F_PSEUDO_HDR) &&
+	       !bpf_skb_store_bytes(skb, DESTINATION_OFFSET, &group, sizeof(group), 0) &&
+	       !bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0);
 }
 
 /*
  * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
  * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
- * TC_ACT_SHOT for everything else.
+ * whether the frame is such a question.
  */
-static __noinline int ask_everybody(struct __sk_buff *skb)
+static __noinline bool ask_everybody(struct __sk_buff *skb)
 {
 	__u8 broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return solicit_group(skb);
-	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
-		return TC_ACT_SHOT;
-	return PASS;
+	return skb->protocol == bpf_htons(ETH_P_ARP) && !bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0);
 }
 
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
@@ -107,7 +103,7 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 
 	if (any_peer && skb->protocol == bpf_htons(ETH_P_IP))
 		return send_to_neighbour(skb);
-	if (!any_peer && ask_everybody(skb) == PASS)
+	if (!any_peer && ask_everybody(skb))
 		return PASS;
 	if (have_tail_calls)
 		bpf_tail_call(skb, &tails, TAIL_NOBODY);

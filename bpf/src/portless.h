@@ -66,10 +66,7 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 		return NULL;
 	quote->digest = digest(&quote->tuple, quote->family);
 	*table = TABLE_CONNECTIONLESS;
-	if (quote->protocol == IPPROTO_TCP)
-		flow = find_tcp(quote, table, false);
-	else
-		flow = find_live(quote, TABLE_CONNECTIONLESS);
+	flow = quote->protocol == IPPROTO_TCP ? find_tcp(quote, table, false) : find_live(quote, TABLE_CONNECTIONLESS);
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
 		return NULL;
 	packet->digest = quote->digest;
