@@ -85,8 +85,7 @@ static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packe
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
 #else
-#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetofend(struct pair, field)))
-#define offsetofend(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
+#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetof(struct pair, field) - sizeof(((struct pair *)0)->field)))
 #endif
 
 /* A struct pair as one number: stored byte by byte, it could not be read before all of them are in the cache. */

@@ -6,25 +6,6 @@
 #include "outbound.h"
 #include "reply.h"
 
-/* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
-static inline void remember_handshake(const struct packet *packet, struct flow *flow)
-{
-	__u32 end = segment_end(packet);
-
-	if (packet->tcp_flags & TCP_SYN) {
-		if (flow->state & FLOW_REPLIED && flow->snd_una == packet->seq)
-			return; /* sent again */
-		flow->snd_una = packet->seq;
-		flow->snd_nxt = end + 1;
-		flow->state |= FLOW_REPLIED;
-		forget_outbound(packet->digest);
-		clear_mark(packet->digest);
-	} else if (flow->state & FLOW_REPLIED && !(packet->tcp_flags & TCP_RST) &&
-		   (__s32)(end - flow->snd_nxt) > 0) {
-		flow->snd_nxt = end;
-	}
-}
-
 /*
  * We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. Returns the entry
  * that it has from now on.
@@ -43,25 +24,35 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
 
 /*
  * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK, what follows it without a gap (Fast
- * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer.
+ * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer. What we
+ * sent is remembered: the ACK that answers it is genuine.
  */
-static inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
+static __noinline bool track_handshake(const struct packet *packet, struct flow *flow)
 {
-	if (flow->flags & FLOW_STRAY) /* the RST that answers a segment without a socket */
-		return packet->tcp_flags & TCP_RST;
-	if (packet->tcp_flags & TCP_SYN)
-		return true;
-	if (flow->state & FLOW_REPLIED)
-		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt);
-	return packet->tcp_flags & TCP_RST && !packet->seq;
-}
+	bool is_reset = packet->tcp_flags & TCP_RST;
+	__u32 end = segment_end(packet);
 
-static inline struct flow *track_handshake(const struct packet *packet, struct flow *flow)
-{
-	if (!is_of_handshake(packet, flow))
-		return NULL;
-	remember_handshake(packet, flow);
-	return flow;
+	if (flow->flags & FLOW_STRAY) /* the RST that answers a segment without a socket */
+		return is_reset;
+	if (packet->tcp_flags & TCP_SYN) {
+		if (flow->state & FLOW_REPLIED && flow->snd_una == packet->seq)
+			return true; /* sent again */
+		flow->snd_una = packet->seq;
+		flow->snd_nxt = end + 1;
+		flow->state |= FLOW_REPLIED;
+		/* The host accepts a connection: what it did with the tuple before is past. */
+		if (unlikely(bpf_map_lookup_elem(&outbound, &packet->digest) != NULL))
+			bpf_map_delete_elem(&outbound, &packet->digest);
+		clear_mark(packet->digest);
+		return true;
+	}
+	if (!(flow->state & FLOW_REPLIED))
+		return is_reset && !packet->seq;
+	if (!in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt))
+		return false;
+	if (!is_reset && (__s32)(end - flow->snd_nxt) > 0)
+		flow->snd_nxt = end;
+	return true;
 }
 
 /*
@@ -91,7 +82,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	if (!flow)
 		return NULL;
 	if (unlikely(*table == TABLE_HALF_OPEN))
-		return track_handshake(packet, flow);
+		return track_handshake(packet, flow) ? flow : NULL;
 	if (ends_connection(skb, packet, flow))
 		flow = start_closing(packet, flow);
 	if (flow)
@@ -145,17 +136,12 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 static inline struct flow *track(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 				 enum table *table)
 {
-	switch (result) {
-	case PARSED:
+	if (result == PARSED)
 		return packet->protocol == IPPROTO_TCP ? track_tcp(skb, packet, table)
 						       : track_connectionless(skb, packet, table);
-	case PARSED_ERROR:
+	if (result == PARSED_ERROR)
 		return quoted_flow(skb, packet, table);
-	case PARSED_FRAGMENT:
-		return fragment_flow(packet, table);
-	default:
-		return NULL;
-	}
+	return result == PARSED_FRAGMENT ? fragment_flow(packet, table) : NULL;
 }
 
 static inline int egress(struct __sk_buff *skb, __u32 header)

@@ -8,8 +8,7 @@
  * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would
  *   from a router. TCP sends again what was too large, in segments that fit.
  *
- * A packet that fits pays for none of it. What writes is in global functions, which take only numbers on old kernels
- * (see struct scratch).
+ * A packet that fits pays for none of it.
  */
 #pragma once
 
@@ -60,20 +59,6 @@ static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile 
 	return options->mss;
 }
 
-/*
- * Corrects the checksum of the TCP header at the offset for a 16-bit field that changed. The checksum adds 16-bit words
- * up: a field that stands astride two of them counts with its bytes swapped.
- */
-static inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool astride, __be16 old,
-				       __be16 new)
-{
-	if (astride) {
-		old = __builtin_bswap16(old);
-		new = __builtin_bswap16(new);
-	}
-	return bpf_l4_csum_replace(skb, offset + TCP_CHECKSUM, old, new, sizeof(new));
-}
-
 /* Lowers the MSS that the TCP header at the offset announces to `limit`, if it can be done at all. */
 __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 {
@@ -93,8 +78,12 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
 	    bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
 		return 0;
-	if (replace_in_checksum(skb, offset, options->mss % 2, old, new))
-		bpf_skb_store_bytes(skb, at, &old, sizeof(old), 0);
+	if (options->mss % 2) { /* astride two of the words that the checksum adds up: it counts with its bytes swapped */
+		old = __builtin_bswap16(old);
+		new = __builtin_bswap16(new);
+	}
+	/* Cannot fail: what stands behind the checksum was just written. */
+	bpf_l4_csum_replace(skb, offset + TCP_CHECKSUM, old, new, sizeof(new));
 	return 0;
 }
 
@@ -104,9 +93,8 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 {
 	__u32 headers = (packet->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + TCP_HEADER;
 
-	if (!interface || !(interface->flags & INTERFACE_NARROW) || !is_enforced(interface))
-		return;
-	if (!packet->fragment && interface->mtu > headers)
+	if (interface && interface->flags & INTERFACE_NARROW && is_enforced(interface) && !packet->fragment &&
+	    interface->mtu > headers)
 		lower_mss(skb, packet->offset, interface->mtu - headers);
 }
 
@@ -129,7 +117,6 @@ static inline bool fits_interface(struct __sk_buff *skb, const struct packet *pa
 /* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */
 #define SMALLEST_MTU 552
 #define SMALLEST_MTU_V6 1280
-
 #define ICMP_FRAGMENTATION_NEEDED 4
 
 /*
@@ -156,18 +143,17 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 
 /*
  * Tells the sender of a packet that is too large for the flow's interface how large it may be. At most once a second
- * for a flow: who does not listen is not shouted at, and what it sends meanwhile goes as routed. The packet becomes the
- * message; the caller redirects it to where it comes in.
+ * for a flow, of which `told` says when: who does not listen is not shouted at, and what it sends meanwhile goes as
+ * routed. The packet becomes the message; the caller redirects it to where it comes in.
  */
-static inline bool tell_sender(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, __u32 mtu,
+static inline bool tell_sender(struct __sk_buff *skb, const struct packet *packet, __u16 *told, __u32 mtu,
 			       __u32 header)
 {
 	__u16 time = now();
 
-	if (flow->size_told && (__u16)(time - flow->size_told) < seconds(1))
+	if ((*told && (__u16)(time - *told) < seconds(1)) ||
+	    !become_size_error(skb, header, packet->offset, mtu))
 		return false;
-	if (!become_size_error(skb, header, packet->offset, mtu))
-		return false;
-	flow->size_told = time ? time : 1; /* 0: never */
+	*told = time ? time : 1; /* 0: never */
 	return true;
 }

@@ -179,15 +179,11 @@ __noinline int relate_answer(struct __sk_buff *skb)
 	return true;
 }
 
-/* The managed interface with this number in `interfaces`, which is left in `index` too; NULL for none. */
-static inline const struct interface *interface_of(__u32 number, __u32 *index)
+/* The managed interface with this number in `interfaces`; NULL for none. */
+static inline const struct interface *interface_of(__u32 number)
 {
-	const struct interface *interface;
+	const struct interface *interface = number ? bpf_map_lookup_elem(&interfaces, &number) : NULL;
 
-	*index = number;
-	if (!number)
-		return NULL;
-	interface = bpf_map_lookup_elem(&interfaces, index);
 	return interface && interface->ifindex ? interface : NULL;
 }
 
@@ -201,7 +197,7 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
-	__u32 generation, number, index;
+	__u32 generation, number;
 	struct known_source *source;
 	bool is_known, suits;
 
@@ -214,7 +210,7 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	if (likely(is_known && source->ifindex == skb->ifindex))
 		return true;
 	number = is_known ? source->interface : own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
-	interface = interface_of(number, &index);
+	interface = interface_of(number);
 	if (number && !interface) /* it is gone, or not told of yet */
 		return true;
 	suits = !interface || interface->ifindex == skb->ifindex || interface->lower == skb->ifindex;
@@ -248,24 +244,18 @@ static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 	return source && mac_equal(source, interface->mac);
 }
 
-/* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
-static inline __u32 gateway_of_source(const struct packet *packet, __u32 first)
-{
-	const __u32 *gateway = find_prefix(packet, packet->tuple.self, PREFIX_SOURCE, 0);
-
-	return gateway ? *gateway : first;
-}
-
 #define ON_LINK_HOP 0xffff /* in place of a gateway: the peer itself */
 
 /*
  * The next hop by the interface of a source: the peer itself, where it is a neighbour; else the gateway that a route names
- * for it, or the only one; of several, the one of the source, or the first; 0 for none.
+ * for it, or the only one; of several, the one that takes packets from this source, where another one may drop them (RFC
+ * 8028), or the first; 0 for none.
  */
 static inline __u32 choose_gateway(const struct packet *packet, const struct interface *interface)
 {
 	__u32 first = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
 	__u32 gateway = first;
+	const __u32 *its;
 
 	_Static_assert(MAX_GATEWAYS <= ON_LINK_HOP, "no gateway has its number");
 	if (interface->flags & INTERFACE_NO_HEADER)
@@ -274,7 +264,10 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 		return ON_LINK_HOP;
 	if (!is_served(packet, interface, interface->ifindex, &gateway))
 		return 0;
-	return gateway ? gateway : gateway_of_source(packet, first);
+	if (gateway)
+		return gateway;
+	its = find_prefix(packet, packet->tuple.self, PREFIX_SOURCE, 0);
+	return its ? *its : first;
 }
 
 /*
@@ -303,7 +296,8 @@ __noinline int originate(void)
 		return false;
 	packet = &scratch->packet;
 	generation = *(volatile __u32 *)&settings->routing_generation;
-	interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, &index);
+	index = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
+	interface = interface_of(index);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
@@ -379,7 +373,7 @@ static inline bool choose_path(const struct record *record, const struct setting
 static __noinline struct record *originated_by(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 						   enum table *table)
 {
-	__u32 chosen = interface_index(skb->ifindex), index;
+	__u32 chosen = interface_index(skb->ifindex);
 	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
@@ -390,15 +384,12 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
 	record = is_heeded(settings, packet) ? decided(packet, settings) : NULL;
-	if (!record)
-		return NULL;
-	interface = interface_of(record->decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index);
+	interface = record ? interface_of(record->decision >> DECIDED_INTERFACE_SHIFT & 0xffff) : NULL;
 	if (!interface)
 		return NULL;
 	refresh_originated(record, packet, chosen, result);
 	scratch->flow.tuple = packet->tuple;
 	scratch->flow.state = 0;
-	scratch->flow.size_told = record->size_told;
 	if (!choose_path(record, settings, interface, scratch, table))
 		packet->settled = OUTCOME_WEAK_HOST;
 	return record;

@@ -3,14 +3,10 @@
  * What leaves while a next hop is missing: nobody knows its MAC, it is silent, or no route leads out.
  *
  * The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one the loader enters a MAC
- * that nobody has, so that replies are built and come by here:
- *
- * - for a gateway that has never answered (loader/gateways/hold.go);
- * - for the next hop that stands for all peers of an interface of which no gateway is known
- *   (loader/fallback/bound.go).
- *
- * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it
- * to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ * that nobody has, so that replies are built and come by here: for a gateway that has never answered
+ * (loader/gateways/hold.go), and for the next hop that stands for all peers of an interface of which no gateway is known
+ * (loader/fallback/bound.go). What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it,
+ * and bridges would show it to everybody, as they show the kernel's own question for the gateway.
  *
  * The fallback route is there so that the kernel goes on building replies. What the host starts meanwhile would get
  * ENETUNREACH at once without it, and must not hang because of it. So the sender is answered in the name of the
@@ -68,7 +64,7 @@ struct solicitation {
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
-static inline int solicit_group(struct __sk_buff *skb)
+static inline bool solicit_group(struct __sk_buff *skb)
 {
 	struct in6_addr group = { .in6_u.u6_addr8 = { 0xff, 0x02, [11] = 1, 0xff } };
 	__u8 mac[ETH_ALEN] = { 0x33, 0x33, 0xff };
@@ -77,31 +73,27 @@ static inline int solicit_group(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
 	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.type != NEIGHBOUR_SOLICITATION)
-		return TC_ACT_SHOT;
+		return false;
 	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	difference = bpf_csum_diff((__be32 *)&question.ip.daddr, sizeof(group), (__be32 *)&group, sizeof(group), 0);
-	if (difference < 0 || bpf_l4_csum_replace(skb, CHECK_OFFSET, 0, difference, BPF_F_PSEUDO_HDR) ||
-	    bpf_skb_store_bytes(skb, DESTINATION_OFFSET, &group, sizeof(group), 0) ||
-	    bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
-		return TC_ACT_SHOT;
-	return PASS;
+	return difference >= 0 && !bpf_l4_csum_replace(skb, CHECK_OFFSET, 0, difference, BPF_F_PSEUDO_HDR) &&
+	       !bpf_skb_store_bytes(skb, DESTINATION_OFFSET, &group, sizeof(group), 0) &&
+	       !bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0);
 }
 
 /*
  * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
  * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
- * TC_ACT_SHOT for everything else.
+ * whether the frame is such a question.
  */
-static __noinline int ask_everybody(struct __sk_buff *skb)
+static __noinline bool ask_everybody(struct __sk_buff *skb)
 {
 	__u8 broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return solicit_group(skb);
-	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0))
-		return TC_ACT_SHOT;
-	return PASS;
+	return skb->protocol == bpf_htons(ETH_P_ARP) && !bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0);
 }
 
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
@@ -111,7 +103,7 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 
 	if (any_peer && skb->protocol == bpf_htons(ETH_P_IP))
 		return send_to_neighbour(skb);
-	if (!any_peer && ask_everybody(skb) == PASS)
+	if (!any_peer && ask_everybody(skb))
 		return PASS;
 	if (have_tail_calls)
 		bpf_tail_call(skb, &tails, TAIL_NOBODY);
@@ -124,13 +116,13 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 
 #define UNREADABLE (-1)
 
-/* Quotes a plain IP header between ordinary addresses. Returns what protocol it carries, else UNREADABLE. */
-static inline int quote_header(struct __sk_buff *skb, struct rejection *rejection, bool v4)
+/* Quotes so much of a packet with a plain IP header between ordinary addresses. Returns its protocol, else UNREADABLE. */
+static inline int quote(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 quoted)
 {
 	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)rejection->quote;
 	const struct iphdr *ip4 = (const struct iphdr *)rejection->quote;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, ip_size(v4)))
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
 		return UNREADABLE;
 	if (v4)
 		return rejection->quote[0] == 0x45 && !(ip4->frag_off & bpf_htons(FRAGMENT_OFFSET)) &&
@@ -155,20 +147,7 @@ static inline bool write_reset(struct __sk_buff *skb, struct rejection *rejectio
 	tcp[3] = bpf_htonl((TCP_HEADER / 4) << 28 | (TCP_RST | TCP_ACK) << 16);
 	tcp[4] = 0;
 	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
-		fold_checksum(checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER)));
-	return true;
-}
-
-/* Writes the ICMP error about what is not TCP, with so many bytes of it. There is none about ICMP other than a question. */
-static inline bool write_unreachable(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u8 protocol,
-				     __u32 quoted)
-{
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted) ||
-	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
-	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
-		return false;
-	rejection->mtu = 0;
-	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
+		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
 	return true;
 }
 
@@ -176,16 +155,23 @@ static inline bool become_rejection_of(struct __sk_buff *skb, bool v4, bool only
 {
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	struct scratch *scratch = get_scratch();
+	struct rejection *rejection;
 	int protocol;
 
 	if (!scratch)
 		return false;
-	protocol = quote_header(skb, &scratch->rejection, v4);
+	rejection = &scratch->rejection;
+	protocol = quote(skb, rejection, v4, quoted);
 	if (protocol == IPPROTO_TCP)
-		return write_reset(skb, &scratch->rejection, v4) &&
-		       become(skb, &scratch->rejection, v4, ETH_HLEN, TCP_HEADER);
-	return protocol != UNREADABLE && !only_tcp && write_unreachable(skb, &scratch->rejection, v4, protocol, quoted) &&
-	       become(skb, &scratch->rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
+		return write_reset(skb, rejection, v4) && become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
+	/* There is no error about ICMP other than a question. */
+	if (protocol == UNREADABLE || only_tcp ||
+	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
+		return false;
+	rejection->mtu = 0;
+	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
+	return become(skb, rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
 }
 
 /* Turns the packet into what refuses it; false where nothing does, and it stays what it is. */
@@ -207,19 +193,6 @@ int replypath_fallback(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Whether the frame goes to a gateway whose entry is held. */
-static inline bool is_held(const struct __sk_buff *skb)
-{
-	struct gateway_mac key = {
-		.ifindex = skb->ifindex,
-		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
-		.held = true,
-	};
-
-	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)) &&
-	       is_held_gateway(&key);
-}
-
 /*
  * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
  * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
@@ -227,7 +200,14 @@ static inline bool is_held(const struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	if (is_held(skb) && become_rejection(skb, true))
+	struct gateway_mac gateway = {
+		.ifindex = skb->ifindex,
+		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
+		.held = true,
+	};
+
+	if (!bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), gateway.mac, sizeof(gateway.mac)) &&
+	    is_held_gateway(&gateway) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }

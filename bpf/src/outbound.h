@@ -99,10 +99,3 @@ static inline bool answers_host(struct __sk_buff *skb, const struct packet *pack
 		note->heard = now();
 	return true;
 }
-
-/* The host accepts a connection with this tuple: what it did with it before is past. */
-static inline void forget_outbound(__u64 digest)
-{
-	if (unlikely(bpf_map_lookup_elem(&outbound, &digest) != NULL))
-		bpf_map_delete_elem(&outbound, &digest);
-}

@@ -30,30 +30,24 @@ static __noinline void settle_fragments(struct packet *packet, enum table table,
 	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
 }
 
-/* Takes over what was decided about the first fragment. Returns its table, TABLE_END where that is not known. */
-static inline enum table take_over_first(struct packet *packet)
+/*
+ * The flow of a later fragment, which takes over what was decided about the first one; NULL where that was of none, left
+ * as it was, or is not known. In the last case `table` stays what it is.
+ */
+static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
 {
 	__u64 key = fragment_key(packet);
 	const struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
+	struct flow *flow;
 
 	if (!first || age(first->seen) > seconds(IDLE_FRAGMENT))
-		return TABLE_END;
+		return NULL;
 	packet->digest = first->digest;
 	packet->protocol = packet->tuple.protocol = first->protocol; /* IPv6 tells it in the first one only */
 	if (first->outcome != OUTCOME_CORRECTED)
 		packet->settled = first->outcome;
-	return first->table;
-}
-
-/* The flow of a later fragment, NULL where the first one was of none, left as it was, or is not known. */
-static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
-{
-	struct flow *flow;
-
-	*table = take_over_first(packet);
-	if (*table > TABLE_CONNECTIONLESS)
-		return NULL;
-	flow = find_digest(packet->digest, *table);
+	*table = first->table;
+	flow = *table <= TABLE_CONNECTIONLESS ? find_digest(packet->digest, *table) : NULL;
 	return flow && has_ends_of(flow, &packet->tuple) ? flow : NULL;
 }
 
@@ -72,10 +66,7 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 		return NULL;
 	quote->digest = digest(&quote->tuple, quote->family);
 	*table = TABLE_CONNECTIONLESS;
-	if (quote->protocol == IPPROTO_TCP)
-		flow = find_tcp(quote, table, false);
-	else
-		flow = find_live(quote, TABLE_CONNECTIONLESS);
+	flow = quote->protocol == IPPROTO_TCP ? find_tcp(quote, table, false) : find_live(quote, TABLE_CONNECTIONLESS);
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
 		return NULL;
 	packet->digest = quote->digest;

@@ -7,19 +7,14 @@
 #define DONT_FRAGMENT 0x4000
 #define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
 
-/* The sum of 16-bit words, folded (RFC 1071). */
-static inline __be16 fold_checksum(__u64 sum)
+/* The checksum of these bytes (RFC 1071), with what was summed up before. */
+static inline __be16 checksum_of(void *bytes, __u32 size, __u64 seed)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
+	__u32 sum = bpf_csum_diff(NULL, 0, bytes, size, seed);
+
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;
-}
-
-static inline __u64 checksum_of(void *bytes, __u32 size, __u64 seed)
-{
-	return bpf_csum_diff(NULL, 0, bytes, size, seed);
 }
 
 static inline __u32 ip_size(bool v4)
@@ -54,7 +49,7 @@ static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol,
 		ip->check = 0;
 		ip->saddr = quoted->daddr;
 		ip->daddr = quoted->saddr;
-		ip->check = fold_checksum(checksum_of(ip, sizeof(*ip), 0));
+		ip->check = checksum_of(ip, sizeof(*ip), 0);
 	} else {
 		const struct ipv6hdr *quoted = (const struct ipv6hdr *)rejection->quote;
 		struct ipv6hdr *ip = (struct ipv6hdr *)rejection->ip;
@@ -73,7 +68,8 @@ static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 pro
 {
 	__u32 addresses = v4 ? 2 * sizeof(__be32) : 2 * sizeof(struct in6_addr);
 
-	return checksum_of(rejection->ip + sizeof(rejection->ip) - addresses, addresses, bpf_htonl(length + protocol));
+	return bpf_csum_diff(NULL, 0, (__be32 *)(rejection->ip + sizeof(rejection->ip) - addresses), addresses,
+			     bpf_htonl(length + protocol));
 }
 
 /* Writes an ICMP error about the packet that is quoted, so many bytes of it; but not its field `mtu`. */
@@ -86,31 +82,23 @@ static inline void write_error(struct rejection *rejection, bool v4, __u8 type, 
 	rejection->type = type;
 	rejection->code = code;
 	rejection->checksum = 0;
-	rejection->checksum = fold_checksum(checksum_of(&rejection->type, length,
-							v4 ? 0 : pseudo_header(rejection, v4, protocol, length)));
-}
-
-/*
- * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
- * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
- */
-static inline bool unshare(struct __sk_buff *skb)
-{
-	return !bpf_skb_change_head(skb, 0, 0);
+	rejection->checksum = checksum_of(&rejection->type, length,
+					  v4 ? 0 : pseudo_header(rejection, v4, protocol, length));
 }
 
 /*
  * Puts the rejection, with so many bytes after its IP header, in the place of the packet, behind the Ethernet header if
  * there is one, which leads to the device itself from now on. False where that cannot be done: the packet is then what
- * it was.
+ * it was. First bpf_skb_change_head() by nothing gives it memory of its own: what is done to it then cannot fail half-way
+ * for want of memory, nor reach the copy that TCP keeps.
  */
 static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 header, __u32 length)
 {
 	__u8 mac[ETH_ALEN] = {};
 
 	length += ip_size(v4);
-	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), mac, sizeof(mac)) || !unshare(skb) ||
-	    bpf_skb_change_tail(skb, header + length, 0))
+	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), mac, sizeof(mac)) ||
+	    bpf_skb_change_head(skb, 0, 0) || bpf_skb_change_tail(skb, header + length, 0))
 		return false;
 	/* The packet is linear and not shared now: what is written to it is written. */
 	bpf_skb_store_bytes(skb, header, beginning(rejection, v4), length, 0);

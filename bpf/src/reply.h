@@ -41,18 +41,13 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
-	bool first = false;
+	__u8 bit = outcome == OUTCOME_ASYMMETRIC ? FLOW_ASYMMETRIC : outcome == OUTCOME_CORRECTED ? FLOW_CORRECTED : 0;
+	bool first = bit & ~flow->state;
 
-	if (outcome == OUTCOME_ASYMMETRIC) {
-		first = !(flow->state & FLOW_ASYMMETRIC);
-		if (first)
-			flow->state |= FLOW_ASYMMETRIC;
-	} else if (outcome == OUTCOME_CORRECTED) {
-		first = !(flow->state & FLOW_CORRECTED);
-		if (first)
-			flow->state |= FLOW_CORRECTED;
+	if (first)
+		flow->state |= bit;
+	if (outcome == OUTCOME_CORRECTED)
 		__sync_fetch_and_add(&flow->corrected, packets);
-	}
 	if (outcome != OUTCOME_ASYMMETRIC)
 		stamp_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
@@ -214,11 +209,7 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
  */
 static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
 {
-	int failed = 0;
-
-	if (!handover->headerless)
-		failed = header ? write_macs(skb, handover) : add_header(skb, handover);
-	if (unlikely(failed)) {
+	if (!handover->headerless && unlikely(header ? write_macs(skb, handover) : add_header(skb, handover))) {
 		take_back(skb, handover);
 		return -1;
 	}
@@ -250,22 +241,6 @@ static __noinline int send_on_link(struct __sk_buff *skb, const struct packet *p
 	return 0;
 }
 
-static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface, mac_word mac)
-{
-	if (!is_enforced(interface))
-		return OUTCOME_OBSERVE;
-	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), &mac, ETH_ALEN, 0))
-		return OUTCOME_REWRITE_FAILED;
-	return OUTCOME_CORRECTED;
-}
-
-/* The kernel has chosen what the flow asks for. */
-static inline int leave(struct flow *flow)
-{
-	stamp_left(flow, 0);
-	return PASS;
-}
-
 /* The kernel chose the flow's interface; its next hop there may be another. */
 static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, struct flow *flow,
 				enum table table)
@@ -283,23 +258,18 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
 		outcome = OUTCOME_NO_NEXT_HOP;
 	} else if (mac_equal((const __u8 *)&mac, packet->mac)) {
-		return leave(flow);
+		stamp_left(flow, 0);
+		return PASS;
 	} else {
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-		outcome = rewrite(skb, interface, mac);
+		outcome = OUTCOME_OBSERVE;
+		if (is_enforced(interface))
+			outcome = bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), &mac, ETH_ALEN, 0)
+				? OUTCOME_REWRITE_FAILED : OUTCOME_CORRECTED;
 	}
 	packet->outcome = outcome;
 	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
-}
-
-/* Whether the packet's socket is bound elsewhere. That of what a tunnel carries says nothing of what carries it. */
-static inline bool is_bound_elsewhere(const struct __sk_buff *skb, const struct packet *packet,
-				      const struct interface *target)
-{
-	struct bpf_sock *sk = skb->sk;
-
-	return sk && unlikely(is_bound_off(sk->bound_dev_if, target)) && sent_it(sk, packet);
 }
 
 /* Whether the flow's interface is still that device, and up. For packets in a row the kernel is asked once a jiffy. */
@@ -321,17 +291,17 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 				   const struct flow *flow, const struct record *record,
 				   const struct interface *target, struct handover *handover, __u64 pair, __u32 header)
 {
+	struct bpf_sock *sk;
 	mac_word mac;
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target)
-		return OUTCOME_LINK_DOWN;
-	if (!is_proven(flow, handover, pair))
+	if (!target || !is_proven(flow, handover, pair))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;
-	if (is_bound_elsewhere(skb, packet, target))
+	sk = skb->sk; /* that of what a tunnel carries says nothing of what carries it */
+	if (sk && unlikely(is_bound_off(sk->bound_dev_if, target)) && sent_it(sk, packet))
 		return OUTCOME_BOUND_DEVICE;
 	handover->headerless = target->flags & INTERFACE_NO_HEADER;
 	handover->may_leave_unseen = flow->flags & FLOW_ON_LINK || target->flags & INTERFACE_UNSEEN;
@@ -374,32 +344,29 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 	outcome = prepare(skb, packet, flow, record, target, handover, pair, header);
 	if (unlikely(packet->fragment))
 		settle_fragments(packet, table, outcome);
+	packet->outcome = outcome;
 	if (likely(outcome == OUTCOME_CORRECTED)) {
 		hand_over(skb, packet, ifindex, pair, packets, table, handover);
 		if (unlikely(record)) {
 			handover->first = record_outcome(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
-		packet->outcome = outcome;
 		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
 							: send(skb, handover, header))))
 			return TC_ACT_REDIRECT;
-		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
+		packet->outcome = outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
 		if (record)
 			__sync_fetch_and_sub(&record->moved, packets);
 		if (unlikely(packet->fragment))
 			settle_fragments(packet, table, outcome);
 	}
-	packet->outcome = outcome;
 	if (likely(!record))
 		count_reply(skb, flow, pair, packets, outcome);
 	else
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
-	if (outcome == OUTCOME_MTU && target && tell_sender(skb, packet, flow, target->mtu, header)) {
-		if (record)
-			record->size_told = flow->size_told;
+	if (outcome == OUTCOME_MTU && target &&
+	    tell_sender(skb, packet, record ? &record->size_told : &flow->size_told, target->mtu, header))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
-	}
 	return PASS;
 }
 
@@ -413,12 +380,13 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;
 
-	if (ifindex == skb->ifindex && (!header || (likely(!(flow->flags & FLOW_ENFORCE_MAC)) && likely(!is_nobody(packet->mac)))))
-		return leave(flow);
-	if (ifindex == skb->ifindex)
+	if (ifindex != skb->ifindex) {
+		target = get_interface(flow->interface, ifindex);
+		if (likely(!target || target->lower != skb->ifindex))
+			return redirect(skb, packet, flow, table, record, target, ifindex, header);
+	} else if (header && (unlikely(flow->flags & FLOW_ENFORCE_MAC) || unlikely(is_nobody(packet->mac)))) {
 		return readdress(skb, packet, flow, table);
-	target = get_interface(flow->interface, ifindex);
-	if (unlikely(target && target->lower == skb->ifindex))
-		return leave(flow);
-	return redirect(skb, packet, flow, table, record, target, ifindex, header);
+	}
+	stamp_left(flow, 0); /* the kernel has chosen what the flow asks for */
+	return PASS;
 }
