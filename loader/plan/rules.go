@@ -156,7 +156,7 @@ func (p *planner) table(family, table int, of Rule) Rule {
 			return judged
 		}
 		judged.Reason = "only rules lead to it that are not needed"
-		if names := toldBy(p.Host, family, table); len(names) > 0 {
+		if names := checks.ToldBy(p.Host, family, table); len(names) > 0 {
 			judged.Verdict = checks.Needed
 			judged.Reason = fmt.Sprintf("replypath learns the gateway of %s from it; with gateways: in the configuration it could go",
 				strings.Join(names, ", "))
@@ -173,28 +173,6 @@ func vrfOf(l *snapshot.Links, table int) string {
 		}
 	}
 	return ""
-}
-
-// toldBy names the interfaces whose gateway neither the main table nor the configuration names.
-func toldBy(h *snapshot.Host, family, table int) []string {
-	var names []string
-	for _, i := range h.Interfaces {
-		if len(i.Settings.Gateways) > 0 || !h.LeavesBy(family, table, i.Index) {
-			continue
-		}
-		isToldElsewhere := func(gateway netip.Addr) bool {
-			return slices.ContainsFunc(h.Routes, func(r snapshot.Route) bool {
-				return r.Family == family && r.Table == unix.RT_TABLE_MAIN && r.Device == i.Index && r.Gateway == gateway
-			})
-		}
-		isTold := func(r snapshot.Route) bool {
-			return r.Family == family && r.Table == table && r.Device == i.Index && r.IsDefault() && !isToldElsewhere(r.Gateway)
-		}
-		if slices.ContainsFunc(h.Routes, isTold) {
-			names = append(names, i.Name)
-		}
-	}
-	return names
 }
 
 // routes tells of static routes, by which also goes what this host opens.

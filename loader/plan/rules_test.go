@@ -144,7 +144,12 @@ func TestRules(t *testing.T) {
 			p.judgeOf.Rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
 		}
 	}
-	strong := testhost.StrongEth1
+	hasGateway := func(h *snapshot.Host) { h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")} }
+	strong := testhost.And(testhost.StrongEth1, hasGateway)
+	decides := []string{
+		needless("and by host_model: strong what this host opens")[0],
+		"not-needed" + table + "only rules lead to it that are not needed",
+	}
 	for _, test := range []struct {
 		name   string
 		change func(*snapshot.Host)
@@ -170,14 +175,17 @@ func TestRules(t *testing.T) {
 		{"what was open was related", bySource, []func(*planner){opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
 		{"related is off", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Related = false }), []func(*planner){opening(true)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
 		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
-		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, needless("and by host_model: strong what this host opens")},
+		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, decides},
+		{"the source decides, by a gateway that only its table tells of", testhost.And(bySource, testhost.StrongEth1), nil, needed("host_model: strong sends " +
+			"to the gateway of eth1, which table 100 tells of: with gateways: in the configuration both could go")},
+		{"replies go to a gateway that only its table tells of", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Interfaces[1].Settings.NextHop = config.NextHopGateway
+		}), nil, needed("next_hop: gateway sends to the gateway of eth1, which table 100 tells of: with gateways: in the configuration both could go")},
 		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, needed("what this host opens from 10.4.0.100 is not known: no memory")},
 		{"something is excluded", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Exclude = []config.Exclusion{{}} }), nil, needed("replypath leaves alone what the configuration excludes or does not list as protocols")},
 		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{without, told}},
 		{"no other default route", testhost.And(bySource, func(h *snapshot.Host) { h.Routes, h.Config.FallbackRoute = h.Routes[1:], false }), nil, needed("no other default route has replies be built")},
-		{"the gateway is configured", testhost.And(bySource, func(h *snapshot.Host) {
-			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
-		}), nil, []string{
+		{"the gateway is configured", testhost.And(bySource, hasGateway), nil, []string{
 			without,
 			"not-needed" + table + "only rules lead to it that are not needed",
 		}},
@@ -255,7 +263,7 @@ func TestRules(t *testing.T) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
 		}), nil, needed("1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
 		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needed("what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1")},
-		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needless("and by host_model: strong what this host opens")},
+		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, decides},
 		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),
 			testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil, []string{
 			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards" + boot,

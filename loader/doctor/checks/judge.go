@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
@@ -69,7 +71,7 @@ func (j *Judge) Rule(r *snapshot.Rule) Judgement {
 // bySource judges a rule that sends what has an address of an interface as source by that interface.
 func (j *Judge) bySource(r *snapshot.Rule, i *discover.Interface) Judgement {
 	judged := Judgement{For: i, IsOf: r.Src.Contains, Opened: j.OpenedNeeding(r, i)}
-	needed := cmp.Or(j.needs(r, i, judged.IsOf), j.needsForOpened(r, i, judged.Opened))
+	needed := cmp.Or(j.needs(r, i, judged.IsOf), j.needsForOpened(r, i, judged.Opened), j.needsForGateway(r, i))
 	return judged.conclude(j, r, needed, "replypath sends the replies, "+j.opensWithout(r, i))
 }
 
@@ -134,6 +136,45 @@ func (j *Judge) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened [
 		return fmt.Sprintf("what this host opened from %s is not known completely%s", from, strong)
 	}
 	return ""
+}
+
+// needsForGateway says which setting of an interface needs a rule, "" for none: only tables that rules lead to tell of gateways.
+// Without one a reply goes to the MAC that its question came from.
+func (j *Judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string {
+	setting := ""
+	switch {
+	case i.Settings.HostModel == config.HostModelStrong:
+		setting = "host_model: strong"
+	case i.Settings.NextHop == config.NextHopGateway:
+		setting = "next_hop: gateway"
+	}
+	if setting == "" || !slices.Contains(ToldBy(j.Host, r.Family, r.Table), i.Name) {
+		return ""
+	}
+	return fmt.Sprintf("%s sends to the gateway of %s, which table %s tells of: with gateways: in the configuration both could go",
+		setting, i.Name, dump.TableName(r.Table))
+}
+
+// ToldBy names the interfaces whose gateway neither the main table nor the configuration names.
+func ToldBy(h *snapshot.Host, family, table int) []string {
+	var names []string
+	for _, i := range h.Interfaces {
+		if len(i.Settings.Gateways) > 0 || !h.LeavesBy(family, table, i.Index) {
+			continue
+		}
+		isToldElsewhere := func(gateway netip.Addr) bool {
+			return slices.ContainsFunc(h.Routes, func(r snapshot.Route) bool {
+				return r.Family == family && r.Table == unix.RT_TABLE_MAIN && r.Device == i.Index && r.Gateway == gateway
+			})
+		}
+		isTold := func(r snapshot.Route) bool {
+			return r.Family == family && r.Table == table && r.Device == i.Index && r.IsDefault() && !isToldElsewhere(r.Gateway)
+		}
+		if slices.ContainsFunc(h.Routes, isTold) {
+			names = append(names, i.Name)
+		}
+	}
+	return names
 }
 
 // opensWithout says why what this host opens does not need a rule.
