@@ -152,7 +152,7 @@ func (d *detacher) run() error {
 	if err := d.dir.Remove(datapath.PinNames()...); err != nil {
 		return err
 	}
-	d.done("pins in %s", d.dir.Path())
+	d.done("pins in %s", pins.Shown(d.dir.Path()))
 	return nil
 }
 

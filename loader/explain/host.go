@@ -123,8 +123,11 @@ func (k kernel) nameDevice(q *Question) (int, error) {
 		return 0, nil
 	}
 	link, err := k.LinkByName(q.Interface)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return 0, fmt.Errorf("there is no interface %s: `ip link` shows which there are", q.Interface)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("find interface %s (`ip link` shows which there are): %w", q.Interface, err)
+		return 0, fmt.Errorf("find interface %s: %w", q.Interface, err)
 	}
 	q.Interface = link.Attrs().Name
 	return link.Attrs().Index, nil

@@ -23,15 +23,15 @@ type ElsewhereError struct {
 func (e *ElsewhereError) Error() string {
 	if e.At == "" {
 		return fmt.Sprintf("no datapath is pinned in %s; replypath runs in this network namespace, pid %d, with pins that cannot be seen from here",
-			shown(e.Dir), e.PID)
+			Shown(e.Dir), e.PID)
 	}
 	if e.Err != nil {
 		return fmt.Sprintf("%[1]s: %[3]v: what was put on this host from there cannot be distinguished from the datapath of this network "+
 			"namespace in %[2]s, which has to go first: replypath detach --pin-dir %[2]s, then replypath detach --pin-dir %[1]s",
-			shown(e.Dir), shown(e.At), e.Err)
+			Shown(e.Dir), Shown(e.At), e.Err)
 	}
 	return fmt.Sprintf("no datapath is pinned in %s; that of this network namespace is in %s: replypath detach --pin-dir %s",
-		shown(e.Dir), shown(e.At), shown(e.At))
+		Shown(e.Dir), Shown(e.At), Shown(e.At))
 }
 
 // Unwrap returns why the journal in Dir could not be read.
@@ -64,7 +64,7 @@ func (e *Elsewhere) Live() (pid int, live bool) {
 }
 
 // Shown is its directory as a reader can use it.
-func (e *Elsewhere) Shown() string { return shown(e.Dir) }
+func (e *Elsewhere) Shown() string { return Shown(e.Dir) }
 
 // FindElsewhere returns the datapaths of the calling thread's network namespace that are
 // pinned in other directories than the given one, on any BPF file system in sight.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -33,7 +34,7 @@ type OwnedError struct {
 }
 
 func (e *OwnedError) Error() string {
-	return fmt.Sprintf("%s is held by a running replypath, pid %d", e.Dir, e.PID)
+	return fmt.Sprintf("%s is held by a running replypath, pid %d", Shown(e.Dir), e.PID)
 }
 
 // Is makes errors.Is(err, ErrOwned) true.
@@ -63,10 +64,14 @@ func (e *OtherError) Error() string {
 		"--pin-dir %[1]s, or away by replypath detach --pin-dir %[1]s", e.Dir, rule)
 }
 
-// shown is a path as its reader can use it: one that Visible has made leads by a
-// descriptor of this process.
-func shown(path string) string {
+// throughProcess begins a path that leads by the root of another process.
+var throughProcess = regexp.MustCompile(`^/proc/\d+/root/`)
+
+// Shown is a path as its reader can use it: one that Visible has made leads by a descriptor of this process, or by a process that
+// called it.
+func Shown(path string) string {
 	const descriptors = "/proc/self/fd/"
+	path = throughProcess.ReplaceAllString(path, "/")
 	below, is := strings.CutPrefix(path, descriptors)
 	if !is {
 		return path
@@ -79,6 +84,8 @@ func shown(path string) string {
 	return filepath.Join(target, below)
 }
 
-func noneIn(path string) error { return fmt.Errorf("%w in %s: start replypath run", ErrNone, path) }
+func noneIn(path string) error {
+	return fmt.Errorf("%w in %s: start replypath run", ErrNone, Shown(path))
+}
 
-func notDirectory(path string) error { return fmt.Errorf("%s is not a directory", shown(path)) }
+func notDirectory(path string) error { return fmt.Errorf("%s is not a directory", Shown(path)) }

@@ -281,7 +281,7 @@ func openTextWith(path string, options *ebpf.LoadPinOptions) (*textMap, error) {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.ValueSize() != journalSize || m.MaxEntries() != 1 {
-		return nil, errors.Join(fmt.Errorf("open journal: %s is no journal: another program has pinned it", shown(path)), bpf.Close(m))
+		return nil, errors.Join(fmt.Errorf("open journal: %s is no journal: another program has pinned it", Shown(path)), bpf.Close(m))
 	}
 	return &textMap{m: m}, nil
 }

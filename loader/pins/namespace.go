@@ -62,7 +62,7 @@ func (n Namespace) check(path string) error {
 	}
 	if !n.Is(current) {
 		return fmt.Errorf("%s: %w (inode %d, this one is %d): run it there, or name the pins of this one by --pin-dir. `lsns -t net` shows whether that namespace is there. If not: rm -r %[1]s",
-			shown(path), ErrForeignNamespace, n.Inode, current.Inode)
+			Shown(path), ErrForeignNamespace, n.Inode, current.Inode)
 	}
 	return nil
 }

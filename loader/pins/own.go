@@ -150,7 +150,7 @@ func (d *Dir) Pass() error {
 	d.passed = time.Now()
 	now := unix.NsecToTimeval(d.passed.UnixNano())
 	if err := unix.Futimes(int(d.handle.Fd()), []unix.Timeval{now, now}); err != nil {
-		return fmt.Errorf("set the time of %s: %w", shown(d.path), err)
+		return fmt.Errorf("set the time of %s: %w", Shown(d.path), err)
 	}
 	return nil
 }
@@ -176,7 +176,7 @@ func (d *Dir) Renew(names ...string) (renewed bool, err error) {
 		return false, err
 	}
 	if again.Has(journalName) {
-		return false, errors.Join(fmt.Errorf("%s: another datapath is pinned there meanwhile", shown(d.path)), again.Close())
+		return false, errors.Join(fmt.Errorf("%s: another datapath is pinned there meanwhile", Shown(d.path)), again.Close())
 	}
 	before := &Dir{path: fmt.Sprintf("/proc/self/fd/%d", d.handle.Fd()), handle: d.handle}
 	d.handle = again.handle

@@ -41,13 +41,13 @@ func CheckPlace(path string) error {
 		return err
 	}
 	if err := unix.Access(place, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
-		return fmt.Errorf("pin into %s: %w", shown(place), err)
+		return fmt.Errorf("pin into %s: %w", Shown(place), err)
 	}
 	if !exists {
 		return nil
 	}
 	if !isOurs(path) {
-		return fmt.Errorf("%s: %w", shown(path), ErrForeignContents)
+		return fmt.Errorf("%s: %w", Shown(path), ErrForeignContents)
 	}
 	return checkOwner(path, info)
 }
@@ -105,9 +105,9 @@ func checkOwner(path string, info os.FileInfo) error {
 	switch {
 	case is && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
 		return fmt.Errorf("%s belongs to user %d, who could replace what is pinned there. Look what it is (ls -la %[1]s), and name a directory of your own by --pin-dir",
-			shown(path), owner.Uid)
+			Shown(path), owner.Uid)
 	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s may be written by others, who could replace what is pinned there: chmod 700 %[1]s", shown(path))
+		return fmt.Errorf("%s may be written by others, who could replace what is pinned there: chmod 700 %[1]s", Shown(path))
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (r *reader) changes(s *Status) error {
 	}
 	if cgroup := r.journal.SourceCgroup; cgroup != "" {
 		change := SourceChange(cgroup)
-		change.Undo = "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " ")
+		change.Undo = "rm " + strings.Join(source.Pins(filepath.Join(pins.Shown(r.pinDir), datapath.LinksDir)), " ")
 		changes = append(changes, change)
 	}
 	routes, err := lives.PresentFallback(r.journal.Fallback)
@@ -100,7 +100,7 @@ func sysctlObject(key string) string { return "sysctl " + key }
 // SourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
 // sockets of the host pay for them.
 func SourceChange(cgroup string) HostChange {
-	return HostChange{Object: "udp send programs on cgroup " + cgroup, Before: "none", After: "replypath_sendmsg4 and 6"}
+	return HostChange{Object: "udp send programs on cgroup " + pins.Shown(cgroup), Before: "none", After: "replypath_sendmsg4 and 6"}
 }
 
 // wouldChanges lists what enforcing would change. Where all is enforced by hand a daemon has done so.

@@ -41,7 +41,7 @@ func Read(pinDir string) (*Status, error) {
 	journal, maps, err := open(pinDir)
 	if journal == nil && errors.Is(err, pins.ErrNone) {
 		changes, unread := repairChanges(repairs)
-		return &Status{PinDir: pinDir, HostChanges: changes}, errors.Join(err, unread)
+		return &Status{PinDir: pins.Shown(pinDir), HostChanges: changes}, errors.Join(err, unread)
 	}
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func open(pinDir string) (*pins.Journal, *bpf.DatapathMaps, error) {
 
 func (r *reader) read() (*Status, error) {
 	s := &Status{
-		PinDir:     r.pinDir,
+		PinDir:     pins.Shown(r.pinDir),
 		Config:     configOf(r.journal),
 		Interfaces: []Interface{},
 		Unmanaged:  append([]Unmanaged{}, r.journal.Unmanaged...),

@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 // Probe is an echo that this host sends: what it starts itself, which no program
@@ -28,6 +30,9 @@ func NewProbe(peer, self netip.Addr) (*Probe, error) {
 		network = "ip6:ipv6-icmp"
 	}
 	conn, err := icmp.ListenPacket(network, self.String())
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil, fmt.Errorf("%s is no address of this host: --self is one that `ip address` shows", self)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open a socket at %s: %w", self, err)
 	}

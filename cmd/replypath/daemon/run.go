@@ -96,7 +96,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil { // who told the daemon to end gets no error for what went wrong on the way
 		d.log.Error("ended with an error", "error", err)
 	}
-	d.log.Info(stays+"; "+ends, "pin_dir", d.PinDir)
+	d.log.Info(stays+"; "+ends, "pin_dir", d.GivenPinDir)
 	return nil
 }
 
@@ -148,7 +148,7 @@ func (d *daemon) whatStays() (stays, ends string) {
 
 // logReady tells what has begun.
 func (d *daemon) logReady() {
-	about := []any{"pin_dir", d.PinDir, "version", d.Version}
+	about := []any{"pin_dir", d.GivenPinDir, "version", d.Version}
 	effect, err := d.datapath.Effect()
 	if err != nil {
 		d.log.Info("ready", append(about, "error", err)...)

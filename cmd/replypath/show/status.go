@@ -128,7 +128,7 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	nothing := struct {
 		*status.Status
 		Mode *string `json:"mode"` // unknown
-	}{Status: &status.Status{PinDir: a.PinDir}}
+	}{Status: &status.Status{PinDir: pins.Shown(a.PinDir)}}
 	if left != nil {
 		nothing.HostChanges, nothing.Health = left.HostChanges, left.Health
 	}

@@ -40,7 +40,7 @@ func PinPlaces(h *snapshot.Host) []finding.Finding {
 		return []finding.Finding{finding.Seen(unlessPinned(&h.State), "", problems.OneLine(err)+": this process may not", remedy.AsRoot(&h.State))}
 	}
 	return []finding.Finding{finding.Seen(finding.Error, "", problems.OneLine(err),
-		finding.Explained("ls -ld "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)), "what is there in its place"))}
+		finding.Explained("ls -ld "+finding.Quote(cmp.Or(pins.Shown(h.PinDir), pins.DefaultDir)), "what is there in its place"))}
 }
 
 var (
@@ -239,7 +239,7 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 	expected, todo := ": a running daemon puts it back within a second, else start replypath run", finding.Remedy{Fix: remedy.Start(&h.State)}
 	if h.Daemon != nil && h.Daemon.PID == 0 {
 		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
-		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)),
+		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(pins.Shown(h.PinDir), pins.DefaultDir)),
 			"where the daemon runs, as on the host or in its container")}
 	}
 	return finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {

@@ -15,6 +15,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/pins"
 )
 
 // Configure is what mends a finding by a change of the configuration.
@@ -73,7 +74,7 @@ func AskElsewhere(e *snapshot.Elsewhere) string {
 // Command is one of replypath's for the pin directory.
 func Command(s *snapshot.State, words string) string {
 	if !s.IsByUnit() {
-		words += " --pin-dir " + finding.Quote(s.PinDir)
+		words += " --pin-dir " + finding.Quote(pins.Shown(s.PinDir))
 	}
 	return words
 }
