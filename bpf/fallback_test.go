@@ -223,6 +223,21 @@ var fallbackFamily = map[string]story{
 			})
 		}
 	},
+	"a trace says of what ends for nobody that it does not leave": func(t *testing.T, b *bed, n network) {
+		tracer := b.traceAll()
+		for name, mac := range nobodies {
+			b.sub(name, func(*testing.T) {
+				frame := n.out(b.production, tcp{flags: "PA", payload: 10}, destinationMAC(mac))
+				b.exec(egress(b.production, frame))
+				want := n.outgoing(tcp{flags: "PA", payload: 10}, b.production, b.production, frame)
+				want.KernelMac, want.Mac = rig.MAC(mac), rig.MAC(mac)
+				if n.family == 6 || name != "any peer" {
+					want.OutIfindex, want.Length, want.Packets = 0, 0, 0
+				}
+				tracer.want(want)
+			})
+		}
+	},
 	"where the kernel has none, frames for nobody end without an answer": func(t *testing.T, b *bed, n network) {
 		b.must(b.Tails.Delete(bpf.DatapathTailTAIL_NOBODY))
 		defer func() { b.must(b.Tails.Put(bpf.DatapathTailTAIL_NOBODY, b.ReplypathFallback)) }()

@@ -151,6 +151,7 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 	struct record *record = NULL;
 	enum parsed result;
 	struct flow *flow;
+	bool is_for_nobody;
 	int verdict;
 
 	if (skb->tc_index && arrived(skb))
@@ -164,9 +165,9 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 	verdict = flow ? reply(skb, &packet, flow, table, record, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);
+	is_for_nobody = header && unlikely(is_nobody(packet.mac)) && verdict == PASS && packet.outcome != OUTCOME_CORRECTED;
 	if (is_traced())
-		trace_out(skb, &packet, result, flow ? table : TABLE_END, verdict);
-	if (header && unlikely(is_nobody(packet.mac)) && verdict == PASS && packet.outcome != OUTCOME_CORRECTED)
-		return end_at_nobody(skb, &packet);
-	return verdict;
+		trace_out(skb, &packet, result, flow ? table : TABLE_END,
+			  is_for_nobody && !goes_to_neighbour(skb, &packet) ? TC_ACT_SHOT : verdict);
+	return is_for_nobody ? end_at_nobody(skb, &packet) : verdict;
 }

@@ -96,14 +96,18 @@ static __noinline bool ask_everybody(struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_ARP) && !bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0);
 }
 
+/* Whether a frame that is for nobody leaves all the same. */
+static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct packet *packet)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) && *(const __be16 *)(packet->mac + 4) == ANY_PEER;
+}
+
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
 static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
-	bool any_peer = *(const __be16 *)(packet->mac + 4) == ANY_PEER;
-
-	if (any_peer && skb->protocol == bpf_htons(ETH_P_IP))
+	if (goes_to_neighbour(skb, packet))
 		return send_to_neighbour(skb);
-	if (!any_peer && ask_everybody(skb))
+	if (*(const __be16 *)(packet->mac + 4) == SILENT_GATEWAY && ask_everybody(skb))
 		return PASS;
 	if (have_tail_calls)
 		bpf_tail_call(skb, &tails, TAIL_NOBODY);

@@ -70,7 +70,7 @@ static inline void add_flow(struct trace_event *event, const struct packet *pack
 	event->tuple = flow->tuple;
 }
 
-/* Adds where the packet leaves, if it does: one that is too large may have become an error to its sender. */
+/* Adds where the packet leaves, if it does: one that is too large, or for nobody, may become an error to its sender. */
 static inline void add_exit(struct __sk_buff *skb, struct trace_event *event, struct handover *handover, int verdict)
 {
 	copy_mac(event->kernel_mac, event->mac);

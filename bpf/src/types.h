@@ -486,7 +486,7 @@ struct trace_event {
 	__u32 cpu;
 	__u32 ifindex;       /* where it was seen; OUT: the kernel's choice */
 	__u32 flow_ifindex;  /* the flow's; 0 without one */
-	__u32 out_ifindex;   /* OUT: where it leaves; 0: its sender gets an error about its size in its place */
+	__u32 out_ifindex;   /* OUT: where it leaves; 0: it does not, its sender may get an error in its place */
 	__u32 length;        /* bytes, with the Ethernet header; of all its segments; 0 of what does not leave */
 	__u8 kind;           /* enum trace_kind */
 	__u8 family;

@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"cmp"
 	"net"
 	"strings"
 	"time"
@@ -124,7 +125,8 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	to.Kernel = Way{s.names.device(p.Ifindex), macOf(p.KernelMac)}
 	to.SeenLeaving = new(p.left)
 	if p.OutIfindex == 0 {
-		to.Verdict, to.Reason = Returned, new(counters.UncorrectedReason(bpf.DatapathOutcome(p.Outcome)))
+		noNextHop := counters.UncorrectedReason(bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
+		to.Verdict, to.Reason = Returned, new(cmp.Or(counters.UncorrectedReason(bpf.DatapathOutcome(p.Outcome)), noNextHop))
 		return nil
 	}
 	to.Out = Way{s.names.device(p.OutIfindex), macOf(p.Mac)}
