@@ -595,7 +595,7 @@ const (
 	DatapathVarHaveTailCalls       = "have_tail_calls"
 	DatapathVarHertz               = "hertz"
 	DatapathVarOwnNamespace        = "own_namespace"
-	DatapathVarUnused              = "unused"
+	DatapathVarTypesForGo          = "types_for_go"
 )
 
 // LoadDatapath returns the embedded CollectionSpec for Datapath.
@@ -696,7 +696,7 @@ type DatapathVariableSpecs struct {
 	HaveTailCalls *ebpf.VariableSpec `ebpf:"have_tail_calls"`
 	Hertz         *ebpf.VariableSpec `ebpf:"hertz"`
 	OwnNamespace  *ebpf.VariableSpec `ebpf:"own_namespace"`
-	Unused        *ebpf.VariableSpec `ebpf:"unused"`
+	TypesForGo    *ebpf.VariableSpec `ebpf:"types_for_go"`
 }
 
 // DatapathObjects contains all objects after they have been loaded into the kernel.
@@ -791,7 +791,7 @@ type DatapathVariables struct {
 	HaveTailCalls *ebpf.Variable `ebpf:"have_tail_calls"`
 	Hertz         *ebpf.Variable `ebpf:"hertz"`
 	OwnNamespace  *ebpf.Variable `ebpf:"own_namespace"`
-	Unused        *ebpf.Variable `ebpf:"unused"`
+	TypesForGo    *ebpf.Variable `ebpf:"types_for_go"`
 }
 
 // DatapathPrograms contains all programs after they have been loaded into the kernel.

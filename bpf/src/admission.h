@@ -137,8 +137,8 @@ static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *p
 	count_event(EVENT_IGNORED_TUNNEL);
 }
 
-/* Whether the packet came by such a tunnel, which is counted: it changes no flow's path. */
-static inline bool came_by_tunnel(struct __sk_buff *skb, const struct packet *packet)
+/* Counts a packet that came by such a tunnel: it changes no flow's path. Returns whether it did. */
+static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 index = interface_index(skb->ifindex);
 	const struct interface *interface = get_interface(index, skb->ifindex);
@@ -195,7 +195,8 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {
 	struct flow *old = look_up(&scratch->packet, TABLE_HALF_OPEN);
-	bool live = old && !is_idle(old, TABLE_HALF_OPEN), stray = live && old->flags & FLOW_STRAY;
+	bool live = old && !is_idle(old, TABLE_HALF_OPEN);
+	bool stray = live && old->flags & FLOW_STRAY;
 
 	if (!live || (stray && !came_by(old, skb, &scratch->packet)))
 		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);

@@ -118,7 +118,7 @@ static __noinline struct flow *follow_frame(struct __sk_buff *skb, struct scratc
 {
 	const struct packet *packet = &scratch->packet;
 
-	if (is_on_its_way_up(skb, flow) || came_by_tunnel(skb, packet) || !may_move(skb, packet, flow))
+	if (is_on_its_way_up(skb, flow) || refuse_tunnel(skb, packet) || !may_move(skb, packet, flow))
 		return flow;
 	flow = set_path(skb, scratch, flow, packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS);
 	if (!flow)

@@ -71,7 +71,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
 	if (!came_here && is_pinned()) {
 		count_event(EVENT_REFUSED_PINNED);
-	} else if (!is_next && (came_here || !came_by_tunnel(skb, packet))) {
+	} else if (!is_next && (came_here || !refuse_tunnel(skb, packet))) {
 		if (!find_path_back(skb))
 			return false;
 		take_path(scratch);
@@ -301,8 +301,8 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
+		/* Beside a handshake of the same tuple, the segment may end that. */
 		if (likely(flow && is_next_frame(skb, packet, flow)) &&
-		    /* else it may end the next handshake of the tuple */
 		    likely(!is_closing(flow) || !find_digest(packet->digest, TABLE_HALF_OPEN))) {
 			set_active(flow);
 			return track_received(packet, flow);

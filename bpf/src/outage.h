@@ -6,7 +6,7 @@
  * that nobody has, so that replies are built and come by here: for a gateway that has never answered
  * (loader/gateways/hold.go), and for the next hop that stands for all peers of an interface of which no gateway is known
  * (loader/fallback/bound.go). What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it,
- * and bridges would show it to everybody, as they show the kernel's own question for the gateway.
+ * and bridges would show it to everybody. Only the kernel's own question for the gateway is shown to everybody.
  *
  * The fallback route is there so that the kernel goes on building replies. What the host starts meanwhile would get
  * ENETUNREACH at once without it, and must not hang because of it. So the sender is answered in the name of the
@@ -96,7 +96,7 @@ static __noinline bool ask_everybody(struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_ARP) && !bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0);
 }
 
-/* Whether a frame that is for nobody leaves all the same. */
+/* Whether a packet that is for nobody leaves all the same. Beside these only questions do: see ask_everybody(). */
 static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct packet *packet)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) && *(const __be16 *)(packet->mac + 4) == ANY_PEER;

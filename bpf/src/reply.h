@@ -41,9 +41,14 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
-	__u8 bit = outcome == OUTCOME_ASYMMETRIC ? FLOW_ASYMMETRIC : outcome == OUTCOME_CORRECTED ? FLOW_CORRECTED : 0;
-	bool first = bit & ~flow->state;
+	__u8 bit = 0;
+	bool first;
 
+	if (outcome == OUTCOME_ASYMMETRIC)
+		bit = FLOW_ASYMMETRIC;
+	else if (outcome == OUTCOME_CORRECTED)
+		bit = FLOW_CORRECTED;
+	first = bit & ~flow->state;
 	if (first)
 		flow->state |= bit;
 	if (outcome == OUTCOME_CORRECTED)
@@ -354,7 +359,8 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
 							: send(skb, handover, header))))
 			return TC_ACT_REDIRECT;
-		packet->outcome = outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
+		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
+		packet->outcome = outcome;
 		if (record)
 			__sync_fetch_and_sub(&record->moved, packets);
 		if (unlikely(packet->fragment))

@@ -159,8 +159,8 @@ static inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 }
 
 /*
- * Whether the tuple, which holds the peer, gets an address to answer from. The sockets of all namespaces come by here; one
- * of ours wants it if its source is open. An address that is no longer ours is left out: IPv6 would send from it, and IPv4
+ * Whether the tuple, which holds the peer, gets an address to answer from. The sockets of all namespaces come by here; the
+ * source of this one is open. An address that is no longer ours is left out: IPv6 would send from it, and IPv4
  * fail. So is one that was asked by another interface than the socket is bound to, or by none of its VRF's: the question
  * was not for this socket, which the kernel keeps on its interface.
  */

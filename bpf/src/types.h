@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What the maps hold. The Go side gets these types from bpf2go: change them here only, and raise LAYOUT_VERSION when
- * the meaning or size of one changes.
+ * the meaning or size of one changes, other than of what only a tracer is told.
  */
 #pragma once
 

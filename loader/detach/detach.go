@@ -126,7 +126,11 @@ func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 		return dir, err
 	}
 	defer Announce(options.PinDir).Close()
-	if _, err := pins.EndHolder(ctx, options.PinDir, unix.SIGTERM); err != nil {
+	pid, err := pins.EndHolder(ctx, options.PinDir, unix.SIGTERM)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w: kill -KILL %d ends one that has stopped or hangs", err, pid)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return pins.OwnExisting(options.PinDir)

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -64,14 +63,9 @@ func (e *OtherError) Error() string {
 		"--pin-dir %[1]s, or away by replypath detach --pin-dir %[1]s", e.Dir, rule)
 }
 
-// throughProcess begins a path that leads by the root of another process.
-var throughProcess = regexp.MustCompile(`^/proc/\d+/root/`)
-
-// Shown is a path as its reader can use it: one that Visible has made leads by a descriptor of this process, or by a process that
-// called it.
+// Shown is a path as its reader can use it: one that Visible has made leads by a descriptor of this process.
 func Shown(path string) string {
 	const descriptors = "/proc/self/fd/"
-	path = throughProcess.ReplaceAllString(path, "/")
 	below, is := strings.CutPrefix(path, descriptors)
 	if !is {
 		return path

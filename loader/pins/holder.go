@@ -71,7 +71,7 @@ func EndHolder(ctx context.Context, path string, signal unix.Signal) (pid int, e
 			return pid, nil
 		}
 	}
-	return pid, fmt.Errorf("process %d does not end: %w: look at it (`ps -o stat,wchan %[1]d`), kill -KILL %[1]d ends it", pid, context.Cause(ctx))
+	return pid, fmt.Errorf("process %d does not end: %w", pid, context.Cause(ctx))
 }
 
 // endPatience is how long a process has to end after it was told to.

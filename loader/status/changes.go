@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -97,10 +98,14 @@ func SysctlChange(c *hostsettings.Change) HostChange {
 
 func sysctlObject(key string) string { return "sysctl " + key }
 
+// throughProcess begins the path of a cgroup that a process reached by the root of one that called it (source.Cgroup).
+var throughProcess = regexp.MustCompile(`^/proc/\d+/root/`)
+
 // SourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
 // sockets of the host pay for them.
 func SourceChange(cgroup string) HostChange {
-	return HostChange{Object: "udp send programs on cgroup " + pins.Shown(cgroup), Before: "none", After: "replypath_sendmsg4 and 6"}
+	cgroup = throughProcess.ReplaceAllString(cgroup, "/")
+	return HostChange{Object: "udp send programs on cgroup " + cgroup, Before: "none", After: "replypath_sendmsg4 and 6"}
 }
 
 // wouldChanges lists what enforcing would change. Where all is enforced by hand a daemon has done so.

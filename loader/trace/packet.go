@@ -3,7 +3,6 @@
 package trace
 
 import (
-	"cmp"
 	"net"
 	"strings"
 	"time"
@@ -125,8 +124,11 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	to.Kernel = Way{s.names.device(p.Ifindex), macOf(p.KernelMac)}
 	to.SeenLeaving = new(p.left)
 	if p.OutIfindex == 0 {
-		noNextHop := counters.UncorrectedReason(bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
-		to.Verdict, to.Reason = Returned, new(cmp.Or(counters.UncorrectedReason(bpf.DatapathOutcome(p.Outcome)), noNextHop))
+		why := bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP
+		if bpf.DatapathOutcome(p.Outcome) == bpf.DatapathOutcomeOUTCOME_MTU {
+			why = bpf.DatapathOutcomeOUTCOME_MTU
+		}
+		to.Verdict, to.Reason = Returned, new(counters.UncorrectedReason(why))
 		return nil
 	}
 	to.Out = Way{s.names.device(p.OutIfindex), macOf(p.Mac)}

@@ -41,7 +41,7 @@ const (
 	Ignored = "ignored" // of no flow; with a reason where it is known
 	// Of packets that go out.
 	Unseen   = "unseen"   // redirected to the flow's interface, and not seen to leave there
-	Returned = "returned" // not sent: too large for the flow's interface, or nobody has the MAC of its next hop; the sender is told
+	Returned = "returned" // not sent: too large for the flow's interface, or nobody has the MAC of its next hop; the sender may be told
 )
 
 // Packet is a packet that passed. The JSON names are fixed.

@@ -29,9 +29,28 @@ func (a *App) Run(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		Report(a.Stderr, err)
+		Report(a.asGiven(a.Stderr), err)
 	}
 	return exitCode(err)
+}
+
+// asGiven names the pin directory in each line as the command line does, where this process reaches it another way.
+func (a *App) asGiven(w io.Writer) io.Writer {
+	if a.PinDir == a.GivenPinDir || a.GivenPinDir == "" {
+		return w
+	}
+	return replacing{w, strings.NewReplacer(a.PinDir, a.GivenPinDir)}
+}
+
+// replacing replaces in what is written at once.
+type replacing struct {
+	to io.Writer
+	by *strings.Replacer
+}
+
+func (r replacing) Write(text []byte) (int, error) {
+	_, err := r.by.WriteString(r.to, string(text))
+	return len(text), err
 }
 
 // CommandLine is a command as it is typed for the same pins: words are its name, and its arguments if it has some.

@@ -57,7 +57,11 @@ func (d *daemon) attach() error {
 		Mechanism: d.mechanism, Trial: d.trial, Passed: d.watchdog(),
 	}
 	if d.stateDir != "" {
-		if options.History, err = filepath.Abs(history.Path(d.stateDir, d.GivenPinDir)); err != nil {
+		of, err := filepath.Abs(d.GivenPinDir)
+		if err == nil {
+			options.History, err = filepath.Abs(history.Path(d.stateDir, of))
+		}
+		if err != nil {
 			return fmt.Errorf("find the directory of %s: %w", d.stateDir, err)
 		}
 	}

@@ -66,8 +66,8 @@ Verdicts of inbound packets:
 The other reasons of ignored are those of the metric replypath_ignored_packets_total.
 
 Verdicts of outgoing packets are those of replypath explain, and:
-  returned  not sent: too large for the flow's interface (mtu), or its next hop does not answer (no_next_hop);
-            its sender gets an error
+  returned  not sent, and its sender may get an error: too large for the flow's
+            interface (mtu), or its next hop does not answer (no_next_hop)
   unseen    redirected to the flow's interface, and not seen to leave there
 
 --send sends an echo request from --self to --peer. It shows its path and that of the

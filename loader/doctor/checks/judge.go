@@ -139,7 +139,7 @@ func (j *Judge) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened [
 }
 
 // needsForGateway says which setting of an interface needs a rule, "" for none: only tables that rules lead to tell of gateways.
-// Without one a reply goes to the MAC that its question came from.
+// By next_hop: auto a reply goes to the MAC that its question came from where no gateway is known.
 func (j *Judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string {
 	setting := ""
 	switch {
@@ -159,7 +159,8 @@ func (j *Judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string 
 func ToldBy(h *snapshot.Host, family, table int) []string {
 	var names []string
 	for _, i := range h.Interfaces {
-		if len(i.Settings.Gateways) > 0 || !h.LeavesBy(family, table, i.Index) {
+		isConfigured := func(a netip.Addr) bool { return a.Is4() == (family == unix.AF_INET) }
+		if slices.ContainsFunc(i.Settings.Gateways, isConfigured) || !h.LeavesBy(family, table, i.Index) {
 			continue
 		}
 		isToldElsewhere := func(gateway netip.Addr) bool {
@@ -168,7 +169,7 @@ func ToldBy(h *snapshot.Host, family, table int) []string {
 			})
 		}
 		isTold := func(r snapshot.Route) bool {
-			return r.Family == family && r.Table == table && r.Device == i.Index && r.IsDefault() && !isToldElsewhere(r.Gateway)
+			return r.Family == family && r.Table == table && r.Device == i.Index && r.IsDefault() && r.Gateway.IsValid() && !isToldElsewhere(r.Gateway)
 		}
 		if slices.ContainsFunc(h.Routes, isTold) {
 			names = append(names, i.Name)

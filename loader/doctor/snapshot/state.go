@@ -33,7 +33,7 @@ type State struct {
 }
 
 // IsByUnit tells whether the unit's daemon uses the pin directory: it is the usual one.
-func (s *State) IsByUnit() bool { return s.PinDir == "" || pins.Shown(s.PinDir) == pins.DefaultDir }
+func (s *State) IsByUnit() bool { return s.PinDir == "" || s.PinDir == pins.DefaultDir }
 
 // Elsewhere is a datapath of this network namespace that is pinned in another directory.
 type Elsewhere struct {
