@@ -8,10 +8,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -49,9 +49,12 @@ type Pinger struct {
 	reply    icmp.Type
 }
 
+// pingers counts them: of two with one identifier, the answers of the second would go the way of the first.
+var pingers atomic.Uint32
+
 // NewPinger opens the socket of a ping, which belongs to the caller.
 func (h *Host) NewPinger(ctx context.Context, echo Echo) (*Pinger, error) {
-	p := &Pinger{host: h, echo: echo, id: uint16(1 + rand.IntN(0xffff))}
+	p := &Pinger{host: h, echo: echo, id: uint16(1 + pingers.Add(1)%0xffff)}
 	network, source := "ip4:icmp", netip.IPv4Unspecified()
 	p.protocol, p.request, p.reply = 1, ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
 	if FamilyOf(echo.To) == IPv6 {
