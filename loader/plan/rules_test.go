@@ -177,10 +177,10 @@ func TestRules(t *testing.T) {
 		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
 		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, decides},
 		{"the source decides, by a gateway that only its table tells of", testhost.And(bySource, testhost.StrongEth1), nil, needed("host_model: strong sends " +
-			"to the gateway of eth1, which table 100 tells of: with gateways: in the configuration both could go")},
+			"to the gateway of eth1, which table 100 names: with gateways: in the configuration both could go")},
 		{"replies go to a gateway that only its table tells of", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.NextHop = config.NextHopGateway
-		}), nil, needed("next_hop: gateway sends to the gateway of eth1, which table 100 tells of: with gateways: in the configuration both could go")},
+		}), nil, needed("next_hop: gateway sends to the gateway of eth1, which table 100 names: with gateways: in the configuration both could go")},
 		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, needed("what this host opens from 10.4.0.100 is not known: no memory")},
 		{"something is excluded", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Exclude = []config.Exclusion{{}} }), nil, needed("replypath leaves alone what the configuration excludes or does not list as protocols")},
 		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{without, told}},

@@ -151,7 +151,7 @@ func (j *Judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string 
 	if setting == "" || !slices.Contains(ToldBy(j.Host, r.Family, r.Table), i.Name) {
 		return ""
 	}
-	return fmt.Sprintf("%s sends to the gateway of %s, which table %s tells of: with gateways: in the configuration both could go",
+	return fmt.Sprintf("%s sends to the gateway of %s, which table %s names: with gateways: in the configuration both could go",
 		setting, i.Name, dump.TableName(r.Table))
 }
 
