@@ -64,11 +64,11 @@ func askInTurns(c *crew, s *contender.Site) error {
 	if err != nil {
 		return fmt.Errorf("accept: %w", err)
 	}
-	serve, err := c.sendBack([]int{c.keep(server)}, func() {})
+	poll, err := pollOf(c.keep(server))
 	if err != nil {
 		return err
 	}
-	c.serve(s.Server, CPU(), serve)
+	c.serve(s.Server, CPU(), sendBack(c.keep(poll), func() {}))
 	message := make([]byte, requestSize)
 	waiting := false // for an answer, after a read that took long
 	c.ask(s.Client, CPU(), func() error {

@@ -60,6 +60,14 @@ func (c *crew) serve(host *topology.Host, cpu int, turn func() error) {
 }
 
 func (c *crew) loop(g *gate, host *topology.Host, cpu int, turn func() error) {
+	c.begin(g, host, cpu, func() (func() error, error) { return turn, nil })
+}
+
+// begin starts a loop on a thread that has a copy of the table of open files, since a table has room for 20,000 where no
+// more are allowed: start opens sockets there, which end with the loop, and returns the loop's turn. The channel says when it
+// has returned, and its error.
+func (c *crew) begin(g *gate, host *topology.Host, cpu int, start func() (turn func() error, err error)) <-chan error {
+	begun := make(chan error, 1)
 	g.enter()
 	c.loops.Go(func() {
 		defer g.leave()
@@ -67,7 +75,17 @@ func (c *crew) loop(g *gate, host *topology.Host, cpu int, turn func() error) {
 		runtime.LockOSThread()
 		err := pin(cpu)
 		if err == nil {
-			err = host.Do(func() error { return c.repeat(g, turn) })
+			err = unix.Unshare(unix.CLONE_FILES)
+		}
+		if err == nil {
+			err = host.Do(func() error {
+				turn, err := start()
+				begun <- err
+				if err != nil {
+					return nil // told
+				}
+				return c.repeat(g, turn)
+			})
 		}
 		if err != nil {
 			select {
@@ -75,7 +93,9 @@ func (c *crew) loop(g *gate, host *topology.Host, cpu int, turn func() error) {
 			default:
 			}
 		}
+		close(begun)
 	})
+	return begun
 }
 
 func (c *crew) repeat(g *gate, turn func() error) error {
@@ -84,7 +104,7 @@ func (c *crew) repeat(g *gate, turn func() error) error {
 		if c.stopped.Load() {
 			return nil
 		}
-		if err := turn(); err != nil && !again(err) {
+		if err := turn(); err != nil && !again(err) && !c.stopped.Load() { // else the other side may have ended
 			return err
 		}
 	}

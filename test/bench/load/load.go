@@ -97,9 +97,9 @@ func All() []*Workload {
 			About: "as udp-echo-64, each datagram from another one of 10,000 peers"},
 		{Name: "udp-echo-64-flows-1000000", Unit: perSecond, Flows: 1_000_000, Only: manyFlows, start: udpCrowd(1_000_000),
 			About: "as udp-echo-64, each datagram from another one of 1,000,000 peers"},
-		// Not all side by side: each has 2,000 sockets, and 20,000 open files are not allowed everywhere.
 		{Name: "tcp-rr-1000", Unit: perSecond, Only: manyFlows, start: tcpRequests(1000),
 			About: "as tcp-rr, on 1,000 connections that all have a request on its way"},
+		{Name: "tcp-rr-10000", Unit: perSecond, Only: manyFlows, start: tcpRequests(10_000), About: "the same, on 10,000"},
 		{Name: "nginx", Unit: perSecond, Program: true, start: nginx(true),
 			About: "nginx and wrk: 64 connections that are kept, 1 KiB each answer, on one core"},
 		{Name: "nginx-connect", Unit: perSecond, Program: true, start: nginx(false),

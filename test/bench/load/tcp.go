@@ -33,39 +33,42 @@ func (c *crew) askOnConnections(ctx context.Context, r route, connections int) e
 		return err
 	}
 	c.keep(listener)
-	var clients, servers []int
-	for range connections {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		client, err := r.connect()
-		if err != nil {
-			return err
-		}
-		clients = append(clients, c.keep(client))
-		server, err := accept(listener)
-		if err != nil {
-			return fmt.Errorf("accept: %w", err)
-		}
-		servers = append(servers, c.keep(server))
-	}
-	serve, err := c.sendBack(servers, func() {})
-	if err != nil {
-		return err
-	}
-	ask, err := c.sendBack(clients, func() { c.done.Add(1) })
-	if err != nil {
-		return err
-	}
-	c.serve(r.server, CPU(), serve)
-	c.ask(r.client, CPU(), ask)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	served := c.begin(c.servers, r.server, CPU(), func() (func() error, error) {
+		return sendBackOn(connections, func() (fd int, err error) {
+			for fd, err = accept(listener); err != nil && again(err) && ctx.Err() == nil; {
+				fd, err = accept(listener)
+			}
+			return fd, err
+		}, func() {})
+	})
 	request := make([]byte, requestSize)
-	for _, fd := range clients {
-		if _, err := unix.Write(fd, request); err != nil {
-			return fmt.Errorf("send the first request: %w", err)
+	asked := c.begin(c.clients, r.client, CPU(), func() (func() error, error) {
+		return sendBackOn(connections, func() (int, error) {
+			fd, err := connectHere(r.from, r.to)
+			if err == nil {
+				_, err = unix.Write(fd, request)
+			}
+			return fd, err
+		}, func() { c.done.Add(1) })
+	})
+	if err = <-asked; err != nil {
+		cancel(err)
+	}
+	return errors.Join(err, <-served)
+}
+
+// sendBackOn opens so many connections, and returns a loop's turn for them.
+func sendBackOn(connections int, open func() (int, error), count func()) (turn func() error, err error) {
+	all := make([]int, connections)
+	for i := range all {
+		if all[i], err = open(); err != nil {
+			return nil, fmt.Errorf("connection %d of %d: %w", i+1, connections, err)
 		}
 	}
-	return nil
+	poll, err := pollOf(all...)
+	return sendBack(poll, count), err
 }
 
 // connect opens a connection from the peer's address.
@@ -123,19 +126,23 @@ func connectSocket(fd int, to unix.Sockaddr) error {
 	return err
 }
 
-// sendBack returns a loop's turn, which sends back what can be read.
-func (c *crew) sendBack(connections []int, count func()) (turn func() error, err error) {
-	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	c.keep(poll)
+// pollOf opens what waits for any of some connections.
+func pollOf(connections ...int) (poll int, err error) {
+	poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	for _, fd := range connections {
 		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-			return nil, fmt.Errorf("epoll: %w", err)
+		if err == nil {
+			err = unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &event)
 		}
 	}
+	if err != nil {
+		return poll, fmt.Errorf("epoll: %w", err)
+	}
+	return poll, nil
+}
+
+// sendBack returns a loop's turn, which sends back what can be read.
+func sendBack(poll int, count func()) (turn func() error) {
 	events, buffer := make([]unix.EpollEvent, 64), make([]byte, requestSize)
 	return func() error {
 		ready, err := unix.EpollWait(poll, events, int(socketPatience.Milliseconds()))
@@ -149,7 +156,7 @@ func (c *crew) sendBack(connections []int, count func()) (turn func() error, err
 			count()
 		}
 		return nil
-	}, nil
+	}
 }
 
 var errEnded = errors.New("the connection has ended")

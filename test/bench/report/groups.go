@@ -26,7 +26,7 @@ var kinds = []struct {
 	{"With cold caches", []string{"udp-echo-64-beside", "tcp-rr-beside", "tcp-crr-beside"}},
 	{"IPv6", []string{"udp-echo-64-ipv6", "tcp-rr-ipv6", "tcp-crr-ipv6"}},
 	{"Many flows, two cores", []string{
-		"tcp-rr-1000", "udp-echo-64-flows-10000", "udp-echo-64-flows-1000000", "udp-echo-64-two-cores",
+		"tcp-rr-1000", "tcp-rr-10000", "udp-echo-64-flows-10000", "udp-echo-64-flows-1000000", "udp-echo-64-two-cores",
 	}},
 	{"Programs and large data", []string{"nginx", "nginx-connect", "postgresql", "tcp-bulk", "tcp-bulk-in"}},
 	{"Forwarding, floods, what the server starts", []string{"forward", "syn-flood", "origin-udp-64", "origin-tcp-rr"}},
