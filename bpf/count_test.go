@@ -150,13 +150,13 @@ func TestCountWire(t *testing.T) {
 
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Each look into a flow
 // table, and each change of one, begins with another into the map of them.
-// Each that is moved looks for the deadline of a trial in the configuration, and the first of a pair twice for its counter.
+// The first of a pair looks twice for its counter.
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapFlowMaps: 37, rig.FoundMap: 32, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3,
-	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 11, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
+	bpf.DatapathMapDevices: 5, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
 	bpf.DatapathMapManaged: 8, bpf.DatapathMapInterfaces: 16, bpf.DatapathMapGateways: 5,
-	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2,
-	bpf.DatapathMapScratch: 30, bpf.DatapathMapTraceFilter: 12,
+	bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2,
+	bpf.DatapathMapCpuScratch: 30,
 }
 
 // These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.
@@ -187,7 +187,7 @@ func TestCostOfConnection(t *testing.T) {
 				t.Fatalf("verdict %d of what leaves", verdict)
 			}
 			var cpus []bpf.DatapathScratch
-			b.must(b.Scratch.Lookup(uint32(0), &cpus))
+			b.must(b.CpuScratch.Lookup(uint32(0), &cpus))
 			exec("at the target", arrive(b.replication, frame, cpus[0].Handover.Ticket))
 		}
 		in(syn) // whose address is remembered
