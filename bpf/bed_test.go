@@ -94,7 +94,7 @@ func (b *bed) configure(change func(*bpf.DatapathSettings)) {
 // switchMode is what `replypath mode` does.
 func (b *bed) switchMode(mode uint8) {
 	b.t.Helper()
-	b.must(b.ModeByHand.Put(uint32(0), uint32(mode)))
+	b.must(b.ModeByHand.Set(uint32(mode)))
 }
 
 func (b *bed) renew() {

@@ -229,7 +229,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
 )
 
 type DatapathMode uint32
@@ -553,8 +553,8 @@ type DatapathTuple struct {
 const (
 	DatapathMapAsked               = "asked"
 	DatapathMapAssured             = "assured"
-	DatapathMapConfiguration       = "configuration"
 	DatapathMapConnectionless      = "connectionless"
+	DatapathMapCpuScratch          = "cpu_scratch"
 	DatapathMapDevices             = "devices"
 	DatapathMapEstablished         = "established"
 	DatapathMapEvents              = "events"
@@ -562,22 +562,18 @@ const (
 	DatapathMapFragments           = "fragments"
 	DatapathMapGatewayMacs         = "gateway_macs"
 	DatapathMapGateways            = "gateways"
-	DatapathMapGrace               = "grace"
 	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
 	DatapathMapManaged             = "managed"
 	DatapathMapMarks               = "marks"
-	DatapathMapModeByHand          = "mode_by_hand"
 	DatapathMapOriginated          = "originated"
 	DatapathMapOutbound            = "outbound"
 	DatapathMapOwnAddresses        = "own_addresses"
 	DatapathMapPairs               = "pairs"
 	DatapathMapPrefixes            = "prefixes"
 	DatapathMapQuestions           = "questions"
-	DatapathMapScratch             = "scratch"
 	DatapathMapTails               = "tails"
 	DatapathMapTraceEvents         = "trace_events"
-	DatapathMapTraceFilter         = "trace_filter"
 	DatapathProgReplypathClock     = "replypath_clock"
 	DatapathProgReplypathEgress    = "replypath_egress"
 	DatapathProgReplypathEgressL3  = "replypath_egress_l3"
@@ -588,13 +584,17 @@ const (
 	DatapathProgReplypathSend      = "replypath_send"
 	DatapathProgReplypathSendmsg4  = "replypath_sendmsg4"
 	DatapathProgReplypathSendmsg6  = "replypath_sendmsg6"
+	DatapathVarConfiguration       = "configuration"
 	DatapathVarDigestSeed          = "digest_seed"
+	DatapathVarGrace               = "grace"
 	DatapathVarHaveCheckMtu        = "have_check_mtu"
 	DatapathVarHaveKernelSkb       = "have_kernel_skb"
 	DatapathVarHaveProbeRead       = "have_probe_read"
 	DatapathVarHaveTailCalls       = "have_tail_calls"
 	DatapathVarHertz               = "hertz"
+	DatapathVarModeByHand          = "mode_by_hand"
 	DatapathVarOwnNamespace        = "own_namespace"
+	DatapathVarTraceFilter         = "trace_filter"
 	DatapathVarTypesForGo          = "types_for_go"
 )
 
@@ -658,8 +658,8 @@ type DatapathProgramSpecs struct {
 type DatapathMapSpecs struct {
 	Asked          *ebpf.MapSpec `ebpf:"asked"`
 	Assured        *ebpf.MapSpec `ebpf:"assured"`
-	Configuration  *ebpf.MapSpec `ebpf:"configuration"`
 	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
+	CpuScratch     *ebpf.MapSpec `ebpf:"cpu_scratch"`
 	Devices        *ebpf.MapSpec `ebpf:"devices"`
 	Established    *ebpf.MapSpec `ebpf:"established"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
@@ -667,35 +667,35 @@ type DatapathMapSpecs struct {
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs    *ebpf.MapSpec `ebpf:"gateway_macs"`
 	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
-	Grace          *ebpf.MapSpec `ebpf:"grace"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Managed        *ebpf.MapSpec `ebpf:"managed"`
 	Marks          *ebpf.MapSpec `ebpf:"marks"`
-	ModeByHand     *ebpf.MapSpec `ebpf:"mode_by_hand"`
 	Originated     *ebpf.MapSpec `ebpf:"originated"`
 	Outbound       *ebpf.MapSpec `ebpf:"outbound"`
 	OwnAddresses   *ebpf.MapSpec `ebpf:"own_addresses"`
 	Pairs          *ebpf.MapSpec `ebpf:"pairs"`
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
 	Questions      *ebpf.MapSpec `ebpf:"questions"`
-	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
 	Tails          *ebpf.MapSpec `ebpf:"tails"`
 	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
-	TraceFilter    *ebpf.MapSpec `ebpf:"trace_filter"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathVariableSpecs struct {
+	Configuration *ebpf.VariableSpec `ebpf:"configuration"`
 	DigestSeed    *ebpf.VariableSpec `ebpf:"digest_seed"`
+	Grace         *ebpf.VariableSpec `ebpf:"grace"`
 	HaveCheckMtu  *ebpf.VariableSpec `ebpf:"have_check_mtu"`
 	HaveKernelSkb *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
 	HaveProbeRead *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls *ebpf.VariableSpec `ebpf:"have_tail_calls"`
 	Hertz         *ebpf.VariableSpec `ebpf:"hertz"`
+	ModeByHand    *ebpf.VariableSpec `ebpf:"mode_by_hand"`
 	OwnNamespace  *ebpf.VariableSpec `ebpf:"own_namespace"`
+	TraceFilter   *ebpf.VariableSpec `ebpf:"trace_filter"`
 	TypesForGo    *ebpf.VariableSpec `ebpf:"types_for_go"`
 }
 
@@ -721,8 +721,8 @@ func (o *DatapathObjects) Close() error {
 type DatapathMaps struct {
 	Asked          *ebpf.Map `ebpf:"asked"`
 	Assured        *ebpf.Map `ebpf:"assured"`
-	Configuration  *ebpf.Map `ebpf:"configuration"`
 	Connectionless *ebpf.Map `ebpf:"connectionless"`
+	CpuScratch     *ebpf.Map `ebpf:"cpu_scratch"`
 	Devices        *ebpf.Map `ebpf:"devices"`
 	Established    *ebpf.Map `ebpf:"established"`
 	Events         *ebpf.Map `ebpf:"events"`
@@ -730,30 +730,26 @@ type DatapathMaps struct {
 	Fragments      *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs    *ebpf.Map `ebpf:"gateway_macs"`
 	Gateways       *ebpf.Map `ebpf:"gateways"`
-	Grace          *ebpf.Map `ebpf:"grace"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Managed        *ebpf.Map `ebpf:"managed"`
 	Marks          *ebpf.Map `ebpf:"marks"`
-	ModeByHand     *ebpf.Map `ebpf:"mode_by_hand"`
 	Originated     *ebpf.Map `ebpf:"originated"`
 	Outbound       *ebpf.Map `ebpf:"outbound"`
 	OwnAddresses   *ebpf.Map `ebpf:"own_addresses"`
 	Pairs          *ebpf.Map `ebpf:"pairs"`
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
 	Questions      *ebpf.Map `ebpf:"questions"`
-	Scratch        *ebpf.Map `ebpf:"scratch"`
 	Tails          *ebpf.Map `ebpf:"tails"`
 	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
-	TraceFilter    *ebpf.Map `ebpf:"trace_filter"`
 }
 
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
 		m.Asked,
 		m.Assured,
-		m.Configuration,
 		m.Connectionless,
+		m.CpuScratch,
 		m.Devices,
 		m.Established,
 		m.Events,
@@ -761,22 +757,18 @@ func (m *DatapathMaps) Close() error {
 		m.Fragments,
 		m.GatewayMacs,
 		m.Gateways,
-		m.Grace,
 		m.HalfOpen,
 		m.Interfaces,
 		m.Managed,
 		m.Marks,
-		m.ModeByHand,
 		m.Originated,
 		m.Outbound,
 		m.OwnAddresses,
 		m.Pairs,
 		m.Prefixes,
 		m.Questions,
-		m.Scratch,
 		m.Tails,
 		m.TraceEvents,
-		m.TraceFilter,
 	)
 }
 
@@ -784,13 +776,17 @@ func (m *DatapathMaps) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathVariables struct {
+	Configuration *ebpf.Variable `ebpf:"configuration"`
 	DigestSeed    *ebpf.Variable `ebpf:"digest_seed"`
+	Grace         *ebpf.Variable `ebpf:"grace"`
 	HaveCheckMtu  *ebpf.Variable `ebpf:"have_check_mtu"`
 	HaveKernelSkb *ebpf.Variable `ebpf:"have_kernel_skb"`
 	HaveProbeRead *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls *ebpf.Variable `ebpf:"have_tail_calls"`
 	Hertz         *ebpf.Variable `ebpf:"hertz"`
+	ModeByHand    *ebpf.Variable `ebpf:"mode_by_hand"`
 	OwnNamespace  *ebpf.Variable `ebpf:"own_namespace"`
+	TraceFilter   *ebpf.Variable `ebpf:"trace_filter"`
 	TypesForGo    *ebpf.Variable `ebpf:"types_for_go"`
 }
 

@@ -132,7 +132,7 @@ func (b *bed) wantLeaving(n network, device *os.File, want []byte) {
 func (b *bed) wantNothingHandedOver() {
 	b.t.Helper()
 	var cpus []bpf.DatapathScratch
-	b.must(b.Scratch.Lookup(uint32(0), &cpus))
+	b.must(b.CpuScratch.Lookup(uint32(0), &cpus))
 	for cpu, scratch := range cpus {
 		if to := scratch.Handover.Ifindex; to != 0 {
 			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, to)

@@ -5,6 +5,8 @@ package bpf_test
 import (
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/bpf"
 )
 
@@ -23,6 +25,9 @@ func TestShapes(t *testing.T) {
 			}
 			continue
 		}
+		if name == bpf.Control {
+			m.Flags |= unix.BPF_F_MMAPABLE // which the library adds when it makes one
+		}
 		if s == nil {
 			t.Errorf("%s is missing: make generate", name)
 		} else if s.Name != m.Name || s.Type != m.Type || s.KeySize != m.KeySize || s.ValueSize != m.ValueSize ||
@@ -32,6 +37,25 @@ func TestShapes(t *testing.T) {
 	}
 	if len(shapes) == 0 {
 		t.Error("there are none")
+	}
+}
+
+// TestVariables: they are what the object says. The mode that was set by hand is the first in every layout.
+func TestVariables(t *testing.T) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables := bpf.Variables()
+	for name, v := range spec.Variables {
+		if of := variables[name]; v.SectionName != bpf.Control {
+			continue
+		} else if of == nil || of.SectionName != v.SectionName || of.Offset != v.Offset || of.Size() != v.Size() {
+			t.Errorf("%s is %v, not %v: make generate", name, of, v)
+		}
+	}
+	if mode := variables[bpf.DatapathVarModeByHand]; mode.Offset != 0 || mode.Size() != 4 {
+		t.Errorf("%v is not the first word", mode)
 	}
 }
 

@@ -3,15 +3,19 @@
 
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
 
 // Shapes returns the maps that are pinned, by name, as the object describes them: without the types of keys and values.
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
+		".data.control":  {Name: ".data.control", Type: ebpf.Array, KeySize: 4, ValueSize: 9376, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		"asked":          {Name: "asked", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 16384, Flags: 0x0},
 		"assured":        {Name: "assured", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
-		"configuration":  {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 9296, MaxEntries: 1, Flags: 0x0},
 		"connectionless": {Name: "connectionless", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
+		"cpu_scratch":    {Name: "cpu_scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2632, MaxEntries: 1, Flags: 0x0},
 		"devices":        {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"established":    {Name: "established", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"events":         {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 45, Flags: 0x0},
@@ -19,21 +23,27 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"fragments":      {Name: "fragments", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 8192, Flags: 0x0},
 		"gateway_macs":   {Name: "gateway_macs", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"gateways":       {Name: "gateways", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 4096, Flags: 0x0},
-		"grace":          {Name: "grace", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"half_open":      {Name: "half_open", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"interfaces":     {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 36, MaxEntries: 4096, Flags: 0x0},
 		"managed":        {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},
 		"marks":          {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 262144, Flags: 0x0},
-		"mode_by_hand":   {Name: "mode_by_hand", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"originated":     {Name: "originated", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 72, MaxEntries: 32768, Flags: 0x0},
 		"outbound":       {Name: "outbound", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
 		"own_addresses":  {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"pairs":          {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 24, MaxEntries: 16384, Flags: 0x1},
 		"prefixes":       {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 81920, Flags: 0x1},
 		"questions":      {Name: "questions", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 8, MaxEntries: 8192, Flags: 0x0},
-		"scratch":        {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2632, MaxEntries: 1, Flags: 0x0},
 		"tails":          {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":   {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
-		"trace_filter":   {Name: "trace_filter", Type: ebpf.Array, KeySize: 4, ValueSize: 72, MaxEntries: 1, Flags: 0x0},
+	}
+}
+
+// Variables returns those of the map Control.
+func Variables() map[string]*ebpf.VariableSpec {
+	return map[string]*ebpf.VariableSpec{
+		"configuration": {Name: "configuration", SectionName: Control, Offset: 80, Value: make([]byte, 9296)},
+		"grace":         {Name: "grace", SectionName: Control, Offset: 4, Value: make([]byte, 4)},
+		"mode_by_hand":  {Name: "mode_by_hand", SectionName: Control, Offset: 0, Value: make([]byte, 4)},
+		"trace_filter":  {Name: "trace_filter", SectionName: Control, Offset: 8, Value: make([]byte, 72)},
 	}
 }

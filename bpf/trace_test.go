@@ -166,7 +166,7 @@ var traceFamily = map[string]story{
 			b.exec(run)
 			tracer.want()
 			var request bpf.DatapathTraceRequest
-			b.must(b.TraceFilter.Lookup(uint32(0), &request))
+			b.must(b.TraceFilter.Get(&request))
 			if request.Until != 0 {
 				t.Errorf("%s: the filter still holds", run.program)
 			}

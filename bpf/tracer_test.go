@@ -41,7 +41,7 @@ func (t *tracer) ask(peer, self netip.Prefix, ticks uint32) {
 	request := bpf.DatapathTraceRequest{Until: t.ago(0) + ticks}
 	request.Peer, request.PeerMask = rig.Masked(peer)
 	request.Self, request.SelfMask = rig.Masked(self)
-	t.must(t.TraceFilter.Put(uint32(0), request))
+	t.must(t.TraceFilter.Set(request))
 }
 
 // read returns the events that are there, without their times.

@@ -106,7 +106,7 @@ func (l *Loader) CountDown() error {
 func (l *Loader) Keep() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	over, err := datapath.IsTrialOver(&l.datapath.DatapathMaps)
+	over, err := datapath.IsTrialOver(&l.datapath.Maps)
 	if over {
 		return errors.New("it came too late")
 	}
@@ -132,7 +132,7 @@ func (l *Loader) Effect() (*status.Effect, error) {
 	if l.dir == nil {
 		return nil, view.ErrClosed
 	}
-	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
+	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.Maps, l.netlink)
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func (l *core) gatewayInterface(index int) gateways.Interface {
 func (l *core) forgetCounters(id uint16) error {
 	return l.published.WithoutReaders(func() error { // they would show it as the next one's
 		l.published.Amend(func(v *view.View) { v.Names = identity.Names(l.state.Interfaces) })
-		return counters.Forget(&l.datapath.DatapathMaps, id)
+		return counters.Forget(&l.datapath.Maps, id)
 	})
 }
 

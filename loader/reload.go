@@ -81,7 +81,7 @@ func (l reload) replaceTables(cfg *config.Config, tx *undo.Tx) (resized *datapat
 		return nil, nil, err
 	}
 	tx.OnAbort(resized.Close)
-	if maps, err = hostmaps.Read(&resized.DatapathMaps); err != nil {
+	if maps, err = hostmaps.Read(&resized.Maps); err != nil {
 		return nil, nil, err
 	}
 	tx.OnAbort(resized.Unpin)

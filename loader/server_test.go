@@ -44,7 +44,7 @@ type server struct {
 	dir        string
 	log        *await.Log
 	object     *datapath.Object // nil for the product's own
-	opened     *bpf.DatapathMaps
+	opened     *bpf.Maps
 }
 
 // newServer returns one whose programs are hollow, for what is not about packets. Most of a test's time is the kernel's:
@@ -363,7 +363,7 @@ func (b *server) idsOf(name string) (ids []uint16) {
 }
 
 // maps opens the pinned maps, until the end of the test.
-func (b *server) maps() *bpf.DatapathMaps {
+func (b *server) maps() *bpf.Maps {
 	b.Helper()
 	if b.opened == nil {
 		opened, err := datapath.OpenMaps(b.dir)
@@ -372,13 +372,6 @@ func (b *server) maps() *bpf.DatapathMaps {
 		b.opened = opened
 	}
 	return b.opened
-}
-
-// value returns the first value of a map.
-func value[V any](b *server, m *ebpf.Map) (v V) {
-	b.Helper()
-	await.Must(b.T, m.Lookup(uint32(0), &v))
-	return v
 }
 
 // entries returns what a map holds.
@@ -399,7 +392,9 @@ func entries[K comparable, V any](b *server, m *ebpf.Map) map[K]V {
 
 func (b *server) settings() bpf.DatapathSettings {
 	b.Helper()
-	return value[bpf.DatapathSettings](b, b.maps().Configuration)
+	var settings bpf.DatapathSettings
+	await.Must(b.T, b.maps().Configuration.Get(&settings))
+	return settings
 }
 
 // rules are the settings but for their generations, which only rise.

@@ -184,7 +184,7 @@ func (l start) load() (err error) {
 	if err := l.checkTrial(); err != nil {
 		return err
 	}
-	l.maps, err = hostmaps.Read(&l.datapath.DatapathMaps)
+	l.maps, err = hostmaps.Read(&l.datapath.Maps)
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (l start) limitTrial() error { return l.maps.Limit(l.options.Trial) }
 // adoptMode decides about a mode that was set by hand before this start. Who switched to observe had a reason that a
 // restart does not change; to enforce what the configuration only wants observed, it has to be said again.
 func (l start) adoptMode() (err error) {
-	l.byHand, err = datapath.ReadMode(&l.datapath.DatapathMaps)
+	l.byHand, err = datapath.ReadMode(&l.datapath.Maps)
 	switch l.byHand {
 	case bpf.DatapathModeMODE_OBSERVE:
 		l.log.Warn("mode observe was set by hand and stays in force: `replypath mode enforce` ends it")
@@ -280,12 +280,12 @@ func (l start) adoptMode() (err error) {
 // obeyConfigured ends what was set by hand and is not adopted. The interfaces have their modes
 // already: nothing is left as routed in between.
 func (l start) obeyConfigured() error {
-	mode, err := datapath.ReadMode(&l.datapath.DatapathMaps)
+	mode, err := datapath.ReadMode(&l.datapath.Maps)
 	if err != nil || mode == l.byHand {
 		return err
 	}
-	l.tx.OnAbort(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
-	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
+	l.tx.OnAbort(func() error { return datapath.PutMode(&l.datapath.Maps, mode) })
+	return datapath.PutMode(&l.datapath.Maps, l.byHand)
 }
 
 // beginTrial writes down, where this is one, what takes it back. From the next save

@@ -19,7 +19,7 @@ func onTrial(o *Options) { o.Trial = time.Hour }
 func (b *server) until() time.Duration {
 	b.Helper()
 	var settings bpf.DatapathSettings
-	await.Must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
+	await.Must(b.T, b.maps().Configuration.Get(&settings))
 	return time.Duration(settings.Until)
 }
 

@@ -52,7 +52,7 @@ func (r *runner) mark(now time.Time) {
 	if !isMarkDue(r.state.Marks, now) {
 		return
 	}
-	mark, err := counters.ReadMark(&r.datapath.DatapathMaps, now)
+	mark, err := counters.ReadMark(&r.datapath.Maps, now)
 	if err != nil {
 		r.log.Error("the status goes on to tell of what is over", "error", err)
 		return
@@ -82,7 +82,7 @@ func (r *runner) lookAtMode() bool {
 
 // noteMode tells whether somebody has switched the mode since it was looked at last.
 func (r *runner) noteMode() (switched bool) {
-	byHand, err := datapath.ReadMode(&r.datapath.DatapathMaps)
+	byHand, err := datapath.ReadMode(&r.datapath.Maps)
 	if err != nil || byHand == r.byHand {
 		return false // of what cannot be read the next reconciliation says so
 	}

@@ -7,14 +7,13 @@
 /* Whether this rule of a list excludes the scratch packet's tuple. */
 __noinline int excludes(__u32 list, __u32 number)
 {
-	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct exclusion *rule;
 	const struct tuple *tuple;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return false;
-	rule = &settings->exclusions[list % EXCLUSION_SETS].rule[number % MAX_EXCLUSIONS];
+	rule = &configuration.exclusions[list % EXCLUSION_SETS].rule[number % MAX_EXCLUSIONS];
 	tuple = &scratch->packet.tuple;
 	return (!rule->protocol || rule->protocol == tuple->protocol) &&
 	       (!rule->self_port || rule->self_port == tuple->self_port) &&
@@ -25,14 +24,10 @@ __noinline int excludes(__u32 list, __u32 number)
 /* Whether the scratch packet's tuple is. Global: the verifier looks at the loop once, not on each way here. */
 __noinline int is_excluded(void)
 {
-	const struct settings *settings = get_settings();
-	__u32 in_force;
+	__u32 in_force = *(const volatile __u32 *)&configuration.in_force % EXCLUSION_SETS;
 
-	if (!settings)
-		return false;
-	in_force = *(const volatile __u32 *)&settings->in_force % EXCLUSION_SETS;
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < settings->exclusions[in_force].count; i++)
+	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < configuration.exclusions[in_force].count; i++)
 		if (excludes(in_force, i))
 			return true;
 	return false;
@@ -47,11 +42,11 @@ static inline bool is_dhcp(const struct tuple *tuple)
 }
 
 /* Whether packets of its protocol are recorded, as far as the ports tell. */
-static inline bool is_recorded(const struct settings *settings, const struct packet *packet)
+static inline bool is_recorded(const struct packet *packet)
 {
 	__u8 protocol = packet->protocol;
 
-	return settings->protocols[protocol >> 3] & (1 << (protocol & 7)) && !is_dhcp(&packet->tuple);
+	return configuration.protocols[protocol >> 3] & (1 << (protocol & 7)) && !is_dhcp(&packet->tuple);
 }
 
 /* The inside of an IPsec packet: its peer is reached through the tunnel. */
@@ -86,7 +81,7 @@ static inline bool is_of_others(const struct packet *packet, __u32 index, __u8 t
  * Why packets for this own address start no flow by this interface; EVENT_END where they may. Interface 0 is that of what
  * the host itself sends: any other may bring the answer.
  */
-static inline enum event refusal_of_self(const struct packet *packet, const struct settings *settings, __u32 ifindex)
+static inline enum event refusal_of_self(const struct packet *packet, __u32 ifindex)
 {
 	__u32 own = own_address(packet->tuple.self), index = interface_index(ifindex);
 	const struct interface *interface = get_interface(index, ifindex);
@@ -94,9 +89,9 @@ static inline enum event refusal_of_self(const struct packet *packet, const stru
 
 	if (!own)
 		own = served_self();
-	if (!own && !settings->scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))
+	if (!own && !configuration.scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))
 		return EVENT_IGNORED_NOT_OWN;
-	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
+	if (own & OWN_LOOPBACK_ONLY && !configuration.loopback)
 		return EVENT_IGNORED_LOOPBACK;
 	return is_of_others(packet, index, takes) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }
@@ -104,14 +99,13 @@ static inline enum event refusal_of_self(const struct packet *packet, const stru
 /* Why the scratch packet starts no flow by this interface; EVENT_END where it may, if it did not come by IPsec. */
 __noinline int refusal(__u32 ifindex)
 {
-	struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct tuple *tuple;
 	enum event reason;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return EVENT_IGNORED_NOT_OWN;
-	reason = refusal_of_self(&scratch->packet, settings, ifindex);
+	reason = refusal_of_self(&scratch->packet, ifindex);
 	if (reason != EVENT_END)
 		return reason;
 	tuple = &scratch->packet.tuple;
@@ -119,7 +113,7 @@ __noinline int refusal(__u32 ifindex)
 		return EVENT_IGNORED_SOURCE;
 	if (is_excluded())
 		return EVENT_IGNORED_EXCLUDED;
-	return is_recorded(settings, &scratch->packet) ? EVENT_END : EVENT_IGNORED_PROTOCOL;
+	return is_recorded(&scratch->packet) ? EVENT_END : EVENT_IGNORED_PROTOCOL;
 }
 
 /* Whether this interface is why something starts no flow: by another one it may. */
@@ -153,7 +147,7 @@ static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *pac
 __noinline int may_start(struct __sk_buff *skb)
 {
 	struct scratch *scratch = get_scratch();
-	__u32 in_force = generation();
+	__u32 in_force = configuration.generation;
 	enum event reason;
 
 	if (!scratch)

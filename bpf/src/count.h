@@ -10,10 +10,7 @@
 /* Whether `replypath trace` looks on, perhaps at other packets. */
 static inline bool is_traced(void)
 {
-	__u32 zero = 0;
-	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
-
-	return filter && unlikely(filter->until);
+	return unlikely(trace_filter.until);
 }
 
 /* Counts an event of the present packet, which a trace of it shows. A function: few packets count any. */

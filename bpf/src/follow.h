@@ -5,13 +5,6 @@
 #include "admission.h"
 #include "socket.h"
 
-static inline bool is_pinned(void)
-{
-	struct settings *settings = get_settings();
-
-	return settings && settings->follow == FOLLOW_PINNED;
-}
-
 /* Whether nothing can leave by the flow's path: its device or link is down, or its gateway is silent. */
 static inline bool is_cut_off(const struct flow *flow, __u8 family)
 {
@@ -84,14 +77,11 @@ static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct pa
 
 static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	struct settings *settings = get_settings();
 	bool proved;
 
-	if (!settings)
-		return false;
-	if (settings->follow == FOLLOW_LATEST)
+	if (configuration.follow == FOLLOW_LATEST)
 		return true;
-	if (settings->follow == FOLLOW_PINNED) {
+	if (configuration.follow == FOLLOW_PINNED) {
 		count_event(EVENT_REFUSED_PINNED);
 		return false;
 	}

@@ -33,7 +33,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0, 0))
 			return;
-	} else if (!came_by(flow, skb, packet) && is_pinned()) {
+	} else if (!came_by(flow, skb, packet) && configuration.follow == FOLLOW_PINNED) {
 		return count_event(EVENT_REFUSED_PINNED);
 	} else {
 		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN);
@@ -69,7 +69,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
 	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
-	if (!came_here && is_pinned()) {
+	if (!came_here && configuration.follow == FOLLOW_PINNED) {
 		count_event(EVENT_REFUSED_PINNED);
 	} else if (!is_next && (came_here || !refuse_tunnel(skb, packet))) {
 		if (!find_path_back(skb))
@@ -98,7 +98,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool handshake)
 {
 	const struct packet *packet = &scratch->packet;
-	__u32 in_force = generation();
+	__u32 in_force = configuration.generation;
 
 	if (!may_start(skb)) {
 		/* The last ACK of a handshake may still come. An address that is not ours is marked itself. */

@@ -50,17 +50,8 @@ MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 /* Of a UDP peer and both ports, by digest, to that of the flow by which it asked last: see source_repair.h. */
 MAP(asked, LRU_HASH, 16384, 0, __u64, __u64);
 
-/* enum mode, set by the operator at once; wins over the interfaces'. */
-ARRAY(mode_by_hand, 1, __u32);
-
 /* The negative cache: see negative_cache.h. */
 ARRAY(marks, MARKS, __u64);
-
-/*
- * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or
- * flows forgotten. Written by user space.
- */
-ARRAY(grace, 1, __u32);
 
 /* By the low bits of an ifindex: an index into `interfaces`, whose ifindex tells whether it is the one. */
 ARRAY(managed, INTERFACE_INDICES, __u32);
@@ -89,15 +80,6 @@ struct address {
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 
-ARRAY(configuration, 1, struct settings);
-
-static inline struct settings *get_settings(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&configuration, &zero);
-}
-
 /* Counters of interface pairs. */
 MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
@@ -121,4 +103,21 @@ struct {
 	__uint(max_entries, 262144); /* bytes: whole pages on any machine, a power of two */
 } trace_events SEC(".maps");
 
-ARRAY(trace_filter, 1, struct trace_request);
+/*
+ * What user space tells in memory that it shares with the programs: one map, in this order, of which each process writes
+ * its own part. All have a value, as only then they stand in this order.
+ */
+#define CONTROL SEC(".data.control")
+
+/* enum mode, set by the operator at once; wins over the interfaces'. It is the first in every layout, which it outlives. */
+__u32 mode_by_hand CONTROL = MODE_CONFIGURED;
+
+/*
+ * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or
+ * flows forgotten.
+ */
+__u32 grace CONTROL = 0;
+
+struct trace_request trace_filter CONTROL = {};
+
+struct settings configuration CONTROL = {};

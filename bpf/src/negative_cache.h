@@ -21,18 +21,11 @@ static inline __u32 period(void)
 	return now() >> 10;
 }
 
-static inline __u32 generation(void)
-{
-	struct settings *settings = get_settings();
-
-	return settings ? settings->generation : 0;
-}
-
 static inline bool is_mark_of(const __u64 *mark, __u64 digest)
 {
 	__u64 when = mark ? *mark ^ digest : 0;
 
-	return mark && (__u32)when == generation() && period() - (__u32)(when >> 32) <= 1;
+	return mark && (__u32)when == configuration.generation && period() - (__u32)(when >> 32) <= 1;
 }
 
 static inline bool is_marked(__u64 digest)

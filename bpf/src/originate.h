@@ -194,18 +194,17 @@ static inline const struct interface *interface_of(__u32 number)
 static inline bool suits_source(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const __u64 *self = (const __u64 *)packet->tuple.self;
-	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
 	__u32 generation, number;
 	struct known_source *source;
 	bool is_known, suits;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return true;
 	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");
 	source = &scratch->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
-	generation = *(volatile __u32 *)&settings->generation;
+	generation = *(volatile __u32 *)&configuration.generation;
 	is_known = source->self[0] == self[0] && source->self[1] == self[1] && source->generation == generation;
 	if (likely(is_known && source->ifindex == skb->ifindex))
 		return true;
@@ -221,11 +220,11 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 }
 
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
-static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
+static inline bool is_heeded(const struct packet *packet)
 {
-	if (!is_recorded(settings, packet))
+	if (!is_recorded(packet))
 		return false;
-	return likely(!settings->exclusions[settings->in_force % EXCLUSION_SETS].count) ||
+	return likely(!configuration.exclusions[configuration.in_force % EXCLUSION_SETS].count) ||
 	       (put_in_scratch(packet) && !is_excluded());
 }
 
@@ -285,17 +284,15 @@ enum decision {
  */
 __noinline int originate(void)
 {
-	const struct settings *settings = get_settings();
+	__u32 generation = *(volatile __u32 *)&configuration.routing_generation, index;
 	struct scratch *scratch = get_scratch();
 	struct record *record, *fresh;
 	const struct interface *interface;
 	const struct packet *packet;
-	__u32 generation, index;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return false;
 	packet = &scratch->packet;
-	generation = *(volatile __u32 *)&settings->routing_generation;
 	index = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
 	interface = interface_of(index);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
@@ -314,10 +311,10 @@ __noinline int originate(void)
 }
 
 /* The record of the packet's addresses, with a decision of the present routing generation; NULL where there is none. */
-static inline struct record *decided(const struct packet *packet, const struct settings *settings)
+static inline struct record *decided(const struct packet *packet)
 {
 	struct record *record = find_originated(&packet->tuple);
-	__u32 generation = *(volatile __u32 *)&settings->routing_generation;
+	__u32 generation = *(volatile __u32 *)&configuration.routing_generation;
 
 	if (likely(record && generation && record->decision >> DECIDED_GENERATION_SHIFT == generation))
 		return record;
@@ -345,8 +342,8 @@ static inline void refresh_originated(struct record *record, const struct packet
 /*
  * Gives the scratch flow the path of what is originated by the source of the packet. Returns whether it is to leave by that.
  */
-static inline bool choose_path(const struct record *record, const struct settings *settings,
-			       const struct interface *interface, struct scratch *scratch, enum table *table)
+static inline bool choose_path(const struct record *record, const struct interface *interface, struct scratch *scratch,
+			       enum table *table)
 {
 	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
@@ -356,7 +353,7 @@ static inline bool choose_path(const struct record *record, const struct setting
 	*table = TABLE_ORIGINATED;
 	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
 	scratch->path = record->answered;
-	if (!is_decided && (is_strong || settings->related) &&
+	if (!is_decided && (is_strong || configuration.related) &&
 	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
@@ -374,23 +371,22 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 						   enum table *table)
 {
 	__u32 chosen = interface_index(skb->ifindex);
-	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
 	struct record *record;
 
-	if (!settings || !scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
+	if (!scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
 	    (result == PARSED_FRAGMENT && *table < TABLE_ORIGINATED))
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
-	record = is_heeded(settings, packet) ? decided(packet, settings) : NULL;
+	record = is_heeded(packet) ? decided(packet) : NULL;
 	interface = record ? interface_of(record->decision >> DECIDED_INTERFACE_SHIFT & 0xffff) : NULL;
 	if (!interface)
 		return NULL;
 	refresh_originated(record, packet, chosen, result);
 	scratch->flow.tuple = packet->tuple;
 	scratch->flow.state = 0;
-	if (!choose_path(record, settings, interface, scratch, table))
+	if (!choose_path(record, interface, scratch, table))
 		packet->settled = OUTCOME_WEAK_HOST;
 	return record;
 }

@@ -35,12 +35,9 @@ static inline bool was_just_heard(const struct note *note)
  */
 static inline bool is_proof(const struct note *note)
 {
-	__u32 zero = 0, *end, time = now();
+	__u32 time = now();
 
-	if (note->heard)
-		return true;
-	end = bpf_map_lookup_elem(&grace, &zero);
-	return end && age_at(note->sent, time) < age_at(*end, time);
+	return note->heard || age_at(note->sent, time) < age_at(grace, time);
 }
 
 /*
@@ -50,14 +47,12 @@ static inline bool is_proof(const struct note *note)
 __noinline int note_outbound(__u32 ifindex)
 {
 	struct note note = { .sent = now() };
-	struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
+	__u32 generation = *(volatile __u32 *)&configuration.generation;
 	enum event reason;
-	__u32 generation;
 
-	if (!settings || !scratch)
+	if (!scratch)
 		return 0;
-	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(ifindex);
 	if (is_of_interface(reason) && ifindex)
 		put_mark(address_digest(&scratch->packet, ifindex), generation);

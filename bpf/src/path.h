@@ -18,15 +18,13 @@ static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 
 static inline bool is_enforced(const struct interface *interface)
 {
-	__u32 zero = 0, *mode = bpf_map_lookup_elem(&mode_by_hand, &zero);
-	const struct settings *settings = get_settings();
+	__u32 mode = mode_by_hand;
+	__u64 until = configuration.until;
 
 	/* Nobody has confirmed a trial in time, whoever is left to take it back. */
-	if (settings && unlikely(settings->until) && bpf_ktime_get_ns() >= settings->until)
+	if (unlikely(until) && bpf_ktime_get_ns() >= until)
 		return false;
-	if (mode && *mode != MODE_CONFIGURED)
-		return *mode == MODE_ENFORCE;
-	return interface->mode == MODE_ENFORCE;
+	return (mode == MODE_CONFIGURED ? interface->mode : mode) == MODE_ENFORCE;
 }
 
 /*

@@ -84,13 +84,13 @@ struct scratch {
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 };
 
-CPU_ARRAY(scratch, 1, struct scratch);
+CPU_ARRAY(cpu_scratch, 1, struct scratch);
 
 static inline struct scratch *get_scratch(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&scratch, &zero);
+	return bpf_map_lookup_elem(&cpu_scratch, &zero);
 }
 
 static inline struct flow *scratch_flow(void)

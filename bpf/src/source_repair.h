@@ -68,11 +68,7 @@ __noinline int is_for_wildcard(struct __sk_buff *skb)
 
 static inline enum source_repair source_repair(const struct packet *packet)
 {
-	struct settings *settings = get_settings();
-
-	if (packet->protocol != IPPROTO_UDP || !settings)
-		return REPAIR_OFF;
-	return settings->repair;
+	return packet->protocol == IPPROTO_UDP ? configuration.repair : REPAIR_OFF;
 }
 
 /*

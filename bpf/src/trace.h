@@ -14,17 +14,16 @@
  */
 static inline bool match_request(const struct tuple *tuple)
 {
-	__u32 zero = 0;
-	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
+	__u32 until = trace_filter.until;
 
-	if (!filter || !filter->until)
+	if (!until)
 		return false;
-	if (!is_ahead(filter->until, now())) {
-		filter->until = 0;
+	if (!is_ahead(until, now())) {
+		trace_filter.until = 0;
 		return false;
 	}
-	return masked_equal(tuple->peer, filter->peer, filter->peer_mask) &&
-	       masked_equal(tuple->self, filter->self, filter->self_mask);
+	return masked_equal(tuple->peer, trace_filter.peer, trace_filter.peer_mask) &&
+	       masked_equal(tuple->self, trace_filter.self, trace_filter.self_mask);
 }
 
 /* Room for an event with what all of them have; counts it as lost where there is none. */

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 21,
+	LAYOUT_VERSION = 22,
 };
 
 /*

@@ -26,7 +26,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 	}
 	setEvents(s, events)
 	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries() - bpf.Reserve())
-	pairs, err := ReadByName(&d.DatapathMaps, names)
+	pairs, err := ReadByName(&d.Maps, names)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 	if err != nil {
 		return err
 	}
-	tables, err := flows.Usage(&d.DatapathMaps, clock, func(*bpf.DatapathFlow) {})
+	tables, err := flows.Usage(&d.Maps, clock, func(*bpf.DatapathFlow) {})
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ type ByName struct {
 }
 
 // ReadByName reads the counters of interface pairs.
-func ReadByName(maps *bpf.DatapathMaps, names map[uint16]string) (ByName, error) {
+func ReadByName(maps *bpf.Maps, names map[uint16]string) (ByName, error) {
 	pairs, err := ReadPairs(maps)
 	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names)}, err
 }
@@ -224,7 +224,7 @@ func (t *Totals) Mark(at time.Time, notEntered uint64) pins.MarkRecord {
 }
 
 // ReadMark reads what has failed up to now.
-func ReadMark(maps *bpf.DatapathMaps, at time.Time) (pins.MarkRecord, error) {
+func ReadMark(maps *bpf.Maps, at time.Time) (pins.MarkRecord, error) {
 	pairs, err := ReadPairs(maps)
 	if err != nil {
 		return pins.MarkRecord{}, err
@@ -248,7 +248,7 @@ func (t *Totals) FailingSince(mark pins.MarkRecord) Failing {
 }
 
 // NotEntered is how many flows found no place in a table.
-func NotEntered(maps *bpf.DatapathMaps) (sum uint64, err error) {
+func NotEntered(maps *bpf.Maps) (sum uint64, err error) {
 	events, err := readEvents(maps.Events)
 	if err == nil {
 		for event := bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN; event <= bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS; event++ {
@@ -317,7 +317,7 @@ func readEvents(table *ebpf.Map) ([]uint64, error) {
 type Pairs map[bpf.DatapathPair]bpf.DatapathPairCount
 
 // ReadPairs adds up the counters of interface pairs of all CPUs.
-func ReadPairs(maps *bpf.DatapathMaps) (Pairs, error) {
+func ReadPairs(maps *bpf.Maps) (Pairs, error) {
 	sums := make(Pairs)
 	var (
 		pair   bpf.DatapathPair
@@ -340,7 +340,7 @@ func ReadPairs(maps *bpf.DatapathMaps) (Pairs, error) {
 }
 
 // Forget deletes the counters of pairs with an interface whose id is about to become another's.
-func Forget(maps *bpf.DatapathMaps, id uint16) error {
+func Forget(maps *bpf.Maps, id uint16) error {
 	pairs, err := ReadPairs(maps)
 	errs := []error{err}
 	for pair := range pairs {

@@ -20,14 +20,14 @@ const patience = 30 * time.Second
 
 // Grace keeps the datapath from taking what the host has sent, and sends for a while, for the beginning of a
 // conversation of datagrams, unless it was answered before: the question may have come in before anybody recorded it.
-func Grace(maps *bpf.DatapathMaps, clock Clock, period time.Duration) error {
-	if err := maps.Grace.Put(uint32(0), clock.After(period)); err != nil {
+func Grace(maps *bpf.Maps, clock Clock, period time.Duration) error {
+	if err := maps.Grace.Set(clock.After(period)); err != nil {
 		return fmt.Errorf("write the end of the grace period: %w", err)
 	}
 	return nil
 }
 
-// InGrace does something after which more of what comes in is seen, or recorded. The map is shared with the earlier
+// InGrace does something after which more of what comes in is seen, or recorded. It is shared with the earlier
 // datapath whose place this one takes, unless that is of another layout.
 func (d *Datapath) InGrace(do func() error) error {
 	return errors.Join(openGrace(d, patience), do(), openGrace(d, GracePeriod))
@@ -38,7 +38,7 @@ func openGrace(d *Datapath, period time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return Grace(&d.DatapathMaps, clock, period)
+	return Grace(&d.Maps, clock, period)
 }
 
 // GraceAt is that of the maps that are pinned in a directory; those of another

@@ -54,9 +54,9 @@ func (i identities) check(name string, m *ebpf.Map) error {
 }
 
 // byTag returns maps by the names that they have in the object.
-func byTag(opened *bpf.DatapathMaps) map[string]*ebpf.Map {
+func byTag(opened *bpf.Maps) map[string]*ebpf.Map {
 	named := make(map[string]*ebpf.Map)
-	fields := reflect.ValueOf(opened).Elem()
+	fields := reflect.ValueOf(&opened.DatapathMaps).Elem()
 	for i := range fields.NumField() {
 		named[fields.Type().Field(i).Tag.Get("ebpf")] = fields.Field(i).Interface().(*ebpf.Map)
 	}

@@ -65,10 +65,36 @@ func divert(t *testing.T, m, to *ebpf.Map) {
 	await.Must(t, unix.Dup3(to.FD(), m.FD(), unix.O_CLOEXEC))
 }
 
+// TestPartsOfControl: processes write their own parts of what the programs are told, in memory that all share.
+func TestPartsOfControl(t *testing.T) {
+	d := load(t)
+	await.Must(t, d.Pin())
+	other, err := OpenMaps(d.dir.Path())
+	await.Must(t, err)
+	defer other.Close()
+	settings := bpf.DatapathSettings{Generation: 7}
+	settings.Exclusions[1].Count = 9
+	filter := bpf.DatapathTraceRequest{Peer: [2]uint64{3, 4}, Until: 5}
+	await.Must(t, errors.Join(
+		PutMode(other, bpf.DatapathModeMODE_OBSERVE), d.Configuration.Set(settings), other.Grace.Set(uint32(6)), other.TraceFilter.Set(filter)))
+	for what, m := range map[string]*bpf.Maps{"the daemon": &d.Maps, "another process": other} {
+		var (
+			mode  bpf.DatapathMode
+			got   bpf.DatapathSettings
+			grace uint32
+			trace bpf.DatapathTraceRequest
+		)
+		await.Must(t, errors.Join(m.ModeByHand.Get(&mode), m.Configuration.Get(&got), m.Grace.Get(&grace), m.TraceFilter.Get(&trace)))
+		if mode != bpf.DatapathModeMODE_OBSERVE || got != settings || grace != 6 || trace != filter {
+			t.Errorf("%s reads mode %d, generation %d, grace %d, filter %v", what, mode, got.Generation, grace, trace)
+		}
+	}
+}
+
 // What is read and written, and what is going to be pinned, is looked at before it is.
 func TestCheckMapsFindsAnotherMap(t *testing.T) {
 	d := load(t)
-	if err := d.maps.check(&d.DatapathMaps); err != nil {
+	if err := d.maps.check(&d.Maps); err != nil {
 		t.Errorf("maps that are what they were: %v", err)
 	}
 	spare := newMap(t, bpf.DatapathMapGateways, d.Gateways.MaxEntries()) // of the very same sizes
@@ -76,11 +102,11 @@ func TestCheckMapsFindsAnotherMap(t *testing.T) {
 		own, err := m.Clone()
 		await.Must(t, err)
 		divert(t, m, spare)
-		if err := d.maps.check(&d.DatapathMaps); !errors.Is(err, errAstray) {
+		if err := d.maps.check(&d.Maps); !errors.Is(err, errAstray) {
 			t.Errorf("another map is %s: %v", what, err)
 		}
 		divert(t, m, own)
-		if err := errors.Join(d.maps.check(&d.DatapathMaps), own.Close()); err != nil {
+		if err := errors.Join(d.maps.check(&d.Maps), own.Close()); err != nil {
 			t.Error(err)
 		}
 	}

@@ -20,7 +20,7 @@ import (
 
 // Datapath is a loaded set of programs with their maps.
 type Datapath struct {
-	bpf.DatapathMaps
+	bpf.Maps
 	opts     Options
 	dir      *pins.Dir
 	maps     *mapSet // those that are pinned
@@ -65,12 +65,16 @@ func (d *Datapath) load() (err error) {
 	if err != nil {
 		return err
 	}
-	spec := &ebpf.CollectionSpec{Maps: shapes}
-	if err := spec.LoadAndAssign(&d.DatapathMaps, &ebpf.CollectionOptions{MapReplacements: d.maps.all}); err != nil {
+	if err := d.Use(shapes, d.maps.all); err != nil {
 		return fmt.Errorf("open maps: %w", err)
 	}
-	if err := d.maps.check(&d.DatapathMaps); err != nil {
+	if err := d.maps.check(&d.Maps); err != nil {
 		return fmt.Errorf("after the programs were loaded: %w", err)
+	}
+	if d.maps.fresh[bpf.Control] && !d.opts.Apart {
+		if err := d.keepMode(); err != nil {
+			return err
+		}
 	}
 	if !d.maps.fresh[bpf.DatapathMapTails] {
 		return nil
@@ -173,7 +177,7 @@ func (d *Datapath) Close() error {
 		return nil
 	}
 	d.maps.close()
-	return errors.Join(d.notebook.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close(), d.notebook.notes.Close())
+	return errors.Join(d.notebook.earlier.Close(), d.programs.Close(), d.Maps.Close(), d.notebook.notes.Close())
 }
 
 // add adds programs, and pins them where the others are pinned already.

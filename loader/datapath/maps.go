@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -20,8 +21,8 @@ import (
 // all of one datapath, also while another takes its place. The error matches
 // pins.ErrNone where there are none, but not where there are some of another
 // version.
-func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
-	var opened *bpf.DatapathMaps
+func OpenMaps(dir string) (*bpf.Maps, error) {
+	var opened *bpf.Maps
 	err := withPinned(dir, func(path string) (err error) {
 		opened, err = openMaps(path)
 		return err
@@ -50,14 +51,14 @@ func IsPinned(dir, name string, opened *ebpf.Map) (bool, error) {
 }
 
 // openMaps opens the maps that are pinned in a directory.
-func openMaps(path string) (*bpf.DatapathMaps, error) {
+func openMaps(path string) (*bpf.Maps, error) {
 	if err := checkLayout(path); err != nil {
 		return nil, fmt.Errorf("the pinned maps were made by another version, restart the daemon: %w", err)
 	}
-	spec := &ebpf.CollectionSpec{Maps: bpf.Shapes()}
+	shapes := bpf.Shapes()
 	pinned := make(map[string]*ebpf.Map)
 	defer closeAll(pinned)
-	for name, mapSpec := range spec.Maps {
+	for name, mapSpec := range shapes {
 		m, err := openPinned(path, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("map %s is missing: the others were made by another version, restart the daemon", name)
@@ -71,8 +72,8 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 		}
 		mapSpec.MaxEntries = m.MaxEntries()
 	}
-	var opened bpf.DatapathMaps
-	if err := spec.LoadAndAssign(&opened, &ebpf.CollectionOptions{MapReplacements: pinned}); err != nil {
+	var opened bpf.Maps
+	if err := opened.Use(shapes, pinned); err != nil {
 		return nil, fmt.Errorf("open pinned maps: %w", err)
 	}
 	return &opened, nil
@@ -80,12 +81,15 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 
 // openPinned opens the map of this name. The error matches fs.ErrNotExist where there is none.
 func openPinned(path, name string) (*ebpf.Map, error) {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
+	m, err := ebpf.LoadPinnedMap(filepath.Join(path, pinName(name)), nil)
 	if err != nil {
 		return nil, fmt.Errorf("open pinned map %s: %w", name, err)
 	}
 	return m, nil
 }
+
+// pinName is how a map is called where it is pinned: there a dot is not allowed.
+func pinName(name string) string { return strings.TrimPrefix(name, ".data.") }
 
 var errSize = errors.New("another size")
 

@@ -145,10 +145,9 @@ func isCounter(name string) bool {
 var errApart = errors.New("it stays as it is")
 
 // reasonToReplace returns nil for a map that is shared with an earlier datapath.
-// Counters have a meaning that no version changes, and so has the mode that was set by
-// hand.
+// Counters have a meaning that no version changes.
 func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.Map) error {
-	if s.foreign != nil && !isCounter(name) && name != bpf.DatapathMapModeByHand {
+	if s.foreign != nil && !isCounter(name) {
 		return s.foreign
 	}
 	err := compatible(spec, pinned)
@@ -243,7 +242,7 @@ func (s *mapSet) enterTails(of *ProgramSet) error {
 }
 
 // check checks the maps that are read and written, and those that are going to be pinned.
-func (s *mapSet) check(opened *bpf.DatapathMaps) error {
+func (s *mapSet) check(opened *bpf.Maps) error {
 	var errs []error
 	for _, named := range []map[string]*ebpf.Map{s.all, byTag(opened)} {
 		for name, m := range named {

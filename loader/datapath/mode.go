@@ -3,9 +3,11 @@
 package datapath
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -20,21 +22,21 @@ var Modes = map[config.Mode]bpf.DatapathMode{
 
 // ReadMode reads the mode that is in force whatever interfaces are configured to do: observe from the end of a trial on, as
 // is_enforced() in bpf/src/path.h, before that the one that was set by hand.
-func ReadMode(maps *bpf.DatapathMaps) (mode bpf.DatapathMode, err error) {
+func ReadMode(maps *bpf.Maps) (mode bpf.DatapathMode, err error) {
 	over, err := IsTrialOver(maps)
 	if over || err != nil {
 		return bpf.DatapathModeMODE_OBSERVE, err
 	}
-	if err := maps.ModeByHand.Lookup(uint32(0), &mode); err != nil {
+	if err := maps.ModeByHand.Get(&mode); err != nil {
 		return mode, fmt.Errorf("read the mode that was set by hand: %w", err)
 	}
 	return mode, nil
 }
 
 // IsTrialOver tells whether the programs only observe because nobody has confirmed a trial in time.
-func IsTrialOver(maps *bpf.DatapathMaps) (bool, error) {
+func IsTrialOver(maps *bpf.Maps) (bool, error) {
 	var settings bpf.DatapathSettings
-	if err := maps.Configuration.Lookup(uint32(0), &settings); err != nil {
+	if err := maps.Configuration.Get(&settings); err != nil {
 		return false, fmt.Errorf("read until when the trial is: %w", err)
 	}
 	now, err := Now()
@@ -51,9 +53,30 @@ func Now() (uint64, error) {
 }
 
 // PutMode sets a mode by hand.
-func PutMode(table *ebpf.Map, mode bpf.DatapathMode) error {
-	if err := table.Put(uint32(0), mode); err != nil {
+func PutMode(maps *bpf.Maps, mode bpf.DatapathMode) error {
+	if err := maps.ModeByHand.Set(mode); err != nil {
 		return fmt.Errorf("write the mode: %w", err)
+	}
+	return nil
+}
+
+// keepMode takes over the mode that was set by hand from the maps of another layout: it is the first word of what user
+// space tells the programs in each, but for those up to 21, which have a map of it.
+func (d *Datapath) keepMode() error {
+	for _, name := range []string{bpf.Control, "mode_by_hand"} {
+		earlier, err := openPinned(d.dir.Path(MapsDir), name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		value := make([]byte, max(4, earlier.ValueSize()))
+		err = errors.Join(earlier.Lookup(uint32(0), value), bpf.Close(earlier))
+		if err != nil {
+			return fmt.Errorf("read the mode that was set by hand before: %w", err)
+		}
+		return PutMode(&d.Maps, bpf.DatapathMode(binary.NativeEndian.Uint32(value)))
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func (d *Datapath) pinMissing(in string) (pinned bool, err error) {
 	ifMissing(layoutName, pinLayout)
 	ifMissing(notesName, func(path string) error { return pin(d.notebook.notes, "what programs are made of", path) })
 	for name, m := range d.maps.all {
-		ifMissing(name, func(path string) error { return d.maps.ids.pin(name, m, path) })
+		ifMissing(pinName(name), func(path string) error { return d.maps.ids.pin(name, m, path) })
 	}
 	for name, program := range d.programs.byName {
 		ifMissing(filepath.Join(programsDir, name), func(path string) error { return pin(program, "program "+name, path) })

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 )
@@ -49,6 +50,7 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	o.setSizes(spec.Maps)
+	spec.Maps[bpf.Control].Flags |= unix.BPF_F_MMAPABLE
 	spec.Maps[bpf.DatapathMapFlowMaps].Contents = nil // makeFresh enters them: to load programs is not to change a map
 	forgetTypes(spec)
 	return spec, c.Set(spec)

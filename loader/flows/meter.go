@@ -48,7 +48,7 @@ type life struct {
 
 // Read looks at the tables, which are pinned in the directory, and returns the busiest of the corrected flows that have not
 // ended. Of the first look nothing is known to be since the last.
-func (m *Meter) Read(dir string, maps *bpf.DatapathMaps) (tables []TableUsage, busiest []Busy, err error) {
+func (m *Meter) Read(dir string, maps *bpf.Maps) (tables []TableUsage, busiest []Busy, err error) {
 	v, err := (&Table{dir: dir, maps: maps}).newView()
 	if err != nil {
 		return nil, nil, err

@@ -37,7 +37,7 @@ type Filter struct {
 // Table gives access to the flow tables of a pin directory.
 type Table struct {
 	dir  string
-	maps *bpf.DatapathMaps
+	maps *bpf.Maps
 }
 
 // Open opens the flow tables that are pinned in the directory. The error matches pins.ErrNone
@@ -66,7 +66,7 @@ func (t *Table) renew() error {
 }
 
 // Maps are those that the tables belong to, until Close or Follow.
-func (t *Table) Maps() *bpf.DatapathMaps { return t.maps }
+func (t *Table) Maps() *bpf.Maps { return t.maps }
 
 // Close closes the tables.
 func (t *Table) Close() error { return t.maps.Close() }
@@ -84,8 +84,8 @@ var stateNames = map[bpf.DatapathTable]string{
 	bpf.DatapathTableTABLE_CONNECTIONLESS: StateConnectionless,
 }
 
-func states(maps *bpf.DatapathMaps) (all []stateTable) {
-	for _, table := range bpf.FlowTables(maps) {
+func states(maps *bpf.Maps) (all []stateTable) {
+	for _, table := range bpf.FlowTables(&maps.DatapathMaps) {
 		all = append(all, stateTable{table, stateNames[table.ID]})
 	}
 	return all
@@ -383,7 +383,7 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	if graceErr := t.grace(); graceErr != nil {
 		return 0, errors.Join(err, graceErr)
 	}
-	flushed, tables := 0, bpf.FlowTables(t.maps)
+	flushed, tables := 0, bpf.FlowTables(&t.maps.DatapathMaps)
 	errs := []error{err}
 	for _, f := range found {
 		if err := tables[f.table].Delete(f.digest); err != nil {
@@ -412,7 +412,7 @@ type TableUsage struct {
 }
 
 // Usage counts the live flows of every table, and visits them.
-func Usage(maps *bpf.DatapathMaps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
+func Usage(maps *bpf.Maps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
 	for _, s := range states(maps) {
 		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { visit(flow) })
 		if err != nil {

@@ -24,14 +24,14 @@ type Maps struct {
 	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
 	routes      *Mirror[bpf.DatapathPrefixKey, uint32]
 
-	configuration    *ebpf.Map
+	configuration    *ebpf.Variable
 	namesMore        bool // a network that the configuration names has come since the settings were written
 	generationWrites int  // admissionWrites() at the last change of generation
 	decidedBy        int  // decisiveWrites() when decisions became void the last time
 }
 
 // Read reads what an earlier process left in the maps. An error names the map.
-func Read(m *bpf.DatapathMaps) (*Maps, error) {
+func Read(m *bpf.Maps) (*Maps, error) {
 	t := &Maps{configuration: m.Configuration, generationWrites: unknownWrites, decidedBy: unknownWrites}
 	var prefixes *Mirror[bpf.DatapathPrefixKey, uint32]
 	err := errors.Join(

@@ -15,19 +15,16 @@ import (
 	"replypath/loader/datapath"
 )
 
-// onlyKey is that of the only entry of an array that holds one.
-const onlyKey = uint32(0)
-
 func (m *Maps) readSettings() (bpf.DatapathSettings, error) {
 	var settings bpf.DatapathSettings
-	if err := m.configuration.Lookup(onlyKey, &settings); err != nil {
+	if err := m.configuration.Get(&settings); err != nil {
 		return settings, fmt.Errorf("read the settings: %w", err)
 	}
 	return settings, nil
 }
 
 func (m *Maps) putSettings(settings bpf.DatapathSettings) error {
-	if err := m.configuration.Put(onlyKey, settings); err != nil {
+	if err := m.configuration.Set(settings); err != nil {
 		return fmt.Errorf("write the settings: %w", err)
 	}
 	return nil
@@ -185,7 +182,7 @@ func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
 	})
 }
 
-// putInOrder writes the settings, and then that they are others: the kernel copies a value
+// putInOrder writes the settings, and then that they are others: a value is copied
 // in no order that could be relied on, and nobody must remember under the new generation
 // what was refused by the old list. What is decided for what the host originates is void at once, before interfaces change.
 func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {

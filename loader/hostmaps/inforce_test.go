@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/cilium/ebpf"
-
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
@@ -51,28 +49,17 @@ func aHost() *desired {
 // hostBed is the maps of a host, empty at first.
 type hostBed struct {
 	*testing.T
-	kernel bpf.DatapathMaps
+	kernel bpf.Maps
 	maps   *Maps
 }
 
 func newHostBed(t *testing.T) *hostBed {
 	t.Helper()
 	b := &hostBed{T: t}
-	shapes := bpf.Shapes()
-	for name, to := range map[string]**ebpf.Map{
-		bpf.DatapathMapConfiguration: &b.kernel.Configuration,
-		bpf.DatapathMapInterfaces:    &b.kernel.Interfaces,
-		bpf.DatapathMapManaged:       &b.kernel.Managed,
-		bpf.DatapathMapGateways:      &b.kernel.Gateways,
-		bpf.DatapathMapGatewayMacs:   &b.kernel.GatewayMacs,
-		bpf.DatapathMapPrefixes:      &b.kernel.Prefixes,
-		bpf.DatapathMapOwnAddresses:  &b.kernel.OwnAddresses,
-	} {
-		m, err := ebpf.NewMap(shapes[name])
-		b.must(err)
-		t.Cleanup(func() { m.Close() })
-		*to = m
-	}
+	spec, err := bpf.LoadDatapath()
+	b.must(err)
+	b.must(spec.LoadAndAssign(&b.kernel, nil))
+	t.Cleanup(func() { b.kernel.Close() })
 	b.read()
 	return b
 }

@@ -25,7 +25,7 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 		return nil
 	}
 	interfaces, gateways := make(map[uint16]bool), make(map[uint16]bool)
-	pairs, err := counters.ReadPairs(&d.DatapathMaps)
+	pairs, err := counters.ReadPairs(&d.Maps)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 		return err
 	}
 	named := func(f *bpf.DatapathFlow) { interfaces[f.Interface], gateways[f.Gateway] = true, true }
-	if _, err := flows.Usage(&d.DatapathMaps, clock, named); err != nil {
+	if _, err := flows.Usage(&d.Maps, clock, named); err != nil {
 		return err
 	}
 	j.Interfaces = dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })

@@ -24,9 +24,10 @@ import (
 type Rehearsal struct {
 	Seeds     bpf.Seeds // of the pinned tables
 	dir       string
-	pinned    *bpf.DatapathMaps
+	pinned    *bpf.Maps
 	spec      *ebpf.CollectionSpec
 	maps      map[string]*ebpf.Map
+	told      map[string]*ebpf.Variable // what user space tells the programs
 	programs  map[string]*ebpf.Program
 	events    *ringbuf.Reader
 	different uint32 // each look has a generation of its own: what earlier ones marked is void
@@ -34,16 +35,16 @@ type Rehearsal struct {
 
 // New returns one of what is pinned in the directory, whose tables are read by these seeds. Nothing is made or loaded before it
 // is needed.
-func New(dir string, pinned *bpf.DatapathMaps, seeds bpf.Seeds) *Rehearsal {
+func New(dir string, pinned *bpf.Maps, seeds bpf.Seeds) *Rehearsal {
 	return &Rehearsal{dir: dir, pinned: pinned, Seeds: seeds, programs: make(map[string]*ebpf.Program)}
 }
 
 // onlyRead returns the maps that the programs only read.
-func onlyRead(m *bpf.DatapathMaps) map[string]*ebpf.Map {
+func onlyRead(m *bpf.Maps) map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		bpf.DatapathMapInterfaces: m.Interfaces, bpf.DatapathMapManaged: m.Managed, bpf.DatapathMapDevices: m.Devices,
 		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapGatewayMacs: m.GatewayMacs, bpf.DatapathMapOwnAddresses: m.OwnAddresses,
-		bpf.DatapathMapPrefixes: m.Prefixes, bpf.DatapathMapModeByHand: m.ModeByHand, bpf.DatapathMapGrace: m.Grace,
+		bpf.DatapathMapPrefixes: m.Prefixes,
 	}
 }
 
@@ -66,7 +67,7 @@ func (r *Rehearsal) open() (err error) {
 	err = datapath.WhileGCPaused(func() error {
 		made, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{MapReplacements: onlyRead(r.pinned)})
 		if err == nil {
-			r.maps = made.Maps
+			r.maps, r.told = made.Maps, made.Variables
 		}
 		return err
 	})
@@ -139,9 +140,13 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		record   bpf.DatapathRecord
 		asked    uint64
 		note     bpf.DatapathNote
+		mode     bpf.DatapathMode
+		grace    uint32
 	)
 	err := errors.Join(
-		r.pinned.Configuration.Lookup(uint32(0), &settings),
+		r.pinned.Configuration.Get(&settings),
+		r.pinned.ModeByHand.Get(&mode),
+		r.pinned.Grace.Get(&grace),
 		copyEntry(r.maps[bpf.DatapathMapOriginated], r.pinned.Originated, ends, &record),
 		copyEntry(r.maps[bpf.DatapathMapQuestions], r.pinned.Questions, ends, &asked),
 		copyEntry(r.maps[bpf.DatapathMapOutbound], r.pinned.Outbound, digest, &note))
@@ -155,7 +160,11 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		digests = append(digests, digest)
 	}
 	slices.Sort(digests)
-	err = errors.Join(r.put(bpf.DatapathMapConfiguration, settings), r.copyFlows(slices.Compact(digests)))
+	err = errors.Join(
+		r.told[bpf.DatapathVarConfiguration].Set(settings),
+		r.told[bpf.DatapathVarModeByHand].Set(mode),
+		r.told[bpf.DatapathVarGrace].Set(grace),
+		r.copyFlows(slices.Compact(digests)))
 	if err != nil {
 		return fmt.Errorf("write what is known of a packet: %w", err)
 	}
@@ -177,13 +186,10 @@ func copyEntry(to, from *ebpf.Map, key, value any) error {
 	return err
 }
 
-// put writes the first entry of an array.
-func (r *Rehearsal) put(name string, value any) error { return r.maps[name].Put(uint32(0), value) }
-
 // copyFlows has the tables hold the flows with these digests, and no others; of 0 there is none.
 func (r *Rehearsal) copyFlows(digests []uint64) error {
 	own := datapath.FlowTables(r.maps)
-	for _, table := range bpf.FlowTables(r.pinned) {
+	for _, table := range bpf.FlowTables(&r.pinned.DatapathMaps) {
 		to := &own[table.ID]
 		if err := to.Clear(); err != nil {
 			return err
@@ -221,7 +227,8 @@ func (r *Rehearsal) run(name string, frame []byte, device int) (*bpf.DatapathTra
 	if err != nil {
 		return nil, err
 	}
-	if err := r.put(bpf.DatapathMapTraceFilter, bpf.DatapathTraceRequest{Until: clock.After(time.Minute)}); err != nil {
+	err = r.told[bpf.DatapathVarTraceFilter].Set(bpf.DatapathTraceRequest{Until: clock.After(time.Minute)})
+	if err != nil {
 		return nil, fmt.Errorf("write what is traced: %w", err)
 	}
 	context := [11]uint32{10: uint32(device)} // the begin of struct __sk_buff, up to its ifindex

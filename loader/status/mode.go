@@ -49,7 +49,7 @@ func SetMode(pinDir, mode string) (undone []string, _ error) {
 	if wanted == bpf.DatapathModeMODE_ENFORCE && isEnforced(journal) {
 		wanted = bpf.DatapathModeMODE_CONFIGURED
 	}
-	return undone, errors.Join(err, datapath.PutMode(maps.ModeByHand, wanted), maps.Close())
+	return undone, errors.Join(err, datapath.PutMode(maps, wanted), maps.Close())
 }
 
 // undoneBy are the objects of the host that only a daemon would change with the mode.

@@ -57,7 +57,7 @@ func Read(pinDir string) (*Status, error) {
 }
 
 // open opens what is pinned. Without an error the maps have to be closed.
-func open(pinDir string) (*pins.Journal, *bpf.DatapathMaps, error) {
+func open(pinDir string) (*pins.Journal, *bpf.Maps, error) {
 	journal, err := pins.ReadJournal(pinDir)
 	if err != nil {
 		return nil, nil, err
@@ -342,7 +342,7 @@ type Effect struct {
 // ReadEffect looks at what is attached now, for whoever has the journal and the maps open. Whether somebody detaches it is
 // not looked at.
 func ReadEffect(
-	pinDir string, journal *pins.Journal, maps *bpf.DatapathMaps, handle *netlink.Handle,
+	pinDir string, journal *pins.Journal, maps *bpf.Maps, handle *netlink.Handle,
 ) (*Effect, error) {
 	repairs, err := pins.ReadRepairs(pinDir)
 	if err != nil {
@@ -388,7 +388,7 @@ type Traffic struct {
 
 // ReadTraffic is Read for what may be asked every second: it looks at
 // neither flows nor routes. The maps are those that are pinned in the directory.
-func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
+func ReadTraffic(pinDir string, maps *bpf.Maps) (*Traffic, error) {
 	journal, err := pins.ReadJournal(pinDir)
 	if err != nil {
 		return nil, err

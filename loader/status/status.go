@@ -135,7 +135,7 @@ type reader struct {
 	pinDir  string
 	journal *pins.Journal
 	repairs *pins.Repairs
-	maps    *bpf.DatapathMaps
+	maps    *bpf.Maps
 	netlink *netlink.Handle
 	byHand  bpf.DatapathMode
 	found   []discover.Interface // with the gateways that the daemon knows, as if just these were configured

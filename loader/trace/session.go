@@ -33,7 +33,7 @@ const (
 type session struct {
 	dir    string
 	lock   *os.File
-	maps   *bpf.DatapathMaps
+	maps   *bpf.Maps
 	events *ringbuf.Reader
 	filter bpf.DatapathTraceRequest
 	names  *names
@@ -142,7 +142,7 @@ func (s *session) renew() error {
 
 func (s *session) putFilter(until uint32) error {
 	s.filter.Until = until
-	if err := s.maps.TraceFilter.Put(uint32(0), s.filter); err != nil {
+	if err := s.maps.TraceFilter.Set(s.filter); err != nil {
 		return fmt.Errorf("write what is traced: %w", err)
 	}
 	return nil

@@ -89,7 +89,7 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 		return nil, err
 	}
 	defer done()
-	byHand, err := datapath.ReadMode(&v.Datapath.DatapathMaps)
+	byHand, err := datapath.ReadMode(&v.Datapath.Maps)
 	if err != nil {
 		return nil, err
 	}

@@ -155,8 +155,8 @@ var productCommands = []string{
 
 // foreignCommands try the same without the product, with MODE for the map that holds the mode, by path and by ID.
 var foreignCommands = []string{
-	"ls PINS", "cat PINS/maps/configuration", "bpftool map dump pinned PINS/maps/flows", "bpftool map dump id MODE",
-	"bpftool map update pinned PINS/maps/mode_by_hand key 0 0 0 0 value OBSERVE",
+	"ls PINS", "cat PINS/maps/control", "bpftool map dump pinned PINS/maps/flows", "bpftool map dump id MODE",
+	"bpftool map update pinned PINS/maps/control key 0 0 0 0 value OBSERVE",
 	"bpftool map update id MODE key 0 0 0 0 value OBSERVE",
 	"bpftool map show", "bpftool prog show", "bpftool link show",
 	"unshare --mount mount -t bpf bpf /mnt",
@@ -166,7 +166,7 @@ var foreignCommands = []string{
 // onPins fills in what belongs to a host.
 func onPins(t *testing.T, p *product.Product, command string) string {
 	t.Helper()
-	m := await.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(p.PinDir, "maps", bpf.DatapathMapModeByHand), nil))
+	m := await.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(p.PinDir, "maps", "control"), nil))
 	defer m.Close()
 	id, _ := await.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
 	observe := make([]byte, m.ValueSize())

@@ -23,11 +23,11 @@ import (
 // wait for hours. Nothing may be under way meanwhile. It reads the whole tables, so that SmallTables is a good idea.
 func (p *Product) Age(by time.Duration) {
 	p.t.Helper()
-	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	hertz := await.Must1[uint32](p.t)(datapath.Hertz())
 	ticks := uint32(by.Seconds() * float64(hertz) / float64(bpf.DatapathTickJIFFIES_PER_TICK))
-	for _, table := range bpf.FlowTables(maps) {
+	for _, table := range bpf.FlowTables(&maps.DatapathMaps) {
 		aged := make(map[uint64]bpf.DatapathFlow)
 		await.Must(p.t, table.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 			flow.Seen, flow.Created = flow.Seen-ticks, flow.Created-ticks
@@ -51,7 +51,7 @@ func (p *Product) Age(by time.Duration) {
 }
 
 // notes are those of tuples in which the host spoke first, by digest.
-func notes(t testing.TB, maps *bpf.DatapathMaps) map[uint64]bpf.DatapathNote {
+func notes(t testing.TB, maps *bpf.Maps) map[uint64]bpf.DatapathNote {
 	t.Helper()
 	read, digest, note := make(map[uint64]bpf.DatapathNote), uint64(0), bpf.DatapathNote{}
 	entries := maps.Outbound.Iterate()
@@ -66,7 +66,7 @@ func notes(t testing.TB, maps *bpf.DatapathMaps) map[uint64]bpf.DatapathNote {
 // that were asked about in vain. So do many others, and time.
 func (p *Product) ForgetBeginnings() {
 	p.t.Helper()
-	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	for digest := range notes(p.t, maps) {
 		await.Must(p.t, maps.Outbound.Delete(digest))
@@ -81,7 +81,7 @@ func (p *Product) ForgetBeginnings() {
 // Event returns how often something was counted, of what no metric shows.
 func (p *Product) Event(event bpf.DatapathEvent) (sum uint64) {
 	p.t.Helper()
-	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	var cpus []uint64
 	await.Must(p.t, maps.Events.Lookup(uint32(event), &cpus))
@@ -109,10 +109,10 @@ func rewrite[Set any](t testing.TB, table *ebpf.Map, change func(*Set) bool) {
 // WaitGrace returns when the time after the first start is over in which nothing can be known of who spoke first.
 func (p *Product) WaitGrace() {
 	p.t.Helper()
-	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	var until uint32
-	await.Must(p.t, maps.Grace.Lookup(uint32(0), &until))
+	await.Must(p.t, maps.Grace.Get(&until))
 	await.Eventually(p.t, "the time of grace is over", func() error {
 		clock := await.Must1[datapath.Clock](p.t)(datapath.ReadClock(p.PinDir))
 		if left := int32(until - clock.Now()); left >= 0 {
@@ -125,7 +125,7 @@ func (p *Product) WaitGrace() {
 // AwaitOwn returns how long after a moment the programs know that an address is the host's, or that it is not any more.
 func (p *Product) AwaitOwn(address netip.Addr, own bool, since time.Time) time.Duration {
 	p.t.Helper()
-	maps := await.Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	await.Eventually(p.t, fmt.Sprintf("%s is the host's: %t", address, own), func() error {
 		var flags uint32

@@ -260,7 +260,7 @@ func waitGatewayMAC(t *testing.T, p *product.Product, nic string, address netip.
 		}
 		return fmt.Errorf("gateways %+v", gateways)
 	})
-	maps := await.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(p.PinDir))
+	maps := await.Must1[*bpf.Maps](t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
 	index := uint32(p.Status().Interface(nic).Index)
 	await.Eventually(t, "the programs know its new mac", func() error {

@@ -347,7 +347,7 @@ func (r repairing) observe(t *testing.T, l listening) {
 	})
 	r.p.Expect(0, "mode", "observe")
 	a.wantFrom(eth1, eth0)
-	maps := await.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(r.p.PinDir))
+	maps := await.Must1[*bpf.Maps](t)(datapath.OpenMaps(r.p.PinDir))
 	defer maps.Close()
 	await.Eventually(t, "who asked is forgotten: the repair waits for another", func() error {
 		if err := maps.Asked.NextKey(nil, new(uint64)); !errors.Is(err, ebpf.ErrKeyNotExist) {

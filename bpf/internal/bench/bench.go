@@ -183,13 +183,13 @@ func (b *bench) unmark() asm.Instructions {
 	return append(asm.Instructions{
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
-	}, elementOf(b.datapath.Scratch, 0, asm.StoreImm(asm.R0, handoverIfindex, 0, asm.Word))...)
+	}, elementOf(b.datapath.CpuScratch, 0, asm.StoreImm(asm.R0, handoverIfindex, 0, asm.Word))...)
 }
 
 // arrive makes every packet look as if it had just been moved to this
 // interface: what the program there takes away is set anew.
 func (b *bench) arrive(by int) asm.Instructions {
-	return elementOf(b.datapath.Scratch, 0,
+	return elementOf(b.datapath.CpuScratch, 0,
 		asm.StoreImm(asm.R0, handoverIfindex, int64(b.device(by).Index), asm.Word),
 		asm.StoreImm(asm.R0, handoverMark, arrivalMark, asm.Half),
 		asm.Mov.Imm(asm.R1, arrivalMark),

@@ -43,8 +43,8 @@ func (r *Runner) install(h model.Host) error {
 	errs = append(errs,
 		r.d.Interfaces.Put(uint32(0), none),
 		r.installHashes(h),
-		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
-		r.d.Grace.Put(uint32(0), h.GraceUntil),
+		r.d.ModeByHand.Set(uint32(h.ModeByHand)),
+		r.d.Grace.Set(h.GraceUntil),
 		r.d.SetSettings(r.settings(h)),
 	)
 	if err := errors.Join(errs...); err != nil {

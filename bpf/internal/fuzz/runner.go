@@ -253,10 +253,10 @@ func (x *run) step(s Step) error {
 		return x.age(x.d.Seconds(ages[s.Amount%len(ages)]))
 	case switchMode:
 		x.m.Host.ModeByHand = bpf.DatapathMode(s.Amount % 3)
-		return x.d.ModeByHand.Put(uint32(0), uint32(x.m.Host.ModeByHand))
+		return x.d.ModeByHand.Set(uint32(x.m.Host.ModeByHand))
 	case endGrace: // before anything of this moment
 		x.m.Host.GraceUntil = x.start - 1
-		return x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)
+		return x.d.Grace.Set(x.m.Host.GraceUntil)
 	case decide:
 		return x.decide(s)
 	case toggleGateway, replaceGateway:
@@ -307,7 +307,7 @@ func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
 	tables := rig.NewTables()
 	err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.AgeFragments(ticks),
-		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil), x.d.ReadFlows(tables))
+		x.d.Grace.Set(x.m.Host.GraceUntil), x.d.ReadFlows(tables))
 	for table, flows := range map[*bpf.FlowTable]rig.Flows{
 		x.d.HalfOpen: tables.HalfOpen, x.d.Established: tables.Established, x.d.Connectionless: tables.Connectionless,
 	} {

@@ -122,7 +122,7 @@ func describe(instructions asm.Instructions, asked string) (b block, _ string) {
 	for _, ins := range instructions {
 		b.instructions++
 		switch base, class := ins.Dst, ins.OpCode.Class(); {
-		case ins.IsLoadFromMap() && ins.Dst == asm.R1:
+		case ins.IsLoadFromMap() && ins.Src == asm.PseudoMapFD && ins.Dst == asm.R1:
 			asked = ins.Reference()
 		case ins.OpCode.ALUOp() == asm.Mov && ins.Dst == asm.R1 && ins.Src == asm.R0:
 			asked = FoundMap

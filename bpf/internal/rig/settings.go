@@ -26,7 +26,7 @@ func put(m *ebpf.Map, key, value any) error {
 
 // SetSettings replaces the settings.
 func (d *Datapath) SetSettings(settings bpf.DatapathSettings) error {
-	return put(d.Configuration, uint32(0), settings)
+	return d.Configuration.Set(settings)
 }
 
 // SetInterface manages an interface under this index of the array, on a thread

@@ -105,7 +105,7 @@ func (d *Datapath) Mark(digest uint64) (uint64, error) {
 		return 0, err
 	}
 	var settings bpf.DatapathSettings
-	if err := d.Configuration.Lookup(uint32(0), &settings); err != nil {
+	if err := d.Configuration.Get(&settings); err != nil {
 		return 0, fmt.Errorf("read settings: %w", err)
 	}
 	return digest ^ uint64(now>>10)<<32 ^ uint64(settings.Generation), nil
@@ -265,13 +265,13 @@ func (d *Datapath) Clear() error {
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		d.ForgetRelated(),
-		put(d.ModeByHand, uint32(0), uint32(0)),
+		d.ModeByHand.Set(uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		d.ForgetScratch(),
-		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
+		d.TraceFilter.Set(bpf.DatapathTraceRequest{}),
 		d.ForgetFragments(),
 		d.ForgetMarks(),
-		put(d.Grace, uint32(0), uint32(0)),
+		d.Grace.Set(uint32(0)),
 	)...)
 }
 
@@ -310,13 +310,13 @@ func zero[V any](m *ebpf.Map, used func(V) bool) error {
 // ChangeScratch changes the memory of every CPU.
 func (d *Datapath) ChangeScratch(change func(*bpf.DatapathScratch)) error {
 	var cpus []bpf.DatapathScratch
-	if err := d.Scratch.Lookup(uint32(0), &cpus); err != nil {
+	if err := d.CpuScratch.Lookup(uint32(0), &cpus); err != nil {
 		return fmt.Errorf("read the scratch memory: %w", err)
 	}
 	for i := range cpus {
 		change(&cpus[i])
 	}
-	return put(d.Scratch, uint32(0), cpus)
+	return put(d.CpuScratch, uint32(0), cpus)
 }
 
 // ForgetSources has the programs ask again which interface has a source.

@@ -21,11 +21,22 @@ const head = `// SPDX-License-Identifier: Apache-2.0
 
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
 
 // Shapes returns the maps that are pinned, by name, as the object describes them: without the types of keys and values.
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
+`
+
+const variables = `}
+}
+
+// Variables returns those of the map Control.
+func Variables() map[string]*ebpf.VariableSpec {
+	return map[string]*ebpf.VariableSpec{
 `
 
 func main() {
@@ -44,8 +55,19 @@ func main() {
 		if bpf.IsInternal(name) {
 			continue
 		}
-		fmt.Fprintf(text, "%q: {Name: %[1]q, Type: ebpf.%v, KeySize: %d, ValueSize: %d, MaxEntries: %d, Flags: %#x},\n",
-			name, m.Type, m.KeySize, m.ValueSize, m.MaxEntries, m.Flags)
+		flags := fmt.Sprintf("%#x", m.Flags)
+		if name == bpf.Control {
+			flags = "unix.BPF_F_MMAPABLE"
+		}
+		fmt.Fprintf(text, "%q: {Name: %[1]q, Type: ebpf.%v, KeySize: %d, ValueSize: %d, MaxEntries: %d, Flags: %s},\n",
+			name, m.Type, m.KeySize, m.ValueSize, m.MaxEntries, flags)
+	}
+	text.WriteString(variables)
+	for _, name := range slices.Sorted(maps.Keys(spec.Variables)) {
+		v := spec.Variables[name]
+		if v.SectionName == bpf.Control {
+			fmt.Fprintf(text, "%q: {Name: %[1]q, SectionName: Control, Offset: %d, Value: make([]byte, %d)},\n", name, v.Offset, v.Size())
+		}
 	}
 	text.WriteString("}\n}\n")
 	code, err := format.Source(text.Bytes())

@@ -211,16 +211,11 @@ func (d *Daemon) detach() error {
 
 // endGrace ends the first seconds, in which what the host asks is no beginning: the answer makes it a reply.
 func (d *Daemon) endGrace() error {
-	path := filepath.Join(d.pinDir, datapath.MapsDir, bpf.DatapathMapGrace)
-	grace, err := ebpf.LoadPinnedMap(path, nil)
+	maps, err := datapath.OpenMaps(d.pinDir)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
+		return err
 	}
-	defer grace.Close()
-	if err := grace.Put(uint32(0), uint32(0)); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return errors.Join(maps.Grace.Set(uint32(0)), maps.Close())
 }
 
 // BytesPerFlow returns the kernel's memory of the maps that grow with the flow tables,
