@@ -17,14 +17,12 @@ static inline bool is_traced(void)
 __noinline int raise(__u32 event)
 {
 	__u64 *count = bpf_map_lookup_elem(&events, &event);
-	struct scratch *scratch;
 
 	_Static_assert(EVENT_END <= 64, "a bit for each event");
 	if (count)
 		*count += 1; /* per CPU, and softirqs do not nest */
-	scratch = is_traced() ? get_scratch() : NULL;
-	if (scratch)
-		scratch->raised |= 1ULL << (event & 63);
+	if (is_traced())
+		get_scratch()->raised |= 1ULL << (event & 63);
 	return 0;
 }
 
@@ -63,9 +61,7 @@ static inline __u8 protocol_class(__u8 protocol)
 
 static inline struct handover *get_handover(void)
 {
-	struct scratch *scratch = get_scratch();
-
-	return scratch ? &scratch->handover : NULL;
+	return &get_scratch()->handover;
 }
 
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */

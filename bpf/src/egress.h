@@ -161,7 +161,7 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 	if (!flow && has_addresses(result) && unlikely(!suits_source(skb, &packet)))
 		record = originated_by(skb, &packet, result, &table);
 	if (record)
-		flow = scratch_flow();
+		flow = &get_scratch()->flow;
 	verdict = flow ? reply(skb, &packet, flow, table, record, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);

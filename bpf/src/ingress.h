@@ -269,8 +269,6 @@ __noinline int inbound_change(struct __sk_buff *skb)
 {
 	struct scratch *scratch = get_scratch();
 
-	if (!scratch)
-		return 0;
 	if (scratch->packet.protocol != IPPROTO_TCP)
 		inbound_datagram(skb, scratch);
 	else if (scratch->packet.tcp_flags & TCP_RST)
@@ -284,8 +282,8 @@ __noinline int inbound_change(struct __sk_buff *skb)
 
 static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (put_in_scratch(packet))
-		inbound_change(skb);
+	put_in_scratch(packet);
+	inbound_change(skb);
 }
 
 /* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */

@@ -12,6 +12,7 @@
 #define MAX_INTERFACES 4096
 #define INTERFACE_INDICES 65536
 #define MAX_GATEWAYS 4096
+#define MAX_CPUS 1024 /* a power of two */
 #define MARKS 262144 /* a power of two */
 #define SOURCES 64 /* a power of two */
 

@@ -49,11 +49,8 @@ __noinline int note_outbound(__u32 ifindex)
 	struct note note = { .sent = now() };
 	struct scratch *scratch = get_scratch();
 	__u32 generation = *(volatile __u32 *)&configuration.generation;
-	enum event reason;
+	enum event reason = refusal(ifindex);
 
-	if (!scratch)
-		return 0;
-	reason = refusal(ifindex);
 	if (is_of_interface(reason) && ifindex)
 		put_mark(address_digest(&scratch->packet, ifindex), generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
@@ -66,8 +63,8 @@ __noinline int note_outbound(__u32 ifindex)
 /* The same of a packet that leaves, and is not the scratch packet yet: a SYN, or the first datagram. */
 static inline void host_begins(const struct packet *packet, __u32 ifindex)
 {
-	if (put_in_scratch(packet))
-		note_outbound(ifindex);
+	put_in_scratch(packet);
+	note_outbound(ifindex);
 }
 
 /* A datagram leaves and no flow is known, so the host speaks first. */
@@ -90,7 +87,10 @@ static inline bool answers_host(struct __sk_buff *skb, const struct packet *pack
 
 	if (unlikely(!note))
 		return false;
-	if (unlikely(!was_just_heard(note)) && put_in_scratch(packet) && relate_answer(skb))
+	if (likely(was_just_heard(note)))
+		return true;
+	put_in_scratch(packet);
+	if (relate_answer(skb))
 		note->heard = now();
 	return true;
 }

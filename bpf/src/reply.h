@@ -99,7 +99,7 @@ static inline bool arrived(struct __sk_buff *skb)
 	__u32 packets;
 	__u64 pair;
 
-	if (!handover || handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
+	if (handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
@@ -187,7 +187,7 @@ int replypath_send(struct __sk_buff *skb)
 	const __u32 *macs;
 	__u32 *to = data;
 
-	if (!handover || data + MACS > end)
+	if (data + MACS > end)
 		return PASS;
 	macs = (const __u32 *)handover->frame;
 	to[0] = macs[0];
@@ -338,8 +338,6 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 	__u32 packets = wire_packets(skb, packet);
 	enum outcome outcome;
 
-	if (!handover)
-		return PASS;
 	if (unlikely(handover->ifindex))
 		count_lost(skb, handover);
 	if (unlikely(record))

@@ -70,7 +70,7 @@ struct known_source {
  * nest.
  */
 struct scratch {
-	struct handover handover; /* first, so that no old kernel sees it added to what may be NULL */
+	struct handover handover;
 	struct packet packet;
 	struct flow flow;
 	struct path path;
@@ -82,25 +82,13 @@ struct scratch {
 	bool is_closing; /* of the socket that was asked last: it has sent its FIN */
 	struct known_source sources[SOURCES]; /* by own address: see originate.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
-};
+} __attribute__((aligned(128))); /* no cache line is of two CPUs, nor one that is fetched with it */
 
-CPU_ARRAY(cpu_scratch, 1, struct scratch);
+struct scratch cpus[MAX_CPUS];
 
 static inline struct scratch *get_scratch(void)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&cpu_scratch, &zero);
-}
-
-static inline struct flow *scratch_flow(void)
-{
-	struct scratch *scratch = get_scratch();
-
-	if (!scratch)
-		return NULL;
-	asm volatile("" : "+r"(scratch)); /* else old kernels see what is added before the test */
-	return &scratch->flow;
+	return &cpus[bpf_get_smp_processor_id() % MAX_CPUS];
 }
 
 /* The scratch memory, with this packet as the scratch packet. */
@@ -108,7 +96,6 @@ static inline struct scratch *put_in_scratch(const struct packet *packet)
 {
 	struct scratch *scratch = get_scratch();
 
-	if (scratch)
-		scratch->packet = *packet;
+	scratch->packet = *packet;
 	return scratch;
 }

@@ -50,20 +50,19 @@ static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
  */
 __noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 {
-	const struct scratch *scratch = get_scratch();
+	const struct packet *packet = &get_scratch()->packet;
 	enum udp_socket kind;
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 
-	if (!scratch || scratch->packet.protocol != IPPROTO_UDP)
+	if (packet->protocol != IPPROTO_UDP)
 		return UDP_SOCKET_OTHER;
-	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(&scratch->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
+	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return vrf ? UDP_SOCKET_OTHER : UDP_SOCKET_NONE;
 	kind = vrf && sk->bound_dev_if != vrf && sk->bound_dev_if != skb->ifindex ? UDP_SOCKET_OTHER :
-	       sk->state == BPF_TCP_ESTABLISHED	       ? UDP_SOCKET_CONNECTED :
-	       is_wildcard(sk, scratch->packet.family) ? UDP_SOCKET_WILDCARD :
-							UDP_SOCKET_BOUND;
+	       sk->state == BPF_TCP_ESTABLISHED ? UDP_SOCKET_CONNECTED :
+	       is_wildcard(sk, packet->family) ? UDP_SOCKET_WILDCARD : UDP_SOCKET_BOUND;
 	bpf_sk_release(sk);
 	return kind;
 }
@@ -104,8 +103,9 @@ static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
  * nobody count from a pointer to a socket to what it does not show; as a number, it passes through a map. Where the
  * kernel's memory cannot be read, any that is bound to the address and not connected may be a proxy's.
  */
-static inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet, struct scratch *through)
+static inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet)
 {
+	struct scratch *through = get_scratch();
 	const struct inet_sock *inet;
 
 	if (!have_probe_read)
@@ -120,14 +120,13 @@ static inline bool is_transparent(const struct bpf_sock *sk, const struct packet
 /* Whether a UDP socket of this host sends this: what is forwarded has none, and a proxy's answers for others. */
 static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct scratch *through = get_scratch();
 	struct bpf_sock *sk = skb->sk;
 
-	if (packet->protocol != IPPROTO_UDP || !sk || !through)
+	if (packet->protocol != IPPROTO_UDP || !sk)
 		return false;
 	sk = bpf_sk_fullsock(sk);
 	return sk && sk->protocol == IPPROTO_UDP && sk->src_port == bpf_ntohs(packet->tuple.self_port) &&
-	       !is_transparent(sk, packet, through);
+	       !is_transparent(sk, packet);
 }
 
 #define PMTUDISC_INTERFACE 4 /* IP_PMTUDISC_*, IPV6_PMTUDISC_*: 5 is OMIT */
@@ -251,8 +250,6 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	struct bpf_sock *sk;
 	__u32 size;
 
-	if (!scratch)
-		return VERDICT_NO_CONNECTION;
 	scratch->is_closing = false;
 	size = socket_tuple(&scratch->packet, &tuple);
 	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
@@ -306,8 +303,9 @@ static __noinline bool reset_ends(struct __sk_buff *skb, const struct packet *pa
 
 	if (flow->flags & FLOW_NO_SOCKET)
 		return is_near_sent(packet, flow);
-	if ((sk && sent_it(sk, packet)) || !put_in_scratch(packet))
+	if (sk && sent_it(sk, packet))
 		return true;
+	put_in_scratch(packet);
 	return ask_socket(skb) < VERDICT_REFUSED;
 }
 

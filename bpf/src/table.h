@@ -141,12 +141,9 @@ static inline enum flow_map map_of(const struct flow *flow, enum table table)
  */
 __noinline int put_flow(__u64 digest, __u32 table, __u64 flags)
 {
-	const struct flow *flow = scratch_flow();
-	void *flows;
+	const struct flow *flow = &get_scratch()->flow;
+	void *flows = get_map(map_of(flow, table));
 
-	if (!flow)
-		return -1;
-	flows = get_map(map_of(flow, table));
 	if (table == TABLE_ESTABLISHED && is_closing(flow))
 		digest = ended_key(digest);
 	return flows ? bpf_map_update_elem(flows, &digest, flow, flags) : -1;
@@ -166,9 +163,9 @@ static inline bool copy_flow(struct flow *copy, const struct flow *flow, const s
  */
 static __noinline struct flow *move_entry(const struct packet *packet, enum table table, struct flow *flow)
 {
-	struct flow *copy = scratch_flow();
+	struct flow *copy = &get_scratch()->flow;
 
-	if (!copy || !copy_flow(copy, flow, packet))
+	if (!copy_flow(copy, flow, packet))
 		return NULL;
 	if (table == TABLE_CONNECTIONLESS)
 		copy->flags |= FLOW_ASSURED;
@@ -201,12 +198,11 @@ static inline bool count_insert(const struct flow *flow, enum table table, bool 
 __noinline int enter_flow(__u32 table, __u32 over_live)
 {
 	struct scratch *scratch = get_scratch();
+	__u64 digest = scratch->packet.digest;
 	const struct flow *old;
-	__u64 digest;
 
-	if (!scratch || table > TABLE_CONNECTIONLESS)
+	if (table > TABLE_CONNECTIONLESS)
 		return false;
-	digest = scratch->packet.digest;
 	old = find_digest(digest, table);
 	if (old && (!tuple_equal(&old->tuple, &scratch->flow.tuple) ||
 		    (!over_live && !(old->flags & FLOW_STRAY) && !is_idle(old, table))))

@@ -91,17 +91,12 @@ static inline void add_exit(struct __sk_buff *skb, struct trace_event *event, st
 /* Tells of the scratch packet. `table`: of its flow, where it goes out. */
 __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 table, int verdict)
 {
-	struct handover *handover = get_handover();
 	struct scratch *scratch = get_scratch();
-	const struct packet *packet;
+	const struct packet *packet = &scratch->packet;
+	__u64 raised = scratch->raised;
 	struct trace_event *event;
-	__u64 raised;
 
-	if (!scratch || !handover)
-		return 0;
-	raised = scratch->raised;
 	scratch->raised = 0;
-	packet = &scratch->packet;
 	if (kind == TRACE_IN) /* the table that holds the flow, once it was recorded */
 		table = packet->protocol != IPPROTO_TCP ? TABLE_CONNECTIONLESS :
 			find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
@@ -123,7 +118,7 @@ __noinline int trace(struct __sk_buff *skb, __u32 kind, __u32 result, __u32 tabl
 	if (kind == TRACE_IN)
 		event->counted = raised;
 	else
-		add_exit(skb, event, handover, verdict);
+		add_exit(skb, event, &scratch->handover, verdict);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
@@ -144,22 +139,16 @@ __noinline int trace_left(struct __sk_buff *skb)
  */
 __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 {
-	struct scratch *scratch = get_scratch();
+	struct packet *packet = &get_scratch()->packet;
 
-	if (!scratch)
-		return 0;
-	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
-	return trace(skb, TRACE_IN, parse(skb, &scratch->packet, INBOUND, header), TABLE_END, PASS);
+	__builtin_memset(packet, 0, sizeof(*packet));
+	return trace(skb, TRACE_IN, parse(skb, packet, INBOUND, header), TABLE_END, PASS);
 }
 
 /* Tells of a packet that goes out. All of it would cost the verifier a fifth more time. */
 static inline void trace_out(struct __sk_buff *skb, const struct packet *packet, enum parsed result,
 			     enum table table, int verdict)
 {
-	struct scratch *scratch = get_scratch();
-
-	if (!scratch)
-		return;
-	__builtin_memcpy(&scratch->packet, packet, offsetof(struct packet, seq));
+	__builtin_memcpy(&get_scratch()->packet, packet, offsetof(struct packet, seq));
 	trace(skb, TRACE_OUT, result, table, verdict);
 }
