@@ -211,6 +211,8 @@ type DatapathInterface struct {
 	Lower         uint32
 	FirstGateway4 uint16
 	FirstGateway6 uint16
+	Id            uint16
+	Pad           uint16
 }
 
 type DatapathInterfaceFlags uint32
@@ -229,7 +231,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
 )
 
 type DatapathMode uint32
@@ -421,7 +423,7 @@ type DatapathScratch struct {
 		_          structs.HostLayout
 		Self       [2]uint64
 		Ifindex    uint32
-		Interface  uint32
+		Lower      uint32
 		Generation uint64
 	}
 	Raised uint64
@@ -565,7 +567,6 @@ const (
 	DatapathMapGrace               = "grace"
 	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
-	DatapathMapManaged             = "managed"
 	DatapathMapMarks               = "marks"
 	DatapathMapModeByHand          = "mode_by_hand"
 	DatapathMapOriginated          = "originated"
@@ -670,7 +671,6 @@ type DatapathMapSpecs struct {
 	Grace          *ebpf.MapSpec `ebpf:"grace"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Managed        *ebpf.MapSpec `ebpf:"managed"`
 	Marks          *ebpf.MapSpec `ebpf:"marks"`
 	ModeByHand     *ebpf.MapSpec `ebpf:"mode_by_hand"`
 	Originated     *ebpf.MapSpec `ebpf:"originated"`
@@ -733,7 +733,6 @@ type DatapathMaps struct {
 	Grace          *ebpf.Map `ebpf:"grace"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Managed        *ebpf.Map `ebpf:"managed"`
 	Marks          *ebpf.Map `ebpf:"marks"`
 	ModeByHand     *ebpf.Map `ebpf:"mode_by_hand"`
 	Originated     *ebpf.Map `ebpf:"originated"`
@@ -764,7 +763,6 @@ func (m *DatapathMaps) Close() error {
 		m.Grace,
 		m.HalfOpen,
 		m.Interfaces,
-		m.Managed,
 		m.Marks,
 		m.ModeByHand,
 		m.Originated,

@@ -76,7 +76,7 @@ static inline bool peer_has_moved(const struct __sk_buff *skb, const struct pack
  */
 static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
-	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+	const struct interface *interface = interface_at(skb->ifindex);
 
 	return interface && interface->flags & INTERFACE_STRICT && packet->family == 4 && flow->ifindex != skb->ifindex &&
 	       (flow->state & (FLOW_REPLIED | FLOW_ASYMMETRIC)) == FLOW_REPLIED;

@@ -40,7 +40,7 @@ func aHost() *desired {
 		onLink: map[bpf.DatapathPrefixKey]uint32{onLinkKey: uint32(bpf.DatapathOnLinkFlagsON_LINK)},
 		config: config.Default(),
 		ways: Ways{
-			Interfaces: map[uint32]bpf.DatapathInterface{1: {Ifindex: 7, FirstGateway4: 1}},
+			Interfaces: map[uint32]bpf.DatapathInterface{7: {Ifindex: 7, Id: 1, FirstGateway4: 1}},
 			Gateways:   map[uint32]bpf.DatapathGateway{1: {Ifindex: 7, Usable: 1}, 2: {Ifindex: 7, Usable: 1}},
 			MACs:       map[bpf.DatapathGatewayMac]uint32{macKey: 1},
 			Routes:     map[bpf.DatapathPrefixKey]uint32{routeKey: 1, sourceKey: 1},
@@ -62,7 +62,6 @@ func newHostBed(t *testing.T) *hostBed {
 	for name, to := range map[string]**ebpf.Map{
 		bpf.DatapathMapConfiguration: &b.kernel.Configuration,
 		bpf.DatapathMapInterfaces:    &b.kernel.Interfaces,
-		bpf.DatapathMapManaged:       &b.kernel.Managed,
 		bpf.DatapathMapGateways:      &b.kernel.Gateways,
 		bpf.DatapathMapGatewayMacs:   &b.kernel.GatewayMacs,
 		bpf.DatapathMapPrefixes:      &b.kernel.Prefixes,
@@ -140,15 +139,15 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		{"no route", decisions, func(d *desired) { delete(d.ways.Routes, routeKey) }},
 		{"another gateway of an own address", decisions, func(d *desired) { d.ways.Routes[sourceKey] = 2 }},
 		{"no gateway of an own address", decisions, func(d *desired) { delete(d.ways.Routes, sourceKey) }},
-		{"interface", decisions, func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
-		{"first gateway", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
-		{"interface's number is another's", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},
+		{"interface", decisions, func(d *desired) { d.ways.Interfaces[8] = bpf.DatapathInterface{Ifindex: 8, Id: 2} }},
+		{"first gateway", decisions, func(d *desired) { d.ways.Interfaces[7] = bpf.DatapathInterface{Ifindex: 7, Id: 1, FirstGateway4: 2} }},
+		{"interface's index is another's", decisions, func(d *desired) { d.ways.Interfaces[7] = bpf.DatapathInterface{Ifindex: 7, Id: 2, FirstGateway4: 1} }},
 		{"no interface", decisions, func(d *desired) { clear(d.ways.Interfaces) }},
 		{"an interface forwards nothing", refusals, func(d *desired) {
-			d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
+			d.ways.Interfaces[7] = bpf.DatapathInterface{Ifindex: 7, Id: 1, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
 		}},
 		{"an interface that forwards nothing", refusals, func(d *desired) {
-			d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
+			d.ways.Interfaces[8] = bpf.DatapathInterface{Ifindex: 8, Id: 2, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
 		}},
 		{"exclusion", both, func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} }},
 		{"protocols", decisions, func(d *desired) { d.config.Protocols = d.config.Protocols[1:] }},
