@@ -79,9 +79,10 @@ var (
 	}
 )
 
-// unmanage takes away an interface's record as the loader does when it goes.
+// unmanage takes away an interface's record and device as the loader does when it goes.
 func (b *bed) unmanage(i nic) {
 	b.t.Helper()
+	b.must(b.SetDevice(uint32(i.id), 0))
 	b.must(b.Interfaces.Put(i.Index, bpf.DatapathInterface{}))
 }
 

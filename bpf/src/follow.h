@@ -18,7 +18,7 @@ static inline bool is_cut_off(const struct flow *flow, __u8 family)
 	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family, .held = true };
 	mac_word mac;
 
-	if (!get_interface(flow->interface, flow->ifindex) || !is_usable(flow->interface, flow->ifindex))
+	if (!is_usable(flow->interface, flow->ifindex))
 		return true;
 	if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY))
 		return false;

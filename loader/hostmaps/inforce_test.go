@@ -235,6 +235,35 @@ func TestEntriesOfOthers(t *testing.T) {
 	b.must(errors.Join(b.kernel.GatewayMacs.Lookup(held, new(uint32)), b.kernel.Prefixes.Lookup(onLinkKey, new(uint32))))
 }
 
+// TestPlaceOfAnother: an interface that takes another's place is written in three steps, so that no program takes half an
+// entry for it; what changes of one is written at once.
+func TestPlaceOfAnother(t *testing.T) {
+	b := newHostBed(t)
+	b.write(aHost())
+	const place = 7
+	for _, test := range []struct {
+		what   string
+		entry  bpf.DatapathInterface
+		writes int
+	}{
+		{"same", bpf.DatapathInterface{Ifindex: place, Id: 1, Mtu: 1400}, 1},
+		{"index was given again", bpf.DatapathInterface{Ifindex: place, Id: 2, Mtu: 1400}, 3},
+		{"low bits are the same", bpf.DatapathInterface{Ifindex: place + bpf.InterfacePlaces, Id: 2, Mtu: 1400}, 3},
+	} {
+		d, before := aHost(), b.maps.Interfaces.writes
+		d.ways.Interfaces[place] = test.entry
+		b.write(d)
+		if writes := b.maps.Interfaces.writes - before; writes != test.writes {
+			t.Errorf("%s: %d writes, want %d", test.what, writes, test.writes)
+		}
+		var got bpf.DatapathInterface
+		b.must(b.kernel.Interfaces.Lookup(uint32(place), &got))
+		if got != test.entry {
+			t.Errorf("%s: %+v, want %+v", test.what, got, test.entry)
+		}
+	}
+}
+
 // TestDecisionsPutBack: with the maps of before, the decisions of meanwhile are void, and those of before stay so.
 func TestDecisionsPutBack(t *testing.T) {
 	b := newHostBed(t)

@@ -19,7 +19,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
-	"replypath/loader/hostmaps"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
@@ -29,7 +28,6 @@ import (
 type Host struct {
 	Netlink     func() *netlink.Handle
 	Datapath    func() *datapath.Datapath // in force
-	Maps        func() *hostmaps.Maps     // its
 	Attachments *attachment.Attachments
 	Sysctls     *undo.Sysctls
 	Qdiscs      *undo.Qdiscs
