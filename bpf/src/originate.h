@@ -210,11 +210,8 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 		interface = interface_of(id);
 		if (id && !interface) /* it is gone, or not told of yet */
 			return true;
-		*source = (struct known_source){ { self[0], self[1] }, .generation = generation };
-		if (interface) {
-			source->ifindex = interface->ifindex;
-			source->lower = interface->lower;
-		}
+		*source = (struct known_source){ { self[0], self[1] }, interface ? interface->ifindex : 0,
+						 interface ? interface->lower : 0, generation };
 	}
 	return likely(source->ifindex == skb->ifindex) || !source->ifindex || source->lower == skb->ifindex;
 }

@@ -77,9 +77,7 @@ type Ways struct {
 // refused and admitted, if other requests start flows.
 func (m *Maps) WriteWays(w *Ways) error {
 	markNarrow(w.Interfaces)
-	if none := takesOfAny(w.Interfaces); none.Takes != 0 {
-		w.Interfaces[bpf.InterfacePlaces] = none
-	}
+	w.Interfaces[bpf.InterfacePlaces] = takesOfAny(w.Interfaces)
 	takesOthers := m.takesOthers(w.Interfaces)
 	err := errors.Join(
 		m.Gateways.enter(w.Gateways),

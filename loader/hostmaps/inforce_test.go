@@ -231,7 +231,7 @@ func TestEntriesOfOthers(t *testing.T) {
 	b.read()
 	b.must(errors.Join(b.maps.OnLink.Sync(nil), b.maps.WriteServed(nil)))
 	b.must(b.kernel.Prefixes.Lookup(routeKey, new(uint32)))
-	b.must(errors.Join(b.maps.OnLink.Sync(aHost().onLink), b.maps.WriteWays(new(Ways))))
+	b.must(errors.Join(b.maps.OnLink.Sync(aHost().onLink), b.maps.WriteWays(&Ways{Interfaces: map[uint32]bpf.DatapathInterface{}})))
 	b.must(errors.Join(b.kernel.GatewayMacs.Lookup(held, new(uint32)), b.kernel.Prefixes.Lookup(onLinkKey, new(uint32))))
 }
 
