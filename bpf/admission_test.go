@@ -79,11 +79,11 @@ var (
 	}
 )
 
-// unmanage takes away an interface's record as the loader does when it goes.
+// unmanage takes away an interface's record and device as the loader does when it goes.
 func (b *bed) unmanage(i nic) {
 	b.t.Helper()
-	b.must(b.Managed.Put(i.Index, uint32(0)))
-	b.must(b.Interfaces.Put(uint32(i.interfaceIndex), bpf.DatapathInterface{}))
+	b.must(b.SetDevice(uint32(i.id), 0))
+	b.must(b.Interfaces.Put(i.Index, bpf.DatapathInterface{}))
 }
 
 // TestTimestampFlow: a timestamp request of IPv4 starts a flow as an echo request does, its answer goes by that.
@@ -154,7 +154,7 @@ func TestAdmit(t *testing.T) {
 		b.arrives(n, m, b.starts(n, m, b.replication))
 		fresh()
 		for _, text := range []string{"00:00:00:00:00:01", "00:00:01:00:00:00", "fe:ff:ff:ff:ff:ff"} {
-			via := nic{b.replication.Device, b.replication.interfaceIndex, mac(text)}
+			via := nic{b.replication.Device, b.replication.id, mac(text)}
 			b.arrives(n, m, b.starts(n, m, via), sourceMAC(via.router))
 			fresh()
 		}

@@ -22,15 +22,15 @@ import (
 // nic is one managed interface of the host under test.
 type nic struct {
 	rig.Device
-	interfaceIndex uint16 // in the array of interfaces
-	router         net.HardwareAddr
+	id     uint16
+	router net.HardwareAddr
 }
 
 func (i nic) gateway(family uint8) uint16 {
 	if family == 4 {
-		return i.interfaceIndex * 2
+		return i.id * 2
 	}
-	return i.interfaceIndex*2 + 1
+	return i.id*2 + 1
 }
 
 // bed is a host with three managed interfaces whose kernel prefers the first.
@@ -62,9 +62,9 @@ func newBed(t *testing.T, v variant) *bed {
 	b := &bed{Datapath: d, t: t}
 	for i, to := range []*nic{&b.production, &b.replication, &b.backup} {
 		*to = nic{
-			Device:         host.Devices[i],
-			interfaceIndex: uint16(i + 1),
-			router:         routerOf(i),
+			Device: host.Devices[i],
+			id:     uint16(i + 1),
+			router: routerOf(i),
 		}
 		b.manage(*to, nil)
 		b.addGateway(*to, networks[0], uint32(to.gateway(4)), to.router)
@@ -130,7 +130,7 @@ func (b *bed) setInterface(i nic, record bpf.DatapathInterface) {
 		b.setCarrier(i, true)
 		b.cut = false
 	}
-	b.must(host.Do(func() error { return b.SetInterface(uint32(i.interfaceIndex), record) }))
+	b.must(host.Do(func() error { return b.SetInterface(i.id, record) }))
 }
 
 const interfaceUp = uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
@@ -180,7 +180,7 @@ func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 		Seen:      seen,
 		Created:   seen,
 		Ifindex:   via.Index,
-		Interface: via.interfaceIndex,
+		Interface: via.id,
 		Gateway:   via.gateway(n.family),
 		Mac:       rig.MAC(via.router),
 		Flags:     flags,

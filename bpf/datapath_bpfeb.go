@@ -211,6 +211,8 @@ type DatapathInterface struct {
 	Lower         uint32
 	FirstGateway4 uint16
 	FirstGateway6 uint16
+	Id            uint16
+	Pad           uint16
 }
 
 type DatapathInterfaceFlags uint32
@@ -421,7 +423,7 @@ type DatapathScratch struct {
 		_          structs.HostLayout
 		Self       [2]uint64
 		Ifindex    uint32
-		Interface  uint32
+		Lower      uint32
 		Generation uint64
 	}
 	Raised uint64
@@ -564,7 +566,6 @@ const (
 	DatapathMapGateways            = "gateways"
 	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
-	DatapathMapManaged             = "managed"
 	DatapathMapMarks               = "marks"
 	DatapathMapOriginated          = "originated"
 	DatapathMapOutbound            = "outbound"
@@ -669,7 +670,6 @@ type DatapathMapSpecs struct {
 	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Managed        *ebpf.MapSpec `ebpf:"managed"`
 	Marks          *ebpf.MapSpec `ebpf:"marks"`
 	Originated     *ebpf.MapSpec `ebpf:"originated"`
 	Outbound       *ebpf.MapSpec `ebpf:"outbound"`
@@ -732,7 +732,6 @@ type DatapathMaps struct {
 	Gateways       *ebpf.Map `ebpf:"gateways"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Managed        *ebpf.Map `ebpf:"managed"`
 	Marks          *ebpf.Map `ebpf:"marks"`
 	Originated     *ebpf.Map `ebpf:"originated"`
 	Outbound       *ebpf.Map `ebpf:"outbound"`
@@ -759,7 +758,6 @@ func (m *DatapathMaps) Close() error {
 		m.Gateways,
 		m.HalfOpen,
 		m.Interfaces,
-		m.Managed,
 		m.Marks,
 		m.Originated,
 		m.Outbound,

@@ -159,13 +159,13 @@ var decidedFamily = map[string]story{
 		b.strongWith(secondGateway, secondGateway, 0)
 		frame := n.out(b.backup, segment)
 		b.run(egress(b.backup, frame), byGateway(b, n, segment, frame))
-		if record := b.record(n, segment); record.From != b.backup.interfaceIndex || record.To != b.replication.interfaceIndex {
+		if record := b.record(n, segment); record.From != b.backup.id || record.To != b.replication.id {
 			t.Errorf("what is kept: %+v", record)
 		}
 		b.outdate()
 		b.run(egress(b.backup, frame), bySecond(b, n, segment, frame))
 		b.leavesBy(n, segment, bySecond)
-		if record := b.record(n, segment); record.From != b.production.interfaceIndex {
+		if record := b.record(n, segment); record.From != b.production.id {
 			t.Errorf("what is kept: %+v", record)
 		}
 		// The kernel's choice is that of the source: nothing is to be done.

@@ -223,8 +223,8 @@ func isLost(p bpf.DatapathPair) bool {
 
 func pair(from, to nic, n network, m message, outcome bpf.DatapathOutcome) bpf.DatapathPair {
 	return bpf.DatapathPair{
-		From:     from.interfaceIndex,
-		To:       to.interfaceIndex,
+		From:     from.id,
+		To:       to.id,
 		Family:   n.family,
 		Protocol: uint8(class(m.protocol(n))),
 		Outcome:  uint8(outcome),

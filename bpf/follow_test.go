@@ -179,7 +179,7 @@ func TestNoSocketFollows(t *testing.T) {
 			flow.SndNxt = test.sent
 			b.put(establishedFlow(flow))
 			moved := flow
-			moved.Seen, moved.Ifindex, moved.Interface = justNow, b.backup.Index, b.backup.interfaceIndex
+			moved.Seen, moved.Ifindex, moved.Interface = justNow, b.backup.Index, b.backup.id
 			moved.Gateway, moved.Mac = b.backup.gateway(n.family), rig.MAC(b.backup.router)
 			if test.ack >= flow.SndUna && test.ack <= test.sent {
 				moved.SndUna = test.ack
@@ -383,7 +383,7 @@ func TestFollowUnusable(t *testing.T) {
 			flags(interfaceUp)(b, n)
 			b.cutCable(b.replication)
 		}},
-		"device gone":    {change: func(b *bed, _ network) { b.must(b.SetDevice(uint32(b.replication.interfaceIndex), 0)) }},
+		"device gone":    {change: func(b *bed, _ network) { b.must(b.SetDevice(uint32(b.replication.id), 0)) }},
 		"interface gone": {change: func(b *bed, _ network) { b.unmanage(b.replication) }},
 		"gateway silent": {change: func(b *bed, n network) { b.silence(n) }},
 		"gateway held":   {change: func(b *bed, n network) { b.hold(n, b.ago(0)+b.Seconds(3)) }},

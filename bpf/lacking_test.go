@@ -87,7 +87,7 @@ func (b *bed) openTun(mtu int) (nic, *os.File) {
 		return errors.Join(netlink.LinkAdd(link), netlink.LinkSetMTU(link, mtu), netlink.LinkSetUp(link))
 	}))
 	b.t.Cleanup(func() { b.must(link.Fds[0].Close()) })
-	tun := nic{interfaceIndex: tunIndex}
+	tun := nic{id: tunIndex}
 	tun.Name, tun.Index, tun.MAC, tun.router = link.Name, uint32(link.Index), make(net.HardwareAddr, 6), make(net.HardwareAddr, 6)
 	b.manage(tun, func(r *bpf.DatapathInterface) {
 		r.Flags |= noHeader

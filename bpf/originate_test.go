@@ -36,7 +36,7 @@ func (b *bed) outdate() {
 }
 
 func ownedBy(i nic) bpf.DatapathOwnFlags {
-	return ownAddress | bpf.DatapathOwnFlags(i.interfaceIndex)<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+	return ownAddress | bpf.DatapathOwnFlags(i.id)<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 }
 
 // manageStrong has the strong host model in force on an interface, with what change makes of its record.
@@ -67,7 +67,7 @@ func (b *bed) record(n network, m message) *bpf.DatapathRecord {
 func TestOriginatedLeftAlone(t *testing.T) {
 	for name, change := range map[string]setup{
 		"several interfaces have the address": func(b *bed, n network) { b.must(b.SetOwnAddress(n.self, ownAddress)) },
-		"the interface is gone":               func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) },
+		"the interface is gone":               func(b *bed, _ network) { b.unmanage(b.replication) },
 		"the interface stands on the kernel's choice": func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
 		},

@@ -241,9 +241,17 @@ var replyReply = map[string]messageStory{
 		b.unmanage(b.replication)
 		b.run(egress(b.production, frame), want)
 	},
+	"another has the index of the reply interface": func(t *testing.T, b *bed, n network, m message) {
+		frame := n.out(b.production, m)
+		want := b.stays(n, m, b.production, b.replication, frame, outcomeLinkDown)
+		other := b.replication
+		other.id = 9
+		b.manage(other, nil)
+		b.run(egress(b.production, frame), want)
+	},
 	// The kernel is asked for every interface, and again in the next jiffy.
 	"the device has gone, unseen by the loader": func(t *testing.T, b *bed, n network, m message) {
-		id, frame := uint32(b.replication.interfaceIndex), n.out(b.production, m)
+		id, frame := uint32(b.replication.id), n.out(b.production, m)
 		stays := b.stays(n, m, b.production, b.replication, frame, outcomeLinkDown)
 		moves := b.moves(n, m, b.production, b.replication, frame)
 		run := func(want effect) {

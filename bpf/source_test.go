@@ -126,7 +126,7 @@ func TestSourceLeft(t *testing.T) {
 		"address is no longer ours": func(b *bed, n network) {
 			b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.other.As16()}))
 		},
-		"interface is gone": func(b *bed, _ network) { b.setInterface(b.replication, bpf.DatapathInterface{}) },
+		"interface is gone": func(b *bed, _ network) { b.unmanage(b.replication) },
 		"observed":          func(b *bed, _ network) { b.switchMode(modeObserve) },
 		"trial is over":     func(b *bed, _ network) { b.configure(func(s *bpf.DatapathSettings) { s.Until = 1 }) },
 		// Written beside the asker while it was looked up: the next one's flow.

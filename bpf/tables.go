@@ -33,6 +33,12 @@ func FlowTables(maps *DatapathMaps) [DatapathTableTABLE_END]FlowTable {
 	}
 }
 
+// InterfacePlaces are the places of interfaces in the map `interfaces`. After them comes the entry of no interface.
+var InterfacePlaces = Shapes()[DatapathMapInterfaces].MaxEntries - 1
+
+// PlaceOf is where the map `interfaces` has the interface of this index.
+func PlaceOf(index int) uint32 { return uint32(index) % InterfacePlaces }
+
 // Reserve is how many entries an LRU hash has free at most: each CPU keeps some (kernel/bpf/bpf_lru_list.c,
 // LOCAL_FREE_TARGET).
 func Reserve() uint32 { return 128 * uint32(ebpf.MustPossibleCPU()) }

@@ -117,7 +117,7 @@ func (n network) outgoing(m message, via, out nic, frame []byte) bpf.DatapathTra
 
 // bySource is the way that the source of what the host originates wants it to leave by.
 func (n network) bySource(via nic) bpf.DatapathPath {
-	return bpf.DatapathPath{Ifindex: via.Index, Interface: via.interfaceIndex, Gateway: via.gateway(n.family), Mac: rig.MAC(via.router), Flags: flagGateway}
+	return bpf.DatapathPath{Ifindex: via.Index, Interface: via.id, Gateway: via.gateway(n.family), Mac: rig.MAC(via.router), Flags: flagGateway}
 }
 
 func of(e bpf.DatapathTraceEvent, m message, via nic) bpf.DatapathTraceEvent {

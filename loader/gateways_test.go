@@ -50,8 +50,8 @@ var flaps = map[string]func(*server, *topology.Interface){
 
 func (b *server) awaitUp(name string, want bool) {
 	b.Helper()
-	id := b.idsOf(name)[0]
-	eventually(b.T, fmt.Sprintf("%s is up: %t", name, want), func() bool { return b.isUp(id) == want })
+	index := b.linkOf(name).Attrs().Index
+	eventually(b.T, fmt.Sprintf("%s is up: %t", name, want), func() bool { return b.isUp(index) == want })
 }
 
 // awaitKnown waits until the kernel has a MAC for a gateway.

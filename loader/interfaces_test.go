@@ -23,14 +23,14 @@ import (
 func TestClashingIndexIsNotServed(t *testing.T) {
 	b := newServer(t)
 	b.start()
-	before := b.entry(b.idsOf("eth1")[0])
+	before := b.entry(b.eth1.Index)
 	b.addEth2(b.eth1.Index + 1<<16)
 	eventually(t, "eth2 is refused", func() bool {
 		return slices.ContainsFunc(b.status().Unmanaged, func(u status.Unmanaged) bool {
 			return u.Name == "eth2" && strings.Contains(u.Reason, "eth1")
 		})
 	})
-	wantSame(b, "the entry of eth1", before, b.entry(b.idsOf("eth1")[0]))
+	wantSame(b, "the entry of eth1", before, b.entry(b.eth1.Index))
 	if !b.status().of("eth1").Attached {
 		t.Error("eth1 is not attached any more")
 	}

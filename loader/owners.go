@@ -15,7 +15,6 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/fallback"
 	"replypath/loader/gateways"
-	"replypath/loader/hostmaps"
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/interfaces"
@@ -36,7 +35,6 @@ func newAllowance() *rate.Limiter { return rate.NewLimiter(rate.Every(slowInterv
 // The owners ask for what a start has not opened yet, or a reload replaces, when they need it.
 func (o *opened) netlinkNow() *netlink.Handle     { return o.netlink }
 func (o *opened) datapathNow() *datapath.Datapath { return o.datapath }
-func (o *opened) mapsNow() *hostmaps.Maps         { return o.maps }
 func (o *opened) linksDir() string                { return o.dir.Path(datapath.LinksDir) }
 
 func newCore(options Options) *core {
@@ -80,7 +78,7 @@ func (l *core) appointOwners() {
 		Repaired: l.counting(repairProgram), Allowance: newAllowance,
 	})
 	l.interfaces = interfaces.New(interfaces.Host{
-		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow, Attachments: l.attachments,
+		Netlink: l.netlinkNow, Datapath: l.datapathNow, Attachments: l.attachments,
 		Sysctls: l.sysctls, Qdiscs: qdiscs, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
 		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetCounters,
 		Released: func(index int) { l.routes.Forget(index) },

@@ -87,7 +87,6 @@ func (r *reconciliation) arrange() []error {
 	try(r.syncOwn())
 	try(r.writeSettings())
 	try(r.writeWays())
-	try(r.maps.Managed.Sync(r.interfaces.Entries()))
 	try(r.verifyIfDue())
 	try(r.attachAll())
 	try(r.gateways.AttachHeld())
@@ -111,7 +110,7 @@ func (r *reconciliation) describe(errs []error) {
 		ways.Unkept(r.interfaces.All(), r.gateways.All(), r.interfaces.NameOf), r.blindByRPFilter()))
 }
 
-// idOf is the index into the map `interfaces` of a managed device, 0 for any other.
+// idOf is the id of a managed device, 0 for any other.
 func (r *reconciliation) idOf(device int) uint16 {
 	if m := r.interfaces.Get(device); m != nil {
 		return m.ID

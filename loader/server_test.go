@@ -406,16 +406,16 @@ func (b *server) rules() bpf.DatapathSettings {
 }
 
 // entry returns what the programs know of an interface.
-func (b *server) entry(id uint16) bpf.DatapathInterface {
+func (b *server) entry(index int) bpf.DatapathInterface {
 	b.Helper()
 	var entry bpf.DatapathInterface
-	await.Must(b.T, b.maps().Interfaces.Lookup(uint32(id), &entry))
+	await.Must(b.T, b.maps().Interfaces.Lookup(bpf.PlaceOf(index), &entry))
 	return entry
 }
 
-func (b *server) isUp(id uint16) bool {
+func (b *server) isUp(index int) bool {
 	b.Helper()
-	return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0
+	return b.entry(index).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0
 }
 
 // mapIDs tells the pinned maps apart from others of the same names.

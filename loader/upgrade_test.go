@@ -94,7 +94,7 @@ type standing struct {
 
 func (b *server) standing() standing {
 	b.Helper()
-	return standing{b.trace(), programsOf(b.attached()), b.journal(), b.rules(), b.entry(2), b.mapIDs()}
+	return standing{b.trace(), programsOf(b.attached()), b.journal(), b.rules(), b.entry(b.eth1.Index), b.mapIDs()}
 }
 
 // programsOf leaves out the links, which are others once the mechanism has changed, and changed back.

@@ -72,19 +72,20 @@ __noinline int served_self(void)
 }
 
 /* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
-static inline bool is_of_others(const struct packet *packet, __u32 index, __u8 takes)
+static inline bool is_of_others(const struct packet *packet, const struct interface *interface)
 {
-	return takes & TAKES_ITS_OWN_ONLY && own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT != index;
+	return interface && interface->takes & TAKES_ITS_OWN_ONLY &&
+	       own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT != interface->id;
 }
 
 /*
- * Why packets for this own address start no flow by this interface; EVENT_END where they may. Interface 0 is that of what
- * the host itself sends: any other may bring the answer.
+ * Why packets for this own address start no flow by this interface; EVENT_END where they may. What the host itself sends
+ * comes by none, and its answer by any.
  */
 static inline enum event refusal_of_self(const struct packet *packet, __u32 ifindex)
 {
-	__u32 own = own_address(packet->tuple.self), index = interface_index(ifindex);
-	const struct interface *interface = get_interface(index, ifindex);
+	__u32 own = own_address(packet->tuple.self), none = INTERFACE_PLACES;
+	const struct interface *interface = ifindex ? interface_at(ifindex) : bpf_map_lookup_elem(&interfaces, &none);
 	__u8 takes = interface ? interface->takes : 0;
 
 	if (!own)
@@ -93,7 +94,7 @@ static inline enum event refusal_of_self(const struct packet *packet, __u32 ifin
 		return EVENT_IGNORED_NOT_OWN;
 	if (own & OWN_LOOPBACK_ONLY && !configuration.loopback)
 		return EVENT_IGNORED_LOOPBACK;
-	return is_of_others(packet, index, takes) ? EVENT_IGNORED_TUNNEL : EVENT_END;
+	return is_of_others(packet, interface) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }
 
 /* Why the scratch packet starts no flow by this interface; EVENT_END where it may, if it did not come by IPsec. */
@@ -125,7 +126,7 @@ static inline bool is_of_interface(enum event reason)
 /* Counts that such a tunnel has brought something, for `doctor` by the interface that has the address. */
 static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u64 pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, interface_index(skb->ifindex), packet);
+	__u64 pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, id_of(interface_at(skb->ifindex)), packet);
 
 	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
 	count_event(EVENT_IGNORED_TUNNEL);
@@ -134,10 +135,7 @@ static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *p
 /* Counts a packet that came by such a tunnel: it changes no flow's path. Returns whether it did. */
 static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u32 index = interface_index(skb->ifindex);
-	const struct interface *interface = get_interface(index, skb->ifindex);
-
-	if (!interface || !is_of_others(packet, index, interface->takes))
+	if (!is_of_others(packet, interface_at(skb->ifindex)))
 		return false;
 	count_at_tunnel(skb, packet);
 	return true;

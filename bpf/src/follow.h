@@ -11,7 +11,7 @@ static inline bool is_cut_off(const struct flow *flow, __u8 family)
 	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family, .held = true };
 	mac_word mac;
 
-	if (!get_interface(flow->interface, flow->ifindex) || !is_usable(flow->interface, flow->ifindex))
+	if (!is_usable(flow->interface, flow->ifindex))
 		return true;
 	if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY))
 		return false;
@@ -69,7 +69,7 @@ static inline bool peer_has_moved(const struct __sk_buff *skb, const struct pack
  */
 static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
-	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+	const struct interface *interface = interface_at(skb->ifindex);
 
 	return interface && interface->flags & INTERFACE_STRICT && packet->family == 4 && flow->ifindex != skb->ifindex &&
 	       (flow->state & (FLOW_REPLIED | FLOW_ASYMMETRIC)) == FLOW_REPLIED;

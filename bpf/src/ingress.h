@@ -42,7 +42,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
-	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
+	announce_size(skb, packet, interface_at(skb->ifindex));
 }
 
 /*

@@ -10,7 +10,7 @@
 #include "types.h"
 
 #define MAX_INTERFACES 4096
-#define INTERFACE_INDICES 65536
+#define INTERFACE_PLACES 65536
 #define MAX_GATEWAYS 4096
 #define MAX_CPUS 1024 /* a power of two */
 #define MARKS 262144 /* a power of two */
@@ -54,13 +54,11 @@ MAP(asked, LRU_HASH, 16384, 0, __u64, __u64);
 /* The negative cache: see negative_cache.h. */
 ARRAY(marks, MARKS, __u64);
 
-/* By the low bits of an ifindex: an index into `interfaces`, whose ifindex tells whether it is the one. */
-ARRAY(managed, INTERFACE_INDICES, __u32);
-
-ARRAY(interfaces, MAX_INTERFACES, struct interface);
+/* By the low bits of an ifindex: the entry's says whether it is the one. The last is of none, and takes what any does. */
+ARRAY(interfaces, INTERFACE_PLACES + 1, struct interface);
 
 /*
- * The ifindex behind an index into `interfaces`, for as long as that very device is in this network namespace: the
+ * The ifindex behind the id of an interface, for as long as that very device is in this network namespace: the
  * kernel takes an entry out when its device is deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c,
  * NETDEV_UNREGISTER), whether or not the loader lives to see it.
  */

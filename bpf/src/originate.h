@@ -179,12 +179,12 @@ __noinline int relate_answer(struct __sk_buff *skb)
 	return true;
 }
 
-/* The managed interface with this number in `interfaces`; NULL for none. */
-static inline const struct interface *interface_of(__u32 number)
+/* The managed interface with this id, NULL for none: by its device, which the kernel knows to be there. */
+static inline const struct interface *interface_of(__u32 id)
 {
-	const struct interface *interface = number ? bpf_map_lookup_elem(&interfaces, &number) : NULL;
+	const __u32 *device = bpf_map_lookup_elem(&devices, &id);
 
-	return interface && interface->ifindex ? interface : NULL;
+	return device ? get_interface(id, *device) : NULL;
 }
 
 /*
@@ -196,27 +196,23 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	const __u64 *self = (const __u64 *)packet->tuple.self;
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
-	__u32 generation, number;
 	struct known_source *source;
-	bool is_known, suits;
+	__u32 generation, id;
 
 	if (!scratch)
 		return true;
 	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");
 	source = &scratch->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
 	generation = *(volatile __u32 *)&configuration.generation;
-	is_known = source->self[0] == self[0] && source->self[1] == self[1] && source->generation == generation;
-	if (likely(is_known && source->ifindex == skb->ifindex))
-		return true;
-	number = is_known ? source->interface : own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
-	interface = interface_of(number);
-	if (number && !interface) /* it is gone, or not told of yet */
-		return true;
-	suits = !interface || interface->ifindex == skb->ifindex || interface->lower == skb->ifindex;
-	if (!is_known || suits)
-		*source = (struct known_source){ { self[0], self[1] }, suits ? skb->ifindex : interface->ifindex,
-					   number, generation };
-	return suits;
+	if (unlikely(source->self[0] != self[0] || source->self[1] != self[1] || source->generation != generation)) {
+		id = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
+		interface = interface_of(id);
+		if (id && !interface) /* it is gone, or not told of yet */
+			return true;
+		*source = (struct known_source){ { self[0], self[1] }, interface ? interface->ifindex : 0,
+						 interface ? interface->lower : 0, generation };
+	}
+	return likely(source->ifindex == skb->ifindex) || !source->ifindex || source->lower == skb->ifindex;
 }
 
 /* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply, as far as its ports tell. */
@@ -232,12 +228,11 @@ static inline bool is_heeded(const struct packet *packet)
  * Whether the frame is one that the host itself sends by this interface: those of guests on devices above it (macvtap)
  * pass here as well, with MACs of their own, whatever address they have.
  */
-static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
+static inline bool is_hosts_frame(struct __sk_buff *skb, const struct interface *interface)
 {
-	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
 	const __u8 *source;
 
-	if (!index || !interface || interface->flags & INTERFACE_NO_HEADER)
+	if (!interface || interface->flags & INTERFACE_NO_HEADER)
 		return true;
 	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
 	return source && mac_equal(source, interface->mac);
@@ -261,7 +256,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 		return 0;
 	if (on_link_flags_of(packet, interface->ifindex) & ON_LINK_ROUTED)
 		return ON_LINK_HOP;
-	if (!is_served(packet, interface, interface->ifindex, &gateway))
+	if (!is_served(packet, interface, &gateway))
 		return 0;
 	if (gateway)
 		return gateway;
@@ -293,8 +288,7 @@ __noinline int originate(void)
 	if (!scratch)
 		return false;
 	packet = &scratch->packet;
-	index = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
-	interface = interface_of(index);
+	interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
@@ -303,9 +297,9 @@ __noinline int originate(void)
 	*fresh = record ? *record : (struct record){};
 	if (!fresh->to)
 		fresh->created = now();
-	fresh->to = index;
+	fresh->to = interface->id;
 	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_GENERATION_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
-	fresh->decision = (__u64)generation << DECIDED_GENERATION_SHIFT | (__u64)index << DECIDED_INTERFACE_SHIFT |
+	fresh->decision = (__u64)generation << DECIDED_GENERATION_SHIFT | (__u64)fresh->to << DECIDED_INTERFACE_SHIFT |
 			 choose_gateway(packet, interface);
 	return !bpf_map_update_elem(&originated, &packet->tuple, fresh, BPF_ANY);
 }
@@ -345,16 +339,16 @@ static inline void refresh_originated(struct record *record, const struct packet
 static inline bool choose_path(const struct record *record, const struct interface *interface, struct scratch *scratch,
 			       enum table *table)
 {
-	__u16 index = record->decision >> DECIDED_INTERFACE_SHIFT, hop = record->decision;
+	__u16 hop = record->decision;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
 	bool is_decided = is_strong && (hop || interface->flags & INTERFACE_NO_HEADER);
-	struct path path = { .ifindex = interface->ifindex, .interface = index, .gateway = hop };
+	struct path path = { .ifindex = interface->ifindex, .interface = interface->id, .gateway = hop };
 
 	*table = TABLE_ORIGINATED;
 	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
 	scratch->path = record->answered;
 	if (!is_decided && (is_strong || configuration.related) &&
-	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == index) {
+	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == interface->id) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
 		path.flags &= FLOW_NEXT_HOP_GATEWAY;
@@ -370,9 +364,8 @@ static inline bool choose_path(const struct record *record, const struct interfa
 static __noinline struct record *originated_by(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 						   enum table *table)
 {
-	__u32 chosen = interface_index(skb->ifindex);
+	const struct interface *interface, *chosen = interface_at(skb->ifindex);
 	struct scratch *scratch = get_scratch();
-	const struct interface *interface;
 	struct record *record;
 
 	if (!scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
@@ -383,7 +376,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	interface = record ? interface_of(record->decision >> DECIDED_INTERFACE_SHIFT & 0xffff) : NULL;
 	if (!interface)
 		return NULL;
-	refresh_originated(record, packet, chosen, result);
+	refresh_originated(record, packet, id_of(chosen), result);
 	scratch->flow.tuple = packet->tuple;
 	scratch->flow.state = 0;
 	if (!choose_path(record, interface, scratch, table))

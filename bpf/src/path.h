@@ -8,12 +8,27 @@
 
 #include "table.h"
 
-/* The managed interface at this array index, NULL once it is gone or another. */
-static inline struct interface *get_interface(__u32 index, __u32 ifindex)
+/* The managed interface with this ifindex, NULL for one that is not. */
+static inline struct interface *interface_at(__u32 ifindex)
 {
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+	__u32 place = ifindex % INTERFACE_PLACES;
+	struct interface *interface = bpf_map_lookup_elem(&interfaces, &place);
 
 	return interface && interface->ifindex == ifindex ? interface : NULL;
+}
+
+/* The managed interface with this id and ifindex, NULL once it is gone or another. */
+static inline struct interface *get_interface(__u32 id, __u32 ifindex)
+{
+	struct interface *interface = interface_at(ifindex);
+
+	return interface && interface->id == id ? interface : NULL;
+}
+
+/* The id of a managed interface, 0 of one that is not. */
+static inline __u16 id_of(const struct interface *interface)
+{
+	return interface ? interface->id : 0;
 }
 
 static inline bool is_enforced(const struct interface *interface)
@@ -50,26 +65,17 @@ static inline bool can_send(const __u32 *value)
  * there to see it go, and its ifindex may be another's by now. Where its memory cannot be read, the loader's word is
  * taken for the link.
  */
-__noinline int is_usable(__u32 index, __u32 ifindex)
+__noinline int is_usable(__u32 id, __u32 ifindex)
 {
 	const struct interface *interface;
-	const __u32 *device = bpf_map_lookup_elem(&devices, &index);
+	const __u32 *device = bpf_map_lookup_elem(&devices, &id);
 
 	if (!device || *device != ifindex)
 		return false;
 	if (have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val))
 		return can_send(device);
-	interface = bpf_map_lookup_elem(&interfaces, &index);
+	interface = get_interface(id, ifindex);
 	return interface && interface->flags & INTERFACE_UP;
-}
-
-/* Index into `interfaces` of a managed interface, 0 for one that is not. */
-static inline __u32 interface_index(__u32 ifindex)
-{
-	__u32 low = ifindex % INTERFACE_INDICES;
-	__u32 *index = bpf_map_lookup_elem(&managed, &low);
-
-	return index && get_interface(*index, ifindex) ? *index : 0;
 }
 
 static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
@@ -107,14 +113,13 @@ static inline bool has_routes(const struct interface *interface, __u8 family)
 }
 
 /* Whether the gateways serve this peer. A route may name the one that does; 0: several would do. */
-static inline bool is_served(const struct packet *packet, const struct interface *interface, __u32 ifindex,
-			     __u32 *gateway)
+static inline bool is_served(const struct packet *packet, const struct interface *interface, __u32 *gateway)
 {
 	const __u32 *routed;
 
 	if (likely(!has_routes(interface, packet->family)))
 		return true;
-	routed = find_prefix(packet, packet->tuple.peer, PREFIX_ROUTED, ifindex);
+	routed = find_prefix(packet, packet->tuple.peer, PREFIX_ROUTED, interface->ifindex);
 	*gateway = routed ? *routed : 0;
 	return routed;
 }
@@ -142,7 +147,7 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 	}
 	if (!only_gateways && (!count || on_link_flags_of(packet, skb->ifindex)))
 		return;
-	served = is_served(packet, interface, skb->ifindex, &gateway);
+	served = is_served(packet, interface, &gateway);
 	if (count > 1 || !gateway) {
 		sender = gateway_by_mac(skb, packet);
 		if (sender || !only_gateways)
@@ -217,14 +222,13 @@ static inline bool is_unicast(const __u8 *mac)
  */
 __noinline int find_path_back(struct __sk_buff *skb)
 {
-	__u32 index = interface_index(skb->ifindex);
-	struct interface *interface = get_interface(index, skb->ifindex);
-	struct path path = { .ifindex = skb->ifindex, .interface = index };
+	const struct interface *interface = interface_at(skb->ifindex);
+	struct path path = { .ifindex = skb->ifindex, .interface = id_of(interface) };
 	struct scratch *scratch = get_scratch();
 
 	if (!scratch)
 		return false;
-	if (!interface || !index) {
+	if (!interface) {
 		count_event(EVENT_IGNORED_INTERFACE);
 		return false;
 	}

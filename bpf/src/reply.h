@@ -333,7 +333,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 		       struct record *record, const struct interface *target, __u32 ifindex, __u32 header)
 {
-	__u64 pair = pair_of(interface_index(skb->ifindex), flow->interface, packet);
+	__u64 pair = pair_of(id_of(interface_at(skb->ifindex)), flow->interface, packet);
 	struct handover *handover = get_handover();
 	__u32 packets = wire_packets(skb, packet);
 	enum outcome outcome;

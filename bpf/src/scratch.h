@@ -58,8 +58,8 @@ struct rejection {
 /* A source, and which interface has it alone, as long as the generation is this one. */
 struct known_source {
 	__u64 self[2];
-	__u32 ifindex;   /* of where it may leave: last seen, or of its interface */
-	__u32 interface; /* its number in `interfaces`; 0 for none */
+	__u32 ifindex; /* 0 for none */
+	__u32 lower;   /* as of the interface */
 	__u64 generation;
 };
 

@@ -49,7 +49,7 @@ static inline void set_alternating(struct flow *flow, struct flow *other)
 /* The socket that takes the datagram. */
 static inline enum udp_socket taker(struct __sk_buff *skb)
 {
-	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+	const struct interface *interface = interface_at(skb->ifindex);
 
 	return udp_socket(skb, interface ? interface->vrf : 0);
 }

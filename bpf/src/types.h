@@ -84,7 +84,7 @@ struct flow {
 	__u8 rival_frames; /* connectionless: how many came by the path of `rival`, up to RIVAL_FRAMES */
 	__u16 size_told; /* low bits of ticks: the sender was told of a packet that is too large */
 	__u32 ifindex;
-	__u16 interface; /* index into `interfaces` */
+	__u16 interface; /* its id */
 	__u16 gateway;   /* index into `gateways`; 0: none known */
 	__u8 mac[6];     /* source of the inbound frames */
 	__u16 flags;     /* enum flow_flags */
@@ -156,12 +156,11 @@ enum takes {
 };
 
 /*
- * One life of an interface that is managed or caught. Its index in the array is never used for another one while flows or
- * counters may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none": it takes what any of the
- * others does.
+ * One life of an interface that is managed or caught. Its id is never another one's while flows or counters may refer to
+ * it, whatever the kernel does with ifindex.
  */
 struct interface {
-	__u32 ifindex; /* 0: gone */
+	__u32 ifindex; /* 0: there is none */
 	__u32 mtu;
 	__u8 mac[6];
 	__u8 flags;      /* enum interface_flags */
@@ -176,6 +175,8 @@ struct interface {
 	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, ipvlan); 0 for none */
 	__u16 first_gateway4; /* index of the one that is preferred, of one or several; 0 with none */
 	__u16 first_gateway6;
+	__u16 id;
+	__u16 pad;
 };
 
 /* Index 0 is never used. The MAC stands within one word, so that a reply never sees half of a new one. */
@@ -229,7 +230,7 @@ enum own_flags {
 	OWN_LOOPBACK_ONLY = 1 << 1, /* only lo or a dummy device has it */
 	OWN_TRANSLATED = 1 << 2,    /* no interface has it: a rule of the firewall names it */
 	OWN_CONFIGURED = 1 << 3,    /* or the configuration */
-	OWN_INTERFACE_SHIFT = 16,   /* above: index into `interfaces` of the only interface that has it; 0 for none */
+	OWN_INTERFACE_SHIFT = 16,   /* above: id of the only interface that has it; 0 for none */
 };
 
 #define MAX_EXCLUSIONS 64
@@ -312,7 +313,7 @@ enum protocol_class {
 };
 
 struct pair {
-	__u16 from; /* index into `interfaces`: the kernel's choice */
+	__u16 from; /* id of an interface: the kernel's choice */
 	__u16 to;   /* the flow's */
 	__u8 family;
 	__u8 protocol; /* enum protocol_class */
@@ -430,7 +431,7 @@ struct record {
 	__u32 created;   /* ticks: the first packet */
 	__u32 seen;      /* ticks: the last one */
 	__u32 heard;     /* ticks: the last answer, to a second */
-	__u16 from;      /* index into `interfaces`: the kernel's choice */
+	__u16 from;      /* id of an interface: the kernel's choice */
 	__u16 to;        /* that of the interface with the source; 0: nothing was originated yet */
 	__u16 size_told; /* as of a flow */
 	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */

@@ -24,8 +24,8 @@ type Rules struct {
 	Own func(netip.Addr) bpf.DatapathOwnFlags
 	// Prefixes has the same of networks that no interface has.
 	Prefixes *ebpf.Map
-	// Takes returns what starts flows by an interface beside requests for own addresses.
-	Takes func(id uint16) bpf.DatapathTakes
+	// Takes is what starts flows beside requests for own addresses, by the id of the interface.
+	Takes map[uint16]bpf.DatapathTakes
 }
 
 // Tuple is what a flow is about.
@@ -45,7 +45,7 @@ func (r *Rules) Records(t *Tuple) (bool, error) {
 
 // takesSelf is refusal_of_self() in bpf/src/admission.h.
 func (r *Rules) takesSelf(self netip.Addr, id uint16) (bool, error) {
-	own, takes, all := r.Own(self), r.Takes(id), bpf.DatapathTakesTAKES_ALL6
+	own, takes, all := r.Own(self), r.Takes[id], bpf.DatapathTakesTAKES_ALL6
 	if own == 0 {
 		key := datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, netip.PrefixFrom(self, self.BitLen()))
 		err := r.Prefixes.Lookup(key, &own)

@@ -75,7 +75,7 @@ func (v *view) originated(tuple *bpf.DatapathTuple, record *bpf.DatapathRecord) 
 	if bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED {
 		flow.Outcome = OutcomeMoved
 	}
-	isStrong := v.managed.get(record.To).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0
+	isStrong := v.known[record.To].Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0
 	if !isStrong && bpf.DatapathOutcome(record.Outcome) != bpf.DatapathOutcomeOUTCOME_WEAK_HOST {
 		flow.Relates = RelatesAll
 	}

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -94,27 +93,20 @@ func states(maps *bpf.Maps) (all []stateTable) {
 // view is what an entry's numbers refer to, read once for a whole listing.
 type view struct {
 	clock      datapath.Clock
-	interfaces map[uint16]string // by ID, those that are there
-	gateways   read[bpf.DatapathGateway]
-	managed    read[bpf.DatapathInterface]
-	own        *ebpf.Map
-	owners     map[[16]uint8]uint16 // ids of the interfaces that alone have own addresses, of those that were asked for
+	maps       *bpf.DatapathMaps
+	interfaces map[uint16]string                // by ID, those that are there
+	known      map[uint16]bpf.DatapathInterface // by ID
+	gateways   map[uint16]*bpf.DatapathGateway  // by ID, those that were asked for
+	owners     map[[16]uint8]uint16             // ids of the interfaces that alone have own addresses, of those that were asked for
 }
 
-// read are the entries of a map that were needed, by ID.
-type read[Entry any] struct {
-	table   *ebpf.Map
-	entries map[uint16]*Entry
-}
-
-// get returns an entry, which is read when it is first needed. One that cannot be read is of nothing that is there:
-// of a gateway the inbound MAC is shown.
-func (r read[Entry]) get(id uint16) *Entry {
-	if r.entries[id] == nil {
-		r.entries[id] = new(Entry)
-		_ = r.table.Lookup(uint32(id), r.entries[id])
+// gateway returns one, which is read when it is first needed. One that cannot be read is not there: the inbound MAC is shown.
+func (v *view) gateway(id uint16) *bpf.DatapathGateway {
+	if v.gateways[id] == nil {
+		v.gateways[id] = new(bpf.DatapathGateway)
+		_ = v.maps.Gateways.Lookup(uint32(id), v.gateways[id])
 	}
-	return r.entries[id]
+	return v.gateways[id]
 }
 
 func (t *Table) newView() (*view, error) {
@@ -128,15 +120,17 @@ func (t *Table) newView() (*view, error) {
 	}
 	v := &view{
 		clock:      clock,
+		maps:       t.maps,
 		interfaces: make(map[uint16]string),
-		gateways:   read[bpf.DatapathGateway]{t.maps.Gateways, make(map[uint16]*bpf.DatapathGateway)},
-		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
-		own:        t.maps.OwnAddresses,
+		known:      make(map[uint16]bpf.DatapathInterface),
+		gateways:   make(map[uint16]*bpf.DatapathGateway),
 		owners:     make(map[[16]uint8]uint16),
 	}
 	for _, record := range journal.Interfaces {
 		if record.Index != 0 && !record.Catches {
-			v.interfaces[record.ID] = record.Name
+			var entry bpf.DatapathInterface
+			_ = t.maps.Interfaces.Lookup(bpf.PlaceOf(record.Index), &entry)
+			v.interfaces[record.ID], v.known[entry.Id] = record.Name, entry
 		}
 	}
 	return v, nil
@@ -173,7 +167,7 @@ func (v *view) ownerOf(self [16]uint8) uint16 {
 	id, known := v.owners[self]
 	if !known {
 		var flags uint32
-		_ = v.own.Lookup(self, &flags) // an address that has just gone relates nothing
+		_ = v.maps.OwnAddresses.Lookup(self, &flags) // an address that has just gone relates nothing
 		id = uint16(flags >> bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT)
 		v.owners[self] = id
 	}
@@ -200,8 +194,9 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 // setNextHop mirrors next_hop_mac() in bpf/src/path.h.
 func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 	mac := entry.Mac
-	for _, id := range datapath.GatewaysOf(entry, v.managed.get(entry.Interface)) {
-		if gateway := v.gateways.get(id); gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
+	target := v.known[entry.Interface]
+	for _, id := range datapath.GatewaysOf(entry, &target) {
+		if gateway := v.gateway(id); gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
 			mac = gateway.Mac
 			flow.Gateway = new(datapath.Address(gateway.Address).String())
 			break

@@ -32,7 +32,7 @@ func onLinkFlags(n discover.OnLink) bpf.DatapathOnLinkFlags {
 const mostHostBits = 8
 
 // OwnAddresses returns the host's own addresses. One that only lo or a dummy device has is like any other where the
-// configuration names it. idOf is the index into the map `interfaces` of a device, 0 where it is not managed.
+// configuration names it. idOf is the id of a device, 0 where it is not managed.
 func OwnAddresses(found *discover.Result, configured []netip.Prefix, idOf func(device int) uint16) map[bpf.DatapathAddress]uint32 {
 	entries := make(map[bpf.DatapathAddress]uint32)
 	for _, p := range found.OwnPrefixes {

@@ -14,8 +14,7 @@ import (
 
 // Maps are the maps that tell the programs about the host.
 type Maps struct {
-	Interfaces *Mirror[uint32, bpf.DatapathInterface] // by id
-	Managed    *Mirror[uint32, uint32]                // ids of interfaces by the low bits of their index
+	Interfaces *Mirror[uint32, bpf.DatapathInterface] // by bpf.PlaceOf
 	Gateways   *Mirror[uint32, bpf.DatapathGateway]   // by id
 	OnLink     *Mirror[bpf.DatapathPrefixKey, uint32]
 	Own        *Mirror[bpf.DatapathAddress, uint32]   // flags
@@ -36,7 +35,6 @@ func Read(m *bpf.Maps) (*Maps, error) {
 	var prefixes *Mirror[bpf.DatapathPrefixKey, uint32]
 	err := errors.Join(
 		readMirror(&t.Interfaces, bpf.DatapathMapInterfaces, m.Interfaces),
-		readMirror(&t.Managed, bpf.DatapathMapManaged, m.Managed),
 		readMirror(&t.Gateways, bpf.DatapathMapGateways, m.Gateways),
 		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
 		readMirror(&prefixes, bpf.DatapathMapPrefixes, m.Prefixes),
@@ -79,15 +77,13 @@ type Ways struct {
 // refused and admitted, if other requests start flows.
 func (m *Maps) WriteWays(w *Ways) error {
 	markNarrow(w.Interfaces)
-	if none := takesOfAny(w.Interfaces); none.Takes != 0 {
-		w.Interfaces[0] = none
-	}
+	w.Interfaces[bpf.InterfacePlaces] = takesOfAny(w.Interfaces)
 	takesOthers := m.takesOthers(w.Interfaces)
 	err := errors.Join(
 		m.Gateways.enter(w.Gateways),
 		m.gatewayMACs.enter(w.MACs),
 		m.routes.enter(w.Routes),
-		m.Interfaces.Sync(w.Interfaces),
+		m.syncInterfaces(w.Interfaces),
 		m.routes.drop(w.Routes),
 		m.gatewayMACs.drop(w.MACs),
 		m.Gateways.drop(w.Gateways),
@@ -100,10 +96,23 @@ func (m *Maps) WriteWays(w *Ways) error {
 
 // takesOthers tells whether an interface is going to record other requests than it does.
 func (m *Maps) takesOthers(desired map[uint32]bpf.DatapathInterface) bool {
-	for id, entry := range desired {
-		if m.Interfaces.actual[id].Takes != entry.Takes {
+	for place, entry := range desired {
+		if m.Interfaces.actual[place].Takes != entry.Takes {
 			return true
 		}
 	}
 	return false
+}
+
+// syncInterfaces has the map hold what is desired. A place that another interface takes is emptied before, and its index is
+// written after all else: no program takes half an entry for it.
+func (m *Maps) syncInterfaces(desired map[uint32]bpf.DatapathInterface) error {
+	empty, unborn := make(map[uint32]bpf.DatapathInterface), make(map[uint32]bpf.DatapathInterface)
+	for place, entry := range desired {
+		if before := m.Interfaces.actual[place]; before.Ifindex != entry.Ifindex || before.Id != entry.Id {
+			entry.Ifindex = 0
+			empty[place], unborn[place] = bpf.DatapathInterface{}, entry
+		}
+	}
+	return errors.Join(m.Interfaces.enter(empty), m.Interfaces.enter(unborn), m.Interfaces.Sync(desired))
 }

@@ -5,6 +5,7 @@ package hostmaps
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -92,9 +93,10 @@ func (m *Maps) Backup() (restore func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	interfaces := maps.Clone(m.Interfaces.actual)
 	restores := []func() error{
-		m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(),
-		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
+		m.Own.backup(), m.Served.backup(), m.OnLink.backup(), m.Gateways.backup(), m.gatewayMACs.backup(), m.routes.backup(),
+		func() error { return m.syncInterfaces(interfaces) },
 	}
 	return func() error {
 		errs := []error{m.putSettingsBack(before)}
@@ -115,7 +117,10 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
 		return bpf.DatapathOwnFlags(flags)
 	}
-	takes := func(id uint16) bpf.DatapathTakes { return bpf.DatapathTakes(m.Interfaces.actual[uint32(id)].Takes) }
+	takes := make(map[uint16]bpf.DatapathTakes)
+	for _, i := range m.Interfaces.actual {
+		takes[i.Id] = bpf.DatapathTakes(i.Takes)
+	}
 	return &admission.Rules{Settings: settings, Own: own, Prefixes: m.Served.table, Takes: takes}, nil
 }
 

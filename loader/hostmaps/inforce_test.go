@@ -38,7 +38,7 @@ func aHost() *desired {
 		onLink: map[bpf.DatapathPrefixKey]uint32{onLinkKey: uint32(bpf.DatapathOnLinkFlagsON_LINK)},
 		config: config.Default(),
 		ways: Ways{
-			Interfaces: map[uint32]bpf.DatapathInterface{1: {Ifindex: 7, FirstGateway4: 1}},
+			Interfaces: map[uint32]bpf.DatapathInterface{7: {Ifindex: 7, Id: 1, FirstGateway4: 1}},
 			Gateways:   map[uint32]bpf.DatapathGateway{1: {Ifindex: 7, Usable: 1}, 2: {Ifindex: 7, Usable: 1}},
 			MACs:       map[bpf.DatapathGatewayMac]uint32{macKey: 1},
 			Routes:     map[bpf.DatapathPrefixKey]uint32{routeKey: 1, sourceKey: 1},
@@ -127,15 +127,15 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		{"no route", decisions, func(d *desired) { delete(d.ways.Routes, routeKey) }},
 		{"another gateway of an own address", decisions, func(d *desired) { d.ways.Routes[sourceKey] = 2 }},
 		{"no gateway of an own address", decisions, func(d *desired) { delete(d.ways.Routes, sourceKey) }},
-		{"interface", decisions, func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
-		{"first gateway", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
-		{"interface's number is another's", decisions, func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},
+		{"interface", decisions, func(d *desired) { d.ways.Interfaces[8] = bpf.DatapathInterface{Ifindex: 8, Id: 2} }},
+		{"first gateway", decisions, func(d *desired) { d.ways.Interfaces[7] = bpf.DatapathInterface{Ifindex: 7, Id: 1, FirstGateway4: 2} }},
+		{"interface's index is another's", decisions, func(d *desired) { d.ways.Interfaces[7] = bpf.DatapathInterface{Ifindex: 7, Id: 2, FirstGateway4: 1} }},
 		{"no interface", decisions, func(d *desired) { clear(d.ways.Interfaces) }},
 		{"an interface forwards nothing", refusals, func(d *desired) {
-			d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
+			d.ways.Interfaces[7] = bpf.DatapathInterface{Ifindex: 7, Id: 1, FirstGateway4: 1, Takes: uint8(bpf.DatapathTakesTAKES_ALL4)}
 		}},
 		{"an interface that forwards nothing", refusals, func(d *desired) {
-			d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
+			d.ways.Interfaces[8] = bpf.DatapathInterface{Ifindex: 8, Id: 2, Takes: uint8(bpf.DatapathTakesTAKES_ALL6)}
 		}},
 		{"exclusion", both, func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} }},
 		{"protocols", decisions, func(d *desired) { d.config.Protocols = d.config.Protocols[1:] }},
@@ -219,8 +219,37 @@ func TestEntriesOfOthers(t *testing.T) {
 	b.read()
 	b.must(errors.Join(b.maps.OnLink.Sync(nil), b.maps.WriteServed(nil)))
 	b.must(b.kernel.Prefixes.Lookup(routeKey, new(uint32)))
-	b.must(errors.Join(b.maps.OnLink.Sync(aHost().onLink), b.maps.WriteWays(new(Ways))))
+	b.must(errors.Join(b.maps.OnLink.Sync(aHost().onLink), b.maps.WriteWays(&Ways{Interfaces: map[uint32]bpf.DatapathInterface{}})))
 	b.must(errors.Join(b.kernel.GatewayMacs.Lookup(held, new(uint32)), b.kernel.Prefixes.Lookup(onLinkKey, new(uint32))))
+}
+
+// TestPlaceOfAnother: an interface that takes another's place is written in three steps, so that no program takes half an
+// entry for it; what changes of one is written at once.
+func TestPlaceOfAnother(t *testing.T) {
+	b := newHostBed(t)
+	b.write(aHost())
+	const place = 7
+	for _, test := range []struct {
+		what   string
+		entry  bpf.DatapathInterface
+		writes int
+	}{
+		{"same", bpf.DatapathInterface{Ifindex: place, Id: 1, Mtu: 1400}, 1},
+		{"index was given again", bpf.DatapathInterface{Ifindex: place, Id: 2, Mtu: 1400}, 3},
+		{"low bits are the same", bpf.DatapathInterface{Ifindex: place + bpf.InterfacePlaces, Id: 2, Mtu: 1400}, 3},
+	} {
+		d, before := aHost(), b.maps.Interfaces.writes
+		d.ways.Interfaces[place] = test.entry
+		b.write(d)
+		if writes := b.maps.Interfaces.writes - before; writes != test.writes {
+			t.Errorf("%s: %d writes, want %d", test.what, writes, test.writes)
+		}
+		var got bpf.DatapathInterface
+		b.must(b.kernel.Interfaces.Lookup(uint32(place), &got))
+		if got != test.entry {
+			t.Errorf("%s: %+v, want %+v", test.what, got, test.entry)
+		}
+	}
 }
 
 // TestDecisionsPutBack: with the maps of before, the decisions of meanwhile are void, and those of before stay so.

@@ -96,9 +96,6 @@ func (m *Mirror[K, V]) Get(key K) (value V, known bool) {
 	return value, known
 }
 
-// Size is how many entries the map takes.
-func (m *Mirror[K, V]) Size() uint32 { return m.table.MaxEntries() }
-
 // Sync makes the map hold what is desired, no more and no less. New entries come
 // before old ones go. It goes on after errors, counts them and tells the first of each kind.
 func (m *Mirror[K, V]) Sync(desired map[K]V) error {
@@ -132,7 +129,7 @@ func (m *Mirror[K, V]) explain(failures failures) error {
 		return nil
 	}
 	return fmt.Errorf("%d entries of map %s (it takes %d): %w",
-		failures.count, m.name, m.Size(), failures.first)
+		failures.count, m.name, m.table.MaxEntries(), failures.first)
 }
 
 // failures are errors of which one is enough to know.

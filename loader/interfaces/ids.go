@@ -30,7 +30,7 @@ func (t *Table) identify(i discover.Interface) (uint16, error) {
 // left that of the interface that was recorded first among those that are gone.
 func (t *Table) freeID() (uint16, error) {
 	records := &t.host.Journal.Interfaces
-	id, dropped := identity.NextID(records, t.host.Maps().Interfaces.Size(), func(r pins.InterfaceRecord) (uint16, bool) { return r.ID, r.Index == 0 })
+	id, dropped := identity.NextID(records, t.host.Datapath().Devices.MaxEntries(), func(r pins.InterfaceRecord) (uint16, bool) { return r.ID, r.Index == 0 })
 	switch {
 	case id == 0:
 		return 0, fmt.Errorf("%d interfaces are managed or caught already, which is as many as can be", len(*records))

@@ -13,12 +13,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
-	"replypath/loader/hostmaps"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
@@ -28,7 +28,6 @@ import (
 type Host struct {
 	Netlink     func() *netlink.Handle
 	Datapath    func() *datapath.Datapath // in force
-	Maps        func() *hostmaps.Maps     // its
 	Attachments *attachment.Attachments
 	Sysctls     *undo.Sysctls
 	Qdiscs      *undo.Qdiscs
@@ -47,7 +46,7 @@ type Host struct {
 // Managed is an interface that is managed, or caught, now. Only its Table changes it. One that is caught has no mode.
 type Managed struct {
 	discover.Interface
-	ID   uint16      // index into the map `interfaces`
+	ID   uint16
 	Mode config.Mode // in force
 
 	entered     bool // in the map `devices`
@@ -134,35 +133,23 @@ func (t *Table) NameOf(index int) string {
 	return fmt.Sprintf("interface %d", index)
 }
 
-// Entries are the ids of the interfaces, by the low bits of their index.
-func (t *Table) Entries() map[uint32]uint32 {
-	slots := t.host.Maps().Managed.Size()
-	entries := make(map[uint32]uint32)
-	for _, m := range t.served {
-		entries[uint32(m.Index)%slots] = uint32(m.ID)
-	}
-	return entries
-}
-
-// WithoutClashes takes out interfaces that cannot be told from another in the map `managed`, which knows the low bits of an
-// index only. Who is managed already goes first, who is caught last.
+// WithoutClashes takes out interfaces that have the place of another in the map `interfaces`. Who is managed already goes first, who is caught last.
 func (t *Table) WithoutClashes(found *discover.Result) (managed []discover.Interface) {
-	slots := t.host.Maps().Managed.Size()
 	owner := make(map[uint32]discover.Interface)
 	for _, i := range slices.Concat(found.Interfaces, found.Caught) {
-		slot := uint32(i.Index) % slots
-		if _, taken := owner[slot]; !taken || t.Get(i.Index) != nil && !i.Catches {
-			owner[slot] = i
+		place := bpf.PlaceOf(i.Index)
+		if _, taken := owner[place]; !taken || t.Get(i.Index) != nil && !i.Catches {
+			owner[place] = i
 		}
 	}
-	found.Caught = slices.DeleteFunc(found.Caught, func(i discover.Interface) bool { return owner[uint32(i.Index)%slots].Index != i.Index })
+	found.Caught = slices.DeleteFunc(found.Caught, func(i discover.Interface) bool { return owner[bpf.PlaceOf(i.Index)].Index != i.Index })
 	return slices.DeleteFunc(slices.Clone(found.Interfaces), func(i discover.Interface) bool {
-		first := owner[uint32(i.Index)%slots]
+		first := owner[bpf.PlaceOf(i.Index)]
 		if first.Index == i.Index {
 			return false
 		}
 		found.Unmanaged = append(found.Unmanaged, discover.Unmanaged{Name: i.Name, Reason: fmt.Sprintf(
-			"its index %d and that of %s, %d, are the same modulo %d", i.Index, first.Name, first.Index, slots)})
+			"its index %d and that of %s, %d, are the same modulo %d", i.Index, first.Name, first.Index, bpf.InterfacePlaces)})
 		return true
 	})
 }

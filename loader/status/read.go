@@ -192,7 +192,7 @@ func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error)
 		i.Role = RoleCatches
 	}
 	var entry bpf.DatapathInterface
-	if err := r.maps.Interfaces.Lookup(uint32(record.ID), &entry); err != nil {
+	if err := r.maps.Interfaces.Lookup(bpf.PlaceOf(record.Index), &entry); err != nil {
 		return i, fmt.Errorf("read what the programs know of interface %s: %w", i.Name, err)
 	}
 	i.HostModel = string(config.HostModelWeak)

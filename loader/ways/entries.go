@@ -37,7 +37,7 @@ func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *host
 		if !watch.IsAttached(i.Index) {
 			entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN)
 		}
-		w.Interfaces[uint32(i.ID)] = entry
+		w.Interfaces[bpf.PlaceOf(i.Index)] = entry
 	}
 	w.Routes, _ = routeEntries(served, of)
 	maps.Copy(w.Routes, sourceEntries(served, of))
@@ -48,6 +48,7 @@ func Of(served []*interfaces.Managed, watch Watch, known []*gateways.View) *host
 func interfaceEntry(s *interfaces.Managed, known []*gateways.View) bpf.DatapathInterface {
 	entry := bpf.DatapathInterface{
 		Ifindex: uint32(s.Index),
+		Id:      s.ID,
 		Mtu:     uint32(s.MTU),
 		Vrf:     uint32(s.VRF),
 		Lower:   uint32(s.Lower),

@@ -23,13 +23,8 @@ func (r *Runner) install(h model.Host) error {
 		id := interfaceID(i)
 		record, ok := h.Interfaces[id]
 		none.Takes |= record.Takes &^ uint8(bpf.DatapathTakesTAKES_ITS_OWN_ONLY)
-		managed := uint32(0)
-		if ok {
-			managed = uint32(id)
-		}
 		errs = append(errs,
-			r.d.Interfaces.Put(uint32(id), record),
-			r.d.Managed.Put(r.devices[i].Index, managed),
+			r.d.Interfaces.Put(r.devices[i].Index, record),
 			r.setDevice(i, ok),
 			r.setLink(i, !h.Down[id]))
 		for g := range gatewaysPerDevice {
@@ -41,7 +36,7 @@ func (r *Runner) install(h model.Host) error {
 		errs = append(errs, r.d.SetOwnAddress(address, flags))
 	}
 	errs = append(errs,
-		r.d.Interfaces.Put(uint32(0), none),
+		r.d.Interfaces.Put(bpf.InterfacePlaces, none),
 		r.installHashes(h),
 		r.d.ModeByHand.Set(uint32(h.ModeByHand)),
 		r.d.Grace.Set(h.GraceUntil),

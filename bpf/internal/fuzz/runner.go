@@ -283,7 +283,7 @@ func (x *run) step(s Step) error {
 // setInterface changes an interface on both sides, and has what was decided before be void.
 func (x *run) setInterface(id uint16, record model.Interface) error {
 	x.m.Host.Interfaces[id] = record
-	return errors.Join(x.d.Interfaces.Put(uint32(id), record), x.outdate())
+	return errors.Join(x.d.Interfaces.Put(record.Ifindex, record), x.outdate())
 }
 
 // changeGateway makes a gateway usable or not, or gives it another MAC.

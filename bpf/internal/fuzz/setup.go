@@ -190,6 +190,7 @@ func (s Setup) sourceInterface() bpf.DatapathOwnFlags {
 
 func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	r := rig.Record(real, 0)
+	r.Id = interfaceID(device)
 	r.NextHop, r.Gateways4, r.Gateways6, r.Mtu = uint8(d.nextHop), d.gateways, d.gateways, d.mtu
 	if d.gateways == 1 {
 		r.Gateway4, r.Gateway6 = gatewayID(device, 0), gatewayID(device, 2)

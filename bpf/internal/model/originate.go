@@ -18,11 +18,11 @@ const (
 	ownInterfaceBits = bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 )
 
-// sourceInterface is the managed interface that alone has an address.
+// sourceInterface is the managed interface that alone has an address, while its device is there.
 func (m *Model) sourceInterface(a netip.Addr) (id uint16, record Interface, ok bool) {
 	id = uint16(m.Host.OwnAddresses[a] >> ownInterfaceBits)
 	record, ok = m.Host.Interfaces[id]
-	return id, record, ok && id != 0 && record.Ifindex != 0
+	return id, record, ok && !m.Host.Gone[id]
 }
 
 // originates says whether the host originates a packet by another interface than that of its source, which it tells.

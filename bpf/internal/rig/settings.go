@@ -29,31 +29,27 @@ func (d *Datapath) SetSettings(settings bpf.DatapathSettings) error {
 	return d.Configuration.Set(settings)
 }
 
-// SetInterface manages an interface under this index of the array, on a thread
-// inside the namespace of its device.
-func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) error {
-	low := record.Ifindex % d.Managed.MaxEntries()
+// SetInterface manages an interface under this id, on a thread inside the namespace of its device.
+func (d *Datapath) SetInterface(id uint16, record bpf.DatapathInterface) error {
+	place := bpf.PlaceOf(int(record.Ifindex))
 	d.undo = append(d.undo, func() error {
-		return errors.Join(
-			put(d.Interfaces, index, bpf.DatapathInterface{}),
-			put(d.Managed, low, uint32(0)),
-			d.Devices.Delete(index),
-		)
+		return errors.Join(put(d.Interfaces, place, bpf.DatapathInterface{}), d.Devices.Delete(uint32(id)))
 	})
-	err := put(d.Devices, index, record.Ifindex)
+	err := put(d.Devices, uint32(id), record.Ifindex)
 	if errors.Is(err, unix.EINVAL) { // there is none
 		err = nil
 	}
-	return errors.Join(err, put(d.Interfaces, index, record), put(d.Managed, low, index), d.ForgetProof())
+	record.Id = id
+	return errors.Join(err, put(d.Interfaces, place, record), d.ForgetProof())
 }
 
 // SetDevice says which device is behind an interface, 0 for none. The programs see it
 // as late as in the next jiffy; here they see it at once.
-func (d *Datapath) SetDevice(index, ifindex uint32) error {
+func (d *Datapath) SetDevice(id, ifindex uint32) error {
 	if ifindex != 0 {
-		return errors.Join(put(d.Devices, index, ifindex), d.ForgetProof())
+		return errors.Join(put(d.Devices, id, ifindex), d.ForgetProof())
 	}
-	return errors.Join(d.Devices.Delete(index), d.ForgetProof())
+	return errors.Join(d.Devices.Delete(id), d.ForgetProof())
 }
 
 // ForgetProof has the programs ask the kernel at once whether an interface can be used.
