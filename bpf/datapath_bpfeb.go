@@ -135,16 +135,6 @@ const (
 	DatapathFollowFOLLOW_LATEST    DatapathFollow = 2
 )
 
-type DatapathFragment struct {
-	_        structs.HostLayout
-	Digest   uint64
-	Seen     uint32
-	Table    uint8
-	Outcome  uint8
-	Protocol uint8
-	Pad      uint8
-}
-
 type DatapathGateway struct {
 	_       structs.HostLayout
 	Address [16]uint8
@@ -229,7 +219,27 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
+)
+
+type DatapathLead struct {
+	_        structs.HostLayout
+	Digest   uint64
+	Seen     uint32
+	Table    uint8
+	Outcome  uint8
+	Protocol uint8
+	Pad      uint8
+}
+
+type DatapathLeadKind uint32
+
+const (
+	DatapathLeadKindLEAD_WATCHED DatapathLeadKind = 0
+	DatapathLeadKindLEAD_ASKER   DatapathLeadKind = 1
+	DatapathLeadKindLEAD_ENDS    DatapathLeadKind = 2
+	DatapathLeadKindLEAD_PARTS   DatapathLeadKind = 3
+	DatapathLeadKindLEAD_KINDS   DatapathLeadKind = 4
 )
 
 type DatapathMode uint32
@@ -551,7 +561,6 @@ type DatapathTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAsked               = "asked"
 	DatapathMapAssured             = "assured"
 	DatapathMapConfiguration       = "configuration"
 	DatapathMapConnectionless      = "connectionless"
@@ -559,12 +568,12 @@ const (
 	DatapathMapEstablished         = "established"
 	DatapathMapEvents              = "events"
 	DatapathMapFlowMaps            = "flow_maps"
-	DatapathMapFragments           = "fragments"
 	DatapathMapGatewayMacs         = "gateway_macs"
 	DatapathMapGateways            = "gateways"
 	DatapathMapGrace               = "grace"
 	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
+	DatapathMapLeads               = "leads"
 	DatapathMapManaged             = "managed"
 	DatapathMapMarks               = "marks"
 	DatapathMapModeByHand          = "mode_by_hand"
@@ -573,7 +582,6 @@ const (
 	DatapathMapOwnAddresses        = "own_addresses"
 	DatapathMapPairs               = "pairs"
 	DatapathMapPrefixes            = "prefixes"
-	DatapathMapQuestions           = "questions"
 	DatapathMapScratch             = "scratch"
 	DatapathMapTails               = "tails"
 	DatapathMapTraceEvents         = "trace_events"
@@ -656,7 +664,6 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Asked          *ebpf.MapSpec `ebpf:"asked"`
 	Assured        *ebpf.MapSpec `ebpf:"assured"`
 	Configuration  *ebpf.MapSpec `ebpf:"configuration"`
 	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
@@ -664,12 +671,12 @@ type DatapathMapSpecs struct {
 	Established    *ebpf.MapSpec `ebpf:"established"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	FlowMaps       *ebpf.MapSpec `ebpf:"flow_maps"`
-	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs    *ebpf.MapSpec `ebpf:"gateway_macs"`
 	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
 	Grace          *ebpf.MapSpec `ebpf:"grace"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Leads          *ebpf.MapSpec `ebpf:"leads"`
 	Managed        *ebpf.MapSpec `ebpf:"managed"`
 	Marks          *ebpf.MapSpec `ebpf:"marks"`
 	ModeByHand     *ebpf.MapSpec `ebpf:"mode_by_hand"`
@@ -678,7 +685,6 @@ type DatapathMapSpecs struct {
 	OwnAddresses   *ebpf.MapSpec `ebpf:"own_addresses"`
 	Pairs          *ebpf.MapSpec `ebpf:"pairs"`
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
-	Questions      *ebpf.MapSpec `ebpf:"questions"`
 	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
 	Tails          *ebpf.MapSpec `ebpf:"tails"`
 	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
@@ -719,7 +725,6 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Asked          *ebpf.Map `ebpf:"asked"`
 	Assured        *ebpf.Map `ebpf:"assured"`
 	Configuration  *ebpf.Map `ebpf:"configuration"`
 	Connectionless *ebpf.Map `ebpf:"connectionless"`
@@ -727,12 +732,12 @@ type DatapathMaps struct {
 	Established    *ebpf.Map `ebpf:"established"`
 	Events         *ebpf.Map `ebpf:"events"`
 	FlowMaps       *ebpf.Map `ebpf:"flow_maps"`
-	Fragments      *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs    *ebpf.Map `ebpf:"gateway_macs"`
 	Gateways       *ebpf.Map `ebpf:"gateways"`
 	Grace          *ebpf.Map `ebpf:"grace"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Leads          *ebpf.Map `ebpf:"leads"`
 	Managed        *ebpf.Map `ebpf:"managed"`
 	Marks          *ebpf.Map `ebpf:"marks"`
 	ModeByHand     *ebpf.Map `ebpf:"mode_by_hand"`
@@ -741,7 +746,6 @@ type DatapathMaps struct {
 	OwnAddresses   *ebpf.Map `ebpf:"own_addresses"`
 	Pairs          *ebpf.Map `ebpf:"pairs"`
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
-	Questions      *ebpf.Map `ebpf:"questions"`
 	Scratch        *ebpf.Map `ebpf:"scratch"`
 	Tails          *ebpf.Map `ebpf:"tails"`
 	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
@@ -750,7 +754,6 @@ type DatapathMaps struct {
 
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
-		m.Asked,
 		m.Assured,
 		m.Configuration,
 		m.Connectionless,
@@ -758,12 +761,12 @@ func (m *DatapathMaps) Close() error {
 		m.Established,
 		m.Events,
 		m.FlowMaps,
-		m.Fragments,
 		m.GatewayMacs,
 		m.Gateways,
 		m.Grace,
 		m.HalfOpen,
 		m.Interfaces,
+		m.Leads,
 		m.Managed,
 		m.Marks,
 		m.ModeByHand,
@@ -772,7 +775,6 @@ func (m *DatapathMaps) Close() error {
 		m.OwnAddresses,
 		m.Pairs,
 		m.Prefixes,
-		m.Questions,
 		m.Scratch,
 		m.Tails,
 		m.TraceEvents,

@@ -8,7 +8,6 @@ import "github.com/cilium/ebpf"
 // Shapes returns the maps that are pinned, by name, as the object describes them: without the types of keys and values.
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
-		"asked":          {Name: "asked", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 16384, Flags: 0x0},
 		"assured":        {Name: "assured", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"configuration":  {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 9296, MaxEntries: 1, Flags: 0x0},
 		"connectionless": {Name: "connectionless", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
@@ -16,12 +15,12 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"established":    {Name: "established", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"events":         {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 45, Flags: 0x0},
 		"flow_maps":      {Name: "flow_maps", Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 4, Flags: 0x0},
-		"fragments":      {Name: "fragments", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 8192, Flags: 0x0},
 		"gateway_macs":   {Name: "gateway_macs", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"gateways":       {Name: "gateways", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 4096, Flags: 0x0},
 		"grace":          {Name: "grace", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"half_open":      {Name: "half_open", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"interfaces":     {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 36, MaxEntries: 4096, Flags: 0x0},
+		"leads":          {Name: "leads", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 32768, Flags: 0x0},
 		"managed":        {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},
 		"marks":          {Name: "marks", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 262144, Flags: 0x0},
 		"mode_by_hand":   {Name: "mode_by_hand", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
@@ -30,7 +29,6 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"own_addresses":  {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"pairs":          {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 24, MaxEntries: 16384, Flags: 0x1},
 		"prefixes":       {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 81920, Flags: 0x1},
-		"questions":      {Name: "questions", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 8, MaxEntries: 8192, Flags: 0x0},
 		"scratch":        {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2632, MaxEntries: 1, Flags: 0x0},
 		"tails":          {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":   {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},

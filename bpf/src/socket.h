@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "flow.h"
+#include "path.h"
 
 #define FAMILY_IPV4 2 /* AF_INET */
 #define FAMILY_IPV6 10 /* AF_INET6 */
@@ -45,11 +45,13 @@ static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 }
 
 /*
- * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds the sockets of none, and
+ * The socket that takes the scratch packet, as an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds the sockets of none, and
  * not those that are bound to it. Only those that are count there for what they are, and to find none proves nothing.
  */
-__noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
+__noinline int udp_socket(struct __sk_buff *skb)
 {
+	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+	__u32 vrf = interface ? interface->vrf : 0;
 	const struct scratch *scratch = get_scratch();
 	enum udp_socket kind;
 	struct bpf_sock_tuple tuple = {};
