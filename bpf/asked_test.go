@@ -4,7 +4,6 @@ package bpf_test
 
 import (
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -23,7 +22,7 @@ func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T
 				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+port)))
 			}
 			b := newBed(t, normal)
-			b.must(errors.Join(b.ForgetAsked(), b.ForgetNotes()))
+			b.must(errors.Join(b.ForgetLeads(), b.ForgetNotes()))
 			b.repair(repair)
 			f(t, b, n)
 		})
@@ -33,11 +32,19 @@ func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T
 // rewriteAsked has everybody have asked by this flow.
 func (b *bed) rewriteAsked(digest uint64) {
 	b.t.Helper()
-	known, err := b.AskedBy()
+	b.must(b.ChangeLeads(func(l *bpf.DatapathLead) { l.Digest = digest }, leadAsker))
+}
+
+// askedBy are the flows by which each asker asked last, by digest.
+func (b *bed) askedBy() (digests []uint64) {
+	b.t.Helper()
+	known, err := b.Leads(leadAsker)
 	b.must(err)
-	for asker := range known {
-		b.must(b.Asked.Put(asker, digest))
+	for _, lead := range known {
+		digests = append(digests, lead.Digest)
 	}
+	slices.Sort(digests)
+	return digests
 }
 
 // wantBegun wants it to be known, or not, that the peer answered what the host began, for wildcard sockets.
@@ -47,7 +54,7 @@ func (b *bed) wantBegun(n network, m message, want bool) {
 	asker.Self, asker.Protocol = [16]uint8{}, 0
 	notes, err := b.Notes()
 	b.must(err)
-	if _, got := notes[b.Seeds.Digest(asker)]; got != want {
+	if _, got := notes[b.Seeds.LeadKey(asker, leadAsker)]; got != want {
 		b.t.Errorf("known that %s answered what the host began: %t, want %t", n.peer, got, want)
 	}
 }
@@ -58,11 +65,19 @@ func (b *bed) wantAsked(want ...bpf.DatapathTuple) {
 	for _, tuple := range want {
 		digests = append(digests, b.Seeds.Digest(tuple))
 	}
-	known, err := b.AskedBy()
-	b.must(err)
-	got := slices.Sorted(maps.Values(known))
+	got := b.askedBy()
 	if slices.Sort(digests); !slices.Equal(got, digests) {
 		b.t.Errorf("asked by %x, want %x", got, digests)
+	}
+}
+
+// wantWatched wants the loader to be told, or not, that a wildcard socket was asked, and forgets it.
+func (b *bed) wantWatched(want bool) {
+	b.t.Helper()
+	known, err := b.Leads(leadWatched)
+	b.must(errors.Join(err, b.ForgetLeads(leadWatched)))
+	if _, got := known[uint64(leadWatched)]; got != want {
+		b.t.Errorf("the loader is told that a wildcard socket was asked: %t, want %t", got, want)
 	}
 }
 
@@ -108,6 +123,7 @@ func TestAskedBegun(t *testing.T) {
 				b.wantBegun(n, udp{}, true)
 				b.question(n.at(n.other), udp{})
 				b.wantAsked()
+				b.wantWatched(false)
 				if b.flags(n.at(n.other))&flagAlternates != 0 {
 					t.Error("one address is asked: this is no alternation")
 				}
@@ -119,6 +135,7 @@ func TestAskedBegun(t *testing.T) {
 				b.ageNotes(61)
 				b.question(n.at(n.other), udp{})
 				b.wantAsked(n.at(n.other).tuple(udp{}))
+				b.wantWatched(repair == bpf.DatapathSourceRepairREPAIR_WATCH)
 			})
 		})
 	}
@@ -229,9 +246,20 @@ func TestRepairWanted(t *testing.T) {
 			m := udp{ports: ports{self: selfPort + 2}}
 			b.question(n, m)
 			b.wantAsked()
+			b.wantWatched(false)
 			defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2)))
 			b.question(n, m)
 			b.wantAsked(n.tuple(m))
+			b.wantWatched(true)
+		},
+		"the loader forgets it, and the same flow begins again": func(t *testing.T, b *bed, n network) {
+			for range 2 {
+				b.question(n, udp{})
+				b.wantWatched(true)
+				b.question(n, udp{})
+				b.wantWatched(false)
+				b.forget(n)
+			}
 		},
 		"a wildcard socket is entered, and no other": func(t *testing.T, b *bed, n network) {
 			var want []bpf.DatapathTuple
@@ -249,10 +277,12 @@ func TestRepairWanted(t *testing.T) {
 				b.question(n, m)
 				b.question(n, m)
 				b.wantAsked(want...)
+				b.wantWatched(c.isWanted)
 			}
 			b.repair(bpf.DatapathSourceRepairREPAIR_OFF)
 			b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 4}})
 			b.wantAsked(want...)
+			b.wantWatched(false)
 		},
 	})
 }

@@ -33,6 +33,16 @@ func NewSeeds() (Seeds, error) {
 // Digest returns what the flow tables hold a tuple by, as digest() in
 // src/tuple.h computes it.
 func (s Seeds) Digest(tuple DatapathTuple) uint64 {
+	return s.digest(tuple, netip.AddrFrom16(tuple.Peer).Is4In6())
+}
+
+// LeadKey returns what the map `leads` holds parts of a tuple by, as lead_key()
+// in src/portless.h computes it.
+func (s Seeds) LeadKey(parts DatapathTuple, kind DatapathLeadKind) uint64 {
+	return s.digest(parts, false)&^uint64(DatapathLeadKindLEAD_KINDS-1) | uint64(kind)
+}
+
+func (s Seeds) digest(tuple DatapathTuple, v4 bool) uint64 {
 	var bytes [40]byte
 	copy(bytes[:], tuple.Peer[:])
 	copy(bytes[16:], tuple.Self[:])
@@ -40,7 +50,6 @@ func (s Seeds) Digest(tuple DatapathTuple) uint64 {
 	binary.NativeEndian.PutUint16(bytes[34:], tuple.SelfPort)
 	bytes[36] = tuple.Protocol
 
-	v4 := netip.AddrFrom16(tuple.Peer).Is4In6()
 	sum := uint64(0)
 	for i, seed := range s {
 		if v4 && i < 8 && i%4 != 3 { // what all IPv4 tuples have in common

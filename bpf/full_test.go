@@ -62,12 +62,10 @@ func (b *bed) fillMarks() (before func(digest uint64) uint64) {
 // TestAskedFlood: as many peers as there is room for have asked. A newcomer's question takes the place of one of them.
 func TestAskedFlood(t *testing.T) {
 	eachRepair(t, repairOn, func(t *testing.T, b *bed, n network) {
-		b.fillHash(b.Asked, uint64(1))
+		b.fillHash(b.DatapathMaps.Leads, bpf.DatapathLead{Digest: 1})
 		next := newcomer(n)
 		b.arrives(next, udp{}, b.admitsServed(next, b.replication))
-		asked, err := b.AskedBy()
-		b.must(err)
-		if !slices.Contains(slices.Collect(maps.Values(asked)), b.Seeds.Digest(next.tuple(udp{}))) {
+		if !slices.Contains(b.askedBy(), b.Seeds.Digest(next.tuple(udp{}))) {
 			t.Error("the newcomer's question found no room")
 		}
 		frame := next.out(b.production, udp{})
@@ -113,7 +111,7 @@ func TestFullPairs(t *testing.T) {
 var fullFamily = map[string]story{
 	"packets of which more fragments are to come fill the map": func(t *testing.T, b *bed, n network) {
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
-		b.fillHash(b.Fragments, bpf.DatapathFragment{Seen: b.ago(0)})
+		b.fillHash(b.DatapathMaps.Leads, bpf.DatapathLead{Seen: b.ago(0)})
 		frames := n.inPieces(b.production, 1)
 		b.run(egress(b.production, frames.later), unread(eventUnparsedFragment))
 		b.run(egress(b.production, frames.first), b.moves(n, udp{}, b.production, b.replication, frames.first))

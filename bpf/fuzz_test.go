@@ -72,7 +72,8 @@ func TestModel(t *testing.T) {
 			r.Whole = !oldKernel
 			compareStories(t, r, fuzz.Stories())
 			checkSeen(t, r)
-			checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapMarks, bpf.DatapathMapOriginated)
+			checkRemembered(t, r.Remembered, bpf.DatapathMapMarks, bpf.DatapathMapOriginated)
+			checkRemembered(t, r.Leads, bpf.DatapathLeadKindLEAD_PARTS)
 			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 30)))
 		})
 	}
@@ -129,12 +130,12 @@ var unseenOutcomes = []bpf.DatapathOutcome{
 	outcomeNoHeaderRoom, bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE, bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED,
 }
 
-// checkRemembered makes sure that there was something to compare in these maps.
-func checkRemembered(t *testing.T, r *fuzz.Runner, maps ...string) {
+// checkRemembered makes sure that there was something to compare of these.
+func checkRemembered[K comparable](t *testing.T, counts map[K]int, wanted ...K) {
 	t.Helper()
-	for _, name := range maps {
-		if r.Remembered[name] == 0 {
-			t.Errorf("nothing was ever in %s", name)
+	for _, which := range wanted {
+		if counts[which] == 0 {
+			t.Errorf("there was never anything of %v", which)
 		}
 	}
 }
@@ -144,7 +145,7 @@ func TestModelWithSockets(t *testing.T) {
 	r := newFuzzer(t, fuzzedOld, realSockets(t))
 	compareStories(t, r, fuzz.StoriesOfSockets())
 	checkRaised(t, r.Events, eventIgnoredSegment, eventReadmittedEstablished)
-	checkRemembered(t, r, bpf.DatapathMapAsked, bpf.DatapathMapQuestions)
+	checkRemembered(t, r.Leads, leadAsker, bpf.DatapathLeadKindLEAD_ENDS, leadWatched)
 	compareRandomly(t, r, packetsToRun(t, 20))
 }
 

@@ -31,12 +31,9 @@ func TestFragmentMeanwhile(t *testing.T) {
 // rewriteFragments has all that is known of fragments be about this flow.
 func (b *bed) rewriteFragments(digest uint64) {
 	b.t.Helper()
-	known, err := b.KnownFragments()
+	known, err := b.Leads(bpf.DatapathLeadKindLEAD_PARTS)
 	b.must(err)
-	for key, fragment := range known {
-		fragment.Digest = digest
-		b.must(b.Fragments.Put(key, fragment))
-	}
+	b.must(b.ChangeLeads(func(l *bpf.DatapathLead) { l.Digest = digest }, bpf.DatapathLeadKindLEAD_PARTS))
 	if len(known) != 1 {
 		b.t.Fatalf("%d packets come in fragments, want 1", len(known))
 	}

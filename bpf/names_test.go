@@ -45,6 +45,11 @@ const (
 )
 
 const (
+	leadAsker   = bpf.DatapathLeadKindLEAD_ASKER
+	leadWatched = bpf.DatapathLeadKindLEAD_WATCHED
+)
+
+const (
 	modeConfigured = uint8(bpf.DatapathModeMODE_CONFIGURED)
 	modeObserve    = uint8(bpf.DatapathModeMODE_OBSERVE)
 )

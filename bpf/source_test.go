@@ -25,7 +25,7 @@ func eachAsked(t *testing.T, f func(*testing.T, *bed, network)) {
 		t.Skip("the kernel does not show the cookie of a network namespace: no SO_NETNS_COOKIE (Linux 5.14)")
 	}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.must(b.ForgetAsked())
+		b.must(b.ForgetLeads(leadAsker))
 		b.repair(repairOn)
 		server := listenUDP(t, netip.AddrPortFrom(n.wildcard(), selfPort))
 		b.question(n.at(n.other), udp{})
@@ -118,7 +118,7 @@ func TestSourceRepaired(t *testing.T) {
 // TestSourceLeft: what is not known, no longer so, or not ours to change goes as the kernel would have it.
 func TestSourceLeft(t *testing.T) {
 	for name, change := range map[string]setup{
-		"nobody asked": func(b *bed, _ network) { b.must(b.ForgetAsked()) },
+		"nobody asked": func(b *bed, _ network) { b.must(b.ForgetLeads(leadAsker)) },
 		"gone":         func(b *bed, _ network) { b.put() },
 		"idle": func(b *bed, n network) {
 			b.put(connectionlessFlow(b.flow(n.at(n.other), udp{}, b.replication, idleConnectionless+1)))
@@ -191,7 +191,7 @@ func TestSourceOtherNamespace(t *testing.T) {
 func TestSourceBegun(t *testing.T) {
 	for _, when := range []string{"before the answer", "afterwards"} {
 		under(t, when, eachAsked, func(t *testing.T, b *bed, n network) {
-			b.must(b.ForgetAsked())
+			b.must(b.ForgetLeads(leadAsker))
 			b.put()
 			fd := b.serve(n.wildcard(), 0)
 			b.speaks(n, udp{})

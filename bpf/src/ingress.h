@@ -217,7 +217,7 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 		flow = follow_frame(skb, scratch, flow);
 	}
 	if (flow && flow->flags & FLOW_NO_SOCKET) {
-		socket = taker(skb);
+		socket = udp_socket(skb);
 		if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
 			return;
 		flow->flags &= ~FLOW_NO_SOCKET;
@@ -254,7 +254,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	}
 	if (!may_start(skb))
 		return;
-	socket = taker(skb);
+	socket = udp_socket(skb);
 	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))

@@ -48,8 +48,8 @@ struct {
 /* The digests of tuples in which the host spoke first: see outbound.h. */
 MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 
-/* Of a UDP peer and both ports, by digest, to that of the flow by which it asked last: see source_repair.h. */
-MAP(asked, LRU_HASH, 16384, 0, __u64, __u64);
+/* To the flow of what does not show its tuple: see portless.h. */
+MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
 
 /* The negative cache: see negative_cache.h. */
 ARRAY(marks, MARKS, __u64);
@@ -84,17 +84,11 @@ MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count
 
 CPU_ARRAY(events, EVENT_END, __u64);
 
-/* Packets of which more fragments are to come, by fragment_key(). */
-MAP(fragments, LRU_HASH, 8192, 0, __u64, struct fragment);
-
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);
 
 /* By own address and peer: see originate.h. */
 MAP(originated, LRU_HASH, 32768, 0, struct ends, struct record);
-
-/* The digest of the flow by which a peer asked an own address last, by UDP: see originate.h. */
-MAP(questions, LRU_HASH, 8192, 0, struct ends, __u64);
 
 /* For `replypath trace`: see trace.h. */
 struct {

@@ -36,8 +36,8 @@ static inline struct flow *open_flow(__u64 digest, enum table table, const struc
 /* The flow by which the peer asked last, if the tuple has its own port, or soon after that the peer's. */
 static inline struct flow *asked_by(const struct tuple *tuple)
 {
-	const __u64 *digest = tuple->protocol == IPPROTO_UDP ? bpf_map_lookup_elem(&questions, tuple) : NULL;
-	struct flow *flow = digest ? open_flow(*digest, TABLE_CONNECTIONLESS, tuple) : NULL;
+	const struct lead *last = tuple->protocol == IPPROTO_UDP ? find_lead(lead_key(LEAD_ENDS, tuple, 0)) : NULL;
+	struct flow *flow = last ? open_flow(last->digest, TABLE_CONNECTIONLESS, tuple) : NULL;
 
 	return flow && (flow->tuple.self_port == tuple->self_port ||
 			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
@@ -94,7 +94,7 @@ __noinline int relate(__u64 digest, __u32 table)
 	if (!scratch || !flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET : 0))
 		return 0;
 	if (protocol == IPPROTO_UDP)
-		bpf_map_update_elem(&questions, &flow->tuple, &digest, BPF_ANY);
+		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, protocol);
 	if (table == TABLE_CONNECTIONLESS &&
 	    (!(flow->state & FLOW_REPLIED) || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
 		return 0;

@@ -205,7 +205,7 @@ static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *p
 	address_from_v4(packet->tuple.peer, direction != OUTBOUND ? ip->saddr : ip->daddr);
 	address_from_v4(packet->tuple.self, direction != OUTBOUND ? ip->daddr : ip->saddr);
 	if (unlikely(ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))) {
-		packet->identification = ip->id;
+		packet->identification = ip->id | ip->protocol << 16; /* RFC 791, 3.2 */
 		if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
 			return PARSED_FRAGMENT;
 		packet->fragment = true;

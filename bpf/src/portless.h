@@ -1,33 +1,44 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What leaves without ports of its own: later fragments, of a packet whose first fragment has left before, and ICMP
- * errors, which go back by the path of the packet that they quote (RFC 792; RFC 4443, 3).
+ * What does not show the whole tuple of its flow. What it shows leads to the flow that had it last, by enum lead_kind. That
+ * may be over, or of somebody who forged it: who follows a lead compares what else is known. So go later fragments, of a
+ * packet whose first fragment has left before. ICMP errors go back by the path of the packet that they quote (RFC 792;
+ * RFC 4443, 3).
  */
 #pragma once
 
 #include "table.h"
 
-/* Stands for the packet: a digest of addresses, identification and, by IPv4, protocol (RFC 791, 3.2; RFC 8200, 4.5). */
-static inline __u64 fragment_key(struct packet *packet)
+/* `identification`: of fragments, else 0. */
+static inline __u64 lead_key(enum lead_kind kind, const struct tuple *tuple, __u32 identification)
 {
-	__u32 protocol = packet->family == 4 ? packet->protocol : IPPROTO_FRAGMENT;
-	__u64 *ports = (__u64 *)&packet->tuple + 4, kept = *ports, key;
+	struct tuple shown = *tuple;
 
-	*ports = join_words(packet->identification, bpf_htonl(protocol << 24));
-	key = digest(&packet->tuple, packet->family);
-	*ports = kept;
-	return key;
+	shown.protocol = 0;
+	if (kind == LEAD_ASKER)
+		__builtin_memset(shown.self, 0, sizeof(shown.self));
+	else
+		*(__u32 *)&shown.peer_port = identification;
+	return (digest(&shown, 6) & -(__u64)LEAD_KINDS) | kind;
+}
+
+static inline const struct lead *find_lead(__u64 key)
+{
+	return bpf_map_lookup_elem(&leads, &key);
+}
+
+static inline void enter_lead(__u64 key, __u64 digest, enum table table, enum outcome outcome, __u8 protocol)
+{
+	struct lead lead = { digest, now(), table, outcome, protocol, 0 };
+
+	bpf_map_update_elem(&leads, &key, &lead, BPF_ANY);
 }
 
 /* Remembers what was decided about the first fragment of a packet. */
 static __noinline void settle_fragments(struct packet *packet, enum table table, enum outcome outcome)
 {
-	__u64 key = fragment_key(packet);
-	struct fragment fragment = {
-		.digest = packet->digest, .seen = now(), .table = table, .outcome = outcome, .protocol = packet->protocol,
-	};
-
-	bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
+	enter_lead(lead_key(LEAD_PARTS, &packet->tuple, packet->identification), packet->digest, table, outcome,
+		   packet->protocol);
 }
 
 /*
@@ -36,8 +47,7 @@ static __noinline void settle_fragments(struct packet *packet, enum table table,
  */
 static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
 {
-	__u64 key = fragment_key(packet);
-	const struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
+	const struct lead *first = find_lead(lead_key(LEAD_PARTS, &packet->tuple, packet->identification));
 	struct flow *flow;
 
 	if (!first || age(first->seen) > seconds(IDLE_FRAGMENT))

@@ -20,7 +20,7 @@ struct packet {
 	__u32 ack;      /* host order */
 	__u32 offset;   /* of the transport header, from the start of the frame; 0: there is none */
 	__u32 length;   /* from there to the end of the IP packet */
-	__u32 identification; /* of a packet that comes in fragments */
+	__u32 identification; /* of a packet that comes in fragments; of IPv4 with the protocol */
 	bool fragment; /* the first one */
 	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
 };

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "flow.h"
+#include "path.h"
 
 #define FAMILY_IPV4 2 /* AF_INET */
 #define FAMILY_IPV6 10 /* AF_INET6 */
@@ -45,12 +45,15 @@ static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 }
 
 /*
- * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds the sockets of none, and
- * not those that are bound to it. Only those that are count there for what they are, and to find none proves nothing.
+ * The socket that takes the scratch packet, as an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it
+ * finds the sockets of none, and not those that are bound to it. Only those that are count there for what they are, and to
+ * find none proves nothing.
  */
-__noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
+__noinline int udp_socket(struct __sk_buff *skb)
 {
+	const struct interface *interface = interface_at(skb->ifindex);
 	const struct packet *packet = &get_scratch()->packet;
+	__u32 vrf = interface ? interface->vrf : 0;
 	enum udp_socket kind;
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;

@@ -5,8 +5,8 @@
  * for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c), so that rules by source address act as
  * they should and the egress program finds the flow.
  *
- * The socket tells to which address and port it sends, and by which port. `asked` leads from these to the flow by which
- * the peer asked last. An entry counts for as long as that flow does, so that the fast path has nothing to write: the
+ * The socket tells to which address and port it sends, and by which port. A lead goes from these to the flow by which
+ * the peer asked last. It counts for as long as that flow does, so that the fast path has nothing to write: the
  * slow path enters it when a flow begins, and looks once a second whether it is still there. Where one socket of a peer
  * asks several of our addresses, all of these flows are marked FLOW_ALTERNATES and go the slow path with every datagram,
  * as an unconnected server answers in order.
@@ -19,15 +19,6 @@
 #include "outbound.h"
 #include "socket.h"
 
-/* Of the peer's address and both ports: what is left of the tuple without our address. */
-static inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
-{
-	struct tuple asker = { .peer_port = tuple->peer_port, .self_port = tuple->self_port };
-
-	__builtin_memcpy(asker.peer, tuple->peer, sizeof(asker.peer));
-	return digest(&asker, family);
-}
-
 static inline struct flow *live_flow(__u64 digest)
 {
 	struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
@@ -38,32 +29,16 @@ static inline struct flow *live_flow(__u64 digest)
 /* One socket asked by both flows: from now on each of the two has to tell when it is asked by. */
 static inline void set_alternating(struct flow *flow, struct flow *other)
 {
-	if (!flow || !other)
+	if (!flow || !other || flow->flags & other->flags & FLOW_ALTERNATES)
 		return;
-	if (!(other->flags & FLOW_ALTERNATES))
-		other->flags |= FLOW_ALTERNATES;
-	if (!(flow->flags & FLOW_ALTERNATES))
-		flow->flags |= FLOW_ALTERNATES;
-}
-
-/* The socket that takes the datagram. */
-static inline enum udp_socket taker(struct __sk_buff *skb)
-{
-	const struct interface *interface = interface_at(skb->ifindex);
-
-	return udp_socket(skb, interface ? interface->vrf : 0);
+	flow->flags |= FLOW_ALTERNATES;
+	other->flags |= FLOW_ALTERNATES;
 }
 
 /* Whether what such a socket takes may be for one that is bound to no address. */
 static inline bool may_be_wildcard(enum udp_socket socket)
 {
 	return socket == UDP_SOCKET_WILDCARD || socket == UDP_SOCKET_OTHER;
-}
-
-/* Whether the scratch packet may. */
-__noinline int is_for_wildcard(struct __sk_buff *skb)
-{
-	return may_be_wildcard(taker(skb));
 }
 
 static inline enum source_repair source_repair(const struct packet *packet)
@@ -74,58 +49,57 @@ static inline enum source_repair source_repair(const struct packet *packet)
 /*
  * The peer of the scratch packet, which is in the connectionless table, asked by that flow. It concerns the sockets that
  * are bound to no address: who takes the datagram is looked at where the entry would change, unless it is known to be
- * one of these; else it would be once a second for every flow. A flow that we forward asks nobody here. Returns 0.
+ * one of these; else it would be once a second for every flow. A flow that we forward asks nobody here. Returns whether
+ * it is known that the peer asked by this flow.
  */
 __noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 {
 	const struct scratch *scratch = get_scratch();
 	__u64 asker, digest, before;
-	const __u64 *last;
+	const struct lead *last;
 
 	if (!scratch)
-		return 0;
+		return false;
 	digest = scratch->packet.digest;
-	asker = asker_digest(&scratch->packet.tuple, scratch->packet.family);
-	last = bpf_map_lookup_elem(&asked, &asker);
-	before = last ? *last : 0;
-	if (before == digest || !own_address(scratch->packet.tuple.self) || find_note(asker))
-		return 0;
-	if (!is_wildcard && !is_for_wildcard(skb))
-		return 0;
-	bpf_map_update_elem(&asked, &asker, &digest, BPF_ANY);
+	asker = lead_key(LEAD_ASKER, &scratch->packet.tuple, 0);
+	last = find_lead(asker);
+	before = last ? last->digest : 0;
+	if (before == digest)
+		return true;
+	if (!own_address(scratch->packet.tuple.self) || find_note(asker) ||
+	    (!is_wildcard && !may_be_wildcard(udp_socket(skb))))
+		return false;
+	enter_lead(asker, digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
 	if (before)
 		set_alternating(live_flow(digest), live_flow(before));
-	return 0;
+	return true;
 }
 
 /* The scratch packet answers what the host began: what a wildcard socket sends to that peer goes as routed. Returns 0. */
 __noinline int leave_source_open(struct __sk_buff *skb)
 {
-	struct note fresh = { .sent = now(), .heard = now() }, *note;
+	struct note note = { .sent = now(), .heard = now() };
 	const struct scratch *scratch = get_scratch();
 	__u64 asker;
 
 	if (!scratch)
 		return 0;
-	asker = asker_digest(&scratch->packet.tuple, scratch->packet.family);
-	note = find_note(asker);
-	if (note)
-		note->heard = fresh.heard;
-	else if (own_address(scratch->packet.tuple.self) && is_for_wildcard(skb))
-		bpf_map_update_elem(&outbound, &asker, &fresh, BPF_ANY);
-	else
+	asker = lead_key(LEAD_ASKER, &scratch->packet.tuple, 0);
+	if (!find_note(asker) && !(own_address(scratch->packet.tuple.self) && may_be_wildcard(udp_socket(skb))))
 		return 0;
-	bpf_map_delete_elem(&asked, &asker);
+	bpf_map_update_elem(&outbound, &asker, &note, BPF_ANY);
+	bpf_map_delete_elem(&leads, &asker);
 	return 0;
 }
 
-/* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it sees the entry. */
+/* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it is told. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet, enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
 
 	if (repair == REPAIR_WATCH ? socket == UDP_SOCKET_WILDCARD : repair == REPAIR_ON && may_be_wildcard(socket))
-		enter_question(skb, true);
+		if (enter_question(skb, true) && repair == REPAIR_WATCH)
+			enter_lead(LEAD_WATCHED, packet->digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
 }
 
 /*
@@ -135,34 +109,16 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 #define ALLOW 1
 
 /*
- * Enters the address that this peer asked last into the tuple. An entry of a flow may be overwritten while it is read:
- * the digest of the whole shows whether it is the flow that was looked for.
- */
-static inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
-{
-	__u64 asker = asker_digest(tuple, family), wanted;
-	const volatile __u64 *last = bpf_map_lookup_elem(&asked, &asker);
-	struct flow *flow;
-
-	if (!last)
-		return NULL;
-	wanted = *last;
-	flow = live_flow(wanted);
-	if (!flow)
-		return NULL;
-	__builtin_memcpy(tuple->self, flow->tuple.self, sizeof(tuple->self));
-	return digest(tuple, family) == wanted ? flow : NULL;
-}
-
-/*
- * Whether the tuple, which holds the peer, gets an address to answer from. The sockets of all namespaces come by here; the
- * source of this one is open. An address that is no longer ours is left out: IPv6 would send from it, and IPv4
- * fail. So is one that was asked by another interface than the socket is bound to, or by none of its VRF's: the question
- * was not for this socket, which the kernel keeps on its interface.
+ * Enters the address that the peer asked last into the tuple, which holds the peer. Returns whether the socket is to answer
+ * from there. Those of all namespaces come by here; the source of this one is open. An entry of a flow may be overwritten
+ * while it is read: the digest of the whole shows whether it is the flow that was looked for. An address that is no longer
+ * ours is left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket
+ * is bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
  */
 static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
-	struct interface *interface;
+	const struct interface *interface;
+	const struct lead *last;
 	struct flow *flow;
 
 	if (ctx->protocol != IPPROTO_UDP || bpf_get_netns_cookie(ctx) != own_namespace)
@@ -170,8 +126,12 @@ static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, _
 	tuple->protocol = IPPROTO_UDP;
 	tuple->peer_port = ctx->user_port;
 	tuple->self_port = bpf_htons(ctx->sk->src_port);
-	flow = asked_flow(tuple, family);
-	if (!flow || !own_address(tuple->self))
+	last = find_lead(lead_key(LEAD_ASKER, tuple, 0));
+	flow = last ? live_flow(last->digest) : NULL;
+	if (!flow)
+		return false;
+	__builtin_memcpy(tuple->self, flow->tuple.self, sizeof(tuple->self));
+	if (digest(tuple, family) != last->digest || !own_address(tuple->self))
 		return false;
 	interface = get_interface(flow->interface, flow->ifindex);
 	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);

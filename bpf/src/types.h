@@ -262,7 +262,7 @@ enum follow {
 /* Whether wildcard UDP sockets are made to answer from the address that was asked. */
 enum source_repair {
 	REPAIR_OFF = 0,
-	REPAIR_WATCH = 1, /* the loader waits for one that is asked, for an entry in `asked` */
+	REPAIR_WATCH = 1, /* the loader waits for one that is asked: for LEAD_WATCHED */
 	REPAIR_ON = 2,    /* the programs of source_repair.h are attached */
 };
 
@@ -402,12 +402,20 @@ enum tail {
 	TAIL_END,
 };
 
-/* What was decided about the first fragment of a packet, for the later ones. */
-struct fragment {
+/* What leads to a flow beside its tuple: the lowest bits of a key of `leads`. */
+enum lead_kind {
+	LEAD_WATCHED = 0, /* all of a key: a wildcard socket was asked, and the loader waits for that */
+	LEAD_ASKER = 1,   /* a UDP peer and both ports: by which flow it asked last, see source_repair.h */
+	LEAD_ENDS = 2,    /* a UDP peer and an own address: by which flow it asked last, see originate.h */
+	LEAD_PARTS = 3,   /* a packet in fragments: what was decided about the first one, see portless.h */
+	LEAD_KINDS,
+};
+
+struct lead {
 	__u64 digest; /* of the flow */
 	__u32 seen;   /* ticks */
 	__u8 table;   /* enum table */
-	__u8 outcome; /* enum outcome */
+	__u8 outcome; /* enum outcome, of a first fragment */
 	__u8 protocol;
 	__u8 pad;
 };

@@ -94,7 +94,7 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	for _, name := range []string{
-		bpf.DatapathMapOriginated, bpf.DatapathMapQuestions, bpf.DatapathMapOutbound,
+		bpf.DatapathMapOriginated, bpf.DatapathMapLeads, bpf.DatapathMapOutbound,
 		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured,
 	} {
 		spec.Maps[name].MaxEntries = entries + bpf.Reserve()
@@ -135,10 +135,11 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		return err
 	}
 	digest, ends := r.Seeds.Digest(tuple), bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
+	question := r.Seeds.LeadKey(bpf.DatapathTuple{Peer: tuple.Peer, Self: tuple.Self}, bpf.DatapathLeadKindLEAD_ENDS)
 	var (
 		settings bpf.DatapathSettings
 		record   bpf.DatapathRecord
-		asked    uint64
+		asked    bpf.DatapathLead
 		note     bpf.DatapathNote
 		mode     bpf.DatapathMode
 		grace    uint32
@@ -148,14 +149,14 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		r.pinned.ModeByHand.Get(&mode),
 		r.pinned.Grace.Get(&grace),
 		copyEntry(r.maps[bpf.DatapathMapOriginated], r.pinned.Originated, ends, &record),
-		copyEntry(r.maps[bpf.DatapathMapQuestions], r.pinned.Questions, ends, &asked),
+		copyEntry(r.maps[bpf.DatapathMapLeads], r.pinned.Leads, question, &asked),
 		copyEntry(r.maps[bpf.DatapathMapOutbound], r.pinned.Outbound, digest, &note))
 	if err != nil {
 		return fmt.Errorf("read what is known of a packet: %w", err)
 	}
 	r.different++
 	settings.Generation += r.different
-	digests := []uint64{record.Flow, asked}
+	digests := []uint64{record.Flow, asked.Digest}
 	if withFlow {
 		digests = append(digests, digest)
 	}

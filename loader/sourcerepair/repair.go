@@ -94,14 +94,16 @@ func (r *Repair) Reconcile(want Want) error {
 	return r.err
 }
 
+// watched is the key that the programs enter into the map of leads where a wildcard socket is asked while we wait for that.
+const watched = uint64(bpf.DatapathLeadKindLEAD_WATCHED)
+
 // Asked reconciles at once after a wildcard socket was asked: whoever asked repeats the question soon. Nothing happens where
 // nobody waited for that, or nobody has asked, which it tells.
 func (r *Repair) Asked(want Want) (asked bool, err error) {
 	if r.state != bpf.DatapathSourceRepairREPAIR_WATCH {
 		return false, nil
 	}
-	var asker uint64
-	if err := want.Datapath.Asked.NextKey(nil, &asker); errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := want.Datapath.Leads.Lookup(watched, new(bpf.DatapathLead)); errors.Is(err, ebpf.ErrKeyNotExist) {
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("look for who has asked: %w", err)
@@ -270,28 +272,13 @@ func (r *Repair) remove() error {
 	if removed {
 		r.host.Log.Info("the source address of udp answers is left to the route")
 		// What is asked from now on tells whether they are needed again.
-		err = forgetAskers(r.want.Datapath.Asked)
+		err = r.want.Datapath.Leads.Delete(watched)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			err = nil
+		}
 	}
 	r.served, r.host.Journal.SourceCgroup = nil, ""
 	return err
-}
-
-// forgetAskers empties the map of who asked last. Others may ask meanwhile: no more are taken out than it holds.
-func forgetAskers(asked *ebpf.Map) error {
-	for range asked.MaxEntries() {
-		var asker uint64
-		err := asked.NextKey(nil, &asker)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
-		}
-		if err == nil {
-			err = asked.Delete(asker)
-		}
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // the kernel may have pushed it out
-			return fmt.Errorf("forget who has asked: %w", err)
-		}
-	}
-	return nil
 }
 
 // Ports that are asked by broadcast or multicast, or by neighbours only, which

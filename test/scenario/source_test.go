@@ -350,8 +350,9 @@ func (r repairing) observe(t *testing.T, l listening) {
 	maps := await.Must1[*bpf.Maps](t)(datapath.OpenMaps(r.p.PinDir))
 	defer maps.Close()
 	await.Eventually(t, "who asked is forgotten: the repair waits for another", func() error {
-		if err := maps.Asked.NextKey(nil, new(uint64)); !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("the next key: %w", err)
+		key := uint64(bpf.DatapathLeadKindLEAD_WATCHED)
+		if err := maps.Leads.Lookup(key, new(bpf.DatapathLead)); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("the lead: %w", err)
 		}
 		return nil
 	})

@@ -54,7 +54,7 @@ func (b *bench) sizes() ([]programSize, error) {
 		{"replypath_fallback", d.ReplypathFallback, 940},
 		{"replypath_held", d.ReplypathHeld, 970},
 		{"replypath_sendmsg4", d.ReplypathSendmsg4, 400},
-		{"replypath_sendmsg6", d.ReplypathSendmsg6, 470},
+		{"replypath_sendmsg6", d.ReplypathSendmsg6, 560},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
 		info, err := p.program.Info()

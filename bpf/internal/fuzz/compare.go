@@ -3,7 +3,6 @@
 package fuzz
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -41,7 +40,7 @@ func (x *run) compareAll() error {
 	x.compareFlows("half-open", tables.HalfOpen, x.m.HalfOpen, x.m.IsHalfOpen)
 	x.compareFlows("established", tables.Established, x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", tables.Connectionless, x.m.Connectionless, x.m.IsConnectionless)
-	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareFragments(), x.compareAsked(),
+	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareLeads(),
 		x.d.MarkView.Read()); err != nil {
 		return err
 	}
@@ -102,8 +101,12 @@ func (x *run) compareNotes() error {
 	}
 	notes := make(map[uint64]model.Tuple)
 	for t, want := range x.m.Outbound {
-		notes[x.d.Seeds.Digest(t)] = t
-		got, ok := found[x.d.Seeds.Digest(t)]
+		digest := x.d.Seeds.Digest(t)
+		if t.Protocol == 0 {
+			digest = x.d.Seeds.LeadKey(t, bpf.DatapathLeadKindLEAD_ASKER)
+		}
+		notes[digest] = t
+		got, ok := found[digest]
 		same := ok && got.Sent-want.Sent <= x.late && got.Heard-want.Heard <= x.late
 		if x.m.IsNoted(want) && !same {
 			x.differ("outbound: %s %+v, found %v; in the model %+v", tupleText(t), got, ok, want)
@@ -123,13 +126,6 @@ func (x *run) compareOriginated() error {
 		record, err := x.d.Record(t)
 		if err != nil {
 			return err
-		}
-		question, err := x.d.Question(t)
-		if err != nil {
-			return err
-		}
-		if asked := x.m.Questions[model.EndsOf(t)]; question != x.digestOf(asked) {
-			x.differ("questions: %s: %#x; in the model %s", tupleText(t), question, tupleText(asked))
 		}
 		kept, known := x.m.Originated[model.EndsOf(t)]
 		if record == nil {
@@ -160,42 +156,37 @@ func (x *run) digestOf(t model.Tuple) uint64 {
 	return x.d.Seeds.Digest(t)
 }
 
-// compareFragments compares what was decided about the first fragments.
-func (x *run) compareFragments() error {
-	got, err := x.d.KnownFragments()
+// compareLeads compares by which flow each peer asked last, and what was decided about first fragments.
+func (x *run) compareLeads() error {
+	got, err := x.d.Leads()
 	if err != nil {
 		return err
 	}
-	for key, first := range x.m.Fragments {
-		digest := x.fragmentDigest(key)
+	for key, lead := range x.m.Leads {
+		digest := x.leadKey(key)
 		f, ok := got[digest]
-		want := bpf.DatapathFragment{Digest: x.d.Seeds.Digest(first.Tuple), Seen: f.Seen,
-			Table: uint8(first.Table), Outcome: uint8(first.Outcome), Protocol: f.Protocol}
-		if first.Table >= bpf.DatapathTableTABLE_ORIGINATED { // of a flow, its entry tells
-			want.Protocol, want.Digest = first.Tuple.Protocol, f.Digest
+		want := bpf.DatapathLead{Digest: x.d.Seeds.Digest(lead.Tuple), Seen: f.Seen,
+			Table: uint8(lead.Table), Outcome: uint8(lead.Outcome), Protocol: lead.Protocol}
+		if lead.Table >= bpf.DatapathTableTABLE_ORIGINATED { // of no flow
+			want.Digest = f.Digest
 		}
-		if !ok || f != want || f.Seen-first.Seen > x.late {
-			x.differ("fragments: %+v: %+v, found %v; in the model %+v", key, f, ok, first)
+		if !ok || f != want || f.Seen-lead.Seen > x.late {
+			x.differ("leads: %+v: %+v, found %v; in the model %+v", key, f, ok, lead)
 		}
 		delete(got, digest)
 	}
 	for digest, f := range got {
-		x.differ("fragments: %#x is not in the model: %+v", digest, f)
+		x.differ("leads: %#x is not in the model: %+v", digest, f)
 	}
 	return nil
 }
 
-// fragmentDigest is what the datapath knows a packet of several fragments by.
-func (x *run) fragmentDigest(key model.FragmentKey) uint64 {
-	t := model.Tuple{Peer: key.To.As16(), Self: key.From.As16(), Protocol: key.Protocol}
-	id := binary.BigEndian.AppendUint32(nil, key.ID)
-	if key.From.Is4() { // whose identification has two bytes
-		id = binary.NativeEndian.AppendUint32(nil, uint32(rig.Port(uint16(key.ID))))
-	} else {
-		t.Protocol = unix.IPPROTO_FRAGMENT
+// leadKey is what the datapath knows these parts of a tuple by.
+func (x *run) leadKey(key model.LeadKey) uint64 {
+	if key.Kind == bpf.DatapathLeadKindLEAD_WATCHED {
+		return uint64(key.Kind)
 	}
-	t.PeerPort, t.SelfPort = binary.NativeEndian.Uint16(id), binary.NativeEndian.Uint16(id[2:])
-	return x.d.Seeds.Digest(t)
+	return x.d.Seeds.LeadKey(key.Parts, key.Kind)
 }
 
 // sharesPlace says whether two of what was seen have one place among the marks, where one takes the other's. The model has no
@@ -234,25 +225,6 @@ func (x *run) compareMarks() {
 			x.differ("marks: not in the datapath: %s", name)
 		}
 	}
-}
-
-// compareAsked compares by which flow each peer asked last.
-func (x *run) compareAsked() error {
-	got, err := x.d.AskedBy()
-	if err != nil {
-		return err
-	}
-	for asker, t := range x.m.Asked {
-		digest := x.d.Seeds.Digest(asker)
-		if flow, ok := got[digest]; flow != x.d.Seeds.Digest(t) {
-			x.differ("asked: %s: by %#x, found %v", tupleText(t), flow, ok)
-		}
-		delete(got, digest)
-	}
-	for digest := range got {
-		x.differ("asked: %#x is not in the model", digest)
-	}
-	return nil
 }
 
 func (x *run) compareCounters() error {

@@ -30,6 +30,7 @@ type Runner struct {
 	Outcomes map[bpf.DatapathOutcome]uint64
 	// Remembered is how much there was to compare at the ends of programs, by map.
 	Remembered map[string]int
+	Leads      map[bpf.DatapathLeadKind]int // of it, by kind
 
 	h       *rig.Host
 	d       *rig.Datapath
@@ -69,6 +70,7 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) *Runner {
 		Events:     make(map[bpf.DatapathEvent]uint64),
 		Outcomes:   make(map[bpf.DatapathOutcome]uint64),
 		Remembered: make(map[string]int),
+		Leads:      make(map[bpf.DatapathLeadKind]int),
 		hashes:     newHashes(),
 		buffer:     make([]byte, 1<<16),
 	}
@@ -164,7 +166,7 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	if err := errors.Join(x.d.ForgetFlows(), x.d.ForgetFragments(), x.d.ForgetMarks(), x.d.ForgetAsked(),
+	if err := errors.Join(x.d.ForgetFlows(), x.d.ForgetLeads(), x.d.ForgetMarks(),
 		x.d.ForgetNotes(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
@@ -235,11 +237,11 @@ func (x *run) end() {
 	for p, count := range x.m.Pairs {
 		x.Outcomes[bpf.DatapathOutcome(p.Outcome)] += count.Packets
 	}
-	x.Remembered[bpf.DatapathMapFragments] += len(x.m.Fragments)
+	for key := range x.m.Leads {
+		x.Leads[key.Kind]++
+	}
 	x.Remembered[bpf.DatapathMapMarks] += len(x.m.Foreign) + len(x.m.Refused)
-	x.Remembered[bpf.DatapathMapAsked] += len(x.m.Asked)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
-	x.Remembered[bpf.DatapathMapQuestions] += len(x.m.Questions)
 }
 
 // step does one step on both sides.
@@ -306,7 +308,7 @@ func (x *run) changeGateway(s Step) error {
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
 	tables := rig.NewTables()
-	err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.AgeFragments(ticks),
+	err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.ChangeLeads(func(l *bpf.DatapathLead) { l.Seen -= ticks }),
 		x.d.Grace.Set(x.m.Host.GraceUntil), x.d.ReadFlows(tables))
 	for table, flows := range map[*bpf.FlowTable]rig.Flows{
 		x.d.HalfOpen: tables.HalfOpen, x.d.Established: tables.Established, x.d.Connectionless: tables.Connectionless,

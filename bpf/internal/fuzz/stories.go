@@ -27,8 +27,10 @@ func StoriesOfSockets() (all []Program) {
 	for family := range networks[:2] {
 		for _, peer := range []int{0, strangerPeer} {
 			p := Packet{family: family, peer: peer, flags: model.FlagACK, seq: next, ack: next}
-			all = append(all, program(nil, in(0, p.with(func(p *Packet) { p.seq = far })), in(0, p),
-				in(0, p.with(func(p *Packet) { p.protocol, p.selfPort = udp, wildcardPort }))))
+			question := in(0, p.with(func(p *Packet) { p.protocol, p.selfPort = udp, wildcardPort }))
+			watched := func(s *Setup) { s.repair = bpf.DatapathSourceRepairREPAIR_WATCH }
+			all = append(all, program(nil, in(0, p.with(func(p *Packet) { p.seq = far })), in(0, p), question),
+				program(watched, question))
 		}
 	}
 	return all

@@ -71,7 +71,7 @@ func (m *Model) errorOut(p *packet, frame Frame) Verdict {
 
 // fragmentOut is about a later fragment that leaves: it follows the first.
 func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
-	first, ok := m.Fragments[p.key()]
+	first, ok := m.Leads[p.key()]
 	ok = ok && m.within(first.Seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
 	f, there := m.table(first.Table)[first.Tuple]
 	isOriginated := first.Table >= tableOriginated
@@ -82,7 +82,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		m.event(laterPart)
 		return Verdict{}
 	}
-	p.protocol = first.Tuple.Protocol
+	p.protocol = first.Protocol
 	if isOriginated {
 		v, decided := m.originate(p, first.Tuple, frame, first.Outcome)
 		if !decided {

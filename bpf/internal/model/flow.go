@@ -5,7 +5,6 @@ package model
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"net/netip"
 
 	"replypath/bpf"
 )
@@ -154,26 +153,39 @@ func (m *Model) IsNoted(note Note) bool {
 		note.Heard != 0 && m.within(note.Heard, bpf.DatapathIdleSecondsIDLE_OUTBOUND)
 }
 
-// FragmentKey is what the fragments of a packet have in common.
-type FragmentKey struct {
-	From, To netip.Addr
-	Protocol uint8 // of IPv4; in IPv6 the first one alone tells
-	ID       uint32
+// LeadKey is what a packet shows that does not show all of a flow's tuple.
+type LeadKey struct {
+	Kind  bpf.DatapathLeadKind
+	Parts Tuple
 }
 
-// Fragment is what was decided about the first one.
-type Fragment struct {
-	Table   Table
-	Tuple   Tuple
-	Outcome bpf.DatapathOutcome // a reason to stay; else OUTCOME_CORRECTED
-	Seen    uint32              // ticks
+// Lead is the flow that had it last, and what was decided about the first fragment of a packet.
+type Lead struct {
+	Table    Table
+	Tuple    Tuple
+	Outcome  bpf.DatapathOutcome // of a first fragment a reason to stay; else OUTCOME_CORRECTED
+	Protocol uint8               // that of an error is not the flow's
+	Seen     uint32              // ticks
 }
 
-func (p *packet) key() FragmentKey { return FragmentKey{p.from, p.to, p.inside, p.id} }
+// key is what the fragments of a packet have in common; of IPv6 the first one alone tells the protocol.
+func (p *packet) key() LeadKey {
+	id := binary.BigEndian.AppendUint32(nil, p.id)
+	if p.from.Is4() { // whose identification has two bytes
+		id = binary.NativeEndian.AppendUint32(nil, uint32(network(uint16(p.id)))|uint32(p.inside)<<16)
+	}
+	return LeadKey{bpf.DatapathLeadKindLEAD_PARTS, Tuple{Peer: p.to.As16(), Self: p.from.As16(),
+		PeerPort: binary.NativeEndian.Uint16(id), SelfPort: binary.NativeEndian.Uint16(id[2:])}}
+}
+
+// askedLead is of what was asked by a flow of datagrams.
+func (m *Model) askedLead(t Tuple) Lead {
+	return Lead{Table: tableConnectionless, Tuple: t, Protocol: protoUDP, Seen: m.Now}
+}
 
 // decided remembers what became of a first fragment.
 func (m *Model) decided(table Table, t Tuple, p *packet, outcome bpf.DatapathOutcome) {
 	if p.first {
-		m.Fragments[p.key()] = Fragment{table, t, outcome, m.Now}
+		m.Leads[p.key()] = Lead{table, t, outcome, p.protocol, m.Now}
 	}
 }

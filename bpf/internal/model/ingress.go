@@ -226,6 +226,8 @@ func unusable(w path) (reasons []Event) {
 // own port. The rest of the tuple is empty.
 func AskerOf(t Tuple) Tuple { return Tuple{Peer: t.Peer, PeerPort: t.PeerPort, SelfPort: t.SelfPort} }
 
+func askerKey(t Tuple) LeadKey { return LeadKey{bpf.DatapathLeadKindLEAD_ASKER, AskerOf(t)} }
+
 // forWildcard says whether a datagram that comes in by a tuple is for a socket that is bound to no
 // address.
 func (m *Model) forWildcard(t Tuple) bool {
@@ -239,15 +241,11 @@ func (m *Model) forWildcard(t Tuple) bool {
 // answers notes that the peer answered what the host began, which keeps its source. That is known by the peer and the ports.
 func (m *Model) answers(t Tuple) {
 	asker := AskerOf(t)
-	if note := m.Outbound[asker]; m.noted(asker) {
-		note.Heard = m.Now
-		m.Outbound[asker] = note
-	} else if m.forWildcard(t) {
-		m.Outbound[asker] = Note{Sent: m.Now, Heard: m.Now}
-	} else {
+	if !m.noted(asker) && !m.forWildcard(t) {
 		return
 	}
-	delete(m.Asked, asker)
+	m.Outbound[asker] = Note{Sent: m.Now, Heard: m.Now}
+	delete(m.Leads, askerKey(t))
 }
 
 // asks notes that the peer of a flow of datagrams asked by it, if the repair of sources is in
@@ -255,12 +253,19 @@ func (m *Model) answers(t Tuple) {
 // addresses by one port each datagram counts from then on.
 func (m *Model) asks(t Tuple, states ...bpf.DatapathSourceRepair) {
 	asker := AskerOf(t)
-	before, known := m.Asked[asker]
+	last, known := m.Leads[askerKey(t)]
+	before := last.Tuple
 	if t.Protocol != protoUDP || !slices.Contains(states, m.Host.Repair) ||
-		known && before == t || m.noted(asker) || !m.forWildcard(t) {
+		m.noted(asker) || !m.forWildcard(t) {
 		return
 	}
-	m.Asked[asker] = t
+	if m.Host.Repair == bpf.DatapathSourceRepairREPAIR_WATCH {
+		m.Leads[LeadKey{Kind: bpf.DatapathLeadKindLEAD_WATCHED}] = m.askedLead(t)
+	}
+	if known && before == t {
+		return
+	}
+	m.Leads[askerKey(t)] = m.askedLead(t)
 	if !known {
 		return
 	}

@@ -121,11 +121,8 @@ type Model struct {
 	Established    map[Tuple]Flow
 	Connectionless map[Tuple]Flow
 	Outbound       map[Tuple]Note
-	Fragments      map[FragmentKey]Fragment
+	Leads          map[LeadKey]Lead
 	Originated     map[Ends]Originated
-	Questions      map[Ends]Tuple // by which each peer asked each own address last
-	// Asked has the flow by which each asker asked last.
-	Asked map[Tuple]Tuple
 
 	// Foreign are addresses that proved to be none of ours: the datapath remembers
 	// that for a while, and need not count more of what concerns them.
@@ -160,10 +157,8 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Established:    make(map[Tuple]Flow),
 		Connectionless: make(map[Tuple]Flow),
 		Outbound:       make(map[Tuple]Note),
-		Fragments:      make(map[FragmentKey]Fragment),
+		Leads:          make(map[LeadKey]Lead),
 		Originated:     make(map[Ends]Originated),
-		Questions:      make(map[Ends]Tuple),
-		Asked:          make(map[Tuple]Tuple),
 		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
@@ -222,9 +217,9 @@ func (m *Model) Age(ticks uint32) {
 		}
 		m.Outbound[t] = note
 	}
-	for key, first := range m.Fragments {
-		first.Seen -= ticks
-		m.Fragments[key] = first
+	for key, lead := range m.Leads {
+		lead.Seen -= ticks
+		m.Leads[key] = lead
 	}
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks

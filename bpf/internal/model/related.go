@@ -20,6 +20,10 @@ type Ends = bpf.DatapathEnds
 // EndsOf are those of a tuple.
 func EndsOf(t Tuple) Ends { return Ends{Peer: t.Peer, Self: t.Self} }
 
+func endsKey(t Tuple) LeadKey {
+	return LeadKey{bpf.DatapathLeadKindLEAD_ENDS, Tuple{Peer: t.Peer, Self: t.Self}}
+}
+
 // open is the flow of a table by a tuple, if it goes on.
 func (m *Model) open(table Table, t Tuple) (Flow, bool) {
 	find := m.established
@@ -52,7 +56,7 @@ func (m *Model) relate(table Table, t Tuple) {
 // relateQuestion: somebody here takes the datagrams of a flow, which may have been answered a second ago.
 func (m *Model) relateQuestion(t Tuple, isAnswered bool) {
 	if t.Protocol == protoUDP {
-		m.Questions[EndsOf(t)] = t
+		m.Leads[endsKey(t)] = m.askedLead(t)
 	}
 	if isAnswered && t.Protocol != protoICMP && t.Protocol != protoICMPv6 {
 		m.relate(tableConnectionless, t)
@@ -97,7 +101,8 @@ func (m *Model) relatedPath(kept Originated, t Tuple) (bpf.DatapathPath, bool) {
 	if goesOn {
 		return wayOf(with), true
 	}
-	asked, known := m.Questions[EndsOf(t)]
+	lead, known := m.Leads[endsKey(t)]
+	asked := lead.Tuple
 	f, ok := m.open(tableConnectionless, asked)
 	isRecent := asked.PeerPort == t.PeerPort && m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_QUESTION)
 	return wayOf(f), known && ok && t.Protocol == protoUDP && (asked.SelfPort == t.SelfPort || isRecent)

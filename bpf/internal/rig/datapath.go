@@ -142,8 +142,7 @@ func (o Options) size(maps map[string]*ebpf.MapSpec) {
 	for _, name := range []string{bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured} {
 		maps[name].MaxEntries = flows + bpf.Reserve()
 	}
-	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapQuestions,
-		bpf.DatapathMapAsked, bpf.DatapathMapFragments} {
+	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapLeads} {
 		maps[name].MaxEntries = 1024 // it is emptied often
 	}
 	maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE // readable and writable without system calls

@@ -39,19 +39,10 @@ func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathRecord)
 	return put(d.Originated, ends(tuple), record)
 }
 
-// Question returns the digest of the flow by which a peer asked last, 0 for none.
-func (d *Datapath) Question(tuple bpf.DatapathTuple) (digest uint64, err error) {
-	err = d.Questions.Lookup(ends(tuple), &digest)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return 0, fmt.Errorf("read by which flow a peer asked: %w", err)
-	}
-	return digest, nil
-}
-
 // ForgetRelated empties what is kept of addresses.
 func (d *Datapath) ForgetRelated() error {
 	return errors.Join(
 		deleteAll[bpf.DatapathEnds, bpf.DatapathRecord](d.Originated),
-		deleteAll[bpf.DatapathEnds, uint64](d.Questions),
+		d.ForgetLeads(bpf.DatapathLeadKindLEAD_ENDS),
 	)
 }

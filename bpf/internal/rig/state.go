@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -132,31 +133,34 @@ func (d *Datapath) AddressDigest(address netip.Addr, ifindex uint32) uint64 {
 		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])}) &^ 1
 }
 
-// AgeFragments makes what is known of fragments older by these ticks.
-func (d *Datapath) AgeFragments(ticks uint32) error {
-	known, err := d.KnownFragments()
-	for key, fragment := range known {
-		fragment.Seen -= ticks
-		err = errors.Join(err, put(d.DatapathMaps.Fragments, key, fragment))
+// Leads are those of some kinds, of all if none is named, by their keys.
+func (d *Datapath) Leads(kinds ...bpf.DatapathLeadKind) (map[uint64]bpf.DatapathLead, error) {
+	all, err := readHash[bpf.DatapathLead](d.DatapathMaps.Leads)
+	maps.DeleteFunc(all, func(key uint64, _ bpf.DatapathLead) bool {
+		kind := bpf.DatapathLeadKind(key) % bpf.DatapathLeadKindLEAD_KINDS
+		return len(kinds) > 0 && !slices.Contains(kinds, kind)
+	})
+	return all, err
+}
+
+// ChangeLeads changes those of some kinds, of all if none is named.
+func (d *Datapath) ChangeLeads(change func(*bpf.DatapathLead), kinds ...bpf.DatapathLeadKind) error {
+	known, err := d.Leads(kinds...)
+	for key, lead := range known {
+		change(&lead)
+		err = errors.Join(err, put(d.DatapathMaps.Leads, key, lead))
 	}
 	return err
 }
 
-// KnownFragments are the first fragments of packets, by the key of the packet.
-func (d *Datapath) KnownFragments() (map[uint64]bpf.DatapathFragment, error) {
-	return readHash[bpf.DatapathFragment](d.DatapathMaps.Fragments)
+// ForgetLeads deletes those of some kinds, of all if none is named.
+func (d *Datapath) ForgetLeads(kinds ...bpf.DatapathLeadKind) error {
+	known, err := d.Leads(kinds...)
+	for key := range known {
+		err = errors.Join(err, d.DatapathMaps.Leads.Delete(key))
+	}
+	return err
 }
-
-// ForgetFragments empties what is known of fragments.
-func (d *Datapath) ForgetFragments() error {
-	return deleteAll[uint64, bpf.DatapathFragment](d.DatapathMaps.Fragments)
-}
-
-// AskedBy reads by which flow each peer asked last, all by digest.
-func (d *Datapath) AskedBy() (map[uint64]uint64, error) { return readHash[uint64](d.Asked) }
-
-// ForgetAsked empties what is known of who asked.
-func (d *Datapath) ForgetAsked() error { return deleteAll[uint64, uint64](d.Asked) }
 
 // readHash reads all of a map whose keys are digests.
 func readHash[V any](m *ebpf.Map) (map[uint64]V, error) {
@@ -166,7 +170,7 @@ func readHash[V any](m *ebpf.Map) (map[uint64]V, error) {
 
 // SetTables replaces the content of the flow tables, and the marks.
 func (d *Datapath) SetTables(t *Tables) error {
-	err := errors.Join(d.ForgetNotes(), d.ForgetFlows(), d.ForgetFragments(), d.writeMarks(t.Marks))
+	err := errors.Join(d.ForgetNotes(), d.ForgetFlows(), d.ForgetLeads(bpf.DatapathLeadKindLEAD_PARTS), d.writeMarks(t.Marks))
 	for table, flows := range map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless} {
 		for tuple, flow := range flows {
 			err = errors.Join(err, table.Put(d.Seeds.Digest(tuple), &flow))
@@ -269,7 +273,7 @@ func (d *Datapath) Clear() error {
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		d.ForgetScratch(),
 		d.TraceFilter.Set(bpf.DatapathTraceRequest{}),
-		d.ForgetFragments(),
+		d.ForgetLeads(),
 		d.ForgetMarks(),
 		d.Grace.Set(uint32(0)),
 	)...)
