@@ -154,14 +154,6 @@ type DatapathGateway struct {
 	Ifindex uint32
 }
 
-type DatapathGatewayMac struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Mac     [6]uint8
-	Family  uint8
-	Held    bool
-}
-
 type DatapathHandover struct {
 	_              structs.HostLayout
 	Digest         uint64
@@ -229,7 +221,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 21
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
 )
 
 type DatapathMode uint32
@@ -333,6 +325,8 @@ const (
 	DatapathPrefixKindPREFIX_ROUTED  DatapathPrefixKind = 1
 	DatapathPrefixKindPREFIX_SERVED  DatapathPrefixKind = 2
 	DatapathPrefixKindPREFIX_SOURCE  DatapathPrefixKind = 3
+	DatapathPrefixKindPREFIX_GATEWAY DatapathPrefixKind = 4
+	DatapathPrefixKindPREFIX_HELD    DatapathPrefixKind = 5
 )
 
 type DatapathProtocolClass uint32
@@ -560,7 +554,6 @@ const (
 	DatapathMapEvents              = "events"
 	DatapathMapFlowMaps            = "flow_maps"
 	DatapathMapFragments           = "fragments"
-	DatapathMapGatewayMacs         = "gateway_macs"
 	DatapathMapGateways            = "gateways"
 	DatapathMapGrace               = "grace"
 	DatapathMapHalfOpen            = "half_open"
@@ -665,7 +658,6 @@ type DatapathMapSpecs struct {
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	FlowMaps       *ebpf.MapSpec `ebpf:"flow_maps"`
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
-	GatewayMacs    *ebpf.MapSpec `ebpf:"gateway_macs"`
 	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
 	Grace          *ebpf.MapSpec `ebpf:"grace"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
@@ -728,7 +720,6 @@ type DatapathMaps struct {
 	Events         *ebpf.Map `ebpf:"events"`
 	FlowMaps       *ebpf.Map `ebpf:"flow_maps"`
 	Fragments      *ebpf.Map `ebpf:"fragments"`
-	GatewayMacs    *ebpf.Map `ebpf:"gateway_macs"`
 	Gateways       *ebpf.Map `ebpf:"gateways"`
 	Grace          *ebpf.Map `ebpf:"grace"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
@@ -759,7 +750,6 @@ func (m *DatapathMaps) Close() error {
 		m.Events,
 		m.FlowMaps,
 		m.Fragments,
-		m.GatewayMacs,
 		m.Gateways,
 		m.Grace,
 		m.HalfOpen,

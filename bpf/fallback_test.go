@@ -251,8 +251,7 @@ func TestFallbackFamily(t *testing.T) { tell(t, eachFamily, fallbackFamily) }
 // held, or not any more.
 func TestHeldRefuses(t *testing.T) {
 	hold := func(b *bed, n network, via nic, mac net.HardwareAddr, seconds int) {
-		key := bpf.DatapathGatewayMac{Ifindex: via.Index, Mac: rig.MAC(mac), Family: n.family, Held: true}
-		b.must(b.GatewayMacs.Put(key, b.ago(0)+uint32(seconds)*b.Seconds(1)))
+		b.must(b.HoldGateway(via.Index, rig.MAC(mac), n.family, b.ago(0)+uint32(seconds)*b.Seconds(1)))
 	}
 	for i, n := range networks {
 		b, other := newBed(t, normal), networks[1-i]

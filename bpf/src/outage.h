@@ -204,14 +204,11 @@ int replypath_fallback(struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	struct gateway_mac gateway = {
-		.ifindex = skb->ifindex,
-		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
-		.held = true,
-	};
+	__u8 family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
+	__u8 mac[ETH_ALEN] __attribute__((aligned(2)));
 
-	if (!bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), gateway.mac, sizeof(gateway.mac)) &&
-	    is_held_gateway(&gateway) && become_rejection(skb, true))
+	if (!bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac)) &&
+	    is_held_gateway(mac, family, skb->ifindex) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }

@@ -42,7 +42,7 @@ func New(dir string, pinned *bpf.DatapathMaps, seeds bpf.Seeds) *Rehearsal {
 func onlyRead(m *bpf.DatapathMaps) map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		bpf.DatapathMapInterfaces: m.Interfaces, bpf.DatapathMapManaged: m.Managed, bpf.DatapathMapDevices: m.Devices,
-		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapGatewayMacs: m.GatewayMacs, bpf.DatapathMapOwnAddresses: m.OwnAddresses,
+		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapOwnAddresses: m.OwnAddresses,
 		bpf.DatapathMapPrefixes: m.Prefixes, bpf.DatapathMapModeByHand: m.ModeByHand, bpf.DatapathMapGrace: m.Grace,
 	}
 }

@@ -37,9 +37,9 @@ type Runner struct {
 	sockets Sockets
 	cpu     int
 
-	ways uint32        // of the settings
-	down [devices]bool // who has no carrier now
-	hashes
+	ways      uint32                       // of the settings
+	down      [devices]bool                // who has no carrier now
+	prefixes  prefixes                     // in the map
 	events    map[bpf.DatapathEvent]uint64 // at the beginning of the program
 	pairs     map[model.Pair]model.Count
 	lastPairs map[model.Pair]model.Count // after the last packet that was run; nil: not known
@@ -69,7 +69,6 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) *Runner {
 		Events:     make(map[bpf.DatapathEvent]uint64),
 		Outcomes:   make(map[bpf.DatapathOutcome]uint64),
 		Remembered: make(map[string]int),
-		hashes:     newHashes(),
 		buffer:     make([]byte, 1<<16),
 	}
 }
@@ -299,7 +298,7 @@ func (x *run) changeGateway(s Step) error {
 		g.Mac[3] ^= 0x40
 	}
 	x.m.Host.Gateways[id] = g
-	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installHashes(x.m.Host))
+	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installPrefixes(x.m.Host))
 }
 
 // age makes all entries older, on both sides.
