@@ -394,7 +394,6 @@ type DatapathScratch struct {
 	Header  [5]uint64
 	Options struct {
 		_   structs.HostLayout
-		End uint32
 		At  uint32
 		Mss uint32
 	}
@@ -407,7 +406,6 @@ type DatapathScratch struct {
 		Mtu      uint32
 		Quote    [128]uint8
 	}
-	_         [4]byte
 	Socket    uint64
 	IsClosing bool
 	_         [7]byte

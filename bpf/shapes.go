@@ -30,7 +30,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"pairs":          {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 24, MaxEntries: 16384, Flags: 0x1},
 		"prefixes":       {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 90112, Flags: 0x1},
 		"questions":      {Name: "questions", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 8, MaxEntries: 8192, Flags: 0x0},
-		"scratch":        {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2632, MaxEntries: 1, Flags: 0x0},
+		"scratch":        {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2624, MaxEntries: 1, Flags: 0x0},
 		"tails":          {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":   {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
 		"trace_filter":   {Name: "trace_filter", Type: ebpf.Array, KeySize: 4, ValueSize: 72, MaxEntries: 1, Flags: 0x0},

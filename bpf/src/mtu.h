@@ -16,8 +16,7 @@
 #include "rejection.h"
 #include "socket.h"
 
-#define TCP_DATA_OFFSET 12 /* offsets of fields, RFC 9293, 3.1 */
-#define TCP_CHECKSUM 16
+#define TCP_CHECKSUM 16 /* its offset, RFC 9293, 3.1 */
 
 #define OPTION_END 0
 #define OPTION_NOP 1
@@ -26,11 +25,11 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /*
- * Finds the MSS among the options of the TCP header at the offset; false where there is not exactly one, or where changing
+ * Finds the MSS among the options of the TCP header of this size at the offset; false where there is not exactly one, or where changing
  * it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step looks
  * alike to it, so that there may be as many as options can have.
  */
-static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile struct options *options)
+static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, __u32 size, volatile struct options *options)
 {
 	__u8 kind, length;
 
@@ -40,14 +39,14 @@ static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile 
 	for (int i = 0; i < MAX_OPTIONS; i++) {
 		__u32 at = options->at;
 
-		if (at >= options->end || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
+		if (at >= size || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
 			break;
 		if (kind == OPTION_NOP) {
 			options->at = at + 1;
 			continue;
 		}
 		if (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
-		    at + length > options->end)
+		    at + length > size)
 			return false;
 		if (kind == OPTION_MSS) {
 			if (length != OPTION_MSS_LENGTH || options->mss)
@@ -59,20 +58,18 @@ static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile 
 	return options->mss;
 }
 
-/* Lowers the MSS that the TCP header at the offset announces to `limit`, if it can be done at all. */
-__noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
+/* Lowers the MSS that the TCP header of this size at the offset announces to `limit`, if it can be done at all. */
+__noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 size, __u32 limit)
 {
 	struct scratch *scratch = get_scratch();
 	__be16 old, new = bpf_htons(limit);
 	struct options *options;
-	__u8 words;
 	__u32 at;
 
-	if (!scratch || bpf_skb_load_bytes(skb, offset + TCP_DATA_OFFSET, &words, sizeof(words)))
+	if (!scratch)
 		return 0;
 	options = &scratch->options;
-	options->end = words / 16 * 4;
-	if (!find_mss(skb, offset, options))
+	if (!find_mss(skb, offset, size, options))
 		return 0;
 	at = offset + options->mss;
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
@@ -95,7 +92,7 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 
 	if (interface && interface->flags & INTERFACE_NARROW && is_enforced(interface) && !packet->fragment &&
 	    interface->mtu > headers)
-		lower_mss(skb, packet->offset, interface->mtu - headers);
+		lower_mss(skb, packet->offset, packet->length - packet->payload, interface->mtu - headers);
 }
 
 /*
@@ -128,17 +125,13 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 {
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	struct scratch *scratch = get_scratch();
-	struct rejection *error;
 
 	if (!scratch || !transport || transport > header + QUOTE - QUOTED_TRANSPORT ||
-	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb))
+	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb) ||
+	    bpf_skb_load_bytes(skb, header, scratch->rejection.quote, QUOTE))
 		return false;
-	error = &scratch->rejection;
-	if (bpf_skb_load_bytes(skb, header, error->quote, sizeof(error->quote)))
-		return false;
-	error->mtu = bpf_htonl(mtu);
-	write_error(error, v4, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6, v4 ? ICMP_FRAGMENTATION_NEEDED : 0, QUOTE);
-	return become(skb, error, v4, header, ERROR_HEADER + QUOTE);
+	return become_error(skb, &scratch->rejection, v4, header, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
+			    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, mtu, QUOTE);
 }
 
 /*

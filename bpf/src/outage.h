@@ -54,13 +54,11 @@ static __noinline int send_to_neighbour(struct __sk_buff *skb)
 /* A question of neighbour discovery as the kernel asks it (RFC 4861, 4.3), without extension headers. */
 struct solicitation {
 	struct ipv6hdr ip;
-	__u8 type;
-	__u8 code;
-	__sum16 check;
+	struct echo icmp;
 };
 
 #define NEIGHBOUR_SOLICITATION 135
-#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, check))
+#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, icmp.checksum))
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
@@ -72,7 +70,7 @@ static inline bool solicit_group(struct __sk_buff *skb)
 	__s64 difference;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
-	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.type != NEIGHBOUR_SOLICITATION)
+	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.icmp.type != NEIGHBOUR_SOLICITATION)
 		return false;
 	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
@@ -118,72 +116,48 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 #define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
 #define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
 
-#define UNREADABLE (-1)
-
-/* Quotes so much of a packet with a plain IP header between ordinary addresses. Returns its protocol, else UNREADABLE. */
-static inline int quote(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 quoted)
-{
-	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)rejection->quote;
-	const struct iphdr *ip4 = (const struct iphdr *)rejection->quote;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
-		return UNREADABLE;
-	if (v4)
-		return rejection->quote[0] == 0x45 && !(ip4->frag_off & bpf_htons(FRAGMENT_OFFSET)) &&
-		       v4_is_ordinary(ip4->saddr) && v4_is_ordinary(ip4->daddr) ? ip4->protocol : UNREADABLE;
-	return ip_version(ip6) == 6 && !is_extension_header(ip6->nexthdr) &&
-	       v6_is_ordinary(ip6->saddr.in6_u.u6_addr32) &&
-	       v6_is_ordinary(ip6->daddr.in6_u.u6_addr32) ? ip6->nexthdr : UNREADABLE;
-}
-
-/* Makes of a SYN the RST that answers it; false where the segment is no SYN. */
-static inline bool write_reset(struct __sk_buff *skb, struct rejection *rejection, bool v4)
+/* Turns a SYN, whose IP header is quoted, into the RST that answers it; false where that cannot be done. */
+static inline bool become_reset(struct __sk_buff *skb, struct rejection *rejection, const struct packet *syn, bool v4)
 {
 	__be32 *tcp = (__be32 *)&rejection->type;
 
 	write_ip(rejection, v4, IPPROTO_TCP, TCP_HEADER);
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip_size(v4), tcp, TCP_HEADER) ||
-	    (((__u8 *)tcp)[13] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
-		return false;
-	tcp[0] = tcp[0] << 16 | tcp[0] >> 16; /* the ports */
-	tcp[2] = bpf_htonl(bpf_ntohl(tcp[1]) + 1);
+	tcp[0] = *(const __be32 *)&syn->tuple.peer_port; /* and the own one */
 	tcp[1] = 0;
+	tcp[2] = bpf_htonl(syn->seq + 1);
 	tcp[3] = bpf_htonl((TCP_HEADER / 4) << 28 | (TCP_RST | TCP_ACK) << 16);
 	tcp[4] = 0;
 	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
 		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
-	return true;
+	return become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
 }
 
-static inline bool become_rejection_of(struct __sk_buff *skb, bool v4, bool only_tcp)
+/*
+ * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain IP
+ * header between ordinary addresses, and no error is about ICMP other than a question.
+ */
+__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
+	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	struct scratch *scratch = get_scratch();
-	struct rejection *rejection;
-	int protocol;
+	struct packet *packet;
 
 	if (!scratch)
 		return false;
-	rejection = &scratch->rejection;
-	protocol = quote(skb, rejection, v4, quoted);
-	if (protocol == IPPROTO_TCP)
-		return write_reset(skb, rejection, v4) && become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
-	/* There is no error about ICMP other than a question. */
-	if (protocol == UNREADABLE || only_tcp ||
-	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
-	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
+	packet = &scratch->packet;
+	*packet = (struct packet){};
+	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED || packet->offset != ETH_HLEN + ip_size(v4) ||
+	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, scratch->rejection.quote, quoted))
 		return false;
-	rejection->mtu = 0;
-	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
-	return become(skb, rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
-}
-
-/* Turns the packet into what refuses it; false where nothing does, and it stays what it is. */
-__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
-{
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return become_rejection_of(skb, true, only_tcp);
-	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_rejection_of(skb, false, only_tcp);
+	if (packet->protocol == IPPROTO_TCP)
+		return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN &&
+		       become_reset(skb, &scratch->rejection, packet, v4);
+	if (only_tcp || packet->echo_reply)
+		return false;
+	return become_error(skb, &scratch->rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
+			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */

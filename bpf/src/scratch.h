@@ -29,7 +29,6 @@ struct packet {
 
 /* How far the options of a TCP header were read, from its start: see mtu.h. */
 struct options {
-	__u32 end;
 	__u32 at;  /* of the next one */
 	__u32 mss; /* where its value stands; 0: not seen */
 };
