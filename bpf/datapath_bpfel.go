@@ -388,15 +388,11 @@ type DatapathScratch struct {
 		Settled        uint8
 		_              [2]byte
 	}
-	Flow    DatapathFlow
-	Path    DatapathPath
-	Record  DatapathRecord
-	Header  [5]uint64
-	Options struct {
-		_   structs.HostLayout
-		At  uint32
-		Mss uint32
-	}
+	Flow      DatapathFlow
+	Path      DatapathPath
+	Record    DatapathRecord
+	Header    [5]uint64
+	Option    uint32
 	Rejection struct {
 		_        structs.HostLayout
 		Ip       [40]uint8
@@ -406,6 +402,7 @@ type DatapathScratch struct {
 		Mtu      uint32
 		Quote    [128]uint8
 	}
+	_         [4]byte
 	Socket    uint64
 	IsClosing bool
 	_         [7]byte

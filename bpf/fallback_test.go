@@ -87,7 +87,7 @@ func TestFallbackTells(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for name, m := range map[string]message{
 			"udp": udp{payload: 30}, "empty udp": udp{}, "large udp": udp{payload: 1400}, "sctp": sctp{payload: 20},
-			"echo request": echo{}, "esp": raw{layers.IPProtocolESP, filler(8)},
+			"echo request": echo{}, "timestamp request": echo{time: n.family == 4}, "esp": raw{layers.IPProtocolESP, filler(8)},
 		} {
 			b.sub(name, func(t *testing.T) {
 				frame := n.out(b.production, m)

@@ -19,9 +19,8 @@ static inline bool is_cut_off(const struct flow *flow, __u8 family)
 
 	if (!get_interface(flow->interface, flow->ifindex) || !is_usable(flow->interface, flow->ifindex))
 		return true;
-	if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY))
-		return false;
-	return !gateway_mac(flow->gateway, flow->ifindex, &mac) || is_held_gateway(&mac, family, flow->ifindex);
+	return flow->flags & FLOW_NEXT_HOP_GATEWAY &&
+	       (!gateway_mac(flow->gateway, flow->ifindex, &mac) || is_held_gateway(&mac, family, flow->ifindex));
 }
 
 /* The peer has moved if it comes by one other path alone, so often and for so long. */

@@ -16,8 +16,7 @@
 #include "rejection.h"
 #include "socket.h"
 
-#define TCP_CHECKSUM 16 /* its offset, RFC 9293, 3.1 */
-
+#define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
 #define OPTION_END 0
 #define OPTION_NOP 1
 #define OPTION_MSS 2
@@ -25,37 +24,37 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /*
- * Finds the MSS among the options of the TCP header of this size at the offset; false where there is not exactly one, or where changing
- * it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step looks
- * alike to it, so that there may be as many as options can have.
+ * Where the MSS stands in the TCP header of this size at the offset; 0 where there is not exactly one, or where
+ * changing it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step
+ * looks alike to it, so that there may be as many as options can have.
  */
-static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, __u32 size, volatile struct options *options)
+static inline __u32 find_mss(const struct __sk_buff *skb, __u32 offset, __u32 size, volatile __u32 *option)
 {
+	__u32 mss = 0;
 	__u8 kind, length;
 
-	options->at = TCP_HEADER;
-	options->mss = 0;
+	*option = TCP_HEADER;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_OPTIONS; i++) {
-		__u32 at = options->at;
+		__u32 at = *option;
 
 		if (at >= size || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
 			break;
 		if (kind == OPTION_NOP) {
-			options->at = at + 1;
+			*option = at + 1;
 			continue;
 		}
 		if (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
 		    at + length > size)
-			return false;
+			return 0;
 		if (kind == OPTION_MSS) {
-			if (length != OPTION_MSS_LENGTH || options->mss)
-				return false;
-			options->mss = at + 2;
+			if (length != OPTION_MSS_LENGTH || mss)
+				return 0;
+			mss = at + 2;
 		}
-		options->at = at + length;
+		*option = at + length;
 	}
-	return options->mss;
+	return mss;
 }
 
 /* Lowers the MSS that the TCP header of this size at the offset announces to `limit`, if it can be done at all. */
@@ -63,24 +62,18 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 size, __u32 
 {
 	struct scratch *scratch = get_scratch();
 	__be16 old, new = bpf_htons(limit);
-	struct options *options;
-	__u32 at;
+	__u32 mss;
 
-	if (!scratch)
+	mss = scratch ? find_mss(skb, offset, size, &scratch->option) : 0;
+	if (!mss || bpf_skb_load_bytes(skb, offset + mss, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
+	    bpf_skb_store_bytes(skb, offset + mss, &new, sizeof(new), 0))
 		return 0;
-	options = &scratch->options;
-	if (!find_mss(skb, offset, size, options))
-		return 0;
-	at = offset + options->mss;
-	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
-	    bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
-		return 0;
-	if (options->mss % 2) { /* astride two of the words that the checksum adds up: it counts with its bytes swapped */
+	if (mss % 2) { /* astride two of the words that the checksum adds up: it counts with its bytes swapped */
 		old = __builtin_bswap16(old);
 		new = __builtin_bswap16(new);
 	}
 	/* Cannot fail: what stands behind the checksum was just written. */
-	bpf_l4_csum_replace(skb, offset + TCP_CHECKSUM, old, new, sizeof(new));
+	bpf_l4_csum_replace(skb, offset + offsetof(struct tcphdr, check), old, new, sizeof(new));
 	return 0;
 }
 

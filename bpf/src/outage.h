@@ -15,9 +15,9 @@
  * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock of its socket, and fails it only with
  *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
  *   lock.
- * - an echo request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
- *   (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead, ping
- *   would go on to wait for an answer.
+ * - an echo or timestamp request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at
+ *   once (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead,
+ *   ping would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
  *
  * Where data are written, the packet is one that would be dropped otherwise.
@@ -116,8 +116,8 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 #define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
 #define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
 
-/* Turns a SYN, whose IP header is quoted, into the RST that answers it; false where that cannot be done. */
-static inline bool become_reset(struct __sk_buff *skb, struct rejection *rejection, const struct packet *syn, bool v4)
+/* Makes of a SYN, whose IP header is quoted, the RST that answers it. */
+static inline void write_reset(struct rejection *rejection, const struct packet *syn, bool v4)
 {
 	__be32 *tcp = (__be32 *)&rejection->type;
 
@@ -127,19 +127,35 @@ static inline bool become_reset(struct __sk_buff *skb, struct rejection *rejecti
 	tcp[2] = bpf_htonl(syn->seq + 1);
 	tcp[3] = bpf_htonl((TCP_HEADER / 4) << 28 | (TCP_RST | TCP_ACK) << 16);
 	tcp[4] = 0;
-	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
+	((__be16 *)tcp)[offsetof(struct tcphdr, check) / 2] =
 		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
-	return become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
+}
+
+static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *scratch, bool v4, bool only_tcp)
+{
+	struct rejection *rejection = &scratch->rejection;
+	const struct packet *packet = &scratch->packet;
+	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
+
+	if (packet->offset != ETH_HLEN + ip_size(v4) || bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
+		return false;
+	if (packet->protocol == IPPROTO_TCP) {
+		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+			return false;
+		write_reset(rejection, packet, v4);
+		return become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
+	}
+	return !only_tcp && !packet->echo_reply &&
+	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
+			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
 }
 
 /*
- * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain IP
- * header between ordinary addresses, and no error is about ICMP other than a question.
+ * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
+ * IP header between ordinary addresses; there is no error about ICMP other than a question.
  */
 __noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
-	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
-	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	struct scratch *scratch = get_scratch();
 	struct packet *packet;
 
@@ -147,17 +163,12 @@ __noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 		return false;
 	packet = &scratch->packet;
 	*packet = (struct packet){};
-	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED || packet->offset != ETH_HLEN + ip_size(v4) ||
-	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, scratch->rejection.quote, quoted))
+	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
+	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))
 		return false;
-	if (packet->protocol == IPPROTO_TCP)
-		return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN &&
-		       become_reset(skb, &scratch->rejection, packet, v4);
-	if (only_tcp || packet->echo_reply)
-		return false;
-	return become_error(skb, &scratch->rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
-			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
+	if (packet->family == 4) /* a size has to be a constant for old kernels */
+		return become_rejection_of(skb, scratch, true, only_tcp);
+	return become_rejection_of(skb, scratch, false, only_tcp);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */

@@ -93,7 +93,7 @@ static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bo
 	return true;
 }
 
-/* Turns the packet into an ICMP error about itself, of which so many bytes are quoted; false where that cannot be done. */
+/* Turns the packet into an ICMP error about it, which quotes so many bytes of it; false where that cannot be done. */
 static inline bool become_error(struct __sk_buff *skb, struct rejection *error, bool v4, __u32 header, __u8 type,
 				__u8 code, __u32 mtu, __u32 quoted)
 {

@@ -64,9 +64,7 @@ static inline bool address_is_ordinary(const __u8 *address)
 
 	if (address_is_v4(address))
 		return last && last >> 24 != 127 && last >> 16 != 0xa9fe && last >> 28 != 14 && last != 0xffffffff;
-	if (!word[0] && !word[1] && !word[2] && last <= 1)
-		return false;
-	return first >> 24 != 0xff && first >> 22 != 0xfe80 >> 6;
+	return (word[0] | word[1] | word[2] || last > 1) && first >> 24 != 0xff && first >> 22 != 0xfe80 >> 6;
 }
 
 static inline bool masked_equal(const __u8 *address, const __u64 *want, const __u64 *mask)
@@ -116,16 +114,6 @@ static inline __u64 digest(const struct tuple *tuple, __u8 family)
 		       word[2] * digest_seed[2] + word[4] * digest_seed[4] +
 		       word[5] * digest_seed[5] + word[6] * digest_seed[6];
 	return finish_digest(sum);
-}
-
-/* Of its own address, in which ::a.b.c.d is not a.b.c.d, and an interface alone. */
-static inline __u64 self_digest(const struct tuple *tuple, __u32 ifindex)
-{
-	const __u32 *word = (const __u32 *)tuple->self;
-
-	return finish_digest(word[0] * digest_seed[4] + word[1] * digest_seed[5] +
-			     word[2] * digest_seed[6] + word[3] * digest_seed[7] +
-			     ifindex * digest_seed[8]);
 }
 
 static inline bool tuple_equal(const struct tuple *a, const struct tuple *b)

@@ -208,7 +208,7 @@ enum prefix_kind {
 	PREFIX_SOURCE,
 	/* Of an interface: the MACs of its gateways, which stand there as addresses do; to an index into `gateways`. */
 	PREFIX_GATEWAY,
-	/* Those whose gateway is silent, and its neighbour entry held (outage.h); to the tick until which that is believed. */
+	/* Of one that is silent, and its neighbour entry held (outage.h); to the tick until which that is believed. */
 	PREFIX_HELD,
 };
 
