@@ -154,14 +154,6 @@ type DatapathGateway struct {
 	Ifindex uint32
 }
 
-type DatapathGatewayMac struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Mac     [6]uint8
-	Family  uint8
-	Held    bool
-}
-
 type DatapathHandover struct {
 	_              structs.HostLayout
 	Digest         uint64
@@ -335,6 +327,8 @@ const (
 	DatapathPrefixKindPREFIX_ROUTED  DatapathPrefixKind = 1
 	DatapathPrefixKindPREFIX_SERVED  DatapathPrefixKind = 2
 	DatapathPrefixKindPREFIX_SOURCE  DatapathPrefixKind = 3
+	DatapathPrefixKindPREFIX_GATEWAY DatapathPrefixKind = 4
+	DatapathPrefixKindPREFIX_HELD    DatapathPrefixKind = 5
 )
 
 type DatapathProtocolClass uint32
@@ -396,16 +390,11 @@ type DatapathScratch struct {
 		Settled        uint8
 		_              [2]byte
 	}
-	Flow    DatapathFlow
-	Path    DatapathPath
-	Record  DatapathRecord
-	Header  [5]uint64
-	Options struct {
-		_   structs.HostLayout
-		End uint32
-		At  uint32
-		Mss uint32
-	}
+	Flow      DatapathFlow
+	Path      DatapathPath
+	Record    DatapathRecord
+	Header    [5]uint64
+	Option    uint32
 	Rejection struct {
 		_        structs.HostLayout
 		Ip       [40]uint8
@@ -562,7 +551,6 @@ const (
 	DatapathMapEvents              = "events"
 	DatapathMapFlowMaps            = "flow_maps"
 	DatapathMapFragments           = "fragments"
-	DatapathMapGatewayMacs         = "gateway_macs"
 	DatapathMapGateways            = "gateways"
 	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
@@ -666,7 +654,6 @@ type DatapathMapSpecs struct {
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	FlowMaps       *ebpf.MapSpec `ebpf:"flow_maps"`
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
-	GatewayMacs    *ebpf.MapSpec `ebpf:"gateway_macs"`
 	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
@@ -728,7 +715,6 @@ type DatapathMaps struct {
 	Events         *ebpf.Map `ebpf:"events"`
 	FlowMaps       *ebpf.Map `ebpf:"flow_maps"`
 	Fragments      *ebpf.Map `ebpf:"fragments"`
-	GatewayMacs    *ebpf.Map `ebpf:"gateway_macs"`
 	Gateways       *ebpf.Map `ebpf:"gateways"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
@@ -754,7 +740,6 @@ func (m *DatapathMaps) Close() error {
 		m.Events,
 		m.FlowMaps,
 		m.Fragments,
-		m.GatewayMacs,
 		m.Gateways,
 		m.HalfOpen,
 		m.Interfaces,

@@ -87,7 +87,7 @@ func TestFallbackTells(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for name, m := range map[string]message{
 			"udp": udp{payload: 30}, "empty udp": udp{}, "large udp": udp{payload: 1400}, "sctp": sctp{payload: 20},
-			"echo request": echo{}, "esp": raw{layers.IPProtocolESP, filler(8)},
+			"echo request": echo{}, "timestamp request": echo{time: n.family == 4}, "esp": raw{layers.IPProtocolESP, filler(8)},
 		} {
 			b.sub(name, func(t *testing.T) {
 				frame := n.out(b.production, m)
@@ -251,8 +251,7 @@ func TestFallbackFamily(t *testing.T) { tell(t, eachFamily, fallbackFamily) }
 // held, or not any more.
 func TestHeldRefuses(t *testing.T) {
 	hold := func(b *bed, n network, via nic, mac net.HardwareAddr, seconds int) {
-		key := bpf.DatapathGatewayMac{Ifindex: via.Index, Mac: rig.MAC(mac), Family: n.family, Held: true}
-		b.must(b.GatewayMacs.Put(key, b.ago(0)+uint32(seconds)*b.Seconds(1)))
+		b.must(b.HoldGateway(via.Index, rig.MAC(mac), n.family, b.ago(0)+uint32(seconds)*b.Seconds(1)))
 	}
 	for i, n := range networks {
 		b, other := newBed(t, normal), networks[1-i]

@@ -135,9 +135,7 @@ func (b *bed) silence(n network) {
 
 func (b *bed) hold(n network, until uint32) {
 	b.t.Helper()
-	key := bpf.DatapathGatewayMac{Ifindex: b.replication.Index, Mac: rig.MAC(b.replication.router), Family: n.family, Held: true}
-	b.must(b.GatewayMacs.Put(key, until))
-	b.t.Cleanup(func() { b.must(b.GatewayMacs.Delete(key)) })
+	b.must(b.HoldGateway(b.replication.Index, rig.MAC(b.replication.router), n.family, until))
 }
 
 // remote is an established flow of a connection that has no socket here, as a container's: the peer's next byte is

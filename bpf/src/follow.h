@@ -8,17 +8,12 @@
 /* Whether nothing can leave by the flow's path: its device or link is down, or its gateway is silent. */
 static inline bool is_cut_off(const struct flow *flow, __u8 family)
 {
-	struct gateway_mac gateway = { .ifindex = flow->ifindex, .family = family, .held = true };
 	mac_word mac;
 
 	if (!is_usable(flow->interface, flow->ifindex))
 		return true;
-	if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY))
-		return false;
-	if (!gateway_mac(flow->gateway, flow->ifindex, &mac))
-		return true;
-	copy_mac(gateway.mac, &mac);
-	return is_held_gateway(&gateway);
+	return flow->flags & FLOW_NEXT_HOP_GATEWAY &&
+	       (!gateway_mac(flow->gateway, flow->ifindex, &mac) || is_held_gateway(&mac, family, flow->ifindex));
 }
 
 /* The peer has moved if it comes by one other path alone, so often and for so long. */

@@ -66,11 +66,8 @@ MAP(devices, DEVMAP, MAX_INTERFACES, 0, __u32, __u32);
 
 ARRAY(gateways, MAX_GATEWAYS, struct gateway);
 
-/* To an index into `gateways`; of a key with `held`, to the tick until which that is believed: see outage.h. */
-MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
-
 /* See enum prefix_kind. */
-MAP(prefixes, LPM_TRIE, 81920, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
+MAP(prefixes, LPM_TRIE, 90112, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 
 struct address {
 	__u8 bytes[16];

@@ -16,9 +16,7 @@
 #include "rejection.h"
 #include "socket.h"
 
-#define TCP_DATA_OFFSET 12 /* offsets of fields, RFC 9293, 3.1 */
-#define TCP_CHECKSUM 16
-
+#define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
 #define OPTION_END 0
 #define OPTION_NOP 1
 #define OPTION_MSS 2
@@ -26,64 +24,56 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /*
- * Finds the MSS among the options of the TCP header at the offset; false where there is not exactly one, or where changing
- * it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step looks
- * alike to it, so that there may be as many as options can have.
+ * Where the MSS stands in the TCP header of this size at the offset; 0 where there is not exactly one, or where
+ * changing it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step
+ * looks alike to it, so that there may be as many as options can have.
  */
-static inline bool find_mss(const struct __sk_buff *skb, __u32 offset, volatile struct options *options)
+static inline __u32 find_mss(const struct __sk_buff *skb, __u32 offset, __u32 size, volatile __u32 *option)
 {
+	__u32 mss = 0;
 	__u8 kind, length;
 
-	options->at = TCP_HEADER;
-	options->mss = 0;
+	*option = TCP_HEADER;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_OPTIONS; i++) {
-		__u32 at = options->at;
+		__u32 at = *option;
 
-		if (at >= options->end || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
+		if (at >= size || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
 			break;
 		if (kind == OPTION_NOP) {
-			options->at = at + 1;
+			*option = at + 1;
 			continue;
 		}
 		if (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
-		    at + length > options->end)
-			return false;
+		    at + length > size)
+			return 0;
 		if (kind == OPTION_MSS) {
-			if (length != OPTION_MSS_LENGTH || options->mss)
-				return false;
-			options->mss = at + 2;
+			if (length != OPTION_MSS_LENGTH || mss)
+				return 0;
+			mss = at + 2;
 		}
-		options->at = at + length;
+		*option = at + length;
 	}
-	return options->mss;
+	return mss;
 }
 
-/* Lowers the MSS that the TCP header at the offset announces to `limit`, if it can be done at all. */
-__noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
+/* Lowers the MSS that the TCP header of this size at the offset announces to `limit`, if it can be done at all. */
+__noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 size, __u32 limit)
 {
 	struct scratch *scratch = get_scratch();
 	__be16 old, new = bpf_htons(limit);
-	struct options *options;
-	__u8 words;
-	__u32 at;
+	__u32 mss;
 
-	if (!scratch || bpf_skb_load_bytes(skb, offset + TCP_DATA_OFFSET, &words, sizeof(words)))
+	mss = scratch ? find_mss(skb, offset, size, &scratch->option) : 0;
+	if (!mss || bpf_skb_load_bytes(skb, offset + mss, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
+	    bpf_skb_store_bytes(skb, offset + mss, &new, sizeof(new), 0))
 		return 0;
-	options = &scratch->options;
-	options->end = words / 16 * 4;
-	if (!find_mss(skb, offset, options))
-		return 0;
-	at = offset + options->mss;
-	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
-	    bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
-		return 0;
-	if (options->mss % 2) { /* astride two of the words that the checksum adds up: it counts with its bytes swapped */
+	if (mss % 2) { /* astride two of the words that the checksum adds up: it counts with its bytes swapped */
 		old = __builtin_bswap16(old);
 		new = __builtin_bswap16(new);
 	}
 	/* Cannot fail: what stands behind the checksum was just written. */
-	bpf_l4_csum_replace(skb, offset + TCP_CHECKSUM, old, new, sizeof(new));
+	bpf_l4_csum_replace(skb, offset + offsetof(struct tcphdr, check), old, new, sizeof(new));
 	return 0;
 }
 
@@ -95,7 +85,7 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 
 	if (interface && interface->flags & INTERFACE_NARROW && is_enforced(interface) && !packet->fragment &&
 	    interface->mtu > headers)
-		lower_mss(skb, packet->offset, interface->mtu - headers);
+		lower_mss(skb, packet->offset, packet->length - packet->payload, interface->mtu - headers);
 }
 
 /*
@@ -128,17 +118,13 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 {
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	struct scratch *scratch = get_scratch();
-	struct rejection *error;
 
 	if (!scratch || !transport || transport > header + QUOTE - QUOTED_TRANSPORT ||
-	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb))
+	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb) ||
+	    bpf_skb_load_bytes(skb, header, scratch->rejection.quote, QUOTE))
 		return false;
-	error = &scratch->rejection;
-	if (bpf_skb_load_bytes(skb, header, error->quote, sizeof(error->quote)))
-		return false;
-	error->mtu = bpf_htonl(mtu);
-	write_error(error, v4, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6, v4 ? ICMP_FRAGMENTATION_NEEDED : 0, QUOTE);
-	return become(skb, error, v4, header, ERROR_HEADER + QUOTE);
+	return become_error(skb, &scratch->rejection, v4, header, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
+			    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, mtu, QUOTE);
 }
 
 /*

@@ -50,10 +50,14 @@ static inline void clear_mark(__u64 digest)
 		*mark = 0;
 }
 
-/* Of a packet's own address and an interface: an even number, where those of tuples are odd. */
+/* Of a packet's own address (::a.b.c.d is not a.b.c.d) and an interface: even, where those of tuples are odd. */
 static inline __u64 address_digest(const struct packet *packet, __u32 ifindex)
 {
-	return self_digest(&packet->tuple, ifindex) & ~1ULL;
+	struct tuple tuple = {};
+
+	__builtin_memcpy(tuple.self, packet->tuple.self, sizeof(tuple.self));
+	*(__u32 *)&tuple.peer_port = ifindex;
+	return digest(&tuple, 6) & ~1ULL;
 }
 
 /* Whether it is known that nothing which is addressed to it, or comes from it, is ours, if it came in by this interface. */

@@ -15,9 +15,9 @@
  * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock of its socket, and fails it only with
  *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
  *   lock.
- * - an echo request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
- *   (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead, ping
- *   would go on to wait for an answer.
+ * - an echo or timestamp request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at
+ *   once (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead,
+ *   ping would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
  *
  * Where data are written, the packet is one that would be dropped otherwise.
@@ -54,13 +54,11 @@ static __noinline int send_to_neighbour(struct __sk_buff *skb)
 /* A question of neighbour discovery as the kernel asks it (RFC 4861, 4.3), without extension headers. */
 struct solicitation {
 	struct ipv6hdr ip;
-	__u8 type;
-	__u8 code;
-	__sum16 check;
+	struct echo icmp;
 };
 
 #define NEIGHBOUR_SOLICITATION 135
-#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, check))
+#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, icmp.checksum))
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
@@ -72,7 +70,7 @@ static inline bool solicit_group(struct __sk_buff *skb)
 	__s64 difference;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
-	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.type != NEIGHBOUR_SOLICITATION)
+	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.icmp.type != NEIGHBOUR_SOLICITATION)
 		return false;
 	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
@@ -118,72 +116,59 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 #define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
 #define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
 
-#define UNREADABLE (-1)
-
-/* Quotes so much of a packet with a plain IP header between ordinary addresses. Returns its protocol, else UNREADABLE. */
-static inline int quote(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 quoted)
-{
-	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)rejection->quote;
-	const struct iphdr *ip4 = (const struct iphdr *)rejection->quote;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
-		return UNREADABLE;
-	if (v4)
-		return rejection->quote[0] == 0x45 && !(ip4->frag_off & bpf_htons(FRAGMENT_OFFSET)) &&
-		       v4_is_ordinary(ip4->saddr) && v4_is_ordinary(ip4->daddr) ? ip4->protocol : UNREADABLE;
-	return ip_version(ip6) == 6 && !is_extension_header(ip6->nexthdr) &&
-	       v6_is_ordinary(ip6->saddr.in6_u.u6_addr32) &&
-	       v6_is_ordinary(ip6->daddr.in6_u.u6_addr32) ? ip6->nexthdr : UNREADABLE;
-}
-
-/* Makes of a SYN the RST that answers it; false where the segment is no SYN. */
-static inline bool write_reset(struct __sk_buff *skb, struct rejection *rejection, bool v4)
+/* Makes of a SYN, whose IP header is quoted, the RST that answers it. */
+static inline void write_reset(struct rejection *rejection, const struct packet *syn, bool v4)
 {
 	__be32 *tcp = (__be32 *)&rejection->type;
 
 	write_ip(rejection, v4, IPPROTO_TCP, TCP_HEADER);
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip_size(v4), tcp, TCP_HEADER) ||
-	    (((__u8 *)tcp)[13] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
-		return false;
-	tcp[0] = tcp[0] << 16 | tcp[0] >> 16; /* the ports */
-	tcp[2] = bpf_htonl(bpf_ntohl(tcp[1]) + 1);
+	tcp[0] = *(const __be32 *)&syn->tuple.peer_port; /* and the own one */
 	tcp[1] = 0;
+	tcp[2] = bpf_htonl(syn->seq + 1);
 	tcp[3] = bpf_htonl((TCP_HEADER / 4) << 28 | (TCP_RST | TCP_ACK) << 16);
 	tcp[4] = 0;
-	((__be16 *)tcp)[TCP_CHECKSUM / 2] =
+	((__be16 *)tcp)[offsetof(struct tcphdr, check) / 2] =
 		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
-	return true;
 }
 
-static inline bool become_rejection_of(struct __sk_buff *skb, bool v4, bool only_tcp)
+static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *scratch, bool v4, bool only_tcp)
 {
+	struct rejection *rejection = &scratch->rejection;
+	const struct packet *packet = &scratch->packet;
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
+
+	if (packet->offset != ETH_HLEN + ip_size(v4) || bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
+		return false;
+	if (packet->protocol == IPPROTO_TCP) {
+		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+			return false;
+		write_reset(rejection, packet, v4);
+		return become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
+	}
+	return !only_tcp && !packet->echo_reply &&
+	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
+			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
+}
+
+/*
+ * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
+ * IP header between ordinary addresses; there is no error about ICMP other than a question.
+ */
+__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
+{
 	struct scratch *scratch = get_scratch();
-	struct rejection *rejection;
-	int protocol;
+	struct packet *packet;
 
 	if (!scratch)
 		return false;
-	rejection = &scratch->rejection;
-	protocol = quote(skb, rejection, v4, quoted);
-	if (protocol == IPPROTO_TCP)
-		return write_reset(skb, rejection, v4) && become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
-	/* There is no error about ICMP other than a question. */
-	if (protocol == UNREADABLE || only_tcp ||
-	    (protocol == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
-	     rejection->quote[ip_size(v4)] != (v4 ? ECHO_REQUEST : ECHO_REQUEST_V6)))
+	packet = &scratch->packet;
+	*packet = (struct packet){};
+	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
+	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))
 		return false;
-	rejection->mtu = 0;
-	write_error(rejection, v4, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, quoted);
-	return become(skb, rejection, v4, ETH_HLEN, ERROR_HEADER + quoted);
-}
-
-/* Turns the packet into what refuses it; false where nothing does, and it stays what it is. */
-__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
-{
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return become_rejection_of(skb, true, only_tcp);
-	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_rejection_of(skb, false, only_tcp);
+	if (packet->family == 4) /* a size has to be a constant for old kernels */
+		return become_rejection_of(skb, scratch, true, only_tcp);
+	return become_rejection_of(skb, scratch, false, only_tcp);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */
@@ -204,14 +189,11 @@ int replypath_fallback(struct __sk_buff *skb)
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)
 {
-	struct gateway_mac gateway = {
-		.ifindex = skb->ifindex,
-		.family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6,
-		.held = true,
-	};
+	__u8 family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
+	__u8 mac[ETH_ALEN] __attribute__((aligned(2)));
 
-	if (!bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), gateway.mac, sizeof(gateway.mac)) &&
-	    is_held_gateway(&gateway) && become_rejection(skb, true))
+	if (!bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac)) &&
+	    is_held_gateway(mac, family, skb->ifindex) && become_rejection(skb, true))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
 }

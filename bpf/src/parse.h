@@ -120,18 +120,11 @@ static inline enum parsed parse_ports(const struct __sk_buff *skb, struct packet
 	return PARSED;
 }
 
-static inline bool is_error(__u8 type, __u8 family)
-{
-	if (family == 4)
-		return type == UNREACHABLE || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM;
-	return type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
-}
-
 /* Of what comes in only echo and timestamps are ours, which have an identifier at the same place. */
 static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
 				     enum direction direction)
 {
-	bool v4 = packet->family == 4;
+	bool v4 = packet->family == 4, is_error;
 	const struct echo *echo;
 	__u8 type;
 
@@ -141,7 +134,9 @@ static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet 
 	if (!echo)
 		return PARSED_TRUNCATED;
 	type = echo->type;
-	if (direction == OUTBOUND && unlikely(is_error(type, packet->family)))
+	is_error = v4 ? type == UNREACHABLE || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM
+		      : type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
+	if (direction == OUTBOUND && unlikely(is_error))
 		return PARSED_ERROR;
 	packet->echo_request = v4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
 	packet->echo_reply = v4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;

@@ -78,13 +78,19 @@ __noinline int is_usable(__u32 id, __u32 ifindex)
 	return interface && interface->flags & INTERFACE_UP;
 }
 
+/* The value of a gateway's MAC, as a prefix of this kind; NULL for none. */
+static inline const __u32 *find_mac(const void *mac, __u8 family, enum prefix_kind kind, __u32 ifindex)
+{
+	struct prefix_key key = { .length = 64 + 8 * ETH_ALEN, .ifindex = ifindex, .kind = kind, .family = family };
+
+	copy_mac(key.address, mac);
+	return bpf_map_lookup_elem(&prefixes, &key);
+}
+
 static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
 {
-	struct gateway_mac key = { .ifindex = skb->ifindex, .family = packet->family };
-	__u32 *index;
+	const __u32 *index = find_mac(packet->mac, packet->family, PREFIX_GATEWAY, skb->ifindex);
 
-	copy_mac(key.mac, packet->mac);
-	index = bpf_map_lookup_elem(&gateway_macs, &key);
 	return index ? *index : 0;
 }
 
@@ -183,10 +189,10 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
-/* Whether the loader holds the entry of the gateway of this key with `held` (outage.h). Its word counts until a time. */
-static inline bool is_held_gateway(const struct gateway_mac *gateway)
+/* Whether the loader holds the entry of the gateway with this MAC (outage.h). Its word counts until a time. */
+static inline bool is_held_gateway(const void *mac, __u8 family, __u32 ifindex)
 {
-	const __u32 *until = bpf_map_lookup_elem(&gateway_macs, gateway);
+	const __u32 *until = find_mac(mac, family, PREFIX_HELD, ifindex);
 
 	return until && is_ahead(*until, now());
 }

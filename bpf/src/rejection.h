@@ -72,20 +72,6 @@ static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 pro
 			     bpf_htonl(length + protocol));
 }
 
-/* Writes an ICMP error about the packet that is quoted, so many bytes of it; but not its field `mtu`. */
-static inline void write_error(struct rejection *rejection, bool v4, __u8 type, __u8 code, __u32 quoted)
-{
-	__u8 protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
-	__u32 length = ERROR_HEADER + quoted;
-
-	write_ip(rejection, v4, protocol, length);
-	rejection->type = type;
-	rejection->code = code;
-	rejection->checksum = 0;
-	rejection->checksum = checksum_of(&rejection->type, length,
-					  v4 ? 0 : pseudo_header(rejection, v4, protocol, length));
-}
-
 /*
  * Puts the rejection, with so many bytes after its IP header, in the place of the packet, behind the Ethernet header if
  * there is one, which leads to the device itself from now on. False where that cannot be done: the packet is then what
@@ -105,4 +91,20 @@ static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bo
 	if (header)
 		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac), 0);
 	return true;
+}
+
+/* Turns the packet into an ICMP error about it, which quotes so many bytes of it; false where that cannot be done. */
+static inline bool become_error(struct __sk_buff *skb, struct rejection *error, bool v4, __u32 header, __u8 type,
+				__u8 code, __u32 mtu, __u32 quoted)
+{
+	__u8 protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	__u32 length = ERROR_HEADER + quoted;
+
+	write_ip(error, v4, protocol, length);
+	error->type = type;
+	error->code = code;
+	error->checksum = 0;
+	error->mtu = bpf_htonl(mtu);
+	error->checksum = checksum_of(&error->type, length, v4 ? 0 : pseudo_header(error, v4, protocol, length));
+	return become(skb, error, v4, header, length);
 }

@@ -25,15 +25,6 @@ struct packet {
 	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
 };
 
-#define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
-
-/* How far the options of a TCP header were read, from its start: see mtu.h. */
-struct options {
-	__u32 end;
-	__u32 at;  /* of the next one */
-	__u32 mss; /* where its value stands; 0: not seen */
-};
-
 /*
  * What an ICMP error quotes: IPv4 options or some extension headers fit in, and of the transport header what the kernel
  * leaves when it shortens a packet whose checksum is still to be filled in.
@@ -76,7 +67,7 @@ struct scratch {
 	struct path path;
 	struct record record; /* that is going to replace another */
 	__u64 header[5]; /* the longest is IPv6's */
-	struct options options;
+	__u32 option; /* of a TCP header: where the next one stands; see mtu.h */
 	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
 	bool is_closing; /* of the socket that was asked last: it has sent its FIN */

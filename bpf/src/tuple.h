@@ -53,34 +53,18 @@ static inline bool address_equal(const __u8 *a, const __u8 *b)
 }
 
 /*
- * None of the unspecified, loopback, link-local, multicast and broadcast addresses. What else is reserved (0.0.0.0/8,
- * 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h, ipv4_is_zeronet().
+ * None of the unspecified, loopback, link-local, multicast and broadcast addresses (RFC 4291): only others make a flow.
+ * What else is reserved of IPv4 (0.0.0.0/8, 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h,
+ * ipv4_is_zeronet().
  */
-static inline bool v4_is_ordinary(__be32 v4)
-{
-	__u32 a = bpf_ntohl(v4);
-
-	return a && a >> 24 != 127 && a >> 16 != 0xa9fe && a >> 28 != 14 && a != 0xffffffff;
-}
-
-/* Unspecified, loopback, link-local and multicast: RFC 4291. */
-static inline bool v6_is_ordinary(const __u32 *word)
-{
-	__u32 first = bpf_ntohl(word[0]);
-
-	if (!word[0] && !word[1] && !word[2] && bpf_ntohl(word[3]) <= 1)
-		return false;
-	return first >> 24 != 0xff && first >> 22 != 0xfe80 >> 6;
-}
-
-/* A unicast address that is more than link-local: only such make a flow. */
 static inline bool address_is_ordinary(const __u8 *address)
 {
 	const __u32 *word = (const __u32 *)address;
+	__u32 first = bpf_ntohl(word[0]), last = bpf_ntohl(word[3]);
 
 	if (address_is_v4(address))
-		return v4_is_ordinary(word[3]);
-	return v6_is_ordinary(word);
+		return last && last >> 24 != 127 && last >> 16 != 0xa9fe && last >> 28 != 14 && last != 0xffffffff;
+	return (word[0] | word[1] | word[2] || last > 1) && first >> 24 != 0xff && first >> 22 != 0xfe80 >> 6;
 }
 
 static inline bool masked_equal(const __u8 *address, const __u64 *want, const __u64 *mask)
@@ -130,16 +114,6 @@ static inline __u64 digest(const struct tuple *tuple, __u8 family)
 		       word[2] * digest_seed[2] + word[4] * digest_seed[4] +
 		       word[5] * digest_seed[5] + word[6] * digest_seed[6];
 	return finish_digest(sum);
-}
-
-/* Of its own address, in which ::a.b.c.d is not a.b.c.d, and an interface alone. */
-static inline __u64 self_digest(const struct tuple *tuple, __u32 ifindex)
-{
-	const __u32 *word = (const __u32 *)tuple->self;
-
-	return finish_digest(word[0] * digest_seed[4] + word[1] * digest_seed[5] +
-			     word[2] * digest_seed[6] + word[3] * digest_seed[7] +
-			     ifindex * digest_seed[8]);
 }
 
 static inline bool tuple_equal(const struct tuple *a, const struct tuple *b)

@@ -188,13 +188,6 @@ struct gateway {
 	__u32 ifindex;
 } __attribute__((aligned(8)));
 
-struct gateway_mac {
-	__u32 ifindex;
-	__u8 mac[6];
-	__u8 family; /* 4 or 6 */
-	bool held;   /* not which gateway has it, but whether that is silent and its neighbour entry held */
-};
-
 enum on_link_flags {
 	ON_LINK = 1 << 0,
 	ON_LINK_ROUTED = 1 << 1, /* the kernel has a route that says so */
@@ -214,6 +207,10 @@ enum prefix_kind {
 	 * `gateways`. An address that any of them takes is left out.
 	 */
 	PREFIX_SOURCE,
+	/* Of an interface: the MACs of its gateways, which stand there as addresses do; to an index into `gateways`. */
+	PREFIX_GATEWAY,
+	/* Of one that is silent, and its neighbour entry held (outage.h); to the tick until which that is believed. */
+	PREFIX_HELD,
 };
 
 /* An LPM key: the first 64 bits of the prefix are not of the address. */

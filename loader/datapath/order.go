@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 
 	"replypath/bpf"
@@ -51,6 +52,13 @@ func PrefixKey(kind bpf.DatapathPrefixKind, device int, p netip.Prefix) bpf.Data
 	if p.Addr().Is4() {
 		key.Family = 4
 	}
+	return key
+}
+
+// MACKey is where the map of prefixes has a gateway of a device by its MAC, for packets of a family.
+func MACKey(kind bpf.DatapathPrefixKind, device int, mac net.HardwareAddr, family uint8) bpf.DatapathPrefixKey {
+	key := bpf.DatapathPrefixKey{Length: kindBits + 48, Ifindex: uint32(device), Kind: uint16(kind), Family: uint16(family)}
+	copy(key.Address[:], mac)
 	return key
 }
 

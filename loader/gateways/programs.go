@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/loader/datapath"
 )
 
 // programs are what the programs do about gateways that are held.
@@ -34,11 +35,9 @@ func (p *programs) attach(g *gateway) error {
 	return nil
 }
 
-// heldKey is the key of a held gateway in the map `gateway_macs`, for packets of a family.
-func heldKey(g *gateway, family uint8) bpf.DatapathGatewayMac {
-	key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family, Held: true}
-	copy(key.Mac[:], g.last)
-	return key
+// heldKey is where the programs have a held gateway, for packets of a family.
+func heldKey(g *gateway, family uint8) bpf.DatapathPrefixKey {
+	return datapath.MACKey(bpf.DatapathPrefixKindPREFIX_HELD, g.Interface, g.last, family)
 }
 
 // tell tells the programs that an entry is held, for a while, unless the gateway forwards all
@@ -55,7 +54,7 @@ func (p *programs) tell(g *gateway) error {
 		return err
 	}
 	for _, family := range g.families() {
-		if err := p.Datapath().GatewayMacs.Put(heldKey(g, family), clock.After(heldFor)); err != nil {
+		if err := p.Datapath().Prefixes.Put(heldKey(g, family), clock.After(heldFor)); err != nil {
 			return fmt.Errorf("write held gateway %s: %w", g.Address, err)
 		}
 	}
@@ -64,7 +63,7 @@ func (p *programs) tell(g *gateway) error {
 
 func (p *programs) forget(g *gateway) error {
 	for _, family := range g.families() { // the other one may be another gateway's, of the same MAC
-		if err := p.Datapath().GatewayMacs.Delete(heldKey(g, family)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := p.Datapath().Prefixes.Delete(heldKey(g, family)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("forget held gateway %s: %w", g.Address, err)
 		}
 	}

@@ -20,7 +20,7 @@ type Maps struct {
 	Own        *Mirror[bpf.DatapathAddress, uint32]   // flags
 	Served     *Mirror[bpf.DatapathPrefixKey, uint32] // flags
 
-	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
+	gatewayMACs *Mirror[bpf.DatapathPrefixKey, uint32]
 	routes      *Mirror[bpf.DatapathPrefixKey, uint32]
 
 	configuration    *ebpf.Variable
@@ -36,16 +36,15 @@ func Read(m *bpf.Maps) (*Maps, error) {
 	err := errors.Join(
 		readMirror(&t.Interfaces, bpf.DatapathMapInterfaces, m.Interfaces),
 		readMirror(&t.Gateways, bpf.DatapathMapGateways, m.Gateways),
-		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
 		readMirror(&prefixes, bpf.DatapathMapPrefixes, m.Prefixes),
 		readMirror(&t.Own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
 	)
 	if err != nil {
 		return nil, err
 	}
-	t.gatewayMACs = t.gatewayMACs.part(func(key bpf.DatapathGatewayMac) bool { return !key.Held }) // those are of package gateways
 	t.OnLink = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ON_LINK))
 	t.Served = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_SERVED))
+	t.gatewayMACs = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_GATEWAY)) // those that are held are of package gateways
 	t.routes = prefixes.part(isOf(bpf.DatapathPrefixKindPREFIX_ROUTED, bpf.DatapathPrefixKindPREFIX_SOURCE))
 	return t, nil
 }
@@ -67,7 +66,7 @@ func (m *Maps) WriteServed(desired map[bpf.DatapathPrefixKey]uint32) error {
 type Ways struct {
 	Interfaces map[uint32]bpf.DatapathInterface
 	Gateways   map[uint32]bpf.DatapathGateway
-	MACs       map[bpf.DatapathGatewayMac]uint32
+	MACs       map[bpf.DatapathPrefixKey]uint32
 	Routes     map[bpf.DatapathPrefixKey]uint32 // gateways of networks, and of own addresses
 }
 

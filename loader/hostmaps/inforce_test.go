@@ -29,8 +29,12 @@ var (
 	onLinkKey = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, 7, netip.MustParsePrefix("192.0.2.0/24"))
 	routeKey  = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, 7, netip.MustParsePrefix("0.0.0.0/0"))
 	sourceKey = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SOURCE, 0, netip.MustParsePrefix("192.0.2.1/32"))
-	macKey    = bpf.DatapathGatewayMac{Ifindex: 7, Family: 4, Mac: [6]uint8{2}}
+	macKey    = aMACKey(bpf.DatapathPrefixKindPREFIX_GATEWAY, 2, 0)
 )
+
+func aMACKey(kind bpf.DatapathPrefixKind, first, second byte) bpf.DatapathPrefixKey {
+	return datapath.MACKey(kind, 7, []byte{first, second, 0, 0, 0, 0}, 4)
+}
 
 func aHost() *desired {
 	return &desired{
@@ -40,7 +44,7 @@ func aHost() *desired {
 		ways: Ways{
 			Interfaces: map[uint32]bpf.DatapathInterface{7: {Ifindex: 7, Id: 1, FirstGateway4: 1}},
 			Gateways:   map[uint32]bpf.DatapathGateway{1: {Ifindex: 7, Usable: 1}, 2: {Ifindex: 7, Usable: 1}},
-			MACs:       map[bpf.DatapathGatewayMac]uint32{macKey: 1},
+			MACs:       map[bpf.DatapathPrefixKey]uint32{macKey: 1},
 			Routes:     map[bpf.DatapathPrefixKey]uint32{routeKey: 1, sourceKey: 1},
 		},
 	}
@@ -144,7 +148,7 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		{"gateway cannot be used", neither, func(d *desired) { d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7} }},
 		{"gateway has another MAC", neither, func(d *desired) {
 			d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7, Usable: 1, Mac: [6]uint8{2, 1}}
-			d.ways.MACs = map[bpf.DatapathGatewayMac]uint32{{Ifindex: 7, Family: 4, Mac: [6]uint8{2, 1}}: 1}
+			d.ways.MACs = map[bpf.DatapathPrefixKey]uint32{aMACKey(bpf.DatapathPrefixKindPREFIX_GATEWAY, 2, 1): 1}
 		}},
 		{"gateway is gone that nothing names", neither, func(d *desired) { delete(d.ways.Gateways, 2) }},
 	} {
@@ -212,15 +216,14 @@ func TestDecisionsOfAnEarlierProcess(t *testing.T) {
 
 // TestEntriesOfOthers: a new process takes no entry away that others write to the same map.
 func TestEntriesOfOthers(t *testing.T) {
-	b, held := newHostBed(t), macKey
-	held.Held = true
-	b.must(b.kernel.GatewayMacs.Put(held, uint32(1)))
+	b, held := newHostBed(t), aMACKey(bpf.DatapathPrefixKindPREFIX_HELD, 2, 0)
+	b.must(b.kernel.Prefixes.Put(held, uint32(1)))
 	b.write(aHost())
 	b.read()
 	b.must(errors.Join(b.maps.OnLink.Sync(nil), b.maps.WriteServed(nil)))
 	b.must(b.kernel.Prefixes.Lookup(routeKey, new(uint32)))
 	b.must(errors.Join(b.maps.OnLink.Sync(aHost().onLink), b.maps.WriteWays(&Ways{Interfaces: map[uint32]bpf.DatapathInterface{}})))
-	b.must(errors.Join(b.kernel.GatewayMacs.Lookup(held, new(uint32)), b.kernel.Prefixes.Lookup(onLinkKey, new(uint32))))
+	b.must(errors.Join(b.kernel.Prefixes.Lookup(held, new(uint32)), b.kernel.Prefixes.Lookup(onLinkKey, new(uint32))))
 }
 
 // TestPlaceOfAnother: an interface that takes another's place is written in three steps, so that no program takes half an

@@ -42,9 +42,8 @@ func New(dir string, pinned *bpf.Maps, seeds bpf.Seeds) *Rehearsal {
 // onlyRead returns the maps that the programs only read.
 func onlyRead(m *bpf.Maps) map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		bpf.DatapathMapInterfaces: m.Interfaces, bpf.DatapathMapDevices: m.Devices,
-		bpf.DatapathMapGateways: m.Gateways, bpf.DatapathMapGatewayMacs: m.GatewayMacs, bpf.DatapathMapOwnAddresses: m.OwnAddresses,
-		bpf.DatapathMapPrefixes: m.Prefixes,
+		bpf.DatapathMapInterfaces: m.Interfaces, bpf.DatapathMapDevices: m.Devices, bpf.DatapathMapGateways: m.Gateways,
+		bpf.DatapathMapOwnAddresses: m.OwnAddresses, bpf.DatapathMapPrefixes: m.Prefixes,
 	}
 }
 

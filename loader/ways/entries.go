@@ -6,7 +6,6 @@ package ways
 
 import (
 	"maps"
-	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -118,10 +117,10 @@ func gatewayEntry(g *gateways.View) bpf.DatapathGateway {
 
 // gatewayMACs are how the programs know from which gateway a frame came. Of
 // several addresses of one router, the one that was known first stands for it.
-func gatewayMACs(known []*gateways.View) map[bpf.DatapathGatewayMac]uint32 {
-	macs := make(map[bpf.DatapathGatewayMac]uint32)
+func gatewayMACs(known []*gateways.View) map[bpf.DatapathPrefixKey]uint32 {
+	macs := make(map[bpf.DatapathPrefixKey]uint32)
 	add := func(g *gateways.View, family uint8) {
-		key := macKey(g.Interface, g.ReplyMAC, family)
+		key := datapath.MACKey(bpf.DatapathPrefixKindPREFIX_GATEWAY, g.Interface, g.ReplyMAC, family)
 		if id, isTaken := macs[key]; !isTaken || uint32(g.ID) < id {
 			macs[key] = uint32(g.ID)
 		}
@@ -138,10 +137,4 @@ func gatewayMACs(known []*gateways.View) map[bpf.DatapathGatewayMac]uint32 {
 		}
 	}
 	return macs
-}
-
-func macKey(device int, mac net.HardwareAddr, family uint8) bpf.DatapathGatewayMac {
-	key := bpf.DatapathGatewayMac{Ifindex: uint32(device), Family: family}
-	copy(key.Mac[:], mac)
-	return key
 }

@@ -11,6 +11,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/gateways"
 	"replypath/loader/interfaces"
@@ -63,7 +64,10 @@ func TestGatewayMACs(t *testing.T) {
 		nexthop.Gateway{Address: netip.MustParseAddr("10.0.0.1"), IPv4: true, MAC: mac},
 		nexthop.Gateway{Address: netip.MustParseAddr("10.0.0.2"), IPv4: true, IPv6: true, MAC: mac},
 	))
-	want := map[bpf.DatapathGatewayMac]uint32{macKey(3, mac, 4): 2, macKey(3, mac, 6): 3}
+	key := func(family uint8) bpf.DatapathPrefixKey {
+		return datapath.MACKey(bpf.DatapathPrefixKindPREFIX_GATEWAY, 3, mac, family)
+	}
+	want := map[bpf.DatapathPrefixKey]uint32{key(4): 2, key(6): 3}
 	await.Same(t, "(-want +got)", want, got)
 }
 

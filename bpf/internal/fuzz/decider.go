@@ -89,7 +89,7 @@ func (x *run) moveNetwork(device int) error {
 			x.m.Host.OnLink[ifindex] = append(x.m.Host.OnLink[ifindex], n.onLink)
 		}
 	}
-	return x.installHashes(x.m.Host)
+	return x.installPrefixes(x.m.Host)
 }
 
 // changeInterface changes what an interface's record says of how to get to peers.
@@ -110,7 +110,7 @@ func (x *run) changeInterface(device int, d decider, choice int) error {
 		record.Flags = record.Flags&^both | setup.record(x.devices[device], device).Flags&both
 		x.m.Host.Routes[x.devices[device].Index] = setup.routed(device)
 	}
-	return errors.Join(x.installHashes(x.m.Host), x.setInterface(id, record))
+	return errors.Join(x.installPrefixes(x.m.Host), x.setInterface(id, record))
 }
 
 // sourceChoices are what numbered takes, and that an own address has no gateway in particular.
@@ -126,7 +126,7 @@ func (x *run) changeSources(device, choice int) error {
 			}
 		}
 	}
-	return x.installHashes(x.m.Host)
+	return x.installPrefixes(x.m.Host)
 }
 
 // numbered is one of a device's gateways of a family, which begin at an index; 0: none.

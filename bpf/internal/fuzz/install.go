@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/cilium/ebpf"
-
 	"replypath/bpf"
 	"replypath/bpf/internal/model"
 	"replypath/bpf/internal/rig"
@@ -37,7 +35,7 @@ func (r *Runner) install(h model.Host) error {
 	}
 	errs = append(errs,
 		r.d.Interfaces.Put(bpf.InterfacePlaces, none),
-		r.installHashes(h),
+		r.installPrefixes(h),
 		r.d.ModeByHand.Set(uint32(h.ModeByHand)),
 		r.d.Grace.Set(h.GraceUntil),
 		r.d.SetSettings(r.settings(h)),
@@ -104,55 +102,47 @@ func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
 	return s
 }
 
-// hashes are what the hash maps of the settings hold.
-type hashes struct {
-	gatewayMACs map[bpf.DatapathGatewayMac]uint32
-	prefixes    map[bpf.DatapathPrefixKey]uint32
-}
+// prefixes are what the map of that name holds.
+type prefixes map[bpf.DatapathPrefixKey]uint32
 
-func newHashes() hashes {
-	return hashes{make(map[bpf.DatapathGatewayMac]uint32), make(map[bpf.DatapathPrefixKey]uint32)}
-}
-
-// installHashes has the hash maps hold what the settings say now.
-func (r *Runner) installHashes(h model.Host) error {
-	want := newHashes()
+// installPrefixes has the map of prefixes hold what the settings say now.
+func (r *Runner) installPrefixes(h model.Host) error {
+	want := make(prefixes)
 	for id, g := range h.Gateways {
-		want.gatewayMACs[rig.GatewayKey(g)] = uint32(id)
+		want[rig.GatewayKey(g)] = uint32(id)
 	}
 	for ifindex, prefixes := range h.OnLink {
 		for _, prefix := range prefixes {
-			want.prefixes[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, ifindex, prefix)] = uint32(rig.OnLinkRouted)
+			want[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, ifindex, prefix)] = uint32(rig.OnLinkRouted)
 		}
 	}
 	for ifindex, routes := range h.Routes {
 		for _, route := range routes {
-			want.prefixes[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, ifindex, route.Prefix)] = uint32(route.Gateway)
+			want[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, ifindex, route.Prefix)] = uint32(route.Gateway)
 		}
 	}
 	for own, gateway := range h.Sources {
-		want.prefixes[rig.SourceKey(own)] = uint32(gateway)
+		want[rig.SourceKey(own)] = uint32(gateway)
 	}
 	for prefix, flags := range h.Served {
-		want.prefixes[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, prefix)] = uint32(flags)
+		want[rig.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, prefix)] = uint32(flags)
 	}
-	return errors.Join(replace(r.d.GatewayMacs, r.gatewayMACs, want.gatewayMACs), replace(r.d.Prefixes, r.prefixes, want.prefixes))
+	return r.replacePrefixes(want)
 }
 
-// replace makes a map hold what is wanted, and notes it.
-func replace[K comparable](m *ebpf.Map, held, want map[K]uint32) error {
+// replacePrefixes makes the map hold what is wanted, and notes it.
+func (r *Runner) replacePrefixes(want prefixes) error {
 	var errs []error
-	for key := range held {
+	for key := range r.prefixes {
 		if _, stays := want[key]; !stays {
-			errs = append(errs, m.Delete(key))
-			delete(held, key)
+			errs = append(errs, r.d.Prefixes.Delete(key))
 		}
 	}
 	for key, value := range want {
-		if before, known := held[key]; !known || before != value {
-			errs = append(errs, m.Put(key, value))
-			held[key] = value
+		if before, known := r.prefixes[key]; !known || before != value {
+			errs = append(errs, r.d.Prefixes.Put(key, value))
 		}
 	}
+	r.prefixes = want
 	return errors.Join(errs...)
 }

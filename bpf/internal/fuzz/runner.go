@@ -38,9 +38,9 @@ type Runner struct {
 	sockets Sockets
 	cpu     int
 
-	ways uint32        // of the settings
-	down [devices]bool // who has no carrier now
-	hashes
+	ways      uint32                       // of the settings
+	down      [devices]bool                // who has no carrier now
+	prefixes  prefixes                     // in the map
 	events    map[bpf.DatapathEvent]uint64 // at the beginning of the program
 	pairs     map[model.Pair]model.Count
 	lastPairs map[model.Pair]model.Count // after the last packet that was run; nil: not known
@@ -71,7 +71,6 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) *Runner {
 		Outcomes:   make(map[bpf.DatapathOutcome]uint64),
 		Remembered: make(map[string]int),
 		Leads:      make(map[bpf.DatapathLeadKind]int),
-		hashes:     newHashes(),
 		buffer:     make([]byte, 1<<16),
 	}
 }
@@ -301,7 +300,7 @@ func (x *run) changeGateway(s Step) error {
 		g.Mac[3] ^= 0x40
 	}
 	x.m.Host.Gateways[id] = g
-	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installHashes(x.m.Host))
+	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installPrefixes(x.m.Host))
 }
 
 // age makes all entries older, on both sides.

@@ -88,16 +88,27 @@ func Masked(prefix netip.Prefix) (want, mask [2]uint64) {
 // for frames of its family.
 func (d *Datapath) SetGateway(index uint32, gateway bpf.DatapathGateway) error {
 	d.undo = append(d.undo, func() error { return put(d.Gateways, index, bpf.DatapathGateway{}) })
-	return errors.Join(put(d.Gateways, index, gateway), put(d.GatewayMacs, GatewayKey(gateway), index))
+	return errors.Join(put(d.Gateways, index, gateway), put(d.Prefixes, GatewayKey(gateway), index))
 }
 
 // GatewayKey is what finds a gateway by its MAC.
-func GatewayKey(gateway bpf.DatapathGateway) bpf.DatapathGatewayMac {
+func GatewayKey(gateway bpf.DatapathGateway) bpf.DatapathPrefixKey {
 	family := uint8(6)
 	if netip.AddrFrom16(gateway.Address).Is4In6() {
 		family = 4
 	}
-	return bpf.DatapathGatewayMac{Ifindex: gateway.Ifindex, Mac: gateway.Mac, Family: family}
+	return macKey(bpf.DatapathPrefixKindPREFIX_GATEWAY, gateway.Ifindex, gateway.Mac, family)
+}
+
+func macKey(kind bpf.DatapathPrefixKind, ifindex uint32, mac [6]uint8, family uint8) bpf.DatapathPrefixKey {
+	key := bpf.DatapathPrefixKey{Length: 64 + 48, Ifindex: ifindex, Kind: uint16(kind), Family: uint16(family)}
+	copy(key.Address[:], mac[:])
+	return key
+}
+
+// HoldGateway has the programs believe until a tick that the gateway with a MAC is held.
+func (d *Datapath) HoldGateway(ifindex uint32, mac [6]uint8, family uint8, until uint32) error {
+	return put(d.Prefixes, macKey(bpf.DatapathPrefixKindPREFIX_HELD, ifindex, mac, family), until)
 }
 
 // SetOwnAddress enters an address of this host with these flags.

@@ -264,7 +264,6 @@ func (d *Datapath) Clear() error {
 	return errors.Join(append(errs,
 		d.ForgetNotes(),
 		d.ForgetFlows(),
-		deleteAll[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		deleteAll[bpf.DatapathPrefixKey, uint32](d.Prefixes),
 		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
