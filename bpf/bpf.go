@@ -4,16 +4,27 @@
 // types that both sides share, all generated from the C in src.
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
 
 //go:generate go tool bpf2go -go-package bpf -no-global-types -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -type tuple -type flow -type path -type prefix_kind -type prefix_key -type note -type interface -type gateway -type exclusion -type exclusion_set -type settings -type pair -type pair_count -type handover -type lead -type lead_kind -type address -type layout -type tick -type idle_seconds -type flow_flags -type flow_state -type next_hop_mode -type mode -type interface_flags -type takes -type own_flags -type on_link_flags -type follow -type source_repair -type outcome -type protocol_class -type event -type table -type tail -type ends -type record -type trace_kind -type trace_form -type trace_event -type trace_request -type scratch Datapath src/replypath.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -fno-strict-aliasing -idirafter /usr/include/x86_64-linux-gnu
 //go:generate go run ./internal/shapes shapes.go
 
-// Control is the map of the variables by which user space tells the programs what to do: see src/maps.h.
-const Control = ".data.control"
+const (
+	// Control is the map of the variables by which user space tells the programs what to do: see src/maps.h.
+	Control = ".data.control"
+	// Scratch is the map of the programs' working memory, a DatapathScratch for each CPU: see src/scratch.h.
+	Scratch = ".bss"
+)
+
+// Shared are the variables that all programs of a pin directory share, and user space reads and writes in part.
+var Shared = []string{Control, Scratch}
 
 // IsInternal tells of maps that hold constants of the programs: they are made with these, and not pinned.
-func IsInternal(name string) bool { return name[0] == '.' && name != Control }
+func IsInternal(name string) bool { return name[0] == '.' && !slices.Contains(Shared, name) }
 
 // Maps are those that are pinned, with the variables of Control.
 type Maps struct {

@@ -185,8 +185,8 @@ func TestCostOfConnection(t *testing.T) {
 			if verdict != redirect {
 				t.Fatalf("verdict %d of what leaves", verdict)
 			}
-			var cpus []bpf.DatapathScratch
-			b.must(b.CpuScratch.Lookup(uint32(0), &cpus))
+			cpus, err := b.ReadScratch()
+			b.must(err)
 			exec("at the target", arrive(b.replication, frame, cpus[0].Handover.Ticket))
 		}
 		in(syn) // whose address is remembered

@@ -135,16 +135,6 @@ const (
 	DatapathFollowFOLLOW_LATEST    DatapathFollow = 2
 )
 
-type DatapathFragment struct {
-	_        structs.HostLayout
-	Digest   uint64
-	Seen     uint32
-	Table    uint8
-	Outcome  uint8
-	Protocol uint8
-	Pad      uint8
-}
-
 type DatapathGateway struct {
 	_       structs.HostLayout
 	Address [16]uint8
@@ -224,6 +214,26 @@ type DatapathLayout uint32
 
 const (
 	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
+)
+
+type DatapathLead struct {
+	_        structs.HostLayout
+	Digest   uint64
+	Seen     uint32
+	Table    uint8
+	Outcome  uint8
+	Protocol uint8
+	Pad      uint8
+}
+
+type DatapathLeadKind uint32
+
+const (
+	DatapathLeadKindLEAD_WATCHED DatapathLeadKind = 0
+	DatapathLeadKindLEAD_ASKER   DatapathLeadKind = 1
+	DatapathLeadKindLEAD_ENDS    DatapathLeadKind = 2
+	DatapathLeadKindLEAD_PARTS   DatapathLeadKind = 3
+	DatapathLeadKindLEAD_KINDS   DatapathLeadKind = 4
 )
 
 type DatapathMode uint32
@@ -416,6 +426,7 @@ type DatapathScratch struct {
 		Generation uint64
 	}
 	Raised uint64
+	_      [64]byte
 }
 
 type DatapathSettings struct {
@@ -542,25 +553,22 @@ type DatapathTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAsked               = "asked"
 	DatapathMapAssured             = "assured"
 	DatapathMapConnectionless      = "connectionless"
-	DatapathMapCpuScratch          = "cpu_scratch"
 	DatapathMapDevices             = "devices"
 	DatapathMapEstablished         = "established"
 	DatapathMapEvents              = "events"
 	DatapathMapFlowMaps            = "flow_maps"
-	DatapathMapFragments           = "fragments"
 	DatapathMapGateways            = "gateways"
 	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
+	DatapathMapLeads               = "leads"
 	DatapathMapMarks               = "marks"
 	DatapathMapOriginated          = "originated"
 	DatapathMapOutbound            = "outbound"
 	DatapathMapOwnAddresses        = "own_addresses"
 	DatapathMapPairs               = "pairs"
 	DatapathMapPrefixes            = "prefixes"
-	DatapathMapQuestions           = "questions"
 	DatapathMapTails               = "tails"
 	DatapathMapTraceEvents         = "trace_events"
 	DatapathProgReplypathClock     = "replypath_clock"
@@ -645,25 +653,22 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Asked          *ebpf.MapSpec `ebpf:"asked"`
 	Assured        *ebpf.MapSpec `ebpf:"assured"`
 	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
-	CpuScratch     *ebpf.MapSpec `ebpf:"cpu_scratch"`
 	Devices        *ebpf.MapSpec `ebpf:"devices"`
 	Established    *ebpf.MapSpec `ebpf:"established"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	FlowMaps       *ebpf.MapSpec `ebpf:"flow_maps"`
-	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Leads          *ebpf.MapSpec `ebpf:"leads"`
 	Marks          *ebpf.MapSpec `ebpf:"marks"`
 	Originated     *ebpf.MapSpec `ebpf:"originated"`
 	Outbound       *ebpf.MapSpec `ebpf:"outbound"`
 	OwnAddresses   *ebpf.MapSpec `ebpf:"own_addresses"`
 	Pairs          *ebpf.MapSpec `ebpf:"pairs"`
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
-	Questions      *ebpf.MapSpec `ebpf:"questions"`
 	Tails          *ebpf.MapSpec `ebpf:"tails"`
 	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
 }
@@ -706,50 +711,44 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Asked          *ebpf.Map `ebpf:"asked"`
 	Assured        *ebpf.Map `ebpf:"assured"`
 	Connectionless *ebpf.Map `ebpf:"connectionless"`
-	CpuScratch     *ebpf.Map `ebpf:"cpu_scratch"`
 	Devices        *ebpf.Map `ebpf:"devices"`
 	Established    *ebpf.Map `ebpf:"established"`
 	Events         *ebpf.Map `ebpf:"events"`
 	FlowMaps       *ebpf.Map `ebpf:"flow_maps"`
-	Fragments      *ebpf.Map `ebpf:"fragments"`
 	Gateways       *ebpf.Map `ebpf:"gateways"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Leads          *ebpf.Map `ebpf:"leads"`
 	Marks          *ebpf.Map `ebpf:"marks"`
 	Originated     *ebpf.Map `ebpf:"originated"`
 	Outbound       *ebpf.Map `ebpf:"outbound"`
 	OwnAddresses   *ebpf.Map `ebpf:"own_addresses"`
 	Pairs          *ebpf.Map `ebpf:"pairs"`
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
-	Questions      *ebpf.Map `ebpf:"questions"`
 	Tails          *ebpf.Map `ebpf:"tails"`
 	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
 }
 
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
-		m.Asked,
 		m.Assured,
 		m.Connectionless,
-		m.CpuScratch,
 		m.Devices,
 		m.Established,
 		m.Events,
 		m.FlowMaps,
-		m.Fragments,
 		m.Gateways,
 		m.HalfOpen,
 		m.Interfaces,
+		m.Leads,
 		m.Marks,
 		m.Originated,
 		m.Outbound,
 		m.OwnAddresses,
 		m.Pairs,
 		m.Prefixes,
-		m.Questions,
 		m.Tails,
 		m.TraceEvents,
 	)

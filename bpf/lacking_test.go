@@ -131,8 +131,8 @@ func (b *bed) wantLeaving(n network, device *os.File, want []byte) {
 // wantNothingHandedOver makes sure that no CPU waits for a packet at its target.
 func (b *bed) wantNothingHandedOver() {
 	b.t.Helper()
-	var cpus []bpf.DatapathScratch
-	b.must(b.CpuScratch.Lookup(uint32(0), &cpus))
+	cpus, err := b.ReadScratch()
+	b.must(err)
 	for cpu, scratch := range cpus {
 		if to := scratch.Handover.Ifindex; to != 0 {
 			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, to)

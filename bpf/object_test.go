@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ func TestShapes(t *testing.T) {
 			}
 			continue
 		}
-		if name == bpf.Control {
+		if slices.Contains(bpf.Shared, name) {
 			m.Flags |= unix.BPF_F_MMAPABLE // which the library adds when it makes one
 		}
 		if s == nil {

@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 )
@@ -32,6 +33,9 @@ func FlowTables(maps *DatapathMaps) [DatapathTableTABLE_END]FlowTable {
 		DatapathTableTABLE_CONNECTIONLESS: {DatapathTableTABLE_CONNECTIONLESS, []part{{maps.Connectionless, 0}, {maps.Assured, 0}}},
 	}
 }
+
+// MaxCPUs is of how many CPUs the programs have working memory.
+var MaxCPUs = int(Shapes()[Scratch].ValueSize) / int(unsafe.Sizeof(DatapathScratch{}))
 
 // InterfacePlaces are the places of interfaces in the map `interfaces`. After them comes the entry of no interface.
 var InterfacePlaces = Shapes()[DatapathMapInterfaces].MaxEntries - 1

@@ -7,14 +7,9 @@
 /* Whether this rule of a list excludes the scratch packet's tuple. */
 __noinline int excludes(__u32 list, __u32 number)
 {
-	struct scratch *scratch = get_scratch();
-	const struct exclusion *rule;
-	const struct tuple *tuple;
+	const struct exclusion *rule = &configuration.exclusions[list % EXCLUSION_SETS].rule[number % MAX_EXCLUSIONS];
+	const struct tuple *tuple = &scratch_packet()->tuple;
 
-	if (!scratch)
-		return false;
-	rule = &configuration.exclusions[list % EXCLUSION_SETS].rule[number % MAX_EXCLUSIONS];
-	tuple = &scratch->packet.tuple;
 	return (!rule->protocol || rule->protocol == tuple->protocol) &&
 	       (!rule->self_port || rule->self_port == tuple->self_port) &&
 	       masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
@@ -60,14 +55,9 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 /* What the scratch packet's own address is, which no interface has, with the stack that looking it up takes. */
 __noinline int served_self(void)
 {
-	const struct scratch *scratch = get_scratch();
-	const struct packet *packet;
-	const __u32 *flags;
+	const struct packet *packet = scratch_packet();
+	const __u32 *flags = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
 
-	if (!scratch)
-		return 0;
-	packet = &scratch->packet;
-	flags = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
 	return flags ? *flags : 0;
 }
 
@@ -100,21 +90,17 @@ static inline enum event refusal_of_self(const struct packet *packet, __u32 ifin
 /* Why the scratch packet starts no flow by this interface; EVENT_END where it may, if it did not come by IPsec. */
 __noinline int refusal(__u32 ifindex)
 {
-	struct scratch *scratch = get_scratch();
-	const struct tuple *tuple;
-	enum event reason;
+	const struct packet *packet = scratch_packet();
+	const struct tuple *tuple = &packet->tuple;
+	enum event reason = refusal_of_self(packet, ifindex);
 
-	if (!scratch)
-		return EVENT_IGNORED_NOT_OWN;
-	reason = refusal_of_self(&scratch->packet, ifindex);
 	if (reason != EVENT_END)
 		return reason;
-	tuple = &scratch->packet.tuple;
 	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) || own_address(tuple->peer))
 		return EVENT_IGNORED_SOURCE;
 	if (is_excluded())
 		return EVENT_IGNORED_EXCLUDED;
-	return is_recorded(&scratch->packet) ? EVENT_END : EVENT_IGNORED_PROTOCOL;
+	return is_recorded(packet) ? EVENT_END : EVENT_IGNORED_PROTOCOL;
 }
 
 /* Whether this interface is why something starts no flow: by another one it may. */
@@ -144,19 +130,16 @@ static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *pac
 /* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
 __noinline int may_start(struct __sk_buff *skb)
 {
-	struct scratch *scratch = get_scratch();
+	const struct packet *packet = scratch_packet();
 	__u32 in_force = configuration.generation;
-	enum event reason;
+	enum event reason = refusal(skb->ifindex);
 
-	if (!scratch)
-		return false;
-	reason = refusal(skb->ifindex);
 	if (is_of_interface(reason))
-		put_mark(address_digest(&scratch->packet, skb->ifindex), in_force);
+		put_mark(address_digest(packet, skb->ifindex), in_force);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
 	if (reason == EVENT_IGNORED_TUNNEL)
-		count_at_tunnel(skb, &scratch->packet);
+		count_at_tunnel(skb, packet);
 	else if (reason != EVENT_END)
 		count_event(reason);
 	return reason == EVENT_END;

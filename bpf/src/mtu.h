@@ -25,8 +25,8 @@
 
 /*
  * Where the MSS stands in the TCP header of this size at the offset; 0 where there is not exactly one, or where
- * changing it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every step
- * looks alike to it, so that there may be as many as options can have.
+ * changing it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every
+ * step looks alike to it, so that there may be as many as options can have.
  */
 static inline __u32 find_mss(const struct __sk_buff *skb, __u32 offset, __u32 size, volatile __u32 *option)
 {

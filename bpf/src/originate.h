@@ -51,11 +51,8 @@ static inline struct flow *asked_by(const struct tuple *tuple)
 __noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 {
 	struct scratch *scratch = get_scratch();
-	const struct flow *flow;
+	const struct flow *flow = open_flow(digest, table, &scratch->flow.tuple);
 
-	if (!scratch)
-		return false;
-	flow = open_flow(digest, table, &scratch->flow.tuple);
 	if ((!flow || table == TABLE_CONNECTIONLESS) && scratch->path.ifindex &&
 	    age(heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
 		return true;
@@ -91,7 +88,7 @@ __noinline int relate(__u64 digest, __u32 table)
 	struct scratch *scratch = get_scratch();
 	struct record *record;
 
-	if (!scratch || !flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET : 0))
+	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET : 0))
 		return 0;
 	if (protocol == IPPROTO_UDP)
 		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, protocol);
@@ -146,25 +143,21 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 __noinline int relate_answer(struct __sk_buff *skb)
 {
 	struct scratch *scratch = get_scratch();
-	bool is_proof = scratch && scratch->packet.protocol == IPPROTO_TCP;
+	bool is_proof = scratch->packet.protocol == IPPROTO_TCP;
 	enum verdict verdict = is_proof ? ask_socket(skb) : VERDICT_OPENED;
-	struct record *record, *fresh;
-	const struct path *known;
-	struct path *path;
+	struct record *record, *fresh = &scratch->record;
+	const struct path *known = &fresh->answered, *path = &scratch->path;
 
 	if (verdict == VERDICT_OPENING || verdict == VERDICT_REFUSED)
 		return false;
-	if (scratch && verdict == VERDICT_ACCEPTED) { /* a guest with the host's address has sent that SYN (macvtap) */
+	if (verdict == VERDICT_ACCEPTED) { /* a guest with the host's address has sent that SYN (macvtap) */
 		bpf_map_delete_elem(&outbound, &scratch->packet.digest);
 		return false;
 	}
-	if (!scratch || verdict != VERDICT_OPENED || !find_path_back(skb))
+	if (verdict != VERDICT_OPENED || !find_path_back(skb))
 		return true;
-	path = &scratch->path;
 	record = find_originated(&scratch->packet.tuple);
-	fresh = &scratch->record;
 	*fresh = record ? *record : (struct record){};
-	known = &fresh->answered;
 	if (record && known->ifindex == path->ifindex && known->gateway == path->gateway &&
 	    (path->gateway || mac_equal(known->mac, path->mac))) {
 		record->heard = now();
@@ -194,16 +187,11 @@ static inline const struct interface *interface_of(__u32 id)
 static inline bool suits_source(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const __u64 *self = (const __u64 *)packet->tuple.self;
-	struct scratch *scratch = get_scratch();
+	struct known_source *source = &get_scratch()->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
+	__u32 generation = *(volatile __u32 *)&configuration.generation, id;
 	const struct interface *interface;
-	struct known_source *source;
-	__u32 generation, id;
 
-	if (!scratch)
-		return true;
 	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");
-	source = &scratch->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
-	generation = *(volatile __u32 *)&configuration.generation;
 	if (unlikely(source->self[0] != self[0] || source->self[1] != self[1] || source->generation != generation)) {
 		id = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
 		interface = interface_of(id);
@@ -220,8 +208,10 @@ static inline bool is_heeded(const struct packet *packet)
 {
 	if (!is_recorded(packet))
 		return false;
-	return likely(!configuration.exclusions[configuration.in_force % EXCLUSION_SETS].count) ||
-	       (put_in_scratch(packet) && !is_excluded());
+	if (likely(!configuration.exclusions[configuration.in_force % EXCLUSION_SETS].count))
+		return true;
+	put_in_scratch(packet);
+	return !is_excluded();
 }
 
 /*
@@ -279,21 +269,16 @@ enum decision {
  */
 __noinline int originate(void)
 {
-	__u32 generation = *(volatile __u32 *)&configuration.routing_generation, index;
+	__u32 generation = *(volatile __u32 *)&configuration.routing_generation;
 	struct scratch *scratch = get_scratch();
-	struct record *record, *fresh;
-	const struct interface *interface;
-	const struct packet *packet;
+	const struct packet *packet = &scratch->packet;
+	const struct interface *interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT);
+	struct record *record, *fresh = &scratch->record;
 
-	if (!scratch)
-		return false;
-	packet = &scratch->packet;
-	interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT);
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
 	record = find_originated(&packet->tuple);
-	fresh = &scratch->record;
 	*fresh = record ? *record : (struct record){};
 	if (!fresh->to)
 		fresh->created = now();
@@ -312,7 +297,8 @@ static inline struct record *decided(const struct packet *packet)
 
 	if (likely(record && generation && record->decision >> DECIDED_GENERATION_SHIFT == generation))
 		return record;
-	return put_in_scratch(packet) && originate() ? find_originated(&packet->tuple) : NULL;
+	put_in_scratch(packet);
+	return originate() ? find_originated(&packet->tuple) : NULL;
 }
 
 /* Notes by which interface the kernel sent the packet, and when. */
@@ -368,7 +354,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 	struct scratch *scratch = get_scratch();
 	struct record *record;
 
-	if (!scratch || packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
+	if (packet->mac[0] & 1 /* of a group */ || !is_hosts_frame(skb, chosen) ||
 	    (result == PARSED_FRAGMENT && *table < TABLE_ORIGINATED))
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */

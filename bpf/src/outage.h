@@ -157,11 +157,8 @@ static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *sc
 __noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
 	struct scratch *scratch = get_scratch();
-	struct packet *packet;
+	struct packet *packet = &scratch->packet;
 
-	if (!scratch)
-		return false;
-	packet = &scratch->packet;
 	*packet = (struct packet){};
 	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
 	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))

@@ -72,7 +72,7 @@ static inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 
 	if (likely(offset < 128 && data + offset + size <= end))
 		return data + offset;
 	scratch = get_scratch();
-	return scratch && !bpf_skb_load_bytes(skb, offset, scratch->header, size) ? scratch->header : NULL;
+	return bpf_skb_load_bytes(skb, offset, scratch->header, size) ? NULL : scratch->header;
 }
 
 /* Ports and protocol by one store (see address_from_v6). `ports`: as in the header, source first. */
@@ -222,13 +222,9 @@ static inline bool is_extension_header(__u32 type)
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
-	struct scratch *scratch = get_scratch();
-	struct packet *found;
+	struct packet *found = scratch_packet();
 	__u8 header[8];
 
-	if (!scratch)
-		return PARSED_OTHER;
-	found = &scratch->packet;
 	found->fragment = false;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension_header(type); i++) {
@@ -253,16 +249,14 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
 {
 	enum parsed result = skip_extension_headers(skb, packet->offset, end, packet->protocol);
-	const struct scratch *scratch = get_scratch();
+	const struct packet *found = scratch_packet();
 
-	if (!scratch)
-		return PARSED_OTHER;
-	packet->identification = scratch->packet.identification;
+	packet->identification = found->identification;
 	if (result != PARSED)
 		return result;
-	packet->protocol = scratch->packet.protocol;
-	packet->offset = scratch->packet.offset;
-	packet->fragment = scratch->packet.fragment;
+	packet->protocol = found->protocol;
+	packet->offset = found->offset;
+	packet->fragment = found->fragment;
 	return PARSED;
 }
 

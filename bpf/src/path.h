@@ -232,8 +232,6 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	struct path path = { .ifindex = skb->ifindex, .interface = id_of(interface) };
 	struct scratch *scratch = get_scratch();
 
-	if (!scratch)
-		return false;
 	if (!interface) {
 		count_event(EVENT_IGNORED_INTERFACE);
 		return false;

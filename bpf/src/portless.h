@@ -64,13 +64,9 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 /* The flow that an error of ours is about, if the error goes to its peer. What it quotes becomes the scratch packet. */
 static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
-	struct scratch *scratch = get_scratch();
-	struct packet *quote;
+	struct packet *quote = scratch_packet();
 	struct flow *flow;
 
-	if (!scratch)
-		return NULL;
-	quote = &scratch->packet;
 	*quote = (struct packet){ .length = packet->length - sizeof(struct echo) };
 	if (parse_ip(skb, quote, QUOTED, packet->offset + sizeof(struct echo)) != PARSED || quote->echo_reply)
 		return NULL;

@@ -75,18 +75,19 @@ struct scratch {
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 } __attribute__((aligned(128))); /* no cache line is of two CPUs, nor one that is fetched with it */
 
-struct scratch cpus[MAX_CPUS];
+static struct scratch cpus[MAX_CPUS];
 
 static inline struct scratch *get_scratch(void)
 {
 	return &cpus[bpf_get_smp_processor_id() % MAX_CPUS];
 }
 
-/* The scratch memory, with this packet as the scratch packet. */
-static inline struct scratch *put_in_scratch(const struct packet *packet)
+static inline struct packet *scratch_packet(void)
 {
-	struct scratch *scratch = get_scratch();
+	return &get_scratch()->packet;
+}
 
-	scratch->packet = *packet;
-	return scratch;
+static inline void put_in_scratch(const struct packet *packet)
+{
+	*scratch_packet() = *packet;
 }

@@ -54,19 +54,14 @@ static inline enum source_repair source_repair(const struct packet *packet)
  */
 __noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 {
-	const struct scratch *scratch = get_scratch();
-	__u64 asker, digest, before;
-	const struct lead *last;
+	const struct packet *packet = scratch_packet();
+	__u64 asker = lead_key(LEAD_ASKER, &packet->tuple, 0), digest = packet->digest;
+	const struct lead *last = find_lead(asker);
+	__u64 before = last ? last->digest : 0;
 
-	if (!scratch)
-		return false;
-	digest = scratch->packet.digest;
-	asker = lead_key(LEAD_ASKER, &scratch->packet.tuple, 0);
-	last = find_lead(asker);
-	before = last ? last->digest : 0;
 	if (before == digest)
 		return true;
-	if (!own_address(scratch->packet.tuple.self) || find_note(asker) ||
+	if (!own_address(packet->tuple.self) || find_note(asker) ||
 	    (!is_wildcard && !may_be_wildcard(udp_socket(skb))))
 		return false;
 	enter_lead(asker, digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
@@ -79,13 +74,10 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 __noinline int leave_source_open(struct __sk_buff *skb)
 {
 	struct note note = { .sent = now(), .heard = now() };
-	const struct scratch *scratch = get_scratch();
-	__u64 asker;
+	const struct packet *packet = scratch_packet();
+	__u64 asker = lead_key(LEAD_ASKER, &packet->tuple, 0);
 
-	if (!scratch)
-		return 0;
-	asker = lead_key(LEAD_ASKER, &scratch->packet.tuple, 0);
-	if (!find_note(asker) && !(own_address(scratch->packet.tuple.self) && may_be_wildcard(udp_socket(skb))))
+	if (!find_note(asker) && !(own_address(packet->tuple.self) && may_be_wildcard(udp_socket(skb))))
 		return 0;
 	bpf_map_update_elem(&outbound, &asker, &note, BPF_ANY);
 	bpf_map_delete_elem(&leads, &asker);

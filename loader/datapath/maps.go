@@ -89,7 +89,12 @@ func openPinned(path, name string) (*ebpf.Map, error) {
 }
 
 // pinName is how a map is called where it is pinned: there a dot is not allowed.
-func pinName(name string) string { return strings.TrimPrefix(name, ".data.") }
+func pinName(name string) string {
+	if name == bpf.Scratch {
+		return "scratch"
+	}
+	return strings.TrimPrefix(name, ".data.")
+}
 
 var errSize = errors.New("another size")
 

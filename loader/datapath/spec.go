@@ -50,7 +50,9 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	o.setSizes(spec.Maps)
-	spec.Maps[bpf.Control].Flags |= unix.BPF_F_MMAPABLE
+	for _, name := range bpf.Shared {
+		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
+	}
 	spec.Maps[bpf.DatapathMapFlowMaps].Contents = nil // makeFresh enters them: to load programs is not to change a map
 	forgetTypes(spec)
 	return spec, c.Set(spec)

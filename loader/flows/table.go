@@ -93,7 +93,7 @@ func states(maps *bpf.Maps) (all []stateTable) {
 // view is what an entry's numbers refer to, read once for a whole listing.
 type view struct {
 	clock      datapath.Clock
-	maps       *bpf.DatapathMaps
+	maps       *bpf.Maps
 	interfaces map[uint16]string                // by ID, those that are there
 	known      map[uint16]bpf.DatapathInterface // by ID
 	gateways   map[uint16]*bpf.DatapathGateway  // by ID, those that were asked for

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -177,19 +178,31 @@ func (b *bench) enterFlow(e endpoints, protocol layers.IPProtocol, port uint16, 
 	b.enter(table, b.flow(e, protocol, port, by))
 }
 
+// scratch has R0 point to the programs' memory of the CPU, and does something with that.
+func (b *bench) scratch(with ...asm.Instruction) asm.Instructions {
+	return append(asm.Instructions{
+		asm.FnGetSmpProcessorId.Call(),
+		asm.And.Imm(asm.R0, int32(bpf.MaxCPUs-1)),
+		asm.Mul.Imm(asm.R0, int32(unsafe.Sizeof(bpf.DatapathScratch{}))),
+		asm.LoadMapValue(asm.R1, b.datapath.Scratch.FD(), 0),
+		asm.Add.Reg(asm.R1, asm.R0),
+		asm.Mov.Reg(asm.R0, asm.R1),
+	}, with...)
+}
+
 // unmark makes every packet look as if it had just been sent, and the one before as if it had come to its target: what
 // never came is counted as lost.
 func (b *bench) unmark() asm.Instructions {
 	return append(asm.Instructions{
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
-	}, elementOf(b.datapath.CpuScratch, 0, asm.StoreImm(asm.R0, handoverIfindex, 0, asm.Word))...)
+	}, b.scratch(asm.StoreImm(asm.R0, handoverIfindex, 0, asm.Word))...)
 }
 
 // arrive makes every packet look as if it had just been moved to this
 // interface: what the program there takes away is set anew.
 func (b *bench) arrive(by int) asm.Instructions {
-	return elementOf(b.datapath.CpuScratch, 0,
+	return b.scratch(
 		asm.StoreImm(asm.R0, handoverIfindex, int64(b.device(by).Index), asm.Word),
 		asm.StoreImm(asm.R0, handoverMark, arrivalMark, asm.Half),
 		asm.Mov.Imm(asm.R1, arrivalMark),

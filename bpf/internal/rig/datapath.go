@@ -33,6 +33,9 @@ type Datapath struct {
 	// MarkView is the negative cache.
 	MarkView *View
 
+	Scratch *ebpf.Map // the programs' working memory
+	scratch *ebpf.Memory
+
 	hertz     uint32
 	meanwhile *ebpf.Map      // nil unless asked for: see Datapath.Meanwhile
 	blockRuns *ebpf.Map      // the same
@@ -176,6 +179,10 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	if err := collection.Assign(&d.DatapathObjects); err != nil {
 		return fmt.Errorf("assign datapath: %w", err)
 	}
+	d.Scratch = collection.DetachMap(bpf.Scratch)
+	if d.scratch, err = d.Scratch.Memory(); err != nil {
+		return fmt.Errorf("map the scratch memory: %w", err)
+	}
 	tables := bpf.FlowTables(&d.DatapathMaps)
 	d.HalfOpen, d.Established, d.Connectionless = &tables[bpf.DatapathTableTABLE_HALF_OPEN],
 		&tables[bpf.DatapathTableTABLE_ESTABLISHED], &tables[bpf.DatapathTableTABLE_CONNECTIONLESS]
@@ -207,7 +214,7 @@ func kernelHertz() (uint32, error) {
 
 // Close unloads the programs and forgets the maps.
 func (d *Datapath) Close() error {
-	errs := []error{d.DatapathObjects.Close()}
+	errs := []error{d.DatapathObjects.Close(), d.Scratch.Close()}
 	for _, probe := range d.Probes {
 		errs = append(errs, probe.Close())
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -310,16 +311,32 @@ func zero[V any](m *ebpf.Map, used func(V) bool) error {
 	return err
 }
 
+// ReadScratch reads the memory of every CPU.
+func (d *Datapath) ReadScratch() ([]bpf.DatapathScratch, error) {
+	cpus := make([]bpf.DatapathScratch, ebpf.MustPossibleCPU())
+	if _, err := d.scratch.ReadAt(bytesOf(cpus), 0); err != nil {
+		return nil, fmt.Errorf("read the scratch memory: %w", err)
+	}
+	return cpus, nil
+}
+
+func bytesOf(cpus []bpf.DatapathScratch) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&cpus[0])), uintptr(len(cpus))*unsafe.Sizeof(cpus[0]))
+}
+
 // ChangeScratch changes the memory of every CPU.
 func (d *Datapath) ChangeScratch(change func(*bpf.DatapathScratch)) error {
-	var cpus []bpf.DatapathScratch
-	if err := d.CpuScratch.Lookup(uint32(0), &cpus); err != nil {
-		return fmt.Errorf("read the scratch memory: %w", err)
+	cpus, err := d.ReadScratch()
+	if err != nil {
+		return err
 	}
 	for i := range cpus {
 		change(&cpus[i])
 	}
-	return put(d.CpuScratch, uint32(0), cpus)
+	if _, err := d.scratch.WriteAt(bytesOf(cpus), 0); err != nil {
+		return fmt.Errorf("write the scratch memory: %w", err)
+	}
+	return nil
 }
 
 // ForgetSources has the programs ask again which interface has a source.

@@ -56,7 +56,7 @@ func main() {
 			continue
 		}
 		flags := fmt.Sprintf("%#x", m.Flags)
-		if name == bpf.Control {
+		if slices.Contains(bpf.Shared, name) {
 			flags = "unix.BPF_F_MMAPABLE"
 		}
 		fmt.Fprintf(text, "%q: {Name: %[1]q, Type: ebpf.%v, KeySize: %d, ValueSize: %d, MaxEntries: %d, Flags: %s},\n",
