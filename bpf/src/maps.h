@@ -84,7 +84,7 @@ struct address {
 	__u8 bytes[16];
 };
 
-/* To enum own_flags, and the index of an interface. */
+/* To enum own_flags, and the id of an interface. */
 MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 
 ARRAY(configuration, 1, struct settings);
