@@ -62,7 +62,7 @@ ARRAY(marks, MARKS, __u64);
  */
 ARRAY(grace, 1, __u32);
 
-/* By the low bits of an ifindex: the entry's says whether it is the one. The last is of none, and takes what any does. */
+/* By the low bits of an ifindex: the entry's says whether it is the one. The last, of none, takes what any does. */
 ARRAY(interfaces, INTERFACE_PLACES + 1, struct interface);
 
 /*
