@@ -69,8 +69,8 @@ static inline bool is_of_others(const struct packet *packet, const struct interf
 }
 
 /*
- * Why packets for this own address start no flow by this interface; EVENT_END where they may. What the host itself sends
- * comes by none, and its answer by any.
+ * Why packets for this own address start no flow by this interface; EVENT_END where they may. What the host itself
+ * sends comes by none, and its answer by any.
  */
 static inline enum event refusal_of_self(const struct packet *packet, __u32 ifindex)
 {
@@ -112,7 +112,8 @@ static inline bool is_of_interface(enum event reason)
 /* Counts that such a tunnel has brought something, for `doctor` by the interface that has the address. */
 static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u64 pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, id_of(interface_at(skb->ifindex)), packet);
+	__u64 pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT,
+			     id_of(interface_at(skb->ifindex)), packet);
 
 	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
 	count_event(EVENT_IGNORED_TUNNEL);

@@ -54,7 +54,7 @@ MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
 /* The negative cache: see negative_cache.h. */
 ARRAY(marks, MARKS, __u64);
 
-/* By the low bits of an ifindex: the entry's says whether it is the one. The last is of none, and takes what any does. */
+/* By the low bits of an ifindex: the entry's says whether it is the one. The last, of none, takes what any does. */
 ARRAY(interfaces, INTERFACE_PLACES + 1, struct interface);
 
 /*
@@ -73,7 +73,7 @@ struct address {
 	__u8 bytes[16];
 };
 
-/* To enum own_flags, and the index of an interface. */
+/* To enum own_flags, and the id of an interface. */
 MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 
 /* Counters of interface pairs. */

@@ -229,7 +229,6 @@ static inline bool is_unicast(const __u8 *mac)
 __noinline int find_path_back(struct __sk_buff *skb)
 {
 	const struct interface *interface = interface_at(skb->ifindex);
-	struct path path = { .ifindex = skb->ifindex, .interface = id_of(interface) };
 	struct scratch *scratch = get_scratch();
 
 	if (!interface) {
@@ -240,9 +239,9 @@ __noinline int find_path_back(struct __sk_buff *skb)
 		count_event(EVENT_IGNORED_MAC);
 		return false;
 	}
-	copy_mac(path.mac, scratch->packet.mac);
-	choose_next_hop(skb, &scratch->packet, interface, &path);
-	scratch->path = path;
+	scratch->path = (struct path){ .ifindex = skb->ifindex, .interface = interface->id };
+	copy_mac(scratch->path.mac, scratch->packet.mac);
+	choose_next_hop(skb, &scratch->packet, interface, &scratch->path);
 	return true;
 }
 

@@ -156,8 +156,8 @@ enum takes {
 };
 
 /*
- * One life of an interface that is managed or caught. Its id is never another one's while flows or counters may refer to
- * it, whatever the kernel does with ifindex.
+ * One life of an interface that is managed or caught. Its id is never another one's while flows or counters may refer
+ * to it, whatever the kernel does with ifindex.
  */
 struct interface {
 	__u32 ifindex; /* 0: there is none */
