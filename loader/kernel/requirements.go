@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 )
 
@@ -51,5 +52,14 @@ func CheckPrograms() error {
 	case err != nil:
 		return fmt.Errorf("ask the kernel for bpf programs for tc: %w", err)
 	}
-	return nil
+	return checkCPUs(ebpf.MustPossibleCPU())
+}
+
+// checkCPUs returns an error that matches attach.ErrUnsupported where the programs have no memory for so many CPUs.
+func checkCPUs(possible int) error {
+	if possible <= bpf.MaxCPUs {
+		return nil
+	}
+	return fmt.Errorf("%w: the kernel is ready for %d CPUs, and the programs for %d: boot it with nr_cpus=%[3]d, or tell us",
+		attach.ErrUnsupported, possible, bpf.MaxCPUs)
 }
