@@ -145,7 +145,7 @@ func TestOtherProgramsAreLoaded(t *testing.T) {
 		},
 		"one is not noted":   func(*Options) { notes(func(m *ebpf.Map) error { return m.Delete(key) }) },
 		"another is noted":   func(*Options) { notes(func(m *ebpf.Map) error { return m.Put(key, [32]byte{1}) }) },
-		"a map is missing":   func(*Options) { remove("fragments") },
+		"a map is missing":   func(*Options) { remove("leads") },
 		"another layout":     func(*Options) { b.setForeignLayout() },
 		"another size":       func(o *Options) { o.Config.MaxEntries = 1 << 13 },
 		"notes of a version": func(*Options) { remove("verified"); pinOtherNotes(t, b.pin("verified")) },
