@@ -83,7 +83,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return NULL;
 	if (unlikely(*table == TABLE_HALF_OPEN))
 		return track_handshake(packet, flow) ? flow : NULL;
-	if (ends_connection(skb, packet, flow))
+	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)) && ends_connection(skb, packet, flow))
 		flow = start_closing(packet, flow);
 	if (flow)
 		track_sent(packet, flow);

@@ -2,16 +2,9 @@
 /*
  * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow. In
  * the strong end system model it leaves by the interface that has the address, in the weak one as routed (RFC 1122,
- * 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`, as
- * TFTP's data, active FTP and a daemon's own question to its fellow are. There is no flow to keep. For what leaves by
- * another interface than that of its source, `originated` has a record of both addresses, to be counted and listed. What
- * was decided by the source alone stands there as well, until something changes that it depends on; and by which path
- * the peer comes.
- *
- * What proves the path is a flow of the peer's that nobody else can have made: a connection, or datagrams that were
- * answered and went on for a second. Such a flow is named, and not copied: what goes with it ends and moves as it does.
- * Or the peer's answers to what the host originated prove it. A first question proves nothing: only datagrams by one of
- * its ports go with it, as answers of another socket, or to another port (RFC 1350, 4; RFC 3261, 18.2.2).
+ * 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`, as TFTP's data, active FTP
+ * and a daemon's own question to its fellow are. There is no flow to keep: `originated` has a record of both addresses.
+ * What proves by which path a peer comes: docs/design/host-model.md.
  */
 #pragma once
 
