@@ -89,11 +89,9 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 #define ALLOW 1
 
 /*
- * Enters the address that the peer asked last into the tuple, which holds the peer. Returns whether the socket is to answer
- * from there. Those of all namespaces come by here; the source of this one is open. An entry of a flow may be overwritten
- * while it is read: the digest of the whole shows whether it is the flow that was looked for. An address that is no longer
- * ours is left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket
- * is bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
+ * Enters the address that the peer asked last into the tuple, which holds the peer. Returns whether the socket is to
+ * answer from there: docs/design/source-repair.md says what is left alone. An entry of a flow may be overwritten while it
+ * is read: the digest of the whole shows whether it is the flow that was looked for.
  */
 static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {

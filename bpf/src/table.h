@@ -93,13 +93,6 @@ static inline struct flow *find_tcp(const struct packet *packet, enum table *tab
 	return find_live(packet, TABLE_HALF_OPEN);
 }
 
-/* Whether more than one question came in and was answered: what a flood does not show. */
-static inline bool is_conversation(const struct flow *flow)
-{
-	return flow->state & FLOW_REPLIED &&
-	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
-}
-
 static inline void remove_in(enum flow_map map, __u64 key)
 {
 	void *flows = get_map(map);
@@ -178,29 +171,25 @@ static __noinline struct flow *move_entry(const struct packet *packet, enum tabl
 	return find(packet, table);
 }
 
-/* Strays are not counted. */
-static inline bool count_insert(const struct flow *flow, enum table table, bool failed)
-{
-	if (!(flow->flags & FLOW_STRAY))
-		count_event((failed ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_ADMITTED_HALF_OPEN) + table);
-	return !failed;
-}
-
 /*
  * Enters the scratch flow under the digest of the scratch packet, in the place of a stray or an idle entry that its tuple
  * has, or, `over_live`, of any: a connection takes the place of the one before. Returns whether it did. What stays is
- * another flow with this digest, or one that another CPU has made just now, which is counted.
+ * another flow with this digest, or one that another CPU has made just now, which is counted. Strays are not.
  */
 __noinline int enter_flow(__u32 table, __u32 over_live)
 {
 	struct scratch *scratch = get_scratch();
 	__u64 digest = scratch->packet.digest;
 	const struct flow *old = find_digest(digest, table);
+	int failed = -1;
 
-	if (old && (!tuple_equal(&old->tuple, &scratch->flow.tuple) ||
-		    (!over_live && !(old->flags & FLOW_STRAY) && !is_idle(old, table))))
-		return count_insert(&scratch->flow, table, true);
-	if (old)
-		remove_entry(digest, table);
-	return count_insert(&scratch->flow, table, put_flow(digest, table, BPF_NOEXIST));
+	if (!old || (tuple_equal(&old->tuple, &scratch->flow.tuple) &&
+		     (over_live || old->flags & FLOW_STRAY || is_idle(old, table)))) {
+		if (old)
+			remove_entry(digest, table);
+		failed = put_flow(digest, table, BPF_NOEXIST);
+	}
+	if (!(scratch->flow.flags & FLOW_STRAY))
+		count_event((failed ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_ADMITTED_HALF_OPEN) + table);
+	return !failed;
 }

@@ -172,9 +172,6 @@ func (m *Model) hasMoved(f *Flow, w path) bool {
 	if f.Flags&flagActive != 0 {
 		f.Flags &^= flagActive
 		f.SndNxt = 0
-		if f.Seen == f.Created { // more than one came
-			f.Seen++
-		}
 	} else if f.Ifindex == w.ifindex && m.since(f.Seen) >= m.Ticks(1) && m.senderOf(netip.AddrFrom16(f.Tuple.Peer).Unmap(), w) != 0 {
 		return true
 	}
