@@ -40,7 +40,7 @@ enum flow_flags {
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see source_repair.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
-	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation; see table.h */
+	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation, as a question came after an answer */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
