@@ -354,26 +354,26 @@ const (
 )
 
 type DatapathRecord struct {
-	_        structs.HostLayout
-	Answered DatapathPath
-	Flow     uint64
-	Decision uint64
-	Moved    uint64
-	PeerPort uint16
-	SelfPort uint16
-	Protocol uint8
-	Pad      [3]uint8
-	Created  uint32
-	Seen     uint32
-	Heard    uint32
-	From     uint16
-	To       uint16
-	SizeTold uint16
-	Outcome  uint8
-	Table    uint8
-	MovedOf  uint8
-	RoutedOf uint8
-	Pad2     [2]uint8
+	_          structs.HostLayout
+	Answered   DatapathPath
+	Flow       uint64
+	Moved      uint64
+	Generation uint32
+	Created    uint32
+	Seen       uint32
+	Heard      uint32
+	Hop        uint16
+	PeerPort   uint16
+	SelfPort   uint16
+	From       uint16
+	To         uint16
+	SizeTold   uint16
+	Protocol   uint8
+	Outcome    uint8
+	Table      uint8
+	MovedOf    uint8
+	RoutedOf   uint8
+	Pad        [7]uint8
 }
 
 type DatapathScratch struct {

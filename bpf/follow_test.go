@@ -397,7 +397,6 @@ func TestFollowUnusable(t *testing.T) {
 			b.put(flowOf(m, flow))
 			want := b.follows(n, m, flow, other)
 			if flow.Flags &^= flagActive; test.usable {
-				flow.Seen++
 				want = b.contends(flow, other, true)
 			}
 			b.run(ingress(other, n.in(other, m)), want)

@@ -37,7 +37,7 @@ func (b *bed) moves(n network, m message, from, to nic, frame []byte) effect {
 // spoken has an entry say when the host has spoken, if it belongs to no connection and its peer is silent.
 func (b *bed) spoken(f *bpf.DatapathFlow) {
 	taken := f.Tuple.Protocol == unix.IPPROTO_UDP && f.Flags&flagNoSocket == 0
-	again := f.Flags&flagActive != 0 || f.Seen != f.Created
+	again := f.Flags&flagAssured != 0
 	if f.Tuple.Protocol != unix.IPPROTO_TCP && (taken || again) && f.Seen != justNow && b.ran-b.Seconds(1)-f.Seen < yearsAgo {
 		f.SndUna = justNow
 	}

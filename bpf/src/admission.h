@@ -28,37 +28,15 @@ __noinline int is_excluded(void)
 	return false;
 }
 
-/* DHCP and DHCPv6 (RFC 2131, 4.1; RFC 8415, 7.2) find their own way. */
-static inline bool is_dhcp(const struct tuple *tuple)
-{
-	__u16 port = bpf_ntohs(tuple->self_port);
-
-	return tuple->protocol == IPPROTO_UDP && (port == 67 || port == 68 || port == 546 || port == 547);
-}
-
-/* Whether packets of its protocol are recorded, as far as the ports tell. */
+/* Whether packets of its protocol are recorded. DHCP and DHCPv6 (RFC 2131, 4.1; RFC 8415, 7.2) find their own way. */
 static inline bool is_recorded(const struct packet *packet)
 {
+	__u16 port = bpf_ntohs(packet->tuple.self_port);
 	__u8 protocol = packet->protocol;
 
-	return configuration.protocols[protocol >> 3] & (1 << (protocol & 7)) && !is_dhcp(&packet->tuple);
-}
-
-/* The inside of an IPsec packet: its peer is reached through the tunnel. */
-static inline bool came_by_ipsec(struct __sk_buff *skb)
-{
-	struct bpf_xfrm_state state;
-
-	return !bpf_skb_get_xfrm_state(skb, 0, &state, sizeof(state), 0);
-}
-
-/* What the scratch packet's own address is, which no interface has, with the stack that looking it up takes. */
-__noinline int served_self(void)
-{
-	const struct packet *packet = scratch_packet();
-	const __u32 *flags = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
-
-	return flags ? *flags : 0;
+	if (protocol == IPPROTO_UDP && (port == 67 || port == 68 || port == 546 || port == 547))
+		return false;
+	return configuration.protocols[protocol >> 3] & (1 << (protocol & 7));
 }
 
 /* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
@@ -77,9 +55,12 @@ static inline enum event refusal_of_self(const struct packet *packet, __u32 ifin
 	__u32 own = own_address(packet->tuple.self), none = INTERFACE_PLACES;
 	const struct interface *interface = ifindex ? interface_at(ifindex) : bpf_map_lookup_elem(&interfaces, &none);
 	__u8 takes = interface ? interface->takes : 0;
+	const __u32 *served;
 
-	if (!own)
-		own = served_self();
+	if (!own) {
+		served = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
+		own = served ? *served : 0;
+	}
 	if (!own && !configuration.scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))
 		return EVENT_IGNORED_NOT_OWN;
 	if (own & OWN_LOOPBACK_ONLY && !configuration.loopback)
@@ -134,10 +115,12 @@ __noinline int may_start(struct __sk_buff *skb)
 	const struct packet *packet = scratch_packet();
 	__u32 in_force = configuration.generation;
 	enum event reason = refusal(skb->ifindex);
+	struct bpf_xfrm_state ipsec;
 
 	if (is_of_interface(reason))
 		put_mark(address_digest(packet, skb->ifindex), in_force);
-	if (reason == EVENT_END && came_by_ipsec(skb))
+	/* The inside of an IPsec packet: its peer is reached through the tunnel. */
+	if (reason == EVENT_END && !bpf_skb_get_xfrm_state(skb, 0, &ipsec, sizeof(ipsec), 0))
 		reason = EVENT_IGNORED_IPSEC;
 	if (reason == EVENT_IGNORED_TUNNEL)
 		count_at_tunnel(skb, packet);
@@ -166,24 +149,22 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 
 /*
  * Remembers by which path a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
- * that. The entry stands among the handshakes.
+ * that. The entry stands among the handshakes, and takes the place of none.
  */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {
 	struct flow *old = look_up(&scratch->packet, TABLE_HALF_OPEN);
-	bool live = old && !is_idle(old, TABLE_HALF_OPEN);
-	bool stray = live && old->flags & FLOW_STRAY;
 
-	if (!live || (stray && !came_by(old, skb, &scratch->packet)))
+	if (!old || !(old->flags & FLOW_STRAY) || !came_by(old, skb, &scratch->packet))
 		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);
-	else if (stray && is_due(old))
+	else if (is_due(old))
 		old->seen = now();
 }
 
 /* Whether a segment that is of no flow shows its stray another path than the entry has, or is the first this second. */
 static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
 {
-	const struct flow *stray = look_up(packet, TABLE_HALF_OPEN);
+	const struct flow *stray = find(packet, TABLE_HALF_OPEN);
 
-	return stray && stray->flags & FLOW_STRAY && (!came_by(stray, skb, packet) || is_due(stray));
+	return stray && stray->flags & FLOW_STRAY && !is_next_frame(skb, packet, stray);
 }

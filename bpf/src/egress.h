@@ -83,7 +83,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return NULL;
 	if (unlikely(*table == TABLE_HALF_OPEN))
 		return track_handshake(packet, flow) ? flow : NULL;
-	if (ends_connection(skb, packet, flow))
+	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)) && ends_connection(skb, packet, flow))
 		flow = start_closing(packet, flow);
 	if (flow)
 		track_sent(packet, flow);
@@ -92,13 +92,13 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 
 /*
  * The peer is silent and we speak, which renews a conversation as well (as conntrack: net/netfilter/nf_conntrack_proto_udp.c).
- * A single datagram that no socket here took, which may be forged, began none.
+ * Datagrams that no socket here took, and of which none came after an answer, may be forged.
  */
 static __noinline void renew_by_reply(struct flow *flow)
 {
 	bool taken = flow->tuple.protocol == IPPROTO_UDP && !(flow->flags & FLOW_NO_SOCKET);
 
-	if ((taken || is_conversation(flow)) && age(flow->spoke) >= seconds(1))
+	if ((taken || flow->flags & FLOW_ASSURED) && age(flow->spoke) >= seconds(1))
 		flow->spoke = now();
 }
 

@@ -43,7 +43,6 @@ static inline bool peer_has_moved(const struct __sk_buff *skb, const struct pack
 
 	if (flow->flags & FLOW_ACTIVE) { /* the peer came by the flow's path since */
 		flow->flags &= ~FLOW_ACTIVE;
-		flow->seen += flow->seen == flow->created; /* see is_conversation() */
 		flow->rival = 0;
 	} else if (flow->ifindex == skb->ifindex && is_due(flow) && gateway_by_mac(skb, packet)) {
 		return true;

@@ -30,7 +30,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	 */
 	if (find_note(packet->digest) && ask_socket(skb) == VERDICT_OPENING)
 		return count_event(EVENT_IGNORED_ANSWER);
-	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
+	if (!flow || flow->flags & FLOW_STRAY) {
 		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && configuration.follow == FOLLOW_PINNED) {
@@ -161,7 +161,7 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
  */
 static inline void inbound_reset(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct flow *flow = find_live(packet, TABLE_ESTABLISHED);
+	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
 
 	if (!flow)
 		return;
@@ -186,17 +186,16 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
-	bool live = flow && !is_idle(flow, TABLE_ESTABLISHED);
 	struct flow *handshake;
 
-	if (live && came_by(flow, skb, packet) && !is_closing(flow))
+	if (flow && came_by(flow, skb, packet) && !is_closing(flow))
 		return refresh_tcp(skb, scratch, flow);
 	handshake = look_up(packet, TABLE_HALF_OPEN);
-	if (handshake && (handshake->flags & FLOW_STRAY || is_idle(handshake, TABLE_HALF_OPEN)))
+	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
 	if (handshake && establish(skb, scratch, handshake))
 		return;
-	if (!live)
+	if (!flow)
 		adopt(skb, scratch, handshake);
 	else if (came_by(flow, skb, packet))
 		refresh_tcp(skb, scratch, flow);
@@ -230,7 +229,7 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch)
 {
 	const struct packet *packet = &scratch->packet;
-	struct flow *flow = look_up(packet, TABLE_CONNECTIONLESS);
+	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
 	enum udp_socket socket;
 	struct note *note;
 	bool peer_began;

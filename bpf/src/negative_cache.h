@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The negative cache: what is known to begin no flow costs little. A mark says so of the digest of a tuple: it was refused,
- * is forwarded, or has no socket; or of an address and an interface: nothing by it is ours. It lasts for the rest of its
- * period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes, or
- * another one takes its place.
+ * The negative cache: marks of the digests of tuples that are no flow, and of addresses that are not ours, by interface
+ * (docs/design/flow-tables.md). One lasts for the rest of its period and the next one, of 1024 ticks each.
  */
 #pragma once
 

@@ -2,16 +2,9 @@
 /*
  * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow. In
  * the strong end system model it leaves by the interface that has the address, in the weak one as routed (RFC 1122,
- * 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`, as
- * TFTP's data, active FTP and a daemon's own question to its fellow are. There is no flow to keep. For what leaves by
- * another interface than that of its source, `originated` has a record of both addresses, to be counted and listed. What
- * was decided by the source alone stands there as well, until something changes that it depends on; and by which path
- * the peer comes.
- *
- * What proves the path is a flow of the peer's that nobody else can have made: a connection, or datagrams that were
- * answered and went on for a second. Such a flow is named, and not copied: what goes with it ends and moves as it does.
- * Or the peer's answers to what the host originated prove it. A first question proves nothing: only datagrams by one of
- * its ports go with it, as answers of another socket, or to another port (RFC 1350, 4; RFC 3261, 18.2.2).
+ * 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`, as TFTP's data, active FTP
+ * and a daemon's own question to its fellow are. There is no flow to keep: `originated` has a record of both addresses.
+ * What proves by which path a peer comes: docs/design/host-model.md.
  */
 #pragma once
 
@@ -255,15 +248,6 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 }
 
 /*
- * What was decided for two addresses, as one word: the routing generation that was read before all else; the interface; the
- * next hop.
- */
-enum decision {
-	DECIDED_GENERATION_SHIFT = 32,
-	DECIDED_INTERFACE_SHIFT = 16,
-};
-
-/*
  * Decides for the addresses of the scratch packet. The whole record is replaced: the map may give its memory to other
  * addresses at any moment, and what is written there later counts packets only. Returns whether there is one.
  */
@@ -283,9 +267,8 @@ __noinline int originate(void)
 	if (!fresh->to)
 		fresh->created = now();
 	fresh->to = interface->id;
-	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_GENERATION_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
-	fresh->decision = (__u64)generation << DECIDED_GENERATION_SHIFT | (__u64)fresh->to << DECIDED_INTERFACE_SHIFT |
-			 choose_gateway(packet, interface);
+	fresh->hop = choose_gateway(packet, interface);
+	fresh->generation = generation; /* which was read before all else */
 	return !bpf_map_update_elem(&originated, &packet->tuple, fresh, BPF_ANY);
 }
 
@@ -295,7 +278,7 @@ static inline struct record *decided(const struct packet *packet)
 	struct record *record = find_originated(&packet->tuple);
 	__u32 generation = *(volatile __u32 *)&configuration.routing_generation;
 
-	if (likely(record && generation && record->decision >> DECIDED_GENERATION_SHIFT == generation))
+	if (likely(record && generation && record->generation == generation))
 		return record;
 	put_in_scratch(packet);
 	return originate() ? find_originated(&packet->tuple) : NULL;
@@ -325,7 +308,7 @@ static inline void refresh_originated(struct record *record, const struct packet
 static inline bool choose_path(const struct record *record, const struct interface *interface, struct scratch *scratch,
 			       enum table *table)
 {
-	__u16 hop = record->decision;
+	__u16 hop = record->hop;
 	bool is_strong = interface->flags & INTERFACE_STRONG;
 	bool is_decided = is_strong && (hop || interface->flags & INTERFACE_NO_HEADER);
 	struct path path = { .ifindex = interface->ifindex, .interface = interface->id, .gateway = hop };
@@ -359,7 +342,7 @@ static __noinline struct record *originated_by(struct __sk_buff *skb, struct pac
 		return NULL;
 	packet->tuple.protocol = packet->protocol; /* an ICMP error has no other */
 	record = is_heeded(packet) ? decided(packet) : NULL;
-	interface = record ? interface_of(record->decision >> DECIDED_INTERFACE_SHIFT & 0xffff) : NULL;
+	interface = record ? interface_of(record->to) : NULL;
 	if (!interface)
 		return NULL;
 	refresh_originated(record, packet, id_of(chosen), result);

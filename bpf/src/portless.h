@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What does not show the whole tuple of its flow. What it shows leads to the flow that had it last, by enum lead_kind. That
- * may be over, or of somebody who forged it: who follows a lead compares what else is known. So go later fragments, of a
- * packet whose first fragment has left before. ICMP errors go back by the path of the packet that they quote (RFC 792;
- * RFC 4443, 3).
+ * What does not show the whole tuple of its flow: later fragments, and ICMP errors, which go back by the path of the
+ * packet that they quote (RFC 792; RFC 4443, 3). What it shows leads to the flow that had it last, by enum lead_kind.
+ * That may be over, or of somebody who forged it: who follows a lead compares what else is known.
  */
 #pragma once
 

@@ -251,11 +251,9 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	struct bpf_sock_tuple tuple = {};
 	const struct tcp_sock *tcp;
 	struct bpf_sock *sk;
-	__u32 size;
 
 	scratch->is_closing = false;
-	size = socket_tuple(&scratch->packet, &tuple);
-	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	sk = bpf_skc_lookup_tcp(skb, &tuple, socket_tuple(&scratch->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
 	switch (sk->state) {
@@ -297,27 +295,21 @@ static inline bool is_near_sent(const struct packet *packet, const struct flow *
 }
 
 /*
- * Whether the RST, which leaves, ends the connection. One that a filter sends (nft reject) answers a segment that may be
- * forged, and the socket goes on. Without a socket here, its number is what the forged segment acknowledged.
+ * Whether our side ends the connection by this FIN or RST. A RST that a filter sends (nft reject) answers a segment that
+ * may be forged, and the socket goes on. Without a socket here, its number is what the forged segment acknowledged.
  */
-static __noinline bool reset_ends(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+static __noinline bool ends_connection(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	struct bpf_sock *sk = skb->sk;
 
+	if (!(packet->tcp_flags & TCP_RST))
+		return true;
 	if (flow->flags & FLOW_NO_SOCKET)
 		return is_near_sent(packet, flow);
 	if (sk && sent_it(sk, packet))
 		return true;
 	put_in_scratch(packet);
 	return ask_socket(skb) < VERDICT_REFUSED;
-}
-
-/* Whether our side ends the connection by this segment. */
-static inline bool ends_connection(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
-{
-	if (likely(!(packet->tcp_flags & (TCP_FIN | TCP_RST))))
-		return false;
-	return !(packet->tcp_flags & TCP_RST) || reset_ends(skb, packet, flow);
 }
 
 /* Keeps what our side sent and acknowledged, where no socket of ours knows it. */

@@ -1,18 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The source address of what an unconnected UDP socket sends. A socket that is bound to the wildcard address leaves it
- * to the route, which knows nothing of the question; it becomes the address that the peer asked last. The kernel looks
- * for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c), so that rules by source address act as
- * they should and the egress program finds the flow.
- *
- * The socket tells to which address and port it sends, and by which port. A lead goes from these to the flow by which
- * the peer asked last. It counts for as long as that flow does, so that the fast path has nothing to write: the
- * slow path enters it when a flow begins, and looks once a second whether it is still there. Where one socket of a peer
- * asks several of our addresses, all of these flows are marked FLOW_ALTERNATES and go the slow path with every datagram,
- * as an unconnected server answers in order.
- *
- * Where the host began with a peer, by such a socket, and was answered, what it sends there is its own conversation and
- * goes as routed: a note in `outbound` says so of the peer and the ports, and no question counts meanwhile.
+ * The source address of what an unconnected UDP socket sends (docs/design/source-repair.md). A socket that is bound to
+ * the wildcard address leaves it to the route, which knows nothing of the question; it becomes the address that the
+ * peer asked last. The kernel looks for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c). A
+ * lead goes from what the socket tells, the peer and both ports, to the flow by which the peer asked last, as long as
+ * that flow lives.
  */
 #pragma once
 
@@ -24,15 +16,6 @@ static inline struct flow *live_flow(__u64 digest)
 	struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
 
 	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
-}
-
-/* One socket asked by both flows: from now on each of the two has to tell when it is asked by. */
-static inline void set_alternating(struct flow *flow, struct flow *other)
-{
-	if (!flow || !other || flow->flags & other->flags & FLOW_ALTERNATES)
-		return;
-	flow->flags |= FLOW_ALTERNATES;
-	other->flags |= FLOW_ALTERNATES;
 }
 
 /* Whether what such a socket takes may be for one that is bound to no address. */
@@ -58,6 +41,7 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 	__u64 asker = lead_key(LEAD_ASKER, &packet->tuple, 0), digest = packet->digest;
 	const struct lead *last = find_lead(asker);
 	__u64 before = last ? last->digest : 0;
+	struct flow *flow, *other;
 
 	if (before == digest)
 		return true;
@@ -65,8 +49,12 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 	    (!is_wildcard && !may_be_wildcard(udp_socket(skb))))
 		return false;
 	enter_lead(asker, digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
-	if (before)
-		set_alternating(live_flow(digest), live_flow(before));
+	flow = live_flow(digest);
+	other = before ? live_flow(before) : NULL;
+	if (flow && other) { /* from now on each of the two has to tell when the peer asks by it */
+		flow->flags |= FLOW_ALTERNATES;
+		other->flags |= FLOW_ALTERNATES;
+	}
 	return true;
 }
 
@@ -101,11 +89,9 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 #define ALLOW 1
 
 /*
- * Enters the address that the peer asked last into the tuple, which holds the peer. Returns whether the socket is to answer
- * from there. Those of all namespaces come by here; the source of this one is open. An entry of a flow may be overwritten
- * while it is read: the digest of the whole shows whether it is the flow that was looked for. An address that is no longer
- * ours is left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket
- * is bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
+ * Enters the address that the peer asked last into the tuple, which holds the peer. Returns whether the socket is to
+ * answer from there: docs/design/source-repair.md says what is left alone. An entry of a flow may be overwritten while it
+ * is read: the digest of the whole shows whether it is the flow that was looked for.
  */
 static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The flow tables: look up, insert, remove. They are LRU hashes: a full one gives up an entry that no packet looked for in
- * a long time. So what anybody can begin stands apart from what it must not push out:
+ * The flow tables: look up, insert, remove. Which map holds what, so that nobody can push out a connection or
+ * conversation by what anybody can begin: docs/design/flow-tables.md.
  *
- *   half_open       handshakes and strays; and connections that are closing, by ended_key()
- *   established     other connections
- *   connectionless  what is no conversation, as in a flood
- *   assured         conversations (in conntrack: IPS_ASSURED)
- *
- * The kernel may give the memory of an entry to another tuple at any moment. Who copies one compares the tuple afterwards.
- * What is written within these nanoseconds to the other's entry, a time or a flag, is mended by its next packets.
+ * The kernel may give the memory of an entry to another tuple at any moment. Who copies one compares the tuple
+ * afterwards. What is written within these nanoseconds to the other's entry, a time or a flag, is mended by its next
+ * packets.
  */
 #pragma once
 
@@ -56,17 +52,17 @@ static inline struct flow *find(const struct packet *packet, enum table table)
 	return flow && likely(tuple_equal(&flow->tuple, &packet->tuple)) ? flow : NULL;
 }
 
-/* find(), off the fast path: a call costs less there than another copy costs the verifier. */
-static __noinline struct flow *look_up(const struct packet *packet, enum table table)
-{
-	return find(packet, table);
-}
-
 static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);
 
 	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
+}
+
+/* find_live(), off the fast path: a call costs less there than another copy costs the verifier. */
+static __noinline struct flow *look_up(const struct packet *packet, enum table table)
+{
+	return find_live(packet, table);
 }
 
 /*
@@ -95,13 +91,6 @@ static inline struct flow *find_tcp(const struct packet *packet, enum table *tab
 		return flow;
 	*table = TABLE_HALF_OPEN;
 	return find_live(packet, TABLE_HALF_OPEN);
-}
-
-/* Whether more than one question came in and was answered: what a flood does not show. */
-static inline bool is_conversation(const struct flow *flow)
-{
-	return flow->state & FLOW_REPLIED &&
-	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
 }
 
 static inline void remove_in(enum flow_map map, __u64 key)
@@ -182,32 +171,25 @@ static __noinline struct flow *move_entry(const struct packet *packet, enum tabl
 	return find(packet, table);
 }
 
-/* Strays are not counted. */
-static inline bool count_insert(const struct flow *flow, enum table table, bool failed)
-{
-	if (!(flow->flags & FLOW_STRAY))
-		count_event((failed ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_ADMITTED_HALF_OPEN) + table);
-	return !failed;
-}
-
 /*
  * Enters the scratch flow under the digest of the scratch packet, in the place of a stray or an idle entry that its tuple
  * has, or, `over_live`, of any: a connection takes the place of the one before. Returns whether it did. What stays is
- * another flow with this digest, or one that another CPU has made just now, which is counted.
+ * another flow with this digest, or one that another CPU has made just now, which is counted. Strays are not.
  */
 __noinline int enter_flow(__u32 table, __u32 over_live)
 {
 	struct scratch *scratch = get_scratch();
 	__u64 digest = scratch->packet.digest;
-	const struct flow *old;
+	const struct flow *old = find_digest(digest, table);
+	int failed = -1;
 
-	if (table > TABLE_CONNECTIONLESS)
-		return false;
-	old = find_digest(digest, table);
-	if (old && (!tuple_equal(&old->tuple, &scratch->flow.tuple) ||
-		    (!over_live && !(old->flags & FLOW_STRAY) && !is_idle(old, table))))
-		return count_insert(&scratch->flow, table, true);
-	if (old)
-		remove_entry(digest, table);
-	return count_insert(&scratch->flow, table, put_flow(digest, table, BPF_NOEXIST));
+	if (!old || (tuple_equal(&old->tuple, &scratch->flow.tuple) &&
+		     (over_live || old->flags & FLOW_STRAY || is_idle(old, table)))) {
+		if (old)
+			remove_entry(digest, table);
+		failed = put_flow(digest, table, BPF_NOEXIST);
+	}
+	if (!(scratch->flow.flags & FLOW_STRAY))
+		count_event((failed ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_ADMITTED_HALF_OPEN) + table);
+	return !failed;
 }

@@ -40,7 +40,7 @@ enum flow_flags {
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see source_repair.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
-	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation; see table.h */
+	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation, as a question came after an answer */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
@@ -427,23 +427,23 @@ struct ends {
 struct record {
 	struct path answered; /* by which the answers came; ifindex 0: none did */
 	__u64 flow;      /* digest of the peer's flow that it goes with; 0: of none */
-	__u64 decision;  /* what was decided, which holds for one routing generation: see originate.h */
 	__u64 moved;     /* packets that were moved to the interface of the source */
-	__be16 peer_port; /* of the last packet, to a tick, as in a tuple */
-	__be16 self_port;
-	__u8 protocol;
-	__u8 pad[3];
+	__u32 generation; /* routing generation for which `hop` was chosen; 0: none was */
 	__u32 created;   /* ticks: the first packet */
 	__u32 seen;      /* ticks: the last one */
 	__u32 heard;     /* ticks: the last answer, to a second */
+	__u16 hop;       /* index of a gateway, 0 for none, or ON_LINK_HOP */
+	__be16 peer_port; /* of the last packet, to a tick, as in a tuple */
+	__be16 self_port;
 	__u16 from;      /* id of an interface: the kernel's choice */
 	__u16 to;        /* that of the interface with the source; 0: nothing was originated yet */
 	__u16 size_told; /* as of a flow */
+	__u8 protocol;   /* as the ports */
 	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */
 	__u8 table;      /* enum table of `flow`: established or connectionless */
 	__u8 moved_of;   /* a bit for each enum protocol_class that was counted as a pair that was moved */
 	__u8 routed_of;  /* and as one that went as routed */
-	__u8 pad2[2];
+	__u8 pad[7];
 };
 
 /*

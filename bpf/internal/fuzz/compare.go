@@ -139,7 +139,7 @@ func (x *run) compareOriginated() error {
 			uint32(got.SizeTold-want.SizeTold) > x.late
 		want.Created, want.Seen, want.Heard, want.SizeTold = got.Created, got.Seen, got.Heard, got.SizeTold
 		want.PeerPort, want.SelfPort, want.Protocol = got.PeerPort, got.SelfPort, got.Protocol // of the last packet, to a tick
-		want.Decision = got.Decision                                                           // the model decides about each packet
+		want.Generation, want.Hop = got.Generation, got.Hop                                    // the model decides about each packet
 		want.Flow = x.digestOf(kept.With)
 		if !known || isLate || got != want {
 			x.differ("originated: %s: %+v; in the model, found %v, %+v", tupleText(t), got, known, want)

@@ -116,7 +116,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	if ok {
 		f.State |= stateReplied
 		taken := t.Protocol == protoUDP && f.Flags&flagNoSocket == 0
-		again := f.Flags&flagActive != 0 || f.Seen != f.Created
+		again := f.Flags&flagAssured != 0
 		if (taken || again) && m.since(f.Seen) >= m.Ticks(1) && m.since(f.SndUna) >= m.Ticks(1) {
 			f.SndUna = m.Now
 		}

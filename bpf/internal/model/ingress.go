@@ -104,21 +104,19 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 func (m *Model) stray(p *packet, w path) {
 	t := p.inbound()
 	f, live := m.halfOpen(t)
-	switch {
-	case live && f.Flags&flagStray == 0:
-		return
-	case live && f.Flags&flagStray != 0 && w.of(f):
+	switch isStray := f.Flags&flagStray != 0; {
+	case live && isStray && w.of(f):
 		if m.since(f.Seen) >= m.Ticks(1) {
 			f.Seen = m.Now
+			m.HalfOpen[t] = f
 		}
 	case len(unusable(w)) > 0:
 		m.oneOf(unusable(w))
-		return
-	default:
+	case !live || isStray:
 		f = m.begin(t, w)
 		f.Flags |= flagStray
+		m.HalfOpen[t] = f
 	}
-	m.HalfOpen[t] = f
 }
 
 // noted says whether the host spoke first, and one of both within the last hour.
@@ -174,9 +172,6 @@ func (m *Model) hasMoved(f *Flow, w path) bool {
 	if f.Flags&flagActive != 0 {
 		f.Flags &^= flagActive
 		f.SndNxt = 0
-		if f.Seen == f.Created { // more than one came
-			f.Seen++
-		}
 	} else if f.Ifindex == w.ifindex && m.since(f.Seen) >= m.Ticks(1) && m.senderOf(netip.AddrFrom16(f.Tuple.Peer).Unmap(), w) != 0 {
 		return true
 	}
