@@ -94,7 +94,7 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 /* At the target: whether this is the packet that was just moved here; if so, counts it. */
 static inline bool arrived(struct __sk_buff *skb)
 {
-	struct handover *handover = get_handover();
+	struct handover *handover = &get_scratch()->handover;
 	struct flow *flow;
 	__u32 packets;
 	__u64 pair;
@@ -183,7 +183,7 @@ SEC("tc")
 int replypath_send(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct handover *handover = get_handover();
+	struct handover *handover = &get_scratch()->handover;
 	const __u32 *macs;
 	__u32 *to = data;
 
@@ -334,7 +334,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		       struct record *record, const struct interface *target, __u32 ifindex, __u32 header)
 {
 	__u64 pair = pair_of(id_of(interface_at(skb->ifindex)), flow->interface, packet);
-	struct handover *handover = get_handover();
+	struct handover *handover = &get_scratch()->handover;
 	__u32 packets = wire_packets(skb, packet);
 	enum outcome outcome;
 
