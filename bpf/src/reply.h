@@ -95,16 +95,14 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 static inline bool arrived(struct __sk_buff *skb)
 {
 	struct handover *handover = &get_scratch()->handover;
+	__u32 packets = handover->packets;
+	__u64 pair = handover->pair;
 	struct flow *flow;
-	__u32 packets;
-	__u64 pair;
 
 	if (handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
-	pair = handover->pair;
-	packets = handover->packets;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
 	if (likely(flow))
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
@@ -125,13 +123,6 @@ static __noinline void count_lost(struct __sk_buff *skb, struct handover *handov
 	if (!handover->may_leave_unseen)
 		count_pair(skb, with_outcome(pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
 			   handover->packets, false);
-}
-
-/* The frame stays here after all: nothing is on its way to the target. */
-static inline void take_back(struct __sk_buff *skb, struct handover *handover)
-{
-	handover->ifindex = 0;
-	skb->tc_index = handover->tc_index;
 }
 
 /*
@@ -208,42 +199,34 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 }
 
 /*
- * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
- * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed
- * and the packet is as it was.
- */
-static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
-{
-	if (!handover->headerless && unlikely(header ? write_macs(skb, handover) : add_header(skb, handover))) {
-		take_back(skb, handover);
-		return -1;
-	}
-	bpf_redirect(handover->ifindex, 0);
-	return 0;
-}
-
-/*
  * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
  * it does not know it. What waits for that is lost: it is sent by the next hop of its route (net/core/neighbour.c,
  * neigh_update()), which is another interface's. To have the helper look for a route instead would leak that of the
  * packet (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
-static __noinline int send_on_link(struct __sk_buff *skb, const struct packet *packet,
-				   struct handover *handover, __u32 header)
+static __noinline int redirect_to_peer(const struct packet *packet, __u32 ifindex)
 {
 	struct bpf_redir_neigh to = { .nh_family = packet->family == 4 ? FAMILY_IPV4 : FAMILY_IPV6 };
 	const __u32 *peer = (const __u32 *)packet->tuple.peer;
 
-	if (!header && add_header(skb, handover)) {
-		take_back(skb, handover);
-		return -1;
-	}
 	if (packet->family == 4)
 		to.ipv4_nh = peer[3];
 	else
 		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
-	bpf_redirect_neigh(handover->ifindex, &to, sizeof(to), 0);
-	return 0;
+	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
+}
+
+/*
+ * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
+ * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed and
+ * the packet is as it was.
+ */
+static inline int send(struct __sk_buff *skb, const struct packet *packet, struct handover *handover, bool on_link,
+		       __u32 header)
+{
+	if (!handover->headerless && unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
+		return PASS;
+	return on_link ? redirect_to_peer(packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
 
 /* The kernel chose the flow's interface; its next hop there may be another. */
@@ -354,9 +337,10 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 			handover->first = record_outcome(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
-		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
-							: send(skb, handover, header))))
+		if (likely(send(skb, packet, handover, flow->flags & FLOW_ON_LINK, header) == TC_ACT_REDIRECT))
 			return TC_ACT_REDIRECT;
+		handover->ifindex = 0; /* the frame stays here after all */
+		skb->tc_index = handover->tc_index;
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
 		packet->outcome = outcome;
 		if (record)
