@@ -56,7 +56,7 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 __noinline int served_self(void)
 {
 	const struct packet *packet = scratch_packet();
-	const __u32 *flags = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
+	const __u32 *flags = find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SERVED, 0);
 
 	return flags ? *flags : 0;
 }

@@ -26,7 +26,6 @@
 	} name SEC(".maps")
 
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
-#define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
 
 /* The flow tables, by digest: see table.h. */
 struct flows {
@@ -79,7 +78,7 @@ MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 /* Counters of interface pairs. */
 MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
-CPU_ARRAY(events, EVENT_END, __u64);
+MAP(events, PERCPU_ARRAY, EVENT_END, 0, __u32, __u64);
 
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);

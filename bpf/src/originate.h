@@ -250,7 +250,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 		return 0;
 	if (gateway)
 		return gateway;
-	its = find_prefix(packet, packet->tuple.self, PREFIX_SOURCE, 0);
+	its = find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SOURCE, 0);
 	return its ? *its : first;
 }
 

@@ -8,26 +8,6 @@
 
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
 
-/*
- * Both MACs, destination and source, as the three words that they are sent by: what was stored in other pieces than it
- * is loaded in has to reach the cache first, and with it everything that the processor began before.
- */
-static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
-{
-	__u32 *to = (__u32 *)frame;
-
-	_Static_assert(offsetof(struct handover, frame) % sizeof(*to) == 0, "made of words");
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	to[0] = d;
-	to[1] = (d >> 32 & 0xffff) | s << 16;
-	to[2] = s >> 16;
-#else
-	to[0] = d >> 32;
-	to[1] = (d & 0xffff0000) | s >> 48;
-	to[2] = s >> 16;
-#endif
-}
-
 /* Stamps the flow with the time at which a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
 static inline void stamp_left(struct flow *flow, __u32 moved)
 {
@@ -41,14 +21,9 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
-	__u8 bit = 0;
-	bool first;
+	__u8 bit = outcome == OUTCOME_ASYMMETRIC ? FLOW_ASYMMETRIC : outcome == OUTCOME_CORRECTED ? FLOW_CORRECTED : 0;
+	bool first = bit & ~flow->state;
 
-	if (outcome == OUTCOME_ASYMMETRIC)
-		bit = FLOW_ASYMMETRIC;
-	else if (outcome == OUTCOME_CORRECTED)
-		bit = FLOW_CORRECTED;
-	first = bit & ~flow->state;
 	if (first)
 		flow->state |= bit;
 	if (outcome == OUTCOME_CORRECTED)
@@ -175,15 +150,12 @@ int replypath_send(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct handover *handover = &get_scratch()->handover;
-	const __u32 *macs;
-	__u32 *to = data;
 
 	if (data + MACS > end)
 		return PASS;
-	macs = (const __u32 *)handover->frame;
-	to[0] = macs[0];
-	to[1] = macs[1];
-	to[2] = macs[2];
+	/* As they were stored: in other pieces they would have to reach the cache first, with all that was begun before. */
+	copy_mac(data, handover->frame);
+	copy_mac(data + ETH_ALEN, handover->frame + ETH_ALEN);
 	return bpf_redirect(handover->ifindex, 0);
 }
 
@@ -298,7 +270,9 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 			return OUTCOME_NO_NEXT_HOP;
 		if (unlikely(record) && !(flow->flags & FLOW_ON_LINK) && !is_unicast((const __u8 *)&mac))
 			return OUTCOME_NO_NEXT_HOP; /* no frame has shown one */
-		compose_macs(handover->frame, mac, read_mac(target->mac));
+		copy_mac(handover->frame, &mac);
+		mac = read_mac(target->mac);
+		copy_mac(handover->frame + ETH_ALEN, &mac);
 	}
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
 		return OUTCOME_LINK_DOWN; /* its entry has become another's this very moment, and so may the MAC be */
