@@ -73,13 +73,13 @@ type DatapathExclusion struct {
 	SelfMask [2]uint64
 	SelfPort uint16
 	Protocol uint8
-	Pad      [5]uint8
+	_        [5]byte
 }
 
 type DatapathExclusionSet struct {
 	_     structs.HostLayout
 	Count uint32
-	Pad   uint32
+	_     [4]byte
 	Rule  [64]DatapathExclusion
 }
 
@@ -140,8 +140,9 @@ type DatapathGateway struct {
 	Address [16]uint8
 	Mac     [6]uint8
 	Usable  uint8
-	Pad     [5]uint8
+	_       [1]byte
 	Ifindex uint32
+	_       [4]byte
 }
 
 type DatapathHandover struct {
@@ -159,7 +160,7 @@ type DatapathHandover struct {
 	MayLeaveUnseen bool
 	First          bool
 	Traced         bool
-	Pad            [5]uint8
+	_              [5]byte
 }
 
 type DatapathIdleSeconds uint32
@@ -194,7 +195,7 @@ type DatapathInterface struct {
 	FirstGateway4 uint16
 	FirstGateway6 uint16
 	Id            uint16
-	Pad           uint16
+	_             [2]byte
 }
 
 type DatapathInterfaceFlags uint32
@@ -362,7 +363,7 @@ type DatapathRecord struct {
 	PeerPort uint16
 	SelfPort uint16
 	Protocol uint8
-	Pad      [3]uint8
+	_        [3]byte
 	Created  uint32
 	Seen     uint32
 	Heard    uint32
@@ -373,7 +374,7 @@ type DatapathRecord struct {
 	Table    uint8
 	MovedOf  uint8
 	RoutedOf uint8
-	Pad2     [2]uint8
+	_        [2]byte
 }
 
 type DatapathScratch struct {
@@ -440,7 +441,7 @@ type DatapathSettings struct {
 	Protocols         [32]uint8
 	RoutingGeneration uint32
 	Related           uint8
-	Pad               [7]uint8
+	_                 [7]byte
 	Until             uint64
 	Exclusions        [2]DatapathExclusionSet
 }
@@ -536,7 +537,7 @@ type DatapathTraceRequest struct {
 	Self     [2]uint64
 	SelfMask [2]uint64
 	Until    uint32
-	Pad      uint32
+	_        [4]byte
 }
 
 type DatapathTuple struct {
