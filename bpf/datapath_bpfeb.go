@@ -13,17 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type DatapathAddress struct {
-	_     structs.HostLayout
-	Bytes [16]uint8
-}
-
-type DatapathEnds struct {
-	_    structs.HostLayout
-	Peer [16]uint8
-	Self [16]uint8
-}
-
 type DatapathEvent uint32
 
 const (

@@ -21,7 +21,6 @@
 
 static inline struct record *find_originated(const struct tuple *tuple)
 {
-	_Static_assert(offsetof(struct tuple, self) == offsetof(struct ends, self), "a tuple begins with its ends");
 	return bpf_map_lookup_elem(&originated, tuple);
 }
 

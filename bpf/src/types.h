@@ -412,12 +412,6 @@ struct lead {
 	__u8 pad;
 };
 
-/* An own address and a peer's: with these a tuple begins. */
-struct ends {
-	__u8 peer[16];
-	__u8 self[16];
-} __attribute__((aligned(8)));
-
 /* What the host originates towards a peer from an own address, and by which path that peer comes to the address. */
 struct record {
 	struct path answered; /* by which the answers came; ifindex 0: none did */
