@@ -84,26 +84,13 @@ static inline __u64 with_outcome(__u64 pair, enum outcome outcome)
 	return pair;
 }
 
-static inline void add_packet(struct pair_count *count, const struct __sk_buff *skb, __u32 packets,
-		       bool first_of_flow)
+/* Enters a pair. Another CPU may be first: only the lookup tells. Returns 0. */
+__noinline int enter_pair(__u64 pair)
 {
-	count->packets += packets;
-	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
-	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
-	if (first_of_flow)
-		count->flows++;
-}
-
-/* The first packet of its pair. Another CPU may be first: only the lookup tells. Returns 0. */
-__noinline int count_new_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
-{
-	struct pair_count *count, zero = {};
+	struct pair_count zero = {};
 
 	bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
-	count = bpf_map_lookup_elem(&pairs, &pair);
-	if (count)
-		add_packet(count, skb, packets, first_of_flow);
-	else
+	if (!bpf_map_lookup_elem(&pairs, &pair))
 		count_untraced(EVENT_INSERT_FAILED_COUNTER);
 	return 0;
 }
@@ -114,8 +101,15 @@ static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, 
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
 	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
-	if (likely(count))
-		add_packet(count, skb, packets, first_of_flow);
-	else
-		count_new_pair(skb, pair, packets, first_of_flow);
+	if (unlikely(!count)) {
+		enter_pair(pair);
+		count = bpf_map_lookup_elem(&pairs, &pair);
+	}
+	if (!count)
+		return;
+	count->packets += packets;
+	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
+	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
+	if (first_of_flow)
+		count->flows++;
 }
