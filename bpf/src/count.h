@@ -89,8 +89,7 @@ __noinline int enter_pair(__u64 pair)
 {
 	struct pair_count zero = {};
 
-	bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
-	if (!bpf_map_lookup_elem(&pairs, &pair))
+	if (bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST) && !bpf_map_lookup_elem(&pairs, &pair))
 		count_untraced(EVENT_INSERT_FAILED_COUNTER);
 	return 0;
 }

@@ -79,7 +79,8 @@ __noinline int is_usable(__u32 id, __u32 ifindex)
 }
 
 /* The value of the longest prefix of this kind that holds the address, or the MAC, of this size; NULL for none. */
-static inline const __u32 *find_prefix(__u8 family, const void *address, __u32 size, enum prefix_kind kind, __u32 ifindex)
+static inline const __u32 *find_prefix(__u8 family, const void *address, __u32 size, enum prefix_kind kind,
+				       __u32 ifindex)
 {
 	struct prefix_key key = { .length = 64 + 8 * size, .ifindex = ifindex, .kind = kind, .family = family };
 
@@ -236,15 +237,16 @@ __noinline int find_path_back(struct __sk_buff *skb)
 }
 
 /*
- * Gives the scratch flow the scratch's path. It keeps its flags that are not of a next hop; by another path nothing has left
- * yet. False where it has that path.
+ * Gives the scratch flow the scratch's path; false where it has that. It keeps its flags that are not of a next hop, and
+ * by another path nothing has left yet.
  */
 static inline bool take_path(struct scratch *scratch)
 {
 	struct path *its = (struct path *)&scratch->flow.ifindex, *path = &scratch->path;
 	const __u64 *x = (const __u64 *)its, *y = (const __u64 *)path;
 
-	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags), "alike");
+	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags),
+		       "alike");
 	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	if (!((x[0] ^ y[0]) | (x[1] ^ y[1])))
 		return false;

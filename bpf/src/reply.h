@@ -190,13 +190,14 @@ static __noinline int redirect_to_peer(const struct packet *packet, __u32 ifinde
 
 /*
  * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
- * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed and
- * the packet is as it was.
+ * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed
+ * and the packet is as it was.
  */
 static inline int send(struct __sk_buff *skb, const struct packet *packet, struct handover *handover, bool on_link,
 		       __u32 header)
 {
-	if (!handover->headerless && unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
+	if (!handover->headerless &&
+	    unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
 		return PASS;
 	return on_link ? redirect_to_peer(packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
