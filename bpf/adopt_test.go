@@ -87,7 +87,7 @@ var adoptFamily = map[string]story{
 	// That says nothing of the address. What it forwards does: it is none of the host's.
 	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {
 		other := udp{ports: ports{peer: 999}}
-		b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.self.As16()}))
+		b.must(b.OwnAddresses.Delete(n.self.As16()))
 		b.refuses(n, udp{})
 		b.arrives(n, udp{}, nothing)
 		b.arrives(n, other, unread(eventIgnoredNotOwn))

@@ -225,7 +225,7 @@ func (b *bed) born(n network, m message, via nic) bpf.DatapathFlow {
 func (b *bed) isOwn(address netip.Addr) bool {
 	b.t.Helper()
 	var flags uint32
-	err := b.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address.As16()}, &flags)
+	err := b.OwnAddresses.Lookup(address.As16(), &flags)
 	if !errors.Is(err, ebpf.ErrKeyNotExist) {
 		b.must(err)
 	}

@@ -13,17 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type DatapathAddress struct {
-	_     structs.HostLayout
-	Bytes [16]uint8
-}
-
-type DatapathEnds struct {
-	_    structs.HostLayout
-	Peer [16]uint8
-	Self [16]uint8
-}
-
 type DatapathEvent uint32
 
 const (
@@ -73,13 +62,13 @@ type DatapathExclusion struct {
 	SelfMask [2]uint64
 	SelfPort uint16
 	Protocol uint8
-	Pad      [5]uint8
+	_        [5]byte
 }
 
 type DatapathExclusionSet struct {
 	_     structs.HostLayout
 	Count uint32
-	Pad   uint32
+	_     [4]byte
 	Rule  [64]DatapathExclusion
 }
 
@@ -140,8 +129,9 @@ type DatapathGateway struct {
 	Address [16]uint8
 	Mac     [6]uint8
 	Usable  uint8
-	Pad     [5]uint8
+	_       [1]byte
 	Ifindex uint32
+	_       [4]byte
 }
 
 type DatapathHandover struct {
@@ -159,7 +149,7 @@ type DatapathHandover struct {
 	MayLeaveUnseen bool
 	First          bool
 	Traced         bool
-	Pad            [5]uint8
+	_              [5]byte
 }
 
 type DatapathIdleSeconds uint32
@@ -194,7 +184,7 @@ type DatapathInterface struct {
 	FirstGateway4 uint16
 	FirstGateway6 uint16
 	Id            uint16
-	Pad           uint16
+	_             [2]byte
 }
 
 type DatapathInterfaceFlags uint32
@@ -373,7 +363,7 @@ type DatapathRecord struct {
 	Table      uint8
 	MovedOf    uint8
 	RoutedOf   uint8
-	Pad        [7]uint8
+	_          [7]byte
 }
 
 type DatapathScratch struct {
@@ -440,7 +430,7 @@ type DatapathSettings struct {
 	Protocols         [32]uint8
 	RoutingGeneration uint32
 	Related           uint8
-	Pad               [7]uint8
+	_                 [7]byte
 	Until             uint64
 	Exclusions        [2]DatapathExclusionSet
 }
@@ -536,7 +526,7 @@ type DatapathTraceRequest struct {
 	Self     [2]uint64
 	SelfMask [2]uint64
 	Until    uint32
-	Pad      uint32
+	_        [4]byte
 }
 
 type DatapathTuple struct {

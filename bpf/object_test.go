@@ -80,7 +80,7 @@ func TestVariables(t *testing.T) {
 //	                                                                (far offsets take the same branch: they are     kernels
 //	                                                                tested)
 //	table.h          copy_flow: the memory is another's             test runs follow one another                    load on several CPUs
-//	count.h          count_new_pair: another CPU was first          the same                                        the same
+//	count.h          enter_pair: another CPU was first              the same                                        the same
 //	replypath.c      attached by cls_bpf, run after a redirect      a redirecting test run sends nothing            topology: frames captured
 //	socket.h         ask_socket: a socket in SYN-SENT               the rig's host has no route to send a SYN by    topology: simultaneous open
 //	socket.h         ask_socket: a request                          needs packets that the kernel answers           topology: reuse of a tuple

@@ -124,7 +124,7 @@ func TestSourceLeft(t *testing.T) {
 			b.put(connectionlessFlow(b.flow(n.at(n.other), udp{}, b.replication, idleConnectionless+1)))
 		},
 		"address is no longer ours": func(b *bed, n network) {
-			b.must(b.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.other.As16()}))
+			b.must(b.OwnAddresses.Delete(n.other.As16()))
 		},
 		"interface is gone": func(b *bed, _ network) { b.unmanage(b.replication) },
 		"observed":          func(b *bed, _ network) { b.switchMode(modeObserve) },

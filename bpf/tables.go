@@ -10,6 +10,9 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+// Ends are the addresses of a tuple, by which the map `originated` knows them.
+type Ends struct{ Peer, Self [16]byte }
+
 // FlowTable is one of the flow tables, by digest: src/table.h says which maps have its entries. They are read in the order
 // in which entries move.
 type FlowTable struct {

@@ -58,7 +58,7 @@ static inline enum event refusal_of_self(const struct packet *packet, __u32 ifin
 	const __u32 *served;
 
 	if (!own) {
-		served = find_prefix(packet, packet->tuple.self, PREFIX_SERVED, 0);
+		served = find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SERVED, 0);
 		own = served ? *served : 0;
 	}
 	if (!own && !configuration.scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))

@@ -13,14 +13,20 @@ static inline bool is_traced(void)
 	return unlikely(trace_filter.until);
 }
 
-/* Counts an event of the present packet, which a trace of it shows. A function: few packets count any. */
-__noinline int raise(__u32 event)
+/* Not for trace(), which would take it for the next packet's. Sends of other processes may come between. */
+static inline void count_untraced(__u32 event)
 {
 	__u64 *count = bpf_map_lookup_elem(&events, &event);
 
-	_Static_assert(EVENT_END <= 64, "a bit for each event");
 	if (count)
-		*count += 1; /* per CPU, and softirqs do not nest */
+		__sync_fetch_and_add(count, 1);
+}
+
+/* Counts an event of the present packet, which a trace of it shows. A function: few packets count any. */
+__noinline int raise(__u32 event)
+{
+	_Static_assert(EVENT_END <= 64, "a bit for each event");
+	count_untraced(event);
 	if (is_traced())
 		get_scratch()->raised |= 1ULL << (event & 63);
 	return 0;
@@ -29,16 +35,6 @@ __noinline int raise(__u32 event)
 static inline void count_event(enum event event)
 {
 	raise(event);
-}
-
-/* Not for trace(), which would take it for the next packet's. Sends of other processes may come between. */
-static inline void count_untraced(enum event event)
-{
-	__u32 index = event;
-	__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
 }
 
 static inline __u8 protocol_class(__u8 protocol)
@@ -59,11 +55,6 @@ static inline __u8 protocol_class(__u8 protocol)
 	}
 }
 
-static inline struct handover *get_handover(void)
-{
-	return &get_scratch()->handover;
-}
-
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */
 static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
 {
@@ -74,51 +65,31 @@ static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packe
 	return segments ? segments : (packet->payload + skb->gso_size - 1) / skb->gso_size;
 }
 
-/* Where a field of struct pair stands in it as one number. */
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
-#else
-#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetof(struct pair, field) - sizeof(((struct pair *)0)->field)))
-#endif
-
 /* A struct pair as one number: stored byte by byte, it could not be read before all of them are in the cache. */
 static inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
 {
-	return (__u64)from << PAIR_SHIFT(from) | (__u64)to << PAIR_SHIFT(to) |
-	       (__u64)packet->family << PAIR_SHIFT(family) |
-	       (__u64)protocol_class(packet->protocol) << PAIR_SHIFT(protocol);
+	struct pair pair = { from, to, packet->family, protocol_class(packet->protocol), 0, 0 };
+
+	return *(__u64 *)&pair;
 }
 
 static inline __u16 target_of(__u64 pair)
 {
-	return pair >> PAIR_SHIFT(to);
+	return ((struct pair *)&pair)->to;
 }
 
 static inline __u64 with_outcome(__u64 pair, enum outcome outcome)
 {
-	return pair | (__u64)outcome << PAIR_SHIFT(outcome);
+	((struct pair *)&pair)->outcome |= outcome;
+	return pair;
 }
 
-static inline void add_packet(struct pair_count *count, const struct __sk_buff *skb, __u32 packets,
-		       bool first_of_flow)
+/* Enters a pair. Another CPU may be first: only the lookup tells. Returns 0. */
+__noinline int enter_pair(__u64 pair)
 {
-	count->packets += packets;
-	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
-	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
-	if (first_of_flow)
-		count->flows++;
-}
+	struct pair_count zero = {};
 
-/* The first packet of its pair. Another CPU may be first: only the lookup tells. Returns 0. */
-__noinline int count_new_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
-{
-	struct pair_count *count, zero = {};
-
-	bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
-	count = bpf_map_lookup_elem(&pairs, &pair);
-	if (count)
-		add_packet(count, skb, packets, first_of_flow);
-	else
+	if (bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST) && !bpf_map_lookup_elem(&pairs, &pair))
 		count_untraced(EVENT_INSERT_FAILED_COUNTER);
 	return 0;
 }
@@ -129,8 +100,15 @@ static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, 
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
 	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
-	if (likely(count))
-		add_packet(count, skb, packets, first_of_flow);
-	else
-		count_new_pair(skb, pair, packets, first_of_flow);
+	if (unlikely(!count)) {
+		enter_pair(pair);
+		count = bpf_map_lookup_elem(&pairs, &pair);
+	}
+	if (!count)
+		return;
+	count->packets += packets;
+	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
+	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
+	if (first_of_flow)
+		count->flows++;
 }

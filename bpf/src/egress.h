@@ -158,10 +158,11 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 		return PASS;
 	result = parse(skb, &packet, OUTBOUND, header);
 	flow = track(skb, &packet, result, &table);
-	if (!flow && has_addresses(result) && unlikely(!suits_source(skb, &packet)))
+	if (!flow && has_addresses(result) && unlikely(!suits_source(skb, &packet))) {
 		record = originated_by(skb, &packet, result, &table);
-	if (record)
-		flow = &get_scratch()->flow;
+		if (record)
+			flow = &get_scratch()->flow;
+	}
 	verdict = flow ? reply(skb, &packet, flow, table, record, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);

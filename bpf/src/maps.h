@@ -26,7 +26,6 @@
 	} name SEC(".maps")
 
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
-#define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
 
 /* The flow tables, by digest: see table.h. */
 struct flows {
@@ -69,23 +68,19 @@ ARRAY(gateways, MAX_GATEWAYS, struct gateway);
 /* See enum prefix_kind. */
 MAP(prefixes, LPM_TRIE, 90112, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 
-struct address {
-	__u8 bytes[16];
-};
-
 /* To enum own_flags, and the id of an interface. */
-MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
+MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, __u8[16], __u32);
 
 /* Counters of interface pairs. */
 MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
-CPU_ARRAY(events, EVENT_END, __u64);
+MAP(events, PERCPU_ARRAY, EVENT_END, 0, __u32, __u64);
 
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);
 
-/* By own address and peer: see originate.h. */
-MAP(originated, LRU_HASH, 32768, 0, struct ends, struct record);
+/* By a peer's and an own address, with which a tuple begins: see originate.h. */
+MAP(originated, LRU_HASH, 32768, 0, __u8[offsetof(struct tuple, peer_port)], struct record);
 
 /* For `replypath trace`: see trace.h. */
 struct {

@@ -60,11 +60,9 @@ static inline __u32 find_mss(const struct __sk_buff *skb, __u32 offset, __u32 si
 /* Lowers the MSS that the TCP header of this size at the offset announces to `limit`, if it can be done at all. */
 __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 size, __u32 limit)
 {
-	struct scratch *scratch = get_scratch();
+	__u32 mss = find_mss(skb, offset, size, &get_scratch()->option);
 	__be16 old, new = bpf_htons(limit);
-	__u32 mss;
 
-	mss = scratch ? find_mss(skb, offset, size, &scratch->option) : 0;
 	if (!mss || bpf_skb_load_bytes(skb, offset + mss, &old, sizeof(old)) || bpf_ntohs(old) <= limit ||
 	    bpf_skb_store_bytes(skb, offset + mss, &new, sizeof(new), 0))
 		return 0;
@@ -119,7 +117,7 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	struct scratch *scratch = get_scratch();
 
-	if (!scratch || !transport || transport > header + QUOTE - QUOTED_TRANSPORT ||
+	if (!transport || transport > header + QUOTE - QUOTED_TRANSPORT ||
 	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb) ||
 	    bpf_skb_load_bytes(skb, header, scratch->rejection.quote, QUOTE))
 		return false;

@@ -14,7 +14,6 @@
 
 static inline struct record *find_originated(const struct tuple *tuple)
 {
-	_Static_assert(offsetof(struct tuple, self) == offsetof(struct ends, self), "a tuple begins with its ends");
 	return bpf_map_lookup_elem(&originated, tuple);
 }
 
@@ -243,7 +242,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 		return 0;
 	if (gateway)
 		return gateway;
-	its = find_prefix(packet, packet->tuple.self, PREFIX_SOURCE, 0);
+	its = find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SOURCE, 0);
 	return its ? *its : first;
 }
 

@@ -246,25 +246,12 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 	return is_extension_header(type) ? PARSED_EXTENSION_HEADERS : PARSED;
 }
 
-static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
-{
-	enum parsed result = skip_extension_headers(skb, packet->offset, end, packet->protocol);
-	const struct packet *found = scratch_packet();
-
-	packet->identification = found->identification;
-	if (result != PARSED)
-		return result;
-	packet->protocol = found->protocol;
-	packet->offset = found->offset;
-	packet->fragment = found->fragment;
-	return PARSED;
-}
-
 static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				   __u32 header)
 {
 	__u32 length = direction == QUOTED ? packet->length : skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
+	const struct packet *found;
 	enum parsed result;
 
 	if (!ip)
@@ -284,9 +271,14 @@ static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
 	if (address_is_v4(packet->tuple.peer) || address_is_v4(packet->tuple.self))
 		return PARSED_MALFORMED;
 	if (unlikely(is_extension_header(ip->nexthdr))) {
-		result = follow_extension_headers(skb, packet, header + end);
+		result = skip_extension_headers(skb, packet->offset, header + end, packet->protocol);
+		found = scratch_packet();
+		packet->identification = found->identification;
 		if (result != PARSED)
 			return result;
+		packet->protocol = found->protocol;
+		packet->offset = found->offset;
+		packet->fragment = found->fragment;
 	}
 	if (packet->offset > header + end)
 		return PARSED_MALFORMED;

@@ -78,36 +78,27 @@ __noinline int is_usable(__u32 id, __u32 ifindex)
 	return interface && interface->flags & INTERFACE_UP;
 }
 
-/* The value of a gateway's MAC, as a prefix of this kind; NULL for none. */
-static inline const __u32 *find_mac(const void *mac, __u8 family, enum prefix_kind kind, __u32 ifindex)
+/* The value of the longest prefix of this kind that holds the address, or the MAC, of this size; NULL for none. */
+static inline const __u32 *find_prefix(__u8 family, const void *address, __u32 size, enum prefix_kind kind,
+				       __u32 ifindex)
 {
-	struct prefix_key key = { .length = 64 + 8 * ETH_ALEN, .ifindex = ifindex, .kind = kind, .family = family };
+	struct prefix_key key = { .length = 64 + 8 * size, .ifindex = ifindex, .kind = kind, .family = family };
 
-	copy_mac(key.address, mac);
+	__builtin_memcpy(key.address, address, size);
 	return bpf_map_lookup_elem(&prefixes, &key);
 }
 
 static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
 {
-	const __u32 *index = find_mac(packet->mac, packet->family, PREFIX_GATEWAY, skb->ifindex);
+	const __u32 *index = find_prefix(packet->family, packet->mac, ETH_ALEN, PREFIX_GATEWAY, skb->ifindex);
 
 	return index ? *index : 0;
-}
-
-/* The value of the longest prefix of this kind that holds the address; NULL for none. */
-static inline const __u32 *find_prefix(const struct packet *packet, const __u8 *address, enum prefix_kind kind,
-				       __u32 ifindex)
-{
-	struct prefix_key key = { .length = 64 + 128, .ifindex = ifindex, .kind = kind, .family = packet->family };
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(&prefixes, &key);
 }
 
 /* enum on_link_flags, 0 for a peer that is no neighbour by this device. */
 static inline __u32 on_link_flags_of(const struct packet *packet, __u32 ifindex)
 {
-	const __u32 *flags = find_prefix(packet, packet->tuple.peer, PREFIX_ON_LINK, ifindex);
+	const __u32 *flags = find_prefix(packet->family, packet->tuple.peer, 16, PREFIX_ON_LINK, ifindex);
 
 	return flags ? *flags : 0;
 }
@@ -125,7 +116,7 @@ static inline bool is_served(const struct packet *packet, const struct interface
 
 	if (likely(!has_routes(interface, packet->family)))
 		return true;
-	routed = find_prefix(packet, packet->tuple.peer, PREFIX_ROUTED, interface->ifindex);
+	routed = find_prefix(packet->family, packet->tuple.peer, 16, PREFIX_ROUTED, interface->ifindex);
 	*gateway = routed ? *routed : 0;
 	return routed;
 }
@@ -192,7 +183,7 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 /* Whether the loader holds the entry of the gateway with this MAC (outage.h). Its word counts until a time. */
 static inline bool is_held_gateway(const void *mac, __u8 family, __u32 ifindex)
 {
-	const __u32 *until = find_mac(mac, family, PREFIX_HELD, ifindex);
+	const __u32 *until = find_prefix(family, mac, ETH_ALEN, PREFIX_HELD, ifindex);
 
 	return until && is_ahead(*until, now());
 }
@@ -245,29 +236,23 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	return true;
 }
 
-/* Has the scratch's path keep the flags of a flow that are not of a next hop. */
-static inline void keep_flags(struct scratch *scratch, const struct flow *flow)
+/*
+ * Gives the scratch flow the scratch's path; false where it has that. It keeps its flags that are not of a next hop, and
+ * by another path nothing has left yet.
+ */
+static inline bool take_path(struct scratch *scratch)
 {
-	scratch->path.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
-}
+	struct path *its = (struct path *)&scratch->flow.ifindex, *path = &scratch->path;
+	const __u64 *x = (const __u64 *)its, *y = (const __u64 *)path;
 
-static inline bool has_path(const struct flow *flow, const struct scratch *scratch)
-{
-	const __u64 *x = (const __u64 *)&flow->ifindex, *y = (const __u64 *)&scratch->path;
-
-	_Static_assert(sizeof(struct path) == 2 * sizeof(*x), "two words");
-	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags), "alike");
-	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
-}
-
-/* Gives the scratch flow the scratch's path. By another one nothing has left yet. */
-static inline void take_path(struct scratch *scratch)
-{
-	keep_flags(scratch, &scratch->flow);
-	if (has_path(&scratch->flow, scratch))
-		return;
-	__builtin_memcpy(&scratch->flow.ifindex, &scratch->path, sizeof(scratch->path));
+	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags),
+		       "alike");
+	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
+	if (!((x[0] ^ y[0]) | (x[1] ^ y[1])))
+		return false;
+	*its = *path;
 	scratch->flow.left = 0;
+	return true;
 }
 
 /*
@@ -278,11 +263,9 @@ static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *s
 {
 	if (!find_path_back(skb))
 		return NULL;
-	keep_flags(scratch, flow);
-	if (has_path(flow, scratch))
-		return flow;
 	if (copy_flow(&scratch->flow, flow, &scratch->packet)) {
-		take_path(scratch);
+		if (!take_path(scratch))
+			return flow;
 		if (!put_flow(scratch->packet.digest, table, BPF_EXIST))
 			return find(&scratch->packet, table);
 	}

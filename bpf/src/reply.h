@@ -8,26 +8,6 @@
 
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
 
-/*
- * Both MACs, destination and source, as the three words that they are sent by: what was stored in other pieces than it
- * is loaded in has to reach the cache first, and with it everything that the processor began before.
- */
-static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
-{
-	__u32 *to = (__u32 *)frame;
-
-	_Static_assert(offsetof(struct handover, frame) % sizeof(*to) == 0, "made of words");
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	to[0] = d;
-	to[1] = (d >> 32 & 0xffff) | s << 16;
-	to[2] = s >> 16;
-#else
-	to[0] = d >> 32;
-	to[1] = (d & 0xffff0000) | s >> 48;
-	to[2] = s >> 16;
-#endif
-}
-
 /* Stamps the flow with the time at which a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
 static inline void stamp_left(struct flow *flow, __u32 moved)
 {
@@ -41,14 +21,9 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
-	__u8 bit = 0;
-	bool first;
+	__u8 bit = outcome == OUTCOME_ASYMMETRIC ? FLOW_ASYMMETRIC : outcome == OUTCOME_CORRECTED ? FLOW_CORRECTED : 0;
+	bool first = bit & ~flow->state;
 
-	if (outcome == OUTCOME_ASYMMETRIC)
-		bit = FLOW_ASYMMETRIC;
-	else if (outcome == OUTCOME_CORRECTED)
-		bit = FLOW_CORRECTED;
-	first = bit & ~flow->state;
 	if (first)
 		flow->state |= bit;
 	if (outcome == OUTCOME_CORRECTED)
@@ -94,17 +69,15 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 /* At the target: whether this is the packet that was just moved here; if so, counts it. */
 static inline bool arrived(struct __sk_buff *skb)
 {
-	struct handover *handover = get_handover();
+	struct handover *handover = &get_scratch()->handover;
+	__u32 packets = handover->packets;
+	__u64 pair = handover->pair;
 	struct flow *flow;
-	__u32 packets;
-	__u64 pair;
 
 	if (handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
-	pair = handover->pair;
-	packets = handover->packets;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
 	if (likely(flow))
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
@@ -125,13 +98,6 @@ static __noinline void count_lost(struct __sk_buff *skb, struct handover *handov
 	if (!handover->may_leave_unseen)
 		count_pair(skb, with_outcome(pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
 			   handover->packets, false);
-}
-
-/* The frame stays here after all: nothing is on its way to the target. */
-static inline void take_back(struct __sk_buff *skb, struct handover *handover)
-{
-	handover->ifindex = 0;
-	skb->tc_index = handover->tc_index;
 }
 
 /*
@@ -183,16 +149,13 @@ SEC("tc")
 int replypath_send(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct handover *handover = get_handover();
-	const __u32 *macs;
-	__u32 *to = data;
+	struct handover *handover = &get_scratch()->handover;
 
 	if (data + MACS > end)
 		return PASS;
-	macs = (const __u32 *)handover->frame;
-	to[0] = macs[0];
-	to[1] = macs[1];
-	to[2] = macs[2];
+	/* As they were stored: in other pieces they would have to reach the cache first, with all that was begun before. */
+	copy_mac(data, handover->frame);
+	copy_mac(data + ETH_ALEN, handover->frame + ETH_ALEN);
 	return bpf_redirect(handover->ifindex, 0);
 }
 
@@ -208,42 +171,35 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 }
 
 /*
- * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
- * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed
- * and the packet is as it was.
- */
-static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
-{
-	if (!handover->headerless && unlikely(header ? write_macs(skb, handover) : add_header(skb, handover))) {
-		take_back(skb, handover);
-		return -1;
-	}
-	bpf_redirect(handover->ifindex, 0);
-	return 0;
-}
-
-/*
  * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
  * it does not know it. What waits for that is lost: it is sent by the next hop of its route (net/core/neighbour.c,
  * neigh_update()), which is another interface's. To have the helper look for a route instead would leak that of the
  * packet (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
-static __noinline int send_on_link(struct __sk_buff *skb, const struct packet *packet,
-				   struct handover *handover, __u32 header)
+static __noinline int redirect_to_peer(const struct packet *packet, __u32 ifindex)
 {
 	struct bpf_redir_neigh to = { .nh_family = packet->family == 4 ? FAMILY_IPV4 : FAMILY_IPV6 };
 	const __u32 *peer = (const __u32 *)packet->tuple.peer;
 
-	if (!header && add_header(skb, handover)) {
-		take_back(skb, handover);
-		return -1;
-	}
 	if (packet->family == 4)
 		to.ipv4_nh = peer[3];
 	else
 		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
-	bpf_redirect_neigh(handover->ifindex, &to, sizeof(to), 0);
-	return 0;
+	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
+}
+
+/*
+ * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
+ * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed
+ * and the packet is as it was.
+ */
+static inline int send(struct __sk_buff *skb, const struct packet *packet, struct handover *handover, bool on_link,
+		       __u32 header)
+{
+	if (!handover->headerless &&
+	    unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
+		return PASS;
+	return on_link ? redirect_to_peer(packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
 
 /* The kernel chose the flow's interface; its next hop there may be another. */
@@ -315,7 +271,9 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 			return OUTCOME_NO_NEXT_HOP;
 		if (unlikely(record) && !(flow->flags & FLOW_ON_LINK) && !is_unicast((const __u8 *)&mac))
 			return OUTCOME_NO_NEXT_HOP; /* no frame has shown one */
-		compose_macs(handover->frame, mac, read_mac(target->mac));
+		copy_mac(handover->frame, &mac);
+		mac = read_mac(target->mac);
+		copy_mac(handover->frame + ETH_ALEN, &mac);
 	}
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
 		return OUTCOME_LINK_DOWN; /* its entry has become another's this very moment, and so may the MAC be */
@@ -334,7 +292,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		       struct record *record, const struct interface *target, __u32 ifindex, __u32 header)
 {
 	__u64 pair = pair_of(id_of(interface_at(skb->ifindex)), flow->interface, packet);
-	struct handover *handover = get_handover();
+	struct handover *handover = &get_scratch()->handover;
 	__u32 packets = wire_packets(skb, packet);
 	enum outcome outcome;
 
@@ -354,9 +312,10 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 			handover->first = record_outcome(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
-		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
-							: send(skb, handover, header))))
+		if (likely(send(skb, packet, handover, flow->flags & FLOW_ON_LINK, header) == TC_ACT_REDIRECT))
 			return TC_ACT_REDIRECT;
+		handover->ifindex = 0; /* the frame stays here after all */
+		skb->tc_index = handover->tc_index;
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
 		packet->outcome = outcome;
 		if (record)

@@ -14,11 +14,7 @@
  */
 static inline bool match_request(const struct tuple *tuple)
 {
-	__u32 until = trace_filter.until;
-
-	if (!until)
-		return false;
-	if (!is_ahead(until, now())) {
+	if (!is_ahead(trace_filter.until, now())) {
 		trace_filter.until = 0;
 		return false;
 	}

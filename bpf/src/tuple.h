@@ -12,11 +12,9 @@
 /* Two 32-bit words as they follow one another in memory. */
 static inline __u64 join_words(__u32 first, __u32 second)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return first | (__u64)second << 32;
-#else
-	return (__u64)first << 32 | second;
-#endif
+	__u32 words[] = { first, second };
+
+	return *(__u64 *)words;
 }
 
 static inline void address_from_v4(__u8 *address, __be32 v4)

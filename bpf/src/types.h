@@ -176,7 +176,6 @@ struct interface {
 	__u16 first_gateway4; /* index of the one that is preferred, of one or several; 0 with none */
 	__u16 first_gateway6;
 	__u16 id;
-	__u16 pad;
 };
 
 /* Index 0 is never used. The MAC stands within one word, so that a reply never sees half of a new one. */
@@ -184,7 +183,6 @@ struct gateway {
 	__u8 address[16];
 	__u8 mac[6];
 	__u8 usable; /* the neighbour entry holds a MAC that may be used */
-	__u8 pad[5];
 	__u32 ifindex;
 } __attribute__((aligned(8)));
 
@@ -241,12 +239,10 @@ struct exclusion {
 	__u64 self_mask[2];
 	__be16 self_port;
 	__u8 protocol;
-	__u8 pad[5];
 };
 
 struct exclusion_set {
 	__u32 count;
-	__u32 pad;
 	struct exclusion rule[MAX_EXCLUSIONS];
 };
 
@@ -273,7 +269,6 @@ struct settings {
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 	__u32 routing_generation; /* of what decides where the host's own go: raised when it changes; 0: never set */
 	__u8 related;        /* what the host originates goes as answers to its peer go: see originate.h */
-	__u8 pad[7];
 	__u64 until;         /* bpf_ktime_get_ns(): a trial is over then, and all observe; 0: no trial */
 	/* One is in force; a new one is written to the other: half a rule may match everything. */
 	struct exclusion_set exclusions[EXCLUSION_SETS];
@@ -417,12 +412,6 @@ struct lead {
 	__u8 pad;
 };
 
-/* An own address and a peer's: with these a tuple begins. */
-struct ends {
-	__u8 peer[16];
-	__u8 self[16];
-} __attribute__((aligned(8)));
-
 /* What the host originates towards a peer from an own address, and by which path that peer comes to the address. */
 struct record {
 	struct path answered; /* by which the answers came; ifindex 0: none did */
@@ -443,7 +432,6 @@ struct record {
 	__u8 table;      /* enum table of `flow`: established or connectionless */
 	__u8 moved_of;   /* a bit for each enum protocol_class that was counted as a pair that was moved */
 	__u8 routed_of;  /* and as one that went as routed */
-	__u8 pad[7];
 };
 
 /*
@@ -464,7 +452,6 @@ struct handover {
 	bool may_leave_unseen; /* our program is not there yet, or it waits for the MAC of its next hop */
 	bool first;     /* OUTCOME_ORIGINATED: the first of its pair that was moved */
 	bool traced;    /* the tracer was told of it */
-	__u8 pad[5];
 };
 
 /* What a tracer is told of. */
@@ -512,5 +499,4 @@ struct trace_request {
 	__u64 self[2];
 	__u64 self_mask[2];
 	__u32 until; /* ticks; 0: nobody traces */
-	__u32 pad;
 };

@@ -202,7 +202,7 @@ func (h *Host) reply(q *Question, protocol, flags uint8, way *kernelWay, e *Expl
 // kernelWay is kernel.way, which has to know whether Self is an address of this host.
 func (h *Host) kernelWay(q *Question, received int, to *Kernel) (kernelWay, error) {
 	var flags bpf.DatapathOwnFlags
-	err := h.table.Maps().OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: q.Self.Addr().As16()}, &flags)
+	err := h.table.Maps().OwnAddresses.Lookup(q.Self.Addr().As16(), &flags)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return kernelWay{}, fmt.Errorf("read the own addresses: %w", err)
 	}

@@ -261,7 +261,7 @@ func (t *Table) Originated(raw bpf.DatapathFlow) (*Entry, error) {
 	}
 	entry := &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw}
 	var record bpf.DatapathRecord
-	err = t.maps.Originated.Lookup(bpf.DatapathEnds{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self}, &record)
+	err = t.maps.Originated.Lookup(bpf.Ends{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self}, &record)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, fmt.Errorf("read what the host originated: %w", err)
 	}

@@ -32,7 +32,7 @@ var endsSeed = maphash.MakeSeed()
 // peer. The ports and the protocol are those of the last packet, unless another protocol is asked for.
 func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64, r row) bool) error {
 	var (
-		ends   bpf.DatapathEnds
+		ends   bpf.Ends
 		record bpf.DatapathRecord
 	)
 	records := t.maps.Originated.Iterate()

@@ -33,16 +33,16 @@ const mostHostBits = 8
 
 // OwnAddresses returns the host's own addresses. One that only lo or a dummy device has is like any other where the
 // configuration names it. idOf is the id of a device, 0 where it is not managed.
-func OwnAddresses(found *discover.Result, configured []netip.Prefix, idOf func(device int) uint16) map[bpf.DatapathAddress]uint32 {
-	entries := make(map[bpf.DatapathAddress]uint32)
+func OwnAddresses(found *discover.Result, configured []netip.Prefix, idOf func(device int) uint16) map[[16]byte]uint32 {
+	entries := make(map[[16]byte]uint32)
 	for _, p := range found.OwnPrefixes {
 		for a := p.Prefix.Masked().Addr(); !isLarge(p.Prefix) && p.Prefix.Contains(a); a = a.Next() {
-			entries[bpf.DatapathAddress{Bytes: a.As16()}] = ownFlags(p.LoopbackOnly)
+			entries[a.As16()] = ownFlags(p.LoopbackOnly)
 		}
 	}
 	for _, a := range found.Own {
 		isNamed := slices.ContainsFunc(configured, func(p netip.Prefix) bool { return p.Contains(a.Address) })
-		entries[bpf.DatapathAddress{Bytes: a.Address.As16()}] = ownFlags(a.LoopbackOnly && !isNamed) | uint32(idOf(a.Interface))<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+		entries[a.Address.As16()] = ownFlags(a.LoopbackOnly && !isNamed) | uint32(idOf(a.Interface))<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 	}
 	return entries
 }

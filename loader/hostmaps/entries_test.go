@@ -20,10 +20,10 @@ func TestOwnAddresses(t *testing.T) {
 		{Address: address("192.0.2.1"), LoopbackOnly: true, Interface: 1},
 	}}, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}, func(device int) uint16 { return uint16(device / 3) })
 	const own, loopback = bpf.DatapathOwnFlagsOWN_ADDRESS, bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
-	await.Same(t, "addresses", map[bpf.DatapathAddress]uint32{
-		{Bytes: address("10.4.0.100").As16()}:   uint32(own) | 1<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT,
-		{Bytes: address("198.51.100.7").As16()}: uint32(own),
-		{Bytes: address("192.0.2.1").As16()}:    uint32(own | loopback),
+	await.Same(t, "addresses", map[[16]byte]uint32{
+		address("10.4.0.100").As16():   uint32(own) | 1<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT,
+		address("198.51.100.7").As16(): uint32(own),
+		address("192.0.2.1").As16():    uint32(own | loopback),
 	}, got)
 }
 

@@ -17,7 +17,7 @@ type Maps struct {
 	Interfaces *Mirror[uint32, bpf.DatapathInterface] // by bpf.PlaceOf
 	Gateways   *Mirror[uint32, bpf.DatapathGateway]   // by id
 	OnLink     *Mirror[bpf.DatapathPrefixKey, uint32]
-	Own        *Mirror[bpf.DatapathAddress, uint32]   // flags
+	Own        *Mirror[[16]byte, uint32]              // flags
 	Served     *Mirror[bpf.DatapathPrefixKey, uint32] // flags
 
 	gatewayMACs *Mirror[bpf.DatapathPrefixKey, uint32]

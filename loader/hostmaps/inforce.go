@@ -114,7 +114,7 @@ func (m *Maps) Admission() (*admission.Rules, error) {
 		return nil, err
 	}
 	own := func(a netip.Addr) bpf.DatapathOwnFlags {
-		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
+		flags, _ := m.Own.Get(a.As16())
 		return bpf.DatapathOwnFlags(flags)
 	}
 	takes := make(map[uint16]bpf.DatapathTakes)

@@ -16,7 +16,7 @@ import (
 
 // desired is all that the maps are told of a host.
 type desired struct {
-	own    map[bpf.DatapathAddress]uint32
+	own    map[[16]byte]uint32
 	served []netip.Prefix // that the configuration names
 	onLink map[bpf.DatapathPrefixKey]uint32
 	config *config.Config
@@ -25,7 +25,7 @@ type desired struct {
 }
 
 var (
-	ownKey    = bpf.DatapathAddress{Bytes: netip.MustParseAddr("192.0.2.1").As16()}
+	ownKey    = netip.MustParseAddr("192.0.2.1").As16()
 	onLinkKey = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, 7, netip.MustParsePrefix("192.0.2.0/24"))
 	routeKey  = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ROUTED, 7, netip.MustParsePrefix("0.0.0.0/0"))
 	sourceKey = datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SOURCE, 0, netip.MustParsePrefix("192.0.2.1/32"))
@@ -38,7 +38,7 @@ func aMACKey(kind bpf.DatapathPrefixKind, first, second byte) bpf.DatapathPrefix
 
 func aHost() *desired {
 	return &desired{
-		own:    map[bpf.DatapathAddress]uint32{ownKey: uint32(bpf.DatapathOwnFlagsOWN_ADDRESS)},
+		own:    map[[16]byte]uint32{ownKey: uint32(bpf.DatapathOwnFlagsOWN_ADDRESS)},
 		onLink: map[bpf.DatapathPrefixKey]uint32{onLinkKey: uint32(bpf.DatapathOnLinkFlagsON_LINK)},
 		config: config.Default(),
 		ways: Ways{
@@ -117,7 +117,7 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		void   int
 		change func(d *desired)
 	}{
-		{"own address", both, func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 }},
+		{"own address", both, func(d *desired) { d.own[[16]byte{}] = 1 }},
 		{"own address of another interface", both, func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT }},
 		{"network that no interface has", both, func(d *desired) { d.served = served }},
 		{"no own address", decisions, func(d *desired) { clear(d.own) }},

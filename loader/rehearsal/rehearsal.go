@@ -133,7 +133,7 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 	if err := r.open(); err != nil {
 		return err
 	}
-	digest, ends := r.Seeds.Digest(tuple), bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
+	digest, ends := r.Seeds.Digest(tuple), bpf.Ends{Peer: tuple.Peer, Self: tuple.Self}
 	question := r.Seeds.LeadKey(bpf.DatapathTuple{Peer: tuple.Peer, Self: tuple.Self}, bpf.DatapathLeadKindLEAD_ENDS)
 	var (
 		settings bpf.DatapathSettings

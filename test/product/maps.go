@@ -129,7 +129,7 @@ func (p *Product) AwaitOwn(address netip.Addr, own bool, since time.Time) time.D
 	defer maps.Close()
 	await.Eventually(p.t, fmt.Sprintf("%s is the host's: %t", address, own), func() error {
 		var flags uint32
-		err := maps.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address.As16()}, &flags)
+		err := maps.OwnAddresses.Lookup(address.As16(), &flags)
 		if (err == nil) != own {
 			return fmt.Errorf("flags %d, error %v", flags, err)
 		}

@@ -15,7 +15,7 @@ type Originated struct {
 }
 
 // Ends are the addresses of a tuple.
-type Ends = bpf.DatapathEnds
+type Ends = bpf.Ends
 
 // EndsOf are those of a tuple.
 func EndsOf(t Tuple) Ends { return Ends{Peer: t.Peer, Self: t.Self} }

@@ -17,8 +17,8 @@ func (d *Datapath) AddFlow(table *bpf.FlowTable, flow bpf.DatapathFlow) error {
 }
 
 // ends is how the map `originated` knows a tuple.
-func ends(tuple bpf.DatapathTuple) bpf.DatapathEnds {
-	return bpf.DatapathEnds{Peer: tuple.Peer, Self: tuple.Self}
+func ends(tuple bpf.DatapathTuple) bpf.Ends {
+	return bpf.Ends{Peer: tuple.Peer, Self: tuple.Self}
 }
 
 // Record returns what is kept of the addresses of a tuple, nil for nothing.
@@ -42,7 +42,7 @@ func (d *Datapath) SetRecord(tuple bpf.DatapathTuple, record bpf.DatapathRecord)
 // ForgetRelated empties what is kept of addresses.
 func (d *Datapath) ForgetRelated() error {
 	return errors.Join(
-		deleteAll[bpf.DatapathEnds, bpf.DatapathRecord](d.Originated),
+		deleteAll[bpf.Ends, bpf.DatapathRecord](d.Originated),
 		d.ForgetLeads(bpf.DatapathLeadKindLEAD_ENDS),
 	)
 }

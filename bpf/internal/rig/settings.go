@@ -113,7 +113,7 @@ func (d *Datapath) HoldGateway(ifindex uint32, mac [6]uint8, family uint8, until
 
 // SetOwnAddress enters an address of this host with these flags.
 func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags) error {
-	return put(d.OwnAddresses, bpf.DatapathAddress{Bytes: address.As16()}, uint32(flags))
+	return put(d.OwnAddresses, address.As16(), uint32(flags))
 }
 
 // OnLinkRouted are the flags of a prefix that the kernel has a route to.

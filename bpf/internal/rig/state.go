@@ -266,7 +266,7 @@ func (d *Datapath) Clear() error {
 		d.ForgetNotes(),
 		d.ForgetFlows(),
 		deleteAll[bpf.DatapathPrefixKey, uint32](d.Prefixes),
-		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
+		deleteAll[[16]byte, uint32](d.OwnAddresses),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		d.ForgetRelated(),
 		d.ModeByHand.Set(uint32(0)),
