@@ -63,9 +63,8 @@ func (c *crew) loop(g *gate, host *topology.Host, cpu int, turn func() error) {
 	c.begin(g, host, cpu, func() (func() error, error) { return turn, nil })
 }
 
-// begin starts a loop on a thread that has a copy of the table of open files, since a table has room for 20,000 where no
-// more are allowed: start opens sockets there, which end with the loop, and returns the loop's turn. The channel says when it
-// has returned, and its error.
+// begin starts a loop, whose turn start returns: it opens what the loop needs, on its thread. The channel says when it has
+// returned, and its error.
 func (c *crew) begin(g *gate, host *topology.Host, cpu int, start func() (turn func() error, err error)) <-chan error {
 	begun := make(chan error, 1)
 	g.enter()
@@ -74,9 +73,6 @@ func (c *crew) begin(g *gate, host *topology.Host, cpu int, start func() (turn f
 		// Never unlocked: the thread is of no use to anybody else any more.
 		runtime.LockOSThread()
 		err := pin(cpu)
-		if err == nil {
-			err = unix.Unshare(unix.CLONE_FILES)
-		}
 		if err == nil {
 			err = host.Do(func() error {
 				turn, err := start()

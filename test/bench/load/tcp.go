@@ -59,8 +59,12 @@ func (c *crew) askOnConnections(ctx context.Context, r route, connections int) e
 	return errors.Join(err, <-served)
 }
 
-// sendBackOn opens so many connections, and returns a loop's turn for them.
+// sendBackOn opens so many connections, and returns a loop's turn for them. They are in a table of open files of the
+// thread's own, which ends with it: where no more are allowed, each has room for 20,000.
 func sendBackOn(connections int, open func() (int, error), count func()) (turn func() error, err error) {
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		return nil, fmt.Errorf("leave the table of open files: %w", err)
+	}
 	all := make([]int, connections)
 	for i := range all {
 		if all[i], err = open(); err != nil {
