@@ -404,11 +404,11 @@ type DatapathScratch struct {
 		Mtu      uint32
 		Quote    [128]uint8
 	}
-	_         [4]byte
-	Socket    uint64
-	IsClosing bool
-	_         [7]byte
-	Sources   [64]struct {
+	_               [4]byte
+	Socket          uint64
+	SocketIsClosing bool
+	_               [7]byte
+	Sources         [64]struct {
 		_          structs.HostLayout
 		Self       [2]uint64
 		Ifindex    uint32

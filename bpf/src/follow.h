@@ -35,7 +35,7 @@ static inline __u32 path_number(const struct __sk_buff *skb, const struct packet
 /*
  * Whether the peer, which has no connection, has moved to the path by which the frame came. The frame proves nothing: the
  * kernel may drop it, and anybody can send one in the peer's name. A gateway of the flow's own interface is believed
- * after a second of silence: whatever it brings, it takes answers as well.
+ * once no frame came for a second by the flow's path, as far as `seen` says: whatever it brings, it takes answers as well.
  */
 static inline bool peer_has_moved(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {

@@ -124,7 +124,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 		note_outbound(skb->ifindex);
 		return;
 	case VERDICT_ACCEPTED:
-		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0, scratch->is_closing ? FLOW_CLOSING : 0))
+		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0, scratch->socket_is_closing ? FLOW_CLOSING : 0))
 			return;
 		count_event(EVENT_READMITTED_ESTABLISHED);
 		relate(packet->digest, TABLE_ESTABLISHED);
@@ -216,12 +216,12 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 		flow = follow_frame(skb, scratch, flow);
 	}
 	if (flow && flow->flags & FLOW_NO_SOCKET) {
-		socket = udp_socket(skb);
+		socket = taker(skb);
 		if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
 			return;
 		flow->flags &= ~FLOW_NO_SOCKET;
 		first_question_came(skb, packet, socket);
-	} else if (flow && source_repair(packet) == REPAIR_ON) {
+	} else if (flow && repair_of(packet) == REPAIR_ON) {
 		enter_question(skb, false);
 	}
 }
@@ -246,14 +246,14 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 		if (!was_just_heard(note)) { /* it shows a path; the one before may have come while nothing was repaired */
 			note->heard = now();
 			relate_answer(skb);
-			if (source_repair(packet) != REPAIR_OFF)
+			if (repair_of(packet) != REPAIR_OFF)
 				leave_source_open(skb);
 		}
 		return count_event(EVENT_IGNORED_ANSWER);
 	}
 	if (!may_start(skb))
 		return;
-	socket = udp_socket(skb);
+	socket = taker(skb);
 	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))

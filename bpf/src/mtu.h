@@ -6,7 +6,7 @@
  * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by it, announce no more than fits (as
  *   routers do that clamp the MSS);
  * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would
- *   from a router. TCP sends again what was too large, in segments that fit.
+ *   from a router, unless its socket heeds none: ignores_path_mtu(). TCP sends it again, in segments that fit.
  *
  * A packet that fits pays for none of it.
  */

@@ -135,8 +135,8 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 __noinline int relate_answer(struct __sk_buff *skb)
 {
 	struct scratch *scratch = get_scratch();
-	bool is_proof = scratch->packet.protocol == IPPROTO_TCP;
-	enum verdict verdict = is_proof ? ask_socket(skb) : VERDICT_OPENED;
+	bool is_tcp = scratch->packet.protocol == IPPROTO_TCP;
+	enum verdict verdict = is_tcp ? ask_socket(skb) : VERDICT_OPENED;
 	struct record *record, *fresh = &scratch->record;
 	const struct path *known = &fresh->answered, *path = &scratch->path;
 
@@ -155,7 +155,7 @@ __noinline int relate_answer(struct __sk_buff *skb)
 		record->heard = now();
 		return true;
 	}
-	if (record && !is_proof && age(record->heard) <= seconds(IDLE_CONNECTIONLESS) &&
+	if (record && !is_tcp && age(record->heard) <= seconds(IDLE_CONNECTIONLESS) &&
 	    is_usable(known->interface, known->ifindex))
 		return true;
 	fresh->answered = *path;

@@ -255,7 +255,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	struct bpf_sock *sk;
 	mac_word mac;
 
-	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
+	if (unlikely(packet->settled)) /* where the first fragment was not moved, the others are not */
 		return packet->settled;
 	if (!target || !is_proven(flow, handover, pair))
 		return OUTCOME_LINK_DOWN;

@@ -22,7 +22,7 @@ struct packet {
 	__u32 length;   /* from there to the end of the IP packet */
 	__u32 identification; /* of a packet that comes in fragments; of IPv4 with the protocol */
 	bool fragment; /* the first one */
-	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
+	__u8 settled;  /* enum outcome that is known before, of the first fragment or of the source; 0: none */
 };
 
 /*
@@ -70,7 +70,7 @@ struct scratch {
 	__u32 option; /* of a TCP header: where the next one stands; see mtu.h */
 	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
-	bool is_closing; /* of the socket that was asked last: it has sent its FIN */
+	bool socket_is_closing; /* of the socket that was asked last: it has sent its FIN */
 	struct known_source sources[SOURCES]; /* by own address: see originate.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 } __attribute__((aligned(128))); /* no cache line is of two CPUs, nor one that is fetched with it */

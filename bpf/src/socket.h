@@ -49,7 +49,7 @@ static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
  * finds the sockets of none, and not those that are bound to it. Only those that are count there for what they are, and to
  * find none proves nothing.
  */
-__noinline int udp_socket(struct __sk_buff *skb)
+__noinline int taker(struct __sk_buff *skb)
 {
 	const struct interface *interface = interface_at(skb->ifindex);
 	const struct packet *packet = &get_scratch()->packet;
@@ -217,7 +217,7 @@ static inline bool has_cookie(struct __sk_buff *skb, struct bpf_sock *listener, 
 	return tcp && !bpf_tcp_check_syncookie(listener, ip, v4 ? sizeof(*ip) : sizeof(*v6), (void *)tcp, TCP_HEADER);
 }
 
-/* What the local socket says of a segment. */
+/* What the local socket says of a segment: the later, the more it has to do with it. */
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
@@ -252,7 +252,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	const struct tcp_sock *tcp;
 	struct bpf_sock *sk;
 
-	scratch->is_closing = false;
+	scratch->socket_is_closing = false;
 	sk = bpf_skc_lookup_tcp(skb, &tuple, socket_tuple(&scratch->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
@@ -269,7 +269,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 			verdict = VERDICT_ACCEPTED;
 		break;
 	default:
-		scratch->is_closing = sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT && sk->state != BPF_TCP_SYN_RECV;
+		scratch->socket_is_closing = sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT && sk->state != BPF_TCP_SYN_RECV;
 		tcp = bpf_skc_to_tcp_sock(sk); /* none in TIME_WAIT */
 		if (tcp)
 			verdict = verdict_of(tcp, &scratch->packet, sk->state != BPF_TCP_SYN_RECV);

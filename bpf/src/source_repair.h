@@ -24,7 +24,7 @@ static inline bool may_be_wildcard(enum udp_socket socket)
 	return socket == UDP_SOCKET_WILDCARD || socket == UDP_SOCKET_OTHER;
 }
 
-static inline enum source_repair source_repair(const struct packet *packet)
+static inline enum source_repair repair_of(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_UDP ? configuration.repair : REPAIR_OFF;
 }
@@ -35,7 +35,7 @@ static inline enum source_repair source_repair(const struct packet *packet)
  * one of these; else it would be once a second for every flow. A flow that we forward asks nobody here. Returns whether
  * it is known that the peer asked by this flow.
  */
-__noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
+__noinline int enter_question(struct __sk_buff *skb, __u32 known_wildcard)
 {
 	const struct packet *packet = scratch_packet();
 	__u64 asker = lead_key(LEAD_ASKER, &packet->tuple, 0), digest = packet->digest;
@@ -46,7 +46,7 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 is_wildcard)
 	if (before == digest)
 		return true;
 	if (!own_address(packet->tuple.self) || find_note(asker) ||
-	    (!is_wildcard && !may_be_wildcard(udp_socket(skb))))
+	    (!known_wildcard && !may_be_wildcard(taker(skb))))
 		return false;
 	enter_lead(asker, digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
 	flow = live_flow(digest);
@@ -65,7 +65,7 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 	const struct packet *packet = scratch_packet();
 	__u64 asker = lead_key(LEAD_ASKER, &packet->tuple, 0);
 
-	if (!find_note(asker) && !(own_address(packet->tuple.self) && may_be_wildcard(udp_socket(skb))))
+	if (!find_note(asker) && !(own_address(packet->tuple.self) && may_be_wildcard(taker(skb))))
 		return 0;
 	bpf_map_update_elem(&outbound, &asker, &note, BPF_ANY);
 	bpf_map_delete_elem(&leads, &asker);
@@ -75,7 +75,7 @@ __noinline int leave_source_open(struct __sk_buff *skb)
 /* A flow began, to such a socket. Where the loader waits for the first that needs the address that was asked, it is told. */
 static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet, enum udp_socket socket)
 {
-	enum source_repair repair = source_repair(packet);
+	enum source_repair repair = repair_of(packet);
 
 	if (repair == REPAIR_WATCH ? socket == UDP_SOCKET_WILDCARD : repair == REPAIR_ON && may_be_wildcard(socket))
 		if (enter_question(skb, true) && repair == REPAIR_WATCH)

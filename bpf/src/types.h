@@ -25,11 +25,11 @@ struct tuple {
 	__u8 pad[3];
 } __attribute__((aligned(8)));
 
-/* Written at ingress, so that no bit is lost to a reply on another CPU, but for the one that closes: it moves the entry. */
+/* Written at ingress, so that no bit is lost to a reply on another CPU, except where that closes the flow: it moves the entry. */
 enum flow_flags {
-	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC, not to the inbound one */
+	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC; see next_hop_mac() where it is not known */
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
-	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
+	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written, by the path of the flow */
 	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
 	/*
 	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket is bound to the own
@@ -46,7 +46,7 @@ enum flow_flags {
 /* Written at egress, and at ingress where a flow begins anew or moves. */
 enum flow_state {
 	FLOW_CLOSING = 1 << 0,    /* we sent FIN or RST: idle soon */
-	FLOW_REPLIED = 1 << 1,   /* we answered; half-open: isn and snd_nxt are known */
+	FLOW_REPLIED = 1 << 1,    /* we answered; half-open: snd_una and snd_nxt are known */
 	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
 	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
 };
@@ -79,7 +79,7 @@ enum idle_seconds {
 /* Where a flow came in, by the digest of its tuple. What every packet needs comes first. */
 struct flow {
 	struct tuple tuple;
-	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
+	__u32 seen;      /* ticks: the last inbound frame, or our own FIN; written at most once a second */
 	__u8 state;      /* enum flow_state */
 	__u8 rival_frames; /* connectionless: how many came by the path of `rival`, up to RIVAL_FRAMES */
 	__u16 size_told; /* low bits of ticks: the sender was told of a packet that is too large */
@@ -132,7 +132,7 @@ enum next_hop_mode {
 };
 
 enum mode {
-	MODE_CONFIGURED = 0, /* in mode_by_hand only: every interface's own */
+	MODE_CONFIGURED = 0, /* by hand: every interface's own; of one: it is caught, and not managed */
 	MODE_ENFORCE = 1,
 	MODE_OBSERVE = 2,
 };
@@ -165,7 +165,7 @@ struct interface {
 	__u8 mac[6];
 	__u8 flags;      /* enum interface_flags */
 	__u8 next_hop;   /* enum next_hop_mode */
-	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE; MODE_CONFIGURED: not managed, has the egress program alone */
+	__u8 mode;       /* enum mode; what is caught has the egress program alone */
 	__u8 gateways4;  /* 1: there is one gateway; more: a frame's MAC tells which */
 	__u8 gateways6;
 	__u8 takes;      /* enum takes */
@@ -369,7 +369,7 @@ enum event {
 	EVENT_END,
 };
 
-/* The tables, in the order of their events above. */
+/* Kinds of flow, in the order of their events above. Which map has one: map_of(). */
 enum table {
 	TABLE_HALF_OPEN = 0,
 	TABLE_ESTABLISHED = 1,
@@ -390,7 +390,7 @@ enum flow_map {
 
 enum tail {
 	TAIL_SEND = 0,   /* ends a move: see reply.h */
-	TAIL_NOBODY = 1, /* ends what is for nobody: see outage.h */
+	TAIL_NOBODY = 1, /* ends what is for nobody: replypath_fallback */
 	TAIL_END,
 };
 
@@ -484,7 +484,7 @@ struct trace_event {
 	__u8 kind;           /* enum trace_kind */
 	__u8 family;
 	__u8 tcp_flags;
-	__u8 table;          /* enum table of the flow; TABLE_END: no flow; TABLE_ORIGINATED: the source decided */
+	__u8 table;          /* enum table of the flow; TABLE_END: no flow; above: what decided in its place */
 	__u8 outcome;        /* OUT: enum outcome, 0 where nothing was to be done */
 	__u8 form;           /* enum trace_form */
 	__u8 mac[6];         /* IN: the source; OUT: the destination as it leaves */
