@@ -154,14 +154,14 @@ func TestCountWire(t *testing.T) {
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapFlowMaps: 37, rig.FoundMap: 32, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3,
 	bpf.DatapathMapDevices: 5, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
-	bpf.DatapathMapInterfaces: 13, bpf.DatapathMapGateways: 5,
+	bpf.DatapathMapInterfaces: 15, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2,
 }
 
 // These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.
 var (
-	bytesOfConnection        = map[uint8]uint64{4: 5370, 6: 6100}
-	instructionsOfConnection = map[uint8]uint64{4: 6500, 6: 7070}
+	bytesOfConnection        = map[uint8]uint64{4: 5430, 6: 6160}
+	instructionsOfConnection = map[uint8]uint64{4: 6630, 6: 7190}
 )
 
 // TestCostOfConnection bounds what the programs do for one short connection: connect, request, answer, close by the

@@ -118,6 +118,16 @@ func (b *bed) closing(n network, via nic, age uint32) bpf.DatapathFlow {
 	return f
 }
 
+// TestGuestEndsNothing: of a guest above the interface that has the host's address, with a MAC of its own.
+func TestGuestEndsNothing(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(establishedFlow(b.remote(n, 0)))
+		for _, flags := range []string{"S", "SA", "FA", "R"} {
+			b.leaves(n, tcp{flags: flags, seq: 2000, ack: 5000}, nothing, sourceMAC(neighbour))
+		}
+	})
+}
+
 // TestClosing: the replies of a connection that ends go on going by it, while the next handshake of its tuple stands beside
 // it and comes by another way. The connection that follows takes its place.
 func TestClosing(t *testing.T) {

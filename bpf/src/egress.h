@@ -65,6 +65,9 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 {
 	struct flow *flow;
 
+	/* A guest above the device (macvtap) that has an address of the host begins and ends nothing of it. */
+	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !is_hosts_frame(skb, interface_at(skb->ifindex)))
+		return NULL;
 	if (unlikely(is_syn(packet))) {
 		/* The host opens a connection: whatever came in by this tuple is over. */
 		host_begins(packet, skb->ingress_ifindex);

@@ -203,7 +203,13 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 		follow_frame(skb, scratch, flow);
 }
 
-/* A datagram of a flow. Where nobody took those before, a server may now; a connected socket is the host's own or a proxy's. */
+/* Whether no server here takes the scratch packet: a connected socket is the host's own or a proxy's. */
+static inline bool has_no_server(enum udp_socket socket)
+{
+	return socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED;
+}
+
+/* A datagram of a flow. Where nobody took those before, a server may now. */
 static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
 	const struct packet *packet = &scratch->packet;
@@ -217,7 +223,7 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 	}
 	if (flow && flow->flags & FLOW_NO_SOCKET) {
 		socket = taker(skb);
-		if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
+		if (has_no_server(socket))
 			return;
 		flow->flags &= ~FLOW_NO_SOCKET;
 		first_question_came(skb, packet, socket);
@@ -325,6 +331,16 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 	return is_marked(packet->digest);
 }
 
+/*
+ * Whether the datagram of a flow that nobody took is taken by nobody either. It is asked for each, as a server's answer
+ * must not pass for the host's beginning: is_untaken() at egress.
+ */
+static __noinline bool stays_untaken(struct __sk_buff *skb, const struct packet *packet)
+{
+	put_in_scratch(packet);
+	return has_no_server(taker(skb));
+}
+
 /* UDP, SCTP, echo and listed protocols. */
 static inline void inbound_connectionless(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -334,7 +350,8 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 		return;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
-	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)) && likely(!becomes_assured(flow)))
+	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!becomes_assured(flow)) &&
+	    (likely(!is_untaken(flow)) || stays_untaken(skb, packet)))
 		return set_active(flow);
 	if (flow || !pass_known_datagram(skb, packet))
 		hand_to_slow_path(skb, packet);

@@ -42,6 +42,8 @@ func (m *Model) flowOut(p *packet, f Frame) Verdict {
 		return m.errorOut(p, f)
 	case p.echoRequest:
 		return Verdict{}
+	case p.protocol == protoTCP && p.flags&(FlagSYN|FlagFIN|FlagRST) != 0 && !m.isHostsFrame(p, f):
+		return Verdict{}
 	case p.protocol == protoTCP:
 		return m.segmentOut(p, f)
 	default:
