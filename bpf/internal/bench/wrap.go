@@ -77,17 +77,6 @@ func (c *testCase) wrapped(target *ebpf.Program, before asm.Instructions) (*ebpf
 		asm.Return())...)
 }
 
-// elementOf has R0 point to an element of an array, and does something with that.
-func elementOf(array *ebpf.Map, index uint32, with ...asm.Instruction) asm.Instructions {
-	return append(asm.Instructions{
-		asm.StoreImm(asm.R10, -4, int64(index), asm.Word),
-		asm.LoadMapPtr(asm.R1, array.FD()),
-		asm.Mov.Reg(asm.R2, asm.R10),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
-	}, unless(asm.Instruction{OpCode: jump.SetJumpOp(asm.JEq).SetSource(asm.ImmSource), Dst: asm.R0}, with)...)
-}
-
 // withPacket has R1 point to the packet, if it has so many bytes, and does something with that.
 func withPacket(size int, with ...asm.Instruction) asm.Instructions {
 	return append(asm.Instructions{
