@@ -154,7 +154,7 @@ func TestCountWire(t *testing.T) {
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapFlowMaps: 37, rig.FoundMap: 32, bpf.DatapathMapOriginated: 1, bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 3,
 	bpf.DatapathMapDevices: 5, bpf.DatapathMapOwnAddresses: 2, bpf.DatapathMapPrefixes: 1,
-	bpf.DatapathMapInterfaces: 15, bpf.DatapathMapGateways: 5,
+	bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapPairs: 12, bpf.DatapathMapEvents: 2,
 }
 

@@ -122,8 +122,14 @@ func (b *bed) closing(n network, via nic, age uint32) bpf.DatapathFlow {
 func TestGuestEndsNothing(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.put(establishedFlow(b.remote(n, 0)))
-		for _, flags := range []string{"S", "SA", "FA", "R"} {
-			b.leaves(n, tcp{flags: flags, seq: 2000, ack: 5000}, nothing, sourceMAC(neighbour))
+		b.leaves(n, syn, nothing, sourceMAC(neighbour))
+		for _, flags := range []string{"FA", "R"} {
+			b.exec(egress(b.production, n.out(b.production, tcp{flags: flags, seq: 2000, ack: 5000}, sourceMAC(neighbour))))
+			f, err := b.Established.Find(b.Seeds.Digest(n.tuple(syn)))
+			b.must(err)
+			if f == nil || f.IsClosing() {
+				t.Errorf("after %s of a guest: %+v", flags, f)
+			}
 		}
 	})
 }

@@ -65,10 +65,10 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 {
 	struct flow *flow;
 
-	/* A guest above the device (macvtap) that has an address of the host begins and ends nothing of it. */
-	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !is_hosts_frame(skb, interface_at(skb->ifindex)))
-		return NULL;
 	if (unlikely(is_syn(packet))) {
+		/* A guest above the device (macvtap) that has the host's address begins nothing of it, and ends nothing. */
+		if (!is_hosts_frame(skb, interface_at(skb->ifindex)))
+			return NULL;
 		/* The host opens a connection: whatever came in by this tuple is over. */
 		host_begins(packet, skb->ingress_ifindex);
 		remove_entry(packet->digest, TABLE_HALF_OPEN);
@@ -86,7 +86,8 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return NULL;
 	if (unlikely(*table == TABLE_HALF_OPEN))
 		return track_handshake(packet, flow) ? flow : NULL;
-	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)) && ends_connection(skb, packet, flow))
+	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)) && is_hosts_frame(skb, interface_at(skb->ifindex)) &&
+	    ends_connection(skb, packet, flow))
 		flow = start_closing(packet, flow);
 	if (flow)
 		track_sent(packet, flow);

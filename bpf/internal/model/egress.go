@@ -42,8 +42,6 @@ func (m *Model) flowOut(p *packet, f Frame) Verdict {
 		return m.errorOut(p, f)
 	case p.echoRequest:
 		return Verdict{}
-	case p.protocol == protoTCP && p.flags&(FlagSYN|FlagFIN|FlagRST) != 0 && !m.isHostsFrame(p, f):
-		return Verdict{}
 	case p.protocol == protoTCP:
 		return m.segmentOut(p, f)
 	default:
@@ -169,6 +167,9 @@ func (m *Model) speaks(t Tuple) {
 func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	t := p.outbound()
 	if p.has(FlagSYN) && !p.has(FlagACK) { // no host sends a RST with it
+		if !m.isHostsFrame(p, frame) {
+			return Verdict{}
+		}
 		delete(m.HalfOpen, t)
 		delete(m.Established, t)
 		if m.noteworthy(p, frame) {
@@ -234,7 +235,9 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 func (m *Model) continueOut(t Tuple, p *packet, frame Frame) Verdict {
 	f := m.Established[t]
 	sent(&f, p)
-	m.closes(&f, p)
+	if m.isHostsFrame(p, frame) {
+		m.closes(&f, p)
+	}
 	m.Established[t] = f
 	return m.reply(tableEstablished, t, p, frame)
 }
