@@ -180,7 +180,7 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 {
 	const __u64 *self = (const __u64 *)packet->tuple.self;
 	struct known_source *source = &get_scratch()->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
-	__u32 generation = *(volatile __u32 *)&configuration.generation, id;
+	__u32 id, generation = *(volatile __u32 *)&configuration.generation + *(volatile __u32 *)&configuration.routing_generation;
 	const struct interface *interface;
 
 	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");

@@ -8,7 +8,7 @@
 
 #include "table.h"
 
-/* The managed interface with this ifindex, NULL for one that is not. */
+/* The managed interface with this ifindex, which is not 0; NULL for one that is not. */
 static inline struct interface *interface_at(__u32 ifindex)
 {
 	__u32 place = ifindex % INTERFACE_PLACES;
@@ -245,6 +245,7 @@ static inline bool take_path(struct scratch *scratch)
 	struct path *its = (struct path *)&scratch->flow.ifindex, *path = &scratch->path;
 	const __u64 *x = (const __u64 *)its, *y = (const __u64 *)path;
 
+	_Static_assert(sizeof(*path) == 2 * sizeof(*x), "two words");
 	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags),
 		       "alike");
 	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);

@@ -96,8 +96,9 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
 	const struct interface *interface;
-	const struct lead *last;
+	const volatile struct lead *last;
 	struct flow *flow;
+	__u64 wanted;
 
 	if (ctx->protocol != IPPROTO_UDP || bpf_get_netns_cookie(ctx) != own_namespace)
 		return false;
@@ -105,11 +106,12 @@ static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, _
 	tuple->peer_port = ctx->user_port;
 	tuple->self_port = bpf_htons(ctx->sk->src_port);
 	last = find_lead(lead_key(LEAD_ASKER, tuple, 0));
-	flow = last ? live_flow(last->digest) : NULL;
+	wanted = last ? last->digest : 0; /* read once: another process may ask meanwhile */
+	flow = last ? live_flow(wanted) : NULL;
 	if (!flow)
 		return false;
 	__builtin_memcpy(tuple->self, flow->tuple.self, sizeof(tuple->self));
-	if (digest(tuple, family) != last->digest || !own_address(tuple->self))
+	if (digest(tuple, family) != wanted || !own_address(tuple->self))
 		return false;
 	interface = get_interface(flow->interface, flow->ifindex);
 	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);

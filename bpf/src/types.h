@@ -213,7 +213,7 @@ enum prefix_kind {
 
 /* An LPM key: the first 64 bits of the prefix are not of the address. */
 struct prefix_key {
-	__u32 length; /* 64 + that of the 16-byte address */
+	__u32 length; /* 64 + that of the address, or of the MAC */
 	__u32 ifindex; /* 0 where the kind is of none */
 	__u16 kind; /* enum prefix_kind */
 	__u16 family; /* 4 or 6: ::/0 would hold all addresses of IPv4 as well */

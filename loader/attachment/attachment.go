@@ -41,7 +41,7 @@ type Host struct {
 // Interface is what has to be known of one.
 type Interface struct {
 	attach.Interface
-	ID        uint16 // index into the map `interfaces`
+	ID        uint16 // of this life of it, as the programs know it
 	HasHeader bool   // frames begin with an Ethernet header
 	Catches   bool   // only replies that leave by it are looked at
 }

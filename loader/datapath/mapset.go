@@ -92,7 +92,7 @@ func (s *mapSet) lookAtLayout() error {
 	err := checkLayout(s.dir.Path(MapsDir))
 	if errors.Is(err, errLayout) {
 		s.foreign = err
-		s.opts.Log.Warn("the maps of another version are replaced, except the counters: flows are recorded again", "reason", err)
+		s.opts.Log.Warn("the maps of another version are replaced, except the counters and the mode: flows are recorded again", "reason", err)
 		return nil
 	}
 	return err

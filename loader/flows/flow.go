@@ -38,7 +38,7 @@ type Flow struct {
 	// The kernel's choice as its routes are now, of asymmetric flows that are shown; NoInterface where it has none. Of what
 	// the host originated: that of the last packet. It is nil where it is not known.
 	KernelInterface *string `json:"kernel_interface"`
-	InterfaceID     uint16  `json:"-"`                 // index into the map `interfaces`
+	InterfaceID     uint16  `json:"-"`                 // of the life of the interface, as the programs know it
 	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
 	// Relates tells what the host opens goes by the flow's interface; of what it originated, RelatesAll: that did.
 	Relates Relation `json:"-"`

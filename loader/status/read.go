@@ -273,6 +273,7 @@ func (r *reader) addresses(s *Status) error {
 		s.Addresses = append(s.Addresses, served)
 	}
 	slices.SortFunc(s.Addresses, func(a, b Served) int { return cmp.Compare(a.Network, b.Network) })
+	s.Addresses = slices.Compact(s.Addresses) // where an entry goes meanwhile, the kernel begins anew
 	if err := entries.Err(); err != nil {
 		return fmt.Errorf("read the addresses that no interface has: %w", err)
 	}
