@@ -19,6 +19,10 @@ import (
 // ErrIdle says that nothing was done.
 var ErrIdle = errors.New("nothing was done")
 
+// The first thread is left to the main function: /proc/self/fd shows its table of open files, and no loop may take that
+// away.
+func init() { runtime.LockOSThread() }
+
 // socketPatience is how long a system call on a socket may block, so that a loop
 // finds out that it is to end, or a client that a datagram is lost.
 const socketPatience = 100 * time.Millisecond
