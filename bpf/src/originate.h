@@ -180,8 +180,10 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 {
 	const __u64 *self = (const __u64 *)packet->tuple.self;
 	struct known_source *source = &get_scratch()->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
-	__u32 id, generation = *(volatile __u32 *)&configuration.generation + *(volatile __u32 *)&configuration.routing_generation;
+	__u64 generation = (__u64)*(volatile __u32 *)&configuration.routing_generation << 32 |
+			   *(volatile __u32 *)&configuration.generation;
 	const struct interface *interface;
+	__u32 id;
 
 	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");
 	if (unlikely(source->self[0] != self[0] || source->self[1] != self[1] || source->generation != generation)) {

@@ -51,7 +51,7 @@ struct known_source {
 	__u64 self[2];
 	__u32 ifindex; /* 0 for none */
 	__u32 lower;   /* as of the interface */
-	__u64 generation;
+	__u64 generation; /* of routing, above that of admission */
 };
 
 /*
