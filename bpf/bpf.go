@@ -20,7 +20,7 @@ const (
 	Scratch = ".bss"
 )
 
-// Shared are the variables that all programs of a pin directory share, and user space reads and writes in part.
+// Shared are the maps of variables that are pinned: all programs of a pin directory share them, and user space writes parts.
 var Shared = []string{Control, Scratch}
 
 // IsInternal tells of maps that hold constants of the programs: they are made with these, and not pinned.

@@ -88,9 +88,11 @@ func (c *crew) begin(g *gate, host *topology.Host, cpu int, start func() (turn f
 			})
 		}
 		if err != nil {
-			select {
-			case c.failure <- err:
-			default:
+			for _, to := range []chan error{begun, c.failure} { // start may have told, another loop have failed
+				select {
+				case to <- err:
+				default:
+				}
 			}
 		}
 		close(begun)
