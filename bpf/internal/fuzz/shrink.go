@@ -9,10 +9,10 @@ import (
 )
 
 // Shrink makes a program that differs as small as it gets: it leaves out
-// records, and writes 0 over bytes that do not matter.
+// records, and writes 0 over bytes that do not matter. It compares at the end, as a program has to run within one tick.
 func (r *Runner) Shrink(data []byte) ([]byte, error) {
 	differs := func(candidate []byte) (bool, error) {
-		d, err := r.Run(candidate, true)
+		d, err := r.Run(candidate, false)
 		return d != nil, err
 	}
 	if ok, err := differs(data); err != nil || !ok {
