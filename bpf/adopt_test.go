@@ -84,20 +84,6 @@ var adoptFamily = map[string]story{
 			t.Error("the tuple was not asked about again")
 		}
 	},
-	// That says nothing of the address. What it forwards does: it is none of the host's.
-	"what the host sends from an unknown address it begins": func(t *testing.T, b *bed, n network) {
-		other := udp{ports: ports{peer: 999}}
-		b.must(b.OwnAddresses.Delete(n.self.As16()))
-		b.refuses(n, udp{})
-		b.arrives(n, udp{}, nothing)
-		b.arrives(n, other, unread(eventIgnoredNotOwn))
-
-		forwarded := n.at(n.stranger)
-		out := egress(b.production, forwarded.out(b.production, udp{}))
-		out.ingress = b.backup
-		b.run(out, nothing)
-		b.run(ingress(b.backup, forwarded.in(b.backup, other)), nothing)
-	},
 }
 
 func TestAdoptFamily(t *testing.T) { tell(t, eachFamily, adoptFamily) }

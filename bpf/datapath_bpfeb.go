@@ -408,12 +408,15 @@ type DatapathScratch struct {
 	Socket          uint64
 	SocketIsClosing bool
 	_               [7]byte
-	Sources         [64]struct {
+	Selves          [64]struct {
 		_          structs.HostLayout
 		Self       [2]uint64
+		Generation uint64
+		Own        uint32
 		Ifindex    uint32
 		Lower      uint32
-		Generation uint64
+		Counted    bool
+		_          [3]byte
 	}
 	Raised uint64
 	_      [64]byte

@@ -133,15 +133,10 @@ var fullFamily = map[string]story{
 		b.compare(segment, want, b.perform(segment, segment)) // the second changes nothing
 		b.leaves(n, udp{}, b.notes(n, udp{}))
 	},
-	"what is none of ours takes the place of something else": func(t *testing.T, b *bed, n network) {
+	"what the host sends from an address that is none of ours takes the place of something else": func(t *testing.T, b *bed, n network) {
 		before := b.fillMarks()
 		b.wantAsEver(n)
 		b.leaves(n, udp{}, b.notes(n, udp{}))
-		forwarded := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
-		b.run(forwarded, unread(eventIgnoredNotOwn).and(func(t tables) {
-			delete(t.Marks, before(b.AddressDigest(n.stranger, b.replication.Index)))
-		}))
-		b.run(forwarded, nothing)
 		own := n.at(n.stranger)
 		b.leaves(own, udp{}, effect{tables: func(t tables) {
 			digest := b.Seeds.Digest(own.tuple(udp{}))

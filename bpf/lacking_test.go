@@ -30,10 +30,6 @@ func eachFamilyOn(t *testing.T, v variant, f func(*testing.T, *bed, network)) {
 // TestWithoutPlaces: marks find no place. That costs what they are for, and nothing else.
 func TestWithoutPlaces(t *testing.T) {
 	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
-		notOwn := ingress(b.replication, n.at(n.stranger).in(b.replication, udp{}))
-		for range 2 { // it is asked about every time
-			b.run(notOwn, unread(eventIgnoredNotOwn))
-		}
 		b.leaves(n, udp{}, nothing, source(n.stranger))
 
 		stray := b.strays(n, tcp{}, b.replication)

@@ -11,7 +11,7 @@ import (
 // Shapes returns the maps that are pinned, by name, as the object describes them: without the types of keys and values.
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
-		".bss":           {Name: ".bss", Type: ebpf.Array, KeySize: 4, ValueSize: 2752512, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
+		".bss":           {Name: ".bss", Type: ebpf.Array, KeySize: 4, ValueSize: 3276800, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		".data.control":  {Name: ".data.control", Type: ebpf.Array, KeySize: 4, ValueSize: 9376, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		"assured":        {Name: "assured", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"connectionless": {Name: "connectionless", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},

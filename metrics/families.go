@@ -62,7 +62,7 @@ var unparsedReasons = []reason{
 }
 
 var ignoredReasons = []reason{
-	{"not_own", "not addressed to this host; of an address one packet in a minute or two is counted, and every SYN"},
+	{"not_own", "not addressed to this host: every SYN, and of an address one packet now and then"},
 	{"source", "no flow with such addresses: unspecified, loopback, link-local, multicast, 255.255.255.255, or a peer that is this host"},
 	{"loopback", "addressed to an address that only lo or a dummy device has (loopback_addresses: kernel)"},
 	{"excluded", "excluded by the configuration"},
@@ -73,7 +73,7 @@ var ignoredReasons = []reason{
 	{"answer", "an answer to what this host had sent first"},
 	{"handshake", "a TCP segment that should end a handshake and does not answer its SYN-ACK"},
 	{"segment", "a TCP segment without an entry that no connected socket expects"},
-	{"tunnel", "brought by a tunnel that interfaces does not name, for an address of another interface; counted as not_own is"},
+	{"tunnel", "brought by a tunnel that interfaces does not name, for an address of another interface"},
 	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or so for each pair of addresses and ports"},
 }
 

@@ -39,11 +39,87 @@ static inline bool is_recorded(const struct packet *packet)
 	return configuration.protocols[protocol >> 3] & (1 << (protocol & 7));
 }
 
-/* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
-static inline bool is_of_others(const struct packet *packet, const struct interface *interface)
+/* The managed interface with this id, NULL for none: by its device, which the kernel knows to be there. */
+static inline const struct interface *interface_of(__u32 id)
 {
+	const __u32 *device = bpf_map_lookup_elem(&devices, &id);
+
+	return device ? get_interface(id, *device) : NULL;
+}
+
+/* That of routing above that of admission: what either decides is void when it changes. */
+static inline __u64 generations(void)
+{
+	return (__u64)*(volatile __u32 *)&configuration.routing_generation << 32 |
+	       *(volatile __u32 *)&configuration.generation;
+}
+
+static inline __u32 place_of_self(const __u64 *self)
+{
+	_Static_assert(SELVES == 1 << (64 - 58), "the index has 6 bits");
+	return (self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58;
+}
+
+/*
+ * Finds out what the own address of the scratch packet is to the host. One whose interface is gone, or not told of yet, is
+ * asked again. Returns 0.
+ */
+__noinline int learn_self(void)
+{
+	struct scratch *scratch = get_scratch();
+	const struct packet *packet = &scratch->packet;
+	const __u64 *self = (const __u64 *)packet->tuple.self;
+	__u64 generation = generations(); /* read before all else */
+	__u32 own = own_address(packet->tuple.self), id = own >> OWN_INTERFACE_SHIFT;
+	const struct interface *interface = id ? interface_of(id) : NULL;
+	const __u32 *served = own ? NULL : find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SERVED, 0);
+
+	scratch->selves[place_of_self(self)] = (struct known_self){
+		.self = { self[0], self[1] },
+		.generation = id && !interface ? 0 : generation,
+		.own = served ? *served : own,
+		.ifindex = interface ? interface->ifindex : 0,
+		.lower = interface ? interface->lower : 0,
+	};
+	return 0;
+}
+
+/* What the own address of a packet is to the host: each CPU keeps it in mind, as it is the same for all but a few. */
+static inline struct known_self *self_of(const struct packet *packet)
+{
+	const __u64 *self = (const __u64 *)packet->tuple.self;
+	struct known_self *known = &get_scratch()->selves[place_of_self(self)];
+
+	if (unlikely(known->self[0] != self[0] || known->self[1] != self[1] || known->generation != generations())) {
+		put_in_scratch(packet);
+		learn_self();
+	}
+	return known;
+}
+
+/* What starts flows by this interface, enum takes; by 0 what does by any. */
+static inline __u8 takes_by(__u32 ifindex)
+{
+	__u32 none = INTERFACE_PLACES;
+	const struct interface *interface = ifindex ? interface_at(ifindex) : bpf_map_lookup_elem(&interfaces, &none);
+
+	return interface ? interface->takes : 0;
+}
+
+/* Whether nothing for the address is ours that comes in by this interface, or by 0 by any: it is forwarded. */
+static inline bool is_foreign(const struct known_self *self, __u8 family, __u32 ifindex)
+{
+	return !self->own && !configuration.scope_all &&
+	       !(takes_by(ifindex) & (family == 4 ? TAKES_ALL4 : TAKES_ALL6));
+}
+
+/* Whether the packet is for an address that an interface does not have, which takes only what is for its own. */
+static inline bool is_of_others(const struct packet *packet, __u32 ifindex)
+{
+	const struct interface *interface = interface_at(ifindex);
+
 	return interface && interface->takes & TAKES_ITS_OWN_ONLY &&
-	       own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT != interface->id;
+	       self_of(packet)->own >> OWN_INTERFACE_SHIFT != interface->id;
 }
 
 /*
@@ -52,20 +128,13 @@ static inline bool is_of_others(const struct packet *packet, const struct interf
  */
 static inline enum event refusal_of_self(const struct packet *packet, __u32 ifindex)
 {
-	__u32 own = own_address(packet->tuple.self), none = INTERFACE_PLACES;
-	const struct interface *interface = ifindex ? interface_at(ifindex) : bpf_map_lookup_elem(&interfaces, &none);
-	__u8 takes = interface ? interface->takes : 0;
-	const __u32 *served;
+	const struct known_self *self = self_of(packet);
 
-	if (!own) {
-		served = find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SERVED, 0);
-		own = served ? *served : 0;
-	}
-	if (!own && !configuration.scope_all && !(takes & (packet->family == 4 ? TAKES_ALL4 : TAKES_ALL6)))
+	if (is_foreign(self, packet->family, ifindex))
 		return EVENT_IGNORED_NOT_OWN;
-	if (own & OWN_LOOPBACK_ONLY && !configuration.loopback)
+	if (self->own & OWN_LOOPBACK_ONLY && !configuration.loopback)
 		return EVENT_IGNORED_LOOPBACK;
-	return is_of_others(packet, interface) ? EVENT_IGNORED_TUNNEL : EVENT_END;
+	return is_of_others(packet, ifindex) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }
 
 /* Why the scratch packet starts no flow by this interface; EVENT_END where it may, if it did not come by IPsec. */
@@ -103,22 +172,19 @@ static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *p
 /* Counts a packet that came by such a tunnel: it changes no flow's path. Returns whether it did. */
 static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
-	if (!is_of_others(packet, interface_at(skb->ifindex)))
+	if (!is_of_others(packet, skb->ifindex))
 		return false;
 	count_at_tunnel(skb, packet);
 	return true;
 }
 
-/* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
+/* Returns whether the scratch packet may start a flow; counts why it may not. */
 __noinline int may_start(struct __sk_buff *skb)
 {
 	const struct packet *packet = scratch_packet();
-	__u32 in_force = configuration.generation;
 	enum event reason = refusal(skb->ifindex);
 	struct bpf_xfrm_state ipsec;
 
-	if (is_of_interface(reason))
-		put_mark(address_digest(packet, skb->ifindex), in_force);
 	/* The inside of an IPsec packet: its peer is reached through the tunnel. */
 	if (reason == EVENT_END && !bpf_skb_get_xfrm_state(skb, 0, &ipsec, sizeof(ipsec), 0))
 		reason = EVENT_IGNORED_IPSEC;

@@ -55,6 +55,12 @@ static __noinline bool track_handshake(const struct packet *packet, struct flow 
 	return true;
 }
 
+/* Whether the packet is of nobody here: it is looked for in no table, as pass_foreign() has it. */
+static inline bool is_forwarded(struct __sk_buff *skb, const struct packet *packet)
+{
+	return skb->ingress_ifindex && is_foreign(self_of(packet), packet->family, 0);
+}
+
 /*
  * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK goes where its SYN came from, even
  * if the tuple was connected before; all else asks the established table first. Each falls back on the other: the
@@ -65,6 +71,8 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 {
 	struct flow *flow;
 
+	if (is_forwarded(skb, packet))
+		return NULL;
 	if (unlikely(is_syn(packet))) {
 		/* A guest above the device (macvtap) that has the host's address begins nothing of it, and ends nothing. */
 		if (!is_hosts_frame(skb, interface_at(skb->ifindex)))
@@ -112,7 +120,7 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 	struct flow *flow;
 	bool quiet;
 
-	if (packet->echo_request)
+	if (packet->echo_request || is_forwarded(skb, packet))
 		return NULL;
 	*table = TABLE_CONNECTIONLESS;
 	flow = find(packet, TABLE_CONNECTIONLESS);

@@ -101,8 +101,8 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 	__u32 in_force = configuration.generation;
 
 	if (!may_start(skb)) {
-		/* The last ACK of a handshake may still come. An address that is not ours is marked itself. */
-		if (!handshake && !is_foreign_address(packet, skb->ifindex))
+		/* The last ACK of a handshake may still come, and the tuple by an interface that takes it. */
+		if (!handshake && !is_of_others(packet, skb->ifindex))
 			put_mark(packet->digest, in_force);
 		return;
 	}
@@ -291,17 +291,32 @@ static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet 
 	inbound_change(skb);
 }
 
-/* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
+/* Whether a segment without an entry changes nothing: an answer to the host, or asked about lately. */
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	return is_foreign_address(packet, skb->ifindex) || likely(answers_host(skb, packet)) ||
-	       (is_marked(packet->digest) && !changes_stray(skb, packet));
+	return likely(answers_host(skb, packet)) || (is_marked(packet->digest) && !changes_stray(skb, packet));
+}
+
+/* What is not ours is looked for in no table: of many tuples each look takes as long as memory takes. */
+static inline bool pass_foreign(const struct __sk_buff *skb, const struct packet *packet)
+{
+	struct known_self *known = self_of(packet);
+
+	if (likely(!is_foreign(known, packet->family, skb->ifindex)))
+		return false;
+	if (!known->counted) {
+		known->counted = true;
+		count_event(EVENT_IGNORED_NOT_OWN);
+	}
+	return true;
 }
 
 static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = NULL;
 
+	if (!is_syn(packet) && pass_foreign(skb, packet))
+		return;
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		/* Beside a handshake of the same tuple, the segment may end that. */
@@ -317,13 +332,10 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
-static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet)
+static inline bool pass_known_datagram(const struct packet *packet)
 {
-	const struct note *note;
+	const struct note *note = packet->echo_request ? NULL : find_note(packet->digest);
 
-	if (is_foreign_address(packet, skb->ifindex))
-		return true;
-	note = packet->echo_request ? NULL : find_note(packet->digest);
 	if (note && was_just_heard(note)) {
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
@@ -346,14 +358,14 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 {
 	struct flow *flow;
 
-	if (packet->echo_reply)
+	if (packet->echo_reply || pass_foreign(skb, packet))
 		return;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!becomes_assured(flow)) &&
 	    (likely(!is_untaken(flow)) || stays_untaken(skb, packet)))
 		return set_active(flow);
-	if (flow || !pass_known_datagram(skb, packet))
+	if (flow || !pass_known_datagram(packet))
 		hand_to_slow_path(skb, packet);
 }
 

@@ -14,7 +14,7 @@
 #define MAX_GATEWAYS 4096
 #define MAX_CPUS 1024 /* a power of two */
 #define MARKS 262144 /* a power of two */
-#define SOURCES 64 /* a power of two */
+#define SELVES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
 	struct {                                                                                   \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The negative cache: marks of the digests of tuples that are no flow, and of addresses that are not ours, by interface
- * (docs/design/flow-tables.md). One lasts for the rest of its period and the next one, of 1024 ticks each.
+ * The negative cache: marks of the digests of tuples that are no flow (docs/design/flow-tables.md). One lasts for the rest
+ * of its period and the next one, of 1024 ticks each.
  */
 #pragma once
 
@@ -46,20 +46,4 @@ static inline void clear_mark(__u64 digest)
 
 	if (mark && is_mark_of(mark, digest))
 		*mark = 0;
-}
-
-/* Of a packet's own address (::a.b.c.d is not a.b.c.d) and an interface: even, where those of tuples are odd. */
-static inline __u64 address_digest(const struct packet *packet, __u32 ifindex)
-{
-	struct tuple tuple = {};
-
-	__builtin_memcpy(tuple.self, packet->tuple.self, sizeof(tuple.self));
-	*(__u32 *)&tuple.peer_port = ifindex;
-	return digest(&tuple, 6) & ~1ULL;
-}
-
-/* Whether it is known that nothing which is addressed to it, or comes from it, is ours, if it came in by this interface. */
-static inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
-{
-	return is_marked(address_digest(packet, ifindex));
 }

@@ -164,36 +164,14 @@ __noinline int relate_answer(struct __sk_buff *skb)
 	return true;
 }
 
-/* The managed interface with this id, NULL for none: by its device, which the kernel knows to be there. */
-static inline const struct interface *interface_of(__u32 id)
-{
-	const __u32 *device = bpf_map_lookup_elem(&devices, &id);
-
-	return device ? get_interface(id, *device) : NULL;
-}
-
 /*
  * Whether the packet leaves by the interface of its source, or its source has none. A device that stands on this one
- * (macvlan) is the same wire. Each CPU keeps in mind which interface has a source: that is the same for all but a few.
+ * (macvlan) is the same wire.
  */
 static inline bool suits_source(const struct __sk_buff *skb, const struct packet *packet)
 {
-	const __u64 *self = (const __u64 *)packet->tuple.self;
-	struct known_source *source = &get_scratch()->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
-	__u64 generation = (__u64)*(volatile __u32 *)&configuration.routing_generation << 32 |
-			   *(volatile __u32 *)&configuration.generation;
-	const struct interface *interface;
-	__u32 id;
+	const struct known_self *source = self_of(packet);
 
-	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");
-	if (unlikely(source->self[0] != self[0] || source->self[1] != self[1] || source->generation != generation)) {
-		id = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
-		interface = interface_of(id);
-		if (id && !interface) /* it is gone, or not told of yet */
-			return true;
-		*source = (struct known_source){ { self[0], self[1] }, interface ? interface->ifindex : 0,
-						 interface ? interface->lower : 0, generation };
-	}
 	return likely(source->ifindex == skb->ifindex) || !source->ifindex || source->lower == skb->ifindex;
 }
 

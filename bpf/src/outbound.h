@@ -49,8 +49,8 @@ __noinline int note_outbound(__u32 ifindex)
 	enum event reason = refusal(ifindex);
 
 	if (is_of_interface(reason) && ifindex)
-		put_mark(address_digest(&scratch->packet, ifindex), generation);
-	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
+		return 0;
+	if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
 		put_mark(scratch->packet.digest, generation);
 	else if (!bpf_map_update_elem(&outbound, &scratch->packet.digest, &note, BPF_ANY))
 		count_event(EVENT_ADMITTED_OUTBOUND);
@@ -70,7 +70,8 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 	struct note *note = find_note(packet->digest);
 
 	if (unlikely(!note)) {
-		if (!is_foreign_address(packet, skb->ingress_ifindex) && !is_marked(packet->digest))
+		if (!is_marked(packet->digest) &&
+		    !(skb->ingress_ifindex && is_foreign(self_of(packet), packet->family, skb->ingress_ifindex)))
 			host_begins(packet, skb->ingress_ifindex);
 	} else if (age(note->sent) >= seconds(1)) { /* no more often, so that the cache line stays shared */
 		note->sent = now();

@@ -46,12 +46,14 @@ struct rejection {
 
 #define ERROR_HEADER (offsetof(struct rejection, quote) - offsetof(struct rejection, type))
 
-/* A source, and which interface has it alone, as long as the generation is this one. */
-struct known_source {
+/* An own address of packets, and what it is to the host, as long as the generation is this one. */
+struct known_self {
 	__u64 self[2];
-	__u32 ifindex; /* 0 for none */
-	__u32 lower;   /* as of the interface */
 	__u64 generation; /* of routing, above that of admission */
+	__u32 own;     /* enum own_flags, of the address or of the prefix that is served; 0: nothing of it is ours */
+	__u32 ifindex; /* of the interface that has it alone; 0 for none */
+	__u32 lower;   /* as of the interface */
+	bool counted;  /* that something came in for it which is not ours */
 };
 
 /*
@@ -71,7 +73,7 @@ struct scratch {
 	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
 	bool socket_is_closing; /* of the socket that was asked last: it has sent its FIN */
-	struct known_source sources[SOURCES]; /* by own address: see originate.h */
+	struct known_self selves[SELVES]; /* by own address: see admission.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 } __attribute__((aligned(128))); /* no cache line is of two CPUs, nor one that is fetched with it */
 

@@ -55,7 +55,7 @@ func (b *bench) common(e endpoints) {
 	arrived.prepare = func() error { return moved[tcp].checkVerdict(1) } // leaves what arrivals are counted by
 	// A datagram that the host forwards: the first run finds out that it is none of ours, all others remember it.
 	forwarded := e.from("10.9.0.100", "fd00:9::100")
-	b.ingress(e, "ingress pass: udp, forwarded", noted, production, b.in(forwarded, udp, 53, production))
-	b.egress(e, "egress pass: udp, forwarded", noted, replication, b.out(forwarded, udp, 53, replication)).
+	b.ingress(e, "ingress pass: udp, forwarded", pass, production, b.in(forwarded, udp, 53, production))
+	b.egress(e, "egress pass: udp, forwarded", pass, replication, b.out(forwarded, udp, 53, replication)).
 		arrived = b.device(production).Index
 }

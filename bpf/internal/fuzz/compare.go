@@ -192,25 +192,19 @@ func (x *run) leadKey(key model.LeadKey) uint64 {
 // sharesPlace says whether two of what was seen have one place among the marks, where one takes the other's. The model has no
 // places.
 func (x *run) sharesPlace() bool {
-	places, count := make(map[uint64]int), len(x.tuples)+len(x.m.Foreign)
+	places, count := make(map[uint64]int), len(x.tuples)
 	take := func(digest uint64) { places[digest>>1%uint64(len(x.d.MarkView.Elements))]++ }
 	for t := range x.tuples {
 		take(x.d.Seeds.Digest(t))
 	}
-	for place := range x.m.Foreign {
-		take(x.d.AddressDigest(place.Address, place.Ifindex))
-	}
 	return len(places) < count
 }
 
-// compareMarks compares the tuples and addresses by which nothing begins.
+// compareMarks compares the tuples by which nothing begins.
 func (x *run) compareMarks() {
 	want, got := make(map[uint64]string), make(map[uint64]bool)
 	for t := range x.m.Refused {
 		want[x.d.Seeds.Digest(t)] = tupleText(t)
-	}
-	for place := range x.m.Foreign {
-		want[x.d.AddressDigest(place.Address, place.Ifindex)] = place.Address.String()
 	}
 	marks := x.d.MarkView.Elements
 	for _, mark := range marks {

@@ -75,9 +75,8 @@ func (x *run) moveOwn(device int) error {
 
 // forgetRefused has both sides forget what they remember as long as the generation is the same.
 func (x *run) forgetRefused() error {
-	clear(x.m.Foreign)
 	clear(x.m.Refused)
-	return errors.Join(x.d.ForgetMarks(), x.d.ForgetSources())
+	return errors.Join(x.d.ForgetMarks(), x.d.ForgetSelves())
 }
 
 // moveNetwork has the on-link peer's network be at a device; `devices`: at none.
@@ -102,8 +101,13 @@ func (x *run) changeInterface(device int, d decider, choice int) error {
 	switch d {
 	case hostModel:
 		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
-	case firstGateway:
-		record.FirstGateway4, record.FirstGateway6 = x.numbered(device, choice, 0), x.numbered(device, choice, gatewaysPerDevice/2)
+	case firstGateway: // the only one is always the first
+		if record.Gateways4 > 1 {
+			record.FirstGateway4 = x.numbered(device, choice, 0)
+		}
+		if record.Gateways6 > 1 {
+			record.FirstGateway6 = x.numbered(device, choice, gatewaysPerDevice/2)
+		}
 	case gatewayRoutes:
 		setup := deviceSetup{gateways: record.Gateways4, routes: routes(choice % routesEnd)}
 		const both = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4 | bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)

@@ -239,7 +239,7 @@ func (x *run) end() {
 	for key := range x.m.Leads {
 		x.Leads[key.Kind]++
 	}
-	x.Remembered[bpf.DatapathMapMarks] += len(x.m.Foreign) + len(x.m.Refused)
+	x.Remembered[bpf.DatapathMapMarks] += len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
 }
 

@@ -16,14 +16,10 @@ func (m *Model) refusals(p *packet, w path) []Event {
 			reasons = append(reasons, e)
 		}
 	}
-	flags, own := m.serves(p.to)
+	flags, _ := m.serves(p.to)
 	_, ownPeer := m.Host.OwnAddresses[p.from]
 	because(bpf.DatapathEventEVENT_IGNORED_PROTOCOL, !m.Host.Protocols[p.protocol] || isDHCP(p))
-	takes, all := m.takes(w.ifindex), bpf.DatapathTakesTAKES_ALL6
-	if p.family == 4 {
-		all = bpf.DatapathTakesTAKES_ALL4
-	}
-	foreign := !own && !m.Host.ScopeAll && takes&all == 0
+	foreign := m.isForeign(p, w.ifindex)
 	ofLoopback := flags&bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY != 0 && !m.Host.LoopbackSymmetric
 	because(bpf.DatapathEventEVENT_IGNORED_NOT_OWN, foreign)
 	because(bpf.DatapathEventEVENT_IGNORED_LOOPBACK, ofLoopback)

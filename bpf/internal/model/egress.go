@@ -40,7 +40,7 @@ func (m *Model) flowOut(p *packet, f Frame) Verdict {
 	switch {
 	case p.quote != nil:
 		return m.errorOut(p, f)
-	case p.echoRequest:
+	case p.echoRequest, f.CameBy != 0 && m.isForeign(p.turned(), 0):
 		return Verdict{}
 	case p.protocol == protoTCP:
 		return m.segmentOut(p, f)
@@ -123,7 +123,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 		m.Connectionless[t] = f
 		return m.reply(tableConnectionless, t, p, frame)
 	}
-	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}]
+	settled := m.Refused[t] || frame.CameBy != 0 && m.isForeign(p.turned(), frame.CameBy)
 	switch {
 	case p.echoReply:
 	case m.noted(t):
@@ -140,9 +140,8 @@ func (m *Model) noteworthy(p *packet, f Frame) bool {
 	id, _, _ := m.managed(f.CameBy)
 	w := path{ifindex: f.CameBy, id: id, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
 	reasons := m.refusals(p.turned(), w)
-	if f.CameBy != 0 && slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofInterface, e) }) {
-		m.Foreign[Place{f.CameBy, p.from}] = true
-	} else if len(reasons) > 0 {
+	byAnother := f.CameBy != 0 && slices.ContainsFunc(reasons, func(e Event) bool { return slices.Contains(ofInterface, e) })
+	if len(reasons) > 0 && !byAnother {
 		m.Refused[p.outbound()] = true
 	}
 	return len(reasons) == 0

@@ -35,6 +35,9 @@ func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
 
 // datagramIn is about everything that has no connection.
 func (m *Model) datagramIn(p *packet, w path) {
+	if m.passesForeign(p, w) {
+		return
+	}
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another path
@@ -55,9 +58,6 @@ func (m *Model) datagramIn(p *packet, w path) {
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
 		}
-		return
-	}
-	if m.isForeign(p, w, bpf.DatapathEventEVENT_IGNORED_ANSWER) {
 		return
 	}
 	if m.answersHost(t, w) {

@@ -59,12 +59,6 @@ type Route struct {
 	Gateway uint16
 }
 
-// Place is an address as it is seen by who looks at a device.
-type Place struct {
-	Ifindex uint32
-	Address netip.Addr
-}
-
 // Exclusion matches what is never recorded; the zero value of each part matches
 // everything.
 type Exclusion struct {
@@ -124,10 +118,8 @@ type Model struct {
 	Leads          map[LeadKey]Lead
 	Originated     map[Ends]Originated
 
-	// Foreign are addresses that proved to be none of ours: the datapath remembers
-	// that for a while, and need not count more of what concerns them.
-	Foreign map[Place]bool
-	// Refused are tuples that proved to be of no flow: the datapath remembers that for as long.
+	// Refused are tuples that proved to be of no flow: the datapath remembers that for a while, and need not count more of
+	// what concerns them.
 	Refused map[Tuple]bool
 
 	Events map[Event]uint64
@@ -159,7 +151,6 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]Note),
 		Leads:          make(map[LeadKey]Lead),
 		Originated:     make(map[Ends]Originated),
-		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
 		Pairs:          make(map[Pair]Count),
@@ -224,8 +215,7 @@ func (m *Model) Age(ticks uint32) {
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks
 	}
-	clear(m.Foreign) // it lasts for a minute
-	clear(m.Refused)
+	clear(m.Refused) // it lasts for a minute
 }
 
 func (m *Model) event(e Event) { m.Events[e]++ }
@@ -237,29 +227,34 @@ func (m *Model) oneOf(events []Event) Event {
 	return counted
 }
 
-// refused counts why a packet starts nothing; false where it need not, as that is
-// known of its address or tuple.
+// refused counts why a packet starts nothing; false where it need not, as that is known of its tuple.
 func (m *Model) refused(p *packet, w path, reasons []Event) bool {
-	if m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(ofInterface, m.rose) {
+	if m.Refused[p.inbound()] && !slices.ContainsFunc(reasons, m.rose) {
 		return false
 	}
-	if (m.Foreign[Place{w.ifindex, p.to}] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
-		return false
-	}
-	counted := m.oneOf(reasons)
-	if slices.Contains(ofInterface, counted) {
-		m.Foreign[Place{w.ifindex, p.to}] = true
-	}
-	if counted == bpf.DatapathEventEVENT_IGNORED_TUNNEL {
+	if m.oneOf(reasons) == bpf.DatapathEventEVENT_IGNORED_TUNNEL {
 		m.countAtTunnel(p, w)
 	}
 	return true
 }
 
-// isForeign says whether it is known that nothing for this address by this interface is ours, and nothing shows that it was
-// looked at again.
-func (m *Model) isForeign(p *packet, w path, again ...Event) bool {
-	return m.Foreign[Place{w.ifindex, p.to}] && !slices.ContainsFunc(slices.Concat(ofInterface, again), m.rose)
+// isForeign says whether nothing for the packet's own address is ours that comes in by this interface, or by 0 by any.
+func (m *Model) isForeign(p *packet, ifindex uint32) bool {
+	all := bpf.DatapathTakesTAKES_ALL6
+	if p.family == 4 {
+		all = bpf.DatapathTakesTAKES_ALL4
+	}
+	_, served := m.serves(p.to)
+	return !served && !m.Host.ScopeAll && m.takes(ifindex)&all == 0
+}
+
+// passesForeign says whether an arriving packet is, which a processor counts of an address once in a while.
+func (m *Model) passesForeign(p *packet, w path) bool {
+	foreign := m.isForeign(p, w.ifindex)
+	if foreign && m.rose(bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+		m.event(bpf.DatapathEventEVENT_IGNORED_NOT_OWN)
+	}
+	return foreign
 }
 
 // ofInterface are the reasons that hold by one interface only.

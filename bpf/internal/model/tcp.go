@@ -12,10 +12,12 @@ import (
 // segmentIn is the table "TCP, inbound" of docs/design/packet.md. It says whether the
 // segment is a SYN whose answer goes by this interface.
 func (m *Model) segmentIn(p *packet, w path) (opens bool) {
+	isSYN := p.has(FlagSYN) && !p.has(FlagACK)
 	switch {
+	case !isSYN && m.passesForeign(p, w):
 	case p.has(FlagRST):
 		m.resetIn(p, w)
-	case p.has(FlagSYN) && !p.has(FlagACK):
+	case isSYN:
 		return m.synIn(p, w)
 	default:
 		m.connectionIn(p, w)
@@ -54,10 +56,6 @@ func (m *Model) connectionIn(p *packet, w path) {
 	if (!established || p.has(FlagSYN)) && !m.isAskedAgain(t) {
 		if m.isNoFlow(p, w) {
 			m.segmentAnswers(p, w)
-			return
-		}
-		if m.isForeign(p, w, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, bpf.DatapathEventEVENT_IGNORED_HANDSHAKE,
-			bpf.DatapathEventEVENT_REFUSED_CONTESTED) {
 			return
 		}
 	}
@@ -138,7 +136,7 @@ func (m *Model) isNoFlow(p *packet, w path) bool {
 func (m *Model) segmentAnswers(p *packet, w path) {
 	t := p.inbound()
 	socket, ok := m.Sockets.Connections[t]
-	if !m.noted(t) || m.isForeign(p, w) || ok && !m.fitsSocket(p) {
+	if !m.noted(t) || ok && !m.fitsSocket(p) {
 		return
 	}
 	switch {
@@ -162,6 +160,7 @@ func (m *Model) changesStray(t Tuple, w path) bool {
 // askedAgain are the events that show it.
 var askedAgain = []Event{
 	bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED,
+	bpf.DatapathEventEVENT_ADMITTED_OUTBOUND, // the host opened it
 	bpf.DatapathEventEVENT_IGNORED_EXCLUDED,
 	bpf.DatapathEventEVENT_IGNORED_HANDSHAKE,
 	bpf.DatapathEventEVENT_IGNORED_INTERFACE,
@@ -247,8 +246,8 @@ func (m *Model) fitsSocket(p *packet) bool {
 func (m *Model) adopt(p *packet, w path, handshake bool) {
 	t := p.inbound()
 	if reasons := m.strange(p, w); len(reasons) > 0 {
-		// The last ACK of a handshake may still come; so may the address.
-		if m.refused(p, w, reasons) && !handshake && !m.Foreign[Place{w.ifindex, p.to}] {
+		// The last ACK of a handshake may still come; so may the tuple by another interface.
+		if m.refused(p, w, reasons) && !handshake && !m.isOfOthers(p, w) {
 			m.Refused[t] = true
 		}
 		return

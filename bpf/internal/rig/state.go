@@ -3,11 +3,9 @@
 package rig
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"unsafe"
 
@@ -125,14 +123,6 @@ func (d *Datapath) writeMarks(digests map[uint64]bool) error {
 
 // ForgetMarks empties the negative cache.
 func (d *Datapath) ForgetMarks() error { return d.MarkView.Clear() }
-
-// AddressDigest is address_digest() in bpf/src/negative_cache.h: of an address and an interface.
-func (d *Datapath) AddressDigest(address netip.Addr, ifindex uint32) uint64 {
-	var ports [4]byte // which the interface takes the place of
-	binary.NativeEndian.PutUint32(ports[:], ifindex)
-	return d.Seeds.Digest(bpf.DatapathTuple{Self: address.As16(),
-		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])}) &^ 1
-}
 
 // Leads are those of some kinds, of all if none is named, by their keys.
 func (d *Datapath) Leads(kinds ...bpf.DatapathLeadKind) (map[uint64]bpf.DatapathLead, error) {
@@ -339,9 +329,9 @@ func (d *Datapath) ChangeScratch(change func(*bpf.DatapathScratch)) error {
 	return nil
 }
 
-// ForgetSources has the programs ask again which interface has a source.
-func (d *Datapath) ForgetSources() error {
-	return d.ChangeScratch(func(s *bpf.DatapathScratch) { clear(s.Sources[:]) })
+// ForgetSelves has the programs ask again what own addresses are.
+func (d *Datapath) ForgetSelves() error {
+	return d.ChangeScratch(func(s *bpf.DatapathScratch) { clear(s.Selves[:]) })
 }
 
 // ForgetScratch has nothing be on its way to a target either.
