@@ -84,6 +84,10 @@ var adoptFamily = map[string]story{
 			t.Error("the tuple was not asked about again")
 		}
 	},
+	"what the host sends from an unknown address is marked": func(t *testing.T, b *bed, n network) {
+		b.must(b.OwnAddresses.Delete(n.self.As16()))
+		b.refuses(n, udp{})
+	},
 }
 
 func TestAdoptFamily(t *testing.T) { tell(t, eachFamily, adoptFamily) }

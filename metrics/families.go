@@ -62,7 +62,7 @@ var unparsedReasons = []reason{
 }
 
 var ignoredReasons = []reason{
-	{"not_own", "not addressed to this host: every SYN, and of an address one packet now and then"},
+	{"not_own", "not addressed to this host: every SYN, and some of the other packets"},
 	{"source", "no flow with such addresses: unspecified, loopback, link-local, multicast, 255.255.255.255, or a peer that is this host"},
 	{"loopback", "addressed to an address that only lo or a dummy device has (loopback_addresses: kernel)"},
 	{"excluded", "excluded by the configuration"},

@@ -106,7 +106,7 @@ static inline __u8 takes_by(__u32 ifindex)
 	return interface ? interface->takes : 0;
 }
 
-/* Whether nothing for the address is ours that comes in by this interface, or by 0 by any: it is forwarded. */
+/* Whether nothing for the address is ours that comes in by this interface, or by 0 by any. */
 static inline bool is_foreign(const struct known_self *self, __u8 family, __u32 ifindex)
 {
 	return !self->own && !configuration.scope_all &&

@@ -291,10 +291,17 @@ static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet 
 	inbound_change(skb);
 }
 
-/* Whether a segment without an entry changes nothing: an answer to the host, or asked about lately. */
+/* Whether the packet starts no flow, as a tunnel brought it that nobody named. */
+static inline bool is_at_tunnel(const struct __sk_buff *skb, const struct packet *packet)
+{
+	return unlikely(refusal_of_self(packet, skb->ifindex) == EVENT_IGNORED_TUNNEL);
+}
+
+/* Whether a segment without an entry changes nothing: an answer to the host, asked about lately, or brought by a tunnel. */
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	return likely(answers_host(skb, packet)) || (is_marked(packet->digest) && !changes_stray(skb, packet));
+	return likely(answers_host(skb, packet)) || (is_marked(packet->digest) && !changes_stray(skb, packet)) ||
+	       (is_at_tunnel(skb, packet) && !find_digest(packet->digest, TABLE_HALF_OPEN) && refuse_tunnel(skb, packet));
 }
 
 /* What is not ours is looked for in no table: of many tuples each look takes as long as memory takes. */
@@ -332,7 +339,7 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
-static inline bool pass_known_datagram(const struct packet *packet)
+static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct note *note = packet->echo_request ? NULL : find_note(packet->digest);
 
@@ -340,7 +347,7 @@ static inline bool pass_known_datagram(const struct packet *packet)
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}
-	return is_marked(packet->digest);
+	return is_marked(packet->digest) || (!note && is_at_tunnel(skb, packet) && refuse_tunnel(skb, packet));
 }
 
 /*
@@ -365,7 +372,7 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!becomes_assured(flow)) &&
 	    (likely(!is_untaken(flow)) || stays_untaken(skb, packet)))
 		return set_active(flow);
-	if (flow || !pass_known_datagram(packet))
+	if (flow || !pass_known_datagram(skb, packet))
 		hand_to_slow_path(skb, packet);
 }
 

@@ -9,7 +9,7 @@
 
 static inline __u64 *get_mark(__u64 digest)
 {
-	__u32 index = (digest >> 1) % MARKS; /* the lowest bit is the same for all of a kind */
+	__u32 index = (digest >> 1) % MARKS; /* digests are odd */
 
 	return bpf_map_lookup_elem(&marks, &index);
 }

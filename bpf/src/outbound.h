@@ -71,7 +71,7 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 
 	if (unlikely(!note)) {
 		if (!is_marked(packet->digest) &&
-		    !(skb->ingress_ifindex && is_foreign(self_of(packet), packet->family, skb->ingress_ifindex)))
+		    !(skb->ingress_ifindex && is_of_interface(refusal_of_self(packet, skb->ingress_ifindex))))
 			host_begins(packet, skb->ingress_ifindex);
 	} else if (age(note->sent) >= seconds(1)) { /* no more often, so that the cache line stays shared */
 		note->sent = now();

@@ -198,7 +198,7 @@ enum prefix_kind {
 	 * INTERFACE_ROUTES6); to an index into `gateways`, 0 where it is not known which one.
 	 */
 	PREFIX_ROUTED,
-	/* Networks that this host serves although no interface has them; to enum own_flags. Only admission asks. */
+	/* Networks that this host serves although no interface has them; to enum own_flags. */
 	PREFIX_SERVED,
 	/*
 	 * Own addresses: of several gateways that take everything, the one that takes packets from it; to an index into

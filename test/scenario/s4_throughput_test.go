@@ -3,7 +3,9 @@
 package scenario
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -39,9 +41,7 @@ const pingParts = 20
 // may take twice as long for the same, as others use its caches.
 func (c *crowd) pingBeside(beside *crowd, pings int) cost {
 	c.t.Helper()
-	before := c.answered()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	before, besides := c.answered(), beside.answered()
 	var each []float64
 	var took time.Duration
 	few := clients / 6 / pingParts
@@ -52,8 +52,9 @@ func (c *crowd) pingBeside(beside *crowd, pings int) cost {
 	}
 	await.Eventually(c.t, "the pings are answered", func() error {
 		// That every client is served is for TestS4Crowd to tell.
-		if n := c.answered() - before; n < pings*99/100 {
-			return fmt.Errorf("%d of %d", n, pings)
+		n, m := c.answered()-before, beside.answered()-besides
+		if n < pings*99/100 || m < pingParts*few*99/100 {
+			return fmt.Errorf("%d of %d, and %d of %d beside", n, pings, m, pingParts*few)
 		}
 		return nil
 	})
@@ -73,9 +74,25 @@ func (c *crowd) answered() int {
 // there and on the way back, or in its own threads if many wait.
 func (c *crowd) forwarding(pings []gopacket.Payload) time.Duration {
 	c.t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	began, waited := processorTime(c.t, unix.CLOCK_THREAD_CPUTIME_ID), softirqTime(c.t)
 	c.send(pings)
 	return processorTime(c.t, unix.CLOCK_THREAD_CPUTIME_ID) - began + softirqTime(c.t) - waited
+}
+
+// wantForwarding makes sure that forwarding is accounted to who sends: what nobody takes costs far less.
+func (c *crowd) wantForwarding() {
+	c.t.Helper()
+	few := c.pings[:clients/6]
+	strays := make([]gopacket.Payload, len(few))
+	for n, ping := range few {
+		strays[n] = bytes.Clone(ping)
+		strays[n][5] ^= 0xff // for another MAC
+	}
+	if forwarded, stray := c.forwarding(few), c.forwarding(strays); forwarded < 2*stray {
+		c.t.Fatalf("pings take %v, what nobody takes %v: this kernel accounts what it forwards elsewhere", forwarded, stray)
+	}
 }
 
 // ksoftirqd finds the threads of the kernel that deal with packets that wait.
@@ -85,6 +102,9 @@ var ksoftirqd = sync.OnceValues(func() (stats []string, err error) {
 		if name, err := os.ReadFile(comm); err == nil && strings.HasPrefix(string(name), "ksoftirqd/") { // else it is over
 			stats = append(stats, filepath.Join(filepath.Dir(comm), "schedstat"))
 		}
+	}
+	if len(stats) == 0 {
+		err = errors.Join(err, errors.New("no process is called ksoftirqd"))
 	}
 	return stats, err
 })
@@ -233,6 +253,7 @@ func TestS4Throughput(t *testing.T) {
 		}
 		crowd, streams := newCrowd(t, s, f), bulkStreams(t, s, f)
 		besides := newCrowd(t, beside, f)
+		besides.wantForwarding()
 		ping := func(pings int) cost { return crowd.pingBeside(besides, pings) }
 		warm = append(warm, func() { ping(clients) })
 		all = append(all, bulk(f.String()+", bulk data", func(parts int) cost { return sendBulk(t, streams, parts) }), &alternation{

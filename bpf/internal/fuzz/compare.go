@@ -192,12 +192,11 @@ func (x *run) leadKey(key model.LeadKey) uint64 {
 // sharesPlace says whether two of what was seen have one place among the marks, where one takes the other's. The model has no
 // places.
 func (x *run) sharesPlace() bool {
-	places, count := make(map[uint64]int), len(x.tuples)
-	take := func(digest uint64) { places[digest>>1%uint64(len(x.d.MarkView.Elements))]++ }
+	places := make(map[uint64]bool)
 	for t := range x.tuples {
-		take(x.d.Seeds.Digest(t))
+		places[x.d.Seeds.Digest(t)>>1%uint64(len(x.d.MarkView.Elements))] = true
 	}
-	return len(places) < count
+	return len(places) < len(x.tuples)
 }
 
 // compareMarks compares the tuples by which nothing begins.
