@@ -41,21 +41,25 @@ func (m *Model) datagramIn(p *packet, w path) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another path
-		isDue := w.of(f) && first
+		isDue, isLost := w.of(f) && first, false
 		if w.of(f) {
 			f.SndNxt = 0
 			m.refresh(&f, w)
 			if f.State&stateReplied != 0 { // answered, and asked again
 				f.Flags |= flagAssured
 			}
-		} else if m.follow(&f, p, w, func() bool { return m.isCutOff(f) || !isToBeDropped(f, p, w) && m.hasMoved(&f, w) }) {
-			f.SndNxt = 0
+		} else {
+			var moved bool
+			moved, isLost = m.follow(&f, p, w, func() bool { return m.isCutOff(f) || !isToBeDropped(f, p, w) && m.hasMoved(&f, w) })
+			if moved {
+				f.SndNxt = 0
+			}
 		}
 		m.Connectionless[t] = f
 		if isDue && f.Flags&flagNoSocket == 0 {
 			m.relateQuestion(t, f.State&stateReplied != 0)
 		}
-		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
+		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 && !isLost {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
 		}
 		return
@@ -182,12 +186,13 @@ func (m *Model) hasMoved(f *Flow, w path) bool {
 	return f.RivalFrames == 3 && m.since(f.RcvNxt) >= m.Ticks(10)
 }
 
-// follow moves a flow to the path of a frame, as far as the settings allow.
-func (m *Model) follow(f *Flow, p *packet, w path, proof func() bool) (moved bool) {
+// follow moves a flow to the path of a frame, as far as the settings allow. isLost: it was to move, and no flow can have that
+// path.
+func (m *Model) follow(f *Flow, p *packet, w path, proof func() bool) (moved, isLost bool) {
 	if m.isOfOthers(p, w) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
 		m.countAtTunnel(p, w)
-		return false
+		return false, false
 	}
 	reasons := unusable(w)
 	if m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
@@ -197,13 +202,12 @@ func (m *Model) follow(f *Flow, p *packet, w path, proof func() bool) (moved boo
 		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_CONTESTED)
 	}
 	if len(reasons) > 0 {
-		m.oneOf(reasons)
-		return false
+		return false, slices.Contains(unusable(w), m.oneOf(reasons))
 	}
 	m.take(f, w)
 	f.State &^= stateAsymmetric | stateCorrected
 	m.event(bpf.DatapathEventEVENT_MOVED + Event(class(f.Tuple.Protocol)))
-	return true
+	return true, false
 }
 
 // unusable is why no flow can have this path.

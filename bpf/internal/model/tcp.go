@@ -74,7 +74,7 @@ func (m *Model) connectionIn(p *packet, w path) {
 	case established && w.of(f):
 		m.continueFlow(p, w)
 	case established:
-		if m.follow(&f, p, w, func() bool { return m.plausible(f, p) }) {
+		if moved, _ := m.follow(&f, p, w, func() bool { return m.plausible(f, p) }); moved {
 			remember(&f, p)
 		}
 		m.Established[t] = f
