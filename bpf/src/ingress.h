@@ -301,7 +301,8 @@ static inline bool is_at_tunnel(const struct __sk_buff *skb, const struct packet
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
 {
 	return likely(answers_host(skb, packet)) || (is_marked(packet->digest) && !changes_stray(skb, packet)) ||
-	       (is_at_tunnel(skb, packet) && !find_digest(packet->digest, TABLE_HALF_OPEN) && refuse_tunnel(skb, packet));
+	       (!(packet->tcp_flags & TCP_SYN) /* else none was looked for */ && is_at_tunnel(skb, packet) &&
+		!find_digest(packet->digest, TABLE_HALF_OPEN) && refuse_tunnel(skb, packet));
 }
 
 /* What is not ours is looked for in no table: of many tuples each look takes as long as memory takes. */
