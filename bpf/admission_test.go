@@ -155,11 +155,11 @@ func TestForeign(t *testing.T) {
 func TestForeignBySome(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		forwarded, m := n.at(n.stranger), udp{}
-		any := func(takes bpf.DatapathTakes) {
+		byAny := func(takes bpf.DatapathTakes) {
 			b.must(b.Interfaces.Put(bpf.InterfacePlaces, bpf.DatapathInterface{Takes: uint8(takes)}))
 		}
-		any(bpf.DatapathTakesTAKES_ALL4 | bpf.DatapathTakesTAKES_ALL6)
-		t.Cleanup(func() { any(0) })
+		byAny(bpf.DatapathTakesTAKES_ALL4 | bpf.DatapathTakesTAKES_ALL6)
+		t.Cleanup(func() { byAny(0) })
 		b.put(connectionlessFlow(b.flow(forwarded, m, b.replication, 0)))
 		out := egress(b.production, forwarded.out(b.production, m))
 		out.ingress = b.backup
