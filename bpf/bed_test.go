@@ -168,7 +168,7 @@ func (b *bed) ago(seconds uint32) uint32 {
 // ago, and a conversation if it is no connection.
 func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 	seen := b.ago(age)
-	state, flags, rcvNxt := stateReplied, flagGateway|flagAssured, uint32(0)
+	state, flags, rcvNxt := stateReplied, flagGateway|assured(m), uint32(0)
 	if segment, connection := m.(tcp); connection {
 		state, flags = 0, flagGateway
 		if strings.Contains(segment.flags, "S") && !strings.Contains(segment.flags, "A") {
@@ -187,6 +187,14 @@ func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 		State:     state,
 		RcvNxt:    rcvNxt,
 	}
+}
+
+// assured is the flag of conversations, for messages that may be of one.
+func assured(m message) uint16 {
+	if _, isPing := m.(echo); isPing {
+		return 0
+	}
+	return flagAssured
 }
 
 // Bits of an entry that ingress writes, and bits that egress writes.

@@ -68,6 +68,22 @@ func TestArrival(t *testing.T) {
 	})
 }
 
+// TestArrivalStacked: what was moved to a macvlan is remembered as moved, though it passes the device below as well.
+func TestArrivalStacked(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
+		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
+		frame := b.handOver(n, tcp{})
+		b.exec(arrive(b.replication, frame, 1))
+		b.exec(egress(b.backup, frame))
+		flow, err := b.Established.Find(b.Seeds.Digest(n.tuple(tcp{})))
+		b.must(err)
+		if flow.Left&uint32(bpf.DatapathTickLEFT_MOVED) == 0 {
+			t.Errorf("seen leaving at tick %#x, and not as moved", flow.Left)
+		}
+	})
+}
+
 // TestArrivalForged: a mark alone proves nothing; a container can send one.
 func TestArrivalForged(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {

@@ -50,13 +50,31 @@ func PlaceOf(index int) uint32 { return uint32(index) % InterfacePlaces }
 // LOCAL_FREE_TARGET).
 func Reserve() uint32 { return 128 * uint32(ebpf.MustPossibleCPU()) }
 
-// Capacity returns for how many flows there is always room: of connections that are open, and of conversations.
+// Capacity returns for how many flows that last there is always room.
 func (t *FlowTable) Capacity() uint64 {
-	p := t.parts[0]
+	most := t.lasting().MaxEntries()
+	return uint64(most - min(most, Reserve()))
+}
+
+// Lasts tells whether a flow of the table is one that must not be pushed out: a handshake, a connection that is open, a
+// conversation. Others have room of their own.
+func (t *FlowTable) Lasts(flow *DatapathFlow) bool { return t.partOf(flow) == t.lasting() }
+
+func (t *FlowTable) lasting() *part {
 	if t.ID == DatapathTableTABLE_CONNECTIONLESS {
-		p = t.parts[1]
+		return &t.parts[1]
 	}
-	return uint64(p.MaxEntries() - min(p.MaxEntries(), Reserve()))
+	return &t.parts[0]
+}
+
+// partOf returns where the table has such a flow: as map_of() in src/table.h.
+func (t *FlowTable) partOf(flow *DatapathFlow) *part {
+	switch {
+	case t.ID == DatapathTableTABLE_ESTABLISHED && flow.IsClosing(),
+		t.ID == DatapathTableTABLE_CONNECTIONLESS && flow.Flags&uint16(DatapathFlowFlagsFLOW_ASSURED) != 0:
+		return &t.parts[1]
+	}
+	return &t.parts[0]
 }
 
 // Each calls visit for every entry, idle ones included, until it returns false. What is entered or removed meanwhile may be
@@ -99,12 +117,7 @@ func (t *FlowTable) Find(digest uint64) (*DatapathFlow, error) {
 
 // Put enters a flow, or replaces it: as put_flow() in src/table.h.
 func (t *FlowTable) Put(digest uint64, flow *DatapathFlow) error {
-	p := t.parts[0]
-	switch {
-	case t.ID == DatapathTableTABLE_ESTABLISHED && flow.IsClosing(),
-		t.ID == DatapathTableTABLE_CONNECTIONLESS && flow.Flags&uint16(DatapathFlowFlagsFLOW_ASSURED) != 0:
-		p = t.parts[1]
-	}
+	p := t.partOf(flow)
 	if err := p.Put(p.key(digest), flow); err != nil {
 		return fmt.Errorf("enter a flow in %s: %w", p, err)
 	}

@@ -119,7 +119,7 @@ var (
 	flows = gauge("flows",
 		"Flows in the table that are not idle.", "table")
 	flowTableCapacity = gauge("flow_table_capacity",
-		"Flows (in outbound: notes) that the table can hold. A full one first forgets what ended or is no conversation, then what was quiet longest.", "table")
+		"Handshakes, open connections, conversations (in outbound: notes) for which there is room. What ends or is asked once has room besides.", "table")
 	flowAdmissions = counter("flow_admissions_total",
 		"Flows (in outbound: notes) that were entered into the table.", "table")
 	flowReadmissions = counter("flow_readmissions_total",

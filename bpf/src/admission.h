@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What has to hold before an inbound packet starts a flow. No packet of a known flow gets here. */
+/* What has to hold before an inbound packet starts a flow, and what an own address is to the host. */
 #pragma once
 
 #include "path.h"
@@ -39,7 +39,7 @@ static inline bool is_recorded(const struct packet *packet)
 	return configuration.protocols[protocol >> 3] & (1 << (protocol & 7));
 }
 
-/* The managed interface with this id, NULL for none: by its device, which the kernel knows to be there. */
+/* The interface with this id, NULL for none: by its device, which the kernel knows to be there. */
 static inline const struct interface *interface_of(__u32 id)
 {
 	const __u32 *device = bpf_map_lookup_elem(&devices, &id);
@@ -215,7 +215,7 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 
 /*
  * Remembers by which path a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
- * that. The entry stands among the handshakes, and takes the place of none.
+ * that. The entry stands among the handshakes, and takes the place of none of its tuple.
  */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {

@@ -18,8 +18,7 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
 		return flow;
 	}
 	flow->seen = now();
-	flow->state |= FLOW_CLOSING;
-	return move_entry(packet, TABLE_ESTABLISHED, flow);
+	return move_entry(packet, TABLE_ESTABLISHED, flow, FLOW_CLOSING);
 }
 
 /*

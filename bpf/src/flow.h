@@ -39,6 +39,11 @@ static inline __u32 seconds(__u32 count)
 	return count * hertz / JIFFIES_PER_TICK;
 }
 
+static inline bool is_ping(const struct flow *flow)
+{
+	return flow->tuple.protocol == IPPROTO_ICMP || flow->tuple.protocol == IPPROTO_ICMPV6;
+}
+
 static inline bool is_closing(const struct flow *flow)
 {
 	return (flow->state & FLOW_CLOSING) | (flow->flags & FLOW_RESET);
@@ -52,15 +57,11 @@ static inline bool is_untaken(const struct flow *flow)
 
 static inline __u32 idle_limit(const struct flow *flow, enum table table)
 {
-	__u8 protocol = flow->tuple.protocol;
-
 	if (table == TABLE_ESTABLISHED)
 		return seconds(is_closing(flow) ? IDLE_CLOSING : IDLE_ESTABLISHED);
 	if (table == TABLE_HALF_OPEN)
 		return seconds(IDLE_HALF_OPEN);
-	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
-		return seconds(IDLE_ECHO);
-	return seconds(IDLE_CONNECTIONLESS);
+	return seconds(is_ping(flow) ? IDLE_ECHO : IDLE_CONNECTIONLESS);
 }
 
 /*

@@ -150,7 +150,7 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 	}
 	track_received(packet, flow);
 	if (was_closing && !is_closing(flow))
-		flow = move_entry(packet, TABLE_ESTABLISHED, flow);
+		flow = move_entry(packet, TABLE_ESTABLISHED, flow, 0);
 	if (flow)
 		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
@@ -174,7 +174,7 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 		return;
 	flow->seen = now();
 	flow->flags |= FLOW_RESET;
-	move_entry(packet, TABLE_ESTABLISHED, flow);
+	move_entry(packet, TABLE_ESTABLISHED, flow, 0);
 }
 
 /*

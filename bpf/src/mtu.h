@@ -3,7 +3,7 @@
  * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for. Nobody checks
  * the size again after a redirect: what is too large would be lost without a trace. So
  *
- * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by it, announce no more than fits (as
+ * - a SYN that comes in by such an interface, and a SYN or SYN-ACK that is moved to it, announce no more than fits (as
  *   routers do that clamp the MSS);
  * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would
  *   from a router, unless its socket heeds none: ignores_path_mtu(). TCP sends it again, in segments that fit.

@@ -84,8 +84,7 @@ __noinline int relate(__u64 digest, __u32 table)
 		return 0;
 	if (protocol == IPPROTO_UDP)
 		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, protocol);
-	if (table == TABLE_CONNECTIONLESS &&
-	    (!(flow->state & FLOW_REPLIED) || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
+	if (table == TABLE_CONNECTIONLESS && (!(flow->state & FLOW_REPLIED) || is_ping(flow)))
 		return 0;
 	record = find_originated(&flow->tuple);
 	if (!record) {
@@ -98,10 +97,10 @@ __noinline int relate(__u64 digest, __u32 table)
 	return 0;
 }
 
-/* Whether a flow of this kind was answered, and is asked again. */
+/* Whether a connectionless flow was answered, and is asked again. The kernel answers anybody's pings. */
 static inline bool becomes_assured(const struct flow *flow)
 {
-	return (flow->state & FLOW_REPLIED) && !(flow->flags & FLOW_ASSURED);
+	return (flow->state & FLOW_REPLIED) && !(flow->flags & FLOW_ASSURED) && !is_ping(flow);
 }
 
 /*
@@ -119,7 +118,7 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 		set_active(flow);
 	}
 	if (table == TABLE_CONNECTIONLESS && becomes_assured(flow))
-		flow = move_entry(&scratch->packet, table, flow);
+		flow = move_entry(&scratch->packet, table, flow, 0);
 	if (!due || !flow)
 		return flow;
 	flow = set_path(skb, scratch, flow, table);
@@ -228,7 +227,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 
 /*
  * Decides for the addresses of the scratch packet. The whole record is replaced: the map may give its memory to other
- * addresses at any moment, and what is written there later counts packets only. Returns whether there is one.
+ * addresses at any moment, and what is written there later is a time, a count or a flow. Returns whether there is one.
  */
 __noinline int originate(void)
 {

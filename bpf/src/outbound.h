@@ -29,7 +29,7 @@ static inline bool was_just_heard(const struct note *note)
 	return note->heard && age(note->heard) < seconds(1);
 }
 
-/* Whether the note proves that the host spoke first: it is of after the grace, or an answer came before. */
+/* Whether the note proves that the host spoke first: it spoke after the grace, or an answer came before. */
 static inline bool is_proof(const struct note *note)
 {
 	__u32 time = now();

@@ -8,7 +8,7 @@
 
 #include "table.h"
 
-/* The managed interface with this ifindex, which is not 0; NULL for one that is not. */
+/* The interface with this ifindex, NULL for one without programs. 0 finds at most an empty place, which takes nothing. */
 static inline struct interface *interface_at(__u32 ifindex)
 {
 	__u32 place = ifindex % INTERFACE_PLACES;
@@ -17,7 +17,7 @@ static inline struct interface *interface_at(__u32 ifindex)
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
-/* The managed interface with this id and ifindex, NULL once it is gone or another. */
+/* The interface with this id and ifindex, NULL once it is gone or another. */
 static inline struct interface *get_interface(__u32 id, __u32 ifindex)
 {
 	struct interface *interface = interface_at(ifindex);
@@ -25,7 +25,7 @@ static inline struct interface *get_interface(__u32 id, __u32 ifindex)
 	return interface && interface->id == id ? interface : NULL;
 }
 
-/* The id of a managed interface, 0 of one that is not. */
+/* The id of an interface, 0 of one without programs. */
 static inline __u16 id_of(const struct interface *interface)
 {
 	return interface ? interface->id : 0;

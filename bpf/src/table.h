@@ -150,12 +150,13 @@ static inline bool copy_flow(struct flow *copy, const struct flow *flow, const s
  * The flow is closing, or not any more, or has become a conversation: its entry goes where such stand. Returns the one that
  * it has from now on, which is that of before where there is no room.
  */
-static __noinline struct flow *move_entry(const struct packet *packet, enum table table, struct flow *flow)
+static __noinline struct flow *move_entry(const struct packet *packet, enum table table, struct flow *flow, __u8 state)
 {
 	struct flow *copy = &get_scratch()->flow;
 
 	if (!copy_flow(copy, flow, packet))
 		return NULL;
+	copy->state |= state;
 	if (table == TABLE_CONNECTIONLESS)
 		copy->flags |= FLOW_ASSURED;
 	if (put_flow(packet->digest, table, BPF_ANY)) {

@@ -37,7 +37,7 @@ enum flow_flags {
 	 * begins.
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
-	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see source_repair.h */
+	FLOW_ALTERNATES = 1 << 5,       /* its peer asks other own addresses by these ports too; see source_repair.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
 	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation, as a question came after an answer */
@@ -60,8 +60,8 @@ enum tick {
 };
 
 /*
- * After so many seconds without an inbound frame an entry counts as none. TCP's limit is long because a replication
- * link may be silent for hours; the others are conntrack's (net/netfilter: udp_timeout_stream, tcp_timeout_time_wait,
+ * After so many seconds without a frame that keeps it an entry counts as none. TCP's limit is long because a replication
+ * link may be silent for hours; those of ends and echoes are conntrack's (net/netfilter: tcp_timeout_time_wait,
  * icmp_timeout). SYN-ACKs are sent again for 63 s (tcp_synack_retries = 5).
  */
 enum idle_seconds {
@@ -79,7 +79,7 @@ enum idle_seconds {
 /* Where a flow came in, by the digest of its tuple. What every packet needs comes first. */
 struct flow {
 	struct tuple tuple;
-	__u32 seen;      /* ticks: the last inbound frame, or our own FIN; written at most once a second */
+	__u32 seen;      /* ticks: the last inbound frame, our FIN or RST; where it goes on, once a second */
 	__u8 state;      /* enum flow_state */
 	__u8 rival_frames; /* connectionless: how many came by the path of `rival`, up to RIVAL_FRAMES */
 	__u16 size_told; /* low bits of ticks: the sender was told of a packet that is too large */

@@ -403,7 +403,8 @@ type TableUsage struct {
 	ID       bpf.DatapathTable `json:"-"`
 	Name     string            `json:"table"`    // as the metrics name it
 	Flows    uint64            `json:"flows"`    // that are not idle
-	Capacity uint64            `json:"capacity"` // for how many there is room
+	Lasting  uint64            `json:"-"`        // of these, that must not be pushed out: bpf.FlowTable.Lasts
+	Capacity uint64            `json:"capacity"` // for how many of those there is room
 }
 
 // Usage counts the live flows of every table, and visits them.
@@ -424,6 +425,9 @@ func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *
 	err := s.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++
+			if s.Lasts(flow) {
+				usage.Lasting++
+			}
 			each(digest, flow)
 		}
 		return true

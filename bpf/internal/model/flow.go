@@ -139,9 +139,11 @@ func (m *Model) IsEstablished(f Flow) bool {
 	return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_ESTABLISHED)
 }
 
+func isPing(t Tuple) bool { return t.Protocol == protoICMP || t.Protocol == protoICMPv6 }
+
 func (m *Model) IsConnectionless(f Flow) bool {
 	limit := bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS
-	if f.Tuple.Protocol == protoICMP || f.Tuple.Protocol == protoICMPv6 {
+	if isPing(f.Tuple) {
 		limit = bpf.DatapathIdleSecondsIDLE_ECHO
 	}
 	return m.within(f.Seen, limit) || f.State&stateReplied != 0 && m.within(f.SndUna, limit) // see spoke in types.h

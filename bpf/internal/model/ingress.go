@@ -45,7 +45,7 @@ func (m *Model) datagramIn(p *packet, w path) {
 		if w.of(f) {
 			f.SndNxt = 0
 			m.refresh(&f, w)
-			if f.State&stateReplied != 0 { // answered, and asked again
+			if f.State&stateReplied != 0 && !isPing(t) { // answered, and asked again
 				f.Flags |= flagAssured
 			}
 		} else {

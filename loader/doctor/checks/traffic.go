@@ -241,7 +241,7 @@ func isSaidByOthers(h *snapshot.Host, message string) bool {
 const largerTable = "raise flow_table.max_entries"
 
 // nearlyFull is how much of a table, in percent, is too much.
-const nearlyFull = 95
+const nearlyFull = 90
 
 // FullTables finds flow tables that have no room, or had none of late.
 func FullTables(h *snapshot.Host) []finding.Finding {
@@ -249,12 +249,12 @@ func FullTables(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	found := finding.Each(h.Status.Flows.Tables, func(t *flows.TableUsage) finding.Finding {
-		if t.Capacity == 0 || t.Flows*100 < t.Capacity*nearlyFull {
+		if t.Capacity == 0 || t.Lasting*100 < t.Capacity*nearlyFull {
 			return finding.None
 		}
-		return finding.Problem(finding.Warning, "", fmt.Sprintf("flow table %s is full: %d of %d flows", t.Name, t.Flows, t.Capacity),
+		return finding.Problem(finding.Warning, "", fmt.Sprintf("flow table %s is full: %d of %d flows", t.Name, t.Lasting, t.Capacity),
 			remedy.Configure(&h.State, largerTable)).
-			About(t.Name).Shown(uint64(t.Flows), nil)
+			About(t.Name).Shown(t.Lasting, nil)
 	})
 	if n := h.Status.Counted.NotEntered; n > 0 {
 		found = append(found, finding.Problem(finding.Error, "", fmt.Sprintf("flows were not recorded: %d found no place in a table", n),
