@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"replypath/bpf"
 )
 
@@ -194,6 +196,37 @@ func TestAssured(t *testing.T) {
 			content, _ := b.snapshot()
 			if f, ok := content.Connectionless[n.tuple(m)]; !ok || f.Flags&flagAssured != 0 != (step.assured && assured(m) != 0) {
 				t.Errorf("after step %d: %+v, found %v", i, f, ok)
+			}
+		}
+	})
+}
+
+// TestLasts: what a table counts as lasting is in the map that its capacity is of.
+func TestLasts(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		open, question := b.flow(n, tcp{}, b.replication, 0), b.flow(n, udp{}, b.replication, 0)
+		question.Flags &^= flagAssured
+		closing, reset := open, open
+		closing.State |= stateClosing
+		reset.Flags |= flagReset
+		for _, c := range []struct {
+			table *bpf.FlowTable
+			flow  bpf.DatapathFlow
+			in    *ebpf.Map // nil: not the one that the capacity is of
+		}{
+			{b.HalfOpen, b.flow(n, syn, b.replication, 0), b.DatapathMaps.HalfOpen},
+			{b.Established, open, b.DatapathMaps.Established},
+			{b.Established, closing, nil},
+			{b.Established, reset, nil},
+			{b.Connectionless, b.flow(n, udp{}, b.replication, 0), b.Assured},
+			{b.Connectionless, question, nil},
+		} {
+			b.put()
+			digest := b.Seeds.Digest(c.flow.Tuple)
+			b.must(c.table.Put(digest, &c.flow))
+			var got bpf.DatapathFlow
+			if lasts := c.table.Lasts(&c.flow); lasts != (c.in != nil) || lasts && c.in.Lookup(digest, &got) != nil {
+				t.Errorf("table %d: lasts %v, %+v", c.table.ID, lasts, c.flow)
 			}
 		}
 	})

@@ -50,14 +50,14 @@ func PlaceOf(index int) uint32 { return uint32(index) % InterfacePlaces }
 // LOCAL_FREE_TARGET).
 func Reserve() uint32 { return 128 * uint32(ebpf.MustPossibleCPU()) }
 
-// Capacity returns for how many flows that last there is always room.
+// Capacity returns for how many flows that last there is room.
 func (t *FlowTable) Capacity() uint64 {
 	most := t.lasting().MaxEntries()
 	return uint64(most - min(most, Reserve()))
 }
 
-// Lasts tells whether a flow of the table is one that must not be pushed out: a handshake, a connection that is open, a
-// conversation. Others have room of their own.
+// Lasts tells whether Capacity is for such flows of the table: handshakes, connections that are open, conversations. What
+// ended stands among the handshakes, and a datagram that is no conversation apart.
 func (t *FlowTable) Lasts(flow *DatapathFlow) bool { return t.partOf(flow) == t.lasting() }
 
 func (t *FlowTable) lasting() *part {

@@ -151,6 +151,7 @@ func (out sink) originated(counters []Originated) {
 func (out sink) flowTables(s *Snapshot) {
 	for _, t := range s.Tables {
 		out.send(flows, float64(t.Flows), t.Name)
+		out.send(lastingFlows, float64(t.Lasting), t.Name)
 		out.send(flowTableCapacity, float64(t.Capacity), t.Name)
 		out.send(flowAdmissions, float64(t.Admissions), t.Name)
 		out.send(flowReadmissions, float64(t.Readmissions), t.Name)

@@ -60,6 +60,7 @@ func TestDescriptions(t *testing.T) {
 		"replypath_ignored_packets_total":                        "reason",
 		"replypath_flows":                                        "table",
 		"replypath_flow_table_capacity":                          "table",
+		"replypath_lasting_flows":                                "table",
 		"replypath_flow_admissions_total":                        "table",
 		"replypath_flow_readmissions_total":                      "table",
 		"replypath_flow_insert_failures_total":                   "table",

@@ -74,7 +74,7 @@ var ignoredReasons = []reason{
 	{"handshake", "a TCP segment that should end a handshake and does not answer its SYN-ACK"},
 	{"segment", "a TCP segment without an entry that no connected socket expects"},
 	{"tunnel", "brought by a tunnel that interfaces does not name, for an address of another interface"},
-	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or two for each pair of addresses and ports"},
+	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or two (with 250 Hz) for each pair of addresses and ports"},
 }
 
 var refusedReasons = []reason{
@@ -118,8 +118,10 @@ var (
 
 	flows = gauge("flows",
 		"Flows in the table that are not idle.", "table")
+	lastingFlows = gauge("lasting_flows",
+		"Flows in the table that are handshakes, open connections or conversations. What ended takes the room of handshakes.", "table")
 	flowTableCapacity = gauge("flow_table_capacity",
-		"Handshakes, open connections, conversations (in outbound: notes) for which there is room. What ends or is asked once has room besides.", "table")
+		"Lasting flows (in outbound: notes) that the table can hold. A full one forgets what was quiet longest.", "table")
 	flowAdmissions = counter("flow_admissions_total",
 		"Flows (in outbound: notes) that were entered into the table.", "table")
 	flowReadmissions = counter("flow_readmissions_total",

@@ -130,7 +130,8 @@ type Sent struct{ Packets, Flows uint64 }
 type Table struct {
 	Name           string
 	Flows          uint64 // that are not idle
-	Capacity       uint64
+	Lasting        uint64 // of these, handshakes, open connections and conversations
+	Capacity       uint64 // for how many of those there is room
 	Admissions     uint64
 	Readmissions   uint64
 	InsertFailures uint64

@@ -215,7 +215,7 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 
 /*
  * Remembers by which path a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
- * that. The entry stands among the handshakes, and takes the place of none of its tuple.
+ * that. The entry stands among the handshakes, and replaces none of its tuple.
  */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {

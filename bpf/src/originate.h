@@ -227,7 +227,7 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 
 /*
  * Decides for the addresses of the scratch packet. The whole record is replaced: the map may give its memory to other
- * addresses at any moment, and what is written there later is a time, a count or a flow. Returns whether there is one.
+ * addresses at any moment, and what is written in place decides nothing but the flow, which is compared. Returns whether there is one.
  */
 __noinline int originate(void)
 {

@@ -8,7 +8,7 @@
 
 #include "table.h"
 
-/* The interface with this ifindex, NULL for one without programs. 0 finds at most an empty place, which takes nothing. */
+/* The interface with this ifindex, NULL for one without programs. 0 finds at most an empty place, all zeros. */
 static inline struct interface *interface_at(__u32 ifindex)
 {
 	__u32 place = ifindex % INTERFACE_PLACES;

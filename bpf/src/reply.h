@@ -345,10 +345,11 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 
 	if (ifindex != skb->ifindex) {
 		target = get_interface(flow->interface, ifindex);
-		return target && unlikely(target->lower == skb->ifindex) ? PASS :
-			redirect(skb, packet, flow, table, record, target, ifindex, header);
-	}
-	if (header && (unlikely(flow->flags & FLOW_ENFORCE_MAC) || unlikely(is_nobody(packet->mac)))) {
+		if (likely(!target || target->lower != skb->ifindex))
+			return redirect(skb, packet, flow, table, record, target, ifindex, header);
+		if (!((flow->left ^ now()) & -LEFT_TICKS))
+			return PASS; /* stamped by the device on this one, perhaps as moved */
+	} else if (header && (unlikely(flow->flags & FLOW_ENFORCE_MAC) || unlikely(is_nobody(packet->mac)))) {
 		return readdress(skb, packet, flow, table);
 	}
 	stamp_left(flow, 0); /* the kernel has chosen what the flow asks for */

@@ -147,8 +147,8 @@ static inline bool copy_flow(struct flow *copy, const struct flow *flow, const s
 }
 
 /*
- * The flow is closing, or not any more, or has become a conversation: its entry goes where such stand. Returns the one that
- * it has from now on, which is that of before where there is no room.
+ * The flow is closing, or not any more, or has become a conversation: its entry goes where such stand, with `state` besides.
+ * Returns the one that it has from now on, that of before where there is no room.
  */
 static __noinline struct flow *move_entry(const struct packet *packet, enum table table, struct flow *flow, __u8 state)
 {

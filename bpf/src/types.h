@@ -79,7 +79,7 @@ enum idle_seconds {
 /* Where a flow came in, by the digest of its tuple. What every packet needs comes first. */
 struct flow {
 	struct tuple tuple;
-	__u32 seen;      /* ticks: the last inbound frame, our FIN or RST; where it goes on, once a second */
+	__u32 seen;      /* ticks: the last inbound frame, our FIN or RST; of a flow that goes on, once a second */
 	__u8 state;      /* enum flow_state */
 	__u8 rival_frames; /* connectionless: how many came by the path of `rival`, up to RIVAL_FRAMES */
 	__u16 size_told; /* low bits of ticks: the sender was told of a packet that is too large */

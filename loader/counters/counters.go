@@ -44,7 +44,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 	}
 	for _, t := range tables {
 		s.Tables = append(s.Tables, metrics.Table{
-			Name: t.Name, Flows: t.Flows, Capacity: t.Capacity,
+			Name: t.Name, Flows: t.Flows, Lasting: t.Lasting, Capacity: t.Capacity,
 			Admissions:     events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
 			Readmissions:   readmissions[t.ID],
 			InsertFailures: events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.ID)],

@@ -40,7 +40,7 @@ var known = []check{
 		"nothing is attached: what a start would read is examined", checks.Configurations},
 	{"trial", "a trial that nobody has confirmed in time, and nobody has taken back yet", "no trial is over", checks.EndedTrial},
 	{"daemon", "what the daemon could not do yet and tries again, or how it ended", "the daemon has nothing left to do", checks.DaemonTroubles},
-	{"flow-table", "a flow table that is full, or had no place for a flow", "every flow has a place", checks.FullTables},
+	{"flow-table", "a flow table that is nearly full, or had no place for a flow", "every flow has a place", checks.FullTables},
 	{"link", "a managed interface that is down", "every managed interface is up", checks.DownInterfaces},
 	{"missing-interface", "an interface that the configuration or the daemon's command line names, and that does not exist",
 		"every interface that is named exists", checks.MissingInterfaces},

@@ -403,7 +403,7 @@ type TableUsage struct {
 	ID       bpf.DatapathTable `json:"-"`
 	Name     string            `json:"table"`    // as the metrics name it
 	Flows    uint64            `json:"flows"`    // that are not idle
-	Lasting  uint64            `json:"-"`        // of these, that must not be pushed out: bpf.FlowTable.Lasts
+	Lasting  uint64            `json:"lasting"`  // of these, handshakes, open connections and conversations
 	Capacity uint64            `json:"capacity"` // for how many of those there is room
 }
 

@@ -142,7 +142,7 @@ func FirstLook() *top.Look {
 		},
 		Total: top.Total{Corrected: corrected, Asymmetry: some},
 		FlowTables: []flows.TableUsage{
-			{Name: "half_open", Flows: 0, Capacity: 65536}, {Name: "established", Flows: 1, Capacity: 262144},
+			{Name: "half_open", Capacity: 65536}, {Name: "established", Flows: 1, Lasting: 1, Capacity: 262144},
 			{Name: "connectionless", Flows: 1, Capacity: 131072},
 		},
 		Flows: []top.Flow{busy, young},

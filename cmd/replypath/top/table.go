@@ -125,6 +125,7 @@ func (t *table) tables() []string {
 	return fitted(t.width, []output.Field[flows.TableUsage]{
 		output.NewField("TABLE", 0, func(t *flows.TableUsage) string { return t.Name }),
 		output.NewField(wide("FLOWS"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Flows)) }),
+		output.NewField(wide("LASTING"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Lasting)) }),
 		output.NewField(wide("CAPACITY"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Capacity)) }),
 	}, t.FlowTables)
 }

@@ -43,6 +43,9 @@ func New(a *cli.App, watch Watch) *cobra.Command {
 Show also how full the flow tables are, and the busiest corrected flows. It reads the
 pins and needs no daemon.
 
+Of the flows in a table, LASTING ones are handshakes, open connections and conversations,
+which CAPACITY is for.
+
 Columns of interfaces:
   CORRECTED    corrected packets that left by this interface
   FROM         corrected packets that the kernel wanted to send by this interface

@@ -95,10 +95,10 @@ INTERFACE        UP    CORRECTED       BYTES  UNCORRECTED  REASONS
 enp130s0f1np100  yes    1.2 kpps    1.0 MB/s     2.0 Mpps  observe 1.0 Mpps, ...
 total            -      1.2 kpps    1.0 MB/s     1.0 Mpps  observe 1.0 Mpps, ...
 
-TABLE                FLOWS    CAPACITY
-half_open                0       65536
-established              1      262144
-connectionless           1      131072
+TABLE                FLOWS     LASTING    CAPACITY
+half_open                0           0       65536
+established              1           1      262144
+connectionless           1           0      131072
 
       RATE  PEER                              SELF                    CORRECTED
   1.2 kpps  10.1.0.100:50000                  10.4.0.100:5432         1234
@@ -110,10 +110,10 @@ INTERFACE        UP   ATTACHED   CORRECTED       BYTES        FROM       BYTES  
 enp130s0f1np100  yes  tcx         1.2 kpps    1.0 MB/s     0.0 pps     0.0 B/s    1.3 kpps     2.0 Mpps  observe 1.0 Mpps, no_header_room 999.9 kpps, mtu 0.5 pps
 total            -    -           1.2 kpps    1.0 MB/s           -           -    1.3 kpps     1.0 Mpps  observe 1.0 Mpps, mtu 0.5 pps
 
-TABLE                FLOWS    CAPACITY
-half_open                0       65536
-established              1      262144
-connectionless           1      131072
+TABLE                FLOWS     LASTING    CAPACITY
+half_open                0           0       65536
+established              1           1      262144
+connectionless           1           0      131072
 
       RATE  PROTOCOL  PEER                                            SELF                    INTERFACE        CORRECTED   AGE     STATE        NEXT HOP
   1.2 kpps  tcp       10.1.0.100:50000                                10.4.0.100:5432         enp130s0f1np100  1234        1h2m3s  established  02:00:00:00:00:04

@@ -252,7 +252,7 @@ func FullTables(h *snapshot.Host) []finding.Finding {
 		if t.Capacity == 0 || t.Lasting*100 < t.Capacity*nearlyFull {
 			return finding.None
 		}
-		return finding.Problem(finding.Warning, "", fmt.Sprintf("flow table %s is full: %d of %d flows", t.Name, t.Lasting, t.Capacity),
+		return finding.Problem(finding.Warning, "", fmt.Sprintf("flow table %s is nearly full: %d of %d flows", t.Name, t.Lasting, t.Capacity),
 			remedy.Configure(&h.State, largerTable)).
 			About(t.Name).Shown(t.Lasting, nil)
 	})

@@ -169,7 +169,7 @@ func TestFullTables(t *testing.T) {
 		{"full", testhost.Does(func(s *status.Status) {
 			s.Flows.Tables = []flows.TableUsage{{Name: "half_open", Flows: 89, Lasting: 89, Capacity: 100},
 				{Name: "established", Flows: 120, Lasting: 90, Capacity: 100}, {Name: "connectionless", Flows: 120, Capacity: 100}, {Name: "none"}}
-		}), []string{"warning: flow table established is full: 90 of 100 flows" + larger}},
+		}), []string{"warning: flow table established is nearly full: 90 of 100 flows" + larger}},
 		{"no place", testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 3 }),
 			[]string{"error: flows were not recorded: 3 found no place in a table" + larger}},
 	})
