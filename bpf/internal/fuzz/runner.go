@@ -346,16 +346,15 @@ func (x *run) ageNotes(ticks uint32) error {
 
 // ageOriginated makes what is kept of addresses older, which the model has aged.
 func (x *run) ageOriginated(ticks uint32) error {
-	aged := make(map[model.Ends]bool)
-	for t := range x.tuples {
+	for ends := range x.m.Originated { // those of damaged frames as well, which are of no tuple yet
+		t := model.Tuple{Peer: ends.Peer, Self: ends.Self}
 		record, err := x.d.Record(t)
 		if err != nil {
 			return err
 		}
-		if record == nil || aged[model.EndsOf(t)] {
+		if record == nil {
 			continue
 		}
-		aged[model.EndsOf(t)] = true
 		record.Created -= ticks
 		record.Seen -= ticks
 		record.Heard -= ticks
