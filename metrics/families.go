@@ -74,7 +74,7 @@ var ignoredReasons = []reason{
 	{"handshake", "a TCP segment that should end a handshake and does not answer its SYN-ACK"},
 	{"segment", "a TCP segment without an entry that no connected socket expects"},
 	{"tunnel", "brought by a tunnel that interfaces does not name, for an address of another interface"},
-	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or two (with 250 Hz) for each pair of addresses and ports"},
+	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or so for each pair of addresses and ports"},
 }
 
 var refusedReasons = []reason{
