@@ -46,7 +46,7 @@ func (b *bench) common(e endpoints) {
 	b.egress(e, "egress pass: udp, host spoke first", noted, production, b.out(e, udp, 53, production))
 	moved := make(map[layers.IPProtocol]*testCase)
 	for _, protocol := range []layers.IPProtocol{tcp, udp} {
-		b.egress(e, "egress pass: "+name(protocol)+", already right", pass, replication, b.out(e, protocol, servicePort, replication))
+		b.egress(e, "egress pass: "+name(protocol)+", already right", right, replication, b.out(e, protocol, servicePort, replication))
 		b.enterFlow(e, protocol, servicePort, replication)
 		moved[protocol] = b.moved(e, "egress redirect: "+name(protocol), reply, production, b.out(e, protocol, servicePort, production))
 	}

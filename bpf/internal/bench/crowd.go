@@ -35,7 +35,7 @@ func (b *bench) crowd(e endpoints) {
 		peerAt int
 	}{
 		{b.ingress(e, "ingress refresh: tcp", refresh, replication, b.in(e, tcp, servicePort, replication)), source},
-		{b.egress(e, "egress pass: tcp, already right", pass, replication, b.out(e, tcp, servicePort, replication)), destination},
+		{b.egress(e, "egress pass: tcp, already right", right, replication, b.out(e, tcp, servicePort, replication)), destination},
 		{b.moved(e, "egress redirect: tcp", redirect, production, b.out(e, tcp, servicePort, production)), destination},
 	} {
 		known.prove = nil
