@@ -84,8 +84,16 @@ func TestArrivalStacked(t *testing.T) {
 		b.exec(egress(b.backup, n.out(b.backup, tcp{})))
 		left(0)
 		frame := b.handOver(n, tcp{})
-		b.exec(arrive(b.replication, frame, 1))
-		b.exec(egress(b.backup, frame))
+		const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
+		for ticket, begun := uint16(1), b.ago(0); ; ticket++ { // stamps are told apart to so many ticks
+			b.exec(arrive(b.replication, frame, ticket))
+			b.exec(egress(b.backup, frame))
+			if b.ago(0)/ticks == begun/ticks {
+				break
+			}
+			begun = b.ago(0)
+			b.exec(arrive(b.production, n.out(b.production, tcp{}), 0x4321))
+		}
 		left(uint32(bpf.DatapathTickLEFT_MOVED))
 	})
 }

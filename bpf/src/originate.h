@@ -226,8 +226,8 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 }
 
 /*
- * Decides for the addresses of the scratch packet. The whole record is replaced: the map may give its memory to other
- * addresses at any moment, and what is written in place decides nothing but the flow, which is compared. Returns whether there is one.
+ * Decides for the addresses of the scratch packet; returns whether there is a record. It is replaced whole: the map may give
+ * its memory to other addresses at any moment. What is written in place decides nothing but the flow, which is compared.
  */
 __noinline int originate(void)
 {

@@ -58,7 +58,7 @@ func (m *Model) relateQuestion(t Tuple, isAnswered bool) {
 	if t.Protocol == protoUDP {
 		m.Leads[endsKey(t)] = m.askedLead(t)
 	}
-	if isAnswered && t.Protocol != protoICMP && t.Protocol != protoICMPv6 {
+	if isAnswered && !isPing(t) {
 		m.relate(tableConnectionless, t)
 	}
 }
