@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type DatapathAttempt uint32
+
+const (
+	DatapathAttemptATTEMPT_CHOICE DatapathAttempt = 1
+	DatapathAttemptATTEMPT_AGAIN  DatapathAttempt = 2
+	DatapathAttemptATTEMPT_ASTRAY DatapathAttempt = 4
+)
+
 type DatapathEvent uint32
 
 const (
@@ -51,7 +59,10 @@ const (
 	DatapathEventEVENT_FALLBACK_DROPPED_V6          DatapathEvent = 42
 	DatapathEventEVENT_IGNORED_TUNNEL               DatapathEvent = 43
 	DatapathEventEVENT_TRACE_LOST                   DatapathEvent = 44
-	DatapathEventEVENT_END                          DatapathEvent = 45
+	DatapathEventEVENT_LEARNT_RULE                  DatapathEvent = 45
+	DatapathEventEVENT_LEARNT_LAST_HOP              DatapathEvent = 46
+	DatapathEventEVENT_LEARNT_AS_ROUTED             DatapathEvent = 47
+	DatapathEventEVENT_END                          DatapathEvent = 48
 )
 
 type DatapathExclusion struct {
@@ -90,7 +101,9 @@ type DatapathFlow struct {
 	SndUna      uint32
 	SndNxt      uint32
 	RcvNxt      uint32
-	_           [4]byte
+	Sent        uint16
+	Attempt     uint8
+	_           [1]byte
 }
 
 type DatapathFlowFlags uint32
@@ -105,6 +118,10 @@ const (
 	DatapathFlowFlagsFLOW_STRAY            DatapathFlowFlags = 64
 	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 128
 	DatapathFlowFlagsFLOW_ASSURED          DatapathFlowFlags = 256
+	DatapathFlowFlagsFLOW_LAST_HOP         DatapathFlowFlags = 512
+	DatapathFlowFlagsFLOW_AS_ROUTED        DatapathFlowFlags = 1024
+	DatapathFlowFlagsFLOW_WAY              DatapathFlowFlags = 1536
+	DatapathFlowFlagsFLOW_ON_TRIAL         DatapathFlowFlags = 2048
 )
 
 type DatapathFlowState uint32
@@ -164,6 +181,7 @@ const (
 	DatapathIdleSecondsIDLE_QUESTION       DatapathIdleSeconds = 10
 	DatapathIdleSecondsIDLE_FRAGMENT       DatapathIdleSeconds = 2
 	DatapathIdleSecondsIDLE_OUTBOUND       DatapathIdleSeconds = 3600
+	DatapathIdleSecondsIDLE_SENDER         DatapathIdleSeconds = 86400
 )
 
 type DatapathInterface struct {
@@ -203,7 +221,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 22
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 23
 )
 
 type DatapathLead struct {
@@ -226,6 +244,18 @@ const (
 	DatapathLeadKindLEAD_KINDS   DatapathLeadKind = 4
 )
 
+type DatapathLearnt struct {
+	_       structs.HostLayout
+	Since   uint32
+	Heard   uint32
+	Tried   uint32
+	Way     uint16
+	Downs   uint16
+	Gateway [6]uint8
+	Settled uint8
+	Pad     uint8
+}
+
 type DatapathMode uint32
 
 const (
@@ -240,6 +270,7 @@ const (
 	DatapathNextHopModeNEXT_HOP_AUTO    DatapathNextHopMode = 0
 	DatapathNextHopModeNEXT_HOP_GATEWAY DatapathNextHopMode = 1
 	DatapathNextHopModeNEXT_HOP_LAST    DatapathNextHopMode = 2
+	DatapathNextHopModeNEXT_HOP_TOLD    DatapathNextHopMode = 3
 )
 
 type DatapathNote struct {
@@ -422,6 +453,13 @@ type DatapathScratch struct {
 	_      [64]byte
 }
 
+type DatapathSender struct {
+	_         structs.HostLayout
+	Mac       [6]uint8
+	Interface uint16
+	Self      [16]uint8
+}
+
 type DatapathSettings struct {
 	_                 structs.HostLayout
 	Generation        uint32
@@ -564,6 +602,7 @@ const (
 	DatapathMapPrefixes            = "prefixes"
 	DatapathMapTails               = "tails"
 	DatapathMapTraceEvents         = "trace_events"
+	DatapathMapWays                = "ways"
 	DatapathProgReplypathClock     = "replypath_clock"
 	DatapathProgReplypathEgress    = "replypath_egress"
 	DatapathProgReplypathEgressL3  = "replypath_egress_l3"
@@ -664,6 +703,7 @@ type DatapathMapSpecs struct {
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
 	Tails          *ebpf.MapSpec `ebpf:"tails"`
 	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
+	Ways           *ebpf.MapSpec `ebpf:"ways"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -722,6 +762,7 @@ type DatapathMaps struct {
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
 	Tails          *ebpf.Map `ebpf:"tails"`
 	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
+	Ways           *ebpf.Map `ebpf:"ways"`
 }
 
 func (m *DatapathMaps) Close() error {
@@ -744,6 +785,7 @@ func (m *DatapathMaps) Close() error {
 		m.Prefixes,
 		m.Tails,
 		m.TraceEvents,
+		m.Ways,
 	)
 }
 

@@ -17,7 +17,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"connectionless": {Name: "connectionless", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"devices":        {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"established":    {Name: "established", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
-		"events":         {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 45, Flags: 0x0},
+		"events":         {Name: "events", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 48, Flags: 0x0},
 		"flow_maps":      {Name: "flow_maps", Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 4, Flags: 0x0},
 		"gateways":       {Name: "gateways", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 4096, Flags: 0x0},
 		"half_open":      {Name: "half_open", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
@@ -31,6 +31,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"prefixes":       {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 90112, Flags: 0x1},
 		"tails":          {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":   {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
+		"ways":           {Name: "ways", Type: ebpf.LRUHash, KeySize: 24, ValueSize: 24, MaxEntries: 16384, Flags: 0x0},
 	}
 }
 

@@ -201,7 +201,7 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = &scratch->flow;
 
-	if (!find_path_back(skb))
+	if (!find_way_back(skb, LEARNT_WAY))
 		return false;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->tuple = packet->tuple;

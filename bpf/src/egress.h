@@ -2,9 +2,7 @@
 /* What goes out: replies go back by the path that their flow came in by. */
 #pragma once
 
-#include "originate.h"
-#include "outbound.h"
-#include "reply.h"
+#include "handshake.h"
 
 /*
  * We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. Returns the entry
@@ -26,7 +24,7 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
  * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer. What we
  * sent is remembered: the ACK that answers it is genuine.
  */
-static __noinline bool track_handshake(const struct packet *packet, struct flow *flow)
+static __noinline bool track_handshake(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	bool is_reset = packet->tcp_flags & TCP_RST;
 	__u32 end = segment_end(packet);
@@ -34,6 +32,7 @@ static __noinline bool track_handshake(const struct packet *packet, struct flow 
 	if (flow->flags & FLOW_STRAY) /* the RST that answers a segment without a socket */
 		return is_reset;
 	if (packet->tcp_flags & TCP_SYN) {
+		track_syn_ack(skb, packet, flow);
 		if (flow->state & FLOW_REPLIED && flow->snd_una == packet->seq)
 			return true; /* sent again */
 		flow->snd_una = packet->seq;
@@ -85,19 +84,22 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	if (unlikely(packet->tcp_flags & TCP_SYN)) {
 		*table = TABLE_HALF_OPEN;
 		flow = find_live(packet, TABLE_HALF_OPEN);
-		if (likely(flow && track_handshake(packet, flow)))
+		if (likely(flow && track_handshake(skb, packet, flow)))
 			return flow;
 	}
 	flow = find_tcp(packet, table, true);
 	if (!flow)
 		return NULL;
 	if (unlikely(*table == TABLE_HALF_OPEN))
-		return track_handshake(packet, flow) ? flow : NULL;
+		return track_handshake(skb, packet, flow) ? flow : NULL;
 	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)) && is_hosts_frame(skb, interface_at(skb->ifindex)) &&
 	    ends_connection(skb, packet, flow))
 		flow = start_closing(packet, flow);
-	if (flow)
-		track_sent(packet, flow);
+	if (!flow)
+		return NULL;
+	if (unlikely(flow->flags & FLOW_ON_TRIAL))
+		track_trial(skb, packet, flow);
+	track_sent(packet, flow);
 	return flow;
 }
 

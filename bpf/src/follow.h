@@ -12,7 +12,7 @@ static inline bool is_cut_off(const struct flow *flow, __u8 family)
 
 	if (!is_usable(flow->interface, flow->ifindex))
 		return true;
-	return flow->flags & FLOW_NEXT_HOP_GATEWAY &&
+	return (flow->flags & (FLOW_NEXT_HOP_GATEWAY | FLOW_WAY)) == FLOW_NEXT_HOP_GATEWAY &&
 	       (!gateway_mac(flow->gateway, flow->ifindex, &mac) || is_held_gateway(&mac, family, flow->ifindex));
 }
 
@@ -104,11 +104,12 @@ static __noinline struct flow *follow_frame(struct __sk_buff *skb, struct scratc
 
 	if (is_on_its_way_up(skb, flow) || refuse_tunnel(skb, packet) || !may_move(skb, packet, flow))
 		return flow;
-	flow = set_path(skb, scratch, flow, packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS);
+	flow = set_path(skb, scratch, flow, packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS,
+			LEARNT_WAY);
 	if (!flow)
 		return NULL;
 	flow->seen = now();
-	flow->flags &= ~FLOW_ACTIVE;
+	flow->flags &= ~(FLOW_ACTIVE | FLOW_ON_TRIAL);
 	if (packet->protocol == IPPROTO_TCP)
 		track_received(packet, flow);
 	else

@@ -7,9 +7,8 @@
 #pragma once
 
 #include "follow.h"
-#include "mtu.h"
+#include "handshake.h"
 #include "source_repair.h"
-#include "trace.h"
 
 /*
  * A SYN starts a half-open entry, among strays and what is closing: a flood of them can push out nothing else, and a forged
@@ -20,6 +19,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow;
+	bool again;
 
 	if (!may_start(skb))
 		return;
@@ -36,9 +36,12 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	} else if (!came_by(flow, skb, packet) && configuration.follow == FOLLOW_PINNED) {
 		return count_event(EVENT_REFUSED_PINNED);
 	} else {
-		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN);
+		again = flow->rcv_nxt == segment_end(packet) + 1 && came_by(flow, skb, packet);
+		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN, again ? flow->flags & FLOW_WAY : LEARNT_WAY);
 		if (!flow)
 			return;
+		if (!again) /* of another handshake, or through another sender, nothing has left yet */
+			flow->attempt = flow->left = 0;
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
@@ -64,6 +67,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
+	learn_way(flow, false);
 	came_here = came_by(flow, skb, packet);
 	is_next = came_here && !is_due(flow);
 	flow->seen = now();
@@ -72,7 +76,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	if (!came_here && configuration.follow == FOLLOW_PINNED) {
 		count_event(EVENT_REFUSED_PINNED);
 	} else if (!is_next && (came_here || !refuse_tunnel(skb, packet))) {
-		if (!find_path_back(skb))
+		if (!find_way_back(skb, came_here ? flow->flags & FLOW_WAY : LEARNT_WAY))
 			return false;
 		take_path(scratch);
 	}
@@ -80,6 +84,10 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
 		flow->rcv_nxt = segment_end(packet);
+	}
+	if (unlikely(flow->attempt & ATTEMPT_AGAIN) && came_here) {
+		flow->flags |= FLOW_ON_TRIAL;
+		flow->snd_una = flow->snd_nxt;
 	}
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
@@ -141,6 +149,8 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 	bool was_closing = is_closing(flow);
 	enum verdict verdict;
 
+	if (unlikely(flow->flags & FLOW_ON_TRIAL))
+		judge_trial(packet, flow);
 	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
 		verdict = ask_socket(skb);
 		if (verdict > VERDICT_LISTENS)
@@ -328,7 +338,7 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		/* Beside a handshake of the same tuple, the segment may end that. */
-		if (likely(flow && is_next_frame(skb, packet, flow)) &&
+		if (likely(flow && is_next_frame(skb, packet, flow)) && likely(!(flow->flags & FLOW_ON_TRIAL)) &&
 		    likely(!is_closing(flow) || !find_digest(packet->digest, TABLE_HALF_OPEN))) {
 			set_active(flow);
 			return track_received(packet, flow);

@@ -85,6 +85,7 @@ struct net_device {
 	unsigned int flags;  /* IFF_* */
 	unsigned long state; /* a bit for each enum netdev_state_t */
 	__u8 operstate;      /* IF_OPER_*; four bytes in newer kernels */
+	atomic_t carrier_down_count;
 } __attribute__((preserve_access_index));
 
 /* An entry of a devmap: what a lookup shows is the address of its value (kernel/bpf/devmap.c). */

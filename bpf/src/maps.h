@@ -50,6 +50,9 @@ MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
 /* To the flow of what does not show its tuple: see portless.h. */
 MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
 
+/* By which way replies through a sender were seen to arrive: see handshake.h. */
+MAP(ways, LRU_HASH, 16384, 0, struct sender, struct learnt);
+
 /* The negative cache: see negative_cache.h. */
 ARRAY(marks, MARKS, __u64);
 

@@ -22,7 +22,8 @@ static inline struct flow *open_flow(__u64 digest, enum table table, const struc
 {
 	struct flow *flow = digest ? find_digest(digest, table) : NULL;
 
-	return flow && !is_closing(flow) && !is_idle(flow, table) && has_ends_of(flow, tuple) ? flow : NULL;
+	return flow && !is_closing(flow) && !(flow->flags & FLOW_AS_ROUTED) && !is_idle(flow, table) && has_ends_of(flow, tuple)
+		? flow : NULL;
 }
 
 /* The flow by which the peer asked last, if the tuple has its own port, or soon after that the peer's. */
@@ -80,7 +81,7 @@ __noinline int relate(__u64 digest, __u32 table)
 	struct scratch *scratch = get_scratch();
 	struct record *record;
 
-	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET : 0))
+	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET | FLOW_AS_ROUTED : FLOW_AS_ROUTED))
 		return 0;
 	if (protocol == IPPROTO_UDP)
 		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, protocol);
@@ -121,7 +122,8 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 		flow = move_entry(&scratch->packet, table, flow, 0);
 	if (!due || !flow)
 		return flow;
-	flow = set_path(skb, scratch, flow, table);
+	/* A connection keeps its way. */
+	flow = set_path(skb, scratch, flow, table, table == TABLE_CONNECTIONLESS ? LEARNT_WAY : flow->flags & FLOW_WAY);
 	relate(scratch->packet.digest, table);
 	return flow;
 }
@@ -145,7 +147,7 @@ __noinline int relate_answer(struct __sk_buff *skb)
 		bpf_map_delete_elem(&outbound, &scratch->packet.digest);
 		return false;
 	}
-	if (verdict != VERDICT_OPENED || !find_path_back(skb))
+	if (verdict != VERDICT_OPENED || !find_way_back(skb, LEARNT_WAY) || path->flags & FLOW_AS_ROUTED)
 		return true;
 	record = find_originated(&scratch->packet.tuple);
 	*fresh = record ? *record : (struct record){};
@@ -298,7 +300,7 @@ static inline bool choose_path(const struct record *record, const struct interfa
 	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == interface->id) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
-		path.flags &= FLOW_NEXT_HOP_GATEWAY;
+		path.flags &= FLOW_NEXT_HOP_GATEWAY | FLOW_LAST_HOP;
 	}
 	__builtin_memcpy(&scratch->flow.ifindex, &path, sizeof(path));
 	return is_strong || *table == TABLE_RELATED;

@@ -38,6 +38,12 @@ static inline bool is_nobody(const __u8 *mac)
 	return *(const __be32 *)mac == NOBODY && (rest == SILENT_GATEWAY || rest == ANY_PEER);
 }
 
+/* Whether the kernel has found a way out for the packet, and not only one by which replies come to our programs. */
+static inline bool leads_out(const struct __sk_buff *skb, const struct packet *packet)
+{
+	return interface_at(skb->ifindex) && !is_nobody(packet->mac);
+}
+
 /*
  * What no flow covers is sent as by an interface without any route: the kernel takes the destination for a neighbour
  * and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.

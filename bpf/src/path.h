@@ -42,15 +42,21 @@ static inline bool is_enforced(const struct interface *interface)
 	return (mode == MODE_CONFIGURED ? interface->mode : mode) == MODE_ENFORCE;
 }
 
-/*
- * Whether the device behind a value of a devmap can send: it is up, and the kernel has acted upon its carrier. It does so
- * a moment after the carrier has come, and writes down the state first (net/core/link_watch.c, linkwatch_do_dev()).
- * Until then the device has no queue, and what is sent by it is dropped.
- */
-static inline bool can_send(const __u32 *value)
+/* The device behind a value of a devmap; NULL where its memory cannot be read. */
+static inline const struct net_device *device_behind(const __u32 *value)
 {
-	const struct bpf_dtab_netdev *entry = (const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val);
-	const struct net_device *device = BPF_CORE_READ(entry, dev);
+	if (!have_probe_read || !bpf_core_field_exists(struct bpf_dtab_netdev, val))
+		return NULL;
+	return BPF_CORE_READ((const struct bpf_dtab_netdev *)((const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val)), dev);
+}
+
+/*
+ * Whether the device can send: it is up, and the kernel has acted upon its carrier. It does so a moment after the carrier
+ * has come, and writes down the state first (net/core/link_watch.c, linkwatch_do_dev()). Until then the device has no
+ * queue, and what is sent by it is dropped.
+ */
+static inline bool can_send(const struct net_device *device)
+{
 	__u64 state;
 
 	if (!(BPF_CORE_READ(device, flags) & IFF_UP) ||
@@ -67,12 +73,14 @@ static inline bool can_send(const __u32 *value)
  */
 __noinline int is_usable(__u32 id, __u32 ifindex)
 {
+	const __u32 *index = bpf_map_lookup_elem(&devices, &id);
+	const struct net_device *device;
 	const struct interface *interface;
-	const __u32 *device = bpf_map_lookup_elem(&devices, &id);
 
-	if (!device || *device != ifindex)
+	if (!index || *index != ifindex)
 		return false;
-	if (have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val))
+	device = device_behind(index);
+	if (device)
 		return can_send(device);
 	interface = get_interface(id, ifindex);
 	return interface && interface->flags & INTERFACE_UP;
@@ -197,7 +205,7 @@ static inline bool next_hop_mac(const struct flow *flow, const struct packet *pa
 {
 	__u32 only = packet->family == 4 ? interface->gateway4 : interface->gateway6;
 
-	if (flow->flags & FLOW_NEXT_HOP_GATEWAY) {
+	if ((flow->flags & (FLOW_NEXT_HOP_GATEWAY | FLOW_LAST_HOP)) == FLOW_NEXT_HOP_GATEWAY) {
 		if (likely(gateway_mac(flow->gateway, flow->ifindex, mac)))
 			return true;
 		if (interface->next_hop == NEXT_HOP_GATEWAY)
@@ -211,6 +219,72 @@ static inline bool next_hop_mac(const struct flow *flow, const struct packet *pa
 static inline bool is_unicast(const __u8 *mac)
 {
 	return !(mac[0] & 1) && *(__u32 *)mac | *(__u16 *)(mac + 4);
+}
+
+/* How often the link of an interface went down, as the low bits of the kernel's count; 0 where that cannot be read. */
+__noinline int times_down(__u32 id)
+{
+	const __u32 *index = bpf_map_lookup_elem(&devices, &id);
+	const struct net_device *device = index ? device_behind(index) : NULL;
+
+	return device ? BPF_CORE_READ(device, carrier_down_count.counter) & 0xffff : 0;
+}
+
+/* Whether a handshake may teach by which way to reply: no setting says. */
+static inline bool may_learn(const struct interface *interface)
+{
+	return interface && interface->next_hop == NEXT_HOP_AUTO;
+}
+
+static inline struct sender sender_of(const struct tuple *tuple, const struct path *path)
+{
+	struct sender sender = { .interface = path->interface };
+
+	copy_mac(sender.mac, path->mac);
+	__builtin_memcpy(sender.self, tuple->self, sizeof(sender.self));
+	return sender;
+}
+
+/*
+ * Whether what was learnt holds for this path: for as long as the sender is heard, its gateway is the same and the link was
+ * not down. A gateway that cannot be used now is taken for the same.
+ */
+static inline bool still_holds(const struct learnt *learnt, const struct path *path)
+{
+	mac_word mac = 0;
+
+	return age(learnt->heard) <= seconds(IDLE_SENDER) && learnt->downs == times_down(path->interface) &&
+	       ((path->gateway && !gateway_mac(path->gateway, path->ifindex, &mac)) ||
+		mac_equal((const __u8 *)&mac, learnt->gateway));
+}
+
+#define SECOND_OPINION 60
+#define ONE_OPINION_IN 10
+
+/*
+ * The way, of FLOW_WAY, that was learnt for who sent the scratch packet, whose path is in the scratch. What one handshake
+ * taught may be due to a frame that was lost: a minute later one handshake begins by the rule's way.
+ */
+__noinline int learnt_way(void)
+{
+	struct scratch *scratch = get_scratch();
+	const struct packet *packet = &scratch->packet;
+	struct sender sender = sender_of(&packet->tuple, &scratch->path);
+	struct learnt *learnt;
+
+	if (!may_learn(interface_at(scratch->path.ifindex)))
+		return 0;
+	learnt = bpf_map_lookup_elem(&ways, &sender);
+	if (!learnt || !still_holds(learnt, &scratch->path))
+		return 0;
+	if (age(learnt->heard) >= seconds(60))
+		learnt->heard = now();
+	if (!learnt->settled && packet->protocol == IPPROTO_TCP && is_syn(packet) &&
+	    age(learnt->since) >= seconds(SECOND_OPINION) && age(learnt->tried) >= seconds(ONE_OPINION_IN)) {
+		learnt->tried = now();
+		return 0;
+	}
+	return learnt->way & FLOW_WAY;
 }
 
 /*
@@ -236,6 +310,17 @@ __noinline int find_path_back(struct __sk_buff *skb)
 	return true;
 }
 
+#define LEARNT_WAY FLOW_WAY /* in place of one: that which was learnt */
+
+/* The same with the way. */
+static inline bool find_way_back(struct __sk_buff *skb, __u16 way)
+{
+	if (!find_path_back(skb))
+		return false;
+	get_scratch()->path.flags |= way == LEARNT_WAY ? learnt_way() : way;
+	return true;
+}
+
 /*
  * Gives the scratch flow the scratch's path; false where it has that. It keeps its flags that are not of a next hop, and
  * by another path nothing has left yet.
@@ -248,7 +333,7 @@ static inline bool take_path(struct scratch *scratch)
 	_Static_assert(sizeof(*path) == 2 * sizeof(*x), "two words");
 	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags),
 		       "alike");
-	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
+	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC | FLOW_WAY);
 	if (!((x[0] ^ y[0]) | (x[1] ^ y[1])))
 		return false;
 	*its = *path;
@@ -257,12 +342,13 @@ static inline bool take_path(struct scratch *scratch)
 }
 
 /*
- * Gives the scratch packet's flow of this table the packet's path. Another path takes another entry, so that a reply on
- * another CPU never sees half of one. Returns the entry; NULL where no reply can go back by that path.
+ * Gives the scratch packet's flow of this table the packet's path and this way. Another path takes another entry, so that a
+ * reply on another CPU never sees half of one. Returns the entry; NULL where no reply can go back by that path.
  */
-static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table)
+static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table,
+					__u16 way)
 {
-	if (!find_path_back(skb))
+	if (!find_way_back(skb, way))
 		return NULL;
 	if (copy_flow(&scratch->flow, flow, &scratch->packet)) {
 		if (!take_path(scratch))

@@ -33,6 +33,13 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
 }
 
+/* The reply could not go by the way of its flow: a handshake teaches nothing then. */
+static inline void note_astray(struct flow *flow, enum table table)
+{
+	if (table == TABLE_HALF_OPEN || flow->flags & FLOW_ON_TRIAL)
+		flow->attempt |= ATTEMPT_ASTRAY;
+}
+
 /*
  * Records what became of a packet that the host originates; returns whether it is the first of its pair and protocol
  * of which that became.
@@ -229,6 +236,8 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 				? OUTCOME_REWRITE_FAILED : OUTCOME_CORRECTED;
 	}
 	packet->outcome = outcome;
+	if (outcome != OUTCOME_CORRECTED)
+		note_astray(flow, table);
 	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
 }
@@ -323,10 +332,12 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		if (unlikely(packet->fragment))
 			settle_fragments(packet, table, outcome);
 	}
-	if (likely(!record))
+	if (likely(!record)) {
 		count_reply(skb, flow, pair, packets, outcome);
-	else
+		note_astray(flow, table);
+	} else {
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
+	}
 	if (outcome == OUTCOME_MTU && target &&
 	    tell_sender(skb, packet, record ? &record->size_told : &flow->size_told, target->mtu, header))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
@@ -343,13 +354,17 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;
 
+	if (unlikely(flow->flags & FLOW_AS_ROUTED) && leads_out(skb, packet)) {
+		stamp_left(flow, 0);
+		return PASS;
+	}
 	if (ifindex != skb->ifindex) {
 		target = get_interface(flow->interface, ifindex);
 		if (likely(!target || target->lower != skb->ifindex))
 			return redirect(skb, packet, flow, table, record, target, ifindex, header);
 		if (!((flow->left ^ now()) & -LEFT_TICKS))
 			return PASS; /* stamped by the device on this one, perhaps as moved */
-	} else if (header && (unlikely(flow->flags & FLOW_ENFORCE_MAC) || unlikely(is_nobody(packet->mac)))) {
+	} else if (header && (unlikely(flow->flags & (FLOW_ENFORCE_MAC | FLOW_LAST_HOP)) || unlikely(is_nobody(packet->mac)))) {
 		return readdress(skb, packet, flow, table);
 	}
 	stamp_left(flow, 0); /* the kernel has chosen what the flow asks for */

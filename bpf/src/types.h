@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 22,
+	LAYOUT_VERSION = 23,
 };
 
 /*
@@ -25,7 +25,10 @@ struct tuple {
 	__u8 pad[3];
 } __attribute__((aligned(8)));
 
-/* Written at ingress, so that no bit is lost to a reply on another CPU, except where that closes the flow: it moves the entry. */
+/*
+ * Written at ingress, so that no bit is lost to a reply on another CPU, except where that closes the flow: it moves the
+ * entry. While handshakes try ways (handshake.h), what leaves changes the way.
+ */
 enum flow_flags {
 	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC; see next_hop_mac() where it is not known */
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
@@ -41,6 +44,11 @@ enum flow_flags {
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
 	FLOW_ASSURED = 1 << 8,          /* connectionless: a conversation, as a question came after an answer */
+	/* The way of the replies: see handshake.h. Neither: by the rule, as choose_next_hop() has it. */
+	FLOW_LAST_HOP = 1 << 9,   /* to the MAC of the inbound frames */
+	FLOW_AS_ROUTED = 1 << 10, /* as the kernel sends them */
+	FLOW_WAY = FLOW_LAST_HOP | FLOW_AS_ROUTED,
+	FLOW_ON_TRIAL = 1 << 11,  /* established: SYN-ACKs left by several ways, and which one was answered is not known */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
@@ -74,6 +82,7 @@ enum idle_seconds {
 	IDLE_QUESTION = 10, /* for another socket that answers: it does so soon, and is acknowledged (RFC 1350, 4) */
 	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
+	IDLE_SENDER = 86400,  /* what was learnt of one that began nothing */
 };
 
 /* Where a flow came in, by the digest of its tuple. What every packet needs comes first. */
@@ -108,6 +117,34 @@ struct flow {
 				* at first where the last ACK of the handshake ended */
 		__u32 rival_since; /* connectionless: ticks, when the first of them came */
 	};
+	__u16 sent;   /* half-open, or on trial: low bits of ticks, when our last SYN-ACK left, or what is new after it */
+	__u8 attempt; /* enum attempt */
+};
+
+/* What became of a handshake's SYN-ACKs. */
+enum attempt {
+	ATTEMPT_CHOICE = 1 << 0, /* the ways differ: there is something to be learnt */
+	ATTEMPT_AGAIN = 1 << 1,  /* they left by several ways */
+	ATTEMPT_ASTRAY = 1 << 2, /* one could not go by its way: nothing is learnt */
+};
+
+/* Who hands us what is for an own address: see handshake.h. */
+struct sender {
+	__u8 mac[6];
+	__u16 interface; /* id */
+	__u8 self[16];   /* as the peer asked it, before DNAT */
+};
+
+/* By which way handshakes through a sender were completed, and what has to be the same for that to hold. */
+struct learnt {
+	__u32 since;     /* ticks */
+	__u32 heard;     /* ticks, to a minute: the last flow that began */
+	__u32 tried;     /* ticks: when a handshake began by the rule's way, though another was learnt */
+	__u16 way;       /* of FLOW_WAY */
+	__u16 downs;     /* low bits of how often the link went down */
+	__u8 gateway[6]; /* MAC of the rule's gateway; zeros: there was none */
+	__u8 settled;    /* for good */
+	__u8 pad;
 };
 
 /* The two words of a flow that say by which path it came. */
@@ -129,6 +166,7 @@ enum next_hop_mode {
 	NEXT_HOP_AUTO = 0,
 	NEXT_HOP_GATEWAY = 1,
 	NEXT_HOP_LAST = 2,
+	NEXT_HOP_TOLD = 3, /* auto, by gateways of the configuration: nothing is learnt */
 };
 
 enum mode {
@@ -366,6 +404,10 @@ enum event {
 	EVENT_FALLBACK_DROPPED_V6,
 	EVENT_IGNORED_TUNNEL, /* another that starts no flow: for an address that a tunnel has not, which nobody named */
 	EVENT_TRACE_LOST, /* a packet that a tracer was not told of, for want of room */
+	/* By which way replies through a sender go from now on, in the order of FLOW_WAY. */
+	EVENT_LEARNT_RULE,
+	EVENT_LEARNT_LAST_HOP,
+	EVENT_LEARNT_AS_ROUTED,
 	EVENT_END,
 };
 

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What handshakes tell: by which way replies arrive (docs/design/ways.md). Behind a second router, or a director that wants
+ * replies to pass it by, the rule's way loses them, and no table says so. But whether a SYN-ACK arrived is seen by the ACK, or
+ * by the SYN that comes again. A sender is who hands us what is for an own address: interface, MAC and address. Replies
+ * through it begin by the rule's way; until that has completed a handshake, a SYN-ACK that is sent again takes the next one.
+ *
+ * The way changes where the SYN-ACK leaves, whatever had it sent again: the kernel's timer and the peer's SYN do so within
+ * milliseconds of each other, and each way needs its time to be answered.
+ */
+#pragma once
+
+#include "originate.h"
+#include "outbound.h"
+#include "reply.h"
+
+/* The way after this one by which the packet may leave; this one where no other differs: what the kernel chose is known here. */
+static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow, __u16 way)
+{
+	bool own = skb->ifindex == flow->ifindex, is_senders = own && mac_equal(packet->mac, flow->mac);
+	mac_word rule = 0;
+
+	if (own && !(flow->flags & FLOW_ENFORCE_MAC))
+		copy_mac(&rule, packet->mac);
+	else if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY) || !gateway_mac(flow->gateway, flow->ifindex, &rule))
+		rule = read_mac(flow->mac);
+	if (!way && !mac_equal((const __u8 *)&rule, flow->mac))
+		return FLOW_LAST_HOP;
+	if (way != FLOW_AS_ROUTED && !is_senders && !(own && mac_equal((const __u8 *)&rule, packet->mac)) && leads_out(skb, packet))
+		return FLOW_AS_ROUTED;
+	return 0;
+}
+
+#define WAY_QUARTERS 3 /* of a second: so long the answer to what left is waited for, before another way is tried */
+#define TRIAL_SECONDS 3
+
+static inline __u32 since_sent(const struct flow *flow)
+{
+	return (__u16)(now() - flow->sent);
+}
+
+/*
+ * The packet is sent again, as nothing acknowledged it: it takes the next way, and what is sent after it does. Where the
+ * rule's way was seen to work through this sender, all do.
+ */
+static __noinline void try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
+	const struct path *path = (const struct path *)&flow->ifindex;
+	struct sender sender = sender_of(&flow->tuple, path);
+	__u16 way = flow->flags & FLOW_WAY, next;
+	const struct learnt *learnt;
+
+	if (since_sent(flow) < seconds(WAY_QUARTERS) / 4 || !may_learn(interface) || !is_enforced(interface))
+		return;
+	learnt = bpf_map_lookup_elem(&ways, &sender);
+	next = learnt && !learnt->way && still_holds(learnt, path) ? 0 : next_way(skb, packet, flow, way);
+	if (next == way)
+		return;
+	flow->attempt |= ATTEMPT_AGAIN;
+	flow->flags = (flow->flags & ~FLOW_WAY) | next;
+	flow->sent = now();
+}
+
+/* Our SYN-ACK leaves. */
+static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	if (flow->left && packet->ack == flow->rcv_nxt)
+		try_next_way(skb, packet, flow);
+	else if (next_way(skb, packet, flow, 0))
+		flow->attempt |= ATTEMPT_CHOICE;
+	flow->sent = now();
+}
+
+/* A segment of a connection leaves of which it is not known yet by which way its replies arrive. */
+static __noinline void track_trial(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	__u32 end = segment_end(packet);
+
+	if (packet->tcp_flags & (TCP_SYN | TCP_RST))
+		return;
+	if ((__s32)(end - flow->snd_nxt) > 0) {
+		flow->snd_nxt = end;
+		flow->sent = now();
+	} else if (end != packet->seq) {
+		try_next_way(skb, packet, flow);
+	}
+}
+
+/*
+ * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. If
+ * SYN-ACKs left by several ways, only that proves the rule's way, which stays for good. What could not go by its way proves
+ * nothing.
+ */
+static __noinline void learn_way(const struct flow *flow, bool with_data)
+{
+	const struct path *path = (const struct path *)&flow->ifindex;
+	bool again = flow->attempt & ATTEMPT_AGAIN;
+	struct sender sender = sender_of(&flow->tuple, path);
+	struct learnt value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
+	struct learnt *learnt;
+	mac_word gateway = 0;
+
+	if (!(flow->attempt & ATTEMPT_CHOICE) || flow->attempt & ATTEMPT_ASTRAY || (!value.way && again && !with_data) ||
+	    !may_learn(get_interface(flow->interface, flow->ifindex)))
+		return;
+	learnt = bpf_map_lookup_elem(&ways, &sender);
+	if (learnt && (!learnt->way || learnt->way == value.way) && still_holds(learnt, path)) {
+		if (value.way && again && age(learnt->since) >= seconds(SECOND_OPINION))
+			learnt->settled = true; /* the rule's way was tried once more */
+		return;
+	}
+	if (!path->gateway || !gateway_mac(path->gateway, path->ifindex, &gateway))
+		gateway = 0;
+	value.settled = !value.way;
+	value.downs = times_down(path->interface);
+	copy_mac(value.gateway, &gateway);
+	if (!bpf_map_update_elem(&ways, &sender, &value, BPF_ANY))
+		count_event(EVENT_LEARNT_RULE + (value.way & FLOW_LAST_HOP ? 1 : value.way ? 2 : 0));
+}
+
+/*
+ * A segment of a connection on trial comes in: it is over once something is acknowledged that was sent since, or where
+ * nothing was sent and no SYN-ACK again for a while.
+ */
+static __noinline void judge_trial(const struct packet *packet, struct flow *flow)
+{
+	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
+		learn_way(flow, true);
+	else if (packet->ack != flow->snd_nxt || since_sent(flow) < seconds(TRIAL_SECONDS))
+		return;
+	flow->flags &= ~FLOW_ON_TRIAL;
+}
