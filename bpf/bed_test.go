@@ -207,6 +207,15 @@ const (
 	flagNoSocket   = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 	flagAssured    = uint16(bpf.DatapathFlowFlagsFLOW_ASSURED)
 
+	flagLastHop  = uint16(bpf.DatapathFlowFlagsFLOW_LAST_HOP)
+	flagAsRouted = uint16(bpf.DatapathFlowFlagsFLOW_AS_ROUTED)
+	flagOnTrial  = uint16(bpf.DatapathFlowFlagsFLOW_ON_TRIAL)
+
+	attemptSent   = uint8(bpf.DatapathAttemptATTEMPT_SENT)
+	attemptChoice = uint8(bpf.DatapathAttemptATTEMPT_CHOICE)
+	attemptAgain  = uint8(bpf.DatapathAttemptATTEMPT_AGAIN)
+	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
+
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)

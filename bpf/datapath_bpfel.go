@@ -16,9 +16,10 @@ import (
 type DatapathAttempt uint32
 
 const (
-	DatapathAttemptATTEMPT_CHOICE DatapathAttempt = 1
-	DatapathAttemptATTEMPT_AGAIN  DatapathAttempt = 2
-	DatapathAttemptATTEMPT_ASTRAY DatapathAttempt = 4
+	DatapathAttemptATTEMPT_SENT   DatapathAttempt = 1
+	DatapathAttemptATTEMPT_CHOICE DatapathAttempt = 2
+	DatapathAttemptATTEMPT_AGAIN  DatapathAttempt = 4
+	DatapathAttemptATTEMPT_ASTRAY DatapathAttempt = 8
 )
 
 type DatapathEvent uint32

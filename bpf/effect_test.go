@@ -125,7 +125,7 @@ func (b *bed) compareContext(r run, want effect, got rig.Context) {
 	}
 }
 
-// toldNow is justNow for when a sender was told of its size: an entry has the low bits of that time only.
+// toldNow is justNow for when a sender was told of its size, and a SYN-ACK left: an entry has the low bits of these times only.
 const toldNow = math.MaxUint16
 
 // settle writes justNow for every time that was expected to be it and lies within the run.
@@ -156,6 +156,7 @@ func settleFlows(got, want entries, within func(*uint32, uint32), told func(*uin
 		within(&f.SndUna, want[tuple].SndUna) // of what has no connection: spoke, rival_since
 		within(&f.RcvNxt, want[tuple].RcvNxt)
 		told(&f.SizeTold, want[tuple].SizeTold)
+		told(&f.Sent, want[tuple].Sent)
 		got[tuple] = f
 	}
 }

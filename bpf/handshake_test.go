@@ -86,8 +86,13 @@ var handshakeFamily = map[string]story{
 		b.must(err)
 		flow := before.HalfOpen[n.tuple(syn)]
 		flow.State, flow.SndUna, flow.SndNxt = stateReplied|stateAsymmetric, ourISN, ourISN+1
+		flow.Attempt, flow.Sent = attemptSent|attemptChoice, toldNow
 		b.wantMoved(n, synAck, halfOpen(flow))
-		b.arrives(n, finalAck, establishes(flow, finalAck))
+		before, err = b.Tables()
+		b.must(err)
+		done := establishes(before.HalfOpen[n.tuple(syn)], finalAck)
+		done.events[bpf.DatapathEventEVENT_LEARNT_RULE] = 1
+		b.arrives(n, finalAck, done)
 	},
 	"a client may try again from the same port": func(t *testing.T, b *bed, n network) {
 		flow := b.flow(n, tcp{}, b.replication, 0)
@@ -129,6 +134,9 @@ var handshakeFamily = map[string]story{
 				flow.State, flow.SndUna, flow.SndNxt = test.state, test.isn, test.nxt
 				b.put(halfOpen(flow))
 				flow.State, flow.SndUna, flow.SndNxt = stateReplied, test.wantISN, test.wantNxt
+				if test.segment.flags == "SA" {
+					flow.Attempt, flow.Sent = attemptSent, toldNow
+				}
 				b.run(egress(b.replication, n.out(b.replication, test.segment)), effect{tables: halfOpen(flow)})
 			})
 		}

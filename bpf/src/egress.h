@@ -97,9 +97,8 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		flow = start_closing(packet, flow);
 	if (!flow)
 		return NULL;
-	if (unlikely(flow->flags & FLOW_ON_TRIAL))
-		track_trial(skb, packet, flow);
-	track_sent(packet, flow);
+	if (unlikely(flow->flags & (FLOW_NO_SOCKET | FLOW_ON_TRIAL)))
+		track_segment(skb, packet, flow);
 	return flow;
 }
 

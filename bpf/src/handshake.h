@@ -65,26 +65,27 @@ static __noinline void try_next_way(const struct __sk_buff *skb, const struct pa
 /* Our SYN-ACK leaves. */
 static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	if (flow->left && packet->ack == flow->rcv_nxt)
+	if (flow->attempt & ATTEMPT_SENT)
 		try_next_way(skb, packet, flow);
-	else if (next_way(skb, packet, flow, 0))
-		flow->attempt |= ATTEMPT_CHOICE;
+	else
+		flow->attempt |= ATTEMPT_SENT | (next_way(skb, packet, flow, 0) ? ATTEMPT_CHOICE : 0);
 	flow->sent = now();
 }
 
-/* A segment of a connection leaves of which it is not known yet by which way its replies arrive. */
-static __noinline void track_trial(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+/* A segment leaves of a connection that has no socket here, or of which it is not known yet by which way its replies arrive. */
+static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
-	if (packet->tcp_flags & (TCP_SYN | TCP_RST))
-		return;
-	if ((__s32)(end - flow->snd_nxt) > 0) {
-		flow->snd_nxt = end;
-		flow->sent = now();
-	} else if (end != packet->seq) {
-		try_next_way(skb, packet, flow);
+	if (flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
+		if ((__s32)(end - flow->snd_nxt) > 0) {
+			flow->snd_nxt = end;
+			flow->sent = now();
+		} else if (end != packet->seq) {
+			try_next_way(skb, packet, flow);
+		}
 	}
+	track_sent(packet, flow);
 }
 
 /*
@@ -125,6 +126,8 @@ static __noinline void learn_way(const struct flow *flow, bool with_data)
  */
 static __noinline void judge_trial(const struct packet *packet, struct flow *flow)
 {
+	if (!(packet->tcp_flags & TCP_ACK))
+		return;
 	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
 		learn_way(flow, true);
 	else if (packet->ack != flow->snd_nxt || since_sent(flow) < seconds(TRIAL_SECONDS))

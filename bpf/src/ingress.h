@@ -41,7 +41,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 		if (!flow)
 			return;
 		if (!again) /* of another handshake, or through another sender, nothing has left yet */
-			flow->attempt = flow->left = 0;
+			flow->attempt = 0;
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}

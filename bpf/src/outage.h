@@ -39,7 +39,7 @@ static inline bool is_nobody(const __u8 *mac)
 }
 
 /* Whether the kernel has found a way out for the packet, and not only one by which replies come to our programs. */
-static inline bool leads_out(const struct __sk_buff *skb, const struct packet *packet)
+static __noinline bool leads_out(const struct __sk_buff *skb, const struct packet *packet)
 {
 	return interface_at(skb->ifindex) && !is_nobody(packet->mac);
 }

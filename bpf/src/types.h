@@ -123,9 +123,10 @@ struct flow {
 
 /* What became of a handshake's SYN-ACKs. */
 enum attempt {
-	ATTEMPT_CHOICE = 1 << 0, /* the ways differ: there is something to be learnt */
-	ATTEMPT_AGAIN = 1 << 1,  /* they left by several ways */
-	ATTEMPT_ASTRAY = 1 << 2, /* one could not go by its way: nothing is learnt */
+	ATTEMPT_SENT = 1 << 0,   /* one has left */
+	ATTEMPT_CHOICE = 1 << 1, /* the ways differ: there is something to be learnt */
+	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways */
+	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
 };
 
 /* Who hands us what is for an own address: see handshake.h. */

@@ -40,7 +40,7 @@ func (x *run) compareAll() error {
 	x.compareFlows("half-open", tables.HalfOpen, x.m.HalfOpen, x.m.IsHalfOpen)
 	x.compareFlows("established", tables.Established, x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", tables.Connectionless, x.m.Connectionless, x.m.IsConnectionless)
-	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareLeads(),
+	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareLeads(), x.compareWays(),
 		x.d.MarkView.Read()); err != nil {
 		return err
 	}
@@ -64,15 +64,16 @@ func (x *run) compareFlows(name string, flows, wanted map[model.Tuple]model.Flow
 }
 
 func (x *run) same(got, want model.Flow, halfOpen bool) bool {
-	if got.Seen-want.Seen > x.late || got.Created-want.Created > x.late || uint32(got.SizeTold-want.SizeTold) > x.late {
+	if got.Seen-want.Seen > x.late || got.Created-want.Created > x.late || uint32(got.SizeTold-want.SizeTold) > x.late ||
+		uint32(got.Sent-want.Sent) > x.late {
 		return false
 	}
-	got.Seen, got.Created, got.SizeTold = want.Seen, want.Created, want.SizeTold
+	got.Seen, got.Created, got.SizeTold, got.Sent = want.Seen, want.Created, want.SizeTold, want.Sent
 	if want.Tuple.Protocol != unix.IPPROTO_TCP {
 		return x.sameDatagrams(got, want)
 	}
 	// Sequence numbers mean nothing in other entries than these.
-	if !halfOpen && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) == 0 {
+	if !halfOpen && want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET|bpf.DatapathFlowFlagsFLOW_ON_TRIAL) == 0 {
 		got.SndUna, got.SndNxt, got.RcvNxt = want.SndUna, want.SndNxt, want.RcvNxt
 	}
 	return got == want
@@ -118,6 +119,24 @@ func (x *run) compareNotes() error {
 		}
 	}
 	return nil
+}
+
+// compareWays compares what was learnt from handshakes. How often links went down is known to the kernel alone.
+func (x *run) compareWays() error {
+	found, err := x.d.LearntWays()
+	for sender, want := range x.m.Ways {
+		got, known := found[sender]
+		isLate := got.Since-want.Since > x.late || got.Heard-want.Heard > x.late || got.Tried-want.Tried > x.late
+		want.Since, want.Heard, want.Tried, want.Downs = got.Since, got.Heard, got.Tried, got.Downs
+		if !known || isLate || got != want {
+			x.differ("ways: %+v: %+v, found %v; in the model %+v", sender, got, known, want)
+		}
+		delete(found, sender)
+	}
+	for sender, got := range found {
+		x.differ("ways: not in the model: %+v: %+v", sender, got)
+	}
+	return err
 }
 
 // compareOriginated compares what is kept of own addresses and peers.

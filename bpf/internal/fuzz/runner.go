@@ -166,7 +166,7 @@ func (x *run) begin(setup Setup) (err error) {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
 	if err := errors.Join(x.d.ForgetFlows(), x.d.ForgetLeads(), x.d.ForgetMarks(),
-		x.d.ForgetNotes(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
+		x.d.ForgetNotes(), x.d.ForgetWays(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {
@@ -241,6 +241,7 @@ func (x *run) end() {
 	}
 	x.Remembered[bpf.DatapathMapMarks] += len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
+	x.Remembered[bpf.DatapathMapWays] += len(x.m.Ways)
 }
 
 // step does one step on both sides.
@@ -273,6 +274,9 @@ func (x *run) step(s Step) error {
 	var err error
 	if s.toldByKernel() {
 		x.m.Host.Down[id] = !x.m.Host.Down[id]
+		if x.m.Host.Down[id] {
+			x.m.Host.Downs[id]++
+		}
 	}
 	if s.toldByLoader() {
 		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
@@ -307,7 +311,7 @@ func (x *run) changeGateway(s Step) error {
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
 	tables := rig.NewTables()
-	err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.d.ChangeLeads(func(l *bpf.DatapathLead) { l.Seen -= ticks }),
+	err := errors.Join(x.d.ForgetMarks(), x.ageNotes(ticks), x.ageOriginated(ticks), x.ageWays(ticks), x.d.ChangeLeads(func(l *bpf.DatapathLead) { l.Seen -= ticks }),
 		x.d.Grace.Set(x.m.Host.GraceUntil), x.d.ReadFlows(tables))
 	for table, flows := range map[*bpf.FlowTable]rig.Flows{
 		x.d.HalfOpen: tables.HalfOpen, x.d.Established: tables.Established, x.d.Connectionless: tables.Connectionless,
@@ -329,6 +333,17 @@ func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
 	if f.SizeTold != 0 {
 		f.SizeTold -= uint16(ticks)
 	}
+	f.Sent -= uint16(ticks)
+}
+
+// ageWays makes what was learnt from handshakes older.
+func (x *run) ageWays(ticks uint32) error {
+	ways, err := x.d.LearntWays()
+	for sender, l := range ways {
+		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
+		err = errors.Join(err, x.d.Ways.Put(sender, l))
+	}
+	return err
 }
 
 // ageNotes makes what is known of who spoke first older.

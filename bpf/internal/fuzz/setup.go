@@ -131,6 +131,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 		Interfaces:        make(map[uint16]model.Interface),
 		Gone:              make(map[uint16]bool),
 		Down:              make(map[uint16]bool),
+		Downs:             map[uint16]uint16{1: 1, 2: 1, 3: 1},
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
 		Served:            make(map[netip.Prefix]bpf.DatapathOwnFlags),

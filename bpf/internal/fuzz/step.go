@@ -4,6 +4,7 @@ package fuzz
 
 import (
 	"fmt"
+	"slices"
 
 	"replypath/bpf/internal/model"
 )
@@ -152,8 +153,10 @@ func decodeSteps(r record, bare bool) []Step {
 		if s.Packet.protocol == icmpError {
 			s.Packet.damage = none // what stands behind the packet is read as its quote
 		}
-	case k < 224:
+	case k < 212:
 		return handshake(s, int(r[atKind]>>1)%devices)
+	case k < 224:
+		return slowHandshake(s, int(r[atKind]>>1)%devices, r)
 	case k < 228:
 		s.Kind = age
 	case k < 229:
@@ -227,6 +230,30 @@ func handshake(s Step, other int) []Step {
 	synAck.flags, synAck.seq, synAck.ack = model.FlagSYN|model.FlagACK, number{}, number{offset: 1}
 	ack.flags, ack.seq, ack.ack = model.FlagACK, number{offset: 1}, number{offset: 1}
 	return []Step{in(s.Device, syn), out(other, synAck), in(s.Device, ack)}
+}
+
+// slowHandshake is one whose SYN-ACK is sent again, and perhaps its first data: by another way.
+func slowHandshake(s Step, other int, r record) []Step {
+	later, p := Step{Kind: age}, s.Packet
+	steps := handshake(s, other)
+	syn, synAck, ack := steps[0], steps[1], steps[2]
+	p.protocol, p.payload, p.segment, p.segments, p.flags = tcp, 100, 0, 0, model.FlagACK
+	p.seq, p.ack = number{offset: 1}, number{offset: 1}
+	data := out(other, p)
+	steps = []Step{syn, synAck}
+	for range r[atDamageBy] & 3 {
+		steps = append(steps, later, synAck)
+	}
+	if r[atPayload]&16 != 0 {
+		steps = slices.Insert(steps, 2, syn)
+	}
+	steps = append(steps, ack)
+	for range r[atDamageBy] >> 2 & 3 {
+		steps = append(steps, data, later, data)
+	}
+	acked := ack
+	acked.Packet.ack = number{offset: 101}
+	return append(steps, acked)
 }
 
 func in(device int, p Packet) Step  { return Step{Kind: inbound, Device: device, Packet: p} }

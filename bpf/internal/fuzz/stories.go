@@ -13,7 +13,7 @@ import (
 func Stories() (all []Program) {
 	for family := range networks[:2] {
 		p := Packet{family: family}
-		all = append(all, unreadable(p), ignored(p), answered(p), pinned(p), byTunnel(p), lost(p))
+		all = append(all, unreadable(p), ignored(p), answered(p), pinned(p), byTunnel(p), lost(p), learnt(p))
 		all = append(all, conversations(p)...)
 		all = append(all, hindered(p)...)
 		all = append(all, announced(p)...)
@@ -133,6 +133,19 @@ func conversations(p Packet) (all []Program) {
 			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p), in(2, p)))
 	}
 	return all
+}
+
+// learnt is what handshakes tell through a router that is no gateway: its MAC works, then as the kernel routes it, then the
+// rule's way, which is asked for once more after a minute. What is sent to a peer's question goes that way too.
+func learnt(p Packet) Program {
+	p.neighbour = secondRouter
+	asked := p.with(func(p *Packet) { p.protocol = udp })
+	long := Step{Kind: age, Amount: 3}
+	first := slowHandshake(Step{Packet: p}, 1, record{atDamageBy: 1 | 1<<2})
+	p.peerPort = 1
+	second := slowHandshake(Step{Packet: p}, 1, record{atDamageBy: 1, atPayload: 16})
+	return program(nil, slices.Concat(first, []Step{in(0, asked), out(1, asked), out(0, asked)},
+		second, []Step{{Kind: age}, in(0, asked), out(1, asked), out(0, asked), long}, handshake(Step{Packet: p}, 1))...)
 }
 
 // lost are packets that are moved and never come to their target, whose link is down by the second time.

@@ -90,13 +90,14 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		}
 		return v
 	}
-	if f.Ifindex == frame.Ifindex || first.Outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+	if f.Ifindex == frame.Ifindex || f.Flags&flagAsRouted != 0 || first.Outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
 		return m.reply(first.Table, first.Tuple, p, frame)
 	}
 	pair := m.pair(f, p, frame)
 	m.lose(frame)
 	m.asymmetric(first.Table, first.Tuple, pair, frame)
 	m.countPacket(pair, first.Outcome, frame)
+	m.astray(first.Table, first.Tuple)
 	return Verdict{}
 }
 
@@ -215,13 +216,14 @@ func (m *Model) revives(t Tuple, p *packet) bool {
 func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 	t := p.outbound()
 	if f, ok := m.handshake(t); ok {
+		m.synAckLeaves(&f, p, frame)
 		if f.State&stateReplied == 0 || f.SndUna != p.seq { // not one that is sent again
 			f.SndUna, f.SndNxt = p.seq, p.end()+1
 			f.State |= stateReplied
-			m.HalfOpen[t] = f
 			delete(m.Outbound, t)
 			delete(m.Refused, t)
 		}
+		m.HalfOpen[t] = f
 		return m.reply(tableHalfOpen, t, p, frame)
 	}
 	if _, ok := m.established(t); ok {
@@ -233,6 +235,7 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 // continueOut is about the next segment of a connection.
 func (m *Model) continueOut(t Tuple, p *packet, frame Frame) Verdict {
 	f := m.Established[t]
+	m.trialGoesOn(&f, p, frame)
 	sent(&f, p)
 	if m.isHostsFrame(p, frame) {
 		m.closes(&f, p)

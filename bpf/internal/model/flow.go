@@ -52,11 +52,12 @@ type path struct {
 	record  Interface
 	managed bool
 	mac     MAC
+	opens   bool   // the frame is a SYN
 	bytes   uint64 // of the frame
 }
 
 func (m *Model) path(f Frame, p *packet) path {
-	w := path{ifindex: f.Ifindex, mac: p.source}
+	w := path{ifindex: f.Ifindex, mac: p.source, opens: p.protocol == protoTCP && p.has(FlagSYN) && !p.has(FlagACK)}
 	w.id, w.record, w.managed = m.managed(f.Ifindex)
 	_, w.bytes = onWire(f)
 	return w
@@ -104,26 +105,30 @@ func closing(f Flow) bool { return f.State&stateClosing != 0 || f.Flags&flagRese
 // begin is a flow that a frame starts.
 func (m *Model) begin(t Tuple, w path) Flow {
 	f := Flow{Tuple: t, Created: m.Now}
-	m.take(&f, w)
+	m.takeAnew(&f, w)
 	return f
 }
 
-// take gives a flow the path of a frame that comes in now.
+// take gives a flow the path of a frame that comes in now. It keeps its way.
 func (m *Model) take(f *Flow, w path) {
 	f.Ifindex, f.Interface, f.Mac = w.ifindex, w.id, w.mac
 	f.Seen = m.Now
-	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates | flagAssured
+	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates | flagAssured | flagWay | flagOnTrial
 	m.chooseNextHop(f, w)
 }
 
 // refresh notes that a frame of the flow came in by the flow's own path. Its time
-// is written at most once a second; the next hop is chosen anew then.
+// is written at most once a second; the next hop is chosen anew then. A connection keeps its way.
 func (m *Model) refresh(f *Flow, w path) {
 	if m.since(f.Seen) < m.Ticks(1) {
 		f.Flags |= flagActive
 		return
 	}
-	m.take(f, w)
+	if f.Tuple.Protocol == protoTCP {
+		m.take(f, w)
+	} else {
+		m.takeAnew(f, w)
+	}
 }
 
 // Whether an entry, of the model's or not, would be live in a table.

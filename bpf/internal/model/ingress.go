@@ -160,7 +160,7 @@ func (m *Model) answersHost(t Tuple, w path) bool {
 // isCutOff says whether nothing can leave by a flow's path.
 func (m *Model) isCutOff(f Flow) bool {
 	_, usable := m.usable(f.Gateway, f.Ifindex)
-	return !m.isUsable(&f) || f.Flags&flagGateway != 0 && !usable
+	return !m.isUsable(&f) || f.Flags&(flagGateway|flagWay) == flagGateway && !usable
 }
 
 // isToBeDropped says whether the kernel drops an IPv4 frame later on: rp_filter is strict where it came, and all answers
@@ -204,7 +204,8 @@ func (m *Model) follow(f *Flow, p *packet, w path, proof func() bool) (moved, is
 	if len(reasons) > 0 {
 		return false, slices.Contains(unusable(w), m.oneOf(reasons))
 	}
-	m.take(f, w)
+	m.takeAnew(f, w)
+	f.Flags &^= flagOnTrial
 	f.State &^= stateAsymmetric | stateCorrected
 	m.event(bpf.DatapathEventEVENT_MOVED + Event(class(f.Tuple.Protocol)))
 	return true, false

@@ -33,6 +33,7 @@ type Host struct {
 	Interfaces   map[uint16]Interface // by id
 	Gone         map[uint16]bool      // their devices, unseen by the loader
 	Down         map[uint16]bool      // their links, says the kernel
+	Downs        map[uint16]uint16    // how often they went down
 	ShowsLinks   bool                 // the programs can ask the kernel; else they take the loader's word
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
@@ -117,6 +118,7 @@ type Model struct {
 	Outbound       map[Tuple]Note
 	Leads          map[LeadKey]Lead
 	Originated     map[Ends]Originated
+	Ways           map[Sender]Learnt
 
 	// Refused are tuples that proved to be of no flow: the datapath remembers that for a while, and need not count more of
 	// what concerns them.
@@ -151,6 +153,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]Note),
 		Leads:          make(map[LeadKey]Lead),
 		Originated:     make(map[Ends]Originated),
+		Ways:           make(map[Sender]Learnt),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
 		Pairs:          make(map[Pair]Count),
@@ -193,6 +196,7 @@ func (m *Model) Age(ticks uint32) {
 				f.SndUna, f.RcvNxt = f.SndUna-ticks, f.RcvNxt-ticks
 			}
 			told(&f.SizeTold)
+			f.Sent -= uint16(ticks)
 			table[t] = f
 		}
 	}
@@ -207,6 +211,10 @@ func (m *Model) Age(ticks uint32) {
 			note.Heard -= ticks
 		}
 		m.Outbound[t] = note
+	}
+	for s, l := range m.Ways {
+		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
+		m.Ways[s] = l
 	}
 	for key, lead := range m.Leads {
 		lead.Seen -= ticks

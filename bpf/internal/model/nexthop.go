@@ -96,7 +96,7 @@ func (m *Model) onLink(peer netip.Addr, w path) bool {
 
 // nextHop is the MAC that a reply of the flow goes to.
 func (m *Model) nextHop(f Flow, record Interface) (MAC, bool) {
-	if f.Flags&flagGateway == 0 {
+	if f.Flags&(flagGateway|flagLastHop) != flagGateway {
 		return f.Mac, true
 	}
 	if mac, usable := m.usable(f.Gateway, f.Ifindex); usable {

@@ -31,7 +31,7 @@ func (m *Model) open(table Table, t Tuple) (Flow, bool) {
 		find = m.connectionless
 	}
 	f, ok := find(t)
-	return f, ok && !closing(f)
+	return f, ok && !closing(f) && f.Flags&flagAsRouted == 0
 }
 
 // relate: a flow proves by which path its peer comes to the own address, unless one does that goes on. A connection
@@ -42,7 +42,7 @@ func (m *Model) relate(table Table, t Tuple) {
 	other, lives := m.open(Table(kept.Table), kept.With)
 	owner, _, _ := m.sourceInterface(netip.AddrFrom16(t.Self).Unmap())
 	switch {
-	case known && kept.With == t:
+	case f.Flags&flagAsRouted != 0, known && kept.With == t:
 		return
 	case !lives, table == tableEstablished && Table(kept.Table) == tableConnectionless:
 	case Table(kept.Table) == table && other.Interface != f.Interface && f.Interface == owner:
@@ -55,7 +55,7 @@ func (m *Model) relate(table Table, t Tuple) {
 
 // relateQuestion: somebody here takes the datagrams of a flow, which may have been answered a second ago.
 func (m *Model) relateQuestion(t Tuple, isAnswered bool) {
-	if t.Protocol == protoUDP {
+	if t.Protocol == protoUDP && m.Connectionless[t].Flags&flagAsRouted == 0 {
 		m.Leads[endsKey(t)] = m.askedLead(t)
 	}
 	if isAnswered && !isPing(t) {
@@ -71,7 +71,9 @@ func (m *Model) relateAnswer(t Tuple, w path, isProof bool) {
 		return
 	}
 	f := Flow{Tuple: t}
-	m.take(&f, w)
+	if m.takeAnew(&f, w); f.Flags&flagAsRouted != 0 {
+		return
+	}
 	shown := bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
 	kept := m.Originated[EndsOf(t)]
 	before := kept.Answered
@@ -95,7 +97,7 @@ func (m *Model) relatedPath(kept Originated, t Tuple) (bpf.DatapathPath, bool) {
 	if kept.Answered.Ifindex != 0 && (!goesOn && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_OUTBOUND) ||
 		isForged && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)) {
 		answered := kept.Answered
-		answered.Flags &= flagGateway
+		answered.Flags &= flagGateway | flagLastHop
 		return answered, true
 	}
 	if goesOn {
@@ -109,7 +111,7 @@ func (m *Model) relatedPath(kept Originated, t Tuple) (bpf.DatapathPath, bool) {
 }
 
 func wayOf(f Flow) bpf.DatapathPath {
-	return bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags & flagGateway}
+	return bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags & (flagGateway | flagLastHop)}
 }
 
 // relatedNextHop is the MAC that a packet of such a path goes to.

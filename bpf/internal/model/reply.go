@@ -18,8 +18,11 @@ const (
 func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	f := m.table(table)[t]
 	m.replied = true
+	if _, _, leadsOut := m.managed(frame.Ifindex); leadsOut && f.Flags&flagAsRouted != 0 {
+		return Verdict{}
+	}
 	if f.Ifindex == frame.Ifindex {
-		if f.Flags&flagEnforceMAC != 0 && !frame.NoHeader { // else there is nothing to decide
+		if f.Flags&(flagEnforceMAC|flagLastHop) != 0 && !frame.NoHeader { // else there is nothing to decide
 			m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
 		}
 		return m.readdress(table, t, p, frame)
@@ -38,6 +41,7 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	)
 	if len(reasons) > 0 { // of which the first counts
 		m.countPacket(pair, reasons[0], frame)
+		m.astray(table, t)
 		m.decided(table, t, p, reasons[0])
 		if reasons[0] != bpf.DatapathOutcomeOUTCOME_MTU {
 			return Verdict{}
@@ -110,7 +114,7 @@ func readdressed(frame Frame, to, from MAC) []byte {
 // readdress decides about a packet that leaves by its flow's interface anyway.
 func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	f := m.table(table)[t]
-	if f.Flags&flagEnforceMAC == 0 || frame.NoHeader {
+	if f.Flags&(flagEnforceMAC|flagLastHop) == 0 || frame.NoHeader {
 		return Verdict{}
 	}
 	record := m.Host.Interfaces[f.Interface]
@@ -119,9 +123,11 @@ func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict 
 	switch {
 	case record.Ifindex != f.Ifindex:
 		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_LINK_DOWN, frame)
+		m.astray(table, t)
 		return Verdict{}
 	case !found:
 		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, frame)
+		m.astray(table, t)
 		return Verdict{}
 	case mac == p.destination:
 		return Verdict{}
@@ -129,10 +135,19 @@ func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict 
 	m.asymmetric(table, t, pair, frame)
 	if m.observes(record) {
 		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_OBSERVE, frame)
+		m.astray(table, t)
 		return Verdict{}
 	}
 	m.corrected(table, t, pair, frame)
 	return Verdict{Bytes: readdressed(frame, mac, record.Mac)}
+}
+
+// astray: a reply could not go by the way of its flow, of which a handshake teaches nothing then.
+func (m *Model) astray(table Table, t Tuple) {
+	if f := m.table(table)[t]; table == tableHalfOpen || f.Flags&flagOnTrial != 0 {
+		f.Attempt |= attemptAstray
+		m.table(table)[t] = f
+	}
 }
 
 // reason is one why a packet is left alone, if it applies.

@@ -37,8 +37,11 @@ func (m *Model) synIn(p *packet, w path) bool {
 	case len(reasons) > 0:
 		m.refused(p, w, reasons)
 		return false
-	case ok: // what was answered stays known, as the ACK decides
+	case ok && w.of(f) && f.RcvNxt == p.end()+1: // sent again
 		m.take(&f, w)
+	case ok: // what was answered stays known, as the ACK decides
+		m.takeAnew(&f, w)
+		f.Attempt = 0
 		f.RcvNxt = p.end() + 1
 	default:
 		f = m.begin(t, w)
@@ -87,6 +90,7 @@ func (m *Model) connectionIn(p *packet, w path) {
 func (m *Model) continueFlow(p *packet, w path) {
 	t := p.inbound()
 	f := m.Established[t]
+	m.judge(&f, p)
 	isDue := m.since(f.Seen) >= m.Ticks(1)
 	if isDue && m.hasSocket(t) {
 		f.Flags &^= flagNoSocket // SYN cookies: the socket came after the handshake
@@ -178,16 +182,17 @@ func (m *Model) completes(p *packet, w path) bool {
 		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
 		return false
 	}
-	reasons := unusable(w)
+	m.learn(f, false)
+	reasons, cameHere := unusable(w), w.of(f)
 	switch {
-	case w.of(f) && m.since(f.Seen) < m.Ticks(1): // the next hop was chosen a moment ago
+	case cameHere && m.since(f.Seen) < m.Ticks(1): // the next hop was chosen a moment ago
 		f.Seen = m.Now
 		f.Flags &^= flagActive
-	case !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED:
+	case !cameHere && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED:
 		m.event(bpf.DatapathEventEVENT_REFUSED_PINNED)
 		f.Seen = m.Now
 		f.Flags &^= flagActive
-	case !w.of(f) && m.isOfOthers(p, w):
+	case !cameHere && m.isOfOthers(p, w):
 		m.event(bpf.DatapathEventEVENT_IGNORED_TUNNEL)
 		m.countAtTunnel(p, w)
 		f.Seen = m.Now
@@ -195,13 +200,19 @@ func (m *Model) completes(p *packet, w path) bool {
 	case len(reasons) > 0:
 		m.oneOf(reasons)
 		return false // as if there had been no handshake
-	default:
+	case cameHere:
 		m.take(&f, w)
+	default:
+		m.takeAnew(&f, w)
 	}
 	f.State &^= stateReplied | stateClosing
 	if !m.hasSocket(t) {
 		f.Flags |= flagNoSocket
 		f.SndUna, f.RcvNxt = p.ack, p.end()
+	}
+	if cameHere && f.Attempt&attemptAgain != 0 {
+		f.Flags |= flagOnTrial
+		f.SndUna = f.SndNxt
 	}
 	delete(m.HalfOpen, t)
 	m.Established[t] = f

@@ -254,6 +254,7 @@ func (d *Datapath) Clear() error {
 	d.undo = nil
 	return errors.Join(append(errs,
 		d.ForgetNotes(),
+		d.ForgetWays(),
 		d.ForgetFlows(),
 		deleteAll[bpf.DatapathPrefixKey, uint32](d.Prefixes),
 		deleteAll[[16]byte, uint32](d.OwnAddresses),
@@ -276,6 +277,17 @@ func (d *Datapath) Notes() (map[uint64]bpf.DatapathNote, error) {
 
 // ForgetNotes empties what is known of who spoke first.
 func (d *Datapath) ForgetNotes() error { return deleteAll[uint64, bpf.DatapathNote](d.Outbound) }
+
+// ForgetWays empties what was learnt from handshakes.
+func (d *Datapath) ForgetWays() error {
+	return deleteAll[bpf.DatapathSender, bpf.DatapathLearnt](d.Ways)
+}
+
+// LearntWays reads it.
+func (d *Datapath) LearntWays() (map[bpf.DatapathSender]bpf.DatapathLearnt, error) {
+	ways := make(map[bpf.DatapathSender]bpf.DatapathLearnt)
+	return ways, each(d.Ways, func(sender bpf.DatapathSender, learnt bpf.DatapathLearnt) { ways[sender] = learnt })
+}
 
 // deleteAll empties a hash map.
 func deleteAll[K, V any](m *ebpf.Map) error {

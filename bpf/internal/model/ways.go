@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import "replypath/bpf"
+
+// Names of what is learnt from handshakes.
+type (
+	Sender = bpf.DatapathSender
+	Learnt = bpf.DatapathLearnt
+)
+
+const (
+	flagLastHop  = uint16(bpf.DatapathFlowFlagsFLOW_LAST_HOP)
+	flagAsRouted = uint16(bpf.DatapathFlowFlagsFLOW_AS_ROUTED)
+	flagWay      = uint16(bpf.DatapathFlowFlagsFLOW_WAY)
+	flagOnTrial  = uint16(bpf.DatapathFlowFlagsFLOW_ON_TRIAL)
+
+	attemptSent   = uint8(bpf.DatapathAttemptATTEMPT_SENT)
+	attemptChoice = uint8(bpf.DatapathAttemptATTEMPT_CHOICE)
+	attemptAgain  = uint8(bpf.DatapathAttemptATTEMPT_AGAIN)
+	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
+)
+
+// senderKey is who brought a flow.
+func senderKey(f Flow) Sender { return Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self} }
+
+// learnt is what is known of who brought a flow, if it holds: the sender was heard within a day, its gateway is the same, or
+// cannot be used, and the link was not down.
+func (m *Model) learnt(f Flow) (Learnt, bool) {
+	l, known := m.Ways[senderKey(f)]
+	mac, usable := m.usable(f.Gateway, f.Ifindex)
+	return l, known && m.within(l.Heard, bpf.DatapathIdleSecondsIDLE_SENDER) && l.Downs == m.downs(f) &&
+		(f.Gateway != 0 && !usable || l.Gateway == mac)
+}
+
+// downs is how often the link of a flow's interface went down, as far as the kernel tells.
+func (m *Model) downs(f Flow) uint16 {
+	if !m.Host.ShowsLinks || m.Host.Gone[f.Interface] {
+		return 0
+	}
+	return m.Host.Downs[f.Interface]
+}
+
+func (m *Model) mayLearn(f Flow) bool {
+	record, known := m.Host.Interfaces[f.Interface]
+	return known && record.Ifindex == f.Ifindex && record.NextHop == nextHopAuto
+}
+
+// takeAnew gives a flow the path of a frame, and the way that was learnt of its sender. A minute after another way than the
+// rule's was learnt, one handshake begins by the rule's.
+func (m *Model) takeAnew(f *Flow, w path) {
+	m.take(f, w)
+	f.Flags &^= flagWay
+	l, holds := m.learnt(*f)
+	if !holds || !m.mayLearn(*f) {
+		return
+	}
+	if m.since(l.Heard) >= m.Ticks(60) {
+		l.Heard = m.Now
+	}
+	if l.Settled == 0 && w.opens && m.since(l.Since) >= m.Ticks(60) && m.since(l.Tried) >= m.Ticks(10) {
+		l.Tried = m.Now
+	} else {
+		f.Flags |= l.Way
+	}
+	m.Ways[senderKey(*f)] = l
+}
+
+// nextWay is by which a packet is sent that is sent again, after this one.
+func (m *Model) nextWay(f Flow, p *packet, frame Frame, way uint16) uint16 {
+	own, rule := frame.Ifindex == f.Ifindex, f.Mac
+	if own && f.Flags&flagEnforceMAC == 0 {
+		rule = p.destination
+	} else if mac, usable := m.usable(f.Gateway, f.Ifindex); f.Flags&flagGateway != 0 && usable {
+		rule = mac
+	}
+	_, _, routable := m.managed(frame.Ifindex)
+	differs := !own || p.destination != rule && p.destination != f.Mac
+	switch {
+	case way == 0 && rule != f.Mac:
+		return flagLastHop
+	case way != flagAsRouted && routable && differs:
+		return flagAsRouted
+	}
+	return 0
+}
+
+// tryNextWay: a packet is sent again, 3/4 of a second or more after the last one.
+func (m *Model) tryNextWay(f *Flow, p *packet, frame Frame) {
+	if m.sinceSent(*f) < m.Ticks(3)/4 || !m.mayLearn(*f) || m.observes(m.Host.Interfaces[f.Interface]) {
+		return
+	}
+	next := m.nextWay(*f, p, frame, f.Flags&flagWay)
+	if l, holds := m.learnt(*f); holds && l.Way == 0 {
+		next = 0 // as the rule's way was seen to work
+	}
+	if next == f.Flags&flagWay {
+		return
+	}
+	f.Attempt |= attemptAgain
+	f.Flags = f.Flags&^flagWay | next
+	f.Sent = uint16(m.Now)
+}
+
+func (m *Model) sinceSent(f Flow) uint32 { return uint32(uint16(m.Now) - f.Sent) }
+
+// synAckLeaves: it may be one that is sent again.
+func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
+	if f.Attempt&attemptSent != 0 {
+		m.tryNextWay(f, p, frame)
+	} else if m.nextWay(*f, p, frame, 0) != 0 {
+		f.Attempt |= attemptChoice
+	}
+	f.Attempt |= attemptSent
+	f.Sent = uint16(m.Now)
+}
+
+// trialGoesOn: a segment leaves of a connection of which it is not known by which way its replies arrive.
+func (m *Model) trialGoesOn(f *Flow, p *packet, frame Frame) {
+	switch {
+	case f.Flags&flagOnTrial == 0 || p.flags&(FlagSYN|FlagRST) != 0:
+	case int32(p.end()-f.SndNxt) > 0:
+		f.SndNxt, f.Sent = p.end(), uint16(m.Now)
+	case p.end() != p.seq:
+		m.tryNextWay(f, p, frame)
+	}
+}
+
+// judge ends a trial: what was sent is acknowledged, or nothing was for three seconds.
+func (m *Model) judge(f *Flow, p *packet) {
+	switch {
+	case f.Flags&flagOnTrial == 0 || !p.has(FlagACK):
+	case p.ack != f.SndUna && inSequence(p.ack, f.SndUna, f.SndNxt):
+		m.learn(*f, true)
+		f.Flags &^= flagOnTrial
+	case p.ack == f.SndNxt && m.sinceSent(*f) >= m.Ticks(3):
+		f.Flags &^= flagOnTrial
+	}
+}
+
+// learn: the way of a flow has completed a handshake, or brought data. The rule's way is believed for good, but not where
+// others were taken too and no data arrived.
+func (m *Model) learn(f Flow, withData bool) {
+	again, way := f.Attempt&attemptAgain != 0, f.Flags&flagWay
+	if f.Attempt&(attemptChoice|attemptAstray) != attemptChoice || way == 0 && again && !withData || !m.mayLearn(f) {
+		return
+	}
+	if l, holds := m.learnt(f); holds && (l.Way == 0 || l.Way == way) {
+		if again && way != 0 && m.since(l.Since) >= m.Ticks(60) {
+			l.Settled = 1 // the rule's was tried once more
+			m.Ways[senderKey(f)] = l
+		}
+		return
+	}
+	l := Learnt{Since: m.Now, Heard: m.Now, Tried: m.Now, Way: way, Downs: m.downs(f)}
+	l.Gateway, _ = m.usable(f.Gateway, f.Ifindex)
+	learnt := map[uint16]Event{
+		0: bpf.DatapathEventEVENT_LEARNT_RULE, flagLastHop: bpf.DatapathEventEVENT_LEARNT_LAST_HOP,
+		flagAsRouted: bpf.DatapathEventEVENT_LEARNT_AS_ROUTED,
+	}
+	if way == 0 {
+		l.Settled = 1
+	}
+	m.Ways[senderKey(f)] = l
+	m.event(learnt[way])
+}
