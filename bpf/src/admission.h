@@ -123,6 +123,15 @@ static inline bool is_of_others(const struct packet *packet, __u32 ifindex)
 }
 
 /*
+ * Whether replies from this own address go as routed whatever comes in: only lo or a dummy device has it. Datagrams have
+ * flows all the same, for the address that a wildcard socket was asked on.
+ */
+static inline bool is_routed_anyway(const struct packet *packet)
+{
+	return self_of(packet)->own & OWN_LOOPBACK_ONLY && !configuration.loopback;
+}
+
+/*
  * Why packets for this own address start no flow by this interface; EVENT_END where they may. What the host itself
  * sends comes by none, and its answer by any.
  */
@@ -132,7 +141,7 @@ static inline enum event refusal_of_self(const struct packet *packet, __u32 ifin
 
 	if (is_foreign(self, packet->family, ifindex))
 		return EVENT_IGNORED_NOT_OWN;
-	if (self->own & OWN_LOOPBACK_ONLY && !configuration.loopback)
+	if (is_routed_anyway(packet) && (packet->protocol != IPPROTO_UDP || configuration.repair == REPAIR_OFF))
 		return EVENT_IGNORED_LOOPBACK;
 	return is_of_others(packet, ifindex) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }

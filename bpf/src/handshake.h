@@ -14,6 +14,74 @@
 #include "outbound.h"
 #include "reply.h"
 
+/* How often the link of an interface went down, as the low bits of the kernel's count; 0 where that cannot be read. */
+__noinline int times_down(__u32 id)
+{
+	const __u32 *index = bpf_map_lookup_elem(&devices, &id);
+	const struct net_device *device = index ? device_behind(index) : NULL;
+
+	return device ? BPF_CORE_READ(device, carrier_down_count.counter) & 0xffff : 0;
+}
+
+/* Whether a handshake may teach by which way to reply: no setting says. */
+static inline bool may_learn(const struct interface *interface)
+{
+	return interface && interface->next_hop == NEXT_HOP_AUTO;
+}
+
+static inline struct sender sender_of(const struct tuple *tuple, const struct path *path)
+{
+	struct sender sender = { .interface = path->interface };
+
+	copy_mac(sender.mac, path->mac);
+	__builtin_memcpy(sender.self, tuple->self, sizeof(sender.self));
+	return sender;
+}
+
+/*
+ * Whether what was learnt holds for this path: for as long as the sender is heard, its gateway is the same and the link was
+ * not down. A gateway that cannot be used now is taken for the same.
+ */
+static inline bool still_holds(const struct learnt *learnt, const struct path *path)
+{
+	mac_word mac = 0;
+
+	return age(learnt->heard) <= seconds(IDLE_SENDER) && learnt->downs == times_down(path->interface) &&
+	       ((path->gateway && !gateway_mac(path->gateway, path->ifindex, &mac)) ||
+		mac_equal((const __u8 *)&mac, learnt->gateway));
+}
+
+#define SECOND_OPINION 60
+#define ONE_OPINION_IN 10
+
+/*
+ * The way, of FLOW_WAY, that was learnt for who sent the scratch packet, whose path is in the scratch. What one handshake
+ * taught may be due to a frame that was lost: a minute later one handshake begins by the rule's way.
+ */
+__noinline int learnt_way(void)
+{
+	struct scratch *scratch = get_scratch();
+	const struct packet *packet = &scratch->packet;
+	struct sender sender = sender_of(&packet->tuple, &scratch->path);
+	struct learnt *learnt;
+
+	if (is_routed_anyway(packet))
+		return FLOW_AS_ROUTED;
+	if (!may_learn(interface_at(scratch->path.ifindex)))
+		return 0;
+	learnt = bpf_map_lookup_elem(&ways, &sender);
+	if (!learnt || !still_holds(learnt, &scratch->path))
+		return 0;
+	if (age(learnt->heard) >= seconds(60))
+		learnt->heard = now();
+	if (!learnt->settled && packet->protocol == IPPROTO_TCP && is_syn(packet) &&
+	    age(learnt->since) >= seconds(SECOND_OPINION) && age(learnt->tried) >= seconds(ONE_OPINION_IN)) {
+		learnt->tried = now();
+		return 0;
+	}
+	return learnt->way & FLOW_WAY;
+}
+
 /* The way after this one by which the packet may leave; this one where no other differs: what the kernel chose is known here. */
 static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow, __u16 way)
 {

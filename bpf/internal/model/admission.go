@@ -16,11 +16,10 @@ func (m *Model) refusals(p *packet, w path) []Event {
 			reasons = append(reasons, e)
 		}
 	}
-	flags, _ := m.serves(p.to)
 	_, ownPeer := m.Host.OwnAddresses[p.from]
 	because(bpf.DatapathEventEVENT_IGNORED_PROTOCOL, !m.Host.Protocols[p.protocol] || isDHCP(p))
 	foreign := m.isForeign(p, w.ifindex)
-	ofLoopback := flags&bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY != 0 && !m.Host.LoopbackSymmetric
+	ofLoopback := m.isRoutedAnyway(p.to) && (p.protocol != protoUDP || m.Host.Repair == bpf.DatapathSourceRepairREPAIR_OFF)
 	because(bpf.DatapathEventEVENT_IGNORED_NOT_OWN, foreign)
 	because(bpf.DatapathEventEVENT_IGNORED_LOOPBACK, ofLoopback)
 	because(bpf.DatapathEventEVENT_IGNORED_TUNNEL, !foreign && !ofLoopback && m.isOfOthers(p, w))
@@ -29,6 +28,13 @@ func (m *Model) refusals(p *packet, w path) []Event {
 	because(bpf.DatapathEventEVENT_IGNORED_MAC, badMAC(w))
 	because(bpf.DatapathEventEVENT_IGNORED_INTERFACE, !w.managed)
 	return reasons
+}
+
+// isRoutedAnyway says whether replies from an own address go as routed, as only lo or a dummy device has it. Datagrams have
+// flows all the same, for the source of the reply.
+func (m *Model) isRoutedAnyway(own netip.Addr) bool {
+	flags, _ := m.serves(own)
+	return flags&bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY != 0 && !m.Host.LoopbackSymmetric
 }
 
 // serves says whether a flow may be to an address, and what it is to the host.

@@ -2,7 +2,11 @@
 
 package model
 
-import "replypath/bpf"
+import (
+	"net/netip"
+
+	"replypath/bpf"
+)
 
 // Names of what is learnt from handshakes.
 type (
@@ -52,6 +56,10 @@ func (m *Model) mayLearn(f Flow) bool {
 func (m *Model) takeAnew(f *Flow, w path) {
 	m.take(f, w)
 	f.Flags &^= flagWay
+	if m.isRoutedAnyway(netip.AddrFrom16(f.Tuple.Self).Unmap()) {
+		f.Flags |= flagAsRouted
+		return
+	}
 	l, holds := m.learnt(*f)
 	if !holds || !m.mayLearn(*f) {
 		return

@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -126,6 +128,25 @@ func addDevice(name string, mac net.HardwareAddr) (Device, error) {
 
 // linkTime bounds how long the kernel takes to act upon a carrier.
 const linkTime = 10 * time.Second
+
+// TimesDown is how often the device lost its carrier, as the low bits of the kernel's count. It is called inside of Do.
+func (d Device) TimesDown() (uint16, error) {
+	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(d.Index)
+	request.AddData(message)
+	answers, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	if err != nil {
+		return 0, fmt.Errorf("look at %s: %w", d.Name, err)
+	}
+	attributes, err := nl.ParseRouteAttr(answers[0][unix.SizeofIfInfomsg:])
+	for _, a := range attributes {
+		if a.Attr.Type == unix.IFLA_CARRIER_DOWN_COUNT {
+			return uint16(binary.NativeEndian.Uint32(a.Value)), err
+		}
+	}
+	return 0, errors.Join(err, fmt.Errorf("%s: the kernel does not tell how often it went down", d.Name))
+}
 
 // SetCarrier gives a device a carrier or takes it away, and returns when the kernel has acted upon it. It is
 // called inside of Do.

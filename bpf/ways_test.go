@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf_test
+
+import (
+	"net"
+	"testing"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+const (
+	ruleLearnt     = bpf.DatapathEventEVENT_LEARNT_RULE
+	lastHopLearnt  = bpf.DatapathEventEVENT_LEARNT_LAST_HOP
+	asRoutedLearnt = bpf.DatapathEventEVENT_LEARNT_AS_ROUTED
+
+	attemptOfTwo = attemptSent | attemptChoice | attemptAgain
+)
+
+// otherRouter brings frames to eth1, and is no gateway.
+var otherRouter = net.HardwareAddr{2, 0, 0, 0, 1, 0x22}
+
+// second is eth1 with that router.
+func (b *bed) second() nic {
+	by := b.replication
+	by.router = otherRouter
+	return by
+}
+
+// handshake is a half-open flow through the second router whose SYN-ACK left so many seconds ago.
+func (b *bed) handshake(n network, sent uint32, attempt uint8, way uint16) bpf.DatapathFlow {
+	f := b.answered(n, b.replication, 0)
+	f.Mac, f.Flags, f.Attempt, f.Sent = rig.MAC(otherRouter), f.Flags|way, attempt, uint16(b.ago(sent))
+	return f
+}
+
+func sender(f bpf.DatapathFlow) bpf.DatapathSender {
+	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self}
+}
+
+// teach enters what was learnt of a flow's sender so many seconds ago, with what change makes of it, and returns it.
+func (b *bed) teach(f bpf.DatapathFlow, way uint16, ago uint32, change func(*bpf.DatapathLearnt)) bpf.DatapathLearnt {
+	b.t.Helper()
+	var downs uint16
+	b.must(host.Do(func() (err error) { downs, err = b.replication.TimesDown(); return err }))
+	l := bpf.DatapathLearnt{Since: b.ago(ago), Heard: b.ago(ago), Tried: b.ago(ago), Way: way, Downs: downs}
+	if way == 0 {
+		l.Settled = 1
+	}
+	if f.Gateway != 0 {
+		l.Gateway = rig.MAC(b.replication.router)
+	}
+	if change != nil {
+		change(&l)
+	}
+	b.must(b.Ways.Put(sender(f), l))
+	return l
+}
+
+// known is what is known of a flow's sender.
+func (b *bed) known(f bpf.DatapathFlow) bpf.DatapathLearnt {
+	b.t.Helper()
+	ways, err := b.LearntWays()
+	b.must(err)
+	return ways[sender(f)]
+}
+
+// What makes an entry hold no more.
+var lapsed = map[string]func(*bed, *bpf.DatapathLearnt){
+	"another gateway":  func(_ *bed, l *bpf.DatapathLearnt) { l.Gateway[5]++ },
+	"no gateway":       func(_ *bed, l *bpf.DatapathLearnt) { l.Gateway = [6]uint8{} },
+	"the link flapped": func(_ *bed, l *bpf.DatapathLearnt) { l.Downs-- },
+	"silent for a day": func(b *bed, l *bpf.DatapathLearnt) { l.Heard = b.ago(86402) },
+}
+
+// TestNextWay: a SYN-ACK that is sent again takes the next of the ways that differ.
+func TestNextWay(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		present uint16
+		own     bool // the kernel chose the flow's interface
+		to      net.HardwareAddr
+		change  func(b *bed, f *bpf.DatapathFlow)
+		want    uint16
+		same    bool
+	}{
+		{name: "the rule's, by another interface", want: flagLastHop},
+		{name: "the sender's", present: flagLastHop, want: flagAsRouted},
+		{name: "as routed", present: flagAsRouted, want: 0},
+		{name: "the rule's is as routed", own: true, want: flagLastHop},
+		{name: "of two ways, the sender's", own: true, present: flagLastHop, want: 0},
+		{name: "the rule's is the sender's", change: func(_ *bed, f *bpf.DatapathFlow) { f.Mac = rig.MAC(routerOf(1)) }, want: flagAsRouted},
+		{name: "all are one", own: true, change: func(_ *bed, f *bpf.DatapathFlow) { f.Mac = rig.MAC(routerOf(1)) }, same: true},
+		{name: "the gateway is not known", change: func(_ *bed, f *bpf.DatapathFlow) { f.Gateway = 0 }, want: flagAsRouted},
+		{name: "several gateways", own: true, to: routerOf(2), change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: flagLastHop},
+		{name: "as routed is the sender's", own: true, to: otherRouter, present: flagLastHop,
+			change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: 0},
+		{name: "no way out", present: flagLastHop, to: net.HardwareAddr{2, 0x72, 0x65, 0x70, 0x6c, 0x79}, want: 0},
+		{name: "too soon", change: func(b *bed, f *bpf.DatapathFlow) { f.Sent = uint16(b.ago(0)) }, same: true},
+		{name: "the first one", change: func(_ *bed, f *bpf.DatapathFlow) { f.Attempt = 0 }, same: true},
+		{name: "gateways of the configuration", same: true, change: func(b *bed, _ *bpf.DatapathFlow) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_TOLD) })
+		}},
+		{name: "observe", same: true, change: func(b *bed, _ *bpf.DatapathFlow) { b.switchMode(uint8(bpf.DatapathModeMODE_OBSERVE)) }},
+		{name: "the rule's was seen to work", present: flagLastHop, want: 0, change: func(b *bed, f *bpf.DatapathFlow) { b.teach(*f, 0, 1, nil) }},
+		{name: "another was", want: flagLastHop, change: func(b *bed, f *bpf.DatapathFlow) { b.teach(*f, flagAsRouted, 1, nil) }},
+		{name: "the rule's was, before the link flapped", want: flagLastHop, change: func(b *bed, f *bpf.DatapathFlow) {
+			b.teach(*f, 0, 1, func(l *bpf.DatapathLearnt) { l.Downs-- })
+		}},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 1, attemptSent, test.present)
+			if test.change != nil {
+				test.change(b, &f)
+			}
+			b.put(halfOpen(f))
+			by := b.production
+			if test.own {
+				by = b.replication
+			}
+			if test.to != nil {
+				by.router = test.to
+			}
+			b.exec(egress(by, n.out(by, synAck)))
+			after, _ := b.snapshot()
+			got := after.HalfOpen[f.Tuple]
+			if test.same {
+				test.want = test.present
+			}
+			if way, again := got.Flags&(flagLastHop|flagAsRouted), got.Attempt&attemptAgain != 0; way != test.want || again == test.same {
+				t.Errorf("way %#x, another one %v; want %#x, %v", way, again, test.want, !test.same)
+			}
+			if late := uint16(b.ago(0)) - got.Sent; late > 5 {
+				t.Errorf("sent %d ticks ago", late)
+			}
+		})
+	}
+}
+
+// TestLearnWay: the ACK, or later what acknowledges data, teaches by which way replies through the sender go.
+func TestLearnWay(t *testing.T) {
+	tests := []struct {
+		name     string
+		attempt  uint8
+		way      uint16
+		known    func(b *bed, f bpf.DatapathFlow)
+		withData bool
+		want     bpf.DatapathEvent // 0: nothing
+		settles  bool
+	}{
+		{name: "the rule's, alone", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true},
+		{name: "nothing to choose", attempt: attemptSent},
+		{name: "not by its way", attempt: attemptSent | attemptChoice | attemptAstray},
+		{name: "the rule's, after others", attempt: attemptOfTwo},
+		{name: "the rule's brings data", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true},
+		{name: "the sender's", attempt: attemptOfTwo, way: flagLastHop, want: lastHopLearnt},
+		{name: "as routed", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt},
+		{name: "as routed, not the sender's", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
+		{name: "the rule's is known", attempt: attemptOfTwo, way: flagAsRouted, settles: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, 0, 1, nil) }},
+		{name: "known, of before", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, 0, 1, func(l *bpf.DatapathLearnt) { l.Downs-- }) }},
+		{name: "the same again", attempt: attemptOfTwo, way: flagLastHop,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
+		{name: "a second opinion", attempt: attemptOfTwo, way: flagLastHop, settles: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, nil) }},
+		{name: "of none", attempt: attemptSent | attemptChoice, way: flagLastHop,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, nil) }},
+		{name: "next_hop says", attempt: attemptOfTwo, way: flagAsRouted, known: func(b *bed, _ bpf.DatapathFlow) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_LAST) })
+		}},
+	}
+	for _, test := range tests {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f, m := b.handshake(n, 0, test.attempt, test.way), finalAck
+			if test.known != nil {
+				test.known(b, f)
+			}
+			if test.withData {
+				f.Flags |= flagOnTrial | flagNoSocket
+				f.SndUna, f.SndNxt = ourISN+1, ourISN+101
+				m.ack = ourISN + 101
+				b.put(establishedFlow(f))
+			} else {
+				b.put(halfOpen(f))
+			}
+			before, counted := b.known(f), events{}
+			_, counts := b.snapshot()
+			b.exec(ingress(b.replication, n.in(b.second(), m)))
+			_, after := b.snapshot()
+			for event, count := range eventDelta(counts, after) {
+				if event >= ruleLearnt {
+					counted[event] = count
+				}
+			}
+			got := b.known(f)
+			if want := test.want; want != 0 && (counted[want] != 1 || got.Way != test.way) || want == 0 && (len(counted) > 0 || got.Way != before.Way) {
+				t.Errorf("events %v, learnt %+v; want %s and way %#x", counted, got, eventSet[want], test.way)
+			}
+			if (got.Settled != 0) != test.settles {
+				t.Errorf("settled %d", got.Settled)
+			}
+		})
+	}
+}
+
+// TestBeginByWay: a flow begins by the way that was learnt of its sender, as long as that holds.
+func TestBeginByWay(t *testing.T) {
+	begins := func(t *testing.T, m message, f func(b *bed, n network, f bpf.DatapathFlow) uint16) {
+		t.Helper()
+		eachFamily(t, func(t *testing.T, b *bed, n network) {
+			flow := b.handshake(n, 0, 0, 0)
+			want := f(b, n, flow)
+			b.exec(ingress(b.replication, n.in(b.second(), m)))
+			after, _ := b.snapshot()
+			got := after.HalfOpen[n.tuple(m)]
+			if _, datagram := m.(udp); datagram {
+				got = after.Connectionless[n.tuple(m)]
+			}
+			if got.Ifindex == 0 || got.Flags&(flagLastHop|flagAsRouted) != want {
+				t.Errorf("flags %#x, want way %#x", got.Flags, want)
+			}
+		})
+	}
+	for _, way := range []uint16{0, flagLastHop, flagAsRouted} {
+		for name, m := range map[string]message{"connection": syn, "datagrams": udp{}} {
+			t.Run(name, func(t *testing.T) {
+				begins(t, m, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, way, 1, nil); return way })
+			})
+		}
+	}
+	for name, change := range lapsed {
+		t.Run(name, func(t *testing.T) {
+			begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
+				b.teach(f, flagLastHop, 1, func(l *bpf.DatapathLearnt) { change(b, l) })
+				return 0
+			})
+		})
+	}
+	t.Run("its gateway cannot be used now", func(t *testing.T) {
+		begins(t, syn, func(b *bed, n network, f bpf.DatapathFlow) uint16 {
+			b.teach(f, flagAsRouted, 1, nil)
+			b.must(b.SetGateway(uint32(f.Gateway), bpf.DatapathGateway{Address: n.stranger.As16(), Ifindex: b.replication.Index}))
+			return flagAsRouted
+		})
+	})
+	t.Run("a second opinion", func(t *testing.T) {
+		begins(t, syn, func(b *bed, n network, f bpf.DatapathFlow) uint16 {
+			b.teach(f, flagLastHop, 61, nil)
+			again := syn
+			again.ports = ports{1, 2}
+			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
+			b.exec(ingress(b.replication, n.in(b.second(), again)))
+			after, _ := b.snapshot()
+			if first := after.HalfOpen[n.tuple(again)]; first.Flags&flagLastHop != 0 || after.Connectionless[n.tuple(udp{})].Flags&flagLastHop == 0 {
+				t.Errorf("the handshake that asks begins with %#x", first.Flags)
+			}
+			if l := b.known(f); b.ago(0)-l.Heard > 10 {
+				t.Errorf("heard is not renewed: %+v", l)
+			}
+			return flagLastHop // one at a time
+		})
+	})
+	t.Run("settled", func(t *testing.T) {
+		begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
+			b.teach(f, flagLastHop, 61, func(l *bpf.DatapathLearnt) { l.Settled = 1 })
+			return flagLastHop
+		})
+	})
+	for name, hop := range map[string]bpf.DatapathNextHopMode{
+		"gateways of the configuration": bpf.DatapathNextHopModeNEXT_HOP_TOLD, "last-hop": bpf.DatapathNextHopModeNEXT_HOP_LAST,
+	} {
+		t.Run(name, func(t *testing.T) {
+			begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
+				b.teach(f, flagAsRouted, 1, nil)
+				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(hop) })
+				return 0
+			})
+		})
+	}
+}
+
+// TestHandshakeAgain: a SYN that comes again keeps its way; another handshake, or one through another sender, begins anew.
+func TestHandshakeAgain(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		m     tcp
+		other bool // router
+		keeps bool
+	}{{"again", syn, false, true}, {"another", tcp{flags: "S", seq: 77}, false, false}, {"another sender", syn, true, false}} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 1, attemptOfTwo, flagLastHop)
+			f.RcvNxt = syn.end() + 1
+			b.put(halfOpen(f))
+			by := b.second()
+			if test.other {
+				by = b.replication
+			}
+			b.exec(ingress(b.replication, n.in(by, test.m)))
+			after, _ := b.snapshot()
+			got := after.HalfOpen[f.Tuple]
+			if keeps := got.Attempt == attemptOfTwo && got.Flags&flagLastHop != 0; keeps != test.keeps || !keeps && (got.Attempt != 0 || got.Flags&flagLastHop != 0) {
+				t.Errorf("attempt %d, flags %#x", got.Attempt, got.Flags)
+			}
+		})
+	}
+}
+
+// TestTrial: a connection whose SYN-ACKs left by two ways is on trial until something sent since is acknowledged. What is
+// sent again meanwhile takes the next way.
+func TestTrial(t *testing.T) {
+	data := tcp{flags: "A", seq: ourISN + 1, ack: peerISN + 1, payload: 100}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		trial := func(t *testing.T, sent, next uint32) bpf.DatapathFlow {
+			t.Helper()
+			b := newBed(t, normal)
+			f := b.handshake(n, sent, attemptOfTwo, 0)
+			f.State, f.SndUna, f.SndNxt = 0, ourISN+1, next
+			f.Flags |= flagOnTrial | flagNoSocket
+			b.put(establishedFlow(f))
+			return f
+		}
+		after := func(t *testing.T, r run) bpf.DatapathFlow {
+			t.Helper()
+			b.exec(r)
+			tables, _ := b.snapshot()
+			return tables.Established[n.tuple(syn)]
+		}
+		in := func(m tcp) run { return ingress(b.replication, n.in(b.second(), m)) }
+		out := func(m tcp) run { return egress(b.production, n.out(b.production, m)) }
+		ack := func(number uint32) tcp { return tcp{flags: "A", seq: peerISN + 1, ack: number} }
+
+		t.Run("begins", func(t *testing.T) {
+			b := newBed(t, normal)
+			f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
+			f.SndNxt = ourISN + 51 // Fast Open: this left before
+			b.put(halfOpen(f))
+			got := after(t, in(finalAck))
+			if got.Flags&(flagOnTrial|flagLastHop) != flagOnTrial|flagLastHop || got.SndUna != ourISN+51 {
+				t.Errorf("%+v", got)
+			}
+		})
+		t.Run("not where the ACK comes through another", func(t *testing.T) {
+			b := newBed(t, normal)
+			b.put(halfOpen(b.handshake(n, 0, attemptOfTwo, flagLastHop)))
+			if got := after(t, ingress(b.replication, n.in(b.replication, finalAck))); got.Flags&(flagOnTrial|flagLastHop) != 0 {
+				t.Errorf("%+v", got)
+			}
+		})
+		for _, test := range []struct {
+			name string
+			sent uint32 // seconds ago
+			next uint32
+			m    tcp
+			way  uint16
+			last uint32
+		}{
+			{"new data", 1, ourISN + 1, data, 0, ourISN + 101},
+			{"data again", 1, ourISN + 101, data, flagLastHop, ourISN + 101},
+			{"soon", 0, ourISN + 101, data, 0, ourISN + 101},
+			{"an ACK", 1, ourISN + 1, ack(0), 0, ourISN + 1},
+			{"a RST", 1, ourISN + 101, tcp{flags: "R", seq: ourISN + 1}, 0, ourISN + 101},
+			{"a FIN again", 1, ourISN + 2, tcp{flags: "FA", seq: ourISN + 1}, flagLastHop, ourISN + 2},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				trial(t, test.sent, test.next)
+				m := test.m
+				if m.payload == 0 && m.flags == "A" {
+					m.seq = ourISN + 1
+				}
+				if got := after(t, out(m)); got.Flags&(flagLastHop|flagAsRouted) != test.way || got.SndNxt != test.last || got.Flags&flagOnTrial == 0 {
+					t.Errorf("flags %#x, sent up to %d", got.Flags, got.SndNxt)
+				}
+			})
+		}
+		for _, test := range []struct {
+			name string
+			sent uint32
+			next uint32
+			m    tcp
+			ends bool
+		}{
+			{"data are acknowledged", 0, ourISN + 101, ack(ourISN + 51), true},
+			{"nothing is", 9, ourISN + 101, ack(ourISN + 1), false},
+			{"more than was sent", 9, ourISN + 101, ack(ourISN + 102), false},
+			{"nothing was sent, for a moment", 0, ourISN + 1, ack(ourISN + 1), false},
+			{"nothing was sent, for a while", 3, ourISN + 1, ack(ourISN + 1), true},
+			{"no acknowledgement", 9, ourISN + 1, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 1}, false},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				trial(t, test.sent, test.next)
+				if got := after(t, in(test.m)); (got.Flags&flagOnTrial == 0) != test.ends {
+					t.Errorf("flags %#x", got.Flags)
+				}
+			})
+		}
+		t.Run("the peer moves", func(t *testing.T) {
+			f := trial(t, 0, ourISN+101)
+			m := ack(ourISN + 1)
+			if got := after(t, ingress(b.backup, n.in(b.backup, m))); got.Flags&flagOnTrial != 0 || got.Ifindex == f.Ifindex {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
+}
+
+// TestReplyByWay: where replies leave.
+func TestReplyByWay(t *testing.T) {
+	for _, m := range repliers {
+		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			put := func(way uint16) {
+				f := b.flow(n, m.message, b.replication, 0)
+				f.Mac, f.Flags = rig.MAC(otherRouter), f.Flags|way
+				b.put(flowOf(m.message, f))
+			}
+			reply := func(by nic) run { return egress(by, n.out(by, m.message)) }
+			put(flagLastHop)
+			want := b.moves(n, m.message, b.production, b.replication, reply(b.production).frame)
+			want.frame = readdressed(want.frame, otherRouter, b.replication.MAC)
+			b.run(reply(b.production), want)
+
+			put(flagLastHop)
+			own := reply(b.replication)
+			b.exec(own)
+			if _, frame, _ := b.exec(own); string(frame[:6]) != string(otherRouter) {
+				t.Errorf("by its own interface: to %x", frame[:6])
+			}
+
+			put(flagAsRouted | flagEnforceMAC)
+			b.run(reply(b.production), nothing)
+			b.run(reply(b.replication), nothing)
+
+			nobody := b.replication // as there is no way, the rule's is taken
+			nobody.router = net.HardwareAddr{2, 0x72, 0x65, 0x70, 0x6c, 0x79}
+			put(flagAsRouted)
+			if _, frame, _ := b.exec(reply(nobody)); string(frame[:6]) != string(b.replication.router) {
+				t.Errorf("in place of nobody: to %x", frame[:6])
+			}
+		})
+	}
+}
+
+// TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing.
+func TestAstray(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		eachFamily(t, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 0, 0, flagLastHop)
+			b.put(halfOpen(f))
+			b.switchMode(uint8(bpf.DatapathModeMODE_OBSERVE))
+			by := b.production
+			if own {
+				by = b.replication
+			}
+			b.exec(egress(by, n.out(by, synAck)))
+			after, _ := b.snapshot()
+			if got := after.HalfOpen[f.Tuple]; got.Attempt&attemptAstray == 0 {
+				t.Errorf("attempt %d", got.Attempt)
+			}
+		})
+	}
+}
+
+// TestLoopbackAddress: what a socket is asked on an address that only lo has goes as routed, and has a flow for the sake of
+// its source, if sources are repaired.
+func TestLoopbackAddress(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
+		ignored := once(bpf.DatapathEventEVENT_IGNORED_LOOPBACK)
+		for _, m := range []message{syn, echo{}, udp{}} {
+			b.renew()
+			b.arrives(n, m, effect{events: ignored})
+		}
+		b.repair(bpf.DatapathSourceRepairREPAIR_WATCH)
+		b.renew()
+		b.exec(ingress(b.replication, n.in(b.replication, udp{})))
+		after, _ := b.snapshot()
+		if f := after.Connectionless[n.tuple(udp{})]; f.Flags&flagAsRouted == 0 {
+			t.Errorf("%+v", f)
+		}
+		b.leaves(n, udp{}, effect{tables: func(t tables) {
+			f := t.Connectionless[n.tuple(udp{})]
+			f.State |= stateReplied
+			t.Connectionless[f.Tuple] = f
+		}})
+	})
+}
