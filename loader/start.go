@@ -122,9 +122,6 @@ func (l start) openJournal() (err error) {
 	if err := datapath.Settle(l.dir); err != nil {
 		return err
 	}
-	if _, err := pins.ReadRepairs(l.options.PinDir); err != nil {
-		return err
-	}
 	if !l.fresh {
 		l.tx.OnAbort(func() error { return l.journal.Write(before) })
 	}

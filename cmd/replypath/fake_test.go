@@ -54,9 +54,8 @@ func fakeHost() host {
 		trace:   fakeTrace,
 		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
 		top:     func(dir string, o flows.Order, limit int) top.Look { return fakehost.Top(dir, o, limit) },
-		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
+		examine: fakeFindings,
 		plan:    fakePlan,
-		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
 	}
 }
 
@@ -215,9 +214,9 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 	return s
 }
 
-// fakeFindings are those of a host that can be mended, of one that cannot (fakehost.WatchedDir), and of one where
-// nothing is left to be done (fakehost.LonelyDir).
-func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
+// fakeFindings are those of a host with an error, of one with two (fakehost.WatchedDir), and of one where nothing is
+// left to be done (fakehost.LonelyDir).
+func fakeFindings(o doctor.Options) ([]doctor.Finding, error) {
 	if o.PinDir == fakehost.ForeignDir {
 		return nil, fakehost.DirError(fakehost.ForeignDir)
 	}
@@ -227,13 +226,6 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	strict := doctor.Finding{
 		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
 		Found: "rp_filter of eth1 is strict (all 0, device 1)", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
-		Automatic: true,
-	}
-	if fix {
-		strict = doctor.Finding{
-			Check: "rp-filter", Severity: doctor.OK, Interface: new("eth1"),
-			Found: "rp_filter: all 0, device 2, effective 2", Fixed: true,
-		}
 	}
 	gateway := doctor.Finding{
 		Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed",

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package doctor tests `replypath doctor` on hosts with a fault: it is found, and mended by the sysctl that stands
-// beside it or by --fix, which detach takes back. What others made is shown as theirs, and nothing that doctor says,
-// typed, takes traffic away.
+// beside it. What others made is shown as theirs, and nothing that doctor says, typed, takes traffic away.
 package doctor
 
 import (

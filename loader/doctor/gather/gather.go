@@ -109,9 +109,6 @@ func (g *gatherer) pinned() error {
 	} else if err == nil {
 		g.host.Pinned = true
 	}
-	if _, err := pins.ReadRepairs(g.PinDir); err != nil {
-		return err
-	}
 	journal, err := pins.ReadJournal(g.PinDir)
 	if errors.Is(err, pins.ErrNone) {
 		return g.elsewhere()
