@@ -200,7 +200,6 @@ func (l start) watchHost() error {
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
 	l.rules.Begin()
 	l.tx.OnAbort(func() error { l.rules.End(); return nil })
-	l.table.Keep(&l.state.Announced)
 	if err := l.table.Begin(); err != nil {
 		return err
 	}

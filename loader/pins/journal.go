@@ -48,7 +48,6 @@ type Journal struct {
 	Interfaces []InterfaceRecord `json:"interfaces"`
 	Unmanaged  []UnmanagedRecord `json:"unmanaged"`
 	Gateways   []GatewayRecord   `json:"gateways"`
-	Announced  []AnnouncedRecord `json:"announced,omitempty"` // what was heard last comes last
 	Features   []FeatureRecord   `json:"features"`
 	Sysctls    []SysctlRecord    `json:"sysctls"`
 	Qdiscs     []QdiscRecord     `json:"qdiscs"`
@@ -85,7 +84,6 @@ func (j *Journal) Clone() *Journal {
 	c := *j
 	c.Interfaces = slices.Clone(j.Interfaces)
 	c.Gateways = slices.Clone(j.Gateways)
-	c.Announced = slices.Clone(j.Announced)
 	c.Sysctls = slices.Clone(j.Sysctls)
 	c.Qdiscs = slices.Clone(j.Qdiscs)
 	return &c
@@ -141,14 +139,6 @@ type GatewayRecord struct {
 	Held      bool   `json:"held,omitempty"`    // it is silent, and its neighbour entry kept usable
 	Bridged   bool   `json:"bridged,omitempty"` // the same, and it is not known to be silent yet
 	Default   bool   `json:"default,omitempty"` // a default route of the main table has led by it since the start
-}
-
-// AnnouncedRecord is a prefix that a router has announced by IPv6.
-type AnnouncedRecord struct {
-	Interface int          `json:"interface"`
-	Router    netip.Addr   `json:"router"`
-	Prefix    netip.Prefix `json:"prefix"`
-	Until     time.Time    `json:"until,omitzero"` // zero: for good
 }
 
 // FallbackRecord is the device of the fallback routes, or one that was about to be
