@@ -237,10 +237,10 @@ func fakeFindings(o doctor.Options) ([]doctor.Finding, error) {
 		Inspect: new("ip rule show"),
 	}
 	// What is in order and somebody's is shown, too.
-	calicos := doctor.Finding{
-		Check: "reverse-path-rules", Severity: doctor.OK,
-		Found:   "ip raw cali-rpf, rule 7: drops packets with a mark of Calico only, whose route back leads by another interface than they arrived by",
-		Inspect: new("nft --handle list chain ip raw cali-rpf"), Owner: new("Calico"),
+	needed := doctor.Finding{
+		Check: "needless-rules", Severity: doctor.OK, Interface: new("eth1"),
+		Found:   "rule 101: from 10.4.0.0/24 lookup 101 proto 18 is needed: this host forwards, and 10.4.0.0/24 may be the source of what it forwards",
+		Inspect: new("ip rule show"), Owner: new("keepalived"),
 	}
 	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
 	switch o.PinDir {
@@ -249,7 +249,7 @@ func fakeFindings(o doctor.Options) ([]doctor.Finding, error) {
 	case fakehost.LonelyDir:
 		return []doctor.Finding{eth0, mtu}, nil
 	}
-	return []doctor.Finding{strict, rules, calicos, eth0, mtu}, nil
+	return []doctor.Finding{strict, rules, needed, eth0, mtu}, nil
 }
 
 // fakeFlows is a table with one flow of each kind.

@@ -202,11 +202,11 @@ func TestRules(t *testing.T) {
 		{"of VRFs", func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 1000})
 		}, nil, []string{"foreign rule rule 1000: from all: it gives each VRF its table @ the kernel's VRFs"}},
-		{"Tailscale's", func(h *snapshot.Host) {
-			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 5270, Table: 52})
+		{"keepalived's", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Table: 52, Protocol: unix.RTPROT_KEEPALIVED})
 		}, nil, []string{
-			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
-			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
+			"needed rule rule 7: from all lookup 52 proto 18: it does not send the answers of an interface back there: replypath does not replace it @ keepalived",
+			"needed table ipv4 table 52: rule 7: from all lookup 52 proto 18 leads to it and is needed @ keepalived",
 		}},
 		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(checks.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
@@ -244,8 +244,8 @@ func TestRules(t *testing.T) {
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("", 9), 51820))
 		}), nil, []string{
 			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, where nothing catches them" + boot,
-			"foreign rule rule 200: not from all fwmark 0xca6c lookup 51820: it is of wg-quick, for its own packets @ wg-quick", leads,
-			"foreign table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it @ wg-quick",
+			"needed rule rule 200: not from all fwmark 0xca6c lookup 51820: it does not send the answers of an interface back there: replypath does not replace it", leads,
+			"needed table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it and is needed",
 		}},
 		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
@@ -273,8 +273,8 @@ func TestRules(t *testing.T) {
 		{"somebody else's rule leads to the table", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 201, Mark: 0x40000, Mask: 0xff0000, Table: 100})
 		}), nil, []string{
-			without, "foreign rule rule 201: from all fwmark 0x40000/0xff0000 lookup 100: it is of Tailscale, for its own packets @ Tailscale",
-			"foreign" + table + "rule 201: from all fwmark 0x40000/0xff0000 lookup 100 leads to it @ Tailscale",
+			without, "needed rule rule 201: from all fwmark 0x40000/0xff0000 lookup 100: it does not send the answers of an interface back there: replypath does not replace it",
+			"needed" + table + "rule 201: from all fwmark 0x40000/0xff0000 lookup 100 leads to it and is needed",
 		}},
 		{"two tables with the gateway", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 101, Src: testhost.Prefix("10.4.0.0/24"), Table: 102}), func(h *snapshot.Host) {
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("10.4.0.1", testhost.Eth1), 102))

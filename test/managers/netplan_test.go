@@ -71,6 +71,6 @@ func TestNetplan(t *testing.T) {
 	d.apply(netplanInterfaces + netplanRules)
 	awaitOwn(t, n, p)
 	eachQuestion(t, n, "beside them", wire.WantByEth1)
-	wantOwner(t, p, "", "; its source stands in "+netplanDir+"/50-server.yaml:13",
+	wantNeedless(t, p, "; its source stands in "+netplanDir+"/50-server.yaml:13",
 		"from 10.2.0.100 lookup 102 proto static", "from 2001:db8:2::100 lookup 102 proto static")
 }

@@ -38,7 +38,7 @@ takes traffic away.
 
 Rules, routes, marks, firewall rules, offloads, files and programs
 belong to their makers, and have no fix. They have a command that only reads (inspect),
-and a likely owner (owner). Text after # is for you to read.
+and an owner where the protocol of a route or rule tells it. Text after # is for you.
 
 Exit code 3 means that an error remains.
 
@@ -53,7 +53,7 @@ With -o json it is an array. Each object has:
   anchor     where the guide says more
   fix        what repairs it and takes no traffic away; null if nothing does
   inspect    a command that only reads; null if there is none
-  owner      the likely owner; null if unknown`,
+  owner      who made it, by the protocol of a route or rule; null if unknown`,
 		Example: `  replypath doctor
   replypath doctor -o json | jq '.[] | select(.severity == "error")'`,
 		Args: cli.NoArguments,

@@ -15,7 +15,6 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/history"
 	"replypath/loader/netfilter"
@@ -39,7 +38,7 @@ const (
 
 // Judgement is what a rule is for.
 type Judgement struct {
-	Verdict, Reason, Owner string
+	Verdict, Reason string
 	// For is the interface that it sends answers back by; nil where it does something else.
 	For    *discover.Interface
 	Where  string                     // the end of Reason: where it is written
@@ -52,12 +51,9 @@ func (j *Judge) Rule(r *snapshot.Rule) Judgement {
 	if i := j.AnswersBySource(r); i != nil {
 		return j.bySource(r, i)
 	}
-	if owner := owners.OfRule(r); owner != "" {
-		return Judgement{Verdict: Foreign, Reason: "it is of " + owner + ", for its own packets", Owner: owner}
-	}
 	switch {
 	case r.IsVRFs():
-		return Judgement{Verdict: Foreign, Reason: "it gives each VRF its table", Owner: "the kernel's VRFs"}
+		return Judgement{Verdict: Foreign, Reason: "it gives each VRF its table"}
 	case neverMatches(&j.Links, r):
 		return Judgement{Verdict: NotNeeded, Reason: "it never matches: " + devMeansIIF + whereWritten(j.Host, r)}
 	case len(RestoringChains(j.Host, r)) > 0:
@@ -77,7 +73,7 @@ func (j *Judge) bySource(r *snapshot.Rule, i *discover.Interface) Judgement {
 
 // conclude takes why a rule is needed, "" where it is not, and why it is not.
 func (judged Judgement) conclude(j *Judge, r *snapshot.Rule, needed, without string) Judgement {
-	judged.Verdict, judged.Reason, judged.Owner, judged.Where = Needed, needed, owners.OfRule(r), whereWritten(j.Host, r)
+	judged.Verdict, judged.Reason, judged.Where = Needed, needed, whereWritten(j.Host, r)
 	if needed == "" {
 		judged.Verdict, judged.Reason = NotNeeded, without
 		if !j.EnforcesAll() {

@@ -13,7 +13,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
 )
@@ -109,7 +108,7 @@ func whereWritten(h *snapshot.Host, r *snapshot.Rule) string {
 // RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has
 // another purpose.
 func RestoringChains(h *snapshot.Host, r *snapshot.Rule) []string {
-	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfRule(r) != "" {
+	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() {
 		return nil
 	}
 	return bringingBack(&h.Firewall, r)
@@ -129,7 +128,7 @@ const devMeansIIF = "dev means iif, and what this host sends arrives by lo"
 
 // seenRule makes a finding about a rule.
 func seenRule(r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
-	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(owners.OfRule(r))
+	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(r.Owner())
 }
 
 // bringingBack names the chains that bring a mark that a rule selects by back from
@@ -166,7 +165,7 @@ var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}
 // want it of the answers that they pass on: what is so marked never leaves, answers to others among it.
 func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
 	for _, r := range h.Rules {
-		if !r.HasMark() || r.Mark == 0 || r.Invert || owners.OfRule(&r) != "" || !leadsToLo(h, &r) {
+		if !r.HasMark() || r.Mark == 0 || r.Invert || !leadsToLo(h, &r) {
 			continue
 		}
 		restoring := bringingBack(&h.Firewall, &r)
@@ -182,8 +181,7 @@ func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
 				if gives {
 					found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
 						"%s, rule %d marks what this host sends, and %s leads it to lo: answers with the mark do not leave",
-						&c, rule.Handle, &r), "nft --handle list chain "+c.Family+" "+finding.Quote(c.Table)+" "+finding.Quote(c.Name)).
-						Of(owners.OfChain(c.Table, c.Name)))
+						&c, rule.Handle, &r), showChain(&c)))
 				}
 			}
 		}
