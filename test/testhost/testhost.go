@@ -7,9 +7,7 @@ package testhost
 import (
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -231,18 +229,6 @@ func wantShell(t *testing.T, command string) {
 
 // SamePrefix compares prefixes for cmp.
 func SamePrefix(a, b netip.Prefix) bool { return a == b }
-
-// WriteFiles makes files below a root.
-func WriteFiles(t *testing.T, root string, files map[string]string) {
-	t.Helper()
-	for name, text := range files {
-		path := filepath.Join(root, name)
-		await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // NewNetwork returns a host with interfaces in a namespace of its own.
 func NewNetwork(t *testing.T) (*topology.Network, *topology.Host) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +24,7 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 		if !neverMatches(&h.Links, r) {
 			return finding.None
 		}
-		return seenRule(r, finding.Note, r.IIF, fmt.Sprintf("%s never matches: %s%s", r, devMeansIIF, whereWritten(h, r)))
+		return seenRule(r, finding.Note, r.IIF, r.String()+" never matches: "+devMeansIIF)
 	})
 }
 
@@ -89,20 +88,6 @@ func waysWithout(h *snapshot.Host, family int) (devices []snapshot.Device) {
 func leavesAlone(c *config.Config) bool {
 	unlisted := func(protocol uint8) bool { return !slices.Contains(c.Protocols, protocol) }
 	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
-}
-
-// whereWritten names the lines that a rule's source stands on, as the end of a sentence.
-func whereWritten(h *snapshot.Host, r *snapshot.Rule) string {
-	places := h.Written[r.Src.Masked()]
-	switch {
-	case !r.Src.IsValid():
-		return "" // nothing to tell it by
-	case len(places) > 0:
-		return "; its source stands in " + strings.Join(places, ", ")
-	case h.Unread[snapshot.PartFiles]+h.Failed[snapshot.PartFiles] != "":
-		return "; not all files of the network could be read"
-	}
-	return "; no known file makes it at boot"
 }
 
 // RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has

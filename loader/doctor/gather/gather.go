@@ -95,7 +95,6 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartStatus, root, g.status},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{snapshot.PartSockets, root, g.udpSockets},
-		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 		{"", "", func() error { return ownWays(h) }},

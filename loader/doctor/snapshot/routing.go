@@ -18,8 +18,6 @@ import (
 type Routing struct {
 	Routes []Route // those that one of the checks asks for
 	Rules  []Rule
-	// Written are the places, as file:line, of the files of the network that name a source.
-	Written map[netip.Prefix][]string
 	// LedBy are gateways of default routes that the datapath's daemon has seen since its start, by family, as "10.3.0.1 of eth0".
 	LedBy map[int]string
 }
