@@ -38,7 +38,7 @@ takes traffic away.
 
 Rules, routes, marks, firewall rules, offloads, files and programs
 belong to their makers, and have no fix. They have a command that only reads (inspect),
-and an owner where the protocol of a route or rule tells it. Text after # is for you.
+and an owner where the protocol of a route or rule says it. Text after # is for you.
 
 Exit code 3 means that an error remains.
 
